@@ -1,11 +1,11 @@
-//! Compares Doorbell's model with QEMU's GICv3 and ITS over QEMU's qtest protocol: both receive the
-//! same lines, and their replies are compared.
+//! Compares Doorbell's model with QEMU's GICv3 and ITS. Both receive the same lines in QEMU's qtest
+//! protocol, and must give the same replies.
 //!
-//! If a difference is permitted, or is a bug in QEMU, the narrowest possible set of bits is omitted
-//! from the comparison; [`DIFFERENCES`] lists all of them. [`NOT_SENT`] lists the inputs whose
-//! effect the architecture leaves open, which no case sends. The pending tables that a
-//! redistributor writes when its LPIs are disabled show which LPIs are pending where. The interrupt
-//! inputs of CPUs, and the interrupts that CPUs acknowledge, show which are delivered where. Table
+//! If a difference is permitted, or is a bug in QEMU, the comparison omits as few bits as possible;
+//! [`DIFFERENCES`] lists all of them. No case sends the inputs in [`NOT_SENT`], because the
+//! architecture leaves their effect open. The pending tables that a redistributor writes when its
+//! LPIs are disabled show which LPIs are pending at which redistributor. The interrupt inputs of
+//! CPUs, and the interrupts that CPUs acknowledge, show what is delivered to which CPU. Table
 //! formats are private to each machine and are not compared.
 
 mod acknowledge;

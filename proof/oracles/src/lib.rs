@@ -1,7 +1,7 @@
 //! Oracles that are independent of Doorbell.
 //!
 //! Drivers and models share [`gic_arch`](../gic_arch/index.html)'s definitions, so a wrong offset
-//! there would be wrong on both sides, and tests that use both would not notice. The tests of this
+//! there would be wrong on both sides, and tests that use both wouldn't notice. The tests in this
 //! package compare them with independent material:
 //!
 //! - `registers.rs`, `command_figures.rs`, `tables.rs`: numbers typed by hand from the
@@ -15,7 +15,7 @@
 
 pub mod differential;
 
-/// The examples of the project's README, which must compile.
+/// The examples from the project's README. They must compile.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 pub struct Readme;

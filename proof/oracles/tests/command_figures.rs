@@ -1,4 +1,4 @@
-//! ITS commands typed by hand from the figures of IHI 0069 §5.3: four words each, little-endian.
+//! ITS commands, typed by hand from the figures in IHI 0069 §5.3 as four little-endian words each.
 
 use gic_arch::its::{
     CollectionId, Command, CommandError, CommandErrorReason, MapAction, Opcode, RdBase,
@@ -125,7 +125,7 @@ fn discard() {
     );
 }
 
-/// Codes as published in implementations' technical reference manuals.
+/// Codes published in technical reference manuals of implementations.
 #[test]
 fn error_codes() {
     use CommandErrorReason as Reason;

@@ -1,9 +1,9 @@
-//! Replays another ITS driver against the model. `data/linux-6.1-virt.trace` contains Linux's
-//! writes to QEMU's GICv3, and describes how it was recorded. The same values are written to
-//! `vgic`, and every message of the recording must arrive at the CPU that Linux had chosen, even if
-//! fresh models continually replace the model.
+//! Replays another ITS driver against the model. `data/linux-6.1-virt.trace` holds Linux's writes
+//! to QEMU's GICv3 (and says how it was recorded). We write the same values to `vgic`, and every
+//! message in the recording must arrive at the CPU that Linux had chosen, even while the model is
+//! continually replaced by fresh ones.
 //!
-//! Commands are encoded here from the figures of IHI 0069 §5.3, not by `gic-arch`.
+//! The commands here are encoded from the figures in IHI 0069 §5.3, not by `gic-arch`.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
@@ -21,10 +21,11 @@ const DISTRIBUTOR: u64 = 0x0800_0000;
 const ITS: u64 = 0x0808_0000;
 const REDISTRIBUTORS: u64 = 0x080A_0000;
 const REDISTRIBUTOR_STRIDE: u64 = 0x2_0000;
-/// Memory of the recorded machine.
+/// The recorded machine's memory.
 const RAM: u64 = 0x4000_0000;
 const RAM_BYTES: usize = 0x2000_0000;
-/// A page that the recorded machine does not use otherwise: the second level of the device table.
+/// A page that the recorded machine doesn't use for anything else: the second level of the device
+/// table.
 const SECOND_LEVEL: u64 = 0x5F00_0000;
 
 const GITS_TYPER: u64 = 0x0008;
@@ -42,15 +43,15 @@ struct Replay {
     gic: Arc<Vgic>,
     vcpus: Vec<Vcpu>,
     ram: Arc<VmMemory<Ram>>,
-    /// Offset of Linux's next command.
+    /// Offset of the next command from Linux.
     slot: u64,
     /// (DeviceID, EventID) → (INTID, collection), as Linux mapped them.
     events: HashMap<(u64, u64), (u64, u64)>,
-    /// Events whose LPI Linux has enabled.
+    /// Events with an LPI that Linux has enabled.
     enabled: HashSet<(u64, u64)>,
     messages: usize,
-    /// The change that a migration makes to the saved state. Migrations occur before each access
-    /// and during each message; `None` disables them.
+    /// How a migration changes the saved state. A migration happens before each access and during
+    /// each message; `None` disables migrations.
     migration: Option<fn(&mut SavedState)>,
 }
 
@@ -80,7 +81,7 @@ impl Replay {
         Self { gic, vcpus, ram, slot: 0, events, enabled, messages: 0, migration }
     }
 
-    /// Replaces the model by a fresh one if migrations are enabled.
+    /// If migrations are enabled, replaces the model by a fresh one.
     fn perhaps_migrate(&mut self) {
         let Some(on_the_way) = self.migration else { return };
         let mut saved = self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap();
@@ -113,7 +114,8 @@ impl Replay {
         self.gic.write(base + hex(offset), width(bytes), hex(value)).unwrap();
     }
 
-    /// Compares a value that Linux read with the model's, except for identification registers.
+    /// Compares a value that Linux read with the one from the model, except for identification
+    /// registers.
     fn compare(&self, words: &[&str], line: &str) {
         let [offset, bytes, value] = words else { panic!("{words:?}") };
         if [GITS_TYPER, GITS_IIDR].contains(&hex(offset)) {
@@ -146,7 +148,7 @@ impl Replay {
         }
     }
 
-    /// Performs the writes to memory that belong to a command.
+    /// Performs the memory writes that belong to a command.
     fn prepare_memory(&mut self, name: &str, operands: &[u64]) {
         match (name, operands) {
             ("MAPD", _) => {
@@ -169,7 +171,7 @@ impl Replay {
         }
     }
 
-    /// Sends a device's message, which only the CPU of the event's collection must receive.
+    /// Sends a device message. Only the CPU targeted by the event's collection may receive it.
     fn message(&mut self, device: u64, event: u64, line: &str) {
         let message = MsiMessage { address: ITS + 0x1_0040, data: u32::try_from(event).unwrap() };
         let sender = DeviceId::new(u32::try_from(device).unwrap());
@@ -232,7 +234,7 @@ fn write_sysreg(vcpu: &mut Vcpu, packed: u16, value: u64) {
     vcpu.write_sysreg(gic_arch::icc::SysRegEncoding::from_packed(packed), value).unwrap();
 }
 
-/// Replays the whole recording.
+/// Replays the entire recording.
 fn replay(migration: Option<fn(&mut SavedState)>) {
     let mut replay = Replay::new(migration);
     for line in TRACE.lines().filter(|line| !line.starts_with('#')) {

@@ -1,8 +1,8 @@
-//! The drivers against fakes that behave like hardware where plain memory would be forgiving:
+//! Runs the drivers against fakes that behave like hardware where plain memory would be forgiving:
 //! registers are set and cleared by writing ones, effects are delayed (`RWP`, `ChildrenAsleep`,
 //! `CREADR`), and the command queue wraps.
 //!
-//! The fakes use offsets and bits typed from the manual as numbers, and do not use `gic-arch`.
+//! The fakes don't use `gic-arch`: their offsets and bits are numbers typed from the manual.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
@@ -71,7 +71,7 @@ fn disabling_waits_for_the_hardware() {
     for patience in [0, 1, 7, 30] {
         board.distributor().write_takes = patience;
         interrupt.disable(&board).unwrap();
-        // The fake forwards until RWP has been read as 0.
+        // The fake keeps forwarding until RWP has been read as 0.
         assert_eq!(board.distributor().forwarded(), Vec::<u32>::new());
         interrupt.enable();
     }
@@ -102,7 +102,7 @@ fn pending_changes_for_one_interrupt_alone() {
 #[test]
 fn redistributors_are_used_after_wake_up() {
     let board = Board::new();
-    // The fake panics on any other access while ChildrenAsleep is set.
+    // While ChildrenAsleep is set, the fake panics on any other access.
     drop(gic(&board));
     assert!(board.redistributors().iter().all(redistributor::Redistributor::awake));
 }

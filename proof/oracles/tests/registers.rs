@@ -240,7 +240,7 @@ fn distributor_control_bits_by_view() {
     assert!(gicd::Ctlr::from(1 << 7).e1nwf());
 }
 
-/// Values of QEMU's `virt` machine (gic-version=3), read while it was stopped.
+/// Values from QEMU's `virt` machine (gic-version=3), read while it was stopped.
 #[test]
 fn type_registers_decode_those_of_qemu() {
     let distributor = gicd::Typer::from(0x037A_0007);
@@ -301,8 +301,8 @@ fn lpi_table_registers() {
     assert!(pendbaser.pending_table_zero());
 }
 
-/// Bits of `GICR_VPENDBASER` and `GICR_VPROPBASER` (IHI 0069 §12.11), which Linux's arm-gic-v3.h
-/// states as well.
+/// Bits in `GICR_VPENDBASER` and `GICR_VPROPBASER` (IHI 0069 §12.11). Linux's arm-gic-v3.h states
+/// them as well.
 #[test]
 fn residency_registers() {
     assert!(gicr::vlpi::Vpendbaser::from(1 << 63).valid());

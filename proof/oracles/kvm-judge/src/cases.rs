@@ -1,4 +1,4 @@
-//! The judge's cases.
+//! The cases that the judge runs.
 
 mod attributes;
 mod count;
@@ -10,8 +10,8 @@ mod tables;
 use self::count::{Count, tell};
 use doorbell_facts::CheckFact;
 
-/// Number of plans that are tried unless the environment contains `plans=…`. Linux passes such
-/// words of its command line on to the environment of its first process.
+/// Number of plans to try, unless the environment contains `plans=…`. (Linux passes such words on
+/// its command line to the first process as environment variables.)
 const PLANS: u64 = 6;
 
 /// Runs all cases and prints their outcomes.

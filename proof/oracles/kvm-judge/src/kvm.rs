@@ -1,8 +1,8 @@
-//! A virtual machine of Linux's KVM.
+//! A virtual machine on Linux's KVM.
 //!
-//! `unsafe` is needed because the kernel accesses the guest's memory, which lives as long as the
-//! machine, and writes attributes' values to given addresses. In addition, the guest's program is
-//! written in assembly ([`program`]).
+//! `unsafe` is needed because the kernel accesses guest memory (which lives as long as the machine)
+//! and writes attribute values to the addresses we pass. The guest's program is also written in
+//! assembly ([`program`]).
 #![expect(unsafe_code, reason = "the kernel accesses memory that is passed to it")]
 
 mod bare;
@@ -24,16 +24,16 @@ use vm_memory::{GuestAddress, GuestMemoryBackend};
 /// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE`: `struct user_pt_regs`, indexed in 32-bit
 /// words.
 const CORE_REGISTER: u64 = 0x6030_0000_0010_0000;
-/// Index of the program counter in that structure, after x0 to x30 and the stack pointer.
+/// Index of the program counter in that structure. It follows x0 to x30 and the stack pointer.
 const PC: u64 = 32;
 /// `EBUSY`: the ITS or the redistributor is disabled.
 const BUSY: i32 = 16;
-/// `EINTR`: the vCPU was asked not to run.
+/// `EINTR`: the vCPU was asked to stop running.
 const INTERRUPTED: i32 = 4;
-/// `KVM_IRQ_LINE`: the number is an SPI's INTID.
+/// `KVM_IRQ_LINE`: the number is the INTID of an SPI.
 const SPI_LINE: u32 = 1 << 24;
 
-/// A KVM machine.
+/// A machine on KVM.
 #[derive(Debug)]
 pub struct KvmMachine {
     cpus: Vec<VcpuFd>,
@@ -44,12 +44,12 @@ pub struct KvmMachine {
 }
 
 impl KvmMachine {
-    /// Creates a machine whose GIC and ITSes are in their power-on state.
+    /// Creates a machine with its GIC and ITSes in their power-on state.
     pub fn new() -> Result<Self, Failure> {
         Self::at_revision(NEWEST)
     }
 
-    /// Creates a machine whose GIC has this revision.
+    /// Creates a machine with a GIC of this revision.
     pub fn at_revision(revision: u8) -> Result<Self, Failure> {
         let BareMachine { cpus, gic, its, vm } = BareMachine::new(revision)?;
         let ram = Ram::new()?;
@@ -58,12 +58,12 @@ impl KvmMachine {
         Ok(Self { cpus, gic, its, vm: Arc::new(vm), ram })
     }
 
-    /// Returns the kernel's machine, for routing interrupts to it.
+    /// Returns the kernel's machine, so that interrupts can be routed to it.
     pub fn vm(&self) -> Arc<VmFd> {
         self.vm.clone()
     }
 
-    /// Continues the guest's program on a vCPU until it stores a report.
+    /// Lets the guest's program run on a vCPU until it stores a report.
     fn report(&mut self, cpu: u16) -> Result<u32, Failure> {
         match self.cpu(cpu)?.run()? {
             VcpuExit::MmioWrite(REPORT, &[a, b, c, d]) => Ok(u32::from_le_bytes([a, b, c, d])),
@@ -71,7 +71,7 @@ impl KvmMachine {
         }
     }
 
-    /// Starts the program at `entry` on a vCPU that has stopped at a report.
+    /// Starts the program at `entry`, on a vCPU that has stopped at a report.
     fn start(&mut self, cpu: u16, entry: u64, registers: &[(u64, u64)]) -> Result<(), Failure> {
         let cpu = self.cpu(cpu)?;
         for (index, value) in registers.iter().chain(&[(PC, entry)]) {
@@ -80,7 +80,7 @@ impl KvmMachine {
         Ok(())
     }
 
-    /// Lets the vCPU complete the store by which it exited.
+    /// Lets the vCPU finish the store that made it exit.
     fn settle(&mut self, cpu: u16) -> Result<(), Failure> {
         let cpu = self.cpu(cpu)?;
         cpu.set_kvm_immediate_exit(1);
@@ -198,8 +198,8 @@ impl Machine for KvmMachine {
             addr: (&raw mut value) as u64,
             flags: 0,
         };
-        // SAFETY: the kernel writes at most eight bytes of an attribute, for which `value` has
-        // room.
+        // SAFETY: the kernel writes at most the eight bytes of an attribute, and `value` has room
+        // for them.
         unsafe { self.device(device)?.get_device_attr(&mut request) }.map_err(errno)?;
         Ok(value)
     }
@@ -229,8 +229,8 @@ fn lend(vm: &VmFd, ram: &Ram) -> Result<(), Failure> {
         userspace_addr: ram.mapped().get_host_address(GuestAddress(RAM))? as u64,
         flags: 0,
     };
-    // SAFETY: the region is in a mapping that `ram` owns and that the machine drops last. This
-    // program holds no references into it, because all accesses go through `vm-memory`.
+    // SAFETY: the region is in a mapping owned by `ram`, which the machine drops last. This program
+    // holds no references into it, because it only accesses it through `vm-memory`.
     unsafe { vm.set_user_memory_region(region) }?;
     Ok(())
 }

@@ -1,23 +1,23 @@
-//! The guest's address map: devices as on QEMU's `virt` machine, and the guest's tables and
-//! programs in memory.
+//! The guest's address map. Devices are where QEMU's `virt` machine has them; the guest's tables
+//! and programs are in memory.
 
 /// Number of vCPUs.
 pub const CPUS: u16 = 2;
-/// Number of INTIDs below 1024, including private ones.
+/// Number of INTIDs below 1024, including the private ones.
 pub const INTERRUPTS: u32 = 96;
 
-/// A level-triggered SPI, whose line is high until a vCPU acknowledges it.
+/// A level-triggered SPI. Its line stays high until a vCPU acknowledges it.
 pub const LEVEL_LINE: u32 = 95;
-/// First special INTID. INTIDs from here to 1023 do not identify interrupts.
+/// First special INTID. From here to 1023, INTIDs do not identify interrupts.
 pub const SPECIAL: u32 = 1020;
 
 /// Base address of the distributor.
 pub const DISTRIBUTOR: u64 = 0x0800_0000;
 /// Base addresses of the ITSes.
 pub const ITS: [u64; 2] = [0x0808_0000, 0x0810_0000];
-/// Base address of the redistributors, which are consecutive.
+/// Base address of the redistributors, which are contiguous.
 pub const REDISTRIBUTORS: u64 = 0x080a_0000;
-/// An unmapped address, to which a store exits the guest.
+/// An unmapped address. Storing to it makes the guest exit.
 pub const REPORT: u64 = 0x0900_0000;
 
 /// Base address of memory.
@@ -26,26 +26,26 @@ pub const RAM: u64 = 0x4000_0000;
 pub const RAM_BYTES: usize = 0x20_0000;
 /// Address of the guest's program.
 pub const PROGRAM: u64 = RAM;
-/// Address of the operations that the program performs.
+/// Address of the operations for the program to perform.
 pub const OPERATIONS: u64 = RAM + 0x1000;
-/// Start of the GIC's memory, which is part of a snapshot from here to the end.
+/// Start of the GIC's memory. A snapshot includes everything from here to the end.
 pub const GIC_MEMORY: u64 = RAM + 0x1_0000;
-/// Command queue of the first ITS, 64 KiB. The memory of the second ITS is at [higher
+/// Command queue of the first ITS, 64 KiB. The second ITS has its memory at [higher
 /// addresses](of_its).
 pub const QUEUE: u64 = GIC_MEMORY;
-/// Device table, 64 KiB: the only level, or the first of two.
+/// Device table, 64 KiB: either the only level or the first of two.
 pub const DEVICE_TABLE: u64 = RAM + 0x2_0000;
 /// Collection table, 64 KiB.
 pub const COLLECTION_TABLE: u64 = RAM + 0x3_0000;
-/// Configuration table of LPIs, one byte each.
+/// LPI configuration table, one byte per LPI.
 pub const CONFIGURATION: u64 = RAM + 0x4_0000;
-/// Number of INTID bits of the configuration table.
+/// Number of INTID bits that the configuration table covers.
 pub const ID_BITS: u8 = 14;
-/// Pending tables of the vCPUs, 64 KiB apart.
+/// The vCPUs' pending tables, 64 KiB apart.
 pub const PENDING: u64 = RAM + 0x5_0000;
 /// Interrupt translation tables, 4 KiB apart.
 pub const TRANSLATIONS: u64 = RAM + 0x7_0000;
-/// Second-level pages of the device table, 64 KiB each.
+/// Second-level pages for the device table, 64 KiB each.
 pub const SECOND_LEVEL: u64 = RAM + 0x8_0000;
 
 /// Returns the RD_base of a vCPU.
@@ -53,7 +53,7 @@ pub const fn redistributor(cpu: u16) -> u64 {
     REDISTRIBUTORS + cpu as u64 * gic_arch::gicr::STRIDE_V3
 }
 
-/// Returns the address at this ITS that corresponds to `address` at the first one.
+/// Returns this ITS's counterpart of an address at the first ITS.
 pub const fn of_its(its: usize, address: u64) -> u64 {
     address + its as u64 * 0x10_0000
 }

@@ -1,10 +1,10 @@
-//! Linux's KVM as the judge of Doorbell's GIC: the same guest runs on both, and each restores the
-//! other's saved state.
+//! Uses Linux's KVM to judge Doorbell's GIC: the same guest runs on both, and each restores the
+//! state that the other one saved.
 //!
-//! The program of this package is the only process of a small arm64 Linux that QEMU emulates. It
-//! lets a guest program set up KVM's GICv3 and two ITSes, saves registers and tables through KVM's
-//! device attributes, and restores them elsewhere. A [`Snapshot`] has a text form, so that the
-//! state of a real KVM can be kept as test data.
+//! This package's program is the only process on a small arm64 Linux, emulated by QEMU. It runs a
+//! guest program that sets up KVM's GICv3 and two ITSes, then saves registers and tables through
+//! KVM's device attributes and restores them elsewhere. A [`Snapshot`] also has a text form, which
+//! lets us keep a real KVM's state as test data.
 //!
 //! # Example
 //!
@@ -17,8 +17,8 @@
 //! assert_eq!(snapshot.get(KvmDevice::Gic, Attribute::Distributor { offset: 0 }), Some(0x12));
 //! # Ok::<(), kvm_judge::SnapshotError>(())
 //! ```
-// Except `kvm.rs` and its submodules, where the kernel accesses memory and the guest's program is
-// written in assembly.
+// Except in `kvm.rs` and its submodules: there, the kernel accesses memory, and the guest's program
+// is written in assembly.
 #![deny(unsafe_code)]
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]

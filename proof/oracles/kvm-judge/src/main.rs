@@ -1,5 +1,5 @@
-//! The judge. Prints a fact for each case, and their number (`doorbell-facts`). If it is the first
-//! process of a machine, it then powers the machine off.
+//! The judge. Prints a fact for each case, followed by their counts (`doorbell-facts`). If it runs
+//! as the machine's first process, it then powers the machine off.
 #![forbid(unsafe_code)]
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
@@ -9,7 +9,7 @@ mod cases;
 fn main() {
     cases::run();
     if std::process::id() == 1 {
-        // A failure cannot be reported.
+        // A failure can't be reported any more.
         let _ = rustix::system::reboot(rustix::system::RebootCommand::PowerOff);
     }
 }

@@ -5,15 +5,15 @@ use crate::layout::{GIC_MEMORY, RAM, RAM_BYTES};
 use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-/// Size of a row of [`Ram::rows`] in bytes.
+/// Size of a row in [`Ram::rows`], in bytes.
 const ROW: usize = 32;
 
-/// The guest's memory, which all clones share.
+/// The guest's memory. All clones share it.
 #[derive(Clone, Debug)]
 pub struct Ram(Arc<GuestMemoryMmap<()>>);
 
 impl Ram {
-    /// Creates zeroed memory.
+    /// Creates memory filled with zeros.
     pub fn new() -> Result<Self, Failure> {
         let ranges = [(GuestAddress(RAM), RAM_BYTES)];
         Ok(Self(Arc::new(GuestMemoryMmap::from_ranges(&ranges)?)))
@@ -24,7 +24,7 @@ impl Ram {
         Ok(self.0.write_slice(bytes, GuestAddress(address))?)
     }
 
-    /// Reads into `bytes`.
+    /// Reads bytes into `bytes`.
     pub fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), Failure> {
         Ok(self.0.read_slice(bytes, GuestAddress(address))?)
     }
@@ -36,7 +36,7 @@ impl Ram {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// Returns the nonzero rows of the GIC's memory, in ascending order of address.
+    /// Returns the rows of the GIC's memory that aren't all zeros, by ascending address.
     pub fn rows(&self) -> Result<Vec<(u64, Vec<u8>)>, Failure> {
         let mut all = vec![0; RAM_BYTES - usize::try_from(GIC_MEMORY - RAM)?];
         self.read(GIC_MEMORY, &mut all)?;
@@ -45,7 +45,7 @@ impl Ram {
         Ok(used.map(|(address, row)| (address, row.to_vec())).collect())
     }
 
-    /// Returns the memory in the form that the kernel and the model's adapter need.
+    /// Returns the memory in the form required by the kernel and the model's adapter.
     pub fn mapped(&self) -> &GuestMemoryMmap<()> {
         &self.0
     }

@@ -1,4 +1,4 @@
-//! The same machine with Doorbell's GIC.
+//! The same machine, but with Doorbell's GIC.
 
 use crate::layout::{CPUS, DISTRIBUTOR, INTERRUPTS, ITS, LEVEL_LINE, REDISTRIBUTORS, SPECIAL};
 use crate::machine::{NEWEST, iidr};
@@ -18,7 +18,7 @@ pub struct ModelMachine {
     vcpus: Vec<Vcpu>,
     ram: Ram,
     config: VgicConfig,
-    /// The state written through attributes, until the guest runs again.
+    /// State written through attributes. It takes effect when the guest runs again.
     staged: Option<SavedState>,
 }
 
@@ -32,7 +32,7 @@ impl GuestMemory for Ram {
     }
 }
 
-/// Returns the configuration of the machine in the address map.
+/// Returns the configuration for the machine in the address map.
 fn config(revision: u8) -> Result<VgicConfig, Errno> {
     let redistributors = RedistributorRegion::new(REDISTRIBUTORS, CPUS.into());
     let config = kvm_config(CPUS, INTERRUPTS)
@@ -42,7 +42,7 @@ fn config(revision: u8) -> Result<VgicConfig, Errno> {
     at_revision(config, iidr(revision))
 }
 
-/// Has no effect, because the guest polls and its vCPUs do not sleep.
+/// Does nothing: the guest polls, so its vCPUs never sleep.
 struct NoKick;
 
 impl Kick for NoKick {
@@ -50,12 +50,12 @@ impl Kick for NoKick {
 }
 
 impl ModelMachine {
-    /// Creates a machine whose GIC and ITSes are in their power-on state.
+    /// Creates a machine with its GIC and ITSes in their power-on state.
     pub fn new() -> Result<Self, Failure> {
         Self::at_revision(NEWEST)
     }
 
-    /// Creates a machine whose GIC has this revision.
+    /// Creates a machine with a GIC of this revision.
     pub fn at_revision(revision: u8) -> Result<Self, Failure> {
         let config = config(revision)?;
         let ram = Ram::new()?;
@@ -81,7 +81,7 @@ impl ModelMachine {
         self.staged = Some(state);
     }
 
-    /// Restores the state that was written through attributes.
+    /// Restores the state that has been written through attributes.
     fn settle(&mut self) -> Result<(), Failure> {
         if let Some(staged) = self.staged.take() {
             self.gic.freeze(&mut self.vcpus)?.restore(&staged)?;

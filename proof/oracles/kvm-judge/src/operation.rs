@@ -1,4 +1,4 @@
-//! Operations for the guest: accesses to registers, which its program reads from memory.
+//! Operations for the guest, i.e. register accesses that its program reads from memory.
 
 /// An access to a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,9 +14,9 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Size of an operation in memory, in bytes: kind, address, value.
+    /// Size of an operation (kind, address, value) in memory, in bytes.
     pub const BYTES: usize = 24;
-    /// Terminator of a list of operations.
+    /// Marks the end of a list of operations.
     pub const END: [u8; Self::BYTES] = [0; Self::BYTES];
 
     /// Encodes the operation for the guest's program.

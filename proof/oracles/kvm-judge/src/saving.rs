@@ -1,4 +1,4 @@
-//! Saves and restores through attributes, in the order that KVM's documentation requires
+//! Saves and restores through attributes, in the order required by KVM's documentation
 //! (`Documentation/virt/kvm/devices/arm-vgic-its.rst`, "ITS Restore Sequence"; `arm-vgic-v3.rst`).
 
 use crate::layout::INTERRUPTS;
@@ -10,7 +10,7 @@ use vgic_kvm::abi::{Attribute, LINE_LEVEL, control};
 
 const ITSES: [KvmDevice; 2] = [KvmDevice::Its(0), KvmDevice::Its(1)];
 
-/// Saves the GIC of a machine. Its vCPUs must not run.
+/// Saves a machine's GIC. The vCPUs must not be running.
 pub fn save(machine: &mut dyn Machine) -> Result<Snapshot, Failure> {
     for its in ITSES {
         command(machine, its, control::ITS_SAVE_TABLES)?;
@@ -26,7 +26,7 @@ pub fn save(machine: &mut dyn Machine) -> Result<Snapshot, Failure> {
     Ok(Snapshot { attributes, memory: machine.ram().rows()? })
 }
 
-/// Restores the GIC of a fresh machine.
+/// Restores the GIC on a fresh machine.
 pub fn restore(machine: &mut dyn Machine, snapshot: &Snapshot) -> Result<(), Failure> {
     for (address, bytes) in &snapshot.memory {
         machine.ram().write(*address, bytes)?;
@@ -48,8 +48,8 @@ pub fn restore(machine: &mut dyn Machine, snapshot: &Snapshot) -> Result<(), Fai
     Ok(())
 }
 
-/// Returns the register that clears the bits that `attribute` sets, if writing ones to it sets bits
-/// and zeros have no effect. The clearing register is 0x80 bytes further.
+/// If `attribute` is a register in which writing ones sets bits and zeros have no effect, returns
+/// the register that clears the same bits. It is 0x80 bytes further.
 fn cleared_by(attribute: Attribute) -> Option<Attribute> {
     let sets = |offset: u32| matches!(offset, 0x100..0x180 | 0x300..0x380);
     match attribute {
@@ -70,7 +70,7 @@ fn command(machine: &mut dyn Machine, device: KvmDevice, command: u64) -> Result
         .map_err(|errno| format!("{device:?}'s {control:?}: {errno}").into())
 }
 
-/// Returns every attribute that is saved, in the order in which it must be restored.
+/// Returns all attributes to save, in the order in which they must be restored.
 pub fn saved() -> Vec<(KvmDevice, Attribute)> {
     let mut saved: Vec<_> =
         distributor().into_iter().map(|offset| Attribute::Distributor { offset }).collect();
@@ -95,8 +95,7 @@ fn levels(cpu: Affinity, first: u32) -> Attribute {
 }
 
 fn distributor() -> Vec<u32> {
-    // The enables come first, because KVM does not signal interrupts that became pending while
-    // disabled.
+    // Restore the enables first: KVM doesn't signal interrupts that became pending while disabled.
     let mut offsets = vec![gicd::IIDR.offset(), gicd::CTLR.offset(), gicd::STATUSR.offset()];
     for intid in 32..INTERRUPTS {
         let route =
@@ -137,7 +136,7 @@ fn redistributor() -> Vec<u32> {
     offsets
 }
 
-/// Returns the offsets of the 32-bit registers that hold a field of these INTIDs.
+/// Returns the offsets of all 32-bit registers that have a field for these INTIDs.
 fn registers(field: gic_arch::IntIdField, intids: std::ops::Range<u32>) -> Vec<u32> {
     let located = intids.filter_map(|intid| field.locate(IntId::new(intid)));
     let mut offsets: Vec<_> = located.map(|place| place.register().offset()).collect();

@@ -1,5 +1,5 @@
-//! The guest's setup and its devices' messages: a plan generated from a seed, and carried out
-//! identically on every machine.
+//! Sets up the guest and sends its devices' messages according to a plan. The plan is generated
+//! from a seed, and carried out identically on every machine.
 
 mod plan;
 
@@ -20,26 +20,26 @@ use std::collections::{BTreeMap, BTreeSet};
 const QUEUE_BYTES: u64 = 0x1_0000;
 /// Size of a command in bytes.
 const COMMAND: u64 = 32;
-/// Number of devices in a second-level page.
+/// Number of devices per second-level page.
 const DEVICES_PER_PAGE: u32 = 0x1_0000 / 8;
 /// `GICD_CTLR` with one security state: enables Group 1.
 const GROUP_ONE: u32 = 2;
-/// Cacheability of the guest's tables.
+/// Cacheability attributes for the guest's tables.
 const CACHED: Cacheability = Cacheability::ReadAllocateWriteBack;
-/// The priority of [`LEVEL_LINE`].
+/// The priority used for [`LEVEL_LINE`].
 const LEVEL_PRIORITY: u8 = 0xf0;
-/// A priority mask that blocks only the least urgent priorities.
+/// A priority mask that only blocks the lowest priorities.
 const UNMASKED: u64 = 0xf8;
 
-/// The state of the guest's driver between commands.
+/// The guest driver's state between commands.
 #[derive(Debug, Default)]
 pub struct Guest {
-    /// Offset of the next command at each ITS.
+    /// Offset of the next command, for each ITS.
     written: [u64; 2],
 }
 
 impl Guest {
-    /// Sets up everything according to a plan, without sending messages.
+    /// Sets everything up for a plan, but doesn't send messages yet.
     pub fn boot(machine: &mut dyn Machine, plan: &Plan) -> Result<Self, Failure> {
         let mut guest = Self::default();
         write_configuration(machine, plan)?;
@@ -55,7 +55,7 @@ impl Guest {
         Ok(guest)
     }
 
-    /// Lets an ITS execute commands.
+    /// Makes an ITS execute commands.
     pub fn command(
         &mut self,
         machine: &mut dyn Machine,
@@ -80,7 +80,7 @@ impl Guest {
     }
 }
 
-/// Sends a plan's messages and drives its lines. In between, the guest takes some interrupts and
+/// Sends the plan's messages and drives its lines. In between, the guest takes some interrupts and
 /// changes mappings.
 pub fn fire(machine: &mut dyn Machine, guest: &mut Guest, plan: &Plan) -> Result<(), Failure> {
     for (its, plan) in plan.its.iter().enumerate() {
@@ -106,8 +106,8 @@ pub fn fire(machine: &mut dyn Machine, guest: &mut Guest, plan: &Plan) -> Result
     Ok(())
 }
 
-/// Acknowledges all interrupts on each vCPU in order: first those that preempt the interrupt that
-/// the vCPU has taken, and, after ending that one, the rest.
+/// Acknowledges all interrupts on each vCPU in order. First come those that preempt the interrupt
+/// that the vCPU has already taken; once that one is ended, the rest follow.
 pub fn acknowledge_all(machine: &mut dyn Machine, taken: &[u32]) -> Result<Vec<Vec<u32>>, Failure> {
     let mut acknowledged = Vec::new();
     for (cpu, intid) in (0..CPUS).zip(taken) {
@@ -157,7 +157,7 @@ fn distributor(plan: &Plan) -> Vec<Operation> {
     operations
 }
 
-/// Sets the SPIs except [`LEVEL_LINE`] to edge-triggered, because their reset values are
+/// Sets the SPIs except [`LEVEL_LINE`] to edge-triggered, because the reset values are
 /// IMPLEMENTATION DEFINED.
 fn triggers(plan: &Plan) -> Vec<Operation> {
     const LEVEL: u32 = 0;
@@ -242,14 +242,14 @@ fn all_in_group_one() -> Vec<Operation> {
     addresses.map(|address| Operation::Write32(address, u32::MAX)).collect()
 }
 
-/// Returns a store of an SPI's priority, which sets the other priorities in the register to zero.
+/// Returns a store that sets an SPI's priority, and zeroes all other priorities in the register.
 fn priority(intid: u32, priority: u8) -> Option<Operation> {
     let place = gicd::IPRIORITYR.locate(IntId::new(intid))?;
     let offset = u64::from(place.register().offset());
     Some(Operation::Write32(DISTRIBUTOR + offset, place.insert(0, priority.into())))
 }
 
-/// Returns a store that sets a bit of the distributor by writing one.
+/// Returns a store that sets a bit in the distributor by writing one.
 fn bit(field: IntIdField, intid: u32) -> Operation {
     let place = field.locate(IntId::new(intid));
     let (offset, mask) = place.map_or((0, 0), |place| (place.register().offset(), place.mask()));
@@ -257,7 +257,7 @@ fn bit(field: IntIdField, intid: u32) -> Operation {
 }
 
 impl ItsPlan {
-    /// Returns the driver's commands for the ITS with this index.
+    /// Returns the commands that the driver sends to the ITS with this index.
     fn commands(&self, its: usize) -> Vec<Command> {
         let mut commands = Vec::new();
         for (collection, cpu) in &self.collections {

@@ -1,4 +1,4 @@
-//! A GIC's state as attributes and memory, with a text form for people and programs.
+//! A GIC's state as attributes and memory. Its text form is meant for both people and programs.
 
 use std::fmt;
 use std::num::ParseIntError;
@@ -6,17 +6,17 @@ use std::str::FromStr;
 use vgic_kvm::KvmDevice;
 use vgic_kvm::abi::{Attribute, UnknownGroup};
 
-/// The state of a GIC and its ITSes as KVM's attributes, and the memory that they use, in the order
-/// of restoration.
+/// The state of a GIC and its ITSes as KVM attributes, plus the memory that they use, in the order
+/// in which to restore it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Snapshot {
-    /// Devices, attributes and values.
+    /// Devices, attributes and their values.
     pub attributes: Vec<(KvmDevice, Attribute, u64)>,
-    /// Addresses and bytes; all other memory is zero.
+    /// Addresses and bytes. All other memory is zero.
     pub memory: Vec<(u64, Vec<u8>)>,
 }
 
-/// The reason why a text is not a valid snapshot.
+/// The reason why a text isn't a valid snapshot.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SnapshotError {
     /// The line is neither an attribute nor memory.
@@ -27,29 +27,29 @@ pub enum SnapshotError {
     Number {
         /// Line number, starting at 1.
         line: usize,
-        /// The error in the number.
+        /// What is wrong with the number.
         error: ParseIntError,
     },
-    /// An attribute's group is unknown.
+    /// The group of an attribute is unknown.
     #[error("line {line}: {error}")]
     Group {
         /// Line number, starting at 1.
         line: usize,
-        /// The error in the group.
+        /// What is wrong with the group.
         error: UnknownGroup,
     },
 }
 
 impl Snapshot {
-    /// Returns the value of an attribute, if the snapshot has it.
+    /// Returns an attribute's value if the snapshot has it.
     pub fn get(&self, device: KvmDevice, attribute: Attribute) -> Option<u64> {
         let mut found =
             self.attributes.iter().filter(|(of, which, _)| (*of, *which) == (device, attribute));
         found.next().map(|(_, _, value)| *value)
     }
 
-    /// Returns the lines in which two snapshots differ: those of the first with `-`, those of the
-    /// second with `+`.
+    /// Returns the lines in which two snapshots differ, with `-` for those from the first and `+`
+    /// for those from the second.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let (ours, theirs) = (self.to_string(), other.to_string());
         let only = |from: &str, in_no: &str, sign| {
@@ -81,7 +81,7 @@ impl fmt::Display for Snapshot {
 impl FromStr for Snapshot {
     type Err = SnapshotError;
 
-    /// Parses a snapshot. Empty lines and lines that start with `#` are ignored.
+    /// Parses a snapshot. Empty lines and lines starting with `#` are ignored.
     fn from_str(text: &str) -> Result<Self, SnapshotError> {
         let mut snapshot = Self::default();
         for (line, content) in (1..).zip(text.lines()) {

@@ -1,5 +1,5 @@
-//! Kept snapshots of a real KVM: Doorbell must restore one, deliver the same interrupts and save
-//! the same state. These tests do not need KVM.
+//! Snapshots kept from a real KVM. Doorbell must restore them, deliver the same interrupts and save
+//! the same state. These tests don't need KVM.
 
 use gic_arch::{gicr, icc};
 use kvm_judge::layout::CPUS;
@@ -8,12 +8,12 @@ use kvm_judge::scenario::{Guest, Plan, acknowledge_all, fire};
 use kvm_judge::{Failure, Machine, Snapshot, saving};
 use vgic_kvm::abi::Attribute;
 
-/// The snapshot of plan [`SEED`].
+/// The snapshot for plan [`SEED`].
 const KEPT: &str = include_str!("../data/linux-6.1.snapshot");
 const SEED: u64 = 7;
 
-/// Returns the interrupt that each vCPU took, and those that it acknowledges afterwards, according
-/// to the data.
+/// Returns the interrupt that each vCPU has taken according to the data, and those that it should
+/// acknowledge afterwards.
 fn kept_interrupts() -> (Vec<u32>, Vec<Vec<u32>>) {
     let rows = KEPT.lines().filter_map(|line| line.strip_prefix("# vCPU "));
     let numbers = |row: &str| -> Vec<u32> {
@@ -43,7 +43,7 @@ fn kvm_snapshot_delivers_the_same_in_doorbell() -> Result<(), Failure> {
 #[test]
 fn kvm_snapshot_round_trips() -> Result<(), Failure> {
     let again = saving::save(&mut restored(&kept())?)?;
-    // KVM keeps a PPI's latch until the PPI is deactivated, and its `IDbits` depend on the host.
+    // KVM keeps a PPI's latch until the PPI is deactivated, and the host determines `IDbits`.
     let meaningless = [gicr::ISPENDR.offset() | 1 << 31, u32::from(icc::CTLR.encoding().packed())];
     let place = |attribute: &Attribute| match attribute {
         Attribute::Redistributor { offset, .. } => offset | 1 << 31,
@@ -95,7 +95,7 @@ fn kvm_snapshot_fits_no_other_machine() {
     let mut snapshot = kept();
     for (_, attribute, value) in &mut snapshot.attributes {
         if matches!(attribute, Attribute::Distributor { offset: 8 }) {
-            // The distributor of another implementer.
+            // A distributor from a different implementer.
             *value ^= 1;
         }
     }

@@ -1,9 +1,9 @@
-//! The guest's PL011, of which a driver that only prints uses two registers (DDI 0183, 3.3). The
-//! guest's output is copied to the monitor's output line by line.
+//! The guest's PL011. A driver that only prints needs just two of its registers (DDI 0183, 3.3).
+//! The guest's output is copied to the VMM's output line by line.
 //!
-//! After the guest's fact with the cost of an operation, the monitor adds a fact with the exits
-//! that KVM has counted since the guest's previous line. This number includes the two or three
-//! exits of the first character.
+//! After each fact in which the guest reports an operation's cost, the VMM adds a fact with the
+//! exits that KVM has counted since the guest's previous line. That count includes the two or three
+//! exits caused by the line's first character.
 
 use crate::failure::Failure;
 use doorbell_facts::{Fact, MicrobenchFact, MonitorFact};
@@ -12,16 +12,16 @@ use std::mem::take;
 
 const DATA: u64 = 0x00;
 const FLAGS: u64 = 0x18;
-/// The receive FIFO is empty, and everything has been sent.
+/// The receive FIFO is empty, and all output has been sent.
 const EMPTY: u8 = 1 << 4 | 1 << 7;
-/// Number of exits of all vCPUs of all machines (debugfs).
+/// Exit count over all vCPUs of all machines (debugfs).
 const EXITS: &str = "/sys/kernel/debug/kvm/exits";
 
-/// The UART, and the line that the guest is printing.
+/// The UART, and the line currently being printed by the guest.
 #[derive(Debug, Default)]
 pub(crate) struct Console {
     line: String,
-    /// Numbers of exits before this line, and after the previous one.
+    /// Exit counts before this line and after the previous one.
     before: u64,
     behind: u64,
 }

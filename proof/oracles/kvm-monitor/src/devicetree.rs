@@ -7,13 +7,13 @@ use std::ops::Range;
 
 const GIC_PHANDLE: u32 = 1;
 const ITS_PHANDLE: u32 = 2;
-/// Interrupt cells of the binding `arm,gic-v3`: kind and trigger.
+/// Interrupt cells in the binding `arm,gic-v3`: kind and trigger.
 const PPI: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
-/// PPIs of the timers, in the order of the binding `arm,armv8-timer`.
+/// The timers' PPIs, in the order of the binding `arm,armv8-timer`.
 const TIMERS: [u32; 4] = [13, 14, 11, 10];
 
-/// Returns the devicetree blob, with a PCI host if the guest has a function.
+/// Returns the devicetree blob. It has a PCI host if the guest has a function.
 pub(crate) fn devicetree(has_pci: bool) -> Vec<u8> {
     let mut tree = DeviceTree::new();
     let root = &mut tree.root;
@@ -98,7 +98,7 @@ fn gic() -> DeviceTreeNode {
     gic
 }
 
-/// Requester IDs equal DeviceIDs.
+/// Make DeviceIDs equal to requester IDs.
 fn pci_host() -> DeviceTreeNode {
     const MEMORY_32: u32 = 0x0200_0000;
     let [start, size] = [PCI_WINDOW.start, PCI_WINDOW.end - PCI_WINDOW.start]
@@ -119,7 +119,7 @@ fn pci_host() -> DeviceTreeNode {
     )
 }
 
-/// Encodes addresses and sizes, with two cells each.
+/// Encodes addresses and sizes in two cells each.
 fn doubles(regions: &[Range<u64>]) -> Vec<u8> {
     let words = regions.iter().flat_map(|region| [region.start, region.end - region.start]);
     words.flat_map(u64::to_be_bytes).collect()

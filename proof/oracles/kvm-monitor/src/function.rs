@@ -1,5 +1,5 @@
 //! A PCI function of the host, passed through by VFIO. It has one memory region and an MSI
-//! capability, which `irq-routing` emulates. Its message arrives through an eventfd, and KVM
+//! capability, which `irq-routing` emulates. Its message arrives on an eventfd, from which KVM
 //! forwards it.
 
 use crate::failure::Failure;
@@ -27,15 +27,15 @@ const ADDRESS: u16 = 1 << 3;
 /// Offset of the function's configuration space in the guest's ECAM.
 const PLACE: u64 = (ADDRESS as u64) << 12;
 const CONFIG_BYTES: u64 = 0x1000;
-/// Index of configuration space among VFIO's regions (`VFIO_PCI_CONFIG_REGION_INDEX`).
+/// Index of configuration space in VFIO's list of regions (`VFIO_PCI_CONFIG_REGION_INDEX`).
 const CONFIG_REGION: u32 = 7;
-/// Registers of configuration space.
+/// Registers in configuration space.
 const COMMAND: u16 = 0x04;
 const FIRST_BAR: u16 = 0x10;
 const LAST_BAR: u16 = 0x24;
 const EXPANSION_ROM: u16 = 0x30;
 const CAPABILITIES: u16 = 0x34;
-/// Command: the function responds to accesses to its memory.
+/// Command: the function responds to memory accesses.
 const MEMORY_SPACE: u16 = 1 << 1;
 
 /// The passed-through function.
@@ -45,13 +45,13 @@ pub(crate) struct Function {
     /// Offset of the MSI capability.
     msi_offset: u16,
     irqfds: Arc<MsiIrqfdSet>,
-    /// Value of the base address register.
+    /// The base address register's value.
     bar: u32,
     _thread: IrqfdThread,
 }
 
 impl Function {
-    /// Opens a function that is bound to `vfio-pci`, and lets its DMA access the guest's RAM.
+    /// Opens a function that is bound to `vfio-pci`, and lets it access the guest's RAM by DMA.
     pub(crate) fn open(
         path: &Path,
         vm: &Arc<VmFd>,
@@ -126,8 +126,8 @@ impl Function {
         Ok(())
     }
 
-    /// Writes the command register. The region cannot move from the address at which guests place
-    /// their first region.
+    /// Writes the command register. The region can't be moved from where guests place their first
+    /// region.
     fn command(&self, command: u16) -> Result<(), Failure> {
         let place = self.bar & self.size_mask();
         if command & MEMORY_SPACE != 0 && u64::from(place) != PCI_WINDOW.start {
@@ -138,24 +138,24 @@ impl Function {
     }
 
     fn size_mask(&self) -> u32 {
-        // A region of 4 GiB or more exceeds the window.
+        // A region of 4 GiB or more would exceed the window.
         u32::try_from(self.device.get_region_size(0)).map_or(0, u32::wrapping_neg)
     }
 
-    /// Returns the offset relative to the MSI capability, if the register belongs to it.
+    /// Returns the offset relative to the MSI capability if the register is part of it.
     fn in_msi(&self, offset: u16) -> Option<u16> {
         offset.checked_sub(self.msi_offset).filter(|offset| *offset < self.msi.length())
     }
 }
 
-/// Returns the offset in the function's configuration space.
+/// Returns the offset into the function's configuration space.
 fn offset(address: u64) -> Option<u16> {
     let offset = address.checked_sub(ECAM.start + PLACE)?;
     u16::try_from(offset).ok().filter(|_| offset < CONFIG_BYTES)
 }
 
 fn find_msi(device: &VfioDevice) -> Option<u16> {
-    /// Maximum number of capabilities that fit into 256 bytes.
+    /// Maximum number of capabilities that fit in 256 bytes.
     const MOST: usize = 48;
     let mut register = CAPABILITIES;
     for _ in 0..MOST {

@@ -1,7 +1,7 @@
-//! Memory that is passed to the kernel: the guest's RAM, and a region of a function.
+//! Memory passed to the kernel: the guest's RAM, and one region of a function.
 //!
 //! `unsafe` is needed because the kernel and a device access this memory behind the program's back.
-//! The program itself accesses RAM only through `vm-memory`, and does not access the region.
+//! The program itself only accesses RAM through `vm-memory`, and never touches the region.
 #![expect(unsafe_code, reason = "the kernel accesses memory that is passed to it")]
 
 use crate::failure::Failure;
@@ -18,7 +18,7 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 const RAM_SLOT: u32 = 0;
 const REGION_SLOT: u32 = 1;
 
-/// Maps RAM into the guest. It is never unmapped.
+/// Maps RAM into the guest. It is never unmapped again.
 pub(crate) fn lend_ram(
     vm: &VmFd,
     ram: &'static GuestMemoryMmap<()>,
@@ -33,8 +33,8 @@ pub(crate) fn lend_ram(
 pub(crate) fn lend_region(vm: &VmFd, device: &VfioDevice, address: u64) -> Result<(), Failure> {
     let (bytes, offset) = (device.get_region_size(0), device.get_region_offset(0));
     let access = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: the device keeps its descriptor open during the call. A new mapping does not overlap
-    // others, and no references into it are created.
+    // SAFETY: the device keeps its descriptor open during the call. The new mapping doesn't overlap
+    // any other, and no references into it are created.
     let host = unsafe {
         let device = BorrowedFd::borrow_raw(device.as_raw_fd());
         mmap(ptr::null_mut(), usize::try_from(bytes)?, access, MapFlags::SHARED, device, offset)?
@@ -42,12 +42,12 @@ pub(crate) fn lend_region(vm: &VmFd, device: &VfioDevice, address: u64) -> Resul
     lend(vm, REGION_SLOT, address, bytes, host as u64)
 }
 
-/// Maps RAM for a function's DMA, at the guest's addresses.
+/// Maps RAM for DMA by a function, at the same addresses that the guest uses.
 pub(crate) fn reach_ram(
     container: &VfioContainer,
     ram: &'static GuestMemoryMmap<()>,
 ) -> Result<(), Failure> {
-    // SAFETY: RAM is never unmapped, and all accesses go through `vm-memory`, which creates no
+    // SAFETY: RAM is never unmapped, and all accesses go through `vm-memory`, which doesn't create
     // references into it.
     unsafe { container.vfio_map_guest_memory(ram) }?;
     Ok(())

@@ -1,4 +1,4 @@
-//! The guest's machine in KVM, and the threads of its vCPUs.
+//! The guest's machine in KVM, and its vCPU threads.
 
 use crate::console::Console;
 use crate::devicetree::devicetree;
@@ -25,19 +25,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-/// Number of bits of guest physical addresses.
+/// Number of guest physical address bits.
 const ADDRESS_BITS: u32 = 40;
 /// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE`: `struct user_pt_regs`, indexed in 32-bit
 /// words.
 const CORE_REGISTER: u64 = 0x6030_0000_0010_0000;
-/// Index of x0 in that structure, and of the program counter, after x0 to x30 and the stack
+/// Index of x0 in that structure, and of the program counter, which follows x0 to x30 and the stack
 /// pointer.
 const X0: u64 = 0;
 const PC: u64 = 2 * 32;
-/// `EINTR` and `EAGAIN`: a signal arrived, or another vCPU is turning this one on.
+/// `EINTR` and `EAGAIN`: a signal arrived, or another vCPU is just turning this one on.
 const AGAIN: [i32; 2] = [4, 11];
 
-/// The machine, before its vCPUs run.
+/// The machine before its vCPUs are started.
 pub(crate) struct Machine {
     cpus: Vec<VcpuFd>,
     devices: Devices,
@@ -45,13 +45,13 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Creates a machine whose RAM starts with the image, and passes a function through if one is
-    /// given.
+    /// Creates a machine whose RAM starts with the image. If a function is given, it is passed
+    /// through.
     pub(crate) fn new(image: &[u8], function: Option<&Path>) -> Result<Self, Failure> {
         let vm = Arc::new(Kvm::new()?.create_vm_with_ipa_size(ADDRESS_BITS)?);
         let bytes = RAM.end - RAM.start;
         let ranges = [(GuestAddress(RAM.start), usize::try_from(bytes)?)];
-        // The kernel uses the memory until the program ends.
+        // The kernel keeps using the memory until the program ends.
         let ram: &'static _ = Box::leak(Box::new(GuestMemoryMmap::<()>::from_ranges(&ranges)?));
         ram.write_slice(image, GuestAddress(RAM.start))?;
         ram.write_slice(&devicetree(function.is_some()), GuestAddress(DEVICETREE))?;
@@ -64,7 +64,7 @@ impl Machine {
         Ok(Self { cpus, devices, _gic: gic })
     }
 
-    /// Runs until the guest turns the machine off. Each vCPU has a separate CPU.
+    /// Runs until the guest powers the machine off. Each vCPU runs on its own CPU.
     pub(crate) fn run(self) -> Result<(), Failure> {
         let (sender, ends) = mpsc::channel();
         let devices = Arc::new(self.devices);
@@ -117,13 +117,13 @@ fn place(device: &DeviceFd, kind: u32, address: u64) -> Result<(), Failure> {
     set(device, KVM_DEV_ARM_VGIC_GRP_ADDR, kind, &raw const address as u64)
 }
 
-/// Sets an attribute to the value at an address of this program.
+/// Sets an attribute to the value stored at an address in this program.
 fn set(device: &DeviceFd, group: u32, attribute: u32, value: u64) -> Result<(), Failure> {
     let attribute = kvm_device_attr { group, attr: attribute.into(), addr: value, flags: 0 };
     Ok(device.set_device_attr(&attribute)?)
 }
 
-/// The devices whose register accesses exit to this program.
+/// The devices whose register accesses cause exits to this program.
 struct Devices {
     console: Mutex<Console>,
     function: Option<Mutex<Function>>,
@@ -154,7 +154,7 @@ impl Devices {
     }
 }
 
-/// Runs a vCPU on the CPU with the same number, or on any CPU if that one does not exist.
+/// Runs a vCPU on the CPU of the same number. If that CPU doesn't exist, any CPU will do.
 fn run(number: usize, mut cpu: VcpuFd, devices: &Devices) -> Result<(), Failure> {
     let mut own = CpuSet::new();
     own.set(number);

@@ -1,5 +1,4 @@
-//! A CPU of the model that acknowledges every pending interrupt, as the program on QEMU's CPUs
-//! does.
+//! A CPU on the model that acknowledges all pending interrupts, like the program on QEMU's CPUs.
 
 use super::program::MOST;
 use super::world::World;
@@ -8,10 +7,10 @@ use gic_arch::icc::SysRegEncoding;
 use std::fmt::Write as _;
 use vgic::Vcpu;
 
-/// Value of `ICC_IAR<n>_EL1` if no interrupt is pending.
+/// The value that `ICC_IAR<n>_EL1` returns if no interrupt is pending.
 const NOTHING: u64 = 1023;
 
-/// An interrupt that a CPU has acknowledged.
+/// An interrupt that was acknowledged by a CPU.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Acknowledged {
     /// The running priority after the acknowledgement.
@@ -24,11 +23,11 @@ const fn register(crm: u16, op2: u16) -> SysRegEncoding {
     SysRegEncoding::new(3, 0, 12, crm, op2)
 }
 
-/// `ICC_IAR<n>_EL1` and `ICC_EOIR<n>_EL1` of Group 1, which is acknowledged first, and of Group 0.
+/// `ICC_IAR<n>_EL1` and `ICC_EOIR<n>_EL1` for Group 1 (acknowledged first) and Group 0.
 const GROUPS: [(SysRegEncoding, SysRegEncoding); 2] =
     [(register(12, 0), register(12, 1)), (register(8, 0), register(8, 1))];
 
-/// Returns the groups that software in this world can use.
+/// Returns the groups available to software in this world.
 fn groups(world: World) -> &'static [(SysRegEncoding, SysRegEncoding)] {
     match world {
         World::Stopped => &[],
@@ -54,7 +53,7 @@ pub(super) fn listen(vcpu: &mut Vcpu, world: World) -> Result<()> {
     Ok(())
 }
 
-/// Acknowledges interrupts on the CPU until none is pending.
+/// Acknowledges interrupts on the CPU until no more are pending.
 pub(super) fn acknowledge(vcpu: &mut Vcpu, world: World) -> Result<Vec<Acknowledged>> {
     let running_priority = register(11, 3);
     let mut acknowledged = Vec::new();
@@ -75,8 +74,8 @@ pub(super) fn acknowledge(vcpu: &mut Vcpu, world: World) -> Result<Vec<Acknowled
     Ok(acknowledged)
 }
 
-/// Describes acknowledgements. The text depends on their order, except among equal priorities,
-/// whose order is not defined.
+/// Describes acknowledgements as text. Their order matters, except among equal priorities, where it
+/// is undefined.
 pub(super) fn tell(acknowledged: &[Acknowledged]) -> String {
     let mut told = String::from("acknowledged");
     for group in acknowledged.chunk_by(|one, other| one.priority == other.priority) {

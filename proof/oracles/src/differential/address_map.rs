@@ -1,7 +1,7 @@
-//! Addresses and INTIDs on both machines. They are typed by hand and not taken from `gic-arch`,
-//! because an oracle must not share definitions with the code that it checks.
+//! Addresses and INTIDs, valid on both machines. They are typed by hand rather than taken from
+//! `gic-arch`: an oracle must not share definitions with the code that it checks.
 
-/// Number of CPUs of both machines.
+/// Number of CPUs on both machines.
 pub const CPUS: u16 = 3;
 
 pub(super) const GICD: u64 = 0x0800_0000;
@@ -26,25 +26,24 @@ pub(super) const CREADR: u64 = 0x0090;
 pub(super) const BASER0: u64 = 0x0100;
 pub(super) const BASER1: u64 = 0x0108;
 
-/// Memory that both machines have and that cases use. It is zero when a case starts.
+/// Memory used by cases. Both machines have it, and it is zero when a case starts.
 pub(super) const USED: core::ops::Range<u64> = 0x4100_0000..0x4118_0000;
 /// LPI configuration bytes, starting with INTID 8192.
 pub(super) const CONFIGURATION: u64 = 0x4100_0000;
 const PENDING: u64 = 0x4102_0000;
-/// The command queue, of at most [`QUEUE_PAGES`] pages of 4 KiB.
+/// The command queue, with up to [`QUEUE_PAGES`] pages of 4 KiB.
 pub(super) const QUEUE: u64 = 0x4110_0000;
 pub(super) const QUEUE_PAGES: u64 = 2;
 pub(super) const DEVICES: u64 = 0x4112_0000;
 pub(super) const COLLECTIONS: u64 = 0x4114_0000;
-/// Second-level pages of the device table: for the first and the last 512 of 2^16 devices.
+/// Second-level pages of the device table, for the first and the last 512 of 2^16 devices.
 pub(super) const DEVICE_PAGES: [(u64, u64); 2] = [(0, 0x4116_0000), (127, 0x4116_1000)];
-/// Second-level pages of the collection table, likewise.
+/// Second-level pages of the collection table, arranged in the same way.
 pub(super) const COLLECTION_PAGES: [(u64, u64); 2] = [(0, 0x4116_2000), (127, 0x4116_3000)];
-/// Interrupt translation tables, one for each device that cases map. Each is zeroed when it is
-/// mapped.
+/// Interrupt translation tables, one per device that cases map. Each is zeroed when it is mapped.
 const TRANSLATION_TABLES: u64 = 0x4120_0000;
 const TRANSLATION_TABLE: u64 = 0x10_0000;
-/// Memory that stays zero.
+/// Memory that must stay zero.
 pub(super) const SPARE: core::ops::Range<u64> = 0x4200_0000..0x4400_0000;
 
 /// Returns the RD_base of a CPU.
@@ -57,7 +56,7 @@ pub(super) const fn pending_table(cpu: u16) -> u64 {
     PENDING + cpu as u64 * 0x1_0000
 }
 
-/// Returns a number less than 8, which is unique among the devices that both machines can map.
+/// Returns a number less than 8. It is unique among the devices that both machines can map.
 pub(super) const fn slot(device: u32) -> u32 {
     match device {
         0..=2 => device,
@@ -68,20 +67,20 @@ pub(super) const fn slot(device: u32) -> u32 {
     }
 }
 
-/// Returns the address of the device's table, which is separate for each device that can be mapped.
+/// Returns the address of the device's table. Each device that can be mapped has its own.
 pub(super) const fn translation_table(device: u32) -> u64 {
     TRANSLATION_TABLES + slot(device) as u64 * TRANSLATION_TABLE
 }
 
-/// Returns the first of the 8 events of a device that equal their INTIDs, for MAPI.
+/// Returns the first of a device's 8 events whose numbers equal their INTIDs, for MAPI.
 pub(super) const fn named_events(device: u32) -> u32 {
     NAMED_EVENTS + 8 * slot(device)
 }
 
-/// The first of these events of device 0, above all other INTIDs.
+/// For device 0, the first of these events. It is above all other INTIDs.
 pub(super) const NAMED_EVENTS: u32 = 8192 + 512;
 
-/// Returns the INTID to which cases map an event, which is unique.
+/// Returns the INTID to which cases map an event. It is unique.
 pub(super) const fn intid(device: u32, event: u32) -> u32 {
     let within = match event {
         0..32 | 63 => event,

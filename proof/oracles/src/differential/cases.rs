@@ -1,4 +1,4 @@
-//! Families of cases: lists of steps, which proptest generates and shrinks.
+//! Families of cases. A case is a list of steps, which proptest generates and shrinks.
 
 use super::address_map::{
     CPUS, CREADR, CWRITER, GICD, ICFGR, IPRIORITYR, IROUTER, ITS, NAMED_EVENTS, SGI_FRAME, SPARE,
@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 impl Family {
-    /// Returns the cases of the family.
+    /// Returns the cases in the family.
     pub(super) fn cases(self, world: World) -> BoxedStrategy<Vec<Step>> {
         let wired = move || wired_step().prop_map(move |step| in_world(step, world));
         match self {
@@ -36,7 +36,7 @@ fn wired_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Generates an access of a register's own width, or, with weight 1 to `usual`, of a smaller width.
+/// Generates an access with the register's own width or, with weight 1 to `usual`, a smaller one.
 fn access(usual: u32) -> impl Strategy<Value = (u64, Width)> {
     let smaller = select(vec![Width::Byte, Width::Word]).prop_map(Some);
     (wired_register(), prop_oneof![usual => Just(None), 1 => smaller])
@@ -44,14 +44,14 @@ fn access(usual: u32) -> impl Strategy<Value = (u64, Width)> {
             (at, other.filter(|width| at % width.bytes() == 0).unwrap_or(own))
         })
         .prop_map(|(at, width)| {
-            // A misaligned word would be split into 16-bit accesses, whose effect on priorities is
-            // not specified.
+            // A misaligned word would be split into 16-bit accesses. Their effect on priorities
+            // isn't specified.
             let split = !at.is_multiple_of(width.bytes()) && is_in(at, IPRIORITYR, 0x400);
             (if split { at & !3 } else { at }, width)
         })
 }
 
-/// Generates SPIs, and PPIs of each CPU.
+/// Generates SPIs, plus PPIs on each CPU.
 fn input() -> impl Strategy<Value = u16> {
     prop_oneof![
         0..40u16,
@@ -74,7 +74,7 @@ fn value() -> impl Strategy<Value = u64> {
     ]
 }
 
-/// Generates a register and its own width.
+/// Generates a register together with its own width.
 fn wired_register() -> impl Strategy<Value = (u64, Width)> {
     let bits = select(vec![0x080u64, 0x100, 0x180, 0x200, 0x280, 0x300, 0x380]);
     let shared = prop_oneof![
@@ -85,7 +85,7 @@ fn wired_register() -> impl Strategy<Value = (u64, Width)> {
         2 => (0..290u64).prop_map(|index| (0x6000 + 8 * index, Width::Double)),
         1 => (0..580u64).prop_map(|index| (0x6000 + 4 * index, Width::Word)),
         2 => Just((0, Width::Word)),
-        // Doorbells, SGIs without affinity routing, and the extended ranges, none of which exist
+        // Doorbells, SGIs without affinity routing, and the extended ranges. None of them exist
         // here.
         2 => reserved().prop_map(|offset| (offset, Width::Word)),
         1 => (0..0x4000u64).prop_map(|index| (4 * index, Width::Word)),
@@ -103,14 +103,14 @@ fn wired_register() -> impl Strategy<Value = (u64, Width)> {
         1 => (0x100..0x4000u64).prop_map(|index| (4 * index, Width::Word)),
         1 => (0x100..0x2_0000u64).prop_map(|offset| (offset, Width::Word)),
     ];
-    // Includes one redistributor that does not exist.
+    // This includes one redistributor that doesn't exist.
     let cpu = prop_oneof![12 => 0..CPUS, 1 => Just(CPUS)];
     let private =
         (cpu, private).prop_map(|(cpu, (offset, width))| (redistributor(cpu) + offset, width));
     prop_oneof![shared, private]
 }
 
-/// Generates offsets in the distributor at which only other implementations have registers.
+/// Generates distributor offsets at which only other implementations have registers.
 fn reserved() -> impl Strategy<Value = u64> {
     let doorbells = select(vec![0x40u64, 0x48, 0x50, 0x58]);
     prop_oneof![doorbells, 0xF00..0xF30u64, 0x1000..0x3500u64, 0x8000..0xA000u64]
@@ -144,8 +144,8 @@ fn lpi_register_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Adjusts a half of a register that holds an address, so that the whole address is in memory,
-/// whatever the other half is.
+/// Adjusts one half of a register with an address so that the whole address is in memory, whatever
+/// the other half is.
 fn in_memory(at: u64, width: Width, value: u64) -> u64 {
     let holds_address = holds_double_word((at & !7) - ITS) && at & !7 != ITS + 8;
     match (holds_address, width, at % 8) {
@@ -161,12 +161,12 @@ fn holds_double_word(offset: u64) -> bool {
 }
 
 const CWRITER_AT: u64 = ITS + CWRITER;
-/// `GITS_CREADR` is read-only, but QEMU accepts writes to it.
+/// `GITS_CREADR` is read-only, but QEMU accepts writes.
 const WRITABLE_ON_QEMU: u64 = ITS + CREADR;
-/// Bits of `GITS_CWRITER.Offset` that point beyond the smallest queue.
+/// Bits in `GITS_CWRITER.Offset` that point beyond the smallest queue.
 const BEYOND_A_PAGE: u64 = 0xf_f000;
 
-/// Generates values whose addresses, if any, are in memory that stays zero.
+/// Generates values in which any address is in memory that stays zero.
 fn lpi_value() -> impl Strategy<Value = u64> {
     let address = (SPARE.start >> 12..SPARE.end >> 12).prop_map(|page| page << 12);
     prop_oneof![
@@ -183,7 +183,7 @@ fn start() -> impl Strategy<Value = Start> {
         .prop_map(|(id_bits, enabled, two_level)| Start { id_bits, enabled, two_level })
 }
 
-/// Adds setup commands, so that most steps refer to existing mappings.
+/// Adds setup commands so that most steps refer to mappings that exist.
 fn begin((start, steps): (Start, Vec<Step>)) -> Vec<Step> {
     let mut all = vec![Step::Start(start)];
     all.extend((0..CPUS).map(|cpu| Step::Command(Command::Mapc { collection: cpu, target: cpu })));
@@ -195,14 +195,14 @@ fn begin((start, steps): (Start, Vec<Step>)) -> Vec<Step> {
     all
 }
 
-/// Returns `true` if the step can move an LPI to a redistributor with disabled LPIs, which has no
-/// defined effect.
+/// Returns `true` if the step could move an LPI to a redistributor whose LPIs are disabled. The
+/// effect would be undefined.
 fn moves(step: &Step) -> bool {
     let (Step::Command(command) | Step::Reserved { command, .. }) = step else { return false };
     matches!(command, Command::Movi { .. } | Command::Movall { .. })
 }
 
-/// Adds steps that enable everything.
+/// Adds the steps that enable everything.
 fn deliver((start, steps): (Start, Vec<Step>)) -> Vec<Step> {
     let mut all = vec![Step::Deliver { lpis: 0x400 }];
     all.extend(begin((start, steps)));
@@ -225,9 +225,9 @@ fn delivery_step(wired: impl Strategy<Value = Step>) -> impl Strategy<Value = St
     ]
 }
 
-/// Restricts a step to the world. QEMU's distributor stores more priority bits than its CPU
-/// interfaces implement, and Non-secure software sees one bit less. Non-secure software must not
-/// put redistributors to sleep.
+/// Restricts a step to what the world allows. QEMU's distributor stores more priority bits than its
+/// CPU interfaces implement, and Non-secure software sees one bit less. Non-secure software also
+/// must not put redistributors to sleep.
 fn in_world(step: Step, world: World) -> Step {
     let kept = match world {
         World::Stopped => u64::MAX,
@@ -245,7 +245,7 @@ fn in_world(step: Step, world: World) -> Step {
     }
 }
 
-/// Replaces writes with undefined effects: a change of the trigger of an enabled interrupt, and
+/// Replaces writes whose effect is undefined: changing the trigger of an enabled interrupt, and
 /// putting a redistributor to sleep while its CPU is awake.
 fn without_open_inputs(step: Step) -> Step {
     match step {
@@ -260,7 +260,8 @@ fn is_waker(at: u64) -> bool {
     (0..CPUS).any(|cpu| at & !3 == redistributor(cpu) + WAKER)
 }
 
-/// Returns `true` if an access at `at` touches an array of the distributor or of a redistributor.
+/// Returns `true` if an access at `at` touches one of the distributor's or a redistributor's
+/// arrays.
 fn is_in(at: u64, array: u64, bytes: u64) -> bool {
     let private = (0..CPUS).map(|cpu| redistributor(cpu) + SGI_FRAME);
     let mut frames = std::iter::once(GICD).chain(private);
@@ -290,7 +291,7 @@ fn command_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Generates configuration steps, mostly for LPIs that cases map.
+/// Generates configuration steps, mostly for LPIs that cases have mapped.
 fn configure() -> impl Strategy<Value = Step> {
     let mapped = (0..3u16, 0..6u16).prop_map(|(device, event)| 64 * device + event);
     (prop_oneof![3 => mapped, 1 => 0..0x200u16], any::<u8>())
@@ -351,7 +352,7 @@ fn event_of() -> impl Strategy<Value = (u32, u32)> {
     prop_oneof![8 => (device(), event()), 1 => named_event_of()]
 }
 
-/// Generates an event that MAPI can map.
+/// Generates an event that can be mapped by MAPI.
 fn named_event_of() -> impl Strategy<Value = (u32, u32)> {
     (prop_oneof![2 => Just(2), 1 => device()], 0..3u32)
         .prop_map(|(device, event)| (device, named_events(device) + event))
@@ -369,7 +370,7 @@ fn target() -> impl Strategy<Value = u16> {
     prop_oneof![10 => 0..CPUS, 1 => select(vec![CPUS, 256, u16::MAX])]
 }
 
-/// Generates an INTID out of range, or `None` for the event's own INTID.
+/// Generates an out-of-range INTID, or `None` for the event's own INTID.
 fn no_lpi() -> impl Strategy<Value = Option<u32>> {
     prop_oneof![
         12 => Just(None),

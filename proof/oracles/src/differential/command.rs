@@ -1,11 +1,11 @@
-//! ITS commands as sent by cases, encoded by hand from the figures of IHI 0069 §5.3.
+//! The ITS commands that cases send, encoded by hand from the figures in IHI 0069 §5.3.
 
 use super::address_map::translation_table;
 
 /// Four little-endian words.
 pub(super) type Words = [u64; 4];
 
-/// A command. Numbers may be out of range and are truncated to their fields.
+/// A command. Out-of-range numbers are truncated to their fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Command {
     /// Maps a device's translation table of 2^(size + 1) events.
@@ -36,7 +36,7 @@ pub(super) enum Command {
     Movall { from: u16, to: u16 },
     /// Waits for a redistributor.
     Sync { target: u16 },
-    /// A command with an opcode that a physical GICv3 does not have, and any operands.
+    /// A command whose opcode doesn't exist on a physical GICv3, with any operands.
     Unknown { words: Words },
 }
 
@@ -73,7 +73,7 @@ impl Command {
         }
     }
 
-    /// Encodes the command, with ones in bits that are reserved for all commands of its kind.
+    /// Encodes the command. Bits that are reserved for all commands of this kind are ones.
     pub(super) fn encode_with(self, ones: u32) -> Words {
         let [first, mut second, third, mut fourth] = self.encode();
         let ones = u64::from(ones);

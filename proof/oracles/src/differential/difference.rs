@@ -1,29 +1,29 @@
-//! The permitted differences between the two machines, each with its reason. No others are
-//! permitted.
+//! The permitted differences between the two machines, each with its reason. All other differences
+//! are faults.
 
 use super::address_map::{CPUS, GICD, GICR, GICR_STRIDE, ITS};
 use super::step::Width;
 
-/// Register bits that are not compared.
+/// Register bits that the comparison omits.
 #[derive(Clone, Copy, Debug)]
 pub struct Difference {
     /// Name.
     pub name: &'static str,
     /// Registers that may differ.
     pub registers: Registers,
-    /// The register's bits that differ.
+    /// The bits that may differ.
     pub bits: u64,
     /// Condition under which they may differ.
     pub when: When,
     /// The machine that is right.
     pub verdict: Verdict,
-    /// Section of IHI 0069H.b that decides whether the difference is permitted.
+    /// Section of IHI 0069H.b that settles whether the difference is permitted.
     pub section: &'static str,
-    /// What that section states.
+    /// What the section says.
     pub because: &'static str,
 }
 
-/// The machine that is right.
+/// Which machine is right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// Both machines.
@@ -32,12 +32,12 @@ pub enum Verdict {
     QemuBug,
 }
 
-/// A condition under which bits are not compared.
+/// The condition under which bits are omitted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum When {
     /// Always.
     Always,
-    /// Until software has written the register.
+    /// Until software writes the register.
     AfterReset,
     /// While this bit of the access is one on both machines.
     BothHave(u32),
@@ -57,7 +57,7 @@ pub(super) struct Values {
     pub(super) theirs: u64,
 }
 
-/// Whether software may have written registers.
+/// Whether software may have written any registers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Moment {
     /// Registers have their reset values.
@@ -79,7 +79,7 @@ impl When {
     }
 }
 
-/// An array of registers.
+/// A register array.
 #[derive(Clone, Copy, Debug)]
 pub struct Registers {
     frame: Frame,
@@ -91,7 +91,7 @@ pub struct Registers {
 #[derive(Clone, Copy, Debug)]
 enum Frame {
     Distributor,
-    /// A frame of each CPU.
+    /// One frame per CPU.
     Redistributor,
     Its,
 }
@@ -101,7 +101,7 @@ impl Registers {
         Self { frame, offset, bytes, count: 1 }
     }
 
-    /// Returns the offset of a byte in its register, if it belongs to these registers.
+    /// Returns the offset of a byte within its register, if it belongs to these registers.
     fn byte_of(self, address: u64) -> Option<u64> {
         let offset = match self.frame {
             Frame::Distributor => address.checked_sub(GICD).filter(|offset| *offset < 0x1_0000)?,
@@ -268,14 +268,14 @@ pub const DIFFERENCES: &[Difference] = &[
     },
 ];
 
-/// An input that cases do not send.
+/// An input that cases must not send.
 #[derive(Clone, Copy, Debug)]
 pub struct NotSent {
     /// The input.
     pub what: &'static str,
-    /// The reason why it is not sent.
+    /// The reason for not sending it.
     pub verdict: Verdict,
-    /// Section of IHI 0069H.b that defines its effect, or leaves it open.
+    /// Section of IHI 0069H.b that defines the input's effect, or leaves it open.
     pub section: &'static str,
 }
 
@@ -283,7 +283,7 @@ const fn open(what: &'static str, section: &'static str) -> NotSent {
     NotSent { what, verdict: Verdict::Allowed, section }
 }
 
-/// All inputs that cases do not send.
+/// All inputs that cases must not send.
 pub const NOT_SENT: &[NotSent] = &[
     NotSent {
         what: "a write of GITS_CREADR, which QEMU performs",
@@ -328,7 +328,7 @@ pub const NOT_SENT: &[NotSent] = &[
     open("MOVI or MOVALL to a redistributor whose LPIs are disabled", "§5.3 MOVALL"),
 ];
 
-/// Returns `true` if two values of a register agree, apart from the bits that may differ.
+/// Returns `true` if two values of a register agree, ignoring bits that may differ.
 pub(super) fn agree(at: u64, width: Width, moment: Moment, values: Values) -> bool {
     let left_out = (0..width.bytes())
         .map(|index| u64::from(left_out_of_byte(at + index, moment, values)) << (8 * index))

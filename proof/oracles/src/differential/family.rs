@@ -1,13 +1,13 @@
-//! The families that cases belong to.
+//! The families of cases.
 
 /// A family of cases.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Family {
-    /// Registers of the distributor and the redistributors, and interrupt lines.
+    /// Distributor and redistributor registers, and interrupt lines.
     Wired,
-    /// Registers of the ITS and the redistributors' LPI registers.
+    /// ITS registers, and the LPI registers of the redistributors.
     LpiRegisters,
-    /// Commands, messages and tables.
+    /// Commands, messages, and tables.
     Commands,
     /// The order in which CPUs acknowledge interrupts.
     Delivery,

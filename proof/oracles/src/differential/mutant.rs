@@ -1,4 +1,4 @@
-//! Planted faults, which the comparison must find to show that it works.
+//! Planted faults. The comparison has to find them, to show that it works.
 
 use super::acknowledge::Acknowledged;
 use super::address_map::{QUEUE, QUEUE_PAGES, TRANSLATER};
@@ -11,14 +11,14 @@ use std::ops::Range;
 use vgic::its::{ErrorPolicy, TableLevels};
 use vgic::{SecurityView, VgicConfig};
 
-/// A fault that can be planted in the model.
+/// A fault that we can plant in the model.
 #[derive(Clone, Copy, Debug)]
 pub struct Mutant {
     /// Name.
     pub name: &'static str,
-    /// The world in which the fault shows.
+    /// The world in which the fault is visible.
     pub world: World,
-    /// The family whose cases find the fault; `None` if the reset values show it.
+    /// The family whose cases find the fault, or `None` if the reset values reveal it.
     pub found_by: Option<Family>,
     fault: Fault,
 }
@@ -27,22 +27,22 @@ pub struct Mutant {
 enum Fault {
     /// The model has a different configuration.
     Built(fn(&mut VgicConfig)),
-    /// The model executes commands with one opcode as if they had another.
+    /// The model executes commands with one opcode as if they had a different one.
     Opcode { is: u8, taken_for: u8 },
-    /// The model executes a different line.
+    /// The model executes a line that differs from the one sent.
     Line(fn(&str) -> Option<String>),
-    /// The model asserts different inputs.
+    /// The model asserts the wrong inputs.
     Inputs(fn(u32) -> u32),
 }
 
-/// A model with a planted fault.
+/// A model in which a fault has been planted.
 #[derive(Debug)]
 pub struct Faulty {
     model: Model,
     fault: Fault,
 }
 
-/// The fault of a command without effect, which is executed as an unknown opcode.
+/// The fault for a command without effect: it is executed as an unknown opcode.
 const NOTHING: u8 = 0xff;
 
 const fn built(
@@ -169,7 +169,7 @@ pub const MUTANTS: &[Mutant] = &[
 ];
 
 impl Mutant {
-    /// Creates a model with this fault, which intercepts the lines that `watch` selects.
+    /// Creates a model with this fault that intercepts the lines selected by `watch`.
     ///
     /// # Errors
     /// [`vgic::ConfigError`] if the model rejects the configuration.
@@ -202,14 +202,15 @@ impl Faulty {
     }
 }
 
-/// Returns the line with another opcode, if it stores the first word of a command with opcode `is`.
+/// Returns the line with a different opcode if it stores the first word of a command whose opcode
+/// is `is`.
 fn with_opcode(line: &str, is: u8, taken_for: u8) -> Option<String> {
     let (at, word) = first_word(line)?;
     let word = (word & 0xff == u64::from(is)).then_some(word & !0xff | u64::from(taken_for))?;
     Some(format!("writeq {at:#x} {word:#x}"))
 }
 
-/// Returns the address and the value, if this line stores the first word of a command.
+/// Returns the address and value if this line stores the first word of a command.
 fn first_word(line: &str) -> Option<(u64, u64)> {
     let hexadecimal = |word: &str| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok();
     let (at, word) = line.strip_prefix("writeq ")?.split_once(' ')?;

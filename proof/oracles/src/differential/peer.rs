@@ -11,46 +11,46 @@ use vgic::VgicConfig;
 
 /// A machine that speaks the qtest protocol.
 pub trait Peer {
-    /// Resets the machine, and zeroes the memory that cases use.
+    /// Resets the machine and zeroes the memory that cases use.
     ///
     /// # Errors
-    /// The machine has ended.
+    /// The machine has exited.
     fn reset(&mut self) -> Result<()>;
 
-    /// Returns the reply to each line, in order.
+    /// Returns the replies to the lines, in order.
     ///
     /// # Errors
-    /// The machine has ended.
+    /// The machine has exited.
     fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<Reply>>;
 
-    /// Lets each of these CPUs acknowledge interrupts until none is pending.
+    /// Makes each of these CPUs acknowledge interrupts until none is pending.
     ///
     /// # Errors
-    /// The machine has ended, or its CPUs do not run.
+    /// The machine has exited, or its CPUs are not running.
     fn acknowledge(&mut self, cpus: Range<u16>) -> Result<Vec<Vec<Acknowledged>>>;
 
-    /// Returns the asserted interrupt inputs of CPUs, to the extent that they are intercepted.
+    /// Returns which CPU interrupt inputs are asserted, as far as they are intercepted.
     fn asserted(&self) -> Asserted;
 
-    /// Returns the line that intercepts these inputs.
+    /// Returns the protocol line that intercepts these inputs.
     fn watch(&self) -> &str;
 }
 
-/// The reply of a machine to a line of the protocol, and the outputs that it then asserted.
+/// A machine's reply to a protocol line, and the inputs that are asserted afterwards.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reply {
     /// Text of the reply.
     pub text: String,
-    /// The inputs that are asserted after the line.
+    /// The inputs asserted after the line.
     pub asserted: Asserted,
 }
 
-/// Interrupt inputs of CPUs, by their numbers in the protocol.
+/// CPU interrupt inputs, by their protocol numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Asserted(pub(super) u32);
 
 impl Asserted {
-    /// Updates the inputs if `line` reports a change. Returns `true` if it does.
+    /// Updates the inputs if `line` reports a change. Returns `true` if so.
     pub(super) fn follow(&mut self, line: &str) -> bool {
         let change = line.strip_prefix("IRQ ").and_then(|change| change.split_once(' '));
         let Some((what, Ok(number @ 0..32))) =
@@ -73,12 +73,12 @@ impl fmt::Display for Asserted {
     }
 }
 
-/// Intercepts the IRQ and FIQ inputs of all CPUs, which only newer QEMUs support.
+/// Intercepts all CPUs' IRQ and FIQ inputs. Only newer QEMUs support this.
 pub const WATCH_ALL: &str = "irq_intercept_out /machine/unattached/device[3] sysbus-irq";
-/// Intercepts the inputs of one CPU, which every QEMU supports.
+/// Intercepts one CPU's inputs. Every QEMU supports this.
 pub const WATCH_ONE: &str = "irq_intercept_in /machine/unattached/device[1]";
 
-/// Doorbell's model, in this process.
+/// Doorbell's model, running in this process.
 #[derive(Debug)]
 pub struct Model {
     world: World,
@@ -89,7 +89,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Creates the model of a world, which intercepts the lines that `watch` selects.
+    /// Creates a world's model. It intercepts the lines selected by `watch`.
     ///
     /// # Errors
     /// The errors of [`with_config`](Self::with_config).
@@ -97,7 +97,7 @@ impl Model {
         Self::with_config(world, world.model(), watch)
     }
 
-    /// Creates a model with another configuration, to check that differences are found.
+    /// Creates a model with a different configuration, to check that the comparison notices.
     ///
     /// # Errors
     /// [`vgic::ConfigError`] if the model rejects the configuration.

@@ -1,4 +1,4 @@
-//! The program on QEMU's CPUs, which acknowledge pending interrupts on request.
+//! The program for QEMU's CPUs. It acknowledges pending interrupts on request.
 //!
 //! With two security states, it starts as firmware, which assigns all interrupts except those in
 //! [`SECURE`](super::world::SECURE) to the Non-secure state. It then unmasks all priorities and
@@ -9,12 +9,12 @@
 
 use super::address_map::CPUS;
 
-/// Address of the CPUs' program.
+/// Address of the program for the CPUs.
 pub(super) const PROGRAM_BASE: u64 = 0x4700_0000;
 
-/// Returns the address of the word that starts a CPU if it is nonzero, and that the CPU clears when
-/// it has finished. The next word is the number of acknowledgements, whose list starts [`LIST`]
-/// bytes after the first word.
+/// Returns the address of the word that starts a CPU. Setting it to nonzero starts the CPU, which
+/// clears it when it has finished. The next word is the number of acknowledgements, whose list
+/// starts [`LIST`] bytes after the first word.
 pub(super) const fn mailbox(cpu: u16) -> u64 {
     0x4701_0000 + cpu as u64 * 0x1000
 }
@@ -28,9 +28,9 @@ pub(super) const MOST: usize = 256;
 
 const _: () = assert!(CPUS == 3, "the program starts two CPUs in addition to the first");
 
-/// With two security states, all CPUs start here; otherwise, only the first one does.
+/// With two security states, all CPUs start here. Otherwise, only the first one does.
 pub(super) const PROGRAM: [u32; 97] = [
-    // At EL3, which exists with two security states, CPUs start as firmware.
+    // EL3 exists only with two security states. If so, CPUs start here as firmware.
     0xd53800a0, // mrs x0, mpidr_el1
     0x92401c00, // and x0, x0, #0xff
     0xd2800014, // movz x20, #0
@@ -60,7 +60,7 @@ pub(super) const PROGRAM: [u32; 97] = [
     0xcb030085, // sub x5, x4, x3
     0xf10290bf, // cmp x5, #0xa4
     0x54ffffa1, // b.ne groups
-    // The most urgent priority that Non-secure software can express.
+    // The highest priority that Non-secure software can express.
     0x52901002, // movz w2, #0x8080
     0x72b01002, // movk w2, #0x8080, lsl #16
     0x91100024, // add x4, x1, #0x400

@@ -1,5 +1,5 @@
-//! A QEMU whose CPUs are stopped or only acknowledge interrupts. It is driven over its standard
-//! input and output, and reset through its monitor.
+//! A QEMU whose CPUs are stopped or do nothing but acknowledge interrupts. It is driven over
+//! standard input and output, and reset through its monitor.
 
 use super::acknowledge::Acknowledged;
 use super::address_map::{CPUS, USED};
@@ -15,13 +15,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Maximum time for QEMU to start.
+/// Maximum time for QEMU to start up.
 const START: Duration = Duration::from_secs(30);
 /// Maximum time for the monitor to answer.
 const ANSWER: Duration = Duration::from_secs(30);
 /// Pause between two checks of whether the CPUs have finished.
 const PAUSE: Duration = Duration::from_micros(200);
-/// Number of bytes of lines that are sent before their replies are read: the capacity of a pipe.
+/// Number of line bytes sent before their replies are read: the capacity of a pipe.
 const SENT_AHEAD: usize = 0x8000;
 
 /// A QEMU process.
@@ -37,11 +37,11 @@ pub struct Qemu {
     asserted: Asserted,
 }
 
-/// First QEMU known to intercept outputs by name; 7.2 does not.
+/// First QEMU version known to intercept outputs by name. (7.2 does not.)
 const INTERCEPTS_BY_NAME: (u32, u32) = (10, 0);
 
 impl Qemu {
-    /// Starts `program`, which may have its own libraries, with the socket of its monitor in
+    /// Starts `program`, which may bring its own libraries. The socket of its monitor is in
     /// `folder`.
     ///
     /// # Errors
@@ -95,7 +95,7 @@ impl Qemu {
             .context("QEMU's monitor has closed the connection")
     }
 
-    /// Sends a command to the monitor, and returns the first line that contains `awaited`.
+    /// Sends a command to the monitor. Returns the first line that contains `awaited`.
     fn monitor(&mut self, command: &str, awaited: &str) -> Result<String> {
         self.order(command)?;
         let mut line = String::new();
@@ -110,7 +110,7 @@ impl Qemu {
         }
     }
 
-    /// Sends a line, and returns the text after `OK` in its reply.
+    /// Sends a line. Returns the text after `OK` in the reply.
     fn tell(&mut self, line: &str) -> Result<String> {
         let reply = self.replies(&mut std::iter::once(line))?.pop().context("no reply")?.text;
         let told = reply
@@ -119,7 +119,7 @@ impl Qemu {
         Ok(told.trim_start().to_owned())
     }
 
-    /// Waits for a CPU, and returns the interrupts that it acknowledged.
+    /// Waits for a CPU to finish, and returns the interrupts that it acknowledged.
     fn acknowledged(&mut self, cpu: u16) -> Result<Vec<Acknowledged>> {
         let line = format!("read {:#x} {:#x}", mailbox(cpu), LIST + 8 * MOST as u64);
         let deadline = Instant::now() + ANSWER;
@@ -131,12 +131,12 @@ impl Qemu {
                 return Ok(pairs.map(both).collect());
             }
             ensure!(Instant::now() < deadline, "QEMU's CPU {cpu} does not answer");
-            // A loop without a pause would hold the lock that the CPUs need.
+            // Without the pause, this loop would hold the lock that the CPUs need.
             std::thread::sleep(PAUSE);
         }
     }
 
-    /// Reads a reply, which follows the line changes that it caused.
+    /// Reads a reply. It follows the line changes caused by the request.
     fn read_reply(&mut self) -> Result<Reply> {
         let mut text = String::new();
         loop {
@@ -167,10 +167,10 @@ fn machine(world: World) -> &'static str {
     }
 }
 
-/// Returns arguments by which the CPUs are stopped, or run the program in this file.
+/// Returns arguments that either stop the CPUs or make them run the program in this file.
 fn processors(world: World, image: &Path) -> Vec<String> {
-    // Debian does not build the `qtest` accelerator, but stopped CPUs are equivalent. With a single
-    // thread, a CPU that waits yields to the next one.
+    // Debian builds QEMU without the `qtest` accelerator, but stopped CPUs are just as good. With a
+    // single thread, a waiting CPU yields to the next one.
     let mut arguments = ["-S", "-accel", "tcg,thread=single"].map(str::to_owned).to_vec();
     let first = match world {
         World::Stopped => return arguments,
@@ -194,7 +194,7 @@ fn version(greeting: &str) -> Option<(u32, u32)> {
     number("\"major\"").zip(number("\"minor\""))
 }
 
-/// Connects to the monitor of a QEMU that is starting.
+/// Connects to the monitor of a QEMU that is still starting.
 fn connect(child: &mut Child, socket: &Path) -> Result<BufReader<UnixStream>> {
     let deadline = Instant::now() + START;
     loop {
@@ -211,7 +211,7 @@ fn connect(child: &mut Child, socket: &Path) -> Result<BufReader<UnixStream>> {
 }
 
 impl Peer for Qemu {
-    /// CPUs have finished their setup when they answer the first request for acknowledgements.
+    /// Once the CPUs have answered the first request for acknowledgements, their setup is done.
     fn reset(&mut self) -> Result<()> {
         self.monitor("system_reset", "\"RESET\"")?;
         if self.world != World::Stopped {
@@ -245,7 +245,7 @@ impl Peer for Qemu {
         let begin: Vec<String> =
             cpus.clone().map(|cpu| format!("writel {:#x} 1", mailbox(cpu))).collect();
         self.replies(&mut begin.iter().map(|line| &**line))?;
-        // CPUs that only wait would keep one of the host's CPUs busy, so they run only now.
+        // Waiting CPUs would keep one of the host's CPUs busy, so let them run only now.
         self.order("cont")?;
         let acknowledged = cpus.map(|cpu| self.acknowledged(cpu)).collect();
         self.order("stop")?;
@@ -263,7 +263,7 @@ impl Peer for Qemu {
 
 impl Drop for Qemu {
     fn drop(&mut self) {
-        // QEMU may already have exited.
+        // QEMU may have exited already.
         drop(self.child.kill());
         drop(self.child.wait());
         for file in &self.files {

@@ -1,4 +1,4 @@
-//! Runs many cases, until one fails or the time is up.
+//! Runs many cases until one fails or the time is up.
 
 use super::address_map::{CPUS, GICD, GICR_STRIDE, ITS, redistributor};
 use super::compare::{Mismatch, ask, play};
@@ -19,7 +19,7 @@ use std::time::Instant;
 pub struct Limits {
     /// Maximum number of cases.
     pub cases: u32,
-    /// End of the search.
+    /// Time at which the search ends.
     pub deadline: Option<Instant>,
     /// Seed of all random choices.
     pub seed: u64,
@@ -28,19 +28,19 @@ pub struct Limits {
 /// The result of a search.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
-    /// Number of cases, or registers, on which both machines agreed.
+    /// Number of cases (or registers) that agreed on both machines.
     pub agreed: u32,
-    /// The smallest case found on which they did not agree.
+    /// The smallest case found that did not.
     pub mismatch: Option<Mismatch>,
 }
 
-/// Maximum number of attempts to shrink a failing case.
+/// Maximum number of attempts at shrinking a failing case.
 const ATTEMPTS: u32 = 2000;
 
-/// Reads every aligned word of every frame after a reset.
+/// Reads every aligned word in every frame after a reset.
 ///
 /// # Errors
-/// A machine has ended.
+/// A machine has exited.
 pub fn reset_values(model: &mut dyn Peer, qemu: &mut dyn Peer) -> Result<Vec<Finding>> {
     model.reset()?;
     qemu.reset()?;
@@ -56,13 +56,13 @@ pub fn reset_values(model: &mut dyn Peer, qemu: &mut dyn Peer) -> Result<Vec<Fin
         .collect()
 }
 
-/// Reduces a mismatch to its last read, because reads do not depend on each other.
+/// Reduces a mismatch to its last read, since reads don't depend on each other.
 fn alone(mismatch: Mismatch) -> Mismatch {
     let last = mismatch.script.last().cloned();
     Mismatch { script: last.into_iter().collect(), ..mismatch }
 }
 
-/// The unit of comparison: a family of cases in a world.
+/// What is compared: a family of cases in a world.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Comparison {
     /// Family of cases.
@@ -71,10 +71,10 @@ pub struct Comparison {
     pub world: World,
 }
 
-/// Tries cases, and shrinks the first one on which the machines differ.
+/// Tries cases. Shrinks the first one on which the machines differ.
 ///
 /// # Errors
-/// A machine has ended.
+/// A machine has exited.
 pub fn compare(
     of: Comparison,
     limits: Limits,
@@ -88,10 +88,10 @@ pub fn compare(
     Ok(Finding { agreed, mismatch })
 }
 
-/// A case that can be shrunk, and its mismatch.
+/// A case with a mismatch, which can be shrunk.
 type Found = (Box<dyn ValueTree<Value = Vec<Step>>>, Mismatch);
 
-/// Returns the number of cases that agree before the first one that does not.
+/// Returns how many cases agree before the first one that does not.
 fn search(
     of: Comparison,
     limits: Limits,
@@ -114,11 +114,11 @@ fn search(
     Ok((agreed, None))
 }
 
-/// Searches for a planted fault in the same way as in a comparison with `qemu`. The case found is
-/// not shrunk.
+/// Searches for a planted fault the way a comparison with `qemu` would. The case found is not
+/// shrunk.
 ///
 /// # Errors
-/// A machine has ended.
+/// A machine has exited.
 pub fn hunt(mutant: &Mutant, limits: Limits, qemu: &mut dyn Peer) -> Result<Option<Mismatch>> {
     let mut model = mutant.model(qemu.watch())?;
     match mutant.found_by {

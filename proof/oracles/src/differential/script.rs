@@ -1,4 +1,4 @@
-//! Translates the steps of a case into lines of the protocol, which are the same for both machines.
+//! Translates a case's steps into protocol lines. Both machines receive the same lines.
 
 use super::address_map::{
     BASER0, BASER1, CBASER, COLLECTION_PAGES, COLLECTIONS, CONFIGURATION, CPUS, CREADR, CTLR,
@@ -11,34 +11,35 @@ use super::software::{Before, Software};
 use super::step::{Rewritten, Start, Step, Width};
 use std::ops::Range;
 
-/// Path of the GIC on a machine with [`CPUS`] CPUs.
+/// The GIC's path on a machine with [`CPUS`] CPUs.
 const GIC: &str = "/machine/unattached/device[3]";
 const FIRST_LPI: u32 = 8192;
 const VALID: u64 = 1 << 63;
-/// Number of the first of the collections, one for each CPU, that cases do not map otherwise.
+/// Number of the first of a group of collections, one per CPU, that cases don't map in any other
+/// way.
 const RELOADING: u16 = 100;
 const COMMANDS_OF_PAGE: u64 = 128;
-/// Number of bytes of a pending table that are compared: all LPIs that cases map.
+/// Number of bytes of each pending table to compare. They cover all LPIs that cases map.
 const COMPARED_PENDING: u64 = 0x200;
 
-/// A line of the protocol, and how its replies are compared.
+/// A protocol line, and how to compare the replies.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Query {
     /// The line.
     pub(super) line: String,
     /// The comparison.
     pub(super) compared: Compared,
-    /// Whether the interrupt inputs of CPUs are compared as well after the line.
+    /// Whether to compare the CPUs' interrupt inputs after the line as well.
     pub(super) inputs: Inputs,
 }
 
-/// How the interrupt inputs of CPUs are treated after a line.
+/// What to do with the CPUs' interrupt inputs after a line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Inputs {
-    /// The inputs are compared.
+    /// Compare the inputs.
     Compared,
-    /// The inputs are not compared, because the CPUs are not set up yet or the inputs have no
-    /// defined value.
+    /// Don't compare the inputs: either the CPUs aren't set up yet, or the inputs have no defined
+    /// value.
     Open,
 }
 
@@ -49,8 +50,8 @@ impl Query {
         Self { line, compared: Compared::Register { at, width }, inputs: Inputs::Open }
     }
 
-    /// Returns `true` if the line may change the machine. A read of `GITS_CREADR` may make the
-    /// queue progress.
+    /// Returns `true` if the line may change the machine's state. Even a read of `GITS_CREADR` may
+    /// make the queue advance.
     pub(super) const fn acts(&self) -> bool {
         match self.compared {
             Compared::Whole | Compared::Acknowledged { .. } => true,
@@ -58,7 +59,7 @@ impl Query {
         }
     }
 
-    /// Returns the CPUs that acknowledge interrupts, if this is not a line of the protocol.
+    /// Returns the CPUs that acknowledge interrupts, if this isn't a protocol line.
     pub(super) const fn acknowledge(&self) -> Option<Range<u16>> {
         match self.compared {
             Compared::Acknowledged { first, end } => Some(first..end),
@@ -67,14 +68,14 @@ impl Query {
     }
 }
 
-/// How two replies are compared.
+/// How to compare two replies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Compared {
     /// The replies must be identical.
     Whole,
-    /// The replies hold a register's value, of which the table of differences may omit bits.
+    /// The replies hold a register value. The table of differences may omit some of its bits.
     Register { at: u64, width: Width },
-    /// Not a line: CPUs acknowledge interrupts, and the results must be identical.
+    /// Not a line: CPUs acknowledge interrupts, with results that must be identical.
     Acknowledged { first: u16, end: u16 },
 }
 
@@ -85,14 +86,14 @@ pub(super) struct Script {
     software: Software,
     /// Value of `GITS_CWRITER`.
     written: u64,
-    /// Number of pages of the queue.
+    /// Number of pages in the queue.
     pages: u64,
     started: bool,
-    /// Set if CPUs are interrupted.
+    /// Set if CPUs can be interrupted.
     delivers: bool,
-    /// Set if an LPI's configuration was written, and may not have been reloaded.
+    /// Set if an LPI's configuration has been written but may not have been reloaded yet.
     stale: bool,
-    /// Set if wired interrupts were changed.
+    /// Set if wired interrupts have been changed.
     wired: bool,
     /// Value of `GITS_CTLR.Enabled`.
     enabled: bool,
@@ -101,7 +102,7 @@ pub(super) struct Script {
 impl Script {
     pub(super) fn of(steps: &[Step]) -> Vec<Query> {
         let mut script = Self::default();
-        // Some fields are UNKNOWN before they are written.
+        // Some fields are UNKNOWN until they are written.
         for register in [BASER0, BASER1] {
             script.store(ITS + register, Width::Double, 0);
         }
@@ -119,7 +120,7 @@ impl Script {
                 self.store(at, width, value);
                 self.wired |= !(ITS..GICR).contains(&at);
                 if at & !7 == ITS + CBASER {
-                    // The value of the register after that write is UNKNOWN.
+                    // After that write, the register's value is UNKNOWN.
                     self.store(ITS + CWRITER, Width::Double, 0);
                 }
             }
@@ -200,15 +201,15 @@ impl Script {
         self.post_up_to(self.written + 0x20);
     }
 
-    /// Posts the commands up to `end`, which may be beyond the end of the queue.
+    /// Posts the commands up to `end`. `end` may be beyond the end of the queue.
     fn post_up_to(&mut self, end: u64) {
         self.written = end % (self.pages * 0x20 * COMMANDS_OF_PAGE);
         self.store(ITS + CWRITER, Width::Double, self.written);
         self.load(ITS + CREADR, Width::Double);
     }
 
-    /// Posts commands with an invalid opcode. An enabled ITS has executed all earlier commands, so
-    /// the queue has room for all but one of its slots.
+    /// Posts commands with an invalid opcode. An enabled ITS has already executed all earlier
+    /// commands, so all but one of the queue's slots are free.
     fn nothing(&mut self, commands: u64) {
         if !self.enabled {
             self.enable(true);
@@ -267,8 +268,8 @@ impl Script {
         }
     }
 
-    /// Lets the CPUs acknowledge interrupts. Before, every redistributor reloads its LPIs'
-    /// configuration, because implementations may reload it at other times as well.
+    /// Makes the CPUs acknowledge interrupts. Beforehand, every redistributor reloads the
+    /// configuration of its LPIs, because implementations may reload it at other times as well.
     fn acknowledge(&mut self, cpus: Range<u16>) {
         if self.started {
             if !self.enabled {
@@ -276,7 +277,7 @@ impl Script {
             }
             for target in 0..CPUS {
                 let collection = RELOADING + target;
-                // The collection never contains events, so no preparation is needed.
+                // The collection never contains any events, so it needs no preparation.
                 self.post(Command::Mapc { collection, target }.encode());
                 self.post(Command::Invall { collection }.encode());
             }
@@ -305,8 +306,8 @@ impl Script {
         self.enabled = its;
     }
 
-    /// Replaces the queue, after the commands in the old one were executed, because software tracks
-    /// what it has mapped.
+    /// Replaces the queue once the commands in the old one have been executed. Software keeps track
+    /// of what it has mapped.
     fn requeue(&mut self, pages: u64) {
         if !self.enabled {
             self.enable(true);
@@ -328,7 +329,7 @@ impl Script {
         self.load(ITS + CREADR, Width::Double);
     }
 
-    /// Appends the lines that read the final state.
+    /// Appends the lines that read out the final state.
     fn finish(&mut self) {
         if self.delivers {
             self.acknowledge(0..CPUS);

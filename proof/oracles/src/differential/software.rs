@@ -1,31 +1,31 @@
-//! Well-behaved software around the commands of a case. It obeys the rules whose violation is
-//! UNPREDICTABLE, and on which two implementations may therefore differ.
+//! Well-behaved software around a case's commands. It obeys the rules whose violation is
+//! UNPREDICTABLE, because two implementations may differ there.
 //! [`NOT_SENT`](super::NOT_SENT) lists them.
 
 use super::address_map::{CPUS, translation_table};
 use super::command::Command;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Size of an entry of an interrupt translation table in bytes: the larger of both machines'.
+/// Size of an interrupt translation table entry in bytes (the larger of the two machines').
 const ENTRY: u64 = 12;
-/// Largest size field in a MAPD that either machine accepts.
+/// Largest size field that either machine accepts in a MAPD.
 const LARGEST: u8 = 15;
 
 /// The mappings that software has created.
 #[derive(Debug, Default)]
 pub(super) struct Software {
-    /// Every event that may be mapped, including those whose commands failed, with the collections
-    /// that it may be in.
+    /// All events that may be mapped (including those whose commands failed), with the collections
+    /// that they may be in.
     events: BTreeMap<(u32, u32), BTreeSet<u16>>,
-    /// The mapped collections, and those beyond the table, which can never be mapped.
+    /// The mapped collections, including those beyond the table, which can never be mapped.
     collections: BTreeSet<u16>,
 }
 
-/// The preparation of a command: first these commands, then these ranges of zeros.
+/// How to prepare a command: first execute these commands, then zero these ranges.
 #[derive(Debug, Default)]
 pub(super) struct Before {
     pub(super) commands: Vec<Command>,
-    /// Addresses and sizes.
+    /// The ranges, as addresses and sizes.
     pub(super) zeroed: Vec<(u64, u64)>,
 }
 
@@ -36,7 +36,7 @@ impl Before {
 }
 
 impl Software {
-    /// Returns the preparation that keeps `command` from violating a rule.
+    /// Returns the preparation that makes `command` obey the rules.
     pub(super) fn prepare(&mut self, command: Command) -> Before {
         let mut before = Before::default();
         match command {
@@ -75,7 +75,7 @@ impl Software {
         before
     }
 
-    /// Returns the preparation for LPIs that become pending by other means than their events: all
+    /// Returns the preparation for LPIs that become pending other than through their events: all
     /// events must be in mapped collections.
     pub(super) fn prepare_pending(&mut self) -> Before {
         let mut before = Before::default();
@@ -85,7 +85,7 @@ impl Software {
         before
     }
 
-    /// Discards the events of a device whose table is about to be unmapped.
+    /// Discards a device's events before its table is unmapped.
     fn empty(&mut self, device: u32, before: &mut Before) {
         let of_device = self.events.range((device, 0)..=(device, u32::MAX));
         let events: Vec<u32> = of_device.map(|((_, event), _)| *event).collect();
@@ -95,8 +95,8 @@ impl Software {
         }
     }
 
-    /// Maps the collections of an event that is about to be discarded. Returns `true` if the event
-    /// may be mapped.
+    /// Maps the collections of an event before it is discarded. Returns `true` if the event may be
+    /// mapped.
     fn forget(&mut self, event: (u32, u32), before: &mut Before) -> bool {
         let Some(possible) = self.events.remove(&event) else { return false };
         for collection in possible {
@@ -105,8 +105,8 @@ impl Software {
         true
     }
 
-    /// Clears the pending state of a collection's events before the collection is mapped to another
-    /// target.
+    /// Clears the pending state of a collection's events before the collection is mapped to a
+    /// different target.
     fn quiet(&self, collection: u16, before: &mut Before) {
         if self.collections.contains(&collection) {
             let clear =
@@ -116,7 +116,7 @@ impl Software {
     }
 }
 
-/// Maps a collection unless it is mapped.
+/// Maps a collection unless it already is.
 fn map(collection: u16, mapped: &mut BTreeSet<u16>, before: &mut Before) {
     if mapped.insert(collection) {
         before.commands.push(Command::Mapc { collection, target: 0 });

@@ -1,8 +1,8 @@
-//! The steps of a case.
+//! The steps that a case consists of.
 
 use super::command::Command;
 
-/// One action of software or of a device.
+/// A single action by software or a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Step {
     /// Reads a register.
@@ -11,9 +11,9 @@ pub(super) enum Step {
     Store { at: u64, width: Width, value: u64 },
     /// Writes a half of `GICR_PROPBASER` or `GICR_PENDBASER`, with LPIs disabled.
     Tables { cpu: u16, offset: u64, value: u64 },
-    /// Drives an input of the GIC, identified by its number in the protocol.
+    /// Drives a GIC input, identified by its protocol number.
     Line { input: u16, level: u8 },
-    /// Writes the configuration byte of an LPI, identified by its offset in the table.
+    /// Writes an LPI's configuration byte, identified by its offset in the table.
     Configure { offset: u16, byte: u8 },
     /// Sets a byte of a CPU's pending table while its LPIs are disabled, and then enables them.
     Preset { cpu: u16, offset: u16, byte: u8 },
@@ -23,12 +23,12 @@ pub(super) enum Step {
     Command(Command),
     /// Posts a command with ones in reserved bits.
     Reserved { command: Command, ones: u32 },
-    /// Posts this many commands with an invalid opcode together.
+    /// Posts this many commands with an invalid opcode, all together.
     Nothing { commands: u8 },
     /// Sends a message with DeviceID 0.
     Message { event: u32, width: Width },
-    /// Disables a CPU's LPIs, which writes its pending table, compares the table, and enables them
-    /// again.
+    /// Disables a CPU's LPIs, which makes it write its pending table; compares the table; then
+    /// enables the LPIs again.
     Pending { cpu: u16 },
     /// Enables everything that a CPU needs to be interrupted, and this many LPIs.
     Deliver { lpis: u16 },
@@ -38,25 +38,25 @@ pub(super) enum Step {
     Enable { its: bool },
     /// Assigns the queue to the ITS again, with this many pages.
     Requeue { pages: u8 },
-    /// Writes a register of a table or of the queue while the ITS is enabled, which is
-    /// UNPREDICTABLE and which both machines ignore.
+    /// Writes a table or queue register while the ITS is enabled. This is UNPREDICTABLE, and both
+    /// machines ignore it.
     Rewrite { register: Rewritten, value: u64 },
-    /// Writes a `GITS_CWRITER` beyond the queue, followed by a valid one.
+    /// Writes a `GITS_CWRITER` value beyond the queue, then a valid one.
     Overrun { beyond: u8, retry: bool },
 }
 
-/// The setup that [`Step::Start`] performs.
+/// The setup performed by [`Step::Start`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Start {
     /// `GICR_PROPBASER.IDbits`.
     pub(super) id_bits: u8,
-    /// If bit n is set, LPIs are enabled at CPU n.
+    /// If bit n is set, CPU n has LPIs enabled.
     pub(super) enabled: u8,
-    /// Whether tables have two levels, for devices and for collections.
+    /// Whether the device table and the collection table have two levels.
     pub(super) two_level: [bool; 2],
 }
 
-/// A register of the ITS that is written while the ITS is enabled.
+/// An ITS register that is written while the ITS is enabled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Rewritten {
     /// `GITS_BASER0`.

@@ -66,7 +66,7 @@ fn what_is_found_is_made_small() {
         (mutant.model(WATCH_ALL).unwrap(), Model::new(mutant.world, WATCH_ALL).unwrap());
     let of = Comparison { family: Family::Wired, world: mutant.world };
     let found = compare(of, LIMITS, &mut faulty, &mut right).unwrap().mismatch.unwrap();
-    // The two writes that start every case, one write of a priority, and the read that shows it.
+    // The two writes that every case starts with, one priority write, and the read that shows it.
     assert_eq!(found.script.len(), 4, "{found}");
 }
 
@@ -74,16 +74,16 @@ fn what_is_found_is_made_small() {
 fn a_difference_leaves_out_its_own_bits_alone() {
     let values = |ours, theirs| difference::Values { ours, theirs };
     let agree = |at, width, values| difference::agree(at, width, difference::Moment::Later, values);
-    // GICD_TYPER.RSS, and a neighboring bit.
+    // GICD_TYPER.RSS and the bit next to it.
     assert!(agree(0x0800_0004, Width::Word, values(1 << 26, 0)));
     assert!(!agree(0x0800_0004, Width::Word, values(1 << 25, 0)));
-    // The upper half of GITS_TYPER holds CIL; GITS_IIDR next to it has no differences.
+    // The upper half of GITS_TYPER contains CIL. The neighboring GITS_IIDR has no differences.
     assert!(agree(0x0808_000c, Width::Word, values(0, 0x1f)));
     assert!(!agree(0x0808_0004, Width::Word, values(0, 0x1f)));
-    // Quiescence, if both are enabled.
+    // Quiescence, if it is enabled on both.
     assert!(agree(0x0808_0000, Width::Word, values(1, 1 << 31 | 1)));
     assert!(!agree(0x0808_0000, Width::Word, values(0, 1 << 31)));
-    // A page size, before software has written it.
+    // A page size that software has not written yet.
     assert!(!agree(0x0808_0100, Width::Double, values(0, 1 << 9)));
     assert!(difference::agree(
         0x0808_0108,

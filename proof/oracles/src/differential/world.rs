@@ -1,5 +1,5 @@
-//! The configurations in which the machines are compared: security states, and activity of the
-//! CPUs.
+//! The configurations in which the machines are compared. They differ in security states and in
+//! what the CPUs do.
 
 use super::address_map::CPUS;
 use super::family::Family;
@@ -18,18 +18,18 @@ pub enum World {
     NonSecure,
 }
 
-/// The interrupts that the Secure state keeps, on every CPU: SGIs and SPIs of Group 0, PPIs and
-/// SPIs of Secure Group 1.
+/// The interrupts that the Secure state keeps on every CPU: Group 0 SGIs and SPIs, and Secure Group
+/// 1 PPIs and SPIs.
 pub(super) const SECURE: [u32; 16] = [8, 9, 10, 11, 12, 13, 14, 15, 28, 29, 30, 31, 40, 41, 42, 43];
 
-/// Number of priority bits of the CPU interface of QEMU's Cortex-A57.
+/// Number of priority bits in the CPU interface of QEMU's Cortex-A57.
 const PRIORITY_BITS: u8 = 5;
 
 impl World {
     /// All worlds.
     pub const ALL: [Self; 3] = [Self::Stopped, Self::Running, Self::NonSecure];
 
-    /// Returns the families of cases that are compared in this world.
+    /// Returns the families of cases to compare in this world.
     pub const fn families(self) -> &'static [Family] {
         match self {
             Self::Stopped => &[Family::Wired, Family::LpiRegisters, Family::Commands],
@@ -38,7 +38,7 @@ impl World {
         }
     }
 
-    /// Returns the description in words.
+    /// Describes the world in words.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Stopped => "CPUs at rest",
@@ -47,8 +47,8 @@ impl World {
         }
     }
 
-    /// Returns the model's configuration. Priorities are limited to the bits of QEMU's CPU
-    /// interfaces, of which its distributor stores more.
+    /// Returns the model's configuration. Priorities are limited to the bits in QEMU's CPU
+    /// interfaces; its distributor stores more.
     pub(super) fn model(self) -> VgicConfig {
         match self {
             Self::Stopped => virt(CPUS),

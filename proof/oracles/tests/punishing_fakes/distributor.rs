@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-/// The distributor. Registers set or clear bits by writing ones, and disabling takes effect when
-/// `RWP` has counted down.
+/// The distributor. Writing ones sets or clears bits, and disabling takes effect once `RWP` has
+/// counted down.
 #[derive(Default)]
 pub(crate) struct Distributor {
-    /// Number of reads of `GICD_CTLR` that return `RWP` after a write that takes time; `u32::MAX`
+    /// Number of `GICD_CTLR` reads that return `RWP` after a write that takes time. `u32::MAX`
     /// means forever.
     pub(crate) write_takes: u32,
     control: u64,
@@ -20,7 +20,7 @@ pub(crate) struct Distributor {
 const RWP: u64 = 1 << 31;
 
 impl Distributor {
-    /// Returns the SPIs that the hardware forwards, in ascending order.
+    /// Returns the SPIs that the hardware would forward, in ascending order.
     pub(crate) fn forwarded(&self) -> Vec<u32> {
         self.enabled.iter().copied().collect()
     }
@@ -33,7 +33,7 @@ impl Distributor {
     pub(crate) fn read(&mut self, offset: u64) -> u64 {
         match offset {
             0x0000 => self.control | self.tick(),
-            // ITLinesNumber 7, 16 INTID bits, LPIS.
+            // ITLinesNumber 7, 16 INTID bits, and LPIS.
             0x0004 => 7 | 1 << 17 | 15 << 19,
             0x0008 => 0x43B,
             0xFFE8 => 0x3B,
@@ -79,7 +79,7 @@ impl Distributor {
         }
     }
 
-    /// Returns `RWP` for one read, and counts down.
+    /// Returns `RWP` for one read and counts down.
     fn tick(&mut self) -> u64 {
         if self.busy == 0 {
             self.enabled.retain(|spi| !self.disabling.contains(spi));

@@ -1,4 +1,4 @@
-//! An ITS that executes commands late, and only those in the queue.
+//! An ITS that executes commands late, and only those that are in the queue.
 
 use crate::board::{Memory, load64};
 use std::collections::HashMap;
@@ -9,11 +9,11 @@ const TYPER: u64 = 15 << 13 | 15 << 8 | 7 << 4 | 1;
 
 pub(crate) struct Its {
     memory: Memory,
-    /// Number of reads of `CREADR` before a command is executed.
+    /// Number of `CREADR` reads before a command is executed.
     pub(crate) lag: u32,
-    /// Set if commands are no longer executed.
+    /// Set once commands are no longer executed.
     pub(crate) hangs: bool,
-    /// Number of times that the queue wrapped.
+    /// Number of times the queue has wrapped.
     pub(crate) wraps: u32,
     looks: u32,
     control: u64,
@@ -47,7 +47,7 @@ impl Its {
         }
     }
 
-    /// Returns the INTID and the redistributor of a device's event.
+    /// Returns the INTID and redistributor for a device's event.
     pub(crate) fn translate(&self, device: u64, event: u32) -> Option<(u32, u64)> {
         let (intid, collection) = self.events.get(&(device, u64::from(event)))?;
         Some((u32::try_from(*intid).unwrap(), *self.collections.get(collection)?))
@@ -93,7 +93,7 @@ impl Its {
             (0x0100..0x0140, 8) => {
                 assert!(disabled, "a table was moved while in use");
                 let table = &mut self.tables[usize::try_from((offset - 0x100) / 8).unwrap()];
-                // Type and entry size are read-only, and second levels are not implemented.
+                // Type and entry size are read-only, and there are no second levels.
                 let fixed = 7 << 56 | 31 << 48;
                 let implemented = *table & 7 << 56 != 0;
                 *table = if implemented { *table & fixed | value & !(fixed | 1 << 62) } else { 0 };
@@ -106,7 +106,7 @@ impl Its {
         ((self.queue & 0xFF) + 1) * 0x1000
     }
 
-    /// Checks that `CWRITER` does not pass the slot before `CREADR`.
+    /// Checks that `CWRITER` never passes the slot before `CREADR`.
     fn set_writer(&mut self, value: u64) {
         assert_eq!(value & !0xF_FFE0, 0, "reserved bits of GITS_CWRITER");
         assert!(value < self.queue_bytes(), "GITS_CWRITER beyond the queue");

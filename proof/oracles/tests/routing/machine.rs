@@ -1,4 +1,5 @@
-//! A GIC with an ITS and a GICv2m frame, set up as by a guest, and one vCPU that takes interrupts.
+//! A GIC with an ITS and a GICv2m frame, set up the way a guest would do it, with one vCPU that
+//! takes interrupts.
 
 use doorbell_test_support::guest::{Kicks, Ram, ram};
 use gic_arch::icc;
@@ -71,7 +72,7 @@ impl Machine {
         self.command(Command::Mapc { collection, target, action: MapAction::Map });
     }
 
-    /// Maps event n of the device to LPI 8192 + n, for 32 events.
+    /// Maps events 0 to 31 of the device: event n to LPI 8192 + n.
     pub(crate) fn map(&mut self, device: DeviceId) {
         let itt = RAM + 0x7_0000;
         self.command(Command::Mapd {
@@ -94,7 +95,8 @@ impl Machine {
         self.gic.write(ITS + 0x88, Double, self.written).unwrap();
     }
 
-    /// Enables an SPI on behalf of the guest: Group 1, routed to its CPU, level- or edge-triggered.
+    /// Enables an SPI on the guest's behalf, in Group 1, routed to its CPU, and level- or
+    /// edge-triggered.
     pub(crate) fn enable_spi(&self, intid: u32, edge: bool) {
         let distributor = self.gic.config().distributor;
         let (bank, bit) = (u64::from(intid / 32) * 4, 1 << (intid % 32));
@@ -110,7 +112,7 @@ impl Machine {
         self.gic.write(enable, Word, bit).unwrap();
     }
 
-    /// Enables a PPI on behalf of the guest, in Group 1.
+    /// Enables a PPI on the guest's behalf, in Group 1.
     pub(crate) fn enable_ppi(&self, intid: u32) {
         let frame = self.gic.config().redistributors[0].base + 0x1_0000;
         let groups = self.gic.read(frame + 0x80, Word).unwrap();
@@ -118,7 +120,7 @@ impl Machine {
         self.gic.write(frame + 0x100, Word, 1 << intid).unwrap();
     }
 
-    /// Takes and ends every pending interrupt on behalf of the guest.
+    /// Takes and ends all pending interrupts on the guest's behalf.
     pub(crate) fn take_all(&mut self) -> Vec<u64> {
         std::iter::from_fn(|| {
             let intid = self.acknowledge();
@@ -143,12 +145,12 @@ impl Machine {
     }
 }
 
-/// Returns a message to the ITS.
+/// Returns a message for the ITS.
 pub(crate) fn to_its(event: u32) -> MsiMessage {
     MsiMessage { address: ITS + 0x1_0040, data: event }
 }
 
-/// Returns a message to the GICv2m frame.
+/// Returns a message for the GICv2m frame.
 pub(crate) fn to_frame(spi: u32) -> MsiMessage {
     MsiMessage { address: FRAME + 0x40, data: spi }
 }

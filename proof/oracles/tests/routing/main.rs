@@ -1,5 +1,6 @@
 //! GSI routing on the GIC model, from eventfds, GSIs and MSI-X vectors to the interrupts that a
-//! vCPU takes; also KVM's routing tables, typed by hand from its header (include/uapi/linux/kvm.h).
+//! vCPU takes. Also tests KVM's routing tables, typed by hand from its header
+//! (include/uapi/linux/kvm.h).
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
@@ -20,7 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use vgic::{Sleep, Vgic};
 
-/// The interrupts that CPUs acknowledge if none is pending.
+/// What CPUs acknowledge if no interrupt is pending.
 const NOTHING: [u64; 0] = [];
 
 const NVME: DeviceId = DeviceId::new(0x108);
@@ -93,7 +94,7 @@ fn message_and_pin_reach_the_same_spi() {
     }
 }
 
-/// An interrupt controller that runs a closure once between a caller and its inputs.
+/// An interrupt controller that runs a closure once, between a caller and its inputs.
 struct Interposed {
     gic: Arc<Vgic>,
     meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
@@ -119,7 +120,7 @@ impl SetLine for Interposed {
     }
 }
 
-/// The guest takes the first edge, and a second one arrives, before the first sender returns.
+/// Before the first sender returns, the guest takes the first edge, and a second one arrives.
 #[test]
 fn interrupted_sender_swallows_no_edge() {
     let machine = Machine::new();
@@ -142,7 +143,7 @@ fn interrupted_sender_swallows_no_edge() {
     assert_eq!(machine.take_all(), [40], "the second edge");
 }
 
-/// One device signals by GSI, one by eventfd. Each waits until the guest has seen its number.
+/// One device signals by GSI, the other by eventfd. Each waits until the guest has seen its number.
 #[test]
 fn edges_by_gsi_and_eventfd_all_arrive() {
     const ROUNDS: u64 = 5_000;
@@ -227,8 +228,8 @@ fn eventfd_wakes_a_sleeping_vcpu() {
     assert_eq!(machine.kicks.total(), 1);
 }
 
-/// A level that persists is resampled after each interrupt, and is delivered again; one that does
-/// not persist is not delivered again.
+/// A level is resampled after each interrupt. If it persists, it is delivered again; otherwise, it
+/// isn't.
 #[test]
 fn end_of_interrupt_resamples_a_level_eventfd() {
     let mut machine = Machine::new();
@@ -293,7 +294,8 @@ fn unmasked_msix_vectors_become_lpis() {
     assert_eq!(taken, (0..32).map(|event| u64::from(LPI) + event).collect::<Vec<_>>());
 }
 
-/// Routes change while devices send and the guest takes interrupts. The last message must arrive.
+/// Routes change while devices send and the guest takes interrupts. The last message must still
+/// arrive.
 #[test]
 fn route_changes_lose_and_tear_no_signal() {
     let mut machine = Machine::new();
@@ -303,7 +305,7 @@ fn route_changes_lose_and_tear_no_signal() {
     thread::scope(|scope| {
         let sending = scope.spawn(|| {
             for _ in 0..20_000 {
-                // A torn route would be blocked, because its event, device or doorbell does not
+                // A torn route would be blocked, because its event, device or doorbell doesn't
                 // exist.
                 assert_eq!(router.signal(MESSAGE), Ok(Delivery::Pending));
             }

@@ -168,7 +168,7 @@ fn interrupts(report: &Report, width: usize) -> String {
     interrupt_table(report, PerCpu::Summary).render(width)
 }
 
-/// How a vector's handler runs on the CPUs are shown.
+/// How to display a vector's handler runs on each CPU.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PerCpu {
     Columns,

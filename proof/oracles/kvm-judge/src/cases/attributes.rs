@@ -1,4 +1,4 @@
-//! Compares a real KVM with the model's emulation of KVM's interface, attribute by attribute.
+//! Compares a real KVM, attribute by attribute, with the model's emulation of KVM's interface.
 
 use super::count::{Count, accept};
 use super::fired::{Fired, kvm};
@@ -11,7 +11,7 @@ use vgic::VgicConfig;
 use vgic_kvm::abi::{Attribute, Errno};
 use vgic_kvm::{KvmDevice, KvmRegister, KvmView};
 
-/// Number of random sequences, and of accesses in each.
+/// Number of random sequences, and of accesses per sequence.
 const SEQUENCES: u64 = 4;
 const ACCESSES: u32 = 1000;
 /// Maximum number of differences that are shown.
@@ -24,14 +24,14 @@ pub(super) fn run(count: &mut Count) {
     }
 }
 
-/// Two machines in the same state: KVM's, and the model with its KVM view.
+/// Two machines in the same state: one on KVM, and one on the model with its KVM view.
 struct Pair<'a> {
     kvm: Box<dyn Machine>,
     view: KvmView<'a>,
 }
 
 impl<'a> Pair<'a> {
-    /// Puts both machines into the state that a plan creates in a third.
+    /// Brings both machines into the state that a plan creates on a third.
     fn new(
         plan: &Plan,
         config: &'a VgicConfig,
@@ -55,7 +55,7 @@ impl<'a> Pair<'a> {
         Ok(Self { kvm, view })
     }
 
-    /// Reads an attribute of both, and returns the difference, if any.
+    /// Reads an attribute on both machines. Returns the difference, if any.
     fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Option<String> {
         let known = known(device, attribute);
         let mask = |value: Result<u64, Errno>| value.map(|value| value & known);
@@ -65,14 +65,14 @@ impl<'a> Pair<'a> {
         (theirs != ours).then_some(what)
     }
 
-    /// Queries both for an attribute, and returns the difference, if any.
+    /// Asks both machines whether they have an attribute. Returns the difference, if any.
     fn has(&mut self, device: KvmDevice, attribute: Attribute) -> Option<String> {
         let (theirs, ours) = (self.kvm.has(device, attribute), self.view.has(device, attribute));
         let what = format!("has {device:?} {attribute:x?}: KVM {theirs:?}, Doorbell {ours:?}");
         (theirs != ours).then_some(what)
     }
 
-    /// Writes an attribute of both, and returns the difference, if any.
+    /// Writes an attribute on both machines. Returns the difference, if any.
     fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Option<String> {
         let theirs = self.kvm.set(device, attribute, value);
         let ours = self.view.set(device, attribute, value);
@@ -83,8 +83,8 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Returns the bits of an attribute that are compared. Omitted are bits that identify the machine,
-/// memory attributes that KVM replaces, and bits that only the model lets a guest set.
+/// Returns the bits of an attribute to compare. We omit bits that identify the machine, memory
+/// attributes that KVM replaces, and bits that only the model lets a guest set.
 fn known(device: KvmDevice, attribute: Attribute) -> u64 {
     const QUEUE: u64 = 0x800f_ffff_ffff_f0ff;
     const TABLE: u64 = 0xc71f_ffff_ffff_f3ff;
@@ -93,11 +93,11 @@ fn known(device: KvmDevice, attribute: Attribute) -> u64 {
     let halved =
         |offset: u32, mask: u64| if offset & 4 == 0 { mask & 0xffff_ffff } else { mask >> 32 };
     match attribute {
-        // In KVM, Group 0 has no separate enable.
+        // KVM has no separate enable for Group 0.
         Attribute::Distributor { offset } if offset == gicd::CTLR.offset() => !0x81,
         Attribute::Distributor { offset } if offset == gicd::TYPER.offset() => 0,
         Attribute::Redistributor { offset, .. } if within(offset, gicr::TYPER.offset()) => 0,
-        // KVM's register does not include the revision here.
+        // KVM's register doesn't include the revision here.
         Attribute::Redistributor { offset, .. } if offset == gicr::IIDR.offset() => !0xf000,
         Attribute::Redistributor { offset, .. }
             if within(offset, gicr::PROPBASER.offset())
@@ -128,7 +128,7 @@ fn judge(differences: Vec<String>) -> Result<(), Failure> {
     Err(format!("{count} differences: {shown}").into())
 }
 
-/// Queries every attribute, reads it, and writes the same value back.
+/// Queries and reads every attribute, then writes the same value back.
 fn every_error() -> Result<(), Failure> {
     let plan = Plan::of(1);
     let mut model = ModelMachine::new()?;
@@ -159,7 +159,7 @@ fn every_attribute() -> impl Iterator<Item = (KvmDevice, Attribute)> {
     let redistributor = (0..0x1000).chain(0xff00..0x1_1000).chain(0x1_ff00..0x2_0010);
     let frames = frames.chain(redistributor.step_by(4).chain(1..0x20).map(of(cpu)));
     let frames = frames.chain([0, 0x30, 0x1_0080].map(of(stranger)));
-    // The registers of EL1, and some others.
+    // The EL1 registers, plus some others.
     let registers =
         (0xc000..0xc800).chain((0..=u16::MAX).step_by(37)).map(SysRegEncoding::from_packed);
     let interface = registers.map(move |register| Attribute::SystemRegister { cpu, register });
@@ -182,7 +182,7 @@ fn every_attribute() -> impl Iterator<Item = (KvmDevice, Attribute)> {
         .chain(its.map(|attribute| (KvmDevice::Its(1), attribute)))
 }
 
-/// Writes and reads attributes at random, with the ITS disabled in half of the sequences.
+/// Writes and reads attributes at random. In half of the sequences, the ITS is disabled.
 fn sequence(seed: u64) -> Result<(), Failure> {
     let plan = Plan::of(seed);
     let mut model = ModelMachine::new()?;
@@ -210,7 +210,7 @@ fn sequence(seed: u64) -> Result<(), Failure> {
     judge(differences)
 }
 
-/// Returns an attribute that is saved, or one that clears bits.
+/// Returns either an attribute that is saved or one that clears bits.
 fn any_attribute(dice: &mut Dice, saved: &[(KvmDevice, Attribute)]) -> (KvmDevice, Attribute) {
     let which = dice.below(u32::try_from(saved.len()).unwrap_or(1)) as usize;
     let (device, attribute) = saved[which];
@@ -228,8 +228,8 @@ fn any_attribute(dice: &mut Dice, saved: &[(KvmDevice, Attribute)]) -> (KvmDevic
     (device, attribute)
 }
 
-/// Returns `false` for attributes that must not be set. KVM's ITS, if enabled, executes commands
-/// immediately, and would execute random memory contents.
+/// Returns `false` for attributes that must not be set. If KVM's ITS is enabled, it executes
+/// commands immediately, so it would execute random memory contents.
 fn is_settable(attribute: Attribute, its_enabled: bool) -> bool {
     match attribute {
         Attribute::Its { offset } if offset == u64::from(gits::CTLR.offset()) => false,
@@ -243,7 +243,7 @@ fn any_value(dice: &mut Dice, attribute: Attribute) -> u64 {
     if dice.one_in(2) {
         value &= u64::from(dice.below(u32::MAX));
     }
-    // KVM accepts only some values of these, and rounds those of the CPU interface only when the
+    // KVM only accepts some values for these, and rounds the CPU interface's values only when the
     // vCPU runs.
     match attribute {
         Attribute::SystemRegister { register, .. } if register == icc::PMR.encoding() => {
@@ -258,7 +258,7 @@ fn any_value(dice: &mut Dice, attribute: Attribute) -> u64 {
             value & 0x83 | 0x8400
         }
         Attribute::Distributor { offset } if offset == gicd::IIDR.offset() && dice.one_in(2) => {
-            // With the second revision, KVM's guests have different registers.
+            // With the second revision, guests on KVM have different registers.
             0x4b00_043b | [0, 1, 3, 3, 4][dice.below(5) as usize] << 12
         }
         Attribute::Distributor { offset } if offset == id::PIDR2.offset() => 0,

@@ -3,12 +3,12 @@
 use doorbell_facts::{CheckFact, Fact};
 use kvm_judge::Failure;
 
-/// Prints a fact, whose line may be longer than those of images.
+/// Prints a fact. Its line may be longer than those that images print.
 pub(super) fn tell(fact: impl Into<Fact>) {
     println!("{}", serde_json::to_string(&fact.into()).expect("facts consist of text and numbers"));
 }
 
-/// Numbers of outcomes so far.
+/// Outcome counts so far.
 #[derive(Debug, Default)]
 pub(super) struct Count {
     pub(super) passed: usize,
@@ -16,7 +16,7 @@ pub(super) struct Count {
 }
 
 impl Count {
-    /// Reports and counts a case.
+    /// Reports a case and counts it.
     pub(super) fn case(&mut self, name: &str, outcome: Result<(), Failure>) {
         let check = name.to_owned().into();
         tell(match outcome {
@@ -32,7 +32,7 @@ impl Count {
     }
 }
 
-/// Returns an error unless the outcome is good.
+/// Returns an error unless the outcome is a success.
 pub(super) fn accept(good: bool, otherwise: impl FnOnce() -> String) -> Result<(), Failure> {
     if good { Ok(()) } else { Err(otherwise().into()) }
 }

@@ -1,4 +1,4 @@
-//! Machines whose guest is in the middle of a plan.
+//! Machines stopped while their guest is in the middle of a plan.
 
 use kvm_judge::kvm::KvmMachine;
 use kvm_judge::layout::CPUS;
@@ -20,7 +20,7 @@ pub(super) fn model() -> Result<Box<dyn Machine>, Failure> {
 /// A machine whose guest is in the middle of a plan.
 pub(super) struct Fired {
     pub(super) machine: Box<dyn Machine>,
-    /// The interrupt that each vCPU has acknowledged and not ended.
+    /// For each vCPU, the interrupt that it has acknowledged but not ended.
     pub(super) taken: Vec<u32>,
     pub(super) snapshot: Snapshot,
 }
@@ -34,7 +34,7 @@ impl Fired {
     }
 }
 
-/// Carries out a plan, and returns the interrupt that each vCPU took.
+/// Carries out a plan. Returns the interrupt that each vCPU took.
 pub(super) fn carry_out(machine: &mut dyn Machine, plan: &Plan) -> Result<Vec<u32>, Failure> {
     let mut guest = Guest::boot(machine, plan)?;
     fire(machine, &mut guest, plan)?;

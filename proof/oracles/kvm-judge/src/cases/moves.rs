@@ -1,4 +1,4 @@
-//! Migration of saved states between KVM and the model.
+//! Migrates saved states between KVM and the model.
 
 use super::count::{Count, accept, tell};
 use super::fired::{Fired, Make, carry_out, kvm, model};
@@ -11,14 +11,14 @@ use kvm_judge::{Failure, Machine, Snapshot, saving};
 use vgic_kvm::KvmView;
 use vgic_kvm::abi::Attribute;
 
-/// The plan whose outcome is kept as test data. It has two-level tables and many LPIs.
+/// The plan whose result is kept as test data. It uses two-level tables and many LPIs.
 const KEPT: u64 = 7;
 /// The second-newest revision of KVM's GIC.
 const OLD: u8 = 2;
-/// Bits of PPIs in a redistributor's registers.
+/// The PPIs' bits in a redistributor's registers.
 const PPIS: u64 = 0xffff_0000;
 
-/// Runs `plans` plans, each in every direction.
+/// Runs `plans` plans, each of them in every direction.
 pub(super) fn run(plans: u64, count: &mut Count) {
     count.case("a snapshot of KVM", print_snapshot());
     for seed in 0..plans {
@@ -42,7 +42,7 @@ fn old_model() -> Result<Box<dyn Machine>, Failure> {
     Ok(Box::new(ModelMachine::at_revision(OLD)?))
 }
 
-/// Prints the state that a plan creates in KVM, for tests without KVM.
+/// Prints the state that a plan creates in KVM, as input for tests that don't have KVM.
 fn print_snapshot() -> Result<(), Failure> {
     let Fired { mut machine, taken, snapshot } = Fired::of(&Plan::of(KEPT), kvm)?;
     for line in snapshot.to_string().lines() {
@@ -55,8 +55,8 @@ fn print_snapshot() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Moves a machine's saved state to another machine, which must deliver the same interrupts and
-/// save the same state.
+/// Moves a machine's saved state to another machine. The other one must deliver the same
+/// interrupts, and save the same state.
 fn moved(plan: &Plan, from: Make, to: Make) -> Result<(), Failure> {
     let Fired { mut machine, taken, snapshot } = Fired::of(plan, from)?;
     let mut restored = to()?;
@@ -70,8 +70,8 @@ fn moved(plan: &Plan, from: Make, to: Make) -> Result<(), Failure> {
     accept(differences.is_empty(), || format!("{differences:?}"))
 }
 
-/// Checks that KVM can restore the attributes that the model lists, in the model's order, and that
-/// it delivers the same interrupts.
+/// Checks that KVM can restore the attributes that the model lists, in the model's order, and then
+/// delivers the same interrupts.
 fn listed(plan: &Plan) -> Result<(), Failure> {
     let mut machine = ModelMachine::new()?;
     let taken = carry_out(&mut machine, plan)?;
@@ -89,7 +89,7 @@ fn listed(plan: &Plan) -> Result<(), Failure> {
     accept(wanted == acknowledged, || format!("{acknowledged:?}, not {wanted:?}"))
 }
 
-/// Returns the snapshot without meaningless differences: `IDbits` of `ICC_CTLR_EL1` depend on the
+/// Removes meaningless differences from the snapshot: `IDbits` of `ICC_CTLR_EL1` depend on the
 /// host, and KVM keeps a PPI's latch until the PPI is deactivated.
 fn comparable(snapshot: &Snapshot) -> Snapshot {
     let mut comparable = snapshot.clone();

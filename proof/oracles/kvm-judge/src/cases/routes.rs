@@ -1,4 +1,4 @@
-//! Checks that GSIs of [`KvmRouter`] have the same targets as KVM's other interfaces.
+//! Checks that GSIs on [`KvmRouter`] reach the same targets as KVM's other interfaces.
 
 use super::count::{Count, accept};
 use irq_routing::kvm::{KvmConfig, KvmRouter, RustVmm};
@@ -13,7 +13,8 @@ use std::thread::sleep;
 use std::time::Duration;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// Maximum number of waits, because KVM sends some messages of eventfds from a separate thread.
+/// Maximum number of waits. They are needed because KVM sends some eventfd messages from a separate
+/// thread.
 const PATIENCE: u32 = 2000;
 const SHORT: Duration = Duration::from_millis(1);
 
@@ -45,7 +46,7 @@ fn booted(plan: &Plan) -> Result<Booted, Failure> {
 }
 
 impl Booted {
-    /// Acknowledges and ends the vCPUs' pending interrupts, and returns them.
+    /// Acknowledges and ends the interrupts pending on all vCPUs, and returns them.
     fn take(&mut self) -> Result<Vec<u32>, Failure> {
         let mut taken = Vec::new();
         for cpu in 0..CPUS {
@@ -58,7 +59,7 @@ impl Booted {
         Ok(taken)
     }
 
-    /// Waits until the vCPUs take the wanted interrupts.
+    /// Waits until the vCPUs have taken the expected interrupts.
     fn expect(&mut self, wanted: &[u32]) -> Result<(), Failure> {
         let mut taken = self.take()?;
         for _ in 0..PATIENCE {
@@ -74,7 +75,7 @@ impl Booted {
         Err(format!("no interrupt instead of {wanted:?}").into())
     }
 
-    /// Returns an edge-triggered SPI of the plan and its pin.
+    /// Returns one of the plan's edge-triggered SPIs, and its pin.
     fn wired(&self) -> Result<(u32, Pin), Failure> {
         let spi = self.plan.wired.first().ok_or("the plan has no SPI")?.intid;
         Ok((spi, Pin::of_spi(spi)?))

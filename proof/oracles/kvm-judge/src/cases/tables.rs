@@ -1,4 +1,5 @@
-//! Corrupted tables: KVM and the model must reject the same ones, and interpret the others alike.
+//! Corrupted tables. KVM and the model must reject the same ones, and must interpret all others
+//! alike.
 
 use super::count::{Count, accept};
 use super::fired::{Fired, kvm, model};
@@ -8,11 +9,11 @@ use kvm_judge::layout::{
 use kvm_judge::scenario::{Dice, Levels, Plan, acknowledge_all};
 use kvm_judge::{Failure, Machine, Snapshot, saving};
 
-/// Number of plans, and of corrupted tables for each.
+/// Number of plans, and of corrupted tables per plan.
 const PLANS: u64 = 4;
 const SPOILED: u64 = 16;
-/// INTID bits of an event's entry beyond the sixteen that KVM supports. KVM does not check them,
-/// and reads the LPI's configuration from an address that depends on them; the model rejects them.
+/// INTID bits in an event's entry beyond the sixteen that KVM supports. KVM doesn't check them, and
+/// reads the LPI's configuration from an address that depends on them. The model rejects them.
 const BEYOND: u64 = 0xffff_0000_0000;
 
 pub(super) fn run(count: &mut Count) {
@@ -39,11 +40,11 @@ fn spoiled_tables(plan: &Plan, seed: u64) -> Result<(), Failure> {
     accept(different.is_empty(), || format!("{} differ: {}", different.len(), different.join("; ")))
 }
 
-/// Interrupts that the vCPUs acknowledged, one list for each vCPU.
+/// The interrupts that were acknowledged, as one list per vCPU.
 type Acknowledged = Vec<Vec<u32>>;
 
-/// Restores a snapshot on a fresh machine. Returns the delivered interrupts, before and after
-/// messages for every event of the plan, or the reason for the rejection.
+/// Restores a snapshot on a fresh machine. Returns the interrupts delivered before and after
+/// sending messages for all of the plan's events, or the reason why the snapshot was rejected.
 fn outcome(
     machine: &mut dyn Machine,
     snapshot: &Snapshot,
@@ -60,10 +61,10 @@ fn outcome(
     Ok([restored, acknowledge_all(machine, &nothing).map_err(text)?])
 }
 
-/// Changes a word of the tables, either a used one or one that is zero.
+/// Changes a word in the tables. The word is either in use or zero.
 fn spoil(snapshot: &Snapshot, plan: &Plan, dice: &mut Dice) -> (Snapshot, String) {
     let mut spoiled = snapshot.clone();
-    // The corresponding address at the first ITS.
+    // The corresponding address for the first ITS.
     let place =
         |address: u64| if address >= of_its(1, RAM) { address - of_its(1, 0) } else { address };
     let in_table = |address: u64| match plan.levels {

@@ -1,4 +1,4 @@
-//! Creation of a KVM machine with its vCPUs, GICv3 and ITSes.
+//! Creates a KVM machine with its vCPUs, GICv3 and ITSes.
 
 use crate::Failure;
 use crate::layout::{CPUS, DISTRIBUTOR, INTERRUPTS, ITS, REDISTRIBUTORS};
@@ -11,10 +11,10 @@ use kvm_bindings::{
 use kvm_ioctls::{DeviceFd, Kvm, VcpuFd, VmFd};
 use vgic_kvm::abi::{Attribute, Errno, control, frame};
 
-/// Number of bits of guest physical addresses.
+/// Number of guest physical address bits.
 const ADDRESS_BITS: u32 = 40;
 
-/// A machine without memory.
+/// A machine that has no memory yet.
 #[derive(Debug)]
 pub(super) struct BareMachine {
     pub(super) cpus: Vec<VcpuFd>,
@@ -24,7 +24,7 @@ pub(super) struct BareMachine {
 }
 
 impl BareMachine {
-    /// Creates the machine of the address map, whose GIC has this revision.
+    /// Creates the machine described by the address map, with a GIC of this revision.
     pub(super) fn new(revision: u8) -> Result<Self, Failure> {
         let vm = Kvm::new()?.create_vm_with_ipa_size(ADDRESS_BITS)?;
         let mut init = kvm_vcpu_init::default();
@@ -78,6 +78,6 @@ fn create(vm: &VmFd, kind: u32) -> Result<DeviceFd, Failure> {
 }
 
 pub(super) fn errno(error: kvm_ioctls::Error) -> Errno {
-    // An unknown error number makes the case fail in any event.
+    // Whatever the error number, the case fails.
     Errno::from_number(error.errno()).unwrap_or(Errno::NoAccess)
 }

@@ -1,7 +1,6 @@
-//! The guest's program, which performs the operations that are stored in memory, or acknowledges
-//! interrupts.
+//! The guest's program. It performs the operations stored in memory, or acknowledges interrupts.
 //!
-//! It has no stack, takes no exceptions, and exits only by a store to an unmapped address.
+//! It has no stack and takes no exceptions. It only exits by storing to an unmapped address.
 
 use crate::layout::PROGRAM;
 use std::arch::global_asm;
@@ -93,7 +92,7 @@ unsafe extern "C" {
 /// Returns the program's bytes, which must be placed at [`PROGRAM`].
 pub(super) fn bytes() -> &'static [u8] {
     let length = offset(&raw const END);
-    // SAFETY: the bytes between the two labels are assembled above, in read-only data.
+    // SAFETY: the bytes between the two labels are assembled above, into read-only data.
     unsafe { std::slice::from_raw_parts(&raw const BEGIN, length) }
 }
 
@@ -102,7 +101,7 @@ pub(super) fn operate() -> u64 {
     PROGRAM + offset(&raw const OPERATE) as u64
 }
 
-/// Returns the address of the code that sets up the CPU interface.
+/// Returns the address of the code that configures the CPU interface.
 pub(super) fn configure() -> u64 {
     PROGRAM + offset(&raw const CONFIGURE) as u64
 }

@@ -1,41 +1,41 @@
-//! Plans, generated from seeds.
+//! Generates plans from seeds.
 
 use gic_arch::its::{CollectionId, Command, MapAction};
 use gic_arch::{IntId, Priority, lpi};
 use msi_types::{DeviceId, EventId};
 
-/// The guest's mappings, and the messages sent to it.
+/// The guest's mappings, and the messages that it will receive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
-    /// Levels of the device tables.
+    /// Number of levels in the device tables.
     pub levels: Levels,
-    /// The ITSes. The second one shares some devices, events and collections with the first one,
-    /// but maps them to other LPIs and vCPUs.
+    /// The ITSes. The second one shares some devices, events and collections with the first, but
+    /// maps them to different LPIs and vCPUs.
     pub its: [ItsPlan; 2],
     /// Edge-triggered SPIs.
     pub wired: Vec<WiredPlan>,
-    /// A PPI or SGI that is used on every vCPU.
+    /// A PPI or SGI that every vCPU uses.
     pub private: u32,
     /// Value of `ICC_BPR1_EL1`.
     pub binary_point: u64,
 }
 
-/// The plan of an ITS.
+/// The plan for an ITS.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ItsPlan {
-    /// Collections, with the vCPU of each.
+    /// The collections, with the vCPU that each targets.
     pub collections: Vec<(u16, u16)>,
-    /// Devices, in ascending order of DeviceID.
+    /// The devices, by ascending DeviceID.
     pub devices: Vec<DevicePlan>,
-    /// DeviceID and EventID of each message.
+    /// The messages, as DeviceID and EventID.
     pub messages: Vec<(u32, u32)>,
-    /// Commands before the messages.
+    /// Commands to execute before the messages.
     pub changes_before: Vec<Command>,
-    /// Commands after the messages.
+    /// Commands to execute after the messages.
     pub changes_after: Vec<Command>,
 }
 
-/// Levels of the device table.
+/// Number of levels in the device table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Levels {
     /// One level.
@@ -44,18 +44,18 @@ pub enum Levels {
     Two,
 }
 
-/// The plan of a device.
+/// The plan for a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DevicePlan {
     /// DeviceID.
     pub id: u32,
     /// Number of EventID bits.
     pub event_bits: u8,
-    /// Events, in ascending order of EventID.
+    /// The events, by ascending EventID.
     pub events: Vec<EventPlan>,
 }
 
-/// The plan of an event.
+/// The plan for an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EventPlan {
     /// EventID.
@@ -64,11 +64,11 @@ pub struct EventPlan {
     pub intid: u32,
     /// Collection.
     pub collection: u16,
-    /// Configuration of the LPI.
+    /// The LPI's configuration.
     pub config: lpi::Config,
 }
 
-/// The plan of an SPI.
+/// The plan for an SPI.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WiredPlan {
     /// INTID.
@@ -79,17 +79,17 @@ pub struct WiredPlan {
     pub cpu: u16,
 }
 
-/// Random numbers from a seed (xorshift64).
+/// Random numbers generated from a seed (xorshift64).
 #[derive(Debug)]
 pub struct Dice(u64);
 
 impl Dice {
-    /// Creates the sequence of a seed.
+    /// Creates the sequence for a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// Returns a number less than `bound`, which must not be zero.
+    /// Returns a number less than `bound`. `bound` must not be zero.
     pub fn below(&mut self, bound: u32) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -103,7 +103,7 @@ impl Dice {
         self.below(count) == 0
     }
 
-    /// Returns distinct ascending numbers less than `bound`.
+    /// Returns distinct numbers less than `bound`, in ascending order.
     fn ascending(&mut self, count: u32, bound: u32) -> Vec<u32> {
         let mut numbers: Vec<_> = (0..count).map(|_| self.below(bound)).collect();
         numbers.sort_unstable();
@@ -112,18 +112,18 @@ impl Dice {
     }
 }
 
-/// Number of devices of one page.
+/// Number of devices per page.
 const PAGE: u32 = 0x2000;
-/// Maximum number of events of a device, so that four devices and two twins have fewer events than
-/// there are priorities.
+/// Maximum number of events per device. It is small enough that four devices and two twins need
+/// fewer priorities than there are.
 const MOST_EVENTS: u32 = 4;
-/// Number of devices that both ITSes have.
+/// Number of devices that exist at both ITSes.
 const TWINS: usize = 2;
-/// Maximum number of EventID bits for which the table fits into 4 KiB.
+/// Maximum number of EventID bits for which the table still fits into 4 KiB.
 const MOST_EVENT_BITS: u32 = 9;
 
 impl Plan {
-    /// Generates the plan of a seed. All LPIs are distinct, and no two enabled LPIs of one vCPU
+    /// Generates the plan for a seed. All LPIs are distinct, and no two enabled LPIs of one vCPU
     /// have the same priority.
     pub fn of(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
@@ -137,7 +137,7 @@ impl Plan {
         let mut numbers = Numbers::new(&mut dice);
         let ids = match levels {
             Levels::Flat => dice.ascending(4, PAGE),
-            // In two second-level pages that are far apart.
+            // Use two second-level pages that are far apart.
             Levels::Two => [dice.ascending(2, PAGE), far(dice.ascending(2, PAGE))].concat(),
         };
         let devices: Vec<_> =
@@ -161,7 +161,7 @@ impl Plan {
         }
     }
 
-    /// Returns every event with the index of its ITS.
+    /// Returns all events, each with its ITS's index.
     pub fn events(&self) -> impl Iterator<Item = (usize, DeviceId, EventId)> {
         let of = |(its, plan): (usize, &'_ ItsPlan)| {
             plan.events().map(move |(device, event)| (its, device, event)).collect::<Vec<_>>()
@@ -185,7 +185,7 @@ impl ItsPlan {
         plan
     }
 
-    /// Returns messages for about half of the events, a few of them repeated, and one for an
+    /// Returns messages for about half of the events. A few are repeated, and one is for an
     /// unmapped event.
     fn some_messages(&self, dice: &mut Dice) -> Vec<(u32, u32)> {
         let events = |device: &DevicePlan| {
@@ -201,11 +201,11 @@ impl ItsPlan {
 }
 
 impl ItsPlan {
-    /// Returns commands that discard or move a few events before messages are sent, and
+    /// Returns commands to execute before messages are sent. They discard or move a few events, and
     /// occasionally unmap a device.
     ///
-    /// This must not happen later, because KVM still delivers an LPI that was pending when its
-    /// event was discarded, but does not save it.
+    /// This must not happen later: if an LPI is pending when its event is discarded, KVM still
+    /// delivers it but doesn't save it.
     fn some_changes_before(&self, dice: &mut Dice) -> Vec<Command> {
         let mut changes = Vec::new();
         for (device, event) in self.events() {
@@ -215,7 +215,7 @@ impl ItsPlan {
                 _ => {}
             }
         }
-        // Leaves a gap at the start of the table.
+        // Leave a gap at the start of the table.
         let first = self.devices.first().filter(|_| self.devices.len() > 1 && dice.one_in(3));
         changes.extend(first.map(|plan| Command::Mapd {
             device: DeviceId::new(plan.id),
@@ -226,7 +226,7 @@ impl ItsPlan {
         changes
     }
 
-    /// Returns commands that move a few events, make them pending, or clear their pending state.
+    /// Returns commands that move a few events, make them pending, or clear their pending bits.
     fn some_changes_after(&self, dice: &mut Dice) -> Vec<Command> {
         let mut changes = Vec::new();
         for (device, event) in self.events() {
@@ -275,7 +275,7 @@ fn device(
     DevicePlan { id, event_bits: u8::try_from(event_bits).unwrap_or(1), events: events.collect() }
 }
 
-/// Returns the same device and events at the other ITS, with other LPIs.
+/// Returns the same device with the same events at the other ITS, but with other LPIs.
 fn twin(device: &DevicePlan, dice: &mut Dice, numbers: &mut Numbers) -> DevicePlan {
     let events = device.events.iter().map(|event| EventPlan {
         intid: numbers.next_lpi(dice),
@@ -287,7 +287,7 @@ fn twin(device: &DevicePlan, dice: &mut Dice, numbers: &mut Numbers) -> DevicePl
 
 fn wired(dice: &mut Dice) -> Vec<WiredPlan> {
     let intids = dice.ascending(4, 64).into_iter();
-    // One interrupt for each priority register, because the guest writes whole registers.
+    // Use one interrupt per priority register, because the guest writes whole registers.
     let mut intids: Vec<_> = intids.map(|number| 32 + number / 16 * 16).collect();
     intids.dedup();
     (8..)
@@ -305,7 +305,7 @@ fn low(number: u32) -> u16 {
     u16::try_from(number).unwrap_or(u16::MAX)
 }
 
-/// Unused LPIs and priorities.
+/// LPIs and priorities that aren't in use yet.
 struct Numbers {
     lpi: u32,
     priority: u8,
@@ -321,7 +321,7 @@ impl Numbers {
         self.lpi
     }
 
-    /// Returns the next priority. Steps of 8 are distinct with 5 priority bits.
+    /// Returns the next priority. With 5 priority bits, steps of 8 keep them distinct.
     fn next_priority(&mut self) -> u8 {
         self.priority = if self.priority >= 0xf0 { 0x28 } else { self.priority + 8 };
         self.priority
