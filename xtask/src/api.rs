@@ -1,8 +1,8 @@
-//! The public interfaces of the libraries as lists in `docs/api`, so that a review notices breaking
+//! Lists the public interfaces of the libraries in `docs/api`, so that a review notices breaking
 //! changes.
 //!
-//! The format of rustdoc's JSON output changes between compilers. Lists are compared only if the
-//! compiler writes the format that is supported here; otherwise, they are skipped.
+//! The format of rustdoc's JSON output changes between compilers. The lists are only compared if
+//! the compiler writes the format supported here; otherwise, the comparison is skipped.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -80,7 +80,7 @@ fn document<'a>(
         .collect();
     let folder = workspace.target.join("api");
     let mut cargo = process::cargo(&workspace.root);
-    // The stable compiler has this output as well, but its format is unstable.
+    // The stable compiler can produce this output as well, but its format is unstable.
     cargo.env("RUSTC_BOOTSTRAP", "1");
     cargo.env("RUSTDOCFLAGS", "-Z unstable-options --output-format json");
     cargo.args(["doc", "--quiet", "--lib", "--no-deps", "--all-features", "--target", target]);

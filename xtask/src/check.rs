@@ -1,6 +1,6 @@
-//! A quick check during development: format and house lints, then clippy and the tests of the
-//! changed packages and of their direct dependents. Bare-metal packages are omitted. The
-//! hypervisor's suite runs on the host, in a separate workspace; only its unit tests are run.
+//! A quick check for use during development: format and house lints, then clippy and tests for the
+//! changed packages and their direct dependents. Bare-metal packages are omitted. The hypervisor's
+//! suite runs on the host, in a separate workspace; only its unit tests are run.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

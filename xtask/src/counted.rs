@@ -1,4 +1,4 @@
-//! Runs `cargo test` and counts its results.
+//! Runs `cargo test` and counts the results.
 
 use std::process::Command;
 use std::time::Duration;
@@ -17,8 +17,8 @@ pub(crate) fn test(workspace: &Workspace, arguments: &[&str], tally: &mut Tally)
     count_all(process::cargo(&workspace.root).arg("test").args(arguments), LIMIT, tally)
 }
 
-/// Runs a `cargo test` command, shows its output and counts its results. The command must print a
-/// line, or end, within `silence`.
+/// Runs a `cargo test` command, shows its output and counts the results. The command must print
+/// another line, or end, within `silence`.
 pub(crate) fn count_all(cargo: &mut Command, silence: Duration, tally: &mut Tally) -> Result<()> {
     let failures_before = tally.failures();
     let status = process::watch_each(cargo, silence, |line| {

@@ -1,4 +1,4 @@
-//! Tasks implemented by programs of other packages, which receive the rest of the command line.
+//! Tasks implemented by other packages' programs. These receive the rest of the command line.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;

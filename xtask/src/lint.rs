@@ -1,4 +1,4 @@
-//! House lints: rules of this project that the compiler cannot check.
+//! House lints: project rules that the compiler can't check.
 
 mod aliases;
 mod blocks;

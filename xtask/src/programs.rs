@@ -1,5 +1,5 @@
-//! Test programs and examples, as built by cargo. A program that hangs is killed, and its
-//! unfinished tests are named.
+//! Test programs and examples, as built by cargo. If a program hangs, it is killed and its
+//! unfinished tests are listed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -84,7 +84,7 @@ pub(crate) fn run(
 ) {
     let chosen: Vec<_> = programs.iter().filter(|program| program.kind == kind).collect();
     match kind {
-        // Run one at a time: each uses all CPUs, and some fail if messages are delayed.
+        // Run these one at a time: each uses all CPUs, and some fail if messages are delayed.
         Kind::Test => {
             for program in chosen {
                 program.run_tests(environment, limit, tally);

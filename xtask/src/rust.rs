@@ -92,8 +92,8 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         images.args(["clippy", "--workspace", "--target", BARE_TARGET, "--target-dir"]);
         images.arg(workspace.target.join("images"));
         if folder == "images" {
-            // When built together with the others, it would need a heap, because their drivers have
-            // one.
+            // Build it separately: together with the others, it would need a heap, because their
+            // drivers have one.
             images.args(["--exclude", "alone"]);
         } else {
             images.args(["--exclude", suites::HYPERVISOR]);

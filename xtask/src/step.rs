@@ -1,4 +1,4 @@
-//! The steps of `cargo xtask test`, with their count and their summary.
+//! The steps of `cargo xtask test`, how they are counted, and their summary.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -113,7 +113,7 @@ pub(crate) fn list() {
     }
 }
 
-/// Runs `steps`, prints the summary and, alone on the last line, the total.
+/// Runs `steps`, then prints the summary and, alone on the last line, the total.
 pub(crate) fn run(workspace: &Workspace, steps: &[&Step]) -> ExitCode {
     let mut rows = Vec::new();
     for step in steps {

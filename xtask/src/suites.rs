@@ -1,4 +1,4 @@
-//! The suites of `proof/suites` and the hypervisor's suite, each of which is a step.
+//! The suites in `proof/suites` and the hypervisor's suite. Each is a step.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ pub(crate) const FOLDER: &str = "proof/suites/tests/";
 /// The hypervisor's workspace, and the package of its suite.
 pub(crate) const EL2: &str = "el2";
 pub(crate) const HYPERVISOR: &str = "hypervisor-suite";
-/// Time in which a suite must be built, or must report at least one more case. It exceeds the limit
-/// of each case.
+/// Maximum time for a suite to be built, or to report another case. It must exceed the limit of
+/// each case.
 const LIMIT: Duration = Duration::from_mins(40);
-/// Time in which a suite's long cases must report at least one more case.
+/// Maximum time for a suite's long cases to report another case.
 const LONG_LIMIT: Duration = Duration::from_hours(24);
 
 /// A suite, identified by its test target.

@@ -1,4 +1,4 @@
-//! Numbers of cases, and their summary.
+//! Counts cases and summarizes them.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Facts of programs that check something: the outcome of each check, and their total.
+//! Facts from programs that perform checks: each check's outcome, and the totals.
 
 use crate::Text;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Maximum length of an explanation in [`CheckFact::failed`] and [`CheckFact::skipped`], in bytes.
 const LONGEST: usize = 400;
 
-/// The outcome of a check, or the total.
+/// A check's outcome, or the totals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckFact {
@@ -29,7 +29,7 @@ pub enum CheckFact {
         /// The missing feature.
         why: Text,
     },
-    /// The number of outcomes of each kind, at the end.
+    /// The number of outcomes of each kind. Reported at the end.
     Total {
         /// Checks that passed.
         passed: usize,
@@ -41,12 +41,12 @@ pub enum CheckFact {
 }
 
 impl CheckFact {
-    /// Creates a failed check. A long explanation is truncated, so that the fact fits into a line.
+    /// Creates a failed check. A long explanation is truncated so that the fact fits on one line.
     pub fn failed(check: impl Into<Text>, why: impl Into<Text>) -> Self {
         Self::Failed { check: check.into(), why: cut(why.into()) }
     }
 
-    /// Creates a skipped check. A long explanation is truncated, so that the fact fits into a line.
+    /// Creates a skipped check. A long explanation is truncated so that the fact fits on one line.
     pub fn skipped(check: impl Into<Text>, why: impl Into<Text>) -> Self {
         Self::Skipped { check: check.into(), why: cut(why.into()) }
     }

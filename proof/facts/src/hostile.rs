@@ -1,9 +1,9 @@
-//! Facts of the hostile guest and of the guests that measure it.
+//! Facts from the hostile guest, and from the guests that measure it.
 
 use crate::Text;
 use serde::{Deserialize, Serialize};
 
-/// A fact of a guest of the hostile image.
+/// A fact reported by a guest of the hostile image.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HostileFact {
@@ -11,18 +11,18 @@ pub enum HostileFact {
     Attacked {
         /// Name of the attack.
         attack: Text,
-        /// Number of turns of the first vCPU.
+        /// Number of turns that the first vCPU made.
         turns: u64,
-        /// Number of exceptions that the hypervisor injected in response.
+        /// Number of exceptions injected by the hypervisor in response.
         exceptions: u64,
     },
     /// The guest has taken all its timer ticks.
     Ticked {
         /// Number of ticks.
         ticks: u64,
-        /// Nanoseconds from the deadline to the handler, of the latest tick.
+        /// Nanoseconds from the deadline to the handler, for the latest tick.
         latest: u64,
-        /// Likewise, as the mean over all ticks.
+        /// The same, as a mean over all ticks.
         mean: u64,
     },
     /// The number of system registers that the guest can read.
@@ -39,23 +39,23 @@ pub enum HostileFact {
         /// The current value; `None` if reading it now traps.
         now: Option<u64>,
     },
-    /// The number of system registers that have not changed, at the end.
+    /// The number of system registers that never changed. Reported at the end.
     Unchanged {
         /// The number.
         registers: usize,
     },
     /// A delay has ended.
     Delayed {
-        /// Nanoseconds that were requested.
+        /// Requested time in nanoseconds.
         requested: u64,
-        /// The nanoseconds that the delay took.
+        /// Actual time in nanoseconds.
         took: u64,
         /// How the guest delayed.
         by: Means,
     },
 }
 
-/// The means by which a guest delays.
+/// How a guest delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Means {

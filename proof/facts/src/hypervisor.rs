@@ -1,4 +1,4 @@
-//! Facts of the hypervisor: its guests' ends, its counts and its trace.
+//! Facts from the hypervisor: how its guests ended, its counts, and its trace.
 
 use crate::Text;
 use serde::{Deserialize, Serialize};
@@ -11,15 +11,15 @@ pub enum HypervisorFact {
     Ended {
         /// Index of the guest.
         guest: usize,
-        /// Cause of the end.
+        /// Why it ended.
         how: Ending,
     },
-    /// The moves of the guests between GICs, at the end.
+    /// The guests' moves between GICs. Reported at the end.
     Moved {
         /// Number of moves.
         times: u64,
     },
-    /// A mistake of a guest that the model has detected.
+    /// A guest's mistake that the model detected.
     Fault {
         /// Index of the guest.
         guest: usize,
@@ -28,17 +28,17 @@ pub enum HypervisorFact {
     },
     /// The SMMU confines the guests' devices.
     Confines {
-        /// The stage that translates: 1 or 2.
+        /// The stage that does the translation: 1 or 2.
         stage: u8,
     },
-    /// A function of the machine that is not assigned to a guest.
+    /// A function on the machine that isn't assigned to any guest.
     Withheld {
         /// The function's address: segment, bus, device and function.
         function: u32,
         /// The reason, as free text.
         reason: Text,
     },
-    /// The SMMU denied an access, because its address is not mapped.
+    /// The SMMU denied an access to an unmapped address.
     Refused {
         /// The device's stream.
         stream: u32,
@@ -47,12 +47,13 @@ pub enum HypervisorFact {
         /// Address of the access.
         address: u64,
     },
-    /// A stream was cut off from memory after too many denied accesses.
+    /// A stream was cut off from memory because too many of its accesses were denied.
     CutOff {
         /// The device's stream.
         stream: u32,
     },
-    /// The number of a guest's exits with one reason, or of interrupts of one class, at the end.
+    /// The number of a guest's exits for one reason, or of its interrupts of one class. Reported at
+    /// the end.
     Count {
         /// Index of the guest.
         guest: usize,
@@ -60,10 +61,10 @@ pub enum HypervisorFact {
         reason: Text,
         /// The number.
         times: u64,
-        /// Nanoseconds of the longest exit.
+        /// Duration of the longest exit in nanoseconds.
         longest: u64,
     },
-    /// A vCPU's exit, reported when it occurs.
+    /// A vCPU exit, reported as it happens.
     Exit {
         /// The counter's value.
         at: u64,
@@ -71,14 +72,14 @@ pub enum HypervisorFact {
         guest: usize,
         /// Index of the vCPU.
         vcpu: u32,
-        /// The reason, under which the exit is counted.
+        /// The reason under which this exit is counted.
         reason: Text,
-        /// Operands of the trapped instruction, as free text.
+        /// The trapped instruction's operands, as free text.
         detail: Text,
     },
 }
 
-/// The end of a guest's machine.
+/// How a guest's machine ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ending {
@@ -90,7 +91,7 @@ pub enum Ending {
     SystemError,
 }
 
-/// Direction of a device's access.
+/// The direction of a device access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Access {

@@ -1,4 +1,4 @@
-//! Facts of KVM's judge, in addition to the outcomes of its checks.
+//! Facts from KVM's judge, in addition to the outcomes of its checks.
 
 use crate::Text;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum JudgeFact {
-    /// A row of the state that KVM saved.
+    /// A row of the state saved by KVM.
     Snapshot {
         /// The row.
         row: Text,

@@ -1,9 +1,9 @@
-//! Facts that images and guests report on their consoles, and that suites judge.
+//! Facts that images and guests report on their consoles for suites to judge.
 //!
 //! A fact is one line: a JSON object with a single key, which names the reporting program, or a
-//! kind of fact that several programs report. All other lines of a console are for people, and
-//! suites must not parse them. Both ends use the same types, so a program that changes a fact
-//! without its suite does not compile. The exceptions are [`LinuxFact`] and, under Linux,
+//! kind of fact that several programs report. All other console lines are for people, and suites
+//! must not parse them. Both ends use the same types: if a program changes a fact and its suite
+//! doesn't, the suite won't compile. The exceptions are [`LinuxFact`] and, under Linux,
 //! [`WatchedFact`], which shell scripts write, and [`MinimalFact::Ticked`], which a kernel without
 //! a heap stores as text.
 //!
@@ -49,13 +49,13 @@ use alloc::borrow::Cow;
 use core::fmt::{self, Display, Formatter};
 use serde::{Deserialize, Serialize};
 
-/// Text of a fact: a constant of the program, or formatted text.
+/// The text of a fact, either a constant in the program or formatted text.
 pub type Text = Cow<'static, str>;
 
-/// Maximum length of a line in bytes. A longer line is not written.
+/// Maximum line length in bytes. Longer lines are not written.
 const LONGEST: usize = 1024;
 
-/// A fact, by the program that reports it.
+/// A fact, by reporting program.
 ///
 /// `Display` writes the fact's line, without a line break and without allocating. It fails if the
 /// line is longer than 1 KiB.
@@ -68,7 +68,7 @@ pub enum Fact {
     Linux(LinuxFact),
     /// The guest that attacks its hypervisor, or measures it under attack.
     Hostile(HostileFact),
-    /// The guest whose device accesses foreign memory.
+    /// The guest whose device accesses memory that isn't its own.
     StrayDma(StrayDmaFact),
     /// The guest that measures its own operations.
     Microbench(MicrobenchFact),
@@ -87,7 +87,7 @@ pub enum Fact {
 }
 
 impl Fact {
-    /// Parses a line of a console. Returns `None` if the line is for people.
+    /// Parses a console line. Returns `None` if the line is meant for people.
     #[cfg(feature = "parse")]
     pub fn parse(line: &str) -> Option<Self> {
         let line = line.trim_end();

@@ -1,4 +1,4 @@
-//! Facts of a Linux guest's first process, which is a shell script.
+//! Facts from a Linux guest's first process, which is a shell script.
 
 use crate::Text;
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ pub enum LinuxFact {
         /// Set for the second line.
         again: bool,
     },
-    /// Exit status of a program that accessed a device that does not exist.
+    /// Exit status of a program that accessed a nonexistent device.
     AbsentDevice {
         /// The status, as a shell reports it.
         status: u32,
@@ -43,7 +43,7 @@ pub enum LinuxFact {
         /// The failure, as free text.
         line: Text,
     },
-    /// Reads of the disk.
+    /// Disk reads.
     Reads {
         /// Reads that programs requested.
         requested: u64,
@@ -57,12 +57,12 @@ pub enum LinuxFact {
         /// Answers that arrived.
         answered: u64,
     },
-    /// The number of times that a vector's affinity was set and took effect.
+    /// How often a vector's affinity was set and took effect.
     Affinities {
         /// Number of moves.
         moved: u64,
     },
-    /// The number of times that all CPUs but the first went offline and online under load.
+    /// How often all CPUs but the first went offline and online under load.
     Hotplugs {
         /// Number of turns.
         turns: u64,

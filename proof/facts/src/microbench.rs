@@ -1,4 +1,4 @@
-//! Facts of the guest that measures its own operations.
+//! Facts from the guest that measures its own operations.
 
 use crate::Text;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MicrobenchFact {
-    /// The measurement of an operation starts.
+    /// The measurement of an operation begins.
     Measures {
         /// The operation.
         operation: Text,
@@ -16,7 +16,7 @@ pub enum MicrobenchFact {
     Cost {
         /// The operation.
         operation: Text,
-        /// Mean nanoseconds of one turn.
+        /// Mean time of one turn in nanoseconds.
         nanoseconds: u64,
     },
     /// A sleeping CPU was woken.

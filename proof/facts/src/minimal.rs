@@ -1,4 +1,4 @@
-//! Facts of the smallest kernels: each reports one, at its end.
+//! Facts from the smallest kernels. Each kernel reports one fact, at its end.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ pub enum MinimalFact {
         /// Number of runs.
         lives: u64,
     },
-    /// The functions behind bridges to conventional PCI received their messages.
+    /// The functions behind conventional-PCI bridges received their messages.
     Bridged {
         /// Number of functions.
         functions: usize,

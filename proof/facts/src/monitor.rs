@@ -1,20 +1,20 @@
-//! Facts of the monitor that runs a guest under Linux's KVM.
+//! Facts from the VMM that runs a guest on Linux's KVM.
 
 use crate::Text;
 use serde::{Deserialize, Serialize};
 
-/// A fact of the monitor.
+/// A fact reported by the VMM.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MonitorFact {
-    /// Exits of the guest during all turns of an operation, as KVM counts them.
+    /// Exits that KVM counted during all turns of an operation.
     Exits {
         /// The operation.
         operation: Text,
         /// Number of exits.
         exits: u64,
     },
-    /// The monitor has ended.
+    /// The VMM has exited.
     Ended {
         /// Exit status: 0 if the guest turned its machine off.
         status: u8,

@@ -1,4 +1,4 @@
-//! Facts of the guest whose device accesses memory outside the guest.
+//! Facts from the guest whose device accesses memory outside the guest.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StrayDmaFact {
-    /// The device wrote to memory of the guest.
+    /// The device wrote to the guest's memory.
     Inside {
-        /// The vendor's number that the device wrote.
+        /// The vendor ID that the device wrote.
         vendor: u16,
     },
     /// A command after accesses to memory outside the guest.

@@ -1,4 +1,4 @@
-//! Facts of the test bench, in addition to the outcomes of its checks.
+//! Facts from the test bench, in addition to the outcomes of its checks.
 
 use crate::Text;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TestbenchFact {
-    /// The test bench requests that an error be injected at a port.
+    /// The test bench asks for an error to be injected at a port.
     WantsError {
         /// The port's identifier in QEMU.
         port: Text,

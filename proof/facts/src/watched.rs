@@ -1,4 +1,4 @@
-//! Facts of a guest whose instructions are logged while it takes interrupts.
+//! Facts from a guest whose instructions are logged while it takes interrupts.
 
 use crate::Text;
 use serde::{Deserialize, Serialize};
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WatchedFact {
-    /// The guest waits for a line of input, and takes the interrupts after it.
+    /// The guest waits for a line of input. After that line, it takes the interrupts.
     Ready {
         /// Address of the interrupt handler, in hexadecimal digits.
         handler: Text,

@@ -1,8 +1,7 @@
-//! An IORT from an untrusted source, with arbitrary nodes that create routes to controllers of the
-//! MADT.
+//! An IORT from an untrusted source, with arbitrary nodes that route to the MADT's controllers.
 //!
-//! The input is the table's contents after the header. The MADT has ITSes 0 to 3, and the MCFG two
-//! segments.
+//! The input is the part of the table after the header. The MADT has ITSes 0 to 3, and the MCFG has
+//! two segments.
 #![no_main]
 
 use doorbell_fuzz::acpi::{describe, madt, table};

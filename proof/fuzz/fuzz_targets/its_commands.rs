@@ -1,4 +1,4 @@
-//! A hostile guest that writes arbitrary values to the ITS's command queue and registers. The model
+//! A hostile guest that writes arbitrary values to the ITS command queue and registers. The model
 //! must not panic, hang or write outside the pending tables, and no interrupt may arrive that was
 //! not sent.
 #![no_main]

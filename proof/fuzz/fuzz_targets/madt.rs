@@ -1,4 +1,4 @@
-//! A MADT from an untrusted source: any structures must yield a consistent description.
+//! A MADT from an untrusted source. Whatever its structures, the description must be consistent.
 #![no_main]
 
 use doorbell_fuzz::acpi::{describe, table};
@@ -7,7 +7,7 @@ use gic_firmware::acpi::{Madt, Table};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
-    // The local interrupt controller address and the flags, which the parser ignores.
+    // The local interrupt controller address and the flags. The parser ignores both.
     let table = table(*b"APIC", &[&[0; 8], input].concat());
     let madt = Madt::new(Table::new(&table).expect("the header is valid")).expect("it is a MADT");
     assert!(madt.structures().count() <= input.len(), "a structure has no bytes");

@@ -1,5 +1,5 @@
-//! A monitor that uses KVM's device API with unchecked input. It restores a machine from attributes
-//! and from the tables in its guest's memory.
+//! A VMM that uses KVM's device API with unchecked input. It restores a machine from attributes and
+//! from tables in the guest's memory.
 #![no_main]
 
 use doorbell_fuzz::kvm::{Act, Machine, Monitor};

@@ -1,5 +1,5 @@
 //! A guest and devices that perform arbitrary actions in any order, while the machine migrates. The
-//! model must not panic, must stay within its budgets, and must write only where the guest permits
+//! model must not panic, must stay within its budgets, and must only write where the guest allows
 //! it.
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Messages on a virtual PCI bus from an untrusted peer: each is either rejected, or parsed to a
-//! message that is emitted and parsed identically.
+//! Messages on a virtual PCI bus from an untrusted peer. Each is either rejected, or parsed into a
+//! message that can be emitted and then parsed to the same result.
 #![no_main]
 
 use hyperv_vpci::protocol::reply::{AssignedReply, BarsReply, InterruptReply};

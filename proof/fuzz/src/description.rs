@@ -1,10 +1,10 @@
-//! Queries on a description, whose results must be consistent.
+//! Queries a description, and checks that the results are consistent.
 
 use gic_firmware::lint::{self, KnownRegisters};
 use gic_firmware::{Description, PciHost, Route, Via};
 use msi_types::{DeviceId, RequesterId};
 
-/// Performs every query that a machine builder performs.
+/// Performs every query that a VMM could perform to build a machine.
 pub fn check(description: &Description) {
     for controller in &description.controllers {
         _ = controller.doorbell(DeviceId::new(u32::MAX));
@@ -36,7 +36,7 @@ pub fn check(description: &Description) {
     }
 }
 
-/// Checks that a route targets an enabled controller, and is within the span of its statement.
+/// Checks that a route targets an enabled controller and lies within its statement's span.
 fn check_route(description: &Description, host: &PciHost, requester: RequesterId, route: Route) {
     check_target(description, route);
     let mut spans = description.host_spans(host);

@@ -72,7 +72,7 @@ const TEXTS: &[&str] = &[
 ];
 
 /// Assembles a devicetree. Each byte of `program` opens a node, closes one, or adds a property
-/// whose value is derived from the following bytes.
+/// whose value is derived from the bytes that follow.
 pub fn assemble(program: &[u8]) -> Vec<u8> {
     let mut structure = WordWriter::default();
     structure.begin("");
@@ -104,7 +104,7 @@ pub fn assemble(program: &[u8]) -> Vec<u8> {
     blob(&structure.0)
 }
 
-/// Returns a meaningful string, or up to twelve cells, each either small or consisting of four
+/// Returns a meaningful string, or up to twelve cells that are either small or taken from four
 /// input bytes.
 fn value(rest: &mut impl Iterator<Item = u8>) -> Vec<u8> {
     let form = rest.next().unwrap_or_default();
@@ -120,7 +120,7 @@ fn value(rest: &mut impl Iterator<Item = u8>) -> Vec<u8> {
         };
         bytes.extend(cell.to_be_bytes());
     }
-    // Includes lengths that are not a multiple of a cell.
+    // This includes lengths that aren't a multiple of a cell.
     bytes.truncate(bytes.len() - bytes.len().min(usize::from(form / 13 == 9)));
     bytes
 }

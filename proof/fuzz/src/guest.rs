@@ -39,18 +39,18 @@ pub enum Step {
     Command(Command),
     /// Queues arbitrary 256 bits as a command.
     Raw(RawCommand),
-    /// Posts the queued commands to the ITS, and polls until they have been executed. A stalled
-    /// queue resumes only if the guest sets `retry`.
+    /// Posts the queued commands to the ITS, and polls until they have been executed. If the queue
+    /// stalls, it only resumes if the guest sets `retry`.
     Ring { retry: bool },
-    /// Writes any value to a register of the ITS, except to those that move the queue or a table.
+    /// Writes any value to an ITS register, except for those that move the queue or a table.
     Write { register: u16, value: u64 },
     /// Reads any register of the ITS.
     Read { register: u16 },
-    /// Changes the kind of a table, but not its address.
+    /// Changes a table's kind, but not its address.
     Table { which: bool, value: u64 },
     /// Acknowledges the pending interrupts.
     Acknowledge { cpu: bool },
-    /// Saves and restores the machine, which the guest cannot observe.
+    /// Saves and restores the machine. The guest must not be able to observe this.
     Migrate,
 }
 
@@ -62,7 +62,7 @@ pub struct Guest {
     shape: Shape,
     /// Number of commands queued so far.
     queued: u64,
-    /// Numbers of interrupts that the guest requested, and that it took.
+    /// Number of interrupts that the guest requested, and that it took.
     rung: u64,
     taken: u64,
 }
@@ -74,7 +74,7 @@ impl Kick for NoKick {
 }
 
 impl Guest {
-    /// Boots the guest: everything is enabled, and the tables are set up without mappings.
+    /// Boots the guest: enables everything, and sets up the tables without mappings.
     pub fn start(shape: Shape) -> Self {
         let mut its = ItsConfig::new(ITS);
         its.held_collections = shape.holds_collections % 4;
@@ -128,7 +128,7 @@ impl Guest {
         self.write_its(gits::CTLR.offset(), AccessWidth::Word, 1);
     }
 
-    /// Performs a step, and checks the invariants that hold at any time.
+    /// Performs a step and checks the invariants that must always hold.
     pub fn take(&mut self, step: Step) {
         match step {
             Step::Command(command) => {
@@ -148,8 +148,7 @@ impl Guest {
         }
     }
 
-    /// Checks that the ITS still executes its queue, and that no interrupt arrives that was not
-    /// sent.
+    /// Checks that the ITS still executes its queue, and that no unsent interrupt arrives.
     pub fn finish(&mut self) {
         self.ring(false);
         for cpu in 0..usize::from(CPUS) {
@@ -167,8 +166,8 @@ impl Guest {
         self.queued += 1;
     }
 
-    /// Posts the queued commands, and reads `GITS_CREADR` as often as commands can remain, because
-    /// each read executes at least one.
+    /// Posts the queued commands, then reads `GITS_CREADR` as often as commands can remain: each
+    /// read executes at least one.
     fn ring(&mut self, retry: bool) {
         let end = self.queued % QUEUE_COMMANDS * 32;
         self.write_its(gits::CWRITER.offset(), AccessWidth::Double, end | u64::from(retry));

@@ -1,7 +1,7 @@
-//! A monitor that restores a machine through KVM's attributes, and trusts all input.
+//! A VMM that restores a machine through KVM's attributes and trusts all input.
 //!
-//! Rejected input must have no effect on the machine or on the guest's memory, and nothing may be
-//! written outside the tables that the guest has designated.
+//! Rejected input must not affect the machine or the guest's memory, and writes must stay within
+//! the tables that the guest has designated.
 
 mod input;
 
@@ -154,7 +154,7 @@ impl Monitor {
         outcome
     }
 
-    /// Reads, and checks that the state does not change.
+    /// Reads, and checks that this does not change the state.
     fn read_only(&mut self, read: impl FnOnce(&KvmView<'_>)) {
         self.memory.allow([]);
         let view = view(&self.config, &self.state, &self.memory);
@@ -162,7 +162,7 @@ impl Monitor {
         assert_eq!(view.into_state(), self.state);
     }
 
-    /// Damages the state, which must then be rejected or be a valid state of the machine.
+    /// Damages the state. It must then either be rejected or be a valid state of the machine.
     fn damage(&mut self, damage: Damage) {
         let Some(damaged) = damage.to(&self.state) else { return };
         if let Ok(view) = KvmView::new(&self.config, damaged, &*self.memory) {

@@ -1,4 +1,4 @@
-//! Common parts of the fuzz targets, which turn inputs into something that passes the first check.
+//! Parts shared by the fuzz targets. They turn inputs into something that passes the first checks.
 #![forbid(unsafe_code)]
 
 pub mod acpi;

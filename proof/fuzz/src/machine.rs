@@ -113,7 +113,7 @@ pub struct Machine {
     queued: u64,
 }
 
-/// Kicks, of which at most one may occur for each departure.
+/// Counts kicks. At most one may occur each time a vCPU goes to sleep.
 #[derive(Default)]
 struct Kicks([AtomicBool; CPUS as usize]);
 

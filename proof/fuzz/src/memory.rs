@@ -1,4 +1,4 @@
-//! Guest memory that counts reads and writes, and panics on writes outside the tables.
+//! Guest memory that counts reads and writes, and panics if the model writes outside the tables.
 
 use std::collections::BTreeMap;
 use std::ops::Range;

@@ -1,5 +1,5 @@
-//! Debian packages without installation. The cache holds a private package index, with which
-//! packages are downloaded and unpacked side by side as an ordinary user.
+//! Uses Debian packages without installing them. The cache holds a private package index; packages
+//! are downloaded through it and unpacked side by side, as an ordinary user.
 
 mod mirrors;
 
@@ -13,8 +13,8 @@ use self::mirrors::ReleaseSources;
 pub use self::mirrors::Suite;
 use crate::process;
 
-/// Name prefixes of packages that are unpacked even if they are installed. Otherwise, an installed
-/// part of another version would make apt refuse the requested version.
+/// Name prefixes of packages that are unpacked even if they are installed. Otherwise, if a
+/// different version of a part were installed, apt would refuse the requested version.
 const UNPACKED: &[&str] = &["qemu", "seabios", "device-tree-compiler", "acpica", "chromium"];
 
 /// Path of the program that [`Apt::unpack_busybox`] unpacks.
@@ -28,7 +28,7 @@ pub struct Apt {
 }
 
 impl Apt {
-    /// Reads this machine's configured mirrors, and fetches their index into `folder`.
+    /// Reads the mirrors configured on this machine, and fetches their index into `folder`.
     pub fn update(folder: &Path) -> Result<Self> {
         Self::update_any(folder, &[&[Suite::Stable, Suite::Backports], &[Suite::Stable]])
     }
@@ -38,7 +38,7 @@ impl Apt {
         Self::update_any(folder, &[&[Suite::Unstable]])
     }
 
-    /// Fetches the index of the first of these lists of suites that the mirror offers.
+    /// Fetches the index for the first of these suite lists that the mirror offers.
     fn update_any(folder: &Path, choices: &[&[Suite]]) -> Result<Self> {
         ensure!(process::exists("apt-get"), "apt-get is not installed on this machine");
         let apt =
@@ -89,8 +89,8 @@ impl Apt {
         process::capture(apt.current_dir(to)).map(drop)
     }
 
-    /// Downloads `packages` and those of their dependencies that are not installed, and unpacks all
-    /// of them into `to`.
+    /// Downloads `packages`, along with any dependencies that aren't installed, and unpacks all of
+    /// them into `to`.
     pub fn unpack_with_needs(&self, packages: &[&str], suite: Suite, to: &Path) -> Result<()> {
         println!("downloading {} and dependencies", packages.join(", "));
         let archives = to.join("archives");
@@ -143,8 +143,8 @@ Debug::NoLocking "1";
     }
 }
 
-/// Downloads the newest kernel package that `metapackage` refers to in `suite` into `folder`, and
-/// returns its path.
+/// Downloads the newest kernel package that `metapackage` refers to in `suite` into `folder`.
+/// Returns its path.
 pub fn download_kernel(
     apt: &Apt,
     metapackage: &str,
@@ -180,8 +180,8 @@ pub fn packages_in(folder: &Path) -> Result<Vec<PathBuf>> {
         .collect())
 }
 
-/// Removes the packages whose names start with one of `names` from the machine's list of installed
-/// packages.
+/// Removes packages from the machine's list of installed packages if their names start with one of
+/// `names`.
 fn without(status: &str, names: &[&str]) -> String {
     let name = |package: &str| {
         package.trim_start().strip_prefix("Package: ").unwrap_or_default().to_owned()

@@ -1,4 +1,4 @@
-//! The archives of the published packages, unpacked into a separate workspace.
+//! Unpacks the archives of the published packages into a separate workspace.
 
 use std::fmt::Write;
 use std::fs;
@@ -10,8 +10,7 @@ use anyhow::{Context, Result};
 use crate::process;
 use crate::workspace::{Package, Workspace};
 
-/// The files as users of the packages receive them, without the parts of this checkout that are not
-/// in an archive.
+/// The files as users of the packages receive them: anything that isn't in an archive is missing.
 #[derive(Debug)]
 pub struct Archives {
     /// A workspace of the unpacked packages.
@@ -22,7 +21,7 @@ pub struct Archives {
 }
 
 impl Archives {
-    /// Packages the working tree in its current state, committed or not.
+    /// Packages the current working tree, committed or not.
     pub fn make(workspace: &Workspace) -> Result<Self> {
         let target = workspace.target.join("archives");
         let packed = target.join("package");
@@ -68,7 +67,7 @@ impl Archives {
         cargo
     }
 
-    /// Returns lines for a manifest that replace the registry's packages by these.
+    /// Returns manifest lines that replace the registry's packages by these.
     pub fn patch(&self) -> String {
         let mut lines = String::from("[patch.crates-io]\n");
         for folder in &self.packages {
@@ -112,8 +111,8 @@ fn name_of(folder: &str) -> &str {
     folder.rsplit_once('-').map_or(folder, |(name, _)| name)
 }
 
-/// Adds `--offline` if cargo's cache has everything that the lock file names, so that the
-/// registry's index is not queried.
+/// Adds `--offline` if cargo's cache already has everything in the lock file, to avoid querying the
+/// registry's index.
 fn offline_if_cached<'a>(cargo: &'a mut Command, workspace: &Workspace) -> &'a mut Command {
     let mut fetch = process::cargo(&workspace.root);
     fetch.args(["metadata", "--format-version", "1", "--locked", "--offline"]);

@@ -1,4 +1,4 @@
-//! A headless Chromium, controlled through its driver's WebDriver protocol (W3C).
+//! A headless Chromium, controlled over its driver's WebDriver protocol (W3C).
 
 mod chromium;
 
@@ -18,9 +18,9 @@ use self::chromium::{BROWSER, FONTS};
 use crate::dtb::Tools;
 use crate::workspace::Workspace;
 
-/// Time limit of each command.
+/// Time limit for each command.
 const LIMIT: Duration = Duration::from_secs(20);
-/// Maximum length of an answer, which may be the picture of a page.
+/// Maximum length of an answer. It may be the picture of a whole page.
 const MAX_ANSWER: u64 = 64 << 20;
 /// Part of the line in which the driver reports its port.
 const LISTENS: &str = "on port ";
@@ -28,7 +28,7 @@ const LISTENS: &str = "on port ";
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 const ARGUMENTS: [&str; 9] = [
     "--headless",
-    // Root in a container may not use the sandbox, and all pages are our own.
+    // Root in a container can't use the sandbox. All pages are our own, so this is fine.
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -181,7 +181,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver also ends its browser. Errors are ignored because the step is over.
+        // The driver ends its browser as well. Ignore errors, because the step is over.
         let _ = self.agent.delete(&self.session).call();
         let _ = self.driver.kill();
         let _ = self.driver.wait();

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
 
-/// Returns `$DOORBELL_CACHE`, or `cache` in the target folder. No other folder is written unless
-/// the user asks for it.
+/// Returns `$DOORBELL_CACHE`, or `cache` in the target folder. We don't write to any other folder
+/// unless the user asks for it.
 pub fn folder(workspace: &Workspace) -> PathBuf {
     env::var_os("DOORBELL_CACHE").map_or_else(|| workspace.target.join("cache"), PathBuf::from)
 }
@@ -18,8 +18,8 @@ pub fn is_filled(folder: &Path) -> bool {
     stamp(folder).exists()
 }
 
-/// Fills `folder` by `work` unless an earlier call has done so. A partially filled folder is
-/// emptied first.
+/// Fills `folder` by calling `work`, unless an earlier call has done so. A partially filled folder
+/// is emptied first.
 pub fn fill(folder: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
     if is_filled(folder) {
         return Ok(());

@@ -1,4 +1,4 @@
-//! The differences between two lists of lines.
+//! Computes the differences between two lists of lines.
 
 use std::collections::BTreeMap;
 

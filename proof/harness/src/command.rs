@@ -1,4 +1,4 @@
-//! Builds the `doorbell` command, and judges the totals that a run of it reports.
+//! Builds the `doorbell` command and checks the totals that a run reports.
 
 use std::path::PathBuf;
 
@@ -20,7 +20,7 @@ pub fn build(workspace: &Workspace) -> Result<PathBuf> {
 }
 
 /// Checks that messages were sent and that none was lost, spurious or delivered to a wrong CPU.
-/// Returns a summary in words.
+/// Returns a one-line summary.
 pub fn judge_totals(totals: &Value) -> Result<String> {
     let number =
         |name: &str| totals[name].as_u64().with_context(|| format!("the totals have no `{name}`"));

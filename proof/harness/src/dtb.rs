@@ -1,4 +1,4 @@
-//! Real devicetrees: those of Debian's arm64 kernels, and those that QEMU passes to its guests.
+//! Real devicetrees, from Debian's arm64 kernels and from QEMU (as passed to its guests).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -105,7 +105,7 @@ impl Tools {
     pub fn command(&self, program: &str) -> Command {
         let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
         let usr = self.root.join("usr/lib").join(&triplet);
-        // PulseAudio's library finds its second part only by an absolute path.
+        // PulseAudio's library only finds its second part by an absolute path.
         let libraries = [usr.clone(), self.root.join("lib").join(&triplet), usr.join("pulseaudio")];
         let libraries = libraries.map(|folder| folder.display().to_string());
         let path = self.root.join("usr/bin").join(program);
@@ -157,8 +157,8 @@ pub fn fetch_newest(workspace: &Workspace) -> Result<(String, PathBuf)> {
     Ok((version, folder))
 }
 
-/// Downloads the package that contains the devicetrees of the unstable kernel. Since Linux 7, these
-/// are in a separate package, on which the kernel's package depends.
+/// Downloads the package that contains the devicetrees of the unstable kernel. Since Linux 7, they
+/// are in a separate package that the kernel's package depends on.
 fn download_unstable(apt: &Apt, version: &str, folder: &Path) -> Result<PathBuf> {
     let packages = apt.dependencies(&format!("{KERNEL}={version}"))?;
     let kernel = packages.iter().find(|name| name.starts_with("linux-image-"));
@@ -178,8 +178,7 @@ fn kernel_trees(apt: &Apt, suite: Suite, folder: &Path) -> Result<()> {
 /// Moves the devicetrees of `package` into `folder`, and removes the package.
 fn unpack_trees(package: &Path, folder: &Path) -> Result<()> {
     apt::unpack_matching(package, &["./usr/lib/*.dtb"], folder)?;
-    // The vendor folders are below one or more folders, each of which is the only entry of its
-    // parent.
+    // The vendor folders are below one or more other folders, each the only entry in its parent.
     let mut vendors = vec![folder.join("usr/lib")];
     while let [only] = vendors.as_slice() {
         let entries = only.read_dir()?.map(|entry| entry.map(|entry| entry.path()));

@@ -1,5 +1,4 @@
-//! Builds images, both as ELF files and as flat files with the header that Linux boot loaders
-//! expect.
+//! Builds images as ELF files, and as flat files with the header that Linux boot loaders expect.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -25,8 +24,8 @@ impl Image {
         Self::build_with(workspace, package, program, &[])
     }
 
-    /// Builds a program without features. Linking fails if the program needs a global allocator,
-    /// because it then has none.
+    /// Builds a program without features. It then has no global allocator, so linking fails if it
+    /// needs one.
     pub fn build_heapless(workspace: &Workspace, package: &str, program: &str) -> Result<Self> {
         Self::build_with(workspace, package, program, &["--no-default-features"])
     }

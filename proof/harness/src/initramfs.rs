@@ -1,4 +1,4 @@
-//! The archive that Linux unpacks as its first file system, in cpio's "new ASCII" format
+//! Writes the archive that Linux unpacks as its first file system, in cpio's "new ASCII" format
 //! (`Documentation/driver-api/early-userspace/buffer-format.rst`).
 
 /// A file of the archive.
@@ -78,7 +78,7 @@ fn append(
     align(archive);
 }
 
-/// Pads the archive, because names and data start at multiples of four.
+/// Pads the archive. Names and data must start at multiples of four.
 fn align(archive: &mut Vec<u8>) {
     archive.resize(archive.len().next_multiple_of(4), 0);
 }

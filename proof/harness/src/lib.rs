@@ -1,6 +1,6 @@
-//! Tools to run the project's suites: processes with a time limit, Debian packages that are
-//! unpacked without being installed, QEMU, bare-metal images, small Linux systems, a browser, and
-//! the cases of a suite.
+//! Tools for running the project's suites: processes with a time limit, Debian packages that are
+//! unpacked but not installed, QEMU, bare-metal images, small Linux systems, a browser, and a
+//! suite's cases.
 //!
 //! A suite is a test target without libtest. Its `main` passes a list of [`suite::Case`]s to
 //! [`suite::main`]:

@@ -1,7 +1,6 @@
-//! The files of a package as a graph, with an arrow from each file to every file whose items it
-//! names.
+//! A package's files as a graph. An arrow points from each file to every file whose items it uses.
 //!
-//! Module declarations and re-exports are not arrows. A name that is re-exported refers to the file
+//! Module declarations and re-exports don't count as arrows. A re-exported name refers to the file
 //! that defines it.
 
 mod imports;
@@ -18,8 +17,8 @@ use crate::workspace::Package;
 /// Maximum number of re-exports that one name passes through.
 const MOST_STEPS: usize = 8;
 
-/// Returns the sets of files of a package that depend on each other, and the sets of modules that
-/// do. For the latter, each child of a module counts together with everything below it.
+/// Returns the sets of files in a package that depend on each other, and likewise the sets of
+/// modules. For modules, each child counts together with everything below it.
 ///
 /// # Errors
 /// A source file cannot be read.

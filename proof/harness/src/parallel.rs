@@ -1,4 +1,4 @@
-//! Runs independent pieces of work, as many at a time as the machine has CPUs.
+//! Runs independent pieces of work, as many at a time as there are CPUs.
 
 use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};
@@ -9,8 +9,8 @@ pub fn workers() -> usize {
     thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// Returns the results of `work` in the order of `items`. `work` receives the index of its worker,
-/// which is less than [`workers`]. Each worker processes one item at a time.
+/// Returns the results of `work` in the order of `items`. `work` receives the index of its worker
+/// (less than [`workers`]). Each worker processes one item at a time.
 ///
 /// # Panics
 /// `work` panicked.

@@ -1,4 +1,4 @@
-//! Child processes: starting, supervising and ending them.
+//! Starts, supervises and ends child processes.
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -9,7 +9,7 @@ use std::{env, thread};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Returns a command in `directory` without standard input, because nothing that runs here may
+/// Returns a command in `directory` that has no standard input, because nothing that runs here may
 /// prompt the user.
 pub fn command(program: &str, directory: &Path) -> Command {
     let mut command = Command::new(program);
@@ -54,10 +54,10 @@ pub fn output(command: &mut Command) -> Result<Output> {
     command.output().with_context(|| format!("cannot start {}", shown(command)))
 }
 
-/// Runs `command` for at most `limit`, and passes each line of its standard output to `line` as it
+/// Runs `command` for up to `limit`, passing each line of its standard output to `line` as it
 /// arrives.
 ///
-/// Its standard error is inherited. A child that exceeds the limit is killed, and reported as an
+/// The child inherits standard error. If it exceeds the limit, it is killed and reported as an
 /// error.
 pub fn watch(command: &mut Command, limit: Duration, line: impl FnMut(&str)) -> Result<ExitStatus> {
     let start = Instant::now();
@@ -75,8 +75,8 @@ pub fn watch_each(
         .with_context(|| format!("{} (limit {} s per line)", shown(command), silence.as_secs()))
 }
 
-/// Runs `command`, and kills it if the time that `left` returns elapses before its next line or its
-/// end.
+/// Runs `command`. Kills it if its next line (or its end) doesn't arrive within the time that
+/// `left` returns.
 fn supervise(
     command: &mut Command,
     left: impl Fn() -> Duration,

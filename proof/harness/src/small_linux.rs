@@ -1,4 +1,4 @@
-//! A small Linux: one of Debian's kernels, some of its modules, busybox, and an init program.
+//! A small Linux, made of a Debian kernel, some of its modules, busybox and an init program.
 
 use std::fs;
 use std::path::{Path, PathBuf};

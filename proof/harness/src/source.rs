@@ -3,8 +3,8 @@
 /// Returns `text` with the content of comments, strings and character literals blanked. Line
 /// numbers are preserved.
 ///
-/// Handles line comments, nested block comments, strings with escapes and raw strings, and
-/// distinguishes characters from lifetimes.
+/// Handles line comments, nested block comments, strings with escapes, and raw strings.
+/// Distinguishes character literals from lifetimes.
 pub fn code_only(text: &str) -> String {
     blanked(text, |_| true)
 }

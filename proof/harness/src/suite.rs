@@ -1,5 +1,5 @@
-//! The cases of a suite: selected by name, run on all CPUs, each with a time limit and a separate
-//! line in the report.
+//! A suite's cases. They are selected by name and run on all CPUs, each with a time limit and its
+//! own line in the report.
 
 use std::fmt::{self, Display, Formatter};
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use std::{env, thread};
 use anyhow::{Error, Result};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-/// Environment variable by which suites also run their long cases.
+/// Environment variable that makes suites also run their long cases.
 pub const LONG: &str = "DOORBELL_LONG";
 
 /// Returns `true` if cases are requested that take hours or need an idle machine.
@@ -26,8 +26,8 @@ pub struct Case {
 }
 
 impl Case {
-    /// Creates a case that fails if `run` fails or takes longer than `limit`. The case is skipped
-    /// if the error of `run` is caused by an [`Absent`].
+    /// Creates a case that fails if `run` fails or exceeds `limit`. If `run`'s error is caused by
+    /// an [`Absent`], the case is skipped instead.
     pub fn new(
         name: impl Into<String>,
         limit: Duration,
@@ -40,8 +40,8 @@ impl Case {
 /// Runs the cases that the command line selects (`NAME`, `--exact`, `--skip`, `--list`,
 /// `--test-threads`), and prints a line for each.
 ///
-/// Cases must print only to standard error, because other lines on standard output cannot be told
-/// from those of the report.
+/// Cases must only print to standard error. On standard output, their lines could not be told from
+/// those of the report.
 pub fn main(cases: Vec<Case>) -> ExitCode {
     conclude(&Arguments::from_args(), cases)
 }
@@ -62,11 +62,12 @@ fn conclude(arguments: &Arguments, cases: Vec<Case>) -> ExitCode {
     libtest_mimic::run(arguments, trials).exit_code()
 }
 
-/// Runs `work` on a thread. If it exceeds `limit`, the thread keeps running until the process ends.
+/// Runs `work` on a thread. If it exceeds `limit`, the thread keeps running until the process
+/// exits.
 fn within(limit: Duration, work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
     let (sender, receiver) = mpsc::channel();
     let thread = thread::spawn(move || {
-        // Sending fails if the receiver has given up.
+        // Sending only fails if the receiver has given up.
         let _ = sender.send(work());
     });
     match receiver.recv_timeout(limit) {
@@ -93,7 +94,7 @@ fn completion(outcome: Result<()>) -> Result<Completion, Failed> {
     }
 }
 
-/// A component that this machine lacks and that a case needs.
+/// A component that a case needs and this machine lacks.
 #[derive(Clone, Debug)]
 pub struct Absent(String);
 
@@ -127,7 +128,7 @@ impl<T> OrAbsent<T> for Result<T> {
     }
 }
 
-/// A value that several cases share, and that the first of them creates.
+/// A value shared by several cases. The first one to need it creates it.
 #[derive(Debug)]
 pub struct Shared<T>(OnceLock<Result<T, Failure>>);
 

@@ -1,4 +1,4 @@
-//! Requirements on the machine other than Rust, and their installation.
+//! What the machine must have besides Rust, and how to install it.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ pub fn host_triple(root: &Path) -> Result<String> {
     host.map(str::to_owned).context("rustc does not report its host")
 }
 
-/// Ensures that a C++ compiler for libFuzzer is present. Installs one if this user may.
+/// Makes sure that a C++ compiler for libFuzzer is present. Installs one if this user may do so.
 pub fn need_cxx(root: &Path) -> Result<()> {
     if process::exists("c++") {
         return Ok(());
@@ -21,7 +21,7 @@ pub fn need_cxx(root: &Path) -> Result<()> {
     install(root, "g++").context("libFuzzer needs a C++ compiler; install the package g++")
 }
 
-/// Ensures that Python's virtual environments work. Installs them if this user may.
+/// Makes sure that Python's virtual environments work. Installs them if this user may do so.
 pub fn need_venv(root: &Path) -> Result<()> {
     let mut python = process::command("python3", root);
     if process::capture(python.args(["-c", "import ensurepip, venv"])).is_ok() {

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Creates a folder. Its path is short enough for that of a socket in it.
+    /// Creates a folder. Its path is short enough to put a socket in it.
     ///
     /// # Errors
     /// The system's folder for temporary files is not writable.
@@ -19,7 +19,7 @@ impl Folder {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::SeqCst);
         let folder = env::temp_dir().join(format!("doorbell-{}-{number}", process::id()));
-        // A killed process with the same ID may have left a folder behind.
+        // If a process with the same ID was killed, its folder may still be here.
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;
@@ -34,7 +34,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        // A folder that cannot be removed is left to the system.
+        // If the folder can't be removed, leave it to the system.
         let _ = fs::remove_dir_all(&self.0);
     }
 }

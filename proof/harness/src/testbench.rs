@@ -1,5 +1,5 @@
-//! Results of a program that reports checks: `images/testbench`, which runs directly on a machine
-//! or as a guest, and KVM's judge.
+//! Collects the results of programs that report checks: `images/testbench` (directly on a machine
+//! or as a guest), and KVM's judge.
 
 use anyhow::{Context, Result, bail, ensure};
 use doorbell_facts::{CheckFact, Fact};
@@ -40,7 +40,7 @@ impl Count {
         }
     }
 
-    /// Checks that the program reached its end, and that every skipped check has one of these
+    /// Checks that the program reached its end, and that each skipped check has one of these
     /// reasons.
     ///
     /// # Errors

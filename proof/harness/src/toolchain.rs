@@ -1,4 +1,4 @@
-//! The Rust toolchain that runs this program: its targets and components.
+//! The Rust toolchain that runs this program, with its targets and components.
 
 use std::path::Path;
 

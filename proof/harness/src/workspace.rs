@@ -116,7 +116,7 @@ impl Package {
         }
     }
 
-    /// Returns a fake package, for tests of code that examines dependencies.
+    /// Returns a fake package, for testing code that examines dependencies.
     pub fn fake(name: &str, dependencies: Vec<Dependency>) -> Self {
         let mut package = Self::from_metadata(&serde_json::json!({ "name": name }));
         package.dependencies = dependencies;
@@ -148,7 +148,7 @@ fn collect_rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in folder.read_dir().with_context(|| format!("cannot list {}", folder.display()))? {
         let path = entry?.path();
         if path.is_dir() {
-            // A package inside a package's folder has its own files.
+            // A package nested inside another one's folder has its own files.
             if !path.ends_with("target") && !path.join("Cargo.toml").exists() {
                 collect_rust_files(&path, files)?;
             }

@@ -1,5 +1,5 @@
-//! The report of Alioth's guest, booted with Alioth's routes and with Doorbell's, and the expected
-//! results.
+//! Parses what Alioth's guest reports when booted with Alioth's routes and with Doorbell's, and
+//! checks it.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,7 +60,7 @@ impl Report {
             self.boots.push(Boot { name: name.into(), ..Boot::default() });
         }
         if let Some(boot) = self.boots.last_mut() {
-            // A malformed line is ignored.
+            // Ignore malformed lines.
             let _ = boot.line(line);
         }
         self.last = line.into();

@@ -1,4 +1,4 @@
-//! Compares the model with QEMU's GIC and ITS: both receive the same accesses, and must give the
+//! Compares the model with QEMU's GIC and ITS. Both receive the same accesses, and must give the
 //! same replies.
 
 use std::path::Path;
@@ -20,8 +20,7 @@ use doorbell_oracles::differential::{
 pub const LONG_CASES: u32 = 100_000;
 /// Maximum number of cases within which a planted fault must be found.
 const CASES_OF_A_HUNT: u32 = 2000;
-/// Time limit of a comparison, which only detects hangs, because a short comparison has a separate
-/// budget.
+/// Time limit for a comparison. It only catches hangs, since a short comparison has its own budget.
 const LIMIT: Duration = Duration::from_mins(10);
 /// Time after which a comparison without a budget counts as hung.
 const LONG_LIMIT: Duration = Duration::from_hours(24);

@@ -1,4 +1,4 @@
-//! QEMUs that cases share. The first case that needs a QEMU unpacks it.
+//! QEMUs shared by several cases. The first case that needs one unpacks it.
 
 use std::time::Duration;
 

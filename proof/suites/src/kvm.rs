@@ -1,5 +1,5 @@
-//! Linux's KVM for arm64 as the judge of the model: Debian's kernels on QEMU, with the judge as
-//! their only process.
+//! Uses Linux's KVM for arm64 to judge the model: Debian's kernels on QEMU, with the judge as their
+//! only process.
 
 use std::fs;
 use std::path::{Path, PathBuf};

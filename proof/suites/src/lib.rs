@@ -1,5 +1,5 @@
-//! The parts of suites that have their own tests, or that several suites share. Each suite is a
-//! test target of this package, and a step of `cargo xtask test`.
+//! The parts of suites that have tests of their own, or that several suites share. Each suite is a
+//! test target in this package, and a step of `cargo xtask test`.
 #![forbid(unsafe_code)]
 
 pub mod acpi;

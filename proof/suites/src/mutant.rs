@@ -1,4 +1,4 @@
-//! Faults in text form: the lines that a fault removes from a file, and those that it adds.
+//! Faults described as text: the lines to remove from a file, and the lines to add.
 
 use std::collections::HashSet;
 

@@ -1,4 +1,4 @@
-//! Names in a devicetree that a browser would interpret as code unless they are escaped.
+//! Devicetree names that a browser would interpret as code if they weren't escaped.
 
 use anyhow::{Result, ensure};
 

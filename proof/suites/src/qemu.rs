@@ -1,4 +1,5 @@
-//! The bare-metal images on QEMU: the drivers are judged by another project's GIC and PCI devices.
+//! Runs the bare-metal images on QEMU, so that the drivers are judged by another project's GIC and
+//! PCI devices.
 
 pub mod bench;
 pub mod cost;

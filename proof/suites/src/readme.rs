@@ -1,4 +1,4 @@
-//! Programs shown in a README.
+//! Extracts the programs shown in a README.
 
 /// Returns the fenced blocks in this language, in order.
 pub fn blocks<'a>(page: &'a str, language: &str) -> impl Iterator<Item = &'a str> {

@@ -1,4 +1,4 @@
-//! Rows of the command's JSON output, and their comparison with another source.
+//! Reads rows from the command's JSON output, and compares them with another source.
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;

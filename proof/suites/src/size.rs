@@ -1,5 +1,5 @@
-//! Code size of kernels that use one kind of MSI controller. Each is built for size, must not
-//! exceed its budget, and must not contain code of drivers that it does not use.
+//! The code size of kernels that use one kind of MSI controller. Each is built for size, has a
+//! budget, and must not contain code from drivers that it doesn't use.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -152,7 +152,7 @@ fn measure(workspace: &Workspace, kernel: Kernel) -> Result<Measured> {
     Ok(Measured { kernel, text, drivers })
 }
 
-/// Returns the drivers that these symbols name.
+/// Returns the drivers that appear in these symbols.
 fn drivers_in(symbols: &[String]) -> Vec<&'static str> {
     // In both of Rust's mangling schemes, each part of a path is prefixed by its length.
     let names = |module: &str| {

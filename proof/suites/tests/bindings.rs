@@ -1,5 +1,6 @@
-//! The devicetree bindings, checked by dtschema like the kernel's. Schemas and examples must pass
-//! without complaints, and every counter-example must cause its stated complaint.
+//! Checks the devicetree bindings with dtschema, which the kernel uses as well. Schemas and
+//! examples must pass without complaints, and every counter-example must cause the complaint that
+//! it states.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! cargo-deny: licenses, sources, and banned or vulnerable dependencies, by the rules in
-//! `deny.toml`.
+//! Runs cargo-deny, which checks licenses, sources, and banned or vulnerable dependencies against
+//! the rules in `deny.toml`.
 
 #![forbid(unsafe_code)]
 

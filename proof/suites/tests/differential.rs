@@ -1,4 +1,4 @@
-//! The model against QEMU's GIC and ITS, on the same random scripts.
+//! Compares the model with QEMU's GIC and ITS on the same random scripts.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! The fuzz targets, built for libFuzzer with the stable compiler: coverage does not need nightly,
-//! and code without `unsafe` does not need a sanitizer.
+//! Runs the fuzz targets, built for libFuzzer with the stable compiler. (Coverage doesn't need
+//! nightly, and code without `unsafe` doesn't need a sanitizer.)
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Linux's KVM for arm64, nested in QEMU, as the judge of the model.
+//! Uses Linux's KVM for arm64, nested in QEMU, to judge the model.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! The command on its embedded machine.
+//! Runs the command on its embedded machine.
 
 #![forbid(unsafe_code)]
 
@@ -65,7 +65,7 @@ fn json(arguments: &[&str]) -> Result<Value> {
     Ok(serde_json::from_str(&process::capture(command.args(arguments))?)?)
 }
 
-/// Enough samples that at least one process was undisturbed most of the time.
+/// Use enough samples that at least one process is undisturbed most of the time.
 const SAMPLES: [&str; 4] = ["--processes", "3", "--rounds", "17"];
 
 /// Checks that setup and moves cost less with direct LPIs than with an ITS, because they do not

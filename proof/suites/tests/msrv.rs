@@ -1,4 +1,5 @@
-//! Checks that each package's archive compiles with the oldest compiler that the package states.
+//! Checks that each package's archive compiles with the oldest compiler that the package claims to
+//! support.
 
 #![forbid(unsafe_code)]
 

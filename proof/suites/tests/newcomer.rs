@@ -1,5 +1,5 @@
-//! A newcomer's steps: crates are created from the packages' READMEs alone, in an empty folder
-//! outside the repository, against the packaged archives, and then run.
+//! Follows a newcomer's steps: creates crates from the packages' READMEs alone, in an empty folder
+//! outside the repository, against the packaged archives, and runs them.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! The drivers on bare metal, on QEMU's machines with PCI devices: the test bench on each machine,
-//! the smallest kernels, and the cost of an interrupt.
+//! Runs the drivers on bare metal, on QEMU's machines with PCI devices: the test bench on each
+//! machine, the smallest kernels, and the cost of an interrupt.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! The text of kernels with one kind of MSI controller, which must be within its budget and must
-//! not contain the code of other drivers.
+//! Checks the code size of kernels with one kind of MSI controller: it must be within budget, and
+//! must not include code from other drivers.
 
 #![forbid(unsafe_code)]
 

@@ -1,11 +1,11 @@
-//! Damage to serialized values, for tests of their readers.
+//! Damages serialized values, to test the code that reads them.
 
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// One damage: its location (an index into all locations, modulo their number) and its kind.
+/// One damage: its kind, and its location (an index into all locations, modulo their number).
 #[derive(Clone, Copy, Debug)]
 pub enum Damage {
     /// A bit of a number flips.

@@ -1,4 +1,4 @@
-//! Checks codecs of table entries with every pair of bits.
+//! Checks the codecs for table entries with every pair of bits.
 
 /// A field of a 64-bit entry.
 #[derive(Debug)]
@@ -13,8 +13,8 @@ pub struct EntryField<T> {
     pub write: fn(T, u64) -> T,
 }
 
-/// Checks that every bit is read by its own field only, and that a field's value is written to its
-/// own bits only.
+/// Checks that each bit is read only by its own field, and that a field's value is written only to
+/// its own bits.
 ///
 /// # Panics
 /// A field reads or writes other bits.

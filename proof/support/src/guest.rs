@@ -1,4 +1,4 @@
-//! Guest memory and counted kicks, for the tests of device models.
+//! Guest memory and counted kicks, for testing device models.
 mod kicks;
 mod memory;
 

@@ -1,6 +1,6 @@
-//! A heap that counts, and that fails on request: the allocator of each test program that uses this
-//! crate fails when a thread asks for it. Code whose allocations cannot fail gracefully then aborts
-//! the program. As with other heaps, the block that was freed last can be allocated again.
+//! A heap that counts allocations and fails on request. It is the allocator of every test program
+//! that uses this crate. Code whose allocations cannot fail gracefully then aborts the program. As
+//! with other heaps, the block freed last can be allocated again.
 //!
 //! `unsafe`: the allocator passes each call to the system's allocator with the same arguments, or
 //! returns null, which [`GlobalAlloc`] permits.
@@ -75,7 +75,8 @@ unsafe impl GlobalAlloc for Heap {
     }
 }
 
-/// Runs `f`. In it, this thread's first `allocations` allocations succeed, and all later ones fail.
+/// Runs `f` such that this thread's first `allocations` allocations succeed, and all later ones
+/// fail.
 pub fn with_allocations<R>(allocations: u32, f: impl FnOnce() -> R) -> R {
     struct Restore;
     impl Drop for Restore {
@@ -139,8 +140,7 @@ pub struct HeapUse {
     pub kept: usize,
 }
 
-/// Runs `f`, and counts the bytes that this thread allocates and frees in it. Other threads are not
-/// counted.
+/// Runs `f`, counting the bytes that this thread allocates and frees. Other threads don't count.
 pub fn heap_use<R>(f: impl FnOnce() -> R) -> (R, HeapUse) {
     let (allocated, released) = (ALLOCATED.get(), RELEASED.get());
     let result = f();
@@ -155,8 +155,8 @@ pub fn outside<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// A guard during whose lifetime this thread's allocations always succeed and are not counted
-/// against the limit, such as those of a fake.
+/// A guard: while it exists, this thread's allocations always succeed and don't count against the
+/// limit. Use it for a fake's allocations, for example.
 #[derive(Debug)]
 pub struct Outside(());
 

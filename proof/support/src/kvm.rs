@@ -1,4 +1,4 @@
-//! Trials on real KVM. Without KVM, each trial is skipped with the reason.
+//! Runs trials on real KVM. Without KVM, each trial is skipped, with the reason.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod local_apic;

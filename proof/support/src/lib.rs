@@ -1,4 +1,4 @@
-//! Tools that the tests of several packages share.
+//! Tools shared by the tests of several packages.
 //!
 //! Every test program that uses this crate runs on its [allocator](with_allocations). Each module
 //! with dependencies has a separate feature, because `vm-memory` and `serde_json` add integer

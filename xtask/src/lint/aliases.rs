@@ -1,5 +1,5 @@
-//! Names of Linux and KVM for our public types, which the documentation's search must find: the
-//! glossary's second column, as `#[doc(alias)]`.
+//! Checks that our public types have the Linux and KVM names from the glossary's second column as
+//! `#[doc(alias)]`, so that searching the documentation finds them.
 
 use std::fs;
 

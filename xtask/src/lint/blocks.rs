@@ -1,4 +1,5 @@
-//! Parts of a package that must not depend on each other: words that their files must not contain.
+//! Checks that certain parts of a package don't depend on each other: their files must not contain
+//! certain words.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Files or modules of a package that use each other, directly or through others, so that neither
-//! can be read first.
+//! Finds files or modules in a package that use each other, directly or through others, so that
+//! neither can be read first.
 
 use anyhow::Result;
 

@@ -1,5 +1,5 @@
-//! Lint of calling contexts in documentation, which must have one of the four forms that
-//! `msi-types` defines.
+//! Checks the calling contexts in documentation. They must have one of the four forms defined in
+//! `msi-types`.
 
 use std::fs;
 

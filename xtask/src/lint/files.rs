@@ -1,4 +1,4 @@
-//! The files of this repository that are written by people, without test data and artifacts.
+//! Lists the files in this repository that people write, without test data and artifacts.
 
 use std::path::{Path, PathBuf};
 

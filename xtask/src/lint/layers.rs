@@ -1,4 +1,4 @@
-//! Permitted dependencies between packages: the layout table of the design in the form of data.
+//! The permitted dependencies between packages, i.e. the design's layout table as data.
 
 use doorbell_harness::workspace::{Package, Workspace};
 
@@ -122,7 +122,7 @@ fn strays(package: &Package) -> Vec<String> {
             "{name}: not in the layout table; add it to `ARROWS` with its dependencies"
         )];
     };
-    // A package's tests may depend on the package itself, to enable a feature.
+    // A package's tests may depend on the package itself in order to enable a feature.
     let local = package
         .dependencies
         .iter()

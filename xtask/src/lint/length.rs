@@ -1,4 +1,4 @@
-//! Files that are too long to have a single concern.
+//! Finds files that are too long to have a single concern.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,6 @@
-//! Lines of code of each package, recorded in `docs/architecture.md`. A change that adds lines to a
-//! package must record the new number, and its commit should say which lines could not be removed.
+//! Counts the lines of code in each package. The numbers are recorded in `docs/architecture.md`: a
+//! change that adds lines to a package must record the new number, and its commit should say which
+//! lines could not be removed.
 
 use std::fs;
 use std::path::Path;

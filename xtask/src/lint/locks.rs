@@ -1,5 +1,5 @@
-//! Checks that each lock file matches its manifests. A dependency added in one workspace must be
-//! locked in the others as well.
+//! Checks that each lock file matches its manifests. If a dependency is added in one workspace, it
+//! must be locked in the others as well.
 
 use std::path::Path;
 

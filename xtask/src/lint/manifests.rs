@@ -1,4 +1,4 @@
-//! Required fields of every manifest, for publishing and for machine-readable licenses.
+//! Checks each manifest for the fields that publishing and machine-readable licenses require.
 
 use doorbell_harness::workspace::{Package, Workspace};
 

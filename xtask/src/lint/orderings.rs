@@ -1,5 +1,5 @@
-//! Lock-free cores must use sequentially consistent accesses, because the model checks explore
-//! interleavings, but no reordering. A weaker access would not be checked.
+//! Checks that lock-free cores use sequentially consistent accesses. The model checks explore
+//! interleavings but not reordering, so they wouldn't cover a weaker access.
 
 use std::fs;
 

@@ -1,4 +1,5 @@
-//! Rust files that belong to no target. Cargo ignores them silently, so they become stale.
+//! Finds Rust files that don't belong to any target. Cargo silently ignores them, so they become
+//! stale.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! The tests that the threat model names: each must exist in the package that is named with it.
+//! Checks that the tests mentioned in the threat model exist in the packages stated there.
 
 use std::fs;
 

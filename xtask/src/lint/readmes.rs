@@ -1,5 +1,5 @@
-//! The README of a published package: its required contents, links that also work on docs.rs, and
-//! code that must equal a tested file.
+//! Checks the README of each published package: it has the required contents, its links also work
+//! on docs.rs, and its code equals a tested file.
 
 use std::fs;
 use std::path::{Path, PathBuf};

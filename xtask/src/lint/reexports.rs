@@ -1,5 +1,5 @@
-//! Libraries must re-export the libraries of this project whose types appear in their signatures,
-//! so that users depend on one package in one version.
+//! Checks that libraries re-export the project's libraries whose types appear in their signatures.
+//! Users then depend on one package in one version.
 
 use super::layers;
 use anyhow::{Context as _, Result};

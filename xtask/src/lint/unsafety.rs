@@ -1,4 +1,4 @@
-//! Restricts `unsafe` to the few files that were audited for it.
+//! Restricts `unsafe` to the few files that have been audited for it.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,5 @@
-//! The stops of the walks in the architecture document: each must name a file and a function in it.
+//! Checks the stops of the walks in the architecture document. Each must refer to an existing file
+//! and function.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! Lines that are wider than the limit.
+//! Finds lines wider than the limit.
 
 use std::fs;
 use std::path::Path;

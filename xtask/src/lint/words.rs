@@ -1,4 +1,4 @@
-//! Words that the glossary replaces, in names, comments and documents.
+//! Finds words that the glossary replaces, in names, comments and documents.
 
 use std::fs;
 use std::path::Path;

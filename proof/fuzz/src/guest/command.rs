@@ -1,4 +1,4 @@
-//! ITS commands (IHI 0069 §5.3) built from small numbers, so that they often refer to each other's
+//! ITS commands (IHI 0069 §5.3) built from small numbers, so that they often refer to the same
 //! mappings.
 
 use libfuzzer_sys::arbitrary::{self, Arbitrary};

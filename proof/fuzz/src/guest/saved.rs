@@ -20,7 +20,7 @@ pub enum Damage {
 }
 
 impl Damage {
-    /// Returns the state that its damaged bytes describe, if they are valid.
+    /// Returns the state described by its damaged bytes, if they are valid.
     pub fn to(self, state: &SavedState) -> Option<SavedState> {
         let mut bytes = postcard::to_allocvec(state).expect("the state fits into memory");
         self.inflict(&mut bytes);
@@ -47,7 +47,7 @@ impl Damage {
 }
 
 impl Guest {
-    /// Saves the machine and restores it from the bytes, after which it must be unchanged.
+    /// Saves the machine and restores it from the bytes. The machine must be unchanged afterwards.
     pub fn migrate(&mut self) {
         let saved = self.save();
         let bytes = postcard::to_allocvec(&saved).expect("the state fits into memory");
@@ -56,8 +56,8 @@ impl Guest {
         assert_eq!(self.save(), saved);
     }
 
-    /// Restores the machine from damaged bytes. Either the machine is unchanged, or it can be saved
-    /// and restored again, and its guest can continue.
+    /// Restores the machine from damaged bytes. Either it must be unchanged, or it must be possible
+    /// to save and restore it again, and its guest must be able to continue.
     pub fn restore_damaged(&mut self, damages: &[Damage]) {
         let before = self.save();
         let mut bytes = postcard::to_allocvec(&before).expect("the state fits into memory");

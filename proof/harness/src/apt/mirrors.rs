@@ -1,4 +1,4 @@
-//! The mirrors in the machine's own apt configuration, in both of apt's formats.
+//! Reads the mirrors from the machine's own apt configuration. Both of apt's formats are supported.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! QEMU's human monitor, used by a program.
+//! Drives QEMU's human monitor from a program.
 
 use std::fs;
 use std::io::{self, Read, Write};

@@ -1,5 +1,5 @@
-//! The other machine of ivshmem: serves doorbells to QEMU (`docs/specs/ivshmem-spec`), and answers
-//! each doorbell by ringing the same vector.
+//! The other machine on ivshmem: serves doorbells to QEMU (`docs/specs/ivshmem-spec`), and answers
+//! each by ringing the same vector.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -58,7 +58,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // If the thread cannot be stopped, it merely keeps running.
+        // If the thread can't be stopped, it just keeps running.
         let stopped = write(&self.stop, &1_u64.to_ne_bytes()).is_ok();
         if let Some(thread) = self.thread.take().filter(|_| stopped) {
             let _ = thread.join();

@@ -1,4 +1,4 @@
-//! `iasl`'s output for a table: one field per line, `[offset length] name : value`.
+//! Parses `iasl`'s output for a table. It has one field per line: `[offset length] name : value`.
 
 use std::collections::BTreeMap;
 

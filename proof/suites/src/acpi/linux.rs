@@ -1,4 +1,4 @@
-//! The devices that Linux finds, from its console and QEMU's trace.
+//! Extracts the devices that Linux finds from its console and QEMU's trace.
 
 use std::collections::BTreeSet;
 

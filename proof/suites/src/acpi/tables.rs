@@ -1,4 +1,4 @@
-//! QEMU's ACPI tables, read over its test protocol from fw_cfg, as firmware would
+//! Reads QEMU's ACPI tables from fw_cfg over the test protocol, as firmware would
 //! (`docs/specs/fw_cfg.rst`). No guest runs.
 
 use std::fs;
@@ -35,7 +35,7 @@ pub fn extract(tools: &Tools, virt: &Virt, folder: &Path) -> Result<()> {
     while let Some(mut table) = first_table(rest)? {
         rest = &rest[table.len()..];
         let name = String::from_utf8(table[..4].to_vec())?;
-        // Firmware computes the checksums when it copies the tables into memory.
+        // Firmware would compute the checksums when copying the tables into memory, so do the same.
         let sum = table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
         table[9] = table[9].wrapping_sub(sum);
         fs::write(folder.join(name), table)?;
@@ -120,7 +120,7 @@ impl Qemu {
             if let Some(answer) = line.strip_prefix("OK") {
                 return Ok(answer.trim().to_owned());
             }
-            // Interrupts are reported between answers.
+            // Interrupts are reported between answers. Skip them.
             ensure!(!line.starts_with("FAIL"), "QEMU refuses {order}: {line}");
         }
     }

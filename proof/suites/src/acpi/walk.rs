@@ -1,4 +1,5 @@
-//! Routes computed from `iasl`'s fields, one ID at a time, and routes as the command shows them.
+//! Computes routes from `iasl`'s fields, one ID at a time, and reads routes as shown by the
+//! command.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! A devicetree's MSI controllers, read from the devicetree compiler's output. This is an
-//! independent interpretation, which shares no code with the command's parser.
+//! Reads a devicetree's MSI controllers from the devicetree compiler's output. This interpretation
+//! is independent: it shares no code with the command's parser.
 
 use std::collections::HashMap;
 use std::path::Path;

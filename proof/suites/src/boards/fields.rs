@@ -1,5 +1,6 @@
 //! Compares every field that both the command and the devicetree compiler show: CPUs, the GIC,
-//! controllers, routes, streams and capacity. Addresses are translated here independently.
+//! controllers, routes, streams and capacity. Address translation is implemented here a second
+//! time, independently.
 
 use std::collections::BTreeMap;
 

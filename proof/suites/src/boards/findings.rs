@@ -1,7 +1,7 @@
 //! Compares the findings of `doorbell lint` in Debian's devicetrees with reviewed lists.
 //!
-//! The lists are valid for particular kernels. If the cache has a different kernel, the comparison
-//! is skipped; `cargo xtask findings` then writes new lists, for review before they are committed.
+//! The lists apply to particular kernels. If the cache has a different one, the comparison is
+//! skipped. In that case, `cargo xtask findings` writes new lists; review them before committing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;

@@ -1,9 +1,9 @@
 //! The cost of an interrupt in instructions. QEMU logs every instruction from the exception to its
-//! return, in the test bench and in Linux, while each reads from the same disk.
+//! return, in the test bench and in Linux, while both read from the same disk.
 //!
 //! QEMU counts virtual time in instructions and runs a single CPU, so that neither timers nor the
-//! logging affect the result. The instructions of the devices' own handlers are excluded, because
-//! they are not part of the interrupt core.
+//! logging affect the result. We exclude the instructions in the devices' own handlers, because
+//! they aren't part of the interrupt core.
 
 mod linux;
 mod log;
@@ -36,7 +36,7 @@ const FEWEST: usize = 8;
 pub const LINUX: InstructionSplit =
     InstructionSplit { acknowledge: 130, dispatch: 224, finish: 220, leave: 143 };
 
-/// Linux's own addresses, so that its programs are not logged.
+/// Use Linux's own addresses, so that its programs aren't logged.
 const KERNEL: &str = "0xffff000000000000..0xffffffffffffffff";
 
 /// Checks that an interrupt of the test bench takes fewer instructions from IAR to EOI than one of
@@ -67,7 +67,7 @@ pub fn of_linux(version: Version, linux: &Linux) -> Result<InstructionSplit> {
     measure(qemu, &folder(&WATCHED, version)?)
 }
 
-/// Returns a machine with a single device, the disk, and a single CPU, so that nothing happens
+/// Returns a machine with the disk as its only device and a single CPU, so nothing happens
 /// concurrently.
 fn watched_machine(version: Version) -> Result<Command> {
     let Machine { options, cpu, cpus, .. } = WATCHED;

@@ -1,4 +1,4 @@
-//! The smallest kernels, each of which reports in one line that it took its interrupts.
+//! Runs the smallest kernels. Each reports in one line that it took its interrupts.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! QEMU's `virt` machines and their devices, and the hardware that the test bench must find on
+//! QEMU's `virt` machines with their devices, and the hardware that the test bench must find on
 //! each.
 
 use doorbell_harness::qemu::Version;
@@ -42,8 +42,8 @@ const EDU: &str = "no edu";
 const PAIR: &str = "no second edu";
 
 impl Machine {
-    /// Returns additional arguments of a device. By default, virtio may suppress a message if its
-    /// driver has already handled the cause by polling, and bypasses an SMMU.
+    /// Returns additional arguments of a device. By default, virtio bypasses an SMMU, and may
+    /// suppress a message if its driver has already handled the cause by polling.
     pub fn addition(&self, device: &Device) -> &'static str {
         match (device.arguments.starts_with("virtio-"), self.iommu()) {
             (false, _) => "",

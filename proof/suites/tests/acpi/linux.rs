@@ -1,6 +1,6 @@
-//! Linux as the judge of routes. UEFI firmware makes Linux read ACPI tables. The ports behind the
-//! ports that it finds signal by message, each with a separate requester ID. The DeviceIDs that
-//! Linux maps at the ITS must equal those that the command predicts from the same tables.
+//! Uses Linux to judge routes. UEFI firmware makes Linux read ACPI tables. Each port that it finds
+//! signals by message, with a separate requester ID. The DeviceIDs that Linux maps at the ITS must
+//! equal those that the command predicts from the same tables.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,5 @@
-//! Compares the command with independent readers of ACPI tables. It must read what `iasl` shows,
-//! what QEMU's devicetree of the same machine states, and the routes that Linux uses.
+//! Compares the command with independent readers of ACPI tables: it must agree with what `iasl`
+//! shows, with QEMU's devicetree for the same machine, and with the routes that Linux uses.
 
 #![forbid(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! Alioth, another project's monitor, on Linux's KVM: unchanged, and with Doorbell's routes. Its
-//! guest has two network devices, whose queues have more interrupts than Alioth has routes.
+//! Runs Alioth, another project's VMM, on Linux's KVM, both unchanged and with Doorbell's routes.
+//! Its guest has two network devices whose queues have more interrupts than Alioth has routes.
 
 #![forbid(unsafe_code)]
 

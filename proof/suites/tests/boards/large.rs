@@ -1,4 +1,4 @@
-//! Large descriptions: a devicetree and a table of one megabyte each must be inspected in
+//! Large descriptions: inspecting a devicetree and a table of one megabyte each must only take
 //! milliseconds.
 
 use std::fmt::Write as _;

@@ -1,5 +1,5 @@
-//! The command on real machines' devicetrees. Its totals must be consistent, and it must report a
-//! machine without an MSI controller in use as such.
+//! Runs the command on real machines' devicetrees. Its totals must be consistent, and if a machine
+//! doesn't use an MSI controller, the command must say so.
 
 #![forbid(unsafe_code)]
 

@@ -1,8 +1,8 @@
-//! Checks of lock-free code under a scheduler that explores interleavings (`--cfg shuttle`), and
-//! faults in that code which the checks must find.
+//! Runs lock-free code under a scheduler that explores interleavings (`--cfg shuttle`), and plants
+//! faults in that code that the checks must find.
 //!
-//! A package's checks are the unit tests of its module `interleavings`. Its faults are listed in
-//! `src/interleavings/mutants.txt`; each is applied to a copy of the sources.
+//! A package's checks are the unit tests in its module `interleavings`. Its faults are listed in
+//! `src/interleavings/mutants.txt`, and each is applied to a copy of the sources.
 
 #![forbid(unsafe_code)]
 
@@ -115,7 +115,8 @@ impl Sources {
         let built = artifacts.join("debug");
         fs::create_dir_all(&built)?;
         for part in [".fingerprint", "build", "deps"] {
-            // The copy preserves modification times, by which cargo recognizes valid artifacts.
+            // Preserve modification times in the copy: cargo uses them to recognize valid
+            // artifacts.
             let mut copy = process::command("cp", &self.artifacts.join("debug"));
             process::must(copy.arg("--archive").arg(part).arg(&built))?;
         }

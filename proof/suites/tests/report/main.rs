@@ -1,5 +1,5 @@
-//! The page that the command writes, in a real browser: light and dark, wide and narrow, and with
-//! names that would be code if they were not escaped.
+//! Opens the page that the command writes in a real browser: light and dark, wide and narrow, and
+//! with names that would be code if they weren't escaped.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! A guest's memory, implemented by rust-vmm's `vm-memory`.
+//! A guest's memory, backed by rust-vmm's `vm-memory`.
 
 use std::sync::Arc;
 use vm_memory::bitmap::AtomicBitmap;

@@ -1,5 +1,5 @@
-//! QEMU's log of instructions (`-d exec,nochain,int`, one instruction per block), with traces of
-//! acknowledgements and ends of interrupts at the CPU interface.
+//! Parses QEMU's log of instructions (`-d exec,nochain,int`, with one instruction per block) and
+//! its traces of acknowledgements and EOIs at the CPU interface.
 
 use std::fmt;
 
