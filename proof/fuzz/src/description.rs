@@ -4,7 +4,7 @@ use gic_firmware::lint::{self, KnownRegisters};
 use gic_firmware::{Description, PciHost, Route, Via};
 use msi_types::{DeviceId, RequesterId};
 
-/// Performs every query that a VMM could perform to build a machine.
+/// Performs every query that building a machine needs.
 pub fn check(description: &Description) {
     for controller in &description.controllers {
         _ = controller.doorbell(DeviceId::new(u32::MAX));

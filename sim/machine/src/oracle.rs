@@ -89,7 +89,7 @@ pub(crate) struct VectorRecord {
     ram: Arc<Ram>,
     /// Address of the sequence number in RAM.
     mailbox: u64,
-    /// Number of messages that the device sent.
+    /// Number of messages sent by the device.
     sent: AtomicU64,
     /// The highest sequence number seen by a handler.
     seen: AtomicU64,

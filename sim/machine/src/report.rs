@@ -111,7 +111,7 @@ pub struct DeviceReport {
     pub vectors: Vec<VectorReport>,
     /// Minimum number of vectors that the device needs to be useful.
     pub useful_minimum: u16,
-    /// The reason why the device sends nothing: it was denied vectors, or was never able to send.
+    /// The reason why the device does not send: it was denied vectors, or was never able to send.
     pub refused: Option<String>,
 }
 

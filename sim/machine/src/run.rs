@@ -25,7 +25,7 @@ use std::time::Instant;
 /// Lets the drivers discover and program `machine`, runs the workload on real threads, and judges
 /// the result.
 ///
-/// Messages are sent by one thread per device, so two runs differ even with the same seed;
+/// Each device sends its messages on its own thread, so two runs differ even with the same seed;
 /// [`simulate`](crate::simulate) runs can be replayed. `progress` is called several times per
 /// second, on the caller's thread.
 ///

@@ -160,7 +160,8 @@ impl Lines {
     }
 }
 
-/// Returns the lines that are reported when an object is intercepted, or `None` if it has none.
+/// Returns the lines that an interception of this object reports. Fails if the object has no lines
+/// of that kind.
 fn watched(object: Object, what: &Interception) -> Result<WatchedLines, Mistake> {
     match (object, what) {
         (Object::Cpu(cpu), Interception::Inputs(_)) => Ok(WatchedLines::InputsOf(cpu)),

@@ -170,8 +170,8 @@ fn device_id_bits(description: &Description, its: ControllerIndex) -> u8 {
     u8::try_from(bits.max(LEAST_DEVICE_ID_BITS)).unwrap_or(32)
 }
 
-/// Returns the coherence that the registers claim. They claim it even where firmware denies it: in
-/// that case firmware has to override the registers, and the drivers must cope.
+/// Returns the coherence that the registers claim. They claim it even where firmware denies it,
+/// because in that case firmware has to override the registers.
 fn model_coherence(options: &BuildOptions) -> vgic::its::Coherence {
     match options.snooping {
         Snooping::AsDescribed => vgic::its::Coherence::Coherent,

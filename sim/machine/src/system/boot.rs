@@ -253,8 +253,8 @@ fn function_at(bridge: &HostBridge, requester: RequesterId) -> Option<Arc<Functi
     here.find(|function| function.requester() == requester).cloned()
 }
 
-/// Attaches all devices before any of them allocates vectors. Devices that share a DeviceID also
-/// share a table, so its size must be known first.
+/// Attaches all devices before any of them allocates vectors, because devices that share a DeviceID
+/// also share a table.
 fn set_up_devices(system: &System) -> Result<(), RunError> {
     for device in &system.devices {
         device.attach(system);
