@@ -1,4 +1,5 @@
-//! Prints what a devicetree blob says about its machine's interrupts: `inspect FILE.dtb…`.
+//! Prints the interrupt controllers, MSI routes and findings of devicetree blobs: `inspect
+//! FILE.dtb…`.
 
 use gic_firmware::{Description, RouteSpan, devicetree};
 use std::error::Error;

@@ -1,5 +1,5 @@
-//! Prints the controller that a PCI function signals to, according to a devicetree. The board has a
-//! pre-ITS, so the address of a message encodes the DeviceID.
+//! Looks up the MSI controller for a PCI function in a devicetree. This board has a pre-ITS, so the
+//! message address encodes the DeviceID.
 
 use gic_firmware::{ControllerKind, devicetree};
 use msi_types::{DeviceId, RequesterId};

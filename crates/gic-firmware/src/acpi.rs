@@ -1,8 +1,8 @@
-//! Descriptions from ACPI tables: MADT, IORT and MCFG.
+//! Reader for the ACPI tables that describe interrupts: MADT, IORT and MCFG.
 //!
 //! [`Madt`], [`Iort`] and [`Mcfg`] walk a table in place, without allocation; [`parse`] reads them
-//! into a [`Description`]. Devices of the ACPI namespace are identified by the path that IORT
-//! states. AML is not interpreted, so their other properties, such as registers, remain unknown.
+//! into a [`Description`]. Devices in the ACPI namespace are identified by their path in the IORT.
+//! We don't interpret AML, so their other properties (registers, for example) stay unknown.
 
 mod cpus;
 mod id_map;
@@ -42,13 +42,13 @@ use msi_controllers::ControllerList;
 use places::{origin, sound};
 use requester_nodes::Requesters;
 
-/// Reads a machine's tables into a description.
+/// Converts a machine's tables to a description.
 ///
-/// Always succeeds: any tables result in a description, in time and memory proportional to their
-/// length. Each defect becomes a [`Finding`](crate::Finding), and its fact is left out.
+/// Cannot fail, even for malformed tables. Each defect becomes a [`Finding`](crate::Finding), and
+/// the affected fact is left out. Time and memory are proportional to the length of the tables.
 ///
-/// [`Description::compatible`] contains the MADT's OEM table ID and OEM ID, by which errata are
-/// identified. Nodes are named after their table and their number in it, such as `MADT/ITS@0`.
+/// [`Description::compatible`] holds the MADT's OEM table ID and OEM ID, which identify errata.
+/// Nodes are named after their table and their number in it, e.g. `MADT/ITS@0`.
 ///
 /// ```
 /// use gic_firmware::acpi::{self, TableError, TableSet};
@@ -96,7 +96,7 @@ pub fn parse(tables: &TableSet<'_>) -> Description {
     }
 }
 
-/// Reports wrong checksums, which operating systems only warn about.
+/// Reports wrong checksums. (Operating systems only warn about them.)
 fn check_checksums(tables: &TableSet<'_>, findings: &mut FindingList) {
     let others = [tables.iort.map(Iort::table), tables.mcfg.map(Mcfg::table)];
     for table in [tables.madt.table()].into_iter().chain(others.into_iter().flatten()) {

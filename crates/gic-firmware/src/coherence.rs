@@ -1,4 +1,4 @@
-//! Coherence of controllers with the CPUs' caches, as firmware states it.
+//! Cache coherence of interrupt controllers, according to firmware.
 
 /// Coherence of a controller's own memory accesses with the CPUs' caches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -6,7 +6,7 @@ pub enum Coherence {
     /// The controller's registers decide: a shareability field that reads back as written is
     /// honored.
     ByRegister,
-    /// Not coherent, whatever the registers read back (`dma-noncoherent`, MADT flag
+    /// Not coherent, regardless of what the registers read back as (`dma-noncoherent`, MADT flag
     /// *non-coherent*).
     NonCoherent,
 }

@@ -1,4 +1,4 @@
-//! MSI controllers and the registers that messages are written to.
+//! MSI controllers and their doorbells.
 
 use crate::coherence::Coherence;
 use crate::origin::{Fact, NodeId};
@@ -28,18 +28,19 @@ pub struct Controller {
     /// is the distributor's or its alias. v2m: the frame. Direct LPI: `None`, because it uses the
     /// redistributors' registers.
     pub registers: Option<Fact<Region>>,
-    /// INTIDs that it may use (MBI: always stated; v2m: overrides the frame's `MSI_TYPER`).
+    /// INTIDs that the controller may use (MBI: always stated; v2m: overrides the frame's
+    /// `MSI_TYPER`).
     pub ranges: Vec<Fact<IntIdSpan>>,
     /// Number of cells after the controller's phandle in a reference to it (`#msi-cells`). One cell
     /// is a DeviceID.
     pub msi_cells: Fact<u32>,
     /// Coherence of its table accesses with the CPUs' caches.
     pub coherence: Fact<Coherence>,
-    /// Window in front of the ITS that devices write to instead of `GITS_TRANSLATER` (SynQuacer).
-    /// Each DeviceID has four bytes of it, so the address encodes the DeviceID, and any bus master
-    /// can pose as any other.
+    /// Window in front of the ITS, to which devices write instead of `GITS_TRANSLATER` (SynQuacer).
+    /// Each DeviceID has four bytes in the window, so the address encodes the DeviceID. Note that
+    /// any bus master can pose as any other.
     pub pre_its: Option<Fact<Region>>,
-    /// Secondary GIC whose interrupts it makes pending; `None` = the root.
+    /// Secondary GIC that the controller belongs to; `None` = the root GIC.
     pub secondary_gic: Option<NodeId>,
 }
 
@@ -120,7 +121,7 @@ impl ControllerKind {
         }
     }
 
-    /// Returns `true` if a message to it must carry the sender's DeviceID.
+    /// Returns `true` if messages to this controller must carry the sender's DeviceID.
     pub const fn needs_device_id(&self) -> bool {
         matches!(self, Self::Its)
     }

@@ -1,4 +1,4 @@
-//! A machine's interrupt wiring, independent of the kind of firmware that describes it.
+//! A machine's interrupt wiring, in a form independent of the firmware that describes it.
 
 use crate::controller::{Controller, ControllerIndex};
 use crate::finding::Finding;
@@ -16,10 +16,10 @@ use gic_arch::Affinity;
 /// The interrupt-related parts of a machine.
 ///
 /// Addresses are CPU physical addresses. Disabled nodes are listed as well, with their [`Status`]:
-/// an operating system must skip them, but a linter of firmware needs them. Lists are in the order
-/// of the input.
+/// an operating system must skip them, but a firmware linter needs them. Lists keep the order of
+/// the input.
 ///
-/// A summary of a machine, whichever firmware describes it:
+/// The following summary works for any kind of firmware:
 ///
 /// ```
 /// use gic_firmware::{Description, devicetree};
@@ -37,7 +37,7 @@ use gic_arch::Affinity;
 pub struct Description {
     /// Model name of the machine, if it has one.
     pub model: Option<Fact<String>>,
-    /// Compatible strings by which firmware identifies the machine, most specific first.
+    /// Compatible strings of the machine, most specific first.
     pub compatible: Vec<String>,
     /// OEM ID of the MADT, without trailing blanks. `None` if it is blank, or if the machine is not
     /// described by ACPI tables.
@@ -54,7 +54,7 @@ pub struct Description {
     pub iommus: Vec<Iommu>,
     /// PCI host bridges.
     pub hosts: Vec<PciHost>,
-    /// Devices outside of PCI that name an MSI controller.
+    /// Non-PCI devices that refer to an MSI controller.
     pub devices: Vec<PlatformDevice>,
     /// Users of wired interrupts of [`gic`](Self::gic). Devicetree only: under ACPI, they are
     /// described in AML.
@@ -89,7 +89,7 @@ impl Description {
         self.gic.iter().chain(self.secondary_gics.iter().map(|secondary| &secondary.gic))
     }
 
-    /// Returns the GIC whose interrupts `controller` makes pending.
+    /// Returns the GIC that `controller` belongs to.
     pub fn gic_of(&self, controller: &Controller) -> Option<&Gic> {
         match &controller.secondary_gic {
             None => self.gic.as_ref(),
@@ -103,9 +103,8 @@ impl Description {
         self.controllers.iter().filter(usable)
     }
 
-    /// Returns the names by which drivers recognize deviations of the machine's GIC from the
-    /// architecture: first those of the machine, then those of the GIC, then the quirk that its
-    /// node states.
+    /// Returns the names that drivers match to detect GIC quirks: the machine's names, then the
+    /// GIC's, then the quirk property in the GIC node.
     pub fn quirk_names(&self) -> impl Iterator<Item = &str> {
         let of_gic = self.gic.iter().flat_map(|gic| {
             let property = gic.broken_save_restore.then_some(BROKEN_SAVE_RESTORE);

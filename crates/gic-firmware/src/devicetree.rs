@@ -1,4 +1,4 @@
-//! Reader and writer of flattened devicetrees (Devicetree Specification 0.4, format version 17).
+//! Reads and writes flattened devicetrees (Devicetree Specification 0.4, format version 17).
 
 mod address;
 mod blob;
@@ -38,9 +38,9 @@ use tree::{NodeRef, Tree};
 
 /// Reads a flattened devicetree. Bytes after it are ignored.
 ///
-/// Any input results in a description or an error, in time and memory proportional to its length.
-/// Each defect within the tree becomes a [`Finding`](crate::Finding), and its fact is left out.
-/// Nodes that are not related to interrupts are not checked.
+/// Each defect within the tree becomes a [`Finding`](crate::Finding), and the affected fact is left
+/// out. Nodes unrelated to interrupts aren't checked. Time and memory are proportional to the
+/// length of the input.
 ///
 /// # Errors
 ///

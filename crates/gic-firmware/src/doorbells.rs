@@ -1,4 +1,4 @@
-//! The doorbells of a machine's controllers.
+//! Computes the doorbell addresses of MSI controllers.
 
 use crate::controller::{Controller, ControllerKind, SET_REGISTER};
 use crate::description::Description;
@@ -6,7 +6,7 @@ use crate::region::Region;
 use alloc::vec::Vec;
 use msi_types::DeviceId;
 
-/// Distance between redistributors, in bytes, for a GICv3 that states none.
+/// Distance between GICv3 redistributors in bytes, if firmware states none.
 const DEFAULT_STRIDE: u64 = 0x2_0000;
 
 impl Description {

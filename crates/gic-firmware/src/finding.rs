@@ -1,4 +1,4 @@
-//! Findings: defects of the input that do not prevent reading it.
+//! Findings are defects that don't prevent reading the input.
 
 use crate::origin::Origin;
 use alloc::string::String;
@@ -33,7 +33,7 @@ impl fmt::Display for Finding {
 pub enum Severity {
     /// Worth knowing, but not a mistake.
     Note,
-    /// Works only by luck or because drivers are lenient.
+    /// Works only by luck, or because drivers are lenient.
     Warning,
     /// Part of the machine does not work.
     Error,
@@ -49,7 +49,7 @@ impl fmt::Display for Severity {
     }
 }
 
-/// Defines [`Rule`], with the name, severity, summary and help of each rule in one table.
+/// Defines [`Rule`]. One table holds each rule's name, severity, summary and help.
 macro_rules! rules {
     ($($variant:ident $name:literal $severity:ident $summary:literal $help:literal;)*) => {
         /// Rules, whose names are stable.
@@ -82,7 +82,7 @@ macro_rules! rules {
                 }
             }
 
-            /// Returns a one-line summary of the mistake that the rule finds.
+            /// Returns a one-line summary of the mistake.
             pub const fn summary(self) -> &'static str {
                 match self {
                     $(Self::$variant => $summary,)*

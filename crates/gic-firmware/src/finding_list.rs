@@ -1,11 +1,11 @@
-//! A bounded collection of findings: hostile input cannot make it grow without limit.
+//! Collects findings up to a limit, so that hostile input can't exhaust memory.
 
 use crate::finding::{Finding, Rule};
 use crate::origin::Origin;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// Maximum number of distinct findings, after which one more says that the list is incomplete.
+/// Maximum number of distinct findings. One more is then added, to say that the list is incomplete.
 const MAX_FINDINGS: usize = 256;
 
 #[derive(Default)]

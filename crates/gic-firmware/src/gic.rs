@@ -1,4 +1,4 @@
-//! The root interrupt controller and secondary GICs.
+//! Root and secondary GICs.
 
 use crate::coherence::Coherence;
 use crate::origin::{Fact, NodeId};
@@ -15,7 +15,7 @@ use gic_arch::IntId;
 pub struct Gic {
     /// Node of the GIC.
     pub id: NodeId,
-    /// Compatible strings by which firmware identifies it, most specific first.
+    /// Compatible strings of the GIC, most specific first.
     pub compatible: Vec<String>,
     /// Architecture version.
     pub version: Fact<GicVersion>,
@@ -23,8 +23,8 @@ pub struct Gic {
     pub status: Fact<Status>,
     /// Registers of the distributor.
     pub distributor: Fact<Region>,
-    /// Regions of redistributors (GICv3 and later). Each must be walked until `GICR_TYPER.Last` or
-    /// the region's end.
+    /// Redistributor regions (GICv3 and later). Walk each until `GICR_TYPER.Last` or the region's
+    /// end.
     pub redistributors: Vec<Fact<Region>>,
     /// Distance between redistributors in bytes; `None` = as `GICR_TYPER` implies (128 KiB, or 256
     /// KiB with virtual LPIs).
@@ -38,7 +38,7 @@ pub struct Gic {
     pub broken_save_restore: bool,
 }
 
-/// Property behind [`Gic::broken_save_restore`].
+/// Property that sets [`Gic::broken_save_restore`].
 pub(crate) const BROKEN_SAVE_RESTORE: &str = "mediatek,broken-save-restore-fw";
 
 impl Gic {
@@ -70,12 +70,12 @@ impl Gic {
 pub struct SecondaryGic {
     /// Registers and state of the GIC.
     pub gic: Gic,
-    /// Interrupt that it raises at its parent. `None` if no controller accepts it; a finding then
-    /// states the reason, unless firmware disables the GIC.
+    /// Interrupt that it raises at its parent. `None` if no controller accepts it, in which case a
+    /// finding gives the reason (unless firmware disables the GIC).
     pub parent: Option<Fact<ParentInterrupt>>,
 }
 
-/// The interrupt of another controller through which a secondary GIC signals all of its own.
+/// Parent interrupt through which a secondary GIC signals all of its own interrupts.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct ParentInterrupt {
     /// Controller that receives the interrupt.
@@ -84,7 +84,7 @@ pub struct ParentInterrupt {
     pub intid: Option<IntId>,
 }
 
-/// The GIC architecture version that firmware names.
+/// The GIC architecture version, according to firmware.
 ///
 /// A devicetree does not distinguish GICv4 from GICv3 (`GICD_PIDR2` does): there, [`V3`](Self::V3)
 /// means "3 or later".

@@ -46,7 +46,7 @@ impl IntxPin {
     }
 }
 
-/// An interrupt of the root GIC, as firmware wires it.
+/// An interrupt wired to the root GIC.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct WiredInterrupt {
     /// The interrupt.
@@ -67,7 +67,7 @@ pub struct IntxRouting {
     pub routes: Vec<Fact<IntxRoute>>,
 }
 
-/// One entry of a routing.
+/// One entry in a routing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct IntxRoute {
     /// Address of the function on the routed bus: bus number in bits 23 to 16, device in bits 15 to
@@ -83,8 +83,8 @@ pub struct IntxRoute {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoIntx {
-    /// The description has no routing for the host bridge: firmware provides none, or provides it
-    /// in AML.
+    /// The description has no routing for the host bridge: firmware has none, or has it in AML
+    /// only.
     #[error("the interrupt pins of the host bridge have no routing")]
     NotDescribed,
     /// No route matches the function and pin.

@@ -1,4 +1,4 @@
-//! IOMMUs between requesters and memory, as firmware describes them.
+//! IOMMUs between requesters and memory.
 
 use crate::origin::{Fact, NodeId};
 use crate::region::Region;
@@ -36,7 +36,7 @@ impl IommuIndex {
     }
 }
 
-/// A device's reference to an IOMMU that its accesses pass.
+/// A device's reference to the IOMMU that translates its accesses.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct IommuReference {
     /// Referenced IOMMU.
@@ -52,7 +52,7 @@ impl IommuReference {
     }
 }
 
-/// Translation of requester IDs behind a PCI host or another bus to StreamIDs at IOMMUs.
+/// Map from requester IDs behind a PCI host (or another bus) to IOMMU StreamIDs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct IommuRouting {
     /// Mask applied to a requester ID before it is looked up in [`map`](Self::map); absent = all
@@ -67,8 +67,8 @@ impl IommuRouting {
     /// Returns the IOMMU that `requester` passes, and its StreamID there. Returns `None` if it
     /// passes no IOMMU, if the reference is broken, or if the IOMMU takes no StreamIDs.
     ///
-    /// As for `msi-map`, the first entry that contains the masked ID is used. An entry whose first
-    /// ID has bits that the mask clears ends the search.
+    /// As for `msi-map`, the first entry that contains the masked ID is used. The search ends at an
+    /// entry whose first ID has bits that the mask clears.
     pub fn stream(&self, requester: RequesterId) -> Option<(IommuIndex, u32)> {
         let mask = self.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
         let masked = requester.get() & mask;

@@ -1,18 +1,17 @@
-//! A machine's interrupt controllers, the devices that signal through them, and the DeviceID of
-//! each device at its controller, as firmware describes them.
+//! Finds out from firmware which interrupt controllers a machine has, which devices signal through
+//! them, and with which DeviceID.
 //!
-//! A [`Description`] has the same form whichever firmware it was read from. Every [`Fact`] in it
-//! records its [`Origin`]. Defects that the reader notices are listed in [`Description::findings`];
-//! [`lint::check`] adds those that show only in the machine as a whole. [`Description::route`]
-//! translates a requester ID to a controller and a DeviceID.
+//! A [`Description`] looks the same for ACPI and devicetree. Every [`Fact`] in it records its
+//! [`Origin`]. The reader lists the defects that it notices in [`Description::findings`];
+//! [`lint::check`] adds those that can only be seen in the machine as a whole.
+//! [`Description::route`] translates a requester ID to a controller and a DeviceID.
 //!
 //! | firmware | read | written |
 //! |---|---|---|
 //! | devicetree | [`devicetree::parse`] | `devicetree::write` (feature `write`) |
 //! | ACPI: MADT, IORT, MCFG | [`acpi::parse`] | `acpi::write` (feature `write`) |
 //!
-//! Input is not trusted: reading never panics, and ends with a description or an error, in time and
-//! memory proportional to the input.
+//! Input is not trusted. Reading never panics, and takes time and memory proportional to the input.
 //!
 //! # Example
 //!

@@ -1,4 +1,4 @@
-//! Rules over a whole description, in addition to those that its reader applies.
+//! Lint rules that look at a whole description. The readers apply the others.
 //!
 //! | module | looks at |
 //! |---|---|
@@ -8,7 +8,7 @@
 //! | `known` | facts that only registers tell |
 //! | `contradictions` | two descriptions of one machine |
 //!
-//! Apart from sorting, each takes time and memory proportional to the description.
+//! Apart from sorting, each rule takes time and memory proportional to the description.
 
 mod claims;
 mod contradictions;
@@ -58,8 +58,8 @@ pub fn check(description: &Description, known: &KnownRegisters) -> Vec<Finding> 
 /// Returns the highest DeviceID of enabled requesters at each enabled controller that needs
 /// DeviceIDs.
 ///
-/// Of a host's requester IDs, only those on its buses count. Requesters that `msi-map` leaves to
-/// `msi-parent` do not count.
+/// Only requester IDs on a host's own buses count, and only if `msi-map` covers them (not those
+/// left to `msi-parent`).
 pub fn highest_device_ids(description: &Description) -> BTreeMap<ControllerIndex, DeviceId> {
     let mut highest = BTreeMap::new();
     for claim in claims::claims(description) {

@@ -1,8 +1,8 @@
-//! ID mappings, composed from the requester to the node that receives its messages.
+//! Follows IORT ID mappings from a requester to the node that receives its messages.
 //!
 //! As in Linux, the first mapping that contains an ID is used, with one exception: if the last ID
-//! of a range is also the first ID of a later range, it belongs to the later one. This is necessary
-//! for firmware that states the number of IDs instead of the number minus one.
+//! of a range is also the first ID of a later range, it belongs to the later one. Some firmware
+//! needs this, because it states the number of IDs instead of the number minus one.
 
 use super::iort::{IdMapping, IortContents, IortNode};
 use super::places::origin;
@@ -15,12 +15,12 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::cell::Cell;
 
-/// Maximum number of nodes that a message may pass; the specification allows two.
+/// Maximum number of nodes that a message may pass through; the specification allows two.
 const MAX_DEPTH: usize = 8;
 /// Total number of mappings that may be followed. Real tables need a few hundred steps.
 const STEPS: u32 = 1 << 18;
 
-/// The nodes of an IORT by their offsets.
+/// IORT nodes, keyed by offset.
 pub(super) struct IdMaps {
     nodes: BTreeMap<usize, Node>,
     steps: Cell<u32>,
@@ -38,20 +38,20 @@ enum NodeRole {
     ItsGroup(Option<u32>),
     /// End of the path: the redistributors.
     Redistributors,
-    /// IOMMU, which maps IDs further.
+    /// IOMMU, which maps IDs to the next node.
     Iommu,
-    /// Any other node, which takes no IDs.
+    /// Any other node; it accepts no IDs.
     Other,
 }
 
-/// Consecutive requester IDs with their final IDs.
+/// Consecutive requester IDs and the final IDs that they map to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Span {
     /// First requester ID.
     pub(super) requester: u32,
     /// Number of requester IDs minus one.
     pub(super) more: u32,
-    /// ID of the first requester at the end of the path.
+    /// Final ID of the first requester, at the end of the path.
     pub(super) device: u32,
     /// End of the path.
     pub(super) end: End,
@@ -87,13 +87,13 @@ impl IdMaps {
         Self { nodes: nodes.collect(), steps: Cell::new(STEPS) }
     }
 
-    /// Returns the mappings of the node at `offset` for messages that pass it.
+    /// Returns the mappings that the node at `offset` applies to messages passing through it.
     pub(super) fn of(&self, offset: usize) -> &[IdMapping] {
         self.nodes.get(&offset).map_or(&[], |node| &node.mappings)
     }
 
-    /// Follows the IDs of `mapping` to the end of their path. IDs that an IOMMU does not map are
-    /// left out.
+    /// Follows the IDs in `mapping` to the end of their path, leaving out IDs that an IOMMU doesn't
+    /// map.
     pub(super) fn follow(&self, mapping: IdMapping, findings: &mut FindingList) -> Vec<Span> {
         let more = if mapping.is_single { 0 } else { mapping.id_count };
         let requester = if mapping.is_single { 0 } else { mapping.input };
@@ -121,7 +121,7 @@ struct Walk<'w> {
 }
 
 impl Walk<'_> {
-    /// Enters the node at `target` with the IDs of `span`.
+    /// Continues with `span` at the node at `target`.
     fn enter(&mut self, target: u32, span: Span, depth: usize) {
         let node = usize::try_from(target)
             .ok()
@@ -157,7 +157,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Maps those IDs of `span` that `mapping` contains.
+    /// Maps the part of `span` that `mapping` covers.
     fn step(&mut self, mapping: IdMapping, span: Span, depth: usize) {
         let Some(left) = self.maps.steps.get().checked_sub(1) else {
             let message = "there are too many ID mappings to follow";
@@ -181,8 +181,8 @@ impl Walk<'_> {
     }
 }
 
-/// Returns the mappings of `node` for messages that pass it, truncated so that none wraps or
-/// contains the first ID of a later one.
+/// Returns the mappings that `node` applies to passing messages. They are truncated: none wraps,
+/// and none contains the first ID of a later one.
 fn passing(node: IortNode<'_>, findings: &mut FindingList) -> Vec<IdMapping> {
     let own = node.own_mapping();
     let all = node.mappings().enumerate().filter(|&(index, _)| Some(index) != own);

@@ -1,15 +1,15 @@
-//! IORT: the path of requester IDs through IOMMUs to an ITS (Arm DEN 0049, revisions A to E.f).
+//! The IORT maps requester IDs through IOMMUs to an ITS (Arm DEN 0049, revisions A to E.f).
 
 use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
 
-/// Length in bytes of the fields that every node begins with.
+/// Length in bytes of the header common to all nodes.
 pub(super) const NODE_BYTES: usize = 16;
 /// Length of an ID mapping in bytes.
 pub(super) const MAPPING_BYTES: usize = 20;
 /// Flag of an ID mapping whose input ID is ignored.
 pub(super) const SINGLE_MAPPING: u32 = 1;
 
-/// Type, revision and magic number of this project's draft of a node for direct LPIs
+/// Type, revision and magic number in this project's draft node for direct LPIs
 /// (`docs/specs/iort-redistributor-group.md`).
 pub(super) const DRAFT_TYPE: u8 = 31;
 pub(super) const DRAFT_REVISION: u8 = 0;
@@ -41,8 +41,8 @@ impl<'a> Iort<'a> {
         self.0.fields().u32(36).unwrap_or_default()
     }
 
-    /// Returns the nodes in order. The iterator ends after an error that leaves the position of the
-    /// next node unknown.
+    /// Returns the nodes in order. After an error that hides where the next node starts, the
+    /// iterator ends.
     pub fn nodes(self) -> IortNodeIter<'a> {
         let first = self.0.fields().u32(40).unwrap_or_default();
         let at = usize::try_from(first).unwrap_or(usize::MAX);
@@ -53,7 +53,7 @@ impl<'a> Iort<'a> {
 /// A node of an IORT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IortNode<'a> {
-    /// Offset in bytes from the start of the table, by which other nodes refer to this one.
+    /// Offset in bytes from the start of the table, which is how other nodes refer to this one.
     pub offset: usize,
     /// Revision of the node's layout.
     pub revision: u8,
@@ -76,8 +76,8 @@ impl<'a> IortNode<'a> {
             .filter_map(|(bytes, offset)| IdMapping::read(offset, Fields(bytes)))
     }
 
-    /// Returns the index of the mapping for the node's own messages, in contrast to messages that
-    /// pass the node. Only an SMMUv3 or a PMCG has one.
+    /// Returns the index of the mapping for messages that the node itself sends, as opposed to
+    /// messages that pass through it. Only an SMMUv3 or a PMCG has one.
     pub fn own_mapping(self) -> Option<usize> {
         match self.contents {
             IortContents::SmmuV3(smmu) => usize::try_from(smmu.own_mapping?).ok(),
@@ -130,7 +130,7 @@ fn elements(fields: Fields<'_>, at: u32, count: u32, size: usize) -> Option<&[u8
 pub enum IortContents<'a> {
     /// ITS group (type 0).
     ItsGroup(ItsGroup<'a>),
-    /// Named component (type 1): a device of the ACPI namespace.
+    /// Named component (type 1): a device in the ACPI namespace.
     NamedComponent(NamedComponent<'a>),
     /// PCI root complex (type 2).
     RootComplex(RootComplex),
@@ -142,10 +142,10 @@ pub enum IortContents<'a> {
     Pmcg(Pmcg),
     /// Reserved memory ranges (type 6).
     Rmr,
-    /// Interrupt Wire Bridge of GICv5 (type 7).
+    /// GICv5 Interrupt Wire Bridge (type 7).
     Iwb,
-    /// All redistributors, as doorbells of direct LPIs: a **draft** of this project, of type 31
-    /// with its magic number.
+    /// All redistributors, as direct LPI doorbells: this project's **draft** node, type 31 with a
+    /// magic number.
     DraftRedistributorGroup,
     /// Node of an unknown type.
     Other(u8),
@@ -159,13 +159,13 @@ pub struct ItsGroup<'a> {
 }
 
 impl<'a> ItsGroup<'a> {
-    /// Returns the ITSes by their MADT numbers. Operating systems use the first one.
+    /// Returns the MADT IDs of the ITSes. Operating systems use the first one.
     pub fn ids(self) -> impl Iterator<Item = u32> + use<'a> {
         self.ids.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id))
     }
 }
 
-/// A device of the ACPI namespace.
+/// A device in the ACPI namespace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NamedComponent<'a> {
     /// Full path of the device's object, such as `\_SB.DMA0`.
@@ -215,16 +215,16 @@ impl SmmuV2 {
 pub struct SmmuV3 {
     /// Address of the registers.
     pub base: u64,
-    /// Index of the mapping for its own messages; `None` if it signals by wires.
+    /// Index of the mapping for its own messages; `None` if it uses wired interrupts.
     pub own_mapping: Option<u32>,
 }
 
 /// A performance monitor counter group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pmcg {
-    /// Address of its first page of registers.
+    /// Address of its first register page.
     pub page_0: u64,
-    /// GSIV of its overflow interrupt; 0 = a message, by the first mapping.
+    /// GSIV of its overflow interrupt; 0 = it sends a message, using the first mapping.
     pub overflow_gsiv: u32,
 }
 
@@ -267,7 +267,7 @@ impl<'a> IortContents<'a> {
 }
 
 impl SmmuV3 {
-    /// Reads an SMMUv3 node. Revision 0 has no index of a mapping for its own messages. Up to
+    /// Reads an SMMUv3 node. Revision 0 has no mapping index for the SMMU's own messages. Up to
     /// revision 4, the index is valid unless all interrupts are wired; later revisions have a flag
     /// for it.
     fn read(node: Fields<'_>) -> Option<Self> {
@@ -285,7 +285,7 @@ impl SmmuV3 {
     }
 }
 
-/// An entry of a node's map from input IDs to output IDs.
+/// An entry in a node's map from input IDs to output IDs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IdMapping {
     /// Offset in bytes from the start of the table.
@@ -296,7 +296,7 @@ pub struct IdMapping {
     pub id_count: u32,
     /// First output ID.
     pub output: u32,
-    /// Offset of the node that takes the output IDs.
+    /// Offset of the node that receives the output IDs.
     pub target: u32,
     /// `true` if the input ID is ignored.
     pub is_single: bool,

@@ -1,4 +1,4 @@
-//! The MADT: CPUs, the GIC and its MSI controllers (ACPI 6.5 §5.2.12).
+//! The MADT describes CPUs, the GIC and its MSI controllers (ACPI 6.5 §5.2.12).
 
 use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
 
@@ -6,8 +6,7 @@ use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
 /// flags.
 const FIRST_STRUCTURE: usize = 44;
 
-/// Length of a GICC of ACPI 5.0, which lacks the virtualization fields, the redistributor and the
-/// MPIDR.
+/// Length of an ACPI 5.0 GICC. It lacks the virtualization fields, the redistributor and the MPIDR.
 const GICC_5_0_BYTES: usize = 40;
 
 /// A Multiple APIC Description Table.
@@ -29,8 +28,8 @@ impl<'a> Madt<'a> {
         self.0
     }
 
-    /// Returns the structures in order. The iterator ends after an error that leaves the position
-    /// of the next structure unknown.
+    /// Returns the structures in order. After an error that hides where the next structure starts,
+    /// the iterator ends.
     pub const fn structures(self) -> MadtStructureIter<'a> {
         MadtStructureIter { table: self.0, at: FIRST_STRUCTURE }
     }
@@ -59,16 +58,16 @@ pub enum MadtContents {
     Gicr(Gicr),
     /// GIC ITS (15).
     Its(GicIts),
-    /// Structure of GICv5 (28–30), which is a different architecture.
+    /// GICv5 structure (28–30). GICv5 is a different architecture.
     GicV5(GicV5),
-    /// Structure of any other type, such as those of other architectures.
+    /// Structure of any other type, e.g. one for another architecture.
     Other(u8),
 }
 
 /// A CPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gicc {
-    /// CPU interface number of GICv2.
+    /// GICv2 CPU interface number.
     pub interface: u32,
     /// ACPI processor UID.
     pub uid: u32,
@@ -84,7 +83,7 @@ pub struct Gicc {
 }
 
 impl Gicc {
-    /// Returns `true` if the operating system may use the CPU from boot on.
+    /// Returns `true` if the operating system may use the CPU at boot.
     pub const fn is_enabled(self) -> bool {
         self.flags & 1 != 0
     }
@@ -108,7 +107,7 @@ pub struct Gicd {
     pub id: u32,
     /// Address of the registers.
     pub base: u64,
-    /// Version of the GIC; 0 = must be read from the hardware.
+    /// GIC version; 0 = read it from the hardware.
     pub version: u8,
 }
 
@@ -123,7 +122,7 @@ pub struct MsiFrame {
     pub spis: Option<(u16, u16)>,
 }
 
-/// A region of redistributors.
+/// A redistributor region.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Gicr {
     /// `true` if the redistributors' table accesses bypass the CPUs' caches (ACPI 6.6).
@@ -139,13 +138,13 @@ pub struct Gicr {
 pub struct GicIts {
     /// `true` if the ITS's table accesses bypass the CPUs' caches (ACPI 6.6).
     pub non_coherent: bool,
-    /// Number by which IORT refers to the ITS.
+    /// ID that the IORT uses for the ITS.
     pub id: u32,
     /// Address of the registers.
     pub base: u64,
 }
 
-/// A structure of GICv5 (ACPI 6.7).
+/// A GICv5 structure (ACPI 6.7).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum GicV5 {
     /// Interrupt Routing Service.

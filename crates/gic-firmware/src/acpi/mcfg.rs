@@ -1,4 +1,4 @@
-//! MCFG: addresses of PCI configuration space (PCI Firmware Specification 3.3 §4.1.2).
+//! The MCFG locates PCI configuration space (PCI Firmware Specification 3.3 §4.1.2).
 
 use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
 
@@ -6,7 +6,7 @@ use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
 const FIRST_ALLOCATION: usize = 44;
 const ALLOCATION_BYTES: usize = 16;
 
-/// A table of ECAM windows.
+/// A PCI Memory-mapped Configuration table: a list of ECAM windows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Mcfg<'a>(Table<'a>);
 
@@ -25,7 +25,7 @@ impl<'a> Mcfg<'a> {
         self.0
     }
 
-    /// Returns the windows in order. A last window that is cut off is an error.
+    /// Returns the windows in order. A truncated last window is an error.
     pub fn allocations(self) -> impl Iterator<Item = Result<Allocation, TableError>> {
         let bytes = self.0.bytes().get(FIRST_ALLOCATION..).unwrap_or_default();
         let offsets = (FIRST_ALLOCATION..).step_by(ALLOCATION_BYTES);
@@ -36,7 +36,7 @@ impl<'a> Mcfg<'a> {
     }
 }
 
-/// The configuration space of some buses of a segment.
+/// Configuration space for a range of buses in one segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Allocation {
     /// Offset in bytes from the start of the table.

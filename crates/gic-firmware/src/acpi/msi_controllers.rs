@@ -1,4 +1,4 @@
-//! The GIC and its MSI controllers, from the MADT.
+//! Reads the GIC and its MSI controllers from the MADT.
 
 use super::cpus::giccs;
 use super::iort::{IortContents, IortNode};
@@ -20,7 +20,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use gic_arch::IntId;
 
-// The MADT does not state sizes; these are the architecture's (IHI 0048B §4.1, IHI 0069H
+// The MADT doesn't give sizes, so we use the architectural ones (IHI 0048B §4.1, IHI 0069H
 // §12.8–12.19).
 const DISTRIBUTOR_V2_BYTES: u64 = 0x1000;
 const DISTRIBUTOR_V3_BYTES: u64 = 0x1_0000;
@@ -70,7 +70,7 @@ pub(super) fn gic(madt: &[MadtStructure], findings: &mut FindingList) -> Option<
     })
 }
 
-/// Reports a missing distributor. A machine with GICv5 has none, because GICv5 is a different
+/// Reports a missing distributor. A GICv5 machine legitimately has none: it is a different
 /// architecture.
 fn report_absent(madt: &[MadtStructure], findings: &mut FindingList) {
     let mut structures = madt.iter().filter_map(|structure| match structure.contents {
@@ -92,7 +92,8 @@ fn report_absent(madt: &[MadtStructure], findings: &mut FindingList) {
     findings.add(Rule::MissingProperty, origin(Signature::MADT, 0, "GICD"), message);
 }
 
-/// Returns the version of the GIC. Version 0 leaves it to the hardware; redistributors imply GICv3.
+/// Returns the version of the GIC. Version 0 means "ask the hardware", in which case redistributors
+/// imply GICv3.
 fn version(
     madt: &[MadtStructure],
     offset: usize,
@@ -121,8 +122,8 @@ fn gicrs(madt: &[MadtStructure]) -> impl Iterator<Item = (usize, Gicr)> {
     })
 }
 
-/// Returns the regions of redistributors, each with `true` if it bypasses the caches. The regions
-/// stated by CPUs are used only if no GICR structure exists.
+/// Returns the redistributor regions, each with `true` if it bypasses the caches. Regions from GICC
+/// structures are used only if the table has no GICR structure.
 fn regions(
     madt: &[MadtStructure],
     version: GicVersion,
@@ -156,7 +157,7 @@ fn regions(
     stated.collect()
 }
 
-/// Checks that redistributors which CPUs state in addition to regions lie in one of the regions.
+/// Checks that each redistributor address in a GICC lies in one of the GICR regions.
 fn check_cpus(
     madt: &[MadtStructure],
     regions: &[(Fact<Region>, bool)],
@@ -173,7 +174,7 @@ fn check_cpus(
     }
 }
 
-/// Returns the redistributor that a CPU states.
+/// Returns the redistributor address in a GICC, if any.
 fn redistributor(gicc: Gicc) -> Option<u64> {
     gicc.redistributor.filter(|&base| base != 0)
 }
@@ -189,7 +190,7 @@ const fn redistributor_bytes(version: GicVersion) -> u64 {
     }
 }
 
-/// Returns the stride, which is the size of a redistributor if CPUs state them individually.
+/// Returns the stride. If GICCs list redistributors one by one, it is the size of a redistributor.
 fn stride(
     madt: &[MadtStructure],
     version: GicVersion,
@@ -220,7 +221,7 @@ fn region(
     Some(Fact::new(region?, origin))
 }
 
-/// The MSI controllers of a machine, and the number by which IORT refers to each ITS.
+/// The machine's MSI controllers, and the IORT's ID for each ITS.
 #[derive(Default)]
 pub(super) struct ControllerList {
     pub(super) list: Vec<Controller>,
@@ -253,13 +254,13 @@ impl ControllerList {
         controllers
     }
 
-    /// Returns the ITS with this number.
+    /// Returns the ITS with this ID.
     pub(super) fn of_its(&self, id: u32) -> Option<ControllerIndex> {
         self.its.get(&id).copied()
     }
 
-    /// Returns the frame that serves requesters which IORT does not route. Linux uses frames only
-    /// on a GIC without LPIs, and there uses the first one for all requesters.
+    /// Returns the frame for requesters that the IORT doesn't route. Linux uses frames only on a
+    /// GIC without LPIs, and then the first one serves all requesters.
     pub(super) fn frame_for_all(&self) -> Option<ControllerIndex> {
         self.frame.filter(|_| self.its.is_empty())
     }
@@ -269,8 +270,8 @@ impl ControllerList {
         self.direct_lpi
     }
 
-    /// Adds the redistributors as a controller, disabled if the machine has an ITS: `GICR_SETLPIR`
-    /// is IMPLEMENTATION DEFINED then (IHI 0069 §12.11).
+    /// Adds the redistributors as a controller. If the machine has an ITS, the controller is
+    /// disabled, because `GICR_SETLPIR` is then IMPLEMENTATION DEFINED (IHI 0069 §12.11).
     fn redistributors(&mut self, offset: usize, findings: &mut FindingList) {
         let place = origin(Signature::IORT, offset, "");
         if self.direct_lpi.is_some() {

@@ -1,4 +1,4 @@
-//! Names of positions in tables, for facts and findings.
+//! Names positions in tables, so that facts and findings can refer to them.
 
 use super::table::{Signature, TableError};
 use crate::finding::Rule;
@@ -17,7 +17,7 @@ pub(super) fn sound<T>(result: Result<T, TableError>, findings: &mut FindingList
         .ok()
 }
 
-/// Returns the origin of `item` of the structure at `offset`.
+/// Returns the origin of `item` in the structure at `offset`.
 pub(super) fn origin(table: Signature, offset: usize, item: &'static str) -> Origin {
     let name = if table == Signature::MADT { String::from("MADT") } else { table.to_string() };
     Origin::new(format!("{name}+{offset:#x}").into(), item)

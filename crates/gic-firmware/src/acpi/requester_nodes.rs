@@ -1,4 +1,4 @@
-//! Requesters: PCI segments of MCFG and IORT, named components, SMMUs and PMCGs.
+//! Reads requesters: PCI segments from the MCFG and IORT, named components, SMMUs and PMCGs.
 
 use super::id_map::{End, IdMaps, Span, mapping_origin};
 use super::iort::{IdMapping, IortContents, IortNode};
@@ -25,7 +25,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use msi_types::{DeviceId, RequesterId};
 
-/// Compatible strings for the devices that IORT itself describes, as in devicetrees.
+/// Devicetree compatible strings for devices that the IORT itself describes.
 pub(super) const SMMU_V3: &str = "arm,smmu-v3";
 pub(super) const PMCG: &str = "arm,smmu-v3-pmcg";
 
@@ -34,7 +34,7 @@ const SMMU_V3_BYTES: u64 = 0x2_0000;
 /// Size of the smallest page of a counter group (IHI 0070 §10.4).
 const PMCG_BYTES: u64 = 0x1000;
 
-/// All nodes of the tables that signal by message, or may do so.
+/// All nodes in the tables that send MSIs, or may send them.
 #[derive(Default)]
 pub(super) struct Requesters {
     pub(super) iommus: Vec<Iommu>,
@@ -82,7 +82,7 @@ impl Requesters {
     }
 }
 
-/// Returns the SMMUs among `nodes`, and their indices by node offset.
+/// Returns the SMMUs among `nodes`, and a map from node offset to index.
 fn iommus(nodes: &[IortNode<'_>]) -> (Vec<Iommu>, BTreeMap<usize, IommuIndex>) {
     let (mut list, mut by_offset) = (Vec::new(), BTreeMap::new());
     for node in nodes {
@@ -112,8 +112,8 @@ fn smmu_v3_id(base: u64) -> String {
     format!("IORT/SMMUv3@{base:x}")
 }
 
-/// Returns the memory address size limit of `node`, if it is below 64 bits. Zero is not a limit,
-/// because the first revisions of the node lack the field.
+/// Returns the memory address size limit of `node`, if it is below 64 bits. Zero means "no limit",
+/// because early revisions of the node lack the field.
 fn address_bits(node: IortNode<'_>) -> Option<Fact<u8>> {
     let bits = match node.contents {
         IortContents::NamedComponent(component) => component.address_bits,
@@ -133,7 +133,8 @@ struct Reader<'c, 'f> {
 }
 
 impl Reader<'_, '_> {
-    /// Returns the root complex of each segment; of several, the first, as in Linux.
+    /// Returns the root complex for each segment. If a segment has several, the first one wins, as
+    /// in Linux.
     fn root_complexes<'a>(&mut self, nodes: &[IortNode<'a>]) -> BTreeMap<u32, IortNode<'a>> {
         let mut complexes = BTreeMap::new();
         for node in nodes {
@@ -215,8 +216,8 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// Returns the spans of requester IDs of `node`, composed to the end of their paths. A single
-    /// mapping takes all IDs that the mappings before it leave.
+    /// Returns the requester ID spans of `node`, each followed to the end of its path. A single
+    /// mapping covers all IDs not covered by earlier mappings.
     fn spans(&mut self, node: IortNode<'_>) -> Vec<(IdMapping, Span)> {
         let mappings = self.maps.of(node.offset).iter();
         let (findings, mut spans) = (&mut *self.findings, Vec::new());
@@ -299,7 +300,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// Returns `node` as a device, if it signals by message.
+    /// Returns `node` as a device if it sends MSIs.
     fn device(&mut self, node: IortNode<'_>) -> Option<PlatformDevice> {
         match node.contents {
             IortContents::NamedComponent(component) => self.component(node, component.path),
@@ -315,8 +316,8 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// Reads a device of the namespace. Single mappings make it a device; ranges alone make it a
-    /// bus, whose devices have requester IDs.
+    /// Reads a named component. Single mappings make it a device. If it has ranges only, it is a
+    /// bus whose devices have requester IDs.
     fn component(&mut self, node: IortNode<'_>, path: &str) -> Option<PlatformDevice> {
         let singles: Vec<_> = node.mappings().filter(|mapping| mapping.is_single).collect();
         let parents: Vec<_> = singles.iter().flat_map(|mapping| self.parents(*mapping)).collect();
@@ -340,7 +341,7 @@ impl Reader<'_, '_> {
         })
     }
 
-    /// Reads an SMMU or a counter group, if it has a mapping for its own messages.
+    /// Reads an SMMU or a counter group that has a mapping for its own messages.
     fn own_messages(
         &mut self,
         node: IortNode<'_>,
@@ -390,7 +391,7 @@ impl Reader<'_, '_> {
         let spans = self.maps.follow(mapping, self.findings);
         let parent = |span: Span| {
             let target = self.target(span, &mapping_origin(mapping));
-            // References to controllers without DeviceIDs have no cells.
+            // A reference to a controller without DeviceIDs has no cells.
             let has_id = span.end != End::Redistributors;
             let specifier = has_id.then_some(span.device).into_iter().collect();
             Fact::new(Parent { target, specifier }, mapping_origin(mapping))

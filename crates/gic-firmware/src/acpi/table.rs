@@ -1,4 +1,4 @@
-//! The header that every ACPI table begins with, and access to fields within bounds.
+//! The common ACPI table header, and bounds-checked access to fields.
 
 use core::fmt;
 use core::ops::Range;
@@ -50,7 +50,7 @@ impl fmt::Debug for Signature {
     }
 }
 
-/// An unreadable table, or part of one. The producer of the table or its transport is at fault.
+/// A table that cannot be read, at least in part. Its producer or transport is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[error("{table} byte {offset:#x}: {kind}")]
 pub struct TableError {
@@ -89,7 +89,7 @@ pub enum TableErrorKind {
     /// An array reaches past the structure that contains it.
     #[error("an array of {0} elements reaches past its structure")]
     Array(u32),
-    /// A table without which the machine cannot be described is absent.
+    /// A required table is absent.
     #[error("the table is absent")]
     Absent,
     /// Memory at an address cannot be read.
@@ -106,7 +106,7 @@ impl TableErrorKind {
     }
 }
 
-/// A table with at least a header, and of the length that its header states.
+/// A table whose header is complete and whose length matches it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Table<'a> {
     bytes: &'a [u8],
@@ -186,7 +186,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// Little-endian fields of a structure, by their offsets. Reading outside of it returns `None`.
+/// A structure's little-endian fields, addressed by offset. Reading past the end returns `None`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 

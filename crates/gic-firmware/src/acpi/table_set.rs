@@ -1,14 +1,14 @@
-//! A machine's tables, selected by signature or found through the root pointer.
+//! Collects a machine's tables, by signature or by following the root pointer.
 
 use super::iort::Iort;
 use super::madt::Madt;
 use super::mcfg::Mcfg;
 use super::table::{Fields, HEADER_BYTES, Signature, Table, TableError, TableErrorKind};
 
-/// Length of a root pointer of ACPI 2.0 and later, in bytes.
+/// Length of an ACPI 2.0 (or later) root pointer, in bytes.
 const RSDP_BYTES: usize = 36;
 
-/// The tables of a machine that describe interrupts.
+/// A machine's interrupt-related tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct TableSet<'a> {
     /// CPUs, GIC and MSI controllers.
@@ -20,8 +20,8 @@ pub struct TableSet<'a> {
 }
 
 impl<'a> TableSet<'a> {
-    /// Selects the known tables among `blobs`, each of which must be a table with its header. Of
-    /// several tables of one kind, the first is used.
+    /// Selects the known tables among `blobs`, each of which must be a table with its header. If a
+    /// signature occurs more than once, the first table is used.
     ///
     /// # Errors
     ///

@@ -1,4 +1,4 @@
-//! Writer of descriptions as ACPI tables.
+//! Writes descriptions as ACPI tables.
 
 mod bytes;
 mod error;
@@ -47,13 +47,13 @@ impl WrittenTables {
     }
 }
 
-/// Writes `description` as ACPI tables, for simulated machines, for tests and for conversion.
+/// Writes `description` as ACPI tables, for simulated machines, tests and conversion.
 ///
-/// Read back, the enabled controllers, hosts and devices have the same registers, DeviceIDs and
-/// routes. Disabled ones are omitted, because these tables list usable parts only. IOMMUs are also
-/// omitted: a path through them is written as a direct mapping to its end. Nodes get the names that
-/// [`parse`](super::parse) assigns, numbered in order unless their identifiers already contain such
-/// a number. A description that has these names and no disabled parts reads back equal.
+/// Enabled controllers, hosts and devices read back with the same registers, DeviceIDs and routes.
+/// Disabled ones are omitted, because these tables list usable parts only. IOMMUs are omitted as
+/// well: a path through them becomes a direct mapping to its end. Nodes are named as
+/// [`parse`](super::parse) would name them, and numbered in order unless their identifiers already
+/// have a number. If a description uses these names and has no disabled parts, it reads back equal.
 ///
 /// # Errors
 ///

@@ -1,4 +1,5 @@
-//! Cells, `reg`, and translation of addresses up to the CPU (Devicetree Specification §2.3).
+//! Decodes cells and `reg`, and translates bus addresses to CPU addresses (Devicetree Specification
+//! §2.3).
 
 use super::tree::NodeRef;
 use crate::finding::Rule;
@@ -9,8 +10,8 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// Maximum number of cells of an address or a size: 64 bits, and a prefix of up to two cells such
-/// as PCI's.
+/// Maximum number of cells in an address or a size: 64 bits plus a prefix of up to two cells (PCI
+/// has one).
 const MAX_CELLS: u32 = 4;
 const CELL_BYTES: usize = 4;
 
@@ -20,7 +21,7 @@ pub(super) fn cells(value: &[u8]) -> Option<Vec<u32>> {
     rest.is_empty().then(|| cells.iter().map(|cell| u32::from_be_bytes(*cell)).collect())
 }
 
-/// Numbers of cells of an address and of a size on a bus.
+/// Number of cells per address and per size on a bus.
 #[derive(Clone, Copy)]
 struct Shape {
     address: usize,
@@ -97,8 +98,8 @@ pub(super) fn to_cpu(node: NodeRef<'_, '_>, address: u128) -> Result<u64, String
     u64::try_from(address).map_err(|_| format!("address {address:#x} has more than 64 bits"))
 }
 
-/// Returns the entries of the `ranges` of `bus`, whose addresses must have `cells` cells: (address
-/// on the bus, address above, size). `None` if the property is absent or malformed.
+/// Returns the `ranges` entries of `bus` as (bus address, parent address, size). Bus addresses must
+/// have `cells` cells. `None` if the property is absent or malformed.
 pub(super) fn range_entries<'a>(
     bus: NodeRef<'_, 'a>,
     cells: usize,

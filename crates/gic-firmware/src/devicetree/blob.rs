@@ -1,11 +1,12 @@
-//! Validation of the blob's skeleton (Devicetree Specification §5), which precedes every walk.
+//! Validates the structure of a blob (Devicetree Specification §5). This must happen before any
+//! walk.
 //!
 //! `dtoolkit` also checks blobs, but refuses node and property names longer than the
 //! specification's 31 characters. More than half of Linux's own arm64 devicetrees have such names
-//! (`snps,dis-tx-ipgap-linecheck-quirk`). We therefore use its unchecked walk, and this module
-//! ensures everything that the walk relies on. It also bounds depth, names and paths: children are
-//! found by skipping over the subtrees of siblings, and facts carry paths, so these bounds keep
-//! both time and memory proportional to the blob.
+//! (e.g. `snps,dis-tx-ipgap-linecheck-quirk`). So we use its unchecked walk, and this module checks
+//! everything that the walk relies on. It also limits depth, names and paths. Without these limits,
+//! time and memory wouldn't be proportional to the blob: finding a child means skipping over its
+//! siblings' subtrees, and every fact carries a path.
 
 use super::error::{DtbError, DtbErrorKind};
 use dtoolkit::fdt::Fdt;
@@ -82,7 +83,7 @@ impl Header {
     }
 }
 
-/// A single walk over the structure block, token by token.
+/// Walks the structure block once, token by token.
 struct Skeleton<'a> {
     blob: &'a [u8],
     strings: (usize, usize),

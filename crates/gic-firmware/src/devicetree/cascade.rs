@@ -1,8 +1,8 @@
-//! The root GIC and the secondary GICs of a tree (binding `arm,gic.yaml`).
+//! Tells the root GIC from secondary GICs (binding `arm,gic.yaml`).
 //!
-//! A GIC whose interrupt leads to another GIC is cascaded to it, either directly or through other
-//! controllers. The interrupt of the root leads to no other GIC, or back to the root itself,
-//! because trees often give all nodes one `interrupt-parent`, including the root GIC.
+//! A GIC is cascaded to another one if its interrupt reaches the other, directly or through other
+//! controllers. The root's interrupt reaches no other GIC, or it may point back to the root: many
+//! trees set one `interrupt-parent` for all nodes, including the root GIC.
 
 use super::address::cells;
 use super::gic;
@@ -45,7 +45,7 @@ impl<'t, 'a> GicNodes<'t, 'a> {
         Self { root, secondary: all.into_iter().filter(is_other).collect() }
     }
 
-    /// Returns the secondary GIC that contains `node`, or is `node`.
+    /// Returns the secondary GIC that is `node` or one of its ancestors.
     pub(super) fn secondary_of(&self, node: NodeRef<'t, 'a>) -> Option<NodeRef<'t, 'a>> {
         let gic = node.upwards().find(|above| gic::version(*above).is_some())?;
         self.root.is_none_or(|root| root.index() != gic.index()).then_some(gic)

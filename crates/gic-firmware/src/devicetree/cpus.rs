@@ -1,4 +1,4 @@
-//! CPUs and memory (Devicetree Specification §3.4, §3.8; binding `arm/cpus.yaml`).
+//! Reads CPUs and memory (Devicetree Specification §3.4, §3.8; binding `arm/cpus.yaml`).
 
 use super::address::{bus_regions, regions_if_any};
 use super::tree::{NodeRef, Tree};
@@ -12,7 +12,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use gic_arch::Affinity;
 
-/// Aff3 and Aff2–0, at their positions in `MPIDR_EL1`.
+/// Aff3 and Aff2–0 at their positions in `MPIDR_EL1`.
 const AFFINITY_BITS: u128 = 0xff_00ff_ffff;
 
 pub(super) fn read(tree: &Tree<'_>, findings: &mut FindingList) -> Vec<CpuNode> {
@@ -63,7 +63,7 @@ fn affinity(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Affinit
     None
 }
 
-/// Returns the RAM that the tree describes. Boards may leave it to the boot loader to fill in.
+/// Returns the RAM that the tree describes. Some boards leave it to the boot loader to fill in.
 pub(super) fn memory(tree: &Tree<'_>) -> Vec<Fact<Region>> {
     tree.nodes()
         .filter(|node| node.text("device_type") == Some("memory") && node.status().is_enabled())

@@ -1,4 +1,4 @@
-//! Reasons why a blob cannot be read.
+//! Errors from reading a blob.
 
 /// A blob that is not a valid devicetree. The producer of the blob or its transport is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
@@ -17,7 +17,7 @@ pub enum DtbErrorKind {
     /// The input is shorter than a header.
     #[error("the input is too short for a devicetree header")]
     NoHeader,
-    /// The input is something other than a devicetree.
+    /// The input is not a devicetree.
     #[error("the input does not start with a devicetree's magic number")]
     NoMagic,
     /// The format version is not compatible with 17.

@@ -1,4 +1,4 @@
-//! Source text of nodes, for messages that point at their properties.
+//! Renders nodes as source text, so that messages can point at a property.
 
 use super::address::cells;
 use super::blob;
@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use dtoolkit::Property as _;
 
-/// Maximum number of cells or bytes that are shown of a value.
+/// Maximum number of cells or bytes shown per value.
 const MAX_SHOWN: usize = 24;
 /// Properties that are printed entry by entry, with the number of cells per entry.
 const MAPS: &[(&str, usize)] = &[("msi-map", 4), ("iommu-map", 4), ("mbi-ranges", 2)];

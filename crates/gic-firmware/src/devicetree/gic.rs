@@ -1,4 +1,4 @@
-//! Reader of a GIC node (bindings `arm,gic.yaml`, `arm,gic-v3.yaml`).
+//! Reads GIC nodes (bindings `arm,gic.yaml`, `arm,gic-v3.yaml`).
 
 use super::address::{cells, regions};
 use super::tree::NodeRef;
@@ -10,10 +10,10 @@ use crate::origin::Fact;
 use crate::region::Region;
 use alloc::format;
 
-/// Compatible strings of GICv3 and later.
+/// Compatible strings for GICv3 and later.
 const V3: &[&str] = &["arm,gic-v3"];
 
-/// Compatible strings of the GICv1 and GICv2 family.
+/// Compatible strings for GICv1 and GICv2.
 const V2: &[&str] = &[
     "arm,arm11mp-gic",
     "arm,arm1176jzf-devchip-gic",
@@ -30,7 +30,7 @@ const V2: &[&str] = &[
     "qcom,msm-qgic2",
 ];
 
-/// Size of a frame; a stride must be a multiple of it.
+/// Size of a frame. A stride must be a multiple of this.
 const FRAME_BYTES: u64 = 0x1_0000;
 
 /// Returns the version that a GIC node states; `None` for other nodes.

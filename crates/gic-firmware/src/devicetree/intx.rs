@@ -1,4 +1,4 @@
-//! Routing of PCI pins by a host bridge's `interrupt-map` (Devicetree Specification §2.4.3, IEEE
+//! Reads how a host bridge's `interrupt-map` routes PCI pins (Devicetree Specification §2.4.3, IEEE
 //! 1275 PCI interrupt mapping).
 
 use super::address::cells;
@@ -11,9 +11,9 @@ use crate::requester::PciHost;
 use msi_types::Trigger;
 
 const MASK: &str = "interrupt-map-mask";
-/// Number of cells of a function's address and pin together.
+/// Number of cells in a function's address and pin together.
 const CHILD: usize = 4;
-/// Flags of edge triggers: low to high, high to low (binding `arm,gic-v3.yaml`).
+/// Edge trigger flags: rising, falling (binding `arm,gic-v3.yaml`).
 const EDGES: u32 = 3;
 
 /// Sets the routing of pins to `gic` for `hosts`, which were read from `tree`.
@@ -30,7 +30,7 @@ fn routing(
 ) -> Option<IntxRouting> {
     let words = cells(host.property(MAP)?)?;
     let mask = host.property(MASK).and_then(cells).unwrap_or_default();
-    // Without a mask, all bits are compared, as in Linux.
+    // If there's no mask, compare all bits, as Linux does.
     let mask: [u32; CHILD] = mask.first_chunk().copied().unwrap_or([u32::MAX; CHILD]);
     let is_gic = |node: NodeRef<'_, '_>| gic.is_some_and(|gic| gic.index() == node.index());
     let route = |entry: wired::MapEntry<'_, '_, '_>| {

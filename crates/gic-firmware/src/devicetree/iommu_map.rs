@@ -1,4 +1,4 @@
-//! IOMMUs and the requesters that pass them (bindings `iommu/iommu.txt`, `pci/pci-iommu.txt`).
+//! Reads IOMMUs and the requesters behind them (bindings `iommu/iommu.txt`, `pci/pci-iommu.txt`).
 
 use super::address::{cells, regions_if_any};
 use super::map_entries::{self, MapKind};
@@ -29,7 +29,7 @@ pub(super) struct IommuList {
 impl IommuList {
     pub(super) fn read(tree: &Tree<'_>) -> Self {
         let mut iommus = Self::default();
-        // Some trees mark hosts as IOMMUs by mistake.
+        // Skip hosts: some trees mark them as IOMMUs by mistake.
         for node in tree.nodes().filter(|node| node.has(CELLS) && !node.has(MAP)) {
             iommus.by_node.insert(node.index(), IommuIndex::new(iommus.list.len()));
             iommus.list.push(Iommu {

@@ -1,7 +1,7 @@
-//! Entries of `msi-map` and `iommu-map`.
+//! Splits `msi-map` and `iommu-map` into entries.
 //!
 //! An entry consists of the first ID, a phandle, the cells of the first ID's specifier, and the
-//! number of IDs. The target states how many cells a specifier has, as for every reference
+//! number of IDs. As for every reference, the target's node says how many cells a specifier has
 //! (bindings `pci/pci-msi.txt`, `pci/pci-iommu.txt`). Linux has read maps this way since commit
 //! ccb2fd725d41 ("of: Respect #{iommu,msi}-cells in maps"). Older versions read one cell regardless
 //! of the target; newer ones still accept such a map if they [recognize](is_one_cell_map) it.
@@ -83,7 +83,8 @@ pub(super) fn read(
     Some(entries)
 }
 
-/// Describes a map whose `remaining` cells are too few for an entry that refers to `target`.
+/// Describes a map that ends in the middle of an entry for `target`, `remaining` cells before the
+/// end.
 fn cut_off(target: Option<NodeRef<'_, '_>>, kind: MapKind, count: u32, remaining: usize) -> String {
     let Some(target) = target else { return format!("the last {remaining} cells hold no entry") };
     let expected = u64::from(count) + 3;

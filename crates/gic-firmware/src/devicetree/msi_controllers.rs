@@ -1,4 +1,4 @@
-//! Readers of MSI controllers (bindings `arm,gic-v3.yaml`, `arm,gic.yaml`, `msi-controller.yaml`).
+//! Reads MSI controllers (bindings `arm,gic-v3.yaml`, `arm,gic.yaml`, `msi-controller.yaml`).
 
 use super::address::{bus_address, cells, regions};
 use super::cascade::GicNodes;
@@ -19,7 +19,7 @@ use gic_arch::IntId;
 
 /// Property of a GICv3 node whose redistributors accept messages without an ITS (`docs/bindings`).
 pub(super) const DIRECT_LPI: &str = "direct-lpi";
-/// Property that states the number of cells after a reference to a controller.
+/// Property with the number of cells after a reference to a controller.
 pub(super) const MSI_CELLS: &str = "#msi-cells";
 pub(super) const PRE_ITS: &str = "socionext,synquacer-pre-its";
 /// Size of an alias of the distributor, which is one frame.
@@ -145,7 +145,8 @@ fn read(node: NodeRef<'_, '_>, kind: ControllerKind, findings: &mut FindingList)
     }
 }
 
-/// Returns the status. Drivers ignore a controller without the mark, so it counts as disabled.
+/// Returns the status. A node without the `msi-controller` property counts as disabled, because
+/// drivers ignore it.
 fn status(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Fact<Status> {
     const MARK: &str = "msi-controller";
     let status = node.status();

@@ -1,4 +1,4 @@
-//! Readers of nodes that refer to MSI controllers (bindings `pci/pci-msi.txt`,
+//! Reads the nodes that refer to MSI controllers (bindings `pci/pci-msi.txt`,
 //! `interrupt-controller/msi.txt`).
 
 use super::address::{cells, regions_if_any};
@@ -36,7 +36,7 @@ const MAP: &str = "msi-map";
 const MASK: &str = "msi-map-mask";
 const PARENT: &str = "msi-parent";
 
-/// All nodes of the tree that signal by message, or may do so.
+/// All nodes in the tree that send MSIs, or may send them.
 #[derive(Default)]
 pub(super) struct Requesters {
     pub(super) hosts: Vec<PciHost>,
@@ -265,7 +265,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             }
             parents
                 .push(Fact::new(Parent { target, specifier: specifier.to_vec() }, origin.clone()));
-            // Without a node that states a number of cells, the next reference cannot be found.
+            // We can't find the next reference: no node tells us how many cells this one has.
             if self.tree.by_phandle(phandle).is_none() {
                 break;
             }

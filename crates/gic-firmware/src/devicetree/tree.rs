@@ -1,4 +1,5 @@
-//! The tree as an arena, with the parents, phandles and paths that a flat blob does not provide.
+//! Unfolds the tree into an arena, which adds the parents, phandles and paths that a flat blob
+//! lacks.
 
 use crate::origin::{Fact, NodeId, Origin};
 use crate::status::Status;
@@ -21,17 +22,16 @@ pub(super) struct Tree<'a> {
     budget: Cell<u32>,
 }
 
-/// Initial budget, which bounds the product of the numbers of regions and ranges. Real trees need a
+/// Initial budget. It bounds the number of regions times the number of ranges. Real trees need a
 /// few thousand steps.
 const RANGE_STEPS: u32 = 1 << 22;
 
 struct Node<'a> {
     parent: Option<usize>,
     name: &'a str,
-    /// Properties sorted by name; of equal names, the first one is used.
+    /// Properties sorted by name; the first one wins if a name repeats.
     properties: Vec<FdtProperty<'a>>,
-    /// Numbers of cells of its children's addresses and sizes, inherited if the node does not state
-    /// them.
+    /// Number of cells in its children's addresses and sizes; inherited if the node doesn't set it.
     child_cells: ChildCells,
     /// Topmost node on the path that disables this one.
     disabled_by: Option<usize>,
@@ -71,9 +71,9 @@ impl<'a> Tree<'a> {
         let mut properties: Vec<_> = node.properties().collect();
         properties.sort_by(|one, other| one.name().cmp(other.name()));
         let above = parent.and_then(|parent| self.nodes.get(parent));
-        // As in Linux, the nearest ancestor that states a number decides; the default is one cell.
-        // (The specification does not allow inheritance, and has a default of two address cells; no
-        // real tree relies on either.)
+        // As in Linux, use the nearest ancestor's number, or else one cell. (The specification
+        // forbids inheritance and defaults to two address cells, but no real tree relies on
+        // either.)
         let inherited = above.map_or(ChildCells { address: 1, size: 1 }, |above| above.child_cells);
         let disabled_above = above.and_then(|above| above.disabled_by);
         self.nodes.push(Node {
@@ -127,7 +127,7 @@ pub(super) struct NodeRef<'t, 'a> {
 }
 
 impl<'t, 'a> NodeRef<'t, 'a> {
-    /// Returns its index in the order of the input, which identifies the node.
+    /// Returns the node's index in input order. It identifies the node.
     pub(super) fn index(self) -> usize {
         self.index
     }

@@ -1,4 +1,4 @@
-//! Reader of the windows of a PCI host bridge, from `ranges` (IEEE 1275 PCI binding §2.1.4.1 and
+//! Reads the windows of a PCI host bridge from its `ranges` (IEEE 1275 PCI binding §2.1.4.1 and
 //! §2.2.1.1).
 
 use super::address::{range_entries, to_cpu};

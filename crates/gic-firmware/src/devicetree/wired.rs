@@ -1,8 +1,8 @@
-//! Readers of users of the GIC's wired interrupts (Devicetree Specification §2.4).
+//! Finds the users of the GIC's wired interrupts (Devicetree Specification §2.4).
 //!
 //! An interrupt that passes a nexus is attributed to the nexus: each entry of its `interrupt-map`
-//! that leads to the GIC counts as an interrupt of the nexus. Specifiers are therefore not looked
-//! up in maps, and each property is read only once.
+//! that leads to the GIC counts as an interrupt of the nexus. So we never look up specifiers in
+//! maps, and we read each property only once.
 
 use super::address::cells;
 use super::tree::{NodeRef, Tree};
@@ -108,7 +108,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         node.index() == self.gic.index()
     }
 
-    /// Adds the interrupt that `specifier` names. Defects of a disabled node are not reported.
+    /// Adds the interrupt that `specifier` encodes. Defects of a disabled node are not reported.
     fn add(
         &mut self,
         node: NodeRef<'t, 'a>,
@@ -185,8 +185,7 @@ pub(super) fn parent<'t, 'a>(tree: &'t Tree<'a>, node: NodeRef<'t, 'a>) -> Optio
     None
 }
 
-/// Returns the interrupt that a specifier names (binding `arm,gic-v3.yaml`); the error is a
-/// sentence.
+/// Decodes an interrupt specifier (binding `arm,gic-v3.yaml`); the error is a sentence.
 pub(super) fn interrupt(specifier: &[u32]) -> Result<IntId, String> {
     let &[kind, number, _flags, ..] = specifier else {
         return Err(format!("{} cells are not an interrupt of the GIC", specifier.len()));
@@ -203,7 +202,7 @@ pub(super) fn interrupt(specifier: &[u32]) -> Result<IntId, String> {
 }
 
 /// Returns the type and the number of an interrupt, which are the first cells of its specifier.
-/// Returns `None` for INTIDs that no specifier can name.
+/// Returns `None` for INTIDs that no specifier can encode.
 #[cfg(feature = "write")]
 pub(super) fn specifier(intid: IntId) -> Option<[u32; 2]> {
     (0..).zip(CLASSES).find_map(|(kind, (_, first, count))| {

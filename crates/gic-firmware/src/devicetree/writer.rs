@@ -1,4 +1,4 @@
-//! Writer of descriptions as devicetrees.
+//! Writes descriptions as devicetrees.
 
 mod names;
 mod properties;
@@ -28,9 +28,9 @@ use properties::{
     strings,
 };
 
-/// Writes `description` as a flattened devicetree, for simulated machines and for tests.
+/// Writes `description` as a flattened devicetree, for simulated machines and tests.
 ///
-/// Reading the result returns an equal description, apart from findings, under three conditions:
+/// Apart from findings, the result reads back as an equal description under three conditions:
 ///
 /// - Every identifier is a node path.
 /// - The lists are in the order in which this function writes nodes: CPUs, GICs starting with the
@@ -39,9 +39,9 @@ use properties::{
 /// - No enabled node is below a disabled one.
 ///
 /// The tree omits address limits, and wired interrupts other than those of secondary GICs. Maps to
-/// a controller of Direct LPIs also omit the DeviceIDs, because references to it have no cells.
+/// a Direct LPI controller also omit the DeviceIDs, because references to it have no cells.
 ///
-/// Origins are not written: every fact is written to the node that its identifier names. A GIC's
+/// Origins are not written: every fact is written to the node given by its identifier. A GIC's
 /// version is written as its compatible strings (a devicetree does not distinguish GICv4 from
 /// GICv3).
 ///
@@ -96,8 +96,8 @@ fn tree(description: &Description) -> Result<DeviceTree, WriteError> {
     Ok(writer.tree)
 }
 
-/// Returns the number of cells after a reference to each IOMMU: as many as its longest reference
-/// has, or one if no reference exists.
+/// Returns the number of cells after a reference to each IOMMU: the length of the longest one, or
+/// one if no reference exists.
 fn iommu_cells(description: &Description) -> Vec<usize> {
     let devices = || description.devices.iter();
     let named = devices().flat_map(|device| &device.iommus);
@@ -126,7 +126,7 @@ fn set_streams(node: &mut DeviceTreeNode, routing: &IommuRouting, streams: Vec<u
     }
 }
 
-/// Flags of a GIC interrupt that is level-triggered and active high (`arm,gic.yaml`).
+/// Flags for a level-triggered, active-high GIC interrupt (`arm,gic.yaml`).
 const LEVEL_HIGH: u32 = 4;
 
 /// A description that no devicetree can express. The caller is at fault.
@@ -281,7 +281,7 @@ impl Writer<'_> {
         let id = &controller.id;
         let node = self.node(id)?;
         flag(node, "msi-controller");
-        // An absent property counts as 0, but the binding of Direct LPI requires it.
+        // An absent property means 0, but the Direct LPI binding requires it.
         if controller.msi_cells.value != 0 || controller.kind == ControllerKind::DirectLpi {
             set(node, "#msi-cells", controller.msi_cells.value);
         }

@@ -1,4 +1,4 @@
-//! Encoding of tables and structures.
+//! Encodes tables and structures.
 
 use crate::acpi::table::{HEADER_BYTES, Signature};
 use alloc::string::String;
@@ -35,7 +35,7 @@ fn padded<const N: usize>(text: &str) -> Option<[u8; N]> {
     text.bytes().all(|byte| byte.is_ascii_graphic()).then_some(bytes)
 }
 
-/// Returns a table of a header followed by `body`.
+/// Returns a table: a header, then `body`.
 pub(super) fn table(signature: Signature, revision: u8, oem: Oem, body: &[u8]) -> Option<Vec<u8>> {
     let mut table = Vec::from(signature.get());
     table.extend(u32::try_from(HEADER_BYTES + body.len()).ok()?.to_le_bytes());

@@ -1,4 +1,4 @@
-//! Reasons why a description cannot be written.
+//! Errors from writing a description.
 
 use crate::origin::NodeId;
 
@@ -50,7 +50,7 @@ pub enum WriteErrorKind {
 }
 
 impl WriteErrorKind {
-    /// Returns the error of the part with this name.
+    /// Returns this error for the part with identifier `id`.
     pub(super) fn of(self, id: &NodeId) -> WriteError {
         WriteError { id: id.clone(), kind: self }
     }

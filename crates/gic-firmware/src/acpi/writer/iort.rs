@@ -1,4 +1,4 @@
-//! Encoding of routings as IORT nodes.
+//! Encodes MSI routings as IORT nodes.
 
 use super::bytes::Structure;
 use super::error::{WriteError, WriteErrorKind};
@@ -113,7 +113,7 @@ impl Writer<'_> {
         }
         let id = &device.id;
         if let Some(base) = registers(device, SMMU_V3) {
-            // No interrupt is wired: all are messages, by the first mapping.
+            // No interrupt is wired. All are messages and use the first mapping.
             let contents = Structure::new(52).set(0, base.to_le_bytes());
             return self.checked_node(id, 4, 1, &contents.bytes(), first(&mappings));
         }
@@ -189,7 +189,8 @@ impl Writer<'_> {
         Ok(mappings)
     }
 
-    /// Returns the mapping of all requesters to the first enabled parent, for a node without a map.
+    /// Returns a mapping from all requesters to the first enabled parent. Used for nodes without a
+    /// map.
     fn everything(&self, id: &NodeId, msi: &MsiRouting) -> Result<Vec<Mapping>, WriteError> {
         let enabled = msi.parents.iter().find(|parent| self.is_enabled(parent.target));
         let Some(parent) = enabled else { return Ok(Vec::new()) };
@@ -258,8 +259,8 @@ fn first(mappings: &[Mapping]) -> &[Mapping] {
 }
 
 /// Returns the first input, the number of IDs minus one, and the first output of `entry`. If the
-/// first ID is also the last one of an earlier range, it is left out, because readers would
-/// otherwise assign it to this range.
+/// first ID is also the last ID of an earlier range, we leave it out: readers would otherwise
+/// assign it to this range.
 fn range(entry: MapEntry, earlier: &[Mapping]) -> Option<(u32, u32, u32)> {
     let (input, output) = (entry.rid_base.get(), entry.device_id_base.get());
     let more = entry.length.checked_sub(1)?;
@@ -273,8 +274,8 @@ fn range(entry: MapEntry, earlier: &[Mapping]) -> Option<(u32, u32, u32)> {
     Some((input, more, output))
 }
 
-/// Returns the index of the enabled controller for direct LPIs. The writer of the MADT has already
-/// refused it unless the draft node was requested.
+/// Returns the index of the enabled direct LPI controller. The MADT writer has already refused it
+/// unless the draft node was requested.
 fn direct_lpi(description: &Description) -> Option<usize> {
     let is_enabled =
         |one: &Controller| one.kind == ControllerKind::DirectLpi && one.status.is_enabled();

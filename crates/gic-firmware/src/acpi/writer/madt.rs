@@ -1,4 +1,4 @@
-//! Encoding of CPUs, GIC and controllers as MADT structures.
+//! Encodes CPUs, the GIC and its MSI controllers as MADT structures.
 
 use super::bytes::Structure;
 use super::error::{WriteError, WriteErrorKind};
@@ -12,7 +12,7 @@ use crate::origin::Fact;
 use crate::region::Region;
 use alloc::vec::Vec;
 
-/// Length of a GICC of ACPI 6.5, in bytes.
+/// Length of an ACPI 6.5 GICC in bytes.
 const GICC_BYTES: u8 = 82;
 
 pub(super) fn body(

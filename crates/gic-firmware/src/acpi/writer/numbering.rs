@@ -1,4 +1,5 @@
-//! Numbers of written structures and segments: those in the description, or the lowest free ones.
+//! Numbers the structures and segments to write. Numbers in the description are kept; other items
+//! receive the lowest free ones.
 
 use super::error::{WriteError, WriteErrorKind};
 use crate::controller::{Controller, ControllerKind};

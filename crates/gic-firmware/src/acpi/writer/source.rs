@@ -1,4 +1,4 @@
-//! Writer of an IORT as the source of a data table, for `iasl`.
+//! Writes an IORT as data table source for `iasl`.
 
 use super::error::{WriteError, WriteErrorKind};
 use crate::acpi::iort::{IdMapping, Iort, IortContents, IortNode};

@@ -1,4 +1,4 @@
-//! Assignment of devicetree names, for descriptions from other sources.
+//! Assigns devicetree paths to nodes of descriptions from other sources.
 
 use crate::controller::ControllerKind;
 use crate::description::Description;
@@ -48,7 +48,7 @@ pub fn with_node_paths(description: &Description) -> Description {
         rename_host(host, &mut names);
     }
     for device in &mut description.devices {
-        // An IOMMU that signals by message is a single node.
+        // An IOMMU that sends MSIs is also a device: both share one node.
         match renamed.get(&device.id) {
             Some(id) => device.id = id.clone(),
             None => rename_device(device, &mut names),

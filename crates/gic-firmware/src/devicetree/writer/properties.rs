@@ -1,4 +1,4 @@
-//! Property values for the writer.
+//! Encodes property values for the writer.
 
 use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerKind};
