@@ -1,4 +1,5 @@
-//! Alioth as a user of `irq-routing`. The guest has more interrupts than Alioth supports routes.
+//! Runs Alioth on top of `irq-routing`, with a guest that has more interrupts than Alioth supports
+//! routes.
 //!
 //! `backend SOCKET TAP MAC PAIRS` serves a network device by vhost-user with Alioth's own
 //! implementation. `boot stock|routed KERNEL INITRD COMMAND_LINE SOCKET…` runs a Linux guest with

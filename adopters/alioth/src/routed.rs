@@ -1,5 +1,5 @@
-//! Alioth's KVM with another implementation of routes. Only the MSIs that eventfds send differ from
-//! Alioth.
+//! Alioth's KVM backend with a different implementation of routes. All it changes is how MSIs from
+//! eventfds are routed.
 
 mod irqfd;
 

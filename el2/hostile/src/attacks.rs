@@ -1,4 +1,4 @@
-//! The attacks, by name. Each runs until its time is over.
+//! Looks up attacks by name. Each attack runs until its time is up.
 
 use crate::exceptions;
 use crate::machine::{self, GICD, GICR, ITS};

@@ -1,4 +1,4 @@
-//! A delay like Linux's `__delay`: uses WFIT if the ID register reports it, and then polls the
+//! Delays like Linux's `__delay`: uses WFIT if the ID register reports it, and then polls the
 //! counter.
 
 use crate::machine;

@@ -1,6 +1,6 @@
-//! Handler of the exceptions that the hypervisor injects: it counts each exception and skips the
-//! instruction that caused it. Also contains instructions that the syndrome does not describe, or
-//! that no vCPU may execute.
+//! Handles the exceptions that the hypervisor injects: counts each one and skips the instruction
+//! that caused it. The attacks' odd instructions are also here: those without a valid syndrome, and
+//! those that no vCPU may execute.
 
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};

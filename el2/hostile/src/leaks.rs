@@ -1,5 +1,5 @@
-//! A test that writes every system register in one guest and reads it in another one that shares
-//! the CPU. Values that the first guest wrote must not be visible to the second.
+//! Checks for leaks through system registers: one guest writes every register, and another guest on
+//! the same CPU reads them. The second guest must not see the first one's values.
 
 use crate::exceptions;
 use crate::random::Random;

@@ -1,5 +1,5 @@
 //! The virtual machine from the perspective of a hostile guest: registers by address and width, and
-//! RAM for tables and commands. The guest itself is to blame for their contents.
+//! RAM for tables and commands. We don't care what the guest does to them: it can only hurt itself.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};

@@ -1,5 +1,5 @@
-//! An image with several guests, one of which is selected by the command line. A hypervisor runs
-//! two of them simultaneously, and the first one must behave as if it ran alone.
+//! Guests that misbehave, and a guest that must not notice. They share an image, and the command
+//! line selects one. A hypervisor runs two at a time, and the first must behave as if it ran alone.
 //!
 //! | words | guest |
 //! |---|---|

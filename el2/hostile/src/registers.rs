@@ -1,4 +1,4 @@
-//! Attacks through the register frames alone.
+//! Attacks through the register frames.
 
 use crate::machine::{self, GICD, GICR, ITS, Layout};
 use crate::random::Random;

@@ -1,4 +1,4 @@
-//! A guest that only requires its timer interrupts in time.
+//! A guest that only waits for its timer interrupts, which must be on time.
 
 use crate::machine;
 use core::arch::asm;

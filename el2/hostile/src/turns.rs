@@ -1,4 +1,4 @@
-//! The duration of an attack, and its turns.
+//! Bounds an attack's duration, and counts its turns.
 
 use image_rt::cpu;
 

@@ -1,4 +1,4 @@
-//! Bring-up of the machine, and creation of its guests from what the loader left in memory.
+//! Brings up the machine and creates its guests from the files that the loader left in memory.
 
 use crate::devicetree::{self, Files, Machine};
 use crate::guest::{self, Guest, GuestConfig};

@@ -1,6 +1,6 @@
-//! Registers of a vCPU. General-purpose registers are stored at each exit. Registers that EL2 does
-//! not use stay in the CPU while the vCPU is loaded: those of EL1, and the vector registers, which
-//! code for the target `aarch64-unknown-none-softfloat` does not use.
+//! A vCPU's registers. We store general-purpose registers at each exit. Registers that EL2 doesn't
+//! use stay in the CPU while the vCPU is loaded: the EL1 registers, and the vector registers (code
+//! built for `aarch64-unknown-none-softfloat` doesn't touch those).
 
 use crate::hypervisor_timer::NEVER;
 use crate::power::Start;

@@ -1,4 +1,4 @@
-//! The MSI controller of a guest.
+//! A guest's MSI controller.
 
 use crate::gic::Gic;
 use alloc::sync::Arc;

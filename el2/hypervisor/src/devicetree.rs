@@ -1,4 +1,4 @@
-//! Devicetrees: parses the locations of the guest's files, and writes the devicetree for the guest.
+//! Finds the guest's files in the loader's devicetree, and writes the guest's own devicetree.
 
 use crate::controller::{FIRST_SPI, SPIS};
 use crate::layout::{UART, UART_SPI, VIRTUAL_TIMER};

@@ -1,6 +1,6 @@
-//! Confinement of DMA by the SMMU between PCI and memory. The stream of a function has the address
-//! space of its guest, which contains the guest's RAM and the page of the machine's
-//! `GITS_TRANSLATER`, both identity-mapped. Accesses of all other streams are aborted.
+//! Confines DMA with the SMMU between PCI and memory. A function's stream uses its guest's address
+//! space: the guest's RAM and the page with the machine's `GITS_TRANSLATER`, both identity-mapped.
+//! The SMMU aborts accesses from all other streams.
 
 use crate::irqchip;
 use crate::tables::{Memory, Stage, TranslationTables, VTCR, space};

@@ -1,9 +1,8 @@
-//! Records of exits and of the interrupts that guests acknowledge: counted by reason (`stats`), and
-//! printed when they happen (`trace`). Without these options, an exit only costs the test of a
-//! flag.
+//! Records exits and acknowledged interrupts. `stats` counts them by reason, and `trace` prints
+//! them as they happen. Without these options, the only cost is testing a flag at each exit.
 //!
-//! An exit lasts from the vector to the next entry, or until the vCPU waits or leaves its CPU. This
-//! is the maximum time for which the guest's other interrupts, and other guests, have to wait.
+//! An exit lasts from the vector to the next entry, or until the vCPU waits or leaves its CPU. The
+//! longest exit bounds how long the guest's other interrupts (and other guests) have to wait.
 
 use alloc::collections::BTreeMap;
 use alloc::format;

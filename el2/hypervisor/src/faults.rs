@@ -1,5 +1,5 @@
-//! Prints the faults that the model recorded for a guest's use of its GIC. Only the first fault of
-//! each kind is printed to the console.
+//! Prints the faults that the model records when a guest misuses its GIC. Only the first fault of
+//! each kind appears on the console.
 
 use alloc::string::ToString;
 use alloc::vec::Vec;

@@ -1,4 +1,5 @@
-//! A guest's GIC. A move replaces it; devices and traps access the current one through this module.
+//! A guest's GIC. A move replaces it, so devices and traps must always access it through this
+//! module.
 
 use crate::layout::Uart;
 use crate::linked;

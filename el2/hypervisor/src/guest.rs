@@ -1,4 +1,4 @@
-//! A guest's machine: its memory, its GIC, and its unloaded vCPUs.
+//! A guest's machine: its memory, its GIC, and those vCPUs that aren't loaded.
 
 use crate::context::Registers;
 use crate::controller::Controller;

@@ -1,4 +1,4 @@
-//! Injection of exceptions into the guest's EL1 (DDI 0487, D1.3.5).
+//! Injects exceptions into the guest's EL1 (DDI 0487, D1.3.5).
 
 use crate::context::{Context, EL1H_MASKED};
 use core::arch::asm;

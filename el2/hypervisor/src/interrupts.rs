@@ -1,7 +1,7 @@
-//! Handling of the machine's interrupts, and their hand-over to guests.
+//! Handles the machine's interrupts, and hands them over to guests.
 //!
-//! Interrupts are masked at EL2. They are acknowledged after the exits that they cause, and while a
-//! vCPU waits; their priority is dropped immediately. Interrupts that are linked to a guest's
+//! Interrupts are masked at EL2. We acknowledge them after the exits that they cause, and while a
+//! vCPU waits, and drop their priority immediately. Interrupts that are linked to a guest's
 //! interrupt stay active until the guest deactivates its own; all others are deactivated here. The
 //! interrupt of a virtual timer moves with its vCPU from CPU to CPU.
 

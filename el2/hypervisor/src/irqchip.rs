@@ -1,4 +1,4 @@
-//! The machine's interrupt controllers, and the interface of the calling CPU.
+//! The machine's interrupt controllers, and the calling CPU's interface to them.
 
 use alloc::sync::Arc;
 use gic_arch::SgiId;

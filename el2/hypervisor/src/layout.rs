@@ -1,4 +1,4 @@
-//! Addresses and interrupts of a guest's machine, which are the same as on `virt`.
+//! Addresses and interrupts in a guest's machine: the same as on `virt`.
 
 use core::ops::Range;
 use gic_arch::IntId;

@@ -1,5 +1,5 @@
-//! Physical interrupts to which lines of guests are linked: those of the virtual timers, and of the
-//! UART if a guest has the machine's.
+//! Links guests' lines to physical interrupts: the virtual timers', and the UART's if a guest owns
+//! the machine's UART.
 
 use crate::irqchip;
 use crate::layout::{UART_SPI, Uart, VIRTUAL_TIMER};

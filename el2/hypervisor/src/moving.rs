@@ -3,8 +3,8 @@
 //!
 //! 1. CPU 0's timer requests the move, and CPU 0 kicks the other CPUs.
 //! 2. Every CPU unloads its vCPU and calls [`stand_still`], where CPU 0 waits for the others.
-//! 3. CPU 0 moves the guests to new GICs. Messages that arrive in the meantime stay pending in the
-//!    machine's controllers.
+//! 3. CPU 0 moves the guests to new GICs. Messages that arrive now stay pending in the machine's
+//!    controllers.
 //! 4. CPU 0 releases the other CPUs.
 
 use crate::hypervisor_timer::NEVER;

@@ -1,4 +1,4 @@
-//! Options on the loader's command line.
+//! Parses the options on the loader's command line.
 
 use crate::controller::Controller;
 

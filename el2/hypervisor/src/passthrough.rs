@@ -1,6 +1,5 @@
-//! A PCI function that is assigned to the guest. Its memory is mapped into the guest, except for
-//! the pages that contain the MSI-X table and the pending bits; its configuration space is
-//! emulated:
+//! A PCI function assigned to the guest. Its memory is mapped into the guest, except for the pages
+//! with the MSI-X table and the pending bits. We emulate its configuration space:
 //!
 //! | access of the guest | effect |
 //! |---|---|
@@ -10,9 +9,9 @@
 //! | all other writes | ignored |
 //!
 //! Each vector is a physical event that `irq-domain` manages. Its handler signals the model's
-//! vector, which contains the message that the guest wrote for its own controller. The reason for a
-//! lost message is printed to the console, once for each vector. Of a function with MSI and MSI-X,
-//! the guest sees only MSI-X; MSI is replaced by a null capability (PCI Code and ID Assignment,
+//! vector, which contains the message that the guest wrote for its own controller. If a message is
+//! lost, the reason appears on the console, once per vector. If a function has both MSI and MSI-X,
+//! the guest sees only MSI-X; a null capability takes the place of MSI (PCI Code and ID Assignment,
 //! capability ID 00h).
 
 mod messages;

@@ -1,5 +1,5 @@
-//! The guest's view of PCI: QEMU's host bridge, of which the guest sees only the functions that are
-//! assigned to it. Accesses to the configuration space of other functions read as all ones.
+//! The guest's view of PCI: QEMU's host bridge, but only the functions assigned to this guest.
+//! Configuration space of other functions reads as all ones.
 
 use crate::controller;
 use crate::gic::Gic;

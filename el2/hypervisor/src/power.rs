@@ -1,4 +1,4 @@
-//! Power states of a guest's vCPUs, and the end of its machine.
+//! Turns a guest's vCPUs on and off, and ends its machine.
 
 use alloc::boxed::Box;
 use image_rt::lock::IrqMutex;

@@ -1,4 +1,4 @@
-//! PSCI 1.1 (DEN 0022) and SMCCC 1.1 (DEN 0028) for the guest, through HVC and SMC alike.
+//! PSCI 1.1 (DEN 0022) and SMCCC 1.1 (DEN 0028) for the guest, by HVC or SMC.
 
 use crate::guest::Guest;
 use crate::power::{End, Start};

@@ -1,5 +1,6 @@
-//! Fast path for exits after which the guest continues immediately. From the model's perspective,
-//! the vCPU does not leave guest mode: its list registers stay loaded, and its gate stays passed.
+//! Fast path for exits after which the guest continues immediately. As far as the model knows, the
+//! vCPU never leaves guest mode: its list registers stay loaded, and it doesn't have to pass the
+//! gate again.
 //!
 //! Interrupts are masked at EL2 during such an exit. A kick from another CPU makes the guest exit
 //! again as soon as it continues. After a kick that the exit itself causes, the vCPU leaves guest

@@ -1,4 +1,4 @@
-//! A guest's memory as accessed by its GIC.
+//! Guest memory, as the guest's GIC accesses it.
 
 use core::ops::Range;
 use vgic::{GuestMemory, MemoryFault};

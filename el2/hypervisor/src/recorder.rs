@@ -1,4 +1,4 @@
-//! Records of a vCPU's exits while it is loaded, for counts and traces ([`exits`]).
+//! Records a vCPU's exits while it is loaded, for counts and traces ([`exits`]).
 
 use crate::context::Context;
 use crate::exits::{self, Reason};

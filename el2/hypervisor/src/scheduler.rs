@@ -1,13 +1,13 @@
 //! Preemptive scheduler for the vCPUs of all guests on all CPUs. Guests run in turn.
 //!
-//! A vCPU that waits for an interrupt keeps its CPU until another vCPU needs one. With a CPU for
-//! each vCPU, vCPUs are therefore never switched.
+//! A vCPU that waits for an interrupt keeps its CPU until another vCPU needs one. So if there's a
+//! CPU for each vCPU, we never switch.
 //!
 //! While vCPUs are queued, a CPU runs one guest for [`TURN`], and then the next guest that has a
-//! queued vCPU. The guest's vCPUs share its turn, which they cannot extend. The turn begins with
-//! the vCPU that has been queued longest. A vCPU that is woken preempts the running vCPU of its
-//! guest. A vCPU that waits leaves the rest of the turn to the next vCPU of its guest; woken vCPUs
-//! run first.
+//! queued vCPU. The guest's vCPUs share its turn and can't extend it. The turn begins with the vCPU
+//! that has been queued longest. A vCPU that is woken preempts the running vCPU of its guest. A
+//! vCPU that waits leaves the rest of the turn to the next vCPU of its guest; woken vCPUs run
+//! first.
 //!
 //! | state | transitions |
 //! |---|---|
@@ -16,8 +16,9 @@
 //! | loaded | to queued: at the end of its guest's turn, or when preempted by a wake-up; to waiting: on WFI or `CPU_OFF`; to ended: with its machine |
 //!
 //! Kicks cannot be lost. A kick sets `kicked` and then checks the state; a vCPU that is about to
-//! wait sets the state and then checks `kicked`. Likewise, a vCPU is queued before idle CPUs are
-//! looked for, and a CPU that is about to idle marks itself idle before it checks the queue.
+//! wait sets the state and then checks `kicked`. Queueing works the same way: we queue a vCPU
+//! before we look for idle CPUs, and a CPU that is about to idle marks itself idle before it checks
+//! the queue.
 //!
 //! A wake-up never preempts the vCPU that it queued, and cannot be lost either: [`queue`] pushes
 //! the vCPU and sets `preempting` in one critical section, and [`next`] takes a vCPU and clears

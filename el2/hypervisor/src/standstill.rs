@@ -1,8 +1,8 @@
-//! Synchronization with vCPUs in guest mode. While no vCPU of a guest executes guest code, the
-//! contents of its list registers are known to the model.
+//! Keeps vCPUs out of guest mode for a while. As long as none of a guest's vCPUs executes guest
+//! code, the model knows the contents of their list registers.
 //!
 //! A vCPU first announces that it is inside, and then checks the gate. A vCPU that reads registers
-//! first closes the gate, and then checks for vCPUs inside. At least one of the two sees the
+//! first closes the gate, and then checks for vCPUs inside. So at least one of the two sees the
 //! other's store.
 
 use alloc::boxed::Box;

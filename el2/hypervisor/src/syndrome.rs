@@ -1,4 +1,4 @@
-//! Decoding of the syndrome of an exit: `ESR_EL2`, `FAR_EL2` and `HPFAR_EL2` (DDI 0487, D19.2).
+//! Decodes an exit's syndrome: `ESR_EL2`, `FAR_EL2` and `HPFAR_EL2` (DDI 0487, D19.2).
 
 use gic_arch::icc::SysRegEncoding;
 use vgic::AccessWidth;

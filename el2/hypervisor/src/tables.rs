@@ -1,5 +1,5 @@
 //! Translation tables (DDI 0487, D8) that identity-map the guest's physical addresses. A CPU walks
-//! those of stage 2, an SMMU those of either stage. Accesses to unmapped addresses trap.
+//! stage 2 tables; an SMMU may walk either stage. Accesses to unmapped addresses trap.
 
 use alloc::boxed::Box;
 use core::ops::Range;

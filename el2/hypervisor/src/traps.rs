@@ -1,4 +1,4 @@
-//! Handling of guest actions that trap.
+//! Handles trapped guest accesses and instructions.
 
 use crate::context::Context;
 use crate::controller;

@@ -1,4 +1,4 @@
-//! Execution of vCPUs on a CPU, from loading to unloading.
+//! Runs vCPUs on a CPU, from loading to unloading.
 
 use crate::context::{self, Context, El1, Registers, Wfi};
 use crate::guest::{self, Guest, Vcpu};

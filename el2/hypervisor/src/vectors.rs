@@ -1,5 +1,5 @@
 //! Entry to and exit from the guest: the exception vectors that EL2 uses while guests run, and the
-//! switch of registers.
+//! code that switches registers.
 //!
 //! `enter_guest` saves the callee-saved registers on the stack, loads the guest's registers and
 //! returns to the guest. An exception from the guest finds the address of the context on top of the

@@ -1,5 +1,5 @@
-//! The CPU's virtual interface, `ICH_*_EL2` (IHI 0069 §12.4), which is loaded before the guest is
-//! entered, and stored and disabled after it has exited.
+//! The CPU's virtual interface, `ICH_*_EL2` (IHI 0069 §12.4), loaded before a guest entry, and
+//! stored and disabled after the exit.
 
 use core::arch::asm;
 use gic_arch::ich::{Hcr, ListRegister, Vmcr, Vtr};

@@ -1,6 +1,6 @@
-//! Measures the cost of a virtual GIC's operations as a guest sees it, in virtual nanoseconds. With
-//! `-icount shift=0`, QEMU counts each instruction as one nanosecond, so the result is the number
-//! of instructions of guest and hypervisor together.
+//! Measures how long operations on a virtual GIC take from the guest's point of view, in virtual
+//! nanoseconds. With `-icount shift=0`, QEMU counts each instruction as one nanosecond, so the
+//! result is the number of instructions of guest and hypervisor together.
 //!
 //! Interrupts stay masked. The image acknowledges and ends interrupts through its CPU interface
 //! directly, so that the cost does not include exception vectors or an interrupt core.

@@ -1,4 +1,4 @@
-//! Check of the vector registers, which a hypervisor must preserve for its guest through exits and
+//! Checks the vector registers. A hypervisor must preserve them for its guest through exits, and
 //! while another vCPU uses the CPU.
 
 use core::arch::asm;

@@ -1,6 +1,5 @@
-//! A guest whose device accesses memory outside of the guest: QEMU's NVMe controller reads from the
-//! address on the command line, and writes to it. This tests a hypervisor; the suite checks that
-//! memory afterwards.
+//! Tests DMA isolation: makes a device of this guest, QEMU's NVMe controller, read and write memory
+//! outside the guest, at the address on the command line. The suite checks that memory afterwards.
 #![no_std]
 #![no_main]
 

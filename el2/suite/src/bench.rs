@@ -1,5 +1,5 @@
-//! The test bench as a guest: the drivers of this project on each MSI controller of the virtual
-//! machine, and emulated devices of QEMU.
+//! Runs the test bench as a guest: this project's drivers on each of the virtual machine's MSI
+//! controllers, with QEMU's emulated devices.
 
 use std::fs;
 

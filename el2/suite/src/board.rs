@@ -1,4 +1,4 @@
-//! A QEMU machine with the hypervisor and its guests.
+//! Runs a QEMU machine with the hypervisor and its guests.
 
 use std::process::Command;
 use std::time::Duration;

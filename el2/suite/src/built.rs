@@ -1,5 +1,5 @@
-//! The images, the QEMU versions and the folder that a run uses. Cases share them: the first case
-//! that needs one creates it.
+//! Images, QEMU versions and the work folder. Cases share them; the first case that needs one
+//! creates it.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The MSI controller that a guest gets.
+//! MSI controllers that a guest can have.
 
 /// A kind of MSI controller, named as on the hypervisor's command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]

@@ -1,6 +1,6 @@
-//! The costs of operations on a guest's virtual GIC, in instructions of guest and hypervisor
-//! together. QEMU counts virtual time in instructions (`-icount`) and runs one CPU at a time, so
-//! every run has the same results.
+//! Checks the cost of operations on a guest's virtual GIC, in instructions executed by guest and
+//! hypervisor together. QEMU counts virtual time in instructions (`-icount`) and runs one CPU at a
+//! time, so every run has the same results.
 
 use std::fmt;
 

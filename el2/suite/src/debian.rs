@@ -1,4 +1,4 @@
-//! The files of the tests' guests, from Debian packages.
+//! Fetches files for the test guests from Debian packages.
 
 use std::fs;
 use std::path::PathBuf;

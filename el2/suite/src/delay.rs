@@ -1,5 +1,4 @@
-//! A guest that delays as Linux does (`el2/hostile`, `delay`), both where WFI is trapped and where
-//! it is not.
+//! Tests delays the way Linux does them (`el2/hostile`, `delay`), with and without trapped WFI.
 
 use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Fact, HostileFact, Means};

@@ -1,9 +1,9 @@
-//! A hostile guest (`el2/hostile`) and a second guest that waits for its timer. The second guest
-//! must get its ticks within a bound, and no exit may take longer than another bound.
+//! Runs a hostile guest (`el2/hostile`) next to one that waits for its timer. Two bounds are
+//! checked: how late a tick may be, and how long an exit may take.
 //!
-//! The bounds are checked on one CPU, which both guests use, with virtual time counted in
-//! instructions. Every run then has the same results. On two CPUs, which run at the host's pace,
-//! the test checks that every tick arrives and that both guests finish.
+//! We check the bounds with both guests on one CPU and virtual time counted in instructions, so
+//! every run has the same results. Two CPUs run at the host's pace; there, we only check that every
+//! tick arrives and that both guests finish.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -1,4 +1,4 @@
-//! Debian's installer as an unmodified guest, until it asks its first question.
+//! Boots Debian's installer as an unmodified guest, up to its first question.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,5 +1,5 @@
-//! `el2/microbench` as a guest of Linux's KVM, on the QEMU version that counts instructions. The
-//! hypervisor's costs are compared with the results.
+//! Runs `el2/microbench` as a guest on Linux's KVM, on the QEMU version that counts instructions.
+//! The results are the baseline for the hypervisor's costs.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! A guest that writes every system register (`el2/hostile`, `stain`), and a second guest that
-//! repeatedly reads them all (`scan`) on the same CPU. Only clocks may change.
+//! Tests for register leaks between guests: one guest writes every system register (`el2/hostile`,
+//! `stain`), and another one on the same CPU keeps reading them (`scan`). Only clocks may change.
 
 use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Fact, HostileFact};

@@ -1,5 +1,5 @@
-//! The suite of the hypervisor: QEMU machines with the hypervisor, and guests that check it and
-//! report facts ([`doorbell_facts`]). The test targets list the cases.
+//! Test suite for the hypervisor: it runs in QEMU machines, with guests that check it and report
+//! facts ([`doorbell_facts`]). The test targets list the cases.
 #![forbid(unsafe_code)]
 
 mod bench;

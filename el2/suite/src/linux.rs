@@ -1,4 +1,5 @@
-//! Debian's kernels as guests: one with a disk and a network under load, and two at once.
+//! Runs Debian kernels as guests: one with a disk and a network under load, and two at the same
+//! time.
 
 use std::io::{self, Write};
 use std::path::Path;

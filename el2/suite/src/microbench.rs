@@ -1,5 +1,5 @@
-//! `el2/microbench` as the guest: the costs of its operations, and whether it wakes a vCPU that was
-//! moved.
+//! Runs `el2/microbench` as the guest: checks the cost of each operation, and that a vCPU wakes
+//! after it was moved.
 
 use std::process::Command;
 

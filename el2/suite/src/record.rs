@@ -1,5 +1,5 @@
-//! The hypervisor's records of exits and injections (`--stats`, `--trace`), compared with a guest
-//! of which every exit is known.
+//! Checks the hypervisor's records of exits and injections (`--stats`, `--trace`), using a guest
+//! whose every exit is known.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The reports that guests write to their console.
+//! Parses the reports that guests write to their console.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,8 +1,9 @@
-//! A guest's traffic: reads of its disk and pings. The test compares the MSIs that QEMU's devices
-//! sent with the interrupts that the guest counted.
+//! Generates traffic in a guest: disk reads and pings. The test compares the MSIs that QEMU's
+//! devices sent with the interrupts that the guest counted.
 //!
-//! QEMU logs each MSI. The counts must be equal for vectors whose next MSI is only sent after the
-//! guest has acknowledged the previous one. For other vectors, two MSIs may become one interrupt.
+//! QEMU logs each MSI. If a device sends a vector's next MSI only after the guest has acknowledged
+//! the previous one, the counts must be equal. For other vectors, two MSIs may coalesce into one
+//! interrupt.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! The ordinary cases of the hypervisor.
+//! Hypervisor cases for every run.
 
 #![forbid(unsafe_code)]
 

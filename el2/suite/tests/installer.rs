@@ -1,4 +1,4 @@
-//! The case that runs Debian's installer on the hypervisor.
+//! Runs Debian's installer on the hypervisor.
 
 #![forbid(unsafe_code)]
 

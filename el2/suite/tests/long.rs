@@ -1,4 +1,4 @@
-//! The hypervisor's cases that take longer.
+//! Hypervisor cases that take longer.
 
 #![forbid(unsafe_code)]
 

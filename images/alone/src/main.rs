@@ -1,6 +1,6 @@
 //! A kernel for QEMU's `virt` machine with a GICv3. It sends itself an SGI, and handles three ticks
-//! of its timer. Exceptions stay masked; interrupts are acknowledged after waiting for them. It has
-//! no heap.
+//! of its timer. It keeps exceptions masked, and instead waits for each interrupt and then
+//! acknowledges it. It has no heap.
 #![no_std]
 #![no_main]
 

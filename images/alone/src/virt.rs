@@ -1,5 +1,5 @@
-//! Start code, timer, console and power-off of a kernel on QEMU's `virt`, and the services that the
-//! GIC drivers require. The MMU is off, so all memory is device memory.
+//! Everything else that a kernel on QEMU's `virt` needs: start code, timer, console, power-off, and
+//! the services that the GIC drivers require. The MMU is off, so all memory is device memory.
 
 use core::arch::{asm, global_asm};
 use core::ptr::NonNull;

@@ -1,5 +1,5 @@
-//! Start of an image, from reset to `main`: the image header, the memory map with caches on, and
-//! the loader's arguments.
+//! Boots an image, from reset to `main`: the image header, the memory map with caches on, and the
+//! loader's arguments.
 
 use crate::power::Conduit;
 use aarch64_rt::{InitialPagetable, initial_pagetable};

@@ -1,4 +1,4 @@
-//! The console on the PL011 of `virt`. May be used in any context.
+//! Console on `virt`'s PL011. May be used in any context.
 
 use crate::cpu;
 use arm_pl011_uart::{Interrupts, PL011Registers, Uart, UniqueMmioPointer};

@@ -1,7 +1,6 @@
-//! A `memcpy` that copies 32 bytes at a time and a `memcmp` that compares eight. The versions that
-//! Rust provides handle only a fraction of that at a time. They load words at any alignment, which
-//! requires normal memory: an image that also runs with its MMU off must use Rust's versions. They
-//! do not use the vector registers.
+//! A `memcpy` that copies 32 bytes at a time and a `memcmp` that compares eight. Rust's versions
+//! handle much less at a time. Ours load words at any alignment, so they need normal memory: an
+//! image that also runs with its MMU off must use Rust's versions. They don't use vector registers.
 
 core::arch::global_asm!(
     ".section .text.memcpy, \"ax\"",

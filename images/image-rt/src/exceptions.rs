@@ -1,5 +1,5 @@
-//! Exceptions. Interrupts call the image's handler; any other exception ends the image with a
-//! report.
+//! Handles exceptions. Interrupts call the image's handler; any other exception prints a report and
+//! ends the image.
 
 use crate::read_register;
 use aarch64_rt::{ExceptionHandlers, RegisterStateRef};

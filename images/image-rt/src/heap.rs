@@ -1,4 +1,4 @@
-//! The heap: a buddy allocator, which aligns blocks to their size, as controllers' tables require.
+//! The heap is a buddy allocator: it aligns blocks to their size, which controller tables require.
 
 use crate::cpu;
 use buddy_system_allocator::Heap;

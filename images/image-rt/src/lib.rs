@@ -1,4 +1,4 @@
-//! Runtime of bare-metal images for QEMU's `virt` machine. It takes the image from reset to a Rust
+//! Runtime for bare-metal images on QEMU's `virt` machine. It takes the image from reset to a Rust
 //! `main` with caches, a console and interrupts. The feature `heap` adds an allocator, PCI and
 //! support for several CPUs.
 //!

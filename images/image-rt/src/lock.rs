@@ -1,4 +1,4 @@
-//! A lock that masks interrupts, so that it may be taken in any context.
+//! A lock that masks interrupts and may be taken in any context.
 
 use crate::cpu;
 use spin::Mutex;

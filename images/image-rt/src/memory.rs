@@ -1,4 +1,4 @@
-//! Addresses of the image in memory.
+//! Where the image is in memory.
 
 use core::ops::Range;
 

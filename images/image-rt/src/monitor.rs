@@ -3,8 +3,8 @@
 //! lower exception level, and implements four PSCI calls by SMC.
 //!
 //! QEMU provides such firmware only for Linux; it starts an ELF file at EL3 on all CPUs
-//! simultaneously. This code has the addresses of `virt` built in, runs without MMU, caches and
-//! stack, and is not suitable for hardware.
+//! simultaneously. This code hardcodes `virt`'s addresses and runs without MMU, caches or stack.
+//! Don't use it on hardware.
 //!
 //! Group 0 interrupts are routed to EL3 (`SCR_EL3.FIQ` = 1), as with Trusted Firmware, so that the
 //! Non-secure state sees shifted priorities.

@@ -1,4 +1,4 @@
-//! PCI functions with assigned addresses, and access to their registers.
+//! Assigns addresses to PCI functions, and maps their registers.
 
 mod function;
 

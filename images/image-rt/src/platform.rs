@@ -1,9 +1,9 @@
-//! An example of porting Doorbell to a kernel, with everything that Doorbell requires. [`LocalCpu`]
-//! is required by all of it, [`Platform`] by the drivers. With LPIs, the drivers also require
-//! `GicPlatform`, and the interrupt core requires `Host`; see `with_heap.rs`.
+//! Example port of Doorbell to a kernel, with every trait that Doorbell requires. All of Doorbell
+//! needs [`LocalCpu`], and the drivers need [`Platform`]. With LPIs, the drivers also need
+//! `GicPlatform`, and the interrupt core needs `Host`; see `with_heap.rs`.
 //!
-//! Here the kernel is an image whose memory is identity-mapped and never moves. For other kernels,
-//! the comments state what the drivers rely on.
+//! Our memory is identity-mapped and never moves. If yours isn't, the comments tell you what the
+//! drivers rely on.
 
 #[cfg(feature = "heap")]
 mod with_heap;

@@ -1,4 +1,4 @@
-//! Power states of CPUs and of the machine, by PSCI.
+//! Turns CPUs and the machine on and off, using PSCI.
 
 #[cfg(feature = "heap")]
 mod secondary;

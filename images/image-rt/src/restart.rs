@@ -1,4 +1,4 @@
-//! Restart of the image that resets only the boot CPU, as kexec starts another kernel.
+//! Restarts the image and resets only the boot CPU, the way kexec starts another kernel.
 
 use crate::boot::Boot;
 use crate::{cpu, monitor, read_register};

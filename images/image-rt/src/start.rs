@@ -1,4 +1,4 @@
-//! Initialization of an image: console, conduit, an optional heap, and the essential facts of the
+//! Initializes an image: console, PSCI conduit, an optional heap, and essential facts from the
 //! devicetree.
 
 use crate::power::Conduit;

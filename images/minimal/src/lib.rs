@@ -1,4 +1,4 @@
-//! Code that the minimal kernels share.
+//! Shared code for the minimal kernels.
 #![no_std]
 
 #[cfg(feature = "heap")]

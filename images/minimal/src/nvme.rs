@@ -1,4 +1,4 @@
-//! A driver for the part of NVMe that sends interrupts: the admin queue, and one I/O queue that
+//! A driver for just enough of NVMe to get interrupts: the admin queue, and one I/O queue that
 //! reads the disk's first block (NVM Express Base 2.0, §3.1.3, §3.3, §5).
 
 use core::array::from_fn;

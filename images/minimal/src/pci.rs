@@ -1,6 +1,6 @@
-//! Code that kernels with PCI share: bring-up with the lines that the project's README shows. It is
-//! a module of each kernel instead of a part of the library, so that the kernels whose size is
-//! measured are compiled without it.
+//! Bring-up shared by kernels with PCI; the project's README shows the same code. Each kernel
+//! includes it as a module. If it were in the library, the kernels whose size we measure would be
+//! compiled with it.
 
 #[expect(unreachable_pub, reason = "the file is public example code, and private in this module")]
 #[path = "../../../sim/machine/src/readme/kernel.rs"]

@@ -1,6 +1,6 @@
-//! Code that the measured kernels share: a GIC, one kind of MSI controller, and a device with four
-//! vectors. The kernels are linked but never run: `virt` has neither direct LPIs nor message-based
-//! SPIs.
+//! Code shared by the kernels whose size we measure: a GIC, one kind of MSI controller, and a
+//! device with four vectors. The kernels are linked but never run: `virt` has neither direct LPIs
+//! nor message-based SPIs.
 
 extern crate alloc;
 

@@ -1,4 +1,4 @@
-//! The driver of an SMMU.
+//! Driver for one SMMU.
 
 use crate::error::SmmuError;
 use crate::event::Event;

@@ -1,6 +1,6 @@
-//! A small driver of the Arm SMMUv3 (Arm IHI 0070). It owns the registers, queues and stream table;
-//! the translation tables that the SMMU walks belong to its user. Accesses of a stream without a
-//! translation are aborted: no access bypasses translation.
+//! A small driver for the Arm SMMUv3 (Arm IHI 0070). It owns the registers, queues and stream
+//! table; the translation tables belong to the caller. Nothing bypasses translation: if a stream
+//! has none, its accesses are aborted.
 #![no_std]
 
 extern crate alloc;

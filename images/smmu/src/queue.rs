@@ -1,6 +1,5 @@
-//! The two queues in memory (IHI 0070, 3.5), for commands to the SMMU and for events from it. An
-//! index counts up to twice the length of its queue: the extra bit distinguishes a full queue from
-//! an empty one.
+//! The two in-memory queues (IHI 0070, 3.5): commands to the SMMU, and events from it. An index
+//! counts up to twice the queue length, because the extra bit tells a full queue from an empty one.
 
 use crate::error::SmmuError;
 use crate::event::Event;

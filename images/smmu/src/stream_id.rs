@@ -1,4 +1,4 @@
-//! StreamIDs and numbers of address spaces.
+//! StreamIDs and address space numbers.
 
 use core::fmt;
 

@@ -1,4 +1,4 @@
-//! Bounded waits for the SMMU.
+//! Waits for the SMMU, with a timeout.
 
 use crate::error::SmmuError;
 use gic_driver::{Platform, Wait};

@@ -1,4 +1,4 @@
-//! The root controller of either architecture, with the operations that tests require.
+//! The root controller (GICv2 or GICv3), with the operations that tests need.
 
 use crate::platform::Kernel;
 use crate::report::{Outcome, Verdict};

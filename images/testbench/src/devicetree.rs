@@ -1,4 +1,5 @@
-//! Facts from the devicetree other than interrupts: the SMMU in front of PCI, and the command line.
+//! Reads devicetree facts that aren't about interrupts: the SMMU in front of PCI, and the command
+//! line.
 
 use crate::smmu::{SmmuDescription, StreamSpan};
 use alloc::string::String;

@@ -1,4 +1,4 @@
-//! Interface of a device's driver that tests use.
+//! What tests need from a device's driver.
 
 use crate::report::{Outcome, Verdict};
 

@@ -1,4 +1,4 @@
-//! Counters of the drivers' register accesses to the ITS, and of the commands that they post.
+//! Counts the drivers' ITS register accesses and the commands that they post.
 
 use core::ops::Sub;
 use core::sync::atomic::{AtomicU64, Ordering};

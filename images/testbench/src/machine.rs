@@ -1,4 +1,4 @@
-//! Discovery and bring-up of the machine: the calls to Doorbell that a kernel makes when it starts.
+//! Discovers the machine and brings it up, with the same calls that a kernel makes when it starts.
 
 use crate::controller::{Controller, registers};
 use crate::devices::{DeviceKind, edu};

@@ -1,10 +1,9 @@
-//! Tests of the drivers on QEMU's `virt` machine. The image discovers the machine from its
-//! devicetree, brings up its GIC with its ITS or GICv2m frame through `gic-driver`, drives the PCI
-//! devices through `irq-domain`, and prints the result of each test on a separate line of the
-//! console.
+//! Driver tests on QEMU's `virt` machine. The image discovers the machine from its devicetree,
+//! brings up its GIC with its ITS or GICv2m frame through `gic-driver`, drives the PCI devices
+//! through `irq-domain`, and prints one line per test on the console.
 //!
-//! The command line states how QEMU was configured (`cpus=2 gic=3 …`). [`platform`] implements
-//! everything that the drivers require of a kernel.
+//! The command line says how QEMU was configured (`cpus=2 gic=3 …`). [`platform`] implements
+//! everything that the drivers need from a kernel.
 #![no_std]
 #![no_main]
 

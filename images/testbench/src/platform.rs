@@ -1,5 +1,5 @@
-//! The image's kernel, with additions for tests: registers that count accesses, and a table that is
-//! not backed by memory.
+//! The kernel side of the image, plus two things for tests: registers that count accesses, and a
+//! table that isn't backed by memory.
 
 use crate::ledger::Counted;
 use core::ops::Range;

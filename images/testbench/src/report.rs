@@ -1,4 +1,4 @@
-//! Results of the tests. Each is printed as a fact, which the suite counts.
+//! Test results. Each is printed as a fact, and the suite counts the facts.
 
 use alloc::string::{String, ToString};
 use doorbell_facts::{CheckFact, Fact};

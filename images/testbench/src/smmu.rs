@@ -1,6 +1,6 @@
-//! An SMMU behind the interrupt core's IOMMU layer. Each stream has an address space, in which all
-//! RAM is identity-mapped and doorbells are mapped where the layer places them; everything else is
-//! unmapped. Accesses of a stream without an address space are aborted.
+//! An SMMU behind the interrupt core's IOMMU layer. Each stream has an address space: RAM is
+//! identity-mapped, doorbells are mapped where the layer places them, and everything else is
+//! unmapped. A stream without an address space has its accesses aborted.
 
 mod translation;
 

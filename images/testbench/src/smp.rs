@@ -1,4 +1,4 @@
-//! Secondary CPUs: turning them on and off, and running closures of tests on them.
+//! Turns secondary CPUs on and off, and runs test closures on them.
 
 use crate::controller::registers;
 use crate::machine::{Machine, machine};

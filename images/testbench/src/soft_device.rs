@@ -1,6 +1,6 @@
-//! A device implemented in software: a CPU writes to `GITS_TRANSLATER`, which QEMU's ITS treats as
-//! a message of DeviceID 0, the host bridge, which does not send any messages itself. It can have
-//! any number of vectors, for tests for which real devices have too few vectors or are too slow.
+//! A device in software, for tests that need more vectors or more speed than a real device has. A
+//! CPU writes to `GITS_TRANSLATER`, and QEMU's ITS treats the write as a message from DeviceID 0.
+//! That is the host bridge, which doesn't send any messages itself.
 
 use crate::machine::Machine;
 use crate::report::Verdict;

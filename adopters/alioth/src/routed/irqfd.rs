@@ -1,4 +1,4 @@
-//! Eventfds of MSIs. An eventfd is open while its MSI is unmasked.
+//! Eventfds that send MSIs. An eventfd is open while its MSI is unmasked.
 
 use alioth::hv::{Error, IrqFd, MsiSender, Result};
 use irq_routing::RoutedMessage;

@@ -1,6 +1,6 @@
 //! A function's messages as the guest sees them, emulated by `irq-routing`'s models: MSI-X if the
-//! function has it, otherwise MSI. The model contains the message that the guest wrote, and sends
-//! it when the function's physical message has arrived.
+//! function has it, otherwise MSI. The model holds the message that the guest wrote, and sends it
+//! whenever the function's physical message arrives.
 
 use alloc::sync::Arc;
 use core::ops::Range;

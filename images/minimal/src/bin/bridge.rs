@@ -1,5 +1,6 @@
 //! A small kernel with PCI functions behind a bridge to conventional PCI. The functions share a
-//! requester ID, but each is granted all of its vectors and receives its own messages.
+//! requester ID. Even so, each is granted all of its vectors, and its messages reach its own
+//! handlers.
 #![no_std]
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! A kernel with two CPUs, which takes several hundred messages of an NVMe disk while it moves both
-//! vectors. The guide in `docs/guides/kernel.md` shows its parts.
+//! A kernel with two CPUs that takes several hundred messages from an NVMe disk while it moves both
+//! vectors. The guide in `docs/guides/kernel.md` walks through it.
 #![no_std]
 #![no_main]
 

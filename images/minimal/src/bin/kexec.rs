@@ -1,6 +1,6 @@
-//! A kernel that restarts itself twice, as kexec starts another kernel. Nothing is reset: the ITS
-//! and the redistributors continue to use the previous run's tables, in memory that now belongs to
-//! the next run. Each run brings up the controllers and handles messages of its devices.
+//! A kernel that restarts itself twice, the way kexec starts another kernel. Nothing is reset: the
+//! ITS and the redistributors continue to use the previous run's tables, in memory that now belongs
+//! to the next run. Each run brings up the controllers and handles messages from its devices.
 //!
 //! Each run ends with messages pending at all CPUs. The second run ends in an interrupt handler,
 //! like a kernel that crashes. Redistributors with virtual LPIs are left with a resident vPE.

@@ -1,7 +1,7 @@
 //! A small kernel with PCI, which receives the first message of QEMU's educational device.
 //!
 //! Firmware describes the GIC, its ITS or GICv2m frame, and how messages are routed between them.
-//! The kernel uses them only through the lines that the project's README shows.
+//! All code that uses them is shown in the project's README.
 #![no_std]
 #![no_main]
 

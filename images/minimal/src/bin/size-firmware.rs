@@ -1,5 +1,5 @@
-//! A program that only parses firmware's description, without any driver, for measuring its size.
-//! It parses the devicetree and finds the route of a device's messages.
+//! A program that only reads firmware, for measuring its size. It parses the devicetree and looks
+//! up the route for a device's messages, but has no drivers.
 #![no_std]
 #![no_main]
 

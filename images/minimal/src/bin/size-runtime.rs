@@ -1,5 +1,5 @@
-//! A program that only contains the runtime shared by all kernels here, for measuring its size. It
-//! reads the devicetree's bytes, and uses the heap and errors, as the other kernels do.
+//! Just the runtime that all kernels here share, for measuring its size. Like the other kernels, it
+//! reads the devicetree's bytes and uses the heap and errors.
 #![no_std]
 #![no_main]
 

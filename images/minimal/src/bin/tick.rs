@@ -1,5 +1,4 @@
-//! A minimal kernel with interrupts on a GICv3, which handles three ticks of its timer. It has no
-//! heap.
+//! A minimal kernel with interrupts on a GICv3. It handles three timer ticks and has no heap.
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! QEMU's educational device, with one MSI or INTA that a register write raises, and a DMA engine.
+//! QEMU's educational device, with a DMA engine, and one MSI or INTA that a register write raises.
 
 use crate::driver::Driver;
 use crate::report::{Verdict, check};

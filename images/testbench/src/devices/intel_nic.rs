@@ -1,4 +1,4 @@
-//! Intel network controllers, whose interrupt causes software can set.
+//! Intel network controllers. Software can set their interrupt causes.
 
 use crate::driver::Driver;
 use crate::report::{Outcome, Verdict};

@@ -1,5 +1,5 @@
-//! ivshmem with doorbells: when this machine rings a vector of the peer process, the peer rings the
-//! same vector of this machine.
+//! ivshmem with doorbells. When we ring one of the peer's vectors, the peer rings the same vector
+//! here.
 
 use crate::driver::Driver;
 use crate::report::{Verdict, check};

@@ -1,5 +1,5 @@
-//! virtio over PCI, using the `virtio-drivers` crate. That crate does not assign vectors, so this
-//! module does.
+//! virtio over PCI, using the `virtio-drivers` crate. The crate doesn't assign vectors, so we do it
+//! here.
 
 mod transport;
 

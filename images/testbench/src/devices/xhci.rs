@@ -1,4 +1,4 @@
-//! xHCI with a keyboard. A control transfer states the interrupter at which it completes, and
+//! xHCI with a keyboard. A control transfer selects the interrupter for its completion, and
 //! interrupter *n* uses vector *n*.
 
 use crate::driver::Driver;

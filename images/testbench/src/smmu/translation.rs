@@ -1,7 +1,6 @@
-//! Translation tables of one address space (VMSAv8-64, stage 1), with three levels of 512 entries
-//! for 39-bit addresses. RAM is identity-mapped in blocks of 2 MiB. Doorbells are mapped as pages
-//! in a window that contains no device of `virt`, so a message that arrives must have been
-//! translated.
+//! Translation tables for one address space (VMSAv8-64, stage 1), with three levels of 512 entries
+//! for 39-bit addresses. RAM is identity-mapped in blocks of 2 MiB. Doorbells are mapped as pages,
+//! in a window where `virt` has no devices. So if a message arrives, it must have been translated.
 
 use core::ops::Range;
 use gic_driver::Table;

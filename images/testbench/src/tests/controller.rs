@@ -1,5 +1,5 @@
-//! Tests of the ITS commands INV, INT, CLEAR, MOVI, MOVALL, DISCARD and MAPC by their effect on a
-//! message, and of a command that fails. Without an ITS, the same tests use the distributor.
+//! Tests the ITS commands INV, INT, CLEAR, MOVI, MOVALL, DISCARD and MAPC by their effect on a
+//! message, and a command that fails. Without an ITS, the same tests use the distributor.
 
 use crate::controller::{LEAVES_PENDING, Tested as _};
 use crate::machine::{Machine, UNHANDLED};

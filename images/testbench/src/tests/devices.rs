@@ -1,5 +1,4 @@
-//! Tests of each device: its vectors are delivered to their targets, follow a move, and can be
-//! disabled.
+//! Tests each device: its vectors reach their targets, follow a move, and can be disabled.
 
 use crate::devices::DeviceKind;
 use crate::machine::{LAST_UNHANDLED, Machine, UNHANDLED};

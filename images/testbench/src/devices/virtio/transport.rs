@@ -1,5 +1,5 @@
 //! virtio-drivers' PCI transport, with an additional feature: memory is allocated at addresses that
-//! the device can use directly, so `VIRTIO_F_ACCESS_PLATFORM` can be accepted behind an SMMU.
+//! the device can use directly, so we can accept `VIRTIO_F_ACCESS_PLATFORM` behind an SMMU.
 
 use virtio_drivers::transport::pci::PciTransport;
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
