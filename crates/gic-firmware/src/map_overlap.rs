@@ -1,4 +1,4 @@
-//! Requester IDs claimed by two entries of one map.
+//! Finds requester IDs that two entries in a map claim.
 
 use crate::finding::Rule;
 use crate::finding_list::FindingList;

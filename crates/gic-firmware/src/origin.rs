@@ -1,4 +1,4 @@
-//! The place in the input that states a fact.
+//! Where a fact comes from.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -6,10 +6,10 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Deref;
 
-/// A place in the firmware's input that states a fact.
+/// The place in the firmware's input where a fact was read.
 ///
 /// For a devicetree: a node's full path and a property. For ACPI: the position of a structure in
-/// its table, such as `MADT+0x2c`, and a field. Cloning is cheap, because all facts of a node share
+/// its table (e.g. `MADT+0x2c`) and a field. Cloning is cheap, because all facts of a node share
 /// its path.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Origin {
@@ -23,18 +23,18 @@ impl Origin {
         Self { place: Some(place), item }
     }
 
-    /// Creates the origin of a fact that a program states, not firmware.
+    /// Creates the origin for a fact that comes from a program, not from firmware.
     pub const fn program() -> Self {
         Self { place: None, item: "" }
     }
 
-    /// Returns the node's full path; `None` if the fact was stated by a program.
+    /// Returns the node's full path; `None` if the fact comes from a program.
     pub fn place(&self) -> Option<&str> {
         self.place.as_deref()
     }
 
-    /// Returns the property that states the fact, or whose absence does. Empty if the origin is the
-    /// place as a whole.
+    /// Returns the property whose value (or absence) is the fact. Empty if the origin is the place
+    /// as a whole.
     pub const fn item(&self) -> &'static str {
         self.item
     }
@@ -58,8 +58,9 @@ impl fmt::Debug for Origin {
 
 /// A value and the place where it was read.
 ///
-/// Two facts are equal if their values are, regardless of their origins. This allows comparing a
-/// description with one from other firmware, or with itself after being written and read again.
+/// Two facts are equal if their values are, regardless of their origins. This way, descriptions
+/// from different firmware can be compared, and so can a description and what was read back after
+/// writing it.
 #[derive(Clone, Debug)]
 pub struct Fact<T> {
     /// Stated value.
@@ -74,7 +75,7 @@ impl<T> Fact<T> {
         Self { value, origin }
     }
 
-    /// Creates a fact that a program states.
+    /// Creates a fact that comes from a program.
     pub const fn stated(value: T) -> Self {
         Self { value, origin: Origin::program() }
     }

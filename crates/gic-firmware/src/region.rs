@@ -1,11 +1,11 @@
-//! Sets of regions, searched by address.
+//! Looks up regions by address.
 
 pub use msi_types::Region;
 
 use alloc::vec::Vec;
 
-/// A set of regions, searched by address. Of overlapping regions, only the one with the highest
-/// base is considered.
+/// A set of regions, searched by address. If regions overlap, only the one with the highest base is
+/// considered.
 pub(crate) struct RegionSet(Vec<Region>);
 
 impl RegionSet {

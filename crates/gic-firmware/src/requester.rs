@@ -1,4 +1,4 @@
-//! Senders of messages: PCI hosts, platform devices and other buses.
+//! Requesters: PCI hosts, platform devices and other buses.
 
 use crate::controller::ControllerIndex;
 use crate::intx::{IntxPin, IntxRouting, NoIntx, WiredInterrupt};
@@ -37,7 +37,7 @@ pub struct PciHost {
     pub own_controller: Option<ControllerIndex>,
     /// Bridges and functions below it that have their own map.
     pub bridges: Vec<PciBridge>,
-    /// IOMMUs that its functions pass.
+    /// IOMMUs between its functions and memory.
     pub iommu: IommuRouting,
     /// Number of address bits that its functions can write to; `None` = 64.
     pub address_bits: Option<Fact<u8>>,
@@ -68,8 +68,8 @@ impl PciHost {
     }
 
     /// Returns the wired interrupt of a PCI function's pin. `path` must have the function first,
-    /// then each bridge above it up to the root bus: a single element for a function on the root
-    /// bus. The bridge above a function is the one whose secondary bus is the function's bus.
+    /// then each bridge above it up to the root bus: a single element if the function is on the
+    /// root bus. The bridge above a function is the one whose secondary bus is the function's bus.
     ///
     /// # Errors
     /// Returns [`NoIntx`] if the routing has no interrupt of the GIC for the pin, or if `path` is
@@ -81,7 +81,7 @@ impl PciHost {
 
 /// A PCI bridge below a host, or a function, that has a map of requester IDs.
 ///
-/// Of the nodes on the path from a function up to the host, the first one with a map decides.
+/// On the path from a function up to the host, the first node with a map decides.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PciBridge {
     /// Node of the bridge or function.
@@ -113,7 +113,7 @@ impl ConfigAccess {
     }
 }
 
-/// A device outside of PCI that names an MSI controller.
+/// A non-PCI device that refers to an MSI controller.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PlatformDevice {
     /// Node of the device.
@@ -126,11 +126,11 @@ pub struct PlatformDevice {
     pub registers: Vec<Fact<Region>>,
     /// Role of the node: whether it signals itself, or devices behind it do.
     pub role: Role,
-    /// MSI controllers that it names.
+    /// MSI controllers that it refers to.
     pub msi: MsiRouting,
-    /// IOMMUs that a device's accesses pass, with its StreamID at each.
+    /// IOMMUs that translate the device's accesses, with its StreamID at each.
     pub iommus: Vec<Fact<IommuReference>>,
-    /// Translation for devices behind a bus to the IOMMUs that they pass.
+    /// Map from devices behind a bus to IOMMUs.
     pub iommu: IommuRouting,
     /// Number of address bits that it can write to; `None` = 64.
     pub address_bits: Option<Fact<u8>>,
@@ -153,13 +153,13 @@ impl PlatformDevice {
     }
 }
 
-/// Role of a node outside of PCI that names an MSI controller.
+/// Role of a non-PCI node that refers to an MSI controller.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Role {
     /// A device. [`Description::platform_routes`](crate::Description::platform_routes) returns its
     /// routes.
     Device,
-    /// A node behind which devices have requester IDs.
+    /// A node with devices behind it that have requester IDs.
     /// [`Description::route_by`](crate::Description::route_by) returns their routes.
     ///
     /// It is a bus such as `fsl-mc`, or has a map instead of a reference. The requester ID of a

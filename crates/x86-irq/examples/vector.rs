@@ -1,4 +1,4 @@
-//! A kernel with one CPU allocates a vector for a device, and the device signals once.
+//! Allocates a vector for a device on a kernel with one CPU. The device signals once.
 
 use msi_types::{BlockRequest, Cpu, Fit, MsiParent, RequesterId, Rewrite};
 use std::error::Error;
@@ -8,7 +8,7 @@ use x86_irq::message::{ApicMessage, DeliveryMode, DestinationFormat};
 use x86_irq::{Apic, ApicId, ApicVector, Arrival, IrqState, LocalCpu};
 use x86_irq::{VectorDomain, VectorDomainConfig};
 
-/// A kernel whose only thread is the CPU, so that no interrupt handler preempts it.
+/// A kernel with a single thread. No interrupt handler preempts it.
 struct Kernel;
 
 impl LocalCpu for Kernel {
@@ -43,7 +43,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let message = domain.compose(&block, 0)?;
     println!("the device stores {:#x} at {:#x}", message.data, message.address);
 
-    // The device sends it, the local APIC accepts it, and the trap entry looks up its hwirq.
+    // The device sends the message, the local APIC accepts it, and the trap entry looks up its
+    // hwirq.
     let sent = ApicMessage::decode(message, DestinationFormat::Xapic)?;
     let DeliveryMode::Fixed(vector) = sent.delivery else { return Err("not a vector".into()) };
     assert_eq!(domain.arrive(cpu, vector), Arrival::Deliver(block.first()));

@@ -1,5 +1,4 @@
-//! Local APICs: their IDs and vectors, and the operations that a kernel must implement for this
-//! crate.
+//! Local APICs: IDs, vectors, and the trait that a kernel must implement.
 
 use core::fmt;
 use msi_types::{Cpu, LocalCpu};
@@ -34,7 +33,7 @@ impl fmt::Display for ApicId {
 }
 
 /// Vector of a local APIC that a message may carry: 0x10 to 0xFE (SDM vol. 3A §11.11.2). The same
-/// number denotes a different interrupt on each CPU.
+/// vector is a different interrupt on each CPU.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ApicVector(u8);
 
@@ -77,13 +76,13 @@ impl fmt::Display for ApicVector {
     }
 }
 
-/// A vector at one CPU, which an interrupt on x86 has to itself.
+/// A vector at one CPU. On x86, each interrupt has one of these to itself.
 #[doc(alias = "apic_chip_data")]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CpuVector {
     /// The CPU.
     pub cpu: Cpu,
-    /// Vector by which the CPU receives the interrupt.
+    /// Vector on which the CPU receives the interrupt.
     pub vector: ApicVector,
 }
 
@@ -95,8 +94,8 @@ impl fmt::Display for CpuVector {
 
 /// The kernel's access to its local APICs.
 ///
-/// This crate calls the functions in any context and with its locks held. They must not sleep, and
-/// must not call this crate.
+/// This crate calls these functions in any context and with its locks held, so they must not sleep,
+/// and must not call back into this crate.
 pub trait Apic: LocalCpu {
     /// Sends an interprocessor interrupt: fixed, edge, physical destination. Must return only after
     /// the APIC has sent it (delivery status idle, in xAPIC mode).
@@ -104,16 +103,16 @@ pub trait Apic: LocalCpu {
 
     /// Returns `true` if `cpu` has accepted the vector but not begun to serve it, according to the
     /// vector's bit in the interrupt request register. Returns `None` if the register cannot be
-    /// read, because an APIC is accessible to its own CPU only. [`VectorDomain::clean_up`] and
-    /// [`VectorDomain::offline`] call this on the CPU itself, and need an answer there.
+    /// read (a CPU can only access its own APIC). [`VectorDomain::clean_up`] and
+    /// [`VectorDomain::offline`] call this on the CPU itself, where it must not return `None`.
     ///
     /// [`VectorDomain::clean_up`]: crate::VectorDomain::clean_up
     /// [`VectorDomain::offline`]: crate::VectorDomain::offline
     fn is_requested(&self, cpu: Cpu, vector: ApicVector) -> Option<bool>;
 
-    /// Ensures that `cpu` calls [`VectorDomain::clean_up`](crate::VectorDomain::clean_up) soon, by
-    /// an interprocessor interrupt reserved for this purpose or at its next timer tick. The CPU is
-    /// online, or has just gone [offline](crate::VectorDomain::offline); in the latter case it has
-    /// no vectors left to clean up, and the request may be dropped.
+    /// Ensures that `cpu` calls [`VectorDomain::clean_up`](crate::VectorDomain::clean_up) soon:
+    /// send a dedicated IPI, or wait for its next timer tick. The CPU is online, or has just gone
+    /// [offline](crate::VectorDomain::offline); in the latter case it has no vectors left to clean
+    /// up, and the request may be dropped.
     fn request_cleanup(&self, cpu: Cpu);
 }

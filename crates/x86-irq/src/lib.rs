@@ -4,8 +4,8 @@
 //! On x86, a device signals an interrupt by writing to a local APIC: the address selects the APIC,
 //! and the data selects one of the CPU's roughly 200 vectors. This crate allocates the vectors,
 //! composes the messages, and inserts a remapping unit on machines that have one. To the layers
-//! above (an interrupt core, a device's domain) it is another [`MsiParent`], no different from an
-//! ITS. It does not drive local APICs: a kernel gives it access to them through [`Apic`].
+//! above (the interrupt core, a device's domain) it's just another [`MsiParent`], like an ITS. It
+//! doesn't drive local APICs itself; the kernel gives it access to them through [`Apic`].
 //!
 //! | module | what |
 //! |---|---|
@@ -23,7 +23,7 @@
 //!
 //! # Example
 //!
-//! A kernel with one CPU, and a device that signals once:
+//! Here is a kernel with one CPU, and a device that signals once:
 //!
 //! ```
 //! use core::num::NonZeroU16;

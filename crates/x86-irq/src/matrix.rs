@@ -1,14 +1,14 @@
-//! Allocation of vectors on all CPUs.
+//! Allocates vectors on all CPUs.
 //!
-//! On x86, a vector identifies an interrupt only together with a CPU, so the allocator manages a
-//! matrix of CPUs and vectors. Vectors are of three kinds:
+//! On x86, it takes a vector and a CPU to identify an interrupt, so the allocator manages a matrix
+//! of CPUs and vectors. There are three kinds of vectors:
 //! - *system* vectors are reserved for the kernel, on all CPUs;
 //! - *managed* vectors are reserved on each CPU of a set, whether or not the CPU is online. They
-//!   serve an interrupt that follows those CPUs as they go offline and come back (a queue per CPU),
-//!   and ensure that moving it never fails for lack of a vector;
+//!   are for interrupts that follow a set of CPUs as these go offline and come back (e.g. one queue
+//!   per CPU): a move can't fail for lack of a vector;
 //! - *normal* vectors are allocated from the rest on demand.
 //!
-//! The caller chooses the CPU, because the interrupt core spreads the interrupts of all
+//! The caller chooses the CPU, because the interrupt core balances interrupts across all
 //! controllers.
 
 mod bitmap;
@@ -26,7 +26,7 @@ use msi_types::Cpu;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MatrixError {
-    /// The caller named a CPU outside the matrix.
+    /// The CPU is not in the matrix.
     #[error("CPU {0} is not one of those that the matrix was made for")]
     UnknownCpu(Cpu),
     /// The CPU is offline, or has no free vector.
@@ -43,7 +43,7 @@ pub enum MatrixError {
     NotManaged(Cpu),
 }
 
-/// Allocator of the vectors of all CPUs.
+/// Vector allocator for all CPUs.
 #[derive(Debug)]
 pub struct VectorMatrix {
     window: (ApicVector, ApicVector),
@@ -62,8 +62,8 @@ struct CpuMap {
 }
 
 impl VectorMatrix {
-    /// Creates a matrix of the vectors in `window` except for `system`, on `cpus` CPUs that are all
-    /// offline.
+    /// Creates a matrix for `cpus` CPUs, all offline, with the vectors in `window` except for
+    /// `system`.
     ///
     /// # Errors
     /// The kernel's heap is exhausted.
@@ -86,7 +86,7 @@ impl VectorMatrix {
         Ok(Self { window, system, cpus, available: 0 })
     }
 
-    /// Allows allocation of the CPU's vectors. Has no effect if it is already online.
+    /// Allows allocation of the CPU's vectors. No-op if it is already online.
     pub fn online(&mut self, cpu: Cpu) -> Result<(), MatrixError> {
         let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
         if !map.online {
@@ -118,9 +118,9 @@ impl VectorMatrix {
         self.take_checked(CpuVector { cpu, vector })
     }
 
-    /// Allocates a normal vector of `cpu` for an interrupt whose vector can never change. To let
-    /// the interrupt move, chooses the vector that is free on most online CPUs. Among equals,
-    /// chooses the highest, which other allocations choose last.
+    /// Allocates a normal vector on `cpu` for an interrupt whose vector can never change. So that
+    /// the interrupt can still move, picks the vector that is free on the most online CPUs. Ties go
+    /// to the highest vector, which other allocations use last.
     ///
     /// # Errors
     /// As for [`allocate`](Self::allocate).
@@ -176,7 +176,7 @@ impl VectorMatrix {
     /// [`MatrixError::UnknownCpu`]; [`MatrixError::Exhausted`] if a CPU has no free vector left.
     pub fn reserve_managed(&mut self, on: &[Cpu]) -> Result<(), MatrixError> {
         for (done, cpu) in on.iter().enumerate() {
-            // A CPU may occur more than once.
+            // Note that a CPU may occur more than once.
             let before = on.iter().take(done).filter(|other| *other == cpu).count();
             let available = self.map(*cpu)?.available;
             if usize::try_from(available).is_ok_and(|available| available <= before) {
@@ -222,8 +222,8 @@ impl VectorMatrix {
         Ok(CpuVector { cpu, vector })
     }
 
-    /// Turns an allocated managed vector into a normal one, which is available to all once it is
-    /// [freed](Self::free).
+    /// Turns an allocated managed vector into a normal one. Once [freed](Self::free), it is
+    /// available to all.
     ///
     /// # Errors
     /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotManaged`] if the vector is not managed or not

@@ -1,5 +1,5 @@
-//! Messages to local APICs in the compatibility format (SDM vol. 3A §11.11), and the two extensions
-//! to more than 8 destination bits.
+//! Messages to local APICs in the compatibility format (SDM vol. 3A §11.11), plus the two
+//! extensions for more than 8 destination bits.
 
 use crate::apic::{ApicId, ApicVector};
 use bitfield_struct::bitfield;
@@ -43,7 +43,7 @@ pub struct Data {
     pub delivery_mode: u8,
     #[bits(3)]
     __: u8,
-    /// The level is asserted. Meaningless for edges.
+    /// The level is asserted. Ignored for edges.
     pub asserted: bool,
     /// Level-triggered instead of edge-triggered.
     pub level_triggered: bool,
@@ -55,13 +55,13 @@ pub struct Data {
 pub enum DestinationFormat {
     /// 8 bits, in address bits 19:12: hardware without interrupt remapping.
     Xapic,
-    /// 15 bits: bits 14:8 are in address bits 11:5. Supported by hypervisors that announce it: KVM
-    /// by `KVM_FEATURE_MSI_EXT_DEST_ID` (CPUID 0x4000_0001, EAX bit 15), and likewise Hyper-V and
-    /// Xen.
+    /// 15 bits: bits 14:8 are in address bits 11:5. Supported by hypervisors that advertise it: KVM
+    /// with `KVM_FEATURE_MSI_EXT_DEST_ID` (CPUID 0x4000_0001, EAX bit 15), Hyper-V and Xen with
+    /// flags of their own.
     Extended15,
-    /// 32 bits: bits 31:8 are in address bits 63:40. A virtual machine monitor passes this form to
-    /// KVM after `KVM_CAP_X2APIC_API` with `KVM_X2APIC_API_USE_32BIT_IDS`. The broadcast quirk must
-    /// also be disabled; otherwise, ID 255 is a broadcast. This form never occurs on a bus.
+    /// 32 bits: bits 31:8 are in address bits 63:40. A VMM passes this form to KVM after
+    /// `KVM_CAP_X2APIC_API` with `KVM_X2APIC_API_USE_32BIT_IDS`. The broadcast quirk must also be
+    /// disabled; otherwise, ID 255 is a broadcast. This form never occurs on a bus.
     Kvm32,
 }
 
@@ -75,7 +75,7 @@ impl DestinationFormat {
         })
     }
 
-    /// Returns `true` if a physical destination of this ID reaches that APIC and no other: the ID
+    /// Returns `true` if a physical destination with this ID reaches that APIC and no other: the ID
     /// can be encoded, and is not the broadcast ID.
     pub const fn reaches(self, id: ApicId) -> bool {
         let broadcast = match self {
@@ -109,7 +109,7 @@ pub enum Redirection {
 pub enum DeliveryMode {
     /// Makes the vector pending.
     Fixed(ApicVector),
-    /// Makes the vector pending at the CPU of lowest priority among the destinations.
+    /// Makes the vector pending at the lowest-priority CPU among the destinations.
     LowestPriority(ApicVector),
     /// System management interrupt.
     Smi,
@@ -158,7 +158,7 @@ impl DeliveryMode {
 /// Trigger and level of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Signal {
-    /// An edge, as devices send it.
+    /// An edge. Devices send these.
     Edge,
     /// The beginning of a level.
     Assert,
@@ -182,8 +182,8 @@ pub struct ApicMessage {
 }
 
 impl ApicMessage {
-    /// Creates an edge that makes `vector` pending at one APIC. This crate programs devices with
-    /// such messages.
+    /// Creates an edge that makes `vector` pending at one APIC. All messages that this crate writes
+    /// to devices are of this kind.
     pub const fn fixed(destination: ApicId, vector: ApicVector) -> Self {
         Self {
             destination,

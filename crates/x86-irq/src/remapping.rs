@@ -1,12 +1,12 @@
-//! Interrupt remapping in Intel's format (VT-d specification §5). A device's message names an entry
-//! of a table in memory. The entry determines the vector and the CPU, and which requesters may use
-//! it.
+//! Interrupt remapping in Intel's format (VT-d specification §5). A device's message refers to an
+//! entry in an in-memory table. The entry determines the vector, the CPU, and which requesters may
+//! use it.
 //!
-//! What changes for a domain above a remapping layer:
+//! For a domain above a remapping layer, this changes:
 //! - **Isolation.** The unit checks the requester of each message against the entry, so that a
 //!   device can signal only its own interrupts.
-//! - **Affinity.** A move writes the entry. The endpoint's message does not change, so the endpoint
-//!   need not be able to change it.
+//! - **Affinity.** A move writes the entry. The endpoint's message doesn't change, so it's fine if
+//!   the endpoint can't change it.
 //! - **Groups.** All messages of a MultiMSI function carry the same handle, with the vector's
 //!   number as sub-handle. Each vector has its own entry and moves independently.
 //! - **Reach.** In x2APIC mode, an entry holds all 32 bits of an APIC ID.
@@ -46,10 +46,10 @@ pub use translation::RemapFault;
 
 /// The unit's cache of entries. Implementations use its invalidation queue.
 pub trait EntryCache: Send + Sync {
-    /// Invalidates the unit's cache of the `2^log2_count` entries from `first` on, which is a
-    /// multiple of that count. Must wait until the invalidation is complete, and until interrupts
-    /// that the unit forwarded before have arrived (an interrupt entry cache invalidation and an
-    /// invalidation wait).
+    /// Invalidates the unit's cache of the `2^log2_count` entries from `first` on, where `first` is
+    /// a multiple of that count. Must wait until the invalidation is complete, and until all
+    /// interrupts that the unit has already forwarded have arrived (i.e. an interrupt entry cache
+    /// invalidation, then an invalidation wait).
     ///
     /// Context: task; may sleep.
     ///
@@ -71,15 +71,14 @@ pub struct InvalidationError {
 pub struct RemappedVectorsConfig<M> {
     /// Vectors of the CPUs.
     pub vectors: Arc<VectorDomain>,
-    /// Table whose address the unit was given, with all entries absent.
+    /// Table that the unit was configured with. All entries must be absent.
     pub table: RemapTable<M>,
     /// Cache of the unit.
     pub cache: Arc<dyn EntryCache>,
     /// Physical base address of the unit's registers, which identifies the unit in errors.
     pub base: u64,
-    /// Function that returns the source as which the unit sees a requester, or `None` if the
-    /// requester is not behind the unit. [`Source::pci`] is correct unless a bridge replaces the
-    /// requester's ID.
+    /// Maps a requester to the source that the unit sees, or to `None` if the requester is not
+    /// behind the unit. [`Source::pci`] is correct unless a bridge replaces the requester's ID.
     pub sources: Box<dyn Fn(RequesterId) -> Option<Source> + Send + Sync>,
 }
 
@@ -149,7 +148,7 @@ struct Records {
     handles: Handles,
     /// Sources by attachment.
     devices: SortedMap<u32, Source>,
-    /// Entries by vector; those of a group by its first vector.
+    /// Entries by vector; a group's entries are under its first vector.
     entries: SortedMap<u32, Entries>,
 }
 
@@ -173,8 +172,8 @@ impl Entries {
     }
 
     /// Returns the smallest aligned power-of-two range that covers the entries, as its first entry
-    /// and the log2 of its length. For part of a block, the range may cover entries of others,
-    /// which the unit merely reads again.
+    /// and the log2 of its length. For part of a block, the range may cover unrelated entries.
+    /// That's harmless: the unit just reads them again.
     fn span(self) -> (u16, u8) {
         let last = self.first.saturating_add(self.count.get() - 1);
         let log2 = u16::BITS - (self.first ^ last).leading_zeros();
@@ -183,7 +182,7 @@ impl Entries {
     }
 }
 
-/// Form in which messages name entries.
+/// How messages refer to entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Format {
     /// Each message has the handle of its own entry.
@@ -251,7 +250,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
                 cpu,
                 "its APIC ID does not fit the remapping table's entries",
             )),
-            // The vector domain refuses a CPU that was never online.
+            // Ignore this: the vector domain refuses a CPU that was never online.
             _ => Ok(()),
         }
     }
@@ -318,8 +317,8 @@ impl Records {
         }
     }
 
-    /// Records the entries of a new block: one by one, because each vector may be freed separately,
-    /// or as a unit for a group. [`reserve`](Self::reserve) must have been called.
+    /// Records the entries of a new block: as a unit for a group, otherwise one by one, because
+    /// each vector may be freed separately. [`reserve`](Self::reserve) must have been called.
     fn insert(&mut self, block: &HwIrqBlock, entries: Entries) {
         match entries.format {
             Format::Subhandles => self.entries.insert(block.first().get(), entries),

@@ -1,11 +1,11 @@
-//! The root of the interrupt hierarchy on x86: the vectors of all CPUs.
+//! Root domain of the interrupt hierarchy on x86. It manages the vectors on all CPUs.
 //!
 //! # Numbers
 //! CPUs acknowledge pairs of CPU and vector, but an interrupt core needs one number per interrupt
-//! that does not change when the interrupt moves. The domain therefore allocates [`HwIrq`]s,
-//! counted from [`FIRST_HWIRQ`]. Lower numbers are reserved for the interrupts that each CPU
-//! receives by its own vectors. For each CPU, the domain maintains a table from vector to hwirq,
-//! which [`VectorDomain::arrive`] reads at the trap entry without a lock:
+//! that does not change when the interrupt moves. So the domain allocates [`HwIrq`]s, starting at
+//! [`FIRST_HWIRQ`]. Lower numbers are reserved for interrupts that each CPU receives on its own
+//! vectors. For each CPU, the domain maintains a table from vector to hwirq, which
+//! [`VectorDomain::arrive`] reads at the trap entry without a lock:
 //!
 //! ```text
 //! trap(cpu, vector):
@@ -18,13 +18,13 @@
 //! ```
 //!
 //! # Masking
-//! A local APIC cannot mask a vector, so endpoints mask. For those that cannot, [`MsiParent::mask`]
-//! holds the interrupt back at the trap entry: the CPU acknowledges it, the domain records it in a
-//! pending bit ([`Arrival::Held`]), and [`MsiParent::unmask`] sends it again. No interrupt is lost,
-//! but each message of a masked device still costs its CPU a trap.
+//! A local APIC can't mask a vector, so masking is up to the endpoint. If it can't mask either,
+//! [`MsiParent::mask`] holds the interrupt back at the trap entry: the CPU acknowledges it, the
+//! domain records it in a pending bit ([`Arrival::Held`]), and [`MsiParent::unmask`] sends it
+//! again. No interrupt is lost, but each message of a masked device still costs its CPU a trap.
 //!
 //! # Moving
-//! A message contains both CPU and vector. A move therefore rewrites the endpoint's address and,
+//! A message encodes both the CPU and the vector. So a move rewrites the endpoint's address and,
 //! unless the same vector is free on the new CPU, its data. The result depends on the endpoint
 //! ([`Rewrite`]):
 //!
@@ -34,16 +34,17 @@
 //! | changes its low address word alone | to the same vector, if it is free on the new CPU |
 //! | cannot change its message | refused |
 //!
-//! An endpoint of the second kind initially gets a vector that is free on most CPUs.
+//! For the second kind of endpoint, the initial vector is one that is free on as many CPUs as
+//! possible.
 //!
 //! The domain keeps an interrupt's former vector allocated until two conditions hold: an interrupt
 //! has arrived at the new vector, which the device cannot have sent before its last one to the
 //! former vector; and the old CPU, asked by [`Apic::request_cleanup`], finds no request of the
-//! former vector pending. Only then is the vector reused, so that no message reaches another
-//! interrupt's handler. A freed vector is likewise reused only after its clean-up.
+//! former vector pending. Only then do we reuse the vector; otherwise, a late message could reach
+//! another interrupt's handler. Freed vectors must be cleaned up the same way.
 //!
 //! A *managed* interrupt moves only among the CPUs of a set. One vector is reserved for it on each
-//! of them, so that such a move never fails for lack of a vector.
+//! of them, so such a move can't fail for lack of a vector.
 //!
 //! # Locks
 //! Outermost first:
@@ -54,7 +55,7 @@
 //!    └─ core: matrix and hwirqs (IrqLock): allocates nothing; calls Apic alone
 //! ```
 
-// First, so that the documentation of `VectorDomain` begins with its constructor.
+// Keep this first: rustdoc then begins `VectorDomain`'s page with its constructor.
 mod creation;
 
 mod allocation;
@@ -93,7 +94,7 @@ pub(crate) use quotas::AttachmentId;
 /// Number of the first hwirq.
 pub const FIRST_HWIRQ: u32 = 256;
 
-/// Allocator and dispatcher of the vectors of all CPUs. See the [module](self).
+/// Allocates and dispatches the vectors of all CPUs. See the [module](self).
 ///
 /// The [crate's example](crate#example) allocates a vector and handles its first interrupt.
 pub struct VectorDomain {
@@ -120,7 +121,7 @@ struct Core {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CpuError {
-    /// The caller named a CPU outside the domain.
+    /// The CPU is not in the domain.
     #[error("CPU {0} is not one of those that the vector domain was made for")]
     Unknown(Cpu),
     /// The caller gave two CPUs the same APIC ID.
@@ -167,7 +168,7 @@ impl VectorDomain {
         self.with_core(|core| core.matrix.available_on(cpu))
     }
 
-    /// Returns the number of hwirqs in use: allocated, or freed and not cleaned up yet.
+    /// Returns the number of hwirqs in use: allocated, or freed but not yet cleaned up.
     ///
     /// Context: any.
     pub fn hwirqs_in_use(&self) -> usize {
@@ -196,7 +197,7 @@ impl VectorDomain {
         self.table.get(cpu_vector.cpu.index())?.get(cpu_vector.vector.index())
     }
 
-    /// Assigns interrupts at `cpu_vector` to a hwirq.
+    /// Assigns `cpu_vector` to a hwirq, or to none.
     fn set_entry(&self, cpu_vector: CpuVector, index: Option<usize>) {
         let value = index.map_or(0, |index| u32::try_from(index).map_or(0, |index| index + 1));
         if let Some(entry) = self.entry(cpu_vector) {
@@ -220,7 +221,7 @@ impl VectorDomain {
     }
 }
 
-/// Returns the number of the hwirq at `index`, of which at most 65535 exist.
+/// Returns the number of the hwirq at `index`. There are at most 65535 hwirqs.
 fn number(index: usize) -> HwIrq {
     HwIrq::new(u32::try_from(index).map_or(u32::MAX, |index| FIRST_HWIRQ + index))
 }
@@ -230,7 +231,7 @@ impl Core {
         *self.apic_ids.get(cpu.index())?
     }
 
-    /// Frees a vector that is no longer used. This cannot fail, because the matrix allocated it.
+    /// Frees an unused vector. This cannot fail, because the matrix allocated it.
     fn release(&mut self, cpu_vector: CpuVector) {
         let freed = self.matrix.free(cpu_vector);
         debug_assert_eq!(freed, Ok::<(), MatrixError>(()));

@@ -59,7 +59,7 @@ fn system_registers(turns: &mut Turns) {
 /// Executes instructions whose exits have no valid syndrome, on devices, on unmapped addresses, and
 /// on the hypervisor's RAM.
 fn undescribed_accesses(turns: &mut Turns) {
-    /// RAM of the machine that does not belong to the guest.
+    /// Machine RAM that doesn't belong to the guest.
     const FOREIGN: u64 = 0x4100_0000;
     let mut random = Random::here();
     while turns.next() {
@@ -91,7 +91,7 @@ fn calls(turns: &mut Turns) {
 fn call(by_hvc: bool, function: u64, [first, second, third]: [u64; 3]) {
     macro_rules! call {
         ($instruction:literal) => {
-            // SAFETY: no call is made that ends anything.
+            // SAFETY: none of these calls ends the guest or a vCPU.
             unsafe {
                 asm!(
                     $instruction,

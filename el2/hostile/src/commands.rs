@@ -6,12 +6,12 @@ use crate::turns::Turns;
 use gic_arch::gits;
 
 const COMMAND_BYTES: u64 = 32;
-/// Size of the queue for commands that each visit all mappings.
+/// Queue size for commands that visit all mappings.
 const MIDDLE_QUEUE_BYTES: u64 = 0x1_0000;
 const VALID: u64 = 1 << 63;
 /// INTID of the first LPI.
 const LPIS: u64 = 8192;
-/// An address above all RAM of the machine.
+/// An address above all of the machine's RAM.
 const NOWHERE: u64 = 0x00ff_ffff_0000;
 
 type Words = [u64; 4];
@@ -126,7 +126,7 @@ pub(crate) fn overlapping(turns: &mut Turns) {
     }
 }
 
-/// Sets addresses of tables and of a queue that are not RAM.
+/// Sets table and queue addresses that aren't RAM.
 pub(crate) fn absent(turns: &mut Turns) {
     let layout = Layout::at(NOWHERE);
     machine::enable_interrupts();

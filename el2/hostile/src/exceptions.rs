@@ -35,7 +35,7 @@ pub(crate) fn taken() -> u64 {
 
 /// Executes loads and stores without a valid syndrome, at an address that is not RAM of any guest.
 pub(crate) fn access(address: u64) {
-    // SAFETY: an access that aborts is skipped, and one that does not abort accesses a device.
+    // SAFETY: the access either aborts, and is then skipped, or accesses a device.
     unsafe { hostile_accesses(address) };
 }
 

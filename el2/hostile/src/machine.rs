@@ -60,7 +60,7 @@ impl Layout {
 /// Fills RAM of a layout.
 pub(crate) fn fill(address: u64, bytes: u64, byte: u8) {
     let start = core::ptr::with_exposed_provenance_mut::<u8>(address as usize);
-    // SAFETY: this is RAM behind the image and its heap's use, to which no references exist.
+    // SAFETY: this RAM is beyond the image and the heap, so no references to it exist.
     unsafe { start.write_bytes(byte, bytes as usize) };
 }
 
@@ -132,7 +132,7 @@ pub(crate) fn take() {
     end(acknowledge());
 }
 
-/// INTID of a spurious interrupt, which means that no interrupt is pending.
+/// INTID of a spurious interrupt: no interrupt is pending.
 pub(crate) const NONE: u64 = 1023;
 
 /// Acknowledges an interrupt. Returns its INTID, or [`NONE`].

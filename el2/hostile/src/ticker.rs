@@ -9,7 +9,7 @@ use image_rt::{cpu, power, println};
 /// has doubled. The period grows so that deadlines are spread over the turns of other guests.
 const PERIOD: u64 = 3;
 const SHIFT: u64 = 12;
-/// INTID of the virtual timer (DEN 0094).
+/// Virtual timer INTID (DEN 0094).
 const TIMER: u64 = 27;
 
 /// Handles `ticks` ticks, and prints how late they were.
@@ -31,7 +31,7 @@ pub(crate) fn run(ticks: u64) -> ! {
     power::system_off()
 }
 
-/// Waits for the timer's interrupt and handles it. Returns its delay in ticks of the counter.
+/// Waits for the timer interrupt and handles it. Returns its delay in counter ticks.
 fn tick_at(deadline: u64) -> u64 {
     // SAFETY: the interrupt is handled below.
     unsafe {

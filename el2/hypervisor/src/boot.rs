@@ -18,12 +18,12 @@ use image_rt::start::{self, Started};
 use image_rt::{Boot, cpu, println};
 use msi_types::Cpu;
 
-/// Space for the guest's devicetree at the end of its RAM (Documentation/arch/arm64/booting.rst: at
+/// Space for the devicetree at the end of the guest's RAM (Documentation/arch/arm64/booting.rst: at
 /// most 2 MiB).
 const DEVICETREE_ROOM: u64 = 2 << 20;
-/// Alignment of the start of guests' RAM. Kernels are at an offset from such an address (ibidem).
+/// Alignment of guest RAM. Kernels are at an offset from such an address (same document).
 const KERNEL_ALIGNMENT: u64 = 2 << 20;
-/// End of the RAM that the image maps.
+/// End of the RAM mapped by the image.
 const MAPPED_END: u64 = 3 << 30;
 
 /// Boots the guests on every CPU.
@@ -54,7 +54,7 @@ pub(crate) fn main(boot: Boot) -> ! {
     vcpu::serve()
 }
 
-/// Creates a guest for each kernel that the loader left. Returns the start states of the guests.
+/// Creates a guest for each kernel that the loader left. Returns the guests' start states.
 fn make_guests(around: &Started, options: Options, cpus: u32) -> Vec<Start> {
     let files = devicetree::files(around.devicetree);
     assert!(
@@ -64,7 +64,7 @@ fn make_guests(around: &Started, options: Options, cpus: u32) -> Vec<Start> {
     let uart = if files.len() == 1 { Uart::Own } else { Uart::Shared };
     let (vcpus, controller) = (options.vcpus.unwrap_or(cpus as u16), options.controller);
     // A guest's RAM extends from its kernel to the next one. The image, its heap and the machine's
-    // devicetree are below.
+    // devicetree are below the first one.
     let first = |files: &Files| files.kernel.start & !(KERNEL_ALIGNMENT - 1);
     let end = (around.memory.end as u64).min(MAPPED_END);
     let ends = files.iter().skip(1).map(first).chain([end]);
@@ -107,14 +107,14 @@ fn make_guest(
     (guest, Start { entry: files.kernel.start, argument })
 }
 
-/// Returns the machine's PCI functions for guests: those whose DMA an SMMU confines, or all if the
+/// Returns the PCI functions that guests may have: those whose DMA an SMMU confines, or all if the
 /// guests are trusted.
 fn functions(options: Options) -> Vec<Function> {
     let host = irqchip::get().description().hosts.first();
     let Some(host) = host else { return Vec::new() };
     let trusted = options.trusted_guest;
     if !trusted {
-        // The SMMU must be enabled first, because enumeration allows functions to access memory.
+        // Enable the SMMU first, because enumeration lets functions access memory.
         dma::bring_up(host);
     }
     let mut functions = pci::functions(host);
@@ -138,7 +138,7 @@ fn place_devicetree(guest: &Guest, ram: &Range<u64>, files: &Files) -> u64 {
     let address = ram.end - DEVICETREE_ROOM;
     assert!(blob.len() as u64 <= DEVICETREE_ROOM, "the guest's devicetree is too large");
     let to = core::ptr::with_exposed_provenance_mut::<u8>(address as usize);
-    // SAFETY: this is mapped RAM of the guest, which does not run yet.
+    // SAFETY: this is mapped guest RAM, and the guest isn't running yet.
     unsafe { core::ptr::copy_nonoverlapping(blob.as_ptr(), to, blob.len()) };
     cpu::clean(address as usize, blob.len());
     address

@@ -16,7 +16,7 @@ pub(crate) struct Context {
     pub(crate) registers: [u64; 31],
     /// Address at which the guest continues.
     pub(crate) pc: u64,
-    /// PSTATE of the guest, in the format of `SPSR_EL2`.
+    /// The guest's PSTATE, in `SPSR_EL2` format.
     pub(crate) pstate: u64,
 }
 
@@ -34,8 +34,8 @@ pub(crate) struct Floats {
 pub(crate) const EL1H_MASKED: u64 = 0x3c5;
 
 impl Context {
-    /// Returns the state of a vCPU that starts. By both the Linux boot protocol and PSCI, x0
-    /// contains an argument.
+    /// Returns the state of a starting vCPU. Both the Linux boot protocol and PSCI pass an argument
+    /// in x0.
     pub(crate) fn starting(entry: u64, argument: u64) -> Self {
         let mut registers = [0; 31];
         registers[0] = argument;
@@ -101,7 +101,7 @@ macro_rules! el1_registers {
         }
 
         impl El1 {
-            /// Reads the state of the vCPU that is loaded on this CPU.
+            /// Reads the state of the vCPU loaded on this CPU.
             pub(crate) fn store() -> Self {
                 let deferred_error =
                     if has_ras() { read_register!("S3_4_C12_C1_1") } else { 0 };
@@ -124,7 +124,7 @@ macro_rules! el1_registers {
     };
 }
 
-// The timer's control register is the last one, so the deadline is set before it.
+// The timer's control register must come last, after its deadline.
 el1_registers! {
     sctlr: "sctlr_el1",
     cpacr: "cpacr_el1",
@@ -164,7 +164,7 @@ impl El1 {
         Self { sctlr: MMU_OFF, ..Self::default() }
     }
 
-    /// Returns the value of the counter at which the virtual timer fires.
+    /// Returns the counter value at which the virtual timer fires.
     pub(crate) fn timer_deadline(&self) -> u64 {
         const ENABLE: u64 = 1;
         const IMASK: u64 = 2;
@@ -225,7 +225,7 @@ pub(crate) fn wfi_traps() -> bool {
     read_register!("hcr_el2") & WFI_TRAPS != 0
 }
 
-/// Sets the stage 2 and the number of a vCPU.
+/// Sets a vCPU's stage 2 and its number.
 ///
 /// # Safety
 /// `vttbr` must describe a stage 2 that maps only memory that the guest may access, and that does
@@ -238,8 +238,8 @@ pub(crate) unsafe fn load_stage2(vttbr: u64, mpidr: u64) {
     }
 }
 
-/// Invalidates what another vCPU of the guest left in this CPU's TLB, because a guest may assume
-/// that its CPUs do not share TLBs.
+/// Invalidates this CPU's TLB entries from the guest's other vCPUs. A guest may assume that its
+/// CPUs don't share TLBs.
 pub(crate) fn forget_translations() {
     // SAFETY: invalidated translations are walked again.
     unsafe {

@@ -9,17 +9,17 @@ use msi_types::{Delivery, DeviceId, MsiMessage};
 use vgic::its::ItsConfig;
 use vgic::{AccessWidth, V2mConfig, Vgic, VgicConfig};
 
-/// Addresses of a guest's ITS and GICv2m frame, which are the same as on `virt`.
+/// Addresses of a guest's ITS and GICv2m frame: the same as on `virt`.
 const ITS: u64 = 0x0808_0000;
 const V2M: u64 = 0x0802_0000;
-/// First INTID and number of the SPIs for message-based SPIs and for the GICv2m frame. They begin
-/// as on `virt`, whose wired SPIs are below.
+/// First INTID and number of the SPIs for message-based SPIs and for the GICv2m frame. The range
+/// begins as on `virt`, above the wired SPIs.
 pub(crate) const FIRST_SPI: u32 = 80;
 pub(crate) const SPIS: u32 = 128;
 /// Number of INTID bits for LPIs, as on `virt`.
 const LPI_ID_BITS: u8 = 16;
 /// Units of work that a guest's access and each entry may take. A unit is an ITS command or 16
-/// LPIs. The hypervisor cannot be interrupted in the meantime.
+/// LPIs. The hypervisor can't be interrupted during this work.
 const WORK_PER_ACCESS: u32 = 8;
 /// DeviceID of messages that vCPUs send, as on `virt`.
 const VCPU: DeviceId = DeviceId::new(0);
@@ -41,7 +41,7 @@ pub(crate) enum Controller {
 }
 
 impl Controller {
-    /// Returns the controller with this name on the loader's command line.
+    /// Parses a controller name from the loader's command line.
     pub(crate) fn named(name: &str) -> Option<Self> {
         Some(match name {
             "its" => Self::Its,
@@ -75,7 +75,7 @@ pub(crate) fn inputs(gic: &Arc<Gic>) -> Inputs {
     Inputs::new(gic.clone()).with_doorbells(gic.clone()).with_its(gic.clone())
 }
 
-/// Handles a vCPU's store to the doorbell of an ITS. Returns `None` if the address is not that of a
+/// Handles a vCPU's store to the doorbell of an ITS. Returns `None` if the address isn't a
 /// doorbell.
 pub(crate) fn message_of_vcpu(
     vgic: &Vgic,
@@ -91,8 +91,8 @@ pub(crate) fn message_of_vcpu(
     Some(vgic.its(0)?.signal_msi(VCPU, MsiMessage { address, data }))
 }
 
-/// Returns `true` if the address is in a register of the GIC that does not show the state of
-/// interrupts: the first registers of the distributor, or any register of an ITS.
+/// Returns `true` if the address is in a GIC register that doesn't show interrupt state: the first
+/// registers of the distributor, or any register of an ITS.
 pub(crate) fn shows_no_state(vgic: &Vgic, address: u64) -> bool {
     const HEAD: u64 = gicd::IGROUPR.offset() as u64;
     let is_in = |base: u64, bytes: u64| address.wrapping_sub(base) < bytes;

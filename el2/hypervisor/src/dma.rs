@@ -20,8 +20,8 @@ use smmu::{Context, Event, EventKind, Smmu, SpaceId, StreamId, Translation};
 use spin::Once;
 use thiserror::Error;
 
-/// Maximum number of faults that are reported for a stream. After the last one, the stream is cut
-/// off, so that a guest cannot keep the hypervisor busy.
+/// Maximum number of faults reported for a stream. Then the stream is cut off, or a guest could
+/// keep the hypervisor busy.
 const MOST_FAULTS: u32 = 16;
 const PAGE: u64 = 0x1000;
 
@@ -59,7 +59,7 @@ pub(crate) fn bring_up(host: &'static PciHost) {
         return;
     };
     let user = description.wired.iter().find(|user| user.id == iommu.id);
-    // The first interrupt is that of the event queue (binding `arm,smmu-v3`).
+    // The first interrupt is the event queue's (binding `arm,smmu-v3`).
     let interrupt = user.and_then(|user| user.interrupts.first());
     let is_v3 = iommu.compatible.iter().any(|name| name == "arm,smmu-v3");
     let (true, Some(region), Some(interrupt)) = (is_v3, &iommu.registers, interrupt) else {
@@ -76,11 +76,11 @@ pub(crate) fn bring_up(host: &'static PciHost) {
     CONFINEMENT.call_once(|| Confinement { host, index, state: confined });
     let request = WiredRequest::new(HwIrq::new(interrupt.value.get()), Trigger::Edge, "smmu");
     let handle = irqchip::get().interrupts().request_wired(request, |_| take_events());
-    // The handle is leaked, because the SMMU stays in use.
+    // Leak the handle, because the SMMU stays in use.
     core::mem::forget(handle.expect("the SMMU's interrupt could not be requested"));
 }
 
-/// Returns the stream of a function, whose DMA is confined once the stream has a translation.
+/// Returns a function's stream. Its DMA is confined once the stream has a translation.
 pub(crate) fn stream(function: &Function) -> Result<StreamId, Unconfined> {
     let confinement = CONFINEMENT.get().ok_or(Unconfined::NoSmmu)?;
     let stream = confinement.host.iommu.stream(function.requester);
@@ -129,7 +129,7 @@ fn bypasses(function: &Function) -> bool {
     !registers.last().is_some_and(offers)
 }
 
-/// Assigns the guest's address space to the streams of its functions. Without an SMMU, the guest is
+/// Assigns the guest's address space to its functions' streams. Without an SMMU, the guest is
 /// trusted.
 pub(crate) fn confine(guest: usize, ram: &Range<u64>, functions: impl Iterator<Item = Function>) {
     let Some(confinement) = CONFINEMENT.get() else { return };
@@ -145,8 +145,8 @@ pub(crate) fn confine(guest: usize, ram: &Range<u64>, functions: impl Iterator<I
     });
 }
 
-/// Returns a guest's address space for devices. It does not include other regions that a vCPU of
-/// the guest can access.
+/// Returns a guest's address space for devices. It leaves out other regions that the guest's vCPUs
+/// can access.
 fn translation(guest: usize, ram: &Range<u64>, by_stage_2: bool) -> Translation {
     let mut tables = TranslationTables::new(if by_stage_2 { Stage::Two } else { Stage::One });
     tables.map(ram.clone(), Memory::Ram);

@@ -54,8 +54,7 @@ struct Count {
 }
 
 impl Exits {
-    /// Counts an exit and traces it under the same lock, so that every reported exit has been
-    /// traced.
+    /// Counts an exit and traces it under the same lock, so every reported exit has been traced.
     pub(crate) fn count(&self, reason: Reason, trace: impl FnOnce()) {
         self.0.with(|counts| {
             counts.entry(reason).or_default().times += 1;

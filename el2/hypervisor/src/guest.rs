@@ -98,7 +98,7 @@ impl Guest {
         if uart == Uart::Own {
             stage2.map(UART, Memory::Device);
         }
-        // List registers implement the priority bits of the machine's virtual interface.
+        // The guest has as many priority bits as the machine's list registers.
         let priority_bits = Hardware::here().vtr.pri_bits_minus_one() + 1;
         let config = VgicConfig::new(cpus).with_priority_bits(priority_bits);
         // The hypervisor also acts as the guests' firmware: it wakes redistributors as TF-A does.
@@ -150,7 +150,7 @@ impl Guest {
         let vcpus = unsafe { self.gic.rebuild(vcpus) };
         for ((cpu, interrupts), registers) in cpus().zip(vcpus).zip(registers) {
             self.put_vcpu(cpu, Vcpu { interrupts, registers });
-            // The new GIC does not know which vCPUs wait.
+            // The new GIC doesn't know which vCPUs wait, so kick them all.
             self.kick(cpu);
         }
     }

@@ -10,7 +10,7 @@ use core::arch::asm;
 use gic_arch::icc::SysRegEncoding;
 
 /// Reads a register of group 3 (`HCR_EL2.TID3`). Returns `None` for other registers.
-// Not inlined, because this would add instructions to the exits of other traps.
+// Don't inline this: it would add instructions to the exits of other traps.
 #[inline(never)]
 pub(crate) fn read(encoding: SysRegEncoding) -> Option<u64> {
     let packed = encoding.packed();
@@ -24,7 +24,7 @@ pub(crate) fn read(encoding: SysRegEncoding) -> Option<u64> {
 
 /// Returns the bits of the fields that the guest sees.
 fn shown(crm: u16, op2: u16) -> u64 {
-    /// Returns the mask of the field that begins at a bit.
+    /// Returns the mask of the 4-bit field that starts at bit `bit`.
     const fn field(bit: u32) -> u64 {
         0xf << bit
     }

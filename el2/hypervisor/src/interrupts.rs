@@ -19,8 +19,8 @@ use irq_domain::{IrqContext, IrqHandle, PerCpuHandle, WiredRequest};
 use msi_types::{Cpu, HwIrq, Level, Line, SetLine, Trigger};
 use spin::Once;
 
-/// PPIs of the virtual interface's maintenance interrupt and of EL2's physical timer, on `virt` as
-/// in the Base System Architecture (DEN 0094).
+/// PPIs for the virtual interface's maintenance interrupt and EL2's physical timer. `virt` uses the
+/// numbers from the Base System Architecture (DEN 0094).
 const MAINTENANCE: IntId = IntId::ppi(9).expect("16 PPIs exist");
 const HYPERVISOR_TIMER: IntId = IntId::ppi(10).expect("16 PPIs exist");
 
@@ -90,7 +90,7 @@ pub(crate) fn take() {
     while let Some(interrupt) = interface.acknowledge() {
         exits::acknowledged(interrupt.intid());
         if interrupt.intid() == KICK.intid() {
-            // A kick has served its purpose by causing the exit.
+            // A kick only has to cause an exit, and it has.
             interface.deactivate(interface.end(interrupt));
         } else {
             handle(interrupt);
@@ -112,12 +112,12 @@ fn handle(interrupt: Acknowledged) {
     }
 }
 
-/// Assigns this CPU's virtual timer to the vCPU, whose timer interrupt may be active. The timer
-/// must be off.
+/// Assigns this CPU's virtual timer to the vCPU. The timer must be off; the vCPU's timer interrupt
+/// may be active.
 pub(crate) fn load_timer(guest: &Guest, cpu: Cpu) {
     let is_active = || guest.vgic().is_physical_active(timer_line(cpu));
     let Some(timer) = timer_here() else { return };
-    // The timer would not fire for this vCPU while its interrupt is active.
+    // While its interrupt is active, the timer wouldn't fire for this vCPU.
     assert!(!timer.is_active(), "the timer interrupt of the previous vCPU is active");
     if !is_active() {
         return;
@@ -129,9 +129,8 @@ pub(crate) fn load_timer(guest: &Guest, cpu: Cpu) {
     }
 }
 
-/// Stops this CPU's virtual timer, which was assigned to a vCPU. Its interrupt is deactivated in
-/// all cases, because another vCPU that has just ended it may find that the vCPU is no longer
-/// loaded.
+/// Stops this CPU's virtual timer and takes it from its vCPU. Always deactivates its interrupt: if
+/// another vCPU has just ended the interrupt, it may find that this vCPU is no longer loaded.
 pub(crate) fn put_timer() {
     cpu::stop_virtual_timer();
     if let Some(timer) = timer_here() {

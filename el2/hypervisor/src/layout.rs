@@ -3,10 +3,10 @@
 use core::ops::Range;
 use gic_arch::IntId;
 
-/// Address and SPI of the PL011 of `virt`. Each guest has a PL011 at this address.
+/// Address and SPI of `virt`'s PL011. Each guest has a PL011 at this address.
 pub(crate) const UART: Range<u64> = 0x0900_0000..0x0900_1000;
 pub(crate) const UART_SPI: u32 = 33;
-/// PPI of the virtual timer, as in the Base System Architecture (DEN 0094).
+/// Virtual timer PPI, as in the Base System Architecture (DEN 0094).
 pub(crate) const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("16 PPIs exist");
 
 /// Kind of a guest's UART.

@@ -45,7 +45,7 @@ struct Physical {
 }
 
 impl Physical {
-    /// Returns the physical interrupt of a line. That of a PPI is at the CPU on which the vCPU is
+    /// Returns a line's physical interrupt. For a PPI, it is at the CPU on which the vCPU is
     /// loaded.
     fn interrupt(&self, line: Line, physical: IntId) -> Option<Interrupt<'static, RawMmio>> {
         match line {
@@ -60,8 +60,8 @@ impl Physical {
 
 impl PhysicalInterrupts for Physical {
     /// A level-sensitive interrupt is pending while its input is asserted (IHI 0069,
-    /// `GICD_ISPENDR<n>`). The input of a vCPU that is not loaded cannot be read, so its line keeps
-    /// its state.
+    /// `GICD_ISPENDR<n>`). If a vCPU isn't loaded, we can't read its input, so its line keeps its
+    /// state.
     fn level(&self, line: Line, physical: IntId) -> Level {
         let interrupt = self.interrupt(line, physical);
         if interrupt.is_none_or(|it| it.is_pending()) { Level::High } else { Level::Low }

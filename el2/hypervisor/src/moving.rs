@@ -17,7 +17,7 @@ use msi_types::Cpu;
 
 /// Counter ticks between two moves. If 0, guests are not moved.
 static INTERVAL: AtomicU64 = AtomicU64::new(0);
-/// Value of the counter at the next move.
+/// Counter value at the next move.
 static NEXT: AtomicU64 = AtomicU64::new(NEVER);
 static WANTED: AtomicBool = AtomicBool::new(false);
 /// Number of CPUs other than the first that stand still.
@@ -34,7 +34,7 @@ fn set_next() {
     NEXT.store(cpu::ticks() + INTERVAL.load(SeqCst), SeqCst);
 }
 
-/// Returns the value of the counter at the next move, for the CPU that performs it.
+/// Returns the counter value at the next move, for the CPU in charge of moves.
 pub(crate) fn deadline() -> u64 {
     if cpu::current() == 0 { NEXT.load(SeqCst) } else { NEVER }
 }
@@ -44,7 +44,7 @@ pub(crate) fn is_wanted() -> bool {
     WANTED.load(SeqCst)
 }
 
-/// Requests a move if its deadline has passed. Called when the timer of a CPU fires.
+/// Requests a move if its deadline has passed. Called when a CPU's timer fires.
 pub(crate) fn on_timer() {
     if deadline() <= cpu::ticks() {
         NEXT.store(NEVER, SeqCst);

@@ -149,7 +149,7 @@ impl Assigned {
         }
     }
 
-    /// Returns the region of a register that is the lower half of a 64-bit address.
+    /// Returns the region if this register is the lower half of a 64-bit BAR.
     fn wide_bar(&self, index: usize) -> Option<Bar> {
         const TYPE: u32 = 0x7;
         const WIDE: u32 = 0x4;

@@ -24,9 +24,9 @@ pub(crate) fn functions(host: &PciHost) -> Vec<Function> {
 
 /// A host bridge, with the functions behind it that are assigned to the guest.
 pub(crate) struct Pci {
-    /// ECAM window, which has the same addresses for the guest.
+    /// ECAM window. The guest sees it at the same address.
     pub(crate) config: Range<u64>,
-    /// Window for the functions' memory, which has the same addresses for the guest.
+    /// Window for the functions' memory. The guest sees it at the same address.
     pub(crate) window: Range<u64>,
     functions: Vec<Assigned>,
 }
@@ -57,7 +57,7 @@ impl Pci {
         }
     }
 
-    /// Returns the memory of the functions that the guest accesses without a trap.
+    /// Returns the functions' memory that the guest can access without trapping.
     pub(crate) fn memory(&self) -> impl Iterator<Item = Range<u64>> {
         self.functions.iter().flat_map(Assigned::memory)
     }

@@ -88,7 +88,7 @@ impl Pl011 {
         });
     }
 
-    /// Receives a byte of input, which is lost if the FIFO is full.
+    /// Receives a byte of input. The byte is lost if the FIFO is full.
     pub(crate) fn type_in(&self, vgic: &Vgic, byte: u8) {
         self.change(vgic, |state| {
             if state.received.len() < FIFO {

@@ -13,14 +13,14 @@ pub(crate) struct Start {
     pub(crate) argument: u64,
 }
 
-/// Cause of the end of a machine.
+/// Reason why a machine ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum End {
     /// The guest called SYSTEM_OFF.
     Off,
     /// The guest called SYSTEM_RESET.
     Reset,
-    /// An SError occurred, which no device that the guest can access should cause.
+    /// An SError occurred. No device that the guest can access should cause one.
     SystemError,
 }
 

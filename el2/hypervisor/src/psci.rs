@@ -66,7 +66,7 @@ pub(crate) fn call(guest: &Guest, [number, first, second, third]: [u64; 4]) -> A
         PSCI_AFFINITY_INFO_32 | PSCI_AFFINITY_INFO_64 => {
             status(affinity_info(guest, first, second))
         }
-        // No trusted operating system has to be migrated.
+        // There's no trusted OS to migrate.
         PSCI_MIGRATE_INFO_TYPE => Answer::Value(2),
         PSCI_SYSTEM_OFF => Answer::End(End::Off),
         PSCI_SYSTEM_RESET => Answer::End(End::Reset),

@@ -3,8 +3,8 @@
 use core::ops::Range;
 use vgic::{GuestMemory, MemoryFault};
 
-/// The guest's RAM, which is RAM of the machine at the same addresses. The image has mapped it and
-/// does not otherwise use it.
+/// The guest's RAM, identity-mapped to the machine's RAM. The image maps it but doesn't use it
+/// otherwise.
 pub(crate) struct Ram(pub(crate) Range<u64>);
 
 impl Ram {

@@ -203,7 +203,7 @@ fn class(intid: IntId) -> &'static str {
     }
 }
 
-/// Operands of the instruction that trapped.
+/// Formats the operands of the trapped instruction.
 struct Detail<'a>(Trap, &'a Context);
 
 impl Display for Detail<'_> {

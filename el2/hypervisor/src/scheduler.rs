@@ -36,7 +36,7 @@ use spin::{Mutex, Once};
 /// Length of a guest's turn on a CPU while other vCPUs are queued, in milliseconds.
 const TURN: u64 = 2;
 
-/// Entities of the vCPUs of each guest.
+/// Scheduling state of each guest's vCPUs.
 static ENTITIES: Once<Box<[Box<[Entity]>]>> = Once::new();
 static QUEUE: Mutex<VecDeque<(VcpuId, Queued)>> = Mutex::new(VecDeque::new());
 /// Length of the queue. Must only be changed while holding the queue's lock.
@@ -45,7 +45,7 @@ static QUEUED_VCPUS: AtomicUsize = AtomicUsize::new(0);
 static IDLE: AtomicU32 = AtomicU32::new(1);
 static CPUS: [CpuState; MAX_CPUS] = [const { CpuState::new() }; MAX_CPUS];
 
-/// Scheduling state of a CPU.
+/// A CPU's scheduling state.
 struct CpuState {
     /// The vCPU that is loaded: 0, or its packed number plus 1.
     loaded: AtomicU32,
@@ -88,7 +88,7 @@ impl VcpuId {
         entities().get(self.guest)?.get(self.cpu.index())
     }
 
-    /// Returns the bit of its guest. Guests after the 64th have none, so their vCPUs never preempt.
+    /// Returns the guest's bit. Guests after the 64th have none, so their vCPUs never preempt.
     fn guest_bit(self) -> u64 {
         1_u64.checked_shl(self.guest as u32).unwrap_or(0)
     }
@@ -102,13 +102,13 @@ impl VcpuId {
     }
 }
 
-/// Scheduling state of a vCPU.
+/// A vCPU's scheduling state.
 #[derive(Debug)]
 pub(crate) struct Entity {
     /// A value of [`state`].
     state: AtomicU32,
     kicked: AtomicBool,
-    /// Value of the counter at which its timer fires, while it waits.
+    /// Counter value at which its timer fires, while it waits.
     deadline: AtomicU64,
     /// CPU on which it was last loaded, and which watches the deadline.
     home: AtomicU32,
@@ -118,7 +118,7 @@ mod state {
     pub(super) const WAITING: u32 = 0;
     pub(super) const QUEUED: u32 = 1;
     pub(super) const ENDED: u32 = 2;
-    /// The number of the CPU is added to this value.
+    /// Add the CPU number to this value.
     pub(super) const LOADED: u32 = 3;
 }
 
@@ -248,8 +248,8 @@ fn wake(id: VcpuId, entity: &Entity) {
     }
 }
 
-/// Queues a vCPU, and kicks a CPU for it: an idle one, or else the one where the vCPU last ran,
-/// whose current vCPU then calls [`is_turn_over`].
+/// Queues a vCPU, and kicks a CPU for it: an idle one, or else the one where the vCPU last ran. The
+/// vCPU running there then calls [`is_turn_over`].
 fn queue(id: VcpuId, entity: &Entity, why: Queued) {
     let mut queue = QUEUE.lock();
     queue.push_back((id, why));
@@ -296,8 +296,8 @@ pub(crate) fn is_wanted() -> bool {
     QUEUED_VCPUS.load(SeqCst) != 0 || moving::is_wanted()
 }
 
-/// Returns `true` if the vCPU of this CPU must let other vCPUs run. The turn of its guest begins
-/// with the first call that finds other vCPUs queued.
+/// Returns `true` if this CPU's vCPU must let other vCPUs run. Its guest's turn begins with the
+/// first call that finds other vCPUs queued.
 pub(crate) fn is_turn_over() -> bool {
     let here = CpuState::here();
     // Must precede `is_wanted`: `queue` counts the vCPU before it sets the bit.

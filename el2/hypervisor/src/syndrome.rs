@@ -3,14 +3,14 @@
 use gic_arch::icc::SysRegEncoding;
 use vgic::AccessWidth;
 
-/// An action of the guest that trapped.
+/// A trapped guest action.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Trap {
     /// WFI.
     WaitForInterrupt,
-    /// HVC. The return address is that of the next instruction.
+    /// HVC. The return address is the next instruction.
     HypervisorCall,
-    /// SMC. The return address is that of the SMC itself.
+    /// SMC. The return address is the SMC itself.
     SecureMonitorCall,
     /// MRS or MSR.
     SystemRegister(RegisterAccess),

@@ -35,7 +35,7 @@ pub(crate) enum Stage {
     Two,
 }
 
-/// Kind of memory that a range contains.
+/// Kind of memory in a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Memory {
     /// Cacheable RAM.
@@ -127,7 +127,6 @@ fn below(entry: &mut u64) -> &mut Table {
     }
     assert!(*entry & TABLE_OR_PAGE != 0, "ranges of different memory overlap");
     let table = core::ptr::with_exposed_provenance_mut((*entry & ADDRESS) as usize);
-    // SAFETY: the table was allocated above and is never freed, and this entry holds the only
-    // pointer to it.
+    // SAFETY: the table was allocated above and is never freed. Only this entry points to it.
     unsafe { &mut *table }
 }

@@ -64,8 +64,8 @@ fn call(guest: &Guest, context: &mut Context) -> Next {
     }
 }
 
-/// Handles accesses to registers of the GIC's CPU interface that trap, and to ID registers. Debug
-/// and performance monitor registers read as zero and ignore writes. Other registers are undefined.
+/// Handles trapped accesses to CPU interface and ID registers. Debug and performance monitor
+/// registers read as zero and ignore writes. Other registers are undefined.
 fn system_register(context: &mut Context, vcpu: &mut ListRegisterVcpu, access: RegisterAccess) {
     if access.is_debugging() {
         if access.is_read {

@@ -1,4 +1,4 @@
-//! DeviceIDs of requesters at their controllers.
+//! Computes which DeviceIDs requesters use at their controllers.
 
 use crate::controller::{Controller, ControllerIndex};
 use crate::description::Description;
@@ -7,7 +7,7 @@ use crate::requester::{BusRange, MsiRouting, Role};
 use crate::route::{RouteSpan, Via};
 use alloc::vec::Vec;
 
-/// Consecutive DeviceIDs of one requester at one controller; both ends are inclusive.
+/// Consecutive DeviceIDs of one requester at one controller, inclusive at both ends.
 #[derive(Clone, Debug)]
 pub(super) struct Claim<'d> {
     pub(super) controller: ControllerIndex,
@@ -19,8 +19,8 @@ pub(super) struct Claim<'d> {
     pub(super) origin: Origin,
 }
 
-/// Returns the claims of enabled requesters at enabled controllers. Requester IDs on buses that are
-/// not behind the host claim nothing.
+/// Returns the claims of enabled requesters at enabled controllers. Ignores requester IDs on buses
+/// that are not behind the host.
 pub(super) fn claims(description: &Description) -> Vec<Claim<'_>> {
     let mut claims = Vec::new();
     for host in description.hosts.iter().filter(|host| host.status.is_enabled()) {

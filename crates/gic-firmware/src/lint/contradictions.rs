@@ -1,4 +1,4 @@
-//! Comparison of two descriptions of one machine.
+//! Compares two descriptions of the same machine.
 
 use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
@@ -71,7 +71,7 @@ fn gics(one: &Gic, other: &Gic, findings: &mut FindingList) {
         let message = format!("the distributor is at {here:#x} in the first, at {there:#x} here");
         findings.add(Rule::ContradictingGic, other.distributor.origin.clone(), message);
     }
-    // One may list a region for each CPU, the other one region for all.
+    // One description may list a region per CPU, the other a single region for all.
     for (gic, within) in [(one, other), (other, one)] {
         let covered = RegionSet::new(within.redistributors.iter().map(|region| region.value));
         let mut stated = gic.redistributors.iter().filter(|region| region.size() > 0);
@@ -103,8 +103,8 @@ fn controllers(one: &Description, other: &Description, findings: &mut FindingLis
     report(&keys(one), &keys(other), Rule::ContradictingControllers, place, findings);
 }
 
-/// Compares the routes of hosts, which are matched by the address of their configuration space. The
-/// routes are compared at both ends of each span that either description states.
+/// Compares the hosts' routes, at both ends of each span in either description. Hosts are matched
+/// by the address of their configuration space.
 fn routes(one: &Description, other: &Description, findings: &mut FindingList) {
     let base = |host: &PciHost| host.config.as_ref().map(|config| config.region().base());
     let usable = |host: &&PciHost| host.status.is_enabled();

@@ -1,4 +1,4 @@
-//! SPIs that controllers hand out for messages.
+//! Checks the SPIs that controllers hand out for messages.
 
 use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
@@ -10,7 +10,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use gic_arch::IntId;
 
-/// A controller's range of INTIDs; both ends are inclusive.
+/// A controller's range of INTIDs, inclusive at both ends.
 pub(super) struct Range<'d> {
     pub(super) first: IntId,
     pub(super) last: IntId,
@@ -51,7 +51,7 @@ fn overlapping(sorted: &[Range<'_>], findings: &mut FindingList) {
     }
 }
 
-/// Looks up each range among the wired interrupts, and reports the first one that it contains.
+/// Reports, for each range, the first wired interrupt in it.
 fn over_wires(description: &Description, ranges: &[Range<'_>], findings: &mut FindingList) {
     if ranges.is_empty() {
         return;

@@ -1,4 +1,4 @@
-//! Checks against register values: widths and features.
+//! Checks widths and features against register values.
 
 use super::claims::claims;
 use super::interrupts::message_ranges;
@@ -11,7 +11,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::vec::Vec;
 
-/// Register values, read on the machine or typed from its manual.
+/// Register values, read on the machine or copied from its manual.
 ///
 /// Fields: IHI 0069H §12.9.38 (`GICD_TYPER`), §12.11.36 (`GICR_TYPER`), §12.19.11 (`GITS_TYPER`).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -118,7 +118,7 @@ fn widths(description: &Description, known: &KnownRegisters, findings: &mut Find
     }
 }
 
-/// Checks SPIs against the distributor. Extended SPIs have their own bound, which is not checked.
+/// Checks SPIs against the distributor. Extended SPIs have their own limit, which we don't check.
 fn spis(description: &Description, known: &KnownRegisters, findings: &mut FindingList) {
     let Some(bound) = known.last_spi() else { return };
     let is_beyond = |last: u32| last > bound && last < 1020;

@@ -1,4 +1,4 @@
-//! Maps, references, and the DeviceIDs that result from them.
+//! Checks maps, references, and the DeviceIDs that result from them.
 
 use super::claims::{Claim, claims, requesters};
 use crate::controller::{Controller, ControllerKind};
@@ -36,7 +36,7 @@ fn check_host(description: &Description, host: &PciHost, findings: &mut FindingL
     for routing in host.bridges.iter().map(|bridge| &bridge.msi).chain([&host.msi]) {
         beyond_pci(routing, findings);
     }
-    // With a mask, one entry covers many buses.
+    // If there is a mask, one entry covers many buses.
     if host.msi.mask.as_ref().is_none_or(|mask| mask.value & 0xffff == 0xffff) {
         uncovered_buses(host, findings);
     }
@@ -164,7 +164,7 @@ fn its_cells(description: &Description, findings: &mut FindingList) {
     }
 }
 
-/// Sweeps over the DeviceIDs of each ITS, keeping the claim that reaches furthest so far. Wherever
+/// Sweeps over each ITS's DeviceIDs and keeps track of the claim that reaches furthest. Wherever
 /// two requesters share a DeviceID, at least one of them is reported.
 fn shared_ids(description: &Description, claims: &[Claim<'_>], findings: &mut FindingList) {
     let mut sorted: Vec<&Claim<'_>> = claims.iter().collect();
@@ -198,7 +198,7 @@ fn pre_its(description: &Description, claims: &[Claim<'_>], findings: &mut Findi
     }
 }
 
-/// Compares the doorbells with the address bits of requesters that pass no IOMMU.
+/// Compares the doorbells with the address bits of requesters that aren't behind an IOMMU.
 fn address_limits(description: &Description, findings: &mut FindingList) {
     let highest: Vec<Option<u64>> = description
         .controllers

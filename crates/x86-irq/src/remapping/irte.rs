@@ -39,7 +39,7 @@ impl ApicMode {
     }
 }
 
-/// Bits 63:0. These contain all fields that a move changes, so that a move is a single store.
+/// Bits 63:0. All fields that a move changes are here, so a move is a single store.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct IrteLow {

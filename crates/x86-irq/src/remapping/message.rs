@@ -24,8 +24,8 @@ struct RemappableAddress {
 pub struct RemappableMessage {
     /// Index into the table.
     pub handle: u16,
-    /// Value in the data that is added to the handle: a MultiMSI function writes its vector's
-    /// number there. `None` if the data is ignored.
+    /// Value in the data that is added to the handle (a MultiMSI function writes its vector's
+    /// number there). `None` if the data is ignored.
     pub subhandle: Option<u16>,
 }
 
@@ -54,8 +54,8 @@ impl RemappableMessage {
         Ok(Self { handle, subhandle })
     }
 
-    /// Returns the index of the table entry that the message names. It can be up to 131070, which
-    /// is beyond the end of any table.
+    /// Returns the index of the message's table entry. Note that it can be up to 131070, beyond the
+    /// end of any table.
     pub const fn index(self) -> u32 {
         match self.subhandle {
             Some(subhandle) => self.handle as u32 + subhandle as u32,

@@ -12,7 +12,7 @@ use msi_types::{
     NotIsolated, Pending, RequesterId, Shape, Tier,
 };
 
-/// Limit on a group, whose function writes the low bits of the 16-bit data.
+/// Maximum size of a group. The function writes the low bits of the 16-bit data.
 const MOST_SUBHANDLES: u16 = 1 << 15;
 
 const NO_MEMORY: MsiError = MsiError::NoMemory("the remapping layer's records");
@@ -93,7 +93,7 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
         if begun.from != begun.to
             && let Err(error) = self.retarget(&entries, entry, begun.to)
         {
-            // The first error is the one to report. The interrupt keeps the new vector until it is
+            // Report the first error, not this one. The interrupt keeps the new vector until it is
             // cleaned up.
             let _ = self.retarget(&entries, entry, begun.from);
             self.vectors.end_vector_move(first, MoveOutcome::RolledBack)?;
@@ -177,7 +177,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
             }
             Shape::AlignedGroup => return Err(MsiError::NoGroups),
         };
-        // A function of a group adds less than the group's count to the data.
+        // A grouped function adds less than the group's count to the data.
         request.fit.check(MsiMessage {
             data: u32::from(count.get() - 1),
             ..RemappableMessage::HIGHEST.encode()
@@ -209,7 +209,8 @@ impl<M: RemapMemory> RemappedVectors<M> {
         self.with_records(|records| records.entries_of(hwirq)).ok_or(MsiError::UnknownVector(hwirq))
     }
 
-    /// Frees entries and vectors. Those that the unit may still use are never reused.
+    /// Frees entries and vectors. If the unit may still use some, these are leaked and never
+    /// reused.
     fn give_back(
         &self,
         records: &mut super::Records,

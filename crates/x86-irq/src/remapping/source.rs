@@ -2,7 +2,7 @@
 
 use msi_types::RequesterId;
 
-/// Comparison of a requester with an entry's source.
+/// How a requester is compared with an entry's source.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SourceCheck {
     /// No comparison: any requester may use the entry. Provides no isolation.

@@ -4,8 +4,8 @@ use super::irte::{ApicMode, Filled, Irte, IrteHigh, IrteLow, IrteTarget};
 use super::source::Source;
 use core::fmt;
 
-/// Memory of a table: 64-bit words, indexed from its base and initially zero. Each word must be
-/// read and written in a single access.
+/// A table's memory: 64-bit words, indexed from its base and initially zero. Each word must be read
+/// and written in a single access.
 pub trait RemapMemory: Send + Sync {
     /// Reads a word.
     ///
@@ -59,12 +59,12 @@ pub struct RemapTableConfig {
     pub size: TableSize,
     /// Format of the entries' APIC IDs.
     pub mode: ApicMode,
-    /// Treatment of messages that name no entry. [`ApicMode::X2apic`] always blocks them.
+    /// Treatment of messages in the compatibility format. [`ApicMode::X2apic`] always blocks them.
     pub compatibility: CompatibilityFormat,
 }
 
 impl RemapTableConfig {
-    /// Creates the configuration of a table that blocks messages which name no entry.
+    /// Creates a configuration that blocks messages in the compatibility format.
     pub const fn new(size: TableSize, mode: ApicMode) -> Self {
         Self { size, mode, compatibility: CompatibilityFormat::Blocked }
     }
@@ -76,8 +76,8 @@ impl RemapTableConfig {
     }
 }
 
-/// A remapping table in memory: its entries, and the translation of messages by them
-/// ([`translate`](Self::translate)).
+/// A remapping table in memory. [`translate`](Self::translate) uses its entries to translate
+/// messages.
 pub struct RemapTable<M> {
     pub(super) config: RemapTableConfig,
     memory: M,

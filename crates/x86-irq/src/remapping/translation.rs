@@ -1,4 +1,4 @@
-//! Translation of a message by the unit, using the entries that the driver wrote.
+//! Translates messages as the unit does, using the entries that the driver wrote.
 
 use super::irte::IrteTarget;
 use super::message::RemappableMessage;
@@ -21,7 +21,7 @@ pub enum RemapFault {
         /// Index in the message.
         index: u32,
     },
-    /// The entry named by the message is absent.
+    /// The message's entry is absent.
     #[error("the requester named entry {index}, which is not present")]
     NotPresent {
         /// Index of the entry.
@@ -59,8 +59,8 @@ impl RemapFault {
         }
     }
 
-    /// Returns the index of the entry that the message named, or 0 if it named none, as in bits
-    /// 63:48 of a fault record's information.
+    /// Returns the index of the message's entry, or 0 if it has none, as in bits 63:48 of a fault
+    /// record's information.
     pub const fn index(self) -> u32 {
         match self {
             Self::BadRequest(_) | Self::CompatibilityBlocked => 0,
@@ -75,8 +75,7 @@ impl RemapFault {
 impl<M: RemapMemory> RemapTable<M> {
     /// Translates a requester's message as the unit does, to an APIC and the interrupt there.
     ///
-    /// The caller must record faults, unless FPD of the entry forbids it: see
-    /// [`entry`](Self::entry).
+    /// The caller must record faults, unless the entry has FPD set: see [`entry`](Self::entry).
     ///
     /// Context: any.
     pub fn translate(

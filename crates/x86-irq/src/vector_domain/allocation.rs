@@ -1,4 +1,4 @@
-//! Allocation and freeing of vectors.
+//! Allocates and frees vectors.
 
 use super::irq_data::{FreedVectors, HELD, IrqData, IrqDataLocked, MessageKeeper, Phase, RELEASED};
 use super::{AttachmentId, Core, VectorDomain, number};
@@ -11,8 +11,8 @@ use msi_types::{
 };
 
 impl VectorDomain {
-    /// Allocates hwirqs for `request`, each with a vector on its CPU; managed hwirqs have a list of
-    /// CPUs each. Allocates all of them or none.
+    /// Allocates hwirqs for `request`, all or none. Each has a vector on its CPU; a managed hwirq
+    /// also has a list of CPUs.
     ///
     /// Context: task; may sleep.
     pub(crate) fn allocate_block(
@@ -28,7 +28,7 @@ impl VectorDomain {
         let allocated = self.with_core(|core| {
             core.check_cpu(request.cpu, count)?;
             if let MessageKeeper::Endpoint(fit) = message {
-                // The highest vector has the widest message.
+                // Check the highest vector only: its message is the widest.
                 fit.check(
                     self.message_to(core, CpuVector { cpu: request.cpu, vector: self.window.1 })?,
                 )?;
@@ -37,8 +37,8 @@ impl VectorDomain {
             for (done, index) in (first..first + usize::from(count)).enumerate() {
                 let among = managed.pop();
                 if let Err((error, among)) = self.occupy(core, index, request, (phase, among)) {
-                    // Lists go back to `managed`, which has room for them, and are dropped without
-                    // the lock.
+                    // Put the lists back into `managed`, which has room for them, so that they are
+                    // dropped without the lock.
                     managed.extend(among);
                     for index in first..first + done {
                         managed.extend(self.vacate(core, index));
@@ -119,7 +119,7 @@ impl VectorDomain {
         let vectors = || (0..block.count().get()).filter_map(|index| block.hwirq(index));
         let mut count = 0;
         for vector in vectors() {
-            // The list of CPUs is dropped without the lock.
+            // Drop the list of CPUs without holding the lock.
             let (released, _managed) = self.with_core(|core| {
                 let released = self.release(core, attachment, vector, freed);
                 (released, if released { self.unmanage(core, vector) } else { None })

@@ -1,4 +1,5 @@
-//! Lock-free lookup at the trap entry, and the pending bit of masked interrupts.
+//! Looks up interrupts at the trap entry without a lock, and keeps the pending bit for masked
+//! interrupts.
 
 use super::irq_data::{HELD, IrqData, PENDING, RELEASED};
 use super::{Core, VectorDomain, number};
@@ -15,14 +16,15 @@ pub enum Arrival {
     Held,
     /// Ignore it: its hwirq was freed while the message was in flight.
     Released,
-    /// Handle it as a foreign interrupt: the domain does not use this vector on this CPU.
+    /// Handle it elsewhere: the domain does not use this vector on this CPU.
     Unknown,
 }
 
 impl VectorDomain {
     /// Returns the hwirq of an interrupt that arrived at `cpu` as `vector`. The caller must end it
-    /// at the APIC, whatever the result. Acquires no lock, does not allocate, and calls at most
-    /// [`Apic::request_cleanup`](crate::Apic::request_cleanup), for the first arrival after a move.
+    /// at the APIC, whatever the result. Does not take a lock or allocate. On the first arrival
+    /// after a move, it may call [`Apic::request_cleanup`](crate::Apic::request_cleanup), but no
+    /// other function of the kernel.
     ///
     /// Context: hard IRQ.
     #[inline]
@@ -53,7 +55,7 @@ impl VectorDomain {
         }
     }
 
-    /// Delivers arrivals of the interrupt again, and sends it if it was held back.
+    /// Stops holding the interrupt back, and sends it if it was held back.
     ///
     /// Context: any.
     pub(crate) fn let_through(&self, hwirq: HwIrq) {
@@ -113,7 +115,7 @@ impl VectorDomain {
     }
 }
 
-/// Records a masked interrupt as pending, and drops that of a freed hwirq.
+/// Records a masked interrupt as pending. Drops the interrupt if its hwirq was freed.
 #[cold]
 fn hold(index: usize, irq: &IrqData) -> Arrival {
     let remember = |flags| (flags & (HELD | RELEASED) == HELD).then_some(flags | PENDING);

@@ -1,4 +1,4 @@
-//! Clean-up of former vectors, and CPU hotplug.
+//! Cleans up former vectors, and handles CPU hotplug.
 
 use super::irq_data::{PENDING, Phase, RELEASED};
 use super::{Core, CpuError, VectorDomain};
@@ -10,7 +10,7 @@ use msi_types::Cpu;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[must_use = "a former vector that is still requested needs another call"]
 pub enum Cleanup {
-    /// Nothing is left to clean up before the next [request](crate::Apic::request_cleanup).
+    /// All done until the next [request](crate::Apic::request_cleanup).
     Done,
     /// An interrupt is still pending at a former vector. Call again after the CPU has served it,
     /// for example at the next tick.
@@ -45,8 +45,8 @@ impl VectorDomain {
     ///
     /// # Errors
     /// Returns [`CpuError`] if the CPU is unknown, or if another CPU has the APIC ID. An ID that
-    /// the message format cannot encode is not an error: only interrupts that need such messages
-    /// are refused on the CPU, whereas those behind a remapping unit are not.
+    /// the message format cannot encode is not an error: it only means that interrupts in this
+    /// format can't use the CPU. Interrupts behind a remapping unit still can.
     pub fn online(&self, cpu: Cpu, id: ApicId) -> Result<(), CpuError> {
         self.with_core(|core| {
             let same = core.apic_ids.iter().position(|other| *other == Some(id));
@@ -82,7 +82,8 @@ impl VectorDomain {
                     VectorRole::Former(_) => {}
                     VectorRole::Other => continue,
                 }
-                // If the APIC cannot be read, an interrupt is sent twice rather than never.
+                // If we can't read the APIC, it's better to send an interrupt twice than to lose
+                // it.
                 let waits = self.apic().is_requested(cpu, cpu_vector.vector) != Some(false);
                 left.resent += u32::from(waits && self.send_again(core, index));
                 if let VectorRole::Former(_) = self.role_of(core, index, cpu_vector) {

@@ -22,9 +22,9 @@ const MOST_BY_DEFAULT: u16 = 16384;
 pub struct VectorDomainConfig<'a> {
     /// Number of CPUs that are or can be brought online.
     pub cpus: NonZeroU16,
-    /// Maximum number of interrupts at a time, on all CPUs together. Memory for all of them, about
-    /// 64 bytes each, is allocated at creation. A large machine may have more vectors than this
-    /// type can count: 512 CPUs have about 103,000.
+    /// Maximum number of interrupts in use at a time, across all CPUs. Memory for all of them,
+    /// about 64 bytes each, is allocated at creation. A large machine may have more vectors than
+    /// this type can count: 512 CPUs have about 103,000.
     pub hwirqs: NonZeroU16,
     /// Vectors that may be allocated.
     pub window: RangeInclusive<ApicVector>,
@@ -38,7 +38,7 @@ pub struct VectorDomainConfig<'a> {
 
 impl<'a> VectorDomainConfig<'a> {
     /// Creates a configuration with vectors 0x20 to 0xEB except for 0x80, with 8-bit destinations,
-    /// and with as many interrupts as vectors, up to 16384.
+    /// and one hwirq per vector, up to 16384.
     pub fn new(cpus: NonZeroU16, apic: Arc<dyn Apic>) -> Self {
         let vector = |number| ApicVector::new(number).unwrap_or(ApicVector::MAX);
         let per_cpu = u16::from(LAST_EXTERNAL - FIRST_EXTERNAL);

@@ -1,4 +1,4 @@
-//! Creation of a vector domain.
+//! Creates vector domains.
 
 use super::free_hwirqs::FreeHwirqs;
 use super::irq_data::{IrqData, IrqDataLocked};

@@ -1,6 +1,6 @@
 //! Bitmap of free hwirqs, with a hint for the lowest one. A search examines 64 hwirqs at a time, so
-//! its work under the lock, which masks interrupts, is bounded by the number of hwirqs divided by
-//! 64 and by the number of runs of free hwirqs.
+//! we hold the lock (and mask interrupts) for a bounded time, which depends on the number of hwirqs
+//! divided by 64 and on the number of free runs.
 
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -128,7 +128,7 @@ mod tests {
             assert_eq!(allocate(&mut free, 1), Some(index));
         }
         assert_eq!(free.run(1), None);
-        // A search reads two words where a word ends.
+        // A run that ends a word makes the search read two words.
         assert!(free.words_read.get() <= 2 * 65_536, "{} words read", free.words_read.get());
     }
 

@@ -1,4 +1,4 @@
-//! State of one interrupt: a lock-free part for arrivals, and a part under the lock.
+//! Per-interrupt state: a lock-free part for arrivals, and a part under the lock.
 
 use super::quotas::AttachmentId;
 use crate::apic::{ApicVector, CpuVector};
@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use msi_types::{Cpu, Fit};
 
-/// Maximum number of former vectors that are not yet freed; a move that would exceed it is refused.
+/// Maximum number of former vectors that are not yet freed. A move that would exceed it is refused.
 const MOST_FORMER: usize = 4;
 /// Capacity for former vectors: a freed hwirq adds its present vector, and the target of a move in
 /// progress.
