@@ -1,23 +1,22 @@
-//! Routes from requesters to the controllers that serve them, with the DeviceID at each.
+//! Finds the controller that serves a requester, and the requester's DeviceID there.
 //!
-//! The rules are those of the devicetree binding (`pci/pci-msi.txt`); where it is silent, those of
-//! Linux:
+//! We follow the devicetree binding (`pci/pci-msi.txt`) and, where it is silent, Linux:
 //!
 //! 1. The requester ID is masked by `msi-map-mask` and looked up in `msi-map`; the first match
 //!    wins, with DeviceID = `msi-base` + (masked ID − `rid-base`).
 //! 2. An entry whose `rid-base` has bits that the mask clears ends the search, as in Linux.
-//! 3. A requester that is not in the map uses the node's `msi-parent`, with DeviceID = requester
-//!    ID, unmasked. By the binding, an `msi-parent` next to a map belongs to the bridge itself;
-//!    Linux falls back to it, and so do we, marking the route as [`Via::ParentAfterMap`]. Without
+//! 3. A requester that isn't in the map uses the node's `msi-parent`, with DeviceID = requester ID,
+//!    unmasked. By the binding, an `msi-parent` next to a map belongs to the bridge itself; Linux
+//!    falls back to it, and so do we, marking the route as [`Via::ParentAfterMap`]. Without
 //!    `msi-parent`, the requester has no route.
 //! 4. Without a map, `msi-parent` is used, with DeviceID = requester ID. Cells after the phandle
-//!    belong to the bridge itself. Of several entries, the first that resolves to an enabled
-//!    controller is used.
+//!    belong to the bridge itself. If there are several entries, the first one that resolves to an
+//!    enabled controller is used.
 //! 5. Without either, the bridge's own MSI controller is used, if it has one.
 //!
 //! A platform device has one route for each `msi-parent` entry, in firmware's order; drivers use
-//! the first that suits them. A device with `msi-map` instead, such as a PCI endpoint controller,
-//! counts as a [bus](Role::Bus).
+//! the first suitable one. A device with `msi-map` instead (e.g. a PCI endpoint controller) counts
+//! as a [bus](Role::Bus).
 
 use crate::controller::{Controller, ControllerIndex};
 use crate::description::Description;
@@ -92,7 +91,7 @@ pub enum NoRoute {
     DeviceIdRange(RequesterId),
 }
 
-/// Routes of consecutive requester IDs, as one entry of firmware states them.
+/// Routes for consecutive requester IDs, from a single entry in firmware.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RouteSpan {
     /// First requester ID.
@@ -194,7 +193,7 @@ impl Description {
         Ok(Route { controller, device_id: DeviceId::new(device), via: Via::Map(index) })
     }
 
-    /// Returns the routes of a platform device: one for each controller that it names.
+    /// Returns the routes of a platform device: one for each controller that it refers to.
     pub fn platform_routes(&self, device: &PlatformDevice) -> Vec<Result<Route, NoRoute>> {
         device
             .msi
@@ -217,8 +216,8 @@ impl Description {
     }
 
     /// Returns firmware's statements about a platform device: for a device, a span of length 1 for
-    /// each controller that it names; for a bus, the spans of the devices behind it. A device at a
-    /// controller without DeviceIDs has DeviceID 0 here.
+    /// each controller that it refers to; for a bus, the spans of the devices behind it. A device
+    /// at a controller without DeviceIDs has DeviceID 0 here.
     pub fn device_spans(&self, device: &PlatformDevice) -> Vec<RouteSpan> {
         if device.role == Role::Bus {
             return self.bus_spans(&device.msi).collect();
@@ -265,8 +264,8 @@ impl Description {
         Ok(Route { controller, device_id, via: Via::Parent(index) })
     }
 
-    /// Returns the route by the first usable one of `parents`, with DeviceID = requester ID, or the
-    /// reason why the first parent is unusable.
+    /// Returns the route through the first usable entry in `parents`, with DeviceID = requester ID.
+    /// If none is usable, returns the reason why the first one isn't.
     fn first_parent(
         &self,
         parents: &[Fact<Parent>],

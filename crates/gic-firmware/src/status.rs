@@ -1,9 +1,9 @@
-//! The `status` of a node, as firmware states it.
+//! Node status, according to firmware.
 
 use core::fmt;
 
-/// Permission for an operating system to use a node. A disabled ancestor also disables the node, in
-/// which case the origin of the fact is the ancestor.
+/// Permission for an operating system to use a node. A disabled ancestor also disables the node;
+/// the fact's origin is then the ancestor.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Status {
     /// Usable.

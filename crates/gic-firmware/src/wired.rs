@@ -1,4 +1,4 @@
-//! Users of wired interrupts, as firmware describes them.
+//! Users of wired interrupts, according to firmware.
 
 use crate::origin::{Fact, NodeId};
 use crate::status::Status;

@@ -1,4 +1,4 @@
-//! Hostile input: reading always ends soon, with a description or an error.
+//! Reads hostile input: this must always end soon, with a description or an error.
 
 use gic_firmware::devicetree::{DtbErrorKind, MAX_DEPTH, excerpts, parse};
 use gic_firmware::lint::{KnownRegisters, check, compare};

@@ -1,5 +1,4 @@
-//! Maps from requester IDs to StreamIDs and DeviceIDs, compared with a model of Linux's
-//! `of_map_id`.
+//! Compares maps from requester IDs to StreamIDs and DeviceIDs with a model of Linux's `of_map_id`.
 
 use dtoolkit::ToPropertyValue;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};

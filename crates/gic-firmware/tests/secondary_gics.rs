@@ -1,4 +1,5 @@
-//! Devicetrees with several GICs: choice of the root, and targets of the others' interrupts.
+//! Tests devicetrees with several GICs: which one is the root, and where the others' interrupts
+//! lead.
 
 use gic_firmware::lint::{KnownRegisters, check};
 use gic_firmware::{ControllerKind, Description, Fact, GicVersion, IntId, devicetree};

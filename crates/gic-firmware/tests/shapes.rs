@@ -1,4 +1,4 @@
-//! Descriptions of each shape of devicetree. The sources are next to the blobs in `data/`.
+//! Checks the description of each kind of devicetree. The sources are next to the blobs in `data/`.
 
 use gic_arch::{Affinity, IntId};
 use gic_firmware::{

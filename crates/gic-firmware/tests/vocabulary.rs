@@ -1,4 +1,4 @@
-//! Contracts of the small types.
+//! Tests for the small types' contracts.
 
 use gic_arch::IntId;
 use gic_firmware::{

@@ -1,4 +1,4 @@
-//! Wired users of the GIC, and the IOMMUs of platform devices.
+//! Tests for users of wired interrupts, and for platform devices' IOMMUs.
 
 use gic_firmware::devicetree::excerpts;
 #[cfg(feature = "write")]

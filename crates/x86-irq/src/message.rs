@@ -56,8 +56,8 @@ pub enum DestinationFormat {
     /// 8 bits, in address bits 19:12: hardware without interrupt remapping.
     Xapic,
     /// 15 bits: bits 14:8 are in address bits 11:5. Supported by hypervisors that advertise it: KVM
-    /// with `KVM_FEATURE_MSI_EXT_DEST_ID` (CPUID 0x4000_0001, EAX bit 15), Hyper-V and Xen with
-    /// flags of their own.
+    /// with `KVM_FEATURE_MSI_EXT_DEST_ID` (CPUID 0x4000_0001, EAX bit 15), and likewise Hyper-V and
+    /// Xen.
     Extended15,
     /// 32 bits: bits 31:8 are in address bits 63:40. A VMM passes this form to KVM after
     /// `KVM_CAP_X2APIC_API` with `KVM_X2APIC_API_USE_32BIT_IDS`. The broadcast quirk must also be

@@ -47,7 +47,7 @@ impl Floats {
 /// to the image's vectors.
 ///
 /// # Panics
-/// Panics if the compiler may use vector registers, which belong to the guests here.
+/// Panics if the compiler may use vector registers: they belong to the guests.
 #[expect(clippy::assertions_on_constants, reason = "the target decides, not this file")]
 pub(crate) fn install() {
     assert!(

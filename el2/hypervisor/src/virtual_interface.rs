@@ -26,7 +26,7 @@ macro_rules! write_register {
 }
 
 /// Defines functions that read and write one of several registers by its index, which must be below
-/// the number that the CPU implements. Other indices read as zero and are not written.
+/// the number that the CPU implements. Other indices read as zero, and writes to them are ignored.
 macro_rules! indexed {
     ($read:ident, $write:ident: $($index:literal => $name:literal),* $(,)?) => {
         fn $read(index: usize) -> u64 {
@@ -84,7 +84,7 @@ impl Hardware {
         }
     }
 
-    /// Empties the list registers, whose contents are unknown after reset.
+    /// Empties the list registers. Their contents are unknown after reset.
     pub(crate) fn clear(self) {
         (0..self.lists).for_each(|index| write_list(index, 0));
     }

@@ -140,8 +140,8 @@ fn send_ipi() {
     }
 }
 
-/// Wakes the other CPU after a period without interrupts. A hypervisor may move the guest in the
-/// meantime, which must not change this CPU's registers.
+/// Wakes the other CPU after a period without interrupts. A hypervisor may move the guest during
+/// this time. This CPU's registers must not change.
 fn wake_late() {
     let end = cpu::ticks() + NAP * cpu::ticks_per_millisecond();
     let here = gic().affinity(Cpu::new(0)).expect("the GIC knows the first CPU");
@@ -251,7 +251,7 @@ fn bring_up_cpu() {
     brought_up.expect("the CPU could not be turned on");
 }
 
-/// Starts the other CPU, which handles IPIs forever.
+/// Starts the other CPU. It handles IPIs forever.
 fn turn_on_other() {
     let mut cpus = irqchip().description().enabled_cpus();
     let other = cpus.nth(1).expect("the machine has no second CPU");

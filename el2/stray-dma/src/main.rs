@@ -99,8 +99,8 @@ impl Controller {
         Self { bar, submissions, completions, tail: 0 }
     }
 
-    /// Submits a command. Returns `true` if it completes, which it does not if the controller
-    /// cannot access memory. Must not be called often enough to fill the queue.
+    /// Submits a command. Returns `true` if it completes (it doesn't if the controller can't access
+    /// memory). Must not be called often enough to fill the queue.
     fn run(&mut self, (opcode, more): (u32, u32), data: u64) -> bool {
         let command = self.submissions as usize + 64 * self.tail;
         let command = core::ptr::with_exposed_provenance_mut::<u32>(command);

@@ -24,9 +24,9 @@ pub(crate) const COUNTED: &[&str] =
     &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"];
 /// The QEMU version that can count the instructions of several CPUs.
 pub(crate) const COUNTING: Version = Version::Backports;
-/// Minimum number of moves of a guest that is moved.
+/// Minimum number of times that a moving guest must move.
 pub(crate) const MOVES: u64 = 10;
-/// Memory of a Linux guest in MiB.
+/// A Linux guest's memory in MiB.
 pub(crate) const MEMORY: u32 = 512;
 
 /// A machine on which the hypervisor runs.

@@ -33,7 +33,7 @@ const LATENCY: u64 = EXIT + TURN + EXIT;
 
 const MEMORY: u32 = 64;
 const TICKS: u64 = 8;
-/// The attack lasts as long as the ticks, which arrive late.
+/// Let the attack last as long as the ticks. They arrive late.
 const MILLISECONDS: u32 = 50;
 
 /// Names of the attacks, and whether the guest must have handled exceptions.

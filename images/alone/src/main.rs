@@ -29,7 +29,7 @@ fn enable(registers: CpuRegisters) -> Result<(), GicError> {
     interface.send(SGI, this)
 }
 
-/// Called by the start code, which turns the machine off when this function returns.
+/// Called by the start code. When this function returns, the machine is turned off.
 #[unsafe(no_mangle)]
 extern "C" fn main() {
     // SAFETY: `virt` has a GICv3, and this code runs at EL1.

@@ -5,7 +5,7 @@ use core::arch::{asm, global_asm};
 use core::ptr::NonNull;
 use gic_driver::{IrqState, LocalCpu, PhysicalRegion, Platform, RawMmio, Wait};
 
-// Addresses as stated in QEMU's devicetree.
+// Addresses from QEMU's devicetree.
 pub(crate) const DISTRIBUTOR: u64 = 0x0800_0000;
 pub(crate) const REDISTRIBUTORS: PhysicalRegion =
     PhysicalRegion { base: 0x080a_0000, bytes: 0xf6_0000 };

@@ -66,9 +66,9 @@ const fn ram(gigabyte: usize) -> usize {
     gigabyte << 30 | VALID | NORMAL | INNER_SHAREABLE | ACCESSED
 }
 
-/// Physical addresses that the identity map covers as device memory: the first gigabyte, which
-/// contains all registers of `virt`, and the gigabyte of its high configuration space. RAM is
-/// mapped from 1 GiB to 3 GiB.
+/// Physical addresses that the identity map covers as device memory: the first gigabyte (all of
+/// `virt`'s registers) and the gigabyte with its high configuration space. RAM is mapped from 1 GiB
+/// to 3 GiB.
 pub const DEVICE_MEMORY: [core::ops::Range<u64>; 2] = [0..1 << 30, 256 << 30..257 << 30];
 
 // Identity map in units of gigabytes. All RAM is writable and executable, because this is a test

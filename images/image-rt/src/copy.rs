@@ -43,7 +43,7 @@ core::arch::global_asm!(
     "    ldr x4, [x1], #8",
     "    cmp x3, x4",
     "    b.eq 1b",
-    // The first differing byte is decisive, which is the lowest one.
+    // The first differing byte decides. It is the lowest one, so reverse the bytes.
     "    rev x3, x3",
     "    rev x4, x4",
     "    cmp x3, x4",

@@ -54,7 +54,7 @@ pub fn init(number: usize) {
     }
 }
 
-/// Returns the number of this CPU, which is 0 for the boot CPU.
+/// Returns this CPU's number. The boot CPU is 0.
 #[inline]
 pub fn current() -> usize {
     let number = if cfg!(feature = "el2") {
@@ -144,8 +144,8 @@ pub fn ticks_per_millisecond() -> u64 {
 
 /// Waits up to `milliseconds` for `done` to return `true`. Returns `false` on timeout.
 ///
-/// A period in which this CPU did not run counts as one millisecond at most, because a host that
-/// pauses the machine also pauses what the machine waits for.
+/// If this CPU didn't run for a while, that time counts as one millisecond at most: a host that
+/// pauses the machine also pauses whatever the machine waits for.
 pub fn wait_until(milliseconds: u64, mut done: impl FnMut() -> bool) -> bool {
     let millisecond = ticks_per_millisecond();
     let mut left = milliseconds * millisecond;

@@ -37,8 +37,7 @@ pub fn ecam(host: &PciHost) -> Option<Region> {
     }
 }
 
-/// Returns the window for memory at 32-bit addresses, which must have the same addresses for CPUs
-/// and on the bus.
+/// Returns the 32-bit memory window. CPU and bus addresses must be the same.
 pub fn window(host: &PciHost) -> Option<Range<u64>> {
     let cpu = memory(host).next()?.cpu();
     Some(cpu.base()..cpu.base() + cpu.size())

@@ -14,8 +14,8 @@ use core::ptr::NonNull;
 use gic_driver::sysreg::CpuRegisters;
 use gic_driver::{IrqState, LocalCpu, PhysicalRegion, Platform, RawMmio, Wait};
 
-/// The kernel. It is stateless: the number of the current CPU is in `TPIDR_EL<n>`, and the heap and
-/// the page tables belong to the image.
+/// The kernel. It is stateless: the CPU number is in `TPIDR_EL<n>`, and the heap and the page
+/// tables belong to the image.
 #[derive(Clone, Copy, Debug)]
 pub struct Kernel;
 
@@ -26,7 +26,7 @@ pub fn registers() -> CpuRegisters {
     unsafe { CpuRegisters::new() }
 }
 
-/// Number of turns, of a microsecond each, after which a bounded wait gives up.
+/// Number of one-microsecond turns after which a wait gives up.
 const MOST_TURNS: u32 = 1_000_000;
 
 impl LocalCpu for Kernel {

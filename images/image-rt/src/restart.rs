@@ -10,8 +10,8 @@ unsafe extern "C" {
     static image_file_end: u8;
 }
 
-/// Returns the number of times that the image was [restarted](again). The count is stored in
-/// `TPIDR_EL0`, which has no other user and which QEMU resets to 0.
+/// Returns the number of times that the image was [restarted](again). The count is in `TPIDR_EL0`:
+/// nothing else uses that register, and QEMU resets it to 0.
 pub fn count() -> u64 {
     read_register!("tpidr_el0")
 }
@@ -22,9 +22,8 @@ pub fn count() -> u64 {
 /// # Safety
 /// All other CPUs must be off. Devices must not write to memory that the image uses when it starts.
 pub unsafe fn again(boot: Boot) -> ! {
-    // The start code clears `.bss`, but cannot restore the initial contents of `.data`, which must
-    // therefore be empty. `black_box` is required because the compiler assumes that two symbols
-    // never have the same address.
+    // The start code clears `.bss` but can't restore `.data`, so `.data` must be empty. We need
+    // `black_box` because the compiler assumes that two symbols never have the same address.
     let [begin, end] = [&raw const data_begin, &raw const image_file_end].map(black_box);
     assert_eq!(begin, end, "the image has variables with nonzero initial values");
     let mark = boot.conduit.map_or(0, |_| monitor::MARK);

@@ -12,7 +12,7 @@ use gic_driver::PhysicalRegion;
 /// `compatible` strings of a GICv3 and of the GICv2 of `virt`.
 const GICS: [&str; 2] = ["arm,gic-v3", "arm,cortex-a15-gic"];
 
-/// State of the machine when an image starts.
+/// What an image knows about the machine when it starts.
 #[derive(Clone, Debug)]
 pub struct Started {
     /// The devicetree.

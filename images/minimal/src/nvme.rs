@@ -60,7 +60,7 @@ pub(crate) struct Nvme {
 }
 
 impl Nvme {
-    /// Takes over a controller, which is off.
+    /// Takes over a controller that is off.
     pub(crate) fn new(registers: MappedRegion) -> Self {
         let nvme = Self { registers, queues: from_fn(|_| Queue::new()), data: Page::new() };
         nvme.set_enabled(false);

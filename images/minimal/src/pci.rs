@@ -20,8 +20,8 @@ static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
 /// Starts the runtime, brings up the interrupt controllers that firmware describes, and takes
 /// interrupts on this CPU.
 ///
-/// `boot` must be the unchanged argument of the image's `main`, and nothing may use RAM behind the
-/// image yet.
+/// `boot` must be the unchanged argument of the image's `main`, and RAM beyond the image must not
+/// be in use yet.
 pub(crate) fn bring_up(boot: Boot) -> &'static Irqchip<Kernel> {
     // SAFETY: the caller guarantees this.
     let around = unsafe { start::start(boot) };

@@ -30,7 +30,7 @@ pub type BringUp = fn(&Arc<Gic>) -> Result<Arc<dyn MsiParent>, Box<dyn Error>>;
 /// Function that reads a devicetree.
 pub type Read = fn(&[u8]) -> Result<(), Box<dyn Error>>;
 
-/// A device with vectors, and the handle of its handler.
+/// A device with vectors, and its handler's handle.
 pub type Served = (MsiDevice, irq_domain::IrqHandle);
 
 /// The only CPU of these kernels.
@@ -101,7 +101,7 @@ pub fn take_vectors(
     Ok((device, handle))
 }
 
-/// Message registers of a device outside of PCI.
+/// A non-PCI device's message registers.
 #[derive(Default)]
 struct Store(Mutex<[MsiMessage; VECTORS as usize]>);
 

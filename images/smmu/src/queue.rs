@@ -63,7 +63,7 @@ impl Commands {
         Ok(Self { table: memory(COMMAND_BYTES << bits, 32, "commands")?, bits, end: 0 })
     }
 
-    /// Posts a command, which the SMMU may execute at any time from now on.
+    /// Posts a command. The SMMU may execute it at any time from now on.
     pub(crate) fn post(&mut self, registers: &Registers, command: Forget) -> Result<(), SmmuError> {
         self.push(registers, command.words())
     }

@@ -32,7 +32,7 @@ const EVENTQEN: u32 = 1 << 2;
 const CMDQEN: u32 = 1 << 3;
 /// Value of CR1: tables and queues are read as inner shareable, write-back cacheable memory.
 const CACHED: u32 = 0b11_01_01_11_01_01;
-/// Bit of CR2: an access of a stream that exceeds the table is reported as an event.
+/// Bit of CR2: report accesses from out-of-range streams as events.
 const RECINVSID: u32 = 1 << 1;
 /// Bit of GBPA: accesses are aborted while translation is off.
 const ABORT: u32 = 1 << 20;
@@ -49,7 +49,7 @@ pub(crate) struct Features {
     pub(crate) stage_2: bool,
     /// Number of bits of a StreamID.
     pub(crate) streams: u32,
-    /// Maximum number of index bits of the command queue, and of the event queue.
+    /// Maximum number of index bits for the command queue and the event queue.
     pub(crate) commands: u32,
     pub(crate) events: u32,
 }
@@ -86,7 +86,7 @@ pub(crate) struct Ring {
 
 type Frame = <Kernel as Platform>::Mmio;
 
-/// The register frame, which has two pages.
+/// The register frame. It has two pages.
 pub(crate) struct Registers(Frame);
 
 impl Registers {

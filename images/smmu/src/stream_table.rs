@@ -13,8 +13,8 @@ const ENTRY_BYTES: u64 = 64;
 
 /// Span of a first-level descriptor, which covers all 2^SPLIT entries.
 const SPAN: u64 = SPLIT as u64 + 1;
-/// First word of a stream table entry: the entry is valid. It aborts accesses without an event
-/// unless a stage is enabled.
+/// First word of a stream table entry: the entry is valid. Unless it enables a stage, accesses are
+/// aborted without an event.
 const VALID: u64 = 1;
 const STAGE_1: u64 = 0b101 << 1;
 const STAGE_2: u64 = 0b110 << 1;
@@ -46,8 +46,8 @@ pub(crate) struct Fmt {
     pub(crate) split: u32,
 }
 
-/// The stream table, which has two levels. A second-level table is allocated when its first stream
-/// is configured.
+/// The two-level stream table. Second-level tables are allocated when their first stream is
+/// configured.
 pub(crate) struct StreamTable {
     bits: u32,
     top: Table,
@@ -60,7 +60,7 @@ pub struct Context {
     table: Table,
 }
 
-/// Translation of a stream's accesses.
+/// How a stream's accesses are translated.
 #[derive(Debug)]
 pub enum Translation {
     /// Stage 1 translation only.
@@ -99,7 +99,7 @@ impl Context {
 impl StreamTable {
     /// Creates an empty table for streams with this number of bits.
     pub(crate) fn new(bits: u32) -> Result<Self, SmmuError> {
-        // Address spaces have the numbers of their streams, which are limited to 16 bits.
+        // An address space has its stream's number, so limit streams to 16 bits.
         let bits = bits.clamp(SPLIT, 16);
         let top = memory(8 << (bits - SPLIT), ENTRY_BYTES, "streams")?;
         Ok(Self { bits, top, leaves: BTreeMap::new() })

@@ -11,7 +11,7 @@ pub fn memory(bytes: u64, align: u64, what: &'static str) -> Result<Table, SmmuE
     Kernel.allocate_table(layout).ok_or(SmmuError::NoMemory(what))
 }
 
-/// Stores an entry at `offset`. Its first word, which contains the valid bit, is stored last.
+/// Stores an entry at `offset`. The first word has the valid bit, so it is stored last.
 pub fn store(table: &Table, offset: u64, words: &[u64]) {
     for (index, word) in words.iter().enumerate().rev() {
         if index == 0 {
@@ -22,7 +22,7 @@ pub fn store(table: &Table, offset: u64, words: &[u64]) {
     publish(table);
 }
 
-/// Makes stored entries visible to the SMMU, whose reads are coherent with caches.
+/// Makes stored entries visible to the SMMU. (Its reads are coherent with caches.)
 fn publish(table: &Table) {
     Kernel.publish(table, 0..table.bytes, Coherence::Coherent);
 }

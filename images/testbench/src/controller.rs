@@ -24,7 +24,7 @@ pub(crate) enum Unmasked {
     V2(Priority),
 }
 
-/// Operations of the root controller that tests require in addition to those of a kernel.
+/// Root controller operations that only tests need.
 pub(crate) trait Tested {
     /// Returns the GICv3, or a verdict that skips the test if the machine has none.
     fn gicv3(&self) -> Result<&Arc<Gic<Kernel>>, Verdict>;

@@ -102,7 +102,7 @@ impl DeviceKind {
         KINDS.iter().find(|kind| function.is(kind.vendor, kind.device))
     }
 
-    /// Returns `true` if the function is of the kind with this name.
+    /// Returns `true` if the function is of this kind.
     pub(crate) fn is(function: &Function, name: &str) -> bool {
         Self::of(function).is_some_and(|kind| kind.name == name)
     }

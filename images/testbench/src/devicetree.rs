@@ -49,7 +49,7 @@ pub(crate) fn smmu(blob: &[u8]) -> Option<SmmuDescription> {
     })
 }
 
-/// Returns a property's cells, which are empty if the property does not exist.
+/// Returns a property's cells, or no cells if the property doesn't exist.
 fn cells(node: &FdtNode<'_>, name: &str) -> Vec<u32> {
     let value = node.property(name);
     let words = value.iter().flat_map(|value| value.value().chunks_exact(4));

@@ -13,7 +13,7 @@ static COMMANDS: AtomicU64 = AtomicU64::new(0);
 static LAST_SLOT: AtomicU64 = AtomicU64::new(0);
 static ITS: Once<(u64, u64)> = Once::new();
 
-/// Starts counting at the ITS whose control frame is at `base` and whose queue has `slots` slots.
+/// Starts counting at the ITS with its control frame at `base` and `slots` slots in its queue.
 pub(crate) fn watch(base: u64, slots: u64) {
     ITS.call_once(|| (base, slots));
 }

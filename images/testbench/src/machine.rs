@@ -27,7 +27,7 @@ pub(crate) struct Machine {
     pub(crate) description: Arc<Description>,
     pub(crate) irqchip: Irqchip<Kernel>,
     pub(crate) its: Option<Arc<Its<Kernel>>>,
-    /// Register accesses and commands that the bring-up of the ITS took.
+    /// Register accesses and commands for the ITS bring-up.
     pub(crate) its_cost: Ledger,
     /// Parent of messages from the PCI host: the controller, or the layer above it.
     pub(crate) parent: Option<Arc<dyn MsiParent>>,
@@ -144,10 +144,10 @@ impl Machine {
         self.interrupts.online_cpus().collect()
     }
 
-    /// Returns the parent of a function's messages.
+    /// Returns the MSI parent for a function.
     pub(crate) fn parent_of(&self, function: &Function) -> Option<Arc<dyn MsiParent>> {
-        // With an SMMU, all functions share the SMMU's layer. Without an SMMU, functions without an
-        // alias share the host bridge's parent.
+        // If there's an SMMU, all functions share its layer. Otherwise, functions without an alias
+        // share the host bridge's parent.
         if self.smmu.is_some() || function.sender().alias.is_none() {
             return self.parent.clone();
         }
@@ -181,7 +181,7 @@ fn translated(smmu: Arc<Smmu>, below: Arc<dyn MsiParent>, interrupts: &Interrupt
     let (vector, reader) = (HwIrq::new(smmu.event_spi()), smmu.clone());
     let request = WiredRequest::new(vector, Trigger::Edge, "smmu");
     let handle = interrupts.request_wired(request, move |_| reader.take_events());
-    // The handle is leaked, because the SMMU is never released.
+    // Leak the handle: we never release the SMMU.
     core::mem::forget(handle.expect("the SMMU's event interrupt could not be requested"));
     let layer = DoorbellMapping::new(Behind(smmu.clone()), Arc::new(Kernel));
     Translated { smmu, doorbells: Arc::new(LayeredParent::new(layer, below, Arc::new(Kernel))) }

@@ -15,7 +15,7 @@ use irq_domain::pci::FunctionStore;
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
 use msi_types::Cpu;
 
-/// The driver of a device that is not used.
+/// Driver for a device that isn't in use.
 struct Idle;
 
 impl Driver for Idle {
@@ -42,7 +42,7 @@ impl Counts {
     }
 
     /// Returns the number of runs on `cpu` and on other CPUs. Each counter is read only once,
-    /// because the handler may run in the meantime.
+    /// because the handler may run concurrently.
     fn at(&self, slot: u16, cpu: Cpu) -> Runs {
         let mut runs = Runs { there: 0, elsewhere: 0 };
         for (index, count) in self.0[usize::from(slot)].iter().enumerate() {
@@ -131,7 +131,7 @@ impl Rig {
         cpu::wait_until(self.patience(slot), || {
             self.counts.at(slot, expected).there > before.there
         });
-        // A second message for the same cause must not be mistaken for that of the next cause.
+        // Don't mistake a second message for the same cause for the next one's message.
         smp::catch_up(expected)?;
         let after = self.counts.at(slot, expected);
         Ok(Some(Runs {

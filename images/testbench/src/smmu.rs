@@ -63,7 +63,7 @@ pub(crate) struct Smmu {
     pub(crate) passed_while_off: Result<bool, Verdict>,
 }
 
-/// State of the SMMU: its driver, the kept events, and the address spaces.
+/// The SMMU's state: its driver, recorded events, and address spaces.
 struct Unit {
     driver: smmu::Smmu,
     kept: Vec<Event>,
@@ -117,7 +117,7 @@ impl Smmu {
         })
     }
 
-    /// Aborts all accesses of a stream from now on. Its address space is retained.
+    /// Aborts all accesses from a stream from now on, but keeps its address space.
     pub(crate) fn refuse(&self, stream: StreamId) -> Result<(), SmmuError> {
         self.state.with(|state| state.driver.refuse(stream))
     }
@@ -177,7 +177,7 @@ impl Unit {
         page: u64,
         constraint: IovaConstraint,
     ) -> Result<u64, &'static str> {
-        // New mappings need no invalidation, because the SMMU cannot have cached them yet.
+        // No need to invalidate: the SMMU can't have cached a new mapping yet.
         self.space(domain)?.memory.map_doorbell(page, constraint)
     }
 
@@ -189,7 +189,7 @@ impl Unit {
     }
 }
 
-/// The SMMU as an IOMMU of the interrupt core's layer. Each stream is a domain.
+/// The SMMU as an `Iommu` for the interrupt core's layer. Each stream is a domain.
 #[derive(Clone)]
 pub(crate) struct Behind(pub(crate) Arc<Smmu>);
 

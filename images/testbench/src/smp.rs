@@ -80,7 +80,7 @@ pub(crate) fn run_on(cpu: Cpu, work: impl FnOnce() + Send + 'static) -> Result<(
 
 /// Waits until a CPU has handled all interrupts that are pending there.
 pub(crate) fn catch_up(cpu: Cpu) -> Result<(), Verdict> {
-    // The CPU runs the closure only after it has handled all pending interrupts.
+    // By the time the CPU runs the closure, it has handled all pending interrupts.
     run_on(cpu, || ())
 }
 
@@ -102,7 +102,7 @@ pub(crate) fn turn_off(machine: &'static Machine, cpu: Cpu) -> Result<(), Verdic
 
 fn wake(cpu: Cpu) {
     let machine = machine();
-    // A CPU that is off cannot be woken.
+    // We can't wake a CPU that is off.
     let _ = machine.gic().send(kick(), &[cpu], &registers());
 }
 

@@ -13,7 +13,7 @@ use msi_types::{
     Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, Shape, StoreError, StoreUpdate,
 };
 
-/// Messages of the device.
+/// The device's messages, by slot.
 struct Memory(Vec<IrqMutex<Option<MsiMessage>>>);
 
 struct Open<'a>(&'a Memory);

@@ -1,4 +1,4 @@
-//! Conversion from one firmware's form to the other's, and back.
+//! Converts descriptions between devicetree and ACPI, and back.
 
 use super::round_trip::{foreign, read, with_frames, with_its};
 use gic_firmware::acpi::{WriteErrorKind, iort_source};

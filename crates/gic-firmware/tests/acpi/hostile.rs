@@ -1,4 +1,4 @@
-//! Damaged tables: reading always ends soon, with a description or an error.
+//! Reads damaged tables: this must always end soon, with a description or an error.
 
 use super::bytes::{
     Mapping, describe, iort, its_group, mcfg, named_component, pmcg, root_complex, smmu_v2,

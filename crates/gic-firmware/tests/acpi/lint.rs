@@ -1,4 +1,4 @@
-//! Rules that tables can violate: for each, a faulty machine and a corrected one.
+//! Tests the rules that tables can violate, each with a faulty machine and a corrected one.
 
 use super::bytes::{
     Bytes, Mapping, describe, gicc, gicd, gicr, iort, its, its_group, madt, mcfg, node,

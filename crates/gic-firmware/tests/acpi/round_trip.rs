@@ -1,4 +1,4 @@
-//! Written tables read back equal.
+//! Checks that written tables read back equal.
 
 use gic_arch::{Affinity, IntId};
 use gic_firmware::acpi::{Extensions, TableSet, WriteErrorKind, parse, write, write_with};

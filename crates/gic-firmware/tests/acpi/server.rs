@@ -1,4 +1,4 @@
-//! The tables of a server, compiled by `iasl` from the sources next to them. The machine has eight
+//! Reads a server's tables, compiled by `iasl` from the sources next to them. The machine has eight
 //! ITSes, four segments, SMMUs with and without wires, counter groups, and counts that are one too
 //! high.
 

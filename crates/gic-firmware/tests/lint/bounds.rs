@@ -1,4 +1,4 @@
-//! The first and the last number for which a rule reports a finding.
+//! Checks the first and the last number for which a rule reports a finding.
 
 use super::findings;
 use gic_firmware::lint::{KnownRegisters, check};

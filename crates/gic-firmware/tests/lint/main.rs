@@ -1,4 +1,5 @@
-//! Each rule's explanation is tried: its fault must be found, and its fix must be free of findings.
+//! Tries the examples in each rule's explanation: the fault must be found, and the fix must have no
+//! findings.
 
 mod bounds;
 mod dts;

@@ -1,5 +1,5 @@
-//! Written descriptions read back equal, and routes agree with a model that follows the binding's
-//! text literally.
+//! Checks that written descriptions read back equal, and that routes agree with a literal model of
+//! the binding's text.
 
 mod maps;
 mod secondary_gics;

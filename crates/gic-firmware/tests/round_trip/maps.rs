@@ -1,4 +1,4 @@
-//! Generators of MSI routings, and of the IOMMUs that requesters pass.
+//! Generates MSI routings, and IOMMUs in front of requesters.
 
 use super::{regions, statuses};
 use gic_firmware::{

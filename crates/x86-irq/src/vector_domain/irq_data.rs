@@ -19,13 +19,14 @@ pub(super) const PENDING: u32 = 2;
 /// The hwirq was freed.
 pub(super) const RELEASED: u32 = 4;
 
-/// State of a hwirq that arrivals use without a lock. Vectors are encoded by [`pack`], or 0 for
-/// none.
+/// The part of a hwirq's state that arrivals use without a lock. Vectors are encoded by [`pack`],
+/// or 0 for none.
 #[derive(Debug, Default)]
 pub(super) struct IrqData {
     pub(super) flags: AtomicU32,
     cpu_vector: AtomicU32,
-    /// Vector at which an interrupt must arrive before the former vectors are freed; 0 afterwards.
+    /// Vector at which an interrupt must arrive before the former vectors can be freed; 0 once it
+    /// has.
     awaited: AtomicU32,
     /// Written under the lock.
     former: [AtomicU32; FORMER_VECTORS],
@@ -79,7 +80,7 @@ impl IrqData {
         self.former().count() >= MOST_FORMER / 2
     }
 
-    /// Adds a former vector, for which the array always has room. The caller must hold the lock.
+    /// Adds a former vector. The array always has room for it. The caller must hold the lock.
     pub(super) fn add_former(&self, cpu_vector: CpuVector) {
         let free = self.former.iter().find(|cpu_vector| cpu_vector.load(Ordering::SeqCst) == 0);
         debug_assert!(free.is_some());
@@ -98,7 +99,7 @@ impl IrqData {
     }
 }
 
-/// State of a hwirq under the lock.
+/// The part of a hwirq's state that the lock protects.
 #[derive(Debug, Default)]
 pub(super) struct IrqDataLocked {
     pub(super) phase: Phase,

@@ -14,8 +14,8 @@ use msi_types::{
 
 /// MSI parent of endpoints that write directly to the local APICs.
 ///
-/// Groups (MultiMSI) are refused, because their vectors would have to be consecutive, aligned and
-/// on one CPU, and could not move independently. A remapping layer provides them.
+/// Groups (MultiMSI) are refused: their vectors would have to be consecutive, aligned and on one
+/// CPU, and couldn't move independently. Use a remapping layer if you need groups.
 impl MsiParent for VectorDomain {
     fn isolation(&self, _: RequesterId) -> Isolation {
         Isolation::NotIsolated(NotIsolated::SharedDoorbell(

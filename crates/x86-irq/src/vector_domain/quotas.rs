@@ -19,7 +19,7 @@ struct VectorQuota {
     used: u32,
 }
 
-/// Limits and use of the attached devices.
+/// Each attached device's limit, and how many vectors it uses.
 #[derive(Debug, Default)]
 pub(super) struct QuotaTable {
     next: u32,

@@ -1,12 +1,12 @@
-//! Moves of interrupts from one vector to another, in two phases.
+//! Moves interrupts from one vector to another, in two phases.
 
 use super::irq_data::{IrqData, MessageKeeper, Phase};
 use super::{Core, VectorDomain};
 use crate::apic::CpuVector;
 use msi_types::{Cpu, HwIrq, MoveOutcome, MsiError, MsiMessage, Rewrite};
 
-/// Error for an endpoint that cannot change its data together with its address, so that the same
-/// vector must be free at the new CPU.
+/// Error for an endpoint that cannot change its data together with its address. It needs the same
+/// vector at the new CPU.
 const SAME_VECTOR_TAKEN: &str =
     "the same vector is taken there, and the endpoint cannot change address and data together";
 /// Error for an interrupt with too many former vectors that wait for their clean-up.
@@ -103,7 +103,7 @@ impl VectorDomain {
             Rewrite::Masked | Rewrite::Atomic64 => core.vector_on(irq, aside, to)?,
             _ if takes_address => {
                 if irq.former().any(|former| former == same) {
-                    // The interrupt recently left this vector, and still owns it.
+                    // The interrupt left this vector recently and still owns it.
                     irq.remove_former(same);
                     same
                 } else {
@@ -138,8 +138,8 @@ impl VectorDomain {
                 MoveOutcome::Written => {
                     irq.set_cpu_vector(Some(new));
                     irq.add_former(old);
-                    // The layer's invalidation has drained the old vector. In contrast, messages
-                    // that an endpoint sent before it was rewritten may still be in flight.
+                    // The layer's invalidation has already drained the old vector. If an endpoint
+                    // was rewritten instead, its earlier messages may still be in flight.
                     if let Phase::Owned { message: MessageKeeper::Nowhere, .. } = state.phase {
                         irq.await_arrival(None);
                     }

@@ -1,5 +1,5 @@
-//! CPUs with local APICs that record one request per vector, and devices that check how their
-//! messages are rewritten.
+//! Test machine: local APICs record one request per vector, and devices check how their messages
+//! are rewritten.
 
 use core::num::NonZeroU16;
 use msi_types::{
@@ -158,7 +158,7 @@ impl Board {
         self.domain.online(cpu, id).unwrap();
     }
 
-    /// Turns the APIC off, which makes it lose pending requests.
+    /// Turns the APIC off. It loses its pending requests.
     pub(crate) fn offline(&self, cpu: Cpu) -> x86_irq::Offline {
         self.apics.state().current = Some(cpu);
         let left = self.domain.offline(cpu).unwrap();

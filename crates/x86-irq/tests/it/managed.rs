@@ -1,4 +1,4 @@
-//! Managed interrupts, which follow a set of CPUs.
+//! Tests for managed interrupts, which follow a set of CPUs.
 
 use crate::board::{Board, Device, request};
 use msi_types::{Cpu, MoveOutcome, MsiError, MsiParent, RequesterId, Rewrite, Shape};

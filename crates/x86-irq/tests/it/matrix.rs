@@ -1,4 +1,4 @@
-//! The matrix compared with a naive one that recounts everything on each call.
+//! Compares the matrix with a naive one that recounts everything on each call.
 
 use core::num::NonZeroU16;
 use msi_types::Cpu;

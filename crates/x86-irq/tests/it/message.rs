@@ -1,4 +1,4 @@
-//! Encoding and decoding are inverses over the whole space.
+//! Checks that encoding and decoding are inverses over the whole space.
 
 use msi_types::MsiMessage;
 use proptest::prelude::*;
@@ -81,7 +81,7 @@ proptest! {
         data in any::<u32>(),
         format in formats(),
     ) {
-        // Mostly doorbells with few stray bits, because hardly any other message decodes.
+        // Mostly generate doorbells with few stray bits: hardly any other message decodes.
         let address = u64::from(high) << 32 | u64::from(0xfee0_0000 | low & 0xf_ffff);
         let short = address & 0xff_ffff_ffff | 0xfee0_0000;
         for address in [address, short, address & 0xffff_ff00_ffff_f00c] {

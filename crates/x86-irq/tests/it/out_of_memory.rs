@@ -1,5 +1,5 @@
-//! A kernel whose heap is exhausted: operations fail without partial effects, and operations that
-//! free something do not allocate.
+//! Tests what happens when the heap is exhausted: operations fail without partial effects, and
+//! freeing never allocates.
 
 use doorbell_test_support::{after_failures, outside, with_allocations};
 use msi_types::{

@@ -152,7 +152,7 @@ impl Function {
         const END: u16 = 0x1000;
         let header = |offset| Some(self.config.read32(offset)).filter(|header| *header != 0);
         let mut offset = FIRST;
-        // The loop is bounded by the number of capabilities that fit.
+        // No more capabilities than this fit, so a circular list can't trap us.
         for _ in (FIRST..END).step_by(4) {
             let found = header(offset)?;
             if found as u16 == id {

@@ -12,22 +12,21 @@ use msi_types::{Cpu, TaskContext};
 
 impl GicPlatform for Kernel {
     /// Allocates physically contiguous, zeroed memory below the limit, aligned as requested (up to
-    /// 64 KiB and to the size of the table). A controller may bypass the caches until it is
-    /// configured otherwise, so the zeros are cleaned to memory.
+    /// 64 KiB and to the size of the table). Until it is configured otherwise, a controller may
+    /// bypass the caches, so we clean the zeros to memory.
     fn allocate_table(&self, layout: TableLayout) -> Option<Table> {
         let heap = heap_layout(layout.bytes, layout.align)?;
         // SAFETY: the size is not zero, as `heap_layout` has checked.
         let memory = NonNull::new(unsafe { alloc_zeroed(heap) })?;
         let address = memory.as_ptr().expose_provenance();
-        // The heap is one contiguous block: a retry would not find lower memory.
+        // Don't retry: the heap is one contiguous block, so we wouldn't find lower memory.
         if (address + heap.size()) as u64 > 1 << layout.address_bits {
             // SAFETY: allocated above with this layout, and not shared yet.
             unsafe { dealloc(memory.as_ptr(), heap) };
             return None;
         }
         cpu::clean(address, heap.size());
-        // `handle` is for the platform's use: here it stores the alignment, which is needed to free
-        // the memory.
+        // `handle` is ours to use. We store the alignment, because we need it to free the memory.
         Some(Table::new(address as u64, layout.bytes, heap.align()))
     }
 

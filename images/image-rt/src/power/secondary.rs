@@ -9,7 +9,7 @@ use smccc::psci;
 /// Number of pages of a CPU's stack.
 const STACK_PAGES: usize = 32;
 
-/// A stack for a CPU, which is reused each time the CPU is started.
+/// A CPU's stack. It is reused each time the CPU starts.
 #[derive(Clone, Copy)]
 pub struct CpuStack(*mut Stack<STACK_PAGES>);
 
@@ -19,7 +19,7 @@ unsafe impl Send for CpuStack {}
 unsafe impl Sync for CpuStack {}
 
 impl CpuStack {
-    /// Allocates a stack, which is never freed.
+    /// Allocates a stack. Stacks are never freed.
     pub fn new() -> Self {
         Self(Box::into_raw(Box::new(Stack::new())))
     }

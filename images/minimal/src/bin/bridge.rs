@@ -39,7 +39,7 @@ fn main(boot: Boot) -> ! {
     let functions =
         kernel::functions(host, pci::mapped).expect("not enough memory for the functions");
     let shared = functions.iter().filter(|function| function.requester().alias.is_some());
-    // All functions are in use simultaneously.
+    // Use all functions at the same time.
     let taken: Vec<_> = shared.map(|function| (function, take(irqchip, function))).collect();
     let vectors: usize = taken.iter().map(|(_, taken)| taken.handles.len()).sum();
     for (function, taken) in &taken {
@@ -90,8 +90,8 @@ fn is_edu(function: &Function) -> bool {
     (function.vendor(), function.device()) == EDU
 }
 
-/// Checks that a software-triggered interrupt of each vector runs the handler, and that a message
-/// of an `edu` is handled.
+/// Checks that triggering each vector in software runs its handler, and so does a message from an
+/// `edu`.
 fn check(function: &Function, taken: &Taken) {
     let name = function.requester().function;
     let runs = || taken.runs.load(Ordering::Relaxed);

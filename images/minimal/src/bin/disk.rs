@@ -74,7 +74,7 @@ struct Driver {
     device: MsiDevice,
 }
 
-/// Requests both vectors, which turns MSI-X on, and then starts the disk.
+/// Requests both vectors (this turns MSI-X on), then starts the disk.
 fn start_disk(
     irqchip: &Irqchip<Kernel>,
     host: &PciHost,

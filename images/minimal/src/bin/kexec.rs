@@ -84,7 +84,7 @@ fn live(life: u64, started: &Started) -> Result<()> {
             expect(|| edu.handle.count() == round, || format!("message {round} at CPU {cpu}"))?;
         }
     }
-    // Messages that the previous run left pending must not be handled in this run.
+    // Messages that the previous run left pending must not reach this run's handlers.
     expect(|| STRAY.load(Ordering::Relaxed) == 0, || "no other interrupt".into())?;
     if life == LAST_LIFE {
         return Ok(());
@@ -179,7 +179,7 @@ impl Edu {
     ) -> Result<Self> {
         let requester = function.requester;
         let (registers, FunctionStore { store, shape }) = (function.bar(0), function.store()?);
-        // Acknowledges the interrupt that the previous run did not handle.
+        // Acknowledge the interrupt that the previous run didn't handle.
         registers.write32(ACKNOWLEDGE, 1);
         let parent = irqchip.pci_parent(host, function.sender())?;
         let config = MsiDeviceConfig::new("edu", requester, parent, store);

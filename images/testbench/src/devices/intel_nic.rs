@@ -34,7 +34,7 @@ impl Driver for E1000e {
     }
 
     fn start(&self) -> Outcome {
-        // Map queue causes to vectors 0 to 3, and the others to vector 4. Bit 3 of each field is
+        // Map queue causes to vectors 0 to 3, and all others to vector 4. Bit 3 of each field is
         // the valid bit.
         let map = (0..u32::from(E1000E_VECTORS)).fold(1 << 31, |map, n| map | (8 | n) << (4 * n));
         self.0.write32(IVAR, map);

@@ -8,7 +8,7 @@ use irq_domain::pci::TableMemory;
 
 const OWN_ID: u64 = 8;
 const DOORBELL: u64 = 12;
-/// Number of the peer, which is the process of the test runner.
+/// The peer's number. The peer is the test runner's process.
 const PEER: u32 = 1;
 const VECTORS: u16 = 4;
 
@@ -30,7 +30,7 @@ impl Driver for Ivshmem {
         false
     }
 
-    /// Rings the peer, which then rings this machine.
+    /// Rings the peer. The peer then rings us.
     fn fire(&self, slot: u16) -> Result<bool, Verdict> {
         check!(self.0.read32(OWN_ID) != PEER, "the peer's number is ours");
         self.0.write32(DOORBELL, PEER << 16 | u32::from(slot));

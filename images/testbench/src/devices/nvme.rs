@@ -83,7 +83,7 @@ impl Queue {
     }
 }
 
-/// The fields of a command that differ between commands.
+/// The part of a command that varies.
 #[derive(Clone, Copy)]
 struct Command {
     opcode: u32,
@@ -197,8 +197,8 @@ impl Driver for Nvme {
         self.queues[1..].iter().try_for_each(|queue| self.create(queue))
     }
 
-    /// On queue 0, queries the controller. On any other queue, reads the sector with the queue's
-    /// number, which contains that number.
+    /// On queue 0, queries the controller. On any other queue, reads the sector whose number is the
+    /// queue's. That sector contains its own number.
     fn fire(&self, slot: u16) -> Result<bool, Verdict> {
         let queue = &self.queues[usize::from(slot)];
         if slot == 0 {
@@ -230,7 +230,7 @@ impl Driver for Nvme {
 }
 
 impl Drop for Nvme {
-    /// Stops the controller, which uses the queues' memory until then.
+    /// Stops the controller. Until then, it uses the queues' memory.
     fn drop(&mut self) {
         self.bar.write32(CC, 0);
         cpu::wait_until(2000, || self.bar.read32(CSTS) & 1 == 0);

@@ -56,7 +56,7 @@ impl Port {
         let register = self.capability + SLOT_CONTROL;
         let control = self.config.read16(register) & !ENABLES;
         self.config.write16(register, control);
-        // Clears only bits that are set. QEMU's port treats a write of other bits as a mistake and
+        // Clear only bits that are set. If we write others, QEMU's port thinks it's a mistake and
         // restores the status.
         let status = self.config.read16(self.capability + SLOT_STATUS);
         self.config.write16(self.capability + SLOT_STATUS, status);

@@ -63,7 +63,8 @@ fn pages_layout(pages: usize) -> Layout {
     Layout::from_size_align(pages * PAGE_SIZE, PAGE_SIZE).expect("the size of a few pages is valid")
 }
 
-/// Configuration space of a single function, for virtio-drivers, which expects that of a whole bus.
+/// Configuration space of a single function. virtio-drivers expects a whole bus, so this pretends
+/// to be one.
 struct One(Function);
 
 impl ConfigurationAccess for One {
@@ -89,7 +90,7 @@ fn transport(function: &Function) -> Platform {
     )
 }
 
-/// The common configuration structure, in which vectors are assigned.
+/// The common configuration structure. Vectors are assigned there.
 #[derive(Clone, Copy)]
 struct Common {
     bar: Bar,

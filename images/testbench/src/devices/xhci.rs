@@ -299,9 +299,9 @@ impl Driver for Xhci {
 }
 
 impl Drop for Xhci {
-    /// Stops the controller, which uses the rings' memory until then.
+    /// Stops the controller. Until then, it uses the rings' memory.
     fn drop(&mut self) {
-        // The result of the reset does not matter here.
+        // We don't care whether the reset succeeds.
         let _ = self.reset();
     }
 }

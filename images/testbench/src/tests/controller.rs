@@ -19,7 +19,7 @@ use image_rt::cpu::{self, MAX_CPUS};
 use msi_types::{Cpu, DeviceId, MsiMessage, Pending};
 
 pub(super) fn run(machine: &'static Machine, report: &mut Report) {
-    // Without an ITS, the distributor performs the operation.
+    // Without an ITS, use the distributor instead.
     let by = |its: &'static str, distributor| if machine.its.is_some() { its } else { distributor };
     report.case("a message for an event that is not mapped does nothing", || unmapped(machine));
     report.case(
@@ -228,7 +228,8 @@ fn inherited(machine: &Machine) -> Outcome {
     cpu::wait_until(2000, || on(&runs, here) == 2);
     check!(on(&runs, here) == 2, "a later message was not delivered to the heir");
     its.cpu_on(there)?;
-    // The interrupt core does not know about the heir, so it moves the interrupt.
+    // The interrupt core doesn't know that the heir has the interrupt already, so it moves it
+    // again.
     handle.set_affinity(there)?;
     device.fire(0);
     cpu::wait_until(2000, || on(&runs, there) == 1);
@@ -244,7 +245,7 @@ fn stalled(machine: &Machine) -> Outcome {
     let its = its(machine)?;
     let request = EventRequest::new(NonZeroU16::MIN, Cpu::new(0));
     let free = machine.gic().gicv3()?.lpis()?.available();
-    // This makes the device table have a page for the device.
+    // Make sure that the device table has a page for the device.
     its.detach(its.attach(NOBODY, 1)?);
     break_next_table();
     let device = its.attach(NOBODY, 1)?;

@@ -18,7 +18,7 @@ use image_rt::pci::Function;
 use image_rt::{console, cpu, println};
 use msi_types::Cpu;
 
-/// Names of the devices, and the number of vectors that Linux allocates for each on two CPUs.
+/// Device names, and the number of vectors that Linux allocates for each on two CPUs.
 const DEVICES: [(&str, u16); 4] = [("nvme", 3), ("virtio-net", 3), ("virtio-rng", 2), ("edu", 1)];
 const LINUX: Ledger = Ledger { commands: 66, writes: 37, reads: 138, accesses: 218 };
 
@@ -30,7 +30,7 @@ const WATCHER_PATIENCE: u64 = 60_000;
 
 pub(super) fn run(machine: &'static Machine, compared: bool, report: &mut Report) {
     report.case("a message to oneself is handled before the next instruction", || time(machine));
-    // The figures for Linux were measured on one specific machine.
+    // Linux's figures are for one specific machine, so don't compare on others.
     if !compared {
         return;
     }
@@ -60,7 +60,7 @@ pub(super) fn watched(machine: &'static Machine, report: &mut Report) {
 }
 
 fn compare(machine: &'static Machine) -> Outcome {
-    // Set up the CPUs' collections as at start, because Linux's figures include both.
+    // Set up the CPUs' collections again, as at boot: Linux's figures include both.
     let start = Ledger::now();
     let its = machine.its.as_ref().ok_or(Verdict::Skipped("no ITS".into()))?;
     for cpu in machine.online_cpus() {
@@ -81,7 +81,7 @@ fn compare(machine: &'static Machine) -> Outcome {
     }
     let total = Ledger::now() - start;
     println!("note - cost: in all {total}; Linux: {LINUX}");
-    // Linux's accesses include the bring-up of the ITS.
+    // Linux's accesses include ITS bring-up.
     let accesses = total.accesses + machine.its_cost.accesses;
     println!(
         "note - cost: with the ITS's bringing up {accesses} accesses; Linux: {}",
@@ -124,8 +124,8 @@ fn one_move(machine: &Machine, rig: &Rig) -> Outcome {
     Ok(())
 }
 
-/// Measures the time from unmasking interrupts to the handler of a message, and from there back to
-/// the interrupted code. With QEMU's instruction counting (`-icount shift=0`), a nanosecond is one
+/// Measures the time from unmasking interrupts to a message's handler, and from there back to the
+/// interrupted code. With QEMU's instruction counting (`-icount shift=0`), a nanosecond is one
 /// instruction.
 fn time(machine: &Machine) -> Outcome {
     let entered = Arc::new(AtomicU64::new(0));

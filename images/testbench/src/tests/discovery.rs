@@ -97,7 +97,7 @@ fn iommu(machine: &Machine) -> &'static str {
     }
 }
 
-/// Returns the version of the GIC. A GICv4 has virtual LPIs at each redistributor.
+/// Returns the version of the GIC. On a GICv4, each redistributor has virtual LPIs.
 fn revision(machine: &Machine) -> String {
     let Controller::V3(gic) = machine.gic() else { return "2".into() };
     let redistributor = gic.redistributor_frames(Cpu::new(0));

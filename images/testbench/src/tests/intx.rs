@@ -170,7 +170,7 @@ impl Sharer {
     /// Checks that the handler ran once for its function, and that the level is deasserted.
     fn expect_served(&self) -> Outcome {
         cpu::wait_until(2000, || self.served.load(Ordering::Acquire) > 0);
-        // A level that is still asserted would be signaled again.
+        // If the level were still asserted, it would be signaled again.
         cpu::wait_until(3, || self.served.load(Ordering::Acquire) > 1);
         let served = self.served.load(Ordering::Acquire);
         check!(served == 1, "the handler found its function asserting {served} times");

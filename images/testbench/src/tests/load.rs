@@ -87,7 +87,7 @@ fn storm(machine: &'static Machine, wanted: u64) -> Outcome {
     }
     cpu::wait_until(2000, || flows.iter().all(Flow::is_complete));
     if LEAVES_PENDING.load(Ordering::Relaxed) {
-        // The interrupt is pending at a previous target of the vector.
+        // The interrupt is pending at one of the vector's previous targets.
         for (handle, flow) in device.handles.iter().zip(flows.iter()) {
             for cpu in cpus.iter().filter(|_| !flow.is_complete()) {
                 handle.set_affinity(*cpu)?;

@@ -13,7 +13,7 @@ use image_rt::lock::IrqMutex;
 use irq_domain::WiredRequest;
 use msi_types::{Cpu, HwIrq, Pending, Trigger};
 
-/// The lowest of the three priorities, which all interrupts have initially, and the highest one.
+/// The initial priority of all interrupts (the lowest of the three), and the highest one.
 const USUAL: Priority = Priority::new(0xa0);
 const URGENT: Priority = Priority::new(0x40);
 /// An SPI that no device of `virt` uses.
@@ -139,8 +139,8 @@ fn masked(machine: &Machine) -> Outcome {
     gic.restore_mask(before);
     check!(early == [1], "handlers that ran while the mask was set: {early:?}");
     let wanted = device.vectors[0].hwirq;
-    // HPPIR of QEMU's GICv2 does not show interrupts that the mask holds back, although they are
-    // pending.
+    // QEMU's GICv2 doesn't show interrupts in HPPIR if the priority mask holds them back, even
+    // though they are pending.
     let held_back = waiting.map_or(pending == Some(true), |intid| intid.hwirq() == wanted);
     check!(held_back, "{waiting:?} was pending, not {wanted}");
     cpu::wait_until(2000, || events(&log).len() == 2);
