@@ -100,7 +100,6 @@ pub enum NoIntx {
 
 impl IntxRouting {
     /// Creates a routing by device number and pin, as `_PRT` states it.
-    /// Creates a routing by device number and pin, as `_PRT` states it.
     ///
     /// `_PRT` is AML, which this crate does not interpret: under ACPI, the kernel must evaluate it
     /// and pass the routes. It may keep the routing and call [`route`](Self::route), or set
@@ -129,7 +128,6 @@ impl IntxRouting {
     ///
     /// Returns [`NoIntx`] if the routing has no interrupt of the GIC for the pin, or if `path` is
     /// empty.
-    /// All of [`NoIntx`].
     pub fn route(&self, path: &[RequesterId], pin: IntxPin) -> Result<WiredInterrupt, NoIntx> {
         let (top, below) = path.split_last().ok_or(NoIntx::EmptyPath)?;
         let pin = below.iter().fold(pin, |pin, below| pin.above_bridge(below.pci_device()));
