@@ -162,7 +162,7 @@ impl Description {
         self.bus_spans(&bridge.msi)
     }
 
-    /// Returns the route of `requester` by `routing`, which is the routing of a PCI host or of
+    /// Returns the route of `requester` according to `routing`, which belongs to a PCI host or to
     /// another bus with requester IDs.
     pub fn route_by(&self, routing: &MsiRouting, requester: RequesterId) -> Result<Route, NoRoute> {
         let Some(map) = &routing.map else {

@@ -107,7 +107,7 @@ impl VectorMatrix {
         Ok(())
     }
 
-    /// Allocates the lowest free normal vector of an online CPU.
+    /// Allocates the lowest free normal vector on an online CPU.
     ///
     /// # Errors
     /// [`MatrixError::UnknownCpu`]; [`MatrixError::Exhausted`] if the CPU is offline or has no free
@@ -207,7 +207,7 @@ impl VectorMatrix {
         result
     }
 
-    /// Allocates the lowest unused managed vector of an online CPU.
+    /// Allocates the lowest unused managed vector on an online CPU.
     ///
     /// # Errors
     /// [`MatrixError::UnknownCpu`]; [`MatrixError::Exhausted`] if the CPU is offline or has no

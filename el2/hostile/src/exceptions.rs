@@ -15,7 +15,7 @@ unsafe extern "C" {
     fn hostile_word(value: u64) -> u64;
 }
 
-/// Sets the exception vectors of this vCPU. Interrupts stay masked.
+/// Sets this vCPU's exception vectors. Interrupts stay masked.
 pub(crate) fn install() {
     // SAFETY: the vector table below is complete.
     unsafe {

@@ -159,7 +159,7 @@ fn has_ras() -> bool {
 }
 
 impl El1 {
-    /// Returns the state after reset, in which all registers other than those set here are unknown.
+    /// Returns the state after reset. Registers that are not set here are unknown then.
     pub(crate) fn reset() -> Self {
         Self { sctlr: MMU_OFF, ..Self::default() }
     }

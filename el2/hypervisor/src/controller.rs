@@ -75,8 +75,7 @@ pub(crate) fn inputs(gic: &Arc<Gic>) -> Inputs {
     Inputs::new(gic.clone()).with_doorbells(gic.clone()).with_its(gic.clone())
 }
 
-/// Handles a vCPU's store to the doorbell of an ITS. Returns `None` if the address isn't a
-/// doorbell.
+/// Handles a vCPU's store to an ITS doorbell. Returns `None` if the address isn't a doorbell.
 pub(crate) fn message_of_vcpu(
     vgic: &Vgic,
     address: u64,

@@ -42,7 +42,7 @@ const BAR_FLAGS: u32 = 0xf;
 pub(crate) struct Assigned {
     function: Function,
     messages: Arc<Messages>,
-    /// Values that the guest wrote to the base address registers.
+    /// Values that the guest wrote to the BARs.
     bars: [AtomicU32; 6],
     _device: MsiDevice,
     _handles: Vec<IrqHandle>,

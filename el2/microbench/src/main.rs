@@ -170,7 +170,7 @@ fn send_lpi(irqchip: &'static Irqchip<Kernel>) -> impl FnMut() {
     }
 }
 
-/// Command queue of an ITS without a driver's bookkeeping. Posts one command at a time, as the
+/// An ITS command queue without a driver's bookkeeping. Posts one command at a time, as the
 /// micro-benchmark of kvm-unit-tests does.
 struct CommandQueue {
     registers: RawMmio,

@@ -14,7 +14,7 @@ macro_rules! all {
 /// the counter reaches `end`. Interrupts must be masked.
 ///
 /// # Panics
-/// Panics if the value of a vector register has changed.
+/// Panics if a vector register has changed.
 pub(crate) fn outlast(call: u64, sgi: Sgi, end: u64) {
     let changed: u64;
     // SAFETY: the call has no effect, the SGI is sent through its register, and all changed

@@ -69,7 +69,7 @@ fn bar(around: &Started) -> Option<Bar> {
 struct Page([u8; 4096]);
 
 impl Page {
-    /// Returns the address of the page, which belongs to the controller from now on and is never
+    /// Returns the page's address. The page belongs to the controller from now on and is never
     /// freed.
     fn leak_address(self: Box<Self>) -> u64 {
         Box::into_raw(self).expose_provenance() as u64

@@ -43,7 +43,7 @@ pub(crate) struct Board<'a> {
     pub(crate) memory: u32,
     /// The MSI controller of each guest.
     pub(crate) controller: Controller,
-    /// Devices, which are distributed among the guests in turn.
+    /// Devices, distributed round-robin among the guests.
     pub(crate) devices: &'a [String],
     /// If `true`, nothing confines the devices. Otherwise an SMMU does.
     pub(crate) trusted: bool,

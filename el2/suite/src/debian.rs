@@ -38,7 +38,7 @@ fn modules(version: Version) -> Vec<&'static str> {
     [others, nvme].concat()
 }
 
-/// Command line of a Linux kernel.
+/// Command line for the Linux guests.
 pub(crate) const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
 /// The guest's init process.
 const INIT: &str = include_str!("debian/init.sh");
@@ -53,7 +53,7 @@ pub(crate) struct Guest {
     pub(crate) initrd: PathBuf,
 }
 
-/// Returns the kernel of a Debian suite with its file system.
+/// Returns a Debian release's kernel with its file system.
 pub(crate) fn guest(version: Version) -> Result<&'static Guest> {
     static GUESTS: [Shared<Guest>; 2] = [const { Shared::new() }; 2];
     let place = &GUESTS[usize::from(version == Version::Backports)];

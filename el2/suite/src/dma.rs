@@ -20,7 +20,7 @@ const MEMORY: u32 = 64;
 /// The first function behind the host bridge. Its stream is [`STREAM`].
 const DEVICE: &str = "nvme,serial=1,addr=01.0";
 const STREAM: u32 = 0x8;
-/// A second device, which bypasses the SMMU.
+/// A second device that bypasses the SMMU.
 const UNCONFINED: &str = "virtio-rng-pci,addr=02.0";
 const NO_SMMU: &[&str] = &["-M", "iommu=none"];
 /// Memory that belongs to the hypervisor but is unused. It lies below the guest's RAM and above the
@@ -30,7 +30,7 @@ const PAGE: usize = 4096;
 /// The addresses of the PCI functions.
 const FUNCTION: u32 = 0x08;
 const UNCONFINED_FUNCTION: u32 = 0x10;
-/// The vendor ID of QEMU's controller, which the device writes (docs/specs/pci-ids.rst).
+/// Vendor ID of QEMU's controller. The device writes it (docs/specs/pci-ids.rst).
 const VENDOR: u16 = 0x1b36;
 
 /// Lists the cases on each QEMU version: with an SMMU and the stage that this version supports, as
@@ -82,11 +82,11 @@ enum With {
     Neither,
 }
 
-/// The result of a run.
+/// Result of a run.
 #[derive(Debug)]
 struct Attempt {
     facts: Vec<Fact>,
-    /// Memory of the hypervisor, which initially contains zeros.
+    /// Hypervisor memory. It is zero at first.
     outside: Vec<u8>,
 }
 
@@ -119,8 +119,8 @@ impl Attempt {
         Ok(Self { facts, outside })
     }
 
-    /// Checks that the device accessed the memory of its guest and no other, and that its faults
-    /// were reported.
+    /// Checks that the device accessed only its own guest's memory, and that its faults were
+    /// reported.
     fn is_confined(&self, stage: u8) -> Result<()> {
         self.must_have_tried()?;
         ensure!(self.outside.iter().all(|byte| *byte == 0), "memory was written");

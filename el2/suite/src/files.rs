@@ -90,7 +90,7 @@ fn is_image(file: &[u8]) -> bool {
 
 /// Returns the kind of a file that is not an `Image`.
 fn kind(file: &[u8]) -> &'static str {
-    /// Each kind with the offset of its magic number and that number.
+    /// File kinds: offset of the magic number, the number, and the name.
     const KINDS: &[(usize, &[u8], &str)] = &[
         (0, b"\x1f\x8b", "compressed by gzip (`gunzip` unpacks it)"),
         (0, b"\xfd7zXZ\0", "compressed by xz (`unxz` unpacks it)"),

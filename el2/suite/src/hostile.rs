@@ -20,7 +20,7 @@ use crate::built;
 use crate::files::{Files, GUEST_RAM};
 use crate::report::fact_of;
 
-/// The time slice of a guest while others wait for its CPU (`scheduler.rs`), in nanoseconds.
+/// A guest's time slice while others wait for its CPU (`scheduler.rs`), in nanoseconds.
 const TURN: u64 = 2_000_000;
 /// Maximum number of instructions from an exit to the next entry: the budgets of an access and of
 /// the following entry (`WORK_PER_ACCESS` in `controller.rs`), and the chunk of LPIs that each has
@@ -174,7 +174,7 @@ struct Found {
     longest: Option<(u64, String)>,
 }
 
-/// The measurements of a run.
+/// Measurements from a run.
 #[derive(Debug)]
 struct Figures {
     /// Delay of the latest tick in nanoseconds.

@@ -19,8 +19,8 @@ pub(super) const PENDING: u32 = 2;
 /// The hwirq was freed.
 pub(super) const RELEASED: u32 = 4;
 
-/// The part of a hwirq's state that arrivals use without a lock. Vectors are encoded by [`pack`],
-/// or 0 for none.
+/// The part of a hwirq's state that arrivals use without a lock. [`pack`] encodes the vectors; 0
+/// means none.
 #[derive(Debug, Default)]
 pub(super) struct IrqData {
     pub(super) flags: AtomicU32,

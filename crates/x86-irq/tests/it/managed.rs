@@ -7,7 +7,7 @@ use x86_irq::{ApicVector, Arrival, CpuVector};
 const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
 const CPU2: Cpu = Cpu::new(2);
-/// Number of vectors of each CPU.
+/// Number of vectors per CPU.
 const ALL: u32 = 12;
 
 fn managed(board: &Board, serial: u32) -> Device {

@@ -112,7 +112,7 @@ fn no_memory(error: MsiError) {
     assert!(matches!(error, MsiError::NoMemory(_)), "{error}");
 }
 
-/// Allocates, moves and frees vectors of a device of `parent`.
+/// Allocates, moves and frees vectors for a device of `parent`.
 fn use_without_memory(domain: &VectorDomain, parent: &dyn MsiParent, shape: Shape) {
     let free = [CPU0, CPU1].map(|cpu| domain.available_on(cpu));
     let unchanged = |error| {

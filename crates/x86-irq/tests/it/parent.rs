@@ -147,7 +147,7 @@ fn a_low_word_endpoint_keeps_its_vector() {
     let vector = board.domain.cpu_vector(device.vector()).unwrap().vector;
     relocate(&board, &mut device, CPU1).unwrap();
     assert_eq!(board.domain.cpu_vector(device.vector()), Some(CpuVector { cpu: CPU1, vector }));
-    // And back, although nothing has arrived in the meantime: it still owns the old vector.
+    // And back, although nothing has arrived yet: it still owns the old vector.
     relocate(&board, &mut device, CPU0).unwrap();
     assert_eq!(board.domain.cpu_vector(device.vector()), Some(CpuVector { cpu: CPU0, vector }));
 }

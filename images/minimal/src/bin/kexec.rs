@@ -3,7 +3,7 @@
 //! to the next run. Each run brings up the controllers and handles messages from its devices.
 //!
 //! Each run ends with messages pending at all CPUs. The second run ends in an interrupt handler,
-//! like a kernel that crashes. Redistributors with virtual LPIs are left with a resident vPE.
+//! like a kernel that crashes. Redistributors with virtual LPIs still have a resident vPE.
 #![no_std]
 #![no_main]
 

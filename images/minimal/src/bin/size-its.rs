@@ -12,7 +12,7 @@ use minimal::size;
 
 image_rt::image!(main);
 
-/// Address of the ITS in QEMU's `virt`.
+/// ITS address on QEMU's `virt`.
 const ITS: u64 = 0x0808_0000;
 
 fn main(boot: Boot) -> ! {
