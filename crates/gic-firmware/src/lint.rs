@@ -58,8 +58,8 @@ pub fn check(description: &Description, known: &KnownRegisters) -> Vec<Finding> 
 /// Returns the highest DeviceID of enabled requesters at each enabled controller that needs
 /// DeviceIDs.
 ///
-/// Only requester IDs on a host's own buses count, and only if `msi-map` covers them (not those
-/// left to `msi-parent`).
+/// Only requester IDs on a host's own buses count. Requesters that `msi-map` leaves to `msi-parent`
+/// don't.
 pub fn highest_device_ids(description: &Description) -> BTreeMap<ControllerIndex, DeviceId> {
     let mut highest = BTreeMap::new();
     for claim in claims::claims(description) {

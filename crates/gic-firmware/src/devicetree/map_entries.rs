@@ -83,8 +83,7 @@ pub(super) fn read(
     Some(entries)
 }
 
-/// Describes a map that ends in the middle of an entry for `target`, `remaining` cells before the
-/// end.
+/// Describes a map whose last `remaining` cells are too few for an entry that refers to `target`.
 fn cut_off(target: Option<NodeRef<'_, '_>>, kind: MapKind, count: u32, remaining: usize) -> String {
     let Some(target) = target else { return format!("the last {remaining} cells hold no entry") };
     let expected = u64::from(count) + 3;
