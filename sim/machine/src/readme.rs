@@ -1,4 +1,4 @@
-//! The kernel from the README, running as the guest of the README's VMM.
+//! The README's kernel, which runs as the guest of the README's monitor.
 
 use crate::cpu::{CpuRegisters, NoKick};
 use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
@@ -49,16 +49,19 @@ fn the_readme_shows_the_examples_that_run_here() {
     assert_eq!(README.matches("```rust\n").count(), 3, "each of README.md's examples runs here");
 }
 
-/// Guides, with the tested files from which their Rust code is taken.
-const GUIDES: [(&str, &[&str]); 1] = [(
-    include_str!("../../../docs/guides/kernel.md"),
-    &[
-        include_str!("../../../images/image-rt/src/platform.rs"),
-        include_str!("../../../images/image-rt/src/platform/with_heap.rs"),
-        include_str!("../../../images/minimal/src/pci.rs"),
-        include_str!("../../../images/minimal/src/bin/disk.rs"),
-    ],
-)];
+/// Guides, each with the tested files that its Rust code is taken from.
+const GUIDES: [(&str, &[&str]); 2] = [
+    (
+        include_str!("../../../docs/guides/kernel.md"),
+        &[
+            include_str!("../../../images/image-rt/src/platform.rs"),
+            include_str!("../../../images/image-rt/src/platform/with_heap.rs"),
+            include_str!("../../../images/minimal/src/pci.rs"),
+            include_str!("../../../images/minimal/src/bin/disk.rs"),
+        ],
+    ),
+    (include_str!("../../../docs/guides/monitor.md"), &[include_str!("readme/vmm.rs")]),
+];
 
 #[test]
 fn guides_show_excerpts_of_tested_files() {
@@ -73,7 +76,7 @@ fn guides_show_excerpts_of_tested_files() {
     }
 }
 
-/// The model's register frames on the guest's bus.
+/// The model's frames on the guest's bus.
 struct GuestFrames {
     gic: Arc<Vgic>,
     base: u64,
@@ -89,7 +92,7 @@ impl MmioDevice for GuestFrames {
     }
 }
 
-/// The guest's view of the function's MSI-X table.
+/// The guest's view of its function's MSI-X table.
 struct Table(Arc<MsixTable>);
 
 impl Table {
@@ -146,7 +149,7 @@ fn region(base: u64, size: u64) -> Region {
     Region::new(base, size).unwrap()
 }
 
-/// A guest that has not booted yet.
+/// A guest before boot.
 struct GuestMachine {
     guest: monitor::Guest,
     vcpus: Vec<Mutex<Vcpu>>,
@@ -200,7 +203,7 @@ impl GuestMachine {
         devicetree::write(&description).unwrap()
     }
 
-    /// Boots the guest kernel on all CPUs.
+    /// Boots the guest's kernel on all CPUs.
     fn boot(&self) -> Irqchip<MachinePlatform> {
         let blob = self.devicetree();
         let irqchip = kernel::boot(self.platform.clone(), &blob, &self.registers(0)).unwrap();
@@ -211,7 +214,7 @@ impl GuestMachine {
         irqchip
     }
 
-    /// Lets the CPU take its pending interrupts, if any.
+    /// Lets the CPU take its interrupts, if any are pending.
     fn run(&self, kernel: &Irqchip<MachinePlatform>, cpu: u32) {
         if self.vcpus[cpu as usize].lock().unwrap().irq_pending() {
             let _executing = Executing::in_exception(Cpu::new(cpu));
