@@ -1,4 +1,4 @@
-//! A GSI's route. Any thread may read it while a single writer changes it. Readers never wait for
+//! A GSI's route. Every thread may read it while a single writer changes it. Readers never wait for
 //! the writer, and never observe a partial change.
 //!
 //! This is Linux's `seqcount_latch_t`: two copies, and a version that selects one of them.

@@ -60,8 +60,8 @@ pub(crate) enum Context {
     /// A task waits as long as the ITS makes progress: it's not a fault if another caller has a
     /// long batch. Without progress for the platform's bound, the ITS is unresponsive.
     Task,
-    /// Any context, including handlers: waits for the platform's bound in total. That may be too
-    /// short for everything in the queue, so a timeout doesn't affect other callers.
+    /// Callers in every context, including handlers: waits for the platform's bound in total. That
+    /// may be too short for everything in the queue, so a timeout doesn't affect other callers.
     Any,
 }
 

@@ -13,10 +13,10 @@
 //! | `closing` | the close of a handler, per cell | a task that frees the handler |
 //! | `shut_down` | the last CPU of a managed interrupt that goes offline | the first one that comes online |
 //!
-//! Any context may make changes, under the descriptor's lock. The exceptions are `rewriting` (only
-//! a task under the device's lock) and `shut_down` (only a task under the hotplug lock). The source
-//! is masked while `disables` is not 0. A change that is made while `rewriting` is set takes effect
-//! when it is cleared.
+//! Changes are made under the descriptor's lock, in every context. The exceptions are `rewriting`
+//! (only a task under the device's lock) and `shut_down` (only a task under the hotplug lock). The
+//! source is masked while `disables` is not 0. A change that is made while `rewriting` is set takes
+//! effect when it is cleared.
 
 /// The control state, as changed by tasks and handlers.
 #[derive(Debug)]

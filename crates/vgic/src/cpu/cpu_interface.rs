@@ -148,7 +148,7 @@ impl CpuInterface {
         }
     }
 
-    /// Returns the group with the highest active priority. Group 0 wins a tie.
+    /// Returns the group with the highest active priority. If both are equal, returns Group 0.
     fn running_group(&self) -> Option<Group> {
         let [zero, one] = self.active.map(ActivePriorities::first);
         match (zero <= one, zero.min(one)) {

@@ -384,8 +384,8 @@ impl Vcpu {
         self.most_urgent().filter(|found| self.interface.signals(found.priority, found.group))
     }
 
-    /// Returns the highest-priority pending interrupt in the forwarded groups. On a tie, the lowest
-    /// INTID wins, except that the order among LPIs is unspecified.
+    /// Returns the highest-priority pending interrupt in the forwarded groups. Of equal
+    /// priorities, the lowest INTID wins, except that the order among LPIs is unspecified.
     fn most_urgent(&mut self) -> Option<MostUrgent> {
         if self.has_nothing() {
             return None;

@@ -127,8 +127,8 @@ impl Visitor for Take<'_> {
     #[inline]
     fn visit(&mut self, ready_bit: ReadyBit<'_>, level: Level, position: Position) -> Visit<Entry> {
         ready_bit.clear();
-        // Whoever changed the entry has set the ready bit for the new value, so we can skip a stale
-        // bit.
+        // The thread that changed the entry has set the ready bit for the new value, so we can skip
+        // a stale bit.
         let vcpu = self.vcpu;
         let take = |entry| is_ready_here(entry, vcpu, level).then(|| entry.with_pending(false));
         match self.shared.try_update_at(vcpu, position, take) {

@@ -1,5 +1,5 @@
-//! Bitmap of interrupts that a vCPU must look at, with a summary. Any thread may set bits, but only
-//! the vCPU walks them.
+//! Bitmap of interrupts that a vCPU must look at, with a summary. All threads may set bits, but
+//! only the vCPU walks them.
 //!
 //! False positives are fine: a set bit means "look at the word", and is cleared if the word isn't
 //! ready. Invariant: every ready word has its bit set. A writer that makes a word ready sets the

@@ -3,9 +3,9 @@
 //! guest deactivates it. If the virtual interrupt is in a list register, the hardware deactivates
 //! the physical one; all other cases are handled here.
 //!
-//! Every change that ends the hold is one update of the interrupt's word. Whoever made the change
-//! then deactivates the physical interrupt. In the opposite order, the physical interrupt could
-//! fire again before the update, which would then end the new hold without a deactivation.
+//! Every change that ends the hold is one update of the interrupt's word. The thread that made the
+//! change then deactivates the physical interrupt. In the opposite order, the physical interrupt
+//! could fire again before the update, which would then end the new hold without a deactivation.
 
 use super::index::WiredIndex;
 use super::interrupt::{Interrupt, InterruptWord};
