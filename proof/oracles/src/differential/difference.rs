@@ -296,7 +296,8 @@ pub const NOT_SENT: &[NotSent] = &[
         section: "§12.11 GICR_WAKER",
     },
     open(
-        "an access of 64 bits to a register of 32, or of 16 bits to any but a doorbell",
+        "a 64-bit access to a 32-bit register, or a 16-bit access to a register that is not a \
+         doorbell",
         "§12.1.3",
     ),
     open(
@@ -305,14 +306,14 @@ pub const NOT_SENT: &[NotSent] = &[
     ),
     open("GICR_PENDBASER.PTZ with a table that is not zero", "§12.11 GICR_PENDBASER.PTZ"),
     open(
-        "a read of GITS_CWRITER between a write of GITS_CBASER and one of its own",
+        "a read of GITS_CWRITER after a write of GITS_CBASER and before a write of GITS_CWRITER",
         "§12.19 GITS_CBASER",
     ),
     open("a read of GITS_CWRITER while it points beyond the queue", "§12.19 GITS_CWRITER"),
-    open("tables or a queue where no memory is", "§5.1, §5.2"),
+    open("tables or a queue outside of memory", "§5.1, §5.2"),
     open("a translation table that is not zero when it is mapped, or mapped twice", "§5.3 MAPD"),
     open("MAPD of a device that has mapped events", "§5.3 MAPD"),
-    open("MAPC of a mapped collection of which something is pending", "§5.3 MAPC"),
+    open("MAPC of a mapped collection with pending LPIs", "§5.3 MAPC"),
     open("MAPTI or MAPI of a mapped event", "§5.3 MAPTI"),
     open("two events with one INTID", "§5.3 MAPTI"),
     open("DISCARD of an event whose collection is not mapped", "§5.3 DISCARD"),
@@ -321,10 +322,7 @@ pub const NOT_SENT: &[NotSent] = &[
         "§12.9 GICD_ICFGR<n>",
     ),
     open("sleep of a redistributor whose CPU acknowledges", "§12.11 GICR_WAKER"),
-    open(
-        "an LPI's new configuration that no INV or INVALL follows, before a CPU acknowledges",
-        "§5.1",
-    ),
+    open("an LPI configuration change without INV or INVALL, before a CPU acknowledges", "§5.1"),
     open("MOVI or MOVALL to a redistributor whose LPIs are disabled", "§5.3 MOVALL"),
 ];
 
