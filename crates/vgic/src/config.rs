@@ -26,9 +26,9 @@ pub const MAX_CPUS: usize = 512;
 /// Configuration for a virtual GIC.
 ///
 /// [`VgicConfig::new`] returns a complete configuration in the memory map of QEMU's `virt` machine;
-/// setters change individual fields. Later versions may add fields; the values that `new` sets for
-/// them keep the behavior of this version. The same holds for [`CpuConfig`],
-/// [`RedistributorRegion`], [`ItsConfig`] and [`V2mConfig`].
+/// setters change individual fields. Later versions may add fields to this struct and to
+/// [`CpuConfig`], [`RedistributorRegion`], [`ItsConfig`] and [`V2mConfig`]; `new` sets new fields
+/// to values that keep the behavior of this version.
 ///
 /// ```
 /// use vgic::{VgicConfig, its::ItsConfig};
@@ -86,8 +86,8 @@ pub struct VgicConfig {
     /// been enabled, each vCPU needs a host buffer with one bit per LPI to read and write its
     /// pending table.
     pub lpi_id_bits: Option<u8>,
-    /// Maximum work per access to a redistributor register, in units of 16 LPIs. Anything left is
-    /// done by the next access, or by a vCPU that is about to enter its guest. Together with
+    /// Maximum work per access to a redistributor register, in units of 16 LPIs. The next access,
+    /// or a vCPU that is about to enter its guest, continues with the remaining LPIs. Together with
     /// [`ItsConfig::work_per_access`], this bounds the length of an exit for a hypervisor that
     /// can't be interrupted.
     pub lpi_work_per_access: u32,
@@ -96,13 +96,13 @@ pub struct VgicConfig {
     /// multiple of 32.
     ///
     /// Memory is allocated on demand and never returned. The worst case is 17 KiB × vCPUs ×
-    /// ceil(`its_events` / 4096), doubled above five priority bits, and it takes a guest that uses
-    /// every priority for LPIs on every vCPU. LPIs that are pending at a redistributor without an
-    /// event don't count toward the budget. They need two bytes per vCPU and LPI, in blocks of 8
-    /// KiB, plus 17 KiB per block in the same worst case.
+    /// ceil(`its_events` / 4096), or twice that with more than five priority bits. Only a guest
+    /// that uses every priority for LPIs on every vCPU causes the worst case. LPIs that are pending
+    /// at a redistributor without an event don't count toward the budget. Such LPIs need two bytes
+    /// per vCPU and LPI, in blocks of 8 KiB, plus 17 KiB per block in the same worst case.
     pub its_events: u32,
     /// Maximum number of devices that can be mapped at each ITS. Mapped DeviceIDs also need 4 KiB
-    /// per aligned group of 256, up to 16 MiB for each ITS(enough for all 16-bit DeviceIDs).
+    /// per aligned group of 256, up to 16 MiB for each ITS (enough for all 16-bit DeviceIDs).
     pub its_devices: u32,
     /// The ITSes.
     pub its: Vec<ItsConfig>,
@@ -113,10 +113,11 @@ pub struct VgicConfig {
     pub can_clear_enable_lpis: bool,
     /// Implements `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR` (`GICR_CTLR.IR`).
     pub redistributor_invalidation: bool,
-    /// Lets devices signal LPIs by writing to `GICR_SETLPIR` (`GICR_TYPER.DirectLPI`). Implies the
-    /// registers of [`redistributor_invalidation`](Self::redistributor_invalidation). Cannot be
-    /// combined with an ITS or with [`message_based_spis`](Self::message_based_spis). Setting
-    /// `EnableLPIs` then allocates two bytes per vCPU and LPI.
+    /// Lets devices signal LPIs by writing to `GICR_SETLPIR` (`GICR_TYPER.DirectLPI`). Also
+    /// implements the registers that
+    /// [`redistributor_invalidation`](Self::redistributor_invalidation) selects. Cannot be combined
+    /// with an ITS or with [`message_based_spis`](Self::message_based_spis). Setting `EnableLPIs`
+    /// then allocates two bytes per vCPU and LPI.
     pub direct_lpi: bool,
     /// Lets the guest route SPIs to any participating PE (`GICD_TYPER.No1N` = 0,
     /// `GICR_TYPER.DPGS`).
@@ -238,8 +239,7 @@ impl VgicConfig {
         })
     }
 
-    /// Returns `true` if this machine implements the interrupt. LPIs aren't covered: for them it's
-    /// always `false`.
+    /// Returns `true` if this machine implements the interrupt. Always returns `false` for LPIs.
     pub(crate) const fn implements(&self, intid: IntId) -> bool {
         self.wired_intids().contains(intid)
     }
@@ -249,13 +249,13 @@ impl VgicConfig {
         WiredIntIds { spis, extended_spis, extended_ppis }
     }
 
-    /// Returns `true` if redistributors are awake after reset. They always are in the Non-secure
-    /// view, where firmware owns `GICR_WAKER`.
+    /// Returns `true` if redistributors are awake after reset. In the Non-secure view,
+    /// redistributors are always awake, where firmware owns `GICR_WAKER`.
     pub(crate) fn resets_awake(&self) -> bool {
         self.awake_redistributors || self.security == SecurityView::NonSecure
     }
 
-    /// Returns `true` if this trigger is possible for the interrupt.
+    /// Returns `true` if the interrupt can have this trigger mode.
     pub(crate) fn allows_trigger(&self, intid: IntId, edge: bool) -> bool {
         match intid.class() {
             IntIdClass::Sgi => edge,
@@ -346,7 +346,7 @@ impl VgicConfig {
     }
 
     /// Checks that direct LPIs are combined with neither an ITS nor message-based SPIs. GICv2m
-    /// frames are fine with any of them.
+    /// frames may be combined with any of these.
     fn validate_direct_lpi(&self) -> Result<(), ConfigError> {
         if !self.direct_lpi {
             return Ok(());

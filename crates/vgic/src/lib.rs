@@ -1,17 +1,18 @@
-//! A GICv3 and ITS device model with lock-free injection, for virtual machine VMMs and hypervisors.
+//! A GICv3 and ITS device model with lock-free injection, for virtual machine monitors (VMMs) and
+//! hypervisors.
 //!
 //! The model has two sides. [`Vgic`] is shared: devices drive lines
 //! ([`SetLine`](msi_types::SetLine)) and send messages ([`Vgic::its`], [`Vgic::write_from_device`])
 //! from any thread, and the bus forwards the guest's accesses to register frames ([`Vgic::read`],
-//! [`Vgic::write`]). A [`Vcpu`] is owned by its vCPU's thread. It handles the guest's accesses to
-//! the CPU interface's system registers, and reports whether an interrupt is to be signaled or the
-//! vCPU may sleep. A hypervisor at EL2 turns it into a [`ListRegisterVcpu`], whose guest
-//! acknowledges and ends interrupts in hardware. The VMM must implement two small traits:
-//! [`GuestMemory`] and [`Kick`](msi_types::Kick).
+//! [`Vgic::write`]). A [`Vcpu`] is owned by its vCPU's thread. The vCPU's value handles the guest's
+//! accesses to the CPU interface's system registers, and reports whether an interrupt must be
+//! signaled and whether the vCPU may sleep. A hypervisor at EL2 converts each `Vcpu` into a
+//! [`ListRegisterVcpu`], whose guest acknowledges and ends interrupts in hardware. The VMM must
+//! implement two small traits: [`GuestMemory`] and [`Kick`](msi_types::Kick).
 //!
-//! Making an interrupt pending doesn't take a lock or allocate. It doesn't make a system call,
-//! either, unless the vCPU is asleep or in the guest. In that case, it sends exactly one kick.
-//! Acknowledging an interrupt doesn't take a lock or allocate.
+//! Making an interrupt pending doesn't take a lock or allocate. If the target vCPU is asleep or in
+//! the guest, the injecting thread sends exactly one kick, which may be a system call; otherwise,
+//! it doesn't make any system calls. Acknowledging an interrupt doesn't take a lock or allocate.
 //!
 //! A guest can't make the model panic, block or grow without bound. Guest errors are recorded in
 //! [`Vgic::events`]: a [`GuestFault`] has the register, the value, and what is wrong with it.
@@ -39,13 +40,14 @@
 //!   priority are signaled round-robin, so none of them starves.
 //! - UNPREDICTABLE accesses are ignored. The three `STATUSR` registers are not implemented.
 //! - Writing a special INTID to `ICC_EOIR<n>_EL1` does not drop the running priority, and neither
-//!   does any INTID while an interrupt of the other group runs. Any other INTID does, as with list
-//!   registers. `ICC_DIR_EL1` is ignored unless `EOImode` is set.
+//!   does writing any INTID while an interrupt of the other group is running. Writing any other
+//!   INTID drops the running priority, as with list registers. `ICC_DIR_EL1` is ignored unless
+//!   `EOImode` is set.
 //! - `ICC_SGI1R_EL1` only sends Group 1 SGIs (KVM also sends Group 0 ones). With one security
 //!   state, `ICC_ASGI1R_EL1` behaves like `ICC_SGI0R_EL1`. With two, `GICR_NSACR` grants the
 //!   Non-secure side no access.
 //! - 1-of-N interrupts are distributed round-robin over the participating vCPUs. `GICD_CTLR.E1NWF`
-//!   doesn't wake a vCPU for one.
+//!   has no effect: a pending 1-of-N interrupt doesn't wake a sleeping redistributor's vCPU.
 //!
 //! # Firmware's role
 //!
@@ -60,26 +62,26 @@
 //!
 //! # Deferred work
 //!
-//! Each access does a bounded amount of work. The vCPUs do the rest, as if an interrupt were
-//! pending: [`Vcpu::inputs`], [`Vcpu::prepare_to_sleep`], [`Vcpu::enter_guest`] and
-//! [`ListRegisterVcpu::enter`] each do one piece. While there is work left, a vCPU doesn't sleep,
-//! and a vCPU that enters the guest is kicked immediately. If another vCPU is asleep or in the
-//! guest, one such vCPU is kicked. A VMM that runs vCPUs therefore needs no code for this. A VMM
-//! without vCPUs, or with an idle thread, may call [`Vgic::poll`].
+//! Each access does a bounded amount of work. The vCPUs do the remaining work, and treat it like a
+//! pending interrupt: [`Vcpu::inputs`], [`Vcpu::prepare_to_sleep`], [`Vcpu::enter_guest`] and
+//! [`ListRegisterVcpu::enter`] each do one piece. While work remains, vCPUs don't sleep, and a vCPU
+//! that enters the guest is kicked immediately. When an access leaves work behind, the model also
+//! kicks one vCPU that is asleep or in the guest. A VMM that runs vCPUs therefore needs no code for
+//! the remaining work. A VMM without vCPUs, or with an idle thread, may call [`Vgic::poll`].
 //!
 //! # Configuration
 //!
 //! [`VgicConfig::new`], [`its::ItsConfig::new`] and [`V2mConfig::new`] return complete
 //! configurations for a machine, an ITS and a frame. Each field has a setter `with_…`. Later
-//! versions may add fields, whose values from `new` will keep the behavior of this version.
+//! versions may add fields; `new` sets new fields to values that keep the behavior of this version.
 //!
 //! # Features
 //!
 //! Register accesses and commands take locks, and some of these are held across accesses to guest
-//! memory. By default, a thread that finds a lock taken spins, as is usual at EL2. A VMM that runs
-//! as a process of an operating system should enable `std`: its threads then sleep instead, so that
-//! a lock holder that was preempted or waits for a page does not cost other vCPUs their time
-//! slices. The feature changes nothing else. `serde` makes saved states serializable, and
+//! memory. By default, a thread spins while another thread holds the lock, as is usual at EL2. A
+//! VMM that runs as a process of an operating system should enable `std`: waiting threads then
+//! sleep instead of spinning away their time slices while the lock holder is preempted or waits for
+//! a page. The feature changes nothing else. `serde` makes saved states serializable, and
 //! `vm-memory` provides [`VmMemory`].
 //!
 //! # Example

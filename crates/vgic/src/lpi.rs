@@ -1,6 +1,6 @@
-//! Per-LPI state, and lock-free delivery to the vCPU. The core owns the entry of every mapped
-//! event, the tables that lead to it, and the bitmaps that mark it as ready. Invariant: after SYNC,
-//! no LPI becomes pending at a former target.
+//! Per-LPI state, and lock-free delivery to the vCPU. The core owns the entries of all mapped
+//! events, the tables through which events are looked up, and the bitmaps that mark entries as
+//! ready. Invariant: after SYNC, no LPI becomes pending at a former target.
 //!
 //! # State
 //!
@@ -9,10 +9,10 @@
 //! never pending at two targets or at an old one.
 //!
 //! An LPI can also be pending at a redistributor that none of its events targets: through
-//! `GICR_SETLPIR`, through MOVALL, or because it was set in the pending table. It then has a
-//! separate entry in that redistributor's flat table. When one of the LPI's events is retargeted to
-//! that redistributor, the event's entry takes over the pending state. So at each redistributor, an
-//! LPI is pending in only one entry: either its event's, or the redistributor's own.
+//! `GICR_SETLPIR`, through MOVALL, or because its bit was set in the pending table. Such an LPI has
+//! a separate entry in that redistributor's flat table. When one of the LPI's events is retargeted
+//! to that redistributor, the event's entry takes over the pending state. So at each redistributor,
+//! an LPI is pending in only one entry: either its event's, or the redistributor's own.
 //!
 //! | object | contents |
 //! |---|---|
@@ -33,65 +33,69 @@
 //!
 //! 1. P is set only by a compare-and-exchange of the whole entry, so at that moment the event was
 //!    mapped and deliverable, with that target, priority and INTID. If the entry changes while a
-//!    producer is delayed before the exchange, the exchange fails and the producer judges the new
+//!    producer is delayed before the exchange, the exchange fails and the producer checks the new
 //!    value. A producer that is delayed after the exchange only sets a ready bit and kicks.
-//! 2. The entry's generation matches the generation in the link for exactly as long as the entry
-//!    belongs to that device. Generations are never reused (`entry_allocator` retires chunks and
-//!    nodes whose generations are exhausted). A device table entry may be reassigned to another
-//!    device, so a message that has read one checks that it still belongs to its own device
-//!    (`device_table`).
-//! 3. Ready bits are only hints. A stray bit leads to an entry that isn't ready, so it is ignored.
+//! 2. The entry's generation matches the generation in the link (the ITT node) for exactly as long
+//!    as the entry belongs to that device. Generations are never reused (`entry_allocator` retires
+//!    chunks and nodes whose generations are exhausted). A device table entry may be reassigned to
+//!    another device, so a message that has read an entry checks that the entry still belongs to
+//!    the message's device (`device_table`).
+//! 3. Ready bits are only hints. A vCPU that follows a stale bit finds an entry that isn't ready,
+//!    and ignores the bit.
 //! 4. After storing a pending, enabled entry, a writer sets its ready bit, then kicks the target.
 //!    The accesses in each of these pairs are sequentially consistent, so at least one side
 //!    observes the other: entry and leaf, leaf and summary, summary and top, top and mask, mask and
 //!    `needs_kick`.
 //! 5. Every write of an entry is a read-modify-write, including by a message whose event is already
-//!    pending. This way, the acknowledgment that takes the interrupt observes everything that the
+//!    pending. Therefore, a vCPU that acknowledges the interrupt observes everything that the
 //!    device wrote before it sent the message.
 //!
 //! If two events are mapped to one LPI, they have two entries, and may deliver the LPI twice.
 //!
 //! # List registers
 //!
-//! When a vCPU enters guest mode, it moves LPIs into list registers and sets L in their entries. P
-//! is then clear, and the next message sets it again. When the vCPU exits, it folds each list
-//! register into the entry: if the guest didn't acknowledge the LPI, it becomes pending again, at
-//! whatever target the entry has by then. A command that removes pending state also sets R, so that
-//! folding doesn't restore it. R survives DISCARD and MAPTI for the same event. It doesn't have to
-//! survive MAPD, because the generation differs afterwards. An entry with L set is not signaled, so
-//! an LPI is in at most one list register.
+//! When a vCPU enters guest mode, it moves LPIs into list registers and sets L ("listed") in their
+//! entries. P is then clear, and the next message sets it again. When the vCPU exits, it folds each
+//! list register into the entry: if the guest didn't acknowledge the LPI, it becomes pending again,
+//! at the entry's current target. A command that removes pending state also sets R, so that folding
+//! doesn't restore the pending state. R survives DISCARD and MAPTI for the same event. R doesn't
+//! have to survive MAPD, because MAPD changes the generation. An entry with L set is not signaled,
+//! so an LPI is in at most one list register.
 //!
-//! A command that changes a listed entry recalls its vCPU. SYNC waits until every vCPU recalled
-//! before it has folded its list registers. After SYNC, no LPI is pending at a former target, not
-//! even in a list register. Disabling LPIs and MOVALL treat an LPI in a list register as pending.
-//! If the guest has acknowledged the LPI but not exited since, it is delivered once more.
+//! A command that changes the entry of an LPI in a list register *recalls* the vCPU, i.e. makes it
+//! exit and fold its list registers. SYNC waits until every previously recalled vCPU has done so.
+//! After SYNC, no LPI is pending at a former target, not even in a list register. Disabling LPIs
+//! and MOVALL treat an LPI in a list register as pending. If the guest has acknowledged the LPI but
+//! not exited since, it is delivered once more.
 //!
 //! # Choices that the architecture leaves
 //!
-//! - When MAPC maps an already mapped collection to another redistributor, and on MOVI, pending
-//!   state moves along. MOVALL only moves LPIs that are pending at the first redistributor.
+//! - When MAPC maps an already mapped collection to another redistributor, and on MOVI, the pending
+//!   state moves to the new redistributor. MOVALL only moves LPIs that are pending at the first
+//!   redistributor.
 //! - MAPTI for a mapped event and MAPD for a mapped device discard the previous pending state.
 //! - A pending LPI stays pending when the ITS is disabled or the collection unmapped, because the
 //!   pending state belongs to the redistributor.
-//! - If a pending LPI moves to a redistributor with LPIs disabled, it is held, and becomes pending
-//!   when they are enabled.
-//! - Any command that touches an LPI may reread its configuration byte. INV, INVALL and making the
-//!   event deliverable always reread it.
+//! - If a pending LPI moves to a redistributor with LPIs disabled, the model keeps its pending
+//!   state, and the LPI becomes pending when LPIs are enabled there.
+//! - Any command that touches an LPI may reread its configuration byte. INV, INVALL and any command
+//!   that makes the event deliverable always reread the byte.
 //!
 //! # Sweeps
 //!
 //! Requests that affect all mappings are carried out one piece at a time (`sweep_steps`): MAPC,
 //! INVALL, MOVALL, MAPD, `EnableLPIs` and `GITS_CTLR.Enabled`. `GITS_CREADR`, `RWP`, `Busy` or
 //! `Quiescent` report their completion. Enabling has no such status bit, so the write that enables
-//! LPIs or an ITS returns only when its sweep is done, or must be repeated until then. Until then,
-//! the register reads as disabled.
+//! LPIs or an ITS returns only after all mappings have been updated, or must be repeated until they
+//! have. Until then, the enable bit reads as zero.
 //!
 //! # When the heap has no memory left
 //!
 //! Messages, acknowledgments and commands that remove mappings don't allocate. A command that maps
 //! an event or a device, or that moves or invalidates an event, allocates its memory first. If that
-//! fails, the command fails without any other effect. A sweep that runs out of memory pauses and
-//! resumes later (`sweep_steps`). If it belongs to an enable, the enable doesn't take effect.
+//! fails, the command fails without any other effect. A sweep (a request in progress that affects
+//! all mappings) pauses if it runs out of memory, and resumes later (`sweep_steps`). If the sweep
+//! belongs to a write that enables LPIs or an ITS, the write doesn't take effect.
 //!
 //! # Locks
 //!
@@ -172,11 +176,12 @@ pub(crate) struct LpiCore {
     shared: Arc<Shared>,
     wakeup: Arc<VcpuWakeup>,
     control: Mutex<Control>,
-    /// Set when commands have made LPIs ready, but their vCPUs may not have been kicked yet.
+    /// Set if commands have made LPIs ready whose vCPUs may not have been kicked yet.
     must_kick: AtomicBool,
-    /// Maximum units of work per access to a redistributor register. Later accesses do the rest.
+    /// Maximum units of work per access to a redistributor register. Later accesses continue where
+    /// this one stopped.
     work_per_access: u32,
-    /// Per vCPU: 1 while its `PendingLpis` exists.
+    /// Flags indexed by vCPU: 1 while the vCPU's `PendingLpis` exists.
     given_out: Box<[AtomicU32]>,
 }
 
@@ -229,7 +234,7 @@ impl LpiCore {
         &self.shared
     }
 
-    /// Adds an ITS with this device table. There can be at most 2^16 of them.
+    /// Adds an ITS with this device table. A machine can have at most 2^16 ITSes.
     pub(crate) fn add_its(
         &self,
         base: u64,
@@ -246,8 +251,8 @@ impl LpiCore {
         self.shared.is_mapped(device_table, device, event)
     }
 
-    /// Runs `change` under the command lock without sending kicks, for callers that hold locks
-    /// themselves. They must call [`send_kicks`](Self::send_kicks) after releasing them.
+    /// Runs `change` under the command lock without sending kicks, for callers that hold other
+    /// locks. Callers must call [`send_kicks`](Self::send_kicks) after releasing them.
     pub(crate) fn with_kicks_deferred<R>(&self, change: impl FnOnce(&mut Control) -> R) -> R {
         let mut control = self.control.lock();
         let result = change(&mut control);
@@ -257,7 +262,7 @@ impl LpiCore {
         result
     }
 
-    /// Kicks the vCPUs for which commands made LPIs ready, and one vCPU for deferred work.
+    /// Kicks the vCPUs whose LPIs commands have made ready, and one vCPU if work was deferred.
     pub(crate) fn send_kicks(&self) {
         self.wakeup.kick_for_work();
         if self.must_kick.load(Ordering::SeqCst) && self.must_kick.swap(false, Ordering::SeqCst) {
@@ -291,8 +296,8 @@ impl LpiCore {
     }
 
     /// Runs a sweep to its end, in time proportional to the number of mappings. Also returns if a
-    /// concurrent write clears the enable bit. The loop terminates, because every writer that sets
-    /// the bit again also runs the new sweep itself.
+    /// concurrent write clears the enable bit. The loop terminates because a thread that sets the
+    /// bit again runs the new sweep itself.
     fn finish(&self, cause: Cause) -> Result<(), OutOfMemory> {
         while !self.with(|control| control.advance(cause, control.work() + ENTRIES_PER_PIECE))? {
             // Without a pause, waiting threads would hardly ever find the lock free.
@@ -301,8 +306,8 @@ impl LpiCore {
         Ok(())
     }
 
-    /// Advances the sweeps that register writes started, by up to one access's budget. Callers must
-    /// not hold any locks.
+    /// Continues sweeps that register writes have started, within the budget of one access. Callers
+    /// must not hold any locks.
     pub(crate) fn advance_registers(&self) {
         let mut left = u64::from(self.work_per_access) * ENTRIES_PER_UNIT;
         let mut is_done = false;
@@ -329,8 +334,8 @@ impl LpiCore {
         self.control.try_lock().is_none()
     }
 
-    /// Records whether an ITS now has deferred work. `left` tells whether it did before, and is
-    /// updated.
+    /// Records whether an ITS now has deferred work. `left` is the previously recorded value, and
+    /// is updated.
     pub(crate) fn note_work(&self, left: &mut bool, progress: Progress) {
         self.wakeup.note_work(left, progress);
     }

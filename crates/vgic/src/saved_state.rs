@@ -1,4 +1,5 @@
-//! A virtual GIC's state as plain data. It can be stored or sent, and restored later or elsewhere.
+//! A virtual GIC's state as plain data, which can be stored or sent, and restored later or on
+//! another host.
 //!
 //! # Format
 //!
@@ -18,14 +19,14 @@
 //!
 //! A state doesn't contain fault counters, sleeping vCPUs, or observers. The list registers of a
 //! frozen machine are empty. The priority at which an interrupt was acknowledged is omitted as
-//! well: no register shows it, and it only matters if more interrupts are active than list
-//! registers exist. A restored machine uses the current priority of each interrupt whose CPU
-//! (`active_at`) is known.
+//! well: no register shows it, and the priority only matters if more interrupts are active than
+//! there are list registers. A restored machine uses the current priority of each interrupt whose
+//! CPU (`active_at`) is known.
 //!
 //! # Example
 //!
-//! Moving a machine. [`Frozen`](crate::Frozen) describes what happens to messages that arrive
-//! during the move.
+//! Moving a machine. [`Frozen`](crate::Frozen) describes how messages that arrive during a
+//! migration are handled.
 //!
 //! ```
 //! # use msi_types::{Cpu, Kick, Level, Line, SetLine};
@@ -61,8 +62,8 @@
 //!
 //! `version` is the first field, so that a reader can decode it alone, as [`StateVersion`], before
 //! it interprets the rest. Any change to a field, to its meaning or to the set of omitted values
-//! requires a new [`VERSION`]. A reader accepts its own version and the earlier versions that it
-//! explicitly converts, and refuses all others. With the feature `serde`, the types serialize in
+//! requires a new [`VERSION`]. A reader accepts its own version and any earlier version for which
+//! it has a conversion, and refuses all others. With the feature `serde`, the types serialize in
 //! any format. Self-describing formats reject unknown fields and require all fields of the version.
 
 mod cpu;

@@ -2,7 +2,7 @@
 //! wired interrupts and their lists, wake-up state, and the locks for cold state.
 //!
 //! Every access is sequentially consistent; a house lint refuses other orderings in this crate. On
-//! x86, weaker orderings wouldn't be any cheaper, because the hot paths only write with
+//! x86, weaker orderings wouldn't be any cheaper, because all writes on hot paths are
 //! read-modify-writes. On Arm, loads become `LDAR`, and read-modify-writes become `CASAL` or
 //! `LDSETAL`.
 //!
@@ -11,9 +11,9 @@
 //! no data races exist, interleavings cover all executions, including those on weakly ordered CPUs
 //! (the C11 memory model's guarantee).
 //!
-//! Table pages are published through `OnceBox`, with release and acquire. A page is published
-//! before the entry or bit that refers to it is written, so a reader that follows the reference
-//! finds the page.
+//! Table pages are published through `OnceBox`, with release and acquire ordering. A page is
+//! published before the entry or bit that refers to it is written, so a reader that follows the
+//! reference finds the page.
 
 pub(crate) mod lock;
 pub(crate) mod set_once;

@@ -1,4 +1,4 @@
-//! The shared side of the model: register frames, lines and messages, used from any thread.
+//! The shared side of the model, which any thread may use: register frames, lines and messages.
 
 mod address_map;
 pub(crate) mod doorbells;
@@ -32,7 +32,7 @@ use msi_types::{Cpu, Delivery, DeviceId, Level, Line, LineObserver, SetLine, Sig
 
 /// A virtual GIC, as devices and the bus see it.
 ///
-/// It is `Sync`: every operation may be called from any thread.
+/// The type is `Sync`, and any thread may call any operation.
 ///
 /// The [crate's example](crate#example) delivers an interrupt to a vCPU. `NoMemory` implements
 /// [`GuestMemory`](crate::GuestMemory) for a guest without LPIs:
@@ -98,7 +98,8 @@ impl Vgic {
     /// that it can resample the line's source.
     ///
     /// The observer is called on EOI, DIR or a write to `ICACTIVER`, on the thread that handles the
-    /// access. If it lowers the line during the call, there won't be a spurious interrupt.
+    /// access. If the observer lowers the line during the call, the guest doesn't receive a
+    /// spurious interrupt.
     ///
     /// # Errors
     /// [`ObserverTaken`] if an observer is already registered.
@@ -141,7 +142,7 @@ impl Vgic {
     ///
     /// Refused accesses are ignored and counted in [`events`](Self::events). Setting
     /// `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` takes time in proportion to the number of
-    /// mappings; [`begin_write`](Self::begin_write) bounds it.
+    /// mappings; [`begin_write`](Self::begin_write) bounds the time per call.
     ///
     /// # Errors
     /// [`NotClaimed`] if the address is outside the model's regions.
@@ -230,8 +231,8 @@ impl Vgic {
         self.addresses.regions()
     }
 
-    /// Returns the doorbell for the ITS at this index in [`VgicConfig::its`]. Its devices send
-    /// their messages there.
+    /// Returns the doorbell for the ITS at this index in [`VgicConfig::its`]. The ITS's devices
+    /// send their messages to this doorbell.
     pub fn its(&self, index: usize) -> Option<Arc<dyn SignalMsi<DeviceId>>> {
         let its = Arc::clone(self.its.get(index)?);
         Some(its)
@@ -246,8 +247,8 @@ impl Vgic {
     /// [`enter_guest`](crate::Vcpu::enter_guest) and
     /// [`ListRegisterVcpu::enter`](crate::ListRegisterVcpu::enter) each do a piece. While there is
     /// work left, vCPUs don't sleep and are kicked as they enter the guest, and one vCPU that is
-    /// already asleep or in the guest is kicked. The method is for VMMs without vCPUs, or with time
-    /// to spare.
+    /// already asleep or in the guest is kicked. The method is meant for VMMs without vCPUs, and
+    /// for idle threads.
     ///
     /// It also resumes work that was waiting for heap memory ([`FaultReason::OutOfMemory`]).
     pub fn poll(&self) -> Progress {
@@ -255,7 +256,8 @@ impl Vgic {
         Progress::done(!self.wakeup.has_work())
     }
 
-    /// Does a piece of the deferred work, if there is any and no other thread is doing it.
+    /// Does a piece of the deferred work, unless there is none or another thread is already doing
+    /// it.
     #[inline]
     pub(crate) fn go_on(&self) {
         if self.wakeup.has_work() {
@@ -271,8 +273,8 @@ impl Vgic {
         self.its.iter().for_each(|its| its.try_poll());
     }
 
-    /// Completes all work started by registers and commands. This may take long, and is meant for a
-    /// stopped machine.
+    /// Completes all work started by registers and commands. The call may take a long time, and is
+    /// meant for a stopped machine.
     pub(crate) fn finish_sweeps(&self) -> Result<(), OutOfMemory> {
         self.its.iter().for_each(|its| its.finish());
         self.lpis.as_ref().map_or(Ok(()), |lpis| lpis.finish_sweeps())
@@ -345,7 +347,7 @@ impl Vgic {
 
 impl SetLine for Vgic {
     /// Drives a line to a level. Returns `Pending` if the interrupt is pending afterwards, enabled
-    /// or not, `Blocked` if it is not, and `NoDoorbell` if the line does not exist.
+    /// or not, `Blocked` if it is not, and `NoDoorbell` if the machine doesn't have this line.
     fn set_line(&self, line: Line, level: Level) -> Delivery {
         line_delivery(self.wired.drive(line, level))
     }
@@ -353,8 +355,8 @@ impl SetLine for Vgic {
     /// Latches an edge on a line. Returns the same results as [`set_line`](Self::set_line).
     ///
     /// The edge is latched by one atomic operation, so concurrent senders on one line don't lose
-    /// any. KVM's `KVM_IRQ_LINE` also latches an edge for each level of 1, but its following level
-    /// of 0 lowers a level-sensitive line; this method leaves the level unchanged.
+    /// any. KVM's `KVM_IRQ_LINE` also latches an edge for each level of 1, but the level of 0 that
+    /// follows lowers a level-sensitive line; this method leaves the level unchanged.
     fn pulse(&self, line: Line) -> Delivery {
         line_delivery(self.wired.pulse(line))
     }

@@ -1,8 +1,9 @@
-//! Per-vCPU wake-up state: `needs_kick` is set while the vCPU is in WFI or in guest mode. At most
-//! one kick is sent each time a vCPU leaves the model, and no wake-up is lost.
+//! Per-vCPU wake-up state: Wake-up protocol between vCPUs and producers of interrupts. A vCPU's
+//! `needs_kick` flag is set while the vCPU is in WFI or in guest mode. Each time a vCPU sleeps or
+//! enters the guest (*leaves* the model), it is kicked at most once, and no wake-up is lost.
 //!
-//! The protocol has the store-buffering pattern, so both sides use sequentially consistent
-//! accesses:
+//! The protocol is an instance of the store-buffering pattern, so both sides use sequentially
+//! consistent accesses:
 //!
 //! ```text
 //! producer                              vCPU
@@ -12,24 +13,26 @@
 //! ```
 //!
 //! At least one side observes the other, so no wake-up is lost. Of several concurrent producers,
-//! only one swaps out the 1, so each departure causes at most one kick.
+//! only one swaps the 1 for a 0, so a vCPU is kicked at most once each time it leaves.
 //!
-//! Deferred work is announced in the same way: we record it, and kick one vCPU that has left. Each
-//! vCPU does a piece of it before it leaves, so the work proceeds while any vCPU is in the model or
-//! returns to it.
+//! Deferred work uses the same protocol: a thread records the work, then kicks one vCPU that has
+//! left. Each vCPU does a piece of the work before it leaves, so the work proceeds while any vCPU
+//! is in the model or returns to it.
 //!
 //! A vCPU that has entered the guest with empty list registers *stays left* when it exits: its
-//! `needs_kick` is still set. While the flag is set, no interrupt has arrived, because a producer
-//! that makes one visible clears the flag and kicks. So the next entry only has to load the flag.
-//! The cost is at most one kick that finds the vCPU outside the guest.
+//! `needs_kick` is still set. As long as the flag is set, no interrupt has arrived, because a
+//! producer that makes an interrupt visible clears the flag and kicks. The next guest entry
+//! therefore only has to load the flag. In exchange, the vCPU may receive one superfluous kick
+//! while it is outside the guest.
 //!
 //! A vCPU in guest mode holds interrupts in list registers. A change to one of these interrupts
 //! *recalls* the list registers: the change is complete once the vCPU has exited and folded them.
-//! Both states are in one word, so entering the guest takes a single read-modify-write.
+//! The flag and the state of the list registers share one word, so entering the guest takes a
+//! single read-modify-write.
 //!
 //! Recalls are numbered. A register frame or command that reports completion ([`Awaited`]) waits
-//! for all recalls up to the latest one at the time when it began to wait. Each of these ends when
-//! its vCPU exits, so later recalls don't make the wait longer.
+//! for all recalls that were requested before it began to wait. A recall ends when its vCPU exits,
+//! so later recalls don't prolong the wait.
 
 mod word;
 
@@ -48,9 +51,9 @@ pub(crate) struct VcpuWakeup {
     /// Indexed by vCPU. Each vCPU also holds a reference to its own word.
     vcpus: Box<[Arc<WakeupWord>]>,
     kick: Arc<dyn Kick>,
-    /// Number of recalled vCPUs. It may be briefly too high.
+    /// Number of recalled vCPUs. The number may briefly be too high.
     recalled: AtomicU64,
-    /// Number of recalls so far. This is also the latest recall's number.
+    /// Number of recalls so far, which is also the number of the latest recall.
     recalls: AtomicU64,
     /// Number of sources with deferred work.
     work: AtomicU64,
@@ -58,17 +61,17 @@ pub(crate) struct VcpuWakeup {
     must_kick: AtomicBool,
 }
 
-/// All recalls up to this number.
+/// Recalls whose numbers are at most this one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Recalls(u64);
 
-/// Recalls that a register frame is waiting for: those caused by its own writes, and all earlier
-/// ones.
+/// Recalls that a register frame is waiting for, i.e. the recalls caused by writes to the frame,
+/// and all earlier recalls.
 #[derive(Debug)]
 pub(crate) struct Awaited {
     /// Number of changes made by writes to the frame.
     asked: AtomicU64,
-    /// Number of these changes for which `until` includes the recalls.
+    /// Number of these changes whose recalls are included in `until`.
     counted: AtomicU64,
     until: AtomicU64,
 }
@@ -78,8 +81,8 @@ impl Awaited {
         Self { asked: AtomicU64::new(0), counted: AtomicU64::new(0), until: AtomicU64::new(0) }
     }
 
-    /// Records that a write to the frame caused a recall, or will do so before the frame next calls
-    /// [`is_outstanding`](Self::is_outstanding).
+    /// Records that a write to the frame has caused a recall, or will cause one before the next
+    /// call to [`is_outstanding`](Self::is_outstanding).
     pub(crate) fn ask(&self) {
         self.asked.fetch_add(1, SeqCst);
     }
@@ -139,8 +142,8 @@ impl VcpuWakeup {
         }
     }
 
-    /// Records whether one source now has deferred work. `left` tells whether it did before, and is
-    /// updated. Callers must hold the lock of the source, and must call
+    /// Records whether one source now has deferred work. `left` is the previously recorded value,
+    /// and is updated. Callers must hold the lock of the source, and must call
     /// [`kick_for_work`](Self::kick_for_work) after releasing it.
     pub(crate) fn note_work(&self, left: &mut bool, progress: Progress) {
         match (*left, progress) {
@@ -156,8 +159,8 @@ impl VcpuWakeup {
         *left = progress == Progress::Unfinished;
     }
 
-    /// If work was recorded, kicks one vCPU that has left. Other vCPUs find the work before they
-    /// leave. Callers must not hold any locks.
+    /// If deferred work was recorded, kicks one vCPU that is asleep or in the guest. Other vCPUs
+    /// find the work before they leave. Callers must not hold any locks.
     pub(crate) fn kick_for_work(&self) {
         if self.must_kick.load(SeqCst) && self.must_kick.swap(false, SeqCst) {
             self.kick_one();
@@ -177,7 +180,8 @@ impl VcpuWakeup {
         vcpu.stays_left() && !self.has_work()
     }
 
-    /// Kicks another vCPU for recorded work, because the caller's vCPU is leaving without doing it.
+    /// Kicks another vCPU to do deferred work, because the caller's vCPU is leaving without doing
+    /// it.
     pub(crate) fn pass_work_on(&self) {
         if self.has_work() {
             self.kick_one();
@@ -192,8 +196,8 @@ impl VcpuWakeup {
     }
 
     /// Recalls vCPU `cpu`'s list registers after an interrupt in them has changed. The recall ends
-    /// when the vCPU has [`folded`](Self::folded) them. Returns `false` if they are empty. Callers
-    /// must then [`kick`](Self::kick) the vCPU.
+    /// when the vCPU has [`folded`](Self::folded) its list registers. Returns `false` if the list
+    /// registers are empty. Callers must then [`kick`](Self::kick) the vCPU.
     pub(crate) fn recall(&self, cpu: Cpu) -> bool {
         let Some(vcpu) = self.vcpus.get(cpu.index()) else { return false };
         self.recalled.fetch_add(1, SeqCst);
@@ -205,7 +209,7 @@ impl VcpuWakeup {
         recalled.is_some()
     }
 
-    /// Records that a vCPU is [back](WakeupWord::returned) and its list registers are empty.
+    /// Records that a vCPU has [returned](WakeupWord::returned) and its list registers are empty.
     /// Returns `true` if it had been recalled.
     pub(crate) fn folded(&self, vcpu: &WakeupWord) -> bool {
         let recalled = vcpu.folded();
@@ -215,7 +219,7 @@ impl VcpuWakeup {
         recalled
     }
 
-    /// Returns the recalls so far.
+    /// Returns all recalls requested so far.
     pub(crate) fn recalls(&self) -> Recalls {
         Recalls(self.recalls.load(SeqCst))
     }

@@ -46,7 +46,7 @@ use msi_types::{Cpu, Delivery, Level, Line, LineObserver};
 use routes::{RouteRegisters, route_of};
 
 /// Maximum number of attempts to choose a PE for a 1-of-N interrupt while chosen PEs withdraw
-/// concurrently. After that, the withdrawing PE finds the interrupt in its own sweep.
+/// concurrently. After that, the withdrawing PE finds and redistributes the interrupt itself.
 const ATTEMPTS: usize = 4;
 
 /// All wired interrupts on a machine.
@@ -80,8 +80,8 @@ impl Wired {
         Ok(wired)
     }
 
-    /// Resets all interrupts. Lines keep their driven levels, and links are kept. We don't notify
-    /// vCPUs, because no group is enabled and no vCPU is running.
+    /// Resets all interrupts. Lines keep their driven levels, and links to physical interrupts
+    /// remain. We don't notify vCPUs, because no group is enabled and no vCPU is running.
     pub(crate) fn reset(&self, config: &VgicConfig) {
         self.control.store(0, SeqCst);
         let mut routes = self.routes.lock();
@@ -125,7 +125,8 @@ impl Wired {
         self.interrupts.pes.all()
     }
 
-    /// Returns the state of an interrupt that the guest can see, or `None` for any other.
+    /// Returns the state of an interrupt that the guest can see, or `None` if the guest cannot see
+    /// the interrupt.
     pub(crate) fn visible(&self, cpu: Cpu, intid: IntId) -> Option<InterruptWord> {
         self.interrupts.visible(cpu, intid)
     }
@@ -135,8 +136,8 @@ impl Wired {
         self.interrupts.state(cpu, index)
     }
 
-    /// Returns the state of an interrupt that is to be signaled to `cpu`. Must be called on that
-    /// vCPU's thread.
+    /// Returns the state of an interrupt that is ready to be signaled to `cpu`. Must be called on
+    /// that vCPU's thread.
     #[inline]
     pub(crate) fn state_to_signal(&self, cpu: Cpu, index: WiredIndex) -> InterruptWord {
         let state_of = |interrupt| self.links.state_to_signal(cpu, index, interrupt);
@@ -154,7 +155,7 @@ impl Wired {
         reads().unwrap_or(false)
     }
 
-    /// Changes an interrupt that the guest can see, for a register write.
+    /// Changes an interrupt that the guest can see, on behalf of a register write.
     pub(crate) fn change(
         &self,
         cpu: Cpu,
@@ -169,8 +170,8 @@ impl Wired {
         }
     }
 
-    /// Changes a shared interrupt that the guest can see, for a message. Returns `Pending` if it is
-    /// pending afterwards.
+    /// Changes a shared interrupt that the guest can see, on behalf of a message. Returns `Pending`
+    /// if it is pending afterwards.
     pub(crate) fn signal(
         &self,
         intid: IntId,
@@ -186,7 +187,7 @@ impl Wired {
     }
 
     /// Changes an interrupt, and notifies its target if necessary. Returns `None` if the interrupt
-    /// does not exist or `change` declines.
+    /// does not exist or if `change` returns `None`.
     fn try_change(
         &self,
         cpu: Cpu,
@@ -239,7 +240,7 @@ impl Wired {
     }
 
     /// Changes which interrupts a PE accepts, by setting and clearing bits of [`participation`].
-    /// Redistributes interrupts that were assigned to it, or that have no PE.
+    /// Redistributes interrupts that were assigned to this PE or that have no PE.
     pub(crate) fn set_participation(&self, cpu: Cpu, set: u32, clear: u32) {
         let Some(private) = self.private(cpu).filter(|private| private.participate(set, clear))
         else {
@@ -267,7 +268,7 @@ impl Wired {
     }
 
     /// Makes an SGI pending at `target`, if it is in `group` there. SGIs don't have an input,
-    /// aren't rerouted, and don't hold a physical interrupt.
+    /// aren't rerouted, and are never linked to a physical interrupt.
     #[inline]
     fn pend_sgi(&self, target: Cpu, index: WiredIndex, group: Group) {
         let Some(private) = self.private(target) else { return };
@@ -314,7 +315,8 @@ impl Wired {
         self.recall_changed(intid, old, new);
     }
 
-    /// Sets the hypervisor's side of links. Must be called at most once.
+    /// Sets the hypervisor's implementation of links to physical interrupts. Must be called at most
+    /// once.
     pub(crate) fn serve_physical(
         &self,
         physical: Arc<dyn PhysicalInterrupts>,
@@ -333,8 +335,8 @@ impl Wired {
         Ok(())
     }
 
-    /// Returns `true` if an interrupt holds its physical interrupt. It must not be in a list
-    /// register.
+    /// Returns `true` if the interrupt's linked physical interrupt is held active. The interrupt
+    /// must not be in a list register.
     pub(crate) fn is_physical_active(&self, line: Line) -> bool {
         let found =
             self.interrupts.input(line).and_then(|(cpu, index)| self.interrupts.get(cpu, index));
@@ -435,8 +437,8 @@ impl Wired {
     }
 
     /// Deactivates an interrupt that the guest has finished, by EOI, DIR or `ICACTIVER`. Calls the
-    /// observer before signaling a level that is still high, so that a source whose work is done
-    /// can lower the line first.
+    /// observer before signaling a level that is still high, so that a device that no longer needs
+    /// service can lower the line first.
     pub(crate) fn deactivate(&self, cpu: Cpu, intid: IntId) {
         let Some(index) = self.interrupts.index(intid) else { return };
         let Some(interrupt) = self.interrupts.get(cpu, index) else { return };
@@ -467,9 +469,9 @@ impl Wired {
 }
 
 /// Returns the state of an interrupt after reset: disabled, level-sensitive (SGIs: edge-triggered),
-/// Group 0, with the highest priority. With two security states, firmware has already assigned the
-/// guest its interrupts. They are in Non-secure Group 1, with the highest priority available to the
-/// guest.
+/// Group 0, with the highest priority. With two security states, firmware has already assigned
+/// interrupts to the guest: they are in Non-secure Group 1, with the highest priority available to
+/// the guest.
 ///
 fn reset_state(
     config: &VgicConfig,

@@ -73,7 +73,7 @@ pub enum ConfigError {
         /// Base of the first ITS.
         its: u64,
     },
-    /// Direct LPIs are combined with message-based SPIs. Devices couldn't tell which of the two
+    /// Direct LPIs are combined with message-based SPIs. Devices would not know which of the two
     /// doorbells to use.
     #[error(
         "direct LPIs cannot be combined with message-based SPIs (message_based_spis): devices \

@@ -7,13 +7,13 @@ use gic_arch::{Iidr, gicr};
 /// Width of a collection number in commands and tables, in bits.
 const MAX_COLLECTION_BITS: u8 = 16;
 
-/// Configuration for an ITS. [`ItsConfig::new`] returns a complete one; setters change individual
-/// fields.
+/// Configuration for an ITS. [`ItsConfig::new`] returns a complete configuration; setters change
+/// individual fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ItsConfig {
     /// Guest physical address of the control frame, aligned to 64 KiB. The translation frame
-    /// follows.
+    /// follows the control frame.
     pub base: u64,
     /// Number of DeviceID bits, 1 to 32.
     pub device_id_bits: u8,
@@ -25,7 +25,7 @@ pub struct ItsConfig {
     pub held_collections: u8,
     /// The device table (`GITS_BASER0`).
     pub device_table: TableLevels,
-    /// The collection table (`GITS_BASER1`), for collections beyond those held.
+    /// The collection table (`GITS_BASER1`), for collections that the ITS doesn't hold itself.
     pub collection_table: Option<TableLevels>,
     /// Number of bits in a collection number, 1 to 16, if the ITS reports a limit
     /// (`GITS_TYPER.CIL`, `CIDbits`). `None` means 16 bits without a reported limit. A limit
@@ -36,15 +36,15 @@ pub struct ItsConfig {
     pub page_sizes: PageSizes,
     /// Whether the ITS's accesses to tables and command queue are coherent with the guest's caches.
     pub coherence: Coherence,
-    /// `GITS_IIDR`. Guests use it to select errata workarounds. Revision 0 stands for KVM's table
-    /// format.
+    /// `GITS_IIDR`. Guests use the identification to select errata workarounds. Revision 0
+    /// identifies KVM's table format.
     pub iidr: Iidr,
-    /// What to do on a command error.
+    /// Policy for command errors.
     pub error_policy: ErrorPolicy,
     /// Units of work that one register access may do before the rest is left for the next access. A
-    /// command is one unit, plus one for every 16 mappings that it visits. A command with more
-    /// mappings to visit resumes at the next access, or when a vCPU is about to sleep or to enter
-    /// its guest.
+    /// command is one unit, plus one for every 16 mappings that it visits. A command that exceeds
+    /// the limit resumes at the next access, or when a vCPU is about to sleep or to enter its
+    /// guest.
     pub work_per_access: u32,
 }
 
@@ -214,8 +214,8 @@ impl ItsConfig {
         }
     }
 
-    /// Returns `true` if `number` is within the limit on collection numbers. The collection may
-    /// still not exist: it must also be held, or fit in the table.
+    /// Returns `true` if `number` is within the limit on collection numbers. A collection within
+    /// the limit exists only if the ITS holds it or the table has room for it.
     pub(crate) const fn names_collection(&self, number: u16) -> bool {
         match self.collection_id_bits {
             Some(bits) => (number as u32) >> bits == 0,
@@ -223,7 +223,8 @@ impl ItsConfig {
         }
     }
 
-    /// Returns `GITS_TYPER`. `CCT` means that held collections add to those in memory.
+    /// Returns `GITS_TYPER`. `CCT` means that held collections are in addition to the collections
+    /// in memory.
     pub(crate) const fn typer(&self) -> Typer {
         Typer::new()
             .with_physical(true)

@@ -9,7 +9,8 @@ use gic_arch::{Affinity, gicr};
 pub struct CpuConfig {
     /// Affinity, as in the vCPU's `MPIDR_EL1`. Affinities must be unique, but may be sparse.
     pub affinity: Affinity,
-    /// `GICR_TYPER.Processor_Number`. ITS commands may use it as their target. Must be unique.
+    /// `GICR_TYPER.Processor_Number`. ITS commands may specify this number as their target. Must be
+    /// unique.
     pub processor_number: u16,
 }
 

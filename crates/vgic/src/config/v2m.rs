@@ -4,8 +4,8 @@ use core::ops::Range;
 use gic_arch::v2m::{self, Typer};
 use gic_arch::{IntId, IntIdClass};
 
-/// Configuration for a GICv2m frame. [`V2mConfig::new`] returns one without quirks; setters change
-/// individual fields.
+/// Configuration for a GICv2m frame. [`V2mConfig::new`] returns a frame without quirks; setters
+/// change individual fields.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct V2mConfig {
@@ -15,7 +15,7 @@ pub struct V2mConfig {
     pub first_spi: u32,
     /// Number of SPIs that the frame can signal.
     pub count: u32,
-    /// `MSI_IIDR`. Drivers use it to select quirks.
+    /// `MSI_IIDR`. Drivers use this value to select quirks.
     pub iidr: u32,
     /// Encoding of the SPI in a message.
     pub naming: V2mNaming,
@@ -105,7 +105,7 @@ impl V2mConfig {
         self.first_spi..self.first_spi.saturating_add(self.count)
     }
 
-    /// Validates all frames on a machine. `implements` tells which interrupts exist.
+    /// Validates all frames on a machine. `implements` returns whether an interrupt exists.
     ///
     /// # Errors
     /// The first violated constraint, if any.
@@ -147,14 +147,15 @@ impl V2mConfig {
         self.first_spi < other.spis().end && other.first_spi < self.spis().end
     }
 
-    /// Returns `MSI_TYPER`. The values of a validated configuration fit its ten-bit fields.
+    /// Returns `MSI_TYPER`. The values in a validated configuration fit the register's ten-bit
+    /// fields.
     pub(crate) fn typer(&self) -> Typer {
         let field = |number: u32| u16::try_from(number & 0x3ff).unwrap_or(0);
         Typer::new().with_first(field(self.first_spi)).with_count(field(self.count))
     }
 
-    /// Decodes the INTID from a write, or returns `None` on overflow. The frame may not own that
-    /// SPI.
+    /// Decodes the INTID from a write, or returns `None` on overflow. The SPI may be outside the
+    /// frame's range.
     pub(crate) fn named(&self, offset: u32, data: u32) -> Option<u32> {
         match self.naming {
             V2mNaming::IntId => Some(data),

@@ -1,5 +1,6 @@
 //! A PE's CPU interface (IHI 0069 §4.8, §12.2): priority mask, binary points, active priorities and
-//! the preemption rules. This is plain per-vCPU state. It doesn't track pending interrupts.
+//! the preemption rules. The interface is plain per-vCPU state, and doesn't track pending
+//! interrupts.
 
 mod active_priorities;
 mod registers;
@@ -134,7 +135,7 @@ impl CpuInterface {
         self.enabled[group.index()]
     }
 
-    /// Returns `ICC_CTLR_EL1.EOImode`. If set, an EOI only drops the priority.
+    /// Returns `ICC_CTLR_EL1.EOImode`. Returns `true` if an EOI only drops the priority.
     pub(crate) fn splits_eoi(&self) -> bool {
         self.split_eoi
     }
@@ -148,7 +149,8 @@ impl CpuInterface {
         }
     }
 
-    /// Returns the group with the highest active priority. If both are equal, returns Group 0.
+    /// Returns the group with the highest active priority. If the priorities are equal, returns
+    /// Group 0.
     fn running_group(&self) -> Option<Group> {
         let [zero, one] = self.active.map(ActivePriorities::first);
         match (zero <= one, zero.min(one)) {

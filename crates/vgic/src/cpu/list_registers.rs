@@ -2,9 +2,9 @@
 //! CPU interface acknowledges and ends interrupts without an exit. We fill the list registers
 //! before entering the guest, and fold them back into the model after it exits.
 //!
-//! Outside the guest, this is a software CPU interface like [`Vcpu`], because an exit loads the
-//! state that the guest left in the hardware. Trapped accesses and the decision to sleep use that
-//! same state.
+//! While its guest isn't running, the vCPU behaves like a software CPU interface ([`Vcpu`]),
+//! because an exit loads the state that the guest left in the hardware. Trapped accesses and the
+//! decision to sleep use this state.
 //!
 //! | aspect | implementation |
 //! |---|---|
@@ -97,13 +97,13 @@ pub struct ListRegisterVcpu(Box<[Vcpu; 1]>);
 /// [`ListRegisterVcpu`] whose guest is running. The hypervisor loads the
 /// [interface](Self::interface) into the hardware, runs the guest, and [exits](Self::exit).
 ///
-/// Dropping this value instead ends the vCPU, and its CPU interface no longer receives interrupts.
-/// Interrupts in its list registers revert to their state at the entry. None are lost, but an
-/// interrupt that the guest has acknowledged since then becomes pending again. Other vCPUs don't
-/// wait for a dropped one.
+/// If this value is dropped without an exit, the vCPU ends, and its CPU interface no longer
+/// receives interrupts. Interrupts in its list registers revert to their state at the entry. No
+/// interrupt is lost, but an interrupt that the guest has acknowledged since then becomes pending
+/// again. Other vCPUs don't wait for a dropped one.
 #[must_use = "interrupts in list registers return to the model only at the exit"]
 pub struct InGuest {
-    /// `None` after the exit.
+    /// The vCPU, or `None` after the exit.
     vcpu: Option<ListRegisterVcpu>,
 }
 
@@ -112,8 +112,8 @@ impl Vcpu {
     /// (`ICH_VTR_EL2`) describes.
     ///
     /// # Errors
-    /// [`VirtualInterfaceMismatch`] if this hardware would show the guest a different CPU interface
-    /// than the machine's.
+    /// [`VirtualInterfaceMismatch`] if the guest would see a different CPU interface than the one
+    /// configured for the machine.
     pub fn with_list_registers(
         mut self,
         vtr: Vtr,
@@ -193,7 +193,8 @@ impl ListRegisterVcpu {
     /// Prepares to sleep while the guest waits (WFI), as [`Vcpu::prepare_to_sleep`] does.
     pub fn prepare_to_sleep(&mut self) -> Sleep {
         let [vcpu] = &mut *self.0;
-        // The last entry of an idle vCPU checked everything; here, only signaled interrupts matter.
+        // An idle vCPU's last entry checked every source; without an entry, only signaled
+        // interrupts matter.
         vcpu.own.wakeup.end_idle();
         let sleep = vcpu.prepare_to_sleep();
         if sleep == Sleep::Ready
@@ -234,7 +235,7 @@ impl ListRegisterVcpu {
         self.0[0].cpu()
     }
 
-    /// Returns the shared half.
+    /// Returns the shared half of the virtual GIC.
     pub fn vgic(&self) -> &Arc<Vgic> {
         self.0[0].vgic()
     }
@@ -286,8 +287,8 @@ impl ListRegisterVcpu {
         }
     }
 
-    /// Returns the vCPU, and ends its idle state: outside the guest, its CPU interface may change,
-    /// and it may interrupt itself.
+    /// Returns the vCPU, and ends its idle state, because its CPU interface may change outside the
+    /// guest, and it may send itself an interrupt.
     fn own(&mut self) -> &mut Vcpu {
         let [vcpu] = &mut *self.0;
         vcpu.own.wakeup.end_idle();
@@ -307,8 +308,8 @@ impl ListRegisterVcpu {
         self
     }
 
-    /// Leaves the guest; `fold` empties the list registers. The vCPU already counts as returned
-    /// before that, because folded interrupts don't need a kick.
+    /// Leaves the guest, and calls `fold` to empty the list registers. The vCPU counts as returned
+    /// before `fold` runs, because folded interrupts don't need a kick.
     fn exit(&mut self, fold: impl FnOnce(&mut Self)) {
         self.returned();
         fold(self);

@@ -13,7 +13,8 @@ pub const MAX_LIST_REGISTERS: usize = 16;
 /// exit. Registers that the CPU does not implement are zero and are ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct VirtualInterface {
-    /// `ICH_HCR_EL2`. The hypervisor may set additional traps. Only `EOIcount` is read at the exit.
+    /// `ICH_HCR_EL2`. The hypervisor may set additional traps. After the exit, only the `EOIcount`
+    /// field is read.
     pub hcr: Hcr,
     /// `ICH_VMCR_EL2`.
     pub vmcr: Vmcr,
@@ -31,9 +32,11 @@ pub(crate) struct ListRegisters {
     /// Number of list registers in use, starting with the first.
     pub(crate) used: usize,
     pub(crate) listed: [Listed; MAX_LIST_REGISTERS],
-    /// Interrupts that are active at this vCPU. Some of them may have become inactive.
+    /// Interrupts that are active at this vCPU. The set may also contain interrupts that have
+    /// become inactive.
     pub(crate) active: WiredSet,
-    /// Interface loaded at the last entry. Outside the guest, its list registers are all empty.
+    /// Interface state loaded at the last guest entry. Outside the guest, all of its list registers
+    /// are empty.
     pub(crate) interface: VirtualInterface,
     /// The state for which the other registers in `interface` were computed, or `None` if the CPU
     /// interface has changed since.

@@ -20,8 +20,8 @@ struct SystemRegister {
 }
 
 /// Error for an access to a system register that doesn't exist in this direction, or isn't visible
-/// to the guest. The access causes an Undefined Instruction exception (or a trap to EL3, for Group
-/// 0 in the Non-secure view).
+/// to the guest. Such an access causes an Undefined Instruction exception (or a trap to EL3, for
+/// Group 0 in the Non-secure view).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the guest has no system register {:#06x} for this access", .0.packed())]
 pub struct Undefined(pub SysRegEncoding);
@@ -208,7 +208,8 @@ const fn byte(value: u64) -> u8 {
 }
 
 impl Vcpu {
-    /// Runs `body` if the guest has the Group 0 registers. They don't exist on the Non-secure side.
+    /// Runs `body` if the guest has the Group 0 registers. These registers don't exist on the
+    /// Non-secure side.
     fn in_group_zero<T>(
         &mut self,
         encoding: SysRegEncoding,

@@ -21,7 +21,7 @@ use msi_types::Cpu;
 
 /// A vCPU's CPU interface. [`Vgic::new`] returns exactly one per vCPU, and the vCPU's thread owns
 /// it. Methods never wait for another thread: if another thread is already doing the work that
-/// register accesses left, they skip it.
+/// register accesses have deferred, the method skips that work.
 ///
 /// The exit handler of a vCPU's thread:
 ///
@@ -90,8 +90,8 @@ pub enum Sleep {
     /// The vCPU may sleep. The next interrupt to arrive kicks it, once.
     Ready,
     /// The vCPU must not sleep. Either an interrupt is pending (its kick may still be in flight),
-    /// or accesses left work, and this call has done a piece of it. The caller should run the
-    /// guest, or try again.
+    /// or register accesses deferred work and this call has done a piece of it. The caller should
+    /// run the guest, or try again.
     DontSleep,
 }
 
@@ -116,9 +116,9 @@ enum Source {
     Lpi,
 }
 
-/// Maximum number of times to restart an acknowledgment that lost its interrupt to another thread.
-/// Each restart means that another thread made progress. A guest that retracts interrupts in a loop
-/// will eventually read a spurious interrupt.
+/// Maximum number of times to restart an acknowledgment whose interrupt another thread has changed
+/// concurrently. Each restart means that another thread made progress. A guest that retracts
+/// interrupts in a loop will eventually read a spurious interrupt.
 const ATTEMPTS: usize = 64;
 
 impl fmt::Debug for Vcpu {
@@ -167,7 +167,7 @@ impl Vcpu {
         self.inputs().irq
     }
 
-    /// Returns the state of the PE's interrupt inputs. At most one is asserted: the one for the
+    /// Returns the state of the PE's interrupt inputs. At most one input is asserted, for the
     /// highest-priority pending interrupt.
     pub fn inputs(&mut self) -> Inputs {
         self.gic.go_on();
@@ -180,8 +180,8 @@ impl Vcpu {
 
     /// Prepares to sleep (WFI), or to run guest code during which the vCPU does not poll its
     /// [`inputs`](Self::inputs). After [`Sleep::Ready`], the first interrupt to arrive calls
-    /// [`Kick::kick`](msi_types::Kick::kick), once. When the vCPU is back, the caller must call
-    /// [`returned`](Self::returned).
+    /// [`Kick::kick`](msi_types::Kick::kick), once. When the vCPU has woken or exited the guest,
+    /// the caller must call [`returned`](Self::returned).
     pub fn prepare_to_sleep(&mut self) -> Sleep {
         self.leave_unless(|vcpu| vcpu.inputs().any())
     }
@@ -224,8 +224,8 @@ impl Vcpu {
         inputs
     }
 
-    /// Kicks the vCPU immediately if there is work left. Called after the vCPU has declared that it
-    /// is entering the guest.
+    /// Kicks the vCPU immediately if deferred work remains. Called after the vCPU has declared that
+    /// it is entering the guest.
     pub(crate) fn exit_for_work(&self) {
         if self.wakeup.has_work() {
             self.wakeup.kick(self.cpu);
@@ -295,8 +295,9 @@ impl Vcpu {
         None
     }
 
-    /// Takes the highest-priority LPI in one step, if it beats all wired interrupts and passes the
-    /// mask and binary point. If it doesn't pass, no lower-priority LPI can.
+    /// Acknowledges the highest-priority LPI in one step, if it has priority over all wired
+    /// interrupts and passes the mask and binary point. If it doesn't pass, no lower-priority LPI
+    /// can.
     fn take_lpi(&mut self, group: Group) -> Option<MostUrgent> {
         let forwarded = self.forwarded();
         if group != Group::One || self.lpis.is_none() || !forwarded[group.index()] {
@@ -310,8 +311,8 @@ impl Vcpu {
         Some(Self::lpi_candidate(ready))
     }
 
-    /// Takes the pending state from the candidate, or from an LPI of at least the same priority
-    /// that has just become pending. Returns `None` if the candidate is no longer pending.
+    /// Acknowledges the candidate, or an LPI of at least the same priority that has just become
+    /// pending. Returns `None` if the candidate is no longer pending.
     fn take(&mut self, candidate: MostUrgent) -> Option<MostUrgent> {
         match candidate.source {
             Source::Wired(index, state) => {
@@ -352,8 +353,8 @@ impl Vcpu {
         }
     }
 
-    /// Sends an SGI for the guest. The Non-secure side can only send SGIs in its own group. For
-    /// others, it would need permission from the Secure side (`GICR_NSACR`).
+    /// Sends an SGI for the guest. The Non-secure side can only send SGIs in its own group. SGIs in
+    /// other groups would need permission from the Secure side (`GICR_NSACR`).
     pub(crate) fn send(&self, sgi: Sgi, group: Group) {
         let permitted =
             group == Group::One || self.interface.features().security == SecurityView::Single;
@@ -384,8 +385,9 @@ impl Vcpu {
         self.most_urgent().filter(|found| self.interface.signals(found.priority, found.group))
     }
 
-    /// Returns the highest-priority pending interrupt in the forwarded groups. Of equal
-    /// priorities, the lowest INTID wins, except that the order among LPIs is unspecified.
+    /// Returns the highest-priority pending interrupt in the forwarded groups. Among interrupts of
+    /// equal priority, the lowest INTID comes first, except that the order among LPIs is
+    /// unspecified.
     fn most_urgent(&mut self) -> Option<MostUrgent> {
         if self.has_nothing() {
             return None;
@@ -402,8 +404,8 @@ impl Vcpu {
         }
     }
 
-    /// Returns `true` if no interrupt of any group is pending for this vCPU. Costs one load per
-    /// kind of interrupt. Note that `false` may be a false alarm.
+    /// Returns `true` if no interrupt of any group is pending for this vCPU. The check costs one
+    /// load per kind of interrupt. A result of `false` may be spurious.
     #[inline]
     pub(crate) fn has_nothing(&self) -> bool {
         self.own.private.candidates.is_empty()
@@ -427,13 +429,13 @@ impl Vcpu {
         best
     }
 
-    /// For each group, returns whether both the distributor and the CPU interface have enabled it.
+    /// Returns, for each group, whether both the distributor and the CPU interface have enabled it.
     pub(crate) fn forwarded(&self) -> [bool; 2] {
         let [zero, one] = self.distributed();
         [zero && self.interface.takes(Group::Zero), one && self.interface.takes(Group::One)]
     }
 
-    /// For each group, returns whether the distributor and the redistributor forward it to the CPU
+    /// Returns, for each group, whether the distributor and the redistributor forward it to the CPU
     /// interface. A sleeping redistributor doesn't forward any interrupts.
     pub(crate) fn distributed(&self) -> [bool; 2] {
         let wired = self.gic.wired();
@@ -455,14 +457,14 @@ impl Vcpu {
         self.cpu
     }
 
-    /// Returns the shared half.
+    /// Returns the shared half of the virtual GIC.
     pub fn vgic(&self) -> &Arc<Vgic> {
         &self.gic
     }
 }
 
 impl MostUrgent {
-    /// Returns `true` if this interrupt is served before `other`.
+    /// Returns `true` if this interrupt must be signaled before `other`.
     fn precedes(self, other: Self) -> bool {
         (self.priority, self.intid) < (other.priority, other.intid)
     }

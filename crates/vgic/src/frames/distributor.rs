@@ -40,8 +40,8 @@ impl PerInterrupt for Distributor<'_> {
 }
 
 impl<'a> Distributor<'a> {
-    /// The distributor's registers. Those that exist only without affinity routing, or only in the
-    /// Secure view, read as zero.
+    /// The distributor's registers. Registers that exist only without affinity routing, or only in
+    /// the Secure view, read as zero.
     const REGISTERS: &'a [Register<Self>] = &[
         register!(gicd::CTLR, value | d, _ | d.control().into(), |d, _, lanes| d
             .set_control(lanes)),

@@ -2,7 +2,7 @@
 //!
 //! The ITS executes commands during register accesses: a write to `GITS_CWRITER` or `GITS_CTLR`, or
 //! a read of `GITS_CREADR`, does up to [`ItsConfig::work_per_access`] units of work. So neither a
-//! full queue nor a command that affects all mappings can delay a vCPU for long. The rest is done
+//! full queue nor a command that affects all mappings can delay a vCPU for long. The ITS continues
 //! when the guest polls `GITS_CREADR`, and when a vCPU is about to sleep or to enter the guest
 //! ([`Vgic::poll`](crate::Vgic::poll)). A command is consumed only when it is complete; until then,
 //! `GITS_CREADR` doesn't move past it.
@@ -75,15 +75,15 @@ pub(crate) struct Its {
     state: Mutex<ItsRegisters>,
 }
 
-/// Register values, and the progress of the work that they requested.
+/// Register values, and the progress of work that register writes have requested.
 struct ItsRegisters {
     enabled: bool,
     queue: Queue,
     tables: TableRegisters,
     faults: CommandFaultLog,
-    /// `true` if the last access left work to do.
+    /// `true` if work remained after the last access.
     left: bool,
-    /// `true` if the last access left nothing to do or to wait for.
+    /// `true` if, after the last access, no work remained and no command was waiting.
     is_done: bool,
 }
 
@@ -137,8 +137,8 @@ impl Its {
         value
     }
 
-    /// Writes a register in either frame. A refused access is ignored. If the write enables the
-    /// ITS, this only starts the work.
+    /// Writes a register in either frame. A refused access is ignored. A write that enables the ITS
+    /// only starts the work; [`finish_enabling`](Self::finish_enabling) completes it.
     pub(crate) fn begin_write(&self, offset: u32, width: AccessWidth, value: u64) {
         let refused = &mut |refusal: Refusal| self.refused(refusal, FaultDetail::Value(value));
         Frame::ITS.write(self, offset, width, value, refused);
@@ -198,7 +198,7 @@ impl Its {
         self.lpis.send_kicks();
     }
 
-    /// Like [`poll`](Self::poll), but only if there is work left or waiting, and no other thread is
+    /// Calls [`poll`](Self::poll), unless no work is left or waiting, or another thread is already
     /// doing it.
     pub(crate) fn try_poll(&self) {
         if let Some(mut state) = self.state.try_lock()

@@ -28,7 +28,7 @@ pub(crate) struct Mbi<'a> {
 pub(crate) enum Message {
     /// A `SETSPI` message: an edge, or a rising level.
     Set,
-    /// A `CLRSPI` message, which undoes the effect of messages.
+    /// A `CLRSPI` message, which undoes the effect of `SETSPI` messages.
     Clear,
 }
 
@@ -84,7 +84,7 @@ impl Mbi<'_> {
 }
 
 impl<'a> Mbi<'a> {
-    /// Registers in the alias frame. The Secure ones ignore writes.
+    /// Registers in the alias frame. The Secure registers ignore writes.
     const REGISTERS: &'a [Register<Self>] = &[
         register!(gicd::SETSPI_NSR, trigger |mbi: Self, _, lanes| {
             mbi.write(Message::Set, lanes);

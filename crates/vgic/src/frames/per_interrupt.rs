@@ -14,8 +14,8 @@ pub(crate) trait PerInterrupt: Copy {
     fn config(&self) -> &VgicConfig;
     /// Returns the interrupts.
     fn wired(&self) -> &Wired;
-    /// Returns the vCPU whose private interrupts the frame shows, or any vCPU if it shows shared
-    /// ones.
+    /// Returns the vCPU whose private interrupts the frame shows, or an arbitrary vCPU if the frame
+    /// shows shared interrupts.
     fn owner(&self) -> Cpu;
 }
 
@@ -102,7 +102,7 @@ pub(crate) const fn clear_active<C: PerInterrupt>(field: IntIdField) -> Handlers
     }
 }
 
-/// Handles `IGROUPR`. With two security states, it belongs to the Secure side.
+/// Handles `IGROUPR`. With two security states, the register belongs to the Secure side.
 pub(crate) const fn group<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
     Handlers::Fields {
         field,

@@ -21,7 +21,7 @@ use core::sync::atomic::Ordering::SeqCst;
 use gic_arch::gicr::{self, Ctlr, Syncr, Typer, Waker};
 use msi_types::Cpu;
 
-/// A redistributor's registers. Those for its interrupts are in [`Wired`].
+/// A redistributor's registers. Recalls for the PE's private interrupts are in [`Wired`].
 pub(crate) struct RedistributorRegisters {
     frame: RedistributorFrame,
     lpis: Mutex<LpiRegisters>,
@@ -119,8 +119,8 @@ impl<'a> Redistributor<'a> {
         self.events.record(GuestFault::new(reason, (frame, register), detail));
     }
 
-    /// Reads `GICR_CTLR`, after making progress. `EnableLPIs` reads as zero until it has taken
-    /// effect.
+    /// Reads `GICR_CTLR`, after making progress. `EnableLPIs` reads as zero until LPIs are fully
+    /// enabled.
     fn read_control(self) -> Ctlr {
         self.advance();
         let control = self.control();
@@ -130,7 +130,8 @@ impl<'a> Redistributor<'a> {
     fn control(self) -> Ctlr {
         let bits = self.private.participation.load(SeqCst);
         let config = self.config;
-        // The order matters: a change has to be complete before its recalls can be.
+        // The order matters: the recalls for a change cannot be complete before the change itself
+        // is.
         let pending = self.is_disabling()
             || self.wired.is_outstanding(&self.registers.disabled)
             || self.wired.is_outstanding(&self.private.awaited);
@@ -154,7 +155,7 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Updates the `DPG` bits. Which of them are writable depends on the guest's view.
+    /// Updates the `DPG` bits. The guest's view determines which of the bits are writable.
     fn set_declined(self, written: Ctlr) {
         let single = self.config.security == SecurityView::Single;
         let bits = [

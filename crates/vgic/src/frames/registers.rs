@@ -1,5 +1,5 @@
-//! Table-driven register frames. The table finds the register for an access, and width, alignment
-//! and direction are checked in one place. Accesses that span several registers are split, so
+//! Table-driven register frames. Dispatches frame accesses through a table of registers, and checks
+//! width, alignment and direction in one place. Accesses that span several registers are split, so
 //! handlers only see whole registers or fields.
 
 use crate::monitor::access::AccessWidth;
@@ -315,7 +315,7 @@ pub(crate) fn identification(index: u32, part: u8) -> u64 {
     usize::try_from(index).ok().and_then(|index| registers.get(index)).copied().unwrap_or(0).into()
 }
 
-/// Returns the low word of a 64-bit value, i.e. the whole value of a 32-bit register.
+/// Returns the low 32 bits of a value, i.e. the whole value of a 32-bit register.
 #[expect(clippy::cast_possible_truncation, reason = "callers hold 32-bit register values")]
 pub(crate) const fn low_word(value: u64) -> u32 {
     value as u32

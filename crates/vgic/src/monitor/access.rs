@@ -13,7 +13,7 @@ pub enum AccessWidth {
     Double,
 }
 
-/// Error for an access size that no load or store has.
+/// Error for an access size other than 1, 2, 4 or 8 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("a register access has 1, 2, 4 or 8 bytes, not {0}")]
 pub struct BadWidth(pub usize);
@@ -29,7 +29,7 @@ impl AccessWidth {
         }
     }
 
-    /// Returns a mask of this width.
+    /// Returns a mask that covers this width.
     pub const fn mask(self) -> u64 {
         u64::MAX >> (64 - 8 * self.bytes())
     }

@@ -1,6 +1,6 @@
 //! Counts and logs guest errors for the virtual machine monitor to read. The model never returns
-//! them to the VMM as errors. However many the guest makes, it keeps only a bounded number of each
-//! kind.
+//! guest errors to the VMM as Rust errors. The log keeps only a bounded number of each kind,
+//! regardless of how many the guest causes.
 
 mod command_fault;
 mod encoding;
@@ -16,7 +16,7 @@ use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use queue::{FaultQueue, KEPT};
 
 /// Guest error log: a count for each kind, and the first few of each kind since the log was last
-/// read. If the guest repeats one kind endlessly, it doesn't displace the others.
+/// read. A fault that the guest repeats endlessly doesn't displace faults of other kinds.
 #[derive(Debug)]
 pub struct EventLog {
     /// Fault count for each kind.
@@ -25,15 +25,16 @@ pub struct EventLog {
     queues: Box<[FaultQueue]>,
     /// Fault count over all kinds.
     total: AtomicU64,
-    /// Number of faults that were either kept or, because their queue was full, dropped.
+    /// Number of faults that were pushed to a queue, including faults dropped because the queue was
+    /// full.
     stored: AtomicU64,
     /// The value of `stored` at the last drain.
     drained: AtomicU64,
 }
 
 impl EventLog {
-    /// Creates an empty log. `kinds` are the faults that are possible on this machine. They must be
-    /// a prefix of [`FaultReason::ALL`].
+    /// Creates an empty log. `kinds` lists the faults that are possible on this machine, and must
+    /// be a prefix of [`FaultReason::ALL`].
     pub(crate) fn new(kinds: &[FaultReason]) -> Result<Self, OutOfMemory> {
         let counts = [const { AtomicU64::new(0) }; FaultReason::ALL.len()];
         let [total, stored, drained] = [const { AtomicU64::new(0) }; 3];
@@ -70,9 +71,8 @@ impl EventLog {
         self.total.load(SeqCst)
     }
 
-    /// Passes the faults kept since the last call to `each`, oldest first, and makes room for new
-    /// ones. If there are no new faults, a call costs two atomic loads, so a VMM may call it on
-    /// every exit.
+    /// Removes the faults recorded since the last call, and passes them to `each`, oldest first. If
+    /// there are no new faults, a call costs two atomic loads, so a VMM may call it on every exit.
     #[inline]
     pub fn drain(&self, each: impl FnMut(GuestFault)) {
         let stored = self.stored.load(SeqCst);

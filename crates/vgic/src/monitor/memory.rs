@@ -1,10 +1,11 @@
 //! Access to guest memory, for LPI tables, ITS tables and commands.
 
-/// Guest physical memory as the GIC sees it. The virtual machine monitor implements this.
+/// Guest physical memory as the GIC sees it. The virtual machine monitor implements this trait.
 ///
 /// Addresses come from the guest, so implementations must check each of them, and must return
-/// [`MemoryFault`] if there is no memory at an address. The model calls it on any thread, with
-/// locks held, but never on the injection path. An implementation must not call into the model.
+/// [`MemoryFault`] if there is no memory at an address. The model may access memory on any thread
+/// and with locks held, but never on the injection path. An implementation must not call into the
+/// model.
 ///
 /// With the feature `vm-memory`, [`VmMemory`](crate::VmMemory) implements this trait for the memory
 /// types in rust-vmm's `vm-memory` crate.

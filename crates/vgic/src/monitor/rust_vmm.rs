@@ -4,8 +4,8 @@ use crate::monitor::memory::{GuestMemory, MemoryFault};
 use core::sync::atomic::Ordering;
 use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 
-/// Guest memory in the form that rust-vmm's VMMs use: an `Arc` of a `GuestMemoryMmap`, or a
-/// `GuestMemoryAtomic` if memory is hot-plugged. Writes by the model are marked in the regions'
+/// Guest memory as rust-vmm's VMMs hold it, i.e. an `Arc<GuestMemoryMmap>`, or a
+/// `GuestMemoryAtomic` if memory can be hot-plugged. Writes by the model are marked in the regions'
 /// dirty bitmaps.
 ///
 /// This is a newtype because a blanket implementation for all `vm-memory` types would conflict with

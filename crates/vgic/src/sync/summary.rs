@@ -1,9 +1,9 @@
-//! A word in a hierarchical bitmap. Each bit summarizes a child.
+//! A word in a hierarchical bitmap; each bit summarizes one child word.
 //!
-//! Invariant: the bit of a nonempty child is set, or its writer is about to set it; a set bit may
-//! be a false positive. A writer sets the bit after it has filled the child. A reader that clears
-//! the bit must check the child again afterwards. Because all accesses are sequentially consistent,
-//! at least one of the two sees the other.
+//! Invariant: if a child is nonempty, its bit is set or its writer is about to set it. A set bit
+//! may be a false positive. A writer sets the bit after it has filled the child. A reader that
+//! clears the bit must check the child again afterwards. Because all accesses are sequentially
+//! consistent, at least one of the two observes the other's write.
 
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 
@@ -30,8 +30,8 @@ impl Summary {
         }
     }
 
-    /// Clears the bit for a child that was found empty. If the child has been filled since, sets it
-    /// again, because the writer may have found the bit still set.
+    /// Clears the bit for a child that was found empty. Sets the bit again if the child has been
+    /// filled in the meantime, because its writer may have found the bit still set.
     pub(crate) fn clear(&self, bit: u64, is_empty: impl FnOnce() -> bool) {
         self.0.fetch_and(!bit, SeqCst);
         if !is_empty() {

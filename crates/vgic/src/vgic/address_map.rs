@@ -16,7 +16,7 @@ use msi_types::Cpu;
 pub struct Region {
     /// The addresses.
     pub addresses: Range<u64>,
-    /// The registers at these addresses.
+    /// Kind of registers at these addresses.
     pub block: Block,
 }
 
@@ -35,11 +35,11 @@ pub enum Block {
     V2m(usize),
 }
 
-/// Frame that an access targets.
+/// Frame that contains an accessed address.
 #[derive(Clone, Copy)]
 pub(crate) enum FrameAt<'a> {
     Distributor,
-    /// The alias, by its base address.
+    /// The alias frame for message-based SPIs, by its base address.
     MbiAlias(u64),
     Redistributor(Cpu),
     Its(&'a Its),
@@ -49,7 +49,7 @@ pub(crate) enum FrameAt<'a> {
 }
 
 impl FrameAt<'_> {
-    /// Returns the frame at `base`, in the form used by faults.
+    /// Returns the frame at `base` as a fault reports it.
     pub(super) const fn at(self, base: u64) -> RegisterFrame {
         match self {
             Self::Distributor => RegisterFrame::Distributor(base),
@@ -139,8 +139,8 @@ fn redistributor(config: &VgicConfig, region: usize, offset: u64) -> Option<(Fra
     Some((frame, within))
 }
 
-/// Truncates an offset in a frame to 32 bits. A stride may be as large as 4 GiB, but the frames are
-/// always at its start.
+/// Truncates an offset in a frame to 32 bits. A redistributor's stride may be as large as 4 GiB,
+/// but its frames are always at the start.
 fn low_offset(offset: u64) -> u32 {
     u32::try_from(offset).unwrap_or(u32::MAX)
 }

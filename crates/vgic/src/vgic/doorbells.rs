@@ -11,7 +11,7 @@ use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
 pub enum DeviceWrite {
     /// A doorbell, with the outcome of the message.
     Message(Delivery),
-    /// Another register in the model. It was written as if by a CPU.
+    /// Another register, which was written as if by a CPU.
     Register,
 }
 
@@ -22,8 +22,8 @@ impl Vgic {
     /// `GICR_SETLPIR`, `GICR_CLRLPIR`, GICv2m's `MSI_SETSPI_NS`) or of another register next to it.
     /// **This path provides no isolation:** a device that can reach a redistributor's doorbell can
     /// also reach `GICR_CTLR` and `GICR_PROPBASER`, and every device can signal every interrupt.
-    /// Where possible, a VMM should give devices access only to the page of an ITS, of a GICv2m
-    /// frame or of [`VgicConfig::mbi_alias`].
+    /// Where possible, a VMM should give devices access only to the page of an ITS, a GICv2m frame
+    /// or the [`VgicConfig::mbi_alias`] frame.
     ///
     /// `GITS_TRANSLATER` doesn't accept messages without an identity. Use [`its`](Self::its)
     /// instead.
@@ -46,9 +46,9 @@ impl Vgic {
     }
 }
 
-/// Writes to the doorbells that don't identify the sender. Returns `Pending` if the interrupt is
-/// pending afterwards, enabled or not, and `Blocked` if it isn't (e.g. because the message cleared
-/// it). For any other address, returns `NoDoorbell` without any effect.
+/// Writes to a doorbell that doesn't need the sender's identity. Returns `Pending` if the interrupt
+/// is pending afterwards, enabled or not, and `Blocked` if it isn't (e.g. because the message
+/// cleared it). For any other address, returns `NoDoorbell` without any effect.
 impl SignalMsi<NoIdentity> for Vgic {
     fn signal_msi(&self, _: NoIdentity, message: MsiMessage) -> Delivery {
         self.frame_at(message.address)

@@ -1,4 +1,4 @@
-//! Registers that show the state of listed interrupts.
+//! Registers that show the state of interrupts in list registers.
 
 use crate::vgic::{FrameAt, Vgic};
 use gic_arch::{IntIdField, gicd, gicr};
@@ -20,8 +20,8 @@ const REDISTRIBUTOR_STATE: &[IntIdField] =
 
 impl Vgic {
     /// Returns `true` if a read at this address shows the pending or active state of interrupts
-    /// that may be in list registers. What it shows is their state when their vCPUs entered the
-    /// guest: see [`ListRegisterVcpu`](crate::ListRegisterVcpu).
+    /// that may be in list registers. The read returns their state at their vCPUs' last guest
+    /// entries: see [`ListRegisterVcpu`](crate::ListRegisterVcpu).
     ///
     pub fn shows_listed_state(&self, address: u64) -> bool {
         let (arrays, offset) = match self.frame_at(address) {

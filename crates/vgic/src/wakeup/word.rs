@@ -1,26 +1,27 @@
-//! A vCPU's wake-up word: the vCPU's side of the protocol.
+//! A vCPU's wake-up word, which implements the vCPU's side of the wake-up protocol.
 
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 
 /// Bits of a [`WakeupWord`].
 mod state {
-    /// The vCPU is in WFI or in guest mode, or stays left after it was.
+    /// The vCPU is in WFI or in guest mode, or has exited the guest without clearing the flag (see
+    /// the module `wakeup`).
     pub(super) const NEEDS_KICK: u64 = 1 << 0;
     /// The vCPU has interrupts in list registers.
     pub(super) const FILLED: u64 = 1 << 1;
     /// The vCPU's last guest entry didn't take any interrupts, and its CPU interface hasn't changed
     /// since.
     pub(super) const IDLE: u64 = 1 << 2;
-    /// Position of the recall number: the recall that first reported a change to a listed
-    /// interrupt, or 0.
+    /// Position of the recall number, which identifies the first recall since the last guest entry,
+    /// or is 0 if there was none.
     pub(super) const RECALL_SHIFT: u32 = 3;
 }
 
 /// One vCPU's wake-up state. The vCPU's thread owns the flags. Other threads clear `NEEDS_KICK` to
 /// kick it, and recall its list registers.
 ///
-/// It has its own cache line, so that injectors for different vCPUs don't contend. Its `Arc`'s
-/// reference counts are on the preceding line, but they are rarely written.
+/// Each word has its own cache line, so that injectors for different vCPUs don't contend. The
+/// `Arc`'s reference counts are on the preceding line, but they are rarely written.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct WakeupWord(AtomicU64);
@@ -35,7 +36,7 @@ impl WakeupWord {
         self.0.load(SeqCst) & state::NEEDS_KICK != 0
     }
 
-    /// Clears the need for a kick. Returns `true` if it was set.
+    /// Clears `NEEDS_KICK`. Returns `true` if the flag was set.
     pub(super) fn take_kick(&self) -> bool {
         self.0.fetch_and(!state::NEEDS_KICK, SeqCst) & state::NEEDS_KICK != 0
     }
@@ -57,15 +58,15 @@ impl WakeupWord {
         !stays
     }
 
-    /// Records that the vCPU is back or didn't leave, and will look for interrupts itself. Only the
-    /// vCPU sets the flag, so if it finds the flag clear, it has been kicked.
+    /// Records that the vCPU has returned or didn't leave, and will look for interrupts itself.
+    /// Only the vCPU sets the flag, so a vCPU that finds its flag clear has been kicked.
     pub(crate) fn returned(&self) {
         if self.needs_kick() {
             self.take_kick();
         }
     }
 
-    /// Records that the vCPU [leaves](Self::leave) and is about to fill its list registers. They
+    /// Records that the vCPU [leaves](Self::leave) and is about to fill its list registers, which
     /// must be empty.
     pub(crate) fn enter(&self) {
         self.0.swap(state::NEEDS_KICK | state::FILLED, SeqCst);
@@ -81,14 +82,14 @@ impl WakeupWord {
 
     /// Returns `true` if the last entry took no interrupts and the CPU interface has not changed
     /// since. If no interrupt has become pending, the register values loaded then are also correct
-    /// for the next entry. The vCPU has stayed left unless it [returned](Self::returned) or was
-    /// kicked.
+    /// for the next entry. `NEEDS_KICK` is still set unless the vCPU has [returned](Self::returned)
+    /// or was kicked.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.0.load(SeqCst) & state::IDLE != 0
     }
 
-    /// Records that the vCPU is no longer idle, and is [back](Self::returned), because its CPU
+    /// Records that the vCPU has [returned](Self::returned) and is no longer idle, because its CPU
     /// interface may change.
     pub(crate) fn end_idle(&self) {
         if self.is_idle() {
@@ -96,15 +97,15 @@ impl WakeupWord {
         }
     }
 
-    /// Returns `true` if the vCPU is idle and has stayed left, in which case no interrupt has
-    /// arrived for it.
+    /// Returns `true` if the vCPU is idle and its `NEEDS_KICK` is still set, in which case no
+    /// interrupt has arrived for it.
     #[inline]
     pub(super) fn stays_left(&self) -> bool {
         self.0.load(SeqCst) == state::NEEDS_KICK | state::IDLE
     }
 
-    /// Recalls the list registers with this recall number, unless they are already recalled.
-    /// Returns `None` if they are empty, and `Some(false)` if they were already recalled.
+    /// Recalls the list registers under this recall number, unless an earlier recall is still in
+    /// progress. Returns `None` if they are empty, and `Some(false)` if they were already recalled.
     pub(super) fn recall(&self, number: u64) -> Option<bool> {
         let mut seen = self.0.load(SeqCst);
         while seen & state::FILLED != 0 && seen >> state::RECALL_SHIFT == 0 {
@@ -123,8 +124,8 @@ impl WakeupWord {
         self.0.load(SeqCst) >> state::RECALL_SHIFT
     }
 
-    /// Records that the vCPU is back and its list registers are empty. Returns `true` if it had
-    /// been recalled.
+    /// Records that the vCPU has returned and its list registers are empty. Returns `true` if it
+    /// had been recalled.
     pub(super) fn folded(&self) -> bool {
         self.0.swap(0, SeqCst) >> state::RECALL_SHIFT != 0
     }

@@ -1,4 +1,4 @@
-//! Maps affinities, as used by routes and SGIs, to vCPUs.
+//! Maps the affinities in SPI routes and SGI targets to vCPUs.
 
 use super::interrupt::InterruptWord;
 use crate::config::{VgicConfig, cpu};
@@ -13,7 +13,7 @@ use msi_types::Cpu;
 ///
 const RANGE: u8 = 16;
 
-/// The vCPUs, in affinity order.
+/// Maps affinities to vCPUs; sorted by affinity.
 pub(super) struct Affinities(Box<[(Affinity, Cpu)]>);
 
 impl Affinities {

@@ -1,10 +1,11 @@
-//! Bitmap of interrupts that a vCPU must look at, with a summary. All threads may set bits, but
-//! only the vCPU walks them.
+//! Bitmap of the interrupts that a vCPU must check, with summary bits. Any thread may set bits, but
+//! only the vCPU's thread iterates over them.
 //!
-//! False positives are fine: a set bit means "look at the word", and is cleared if the word isn't
-//! ready. Invariant: every ready word has its bit set. A writer that makes a word ready sets the
-//! bit afterwards, and a reader that clears a bit looks at the word again afterwards. Both are
-//! sequentially consistent, so one of the two observes the other.
+//! False positives are harmless: the vCPU checks the word of each interrupt whose bit is set, and
+//! clears the bit if the interrupt isn't ready. Invariant: every ready word has its bit set. A
+//! writer that makes a word ready sets the bit afterwards, and a reader that clears a bit checks
+//! the word again afterwards. All of these accesses are sequentially consistent, so at least one
+//! side observes the other.
 
 use crate::sync::summary::Summary;
 use crate::sync::{AtomicU64, Ordering::SeqCst};
@@ -20,12 +21,12 @@ pub(crate) struct Candidates {
     leaves: [AtomicU64; LEAVES],
 }
 
-/// Result of looking at a candidate's word.
+/// Result of checking a candidate's word.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// The interrupt is ready at this vCPU: the bit stays set.
+    /// The interrupt is ready at this vCPU, so its bit stays set.
     Ready,
-    /// The interrupt is not ready, or not at this vCPU: the bit is cleared.
+    /// The interrupt is not ready at this vCPU, so its bit is cleared.
     Stale,
 }
 
@@ -34,7 +35,7 @@ impl Candidates {
         Self { summary: Summary::new(), leaves: [const { AtomicU64::new(0) }; LEAVES] }
     }
 
-    /// Sets the bit of the interrupt at `index`, which became ready.
+    /// Sets the bit of the interrupt at `index`, which has become ready.
     ///
     /// Context: any.
     #[inline]
@@ -46,14 +47,14 @@ impl Candidates {
         }
     }
 
-    /// Returns `true` if there is no candidate. Note that candidates may turn out not to be ready.
+    /// Returns `true` if there is no candidate. A candidate is not necessarily ready.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.summary.bits() == 0
     }
 
-    /// If there is only one candidate, removes it. Callers must look at the interrupt afterwards,
-    /// and must [`set`](Self::set) it again if it stays ready. Must be called on the vCPU's own
+    /// If there is only one candidate, removes it. Callers must check the interrupt afterwards, and
+    /// must [`set`](Self::set) its bit again if it is still ready. Must be called on the vCPU's own
     /// thread.
     #[inline]
     pub(crate) fn take_only(&self) -> Option<WiredIndex> {

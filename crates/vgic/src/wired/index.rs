@@ -1,11 +1,11 @@
-//! Dense numbers for the wired interrupts that a PE can see: its private ones, then the shared
-//! ones.
+//! Dense numbers for the wired interrupts that a PE can see: first its private interrupts, then the
+//! shared interrupts.
 
 use gic_arch::{IntId, IntIdClass, IntIdRange};
 use msi_types::{Cpu, Line};
 
-/// Index of a wired interrupt in a PE's candidate bitmap. The order is: SGIs and PPIs, extended
-/// PPIs, a gap up to a multiple of 64, SPIs, extended SPIs.
+/// Index of a wired interrupt in a PE's candidate bitmap. The order is: The order is SGIs, PPIs,
+/// extended PPIs, a gap up to a multiple of 64, SPIs, extended SPIs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct WiredIndex(u16);
 
@@ -14,7 +14,7 @@ impl WiredIndex {
     pub(crate) const PRIVATE: usize = 96;
     /// Number of shared interrupts, including extended SPIs and the gaps between them.
     pub(crate) const SHARED: usize = 2048;
-    /// One past the highest index.
+    /// Number of indices, i.e. the highest index plus one.
     pub(crate) const COUNT: usize = SHARED_BASE as usize + Self::SHARED;
 
     /// Returns the index of an interrupt, whether or not it is implemented, or `None` for LPIs,
@@ -43,7 +43,8 @@ impl WiredIndex {
         self.0 as usize
     }
 
-    /// Returns the number among shared interrupts, or `None` for a private interrupt.
+    /// Returns the interrupt's number among the shared interrupts, or `None` for a private
+    /// interrupt.
     pub(crate) const fn shared_index(self) -> Option<usize> {
         self.get().checked_sub(SHARED_BASE as usize)
     }
@@ -59,7 +60,7 @@ impl WiredIndex {
         })
     }
 
-    /// Returns the interrupt's line. For a private interrupt, this is `cpu`'s line.
+    /// Returns the interrupt's line. For a private interrupt, returns `cpu`'s line.
     pub(super) fn line(self, cpu: Cpu) -> Line {
         let intid = self.intid();
         if intid.is_private() {

@@ -1,6 +1,6 @@
 //! A wired interrupt (SGI, PPI or SPI), and the pure functions that define its state transitions
-//! (IHI 0069 §4.1). The whole state is in one atomic word, so every decision is based on one
-//! consistent value.
+//! (IHI 0069 §4.1). An interrupt's whole state is in one atomic word, so every transition starts
+//! from a consistent value.
 
 use crate::config::MAX_CPUS;
 use crate::sync::{AtomicU64, Ordering::SeqCst};
@@ -35,7 +35,7 @@ impl Group {
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub(crate) struct InterruptWord {
-    /// Pending by an edge, a message or software; cleared by an acknowledgment.
+    /// Pending latch: set by an edge, a message or software; cleared by an acknowledgment.
     pub(crate) latch: bool,
     /// The input's level.
     pub(crate) line: bool,
@@ -54,10 +54,10 @@ pub(crate) struct InterruptWord {
     /// Index of the target vCPU, or [`NOWHERE`](Self::NOWHERE).
     #[bits(10)]
     pub(crate) target_index: u16,
-    /// The interrupt is in a list register of the [`taker`](Self::taker). We don't see state
-    /// changes in the list register until it is folded.
+    /// The interrupt is in a list register of the [`taker`](Self::taker). The model doesn't observe
+    /// state changes in a list register until the vCPU folds it.
     pub(crate) listed: bool,
-    /// The latch was moved to the list register.
+    /// The pending latch was moved to the list register.
     pub(crate) lent: bool,
     /// The guest cleared the active state by a register write while the interrupt was listed.
     pub(crate) forced_inactive: bool,
@@ -71,12 +71,12 @@ pub(crate) struct InterruptWord {
     /// linked.
     #[bits(12)]
     link_code: u16,
-    /// The physical interrupt is active on behalf of this one. While this one is in a list
-    /// register, `HW` records that instead.
+    /// The physical interrupt is active on behalf of this interrupt. While this interrupt is in a
+    /// list register, the list register's `HW` bit records that instead.
     pub(crate) physical_active: bool,
     /// The interrupt was made active by an acknowledgment, not by a register write.
     pub(crate) was_acknowledged: bool,
-    /// The priority at which it was acknowledged.
+    /// Priority at which the interrupt was acknowledged.
     pub(crate) running_priority: u8,
     #[bits(2)]
     __: u8,
@@ -103,7 +103,8 @@ impl InterruptWord {
         }
     }
 
-    /// Returns the vCPU that has the interrupt listed or active, if that is known.
+    /// Returns the vCPU at which the interrupt is in a list register or active, if that vCPU is
+    /// known.
     pub(crate) fn taker(self) -> Option<Cpu> {
         self.taker_code().checked_sub(1).map(|index| Cpu::new(index.into()))
     }
@@ -119,8 +120,8 @@ impl InterruptWord {
         WiredIndex::new(index.into()).map(WiredIndex::intid)
     }
 
-    /// Returns the word with this link, or with no link for `None`. No physical interrupt is active
-    /// on its behalf.
+    /// Returns the word with this link, or without a link for `None`, and with no physical
+    /// interrupt active on its behalf.
     pub(crate) fn linked(self, physical: Option<WiredIndex>) -> Self {
         let code = physical.and_then(|index| u16::try_from(index.get() + 1).ok());
         self.with_link_code(code.unwrap_or(0)).with_physical_active(false)
@@ -136,8 +137,8 @@ impl InterruptWord {
     }
 
     /// Returns the word after its physical interrupt has been deactivated, or once a list register
-    /// will deactivate it. If the physical input is still high then, the physical interrupt fires
-    /// again; until the hypervisor reports that, the line counts as low.
+    /// will deactivate it. If the physical input is still high at the deactivation, the physical
+    /// interrupt fires again; until the hypervisor reports this, the line counts as low.
     pub(crate) const fn let_go(self) -> Self {
         let consumed = self.physical_active() && !self.edge();
         self.with_line(self.line() && !consumed).with_physical_active(false)
@@ -153,14 +154,14 @@ impl InterruptWord {
         }
     }
 
-    /// Returns `true` if the interrupt is pending, as `ISPENDR` reads it. A pending state in a list
-    /// register counts until it is folded.
+    /// Returns `true` if the interrupt is pending, as `ISPENDR` reads it. An interrupt that is
+    /// pending in a list register counts as pending until the list register is folded.
     pub(crate) const fn pending(self) -> bool {
         self.latch() || self.lent() || (!self.edge() && (self.line() || self.message()))
     }
 
-    /// Returns `true` if the interrupt is pending and its own state allows signaling it. The target
-    /// checks groups, masks and running priorities.
+    /// Returns `true` if the interrupt is pending and its own state permits signaling. The target
+    /// PE also checks groups, masks and running priorities.
     pub(crate) const fn ready(self) -> bool {
         self.pending() && self.enabled() && !self.active()
     }
@@ -185,7 +186,7 @@ impl InterruptWord {
     }
 
     /// Returns an active interrupt's rank in the order in which EOIs end them. Guests first end the
-    /// interrupt that they acknowledged last, i.e. the one with the highest running priority.
+    /// interrupt that they acknowledged last, i.e. the interrupt with the highest running priority.
     /// Interrupts that a register write made active come last.
     pub(crate) const fn end_rank(self) -> (bool, u8) {
         if self.was_acknowledged() {
@@ -195,8 +196,8 @@ impl InterruptWord {
         }
     }
 
-    /// Returns `true` if the interrupt is active at this vCPU and not in a list register. It is
-    /// active at the vCPU that took it or, if that is not known, at its target.
+    /// Returns `true` if the interrupt is active at this vCPU and not in a list register. An
+    /// interrupt is active at the vCPU that took it or, if that vCPU is not known, at its target.
     pub(crate) fn active_at(self, cpu: Cpu) -> bool {
         self.active() && !self.listed() && self.taker().or(self.target()) == Some(cpu)
     }
@@ -250,8 +251,9 @@ impl InterruptWord {
             .with_physical_active(self.physical_active() || self.is_linked())
     }
 
-    /// Returns the word after a PE acknowledges the interrupt. If its physical interrupt is active,
-    /// the level of the input is not reported again before the interrupt is deactivated.
+    /// Returns the word after a PE acknowledges the interrupt. If the linked physical interrupt is
+    /// active, the hypervisor doesn't report the input's level again before the interrupt is
+    /// deactivated.
     pub(crate) const fn acknowledged(self) -> Self {
         self.let_go()
             .with_physical_active(self.physical_active())
@@ -269,8 +271,8 @@ impl InterruptWord {
 const _: () = assert!(MAX_CPUS < InterruptWord::NOWHERE as usize, "each vCPU has an index");
 
 /// An interrupt's atomic word. Every write is a read-modify-write, so each change applies to the
-/// value from which it was derived, and a device's writes before its signal are visible to the vCPU
-/// that acknowledges it.
+/// value from which it was derived, and everything that a device writes before it signals the
+/// interrupt is visible to the vCPU that acknowledges the interrupt.
 #[derive(Debug)]
 pub(crate) struct Interrupt(AtomicU64);
 
@@ -284,8 +286,8 @@ impl Interrupt {
     }
 
     /// Replaces the state with the result of `change`. Returns the old and the new state. The word
-    /// is written even if the state does not change: the acknowledgment must not overtake the
-    /// sender of a coalesced signal.
+    /// is written even if the state does not change, so that the acknowledging vCPU also observes
+    /// the writes of a device whose signal was coalesced.
     pub(crate) fn update(
         &self,
         change: impl Fn(InterruptWord) -> InterruptWord,
@@ -300,7 +302,7 @@ impl Interrupt {
         }
     }
 
-    /// Replaces the state like [`update`](Self::update), or returns `None` if `change` declines.
+    /// Replaces the state like [`update`](Self::update), or returns `None` if `change` does.
     ///
     pub(crate) fn try_update(
         &self,

@@ -1,4 +1,4 @@
-//! Words for all wired interrupts, and which of them the guest can see.
+//! Words of all wired interrupts, and the set of interrupts that the guest can see.
 
 use super::index::WiredIndex;
 use super::interrupt::{Interrupt, InterruptWord};
@@ -17,7 +17,7 @@ pub(super) struct InterruptTable {
     pub(super) pes: Pes,
 }
 
-/// The distributor's interrupts, or one PE's private ones.
+/// The distributor's shared interrupts, or one PE's private interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Bank {
     /// The distributor's shared interrupts.
@@ -28,7 +28,7 @@ pub(crate) enum Bank {
 
 impl Bank {
     /// Returns the target that an interrupt in the bank has after reset: `unrouted` for shared
-    /// ones.
+    /// interrupts.
     pub(super) fn target_after_reset(self, unrouted: u16) -> u16 {
         match self {
             Self::Shared => unrouted,
@@ -36,7 +36,7 @@ impl Bank {
         }
     }
 
-    /// Returns the vCPU to use for looking up the interrupts.
+    /// Returns the vCPU with which to look up the bank's interrupts.
     pub(super) fn owner(self) -> Cpu {
         match self {
             Self::Shared => Cpu::new(0),
@@ -68,7 +68,7 @@ impl InterruptTable {
         self.shared.get(index.shared_index()?)
     }
 
-    /// Returns an implemented interrupt's word. For a private interrupt, this is `cpu`'s.
+    /// Returns an implemented interrupt's word. For a private interrupt, returns `cpu`'s word.
     pub(super) fn get(&self, cpu: Cpu, index: WiredIndex) -> Option<&Interrupt> {
         match index.shared_index() {
             Some(index) => self.shared.get(index),
@@ -99,7 +99,8 @@ impl InterruptTable {
         Some((cpu, self.index(intid).filter(|_| wired)?))
     }
 
-    /// Returns the state of an interrupt that the guest can see, or `None` for any other.
+    /// Returns the state of an interrupt that the guest can see, or `None` if the guest cannot see
+    /// the interrupt.
     pub(super) fn visible(&self, cpu: Cpu, intid: IntId) -> Option<InterruptWord> {
         let state = self.get(cpu, self.index(intid)?)?.state();
         self.is_visible(state).then_some(state)

@@ -1,11 +1,12 @@
 //! Links between virtual and physical interrupts. A virtual interrupt *holds* its physical
 //! interrupt from the time the physical interrupt is acknowledged and handed to the guest until the
 //! guest deactivates it. If the virtual interrupt is in a list register, the hardware deactivates
-//! the physical one; all other cases are handled here.
+//! the physical interrupt; this module handles all other cases.
 //!
-//! Every change that ends the hold is one update of the interrupt's word. The thread that made the
-//! change then deactivates the physical interrupt. In the opposite order, the physical interrupt
-//! could fire again before the update, which would then end the new hold without a deactivation.
+//! A virtual interrupt releases its physical interrupt by a single update of its word. The thread
+//! that made the change then deactivates the physical interrupt. In the opposite order, the
+//! physical interrupt could fire again before the update, and the update would then release the
+//! physical interrupt without deactivating it.
 
 use super::index::WiredIndex;
 use super::interrupt::{Interrupt, InterruptWord};
@@ -14,17 +15,17 @@ use alloc::sync::Arc;
 use gic_arch::{IntId, IntIdClass};
 use msi_types::{Cpu, Level, Line};
 
-/// The hypervisor's access to physical interrupts that virtual ones are [linked](crate::Vgic::link)
-/// to. The model calls it without holding locks.
+/// The hypervisor's access to the physical interrupts to which virtual interrupts are
+/// [linked](crate::Vgic::link). The model doesn't hold locks during calls.
 pub trait PhysicalInterrupts: Send + Sync {
     /// Returns the current level of the physical input. `line` is level-sensitive and its physical
     /// interrupt is active, so the hypervisor is not notified when the level falls.
     ///
-    /// The model calls this on the vCPU's thread before the interrupt is signaled, and after the
-    /// guest has exited without acknowledging it. It also calls it on any thread that forwards a
-    /// guest's read of `ISPENDR` or `ICPENDR`. For a PPI of a vCPU that is not loaded on a CPU,
-    /// implementations must return [`Level::High`]: the line then keeps its state until the vCPU's
-    /// own thread calls.
+    /// The model calls this method on the vCPU's thread before the interrupt is signaled, and after
+    /// the guest has exited without acknowledging the interrupt. It also calls this method on any
+    /// thread that forwards a guest's read of `ISPENDR` or `ICPENDR`. For a PPI of a vCPU that is
+    /// not loaded on a CPU, implementations must return [`Level::High`]: the line then keeps its
+    /// state until the vCPU's own thread calls this method.
     fn level(&self, line: Line, physical: IntId) -> Level;
 
     /// Deactivates the physical interrupt, so that it may fire again. A PPI must be deactivated on
@@ -35,15 +36,16 @@ pub trait PhysicalInterrupts: Send + Sync {
     fn deactivate(&self, line: Line, physical: IntId);
 }
 
-/// Error from linking a virtual interrupt to a physical one. It indicates a bug in the hypervisor.
+/// Error from linking a virtual interrupt to a physical one. The error indicates a bug in the
+/// hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {
     /// The machine has no such line.
     #[error("cannot link {0:?}: the machine has no such line")]
     NoSuchLine(Line),
-    /// The physical interrupt is not a PPI or SPI. Only these have an active state that a list
-    /// register can refer to.
+    /// The physical interrupt is not a PPI or SPI. Only PPIs and SPIs have an active state that a
+    /// list register can refer to.
     #[error("INTID {} is not a PPI or SPI, so no interrupt can be linked to it", .0.get())]
     NotPhysical(IntId),
     /// [`Vgic::serve_physical`](crate::Vgic::serve_physical) has not been called yet.
@@ -51,8 +53,8 @@ pub enum LinkError {
     NotServed,
 }
 
-/// The hypervisor's side of the links, once it is registered. The links themselves are in the
-/// interrupts' words.
+/// The hypervisor's access to physical interrupts, once it is registered. The links themselves are
+/// in the interrupts' words.
 pub(super) struct PhysicalLinks(SetOnce<Arc<dyn PhysicalInterrupts>>);
 
 impl PhysicalLinks {
@@ -60,7 +62,7 @@ impl PhysicalLinks {
         Self(SetOnce::new())
     }
 
-    /// Sets the hypervisor's side. Must be called at most once.
+    /// Sets the hypervisor's access to physical interrupts. Must be called at most once.
     pub(super) fn serve(
         &self,
         physical: Arc<dyn PhysicalInterrupts>,
@@ -68,7 +70,7 @@ impl PhysicalLinks {
         self.0.set(physical)
     }
 
-    /// Links the interrupt of a line to a physical one, or removes the link. Returns the
+    /// Links the interrupt of a line to a physical interrupt, or removes the link. Returns the
     /// interrupt's state before and after.
     pub(super) fn link(
         &self,
@@ -91,8 +93,8 @@ impl PhysicalLinks {
         Ok((old, new))
     }
 
-    /// Deactivates the physical interrupt if changing an interrupt's word from `old` to `new` ended
-    /// the hold.
+    /// Deactivates the physical interrupt if changing the virtual interrupt's word from `old` to
+    /// `new` released it.
     pub(super) fn released(&self, line: Line, old: InterruptWord, new: InterruptWord) {
         if let Some(physical) =
             old.physical().filter(|_| old.physical_active() && !new.physical_active())
@@ -107,8 +109,9 @@ impl PhysicalLinks {
         }
     }
 
-    /// Returns the state of an interrupt that is to be signaled to `cpu`. Must be called on that
-    /// vCPU's thread. If a physical input holds the interrupt pending, the input is sampled first.
+    /// Returns the state of an interrupt that is about to be signaled to `cpu`. Must be called on
+    /// that vCPU's thread. If the interrupt is pending because of a physical input, samples the
+    /// input first.
     #[inline]
     pub(super) fn state_to_signal(
         &self,
@@ -144,8 +147,8 @@ impl PhysicalLinks {
     }
 
     /// If the physical input of an interrupt in this state has fallen, lowers the line. Returns the
-    /// interrupt's new state. Deactivates the physical interrupt, so that it fires again if the
-    /// input has risen since.
+    /// interrupt's new state. Also deactivates the physical interrupt, so that it fires again if
+    /// the input has risen since.
     #[cold]
     fn sample_input(
         &self,
@@ -175,7 +178,7 @@ impl PhysicalLinks {
     }
 }
 
-/// Returns the index of a physical PPI or SPI. Their INTIDs fit in the 13 bits of a list register.
+/// Returns the index of a physical PPI or SPI. The INTID fits in the list register's 13-bit field.
 fn linkable(physical: IntId) -> Result<WiredIndex, LinkError> {
     let index = WiredIndex::of(physical).filter(|_| physical.class() != IntIdClass::Sgi);
     index.ok_or(LinkError::NotPhysical(physical))

@@ -1,9 +1,10 @@
-//! Wired interrupts in the list registers of vCPUs that are running guest code. The word is still
-//! the interrupt's state. `listed` means that its pending and active state may have changed in the
-//! list register; the vCPU folds that state back when it exits.
+//! Wired interrupts in the list registers of vCPUs that are running guest code. While an interrupt
+//! is in a list register (`listed`), its word still holds its state, but the pending and active
+//! state in the list register may be newer. The vCPU folds the list register into the word when it
+//! exits.
 //!
-//! An interrupt is in at most one list register: an interrupt that is listed at another vCPU must
-//! first be folded there.
+//! An interrupt is in at most one list register: an interrupt in a list register of another vCPU
+//! must first be folded by that vCPU.
 
 use super::Wired;
 use super::candidates::Look;
@@ -22,19 +23,20 @@ const fn is_active(state: ListRegisterState) -> bool {
     matches!(state, Active | PendingActive)
 }
 
-/// Contents that a list register was filled with.
+/// Contents with which a list register was filled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Filled {
     pub(crate) state: ListRegisterState,
-    /// Physical interrupt that the hardware deactivates together with it.
+    /// Physical interrupt that the hardware deactivates when the guest deactivates the virtual
+    /// interrupt.
     pub(crate) physical: Option<IntId>,
 }
 
 /// Contents for an interrupt that is pending and doesn't hold a physical interrupt.
 const PENDING: Filled = Filled { state: Pending, physical: None };
 
-/// State bits that are all clear in the common case: an edge-triggered interrupt is acknowledged
-/// and ended, without any other change in between.
+/// State bits that are all clear in the common case, i.e. if an edge-triggered interrupt is
+/// acknowledged and ended without any other change in between.
 const UNUSUAL: InterruptWord = InterruptWord::new()
     .with_active(true)
     .with_any(true)
@@ -42,20 +44,20 @@ const UNUSUAL: InterruptWord = InterruptWord::new()
     .with_forced_inactive(true)
     .with_physical_active(true);
 
-/// How to treat a group's pending interrupts.
+/// Treatment of a group's pending interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Forwarding {
-    /// They may be signaled.
+    /// The interrupts may be signaled.
     Enabled,
     /// The group is disabled.
     Disabled,
 }
 
 impl InterruptWord {
-    /// Returns the interrupt's state in a list register. A level is sampled again when the
-    /// interrupt is deactivated, so a level-sensitive interrupt is not pending there while it is
-    /// active. The same goes for an interrupt that holds a physical one, because the physical
-    /// distributor keeps the pending state (IHI 0069, `ICH_LR<n>_EL2`, State).
+    /// Returns the state with which to put the interrupt into a list register. A level is sampled
+    /// again when the interrupt is deactivated, so a level-sensitive interrupt is never both
+    /// pending and active in a list register. Nor is an interrupt that holds a physical interrupt,
+    /// because the physical distributor keeps the pending state (IHI 0069, `ICH_LR<n>_EL2`, State).
     fn list_state(self, forwarding: Forwarding) -> ListRegisterState {
         let pending = self.pending() && self.enabled() && forwarding == Forwarding::Enabled;
         match (pending, self.active()) {
@@ -84,7 +86,7 @@ impl InterruptWord {
     }
 
     /// Returns the word after the list register of `cpu`, which was filled as pending, is folded as
-    /// inactive. Returns `None` if anything happened other than the guest ending an edge-triggered
+    /// inactive. Returns `None` unless the only change was that the guest ended an edge-triggered
     /// interrupt.
     fn edge_ended(self, cpu: Cpu) -> Option<Self> {
         let is_usual = self.into_bits() & UNUSUAL.into_bits() == 0 && self.edge();
@@ -93,8 +95,8 @@ impl InterruptWord {
         (is_usual && ours).then(ended)
     }
 
-    /// Returns the word after the list register, filled with one state, is folded with another.
-    /// `level` is the level of the physical interrupt, if the guest has not acknowledged it.
+    /// Returns the word after a list register that was filled with one state is folded with another
+    /// state. `level` is the level of the physical interrupt, if the guest has not acknowledged it.
     fn folded(
         self,
         Filled { state: filled, physical }: Filled,
@@ -123,7 +125,7 @@ impl InterruptWord {
                 back.with_active(true).running_at(left.priority_value())
             }
             (true, _) => back.with_active(true),
-            // It was ended by a register write.
+            // A register write ended the interrupt.
             (false, true) => back.deactivated(),
             (false, false) => back.inactive(),
         }
@@ -140,8 +142,8 @@ fn was_ended(filled: ListRegisterState, now: ListRegisterState) -> bool {
 }
 
 impl Wired {
-    /// Visits `cpu`'s candidates that can be listed, i.e. that are ready or active there. Must be
-    /// called on the vCPU's own thread.
+    /// Visits `cpu`'s candidates that can be put into a list register, i.e. that are ready or
+    /// active there. Must be called on the vCPU's own thread.
     pub(crate) fn listable(&self, cpu: Cpu, mut each: impl FnMut(WiredIndex, InterruptWord)) {
         let Some(private) = self.private(cpu) else { return };
         private.candidates.visit(|index| {
@@ -155,7 +157,7 @@ impl Wired {
         });
     }
 
-    /// Takes the interrupt at `index` into a list register of `cpu`, if it is still ready or active
+    /// Moves the interrupt at `index` into a list register of `cpu`, if it is still ready or active
     /// there with the priority, group and trigger of `expected`. Returns the contents for the list
     /// register.
     pub(crate) fn list(
@@ -177,7 +179,8 @@ impl Wired {
     }
 
     /// Folds a list register of `cpu`. Calls the observer like [`deactivate`](Self::deactivate)
-    /// does. Returns the interrupt's new state, or `None` if it has been reset since it was listed.
+    /// does. Returns the interrupt's new state, or `None` if the interrupt was reset while it was
+    /// in the list register.
     pub(crate) fn fold(
         &self,
         cpu: Cpu,
@@ -198,7 +201,7 @@ impl Wired {
         self.fold_any(cpu, index, filled, left)
     }
 
-    /// Folds a list register, like [`fold`](Self::fold), in every case.
+    /// Folds a list register like [`fold`](Self::fold), but handles every case.
     #[inline(never)]
     fn fold_any(
         &self,
@@ -210,7 +213,7 @@ impl Wired {
         let now = left.state();
         let interrupt = self.interrupts.get(cpu, index)?;
         let line = index.line(cpu);
-        // The level only matters for a physical interrupt that the guest hasn't acknowledged.
+        // The level only matters if the guest hasn't acknowledged a linked interrupt.
         let level = self.links.level(line, filled.physical.filter(|_| is_pending(now)));
         let folded = interrupt.try_update(|state| {
             let ours = state.listed() && state.taker() == Some(cpu);
@@ -239,8 +242,8 @@ impl Wired {
         Some(new)
     }
 
-    /// Makes an interrupt active for a register write by the guest. A vCPU with list registers must
-    /// load it.
+    /// Makes an interrupt active on behalf of a register write by the guest. A vCPU with list
+    /// registers must then put the interrupt into a list register.
     pub(crate) fn activate(&self, cpu: Cpu, intid: IntId) {
         let change =
             |state: InterruptWord| self.interrupts.is_visible(state).then(|| state.activated());
@@ -255,16 +258,17 @@ impl Wired {
         }
     }
 
-    /// After a device changed a listed interrupt, kicks the vCPU that has it, so that the vCPU
-    /// looks at it again.
+    /// Kicks the vCPU that has an interrupt in a list register, after a device has changed the
+    /// interrupt, so that the vCPU updates the list register.
     pub(super) fn refresh_listed(&self, old: InterruptWord, new: InterruptWord) {
         if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
             self.wakeup.kick(taker);
         }
     }
 
-    /// After the guest changed a listed interrupt through a register, recalls the vCPU that has it.
-    /// The change is complete once the interrupt has left the list register.
+    /// Recalls the vCPU that has an interrupt in a list register, after the guest has changed the
+    /// interrupt through a register frame. The change is complete once the interrupt has left the
+    /// list register.
     pub(super) fn recall_changed(&self, intid: IntId, old: InterruptWord, new: InterruptWord) {
         if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
             self.recall(intid, taker);
@@ -272,7 +276,7 @@ impl Wired {
     }
 
     /// Recalls the list registers of `cpu`. The interrupt's register frame waits for the recall. If
-    /// the list registers are empty, the vCPU is only kicked, so that it looks at its interrupts
+    /// the list registers are empty, the vCPU is only kicked, so that it checks its interrupts
     /// again.
     pub(super) fn recall(&self, intid: IntId, cpu: Cpu) {
         if self.wakeup.recall(cpu) {
@@ -286,7 +290,7 @@ impl Wired {
 }
 
 /// Returns `true` if a list register for this interrupt must request a maintenance interrupt when
-/// the guest ends it. The level is then sampled again.
+/// the guest ends it. The interrupt's level is sampled again at that point.
 pub(crate) fn asks_for_end(index: WiredIndex, state: InterruptWord) -> bool {
     !state.edge() && index.intid().class() != IntIdClass::Sgi
 }

@@ -2,8 +2,8 @@
 //! that any participating PE may take.
 //!
 //! We make the choice when the interrupt becomes pending, and keep it in the interrupt's word. A PE
-//! that stops participating gives up the interrupts that were chosen for it and that it has not
-//! acknowledged; a PE that starts participating takes the pending interrupts that have no PE.
+//! that stops participating releases the interrupts that were assigned to it but that it has not
+//! acknowledged; a PE that starts participating takes over the pending interrupts without a PE.
 //! Choice and participation follow the store-buffering pattern: the chooser writes the word and
 //! then reads the participation again, while the PE writes its participation and then reads the
 //! words.
@@ -21,8 +21,8 @@ use doorbell_fallible::{OutOfMemory, try_arc};
 use gic_arch::Affinity;
 use msi_types::Cpu;
 
-/// The private part of a PE: its private interrupts, its candidates and its participation. It is in
-/// an `Arc`: the reference counts are rarely written, and separate it from the previous part's
+/// The private part of a PE: its private interrupts, its candidates and its participation. Each
+/// part is in an `Arc`, whose rarely written reference counts separate it from the previous part's
 /// cache lines.
 ///
 #[repr(align(64))]
@@ -30,10 +30,10 @@ pub(crate) struct Private {
     pub(super) affinity: Affinity,
     pub(crate) interrupts: [Interrupt; WiredIndex::PRIVATE],
     pub(crate) candidates: Candidates,
-    /// Selects whether 1-of-N interrupts, or any interrupts, are delivered to this PE: see
-    /// [`participation`].
+    /// Flags that determine whether this PE receives interrupts in general, and 1-of-N interrupts
+    /// in particular: see [`participation`].
     pub(crate) participation: AtomicU32,
-    /// Recalls caused by redistributor register writes, other than those for LPIs.
+    /// Recalls caused by redistributor register writes, except recalls for LPIs.
     pub(crate) awaited: Awaited,
 }
 
@@ -41,11 +41,11 @@ pub(crate) struct Private {
 pub(crate) mod participation {
     /// `GICR_WAKER.ProcessorSleep` is clear.
     pub(crate) const AWAKE: u32 = 1 << 0;
-    /// The CPU interface has the group enabled, indexed by group.
+    /// Bit by group: the CPU interface has enabled the group.
     pub(crate) const GROUP: [u32; 2] = [1 << 1, 1 << 2];
     /// `GICR_CTLR.DPG0`, `DPG1NS`: the PE doesn't accept 1-of-N interrupts in the group.
     pub(crate) const DECLINES: [u32; 2] = [1 << 3, 1 << 4];
-    /// `GICR_CTLR.DPG1S`: only kept so that it reads back.
+    /// `GICR_CTLR.DPG1S`, which reads back as written but has no effect.
     pub(crate) const DECLINES_SECURE: u32 = 1 << 5;
 }
 

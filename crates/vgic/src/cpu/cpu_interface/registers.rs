@@ -33,7 +33,8 @@ impl CpuInterface {
         }
     }
 
-    /// Returns `ICC_BPR<n>_EL1`. With `CBPR`, Group 1's register reads as Group 0's plus one.
+    /// Returns `ICC_BPR<n>_EL1`. With `CBPR` set, Group 1's register reads as the value of Group
+    /// 0's register plus one.
     pub(crate) fn binary_point(&self, group: Group) -> u8 {
         match group {
             Group::One if self.common_binary_point => (self.binary_point[0] + 1).min(7),
@@ -41,7 +42,7 @@ impl CpuInterface {
         }
     }
 
-    /// Writes `ICC_BPR<n>_EL1`. With `CBPR`, writes to Group 1's register are ignored.
+    /// Writes `ICC_BPR<n>_EL1`. With `CBPR` set, writes to Group 1's register are ignored.
     pub(crate) fn set_binary_point(&mut self, group: Group, written: u8) {
         if group == Group::Zero || !self.common_binary_point {
             let smallest = self.features.smallest_binary_point(group);
@@ -75,7 +76,7 @@ impl CpuInterface {
         word
     }
 
-    /// Writes `ICC_AP<n>R<index>_EL1`. Bits for unimplemented or Secure levels stay clear.
+    /// Writes `ICC_AP<n>R<index>_EL1`. The bits of unimplemented or Secure priorities stay clear.
     pub(crate) fn set_active_word(&mut self, group: Group, index: u32, written: u32) {
         let levels = 1u32 << self.features.preemption_bits();
         let all = u128::MAX >> (128 - levels);

@@ -27,7 +27,7 @@ struct GroupForwarding {
 
 impl ListRegisterVcpu {
     /// Returns `true` if the vCPU has been idle since an entry with empty list registers, and
-    /// wasn't kicked. No interrupt can have arrived in that case.
+    /// wasn't kicked. In that case, no interrupt can have arrived.
     #[inline]
     pub(super) fn is_left_alone(&self) -> bool {
         let [Vcpu { wakeup, own, .. }] = &*self.0;
@@ -48,15 +48,15 @@ impl ListRegisterVcpu {
         self
     }
 
-    /// Returns `true` if nothing has changed since an entry that left the list registers empty.
-    /// Costs one load per source of change.
+    /// Returns `true` if nothing has changed since a guest entry with empty list registers. The
+    /// check costs one load per source of change.
     fn is_unchanged(&self) -> bool {
         let [vcpu] = &*self.0;
         vcpu.own.wakeup.is_idle() && !vcpu.wakeup.has_work() && vcpu.has_nothing()
     }
 
-    /// Does one piece of the work that accesses left, and computes the interface to load. If there
-    /// is still more to do, kicks the vCPU immediately.
+    /// Does one piece of the work that register accesses deferred, and computes the interface state
+    /// to load. If work remains, kicks the vCPU immediately.
     fn prepare(&mut self) {
         let [vcpu] = &*self.0;
         vcpu.own.wakeup.enter();
@@ -118,8 +118,9 @@ impl ListRegisterVcpu {
         }
     }
 
-    /// Fast path: lists a single wired interrupt if no other one needs to be checked. Returns
-    /// `false` if others do, or if this one can't be listed.
+    /// Fast path: puts a single wired interrupt into a list register if no other interrupt needs to
+    /// be checked. Returns `false` if others need to be checked, or if the interrupt can't be in a
+    /// list register.
     fn list_only(&mut self, groups: GroupForwarding) -> bool {
         let [Vcpu { cpu, gic, own, lpis, list_registers: lists, .. }] = &*self.0;
         if !lists.active.is_empty() || !lpis.as_ref().is_none_or(PendingLpis::is_empty) {
@@ -135,8 +136,8 @@ impl ListRegisterVcpu {
         false
     }
 
-    /// Returns `true` if a wired interrupt may be pending or active at this vCPU, forwarded or not.
-    /// The answer may be a false positive.
+    /// Returns `true` if a wired interrupt may be pending or active at this vCPU, whether or not
+    /// its group is forwarded. The result may be a false positive.
     fn has_wired(&self) -> bool {
         let [vcpu] = &*self.0;
         !vcpu.list_registers.active.is_empty() || !vcpu.own.private.candidates.is_empty()
@@ -154,7 +155,7 @@ impl ListRegisterVcpu {
         Unlisted { pending, active, held_back }
     }
 
-    /// Collects wired interrupts. For each group, returns whether any is held back.
+    /// Collects wired interrupts. Returns, for each group, whether any interrupt is held back.
     fn gather(&mut self, groups: GroupForwarding, waiting: &mut Waiting) -> [bool; 2] {
         let [Vcpu { cpu, gic, list_registers: lists, .. }] = &mut *self.0;
         let (cpu, wired) = (*cpu, gic.wired());
@@ -179,8 +180,8 @@ impl ListRegisterVcpu {
         held_back
     }
 
-    /// Lists the highest-priority pending interrupt. Returns `false` if no list register is free or
-    /// no interrupt is left.
+    /// Puts the highest-priority pending interrupt into a list register. Returns `false` if no list
+    /// register is free or no interrupt is left.
     fn list_pending(&mut self, groups: GroupForwarding, pending: &mut Ranked) -> bool {
         while !self.lists().is_full() {
             let first = pending.first();
@@ -196,8 +197,8 @@ impl ListRegisterVcpu {
         false
     }
 
-    /// Lists the highest-priority active interrupt. Returns `false` if no list register is free or
-    /// no interrupt is left.
+    /// Puts the highest-priority active interrupt into a list register. Returns `false` if no list
+    /// register is free or no interrupt is left.
     fn list_active(&mut self, groups: GroupForwarding, active: &mut Ranked) -> bool {
         while !self.lists().is_full() {
             let Some(seen) = active.pop() else { return false };
@@ -208,8 +209,8 @@ impl ListRegisterVcpu {
         false
     }
 
-    /// Lists up to `most` LPIs whose priority is higher than `than`, highest priority first.
-    /// Returns `false` if no list register is free or no LPI is left.
+    /// Puts up to `most` LPIs whose priority is higher than `than` into list registers, highest
+    /// priority first. Returns `false` if no list register is free or no LPI is left.
     fn list_lpis(&mut self, groups: GroupForwarding, than: Priority, most: usize) -> bool {
         let [Vcpu { lpis, list_registers: lists, .. }] = &mut *self.0;
         let may_list = groups.forwarded[Group::One.index()] && !lists.is_full();
@@ -223,7 +224,8 @@ impl ListRegisterVcpu {
         lists.used > before
     }
 
-    /// Lists a wired interrupt, unless its state has changed since it was sampled.
+    /// Puts a wired interrupt into a list register, unless its state has changed since it was
+    /// sampled.
     fn list_wired(&mut self, groups: GroupForwarding, seen: Seen) -> bool {
         let [Vcpu { cpu, gic, list_registers: lists, .. }] = &mut *self.0;
         let distributed = groups.distributed[Group::of(seen.state).index()];

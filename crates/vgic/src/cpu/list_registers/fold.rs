@@ -35,13 +35,15 @@ impl ListRegisterVcpu {
         })
     }
 
-    /// Returns `true` if no interrupt was listed, and the guest didn't end an unlisted one.
+    /// Returns `true` if no interrupt was in a list register, and the guest didn't end an interrupt
+    /// that wasn't.
     pub(super) fn has_nothing_to_fold(&self, left: &VirtualInterface) -> bool {
         self.0[0].list_registers.used == 0 && left.hcr.eoi_count() == 0
     }
 
     /// Folds the hardware state back into the model. With `EOImode` set, an EOI doesn't deactivate
-    /// the interrupt. Note that the mode at the entry counts: the guest may have changed it since.
+    /// the interrupt. The mode at the guest entry determines this, because the guest may have
+    /// changed `EOImode` since.
     pub(super) fn fold(&mut self, left: &VirtualInterface) {
         let ended = if self.0[0].interface.splits_eoi() { 0 } else { left.hcr.eoi_count() };
         self.load(left);
@@ -101,8 +103,8 @@ impl ListRegisterVcpu {
     }
 
     /// Deactivates an interrupt that the guest ended while it wasn't in a list register. The
-    /// hardware doesn't tell us which one, but guests nest, so it must be the one that they
-    /// acknowledged last.
+    /// hardware doesn't report which interrupt ended. Because handlers nest, it must be the one
+    /// that the guest acknowledged last.
     fn end_unlisted(&mut self) {
         let [vcpu] = &mut *self.0;
         let (cpu, wired) = (vcpu.cpu, vcpu.gic.wired());

@@ -18,8 +18,8 @@ impl Seen {
     }
 }
 
-/// The highest-priority interrupts, sorted by priority and INTID. There are at most as many as list
-/// registers can exist.
+/// The highest-priority interrupts, sorted by priority and INTID. The array holds at most as many
+/// interrupts as a CPU can have list registers.
 pub(super) struct Ranked {
     best: [Option<Seen>; MAX_LIST_REGISTERS],
     len: usize,
@@ -49,7 +49,7 @@ impl Ranked {
         }
     }
 
-    /// Returns the highest-priority interrupt that is left.
+    /// Returns the highest-priority remaining interrupt.
     pub(super) fn first(&self) -> Option<Seen> {
         self.best.get(self.next).copied().flatten()
     }
@@ -60,7 +60,7 @@ impl Ranked {
         Some(first)
     }
 
-    /// Returns `true` if any interrupt is left, including those that didn't fit in the array.
+    /// Returns `true` if any interrupt remains, including interrupts that didn't fit in the array.
     pub(super) fn any_left(&self) -> bool {
         self.dropped || self.first().is_some()
     }

@@ -7,7 +7,7 @@ use gic_arch::icc::{self, Sgi, SysRegEncoding};
 
 impl InGuest {
     /// Writes `ICC_SGI0R_EL1`, `ICC_SGI1R_EL1` or `ICC_ASGI1R_EL1` on behalf of the guest, after a
-    /// trapped access. The guest can resume immediately, because this doesn't fold the list
+    /// trapped access. The guest can resume immediately, because the write doesn't fold the list
     /// registers. If a vCPU sends itself an SGI, it is kicked as if another vCPU had sent it.
     ///
     /// # Errors

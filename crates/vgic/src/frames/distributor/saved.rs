@@ -16,7 +16,7 @@ impl Distributor<'_> {
     }
 
     /// Validates the saved registers for this distributor, and returns the control register's
-    /// stored value. The interrupts aren't checked here.
+    /// stored value. Does not check the interrupts.
     pub(crate) fn restorable(self, saved: &DistributorState) -> Result<u32, Problem> {
         Problem::unless_same("GICD_TYPER", saved.typer.into(), self.typer().into_bits().into())?;
         let iidr = self.config.iidr.into_bits();

@@ -101,8 +101,8 @@ impl Executor<'_> {
                 self.control.move_all(self.its, from, to);
                 Ok(())
             }
-            // SYNC itself has nothing to do: every command rewrites the affected words before it is
-            // consumed, and the queue waits for interrupts in list registers.
+            // SYNC needs no work here, because every command updates the affected entries before it
+            // is consumed, and the queue itself waits for interrupts in list registers.
             Command::Sync { target } => self.vcpu(target).map(drop),
         }
     }
@@ -191,7 +191,7 @@ impl Executor<'_> {
         Err(UnmappedInterrupt.into())
     }
 
-    /// Looks up a mapped event. Its collection must be mapped, too.
+    /// Looks up a mapped event. The event's collection must also be mapped.
     fn routed_event(&self, device: DeviceId, event: EventId) -> Outcome<MappedEvent> {
         let event = self.event(device, event)?;
         self.target(event.collection)?;

@@ -11,12 +11,12 @@ use doorbell_fallible::OutOfMemory;
 use gic_arch::gits;
 use gic_arch::its::{Command, CommandError};
 
-/// How far a command has got.
+/// Progress of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum CommandProgress {
     /// The command is complete.
     Done,
-    /// The command will be complete when its sweep is.
+    /// The command is complete once its sweep over the mappings has finished.
     Begun,
     /// A sweep is still in progress.
     Sweeps,
@@ -27,7 +27,7 @@ enum CommandProgress {
 
 impl Its {
     /// Continues the work that register writes requested, then executes commands until the queue is
-    /// empty, it stalls, or the budget is used up. Records whether there is work left.
+    /// empty, it stalls, or the budget is used up. Also records whether work remains.
     pub(super) fn run(&self, state: &mut ItsRegisters) {
         state.is_done = false;
         let progress = self.run_within_budget(state);
@@ -35,7 +35,7 @@ impl Its {
     }
 
     /// Does up to one access's budget of work. A queue that is waiting for vCPUs to exit resumes
-    /// when they do; one that is waiting for memory resumes at the next access.
+    /// when they have exited; a queue that is waiting for memory resumes at the next access.
     fn run_within_budget(&self, state: &mut ItsRegisters) -> Progress {
         let budget = u64::from(self.config.work_per_access) * ENTRIES_PER_UNIT;
         let mut spent = 0;
@@ -56,7 +56,7 @@ impl Its {
                 Some(Ok(CommandProgress::Sweeps)) => continue,
                 Some(Ok(CommandProgress::Done)) => {
                     state.queue.advance();
-                    // No work left, so we don't need another pass.
+                    // No work remains, so another pass is unnecessary.
                     if !state.queue.has_work() {
                         state.is_done = true;
                         return Progress::Done;
@@ -70,7 +70,7 @@ impl Its {
         Progress::Unfinished
     }
 
-    /// After a restore, records waiting commands as work left.
+    /// Records commands that are waiting after a restore as remaining work.
     pub(crate) fn note_restored(&self) {
         let mut state = self.state.lock();
         let is_done = !(state.enabled && state.queue.has_work());

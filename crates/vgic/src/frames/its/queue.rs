@@ -21,9 +21,10 @@ pub(super) struct Queue {
     /// Byte offset of the guest's next command.
     write: u32,
     pub(super) stalled: bool,
-    /// `true` if the next command has begun. It is consumed when its sweep is complete.
+    /// `true` if execution of the next command has begun. The command is consumed when its sweep is
+    /// complete.
     pub(super) begun: bool,
-    /// If the next command is a SYNC, the recalls that it is waiting for.
+    /// Recalls that the next command is waiting for if it is a SYNC.
     pub(super) awaited: Option<Recalls>,
 }
 

@@ -83,7 +83,7 @@ impl Its {
         result
     }
 
-    /// Returns `GITS_CTLR`. `Enabled` reads as zero until it has taken effect.
+    /// Returns `GITS_CTLR`. `Enabled` reads as zero until the ITS is fully enabled.
     fn ctlr(&self, state: &ItsRegisters) -> Ctlr {
         let quiescent = !state.enabled
             && self.lpis.with_kicks_deferred(|control| control.is_quiescent(self.index));
@@ -91,8 +91,8 @@ impl Its {
         Ctlr::new().with_enabled(state.enabled && !admits).with_quiescent(quiescent)
     }
 
-    /// Writes `GITS_CTLR`. Enabling only starts here. It must be [finished](Self::finish_enabling)
-    /// before the guest resumes.
+    /// Writes `GITS_CTLR`. Only starts to enable the ITS. Callers must
+    /// [finish](Self::finish_enabling) this before the guest resumes.
     fn set_ctlr(&self, lanes: Lanes) {
         self.change(|state| {
             let before = Ctlr::new().with_enabled(state.enabled);
@@ -129,8 +129,8 @@ impl Its {
         if state.enabled {
             return self.in_use(gits::CBASER.offset(), lanes);
         }
-        // The guest may write the register as two words, so merge this one into what it wrote
-        // before.
+        // The guest may write the register as two words, so merge this word with the previous
+        // value.
         let written = Cbaser::from_bits(lanes.over(state.queue.written().into_bits()));
         state.queue = Queue::at(match self.config.coherence {
             Coherence::Coherent => written,
@@ -146,7 +146,7 @@ impl Its {
     }
 
     /// Reads `GITS_CREADR`, then does work so that a polling guest makes progress. The returned
-    /// value is from before that work.
+    /// value doesn't reflect that work.
     fn creadr(&self) -> u64 {
         let mut state = self.state.lock();
         let creadr = state.queue.creadr().into_bits();

@@ -99,7 +99,7 @@ impl Its {
         Problem::unless(self.config.names_collection(number), "collection", number)
     }
 
-    /// Checks that a device can be mapped like this. Its events aren't checked.
+    /// Checks that the saved mapping of a device is valid. Does not check its events.
     pub(crate) fn check_device(&self, saved: &DeviceState) -> Result<(), Problem> {
         let id = saved.device.get();
         Problem::unless(u64::from(id) >> self.config.device_id_bits == 0, "DeviceID", id)?;
@@ -202,7 +202,8 @@ impl LockedIts<'_> {
 }
 
 impl Its {
-    /// Reserves the memory that [`restore`](LockedIts::restore) needs on top of the pool.
+    /// Reserves the memory that [`restore`](LockedIts::restore) needs in addition to the entry
+    /// pool.
     pub(crate) fn reserve(
         &self,
         saved: &ItsState,
@@ -221,8 +222,8 @@ impl Its {
     }
 }
 
-/// Returns an event's LPI. It targets the collection's vCPU or, if the collection is unmapped, the
-/// vCPU that keeps the pending state.
+/// Returns an event's LPI. The LPI targets the collection's vCPU or, if the collection is unmapped,
+/// the vCPU that keeps the pending state.
 fn restored(
     saved: &ItsState,
     event: &EventState,

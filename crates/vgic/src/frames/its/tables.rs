@@ -1,8 +1,8 @@
 //! Tables that the guest provides for the ITS (`GITS_BASERn`, IHI 0069 §5.2).
 //!
 //! We keep mappings in host memory. The guest's tables only determine which identifiers are valid:
-//! one that is beyond the table, or under an invalid first-level entry, is out of range. Like KVM,
-//! we write table entries only when the state is saved.
+//! an identifier beyond the end of the table, or under an invalid first-level entry, is out of
+//! range. Like KVM, we write table entries only when the state is saved.
 
 use crate::config::{Coherence, ItsConfig, PageSizes, TableLevels};
 use crate::monitor::events::{FaultDetail, FaultReason};
@@ -81,7 +81,7 @@ const fn fixed(written: Baser, config: &ItsConfig, kind: TableKind) -> Baser {
 }
 
 /// Returns `true` if the guest has provided a table entry for this identifier. First-level entries
-/// are read every time, because the guest may make one valid without a command.
+/// are read every time, because the guest may make an entry valid without issuing a command.
 pub(super) fn covers(table: Baser, id: u32, memory: &dyn GuestMemory) -> bool {
     if !table.valid() {
         return false;

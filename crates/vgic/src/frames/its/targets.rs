@@ -19,7 +19,7 @@ impl Targets {
         let vcpu = match self {
             Self::ProcessorNumbers(numbers) => {
                 let number = target.processor_number()?;
-                // Usually, the numbers are just the vCPU indices.
+                // Usually, processor numbers equal vCPU indices.
                 if numbers.get(usize::from(number)) == Some(&number) {
                     return Some(number);
                 }

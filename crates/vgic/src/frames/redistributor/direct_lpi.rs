@@ -2,10 +2,10 @@
 //! `GICR_CLRLPIR` clears its pending state. A device with access to these registers can signal any
 //! LPI.
 //!
-//! Messages take no lock and don't allocate: `EnableLPIs` has already allocated a word for each LPI
-//! in the redistributor's tables. Messages are ignored while LPIs are disabled at the
-//! redistributor, if the LPI exceeds the distributor's or the tables' INTID bits, and on a machine
-//! without direct LPIs.
+//! Messages don't take locks and don't allocate, because setting `EnableLPIs` has already allocated
+//! a word for each LPI in the redistributor's tables. Messages are ignored while LPIs are disabled
+//! at the redistributor, if the LPI exceeds the distributor's or the tables' INTID bits, and on a
+//! machine without direct LPIs.
 
 use crate::frames::redistributor::Redistributor;
 use crate::frames::registers::{Lanes, low_word};

@@ -16,8 +16,8 @@ pub(crate) struct LpiRegisters {
     /// `GICR_CTLR.EnableLPIs`.
     pub(crate) enabled: bool,
     pub(crate) propbaser: Propbaser,
-    /// `GICR_PENDBASER` as accepted. Until LPIs are enabled, includes `PTZ`, even though it doesn't
-    /// read back.
+    /// `GICR_PENDBASER` as accepted. Includes `PTZ` until LPIs are enabled, although `PTZ` reads as
+    /// zero.
     pub(crate) pendbaser: Pendbaser,
     /// `GICR_PENDBASER` as written, including RES0 bits.
     pub(crate) written_pendbaser: u64,
@@ -39,9 +39,9 @@ impl LpiRegisters {
 }
 
 impl<'a> Redistributor<'a> {
-    /// Handles a write to `GICR_CTLR.EnableLPIs`. Enabling only starts here. It must be
-    /// [finished](Self::finish_enabling) before the guest resumes. Clearing only works if
-    /// [`can_clear_enable_lpis`] is set.
+    /// Handles a write to `GICR_CTLR.EnableLPIs`. Only starts to enable LPIs. Callers must
+    /// [finish](Self::finish_enabling) this before the guest resumes. The bit can only be cleared
+    /// if [`can_clear_enable_lpis`] is set.
     ///
     /// [`can_clear_enable_lpis`]: crate::VgicConfig::can_clear_enable_lpis
     pub(super) fn set_enable_lpis(self, enable: bool) {
@@ -61,8 +61,8 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Disables LPIs again if there is not enough memory to enable them. Pending state is written
-    /// back to the pending table.
+    /// Disables LPIs again if there is not enough memory to enable them. Writes pending state back
+    /// to the pending table.
     fn give_up_enabling(self, lpis: &LpiCore) {
         let cpu = self.cpu.get();
         let mut registers = self.registers.lpis.lock();
@@ -81,8 +81,8 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Starts to enable or disable LPIs. Enabling consumes `PTZ`: once LPIs are disabled later, the
-    /// table is no longer zero.
+    /// Starts to enable or disable LPIs. Enabling clears `PTZ`, because the table may no longer be
+    /// zero when LPIs are disabled again.
     fn change_enable(self, lpis: &LpiCore, enable: bool) {
         let cpu = self.cpu.get();
         let mut registers = self.registers.lpis.lock();
@@ -149,8 +149,7 @@ impl<'a> Redistributor<'a> {
         })
     }
 
-    /// Continues the work that register writes started. Called when the guest polls for its
-    /// completion.
+    /// Continues the work that register writes started. Called when the guest polls for completion.
     pub(super) fn advance(self) {
         if let Some(lpis) = self.lpis {
             lpis.advance_registers();
@@ -217,7 +216,8 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Returns the shareability that reads back. Non-shareable tells software to clean its tables.
+    /// Returns the shareability field as the guest reads it. Non-shareable tells the guest to clean
+    /// its tables to memory.
     fn shareability(self, written: Shareability) -> Shareability {
         match self.config.coherence {
             Coherence::Coherent => written,

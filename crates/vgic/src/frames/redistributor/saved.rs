@@ -32,8 +32,8 @@ impl Redistributor<'_> {
         })
     }
 
-    /// Validates the saved registers for this redistributor. Its interrupts and LPIs aren't
-    /// checked.
+    /// Validates the saved registers for this redistributor. Does not check its interrupts and
+    /// LPIs.
     pub(crate) fn restorable(
         self,
         saved: &RedistributorState,
@@ -93,7 +93,7 @@ impl Redistributor<'_> {
     }
 }
 
-/// Returns `true` if only bits that this model implements are set.
+/// Returns `true` if the model implements all bits that are set.
 fn is_complete(ctlr: Ctlr) -> bool {
     let known = Ctlr::new()
         .with_enable_lpis(true)

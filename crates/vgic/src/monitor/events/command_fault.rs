@@ -19,7 +19,7 @@ pub enum CommandFault {
     /// There is not enough heap memory for the command's mapping. The command may succeed later.
     #[error("{}: the heap has no memory left", .0.name())]
     OutOfMemory(Opcode),
-    /// The queue is outside guest memory. It stalls regardless of the policy.
+    /// The queue is outside guest memory, and stalls regardless of the policy.
     #[error("the guest's ITS command queue is not in memory")]
     Unreadable,
 }

@@ -11,9 +11,9 @@ use gic_arch::its::CommandErrorReason::{
 use gic_arch::its::{CommandError, Opcode, UnknownOpcode};
 use msi_types::{Cpu, DeviceId, EventId};
 
-/// A fault without its kind. The first word has the frame type and the detail type, and the
-/// register's offset in the upper half. The second word is the frame's base, and the others are the
-/// detail.
+/// A fault without its kind. The first word holds the frame type and the detail type, and the
+/// register's offset in its upper half. The second word holds the frame's base, and the remaining
+/// words hold the detail.
 pub(super) type Words = [u64; 4];
 
 /// Reasons of command errors, indexed by number.

@@ -19,13 +19,13 @@ pub enum FaultReason {
     NoSuchInterrupt,
     /// LPI tables were changed while LPIs are enabled.
     LpiTablesInUse,
-    /// An LPI table is too small for any LPI, or not in memory.
+    /// An LPI table is too small for any LPI, or is outside guest memory.
     LpiTable,
     /// `EnableLPIs` was set while bits 15:12 of `GICR_PENDBASER` were not zero. The model treats
     /// them as zero.
     UnalignedPendingTable,
-    /// `EnableLPIs` was set with a pending table that overlaps another redistributor's that has
-    /// LPIs enabled.
+    /// `EnableLPIs` was set with a pending table that overlaps the table of another redistributor
+    /// with LPIs enabled.
     SharedPendingTable,
     /// ITS tables or the command queue were changed while the ITS is enabled.
     ItsTablesInUse,
@@ -140,7 +140,8 @@ impl RegisterFrame {
         }
     }
 
-    /// Returns the prefix that the manual uses for register names in this frame, and the registers.
+    /// Returns the prefix that the Arm manual uses for register names in this frame, and the
+    /// frame's registers.
     const fn registers(self) -> (&'static str, &'static [RegisterInfo]) {
         match self {
             Self::Distributor(_) | Self::MbiAlias(_) => ("GICD", gicd::REGISTERS),
@@ -175,7 +176,7 @@ pub enum FaultDetail {
     Value(u64),
     /// The interrupt selected by the register.
     Interrupt(IntId),
-    /// Guest physical address, to which the register points, where the guest has no memory.
+    /// Guest physical address in the register, at which the guest has no memory.
     Memory(u64),
     /// A message from a device.
     Message {

@@ -1,5 +1,5 @@
-//! Bounded queue for faults of one kind. It can have several writers and readers, and none of them
-//! ever waits.
+//! Bounded queue for faults of one kind. The queue supports concurrent writers and readers, none of
+//! which ever waits.
 
 use super::encoding::{Words, from_words, to_words};
 use super::fault::{FaultReason, GuestFault};
@@ -7,7 +7,7 @@ use crate::sync::{AtomicU64, Ordering::SeqCst};
 use core::cmp::Ordering;
 
 /// Number of faults of one kind to keep with their details until they are read. Later faults are
-/// only counted. Smaller in model checks, where each atomic access is expensive.
+/// only counted. The number is smaller in model checks, where each atomic access is expensive.
 pub(super) const KEPT: usize = if cfg!(all(test, shuttle)) { 2 } else { 4 };
 
 /// Faults of one kind, oldest first.
