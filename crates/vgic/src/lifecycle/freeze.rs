@@ -25,13 +25,14 @@ use restore::Plan;
 ///
 /// Devices may continue to signal. **Messages and line changes during a freeze** are accepted
 /// without waiting, and make their interrupts pending in the frozen machine. A signal that returned
-/// before the call of [`save`](Self::save) is in the saved state. A later one is pending after the
-/// thaw, or in the next `save`; it is lost if the machine is dropped instead. To move a machine,
-/// either stop its devices and then save (again), or repeat their later signals at the destination:
-/// signaling an interrupt that is already pending there has no further effect.
+/// before the call of [`save`](Self::save) is in the saved state. A later signal is pending after
+/// the thaw, or in the state returned by the next `save`; it is lost if the machine is dropped
+/// instead. To migrate a machine, either stop its devices before the last save, or repeat signals
+/// sent after the save at the destination; signaling an interrupt that is already pending has no
+/// further effect.
 ///
 /// A message that was accepted and acknowledged before the freeze is in the saved active state or,
-/// if it is an LPI, already with the guest.
+/// if it signaled an LPI, has already been delivered to the guest.
 pub struct Frozen<'a> {
     gic: &'a Vgic,
     /// vCPUs in [`VgicConfig::cpus`](crate::VgicConfig::cpus) order.
@@ -39,13 +40,13 @@ pub struct Frozen<'a> {
 }
 
 impl Vgic {
-    /// Freezes the machine. `vcpus` must be all of its vCPUs, in any order.
+    /// Freezes the machine. `vcpus` must contain all vCPUs of the machine, in any order.
     ///
     /// A borrowed vCPU can't run, so the vCPU threads must hand over their vCPUs, or keep them in
     /// locks. A vCPU with list registers must exit, and then be converted to a [`Vcpu`]
-    /// ([`into_software`](crate::ListRegisterVcpu::into_software)). This moves all interrupts out
-    /// of the list registers. Before the thaw, the VMM itself must not access registers or continue
-    /// ITS work.
+    /// ([`into_software`](crate::ListRegisterVcpu::into_software)). The exit moves all interrupts
+    /// out of the list registers. Before the thaw, the VMM itself must not access registers or
+    /// continue ITS work.
     ///
     /// Does not wait, and takes time proportional to the number of vCPUs. If the guest has
     /// requested an operation on all mappings (e.g. INVALL, or clearing `GICR_CTLR.EnableLPIs`)
@@ -54,7 +55,8 @@ impl Vgic {
     ///
     /// # Errors
     /// [`FreezeError`] if `vcpus` aren't this machine's vCPUs, or if there is not enough memory to
-    /// complete such an operation. In the latter case, the operation continues later.
+    /// complete an operation that is still in progress. In the latter case, the operation continues
+    /// later.
     pub fn freeze<'a>(
         &'a self,
         vcpus: impl IntoIterator<Item = &'a mut Vcpu>,
@@ -67,7 +69,7 @@ impl Vgic {
             return Err(FreezeError::Foreign(affinity.unwrap_or_default()));
         }
         vcpus.sort_unstable_by_key(|vcpu| vcpu.cpu());
-        // Each vCPU is a unique value, so it can't occur twice.
+        // Each vCPU is a unique value, so none can occur twice in the list.
         let missing = self
             .config()
             .cpus
@@ -96,14 +98,14 @@ impl Frozen<'_> {
     /// The whole state is validated before anything changes. Lines have their saved levels, so
     /// devices that are restored afterwards must drive their lines again. A message that arrives
     /// during the restore may find no mapping yet and be dropped, as between a reset and the
-    /// guest's first command. Sleeping vCPUs with pending interrupts are kicked. Nothing is written
-    /// to guest memory; LPI configuration that the state does not contain is read from it. Takes
-    /// time proportional to the size of the state and to the largest number of mappings that this
-    /// machine has ever had.
+    /// guest's first command. Sleeping vCPUs with pending interrupts are kicked. The restore
+    /// doesn't write to guest memory, and reads LPI configurations that the state does not contain
+    /// from it. Takes time proportional to the size of the state and to the largest number of
+    /// mappings that this machine has ever had.
     ///
     /// # Errors
-    /// [`RestoreError`] identifies the first object in the state that this machine can't have, or
-    /// reports that the heap is exhausted. Either way, the machine is unchanged.
+    /// [`RestoreError`] identifies the first object in the state that is invalid on this machine,
+    /// or reports that the heap is exhausted. Either way, the machine is unchanged.
     pub fn restore(&mut self, saved: &SavedState) -> Result<(), RestoreError> {
         let features = try_collect(self.vcpus.iter().map(|vcpu| vcpu.interface.features()))?;
         let plan = Plan::of(self.gic, features, saved)?;

@@ -17,10 +17,10 @@ pub(crate) const MAX_EVENT_BITS: u8 = {
 const MAX_ENTRIES: u32 = 1 << 22;
 const _: () = assert!(MAX_ENTRIES + (1 << MAX_ID_BITS) <= MAX_POSITIONS, "all need ready bits");
 
-/// Which part of the CPU interface's priority range the LPIs' configured priorities occupy.
+/// Part of the CPU interface's priority range that the LPIs' configured priorities occupy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PriorityView {
-    /// One security state: the configured priority itself.
+    /// One security state: the CPU interface uses the configured priority unchanged.
     Unshifted,
     /// Two security states: LPIs are Non-secure, so their priorities are in the lower half of the
     /// range.
@@ -30,15 +30,15 @@ pub(crate) enum PriorityView {
 /// Mapping from LPIs' configured priorities to CPU interface priorities.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Priorities {
-    /// The part of the range that they occupy.
+    /// Part of the priority range that the configured priorities occupy.
     pub(crate) view: PriorityView,
     /// Number of implemented priority bits: 4 to 8.
     pub(crate) bits: u8,
 }
 
 impl Priorities {
-    /// Returns the level of a configured priority. Drops unimplemented bits, because extra levels
-    /// would cost memory.
+    /// Returns the level of a configured priority. Discards unimplemented priority bits, because
+    /// each additional level would need memory.
     pub(super) const fn level(self, configured: Priority) -> Level {
         let bits = match self.view {
             PriorityView::Unshifted => self.bits,
@@ -70,9 +70,9 @@ impl Priorities {
 pub(crate) struct LpiConfig {
     /// Number of vCPUs, at most 512.
     pub(crate) vcpus: u16,
-    /// Entry budget, at most 2^22. Each mapped event needs about one: entries are allocated in
-    /// powers of two up to 32 per device, and in blocks of 32 beyond. Memory is allocated on use: 8
-    /// bytes and a few bits per entry.
+    /// Entry budget, at most 2^22. Each mapped event needs about one entry: a device's entries are
+    /// allocated in powers of two up to 32, and in blocks of 32 beyond that. Memory is allocated on
+    /// first use: 8 bytes and a few bits per entry.
     pub(crate) entries: u32,
     /// Budget for mapped devices, per ITS.
     pub(crate) devices: u32,
@@ -124,13 +124,13 @@ impl LpiConfig {
         (1u32 << self.id_bits).saturating_sub(gic_arch::Lpi::FIRST.get())
     }
 
-    /// Returns the first position after the events' entries.
+    /// Returns the first position after the entries of events.
     pub(super) const fn first_own_position(self) -> u32 {
         self.entries.next_multiple_of(ENTRIES_PER_SUMMARY)
     }
 
-    /// Returns the number of nodes. Every chunk may need a node above it, and these nodes need more
-    /// nodes above them.
+    /// Returns the maximum number of ITT nodes. Every chunk of entries may need a parent node, and
+    /// these nodes need parents of their own.
     ///
     pub(super) const fn nodes(self) -> u32 {
         2 * self.chunks()

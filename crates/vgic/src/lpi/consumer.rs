@@ -1,4 +1,4 @@
-//! Acknowledges a vCPU's highest-priority pending LPI, with one consumer at a time.
+//! Acknowledges a vCPU's highest-priority pending LPI. Only one consumer may run per vCPU.
 
 use super::entry::{Entry, Level};
 use super::entry_table::Position;
@@ -25,10 +25,10 @@ pub(crate) struct ListedLpi {
     generation: u32,
 }
 
-/// Consumer state: which LPIs are next in the round-robin.
+/// Consumer state: the position of the round-robin at each priority.
 pub(super) struct Consumer {
     pub(super) vcpu: u32,
-    /// Boxed, because a vCPU may have no LPIs.
+    /// The state is boxed because the machine may not have LPIs.
     turns: Box<[TurnTable; 1]>,
 }
 
@@ -42,8 +42,8 @@ impl Consumer {
         self.take_entry(shared, than).map(|taken| ready(taken, shared))
     }
 
-    /// Returns the entry by value, in registers, because stores after the exchange would wait until
-    /// it has completed.
+    /// Returns the entry by value, in registers, because a store after the exchange would stall
+    /// until the exchange has completed.
     #[inline(never)]
     fn take_entry(&mut self, shared: &Shared, than: Priority) -> Option<Entry> {
         let vcpu = self.vcpu;
@@ -64,8 +64,8 @@ impl Consumer {
     }
 
     /// Folds an LPI back from a list register. `pending` is `true` if the guest didn't acknowledge
-    /// it. If the event has moved since, the LPI becomes pending at its new target; if the event
-    /// was unmapped or cleared, it doesn't become pending. Returns the vCPU to notify.
+    /// the LPI. If the event has moved since, the LPI becomes pending at its new target; if the
+    /// event was unmapped or cleared, it doesn't become pending. Returns the vCPU to notify.
     pub(super) fn fold(&self, shared: &Shared, listed: ListedLpi, pending: bool) -> Option<u32> {
         let back = |entry: Entry| {
             let same = entry.generation() == listed.generation;
@@ -76,13 +76,14 @@ impl Consumer {
         shared.set_ready_bit(old.folded(pending), listed.position)
     }
 
-    /// Returns `true` if no ready bit is set. Note that a set bit may be stale.
+    /// Returns `true` if no ready bit is set. A set bit may be stale.
     #[inline]
     pub(super) fn is_empty(&self, shared: &Shared) -> bool {
         shared.ready.get(self.vcpu as usize).is_none_or(ReadyBitmap::is_empty)
     }
 
-    /// Clears the bits that were left set for the next interrupt, if no LPI is ready.
+    /// If no LPI is ready, clears the bits that were left set in anticipation of the next
+    /// interrupt.
     pub(super) fn prune(&mut self, shared: &Shared) {
         self.turns[0].forget_last();
         let _ = self.highest(shared, Priority::IDLE);

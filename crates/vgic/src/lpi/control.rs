@@ -1,8 +1,8 @@
 //! The command side of the LPI core: the state defined by the guest's commands and registers, and
-//! its translation into entries. One lock protects all of it.
+//! its translation into entries. One lock, the command lock, protects this state.
 //!
 //! [`Control::refresh`] derives every entry from this state. A command changes the state and
-//! refreshes the affected entries. It is harmless to refresh an entry twice.
+//! refreshes the affected entries. Refreshing an entry twice is harmless.
 
 use super::config::LpiConfig;
 use super::device_entries::DeviceEntries;
@@ -51,11 +51,11 @@ pub(super) struct Route {
     target: u32,
     /// `true` if the event and its collection are mapped.
     is_mapped: bool,
-    /// `true` if the ITS lets messages pass.
+    /// `true` if the ITS accepts messages.
     is_open: bool,
 }
 
-/// An entry's next value, with all memory for it allocated.
+/// An entry's next value, for which all memory has been allocated.
 #[derive(Clone, Copy)]
 pub(super) struct Refresh {
     route: Route,
@@ -67,7 +67,7 @@ pub(super) struct Refresh {
     reloads: bool,
 }
 
-/// vCPUs to kick once the lock is released.
+/// vCPUs to kick once the command lock is released.
 struct PendingKicks {
     vcpus: Box<[u64]>,
     /// `true` if a bit may be set in `vcpus`.
@@ -150,7 +150,7 @@ impl Control {
         self.work += u64::from(entries);
     }
 
-    /// Returns the guest memory, where the tables and commands are.
+    /// Returns the guest memory, which holds the tables and commands.
     pub(crate) fn memory(&self) -> &dyn GuestMemory {
         &*self.memory
     }
@@ -180,7 +180,7 @@ impl Control {
         self.wakeup.note_work(&mut self.left, progress);
     }
 
-    /// Returns the recalls so far.
+    /// Returns all recalls requested so far.
     pub(crate) fn recalls(&self) -> Recalls {
         self.wakeup.recalls()
     }
@@ -212,7 +212,7 @@ impl Control {
         }
     }
 
-    /// Updates an entry to match the state.
+    /// Updates an entry to match the command state.
     ///
     /// # Errors
     /// There is no memory for the entry's ready bit. The entry is unchanged.
@@ -313,7 +313,7 @@ impl Control {
     }
 
     /// Returns the route for an event in this collection. If the collection isn't mapped, the
-    /// interrupt stays at the vCPU where it may be pending.
+    /// interrupt's target doesn't change, because the interrupt may be pending there.
     pub(super) fn route_of_event(
         &self,
         its: ItsIndex,

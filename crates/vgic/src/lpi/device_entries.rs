@@ -1,6 +1,6 @@
 //! Entries for the devices' events: the links to them, their owners, and the LPIs that they are
-//! mapped to. The entries in a block have its generation before any link points to the block, and a
-//! link is cleared before its entries are.
+//! mapped to. All entries in a block are assigned the block's generation before any link points to
+//! the block, and a link is cleared before the block's entries are.
 
 use super::config::LpiConfig;
 use super::entries_by_lpi::EntriesByLpi;
@@ -29,11 +29,12 @@ pub(super) struct DeviceEntries {
 
 /// Result of one teardown step.
 pub(super) enum Closing {
-    /// There was nothing left to close.
+    /// The teardown was already complete.
     Done,
     /// A node without links was freed.
     Node,
-    /// A link was cleared. If it pointed to a block, the block still has to be closed.
+    /// A link was cleared. If the link pointed to a block, the block's entries still have to be
+    /// unmapped.
     Link(Option<EntryIndex>),
 }
 
@@ -48,13 +49,13 @@ impl DeviceEntries {
         })
     }
 
-    /// Returns the number of entries in all blocks allocated so far. Allocating a block visits its
-    /// entries.
+    /// Returns the number of entries in all blocks allocated so far. The number counts toward the
+    /// work budget, because allocating a block visits its entries.
     pub(super) const fn opened(&self) -> u64 {
         self.opened
     }
 
-    /// Returns the entry for a device's event, if it has one.
+    /// Returns the entry for a device's event, if the event has one.
     pub(super) fn find(&self, dte: &AtomicU64, event: u32) -> Option<EntryRef> {
         self.shared.nodes.translate(dte, event)
     }
@@ -143,7 +144,7 @@ impl DeviceEntries {
         Closing::Link(block.map(Link::first_entry))
     }
 
-    /// Frees a block of `2^size` entries. All of them must be unmapped.
+    /// Frees a block of `2^size` entries. All entries in the block must be unmapped.
     pub(super) fn release_block(&mut self, first: EntryIndex, size: u32) {
         self.allocator.release_block(first, size);
     }
@@ -171,7 +172,7 @@ impl DeviceEntries {
         self.allocator.owner(index)
     }
 
-    /// Changes the owner of an entry that stays mapped to the same LPI.
+    /// Changes the owner of an entry without changing the LPI to which the entry is mapped.
     pub(super) fn set_owner(&mut self, index: EntryIndex, owner: Owner) {
         self.allocator.set_owner(index, owner);
     }
@@ -183,8 +184,8 @@ impl DeviceEntries {
         self.by_lpi.insert(lpi.index(), index);
     }
 
-    /// Takes an entry away from its owner. Returns the index of the LPI that the entry was mapped
-    /// to (and still contains), or `None` if it had no owner.
+    /// Removes an entry's owner. Returns the index of the LPI that the entry was mapped to (and
+    /// still contains), or `None` if it had no owner.
     pub(super) fn take_back(&mut self, index: EntryIndex) -> Option<u32> {
         if self.allocator.owner(index) == Owner::Nobody {
             return None;
@@ -195,17 +196,18 @@ impl DeviceEntries {
         Some(lpi_index)
     }
 
-    /// Allocates what is needed to record an LPI, by index, as mapped.
+    /// Allocates the memory for recording that the LPI with this index is mapped.
     pub(super) fn ensure_lpi(&mut self, lpi_index: u32) -> Result<(), OutOfMemory> {
         self.by_lpi.ensure(lpi_index)
     }
 
-    /// Returns the only entry mapped to an LPI, by index, or `None` if there are none or several.
+    /// Returns the only entry mapped to the LPI with this index, or `None` if no entry or several
+    /// entries are mapped to it.
     pub(super) fn only(&self, lpi_index: u32) -> Option<EntryIndex> {
         self.by_lpi.only(lpi_index)
     }
 
-    /// Returns the first entry mapped to an LPI, by index.
+    /// Returns the first entry mapped to the LPI with this index.
     pub(super) fn first(&self, lpi_index: u32) -> Option<EntryIndex> {
         self.by_lpi.first(lpi_index)
     }

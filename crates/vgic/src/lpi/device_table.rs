@@ -1,12 +1,13 @@
 //! An ITS's device table. It maps a DeviceID to a device table entry (DTE), which points to the
 //! device's ITT.
 //!
-//! The table is a tree of 256-way nodes. We bound their number, because the guest chooses the
-//! DeviceIDs. Nodes are type-stable: a node without mapped devices is freed and reused elsewhere,
-//! so a delayed reader may hold an entry that belongs to another device by then. It must look the
-//! entry up again ([`DeviceTable::leads_to`]) before acting on the value that it read.
+//! The table is a tree of 256-way nodes. The number of nodes is bounded, because the guest chooses
+//! the DeviceIDs. Nodes are type-stable: a node without mapped devices is freed and reused
+//! elsewhere, so an entry may be reassigned to another device while a delayed reader still refers
+//! to it. The reader must look the entry up again ([`DeviceTable::leads_to`]) before acting on the
+//! value that it read.
 //!
-//! With up to 16 DeviceID bits, 256 leaves are enough, and each can have a fixed place. The table
+//! With up to 16 DeviceID bits, 256 leaves are enough, and each leaf has a fixed number. The table
 //! is then flat ([`DeviceTable::get_flat`]), and an entry is never reassigned to another device.
 
 use super::mapping::{MappedDevice, NoRoom};
@@ -31,8 +32,8 @@ pub(crate) struct DeviceTable {
     root: Box<TableNode>,
     /// The nodes below the root, by number.
     nodes: Box<[OnceBox<TableNode>]>,
-    /// Number of leaves in a flat table, or 0 if the table isn't flat. The leaves are the first
-    /// nodes.
+    /// Number of leaves in a flat table, or 0 if the table isn't flat. The leaves have the lowest
+    /// node numbers.
     flat_leaves: u32,
     bits: u32,
     /// Number of nodes between the root and an entry.
@@ -48,11 +49,11 @@ impl fmt::Debug for DeviceTable {
 /// Mapped devices and nodes in use. Protected by the command lock.
 #[derive(Debug)]
 pub(super) struct DeviceUsage {
-    /// For each node number, how many devices are mapped in the leaf, or how many nodes are below
-    /// the branch. Has capacity for all nodes.
+    /// Number of devices mapped in the leaf or of nodes below the branch, indexed by node number.
+    /// Has capacity for all nodes.
     used: Vec<u16>,
-    /// Numbers of freed nodes. Has capacity for all nodes. Flat tables don't use it, because their
-    /// leaves have fixed numbers.
+    /// Numbers of freed nodes. Has capacity for all nodes. Flat tables don't use this list, because
+    /// their leaves have fixed numbers.
     free: Vec<u32>,
     limit: u32,
     /// MAPD operands, indexed by leaf number.
@@ -121,8 +122,8 @@ impl DeviceUsage {
         }
     }
 
-    /// Subtracts one from the count of nodes or devices below this node. Returns `true` if none is
-    /// left.
+    /// Subtracts one from the count of nodes or devices below this node. Returns `true` if the
+    /// count is now zero.
     fn lose(&mut self, number: u32) -> bool {
         let Some(used) = self.used.get_mut(number as usize) else { return false };
         *used = used.saturating_sub(1);
@@ -153,7 +154,7 @@ impl DeviceTable {
         Ok(DeviceUsage { used, free, limit, mapped, devices: 0 })
     }
 
-    /// Returns the root's number. It comes after all other nodes.
+    /// Returns the root's number. The root's number is greater than that of any other node.
     const fn root_number(&self) -> usize {
         self.nodes.len()
     }
@@ -164,7 +165,7 @@ impl DeviceTable {
     }
 
     /// Returns a device's entry in a flat table, or `None` if no device in its leaf was ever
-    /// mapped. The entry belongs to the device for good.
+    /// mapped. The entry is never reassigned to another device.
     #[inline(always)]
     pub(super) fn get_flat(&self, device: u32) -> Option<&AtomicU64> {
         let leaf = device >> NODE_BITS;
@@ -187,9 +188,10 @@ impl DeviceTable {
         Some(entry(node, device, 0))
     }
 
-    /// Returns `true` if this is still the device's entry. If so, the value read from it belonged
-    /// either to this device, or to one that had been completely unmapped. In the latter case, its
-    /// entries have a different generation by now.
+    /// Returns `true` if this is still the device's entry. If so, the value that the caller read
+    /// from the entry belonged either to this device, or to a device that had been completely
+    /// unmapped before. In the latter case, the generations of that device's translation entries
+    /// have changed since.
     pub(super) fn leads_to(&self, device: u32, dte: &AtomicU64) -> bool {
         self.get(device).is_some_and(|found| core::ptr::eq(found, dte))
     }
@@ -200,7 +202,7 @@ impl DeviceTable {
         self.nodes.get(number_of(named)? as usize)?.get()
     }
 
-    /// Counts the nodes in a tree with these devices. They must be in ascending order.
+    /// Counts the nodes in a tree with these devices, which must be in ascending order.
     pub(super) fn nodes_of(&self, devices: impl Iterator<Item = u32>) -> u32 {
         let mut last: Option<u32> = None;
         let mut nodes = 0;
@@ -295,7 +297,8 @@ impl DeviceTable {
         Ok(found.dte)
     }
 
-    /// Maps a device below a node. New nodes are only linked once everything below them exists.
+    /// Maps a device below a node. A new node is linked only after all nodes below it have been
+    /// created.
     fn map_below<'a>(
         &'a self,
         at: &NodeAt<'a>,
@@ -346,7 +349,7 @@ impl DeviceTable {
         }
     }
 
-    /// Allocates the nodes for a table with only these devices. They must be in ascending order.
+    /// Allocates the nodes for a table with only these devices, which must be in ascending order.
     pub(super) fn reserve(
         &self,
         mut devices: impl Iterator<Item = u32>,
@@ -408,9 +411,9 @@ impl DeviceTable {
 struct NodeAt<'a> {
     node: &'a TableNode,
     number: usize,
-    /// Number of nodes below it on the path to a device.
+    /// Number of nodes below this node on the path to a device.
     height: u32,
-    /// The first DeviceID below it.
+    /// The first DeviceID below this node.
     first: u32,
 }
 

@@ -21,14 +21,14 @@ struct Neighbours {
     next: Option<EntryNumber>,
 }
 
-/// Entry number plus one, so that `None` doesn't take extra space.
+/// Entry number plus one; nonzero, so that an `Option` of it needs no extra space.
 type EntryNumber = core::num::NonZeroU32;
 
 /// Lists of entries, by LPI.
 pub(super) struct EntriesByLpi {
-    /// For each LPI, the entry inserted last.
+    /// Entry inserted last, indexed by LPI.
     first: Paged<Option<EntryNumber>>,
-    /// For each entry that is in a list, its neighbors.
+    /// Neighbors in the list, indexed by entry.
     neighbours: Paged<Neighbours>,
 }
 
@@ -71,17 +71,17 @@ impl EntriesByLpi {
         Ok(Self { first: Paged::new(lpis)?, neighbours: Paged::new(entries)? })
     }
 
-    /// Allocates the memory for inserting entries into an LPI's list, by index.
+    /// Allocates the memory for inserting entries into the list of the LPI with this index.
     pub(super) fn ensure(&mut self, lpi_index: u32) -> Result<(), OutOfMemory> {
         self.first.ensure(lpi_index)
     }
 
-    /// Allocates the memory for inserting a chunk's entries. `index` is one of them.
+    /// Allocates the memory for inserting the entries in the chunk that contains `index`.
     pub(super) fn ensure_chunk(&mut self, index: EntryIndex) -> Result<(), OutOfMemory> {
         self.neighbours.ensure(index.get())
     }
 
-    /// Inserts an entry into an LPI's list, by index. The memory must have been
+    /// Inserts an entry into the list of the LPI with this index. The memory must have been
     /// [allocated](Self::ensure).
     pub(super) fn insert(&mut self, lpi_index: u32, index: EntryIndex) {
         let next = self.first.get(lpi_index);
@@ -90,7 +90,7 @@ impl EntriesByLpi {
         self.first.set(lpi_index, number(index));
     }
 
-    /// Removes an entry from an LPI's list, by index.
+    /// Removes an entry from the list of the LPI with this index.
     pub(super) fn remove(&mut self, lpi_index: u32, index: EntryIndex) {
         let Neighbours { previous, next } = self.neighbours.get(index.get());
         match previous.map(self::index) {
@@ -110,7 +110,8 @@ impl EntriesByLpi {
         }
     }
 
-    /// Returns the first entry in an LPI's list, by index. It is the one inserted last.
+    /// Returns the first entry in the list of the LPI with this index, i.e. the entry inserted
+    /// last.
     pub(super) fn first(&self, lpi_index: u32) -> Option<EntryIndex> {
         self.first.get(lpi_index).map(index)
     }
@@ -120,7 +121,7 @@ impl EntriesByLpi {
         self.neighbours.get(entry.get()).next.map(index)
     }
 
-    /// Returns the entry in an LPI's list, by index, if it is the only one.
+    /// Returns the entry in the list of the LPI with this index, if it is the only entry.
     pub(super) fn only(&self, lpi_index: u32) -> Option<EntryIndex> {
         self.first(lpi_index).filter(|first| self.after(*first).is_none())
     }

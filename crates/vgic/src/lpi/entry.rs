@@ -7,7 +7,7 @@ use gic_arch::Lpi;
 pub(super) const LPI_INDEX_BITS: u32 = 20;
 /// Width of an entry's generation.
 pub(super) const GENERATION_BITS: u32 = 22;
-/// The last generation. A chunk that has reached it is never allocated again.
+/// The last generation. A chunk that has reached the last generation is never allocated again.
 pub(super) const GENERATION_MAX: u32 = (1 << GENERATION_BITS) - 1;
 /// Width of an entry's target.
 pub(super) const TARGET_BITS: u32 = 9;
@@ -78,12 +78,13 @@ impl Entry {
         self.0
     }
 
-    /// Returns only the level and the flags, for an entry whose place implies the other fields.
+    /// Returns only the level and the flags, for an entry whose position in its table implies the
+    /// other fields.
     pub(super) const fn compact(self) -> u16 {
         (self.0 >> LEVEL_SHIFT) as u16
     }
 
-    /// Rebuilds an entry from [`compact`](Self::compact) and the fields that its place implies.
+    /// Rebuilds an entry from [`compact`](Self::compact) and the fields that its position implies.
     pub(super) const fn expanded(compact: u16, target: u32, lpi_index: u32) -> Self {
         Self((compact as u64) << LEVEL_SHIFT).with_target(target).with_lpi_index(lpi_index)
     }
@@ -143,8 +144,8 @@ impl Entry {
         self.0 & (PENDING | ENABLED | LISTED) == PENDING | ENABLED
     }
 
-    /// Returns `true` if L is set: the pending state was moved to a list register, and may come
-    /// back when it is folded.
+    /// Returns `true` if L is set: the pending state was moved to a list register, and may return
+    /// to the entry when the list register is folded.
     pub(super) const fn is_listed(self) -> bool {
         self.0 & LISTED != 0
     }
@@ -166,7 +167,7 @@ impl Entry {
     }
 
     /// Returns the entry after the LPI's list register was folded. `pending` is `true` if the LPI
-    /// was still pending there.
+    /// was still pending in the list register.
     pub(super) fn folded(self, pending: bool) -> Self {
         let brought = pending && self.0 & REVOKED == 0;
         self.with_pending(self.is_pending() || brought).with_flag(LISTED | REVOKED, false)
@@ -183,13 +184,14 @@ impl Entry {
         self.cleared().with_held(false)
     }
 
-    /// Returns the entry for a redistributor whose LPIs are disabled.
+    /// Returns the entry as it is while its redistributor's LPIs are disabled.
     pub(super) fn stopped(self) -> Self {
         self.cleared().with_deliverable(false)
     }
 
-    /// Returns the new mapping that replaces this one in the same generation. If the LPI is in a
-    /// list register, keeps L and sets R, so that folding doesn't make the new mapping pending.
+    /// Returns the entry for a new mapping that replaces this mapping in the same generation. If
+    /// the LPI is in a list register, keeps L and sets R, so that folding doesn't make the new
+    /// mapping pending.
     pub(super) const fn replaced_by(self, new: Self) -> Self {
         Self(new.0 | (self.0 & LISTED)).cleared()
     }

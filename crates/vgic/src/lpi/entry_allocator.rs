@@ -1,10 +1,10 @@
-//! Allocator for entries and ITT nodes, protected by the command lock. It assigns their
-//! generations, and never reuses one.
+//! Allocator for entries and ITT nodes, protected by the command lock. The allocator assigns their
+//! generations, and never reuses a generation.
 //!
-//! Entries are allocated in chunks of 32. To let small devices share a chunk, it serves blocks of
-//! one size at a time, from one entry to all 32. Once its last block is freed, it can serve any
-//! size again. The generation goes up each time a block or node is allocated. A chunk or node that
-//! has reached the last generation is never used again.
+//! Entries are allocated in chunks of 32. To let small devices share a chunk, a chunk is divided
+//! into blocks of one size, from one entry to all 32. Once its last block is freed, it can be
+//! divided into blocks of another size. The generation is incremented each time a block or node is
+//! allocated. A chunk or node that has reached the last generation is never used again.
 
 use super::entry::GENERATION_MAX;
 use super::entry_table::EntryIndex;
@@ -13,8 +13,8 @@ use super::mapping::{ItsIndex, NoRoom};
 use alloc::vec::Vec;
 use doorbell_fallible::OutOfMemory;
 
-/// From this generation on, a chunk may not have enough generations left to serve all its entries
-/// once more.
+/// Generation from which on a chunk may not have enough generations left to allocate each of its
+/// entries again.
 const LAST_USES: u32 = GENERATION_MAX - CHUNK_ENTRIES;
 const SIZES: usize = CHUNK_BITS as usize + 1;
 /// Index of the list of chunks without blocks. The lists before it hold the chunks that have free
@@ -26,9 +26,9 @@ const NO_CHUNK: u32 = u32::MAX;
 /// An entry's owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owner {
-    /// No owner. The block may belong to a device, but no event is mapped to the entry.
+    /// No owner. The entry has no mapped event, although its block may belong to a device.
     Nobody,
-    /// An event of a device behind this ITS, in this collection.
+    /// The owner is an event of a device behind this ITS, in this collection.
     Event {
         /// The ITS.
         its: u16,
@@ -45,19 +45,19 @@ impl Owner {
 }
 
 struct Chunk {
-    /// Log2 of the size of its blocks.
+    /// Log2 of the size of the chunk's blocks.
     size: u32,
     /// One bit per entry in use.
     used: u32,
     generation: u32,
     owners: [Owner; CHUNK_ENTRIES as usize],
     list: Option<usize>,
-    /// Its neighbors in that list.
+    /// The chunk's neighbors in that list.
     previous: u32,
     next: u32,
 }
 
-/// A block of 2^n entries, up to a whole chunk.
+/// A block of 2^n entries, at most a whole chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Block {
     /// First entry.
@@ -91,8 +91,8 @@ impl EntryAllocator {
         }
     }
 
-    /// Allocates `2^size` entries, at most a chunk. For a new chunk, calls `provide` with its first
-    /// entry to allocate the memory for its entries.
+    /// Allocates `2^size` entries, at most a chunk. For a new chunk, calls `provide` with the
+    /// chunk's first entry to allocate the memory for the chunk's entries.
     pub(super) fn take_block(
         &mut self,
         size: u32,
@@ -176,8 +176,8 @@ impl EntryAllocator {
         }
     }
 
-    /// Frees a block. `size` must be the one it was allocated with, and there must be no more links
-    /// to its entries.
+    /// Frees a block. `size` must be the size with which the block was allocated, and no links to
+    /// its entries may remain.
     pub(super) fn release_block(&mut self, first: EntryIndex, size: u32) {
         let (number, at) = (first.get() / CHUNK_ENTRIES, first.get() % CHUNK_ENTRIES);
         let Some(chunk) = self.chunks.get_mut(number as usize) else {
@@ -225,8 +225,8 @@ impl EntryAllocator {
         Ok(number)
     }
 
-    /// Allocates chunks and nodes until this many exist, in use or free. Those that will soon be
-    /// retired don't count.
+    /// Allocates chunks and nodes until this many exist, in use or free. Chunks and nodes that will
+    /// soon be retired don't count.
     pub(super) fn reserve(
         &mut self,
         (chunks, nodes): (u64, u64),
@@ -249,20 +249,20 @@ impl EntryAllocator {
         Ok(())
     }
 
-    /// Frees a node. Its links must be cleared.
+    /// Frees a node. The node's links must be cleared.
     pub(super) fn release_node(&mut self, number: u32) {
         if self.nodes.get(number as usize).is_some_and(|generation| *generation < GENERATION_MAX) {
             self.free_nodes.push(number);
         }
     }
 
-    /// Returns the number of chunks in the budget, without those that will soon be retired.
+    /// Returns the number of chunks in the budget, excluding chunks that will soon be retired.
     pub(super) fn usable_chunks(&self) -> u64 {
         let retired = self.chunks.iter().filter(|chunk| chunk.generation >= LAST_USES).count();
         u64::from(self.chunk_limit).saturating_sub(retired as u64)
     }
 
-    /// Returns the number of nodes in the budget, without those that will soon be retired.
+    /// Returns the number of nodes in the budget, excluding nodes that will soon be retired.
     pub(super) fn usable_nodes(&self) -> u64 {
         let retired = self.nodes.iter().filter(|generation| **generation >= LAST_USES).count();
         u64::from(self.node_limit).saturating_sub(retired as u64)

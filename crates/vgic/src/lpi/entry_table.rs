@@ -1,5 +1,5 @@
-//! Table of translation entries. It is type-stable: once allocated, a page lives as long as the
-//! table.
+//! Table of translation entries. The table is type-stable: once allocated, a page lives as long as
+//! the table.
 
 use super::entry::Entry;
 use crate::sync::{AtomicU64, Ordering};
@@ -21,8 +21,8 @@ pub(super) const SPREAD_BITS: u32 = PAGE_BITS - STRIDE_BITS;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct EntryIndex(u32);
 
-/// Position of an entry and its ready bits: the entry's index with the low nine bits rotated. This
-/// way, one device's vectors share a page but not a cache line.
+/// Position of an entry and its ready bits: the entry's index with the low nine bits rotated. The
+/// rotation lets one device's vectors share a page but not a cache line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Position(u32);
 
@@ -89,7 +89,8 @@ impl EntryTable {
         Ok(Self { pages: try_page_table(entries.div_ceil(1 << PAGE_BITS))? })
     }
 
-    /// Allocates the page for the entry at `index`, if necessary. Not on the hot path.
+    /// Allocates the page for the entry at `index`, if necessary. Must not be called on the hot
+    /// path.
     pub(super) fn ensure(&self, index: EntryIndex) -> Result<(), OutOfMemory> {
         match self.pages.get((index.get() >> PAGE_BITS) as usize) {
             Some(page) => Ok(try_page(page, || AtomicU64::new(0))?),
@@ -112,7 +113,7 @@ impl EntryTable {
     }
 
     /// Replaces the entry at `position` with the result of `change`, in one read-modify-write.
-    /// Returns the old value, or `None` if `change` declined.
+    /// Returns the old value, or `None` if `change` returned `None`.
     ///
     #[inline]
     pub(super) fn try_update(

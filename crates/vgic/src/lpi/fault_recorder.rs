@@ -6,7 +6,7 @@ use crate::monitor::memory::MemoryFault;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 
-/// Fault recorder that knows where the registers are.
+/// Fault recorder that knows the addresses of the registers.
 pub(crate) struct LpiFaults {
     events: Arc<EventLog>,
     /// Guest physical addresses of the redistributor frames, indexed by vCPU.
@@ -26,12 +26,12 @@ impl LpiFaults {
         self.events.record(GuestFault::new(FaultReason::LpiTable, at, detail));
     }
 
-    /// Records that there is no memory for a request made by a redistributor register write.
+    /// Records that the heap is exhausted for a request made by a redistributor register write.
     pub(super) fn starved_redistributor(&self, vcpu: u32, register: u32) {
         self.starved((self.redistributor(vcpu), register));
     }
 
-    /// Records that there is no memory for a request made by a register write.
+    /// Records that the heap is exhausted for a request made by a register write.
     ///
     pub(super) fn starved(&self, at: (RegisterFrame, u32)) {
         self.events.record(GuestFault::new(FaultReason::OutOfMemory, at, FaultDetail::None));

@@ -1,8 +1,8 @@
-//! The producer protocol: a message makes an LPI pending and its vCPU notice. It runs on any
-//! thread, takes no lock, allocates nothing, and kicks at most once.
+//! The producer protocol: a message makes an LPI pending and notifies its vCPU. A producer may be
+//! any thread, takes no lock, doesn't allocate, and kicks at most once.
 //!
-//! 1. *Find the entry* ([`Shared::find`]): the device table entry points to the ITT, which has the
-//!    entry's position and the generation that it must have.
+//! 1. *Find the entry* ([`Shared::find`]): the device table entry points to the ITT, which holds
+//!    the entry's position and expected generation.
 //! 2. *Set it pending* ([`Shared::set_pending`]): one exchange of the whole entry. At that moment
 //!    the event was mapped and deliverable, with that target, priority and INTID.
 //! 3. *Set the ready bit* ([`Shared::set_ready_bit`]) of the entry at its target and level, if the
@@ -10,13 +10,13 @@
 //! 4. *Kick* ([`LpiCore::kick`]) the target, if its `needs_kick` is set.
 //!
 //! The law: after storing a pending, enabled entry, a writer sets its ready bit, then kicks the
-//! target. It binds producers and all other writers of entries, i.e. commands that move or enable a
-//! pending LPI, and vCPUs that fold a list register. All accesses are sequentially consistent, and
-//! the consumer takes the steps in reverse order: it sets `needs_kick`, then reads the bitmap, then
-//! the entry. So at least one of the two observes the other.
+//! target. The law applies to producers and to all other writers of entries, i.e. commands that
+//! move or enable a pending LPI, and vCPUs that fold a list register. All accesses are sequentially
+//! consistent, and the consumer takes the steps in reverse order: it sets `needs_kick`, then reads
+//! the bitmap, then the entry. At least one of the two therefore observes the other.
 //!
 //! Most messages take the fast path: a flat device table and an ITT with at most one node
-//! ([`Shared::find_near`]), and often an event that is already pending. The fast path is inlined
+//! ([`Shared::find_near`]), and often to an event that is already pending. The fast path is inlined
 //! and uses no stack; slower cases are in separate functions.
 
 use super::LpiCore;
@@ -29,7 +29,7 @@ use crate::sync::Ordering;
 use gic_arch::Lpi;
 use msi_types::Cpu;
 
-/// What happened to a message.
+/// Outcome of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Injection {
     /// The LPI is pending now.
@@ -113,7 +113,7 @@ impl Shared {
         device_table.leads_to(device, dte).then_some(found)
     }
 
-    /// Like [`find`](Self::find), but finds only entries that the fast path covers.
+    /// Finds the entry like [`find`](Self::find), but only if the fast path covers it.
     #[inline(always)]
     fn find_near(&self, device_table: &DeviceTable, device: u32, event: u32) -> Option<EntryRef> {
         self.nodes.translate_near(device_table.get_flat(device)?, event)
@@ -130,8 +130,8 @@ impl Shared {
                 return None;
             }
             let pending = seen.with_pending(true).bits();
-            // Write even if P is already set. The acknowledgment must observe what the sender wrote
-            // before this message, and only a read-modify-write orders the two.
+            // Write even if P is already set. The acknowledging vCPU must observe the sender's
+            // writes before this message, and only a read-modify-write guarantees that.
             match atomic.compare_exchange(seen.bits(), pending, Ordering::SeqCst, Ordering::SeqCst)
             {
                 Ok(_) => return Some(seen),
@@ -140,8 +140,8 @@ impl Shared {
         }
     }
 
-    /// Step 2 for a redistributor's own LPI, by index. Like for an event's message, writes even if
-    /// P is already set.
+    /// Step 2 for a redistributor's own LPI, by index. As for an event's message, writes even if P
+    /// is already set.
     #[inline]
     fn set_own_pending(&self, vcpu: u32, index: u32) -> Option<Entry> {
         let pend = |entry: Entry| entry.is_deliverable().then(|| entry.with_pending(true));
@@ -164,7 +164,7 @@ impl Shared {
     }
 
     /// Returns `true` if a device's event is mapped to a mapped collection. If so, messages are
-    /// only dropped while it is disabled.
+    /// dropped only while the ITS or the target's LPIs are disabled.
     pub(super) fn is_mapped(&self, device_table: &DeviceTable, device: u32, event: u32) -> bool {
         self.find(device_table, device, event).is_some_and(|found| {
             let entry = self.entries.load(found.position);

@@ -46,7 +46,7 @@ impl Control {
             translator.enabled = enabled;
             let (resettle, admit) = (Cause::Resettle(its), Cause::Admit(its));
             let (ends, begins) = if enabled { (resettle, admit) } else { (admit, resettle) };
-            // The new sweep also visits everything that the old one hasn't visited yet.
+            // The new sweep also visits all entries that the old sweep hasn't visited yet.
             self.sweeps.abandon(ends);
             self.refresh_its(begins, its);
         }
@@ -84,12 +84,12 @@ impl Control {
         Ok(true)
     }
 
-    /// Returns `true` if there is no memory to enable the ITS.
+    /// Returns `true` if the heap is exhausted and the ITS can't be enabled.
     pub(crate) fn is_admission_starved(&self, its: ItsIndex) -> bool {
         self.sweeps.is_starved(Cause::Admit(its))
     }
 
-    /// Returns how many event bits a mapped device has.
+    /// Returns a mapped device's number of event bits.
     pub(crate) fn event_bits(&self, its: ItsIndex, device: u32) -> Option<u8> {
         self.translators.get(its)?.event_bits(device)
     }
@@ -112,8 +112,8 @@ impl Control {
     /// events and their pending state. Entries are allocated only when events are mapped.
     ///
     /// # Errors
-    /// The budget or the heap is exhausted. If the device was mapped, it is unmapped, and mapping
-    /// it again won't need memory. Otherwise, it stays unmapped.
+    /// The budget or the heap is exhausted. The device is unmapped afterwards. If it was mapped
+    /// before, mapping it again doesn't need memory.
     pub(crate) fn map_device(
         &mut self,
         its: ItsIndex,
@@ -147,12 +147,12 @@ impl Control {
     /// its last command, because the mappings that it would visit no longer exist.
     ///
     pub(crate) fn unmap_finally(&mut self, its: ItsIndex) {
-        // Sweeps that are still left wait for memory, but this ITS's sweeps don't need any now.
+        // The remaining sweeps wait for memory, but this ITS's sweeps no longer need any.
         let _ = self.finish_sweeps();
         self.sweeps.abandon(Cause::Command(its));
     }
 
-    /// Executes MAPC with V = 1. If the collection was mapped elsewhere, its events and their
+    /// Executes MAPC with V = 1. If the collection was mapped to another vCPU, its events and their
     /// pending state move. Complete when its sweep is.
     pub(crate) fn map_collection(
         &mut self,
@@ -253,12 +253,13 @@ impl Control {
         self.device_entries.give(index, owner, lpi);
     }
 
-    /// Ends the mapping from an event's entry to its LPI. If that leaves a single entry mapped to
-    /// the LPI, the remaining one takes over the LPI's own pending state at its target.
+    /// Ends the mapping from an event's entry to its LPI. If a single entry then remains mapped to
+    /// the LPI, that entry takes over the pending state that its target redistributor holds for the
+    /// LPI.
     fn forget_lpi(&mut self, index: EntryIndex) {
         if let Some(lpi_index) = self.device_entries.take_back(index)
             && let Some(left) = self.device_entries.only(lpi_index).map(Location::Event)
-            // If there is no memory for its ready bit, the pending state stays in the
+            // If there is no memory for the entry's ready bit, the pending state stays in the
             // redistributor's own entry.
             && let Ok(Some(refresh)) = self.prepared(left, Settings::Keep)
             && self.take_own(self.shared.load(left).target(), lpi_index)
@@ -267,7 +268,8 @@ impl Control {
         }
     }
 
-    /// Unmaps an entry. Its generation stays the same, because the block still has the same owner.
+    /// Unmaps an entry. The entry's generation stays the same, because the block still has the same
+    /// owner.
     pub(super) fn unmap_entry(&mut self, index: EntryIndex) {
         self.forget_lpi(index);
         let unmapped = |entry: Entry| {

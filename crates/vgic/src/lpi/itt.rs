@@ -1,6 +1,6 @@
 //! The path from DeviceID and EventID to an entry. Each device has one link, which points directly
-//! to the device's entries. If the device has more events than fit in one chunk, it points to a
-//! tree of nodes with 64 links each. Nodes are type-stable, and may be reassigned to another
+//! to the device's entries. If the device has more events than fit in one chunk, the link points to
+//! a tree of nodes with 64 links each. Nodes are type-stable, and may be reassigned to another
 //! device: see [`Nodes::translate`].
 
 use super::entry::GENERATION_BITS;
@@ -107,7 +107,7 @@ impl Link {
         ((self.0 >> INDEX_BITS) & ((1 << GENERATION_BITS) - 1)) as u32
     }
 
-    /// Returns how many event bits the device has.
+    /// Returns the device's number of event bits.
     pub(super) const fn event_bits(self) -> u32 {
         (self.0 >> EVENT_BITS_SHIFT) as u32 & 0x1f
     }
@@ -137,7 +137,7 @@ pub(super) const fn node_index(event: u32, below: u32) -> u32 {
 pub(super) struct EntryRef {
     /// The entry's position.
     pub(super) position: Position,
-    /// The generation that the entry must have.
+    /// The entry's expected generation.
     pub(super) generation: u32,
 }
 
@@ -161,7 +161,7 @@ impl Nodes {
         Ok(Self { pages: try_page_table(nodes.div_ceil(1 << PAGE_BITS))? })
     }
 
-    /// Allocates the page for `node`, if necessary. Not on the hot path.
+    /// Allocates the page for `node`, if necessary. Must not be called on the hot path.
     pub(super) fn ensure(&self, node: u32) -> Result<(), OutOfMemory> {
         match self.pages.get((node >> PAGE_BITS) as usize) {
             Some(page) => Ok(try_page(page, || core::array::from_fn(|_| AtomicU64::new(0)))?),
@@ -179,10 +179,10 @@ impl Nodes {
     /// Finds the entry for a device's event. Returns `None` if the event was never mapped, is out
     /// of range, or was just unmapped.
     ///
-    /// A node may be reassigned to another device after we load the device's link and before we
-    /// load the node's link, so we load the device's link again at the end. A link to a node
-    /// includes the generation of the node, so the same link value never recurs. The entry's
-    /// generation tells us whether it still belongs to the device.
+    /// A node may be reassigned to another device between the loads of the device's link and of the
+    /// node's link, so we load the device's link again at the end. A link to a node includes the
+    /// generation of the node, so the same link value never recurs. The entry's generation shows
+    /// whether the entry still belongs to the device.
     pub(super) fn translate(&self, dte: &AtomicU64, event: u32) -> Option<EntryRef> {
         let root = Link::from_bits(dte.load(Ordering::SeqCst));
         if !root.has(event) {
@@ -191,8 +191,8 @@ impl Nodes {
         self.translate_from(dte, root, root.depth(), event)
     }
 
-    /// Like [`translate`](Self::translate), but only finds entries with at most one node above
-    /// them. All devices with up to 2^11 events qualify.
+    /// Translates like [`translate`](Self::translate), but only finds entries with at most one node
+    /// above them. All devices with up to 2^11 events qualify.
     #[inline(always)]
     pub(super) fn translate_near(&self, dte: &AtomicU64, event: u32) -> Option<EntryRef> {
         let root = Link::from_bits(dte.load(Ordering::SeqCst));

@@ -1,5 +1,6 @@
-//! Tears down a device's entries. Nodes and blocks below the device's link are closed depth first.
-//! We keep the position in a fixed-size array, so that removing mappings doesn't allocate.
+//! Tears down a device's entries. Nodes and blocks below the device's link are *closed*, i.e.
+//! unlinked and freed, depth first. The current position is stored in a fixed-size array, so that
+//! removing mappings doesn't allocate.
 
 use super::itt::{CHUNK_BITS, Link, MAX_DEPTH, depth};
 
@@ -37,8 +38,8 @@ impl IttTeardown {
         self.size
     }
 
-    /// Returns the block that a link points to. If it points to a node, returns `None`, and the
-    /// node is closed next.
+    /// Returns the block that a link points to. If the link points to a node, returns `None`, and
+    /// the node is closed next.
     pub(super) fn enter(&mut self, link: Link) -> Option<Link> {
         if self.nodes == self.depth {
             return Some(link);
@@ -57,7 +58,7 @@ impl IttTeardown {
         Some(((*node)?, *next - 1))
     }
 
-    /// If the device has no nodes, takes its block, once.
+    /// Returns the block of a device without nodes on the first call, and `None` afterwards.
     pub(super) const fn take_block(&mut self) -> Option<Link> {
         self.block.take()
     }
@@ -67,7 +68,7 @@ impl IttTeardown {
         self.block.is_none() && self.nodes == 0
     }
 
-    /// Leaves the current node. All its links must be cleared.
+    /// Leaves the current node. All links in the node must be cleared.
     pub(super) const fn leave_node(&mut self) {
         self.nodes = self.nodes.saturating_sub(1);
     }

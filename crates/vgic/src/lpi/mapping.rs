@@ -1,9 +1,9 @@
-//! Types that describe a mapping: its ITS, its device, and the reasons why it can fail. They don't
-//! depend on the rest of the LPI core.
+//! Types that describe a mapping: its ITS, its device, and the reasons why it can fail. These types
+//! don't depend on the rest of the LPI core.
 
 use doorbell_fallible::OutOfMemory;
 
-/// An ITS's number, among the ITSes that share redistributors.
+/// Number of an ITS among the machine's ITSes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct ItsIndex(u16);
 
@@ -38,8 +38,8 @@ impl From<OutOfMemory> for NoRoom {
 pub(crate) struct MappedDevice {
     /// Number of EventID bits.
     pub(crate) event_bits: u8,
-    /// Address of its interrupt translation table, bits 51:8. The model doesn't store anything in
-    /// the table.
+    /// Bits 51:8 of the address of the device's interrupt translation table. The model doesn't
+    /// store anything in the table.
     pub(crate) itt: u64,
 }
 

@@ -45,22 +45,22 @@ impl PendingLpis {
     }
 
     /// Folds an LPI back from a list register. `pending` is `true` if the guest did not acknowledge
-    /// it.
+    /// the LPI.
     pub(crate) fn fold(&mut self, listed: ListedLpi, pending: bool) {
         if let Some(vcpu) = self.consumer.fold(self.core.shared(), listed, pending) {
             self.core.kick(vcpu);
         }
     }
 
-    /// Returns `true` if no LPI is pending. This is a single load, and `false` may be stale until
-    /// [`prune`](Self::prune).
+    /// Returns `true` if no LPI is pending. The check is a single load, and a result of `false` may
+    /// be stale until [`prune`](Self::prune).
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.consumer.is_empty(self.core.shared())
     }
 
-    /// After no LPI was found, clears the bits that were left set for the next one, so that
-    /// [`is_empty`](Self::is_empty) returns `true`.
+    /// Clears the bits that were left set in anticipation of the next LPI, so that
+    /// [`is_empty`](Self::is_empty) returns `true`. Called after no LPI was found.
     pub(crate) fn prune(&mut self) {
         if !self.is_empty() {
             self.consumer.prune(self.core.shared());

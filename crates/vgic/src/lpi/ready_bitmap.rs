@@ -1,6 +1,6 @@
 //! A vCPU's ready bitmap: for each priority level, one bit per entry with two layers of summaries,
-//! and a mask of levels. False positives are fine. A false negative can only exist after a writer
-//! has stored an entry and before it has set the ready bit.
+//! and a mask of levels. False positives are harmless. A false negative can only exist after a
+//! writer has stored an entry and before it has set the ready bit.
 //!
 //! ```text
 //! mask (64 levels) ─▶ top ─▶ summary ─▶ leaf ─▶ entry
@@ -23,7 +23,7 @@ const fn bit(index: u32) -> u64 {
     1 << (index & BIT_MASK)
 }
 
-/// One vCPU's bitmap. Aligned so that vCPUs don't share a cache line.
+/// One vCPU's bitmap. The struct is aligned so that vCPUs don't share a cache line.
 #[repr(align(128))]
 pub(super) struct ReadyBitmap {
     mask: Summary,
@@ -35,7 +35,7 @@ pub(super) struct ReadyBitmap {
 /// the pages of leaves on demand.
 struct LevelBitmap {
     pages: Box<[OnceBox<[BitmapPage; 1]>]>,
-    /// Words above the summaries. Only the first `top_count` are used.
+    /// Words above the summaries, of which only the first `top_count` are used.
     tops: [Summary; TOPS],
     top_count: u32,
 }
@@ -110,7 +110,7 @@ impl LevelBitmap {
     }
 }
 
-/// What a visit to an entry found.
+/// Result of visiting an entry.
 pub(super) enum Visit<T> {
     /// The walk ends with this result.
     Found(T),
@@ -142,7 +142,7 @@ pub(super) struct ReadyBit<'a> {
 }
 
 impl ReadyBit<'_> {
-    /// Clears the bit. The caller must look at the entry afterwards.
+    /// Clears the bit. The caller must check the entry afterwards.
     pub(super) fn clear(&self) {
         self.leaf.fetch_and(!self.bit, SeqCst);
     }
@@ -157,30 +157,30 @@ impl ReadyBit<'_> {
 /// in a leaf, so that every LPI that was ready at the start of the turn is taken.
 const TURN: u8 = 1 << FANOUT_BITS;
 
-/// Marker for "no leaf". The leaf after it is the first.
+/// Marker for "no leaf". The leaf that follows this marker is the first leaf.
 const NO_LEAF: u32 = u32::MAX;
 
-/// The turn at a level: round-robin over the leaves, and over the bits in a leaf.
+/// Position of the round-robin at a priority level, over the leaves and over the bits in a leaf.
 ///
-/// A ready LPI doesn't starve among LPIs of the same priority. The turn of a leaf ends after
-/// [`TURN`] takes or when the leaf is empty, and within a turn bits are visited in cyclic order.
-/// The leaves take turns in cyclic order as well. So an LPI whose ready bit is set waits for at
-/// most as many takes at its level as there are bits in the tree.
+/// A ready LPI doesn't starve among LPIs of the same priority. A leaf's turn ends after [`TURN`]
+/// LPIs have been taken or when the leaf is empty. Bits within a leaf, and the leaves themselves,
+/// are visited in cyclic order. Therefore, at most as many other LPIs of its level as the tree has
+/// bits are taken before an LPI whose ready bit is set.
 #[derive(Clone, Copy, Debug)]
 struct Turn {
     /// The leaf, or [`NO_LEAF`] before the first turn.
     leaf: u32,
     /// The bit to visit first.
     next: u8,
-    /// Number of takes left in the turn.
+    /// Number of LPIs that may still be taken in this turn.
     left: u8,
 }
 
 /// The leaves in which a vCPU found its last interrupt, per level and overall. We leave the paths
 /// to these leaves set even if they are empty, because the next interrupt most often comes from the
-/// same leaf. At each level, that's the path from the top word to the leaf; in the mask, it's only
-/// the bit for the level that was found last. We clear the mask bits for other levels, because each
-/// would cost an extra look on the way to a lower-priority level.
+/// same leaf. At each level, the path from the top word to the leaf stays set; in the mask, only
+/// the bit of the level that was found last does. We clear the other levels' mask bits, because
+/// each would cost an additional check on the way to a lower-priority level.
 #[derive(Clone, Debug)]
 pub(super) struct TurnTable {
     by_level: [Turn; LEVELS],
@@ -207,8 +207,9 @@ impl TurnTable {
         self.last = None;
     }
 
-    /// Records that a walk found an entry at a bit of a leaf. If the entry was not taken, the same
-    /// bit is visited first next time. Returns the number of takes left in the turn.
+    /// Records that a walk found an entry at a bit of a leaf. If the entry was not taken, the next
+    /// walk visits the same bit first. Returns the number of LPIs that may still be taken in this
+    /// turn.
     #[inline]
     fn found(&mut self, level: Level, leaf: u32, bit: u8, takes: bool) -> u8 {
         let turn = &mut self.by_level[level.index()];
@@ -229,7 +230,7 @@ impl ReadyBitmap {
     }
 
     /// Allocates the bits for the entry at `position` and `level`. Must be called before the entry
-    /// is moved to that level. Not on the hot path.
+    /// is moved to that level. Must not be called on the hot path.
     pub(super) fn ensure(&self, level: Level, position: Position) -> Result<(), OutOfMemory> {
         let tree = self.levels[level.index()]
             .get_or_try_init(|| Ok::<_, OutOfMemory>(try_box(LevelBitmap::new(self.entries)?)?))?;
@@ -335,7 +336,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
         self.leaf(self.tree.page(leaf >> FANOUT_BITS)?, leaf, next)
     }
 
-    /// Visits all leaves in cyclic order, starting with the one after the current leaf.
+    /// Visits all leaves in cyclic order, starting after the current leaf.
     #[inline(never)]
     fn others(&mut self) -> Option<V::Output> {
         let next = self.turns.of(self.level).leaf.wrapping_add(1);

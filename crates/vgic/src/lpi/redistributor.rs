@@ -55,7 +55,7 @@ impl Control {
         self.enabled.fit_image(vcpu, tables)
     }
 
-    /// Returns `true` if there is no memory to enable LPIs.
+    /// Returns `true` if the heap is exhausted and LPIs can't be enabled.
     pub(crate) fn is_enabling_starved(&self, vcpu: u32) -> bool {
         self.sweeps.is_starved(Cause::Enable(vcpu))
     }
@@ -82,8 +82,8 @@ impl Control {
     }
 
     /// Handles `GICR_CTLR.EnableLPIs` 1 → 0. Once its sweep is done
-    /// ([`is_disabling`](Self::is_disabling)), LPIs can't become pending here any more, and those
-    /// that were pending are in the pending table.
+    /// ([`is_disabling`](Self::is_disabling)), LPIs can't become pending at this redistributor any
+    /// more, and LPIs that were pending are set in the pending table.
     pub(crate) fn disable_lpis(&mut self, vcpu: u32) {
         let Some(tables) = self.enabled.get(vcpu) else { return };
         self.enabled.set(vcpu, None);
@@ -95,7 +95,8 @@ impl Control {
             pending.from(next)
         } else {
             let mut image = self.enabled.take_image(vcpu);
-            // This can't fail: the image already fitted when LPIs were enabled.
+            // The allocation can't fail, because the image already had this size when LPIs were
+            // enabled.
             let _ = tables.fit(&mut image);
             image
         };
@@ -136,14 +137,14 @@ impl Control {
     }
 
     /// Handles a write to `GICR_CLRLPIR`. Machines with this register don't have events, so the LPI
-    /// can't be pending for one.
+    /// is pending only in the redistributor's own entry.
     pub(super) fn clear_lpi(&mut self, vcpu: u32, lpi: Lpi) {
         if self.enabled.get(vcpu).is_some_and(|tables| tables.covers(lpi)) {
             self.clear(Location::own(vcpu, lpi));
         }
     }
 
-    /// Returns the LPIs that are pending here, in ascending order.
+    /// Returns the LPIs that are pending at this redistributor, in ascending order.
     #[cfg(test)]
     pub(super) fn pending(&mut self, vcpu: u32) -> Vec<Lpi> {
         let mut found = BTreeSet::new();
@@ -279,8 +280,8 @@ impl Control {
         Ok(self.prepared(location, Settings::Keep)?.map(|refresh| (location, refresh)))
     }
 
-    /// Returns the entry in which an LPI is pending at a redistributor: its event's if the event
-    /// targets the vCPU, otherwise the redistributor's own.
+    /// Returns the entry in which an LPI is pending at a redistributor: its event's entry if the
+    /// event targets the vCPU, otherwise the redistributor's own entry.
     pub(super) fn place_of(&self, vcpu: u32, lpi: Lpi) -> Location {
         match self.device_entries.only(lpi.index()).map(Location::Event) {
             Some(event) if self.shared.load(event).target() == vcpu => event,
@@ -289,7 +290,7 @@ impl Control {
     }
 
     /// Clears the pending state of a redistributor's own LPI, so that the entry of an event that
-    /// targets the redistributor can take it over. Returns `true` if it was set.
+    /// targets the redistributor can take it over. Returns `true` if the LPI was pending.
     pub(super) fn take_own(&mut self, vcpu: u32, index: u32) -> bool {
         let own = Location::Own { vcpu, index };
         self.shared.load(own).is_pending_or_held() && self.clear(own)

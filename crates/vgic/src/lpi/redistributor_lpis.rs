@@ -1,6 +1,6 @@
-//! LPIs that are pending at a redistributor without an event: through `GICR_SETLPIR`, through
-//! MOVALL, or because they were set in the pending table. Each redistributor has a flat table with
-//! an entry for each LPI. An entry doesn't store its target and LPI, because its place in the table
+//! LPIs that are pending at a redistributor without an event: LPIs signaled through `GICR_SETLPIR`,
+//! moved by MOVALL, or set in the pending table. Each redistributor has a flat table with an entry
+//! for each LPI. An entry doesn't store its target and LPI, because its position in the table
 //! implies both.
 //!
 //! Pages are allocated on the command path. With direct LPIs, `EnableLPIs` allocates all pages that
@@ -14,7 +14,8 @@ use doorbell_fallible::{OutOfMemory, try_page, try_page_table};
 use gic_arch::Lpi;
 use once_cell::race::OnceBox;
 
-/// Log2 of the number of LPIs on a page. Smaller in model checks, where each access is a step.
+/// Log2 of the number of LPIs on a page. Pages are smaller in model checks, where each access is a
+/// step.
 const PAGE_BITS: u32 = if cfg!(all(test, shuttle)) { 3 } else { 12 };
 const PAGE_MASK: u32 = (1 << PAGE_BITS) - 1;
 /// Number of LPIs in an [`LpiBlock`].
@@ -71,7 +72,7 @@ impl RedistributorLpis {
     }
 
     /// Replaces an entry by the result of `change`, in one read-modify-write. Returns the old
-    /// value, or `None` if `change` declined.
+    /// value, or `None` if `change` returned `None`.
     #[inline]
     pub(super) fn try_update(
         &self,

@@ -26,7 +26,7 @@ pub(crate) struct SavedLpi {
     pub(crate) target: u32,
     /// `true` if the LPI is pending at the target, or held until LPIs are enabled there.
     pub(crate) pending: bool,
-    /// The configuration, to the extent that the model keeps it. `None` if it must be read from
+    /// Configuration of the LPI, or `None` if the model doesn't hold it and it must be read from
     /// memory.
     pub(crate) configuration: Option<Config>,
 }
@@ -124,8 +124,8 @@ impl Control {
         self.translators.get_mut(its).ok_or(NoRoom::Budget)?.reserve(collections, devices)
     }
 
-    /// Allocates the memory for an event, whichever entry it uses. `tables` are its target's
-    /// tables, if LPIs are enabled there. The entries must already be
+    /// Allocates the memory for an event, regardless of the entry that it will use. `tables` are
+    /// the LPI tables of the event's target, if LPIs are enabled there. The entries must already be
     /// [reserved](Self::reserve_room).
     pub(crate) fn reserve_event(
         &mut self,
@@ -286,8 +286,8 @@ impl Room {
         let (size, depth) = (event_bits.min(CHUNK_BITS), depth(event_bits));
         let mut last: Option<u32> = None;
         for event in events {
-            // If an event is in a different part of the tree than its predecessor, it needs that
-            // part.
+            // An event in a different subtree than its predecessor needs additional nodes or
+            // blocks.
             let fresh = |shift: u32| last.is_none_or(|last| last >> shift != event >> shift);
             self.blocks[size as usize] += u64::from(fresh(size));
             let nodes = (1..=depth).filter(|below| fresh(CHUNK_BITS + NODE_BITS * below)).count();

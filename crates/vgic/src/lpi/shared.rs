@@ -22,8 +22,8 @@ pub(super) struct Shared {
     pub(super) ready: Box<[ReadyBitmap]>,
     /// Redistributors' own LPIs, indexed by vCPU.
     own: Box<[RedistributorLpis]>,
-    /// The position of the first own LPI; the others follow by index. All vCPUs can use the same
-    /// positions, because each has its own ready bitmap.
+    /// Position of a redistributor's first own LPI; the other LPIs follow by index. All vCPUs can
+    /// use the same positions, because each has its own ready bitmap.
     first_own: u32,
     /// Mapping from the entries' levels to CPU interface priorities.
     pub(super) priorities: Priorities,
@@ -120,7 +120,7 @@ impl Shared {
     }
 
     /// Replaces the entry for one of `vcpu`'s ready bits with the result of `change`, in one
-    /// read-modify-write. Returns the old value, or `None` if `change` declined.
+    /// read-modify-write. Returns the old value, or `None` if `change` returned `None`.
     #[inline]
     pub(super) fn try_update_at(
         &self,
@@ -146,8 +146,8 @@ impl Shared {
         self.own(vcpu)?.try_update(index, change)
     }
 
-    /// Allocates the ready bit at `position` for this vCPU and level, if necessary. Not on the hot
-    /// path.
+    /// Allocates the ready bit at `position` for this vCPU and level, if necessary. Must not be
+    /// called on the hot path.
     pub(super) fn ensure_ready_bit(
         &self,
         target: u32,

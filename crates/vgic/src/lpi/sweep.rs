@@ -1,5 +1,5 @@
-//! A sweep: its cause, its task, and its progress. A sweep is plain data; `sweep_steps` carries it
-//! out.
+//! A sweep updates all entries that a command or register write affects, in bounded pieces. This
+//! module holds a sweep's cause, task and progress as plain data; `sweep_steps` carries sweeps out.
 
 use super::entry_table::EntryIndex;
 use super::itt_teardown::IttTeardown;
@@ -13,13 +13,13 @@ use gic_arch::lpi::Config;
 /// Cause of a sweep. At most one sweep per cause is in progress at a time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Cause {
-    /// An ITS lost its device table: its devices are unmapped.
+    /// An ITS's device table was removed, so its devices must be unmapped.
     Teardown(ItsIndex),
-    /// An ITS was disabled, or lost its collections.
+    /// An ITS was disabled, or its collection table was removed.
     Resettle(ItsIndex),
     /// An ITS was enabled.
     Admit(ItsIndex),
-    /// A command at an ITS.
+    /// A command was executed at an ITS.
     Command(ItsIndex),
     /// `GICR_CTLR.EnableLPIs` of a vCPU's redistributor was set.
     Enable(u32),
@@ -35,8 +35,8 @@ impl Cause {
     }
 }
 
-/// Chunks that were in use when a sweep began and that it hasn't visited yet. It doesn't have to
-/// visit chunks allocated later, because they are filled from the current state.
+/// Chunks that were in use when a sweep began and that it hasn't visited yet. Chunks allocated
+/// later don't have to be visited, because their entries are derived from the current state.
 pub(super) struct Cursor {
     pub(super) next: u32,
     pub(super) end: u32,
@@ -44,14 +44,14 @@ pub(super) struct Cursor {
 
 /// A redistributor's own LPIs that a sweep hasn't visited yet.
 pub(super) struct OwnCursor {
-    /// The index of the first of them.
+    /// Index of the first such LPI.
     pub(super) next: u32,
     /// `true` once a table could not be read. Only one fault is recorded for the whole sweep.
     pub(super) is_unreadable: bool,
 }
 
 impl OwnCursor {
-    /// The cursor before the first LPI.
+    /// Cursor that hasn't visited any LPI yet.
     pub(super) const START: Self = Self { next: 0, is_unreadable: false };
 }
 
@@ -85,7 +85,7 @@ impl SweepQueue {
         self.0.remove(cause)
     }
 
-    /// Removes a sweep without finishing it, and returns what is left of it.
+    /// Removes a sweep without finishing it, and returns the unfinished sweep.
     pub(super) fn abandon(&mut self, cause: Cause) -> Option<Sweep> {
         self.remove(cause).map(|work| work.sweep)
     }
@@ -138,7 +138,7 @@ impl Cause {
     }
 }
 
-/// What a sweep does.
+/// Task of a sweep.
 pub(super) enum Sweep {
     /// Refreshes entries.
     Refresh { cursor: Cursor, own: OwnCursor, meant: Meant, settings: Settings },
@@ -156,11 +156,11 @@ pub(super) enum Sweep {
     Disable { cursor: Cursor, own: OwnCursor, vcpu: u32, tables: LpiTables, pending: PendingBits },
 }
 
-/// Result of visiting a block of own LPIs. The outer error means that the block was not visited,
-/// the inner one that its configuration could not be read.
+/// Result of visiting a block of own LPIs. The outer error means that the block was not visited;
+/// the inner error means that its configuration could not be read.
 pub(super) type Visited = Result<Result<(), MemoryFault>, OutOfMemory>;
 
-/// Which entries a refresh affects.
+/// Set of entries that a refresh affects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Meant {
     /// All events of an ITS.
@@ -171,7 +171,7 @@ pub(super) enum Meant {
     Target(u32),
 }
 
-/// Where a refresh takes the enable bit and the priority from.
+/// Source of the enable bit and the priority in a refresh.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Settings {
     /// The entry, or memory if the entry becomes deliverable.

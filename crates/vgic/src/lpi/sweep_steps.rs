@@ -1,5 +1,5 @@
-//! Does work that visits many entries one piece at a time, so that no guest access exceeds its
-//! budget, however many mappings exist.
+//! Carries out sweeps, i.e. work that visits many entries, one piece at a time, so that no guest
+//! access exceeds its budget regardless of the number of mappings.
 //!
 //! A sweep starts after its cause has already changed the state ([`Control`]). It then updates the
 //! entries to match, one chunk after the other. [`Control::refresh`] derives an entry from the
@@ -8,15 +8,16 @@
 //! of the sweep through the status that it polls: consumption of the command, `GICR_CTLR.RWP`,
 //! `GICR_SYNCR.Busy` or `GITS_CTLR.Quiescent`.
 //!
-//! There is no status bit to report that LPIs or an ITS are *enabled*, and messages must arrive as
-//! soon as the write returns. So the write continues until its sweep is done, or the vCPU repeats
-//! it. It works one piece at a time, and releases the command lock in between. Until it is done,
-//! the register reads as disabled. A message that arrives during the sweep is accepted if its entry
-//! was already visited; otherwise it counts as sent before the enable.
+//! The architecture has no status bit that reports when *enabling* LPIs or an ITS is complete, and
+//! messages must be delivered as soon as the write returns. Therefore, the write doesn't return
+//! until its sweep is done, or the vCPU must repeat the write. The sweep runs one piece at a time,
+//! and releases the command lock in between. Until it is done, the enable bit reads as zero. A
+//! message that arrives during the sweep is accepted if its entry was already visited; otherwise it
+//! counts as sent before the enable.
 //!
-//! A sweep that runs out of memory pauses, and resumes at the same entry the next time. It doesn't
-//! count as deferred work, so no vCPU stays awake for it. If the sweep belongs to an enabling
-//! write, the write gives up.
+//! A sweep that runs out of memory pauses, and resumes at the same entry the next time. A paused
+//! sweep doesn't count as deferred work, so it doesn't keep vCPUs awake. If the sweep belongs to a
+//! write that enables LPIs or an ITS, the enable bit is cleared again.
 
 use super::control::Control;
 use super::device_entries::{Closing, block_entries};
@@ -38,9 +39,9 @@ impl Control {
         Cursor { next: 0, end: self.device_entries.chunk_count() }
     }
 
-    /// Starts a sweep. A sweep with the same cause is replaced, because the new one covers it. That
-    /// isn't true for a command's sweep: its ITS delays the next command until the sweep is done,
-    /// or we finish the sweep here first.
+    /// Starts a sweep. A sweep with the same cause is replaced, because the new sweep also covers
+    /// its entries. A command's sweep is an exception: its ITS delays the next command until the
+    /// sweep is done, or we finish the sweep here first.
     pub(super) fn start(&mut self, cause: Cause, sweep: Sweep) {
         if cause.is_commands() {
             let _ = self.advance(cause, u64::MAX);
@@ -74,7 +75,7 @@ impl Control {
         result
     }
 
-    /// Records that there is no memory for a request made by a register write.
+    /// Records that the heap is exhausted for a request made by a register write.
     fn record_starved(&self, cause: Cause) {
         let tables = gits::BASER.info("BASER");
         let (its, register) = match cause {
@@ -177,7 +178,7 @@ impl Control {
         }
     }
 
-    /// Completes a sweep. Images of pending tables are kept for the next sweep.
+    /// Completes a sweep. The image's buffer is kept for the next sweep.
     fn finish_with(&mut self, sweep: Sweep) {
         let (vcpu, image) = match sweep {
             Sweep::Enable { vcpu, pending, .. } => (vcpu, pending),
@@ -285,7 +286,7 @@ impl Control {
     }
 
     /// Closes the next node or block below a link. No LPI in a closed block stays pending. Returns
-    /// `false` if there is nothing left to close.
+    /// `false` if everything is already closed.
     fn close(&mut self, teardown: &mut IttTeardown) -> bool {
         match self.device_entries.close_link(teardown) {
             Closing::Done => return false,
@@ -342,7 +343,8 @@ impl Control {
         self.reload_own(vcpu, block)
     }
 
-    /// Makes LPIs pending at the redistributor itself if they are only set in the pending table.
+    /// Makes LPIs without a mapped event that are set in the pending table pending in the
+    /// redistributor's own entries.
     fn pend_rest(
         &mut self,
         vcpu: u32,

@@ -103,8 +103,8 @@ impl LpiTables {
 pub(super) struct EnabledTables {
     /// Indexed by vCPU.
     tables: Box<[Option<LpiTables>]>,
-    /// Buffers for the pending table's bits, indexed by vCPU. Allocated when LPIs are first
-    /// enabled. A sweep that enables or disables LPIs takes the buffer while it runs.
+    /// Buffers for the pending table's bits, indexed by vCPU. A buffer is allocated when LPIs are
+    /// first enabled. A sweep that enables or disables LPIs owns the buffer while it runs.
     images: Box<[PendingBits]>,
 }
 
@@ -163,7 +163,7 @@ impl EnabledTables {
         self.images.get_mut(vcpu as usize).map(core::mem::take).unwrap_or_default()
     }
 
-    /// Puts back the buffer for a vCPU's pending bits.
+    /// Returns the buffer for a vCPU's pending bits to this struct.
     pub(super) fn put_image(&mut self, vcpu: u32, image: PendingBits) {
         if let Some(place) = self.images.get_mut(vcpu as usize) {
             *place = image;
@@ -188,7 +188,7 @@ impl PendingBits {
         self.bytes.fill(0);
     }
 
-    /// Sets an LPI's bit, if the table has one.
+    /// Sets an LPI's bit, if the table covers the LPI.
     pub(super) fn set(&mut self, lpi: Lpi) {
         let (byte, bit) = Self::place(lpi);
         if let Some(byte) = self.bytes.get_mut(byte) {

@@ -12,7 +12,7 @@ use doorbell_fallible::{OutOfMemory, SortedMap};
 
 /// One ITS's mappings and enable state.
 pub(super) struct Translator {
-    /// The ITS register frame.
+    /// Register frame of the ITS.
     pub(super) frame: RegisterFrame,
     pub(super) enabled: bool,
     device_table: Arc<DeviceTable>,
@@ -43,7 +43,7 @@ impl Translator {
         self.device_table.clone()
     }
 
-    /// Returns how many event bits a mapped device has.
+    /// Returns a mapped device's number of event bits.
     pub(super) fn event_bits(&self, device: u32) -> Option<u8> {
         self.device_table.mapped(device, &self.mapped_devices).map(|mapped| mapped.event_bits)
     }

@@ -11,12 +11,12 @@ use gic_arch::{Affinity, IntId};
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct CpuState {
-    /// Affinity of the CPU, its key.
+    /// Affinity of the CPU, which identifies it in the state.
     #[cfg_attr(feature = "serde", serde(with = "numbers::affinity"))]
     pub affinity: Affinity,
     /// State of the redistributor.
     pub redistributor: RedistributorState,
-    /// State of the CPU interface: either the emulated one or, for a vCPU with list registers, the
+    /// State of the CPU interface, which is emulated or, for a vCPU with list registers, the
     /// guest's view of the hardware.
     pub interface: InterfaceState,
 }
@@ -27,24 +27,25 @@ pub struct CpuState {
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct RedistributorState {
     /// `GICR_CTLR` as the guest reads it, with `RWP` clear: `EnableLPIs` and the `DPG` bits are
-    /// state; `CES` and `IR` describe the machine.
+    /// restored; `CES` and `IR` describe the machine.
     pub ctlr: u32,
-    /// `GICR_TYPER` without `Last`, which depends on where the frame is.
+    /// `GICR_TYPER` without `Last`, which depends on the frame's position in its region.
     pub typer: u64,
-    /// `GICR_WAKER`. Only `ProcessorSleep` is state. 0 in the Non-secure view.
+    /// `GICR_WAKER`. Only `ProcessorSleep` is restored. The value is 0 in the Non-secure view.
     pub waker: u32,
     /// `GICR_PROPBASER`.
     pub propbaser: u64,
-    /// `GICR_PENDBASER`. Until LPIs are enabled, `PTZ` is as written. While LPIs are enabled, the
-    /// pending table in guest memory is unused, because this state contains the pending LPIs.
+    /// `GICR_PENDBASER`. Until LPIs are enabled, `PTZ` holds the value that the guest wrote. While
+    /// LPIs are enabled, the pending table in guest memory is unused, because this state contains
+    /// the pending LPIs.
     pub pendbaser: u64,
-    /// SGIs, PPIs and extended PPIs, in INTID order. Interrupts that aren't listed are in their
-    /// reset state, with a low line.
+    /// SGIs, PPIs and extended PPIs, in INTID order. Interrupts that are absent from the list are
+    /// in their reset state, with a low line.
     pub interrupts: Vec<InterruptState>,
-    /// LPIs that are pending at this redistributor without an event, in INTID order. They became
-    /// pending through `GICR_SETLPIR` or MOVALL, or were found in the pending table without a
-    /// mapped event. While LPIs are disabled at this redistributor, they are held back, and become
-    /// pending when LPIs are enabled.
+    /// LPIs that are pending at this redistributor without an event, in INTID order. These LPIs
+    /// became pending through `GICR_SETLPIR` or MOVALL, or were set in the pending table without a
+    /// mapped event. While LPIs are disabled at this redistributor, their pending state is kept,
+    /// and it takes effect when LPIs are enabled.
     pub lpis: Vec<LpiState>,
 }
 
@@ -67,7 +68,7 @@ pub struct LpiState {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct InterfaceState {
-    /// `ICC_CTLR_EL1`: `CBPR` and `EOImode` are state; `PRIbits`, `IDbits` and the other fields
+    /// `ICC_CTLR_EL1`: `CBPR` and `EOImode` are restored; `PRIbits`, `IDbits` and the other fields
     /// describe the machine.
     pub ctlr: u64,
     /// `ICC_PMR_EL1`, the priority mask.
@@ -82,7 +83,7 @@ pub struct InterfaceState {
     pub igrpen1: bool,
     /// `ICC_AP0R<n>_EL1`.
     pub ap0r: [u32; 4],
-    /// `ICC_AP1R<n>_EL1`. Bit n stands for the hardware's n-th group priority, in the Non-secure
-    /// view as well.
+    /// `ICC_AP1R<n>_EL1`. Bit n represents the hardware's n-th group priority, also in the
+    /// Non-secure view.
     pub ap1r: [u32; 4],
 }

@@ -16,8 +16,8 @@ pub struct DistributorState {
     pub typer: u32,
     /// `GICD_IIDR`.
     pub iidr: u32,
-    /// SPIs and extended SPIs, in INTID order. Interrupts that aren't listed are in their reset
-    /// state, with a low line.
+    /// SPIs and extended SPIs, in INTID order. Interrupts that are absent from the list are in
+    /// their reset state, with a low line.
     pub interrupts: Vec<InterruptState>,
 }
 
@@ -42,18 +42,19 @@ pub struct InterruptState {
     /// Pending state that does not depend on the levels: set by an edge, a message, or a write to
     /// `ISPENDR`.
     pub latch: bool,
-    /// Input level. Recorded for edge-triggered interrupts as well.
+    /// Input level. The level is also recorded for edge-triggered interrupts.
     pub line: bool,
     /// Level driven by messages to `GICD_SETSPI_NSR` and `GICD_CLRSPI_NSR`.
     pub message: bool,
     /// `ISACTIVER`.
     pub active: bool,
-    /// The CPU that acknowledged an active interrupt, if known. If `None`, the target is assumed.
+    /// The CPU that acknowledged an active interrupt, if known. If `None`, a restore assumes that
+    /// the interrupt is active at its target.
     #[cfg_attr(feature = "serde", serde(with = "numbers::optional_affinity"))]
     pub active_at: Option<Affinity>,
     /// `GICD_IROUTER<n>`; 0 for private interrupts.
     pub route: u64,
-    /// If `route` allows any participating PE, the CPU that was chosen, if any.
+    /// CPU chosen for a 1-of-N interrupt, if any, i.e. if `route` allows any participating PE.
     #[cfg_attr(feature = "serde", serde(with = "numbers::optional_affinity"))]
     pub chosen: Option<Affinity>,
 }

@@ -16,7 +16,7 @@ use msi_types::{DeviceId, EventId};
 pub struct RestoreError {
     /// The affected object.
     pub object: Object,
-    /// The problem with it.
+    /// Problem with the object.
     pub problem: Problem,
 }
 
@@ -106,13 +106,13 @@ pub enum Object {
 pub enum Problem {
     /// The format has a version that this library does not read.
     Version(u32),
-    /// The machine has the object, but the state does not.
+    /// The object exists on the machine, but not in the saved state.
     Absent,
-    /// The state has the object, but the machine does not.
+    /// The object exists in the saved state, but not on the machine.
     Unknown,
     /// The state contains the object twice, or out of order.
     Order,
-    /// According to a register, the state belongs to another kind of machine.
+    /// A register that describes the machine has a different value in the saved state.
     OtherMachine {
         /// The register's name.
         register: &'static str,
@@ -156,7 +156,7 @@ impl Problem {
         RestoreError { object, problem: self }
     }
 
-    /// Returns an error for the field's value unless `holds` is `true`.
+    /// Returns an error that reports the field's value, unless `holds` is `true`.
     pub(crate) fn unless(
         holds: bool,
         field: &'static str,
@@ -223,7 +223,7 @@ impl fmt::Display for Problem {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FreezeError {
-    /// A vCPU was not passed. It may be running.
+    /// A vCPU of the machine was not passed, and may be running.
     #[error("the vCPU with affinity {0} was not passed: it may be running")]
     Missing(Affinity),
     /// A vCPU belongs to another machine.

@@ -12,9 +12,9 @@ use msi_types::{DeviceId, EventId};
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct ItsState {
-    /// Guest physical address of the ITS's control frame, its key.
+    /// Guest physical address of the ITS's control frame, which identifies the ITS in the state.
     pub base: u64,
-    /// `GITS_CTLR`. Only `Enabled` is state.
+    /// `GITS_CTLR`. Only `Enabled` is restored.
     pub ctlr: u32,
     /// `GITS_IIDR`.
     pub iidr: u32,
@@ -22,7 +22,8 @@ pub struct ItsState {
     pub typer: u64,
     /// `GITS_CBASER`.
     pub cbaser: u64,
-    /// `GITS_CWRITER`. The ITS has not begun the commands from `creadr` up to here.
+    /// `GITS_CWRITER`. The ITS has not begun to execute the commands from `creadr` up to this
+    /// offset.
     pub cwriter: u64,
     /// `GITS_CREADR`, with `Stalled`.
     pub creadr: u64,
@@ -58,8 +59,8 @@ pub struct DeviceState {
     /// Number of EventID bits.
     pub event_bits: u8,
     /// Guest physical address of the device's interrupt translation table as the guest passed it to
-    /// MAPD, aligned to 256 bytes. The model doesn't use the table. Only a save in KVM's format
-    /// writes to it.
+    /// MAPD, aligned to 256 bytes. The model doesn't use the table; it is only written when the
+    /// state is saved in KVM's format.
     pub itt: u64,
     /// Mapped events, in EventID order.
     pub events: Vec<EventState>,
@@ -76,18 +77,18 @@ pub struct EventState {
     /// The LPI's INTID.
     #[cfg_attr(feature = "serde", serde(with = "numbers::intid"))]
     pub intid: IntId,
-    /// Number of its collection. The collection may be unmapped.
+    /// Number of the event's collection, which may be unmapped.
     #[cfg_attr(feature = "serde", serde(with = "numbers::collection"))]
     pub collection: CollectionId,
-    /// The LPI is pending at the collection's redistributor. While LPIs are disabled there, the
-    /// pending state is held back until they are enabled.
+    /// The LPI is pending at the collection's redistributor. If LPIs are disabled there, the
+    /// pending state takes effect when they are enabled.
     pub pending: bool,
-    /// If the collection is not mapped, the redistributor that keeps the pending state. `None`
-    /// means any.
+    /// Redistributor that keeps the pending state if the collection is not mapped. `None` means
+    /// any.
     #[cfg_attr(feature = "serde", serde(with = "numbers::optional_affinity"))]
     pub stays_at: Option<Affinity>,
     /// The LPI's configuration byte as it was last read, with the upper five bits of the priority.
-    /// If `None`, the restore reads it from the guest's table.
+    /// If `None`, a restore reads the byte from the guest's table.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "serde::Deserialize::deserialize"))]
     pub configuration: Option<u8>,
 }

@@ -13,7 +13,7 @@ use msi_types::Cpu;
 ///
 const RANGE: u8 = 16;
 
-/// Maps affinities to vCPUs; sorted by affinity.
+/// Map from affinities to vCPUs, sorted by affinity.
 pub(super) struct Affinities(Box<[(Affinity, Cpu)]>);
 
 impl Affinities {

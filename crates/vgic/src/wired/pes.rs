@@ -122,8 +122,8 @@ impl Pes {
             .unwrap_or(InterruptWord::NOWHERE)
     }
 
-    /// Returns `true` for a 1-of-N interrupt that isn't active, and is pending without a PE or at
-    /// one that doesn't participate.
+    /// Returns `true` for a 1-of-N interrupt that isn't active, and is pending without a PE, or at
+    /// a PE that doesn't participate.
     pub(super) fn is_misplaced(&self, state: InterruptWord) -> bool {
         let at_participant = state
             .target()

@@ -25,7 +25,7 @@ pub(crate) struct RestoredInterrupt {
 
 impl Wired {
     /// Returns the interrupts in a bank that aren't in their reset state, in INTID order. Reads
-    /// each one once, so that its saved state is consistent.
+    /// each interrupt once, so that its saved state is consistent.
     pub(crate) fn save(
         &self,
         config: &VgicConfig,
@@ -109,8 +109,7 @@ impl Wired {
         Ok(RestoredInterrupt { index, state, route })
     }
 
-    /// Builds the interrupt's word. All fields must have been validated, except for those that
-    /// refer to vCPUs.
+    /// Builds the interrupt's word. All fields except references to vCPUs must have been validated.
     fn aimed(&self, bank: Bank, saved: &InterruptState) -> Result<InterruptWord, Problem> {
         let route = Irouter::from(saved.route);
         let valid = match bank {

@@ -1,4 +1,4 @@
-//! Power cycles that guest memory survives.
+//! Power cycles that preserve guest memory.
 
 use super::Frozen;
 use crate::saved_state::{EventState, ItsState, RestoreError, SavedState};
@@ -10,10 +10,10 @@ impl Frozen<'_> {
     /// survives, and with it the state that the architecture keeps there: the mappings of an ITS,
     /// except collections that it holds internally, and LPIs that are pending at a redistributor
     /// whose LPIs are disabled, because disabling them writes the pending table (IHI 0069 §5.1.2).
-    /// LPIs that are pending at a redistributor whose LPIs are enabled are lost.
+    /// Pending LPIs are lost if LPIs are still enabled at their redistributor.
     ///
     /// `GITS_BASER<n>` keep their values, because the contents of these tables are in host memory.
-    /// If a guest programs them again, nothing changes.
+    /// A guest may write the same values again without any effect.
     ///
     /// # Errors
     /// The heap is exhausted.
@@ -50,8 +50,8 @@ fn keep_tables(its: &mut ItsState, old: &ItsState, held: u8, before: &SavedState
     }
 }
 
-/// Returns `true` if LPIs are disabled at this redistributor, i.e. its pending table has the
-/// pending LPIs.
+/// Returns `true` if LPIs are disabled at this redistributor, i.e. its pending LPIs are in its
+/// pending table.
 fn is_flushed(before: &SavedState, at: Affinity) -> bool {
     let cpu = before.cpus.iter().find(|cpu| cpu.affinity == at);
     cpu.is_some_and(|cpu| !gicr::Ctlr::from_bits(cpu.redistributor.ctlr).enable_lpis())

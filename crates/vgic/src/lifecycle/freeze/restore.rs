@@ -25,9 +25,9 @@ use msi_types::{Cpu, Kick};
 pub(super) struct Plan<'s> {
     control: u32,
     shared: Vec<RestoredInterrupt>,
-    /// Plans, in vCPU order.
+    /// Plans for the CPUs, in vCPU order.
     cpus: Vec<PlannedCpu<'s>>,
-    /// Plans, in ITS order.
+    /// Plans for the ITSes, in the machine's ITS order.
     its: Vec<PlannedIts<'s>>,
 }
 
@@ -120,8 +120,8 @@ impl<'s> Plan<'s> {
         for (vcpu, planned) in vcpus.iter().zip(&self.cpus) {
             gic.wired.settle_restored(Bank::Private(vcpu.cpu()), &planned.redistributor.interrupts);
         }
-        // This also sends pending notifications for LPIs. It can't run out of memory: the entries
-        // already have the values that their sweeps would store.
+        // Finishing the work also sends pending notifications for LPIs. It can't run out of memory,
+        // because the entries already have the values that sweeps would store.
         let _ = gic.finish_sweeps();
         gic.note_restored_commands();
         mapped.map_err(|no_room| Problem::from(no_room).of(Object::Machine))
@@ -207,8 +207,8 @@ impl PlannedCpu<'_> {
         let tables = self.tables(gic);
         self.pending(vcpu)
             .try_for_each(|saved| Ok::<_, NoRoom>(control.reserve_pending(saved?, tables)?))?;
-        // This has to come last, because it reads the configuration of every LPI that has a word by
-        // now.
+        // This has to come last, because it reads the configurations of all LPIs that have been
+        // restored.
         Ok(tables.map_or(Ok(()), |tables| control.reserve_enabled(vcpu, tables))?)
     }
 }
@@ -345,7 +345,7 @@ impl Check<'_> {
         })
     }
 
-    /// Checks that an event has a redistributor recorded only if its collection is unmapped.
+    /// Checks that an event records a redistributor only if its collection is unmapped.
     fn stay(
         self,
         its: &ItsState,
