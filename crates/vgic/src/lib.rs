@@ -15,8 +15,8 @@
 //! it doesn't make any system calls. Acknowledging an interrupt doesn't take a lock or allocate.
 //!
 //! A guest can't make the model panic, block or grow without bound. Guest errors are recorded in
-//! [`Vgic::events`]: a [`GuestFault`] has the register, the value, and what is wrong with it.
-//! VMMs should print at least the first fault of each kind.
+//! [`Vgic::events`]. A [`GuestFault`] names the register, the value and the kind of error. VMMs
+//! should print at least the first fault of each kind.
 //!
 //! | implemented | |
 //! |---|---|

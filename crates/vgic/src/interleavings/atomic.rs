@@ -78,7 +78,7 @@ impl AtomicU32 {
     }
 }
 
-/// Refuses weaker orders, because the scheduler doesn't model their effects.
+/// Refuses weaker orderings, because the scheduler doesn't model their effects.
 fn check(order: Ordering) {
     assert_eq!(order, Ordering::SeqCst, "only SeqCst accesses are explored");
 }

@@ -1,6 +1,6 @@
-//! Candidates, interrupts and departures without the rest of the model: small enough to explore
-//! every interleaving. The steps between them mirror `wired.rs` and `cpu/vcpu.rs`, and
-//! `wired_model` checks those directly.
+//! Scenarios for candidate bitmaps, interrupt words and wake-up words without the rest of the
+//! model, small enough to explore every interleaving. The code that connects them mirrors
+//! `wired.rs` and `cpu/vcpu.rs`, which `wired_model` checks directly.
 
 use super::machine::Kicks;
 use super::std::vec::Vec;
@@ -37,7 +37,7 @@ impl Machine {
         })
     }
 
-    /// Settles a changed interrupt, as `Wired::settle` does.
+    /// Notifies the target of a changed interrupt, as `Wired::settle` does.
     fn settle(&self, index: usize, state: InterruptWord) {
         if let Some(target) = state.target().filter(|_| state.ready()) {
             self.candidates[target.index()].set(wired_index(index));
@@ -146,7 +146,7 @@ fn a_forgotten_candidate_is_not_lost() {
     explore_all(20_000, one_fires_again);
 }
 
-/// Fires an interrupt whose candidate is in the same leaf as a stale one.
+/// Fires an interrupt whose candidate bit is in the same leaf as a stale bit.
 fn a_neighbour_fires() {
     let machine = Machine::new();
     machine.fire(0);
@@ -159,7 +159,7 @@ fn a_leaf_that_is_being_forgotten_is_not_lost() {
     explore_all(20_000, a_neighbour_fires);
 }
 
-/// Takes the vCPU's only candidate while its neighbor becomes one.
+/// Removes the vCPU's only candidate while the neighboring interrupt becomes a candidate.
 fn the_only_one_is_taken() {
     let machine = Machine::new();
     machine.fire(0);

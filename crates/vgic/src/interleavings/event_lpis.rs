@@ -55,8 +55,8 @@ fn the_last_message_is_seen() {
     };
     sender.join().unwrap();
     let seen = handler.join().unwrap();
-    // The store buffer may delay the sender's store as long as it likes, but not beyond an
-    // interrupt that is still in flight.
+    // The store buffer may delay the sender's store arbitrarily, but no longer than its interrupt
+    // is in flight.
     let left = machine.vcpu(0).take();
     store_buffer::drain_all();
     assert!(left.is_some() || seen == 2, "message 2 was delivered, but {seen} was seen");
@@ -81,7 +81,8 @@ fn two_senders_lpis_are_taken_as_often() {
     explore(two_senders_of_one_event);
 }
 
-/// A message arrives for an event that is moving, while the old vCPU acknowledges.
+/// A message arrives for an event that is moving to another vCPU, while the old vCPU acknowledges
+/// the LPI.
 fn a_move_takes_the_message_along() {
     let (machine, mut commands) = one_event();
     let sender = spawn(&machine, |machine| machine.send(1, 0));
@@ -135,7 +136,7 @@ fn movall_loses_and_doubles_nothing() {
     explore(movall_against_a_sender);
 }
 
-/// MOVALL has moved the LPI away from its event. The event then follows while a message arrives,
+/// MOVALL has moved the LPI away from its event. MOVI then moves the event while a message arrives,
 /// and the new vCPU may take interrupts concurrently.
 fn an_event_follows_its_lpi(is_running: bool) {
     let (machine, mut commands) = one_event();
@@ -208,7 +209,7 @@ fn a_discarded_event_leaves_its_old_vcpu_alone() {
     explore(a_discarded_event_stays_away);
 }
 
-/// Device 1 sends while its slots are reassigned to device 2.
+/// Device 1 sends while its entries are reassigned to device 2.
 fn slots_change_hands() {
     let (machine, mut commands) = one_event();
     let sender = spawn(&machine, |machine| machine.send(1, 0));
@@ -245,7 +246,7 @@ fn a_device_never_rings_its_entrys_next_owner() {
 }
 
 /// Same as [`slots_change_hands`], for a device that has enough events to need a node between its
-/// table entry and its slots.
+/// device table entry and its translation entries.
 fn nodes_change_hands() {
     let (machine, mut commands) = machine();
     commands.map_device(1, 6);
@@ -323,8 +324,8 @@ fn enabling_an_its_delivers_every_message() {
     explore(an_its_is_enabled);
 }
 
-/// Two events have different priorities. The path to the first is empty, and isn't the one used
-/// last.
+/// Two events have different priorities. The path to the first event's ready bit is empty, and
+/// isn't the path used last.
 fn a_path_is_pruned() {
     let (machine, mut commands) = machine();
     machine.configure(OTHER, true, 0x20);
@@ -343,7 +344,8 @@ fn a_path_is_pruned() {
     assert_eq!(taken + machine.vcpu(0).drain().len(), 1, "the hint was pruned away");
 }
 
-/// The checking thread hasn't taken an interrupt before, so no part of the path is hot.
+/// The checking thread hasn't taken an interrupt before, so no summary bits on the path are
+/// preserved.
 fn a_cold_path_is_pruned() {
     let (machine, _commands) = one_event();
     machine.send(1, 0);

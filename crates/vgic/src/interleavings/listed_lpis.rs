@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use shuttle::thread;
 
-/// What the guest does with its list registers.
+/// Action of the guest on its list registers.
 #[derive(Clone, Copy)]
 enum Guest {
     Acknowledges,
@@ -102,8 +102,8 @@ fn a_listed_unmapped_lpi_does_not_come_back() {
     explore(unmapped_while_listed);
 }
 
-/// Same as [`unmapped_while_listed`], but the next owner of the slot is signaled, and listed at
-/// another vCPU.
+/// Same as [`unmapped_while_listed`], but the entry's next owner is signaled, and is in a list
+/// register of another vCPU.
 fn next_owner_listed_meanwhile() {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
@@ -144,7 +144,7 @@ fn a_message_for_a_listed_lpi_forces_an_exit() {
     explore(rung_while_listed);
 }
 
-/// A vCPU that has handled an LPI enters twice while the next message arrives.
+/// A vCPU that has handled an LPI enters the guest twice while the next message arrives.
 fn rung_while_entering() {
     let (machine, _commands) = one_event();
     machine.send(1, 0);
@@ -167,7 +167,7 @@ fn an_entry_overlooks_no_message() {
     explore(rung_while_entering);
 }
 
-/// The old and the new vCPU run while another message arrives.
+/// The old and the new target vCPU run while another message arrives.
 fn moved_and_rung_while_listed() {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
@@ -190,8 +190,9 @@ fn an_lpi_is_in_one_list_register_at_most() {
     explore(moved_and_rung_while_listed);
 }
 
-/// Makes a vCPU enter and exit twice, and read `number` whenever its guest acknowledges. Returns
-/// the last value read. If `masks` is set, the guest does not acknowledge in the first run.
+/// Makes a vCPU enter and exit twice, and read `number` whenever its guest acknowledges an
+/// interrupt. Returns the last value read. If `masks` is set, the guest does not acknowledge
+/// anything in the first run.
 fn runs_twice(
     machine: &Arc<Machine>,
     vcpu: u16,
@@ -213,7 +214,7 @@ fn runs_twice(
     })
 }
 
-/// How many LPIs one event can leave pending.
+/// Number of LPIs that one event can leave pending.
 #[derive(Clone, Copy)]
 enum Left {
     One,
@@ -221,8 +222,8 @@ enum Left {
     OneEach,
 }
 
-/// A sender numbers its messages, both vCPUs enter twice, and commands execute in between. The last
-/// message that was accepted must have been seen, or still be pending.
+/// A sender numbers its messages, both vCPUs enter the guest twice, and commands execute in
+/// between. The last message that was accepted must have been seen, or still be pending.
 fn entered_again(change: fn(&mut Commands), left: Left) {
     let (machine, mut commands) = one_event();
     let number = Arc::new(AtomicU64::new(0));

@@ -150,7 +150,7 @@ impl Machine {
         &self.wakeup.words()[cpu.index()]
     }
 
-    /// Leaves work, as a register access does.
+    /// Records deferred work, as a register access does.
     pub(super) fn leaves_work(&self) {
         self.wakeup.note_work(&mut false, Progress::Unfinished);
         self.wakeup.kick_for_work();
@@ -174,7 +174,7 @@ impl Machine {
 }
 
 impl Commands {
-    /// Runs commands to completion, and sends the kicks.
+    /// Runs commands to completion, and sends the kicks that they request.
     fn run<R>(&self, commands: impl FnOnce(&mut Control) -> R) -> R {
         let result = self.machine.lpis.with_kicks_deferred(|control| {
             let result = commands(control);
@@ -229,7 +229,8 @@ impl Commands {
         self.run_of((device, event), Control::invalidate_event).unwrap();
     }
 
-    /// Returns `true` if a SYNC would complete now, i.e. if everything before it is done.
+    /// Returns `true` if a SYNC would complete now, i.e. if all earlier commands have taken full
+    /// effect.
     pub(super) fn sync(&self) -> bool {
         self.machine.lpis.with_kicks_deferred(|control| !control.awaits(control.recalls()))
     }
@@ -240,8 +241,8 @@ impl Commands {
         self.run(|control| control.enable_lpis(vcpu.into(), propbaser, pendbaser).unwrap());
     }
 
-    /// Enables LPIs so that `GICR_SETLPIR` can signal the first few. One of them is in the pending
-    /// table beforehand, and that allocates their page.
+    /// Enables LPIs so that `GICR_SETLPIR` can signal the first few. To allocate the entries' page,
+    /// one of these LPIs is first set in the pending table.
     fn enable_direct(&mut self, vcpu: u16) {
         let (address, bit) = Machine::table_byte(vcpu, 8192);
         self.machine.ram.write(address, &[bit]).unwrap();
@@ -291,19 +292,21 @@ impl Vcpu {
         core::iter::from_fn(|| self.take()).collect()
     }
 
-    /// Declares that the vCPU is leaving, then checks for interrupts. Returns `true` if it left.
+    /// Declares that the vCPU is leaving, then checks for interrupts. Returns `true` if the vCPU
+    /// left.
     pub(super) fn leave(&mut self) -> bool {
         let machine = self.machine.clone();
         machine.word(self.cpu).leave_unless(|| self.lpis.highest(Priority::IDLE).is_some())
     }
 
-    /// Declares that the vCPU is leaving, then checks for work. Returns `true` if it left.
+    /// Declares that the vCPU is leaving, then checks for deferred work. Returns `true` if the vCPU
+    /// left.
     pub(super) fn leave_unless_work(&self) -> bool {
         self.machine.word(self.cpu).leave_unless(|| self.machine.wakeup.has_work())
     }
 
-    /// Enters the guest with the highest-priority LPI in the list register. If none is pending, the
-    /// next entry can tell from one load.
+    /// Enters the guest with the highest-priority LPI in the list register. If no LPI is pending,
+    /// prunes stale ready bits, so that the next entry needs only one load.
     pub(super) fn enter(&mut self) -> Option<ListedLpi> {
         self.machine.word(self.cpu).enter();
         if self.lpis.is_empty() {
@@ -320,7 +323,8 @@ impl Vcpu {
         listed
     }
 
-    /// Exits the guest. The guest has acknowledged the listed LPI unless it is `pending`.
+    /// Exits the guest. `pending` is `true` if the guest has not acknowledged the LPI in the list
+    /// register.
     pub(super) fn exit(&mut self, listed: Option<ListedLpi>, pending: bool) {
         self.machine.word(self.cpu).returned();
         if let Some(listed) = listed {

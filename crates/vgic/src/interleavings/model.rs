@@ -30,8 +30,8 @@ const EVENT: EventId = EventId::new(0);
 /// Level-sensitive SPI routed to vCPU 0.
 const SPI: IntId = IntId::new(40);
 const SPURIOUS: u64 = 1023;
-/// Number of executions per check. Each one is slow, because the guest has to set up the whole
-/// machine.
+/// Number of executions per check. Each execution is slow, because the guest has to set up the
+/// whole machine.
 const EXECUTIONS: usize = 1_500;
 
 /// A machine whose guest has mapped one event of one device to [`LPI`] at vCPU 0. Collection n is
@@ -267,7 +267,7 @@ fn a_listed_message_moves() {
     let guest = old.enter();
     let registers = *guest.interface();
     is_listed.store(is_one_listed(&guest), SeqCst);
-    // The guest exits only some time after the kick.
+    // The guest exits some time after the kick, not immediately.
     let is_kicked = || machine.kicks.count(Cpu::new(0)) > 0;
     let _ = (0..200).find(|_| {
         thread::yield_now();
@@ -286,7 +286,7 @@ fn a_listed_message_moves_once() {
     explore_random(EXECUTIONS, a_listed_message_moves);
 }
 
-/// What a vCPU was doing before an interrupt arrives.
+/// Activity of a vCPU before an interrupt arrives.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Before {
     Nothing,
@@ -308,8 +308,8 @@ fn enter_and_exit(vcpu: ListRegisterVcpu) -> ListRegisterVcpu {
     guest.exit(&registers)
 }
 
-/// An interrupt arrives at a vCPU that is entering with nothing pending. It must end up in the list
-/// register, or the vCPU must be kicked.
+/// An interrupt arrives at a vCPU that is entering with nothing pending. Either the interrupt must
+/// be in the list register afterwards, or the vCPU must have been kicked.
 fn arrives_at_an_entry(before: Before, arrive: fn(&Machine)) {
     let (machine, [mut vcpu, _]) = machine();
     machine.enable_spi();
@@ -346,7 +346,7 @@ fn no_message_is_missed_at_an_entry() {
     arrives_at_entries(Machine::send);
 }
 
-/// Catches read-modify-writes: they would drain the store buffer.
+/// Detects read-modify-writes, which would drain the store buffer.
 fn an_idle_vcpu_enters_and_exits() {
     let (_machine, [vcpu, _]) = machine();
     let vcpu = enter_and_exit(vcpu.with_list_registers(list_registers()).unwrap());

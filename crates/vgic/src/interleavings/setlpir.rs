@@ -45,8 +45,8 @@ fn a_direct_lpi_is_delivered_or_in_the_table() {
     explore(rung_while_lpis_are_disabled);
 }
 
-/// LPIs are enabled again. The LPI in the pending table must become pending, in addition to those
-/// signaled concurrently.
+/// LPIs are enabled again. The LPI in the pending table must become pending, in addition to LPIs
+/// that are signaled concurrently.
 fn rung_while_lpis_are_enabled() {
     let (machine, mut commands) = machine();
     machine.ring(0, LPI);

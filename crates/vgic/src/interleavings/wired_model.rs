@@ -1,8 +1,9 @@
-//! Scenarios for wired interrupts in the actual model: they fire while their vCPU handles them or
-//! falls asleep, and are listed and folded.
+//! Scenarios for wired interrupts in the actual model. The interrupts fire while their vCPU handles
+//! interrupts, falls asleep, or fills and folds its list registers.
 //!
 //! Linked interrupts are also unlinked, linked again, and deactivated through a register at the
-//! same time. The physical interrupt that the hypervisor took must be deactivated exactly once.
+//! same time. The physical interrupt that the hypervisor acknowledged must be deactivated exactly
+//! once.
 
 use super::explore_random;
 use super::machine::Kicks;
@@ -23,7 +24,7 @@ const CPU: Cpu = Cpu::new(0);
 const SPI: u32 = 40;
 const LINE: Line = Line::Spi(SPI);
 
-/// Number of executions per check. Each one is slow, because it creates all wired interrupts.
+/// Number of executions per check. Each execution is slow, because it creates all wired interrupts.
 const RANDOM: usize = 2_000;
 
 /// A machine with an edge-triggered, enabled SPI routed to vCPU 0.
@@ -77,7 +78,7 @@ impl Machine {
         self.word().leave_unless(|| self.ready().is_some())
     }
 
-    /// Enters the guest, and lists the interrupt if possible.
+    /// Enters the guest, with the interrupt in a list register if possible.
     fn fill(&self) -> Option<Filled> {
         self.word().enter();
         let mut seen = None;
@@ -101,8 +102,8 @@ fn spawn<T: Send + 'static>(
     thread::spawn(move || act(&machine))
 }
 
-/// The interrupt fires while the vCPU falls asleep. If it has also fired before, the vCPU handles
-/// that first.
+/// The interrupt fires while the vCPU falls asleep. If the interrupt has also fired before, the
+/// vCPU first handles the earlier occurrence.
 fn one_fires_at_a_sleeper(has_fired: bool) {
     let machine = Arc::new(Machine::new());
     if has_fired {
@@ -127,8 +128,9 @@ fn no_vcpu_sleeps_over_a_wired_interrupt() {
     }
 }
 
-/// Two devices share an interrupt. Each writes its number and sends an edge, the second one after
-/// the first edge has been handled. The vCPU reads both numbers whenever it handles the interrupt.
+/// Two devices share an interrupt. Each device writes its number and sends an edge; the second
+/// device waits until the first edge has been handled. The vCPU reads both numbers whenever it
+/// handles the interrupt.
 fn two_pulse_one() {
     let machine = Arc::new(Machine::new());
     let sent = Arc::new([AtomicUsize::new(0), AtomicUsize::new(0)]);
@@ -178,7 +180,7 @@ impl PhysicalInterrupts for Physical {
     }
 }
 
-/// What the guest does with its list registers.
+/// Action of the guest on its list registers.
 #[derive(Clone, Copy)]
 enum Guest {
     Masks,
@@ -198,7 +200,7 @@ impl Guest {
 }
 
 /// A machine with an SPI linked to a physical interrupt. The physical interrupt has fired, and the
-/// hypervisor has taken it.
+/// hypervisor has acknowledged it.
 struct Linked {
     machine: Machine,
     physical: Arc<Physical>,
@@ -215,7 +217,7 @@ impl Linked {
     }
 
     /// Makes the vCPU enter and exit once. The hardware deactivates a linked physical interrupt
-    /// together with the virtual one.
+    /// together with the virtual interrupt.
     fn run(&self, guest: Guest) {
         let Some(filled) = self.machine.fill() else { return self.machine.exited() };
         thread::yield_now();
@@ -228,7 +230,7 @@ impl Linked {
         self.machine.exited();
     }
 
-    /// Checks that the physical interrupt can fire again after the guest has ended everything.
+    /// Checks that the physical interrupt can fire again after the guest has ended all interrupts.
     fn check(&self) {
         for _ in 0..3 {
             self.run(Guest::Ends);
@@ -283,7 +285,7 @@ struct PhysicalLine {
 
 impl PhysicalLine {
     /// Fires the physical interrupt if its input is high and it is inactive. The hypervisor then
-    /// takes it.
+    /// acknowledges it.
     fn fire(&self, wired: &Wired) {
         if self.high.load(SeqCst) && !self.active.swap(true, SeqCst) {
             let _ = wired.drive(LINE, Level::High);

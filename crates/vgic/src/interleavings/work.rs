@@ -1,10 +1,10 @@
-//! Scenarios in which an access leaves work while vCPUs go to sleep.
+//! Scenarios in which a register access defers work while vCPUs go to sleep.
 
 use super::event_lpis::spawn;
 use super::explore;
 use super::machine::machine;
 
-/// Both vCPUs leave unless they find leftover work.
+/// Both vCPUs go to sleep unless they find deferred work.
 fn left_over_while_they_fall_asleep() {
     let (machine, _commands) = machine();
     let access = spawn(&machine, |machine| machine.leaves_work());

@@ -28,7 +28,7 @@ pub(crate) struct ListedLpi {
 /// Consumer state: the position of the round-robin at each priority.
 pub(super) struct Consumer {
     pub(super) vcpu: u32,
-    /// The state is boxed because the machine may not have LPIs.
+    /// The state is boxed to keep a vCPU without LPIs small.
     turns: Box<[TurnTable; 1]>,
 }
 

@@ -26,12 +26,13 @@ impl LpiFaults {
         self.events.record(GuestFault::new(FaultReason::LpiTable, at, detail));
     }
 
-    /// Records that the heap is exhausted for a request made by a redistributor register write.
+    /// Records that a request made by a redistributor register write failed for lack of heap
+    /// memory.
     pub(super) fn starved_redistributor(&self, vcpu: u32, register: u32) {
         self.starved((self.redistributor(vcpu), register));
     }
 
-    /// Records that the heap is exhausted for a request made by a register write.
+    /// Records that a request made by a register write failed for lack of heap memory.
     ///
     pub(super) fn starved(&self, at: (RegisterFrame, u32)) {
         self.events.record(GuestFault::new(FaultReason::OutOfMemory, at, FaultDetail::None));

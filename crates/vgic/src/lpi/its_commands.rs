@@ -84,7 +84,7 @@ impl Control {
         Ok(true)
     }
 
-    /// Returns `true` if the heap is exhausted and the ITS can't be enabled.
+    /// Returns `true` if enabling the ITS has stopped for lack of heap memory.
     pub(crate) fn is_admission_starved(&self, its: ItsIndex) -> bool {
         self.sweeps.is_starved(Cause::Admit(its))
     }

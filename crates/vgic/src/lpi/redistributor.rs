@@ -55,7 +55,7 @@ impl Control {
         self.enabled.fit_image(vcpu, tables)
     }
 
-    /// Returns `true` if the heap is exhausted and LPIs can't be enabled.
+    /// Returns `true` if enabling LPIs has stopped for lack of heap memory.
     pub(crate) fn is_enabling_starved(&self, vcpu: u32) -> bool {
         self.sweeps.is_starved(Cause::Enable(vcpu))
     }

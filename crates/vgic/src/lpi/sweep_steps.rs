@@ -75,7 +75,7 @@ impl Control {
         result
     }
 
-    /// Records that the heap is exhausted for a request made by a register write.
+    /// Records that a request made by a register write failed for lack of heap memory.
     fn record_starved(&self, cause: Cause) {
         let tables = gits::BASER.info("BASER");
         let (its, register) = match cause {
@@ -343,8 +343,8 @@ impl Control {
         self.reload_own(vcpu, block)
     }
 
-    /// Makes LPIs without a mapped event that are set in the pending table pending in the
-    /// redistributor's own entries.
+    /// Makes the remaining LPIs in the pending table, which no event's entry has taken over,
+    /// pending in the redistributor's own entries.
     fn pend_rest(
         &mut self,
         vcpu: u32,

@@ -41,9 +41,10 @@ pub(crate) struct Private {
 pub(crate) mod participation {
     /// `GICR_WAKER.ProcessorSleep` is clear.
     pub(crate) const AWAKE: u32 = 1 << 0;
-    /// Bit by group: the CPU interface has enabled the group.
+    /// The CPU interface has enabled the group (one bit per group).
     pub(crate) const GROUP: [u32; 2] = [1 << 1, 1 << 2];
-    /// `GICR_CTLR.DPG0`, `DPG1NS`: the PE doesn't accept 1-of-N interrupts in the group.
+    /// `GICR_CTLR.DPG0`, `DPG1NS`: the PE doesn't accept 1-of-N interrupts in the group (one bit
+    /// per group).
     pub(crate) const DECLINES: [u32; 2] = [1 << 3, 1 << 4];
     /// `GICR_CTLR.DPG1S`, which reads back as written but has no effect.
     pub(crate) const DECLINES_SECURE: u32 = 1 << 5;

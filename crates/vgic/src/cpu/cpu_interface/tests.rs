@@ -1,4 +1,4 @@
-//! Checks the priority rules exhaustively against the wording in the manual.
+//! Checks the priority rules exhaustively against the wording of the Arm manual.
 
 use super::*;
 use alloc::vec::Vec;

@@ -136,8 +136,8 @@ fn tables_outside_memory_are_counted_and_harmless() {
     );
     rig.disable_lpis(0);
 
-    // One fault each for the configuration and the pending table when LPIs are enabled, one for the
-    // configuration byte at MAPTI, and another for the pending table.
+    // Expected faults: the configuration table and the pending table when LPIs are enabled, the
+    // configuration byte at MAPTI, and the pending table again.
     assert_eq!(rig.events.count(FaultReason::LpiTable), 4);
 }
 

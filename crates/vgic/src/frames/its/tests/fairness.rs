@@ -1,4 +1,4 @@
-//! Checks that LPIs with equal priority take turns.
+//! Checks that LPIs with equal priority are acknowledged round-robin.
 
 use super::rig::*;
 use crate::frames::its::ItsConfig;
@@ -40,8 +40,9 @@ fn an_lpi_is_taken_beside_one_that_is_rung_again_and_again() {
     }
 }
 
-/// Returns how many takes any LPI waits at most, if each taken LPI is signaled again immediately.
-/// Before each take, the next LPI is queried `looks` times.
+/// Returns the maximum number of acknowledgments for which any LPI waits, if each acknowledged LPI
+/// is signaled again immediately. Before each acknowledgment, the next LPI is queried `looks`
+/// times.
 fn longest_wait(events: &[u32], looks: usize) -> u32 {
     let rig = crowd();
     let mut queue = rig.vcpu(0);
@@ -71,7 +72,7 @@ fn no_lpi_waits_longer_than_all_others_take_one_turn() {
     let few: Vec<u32> = (0..EVENTS).step_by(37).collect();
     for looks in 0..3 {
         assert!(longest_wait(&every, looks) <= EVENTS);
-        // A leaf allows 64 takes, however few of its bits are set.
+        // A leaf's turn lasts for 64 acknowledgments, even if only few of its bits are set.
         assert!(longest_wait(&few, looks) <= EVENTS);
         assert!(longest_wait(&few[..2], looks) <= 2 * 64);
     }

@@ -9,7 +9,7 @@ use gic_arch::Lpi;
 use gic_arch::its::Command;
 use msi_types::Delivery;
 
-/// Devices have 2^10 events.
+/// Number of EventID bits per device.
 const BITS: u8 = 10;
 
 /// Maps this many events at vCPU 0, each to a separate LPI.
@@ -107,8 +107,8 @@ fn several_events_of_an_lpi_cost_what_they_are() {
 }
 
 /// Maps events 0 to 3 of device 5 to the LPI of event 7 of device 0, and makes them pending.
-/// Executes `command` when an invalidation that enables them has visited `visited` words. Returns
-/// the number of signaled events.
+/// Executes `command` after an invalidation that enables these events has visited `visited`
+/// entries. Returns the number of signaled events.
 fn signalled_after(visited: u64, command: Command) -> usize {
     let rig = mapped(16);
     rig.run([mapd(5, 5)]);

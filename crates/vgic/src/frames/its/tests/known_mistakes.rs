@@ -1,4 +1,4 @@
-//! Bugs seen in other models, with one test for each.
+//! Tests for bugs found in other models, one test per bug.
 
 use super::rig::*;
 use crate::frames::its::{ErrorPolicy, ItsConfig};
@@ -116,7 +116,7 @@ fn a_dropped_message_counts_with_its_reason() {
         let reasons = [FaultReason::UnmappedMessage, FaultReason::DisabledMessage];
         reasons.map(|reason| rig.events.count(reason))
     };
-    // An unmapped device, an unmapped event, and an unmapped collection.
+    // Messages for an unmapped device, an unmapped event and an unmapped collection.
     for (device, event) in [(7, 0), (1, 2), (1, 1)] {
         rig.send(device, event);
     }

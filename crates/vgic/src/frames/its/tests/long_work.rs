@@ -1,6 +1,6 @@
-//! Tests for work that visits all mappings. Each access must do a bounded piece of it, and commands
-//! must not be consumed or reported as done too early. Accesses that enable LPIs or an ITS do all
-//! the work, but must not delay other threads.
+//! Tests for work that visits all mappings. Each access must do a bounded piece of the work, and
+//! commands must not be consumed or reported as done too early. Accesses that enable LPIs or an ITS
+//! do all the work, but must not delay other threads.
 
 use super::rig::*;
 use crate::AccessWidth::{Double, Word};
@@ -14,7 +14,8 @@ use gic_arch::its::Command;
 use gic_arch::lpi::Config;
 use msi_types::Delivery;
 
-/// Number of events on the device. There are fewer LPIs, so pairs of events share one.
+/// Number of events on the device. The device has fewer LPIs than events, so two events share each
+/// LPI.
 const EVENTS: u32 = 1 << 16;
 const DEVICE: u32 = 1;
 /// Maximum number of entries that one access may visit: the budget, plus the last chunk and command
@@ -159,7 +160,7 @@ fn devices_whose_table_is_taken_away_are_unmapped_piece_by_piece_and_do_not_come
     assert_eq!(rig.send(DEVICE, 0), Delivery::Pending);
 }
 
-/// `EnableLPIs` as the register implements it: a write starts the work, and polls continue it.
+/// Enables LPIs as a write to `GICR_CTLR` does: the write starts the work, and polls continue it.
 mod redistributor {
     use super::*;
 

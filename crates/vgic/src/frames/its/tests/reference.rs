@@ -1,7 +1,7 @@
-//! Compares the ITS with a naive one that is implemented with lists and searches. Both execute a
-//! random sequence of commands, messages, register writes and acknowledgments. After each step,
-//! both must have the same LPIs pending at the same redistributors, and must have refused the same
-//! commands for the same reasons.
+//! Compares the ITS with a naive implementation based on lists and searches. Both execute a random
+//! sequence of commands, messages, register writes and acknowledgments. After each step, both must
+//! have the same LPIs pending at the same redistributors, and must have refused the same commands
+//! for the same reasons.
 
 mod naive;
 
@@ -48,7 +48,7 @@ enum Step {
         lpi: u32,
     },
     EnableIts(bool),
-    /// Save the machine, and continue with a restored one.
+    /// Save the machine, and continue with a machine restored from the saved state.
     Migrate,
 }
 
@@ -114,17 +114,17 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The real ITS and the naive one.
+/// The real ITS and its naive counterpart.
 struct Pair {
     rig: Rig,
-    /// States of the naive ITS that are consistent with what the real one has done so far.
+    /// States of the naive ITS that are consistent with the real ITS's behavior so far.
     models: Vec<Model>,
     queues: Vec<crate::lpi::PendingLpis>,
 }
 
 impl Pair {
-    /// Creates a running pair with three devices, an LPI for each event, collection n mapped to
-    /// vCPU n, and LPIs enabled at each redistributor.
+    /// Creates a real and a naive ITS with three devices, an LPI for each event, collection n
+    /// mapped to vCPU n, and LPIs enabled at each redistributor.
     fn new() -> Self {
         let rig = Rig::running(VCPUS);
         let mut model = Model::enabled();
@@ -211,8 +211,8 @@ impl Pair {
         self.each(Model::migrate);
     }
 
-    /// Executes a command. Skipped while the ITS is disabled, because this test doesn't cover
-    /// commands that execute later.
+    /// Executes a command. Commands are skipped while the ITS is disabled, because this test
+    /// doesn't cover commands that execute later.
     fn command(&mut self, command: Command) -> Result<(), TestCaseError> {
         if !self.models[0].its_enabled {
             return Ok(());

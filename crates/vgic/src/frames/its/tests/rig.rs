@@ -42,7 +42,7 @@ pub(super) struct Rig {
 }
 
 impl Rig {
-    /// Creates a rig with every table in place, LPIs and the ITS enabled, all LPIs configured as
+    /// Creates a rig with all tables allocated, LPIs and the ITS enabled, all LPIs configured as
     /// enabled with priority 0xa0, and collection n mapped to vCPU n.
     pub(super) fn running(vcpus: u16) -> Self {
         let rig = Self::new(vcpus, ItsConfig::new(BASE));
@@ -70,8 +70,8 @@ impl Rig {
         }
     }
 
-    /// Restores this machine's state into another one on the same memory, with LPIs enabled at the
-    /// vCPUs in `enabled`. Checks that it saves the same state again.
+    /// Restores this machine's state into another machine on the same memory, with LPIs enabled at
+    /// the vCPUs in `enabled`. Checks that the restored machine saves the same state again.
     pub(super) fn restored_elsewhere(&self, vcpus: u16, enabled: &[u16]) -> Self {
         let (its, own) = self.save(vcpus);
         let rig = Self::over(self.ram.clone(), LpiConfig::new(vcpus), ItsConfig::new(BASE));
@@ -171,7 +171,7 @@ impl Rig {
         self.finish_sweeps();
     }
 
-    /// Finishes the work that registers requested.
+    /// Finishes the work requested by register writes.
     pub(super) fn finish_sweeps(&self) {
         self.lpis.with_kicks_deferred(Control::finish_sweeps).unwrap();
         self.lpis.send_kicks();
@@ -182,7 +182,7 @@ impl Rig {
         self.finish_sweeps();
     }
 
-    /// Writes an LPI's configuration byte. It takes effect at the next INV.
+    /// Writes an LPI's configuration byte. The byte takes effect at the next INV.
     pub(super) fn configure(&self, lpi: u32, enable: bool, priority: u8) {
         let config = Config::new().with_enable(enable).with_priority(Priority::new(priority));
         self.ram.write(CONFIG + u64::from(lpi - 8192), &[config.into_bits()]).expect("in memory");

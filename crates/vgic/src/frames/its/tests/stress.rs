@@ -1,6 +1,6 @@
-//! Stress test with senders, commands and vCPUs on separate threads. Every message has a number in
-//! memory, and every mapping change is announced. This lets a vCPU tell an interrupt that arrives
-//! too late from one that arrived before the change.
+//! Stress test with senders, commands and vCPUs on separate threads. Senders number their messages
+//! in memory, and every mapping change is announced, so that a vCPU can distinguish an interrupt
+//! that arrives too late from an interrupt that arrived before the change.
 
 use super::rig::*;
 use super::std::thread;
@@ -11,10 +11,10 @@ use gic_arch::Priority;
 
 const VCPUS: u16 = 3;
 const FIRST_LPI: u32 = 8192;
-/// Number of events on device 1. They move and are invalidated, but stay mapped.
+/// Number of events on device 1. These events move and are invalidated, but stay mapped.
 const STEADY: u32 = 8;
-/// Number of events on each of devices 2 and 3. They are discarded, or mapped and unmapped together
-/// with their device.
+/// Number of events on each of devices 2 and 3. These events are discarded, or mapped and unmapped
+/// together with their device.
 const FLEETING: u32 = 8;
 const NOWHERE: u32 = u32::MAX;
 const MESSAGES: u64 = 40_000;
@@ -25,9 +25,9 @@ struct Field {
     /// Number of the last message sent for each LPI.
     sent: Vec<AtomicU64>,
     seen: Vec<AtomicU64>,
-    /// By LPI, the target vCPU.
+    /// Target vCPU of each LPI.
     place: Vec<AtomicU32>,
-    /// Odd while a mapping is changing.
+    /// Change counter, which is odd while a mapping is changing.
     changes: AtomicU64,
     stop: AtomicBool,
     misplaced: AtomicU32,
@@ -47,7 +47,7 @@ impl Field {
         }
     }
 
-    /// Changes an LPI's target with commands. The last one must be a SYNC.
+    /// Changes an LPI's target with commands. The last command must be a SYNC.
     fn change(
         &self,
         index: u32,

@@ -79,8 +79,8 @@ impl Model {
     }
 
     /// Returns the possible states after merging each LPI that is pending without an event into its
-    /// event, if the event targets the vCPU. If several events share the LPI, it may also stay
-    /// where it is.
+    /// event, if the event targets the vCPU. If several events share the LPI, the pending state may
+    /// also stay at the redistributor.
     pub(super) fn after_joining(self) -> Vec<Self> {
         let own: Vec<_> = self.own.iter().filter(|(_, own)| own.0).map(|(at, _)| *at).collect();
         own.into_iter().fold(vec![self], |models, (vcpu, lpi)| {
@@ -371,8 +371,8 @@ impl Model {
         self.tables.insert(vcpu, pending);
     }
 
-    /// Migrates the ITS. Afterwards, redistributors read the configurations again, except for
-    /// pending LPIs.
+    /// Migrates the ITS. Afterwards, redistributors read the configurations of all LPIs again,
+    /// except pending LPIs.
     pub(super) fn migrate(&mut self) {
         let own = core::mem::take(&mut self.own);
         for ((vcpu, lpi), (_, cached)) in own.into_iter().filter(|(_, (pending, _))| *pending) {
