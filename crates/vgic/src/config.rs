@@ -70,7 +70,7 @@ pub struct VgicConfig {
     pub secure_interrupts: Vec<IntId>,
     /// If set, redistributors are awake after [`Vgic::reset`](crate::Vgic::reset) and
     /// [`Vcpu::reset`](crate::Vcpu::reset), just as firmware would leave them for a kernel.
-    /// Otherwise `GICR_WAKER.ProcessorSleep` is 1 after a system reset (IHI 0069, `GICR_WAKER`),
+    /// Otherwise, `GICR_WAKER.ProcessorSleep` is 1 after a system reset (IHI 0069, `GICR_WAKER`),
     /// and a redistributor doesn't forward interrupts until software clears the bit. A VMM that
     /// doesn't run firmware in its guests should set this field: Linux clears the bit, but other
     /// kernels rely on firmware to do so, and KVM's redistributors are always awake. The guest may

@@ -3,7 +3,7 @@
 //! interleavings` runs them.
 //!
 //! The checks show that no interrupt is lost, misplaced or late, and that no wake-up is missed. The
-//! file `interleavings/mutants.txt` lists the mutants that they must kill.
+//! file `interleavings/mutants.txt` lists the mutants that the checks must detect.
 //!
 //! All atomic accesses in this crate are sequentially consistent (the checks refuse other
 //! orderings). The explored interleavings therefore cover all behavior of the hardware, except for

@@ -33,9 +33,9 @@
 //!
 //! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero. The
 //!   exceptions are a vCPU with list registers, which must first exit the guest, and a change that
-//!   affects more mappings than one access may visit, whose remainder vCPUs complete later. A write
-//!   that sets `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` visits all mappings before it returns,
-//!   or must be repeated until all have been visited ([`Vgic::begin_write`]).
+//!   affects more mappings than one access may visit, which vCPUs complete later. A write that sets
+//!   `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` visits all mappings before it returns, or must
+//!   be repeated until all have been visited ([`Vgic::begin_write`]).
 //! - If interrupts have equal priority, the lowest INTID is signaled first. LPIs with equal
 //!   priority are signaled round-robin, so none of them starves.
 //! - UNPREDICTABLE accesses are ignored. The three `STATUSR` registers are not implemented.
@@ -43,7 +43,7 @@
 //!   does writing any INTID while an interrupt of the other group is running. Writing any other
 //!   INTID drops the running priority, as with list registers. `ICC_DIR_EL1` is ignored unless
 //!   `EOImode` is set.
-//! - `ICC_SGI1R_EL1` only sends Group 1 SGIs (KVM also sends Group 0 ones). With one security
+//! - `ICC_SGI1R_EL1` only sends Group 1 SGIs (KVM also sends Group 0 SGIs). With one security
 //!   state, `ICC_ASGI1R_EL1` behaves like `ICC_SGI0R_EL1`. With two, `GICR_NSACR` grants the
 //!   Non-secure side no access.
 //! - 1-of-N interrupts are distributed round-robin over the participating vCPUs. `GICD_CTLR.E1NWF`
@@ -77,7 +77,7 @@
 //!
 //! # Features
 //!
-//! Register accesses and commands take locks, and some of these are held across accesses to guest
+//! Register accesses and commands take locks, some of which are held across accesses to guest
 //! memory. By default, a thread spins while another thread holds the lock, as is usual at EL2. A
 //! VMM that runs as a process of an operating system should enable `std`: waiting threads then
 //! sleep instead of spinning away their time slices while the lock holder is preempted or waits for

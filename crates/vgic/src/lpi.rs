@@ -6,13 +6,14 @@
 //!
 //! Every mapped event has an **entry**: one atomic word that holds its translation and its pending
 //! bit. Because target, priority and INTID are stored together with the pending bit, an LPI is
-//! never pending at two targets or at an old one.
+//! never pending at two targets or at a former target.
 //!
 //! An LPI can also be pending at a redistributor that none of its events targets: through
 //! `GICR_SETLPIR`, through MOVALL, or because its bit was set in the pending table. Such an LPI has
 //! a separate entry in that redistributor's flat table. When one of the LPI's events is retargeted
-//! to that redistributor, the event's entry takes over the pending state. So at each redistributor,
-//! an LPI is pending in only one entry: either its event's, or the redistributor's own.
+//! to that redistributor, the event's entry takes over the pending state. Therefore, an LPI is
+//! pending in only one entry at each redistributor, i.e. in its event's entry or in the
+//! redistributor's own entry.
 //!
 //! | object | contents |
 //! |---|---|
@@ -28,8 +29,8 @@
 //!
 //! # No LPI is lost, misplaced or late
 //!
-//! `injection` lists the steps that a message takes, in order. They are correct because of these
-//! rules:
+//! `injection` lists the steps that a message takes, in order. These steps are correct because of
+//! the following rules:
 //!
 //! 1. P is set only by a compare-and-exchange of the whole entry, so at that moment the event was
 //!    mapped and deliverable, with that target, priority and INTID. If the entry changes while a
@@ -44,8 +45,8 @@
 //!    and ignores the bit.
 //! 4. After storing a pending, enabled entry, a writer sets its ready bit, then kicks the target.
 //!    The accesses in each of these pairs are sequentially consistent, so at least one side
-//!    observes the other: entry and leaf, leaf and summary, summary and top, top and mask, mask and
-//!    `needs_kick`.
+//!    observes the other. The pairs are entry and leaf, leaf and summary, summary and top, top and
+//!    mask, mask and `needs_kick`.
 //! 5. Every write of an entry is a read-modify-write, including by a message whose event is already
 //!    pending. Therefore, a vCPU that acknowledges the interrupt observes everything that the
 //!    device wrote before it sent the message.
@@ -178,8 +179,8 @@ pub(crate) struct LpiCore {
     control: Mutex<Control>,
     /// Set if commands have made LPIs ready whose vCPUs may not have been kicked yet.
     must_kick: AtomicBool,
-    /// Maximum units of work per access to a redistributor register. Later accesses continue where
-    /// this one stopped.
+    /// Maximum units of work per access to a redistributor register. Later accesses continue with
+    /// the remaining work.
     work_per_access: u32,
     /// Flags indexed by vCPU: 1 while the vCPU's `PendingLpis` exists.
     given_out: Box<[AtomicU32]>,
@@ -295,7 +296,7 @@ impl LpiCore {
         self.finish(Cause::Admit(its))
     }
 
-    /// Runs a sweep to its end, in time proportional to the number of mappings. Also returns if a
+    /// Runs a sweep to its end, in time proportional to the number of mappings. Returns early if a
     /// concurrent write clears the enable bit. The loop terminates because a thread that sets the
     /// bit again runs the new sweep itself.
     fn finish(&self, cause: Cause) -> Result<(), OutOfMemory> {

@@ -6,8 +6,8 @@
 //! [`SavedState`] contains everything that a guest can observe about its GIC, and nothing else.
 //! Every object is identified by a key: CPUs by their affinity, ITSes by the address of their
 //! frames, interrupts by their INTID, translations by their DeviceID and EventID. Positions in
-//! lists have no meaning, so the order of vCPUs may differ between the saved machine and the
-//! restored one. All lists are sorted by ascending key, and each key occurs once.
+//! lists have no meaning, so the order of vCPUs may differ between the saved and the restored
+//! machine. All lists are sorted by ascending key, and each key occurs once.
 //!
 //! | state | representation |
 //! |---|---|

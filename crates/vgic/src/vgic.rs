@@ -245,12 +245,12 @@ impl Vgic {
     /// A VMM that runs vCPUs doesn't have to call this, because
     /// [`Vcpu::inputs`](crate::Vcpu::inputs), [`prepare_to_sleep`](crate::Vcpu::prepare_to_sleep),
     /// [`enter_guest`](crate::Vcpu::enter_guest) and
-    /// [`ListRegisterVcpu::enter`](crate::ListRegisterVcpu::enter) each do a piece. While there is
-    /// work left, vCPUs don't sleep and are kicked as they enter the guest, and one vCPU that is
+    /// [`ListRegisterVcpu::enter`](crate::ListRegisterVcpu::enter) each do a piece. While work
+    /// remains, vCPUs don't sleep and are kicked as they enter the guest, and one vCPU that is
     /// already asleep or in the guest is kicked. The method is meant for VMMs without vCPUs, and
     /// for idle threads.
     ///
-    /// It also resumes work that was waiting for heap memory ([`FaultReason::OutOfMemory`]).
+    /// A call also resumes work that was waiting for heap memory ([`FaultReason::OutOfMemory`]).
     pub fn poll(&self) -> Progress {
         self.do_piece();
         Progress::done(!self.wakeup.has_work())
@@ -354,9 +354,10 @@ impl SetLine for Vgic {
 
     /// Latches an edge on a line. Returns the same results as [`set_line`](Self::set_line).
     ///
-    /// The edge is latched by one atomic operation, so concurrent senders on one line don't lose
-    /// any. KVM's `KVM_IRQ_LINE` also latches an edge for each level of 1, but the level of 0 that
-    /// follows lowers a level-sensitive line; this method leaves the level unchanged.
+    /// The edge is latched by one atomic operation, so no edge is lost if several threads signal
+    /// one line concurrently. KVM's `KVM_IRQ_LINE` also latches an edge for each level of 1, but
+    /// the level of 0 that follows lowers a level-sensitive line; this method leaves the level
+    /// unchanged.
     fn pulse(&self, line: Line) -> Delivery {
         line_delivery(self.wired.pulse(line))
     }

@@ -19,11 +19,10 @@
 //! left. Each vCPU does a piece of the work before it leaves, so the work proceeds while any vCPU
 //! is in the model or returns to it.
 //!
-//! A vCPU that has entered the guest with empty list registers *stays left* when it exits: its
-//! `needs_kick` is still set. As long as the flag is set, no interrupt has arrived, because a
-//! producer that makes an interrupt visible clears the flag and kicks. The next guest entry
-//! therefore only has to load the flag. In exchange, the vCPU may receive one superfluous kick
-//! while it is outside the guest.
+//! A vCPU that has entered the guest with empty list registers leaves its `needs_kick` set when it
+//! exits. As long as the flag is set, no interrupt has arrived, because a producer that makes an
+//! interrupt visible clears the flag and kicks. The next guest entry therefore only has to load the
+//! flag. In exchange, the vCPU may receive one superfluous kick while it is outside the guest.
 //!
 //! A vCPU in guest mode holds interrupts in list registers. A change to one of these interrupts
 //! *recalls* the list registers: the change is complete once the vCPU has exited and folded them.
@@ -61,7 +60,7 @@ pub(crate) struct VcpuWakeup {
     must_kick: AtomicBool,
 }
 
-/// Recalls whose numbers are at most this one.
+/// Recalls with numbers up to and including this number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Recalls(u64);
 
@@ -81,8 +80,8 @@ impl Awaited {
         Self { asked: AtomicU64::new(0), counted: AtomicU64::new(0), until: AtomicU64::new(0) }
     }
 
-    /// Records that a write to the frame has caused a recall, or will cause one before the next
-    /// call to [`is_outstanding`](Self::is_outstanding).
+    /// Records that a write to the frame has caused a recall, or will cause a recall before the
+    /// next call to [`is_outstanding`](Self::is_outstanding).
     pub(crate) fn ask(&self) {
         self.asked.fetch_add(1, SeqCst);
     }
@@ -173,8 +172,8 @@ impl VcpuWakeup {
         self.work.load(SeqCst) != 0
     }
 
-    /// Returns `true` if an [idle](WakeupWord::is_idle) vCPU doesn't have to look for interrupts or
-    /// work.
+    /// Returns `true` if an [idle](WakeupWord::is_idle) vCPU doesn't have to check for interrupts
+    /// or work.
     #[inline]
     pub(crate) fn leaves_alone(&self, vcpu: &WakeupWord) -> bool {
         vcpu.stays_left() && !self.has_work()

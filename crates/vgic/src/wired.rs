@@ -46,7 +46,8 @@ use msi_types::{Cpu, Delivery, Level, Line, LineObserver};
 use routes::{RouteRegisters, route_of};
 
 /// Maximum number of attempts to choose a PE for a 1-of-N interrupt while chosen PEs withdraw
-/// concurrently. After that, the withdrawing PE finds and redistributes the interrupt itself.
+/// concurrently. After the last attempt, the withdrawing PE finds and redistributes the interrupt
+/// itself.
 const ATTEMPTS: usize = 4;
 
 /// All wired interrupts on a machine.
@@ -393,7 +394,7 @@ impl Wired {
         self.control.load(SeqCst)
     }
 
-    /// Stores `EnableGrp0`, `EnableGrp1` and `E1NWF`. After a change, vCPUs must look at pending
+    /// Stores `EnableGrp0`, `EnableGrp1` and `E1NWF`. After a change, vCPUs must check pending
     /// interrupts again, because injectors didn't wake them for disabled groups.
     pub(crate) fn set_control(&self, change: impl Fn(u32) -> u32) {
         let changed = |old| Some(change(old)).filter(|new| *new != old);

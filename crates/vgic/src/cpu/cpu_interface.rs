@@ -120,7 +120,7 @@ impl CpuInterface {
         self.features
     }
 
-    /// Returns the group's priority limit. [`signals`](Self::signals) holds for exactly those
+    /// Returns the group's priority limit. [`signals`](Self::signals) returns `true` exactly for
     /// interrupts whose priority is higher.
     pub(crate) fn limit(&self, group: Group) -> Priority {
         match (self.takes(group), self.running()) {

@@ -72,10 +72,10 @@ pub enum VirtualInterfaceMismatch {
 /// not running.
 ///
 /// **Registers that read active or pending state** are `ISACTIVER`, `ISPENDR` and the corresponding
-/// clear registers. For interrupts in list registers, they return the state at the vCPU's last
-/// guest entry, which is not sufficient for Linux's `synchronize_irq`. Before forwarding a guest's
-/// read of these registers, the VMM should make the other vCPUs exit, and keep them out of the
-/// guest until it has the value.
+/// clear registers. For interrupts in list registers, these registers return the state at the
+/// vCPU's last guest entry, which is not sufficient for Linux's `synchronize_irq`. Before
+/// forwarding a guest's read of these registers, the VMM should make the other vCPUs exit, and keep
+/// them out of the guest until it has the value.
 ///
 /// [`el2.rs`] delivers a timer interrupt in this way:
 ///
@@ -100,7 +100,7 @@ pub struct ListRegisterVcpu(Box<[Vcpu; 1]>);
 /// If this value is dropped without an exit, the vCPU ends, and its CPU interface no longer
 /// receives interrupts. Interrupts in its list registers revert to their state at the entry. No
 /// interrupt is lost, but an interrupt that the guest has acknowledged since then becomes pending
-/// again. Other vCPUs don't wait for a dropped one.
+/// again. Other vCPUs don't wait for a dropped vCPU.
 #[must_use = "interrupts in list registers return to the model only at the exit"]
 pub struct InGuest {
     /// The vCPU, or `None` after the exit.
@@ -210,11 +210,11 @@ impl ListRegisterVcpu {
         self.own().prepare_to_power_down()
     }
 
-    /// Reports that the vCPU has returned from sleep, or will stay out of the guest for a while. It
-    /// won't be kicked again until it sleeps or enters the guest. The hypervisor should call this
-    /// before a long operation, or one that may interrupt this vCPU, e.g. emulating a device or
-    /// handling a physical interrupt. The call is optional: without it, the vCPU may just receive a
-    /// superfluous kick.
+    /// Reports that the vCPU has returned from sleep, or will stay out of the guest for a while.
+    /// The vCPU won't be kicked again until it sleeps or enters the guest. The hypervisor should
+    /// call this method before an operation that takes long or that may interrupt this vCPU, e.g.
+    /// before it emulates a device or handles a physical interrupt. The call is optional: without
+    /// it, the vCPU may just receive a superfluous kick.
     pub fn returned(&mut self) {
         self.0[0].returned();
     }
@@ -279,8 +279,8 @@ impl Drop for InGuest {
 }
 
 impl ListRegisterVcpu {
-    /// Records an interrupt acknowledged outside the guest as active. It needs a list register at
-    /// the next entry.
+    /// Records an interrupt acknowledged outside the guest as active. The interrupt needs a list
+    /// register at the next guest entry.
     fn note_acknowledged(&mut self, intid: IntId) {
         if let Some(index) = WiredIndex::of(intid) {
             self.0[0].list_registers.active.insert(index);

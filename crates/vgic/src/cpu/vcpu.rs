@@ -51,7 +51,8 @@ use msi_types::Cpu;
 pub struct Vcpu {
     pub(crate) cpu: Cpu,
     pub(crate) gic: Arc<Vgic>,
-    /// Wake-up state from `gic`, cached here because a guest entry accesses little else.
+    /// Wake-up state from `gic`, cached because a guest entry accesses little else of the shared
+    /// state.
     pub(crate) wakeup: Arc<VcpuWakeup>,
     pub(crate) own: OwnParts,
     pub(crate) interface: CpuInterface,
@@ -232,8 +233,9 @@ impl Vcpu {
         }
     }
 
-    /// Reports that the vCPU has returned from sleep or from the guest, kicked or not. It won't be
-    /// kicked again until it next leaves. Until then, its thread must poll the inputs.
+    /// Reports that the vCPU has returned from sleep or from the guest, kicked or not. The vCPU
+    /// won't be kicked again until it next sleeps or enters the guest. Until then, its thread must
+    /// poll the inputs.
     pub fn returned(&mut self) {
         self.own.wakeup.returned();
     }
@@ -334,8 +336,8 @@ impl Vcpu {
             .map(|candidate| candidate.intid)
     }
 
-    /// Ends an interrupt in `group` for the guest (`ICC_EOIR<n>_EL1`). Special INTIDs are ignored,
-    /// and so is any group other than the running one.
+    /// Ends an interrupt in `group` for the guest (`ICC_EOIR<n>_EL1`). Ignores special INTIDs, and
+    /// any group other than the running group.
     pub(crate) fn end(&mut self, group: Group, intid: IntId) {
         if intid.class() == IntIdClass::Special || !self.interface.drop_priority(group) {
             return;

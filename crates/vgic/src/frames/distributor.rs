@@ -14,7 +14,7 @@ use gic_arch::gicd::{self, Ctlr, CtlrNs, Irouter, Typer};
 use gic_arch::{IntId, Reg};
 use msi_types::Cpu;
 
-/// `GICD_CTLR.E1NWF`. Reads back as written, without any effect.
+/// `GICD_CTLR.E1NWF`. The bit reads back as written, but has no effect.
 const E1NWF: u32 = 1 << 7;
 
 /// Context for one distributor access.

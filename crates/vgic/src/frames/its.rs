@@ -1,14 +1,14 @@
 //! The Interrupt Translation Service (IHI 0069 §5): registers, command queue and doorbell.
 //!
 //! The ITS executes commands during register accesses: a write to `GITS_CWRITER` or `GITS_CTLR`, or
-//! a read of `GITS_CREADR`, does up to [`ItsConfig::work_per_access`] units of work. So neither a
-//! full queue nor a command that affects all mappings can delay a vCPU for long. The ITS continues
-//! when the guest polls `GITS_CREADR`, and when a vCPU is about to sleep or to enter the guest
-//! ([`Vgic::poll`](crate::Vgic::poll)). A command is consumed only when it is complete; until then,
-//! `GITS_CREADR` doesn't move past it.
+//! a read of `GITS_CREADR`, does up to [`ItsConfig::work_per_access`] units of work. Therefore,
+//! neither a full queue nor a command that affects all mappings delays a vCPU for long. The ITS
+//! continues when the guest polls `GITS_CREADR`, and when a vCPU is about to sleep or to enter the
+//! guest ([`Vgic::poll`](crate::Vgic::poll)). A command is consumed only when it is complete; until
+//! then, `GITS_CREADR` doesn't move past it.
 //!
-//! The one exception is the write that sets `GITS_CTLR.Enabled`. It visits all mappings, unless the
-//! VMM asks for bounded pieces ([`Vgic::begin_write`](crate::Vgic::begin_write)).
+//! The one exception is the write that sets `GITS_CTLR.Enabled`. That write visits all mappings,
+//! unless the VMM requests bounded pieces ([`Vgic::begin_write`](crate::Vgic::begin_write)).
 //!
 //! # Implementation choices
 //!
@@ -211,7 +211,7 @@ impl Its {
         }
     }
 
-    /// Finishes all work in progress. The machine must be frozen.
+    /// Finishes all work in progress. Callers must have frozen the machine.
     pub(crate) fn finish(&self) {
         self.finish_begun(&mut self.state.lock());
     }

@@ -72,7 +72,8 @@ impl Refusal {
 pub(crate) enum Effect {
     /// All fields.
     Every,
-    /// Fields written as ones: write-1-to-set, write-1-to-clear.
+    /// Only fields written as ones take effect, as in write-1-to-set and write-1-to-clear
+    /// registers.
     Ones,
 }
 
@@ -279,8 +280,8 @@ impl<C: Copy> Frame<'_, C> {
     }
 }
 
-/// Returns `true` for an aligned 64-bit access to narrower registers. It is split into two word
-/// accesses.
+/// Returns `true` for an aligned 64-bit access to narrower registers. Such an access is split into
+/// two word accesses.
 fn splits<C>(register: Option<&Register<C>>, offset: u32, width: AccessWidth) -> bool {
     width == AccessWidth::Double
         && offset.is_multiple_of(8)

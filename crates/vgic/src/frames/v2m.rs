@@ -1,8 +1,8 @@
 //! GICv2m frames: each has a doorbell for a range of SPIs (Arm Server Base System Architecture,
 //! appendix on GICv2m).
 //!
-//! A message is a pulse. It makes an edge-triggered SPI pending, but doesn't affect a
-//! level-sensitive one.
+//! A message is a pulse, which makes an edge-triggered SPI pending, but doesn't affect a
+//! level-sensitive SPI.
 
 use crate::config::{V2mConfig, V2mNaming};
 use crate::frames::registers::{

@@ -226,8 +226,7 @@ fn a_device_never_rings_its_slots_next_owner() {
     explore(slots_change_hands);
 }
 
-/// Same as [`slots_change_hands`], but the device's table entry is reassigned to the next device as
-/// well.
+/// Runs [`slots_change_hands`], but also reassigns the device table entry to the next device.
 fn entries_change_hands() {
     let (machine, mut commands) = machine_with(17);
     commands.map_device(1, 1);
@@ -245,7 +244,7 @@ fn a_device_never_rings_its_entrys_next_owner() {
     explore(entries_change_hands);
 }
 
-/// Same as [`slots_change_hands`], for a device that has enough events to need a node between its
+/// Runs [`slots_change_hands`] for a device that has enough events to need a node between its
 /// device table entry and its translation entries.
 fn nodes_change_hands() {
     let (machine, mut commands) = machine();

@@ -102,7 +102,7 @@ fn a_listed_unmapped_lpi_does_not_come_back() {
     explore(unmapped_while_listed);
 }
 
-/// Same as [`unmapped_while_listed`], but the entry's next owner is signaled, and is in a list
+/// Runs [`unmapped_while_listed`], but the entry's next owner is signaled, and is in a list
 /// register of another vCPU.
 fn next_owner_listed_meanwhile() {
     let (machine, mut commands) = one_event();
@@ -295,7 +295,8 @@ fn entered_again_while_an_its_is_disabled() {
     );
 }
 
-/// Same as [`entered_again_while_all_move`], but the event follows the LPI that MOVALL moved.
+/// Runs [`entered_again_while_all_move`], but MOVI also moves the event to the vCPU to which MOVALL
+/// moved the LPI.
 fn entered_again_while_the_event_follows() {
     entered_again(
         |commands| {

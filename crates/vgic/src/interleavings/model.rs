@@ -128,7 +128,7 @@ impl Machine {
         }
     }
 
-    /// Runs commands in the slots after those of the setup.
+    /// Runs commands in the queue slots that follow the setup's commands.
     fn command(&self, commands: &[Command]) {
         self.run(4, commands);
     }

@@ -6,7 +6,7 @@ use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, Reg
 use alloc::sync::Arc;
 use shuttle::thread;
 
-/// Two threads record one fault each while a third one reads.
+/// Two threads record one fault each while a third thread reads the log.
 fn two_faults(second: FaultReason) {
     let events = Arc::new(EventLog::of_all_kinds());
     let faults = [(FaultReason::UnmappedMessage, 7), (second, 8)];

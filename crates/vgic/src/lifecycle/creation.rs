@@ -18,13 +18,13 @@ use doorbell_fallible::{OutOfMemory, try_arc, try_boxed_slice, try_collect_exact
 use msi_types::{Cpu, Kick};
 
 impl Vgic {
-    /// Creates a virtual GIC: the shared half, and one half per vCPU, in [`VgicConfig::cpus`]
-    /// order.
+    /// Creates a virtual GIC, i.e. its shared part and one [`Vcpu`] per vCPU, in
+    /// [`VgicConfig::cpus`] order.
     ///
     /// Allocates all memory for operations that can't report a failure later. (A few values are
-    /// reference-counted, and stable Rust can't allocate those fallibly. This function probes the
-    /// heap first, but two threads that create machines from its last few hundred bytes may still
-    /// hit the allocator's own error handler.)
+    /// reference-counted, and stable Rust has no fallible allocation for such values. This function
+    /// probes the heap first, but two threads that create machines from its last few hundred bytes
+    /// may still invoke the allocator's own error handler.)
     ///
     /// # Errors
     /// [`ConfigError`] if the configuration is invalid or the heap is exhausted.

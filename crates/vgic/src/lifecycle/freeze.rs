@@ -97,11 +97,11 @@ impl Frozen<'_> {
     ///
     /// The whole state is validated before anything changes. Lines have their saved levels, so
     /// devices that are restored afterwards must drive their lines again. A message that arrives
-    /// during the restore may find no mapping yet and be dropped, as between a reset and the
-    /// guest's first command. Sleeping vCPUs with pending interrupts are kicked. The restore
-    /// doesn't write to guest memory, and reads LPI configurations that the state does not contain
-    /// from it. Takes time proportional to the size of the state and to the largest number of
-    /// mappings that this machine has ever had.
+    /// during the restore may be dropped because its event is not mapped yet, just as between a
+    /// reset and the guest's first command. Sleeping vCPUs with pending interrupts are kicked. The
+    /// restore doesn't write to guest memory, and reads LPI configurations that the state does not
+    /// contain from it. Takes time proportional to the size of the state and to the largest number
+    /// of mappings that this machine has ever had.
     ///
     /// # Errors
     /// [`RestoreError`] identifies the first object in the state that is invalid on this machine,

@@ -51,7 +51,7 @@ impl Consumer {
     }
 
     /// Takes LPIs for list registers, highest priority first, until `fill` returns
-    /// [`ControlFlow::Break`]. Marks their entries as listed.
+    /// [`ControlFlow::Break`]. Sets L ("listed") in their entries.
     #[inline]
     pub(super) fn list(
         &mut self,

@@ -348,14 +348,16 @@ impl Control {
         (config.enable(), self.config.priorities.level(config.priority()))
     }
 
-    /// Clears the pending and held state of an entry. Returns `true` if either was set.
+    /// Clears an entry's pending state, including pending state held for a redistributor whose LPIs
+    /// are disabled. Returns `true` if either was set.
     pub(super) fn clear(&mut self, location: Location) -> bool {
         let (old, _) = self.shared.update(location, Entry::emptied);
         self.recall(old);
         old.is_pending_or_held()
     }
 
-    /// Makes an event pending, or holds it until its target's LPIs are enabled.
+    /// Makes an event pending, or, if its target's LPIs are disabled, records that it becomes
+    /// pending when they are enabled.
     pub(super) fn pend_event(&mut self, event: Location) -> Result<(), OutOfMemory> {
         if let Some(refresh) = self.prepared(event, Settings::Keep)? {
             self.pend(event, refresh);
@@ -363,8 +365,8 @@ impl Control {
         Ok(())
     }
 
-    /// Makes a [prepared](Self::prepare) entry pending, or holds it until its target's LPIs are
-    /// enabled.
+    /// Makes a [prepared](Self::prepare) entry pending, or, if its target's LPIs are disabled,
+    /// records that it becomes pending when they are enabled.
     pub(super) fn pend(&mut self, location: Location, refresh: Refresh) {
         self.shared.update(location, |entry| entry.with_held(true));
         self.write(location, refresh);

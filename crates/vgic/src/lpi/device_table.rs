@@ -1,5 +1,5 @@
-//! An ITS's device table. It maps a DeviceID to a device table entry (DTE), which points to the
-//! device's ITT.
+//! An ITS's device table. The table maps a DeviceID to a device table entry (DTE), which points to
+//! the device's interrupt translation table (ITT).
 //!
 //! The table is a tree of 256-way nodes. The number of nodes is bounded, because the guest chooses
 //! the DeviceIDs. Nodes are type-stable: a node without mapped devices is freed and reused

@@ -57,8 +57,8 @@ impl Level {
 }
 
 /// An entry's value. Its flags are P pending, E enabled, M mapped, D deliverable, H held, L listed
-/// and R revoked. It also holds the priority level, the target vCPU, the LPI, and a generation that
-/// identifies the owner.
+/// and R revoked. The entry also holds the priority level, the target vCPU, the LPI, and a
+/// generation that identifies the owner.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Entry(u64);
 

@@ -17,8 +17,8 @@ use doorbell_fallible::OutOfMemory;
 /// entries again.
 const LAST_USES: u32 = GENERATION_MAX - CHUNK_ENTRIES;
 const SIZES: usize = CHUNK_BITS as usize + 1;
-/// Index of the list of chunks without blocks. The lists before it hold the chunks that have free
-/// blocks, indexed by block size.
+/// Index of the list of chunks without blocks. The preceding lists contain the chunks that have
+/// free blocks, indexed by block size.
 const FREE: usize = SIZES;
 /// Marker for "no chunk".
 const NO_CHUNK: u32 = u32::MAX;

@@ -3,8 +3,9 @@
 //!
 //! 1. *Find the entry* ([`Shared::find`]): the device table entry points to the ITT, which holds
 //!    the entry's position and expected generation.
-//! 2. *Set it pending* ([`Shared::set_pending`]): one exchange of the whole entry. At that moment
-//!    the event was mapped and deliverable, with that target, priority and INTID.
+//! 2. *Set the entry pending* ([`Shared::set_pending`]) by one exchange of the whole entry. At the
+//!    moment of the exchange, the event was mapped and deliverable, with that target, priority and
+//!    INTID.
 //! 3. *Set the ready bit* ([`Shared::set_ready_bit`]) of the entry at its target and level, if the
 //!    entry is enabled: leaf, summary, top word, mask.
 //! 4. *Kick* ([`LpiCore::kick`]) the target, if its `needs_kick` is set.
@@ -154,8 +155,8 @@ impl Shared {
     pub(super) fn set_ready_bit(&self, written: Entry, position: Position) -> Option<u32> {
         let target = written.target();
         if !written.is_ready() {
-            // Only the vCPU can tell if the guest has acknowledged an interrupt in a list register,
-            // so it has to exit.
+            // Only the vCPU can determine whether the guest has acknowledged an interrupt in a list
+            // register, so the vCPU must exit.
             let waits = written.is_listed() && written.is_pending();
             return waits.then_some(target);
         }

@@ -56,7 +56,7 @@ impl Control {
         self.start_refresh(cause, Meant::Its(its.get()), Settings::Keep);
     }
 
-    /// Returns `true` if the ITS is being enabled, but not yet for every event.
+    /// Returns `true` if the ITS is being enabled, but doesn't accept messages for every event yet.
     pub(crate) fn is_admitting(&self, its: ItsIndex) -> bool {
         self.sweeps.contains(Cause::Admit(its))
     }
@@ -126,7 +126,7 @@ impl Control {
         translator.map_device(device, mapped, limit)
     }
 
-    /// Executes MAPD with V = 0. Complete when its sweep is.
+    /// Executes MAPD with V = 0. The command is complete when its sweep is done.
     pub(crate) fn unmap_device(&mut self, its: ItsIndex, device: u32) {
         let translator = self.translators.get_mut(its);
         if let Some(teardown) = translator.and_then(|its| its.unmap_device(device)) {
@@ -134,7 +134,8 @@ impl Control {
         }
     }
 
-    /// Starts unmapping all devices. Complete when the ITS [`is_quiescent`](Self::is_quiescent).
+    /// Starts unmapping all devices. The operation is complete when the ITS
+    /// [`is_quiescent`](Self::is_quiescent).
     pub(crate) fn unmap_all_devices(&mut self, its: ItsIndex) {
         let teardown = match self.sweeps.abandon(Cause::Teardown(its)) {
             Some(Sweep::Unmap { teardown, .. }) => teardown,
@@ -143,8 +144,8 @@ impl Control {
         self.start(Cause::Teardown(its), Sweep::Unmap { its, devices: Some(0), teardown });
     }
 
-    /// Finishes unmapping everything that an ITS had mapped, in one call. Abandons the sweep for
-    /// its last command, because the mappings that it would visit no longer exist.
+    /// Unmaps all of an ITS's remaining devices and collections, in one call. Abandons the sweep
+    /// for its last command, because the mappings that it would visit no longer exist.
     ///
     pub(crate) fn unmap_finally(&mut self, its: ItsIndex) {
         // The remaining sweeps wait for memory, but this ITS's sweeps no longer need any.
@@ -153,7 +154,7 @@ impl Control {
     }
 
     /// Executes MAPC with V = 1. If the collection was mapped to another vCPU, its events and their
-    /// pending state move. Complete when its sweep is.
+    /// pending state move. The command is complete when its sweep is done.
     pub(crate) fn map_collection(
         &mut self,
         its: ItsIndex,
@@ -167,8 +168,8 @@ impl Control {
         Ok(())
     }
 
-    /// Executes MAPC with V = 0. Pending LPIs stay pending at their redistributor. Complete when
-    /// its sweep is.
+    /// Executes MAPC with V = 0. Pending LPIs stay pending at their redistributor. The command is
+    /// complete when its sweep is done.
     pub(crate) fn unmap_collection(&mut self, its: ItsIndex, collection: u16) {
         if self.translators.get_mut(its).is_some_and(|its| its.unmap_collection(collection)) {
             self.refresh_collection(its, collection);
@@ -188,14 +189,14 @@ impl Control {
         self.start_refresh(Cause::Command(its), meant, Settings::Keep);
     }
 
-    /// Executes INVALL: rereads the configuration of every LPI at a redistributor from memory.
-    /// Complete when its sweep is.
+    /// Executes INVALL: rereads the configuration of every LPI at a redistributor from memory. The
+    /// command is complete when its sweep is done.
     pub(crate) fn invalidate_all_for(&mut self, its: ItsIndex, vcpu: u16) {
         self.start_refresh(Cause::Command(its), Meant::Target(vcpu.into()), Settings::Reload);
     }
 
     /// Executes MOVALL: LPIs that are pending at `from` become pending at `to` instead. Events stay
-    /// in their collections. Complete when its sweep is.
+    /// in their collections. The command is complete when its sweep is done.
     pub(crate) fn move_all(&mut self, its: ItsIndex, from: u16, to: u16) {
         if from != to {
             let cursor = self.all_chunks();

@@ -30,7 +30,7 @@ const EVENT_BITS_SHIFT: u32 = INDEX_BITS + GENERATION_BITS;
 const DEPTH_SHIFT: u32 = EVENT_BITS_SHIFT + 5;
 const VALID: u64 = 1 << 63;
 
-/// A link in a device table entry or a node. It holds the position of the first entry of a block or
+/// A link in a device table entry or a node. A link holds the position of a block's first entry or
 /// the number of the next node, and the generation of that block or node. The link in a device
 /// table entry also holds the number of the device's event bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

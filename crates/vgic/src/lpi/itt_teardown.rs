@@ -11,7 +11,7 @@ pub(super) struct IttTeardown {
     size: u32,
     /// The device's block, if it has no nodes.
     block: Option<Link>,
-    /// Nodes from the root down to the current one, each with the index of its next link. Only a
+    /// Nodes from the root down to the current node, each with the index of its next link. Only a
     /// node at `depth` has blocks below it.
     path: [(Option<Link>, u32); MAX_DEPTH as usize],
     /// Number of nodes in use in `path`.

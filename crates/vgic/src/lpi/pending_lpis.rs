@@ -67,9 +67,9 @@ impl PendingLpis {
         }
     }
 
-    /// Returns the LPI that [`take`](Self::take) would acknowledge. Also called after setting
-    /// `needs_kick` and before the vCPU sleeps: an LPI that becomes pending after this call will
-    /// kick the vCPU.
+    /// Returns the LPI that [`take`](Self::take) would acknowledge. A vCPU also calls this method
+    /// before it sleeps, after it has set `needs_kick`: an LPI that becomes pending after the call
+    /// will kick the vCPU.
     #[inline]
     pub(crate) fn highest(&mut self, than: Priority) -> Option<ReadyLpi> {
         if self.is_empty() { None } else { self.consumer.highest(self.core.shared(), than) }

@@ -1,6 +1,6 @@
 //! A vCPU's ready bitmap: for each priority level, one bit per entry with two layers of summaries,
-//! and a mask of levels. False positives are harmless. A false negative can only exist after a
-//! writer has stored an entry and before it has set the ready bit.
+//! and a mask of levels. False positives are harmless. A ready entry's bit can only be clear after
+//! a writer has stored the entry and before it has set the bit.
 //!
 //! ```text
 //! mask (64 levels) ─▶ top ─▶ summary ─▶ leaf ─▶ entry
@@ -112,17 +112,17 @@ impl LevelBitmap {
 
 /// Result of visiting an entry.
 pub(super) enum Visit<T> {
-    /// The walk ends with this result.
+    /// The visitor found an entry, and the iteration ends with this result.
     Found(T),
-    /// The entry was taken, and the walk continues.
+    /// The entry was taken, and the iteration continues.
     Taken,
-    /// The ready bit was stale, and the walk continues.
+    /// The ready bit was stale, and the iteration continues.
     Stale,
 }
 
 /// Operation on the entries whose ready bits are set.
 pub(super) trait Visitor {
-    /// The result of the walk.
+    /// Result of the iteration.
     type Output;
     /// `true` if the visitor takes the entries that it finds.
     const TAKES: bool;
@@ -153,8 +153,8 @@ impl ReadyBit<'_> {
     }
 }
 
-/// Number of entries to take from one leaf before moving on to the next. This is the number of bits
-/// in a leaf, so that every LPI that was ready at the start of the turn is taken.
+/// Number of entries to take from one leaf before moving on to the next. The limit equals the
+/// number of bits in a leaf, so that every LPI that was ready at the start of the turn is taken.
 const TURN: u8 = 1 << FANOUT_BITS;
 
 /// Marker for "no leaf". The leaf that follows this marker is the first leaf.
@@ -201,15 +201,15 @@ impl TurnTable {
         self.of(level).leaf == leaf
     }
 
-    /// Stops preserving the mask bit for the level that was found last. The next walk clears it if
-    /// it finds the level empty.
+    /// Stops preserving the mask bit for the level that was found last. The next iteration clears
+    /// the bit if it finds the level empty.
     pub(super) const fn forget_last(&mut self) {
         self.last = None;
     }
 
-    /// Records that a walk found an entry at a bit of a leaf. If the entry was not taken, the next
-    /// walk visits the same bit first. Returns the number of LPIs that may still be taken in this
-    /// turn.
+    /// Records that an iteration found an entry at a bit of a leaf. If the entry was not taken, the
+    /// next iteration visits the same bit first. Returns the number of LPIs that may still be taken
+    /// in this turn.
     #[inline]
     fn found(&mut self, level: Level, leaf: u32, bit: u8, takes: bool) -> u8 {
         let turn = &mut self.by_level[level.index()];
@@ -268,8 +268,8 @@ impl ReadyBitmap {
     }
 
     /// Visits the entries whose bits are set until the visitor finds one, highest priority first
-    /// and only in the first `count` levels. Only one walk may run per vCPU at a time. Clears empty
-    /// branches on the way, except for the paths in `turns`.
+    /// and only in the first `count` levels. Only one thread may iterate over a vCPU's bitmap at a
+    /// time. Clears the summary bits of empty branches, except for the paths in `turns`.
     pub(super) fn walk<V: Visitor>(
         &self,
         count: u32,
@@ -317,7 +317,7 @@ const fn from(first: u32, group: u32) -> u64 {
     }
 }
 
-/// A walk through one level's tree.
+/// An iteration over the ready entries at one priority level.
 struct LevelWalk<'a, V> {
     tree: &'a LevelBitmap,
     level: Level,

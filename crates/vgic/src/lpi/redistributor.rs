@@ -39,8 +39,8 @@ impl Control {
         Ok(())
     }
 
-    /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps this vCPU's. Each
-    /// of the two redistributors may then overwrite the other's pending bits.
+    /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps this vCPU's. If
+    /// two tables overlap, each redistributor may overwrite the other's pending bits.
     pub(crate) fn sharer_of_pending_table(&self, vcpu: u32) -> Option<u32> {
         self.enabled.sharer_of_pending_table(vcpu)
     }
@@ -163,7 +163,7 @@ impl Control {
     }
 
     /// Handles a write to `GICR_INVLPIR`: rereads one LPI's configuration from memory. If several
-    /// events are mapped to the LPI, the operation is complete when its sweep is
+    /// events are mapped to the LPI, the operation is complete when its sweep is done
     /// ([`is_invalidating`](Self::is_invalidating)).
     pub(super) fn invalidate(&mut self, vcpu: u32, lpi: Lpi) -> Result<(), OutOfMemory> {
         if !self.implements(lpi) {
@@ -193,7 +193,7 @@ impl Control {
         limit: u64,
     ) -> Result<bool, OutOfMemory> {
         if next.is_some_and(|index| !self.device_entries.is_mapped_to(index, lpi)) {
-            // The entry has left the LPI's list, so start again.
+            // The entry was removed from the LPI's list, so start again.
             *next = self.device_entries.first(lpi.index());
         }
         while let Some(index) = *next {
@@ -215,8 +215,8 @@ impl Control {
         Ok(())
     }
 
-    /// Handles a write to `GICR_INVALLR`: rereads every LPI's configuration from memory. Complete
-    /// when its sweep is.
+    /// Handles a write to `GICR_INVALLR`: rereads every LPI's configuration from memory. The
+    /// invalidation is complete when its sweep is done.
     pub(crate) fn invalidate_all(&mut self, vcpu: u32) {
         self.start_refresh(Cause::Invalidate(vcpu), Meant::Target(vcpu), Settings::Reload);
     }

@@ -36,7 +36,7 @@ impl RedistributorLpis {
         Ok(Self { vcpu, pages: try_page_table(lpis.div_ceil(1 << PAGE_BITS))? })
     }
 
-    /// Allocates an LPI's entry, if necessary. Not on the hot path.
+    /// Allocates an LPI's entry, if necessary. Must not be called on the hot path.
     pub(super) fn ensure(&self, lpi: Lpi) -> Result<(), OutOfMemory> {
         match self.pages.get((lpi.index() >> PAGE_BITS) as usize) {
             Some(page) => Ok(try_page(page, || AtomicU16::new(0))?),
@@ -44,7 +44,7 @@ impl RedistributorLpis {
         }
     }
 
-    /// Allocates entries for all LPIs below INTID `end`. Not on the hot path.
+    /// Allocates entries for all LPIs below INTID `end`. Must not be called on the hot path.
     pub(super) fn ensure_below(&self, end: u32) -> Result<(), OutOfMemory> {
         let mut pages = (Lpi::FIRST.get()..end).step_by(1 << PAGE_BITS);
         pages.try_for_each(|intid| Lpi::try_from(intid).map_or(Ok(()), |lpi| self.ensure(lpi)))
@@ -71,7 +71,7 @@ impl RedistributorLpis {
         self.expand(index, self.entry(index).map_or(0, |entry| entry.load(SeqCst)))
     }
 
-    /// Replaces an entry by the result of `change`, in one read-modify-write. Returns the old
+    /// Replaces an entry with the result of `change`, in one read-modify-write. Returns the old
     /// value, or `None` if `change` returned `None`.
     #[inline]
     pub(super) fn try_update(

@@ -18,13 +18,13 @@ use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use gic_arch::Lpi;
 use gic_arch::lpi::Config;
 
-/// Snapshot of an event's or a redistributor's LPI.
+/// Snapshot of an LPI that is mapped by an event or pending at a redistributor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct SavedLpi {
     pub(crate) lpi: Lpi,
     /// The target vCPU.
     pub(crate) target: u32,
-    /// `true` if the LPI is pending at the target, or held until LPIs are enabled there.
+    /// `true` if the LPI is pending at the target, or becomes pending when LPIs are enabled there.
     pub(crate) pending: bool,
     /// Configuration of the LPI, or `None` if the model doesn't hold it and it must be read from
     /// memory.
@@ -90,13 +90,14 @@ impl Control {
     }
 }
 
-/// One bit for each vCPU and level at which ready bits for all events are allocated.
+/// Set of vCPUs and priority levels for which ready bits for all events are allocated.
 pub(crate) struct ReservedLevels(Box<[u64]>);
 
 const _: () = assert!(LEVELS <= 64, "a word has a bit for each level");
 
 impl ReservedLevels {
-    /// Adds a vCPU's level. Returns `false` if it is already present, or the vCPU doesn't exist.
+    /// Adds a vCPU's priority level. Returns `false` if the level is already present or the vCPU
+    /// doesn't exist.
     fn insert(&mut self, vcpu: u32, level: Level) -> bool {
         let Some(levels) = self.0.get_mut(vcpu as usize) else { return false };
         let before = *levels;

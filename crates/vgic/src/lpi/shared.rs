@@ -134,7 +134,7 @@ impl Shared {
         }
     }
 
-    /// Updates a redistributor's own entry. This is a separate function to keep the path for event
+    /// Updates a redistributor's own entry. The function is separate to keep the path for event
     /// entries short.
     #[inline(never)]
     fn try_update_own(

@@ -119,8 +119,8 @@ impl SweepQueue {
         causes.find(|cause| is_meant(*cause) && last.is_none_or(|last| *cause > last))
     }
 
-    /// Returns `true` if sweeps that register writes started are in progress, other than those that
-    /// wait for memory.
+    /// Returns `true` if sweeps that register writes started are in progress, other than sweeps
+    /// that wait for memory.
     pub(super) fn has_register_work(&self) -> bool {
         self.0.iter().any(|(cause, work)| !cause.is_commands() && !work.is_starved)
     }

@@ -1,11 +1,11 @@
 //! Carries out sweeps, i.e. work that visits many entries, one piece at a time, so that no guest
 //! access exceeds its budget regardless of the number of mappings.
 //!
-//! A sweep starts after its cause has already changed the state ([`Control`]). It then updates the
-//! entries to match, one chunk after the other. [`Control::refresh`] derives an entry from the
-//! current state, so sweeps and commands may interleave: if a command has updated an entry in
-//! between, it is already correct, and refreshing it again does no harm. The guest observes the end
-//! of the sweep through the status that it polls: consumption of the command, `GICR_CTLR.RWP`,
+//! A sweep starts after its cause has already changed the state ([`Control`]). The sweep then
+//! updates the entries to match, one chunk after the other. [`Control::refresh`] derives an entry
+//! from the current state, so sweeps and commands may interleave: if a command has updated an entry
+//! in between, it is already correct, and refreshing it again does no harm. The guest observes the
+//! end of the sweep through the status that it polls: consumption of the command, `GICR_CTLR.RWP`,
 //! `GICR_SYNCR.Busy` or `GITS_CTLR.Quiescent`.
 //!
 //! The architecture has no status bit that reports when *enabling* LPIs or an ITS is complete, and
@@ -95,7 +95,7 @@ impl Control {
     }
 
     /// Advances the sweeps started by register writes at any redistributor or ITS. Returns `true`
-    /// if none of them can make progress any more.
+    /// if none of these sweeps can make further progress.
     pub(crate) fn advance_registers(&mut self, limit: u64) -> bool {
         self.advance_all(limit, |cause| !cause.is_commands())
     }

@@ -196,7 +196,7 @@ impl PendingBits {
         }
     }
 
-    /// Clears an LPI's bit. Returns `true` if it was set.
+    /// Clears an LPI's bit. Returns `true` if the bit was set.
     pub(super) fn take(&mut self, lpi: Lpi) -> bool {
         let (byte, bit) = Self::place(lpi);
         let Some(byte) = self.bytes.get_mut(byte) else {

@@ -100,7 +100,7 @@ impl Translator {
         Ok(())
     }
 
-    /// Unmaps a collection. Returns `true` if it was mapped.
+    /// Unmaps a collection. Returns `true` if the collection was mapped.
     pub(super) fn unmap_collection(&mut self, collection: u16) -> bool {
         self.collections.remove(collection).is_some()
     }

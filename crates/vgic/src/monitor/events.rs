@@ -61,12 +61,12 @@ impl EventLog {
         self.stored.fetch_add(1, SeqCst);
     }
 
-    /// Returns the number of faults of this kind so far.
+    /// Returns the number of faults of this kind since the log was created.
     pub fn count(&self, reason: FaultReason) -> u64 {
         self.counts.get(reason as usize).map_or(0, |count| count.load(SeqCst))
     }
 
-    /// Returns the number of faults of all kinds so far.
+    /// Returns the number of faults of all kinds since the log was created.
     pub fn total(&self) -> u64 {
         self.total.load(SeqCst)
     }

@@ -4,9 +4,9 @@
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "unfinished work continues only when the caller calls again"]
 pub enum Progress {
-    /// There is nothing left to do.
+    /// The work is complete.
     Done,
-    /// There is more work left than one access may do.
+    /// Work remains, because it exceeds the budget of one access.
     Unfinished,
 }
 

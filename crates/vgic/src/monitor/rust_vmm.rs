@@ -8,8 +8,8 @@ use vm_memory::{Bytes, GuestAddress, GuestAddressSpace};
 /// `GuestMemoryAtomic` if memory can be hot-plugged. Writes by the model are marked in the regions'
 /// dirty bitmaps.
 ///
-/// This is a newtype because a blanket implementation for all `vm-memory` types would conflict with
-/// other implementations.
+/// `VmMemory` is a newtype because a blanket implementation for all `vm-memory` types would
+/// conflict with other implementations.
 #[derive(Clone, Debug)]
 pub struct VmMemory<M>(pub M);
 

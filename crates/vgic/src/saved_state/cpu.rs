@@ -44,8 +44,8 @@ pub struct RedistributorState {
     pub interrupts: Vec<InterruptState>,
     /// LPIs that are pending at this redistributor without an event, in INTID order. These LPIs
     /// became pending through `GICR_SETLPIR` or MOVALL, or were set in the pending table without a
-    /// mapped event. While LPIs are disabled at this redistributor, their pending state is kept,
-    /// and it takes effect when LPIs are enabled.
+    /// mapped event. While LPIs are disabled at this redistributor, the pending state has no effect
+    /// until LPIs are enabled.
     pub lpis: Vec<LpiState>,
 }
 

@@ -1,5 +1,5 @@
 //! Writes from devices without an identity: messages, and writes to registers next to a doorbell.
-//! Messages to an ITS aren't accepted here, because an ITS needs a DeviceID.
+//! Messages to an ITS aren't accepted on this path, because an ITS needs a DeviceID.
 
 use crate::monitor::access::AccessWidth;
 use crate::vgic::{FrameAt, NotClaimed, Vgic};

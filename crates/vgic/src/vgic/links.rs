@@ -25,17 +25,17 @@ impl Vgic {
     }
 
     /// Links a virtual PPI or SPI to a physical interrupt, so that the physical interrupt is
-    /// deactivated when the guest deactivates the virtual one.
+    /// deactivated when the guest deactivates the virtual interrupt.
     ///
     /// If the virtual interrupt is in a list register, the hardware deactivates the physical
     /// interrupt. Links are for the hypervisor's timer, and for devices assigned to a guest.
     ///
     /// The hypervisor must acknowledge the physical interrupt, drop its priority and leave it
-    /// active (EOImode 1). It must then drive `line` high, or [pulse](msi_types::SetLine::pulse)
-    /// the line if the interrupt is edge-triggered. The hypervisor doesn't have to drive the line
-    /// low: if the physical input is still high after the deactivation, the physical interrupt
-    /// fires again. A [`LineObserver`](msi_types::LineObserver) isn't notified of linked
-    /// interrupts.
+    /// active (EOImode 1). The hypervisor must then drive `line` high, or
+    /// [pulse](msi_types::SetLine::pulse) the line if the interrupt is edge-triggered. The
+    /// hypervisor doesn't have to drive the line low: if the physical input is still high after the
+    /// deactivation, the physical interrupt fires again. A
+    /// [`LineObserver`](msi_types::LineObserver) isn't notified of linked interrupts.
     ///
     /// If the physical input falls before the guest has acknowledged the interrupt, the hypervisor
     /// isn't notified, so the model [reads the level](PhysicalInterrupts::level) before the
@@ -75,9 +75,9 @@ impl Vgic {
     /// A linked PPI is active on a single CPU. When the hypervisor unloads the vCPU from a CPU, it
     /// must deactivate the PPI there regardless of this result, because another vCPU may have just
     /// ended the interrupt. When the hypervisor loads the vCPU on a CPU, it must first direct
-    /// [`PhysicalInterrupts::deactivate`] to that CPU. It then makes the PPI active there if this
-    /// method returns `true`, calls the method again, and deactivates the PPI if the result is now
-    /// `false`.
+    /// [`PhysicalInterrupts::deactivate`] to that CPU. The hypervisor then makes the PPI active on
+    /// that CPU if this method returns `true`, calls the method again, and deactivates the PPI if
+    /// the result is now `false`.
     pub fn is_physical_active(&self, line: Line) -> bool {
         self.wired.is_physical_active(line)
     }

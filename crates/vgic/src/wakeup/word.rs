@@ -18,7 +18,7 @@ mod state {
 }
 
 /// One vCPU's wake-up state. The vCPU's thread owns the flags. Other threads clear `NEEDS_KICK` to
-/// kick it, and recall its list registers.
+/// kick the vCPU, and recall its list registers.
 ///
 /// Each word has its own cache line, so that injectors for different vCPUs don't contend. The
 /// `Arc`'s reference counts are on the preceding line, but they are rarely written.
@@ -42,13 +42,13 @@ impl WakeupWord {
     }
 
     /// Records that the vCPU is about to leave the model, so that it must be kicked from now on.
-    /// The vCPU must look for interrupts afterwards.
+    /// The vCPU must check for interrupts afterwards.
     pub(crate) fn leave(&self) {
         self.0.fetch_or(state::NEEDS_KICK, SeqCst);
     }
 
-    /// Lets the vCPU leave, unless `finds` then returns `true` because there is something to do.
-    /// Returns `true` if it left.
+    /// Lets the vCPU leave, unless `finds` then returns `true` because an interrupt or work is
+    /// waiting. Returns `true` if the vCPU left.
     pub(crate) fn leave_unless(&self, finds: impl FnOnce() -> bool) -> bool {
         self.leave();
         let stays = finds();
@@ -58,7 +58,7 @@ impl WakeupWord {
         !stays
     }
 
-    /// Records that the vCPU has returned or didn't leave, and will look for interrupts itself.
+    /// Records that the vCPU has returned or didn't leave, and will check for interrupts itself.
     /// Only the vCPU sets the flag, so a vCPU that finds its flag clear has been kicked.
     pub(crate) fn returned(&self) {
         if self.needs_kick() {

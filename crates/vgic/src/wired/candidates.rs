@@ -68,9 +68,9 @@ impl Candidates {
         Some(index)
     }
 
-    /// Calls `look` for each candidate, and removes those that are stale. Must be called on the
-    /// vCPU's own thread. The work is bounded by the number of interrupts, even if other threads
-    /// set bits concurrently.
+    /// Calls `look` for each candidate, and removes stale candidates. Must be called on the vCPU's
+    /// own thread. The work is bounded by the number of interrupts, even if other threads set bits
+    /// concurrently.
     pub(crate) fn visit(&self, mut look: impl FnMut(WiredIndex) -> Look) {
         for leaf in set_bits(self.summary.bits()) {
             let Some(word) = self.leaves.get(leaf) else { continue };
@@ -90,7 +90,7 @@ impl Candidates {
     }
 }
 
-/// Returns the number of the bit that is set, if exactly one is.
+/// Returns the number of the set bit, if exactly one bit is set.
 #[inline]
 const fn only_bit(word: u64) -> Option<usize> {
     if word.is_power_of_two() { Some(word.trailing_zeros() as usize) } else { None }

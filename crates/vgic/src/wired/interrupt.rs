@@ -59,15 +59,17 @@ pub(crate) struct InterruptWord {
     pub(crate) listed: bool,
     /// The pending latch was moved to the list register.
     pub(crate) lent: bool,
-    /// The guest cleared the active state by a register write while the interrupt was listed.
+    /// The guest cleared the active state by a register write while the interrupt was in a list
+    /// register.
     pub(crate) forced_inactive: bool,
-    /// The guest set the active state by a register write while the interrupt was listed.
+    /// The guest set the active state by a register write while the interrupt was in a list
+    /// register.
     pub(crate) forced_active: bool,
-    /// While the interrupt is listed or active: one more than the index of the vCPU that took it,
-    /// or 0 if unknown.
+    /// One more than the index of the vCPU that took the interrupt into a list register or
+    /// acknowledged it, or 0 if that vCPU is unknown.
     #[bits(10)]
     taker_code: u16,
-    /// One more than the index of the physical interrupt to which it is linked, or 0 if it is not
+    /// One more than the index of the linked physical interrupt, or 0 if the interrupt is not
     /// linked.
     #[bits(12)]
     link_code: u16,

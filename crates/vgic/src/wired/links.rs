@@ -36,7 +36,7 @@ pub trait PhysicalInterrupts: Send + Sync {
     fn deactivate(&self, line: Line, physical: IntId);
 }
 
-/// Error from linking a virtual interrupt to a physical one. The error indicates a bug in the
+/// Error from linking a virtual interrupt to a physical interrupt. The error indicates a bug in the
 /// hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -10,7 +10,7 @@ pub(super) struct ActivePriorities {
 }
 
 impl ActivePriorities {
-    /// Marker for an empty set. It is greater than every group priority number.
+    /// Marker for an empty set. The marker is greater than every group priority number.
     pub(super) const NONE: u8 = 128;
 
     /// Creates a set from its bits.

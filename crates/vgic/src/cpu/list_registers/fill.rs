@@ -155,7 +155,8 @@ impl ListRegisterVcpu {
         Unlisted { pending, active, held_back }
     }
 
-    /// Collects wired interrupts. Returns, for each group, whether any interrupt is held back.
+    /// Collects wired interrupts. Returns, for each group, whether any pending interrupt has to
+    /// wait until the guest enables the group.
     fn gather(&mut self, groups: GroupForwarding, waiting: &mut Waiting) -> [bool; 2] {
         let [Vcpu { cpu, gic, list_registers: lists, .. }] = &mut *self.0;
         let (cpu, wired) = (*cpu, gic.wired());

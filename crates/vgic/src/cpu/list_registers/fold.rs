@@ -76,7 +76,8 @@ impl ListRegisterVcpu {
         });
     }
 
-    /// Empties the list registers. `left` returns the value that the guest left in each one.
+    /// Empties the list registers, and folds their contents into the model. `left` returns the
+    /// value that the guest left in each list register.
     fn fold_each(&mut self, left: impl Fn(usize, Listed) -> ListRegister) {
         for at in 0..self.0[0].list_registers.empty() {
             let listed = self.0[0].list_registers.listed[at];

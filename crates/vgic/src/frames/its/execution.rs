@@ -20,8 +20,8 @@ enum CommandProgress {
     Begun,
     /// A sweep is still in progress.
     Sweeps,
-    /// Either a SYNC is waiting for an interrupt that may still be in a list register, or there is
-    /// not enough memory to continue.
+    /// Execution is stalled because a SYNC is waiting for an interrupt that may still be in a list
+    /// register, or because heap memory is exhausted.
     Waits,
 }
 
@@ -34,7 +34,7 @@ impl Its {
         self.lpis.note_work(&mut state.left, progress);
     }
 
-    /// Does up to one access's budget of work. A queue that is waiting for vCPUs to exit resumes
+    /// Does work within the budget of one access. A queue that is waiting for vCPUs to exit resumes
     /// when they have exited; a queue that is waiting for memory resumes at the next access.
     fn run_within_budget(&self, state: &mut ItsRegisters) -> Progress {
         let budget = u64::from(self.config.work_per_access) * ENTRIES_PER_UNIT;

@@ -65,8 +65,8 @@ impl Its {
 }
 
 impl Its {
-    /// Reads `GITS_CTLR`. Also does work while the ITS is disabled. Otherwise, a guest that polls
-    /// for quiescence would wait forever.
+    /// Reads `GITS_CTLR`. Continues the work even if the ITS is disabled. Otherwise, a guest that
+    /// polls for quiescence would wait forever.
     fn read_ctlr(&self) -> Ctlr {
         let mut state = self.state.lock();
         if !state.enabled {
@@ -75,7 +75,7 @@ impl Its {
         self.ctlr(&state)
     }
 
-    /// Changes the registers, and then does up to one access's budget of work.
+    /// Changes the registers, then does work within the budget of one access.
     fn change<R>(&self, change: impl FnOnce(&mut ItsRegisters) -> R) -> R {
         let mut state = self.state.lock();
         let result = change(&mut state);
@@ -157,7 +157,7 @@ impl Its {
     }
 
     /// Writes `GITS_BASER<index>`. Clearing `Valid` also removes the table's mappings. Collections
-    /// held in the ITS itself aren't in a table, so they stay.
+    /// held in the ITS itself aren't in a table, so they stay mapped.
     fn set_baser(&self, index: u32, lanes: Lanes) {
         let mut state = self.state.lock();
         if state.enabled {

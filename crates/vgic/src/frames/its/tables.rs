@@ -2,7 +2,7 @@
 //!
 //! We keep mappings in host memory. The guest's tables only determine which identifiers are valid:
 //! an identifier beyond the end of the table, or under an invalid first-level entry, is out of
-//! range. Like KVM, we write table entries only when the state is saved.
+//! range. As in KVM, table entries are written only when the state is saved.
 
 use crate::config::{Coherence, ItsConfig, PageSizes, TableLevels};
 use crate::monitor::events::{FaultDetail, FaultReason};

@@ -9,7 +9,7 @@ impl Frozen<'_> {
     /// have their reset values, and lines keep the levels to which they are driven. Guest memory
     /// survives, and with it the state that the architecture keeps there: the mappings of an ITS,
     /// except collections that it holds internally, and LPIs that are pending at a redistributor
-    /// whose LPIs are disabled, because disabling them writes the pending table (IHI 0069 §5.1.2).
+    /// whose LPIs are disabled, because disabling LPIs writes the pending table (IHI 0069 §5.1.2).
     /// Pending LPIs are lost if LPIs are still enabled at their redistributor.
     ///
     /// `GITS_BASER<n>` keep their values, because the contents of these tables are in host memory.

@@ -207,8 +207,8 @@ impl PlannedCpu<'_> {
         let tables = self.tables(gic);
         self.pending(vcpu)
             .try_for_each(|saved| Ok::<_, NoRoom>(control.reserve_pending(saved?, tables)?))?;
-        // This has to come last, because it reads the configurations of all LPIs whose entries have
-        // been allocated.
+        // This call must come last, because it reads the configurations of all LPIs whose entries
+        // have been allocated.
         Ok(tables.map_or(Ok(()), |tables| control.reserve_enabled(vcpu, tables))?)
     }
 }

@@ -13,7 +13,7 @@ pub enum FaultReason {
     UnknownRegister,
     /// The register does not support the access's width or alignment.
     AccessWidth,
-    /// A write-only register was read or a read-only one written.
+    /// A write-only register was read, or a read-only register was written.
     AccessDirection,
     /// A register selects an interrupt that does not exist.
     NoSuchInterrupt,
@@ -40,7 +40,7 @@ pub enum FaultReason {
     UnalignedQueue,
     /// An ITS command failed.
     ItsCommand,
-    /// A message arrived for an unmapped event, or for one whose collection is unmapped.
+    /// A message arrived for an unmapped event, or for an event whose collection is unmapped.
     UnmappedMessage,
     /// A message arrived for a mapped event, but the ITS or the redistributor's LPIs were disabled,
     /// or the event's LPI is beyond the redistributor's tables.

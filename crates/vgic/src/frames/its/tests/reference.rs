@@ -1,7 +1,7 @@
-//! Compares the ITS with a naive implementation based on lists and searches. Both execute a random
-//! sequence of commands, messages, register writes and acknowledgments. After each step, both must
-//! have the same LPIs pending at the same redistributors, and must have refused the same commands
-//! for the same reasons.
+//! Compares the ITS with a naive implementation based on lists and searches. Both implementations
+//! execute a random sequence of commands, messages, register writes and acknowledgments. After each
+//! step, both must have the same LPIs pending at the same redistributors, and must have refused the
+//! same commands for the same reasons.
 
 mod naive;
 

@@ -115,8 +115,8 @@ impl Rig {
         Self::over(Arc::new(VmMemory(ram(RAM, RAM_BYTES))), size, config)
     }
 
-    /// Creates a rig with both direct LPIs and an ITS. Real machines can't have both, but we want
-    /// one rig for both kinds of tests.
+    /// Creates a rig with both direct LPIs and an ITS. Real machines can't have both, but this rig
+    /// serves both kinds of tests.
     fn over(ram: Arc<VmMemory<Ram>>, size: LpiConfig, config: ItsConfig) -> Self {
         let size = LpiConfig { direct: true, ..size };
         let vcpus = size.vcpus;
