@@ -55,7 +55,7 @@ pub struct VgicConfig {
     pub cpus: Vec<CpuConfig>,
     /// Guest physical address of the distributor frame (64 KiB).
     pub distributor: u64,
-    /// Redistributor regions. The vCPUs fill them in order.
+    /// Redistributor regions. The vCPUs' redistributors fill the regions in order.
     pub redistributors: Vec<RedistributorRegion>,
     /// Number of SPIs, starting at INTID 32: a multiple of 32 up to 960, or 988.
     pub spis: u32,
@@ -106,7 +106,7 @@ pub struct VgicConfig {
     pub its_devices: u32,
     /// The ITSes.
     pub its: Vec<ItsConfig>,
-    /// `GICD_IIDR` and `GICR_IIDR`. Guests use them to select errata workarounds.
+    /// `GICD_IIDR` and `GICR_IIDR`. Guests use these registers to select errata workarounds.
     pub iidr: Iidr,
     /// Lets the guest clear `GICR_CTLR.EnableLPIs` (`GICR_CTLR.CES`). Otherwise, the bit is
     /// write-once.
@@ -249,8 +249,8 @@ impl VgicConfig {
         WiredIntIds { spis, extended_spis, extended_ppis }
     }
 
-    /// Returns `true` if redistributors are awake after reset. In the Non-secure view,
-    /// redistributors are always awake, where firmware owns `GICR_WAKER`.
+    /// Returns `true` if redistributors are awake after reset. In the Non-secure view, where
+    /// firmware owns `GICR_WAKER`, redistributors are always awake.
     pub(crate) fn resets_awake(&self) -> bool {
         self.awake_redistributors || self.security == SecurityView::NonSecure
     }

@@ -53,12 +53,12 @@
 //!
 //! After a reset, a redistributor sleeps and forwards nothing until `GICR_WAKER.ProcessorSleep` is
 //! cleared (IHI 0069, `GICR_WAKER`). With one security state, either firmware or the guest can
-//! clear it. Linux does. A kernel that relies on firmware to have done so, as TF-A does before it
-//! starts the kernel on a CPU, would otherwise receive no interrupts at all. A VMM that implements
-//! PSCI itself acts as firmware, and therefore must wake each redistributor before its vCPU starts:
-//! [`VgicConfig::awake_redistributors`] makes [`Vgic::reset`] and [`Vcpu::reset`] do so. VMMs whose
-//! guests start in their own firmware should leave the option off. In the Non-secure view,
-//! redistributors are always awake. Saved states record whether each redistributor is awake.
+//! clear this bit. Linux does. A kernel that relies on firmware to have done so, as TF-A does
+//! before it starts the kernel on a CPU, would otherwise receive no interrupts at all. A VMM that
+//! implements PSCI itself acts as firmware, and therefore must wake each redistributor before its
+//! vCPU starts: [`VgicConfig::awake_redistributors`] makes [`Vgic::reset`] and [`Vcpu::reset`] do
+//! so. VMMs whose guests start in their own firmware should leave the option off. In the Non-secure
+//! view, redistributors are always awake. Saved states record whether each redistributor is awake.
 //!
 //! # Deferred work
 //!

@@ -9,11 +9,11 @@
 //! never pending at two targets or at a former target.
 //!
 //! An LPI can also be pending at a redistributor that none of its events targets: through
-//! `GICR_SETLPIR`, through MOVALL, or because its bit was set in the pending table. Such an LPI has
-//! a separate entry in that redistributor's flat table. When one of the LPI's events is retargeted
-//! to that redistributor, the event's entry takes over the pending state. Therefore, an LPI is
-//! pending in only one entry at each redistributor, i.e. in its event's entry or in the
-//! redistributor's own entry.
+//! `GICR_SETLPIR`, through MOVALL, or because its bit was set in the pending table when LPIs were
+//! enabled. Such an LPI has a separate entry in that redistributor's flat table. When one of the
+//! LPI's events is retargeted to that redistributor, the event's entry takes over the pending
+//! state. Therefore, an LPI is pending in only one entry at each redistributor, i.e. in its event's
+//! entry or in the redistributor's own entry.
 //!
 //! | object | contents |
 //! |---|---|
@@ -51,23 +51,23 @@
 //!    pending. Therefore, a vCPU that acknowledges the interrupt observes everything that the
 //!    device wrote before it sent the message.
 //!
-//! If two events are mapped to one LPI, they have two entries, and may deliver the LPI twice.
+//! Two events that are mapped to one LPI have separate entries, and may deliver the LPI twice.
 //!
 //! # List registers
 //!
 //! When a vCPU enters guest mode, it moves LPIs into list registers and sets L ("listed") in their
-//! entries. P is then clear, and the next message sets it again. When the vCPU exits, it folds each
-//! list register into the entry: if the guest didn't acknowledge the LPI, it becomes pending again,
-//! at the entry's current target. A command that removes pending state also sets R, so that folding
-//! doesn't restore the pending state. R survives DISCARD and MAPTI for the same event. R doesn't
-//! have to survive MAPD, because MAPD changes the generation. An entry with L set is not signaled,
-//! so an LPI is in at most one list register.
+//! entries. Moving an LPI clears P, and the next message sets P again. When the vCPU exits, it
+//! folds each list register into the entry: if the guest didn't acknowledge the LPI, it becomes
+//! pending again, at the entry's current target. A command that removes pending state also sets R,
+//! so that folding doesn't restore the pending state. R survives DISCARD and MAPTI for the same
+//! event. R doesn't have to survive MAPD, because MAPD changes the generation. An entry with L set
+//! is not signaled, so an LPI is in at most one list register.
 //!
 //! A command that changes the entry of an LPI in a list register *recalls* the vCPU, i.e. makes it
 //! exit and fold its list registers. SYNC waits until every previously recalled vCPU has done so.
 //! After SYNC, no LPI is pending at a former target, not even in a list register. Disabling LPIs
 //! and MOVALL treat an LPI in a list register as pending. If the guest has acknowledged the LPI but
-//! not exited since, it is delivered once more.
+//! has not exited since, the LPI is delivered once more.
 //!
 //! # Choices that the architecture leaves
 //!
@@ -93,10 +93,10 @@
 //! # When the heap has no memory left
 //!
 //! Messages, acknowledgments and commands that remove mappings don't allocate. A command that maps
-//! an event or a device, or that moves or invalidates an event, allocates its memory first. If that
-//! fails, the command fails without any other effect. A sweep (a request in progress that affects
-//! all mappings) pauses if it runs out of memory, and resumes later (`sweep_steps`). If the sweep
-//! belongs to a write that enables LPIs or an ITS, the write doesn't take effect.
+//! an event or a device, or that moves or invalidates an event, allocates its memory first. If the
+//! allocation fails, the command fails without any other effect. A sweep (a request in progress
+//! that affects all mappings) pauses if it runs out of memory, and resumes later (`sweep_steps`).
+//! If the sweep belongs to a write that enables LPIs or an ITS, the write doesn't take effect.
 //!
 //! # Locks
 //!
@@ -301,7 +301,7 @@ impl LpiCore {
     /// bit again runs the new sweep itself.
     fn finish(&self, cause: Cause) -> Result<(), OutOfMemory> {
         while !self.with(|control| control.advance(cause, control.work() + ENTRIES_PER_PIECE))? {
-            // Without a pause, waiting threads would hardly ever find the lock free.
+            // Without a pause, waiting threads would hardly ever acquire the lock.
             (0..SPINS_PER_PIECE).for_each(|_| core::hint::spin_loop());
         }
         Ok(())

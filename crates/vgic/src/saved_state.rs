@@ -17,11 +17,11 @@
 //! | tables in guest memory | neither written nor read: the state contains all mappings and pending bits |
 //! | power | the value of `GICR_WAKER`, regardless of the machine's reset value; the PSCI implementation must record whether a PE is on |
 //!
-//! A state doesn't contain fault counters, sleeping vCPUs, or observers. The list registers of a
-//! frozen machine are empty. The priority at which an interrupt was acknowledged is omitted as
-//! well: no register shows it, and the priority only matters if more interrupts are active than
-//! there are list registers. A restored machine uses the current priority of each interrupt whose
-//! CPU (`active_at`) is known.
+//! A state doesn't record fault counters, observers, or whether vCPUs are asleep. The list
+//! registers of a frozen machine are empty. The priority at which an interrupt was acknowledged is
+//! omitted as well: no register shows it, and the priority only matters if more interrupts are
+//! active than there are list registers. A restored machine uses the current priority of each
+//! interrupt whose CPU (`active_at`) is known.
 //!
 //! # Example
 //!

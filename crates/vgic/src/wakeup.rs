@@ -209,7 +209,7 @@ impl VcpuWakeup {
     }
 
     /// Records that a vCPU has [returned](WakeupWord::returned) and its list registers are empty.
-    /// Returns `true` if it had been recalled.
+    /// Returns `true` if the vCPU had been recalled.
     pub(crate) fn folded(&self, vcpu: &WakeupWord) -> bool {
         let recalled = vcpu.folded();
         if recalled {

@@ -172,7 +172,7 @@ impl Wired {
     }
 
     /// Changes a shared interrupt that the guest can see, on behalf of a message. Returns `Pending`
-    /// if it is pending afterwards.
+    /// if the interrupt is pending afterwards.
     pub(crate) fn signal(
         &self,
         intid: IntId,

@@ -20,8 +20,8 @@ use gic_arch::{IntId, IntIdClass, Lpi, Priority};
 use msi_types::Cpu;
 
 /// A vCPU's CPU interface. [`Vgic::new`] returns exactly one per vCPU, and the vCPU's thread owns
-/// it. Methods never wait for another thread: if another thread is already doing the work that
-/// register accesses have deferred, the method skips that work.
+/// it. Methods never wait for other threads: if another thread is already doing the work that
+/// register accesses have deferred, the method leaves that work to it.
 ///
 /// The exit handler of a vCPU's thread:
 ///
@@ -88,7 +88,7 @@ impl Inputs {
 /// Result of a vCPU's attempt to sleep or to enter the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Sleep {
-    /// The vCPU may sleep. The next interrupt to arrive kicks it, once.
+    /// The vCPU may sleep. The next interrupt to arrive kicks the vCPU once.
     Ready,
     /// The vCPU must not sleep. Either an interrupt is pending (its kick may still be in flight),
     /// or register accesses deferred work and this call has done a piece of it. The caller should
@@ -298,8 +298,8 @@ impl Vcpu {
     }
 
     /// Acknowledges the highest-priority LPI in one step, if it has priority over all wired
-    /// interrupts and passes the mask and binary point. If it doesn't pass, no lower-priority LPI
-    /// can.
+    /// interrupts and passes the mask and binary point. If this LPI doesn't pass, no lower-priority
+    /// LPI can pass.
     fn take_lpi(&mut self, group: Group) -> Option<MostUrgent> {
         let forwarded = self.forwarded();
         if group != Group::One || self.lpis.is_none() || !forwarded[group.index()] {
@@ -371,8 +371,8 @@ impl Vcpu {
         self.publish(group);
     }
 
-    /// Tells the distributor whether this PE accepts the group. If it doesn't, 1-of-N interrupts
-    /// are routed to other PEs.
+    /// Tells the distributor whether this PE accepts the group. If the PE doesn't accept a group,
+    /// the group's 1-of-N interrupts are routed to other PEs.
     pub(crate) fn publish(&self, group: Group) {
         let bit = participation::GROUP[group.index()];
         if self.interface.takes(group) {

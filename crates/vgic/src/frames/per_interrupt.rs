@@ -1,5 +1,5 @@
-//! Registers with one field per interrupt. The distributor and the redistributors share their
-//! handlers.
+//! Registers with one field per interrupt. The distributor and the redistributors share the
+//! handlers of these registers.
 
 use crate::config::{SecurityView, VgicConfig};
 use crate::frames::registers::{Effect, Handlers, NoSuchInterrupt};

@@ -6,7 +6,8 @@ use crate::monitor::access::AccessWidth;
 use crate::monitor::events::{FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use gic_arch::{AccessKind, IntId, IntIdField, RegisterInfo, id};
 
-/// One register in a frame, or an array of them. `C` is the context passed to its handlers.
+/// One register in a frame, or an array of them. `C` is the context passed to the register's
+/// handlers.
 pub(crate) struct Register<C> {
     /// Offset, width, count and permitted accesses.
     pub(crate) info: RegisterInfo,

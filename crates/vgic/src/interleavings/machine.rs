@@ -241,8 +241,8 @@ impl Commands {
         self.run(|control| control.enable_lpis(vcpu.into(), propbaser, pendbaser).unwrap());
     }
 
-    /// Enables LPIs so that `GICR_SETLPIR` can signal the first few. To allocate the entries' page,
-    /// one of these LPIs is first set in the pending table.
+    /// Enables LPIs so that `GICR_SETLPIR` can signal the LPIs with the lowest INTIDs. To allocate
+    /// the entries' page, one of these LPIs is first set in the pending table.
     fn enable_direct(&mut self, vcpu: u16) {
         let (address, bit) = Machine::table_byte(vcpu, 8192);
         self.machine.ram.write(address, &[bit]).unwrap();

@@ -267,7 +267,7 @@ fn a_listed_message_moves() {
     let guest = old.enter();
     let registers = *guest.interface();
     is_listed.store(is_one_listed(&guest), SeqCst);
-    // The guest exits some time after the kick, not immediately.
+    // The guest doesn't exit until some time after the kick.
     let is_kicked = || machine.kicks.count(Cpu::new(0)) > 0;
     let _ = (0..200).find(|_| {
         thread::yield_now();

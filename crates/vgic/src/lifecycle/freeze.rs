@@ -92,8 +92,8 @@ impl Frozen<'_> {
     /// Restores a saved state, regardless of the machine's previous state.
     ///
     /// `saved` must come from a machine with the same [`VgicConfig`](crate::VgicConfig), except for
-    /// the order of vCPUs and ITSes, the budgets, and frame addresses other than those of the
-    /// ITSes. Guest memory must have the contents that it had when the state was saved.
+    /// the order of vCPUs and ITSes, the budgets, and the addresses of frames other than ITS
+    /// frames. Guest memory must have the contents that it had when the state was saved.
     ///
     /// The whole state is validated before anything changes. Lines have their saved levels, so
     /// devices that are restored afterwards must drive their lines again. A message that arrives

@@ -222,7 +222,7 @@ impl DeviceEntries {
         self.owner(index) != Owner::Nobody && self.shared.load(Location::Event(index)).lpi() == lpi
     }
 
-    /// Returns the number of chunks ever used. A sweep visits all of them.
+    /// Returns the number of chunks ever used. A sweep visits all of these chunks.
     pub(super) fn chunk_count(&self) -> u32 {
         self.allocator.chunk_count()
     }

@@ -2,9 +2,9 @@
 //! generations, and never reuses a generation.
 //!
 //! Entries are allocated in chunks of 32. To let small devices share a chunk, a chunk is divided
-//! into blocks of one size, from one entry to all 32. Once its last block is freed, it can be
-//! divided into blocks of another size. The generation is incremented each time a block or node is
-//! allocated. A chunk or node that has reached the last generation is never used again.
+//! into blocks of one size, from one entry to all 32. Once a chunk's last block is freed, the chunk
+//! can be divided into blocks of another size. The generation is incremented each time a block or
+//! node is allocated. A chunk or node that has reached the last generation is never used again.
 
 use super::entry::GENERATION_MAX;
 use super::entry_table::EntryIndex;
@@ -281,7 +281,7 @@ impl EntryAllocator {
         }
     }
 
-    /// Returns the number of chunks ever used. A sweep visits all of them.
+    /// Returns the number of chunks ever used. A sweep visits all of these chunks.
     pub(super) fn chunk_count(&self) -> u32 {
         u32::try_from(self.chunks.len()).unwrap_or(u32::MAX)
     }

@@ -19,7 +19,7 @@ impl LpiFaults {
         Self { events, redistributors }
     }
 
-    /// Records that an LPI table is not in guest memory, with the register that points to it.
+    /// Records that an LPI table is not in guest memory, and the register that points to the table.
     pub(super) fn unreadable(&self, vcpu: u32, register: u32, fault: MemoryFault) {
         let at = (self.redistributor(vcpu), register);
         let detail = FaultDetail::Memory(fault.address);

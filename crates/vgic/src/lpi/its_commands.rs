@@ -112,8 +112,8 @@ impl Control {
     /// events and their pending state. Entries are allocated only when events are mapped.
     ///
     /// # Errors
-    /// The budget or the heap is exhausted. The device is unmapped afterwards. If it was mapped
-    /// before, mapping it again doesn't need memory.
+    /// The budget or the heap is exhausted. The device is unmapped afterwards. If the device was
+    /// mapped before, mapping it again doesn't need memory.
     pub(crate) fn map_device(
         &mut self,
         its: ItsIndex,

@@ -9,7 +9,7 @@ use super::itt::{CHUNK_BITS, Link, MAX_DEPTH, depth};
 pub(super) struct IttTeardown {
     /// Log2 of the number of entries in a block.
     size: u32,
-    /// The device's block, if it has no nodes.
+    /// The device's block, if the device has no nodes.
     block: Option<Link>,
     /// Nodes from the root down to the current node, each with the index of its next link. Only a
     /// node at `depth` has blocks below it.

@@ -1,5 +1,5 @@
-//! Types that describe a mapping: its ITS, its device, and the reasons why it can fail. These types
-//! don't depend on the rest of the LPI core.
+//! Types that describe a mapping's ITS and device, and the reasons why mapping can fail. These
+//! types don't depend on the rest of the LPI core.
 
 use doorbell_fallible::OutOfMemory;
 

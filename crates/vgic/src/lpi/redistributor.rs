@@ -39,8 +39,9 @@ impl Control {
         Ok(())
     }
 
-    /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps this vCPU's. If
-    /// two tables overlap, each redistributor may overwrite the other's pending bits.
+    /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps this vCPU's
+    /// pending table. If two tables overlap, each redistributor may overwrite the other's pending
+    /// bits.
     pub(crate) fn sharer_of_pending_table(&self, vcpu: u32) -> Option<u32> {
         self.enabled.sharer_of_pending_table(vcpu)
     }

@@ -103,7 +103,7 @@ impl Control {
     /// Runs every sweep to its end.
     ///
     /// # Errors
-    /// There is no memory to finish some sweep.
+    /// The heap is exhausted, and a sweep remains unfinished.
     pub(crate) fn finish_sweeps(&mut self) -> Result<(), OutOfMemory> {
         self.advance_all(u64::MAX, |_| true);
         self.note_registers();

@@ -15,7 +15,7 @@ use gic_arch::{Lpi, gicr};
 pub(crate) struct LpiTables {
     config: u64,
     pending: u64,
-    /// Number of INTID bits, from `GICR_PROPBASER`, but at most the distributor's.
+    /// Number of INTID bits in `GICR_PROPBASER`, limited to the distributor's number of INTID bits.
     id_bits: u8,
 }
 
@@ -139,7 +139,8 @@ impl EnabledTables {
         }
     }
 
-    /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps this vCPU's.
+    /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps this vCPU's
+    /// pending table.
     pub(super) fn sharer_of_pending_table(&self, vcpu: u32) -> Option<u32> {
         let own = self.get(vcpu)?.pending_range();
         let mut others = (0..).zip(&self.tables).filter(|(other, _)| *other != vcpu);

@@ -31,7 +31,7 @@ impl<M: GuestAddressSpace + Send + Sync> GuestMemory for VmMemory<M> {
     /// Reads the word in one access.
     ///
     /// # Errors
-    /// There is no memory at the address, or is not a multiple of 8.
+    /// There is no memory at the address, or the address is not a multiple of 8.
     fn read_u64(&self, address: u64) -> Result<u64, MemoryFault> {
         let word: Result<u64, _> = self.0.memory().load(GuestAddress(address), Ordering::Acquire);
         word.map(u64::from_le).map_err(|_| MemoryFault { address })
@@ -40,7 +40,7 @@ impl<M: GuestAddressSpace + Send + Sync> GuestMemory for VmMemory<M> {
     /// Writes the word in one access.
     ///
     /// # Errors
-    /// There is no memory at the address, or is not a multiple of 8.
+    /// There is no memory at the address, or the address is not a multiple of 8.
     fn write_u64(&self, address: u64, word: u64) -> Result<(), MemoryFault> {
         let stored = self.0.memory().store(word.to_le(), GuestAddress(address), Ordering::Release);
         stored.map_err(|_| MemoryFault { address })

@@ -44,7 +44,8 @@ pub(crate) enum FrameAt<'a> {
     Redistributor(Cpu),
     Its(&'a Its),
     V2m(&'a V2mConfig),
-    /// Unused space in a redistributor region, after the last redistributor or between two of them.
+    /// Unused space in a redistributor region, after the last redistributor or between two
+    /// redistributors.
     Empty,
 }
 

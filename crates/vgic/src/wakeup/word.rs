@@ -73,17 +73,17 @@ impl WakeupWord {
     }
 
     /// Records that the vCPU [entered](Self::enter) without taking interrupts: its list registers
-    /// cannot be recalled, and it is [idle](Self::is_idle). Returns `false` if it was kicked or
-    /// recalled since then.
+    /// cannot be recalled, and it is [idle](Self::is_idle). Returns `false` if the vCPU was kicked
+    /// or recalled since it entered.
     pub(crate) fn took_nothing(&self) -> bool {
         let (filled, idle) = (state::NEEDS_KICK | state::FILLED, state::NEEDS_KICK | state::IDLE);
         self.0.compare_exchange(filled, idle, SeqCst, SeqCst).is_ok()
     }
 
     /// Returns `true` if the last entry took no interrupts and the CPU interface has not changed
-    /// since. If no interrupt has become pending, the register values loaded then are also correct
-    /// for the next entry. `NEEDS_KICK` is still set unless the vCPU has [returned](Self::returned)
-    /// or was kicked.
+    /// since. If no interrupt has become pending, the register values loaded for the last entry are
+    /// also correct for the next entry. `NEEDS_KICK` is still set unless the vCPU has
+    /// [returned](Self::returned) or was kicked.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
         self.0.load(SeqCst) & state::IDLE != 0
@@ -105,7 +105,8 @@ impl WakeupWord {
     }
 
     /// Recalls the list registers under this recall number, unless an earlier recall is still in
-    /// progress. Returns `None` if they are empty, and `Some(false)` if they were already recalled.
+    /// progress. Returns `None` if the list registers are empty, and `Some(false)` if they were
+    /// already recalled.
     pub(super) fn recall(&self, number: u64) -> Option<bool> {
         let mut seen = self.0.load(SeqCst);
         while seen & state::FILLED != 0 && seen >> state::RECALL_SHIFT == 0 {
@@ -124,8 +125,8 @@ impl WakeupWord {
         self.0.load(SeqCst) >> state::RECALL_SHIFT
     }
 
-    /// Records that the vCPU has returned and its list registers are empty. Returns `true` if it
-    /// had been recalled.
+    /// Records that the vCPU has returned and its list registers are empty. Returns `true` if the
+    /// vCPU had been recalled.
     pub(super) fn folded(&self) -> bool {
         self.0.swap(0, SeqCst) >> state::RECALL_SHIFT != 0
     }

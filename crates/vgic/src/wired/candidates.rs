@@ -1,5 +1,5 @@
-//! Bitmap of the interrupts that a vCPU must check, with summary bits. Any thread may set bits, but
-//! only the vCPU's thread iterates over them.
+//! Bitmap of the interrupts that a vCPU must check, with summary bits. All threads may set bits,
+//! but only the vCPU's thread iterates over them.
 //!
 //! False positives are harmless: the vCPU checks the word of each interrupt whose bit is set, and
 //! clears the bit if the interrupt isn't ready. Invariant: every ready word has its bit set. A

@@ -33,7 +33,7 @@ impl WiredIndex {
         u16::try_from(index).ok().map(Self)
     }
 
-    /// Creates the index with this number, or returns `None` if it is past the end.
+    /// Creates the index with this number, or returns `None` if the number is out of range.
     pub(crate) fn new(number: usize) -> Option<Self> {
         if number < Self::COUNT { u16::try_from(number).ok().map(Self) } else { None }
     }

@@ -187,9 +187,9 @@ impl InterruptWord {
         self.active() && self.physical_active() && !self.edge() && !self.listed()
     }
 
-    /// Returns an active interrupt's rank in the order in which EOIs end them. Guests first end the
-    /// interrupt that they acknowledged last, i.e. the interrupt with the highest running priority.
-    /// Interrupts that a register write made active come last.
+    /// Returns an active interrupt's rank in the order in which EOIs end active interrupts. Guests
+    /// first end the interrupt that they acknowledged last, i.e. the interrupt with the highest
+    /// running priority. Interrupts that a register write made active come last.
     pub(crate) const fn end_rank(self) -> (bool, u8) {
         if self.was_acknowledged() {
             (false, self.running_priority())

@@ -77,10 +77,10 @@ impl Its {
         self.lpis.note_work(&mut state.left, Progress::done(is_done));
     }
 
-    /// Finishes all work in progress, however long it takes.
+    /// Finishes all work in progress without a time limit.
     pub(super) fn finish_begun(&self, state: &mut ItsRegisters) {
         let is_done = self.lpis.with_kicks_deferred(|control| {
-            // If a sweep can't allocate, it stays unfinished.
+            // A sweep that can't allocate memory stays unfinished.
             let _ = control.finish_sweeps();
             control.is_quiescent(self.index)
         });

@@ -38,7 +38,7 @@ impl Its {
         LockedIts { its: self, state: self.state.lock() }
     }
 
-    /// Returns the ITS's base address, which identifies it.
+    /// Returns the ITS's base address, which identifies the ITS in a saved state.
     pub(crate) fn base(&self) -> u64 {
         self.config.base
     }

@@ -65,8 +65,8 @@ impl Redistributor<'_> {
         Delivery::Blocked
     }
 
-    /// Decodes the LPI from a value written to `register`. If the distributor doesn't implement it,
-    /// records a fault. Bits above the INTID are RES0.
+    /// Decodes the LPI from a value written to `register`. If the distributor doesn't implement the
+    /// LPI, records a fault. Bits above the INTID are RES0.
     fn implemented_lpi(self, register: u32, value: u64) -> Option<Lpi> {
         let id_bits = self.config.lpi_id_bits?;
         let lpi = Lpi::try_from(IntId::new(low_word(value))).ok();

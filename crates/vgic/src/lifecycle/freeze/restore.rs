@@ -120,8 +120,8 @@ impl<'s> Plan<'s> {
         for (vcpu, planned) in vcpus.iter().zip(&self.cpus) {
             gic.wired.settle_restored(Bank::Private(vcpu.cpu()), &planned.redistributor.interrupts);
         }
-        // Finishing the work also sends pending notifications for LPIs. It can't run out of memory,
-        // because the entries already have the values that sweeps would store.
+        // Finishing the work also sends pending notifications for LPIs. This step can't run out of
+        // memory, because the entries already have the values that sweeps would store.
         let _ = gic.finish_sweeps();
         gic.note_restored_commands();
         mapped.map_err(|no_room| Problem::from(no_room).of(Object::Machine))

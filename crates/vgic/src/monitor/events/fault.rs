@@ -22,7 +22,7 @@ pub enum FaultReason {
     /// An LPI table is too small for any LPI, or is outside guest memory.
     LpiTable,
     /// `EnableLPIs` was set while bits 15:12 of `GICR_PENDBASER` were not zero. The model treats
-    /// them as zero.
+    /// these bits as zero.
     UnalignedPendingTable,
     /// `EnableLPIs` was set with a pending table that overlaps the table of another redistributor
     /// with LPIs enabled.
@@ -36,7 +36,7 @@ pub enum FaultReason {
     /// guest has no memory.
     UnalignedItsTable,
     /// The ITS was enabled while bits 15:12 of `GITS_CBASER` were not zero, which is CONSTRAINED
-    /// UNPREDICTABLE (IHI 0069 §12.19). The model treats them as zero.
+    /// UNPREDICTABLE (IHI 0069 §12.19). The model treats these bits as zero.
     UnalignedQueue,
     /// An ITS command failed.
     ItsCommand,
