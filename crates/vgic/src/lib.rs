@@ -44,8 +44,8 @@
 //!   INTID drops the running priority, as with list registers. `ICC_DIR_EL1` is ignored unless
 //!   `EOImode` is set.
 //! - `ICC_SGI1R_EL1` only sends Group 1 SGIs (KVM also sends Group 0 SGIs). With one security
-//!   state, `ICC_ASGI1R_EL1` behaves like `ICC_SGI0R_EL1`. With two, `GICR_NSACR` grants the
-//!   Non-secure side no access.
+//!   state, `ICC_ASGI1R_EL1` behaves like `ICC_SGI0R_EL1`. With two security states, `GICR_NSACR`
+//!   grants the Non-secure side no access.
 //! - 1-of-N interrupts are distributed round-robin over the participating vCPUs. `GICD_CTLR.E1NWF`
 //!   has no effect: a pending 1-of-N interrupt doesn't wake a sleeping redistributor's vCPU.
 //!

@@ -84,19 +84,19 @@
 //!
 //! # Sweeps
 //!
-//! Requests that affect all mappings are carried out one piece at a time (`sweep_steps`): MAPC,
-//! INVALL, MOVALL, MAPD, `EnableLPIs` and `GITS_CTLR.Enabled`. `GITS_CREADR`, `RWP`, `Busy` or
-//! `Quiescent` report their completion. Enabling has no such status bit, so the write that enables
-//! LPIs or an ITS returns only after all mappings have been updated, or must be repeated until they
-//! have. Until then, the enable bit reads as zero.
+//! Requests that affect all mappings, i.e. MAPC, INVALL, MOVALL, MAPD, `EnableLPIs` and
+//! `GITS_CTLR.Enabled`, are carried out by a *sweep*, one piece at a time (`sweep_steps`).
+//! Completion is reported by `GITS_CREADR`, `RWP`, `Busy` or `Quiescent`. Enabling has no such
+//! status bit, so the write that enables LPIs or an ITS returns only after all mappings have been
+//! updated, or must be repeated until they have. Until then, the enable bit reads as zero.
 //!
 //! # When the heap has no memory left
 //!
 //! Messages, acknowledgments and commands that remove mappings don't allocate. A command that maps
 //! an event or a device, or that moves or invalidates an event, allocates its memory first. If the
-//! allocation fails, the command fails without any other effect. A sweep (a request in progress
-//! that affects all mappings) pauses if it runs out of memory, and resumes later (`sweep_steps`).
-//! If the sweep belongs to a write that enables LPIs or an ITS, the write doesn't take effect.
+//! allocation fails, the command fails without any other effect. A sweep pauses if it runs out of
+//! memory, and resumes later (`sweep_steps`). If the sweep belongs to a write that enables LPIs or
+//! an ITS, the write doesn't take effect.
 //!
 //! # Locks
 //!

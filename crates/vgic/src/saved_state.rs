@@ -4,14 +4,14 @@
 //! # Format
 //!
 //! [`SavedState`] contains everything that a guest can observe about its GIC, and nothing else.
-//! Every object is identified by a key: CPUs by their affinity, ITSes by the address of their
-//! frames, interrupts by their INTID, translations by their DeviceID and EventID. Positions in
-//! lists have no meaning, so the order of vCPUs may differ between the saved and the restored
-//! machine. All lists are sorted by ascending key, and each key occurs once.
+//! Objects are identified by keys. CPUs are identified by their affinity, ITSes by the address of
+//! their frames, interrupts by their INTID, and translations by their DeviceID and EventID.
+//! Positions in lists have no meaning, so the order of vCPUs may differ between the saved and the
+//! restored machine. All lists are sorted by ascending key, and each key occurs once.
 //!
 //! | state | representation |
 //! |---|---|
-//! | registers | the value in the architecture's layout; fields that only describe the machine (`TYPER`, `IIDR`, `PRIbits`, …) are compared at the restore |
+//! | registers | the value in the architecture's layout; fields that only describe the machine (`TYPER`, `IIDR`, `PRIbits`, …) are compared during a restore |
 //! | wired interrupts | one record each, with hardware priorities; interrupts in their reset state with a low line are omitted |
 //! | LPIs | the pending state with the event, or with the redistributor if it is pending there by itself |
 //! | tables in guest memory | neither written nor read: the state contains all mappings and pending bits |

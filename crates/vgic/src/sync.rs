@@ -1,5 +1,5 @@
-//! Synchronization primitives for all state shared between threads: LPI entries and ready bits,
-//! wired interrupts and their lists, wake-up state, and the locks for cold state.
+//! Synchronization primitives for all state shared between threads, i.e. LPI entries and ready
+//! bits, wired interrupts and their candidate bits, wake-up state, and state protected by locks.
 //!
 //! Every access is sequentially consistent; a house lint refuses other orderings in this crate. On
 //! x86, weaker orderings wouldn't be any cheaper, because all writes on hot paths are

@@ -5,9 +5,8 @@
 //! the opposite order.
 //!
 //! [`Wired`] combines parts that don't depend on each other: the words of the interrupts
-//! (`interrupt_table`) and the PEs among which 1-of-N interrupts are distributed (`pes`), the vCPUs
-//! by affinity (`affinities`), the routes (`routes`), and the links to physical interrupts
-//! (`links`).
+//! (`interrupt_table`), the PEs among which 1-of-N interrupts are distributed (`pes`), the vCPUs by
+//! affinity (`affinities`), the routes (`routes`), and the links to physical interrupts (`links`).
 
 mod affinities;
 pub(crate) mod candidates;
@@ -389,7 +388,7 @@ impl Wired {
         awaited.is_outstanding(&self.wakeup)
     }
 
-    /// Returns the value that [`set_control`](Self::set_control) stored.
+    /// Returns the `GICD_CTLR` bits that [`set_control`](Self::set_control) stored.
     pub(crate) fn control(&self) -> u32 {
         self.control.load(SeqCst)
     }

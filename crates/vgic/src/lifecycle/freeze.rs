@@ -20,8 +20,8 @@ use gic_arch::lpi::Config;
 use msi_types::Cpu;
 use restore::Plan;
 
-/// A frozen machine, in which no vCPU runs. [`Vgic::freeze`] returns it, and dropping it thaws the
-/// machine.
+/// A frozen machine, in which no vCPU runs. [`Vgic::freeze`] returns this value, and dropping the
+/// value thaws the machine.
 ///
 /// Devices may continue to signal. **Messages and line changes during a freeze** are accepted
 /// without waiting, and make their interrupts pending in the frozen machine. A signal that returned

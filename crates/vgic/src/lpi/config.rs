@@ -5,7 +5,7 @@ use super::itt::CHUNK_ENTRIES;
 use super::ready_bitmap::{ENTRIES_PER_SUMMARY, MAX_POSITIONS};
 use gic_arch::{Priority, lpi};
 
-/// Maximum number of INTID bits: 2^20 − 8192 LPIs.
+/// Maximum number of INTID bits, which permits 2^20 − 8192 LPIs.
 pub(crate) const MAX_ID_BITS: u8 = 20;
 /// Maximum number of event bits per device.
 pub(crate) const MAX_EVENT_BITS: u8 = {

@@ -50,7 +50,7 @@ impl Consumer {
         self.walk(shared, than, &mut Take { shared, vcpu })
     }
 
-    /// Takes LPIs for list registers, highest priority first, until `fill` returns
+    /// Moves LPIs to list registers, highest priority first, until `fill` returns
     /// [`ControlFlow::Break`]. Sets L ("listed") in their entries.
     #[inline]
     pub(super) fn list(

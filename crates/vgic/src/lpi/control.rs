@@ -166,8 +166,8 @@ impl Control {
         }
     }
 
-    /// Recalls a changed entry's LPI if it is in a list register. `old` is the entry before the
-    /// change.
+    /// Recalls the vCPU that has a changed entry's LPI in a list register, if any. `old` is the
+    /// entry before the change.
     pub(super) fn recall(&mut self, old: Entry) {
         if old.is_listed() && self.wakeup.recall(Cpu::new(old.target())) {
             self.pending_kicks.insert(old.target());

@@ -373,8 +373,8 @@ impl DeviceTable {
         place.get().ok_or(NoRoom::Budget)
     }
 
-    /// Unmaps a device. Its entry must already be clear. Nodes that no longer lead to a device are
-    /// freed.
+    /// Unmaps a device. Callers must already have cleared the device's entry. Nodes without mapped
+    /// devices below them are freed.
     pub(super) fn unmap(&self, device: u32, mapped_devices: &mut DeviceUsage) {
         if let Some(leaf) = self.leaf_number(device) {
             mapped_devices.note(leaf, device, None);

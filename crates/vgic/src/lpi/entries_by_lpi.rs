@@ -144,7 +144,7 @@ mod tests {
         fn each_lpi_has_the_entries_noted_for_it(
             steps in proptest::collection::vec((0u32..3, 0u32..8), 0..60),
         ) {
-            // The numbers cross a page boundary, for LPIs as well as for entries.
+            // The numbers of the LPIs and of the entries cross a page boundary.
             let (lpi_of, entry_of) = (|lpi| 1022 + lpi, |entry| 1020 + entry);
             let mut by_lpi = EntriesByLpi::new(2048, 2048).unwrap();
             (0..3).for_each(|lpi| by_lpi.ensure(lpi_of(lpi)).unwrap());

@@ -168,9 +168,9 @@ const NO_LEAF: u32 = u32::MAX;
 /// bits are taken before an LPI whose ready bit is set.
 #[derive(Clone, Copy, Debug)]
 struct Turn {
-    /// The leaf, or [`NO_LEAF`] before the first turn.
+    /// The current leaf, or [`NO_LEAF`] before the first turn.
     leaf: u32,
-    /// The bit to visit first.
+    /// The bit in the current leaf to visit first.
     next: u8,
     /// Number of LPIs that may still be taken in this turn.
     left: u8,

@@ -236,8 +236,8 @@ impl Control {
         Ok(())
     }
 
-    /// Restores an LPI that is pending at a redistributor without an event. If an event of the LPI
-    /// targets the redistributor, the event becomes pending instead.
+    /// Restores an LPI that is pending at a redistributor without an event. If an event that is
+    /// mapped to the LPI targets the redistributor, the event becomes pending instead.
     pub(crate) fn restore_pending_by_itself(&mut self, saved: SavedLpi) -> Result<(), OutOfMemory> {
         let own = match self.place_of(saved.target, saved.lpi) {
             event @ Location::Event(_) => return self.pend_event(event),

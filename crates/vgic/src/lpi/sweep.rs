@@ -46,7 +46,7 @@ pub(super) struct Cursor {
 pub(super) struct OwnCursor {
     /// Index of the first such LPI.
     pub(super) next: u32,
-    /// `true` once a table could not be read. Only one fault is recorded for the whole sweep.
+    /// `true` if a table could not be read. Only one fault is recorded for the whole sweep.
     pub(super) is_unreadable: bool,
 }
 

@@ -1,6 +1,6 @@
 //! Counts and logs guest errors for the virtual machine monitor to read. The model never returns
-//! guest errors to the VMM as Rust errors. The log keeps only a bounded number of each kind,
-//! regardless of how many the guest causes.
+//! guest errors to the VMM as Rust errors. The log stores only a bounded number of errors of each
+//! kind, regardless of how many errors the guest causes.
 
 mod command_fault;
 mod encoding;
@@ -15,8 +15,9 @@ use alloc::boxed::Box;
 use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use queue::{FaultQueue, KEPT};
 
-/// Guest error log: a count for each kind, and the first few of each kind since the log was last
-/// read. A fault that the guest repeats endlessly doesn't displace faults of other kinds.
+/// Guest error log, which counts the errors of each kind and stores the first few of each kind
+/// since it was last read. A fault that the guest repeats endlessly doesn't displace faults of
+/// other kinds.
 #[derive(Debug)]
 pub struct EventLog {
     /// Fault count for each kind.
@@ -48,7 +49,8 @@ impl EventLog {
         Self::new(&FaultReason::ALL).unwrap()
     }
 
-    /// Counts a fault, and keeps it unless the queue of its kind is full. Lock-free. Context: any.
+    /// Counts a fault, and stores it unless the queue for faults of its kind is full. Lock-free.
+    /// Context: any.
     pub(crate) fn record(&self, fault: GuestFault) {
         let kind = fault.reason as usize;
         if let Some(count) = self.counts.get(kind) {

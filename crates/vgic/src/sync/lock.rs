@@ -1,5 +1,5 @@
-//! Lock for cold state. Injection never takes such a lock. With the feature `std`, a waiter sleeps
-//! in the operating system; without it, waiters spin.
+//! Lock for state that is rarely accessed. Injection never takes such a lock. With the feature
+//! `std`, a waiter sleeps in the operating system; without it, waiters spin.
 
 #[cfg(feature = "std")]
 mod imp {

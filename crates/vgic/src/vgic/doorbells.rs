@@ -1,5 +1,6 @@
-//! Writes from devices without an identity: messages, and writes to registers next to a doorbell.
-//! Messages to an ITS aren't accepted on this path, because an ITS needs a DeviceID.
+//! Writes from devices without an identity, i.e. messages, and writes to other registers in a
+//! doorbell's frame. Messages to an ITS aren't accepted on this path, because an ITS needs a
+//! DeviceID.
 
 use crate::monitor::access::AccessWidth;
 use crate::vgic::{FrameAt, NotClaimed, Vgic};

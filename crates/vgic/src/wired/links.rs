@@ -54,7 +54,7 @@ pub enum LinkError {
 }
 
 /// The hypervisor's access to physical interrupts, once it is registered. The links themselves are
-/// in the interrupts' words.
+/// stored in the interrupts' words.
 pub(super) struct PhysicalLinks(SetOnce<Arc<dyn PhysicalInterrupts>>);
 
 impl PhysicalLinks {

@@ -6,8 +6,8 @@ use super::fault::{FaultReason, GuestFault};
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 use core::cmp::Ordering;
 
-/// Number of faults of one kind to keep with their details until they are read. Later faults are
-/// only counted. The number is smaller in model checks, where each atomic access is expensive.
+/// Number of faults of one kind that are stored until the VMM reads them. Later faults are counted,
+/// but not stored. The number is smaller in model checks, where each atomic access is expensive.
 pub(super) const KEPT: usize = if cfg!(all(test, shuttle)) { 2 } else { 4 };
 
 /// Faults of one kind, oldest first.
