@@ -13,10 +13,10 @@ use vgic::its::ItsConfig;
 use vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig};
 
 const ITS: u64 = 0x0808_0000;
-/// Time for which a thread that does not sleep may run before it is considered awake.
+/// Limit on a thread's processor time; a thread that exceeds it is spinning instead of sleeping.
 const AWAKE: Duration = Duration::from_secs(1);
 
-/// Memory whose first page is not available until the test allows it, or ends.
+/// Guest memory in which every read blocks until the test sends a message or ends.
 struct Absent {
     begun: mpsc::Sender<()>,
     go_on: Mutex<mpsc::Receiver<()>>,
@@ -24,7 +24,7 @@ struct Absent {
 
 impl GuestMemory for Absent {
     fn read(&self, _: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
-        // If the test has ended, nothing receives this.
+        // Ignore the error: the receiver is gone if the test has ended.
         let _ = self.begun.send(());
         let _ = self.go_on.lock().unwrap().recv();
         bytes.fill(0);
@@ -63,7 +63,7 @@ fn a_vcpu_sleeps_while_a_command_waits() {
     write(gits::CBASER.offset(), Double, queue.into_bits());
     write(gits::CTLR.offset(), Word, 1);
     thread::scope(|scope| {
-        // This is dropped on a panic as well, so that the writing thread ends.
+        // Move the sender into the scope: a panic then drops it, which unblocks the writing thread.
         let go_on = go_on;
         scope.spawn(|| {
             write(gits::CWRITER.offset(), Double, Cwriter::at_offset(32).into_bits());

@@ -1,4 +1,4 @@
-//! A machine whose guest memory counts accesses and can stall one of them.
+//! A test machine whose guest memory counts accesses and can stall reads of one address.
 
 use doorbell_test_support::guest::Kicks;
 use gic_arch::gicr::{Pendbaser, Propbaser};
@@ -28,8 +28,9 @@ pub(crate) const SPI: u32 = 40;
 const SPURIOUS: u64 = 1023;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Guest memory, starting at address 0. Every LPI is configured as enabled, and every first-level
-/// entry of the ITS's tables is valid: 2^19 tables of 64 KiB.
+/// Guest memory, starting at address 0. Every LPI is configured as enabled, and all 2^19
+/// first-level entries of the ITS's tables are valid; each points to a second-level table of 64
+/// KiB.
 pub(crate) struct Memory {
     words: Box<[AtomicU64]>,
     accesses: AtomicUsize,
@@ -37,7 +38,7 @@ pub(crate) struct Memory {
     changed: Condvar,
 }
 
-/// Whether a read of one address stalls.
+/// State of the stall of reads at one address.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ReadStall {
     Off,
@@ -71,7 +72,7 @@ impl Memory {
         self.write(CONFIGURATION + u64::from(lpi - FIRST), &[byte]).unwrap();
     }
 
-    /// Stalls readers of this LPI's configuration until [`open`](Self::open).
+    /// Stalls reads of this LPI's configuration byte until [`open`](Self::open) is called.
     pub(crate) fn close(&self, lpi: u32) {
         *self.stall.lock().unwrap() =
             ReadStall::At { address: CONFIGURATION + u64::from(lpi - FIRST) };
@@ -173,7 +174,7 @@ pub(crate) fn largest() -> VgicConfig {
 }
 
 impl Machine {
-    /// Enables everything and sets up all tables.
+    /// Creates a machine, sets up all tables, and enables all groups, LPIs and ITSes.
     pub(crate) fn start(config: VgicConfig) -> Self {
         let (memory, kicks) = (Memory::new(RAM_BYTES), Kicks::new(config.cpus.len()));
         let (memory, kicks) = (Arc::new(memory), Arc::new(kicks));
@@ -235,7 +236,8 @@ impl Machine {
         }));
     }
 
-    /// Maps a device with this many EventID bits, and all its events to LPIs starting at `first`.
+    /// Maps a device with the given number of EventID bits, and maps all of its events to
+    /// consecutive LPIs starting at `first`.
     pub(crate) fn map(&self, device: u32, bits: u8, first: u32) {
         self.run([mapd(device, bits)]);
         self.run((0..1 << bits).map(|event| mapti(device, event, first + event, 0)));
@@ -275,7 +277,7 @@ impl Machine {
         handle(&mut self.vcpus[cpu])
     }
 
-    /// Writes an SPI's bit.
+    /// Writes 1 to the bit of an SPI in a distributor register.
     pub(crate) fn write_bits(&self, bit: IntIdLocation) {
         self.write_gicd(bit.register().offset(), Word, bit.mask().into());
     }

@@ -1,4 +1,4 @@
-//! Tests for what a machine costs: heap memory, guest memory accesses, and kicks.
+//! Tests for the costs of a machine in heap memory, guest memory accesses and kicks.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod machine;

@@ -12,20 +12,21 @@ use vgic::{FaultReason, MAX_CPUS, Vgic, VgicConfig};
 
 const MIB: usize = 1 << 20;
 
-/// Returns the number of bytes that `act` leaves allocated.
+/// Returns the result of `act`, and the number of heap bytes that are still allocated after the
+/// call.
 fn bytes_of<T>(act: impl FnOnce() -> T) -> (T, usize) {
     let (made, heap) = heap_use(act);
     (made, heap.kept)
 }
 
-/// Returns the number of bytes of a machine after reset.
+/// Returns the number of heap bytes that a machine uses after reset.
 fn bytes_of_machine(config: VgicConfig) -> usize {
     let kicks = Arc::new(Kicks::new(config.cpus.len()));
     let memory = Arc::new(Memory::new(0));
     bytes_of(|| Vgic::new(config, memory, kicks).unwrap()).1
 }
 
-/// Returns an LPI's vCPU. LPIs are spread over all vCPUs.
+/// Returns the target vCPU of an LPI. Consecutive LPIs target consecutive vCPUs.
 pub(crate) fn cpu_of(number: u32) -> u16 {
     u16::try_from(number % 512).unwrap()
 }
@@ -47,7 +48,8 @@ fn wired_interrupts_cost_what_is_configured() {
     let bytes = |spis, extended| {
         bytes_of_machine(VgicConfig::new(1).with_spis(spis).with_extended_spis(extended))
     };
-    // Each interrupt needs a word, a route's affinity, and bits in maps.
+    // Each interrupt needs a state word, the affinity of its route, and one bit in each of several
+    // bitmaps.
     let costs = |bytes: usize, interrupts: usize| bytes.abs_diff(interrupts * 12) < 200;
     let further = bytes(256, 0) - bytes(32, 0);
     assert!(costs(further, 256 - 32), "{further} bytes");
@@ -84,7 +86,7 @@ fn device_ids_of_32_bits_cost_what_is_mapped() {
         }
     });
 
-    // Each device needs a path of three nodes in the tree, with 256 entries each.
+    // Each device needs three nodes of 256 entries in the device tree.
     assert!(bytes < 1024 * 3 * 16 * 256, "{bytes} bytes");
     for (device, lpi) in devices.iter().zip(8192..) {
         assert_eq!(machine.send(*device, 0), Delivery::Pending);
@@ -108,8 +110,7 @@ fn a_saved_state_is_in_proportion_to_mappings() {
 
     let (saved, bytes) = bytes_of(|| save(&mut machine));
 
-    // Each vCPU has 32 private interrupts that differ from their reset state; each device has one
-    // event.
+    // The saved state lists 32 private interrupts of each vCPU and one event of each device.
     assert!(idle_bytes < 512 * 4096, "{idle_bytes} bytes");
     assert!(bytes - idle_bytes < 1024 * 256, "{} bytes more", bytes - idle_bytes);
     machine.gic.freeze(&mut machine.vcpus).unwrap().restore(&saved).unwrap();
@@ -148,8 +149,9 @@ fn ready_bitmaps_stay_within_their_budget() {
         }
     });
 
-    // Only one part of 4096 is in use, both in the budget of 2^21 and in the redistributor's own
-    // LPIs. All other parts only need a pointer.
+    // The tables are divided into parts of 4096 entries. Of the table of 2^21 mappings and of the
+    // redistributor's table of direct LPIs, one part each is in use; an unused part needs only a
+    // pointer.
     let part = 17 << 10;
     let pointers = 32 * 8 * ((1 << 21) + (1 << 20)) / 4096;
     assert!((part / 2..part + pointers).contains(&bytes), "{bytes} bytes");
@@ -168,8 +170,8 @@ fn all_20_bit_lpis_take_100_bytes_each() {
     });
 
     let each = bytes / count as usize;
-    // Each LPI needs a word and its owner, plus hints at each vCPU, because the LPIs are spread
-    // over all vCPUs.
+    // Each LPI needs a state word and a reference to its owner. In addition, every vCPU needs a
+    // ready bitmap, because the LPIs are spread over all vCPUs.
     assert!(each < 96, "{each} bytes for each of {count} LPIs");
     for n in (0..count).step_by(997).chain([count - 1]) {
         assert_eq!(machine.send(n >> 16, n & 0xffff), Delivery::Pending);

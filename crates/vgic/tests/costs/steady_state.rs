@@ -1,5 +1,6 @@
-//! Checks what a message and its interrupt cost once everything is mapped. They must not allocate,
-//! access guest memory, wait for an executing command, or kick a vCPU that is awake.
+//! Checks the cost of sending a message and handling its interrupt once all events are mapped.
+//! Neither may allocate, access guest memory, wait for a command that is being executed, or kick a
+//! vCPU that is awake.
 
 use crate::machine::{FIRST, Machine, Memory, SPI, handle_all, inv, with_direct_lpis, with_its};
 use doorbell_test_support::heap_use;
@@ -12,7 +13,8 @@ use std::time::Duration;
 use vgic::AccessWidth::Word;
 use vgic::{FaultReason, Sleep, Vcpu, VgicConfig};
 
-/// A device with all events in one chunk of the model's table. `WIDE` needs a tree.
+/// A device whose events fit in a single chunk of the model's table. The events of `WIDE` need a
+/// tree of chunks.
 const NARROW: u32 = 1;
 const WIDE: u32 = 2;
 const WIDE_BITS: u32 = 11;
@@ -30,14 +32,16 @@ fn mapped() -> (Machine, Vcpu) {
     (machine, vcpu)
 }
 
-/// Returns the bytes that ten rounds of `act` allocate, and their accesses to guest memory.
+/// Runs `act` ten times. Returns the number of bytes allocated and the number of accesses to guest
+/// memory.
 fn costs(memory: &Memory, mut act: impl FnMut()) -> (usize, usize) {
     let before = memory.accesses();
     let ((), used) = heap_use(|| (0..10).for_each(|_| act()));
     (used.allocated, memory.accesses() - before)
 }
 
-/// Sends two messages for each of many events, including every 37th of the wide device.
+/// Sends two messages for every 37th event of `WIDE` and for each of the first 32 events of
+/// `NARROW`.
 fn ring(machine: &Machine) -> usize {
     let events = (0..1 << WIDE_BITS).step_by(37).map(|event| (WIDE, event));
     let events = events.chain((0..32).map(|event| (NARROW, event)));
@@ -70,7 +74,7 @@ fn invalidate(machine: &Machine, lpi: u32) {
     machine.write_gicr(0, gicr::INVLPIR.offset(), Word, lpi.into());
 }
 
-/// Returns one LPI of each of 20 adjacent groups, different ones in each round.
+/// Returns one LPI from each of 20 consecutive blocks of 32. Each round uses different blocks.
 fn group(round: u32) -> impl Iterator<Item = u32> {
     (0..20).map(move |at| FIRST + 32 * (20 * round + at) + at)
 }

@@ -19,9 +19,9 @@ const COMMANDS: [[u64; 4]; 5] = [
     [0x8_0000_000a, 0x2000_0000_0000, 0, 0],        // MAPTI 8, 0, 8192, 0
     [0x8_0000_000c, 0, 0, 0],                       // INV 8, 0
 ];
-/// The guest requests table pages of 4 KiB, but the page size is fixed at 64 KiB. So its 128 device
-/// pages extend beyond memory, and bits 15:12 of the collection table's address are interpreted as
-/// bits 51:48.
+/// The guest requests table pages of 4 KiB, but the page size is fixed at 64 KiB. Therefore, its
+/// 128 pages of device table extend beyond the end of memory, and bits 15:12 of the collection
+/// table's address are interpreted as bits 51:48.
 const TABLES: [(FaultReason, u64, FaultDetail); 2] = [
     (FaultReason::ItsTable, ITS + 0x100, FaultDetail::Memory(0x4040_0000)),
     (FaultReason::UnalignedItsTable, ITS + 0x108, FaultDetail::Value(0xbce7_0000_4000_4600)),
@@ -69,8 +69,8 @@ fn its_message_comes_if_its_queue_is_aligned() {
 
 #[test]
 fn a_queue_that_is_not_aligned_is_named_where_it_is_given() {
-    // The queue is 8 KiB beyond the pending table's address, which the model then uses as the
-    // queue's address.
+    // The queue is 8 KiB above the pending table. The model clears the low address bits, so it
+    // would use the address of the pending table.
     let queue = PENDING + 0x2000;
 
     let (delivery, faults, _) = boot(queue);

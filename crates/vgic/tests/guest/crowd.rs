@@ -1,5 +1,6 @@
-//! Tests for registers on a machine that has too many mappings to visit in one access. Unfinished
-//! work must be reported as unfinished, and each access that polls for it must continue it.
+//! Tests for register accesses on a machine with too many mappings to update in a single access.
+//! The registers must report that the work is unfinished, and each access that polls for completion
+//! must continue the work.
 
 use crate::machine::{self, ITS, Machine, RAM};
 use gic_arch::gicr::{Ctlr, Propbaser, Syncr};
@@ -139,8 +140,8 @@ fn enabling_lpis_ends_when_all_are() {
     assert_eq!(taken, expected);
 }
 
-/// Looks at the machine when it is kicked: the values of `GITS_CTLR` and `GICR_CTLR`, and the
-/// delivery of a message for the last event.
+/// Kick handler that records the values of `GITS_CTLR` and `GICR_CTLR`, and the result of a message
+/// for the last event.
 #[derive(Default)]
 struct KickObserver {
     gic: OnceLock<Weak<Vgic>>,

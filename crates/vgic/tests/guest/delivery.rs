@@ -1,5 +1,5 @@
-//! Delivery tests beyond the reference in `tests/model`: line observers, rotation of 1-of-N
-//! interrupts, active-priority registers, and resets.
+//! Delivery tests for features that the reference in `tests/model` does not have: line observers,
+//! rotation of 1-of-N interrupts, active-priority registers, and resets.
 
 use crate::machine::{Machine, RAM};
 use gic_arch::gicd::Irouter;
@@ -128,7 +128,7 @@ fn pulse(machine: &Machine) {
     machine.gic.set_line(Line::Spi(SPI), Level::Low);
 }
 
-/// Returns the CPUs to which an IRQ is signaled.
+/// Returns the CPUs whose IRQ input is asserted.
 fn signalled(machine: &mut Machine) -> Vec<usize> {
     let irq = machine.vcpus.iter_mut().map(Vcpu::irq_pending);
     irq.enumerate().filter(|(_, irq)| *irq).map(|(cpu, _)| cpu).collect()
@@ -148,7 +148,8 @@ fn one_of_n_takes_turns() {
     assert_eq!(taken, [0, 1, 2, 0, 1, 2]);
 }
 
-/// Creates a machine with direct LPIs, all enabled, with these configuration bytes.
+/// Creates a machine with direct LPIs enabled at each redistributor, and with `configuration` as
+/// the start of the LPI configuration table.
 fn direct(security: SecurityView, configuration: &[u8]) -> Machine {
     let config =
         VgicConfig::new(2).with_direct_lpi(true).with_lpi_id_bits(Some(14)).with_security(security);

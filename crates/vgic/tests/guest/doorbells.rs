@@ -1,4 +1,5 @@
-//! Tests for device writes to doorbells without identity, and to the registers next to them.
+//! Tests for devices that write to doorbells without a DeviceID, and to the registers next to the
+//! doorbells.
 
 use crate::machine::{Machine, RAM};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
@@ -122,8 +123,8 @@ fn the_alias_holds_nothing_but_doorbells() {
     assert_eq!(machine.read_gicd(gicd::ISENABLER.registers().get(1).unwrap()), 0);
 }
 
-/// Creates a machine with direct LPIs, enabled at each redistributor, with these configuration
-/// bytes.
+/// Creates a machine with direct LPIs enabled at each redistributor, and with `configuration` as
+/// the start of the LPI configuration table.
 fn direct(configuration: &[u8]) -> Machine {
     let config = VgicConfig::new(2).with_direct_lpi(true).with_lpi_id_bits(Some(15));
     let machine = Machine::running(config);
@@ -222,7 +223,7 @@ fn a_message_for_no_lpi_is_ignored() {
     let machine = direct(&[0xa1; 64]);
     let counted = || machine.gic.events().count(FaultReason::NoSuchInterrupt);
     let before = counted();
-    // PROPBASER has 14 bits, the distributor 15.
+    // `GICR_PROPBASER` limits LPIs to 14 INTID bits; the distributor supports 15 bits.
     for (data, faults) in
         [(0x3fff, 0), (0x4000, 0), (0x7fff, 0), (0x8000, 1), (8191, 2), (27, 3), (u32::MAX, 4)]
     {
@@ -348,7 +349,8 @@ fn beside_an_its_there_is_no_setlpir() {
     assert_eq!(both.validate(), Err(ConfigError::DirectLpiBesideIts { its: its.base }));
 }
 
-/// Returns the configuration for two frames: one with this encoding, and one without quirks.
+/// Returns the configuration for a machine with two GICv2m frames: the first numbers its SPIs as
+/// `naming` says, and the second has no quirks.
 fn frames(naming: V2mNaming) -> VgicConfig {
     VgicConfig::new(1).with_v2m(vec![
         V2mConfig::new(FRAME, 64, 32).with_iidr(0x1234_5678).with_naming(naming),

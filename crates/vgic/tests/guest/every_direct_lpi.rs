@@ -1,4 +1,4 @@
-//! A well-behaved guest uses every possible direct LPI at every redistributor.
+//! Test with a well-behaved guest that uses every possible direct LPI at every redistributor.
 
 use crate::machine::{Machine, RAM};
 use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser, Syncr};
@@ -8,8 +8,8 @@ use vgic::{FaultReason, GuestMemory, VgicConfig};
 const FIRST: u32 = 8192;
 const SPURIOUS: u64 = 1023;
 
-/// Creates a machine whose redistributors support every LPI of 16 INTID bits. All are configured as
-/// enabled.
+/// Creates a machine whose redistributors support every LPI that 16 INTID bits can number. Every
+/// LPI is configured as enabled.
 fn machine(cpus: u16) -> Machine {
     let config = VgicConfig::new(cpus).with_direct_lpi(true).with_lpi_id_bits(Some(16));
     let machine = Machine::running(config);
@@ -35,7 +35,8 @@ fn invalidate(machine: &Machine, cpu: usize, lpi: u32) {
     while Syncr::from(u32::try_from(machine.read_gicr(cpu, gicr::SYNCR)).unwrap()).busy() {}
 }
 
-/// Signals an LPI, and handles the acknowledged interrupt. Returns `true` if it is that LPI.
+/// Signals an LPI, and handles the acknowledged interrupt. Returns `true` if the guest acknowledged
+/// that LPI.
 fn delivered(machine: &mut Machine, cpu: usize, lpi: u32) -> bool {
     assert_eq!(ring(machine, cpu, lpi), Delivery::Pending);
     let intid = machine.acknowledge(cpu);

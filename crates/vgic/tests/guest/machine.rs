@@ -12,7 +12,8 @@ use vgic::{AccessWidth, GuestMemory, Vcpu, Vgic, VgicConfig, VmMemory};
 
 /// Address at which memory starts.
 pub(crate) const RAM: u64 = 0x4000_0000;
-/// Base of the ITS that [`Machine::start_its`] sets up. The machine must have it at this address.
+/// Base of the ITS that [`Machine::start_its`] sets up. The machine's configuration must place the
+/// ITS at this address.
 pub(crate) const ITS: u64 = 0x0808_0000;
 /// Command queue of the ITS.
 pub(crate) const QUEUE: u64 = RAM;
@@ -44,7 +45,7 @@ impl Machine {
         Self { gic, vcpus, ram, kicks }
     }
 
-    /// Creates a machine that was [`start`](Self::start)ed.
+    /// Creates a machine and calls [`start`](Self::start).
     pub(crate) fn running(config: VgicConfig) -> Self {
         let mut machine = Self::new(config);
         machine.start();
@@ -58,7 +59,8 @@ impl Machine {
         Self { gic, vcpus, ram, kicks: Arc::new(Kicks::new(0)) }
     }
 
-    /// Wakes and unmasks everything, and enables both groups. All interrupts are in Group 1.
+    /// Wakes all redistributors, sets the lowest priority mask on all CPUs, and enables both
+    /// groups. Puts all interrupts in Group 1.
     pub(crate) fn start(&mut self) {
         for cpu in 0..self.vcpus.len() {
             self.write_gicr(cpu, gicr::WAKER, gicr::Waker::new());
@@ -79,7 +81,7 @@ impl Machine {
         self.write_gicd(gicd::CTLR, gicd::Ctlr::from(3));
     }
 
-    /// Enables LPIs at every vCPU. The pending tables are 64 KiB apart.
+    /// Enables LPIs at every vCPU. The addresses of their pending tables are 64 KiB apart.
     pub(crate) fn enable_lpis(&self, id_bits: u8, configuration: u64, pending: u64) {
         for (cpu, pending) in (0..self.vcpus.len()).zip((pending..).step_by(0x1_0000)) {
             let tables = Propbaser::new().with_id_bits_minus_one(id_bits - 1);
@@ -89,7 +91,7 @@ impl Machine {
         }
     }
 
-    /// Provides the ITS's tables and queue, and enables it.
+    /// Provides the tables and the command queue of the ITS, and enables the ITS.
     pub(crate) fn start_its(&self) {
         for (index, address) in [(0, DEVICES), (1, COLLECTIONS)] {
             let table = Baser::new().with_page_size(PageSize::Size64K).with_valid(true);

@@ -1,4 +1,4 @@
-//! Tests for the model as used by a guest and its VMM: registers, delivery, sleep.
+//! Tests that use the model as a guest and its VMM do: registers, delivery and sleep.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod arceos;

@@ -1,4 +1,5 @@
-//! Tests for guest errors. Each must be recorded once, with the register where it was made.
+//! Tests for guest errors. Each error must be recorded once, with the address of the register that
+//! the guest wrote.
 
 use crate::machine::Machine;
 use gic_arch::gicr::{self, Pendbaser, Propbaser};
@@ -14,7 +15,7 @@ const CONFIGURATION: u64 = 0x4001_0000;
 const PENDING: u64 = 0x4004_0000;
 const QUEUE: u64 = 0x4010_0000;
 const DEVICES: u64 = 0x4020_0000;
-/// Each of bits 15:12, which are zero in the address of a 64 KiB page.
+/// Masks for each of bits 15:12, which are zero in the address of a 64 KiB page.
 const BITS: [u64; 4] = [0x1000, 0x2000, 0x4000, 0x8000];
 /// First address beyond memory.
 const END: u64 = 0x4040_0000;
@@ -114,7 +115,7 @@ fn tables_in_memory_are_no_fault() {
     for (size, bytes) in
         [(PageSize::Size4K, 0x1000), (PageSize::Size16K, 0x4000), (PageSize::Size64K, 0x1_0000)]
     {
-        // The table ends at the last byte of memory.
+        // The last byte of the table is the last byte of memory.
         let table = pages(size, 15).with_address(END - 16 * bytes);
         assert_eq!(faults_of_table(any, table).0, [], "{size:?}");
     }
@@ -159,8 +160,8 @@ fn a_failed_command_has_its_address_in_the_queue() {
     let machine = its(PageSizes::Only(PageSize::Size64K));
     write_its(&machine, gits::CBASER.offset(), queue(QUEUE).into_bits());
     set_enabled(&machine, true);
-    // SYNC for a redistributor that exists, INV for a device beyond the table, and an unknown
-    // opcode.
+    // The queue contains a valid SYNC, an INV for a device beyond the device table, and a command
+    // with an unknown opcode.
     for (word, at) in [[5, 0, 0, 0], [0x1_0000_000c, 0, 0, 0], [0x77, 0, 0, 0]].iter().zip(0..) {
         let bytes: Vec<u8> = word.iter().flat_map(|word: &u64| word.to_le_bytes()).collect();
         machine.ram.write(QUEUE + at * 32, &bytes).unwrap();

@@ -1,13 +1,14 @@
-//! Exhaustive tests for LPI priorities: every priority against every mask, in both views, with each
-//! number of priority bits. The rules are typed from the manual (IHI 0069 §4.8), not taken from the
-//! model. `tests/model` checks the priorities of wired interrupts.
+//! Exhaustive tests for LPI priorities: every priority is compared with every mask, in both views
+//! and with each number of priority bits. The rules are typed from the manual (IHI 0069 §4.8), not
+//! taken from the model. `tests/model` checks the priorities of wired interrupts.
 
 use crate::machine::{Machine, RAM};
 use gic_arch::{gicr, icc};
 use std::collections::BTreeMap;
 use vgic::{GuestMemory, SecurityView, VgicConfig};
 
-/// Rules for the priorities that a guest sees.
+/// Rules for the priorities that a guest sees, derived from the security view and the number of
+/// priority bits.
 #[derive(Clone, Copy, Debug)]
 struct Rules {
     view: SecurityView,
@@ -47,7 +48,7 @@ fn lpis() -> impl Iterator<Item = (u64, u8)> {
     (8192..).zip((0..=u8::MAX).step_by(4))
 }
 
-/// Creates a machine with these LPIs as direct LPIs.
+/// Creates a machine in which the given LPIs are direct LPIs.
 fn with_lpis(rules: Rules) -> Machine {
     let config = VgicConfig::new(1)
         .with_security(rules.view)

@@ -21,7 +21,7 @@ const PENDING: u64 = RAM + 0x6_0000;
 const LPI: u32 = 8192;
 const SPI: u32 = 40;
 
-/// Uses each part of the model that has a lock.
+/// Kick handler and line observer that calls into each part of the model that has a lock.
 #[derive(Default)]
 struct Busybody {
     gic: OnceLock<Weak<Vgic>>,
@@ -89,7 +89,7 @@ fn configure(machine: &Machine, enable: bool) {
     machine.ram.write(CONFIGURATION, &[config.into_bits()]).unwrap();
 }
 
-/// Checks that `act`, after `prepare` and with vCPU 0 asleep, kicks vCPU 0 and returns.
+/// Prepares the machine, puts vCPU 0 to sleep, and checks that `act` kicks vCPU 0 and returns.
 fn kicks(prepare: fn(&mut Machine), act: fn(&mut Machine)) {
     let (ended, waits) = mpsc::channel();
     thread::spawn(move || {
@@ -109,7 +109,8 @@ const INVALL: Command = Command::Invall { collection: CollectionId::new(0) };
 
 fn nothing(_: &mut Machine) {}
 
-/// Makes the event pending and disabled.
+/// Makes the event's LPI pending while it is disabled. The configuration table then enables the
+/// LPI, but the cached configuration still disables it.
 fn pending_and_disabled(machine: &mut Machine) {
     configure(machine, false);
     machine.run([INV, INT]);

@@ -17,8 +17,9 @@ const FIRST: u64 = 0x080a_0000;
 const FAR: u64 = 0x1_0000_0000;
 const BELOW: u64 = 0x0700_0000;
 
-/// Returns three regions: one that two vCPUs fill, one above 4 GiB with wide strides for two vCPUs,
-/// and one below the others with room for four, which contains one vCPU.
+/// Returns three redistributor regions. The first is full with two vCPUs; the second is above 4 GiB
+/// and has room for two vCPUs with wide strides; the third is below the others and has room for
+/// four redistributors, of which one exists.
 fn regions() -> Vec<RedistributorRegion> {
     vec![
         RedistributorRegion::new(FIRST, 2),
@@ -135,7 +136,7 @@ fn with_lpis(redistributor_naming: RedistributorNaming) -> Machine {
     machine
 }
 
-/// Returns the RDbase operand for a redistributor.
+/// Returns the RDbase operand by which ITS commands identify a redistributor.
 fn target(machine: &Machine, cpu: usize) -> RdBase {
     match machine.gic.config().its[0].redistributor_naming {
         RedistributorNaming::ProcessorNumber => {
@@ -166,7 +167,7 @@ fn acknowledge_all(machine: &mut Machine) -> Vec<Vec<u64>> {
     (0..CPUS).map(&mut all).collect()
 }
 
-/// Returns the lists with LPI n at vCPU n.
+/// Returns the expected result: vCPU n has handled only LPI 8192 + n.
 fn each_at_home() -> Vec<Vec<u64>> {
     (8192..8197).map(|lpi| vec![lpi]).collect()
 }

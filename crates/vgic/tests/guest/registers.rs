@@ -34,7 +34,7 @@ fn machine(security: SecurityView) -> Machine {
     )
 }
 
-/// Values of the words of a register or an array.
+/// Function that returns the value of a word of a register or register array, in a security view.
 type Words = Box<dyn Fn(u64, SecurityView) -> u64>;
 
 /// A register, or an array of registers.
@@ -81,8 +81,8 @@ fn zero(name: &'static str, offset: u64, words: u64) -> RegisterArray {
     array(name, offset, words, |_, _| 0, |_, _| 0)
 }
 
-/// Builds a register word from fields that are `bits` bits wide. Interrupts that exist and are
-/// visible in the view have the value `field`.
+/// Builds a register word from fields that are `bits` bits wide. The field of each interrupt that
+/// exists and is visible in the view has the value `field`; all other fields are zero.
 fn fields(first: u64, bits: u64, word: u64, view: SecurityView, field: u64) -> u64 {
     let per_word = 32 / bits;
     let present = |intid: u64| {
@@ -94,7 +94,8 @@ fn fields(first: u64, bits: u64, word: u64, view: SecurityView, field: u64) -> u
 }
 
 /// Register arrays with one field per interrupt, starting at INTID `first`: the offsets of
-/// `IGROUPR` and so on. The first `skipped` interrupts of each array belong to another frame.
+/// `IGROUPR` and so on. The fields of the first `skipped` interrupts of each array are in another
+/// frame.
 struct Arrays {
     first: u64,
     count: u64,
@@ -201,7 +202,7 @@ fn redistributor() -> Vec<RegisterArray> {
         zero("NSACR", sgi_base(0x0e00), 1),
         zero("INMIR", sgi_base(0x0f80), 3),
     ];
-    // SGIs and PPIs, followed by extended PPIs, share one array.
+    // Each array has the fields of the SGIs and PPIs, followed by the fields of the extended PPIs.
     for (first, count, after) in [(0, 32, 0), (1056, 64, 1)] {
         let one_bit =
             [0x80, 0x100, 0x180, 0x200, 0x280, 0x300, 0x380].map(|at| sgi_base(at) + 4 * after);
@@ -218,8 +219,8 @@ fn redistributor() -> Vec<RegisterArray> {
     registers
 }
 
-/// Returns the registers of an ITS with 64 KiB pages, a flat collection table, and no held
-/// collections.
+/// Returns the registers of an ITS with 64 KiB pages, a flat collection table, and no collections
+/// held in hardware.
 fn its() -> Vec<RegisterArray> {
     let both_views = |value: u64| [value; 2];
     vec![
@@ -289,11 +290,12 @@ fn its_registers_read_as_the_manual_says() {
     check(ITS, &its());
 }
 
-/// Result of a system register access. `None` is an exception.
+/// Result of a system register access. `None` means that the access causes an exception.
 type Answer = Option<u64>;
 
 /// `CRn`, `CRm` and `op2` of a register with `op0` 3 and `op1` 0, followed by its values after
-/// reset and after all ones, in both views. `None` if it cannot be read.
+/// reset and after a write of all ones, in both views. A value is `None` if the register cannot be
+/// read.
 type SystemRegister = (&'static str, [u16; 3], [[Answer; 2]; 2], Access);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -315,7 +317,7 @@ const fn single(reset: u64, written: u64) -> [[Answer; 2]; 2] {
 
 const ABSENT: [[Answer; 2]; 2] = [[None; 2]; 2];
 
-/// System registers with five priority bits and extended ranges.
+/// System registers of a machine with five priority bits and extended INTID ranges.
 const SYSTEM_REGISTERS: [SystemRegister; 27] = {
     use Access::{ReadOnly, ReadWrite, WriteOnly};
     [

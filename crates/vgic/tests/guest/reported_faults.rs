@@ -1,5 +1,5 @@
-//! Tests for bugs seen in other models, in addition to those of the ITS
-//! (`its/tests/known_mistakes.rs`) and of list registers (`lists`).
+//! Regression tests for bugs reported in other GIC models. `its/tests/known_mistakes.rs` covers
+//! bugs of ITS models, and `lists` covers bugs related to list registers.
 
 use crate::machine::{Machine, memory};
 use doorbell_test_support::guest::Ram;
@@ -93,7 +93,7 @@ fn invalidating_an_absent_lpi_touches_no_memory() {
     write(gicr::PROPBASER.offset(), CONFIGURATION.start | 15);
     write(gicr::PENDBASER.offset(), PENDING.start & !0xffff);
     gic.write(frame, AccessWidth::Word, 1).unwrap();
-    // The distributor implements the second LPI, but it is beyond this redistributor's tables.
+    // The distributor supports both LPIs, but the second LPI is beyond the redistributor's tables.
     map_events(&gic, &memory, [0xffff, 0xf_ffff]);
 
     for intid in [0, 1023, 8191, 8192, 0xffff, 0x1_0000, 0xf_ffff, 0x10_0000, 0xffff_ffff, u64::MAX]

@@ -11,7 +11,8 @@ const SGI0R: SysRegEncoding = SysRegEncoding::new(3, 0, 12, 11, 7);
 const SGI1R: SysRegEncoding = SysRegEncoding::new(3, 0, 12, 11, 5);
 const ASGI1R: SysRegEncoding = SysRegEncoding::new(3, 0, 12, 11, 6);
 
-/// CPUs that are neighbors at each affinity level, and in each range of sixteen.
+/// Affinities that differ from each other at a single level, or only in the range of sixteen Aff0
+/// values.
 const AFFINITIES: [Affinity; 9] = [
     Affinity::new(0, 0, 0, 0),
     Affinity::new(0, 0, 0, 15),
@@ -42,7 +43,7 @@ fn reached(machine: &Machine, sgi: u32) -> Vec<usize> {
     (0..AFFINITIES.len()).filter(pending).collect()
 }
 
-/// Encodes a register value by the bit numbers in the manual.
+/// Encodes a register value with bit positions typed from the manual.
 fn to(sgi: u64, affinity: Affinity) -> u64 {
     let [aff3, aff2, aff1, aff0] = affinity.levels().map(u64::from);
     aff3 << 48 | (aff0 / 16) << 44 | aff2 << 32 | sgi << 24 | aff1 << 16 | 1 << (aff0 % 16)

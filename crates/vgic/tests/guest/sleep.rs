@@ -1,5 +1,5 @@
-//! Tests for the sleep and kick protocol. No wake-up may be lost, and each departure may cause at
-//! most one kick.
+//! Tests for the sleep and kick protocol. No wake-up may be lost, and a vCPU must be kicked at most
+//! once each time it prepares to sleep.
 
 use crate::machine::Machine;
 use doorbell_test_support::guest::Kicks;
@@ -139,15 +139,15 @@ fn a_write_without_change_kicks_nobody() {
 const SENDERS: u32 = 3;
 const MESSAGES: u64 = 100_000;
 const CPUS: usize = 2;
-/// The SPI sent at the end, to stop each vCPU.
+/// SGI sent at the end of a test to stop each vCPU.
 const STOP: u32 = 7;
 
-/// Numbers that devices wrote before they pulsed their lines, and the highest that a handler has
-/// read.
+/// Number that each device wrote before its last pulse, and the highest number that each handler
+/// has read.
 struct Board {
     sent: Vec<AtomicU64>,
     seen: Vec<AtomicU64>,
-    /// Number of departures announced by vCPUs.
+    /// Number of times that a vCPU has prepared to sleep.
     departures: AtomicUsize,
     stop: AtomicBool,
 }
@@ -255,8 +255,8 @@ fn wait_until(done: impl Fn() -> bool) {
 }
 
 /// Sends the next message as soon as the last one was handled. At that time, the vCPU is about to
-/// sleep, or to discard the interrupt as stale. Kicks don't make system calls, so senders and the
-/// vCPU can interleave at every instruction.
+/// sleep, or to clear the ready bit of the interrupt that it has handled. Kicks make no system
+/// calls, so that the sender and the vCPU can interleave at every instruction.
 #[test]
 fn a_vcpu_falling_asleep_loses_no_message() {
     const ROUNDS: u64 = 100_000;
@@ -307,8 +307,8 @@ fn a_vcpu_falling_asleep_loses_no_message() {
     });
 }
 
-/// A 1-of-N interrupt arrives just as the first of two vCPUs starts or stops participating. It must
-/// end up at the one that participates.
+/// A 1-of-N interrupt arrives just as the first of two vCPUs starts or stops participating. The
+/// interrupt must be delivered to the vCPU that participates.
 fn comes_just_as_a_vcpu(joins: bool) {
     const ROUNDS: u64 = 10_000;
     let mut machine = Machine::running(VgicConfig::new(2).with_one_of_n(true));

@@ -1,5 +1,5 @@
-//! Tests for more work than one access may do. The rest must continue even if the guest doesn't
-//! poll for it.
+//! Tests for operations that take more work than a single access may perform. The remaining work
+//! must continue even if the guest doesn't poll for its completion.
 
 use crate::machine::{ITS, Machine, RAM};
 use gic_arch::gits;
@@ -13,9 +13,9 @@ use vgic::{GuestMemory, Progress, Sleep, VgicConfig};
 const CONFIGURATION: u64 = RAM + 0x10_0000;
 const PENDING: u64 = RAM + 0x20_0000;
 const FIRST: u32 = 8192;
-/// More commands than one access executes.
+/// Number of commands, which is more than a single access executes.
 const EVENTS: u32 = 1500;
-/// Number of pieces of work after which a test gives up.
+/// Maximum number of times that a test lets the model continue its work.
 const MANY: usize = 1000;
 
 fn config(cpus: u16) -> VgicConfig {
@@ -57,7 +57,7 @@ fn last() -> u64 {
     u64::from(FIRST + EVENTS - 1)
 }
 
-/// Runs vCPU 0's VMM while the guest only waits: prepares to sleep, and sleeps until a kick.
+/// Runs vCPU 0 while its guest executes WFI: prepares to sleep, and sleeps until a kick.
 fn waits(machine: &mut Machine) -> Option<u64> {
     for _ in 0..MANY {
         let kicks = machine.kicks.of(0);

@@ -16,7 +16,7 @@ fn put_to_sleep(machine: &Machine, cpu: usize) {
     assert_eq!(machine.read_gicr(cpu, gicr::WAKER), 0b110);
 }
 
-/// Enables the timer and Group 1 like a kernel that leaves `GICR_WAKER` to firmware.
+/// Enables the timer and Group 1 as a kernel does that relies on firmware to set up `GICR_WAKER`.
 fn enable_timer(machine: &mut Machine, cpu: usize) {
     for array in [gicr::IGROUPR, gicr::ISENABLER] {
         let bit = array.locate(IntId::new(TIMER)).unwrap();

@@ -18,7 +18,7 @@ fn machine() -> Machine {
     machine
 }
 
-/// Returns a vCPU that was in its guest twice without any event.
+/// Returns a vCPU that has entered its guest and exited twice without an interrupt.
 fn idle(machine: &mut Machine) -> ListRegisterVcpu {
     let vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
     unchanged(unchanged(vcpu))
@@ -31,7 +31,7 @@ fn unchanged(vcpu: ListRegisterVcpu) -> ListRegisterVcpu {
     inside.exit(&left)
 }
 
-/// Exits with the loaded state, except for `change`.
+/// Exits after applying `change` to the loaded register values.
 fn exit(inside: InGuest, change: impl FnOnce(&mut VirtualInterface)) -> ListRegisterVcpu {
     let mut left = *inside.interface();
     change(&mut left);
@@ -170,7 +170,7 @@ fn a_masked_interrupt_after_a_sleep_is_listed() {
     assert_eq!(listed(&vcpu.enter()), [(SPI, ListRegisterState::Pending)]);
 }
 
-/// Disables a group. Returns `true` if the write is complete.
+/// Disables a group. Returns `true` if `GICD_CTLR.RWP` shows that the write is complete.
 fn disables_a_group(machine: &Machine) -> bool {
     machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
     !gicd::Ctlr::from(u32::try_from(machine.read_gicd(gicd::CTLR)).unwrap()).rwp()

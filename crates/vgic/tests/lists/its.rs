@@ -1,4 +1,4 @@
-//! A machine with an ITS whose guest has mapped all events and collections.
+//! A test machine with an ITS whose guest has mapped all events and collections.
 
 use crate::machine::{ITS, Machine, RAM};
 use gic_arch::Priority;
@@ -49,7 +49,7 @@ impl Translated {
         self.run((0..Self::EVENTS).map(|event| mapti(event, 0)));
     }
 
-    /// Writes the event's configuration byte.
+    /// Writes the configuration byte of the event's LPI.
     pub(crate) fn configure(&self, event: u32, enable: bool) {
         let priority = Priority::new(u8::try_from(0x40 + 8 * event).unwrap());
         let byte = Config::new().with_enable(enable).with_priority(priority).into_bits();

@@ -1,5 +1,6 @@
 //! Tests for virtual interrupts linked to physical ones. A physical interrupt must be active from
-//! the time the hypervisor takes it until the guest has deactivated the virtual one, and no longer.
+//! the time the hypervisor takes it until the guest has deactivated the virtual one, and must be
+//! inactive at all other times.
 
 use crate::machine::Machine;
 use crate::virtual_interface::{Hardware, vtr};
@@ -15,12 +16,12 @@ use vgic::{InGuest, LinkError, ListRegisterVcpu, PhysicalInterrupts, VgicConfig}
 const SPI: u32 = 40;
 const PHYSICAL: u32 = 77;
 
-/// The physical distributor: inputs that are high, and active interrupts.
+/// Physical distributor, which knows the inputs that are high and the active interrupts.
 #[derive(Default)]
 struct Distributor {
     high: Mutex<BTreeSet<u32>>,
     active: Mutex<BTreeSet<u32>>,
-    /// Number of times that a level was sampled.
+    /// Number of times that the model sampled the level of an input.
     asked: AtomicUsize,
 }
 
@@ -57,7 +58,7 @@ impl PhysicalInterrupts for Distributor {
     }
 }
 
-/// The observer is not notified of linked interrupts.
+/// Panics, because the model must not report deactivations of linked interrupts to the observer.
 impl LineObserver for Distributor {
     fn deactivated(&self, line: Line) {
         panic!("{line:?} is linked");
@@ -82,7 +83,8 @@ fn board() -> Board {
 }
 
 impl Board {
-    /// The device signals, and the hypervisor takes the interrupt.
+    /// Raises the input as the device does, and takes the physical interrupt as the hypervisor
+    /// does.
     fn fire(&self) {
         self.distributor.set(Level::High);
         assert!(self.distributor.active.lock().unwrap().insert(PHYSICAL), "already active");
@@ -148,8 +150,8 @@ fn a_linked_interrupt_ends_without_an_exit() {
     }
 }
 
-/// Creates a board whose guest has the interrupt disabled when it fires, and whose device then
-/// lowers the input.
+/// Creates a board on which the interrupt fires while the guest has disabled it, and the device
+/// then lowers the input.
 fn fallen_while_disabled() -> Board {
     let board = board();
     board.set(gicd::ICENABLER, SPI);
@@ -194,13 +196,14 @@ fn a_level_lowered_by_the_hypervisor_fires_again() {
 /// Ways to end an interrupt that is active at an exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum End {
-    /// In the guest, by the hardware.
+    /// The hardware ends the interrupt when the guest writes EOI while the interrupt is in a list
+    /// register.
     Listed,
-    /// Through a trapped EOI.
+    /// The guest writes EOI, and the write is trapped.
     Trapped,
-    /// Through `ICACTIVER`.
+    /// The guest clears the active state by writing `ICACTIVER`.
     Register,
-    /// Through `ICACTIVER`, while the interrupt is listed.
+    /// The guest writes `ICACTIVER` while the interrupt is in a list register.
     RegisterWhileListed,
 }
 
@@ -395,8 +398,8 @@ fn a_vcpu_dropped_in_the_guest_loses_nothing() {
     assert_eq!(machine.acknowledge(0), u64::from(SPI), "the other vCPU must take the interrupt");
 }
 
-/// The hypervisor learns of the physical input only through its interrupt, and never lowers the
-/// line.
+/// The hypervisor learns only from the physical interrupt that the input is high, and never lowers
+/// the virtual line itself.
 #[test]
 fn a_level_taken_for_an_edge_comes_each_time() {
     let mut board = board();

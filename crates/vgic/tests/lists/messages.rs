@@ -1,5 +1,5 @@
-//! Tests for LPIs in list registers. They have no active state, commands recall them, and the guest
-//! sees the same interrupts as without list registers.
+//! Tests for LPIs in list registers. LPIs have no active state, and commands that affect a listed
+//! LPI make its vCPU exit. The guest must see the same interrupts as without list registers.
 
 use crate::half::{ExitPolicy, Half};
 use crate::its::{Translated, clear, discard, inv, mapc, mapti, movall, movi, sync, unmapd};
@@ -17,8 +17,8 @@ use vgic::{InGuest, ListRegisterVcpu, VgicConfig};
 
 const FIRST: u32 = 8192;
 
-/// Returns vCPU 0 of two, with list registers, in its guest, with event 0 in the first list
-/// register.
+/// Creates a machine with two vCPUs with list registers. vCPU 0 is in its guest and has the LPI of
+/// event 0 in its first list register.
 fn listed() -> (Translated, InGuest, Hardware, ListRegisterVcpu) {
     listed_in(Translated::new(2))
 }
@@ -128,7 +128,8 @@ fn syncr_awaits_the_exit_of_the_lpis_vcpu() {
     assert_eq!([syncr(0), syncr(1)], [0, 0]);
 }
 
-/// Distributor writes recall two vCPUs alternately, so that there is always a recall in progress.
+/// Distributor writes alternately force exits of two vCPUs, so that the model is always waiting for
+/// at least one exit.
 #[test]
 fn sync_ends_although_others_go_on_recalling() {
     let (translated, first, left, second) = listed();
@@ -280,7 +281,7 @@ fn ops() -> impl Strategy<Value = Op> {
 struct Side {
     translated: Translated,
     halves: Vec<Half>,
-    /// `true` if a vCPU needs attention.
+    /// `true` if a vCPU was kicked.
     kicked: Arc<AtomicBool>,
     handled: [Vec<u64>; 2],
 }
@@ -298,7 +299,8 @@ impl Side {
         Self { halves, kicked, translated, handled: [vec![], vec![]] }
     }
 
-    /// Exits and enters, as after kicks. An exit may make an interrupt pending at the other vCPU.
+    /// Makes both vCPUs exit and reenter twice, as if they had been kicked. An exit may make an
+    /// interrupt pending at the other vCPU.
     fn attend(&mut self) {
         for _ in 0..2 {
             for half in &mut self.halves {
@@ -342,8 +344,8 @@ impl Side {
         0
     }
 
-    /// Takes all pending interrupts of a vCPU, in ascending order, because LPIs of equal priority
-    /// are unordered.
+    /// Acknowledges and ends all pending interrupts of a vCPU. Returns their INTIDs in ascending
+    /// order, because LPIs of equal priority are unordered.
     fn drain(&mut self, cpu: usize) -> Vec<u64> {
         while !self.handled[cpu].is_empty() {
             self.apply(Op::End(cpu));
@@ -362,7 +364,7 @@ impl Side {
 }
 
 impl Reference {
-    /// Applies the op. Returns `true` if the answer is allowed.
+    /// Applies the operation. Returns `true` if the reference allows the model's answer.
     fn follow(&mut self, op: Op, answer: u64) -> bool {
         match op {
             Op::Send(event) => self.message(event),
@@ -407,8 +409,8 @@ proptest! {
     ) {
         let (mut side, mut reference) = (Side::new(lists), Reference::new(Translated::EVENTS));
         for op in ops {
-            // A configuration byte may or may not be read again if an event does not target the
-            // CPU.
+            // Skip configuration changes: for an event whose target is another CPU, the
+            // architecture does not specify whether the configuration is reloaded.
             if !matches!(op, Op::Enable(..)) {
                 let answer = side.apply(op);
                 prop_assert!(reference.follow(op, answer), "{:?}: {} is not pending", op, answer);

@@ -1,5 +1,6 @@
 //! Tests for interrupts that arrive while registers change and vCPUs run their guests with few list
-//! registers. Each must be handled, even if no later event makes a vCPU check again.
+//! registers. Every interrupt must be handled, even if no later event makes a vCPU check for
+//! pending interrupts.
 
 use crate::half::{ExitPolicy, Half, Kicked};
 use crate::machine::Machine;
@@ -16,19 +17,19 @@ use vgic::{AccessWidth, VgicConfig};
 const SPIS: [u32; 3] = [40, 41, 42];
 const ROUNDS: u64 = 6_000;
 
-/// Numbers that devices wrote before they pulsed their lines, and the highest that a handler has
-/// read.
+/// Number that each device wrote before its last pulse, and the highest number that each handler
+/// has read.
 #[derive(Default)]
 struct Board {
     sent: [AtomicU64; SPIS.len()],
     seen: [AtomicU64; SPIS.len()],
-    /// By vCPU, `true` if its guest masks interrupts.
+    /// For each vCPU, `true` if its guest has masked interrupts.
     masked: [AtomicBool; 2],
     stop: AtomicBool,
 }
 
-/// Runs a vCPU whose guest handles signaled interrupts, and that exits only for kicks and
-/// maintenance.
+/// Runs a vCPU whose guest handles signaled interrupts. The vCPU exits only for kicks and
+/// maintenance interrupts.
 fn run(mut half: Half, masked: &AtomicBool, board: &Board) {
     while !board.stop.load(Ordering::SeqCst) {
         half.attend();
@@ -54,7 +55,7 @@ fn set_bit(machine: &Machine, field: IntIdField, spi: u32) {
     machine.write_gicd(at.register(), at.mask());
 }
 
-/// Changes a register, and leaves each interrupt deliverable.
+/// Writes one of several registers, in such a way that every interrupt remains deliverable.
 fn change_a_register(machine: &Machine, round: u64) {
     let spi = SPIS[usize::try_from(round / 9).unwrap() % SPIS.len()];
     let cpu = usize::from(round / 3 % 2 == 1);
@@ -97,7 +98,7 @@ fn change_a_register(machine: &Machine, round: u64) {
     }
 }
 
-/// Makes all devices pulse their lines, once per round.
+/// Makes each device store the round's number and pulse its line.
 fn send(machine: &Machine, board: &Board, round: u64) {
     for (spi, sent) in SPIS.into_iter().zip(&board.sent) {
         sent.store(round, Ordering::Relaxed);

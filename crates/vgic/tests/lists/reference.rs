@@ -1,16 +1,16 @@
-//! A deliberately simple model of pending LPIs: a set per CPU. It doesn't share any code with the
-//! model under test.
+//! A deliberately simple model of pending LPIs, with one set of events per CPU. The module doesn't
+//! share any code with the model under test.
 
 use std::collections::BTreeSet;
 
-/// Two CPUs, and events whose LPIs are all enabled.
+/// Reference model of two CPUs and of events whose LPIs are all enabled.
 #[derive(Clone, Debug)]
 pub(crate) struct Reference {
     /// Collection of each event.
     collection: Vec<usize>,
     /// CPU of each collection.
     cpu: [usize; 2],
-    /// By CPU, the events whose LPIs are pending there.
+    /// Events whose LPIs are pending, for each CPU.
     pending: [BTreeSet<u32>; 2],
 }
 

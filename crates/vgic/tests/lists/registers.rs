@@ -1,5 +1,5 @@
-//! Tests for wired interrupts in list registers, beyond `tests/model`: traps, maintenance,
-//! overflow, and register writes that complete at the exit.
+//! Tests for wired interrupts in list registers, which `tests/model` does not cover: traps,
+//! maintenance, overflow, and register writes that complete at the exit.
 
 use crate::machine::Machine;
 use crate::virtual_interface::{Hardware, vtr};
@@ -270,16 +270,17 @@ fn loaded_bits_are_the_manuals() {
     let inside = lists(&mut machine, 2).enter();
     let registers = inside.interface();
 
-    // En, NPIE, VGrp1DIE, TDIR.
+    // Bits 0, 3, 7 and 14 are En, NPIE, VGrp1DIE and TDIR.
     assert_eq!(registers.hcr.into_bits(), 1 | 1 << 3 | 1 << 7 | 1 << 14);
-    // VENG1, VFIQEn, VCBPR, VEOIM, VBPR1, VBPR0, VPMR.
+    // The fields, from bit 1 upwards, are VENG1, VFIQEn, VCBPR, VEOIM, VBPR1, VBPR0 and VPMR.
     assert_eq!(
         registers.vmcr.into_bits(),
         1 << 1 | 1 << 3 | 1 << 4 | 1 << 9 | 3 << 18 | 4 << 21 | 0xf0 << 24
     );
     assert_eq!(registers.active_priorities, [[0; 4], [1 << 31, 0, 0, 0]]);
     let list = registers.list.map(gic_arch::ich::ListRegister::into_bits);
-    // A level requests maintenance at its EOI, an edge does not.
+    // A level-sensitive interrupt requests a maintenance interrupt at its EOI; an edge-triggered
+    // interrupt does not.
     assert_eq!(list[0], 1 << 62 | 1 << 60 | 0x88 << 48 | 1 << 41 | u64::from(SPI));
     assert_eq!(list[1], 1 << 62 | 1 << 60 | 0x90 << 48 | u64::from(SPI + 1));
     assert_eq!(list[2..], [0; 14]);

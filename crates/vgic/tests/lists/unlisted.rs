@@ -1,5 +1,5 @@
-//! Tests for interrupts that the guest ends while they aren't listed. The hardware only counts
-//! their EOIs (`ICH_HCR_EL2.EOIcount`).
+//! Tests for interrupts that the guest ends while they are in no list register. The hardware only
+//! counts the EOIs of these interrupts (`ICH_HCR_EL2.EOIcount`).
 
 use crate::machine::Machine;
 use crate::virtual_interface::{Hardware, vtr};
@@ -8,7 +8,7 @@ use msi_types::{Line, SetLine};
 use vgic::{AccessWidth, InGuest, ListRegisterVcpu, VgicConfig};
 
 const FIRST: u32 = 40;
-/// Priorities of the SPIs. The first is acknowledged first, and each of the others preempts its
+/// Priorities of the SPIs. The guest acknowledges the SPIs in this order, and each SPI preempts its
 /// predecessor.
 const PRIORITIES: [u8; 3] = [0x60, 0x40, 0x20];
 
@@ -68,7 +68,7 @@ impl Board {
         (FIRST..FIRST + 3).filter(|spi| active >> (spi - 32) & 1 == 1).collect()
     }
 
-    /// Continues as another machine, restored from the saved state.
+    /// Saves the machine and returns a new machine that was restored from the saved state.
     fn moved(mut self) -> Self {
         let vcpu = self.vcpu.take().unwrap().into_software();
         let saved = self.machine.gic.freeze(&mut [vcpu]).unwrap().save().unwrap();

@@ -24,12 +24,12 @@ impl Kick for Kicked {
     }
 }
 
-/// When a vCPU with list registers exits.
+/// Policy that decides when a vCPU with list registers exits from its guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ExitPolicy {
-    /// Around every access.
+    /// The vCPU exits after every access by its guest.
     Always,
-    /// On kicks, on maintenance interrupts, and for trapped accesses.
+    /// The vCPU exits only on kicks, maintenance interrupts and trapped accesses.
     Needed,
 }
 
@@ -45,9 +45,10 @@ pub(crate) struct Lists {
     mode: Option<GuestMode>,
     vtr: Vtr,
     exits: ExitPolicy,
-    /// The vCPU was kicked.
+    /// `true` if the vCPU was kicked since its last entry.
     kicked: Arc<AtomicBool>,
-    /// Physical interrupts that were deactivated together with virtual ones.
+    /// Physical interrupts that the hardware deactivated when the guest deactivated the linked
+    /// virtual interrupts.
     deactivated: Vec<u32>,
 }
 
@@ -115,14 +116,14 @@ impl Half {
         }
     }
 
-    /// Enters the guest, and exits until nothing requests an exit.
+    /// Enters the guest, then exits and reenters for as long as an exit is requested.
     pub(crate) fn attend(&mut self) {
         if let Self::Lists(lists) = self {
             lists.attend();
         }
     }
 
-    /// Leaves the guest, with all list registers folded.
+    /// Exits from the guest and moves the contents of all list registers back to the model.
     pub(crate) fn leave_guest(&mut self) {
         if let Self::Lists(lists) = self {
             lists.exit();
@@ -137,7 +138,7 @@ impl Half {
         }
     }
 
-    /// Leaves the guest, and converts the vCPU into one without list registers.
+    /// Exits from the guest and converts the vCPU into one without list registers.
     pub(crate) fn into_software(mut self) -> Vcpu {
         self.leave_guest();
         match self {
@@ -187,7 +188,7 @@ impl Lists {
         }
     }
 
-    /// Enters the guest, unless the vCPU is already in it and nothing requests an exit.
+    /// Enters the guest, unless the vCPU is already in guest mode and no exit is requested.
     fn attend(&mut self) {
         let mut unasked = 0;
         loop {

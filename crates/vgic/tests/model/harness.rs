@@ -38,7 +38,8 @@ impl GuestMemory for Table {
     }
 }
 
-/// Interrupt sources other than lines. A machine has only one of them.
+/// Kind of message that devices send, in addition to driving lines. Each machine supports only one
+/// kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Doorbells {
     /// Message-based SPIs.
@@ -52,9 +53,9 @@ pub(crate) enum Doorbells {
 pub(crate) enum VcpuKind {
     /// Software CPU interfaces.
     Software,
-    /// This many list registers.
+    /// CPU interfaces with the given number of list registers.
     Lists(u8, ExitPolicy),
-    /// A mix of software, all list registers, and few list registers.
+    /// One vCPU in software; the other vCPUs have many or few list registers.
     Mixed,
 }
 
@@ -67,8 +68,8 @@ impl VcpuKind {
         }
     }
 
-    /// Returns `true` if there are fewer list registers than interrupts. If so, we only compare the
-    /// guest's actions.
+    /// Returns `true` if there are fewer list registers than interrupts. In that case, the tests
+    /// compare only what the guest observes.
     fn is_short(self) -> bool {
         matches!(self, Self::Lists(count, _) if count < 16)
     }
@@ -157,7 +158,7 @@ impl Bench {
         self.gic.write(address, width, value).unwrap();
     }
 
-    /// Links interrupts to physical ones.
+    /// Links virtual interrupts to physical interrupts.
     fn link(&self) {
         self.gic.serve_physical(self.physical.clone()).unwrap();
         for intid in LINKED {
@@ -167,8 +168,8 @@ impl Bench {
         }
     }
 
-    /// Lets physical interrupts that the hardware deactivated fire again, and takes those that
-    /// fire.
+    /// Ends the physical interrupts that the hardware has deactivated, then takes the physical
+    /// interrupts that are now pending.
     fn take_physical(&mut self) {
         for (cpu, vcpu) in self.vcpus.iter_mut().enumerate() {
             for intid in vcpu.take_deactivated() {
@@ -188,8 +189,8 @@ impl Bench {
         self.vcpus = vcpus.into_iter().map(half).collect();
     }
 
-    /// Saves the machine, and continues with a new machine that is restored from the serialized
-    /// state. A restored machine must save the same state.
+    /// Saves the machine, serializes its state, and replaces it with a new machine restored from
+    /// that state. A restored machine must save the same state.
     fn migrate(&mut self) {
         let mut left: Vec<Vcpu> = self.vcpus.drain(..).map(Half::into_software).collect();
         let saved = self.gic.freeze(&mut left).unwrap().save().unwrap();
@@ -238,8 +239,8 @@ impl Bench {
         }
     }
 
-    /// Returns `true` unless `op` ends an interrupt that is active elsewhere: with list registers,
-    /// the hardware does not report which interrupt that was.
+    /// Returns `false` if `op` ends an interrupt that is active on another CPU, because hardware
+    /// with list registers does not report which interrupt the guest has ended in that case.
     fn ends_its_own(&self, op: &Op) -> bool {
         let (cpu, intid) = match *op {
             Op::End { cpu, interrupt: index, .. } => (cpu, interrupt(index)),
@@ -252,10 +253,10 @@ impl Bench {
             .is_none_or(|it| it.owner.is_some() || !it.active || it.taker == Some(cpu))
     }
 
-    /// Returns `true` if `op` is allowed. With few list registers, the guest must end the interrupt
-    /// that it acknowledged last, because the hardware only counts EOIs of interrupts that are not
-    /// listed. The guest may activate other interrupts through registers, and change the priorities
-    /// of those that it is handling.
+    /// Returns `true` if `op` is allowed. With few list registers, the guest must end interrupts in
+    /// the reverse order of their acknowledgment, because for an interrupt without a list register,
+    /// the hardware only counts the EOI. The guest may activate other interrupts through registers,
+    /// and change the priorities of interrupts that it is handling.
     fn is_lawful(&self, op: &Op) -> bool {
         match *op {
             Op::End { .. } | Op::Modes { .. } | Op::Field { field: Field::Deactivate, .. } => false,
@@ -275,8 +276,8 @@ impl Bench {
     }
 
     /// Returns `true` if `op` leaves the guest with an active interrupt that it has not
-    /// acknowledged, or that it acknowledged at another priority than the current one. A saved
-    /// state does not contain this information.
+    /// acknowledged, or that had a different priority when the guest acknowledged it. A saved state
+    /// does not record either fact.
     fn disturbs(&self, op: &Op) -> bool {
         match *op {
             Op::Field { field: Field::Activate, .. } => true,
@@ -287,7 +288,7 @@ impl Bench {
         }
     }
 
-    /// Sets `EOImode` on every CPU, before anything else.
+    /// Sets `EOImode` on every CPU; must be called before any other step.
     pub(crate) fn split_eoi(&mut self) {
         for cpu in 0..AFFINITIES.len() {
             self.apply_any(&Op::Modes { cpu, cbpr: false, eoimode: true });
@@ -307,8 +308,9 @@ impl Bench {
         self.kind != VcpuKind::Software
     }
 
-    /// Returns `true` if `op` may make a linked interrupt edge-triggered. The inputs of linked
-    /// interrupts are levels, which would fire each time if they were treated as edges.
+    /// Returns `true` if `op` may make a linked interrupt edge-triggered. The physical inputs of
+    /// linked interrupts are level-sensitive: with an edge-triggered virtual interrupt, every
+    /// sample of a high level would look like a new edge.
     fn makes_linked_edge(op: &Op) -> bool {
         matches!(*op, Op::Field { interrupt: index, field: Field::Trigger, .. }
             if LINKED.contains(&interrupt(index)))
@@ -398,7 +400,8 @@ impl Bench {
         self.vcpus[cpu].write_sysreg(register, value).unwrap();
     }
 
-    /// Writes a register that only exists if the guest has its group. Returns `true` if it exists.
+    /// Writes a register that exists only if the guest can see its interrupt group. Returns `true`
+    /// if the register exists.
     fn msr_of_group(
         &mut self,
         cpu: usize,
@@ -421,7 +424,7 @@ impl Bench {
         self.vcpus.iter_mut().for_each(Half::attend);
     }
 
-    /// Applies steps, and compares after each.
+    /// Applies the steps, and compares the model with the reference after each step.
     pub(crate) fn run(&mut self, ops: &[Op]) {
         for op in ops {
             self.apply(op);

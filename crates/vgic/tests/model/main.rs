@@ -1,5 +1,6 @@
 //! Runs random sequences of register accesses, line changes, acknowledgments and deactivations on
-//! both the model and a reference implementation of the rules. Every answer must be the same.
+//! both the model and a reference implementation of the rules. The model and the reference must
+//! return the same values.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod half;

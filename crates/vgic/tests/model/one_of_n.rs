@@ -1,5 +1,5 @@
 //! 1-of-N interrupts (IHI 0069 §2.3.2). Whichever vCPU the model chooses, each interrupt must be
-//! delivered once, to a participating vCPU, and none may be left behind while any vCPU
+//! delivered once, to a participating vCPU, and must not remain undelivered while a vCPU
 //! participates.
 
 use crate::half::{ExitPolicy, Half, Kicked};
@@ -14,7 +14,7 @@ use vgic::{AccessWidth, SecurityView, Vcpu, Vgic, VgicConfig, VmMemory};
 use vm_memory::GuestMemoryMmap;
 
 const CPUS: usize = 3;
-/// Edge-triggered, enabled SPIs that any vCPU may take until they are routed.
+/// SPIs under test: enabled, edge-triggered, and 1-of-N until a step routes them to a single vCPU.
 const SPIS: [u32; 4] = [40, 41, 42, 43];
 
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +108,7 @@ impl Machine {
         self.halves = vcpus.into_iter().map(half).collect();
     }
 
-    /// Saves the machine, and continues as another one.
+    /// Saves the machine and restores the state into a new machine, which replaces it.
     fn migrate(&mut self) {
         let mut left: Vec<_> = self.halves.drain(..).map(Half::into_software).collect();
         let saved = self.gic.freeze(&mut left).unwrap().save().unwrap();
@@ -160,8 +160,8 @@ impl Machine {
         self.halves[cpu].write_sysreg(register, value).unwrap();
     }
 
-    /// Returns `true` if the op exists in the guest's view. The Non-secure side has neither Group 0
-    /// nor `GICR_WAKER`.
+    /// Returns `true` if the guest's security view supports the operation. The Non-secure side has
+    /// neither Group 0 nor `GICR_WAKER`.
     fn exists(&self, op: &Op) -> bool {
         let secure = match *op {
             Op::Group { group, .. } | Op::GroupEnable { group, .. } | Op::Take { group, .. } => {
@@ -237,15 +237,15 @@ impl Machine {
         self.spis[spi].target = target;
     }
 
-    /// Handles kicks until no vCPU is kicked any more, because an exit may make an interrupt
-    /// pending at another vCPU.
+    /// Handles kicks until no more kicks arrive, because an exit may make an interrupt pending at
+    /// another vCPU.
     fn attend(&mut self) {
         for _ in 0..=CPUS {
             self.halves.iter_mut().for_each(Half::attend);
         }
     }
 
-    /// Makes the vCPU handle the signaled interrupt, if it is in the group.
+    /// Makes the vCPU acknowledge and end the signaled interrupt if the interrupt is in `group`.
     fn take(&mut self, cpu: usize, group: usize) -> bool {
         let (acknowledge, end) = [
             (icc::IAR0.encoding(), icc::EOIR0.encoding()),
@@ -268,7 +268,7 @@ impl Machine {
         true
     }
 
-    /// Returns `true` if the SPI is pending and this vCPU may take it.
+    /// Returns `true` if the SPI is pending and the vCPU may acknowledge it.
     fn goes_to(&self, spi: usize, cpu: usize) -> bool {
         let (it, at) = (self.spis[spi], self.cpus[cpu]);
         let takes = !at.asleep && at.enabled[it.group];
@@ -279,7 +279,7 @@ impl Machine {
         it.pending && it.enabled && takes && chosen
     }
 
-    /// Takes all interrupts that any vCPU may take.
+    /// Makes the vCPUs handle all deliverable interrupts.
     fn drain(&mut self) {
         let turns =
             (0..2 * SPIS.len()).flat_map(|_| (0..CPUS).flat_map(|cpu| [(cpu, 0), (cpu, 1)]));
@@ -296,7 +296,8 @@ impl Machine {
         }
     }
 
-    /// Checks that a vCPU is signaled if any vCPU may take an interrupt.
+    /// Checks that an interrupt is signaled to some vCPU exactly if an SPI is deliverable to a
+    /// vCPU.
     fn check(&mut self) {
         let waits = (0..SPIS.len()).any(|spi| (0..CPUS).any(|cpu| self.goes_to(spi, cpu)));
         let signalled =
@@ -313,7 +314,8 @@ fn lists<const COUNT: u8>(vcpu: Vcpu, kicked: Arc<AtomicBool>) -> Half {
     Half::lists(vcpu, COUNT, ExitPolicy::Needed, kicked)
 }
 
-/// Generates CPU interfaces in software with each view, and with 16 list registers or one.
+/// Generates a kind of CPU interface: software in either security view, or 16 list registers, or
+/// one list register.
 fn halves() -> impl Strategy<Value = (NewHalf, SecurityView)> {
     prop_oneof![
         Just((software as NewHalf, SecurityView::Single)),

@@ -4,7 +4,7 @@
 use gic_arch::Affinity;
 use proptest::prelude::*;
 
-/// Affinities of CPUs in several clusters, one of them beyond the first sixteen of its cluster.
+/// Affinities of CPUs in several clusters; one CPU has an Aff0 above 15.
 pub(crate) const AFFINITIES: [Affinity; 3] =
     [Affinity::new(0, 0, 0, 0), Affinity::new(0, 0, 0, 17), Affinity::new(2, 0, 3, 1)];
 pub(crate) const PRIVATE: [u32; 8] = [0, 1, 15, 16, 27, 31, 1056, 1087];
@@ -48,8 +48,8 @@ pub(crate) enum Op {
         lpi: usize,
         set: bool,
     },
-    /// The LPI's configuration changes and is invalidated. Because LPIs of equal priority are
-    /// unordered, no two of them can have the same priority.
+    /// The guest changes an LPI's configuration and invalidates the cached copy. Each LPI has a
+    /// different priority, because the architecture does not order LPIs of equal priority.
     Configure {
         lpi: usize,
         priority: u8,
@@ -116,7 +116,7 @@ pub(crate) enum Op {
         cpu: usize,
         interrupt: usize,
     },
-    /// The machine is saved, and continues as another one.
+    /// The machine is saved, and its state is restored into a new machine that replaces it.
     Migrate,
 }
 
@@ -160,7 +160,8 @@ pub(crate) fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// Generates any priority, but often one that shares its group priority with another.
+/// Generates a priority. Half of the priorities come from a small set in which many have the same
+/// group priority.
 fn priority() -> impl Strategy<Value = u8> {
     prop_oneof![any::<u8>(), (0..4u8, 0..8u8).prop_map(|(high, low)| high << 6 | low << 3)]
 }

@@ -30,8 +30,8 @@ impl Physical {
         };
     }
 
-    /// Activates the inactive interrupts whose inputs are high, as a hypervisor does when it takes
-    /// them.
+    /// Activates the inactive interrupts whose inputs are high, as a physical GIC does when the
+    /// hypervisor acknowledges them.
     pub(crate) fn take(&self) -> Vec<Line> {
         let mut active = self.active.lock().unwrap();
         let high = self.high.lock().unwrap();
@@ -44,8 +44,8 @@ impl Physical {
         assert!(self.active.lock().unwrap().remove(&input), "{input:?} is not active");
     }
 
-    /// Deactivates all interrupts, because a rebuilt machine has none active on behalf of its
-    /// guest.
+    /// Deactivates all interrupts, because a restored machine starts without active physical
+    /// interrupts.
     pub(crate) fn end_all(&self) {
         self.active.lock().unwrap().clear();
     }

@@ -1,5 +1,6 @@
-//! The rules of the GIC in their simplest form: one struct per interrupt, a list of these, and a
-//! loop over the list for every question. It doesn't share any code with the model under test.
+//! The rules of the GIC in their simplest form: one struct per interrupt, and a linear search
+//! through all interrupts for every query. The reference doesn't share any code with the model
+//! under test.
 
 /// The guest's view of security.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,7 +16,7 @@ pub(crate) struct Interrupt {
     pub(crate) owner: Option<usize>,
     pub(crate) latch: bool,
     pub(crate) line: bool,
-    /// Level driven by messages.
+    /// Level that messages set and clear; see `GICD_SETSPI_NSR`.
     pub(crate) message: bool,
     pub(crate) edge: bool,
     pub(crate) enabled: bool,
@@ -47,7 +48,8 @@ pub(crate) struct Cpu {
     pub(crate) cbpr: bool,
     pub(crate) eoimode: bool,
     pub(crate) enabled: [bool; 2],
-    /// Group priorities and groups of the interrupts being handled, innermost last.
+    /// Group priorities and groups of the interrupts being handled, with the most recently
+    /// acknowledged interrupt last.
     pub(crate) running: Vec<(u8, usize)>,
 }
 
@@ -103,7 +105,7 @@ impl Gic {
         Self { view, bits, interrupts, cpus: vec![cpu; cpus], enabled: [false; 2] }
     }
 
-    /// Adds direct LPIs. Each redistributor has its own.
+    /// Adds direct LPIs. Each redistributor has a separate pending state for each of these LPIs.
     pub(crate) fn add_lpis(&mut self, lpis: &[u32]) {
         for (cpu, intid) in
             (0..self.cpus.len()).flat_map(|cpu| lpis.iter().map(move |intid| (cpu, *intid)))
@@ -125,7 +127,7 @@ impl Gic {
         }
     }
 
-    /// Writes an LPI's configuration, which applies at every redistributor.
+    /// Writes an LPI's configuration, which all redistributors share.
     pub(crate) fn configure_lpi(&mut self, intid: u32, configuration: u8) {
         let priority = self.written_priority(configuration & 0xfc);
         for it in self.interrupts.iter_mut().filter(|it| it.intid == intid) {

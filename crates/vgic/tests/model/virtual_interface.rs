@@ -1,12 +1,13 @@
 //! The hardware's virtual CPU interface as the manual describes it (IHI 0069 §6, §12.4). It models
 //! the effects of a guest's accesses on list registers, `ICH_VMCR_EL2` and active priorities, and
-//! the conditions for a maintenance interrupt. It doesn't share any code with the model under test.
+//! the conditions for a maintenance interrupt. The module doesn't share any code with the model
+//! under test.
 
 use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending, PendingActive};
 use gic_arch::ich::{ListRegister, Misr, Vtr};
 use vgic::VirtualInterface;
 
-/// Describes a CPU with this many list registers and priority bits.
+/// Returns `ICH_VTR_EL2` for a CPU with the given numbers of list registers and priority bits.
 pub(crate) const fn vtr(list_registers: u8, priority_bits: u8) -> Vtr {
     let preemption_bits = if priority_bits > 7 { 7 } else { priority_bits };
     Vtr::new()
@@ -20,12 +21,13 @@ pub(crate) const fn vtr(list_registers: u8, priority_bits: u8) -> Vtr {
 pub(crate) struct Hardware {
     pub(crate) registers: VirtualInterface,
     pub(crate) vtr: Vtr,
-    /// Physical interrupts that were deactivated together with virtual ones.
+    /// Physical interrupts that the hardware deactivated when the guest deactivated the linked
+    /// virtual interrupts.
     pub(crate) deactivated: Vec<u32>,
 }
 
 impl Hardware {
-    /// Loads the registers. Panics on contents that the manual forbids.
+    /// Loads the registers. Panics if their contents violate a rule of the manual.
     pub(crate) fn new(registers: VirtualInterface, vtr: Vtr) -> Self {
         for register in registers.list.iter().filter(|register| register.hw()) {
             assert_ne!(register.state(), PendingActive, "pending and active, although linked");
@@ -120,7 +122,7 @@ impl Hardware {
         register.virtual_intid()
     }
 
-    /// Writes `ICC_EOIR<group>_EL1`. UNPREDICTABLE cases are ignored.
+    /// Writes `ICC_EOIR<group>_EL1`. Writes with UNPREDICTABLE effects are ignored.
     pub(crate) fn end(&mut self, group: usize, intid: u32) {
         let (zero, one) = (self.running_of(0), self.running_of(1));
         let runs = match (zero, one) {
@@ -196,7 +198,8 @@ impl Hardware {
             .with_vgrp1_d(hcr.vgrp1_die() && !vmcr.veng1())
     }
 
-    /// Returns `ICH_EISR_EL2`: the list registers that have ended and request maintenance.
+    /// Returns `ICH_EISR_EL2`, a bitmap of the list registers whose interrupt has ended and that
+    /// request a maintenance interrupt.
     pub(crate) fn eisr(&self) -> u64 {
         let ended = |it: &ListRegister| it.state() == Invalid && !it.hw() && it.eoi();
         self.list()

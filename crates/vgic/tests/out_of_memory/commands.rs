@@ -22,13 +22,13 @@ fn inv(device: u32, event: u32) -> Command {
     Command::Inv { device: DeviceId::new(device), event: EventId::new(event) }
 }
 
-/// Returns the mappings without the state of the queue.
+/// Returns the ITS's state with the offsets of the command queue set to zero.
 fn mappings(board: &mut Board) -> ItsState {
     ItsState { creadr: 0, cwriter: 0, ..board.save().its.remove(0) }
 }
 
-/// Checks that after `before`, `command` fails and changes nothing until it can allocate its
-/// memory. Returns the number of failures.
+/// Executes `before`, then retries `command` with an increasing number of allocations that succeed.
+/// Checks that every failure leaves the mappings unchanged. Returns the number of failures.
 fn fails_whole(before: &[Command], command: Command, opcode: Opcode) -> u32 {
     failures_until(|allocations| {
         let mut board = Board::running();
@@ -129,7 +129,8 @@ fn what_takes_mappings_away_needs_no_memory() {
     assert!(mappings(&mut board).devices.iter().all(|device| device.device.get() == 1));
 }
 
-/// Moves a collection to another vCPU, where its events have no hints yet.
+/// Moves a collection to another vCPU, whose ready bitmap has no memory for the collection's events
+/// yet.
 #[test]
 fn a_command_about_many_waits_for_memory() {
     let begin = |allocations, command: Command| {

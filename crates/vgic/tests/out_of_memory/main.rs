@@ -22,8 +22,8 @@ fn is_idle(board: &Board) -> bool {
     with_allocations(0, || board.read_its(gits::CREADR) == board.read_its(gits::CWRITER))
 }
 
-/// Makes the ITS execute commands while this many allocations succeed. Returns `true` if they
-/// succeed.
+/// Makes the ITS execute commands with a heap that fails after the given number of allocations.
+/// Returns `true` if the commands succeed.
 fn run_with(board: &Board, allocations: u32, commands: impl IntoIterator<Item = Command>) -> bool {
     let faults = || board.gic.command_faults(0).unwrap().count;
     let (before, end) = (faults(), board.prepare(commands));
@@ -35,7 +35,7 @@ fn out_of_memory(board: &Board) -> u64 {
     board.gic.events().count(FaultReason::OutOfMemory)
 }
 
-/// Returns the registers at which the heap has run out of memory since the last call.
+/// Returns the registers whose accesses have exhausted the heap since the last call.
 fn starved_registers(board: &Board) -> Vec<u64> {
     let mut registers = Vec::new();
     board.gic.events().drain(|fault| {

@@ -21,7 +21,7 @@ enum Step {
     Handle(usize),
 }
 
-/// Generates devices with few and with many events, whose DeviceIDs are far apart.
+/// Generates devices with few and with many events, with widely spaced DeviceIDs.
 fn device() -> impl Strategy<Value = u32> {
     prop_oneof![Just(1), Just(2), Just(0x300), Just(0x1301)]
 }
@@ -109,7 +109,7 @@ proptest! {
                 Step::Command(command, allocations) => {
                     let faults = short.gic.command_faults(0).unwrap().count;
                     run_with(&short, allocations, [command]);
-                    // A command in progress continues once memory is back.
+                    // A command in progress must complete once allocations succeed again.
                     prop_assert_eq!(short.gic.poll(), Progress::Done);
                     prop_assert!(is_idle(&short));
                     if short.gic.command_faults(0).unwrap().count == faults {

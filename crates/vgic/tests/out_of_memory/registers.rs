@@ -32,8 +32,8 @@ fn pending_byte(board: &Board) -> u8 {
     byte[0]
 }
 
-/// Creates a machine whose vCPU 0 has LPIs disabled and 8192 in its pending table, and in which
-/// 8200 is mapped.
+/// Creates a machine whose vCPU 0 has LPIs disabled and LPI 8192 in its pending table. LPI 8200 is
+/// mapped.
 fn with_pending_table(config: VgicConfig, commands: &[Command]) -> Board {
     let mut board = Board::new(config);
     board.start();
@@ -44,8 +44,8 @@ fn with_pending_table(config: VgicConfig, commands: &[Command]) -> Board {
     board
 }
 
-/// Checks that `EnableLPIs` stays zero until its memory is available, and that no pending LPI is
-/// lost. Returns the number of failures.
+/// Checks that `EnableLPIs` remains zero until the required memory can be allocated, and that no
+/// pending LPI is lost. Returns the number of failures.
 fn enables_or_not(make: impl Fn() -> Board, expected: &[u32]) -> u32 {
     failures_until(|allocations| {
         let mut board = make();
@@ -121,8 +121,8 @@ fn direct_lpis_without_heap_stay_disabled() {
     assert!(failures >= 14, "{failures} allocations failed");
 }
 
-/// The events' collection moves to a vCPU without hints for them while the ITS is enabled. Then the
-/// ITS is disabled, and their configuration changes.
+/// The collection is mapped again while the ITS is enabled. The guest then disables the ITS,
+/// changes the configuration of the LPI, and enables the ITS while the heap is exhausted.
 #[test]
 fn an_its_without_heap_stays_disabled() {
     let failures = failures_until(|allocations| {

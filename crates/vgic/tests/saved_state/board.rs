@@ -1,4 +1,5 @@
-//! A machine with an ITS whose guest has set up everything, and functions to move it.
+//! A test machine with an ITS whose guest has completed its setup, and functions that save and
+//! restore the machine.
 
 use doorbell_test_support::guest::{Kicks, Ram, ram};
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter, PageSize};
@@ -61,8 +62,8 @@ impl Board {
         Self { gic, vcpus, ram, kicks }
     }
 
-    /// Creates a machine with everything enabled that a kernel enables. LPIs have priority 0xa0,
-    /// and collection n is mapped to vCPU n.
+    /// Creates a machine with the interrupts, groups, LPIs and ITS enabled, as by a kernel at boot.
+    /// LPIs have priority 0xa0, and collection n is mapped to vCPU n.
     pub(crate) fn running() -> Self {
         let mut board = Self::new(config());
         board.start();
@@ -81,7 +82,7 @@ impl Board {
         self.run((0..CPUS).map(|cpu| mapc(cpu, cpu)));
     }
 
-    /// Does the same as [`start`](Self::start), without an ITS.
+    /// Performs the setup of [`start`](Self::start) except for the ITS.
     pub(crate) fn start_cpus(&mut self) {
         for cpu in 0..self.vcpus.len() {
             self.start_cpu(cpu);
@@ -103,7 +104,8 @@ impl Board {
         self.write_gicr(cpu, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true));
     }
 
-    /// Does all of the setup that precedes `EnableLPIs`.
+    /// Sets up the LPI tables of a redistributor, which must be done before the guest sets
+    /// `EnableLPIs`.
     pub(crate) fn provide_lpi_tables(&self, cpu: usize) {
         for lpi in 8192..8192 + 256 {
             self.configure(lpi, true, 0xa0);
@@ -119,7 +121,7 @@ impl Board {
         self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap()
     }
 
-    /// Continues as another machine, restored from the serialized state.
+    /// Serializes the machine's state and returns a new machine that was restored from it.
     pub(crate) fn moved(mut self) -> Self {
         let sent = serde_json::to_string(&self.save()).unwrap();
         let mut other = Self::over(self.gic.config().clone(), self.ram);
@@ -242,7 +244,7 @@ impl Board {
         self.msr(cpu, icc::EOIR1.encoding(), intid.into());
     }
 
-    /// Handles every signaled interrupt, and lowers the lines of levels.
+    /// Handles every signaled interrupt, and lowers the line if the interrupt is level-sensitive.
     pub(crate) fn handle_all(&mut self, cpu: usize) -> Vec<u32> {
         let mut handled = Vec::new();
         for _ in 0..100 {

@@ -1,5 +1,5 @@
-//! Tests with damaged saved states. Each must either be refused without any effect, or describe a
-//! possible state of the machine, and that state must be restored.
+//! Tests with damaged saved states. A restore must either refuse the state without side effects,
+//! or, if the state is a possible one for the machine, restore exactly that state.
 
 use crate::board::{Board, CPUS, config, mapd, mapti};
 use crate::round_trip::busy;
@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use vgic::SecurityView;
 use vgic::saved_state::{InterruptState, SavedState};
 
-/// Creates a machine of another guest, with different work in progress.
+/// Creates a machine with another guest that has different interrupts in progress.
 fn other_work() -> Board {
     let mut board = Board::running();
     board.run([mapd(77, 5, 0x4010_0000), mapti(77, 3, 8230, 1)]);
@@ -22,7 +22,7 @@ fn other_work() -> Board {
     board
 }
 
-/// Creates a machine whose guest sees the Non-secure side of its GIC, with work in progress.
+/// Creates a machine whose guest sees the Non-secure side of its GIC, with interrupts in progress.
 pub(crate) fn non_secure() -> Board {
     let mut board = Board::new(
         config()
@@ -73,8 +73,8 @@ fn essence(saved: &SavedState) -> SavedState {
     saved
 }
 
-/// Removes interrupts that are in their reset state, which need not be listed, and the chosen CPUs
-/// of 1-of-N interrupts, which may be chosen again if they do not participate.
+/// Removes interrupts in their reset state, which a saved state may omit. Also clears the chosen
+/// CPUs of 1-of-N interrupts, because a restore chooses again if a CPU does not participate.
 fn essential(interrupts: &mut Vec<InterruptState>) {
     for interrupt in &mut *interrupts {
         interrupt.chosen = None;
@@ -98,7 +98,7 @@ fn essential(interrupts: &mut Vec<InterruptState>) {
     });
 }
 
-/// Replaces values that a state leaves open with the machine's values.
+/// Fills in optional values that are missing from `open` with the machine's values.
 fn fill_in(open: &mut SavedState, found: &SavedState) {
     let events = |state: &mut SavedState| -> Vec<_> {
         let devices = state.its.iter().flat_map(|its| &its.devices);
@@ -121,9 +121,9 @@ fn fill_in(open: &mut SavedState, found: &SavedState) {
     }
 }
 
-/// If an LPI is pending at a redistributor without an event, but has an event that targets this
-/// redistributor, makes it pending in the event. An LPI has one pending bit per redistributor, so a
-/// restore merges the two.
+/// Merges the pending state of LPIs: if an LPI is pending at a redistributor without an event, and
+/// one of its events targets that redistributor, makes that event pending instead. A restore does
+/// the same, because an LPI has only one pending bit per redistributor.
 fn join_lpis(saved: &mut SavedState) {
     for its in &mut saved.its {
         for event in its.devices.iter_mut().flat_map(|device| &mut device.events) {

@@ -1,5 +1,5 @@
-//! Tests for the format. A state written by some version must stay readable as long as this library
-//! reads that version.
+//! Tests for the format of saved states. A state must remain readable for as long as the library
+//! supports the version that wrote it.
 
 use crate::board::{Board, CPUS, config, mapc, mapd, mapti, movall, unmapc};
 use gic_arch::gicd::Irouter;
@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use vgic::VgicConfig;
 use vgic::saved_state::{SavedState, StateVersion, VERSION};
 
-/// The state of [`something_of_everything`] as version 1 wrote it. This file must never change: a
-/// different output requires a new version.
+/// The state of [`something_of_everything`] as version 1 wrote it. This file must never change,
+/// because a change in the output requires a new version of the format.
 const VERSION_1: &str = include_str!("version-1.json");
 
 fn small() -> VgicConfig {
@@ -178,7 +178,8 @@ fn bytes_begin_with_the_version() {
 
 #[test]
 fn an_overlong_list_ends_with_the_bytes() {
-    // The version, the distributor's three registers, and the claimed number of interrupts.
+    // The input contains the version, the distributor's three registers, and a number of interrupts
+    // that is far too large.
     let bytes = [&[1, 0, 0, 0][..], &[0xff; 9], &[1]].concat();
 
     assert_eq!(

@@ -1,5 +1,5 @@
-//! Tests for vCPUs with list registers. They are saved outside the guest, and continue with or
-//! without list registers.
+//! Tests for vCPUs with list registers. A vCPU must leave guest mode before it is saved. The
+//! restored vCPU may run with or without list registers.
 
 use crate::board::{Board, mapd, mapti};
 use gic_arch::gicd::Irouter;
@@ -8,7 +8,7 @@ use gic_arch::{IntId, gicd, icc};
 use msi_types::{Level, Line, SetLine};
 use vgic::{ListRegisterVcpu, VirtualInterface};
 
-/// Describes a CPU with this many list registers.
+/// Returns `ICH_VTR_EL2` for a CPU with the given number of list registers.
 fn vtr(count: u8) -> Vtr {
     Vtr::new()
         .with_list_regs_minus_one(count - 1)
@@ -42,7 +42,7 @@ fn with_level_and_lpi() -> Board {
     board
 }
 
-/// Leaves the guest, and moves the machine.
+/// Exits from the guest, then saves the machine and restores the state into a new machine.
 fn moved(mut board: Board, vcpu: ListRegisterVcpu) -> Board {
     board.vcpus.insert(0, vcpu.into_software());
     board.moved()
@@ -72,7 +72,8 @@ fn an_active_interrupt_is_listed_after_restore() {
     let mut board = with_level_and_lpi();
     assert_eq!(board.acknowledge(0), 40);
     let mut moved = board.moved();
-    // Reading the inputs discards candidates that are not pending.
+    // Read the CPU's inputs, which drops interrupts from the ready bitmap that are no longer
+    // pending.
     assert!(!moved.vcpus[0].inputs().any());
 
     let (_, guest, interface) = entered(moved);

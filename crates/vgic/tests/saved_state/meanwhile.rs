@@ -84,10 +84,11 @@ fn a_message_kicks_a_sleeping_frozen_vcpu() {
     assert_eq!(board.kicks.of(1), 1);
 }
 
-/// Connection of the device to a machine, which moves with the machine.
+/// Connection between the device and the machine, which is redirected to the new machine after a
+/// migration.
 struct Wire {
     gic: RwLock<Arc<Vgic>>,
-    /// For each event, the number of messages. Incremented before each one is sent.
+    /// Number of messages for each event, incremented before each message is sent.
     sent: Vec<AtomicU64>,
     stop: AtomicBool,
 }
@@ -103,7 +104,7 @@ impl Wire {
         self.sent.iter().all(|sent| sent.load(SeqCst) > 5)
     }
 
-    /// Sends messages for some events until it is stopped.
+    /// Sends messages for some events until the test sets `stop`.
     fn send(&self, events: &[u32]) {
         let address = crate::board::ITS + u64::from(gic_arch::gits::TRANSLATER.offset());
         while !self.stop.load(SeqCst) {
@@ -118,12 +119,12 @@ impl Wire {
     }
 }
 
-/// Last message of each event that the guest has seen.
+/// Number of the last message that the guest has handled, for each event.
 #[derive(Default)]
 struct Guest(BTreeMap<u32, u64>);
 
 impl Guest {
-    /// Handles up to `most` interrupts at each vCPU.
+    /// Makes each vCPU handle up to `most` interrupts.
     fn handle(&mut self, board: &mut Board, wire: &Wire, most: usize) {
         for cpu in 0..usize::from(CPUS) {
             for _ in 0..most {

@@ -1,4 +1,5 @@
-//! `GICR_PENDBASER.PTZ`: a promise about the pending table that holds for one enable only.
+//! Tests for `GICR_PENDBASER.PTZ`, with which software states that the pending table is zero. The
+//! statement applies only to the next time that LPIs are enabled.
 
 use crate::board::{Board, mapd, mapti};
 use gic_arch::gicr::{Ctlr, Pendbaser};

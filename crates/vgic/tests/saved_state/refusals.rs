@@ -1,4 +1,4 @@
-//! Tests for states that are refused, and for the object in each error.
+//! Tests that invalid states are refused, and that each error names the object at fault.
 
 use crate::board::{Board, CPUS, ITS, config, mapd, mapti};
 use crate::corrupt::non_secure;

@@ -1,5 +1,5 @@
-//! Tests with machines that have small budgets and were used before. A state must either fit and be
-//! restored, or be refused without effect.
+//! Tests with machines that have small limits on mappings and were used before the restore. A state
+//! must either fit and be restored, or be refused without side effects.
 
 use crate::board::{Board, CPUS, config, mapd, mapti};
 use gic_arch::IntId;
@@ -12,10 +12,10 @@ use vgic::saved_state::{
     DeviceState, EventState, LpiState, Object, Problem, RestoreError, SavedState,
 };
 
-/// A device's EventID bits and mapped events.
+/// Number of EventID bits of a device, and its mapped events.
 type Device = (u8, BTreeSet<u32>);
 
-/// Mappings, and LPIs that are pending at redistributors by themselves.
+/// Mappings of a machine, and LPIs that are pending at a redistributor without an event.
 #[derive(Clone, Debug)]
 struct Contents {
     devices: BTreeMap<u32, Device>,
@@ -32,7 +32,7 @@ fn contents() -> impl Strategy<Value = Contents> {
     (btree_map(id, device(), 0..8), lpis).prop_map(|(devices, lpis)| Contents { devices, lpis })
 }
 
-/// Generates devices that a machine has mapped and unmapped before.
+/// Generates devices that a machine maps and unmaps before the restore.
 fn history() -> impl Strategy<Value = Vec<(u32, Device)>> {
     vec((0..4u32, device()), 0..6)
 }
@@ -63,7 +63,7 @@ fn put(contents: &Contents, state: &mut SavedState) {
     }
 }
 
-/// Merges LPIs that are pending by themselves into events with the same target CPU.
+/// Merges each LPI that is pending without an event into an event with the same LPI and target CPU.
 fn joined(mut state: SavedState) -> SavedState {
     let its = &mut state.its[0];
     let events = its.devices.iter_mut().flat_map(|device| &mut device.events);

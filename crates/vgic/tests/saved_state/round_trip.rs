@@ -10,7 +10,7 @@ use vgic::its::ItsConfig;
 use vgic::saved_state::{EventState, SavedState};
 use vgic::{SecurityView, Sleep, VgicConfig};
 
-/// Creates a machine with a guest whose work in progress covers every part of the state.
+/// Creates a machine whose guest and devices have set up every part of a saved state.
 pub(crate) fn busy() -> Board {
     let mut board = Board::running();
     let commands = [
@@ -361,7 +361,7 @@ fn a_restored_machine_can_be_reset() {
     assert_eq!(saved, untouched);
 }
 
-/// Either of the two events makes the LPI pending, both before and after the restore.
+/// A message for either event must make the LPI pending, both before and after the restore.
 #[test]
 fn an_lpi_of_two_events_is_saved_and_restored() {
     let mut board = Board::running();

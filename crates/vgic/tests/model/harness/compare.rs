@@ -52,7 +52,7 @@ impl Bench {
         self.vcpus[cpu].read_sysreg(register).ok()
     }
 
-    /// Compares the registers' values.
+    /// Compares the values of all registers.
     pub(super) fn compare_registers(&mut self) {
         if self.kind == VcpuKind::Software {
             assert!(self.kicks.0.iter().all(|kicked| !kicked.load(SeqCst)), "no vCPU has left");

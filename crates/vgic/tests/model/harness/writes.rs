@@ -1,4 +1,4 @@
-//! Writes by devices and guests, to both the model and the reference.
+//! Applies the writes of devices and guests to both the model and the reference.
 
 use super::{Bench, Doorbells, line_of};
 use crate::ops::{AFFINITIES, Field};
@@ -18,7 +18,8 @@ impl Bench {
         if LINKED.contains(&intid) {
             self.physical.drive(line, level);
             self.reference.drive(cpu, intid, high);
-            // The hardware keeps signaling a level that is listed.
+            // Make vCPUs with list registers exit: a list register keeps signaling a level after
+            // the line has fallen.
             self.kicks.0.iter().for_each(|kicked| kicked.store(self.has_lists(), SeqCst));
             return;
         }
@@ -162,7 +163,8 @@ impl Bench {
     }
 }
 
-/// Returns the arrays of the distributor, of its extended range, and of the redistributors.
+/// Returns the register arrays for a field: the distributor's, the distributor's for extended SPIs,
+/// and the redistributors'.
 fn registers(field: Field) -> [IntIdField; 3] {
     match field {
         Field::Enable => [gicd::ISENABLER, gicd::ISENABLER_E, gicr::ISENABLER],
