@@ -1,5 +1,5 @@
-//! Converts a machine to KVM's format and back: `registers` and guest memory correspond to the
-//! result of KVM's own save.
+//! Converts a machine to KVM's format and back. `registers` and guest memory contain what a save by
+//! KVM would produce.
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};

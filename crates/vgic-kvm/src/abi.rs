@@ -14,7 +14,7 @@ use gic_arch::icc::SysRegEncoding;
 /// A GICv3 or ITS device attribute. Its value is at most 64 bits wide.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Attribute {
-    /// Address of a frame, selected by a value of [`frame`].
+    /// Address of a register frame, which is selected by a constant in [`frame`].
     Address(u64),
     /// A 32-bit distributor register, or the half at this offset of a wider register.
     Distributor {
@@ -23,7 +23,7 @@ pub enum Attribute {
     },
     /// Number of INTIDs below 1024, including the private ones. 32 bits.
     InterruptCount,
-    /// A command, selected by a value of [`control`].
+    /// A command, which is selected by a constant in [`control`].
     Control(u64),
     /// A 32-bit redistributor register, or the half at this offset of a wider register.
     Redistributor {
@@ -39,7 +39,7 @@ pub enum Attribute {
         /// Encoding of the system register.
         register: SysRegEncoding,
     },
-    /// Information on 32 wired interrupts, 32 bits.
+    /// Information on 32 wired interrupts, with one bit for each interrupt.
     Levels {
         /// Affinity of the vCPU, if the interrupts are private.
         cpu: Affinity,
@@ -63,7 +63,7 @@ pub enum Attribute {
 #[error("a GICv3 and an ITS have no attribute group {0}")]
 pub struct UnknownGroup(pub u32);
 
-/// Information in [`Attribute::Levels`] for the levels of the lines.
+/// Value of `info` in [`Attribute::Levels`] that selects the levels of the lines.
 pub const LINE_LEVEL: u32 = 0;
 
 /// Values of [`Attribute::Address`].
@@ -115,16 +115,16 @@ impl RedistributorRegion {
 
 /// Values of [`Attribute::Control`].
 pub mod control {
-    /// Both devices: completes the initialization. No more vCPUs or addresses can be added
+    /// Completes the initialization of a GICv3 or an ITS. No vCPUs or addresses can be added
     /// afterwards.
     pub const INIT: u64 = 0;
-    /// ITS: writes its tables to guest memory.
+    /// Writes the tables of an ITS to guest memory.
     pub const ITS_SAVE_TABLES: u64 = 1;
-    /// ITS: reads its tables from guest memory.
+    /// Reads the tables of an ITS from guest memory.
     pub const ITS_RESTORE_TABLES: u64 = 2;
-    /// GICv3: writes the LPIs' pending bits to guest memory.
+    /// Writes the pending bits of all LPIs of a GICv3 to guest memory.
     pub const SAVE_PENDING_TABLES: u64 = 3;
-    /// ITS: restores the state after creation.
+    /// Resets an ITS to its state after creation.
     pub const ITS_RESET: u64 = 4;
 }
 
@@ -241,13 +241,13 @@ pub enum Errno {
     /// `ENXIO`: the register does not exist, or the device has no address yet.
     #[error("the register does not exist, or the device has no address yet (ENXIO)")]
     NoRegister,
-    /// `E2BIG`: beyond the guest's address space.
+    /// `E2BIG`: an address is beyond the guest's address space.
     #[error("beyond the guest's address space (E2BIG)")]
     TooBig,
     /// `ENOMEM`: memory is exhausted.
     #[error("no memory left (ENOMEM)")]
     NoMemory,
-    /// `EACCES`: the state is in hardware.
+    /// `EACCES`: KVM can't access the state because it is held in hardware.
     #[error("the state is held in hardware (EACCES)")]
     NoAccess,
     /// `EFAULT`: guest memory cannot be read or written at this address.

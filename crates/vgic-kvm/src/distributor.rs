@@ -32,7 +32,7 @@ pub(crate) fn get(state: &DistributorState, offset: u32) -> u32 {
 pub(crate) fn set(state: &mut DistributorState, offset: u32, word: u32) -> Result<(), Errno> {
     match offset {
         _ if offset == gicd::CTLR.offset() => {
-            // KVM can't forward Group 0 without Group 1.
+            // KVM has a single enable, so it can't forward Group 0 without Group 1.
             let written = Ctlr::from(word);
             let both = written.enable_grp0() && written.enable_grp1();
             state.ctlr = Ctlr::from(state.ctlr)
@@ -41,7 +41,8 @@ pub(crate) fn set(state: &mut DistributorState, offset: u32, word: u32) -> Resul
                 .with_e1nwf(written.e1nwf())
                 .into_bits();
         }
-        // Any other value means another machine or another revision, and the guest would notice.
+        // Any other value belongs to a different machine or revision, and the guest could observe
+        // the difference.
         _ if offset == gicd::IIDR.offset() && word != state.iidr => return Err(Errno::Invalid),
         _ if offset == gicd::IIDR.offset() => {}
         _ => {
@@ -53,7 +54,8 @@ pub(crate) fn set(state: &mut DistributorState, offset: u32, word: u32) -> Resul
     Ok(())
 }
 
-/// Returns the half of `GICD_IROUTER<n>` at `offset`, or `None` if there is no route at the offset.
+/// Returns the half of `GICD_IROUTER<n>` at `offset`, or `None` if `offset` is not in the route
+/// register of an existing SPI.
 fn route(state: &DistributorState, offset: u32) -> Option<u32> {
     let (intid, register) = routed(offset)?;
     let at = state.interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid).ok()?;
@@ -72,7 +74,7 @@ fn set_route(state: &mut DistributorState, offset: u32, word: u32) -> Option<()>
     Some(())
 }
 
-/// Returns the interrupt whose route is at `offset`, and its register's offset.
+/// Returns the interrupt whose route register contains `offset`, and the offset of that register.
 fn routed(offset: u32) -> Option<(IntId, u32)> {
     let index = gicd::IROUTER.info("").index_of(offset).filter(|_| offset.is_multiple_of(4))?;
     Some((IntId::new(index), gicd::IROUTER.get(index)?.offset()))

@@ -5,12 +5,13 @@ use crate::word::low_word;
 use gic_arch::icc::{self, Ctlr, Igrpen, Sre, SysRegEncoding};
 use vgic::saved_state::InterfaceState;
 
-/// Lowest binary points with 5 priority bits.
+/// Lowest values of the binary points on a machine with 5 priority bits.
 const SMALLEST_BPR0: u8 = 2;
 const SMALLEST_BPR1: u8 = 3;
 const LARGEST_BPR: u8 = 7;
 
-/// Returns `true` if the register exists, regardless of whether 5 priority bits use it.
+/// Returns `true` if the register has an attribute, even if a machine with 5 priority bits does not
+/// use the register.
 pub(super) fn has(register: SysRegEncoding) -> bool {
     !matches!(Which::of(register), Err(Errno::NoEntry))
 }
@@ -75,8 +76,8 @@ enum Which {
 }
 
 impl Which {
-    /// Identifies a register: `EINVAL` for active priorities beyond 5 bits, `ENOENT` for registers
-    /// without state.
+    /// Identifies a register. Fails with `EINVAL` for active priority registers that 5 priority
+    /// bits do not use, and with `ENOENT` for registers without state.
     fn of(register: SysRegEncoding) -> Result<Self, Errno> {
         let beyond =
             |group: [icc::SysReg<u64>; 4]| group.iter().any(|which| which.encoding() == register);

@@ -171,7 +171,7 @@ fn bit_of(intid: IntId, first: u16) -> Option<u32> {
     Some(1 << distance)
 }
 
-/// Adds all unlisted interrupts to the state.
+/// Adds every interrupt that the state does not list, in its reset state.
 pub(super) fn list_all(state: &mut SavedState, spis: u32) -> Result<(), TryReserveError> {
     fill(&mut state.distributor.interrupts, 32..32 + spis)?;
     let mut private = state.cpus.iter_mut().map(|cpu| &mut cpu.redistributor.interrupts);
@@ -191,7 +191,8 @@ fn fill(
     Ok(())
 }
 
-/// Clears the latches that KVM drops when the interrupt is deactivated.
+/// Clears the pending latches of active level-sensitive interrupts, which KVM drops when the guest
+/// deactivates the interrupt.
 pub(super) fn drop_latches(state: &mut SavedState) {
     let private = state.cpus.iter_mut().flat_map(|cpu| &mut cpu.redistributor.interrupts);
     for interrupt in private.chain(&mut state.distributor.interrupts) {
@@ -208,7 +209,7 @@ pub(super) fn list_changed(state: &mut SavedState) {
     }
 }
 
-/// Returns the reset state of an interrupt, with one security state.
+/// Returns the reset state of an interrupt on a GIC with one security state.
 fn after_reset(intid: IntId) -> InterruptState {
     InterruptState {
         intid,

@@ -20,8 +20,8 @@ enum Which {
 }
 
 impl Which {
-    /// Returns the register at `offset`: `EINVAL` if the offset is misaligned, `ENXIO` if no
-    /// register exists there.
+    /// Returns the register at `offset`. Fails with `EINVAL` if the offset is misaligned, and with
+    /// `ENXIO` if no register exists there.
     fn at(offset: u64) -> Result<Self, Errno> {
         let word = offset < u64::from(gits::TYPER.offset()) || offset >= IDENTIFICATION;
         if !offset.is_multiple_of(if word { 4 } else { 8 }) {
@@ -49,7 +49,7 @@ impl Which {
     }
 }
 
-/// Offset of the identification registers. These have 32 bits again.
+/// Offset of the identification registers, which are 32 bits wide.
 const IDENTIFICATION: u64 = 0xffd0;
 /// Values of the identification registers, starting at `GITS_PIDR4`.
 const IDENTIFICATIONS: [u64; 12] = [0x40, 0, 0, 0, 0x92, 0xb4, 0x3b, 0, 0x0d, 0xf0, 0x05, 0xb1];
@@ -152,7 +152,8 @@ fn set_baser(state: &mut ItsState, config: &ItsConfig, index: usize, value: u64)
     }
 }
 
-/// Restores the state after creation. The table registers keep their fields other than `Valid`.
+/// Resets the ITS to its state after creation. The table registers keep their fields other than
+/// `Valid`.
 pub(super) fn reset(state: &mut ItsState) {
     state.ctlr = Ctlr::new().with_quiescent(true).into_bits();
     (state.cbaser, state.creadr, state.cwriter) = (0, 0, 0);

@@ -1,4 +1,4 @@
-//! Records table contents that a save or restore left out.
+//! Record of the table contents that a save or restore could not transfer.
 
 use crate::abi::Errno;
 use core::fmt;
@@ -6,11 +6,11 @@ use vgic::{GuestMemory, MemoryFault};
 
 /// Counts of the table contents that a [`KvmView`](crate::KvmView) could not save or restore.
 ///
-/// If a guest places its tables outside memory, that shows up here, but must not prevent its
-/// migration. The counts look the same if a VMM's own accesses to guest memory fail. In that case,
-/// the restored guest may never receive an LPI. A VMM should log every `LeftOut` that is not
-/// [empty](Self::is_empty), and should abort the migration if [`first_fault`](Self::first_fault) is
-/// in the guest's RAM.
+/// A guest that places its tables outside memory causes nonzero counts, but must not prevent its
+/// own migration. The counts are also nonzero if the VMM's own accesses to guest memory fail. In
+/// that case, the restored guest may never receive an LPI. A VMM should log every `LeftOut` that is
+/// not [empty](Self::is_empty), and should abort the migration if
+/// [`first_fault`](Self::first_fault) is in the guest's RAM.
 ///
 /// Counts saturate.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -21,7 +21,7 @@ pub struct LeftOut {
     /// Number of events that a save left out because it left out their collection. Events on
     /// left-out devices aren't counted.
     pub events: u32,
-    /// Number of collections that a save left out: mapped, or used by an event.
+    /// Number of collections that are mapped or used by an event, and that a save left out.
     pub collections: u32,
     /// Number of pending bits that could not be read or written. For a save, this includes pending
     /// LPIs that have no bit in a pending table.
@@ -29,8 +29,8 @@ pub struct LeftOut {
     /// Number of failed accesses to tables. If a restore can't read a table, it doesn't know how
     /// many devices or collections it has left out, so it only counts the access.
     pub faults: u32,
-    /// First failed access. Note that a table which the guest placed outside memory may hide a
-    /// later fault in RAM.
+    /// First failed access. If the guest has placed a table outside memory, a later failure in RAM
+    /// is not recorded here.
     pub first_fault: Option<MemoryFault>,
 }
 

@@ -1,6 +1,6 @@
-//! Saved states of [`vgic`] in the format of Linux's KVM: the device attributes of its GICv3 and
-//! ITS, and their tables in guest memory. The tables follow ITS ABI revision 0
-//! (`Documentation/virt/kvm/devices/arm-vgic-v3.rst`, `arm-vgic-its.rst`).
+//! Conversion of saved [`vgic`] states to the format of Linux's KVM, which consists of the device
+//! attributes of its GICv3 and ITS and of tables in guest memory. The tables follow ITS ABI
+//! revision 0 (`Documentation/virt/kvm/devices/arm-vgic-v3.rst`, `arm-vgic-its.rst`).
 //!
 //! A [`KvmView`] wraps a [`SavedState`](vgic::saved_state::SavedState), gives access to its
 //! attributes with KVM's values and error numbers, and returns a `SavedState`. A state from KVM
@@ -14,16 +14,16 @@
 //!
 //! # Differences between the model and KVM
 //!
-//! A state that KVM can't hold is [refused](OutsideKvm). Redistributor regions aren't part of a
-//! state, so KVM's GIC must be created with the same regions. A machine cannot change its
-//! [revision](at_revision): `GICD_IIDR` accepts only its current value.
+//! A state that KVM can't represent is [refused](OutsideKvm). Redistributor regions aren't part of
+//! a state, so KVM's GIC must be created with the same regions. The [revision](at_revision) of a
+//! machine cannot change, because `GICD_IIDR` accepts only its current value.
 //!
 //! KVM doesn't have an attribute for the following state, and guests don't depend on it:
 //!
 //! - the sleep state of a redistributor (`GICR_WAKER`);
 //! - the levels of edge-triggered inputs;
 //! - the CPU that acknowledged an active SPI;
-//! - the Group 1 binary point while both groups use Group 0's;
+//! - the Group 1 binary point while both groups use the binary point of Group 0;
 //! - a pending latch that software set on a level-sensitive interrupt while it was active;
 //! - cached configurations of LPIs;
 //! - faults of commands.
@@ -36,28 +36,29 @@
 //!
 //! While LPIs are disabled, a save sets bits of the guest's pending table but never clears any,
 //! because the table then contains the LPIs that were pending when the guest disabled them. KVM
-//! also clears these bits, but it has kept a copy. KVM has a single `GICR_PROPBASER`:
-//! redistributors without enabled LPIs receive the others' value.
+//! also clears bits in this case, but it keeps a copy of the pending state. KVM has a single
+//! `GICR_PROPBASER`, so redistributors without enabled LPIs receive the value of the other
+//! redistributors.
 //!
-//! Tables that are not in guest memory must not prevent a migration between models, whereas
-//! KVM's save fails with `EFAULT`. A save leaves out everything that it cannot write:
+//! Tables that are not in guest memory must not prevent a migration between models, whereas KVM's
+//! save fails with `EFAULT`. A save leaves out the following contents if it cannot write them:
 //!
-//! - a pending bit beyond its table, or of a redistributor whose table was never set;
+//! - a pending bit beyond the pending table, or at a redistributor whose `GICR_PENDBASER` was never
+//!   written;
 //! - a device whose entry or translation table is outside guest memory;
 //! - a collection beyond its table, all collections after the first failed write, and the events
 //!   that use these collections, because neither the model nor KVM restores an event whose
 //!   collection is not in the table.
 //!
 //! A restore treats tables that it cannot read as empty, except for translation tables, for which
-//! it fails with `EFAULT`. It is up to KVM whether it restores a machine with a valid
-//! `GITS_BASER<n>` that points outside memory. The versions below are expected to refuse it with an
-//! error.
+//! it fails with `EFAULT`. If a valid `GITS_BASER<n>` points outside memory, KVM may refuse to
+//! restore the machine. The versions named below are expected to return an error.
 //!
-//! Failed accesses by the VMM itself look the same, e.g. if it restores a machine before it has
-//! registered the guest's RAM. The save or restore still succeeds, although it transfers little or
-//! nothing. So a VMM should log [`KvmView::left_out`] after each save and load. It should abort the
-//! migration if something was left out although the tables are in RAM. [`LeftOut::first_fault`]
-//! helps to find out.
+//! This crate cannot distinguish such tables from errors of the VMM, which may, for example,
+//! restore a machine before it has registered the guest's RAM. The save or restore then succeeds,
+//! although it transfers few or no table contents. A VMM should therefore log [`KvmView::left_out`]
+//! after each save and load, and should abort the migration if contents were left out although the
+//! tables are in RAM. [`LeftOut::first_fault`] returns the address of the first failed access.
 //!
 //! # Differences between KVM and its documentation
 //!
@@ -65,11 +66,12 @@
 //!
 //! - Registers of a distributor or redistributor that do not exist read as zero and ignore writes.
 //! - Unknown ITS control commands succeed.
-//! - `IDbits` in `ICC_CTLR_EL1` describes the host, and is not compared.
-//! - KVM's `GICD_CTLR` has a single enable, Group 1's, which also forwards Group 0. A state loaded
-//!   from KVM has Group 0 disabled.
-//! - KVM doesn't signal an interrupt that became pending while `GICD_CTLR` disabled it, so
-//!   [`KvmView::save`] puts that register first.
+//! - `IDbits` in `ICC_CTLR_EL1` describes the host, so KVM does not compare the field with the
+//!   guest's value.
+//! - KVM's `GICD_CTLR` has only the Group 1 enable, which also enables the forwarding of Group 0. A
+//!   state loaded from KVM has Group 0 disabled.
+//! - KVM doesn't signal an interrupt that became pending while `GICD_CTLR` had its group disabled,
+//!   so [`KvmView::save`] returns that register first.
 //!
 //! # Features
 //!
@@ -77,8 +79,8 @@
 //!
 //! # Example
 //!
-//! A machine is converted to KVM's format and back: `registers` and guest memory correspond to the
-//! result of KVM's own save.
+//! The example converts a machine to KVM's format and back. `registers` and guest memory contain
+//! what a save by KVM would produce.
 //!
 //! ```
 //! # use msi_types::{Cpu, Kick};

@@ -1,4 +1,4 @@
-//! Limits: machines that KVM can't have, and states that it can't represent.
+//! Checks for machines and states that KVM can't represent.
 
 use crate::abi::Errno;
 use alloc::collections::TryReserveError;
@@ -12,7 +12,7 @@ use vgic::saved_state::{
 };
 use vgic::{ConfigError, OutOfMemory, SecurityView, VgicConfig};
 
-/// Error for a machine or a state that KVM can't have.
+/// Error for a machine or a state that KVM can't represent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OutsideKvm {
@@ -31,13 +31,13 @@ pub enum OutsideKvm {
     /// The machine has direct LPIs.
     #[error("the machine has direct LPIs, but KVM's have none")]
     DirectLpi,
-    /// Table accesses are not coherent with the guest's caches.
+    /// The machine's table accesses are not coherent with the guest's caches.
     #[error("the machine's table accesses are not coherent, but KVM's are")]
     NotCoherent,
-    /// A CPU's affinity has an Aff3. KVM's routes can't express it.
+    /// A CPU's affinity has a nonzero Aff3, which KVM's routes can't represent.
     #[error("the CPU {0} has an Aff3, but KVM's have none")]
     Affinity(Affinity),
-    /// An ITS differs from KVM's.
+    /// An ITS differs from the ITS that KVM emulates.
     #[error("its@{its:x}: its {what} differs from KVM's")]
     Its {
         /// The ITS's address.
@@ -48,7 +48,7 @@ pub enum OutsideKvm {
     /// Group 0 is enabled without Group 1, but KVM has a single enable.
     #[error("the distributor forwards only Group 0, but KVM's forwards both groups or none")]
     GroupZeroAlone,
-    /// An SPI is routed to any participating CPU.
+    /// An SPI has 1-of-N routing, so that any participating CPU may take it.
     #[error("interrupt {} is routed to any CPU, but KVM's are routed to one", .0.get())]
     OneOfN(IntId),
     /// A CPU declines 1-of-N interrupts.
@@ -62,19 +62,19 @@ pub enum OutsideKvm {
         /// The PPI's INTID.
         intid: IntId,
     },
-    /// A message holds an SPI pending.
+    /// A level-sensitive SPI is pending because of a message.
     #[error("interrupt {} is held pending by a message, which KVM cannot represent", .0.get())]
     MessageLevel(IntId),
     /// Redistributors use different LPI configuration tables.
     #[error("CPU {0} uses a different LPI configuration table, but KVM has one for all CPUs")]
     ConfigurationTables(Affinity),
-    /// A command queue is stalled at an error.
+    /// The command queue of an ITS is stalled because of a command error.
     #[error("its@{0:x}: its queue is stalled, but KVM's skip faulty commands")]
     Stalled(u64),
-    /// No machine can have the configuration.
+    /// The configuration is invalid for any machine.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The machine cannot be in the state.
+    /// The state is invalid for the machine.
     #[error(transparent)]
     State(#[from] RestoreError),
 }

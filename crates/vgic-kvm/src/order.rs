@@ -30,8 +30,8 @@ pub(super) fn needs_tables(attribute: Attribute) -> bool {
     attribute == Attribute::Its { offset: gits::CTLR.offset().into() }
 }
 
-/// For a set-enable or set-active register, returns the attribute that clears its bits, and the
-/// value that clears all of them.
+/// Returns, for a set-enable or set-active register, the corresponding clear register and the value
+/// that clears all of its bits.
 pub(super) fn cleared_by(attribute: Attribute) -> Option<(Attribute, u64)> {
     const ALL: u64 = 0xffff_ffff;
     let other = |pairs: [(IntIdField, IntIdField); 2], offset: u32| {
@@ -69,7 +69,8 @@ fn distributor(intids: Range<u32>) -> impl Iterator<Item = Attribute> {
     offsets.map(|offset| Attribute::Distributor { offset })
 }
 
-/// Iterates over a redistributor's attributes. LPIs are only enabled once their tables are known.
+/// Iterates over a redistributor's attributes. The table registers must precede the register that
+/// enables LPIs.
 fn redistributor(cpu: Affinity, lpis: bool) -> impl Iterator<Item = Attribute> {
     let tables = [gicr::PROPBASER.offset(), gicr::PENDBASER.offset()];
     let tables = tables.into_iter().filter(move |_| lpis).flat_map(|offset| [offset, offset + 4]);
@@ -99,7 +100,7 @@ fn levels(cpu: Affinity, first: u32) -> Attribute {
     Attribute::Levels { cpu, info: LINE_LEVEL, first: u16::try_from(first).unwrap_or_default() }
 }
 
-/// A CPU interface's attributes. `CTLR` must come first, because it determines whether both groups
+/// Attributes of a CPU interface. `CTLR` must come first, because it determines whether both groups
 /// use one binary point.
 const INTERFACE: &[icc::SysRegEncoding] = &[
     icc::SRE.encoding(),

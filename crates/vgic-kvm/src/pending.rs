@@ -1,5 +1,5 @@
-//! LPI pending bits in guest memory: `KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES`, and transferring the
-//! bits into a state.
+//! LPI pending bits in guest memory, which a save writes (`KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES`)
+//! and a restore transfers into a state.
 
 use crate::abi::Errno;
 use crate::left_out::{TableMemory, add};
@@ -66,16 +66,17 @@ fn has_enabled_lpis(redistributor: &RedistributorState) -> bool {
 
 /// Writes the bits of all LPIs that have events mapped to them.
 ///
-/// While LPIs are disabled, bits are set but never cleared. The state doesn't have the LPIs that
-/// were pending when the guest disabled them. Those were written to the guest's table, and are read
-/// back when LPIs are enabled again (IHI 0069, `GICR_CTLR.EnableLPIs`).
+/// While LPIs are disabled, bits are set but never cleared. The state doesn't contain the LPIs that
+/// were pending when the guest disabled LPIs: the redistributor wrote them to the guest's table,
+/// and reads them when LPIs are enabled again (IHI 0069, `GICR_CTLR.EnableLPIs`).
 pub(super) fn save(
     state: &SavedState,
     memory: &mut TableMemory<'_>,
 ) -> Result<(), TryReserveError> {
     let mut bits =
         try_collect(events(state).map(|(cpu, event)| (cpu, event.intid, event.pending)))?;
-    // Sort pending events first, so that deduplication keeps them.
+    // Sort pending events before other events of the same LPI, so that deduplication keeps the
+    // pending event.
     bits.sort_unstable_by_key(|(cpu, intid, pending)| (*cpu, *intid, !pending));
     bits.dedup_by_key(|(cpu, intid, _)| (*cpu, *intid));
     for (cpu, intid, pending) in bits {
@@ -89,19 +90,20 @@ pub(super) fn save(
     Ok(())
 }
 
-/// Clears bits that were transferred into a state.
+/// Clears pending bits in guest memory that were transferred into a state.
 pub(super) fn clear(bits: &[Bit], memory: &mut TableMemory<'_>) {
     for bit in bits {
         bit.write(memory, false);
     }
 }
 
-/// Converts pending LPIs to KVM's form, in which each is pending with an event of a mapped
-/// collection.
+/// Converts pending LPIs to KVM's representation, in which each pending LPI belongs to an event of
+/// a mapped collection.
 ///
-/// An LPI that is pending without an event becomes pending with one of its events, preferably one
-/// with the same target CPU. KVM can't represent pending state for an LPI without events, or for an
-/// unmapped collection. In the latter case, the interrupts are UNPREDICTABLE (IHI 0069, MAPC).
+/// If an LPI is pending at a redistributor without an event, one of the events that map to the LPI
+/// becomes pending, preferably an event with the same target CPU. KVM can't represent pending state
+/// for an LPI without events, or for an event whose collection is unmapped. In the latter case, the
+/// behavior is UNPREDICTABLE (IHI 0069, MAPC).
 pub(super) fn hand_over(state: &mut SavedState) -> Result<(), TryReserveError> {
     let by_themselves = state.cpus.iter().flat_map(|cpu| {
         cpu.redistributor
@@ -131,7 +133,7 @@ pub(super) fn hand_over(state: &mut SavedState) -> Result<(), TryReserveError> {
     Ok(())
 }
 
-/// An LPI that is pending at a CPU without an event.
+/// LPI that is pending at a redistributor without an event.
 struct ByItself {
     lpi: (IntId, Affinity),
     /// `true` if no event has received the pending state yet.

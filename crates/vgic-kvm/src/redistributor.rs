@@ -57,7 +57,7 @@ pub(crate) fn set(
             state.pendbaser = accepted_pendbaser(value);
         } else {
             let value = accepted_propbaser(with_half(state.propbaser, register, offset, word));
-            // KVM has one register for all redistributors.
+            // KVM has a single `GICR_PROPBASER` for all redistributors.
             for cpu in cpus {
                 cpu.redistributor.propbaser = value;
             }
@@ -78,10 +78,11 @@ pub(crate) fn set(
     Ok(())
 }
 
-/// Gives every redistributor the same `GICR_PROPBASER`, because KVM only has one. Takes the value
-/// from the redistributors with LPIs enabled, or else the first one that the guest wrote.
-/// Otherwise, restoring zero for a redistributor that the guest hasn't brought up would remove the
-/// table for all the others.
+/// Gives every redistributor the same `GICR_PROPBASER`, because KVM has only a single copy of the
+/// register. The value is that of a redistributor with LPIs enabled, or else of the first
+/// redistributor where the guest wrote the register. Without this step, restoring zero for a
+/// redistributor that the guest hasn't brought up would remove the table for all other
+/// redistributors.
 pub(super) fn share_propbaser(cpus: &mut [CpuState]) {
     let of = |wanted: fn(&CpuState) -> bool| {
         cpus.iter().find(|cpu| wanted(cpu)).map(|cpu| cpu.redistributor.propbaser)

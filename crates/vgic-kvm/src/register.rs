@@ -1,4 +1,4 @@
-//! KVM devices, and their attributes with values.
+//! KVM devices, and attributes together with their values.
 
 use crate::abi::{Attribute, Errno};
 

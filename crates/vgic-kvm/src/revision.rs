@@ -1,4 +1,4 @@
-//! `GICD_IIDR.Revision` selects one of KVM's GIC variants.
+//! Revisions of KVM's GICv3, as reported in `GICD_IIDR.Revision`.
 
 use crate::abi::Errno;
 use gic_arch::Iidr;
@@ -13,7 +13,7 @@ pub(super) const INVALIDATION: u8 = 3;
 
 /// Returns the revision in a value written to `GICD_IIDR`.
 ///
-/// Fails with `EINVAL` for revisions that KVM's GICv3 never had or never announced, and for other
+/// Fails with `EINVAL` for revisions that KVM's GICv3 does not accept, and for the values of other
 /// implementers.
 pub(super) fn written(word: u32) -> Result<u8, Errno> {
     let written = Iidr::from(word);
@@ -35,11 +35,11 @@ pub(super) fn written(word: u32) -> Result<u8, Errno> {
 ///
 /// A guest that migrates keeps its initial revision. The revision is part of the machine: a state
 /// saved with one revision can't be restored into a machine with another. KVM accepts an older
-/// revision at any time before the first run; kernels before the stable releases of 2026 accept it
-/// without any effect.
+/// revision at any time before a vCPU first runs, but kernels before the stable releases of 2026
+/// accept the write without changing the revision.
 ///
 /// # Errors
-/// `EINVAL` for other revisions and for another implementer's GIC.
+/// `EINVAL` for a revision that is not in the table, and for a GIC of another implementer.
 pub fn at_revision(config: VgicConfig, iidr: Iidr) -> Result<VgicConfig, Errno> {
     let revision = written(iidr.into_bits())?;
     let announced = revision >= INVALIDATION;

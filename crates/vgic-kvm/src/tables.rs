@@ -1,5 +1,6 @@
 //! ITS tables in guest memory, in KVM's ABI revision 0 (`arm-vgic-its.rst`, "ITS Table ABI REV0").
-//! Between save and restore, the guest may have written to them.
+//! The contents are not trusted, because the guest may write to the tables between save and
+//! restore.
 
 mod scan;
 
@@ -43,7 +44,7 @@ impl Numbers {
 }
 
 /// Writes all tables. A table outside memory is the guest's fault and must not prevent its
-/// migration, so we leave out, and count, everything that we can't write.
+/// migration, so objects that can't be written are left out and counted.
 pub(super) fn save(
     its: &ItsState,
     numbers: &Numbers,
@@ -69,9 +70,9 @@ fn written<T>(outcome: Result<T, Errno>) -> Result<Option<T>, Errno> {
 }
 
 /// Writes the device table. A reader follows the distances between entries, and advances by one at
-/// an invalid entry. So we have to clear old contents wherever it could find them: before the first
-/// entry on each page, and where a distance saturates. A device is left out if its entry or its
-/// translation table is outside memory.
+/// an invalid entry. Old contents must therefore be cleared wherever a reader could find them,
+/// which is before the first entry on each page and where a distance saturates. A device is left
+/// out if its entry or its translation table is outside memory.
 fn save_devices(
     table: Baser,
     devices: &[DeviceState],
@@ -96,7 +97,7 @@ fn save_devices(
         let inside = |id: &&u64| (page.first..page.first + page.entries).contains(*id);
         let first = ids.iter().find(inside).map_or(page.entries, |id| id - page.first);
         written(budget.clear(page.address, first, memory))?;
-        // A reader doesn't go past the last device.
+        // A reader stops at the last device, so the remaining pages need not be cleared.
         if ids.last().is_some_and(|last| *last < page.first + page.entries) {
             break;
         }
@@ -133,7 +134,8 @@ fn save_events(
     let ids = try_collect(events.iter().map(|event| u64::from(event.event.get())))?;
     let all = 1 << device.event_bits;
     if ids.is_empty() {
-        // The table must be in memory even if the budget is too small to clear it.
+        // Check that the table is in memory, because the budget may be too small to clear the
+        // table.
         memory.read_u64(device.itt + ENTRY * (all - 1))?;
     }
     budget.clear(device.itt, ids.first().copied().unwrap_or(all), memory)?;
@@ -150,13 +152,14 @@ fn save_events(
     Ok(events.len())
 }
 
-/// Iterates over each ID's successor.
+/// Iterates over the successors of the IDs; the last ID has none.
 fn followers(ids: &[u64]) -> impl Iterator<Item = Option<u64>> {
     ids.iter().skip(1).copied().map(Some).chain([None])
 }
 
-/// Writes the collection table, and returns the written collections in ascending order. Includes
-/// unmapped collections that events use, so that a reader knows them.
+/// Writes the collection table, and returns the written collections in ascending order. The table
+/// includes unmapped collections that events use, because a reader refuses events of collections
+/// that are not in the table.
 fn save_collections(
     table: Baser,
     its: &ItsState,
@@ -189,11 +192,12 @@ fn save_collections(
     Ok(saved)
 }
 
-/// Writes collections and their targets to a table, and removes those from `entries` that a reader
-/// will not find.
+/// Writes collections and their targets to a table, and removes collections from `entries` that a
+/// reader will not find.
 ///
-/// A reader stops at an invalid entry, so the list ends where a write fails. If old contents would
-/// continue the list at that point, we end it one entry earlier.
+/// A reader stops at an invalid entry, so the list ends at the first entry that can't be written.
+/// If that entry contains old data that a reader would take for valid, the list ends one entry
+/// earlier.
 fn write_collections(
     table: Range<u64>,
     entries: &mut Vec<(CollectionId, u64)>,
@@ -220,7 +224,7 @@ fn write_collections(
     }
 }
 
-/// Mappings read from the tables.
+/// Mappings that a restore has read from the tables.
 pub(super) struct Restored {
     pub(super) collections: Vec<CollectionState>,
     pub(super) devices: Vec<DeviceState>,
@@ -236,7 +240,7 @@ impl Restored {
     }
 }
 
-/// Reads all tables. The guest controls the contents, so the work is bounded whatever they are.
+/// Reads all tables. The guest controls the contents, so the work must be bounded for any contents.
 pub(super) fn restore(
     config: &VgicConfig,
     its: &ItsState,
@@ -295,7 +299,7 @@ impl Reader<'_, '_> {
             }
             self.known.reserve()?;
             self.known.insert(collection, ());
-            // Only the low 32 bits are significant, as in KVM.
+            // Ignore the upper bits of the target, as KVM does.
             match entry.target() & UNMAPPED {
                 UNMAPPED => {}
                 number => {
@@ -379,7 +383,8 @@ impl Reader<'_, '_> {
         Ok(events)
     }
 
-    /// Converts a translation entry. `index` is the event's index in the next device.
+    /// Converts a translation entry. `index` is the index that the event will have in the device
+    /// that is added next.
     fn event(
         &mut self,
         id: u64,

@@ -18,14 +18,15 @@ use vgic::{GuestMemory, VgicConfig};
 
 /// A saved state, presented as KVM's devices.
 ///
-/// The devices are initialized and their vCPUs aren't running, so attributes only fail with `EBUSY`
-/// because of the registers themselves.
+/// The view behaves like devices that are initialized and whose vCPUs aren't running. An access
+/// therefore fails with `EBUSY` only if the value of a register prevents it.
 ///
 /// The [crate's example](crate#example) converts a state to KVM's format and back.
 pub struct KvmView<'a> {
     config: &'a VgicConfig,
     memory: &'a dyn GuestMemory,
-    /// The state. Lists every wired interrupt, including those in their reset state.
+    /// State being viewed, which lists every wired interrupt, including interrupts in their reset
+    /// state.
     state: SavedState,
     left_out: LeftOut,
 }
@@ -37,11 +38,11 @@ impl core::fmt::Debug for KvmView<'_> {
 }
 
 impl<'a> KvmView<'a> {
-    /// Creates a view of a machine's state. The state must be restorable into a machine made from
-    /// `config`, and representable in KVM. `memory` is the guest's memory.
+    /// Creates a view of a machine's state. It must be possible to restore the state into a machine
+    /// made from `config` and to represent it in KVM. `memory` is the guest's memory.
     ///
     /// # Errors
-    /// [`OutsideKvm`] for a machine or a state that KVM can't have, and for a damaged state.
+    /// [`OutsideKvm`] if KVM can't represent the machine or the state, or if the state is damaged.
     pub fn new(
         config: &'a VgicConfig,
         state: SavedState,
@@ -61,8 +62,9 @@ impl<'a> KvmView<'a> {
     /// in the order in which they must be restored.
     ///
     /// # Errors
-    /// [`KvmError`] if the heap is exhausted; guest memory may then be partly written. A guest's
-    /// tables can't make a save fail, so check what it [left out](Self::left_out).
+    /// [`KvmError`] if the heap is exhausted; guest memory may then be partly written. A save
+    /// succeeds even if some tables can't be written, so the caller should check what the save
+    /// [left out](Self::left_out).
     pub fn save(&mut self) -> Result<Vec<KvmRegister>, KvmError> {
         for index in 0..self.config.its.len() {
             self.command(KvmDevice::Its(index), control::ITS_SAVE_TABLES)?;
@@ -81,12 +83,13 @@ impl<'a> KvmView<'a> {
     }
 
     /// Writes attributes in the given order, and reads an ITS's tables from guest memory before
-    /// enabling the ITS. Clears set-enable and set-active registers first. Tables that can't be
-    /// read are treated as empty, so check what was [left out](Self::left_out).
+    /// enabling the ITS. Clears all enable and active bits before it sets bits. Tables that can't
+    /// be read are treated as empty, so the caller should check what was [left
+    /// out](Self::left_out).
     ///
     /// # Errors
     /// [`KvmError`] for the first attribute that cannot be written. The caller must then drop the
-    /// view. Apart from the view, only pending bits in guest memory may have changed.
+    /// view. Pending bits in guest memory may have changed.
     pub fn load(&mut self, registers: &[KvmRegister]) -> Result<(), KvmError> {
         for KvmRegister { device, attribute, value } in registers.iter().copied() {
             if order::needs_tables(attribute) {
@@ -207,21 +210,21 @@ impl<'a> KvmView<'a> {
         possible
     }
 
-    /// Returns a summary of everything that this view's saves and restores left out so far,
-    /// including those that failed.
+    /// Returns the counts of table contents that the saves and restores of this view have left out
+    /// so far, including failed saves and restores.
     ///
-    /// A VMM should log it after [`save`](Self::save) and [`load`](Self::load) unless it is
+    /// A VMM should log the counts after [`save`](Self::save) and [`load`](Self::load) unless it is
     /// [empty](LeftOut::is_empty), and should abort the migration if it knows that the tables are
-    /// in the guest's RAM. If so, its own accesses to guest memory have failed, and the guest would
-    /// lose LPIs.
+    /// in the guest's RAM. In that case, the VMM's own accesses to guest memory have failed, and
+    /// the guest would lose LPIs.
     #[must_use]
     pub const fn left_out(&self) -> LeftOut {
         self.left_out
     }
 
-    /// Returns the saved state. Redistributors are awake, as KVM's always are. The latches of
-    /// active level-sensitive interrupts are clear: KVM would only keep them until the interrupt is
-    /// deactivated.
+    /// Returns the saved state. All redistributors are awake, because KVM does not model their
+    /// sleep state. The pending latches of active level-sensitive interrupts are clear, because KVM
+    /// drops them when the guest deactivates the interrupt.
     pub fn into_state(self) -> SavedState {
         let mut state = self.state;
         interrupts::drop_latches(&mut state);
@@ -250,8 +253,8 @@ impl<'a> KvmView<'a> {
     }
 
     /// Returns the redistributor region with this number, as `KVM_GET_DEVICE_ATTR` does: a
-    /// [`RedistributorRegion`](abi::RedistributorRegion). A single region has the form of
-    /// [`REDISTRIBUTORS`](frame::REDISTRIBUTORS), without a count.
+    /// [`RedistributorRegion`](abi::RedistributorRegion). If there is only one region, the value
+    /// has the format of [`REDISTRIBUTORS`](frame::REDISTRIBUTORS), without a count.
     ///
     /// # Errors
     /// `ENOENT` if the region does not exist.
@@ -265,8 +268,8 @@ impl<'a> KvmView<'a> {
         Ok(coded.with_base(region.base).into_bits())
     }
 
-    /// Reads an attribute, as `KVM_GET_DEVICE_ATTR` does. If there are several redistributor
-    /// regions, this only returns the first. Use [`region`](Self::region) for the others.
+    /// Reads an attribute, as `KVM_GET_DEVICE_ATTR` does. If several redistributor regions exist,
+    /// only the first is returned; use [`region`](Self::region) for the other regions.
     ///
     /// # Errors
     /// The error number that KVM returns.
@@ -319,7 +322,8 @@ impl<'a> KvmView<'a> {
         }
     }
 
-    /// Returns the number of SPIs and private interrupts, rounded up to KVM's granularity of 32.
+    /// Returns the number of SPIs and private interrupts, rounded up to a multiple of 32, as in
+    /// KVM.
     fn interrupt_count(&self) -> u32 {
         (32 + self.config.spis).next_multiple_of(32)
     }
@@ -349,7 +353,7 @@ impl<'a> KvmView<'a> {
         self.state.its.iter().position(of).ok_or(Errno::NoDevice)
     }
 
-    /// Returns the redistributors' numbers in tables.
+    /// Returns the numbers that identify redistributors in tables.
     fn numbers(&self) -> Result<tables::Numbers, TryReserveError> {
         tables::Numbers::of(&self.state.cpus)
     }

@@ -1,4 +1,4 @@
-//! Addresses of table entries, and limits on the work to be done on them.
+//! Addresses of table entries, and limits on the number of entries that are read or written.
 
 use crate::abi::Errno;
 use crate::left_out::TableMemory;
@@ -14,7 +14,7 @@ pub(super) const IDS: u64 = 1 << 16;
 /// Maximum number of entries that a restore reads: enough for all devices with 256 events each.
 const MOST_READ: u32 = 1 << 24;
 /// Maximum number of entries that a save clears. If a guest's tables are larger, stale entries
-/// beyond this limit reappear at the restore.
+/// beyond this limit reappear when the tables are restored.
 const MOST_CLEARED: u64 = 1 << 23;
 /// Number of entries that are cleared in one step.
 const CHUNK: usize = 512;
@@ -28,7 +28,7 @@ pub(super) struct Page {
     pub(super) address: u64,
 }
 
-/// Next step of a reader.
+/// Step that a reader takes after the end of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Next {
     /// Continue with the next page.
@@ -57,7 +57,8 @@ pub(super) fn pages(table: Baser, memory: &mut TableMemory<'_>) -> Result<Vec<Pa
     Ok(pages)
 }
 
-/// Returns the address of a device's entry, or `None` if the guest has not provided it.
+/// Returns the address of a device's entry, or `None` if the guest has not provided memory for the
+/// entry.
 pub(super) fn locate(table: Baser, id: u64, memory: &mut TableMemory<'_>) -> Option<u64> {
     if !table.indirect() {
         let inside = id < table.bytes() / ENTRY;

@@ -149,9 +149,8 @@ fn ready_bitmaps_stay_within_their_budget() {
         }
     });
 
-    // The tables are divided into parts of 4096 entries. Of the table of 2^21 mappings and of the
-    // redistributor's table of direct LPIs, one part each is in use; an unused part needs only a
-    // pointer.
+    // At each priority level, one part of 4096 bits is in use, out of 2^21 bits for mappings and
+    // 2^20 bits for the redistributor's own LPIs. An unused part needs only a pointer.
     let part = 17 << 10;
     let pointers = 32 * 8 * ((1 << 21) + (1 << 20)) / 4096;
     assert!((part / 2..part + pointers).contains(&bytes), "{bytes} bytes");

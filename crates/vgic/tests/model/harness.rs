@@ -55,7 +55,7 @@ pub(crate) enum VcpuKind {
     Software,
     /// CPU interfaces with the given number of list registers.
     Lists(u8, ExitPolicy),
-    /// One vCPU in software; the other vCPUs have many or few list registers.
+    /// vCPU 0 in software, and all other vCPUs with 16 list registers.
     Mixed,
 }
 
