@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-/// The four affinity levels of a PE, ordered by Aff3 first, as in firmware and among
-/// redistributors.
+/// The four affinity levels of a PE, compared by Aff3 first, which is the order of redistributors
+/// in a region.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Affinity(u32);
 

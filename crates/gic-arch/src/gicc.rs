@@ -14,8 +14,8 @@ pub const FIRST_PAGE_SIZE: u64 = 0x1000;
 register_frame! {
     /// All registers, in ascending order of their offsets.
     REGISTERS;
-    /// Control register. Its layout depends on the security view; bit 0 enables the view's own
-    /// group in both views.
+    /// Control register. Its layout depends on the security view; bit 0 enables Group 0 for Secure
+    /// software and Group 1 for Non-secure software.
     CTLR: Reg<Ctlr> = Reg::at(0x0000);
     /// Priority mask register: only interrupts with a higher priority are signaled.
     PMR: Reg<u32> = Reg::at(0x0004);
@@ -54,7 +54,7 @@ register_frame! {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Ctlr {
-    /// Group 0 interrupts are signaled; in the Non-secure view, Group 1 interrupts.
+    /// Group 0 interrupts are signaled. In the Non-secure view, the bit applies to Group 1.
     pub enable_grp0: bool,
     /// Group 1 interrupts are signaled.
     pub enable_grp1: bool,
@@ -72,10 +72,10 @@ pub struct Ctlr {
     pub fiq_byp_dis_grp1: bool,
     /// The IRQ bypass of Group 1 is disabled.
     pub irq_byp_dis_grp1: bool,
-    /// `EOIR` only drops the priority and does not deactivate; in the Non-secure view, this applies
-    /// to Group 1.
+    /// `EOIR` drops the priority without deactivating the interrupt. In the Non-secure view, the
+    /// bit applies to Group 1.
     pub eoi_mode_s: bool,
-    /// `EOIR` only drops the priority of Group 1 interrupts and does not deactivate them.
+    /// `EOIR` drops the priority of Group 1 interrupts without deactivating them.
     pub eoi_mode_ns: bool,
     #[bits(21)]
     __: u32,
@@ -104,12 +104,13 @@ pub struct Sgir {
     pub intid: u8,
     #[bits(11)]
     __: u16,
-    /// For Secure software: the SGI is sent only to CPU interfaces where it is in Group 1.
+    /// Forwards an SGI only to CPU interfaces where the SGI is in Group 1. Only Secure software can
+    /// use this bit.
     pub nsatt: bool,
-    /// Target CPU interfaces, one bit each.
+    /// Target CPU interfaces, with one bit for each CPU interface.
     pub target_list: u8,
-    /// Filter of targets. 0: the CPU interfaces in the list; 1: all except the sender; 2: only the
-    /// sender.
+    /// Target filter. 0: the CPU interfaces in the list; 1: all CPU interfaces except the sender;
+    /// 2: only the sender.
     #[bits(2)]
     pub target_list_filter: u8,
     #[bits(6)]

@@ -26,9 +26,9 @@ register_frame! {
     TYPER: Reg<Typer, ReadOnly> = Reg::at(0x0004);
     /// Identification of the implementer and revision.
     IIDR: Reg<Iidr, ReadOnly> = Reg::at(0x0008);
-    /// More implemented features (GICv4.1; RES0 before).
+    /// Additional implemented features (GICv4.1; RES0 in earlier versions).
     TYPER2: Reg<u32, ReadOnly> = Reg::at(0x000c);
-    /// Access errors; write 1 to clear.
+    /// Access errors; writing 1 to a bit clears it.
     STATUSR: Reg<Statusr> = Reg::at(0x0010);
     /// Sets the pending state of the SPI whose INTID is written (message-based SPI, Non-secure).
     SETSPI_NSR: Reg<u32, WriteOnly> = Reg::at(0x0040);
@@ -39,49 +39,51 @@ register_frame! {
     SETSPI_SR: Reg<u32, WriteOnly> = Reg::at(0x0050);
     /// Clears the pending state of the SPI whose INTID is written (message-based SPI, Secure).
     CLRSPI_SR: Reg<u32, WriteOnly> = Reg::at(0x0058);
-    /// Group: 1 is Group 1 (with two security states, Non-secure Group 1).
+    /// Group bits; 1 selects Group 1 (with two security states, Non-secure Group 1).
     IGROUPR: IntIdField = IntIdField::at(0x0080, 1, 1024, Spi);
-    /// Enable; write 1 to set.
+    /// Enable bits; writing 1 enables the interrupt.
     ISENABLER: IntIdField = IntIdField::at(0x0100, 1, 1024, Spi);
-    /// Enable; write 1 to clear.
+    /// Enable bits; writing 1 disables the interrupt.
     ICENABLER: IntIdField = IntIdField::at(0x0180, 1, 1024, Spi);
-    /// Pending; write 1 to set.
+    /// Pending bits; writing 1 makes the interrupt pending.
     ISPENDR: IntIdField = IntIdField::at(0x0200, 1, 1024, Spi);
-    /// Pending; write 1 to clear.
+    /// Pending bits; writing 1 clears the pending state.
     ICPENDR: IntIdField = IntIdField::at(0x0280, 1, 1024, Spi);
-    /// Active; write 1 to set.
+    /// Active bits; writing 1 activates the interrupt.
     ISACTIVER: IntIdField = IntIdField::at(0x0300, 1, 1024, Spi);
-    /// Active; write 1 to clear.
+    /// Active bits; writing 1 deactivates the interrupt.
     ICACTIVER: IntIdField = IntIdField::at(0x0380, 1, 1024, Spi);
-    /// Priority, 8 bits each; byte accesses are allowed.
+    /// Priorities, with 8 bits for each interrupt; byte accesses are allowed.
     IPRIORITYR: IntIdField = IntIdField::at(0x0400, 8, 1024, Spi);
-    /// Target CPUs without affinity routing; RES0 with it.
+    /// Target CPUs, used without affinity routing; RES0 if affinity routing is enabled.
     ITARGETSR: IntIdField = IntIdField::at(0x0800, 8, 1024, Spi);
-    /// Trigger mode, 2 bits each. If the upper bit is 1, the interrupt is edge-triggered.
+    /// Trigger modes, with 2 bits for each interrupt. If the upper bit is 1, the interrupt is
+    /// edge-triggered.
     ICFGR: IntIdField = IntIdField::at(0x0c00, 2, 1024, Spi);
-    /// Group modifier (two security states): 1, with group 0, is Secure Group 1.
+    /// Group modifier bits (two security states); 1 selects Secure Group 1 if the group bit is 0.
     IGRPMODR: IntIdField = IntIdField::at(0x0d00, 1, 1024, Spi);
-    /// Non-secure access control, 2 bits each (two security states).
+    /// Non-secure access control, with 2 bits for each interrupt (two security states).
     NSACR: IntIdField = IntIdField::at(0x0e00, 2, 1024, Spi);
-    /// Generates an SGI without affinity routing; RES0 with it.
+    /// Generates an SGI; RES0 if affinity routing is enabled.
     SGIR: Reg<u32, WriteOnly> = Reg::at(0x0f00);
-    /// Pending state of SGIs without affinity routing, write 1 to clear; RES0 with it.
+    /// Pending bits of SGIs; writing 1 clears the pending state. RES0 if affinity routing is
+    /// enabled.
     CPENDSGIR: RegArray<u32> = RegArray::at(0x0f10, 4);
-    /// Pending state of SGIs without affinity routing, write 1 to set; RES0 with it.
+    /// Pending bits of SGIs; writing 1 makes the SGI pending. RES0 if affinity routing is enabled.
     SPENDSGIR: RegArray<u32> = RegArray::at(0x0f20, 4);
-    /// Group of extended SPIs.
+    /// Group bits of extended SPIs.
     IGROUPR_E: IntIdField = IntIdField::at(0x1000, 1, 1024, ExtendedSpi);
-    /// Enable of extended SPIs; write 1 to set.
+    /// Enable bits of extended SPIs; writing 1 enables the interrupt.
     ISENABLER_E: IntIdField = IntIdField::at(0x1200, 1, 1024, ExtendedSpi);
-    /// Enable of extended SPIs; write 1 to clear.
+    /// Enable bits of extended SPIs; writing 1 disables the interrupt.
     ICENABLER_E: IntIdField = IntIdField::at(0x1400, 1, 1024, ExtendedSpi);
-    /// Pending of extended SPIs; write 1 to set.
+    /// Pending bits of extended SPIs; writing 1 makes the interrupt pending.
     ISPENDR_E: IntIdField = IntIdField::at(0x1600, 1, 1024, ExtendedSpi);
-    /// Pending of extended SPIs; write 1 to clear.
+    /// Pending bits of extended SPIs; writing 1 clears the pending state.
     ICPENDR_E: IntIdField = IntIdField::at(0x1800, 1, 1024, ExtendedSpi);
-    /// Active of extended SPIs; write 1 to set.
+    /// Active bits of extended SPIs; writing 1 activates the interrupt.
     ISACTIVER_E: IntIdField = IntIdField::at(0x1a00, 1, 1024, ExtendedSpi);
-    /// Active of extended SPIs; write 1 to clear.
+    /// Active bits of extended SPIs; writing 1 deactivates the interrupt.
     ICACTIVER_E: IntIdField = IntIdField::at(0x1c00, 1, 1024, ExtendedSpi);
     /// Priorities of extended SPIs.
     IPRIORITYR_E: IntIdField = IntIdField::at(0x2000, 8, 1024, ExtendedSpi);
@@ -113,12 +115,13 @@ pub const fn irouter(intid: IntId) -> Option<Reg<Irouter, ReadWrite>> {
 pub struct Ctlr {
     /// Group 0 interrupts are forwarded.
     pub enable_grp0: bool,
-    /// Group 1 interrupts are forwarded; with two security states, Non-secure Group 1 interrupts.
+    /// Group 1 interrupts are forwarded. With two security states, the bit applies to Non-secure
+    /// Group 1.
     pub enable_grp1: bool,
     /// Secure Group 1 interrupts are forwarded. RES0 with one security state.
     pub enable_grp1_s: bool,
     __: bool,
-    /// Affinity routing is enabled; with two security states, for Secure interrupts.
+    /// Affinity routing is enabled. With two security states, the bit applies to Secure interrupts.
     pub are: bool,
     /// Affinity routing is enabled for Non-secure interrupts. RES0 with one security state.
     pub are_ns: bool,
@@ -138,9 +141,9 @@ pub struct Ctlr {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct CtlrNs {
-    /// Non-secure Group 1 interrupts are forwarded; used without affinity routing.
+    /// Non-secure Group 1 interrupts are forwarded if affinity routing is disabled.
     pub enable_grp1: bool,
-    /// Non-secure Group 1 interrupts are forwarded; used with affinity routing.
+    /// Non-secure Group 1 interrupts are forwarded if affinity routing is enabled.
     pub enable_grp1a: bool,
     #[bits(2)]
     __: u8,
@@ -156,7 +159,7 @@ pub struct CtlrNs {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Typer {
-    /// Number of SPIs: the highest SPI is 32 × (this value + 1) − 1, but at most 1019.
+    /// Encoded number of SPIs: the highest SPI is 32 × (this value + 1) − 1, but at most 1019.
     #[bits(5)]
     pub it_lines_number: u8,
     /// Number of PEs that can be used without affinity routing, minus one.
@@ -186,7 +189,8 @@ pub struct Typer {
     pub no_1_of_n: bool,
     /// SGIs can target Aff0 values up to 255 (range selector).
     pub rss: bool,
-    /// Number of extended SPIs: the highest extended SPI is 4096 + 32 × (this value + 1) − 1.
+    /// Encoded number of extended SPIs: the highest extended SPI is 4096 + 32 × (this value + 1)
+    /// − 1.
     #[bits(5)]
     pub espi_range: u8,
 }
@@ -213,8 +217,8 @@ impl Typer {
         self.id_bits_minus_one() + 1
     }
 
-    /// Returns the number of LPIs that the distributor supports: all INTIDs from 8192 on, or a
-    /// power of two that `num_LPIs` limits them to. Returns 0 if LPIs are not implemented.
+    /// Returns the number of LPIs that the distributor supports: all INTIDs from 8192 on, unless
+    /// `num_LPIs` limits their number to a power of two. Returns 0 if LPIs are not implemented.
     pub const fn lpi_count(self) -> u64 {
         if !self.lpis() {
             return 0;
@@ -239,7 +243,7 @@ impl Typer {
     }
 }
 
-/// Value of `GICx_STATUSR`: access errors, each bit write-1-to-clear.
+/// Value of `GICx_STATUSR`, which records access errors. Each bit is write-1-to-clear.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Statusr {
@@ -255,7 +259,7 @@ pub struct Statusr {
     __: u32,
 }
 
-/// Value of `GICD_IROUTER<n>`: the target of an SPI.
+/// Value of `GICD_IROUTER<n>`, which selects the target of an SPI.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Irouter {

@@ -1,6 +1,6 @@
 //! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11). Each has two frames of 64 KiB, RD_base
-//! and SGI_base, and two more if it supports virtual LPIs ([`vlpi`] is the first of these). All
-//! offsets here are relative to RD_base.
+//! and SGI_base, and two more if it supports virtual LPIs ([`vlpi`] describes the first of the
+//! additional frames). All offsets here are relative to RD_base.
 
 pub mod vlpi;
 
@@ -33,9 +33,10 @@ register_frame! {
     IIDR: Reg<Iidr, ReadOnly> = Reg::at(0x0004);
     /// Implemented features, and the PE that this redistributor belongs to.
     TYPER: Reg<Typer, ReadOnly> = Reg::at(0x0008);
-    /// Access errors; write 1 to clear.
+    /// Access errors; writing 1 to a bit clears it.
     STATUSR: Reg<crate::gicd::Statusr> = Reg::at(0x0010);
-    /// Power management. Reads as zero for Non-secure software in systems with two security states.
+    /// Power management. In systems with two security states, the register reads as zero for
+    /// Non-secure software.
     WAKER: Reg<Waker> = Reg::at(0x0014);
     /// Maximum PARTID and PMG (GICv3.1 with MPAM).
     MPAMIDR: Reg<u32, ReadOnly> = Reg::at(0x0018);
@@ -55,28 +56,28 @@ register_frame! {
     INVALLR: Reg<u64, WriteOnly> = Reg::at(0x00b0);
     /// Status of invalidations.
     SYNCR: Reg<Syncr, ReadOnly> = Reg::at(0x00c0);
-    /// Group: 1 is Group 1.
+    /// Group bits; 1 selects Group 1.
     IGROUPR: IntIdField = IntIdField::at(SGI_BASE + 0x0080, 1, 96, Private);
-    /// Enable; write 1 to set.
+    /// Enable bits; writing 1 enables the interrupt.
     ISENABLER: IntIdField = IntIdField::at(SGI_BASE + 0x0100, 1, 96, Private);
-    /// Enable; write 1 to clear.
+    /// Enable bits; writing 1 disables the interrupt.
     ICENABLER: IntIdField = IntIdField::at(SGI_BASE + 0x0180, 1, 96, Private);
-    /// Pending; write 1 to set.
+    /// Pending bits; writing 1 makes the interrupt pending.
     ISPENDR: IntIdField = IntIdField::at(SGI_BASE + 0x0200, 1, 96, Private);
-    /// Pending; write 1 to clear.
+    /// Pending bits; writing 1 clears the pending state.
     ICPENDR: IntIdField = IntIdField::at(SGI_BASE + 0x0280, 1, 96, Private);
-    /// Active; write 1 to set.
+    /// Active bits; writing 1 activates the interrupt.
     ISACTIVER: IntIdField = IntIdField::at(SGI_BASE + 0x0300, 1, 96, Private);
-    /// Active; write 1 to clear.
+    /// Active bits; writing 1 deactivates the interrupt.
     ICACTIVER: IntIdField = IntIdField::at(SGI_BASE + 0x0380, 1, 96, Private);
-    /// Priority, 8 bits each; byte accesses are allowed.
+    /// Priorities, with 8 bits for each interrupt; byte accesses are allowed.
     IPRIORITYR: IntIdField = IntIdField::at(SGI_BASE + 0x0400, 8, 96, Private);
-    /// Trigger mode, 2 bits each. If the upper bit is 1, the interrupt is edge-triggered. The
-    /// fields of SGIs are read-only.
+    /// Trigger modes, with 2 bits for each interrupt. If the upper bit is 1, the interrupt is
+    /// edge-triggered. The fields of SGIs are read-only.
     ICFGR: IntIdField = IntIdField::at(SGI_BASE + 0x0c00, 2, 96, Private);
-    /// Group modifier (two security states).
+    /// Group modifier bits (two security states).
     IGRPMODR: IntIdField = IntIdField::at(SGI_BASE + 0x0d00, 1, 96, Private);
-    /// Non-secure access control for SGIs, 2 bits each (two security states).
+    /// Non-secure access control for SGIs, with 2 bits for each SGI (two security states).
     NSACR: Reg<u32> = Reg::at(SGI_BASE + 0x0e00);
 }
 
@@ -87,7 +88,8 @@ pub struct Ctlr {
     /// LPIs are enabled. An implementation may not support clearing this bit; see
     /// [`ces`](Self::ces).
     pub enable_lpis: bool,
-    /// Clearing `EnableLPIs` is supported. If 0, software cannot determine this. Read-only.
+    /// Clearing `EnableLPIs` is supported. If the bit is 0, software cannot determine whether
+    /// clearing is supported. Read-only.
     pub ces: bool,
     /// `INVLPIR`, `INVALLR` and `SYNCR` are supported even if the redistributor is used with an
     /// ITS. Read-only.
@@ -131,8 +133,9 @@ pub struct Typer {
     pub rvpeid: bool,
     /// Number by which ITS commands identify this redistributor if `GITS_TYPER.PTA` is 0.
     pub processor_number: u16,
-    /// Redistributors that share an LPI configuration table. 0: all of them; 1: those with the same
-    /// Aff3; 2: with the same Aff3.Aff2; 3: with the same Aff3.Aff2.Aff1.
+    /// Redistributors that share an LPI configuration table. 0: all redistributors; 1:
+    /// redistributors with the same Aff3; 2: redistributors with the same Aff3.Aff2; 3:
+    /// redistributors with the same Aff3.Aff2.Aff1.
     #[bits(2)]
     pub common_lpi_aff: u8,
     /// Virtual SGIs are supported (GICv4.1).
@@ -159,7 +162,8 @@ impl Typer {
         }
     }
 
-    /// Returns the distance to the next redistributor in bytes, for when firmware does not give it.
+    /// Returns the distance to the next redistributor in bytes, for use if firmware does not
+    /// specify it.
     pub const fn stride(self) -> u64 {
         if self.vlpis() { STRIDE_V4 } else { STRIDE_V3 }
     }
@@ -170,8 +174,8 @@ impl Typer {
 #[derive(PartialEq, Eq)]
 pub struct Waker {
     __: bool,
-    /// Set by software before the PE sleeps. While set, the redistributor forwards no interrupts. 1
-    /// after reset.
+    /// Set by software before the PE sleeps. While the bit is set, the redistributor forwards no
+    /// interrupts. The bit is set after reset.
     pub processor_sleep: bool,
     /// All interfaces to the PE are quiescent. Read-only.
     pub children_asleep: bool,
@@ -247,7 +251,8 @@ pub struct Pendbaser {
     pub outer_cache: OuterCacheability,
     #[bits(3)]
     __: u8,
-    /// Set by software to state that the table is all zero when it sets `EnableLPIs`. Reads as 0.
+    /// Set by software to indicate that the table contains only zeros when LPIs are enabled. Reads
+    /// as 0.
     pub pending_table_zero: bool,
     __: bool,
 }

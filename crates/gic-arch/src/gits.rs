@@ -28,7 +28,7 @@ register_frame! {
     PARTIDR: Reg<u32> = Reg::at(0x0014);
     /// Affinity of the shared vPE table (GICv4.1).
     MPIDR: Reg<u32, ReadOnly> = Reg::at(0x0018);
-    /// Errors; write 1 to clear.
+    /// Reported errors; writing 1 to a bit clears it.
     STATUSR: Reg<Statusr> = Reg::at(0x0040);
     /// The unmapped message that [`Statusr::umsi`] reports.
     UMSIR: Reg<Umsir, ReadOnly> = Reg::at(0x0048);
@@ -89,7 +89,7 @@ pub struct Typer {
     pub pta: bool,
     #[bits(4)]
     __: u8,
-    /// Number of collections that the ITS itself holds. Collections below this number need no
+    /// Number of collections that the ITS holds in hardware. Collections with lower numbers need no
     /// table.
     pub hcc: u8,
     /// Number of CollectionID bits, minus one; valid if [`cil`](Self::cil) is set.
@@ -105,7 +105,7 @@ pub struct Typer {
     pub vsgi: bool,
     /// `VMAPP` has the GICv4.1 layout.
     pub vmapp: bool,
-    /// Sharing of the vPE table (GICv4.1).
+    /// Set of redistributors and ITSes that share a vPE table (GICv4.1).
     #[bits(2)]
     pub svpet: u8,
     /// Individual doorbells are *not* supported (GICv4.1).
@@ -143,7 +143,7 @@ impl Typer {
     }
 }
 
-/// Value of `GITS_STATUSR`: each bit is write-1-to-clear.
+/// Value of `GITS_STATUSR`, in which each bit is write-1-to-clear.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Statusr {
@@ -159,8 +159,8 @@ pub struct Statusr {
     pub umsi: bool,
     /// Another unmapped message arrived while `UMSI` was set.
     pub overflow: bool,
-    /// Why the message was unmapped. 0: unknown; 2: DeviceID out of range; 3: DeviceID unmapped; 4:
-    /// EventID out of range; 5: EventID unmapped; 7: collection unmapped.
+    /// Reason why the message was unmapped. 0: unknown; 2: DeviceID out of range; 3: DeviceID
+    /// unmapped; 4: EventID out of range; 5: EventID unmapped; 7: collection unmapped.
     #[bits(4)]
     pub syndrome: u8,
     #[bits(22)]
@@ -226,7 +226,7 @@ impl Cbaser {
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Cwriter {
-    /// Write 1 to restart a stalled queue. Reads as 0.
+    /// Restarts a stalled queue when software writes 1. Reads as 0.
     pub retry: bool,
     #[bits(4)]
     __: u8,

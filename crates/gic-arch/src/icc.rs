@@ -27,7 +27,7 @@ impl SysRegEncoding {
     }
 }
 
-/// A system register: its encoding, value type and access rights.
+/// A system register, with its encoding, value type and access rights.
 pub struct SysReg<V, A = ReadWrite> {
     encoding: SysRegEncoding,
     kind: PhantomData<fn() -> (V, A)>,
@@ -81,7 +81,7 @@ system_registers! {
     IAR0: SysReg<IntIdValue, ReadOnly> = SysReg::at(3, 0, 12, 8, 0);
     /// Ends a Group 0 interrupt.
     EOIR0: SysReg<IntIdValue, WriteOnly> = SysReg::at(3, 0, 12, 8, 1);
-    /// The highest-priority pending Group 0 interrupt.
+    /// INTID of the highest-priority pending Group 0 interrupt.
     HPPIR0: SysReg<IntIdValue, ReadOnly> = SysReg::at(3, 0, 12, 8, 2);
     /// Binary point of Group 0.
     BPR0: SysReg<u64> = SysReg::at(3, 0, 12, 8, 3);
@@ -115,7 +115,7 @@ system_registers! {
     IAR1: SysReg<IntIdValue, ReadOnly> = SysReg::at(3, 0, 12, 12, 0);
     /// Ends a Group 1 interrupt.
     EOIR1: SysReg<IntIdValue, WriteOnly> = SysReg::at(3, 0, 12, 12, 1);
-    /// The highest-priority pending Group 1 interrupt.
+    /// INTID of the highest-priority pending Group 1 interrupt.
     HPPIR1: SysReg<IntIdValue, ReadOnly> = SysReg::at(3, 0, 12, 12, 2);
     /// Binary point of Group 1.
     BPR1: SysReg<u64> = SysReg::at(3, 0, 12, 12, 3);
@@ -123,14 +123,14 @@ system_registers! {
     CTLR: SysReg<Ctlr> = SysReg::at(3, 0, 12, 12, 4);
     /// System register enable.
     SRE: SysReg<Sre> = SysReg::at(3, 0, 12, 12, 5);
-    /// Enable of Group 0.
+    /// Enable bit of Group 0.
     IGRPEN0: SysReg<Igrpen> = SysReg::at(3, 0, 12, 12, 6);
-    /// Enable of Group 1.
+    /// Enable bit of Group 1.
     IGRPEN1: SysReg<Igrpen> = SysReg::at(3, 0, 12, 12, 7);
 }
 
-/// System register enable for EL2 and below, `ICC_SRE_EL2`. It is not part of [`REGISTERS`],
-/// because a kernel at EL1 cannot access it.
+/// System register enable for EL2 and below, `ICC_SRE_EL2`. The register is not part of
+/// [`REGISTERS`], because a kernel at EL1 cannot access it.
 pub const SRE_EL2: SysReg<SreEl2> = SysReg::at(3, 4, 12, 9, 5);
 
 /// Active priority registers for Group 0.
@@ -138,7 +138,7 @@ pub const AP0R: [SysReg<u64>; 4] = [AP0R0, AP0R1, AP0R2, AP0R3];
 /// Active priority registers for Group 1.
 pub const AP1R: [SysReg<u64>; 4] = [AP1R0, AP1R1, AP1R2, AP1R3];
 
-/// INTID as held by `IAR`, `EOIR`, `HPPIR` and `DIR`: bits 23:0.
+/// INTID in the format of `IAR`, `EOIR`, `HPPIR` and `DIR` (bits 23:0).
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct IntIdValue {
@@ -234,7 +234,7 @@ pub struct Igrpen {
     __: u64,
 }
 
-/// Value of `ICC_SGI1R_EL1` and the other SGI registers: an SGI to a set of PEs that share
+/// Value of `ICC_SGI1R_EL1` and the other SGI registers, which sends an SGI to PEs that share
 /// Aff3.Aff2.Aff1.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]

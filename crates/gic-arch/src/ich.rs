@@ -18,8 +18,8 @@ system_registers! {
     VTR: SysReg<Vtr, ReadOnly> = SysReg::at(3, 4, 12, 11, 1);
     /// Reasons why the maintenance interrupt is asserted.
     MISR: SysReg<Misr, ReadOnly> = SysReg::at(3, 4, 12, 11, 2);
-    /// List registers that requested a maintenance interrupt for the end of their interrupt, which
-    /// has ended.
+    /// List registers whose interrupt has ended and that request a maintenance interrupt at its
+    /// end.
     EISR: SysReg<u64, ReadOnly> = SysReg::at(3, 4, 12, 11, 3);
     /// List registers that are empty.
     ELRSR: SysReg<u64, ReadOnly> = SysReg::at(3, 4, 12, 11, 5);
@@ -216,9 +216,10 @@ pub struct ListRegister {
     __: u8,
     /// The interrupt is non-maskable.
     pub nmi: bool,
-    /// The interrupt is in virtual Group 1, otherwise in virtual Group 0.
+    /// The interrupt is in virtual Group 1 if the bit is set, and otherwise in virtual Group 0.
     pub group1: bool,
-    /// The interrupt is linked to a physical interrupt, which is deactivated with it.
+    /// The interrupt is linked to a physical interrupt, which the hardware deactivates together
+    /// with the virtual interrupt.
     pub hw: bool,
     /// State of the interrupt.
     #[bits(2)]
@@ -237,8 +238,8 @@ impl ListRegister {
         !self.hw() && self.physical_intid() & (1 << 9) != 0
     }
 
-    /// Requests a maintenance interrupt for when this interrupt ends, or withdraws the request.
-    /// Must only be used if [`hw`](Self::hw) is not set.
+    /// Selects whether a maintenance interrupt is requested when this interrupt ends. Must only be
+    /// used if [`hw`](Self::hw) is not set.
     pub const fn with_eoi(self, eoi: bool) -> Self {
         self.with_physical_intid(if eoi { 1 << 9 } else { 0 })
     }

@@ -14,7 +14,8 @@ pub mod id {
     pub const REGISTERS: RegArray<u32, ReadOnly> = RegArray::at(0xffd0, 12);
 }
 
-/// Value of `GICx_IIDR`: implementer, product and revision. The errata table is keyed on this.
+/// Value of `GICx_IIDR`: implementer, product and revision. Drivers use this value to look up
+/// errata.
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct Iidr {

@@ -4,11 +4,11 @@ use core::fmt;
 use msi_types::HwIrq;
 
 /// An interrupt identifier, as acknowledged by a CPU interface. Every 32-bit number is a valid
-/// value; [`class`](Self::class) returns which kind of interrupt it is.
+/// value; [`class`](Self::class) returns the kind of interrupt.
 ///
 /// Firmware and manuals number the interrupts of each class from 0, and so do the constructors
-/// named after the classes. They return `None` if the number is too large for the class. `Display`
-/// writes the class and the INTID: `IntId::ppi(11)` is "PPI 27".
+/// named after the classes. These constructors return `None` if the number is too large for the
+/// class. `Display` writes the class and the INTID: `IntId::ppi(11)` is "PPI 27".
 ///
 /// ```
 /// use gic_arch::IntId;
@@ -31,7 +31,8 @@ pub enum IntIdClass {
     Ppi,
     /// 32–1019: shared peripheral interrupts.
     Spi,
-    /// 1020–1023: special values returned by the CPU interface. They do not identify an interrupt.
+    /// 1020–1023: special values returned by the CPU interface. These values do not identify an
+    /// interrupt.
     Special,
     /// 1056–1119 (GICv3.1): extended private peripheral interrupts.
     ExtendedPpi,
@@ -90,7 +91,7 @@ impl IntId {
         Self::counted(number, Self::EXTENDED_SPI_BASE, Self::EXTENDED_SPI_COUNT)
     }
 
-    /// Returns LPI `number`, relative to the first one. LPI 0 is INTID 8192.
+    /// Returns LPI `number`, counted from the first LPI. LPI 0 is INTID 8192.
     pub const fn lpi(number: u32) -> Option<Self> {
         match Lpi::from_index(number) {
             Some(lpi) => Some(lpi.intid()),
@@ -126,13 +127,14 @@ impl IntId {
         }
     }
 
-    /// Returns `true` for an SGI, PPI or extended PPI. Each PE has its own, configured at its
-    /// redistributor.
+    /// Returns `true` for an SGI, PPI or extended PPI. Each PE has its own set of these interrupts,
+    /// which are configured at its redistributor.
     pub const fn is_private(self) -> bool {
         matches!(self.class(), IntIdClass::Sgi | IntIdClass::Ppi | IntIdClass::ExtendedPpi)
     }
 
-    /// Returns `true` for an SPI or extended SPI. These are configured at the distributor.
+    /// Returns `true` for an SPI or extended SPI. These interrupts are configured at the
+    /// distributor.
     pub const fn is_shared(self) -> bool {
         matches!(self.class(), IntIdClass::Spi | IntIdClass::ExtendedSpi)
     }

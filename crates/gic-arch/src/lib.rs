@@ -1,10 +1,10 @@
 //! Register, command and table definitions for the Arm Generic Interrupt Controller, versions 3 and
-//! 3.1, including its Interrupt Translation Service (ITS). A GICv2's CPU interface is here too
-//! ([`gicc`]).
+//! 3.1, including its Interrupt Translation Service (ITS). The crate also covers the CPU interface
+//! of a GICv2 ([`gicc`]).
 //!
-//! There are types here, but no algorithms. Drivers and device models share them, so each offset
-//! and field is defined only once. A driver uses [`Reg`] constants to address a register. A model
-//! uses the same constants (or a frame's `REGISTERS` table) to decode an access.
+//! The crate contains types but no algorithms. Drivers and device models share the types, so each
+//! offset and field is defined only once. A driver uses [`Reg`] constants to address a register. A
+//! model uses the same constants (or a frame's `REGISTERS` table) to decode an access.
 //!
 //! Unless stated otherwise, the source is Arm IHI 0069 (GIC architecture specification) and the
 //! register pages of Arm DDI 0601.

@@ -4,7 +4,7 @@
 use crate::{Lpi, Priority};
 use bitfield_struct::bitfield;
 
-/// Minimum number of INTID bits for LPIs to exist.
+/// Minimum number of INTID bits of a GIC with LPIs.
 pub const MIN_ID_BITS: u8 = 14;
 /// Alignment of a configuration table in bytes.
 pub const CONFIG_TABLE_ALIGNMENT: u64 = 0x1000;
@@ -30,12 +30,12 @@ pub struct Config {
 }
 
 impl Config {
-    /// Returns the priority. Its two low bits are 0.
+    /// Returns the priority. The two low bits of the priority are zero.
     pub const fn priority(self) -> Priority {
         Priority::new(self.priority_7_2() << 2)
     }
 
-    /// Returns the configuration with this priority. Its two low bits are dropped.
+    /// Returns the configuration with this priority. The two low bits of `priority` are dropped.
     pub const fn with_priority(self, priority: Priority) -> Self {
         self.with_priority_7_2(priority.get() >> 2)
     }

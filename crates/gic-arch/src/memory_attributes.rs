@@ -78,8 +78,8 @@ impl Cacheability {
     }
 }
 
-/// Outer cacheability: like [`Cacheability`], except that code 0 means that the inner cacheability
-/// applies.
+/// Outer cacheability, encoded as [`Cacheability`] except for code 0, with which the inner
+/// cacheability also applies to the outer caches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum OuterCacheability {
     /// The outer cacheability is the same as the inner one.

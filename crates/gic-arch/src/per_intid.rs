@@ -6,12 +6,13 @@ use crate::{IntId, IntIdClass, ReadWrite, Reg, RegArray, RegisterInfo};
 /// Interrupts covered by an [`IntIdField`], and their order.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IntIdRange {
-    /// Distributor fields, `GICD_x<n>`: 0–31 are RES0 with affinity routing, 32–1019 are SPIs.
+    /// Distributor fields, `GICD_x<n>`. With affinity routing, the fields of INTIDs 0–31 are RES0;
+    /// INTIDs 32–1019 are SPIs.
     Spi,
     /// Distributor fields, `GICD_x<n>E`, for extended SPIs 4096–5119.
     ExtendedSpi,
-    /// Fields of a distributor without affinity routing (GICv2): 0–31 are SGIs and PPIs of the
-    /// accessing CPU, 32–1019 are SPIs.
+    /// Fields of a distributor without affinity routing (GICv2): INTIDs 0–31 are SGIs and PPIs of
+    /// the accessing CPU, and INTIDs 32–1019 are SPIs.
     Banked,
     /// Redistributor fields, `GICR_x0` and `GICR_x<n>E`: SGIs and PPIs 0–31, then extended PPIs
     /// 1056–1119.
@@ -37,7 +38,7 @@ impl IntIdRange {
         }
     }
 
-    /// Returns the interrupt with this field index, or `None` if there is none.
+    /// Returns the interrupt with this field index, or `None` if no interrupt has it.
     pub const fn intid_at(self, index: u32) -> Option<IntId> {
         let intid = match self {
             Self::Spi | Self::Private | Self::Banked if index < 32 => {
@@ -71,7 +72,7 @@ impl IntIdField {
         Self { registers: RegArray::at(offset, fields * bits / 32), offset, bits, range }
     }
 
-    /// Returns the same registers for another range of interrupts, such as
+    /// Returns the same register array with fields for another range of interrupts, such as
     /// [`Banked`](IntIdRange::Banked) for the distributor of a GICv2.
     pub const fn of_range(self, range: IntIdRange) -> Self {
         Self { range, ..self }
@@ -97,7 +98,7 @@ impl IntIdField {
         self.offset
     }
 
-    /// Locates the interrupt's field. Returns `None` if this array has none for it.
+    /// Locates the interrupt's field. Returns `None` if the array has no field for the interrupt.
     pub const fn locate(self, intid: IntId) -> Option<IntIdLocation> {
         let Some(index) = self.range.index_of(intid) else { return None };
         let bit = index * self.bits;
@@ -117,7 +118,7 @@ impl IntIdField {
         }
     }
 
-    /// Returns this array's row for a frame's register table.
+    /// Returns the entry for this array in a frame's register table.
     pub const fn info(self, name: &'static str) -> RegisterInfo {
         self.registers.info(name)
     }

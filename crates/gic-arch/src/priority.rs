@@ -8,8 +8,8 @@ pub struct Priority(u8);
 impl Priority {
     /// The highest priority.
     pub const HIGHEST: Self = Self(0);
-    /// Running priority of an idle PE. As a mask, it lets every interrupt through that can be
-    /// signaled.
+    /// Running priority of an idle PE. If this value is used as a mask, no interrupt is masked
+    /// except interrupts with priority 255.
     pub const IDLE: Self = Self(0xff);
 
     /// Creates the priority with this value.

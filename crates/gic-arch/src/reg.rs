@@ -130,14 +130,14 @@ impl<V: RegisterValue, A: Access> Reg<V, A> {
     /// Width of the register in bytes.
     pub const BYTES: u32 = V::Raw::BYTES;
 
-    /// Returns this register's row for a frame's register table.
+    /// Returns the entry for this register in a frame's register table.
     pub const fn info(self, name: &'static str) -> RegisterInfo {
         RegisterInfo { name, offset: self.offset, bytes: Self::BYTES, count: 1, access: A::KIND }
     }
 }
 
 /// Consecutive registers of the same type. [`get`](Self::get) and [`iter`](Self::iter) return the
-/// single registers, which have offsets.
+/// individual registers with their offsets.
 pub struct RegArray<V, A = ReadWrite> {
     offset: u32,
     count: u32,
@@ -178,7 +178,7 @@ impl<V: RegisterValue, A: Access> RegArray<V, A> {
         (0..self.count).filter_map(move |index| self.get(index))
     }
 
-    /// Returns this array's row for a frame's register table.
+    /// Returns the entry for this array in a frame's register table.
     pub const fn info(self, name: &'static str) -> RegisterInfo {
         RegisterInfo {
             name,
@@ -190,7 +190,7 @@ impl<V: RegisterValue, A: Access> RegArray<V, A> {
     }
 }
 
-/// A row in a frame's register table.
+/// An entry in a frame's register table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RegisterInfo {
     /// Name in the manual, without the frame's prefix.

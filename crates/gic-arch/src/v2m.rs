@@ -1,5 +1,5 @@
-//! GICv2m frames (Arm Server Base System Architecture, appendix on GICv2m). A frame is 4 KiB in
-//! size and has a doorbell for SPIs.
+//! GICv2m frames (Arm Server Base System Architecture, appendix on GICv2m). Each frame has a size
+//! of 4 KiB and contains a doorbell for SPIs.
 
 use crate::reg::{register_frame, register_values};
 use crate::{Pidr2, ReadOnly, Reg, RegArray, WriteOnly};
@@ -8,8 +8,8 @@ use bitfield_struct::bitfield;
 /// Size of the frame in bytes.
 pub const FRAME_SIZE: u64 = 0x1000;
 
-/// All identification registers, starting with `PIDR4`. As in the larger frames, they are at the
-/// end of the frame.
+/// All identification registers, starting with `PIDR4`. Like in the larger frames of a GICv3, these
+/// registers are at the end of the frame.
 pub const ID_REGISTERS: RegArray<u32, ReadOnly> = RegArray::at(0xfd0, 12);
 /// Peripheral identification register 2, with the architecture revision.
 pub const PIDR2: Reg<Pidr2, ReadOnly> = Reg::at(0xfe8);
@@ -22,7 +22,8 @@ register_frame! {
     TYPER: Reg<Typer, ReadOnly> = Reg::at(0x008);
     /// The doorbell: sets the pending state of the SPI whose INTID is written.
     SETSPI_NS: Reg<u32, WriteOnly> = Reg::at(0x040);
-    /// Implementer and revision. These identify frames that number SPIs differently.
+    /// Implementer and revision. Drivers use these values to identify frames with a different SPI
+    /// numbering.
     IIDR: Reg<u32, ReadOnly> = Reg::at(0xfcc);
 }
 

@@ -7,7 +7,7 @@ use msi_types::{DeviceId, EventId};
 use proptest::prelude::*;
 
 fn raw_commands() -> impl Strategy<Value = RawCommand> {
-    // Give half of the patterns a valid opcode; nearly all random opcodes are unknown.
+    // Give half of the patterns a valid opcode, because nearly all random opcodes are invalid.
     (any::<RawCommand>(), any::<bool>(), 0..Opcode::ALL.len()).prop_map(
         |(mut raw, known, which)| {
             if known {

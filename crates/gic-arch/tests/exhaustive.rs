@@ -1,7 +1,7 @@
-//! Exhaustive codec tests. They check that each bit in a command, table entry or configuration byte
-//! belongs to the field that the manual says, and to no other, and that bits don't influence each
-//! other. Together, this proves the codecs correct for every value. The bit positions are typed
-//! from the manual, not taken from the crate.
+//! Exhaustive codec tests. The tests check that each bit of a command, table entry or configuration
+//! byte belongs to exactly the field that the manual specifies, and that bits don't influence each
+//! other. Together, these properties prove that the codecs are correct for every value. The bit
+//! positions are typed from the manual, not taken from the crate.
 
 use doorbell_test_support::{EntryField, check_entry};
 use gic_arch::Priority;

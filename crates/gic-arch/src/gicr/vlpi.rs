@@ -8,10 +8,9 @@ use bitfield_struct::bitfield;
 register_frame! {
     /// All registers that the driver uses, in ascending order of their offsets.
     REGISTERS;
-    /// Location of a table: in GICv4.0, the configuration table of virtual LPIs; in GICv4.1, the
-    /// vPE table.
+    /// Location of the configuration table of virtual LPIs (GICv4.0) or of the vPE table (GICv4.1).
     VPROPBASER: Reg<Vpropbaser> = Reg::at(0x0070);
-    /// The resident vPE and, in GICv4.0, its pending table.
+    /// State of the resident vPE and, in GICv4.0, the location of its pending table.
     VPENDBASER: Reg<Vpendbaser> = Reg::at(0x0078);
 }
 
@@ -44,8 +43,8 @@ pub struct Vpropbaser {
     pub valid: bool,
 }
 
-/// Value of `GICR_VPENDBASER` in the layout of GICv4.0. In GICv4.1, the bits from
-/// [`dirty`](Self::dirty) on are the same.
+/// Value of `GICR_VPENDBASER` in the layout of GICv4.0. [`dirty`](Self::dirty) and the higher bits
+/// are also valid in GICv4.1.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct Vpendbaser {
@@ -70,11 +69,11 @@ pub struct Vpendbaser {
     __: bool,
     /// The last change of `valid` is still taking effect. Read-only.
     pub dirty: bool,
-    /// Virtual interrupts were pending when the vPE became non-resident. In GICv4.1, software that
-    /// writes 1 while it clears `valid` requests no doorbell.
+    /// Virtual interrupts were pending when the vPE became non-resident. In GICv4.1, software
+    /// writes 1 while it clears `valid` to suppress the doorbell.
     pub pending_last: bool,
-    /// In GICv4.0, the first part of the pending table may be invalid. In GICv4.1, a doorbell is
-    /// requested.
+    /// In GICv4.0, the bit indicates that the first part of the pending table may be invalid. In
+    /// GICv4.1, it requests a doorbell.
     pub idai: bool,
     /// A vPE is resident, so the redistributor reads and writes its pending table.
     pub valid: bool,

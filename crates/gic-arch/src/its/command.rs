@@ -125,11 +125,12 @@ impl Opcode {
 pub enum MapAction {
     /// Maps the identifier (V = 1).
     Map,
-    /// Unmaps the identifier (V = 0). The other operands are ignored.
+    /// Unmaps the identifier (V = 0). The ITS ignores the other operands.
     Unmap,
 }
 
-/// A decoded command with a known opcode. Its operands are not checked; this is up to the ITS.
+/// A decoded command with a known opcode. Decoding does not check the operands; the ITS must check
+/// them.
 ///
 /// ```
 /// use gic_arch::its::{CollectionId, Command};
@@ -197,18 +198,18 @@ pub enum Command {
         device: DeviceId,
         /// The device's event.
         event: EventId,
-        /// INTID to map the event to. It may not be an LPI; the ITS checks it.
+        /// INTID to which the event is mapped. The ITS must check that it is an LPI.
         intid: u32,
-        /// Collection to map the event to.
+        /// Collection to which the event is mapped.
         collection: CollectionId,
     },
     /// Maps an event to a collection and to the LPI with the same number.
     Mapi {
         /// Device that sends the event.
         device: DeviceId,
-        /// The device's event, also the INTID.
+        /// Event of the device; its number is also the INTID.
         event: EventId,
-        /// Collection to map the event to.
+        /// Collection to which the event is mapped.
         collection: CollectionId,
     },
     /// Makes the ITS reload the configuration of an event's LPI from memory.
@@ -220,14 +221,14 @@ pub enum Command {
     },
     /// Makes the ITS reload the configuration of all LPIs in a collection from memory.
     Invall {
-        /// Collection with the LPIs.
+        /// Collection whose LPIs are affected.
         collection: CollectionId,
     },
     /// Moves the pending state of all LPIs from one redistributor to another.
     Movall {
-        /// Redistributor that the LPIs are moved from.
+        /// Redistributor from which the LPIs are moved.
         from: RdBase,
-        /// Redistributor that the LPIs are moved to.
+        /// Redistributor to which the LPIs are moved.
         to: RdBase,
     },
     /// Unmaps an event and clears its pending state.

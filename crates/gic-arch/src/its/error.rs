@@ -4,14 +4,14 @@
 use super::Opcode;
 use core::fmt;
 
-/// What is wrong with a command.
+/// Reason why a command is invalid.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CommandErrorReason {
     /// The DeviceID exceeds the range of the ITS or of its device table.
     DeviceOutOfRange,
-    /// MAPD: more EventID bits than the ITS supports.
+    /// A MAPD command requests more EventID bits than the ITS supports.
     IttSizeOutOfRange,
-    /// MAPC, MOVALL, SYNC: the redistributor does not exist.
+    /// The redistributor in a MAPC, MOVALL or SYNC command does not exist.
     ProcessorNumberOutOfRange,
     /// The CollectionID exceeds the range of the ITS or of its collection table.
     CollectionOutOfRange,
@@ -68,14 +68,14 @@ impl fmt::Display for CommandErrorReason {
 pub struct CommandError {
     /// Opcode of the command.
     pub opcode: Opcode,
-    /// What the ITS found wrong.
+    /// Reason why the ITS can't execute the command.
     pub reason: CommandErrorReason,
 }
 
 impl CommandError {
-    /// Returns the 24-bit code that the architecture defines, `0x01CCEE`, made up of the command's
-    /// group and the reason. CLEAR reports group 5 instead of its opcode 4; MOVALL reports a
-    /// redistributor that does not exist as reason 1.
+    /// Returns the 24-bit error code `0x01CCEE` that the architecture defines, where CC is the
+    /// command's group and EE is the reason. CLEAR reports group 5 instead of its opcode 4, and
+    /// MOVALL reports a redistributor that does not exist as reason 1.
     pub const fn code(self) -> u32 {
         let group = match self.opcode {
             Opcode::Clear => 0x05,

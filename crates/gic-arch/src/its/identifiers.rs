@@ -34,8 +34,8 @@ impl fmt::Display for CollectionId {
     }
 }
 
-/// A redistributor as encoded in a command, in bits 51:16 of a word. The meaning depends on
-/// `GITS_TYPER.PTA`.
+/// A redistributor as encoded in a command, in bits 51:16 of a word. `GITS_TYPER.PTA` determines
+/// whether the field is an address or a processor number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(transparent)]
 pub struct RdBase(u64);

@@ -1,4 +1,4 @@
-//! Tests that every bit in a table entry belongs to its documented field, and to no other.
+//! Tests that every bit in a table entry belongs to its documented field and to no other field.
 
 use doorbell_test_support::{EntryField, check_entry};
 use proptest::prelude::*;

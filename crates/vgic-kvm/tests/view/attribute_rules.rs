@@ -120,7 +120,8 @@ fn the_interface_has_its_own_errors() {
         assert_eq!(outcome(view, icc::SRE.encoding(), 0), Err(Errno::Invalid));
         assert_eq!(outcome(view, icc::AP1R1.encoding(), 0), Err(Errno::Invalid));
         assert_eq!(outcome(view, icc::IAR1.encoding(), 0), Err(Errno::NoEntry));
-        // As in KVM: with the host's 24 INTID bits; without A3V; with more priority bits.
+        // As in KVM, a value with the host's 24 INTID bits is accepted. A value without A3V or with
+        // more priority bits is refused.
         assert_eq!(outcome(view, icc::CTLR.encoding(), 0x8c00), Ok(()));
         assert_eq!(outcome(view, icc::CTLR.encoding(), 0x0400), Err(Errno::Invalid));
         assert_eq!(outcome(view, icc::CTLR.encoding(), 0x8500), Err(Errno::Invalid));

@@ -1,4 +1,4 @@
-//! A machine like KVM's, and its memory with the addresses of all tables.
+//! A test machine with KVM's configuration, and guest memory with the addresses of all tables.
 
 use gic_arch::gicr;
 use gic_arch::gits::{Baser, Cbaser, Ctlr, PageSize, TableKind};
@@ -65,7 +65,7 @@ pub(crate) fn through_a_machine(
     Ok(frozen.save().unwrap())
 }
 
-/// Levels of the device table.
+/// Number of levels of the device table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Levels {
     Flat,
@@ -81,8 +81,8 @@ pub(crate) fn table(kind: TableKind, address: u64) -> Baser {
         .with_address(address)
 }
 
-/// Returns a state whose ITS is set up and enabled. With two levels, the first level of the device
-/// table is in memory.
+/// Returns a state whose ITS is set up and enabled. If the device table has two levels, also writes
+/// its first level to memory.
 pub(crate) fn with_tables(levels: Levels, memory: &Ram) -> SavedState {
     let mut state = fresh();
     set_up_tables(&mut state, levels, memory);

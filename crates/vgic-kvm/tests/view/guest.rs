@@ -1,4 +1,5 @@
-//! Migrates states through KVM's format. A guest creates them with register accesses and commands.
+//! Tests that convert saved states to KVM's format and back. A guest creates the states with
+//! register accesses and commands.
 
 use doorbell_test_support::guest::ram;
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
@@ -15,9 +16,10 @@ use vgic::{GuestMemory, Vcpu, Vgic, VmMemory};
 use vgic_kvm::{KvmRegister, KvmView, LeftOut, kvm_config, kvm_its_config};
 
 const ITS: u64 = 0x0808_0000;
-/// Number of CPUs. The last one never has LPI tables.
+/// Number of CPUs. The guest never provides LPI tables for the last CPU.
 const CPUS: u16 = 3;
-/// Size of memory, which starts at address 0, the value of `GICR_PENDBASER` before it is written.
+/// Size of memory, which starts at address 0. A `GICR_PENDBASER` that was never written therefore
+/// points to memory.
 const RAM_BYTES: usize = 1 << 20;
 const QUEUE: u64 = 0x1_0000;
 const DEVICES: u64 = 0x2_0000;
@@ -27,7 +29,7 @@ const PENDING: u64 = 0x6_0000;
 const TRANSLATIONS: u64 = 0xa_0000;
 /// Size of a pending table for INTIDs of 14 bits.
 const PENDING_BYTES: u64 = 2 << 10;
-/// The LPIs of a device's events. The last one is beyond the tables.
+/// LPIs to which the device's events are mapped. The last LPI is beyond the LPI tables.
 const LPIS: [u32; 6] = [8192, 8193, 8199, 8200, 16383, 16384];
 
 #[derive(Clone, Copy, Debug)]
@@ -60,7 +62,7 @@ struct Guest {
     commands: u32,
     /// Acknowledged LPIs.
     taken: BTreeSet<u64>,
-    /// What the last save left out.
+    /// Table contents that the last save left out.
     left_out: LeftOut,
 }
 
@@ -190,7 +192,8 @@ impl Guest {
         registers
     }
 
-    /// Continues as another machine, restored from KVM's format.
+    /// Converts the state back from KVM's format and restores it into a new machine, which replaces
+    /// the old one.
     fn moved(mut self) -> Self {
         let registers = self.save();
         let config = self.gic.config().clone();
@@ -240,7 +243,8 @@ fn pending_table(cpu: usize) -> u64 {
     PENDING + 0x1_0000 * cpu as u64
 }
 
-/// Fills memory outside the tables, so that we notice if a bit is cleared by mistake.
+/// Fills memory after the pending tables and at address 0 with ones, so that the test detects
+/// writes outside the tables.
 fn fill(guest: &Guest) {
     let bytes = vec![0xff; 0x1_0000 - 2048];
     for table in [0, 1].map(pending_table) {
@@ -252,8 +256,8 @@ fn fill(guest: &Guest) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
-    /// We compare the set of taken LPIs, not how often each is taken, because an LPI that is
-    /// pending in the table of a disabled redistributor becomes pending with its event, and
+    /// The test compares the sets of acknowledged LPIs instead of their counts, because an LPI that
+    /// is pending in the table of a disabled redistributor becomes pending with its event, and
     /// coalesces with later messages.
     #[test]
     fn a_moved_guest_finds_what_it_would_have_found(before in steps(2), after in steps(2)) {

@@ -88,13 +88,13 @@ proptest! {
         let Some(damaged) = damaged(&state, &damages) else { return Ok(()) };
         let (config, memory) = (config(), memory(levels));
         let Ok(mut view) = KvmView::new(&config, damaged, &memory) else { return Ok(()) };
-        // A translation table outside memory cannot be saved.
+        // The save may fail, because a translation table may be outside memory.
         let saved = view.save();
         let (viewed, memory) = (view.into_state(), Arc::new(memory));
         prop_assert_eq!(through_a_machine(&viewed, memory.clone()).err(), None);
         let Ok(saved) = saved else { return Ok(()) };
         let mut view = KvmView::new(&config, fresh(), &*memory).unwrap();
-        // Overlapping tables need not be restorable.
+        // The load may fail, because the tables may overlap.
         let _ = view.load(&saved);
         prop_assert_eq!(through_a_machine(&view.into_state(), memory.clone()).err(), None);
     }

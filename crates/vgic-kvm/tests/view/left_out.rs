@@ -1,5 +1,5 @@
-//! Tests for tables outside memory. They must not prevent a migration, and everything left out must
-//! be counted.
+//! Tests for tables outside memory. Such tables must not prevent a migration, and all contents that
+//! a save or restore leaves out must be counted.
 
 use crate::board::{
     COLLECTIONS, DEVICES, Levels, PENDING, RAM, RAM_BYTES, Ram, SECOND_LEVEL, TRANSLATIONS, config,
@@ -63,7 +63,7 @@ fn counts(left_out: LeftOut) -> ([u32; 4], Option<u64>) {
 const NOTHING: ([u32; 4], Option<u64>) = ([0; 4], None);
 const ELSEWHERE: u64 = 0xf000_0000;
 
-/// Returns the devices that a restore finds, and checks that it left nothing out.
+/// Returns the devices that a restore finds, and checks that the restore left nothing out.
 fn restored(state: SavedState, memory: &dyn GuestMemory) -> Vec<(u32, Vec<u32>)> {
     let (state, left_out) = restore_tables_of(state, memory).unwrap();
     assert_eq!(counts(left_out), NOTHING);
@@ -76,7 +76,7 @@ fn a_pending_table_outside_of_memory_prevents_no_save() {
     for table in [0, RAM + RAM_BYTES as u64, 0xf_ffff_ffff_0000] {
         state.cpus[2].redistributor.pendbaser = table;
         let left_out = save_pending(state.clone(), &ram());
-        // The cleared pending state of 8201 could not be written either.
+        // Neither the set bit of LPI 8200 nor the cleared bit of LPI 8201 could be written.
         assert_eq!(counts(left_out), ([0, 0, 0, 2], Some(table + 8200 / 8)));
         assert_eq!(left_out.faults, 2);
         assert_eq!(counts(save_tables(state.clone(), &ram())), NOTHING);
@@ -103,7 +103,8 @@ fn nothing_is_written_beyond_a_pending_table() {
     for (event, intid) in (first_beyond - 1..).take(2).enumerate() {
         state.its[0].devices[0].events[event].intid = IntId::new(intid);
     }
-    // The last LPI of the table is no longer pending; the first one beyond it is.
+    // The last LPI with a bit in the table is not pending. The first LPI beyond the table is
+    // pending.
     for (event, pending) in [false, true].into_iter().enumerate() {
         state.its[0].devices[0].events[event].pending = pending;
     }
@@ -115,7 +116,8 @@ fn nothing_is_written_beyond_a_pending_table() {
 fn a_pending_bit_that_cannot_be_written_is_counted() {
     let (ram, table) = (ram(), PENDING + 0x2_0000);
     let memory = Partial::read_only(&ram, table..table + 0x1_0000);
-    // The bit of 8201 is already clear.
+    // Only the bit of LPI 8200 is counted: the bit of LPI 8201 is already clear, so it is not
+    // written.
     assert_eq!(
         counts(save_pending(one_pending(), &memory)),
         ([0, 0, 0, 1], Some(table + 8200 / 8))
@@ -138,8 +140,8 @@ fn pending_bits_that_a_restore_cannot_read_or_clear_are_counted() {
     }
 }
 
-/// Saves devices 3 and 7, one of them with its translation table at `itt`. Returns the restored
-/// ones.
+/// Saves and restores devices 3 and 7, one of which has its translation table at `itt`. Returns the
+/// counts and the restored devices.
 fn with_a_device_at(index: usize, itt: u64) -> (LeftOut, Vec<u32>) {
     let memory = ram();
     let mut state = two_devices();
@@ -214,7 +216,7 @@ fn events_without_a_collection_table_are_left_out() {
     let collections = table(TableKind::Collections, ELSEWHERE);
     for (valid, first) in [(true, Some(ELSEWHERE)), (false, None)] {
         let memory = ram();
-        // Without a table, there can't be any mapped collections.
+        // An ITS without a collection table can't have mapped collections.
         state.its[0].collections.retain(|_| valid);
         state.its[0].baser[1] = collections.with_valid(valid).into_bits();
         let left_out = save_tables(state.clone(), &memory);
@@ -249,7 +251,7 @@ fn a_collection_beyond_its_table_is_left_out_alone() {
 }
 
 /// Saves collections 5 and 6 and restores them. Returns the restored collections, the restored
-/// events of device 3, and the save's counts. `old` is in the table beforehand.
+/// events of device 3, and the save's counts. Before the save, the table contains the entry `old`.
 fn collections_in(missing: Range<u64>, is_readable: bool, old: u64) -> SavedCollections {
     let ram = ram();
     let memory = Partial {
@@ -276,7 +278,7 @@ fn collections_from_the_first_failing_write_on_are_left_out() {
         collections_in(at(0)..at(1), false, 0),
         (vec![], vec![], ([0, 2, 2, 0], Some(at(0))))
     );
-    // Nothing is lost if only the end cannot be marked.
+    // No collection is lost if only the entry after the last collection can't be written.
     assert_eq!(
         collections_in(at(2)..at(3), false, 0),
         (vec![5, 6], vec![1, 3], ([0; 4], Some(at(2))))
@@ -286,7 +288,7 @@ fn collections_from_the_first_failing_write_on_are_left_out() {
 #[test]
 fn old_contents_do_not_continue_the_collections() {
     let at = |index: u64| COLLECTIONS + 8 * index;
-    // A restore would refuse the second entry for 5.
+    // A restore would refuse a table with a second entry for collection 5.
     let old = collection(5, 0);
     assert_eq!(
         collections_in(at(2)..at(3), true, old),

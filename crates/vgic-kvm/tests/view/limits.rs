@@ -1,4 +1,5 @@
-//! Tests that everything beyond KVM's limits is refused, with a distinct reason for each.
+//! Tests that machines and states that KVM can't represent are refused, with a distinct error for
+//! each limit.
 
 use crate::board::{Levels, PENDING, config, fresh, ram, with_tables, word};
 use gic_arch::gicd::Irouter;
@@ -204,8 +205,8 @@ fn pending_state_of_no_collection_is_dropped() {
     }
 }
 
-/// Converts a state to KVM's format in which LPI 8200 is pending at this CPU without an event,
-/// while its event targets CPU 0.
+/// Converts a state to KVM's format and back. In the state, LPI 8200 is pending at CPU `cpu`
+/// without an event, and its event targets CPU 0.
 fn moved_with_pending(cpu: usize) -> SavedState {
     let (config, memory) = (config(), ram());
     let mut state = with_tables(Levels::Flat, &memory);
@@ -242,7 +243,7 @@ fn an_lpi_of_no_event_is_dropped() {
     assert!(view.into_state().cpus.iter().all(|cpu| cpu.redistributor.lpis.is_empty()));
 }
 
-/// Views a damaged state with two devices, and returns the problem.
+/// Creates a view of a damaged state with two devices, and returns the reported problem.
 fn damaged(damage: impl FnOnce(&mut SavedState)) -> Option<Problem> {
     let refused = state(|state| {
         event(state, false, true);

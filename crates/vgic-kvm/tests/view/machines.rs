@@ -1,4 +1,4 @@
-//! Tests for machines with an unusual revision or unusual regions.
+//! Tests for machines with an older revision or with several redistributor regions.
 
 use crate::board::ram;
 use gic_arch::{Affinity, Iidr, gicd, gicr};

@@ -1,4 +1,4 @@
-//! Tests with an exhausted heap. Every call must return an error, and must not abort.
+//! Tests with an exhausted heap. Every call must return an error instead of aborting.
 
 use crate::board::{Levels, Ram, TRANSLATIONS, config, fresh, ram, with_tables};
 use doorbell_test_support::{after_failures, outside, until_it_succeeds};
@@ -10,8 +10,8 @@ use vgic::{ConfigError, OutOfMemory, VgicConfig};
 use vgic_kvm::abi::Errno;
 use vgic_kvm::{KvmError, KvmRegister, KvmView, OutsideKvm};
 
-/// Returns a state with two devices, one of which has 20 events. An LPI is pending at a
-/// redistributor other than its event's.
+/// Returns a state with two devices, one of which has 20 events. One LPI is pending at a
+/// redistributor that is not the target of its event.
 fn running(memory: &Ram) -> SavedState {
     let mut state = with_tables(Levels::Flat, memory);
     let collections = (0..3).map(CollectionId::new).zip(&state.cpus);

@@ -33,7 +33,8 @@ fn interrupt(intid: IntId) -> impl Strategy<Value = InterruptState> {
             InterruptState {
                 intid,
                 group1,
-                // Differs from the reset state, so that the interrupt is listed.
+                // Enable the interrupt, because a state lists only interrupts that differ from
+                // their reset state.
                 enabled: true,
                 priority: priority & 0xf8,
                 edge,
@@ -79,7 +80,7 @@ type Devices = BTreeMap<u16, (u8, BTreeMap<u16, (prop::sample::Index, bool)>)>;
 struct Mappings {
     levels: Levels,
     collections: BTreeMap<u16, Affinity>,
-    /// Unmapped collection that events use.
+    /// Collection that is unmapped although events use it.
     unmapped: u16,
     devices: Devices,
 }
@@ -177,7 +178,7 @@ fn put_mappings(state: &mut SavedState, mappings: &Mappings) {
     state.its[0].devices = devices.collect();
 }
 
-/// Returns memory that contains the guest's part of the tables.
+/// Returns memory in which the guest has set up the first level of the device table.
 pub(crate) fn memory(levels: Levels) -> Ram {
     let memory = ram();
     with_tables(levels, &memory);
@@ -201,7 +202,8 @@ fn moved_over(before: SavedState, state: &SavedState, memory: &Ram) -> SavedStat
 }
 
 /// Returns the CPUs and LPIs that a guest finds pending once it has enabled LPIs on every CPU: the
-/// pending LPIs of events, and those in the pending tables that are read at that time.
+/// pending LPIs of events, and the LPIs in the pending tables, which a redistributor reads when
+/// LPIs are enabled.
 fn found_once_enabled(state: &SavedState, memory: &Ram) -> BTreeSet<(Affinity, u32)> {
     let its = &state.its[0];
     let events = its.devices.iter().flat_map(|device| &device.events).filter(|it| it.pending);
@@ -262,7 +264,8 @@ proptest! {
     fn nothing_stays_of_what_a_view_showed_before(
         (levels, mut before, state) in pairs(),
     ) {
-        // An enabled ITS, and enabled LPIs, do not accept other tables.
+        // Disable the ITS and LPIs, because their table registers can't be written while they are
+        // enabled.
         before.its[0].ctlr = fresh().its[0].ctlr;
         for (cpu, fresh) in before.cpus.iter_mut().zip(fresh().cpus) {
             cpu.redistributor.ctlr = fresh.redistributor.ctlr;
@@ -276,8 +279,9 @@ proptest! {
         let memory = memory(levels);
         let mut again = through_a_machine(&moved(&state, &memory), Arc::new(memory)).unwrap();
         for event in again.its[0].devices.iter_mut().flat_map(|device| &mut device.events) {
-            // Tables don't have the configuration (it's in the guest's table), or the location of
-            // unmapped pending state.
+            // KVM's tables contain neither the configuration of an LPI, which is in the guest's
+            // configuration table, nor the CPU at which an event of an unmapped collection is
+            // pending.
             (event.configuration, event.stays_at) = (None, None);
         }
         prop_assert_eq!(again, state);

@@ -28,7 +28,7 @@ pub(crate) fn collection(number: u64, cpu: u64) -> u64 {
     VALID | cpu << 16 | number
 }
 
-/// Returns memory with one device whose event 0 is mapped, and with collection 5 on CPU 1.
+/// Returns memory with one device whose event 0 is mapped, and with collection 5 mapped to CPU 1.
 pub(crate) fn small() -> Ram {
     let memory = ram();
     put(
@@ -59,7 +59,7 @@ fn entries_lie_and_look_as_documented() {
     assert_eq!(word(&memory, TRANSLATIONS + 8), event(2, 8200, 5));
     assert_eq!(word(&memory, TRANSLATIONS + 8 * 3), event(0, 8201, 6));
     assert_eq!(word(&memory, COLLECTIONS), collection(5, 2));
-    // An unmapped collection that an event uses.
+    // Collection 6 is unmapped, but the table must contain it because an event uses it.
     assert_eq!(word(&memory, COLLECTIONS + 8), VALID | 0xffff_ffff << 16 | 6);
     assert_eq!(word(&memory, COLLECTIONS + 16), 0);
 }
@@ -93,8 +93,8 @@ pub(crate) fn two_devices() -> SavedState {
 #[test]
 fn what_was_there_of_old_is_not_found_again() {
     let memory = ram();
-    // Stale entries: before the first device, before the first event, and in the table of the
-    // device without events.
+    // The memory contains a stale entry before the first device, before the first event, and in the
+    // table of the device without events.
     let old = [
         (DEVICES + 8, device(1)),
         (TRANSLATIONS, event(1, 9000, 5)),
@@ -112,7 +112,8 @@ fn what_was_there_of_old_is_not_found_again() {
 fn saturated_distances_hide_stale_devices() {
     let memory = ram();
     let mut state = two_devices();
-    // Device 20000 needs three pages of 64 KiB; a distance saturates at 16383.
+    // The entry of device 20000 is in the third page of 64 KiB, and the distance to it saturates
+    // at 16383.
     state.its[0].baser[0] |= 2;
     state.its[0].baser[1] = table(TableKind::Collections, SECOND_LEVEL).into_bits();
     state.its[0].devices[0].device = DeviceId::new(0);
@@ -246,7 +247,8 @@ fn an_lpis_bit_is_the_or_of_its_events() {
     let memory = ram();
     let table = PENDING + 0x2_0000;
     let mut state = one_pending();
-    // 8200 is pending; the table still contains 8201, which is no longer pending.
+    // LPI 8200 is pending. In the table, the bit of LPI 8201 is still set although the LPI is not
+    // pending.
     put(&memory, &[(table + 8200 / 8, 0b10)]);
     assert_eq!(save_pending(state.clone(), &memory), LeftOut::default());
     assert_eq!(word(&memory, table + 8200 / 8), 0b01);
@@ -262,7 +264,7 @@ fn bits_of_a_disabled_redistributor_are_only_set() {
     let table = PENDING + 0x2_0000;
     let mut state = one_pending();
     state.cpus[2].redistributor.ctlr = with_tables(Levels::Flat, &ram()).cpus[2].redistributor.ctlr;
-    // 8201 was pending when the guest disabled LPIs; 8200 was moved to CPU 2 afterwards.
+    // LPI 8201 was pending when the guest disabled LPIs. LPI 8200 was moved to CPU 2 afterwards.
     put(&memory, &[(table + 8200 / 8, 0b10)]);
     assert_eq!(save_pending(state, &memory), LeftOut::default());
     assert_eq!(word(&memory, table + 8200 / 8), 0b11);
