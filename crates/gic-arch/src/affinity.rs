@@ -2,8 +2,7 @@
 
 use core::fmt;
 
-/// The four affinity levels of a PE, compared by Aff3 first, which is the order of redistributors
-/// in a region.
+/// The four affinity levels of a PE. Affinities are ordered by Aff3, then by Aff2, Aff1 and Aff0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Affinity(u32);
 

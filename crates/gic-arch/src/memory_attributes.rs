@@ -78,8 +78,8 @@ impl Cacheability {
     }
 }
 
-/// Outer cacheability, encoded as [`Cacheability`] except for code 0, with which the inner
-/// cacheability also applies to the outer caches.
+/// Outer cacheability. The encoding is that of [`Cacheability`], except that code 0 selects the
+/// inner cacheability for the outer caches as well.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum OuterCacheability {
     /// The outer cacheability is the same as the inner one.

@@ -8,7 +8,7 @@ use bitfield_struct::bitfield;
 /// Size of the frame in bytes.
 pub const FRAME_SIZE: u64 = 0x1000;
 
-/// All identification registers, starting with `PIDR4`. Like in the larger frames of a GICv3, these
+/// All identification registers, starting with `PIDR4`. As in the larger frames of a GICv3, these
 /// registers are at the end of the frame.
 pub const ID_REGISTERS: RegArray<u32, ReadOnly> = RegArray::at(0xfd0, 12);
 /// Peripheral identification register 2, with the architecture revision.

@@ -1,4 +1,5 @@
-//! Converts firmware's description into driver configurations. Nothing here touches hardware.
+//! Converts firmware's description into driver configurations. This module does not access
+//! hardware.
 
 use crate::error::{BringUpError, ControllerError};
 use crate::options::Options;
@@ -73,8 +74,9 @@ impl RootConfig {
 ///
 /// # Errors
 /// [`BringUpError::NoGic`], [`BringUpError::NoCpus`], [`BringUpError::NoMemory`], and
-/// [`BringUpError::UnknownBootCpu`] if firmware does not enable the boot CPU of a GICv3, where the
-/// CPU's redistributor must be known. A GICv2 does not identify its CPUs by affinity.
+/// [`BringUpError::UnknownBootCpu`] if firmware does not enable the boot CPU of a GICv3, because
+/// the driver finds the CPU's redistributor by its affinity. A GICv2 does not identify its CPUs by
+/// affinity.
 pub fn cpus(
     description: &Description,
     options: &Options<'_>,
@@ -130,7 +132,7 @@ fn v3(
         .with_machine(machine_names(description)?))
 }
 
-/// Returns the machine names that [errata](gic_driver::errata) match on.
+/// Returns the machine names that [errata](gic_driver::errata) are matched against.
 fn machine_names(description: &Description) -> Result<Vec<String>, TryReserveError> {
     let mut names = Vec::new();
     for name in description.quirk_names() {
@@ -143,9 +145,10 @@ fn machine_names(description: &Description) -> Result<Vec<String>, TryReserveErr
     Ok(names)
 }
 
-/// Returns an ITS configuration for CPUs below `cpus`. It takes over an ITS that is already
-/// enabled: an [`Irqchip`](crate::Irqchip) is the machine's only driver, so firmware or a previous
-/// kernel (kexec) must have left it on.
+/// Returns an ITS configuration for CPUs below `cpus`. With this configuration, the driver takes
+/// over an ITS that is already enabled. Because an [`Irqchip`](crate::Irqchip) contains the
+/// machine's only drivers, such an ITS must have been left enabled by firmware or by a previous
+/// kernel (kexec).
 ///
 /// # Errors
 /// [`ControllerError::NoRegisters`], [`ControllerError::NoMemory`].
@@ -214,7 +217,7 @@ fn base(controller: &Controller) -> Result<u64, ControllerError> {
 }
 
 /// Maps a host bridge's requesters to their DeviceIDs at one controller. Returns `None` if firmware
-/// routes no messages from the bridge to it.
+/// routes no messages from the bridge to the controller.
 ///
 /// # Errors
 /// Fails if memory for the ranges cannot be allocated.

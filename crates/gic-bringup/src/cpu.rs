@@ -1,5 +1,5 @@
 //! CPU hotplug. Turning a CPU on or off involves the GIC, every ITS, direct LPIs and the interrupt
-//! core; the order of these steps is what keeps interrupts from being lost.
+//! core; the order of these steps ensures that no interrupt is lost.
 
 use crate::error::CpuError;
 use crate::irqchip::Irqchip;
@@ -9,7 +9,7 @@ use gic_driver::{GicPlatform, Its, ItsError, SystemRegisters};
 use irq_domain::Stranded;
 use msi_types::Cpu;
 
-/// A CPU that can take interrupts but is not yet a target of any controller.
+/// A CPU that can take interrupts but is not yet targeted by any controller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "controllers send no interrupts to the CPU before `Irqchip::cpu_online`"]
 pub struct Started {
@@ -18,9 +18,9 @@ pub struct Started {
 }
 
 impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
-    /// Makes the calling CPU take interrupts: [`cpu_starting`](Self::cpu_starting), then
-    /// [`cpu_online`](Self::cpu_online). Managed interrupts that could not be moved back to it are
-    /// passed to `stranded`.
+    /// Makes the calling CPU take interrupts by calling [`cpu_starting`](Self::cpu_starting) and
+    /// [`cpu_online`](Self::cpu_online). Managed interrupts that could not be moved back to the CPU
+    /// are passed to `stranded`.
     ///
     /// Context: task; may sleep.
     ///
@@ -42,7 +42,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
 
     /// First half of [`cpu_on`](Self::cpu_on): sets up the redistributor and the CPU interface.
     /// Must be called on the CPU itself, before it unmasks interrupts. Private interrupts that were
-    /// enabled on it before the CPU was turned off are enabled again.
+    /// enabled when the CPU was turned off are enabled again.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -60,7 +60,8 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         Ok(Started { cpu, pending })
     }
 
-    /// Checks that `cpu` is the calling CPU. A GICv3 assigns redistributors by affinity.
+    /// Checks that `cpu` is the calling CPU. Only a GICv3 requires this check, because it assigns
+    /// redistributors by affinity.
     fn check_executing(&self, cpu: Cpu) -> Result<(), CpuError> {
         match (self.platform.affinity(), self.affinity(cpu)) {
             (Some(found), Some(expected)) if found != expected && self.gic.v3().is_some() => {
@@ -70,8 +71,8 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         }
     }
 
-    /// Second half of [`cpu_on`](Self::cpu_on): lets controllers target the CPU. May be called on
-    /// any CPU. Managed interrupts that could not be moved back to the CPU are passed to
+    /// Second half of [`cpu_on`](Self::cpu_on): allows controllers to target the CPU. May be called
+    /// on any CPU. Managed interrupts that could not be moved back to the CPU are passed to
     /// `stranded`. If its redistributor lost pending LPIs, every LPI that may have been pending is
     /// resent.
     ///
@@ -85,7 +86,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         stranded: impl FnMut(Stranded),
     ) -> Result<(), CpuError> {
         let Started { cpu, pending } = started;
-        // With LPIs disabled, the CPU takes only wired interrupts and we're done.
+        // With LPIs disabled, the CPU takes only wired interrupts, so no further step is needed.
         if let Some(pending) = pending {
             for its in self.msi.itses() {
                 its.cpu_on(cpu)?;
@@ -98,10 +99,11 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         Ok(self.interrupts.cpu_online(cpu, stranded)?)
     }
 
-    /// Makes the calling CPU stop taking interrupts: [`cpu_offline`](Self::cpu_offline), then
-    /// handles its pending interrupts, then [`cpu_dying`](Self::cpu_dying). The interrupt core's
-    /// interrupts move to other CPUs, all other events move to `heir`, and interrupts that can't be
-    /// moved are passed to `stranded`. On success, the kernel must turn the CPU off.
+    /// Makes the calling CPU stop taking interrupts: calls [`cpu_offline`](Self::cpu_offline),
+    /// handles the CPU's pending interrupts, and calls [`cpu_dying`](Self::cpu_dying). The
+    /// interrupts of the interrupt core move to other CPUs, all other events move to `heir`, and
+    /// interrupts that can't be moved are passed to `stranded`. On success, the kernel must turn
+    /// the CPU off.
     ///
     /// Context: task; may sleep.
     ///
@@ -129,8 +131,8 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`CpuError::Stranded`], [`CpuError::Its`], [`CpuError::Unknown`]. After any of them, the CPU
-    /// stays online.
+    /// [`CpuError::Stranded`], [`CpuError::Its`], [`CpuError::Unknown`]. After any of these errors,
+    /// the CPU stays online.
     pub fn cpu_offline(
         &self,
         cpu: Cpu,
@@ -159,14 +161,14 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// Brings the CPU back online at the ITSes that had already taken it offline.
     fn return_to_itses(&self, cpu: Cpu) {
         for its in self.msi.itses() {
-            // This can fail only at the ITS whose error we're about to report anyway.
+            // Ignore errors: this can fail only for the ITS whose error the caller already reports.
             let _ = its.cpu_on(cpu);
         }
     }
 
-    /// Second half of [`cpu_off`](Self::cpu_off): resends the CPU's pending direct LPIs at their
-    /// new targets, then turns off its CPU interface and redistributor. Must be called on the CPU
-    /// itself, with interrupts masked, once it has handled its pending interrupts.
+    /// Second half of [`cpu_off`](Self::cpu_off): resends the CPU's pending direct LPIs to their
+    /// new target CPUs, then turns off its CPU interface and redistributor. Must be called on the
+    /// CPU itself, with interrupts masked, once it has handled its pending interrupts.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -180,8 +182,8 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     }
 }
 
-/// Resends the CPU's events if its redistributor lost pending LPIs: better a spurious handler run
-/// than a lost message.
+/// Resends all events that target the CPU if its redistributor lost pending LPIs. A spurious
+/// handler run is better than a lost message.
 pub(crate) fn answer_loss<P: GicPlatform>(
     its: &Its<P>,
     cpu: Cpu,
@@ -191,7 +193,7 @@ pub(crate) fn answer_loss<P: GicPlatform>(
         return Ok(());
     }
     match its.resend(cpu) {
-        // If the ITS can't reach the CPU, none of its events target it.
+        // If the ITS can't reach the CPU, none of the ITS's events target the CPU.
         Ok(_) | Err(ItsError::NotReachable(..)) => Ok(()),
         Err(error) => Err(error),
     }

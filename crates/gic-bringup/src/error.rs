@@ -15,8 +15,8 @@ use gic_firmware::{ControllerIndex, NoRoute};
 use irq_domain::UnknownCpu;
 use msi_types::{Cpu, MsiError};
 
-/// Reason why bring-up created no [`Irqchip`](crate::Irqchip). The machine can't take interrupts
-/// without one.
+/// Reason why bring-up created no [`Irqchip`](crate::Irqchip). Without an irqchip, the machine
+/// can't take interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum BringUpError {
@@ -53,22 +53,23 @@ impl From<TryReserveError> for BringUpError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControllerError {
-    /// Excluded by the caller's [options](crate::Options::drives).
+    /// The caller's [options](crate::Options::drives) exclude the controller.
     #[error("the caller's options exclude it")]
     LeftOut,
-    /// Part of a secondary GIC. Only the MSI controllers of the root GIC are used.
+    /// The controller belongs to a secondary GIC. Only the MSI controllers of the root GIC are
+    /// used.
     #[error("it belongs to a secondary GIC, and only controllers of the root GIC are used")]
     SecondaryGic,
-    /// Firmware does not give its register address.
+    /// Firmware does not specify the address of the controller's registers.
     #[error("firmware does not state the address of its registers")]
     NoRegisters,
     /// Requires a GICv3.
     #[error("it needs a GICv3, and this machine has a GICv2")]
     NeedsGicV3,
-    /// Not a kind of controller that the drivers support.
+    /// No driver supports this kind of controller.
     #[error("no driver exists for its kind")]
     Foreign,
-    /// The feature that builds its driver is disabled.
+    /// The feature that includes the controller's driver is disabled.
     #[error("this build does not include the driver for this kind of controller")]
     NotBuilt,
     /// LPIs cannot be used.
@@ -89,7 +90,7 @@ pub enum ControllerError {
     #[cfg(feature = "v2m")]
     #[error(transparent)]
     V2m(#[from] V2mError),
-    /// There was not enough memory for its description.
+    /// There was not enough memory to describe the controller.
     #[error("no memory for its description")]
     NoMemory,
 }
@@ -163,7 +164,8 @@ pub enum CpuError {
     /// The interrupt core was created for fewer CPUs.
     #[error(transparent)]
     Unknown(#[from] UnknownCpu),
-    /// This many interrupts could not be moved to other CPUs. The CPU stays on.
+    /// Some interrupts could not be moved to other CPUs; the value is their number. The CPU stays
+    /// on.
     #[error("{0} interrupts could not be moved away, and the CPU stays on")]
     Stranded(usize),
 }
@@ -175,7 +177,7 @@ pub enum StepError {
     /// The GIC driver failed.
     #[error(transparent)]
     Gic(GicError),
-    /// An ITS failed. The index is its position in the description.
+    /// An ITS failed. The index is the position of the ITS in the description.
     #[error("{1}")]
     Its(ControllerIndex, ItsError),
     /// The direct-LPI driver failed.
@@ -218,7 +220,7 @@ pub enum SuspendError {
 
 impl SuspendError {
     /// Returns the error for a suspend that failed with `cause`. `undone` is the result of undoing
-    /// its earlier steps.
+    /// the earlier steps of the suspend.
     pub(crate) fn after_undo(cause: StepError, undone: Result<(), ResumeError>) -> Self {
         match undone {
             Ok(()) => Self::Undone(cause),

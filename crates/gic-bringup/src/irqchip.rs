@@ -19,7 +19,7 @@ use msi_types::pci::PciRequester;
 use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId};
 
 /// A machine's running interrupt controllers, and the interrupt core on top of them. A kernel must
-/// keep it for as long as its CPUs take interrupts.
+/// not drop the irqchip while its CPUs take interrupts.
 ///
 /// The type parameter `E` selects how interrupts are ended: [`CombinedEoi`] in most kernels,
 /// [`SplitEoi`](gic_driver::cpu_interface::SplitEoi) in hypervisors whose guests deactivate
@@ -55,19 +55,14 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
     ///
     /// Context: task; may sleep.
     ///
-    /// The calling CPU is the boot CPU. It gets the number that [`GicPlatform::cpu`] returns (0 in
-    /// most kernels), regardless of its position in the description. The other CPUs are numbered in
-    /// the description's order ([`affinity`](Self::affinity)). [`GicPlatform::affinity`] identifies
-    /// the boot CPU. If it returns `None`, or if firmware states no matching affinity for a GICv2,
-    /// the kernel must number CPUs in the description's order itself.
+    /// The calling CPU is the boot CPU. Its CPU number is the value that [`GicPlatform::cpu`]
+    /// returns (0 in most kernels), regardless of its position in the description. The other CPUs
+    /// are numbered in the description's order ([`affinity`](Self::affinity)).
+    /// [`GicPlatform::affinity`] identifies the boot CPU. If that function returns `None`, or if
+    /// firmware specifies no matching affinity for a GICv2, the kernel must number CPUs in the
+    /// description's order itself.
     ///
-    /// The calling CPU is the boot CPU. Its number is that of [`GicPlatform::cpu`], 0 in most
-    /// kernels, regardless of its position in the description; the other CPUs are numbered in the
-    /// description's order ([`affinity`](Self::affinity)). [`GicPlatform::affinity`] identifies the
-    /// boot CPU. If it returns `None`, or if firmware states no matching affinity for a GICv2, the
-    /// kernel must number CPUs in the description's order itself.
-    ///
-    /// An MSI controller that can't be used is not an error here. It is listed by
+    /// An MSI controller that can't be used is not an error here. Such a controller is listed by
     /// [`refused`](Self::refused), and devices whose messages firmware routes to it have no parent.
     ///
     /// # Errors
@@ -95,9 +90,9 @@ impl<P: GicPlatform + 'static> Irqchip<P> {
 }
 
 impl<P: GicPlatform + 'static> Irqchip<P, SplitEoi> {
-    /// Like [`with`](Irqchip::with), but for a hypervisor: an end of interrupt only drops the
-    /// running priority. An active interrupt can then be handed over to a guest, which deactivates
-    /// it ([`handle_irq_with`](Self::handle_irq_with)).
+    /// Like [`with`](Irqchip::with), but configures the CPU interfaces for a hypervisor, so that an
+    /// end of interrupt only drops the running priority. An active interrupt can then be handed
+    /// over to a guest, which deactivates it ([`handle_irq_with`](Self::handle_irq_with)).
     ///
     /// Context: task; may sleep.
     ///
@@ -140,13 +135,14 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
     /// Returns the MSI parent for a PCI function.
     ///
     /// For a function behind a bridge to conventional PCI, `requester` must include the alias,
-    /// which [`irq_domain::pci::enumerate`] finds. An ITS sees all functions that share an alias as
-    /// one device, and its driver reserves events for all of them.
+    /// which [`irq_domain::pci::enumerate`] finds. To an ITS, all functions that share an alias are
+    /// a single device, and its driver reserves events for all of them.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Any [`NoParent`]; the variant says who is at fault.
+    /// Any [`NoParent`] error; the variant distinguishes errors of firmware from unused controllers
+    /// and a lack of memory.
     pub fn pci_parent(
         &self,
         host: &PciHost,
@@ -156,7 +152,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
     }
 
     /// Returns the MSI parent for a single device whose messages reach `controller` with this
-    /// DeviceID. `requester` may be any number that identifies the device.
+    /// DeviceID. `requester` may be any number that uniquely identifies the device.
     ///
     /// Context: task; may sleep.
     ///
@@ -214,11 +210,11 @@ impl<P: GicPlatform> Irqchip<P, SplitEoi> {
 }
 
 impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
-    /// Handles the CPU's pending interrupts: acknowledges them and runs their handlers until none
-    /// is left. `unhandled` is called for each interrupt that has no handler, or whose handlers all
-    /// returned [`IrqReturn::None`](irq_domain::IrqReturn::None). It should log the interrupt
-    /// rather than panic, because a device without a driver may assert a shared line. `registers`
-    /// must belong to the calling CPU (not used with a GICv2).
+    /// Handles the CPU's pending interrupts: acknowledges each interrupt and runs its handlers,
+    /// until no interrupt is pending. `unhandled` is called for each interrupt that has no handler,
+    /// or whose handlers all returned [`IrqReturn::None`](irq_domain::IrqReturn::None). This
+    /// closure should log the interrupt instead of panicking, because a device without a driver may
+    /// assert a shared line. `registers` must belong to the calling CPU (not used with a GICv2).
     ///
     /// Context: hard IRQ.
     #[inline]
@@ -246,8 +242,8 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         }
     }
 
-    /// Sends an SGI to CPUs that are on. Its handler must be registered by
-    /// [`Interrupts::request_per_cpu`]. The sender's earlier stores are visible to the receivers.
+    /// Sends an SGI to CPUs that are on. The SGI's handler must be registered with
+    /// [`Interrupts::request_per_cpu`]. Stores made before the call are visible to the receivers.
     ///
     /// Context: any.
     ///

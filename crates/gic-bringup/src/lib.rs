@@ -3,7 +3,7 @@
 //!
 //! A kernel provides a [`Description`](gic_firmware::Description), a
 //! [`GicPlatform`](gic_driver::GicPlatform) for the drivers and a [`Host`](irq_domain::Host) for
-//! the interrupt core. In return it gets an [`Irqchip`]:
+//! the interrupt core. Bring-up returns an [`Irqchip`], which the kernel uses as follows:
 //!
 //! | when the kernel | it calls |
 //! |---|---|
@@ -18,9 +18,10 @@
 //! | turns a CPU off | [`Irqchip::cpu_off`], on that CPU |
 //! | suspends the system | [`Irqchip::suspend`], on the last CPU; after wake-up [`Irqchip::resume`], on the same CPU; [`Irqchip::cpu_on`], on the others; then, for each device, it restores the registers of its bridges and calls [`Function::enable`] and [`irq_domain::MsiDevice::restore`] |
 //!
-//! The root controller is a GICv2, or a GICv3 or later. Messages arrive through ITSes, direct LPIs,
-//! message-based SPIs and GICv2m frames, whichever firmware describes. The boot CPU keeps the
-//! number that the kernel gave it, and the others are numbered in firmware order.
+//! The root controller is a GICv2, a GICv3 or a later version. Devices can signal messages through
+//! all ITSes, direct LPIs, message-based SPIs and GICv2m frames that firmware describes. The boot
+//! CPU keeps the number that the kernel has assigned, and the other CPUs are numbered in firmware
+//! order.
 //!
 //! [`PciHost::route_intx`]: gic_firmware::PciHost::route_intx
 //! [`Function::enable`]: irq_domain::pci::Function::enable
@@ -75,7 +76,8 @@
 
 extern crate alloc;
 
-// Keep this first: rustdoc then lists `Irqchip`'s constructors before its other methods.
+// Keep this module first, so that rustdoc lists the constructors of `Irqchip` before its other
+// methods.
 mod irqchip;
 
 pub mod config;

@@ -32,7 +32,7 @@ pub enum MsiController<P: GicPlatform> {
     V2m(V2mDriver<P>),
 }
 
-/// What we need to bring up a controller.
+/// Resources for bringing up a controller.
 pub(crate) struct Site<'a, P: GicPlatform> {
     pub(crate) description: &'a Description,
     pub(crate) gic: &'a RootGic<P>,
@@ -41,12 +41,13 @@ pub(crate) struct Site<'a, P: GicPlatform> {
     pub(crate) options: &'a Options<'a>,
 }
 
-/// Configurations for the ITSes to be driven, or the reason why an ITS can't be driven.
+/// Configuration of each ITS, or the reason why no driver can be started for the ITS.
 pub(crate) struct QuietItses(Vec<(ControllerIndex, Result<ItsConfig, ControllerError>)>);
 
 impl QuietItses {
-    /// Configures each ITS and quiesces those to be taken over. Must be called before any table is
-    /// allocated, because an ITS that is still enabled may write to a previous kernel's memory.
+    /// Configures each ITS, and quiesces the ITSes that are to be taken over. Must be called before
+    /// any table is allocated, because an ITS that is still enabled may write to a previous
+    /// kernel's memory.
     pub(crate) fn new<P: GicPlatform>(
         platform: &Arc<P>,
         description: &Description,
@@ -73,8 +74,8 @@ impl QuietItses {
     }
 }
 
-/// Returns the configuration for an ITS, quiescing it first if it is to be taken over. Otherwise,
-/// the driver will refuse it if it's still enabled.
+/// Returns the configuration for an ITS. If the ITS is to be taken over, quiesces it first;
+/// otherwise, the driver later refuses an ITS that is still enabled.
 fn quiet<P: GicPlatform>(
     platform: &Arc<P>,
     description: &Description,
@@ -158,15 +159,16 @@ impl<P: GicPlatform + 'static> MsiController<P> {
                 feature = "v2m"
             )))]
             _ => {
-                // Silence unused warnings: in this build, no driver needs these.
+                // Silence warnings about unused fields, because no driver in this build needs
+                // these.
                 let _ = (site.gic, site.platform, site.itses.get(index));
                 Err(ControllerError::NotBuilt)
             }
         }
     }
 
-    /// Returns the MSI parent for the devices whose DeviceIDs `map` lists. A controller without
-    /// DeviceIDs is itself the parent, and does not call `map`.
+    /// Returns the MSI parent for the devices whose DeviceIDs are in `map`. If the controller does
+    /// not use DeviceIDs, the controller itself is the parent, and `map` is not called.
     fn parent(&self, map: impl FnOnce() -> IdMap) -> Result<Arc<dyn MsiParent>, TryReserveError> {
         Ok(match self {
             Self::Its(its) => try_arc(ItsMsiParent::new(Arc::clone(its), map()))?,
@@ -259,7 +261,7 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
         if alias.is_some() {
             return Ok(self.driver(route.controller)?.parent(|| IdMap::shared(route.device_id))?);
         }
-        // Firmware's mask doesn't apply to requesters that its map leaves out.
+        // For a requester that firmware's map does not contain, the map's mask does not apply.
         if matches!(route.via, Via::ParentAfterMap(_)) {
             return self.of_device(route.controller, function, route.device_id);
         }

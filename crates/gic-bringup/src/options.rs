@@ -12,7 +12,7 @@ use irq_domain::AffinityPolicy;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options<'a> {
-    /// Maximum number of CPUs. If firmware enables more, only the first ones are used.
+    /// Maximum number of CPUs. If firmware enables more CPUs, only the first CPUs are used.
     pub max_cpus: usize,
     /// Maximum INTID bits for LPIs; `None` selects [the driver's
     /// default](gic_driver::lpi::DEFAULT_ID_BITS).
@@ -21,7 +21,7 @@ pub struct Options<'a> {
     /// driven.
     pub drives: &'a dyn Fn(&Controller) -> bool,
     /// Hook that adjusts an ITS configuration: NUMA node, targets, DeviceID bits and command queue
-    /// size. It starts from firmware's description, and [takes
+    /// size. The default configuration is derived from firmware's description and [takes
     /// over](gic_driver::its::IfEnabled::TakeOver) an ITS that is already enabled.
     pub its: &'a dyn Fn(&Controller, ItsConfig) -> ItsConfig,
     /// Interrupt priorities and the priority mask. A GICv2 uses only the wired priorities and the

@@ -12,10 +12,10 @@ impl<P: GicPlatform, E> Irqchip<P, E> {
     /// bits of its priority are ignored. An SGI's or PPI's priority is per-CPU: it changes only on
     /// the calling CPU, and must be set again whenever that CPU is turned on.
     ///
-    /// Use this for pseudo-NMIs: interrupts above a priority threshold are still signaled while the
-    /// kernel masks the rest with
+    /// Kernels can implement pseudo-NMIs with this function: interrupts above a priority threshold
+    /// are still signaled while the kernel masks all other interrupts with
     /// [`CpuInterface::mask_below`](gic_driver::CpuInterface::mask_below). A higher-priority
-    /// interrupt also preempts a running handler if the kernel unmasks interrupts there.
+    /// interrupt also preempts a running handler if the kernel unmasks interrupts in the handler.
     ///
     /// Context: any.
     ///

@@ -57,8 +57,8 @@ impl<P: GicPlatform> RootGic<P> {
     /// Context: any.
     ///
     /// # Errors
-    /// [`GicError::UnknownCpu`], [`GicError::SgiOutOfReach`]. A GICv3 then sends no SGI at all; a
-    /// GICv2 has sent SGIs to the CPUs that precede the failing one.
+    /// [`GicError::UnknownCpu`], [`GicError::SgiOutOfReach`]. In case of an error, a GICv3 sends no
+    /// SGI, whereas a GICv2 has already sent the SGI to the CPUs that precede the invalid CPU.
     pub fn send(
         &self,
         sgi: SgiId,
@@ -107,8 +107,8 @@ impl<P: GicPlatform> RootGic<P> {
 
     /// Acknowledges and handles the calling CPU's interrupts one by one until none is pending. The
     /// GIC must have been configured for [`SplitEoi`]. `handle` is called after the priority drop,
-    /// so more interrupts may be signaled while it runs. If it returns the interrupt, it is
-    /// deactivated; an interrupt that it [hands over](Active::hand_over) stays active.
+    /// so more interrupts may be signaled while it runs. An interrupt that `handle` returns is
+    /// deactivated; an interrupt that `handle` [hands over](Active::hand_over) stays active.
     ///
     /// Context: hard IRQ.
     #[inline]

@@ -14,18 +14,20 @@ use gic_driver::lpi::PendingLpis;
 use gic_driver::{Block, GicError, GicPlatform, SystemRegisters};
 use msi_types::{Cpu, MsiError};
 
-/// Memory for the GIC's saved state. We allocate it up front because interrupts are masked later.
+/// Memory for the GIC's saved state. The memory is allocated in advance, because interrupts are
+/// masked while the state is saved.
 enum Room {
     V3(SuspendRoom),
     V2(SuspendRoomV2, Box<[Option<SuspendedV2>; 1]>),
 }
 
 impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
-    /// Stops every controller and saves the state that would be lost without power. Call this last,
-    /// just before asking firmware to suspend the system. Must be called on the last CPU, `cpu`;
-    /// the other CPUs must have called [`cpu_off`](Self::cpu_off), and devices must have stopped
-    /// sending messages. No task may still be using a controller. The call masks interrupts while
-    /// it stops the controllers, and afterwards no interrupt is signaled to the CPU.
+    /// Stops every controller and saves the state that would be lost without power. This must be
+    /// the kernel's last step before it asks firmware to suspend the system. It must be called on
+    /// the last CPU that is on, `cpu`; the other CPUs must have called [`cpu_off`](Self::cpu_off),
+    /// and devices must have stopped sending messages. No task may still be using a controller. The
+    /// call masks interrupts while it stops the controllers, and afterwards no interrupt is
+    /// signaled to the CPU.
     ///
     /// | step | reason for the order |
     /// |---|---|
@@ -61,20 +63,21 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         result
     }
 
-    /// Restores every controller after power returns, even those that kept their state. Must be
-    /// called on the CPU that suspended, before it unmasks interrupts or accesses a device.
-    /// Afterwards the other CPUs must call [`cpu_on`](Self::cpu_on), and bus drivers must restore
-    /// their devices ([`MsiDevice::restore`](irq_domain::MsiDevice::restore)).
+    /// Restores every controller after power returns, including controllers that have kept their
+    /// state. Must be called on the CPU that suspended, before it unmasks interrupts or accesses a
+    /// device. Afterwards the other CPUs must call [`cpu_on`](Self::cpu_on), and bus drivers must
+    /// restore their devices ([`MsiDevice::restore`](irq_domain::MsiDevice::restore)).
     ///
     /// Controllers are restored in the reverse order of [`suspend`](Self::suspend): the GIC, direct
     /// LPIs, ITSes. If the redistributor couldn't write its pending LPIs to memory, every event
-    /// that may have been pending is resent, so a handler may run once more than its device sent
-    /// messages.
+    /// that may have been pending is resent, so a handler may run once without a message from its
+    /// device.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// Any [`ResumeError`]. All other controllers work.
+    /// Any [`ResumeError`]. After [`ResumeError::Controllers`], all controllers that did not fail
+    /// work.
     pub fn resume(
         &self,
         suspended: Suspended,
@@ -142,7 +145,8 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         Ok(())
     }
 
-    /// Restarts the stopped senders, carrying on after failures. Lost pending LPIs are resent.
+    /// Restarts the controllers in `stopped`, and continues after a failure. If pending LPIs were
+    /// lost, resends them.
     fn restart_senders(
         &self,
         cpu: Cpu,
@@ -175,8 +179,8 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         }
     }
 
-    /// Saves and stops the GIC. If it was stopped before an error occurred, the error carries the
-    /// saved state.
+    /// Saves and stops the GIC. If the GIC was stopped before an error occurred, the error contains
+    /// the saved state.
     fn save_gic(
         &self,
         cpu: Cpu,

@@ -1,4 +1,4 @@
-//! Boot CPU tests: the boot CPU need not be the first one in the description.
+//! Tests with a boot CPU that is not the first CPU in the description.
 
 use crate::machine::{CPU0, CPU1, Machine, function};
 use gic_bringup::CpuError;

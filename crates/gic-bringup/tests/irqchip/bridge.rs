@@ -1,4 +1,5 @@
-//! Tests for functions behind a conventional PCI bridge. The ITS sees them as a single device.
+//! Tests for functions behind a conventional PCI bridge. To the ITS, these functions are a single
+//! device.
 
 use crate::machine::{Chip, Machine, Messages};
 use irq_domain::{MsiDevice, MsiDeviceConfig};
@@ -7,8 +8,8 @@ use msi_types::{RequesterId, Shape};
 use std::sync::Arc;
 
 const ALIAS: RequesterId = RequesterId::pci(1, 0, 0);
-/// Number of devices: with four vectors each, they have more events than the smallest interrupt
-/// translation table holds.
+/// Number of devices; with four vectors each, the devices have more events than the smallest
+/// interrupt translation table holds.
 const DEVICES: u8 = 20;
 
 fn attach(chip: &Chip, device: u8) -> (MsiDevice, Arc<Messages>) {

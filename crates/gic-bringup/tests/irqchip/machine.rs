@@ -1,5 +1,5 @@
-//! Test machine: two CPUs, a GICv3 with an ITS, and a kernel whose heap can run out. The model and
-//! its RAM don't count against that heap.
+//! A test machine with two CPUs, a GICv3 with an ITS, and a kernel whose heap can run out. The
+//! model and its RAM don't count against that heap.
 
 use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
 use doorbell_hardware::platform::{Executing, Frame, MachinePlatform};
@@ -33,12 +33,12 @@ const DISTRIBUTOR: u64 = 0x0800_0000;
 pub(crate) const ITS: u64 = 0x0808_0000;
 const FUNCTION: RequesterId = RequesterId::pci(1, 0, 0);
 
-/// The kernel under test. Only its heap is limited; the resources that it hands to drivers belong
-/// to the machine.
+/// The kernel under test. Only the kernel's heap is limited; the resources that the kernel passes
+/// to drivers belong to the machine.
 pub(crate) struct Kernel {
     machine: MachinePlatform,
     tables: AtomicUsize,
-    /// For each table allocation, `true` if the ITS was enabled.
+    /// State of the ITS at each table allocation; `true` if the ITS was enabled.
     its_at_allocations: Mutex<Vec<bool>>,
     stuck: Arc<Mutex<Option<Stuck>>>,
 }
@@ -203,7 +203,7 @@ impl MmioDevice for ModelRegion {
     }
 }
 
-/// A no-op kick: CPUs neither run nor sleep between test steps.
+/// Kick handler that does nothing, because no CPU runs or sleeps between the steps of a test.
 struct NoKick;
 
 impl Kick for NoKick {
@@ -300,7 +300,7 @@ fn description(redistributors: Vec<Region>) -> Description {
     }
 }
 
-/// Attaches the function behind the bridge and returns it with its message store.
+/// Attaches the PCI function behind the host bridge, and returns the device and its message store.
 pub(crate) fn function(chip: &Chip) -> (MsiDevice, Arc<Messages>) {
     let store = Arc::new(Messages::default());
     let host = chip.description().hosts.first().unwrap();
@@ -314,12 +314,12 @@ impl Machine {
         Self::with(|_| ())
     }
 
-    /// Creates a machine on which `EnableLPIs` can't be cleared without a reset.
+    /// Creates a machine whose hardware can't clear `EnableLPIs` without a reset.
     pub(crate) fn with_lpis_that_stay_enabled() -> Self {
         Self::with(|config| config.can_clear_enable_lpis = false)
     }
 
-    /// Creates a machine with the configuration as modified by `change`.
+    /// Creates a machine with the default configuration after `change` has modified it.
     pub(crate) fn with(change: impl FnOnce(&mut VgicConfig)) -> Self {
         let ram = Arc::new(Ram::new(&[region(0x4000_0000, 0x100_0000)], Caches::Snooped));
         let mut config = VgicConfig::new(2);
@@ -454,12 +454,13 @@ impl Machine {
         self.gic.set_line(line, level);
     }
 
-    /// Sends the function's message at `slot`.
+    /// Sends the message in slot `slot` of the function's message store.
     pub(crate) fn send(&self, messages: &Messages, slot: usize) {
         self.send_from(FUNCTION, messages, slot);
     }
 
-    /// Sends the message at `slot` from the function with this requester ID.
+    /// Sends the message in slot `slot` of the message store, from the function with this requester
+    /// ID.
     pub(crate) fn send_from(&self, requester: RequesterId, messages: &Messages, slot: usize) {
         let message = messages.0.lock().unwrap()[slot];
         self.signal(DeviceId::new(requester.get()), message);

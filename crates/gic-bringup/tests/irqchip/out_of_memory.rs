@@ -1,12 +1,12 @@
-//! Out-of-memory tests: every call must report the exhausted heap as an error and leave nothing
-//! half done.
+//! Out-of-memory tests: every call must report the exhausted heap as an error and undo any partial
+//! work.
 
 use crate::machine::{CPU0, CPU1, Chip, Machine, function};
 use doorbell_test_support::{after_failures, outside, with_allocations};
 use msi_types::Shape;
 
 /// Brings up all drivers. Fails with the message of the first error; a refused controller counts as
-/// one.
+/// an error.
 fn complete(machine: &Machine) -> Result<Chip, String> {
     let chip = machine.bring_up().map_err(|error| outside(|| error.to_string()))?;
     let refused = chip.refused().next().map(|(_, error)| outside(|| error.to_string()));

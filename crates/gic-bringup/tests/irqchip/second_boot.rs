@@ -11,7 +11,7 @@ use irq_domain::{Host, IrqHandle};
 use msi_types::Shape;
 use std::sync::Arc;
 
-/// Runs a kernel that leaves everything enabled, with an LPI pending at each CPU.
+/// Runs a kernel that leaves all interrupt controllers enabled and an LPI pending at each CPU.
 fn first_kernel(machine: &Machine) {
     let chip = machine.boot();
     let (device, messages) = function(&chip);
@@ -24,7 +24,7 @@ fn first_kernel(machine: &Machine) {
     std::mem::forget((chip, device, handles));
 }
 
-/// Checks that the next kernel handles messages from its own device only.
+/// Checks that the next kernel handles only messages from its own device.
 fn assert_messages_arrive(machine: &Machine, chip: &Chip) {
     let (device, messages) = function(chip);
     device.allocate(Shape::Independent, 2..=2).unwrap();

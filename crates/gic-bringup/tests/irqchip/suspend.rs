@@ -1,4 +1,5 @@
-//! Suspend and resume tests. The machine loses everything except RAM in between.
+//! Suspend and resume tests. While suspended, the machine loses all state except the contents of
+//! RAM.
 
 use crate::machine::{CPU0, CPU1, Chip, Machine, Messages, function};
 use doorbell_test_support::with_allocations;
