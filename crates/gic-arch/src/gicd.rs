@@ -9,7 +9,7 @@ use bitfield_struct::bitfield;
 
 /// Size of the frame in bytes.
 pub const FRAME_SIZE: u64 = 0x1_0000;
-/// Size of a GICv2's frame in bytes. It contains the registers up to [`SPENDSGIR`] and the
+/// Size of a GICv2's frame in bytes. The frame contains the registers up to [`SPENDSGIR`] and the
 /// identification registers of a GICv2.
 pub const GICV2_FRAME_SIZE: u64 = 0x1000;
 /// `PIDR2` in a GICv2's frame.

@@ -1,6 +1,6 @@
-//! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11). Each has two frames of 64 KiB, RD_base
-//! and SGI_base, and two more if it supports virtual LPIs ([`vlpi`] describes the first of the
-//! additional frames). All offsets here are relative to RD_base.
+//! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11). Each redistributor has two frames of 64
+//! KiB, RD_base and SGI_base, and two more if it supports virtual LPIs ([`vlpi`] describes the
+//! first of the additional frames). All offsets here are relative to RD_base.
 
 pub mod vlpi;
 

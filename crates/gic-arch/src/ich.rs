@@ -42,19 +42,19 @@ pub const fn lr(index: u16) -> Option<SysReg<ListRegister>> {
 pub struct Hcr {
     /// The virtual CPU interface is enabled.
     pub en: bool,
-    /// Maintenance interrupt while at most one list register is in use (underflow).
+    /// The maintenance interrupt is asserted while at most one list register is in use (underflow).
     pub uie: bool,
-    /// Maintenance interrupt after an EOI without a matching list register.
+    /// The maintenance interrupt is asserted after an EOI without a matching list register.
     pub lrenpie: bool,
-    /// Maintenance interrupt while no list register is pending.
+    /// The maintenance interrupt is asserted while no list register is pending.
     pub npie: bool,
-    /// Maintenance interrupt while virtual Group 0 is enabled.
+    /// The maintenance interrupt is asserted while virtual Group 0 is enabled.
     pub vgrp0_eie: bool,
-    /// Maintenance interrupt while virtual Group 0 is disabled.
+    /// The maintenance interrupt is asserted while virtual Group 0 is disabled.
     pub vgrp0_die: bool,
-    /// Maintenance interrupt while virtual Group 1 is enabled.
+    /// The maintenance interrupt is asserted while virtual Group 1 is enabled.
     pub vgrp1_eie: bool,
-    /// Maintenance interrupt while virtual Group 1 is disabled.
+    /// The maintenance interrupt is asserted while virtual Group 1 is disabled.
     pub vgrp1_die: bool,
     /// EOIs of virtual SGIs are not counted in `eoi_count`.
     pub vsgi_eoi_count: bool,

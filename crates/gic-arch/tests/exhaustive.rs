@@ -9,7 +9,7 @@ use gic_arch::its::{Command, Level1Entry, MapAction, Opcode, RawCommand};
 use gic_arch::lpi::Config;
 use std::collections::BTreeMap;
 
-/// A field: its name, doubleword, and highest and lowest bit.
+/// A field, with its name, doubleword, and highest and lowest bit.
 type Field = (&'static str, usize, u32, u32);
 
 const DEVICE: Field = ("device", 0, 63, 32);

@@ -247,7 +247,8 @@ keeps_every_bit! {
 proptest! {
     #[test]
     fn fields_decode_and_encode_to_the_same_bits(raw in any::<u64>()) {
-        // Decodes and encodes the enum-typed fields: a wrong conversion would merge two values.
+        // Decodes and encodes every value of the enum-typed fields. A wrong conversion would merge
+        // two values.
         let baser = gits::Baser::from(raw);
         let again = baser
             .with_kind(baser.kind())

@@ -43,7 +43,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Any [`SuspendError`]. All controllers keep working, except those that
+    /// Any [`SuspendError`]. All controllers keep working, except the controllers that
     /// [`SuspendError::NotUndone`] names.
     pub fn suspend(
         &self,

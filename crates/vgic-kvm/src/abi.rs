@@ -11,28 +11,28 @@ use bitfield_struct::bitfield;
 use gic_arch::Affinity;
 use gic_arch::icc::SysRegEncoding;
 
-/// A GICv3 or ITS device attribute. Its value is at most 64 bits wide.
+/// A GICv3 or ITS device attribute, with a value of at most 64 bits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Attribute {
     /// Address of a register frame, which is selected by a constant in [`frame`].
     Address(u64),
-    /// A 32-bit distributor register, or the half at this offset of a wider register.
+    /// A 32-bit distributor register, or one half of a wider register.
     Distributor {
         /// Offset in bytes from the frame's base.
         offset: u32,
     },
-    /// Number of INTIDs below 1024, including the private ones. 32 bits.
+    /// Number of INTIDs below 1024, including private interrupts; a 32-bit value.
     InterruptCount,
     /// A command, which is selected by a constant in [`control`].
     Control(u64),
-    /// A 32-bit redistributor register, or the half at this offset of a wider register.
+    /// A 32-bit redistributor register, or one half of a wider register.
     Redistributor {
         /// Affinity of the redistributor's vCPU.
         cpu: Affinity,
         /// Offset in bytes from RD_base.
         offset: u32,
     },
-    /// A CPU interface register, 64 bits.
+    /// A CPU interface register, accessed as a 64-bit value.
     SystemRegister {
         /// Affinity of the CPU interface's vCPU.
         cpu: Affinity,
@@ -48,7 +48,7 @@ pub enum Attribute {
         /// INTID of the first interrupt: a multiple of 32, below 1024.
         first: u16,
     },
-    /// An ITS register, always 64 bits.
+    /// An ITS register, always accessed as a 64-bit value.
     Its {
         /// Offset in bytes from the control frame's base.
         offset: u64,

@@ -9,7 +9,7 @@ use vgic::saved_state::DistributorState;
 
 /// Value of `GICD_STATUSR`. `GICR_STATUSR` reads as zero.
 const STATUS: u32 = u32::MAX;
-/// Value of `GICD_PIDR2` and `GICR_PIDR2`. It identifies a GICv3.
+/// Value of `GICD_PIDR2` and `GICR_PIDR2`. The value identifies a GICv3.
 pub(super) const PIDR2: u32 = 0x3b;
 /// Mask of Aff2, Aff1 and Aff0 in the low half of `GICD_IROUTER<n>`.
 const AFFINITY: u32 = 0x00ff_ffff;

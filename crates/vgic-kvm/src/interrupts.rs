@@ -42,8 +42,8 @@ pub(super) const REDISTRIBUTOR: &[FieldRegister] = &field_registers([
     gicr::ICFGR,
 ]);
 
-/// Describes the registers with these fields. Registers that aren't listed (e.g. `ICPENDR`) read as
-/// zero and ignore writes.
+/// Describes the registers with these fields. Registers that aren't in the table (e.g. `ICPENDR`)
+/// read as zero and ignore writes.
 const fn field_registers(fields: [IntIdField; 8]) -> [FieldRegister; 8] {
     let [group, enable, disable, pend, activate, deactivate, priority, trigger] = fields;
     [

@@ -95,7 +95,7 @@ pub(super) fn share_propbaser(cpus: &mut [CpuState]) {
     }
 }
 
-/// Returns `value` with only the implemented fields.
+/// Returns `value` with all unimplemented fields cleared.
 fn accepted_propbaser(value: u64) -> u64 {
     let written = Propbaser::from(value);
     Propbaser::new()
@@ -107,7 +107,7 @@ fn accepted_propbaser(value: u64) -> u64 {
         .into_bits()
 }
 
-/// Returns `value` with only the implemented fields.
+/// Returns `value` with all unimplemented fields cleared.
 fn accepted_pendbaser(value: u64) -> u64 {
     let written = Pendbaser::from(value);
     Pendbaser::new()

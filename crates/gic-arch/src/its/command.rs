@@ -1,4 +1,5 @@
-//! ITS commands (IHI 0069 §5.3). Each has 32 bytes; the queue is a ring in memory.
+//! ITS commands (IHI 0069 §5.3). Each command has 32 bytes. The command queue is a ring buffer in
+//! memory.
 
 use super::{CollectionId, RdBase};
 use crate::intid::IntId;

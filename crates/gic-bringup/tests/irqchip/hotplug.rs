@@ -105,7 +105,7 @@ fn wired_interrupts_follow_a_cpu_that_leaves() {
     assert_eq!(runs.get(), [1, 2]);
 }
 
-/// Requests and enables a timer interrupt on CPU 1. Its handler deasserts the line.
+/// Requests and enables a timer interrupt on CPU 1. The interrupt's handler deasserts the line.
 fn timer(machine: &Arc<Machine>, chip: &Chip, runs: &Runs) -> PerCpuHandle {
     let (count, quieted) = (runs.counter(), machine.clone());
     let handler = move |context: &irq_domain::IrqContext<'_>| {

@@ -280,8 +280,8 @@ fn region(base: u64, size: u64) -> Region {
     Region::new(base, size).unwrap()
 }
 
-/// Returns firmware's description of the machine. It has a PCI host bridge whose functions all
-/// signal the ITS.
+/// Returns firmware's description of the machine. The machine has a PCI host bridge whose functions
+/// all signal the ITS.
 fn description(redistributors: Vec<Region>) -> Description {
     let cpu = |cpu: Cpu| CpuNode::new(format!("/cpus/{}", cpu.get()), affinity(cpu));
     let everyone = MapEntry {

@@ -150,7 +150,7 @@ fn list_registers_allocate_nothing() {
         while listed < rung {
             let guest = vcpu.take().unwrap().enter();
             let mut registers = *guest.interface();
-            // The guest acknowledges and ends all listed interrupts.
+            // The guest acknowledges and ends all interrupts in its list registers.
             let valid =
                 |register: &&mut ListRegister| register.state() != ListRegisterState::Invalid;
             for register in registers.list.iter_mut().filter(valid) {

@@ -185,8 +185,8 @@ fn lpis_read_as_disabled_until_all_are_enabled() {
 fn an_its_reads_disabled_until_it_takes_messages() {
     let (mut machine, looks) = watched();
     let ctlr = ITS + u64::from(gits::CTLR.offset());
-    // The first event is pending and masked. Its current configuration is read when the ITS is
-    // enabled.
+    // The first event is pending and masked. The current configuration of its LPI is read when the
+    // ITS is enabled.
     configure(&machine, false);
     machine.write_gicr(0, gicr::INVALLR, 0);
     polls(|| !read::<Syncr>(&machine, gicr::SYNCR).busy());

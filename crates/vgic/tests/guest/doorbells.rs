@@ -23,7 +23,7 @@ fn ring(gic: &Vgic, address: u64, data: u32) -> Delivery {
 }
 
 /// Returns the configuration for a machine on which messages set and clear SPIs, including extended
-/// ones, through the distributor's frame and its alias.
+/// SPIs, through the distributor's frame and its alias.
 fn mbi(security: SecurityView) -> VgicConfig {
     VgicConfig::new(1)
         .with_message_based_spis(true)

@@ -38,7 +38,7 @@ impl Machine {
         Self::over(config, memory())
     }
 
-    /// Creates a machine on existing memory.
+    /// Creates a machine with existing guest memory.
     pub(crate) fn over(config: VgicConfig, ram: Arc<VmMemory<Ram>>) -> Self {
         let kicks = Arc::new(Kicks::new(config.cpus.len()));
         let (gic, vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
@@ -52,7 +52,7 @@ impl Machine {
         machine
     }
 
-    /// Creates a machine with another kick handler.
+    /// Creates a machine with the given kick handler.
     pub(crate) fn kicking(config: VgicConfig, kick: Arc<dyn Kick>) -> Self {
         let ram = memory();
         let (gic, vcpus) = Vgic::new(config, ram.clone(), kick).unwrap();

@@ -277,7 +277,7 @@ fn ops() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A machine and its vCPU halves.
+/// A test machine and its vCPUs.
 struct Side {
     translated: Translated,
     halves: Vec<Half>,

@@ -75,7 +75,7 @@ impl VcpuKind {
     }
 }
 
-/// The model and the reference.
+/// Test bench with the model and the reference.
 pub(crate) struct Bench {
     gic: Arc<Vgic>,
     vcpus: Vec<Half>,

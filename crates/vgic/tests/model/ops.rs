@@ -13,7 +13,7 @@ pub(crate) const SHARED: [u32; 6] = [32, 33, 64, 95, 4096, 4127];
 pub(crate) const SECURE: [u32; 3] = [15, 31, 95];
 /// Direct LPIs.
 pub(crate) const LPIS: [u32; 3] = [8193, 8300, 9000];
-/// INTIDs without an interrupt: special, reserved or not implemented.
+/// INTIDs that are special, reserved or not implemented.
 const NONE: [u32; 4] = [1023, 1055, 96, 8192];
 
 /// A register with a field per interrupt.

@@ -10,7 +10,7 @@ use vgic::PhysicalInterrupts;
 /// INTIDs of the linked virtual and physical interrupts: a PPI of each CPU, and an SPI.
 pub(crate) const LINKED: [u32; 2] = [27, 64];
 
-/// An input: the CPU if it belongs to a PPI, and the INTID.
+/// A physical input, identified by the CPU, if it belongs to a PPI, and by the INTID.
 type LineKey = (Option<usize>, u32);
 
 #[derive(Default)]

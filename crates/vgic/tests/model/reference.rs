@@ -2,7 +2,7 @@
 //! through all interrupts for every query. The reference doesn't share any code with the model
 //! under test.
 
-/// The guest's view of security.
+/// Security view of the guest.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum View {
     Single,

@@ -55,7 +55,7 @@ impl Board {
         Self::over(config, Arc::new(VmMemory(ram(RAM, RAM_BYTES))))
     }
 
-    /// Creates a machine in its reset state, on existing memory.
+    /// Creates a machine in its reset state, with existing guest memory.
     pub(crate) fn over(config: VgicConfig, ram: Arc<VmMemory<Ram>>) -> Self {
         let kicks = Arc::new(Kicks::new(config.cpus.len()));
         let (gic, vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
