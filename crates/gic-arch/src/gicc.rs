@@ -30,13 +30,13 @@ register_frame! {
     /// Highest-priority pending interrupt register: like [`IAR`], but does not acknowledge the
     /// interrupt.
     HPPIR: Reg<Iar, ReadOnly> = Reg::at(0x0018);
-    /// Aliased [`BPR`], for Group 1 interrupts; used by Secure software.
+    /// Alias of [`BPR`] for Group 1 interrupts, used by Secure software.
     ABPR: Reg<u32> = Reg::at(0x001c);
-    /// Aliased [`IAR`], for Group 1 interrupts; used by Secure software.
+    /// Alias of [`IAR`] for Group 1 interrupts, used by Secure software.
     AIAR: Reg<Iar, ReadOnly> = Reg::at(0x0020);
-    /// Aliased [`EOIR`], for Group 1 interrupts; used by Secure software.
+    /// Alias of [`EOIR`] for Group 1 interrupts, used by Secure software.
     AEOIR: Reg<Iar, WriteOnly> = Reg::at(0x0024);
-    /// Aliased [`HPPIR`], for Group 1 interrupts; used by Secure software.
+    /// Alias of [`HPPIR`] for Group 1 interrupts, used by Secure software.
     AHPPIR: Reg<Iar, ReadOnly> = Reg::at(0x0028);
     /// Active priority registers.
     APR: RegArray<u32> = RegArray::at(0x00d0, 4);

@@ -43,8 +43,8 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Any [`SuspendError`]. All controllers keep working, except the controllers that
-    /// [`SuspendError::NotUndone`] names.
+    /// Any [`SuspendError`]. All controllers keep working, except for the controllers that
+    /// [`SuspendError::NotUndone`] reports.
     pub fn suspend(
         &self,
         cpu: Cpu,

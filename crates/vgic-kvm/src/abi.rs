@@ -287,7 +287,7 @@ impl Errno {
         Self::ALL.into_iter().find(|errno| errno.number() == number)
     }
 
-    /// Returns Linux's number, as a positive value.
+    /// Returns Linux's error number as a positive value.
     pub const fn number(self) -> i32 {
         match self {
             Self::NoEntry => 2,

@@ -29,7 +29,7 @@ pub(super) fn get(cpu: &CpuState, config: &VgicConfig, offset: u32) -> u32 {
     }
 }
 
-/// Returns the 64-bit register with a half at `offset`.
+/// Returns the 64-bit register that contains the 32-bit word at `offset`.
 fn wide<T>(offset: u32, value: impl Fn(u32) -> Option<T>) -> Option<(u32, T)> {
     let register = if offset.is_multiple_of(4) { offset & !7 } else { return None };
     value(register).map(|value| (register, value))

@@ -36,13 +36,13 @@ impl GuestMemory for Absent {
     }
 }
 
-/// Returns `true` if a thread sleeps (proc_pid_stat(5): the state follows the name in parentheses).
+/// Returns `true` if a thread sleeps (the state after the parenthesized name in proc_pid_stat(5)).
 fn is_asleep(thread: &Path) -> bool {
     let fields = fs::read_to_string(thread.join("stat")).unwrap();
     fields.rsplit_once(") ").unwrap().1.starts_with('S')
 }
 
-/// Returns the time for which a thread has run (proc_pid_schedstat(5): the first number, in ns).
+/// Returns the processor time of a thread in nanoseconds (first number in proc_pid_schedstat(5)).
 fn time_of(thread: &Path) -> Duration {
     let statistics = fs::read_to_string(thread.join("schedstat")).unwrap();
     let nanoseconds = statistics.split(' ').next().unwrap().parse().unwrap();

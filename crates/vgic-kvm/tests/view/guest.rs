@@ -174,7 +174,8 @@ impl Guest {
         is_pending
     }
 
-    /// Enables LPIs on every CPU and takes all pending ones. Returns all LPIs taken so far.
+    /// Enables LPIs on every CPU and takes all pending ones. Returns all LPIs that the guest has
+    /// acknowledged so far.
     fn finish(mut self) -> BTreeSet<u64> {
         for cpu in 0..2 {
             self.enable(cpu, true);

@@ -13,7 +13,8 @@ fn unmapd(device: u32) -> Command {
     Command::Mapd { device, itt: 0, event_bits_minus_one: 0, action }
 }
 
-/// Returns the processor time of this thread (proc_pid_schedstat(5): the first number, in ns).
+/// Returns the processor time of this thread in nanoseconds (first number in
+/// proc_pid_schedstat(5)).
 fn processor_time() -> Duration {
     let statistics = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
     Duration::from_nanos(statistics.split(' ').next().unwrap().parse().unwrap())

@@ -1,4 +1,4 @@
-//! Tests for the register frames as a guest sees them, including accesses that it shouldn't make.
+//! Tests for the register frames as a guest sees them, including invalid accesses.
 
 use crate::machine::Machine;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};

@@ -1,5 +1,5 @@
-//! 1-of-N interrupts (IHI 0069 §2.3.2). Whichever vCPU the model chooses, each interrupt must be
-//! delivered once, to a participating vCPU, and must not remain undelivered while a vCPU
+//! Tests for 1-of-N interrupts (IHI 0069 §2.3.2). Whichever vCPU the model chooses, each interrupt
+//! must be delivered once, to a participating vCPU, and must not remain undelivered while a vCPU
 //! participates.
 
 use crate::half::{ExitPolicy, Half, Kicked};

@@ -30,7 +30,8 @@ pub(crate) enum Field {
     Trigger,
 }
 
-/// One step. CPUs and interrupts are indices, taken modulo the number of existing ones.
+/// One step. CPUs and interrupts are given as indices modulo the number of existing CPUs or
+/// interrupts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Op {
     Line {
