@@ -11,8 +11,8 @@ const SGI0R: SysRegEncoding = SysRegEncoding::new(3, 0, 12, 11, 7);
 const SGI1R: SysRegEncoding = SysRegEncoding::new(3, 0, 12, 11, 5);
 const ASGI1R: SysRegEncoding = SysRegEncoding::new(3, 0, 12, 11, 6);
 
-/// Affinities that differ from each other at a single level, or only in the range of sixteen Aff0
-/// values.
+/// Affinities of the CPUs. Most affinities differ from 0.0.0.0 at a single level, and the Aff0
+/// values are in several ranges of sixteen.
 const AFFINITIES: [Affinity; 9] = [
     Affinity::new(0, 0, 0, 0),
     Affinity::new(0, 0, 0, 15),

@@ -45,7 +45,7 @@ pub(crate) struct Lists {
     mode: Option<GuestMode>,
     vtr: Vtr,
     exits: ExitPolicy,
-    /// `true` if the vCPU was kicked since its last entry.
+    /// `true` if the vCPU was kicked since its last exit.
     kicked: Arc<AtomicBool>,
     /// Physical interrupts that the hardware deactivated when the guest deactivated the linked
     /// virtual interrupts.

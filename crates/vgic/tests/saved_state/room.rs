@@ -32,7 +32,8 @@ fn contents() -> impl Strategy<Value = Contents> {
     (btree_map(id, device(), 0..8), lpis).prop_map(|(devices, lpis)| Contents { devices, lpis })
 }
 
-/// Generates devices that a machine maps and unmaps before the restore.
+/// Generates devices that a machine maps before the restore. Devices with even DeviceIDs are also
+/// unmapped before the restore.
 fn history() -> impl Strategy<Value = Vec<(u32, Device)>> {
     vec((0..4u32, device()), 0..6)
 }
