@@ -1,4 +1,5 @@
-//! Barriers that [`core::sync::atomic`] doesn't have: it only orders accesses between CPUs.
+//! Barriers for devices and system registers. The fences of [`core::sync::atomic`] only order
+//! accesses between CPUs.
 
 /// Orders later loads of controller-written memory after earlier register reads. The controller may
 /// be an observer in the outer shareable domain, as Linux assumes for devices (`dma_rmb`).
@@ -17,7 +18,7 @@ pub(crate) fn complete() {
     core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
 }
 
-/// Executes eight NOPs, for errata that require a distance between two instructions.
+/// Executes eight NOPs, for errata that require a minimum distance between two instructions.
 pub(crate) fn eight_nops() {
     #[cfg(target_arch = "aarch64")]
     crate::sysreg::eight_nops();

@@ -10,7 +10,7 @@ use doorbell_fallible::try_collect;
 pub struct Alignment(u32);
 
 impl Alignment {
-    /// No alignment: any number will do.
+    /// No alignment: the block may start at any number.
     pub const ONE: Self = Self(1);
 
     /// Returns an alignment to multiples of `to`, or `None` if `to` is not a power of two.
@@ -36,7 +36,7 @@ impl Alignment {
 /// Error from a [`BlockAllocator`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BlockError {
-    /// There is no sufficiently long run of free numbers with that alignment.
+    /// No sufficiently long run of free numbers with the requested alignment exists.
     #[error("no {count} consecutive numbers aligned to {align} are free")]
     Exhausted {
         /// Requested number count.
@@ -103,8 +103,8 @@ impl BlockAllocator {
         self.allocate_within(count, align, 0..u32::MAX)
     }
 
-    /// Like [`allocate`](Self::allocate), but only from the numbers in `within`. Needed for
-    /// messages whose data is too narrow for all numbers.
+    /// Like [`allocate`](Self::allocate), but only from the numbers in `within`. Devices whose
+    /// message data is too narrow for all numbers need this.
     ///
     /// # Errors
     /// [`BlockError::Exhausted`] if no suitable block is free in `within`.
@@ -135,8 +135,7 @@ impl BlockAllocator {
     ///
     /// # Errors
     /// [`BlockError::OutOfRange`] if the numbers exceed the allocator's range;
-    /// [`BlockError::AlreadyAllocated`] if one of them is not free. On error, no number is
-    /// allocated.
+    /// [`BlockError::AlreadyAllocated`] if a number is not free. On error, no number is allocated.
     pub fn allocate_at(&mut self, first: u32, count: NonZeroU32) -> Result<(), BlockError> {
         let index = self.index_of(first, count.get())?;
         if let Some(used) = self.last_used(index, index + count.get()) {
@@ -146,11 +145,11 @@ impl BlockAllocator {
         Ok(())
     }
 
-    /// Frees numbers: a whole block or part of one.
+    /// Frees a block of numbers, or part of a block.
     ///
     /// # Errors
     /// [`BlockError::OutOfRange`] if the numbers exceed the allocator's range;
-    /// [`BlockError::NotAllocated`] if one of them is free. On error, no number is freed.
+    /// [`BlockError::NotAllocated`] if a number is already free. On error, no number is freed.
     pub fn free(&mut self, first: u32, count: NonZeroU32) -> Result<(), BlockError> {
         let index = self.index_of(first, count.get())?;
         let end = index + count.get();
@@ -166,7 +165,7 @@ impl BlockAllocator {
         self.index_of(number, 1).is_ok_and(|index| self.last_used(index, index + 1).is_some())
     }
 
-    /// Returns how many numbers are free.
+    /// Returns the number of free numbers.
     pub fn available(&self) -> u32 {
         self.free
     }
@@ -177,7 +176,7 @@ impl BlockAllocator {
         self.next_free(start).is_some_and(|free| free < end)
     }
 
-    /// Returns how many numbers there are, free and allocated.
+    /// Returns the size of the allocator's range, i.e. how many numbers are free or allocated.
     pub fn capacity(&self) -> u32 {
         self.count
     }
@@ -252,7 +251,7 @@ impl BlockAllocator {
     }
 }
 
-/// The new state of a block.
+/// State to which a block of numbers is changed.
 #[derive(Clone, Copy, Debug)]
 enum Mark {
     Allocated,
@@ -264,8 +263,8 @@ fn split(index: u32) -> (usize, u32) {
     ((index / 64) as usize, index % 64)
 }
 
-/// Returns the index for a bit in a word. It fits in a `u32` because words are derived from
-/// indices.
+/// Returns the index for a bit in a word. The result fits in a `u32` because every word number was
+/// derived from a `u32` index.
 fn join(word: usize, bit: u32) -> u32 {
     u32::try_from(word).unwrap_or(u32::MAX / 64) * 64 + bit
 }

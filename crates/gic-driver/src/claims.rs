@@ -1,19 +1,19 @@
-//! Tracks who owns which wired interrupt, and which ones are being rerouted.
+//! Tracks which wired interrupts have an owner, and which are being rerouted.
 
 use core::num::NonZeroU16;
 use gic_arch::{IntId, IntIdClass};
 use msi_types::{HwIrq, MsiError};
 
-/// Wired interrupts that are claimed. A claim on a private interrupt covers all CPUs.
+/// Claimed wired interrupts. A claim on a private interrupt covers all CPUs.
 #[derive(Debug, Default)]
 pub(crate) struct Claims(WiredBits);
 
 impl Claims {
-    /// Claims all of the interrupts, or none of them.
+    /// Claims `count` interrupts starting at `first`, or none of them on error.
     ///
     /// # Errors
     /// [`MsiError::InUse`] with the first interrupt that already has an owner;
-    /// [`MsiError::UnknownVector`] with the first one that is not a wired interrupt.
+    /// [`MsiError::UnknownVector`] with the first INTID that is not a wired interrupt.
     pub(crate) fn claim_all(&mut self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
             let intid = nth(first, offset)?;
@@ -36,12 +36,12 @@ impl Claims {
     }
 }
 
-/// Interrupts that are being rerouted. They stay disabled during the move; requests to enable or
-/// disable them take effect once it ends.
+/// Interrupts that are being rerouted. A rerouted interrupt stays disabled during the move; a
+/// request to enable or disable it takes effect when the move ends.
 #[derive(Debug, Default)]
 pub(crate) struct Moves {
     moving: WiredBits,
-    /// Interrupts to enable once their move ends.
+    /// Interrupts that must be enabled when their move ends.
     enabled: WiredBits,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct Moves {
 pub(crate) struct Moving;
 
 impl Moves {
-    /// Begins a move. `enabled` states whether the interrupt is enabled now.
+    /// Begins a move. `enabled` states whether the interrupt was enabled before the move.
     pub(crate) fn begin(&mut self, intid: IntId, enabled: bool) -> Result<(), Moving> {
         if self.moving.replace(intid, true) != Some(false) {
             return Err(Moving);
@@ -86,7 +86,8 @@ struct WiredBits {
 }
 
 impl WiredBits {
-    /// Replaces a bit and returns its old value. Returns `None` for interrupts that are not wired.
+    /// Replaces an interrupt's bit and returns the old value. Returns `None` for interrupts that
+    /// are not wired.
     fn replace(&mut self, intid: IntId, value: bool) -> Option<bool> {
         let (word, mask) = self.bit(intid)?;
         let old = *word & mask != 0;

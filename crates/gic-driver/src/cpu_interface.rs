@@ -22,9 +22,9 @@ use sgi_reach::SgiReach;
 
 /// The EOI mode (`ICC_CTLR_EL1.EOImode`), as a type.
 pub trait EoiMode: private::Sealed + fmt::Debug {
-    /// What [`CpuInterface::end`] returns: [`Active`] if it must still be deactivated.
+    /// Result of [`CpuInterface::end`]: [`Active`] if the interrupt must still be deactivated.
     type Ended;
-    /// The value of `EOImode`.
+    /// Value of `ICC_CTLR_EL1.EOImode` in this mode.
     #[doc(hidden)]
     const SPLIT: bool;
     #[doc(hidden)]
@@ -111,7 +111,7 @@ pub struct Active {
 }
 
 impl Active {
-    /// Takes back an interrupt for deactivation. The inverse of [`hand_over`](Self::hand_over).
+    /// Takes back an interrupt for deactivation. Reverses [`hand_over`](Self::hand_over).
     pub const fn taken_back(intid: IntId) -> Self {
         Self { intid, sender: 0 }
     }
@@ -144,7 +144,7 @@ pub trait GicCpuInterface {
     /// Ends an interrupt: drops the running priority and, with [`CombinedEoi`], deactivates it.
     fn end(&self, interrupt: Acknowledged) -> <Self::Mode as EoiMode>::Ended;
     /// Deactivates the interrupt with [`SplitEoi`], so that it can be delivered again. No-op with
-    /// [`CombinedEoi`], because [`end`](Self::end) has already done this.
+    /// [`CombinedEoi`], because [`end`](Self::end) has already deactivated the interrupt.
     fn deactivate(&self, ended: <Self::Mode as EoiMode>::Ended);
     /// Sets the priority mask. Only interrupts with a higher priority are signaled.
     fn set_mask(&self, mask: Priority);
@@ -157,8 +157,8 @@ pub trait GicCpuInterface {
     fn highest_pending(&self) -> Option<IntId>;
 
     /// Handles all pending interrupts in turn: acknowledges each one, calls `handle`, ends it and
-    /// deactivates it. Unless an [erratum](crate::errata) requires [`Gic::end`](crate::Gic::end), a
-    /// kernel needs nothing more in its IRQ exception handler.
+    /// deactivates it. A kernel's IRQ exception handler can consist of this call alone, unless an
+    /// [erratum](crate::errata) requires [`Gic::end`](crate::Gic::end).
     #[inline]
     fn handle_pending(&self, mut handle: impl FnMut(IntId))
     where
@@ -236,11 +236,11 @@ impl Default for CpuInterfaceConfig {
 #[must_use = "the mask stays raised until it is restored"]
 pub struct SavedMask(Priority);
 
-/// How priorities in this CPU's mask relate to those in the distributor, the redistributors and LPI
-/// configurations.
+/// Relation between priorities in this CPU's mask and priorities in the distributor, the
+/// redistributors and LPI configurations.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PriorityScale {
-    /// Same priorities on both sides.
+    /// The mask and the distributor use the same priorities.
     Same,
     /// The mask is not shifted although the distributor's view is Non-secure, because EL3 lets this
     /// software use Group 0 (`SCR_EL3.FIQ` = 0).
@@ -257,10 +257,10 @@ impl PriorityScale {
     }
 }
 
-/// Handle to the calling CPU's interface. Creating one is cheap and accesses no registers. It is
-/// `Copy` if `S` is, and one handle can serve all CPUs if `S` always accesses the calling CPU.
-/// Operations may be called in any context, but the caller must not migrate to another CPU during a
-/// sequence of them.
+/// Handle to the calling CPU's interface. Creating one is cheap and accesses no registers. The
+/// handle is `Copy` if `S` is, and one handle can serve all CPUs if `S` always accesses the calling
+/// CPU. Operations may be called in any context, but the caller must not migrate to another CPU
+/// during a sequence of operations.
 ///
 /// The interface handles Group 1, whose interrupts a kernel receives as IRQs.
 ///
@@ -292,7 +292,8 @@ pub struct CpuInterface<S, E = CombinedEoi> {
     mode: PhantomData<E>,
 }
 
-// We don't derive these: that would add the same bounds on `E`, which is only a marker.
+// `Clone` and `Copy` are not derived, because `derive` would also require them of the marker type
+// `E`.
 impl<S: Clone, E> Clone for CpuInterface<S, E> {
     fn clone(&self) -> Self {
         Self { registers: self.registers.clone(), limit: self.limit, mode: PhantomData }
@@ -337,12 +338,13 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// Masks interrupts by priority: only interrupts with a higher priority than `threshold` are
     /// still signaled, or fewer if the mask was already stricter. A kernel can use this in place of
     /// the CPU's own interrupt mask to get pseudo-NMIs: high-priority interrupts are then signaled
-    /// everywhere. Calls nest; each must be undone by [`restore_mask`](Self::restore_mask).
+    /// even while ordinary interrupts are masked. Calls may be nested, and each must be undone by
+    /// [`restore_mask`](Self::restore_mask).
     ///
-    /// The CPU's own mask must be off while this one is in use. `threshold` must lie between the
-    /// priority of ordinary interrupts and that of pseudo-NMIs, in [the mask's
-    /// scale](Self::priority_scale). Ordinary interrupts must not have a higher priority than
-    /// `threshold`, or they would not be masked.
+    /// The CPU's own interrupt mask must be clear while the priority mask is used in its place.
+    /// `threshold` must lie between the priority of ordinary interrupts and that of pseudo-NMIs, in
+    /// [the mask's scale](Self::priority_scale). An ordinary interrupt with a higher priority than
+    /// `threshold` would not be masked.
     ///
     /// If [`LocalCpu::irq_save`](crate::LocalCpu::irq_save) uses this mask, a pseudo-NMI may arrive
     /// while its own CPU holds any lock in this crate or in the interrupt core. Its handler must
@@ -395,9 +397,10 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         self.registers.read(icc::CTLR)
     }
 
-    /// Detects how the mask's priorities relate to a Non-secure distributor's. To find out, it
-    /// writes the mask's lowest implemented bit (a Non-secure view drops it) and then restores the
-    /// mask. In any other view, the priorities are the same. This CPU's interrupts must be masked.
+    /// Detects how the mask's priorities relate to a Non-secure distributor's. Writes the mask's
+    /// lowest implemented bit, which a Non-secure view drops, and then restores the mask. If the
+    /// distributor's view is not Non-secure, both scales are the same. This CPU's interrupts must
+    /// be masked.
     pub fn priority_scale(&self, distributor: crate::SecurityView) -> PriorityScale {
         if distributor != crate::SecurityView::NonSecure {
             return PriorityScale::Same;
@@ -410,8 +413,8 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
 }
 
 impl<S: SystemRegisters> CpuInterface<S, SplitEoi> {
-    /// Deactivates an interrupt, so that it can be delivered again. No-op for LPIs: they have no
-    /// active state.
+    /// Deactivates an interrupt, so that it can be delivered again. No-op for LPIs, because LPIs
+    /// have no active state.
     pub fn deactivate(&self, interrupt: Active) {
         self.write_dir(interrupt);
     }

@@ -3,11 +3,12 @@
 //!
 //! The LPIs form a flat namespace, without DeviceIDs, EventIDs or per-device tables and
 //! allocations. This module and an ITS share only the tables and the allocator of
-//! [`Lpis`](crate::Lpis). The driver requires that all redistributors of a machine have these
-//! registers. Firmware must say that devices use them; we can't conclude that from a missing ITS.
+//! [`Lpis`](crate::Lpis). The driver requires that all redistributors of a machine have
+//! `GICR_SETLPIR` and its related registers. Firmware must state that devices use direct LPIs; the
+//! driver can't conclude this from a missing ITS.
 //!
-//! - A message's address selects the CPU, and its data is the LPI. So an affinity change has to
-//!   rewrite the endpoint's message address, and does so in two phases.
+//! - A message's address selects the CPU, and its data is the LPI. An affinity change must
+//!   therefore rewrite the endpoint's message address, in two phases.
 //!   [`begin_move`](msi_types::MsiParent::begin_move) prepares the new redistributor, which may
 //!   have cached an old configuration byte of this LPI. The caller then rewrites the endpoint and
 //!   reads it back. [`end_move`](msi_types::MsiParent::end_move) then makes the new CPU the LPI's
@@ -17,15 +18,16 @@
 //!   redistributors. If an LPI is moved across many CPUs, the driver clears it at its earlier
 //!   targets and resends it at the current one.
 //! - Pending LPIs are not lost when a CPU [goes offline](DirectLpi::cpu_off).
-//! - Devices are not isolated from each other, and the driver says so.
+//! - Devices are not isolated from each other, and the driver reports this to its callers.
 //!
 //! # Why an LPI stays pending where it was
-//! Why keep a record of earlier targets? We could instead clear the LPI at the old redistributor
-//! when a move ends. But we can't tell whether it's pending there, and an endpoint's PBA only shows
-//! messages that the endpoint has not sent. Just clearing would lose messages; clearing and
-//! resending at the new target would cause a spurious handler run on every move. The table compares
-//! both designs on the redistributors used in tests, for a vector that moves across all CPUs
-//! round-robin (register accesses per operation; spurious handler runs in 100 moves):
+//! The driver records earlier targets. An alternative would be to clear the LPI at the old
+//! redistributor when a move ends. However, software can't tell whether the LPI is pending there,
+//! and an endpoint's Pending Bit Array (PBA) only shows messages that the endpoint has not sent
+//! yet. Clearing the LPI would lose messages; clearing and then resending it at the new target
+//! would cause a spurious handler run on every move. The table compares both designs on the
+//! redistributors used in tests, for a vector that moves across all CPUs round-robin (register
+//! accesses per operation; spurious handler runs in 100 moves):
 //!
 //! | CPUs | move | mask | free | runs | | move | mask | free | runs |
 //! |---|---|---|---|---|---|---|---|---|---|
@@ -41,7 +43,8 @@
 //!     LPI configuration bytes (of `Lpis`)
 //!   invalidations of a redistributor
 //! ```
-//! `RegisterAccess` is not a lock. It keeps callers away from a sleeping redistributor's registers.
+//! `RegisterAccess` is not a lock: it prevents accesses to the registers of a sleeping
+//! redistributor.
 
 // Keep this first: rustdoc then lists `DirectLpi`'s constructor before its other methods.
 mod creation;

@@ -51,7 +51,8 @@ pub struct MessageRegisters {
     pub clear: u64,
 }
 
-/// State that [`Distributor::save`] returns in addition to the caller's blocks.
+/// Distributor state that [`Distributor::save`] returns, in addition to the blocks that it stores
+/// in the caller's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SavedDistributor {
     control: Ctlr,
@@ -138,8 +139,8 @@ impl<M: Mmio> Distributor<M> {
         Ok(Self { frame, address, typer, view })
     }
 
-    /// Sets `GICD_CTLR.DS`, leaving a single security state. Needed for hardware that exposes the
-    /// Secure registers to Non-secure software
+    /// Sets `GICD_CTLR.DS`, leaving a single security state. This is needed for hardware that
+    /// exposes the Secure registers to Non-secure software
     /// ([`SecureRegistersExposed`](Erratum::SecureRegistersExposed)). Must be called before
     /// [`init`](Self::init). Does nothing unless the detected view is Secure.
     ///
@@ -158,15 +159,15 @@ impl<M: Mmio> Distributor<M> {
         Ok(())
     }
 
-    /// Makes the driver read shared-interrupt registers through these aliases of the frame.
+    /// Makes the driver read the registers of shared interrupts through these aliases of the frame.
     pub(crate) fn read_at(&mut self, aliases: ChipAliases<M>) {
         self.frame.aliases = Some(aliases);
     }
 
-    /// Brings the distributor and all shared interrupts to a known state. Enables affinity routing,
+    /// Brings the distributor and all shared interrupts to a known state: enables affinity routing,
     /// makes each interrupt disabled, inactive, not pending, level-triggered and part of the view's
     /// own group, and then enables forwarding of that group. Must be called once, before the CPU
-    /// interfaces are enabled. Secure interrupts are left alone.
+    /// interfaces are enabled. In the Non-secure view, Secure interrupts are not changed.
     ///
     /// Context: task; may sleep.
     ///
@@ -214,8 +215,8 @@ impl<M: Mmio> Distributor<M> {
         Ok(SavedDistributor { control: self.frame.mmio.read(gicd::CTLR) })
     }
 
-    /// Restores the state that [`save`](Self::save) read to a distributor that lost it. Must be
-    /// called before the CPU interfaces are enabled again.
+    /// Restores a distributor that lost its state to the state that [`save`](Self::save) read. Must
+    /// be called before the CPU interfaces are enabled again.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -267,9 +268,9 @@ impl<M: Mmio> Distributor<M> {
         Ok(Interrupt::new(&self.frame, fields, intid))
     }
 
-    /// Sets the route of an interrupt. A pending interrupt follows the new route, but a CPU that is
-    /// just acknowledging it still gets it. If the interrupt is enabled, the old route may still be
-    /// in effect on return; [`Gic`](crate::Gic) disables it while changing the route for this
+    /// Sets the route of an interrupt. A pending interrupt follows the new route, unless the old
+    /// CPU is acknowledging it at that moment. If the interrupt is enabled, the old route may still
+    /// be in effect on return; [`Gic`](crate::Gic) disables it while changing the route for this
     /// reason.
     ///
     /// # Errors
@@ -347,8 +348,8 @@ impl<M: Mmio> Distributor<M> {
     }
 
     /// Undoes the effect of messages on an SPI. A removed device can no longer deassert a level
-    /// that it asserted by message, and neither `ICPENDR` nor a trigger change will do it. No-op if
-    /// the distributor has no message-based SPIs.
+    /// that it asserted by message, and neither a write of `ICPENDR` nor a trigger change deasserts
+    /// the level. No-op if the distributor has no message-based SPIs.
     pub fn clear_message(&self, spi: IntId) {
         if self.typer.mbis() {
             self.frame.mmio.write(self.doorbells().1, spi.get());
@@ -367,9 +368,9 @@ impl<M: Mmio> Distributor<M> {
         self.blocks().count()
     }
 
-    /// Returns the number of implemented priority bits in this view. Determined by writing the
-    /// first SPI's priority, which is then restored. Returns `None` if no SPI exists or the first
-    /// one belongs to Secure software.
+    /// Returns the number of implemented priority bits in this view. The number is determined by
+    /// writing the first SPI's priority, which is then restored. Returns `None` if no SPI exists or
+    /// the first one belongs to Secure software.
     pub fn priority_bits(&self) -> Option<u32> {
         let first = self.interrupt(IntId::new(IntId::SPI_BASE)).ok()?;
         let old = first.priority();
@@ -411,9 +412,9 @@ impl<M: Mmio> Distributor<M> {
         Ok(())
     }
 
-    /// Enables affinity routing for the security states that this view can configure. Changing it
-    /// while a group is enabled is UNPREDICTABLE, so the groups are disabled first. The view's own
-    /// group is always disabled on return.
+    /// Enables affinity routing for the security states that this view can configure. Changing
+    /// affinity routing while a group is enabled is UNPREDICTABLE, so the groups are disabled
+    /// first. The view's own group is always disabled on return.
     fn enable_affinity_routing<P: Platform>(&self, platform: &P) -> Result<(), GicError> {
         let old = self.frame.mmio.read(gicd::CTLR);
         let wanted = control::routing_bits(self.view);

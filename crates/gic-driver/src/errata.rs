@@ -2,9 +2,9 @@
 //!
 //! The facts come from vendors' public errata notices and from Linux
 //! (`Documentation/arch/arm64/silicon-errata.rst`, `drivers/irqchip/irq-gic-v3.c`,
-//! `drivers/irqchip/irq-gic-v3-its.c`). Each [`Erratum`] states the workaround and who must apply
-//! it. [`Gic::errata`](crate::Gic::errata) and [`Its::errata`](crate::Its::errata) return a
-//! machine's errata.
+//! `drivers/irqchip/irq-gic-v3-its.c`). Each [`Erratum`] states the workaround and whether the
+//! driver or the kernel must apply it. [`Gic::errata`](crate::Gic::errata) and
+//! [`Its::errata`](crate::Its::errata) return a machine's errata.
 //!
 //! | Number | Product | Workaround |
 //! |---|---|---|
@@ -55,7 +55,7 @@ pub enum IdRegister {
     Redistributor,
     /// `GITS_IIDR`.
     Its,
-    /// `MIDR_EL1` of a CPU, in place of an `IIDR`.
+    /// `MIDR_EL1` of a CPU, for errata that are identified by the CPU instead of an `IIDR`.
     Cpu,
 }
 
@@ -77,9 +77,9 @@ pub enum Erratum {
     /// `GICD_TYPER` reports extended SPIs that do not exist. [`Distributor`](crate::Distributor)
     /// ignores them.
     ExtendedSpisNotThere,
-    /// Non-secure software sees the Secure registers, so priorities have different scales at the
-    /// distributor and at the CPU interface. [`Gic`](crate::Gic) sets `GICD_CTLR.DS`, which leaves
-    /// a single security state.
+    /// Non-secure software accesses the Secure registers, so priorities have different scales at
+    /// the distributor and at the CPU interface. [`Gic`](crate::Gic) sets `GICD_CTLR.DS`, which
+    /// leaves a single security state.
     SecureRegistersExposed,
     /// Affinities in the GIC are one level lower than in `MPIDR_EL1`.
     /// [`Gic`](crate::Gic) translates [`GicConfig::cpus`](crate::GicConfig::cpus).
@@ -250,7 +250,7 @@ pub(crate) fn matching_names<S: AsRef<str>>(
 }
 
 impl ErratumEntry {
-    /// Adds the product and the vendor's erratum number.
+    /// Sets the row's product name and the vendor's erratum number.
     const fn of(self, product: &'static str, number: &'static str) -> Self {
         Self { number, product, ..self }
     }

@@ -1,4 +1,4 @@
-//! Errors from the distributor, redistributors and CPU interfaces. Most say which block is at
+//! Errors from the distributor, redistributors and CPU interfaces. Most of them name the block at
 //! fault.
 
 #[cfg(feature = "alloc")]
@@ -18,7 +18,7 @@ pub enum GicError {
     /// The platform can't map the address given by firmware.
     #[error("{0}: the platform cannot map its registers; check the firmware description")]
     NotMapped(Block),
-    /// Firmware describes a frame too small for a GICv3, so this must be an older GIC.
+    /// Firmware describes a frame that is too small for a GICv3, so the GIC must be older.
     #[error(
         "{block}: firmware states a frame of {bytes:#x} bytes, but a GICv3 has 64 KiB; a GICv2 \
          needs another driver"
@@ -32,18 +32,19 @@ pub enum GicError {
     /// Firmware points to the distributor of a GIC version that this driver does not support.
     #[error("{block} belongs to a {found} (GICD_TYPER.IDbits), which needs another driver")]
     OtherVersion {
-        /// The block at that address.
+        /// The block that firmware places at the address.
         block: Block,
-        /// What was found at that address.
+        /// The GIC version that was found at the address.
         found: &'static str,
     },
-    /// The address given by firmware has no GIC, or one of another version.
+    /// The block at the address given by firmware is not part of a GIC, or is part of a GIC of
+    /// another version.
     #[error(
         "{block}: not a GIC of a version that this driver supports (PIDR2 shows {found:?}); \
          firmware may state a wrong address"
     )]
     WrongRevision {
-        /// The block at that address.
+        /// The block that firmware places at the address.
         block: Block,
         /// Revision reported by `PIDR2`.
         found: ArchRevision,
@@ -101,7 +102,7 @@ pub enum GicError {
         /// The redistributor's base address.
         at: u64,
     },
-    /// There is no redistributor with that affinity in any region.
+    /// No region contains a redistributor with this affinity.
     #[error("no redistributor region contains a redistributor for affinity {0}")]
     NoRedistributor(Affinity),
     /// The CPU is not part of the configuration.
@@ -116,12 +117,12 @@ pub enum GicError {
     StorageTooSmall {
         /// The block that was to be saved.
         block: Block,
-        /// Number of its blocks of 32 interrupts.
+        /// Number of blocks of 32 interrupts that must be saved.
         wanted: usize,
         /// Number of blocks that the caller provided.
         given: usize,
     },
-    /// There was not enough memory for the driver's records.
+    /// Memory for the driver's records could not be allocated.
     #[error("{0}: out of memory for the driver's records")]
     NoMemory(Block),
     /// A higher exception level keeps `ICC_SRE_EL1.SRE` or `ICC_SRE_EL2.SRE` at 0.
@@ -131,7 +132,7 @@ pub enum GicError {
     /// include `GICC_DIR`, or `GICC_CTLR.EOImode` stays 0 (a GICv1 has neither).
     #[error("CPU interface: EOI and deactivation cannot be split ({0})")]
     NoSplitEnd(&'static str),
-    /// SGIs can't reach that PE.
+    /// SGIs can't reach the PE with this affinity.
     #[error("an SGI cannot reach affinity {0}: {1}")]
     SgiOutOfReach(Affinity, &'static str),
     /// Error from LPIs or their tables.

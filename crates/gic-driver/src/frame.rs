@@ -1,11 +1,11 @@
-//! Distributor and redistributor register frames: per-interrupt fields, and waits for `RWP` (1
-//! until a write has taken effect).
+//! Register frames of the distributor and the redistributors: per-interrupt fields, and waits for
+//! the Register Write Pending bit (`RWP`), which is 1 until earlier writes have taken effect.
 
 use crate::{Block, GicError, Mmio, MmioExt, Platform, wait_until};
 use doorbell_lock::IrqLock;
 use gic_arch::{ArchRevision, IntId, IntIdClass, IntIdField, IntIdRange, gicd, gicr, id};
 
-/// A mapped frame, its name, and a lock for read-modify-write registers.
+/// A mapped frame, the GIC block it belongs to, and a lock for read-modify-write registers.
 #[derive(Debug)]
 pub(crate) struct Frame<M> {
     pub(crate) mmio: M,
@@ -64,7 +64,7 @@ impl<M: Mmio> Frame<M> {
         }
     }
 
-    /// Returns the frame from which that interrupt's registers must be read.
+    /// Returns the frame through which an interrupt's registers must be read.
     pub(crate) fn reads(&self, intid: IntId) -> &M {
         self.aliases.as_ref().and_then(|aliases| aliases.of(intid)).unwrap_or(&self.mmio)
     }
@@ -87,7 +87,7 @@ impl<M: Mmio> Frame<M> {
     fn write_pending(&self) -> bool {
         match self.block {
             Block::Redistributor(_) => self.mmio.read(gicr::CTLR).rwp(),
-            // The bit has the same position in every view.
+            // `RWP` has the same position in every security view.
             Block::Distributor(_) | Block::CpuInterface => self.mmio.read(gicd::CTLR).rwp(),
         }
     }
@@ -125,7 +125,7 @@ impl Fields {
     /// SPIs and the calling CPU's SGIs and PPIs, at a GICv2's distributor.
     pub(crate) const BANKED: Self = Self {
         group: gicd::IGROUPR.of_range(IntIdRange::Banked),
-        // A GICv2 doesn't have this register; its offset holds something else.
+        // A GICv2 doesn't have this register, and uses its offset for a different one.
         group_modifier: IntIdField::at(gicd::IGRPMODR.offset(), 1, 0, IntIdRange::Banked),
         set_enable: gicd::ISENABLER.of_range(IntIdRange::Banked),
         clear_enable: gicd::ICENABLER.of_range(IntIdRange::Banked),

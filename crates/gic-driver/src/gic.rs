@@ -63,8 +63,8 @@ impl Priorities {
 impl Default for Priorities {
     /// Uses the same mid-range priority for all interrupts, leaving room for higher ones.
     /// [`mask_below`](crate::CpuInterface::mask_below) lists the restrictions on handlers for
-    /// higher-priority interrupts. The mask lets through every priority that four implemented bits
-    /// can tell apart from it.
+    /// higher-priority interrupts. The mask is 0xf0, the lowest priority when only four priority
+    /// bits are implemented, so all higher priorities are signaled.
     fn default() -> Self {
         Self { wired: Priority::new(0xa0), lpi: Priority::new(0xa0), mask: Priority::new(0xf0) }
     }
@@ -133,8 +133,8 @@ impl GicConfig {
 /// [`WiredParent`](msi_types::WiredParent) for SPIs and extended SPIs, and for the calling CPU's
 /// SGIs and PPIs.
 ///
-/// The [second example of the crate](crate#examples) boots a GIC. Later on, another CPU comes up
-/// and sends an IPI:
+/// The [second example of the crate](crate#examples) boots a GIC. Another CPU is then turned on and
+/// sends an IPI:
 ///
 /// ```
 /// use gic_arch::SgiId;
@@ -178,10 +178,11 @@ struct PerCpu<M> {
 }
 
 impl<P: GicPlatform> Gic<P> {
-    /// Makes the calling CPU take interrupts. Wakes its redistributor,
+    /// Enables interrupts at the calling CPU. Wakes its redistributor,
     /// [evicts](Redistributor::evict_vpe) a vPE, brings the CPU's SGIs and PPIs to a known state,
-    /// sets up the redistributor's LPI tables, and enables the CPU interface. The LPI sender must
-    /// then invalidate any LPI configuration that the redistributor may have cached.
+    /// sets up the redistributor's LPI tables, and enables the CPU interface. The LPI sender (an
+    /// ITS or direct LPIs) must then invalidate any LPI configuration that the redistributor may
+    /// have cached.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -200,7 +201,8 @@ impl<P: GicPlatform> Gic<P> {
         self.cpu_on_with::<S, CombinedEoi>(cpu, registers)
     }
 
-    /// Like [`cpu_on`](Self::cpu_on), but with a choice of EOI mode.
+    /// Enables interrupts at the calling CPU like [`cpu_on`](Self::cpu_on), but in the EOI mode
+    /// `E`.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -217,7 +219,8 @@ impl<P: GicPlatform> Gic<P> {
         let view = self.distributor.view();
         redistributor.init(&*self.platform, PrivateConfig::new(self.priorities.wired, view))?;
         let attached = self.attach_lpis(redistributor).inspect_err(|_| {
-            // We're already returning an error, so ignore a failure to go back to sleep.
+            // Ignore a failure to put the redistributor back to sleep, because the first error is
+            // returned.
             let _ = redistributor.sleep(&*self.platform);
         })?;
         self.enable_interface::<S, E>(registers)?;
@@ -229,9 +232,9 @@ impl<P: GicPlatform> Gic<P> {
         Ok(attached)
     }
 
-    /// Makes a CPU stop taking interrupts and puts its redistributor to sleep. Shared interrupts
-    /// that are still routed to it stay pending until they are rerouted. LPIs must already have
-    /// been moved.
+    /// Disables interrupts at the calling CPU and puts its redistributor to sleep. Shared
+    /// interrupts that are still routed to it stay pending until they are rerouted. LPIs must
+    /// already have been moved.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -274,8 +277,8 @@ impl<P: GicPlatform> Gic<P> {
     }
 
     /// Returns errors for redistributor regions that can't be walked to the end, because firmware
-    /// describes them incorrectly or their cluster is absent. CPUs whose redistributors lie beyond
-    /// the error have none. Context: any.
+    /// describes them incorrectly or their cluster is absent. A CPU whose redistributor lies beyond
+    /// such an error counts as having no redistributor. Context: any.
     pub fn bad_regions(&self) -> &[GicError] {
         &self.bad_regions
     }
@@ -323,7 +326,7 @@ impl<P: GicPlatform> Gic<P> {
         all.try_reserve_exact(known + ranges.len())?;
         self.message_ranges.with(&*self.platform, |known| {
             // Message-based SPIs are claimed at boot, one owner at a time, so the list can't have
-            // grown since we read its length.
+            // grown since its length was read.
             all.extend(known.iter().take(all.capacity() - ranges.len()));
             all.extend(ranges);
             *known = all;

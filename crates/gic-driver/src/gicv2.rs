@@ -5,8 +5,8 @@
 //! code with the GICv3 driver for distributor registers that both have. SPIs are routed to CPU
 //! interfaces by number (`GICD_ITARGETSR`), SGIs are sent through `GICD_SGIR`, and the CPU
 //! interface is memory-mapped. The kernel receives interrupts of its own group, which is Group 0 if
-//! only one security state exists and Group 1 for Non-secure software. Either way, bit 0 enables
-//! the group.
+//! only one security state exists and Group 1 for Non-secure software. In both cases, bit 0 of the
+//! control registers enables the group.
 //!
 //! ```
 //! extern crate alloc;
@@ -91,8 +91,8 @@ pub struct GicV2Config {
 }
 
 impl GicV2Config {
-    /// Creates a configuration with defaults: a single mid-range priority, and a mask that lets it
-    /// through.
+    /// Creates a configuration with defaults: a single mid-range priority, and a mask under which
+    /// interrupts of this priority are signaled.
     pub const fn new(distributor: u64, cpu_interface: u64, cpus: usize) -> Self {
         let (priority, mask) = (Priority::new(0xa0), Priority::new(0xf0));
         let cpu_interface_bytes = gicc::FIRST_PAGE_SIZE;
@@ -108,7 +108,7 @@ impl GicV2Config {
         with_mask: mask: Priority,
     }
 
-    /// Returns how many bytes of the CPU interface to map.
+    /// Returns the number of bytes of the CPU interface that must be mapped.
     fn interface_bytes(&self) -> u64 {
         if self.cpu_interface_bytes < gicc::FRAME_SIZE {
             gicc::FIRST_PAGE_SIZE
@@ -133,7 +133,7 @@ pub struct GicV2<P: Platform> {
 }
 
 impl<P: Platform> GicV2<P> {
-    /// Makes the calling CPU take interrupts: enables its SGIs, disables its PPIs, and enables its
+    /// Enables interrupts at the calling CPU: enables its SGIs, disables its PPIs, and enables its
     /// interface.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
@@ -145,7 +145,8 @@ impl<P: Platform> GicV2<P> {
         self.cpu_on_with::<CombinedEoi>(cpu)
     }
 
-    /// Like [`cpu_on`](Self::cpu_on), but with a choice of EOI mode.
+    /// Enables interrupts at the calling CPU like [`cpu_on`](Self::cpu_on), but in the EOI mode
+    /// `E`.
     ///
     /// # Errors
     /// Any error of [`cpu_on`](Self::cpu_on), or [`GicError::NoSplitEnd`] if this GICv2 cannot
@@ -246,8 +247,8 @@ impl<P: Platform> GicV2<P> {
         &self.platform
     }
 
-    /// Resets a block and puts its interrupts into Group 0. The group doesn't matter to Non-secure
-    /// software: its interrupts are all in Group 1.
+    /// Resets a block and puts its interrupts into Group 0. The group setting has no effect for
+    /// Non-secure software, whose interrupts are all in Group 1.
     fn reset(&self, block: u32) {
         let defaults =
             BlockDefaults { priority: self.config.priority.get(), group: 0, group_modifier: 0 };
@@ -265,8 +266,8 @@ impl<P: Platform> GicV2<P> {
         bits.and_then(NonZeroU8::new).or_else(alone).ok_or(GicError::NoTarget(cpu))
     }
 
-    /// Returns the target registers for the 32 interrupts in `block`. INTIDs from 1020 up have
-    /// none.
+    /// Returns the target registers for the 32 interrupts in `block`. INTIDs from 1020 on have no
+    /// target registers.
     fn target_registers(&self, block: u32) -> impl Iterator<Item = Reg<u32>> + use<P> {
         let registers = gicd::ITARGETSR.registers();
         let end = (block * TARGET_WORDS + TARGET_WORDS).min(self.typer.spi_end() / 4);

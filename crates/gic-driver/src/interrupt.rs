@@ -35,8 +35,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         self.write_one(self.fields.set_enable);
     }
 
-    /// Disables forwarding. On return the interrupt is no longer forwarded, but a CPU may just be
-    /// acknowledging it.
+    /// Disables forwarding. On return the interrupt is no longer forwarded, but a CPU to which it
+    /// was already forwarded may still acknowledge it.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `RWP` stays set.
@@ -45,8 +45,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         self.wait_for_rwp(platform)
     }
 
-    /// Disables forwarding without waiting for the effect: the first half of
-    /// [`disable`](Self::disable).
+    /// Requests that forwarding be disabled, without waiting until this has taken effect. This is
+    /// the first half of [`disable`](Self::disable).
     pub(crate) fn request_disable(&self) {
         self.write_one(self.fields.clear_enable);
     }
@@ -62,8 +62,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
     }
 
     /// Sets the priority, in this security view's scale. Bits that are not implemented are ignored.
-    /// The priority is kept until the interrupt is claimed again, so a message-based SPI keeps it
-    /// from one device to the next.
+    /// The priority is kept until the interrupt is claimed again, so a message-based SPI keeps its
+    /// priority when it is freed and allocated to another device.
     pub fn set_priority(&self, priority: Priority) {
         if let Some(location) = self.locate(self.fields.priority) {
             self.frame.mmio.write8(location.byte_offset(), priority.get());
@@ -89,13 +89,13 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         self.read(self.fields.set_pending) != 0
     }
 
-    /// Makes the interrupt active, as if it had been acknowledged. Used to restore a guest's state
+    /// Makes the interrupt active, as if it had been acknowledged. This restores a guest's state,
     /// or the state before a suspend.
     pub fn activate(&self) {
         self.write_one(self.fields.set_active);
     }
 
-    /// Deactivates the interrupt without a CPU interface.
+    /// Deactivates the interrupt at its frame, without using a CPU interface.
     pub fn deactivate(&self) {
         self.write_one(self.fields.clear_active);
     }
@@ -167,7 +167,7 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
     /// # Errors
     /// [`GicError::KeptBySecure`] if the interrupt belongs to Secure software.
     pub fn take(&self, priority: Priority) -> Result<(), GicError> {
-        // Every implementation has at least the upper four bits in its view.
+        // Every implementation has at least the upper four priority bits in each security view.
         self.set_priority(Priority::new(0xf0));
         if self.priority() == Priority::HIGHEST {
             return Err(GicError::KeptBySecure(self.intid));

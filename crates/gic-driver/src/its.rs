@@ -25,14 +25,14 @@
 //!
 //! # After SYNC
 //! Every operation that moves, discards or unmaps events returns only after the ITS has executed a
-//! SYNC for each affected redistributor. From then on, these events can't become pending at their
+//! SYNC for each affected redistributor. After the SYNC, these events can't become pending at their
 //! old redistributors.
 //!
 //! # After kexec
 //! A redistributor that can't disable LPIs keeps a previous kernel's tables
 //! ([`GicPlatform::adopt_table`]), where LPIs may be pending. Before an LPI's first owner uses it,
-//! the driver clears it at each such redistributor (IHI 0069 §5.3): it posts MAPTI to the first
-//! redistributor's collection and CLEAR, then MOVI to each further collection and CLEAR, and
+//! the driver clears the LPI at each such redistributor (IHI 0069 §5.3): it posts MAPTI to the
+//! first redistributor's collection and CLEAR, then MOVI to each further collection and CLEAR, and
 //! finally MOVI to the requested CPU. The LPI stays disabled during this sequence. So each of these
 //! redistributors must be a target of the ITS ([`cpu_on`](Its::cpu_on)) when an LPI is first
 //! allocated.
@@ -46,17 +46,17 @@
 //! # Cost
 //! All commands for an operation are posted together, with a single write to `GITS_CWRITER` and, if
 //! the ITS is fast, a single read from `GITS_CREADR`. Mapping a device's first block is one
-//! operation, however large: MAPD, a MAPTI per event, one invalidation and one SYNC.
-//! [`release`](Its::release) is also one operation: a DISCARD for each event, MAPD, and one SYNC
-//! for each affected redistributor.
+//! operation, whatever the size of the block: MAPD, a MAPTI per event, one invalidation and one
+//! SYNC. [`release`](Its::release) is also one operation: a DISCARD for each event, MAPD, and one
+//! SYNC for each affected redistributor.
 //!
 //! # An ITS that does not respond
-//! A task waits as long as `GITS_CREADR` advances. If it stops for longer than the [platform's
-//! bound](crate::Platform::wait), the ITS is considered unresponsive: later callers post their
-//! commands, poll once, and fail. As soon as `GITS_CREADR` advances again, so does everyone else.
-//! The ITS still executes all posted commands in order, so no reset is needed. Operations with
-//! `Context: any.` wait for one bound in total, however long the queue is, and never declare the
-//! ITS unresponsive.
+//! A task waits as long as `GITS_CREADR` advances. If `GITS_CREADR` does not advance for longer
+//! than the [platform's bound](crate::Platform::wait), the ITS is considered unresponsive: later
+//! callers post their commands, poll once, and fail. As soon as `GITS_CREADR` advances again,
+//! callers wait and succeed as before. The ITS still executes all posted commands in order, so no
+//! reset is needed. Operations with `Context: any.` wait no longer than this bound in total,
+//! however long the queue is, and never declare the ITS unresponsive.
 //!
 //! # Lock order, outermost first
 //! ```text
@@ -112,12 +112,12 @@ use msi_types::DeviceId;
 use routes::{Collections, EventRoutes};
 use tables::{ItsTable, TableConstraints};
 
-/// An enabled ITS. Must be dropped by a task. If no device is attached, dropping it disables the
+/// An enabled ITS. The value must be dropped by a task. If no device is attached, this disables the
 /// ITS and frees its memory. Otherwise, devices may still send messages, so the ITS stays enabled
 /// and its memory is leaked.
 ///
-/// Kernels with an MSI layer use [`ItsMsiParent`], as in the [module's example](self). Others can
-/// map events themselves:
+/// Kernels with an MSI layer use [`ItsMsiParent`], as in the [module's example](self). Kernels
+/// without an MSI layer can map events themselves:
 ///
 /// ```
 /// use core::num::NonZeroU16;
@@ -162,24 +162,24 @@ struct TaskState {
     devices: DeviceTable,
     collection_table: Option<ItsTable>,
     deferred_unmaps: VecDeque<DeferredUnmap>,
-    /// Scratch buffer for a batch's affected redistributors. Allocated up front, because we can't
-    /// allocate with the queue lock held.
+    /// Scratch buffer for the redistributors affected by a batch of commands. The buffer is
+    /// allocated in advance, because memory must not be allocated with the queue lock held.
     targets: Vec<RdBase>,
-    /// Collections at which the LPIs being mapped must be cleared. Has room for all collections if
-    /// LPI tables were adopted.
+    /// Collections at which the LPIs being mapped must be cleared. The vector has room for all
+    /// collections if LPI tables were adopted.
     to_clear: Vec<CollectionId>,
 }
 
 impl<P: GicPlatform> Its<P> {
-    /// Quiesces the ITS for a system suspend: it writes its caches to memory and drops any later
-    /// messages. Devices must have stopped sending messages. Must be called on the last CPU, while
-    /// no task is using this ITS, because this call must not wait for the task's lock.
+    /// Quiesces the ITS for a system suspend: the ITS writes its caches to memory and drops any
+    /// later messages. Devices must have stopped sending messages. Must be called on the last CPU,
+    /// while no task is using this ITS, because this call must not wait for the task's lock.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
     /// [`ItsError::Fault`] if the ITS does not complete its commands or does not become quiescent.
-    /// It then keeps working.
+    /// On error, the ITS keeps working.
     pub fn suspend(&self) -> Result<(), ItsError> {
         self.state.with(self.platform(), |state| {
             self.finish_deferred_unmaps(state)?;
@@ -255,13 +255,13 @@ impl<P: GicPlatform> Its<P> {
         self.gic.lpis()
     }
 
-    /// Returns how many operations failed that can't return an error (unmap, detach, mask), and the
-    /// last failure.
+    /// Returns the number of failures in operations that can't return an error (unmap, detach,
+    /// mask), and the last of these failures.
     pub fn faults(&self) -> (u32, Option<ItsError>) {
         self.faults.read(self.platform())
     }
 
-    /// Returns the error for when a redistributor's registers are still in use.
+    /// Returns the error for a timeout while a redistributor's registers were still in use.
     fn still_used(&self, late: TimedOut) -> ItsError {
         error::fault(self.frame.base, "INVLPIR", late.0)
     }
@@ -279,7 +279,7 @@ impl<P: GicPlatform> Its<P> {
             .map_err(|failed| failed.error.at(self.frame.base))
     }
 
-    /// Returns how commands refer to a redistributor.
+    /// Returns the field by which ITS commands refer to a redistributor.
     fn rd_base(&self, redistributor: &Redistributor<P::Mmio>) -> RdBase {
         self.rd_base_of(redistributor.address(), redistributor.processor_number())
     }
@@ -292,7 +292,7 @@ impl<P: GicPlatform> Its<P> {
         }
     }
 
-    /// Records a failure that the operation can't return.
+    /// Records a failure of an operation that can't return an error.
     fn note(&self, error: ItsError) {
         self.faults.note(self.platform(), error);
     }

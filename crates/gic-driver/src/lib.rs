@@ -1,14 +1,14 @@
 //! Drivers for the Arm GICv3, for any kernel or hypervisor: distributor, redistributors, CPU
-//! interface, LPIs, and every way for a device to send messages to a GIC. There is also a GICv2
-//! driver, for boards whose devices use GICv2m.
+//! interface, LPIs, and every way for a device to send messages to a GIC. The crate also contains a
+//! GICv2 driver, for boards whose devices use GICv2m.
 //!
 //! The kernel implements [`Platform`] (mappings, an interrupt mask and a clock) and gets typed
 //! drivers that don't depend on any interrupt core. [`Distributor`], [`Redistributor`] and
-//! [`CpuInterface`], or [`GicV2`], serve wired interrupts, timers and IPIs. They need no heap: with
-//! the default feature `alloc` disabled, the crate links without a global allocator. [`Gic`]
-//! combines them, addresses CPUs by number, and adds [`Lpis`], for which the platform must be a
-//! [`GicPlatform`] and provide table memory. The MSI parents are built on top of it. Each
-//! implements [`MsiParent`](msi_types::MsiParent), and firmware says which one serves a device:
+//! [`CpuInterface`], or [`GicV2`], serve wired interrupts, timers and IPIs. These drivers need no
+//! heap: with the default feature `alloc` disabled, the crate links without a global allocator.
+//! [`Gic`] combines them, addresses CPUs by number, and adds [`Lpis`], for which the platform must
+//! be a [`GicPlatform`] and provide table memory. The MSI parents use a [`Gic`]. Each implements
+//! [`MsiParent`](msi_types::MsiParent), and firmware says which one serves a device:
 //!
 //! | | a message is | built on | isolates |
 //! |---|---|---|---|

@@ -1,9 +1,10 @@
-//! LPIs: their tables in memory, and their allocation to owners (IHI 0069 §5.1).
+//! LPIs: the tables in memory that configure them, and their allocation to owners (IHI 0069 §5.1).
 //!
 //! All redistributors share one configuration table, but each has its own pending table. This
-//! module is shared by the senders that make LPIs pending: ITSes or direct LPIs. It publishes
-//! changed configuration bytes, but redistributors may still have old ones cached. Invalidating
-//! those is up to the sender, because each kind of sender does it differently.
+//! module is shared by the drivers for ITSes and for direct LPIs, which are called *senders* here
+//! because messages to them make LPIs pending. The module publishes changed configuration bytes,
+//! but redistributors may still have old bytes cached. The sender must invalidate cached bytes,
+//! because ITSes and direct LPIs use different mechanisms for this.
 
 mod allocator;
 mod attachment;
@@ -47,12 +48,13 @@ pub struct LpiConfig {
     /// Maximum number of INTID bits (14 to 24); `None` for [`DEFAULT_ID_BITS`]. The hardware may
     /// support fewer.
     pub id_bits: Option<u8>,
-    /// Priority for newly allocated LPIs. With two security states, a Non-secure priority.
+    /// Priority for newly allocated LPIs. With two security states, this is a Non-secure priority.
     pub priority: Priority,
     /// Whether redistributors access memory coherently, according to firmware.
     pub access: TableAccess,
-    /// Physical address bits for table memory, at most 52. Fewer if the redistributors can't reach
-    /// all memory ([`Erratum::TablesBelow4GiB`](crate::errata::Erratum::TablesBelow4GiB)).
+    /// Physical address bits for table memory, at most 52. Must be fewer if the redistributors
+    /// can't reach all memory
+    /// ([`Erratum::TablesBelow4GiB`](crate::errata::Erratum::TablesBelow4GiB)).
     pub address_bits: u8,
 }
 
@@ -71,12 +73,13 @@ impl LpiConfig {
     }
 }
 
-/// What happened to LPIs that were pending when a redistributor lost its state.
+/// Fate of the LPIs that were pending when a redistributor lost its state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PendingLpis {
     /// Nothing was lost: LPIs that were pending are pending again.
     Kept,
-    /// They are lost. The sender must resend every LPI that may have been pending there.
+    /// The pending state is lost. The sender must resend every LPI that may have been pending at
+    /// the redistributor.
     Lost,
 }
 
@@ -85,16 +88,16 @@ pub enum PendingLpis {
 pub enum Collected {
     /// All LPIs that were pending at the redistributor were reported.
     All,
-    /// It is unknown which LPIs were pending at the redistributor.
+    /// The driver can't determine which LPIs were pending at the redistributor.
     Unknown,
 }
 
 /// Result of [`Lpis::attach`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Attached {
-    /// How coherently the redistributor accesses its tables.
+    /// Coherence of the redistributor's accesses to its tables.
     pub tables: NegotiatedTables,
-    /// What happened to LPIs that were pending at the redistributor before.
+    /// Fate of the LPIs that were pending at the redistributor before it was attached.
     pub pending: PendingLpis,
 }
 
@@ -123,8 +126,9 @@ impl<P: GicPlatform> Lpis<P> {
     ///
     /// LPIs that are already enabled are disabled if the implementation guarantees that this works
     /// (`GICR_CTLR.CES`). Otherwise, if the platform [reserved](GicPlatform::adopt_table) the
-    /// tables in use, the driver adopts them: it disables all LPIs, and the sender must invalidate
-    /// them. If the tables are not reserved, the driver still tries to disable LPIs.
+    /// tables in use, the driver adopts them: it disables all LPIs in the adopted configuration
+    /// table, and the sender must invalidate their cached configurations. If the tables are not
+    /// reserved, the driver still tries to disable LPIs.
     ///
     /// # Errors
     /// [`LpiError::NotSupported`], [`LpiError::SecureView`] or [`LpiError::TooFewIdBits`] if LPIs
@@ -192,8 +196,8 @@ impl<P: GicPlatform> Lpis<P> {
         self.allocate_within(count, align, 0..u32::MAX)
     }
 
-    /// Like [`allocate`](Self::allocate), but only from `intids`. Needed by senders whose message
-    /// field is too narrow for all INTIDs.
+    /// Like [`allocate`](Self::allocate), but only from `intids`. Senders need this for devices
+    /// whose message data is too narrow for all INTIDs.
     ///
     /// Context: task; may sleep.
     ///
@@ -212,18 +216,19 @@ impl<P: GicPlatform> Lpis<P> {
         Ok(range)
     }
 
-    /// Disables and frees LPIs. Callers must already have stopped any messages that make them
+    /// Disables and frees LPIs. Callers must already have stopped all messages that make these LPIs
     /// pending.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`LpiError::Blocks`] if not all of them are allocated. On error, nothing is freed.
+    /// [`LpiError::Blocks`] if one of the LPIs is not allocated. On error, nothing is freed.
     pub fn free(&self, range: LpiRange) -> Result<(), LpiError> {
         let (first, count) = range.into_parts();
         self.allocator.with(&*self.platform, |allocator| {
             allocator.free(first, count)?;
-            // Reset while we hold the lock, or we might reset the next owner's configuration.
+            // Reset the configuration while the allocator's lock is held; otherwise, the LPI might
+            // already belong to its next owner.
             self.reset_config(first, count);
             Ok(())
         })
@@ -268,13 +273,13 @@ impl<P: GicPlatform> Lpis<P> {
     }
 
     /// Records that LPIs were cleared at all redistributors of [`stale_at`](Self::stale_at). The
-    /// LPIs must be allocated, because then no redistributor can have been added since.
+    /// LPIs must be allocated: while an LPI is allocated, no such redistributor is added.
     pub(crate) fn note_cleared(&self, range: &LpiRange) {
         self.allocator.with(&*self.platform, |allocator| allocator.note_cleared(range));
     }
 
-    /// Claims the LPIs for a message mechanism. Several ITSes can share them; direct LPIs cannot be
-    /// shared.
+    /// Claims the LPIs for a message mechanism. Several ITSes can share the LPIs; the driver for
+    /// direct LPIs needs all of them to itself.
     pub(crate) fn claim(&self, wanted: LpiMessages) -> Result<(), LpiError> {
         self.messages.with(&*self.platform, |messages| match *messages {
             Some(LpiMessages::Translated) if wanted == LpiMessages::Translated => Ok(()),
@@ -286,7 +291,7 @@ impl<P: GicPlatform> Lpis<P> {
         })
     }
 
-    /// Withdraws a claim for direct LPIs.
+    /// Withdraws the claim of the driver for direct LPIs.
     pub(crate) fn unclaim(&self) {
         self.messages.with(&*self.platform, |messages| *messages = None);
     }
@@ -297,8 +302,8 @@ impl<P: GicPlatform> Lpis<P> {
 }
 
 impl<P: GicPlatform> Drop for Lpis<P> {
-    /// Frees pending tables that were never used, and the configuration table if no pending table
-    /// was. Used tables are leaked, because redistributors read them until reset.
+    /// Frees pending tables that were never used, and frees the configuration table if no pending
+    /// table was ever used. Used tables are leaked, because redistributors read them until reset.
     fn drop(&mut self) {
         let mut in_use = false;
         for table in self.pending.get_mut().drain(..) {

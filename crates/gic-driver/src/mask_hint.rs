@@ -1,9 +1,9 @@
 //! `ICC_CTLR_EL1.PMHE`: use of the priority mask as a hint to the distributor.
 //!
-//! With the hint, a CPU's mask influences where 1-of-N interrupts are sent. After writing
-//! `ICC_PMR_EL1`, we then need a DSB before the distributor is guaranteed to observe it (IHI 0069,
-//! `ICC_CTLR_EL1.PMHE`). EL3 may set the bit and prevent lower levels from changing it, so we read
-//! it back.
+//! With the hint, a CPU's priority mask influences the CPU to which a 1-of-N interrupt is sent. The
+//! distributor is then guaranteed to observe a write of `ICC_PMR_EL1` only after a DSB (IHI 0069,
+//! `ICC_CTLR_EL1.PMHE`). EL3 may set the bit and prevent lower levels from changing it, so the
+//! driver reads it back.
 
 use core::sync::atomic::{AtomicU8, Ordering};
 
@@ -14,7 +14,8 @@ const OFF: u8 = 1;
 /// At least one CPU uses the hint.
 const ON: u8 = 2;
 
-/// Tracks whether any CPU uses the hint. If so, all CPUs execute the barrier.
+/// Tracks whether any CPU uses the hint. If one does, all CPUs execute the barrier after writing
+/// the mask.
 #[derive(Debug)]
 pub(crate) struct MaskHint(AtomicU8);
 
@@ -23,7 +24,7 @@ impl MaskHint {
         Self(AtomicU8::new(UNKNOWN))
     }
 
-    /// Records the bit that a CPU read back.
+    /// Records the value of `PMHE` that a CPU read back.
     pub(crate) fn note(&self, pmhe: bool) {
         let state = if pmhe { ON } else { OFF };
         self.0.fetch_max(state, Ordering::Relaxed);

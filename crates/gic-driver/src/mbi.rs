@@ -23,7 +23,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated, WiredParent};
 
-/// SPIs that firmware reserves for messages to the distributor's registers. The
+/// SPIs that firmware reserves for messages to the distributor's registers. This type is the
 /// [`MsiParent`](msi_types::MsiParent) of every device that firmware assigns to this controller.
 ///
 /// See the [module](self) for an example.
@@ -33,7 +33,7 @@ pub type Mbi<P> = SpiMessages<P, MbiDoorbell>;
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct MbiConfig {
-    /// SPIs that may be used (`mbi-ranges`). No group ever spans two ranges.
+    /// SPIs that may be used (`mbi-ranges`). A group of vectors never spans two ranges.
     pub ranges: Vec<SpiRange>,
     /// Physical address of a frame with only the message registers, at the same offsets as in the
     /// distributor (`mbi-alias`).
@@ -52,7 +52,7 @@ impl MbiConfig {
     }
 }
 
-/// Error in firmware's message ranges, or in setting them up.
+/// Error in the message ranges that firmware describes, or in setting them up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MbiError {
@@ -84,7 +84,7 @@ pub enum MbiError {
     Claim(MsiError),
 }
 
-/// The registers that devices write to, shared by all ranges.
+/// The message registers that devices write to, which are the same for all ranges.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MbiDoorbell {
     registers: MessageRegisters,
@@ -121,8 +121,8 @@ impl<P: GicPlatform + 'static> Mbi<P> {
 }
 
 impl MbiDoorbell {
-    /// Creates the doorbell. `registers` belong to the distributor at `distributor`; an alias has
-    /// them at the same offsets.
+    /// Creates the doorbell. `registers` belong to the distributor at `distributor`; an alias frame
+    /// has these registers at the same offsets.
     fn new(registers: MessageRegisters, distributor: u64, alias: Option<u64>) -> Self {
         let Some(alias) = alias else { return Self { registers, frame: MbiFrame::Distributor } };
         let moved = |register: u64| alias.wrapping_add(register.wrapping_sub(distributor));
@@ -132,7 +132,7 @@ impl MbiDoorbell {
     }
 }
 
-/// Doorbell name if there is no alias.
+/// Name of the doorbell registers in the distributor, used if firmware describes no alias.
 const OWN_PAGE: &str = "GICD_SETSPI (the distributor's own)";
 
 impl Doorbell for MbiDoorbell {

@@ -22,11 +22,13 @@ pub trait Mmio: Send + Sync {
     fn read64(&self, offset: u32) -> u64;
     /// Writes 64 bits.
     fn write64(&self, offset: u32, value: u64);
-    /// Writes 8 bits. Used to set a single priority without touching its neighbors.
+    /// Writes 8 bits. The drivers use this to set one priority without writing the neighboring
+    /// ones.
     fn write8(&self, offset: u32, value: u8);
 
-    /// Orders later loads of memory after earlier register reads. If a register read shows what
-    /// another CPU did, these loads see that CPU's earlier stores.
+    /// Orders later loads of memory after earlier register reads. If a register read returns a
+    /// result of another CPU's action, these loads return what that CPU had stored before the
+    /// action.
     fn read_barrier(&self) {
         core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
     }

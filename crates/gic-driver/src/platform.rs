@@ -19,22 +19,21 @@ pub struct PhysicalRegion {
     pub bytes: u64,
 }
 
-/// What to do after one turn of a bounded wait.
+/// Decision after one turn of a bounded wait.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Wait {
     /// Poll again.
     Again,
-    /// Stop waiting: the time is up.
+    /// Stop waiting, because the time limit has been reached.
     GiveUp,
 }
 
 /// Services that a kernel provides to the drivers, on top of its [`LocalCpu`]. Functions take
 /// `&self`, so several controllers in one process need no global state.
 ///
-/// This is all that timer interrupts, SGIs, other PPIs and SPIs need, and it requires no heap. A
-/// whole
-/// [`Gic`](crate::Gic) with LPIs needs [`GicPlatform`]. References and `Arc`s to a platform also
-/// implement the trait.
+/// This trait suffices for timer interrupts, SGIs, other PPIs and SPIs, and requires no heap. A
+/// complete [`Gic`](crate::Gic) with LPIs needs [`GicPlatform`]. References and `Arc`s to a
+/// platform also implement the trait.
 ///
 /// Unless documented otherwise, functions may be called in any context.
 ///
@@ -78,7 +77,7 @@ pub trait Platform: LocalCpu {
     /// redistributors without a CPU. A platform may unmap the frame in `Drop`.
     type Mmio: Mmio;
 
-    /// Maps registers as device memory. Returns `None` if it can't.
+    /// Maps registers as device memory. Returns `None` if the registers can't be mapped.
     ///
     /// Context: task; may sleep.
     fn map(&self, region: PhysicalRegion) -> Option<Self::Mmio>;
@@ -89,7 +88,7 @@ pub trait Platform: LocalCpu {
     fn wait(&self, turn: u32) -> Wait;
 }
 
-/// For references and smart pointers, because drivers take the platform by value.
+/// References and smart pointers implement the trait because drivers take the platform by value.
 impl<P: Deref<Target: Platform> + Send + Sync> Platform for P {
     type Mmio = <P::Target as Platform>::Mmio;
 
@@ -108,8 +107,8 @@ impl<P: Deref<Target: Platform> + Send + Sync> Platform for P {
 pub struct TimedOut(pub &'static str);
 
 /// Waits until `done` returns `true`, bounded by the platform's clock. Polls once more after the
-/// clock has given up; otherwise, a CPU that was stalled for a long time could report a timeout
-/// although the hardware is done.
+/// time limit, so that a CPU that was stalled for a long time does not report a timeout although
+/// the hardware is done.
 ///
 /// # Errors
 /// [`TimedOut`] with `what` if the state was not reached in time.

@@ -56,8 +56,9 @@ pub struct Redistributor<M> {
 
 impl<M: Mmio> Redistributor<M> {
     /// Wakes the redistributor so that it forwards interrupts to its CPU. Must be called before the
-    /// CPU interface is enabled and before any other register of the redistributor is used. If
-    /// Secure firmware owns `GICR_WAKER` (it reads as zero), firmware has already done this.
+    /// CPU interface is enabled and before any other register of the redistributor is used. No-op
+    /// if Secure firmware owns `GICR_WAKER` (it then reads as zero), because firmware has already
+    /// woken the redistributor.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `ChildrenAsleep` stays set.
@@ -91,9 +92,9 @@ impl<M: Mmio> Redistributor<M> {
         })
     }
 
-    /// Brings the CPU's private interrupts to a known state: PPIs disabled, SGIs enabled, and all
-    /// of them inactive, not pending, with the same priority and in the view's own group. The
-    /// redistributor must be awake.
+    /// Brings the CPU's private interrupts to a known state: PPIs are disabled, SGIs are enabled,
+    /// and all private interrupts are inactive, not pending, of the same priority and in the view's
+    /// own group. The redistributor must be awake.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `RWP` stays set.
@@ -113,8 +114,8 @@ impl<M: Mmio> Redistributor<M> {
         Ok(())
     }
 
-    /// Restores the state that [`save`](Self::save) read to a redistributor that lost it. The
-    /// redistributor must be awake.
+    /// Restores a redistributor that lost its state to the state that [`save`](Self::save) read.
+    /// The redistributor must be awake.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `RWP` stays set.
@@ -130,7 +131,8 @@ impl<M: Mmio> Redistributor<M> {
         Ok(())
     }
 
-    /// Reads the state of the CPU's private interrupts. LPI state is in the LPI tables.
+    /// Reads the state of the CPU's private interrupts. The state of LPIs is not included, because
+    /// it is kept in the LPI tables.
     pub fn save(&self) -> PrivateState {
         let mut saved = PrivateState::default();
         for (block, saved) in self.blocks().zip(&mut saved.blocks) {
@@ -159,7 +161,7 @@ impl<M: Mmio> Redistributor<M> {
         }
     }
 
-    /// Returns the affinity of its CPU.
+    /// Returns the affinity of the redistributor's CPU.
     pub fn affinity(&self) -> Affinity {
         self.typer.affinity()
     }
@@ -169,7 +171,8 @@ impl<M: Mmio> Redistributor<M> {
         self.address
     }
 
-    /// Returns the number used for the redistributor in ITS commands if `GITS_TYPER.PTA` is 0.
+    /// Returns the processor number, by which ITS commands refer to the redistributor if
+    /// `GITS_TYPER.PTA` is 0.
     pub fn processor_number(&self) -> u16 {
         self.typer.processor_number()
     }

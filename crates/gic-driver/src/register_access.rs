@@ -1,12 +1,13 @@
-//! Permission to use a redistributor's registers. They must not be accessed while it sleeps.
+//! Permission to use a redistributor's registers, which must not be accessed while the
+//! redistributor sleeps.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// One user. The count is in the low bits.
+/// One user in the count of users, which is held in the low bits.
 const ONE_USER: u32 = 1;
 /// Set while the registers may be used.
 const OPEN: u32 = 1 << 30;
-/// Set while LPIs may be placed at this redistributor.
+/// Set while LPIs may be routed to this redistributor.
 const ACCEPTING: u32 = 1 << 31;
 const USERS: u32 = OPEN - 1;
 
@@ -22,19 +23,19 @@ pub(crate) struct RegisterAccess(AtomicU32);
 pub(crate) struct RegisterGuard<'a>(&'a RegisterAccess);
 
 impl RegisterAccess {
-    /// Opens the registers to users. The redistributor must be awake. LPIs must not be placed there
+    /// Opens the registers to users. The redistributor must be awake. LPIs must not be routed to it
     /// before [`accept`](Self::accept).
     pub(crate) fn open(&self) {
         self.0.fetch_or(OPEN, Ordering::SeqCst);
     }
 
-    /// Allows LPIs to be placed at this redistributor. Its LPIs must be enabled.
+    /// Allows LPIs to be routed to this redistributor, at which LPIs must be enabled.
     pub(crate) fn accept(&self) {
         self.0.fetch_or(ACCEPTING, Ordering::SeqCst);
     }
 
-    /// Stops new LPIs from being placed at this redistributor. Those placed earlier are already in
-    /// the records.
+    /// Prevents further LPIs from being routed to this redistributor. LPIs that were routed to it
+    /// earlier are already in the records.
     pub(crate) fn refuse(&self) {
         self.0.fetch_and(!ACCEPTING, Ordering::SeqCst);
     }
@@ -57,7 +58,7 @@ impl RegisterAccess {
         self.0.load(Ordering::SeqCst) & USERS != 0
     }
 
-    /// Becomes a user of the registers. Returns `None` if access is closed.
+    /// Adds the caller to the users of the registers. Returns `None` if access is closed.
     pub(crate) fn enter(&self) -> Option<RegisterGuard<'_>> {
         let enter = |word: u32| (word & OPEN != 0).then_some(word + ONE_USER);
         self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, enter).ok()?;

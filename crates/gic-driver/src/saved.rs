@@ -36,8 +36,8 @@ pub struct PrivateState {
 pub(crate) const SGIS: u32 = 0xffff;
 
 impl InterruptBlock {
-    /// Drops the pending state of level-triggered interrupts, except those in `kept`. A line that
-    /// is still asserted will make its interrupt pending again.
+    /// Drops the pending state of all level-triggered interrupts except those in `kept`. A line
+    /// that is still asserted will make its interrupt pending again.
     pub(crate) fn drop_levels(&mut self, kept: u32) {
         let [low, high] = self.triggers.map(u64::from);
         let is_edge = |bit: &u32| (high << 32 | low) >> (2 * bit + 1) & 1 != 0;
@@ -60,11 +60,11 @@ impl<M: Mmio> Frame<M> {
         }
     }
 
-    /// Writes back everything except the enables. The block's interrupts must be disabled, and this
-    /// must have taken effect.
+    /// Writes back the saved state except for the enable bits. The block's interrupts must be
+    /// disabled, and the disable must have taken effect.
     ///
-    /// A level-triggered interrupt that was pending is made pending again, because a message-based
-    /// interrupt's level exists nowhere else. Other pending levels were
+    /// A level-triggered interrupt that was pending is made pending again, because the level of a
+    /// message-based interrupt exists only in the pending bit. Other pending levels were
     /// [dropped](InterruptBlock::drop_levels).
     pub(crate) fn restore_block(&self, fields: &Fields, block: u32, saved: &InterruptBlock) {
         let InterruptBlock {

@@ -1,20 +1,21 @@
 //! Interrupt groups (IHI 0069 §4.6), and the security views that decide which groups software can
 //! access.
 
-/// The group that an interrupt belongs to (IHI 0069 §4.6). It decides which CPU interface registers
-/// acknowledge and end the interrupt.
+/// The group that an interrupt belongs to (IHI 0069 §4.6). The group decides which CPU interface
+/// registers acknowledge and end the interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Group {
     /// Group 0.
     Zero,
     /// Group 1, or Non-secure Group 1 if two security states exist.
     One,
-    /// Secure Group 1. Only exists with two security states.
+    /// Secure Group 1. Secure Group 1, which only exists with two security states.
     SecureOne,
 }
 
-/// How many security states the system has, and in which one this software runs. It decides the
-/// layout of `GICD_CTLR`, the meaning of priorities, and whether groups can be configured.
+/// Number of security states of the system, and the state in which this software runs. The view
+/// decides the layout of `GICD_CTLR`, the meaning of priorities, and whether groups can be
+/// configured.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SecurityView {
     /// One security state (`GICD_CTLR.DS` = 1).

@@ -2,9 +2,9 @@
 //! at a time and targets one CPU.
 //!
 //! A message encodes an SPI, and the root controller routes, masks and latches it like any other
-//! interrupt. So the message does not encode a CPU and doesn't change with the affinity, each
-//! vector in a group can be moved separately, and a vector's pending state can be read.
-//! [`WiredParent`] is the only interface to the GIC below.
+//! interrupt. Therefore, the message does not encode a CPU and doesn't change with the affinity,
+//! each vector in a group can be moved separately, and a vector's pending state can be read. The
+//! code accesses the underlying GIC only through [`WiredParent`].
 
 mod msi_parent;
 mod range_allocator;
@@ -38,7 +38,7 @@ pub trait Doorbell: fmt::Debug + Send + Sync {
     /// Returns whether the doorbell's page contains other registers, which a device with access to
     /// the page could write.
     fn page(&self, granule: Granule) -> DoorbellPage;
-    /// Returns the address that devices write to, or the lowest one.
+    /// Returns the address that devices write to, or the lowest of these addresses.
     fn address(&self) -> u64;
 }
 
@@ -54,7 +54,7 @@ pub enum Groups {
 }
 
 /// SPIs behind doorbells of kind `D`: [`Mbi`](crate::Mbi) and [`V2m`](crate::V2m). Shared in an
-/// [`Arc`]; locking is internal. Owns the SPIs until it is dropped.
+/// [`Arc`]; locking is internal. The value owns the SPIs until it is dropped.
 pub struct SpiMessages<P: Platform, D> {
     platform: Arc<P>,
     wired: Arc<dyn WiredParent>,

@@ -1,9 +1,9 @@
 //! The CPU interface's system registers on real hardware, accessed with `MRS` and `MSR`.
 //!
 //! Audited: the instructions below read and write registers of the GIC's CPU interface, and read
-//! `MPIDR_EL1` and `CurrentEL`. They access no memory that Rust manages; the barriers only order
-//! accesses. Callers of [`CpuRegisters::new`] guarantee that the exception level and the CPU have
-//! these registers.
+//! `MPIDR_EL1` and `CurrentEL`. The instructions access no memory that Rust manages; the barriers
+//! only order accesses. Callers of [`CpuRegisters::new`] guarantee that the exception level and the
+//! CPU have these registers.
 #![expect(unsafe_code, reason = "system registers are accessed by inline assembly")]
 
 use crate::mask_hint::MaskHint;
@@ -15,14 +15,14 @@ use gic_arch::icc::{self, SysRegEncoding};
 /// Tracks whether any CPU uses the priority mask hint.
 static MASK_HINT: MaskHint = MaskHint::new();
 
-/// The calling CPU's registers. Zero-sized; may be created or copied wherever needed.
+/// The calling CPU's registers. The type is zero-sized, and may be created or copied freely.
 ///
 /// Registers that are not defined in [`gic_arch::icc`] read as zero and ignore writes.
 #[derive(Clone, Copy, Debug)]
 pub struct CpuRegisters(());
 
 impl CpuRegisters {
-    /// Creates a handle. It accesses the registers of whichever CPU uses it.
+    /// Creates a handle. The handle always accesses the registers of the CPU that uses it.
     ///
     /// # Safety
     /// Every CPU on which the value is used must implement the GIC's system registers

@@ -8,7 +8,8 @@ use gic_arch::{Readable, RegisterValue, Writable};
 pub enum ExceptionLevel {
     /// EL1: a kernel.
     El1,
-    /// EL2: a hypervisor, or a kernel that runs at EL2. It must set up `ICC_SRE_EL2` itself.
+    /// EL2: a hypervisor, or a kernel that runs at EL2. Software at EL2 must set up `ICC_SRE_EL2`
+    /// itself.
     El2,
 }
 

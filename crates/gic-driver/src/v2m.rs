@@ -34,10 +34,10 @@ use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated,
 /// See the [module](self) for an example.
 pub type V2m<P> = SpiMessages<P, V2mDoorbell>;
 
-/// Lowest INTID that a frame may have.
+/// Lowest INTID that a frame may use.
 const FIRST_SPI: u32 = 32;
-/// Exclusive upper limit of a frame's SPIs: 1018 is the last that can be used. Like other kernels,
-/// we refuse a range with the architecture's last SPI, 1019.
+/// Exclusive upper limit of a frame's SPIs: 1018 is the last INTID that can be used. Like other
+/// kernels, the driver refuses a range with the architecture's last SPI, 1019.
 const END: u32 = 1019;
 
 /// A GICv2m frame from firmware.
@@ -47,13 +47,14 @@ pub struct V2mFrame<'a> {
     /// Physical address.
     pub address: u64,
     /// The first SPI, if firmware overrides the frame's register (`arm,msi-base-spi`, or the MADT's
-    /// SPI base). Only used if both this and the count are present and not zero.
+    /// SPI base). The override only applies if both the first SPI and the count are present and not
+    /// zero.
     pub first_spi: Option<u32>,
     /// Number of SPIs, if firmware overrides the frame's register (`arm,msi-num-spis`, or the
     /// MADT's SPI count).
     pub spi_count: Option<u32>,
-    /// With ACPI, the MADT's OEM ID without trailing blanks. Identifies machines on which the frame
-    /// registers can't be read.
+    /// With ACPI, the MADT's OEM ID without trailing blanks. The ID identifies machines on which
+    /// the frame registers can't be read.
     pub oem_id: Option<&'a str>,
 }
 
@@ -76,7 +77,7 @@ impl<'a> V2mFrame<'a> {
     }
 }
 
-/// Error in firmware's frames, or in setting them up.
+/// Error in the frames that firmware describes, or in setting them up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum V2mError {
@@ -208,7 +209,7 @@ impl Doorbell for V2mDoorbell {
         NotIsolated::SharedDoorbell("a GICv2m frame (MSI_SETSPI_NS)")
     }
 
-    /// A larger page also contains whatever registers or memory the board puts there.
+    /// A larger page also contains other registers or memory, depending on the board.
     fn page(&self, granule: Granule) -> DoorbellPage {
         match granule {
             Granule::Size4K => DoorbellPage::Alone,
