@@ -44,7 +44,7 @@ pub enum LpiError {
     AlreadyEnabled {
         /// The redistributor.
         block: Block,
-        /// Why its tables can't be adopted.
+        /// Reason why the tables in use can't be adopted.
         reason: AdoptionRefused,
     },
     /// Another message mechanism already uses this GIC's LPIs.
@@ -76,17 +76,17 @@ pub enum AdoptionRefused {
     },
     /// The redistributor uses a different configuration table than the others.
     OtherConfigTable {
-        /// The table it uses.
+        /// Address of the table that the redistributor uses.
         found: u64,
-        /// The table of the others.
+        /// Address of the table that the other redistributors use.
         expected: u64,
     },
-    /// LPIs have already been allocated. Some may be pending in the redistributor's table for a
-    /// previous kernel, and it's too late to clear them there.
+    /// LPIs have already been allocated. Some of these LPIs may be pending in the redistributor's
+    /// table for a previous kernel, and can no longer be cleared there.
     LpisInUse,
     /// The redistributor does not use the pending table that the driver assigned to it.
     OtherPendingTable {
-        /// The table it uses.
+        /// Address of the table that the redistributor uses.
         found: u64,
         /// The assigned table.
         expected: u64,
@@ -124,7 +124,7 @@ impl fmt::Display for AdoptionRefused {
     }
 }
 
-/// How devices signal LPIs. All LPIs on a GIC use the same mechanism.
+/// Mechanism by which devices signal LPIs. All LPIs on a GIC use the same mechanism.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum LpiMessages {
     /// Messages to `GITS_TRANSLATER`, on any number of ITSes.

@@ -6,8 +6,8 @@ use core::marker::PhantomData;
 use gic_arch::gicc::{self, Ctlr, Iar};
 use gic_arch::{IntId, IntIdClass, Priority};
 
-/// Handle to the calling CPU's interface. Cheap to create; its operations may be called in any
-/// context.
+/// Handle to the calling CPU's interface. Creating a handle is cheap, and its operations may be
+/// called in any context.
 #[derive(Debug)]
 pub struct CpuInterfaceV2<'a, M, E = CombinedEoi> {
     mmio: &'a M,
@@ -63,7 +63,7 @@ impl<'a, M: Mmio, E> CpuInterfaceV2<'a, M, E> {
     /// there is nothing to acknowledge (any more).
     pub fn acknowledge(&self) -> Option<Acknowledged> {
         let taken = self.mmio.read(gicc::IAR);
-        // An SGI's handler must see the stores that its sender made before.
+        // An SGI's handler must see the stores that the sender made before it sent the SGI.
         self.mmio.read_barrier();
         Acknowledged::new(IntId::new(taken.intid().into()), taken.cpu_id())
     }
@@ -93,7 +93,7 @@ impl<'a, M: Mmio, E> CpuInterfaceV2<'a, M, E> {
 
 impl<M: Mmio, E: EoiMode> CpuInterfaceV2<'_, M, E> {
     /// Enables the interface for interrupts with a higher priority than `mask`, with preemption at
-    /// every priority. The bypass bits keep the values that firmware set.
+    /// every priority. The bypass bits of `GICC_CTLR` keep the values that firmware set.
     pub(super) fn enable(self, mask: Priority) -> Result<(), GicError> {
         let control = self.mmio.read(gicc::CTLR).with_eoi_mode_s(E::SPLIT).with_fiq_en(false);
         let control = control.with_enable_grp0(true);
@@ -157,7 +157,7 @@ impl<M: Mmio, E: EoiMode> GicCpuInterface for CpuInterfaceV2<'_, M, E> {
     }
 }
 
-/// Returns the value that `GICC_IAR` showed for the interrupt. GICv2 INTIDs have ten bits.
+/// Returns the value that was read from `GICC_IAR` for the interrupt. GICv2 INTIDs have ten bits.
 fn value_of(interrupt: &Active) -> Iar {
     let intid = u16::try_from(interrupt.intid().get()).unwrap_or(u16::MAX) & 0x3ff;
     Iar::new().with_intid(intid).with_cpu_id(interrupt.sender())

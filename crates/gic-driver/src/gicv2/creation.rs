@@ -18,8 +18,8 @@ impl<P: Platform> GicV2<P> {
     /// # Errors
     /// [`GicError::NotMapped`] if the platform cannot map a frame; [`GicError::OtherVersion`] or
     /// [`GicError::WrongRevision`] if the distributor is not a GICv2's; [`GicError::UnknownCpu`] if
-    /// `boot` is not below [`GicV2Config::cpus`], or if that exceeds eight; [`GicError::NoTarget`]
-    /// if the calling CPU cannot find its CPU interface number.
+    /// `boot` is not below [`GicV2Config::cpus`], or if `cpus` exceeds eight;
+    /// [`GicError::NoTarget`] if the calling CPU cannot find its CPU interface number.
     pub fn new(platform: P, config: GicV2Config, boot: Cpu) -> Result<Self, GicError> {
         let block = Block::Distributor(config.distributor);
         if boot.index() >= config.cpus || config.cpus > MAX_CPUS {

@@ -1,5 +1,5 @@
-//! Suspends and resumes a GICv2. Register writes take effect immediately, so there's nothing to
-//! wait for.
+//! Suspends and resumes a GICv2. Register writes take effect immediately, so no wait for `RWP` is
+//! needed.
 
 use super::cpu_interface::SavedInterfaceV2;
 use super::{GicV2, TARGET_WORDS};
@@ -64,8 +64,8 @@ impl<P: Platform> GicV2<P> {
     /// unchanged.
     pub fn suspend(&self, room: SuspendRoomV2, cpu: Cpu) -> Result<SuspendedV2, GicError> {
         let target = self.target_of(cpu).ok_or(GicError::UnknownCpu(cpu))?;
-        // A GICv2 has no message-based SPIs: every level is driven by a line, which will make the
-        // interrupt pending again.
+        // A GICv2 has no message-based SPIs: every level is driven by a wire that makes the
+        // interrupt pending again while it is asserted.
         let mut private = self.frame.save_block(&Fields::BANKED, 0);
         private.drop_levels(SGIS);
         let saved = SuspendedV2 {
@@ -140,8 +140,9 @@ impl<P: Platform> GicV2<P> {
             self.frame.mmio.write(register, u32::MAX);
         }
         for (register, senders) in gicd::SPENDSGIR.iter().zip(saved.sgis) {
-            // Write one byte per SGI, and skip SGIs without a sender: if we write a zero byte, QEMU
-            // (7.2, 10.0) makes the SGI pending without a sender and aborts when it's acknowledged.
+            // Write one byte per SGI, and skip SGIs without a sender: if a zero byte is written,
+            // QEMU (7.2, 10.0) makes the SGI pending without a sender and aborts when it's
+            // acknowledged.
             for (byte, senders) in (register.offset()..).zip(senders.to_le_bytes()) {
                 if senders != 0 {
                     self.frame.mmio.write8(byte, senders);

@@ -48,12 +48,13 @@ impl<P: Platform> WiredParent for GicV2<P> {
         self.wired(hwirq)?;
         let target = self.target_of(cpu).ok_or(MsiError::NotReachable(cpu, "it is off"))?;
         let field = gicd::ITARGETSR.locate(hwirq.into()).ok_or(MsiError::UnknownVector(hwirq))?;
-        // IHI 0048 §4.3.12: the target may be written at any time, and a pending interrupt moves
-        // along.
+        // IHI 0048 §4.3.12: the target may be written at any time, and a pending interrupt is then
+        // signaled to the new target.
         self.frame.mmio.write8(field.byte_offset(), target.get());
-        // Read it back: this returns only once the write has reached the distributor.
+        // Read the target back, because the read returns only after the write has reached the
+        // distributor.
         let read_back = field.extract(self.frame.mmio.read(field.register()));
-        // With a single CPU the register is RAZ/WI.
+        // With a single CPU, `GICD_ITARGETSR` is RAZ/WI.
         if read_back != u32::from(target.get()) && self.typer.cpu_number() != 0 {
             return Err(MsiError::NotReachable(cpu, "the distributor does not accept this target"));
         }

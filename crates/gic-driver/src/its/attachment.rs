@@ -1,11 +1,11 @@
 //! Attaches, detaches and unmaps devices. LPIs and tables are freed only after the ITS has executed
 //! the commands that end their use.
 //!
-//! Events are discarded and devices unmapped before their LPIs and tables are reused. If the ITS
-//! doesn't respond in time, it may still execute these commands (or earlier ones) later, so we have
-//! to hold on to the resources. Commands that didn't fit in the queue are posted before any others,
-//! and their resources are freed once the ITS has consumed them. If the ITS never responds, the
-//! resources are never reused.
+//! The driver discards events and unmaps devices before it reuses their LPIs and tables. If the ITS
+//! doesn't respond in time, it may still execute these commands (or earlier ones) later, so the
+//! LPIs and tables must not be freed yet. Commands that didn't fit in the queue are posted before
+//! any others, and their resources are freed once the ITS has consumed them. If the ITS never
+//! responds, the resources are never reused.
 
 use super::command_queue::FailedRun;
 use super::devices::{
@@ -22,8 +22,8 @@ use gic_arch::its::{Command, MapAction, Opcode, RdBase};
 use msi_types::{Attachment, DeviceId, HwIrqBlock};
 
 impl<P: GicPlatform> Its<P> {
-    /// Attaches a device for up to `max` more events. All requesters with this DeviceID share a
-    /// translation table, but each caller has its own quota.
+    /// Attaches a device, for up to `max` events in addition to those of earlier attachments. All
+    /// requesters with this DeviceID share a translation table, but each caller has its own quota.
     ///
     /// Context: task; may sleep.
     ///
@@ -56,8 +56,8 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Removes a quota. Removing a device's last quota unmaps the device and frees its table,
-    /// unless events are still mapped; then the device also stays mapped.
+    /// Removes a quota. Removing a device's last quota unmaps the device and frees its table. If
+    /// events are still mapped, the device stays mapped, too.
     ///
     /// Context: task; may sleep.
     pub fn detach(&self, attachment: Attachment) {
@@ -70,7 +70,8 @@ impl<P: GicPlatform> Its<P> {
     /// Context: task; may sleep.
     #[expect(clippy::needless_pass_by_value, reason = "callers give up the attachment")]
     pub fn release(&self, attachment: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
-        // Do this before taking the lock: the caller's iterator may take other locks.
+        // Run the caller's iterator before taking the lock, because the iterator may take other
+        // locks.
         let mut known = Vec::new();
         for block in blocks {
             if known.try_reserve(1).is_err() {
@@ -92,7 +93,7 @@ impl<P: GicPlatform> Its<P> {
         });
     }
 
-    /// Removes a quota with its blocks, and unmaps the device if no other quota has events.
+    /// Removes a quota and its blocks, and unmaps the device if no other quota has events.
     fn detach_quota(&self, state: &mut TaskState, quota: &EventQuota, blocks: EventBlocks) {
         let Some(known) = state.devices.get_mut(quota.device) else { return };
         known.remove_quota(quota);
@@ -113,7 +114,7 @@ impl<P: GicPlatform> Its<P> {
         }
     }
 
-    /// Unmaps a device that has only these blocks left.
+    /// Unmaps a device whose only remaining events are those in `blocks`.
     fn unmap_device(
         &self,
         state: &mut TaskState,
@@ -122,7 +123,8 @@ impl<P: GicPlatform> Its<P> {
         blocks: EventBlocks,
     ) {
         match device.mapping {
-            // MAPD is posted with a device's first block, so there was never a mapped block.
+            // MAPD is posted with a device's first block, so no block of this device was ever
+            // mapped.
             Mapping::Unmapped => self.platform().release_table(device.itt),
             Mapping::Mapped => {
                 let unmap = device.mapd(id, MapAction::Unmap);
@@ -131,7 +133,7 @@ impl<P: GicPlatform> Its<P> {
         }
     }
 
-    /// Adds a quota to a known device, or to a new one.
+    /// Adds a quota to a device, which is created if it does not exist yet.
     fn attach_device(
         &self,
         state: &mut TaskState,
@@ -196,12 +198,13 @@ impl<P: GicPlatform> Its<P> {
                     resources,
                 });
             }
-            // We have to leak the resources: the ITS may still be using them.
+            // Leak the resources, because the ITS may still be using them.
             _ => self.note(ItsError::NoMemory("commands that the ITS has not executed")),
         }
     }
 
-    /// Executes the commands that end the use of resources. Returns the commands that did not fit.
+    /// Executes the commands that end the use of resources. Also returns the commands for which the
+    /// queue had no room.
     fn run_unmap(
         &self,
         targets: &mut Vec<RdBase>,
@@ -218,7 +221,8 @@ impl<P: GicPlatform> Its<P> {
         );
         let result = self.queue.run(&self.frame, Context::Task, &mut commands);
         let rest = try_collect(&mut commands);
-        // Draw the remaining commands even if we can't store them: drawing one removes its route.
+        // Draw the remaining commands from the iterator even if they can't be stored, because
+        // drawing a DISCARD removes the event's route.
         commands.for_each(drop);
         (result, rest)
     }
@@ -253,9 +257,9 @@ impl<P: GicPlatform> Its<P> {
         self.queue.wait(&self.frame, &mut QueueWait::new(Context::Task), &deferred.posted)
     }
 
-    /// Frees resources after the ITS refused some of their commands. If it refused a DISCARD, that
-    /// event was not mapped. If it refused to unmap a table, the table leaks because the ITS may
-    /// still write to it.
+    /// Frees resources after the ITS refused some of their commands. If the ITS refused a DISCARD,
+    /// the event was not mapped. If the ITS refused to unmap a table, the table is leaked because
+    /// the ITS may still write to it.
     fn free_after_refusal(
         &self,
         refused: Option<Command>,
@@ -265,8 +269,8 @@ impl<P: GicPlatform> Its<P> {
         let still_mapped = refused.is_some_and(|command| command.opcode() == Opcode::Mapd);
         match resources {
             Resources::Device { blocks, .. } if still_mapped => self.free_lpis(&blocks),
-            // We only know about the first refusal; the ITS may have refused the later MAPD too.
-            // Posting that again does no harm.
+            // Only the first refused command is known, and the ITS may also have refused the later
+            // MAPD. Posting the MAPD again does no harm.
             Resources::Device { unmap, itt, blocks } if !blocks.as_slice().is_empty() => {
                 self.free_lpis(&blocks);
                 self.release_device(state, unmap, itt, EventBlocks::None);

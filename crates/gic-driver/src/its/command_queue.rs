@@ -3,8 +3,8 @@
 //!
 //! Every command has a *sequence number*, counted from the driver's start and never wrapping.
 //! Waiters compare sequence numbers rather than ring positions, so they stay correct across any
-//! number of wraps and concurrent `CREADR` readers. Between two reads, the ITS can't advance past
-//! the outstanding commands, and there are always fewer of those than ring slots.
+//! number of wraps and concurrent `CREADR` readers. Between two reads of `CREADR`, the ITS can't
+//! advance past the outstanding commands, of which there are always fewer than ring slots.
 //!
 //! Commands are drawn from the caller's iterator *with the ring's lock held*, so that the lookups
 //! and state changes behind a command happen in queue order.
@@ -28,7 +28,7 @@ const PAGE: u32 = 0x1000;
 /// Smallest and largest ring, in bytes.
 pub(crate) const RING_BYTES: core::ops::RangeInclusive<u32> = 0x1000..=0x10_0000;
 
-/// The ring and its accounting. May be used in any context.
+/// The ring, with counts of posted and consumed commands. The queue may be used in any context.
 #[derive(Debug)]
 pub(crate) struct CommandQueue {
     memory: Table,
@@ -38,7 +38,7 @@ pub(crate) struct CommandQueue {
     ring: IrqLock<Ring>,
 }
 
-/// State protected by the lock.
+/// State of the ring, protected by its lock.
 #[derive(Debug)]
 struct Ring {
     state: QueueState,
@@ -48,9 +48,9 @@ struct Ring {
     read: u64,
     write_slot: u16,
     read_slot: u16,
-    /// A redistributor known to be accepted in a SYNC.
+    /// A redistributor for which the ITS has already executed a SYNC.
     verified_target: Option<RdBase>,
-    /// Sequence number of the last replaced command.
+    /// Sequence number of the last command that was replaced because the queue had stalled at it.
     replaced: Option<u64>,
     /// Value of `read` when a task's wait timed out: the ITS is unresponsive until `read` advances.
     unresponsive_at: Option<u64>,
@@ -86,13 +86,13 @@ impl CommandSpan {
 /// Result of [`CommandQueue::try_post`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Posted {
-    /// The commands that made it into the ring.
+    /// The commands that were posted to the ring.
     pub(crate) span: CommandSpan,
-    /// Why posting stopped.
+    /// Reason why posting stopped.
     pub(crate) ended: PostingEnd,
 }
 
-/// Why posting stopped.
+/// Reason why posting stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PostingEnd {
     /// All commands are in the ring.
@@ -156,8 +156,8 @@ impl CommandQueue {
         frame.platform.release_table(self.memory.take());
     }
 
-    /// Reprograms the registers after they were lost. The ITS must be disabled and quiescent, and
-    /// the queue stopped.
+    /// Reprograms the queue's registers after the ITS lost them. The ITS must be disabled and
+    /// quiescent, and the queue stopped.
     pub(crate) fn restore<P: GicPlatform>(&self, frame: &ControlFrame<P>) {
         frame.registers.write(gits::CBASER, self.register);
     }
@@ -174,7 +174,8 @@ impl CommandQueue {
         });
     }
 
-    /// Waits until the ring is empty, then stops the queue. It accepts no more commands after that.
+    /// Waits until the ring is empty, then stops the queue. Afterwards, the queue accepts no more
+    /// commands.
     pub(crate) fn stop<P: GicPlatform>(&self, frame: &ControlFrame<P>) -> Result<(), QueueError> {
         self.poll(frame, &mut QueueWait::new(Context::Task), |ring| {
             let empty = ring.read == ring.written;
@@ -185,15 +186,15 @@ impl CommandQueue {
         })
     }
 
-    /// Posts all commands and waits until the ITS has consumed them. Writes `CWRITER` once per
-    /// chunk, so only once if all commands fit in the ring.
+    /// Posts all commands and waits until the ITS has consumed them. `CWRITER` is written only once
+    /// if all commands fit in the ring, and otherwise once per chunk.
     ///
     /// Context: any.
     ///
     /// # Errors
     /// [`QueueError::Stalled`] names the first of these commands that the ITS refused; the others
     /// were executed. After [`QueueError::Timeout`], posted commands may still be executed later,
-    /// in order, and those for which the ring had no room are still in the iterator.
+    /// in order, and commands for which the ring had no room are still in the iterator.
     pub(crate) fn run<P: GicPlatform>(
         &self,
         frame: &ControlFrame<P>,
@@ -256,7 +257,7 @@ impl CommandQueue {
         })
     }
 
-    /// Runs `f` between commands: no command is created while it runs.
+    /// Runs `f` with the ring's lock held, so that no command is created concurrently.
     pub(crate) fn in_order<P: GicPlatform>(&self, frame: &ControlFrame<P>, f: impl FnOnce()) {
         self.ring.with(&*frame.platform, |_| f());
     }
@@ -328,14 +329,14 @@ impl CommandQueue {
         }
     }
 
-    /// Reads `CREADR` and accounts for consumed commands. Restarts a stalled queue.
+    /// Reads `CREADR` and counts the consumed commands. Restarts the queue if it has stalled.
     fn refresh<P: GicPlatform>(&self, frame: &ControlFrame<P>, ring: &mut Ring) {
         if ring.state == QueueState::Stopped {
             return;
         }
         let creadr = frame.registers.read(gits::CREADR);
         let ahead = self.distance(ring.read_slot, creadr.slot());
-        // A position beyond `CWRITER` makes no sense. We don't count it as progress, so waiters
+        // A read position beyond `CWRITER` is invalid. Do not count it as progress, so that waiters
         // eventually time out.
         if creadr.slot() >= self.slots || u64::from(ahead) > ring.written - ring.read {
             return;
@@ -398,8 +399,8 @@ impl CommandQueue {
         }
     }
 
-    /// Returns how many commands fit right now. One slot stays free because a full ring would look
-    /// empty.
+    /// Returns the number of commands that currently fit in the ring. One slot stays free because a
+    /// full ring could not be told from an empty one.
     fn room(&self, ring: &Ring) -> u16 {
         self.slots - 1 - self.distance(ring.read_slot, ring.write_slot)
     }
@@ -413,12 +414,12 @@ impl CommandQueue {
     }
 }
 
-/// A failed run of commands.
+/// Error from [`CommandQueue::run`], and the commands that it posted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct FailedRun {
     /// The cause.
     pub(crate) error: QueueError,
-    /// The commands that made it into the ring, if any.
+    /// The commands that were posted to the ring, if any.
     pub(crate) span: CommandSpan,
 }
 

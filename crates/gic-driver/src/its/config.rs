@@ -1,4 +1,4 @@
-//! ITS configuration: as given by the caller, and as corrected for errata.
+//! ITS configuration, as given by the caller and as corrected for errata.
 
 use super::command_queue::RING_BYTES;
 use super::error::ProbeError;
@@ -19,7 +19,7 @@ const DEFAULT_QUEUE_BYTES: u32 = 0x1_0000;
 /// Maximum number of CPUs, because collection 0xffff is never used.
 const MAX_CPUS: u32 = 0xffff;
 
-/// ITS configuration, known before the ITS is first accessed.
+/// ITS configuration, given by the caller before the ITS is first accessed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ItsConfig {
@@ -29,34 +29,36 @@ pub struct ItsConfig {
     pub cpus: u32,
     /// Size of the command queue in bytes, a multiple of 4 KiB up to 1 MiB.
     pub queue_bytes: u32,
-    /// Whether its accesses are coherent, according to firmware. Even if so, attributes are still
-    /// negotiated with the ITS.
+    /// Coherence of the ITS's memory accesses, according to firmware. Even if they are coherent,
+    /// memory attributes are negotiated with the ITS.
     pub coherence: Coherence,
-    /// Maximum DeviceID bits that devices use. Saves table memory if the ITS supports more.
+    /// Maximum DeviceID bits that devices use. A lower value than the ITS supports saves table
+    /// memory.
     pub device_id_bits: u8,
     /// The NUMA node of the ITS.
     pub node: Option<u32>,
     /// Names by which firmware identifies the machine, for [errata](crate::errata::matching): the
     /// compatible strings of the devicetree's root, or ACPI's OEM table ID.
     pub machine: Vec<String>,
-    /// The CPUs that the ITS can target, if it does not reach all
+    /// The CPUs that the ITS can target, if it can't reach all of them
     /// ([`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly)).
     pub targets: Option<Vec<Cpu>>,
     /// Window in front of the ITS that devices write to instead of `GITS_TRANSLATER`, if firmware
-    /// describes one (`socionext,synquacer-pre-its`). It contains four bytes for each DeviceID.
+    /// describes one (`socionext,synquacer-pre-its`). The window contains four bytes for each
+    /// DeviceID.
     pub pre_its: Option<PhysicalRegion>,
-    /// What to do if the ITS is already enabled.
+    /// Choice between an error and a takeover if the ITS is already enabled.
     pub if_enabled: IfEnabled,
 }
 
-/// What [`Its::new`](super::Its::new) does if the ITS is already enabled.
+/// Behavior of [`Its::new`](super::Its::new) if the ITS is already enabled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum IfEnabled {
     /// Leave the ITS alone and return an error: another [`Its`](super::Its) may be driving it.
     #[default]
     Refuse,
-    /// Disable the ITS and wait until it is quiescent. Firmware or a previous kernel (kexec) left
-    /// it enabled.
+    /// Disable the ITS and wait until it is quiescent. This is for an ITS that firmware or a
+    /// previous kernel (kexec) left enabled.
     TakeOver,
 }
 
@@ -159,8 +161,8 @@ pub(crate) fn apply_errata(
             Erratum::ItsTranslationEntry16Bytes => {
                 corrected.typer.set_itt_entry_bytes_minus_one(15);
             }
-            // These are left to the caller (see `Its::errata`), or are about other frames or
-            // virtual LPIs.
+            // The remaining errata must be worked around by the caller (see `Its::errata`), or
+            // concern other frames or virtual LPIs.
             _ => {}
         }
     }

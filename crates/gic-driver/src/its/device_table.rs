@@ -59,7 +59,7 @@ impl DeviceTable {
         self.devices.get_mut(id)
     }
 
-    /// Adds a device. Its memory must have been [reserved](Self::reserve).
+    /// Adds a device. The memory for it must have been [reserved](Self::reserve).
     pub(super) fn insert(&mut self, id: DeviceId, device: Device) {
         self.devices.insert(id, device);
     }
@@ -75,9 +75,10 @@ impl DeviceTable {
         if unused { self.devices.remove(id) } else { None }
     }
 
-    /// Adds a quota of up to `limit` events. Its memory must have been [reserved](Self::reserve).
+    /// Adds a quota of up to `limit` events. The memory for it must have been
+    /// [reserved](Self::reserve).
     pub(super) fn add_quota(&mut self, device: DeviceId, limit: u32) -> Attachment {
-        // There are few attachments, so we find a free number quickly.
+        // Attachments are few, so a free number is found quickly.
         while self.quotas.contains(self.next_cookie) {
             self.next_cookie = self.next_cookie.wrapping_add(1);
         }
@@ -93,7 +94,7 @@ impl DeviceTable {
         self.quotas.remove(attachment.cookie())
     }
 
-    /// Allocates events from a quota. `base` is the ITS address to report in errors.
+    /// Allocates events from a quota. `base` is the address of the ITS, which errors report.
     pub(super) fn allocate_events(
         &mut self,
         base: u64,
@@ -114,7 +115,7 @@ impl DeviceTable {
         Ok((quota.device, first))
     }
 
-    /// Returns events to a quota. They stay allocated at the device.
+    /// Returns events to a quota. The events stay allocated in the device's table.
     pub(super) fn return_events(&mut self, attachment: &Attachment, count: NonZeroU16) {
         if let Some(quota) = self.quotas.get_mut(attachment.cookie()) {
             quota.used = quota.used.saturating_sub(count.get().into());

@@ -23,7 +23,7 @@ pub(crate) const MAX_EVENT_BITS: u8 = 16;
 /// Minimum number of EventID bits that MAPD can encode.
 const MIN_EVENT_BITS: u8 = 1;
 
-/// A device as the ITS sees it: all requesters with the same DeviceID.
+/// A device as the ITS identifies it: all requesters with the same DeviceID.
 #[derive(Debug)]
 pub(crate) struct Device {
     pub(crate) itt: Table,
@@ -31,7 +31,7 @@ pub(crate) struct Device {
     pub(crate) mapping: Mapping,
     /// Number of attachments.
     pub(crate) users: u32,
-    /// Sum of the attachments' quotas.
+    /// Sum of the quotas of all attachments.
     reserved: u32,
     events: BlockAllocator,
 }
@@ -41,7 +41,7 @@ pub(crate) struct Device {
 pub(crate) enum Mapping {
     /// MAPD has not been posted.
     Unmapped,
-    /// MAPD was executed or is in the queue.
+    /// MAPD was executed or is still in the queue.
     Mapped,
 }
 
@@ -92,7 +92,7 @@ impl Device {
         self.reserved = self.reserved.saturating_sub(quota.limit);
     }
 
-    /// Takes over the attachments from the record that this one replaces.
+    /// Takes over the attachments of the device record that this record replaces.
     pub(crate) fn inherit(&mut self, old: &Self) {
         self.users = old.users;
         self.reserved = old.reserved;
@@ -141,9 +141,9 @@ impl Device {
     }
 }
 
-/// Returns the EventID bits for a table with at least `events` events. A table takes up at least
-/// its alignment anyway, so we use all of that. The extra events help functions behind a
-/// conventional PCI bridge, because they share a DeviceID.
+/// Returns the EventID bits for a table with at least `events` events. A table occupies at least as
+/// much memory as its alignment, so the driver uses all of this memory. The extra events help
+/// functions behind a conventional PCI bridge, because they share a DeviceID.
 fn event_bits(typer: Typer, events: u32) -> Result<u8, ItsError> {
     let limit = max_event_bits(typer);
     let fills_alignment =
@@ -171,7 +171,7 @@ pub(crate) struct EventBlock {
     pub(crate) count: NonZeroU16,
 }
 
-/// Blocks that are unmapped together, all from the same device. A single block needs no allocation.
+/// Blocks of one device that are unmapped together. A single block needs no allocation.
 #[derive(Debug)]
 pub(crate) enum EventBlocks {
     None,
@@ -191,7 +191,7 @@ impl EventBlocks {
 
 impl EventBlock {
     pub(crate) fn lpis(self) -> impl ExactSizeIterator<Item = (u16, Lpi)> + use<> {
-        // Neither can wrap: both ranges are allocated.
+        // Neither addition can wrap, because both ranges are allocated.
         let lpi = move |index: u16| {
             Lpi::from_index(self.first_lpi.index() + u32::from(index)).unwrap_or(self.first_lpi)
         };
@@ -203,17 +203,17 @@ impl EventBlock {
     }
 }
 
-/// Creates all commands at once, when the queue draws the first one. It is empty if `make` returns
-/// `None`.
+/// Creates all commands at once, when the queue draws the first one. The iterator is empty if
+/// `make` returns `None`.
 pub(crate) fn made_in_order<const N: usize>(
     make: impl FnOnce() -> Option<[Command; N]>,
 ) -> impl Iterator<Item = Command> {
     core::iter::once_with(make).flatten().flatten()
 }
 
-/// Returns the commands that map an event: MAPTI, if `stale` is empty. Otherwise, the event is
-/// mapped to the first of these collections, moved through the others while being cleared at each,
-/// and finally moved to its route's collection.
+/// Returns the commands that map an event. If `stale` is empty, this is a MAPTI. Otherwise, the
+/// event is mapped to the first collection in `stale`, moved to each of the others, cleared at each
+/// of them, and finally moved to its route's collection.
 pub(crate) fn map_event<'a>(
     routes: &'a EventRoutes,
     lpi: Lpi,
@@ -237,8 +237,8 @@ pub(crate) fn map_event<'a>(
 
 /// The commands that unmap events: a DISCARD for each event that has a route, then MAPD to unmap
 /// the device (if requested), and a SYNC for each redistributor that one of the events was mapped
-/// to. There is always a SYNC after MAPD: if the device has no events, it is for an arbitrary
-/// redistributor.
+/// to. MAPD is always followed by a SYNC, which is for an arbitrary redistributor if the device has
+/// no events.
 pub(crate) struct DiscardCommands<'a, I> {
     routes: &'a EventRoutes,
     collections: &'a Collections,
@@ -306,7 +306,7 @@ pub(crate) enum Resources {
     Events(EventBlocks),
     /// A device's table, and the LPIs for its remaining events.
     Device {
-        /// MAPD with V = 0.
+        /// The MAPD command with V = 0, which unmaps the device.
         unmap: Command,
         itt: Table,
         blocks: EventBlocks,

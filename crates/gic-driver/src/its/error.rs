@@ -46,7 +46,7 @@ pub enum ProbeError {
     /// over](super::IfEnabled::TakeOver).
     #[error("its@{0:x}: another driver, firmware or a previous kernel has already enabled the ITS")]
     AlreadyEnabled(u64),
-    /// The ITS was disabled but does not become quiescent. This is a hardware fault.
+    /// The ITS was disabled but does not become quiescent. This indicates a hardware fault.
     #[error("its@{base:x}: {wait}")]
     NotQuiescent {
         /// The ITS's physical base.
@@ -70,7 +70,7 @@ pub enum ProbeError {
     NoMemory {
         /// The ITS's physical base.
         base: u64,
-        /// The table that needed it.
+        /// The table that needs the memory.
         table: &'static str,
     },
     /// The platform placed memory where the ITS can't use it.
@@ -81,7 +81,7 @@ pub enum ProbeError {
     Misplaced {
         /// The ITS's physical base.
         base: u64,
-        /// The table that needed it.
+        /// The table that needs the memory.
         table: &'static str,
         /// Its physical address.
         address: u64,
@@ -157,13 +157,13 @@ pub enum ItsError {
     /// The platform placed memory where the ITS can't use it.
     #[error("the platform placed {table} at {address:#x}: misaligned, too small or out of reach")]
     Misplaced {
-        /// The table that needed it.
+        /// The table that needs the memory.
         table: &'static str,
         /// Its physical address.
         address: u64,
     },
-    /// A command did not complete, the ITS is suspended, or the caller's attachment or block
-    /// belongs to somebody else.
+    /// A command did not complete, the ITS is suspended, or the attachment or block does not belong
+    /// to the caller.
     #[error("{0}")]
     Fault(ControllerFault),
 }
@@ -197,13 +197,13 @@ impl From<ItsError> for MsiError {
     }
 }
 
-/// Error from running commands.
+/// Error from posting commands to the queue or waiting for them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum QueueError {
     /// The ITS stopped making progress. Holds the first command that was not completed, if it can
     /// be decoded.
     Timeout(Option<Command>),
-    /// The ITS refused this command. All others in the span were executed.
+    /// The ITS refused this command. All other commands of the same caller were executed.
     Stalled(Option<Command>),
     /// The queue does not accept commands, because the ITS is suspended.
     Stopped,
@@ -265,15 +265,15 @@ impl FaultLog {
     }
 }
 
-/// Maximum number of refused commands kept for their callers.
+/// Maximum number of refused commands that are kept until their callers query them.
 const REMEMBERED_FAULTS: usize = 16;
 
 /// Commands that the ITS refused, kept until their callers query them.
 #[derive(Debug)]
 pub(crate) struct Faults {
     known: Vec<(u64, RawCommand)>,
-    /// Sequence numbers of refused commands that didn't fit in the list. A caller waiting for one
-    /// of these gets an unspecific failure.
+    /// Sequence numbers of refused commands that didn't fit in the list. A caller that waits for
+    /// one of these commands gets an error without the command.
     forgotten: Range<u64>,
 }
 
@@ -296,7 +296,8 @@ impl Faults {
         self.known.push((sequence, raw));
     }
 
-    /// Reports the first fault in `span`, and removes all of them.
+    /// Returns an error for the first refused command in `span`, and removes all refused commands
+    /// in `span` from the list.
     pub(crate) fn take(&mut self, span: &Range<u64>) -> Result<(), QueueError> {
         let overlaps = self.forgotten.start < span.end && span.start < self.forgotten.end;
         let first =

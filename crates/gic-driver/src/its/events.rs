@@ -13,9 +13,9 @@ use gic_arch::{Lpi, Priority};
 use msi_types::{Cpu, DeviceId, EventId, MsiMessage, Pending};
 
 impl<P: GicPlatform> Its<P> {
-    /// Moves an event and its pending state to another CPU. Its message does not change. On return,
-    /// it can no longer become pending at the old CPU. Returns the old CPU. Callers must not move
-    /// the same LPI concurrently.
+    /// Moves an event and its pending state to another CPU. The event's message does not change. On
+    /// return, the event can no longer become pending at the old CPU. Returns the old CPU. Callers
+    /// must not move the same LPI concurrently.
     ///
     /// A masked LPI may be signaled once at its new CPU before this returns: the redistributor may
     /// have cached an old configuration of the LPI, and this can only be invalidated after the
@@ -61,8 +61,8 @@ impl<P: GicPlatform> Its<P> {
     /// Changes the route of an event and returns the commands that move it. Must be called with the
     /// queue's lock held.
     ///
-    /// We need the invalidation in case the redistributor had the LPI before and still has its
-    /// configuration cached; MOVI doesn't invalidate it (IHI 0069 §5.1.1, §5.3).
+    /// The invalidation is needed because the redistributor may have cached the LPI's configuration
+    /// while it was an earlier target; MOVI doesn't invalidate it (IHI 0069 §5.1.1, §5.3).
     fn movi(&self, lpi: Lpi, new: EventRoute, from: RdBase, to: RdBase) -> [Command; 4] {
         self.routes.set(lpi, Some(new));
         let (device, event) = (new.device, new.event_id());
@@ -74,8 +74,8 @@ impl<P: GicPlatform> Its<P> {
         ]
     }
 
-    /// Disables an LPI; messages that arrive stay pending. On return, the new configuration is in
-    /// effect at its redistributor.
+    /// Disables an LPI. Messages that arrive while it is disabled stay pending. On return, the new
+    /// configuration is in effect at its redistributor.
     ///
     /// Context: any.
     ///
@@ -143,7 +143,7 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Invalidates an LPI's configuration at its redistributor, using the redistributor's register
-    /// if that is enough, and the INV command otherwise.
+    /// if possible, and the INV command otherwise.
     ///
     /// Context: any.
     ///
@@ -182,9 +182,9 @@ impl<P: GicPlatform> Its<P> {
             self.routes.set(lpi, Some(old));
             return self.invalidation.end_move();
         }
-        // The ITS has executed the MOVI or may still do so. Undo it with another one. If there's no
-        // room in the queue for that, the route is still right: it describes the result of the
-        // queued commands.
+        // The ITS has executed the MOVI or may still do so. Undo the MOVI with another one. If the
+        // queue has no room for it, the recorded route is still correct, because it describes the
+        // result of the queued commands.
         let mut back = made_in_order(|| {
             let from = self.collections.target(new.collection)?;
             let to = self.collections.target(old.collection)?;

@@ -1,5 +1,5 @@
 //! An ITS's mapped frames, and bounded waits for its command queue. A task waits for as long as the
-//! ITS makes progress; other contexts wait for one bound in total.
+//! ITS makes progress; callers in other contexts wait no longer than the platform's bound in total.
 
 use super::error::ProbeError;
 use crate::mmio::MmioExt;
@@ -29,10 +29,11 @@ impl<P: GicPlatform> ControlFrame<P> {
         }
     }
 
-    /// Disables the ITS and waits until it is quiescent. Its tables must not be changed until then.
+    /// Disables the ITS and waits until it is quiescent. The ITS's tables must not be changed until
+    /// the ITS is quiescent.
     pub(crate) fn quiesce(&self) -> Result<(), TimedOut> {
         let control = self.registers.read(gits::CTLR);
-        // Quiescent is UNKNOWN while the ITS is enabled, so disable it first.
+        // The Quiescent bit is UNKNOWN while the ITS is enabled, so disable the ITS first.
         if control.enabled() {
             self.registers.write(gits::CTLR, control.with_enabled(false));
         }
@@ -54,18 +55,19 @@ impl<P: GicPlatform> fmt::Debug for ControlFrame<P> {
     }
 }
 
-/// The context in which a caller waits.
+/// Context in which a caller waits for the command queue.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Context {
-    /// A task waits as long as the ITS makes progress: it's not a fault if another caller has a
-    /// long batch. Without progress for the platform's bound, the ITS is unresponsive.
+    /// A task, which waits as long as the ITS makes progress, because another caller's batch may be
+    /// long. If the ITS makes no progress for the platform's bound, it is considered unresponsive.
     Task,
-    /// Callers in every context, including handlers: waits for the platform's bound in total. That
-    /// may be too short for everything in the queue, so a timeout doesn't affect other callers.
+    /// A caller in any context, including interrupt handlers, which waits no longer than the
+    /// platform's bound in total. This bound may be too short for all commands in the queue, so a
+    /// timeout doesn't affect other callers.
     Any,
 }
 
-/// One caller's wait, over all chunks of its commands.
+/// State of one caller's wait, across all chunks of its commands.
 #[derive(Debug)]
 pub(crate) struct QueueWait {
     context: Context,
@@ -81,8 +83,8 @@ impl QueueWait {
     }
 
     /// Decides whether to keep waiting after a poll that found the caller's commands incomplete.
-    /// `read` is the number of consumed commands, and `unresponsive_at` the ring's field of that
-    /// name.
+    /// `read` is the number of consumed commands, and `unresponsive_at` is the ring's field of the
+    /// same name.
     pub(crate) fn judge(&mut self, read: u64, unresponsive_at: &mut Option<u64>) -> Wait {
         if *unresponsive_at == Some(read) {
             return Wait::GiveUp;

@@ -1,14 +1,13 @@
 //! CPU hotplug.
 //!
 //! # When a CPU goes offline
-//! The interrupt core owns affinities, and moves each vector that it knows about
-//! ([`Its::move_event`]).
-//! [`Its::cpu_off`] moves the remaining events to an heir, in one batch with a MOVI for each. Only
-//! MOVI moves exactly one event, along with its pending state. Why not bind the whole collection to
-//! the heir's redistributor (MAPC) and move all pending state (MOVALL)? There are two problems with
-//! that. Once the collection is bound to its own CPU again, interrupts may still be pending at the
-//! heir, where neither DISCARD nor MOVI finds them. And MOVALL also moves other ITSes' pending
-//! LPIs.
+//! The interrupt core owns affinities, and moves its vectors away from the CPU one by one
+//! ([`Its::move_event`]). [`Its::cpu_off`] then moves the remaining events to another CPU, the
+//! *heir*, in one batch with a MOVI for each event. Only MOVI moves exactly one event, along with
+//! its pending state. The alternative would be to bind the whole collection to the heir's
+//! redistributor (MAPC) and to move all pending state (MOVALL), but this has two problems. Once the
+//! collection is bound to its own CPU again, interrupts may still be pending at the heir, where
+//! neither DISCARD nor MOVI finds them. In addition, MOVALL moves the pending LPIs of other ITSes.
 
 use super::Its;
 use super::error::ItsError;
@@ -64,8 +63,8 @@ impl<P: GicPlatform> Its<P> {
     ///
     /// # Errors
     /// [`ItsError::NotReachable`] if either CPU is off, or if they are the same;
-    /// [`ItsError::NoMemory`]. In these cases nothing was changed. [`ItsError::Fault`] if a command
-    /// fails. In that case the CPU still counts as online, but events that have already moved stay
+    /// [`ItsError::NoMemory`]. After these errors, nothing has changed. [`ItsError::Fault`] if a
+    /// command fails; the CPU then still counts as online, but events that have already moved stay
     /// at the heir ([`event_of`](Self::event_of)).
     pub fn cpu_off(&self, cpu: Cpu, heir: Cpu) -> Result<Vec<Lpi>, ItsError> {
         self.state.with(self.platform(), |_| {
@@ -75,8 +74,8 @@ impl<P: GicPlatform> Its<P> {
                 return Err(ItsError::NotReachable(heir, "it is the CPU that goes offline"));
             }
             self.invalidation.close(cpu).map_err(|late| self.still_used(late))?;
-            // Change the binding in queue order: a later move to this CPU is refused, and we find
-            // an earlier one in the routes.
+            // Change the binding with the queue's lock held: a later move to this CPU is refused,
+            // and the event of an earlier one is found in the routes.
             self.queue
                 .in_order(&self.frame, || self.collections.set(leaving, Binding::Leaving(from)));
             let Ok(mut left) = self.routes.mapped_to(leaving) else {
@@ -85,7 +84,8 @@ impl<P: GicPlatform> Its<P> {
                 self.invalidation.open(cpu);
                 return Err(ItsError::NoMemory("a list of a CPU's events"));
             };
-            // Don't end the move after a failure: the ITS may still execute the commands later.
+            // Don't call `end_move` after a failure, because the ITS may still execute the commands
+            // later.
             self.invalidation.begin_move();
             let result = self.run(&mut self.evacuate(&left, (leaving, from), (heirs, to)));
             if let Err(error) = result {
@@ -100,7 +100,8 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Moves all pending LPIs from one CPU's redistributor to another's, including those from other
-    /// ITSes. Events are not changed. Intended for software that retargets events by other means.
+    /// ITSes. Events are not changed. This is intended for software that retargets events by other
+    /// means.
     ///
     /// Context: task; may sleep.
     ///
@@ -158,8 +159,8 @@ impl<P: GicPlatform> Its<P> {
         moves.chain(reload).chain(self.collections.rebind(leaving, Binding::Unmapped))
     }
 
-    /// Undoes a rebinding that may have been queued. If its command was never created because the
-    /// ring was full, the binding has not changed.
+    /// Restores a collection's binding after commands that change it may have been queued. If its
+    /// command was never created because the ring was full, the binding has not changed.
     fn undo_rebind(&self, collection: CollectionId, before: Binding) {
         if self.collections.binding(collection) == before {
             return;
@@ -170,32 +171,32 @@ impl<P: GicPlatform> Its<P> {
     }
 }
 
-/// Number of LPIs examined per pass. This bounds how long a pass holds the queue lock, and its
-/// commands fit in the smallest queue.
+/// Number of LPIs examined per pass. It bounds the time for which a pass holds the queue's lock,
+/// and is low enough for the commands of a pass to fit in the smallest queue.
 const LPIS_PER_PASS: u32 = 64;
 
 impl<P: GicPlatform> Its<P> {
-    /// Resends every event that is mapped to `cpu` and returns their number. Callers must do so
-    /// after [`cpu_on`](Self::cpu_on) or [`resume`](Self::resume) if the redistributor
-    /// [lost](crate::lpi::PendingLpis::Lost) its pending LPIs, because there is no other record of
-    /// the messages that were pending there. If a device sent no message, its handler runs once
-    /// spuriously. A masked event stays pending until it is unmasked. The CPU must not go offline
-    /// concurrently, and its events must not move.
+    /// Resends every event that is mapped to `cpu` and returns their number. Callers must call this
+    /// function after [`cpu_on`](Self::cpu_on) or [`resume`](Self::resume) if the redistributor
+    /// [lost](crate::lpi::PendingLpis::Lost) its pending LPIs, because the messages that were
+    /// pending at the redistributor are not recorded anywhere else. If a device sent no message,
+    /// its handler runs once spuriously. A masked event stays pending until it is unmasked. The CPU
+    /// must not go offline concurrently, and its events must not move.
     ///
-    /// No lock is held for the entire walk: each pass of the command queue covers a bounded number
-    /// of LPIs.
+    /// No lock is held throughout: LPIs are examined in passes, and each pass holds the queue's
+    /// lock for a bounded number of LPIs.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`ItsError::NotReachable`] if the CPU is off at this ITS. [`ItsError::Fault`] is the first
-    /// failure, after completing the walk. The call can be repeated.
+    /// [`ItsError::NotReachable`] if the CPU is off at this ITS. [`ItsError::Fault`] if a command
+    /// failed; this is the first failure, but all LPIs were examined. The call may be repeated.
     pub fn resend(&self, cpu: Cpu) -> Result<u32, ItsError> {
         let (collection, target) = self.collections.of_cpu(cpu)?;
         let (mut resent, mut result) = (0, Ok(()));
         for pass in passes(&self.routes) {
             let events = pass.filter_map(|index| self.int(collection, index));
-            // Most passes find no events, so don't take the lock.
+            // Most passes find no events, so check for events before taking the lock.
             if events.clone().next().is_none() {
                 continue;
             }

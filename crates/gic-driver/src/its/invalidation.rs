@@ -1,5 +1,5 @@
 //! Invalidates cached LPI configuration through `GICR_INVLPIR`, if the redistributor has it.
-//! Otherwise, we fall back to the ITS's INV command.
+//! Otherwise, the caller must use the ITS's INV command.
 //!
 //! The register needs neither the command queue nor its lock, so CPUs don't contend when they mask
 //! LPIs at different redistributors.
@@ -7,9 +7,9 @@
 //! Invariant: on return, the LPI's redistributor uses the configuration that was stored before the
 //! call. A move that is posted later posts its own INV after its MOVI. A move in progress has
 //! already changed the route, but its INV may have read the old configuration, and the route's
-//! redistributor may not have the LPI yet. So we read the route first, and then the number of moves
-//! in progress. Unless that is 0, we use INV, which the queue orders after the commands for these
-//! moves.
+//! redistributor may not have the LPI yet. The driver therefore reads the route first, and then the
+//! number of moves in progress. Unless this number is 0, the driver uses INV, which the queue
+//! orders after the commands for these moves.
 
 use super::routes::{EventRoutes, cpu_of};
 use crate::gic::GicWithLpis;
@@ -45,18 +45,19 @@ impl<P: GicPlatform> RegisterInvalidation<P> {
         self.moves.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Ends a move. The ITS must have executed either all of its commands or none of them. Must not
-    /// be called if it may still execute some of them later.
+    /// Ends a move. The ITS must have executed either all commands of the move or none of them, and
+    /// must not be able to execute any of them later.
     pub(super) fn end_move(&self) {
         self.moves.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Invalidates an LPI through its redistributor's register. Returns `None` if the register
-    /// can't be used or the write is not enough.
+    /// can't be used, or if a move is in progress, so that the caller must use INV.
     ///
     /// Context: any.
     pub(super) fn invalidate(&self, lpi: Lpi, routes: &EventRoutes) -> Option<()> {
-        // If a move isn't counted below, it is posted after we stored the configuration.
+        // A move that the count below does not include is posted after the new configuration was
+        // stored.
         fence(Ordering::SeqCst);
         let cpu = cpu_of(routes.of(lpi)?.collection);
         if self.moves.load(Ordering::SeqCst) != 0 {
@@ -68,7 +69,8 @@ impl<P: GicPlatform> RegisterInvalidation<P> {
         redistributor.invalidate(&**self.gic.platform(), one).ok()
     }
 
-    /// Lets invalidations use an online CPU's registers, if its redistributor has them.
+    /// Lets invalidations use the registers of an online CPU's redistributor, if it has the
+    /// invalidation registers.
     pub(super) fn open(&self, cpu: Cpu) {
         let Some(access) = self.access.get(cpu.index()) else { return };
         let redistributor = self.gic.redistributor_frames(cpu);
@@ -77,15 +79,15 @@ impl<P: GicPlatform> RegisterInvalidation<P> {
         }
     }
 
-    /// Calls [`open`](Self::open) for these CPUs.
+    /// Calls [`open`](Self::open) for each of these CPUs.
     pub(super) fn open_all(&self, cpus: impl Iterator<Item = Cpu>) {
         cpus.for_each(|cpu| self.open(cpu));
     }
 
-    /// Ends all use of a CPU's registers. Its redistributor may then be put to sleep.
+    /// Ends all use of a CPU's registers. The CPU's redistributor may then be put to sleep.
     ///
     /// # Errors
-    /// [`TimedOut`] if a user does not finish. The registers are then open again.
+    /// [`TimedOut`] if a user does not finish. After this error, the registers are open again.
     pub(super) fn close(&self, cpu: Cpu) -> Result<(), TimedOut> {
         let Some(access) = self.access.get(cpu.index()) else { return Ok(()) };
         if !access.is_open() {
@@ -97,7 +99,8 @@ impl<P: GicPlatform> RegisterInvalidation<P> {
             .inspect_err(|_| access.open())
     }
 
-    /// Calls [`close`](Self::close) for these CPUs. Closes all or none.
+    /// Calls [`close`](Self::close) for each of these CPUs. On error, none of the CPUs' registers
+    /// are closed.
     pub(super) fn close_all(
         &self,
         cpus: impl Iterator<Item = Cpu> + Clone,

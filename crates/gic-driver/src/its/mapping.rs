@@ -1,7 +1,7 @@
 //! Maps events to LPIs with one batch of commands per block, and rolls back failed mappings.
 //!
 //! If LPI tables were adopted from a previous kernel, a new block's LPIs are cleared at the
-//! redistributors using those tables before they go to their first owner.
+//! redistributors using those tables before their first owner uses them.
 
 use super::devices::{EventBlock, EventBlocks, Mapping, map_event};
 use super::error::{ItsError, QueueError, fault};
@@ -21,7 +21,7 @@ use msi_types::{Attachment, Cpu, DeviceId, EventId, HwIrqBlock, Initially, Shape
 pub struct EventRequest {
     /// Number of events.
     pub count: NonZeroU16,
-    /// The form of the EventIDs: independent, or an aligned group.
+    /// Shape of the block of EventIDs: independent events, or an aligned group.
     pub shape: Shape,
     /// The initial target.
     pub cpu: Cpu,
@@ -90,7 +90,8 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Discards events and frees their LPIs. On return, none of them can become pending any more.
+    /// Discards events and frees their LPIs. On return, none of these LPIs can become pending any
+    /// more.
     ///
     /// Context: task; may sleep.
     #[expect(clippy::needless_pass_by_value, reason = "callers give up the block")]
@@ -155,7 +156,7 @@ impl<P: GicPlatform> Its<P> {
 
     /// Posts all commands for a new block as one batch.
     ///
-    /// We need the invalidation even though the LPIs were free. A redistributor may have cached
+    /// The invalidation is needed even though the LPIs were free. A redistributor may have cached
     /// their configuration bytes for a previous owner or along with neighboring bytes, and MAPTI
     /// doesn't invalidate them.
     fn post_map(
@@ -207,8 +208,8 @@ impl<P: GicPlatform> Its<P> {
                     self.routes.set(lpi, None);
                 }
             };
-            // An event that the ITS refused can't be discarded. If it refused the device, none of
-            // its events can be.
+            // An event that the ITS refused can't be discarded. If the ITS refused the device's
+            // MAPD, none of the device's events can be discarded.
             if matches!(command.opcode(), Opcode::Mapd | Opcode::Mapti) {
                 block.lpis().for_each(forget);
             }
@@ -217,7 +218,8 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Determines the collections of all redistributors at which a new block's LPIs must be
-    /// cleared. There are none if no tables were adopted, or if the LPIs have been owned before.
+    /// cleared. The list is empty if no tables were adopted, or if the LPIs have had an owner
+    /// before.
     ///
     /// # Errors
     /// [`ItsError::Fault`] if one of the redistributors is not a target of this ITS.
@@ -231,7 +233,7 @@ impl<P: GicPlatform> Its<P> {
             let reason = "a redistributor at which LPIs of a previous kernel may be pending is not \
                 a target of this ITS";
             let collection = self.collections.of_target(target);
-            // This doesn't allocate: there's room for all collections.
+            // This push doesn't allocate, because the vector has room for all collections.
             state.to_clear.push(collection.ok_or(fault(self.frame.base, "CLEAR", reason))?);
         }
         Ok(())

@@ -18,7 +18,7 @@ use msi_types::{
 /// conventional PCI bridge has up to 32 devices, and MSI up to 32 vectors each.
 const SHARED_ROOM: u32 = 32 * 32;
 
-/// MSI parent for a bus or platform device. Several can share an [`Its`].
+/// MSI parent for a bus or platform device. Several parents can share an [`Its`].
 #[derive(Debug)]
 pub struct ItsMsiParent<P: GicPlatform> {
     its: Arc<Its<P>>,
@@ -26,7 +26,7 @@ pub struct ItsMsiParent<P: GicPlatform> {
 }
 
 impl<P: GicPlatform> ItsMsiParent<P> {
-    /// Creates the parent for a bus. `map` maps its requesters to DeviceIDs.
+    /// Creates the parent for a bus. `map` maps the bus's requesters to DeviceIDs.
     pub fn new(its: Arc<Its<P>>, map: IdMap) -> Self {
         Self { its, map }
     }
@@ -72,8 +72,7 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
         visit(&if self.its.doorbell() > u32::MAX.into() { tier.with_requires(wide) } else { tier });
     }
 
-    /// The translation frame is a separate frame of 64 KiB with no other register (IHI 0069
-    /// §12.19).
+    /// `GITS_TRANSLATER` is alone in its 64 KiB frame (IHI 0069 §12.19).
     fn doorbell_page(&self, _granule: Granule) -> DoorbellPage {
         DoorbellPage::Alone
     }
@@ -98,7 +97,7 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
         request: &BlockRequest,
     ) -> Result<HwIrqBlock, MsiError> {
         let BlockRequest { count, shape, fit, cpu, initially, .. } = *request;
-        // Check the address before anything is allocated.
+        // Check the doorbell's address before allocating resources.
         fit.check(MsiMessage { address: self.its.doorbell(), data: 0 })?;
         let block = self.its.map_events(
             device,
@@ -126,7 +125,7 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
         let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
         let from = self.its.move_event(lpi(hwirq)?, to)?;
-        // The message doesn't encode a CPU, so even a member of an aligned group can be moved
+        // The message doesn't encode a CPU, so each member of an aligned group can be moved
         // separately.
         Ok(Move { first: hwirq, count: core::num::NonZeroU16::MIN, message: None, from, to })
     }
@@ -169,10 +168,10 @@ fn lpi(hwirq: HwIrq) -> Result<Lpi, MsiError> {
     Lpi::try_from(hwirq.get()).map_err(|_| MsiError::UnknownVector(hwirq))
 }
 
-/// Consecutive requesters with consecutive DeviceIDs.
+/// Range of consecutive requesters with consecutive DeviceIDs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IdRange {
-    /// Lowest requester, after masking.
+    /// Lowest requester ID of the range, after `msi-map-mask` was applied.
     pub first_requester: RequesterId,
     /// Number of requesters.
     pub length: u32,
@@ -194,7 +193,8 @@ impl IdRange {
     }
 }
 
-/// Maps requesters on a bus (a PCI host bridge or a platform device) to DeviceIDs at one ITS.
+/// Map from the requesters on a bus (a PCI host bridge or a platform device) to DeviceIDs at one
+/// ITS.
 #[derive(Debug)]
 pub struct IdMap {
     mask: u32,
@@ -238,7 +238,7 @@ impl IdMap {
     }
 
     /// Restricts the lookup to these bits of requester IDs (`msi-map-mask`). Requesters that differ
-    /// only in other bits share a DeviceID.
+    /// only in the other bits share a DeviceID.
     pub fn with_mask(self, mask: u32) -> Self {
         Self { mask, ..self }
     }

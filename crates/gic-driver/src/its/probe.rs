@@ -43,8 +43,8 @@ impl<P: GicPlatform> Its<P> {
         let no_lpis = |reason| ProbeError::Lpis { base: config.base, reason };
         let gic = GicWithLpis::new(gic).map_err(no_lpis)?;
         let lpis = gic.lpis();
-        // Claim the LPIs even if the ITS turns out to be unusable: direct LPIs are ruled out by its
-        // mere presence.
+        // Claim the LPIs even if the ITS turns out to be unusable, because direct LPIs must not be
+        // used on a GIC that has an ITS.
         lpis.claim(LpiMessages::Translated).map_err(no_lpis)?;
         let frame = ControlFrame::map(gic.platform().clone(), config.base)?;
         if config.if_enabled == IfEnabled::Refuse && frame.registers.read(gits::CTLR).enabled() {
@@ -104,10 +104,10 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Disables the ITS at `base`, if it is enabled, and waits until it is quiescent. Until then,
-    /// the ITS may write to tables owned by firmware or a previous kernel. A kernel that [takes
-    /// over](IfEnabled::TakeOver) ITSes must quiesce all of them before it allocates any table for
-    /// an ITS or for LPIs.
+    /// Disables the ITS at `base`, if it is enabled, and waits until it is quiescent. Until it is
+    /// quiescent, the ITS may write to tables owned by firmware or a previous kernel. A kernel that
+    /// [takes over](IfEnabled::TakeOver) ITSes must quiesce all of them before it allocates any
+    /// table for an ITS or for LPIs.
     ///
     /// Context: task; may sleep.
     ///
@@ -122,7 +122,7 @@ impl<P: GicPlatform> Its<P> {
 
 impl<P: GicPlatform> Drop for Its<P> {
     /// Disables an ITS without devices and frees its memory. If the ITS does not become quiescent,
-    /// the memory leaks, because the ITS may still access it.
+    /// the memory is leaked, because the ITS may still access it.
     fn drop(&mut self) {
         let Self { frame, queue, state, .. } = self;
         let TaskState { collection_table, devices, deferred_unmaps, .. } = state.get_mut();
@@ -213,8 +213,8 @@ fn collection_table<P: GicPlatform>(
         memory_type,
     };
     let mut table = ItsTable::provision(frame, request)?.ok_or(too_few(typer.hcc().into()))?;
-    // GITS_TYPER.CCT says whether collections below HCC use the table. Either way, it must have
-    // room for all of them.
+    // GITS_TYPER.CCT says whether collections below HCC use the table. In both cases, the table
+    // must have room for all collections.
     if table.ids() < cpus.into() {
         let limit = table.ids();
         table.release(frame);

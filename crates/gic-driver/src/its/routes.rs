@@ -1,6 +1,6 @@
-//! LPI routes: each mapped LPI's event and collection. `mask` needs to find an LPI's event, even in
-//! a hard-IRQ handler. A collection selects the redistributor to which the ITS delivers. Each CPU
-//! has one collection, which has the CPU's number.
+//! LPI routes: each mapped LPI's event and collection. Masking an LPI requires its event, and may
+//! happen in a hard-IRQ handler. A collection selects the redistributor to which the ITS delivers.
+//! Each CPU has one collection, which has the CPU's number.
 
 use super::error::ItsError;
 use alloc::collections::TryReserveError;
@@ -15,7 +15,8 @@ use spin::Once;
 
 /// LPIs per chunk.
 const CHUNK: usize = 1024;
-/// The word of an unmapped LPI. Not a valid route, because collection 0xffff is never used.
+/// Route word of an unmapped LPI. It can't be a valid route, because collection 0xffff is never
+/// used.
 const NONE: u64 = u64::MAX;
 
 /// The event that maps to an LPI, and its collection.
@@ -86,8 +87,8 @@ impl EventRoutes {
         EventRoute::unpack(self.word(lpi)?.load(Ordering::Acquire))
     }
 
-    /// Changes a route. Its memory must have been [reserved](Self::reserve). Must be called with
-    /// the command queue's lock held.
+    /// Changes a route. The memory for the route must have been [reserved](Self::reserve). Must be
+    /// called with the command queue's lock held.
     pub(crate) fn set(&self, lpi: Lpi, route: Option<EventRoute>) {
         if let Some(word) = self.word(lpi) {
             word.store(route.map_or(NONE, EventRoute::pack), Ordering::Release);
@@ -110,7 +111,8 @@ impl EventRoutes {
         try_collect(here.filter_map(|(index, _)| Lpi::from_index(u32::try_from(index).ok()?)))
     }
 
-    /// Returns the LPI index ranges that have memory. LPIs outside these ranges are not mapped.
+    /// Returns the ranges of LPI indices for which memory has been allocated. LPIs outside these
+    /// ranges are not mapped.
     ///
     /// Context: any.
     pub(crate) fn provided(&self) -> impl Iterator<Item = Range<u32>> {
@@ -146,9 +148,9 @@ pub(crate) struct Collections {
 /// A collection's state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Binding {
-    /// Its CPU is not a target of the ITS, and can't become one.
+    /// The collection's CPU is not a target of the ITS, and can't become one.
     Excluded,
-    /// Its CPU is off.
+    /// The collection's CPU is off.
     Unmapped,
     /// The collection maps to its CPU's redistributor.
     Mapped(RdBase),
@@ -225,7 +227,7 @@ impl Collections {
         self.ids().find(|collection| self.binding(*collection) == Binding::Mapped(target))
     }
 
-    /// Returns any redistributor that a collection is mapped to.
+    /// Returns an arbitrary redistributor to which a collection is mapped.
     pub(crate) fn any_target(&self) -> Option<RdBase> {
         self.ids().find_map(|collection| self.target(collection))
     }

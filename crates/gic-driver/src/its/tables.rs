@@ -3,8 +3,8 @@
 //!
 //! The driver detects the page sizes, levels and shareabilities that a register supports by writing
 //! and reading back. A second level is allocated page by page as identifiers first appear. Pages
-//! are never freed, because no command invalidates a cached first level; the number of identifier
-//! bits limits how many there can be.
+//! are never freed, because no command invalidates a cached first level; their number is limited by
+//! the number of identifier bits.
 
 use super::error::ProbeError;
 use super::hardware::ControlFrame;
@@ -17,8 +17,8 @@ use gic_arch::gits::{Baser, PageSize, TableKind};
 use gic_arch::its::Level1Entry;
 use gic_arch::{Cacheability, OuterCacheability, Reg, Shareability, gits};
 
-/// Limits on where ITS memory may be, on top of what the register or command for its address can
-/// hold.
+/// Limits on the addresses of ITS memory, in addition to the width of the register or command field
+/// that holds the address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TableConstraints {
     /// The ITS's NUMA node.
@@ -46,11 +46,11 @@ impl TableConstraints {
     }
 }
 
-/// Maximum number of pages: a register has 8 bits for it.
+/// Maximum number of pages in a table, because the register's size field has 8 bits.
 const MAX_PAGES: u64 = 256;
 /// Size of a first-level entry in bytes.
 const LEVEL1_ENTRY: u64 = 8;
-/// Up to this many pages, prefer a flat table to two levels.
+/// Maximum number of pages for which a flat table is preferred to two levels.
 const FLAT_PAGES: u64 = 2;
 
 /// Memory type for tables.
@@ -62,7 +62,7 @@ pub(crate) enum MemoryType {
     Device,
 }
 
-/// A table, programmed into its register.
+/// A table whose address has been written to its register.
 #[derive(Debug)]
 pub(crate) struct ItsTable {
     register: Reg<Baser>,
@@ -71,7 +71,7 @@ pub(crate) struct ItsTable {
     coherence: Coherence,
     shape: TableShape,
     constraints: TableConstraints,
-    /// Second-level pages, by their first-level index.
+    /// Second-level pages, indexed by their first-level entry.
     second_level: SortedMap<u64, Table>,
 }
 
@@ -88,7 +88,7 @@ pub(crate) struct TableRequest {
     pub(crate) memory_type: MemoryType,
 }
 
-/// What a `GITS_BASER<n>` supports.
+/// Table formats that a `GITS_BASER<n>` register supports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct BaserAbilities {
     pub(crate) page: PageSize,
@@ -101,7 +101,7 @@ pub(crate) struct BaserAbilities {
 pub(crate) enum Levels {
     /// A flat table.
     One,
-    /// A first level that points to pages of entries.
+    /// Two levels: a first level that points to pages of entries.
     Two,
 }
 
@@ -109,7 +109,7 @@ pub(crate) enum Levels {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TableShape {
     pub(crate) levels: Levels,
-    /// Number of pages in the register.
+    /// Number of pages for the register's size field.
     pub(crate) pages: u64,
     /// Exclusive upper limit for identifiers in the table.
     pub(crate) ids: u64,
@@ -192,8 +192,8 @@ impl ItsTable {
         frame.platform.release_table(self.memory.take());
     }
 
-    /// Reprograms the register after it was lost. The memory must have been preserved, and the ITS
-    /// must be disabled.
+    /// Reprograms the table's register after the ITS lost it. The memory must have been preserved,
+    /// and the ITS must be disabled.
     pub(crate) fn restore<P: GicPlatform>(&self, frame: &ControlFrame<P>) {
         frame.registers.write(self.register, self.value);
     }
@@ -250,8 +250,9 @@ const fn address_bits(page: PageSize) -> u8 {
     }
 }
 
-/// Clears all table registers. If we don't provide one of the tables, a previous kernel's register
-/// value would point to memory that is now used for something else. The ITS must be disabled.
+/// Clears all table registers. If the driver did not provide one of the tables, its register would
+/// otherwise keep pointing to a previous kernel's memory, which may be in use for something else.
+/// The ITS must be disabled.
 pub(crate) fn clear_all<M: Mmio>(registers: &M) {
     for register in gits::BASER.iter() {
         if registers.read(register).valid() {
@@ -261,8 +262,8 @@ pub(crate) fn clear_all<M: Mmio>(registers: &M) {
 }
 
 /// Allocates a table. If the allocation fails, retries with half as many identifiers, down to one
-/// page: an ITS with fewer devices is better than no ITS. Callers that need all identifiers must
-/// check the table's size.
+/// page: an ITS that supports fewer devices is better than no ITS. Callers that need all
+/// identifiers must check the table's size.
 fn allocate<P: GicPlatform>(
     frame: &ControlFrame<P>,
     abilities: BaserAbilities,

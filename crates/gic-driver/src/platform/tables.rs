@@ -48,7 +48,7 @@ impl TableLayout {
 pub(crate) enum NoTable {
     /// The platform is out of memory.
     NoMemory,
-    /// The platform returned memory at this address, which violates the layout. It has been
+    /// The platform returned memory at this address, which violates the layout. The memory has been
     /// released.
     Misplaced(u64),
 }
@@ -69,8 +69,8 @@ pub(crate) fn allocate_table<P: GicPlatform>(
     Err(NoTable::Misplaced(address))
 }
 
-/// Zeroed, physically contiguous memory that a controller reads and may write. Not `Clone`: its one
-/// owner frees it with [`GicPlatform::release_table`].
+/// Zeroed, physically contiguous memory that a controller reads and may write. The type is not
+/// `Clone`: a table has one owner, which frees it with [`GicPlatform::release_table`].
 #[derive(Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Table {
@@ -78,17 +78,19 @@ pub struct Table {
     pub address: u64,
     /// Size in bytes.
     pub bytes: u64,
-    /// A value that lets the platform find its mapping of the memory.
+    /// Value by which the platform finds its mapping of the memory.
     pub handle: usize,
 }
 
 impl Table {
-    /// Describes `bytes` bytes of memory at `address`. Only the platform interprets `handle`.
+    /// Creates a table from `bytes` bytes of memory at `address`. Only the platform interprets
+    /// `handle`.
     pub const fn new(address: u64, bytes: u64, handle: usize) -> Self {
         Self { address, bytes, handle }
     }
 
-    /// Takes the memory from an owner that is being dropped, leaving an empty table.
+    /// Takes the table out of an owner that is being dropped, and leaves an empty table in its
+    /// place.
     pub(crate) const fn take(&mut self) -> Self {
         core::mem::replace(self, Self::new(0, 0, 0))
     }
@@ -120,13 +122,13 @@ pub trait GicPlatform: Platform {
     /// Returns the calling CPU's number.
     fn cpu(&self) -> Cpu;
 
-    /// Returns the calling CPU's affinity in `MPIDR_EL1` layout. A platform that does not know it
-    /// may return `None`, but the boot CPU's number must then be its index among the CPUs enabled
-    /// by firmware.
+    /// Returns the calling CPU's affinity in `MPIDR_EL1` layout. A platform that does not know the
+    /// affinity may return `None`, but the boot CPU's number must then be its index among the CPUs
+    /// enabled by firmware.
     ///
     /// The provided method reads the register on bare-metal AArch64 targets (`target_os = "none"`),
-    /// at EL1 or above. Kernels with custom targets must implement it if they may be started on any
-    /// CPU.
+    /// at EL1 or above. Kernels with custom targets must implement this method if they may be
+    /// started on any CPU.
     fn affinity(&self) -> Option<Affinity> {
         #[cfg(all(target_arch = "aarch64", target_os = "none"))]
         let affinity = Some(crate::sysreg::own_affinity());
@@ -146,8 +148,9 @@ pub trait GicPlatform: Platform {
     /// Context: task; may sleep.
     fn release_table(&self, table: Table);
     /// Takes over a table that firmware or a previous kernel set up in reserved memory. Returns
-    /// `None` if the memory is not reserved. Drivers clear LPIs pending in such a table before
-    /// their first owner uses them (for an ITS, see [after kexec](crate::its#after-kexec)).
+    /// `None` if the memory is not reserved. LPIs may be pending in such a table. Drivers clear
+    /// each LPI before its first owner uses it (for an ITS, see [after
+    /// kexec](crate::its#after-kexec)).
     ///
     /// Context: task; may sleep.
     fn adopt_table(&self, region: PhysicalRegion) -> Option<Table> {
@@ -172,14 +175,14 @@ pub trait GicPlatform: Platform {
     fn publish(&self, table: &Table, range: Range<u64>, coherence: Coherence);
 
     /// Makes controller-written data in `range` visible to later loads, after a register read has
-    /// shown that it was written. If the controller is coherent, this takes a barrier (on Arm, `DMB
+    /// shown that it was written. If the controller is coherent, a barrier suffices (on Arm, `DMB
     /// OSHLD`). Otherwise, caches must be invalidated (`DC IVAC` for each cache line, then `DSB
     /// SY`). Software must not have stored to the range since it was published.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
-    /// The provided method can only observe a coherent controller. Drivers can cope with
-    /// [`Observed::No`].
+    /// The provided method only supports coherent controllers, and returns [`Observed::No`] for
+    /// others. Drivers must not depend on [`Observed::Yes`].
     fn observe(&self, table: &Table, range: Range<u64>, coherence: Coherence) -> Observed {
         let _ = (table, range);
         match coherence {
@@ -192,7 +195,7 @@ pub trait GicPlatform: Platform {
     }
 }
 
-/// For references and smart pointers.
+/// References and smart pointers to a platform implement the trait.
 impl<P: Deref<Target: GicPlatform> + Send + Sync> GicPlatform for P {
     fn cpu(&self) -> Cpu {
         (**self).cpu()
