@@ -4,16 +4,16 @@ use crate::{ExceptionLevel, SystemRegisters, barrier};
 use gic_arch::icc::{self, SysRegEncoding};
 
 /// Registers for a CPU with unsynchronized acknowledgments
-/// ([`AcknowledgeNotSynchronised`](crate::errata::Erratum::AcknowledgeNotSynchronised)). Keeps
-/// reads of `ICC_IAR1_EL1` apart from other accesses, and reports an interrupt that did not become
-/// active as spurious.
+/// ([`AcknowledgeNotSynchronised`](crate::errata::Erratum::AcknowledgeNotSynchronised)). The type
+/// separates reads of `ICC_IAR1_EL1` from other accesses by NOPs, and reports an interrupt that did
+/// not become active as spurious.
 ///
-/// The distances are the same as in Linux (`gic_read_iar_cavium_thunderx`).
+/// The number of NOPs is the same as in Linux (`gic_read_iar_cavium_thunderx`).
 #[derive(Clone, Copy, Debug)]
 pub struct SynchronisedAcknowledge<S>(S);
 
 impl<S: SystemRegisters> SynchronisedAcknowledge<S> {
-    /// Wraps the CPU's registers.
+    /// Wraps the registers of a CPU with this erratum.
     pub const fn new(registers: S) -> Self {
         Self(registers)
     }

@@ -46,8 +46,8 @@ impl SavedCpuInterface {
 }
 
 /// Enables system register access. `ICC_SRE_EL2` must be written first: while its `SRE` is 0,
-/// `ICC_SRE_EL1.SRE` is RAZ/WI (IHI 0069 §12.2, `ICC_SRE_EL1`). Its `Enable` bit lets EL1 access
-/// `ICC_SRE_EL1` without trapping.
+/// `ICC_SRE_EL1.SRE` is RAZ/WI (IHI 0069 §12.2, `ICC_SRE_EL1`). The `Enable` bit of `ICC_SRE_EL2`
+/// lets EL1 access `ICC_SRE_EL1` without trapping.
 fn enable_system_registers<S: SystemRegisters>(registers: &S) -> Result<(), GicError> {
     if registers.exception_level() == ExceptionLevel::El2 {
         let sre = registers.read(icc::SRE_EL2);
@@ -66,9 +66,9 @@ fn enable_system_registers<S: SystemRegisters>(registers: &S) -> Result<(), GicE
     Ok(())
 }
 
-/// Returns `true` if we see all priorities and so own Group 0: either there is only one security
-/// state, or EL3 leaves the group to us (`SCR_EL3.FIQ` = 0). A Non-secure view would drop the
-/// mask's lowest implemented bit. Overwrites the mask.
+/// Returns `true` if this software can use all priorities, and therefore Group 0: either the system
+/// has only one security state, or EL3 lets this software use the group (`SCR_EL3.FIQ` = 0). A
+/// Non-secure view would drop the mask's lowest implemented bit. Overwrites the mask.
 pub(super) fn shows_all_priorities<S: SystemRegisters>(registers: &S) -> bool {
     let priority_bits = u32::from(registers.read(icc::CTLR).pri_bits_minus_one()) + 1;
     let lowest = 1_u8.checked_shl(8_u32.saturating_sub(priority_bits)).unwrap_or(1);

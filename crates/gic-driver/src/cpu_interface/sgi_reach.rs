@@ -1,4 +1,4 @@
-//! Which PEs an SGI can reach, given the distributor and the CPU interface.
+//! Set of PEs that an SGI can reach, which depends on the distributor and the CPU interface.
 
 use crate::GicError;
 use gic_arch::icc::Ctlr;
@@ -13,7 +13,7 @@ pub(super) struct SgiReach {
 
 impl SgiReach {
     pub(super) const UNLIMITED: Self = Self { range_selector: true, aff3: true };
-    /// Supported by every implementation.
+    /// Affinities that every implementation supports.
     pub(super) const NONE: Self = Self { range_selector: false, aff3: false };
 
     pub(super) fn of_interface(control: Ctlr) -> Self {

@@ -12,8 +12,8 @@ use core::ops::Range;
 use gic_arch::{IntId, Lpi};
 use msi_types::{BlockRequest, Cpu, Fit, HwIrqBlock, Initially, MsiError, Shape};
 
-/// INTIDs below this fit in PCI MSI's 16 data bits. While others are free, they are set aside for
-/// endpoints that need them.
+/// First INTID that does not fit in PCI MSI's 16 data bits. Lower INTIDs are reserved for endpoints
+/// that need them while higher ones are free.
 const SHORT: u32 = 1 << 16;
 
 impl<P: GicPlatform> DirectLpi<P> {
@@ -34,9 +34,9 @@ impl<P: GicPlatform> DirectLpi<P> {
         if initially == Initially::Unmasked {
             block.lpis().for_each(|lpi| self.enable_unpublished(lpi));
         }
-        // Insert the records before we check the CPU again: if it's going offline, it must find
-        // them. A redistributor that received a previous owner's messages may still have old
-        // configurations cached.
+        // The records must be inserted before the CPU is checked again, so that a concurrent
+        // `cpu_off` finds them. A redistributor that received a previous owner's messages may still
+        // have old configurations of these LPIs cached.
         let caches = unowned.with(cpu);
         let caches = self.gic().cpus().filter(|cpu| caches.contains(*cpu));
         let ready = self
@@ -66,7 +66,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         self.free_lpis(LpiBlock { first, count: block.count() });
     }
 
-    /// Allocates LPIs that fit the endpoint's data. If all fit, prefers those beyond 16 bits.
+    /// Allocates LPIs that fit the endpoint's data. If the endpoint's data can hold any INTID,
+    /// prefers INTIDs beyond 16 bits.
     fn allocate_lpis(
         &self,
         count: NonZeroU16,
@@ -130,16 +131,18 @@ impl<P: GicPlatform> DirectLpi<P> {
         everywhere
     }
 
-    /// Enables an LPI without invalidating. The caller must do that afterwards.
+    /// Enables an LPI without invalidating its cached configuration, which the caller must
+    /// invalidate afterwards.
     fn enable_unpublished(&self, lpi: Lpi) {
         if self.redistributors.gic().lpis().enable(lpi).is_err() {
             self.note(MsiError::UnknownVector(lpi.intid().hwirq()));
         }
     }
 
-    /// Disables and clears the LPIs, then frees them. If a redistributor is asleep, the LPI stays
-    /// allocated until it wakes; if one never completes an invalidation, it stays allocated for
-    /// good. Otherwise, its next owner might receive a message from this owner's device.
+    /// Disables and clears the LPIs, then frees them. An LPI that must be cleared at a sleeping
+    /// redistributor stays allocated until the redistributor wakes, and an LPI for which an
+    /// invalidation never completes stays allocated permanently. Otherwise, the next owner might
+    /// receive a message from this owner's device.
     fn free_lpis(&self, block: LpiBlock) {
         for lpi in block.lpis() {
             let mark = |record: &mut Record| {
@@ -147,8 +150,8 @@ impl<P: GicPlatform> DirectLpi<P> {
                 record.deferred = Deferred::Free(cached_at);
                 cached_at
             };
-            // Mark the LPI before clearing it, so that a redistributor we miss here also clears it
-            // once it wakes.
+            // Mark the LPI before clearing it, so that the LPI is also cleared at a redistributor
+            // that is asleep now, once it wakes.
             let Some(cached_at) = self.records.update(self.platform(), lpi, mark) else { continue };
             if self.redistributors.gic().lpis().disable(lpi).is_err() {
                 self.note(MsiError::UnknownVector(lpi.intid().hwirq()));
@@ -158,7 +161,8 @@ impl<P: GicPlatform> DirectLpi<P> {
                 .invalidate(cached_at.iter(), LpiBlock::one(lpi))
                 .and_then(|()| {
                     let missed = cached_at.filter(|cpu| !self.redistributors.clear_at(cpu, lpi));
-                    // In early architecture revisions, SYNCR also covers clears.
+                    // In early architecture revisions, `GICR_SYNCR` also tracks clears, so wait for
+                    // it again.
                     self.redistributors
                         .invalidate(cached_at.iter(), LpiBlock::one(lpi))
                         .map(|()| missed)
@@ -173,8 +177,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         }
     }
 
-    /// Gives a freed LPI back to the allocator, unless it must still be cleared at a redistributor
-    /// for which `missed` returns `true`.
+    /// Returns a freed LPI to the allocator, unless it must still be cleared at a redistributor for
+    /// which `missed` returns `true`.
     pub(super) fn free_if_cleared(&self, lpi: Lpi, missed: impl Fn(Cpu) -> bool) {
         let done = self.records.update(self.platform(), lpi, |record| {
             let Deferred::Free(left) = record.deferred else { return false };
@@ -182,7 +186,7 @@ impl<P: GicPlatform> DirectLpi<P> {
             record.deferred = Deferred::Free(left);
             left.is_empty()
         });
-        // The caller that removes the record frees the LPI.
+        // Of several concurrent callers, only the one that removes the record frees the LPI.
         if done == Some(true) && self.records.remove(self.platform(), lpi).is_some() {
             self.free(LpiRange::from_parts(lpi, NonZeroU32::MIN));
         }

@@ -10,7 +10,7 @@ use alloc::sync::Arc;
 use doorbell_lock::IrqLock;
 
 impl<P: GicPlatform> DirectLpi<P> {
-    /// Claims a GIC's LPIs. Online CPUs can be used immediately; others after
+    /// Claims a GIC's LPIs. CPUs that are online can be targeted immediately, and other CPUs after
     /// [`cpu_on`](Self::cpu_on).
     ///
     /// Context: task; may sleep.
@@ -24,14 +24,14 @@ impl<P: GicPlatform> DirectLpi<P> {
         let redistributors = DirectRedistributors::new(GicWithLpis::new(gic)?)?;
         let gic = redistributors.gic().clone();
         let lpis = gic.lpis();
-        // If we adopted the tables, LPIs may still be pending for a previous kernel at any
+        // If the tables were adopted, LPIs may still be pending for a previous kernel at any
         // redistributor.
         let unowned = if lpis.were_adopted() { CpuSet::ALL } else { CpuSet::NONE };
         let records = Records::new(lpis.count(), unowned).ok_or(DirectLpiError::NoMemory)?;
         lpis.claim(LpiMessages::Direct)?;
         let new = Self { redistributors, records, fault: IrqLock::new(None), observer: None };
         for cpu in gic.cpus().filter(|cpu| gic.is_on(*cpu)) {
-            // A redistributor with LPIs disabled only makes its own CPU unusable.
+            // If LPIs are disabled at a redistributor, only its own CPU can't be targeted.
             if new.redistributors.takes_lpis(cpu) {
                 new.open(cpu).map_err(DirectLpiError::Fault)?;
             }

@@ -23,7 +23,7 @@ pub enum DirectLpiError {
     /// No CPU has a redistributor.
     #[error("no CPU has a redistributor")]
     NoRedistributors,
-    /// There was not enough memory for the LPI and CPU records.
+    /// Memory for the LPI and CPU records could not be allocated.
     #[error("out of memory for the records of direct LPIs")]
     NoMemory,
     /// A redistributor failed.

@@ -1,5 +1,5 @@
 //! CPU hotplug. LPIs still pending at a CPU that goes offline are resent at their current targets,
-//! so none is lost.
+//! so that none of them is lost.
 
 use super::records::Deferred;
 use super::{DirectLpi, ResendReason};
@@ -12,34 +12,36 @@ use msi_types::{Cpu, HwIrq, MsiError};
 /// Result of [`DirectLpi::cpu_on`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CpuOn {
-    /// Number of LPIs resent because their earlier pending state is unknown. Their handlers may run
-    /// once more than devices sent messages.
+    /// Number of LPIs resent because their earlier pending state is unknown. The handler of each of
+    /// these LPIs may run once more often than the device sent messages.
     pub redelivered: u32,
 }
 
 /// Result of [`DirectLpi::cpu_off`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct CpuOff {
-    /// Number of LPIs that were pending at the CPU and have been carried over to their targets.
+    /// Number of LPIs that were pending at the CPU and were made pending at their current targets
+    /// instead.
     pub carried: u32,
     /// Number of LPIs resent at their targets because their pending state at the CPU is unknown.
-    /// Their handlers may run once more than devices sent messages.
+    /// The handler of each of these LPIs may run once more often than the device sent messages.
     pub redelivered: u32,
     /// Number of vectors that were not moved and still target the CPU. Messages that arrive while
-    /// the CPU is off stay pending at its redistributor as long as that has power.
+    /// the CPU is off stay pending at its redistributor as long as the redistributor has power.
     pub stranded: u32,
 }
 
 impl<P: GicPlatform> DirectLpi<P> {
-    /// Makes a CPU take LPIs. Must be called after [`Gic::cpu_on`](crate::Gic::cpu_on) or
-    /// [`Gic::resume`](crate::Gic::resume), which return the fate of LPIs that were pending at the
-    /// redistributor ([`Attached::pending`](crate::lpi::Attached::pending)). All configurations are
-    /// invalidated, because the redistributor may have old ones cached. May be called on any CPU.
+    /// Enables the delivery of LPIs to a CPU. Must be called after
+    /// [`Gic::cpu_on`](crate::Gic::cpu_on) or [`Gic::resume`](crate::Gic::resume), which return the
+    /// fate of LPIs that were pending at the redistributor
+    /// ([`Attached::pending`](crate::lpi::Attached::pending)). All configurations are invalidated,
+    /// because the redistributor may have old ones cached. May be called on any CPU.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`MsiError::NotReachable`] if LPIs are not enabled at its redistributor;
+    /// [`MsiError::NotReachable`] if LPIs are not enabled at the CPU's redistributor;
     /// [`MsiError::Controller`] if the redistributor does not complete the invalidation.
     pub fn cpu_on(&self, cpu: Cpu, pending: PendingLpis) -> Result<CpuOn, MsiError> {
         if !self.redistributors.takes_lpis(cpu) {
@@ -65,19 +67,20 @@ impl<P: GicPlatform> DirectLpi<P> {
 
     /// Takes a CPU offline, after its vectors were moved elsewhere and before
     /// [`Gic::cpu_off`](crate::Gic::cpu_off). LPIs that may be pending at its redistributor become
-    /// pending at their targets, so none is lost. Afterwards, the driver no longer uses the
-    /// redistributor's registers. May be called on any CPU, but the CPU that goes offline must no
-    /// longer take interrupts.
+    /// pending at their targets, so no pending LPI is lost. Afterwards, the driver no longer uses
+    /// the redistributor's registers. May be called on any CPU, but the CPU that goes offline must
+    /// no longer take interrupts.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
-    /// Vectors whose messages still target the CPU are passed to `stranded`. It is called with
-    /// interrupts masked and must not call back into the driver.
+    /// Vectors whose messages still target the CPU are passed to `stranded`. The closure is called
+    /// with interrupts masked and must not call back into the driver.
     ///
     /// With `GICR_CTLR.CES`, LPIs are disabled at the redistributor, and the driver finds the LPIs
-    /// to carry over in its pending table. Without it, or if messages still target the CPU, LPIs
-    /// stay enabled. In that case, every LPI that was moved away but may still be pending there is
-    /// resent at its target and counted.
+    /// that it must resend elsewhere in the redistributor's pending table. Without `GICR_CTLR.CES`,
+    /// or if messages still target the CPU, LPIs stay enabled. In that case, every LPI that was
+    /// moved away but may still be pending there is resent at its target, and counted as
+    /// [`redelivered`](CpuOff::redelivered).
     ///
     /// # Errors
     /// [`MsiError::NotReachable`] if the CPU does not take LPIs; [`MsiError::Controller`] if
@@ -100,15 +103,15 @@ impl<P: GicPlatform> DirectLpi<P> {
         Ok(off)
     }
 
-    /// Closes access to a redistributor and waits until nobody uses it any more.
+    /// Closes access to a redistributor and waits until its last user has finished.
     fn close(&self, cpu: Cpu, access: &RegisterAccess) -> Result<(), MsiError> {
         access.close();
         wait_until(self.platform(), "the last user of its registers", || !access.is_used())
             .map_err(|late| self.redistributors.fault_at(cpu, "cpu_off", late.0))
     }
 
-    /// Opens access to a redistributor. On return, no unowned LPI is pending there and no
-    /// configuration is cached.
+    /// Opens access to a redistributor. On return, no LPI without an owner is pending at the
+    /// redistributor, and it has no configuration cached from before.
     pub(super) fn open(&self, cpu: Cpu) -> Result<(), MsiError> {
         let access = self
             .redistributors
@@ -121,8 +124,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         Ok(())
     }
 
-    /// Clears unowned LPIs at a redistributor that was asleep, and frees those that were waiting
-    /// for it.
+    /// Clears LPIs without an owner at a redistributor that was asleep, and frees LPIs whose
+    /// release was waiting for this redistributor.
     fn clear_unowned(&self, cpu: Cpu) {
         for lpi in self.records.lpis() {
             let waited = self.records.update(self.platform(), lpi, |record| {
@@ -153,12 +156,13 @@ impl<P: GicPlatform> DirectLpi<P> {
         count
     }
 
-    /// Disables LPIs at a redistributor, and carries its pending LPIs over to their targets.
-    /// Returns how many there were, or `None` if it is unknown which LPIs were pending.
+    /// Disables LPIs at a redistributor, and makes its pending LPIs pending at their current
+    /// targets instead. Returns their number, or `None` if the driver can't determine which LPIs
+    /// were pending.
     ///
-    /// Closes access first: with LPIs disabled, a redistributor ignores `GICR_CLRLPIR` and may have
-    /// written its pending table already. So a concurrent clear must count as missed, or a freed
-    /// LPI could be reused before the table is emptied.
+    /// Access is closed first, because with LPIs disabled, a redistributor ignores `GICR_CLRLPIR`
+    /// and may have written its pending table already. A concurrent clear must therefore count as
+    /// not done, or a freed LPI could be reused before the table is emptied.
     fn carry(&self, cpu: Cpu, access: &RegisterAccess) -> Option<u32> {
         let redistributor = self.gic().redistributor_frames(cpu).ok()?;
         if !redistributor.can_disable_lpis() || self.close(cpu, access).is_err() {
@@ -183,8 +187,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         Some(carried)
     }
 
-    /// Removes a CPU from the records once no LPI is pending there, and frees the LPIs that were
-    /// waiting for it.
+    /// Removes a CPU from the records after no LPI is pending there any more, and frees LPIs whose
+    /// release was waiting for this CPU's redistributor.
     fn forget(&self, cpu: Cpu) {
         for lpi in self.records.lpis() {
             let waited = self.records.update(self.platform(), lpi, |record| {
@@ -197,8 +201,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         }
     }
 
-    /// Carries an LPI that was pending at `cpu` over to its target. Drops it if it was freed, or if
-    /// it was pending there for an earlier owner.
+    /// Makes an LPI that was pending at `cpu` pending at its target. Drops the pending state if the
+    /// LPI was freed, or was pending at `cpu` for an earlier owner.
     fn carry_one(&self, cpu: Cpu, lpi: Lpi) -> bool {
         let owned = self.records.update(self.platform(), lpi, |record| {
             let owned = !record.is_freed() && !record.is_stale_at(cpu);

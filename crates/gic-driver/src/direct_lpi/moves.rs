@@ -12,10 +12,11 @@ impl<P: GicPlatform> DirectLpi<P> {
     ///
     /// Context: task; may sleep.
     ///
-    /// Nothing is changed until all checks have passed, including those for an address that the
-    /// endpoint can't hold or can't update in a single store. The move records the new CPU before
-    /// it invalidates at that CPU's redistributor. That way, a concurrent mask operation either
-    /// sees the new CPU and invalidates there too, or has already stored its configuration.
+    /// The function changes no state until all checks have passed. An address that the endpoint
+    /// can't hold, or can't update in a single store, is an error. The move records the new CPU
+    /// before it invalidates at that CPU's redistributor. A concurrent mask operation therefore
+    /// either finds the new CPU in the record and invalidates at its redistributor, too, or has
+    /// stored its configuration before the move invalidates.
     pub(super) fn prepare_move(&self, hwirq: HwIrq, to: Cpu) -> Result<Move, MsiError> {
         let unknown = MsiError::UnknownVector(hwirq);
         let lpi = Lpi::try_from(hwirq.get()).map_err(|_| unknown)?;
@@ -36,8 +37,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         let new = self.redistributors.message(to, block.first)?;
         check_rewrite(fit, self.redistributors.message(from, block.first)?, new)?;
         self.mark_moving(block, from, to)?;
-        // From here on, a CPU that goes offline finds this move in the records. It may have done so
-        // just before, so check.
+        // From here on, a concurrent `cpu_off` finds this move in the records. The CPU may have
+        // gone offline just before, so check again.
         let ready = self
             .redistributors
             .check_accepts(to)
@@ -56,7 +57,7 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// Context: task; may sleep.
     ///
     /// The LPI may be pending at a CPU that the message no longer targets, or targeted only
-    /// briefly. It's delivered there.
+    /// briefly. The LPI is then delivered to that CPU.
     pub(super) fn finish_move(&self, moved: &Move, outcome: MoveOutcome) -> Result<(), MsiError> {
         if moved.message.is_none() {
             return Ok(());
@@ -83,8 +84,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         Ok(())
     }
 
-    /// Marks the group as moving. Fails if it is already moving, or was moved since `from` was
-    /// read. The first member's record is authoritative.
+    /// Marks the group as moving. Fails if the group is already moving, or was moved since `from`
+    /// was read. The first member's record is authoritative.
     fn mark_moving(&self, block: LpiBlock, from: Cpu, to: Cpu) -> Result<(), MsiError> {
         let first = self.records.update(self.platform(), block.first, |record| {
             let idle = record.moving.is_none() && record.target == from;
@@ -101,7 +102,7 @@ impl<P: GicPlatform> DirectLpi<P> {
             ));
         }
         self.each(block, |lpi, record| {
-            // Make sure there's room to remember one more CPU at which the LPI may be pending.
+            // Ensure that the record has room for one more CPU at which the LPI may be pending.
             if !record.previous.has_room_for(to) {
                 self.resend_from(record.previous.iter(), lpi, record);
             }

@@ -10,8 +10,8 @@ use msi_types::{
     Properties, Property, RequesterId, Tier,
 };
 
-/// Why an IOMMU can't isolate a device: the doorbell's page also contains redistributor control
-/// registers.
+/// Reason why an IOMMU can't isolate a device: the doorbell's page also contains redistributor
+/// control registers.
 const PAGE: &str = "GICR_SETLPIR (with GICR_CTLR, GICR_PROPBASER and GICR_PENDBASER)";
 
 /// [`is_pending`](MsiParent::is_pending) always returns `None`, because `GICR_SETLPIR` and

@@ -16,11 +16,12 @@ const CHUNK: usize = 256;
 /// An allocated LPI.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Record {
-    /// CPU that its message targets.
+    /// CPU that the LPI's message targets.
     pub(super) target: Cpu,
-    /// CPU that its message will target, between `begin_move` and `end_move`.
+    /// CPU that the LPI's message will target after the current move, set between `begin_move` and
+    /// `end_move`.
     pub(super) moving: Option<Cpu>,
-    /// Earlier targets, where it may still be pending.
+    /// Earlier targets of the message, at which the LPI may still be pending.
     pub(super) previous: PreviousTargets,
     /// First LPI in its group. The group must be moved as a whole.
     pub(super) first: Lpi,
@@ -28,35 +29,38 @@ pub(super) struct Record {
     pub(super) count: NonZeroU16,
     /// Limits of the endpoint's message registers, and how they are rewritten.
     pub(super) fit: Fit,
-    /// Work that is waiting for a sleeping redistributor.
+    /// Work that is deferred until a sleeping redistributor wakes.
     pub(super) deferred: Deferred,
-    /// Sleeping redistributors at which it may be pending for an earlier owner. It is cleared there
-    /// when they wake.
+    /// Sleeping redistributors at which the LPI may be pending for an earlier owner. Each of them
+    /// clears the LPI when it wakes.
     pub(super) stale: CpuSet,
 }
 
 impl Record {
-    /// Returns the redistributors at which it may be pending.
+    /// Returns the redistributors at which the LPI may be pending.
     pub(super) fn cached_at(&self) -> CachedAt {
         CachedAt::new(self.target, self.moving, self.previous)
     }
 
-    /// Returns `true` if its messages target the CPU, or are about to.
+    /// Returns `true` if the LPI's message targets the CPU, or will target it after the current
+    /// move.
     pub(super) fn is_bound_for(&self, cpu: Cpu) -> bool {
         !self.is_freed() && (self.target == cpu || self.moving == Some(cpu))
     }
 
-    /// Returns `true` if it was freed but must be cleared at the CPU before it can be reused.
+    /// Returns `true` if the LPI was freed but must be cleared at the CPU's redistributor before it
+    /// can be reused.
     pub(super) fn waits_for(&self, cpu: Cpu) -> bool {
         matches!(self.deferred, Deferred::Free(left) if left.contains(cpu))
     }
 
-    /// Returns `true` if it may be pending at the CPU for an earlier owner, but not for this one.
+    /// Returns `true` if the LPI may be pending at the CPU for an earlier owner, but not for the
+    /// current owner.
     pub(super) fn is_stale_at(&self, cpu: Cpu) -> bool {
         self.stale.contains(cpu) && !self.cached_at().contains(cpu)
     }
 
-    /// Returns `true` if its owner freed it.
+    /// Returns `true` if the owner has freed the LPI.
     pub(super) const fn is_freed(&self) -> bool {
         matches!(self.deferred, Deferred::Free(_))
     }
@@ -74,7 +78,7 @@ pub(super) enum Deferred {
 
 struct RecordSlot {
     record: Option<Record>,
-    /// Redistributors that earlier owners' messages targeted, so the LPI may be pending there
+    /// Redistributors that the messages of earlier owners targeted, at which the LPI may be pending
     /// without an owner.
     unowned: CpuSet,
 }
@@ -89,7 +93,7 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Creates records for the lowest `count` LPIs. Before their first allocation, they may be
+    /// Creates records for the lowest `count` LPIs. Before its first allocation, an LPI may be
     /// pending at the CPUs in `unowned`. Returns `None` if memory is exhausted.
     pub(super) fn new(count: u32, unowned: CpuSet) -> Option<Self> {
         let chunks = filled((count as usize).div_ceil(CHUNK), Once::new)?;
@@ -149,7 +153,8 @@ impl Records {
         self.slot(lpi)?.with(platform, |entry| entry.record.as_mut().map(change))
     }
 
-    /// Calls `look` with each record. May miss records that are added or removed concurrently.
+    /// Calls `look` with each record. Records that are added or removed concurrently may be
+    /// skipped.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     pub(super) fn for_each<P: GicPlatform>(
@@ -162,7 +167,7 @@ impl Records {
         }
     }
 
-    /// Returns the LPIs that have memory for a record.
+    /// Returns the LPIs for whose records memory has been allocated.
     ///
     /// Context: any.
     pub(super) fn lpis(&self) -> impl Iterator<Item = Lpi> {
@@ -216,11 +221,11 @@ impl LpiBlock {
     }
 }
 
-/// Maximum number of earlier targets where a vector may still be pending.
+/// Maximum number of earlier targets that are recorded for a vector.
 const PREVIOUS: usize = 3;
 
-/// Earlier targets of an LPI's message. We limit their number so that masking costs the same on
-/// machines of any size.
+/// Earlier targets of an LPI's message. Their number is limited so that the cost of masking does
+/// not depend on the number of CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct PreviousTargets([Option<Cpu>; PREVIOUS]);
 
@@ -230,7 +235,7 @@ impl PreviousTargets {
         self.contains(cpu) || self.0.contains(&None)
     }
 
-    /// Adds a CPU. There must be [room for it](Self::has_room_for).
+    /// Adds a CPU. The list must have [room for the CPU](Self::has_room_for).
     pub(super) fn add(&mut self, cpu: Cpu) {
         if !self.contains(cpu)
             && let Some(room) = self.0.iter_mut().find(|entry| entry.is_none())
@@ -252,7 +257,8 @@ impl PreviousTargets {
     }
 }
 
-/// Redistributors where an LPI may be pending, and where cached copies of its configuration matter.
+/// Redistributors at which an LPI may be pending, and which must therefore not use an old
+/// configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct CachedAt {
     ends: [Option<Cpu>; 2],
@@ -286,12 +292,12 @@ impl CachedAt {
     }
 }
 
-/// How many CPUs a set can tell apart.
+/// Number of CPUs that a set can distinguish.
 const BITS: u32 = u64::BITS;
 
-/// A conservative set: it may contain CPUs that were never added, but never misses one that was.
-/// CPUs whose numbers are equal modulo 64 share a bit, so the set is exact up to 64 CPUs. On larger
-/// machines, the driver clears an LPI at a few more redistributors than necessary.
+/// A conservative set of CPUs: it contains every CPU that was added, but may also contain CPUs that
+/// were not. CPUs whose numbers are equal modulo 64 share a bit, so the set is exact up to 64 CPUs.
+/// On larger machines, the driver clears an LPI at a few more redistributors than necessary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct CpuSet(u64);
 
@@ -306,8 +312,8 @@ impl CpuSet {
         Self(self.0 | Self::only(cpu).0)
     }
 
-    /// Returns the set with a CPU removed, if a machine with `cpus` CPUs is small enough to tell it
-    /// apart from all others.
+    /// Returns the set with a CPU removed, if a machine with `cpus` CPUs is small enough for the
+    /// set to distinguish all CPUs.
     pub(super) const fn without(self, cpu: Cpu, cpus: usize) -> Self {
         if cpus <= BITS as usize { Self(self.0 & !Self::only(cpu).0) } else { self }
     }

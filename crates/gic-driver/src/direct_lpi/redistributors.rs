@@ -12,7 +12,8 @@ use doorbell_fallible::try_collect;
 use gic_arch::{Lpi, gicr};
 use msi_types::{ControllerFault, Cpu, MsiError, MsiMessage};
 
-/// From this many LPIs on, we invalidate all LPIs once rather than each one.
+/// Minimum number of LPIs for which the driver invalidates all LPIs at once instead of each one
+/// separately.
 const BULK: u16 = 16;
 
 /// The redistributors, and the permissions to use their registers.
@@ -47,8 +48,8 @@ impl<P: GicPlatform> DirectRedistributors<P> {
         self.gic.platform()
     }
 
-    /// Calls `f` with the registers of a CPU's redistributor. Returns `None` if it is asleep or
-    /// about to sleep.
+    /// Calls `f` with the registers of a CPU's redistributor. Returns `None` if the redistributor
+    /// is asleep or about to sleep.
     pub(super) fn at<R>(
         &self,
         cpu: Cpu,
@@ -117,8 +118,9 @@ impl<P: GicPlatform> DirectRedistributors<P> {
             && self.gic.redistributor_frames(cpu).is_ok_and(Redistributor::lpis_enabled)
     }
 
-    /// Invalidates the cached configuration of these LPIs at their redistributors. Carries on after
-    /// a failure and reports the first one.
+    /// Invalidates the cached configuration of these LPIs at their redistributors. A failure at one
+    /// redistributor does not prevent the invalidation at the others; the first failure is
+    /// returned.
     ///
     /// Context: any.
     pub(super) fn invalidate(
@@ -130,7 +132,7 @@ impl<P: GicPlatform> DirectRedistributors<P> {
     }
 
     /// Invalidates the cached configuration of these LPIs at one redistributor. A sleeping
-    /// redistributor is skipped, because everything it has cached is invalidated when it wakes.
+    /// redistributor is skipped, because its cached configurations are invalidated when it wakes.
     ///
     /// Context: any.
     pub(super) fn invalidate_at(&self, cpu: Cpu, block: LpiBlock) -> Result<(), MsiError> {
@@ -141,7 +143,7 @@ impl<P: GicPlatform> DirectRedistributors<P> {
         }
     }
 
-    /// Invalidates everything that one redistributor has cached.
+    /// Invalidates all configurations that one redistributor has cached.
     ///
     /// Context: any.
     pub(super) fn invalidate_all_at(&self, cpu: Cpu) -> Result<(), MsiError> {
@@ -171,7 +173,8 @@ pub(super) struct DirectLpiRegisters<'a, M> {
 }
 
 impl<'a, M: Mmio> DirectLpiRegisters<'a, M> {
-    /// Returns `None` if `GICR_TYPER.DirectLPI` is 0. These offsets must not be accessed then.
+    /// Returns `None` if `GICR_TYPER.DirectLPI` is 0. The offsets of the registers must not be
+    /// accessed in this case.
     pub(super) fn of(redistributor: &'a Redistributor<M>) -> Option<Self> {
         redistributor.typer().direct_lpi().then_some(Self { redistributor })
     }

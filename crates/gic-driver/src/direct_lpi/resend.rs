@@ -1,5 +1,5 @@
 //! Reports every LPI that the driver itself resends to a [`ResendObserver`]. Tests use this to
-//! compare handler runs with messages. Hidden from the documentation.
+//! compare handler runs with messages. This module is hidden from the documentation.
 
 use msi_types::{Cpu, HwIrq};
 
@@ -8,7 +8,7 @@ use msi_types::{Cpu, HwIrq};
 pub struct Resend {
     /// The LPI.
     pub hwirq: HwIrq,
-    /// The CPU at which it becomes pending.
+    /// The CPU at which the LPI becomes pending.
     pub cpu: Cpu,
     /// The reason, which determines whether a spurious handler run is possible.
     pub reason: ResendReason,
@@ -19,19 +19,18 @@ pub struct Resend {
 pub enum ResendReason {
     /// [`MsiParent::set_pending`](msi_types::MsiParent::set_pending) requested it.
     Requested,
-    /// It was pending at a CPU that went offline, and has been carried over. No spurious handler
-    /// run.
+    /// The LPI was pending at a CPU that went offline, so no spurious handler run is possible.
     Carried,
-    /// We can't know whether it was pending at a CPU that went offline or lost power, or at an
-    /// earlier target that is no longer recorded. Its handler may run once more than its device
-    /// sent messages.
+    /// The driver can't determine whether the LPI was pending at a CPU that went offline or lost
+    /// power, or at an earlier target that is no longer recorded. The handler may run once more
+    /// often than the device sent messages.
     Unknowable,
 }
 
 /// Observer for every LPI that the driver resends.
 ///
 /// Both methods may be called in any context, with interrupts masked and the LPI record's lock
-/// held. They must not call the driver.
+/// held. Implementations must not call the driver.
 pub trait ResendObserver: Send + Sync {
     /// Called before the driver writes `GICR_SETLPIR`. The LPI's handler may run from now on.
     fn resending(&self, resend: Resend);

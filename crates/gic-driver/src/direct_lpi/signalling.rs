@@ -39,7 +39,7 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// Context: any.
     pub(super) fn change_pending(&self, hwirq: HwIrq, pending: Pending) {
         let Ok(lpi) = Lpi::try_from(hwirq.get()) else { return };
-        // We hold the record's lock, so the target can't change before we write the register.
+        // The record's lock is held, so the target can't change before the register is written.
         self.records.update(self.platform(), lpi, |record| match pending {
             _ if record.is_freed() => {}
             Pending::Set => self.deliver(lpi, record, ResendReason::Requested),
@@ -53,9 +53,9 @@ impl<P: GicPlatform> DirectLpi<P> {
         });
     }
 
-    /// Stores a configuration, then invalidates it wherever the LPI may be pending. The record must
-    /// be read after the store: a move that starts later invalidates at its new redistributor
-    /// itself.
+    /// Stores a configuration, then invalidates it at every redistributor at which the LPI may be
+    /// pending. The record must be read after the store: a move that starts later performs its own
+    /// invalidation at the new redistributor.
     fn configure(
         &self,
         hwirq: HwIrq,
@@ -69,9 +69,10 @@ impl<P: GicPlatform> DirectLpi<P> {
         self.redistributors.invalidate(record.cached_at().iter(), LpiBlock::one(lpi))
     }
 
-    /// Makes an LPI pending at its target, or defers this until the target is online.
+    /// Makes an LPI pending at its target, or defers the resend until the target is online.
     pub(super) fn deliver(&self, lpi: Lpi, record: &mut Record, reason: ResendReason) {
-        // Merge two deferred resends into one and keep the more certain reason.
+        // Merge two deferred resends into one and keep the reason that makes a spurious handler run
+        // less likely.
         let reason = match record.deferred {
             Deferred::SetPending(before) => reason.min(before),
             Deferred::Nothing | Deferred::Free(_) => reason,
@@ -86,8 +87,8 @@ impl<P: GicPlatform> DirectLpi<P> {
             if done.is_some() { Deferred::Nothing } else { Deferred::SetPending(reason) };
     }
 
-    /// Resends an LPI that may be pending at earlier targets, and then clears it there. In this
-    /// order, it can't be lost.
+    /// Resends an LPI that may be pending at earlier targets, and then clears it there. The LPI
+    /// can't be lost because it is resent first.
     pub(super) fn resend_from(
         &self,
         left: impl Iterator<Item = Cpu>,

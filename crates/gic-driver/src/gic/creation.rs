@@ -24,8 +24,8 @@ impl<P: GicPlatform> Gic<P> {
     /// [`bad_regions`](Self::bad_regions) and [`lpis`](Self::lpis) report them.
     ///
     /// # Errors
-    /// Any [`GicError`] except those for SGIs and CPU interfaces. A region's error is returned only
-    /// if no configured CPU has a redistributor.
+    /// Any [`GicError`] except those for SGIs and CPU interfaces. The error of a region is returned
+    /// only if no configured CPU has a redistributor.
     pub fn new(platform: Arc<P>, config: GicConfig) -> Result<Self, GicError> {
         let GicConfig {
             distributor,
@@ -92,9 +92,9 @@ fn check_frame(base: u64, stated: Option<u64>) -> Result<(), GicError> {
 /// Per-CPU state with redistributors, and errors for regions.
 type Opened<M> = (Vec<PerCpu<M>>, Vec<GicError>);
 
-/// Finds each CPU's redistributor, if it exists, and skips those for other PEs. An error only ends
-/// the walk of that region: a region whose cluster is fused off must not make the whole GIC
-/// unusable.
+/// Finds each CPU's redistributor, if it exists, and skips the redistributors of PEs that are not
+/// configured. An error only ends the walk of the region in which it occurs: a region whose cluster
+/// is fused off must not make the whole GIC unusable.
 fn open_redistributors<P: GicPlatform>(
     platform: &P,
     block: Block,
@@ -114,8 +114,8 @@ fn open_redistributors<P: GicPlatform>(
                     break;
                 }
             };
-            // Do this before any table is allocated, even for unused CPUs. If a redistributor fails
-            // to evict, `cpu_on` will report it.
+            // Evict vPEs before any table is allocated, even at redistributors of unused CPUs. If
+            // an eviction fails, `cpu_on` reports the error.
             let _ = redistributor.evict_vpe(platform);
             let affinity = redistributor.affinity();
             let cpu = found

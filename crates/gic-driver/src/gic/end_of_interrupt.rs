@@ -7,7 +7,8 @@ use crate::{CpuInterface, GicPlatform, Route, SystemRegisters, barrier};
 use gic_arch::IntId;
 
 impl<P: GicPlatform> Gic<P> {
-    /// Returns this GIC's errata. Each [`Erratum`] says who has to work around it.
+    /// Returns this GIC's errata. Each [`Erratum`] states whether the driver or the kernel must
+    /// work around it.
     pub fn errata(&self) -> impl Iterator<Item = &'static ErratumEntry> {
         self.errata.iter()
     }

@@ -75,7 +75,7 @@ impl GicErrata {
         self.0.iter().any(|entry| entry.erratum == erratum)
     }
 
-    /// Converts a CPU's `MPIDR_EL1` affinity to the one that the GIC uses.
+    /// Converts a CPU's `MPIDR_EL1` affinity to the affinity that the GIC uses.
     pub(super) fn affinity(&self, of: Affinity) -> Affinity {
         let [_, aff2, aff1, _] = of.levels();
         if self.has(Erratum::AffinityOneLevelDown) { Affinity::new(0, 0, aff2, aff1) } else { of }
@@ -105,7 +105,8 @@ const CHIP_ALIAS: u64 = 0x158_0000;
 const CHIP_SHIFT: u32 = 44;
 
 /// Maps the distributor's aliases if the machine has more than two chips; the erratum does not
-/// apply to fewer. We can tell which chips are present from the redistributor region addresses.
+/// apply to machines with fewer chips. The addresses of the redistributor regions show which chips
+/// are present.
 fn chip_aliases<P: GicPlatform>(
     platform: &P,
     distributor: u64,

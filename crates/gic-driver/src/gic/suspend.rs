@@ -39,12 +39,14 @@ pub enum SuspendError {
     /// The suspend was rejected, and the GIC is unchanged.
     #[error(transparent)]
     Refused(#[from] GicError),
-    /// The state was saved, but a wait failed. Everything else in the GIC is stopped.
+    /// The state was saved, but a part of the GIC did not stop in time. All other parts of the GIC
+    /// are stopped.
     #[error("{error}; the GIC's state is saved and all its other parts are stopped")]
     Incomplete {
         /// The first wait that failed.
         error: GicError,
-        /// State for [`Gic::resume`], which must be called even if the system ends up not sleeping.
+        /// State for [`Gic::resume`], which must be called even if the system does not sleep after
+        /// all.
         saved: Suspended,
     },
 }
@@ -62,7 +64,7 @@ impl SuspendError {
 /// Result of a resume.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Resumed {
-    /// What happened to LPIs that were pending at the last CPU's redistributor.
+    /// Fate of the LPIs that were pending at the last CPU's redistributor.
     pub lpis: PendingLpis,
 }
 

@@ -9,9 +9,9 @@ use core::sync::atomic::Ordering;
 use gic_arch::{Affinity, IntId, IntIdClass};
 use msi_types::{ControllerFault, Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
 
-/// Private interrupts are SGIs, PPIs and extended PPIs. Operations on one act on the calling CPU's
-/// instance: each CPU masks and unmasks its own instance and sets its trigger. One claim covers all
-/// CPUs. A private interrupt cannot be moved to another CPU.
+/// Private interrupts are SGIs, PPIs and extended PPIs. An operation on a private interrupt affects
+/// the calling CPU's instance: each CPU masks and unmasks its own instance and sets its trigger.
+/// One claim covers all CPUs. A private interrupt cannot be moved to another CPU.
 impl<P: GicPlatform> WiredParent for Gic<P> {
     fn claim(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {
@@ -26,8 +26,8 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
             if let Ok(intid) = nth(first, offset)
                 && let Ok(interrupt) = self.wired(intid.hwirq())
             {
-                // Even on a timeout, the disable has been requested. The caller is giving the
-                // interrupt up, so there's nothing else we can do.
+                // Ignore a timeout: the disable has been requested, and the caller is releasing the
+                // interrupt.
                 let _ = interrupt.disable(&*self.platform);
                 interrupt.set_pending(Pending::Clear);
             }
@@ -57,12 +57,13 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
     fn mask(&self, hwirq: HwIrq) {
         if let Ok(interrupt) = self.wired(hwirq) {
             self.moves.with(&*self.platform, |moves| {
-                // An interrupt that is being moved is already disabled. Make a note so that it
-                // stays disabled when the move ends.
+                // An interrupt that is being moved is already disabled. Record the request so that
+                // the interrupt stays disabled when the move ends.
                 let _ = moves.note(interrupt.intid(), false);
                 interrupt.request_disable();
             });
-            // We can't return an error here, and the disable has been requested in any case.
+            // Ignore a timeout, because `mask` can't return an error and the disable has been
+            // requested.
             let _ = interrupt.wait_for_rwp(&*self.platform);
         }
     }
@@ -127,7 +128,7 @@ impl<P: GicPlatform> Gic<P> {
     ///
     /// `GICD_CTLR.RWP` tracks a disable, but not a write of `GICD_IROUTER` (IHI 0069 §12.9.4). An
     /// interrupt that is enabled while its route changes may still be forwarded along the old
-    /// route. So we disable it during the change, as Linux does.
+    /// route. The driver therefore disables the interrupt during the change, as Linux does.
     fn reroute(
         &self,
         interrupt: &Interrupt<'_, P::Mmio>,
@@ -159,8 +160,8 @@ impl<P: GicPlatform> Gic<P> {
     }
 
     /// Writes the route. The interrupt must be disabled, and the disable must have taken effect. If
-    /// the route does not read back, the distributor can't reach that affinity and the route is
-    /// undone.
+    /// the route does not read back, the distributor can't reach the requested affinity, and the
+    /// old route is restored.
     fn write_route(&self, intid: IntId, cpu: Cpu, affinity: Affinity) -> Result<(), MsiError> {
         let write = |route| {
             let written = self.distributor.set_route(intid, route);

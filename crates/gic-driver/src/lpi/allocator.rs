@@ -7,7 +7,7 @@ use core::num::NonZeroU32;
 use core::ops::Range;
 use gic_arch::Lpi;
 
-/// A [`BlockAllocator`] for LPIs.
+/// LPI allocator, based on a [`BlockAllocator`].
 #[derive(Debug)]
 pub(super) struct LpiAllocator {
     blocks: BlockAllocator,
@@ -34,15 +34,16 @@ impl LpiAllocator {
         Ok(())
     }
 
-    /// Adds a redistributor whose pending table was adopted, at any time. Only for senders that can
-    /// clear an LPI at the redistributor even while it is allocated.
+    /// Adds a redistributor whose pending table was adopted, even if LPIs are already allocated.
+    /// This is for direct LPIs, which can be cleared at the redistributor even while they are
+    /// allocated.
     pub(super) fn note_stale(&mut self, at: StaleAt) {
         if let Some(stale) = &mut self.stale {
             stale.add(at);
         }
     }
 
-    /// Removes a redistributor that now uses another pending table, or an empty one.
+    /// Removes a redistributor whose pending table has been replaced or emptied.
     pub(super) fn forget_stale(&mut self, address: u64) {
         if let Some(stale) = &mut self.stale {
             stale.remove(address);

@@ -16,8 +16,9 @@ use gic_arch::lpi::PENDING_TABLE_RESERVED;
 impl<P: GicPlatform> Lpis<P> {
     /// Assigns a redistributor its tables and enables LPIs there. The redistributor must be awake,
     /// but it may have lost its state while its CPU was off. No-op if its LPIs are still enabled
-    /// with these tables. Afterwards, the sender must invalidate all configurations cached there.
-    /// Must not be called concurrently for two redistributors.
+    /// with these tables. Afterwards, the sender (an ITS or direct LPIs) must invalidate all
+    /// configurations cached at the redistributor. Must not be called concurrently for two
+    /// redistributors.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -46,8 +47,8 @@ impl<P: GicPlatform> Lpis<P> {
         Ok(Attached { tables, pending: result? })
     }
 
-    /// Returns the error for a redistributor without a table. When `self` was created, it used a
-    /// table outside reserved memory.
+    /// Returns the error for a redistributor without a table. Such a redistributor used a table
+    /// outside reserved memory when `self` was created.
     fn not_taken_over(redistributor: &Redistributor<P::Mmio>) -> GicError {
         let (_, pending) = redistributor.lpi_bases();
         let reason = AdoptionRefused::PendingNotReserved { address: pending.address() };
@@ -55,8 +56,8 @@ impl<P: GicPlatform> Lpis<P> {
         LpiError::AlreadyEnabled { block, reason }.into()
     }
 
-    /// Keeps the tables of a redistributor whose LPIs are already enabled, if they are the expected
-    /// ones.
+    /// Keeps the tables of a redistributor whose LPIs are already enabled, if the redistributor
+    /// uses the tables that the driver expects.
     fn keep(
         &self,
         redistributor: &Redistributor<P::Mmio>,
@@ -76,8 +77,8 @@ impl<P: GicPlatform> Lpis<P> {
 
     /// Records a redistributor at which LPIs may be pending for a previous kernel. Direct LPIs can
     /// be cleared through the redistributor's registers at any time. An ITS, however, needs an
-    /// event for each LPI that it clears, so with an ITS this fails if LPIs have already been
-    /// allocated.
+    /// event for each LPI that it clears, so with an ITS the function fails if LPIs have already
+    /// been allocated.
     fn note_stale(&self, redistributor: &Redistributor<P::Mmio>) -> Result<(), AdoptionRefused> {
         let at = StaleAt {
             address: redistributor.address(),
@@ -130,7 +131,8 @@ impl<P: GicPlatform> Lpis<P> {
         Err(LpiError::AlreadyEnabled { block, reason }.into())
     }
 
-    /// Programs a redistributor's tables and enables LPIs there. They must be disabled.
+    /// Programs a redistributor's tables and enables LPIs there. LPIs must be disabled at the
+    /// redistributor.
     fn start(
         &self,
         redistributor: &Redistributor<P::Mmio>,
@@ -166,8 +168,9 @@ impl<P: GicPlatform> Lpis<P> {
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
-    /// Returns [`PendingLpis::Lost`] if LPIs stay enabled, or if the redistributor lost power: LPIs
-    /// are then already disabled, and its table is undefined.
+    /// Returns [`PendingLpis::Lost`] if LPIs stay enabled, or if the redistributor lost power: in
+    /// the latter case, LPIs are already disabled and the contents of the pending table are
+    /// undefined.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `RWP` stays set.
@@ -190,15 +193,16 @@ impl<P: GicPlatform> Lpis<P> {
         flushed.map(|_| if lost { PendingLpis::Lost } else { PendingLpis::Kept })
     }
 
-    /// Makes a redistributor write its pending table. Returns `false` if it did not.
+    /// Makes a redistributor write its pending table. Returns `false` if the redistributor did not
+    /// write it.
     fn flush(&self, redistributor: &Redistributor<P::Mmio>) -> Result<bool, GicError> {
         let possible = redistributor.lpis_enabled() && redistributor.can_disable_lpis();
         Ok(possible && redistributor.disable_lpis(&*self.platform)? == LpiClearing::Cleared)
     }
 
     /// Calls `found` with each LPI that was pending at a redistributor when it was
-    /// [detached](Self::detach), and clears its pending table, so that they do not become pending
-    /// there again.
+    /// [detached](Self::detach), and clears the redistributor's pending table, so that these LPIs
+    /// do not become pending there again.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -234,8 +238,8 @@ impl<P: GicPlatform> Lpis<P> {
         })
     }
 
-    /// Inserts a table. Doesn't allocate with the lock held, because there is room for all
-    /// redistributors.
+    /// Inserts a table. This push does not allocate with the lock held, because the list has room
+    /// for all redistributors.
     fn insert_pending(&self, table: PendingTable) {
         self.pending.with(&*self.platform, |tables| tables.push(table));
     }
@@ -248,8 +252,8 @@ fn empty<P: GicPlatform>(
     mut found: impl FnMut(Lpi),
 ) -> Collected {
     let PendingTable { table, contents, tables, .. } = table;
-    // If we can't read the table, treat it as undefined so that its LPIs don't become pending
-    // again.
+    // If the platform can't read the table, treat the contents as undefined so that its LPIs don't
+    // become pending again.
     *contents = Contents::Undefined;
     let lpis = PENDING_TABLE_RESERVED.min(table.bytes)..table.bytes;
     if platform.observe(table, lpis.clone(), tables.pending) == Observed::No {

@@ -1,16 +1,18 @@
-//! Whether attached redistributors read the configuration table coherently.
+//! Coherence of the attached redistributors' reads of the configuration table.
 
 use crate::Coherence;
 use core::sync::atomic::{AtomicU8, Ordering};
 
-/// No redistributor has negotiated yet, so writes are cleaned.
+/// No redistributor has been attached yet, so writes to the table are cleaned to the point of
+/// coherency.
 const UNKNOWN: u8 = 0;
 /// All attached redistributors are coherent.
 const COHERENT: u8 = 1;
 /// At least one attached redistributor is not coherent.
 const NON_COHERENT: u8 = 2;
 
-/// The common coherence: a single non-coherent redistributor makes it non-coherent.
+/// Common coherence of all attached redistributors, which is non-coherent if at least one of them
+/// is.
 #[derive(Debug)]
 pub(super) struct AttachedCoherence(AtomicU8);
 
@@ -26,7 +28,8 @@ impl AttachedCoherence {
     }
 
     pub(super) fn note_coherent(&self) {
-        // If this fails, we're not the first redistributor and the state doesn't change.
+        // The exchange only succeeds for the first redistributor; for later ones, the state does
+        // not change.
         let _ = self.0.compare_exchange(UNKNOWN, COHERENT, Ordering::AcqRel, Ordering::Acquire);
     }
 

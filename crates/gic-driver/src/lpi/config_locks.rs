@@ -3,10 +3,10 @@
 use doorbell_lock::IrqLock;
 use gic_arch::Lpi;
 
-/// Number of locks for all configuration bytes.
+/// Number of locks that all configuration bytes share.
 const LOCKS: usize = 32;
 
-/// Configuration byte locks. The LPI at index n uses lock n modulo [`LOCKS`].
+/// Locks for configuration bytes. The LPI at index n uses the lock n modulo [`LOCKS`].
 #[derive(Debug, Default)]
 pub(super) struct ConfigLocks([ConfigLock; LOCKS]);
 

@@ -1,6 +1,6 @@
-//! Configuration bytes. Each is changed with its lock held, and published to redistributors that
-//! don't snoop caches. Neighboring bytes use different locks: a device's LPIs are consecutive and
-//! often target different CPUs.
+//! Configuration bytes. A byte is changed with its lock held, and is then published to
+//! redistributors that don't snoop caches. Neighboring bytes use different locks, because a
+//! device's LPIs are consecutive and often target different CPUs.
 
 use super::{LpiError, Lpis};
 use crate::{Coherence, GicPlatform};
@@ -9,8 +9,8 @@ use gic_arch::lpi::{Config, config_offset};
 use gic_arch::{Lpi, Priority};
 
 impl<P: GicPlatform> Lpis<P> {
-    /// Stores an LPI's configuration and publishes it. Redistributors may keep using the old one
-    /// until the sender invalidates it.
+    /// Stores an LPI's configuration and publishes it. Redistributors may keep using the old
+    /// configuration until the sender invalidates it.
     ///
     /// # Errors
     /// [`LpiError::NoSuchLpi`] if the tables do not cover the LPI.
@@ -51,15 +51,15 @@ impl<P: GicPlatform> Lpis<P> {
     /// [`LpiError::NoSuchLpi`] if the tables do not cover the LPI.
     pub fn config(&self, lpi: Lpi) -> Result<Config, LpiError> {
         self.check(lpi)?;
-        // Since we hold the lock, the byte has also been published.
+        // The lock is held, so the byte has also been published.
         let byte = self.config_locks.of(lpi).with(&*self.platform, |()| {
             self.platform.load8(self.config.table(), config_offset(lpi))
         });
         Ok(Config::from(byte))
     }
 
-    /// Returns whether the attached redistributors read the configuration table coherently.
-    /// Non-coherent if any of them is, and until the first one is attached.
+    /// Returns whether the attached redistributors read the configuration table coherently. The
+    /// result is non-coherent if one of them is, and until the first one is attached.
     pub fn coherence(&self) -> Coherence {
         self.coherence.get()
     }
@@ -106,8 +106,8 @@ impl<P: GicPlatform> Lpis<P> {
             Coherence::Coherent => self.coherence.note_coherent(),
             Coherence::NonCoherent => {
                 let before = self.coherence.note_non_coherent();
-                // A lock holder may have read the old coherence, so wait for each one. We clean
-                // their stores below, and later stores clean their own bytes.
+                // A lock holder may still be using the old coherence, so wait for each lock. Stores
+                // made before this point are cleaned below, and later stores clean their own bytes.
                 self.config_locks.all().for_each(|lock| lock.with(&*self.platform, |()| ()));
                 if before == Coherence::Coherent {
                     // So far, bytes were published for coherent redistributors only.

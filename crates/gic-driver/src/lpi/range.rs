@@ -3,7 +3,7 @@
 use core::num::NonZeroU32;
 use gic_arch::Lpi;
 
-/// Consecutive LPIs held by one owner. Not `Clone`: the value owns them, and
+/// Consecutive LPIs held by one owner. The type is not `Clone`, because a value owns its LPIs, and
 /// [`Lpis::free`](super::Lpis::free) consumes it.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "LPIs stay allocated until the range is freed"]

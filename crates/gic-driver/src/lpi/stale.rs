@@ -1,8 +1,8 @@
 //! LPIs left pending by a previous kernel in adopted tables.
 //!
-//! We can't clear an adopted pending table in memory: its redistributor is using it. Instead, the
-//! sender must clear each LPI at each of these redistributors before its first owner uses it. A bit
-//! per LPI records that this was done.
+//! An adopted pending table must not be cleared in memory, because its redistributor is using the
+//! table. Instead, the sender must clear each LPI at each redistributor with an adopted table
+//! before the LPI's first owner uses it. A bit per LPI records that the LPI was cleared.
 
 use super::LpiRange;
 use alloc::collections::TryReserveError;
@@ -38,8 +38,8 @@ impl Stale {
         Ok(Self { redistributors: all, cleared })
     }
 
-    /// Adds a redistributor at which no LPI has been cleared yet. Doesn't allocate: there is room
-    /// for all redistributors.
+    /// Adds a redistributor at which no LPI has been cleared yet. This function doesn't allocate,
+    /// because the list has room for all redistributors.
     pub(super) fn add(&mut self, at: StaleAt) {
         self.remove(at.address);
         self.redistributors.push(at);

@@ -22,7 +22,7 @@ pub(super) struct ConfigTable {
     origin: TableOrigin,
 }
 
-/// Where a table's memory came from.
+/// Origin of a table's memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum TableOrigin {
     Allocated,
@@ -58,7 +58,7 @@ pub(super) struct PendingTable {
     pub(super) redistributor: u64,
     pub(super) table: Table,
     pub(super) origin: TableOrigin,
-    /// How an earlier attach used the table.
+    /// Use of the table by an earlier attach.
     pub(super) prior_use: PriorUse,
     pub(super) contents: Contents,
     pub(super) tables: NegotiatedTables,
@@ -72,17 +72,18 @@ impl PendingTable {
     }
 }
 
-/// How this driver has used a pending table.
+/// Use of a pending table by this driver.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum PriorUse {
     Yes,
     No,
 }
 
-/// What we know about a pending table's contents.
+/// Known contents of a pending table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Contents {
-    /// Undefined, because the redistributor uses the table, or did so until it lost its state.
+    /// Undefined contents, because the redistributor is using the table, or used it until the
+    /// redistributor lost its state.
     Undefined,
     /// Pending LPIs that the redistributor wrote back.
     Flushed,
@@ -103,7 +104,8 @@ pub(super) fn allocate_config<P: GicPlatform>(
 }
 
 /// Handles redistributors with LPIs already enabled. On success, LPIs are either disabled at all
-/// redistributors, or those still enabled share one adopted table in which every LPI is disabled.
+/// redistributors, or redistributors with LPIs still enabled share one adopted table in which every
+/// LPI is disabled.
 pub(super) fn adopt_config<'a, P: GicPlatform>(
     platform: &P,
     typer: gicd::Typer,
@@ -164,9 +166,9 @@ fn take_over_config<P: GicPlatform>(
 }
 
 /// Provides a pending table for each redistributor that supports LPIs: a new one, or the previous
-/// kernel's if LPIs are still enabled. We allocate all of them here because CPUs start with
-/// interrupts masked. `pending` must have room for all tables. A table that cannot be adopted is
-/// omitted, so attaching its redistributor will fail.
+/// kernel's table if LPIs are still enabled. All tables are allocated here, because a CPU is
+/// started with interrupts masked and must not allocate then. `pending` must have room for all
+/// tables. A table that cannot be adopted is omitted, so attaching its redistributor will fail.
 pub(super) fn provide_pending<'a, P: GicPlatform>(
     platform: &P,
     pending: &mut Vec<PendingTable>,

@@ -1,8 +1,8 @@
 //! Memory-mapped registers, built on [`safe_mmio`].
 //!
 //! Audited: all `unsafe` blocks below rely on a single promise by the caller of [`RawMmio::new`]:
-//! the whole frame is mapped as device memory for as long as the program runs. In addition, each
-//! access must be aligned and lie within the frame, which [`RawMmio::register`] checks.
+//! the whole frame is mapped as device memory for as long as the program runs. Each access must
+//! also be aligned and lie within the frame, which [`RawMmio::register`] checks.
 #![expect(unsafe_code, reason = "device memory is accessed through raw pointers")]
 
 use super::Mmio;
@@ -20,8 +20,8 @@ pub struct RawMmio {
 
 // SAFETY: the frame stays mapped, and any CPU may access it (the promise at `new`).
 unsafe impl Send for RawMmio {}
-// SAFETY: as for `Send`; each access is a single load or store, so the device orders concurrent
-// accesses.
+// SAFETY: `Send` is sound for the reason above, and each access is a single load or store, so the
+// device orders concurrent accesses.
 unsafe impl Sync for RawMmio {}
 
 impl RawMmio {
@@ -30,7 +30,7 @@ impl RawMmio {
     /// # Safety
     /// - `base..base + bytes` must be mapped as device memory for as long as the program runs, and
     ///   valid for volatile loads and stores of 8 (priorities), 32 and 64 bits from any CPU.
-    /// - No Rust reference may point into it.
+    /// - No Rust reference may point into this range.
     /// - `base` must be aligned to 8 bytes.
     /// - Memory that the device is told to write (tables) must not be used for anything else.
     ///   [`GicPlatform::allocate_table`](crate::GicPlatform::allocate_table) promises this.
@@ -62,8 +62,8 @@ impl Mmio for RawMmio {
     fn read32(&self, offset: u32) -> u32 {
         let register = self.register::<ReadPureWrite<u32>>(offset);
         // SAFETY: aligned, in a frame mapped as device memory (`register`, `new`). The pointer is
-        // used for this access only. Other CPUs' concurrent accesses to the register are single
-        // accesses, too, and the device orders them.
+        // used for this access only. Concurrent accesses by other CPUs are also single accesses,
+        // and the device orders them.
         unsafe { UniqueMmioPointer::new(register) }.read()
     }
 

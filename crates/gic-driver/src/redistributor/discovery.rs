@@ -13,7 +13,7 @@ pub struct RedistributorRegion {
     /// The region.
     pub region: PhysicalRegion,
     /// Distance between two redistributors in bytes, if given by firmware (`redistributor-stride`).
-    /// Otherwise, it follows from `GICR_TYPER.VLPIS`.
+    /// If `None`, the driver determines the distance from `GICR_TYPER.VLPIS`.
     pub stride: Option<u64>,
 }
 
@@ -29,9 +29,9 @@ impl RedistributorRegion {
     }
 }
 
-/// Iterator over a region's redistributors, in address order. Ends after the redistributor with
-/// `GICR_TYPER.Last`, at the end of the region, or after the first error. Takes at most one step
-/// per 128 KiB.
+/// Iterator over a region's redistributors, in address order. The iterator ends after the
+/// redistributor with `GICR_TYPER.Last`, at the end of the region, or after the first error. The
+/// iterator takes at most one step per 128 KiB of the region.
 #[derive(Debug)]
 pub struct RedistributorWalk<'a, P> {
     platform: &'a P,
@@ -55,8 +55,8 @@ pub fn walk_redistributors<P: Platform>(
 /// Context: task; may sleep.
 ///
 /// # Errors
-/// If no region contains the redistributor: the first error of a walk, or
-/// [`GicError::NoRedistributor`] if every walk reached its end.
+/// If no region contains the redistributor, the first error encountered in a region, or
+/// [`GicError::NoRedistributor`] if all regions were walked to the end.
 pub fn find_redistributor<P: Platform>(
     platform: &P,
     regions: &[RedistributorRegion],
@@ -112,7 +112,8 @@ impl<P: Platform> RedistributorWalk<'_, P> {
         let block = Block::Redistributor(at);
         let mmio = self.platform.map(frames).ok_or(GicError::NotMapped(block))?;
         let redistributor = Redistributor::new(mmio, at)?;
-        // Firmware's stride or region may be too small for the frame.
+        // The stride or region that firmware describes may be too small for a redistributor's
+        // frames.
         let stride = self.region.stride.unwrap_or(STRIDE_V4);
         let has_room = stride >= STRIDE_V4 && bytes - offset >= STRIDE_V4;
         if !redistributor.typer().vlpis() || !has_room {

@@ -1,12 +1,12 @@
 //! `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR`: serialized invalidations at one redistributor.
 //!
 //! A write of `GICR_INVLPIR` or `GICR_INVALLR` while `GICR_SYNCR.Busy` is 1 is CONSTRAINED
-//! UNPREDICTABLE (IHI 0069, `GICR_INVLPIR`): the redistributor may ignore it. So the driver
-//! invalidates in these steps, on any CPU and in any context:
+//! UNPREDICTABLE (IHI 0069, `GICR_INVLPIR`): the redistributor may ignore it. The driver therefore
+//! invalidates in the following steps, on any CPU and in any context:
 //!
 //! 1. Take the lock and read `Busy`. If it is 0, every invalidation written so far is complete, so
-//!    write ours.
-//! 2. Release the lock, and repeat step 1 until our own invalidation is complete.
+//!    write the caller's next invalidation.
+//! 2. Release the lock, and repeat step 1 until the caller's last invalidation is complete.
 //!
 //! Interrupts are only masked during step 1, so a handler that interrupts a waiter can invalidate
 //! too.
@@ -19,7 +19,7 @@ use gic_arch::{Lpi, gicr};
 
 const WAIT: &str = "SYNCR.Busy = 0";
 
-/// Scope of an invalidation: which configurations the redistributor must reread.
+/// Scope of an invalidation, i.e. the configurations that the redistributor must reread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Invalidation {
     /// The configuration of one LPI (`GICR_INVLPIR`).
@@ -30,8 +30,8 @@ pub(crate) enum Invalidation {
 
 impl<M: Mmio> Redistributor<M> {
     /// Returns `true` if the redistributor has registers that invalidate LPIs, with or without an
-    /// ITS (IHI 0069 §12.11: `GICR_TYPER.DirectLPI`, `GICR_CTLR.IR`). If not, their offsets must
-    /// not be accessed.
+    /// ITS (IHI 0069 §12.11: `GICR_TYPER.DirectLPI`, `GICR_CTLR.IR`). If the registers don't exist,
+    /// their offsets must not be accessed.
     pub(crate) fn can_invalidate(&self) -> bool {
         self.typer.direct_lpi() || self.frame.mmio.read(gicr::CTLR).ir()
     }
@@ -41,9 +41,9 @@ impl<M: Mmio> Redistributor<M> {
     ///
     /// Context: any.
     ///
-    /// One bound from the platform's clock covers all of them, including waits for other CPUs. If
-    /// an earlier wait for this redistributor timed out, the call fails immediately unless `Busy`
-    /// is 0 again.
+    /// One bound from the platform's clock covers all invalidations, including waits for those of
+    /// other CPUs. If an earlier wait for this redistributor timed out, the call fails immediately
+    /// unless `Busy` is 0 again.
     pub(crate) fn invalidate<P: Platform>(
         &self,
         platform: &P,
@@ -64,7 +64,7 @@ impl<M: Mmio> Redistributor<M> {
             return Err(TimedOut(WAIT));
         }
         result.inspect_err(|_| {
-            // If other CPUs' invalidations completed while we waited, the redistributor still
+            // If invalidations of other CPUs completed during this wait, the redistributor still
             // works.
             progress.with(platform, |progress| progress.stuck = progress.complete == before);
         })
@@ -98,8 +98,8 @@ struct InvalidationRun<I: Iterator<Item = Invalidation>> {
 }
 
 impl<I: Iterator<Item = Invalidation>> InvalidationRun<I> {
-    /// Advances as far as possible without waiting. Returns `true` if all invalidations are
-    /// complete.
+    /// Writes the remaining invalidations as far as possible without waiting. Returns `true` if all
+    /// invalidations are complete.
     fn step<M: Mmio>(&mut self, progress: &mut Progress, redistributor: &Redistributor<M>) -> bool {
         while redistributor.is_idle(progress) {
             let Some(next) = self.wanted.next() else { return true };

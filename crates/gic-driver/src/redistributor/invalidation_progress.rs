@@ -10,8 +10,9 @@ pub(super) struct Invalidations(pub(super) IrqLock<Progress>);
 pub(super) struct Progress {
     /// Number of invalidations written.
     pub(super) written: u64,
-    /// Number of completed invalidations: those written before `Busy` was last read as 0.
+    /// Number of completed invalidations, i.e. invalidations that were written before `Busy` was
+    /// last read as 0.
     pub(super) complete: u64,
-    /// A wait timed out on an invalidation, and `Busy` has been 1 ever since.
+    /// Set if a wait for an invalidation timed out and `Busy` has been 1 ever since.
     pub(super) stuck: bool,
 }

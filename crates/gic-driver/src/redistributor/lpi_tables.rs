@@ -5,7 +5,7 @@ use crate::{Coherence, GicError, Mmio, MmioExt, Platform};
 use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser};
 use gic_arch::{Cacheability, OuterCacheability, Shareability};
 
-/// What the redistributor is told about its pending table's contents (`GICR_PENDBASER.PTZ`).
+/// Contents of a pending table, as stated to the redistributor in `GICR_PENDBASER.PTZ`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PendingContents {
     /// The table is all zero, so the redistributor does not read it.
@@ -14,11 +14,11 @@ pub enum PendingContents {
     Pending,
 }
 
-/// Whether redistributors access memory coherently, according to firmware.
+/// Coherence of the redistributors' memory accesses, according to firmware.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum TableAccess {
-    /// Firmware does not say. The driver requests shareable, cacheable accesses and reads back what
-    /// the hardware supports.
+    /// Firmware does not describe the coherence. The driver requests shareable, cacheable accesses
+    /// and reads back what the hardware supports.
     #[default]
     Negotiate,
     /// Accesses are not coherent with CPU caches (`dma-noncoherent`), whatever the registers read
@@ -43,8 +43,8 @@ pub struct LpiTables {
 }
 
 impl LpiTables {
-    /// Describes tables at these addresses that cover `id_bits` INTID bits. No LPI is pending, and
-    /// access attributes are negotiated.
+    /// Describes tables at these addresses that cover `id_bits` INTID bits. By default, no LPI is
+    /// pending, and access attributes are negotiated.
     pub const fn new(config: u64, pending: u64, id_bits: u8) -> Self {
         Self {
             config,
@@ -64,7 +64,7 @@ impl LpiTables {
     }
 }
 
-/// How coherently the redistributor accesses its tables.
+/// Coherence of the redistributor's accesses to its tables.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct NegotiatedTables {
     /// The configuration table.
@@ -109,7 +109,8 @@ impl<M: Mmio> Redistributor<M> {
     /// might hit stale lines in the redistributor's own cache.
     ///
     /// # Errors
-    /// [`GicError::TimedOut`] if `RWP` stays set, so that the registers must not be written yet.
+    /// [`GicError::TimedOut`] if `RWP` stays set. The registers must not be written in this state,
+    /// and are left unchanged.
     pub fn program_lpi_tables<P: Platform>(
         &self,
         platform: &P,
@@ -126,9 +127,9 @@ impl<M: Mmio> Redistributor<M> {
     pub fn start_lpis(&self) {
         self.write_enable_lpis(true);
         // A device write may be acknowledged before it arrives (Arm ARM, Device memory: Early Write
-        // Acknowledgement), so a DSB is not enough. Read the register back: that returns only once
-        // the write has arrived. An ITS command that targets the redistributor may come next and
-        // must not overtake the write.
+        // Acknowledgement), so a DSB is not enough. Read the register back, because the read
+        // returns only after the write has arrived. The caller may then post an ITS command that
+        // targets the redistributor, and this command must not overtake the write.
         let _ = self.lpis_enabled();
     }
 

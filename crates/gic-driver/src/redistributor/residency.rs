@@ -12,9 +12,9 @@ impl<M: Mmio> Redistributor<M> {
         Self { vlpi_frame: Some(mmio), ..self }
     }
 
-    /// Makes the redistributor stop accessing vPE memory. A hypervisor may have been replaced
-    /// (kexec) while a vPE was resident, and until the vPE is evicted, the redistributor may write
-    /// to its pending table. Does not request a doorbell interrupt. No-op without
+    /// Makes the redistributor stop accessing vPE memory. If a hypervisor was replaced (kexec)
+    /// while a vPE was resident, the redistributor may write to the vPE's pending table until the
+    /// vPE is evicted. The eviction does not request a doorbell interrupt. No-op without
     /// [VLPI_base](Self::with_vlpi_frame).
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
@@ -25,8 +25,8 @@ impl<M: Mmio> Redistributor<M> {
         let Some(frame) = &self.vlpi_frame else { return Ok(()) };
         let settled = || !frame.read(vlpi::VPENDBASER).dirty();
         if frame.read(vlpi::VPENDBASER).valid() {
-            // We must not change Valid while an earlier change is still taking effect. Dirty tells
-            // us, but only if `GICR_TYPER.Dirty` is set.
+            // `Valid` must not be changed while an earlier change is still taking effect. `Dirty`
+            // shows this, but only if `GICR_TYPER.Dirty` is set.
             if self.typer.dirty() {
                 self.frame.wait(platform, "GICR_VPENDBASER.Dirty = 0", settled)?;
             }

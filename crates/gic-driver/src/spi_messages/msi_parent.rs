@@ -1,4 +1,4 @@
-//! Makes SPIs behind doorbells an MSI parent. No per-device state is needed.
+//! Makes message-based SPIs an MSI parent. No per-device state is needed.
 
 use super::{Doorbell, Groups, SpiMessages};
 use crate::Platform;
@@ -59,7 +59,7 @@ impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
         let from = self.target(hwirq)?;
         self.wired.set_target(hwirq, to)?;
         self.retarget(hwirq, to)?;
-        // The message doesn't encode a CPU, so even a member of an aligned group can be moved
+        // The message doesn't encode a CPU, so each member of an aligned group can be moved
         // separately.
         Ok(Move { first: hwirq, count: NonZeroU16::MIN, message: None, from, to })
     }
@@ -107,7 +107,8 @@ impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
 
     fn doorbell_page(&self, granule: Granule) -> DoorbellPage {
         let pages = self.doorbells().iter().map(|doorbell| doorbell.page(granule));
-        // The caller doesn't say which doorbell it means, so report the worst page.
+        // The caller does not specify a doorbell, so report the least isolated page of all
+        // doorbells.
         pages.fold(DoorbellPage::Alone, |worst, page| match (worst, page) {
             (DoorbellPage::HoldsControls(name), _) | (_, DoorbellPage::HoldsControls(name)) => {
                 DoorbellPage::HoldsControls(name)
@@ -142,7 +143,8 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
         }
         for hwirq in vectors(block) {
             self.wired.set_trigger(hwirq, Trigger::Edge)?;
-            // The last owner's device may have sent a message after the vector was freed.
+            // Clear the pending state, because the last owner's device may have sent a message
+            // after the vector was freed.
             self.wired.set_pending(hwirq, Pending::Clear);
             self.wired.set_target(hwirq, request.cpu)?;
             self.retarget(hwirq, request.cpu)?;
@@ -158,10 +160,11 @@ impl<P: Platform, D: Doorbell> SpiMessages<P, D> {
     fn tear_down(&self, block: &HwIrqBlock) {
         for hwirq in vectors(block) {
             self.wired.mask(hwirq);
-            // Clear the pending state while the trigger is still level: a level asserted by a
-            // message holds until it's deasserted.
+            // Clear the pending state while the trigger is still level: a level that a message
+            // asserted persists until it is deasserted.
             self.wired.set_pending(hwirq, Pending::Clear);
-            // If this fails, the next owner will set the trigger again and see the error.
+            // Ignore a failure, because the next allocation sets the trigger again and returns the
+            // error.
             let _ = self.wired.set_trigger(hwirq, Trigger::Edge);
             self.wired.set_pending(hwirq, Pending::Clear);
         }

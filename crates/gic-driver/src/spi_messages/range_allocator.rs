@@ -53,14 +53,14 @@ impl RangeAllocator {
         Ok(Self { first, allocator, targets })
     }
 
-    /// Allocates SPIs. Returns `None` if there is no room.
+    /// Allocates SPIs. Returns `None` if the range has no suitable free block.
     pub(super) fn allocate(&mut self, count: NonZeroU16, align: Alignment) -> Option<HwIrq> {
         self.allocator.allocate(count.into(), align).ok().map(HwIrq::new)
     }
 
-    /// Frees SPIs. No-op if they belong to another range.
+    /// Frees SPIs. No-op if the SPIs belong to another range.
     pub(super) fn free(&mut self, first: HwIrq, count: NonZeroU16) {
-        // A block can't be freed twice: it isn't `Clone`.
+        // A block can't be freed twice, because its type is not `Clone`.
         let _ = self.allocator.free(first.get(), count.into());
     }
 
@@ -73,7 +73,7 @@ impl RangeAllocator {
         self.targets.get(self.index(hwirq)?).copied()
     }
 
-    /// Records a new target and returns the old one.
+    /// Records an SPI's new target and returns the old one.
     pub(super) fn retarget(&mut self, hwirq: HwIrq, cpu: Cpu) -> Option<Cpu> {
         let index = self.index(hwirq)?;
         Some(core::mem::replace(self.targets.get_mut(index)?, cpu))

@@ -1,11 +1,12 @@
-//! How SPIs are encoded in messages. Some implementations don't use the INTID as data.
+//! Encoding of SPIs in messages. Some implementations don't use the INTID as data.
 
-/// How an SPI is encoded in a message.
+/// Encoding of an SPI in a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Encoding {
     /// The data is the INTID minus `base`.
     Data { base: u32 },
-    /// The address is the frame's, with the INTID minus 32 in bits 3 and up. The data is ignored.
+    /// The address is the frame's address, with the INTID minus 32 in bits 3 and up. The data is
+    /// ignored.
     Address,
 }
 
@@ -27,7 +28,7 @@ struct Implementation {
     base: DataBase,
 }
 
-/// All known implementations of this kind.
+/// Known implementations with data relative to an INTID other than 0.
 const TABLE: &[Implementation] = &[
     // APM X-Gene 1.
     Implementation { iidr: 0x0600_0170, base: DataBase::FirstOfFrame },
