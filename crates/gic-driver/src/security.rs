@@ -9,7 +9,7 @@ pub enum Group {
     Zero,
     /// Group 1, or Non-secure Group 1 if two security states exist.
     One,
-    /// Secure Group 1. Secure Group 1, which only exists with two security states.
+    /// Secure Group 1, which only exists with two security states.
     SecureOne,
 }
 

@@ -108,7 +108,7 @@ fn enabling_clears_active_priorities_of_its_groups() {
     registers.set(icc::AP0R0.encoding(), 1 << 3);
     combined(&registers);
     assert_eq!(registers.get(icc::AP0R0.encoding()), 0);
-    // The fake panics if Group 0 is touched.
+    // The fake panics if the driver accesses a Group 0 register.
     let interface = combined(&FakeRegisters::with_shifted_mask()).mask();
     assert_eq!(interface, Priority::new(0xf0));
 }
@@ -196,8 +196,8 @@ mod sgis {
     fn one_target_is_encoded_as_the_manual_has_it() {
         let registers = FakeRegisters::default();
         combined(&registers).send(sgi(5), Affinity::new(4, 3, 2, 0x21)).unwrap();
-        // Expected: Aff3 << 48 | RS << 44 | Aff2 << 32 | INTID << 24 | Aff1 << 16 | 1 << (Aff0 %
-        // 16).
+        // Expected: Expected value: Aff3 << 48 | RS << 44 | Aff2 << 32 | INTID << 24 | Aff1 << 16 |
+        // 1 << (Aff0 % 16).
         assert_eq!(
             registers.sgis().into_iter().map(u64::from).collect::<Vec<_>>(),
             [4 << 48 | 2 << 44 | 3 << 32 | 5 << 24 | 2 << 16 | 1 << 1]

@@ -140,7 +140,7 @@ mod init {
         fake.at_distributor(|frame| {
             assert!(frame.control.are_ns() && frame.control.enable_grp1());
             assert_eq!(*frame.spis.state(IntId::new(33)), kept);
-            // 0xa0 as seen through the Non-secure view.
+            // The hardware holds priority 0xd0 if 0xa0 is written through the Non-secure view.
             assert_eq!(frame.spis.state(IntId::new(34)).priority, 0xd0);
         });
     }

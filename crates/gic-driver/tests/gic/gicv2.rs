@@ -188,7 +188,7 @@ fn split_end_needs_dir_and_eoi_mode() {
     assert_eq!(gic.cpu_on(Cpu::new(0)), Ok(()));
 }
 
-/// Resets everything except the GIC's identity.
+/// Resets all state except the GIC's identification registers.
 fn lose_power(board: &Board) {
     board.state(|state| {
         state.distributor.clear();

@@ -9,28 +9,29 @@ use std::sync::atomic::Ordering::SeqCst;
 /// Hooks for a scheduler that switches threads.
 #[derive(Clone, Copy)]
 pub(crate) struct Schedule {
-    /// Called before each access to registers and tables.
+    /// Hook that is called before each access to registers and tables.
     pub(crate) access: fn(),
-    /// Called before each lock is acquired.
+    /// Hook that is called before each lock is acquired.
     pub(crate) lock: fn(),
-    /// Called while the thread is waiting for another one.
+    /// Hook that is called while the thread is waiting for another one.
     pub(crate) wait: fn(),
 }
 
 /// Schedule for the setup, which is the same in every run.
 const SET_UP: Schedule = Schedule { access: || (), lock: || (), wait: || () };
-/// Switches threads at every lock and every access.
+/// Schedule that may switch threads at every lock and every access.
 const FINE: Schedule = Schedule { access: switch, lock: switch, wait: shuttle::thread::yield_now };
-/// Switches threads only at accesses. With a tenth of the steps, it can find bugs that need several
-/// switches in specific places.
+/// Schedule that may switch threads only at accesses. A run has a tenth of the steps, so bugs that
+/// need several switches in specific places are more likely to be found.
 const COARSE: Schedule = Schedule { lock: || (), ..FINE };
 
 thread_local! {
     static HOOKS: Cell<Schedule> =
         const { Cell::new(Schedule { wait: std::thread::yield_now, ..SET_UP }) };
-    /// `true` if each thread simulates one CPU. Needed for counting masked interrupts.
+    /// `true` if each thread simulates one CPU. Only then can the board count how often a CPU has
+    /// masked its interrupts.
     static COUNTS: Cell<bool> = const { Cell::new(true) };
-    /// Schedule for threads spawned from now on.
+    /// Schedule for threads that are spawned later.
     static CHOSEN: Cell<Schedule> = const { Cell::new(FINE) };
 }
 
@@ -40,23 +41,24 @@ fn schedule_by(schedule: Schedule) {
     COUNTS.set(false);
 }
 
-/// Lets other threads run. Must be called before an access to a register or a table.
+/// Lets other threads run before an access. Must be called before each access to a register or a
+/// table.
 pub(crate) fn access() {
     (HOOKS.get().access)();
 }
 
-/// Lets other threads run. Must be called before a lock is acquired.
+/// Lets other threads run before a lock is acquired. Must be called before each lock is acquired.
 pub(crate) fn lock() {
     (HOOKS.get().lock)();
 }
 
-/// Lets other threads run. Must be called while the thread waits for another one.
+/// Lets other threads run during a wait. Must be called while the thread waits for another one.
 pub(crate) fn wait() {
     (HOOKS.get().wait)();
 }
 
-/// Returns `true` if each thread simulates one CPU, so that the board can check its calling
-/// context.
+/// Returns `true` if each thread simulates one CPU, so that the board can check the context in
+/// which the driver calls it.
 pub(crate) fn is_one_cpu() -> bool {
     COUNTS.get()
 }
@@ -104,7 +106,7 @@ macro_rules! threads {
 pub(crate) use threads;
 
 /// Runs a scenario under `schedules` schedules of each kind: with random thread switches, and with
-/// at most `depth` switches (so one thread runs far ahead of the others).
+/// at most `depth` switches, so that one thread may run far ahead of the others.
 pub(crate) fn check(schedules: usize, depth: usize, scenario: impl Fn() + Send + Sync + 'static) {
     let scenario = Arc::new(scenario);
     for schedule in [FINE, COARSE] {

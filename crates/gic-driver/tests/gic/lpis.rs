@@ -66,7 +66,7 @@ fn block(index: u8) -> Block {
     Block::Redistributor(REDISTRIBUTOR + u64::from(index) * STRIDE_V3)
 }
 
-/// Leaves LPIs enabled at redistributor `index`, as by a previous kernel.
+/// Leaves LPIs enabled at redistributor `index`, as a previous kernel would.
 fn leave_enabled(fake: &Board, index: u8, ces: bool) {
     let table = OLD_PENDING + u64::from(index) * 0x1_0000;
     fake.in_memory(|memory| [OLD_CONFIG, table].map(|base| memory.leave(base, OLD_BYTES)));
@@ -200,7 +200,7 @@ mod configuration {
     fn a_new_lpi_is_disabled_at_the_default_priority() {
         let fake = machine(1);
         let lpis = set_up(&fake, CONFIG).unwrap();
-        // Priority 0xa0, RES1, disabled.
+        // The configuration byte has priority 0xa0, the RES1 bit set and the LPI disabled.
         assert_eq!(u8::from(lpis.config(one(&lpis)).unwrap()), 0xa2);
     }
 
@@ -362,7 +362,7 @@ mod attaching {
         let fake = machine(1);
         let lpis = set_up(&fake, CONFIG).unwrap();
         let first = lpis.attach(&redistributor(&fake, 0)).unwrap();
-        // The fake now panics on writes to the tables' registers.
+        // The fake panics on writes to the table registers from here on.
         assert_eq!(lpis.attach(&redistributor(&fake, 0)), Ok(first));
         assert_eq!(fake.in_memory(|memory| memory.live_regions()), 2);
     }
@@ -444,7 +444,7 @@ mod attaching {
         let lpis = set_up(&fake, CONFIG).unwrap();
         lpis.attach(&redistributor(&fake, 0)).unwrap();
         let table = fake.at_redistributor(0, |frame| frame.pendbaser.address());
-        // The last table byte that belongs to LPIs.
+        // Set a bit in the last byte of the pending table.
         fake.in_memory(|memory| memory.device_write(table + 8191, &[0x80]));
         fake.at_redistributor(0, FakeRedistributor::lose_power);
         redistributor(&fake, 0).wake(&fake).unwrap();

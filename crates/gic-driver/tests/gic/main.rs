@@ -1,4 +1,4 @@
-//! Driver tests on fake hardware that guarantees what the architecture requires, and nothing more.
+//! Driver tests on fake hardware that guarantees only what the architecture guarantees.
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod cpu_interface;

@@ -90,7 +90,7 @@ fn alias_has_the_same_register_offsets() {
         allocate(&mbi, 1, Shape::Independent).unwrap_err(),
         MsiError::AddressTooWide { address: 0x1_0000_0040, bits: 32 }
     );
-    // The refused allocation must not have kept any SPIs.
+    // The refused allocation must not leave SPIs allocated.
     assert_eq!(mbi.allocate(&attach(&mbi), &request).unwrap().first(), HwIrq::new(65));
 }
 

@@ -149,7 +149,7 @@ mod power {
     fn waking_waits_until_the_interfaces_are_awake() {
         let (fake, redistributor) = one();
         redistributor.wake(&fake).unwrap();
-        // The fake panics if we access it before it's awake.
+        // The fake panics if a redistributor is accessed before it is awake.
         redistributor.interrupt(IntId::new(27)).unwrap().enable();
     }
 
@@ -297,8 +297,8 @@ mod lpi_tables {
         let got = redistributor.program_lpi_tables(&fake, &tables()).unwrap();
         assert_eq!((got.config, got.pending), (Coherence::Coherent, Coherence::Coherent));
         fake.at_redistributor(0, |frame| {
-            // Expected: address | RaWaWb << 7 | Inner Shareable << 10, and 16 − 1 in `PROPBASER`.
-            // `PENDBASER` is written with PTZ, which reads as zero.
+            // Expected value: address | RaWaWb << 7 | Inner Shareable << 10, and 16 − 1 in
+            // `PROPBASER`. `PENDBASER` is written with PTZ, which reads as zero.
             assert_eq!(u64::from(frame.propbaser), 0x1_2345_6000 | 7 << 7 | 1 << 10 | 15);
             assert_eq!(u64::from(frame.pendbaser), 0x2_3456_0000 | 7 << 7 | 1 << 10);
             assert!(frame.pending_table_zero);
@@ -346,7 +346,7 @@ mod lpi_tables {
         redistributor.start_lpis();
         assert!(redistributor.lpis_enabled());
         assert_eq!(redistributor.disable_lpis(&fake), Ok(LpiClearing::Cleared));
-        // The fake panics if the write to EnableLPIs is still taking effect.
+        // The fake panics if a write of `EnableLPIs` is still taking effect.
         redistributor.mmio().write(gicr::PROPBASER, gicr::Propbaser::new());
     }
 

@@ -23,7 +23,7 @@ fn typer(first: u16, count: u16) -> u32 {
 /// Returns a machine with a GICv3 and these frames.
 fn machine(frames: &[(u64, u32, u32)]) -> (Board, Arc<Gic<Board>>) {
     let fake = Board::with_cpus(1);
-    // Implement the maximum number of SPIs.
+    // The distributor implements the maximum number of SPIs.
     fake.at_distributor(FakeDistributor::implement_all_spis);
     let frames = frames.iter().map(|(base, typer, iidr)| (*base, [*typer, *iidr]));
     fake.world().v2m.extend(frames);
@@ -123,7 +123,8 @@ fn odd_data_base_has_no_groups() {
 
 #[test]
 fn address_frame_is_not_read_and_has_no_groups() {
-    // The platform can't map the frame, since a read would abort.
+    // Make the platform refuse to map the frame, because a read of its registers would abort on
+    // this machine.
     let (fake, gic) = machine(&[]);
     fake.world().unmapped.insert(FRAME);
     let frame = V2mFrame::new(FRAME)
@@ -176,7 +177,7 @@ fn late_message_does_not_reach_the_next_owner() {
     let block = allocate(&v2m, 1, Shape::Independent).unwrap();
     let (device, hwirq) = (v2m.attach(RequesterId::new(1), 1).unwrap(), block.first());
     v2m.free(&device, block);
-    // A late message, as signaled by the doorbell.
+    // Signal a late message, as the doorbell would.
     WiredParent::set_pending(&*gic, hwirq, Pending::Set);
     assert!(WiredParent::is_pending(&*gic, hwirq));
     let next = allocate(&v2m, 1, Shape::Independent).unwrap();

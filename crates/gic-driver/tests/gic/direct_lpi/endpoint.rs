@@ -12,13 +12,13 @@ use std::sync::Mutex;
 /// Kinds of message stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum StoreKind {
-    /// MSI-X, or MSI with mask bits.
+    /// A maskable store: MSI-X, or MSI with mask bits.
     Masked,
     /// A store that takes writes of 64 bits or more at a time.
     Atomic64,
     /// Unmaskable MSI, written in 32-bit words.
     Words,
-    /// A store that can't be changed.
+    /// A store whose message can't be changed.
     Fixed,
 }
 
@@ -32,9 +32,9 @@ pub(crate) struct Endpoint {
 
 #[derive(Debug)]
 struct EndpointState {
-    /// Low word, high word, data.
+    /// The message's low address word, high address word and data.
     words: [u32; 3],
-    /// The device is masked; `waiting` lists the vectors that fired while it was.
+    /// `true` while the device is masked; `waiting` lists the vectors that fired in this state.
     masked: bool,
     waiting: Vec<u16>,
     sent: Vec<u64>,
@@ -61,7 +61,7 @@ pub(crate) fn attach(parent: &dyn MsiParent) -> Attachment {
 }
 
 impl Endpoint {
-    /// Allocates its vectors and stores its message.
+    /// Creates a device: allocates its vectors and stores its message.
     pub(crate) fn new(
         parent: &dyn MsiParent,
         kind: StoreKind,
@@ -106,7 +106,8 @@ impl Endpoint {
     }
 
     /// Changes the affinity as an interrupt core would: begins the move, rewrites the message and
-    /// ends the move. `between` runs wherever the device may see a partially written message.
+    /// ends the move. `between` is called at each point where the device could see a partially
+    /// written message.
     pub(crate) fn relocate(
         &self,
         board: &Board,

@@ -6,7 +6,7 @@ use gic_driver::direct_lpi::{CpuOff, CpuOn, DirectLpi};
 use gic_driver::lpi::PendingLpis;
 use msi_types::{Cpu, HwIrq, MsiError, MsiParent, Pending};
 
-/// Takes a CPU offline, as a kernel does after moving the vectors.
+/// Takes a CPU offline, as a kernel does after it has moved the CPU's vectors.
 pub(crate) fn leave(board: &Board, direct: &DirectLpi<Board>, cpu: u32) -> CpuOff {
     leave_with(board, direct, cpu, |_| ())
 }
@@ -59,7 +59,8 @@ fn a_cpu_whose_lpis_were_carried_is_forgotten() {
     let idle = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     idle.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
     leave(&board, &direct, 0);
-    // The driver remembers three previous targets; a fourth one would make it resend the LPI.
+    // The driver records three previous targets, and would resend the LPI if a fourth one were
+    // added.
     for to in [2, 3, 4] {
         idle.relocate(&board, &direct, 0, to, &|| ()).unwrap();
     }
@@ -227,7 +228,8 @@ fn message_at_sleeping_cpu_skips_the_next_owner() {
     let direct = board.direct_lpi().unwrap();
     let last = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     let lpi = give_back_and_fire(&board, &direct, last);
-    // Without CES, an offline CPU's LPIs stay enabled, and pending LPIs stay pending.
+    // Without `GICR_CTLR.CES`, LPIs stay enabled at an offline CPU's redistributor, and pending
+    // LPIs stay pending there.
     board.world().rd(0).can_disable = false;
     leave(&board, &direct, 0);
     let next = Endpoint::new(&direct, StoreKind::Masked, 1, 1).unwrap();
@@ -261,7 +263,8 @@ fn a_cpu_that_leaves_gets_nothing_new() {
 #[test]
 fn cpu_on_invalidates_old_configurations() {
     let board = Board::new(2, 0);
-    // The CPU's LPIs stay enabled while it's off, and everything stays cached.
+    // LPIs stay enabled at the CPU's redistributor while the CPU is off, and all configurations
+    // stay cached.
     board.world().rd(0).can_disable = false;
     let direct = board.direct_lpi().unwrap();
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
@@ -400,7 +403,7 @@ fn pending_of_a_previous_kernel_is_cleared() {
         let device = left_behind(&board, &old);
         device.fire(&board, 0);
         assert_eq!(board.world().pending_at(device.lpi(0)), [0, 1]);
-        // Now another kernel takes over. It may not turn on all CPUs right away.
+        // A new kernel is started by kexec, and may turn on some CPUs only later.
         let gic = board.gic();
         let on = |cpu: &Cpu| late != Some(cpu.get());
         for cpu in gic.cpus().filter(on) {

@@ -1,5 +1,5 @@
-//! Tests for masking, priorities and pending state: by the time a call returns, the redistributors
-//! must have seen the change.
+//! Tests for masking, priorities and pending state: when a call returns, the change must have taken
+//! effect at the redistributors.
 
 use super::endpoint::{Endpoint, StoreKind, taken};
 use crate::fake::Board;

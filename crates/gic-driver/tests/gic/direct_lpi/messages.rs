@@ -29,7 +29,7 @@ fn low_lpis_are_left_to_16_bit_endpoints() {
     let allocate =
         |fit| direct.allocate(&attach(&direct), &request(fit, 1, 0)).unwrap().first().get();
     assert_eq!((allocate(ANY), allocate(short)), (65536, 8192));
-    // Use up all remaining low LPIs.
+    // Allocate all remaining LPIs that fit in 16 bits.
     let low = 65536 - 8193;
     for _ in 0..low {
         allocate(short);

@@ -1,7 +1,8 @@
 //! Model-checked affinity moves while a device keeps sending messages. These tests run the real
-//! driver; other threads may run at every hardware access. To show that each of the driver's
-//! safeguards is needed, one test uses hardware that behaves as if the safeguard were missing, and
-//! the checker must notice. The same scenarios also run on real threads.
+//! driver, and the scheduler may switch threads at every hardware access. To show that each of the
+//! driver's safeguards is needed, one test per safeguard uses hardware that behaves as if the
+//! safeguard were missing, and the checker must find a failure. The same scenarios also run on real
+//! threads.
 
 use super::endpoint::{Endpoint, StoreKind, attach};
 use crate::fake::Board;
@@ -12,13 +13,13 @@ use std::panic::UnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-/// Number of random schedules; the driver must survive all of them.
+/// Number of random schedules under which each scenario must pass.
 const SCHEDULES: usize = 1_000;
-/// Maximum number of thread switches in specific places needed to expose a bug.
+/// Maximum number of thread switches that a schedule with few switches contains.
 const DEPTH: usize = 5;
-/// Runs of each scenario on real threads.
+/// Number of runs of each scenario on real threads.
 const ROUNDS: usize = 200;
-/// How often a CPU polls for interrupts while the other threads run.
+/// Number of times that a CPU polls for interrupts while the other threads run.
 const LOOKS: usize = 6;
 
 /// A five-CPU machine and a device with one vector, initially targeting CPU 0.
@@ -31,14 +32,14 @@ struct Scenario {
     seen: AtomicU64,
     /// `true` between the return of `mask` and the call of `unmask`.
     masked: AtomicBool,
-    /// CPU 0 no longer takes interrupts.
+    /// `true` if CPU 0 no longer takes interrupts.
     left: AtomicBool,
 }
 
 impl Scenario {
     fn new(kind: StoreKind, hardware: impl Fn(&Board)) -> Arc<Self> {
         let board = Board::new(5, 0).with_lpis(4);
-        // Be patient: other threads may be slow.
+        // Make the time limit long, because other threads may be slow.
         board.world().patience = 10_000_000;
         let direct = board.direct_lpi().unwrap();
         let device = Endpoint::new(&direct, kind, 1, 0).unwrap();
@@ -111,9 +112,9 @@ fn look(machine: &Scenario, cpu: u32, between: fn()) {
     }
 }
 
-/// Targets for moving back and forth. No resend is needed.
+/// Targets for moving a vector back and forth, which requires no resend.
 const BACK: &[u32] = &[1, 0, 1];
-/// Targets for moving across enough CPUs that the LPI is resent.
+/// Targets for moving a vector across so many CPUs that the driver must resend its LPI.
 const ON: &[u32] = &[1, 3, 4, 2];
 
 /// Changes the affinity while the device and software send messages.
@@ -317,9 +318,9 @@ fn a_cpu_that_leaves_takes_nothing_along() {
 fn freed_lpi_is_not_carried_to_its_next_owner() {
     check(|| an_lpi_changes_owner_while_a_cpu_leaves(CHECKED));
     check(|| a_late_message_is_pending_at_a_cpu_that_leaves(CHECKED, |_| true));
-    // The interesting case is when the redistributor is drained between the two changes to the
-    // LPI's record. Random schedules rarely get there from the start, so we start the allocation
-    // late, just a few steps before the pending LPIs are collected.
+    // The critical case is that the redistributor's pending LPIs are collected between the two
+    // changes to the LPI's record. Random schedules rarely reach this case from the start, so the
+    // allocation starts late, a few steps before the pending LPIs are collected.
     let is_leaving = |board: &Board| !board.world().rd(0).lpis_enabled();
     check(move || a_late_message_is_pending_at_a_cpu_that_leaves(CHECKED, is_leaving));
 }
@@ -336,7 +337,7 @@ fn invalidations_from_two_cpus_do_not_meet() {
 
 #[test]
 fn missing_invalidation_loses_messages() {
-    // Nothing else invalidates at CPU 1 in this scenario.
+    // In this scenario, only the move invalidates at CPU 1.
     let forgets = |board: &Board| board.world().rd(1).ignores_invalidation = true;
     assert!(is_caught(move || a_vector_moves_while_its_device_fires(
         CHECKED,

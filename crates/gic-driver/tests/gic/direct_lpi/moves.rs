@@ -11,7 +11,7 @@ const ANY: Fit = Fit::new(Rewrite::Masked);
 fn move_invalidates_before_the_rewrite() {
     let board = Board::new(2, 0);
     let direct = board.direct_lpi().unwrap();
-    // Both redistributors have the LPI cached as disabled. Enabling it only invalidates at its
+    // Both redistributors have the LPI cached as disabled. Enabling the LPI only invalidates at its
     // target.
     let device = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     let lpi = device.lpi(0);
@@ -44,8 +44,8 @@ fn unmaskable_endpoints_move_only_by_one_store() {
     ] {
         for (to, possible) in [(1, low), (2, high)] {
             let device = Endpoint::new(&direct, kind, 1, 0).unwrap();
-            // The device sends a message at each point where it could see a partially written one;
-            // the bus panics on a torn message.
+            // The device sends a message at each point where it could see a partially written
+            // message; the bus panics on a message that mixes old and new words.
             let result = device.relocate(&board, &direct, 0, to, &|| device.fire(&board, 0));
             let expected = if possible { Ok(1) } else { Err(MsiError::WouldTear) };
             assert_eq!(result.map(NonZeroU16::get), expected, "{kind:?} to {to}");
@@ -91,7 +91,7 @@ fn many_previous_cpus_are_resent_at_target() {
     assert_eq!(taken(&board, 3), [device.lpi(0)]);
 }
 
-/// Register accesses for 100 operations, and spurious handler runs in 100 moves.
+/// Number of register accesses for 100 operations, and of spurious handler runs in 100 moves.
 #[derive(PartialEq, Eq, Debug)]
 struct Cost {
     moved: u32,

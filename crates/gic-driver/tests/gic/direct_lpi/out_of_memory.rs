@@ -1,4 +1,4 @@
-//! Out-of-memory tests: calls must fail without leaving anything half done.
+//! Out-of-memory tests: calls must fail without leaking memory or leaving partial changes.
 
 use super::endpoint::{Endpoint, StoreKind, attach, fit, request, taken};
 use crate::fake::Board;

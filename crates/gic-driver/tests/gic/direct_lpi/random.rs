@@ -52,7 +52,7 @@ enum Op {
     Take {
         cpu: u32,
     },
-    /// Makes a redistributor reload a configuration on its own initiative.
+    /// Makes a redistributor reload a configuration without a request from software.
     Refill {
         cpu: u32,
         device: usize,
@@ -109,7 +109,7 @@ fn op() -> impl Strategy<Value = Op> {
 /// Expected state of a vector.
 #[derive(Debug, Default)]
 struct HwIrq {
-    /// Number of messages, including ones sent by software.
+    /// Number of messages, including messages sent by software.
     sent: u64,
     /// Value of `sent` when the interrupt was last taken.
     seen: u64,
@@ -117,17 +117,17 @@ struct HwIrq {
     masked: bool,
     /// Number of resends that may cause a spurious handler run.
     unknowable: u64,
-    /// CPUs where the LPI may be pending: it was sent or resent there since it was last taken
-    /// there.
+    /// CPUs at which the LPI may be pending, i.e. to which it was sent or resent since they last
+    /// took it.
     places: Vec<u32>,
 }
 
-/// Properties of a redistributor.
+/// Properties of a simulated redistributor.
 #[derive(Clone, Copy, Debug)]
 struct Hardware {
     ces: bool,
-    /// Table accesses are coherent with caches. If not, the kernel can't read the redistributor's
-    /// table.
+    /// `true` if table accesses are coherent with caches. Otherwise, the kernel can't read the
+    /// redistributor's pending table.
     coherent: bool,
 }
 
@@ -227,12 +227,13 @@ impl RandomMachine {
             Op::Retrigger { index, .. } => {
                 let hwirq = self.devices[device].0.block.hwirq(self.index(device, index)).unwrap();
                 self.direct.set_pending(hwirq, Pending::Set);
-                // The driver reports the CPU.
+                // The driver reports the CPU to which it resends the LPI.
                 self.vectors.get_mut(&hwirq.get()).unwrap().sent += 1;
             }
             Op::Move { index, to, .. } => {
                 let index = self.index(device, index);
-                // The move may be refused. If so, later checks verify that nothing has changed.
+                // If the driver refuses the move, later checks verify that the vector's state has
+                // not changed.
                 _ = self.devices[device].0.relocate(&self.board, &self.direct, index, to, &|| ());
             }
             Op::FailToMove { to, .. } => {

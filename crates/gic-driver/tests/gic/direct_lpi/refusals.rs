@@ -80,7 +80,7 @@ fn failed_invalidation_changes_nothing() {
     ));
     let refused = direct.allocate(&attach(&direct), &request(ANY, 4, 1));
     assert!(matches!(refused, Err(MsiError::Controller(_))));
-    // LPIs that an unresponsive redistributor may have cached are not reused.
+    // LPIs whose configuration an unresponsive redistributor may have cached are not reused.
     assert_eq!(direct.gic().lpis().unwrap().available(), free - 4);
     board.world().rd(1).stuck_invalidation = false;
     device.fire(&board, 0);

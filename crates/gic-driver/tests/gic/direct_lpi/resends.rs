@@ -1,4 +1,4 @@
-//! Tests that every resent LPI is reported with its reason, and that no others are.
+//! Tests that every resent LPI is reported with its reason, and that no other LPI is reported.
 
 use super::endpoint::{Endpoint, StoreKind, attach, taken};
 use super::hotplug::{come, leave, left_behind};
@@ -8,8 +8,8 @@ use gic_driver::lpi::PendingLpis;
 use msi_types::{Cpu, HwIrq, MsiMessage, MsiParent, Pending};
 use std::sync::{Arc, Mutex};
 
-/// Records every resend in the order they began. A resend must end before the same LPI is resent
-/// again.
+/// Recorder of every resend, in the order in which the resends began. A resend must end before the
+/// same LPI is resent again.
 #[derive(Debug, Default)]
 pub(crate) struct RecordedResends {
     told: Mutex<Vec<Resend>>,
@@ -124,8 +124,8 @@ fn the_more_certain_reason_is_reported() {
     let (direct, recorder) = observed(&board);
     let device = left_behind(&board, &direct);
     let hwirq = device.block.first();
-    // The LPI's target, CPU 1, is already off when CPU 0 goes off too, where the LPI may be
-    // pending. So there are two reasons to resend it.
+    // The LPI's target, CPU 1, is already off when CPU 0, at which the LPI may be pending, goes off
+    // as well. The driver then has two reasons to resend the LPI.
     leave(&board, &direct, 1);
     direct.set_pending(hwirq, Pending::Set);
     leave(&board, &direct, 0);
@@ -143,8 +143,8 @@ fn an_lpi_that_was_taken_back_is_not_sent_again() {
     let (hwirq, lpi) = (stuck.block.first(), stuck.lpi(0));
     leave(&board, &direct, 0);
     direct.free(&attach(&direct), stuck.block);
-    // The device should no longer send messages, but it does: to the other CPU, which then goes off
-    // as well.
+    // The device sends a message after its LPI was freed, to the other CPU, which then goes off as
+    // well.
     let address = direct.doorbell(Cpu::new(1)).unwrap();
     board.world().write_message(MsiMessage { address, data: lpi });
     leave(&board, &direct, 1);

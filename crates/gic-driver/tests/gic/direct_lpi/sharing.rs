@@ -29,7 +29,7 @@ fn attach_allocates_no_lpis() {
         [8192, 8193, 8194],
         "all devices share one range of LPIs"
     );
-    // Nothing ties an LPI to the device that it was allocated for.
+    // The driver does not record the device for which an LPI was allocated.
     for block in blocks {
         direct.free(&attachments[0], block);
     }
@@ -80,7 +80,7 @@ fn an_its_beside_direct_lpis_is_refused() {
 fn direct_lpis_beside_an_its_are_refused() {
     let board = Board::new(2, 0);
     let gic = board.running_gic();
-    // The ITS is broken, but it does exist.
+    // The ITS can't be mapped, but its presence rules out direct LPIs.
     let probed = Its::new(gic.clone(), &ItsConfig::new(ITS, 2));
     assert_eq!(probed.unwrap_err(), ProbeError::Unmappable(ITS));
     let refused = DirectLpi::new(gic).unwrap_err();
@@ -116,7 +116,7 @@ fn no_requester_is_isolated() {
     for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
         assert!(matches!(direct.doorbell_page(granule), DoorbellPage::HoldsControls(_)));
     }
-    // This is exploitable: a device can trigger another device's interrupt.
+    // A device can exploit this to trigger another device's interrupt.
     let victim = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     let rogue = Endpoint::new(&direct, StoreKind::Masked, 1, 0).unwrap();
     board.world().write_message(MsiMessage { data: victim.lpi(0), ..rogue.message() });

@@ -6,10 +6,10 @@ use std::ops::Range;
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct InterruptState {
     pub(crate) enabled: bool,
-    /// The interrupt is forwarded. Cleared when a disable takes effect.
+    /// `true` while the interrupt is forwarded, i.e. until a disable has taken effect.
     pub(crate) forwarded: bool,
     pub(crate) pending: bool,
-    /// A message asserts the interrupt, if it is level-triggered.
+    /// `true` while a message asserts the interrupt, which must be level-triggered.
     pub(crate) held: bool,
     pub(crate) active: bool,
     /// Priority as stored in hardware.
@@ -84,8 +84,8 @@ pub(crate) struct Bank {
     implemented: Range<usize>,
     /// Number of interrupts with a fixed trigger.
     fixed_triggers: usize,
-    /// Non-secure view: groups are hidden, priorities are shifted, and Secure interrupts are
-    /// inaccessible.
+    /// `true` for the Non-secure view, in which groups are hidden, priorities are shifted, and
+    /// Secure interrupts are inaccessible.
     pub(crate) non_secure_view: bool,
 }
 
@@ -117,9 +117,9 @@ impl Bank {
         &mut self.states[usize::try_from(index).unwrap()]
     }
 
-    /// Clears the effect of earlier messages: an edge-triggered interrupt is no longer pending, a
-    /// level-triggered one no longer asserted (IHI 0069, `GICD_CLRSPI_NSR`). Returns `None` if the
-    /// interrupt is not in this bank.
+    /// Clears the effect of earlier messages: an edge-triggered interrupt is no longer pending, and
+    /// a level-triggered one is no longer asserted (IHI 0069, `GICD_CLRSPI_NSR`). Returns `None` if
+    /// the interrupt is not in this bank.
     pub(crate) fn clear_message(&mut self, intid: IntId) -> Option<()> {
         let index = usize::try_from(self.registers[0].range().index_of(intid)?).ok()?;
         let state = self.states.get_mut(index)?;
@@ -139,7 +139,8 @@ impl Bank {
         }
     }
 
-    /// Reads the register or byte at `offset`. Returns `None` if it is not part of these arrays.
+    /// Reads the register or byte at `offset`. Returns `None` if the offset is not part of these
+    /// arrays.
     pub(crate) fn read(&self, offset: u32, bytes: u32) -> Option<u32> {
         let (array, first, count, bits) = self.locate(offset, bytes)?;
         let mut value = 0;
@@ -156,8 +157,8 @@ impl Bank {
         Some((offset - field.offset()) * 8 / field.bits())
     }
 
-    /// Writes the register or byte at `offset`. Returns `None` if it is not part of these arrays.
-    /// Otherwise, returns `true` if the write was to `ICENABLER`.
+    /// Writes the register or byte at `offset`. Returns `None` if the offset is not part of these
+    /// arrays. Otherwise, returns `true` if the write was to `ICENABLER`.
     pub(crate) fn write(&mut self, offset: u32, bytes: u32, value: u32) -> Option<bool> {
         let (array, first, count, bits) = self.locate(offset, bytes)?;
         for (place, index) in (first..first + count).enumerate() {

@@ -50,11 +50,11 @@ pub(crate) struct World {
     /// Addresses that the platform refuses to map. Mapping any other address without a device
     /// panics.
     pub(crate) unmapped: BTreeSet<u64>,
-    /// Number of turns after which a wait gives up.
+    /// Number of turns after which a wait times out.
     pub(crate) patience: u32,
     /// Total number of turns over all waits.
     pub(crate) turns: u32,
-    /// How often a task let others run.
+    /// Number of times that a task let other threads run while it waited for a lock.
     pub(crate) yields: u32,
 }
 
@@ -92,7 +92,8 @@ impl World {
     /// Sends a device's message to a redistributor.
     ///
     /// # Panics
-    /// Panics if the address is not a doorbell: a torn address is a stray DMA write.
+    /// Panics if the address is not a doorbell: a write to a partially updated address is a stray
+    /// DMA write.
     pub(crate) fn write_message(&mut self, message: MsiMessage) {
         let at = self.redistributors.iter_mut().find(|rd| rd.base + 0x40 == message.address);
         at.unwrap_or_else(|| panic!("a stray DMA write: {message:x?}")).set(message.data);
@@ -104,7 +105,8 @@ impl World {
         at.filter(|(rd, _)| rd.pending.contains(&lpi)).map(|(_, cpu)| cpu).collect()
     }
 
-    /// Returns in how many places an LPI is pending or may become pending without a new message.
+    /// Returns the number of redistributors at which an LPI is pending, plus the number of deferred
+    /// ITS effects that could make it pending.
     pub(crate) fn traces_of(&self, lpi: u32) -> usize {
         let deferred = self.its.iter().flat_map(|its| &its.deferred).filter(
             |(_, effect)| matches!(effect, Effect::Set(it) | Effect::MoveTo(it, _) if *it == lpi),
@@ -145,7 +147,8 @@ struct Machine {
     shared: AtomicBool,
 }
 
-/// Lock guard for the world. Allocations made while it is held don't count as the driver's.
+/// Lock guard for the machine's state. Heap allocations made while the guard is held are not
+/// attributed to the driver.
 #[derive(Debug)]
 pub(crate) struct WorldGuard<'a> {
     world: MutexGuard<'a, World>,
@@ -171,10 +174,9 @@ type Handler = Box<dyn FnOnce()>;
 thread_local! {
     static MASKED: Cell<usize> = const { Cell::new(0) };
     static CPU: Cell<u32> = const { Cell::new(0) };
-    /// A handler that will interrupt one of this thread's waits, and how many waits come before.
+    /// Handler that will interrupt one of this thread's waits, and the number of turns until then.
     static HANDLER: RefCell<Option<(u32, Handler)>> = const { RefCell::new(None) };
-    /// Closure for this thread's next table allocation to call without holding any of the board's
-    /// locks.
+    /// Closure that this thread's next table allocation calls, without holding the board's locks.
     static ALLOCATING: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
 }
 
@@ -183,7 +185,7 @@ pub(crate) fn run_on(cpu: u32) {
     CPU.set(cpu);
 }
 
-/// Makes `handler` interrupt turn number `turn` of this thread's future waits.
+/// Runs `handler` as an interrupt handler at turn number `turn` of this thread's future waits.
 pub(crate) fn interrupt_at(turn: u32, handler: impl FnOnce() + 'static) {
     HANDLER.set(Some((turn, Box::new(handler))));
 }
@@ -232,7 +234,7 @@ impl Board {
     }
 
     /// Creates a board with this distributor and these redistributors, placed in the low region
-    /// unless their bases say otherwise.
+    /// unless their base addresses are in the high one.
     pub(crate) fn with(
         distributor: FakeDistributor,
         redistributors: Vec<FakeRedistributor>,

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FakeRegisters {
     state: Arc<Mutex<RegisterState>>,
-    /// The machine, and the CPU whose redistributor signals LPIs here.
+    /// The machine, and the CPU whose redistributor signals LPIs to this interface.
     lpis: Option<(Board, u32)>,
 }
 
@@ -24,13 +24,13 @@ pub(super) struct RegisterState {
     running: Vec<u32>,
     deactivated: Vec<u32>,
     sgis: Vec<Sgi>,
-    /// A higher exception level does not allow access to the system registers.
+    /// `true` if a higher exception level denies access to the system registers.
     sre_fixed: bool,
-    /// The mask shows the Non-secure half of priorities.
+    /// `true` if the mask has the Non-secure view of priorities.
     shifted_mask: bool,
-    /// Software runs at EL2.
+    /// `true` if software runs at EL2.
     hypervisor: bool,
-    /// The next acknowledge returns an interrupt that does not become active.
+    /// `true` if the next acknowledge returns an interrupt that does not become active.
     unsynchronised: bool,
 }
 
@@ -104,7 +104,7 @@ impl FakeRegisters {
         state.running.clear();
     }
 
-    /// Overrides a register. May also override the features.
+    /// Overrides a register. The read-only feature fields of `ICC_CTLR_EL1` can be overridden, too.
     pub(crate) fn set(&self, register: SysRegEncoding, value: u64) {
         self.state().values.insert(register, value);
     }
@@ -180,7 +180,7 @@ impl SystemRegisters for FakeRegisters {
             return intid.into();
         }
         if register == icc::AP1R0.encoding() {
-            // There's one active priority per running interrupt.
+            // Each running interrupt has one active priority.
             return state.value(register) | ((1 << state.running.len()) - 1);
         }
         if register == icc::HPPIR1.encoding() {

@@ -22,22 +22,23 @@ pub(crate) struct FakeDistributor {
     pub(crate) typer: Typer,
     pub(crate) pidr2: u32,
     pub(crate) iidr: u32,
-    /// Registers of SPIs that another chip owns read as stale values, except at that chip's alias.
+    /// `true` if registers of SPIs that another chip owns read as stale values, except at that
+    /// chip's alias.
     pub(crate) stale_at_home: bool,
     /// `CTLR` in the Secure view.
     pub(crate) control: Ctlr,
     pub(crate) spis: Bank,
     pub(crate) extended: Bank,
     pub(crate) routes: BTreeMap<u32, u64>,
-    /// Routes in effect. A written route takes effect once the interrupt is not forwarded.
+    /// Routes in effect. A written route takes effect when the interrupt is no longer forwarded.
     in_effect: BTreeMap<u32, u64>,
     /// Implemented bits of a route.
     pub(crate) route_bits: u64,
     /// Number of reads of `CTLR` until `RWP` is 0.
     pending_writes: u32,
-    /// Writes never take effect.
+    /// `true` if writes never take effect.
     pub(crate) stuck: bool,
-    /// Firmware prevents affinity routing from being enabled.
+    /// `true` if firmware prevents affinity routing from being enabled.
     pub(crate) no_affinity_routing: bool,
     /// Number of writes to `CTLR`.
     pub(crate) control_writes: u32,
@@ -231,7 +232,7 @@ impl FakeDistributor {
             Security::Single => {
                 Ctlr::from(value).with_ds(true).with_enable_grp1_s(false).with_are_ns(false)
             }
-            // From here on, there is only one security state.
+            // From here on, the system has only one security state.
             Security::Secure if Ctlr::from(value).ds() => {
                 self.security = Security::Single;
                 Ctlr::from(value).with_enable_grp1_s(false).with_are_ns(false)

@@ -1,9 +1,10 @@
-//! What ITS commands do at redistributors.
+//! Effects of ITS commands at redistributors.
 
 use super::memory::Memory;
 use super::redistributor::FakeRedistributor;
 
-/// Effect of an ITS command at a redistributor. It happens when the command is synchronized.
+/// Effect of an ITS command at a redistributor. The effect occurs when a SYNC is executed for the
+/// redistributor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Effect {
     Reload(u32),

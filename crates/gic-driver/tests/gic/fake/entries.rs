@@ -1,4 +1,5 @@
-//! The interpreter's table entry formats. The architecture leaves these to the implementation.
+//! The interpreter's table entry formats. The architecture leaves entry formats to the
+//! implementation.
 
 use bitfield_struct::bitfield;
 
@@ -24,7 +25,8 @@ impl DeviceEntry {
     }
 }
 
-/// An entry of a device's interrupt translation table. It is zero if no event is mapped.
+/// An entry of a device's interrupt translation table. The entry is zero if the event is not
+/// mapped.
 #[bitfield(u64)]
 pub(crate) struct TranslationEntry {
     pub(crate) collection: u16,

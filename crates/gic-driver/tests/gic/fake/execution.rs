@@ -7,7 +7,7 @@ use super::memory::Memory;
 use super::redistributor::FakeRedistributor;
 use gic_arch::its::{Command, MapAction};
 
-/// State for executing one command. `None` means a command error.
+/// State for executing one command. The methods return `None` for a command error.
 pub(crate) struct Execution<'a> {
     pub(crate) its: &'a mut Interpreter,
     pub(crate) memory: &'a mut Memory,

@@ -1,7 +1,7 @@
 //! An ITS interpreter that executes commands and checks the driver.
 //!
-//! It shares nothing with the driver: everything that it knows about registers, commands and
-//! entries comes from the architecture. It panics if a driver relies on behavior that the
+//! The interpreter shares no code with the driver, and implements registers, commands and entries
+//! as the architecture describes them. It panics if a driver relies on behavior that the
 //! architecture does not guarantee.
 
 use super::effect::Effect;
@@ -22,12 +22,13 @@ pub(crate) struct Hardware {
     pub(crate) pages: Vec<PageSize>,
     pub(crate) indirect: bool,
     pub(crate) looks_into_caches: bool,
-    /// The memory attributes read back as if the ITS's accesses were coherent with caches.
+    /// `true` if memory attributes read back as if the ITS's accesses were coherent with caches.
     pub(crate) claims_coherence: bool,
     pub(crate) iidr: u32,
-    /// The ITS reaches redistributors below this number. A command that targets any other hangs it.
+    /// Exclusive upper limit of the redistributor numbers that the ITS reaches. A command that
+    /// targets any other redistributor hangs the ITS.
     pub(crate) reach: u64,
-    /// A faulty command stalls the queue. If unset, it is skipped.
+    /// `true` if a faulty command stalls the queue. Otherwise, the ITS skips it.
     pub(crate) stalls: bool,
     /// Commands executed per read of `CREADR`. If `None`, all commands are executed as soon as they
     /// are posted.
@@ -36,7 +37,7 @@ pub(crate) struct Hardware {
     pub(crate) pause: u32,
     /// Number of reads of `CTLR` before the ITS is quiescent.
     pub(crate) rest_after: u32,
-    /// The ITS is initially enabled, with somebody else's tables.
+    /// `true` if the ITS is initially enabled, with the tables of firmware or a previous kernel.
     pub(crate) left_enabled: bool,
     pub(crate) entry_bytes: u8,
     pub(crate) lpis: u32,
@@ -88,15 +89,15 @@ pub(crate) struct Interpreter {
     pub(crate) stalled: bool,
     /// The ITS hangs.
     stuck: bool,
-    /// `CREADR` returns an offset that was never posted.
+    /// `true` if `CREADR` returns an offset that was never posted.
     pub(crate) nonsense: bool,
     looks: u32,
-    /// Commands as they were when posted.
+    /// Posted commands, with their contents at the time when they were posted.
     posted: VecDeque<Vec<u8>>,
     /// Interrupt translation tables, indexed by device.
     pub(crate) mapped: BTreeMap<u32, (u64, u64)>,
     pub(crate) own_collections: BTreeMap<u16, u64>,
-    /// Effects at redistributors still waiting for a SYNC.
+    /// Effects at redistributors that are still waiting for a SYNC.
     pub(crate) deferred: Vec<(u64, Effect)>,
     pub(crate) traffic: Traffic,
     /// Commands that the interpreter refused.
@@ -140,7 +141,7 @@ impl Interpreter {
         }
     }
 
-    /// Power-cycles the ITS. It loses its state, but memory keeps its contents.
+    /// Power-cycles the ITS. The ITS loses its state, but memory keeps its contents.
     pub(crate) fn lose_power(&mut self) {
         assert!(
             !self.control.enabled() && self.unrest == 0,
@@ -173,7 +174,7 @@ impl Interpreter {
     pub(crate) fn control(&mut self) -> Ctlr {
         let quiescent = !self.control.enabled() && self.unrest == 0;
         self.unrest = self.unrest.saturating_sub(1);
-        // Quiescent is UNKNOWN while the ITS is enabled; this ITS lies.
+        // Quiescent is UNKNOWN while the ITS is enabled; this fake then returns 1.
         self.control.with_quiescent(quiescent || self.control.enabled())
     }
 
@@ -285,7 +286,7 @@ impl Interpreter {
         }
         if value.retry() && self.stalled {
             self.stalled = false;
-            // Execute whatever replaced the stalled command.
+            // Execute the command that replaced the stalled one.
             let address = self.queue.address() + u64::from(self.read);
             self.posted[0] = memory.device_read(self.queue_view(), address, SLOT as usize);
         }

@@ -5,12 +5,13 @@ use gic_driver::{Coherence, PhysicalRegion, Table, TableLayout};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Where a controller's reads come from.
+/// View of memory that a controller has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum View {
-    /// The controller is coherent with caches: it sees stores that were published with a barrier.
+    /// View of a controller that is coherent with caches, and sees stores that were published with
+    /// a barrier.
     Coherent,
-    /// The controller is not coherent: it sees stores that were cleaned.
+    /// View of a controller that is not coherent, and only sees stores that were cleaned.
     Dram,
 }
 
@@ -21,21 +22,21 @@ struct Region {
     dram: Vec<u8>,
 }
 
-/// All live allocations. Addresses are never used twice.
+/// All live allocations. Each address is allocated at most once.
 #[derive(Debug)]
 pub(crate) struct Memory {
     regions: BTreeMap<u64, Region>,
-    /// A previous kernel's regions, not adopted yet.
+    /// Regions of a previous kernel that have not been adopted yet.
     left: BTreeSet<u64>,
     /// Regions reserved by firmware or a previous kernel.
     reserved: BTreeSet<u64>,
-    /// How many more allocations will succeed.
+    /// Number of further allocations that will succeed.
     pub(crate) allowance: Option<u32>,
     /// Size in bytes of the largest allocation that succeeds.
     pub(crate) largest: u64,
-    /// Number of allocations before a misaligned one, and its offset in bytes.
+    /// Number of allocations before a misaligned one, and the misalignment in bytes.
     pub(crate) misplaced: Option<(u32, u64)>,
-    /// The kernel can invalidate its caches.
+    /// `true` if the kernel can invalidate its caches.
     pub(crate) observable: bool,
     next: u64,
     /// Address of the next allocation below 4 GiB.
@@ -136,7 +137,8 @@ impl Memory {
         }
     }
 
-    /// Makes a controller's stores visible to CPUs. Returns `false` if the kernel can't do this.
+    /// Makes a controller's stores visible to CPUs. Returns `false` if the kernel can't invalidate
+    /// its caches.
     pub(crate) fn observe(&mut self, base: u64, range: Range<u64>, coherence: Coherence) -> bool {
         if coherence == Coherence::NonCoherent && !self.observable {
             return false;

@@ -4,8 +4,8 @@ use super::LAG;
 use gic_arch::gicr::{self, Waker};
 use gic_arch::id;
 
-/// Registers accessible while a redistributor sleeps: the ones that identify it and wake it up, and
-/// the table base registers.
+/// Registers accessible while a redistributor sleeps: registers that identify it, registers that
+/// wake it up, and the table base registers.
 const ALWAYS: [u32; 7] = [
     gicr::CTLR.offset(),
     gicr::IIDR.offset(),
@@ -18,15 +18,15 @@ const ALWAYS: [u32; 7] = [
 
 #[derive(Debug)]
 pub(crate) struct Power {
-    /// The CPU's power domain is on. Without power, every access is an external abort.
+    /// `true` while the CPU's power domain is on. Without power, every access is an external abort.
     pub(crate) on: bool,
     /// `WAKER.ProcessorSleep`.
     pub(crate) sleep: bool,
     /// `WAKER.ChildrenAsleep`.
     pub(crate) asleep: bool,
-    /// Secure firmware hides `WAKER`.
+    /// `true` if Secure firmware hides `WAKER`.
     pub(crate) waker_hidden: bool,
-    /// Any access to `WAKER` crashes the machine.
+    /// `true` if accesses to `WAKER` crash the machine.
     pub(crate) waker_broken: bool,
     /// Number of reads of `WAKER` until the last write to it takes effect.
     lag: u32,

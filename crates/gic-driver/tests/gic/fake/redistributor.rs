@@ -1,6 +1,6 @@
 //! Fake redistributors that are as uncooperative as the architecture allows. A redistributor uses
 //! the configuration that was in memory when the LPI was last invalidated there, even if the LPI
-//! has been targeted elsewhere since. ITS commands only take effect at a SYNC, and register
+//! has had another target since then. ITS commands only take effect at a SYNC, and register
 //! invalidations only when `SYNCR.Busy` becomes 0. Accesses that the architecture calls
 //! UNPREDICTABLE panic.
 
@@ -50,22 +50,23 @@ pub(crate) struct FakeRedistributor {
     pub(crate) vlpi: FakeVlpiFrame,
     /// `GICR_CTLR.CES`.
     pub(crate) can_disable: bool,
-    /// LPIs can be disabled, whatever `CES` says.
+    /// `true` if LPIs can be disabled, independently of `CES`.
     pub(crate) disables: bool,
-    /// Table accesses are coherent with caches.
+    /// `true` if table accesses are coherent with caches.
     pub(crate) coherent: bool,
-    /// All configurations are cached when LPIs are enabled; otherwise, none is cached until an
-    /// invalidation.
+    /// `true` if all configurations are cached when LPIs are enabled; otherwise, a configuration is
+    /// first cached at an invalidation.
     pub(crate) caches_at_enable: bool,
-    /// Writes never take effect, and the redistributor neither falls asleep nor wakes up.
+    /// `true` if writes never take effect, and the redistributor neither falls asleep nor wakes up.
     pub(crate) stuck: bool,
     /// Invalidations never complete.
     pub(crate) stuck_invalidation: bool,
-    /// Invalidations are ignored, as if the driver omitted them.
+    /// `true` if invalidations are ignored, as if the driver omitted them.
     pub(crate) ignores_invalidation: bool,
-    /// `SYNCR.Busy` always reads as 0, as if the driver ignored it.
+    /// `true` if `SYNCR.Busy` always reads as 0, as if the driver ignored it.
     pub(crate) hides_busy: bool,
-    /// `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR` exist without Direct LPIs (`GICR_CTLR.IR`).
+    /// `true` if `GICR_INVLPIR`, `GICR_INVALLR` and `GICR_SYNCR` exist without Direct LPIs
+    /// (`GICR_CTLR.IR`).
     pub(crate) has_invlpir: bool,
     pub(crate) pending: BTreeSet<u32>,
     /// Number of implemented LPIs, as in `GICD_TYPER`.
@@ -76,7 +77,7 @@ pub(crate) struct FakeRedistributor {
     pub(crate) invalidations: u32,
     pub(crate) propbaser: Propbaser,
     pub(crate) pendbaser: Pendbaser,
-    /// `PTZ` was written for the pending table in use.
+    /// `true` if `PTZ` was written for the pending table in use.
     pub(crate) pending_table_zero: bool,
     /// LPIs that were delivered between polls, because the redistributor may read configurations at
     /// any time.
@@ -84,10 +85,10 @@ pub(crate) struct FakeRedistributor {
     /// Cached bytes of the configuration table. LPIs beyond its end are treated as disabled.
     config: Vec<u8>,
     enabled: bool,
-    /// A write that sets `EnableLPIs` was acknowledged but has not arrived yet.
+    /// `true` while a write that sets `EnableLPIs` has been acknowledged but has not arrived yet.
     enable_under_way: bool,
     invalidating: Option<Invalidation>,
-    /// How many more reads of `SYNCR` will return `Busy` as 1.
+    /// Number of further reads of `SYNCR` that will return `Busy` as 1.
     busy: u32,
     /// Number of reads of `CTLR` until `RWP` is 0.
     settling: u32,
@@ -168,7 +169,7 @@ impl FakeRedistributor {
         self.enabled
     }
 
-    /// Resets everything except the identity and properties, as on power loss.
+    /// Resets all state except identification registers and properties, as on power loss.
     pub(crate) fn lose_power(&mut self) {
         self.power.reset();
         (self.enabled, self.enable_under_way, self.pending_table_zero) = (false, false, false);
@@ -338,7 +339,7 @@ impl FakeRedistributor {
 
     fn is_busy(&mut self, memory: &mut Memory) -> bool {
         if self.stuck_invalidation && self.invalidating.is_some() {
-            // Once unstuck, it completes immediately.
+            // When the redistributor is no longer stuck, the invalidation completes immediately.
             self.busy = 1;
             return true;
         }
@@ -439,7 +440,8 @@ impl FakeRedistributor {
         (FIRST_LPI..self.end()).contains(&intid)
     }
 
-    /// Returns the first INTID after the implemented LPIs. The tables in tests are small.
+    /// Returns the first INTID after the implemented LPIs. The result is low, because the tables in
+    /// tests are small.
     fn end(&self) -> u32 {
         let lpis = (1 << self.propbaser.id_bits()) - u64::from(FIRST_LPI);
         FIRST_LPI + u32::try_from(lpis.min(self.lpis)).unwrap()

@@ -9,7 +9,7 @@ pub(crate) struct FakeVlpiFrame {
     pub(crate) vpendbaser: Vpendbaser,
     /// Number of reads until the last change of `Valid` takes effect.
     pub(crate) lag: u32,
-    /// Changes to `Valid` never take effect.
+    /// `true` if changes to `Valid` never take effect.
     pub(crate) stuck: bool,
 }
 

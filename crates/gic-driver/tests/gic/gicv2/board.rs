@@ -13,10 +13,10 @@ use msi_types::{IrqState, LocalCpu};
 pub(super) const DISTRIBUTOR: u64 = 0x800_0000;
 pub(super) const INTERFACE: u64 = 0x801_0000;
 pub(super) const FRAME: u64 = 0x802_0000;
-/// Each CPU's interface. Interfaces and CPUs are deliberately numbered differently.
+/// Number of each CPU's interface. Interfaces and CPUs are deliberately numbered differently.
 pub(super) const INTERFACE_OF: [usize; 3] = [2, 0, 1];
 
-/// A GICv2 with banked registers below SPI 32.
+/// A fake GICv2 board, whose registers for INTIDs below 32 are banked per CPU.
 #[derive(Clone, Debug)]
 pub(super) struct Board(Arc<Mutex<BoardState>>);
 
@@ -24,7 +24,7 @@ pub(super) struct Board(Arc<Mutex<BoardState>>);
 pub(super) struct BoardState {
     pub(super) cpu: u32,
     pub(super) pidr2: u32,
-    /// Read-only targets for a CPU's private interrupts are implemented.
+    /// `true` if the read-only target fields of private interrupts are implemented.
     pub(super) has_targets: bool,
     pub(super) cpu_number: u8,
     pub(super) id_bits_minus_one: u8,
@@ -40,9 +40,9 @@ pub(super) struct Interface {
     pub(super) pending: Vec<Iar>,
     pub(super) running: Vec<Iar>,
     pub(super) deactivated: Vec<Iar>,
-    /// An acknowledge was read, and no barrier has followed yet to order later loads.
+    /// `true` if an acknowledge register was read and no barrier has ordered later loads since.
     pub(super) unordered: bool,
-    /// The interface is a GICv1's, where `EOImode` is RAZ/WI.
+    /// `true` for the interface of a GICv1, where `EOImode` is RAZ/WI.
     pub(super) no_eoi_mode: bool,
 }
 
@@ -193,7 +193,7 @@ impl Interface {
                 }
                 None => 1023,
             },
-            // The driver assigned the same priority to every interrupt.
+            // Check that the driver assigned the same priority to every interrupt.
             _ if offset == gicc::RPR.offset() => {
                 if self.running.is_empty() {
                     0xff
@@ -295,7 +295,7 @@ impl Platform for Board {
     fn map(&self, region: PhysicalRegion) -> Option<BoardFrame> {
         let sizes: &[u64] = match region.base {
             INTERFACE => &[0x1000, 0x2000],
-            // Sizes mapped by the GICv2 and GICv3 drivers.
+            // Frame sizes that the GICv2 and GICv3 drivers map.
             DISTRIBUTOR => &[0x1000, 0x1_0000],
             _ => &[0x1000],
         };

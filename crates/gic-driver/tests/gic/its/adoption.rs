@@ -1,4 +1,5 @@
-//! Tests for a kexec kernel: redistributors keep using the previous kernel's LPI tables.
+//! Tests for a kernel that was started by kexec, in which redistributors keep using the previous
+//! kernel's LPI tables.
 
 use super::setup::{Setup, config, gic, lpi, request};
 use crate::fake::Board;
@@ -119,7 +120,7 @@ fn unreachable_stale_redistributor_maps_nothing() {
         assert!(matches!(refused, ItsError::Fault(_)), "{refused}");
     }
     assert_eq!(setup.its.lpis().available(), free);
-    // An LPI that has been owned before is not pending at any redistributor.
+    // An LPI that has had an owner before is not pending at any redistributor.
     setup.its.unmap_events(&device, used);
     let again = setup.map(&device, 1, 2);
     setup.cpu_on(1).unwrap();

@@ -51,7 +51,7 @@ fn pre_its_devices_have_own_doorbells() {
     let message = setup.its.message(lpi(&block, 1)).unwrap();
     assert_eq!((message.address, message.data), (0x5800_048c, 1));
     assert_eq!(setup.its.doorbell(), WINDOW.base);
-    // The window has 2 MiB of 32-bit words.
+    // The window is 2 MiB long and consists of 32-bit words.
     let beyond = setup.its.attach(DeviceId::new(1 << 19), 1);
     assert!(matches!(beyond, Err(ItsError::DeviceIdOutOfRange { bits: 19, .. })), "{beyond:?}");
     let parent = ItsMsiParent::new(setup.its.clone(), IdMap::identity());

@@ -1,7 +1,7 @@
-//! Model-checked concurrency: moves, masking, CPU hotplug and unmapping while devices send
-//! messages. The scenarios run the real driver against the ITS interpreter. Other threads may run
-//! at every hardware access, and the ITS executes one command per read of `CREADR`. The same
-//! scenarios also run on real threads.
+//! Model-checked concurrency tests: moves, masking, CPU hotplug and unmapping while devices send
+//! messages. The scenarios run the real driver against the ITS interpreter. The scheduler may
+//! switch threads at every hardware access, and the ITS executes one command per read of `CREADR`.
+//! The same scenarios also run on real threads.
 
 use super::setup::{Setup, config, lpi, request};
 use crate::fake::Board;
@@ -14,20 +14,20 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-/// Number of schedules of each kind.
+/// Number of schedules of each kind, with random switches and with few switches.
 const SCHEDULES: usize = 250;
-/// Maximum number of thread switches needed to expose a bug.
+/// Maximum number of thread switches that a schedule with few switches contains.
 const DEPTH: usize = 4;
-/// Runs of each scenario on real threads.
+/// Number of runs of each scenario on real threads.
 const ROUNDS: usize = 100;
-/// How often a CPU polls while the other threads run.
+/// Number of times that a CPU polls for interrupts while the other threads run.
 const LOOKS: usize = 6;
 /// The CPU that goes offline, the CPU that takes over its vectors, and the vectors' initial target.
 const LEAVING: u32 = 1;
 const HEIR: u32 = 2;
 const START: u32 = 0;
 
-/// How many messages an event's device sent, and how many of them a CPU has seen.
+/// Number of messages that an event's device has sent, and number of messages that a CPU has seen.
 #[derive(Default)]
 struct Vector {
     lpi: Mutex<Option<Lpi>>,
@@ -38,7 +38,7 @@ struct Vector {
     masked: AtomicBool,
 }
 
-/// How masking reaches the redistributors.
+/// Mechanism by which masking invalidates the redistributors' cached configurations.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Masks {
     /// Through the INV command.
@@ -53,7 +53,7 @@ struct Scenario {
     attachments: [Attachment; 2],
     blocks: Mutex<[Option<HwIrqBlock>; 2]>,
     vectors: [Vector; 2],
-    /// `true` while [`LEAVING`] is off: it has no power and takes no interrupts.
+    /// `true` while [`LEAVING`] is off, i.e. has no power and takes no interrupts.
     is_off: AtomicBool,
 }
 
@@ -73,7 +73,8 @@ impl Scenario {
         }
         let setup = Setup::on(board, &config(0));
         (0..4).for_each(|cpu| setup.bring_up(cpu));
-        // Be patient: waits must not time out just because other threads are slow.
+        // Make the time limit long, so that waits do not time out just because other threads are
+        // slow.
         setup.board.world().patience = 10_000_000;
         let attachments = [1, 2].map(|device| setup.attach(device, 2));
         let block = |index: usize| setup.map(&attachments[index], 1, at[index]);

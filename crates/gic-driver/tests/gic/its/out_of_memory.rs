@@ -1,4 +1,4 @@
-//! Out-of-memory tests: calls must fail without leaving anything half done.
+//! Out-of-memory tests: calls must fail without leaking memory or leaving partial changes.
 
 use super::setup::{Setup, config, gic, lpi, request};
 use crate::fake::Board;

@@ -48,7 +48,7 @@ fn unmapped_requester_is_refused() {
     assert_eq!(parent.attach(stranger, 1).unwrap_err(), MsiError::NoRoute(stranger));
     assert_eq!(parent.isolation(stranger), Isolation::NotIsolated(NotIsolated::NoController));
     assert!(matches!(parent.isolation(FUNCTION), Isolation::Isolated(_)));
-    // An IOMMU would map a page with just the doorbell, so the device stays isolated.
+    // The page that an IOMMU would map contains only the doorbell, so the device stays isolated.
     for granule in [Granule::Size4K, Granule::Size16K, Granule::Size64K] {
         assert_eq!(parent.doorbell_page(granule), DoorbellPage::Alone);
     }
@@ -129,7 +129,7 @@ fn aliased_requesters_share_one_table() {
         [0, 1, 2].map(|device| parent.attach(RequesterId::pci(1, device, 0), 32).unwrap());
     let vectors = attachments.map(|device| {
         let vectors = parent.allocate(&device, &block(32, Shape::AlignedGroup, MSI)).unwrap();
-        // The next function attaches while this one already has vectors.
+        // Another function attaches while the current one already has vectors.
         let _late = parent.attach(RequesterId::pci(1, 9, 0), 8).unwrap();
         parent.compose(&vectors, 0).unwrap().data
     });

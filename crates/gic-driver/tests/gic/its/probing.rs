@@ -177,8 +177,8 @@ fn device_ids_beyond_the_erratum_are_refused() {
     assert_eq!(error, ItsError::DeviceIdOutOfRange { id, bits: 20 });
 }
 
-/// `GITS_TYPER.Devbits` and `ID_bits` have their maximum, 31, so identifiers have 32 bits. Note
-/// that their number, 2^32, doesn't fit in 32 bits.
+/// `GITS_TYPER.Devbits` and `ID_bits` have their maximum, 31, so identifiers have 32 bits. The
+/// number of identifiers, 2^32, does not fit in 32 bits.
 #[test]
 fn identifiers_of_32_bits_work() {
     let typer = Hardware::default()
@@ -207,7 +207,7 @@ fn identifiers_of_32_bits_work() {
 fn a_flat_table_for_32_bits_reaches_what_it_has_room_for() {
     let typer = Hardware::default().typer.with_device_id_bits_minus_one(31);
     let setup = Setup::new(Hardware { typer, ..Hardware::default() });
-    // 256 pages of 64 KiB, with entries of 8 bytes.
+    // The table has 256 pages of 64 KiB, with entries of 8 bytes.
     let last = 256 * 0x1_0000 / 8 - 1;
     let refused = setup.its.attach(DeviceId::new(last + 1), 1).unwrap_err();
     let id = DeviceId::new(last + 1);
@@ -233,11 +233,11 @@ fn a_device_table_is_as_large_as_memory_allows() {
     assert_eq!(setup.send(lpi(&block, 0)), Some((1, lpi(&block, 0).get())));
 }
 
-/// Address offsets that no ITS can use: two are misaligned, one exceeds 2^52.
+/// Offsets that lead to table addresses that no ITS can use: two are misaligned, one exceeds 2^52.
 const UNREACHABLE: [u64; 3] = [0x80, 0x1000, 1 << 52];
 
-/// Probes with the address of one of the ITS's own tables off by `shift`. Asserts that all memory
-/// is freed if probing fails.
+/// Probes an ITS while the platform returns one of its tables at an address that is off by `shift`.
+/// Asserts that all memory is freed if probing fails.
 fn probe_misplaced(
     hardware: Hardware,
     config: &ItsConfig,

@@ -1,4 +1,4 @@
-//! Command queue tests: batches, wrap-around, lag, timeouts and faulty commands.
+//! Command queue tests: batches, wrap-around, slow execution, timeouts and faulty commands.
 
 use super::setup::{Setup, lpi, request};
 use crate::fake::{Hardware, Traffic};
@@ -31,7 +31,7 @@ fn a_device_is_set_up_by_one_write_and_one_read() {
 
 #[test]
 fn setup_takes_one_write_per_cpu_and_device() {
-    // Sets up an NVMe disk, a network card, an entropy source and an edu device on two CPUs. With
+    // Set up an NVMe disk, a network card, an entropy source and an edu device on two CPUs. With
     // separate mappings and invalidations, this would take 66 commands, 37 writes and 138 reads.
     let setup = Setup::new(Hardware::default());
     let traffic = setup.traffic(|| {
@@ -106,7 +106,7 @@ fn move_and_mask_cost_one_write_and_read() {
         setup.its.move_event(lpi(&block, 0), Cpu::new(2)).unwrap();
         setup.its.mask(lpi(&block, 0)).unwrap();
     });
-    // The new redistributor may have an old configuration cached.
+    // INV is needed because the new redistributor may have an old configuration cached.
     let expected = ["MOVI", "INV", "SYNC", "SYNC", "INV", "SYNC"];
     assert_eq!((opcodes(&traffic), traffic.writes, traffic.reads), (expected.to_vec(), 2, 2));
 }
@@ -129,7 +129,7 @@ fn batch_larger_than_the_ring_completes() {
             assert_eq!(setup.send(lpi(&block, 999)), Some((1, lpi(&block, 999).get())));
         });
         assert_eq!(traffic.executed.len(), 1 + 1000 + 2);
-        // The ring holds 127 commands, and is refilled when half of it is free.
+        // The ring holds 127 commands, and the driver refills it when half of it is free.
         assert!(traffic.writes <= 1 + 1003_u32.div_ceil(63), "{} writes", traffic.writes);
     }
 }
@@ -358,7 +358,7 @@ fn release_during_a_hang_keeps_the_table() {
     assert_eq!(setup.board.world().memory.live_regions(), regions + 1);
     assert_eq!(setup.its.lpis().available(), setup.its.lpis().count() - 4);
     setup.board.world().set_stuck(false);
-    // Some other operation completes the release.
+    // The next operation, for another device, completes the release.
     let other = setup.attach(6, 1);
     setup.its.detach(other);
     assert_eq!(setup.board.world().memory.live_regions(), regions);
@@ -406,7 +406,7 @@ fn the_very_first_command_may_be_faulty() {
     for cpu in 0..2 {
         super::setup::turn_on(&gic, cpu);
     }
-    // The ITS and the redistributor disagree about this redistributor's number.
+    // The redistributor's processor number differs from the number by which the ITS knows it.
     board.world().redistributors[1].target = 77;
 
     let fault = fault(its.cpu_on(Cpu::new(1)).unwrap_err());
@@ -458,7 +458,8 @@ fn a_handler_waits_one_bound_behind_a_long_batch() {
         assert!(board.world().turns - before <= 11, "{} turns", board.world().turns - before);
     });
     let device = setup.attach(6, 100);
-    // The handler didn't declare the ITS unresponsive, so the task keeps waiting afterwards.
+    // The timeout in the handler does not make the ITS unresponsive, so the task continues to wait
+    // afterwards.
     let block = setup.map(&device, 100, 1);
     assert_eq!(setup.send(lpi(&block, 99)), Some((1, lpi(&block, 99).get())));
     setup.its.move_event(first, Cpu::new(2)).unwrap();

@@ -34,7 +34,7 @@ struct Model {
     free: u32,
     shares: Vec<ModelShare>,
     events: BTreeMap<Lpi, Event>,
-    /// Events that have been unmapped.
+    /// LPIs of events that have been unmapped.
     gone: BTreeSet<Lpi>,
     on: [bool; CPUS as usize],
     stuck: bool,
@@ -159,7 +159,8 @@ impl Model {
                 share.blocks.push(block);
             }
             Err(error) => {
-                // Blocks mapped and unmapped since then may have left gaps.
+                // Blocks that were mapped and unmapped before may have left gaps between the
+                // remaining ones.
                 let device = self.shares[at].device;
                 let empty = self.events.values().all(|event| event.device != device);
                 let gaps = matches!(error, ItsError::NoEvents { .. }) && !empty;
@@ -273,13 +274,13 @@ impl Model {
         }
     }
 
-    /// Makes the ITS and the allocator work again, and completes deferred operations.
+    /// Ends the simulated failures of the ITS and the allocator, and completes deferred operations.
     fn heal(&mut self) {
         self.apply(&Step::Stuck(false));
         self.apply(&Step::Memory(true));
         let probe = self.setup.its.attach(DeviceId::new(0x4444), 1).unwrap();
         self.setup.its.detach(probe);
-        // Post a command so that all earlier ones get executed.
+        // Post commands, so that the ITS also executes all earlier ones.
         for cpu in 0..CPUS {
             if self.on[cpu as usize] {
                 self.setup.cpu_on(cpu).unwrap();

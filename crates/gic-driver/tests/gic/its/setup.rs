@@ -95,7 +95,7 @@ impl Setup {
         self.board.world().redistributors[cpu].acknowledge()
     }
 
-    /// Returns the queue accesses made by `action`.
+    /// Returns the accesses to the command queue that `action` makes.
     pub(crate) fn traffic(&self, action: impl FnOnce()) -> Traffic {
         self.board.world().its[0].traffic = Traffic::default();
         action();

@@ -86,7 +86,7 @@ fn itses_share_lpis_not_events() {
 
 #[test]
 fn exhausted_lpis_are_refused() {
-    // GICD_TYPER.num_LPIs = 1 means four LPIs.
+    // `GICD_TYPER.num_LPIs` = 1 means that four LPIs are implemented.
     let setup = Setup::with_lpis(Hardware::default(), &config(0), 1);
     let device = setup.attach(5, 8);
     let error = setup.its.map_events(&device, request(5, 0)).unwrap_err();

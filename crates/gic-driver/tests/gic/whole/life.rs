@@ -37,7 +37,7 @@ fn cpu_on_names_a_missing_redistributor() {
     assert_eq!(gic.cpu_on(cpu(9), &FakeRegisters::default()), Err(GicError::UnknownCpu(cpu(9))));
 }
 
-/// Like Linux, keep the redistributors found before an invalid frame.
+/// Checks that, as in Linux, redistributors found before an invalid frame are kept.
 #[test]
 fn a_bad_region_costs_only_its_own_cpus() {
     let fake = Board::with_cpus(CPUS);

@@ -41,7 +41,7 @@ fn at_all(fake: &Board, check: impl Fn(&mut FakeVlpiFrame)) {
 #[test]
 fn no_vpe_is_resident_after_discovery() {
     let fake = machine(|_| ());
-    // The kernel uses only one CPU, but other CPUs' redistributors write to memory too.
+    // The kernel uses only one CPU, but redistributors of other CPUs may also write to memory.
     let _gic = found(&fake, with_room().with_cpus(vec![Affinity::new(0, 0, 0, 0)]));
     let left = Vpendbaser::new().with_address(TABLE);
     at_all(&fake, |frame| assert_eq!(frame.vpendbaser, left));

@@ -3,7 +3,7 @@
 use super::*;
 use gic_driver::{Mbi, MbiConfig};
 
-/// Resets everything except the GIC's identity.
+/// Resets all state except the GIC's identification registers.
 fn lose_power(fake: &Board) {
     fake.at_distributor(|frame| *frame = FakeDistributor::new(Security::Single));
     for index in 0..CPUS.into() {

@@ -8,7 +8,7 @@ fn an_interrupt_has_one_owner() {
     let (_, gic, _) = running();
     gic.claim(hwirq(40), count(4)).unwrap();
     assert_eq!(gic.claim(hwirq(43), count(2)), Err(MsiError::InUse(hwirq(43))));
-    // The refused claim must not leave anything claimed.
+    // The refused claim must not leave an interrupt claimed.
     assert_eq!(gic.claim(hwirq(44), count(1)), Ok(()));
     gic.release(hwirq(40), count(4));
     assert_eq!(gic.claim(hwirq(40), count(4)), Ok(()));
