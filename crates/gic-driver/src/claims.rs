@@ -36,7 +36,7 @@ impl Claims {
     }
 }
 
-/// Interrupts that are being rerouted. A rerouted interrupt stays disabled during the move; a
+/// Wired interrupts that are being rerouted. A rerouted interrupt stays disabled during the move; a
 /// request to enable or disable it takes effect when the move ends.
 #[derive(Debug, Default)]
 pub(crate) struct Moves {

@@ -71,8 +71,8 @@ impl EoiMode for SplitEoi {
     }
 }
 
-/// An interrupt that this CPU has acknowledged but not ended. It must be ended on the same CPU, in
-/// reverse order of acknowledgment.
+/// An interrupt that this CPU has acknowledged but not ended. The interrupt must be ended on the
+/// same CPU, in reverse order of acknowledgment.
 #[derive(PartialEq, Eq, Debug)]
 #[must_use = "interrupts that are not more urgent stay blocked until this one is ended"]
 pub struct Acknowledged {
@@ -146,7 +146,7 @@ pub trait GicCpuInterface {
     /// Deactivates the interrupt with [`SplitEoi`], so that it can be delivered again. No-op with
     /// [`CombinedEoi`], because [`end`](Self::end) has already deactivated the interrupt.
     fn deactivate(&self, ended: <Self::Mode as EoiMode>::Ended);
-    /// Sets the priority mask. Only interrupts with a higher priority are signaled.
+    /// Sets the priority mask. Only interrupts with a higher priority than the mask are signaled.
     fn set_mask(&self, mask: Priority);
     /// Returns the priority mask.
     fn mask(&self) -> Priority;
@@ -209,7 +209,7 @@ impl<S: SystemRegisters, E: EoiMode> GicCpuInterface for CpuInterface<S, E> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct CpuInterfaceConfig {
-    /// Priority mask. Only interrupts with a higher priority are signaled.
+    /// Priority mask. Only interrupts with a higher priority than the mask are signaled.
     pub mask: Priority,
     /// Binary point (`ICC_BPR1_EL1`, 0 to 7), which splits priorities into group priority and
     /// subpriority. An interrupt preempts others with a lower group priority; 0 allows this at
@@ -257,7 +257,7 @@ impl PriorityScale {
     }
 }
 
-/// Handle to the calling CPU's interface. Creating one is cheap and accesses no registers. The
+/// Handle to the calling CPU's interface. Creating a handle is cheap and accesses no registers. The
 /// handle is `Copy` if `S` is, and one handle can serve all CPUs if `S` always accesses the calling
 /// CPU. Operations may be called in any context, but the caller must not migrate to another CPU
 /// during a sequence of operations.
@@ -330,7 +330,7 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         self.registers.write(icc::IGRPEN1, Igrpen::new().with_enable(false));
     }
 
-    /// Sets the priority mask. Only interrupts with a higher priority are signaled.
+    /// Sets the priority mask. Only interrupts with a higher priority than the mask are signaled.
     pub fn set_mask(&self, mask: Priority) {
         self.registers.write(icc::PMR, u64::from(mask.get()));
     }
@@ -387,7 +387,8 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         self.registers.read(icc::BPR1).to_le_bytes()[0] & 7
     }
 
-    /// Returns the number of implemented priority bits, 4 to 8. A Non-secure view has one fewer.
+    /// Returns the number of implemented priority bits, 4 to 8. In a Non-secure view, the number is
+    /// lower by one.
     pub fn priority_bits(&self) -> u32 {
         u32::from(self.registers.read(icc::CTLR).pri_bits_minus_one()) + 1
     }

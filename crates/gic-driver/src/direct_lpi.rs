@@ -72,9 +72,9 @@ use msi_types::{Cpu, MsiError};
 use records::Records;
 use redistributors::DirectRedistributors;
 
-/// Direct LPIs on one GIC. Shared in an [`Arc`]; locking is internal. It is the
+/// Direct LPIs on one GIC. Shared in an [`Arc`]; locking is internal. This type is the
 /// [`MsiParent`](msi_types::MsiParent) of every bus and platform device that firmware assigns to
-/// direct LPIs. Devices need no mapping.
+/// direct LPIs. A device needs no DeviceID mapping.
 ///
 /// ```
 /// extern crate alloc;

@@ -112,9 +112,9 @@ impl<M: Mmio> Distributor<M> {
     ///
     /// The security view is detected, not assumed. `GICD_TYPER.SecurityExtn` = 0 or `GICD_CTLR.DS`
     /// = 1 means that only one security state exists. Otherwise only the Secure layout of
-    /// `GICD_CTLR` has bits 2, 5 and 7 (`EnableGrp1S`, `ARE_NS`, `E1NWF`). They read as zero in the
-    /// Non-secure layout, so any of them set means that the view is Secure. After reset they are
-    /// zero in both layouts. In that case, the driver disables the groups and sets bits 4 and 5,
+    /// `GICD_CTLR` has bits 2, 5 and 7 (`EnableGrp1S`, `ARE_NS`, `E1NWF`). In the Non-secure
+    /// layout, these bits read as zero, so the view is Secure if one of them is set. After reset,
+    /// they are zero in both layouts; the driver then disables the groups and sets bits 4 and 5,
     /// which is harmless: both views need bit 4, and the Non-secure layout ignores bit 5. If bit 5
     /// reads back as 1, the view is Secure.
     ///

@@ -107,8 +107,8 @@ pub enum Erratum {
     /// accepts. [`Its`](crate::Its) sets up its tables accordingly.
     ItsTableAttributes,
     /// The ITS reaches only the redistributors of its own NUMA node. Collections, MOVI and SYNC
-    /// must not target any others. The kernel must state [the CPUs](crate::ItsConfig::targets) of
-    /// that node; [`Its`](crate::Its) refuses others.
+    /// must not target other redistributors. The kernel must state [the
+    /// CPUs](crate::ItsConfig::targets) of that node; [`Its`](crate::Its) refuses other CPUs.
     ItsLocalNodeOnly,
     /// Devices must not write to `GITS_TRANSLATER`, because the ITS would see DeviceID 0. Instead
     /// each device writes to its own word in a [window](crate::ItsConfig::pre_its) in front of the
@@ -134,7 +134,7 @@ pub struct ErratumEntry {
     pub frame: IdRegister,
     /// Bits to compare.
     pub mask: u32,
-    /// Expected value of these bits.
+    /// Expected value of the identification register under `mask`.
     pub value: u32,
     /// Affected machines, if unaffected implementations share the IIDR; empty for all machines. A
     /// machine is identified by a compatible string or quirk property of the devicetree's root or

@@ -36,8 +36,8 @@ impl<M> ChipAliases<M> {
 /// Returns `true` if the distributor is a GICv3's or later. Reads `GICD_TYPER`, which has the same
 /// offset in both versions. On a GICv3 its `IDbits` is at least 9, because INTIDs reach 1023 (IHI
 /// 0069 §12.9, `GICD_TYPER`); on a GICv2 the field is reserved and reads as zero (IHI 0048B
-/// §4.3.2). We can't read `PIDR2` first: a GICv3's lies beyond the end of a GICv2's frame, and the
-/// GICv2 offset is reserved on a GICv3, where reading it may abort (Cavium erratum 38539).
+/// §4.3.2). `PIDR2` can't be read first: on a GICv3 it lies beyond the end of a GICv2's frame, and
+/// the GICv2 offset is reserved on a GICv3, where reading it may abort (Cavium erratum 38539).
 pub(crate) fn is_v3_or_later<M: Mmio>(distributor: &M) -> bool {
     distributor.read(gicd::TYPER).id_bits_minus_one() != 0
 }

@@ -72,8 +72,8 @@ impl Default for Priorities {
 
 /// GIC configuration, in part from firmware and in part chosen by the kernel.
 ///
-/// A GICv2 needs [`GicV2`](crate::GicV2). [`Gic::new`] rejects one before it accesses any register
-/// that a GICv2 lacks, whatever distributor frame size firmware gives.
+/// For a GICv2, kernels must use [`GicV2`](crate::GicV2) instead. [`Gic::new`] rejects one before
+/// it accesses any register that a GICv2 lacks, whatever distributor frame size firmware gives.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct GicConfig {
@@ -90,11 +90,12 @@ pub struct GicConfig {
     pub priorities: Priorities,
     /// Maximum INTID bits for LPIs; `None` for [the default](crate::lpi::DEFAULT_ID_BITS).
     pub lpi_id_bits: Option<u8>,
-    /// Whether redistributors access memory coherently, according to firmware.
+    /// Coherence of the redistributors' memory accesses, according to firmware.
     pub table_access: TableAccess,
     /// Names by which firmware identifies the machine, for
-    /// [errata](crate::errata::ErratumEntry::machines). They are the compatible strings of the
-    /// devicetree's root and of the GIC's node, its quirk properties, or ACPI's OEM table ID.
+    /// [errata](crate::errata::ErratumEntry::machines). With a devicetree, these are the compatible
+    /// strings of the root and of the GIC's node, and the node's quirk properties; with ACPI, the
+    /// OEM table ID.
     pub machine: Vec<String>,
 }
 
@@ -165,8 +166,8 @@ pub struct Gic<P: GicPlatform> {
     moves: IrqLock<Moves>,
     /// `true` if the first CPU's interface reports no support for extended INTID ranges.
     without_extended: AtomicBool,
-    /// SPIs asserted by messages. Their levels exist only in the distributor, so suspend must save
-    /// them.
+    /// Message-based SPIs. The level that a message asserts exists only in the distributor, so
+    /// suspend must save it.
     message_ranges: IrqLock<Vec<SpiRange>>,
 }
 
@@ -233,8 +234,8 @@ impl<P: GicPlatform> Gic<P> {
     }
 
     /// Disables interrupts at the calling CPU and puts its redistributor to sleep. Shared
-    /// interrupts that are still routed to it stay pending until they are rerouted. LPIs must
-    /// already have been moved.
+    /// interrupts that are still routed to it stay pending until they are rerouted. LPIs that
+    /// target the CPU must already have been moved to other CPUs.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -265,8 +266,8 @@ impl<P: GicPlatform> Gic<P> {
         CpuInterface::new(registers).limited_by(self.distributor.typer())
     }
 
-    /// Returns a CPU's redistributor, which holds the state of its SGIs and PPIs. May be used on
-    /// any CPU.
+    /// Returns a CPU's redistributor, which holds the state of its SGIs and PPIs. The handle may be
+    /// used on any CPU.
     ///
     /// # Errors
     /// [`GicError::UnknownCpu`] if the CPU is not configured; [`GicError::NoRedistributor`] if it

@@ -1,12 +1,12 @@
 //! A GICv2 (IHI 0048): a distributor and CPU interfaces, for boards whose devices send messages to
 //! [GICv2m](crate::v2m) frames.
 //!
-//! A GICv2 has at most eight CPUs, and no affinities, redistributors or LPIs. Its driver shares
-//! code with the GICv3 driver for distributor registers that both have. SPIs are routed to CPU
-//! interfaces by number (`GICD_ITARGETSR`), SGIs are sent through `GICD_SGIR`, and the CPU
-//! interface is memory-mapped. The kernel receives interrupts of its own group, which is Group 0 if
-//! only one security state exists and Group 1 for Non-secure software. In both cases, bit 0 of the
-//! control registers enables the group.
+//! A GICv2 has at most eight CPUs, and no affinities, redistributors or LPIs. The GICv2 driver
+//! shares code with the GICv3 driver for distributor registers that both versions have. SPIs are
+//! routed to CPU interfaces by number (`GICD_ITARGETSR`), SGIs are sent through `GICD_SGIR`, and
+//! the CPU interface is memory-mapped. The kernel receives interrupts of its own group, which is
+//! Group 0 if only one security state exists and Group 1 for Non-secure software. In both cases,
+//! bit 0 of the control registers enables the group.
 //!
 //! ```
 //! extern crate alloc;

@@ -33,9 +33,9 @@
 //! ([`GicPlatform::adopt_table`]), where LPIs may be pending. Before an LPI's first owner uses it,
 //! the driver clears the LPI at each such redistributor (IHI 0069 §5.3): it posts MAPTI to the
 //! first redistributor's collection and CLEAR, then MOVI to each further collection and CLEAR, and
-//! finally MOVI to the requested CPU. The LPI stays disabled during this sequence. So each of these
-//! redistributors must be a target of the ITS ([`cpu_on`](Its::cpu_on)) when an LPI is first
-//! allocated.
+//! finally MOVI to the requested CPU. The LPI stays disabled during this sequence. Each of these
+//! redistributors must therefore be a target of the ITS ([`cpu_on`](Its::cpu_on)) when an LPI is
+//! first allocated.
 //!
 //! LPIs already in use can't be cleared at the redistributor of a CPU that comes up later, because
 //! MOVI would merge pending state there with pending state elsewhere.

@@ -50,7 +50,7 @@ pub struct LpiConfig {
     pub id_bits: Option<u8>,
     /// Priority for newly allocated LPIs. With two security states, this is a Non-secure priority.
     pub priority: Priority,
-    /// Whether redistributors access memory coherently, according to firmware.
+    /// Coherence of the redistributors' memory accesses, according to firmware.
     pub access: TableAccess,
     /// Physical address bits for table memory, at most 52. Must be fewer if the redistributors
     /// can't reach all memory
@@ -239,7 +239,7 @@ impl<P: GicPlatform> Lpis<P> {
         self.id_bits
     }
 
-    /// Returns the number of LPIs. Their INTIDs start at 8192.
+    /// Returns the number of LPIs. The first LPI has INTID 8192.
     pub fn count(&self) -> u32 {
         self.count
     }

@@ -40,7 +40,7 @@ impl RegisterAccess {
         self.0.fetch_and(!ACCEPTING, Ordering::SeqCst);
     }
 
-    /// Closes the registers to new users. Earlier users may still hold a guard; see
+    /// Closes the registers to new users. A user that entered earlier may still hold a guard; see
     /// [`is_used`](Self::is_used).
     pub(crate) fn close(&self) {
         self.0.fetch_and(USERS, Ordering::SeqCst);

@@ -92,7 +92,8 @@ impl<M: Mmio> Frame<M> {
     }
 
     /// Brings a block to a known state: all interrupts disabled, inactive, not pending,
-    /// level-triggered, and in the same group with the same priority. Does not wait for `RWP`.
+    /// level-triggered, and in the same group with the same priority. The function does not wait
+    /// for `RWP`.
     pub(crate) fn reset_block(&self, fields: &Fields, block: u32, defaults: BlockDefaults) {
         let BlockDefaults { priority, group, group_modifier } = defaults;
         self.disable_block(fields, block);
@@ -104,7 +105,7 @@ impl<M: Mmio> Frame<M> {
         self.set_word(fields.group_modifier, block, group_modifier);
     }
 
-    /// Disables a block. Does not wait for `RWP`.
+    /// Disables a block. The function does not wait for `RWP`.
     pub(crate) fn disable_block(&self, fields: &Fields, block: u32) {
         self.set_word(fields.clear_enable, block, u32::MAX);
     }

@@ -23,7 +23,7 @@ use msi_types::{
     WiredParent,
 };
 
-/// A kind of doorbell.
+/// A kind of doorbell, i.e. the address and data by which a device signals an SPI.
 pub trait Doorbell: fmt::Debug + Send + Sync {
     /// Name of the kind, as in firmware (`"mbi"`).
     const KIND: &'static str;

@@ -31,8 +31,8 @@ pub(super) struct Record {
     pub(super) fit: Fit,
     /// Work that is deferred until a sleeping redistributor wakes.
     pub(super) deferred: Deferred,
-    /// Sleeping redistributors at which the LPI may be pending for an earlier owner. Each of them
-    /// clears the LPI when it wakes.
+    /// Sleeping redistributors at which the LPI may be pending for an earlier owner. The LPI is
+    /// cleared at each of them when it wakes.
     pub(super) stale: CpuSet,
 }
 
@@ -109,9 +109,9 @@ impl Records {
         self.chunks.get(locate(lpi).0).is_some_and(|once| once.try_call_once(chunk).is_ok())
     }
 
-    /// Adds an LPI's record. Its memory must have been [reserved](Self::reserve). Returns the CPUs
-    /// at which the LPI may be pending for an earlier owner, which are also the record's
-    /// [`stale`](Record::stale) CPUs.
+    /// Adds an LPI's record. The memory for the record must have been [reserved](Self::reserve).
+    /// Returns the CPUs at which the LPI may be pending for an earlier owner, which are also the
+    /// record's [`stale`](Record::stale) CPUs.
     ///
     /// Context: any.
     pub(super) fn insert<P: GicPlatform>(&self, platform: &P, lpi: Lpi, record: Record) -> CpuSet {
@@ -224,8 +224,8 @@ impl LpiBlock {
 /// Maximum number of earlier targets that are recorded for a vector.
 const PREVIOUS: usize = 3;
 
-/// Earlier targets of an LPI's message. Their number is limited so that the cost of masking does
-/// not depend on the number of CPUs.
+/// Earlier targets of an LPI's message. The number of earlier targets is limited so that the cost
+/// of masking does not depend on the number of CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct PreviousTargets([Option<Cpu>; PREVIOUS]);
 

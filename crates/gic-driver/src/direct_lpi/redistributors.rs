@@ -48,8 +48,8 @@ impl<P: GicPlatform> DirectRedistributors<P> {
         self.gic.platform()
     }
 
-    /// Calls `f` with the registers of a CPU's redistributor. Returns `None` if the redistributor
-    /// is asleep or about to sleep.
+    /// Calls `f` with the direct LPI registers of a CPU's redistributor. Returns `None` if the
+    /// redistributor is asleep or about to sleep.
     pub(super) fn at<R>(
         &self,
         cpu: Cpu,
@@ -166,7 +166,8 @@ impl<P: GicPlatform> DirectRedistributors<P> {
     }
 }
 
-/// The Direct LPI registers of one redistributor. A value of this type proves that they exist.
+/// The Direct LPI registers of one redistributor. A value of this type proves that the
+/// redistributor has these registers.
 #[derive(Debug)]
 pub(super) struct DirectLpiRegisters<'a, M> {
     redistributor: &'a Redistributor<M>,

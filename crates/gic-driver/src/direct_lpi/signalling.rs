@@ -1,4 +1,5 @@
-//! LPI masking, priorities and pending state. Every resend is reported to the observer.
+//! LPI masking, priorities and pending state. Every resend of an LPI is reported to the
+//! [`ResendObserver`](super::ResendObserver).
 
 use super::records::{Deferred, LpiBlock, Record};
 use super::{DirectLpi, Resend, ResendReason};

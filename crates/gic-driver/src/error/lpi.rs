@@ -1,4 +1,4 @@
-//! Errors from LPIs and their tables.
+//! Errors from setting up or using LPIs and their tables.
 
 use crate::{Block, BlockError};
 use core::fmt;

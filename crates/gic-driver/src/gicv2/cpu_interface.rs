@@ -68,7 +68,7 @@ impl<'a, M: Mmio, E> CpuInterfaceV2<'a, M, E> {
         Acknowledged::new(IntId::new(taken.intid().into()), taken.cpu_id())
     }
 
-    /// Sets the priority mask. Only interrupts with a higher priority are signaled.
+    /// Sets the priority mask. Only interrupts with a higher priority than the mask are signaled.
     pub fn set_mask(&self, mask: Priority) {
         self.mmio.write(gicc::PMR, u32::from(mask.get()));
     }

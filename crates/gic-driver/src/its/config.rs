@@ -64,7 +64,8 @@ pub enum IfEnabled {
 
 impl ItsConfig {
     /// Creates a configuration with the usual defaults: a 64 KiB queue, coherent accesses, and as
-    /// many DeviceID bits as the ITS supports. An ITS that is already enabled is refused.
+    /// many DeviceID bits as the ITS supports. With these defaults, [`Its::new`](super::Its::new)
+    /// refuses an ITS that is already enabled.
     pub const fn new(base: u64, cpus: u32) -> Self {
         Self {
             base,

@@ -59,7 +59,7 @@ impl DeviceTable {
         self.devices.get_mut(id)
     }
 
-    /// Adds a device. The memory for it must have been [reserved](Self::reserve).
+    /// Adds a device. The memory for the record must have been [reserved](Self::reserve).
     pub(super) fn insert(&mut self, id: DeviceId, device: Device) {
         self.devices.insert(id, device);
     }
@@ -75,7 +75,7 @@ impl DeviceTable {
         if unused { self.devices.remove(id) } else { None }
     }
 
-    /// Adds a quota of up to `limit` events. The memory for it must have been
+    /// Adds a quota of up to `limit` events. The memory for the record must have been
     /// [reserved](Self::reserve).
     pub(super) fn add_quota(&mut self, device: DeviceId, limit: u32) -> Attachment {
         // Attachments are few, so a free number is found quickly.

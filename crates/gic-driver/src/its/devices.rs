@@ -302,7 +302,7 @@ pub(crate) struct DeferredUnmap {
 /// Resources to free once the ITS can no longer use them.
 #[derive(Debug)]
 pub(crate) enum Resources {
-    /// Events and their LPIs; the device stays mapped.
+    /// Events and their LPIs, of a device that stays mapped.
     Events(EventBlocks),
     /// A device's table, and the LPIs for its remaining events.
     Device {

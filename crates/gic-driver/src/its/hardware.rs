@@ -42,7 +42,7 @@ impl<P: GicPlatform> ControlFrame<P> {
         })
     }
 
-    /// Enables the ITS: it now accepts messages and commands.
+    /// Enables the ITS, which then accepts messages and commands.
     pub(crate) fn enable(&self) {
         let control = self.registers.read(gits::CTLR);
         self.registers.write(gits::CTLR, control.with_enabled(true));

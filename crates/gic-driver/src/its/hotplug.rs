@@ -100,8 +100,8 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Moves all pending LPIs from one CPU's redistributor to another's, including those from other
-    /// ITSes. Events are not changed. This is intended for software that retargets events by other
-    /// means.
+    /// ITSes. The mapping of events is not changed. This is intended for software that retargets
+    /// events by other means.
     ///
     /// Context: task; may sleep.
     ///
@@ -171,8 +171,8 @@ impl<P: GicPlatform> Its<P> {
     }
 }
 
-/// Number of LPIs examined per pass. It bounds the time for which a pass holds the queue's lock,
-/// and is low enough for the commands of a pass to fit in the smallest queue.
+/// Number of LPIs examined per pass. The limit bounds the time for which a pass holds the queue's
+/// lock, and lets the commands of a pass fit in the smallest queue.
 const LPIS_PER_PASS: u32 = 64;
 
 impl<P: GicPlatform> Its<P> {

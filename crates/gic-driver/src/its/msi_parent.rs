@@ -209,7 +209,7 @@ enum Ranges {
 }
 
 impl IdMap {
-    /// Creates a map from these ranges. If they overlap, the first one applies.
+    /// Creates a map from these ranges. If ranges overlap, the first one applies.
     pub fn new(ranges: Vec<IdRange>) -> Self {
         Self { mask: u32::MAX, ranges: Ranges::Many(ranges) }
     }

@@ -30,8 +30,8 @@ struct ItsMemory {
 
 impl<P: GicPlatform> Its<P> {
     /// Initializes the ITS at `config.base` with its GIC's LPIs: allocates its tables and command
-    /// queue, and enables it. CPUs become targets through [`cpu_on`](Self::cpu_on). Must be called
-    /// once for each ITS.
+    /// queue, and enables it. A CPU becomes a target of the ITS when [`cpu_on`](Self::cpu_on) is
+    /// called for it. Must be called once for each ITS.
     ///
     /// Context: task; may sleep.
     ///

@@ -110,7 +110,7 @@ impl<P: GicPlatform> Lpis<P> {
                 // made before this point are cleaned below, and later stores clean their own bytes.
                 self.config_locks.all().for_each(|lock| lock.with(&*self.platform, |()| ()));
                 if before == Coherence::Coherent {
-                    // So far, bytes were published for coherent redistributors only.
+                    // Bytes stored until now were only published for coherent redistributors.
                     let table = self.config.table();
                     self.platform.publish(table, 0..table.bytes, Coherence::NonCoherent);
                 }

@@ -101,8 +101,8 @@ mod tests {
     struct Memory(UnsafeCell<[u8; 32]>);
 
     fn over(memory: &mut Memory) -> RawMmio {
-        // SAFETY: plain memory accepts volatile accesses just like device memory. It is borrowed
-        // for the whole test and nothing else uses it.
+        // SAFETY: plain memory accepts volatile accesses just like device memory. The memory is
+        // borrowed for the whole test and has no other users.
         unsafe { RawMmio::new(NonNull::new(memory.0.get().cast()).unwrap(), 32) }
     }
 

@@ -99,9 +99,9 @@ impl Table {
 /// Whether a controller's table accesses are coherent with CPU caches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Coherence {
-    /// Accesses are coherent: a barrier publishes a write.
+    /// Accesses are coherent, so a barrier publishes a write.
     Coherent,
-    /// Accesses are not coherent: a write must be cleaned to the point of coherency.
+    /// Accesses are not coherent, so a write must be cleaned to the point of coherency.
     NonCoherent,
 }
 

@@ -13,7 +13,7 @@ pub(super) enum Encoding {
 /// INTID that corresponds to data 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum DataBase {
-    /// INTID 0: the data is the INTID.
+    /// Base 0, with which the data is the INTID itself.
     Zero,
     /// The first SPI (INTID 32).
     FirstSpi,

@@ -13,15 +13,15 @@
 //!   also panics if `CTLR` is written while `RWP` is 1, if affinity routing changes while a group
 //!   is enabled, if a group is enabled without affinity routing, and if the trigger of an enabled
 //!   interrupt changes.
-//! - A redistributor sleeps after reset and wakes up late. Its power may be off, and `WAKER` may be
-//!   owned by firmware or broken. The redistributor uses the LPI configuration that it cached at
-//!   the last invalidation; initially, it has cached the configurations of either no LPI or all
-//!   LPIs. `EnableLPIs` takes effect with the next access. An access panics if the redistributor
-//!   sleeps, if `RWP` or `SYNCR.Busy` is 1, if the access is to a table register while LPIs are
-//!   enabled, if it has the wrong size, or if the register does not exist. Pending LPIs are written
-//!   to the pending table when LPIs are disabled, and read from it when LPIs are enabled. A pending
-//!   table that the driver declared to be zero must be zero. Changes of a vPE's residency take
-//!   effect late.
+//! - A redistributor sleeps after reset and wakes up late. The redistributor's power may be off,
+//!   and `WAKER` may be owned by firmware or broken. The redistributor uses the LPI configuration
+//!   that it cached at the last invalidation; initially, it has cached the configurations of either
+//!   no LPI or all LPIs. `EnableLPIs` takes effect with the next access. An access panics if the
+//!   redistributor sleeps, if `RWP` or `SYNCR.Busy` is 1, if the access is to a table register
+//!   while LPIs are enabled, if it has the wrong size, or if the register does not exist. Pending
+//!   LPIs are written to the pending table when LPIs are disabled, and read from it when LPIs are
+//!   enabled. A pending table that the driver declared to be zero must be zero. Changes of a vPE's
+//!   residency take effect late.
 //! - A CPU interface checks that interrupts are ended in the right order, that deactivations match
 //!   `EOImode`, that read-only registers are not written and write-only ones not read, and that
 //!   `SRE` is set first (in both `SRE` registers at EL2). Fields that are not implemented read as

@@ -12,11 +12,11 @@ use std::sync::Mutex;
 /// Kinds of message stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum StoreKind {
-    /// A maskable store: MSI-X, or MSI with mask bits.
+    /// A maskable store: A maskable store: MSI-X, or MSI with mask bits.
     Masked,
     /// A store that takes writes of 64 bits or more at a time.
     Atomic64,
-    /// Unmaskable MSI, written in 32-bit words.
+    /// An unmaskable MSI store that is written in 32-bit words.
     Words,
     /// A store whose message can't be changed.
     Fixed,

@@ -82,7 +82,8 @@ pub(crate) struct FakeRedistributor {
     /// LPIs that were delivered between polls, because the redistributor may read configurations at
     /// any time.
     delivered: Vec<u32>,
-    /// Cached bytes of the configuration table. LPIs beyond its end are treated as disabled.
+    /// Cached bytes of the configuration table. LPIs beyond the end of the cache are treated as
+    /// disabled.
     config: Vec<u8>,
     enabled: bool,
     /// `true` while a write that sets `EnableLPIs` has been acknowledged but has not arrived yet.
@@ -228,8 +229,8 @@ impl FakeRedistributor {
         ready
     }
 
-    /// Reads all configurations and delivers LPIs, if LPIs are permanently enabled. A redistributor
-    /// may do this at any time.
+    /// Reads all configurations and delivers LPIs, if LPIs are permanently enabled. A real
+    /// redistributor may read configurations at any time.
     pub(crate) fn deliver_early(&mut self, memory: &mut Memory) {
         if !self.disables && self.enabled && !self.power.is_asleep() {
             self.refill_all(memory);
@@ -382,8 +383,8 @@ impl FakeRedistributor {
         }
     }
 
-    /// Completes an early-acknowledged write. Accesses to one peripheral arrive in program order,
-    /// so the write arrives before the next access.
+    /// Completes a write that was acknowledged before it arrived. Accesses to one peripheral arrive
+    /// in program order, so the write arrives before the next access.
     fn complete_enable(&mut self, memory: &mut Memory) {
         if !std::mem::take(&mut self.enable_under_way) {
             return;

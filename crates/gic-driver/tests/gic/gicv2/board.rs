@@ -1,11 +1,11 @@
 //! A fake three-CPU GICv2 at register level.
 //!
-//! This is a separate machine that shares no code with the GICv3 in [`crate::fake`]. Its CPU
-//! interface is a frame (`GICC_*`) that each CPU accesses at the same address. It has no
-//! redistributors, no tables in memory and no affinity routing. At the distributor, registers of
+//! This is a separate machine that shares no code with the GICv3 in [`crate::fake`]. The machine's
+//! CPU interface is a frame (`GICC_*`) that each CPU accesses at the same address. The machine has
+//! no redistributors, no tables in memory and no affinity routing. At the distributor, registers of
 //! INTIDs below 32 are banked by CPU, targets are bytes of `GICD_ITARGETSR`, and SGIs have a
 //! sender. Bit 31 of `GICD_CTLR` is not `RWP`, so writes take effect immediately. From offset 0xd00
-//! up, registers differ from a GICv3's.
+//! on, the distributor's registers differ from those of a GICv3.
 
 use super::*;
 use msi_types::{IrqState, LocalCpu};

@@ -180,8 +180,8 @@ impl Scenario {
         assert_eq!(world.traces_of(old.get()), 0, "{old} is pending after it was unmapped");
     }
 
-    /// Maps a new vector for a device without one. Its LPI may have belonged to another vector
-    /// before.
+    /// Maps a new vector for a device without one. The new vector's LPI may have belonged to
+    /// another vector before.
     fn map(&self, vector: usize, cpu: u32) {
         let wanted = request(1, cpu).with_initially(Initially::Masked);
         let block = self.setup.its.map_events(&self.attachments[vector], wanted).unwrap();
