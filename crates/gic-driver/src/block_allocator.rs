@@ -103,8 +103,8 @@ impl BlockAllocator {
         self.allocate_within(count, align, 0..u32::MAX)
     }
 
-    /// Like [`allocate`](Self::allocate), but only from the numbers in `within`. Devices whose
-    /// message data is too narrow for all numbers need this.
+    /// Allocates a block like [`allocate`](Self::allocate), but only from the numbers in `within`.
+    /// Devices whose message data is too narrow for all numbers need this.
     ///
     /// # Errors
     /// [`BlockError::Exhausted`] if no suitable block is free in `within`.

@@ -1,7 +1,8 @@
 //! The CPU interface, `ICC_*_EL1` (IHI 0069 §12.2): acknowledging and ending interrupts, masking
 //! them by priority, and sending SGIs. Needs no heap. Each CPU can only use its own interface.
 
-// Keep this first: rustdoc then lists `CpuInterface`'s constructors before its other methods.
+// Keep this module first, so that rustdoc lists `CpuInterface`'s constructors before its other
+// methods.
 mod creation;
 
 mod acknowledge;
@@ -126,7 +127,7 @@ impl Active {
     }
 
     /// Leaves the deactivation to a guest, or to other code that only knows the INTID. Must not be
-    /// used for a GICv2 SGI, because deactivating one also requires its sender.
+    /// used for a GICv2 SGI, because the deactivation of an SGI also requires the sender's number.
     pub const fn hand_over(self) -> IntId {
         self.intid
     }
@@ -139,7 +140,7 @@ pub trait GicCpuInterface {
     type Mode: EoiMode;
 
     /// Acknowledges the highest-priority pending interrupt and makes it active. Returns `None` if
-    /// there is nothing to acknowledge (any more).
+    /// no interrupt can be acknowledged, e.g. because it is no longer pending.
     fn acknowledge(&self) -> Option<Acknowledged>;
     /// Ends an interrupt: drops the running priority and, with [`CombinedEoi`], deactivates it.
     fn end(&self, interrupt: Acknowledged) -> <Self::Mode as EoiMode>::Ended;
@@ -304,7 +305,7 @@ impl<S: Copy, E> Copy for CpuInterface<S, E> {}
 
 impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// Acknowledges the highest-priority pending interrupt and makes it active. Returns `None` if
-    /// there is nothing to acknowledge (any more).
+    /// no interrupt can be acknowledged, e.g. because it is no longer pending.
     pub fn acknowledge(&self) -> Option<Acknowledged> {
         Acknowledged::new(self.registers.read(icc::IAR1).intid(), 0)
     }

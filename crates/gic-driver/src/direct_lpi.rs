@@ -1,5 +1,5 @@
-//! LPIs without an ITS. A device writes the INTID to the `GICR_SETLPIR` of the redistributor that
-//! should signal the interrupt (IHI 0069 §5.1, "Direct LPIs").
+//! Direct LPIs, which are signaled without an ITS. A device writes the INTID to the `GICR_SETLPIR`
+//! of the redistributor that should signal the interrupt (IHI 0069 §5.1, "Direct LPIs").
 //!
 //! The LPIs form a flat namespace, without DeviceIDs, EventIDs or per-device tables and
 //! allocations. This module and an ITS share only the tables and the allocator of
@@ -46,7 +46,7 @@
 //! `RegisterAccess` is not a lock: it prevents accesses to the registers of a sleeping
 //! redistributor.
 
-// Keep this first: rustdoc then lists `DirectLpi`'s constructor before its other methods.
+// Keep this module first, so that rustdoc lists `DirectLpi`'s constructor before its other methods.
 mod creation;
 
 mod blocks;
@@ -122,7 +122,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         self.redistributors.gic()
     }
 
-    /// Takes the last error from an operation that can't return one (masking, freeing).
+    /// Removes and returns the last error of an operation that can't return an error (masking,
+    /// freeing).
     pub fn take_fault(&self) -> Option<MsiError> {
         self.fault.with(self.platform(), Option::take)
     }

@@ -20,7 +20,7 @@ pub enum Route {
     To(Affinity),
     /// Any participating PE, chosen by hardware (1 of N). A PE participates if its CPU interface
     /// enables the interrupt's group and neither `GICR_CTLR.DPG0`, `DPG1NS` nor `DPG1S` excludes it
-    /// (IHI 0069 §12.11). This driver doesn't touch those bits.
+    /// (IHI 0069 §12.11). This driver doesn't change the `DPG` bits.
     AnyParticipating,
 }
 
@@ -110,13 +110,13 @@ impl<M: Mmio> Distributor<M> {
     ///
     /// Context: task; may sleep.
     ///
-    /// The security view is detected, not assumed. `GICD_TYPER.SecurityExtn` = 0 or `GICD_CTLR.DS`
-    /// = 1 means that only one security state exists. Otherwise only the Secure layout of
-    /// `GICD_CTLR` has bits 2, 5 and 7 (`EnableGrp1S`, `ARE_NS`, `E1NWF`). In the Non-secure
-    /// layout, these bits read as zero, so the view is Secure if one of them is set. After reset,
-    /// they are zero in both layouts; the driver then disables the groups and sets bits 4 and 5,
-    /// which is harmless: both views need bit 4, and the Non-secure layout ignores bit 5. If bit 5
-    /// reads back as 1, the view is Secure.
+    /// The driver detects the security view as follows. `GICD_TYPER.SecurityExtn` = 0 or
+    /// `GICD_CTLR.DS` = 1 means that only one security state exists. Otherwise only the Secure
+    /// layout of `GICD_CTLR` has bits 2, 5 and 7 (`EnableGrp1S`, `ARE_NS`, `E1NWF`). In the
+    /// Non-secure layout, these bits read as zero, so the view is Secure if one of them is set.
+    /// After reset, they are zero in both layouts; the driver then disables the groups and sets
+    /// bits 4 and 5, which is harmless: both views need bit 4, and the Non-secure layout ignores
+    /// bit 5. If bit 5 reads back as 1, the view is Secure.
     ///
     /// A GICv2 is detected before accessing any register that its distributor lacks.
     ///

@@ -122,8 +122,8 @@ pub enum Erratum {
     /// VMAPP and VMOVP must refer to a redistributor by its VLPI frame, 128 KiB above RD_base
     /// (GICv4; Linux, `its_enable_quirk_hip07_161600802`).
     VirtualLpiFrameOffset,
-    /// Unmapping a virtual PE leaves cached data behind. Software must invalidate through
-    /// `GICR_INVALLR` after `VMOVP` (GICv4.1).
+    /// Unmapping a virtual PE does not invalidate cached data of this virtual PE. Software must
+    /// invalidate through `GICR_INVALLR` after `VMOVP` (GICv4.1).
     VirtualPeCachesSurviveUnmap,
 }
 
@@ -240,7 +240,7 @@ pub fn matching<'a>(
     matching_names(frame, iidr, machine)
 }
 
-/// Like [`matching`], but accepts names of any string type.
+/// Returns a frame's errata like [`matching`], but accepts names of any string type.
 pub(crate) fn matching_names<S: AsRef<str>>(
     frame: IdRegister,
     iidr: Iidr,

@@ -52,7 +52,7 @@ pub enum GicError {
     /// The hardware did not reach a required state in time.
     #[error("{block}: timed out waiting for {what}")]
     TimedOut {
-        /// The block whose register was polled.
+        /// The block whose register did not reach the required state.
         block: Block,
         /// The awaited state.
         what: &'static str,
@@ -115,7 +115,7 @@ pub enum GicError {
     /// The caller's storage is too small for the saved state.
     #[error("{block}: saving needs {wanted} blocks, but the caller provides {given}")]
     StorageTooSmall {
-        /// The block that was to be saved.
+        /// The block whose state was to be saved.
         block: Block,
         /// Number of blocks of 32 interrupts that must be saved.
         wanted: usize,

@@ -93,7 +93,7 @@ impl<M: Mmio> Frame<M> {
     }
 }
 
-/// Register arrays for one range of interrupts.
+/// Register arrays that hold the state of one range of interrupts.
 #[derive(Debug)]
 pub(crate) struct Fields {
     pub(crate) group: IntIdField,

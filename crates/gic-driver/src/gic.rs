@@ -11,7 +11,7 @@
 //!   fields of a frame (one lock per distributor and redistributor)
 //! ```
 
-// Keep this first: rustdoc then lists `Gic`'s constructor before its other methods.
+// Keep this module first, so that rustdoc lists `Gic`'s constructor before its other methods.
 mod creation;
 
 mod end_of_interrupt;

@@ -40,7 +40,7 @@
 //! }
 //! ```
 
-// Keep this first: rustdoc then lists `GicV2`'s constructor before its other methods.
+// Keep this module first, so that rustdoc lists `GicV2`'s constructor before its other methods.
 mod creation;
 
 mod cpu_interface;

@@ -89,8 +89,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         self.read(self.fields.set_pending) != 0
     }
 
-    /// Makes the interrupt active, as if it had been acknowledged. This restores a guest's state,
-    /// or the state before a suspend.
+    /// Makes the interrupt active, as if it had been acknowledged. Callers use this to restore a
+    /// guest's state, or the state before a suspend.
     pub fn activate(&self) {
         self.write_one(self.fields.set_active);
     }

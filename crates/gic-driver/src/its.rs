@@ -69,7 +69,7 @@
 //! With `GICR_INVLPIR`, masking doesn't even need the ring lock unless the register can't be used,
 //! e.g. while a move is in progress.
 
-// Keep this first: rustdoc then lists `Its`'s constructor before its other methods.
+// Keep this module first, so that rustdoc lists `Its`'s constructor before its other methods.
 mod probe;
 
 mod attachment;
@@ -112,9 +112,9 @@ use msi_types::DeviceId;
 use routes::{Collections, EventRoutes};
 use tables::{ItsTable, TableConstraints};
 
-/// An enabled ITS. The value must be dropped by a task. If no device is attached, this disables the
-/// ITS and frees its memory. Otherwise, devices may still send messages, so the ITS stays enabled
-/// and its memory is leaked.
+/// An enabled ITS. The value must be dropped by a task. If no device is attached, dropping the
+/// value disables the ITS and frees its memory. Otherwise, devices may still send messages, so the
+/// ITS stays enabled and its memory is leaked.
 ///
 /// Kernels with an MSI layer use [`ItsMsiParent`], as in the [module's example](self). Kernels
 /// without an MSI layer can map events themselves:

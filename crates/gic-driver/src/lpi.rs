@@ -196,8 +196,8 @@ impl<P: GicPlatform> Lpis<P> {
         self.allocate_within(count, align, 0..u32::MAX)
     }
 
-    /// Like [`allocate`](Self::allocate), but only from `intids`. Senders need this for devices
-    /// whose message data is too narrow for all INTIDs.
+    /// Allocates LPIs like [`allocate`](Self::allocate), but only from `intids`. Senders need this
+    /// for devices whose message data is too narrow for all INTIDs.
     ///
     /// Context: task; may sleep.
     ///
@@ -318,7 +318,7 @@ impl<P: GicPlatform> Drop for Lpis<P> {
     }
 }
 
-/// Whether redistributors may use adopted tables.
+/// Possibility that redistributors use adopted tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Adoption {
     None,

@@ -1,7 +1,8 @@
 //! The redistributors, `GICR_*` (IHI 0069 §12.10, §12.11): a CPU's private interrupts, its power
 //! state and the base registers of its LPI tables. Needs no heap.
 
-// Keep this first: rustdoc then lists `Redistributor`'s constructor before its other methods.
+// Keep this module first, so that rustdoc lists `Redistributor`'s constructor before its other
+// methods.
 mod creation;
 
 mod discovery;

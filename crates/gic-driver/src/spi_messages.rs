@@ -42,8 +42,8 @@ pub trait Doorbell: fmt::Debug + Send + Sync {
     fn address(&self) -> u64;
 }
 
-/// Support for groups of vectors that share one message. The device replaces the low bits of the
-/// data.
+/// Support for groups of vectors that share one message. For each vector of a group, the device
+/// replaces the low bits of the message's data.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Groups {
     /// Groups are possible: the data is the INTID, or differs from it by an offset that preserves

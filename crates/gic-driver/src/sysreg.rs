@@ -54,8 +54,8 @@ macro_rules! read_one_of {
         match $wanted {
             $(wanted if wanted == icc::$register.encoding() => {
                 let value: u64;
-                // SAFETY: the promise at `new`. A read changes at most the state of the CPU
-                // interface (`IAR`).
+                // SAFETY: the caller of `new` guarantees that the register is accessible. A read
+                // changes at most the state of the CPU interface (`IAR`).
                 unsafe {
                     asm!(
                         concat!("mrs {}, ", $name),
@@ -75,7 +75,7 @@ macro_rules! write_one_of {
     ($wanted:expr, $value:expr; $($register:ident: $name:literal),* $(,)?) => {
         match $wanted {
             $(wanted if wanted == icc::$register.encoding() => {
-                // SAFETY: the promise at `new`.
+                // SAFETY: the caller of `new` guarantees that the register is accessible.
                 unsafe {
                     asm!(
                         concat!("msr ", $name, ", {}"),
@@ -114,7 +114,8 @@ impl SystemRegisters for CpuRegisters {
         if [icc::SGI1R.encoding(), icc::ASGI1R.encoding(), icc::SGI0R.encoding()]
             .contains(&register)
         {
-            // Makes the sender's earlier stores visible to the receiver. SAFETY: a barrier.
+            // Makes the sender's earlier stores visible to the receiver. SAFETY: a barrier only
+            // orders accesses.
             unsafe { asm!("dsb ishst", options(nostack, preserves_flags)) };
         }
         write_one_of!(register, value;
@@ -135,7 +136,7 @@ impl SystemRegisters for CpuRegisters {
             }
             return;
         }
-        // SAFETY: a barrier.
+        // SAFETY: a barrier only orders accesses.
         unsafe { asm!("isb", options(nostack, preserves_flags)) };
         if register == icc::CTLR.encoding() {
             MASK_HINT.note(self.read(icc::CTLR).pmhe());
@@ -145,8 +146,8 @@ impl SystemRegisters for CpuRegisters {
     #[inline]
     fn exception_level(&self) -> ExceptionLevel {
         let current: u64;
-        // SAFETY: `CurrentEL` can be read at EL1 and above (the promise at `new`); reading it
-        // changes nothing.
+        // SAFETY: `CurrentEL` can be read at EL1 and above (guaranteed by the caller of `new`);
+        // reading it changes nothing.
         unsafe {
             asm!("mrs {}, CurrentEL", out(reg) current, options(nomem, nostack, preserves_flags));
         }
@@ -156,7 +157,7 @@ impl SystemRegisters for CpuRegisters {
 
 /// Orders later loads after earlier ones, as seen from the outer shareable domain.
 pub(crate) fn barrier_outer_loads() {
-    // SAFETY: a barrier.
+    // SAFETY: a barrier only orders accesses.
     unsafe { asm!("dmb oshld", options(nostack, preserves_flags)) };
 }
 
@@ -168,6 +169,6 @@ pub(crate) fn eight_nops() {
 
 /// Waits until all earlier accesses have taken effect.
 pub(crate) fn barrier_system() {
-    // SAFETY: a barrier.
+    // SAFETY: a barrier only orders accesses.
     unsafe { asm!("dsb sy", options(nostack, preserves_flags)) };
 }

@@ -14,8 +14,9 @@ use doorbell_lock::IrqLock;
 use gic_arch::{Affinity, gicd};
 
 impl<P: GicPlatform> Gic<P> {
-    /// Discovers a GIC and brings its distributor to a known state. No CPU takes interrupts yet:
-    /// each must be [turned on](Self::cpu_on) separately. Must be called once, on the boot CPU.
+    /// Discovers a GIC and brings its distributor to a known state. Interrupts are not enabled at
+    /// any CPU yet: each CPU must be [turned on](Self::cpu_on) separately. Must be called once, on
+    /// the boot CPU.
     ///
     /// Context: task; may sleep.
     ///

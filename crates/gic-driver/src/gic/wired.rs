@@ -10,8 +10,9 @@ use gic_arch::{Affinity, IntId, IntIdClass};
 use msi_types::{ControllerFault, Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
 
 /// Private interrupts are SGIs, PPIs and extended PPIs. An operation on a private interrupt affects
-/// the calling CPU's instance: each CPU masks and unmasks its own instance and sets its trigger.
-/// One claim covers all CPUs. A private interrupt cannot be moved to another CPU.
+/// the calling CPU's instance: each CPU masks and unmasks its own instance and sets its trigger. A
+/// claim on a private interrupt covers all CPUs. A private interrupt cannot be moved to another
+/// CPU.
 impl<P: GicPlatform> WiredParent for Gic<P> {
     fn claim(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {

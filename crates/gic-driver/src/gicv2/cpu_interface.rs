@@ -60,7 +60,7 @@ impl<'a, M: Mmio, E> CpuInterfaceV2<'a, M, E> {
     }
 
     /// Acknowledges the highest-priority pending interrupt and makes it active. Returns `None` if
-    /// there is nothing to acknowledge (any more).
+    /// no interrupt can be acknowledged, e.g. because it is no longer pending.
     pub fn acknowledge(&self) -> Option<Acknowledged> {
         let taken = self.mmio.read(gicc::IAR);
         // An SGI's handler must see the stores that the sender made before it sent the SGI.

@@ -10,8 +10,8 @@ use msi_types::Cpu;
 
 impl<P: Platform> GicV2<P> {
     /// Creates the driver for a GICv2 and brings its SPIs to a known state: disabled, inactive, not
-    /// pending, level-triggered, and routed to the calling CPU, `boot`. No CPU takes interrupts
-    /// yet. Must be called once.
+    /// pending, level-triggered, and routed to the calling CPU, `boot`. Interrupts are not enabled
+    /// at any CPU yet. Must be called once.
     ///
     /// Context: task; may sleep.
     ///

@@ -7,8 +7,8 @@ use core::num::NonZeroU16;
 use gic_arch::{IntId, gicd};
 use msi_types::{ControllerFault, Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
 
-/// Operations on an SGI or PPI act on the calling CPU's instance. One claim covers all CPUs. These
-/// interrupts cannot be moved to another CPU.
+/// Operations on an SGI or PPI act on the calling CPU's instance. A claim on an SGI or PPI covers
+/// all CPUs. SGIs and PPIs cannot be moved to another CPU.
 impl<P: Platform> WiredParent for GicV2<P> {
     fn claim(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError> {
         for offset in 0..count.get() {

@@ -63,7 +63,7 @@ enum QueueState {
     Running,
 }
 
-/// One caller's commands in the ring, by sequence number.
+/// Range of sequence numbers of one caller's commands.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct CommandSpan(Range<u64>);
 
@@ -95,7 +95,7 @@ pub(crate) struct Posted {
 /// Reason why posting stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum PostingEnd {
-    /// All commands are in the ring.
+    /// All commands have been posted to the ring.
     Commands,
     /// The ring is full.
     Room,

@@ -1,5 +1,5 @@
-//! An ITS's device table, its attached devices, and the event quota for each attachment. Nothing in
-//! this module posts commands.
+//! An ITS's device table, its attached devices, and the event quota for each attachment. This
+//! module does not post commands.
 
 use super::devices::{Device, EventQuota};
 use super::error::{ItsError, fault};

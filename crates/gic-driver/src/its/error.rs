@@ -273,7 +273,7 @@ const REMEMBERED_FAULTS: usize = 16;
 pub(crate) struct Faults {
     known: Vec<(u64, RawCommand)>,
     /// Sequence numbers of refused commands that didn't fit in the list. A caller that waits for
-    /// one of these commands gets an error without the command.
+    /// one of these commands receives an error that does not name the command.
     forgotten: Range<u64>,
 }
 

@@ -23,7 +23,8 @@ use msi_types::Cpu;
 impl<P: GicPlatform> Its<P> {
     /// Maps the CPU's collection to its redistributor and invalidates all configurations cached
     /// there, which may date from before the CPU was turned off.
-    /// [`Gic::cpu_on`](crate::Gic::cpu_on) must have been called first. May be called on any CPU.
+    /// [`Gic::cpu_on`](crate::Gic::cpu_on) must have been called for the CPU before. May be called
+    /// on any CPU.
     ///
     /// Context: task; may sleep.
     ///
@@ -122,7 +123,7 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Returns a CPU's redistributor, if LPIs are enabled there.
+    /// Returns a CPU's redistributor if LPIs are enabled at it.
     fn ready_redistributor(&self, cpu: Cpu) -> Result<&Redistributor<P::Mmio>, ItsError> {
         let refused = |reason| Err(ItsError::NotReachable(cpu, reason));
         let Ok(redistributor) = self.gic.redistributor_frames(cpu) else {

@@ -233,7 +233,7 @@ impl<P: GicPlatform> Its<P> {
             let reason = "a redistributor at which LPIs of a previous kernel may be pending is not \
                 a target of this ITS";
             let collection = self.collections.of_target(target);
-            // This push doesn't allocate, because the vector has room for all collections.
+            // The insertion doesn't allocate, because the vector has room for all collections.
             state.to_clear.push(collection.ok_or(fault(self.frame.base, "CLEAR", reason))?);
         }
         Ok(())

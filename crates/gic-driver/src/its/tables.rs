@@ -2,9 +2,9 @@
 //! table, flat or with two levels.
 //!
 //! The driver detects the page sizes, levels and shareabilities that a register supports by writing
-//! and reading back. A second level is allocated page by page as identifiers first appear. Pages
-//! are never freed, because no command invalidates a cached first level; their number is limited by
-//! the number of identifier bits.
+//! and reading back. The pages of a second level are allocated when identifiers in their range are
+//! first used. Pages are never freed, because no command invalidates a cached first level; their
+//! number is limited by the number of identifier bits.
 
 use super::error::ProbeError;
 use super::hardware::ControlFrame;
@@ -105,7 +105,7 @@ pub(crate) enum Levels {
     Two,
 }
 
-/// Table size and form.
+/// Size and number of levels of a table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct TableShape {
     pub(crate) levels: Levels,

@@ -238,8 +238,8 @@ impl<P: GicPlatform> Lpis<P> {
         })
     }
 
-    /// Inserts a table. This push does not allocate with the lock held, because the list has room
-    /// for all redistributors.
+    /// Inserts a table. The insertion does not allocate with the lock held, because the list has
+    /// room for all redistributors.
     fn insert_pending(&self, table: PendingTable) {
         self.pending.with(&*self.platform, |tables| tables.push(table));
     }

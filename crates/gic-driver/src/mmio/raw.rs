@@ -18,10 +18,10 @@ pub struct RawMmio {
     bytes: usize,
 }
 
-// SAFETY: the frame stays mapped, and any CPU may access it (the promise at `new`).
+// SAFETY: the frame stays mapped, and any CPU may access it (guaranteed by the caller of `new`).
 unsafe impl Send for RawMmio {}
-// SAFETY: `Send` is sound for the reason above, and each access is a single load or store, so the
-// device orders concurrent accesses.
+// SAFETY: any CPU may access the frame, which stays mapped (guaranteed by the caller of `new`), and
+// each access is a single load or store, so the device orders concurrent accesses.
 unsafe impl Sync for RawMmio {}
 
 impl RawMmio {
@@ -52,8 +52,8 @@ impl RawMmio {
             size_of::<T>(),
             self.bytes
         );
-        // SAFETY: inside the frame (checked above), which does not wrap the address space (the
-        // promise at `new`).
+        // SAFETY: inside the frame (checked above), which does not wrap the address space
+        // (guaranteed by the caller of `new`).
         unsafe { self.base.add(start).cast() }
     }
 }

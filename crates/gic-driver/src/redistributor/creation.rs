@@ -1,4 +1,4 @@
-//! Creation of a redistributor's driver from its mapped frames.
+//! Creation of the driver for one redistributor from its mapped frames.
 
 use super::Redistributor;
 use super::invalidation_progress::Invalidations;

@@ -171,7 +171,7 @@ fn ending_and_deactivating_can_be_split() {
     assert_eq!(active.intid(), IntId::new(3));
     assert!(board.state(|state| state.interfaces[0].deactivated.is_empty()));
     interface.deactivate(active);
-    // The value includes the sender's number.
+    // The acknowledged value includes the sender's number.
     assert_eq!(board.state(|state| state.interfaces[0].deactivated.clone()), [sgi]);
 }
 

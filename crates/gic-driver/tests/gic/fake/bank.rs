@@ -75,7 +75,7 @@ pub(crate) const PRIVATE: Registers = [
     gicr::ICFGR,
 ];
 
-/// One range of interrupts.
+/// State of one range of interrupts, and the register arrays that access it.
 #[derive(Debug)]
 pub(crate) struct Bank {
     registers: Registers,

@@ -54,7 +54,7 @@ pub(crate) struct World {
     pub(crate) patience: u32,
     /// Total number of turns over all waits.
     pub(crate) turns: u32,
-    /// Number of times that a task let other threads run while it waited for a lock.
+    /// Number of calls of `yield_now`, by which a waiting task lets other threads run.
     pub(crate) yields: u32,
 }
 

@@ -1,4 +1,4 @@
-//! The interpreter's table entry formats. The architecture leaves entry formats to the
+//! Formats of the interpreter's table entries. The architecture leaves entry formats to the
 //! implementation.
 
 use bitfield_struct::bitfield;

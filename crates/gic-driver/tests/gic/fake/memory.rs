@@ -153,7 +153,8 @@ impl Memory {
         true
     }
 
-    /// Reads as a controller does. Accessing freed memory is a driver bug and panics.
+    /// Reads memory as a controller with this view sees it. Accessing freed memory is a driver bug
+    /// and panics.
     pub(crate) fn device_read(&mut self, view: View, address: u64, count: usize) -> Vec<u8> {
         let (region, range) = self.locate(address, count);
         match view {
@@ -166,7 +167,7 @@ impl Memory {
         u64::from_le_bytes(self.device_read(view, address, 8).try_into().unwrap())
     }
 
-    /// Writes as a controller does.
+    /// Writes memory as a controller with this view does.
     pub(crate) fn device_write(&mut self, address: u64, bytes: &[u8]) {
         let (region, range) = self.locate(address, bytes.len());
         region.barrier[range.clone()].copy_from_slice(bytes);

@@ -41,9 +41,9 @@ struct Vector {
 /// Mechanism by which masking invalidates the redistributors' cached configurations.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Masks {
-    /// Through the INV command.
+    /// Masking through the INV command.
     Command,
-    /// Through `GICR_INVLPIR`.
+    /// Masking through `GICR_INVLPIR`.
     Register,
 }
 

@@ -271,7 +271,7 @@ fn a_move_that_timed_out_ends_where_it_began() {
     assert_eq!(setup.its.event_of(lpi(&block, 0)).unwrap().2, Cpu::new(1));
 }
 
-/// Removes an event from the ITS behind the driver's back, so that the next command for it is
+/// Removes an event from the ITS without the driver's knowledge, so that the next command for it is
 /// faulty.
 fn sabotage(setup: &Setup, device: u32) {
     let mut world = setup.board.world();
