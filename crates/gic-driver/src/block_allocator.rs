@@ -61,7 +61,7 @@ pub enum BlockError {
         /// Length of the block.
         count: u32,
     },
-    /// The caller requested specific numbers, and this one is not free.
+    /// The caller requested specific numbers, and the number in this error is not free.
     #[error("number {0} is already allocated")]
     AlreadyAllocated(u32),
 }

@@ -64,7 +64,7 @@ pub enum IdRegister {
 #[non_exhaustive]
 pub enum Erratum {
     /// Reads of reserved registers, including `GICD_TYPER2`, abort. Software must only access
-    /// registers of the base architecture. (This driver never reads any others.)
+    /// registers of the base architecture. (This driver never reads other registers.)
     ReservedRegistersAbort,
     /// If an SPI's target redistributor is asleep, the SPI is not signaled after another CPU
     /// deactivates it through its CPU interface. For an SPI routed to another CPU,
@@ -95,7 +95,7 @@ pub enum Erratum {
     /// does not become active. The kernel must wrap the CPU's registers in
     /// [`SynchronisedAcknowledge`](crate::cpu_interface::SynchronisedAcknowledge).
     AcknowledgeNotSynchronised,
-    /// Accesses to tables are not coherent, whatever attributes read back.
+    /// Accesses to tables are not coherent, regardless of the attributes that read back.
     /// [`Gic`](crate::Gic) acts as if firmware had stated this
     /// ([`TableAccess::NonCoherent`](crate::TableAccess::NonCoherent)).
     TablesNotCoherent,

@@ -72,8 +72,9 @@ impl Default for Priorities {
 
 /// GIC configuration, in part from firmware and in part chosen by the kernel.
 ///
-/// For a GICv2, kernels must use [`GicV2`](crate::GicV2) instead. [`Gic::new`] rejects one before
-/// it accesses any register that a GICv2 lacks, whatever distributor frame size firmware gives.
+/// For a GICv2, kernels must use [`GicV2`](crate::GicV2) instead. [`Gic::new`] rejects a GICv2
+/// before it accesses a register that a GICv2 lacks, regardless of the distributor frame size that
+/// firmware gives.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct GicConfig {

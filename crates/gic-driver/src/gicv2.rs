@@ -171,8 +171,8 @@ impl<P: Platform> GicV2<P> {
         Ok(())
     }
 
-    /// Disables the calling CPU's interface, so the CPU takes no more interrupts. SPIs that are
-    /// still routed to it stay pending until they are rerouted.
+    /// Disables the calling CPU's interface, so that no more interrupts are signaled to the CPU.
+    /// SPIs that are still routed to it stay pending until they are rerouted.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///

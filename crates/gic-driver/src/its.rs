@@ -37,8 +37,8 @@
 //! redistributors must therefore be a target of the ITS ([`cpu_on`](Its::cpu_on)) when an LPI is
 //! first allocated.
 //!
-//! LPIs already in use can't be cleared at the redistributor of a CPU that comes up later, because
-//! MOVI would merge pending state there with pending state elsewhere.
+//! LPIs already in use can't be cleared at the redistributor of a CPU that is turned on later,
+//! because MOVI would merge pending state there with pending state elsewhere.
 //! [`Gic::cpu_on`](crate::Gic::cpu_on) refuses this CPU with
 //! [`LpisInUse`](crate::lpi::AdoptionRefused::LpisInUse). Kernels must turn on all CPUs before
 //! devices allocate LPIs, or reboot rather than kexec.
@@ -46,9 +46,9 @@
 //! # Cost
 //! All commands for an operation are posted together, with a single write to `GITS_CWRITER` and, if
 //! the ITS is fast, a single read from `GITS_CREADR`. Mapping a device's first block is one
-//! operation, whatever the size of the block: MAPD, a MAPTI per event, one invalidation and one
-//! SYNC. [`release`](Its::release) is also one operation: a DISCARD for each event, MAPD, and one
-//! SYNC for each affected redistributor.
+//! operation, regardless of the size of the block: MAPD, a MAPTI per event, one invalidation and
+//! one SYNC. [`release`](Its::release) is also one operation: a DISCARD for each event, MAPD, and
+//! one SYNC for each affected redistributor.
 //!
 //! # An ITS that does not respond
 //! A task waits as long as `GITS_CREADR` advances. If `GITS_CREADR` does not advance for longer

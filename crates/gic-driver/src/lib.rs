@@ -2,13 +2,14 @@
 //! interface, LPIs, and every way for a device to send messages to a GIC. The crate also contains a
 //! GICv2 driver, for boards whose devices use GICv2m.
 //!
-//! The kernel implements [`Platform`] (mappings, an interrupt mask and a clock) and gets typed
-//! drivers that don't depend on any interrupt core. [`Distributor`], [`Redistributor`] and
-//! [`CpuInterface`], or [`GicV2`], serve wired interrupts, timers and IPIs. These drivers need no
-//! heap: with the default feature `alloc` disabled, the crate links without a global allocator.
-//! [`Gic`] combines them, addresses CPUs by number, and adds [`Lpis`], for which the platform must
-//! be a [`GicPlatform`] and provide table memory. The MSI parents use a [`Gic`]. Each implements
-//! [`MsiParent`](msi_types::MsiParent), and firmware says which one serves a device:
+//! The kernel implements [`Platform`] (mappings, an interrupt mask and a clock) and can then use
+//! typed drivers, which don't depend on a particular interrupt core. [`Distributor`],
+//! [`Redistributor`] and [`CpuInterface`], or [`GicV2`], serve wired interrupts, timers and IPIs.
+//! These drivers need no heap: with the default feature `alloc` disabled, the crate links without a
+//! global allocator. [`Gic`] combines them, addresses CPUs by number, and adds [`Lpis`], for which
+//! the platform must be a [`GicPlatform`] and provide table memory. The MSI parents use a [`Gic`].
+//! Each implements [`MsiParent`](msi_types::MsiParent), and firmware describes which of them serves
+//! a device:
 //!
 //! | | a message is | built on | isolates |
 //! |---|---|---|---|
@@ -18,9 +19,9 @@
 //! | [`V2m`] | an SPI to a frame, over a [`Gic`] or a [`GicV2`] | [`WiredParent`](msi_types::WiredParent) | no |
 //!
 //! Both security views are supported; the driver detects which one applies ([`SecurityView`]).
-//! Every wait for hardware is bounded by the platform's clock, and a timeout error says what the
-//! driver was waiting for. `unsafe` code is confined to [`RawMmio`] and `sysreg` (the CPU's system
-//! registers, on AArch64).
+//! Every wait for hardware is bounded by the platform's clock, and a timeout error names the state
+//! that the driver was waiting for. `unsafe` code is confined to [`RawMmio`] and `sysreg` (the
+//! CPU's system registers, on AArch64).
 //!
 //! # Examples
 //!
@@ -57,7 +58,7 @@
 //! }
 //! ```
 //!
-//! A kernel with a heap initializes the GIC on its boot CPU, gives an SPI to a device driver, and
+//! A kernel with a heap initializes the GIC on its boot CPU, claims an SPI for a device driver, and
 //! handles one interrupt:
 //!
 //! ```

@@ -31,8 +31,8 @@ pub struct PrivateState {
     pub(crate) blocks: [InterruptBlock; 3],
 }
 
-/// SGI bits in a CPU's block of private interrupts. SGIs are edge-triggered, whatever `ICFGR0`
-/// says.
+/// SGI bits in a CPU's block of private interrupts. SGIs are edge-triggered, regardless of the
+/// value of `ICFGR0`.
 pub(crate) const SGIS: u32 = 0xffff;
 
 impl InterruptBlock {

@@ -230,7 +230,7 @@ const PREVIOUS: usize = 3;
 pub(super) struct PreviousTargets([Option<Cpu>; PREVIOUS]);
 
 impl PreviousTargets {
-    /// Returns `true` if the CPU is already recorded or there is room to add it.
+    /// Returns `true` if the CPU is already recorded or the list has room for it.
     pub(super) fn has_room_for(self, cpu: Cpu) -> bool {
         self.contains(cpu) || self.0.contains(&None)
     }

@@ -61,9 +61,9 @@ pub(crate) enum Context {
     /// A task, which waits as long as the ITS makes progress, because another caller's batch may be
     /// long. If the ITS makes no progress for the platform's bound, it is considered unresponsive.
     Task,
-    /// A caller in any context, including interrupt handlers, which waits no longer than the
-    /// platform's bound in total. This bound may be too short for all commands in the queue, so a
-    /// timeout doesn't affect other callers.
+    /// A caller in an arbitrary context, including interrupt handlers, which waits no longer than
+    /// the platform's bound in total. This bound may be too short for all commands in the queue, so
+    /// a timeout doesn't affect other callers.
     Any,
 }
 

@@ -213,7 +213,7 @@ fn collection_table<P: GicPlatform>(
         memory_type,
     };
     let mut table = ItsTable::provision(frame, request)?.ok_or(too_few(typer.hcc().into()))?;
-    // GITS_TYPER.CCT says whether collections below HCC use the table. In both cases, the table
+    // `GITS_TYPER.CCT` states whether collections below HCC use the table. In both cases, the table
     // must have room for all collections.
     if table.ids() < cpus.into() {
         let limit = table.ids();

@@ -59,7 +59,7 @@ impl<P: GicPlatform> Lpis<P> {
     }
 
     /// Returns whether the attached redistributors read the configuration table coherently. The
-    /// result is non-coherent if one of them is, and until the first one is attached.
+    /// result is non-coherent if one of the redistributors is, or if none has been attached yet.
     pub fn coherence(&self) -> Coherence {
         self.coherence.get()
     }

@@ -18,7 +18,7 @@ pub struct RedistributorRegion {
 }
 
 impl RedistributorRegion {
-    /// Creates a region that takes its stride from `GICR_TYPER.VLPIS`.
+    /// Creates a region whose stride the driver determines from `GICR_TYPER.VLPIS`.
     pub const fn new(region: PhysicalRegion) -> Self {
         Self { region, stride: None }
     }

@@ -21,8 +21,8 @@ pub enum TableAccess {
     /// and reads back what the hardware supports.
     #[default]
     Negotiate,
-    /// Accesses are not coherent with CPU caches (`dma-noncoherent`), whatever the registers read
-    /// back.
+    /// Accesses are not coherent with CPU caches (`dma-noncoherent`), regardless of the attributes
+    /// that read back.
     NonCoherent,
 }
 

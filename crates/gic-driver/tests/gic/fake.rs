@@ -1,6 +1,6 @@
 //! A fake machine with a GIC that is as unforgiving as possible. The fake panics where the
-//! architecture says UNPREDICTABLE, and lets writes take effect late. A driver that relies on more
-//! than the architecture guarantees will fail its tests:
+//! architecture specifies UNPREDICTABLE behavior, and lets writes take effect late. A driver that
+//! relies on more than the architecture guarantees will fail its tests:
 //!
 //! - CPUs, coherent controllers and non-coherent controllers have different views of memory. A
 //!   controller can't see a store that was not published or not cleaned, and CPUs can't see a

@@ -185,7 +185,7 @@ fn a_cpu_leaves_while_a_device_fires(world: World, hardware: fn(&Board)) {
 }
 
 /// Takes the CPU offline while a move to it begins. Either the move is refused, or the vector is
-/// reported as stranded and its messages stay pending until the CPU comes back.
+/// reported as stranded and its messages stay pending until the CPU is online again.
 fn a_vector_moves_to_a_cpu_that_leaves(world: World) {
     let machine = Scenario::new(StoreKind::Atomic64, |_| ());
     machine.move_to(1, || ());

@@ -176,7 +176,7 @@ impl FakeDistributor {
         }
     }
 
-    /// Returns the packed affinity of the PE that would receive a message right now, or `None`
+    /// Returns the packed affinity of the PE that would currently receive the interrupt, or `None`
     /// while the interrupt is not forwarded.
     pub(crate) fn delivers_to(&mut self, intid: IntId) -> Option<u64> {
         let route = gicd::irouter(intid).unwrap().offset();
