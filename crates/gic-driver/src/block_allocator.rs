@@ -165,7 +165,7 @@ impl BlockAllocator {
         self.index_of(number, 1).is_ok_and(|index| self.last_used(index, index + 1).is_some())
     }
 
-    /// Returns the number of free numbers.
+    /// Returns how many of the allocator's numbers are free.
     pub fn available(&self) -> u32 {
         self.free
     }
@@ -176,7 +176,7 @@ impl BlockAllocator {
         self.next_free(start).is_some_and(|free| free < end)
     }
 
-    /// Returns the size of the allocator's range, i.e. how many numbers are free or allocated.
+    /// Returns the size of the allocator's range, including allocated numbers.
     pub fn capacity(&self) -> u32 {
         self.count
     }

@@ -350,9 +350,10 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
     /// If [`LocalCpu::irq_save`](crate::LocalCpu::irq_save) uses this mask, a pseudo-NMI may arrive
     /// while its own CPU holds any lock in this crate or in the interrupt core. Its handler must
     /// not take these locks, or the CPU deadlocks. The handler may acknowledge and end interrupts
-    /// through this handle, but must not mask, unmask, move or set pending any interrupt. Nor may
-    /// it dispatch ordinary interrupts: dispatching one that arrived while disabled may send ITS
-    /// commands. Defer such work to an ordinary interrupt, e.g. an SGI that the handler sends.
+    /// through this handle, but must not mask, unmask or move an interrupt, or change its pending
+    /// state. Nor may it dispatch ordinary interrupts: dispatching one that arrived while disabled
+    /// may send ITS commands. Defer such work to an ordinary interrupt, e.g. an SGI that the
+    /// handler sends.
     pub fn mask_below(&self, threshold: Priority) -> SavedMask {
         let old = self.mask();
         if threshold.is_more_urgent_than(old) {

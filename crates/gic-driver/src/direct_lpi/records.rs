@@ -295,9 +295,9 @@ impl CachedAt {
 /// Number of CPUs that a set can distinguish.
 const BITS: u32 = u64::BITS;
 
-/// A conservative set of CPUs: it contains every CPU that was added, but may also contain CPUs that
-/// were not. CPUs whose numbers are equal modulo 64 share a bit, so the set is exact up to 64 CPUs.
-/// On larger machines, the driver clears an LPI at a few more redistributors than necessary.
+/// A conservative set of CPUs: it contains every CPU that was added, but may also contain other
+/// CPUs. CPUs whose numbers are equal modulo 64 share a bit, so the set is exact up to 64 CPUs. On
+/// larger machines, the driver clears an LPI at a few more redistributors than necessary.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct CpuSet(u64);
 

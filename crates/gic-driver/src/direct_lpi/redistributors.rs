@@ -189,12 +189,12 @@ impl<'a, M: Mmio> DirectLpiRegisters<'a, M> {
         self.redistributor.address() + u64::from(gicr::SETLPIR.offset())
     }
 
-    /// Makes an LPI pending at this redistributor. No-op if it is already pending.
+    /// Makes an LPI pending at this redistributor. No-op if the LPI is already pending.
     pub(super) fn set(&self, lpi: Lpi) {
         self.redistributor.mmio().write(gicr::SETLPIR, value(lpi));
     }
 
-    /// Clears the pending state of an LPI at this redistributor. No-op if it is not pending.
+    /// Clears the pending state of an LPI at this redistributor. No-op if the LPI is not pending.
     pub(super) fn clear(&self, lpi: Lpi) {
         self.redistributor.mmio().write(gicr::CLRLPIR, value(lpi));
     }

@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::{ArchRevision, gits, id};
 
-/// Both ITS frames, and the platform.
+/// Both frames of an ITS, and the platform.
 pub(crate) struct ControlFrame<P: GicPlatform> {
     pub(crate) platform: Arc<P>,
     pub(crate) registers: P::Mmio,

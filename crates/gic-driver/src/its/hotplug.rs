@@ -56,9 +56,9 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Takes a CPU offline. Events still mapped to it move to `heir` along with their pending
-    /// state, and are returned. The CPU's redistributor must stay awake until this returns;
-    /// afterwards this ITS no longer accesses it. May be called on any CPU.
+    /// Takes a CPU offline. Events that are still mapped to the CPU move to `heir` along with their
+    /// pending state. Returns their LPIs. The CPU's redistributor must stay awake until this
+    /// returns; afterwards this ITS no longer accesses it. May be called on any CPU.
     ///
     /// Context: task; may sleep.
     ///

@@ -44,8 +44,8 @@ impl EventRequest {
 }
 
 impl<P: GicPlatform> Its<P> {
-    /// Maps consecutive events to consecutive LPIs, all or nothing, as one batch. The block's
-    /// vectors are the LPIs' INTIDs.
+    /// Maps consecutive events to consecutive LPIs, as one batch of commands. The block's vectors
+    /// are the LPIs' INTIDs.
     ///
     /// Context: task; may sleep.
     ///

@@ -119,8 +119,9 @@ impl World {
         self.its[0].set_stuck(stuck, &mut self.memory, &mut self.redistributors);
     }
 
-    /// Sets up these CPUs as a previous kernel left them: LPIs enabled, with reserved tables in
-    /// which all LPIs are configured and the first 64 are pending.
+    /// Puts the redistributors of these CPUs into the state in which a previous kernel left them:
+    /// LPIs enabled, with reserved tables in which all LPIs are configured and the first 64 are
+    /// pending.
     pub(crate) fn leave_lpis(&mut self, cpus: &[usize]) {
         let table = |bytes| TableLayout::new(bytes, 0x1_0000);
         let config = self.memory.allocate(table(0x2000)).unwrap();

@@ -69,7 +69,7 @@ impl Default for Hardware {
     }
 }
 
-/// Records how software accesses the queue.
+/// Record of software's accesses to the queue.
 #[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub(crate) struct Traffic {
     pub(crate) writes: u32,
