@@ -12,8 +12,8 @@ pub enum RequestError {
     /// messages.
     #[error("vector {0} is already in use")]
     InUse(HwIrq),
-    /// Handlers can only share a level-triggered input. After an edge, the line doesn't show
-    /// whether another device still needs service.
+    /// Handlers can only share a level-triggered input. An edge does not show whether another
+    /// device on the line still needs service.
     #[error("vector {0} is edge-triggered and cannot be shared by several handlers")]
     SharedEdge(HwIrq),
     /// The number is outside the vector space, so no controller can acknowledge it.
@@ -54,8 +54,8 @@ impl From<MsiError> for RequestError {
     }
 }
 
-/// The reason why an affinity could not be changed. The interrupt keeps its target, unless the
-/// controller failed while it finished the move.
+/// The reason why an affinity could not be changed. The interrupt keeps its old target, unless the
+/// controller failed in the last step of the move.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MoveError {
@@ -71,16 +71,16 @@ pub enum MoveError {
     /// None of the given CPUs is online.
     #[error("none of the CPUs to which the interrupt may be delivered is online")]
     NoneOnline,
-    /// The interrupt is managed for other CPUs:
+    /// The interrupt is confined to other CPUs by
     /// [`MsiDevice::allocate_managed`](crate::MsiDevice::allocate_managed).
     #[error("the interrupt is managed for other CPUs, and cannot be delivered to CPU {0}")]
     NotAmong(Cpu),
     /// The kernel's heap is exhausted. Nothing was moved.
     #[error("the kernel has no memory for the interrupt's affinity")]
     NoMemory,
-    /// The controller refused, or the endpoint's limits rule out the move. In particular,
-    /// [`MsiError::WouldTear`] if the endpoint can neither be masked nor change its message in one
-    /// store.
+    /// The controller refused the move, or the endpoint's limits rule it out. For example, the
+    /// error is [`MsiError::WouldTear`] if the endpoint can neither be masked nor change its
+    /// message in one store.
     #[error(transparent)]
     Controller(#[from] MsiError),
     /// A controller composed a group message with data that is not aligned to the group size.
@@ -104,7 +104,7 @@ pub enum MoveError {
 pub struct Stranded {
     /// The interrupt.
     pub irq: Irq,
-    /// The reason why it could not be moved.
+    /// The reason why the interrupt could not be moved.
     pub error: MoveError,
 }
 
@@ -117,7 +117,8 @@ pub struct UnknownCpu(pub Cpu);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MsiDeviceError {
-    /// The requested range is empty or zero, or has no power of two for a group.
+    /// The requested range of vector counts is empty or only contains zero, or a group was
+    /// requested and the range contains no power of two.
     #[error("the device cannot be granted any number of vectors between {min} and {max}")]
     BadCount {
         /// The smallest requested count.
@@ -133,7 +134,7 @@ pub enum MsiDeviceError {
         /// The smallest requested count.
         wanted: u16,
     },
-    /// The device's store has no such slot.
+    /// The device's message store has no slot with this number.
     #[error("the device's message store has no slot {0}")]
     NoSlot(u16),
     /// The slot already has a vector, or was requested twice.

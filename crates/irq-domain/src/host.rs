@@ -10,13 +10,13 @@ pub trait Host: TaskContext {
     /// Returns the calling CPU, or `None` on a thread that isn't a CPU (the host side of a
     /// simulation).
     ///
-    /// The core only calls this with interrupts masked, so it can't migrate while it uses the
-    /// result.
+    /// The core only calls this function with interrupts masked, so the calling task cannot migrate
+    /// to another CPU before the core has used the result.
     fn current_cpu(&self) -> Option<Cpu>;
 
-    /// Called when an interrupt has been shut off because more than 99 900 of 100 000 handler runs
-    /// found [nothing to do](crate::IrqReturn::None). This counts as one more disable, which
-    /// [`IrqHandle::enable`](crate::IrqHandle::enable) undoes. The provided method does nothing.
+    /// Reports that the core has disabled an interrupt because more than 99 900 of 100 000 handler
+    /// runs found [nothing to do](crate::IrqReturn::None). The driver can enable it again with
+    /// [`IrqHandle::enable`](crate::IrqHandle::enable). The provided method does nothing.
     ///
     /// Context: hard IRQ.
     fn screaming(&self, irq: Irq) {
@@ -24,7 +24,7 @@ pub trait Host: TaskContext {
     }
 }
 
-/// References and smart pointers to a kernel forward to it.
+/// Forwards calls on references and smart pointers to the kernel behind them.
 impl<P: Deref<Target: Host> + Send + Sync> Host for P {
     fn current_cpu(&self) -> Option<Cpu> {
         (**self).current_cpu()

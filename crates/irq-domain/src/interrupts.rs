@@ -30,12 +30,13 @@ use msi_types::{Cpu, HwIrq, Trigger, WiredParent};
 /// Configuration for an interrupt core.
 #[non_exhaustive]
 pub struct Config {
-    /// Number of CPUs that are online or can come online. All [`Cpu`] numbers must be below it.
+    /// Number of CPUs that are online or can come online. All [`Cpu`] numbers must be below this
+    /// value.
     pub cpus: NonZeroU16,
     /// The kernel.
     pub host: Arc<dyn Host>,
     /// The root controller's wired and private interrupts, if the core should manage them. With
-    /// `None`, requests for them are refused.
+    /// `None`, the core refuses requests for wired and private interrupts.
     pub wired: Option<Arc<dyn WiredParent>>,
     /// Placement policy; `None` selects [`RoundRobin`].
     pub policy: Option<Arc<dyn AffinityPolicy>>,
@@ -80,12 +81,13 @@ impl fmt::Debug for Config {
 /// ([`request_per_cpu`](Self::request_per_cpu)) and a device's messages
 /// ([`MsiDevice`](crate::MsiDevice)). The returned handle owns the handler.
 ///
-/// **Disabling is eager**: it masks at the source. Dispatch never has to touch the hardware, and a
-/// disabled source can't storm. An interrupt that was already in flight is recorded, and sent again
-/// when it is enabled.
+/// **Disabling is eager**: the core masks the interrupt at its source, so dispatch never has to
+/// mask it, and a disabled source cannot cause an interrupt storm. If the interrupt was already in
+/// flight when it was disabled, the core records the arrival and resends the interrupt when it is
+/// enabled.
 ///
-/// Clones share one core, and so do the handles and devices created with it. The last of them must
-/// be dropped by a task.
+/// All clones refer to the same core, as do the handles and devices created with it. The last of
+/// these objects must be dropped by a task.
 ///
 /// The trap loop dispatches a wired interrupt in this example. `Kernel` implements [`Host`], and
 /// `Gic` implements [`WiredParent`]; see [`MsiDevice`](crate::MsiDevice) for message-signaled
@@ -158,27 +160,28 @@ impl Interrupts {
 
     /// Runs the handler for `hwirq`, which `cpu` has acknowledged. Acquires no lock, allocates
     /// nothing, and doesn't touch the hardware, with two exceptions: it resends an interrupt that
-    /// arrived while its handler was running on another CPU, and it shuts off one that
+    /// arrived while its handler was running on another CPU, and it shuts off an interrupt that
     /// [screams](Host::screaming).
     ///
     /// Context: hard IRQ.
     ///
-    /// The caller is the trap loop on `cpu`. Whatever the result, it must end the interrupt at the
-    /// CPU interface itself:
+    /// Must be called by the trap loop on `cpu`. Whatever the result, the trap loop must end the
+    /// interrupt at the CPU interface itself:
     /// - EOImode 0: read IAR, dispatch, write EOIR. Interrupts of the same or lower priority stay
     ///   pending until the handler returns.
     /// - EOImode 1: read IAR, write EOIR (priority drop), dispatch, write DIR (deactivation; not
     ///   for LPIs, which have no active state). Interrupts can nest, but a message that arrives
     ///   again during its own handler is [deferred](Deferral::Running).
     ///
-    /// The special INTIDs (1020 to 1023) are not vectors, so the trap loop must not pass them on.
+    /// The trap loop must not call this function for the special INTIDs (1020 to 1023), which are
+    /// not vectors.
     #[inline]
     pub fn dispatch(&self, cpu: Cpu, hwirq: HwIrq) -> Dispatched {
         self.core.registry.dispatcher.dispatch(cpu, hwirq)
     }
 
     /// Claims a wired input of the root controller, gives it a handler and a CPU, and unmasks it.
-    /// Dropping the handle undoes this.
+    /// Dropping the returned handle undoes all of this.
     ///
     /// Context: task; may sleep.
     pub fn request_wired<R: Into<IrqReturn>>(
@@ -203,28 +206,29 @@ impl Interrupts {
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<IrqHandle, RequestError> {
         self.reclaim();
-        // Drop a refused handler without holding locks: its destructor is the kernel's code.
+        // Drop a refused handler without holding a lock, because its destructor is kernel code.
         let handler = Handler::try_new(handler)?;
         IrqHandle::request_wired(&self.core, parent, request, &handler)
     }
 
-    /// Requests a private interrupt on every CPU (on a GIC: an SGI or PPI). It has a single IRQ
-    /// number and a single handler, which may run on all CPUs concurrently. Each CPU must enable it
-    /// with [`PerCpuHandle::enable_here`]; it then stays enabled even if that CPU goes offline and
-    /// comes back.
+    /// Requests a private interrupt on every CPU (on a GIC: an SGI or PPI). The interrupt has a
+    /// single IRQ number and a single handler, which may run on all CPUs concurrently. Each CPU
+    /// must enable it with [`PerCpuHandle::enable_here`]; it then stays enabled even if that CPU
+    /// goes offline and comes back.
     ///
     /// The root controller's driver sets up priorities and triggers of private interrupts, on each
-    /// CPU. A GIC's PPIs are level-sensitive each time a CPU is turned on; for an edge, that CPU
-    /// must call the wired parent's `set_trigger` before it enables the interrupt. `trigger` says
-    /// what to do with an arrival that nests inside its own handler: record it (edge), or rely on
-    /// the source to signal it again (level). The wired parent's `mask`, `unmask` and `set_pending`
-    /// also accept the private vector, and act on the calling CPU.
+    /// CPU. On a GIC, a CPU's PPIs are level-sensitive each time the CPU is turned on; if the
+    /// device signals edges, that CPU must call the wired parent's `set_trigger` before it enables
+    /// the interrupt. If the interrupt arrives again while its own handler is running, the core
+    /// records the arrival if `trigger` is an edge, and relies on the source to signal again if it
+    /// is a level. The wired parent's `mask`, `unmask` and `set_pending` also accept the private
+    /// vector, and act on the calling CPU.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`RequestError::NoWiredParent`] without a wired parent, because nothing could unmask the
-    /// interrupt; [`RequestError::OutOfRange`]; [`RequestError::InUse`].
+    /// [`RequestError::NoWiredParent`] if the core has no wired parent to unmask the interrupt;
+    /// [`RequestError::OutOfRange`]; [`RequestError::InUse`].
     pub fn request_per_cpu<R: Into<IrqReturn>>(
         &self,
         hwirq: HwIrq,
@@ -233,7 +237,7 @@ impl Interrupts {
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<PerCpuHandle, RequestError> {
         self.reclaim();
-        // Drop a refused handler without holding locks: its destructor is the kernel's code.
+        // Drop a refused handler without holding a lock, because its destructor is kernel code.
         let handler = Handler::try_new(handler)?;
         PerCpuHandle::request(&self.core, None, (hwirq, trigger), name, &handler)
     }
@@ -257,15 +261,15 @@ impl Interrupts {
         handler: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<PerCpuHandle, RequestError> {
         self.reclaim();
-        // Drop a refused handler without holding locks: its destructor is the kernel's code.
+        // Drop a refused handler without holding a lock, because its destructor is kernel code.
         let handler = Handler::try_new(handler)?;
         PerCpuHandle::request(&self.core, Some(on), (hwirq, trigger), name, &handler)
     }
 
-    /// Frees objects that were dropped in a context that must not free them, if they are no longer
-    /// used. Operations that request, allocate or tear down do this anyway. A kernel that performs
-    /// none of these for a long time should call it periodically. Does nothing if the caller may
-    /// not wait.
+    /// Frees handlers and devices that were dropped in a context that must not free memory, e.g. in
+    /// a hard-IRQ handler, unless they are still in use. Every operation that requests, allocates
+    /// or tears down also does this; a kernel that performs no such operation for a long time
+    /// should call this function periodically. Does nothing if the caller may not wait.
     ///
     /// Context: task; may sleep.
     pub fn reclaim(&self) {
@@ -288,9 +292,9 @@ impl Interrupts {
     }
 
     /// Marks a CPU as online. Its controller interface must already be set up. Managed interrupts
-    /// that were shut down for lack of a CPU start again there; others don't move to it. `stranded`
-    /// is called for each managed interrupt that could not be started and is still shut down. It
-    /// must not call the core.
+    /// that were shut down because all of their CPUs were offline start again on this CPU. No other
+    /// interrupt moves to it. Calls `stranded` for each managed interrupt that could not be started
+    /// and is still shut down; `stranded` must not call the core.
     ///
     /// Context: task; may sleep.
     pub fn cpu_online(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
@@ -298,10 +302,11 @@ impl Interrupts {
     }
 
     /// Marks a CPU as offline: moves all interrupts away from it, and prevents moves to it. A
-    /// managed interrupt without any other CPU is shut down until one is online again. `stranded`
-    /// is called for each interrupt that could not be moved. It must not call the core. This never
-    /// fails for lack of memory. The CPU must still be taking interrupts during the call, and must
-    /// continue to do so until it has handled those that are pending at its controller interface.
+    /// managed interrupt without any other CPU is shut down until one is online again. Calls
+    /// `stranded` for each interrupt that could not be moved; `stranded` must not call the core.
+    /// The operation never fails for lack of memory. The CPU must still be taking interrupts during
+    /// the call, and must continue to do so until it has handled all interrupts that are pending at
+    /// its controller interface.
     ///
     /// Context: task; may sleep.
     pub fn cpu_offline(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {
@@ -345,9 +350,10 @@ impl Interrupts {
         placement::set_affinity(registry, &descriptor, to)
     }
 
-    /// Restricts an interrupt to the CPUs of `among`. If it targets another CPU, it moves to the
-    /// one that the policy chooses. When its CPU goes offline, it moves to another one in the set;
-    /// when the last of them goes offline, it can move to any CPU and the restriction is dropped.
+    /// Restricts an interrupt to the CPUs of `among`. If the interrupt targets a CPU outside this
+    /// set, it moves to the CPU in the set that the policy chooses. When its target goes offline,
+    /// it moves to another CPU in the set. When the last CPU in the set goes offline, the
+    /// restriction is dropped and the interrupt moves to any online CPU.
     ///
     /// Context: task; may sleep.
     ///

@@ -74,8 +74,8 @@ pub trait Layer: Send + Sync {
         Ok(below)
     }
 
-    /// Releases the resources behind `message`. [`hold`](Self::hold) returned it, and the device no
-    /// longer stores it.
+    /// Releases the resources for a message that [`hold`](Self::hold) returned and that the device
+    /// no longer stores.
     fn let_go(&self, device: RequesterId, message: MsiMessage) {
         let _ = (device, message);
     }
@@ -104,7 +104,7 @@ pub trait Layer: Send + Sync {
         below
     }
 
-    /// Writes a readable line, without indentation.
+    /// Writes one readable line about this layer, without indentation.
     fn describe(&self, device: RequesterId, out: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(out, "{}: requester {device}", self.tier().name)
     }

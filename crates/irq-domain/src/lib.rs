@@ -30,17 +30,19 @@
 //!   CPU. Right after an affinity change, another CPU may acknowledge a message while the handler
 //!   is still running. The message isn't lost: it is sent again through the controller, and arrives
 //!   at the current target. The core counts these *redeliveries*.
-//! - **Disabling is eager and loses nothing**: the interrupt is masked at its source immediately.
-//!   If it was already in flight, it is sent again when it is enabled.
+//! - **Disabling is eager and loses no interrupt**: the interrupt is masked at its source
+//!   immediately. If it was already in flight, it is sent again when it is enabled.
 //! - **Dropping a handle synchronizes** with the handler on whichever CPU it runs. If the caller
-//!   [may not wait](TaskContext::may_wait), e.g. in a handler, drop neither waits nor frees.
+//!   [may not wait](TaskContext::may_wait), e.g. in a handler, the drop neither waits nor frees,
+//!   and a later task operation frees the handler.
 //! - **A level-triggered input may have several handlers** ([`Sharing::Shared`]). They can be added
 //!   and removed while CPUs dispatch, and each interrupt runs all of them.
 //! - **A screaming interrupt is shut off**, i.e. one whose handler [finds nothing to
 //!   do](IrqReturn::None) in nearly every run.
-//! - **A message that arrives before its handler is kept**. If the endpoint can be masked at any
-//!   time, it holds the message. Otherwise, the core acknowledges it and sends it again when a
-//!   handler is requested. Controllers needn't mask new vectors.
+//! - **A message that arrives before its handler is requested is not lost**. If the endpoint can be
+//!   masked at any time, it holds the message back. Otherwise, the core acknowledges the message
+//!   and sends it again when a handler is requested. Controllers therefore need not mask new
+//!   vectors.
 //! - **Failures are rolled back**: if an allocation, a setup or an affinity change fails halfway,
 //!   all completed steps are undone.
 //!

@@ -18,18 +18,18 @@ impl Name {
         Shared::try_new(owned).map(Self)
     }
 
-    /// Creates a name from the text that `write` writes.
+    /// Creates a name from the text that the closure `write` writes to its argument.
     pub(crate) fn try_written(
         write: impl FnOnce(&mut dyn fmt::Write) -> fmt::Result,
     ) -> Result<Self, TryReserveError> {
         let mut writer = Fallible { text: String::new(), refused: None };
-        // If the writer fails, we find the error in `refused`.
+        // Ignore this result: if memory is exhausted, the error is in `refused`.
         let _ = write(&mut writer);
         writer.refused.map_or_else(|| Shared::try_new(writer.text).map(Self), Err)
     }
 }
 
-/// A string that grows only while there is memory.
+/// A string that reports exhausted memory when it grows.
 struct Fallible {
     text: String,
     refused: Option<TryReserveError>,

@@ -8,9 +8,9 @@
 //! | starts to use a function | [`Function::enable`], [`Function::store`] |
 //! | passes the store to the interrupt core | [`MsiDeviceConfig::new`](crate::MsiDeviceConfig::new) |
 //!
-//! A kernel that already has a PCI subsystem skips the first two. Its bus driver provides access
-//! ([`ConfigSpace`] for one function, [`TableMemory`] for one of its memory regions) and calls
-//! [`find_store`] to obtain a [`MessageStore`](msi_types::MessageStore).
+//! A kernel that already has a PCI subsystem skips the first two steps. Its bus driver provides
+//! access ([`ConfigSpace`] for one function, [`TableMemory`] for one of its memory regions) and
+//! calls [`find_store`] to obtain a [`MessageStore`](msi_types::MessageStore).
 //!
 //! Source: PCI Local Bus 3.0 §6.7 and §6.8, PCI Express Base §7.5 and §7.7.
 
@@ -42,9 +42,9 @@ use alloc::collections::TryReserveError;
 use core::fmt;
 use msi_types::pci::{msi, msix};
 
-/// The reason why a function's capability cannot be used. Unless this is
-/// [`NotMapped`](Self::NotMapped), [`Unplaced`](Self::Unplaced) or [`NoMemory`](Self::NoMemory),
-/// the device is at fault, or the hypervisor that emulates it.
+/// The reason why a function's capability cannot be used. All errors except
+/// [`NotMapped`](Self::NotMapped), [`Unplaced`](Self::Unplaced) and [`NoMemory`](Self::NoMemory)
+/// are faults of the device, or of the hypervisor that emulates it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PciError {

@@ -1,5 +1,5 @@
-//! Atomic primitives for handler cells. Every access is sequentially consistent; a house lint
-//! refuses other orderings in the files that use them.
+//! Atomic primitives for handler cells. Every access is sequentially consistent; a project lint
+//! rejects other orderings in the files that use them.
 //!
 //! With `--cfg shuttle`, tests use a scheduler that explores interleavings but doesn't reorder
 //! accesses. That is enough: every access is sequentially consistent and the code has no data

@@ -1,4 +1,5 @@
-//! Chooses a CPU for an interrupt: the policy's choice first, then any other that can be reached.
+//! Choice of a CPU for an interrupt: the policy's choice if it can be reached, otherwise another
+//! online CPU.
 
 use crate::affinity::lists::Candidates;
 use crate::affinity::policy::{AffinityPolicy, RoundRobin};
@@ -78,7 +79,7 @@ fn as_long_as_unreachable<'a, T, E: Unreachable>(
     result
 }
 
-/// Tells whether an error means that another CPU should be tried.
+/// Returns `true` if the error means that another CPU should be tried.
 pub(crate) trait Unreachable {
     fn is_unreachable(&self) -> bool;
 }

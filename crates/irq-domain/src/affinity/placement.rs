@@ -134,7 +134,7 @@ impl Placement {
     }
 
     /// Moves an interrupt within the set of CPUs to which the kernel restricted it. Drops the
-    /// restriction if none of them can be reached.
+    /// restriction if no CPU of the set can be reached.
     fn among_wanted(
         &self,
         host: &dyn Host,

@@ -5,8 +5,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use msi_types::Cpu;
 
-/// Chooses CPUs for new interrupts, and for interrupts whose CPU goes offline. Kernels can supply
-/// their own.
+/// A policy that chooses CPUs for new interrupts, and for interrupts whose CPU goes offline.
+/// Kernels can supply their own policy.
 pub trait AffinityPolicy: Send + Sync {
     /// Chooses one of `online`, which is in ascending order and never empty. If the result isn't in
     /// `online`, the core uses the first CPU there.
@@ -28,12 +28,12 @@ impl AffinityPolicy for RoundRobin {
     }
 }
 
-/// Distributes `cpus` over `vectors` vectors as evenly as possible: the number of vectors per CPU,
-/// and of CPUs per vector, differ by at most one. For example, a device can
-/// [manage](crate::MsiDevice::allocate_managed) one queue per set. With fewer vectors than CPUs,
-/// each vector has CPUs that are adjacent in `cpus`; with more, several vectors share a CPU. To
-/// keep each queue's CPUs on one NUMA node, order `cpus` by node. Returns an empty iterator if
-/// `cpus` is empty.
+/// Distributes `cpus` over `vectors` vectors as evenly as possible: the number of vectors varies by
+/// at most one between CPUs, and the number of CPUs by at most one between vectors. For example, a
+/// device can [manage](crate::MsiDevice::allocate_managed) one queue per set. With fewer vectors
+/// than CPUs, each vector has CPUs that are adjacent in `cpus`; with more, several vectors share a
+/// CPU. To keep each queue's CPUs on one NUMA node, order `cpus` by node. Returns an empty iterator
+/// if `cpus` is empty.
 ///
 /// ```
 /// use irq_domain::spread;

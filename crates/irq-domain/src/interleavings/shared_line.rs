@@ -13,7 +13,7 @@ use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use shuttle::sync::{Arc, Mutex};
 use shuttle::thread;
 
-/// A kernel stub. The names of members don't need any of its services.
+/// A kernel stub. The checks only need it to lock the names of handlers, so its methods do nothing.
 struct Kernel;
 
 impl LocalCpu for Kernel {
@@ -48,14 +48,14 @@ struct Machine {
     is_freed: AtomicBool,
 }
 
-/// A device's handler. It must not run concurrently with itself or after it was freed.
+/// A device's handler, which must not run concurrently with itself or after it was freed.
 struct Device {
     running: AtomicBool,
     freed: AtomicBool,
     runs: AtomicU32,
 }
 
-/// Records on drop that the handler was freed.
+/// A value owned by a handler, which records on drop that the handler was freed.
 struct Freed(Arc<Device>);
 
 impl Drop for Freed {
@@ -171,8 +171,8 @@ fn handlers_come_and_go() {
     assert!(machine.is_freed.load(SeqCst), "never freed");
 }
 
-/// The first handler is removed while another one is added. Either the new one is refused, or it
-/// keeps the line alive.
+/// The first handler is removed while another one is added. Either the new handler is refused, or
+/// it keeps the line from being removed.
 fn the_last_handler_goes_while_another_comes() {
     let (machine, first) = Machine::new();
     let (leaving, cpu) = (machine.clone(), machine.clone());

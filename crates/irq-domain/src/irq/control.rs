@@ -13,10 +13,11 @@
 //! | `closing` | the close of a handler, per cell | a task that frees the handler |
 //! | `shut_down` | the last CPU of a managed interrupt that goes offline | the first one that comes online |
 //!
-//! Changes are made under the descriptor's lock, in every context. The exceptions are `rewriting`
-//! (only a task under the device's lock) and `shut_down` (only a task under the hotplug lock). The
-//! source is masked while `disables` is not 0. A change that is made while `rewriting` is set takes
-//! effect when it is cleared.
+//! All fields are changed under the descriptor's lock. They may be changed in every context, except
+//! that `rewriting` is only changed by a task that also holds the device's lock, and `shut_down`
+//! only by a task that also holds the hotplug lock. The source is masked while `disables` is not 0.
+//! If `disables` changes while `rewriting` is set, the source is masked or unmasked when
+//! `rewriting` is cleared.
 
 /// The control state, as changed by tasks and handlers.
 #[derive(Debug)]
@@ -33,19 +34,19 @@ pub(crate) struct Control {
     shut_off: bool,
 }
 
-/// Whether an interrupt has a handler.
+/// Phase of an interrupt's handler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum HandlerPhase {
     /// The interrupt has no handler.
     Vacant,
-    /// The interrupt has a handler, owned by its handle. Another one can only be installed after
-    /// the handle has been dropped.
+    /// The interrupt has a handler, owned by its handle. Another handler can only be installed
+    /// after this handle has been dropped.
     Installed,
     /// The interrupt itself is being freed. Its handle may still exist.
     Gone,
 }
 
-/// What is left of an interrupt after its handle was dropped.
+/// The part of an interrupt that a dropped handle left to be freed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Released {
     /// The interrupt is closed, but its handler may still be running.
@@ -57,8 +58,8 @@ pub(crate) enum Released {
 }
 
 impl Control {
-    /// Creates the state for an interrupt without a handler. `unmasked` says whether the source is
-    /// unmasked.
+    /// Creates the state for an interrupt without a handler. The source must be unmasked if
+    /// `unmasked` is `true`, and masked otherwise.
     pub(crate) const fn new(unmasked: bool) -> Self {
         Self {
             handler: HandlerPhase::Vacant,
@@ -152,12 +153,13 @@ impl Control {
         self.disables == 0
     }
 
-    /// Adds closed cells with handlers that must still be freed.
+    /// Adds to the number of closed cells whose handlers must still be freed.
     pub(crate) fn add_closing(&mut self, cells: u32) {
         self.closing += cells;
     }
 
-    /// Subtracts closed cells whose handlers were freed. Returns `true` if none is left.
+    /// Subtracts the cells whose handlers were freed from the number of closed cells. Returns
+    /// `true` if the result is 0.
     pub(crate) fn remove_closing(&mut self, cells: u32) -> bool {
         self.closing = self.closing.saturating_sub(cells);
         self.closing == 0
@@ -168,7 +170,7 @@ impl Control {
         self.members = self.members.saturating_add(1);
     }
 
-    /// Removes a shared-line handler from the count. Returns `true` if none is left.
+    /// Removes a shared-line handler from the count. Returns `true` if it was the last one.
     pub(crate) fn remove_member(&mut self) -> bool {
         self.members = self.members.saturating_sub(1);
         self.members == 0
@@ -192,8 +194,8 @@ impl Control {
         was_disabled && self.disables == 0
     }
 
-    /// Marks a managed interrupt that has no online CPU. Returns `true` if this is new; the caller
-    /// must then disable the interrupt.
+    /// Marks a managed interrupt that has no online CPU. Returns `true` if the interrupt was not
+    /// marked before; the caller must then disable it.
     pub(crate) fn shut_down(&mut self) -> bool {
         !core::mem::replace(&mut self.shut_down, true)
     }

@@ -60,7 +60,7 @@ pub(crate) struct NewDescriptor {
     pub(crate) target: Cpu,
     pub(crate) among: Option<Vec<Cpu>>,
     pub(crate) cpus: usize,
-    /// `true` if the source isn't masked while the interrupt has no handler yet.
+    /// `true` if the source is left unmasked before the interrupt has a handler.
     pub(crate) unmasked: bool,
 }
 
@@ -172,7 +172,7 @@ impl Descriptor {
         self.source.set_pending(self.hwirq, Pending::Set);
     }
 
-    /// Masks the endpoint while its message is rewritten. The caller must hold the device's lock.
+    /// Masks the endpoint before its message is rewritten. The caller must hold the device's lock.
     ///
     /// Context: task; may sleep.
     pub(crate) fn begin_rewrite(&self, host: &dyn Host) {
@@ -202,7 +202,7 @@ pub(crate) enum Source {
     Device(Shared<dyn IrqSource>),
     /// An input of a controller that has wired inputs.
     Wired(WiredInput),
-    /// A private interrupt. Masking it and making it pending acts on the calling CPU.
+    /// A private interrupt. Operations that mask it or make it pending only affect the calling CPU.
     PerCpu(PrivateInput),
 }
 
@@ -239,8 +239,8 @@ pub(crate) trait IrqSource: Send + Sync {
     /// Returns the name of the device's domain, and the slot in the message store.
     fn slot(&self) -> (&Name, u16);
 
-    /// Moves the interrupt, or its whole group if that can't be split. If the caller passes a list,
-    /// adds the moved interrupts to it.
+    /// Moves the interrupt, or its whole group if the group cannot be split. If the caller passes a
+    /// list, adds the moved interrupts to it.
     ///
     /// Context: task; may sleep.
     fn relocate(

@@ -26,8 +26,7 @@ pub enum Dispatched {
 }
 
 /// The reason why a handler did not run immediately. No arrival is lost: an edge or message is sent
-/// again through the controller, to whichever CPU is the target by then, and a level stays
-/// asserted.
+/// again through the controller, to the CPU that is the target by then, and a level stays asserted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Deferral {
     /// The handler is already running on another CPU (or on this one, in the context that the
@@ -57,8 +56,8 @@ pub(crate) struct Dispatcher {
     pub(crate) runtime: Runtime,
 }
 
-/// A running handler. If the interrupt arrives again in the meantime, it is resent, whether the
-/// handler returns or unwinds.
+/// A running handler. If the interrupt arrives again during the run, it is resent at the end,
+/// whether the handler returns or unwinds.
 struct Run<'a> {
     runtime: &'a Runtime,
     running: Option<Running<'a, Action>>,

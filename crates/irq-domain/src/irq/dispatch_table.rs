@@ -1,6 +1,6 @@
-//! The dispatch table: a radix table from hwirqs to handler cells. Each part is allocated when a
-//! vector in it is first requested. It is never moved or freed, so dispatch can walk the table
-//! without a lock.
+//! The dispatch table: a radix table from hwirqs to handler cells. Each part of the table is
+//! allocated when a vector in it is first requested. Parts are never moved or freed, so dispatch
+//! can walk the table without a lock.
 
 use crate::irq::descriptor::Action;
 use crate::irq::handler_cell::HandlerCell;
@@ -47,7 +47,8 @@ impl HwIrqEntry {
         Some(&cells.get(cpu.index())?.0)
     }
 
-    /// Returns the cells for all CPUs. Empty if the vector was never requested as a private one.
+    /// Returns the cells for all CPUs; the result is empty if the vector was never requested as a
+    /// private one.
     ///
     /// Context: any.
     pub(crate) fn all_private(&self) -> impl Iterator<Item = (Cpu, &HandlerCell<Action>)> {
@@ -67,11 +68,12 @@ impl HwIrqEntry {
 type Leaf = [HwIrqEntry; FANOUT];
 type Middle = [OnceBox<Leaf>; FANOUT];
 
-/// The table. It takes 16 KiB for each aligned range of 256 vectors that contains a requested one,
-/// and 2 KiB for each such range of 65536.
+/// The table. The table uses 16 KiB for each aligned range of 256 vectors that contains a requested
+/// one, and 2 KiB for each such range of 65536.
 #[derive(Debug)]
 pub(crate) struct DispatchTable {
-    /// Vectors below 65536, which are one lookup closer. Most systems have no others.
+    /// Vectors below 65536, whose lookup has one step less. Most systems have no vectors above
+    /// them.
     low: Box<Middle>,
     high: Box<[OnceBox<Middle>; FANOUT]>,
 }
@@ -82,7 +84,7 @@ impl DispatchTable {
     }
 
     /// Returns a vector's entry, or `None` if no vector in its range of 256 was ever requested.
-    /// Only loads from memory.
+    /// This only reads memory.
     ///
     /// Context: any.
     #[inline]

@@ -2,15 +2,16 @@
 
 use core::fmt;
 
-/// How an interrupt is handled, from its arrival until its handler returns.
+/// The treatment of an interrupt from its arrival until its handler returns.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Flow {
     /// Edges and messages. An arrival while the handler is running or disabled is recorded, and
     /// sent again later.
     Edge,
-    /// A level. It arrives again by itself while it is asserted, so arrivals needn't be recorded.
+    /// A level. The interrupt arrives again for as long as the level is asserted, so arrivals need
+    /// not be recorded.
     Level,
-    /// Private to each CPU. The handler may run on several CPUs concurrently.
+    /// An interrupt that is private to each CPU. The handler may run on several CPUs concurrently.
     PerCpu,
 }
 

@@ -12,7 +12,7 @@ pub struct IrqContext<'a> {
     pub(crate) irq: Irq,
     pub(crate) hwirq: HwIrq,
     pub(crate) cpu: Cpu,
-    /// Ties the lifetime to a single run of the handler.
+    /// Limits the context's lifetime to a single run of the handler.
     pub(crate) run: PhantomData<&'a ()>,
 }
 

@@ -43,23 +43,24 @@ const DISABLED: u32 = 1 << 3;
 const CLOSING: u32 = 1 << 4;
 /// One party has exclusive access to the value.
 const CHANGING: u32 = 1 << 5;
-/// Arrivals that can't run are marked (edges and messages). A level arrives again by itself.
+/// An arrival that cannot run the handler sets the resend mark. This flag is set for edges and
+/// messages, but not for levels, which arrive again for as long as they are asserted.
 const EDGE: u32 = 1 << 6;
 /// A value was installed before.
 const USED: u32 = 1 << 7;
-/// The cell has no value yet, and marks arrivals for the one that will be installed.
+/// The cell has no value yet, and marks arrivals to be resent once a value has been installed.
 const AWAITED: u32 = 1 << 8;
 /// One user of the value besides the runner. The upper 16 bits count these pins; each CPU holds at
 /// most one.
 const PIN: u32 = 1 << 16;
 const PINS: u32 = 0xffff << 16;
 
-/// What to do with an arrival that can't run now.
+/// The treatment of an arrival that cannot run the handler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum WhenBusy {
-    /// Mark it, so that it is sent again. For edges and messages.
+    /// Mark the arrival, so that it is sent again. Used for edges and messages.
     Mark,
-    /// Ignore it. For levels, which stay asserted and arrive again.
+    /// Ignore the arrival. Used for levels, which stay asserted and arrive again.
     Ignore,
 }
 
@@ -75,14 +76,14 @@ pub(crate) enum Arrival<'a, T> {
     Absent(History),
 }
 
-/// What happened to a cell without a value.
+/// The history of a cell that has no value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum History {
     Used,
     Unused,
 }
 
-/// The reason why a value could not be installed. Returns the value to the caller.
+/// The reason why a value could not be installed. Each variant returns the value to the caller.
 pub(crate) enum InstallError<T> {
     /// A value is already installed.
     Occupied(T),
@@ -128,7 +129,7 @@ impl<T> HandlerCell<T> {
         unsafe { *self.value.get() = Some(value) };
         let mode = if when_busy == WhenBusy::Mark { EDGE } else { 0 };
         let mut seen = self.word.load(SeqCst);
-        // An arrival can still set the mark up to this moment.
+        // Until this exchange succeeds, an arrival can still set the resend mark.
         while let Err(now) = self.swap_if(seen, INSTALLED | DISABLED | USED | mode | seen & RESEND)
         {
             seen = now;
@@ -308,7 +309,8 @@ impl<T> HandlerCell<T> {
     #[inline]
     fn end_run(&self, mut seen: u32) -> bool {
         loop {
-            // A disabled cell keeps its mark for the enable. In a closing one, the mark is void.
+            // A disabled cell keeps its resend mark until it is enabled. A closing cell discards
+            // the mark.
             let resend = seen & (RESEND | DISABLED | CLOSING) == RESEND;
             let next = if resend { (seen & !(RUNNING | RESEND)) + PIN } else { seen & !RUNNING };
             match self.swap_if(seen, next) {
@@ -328,13 +330,13 @@ impl<T> fmt::Debug for HandlerCell<T> {
 /// The exclusive right to run the handler.
 pub(crate) struct Running<'a, T> {
     cell: &'a HandlerCell<T>,
-    /// The word when the run began. It usually hasn't changed by the end.
+    /// The state word when the run began, which has usually not changed when the run ends.
     word: u32,
 }
 
 impl<'a, T> Running<'a, T> {
-    /// Ends the run. Returns a pin if the interrupt arrived in the meantime. The caller must then
-    /// send it again and drop the pin. Another CPU may already be running the handler.
+    /// Ends the run. Returns a pin if the interrupt arrived during the run. The caller must then
+    /// send the interrupt again and drop the pin. Another CPU may already be running the handler.
     #[inline]
     pub(crate) fn leave(self) -> Option<Pinned<'a, T>> {
         let Self { cell, word } = self;
@@ -356,8 +358,8 @@ impl<T> Deref for Running<'_, T> {
 }
 
 impl<T> Drop for Running<'_, T> {
-    /// Ends the run without resending an interrupt that arrived in the meantime; see
-    /// [`leave`](Self::leave) for that.
+    /// Ends the run without resending an interrupt that arrived during the run. Callers that resend
+    /// it must use [`leave`](Self::leave).
     fn drop(&mut self) {
         if self.cell.end_run(self.word) {
             self.cell.unpin();

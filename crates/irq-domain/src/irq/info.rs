@@ -15,9 +15,9 @@ use msi_types::{Cpu, HwIrq};
 /// An interrupt's effective affinity.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum EffectiveAffinity {
-    /// Delivered to this CPU.
+    /// The interrupt is delivered to this CPU.
     Cpu(Cpu),
-    /// Private: each CPU has its own interrupt.
+    /// The interrupt is private: each CPU has its own instance.
     PerCpu,
 }
 
@@ -28,8 +28,9 @@ pub struct IrqInfo {
     pub irq: Irq,
     /// The interrupt as the root controller acknowledges it.
     pub hwirq: HwIrq,
-    /// Name of the handler, or of the last one if there is currently none. `None` if there never
-    /// was one. A shared line lists the names of all its handlers, separated by commas.
+    /// Name of the current handler, or of the last one if no handler is installed. `None` if the
+    /// interrupt never had a handler. A shared line lists the names of all its handlers, separated
+    /// by commas.
     pub name: Option<Name>,
     /// For a message-signaled interrupt: name of the device's domain, and slot in its message
     /// store.
@@ -43,8 +44,8 @@ pub struct IrqInfo {
     pub enabled: bool,
     /// Number of handler runs, indexed by CPU.
     pub counts: Vec<u64>,
-    /// Number of redeliveries, i.e. of arrivals that were resent because the handler was running on
-    /// another CPU or disabled.
+    /// Number of redeliveries, i.e. of arrivals that were resent because the handler was disabled
+    /// or was running on another CPU.
     pub redelivered: u64,
     /// Number of runs that returned [`IrqReturn::None`](crate::IrqReturn::None).
     pub unhandled: u64,

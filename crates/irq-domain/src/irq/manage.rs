@@ -13,8 +13,8 @@ use crate::irq::shared_line::{MemberIndex, Remaining, SharedLine};
 use crate::runtime::Runtime;
 use msi_types::Cpu;
 
-/// Refers to an interrupt and everything that controlling it takes: its descriptor, its entry in
-/// the dispatch table, and the kernel.
+/// References to an interrupt and to everything that is needed to control it: its descriptor, its
+/// entry in the dispatch table, and the kernel.
 #[derive(Clone, Copy)]
 pub(crate) struct IrqRef<'a> {
     pub(crate) descriptor: &'a Descriptor,
@@ -27,8 +27,8 @@ impl IrqRef<'_> {
         self.runtime.host()
     }
 
-    /// Installs a handler, initially disabled. If refused, it is dropped without holding the lock,
-    /// because its destructor is the kernel's code.
+    /// Installs a handler, initially disabled. A refused handler is dropped without holding the
+    /// lock, because its destructor is kernel code.
     ///
     /// Context: task; may sleep.
     pub(crate) fn put_in(self, action: Action) -> Result<(), RequestError> {
@@ -65,8 +65,8 @@ impl IrqRef<'_> {
             return false;
         }
         match self.descriptor.flow {
-            // No mask is needed here: the whole store is cleared, and the controller frees the
-            // vector.
+            // The interrupt need not be masked: the whole store is cleared, and the controller
+            // frees the vector.
             _ if after == HandlerPhase::Gone => {}
             Flow::PerCpu => self.with_own_cell(|_| self.descriptor.mask()),
             Flow::Edge | Flow::Level if control.is_rewriting() => {}
@@ -76,8 +76,8 @@ impl IrqRef<'_> {
         true
     }
 
-    /// Removes a handler on behalf of its handle: the interrupt's only one, or a member of a shared
-    /// line. After the last one, masks the interrupt and closes its cells.
+    /// Removes the handler of a dropped handle: either the interrupt's only handler, or a member of
+    /// a shared line. If no handler remains, masks the interrupt and closes its cells.
     ///
     /// Context: any.
     pub(crate) fn release(self, member: Option<MemberIndex>) -> Released {
@@ -118,12 +118,12 @@ impl IrqRef<'_> {
         joined
     }
 
-    /// Frees the closed handler in all cells that are not in use. Returns `true` if this covers
-    /// every cell.
+    /// Frees the closed handler in all cells that are not in use. Returns `true` if no closed cell
+    /// remains.
     ///
     /// Context: task; may sleep.
     pub(crate) fn try_free(self) -> bool {
-        // Not under the lock: the handlers' destructors are the kernel's code.
+        // Drop the handlers without holding the lock, because their destructors are kernel code.
         let taken = self.cells().fold(0, |taken, cell| taken + u32::from(cell.take().is_some()));
         self.descriptor.control.lock(self.host()).remove_closing(taken)
     }

@@ -51,7 +51,7 @@ impl IrqMap {
         self.used.get(irq.get() as usize)?.clone()
     }
 
-    /// Returns the first interrupt that is `wanted`.
+    /// Returns the first interrupt that the predicate `wanted` accepts.
     pub(crate) fn find(&self, wanted: impl Fn(&Descriptor) -> bool) -> Option<Shared<Descriptor>> {
         self.used.iter().flatten().find(|descriptor| wanted(descriptor)).cloned()
     }

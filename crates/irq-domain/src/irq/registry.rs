@@ -88,16 +88,16 @@ impl IrqRegistry {
         }
     }
 
-    /// Frees the closed handler in all cells that are not in use. Returns `true` if this covers
-    /// every cell.
+    /// Frees the closed handler in all cells that are not in use. Returns `true` if no closed cell
+    /// remains.
     ///
     /// Context: task; may sleep.
     pub(crate) fn try_free_handler(&self, descriptor: &Descriptor) -> bool {
         self.try_free_released(descriptor, None, Released::Interrupt)
     }
 
-    /// Frees those parts of a released interrupt or member that are not in use. Returns `true` if
-    /// this covers all of them.
+    /// Frees the parts of a released interrupt or member that are not in use. Returns `true` if
+    /// every part was freed.
     ///
     /// Context: task; may sleep.
     pub(crate) fn try_free_released(
@@ -106,7 +106,7 @@ impl IrqRegistry {
         member: Option<MemberIndex>,
         released: Released,
     ) -> bool {
-        // A shared line's members can't run unless its own handler does.
+        // The members' handlers only run while the line's own handler is running.
         if released == Released::Interrupt && !self.interrupt(descriptor).try_free() {
             return false;
         }
@@ -141,7 +141,7 @@ impl IrqRegistry {
     }
 
     /// Iterates over the interrupts in ascending order. Doesn't allocate or hold a lock between
-    /// items, so interrupts may come and go in the meantime.
+    /// items, so interrupts may be created and freed during the iteration.
     pub(crate) fn each(&self) -> impl Iterator<Item = Shared<Descriptor>> {
         let mut next = Irq::new(0);
         core::iter::from_fn(move || {

@@ -6,12 +6,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use doorbell_fallible::try_collect;
 use msi_types::Cpu;
 
-/// How several CPUs' counters are laid out.
+/// Memory layout of the counters of several CPUs.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spacing {
-    /// Next to each other, because only one CPU counts at a time.
+    /// Adjacent counters, because only one CPU counts at a time.
     Dense,
-    /// On separate cache lines, because all CPUs may count concurrently.
+    /// Counters on separate cache lines, because all CPUs may count concurrently.
     OwnLines,
 }
 
@@ -42,8 +42,8 @@ impl Counts {
     }
 }
 
-/// Window size, in runs. An interrupt screams if more than [`MOST_UNHANDLED`] of them find nothing
-/// to do. Linux also shuts a line off above 99 900 of 100 000 (kernel/irq/spurious.c).
+/// Window size, in runs. An interrupt screams if more than [`MOST_UNHANDLED`] runs in a window find
+/// nothing to do. Linux uses the same limit, 99 900 of 100 000 (kernel/irq/spurious.c).
 const WINDOW: u64 = 100_000;
 const MOST_UNHANDLED: u64 = 99_900;
 
@@ -53,7 +53,7 @@ const MOST_UNHANDLED: u64 = 99_900;
 #[derive(Debug, Default)]
 pub(crate) struct UnhandledRuns {
     total: AtomicU64,
-    /// Number in the current window.
+    /// Number of runs that found nothing to do in the current window.
     recent: AtomicU64,
     /// Total number of runs at the beginning of the window.
     start: AtomicU64,

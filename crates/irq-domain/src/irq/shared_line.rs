@@ -5,8 +5,8 @@
 //! append members, and later handlers reuse vacant ones. Each member's handler is in its own cell,
 //! so it cannot be removed while it runs.
 //!
-//! The control state, under its lock, determines which handler is the last one. When we add a
-//! handler, the line is therefore either installed or being removed, never in between.
+//! The control state, under its lock, determines which handler is the last one. A task that adds a
+//! handler therefore always finds the line either installed or being removed.
 
 use crate::host::Host;
 use crate::irq::control::Control;
@@ -64,7 +64,7 @@ pub(crate) struct SharedLine {
     first: Member,
 }
 
-/// What is left after a member was removed.
+/// State of a line after a member was removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Remaining {
     /// The line has members and stays installed.
@@ -91,7 +91,8 @@ impl SharedLine {
                 if handler.run(context) == IrqReturn::Handled {
                     verdict = IrqReturn::Handled;
                 }
-                // Levels are never marked, so there is nothing to resend.
+                // The resend mark is never set for a level-triggered interrupt, so nothing needs to
+                // be resent.
                 drop(handler);
             }
         }
@@ -159,8 +160,8 @@ impl SharedLine {
         }
     }
 
-    /// Undoes a disable by a member's handle. Returns `false` if there is none to undo. The caller
-    /// must hold the control lock.
+    /// Undoes a disable by a member's handle. Returns `false` if the handle has no disable to undo.
+    /// The caller must hold the control lock.
     ///
     /// Context: any.
     pub(crate) fn uncount_disable(&self, index: MemberIndex) -> bool {
@@ -171,8 +172,8 @@ impl SharedLine {
         })
     }
 
-    /// Undoes all disables by a member's handle, and returns how many there were. The caller must
-    /// hold the control lock.
+    /// Undoes all disables by a member's handle, and returns their number. The caller must hold the
+    /// control lock.
     ///
     /// Context: any.
     pub(crate) fn take_disables(&self, index: MemberIndex) -> u32 {

@@ -13,8 +13,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use doorbell_fallible::Shared;
 use doorbell_lock::IrqLock;
 
-/// A value that an owner shares with the core. The owner's `drop` can move it out and leave it to
-/// someone else to free.
+/// A value that an owner shares with the core. The owner's `drop` can move the value into the list
+/// of deferred frees.
 pub(crate) struct TakenOnDrop<T: ?Sized>(Option<Shared<T>>);
 
 impl<T: ?Sized> TakenOnDrop<T> {
@@ -44,7 +44,7 @@ pub(crate) trait Teardown: Send + Sync {
     fn tear_down(&self, registry: &IrqRegistry);
 }
 
-/// An object that is yet to be freed.
+/// An object whose owner was dropped, but which has not been freed yet.
 enum Deferred {
     /// The interrupt or member behind a dropped handle.
     Handle(Shared<Descriptor>, Option<MemberIndex>, Released),
@@ -70,8 +70,8 @@ impl DeferredFree {
         Self { list: IrqLock::new(Vec::new()), reserved: AtomicUsize::new(0) }
     }
 
-    /// Frees objects that were dropped in a context that must not free them, if they are no longer
-    /// used. Does nothing if the caller may not wait.
+    /// Frees objects that were dropped in a context that must not free memory, unless they are
+    /// still in use. Does nothing if the caller may not wait.
     ///
     /// Context: task; may sleep.
     pub(crate) fn reclaim(&self, registry: &IrqRegistry) {
@@ -79,7 +79,8 @@ impl DeferredFree {
         if !host.may_wait() {
             return;
         }
-        // Go backwards: entries that are put back or added in the meantime are appended.
+        // Iterate backwards, because entries that are put back or added in the meantime are
+        // appended.
         for index in (0..self.len(host)).rev() {
             match self.take_at(index, host, Deferred::is_handle) {
                 Some(Deferred::Handle(descriptor, member, released))
@@ -99,8 +100,8 @@ impl DeferredFree {
     }
 
     /// Releases a handle's interrupt or member. If the caller may wait, waits until the handler has
-    /// returned on all CPUs and frees it. Otherwise, leaves this to a later task. Room must have
-    /// been reserved.
+    /// returned on all CPUs and frees it. Otherwise, a later task does both. The caller must have
+    /// reserved room in the list.
     ///
     /// Context: any.
     pub(crate) fn release_handle(
@@ -121,7 +122,7 @@ impl DeferredFree {
     }
 
     /// Tears down a handle's device, immediately if the caller may wait and otherwise in a later
-    /// task. Room must have been reserved.
+    /// task. The caller must have reserved room in the list.
     ///
     /// Context: any.
     pub(crate) fn release_owner(&self, registry: &IrqRegistry, owner: Shared<dyn Teardown>) {
@@ -157,7 +158,7 @@ impl DeferredFree {
         Ok(())
     }
 
-    /// Releases an object's room.
+    /// Releases the room that was reserved for an object.
     ///
     /// Context: any.
     pub(crate) fn unreserve(&self) {
@@ -175,7 +176,8 @@ impl DeferredFree {
         self.list.lock(host).len()
     }
 
-    /// If the entry at `index` is `wanted`, removes it and moves the last entry into its place.
+    /// If the predicate `wanted` accepts the entry at `index`, removes the entry and moves the last
+    /// one into its place.
     fn take_at(
         &self,
         index: usize,
@@ -187,7 +189,7 @@ impl DeferredFree {
         found.then(|| list.swap_remove(index))
     }
 
-    /// Removes a `wanted` entry, if the list has one.
+    /// Removes an entry that the predicate `wanted` accepts, if the list contains one.
     fn take_any(&self, host: &dyn Host, wanted: fn(&Deferred) -> bool) -> Option<Deferred> {
         let mut list = self.list.lock(host);
         let index = list.iter().position(wanted)?;

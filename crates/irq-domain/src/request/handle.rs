@@ -34,23 +34,24 @@ pub struct WiredRequest<'a> {
     pub name: &'a str,
     /// The interrupt's initial state.
     pub start: Start,
-    /// How many handlers the input may have.
+    /// Number of handlers that the input may have: one, or several on a shared line.
     pub sharing: Sharing,
 }
 
-/// How many handlers an input may have.
+/// Number of handlers that an input may have.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub enum Sharing {
-    /// Just one. Other requests for the input are refused.
+    /// Just one. One handler; all other requests for the input are refused.
     #[default]
     Exclusive,
-    /// One for each device on a level-triggered line. Each interrupt runs all of them, and is
-    /// unhandled if they all return [`IrqReturn::None`](crate::IrqReturn::None).
+    /// One handler for each device on a level-triggered line. Each interrupt runs all handlers, and
+    /// is unhandled if all of them return [`IrqReturn::None`](crate::IrqReturn::None).
     Shared,
 }
 
 impl<'a> WiredRequest<'a> {
-    /// Creates a request for exclusive use of an input. The request enables it immediately.
+    /// Creates a request for exclusive use of an input. The interrupt is enabled as soon as its
+    /// handler is installed.
     pub const fn new(hwirq: HwIrq, trigger: Trigger, name: &'a str) -> Self {
         Self { hwirq, trigger, name, start: Start::Enabled, sharing: Sharing::Exclusive }
     }
@@ -75,12 +76,12 @@ impl<'a> WiredRequest<'a> {
 ///   such as [`Interrupts::reclaim`](crate::Interrupts::reclaim), frees it.
 ///
 /// **A [shared](Sharing::Shared) line** is one interrupt with one number, state, affinity and run
-/// count. Each of its handles controls the whole line: [`disable`](Self::disable) masks it for all
-/// handlers, and it stays masked until no handle has an outstanding disable. A handle can only undo
-/// its own disables, and dropping it undoes the rest of them. If a line was shut off because it
-/// [screams](crate::Host::screaming), it can be unmasked by [`enable`](Self::enable) on any handle
-/// that has no disable to undo, or by a request for another handler. Dropping the last handle masks
-/// the line and frees it.
+/// count. Each of its handles controls the whole line: [`disable`](Self::disable) masks the line
+/// for all handlers, and the line stays masked until no handle has an outstanding disable. A handle
+/// can only undo its own disables, and dropping the handle undoes the remaining ones. If a line was
+/// shut off because it [screams](crate::Host::screaming), it can be unmasked by
+/// [`enable`](Self::enable) on any handle that has no disable to undo, or by a request for another
+/// handler. Dropping the last handle masks the line and frees it.
 ///
 /// ```
 /// # use core::num::NonZeroU16;
@@ -150,7 +151,8 @@ impl IrqHandle {
             if let Some(handle) = Self::try_request_wired(core, parent, request, handler)? {
                 return Ok(handle);
             }
-            // The shared line's last handle is being dropped. Wait until this releases the input.
+            // The shared line's last handle is being dropped. Wait until that drop has released the
+            // input.
             core.reclaim();
             core.host().yield_now();
         }
@@ -291,8 +293,8 @@ impl IrqHandle {
         self.synchronize();
     }
 
-    /// Undoes one [`disable`](Self::disable). If this enables the interrupt and it has arrived in
-    /// the meantime, it is sent again.
+    /// Undoes one [`disable`](Self::disable). If this enables the interrupt, and the interrupt
+    /// arrived while it was disabled, the core sends it again.
     ///
     /// Context: any.
     pub fn enable(&self) {
@@ -361,7 +363,7 @@ impl IrqHandle {
     }
 
     /// Returns the number of redeliveries, i.e. of arrivals that were resent because the handler
-    /// was running on another CPU or disabled.
+    /// was disabled or was running on another CPU.
     ///
     /// Context: any.
     pub fn redelivered(&self) -> u64 {
@@ -377,8 +379,8 @@ impl IrqHandle {
         self.core.registry.interrupt(&self.descriptor)
     }
 
-    /// Calls `act` if the handler is still there. (A device's domain may be torn down before the
-    /// handles are dropped.)
+    /// Calls `act` if the handler is still installed. (A device's domain may be torn down before
+    /// the handles are dropped.)
     fn while_installed<T>(&self, act: impl FnOnce(&mut Control) -> T) -> Option<T> {
         self.interrupt().while_installed(act)
     }
@@ -398,7 +400,7 @@ impl fmt::Debug for IrqHandle {
     }
 }
 
-/// Claims an input for a request, and routes it to a CPU within the controller's reach.
+/// Claims an input for a request, and routes it to a CPU that the controller can reach.
 ///
 /// Context: task; may sleep.
 fn claim(

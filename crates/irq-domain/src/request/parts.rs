@@ -31,7 +31,7 @@ impl IrqCore {
         self.registry.host()
     }
 
-    /// Frees objects that were dropped in a context that must not free them. Does nothing if the
+    /// Frees objects that were dropped in a context that must not free memory. Does nothing if the
     /// caller may not wait.
     ///
     /// Context: task; may sleep.

@@ -26,8 +26,8 @@ pub struct PerCpuHandle {
 }
 
 impl PerCpuHandle {
-    /// Requests a private interrupt on the CPUs in `on`, or on all CPUs. It is initially disabled
-    /// everywhere.
+    /// Requests a private interrupt on the CPUs in `on`, or on all CPUs. The interrupt is initially
+    /// disabled on every CPU.
     ///
     /// Context: task; may sleep.
     pub(crate) fn request(

@@ -32,7 +32,7 @@ impl RootController {
         self.parent.as_ref().ok_or(RequestError::NoWiredParent)
     }
 
-    /// Adds a vector to the list of private ones. The caller must hold the lock from
+    /// Adds a vector to the list of private vectors. The caller must hold the lock from
     /// [`one_request`].
     ///
     /// Context: task; may sleep.
