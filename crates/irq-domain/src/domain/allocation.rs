@@ -138,8 +138,8 @@ impl<'a> Transaction<'a> {
         slots.iter().try_for_each(|(_, slot)| self.number(*slot, cpu, None))
     }
 
-    /// Allocates a vector that may only target CPUs of `among`. Its first target is the online one
-    /// with the fewest managed vectors.
+    /// Allocates a vector that may only target CPUs of `among`. The first target is the online CPU
+    /// of `among` with the fewest managed vectors.
     pub(super) fn allocate_managed(
         &mut self,
         slot: u16,
@@ -184,7 +184,8 @@ impl<'a> Transaction<'a> {
             .with_initially(endpoint.initially())
     }
 
-    /// Adds an allocation and numbers its vectors. Room for it must have been reserved.
+    /// Adds an allocation and numbers its vectors. The caller must have reserved room for the
+    /// allocation.
     fn take_in(
         &mut self,
         allocation: Allocation,

@@ -41,8 +41,8 @@ impl<'a> MsiDeviceConfig<'a, dyn InputBridge> {
     }
 }
 
-/// A bridge that is attached to its controller. An input that has ever had a handler keeps its
-/// vector until the bridge is dropped.
+/// A bridge that is attached to its controller. An input keeps its vector from its first request
+/// until the bridge is dropped.
 #[must_use = "dropping the bridge frees its vectors"]
 pub struct WiredBridge {
     device: MsiDevice,

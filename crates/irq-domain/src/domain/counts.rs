@@ -1,4 +1,4 @@
-//! How many vectors an allocation may grant.
+//! The number of vectors that an allocation may grant.
 
 use super::vector_table::VectorTable;
 use crate::error::MsiDeviceError;

@@ -39,7 +39,8 @@ impl Endpoint {
     }
 
     /// Returns the endpoint's mask, if it can mask vectors in any context. Level-triggered stores
-    /// never have one, because only the controller can mask an already asserted level.
+    /// never have such a mask, because only the controller can mask a level that is already
+    /// asserted.
     ///
     /// Context: any.
     pub(super) fn mask(&self) -> Option<&dyn FastMask> {
@@ -72,7 +73,8 @@ impl Endpoint {
         }
     }
 
-    /// Tells the store that the device has lost its registers, so that it writes all of them again.
+    /// Tells the store that the device has lost its register contents, so that the store writes all
+    /// registers again.
     pub(super) fn forget(&self) {
         self.0.forget();
     }
@@ -111,7 +113,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Replaces the message that `slots` share. The first slot holds it.
+    /// Replaces the message that `slots` share, which is stored in the first slot.
     pub(super) fn rewrite(
         &self,
         slots: &(impl Iterator<Item = u16> + Clone),
@@ -129,8 +131,8 @@ impl Endpoint {
             unmask(update);
         });
         if written.is_err() && !masks_itself {
-            // If a queue failed at the message, it hasn't executed the unmask either. Report the
-            // first error.
+            // If the store is a command queue that failed at the message, it has not executed the
+            // unmask either. Report the first error.
             let _ = self.0.update(&mut |update: &mut dyn StoreUpdate| unmask(update));
         }
         written

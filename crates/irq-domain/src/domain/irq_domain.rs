@@ -165,7 +165,7 @@ impl IrqDomain {
         })
     }
 
-    /// Checks that the domain still exists and that it may allocate more vectors.
+    /// Checks that the domain has not been torn down and may allocate more vectors.
     fn check_present(&self, state: &DomainState) -> Result<(), MsiDeviceError> {
         if state.gone {
             return Err(MsiDeviceError::Gone);
@@ -181,7 +181,8 @@ impl IrqDomain {
     /// Context: task; may sleep.
     pub(super) fn free(&self, registry: &IrqRegistry, slot: u16) -> Result<(), MsiDeviceError> {
         let (vector, quiet) = self.remove_vector(registry, slot)?;
-        // Not under the device's lock: this drops everything that the handler owns.
+        // Free the handler without holding the device's lock, because this drops everything that
+        // the handler owns.
         registry.free_handler(&vector.descriptor);
         registry.retire(&vector.descriptor);
         let mut state = self.state.lock(registry.host());
@@ -192,7 +193,7 @@ impl IrqDomain {
     }
 
     /// Closes the vector at `slot` and frees its slot. Turns the store off if this was the last
-    /// vector. Also returns the store's result.
+    /// vector, and also returns the result of that write.
     fn remove_vector(
         &self,
         registry: &IrqRegistry,

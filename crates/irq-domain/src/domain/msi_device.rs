@@ -67,9 +67,9 @@ impl<S: ?Sized> fmt::Debug for MsiDeviceConfig<'_, S> {
 /// [`request`](Self::request) for each slot. Later on, it can add and remove single vectors with
 /// [`allocate_at`](Self::allocate_at) and [`free`](Self::free). Dropping the domain removes the
 /// handlers, turns the store off, then frees the vectors and detaches the device; this order
-/// prevents stray messages. Handles that outlive the domain are harmless no-ops. If the drop occurs
-/// where the caller [may not wait](crate::TaskContext::may_wait), a later task operation does all
-/// of this, and handlers may still run until then.
+/// prevents stray messages. Handles that outlive the domain are harmless no-ops. If the caller of
+/// the drop [may not wait](crate::TaskContext::may_wait), a later task operation performs these
+/// steps, and handlers may still run until then.
 ///
 /// The [crate's example](crate#example) attaches a device and requests a vector. See
 /// [`pci::find_store`](crate::pci::find_store) for a PCI function.
@@ -151,16 +151,17 @@ impl MsiDevice {
     }
 
     /// Grants a vector at `slot` that is only ever delivered to CPUs of `among`, e.g. those that
-    /// use a queue. It is assigned to the online one that has the fewest managed vectors. When that
-    /// CPU goes offline, the vector moves to another of the set. When the last one goes offline,
-    /// the vector is shut down until one is online again; the device's messages stay pending until
-    /// then. The controller reserves everything that these moves require.
+    /// use a queue. The vector targets the online CPU of `among` that has the fewest managed
+    /// vectors. When that CPU goes offline, the vector moves to another CPU in the set. When the
+    /// last CPU in the set goes offline, the vector is shut down until one of them is online again;
+    /// the device's messages stay pending until then. The controller reserves everything that these
+    /// moves require.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// As for [`allocate_at`](Self::allocate_at); also [`MsiDeviceError::NoCpu`] if none of `among`
-    /// is online.
+    /// As for [`allocate_at`](Self::allocate_at); also [`MsiDeviceError::NoCpu`] if no CPU of
+    /// `among` is online.
     pub fn allocate_managed(
         &self,
         slot: u16,
@@ -178,7 +179,7 @@ impl MsiDevice {
     /// # Errors
     /// [`MsiDeviceError::NoVector`]; [`MsiDeviceError::OfAGroup`], because a group can only be
     /// freed as a whole, by tearing down the domain; [`MsiDeviceError::Store`] if the store refused
-    /// the write. In the last case the vector was still freed.
+    /// the write. The vector is freed even if the store refused the write.
     pub fn free(&self, slot: u16) -> Result<(), MsiDeviceError> {
         self.core.reclaim();
         self.domain.free(&self.core.registry, slot)
@@ -230,7 +231,7 @@ impl MsiDevice {
     /// interrupt controllers have resumed, and after it has restored the registers that accesses to
     /// the store depend on (a PCI function's command register and BARs, and those of bridges above
     /// it), but before the device's own driver starts the device again. Vectors must not be enabled
-    /// or disabled between the loss and this call.
+    /// or disabled between the loss of the registers and this call.
     ///
     /// A message that the device should have sent while it was down is lost with the rest of its
     /// state. If the device can wake the system, its driver must therefore check it after this
@@ -283,8 +284,8 @@ impl MsiDevice {
     }
 
     /// Returns the message that the device sends for the vector at `slot`: either the stored one,
-    /// or the one that the device derives from its group's. Useful for devices that keep a copy
-    /// elsewhere. It changes when the interrupt moves.
+    /// or the one that the device derives from its group's. Drivers of devices that keep a copy of
+    /// the message elsewhere can use this, and must update the copy when the interrupt moves.
     ///
     /// Context: task; may sleep.
     pub fn sent_message(&self, slot: u16) -> Option<MsiMessage> {
@@ -298,16 +299,16 @@ impl MsiDevice {
         self.domain.attachment.isolation()
     }
 
-    /// Returns the proof that passthrough requires: that the device cannot trigger other devices'
-    /// interrupts. Otherwise, returns the reason why it can.
+    /// Returns a proof that the device cannot trigger other devices' interrupts, or the reason why
+    /// it can. Passthrough requires this proof.
     ///
     /// Context: any.
     pub fn prove_isolated(&self) -> Result<InterruptIsolated<'_>, NotIsolated> {
         self.domain.attachment.prove_isolated()
     }
 
-    /// Returns the other proof that passthrough requires: that the device cannot access memory that
-    /// does not belong to it. Otherwise, returns the reason why it can.
+    /// Returns a proof that the device cannot access memory that does not belong to it, or the
+    /// reason why it can. Passthrough requires this proof, too.
     ///
     /// Context: any.
     pub fn prove_dma_isolated(&self) -> Result<DmaIsolated<'_>, NotDmaIsolated> {

@@ -63,7 +63,7 @@ impl Relocation<'_> {
             return self.end(moved, MoveOutcome::Written, group);
         };
         // If the endpoint can be masked in any context, keep it masked until the controller has
-        // finished, too. Otherwise, the update itself masks and unmasks.
+        // finished the move. Otherwise, the store's update masks and unmasks it.
         let hold = self.endpoint.mask().is_some();
         let host: &dyn Host = self.runtime.host();
         if hold {
@@ -155,8 +155,7 @@ impl Group {
         self.slots().filter_map(|slot| table.get(slot)).map(|entry| &entry.descriptor)
     }
 
-    /// Returns `true` if the controller, store and core all have the interrupt at its new place
-    /// already.
+    /// Returns `true` if the controller, the store and the core all record the new target already.
     fn is_there(&self, moved: &Move, table: &VectorTable) -> bool {
         let stored = table.get(self.first).and_then(DeviceVector::message);
         moved.from == moved.to

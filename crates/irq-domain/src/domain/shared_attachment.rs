@@ -20,7 +20,7 @@ pub(crate) struct SharedAttachment {
 }
 
 struct Users {
-    /// `None` before the device is attached, and again once the last user has left.
+    /// `None` before the device is attached, and again after the last user has detached it.
     attachment: Option<Attachment>,
     count: u32,
 }

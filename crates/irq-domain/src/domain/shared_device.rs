@@ -46,9 +46,9 @@ impl fmt::Debug for SharedDeviceConfig {
 /// the controller (for an ITS, this means one DeviceID and one EventID space). Domains can be
 /// created and dropped at any time.
 ///
-/// The device is detached once this and all its domains have been dropped. If the last drop occurs
-/// where the caller [may not wait](crate::TaskContext::may_wait), a later task operation detaches
-/// it.
+/// The device is detached once the `SharedDevice` and all its domains have been dropped. If the
+/// caller of the last drop [may not wait](crate::TaskContext::may_wait), a later task operation
+/// detaches the device.
 #[must_use = "dropping it, and all its domains, detaches the device"]
 pub struct SharedDevice {
     core: Shared<IrqCore>,

@@ -68,8 +68,8 @@ impl DeviceVector {
     }
 }
 
-/// Vectors and their allocations. Every vector has an allocation. The reverse isn't true while an
-/// allocation is being removed.
+/// Vectors and their allocations. Every vector belongs to an allocation. An allocation that is
+/// being removed may have no vectors.
 #[derive(Default)]
 pub(super) struct VectorTable {
     /// Allocations, indexed by first slot.
@@ -89,12 +89,13 @@ impl VectorTable {
         self.vectors.reserve_many(vectors)
     }
 
-    /// Reserves room for everything in another table.
+    /// Reserves room for the contents of another table.
     pub(super) fn reserve_for(&mut self, more: &Self) -> Result<(), TryReserveError> {
         self.reserve(more.allocations.len(), more.vectors.len())
     }
 
-    /// Moves everything from another table into this one. Room must have been reserved.
+    /// Moves the contents of another table into this one. The caller must have reserved room for
+    /// them.
     pub(super) fn absorb(&mut self, more: Self) {
         for allocation in more.allocations.into_values() {
             self.add_allocation(allocation);
@@ -104,12 +105,12 @@ impl VectorTable {
         }
     }
 
-    /// Adds an allocation. Room must have been reserved.
+    /// Adds an allocation. The caller must have reserved room for it.
     pub(super) fn add_allocation(&mut self, allocation: Allocation) {
         self.allocations.insert(allocation.first, allocation);
     }
 
-    /// Adds a vector. Room must have been reserved.
+    /// Adds a vector. The caller must have reserved room for it.
     pub(super) fn add(&mut self, slot: u16, vector: DeviceVector) {
         self.vectors.insert(slot, vector);
     }
@@ -128,7 +129,7 @@ impl VectorTable {
         Ok(())
     }
 
-    /// Removes an independent vector and leaves its allocation.
+    /// Removes an independent vector, but not its allocation.
     ///
     /// # Errors
     /// [`MsiDeviceError::NoVector`], [`MsiDeviceError::OfAGroup`].
@@ -184,13 +185,13 @@ impl VectorTable {
         self.vectors.is_empty()
     }
 
-    /// Returns the shape that all allocations have in common. There is only one, because a group is
+    /// Returns the shape of the allocations. All of them have the same shape, because a group is
     /// always its store's only allocation.
     pub(super) fn shape(&self) -> Shape {
         self.allocations.values().next().map_or(Shape::Independent, |first| first.shape)
     }
 
-    /// Returns the vectors as their driver sees them.
+    /// Returns the vectors in the form that their driver receives.
     ///
     /// # Errors
     /// The kernel's heap is exhausted.
@@ -198,7 +199,7 @@ impl VectorTable {
         try_collect(self.iter().map(|(slot, vector)| vector.info(slot)))
     }
 
-    /// Returns a vector as its driver sees it.
+    /// Returns a vector in the form that its driver receives.
     pub(super) fn vector(&self, slot: u16) -> Option<MsiVector> {
         self.get(slot).map(|vector| vector.info(slot))
     }
@@ -223,7 +224,7 @@ impl VectorTable {
         try_collect((0..slots).filter(|slot| !self.vectors.contains(*slot)))
     }
 
-    /// Checks that a store with `slots` slots has a vacant one for each of `wanted`.
+    /// Checks that each slot in `wanted` exists in a store with `slots` slots, and is vacant.
     pub(super) fn check_vacant(&self, slots: u16, wanted: &[u16]) -> Result<(), MsiDeviceError> {
         if wanted.is_empty() {
             return Err(MsiDeviceError::BadCount { min: 0, max: 0 });

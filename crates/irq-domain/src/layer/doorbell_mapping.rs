@@ -31,7 +31,7 @@ pub enum DoorbellMode {
     Nested {
         /// Page size of the second stage.
         granule: Granule,
-        /// Doorbell address in the guest's own I/O address space. The device stores this one.
+        /// Doorbell address in the guest's own I/O address space, which the device stores.
         stored: u64,
         /// Guest-physical address that the guest's stage translates `stored` to.
         doorbell: u64,
@@ -73,23 +73,24 @@ impl IovaConstraint {
 ///
 /// Context: task; may sleep.
 pub trait Iommu: Send + Sync {
-    /// Returns a device's address space, or `None` if the IOMMU does not serve the device. In the
-    /// latter case its writes pass unchanged, as in [`DoorbellMode::Identity`]. The result must not
-    /// change while the device holds a message.
+    /// Returns a device's address space, or `None` if the IOMMU does not serve the device. Without
+    /// an address space, the device's writes pass unchanged, as in [`DoorbellMode::Identity`]. The
+    /// result must not change while the device holds a message.
     ///
     /// Context: any.
     fn domain(&self, device: RequesterId) -> Option<IommuDomain>;
 
     /// Returns how doorbell writes from a domain's devices are translated. The result must not
-    /// change while any of them holds a message.
+    /// change while one of these devices holds a message.
     ///
     /// Context: any.
     fn mode(&self, domain: IommuDomain) -> DoorbellMode;
 
     /// Maps a page of doorbells (a physical address, aligned to the mode's granule) for the
-    /// domain's devices, as writable device memory. On return, the devices can write to it. Returns
-    /// the page's I/O virtual address, which the constraint must [admit](IovaConstraint::admits). A
-    /// page may be mapped at several addresses, for endpoints with different address widths.
+    /// domain's devices, as writable device memory. On return, the devices can write to the page.
+    /// Returns the page's I/O virtual address, which the constraint must
+    /// [admit](IovaConstraint::admits). A page may be mapped at several addresses, for endpoints
+    /// with different address widths.
     ///
     /// # Errors
     /// Returns the reason for the failure as text.
@@ -101,7 +102,7 @@ pub trait Iommu: Send + Sync {
     ) -> Result<u64, &'static str>;
 
     /// Unmaps a page at an address returned by [`map`](Self::map). On return, devices can no longer
-    /// write to it.
+    /// write to the page at this address.
     fn unmap(&self, domain: IommuDomain, mapped: u64);
 }
 

@@ -3,11 +3,12 @@
 use super::Layer;
 use msi_types::{Capabilities, Capability, Properties, Property, Tier};
 
-/// How messages that a guest composes reach the hardware. A guest kernel must put this layer
-/// directly over each virtual controller, below all other layers. Bare metal doesn't need it.
+/// The way in which a guest's messages reach the hardware. A guest kernel must put this layer
+/// directly over each virtual controller, below all other layers. A kernel on bare metal does not
+/// need it.
 ///
-/// PCI MSI and MSI-X work either way, because the hypervisor traps their registers and substitutes
-/// the physical message. So do devices that it emulates
+/// Both variants support PCI MSI and MSI-X, because the hypervisor traps their registers and
+/// substitutes the physical message. Both also support devices that the hypervisor emulates
 /// ([`Storage::Emulated`](msi_types::Storage::Emulated)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Hypervisor {
@@ -15,9 +16,9 @@ pub enum Hypervisor {
     /// as the guest wrote it, and means nothing to the hardware. This is the case for a virtual ITS
     /// without a virtual IOMMU.
     Traps,
-    /// The controller is a virtual IOMMU's interrupt remapping. The hardware remaps the guest's
-    /// messages accordingly, wherever they are stored. Messages in device-defined stores are only
-    /// accepted from devices that the remapping isolates.
+    /// The controller is the interrupt remapping unit of a virtual IOMMU. The hardware remaps the
+    /// guest's messages as this unit specifies, wherever they are stored. Messages in
+    /// device-defined stores are only accepted from devices that the remapping isolates.
     Remaps,
 }
 

@@ -16,9 +16,9 @@ use msi_types::{
 
 /// A [`Layer`] on top of a parent.
 ///
-/// The layer's [`hold`](Layer::hold) translated every message that a device stores. A message is
-/// released once the device no longer stores it: when a move has finished, when its vector has been
-/// freed, or immediately if a step fails.
+/// Every message that a device stores was translated by the layer's [`hold`](Layer::hold). A
+/// message is released once the device no longer stores it: when a move has finished, when its
+/// vector has been freed, or immediately if a step fails.
 pub struct LayeredParent<L, P: ?Sized> {
     layer: L,
     host: Arc<dyn Host>,
@@ -34,7 +34,8 @@ struct Records {
     devices: SortedMap<u32, RequesterId>,
     vectors: SortedMap<HwIrq, DeviceMessages>,
     /// Messages whose vectors are being freed, each with the number of the operation that frees
-    /// them. They stay here until the parent is done. Has room for all vectors.
+    /// them. Messages stay in this list until the parent has freed their vectors. The list has room
+    /// for all vectors.
     freed: Vec<(u64, DeviceMessages)>,
     operations: u64,
 }
@@ -81,7 +82,7 @@ struct DeviceMessages {
     deassert: Option<Passed>,
 }
 
-/// A message as it looks on either side of the layer.
+/// A message in two forms: below the layer and above it.
 #[derive(Clone, Copy)]
 struct Passed {
     /// The message from the level below.

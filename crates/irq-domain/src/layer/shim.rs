@@ -123,7 +123,7 @@ impl Layer for ShimLayer {
     }
 
     fn fit(&self, fit: Fit) -> Fit {
-        // If the layer changes addresses, `hold` checks the result; we don't know it here.
+        // If the layer changes addresses, the result is not known yet; `hold` checks it.
         let (address_bits, rewrite) = match self.address {
             AddressRule::Same => (fit.address_bits.min(self.address_bits), fit.rewrite),
             AddressRule::Offset(_) | AddressRule::Window { .. } => (64, unaddressed(fit.rewrite)),

@@ -1,12 +1,13 @@
-//! What a kernel's bus driver provides.
+//! Register access that a kernel's bus driver provides.
 
-/// Where an access may be made.
+/// The contexts in which a register may be accessed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AccessContext {
-    /// In any context, including hard-IRQ handlers. Accesses are memory-mapped, and don't take a
-    /// lock that tasks hold with interrupts enabled.
+    /// Accesses are allowed in any context, including hard-IRQ handlers. They are memory-mapped,
+    /// and don't take a lock that tasks hold with interrupts enabled.
     Any,
-    /// Only in tasks, because an access uses a mailbox, a hypercall, or such a lock.
+    /// Accesses are only allowed in tasks, because they use a mailbox, a hypercall, or a lock that
+    /// tasks hold with interrupts enabled.
     Task,
 }
 
@@ -28,8 +29,8 @@ pub trait ConfigSpace: Send + Sync {
     /// Writes 32 bits as a single store.
     fn write32(&self, offset: u16, value: u32);
 
-    /// Returns where accesses may be made. MSI mask bits can only be used in hard-IRQ context if
-    /// this is [`AccessContext::Any`].
+    /// Returns the contexts in which registers may be accessed. MSI mask bits can only be used in
+    /// hard-IRQ context if this is [`AccessContext::Any`].
     fn context(&self) -> AccessContext {
         AccessContext::Task
     }

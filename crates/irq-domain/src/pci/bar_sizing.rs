@@ -52,7 +52,7 @@ impl BarSet {
         bars
     }
 
-    /// Restores the addresses after the function lost them.
+    /// Writes the addresses to the base address registers again after the function lost them.
     pub(super) fn restore(&self, config: &dyn ConfigSpace) {
         for (index, bar) in (0..).zip(&self.placed) {
             if let Some(bar) = bar {
@@ -62,8 +62,8 @@ impl BarSet {
     }
 }
 
-/// Returns how many registers the region at `register` occupies (`left` remain), and its request.
-/// All values read here are under the function's control, so don't trust them.
+/// Returns how many registers the region at `register` occupies (`left` remain), and the request
+/// for its address. The function controls all values that are read here, so they must be validated.
 fn size(config: &dyn ConfigSpace, register: u16, left: u8) -> (u8, Option<BarRequest>) {
     let flags = config.read32(register);
     let width = match flags & TYPE {

@@ -34,8 +34,8 @@ pub struct Ecam {
 }
 
 impl Ecam {
-    /// Creates access to `buses`. The window starts with the first one. Buses beyond the window's
-    /// length are treated as empty.
+    /// Creates access to the configuration space of `buses`. The window starts with the first of
+    /// these buses. Buses beyond the window's length are treated as empty.
     pub fn new(window: Arc<dyn EcamWindow>, buses: BusRange) -> Self {
         Self { window, buses }
     }
@@ -63,7 +63,7 @@ impl fmt::Debug for Ecam {
 }
 
 /// One function's configuration space in an [`Ecam`] window: 4096 bytes, accessible in any context.
-/// If an access is misaligned or beyond the 4096 bytes, it is refused: reads return all ones, and
+/// Accesses that are misaligned or beyond the 4096 bytes are refused: reads return all ones, and
 /// writes are dropped.
 #[derive(Clone)]
 pub struct EcamFunction {

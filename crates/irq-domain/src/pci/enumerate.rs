@@ -34,17 +34,18 @@ const FUNCTIONS_PER_DEVICE: u16 = 8;
 /// Context: task; may sleep.
 ///
 /// Firmware-assigned bus numbers are kept where they are higher than all numbers in use, because
-/// firmware's requester ID maps refer to them. Only the largest 32-bit window and the largest
-/// 64-bit memory window are used. 64-bit regions are placed in the latter if they are prefetchable
-/// or if the former is full; a kernel that can't map the 64-bit window must omit it from `windows`.
-/// I/O ports, expansion ROMs, CardBus bridges, virtual functions and functions beyond the eighth
-/// (ARI) are not configured, and bridges have no spare room for hot-plugged functions.
+/// firmware's requester ID maps refer to them. Only the largest 32-bit memory window and the
+/// largest 64-bit one are used. A 64-bit region is placed in the 64-bit window if it is
+/// prefetchable or if the 32-bit window is full; a kernel that can't map the 64-bit window must
+/// omit it from `windows`. I/O ports, expansion ROMs, CardBus bridges, virtual functions and
+/// functions beyond the eighth (ARI) are not configured, and bridges have no spare room for
+/// hot-plugged functions.
 ///
 /// The alias is the requester ID that the host bridge sees. A bridge from PCI Express to
-/// conventional PCI sends as device 0, function 0 on its secondary bus (PCI Express to PCI/PCI-X
-/// Bridge 1.0 §2.3). Other bridges on conventional buses send with their own requester ID. If there
-/// are several such bridges, the one nearest to the host determines the alias. Bridges that deviate
-/// from this are not handled.
+/// conventional PCI sends messages as device 0, function 0 of its secondary bus (PCI Express to
+/// PCI/PCI-X Bridge 1.0 §2.3). Other bridges on conventional buses send with their own requester
+/// ID. If there are several such bridges, the one nearest to the host determines the alias. Bridges
+/// that deviate from these rules are not supported.
 ///
 /// # Errors
 /// [`PciError::NoMemory`] if the kernel's heap is exhausted.
@@ -199,7 +200,7 @@ impl<F> Walk<F> {
 }
 
 /// Returns the number for the bus behind a bridge: firmware's if it is higher than all numbers in
-/// use, otherwise the next free one. Returns `None` if the host bridge has none left.
+/// use, otherwise the next free one. Returns `None` if the host bridge has no bus number left.
 fn next_bus(config: &dyn ConfigSpace, last: u8, buses: BusRange) -> Option<u8> {
     let usable = |bus: &u8| *bus > last && buses.contains(*bus);
     let assigned = Some(config.read8(SECONDARY_BUS)).filter(usable);

@@ -55,18 +55,18 @@ impl Function {
         &self.config
     }
 
-    /// Returns the memory region behind a base address register. Returns `None` if it has no
-    /// region, or if the windows had no room.
+    /// Returns the memory region behind a base address register. Returns `None` if the register has
+    /// no region, or if the windows had no room for it.
     pub fn bar(&self, index: u8) -> Option<Bar> {
         self.bars.placed.get(usize::from(index)).copied().flatten()
     }
 
     /// Enables decoding of the function's memory regions, and bus mastering (messages require it).
     /// This also writes the base address registers, so it may be called again after a reset. It
-    /// doesn't restore a bridge's bus numbers and windows: a kernel whose bridges lose power must
+    /// does not restore a bridge's bus numbers and windows; a kernel whose bridges lose power must
     /// save these registers (0x18 to 0x33 in configuration space) and write them back, outermost
-    /// bridge first. Nor does it touch the INTx Disable bit (bit 10 in the command register), which
-    /// a driver that needs INTx must clear.
+    /// bridge first. A driver that needs INTx must clear the INTx Disable bit itself (bit 10 in the
+    /// command register).
     ///
     /// # Errors
     /// [`PciError::Unplaced`] if a region has no address. The function would otherwise decode it at

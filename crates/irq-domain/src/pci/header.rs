@@ -17,7 +17,7 @@ pub(super) const BAR0: u16 = 0x10;
 pub(super) const COMMAND_IO: u16 = 1 << 0;
 /// Command: the function decodes its memory regions.
 pub(super) const COMMAND_MEMORY: u16 = 1 << 1;
-/// Command: the function may write to memory. Messages are such writes.
+/// Command: the function may write to memory, and thus may send messages.
 pub(super) const COMMAND_MASTER: u16 = 1 << 2;
 
 /// Header type: the device has several functions.

@@ -66,7 +66,7 @@ macro_rules! accesses {
 
         fn $write(&self, offset: u64, value: $value) {
             if let Some(register) = self.register::<WriteOnly<$value>>(offset) {
-                // SAFETY: As for the read.
+                // SAFETY: The same argument as for reads applies.
                 unsafe { UniqueMmioPointer::new(register) }.write(value.to_le());
             }
         }

@@ -1,4 +1,4 @@
-//! MSI: a single message in configuration space. The function derives up to 32 from it.
+//! MSI: a single message in configuration space, from which the function derives up to 32.
 
 use super::capabilities::{check_length, find};
 use super::{AccessContext, ConfigSpace, PciError};

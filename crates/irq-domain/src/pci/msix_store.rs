@@ -1,4 +1,4 @@
-//! MSI-X: a table in a memory region. Each entry has its own message and mask bit.
+//! MSI-X: a table in a memory region, each entry of which has its own message and mask bit.
 
 use super::capabilities::{check_length, find};
 use super::{ConfigSpace, PciError, TableMemory};
@@ -63,7 +63,7 @@ impl MsixCapability {
     }
 }
 
-/// Everything that an [`MsixStore`] is made from.
+/// The capability, configuration space and memory regions from which an [`MsixStore`] is created.
 #[non_exhaustive]
 pub struct MsixParts {
     /// The result of [`MsixCapability::find`].
@@ -79,7 +79,7 @@ pub struct MsixParts {
 }
 
 impl MsixParts {
-    /// Collects what one function's store is made from.
+    /// Collects the parts of one function's store.
     pub fn new(
         capability: MsixCapability,
         config: Arc<dyn ConfigSpace>,
@@ -102,7 +102,7 @@ impl fmt::Debug for MsixParts {
 /// respond to table accesses while MSI-X is disabled.
 pub struct MsixStore {
     parts: MsixParts,
-    /// Vector Control for each entry, without the mask bit. The other bits must be preserved.
+    /// Vector Control for each entry, without the mask bit. These other bits must be preserved.
     controls: Vec<AtomicU32>,
     enable: TaskLock<MsixEnable>,
 }

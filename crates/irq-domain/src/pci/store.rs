@@ -17,7 +17,7 @@ pub struct FunctionStore {
 }
 
 /// Creates a function's message store: MSI-X if the function has it, otherwise MSI. `map` must map
-/// the memory region of a base address register. It is only called for MSI-X.
+/// the memory region of a base address register. The closure is only called for MSI-X.
 ///
 /// Context: task; may sleep.
 ///

@@ -6,7 +6,7 @@ use super::header::{MEMORY, PREFETCHABLE, PREFETCHABLE_BASE_UPPER, PREFETCHABLE_
 use msi_types::Region;
 use msi_types::pci::{PciSpace, PciWindow};
 
-/// Minimum alignment of a region. It keeps any two regions from sharing a page.
+/// Minimum alignment of a region, which keeps two regions from sharing a page.
 const PAGE: u64 = 0x1000;
 /// Bridge window granularity.
 const BRIDGE: u64 = 1 << 20;
@@ -16,7 +16,7 @@ const END_32: u64 = 1 << 32;
 /// A function's memory region and its addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Bar {
-    /// CPU physical addresses. They must be mapped as device memory.
+    /// CPU physical addresses, which the kernel must map as device memory.
     pub cpu: Region,
     /// Bus address, as the register holds it.
     pub bus_base: u64,
@@ -42,10 +42,10 @@ pub(super) struct BarRequest {
     pub(super) prefetchable: bool,
 }
 
-/// What is left of two windows. 32-bit registers only ever use `low`. 64-bit registers use `high`,
-/// if it is reachable, when they are prefetchable or `low` has no room. Below bridges, `high` is
-/// the prefetchable window, which PCI Express permits for all 64-bit regions (PCI Express Base
-/// §7.5.1.2.1).
+/// Free addresses in two windows. 32-bit registers are always placed in `low`. 64-bit registers are
+/// placed in `high` if it is reachable, and either the register is prefetchable or `low` has no
+/// room. Below bridges, `high` is the prefetchable window, which PCI Express permits for all 64-bit
+/// regions (PCI Express Base §7.5.1.2.1).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WindowPools {
     low: Pool,
@@ -126,7 +126,7 @@ fn field(address: u64) -> u32 {
     halves(address)[0] >> 16 & 0xfff0
 }
 
-/// What is left of a window, in bus addresses.
+/// The free addresses of a window, as bus addresses.
 #[derive(Clone, Copy, Debug)]
 struct Pool {
     next: u64,

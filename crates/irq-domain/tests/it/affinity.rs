@@ -15,7 +15,8 @@ use std::sync::atomic::Ordering;
 struct Setup {
     machine: Machine,
     store: Arc<Store>,
-    // Dropped before the device. Handles that outlive their device have a separate test.
+    // The handles, which are dropped before the device. A separate test covers handles that outlive
+    // their device.
     handles: Vec<Arc<IrqHandle>>,
     device: MsiDevice,
 }

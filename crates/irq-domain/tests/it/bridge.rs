@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 struct Input {
     trigger: Option<Trigger>,
     high: bool,
-    /// `true` if the input has sent its message and was not ended yet.
+    /// `true` if the input has sent its message and has not been ended yet.
     latched: bool,
 }
 

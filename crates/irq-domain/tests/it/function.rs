@@ -91,7 +91,7 @@ impl Function {
         self.set(AT + msix::PBA, &place(pending, PENDING_AT).to_le_bytes());
     }
 
-    /// Creates a function with these capabilities: offset, ID, next.
+    /// Creates a function with a capability at each given offset, with its ID and next pointer.
     pub(crate) fn with_list(list: &[(u16, u8, u8)]) -> Arc<Self> {
         let function = Self::empty(AccessContext::Any);
         function.set_list(list);

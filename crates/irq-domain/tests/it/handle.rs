@@ -6,7 +6,7 @@ use msi_types::{Cpu, Pending, Shape};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 
-/// Records that the handler that owns this was freed.
+/// A value owned by a handler, which records on drop that the handler was freed.
 struct Freed(Arc<AtomicBool>);
 
 impl Drop for Freed {

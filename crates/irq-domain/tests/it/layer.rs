@@ -101,8 +101,8 @@ impl Iommu for Driver {
             return Err("injected");
         }
         let count = self.0.maps.fetch_add(1, Relaxed) as u64;
-        // As high as the endpoint can address, so that a narrower endpoint cannot share the
-        // mapping.
+        // Map the page as high as the endpoint can address, so that an endpoint with fewer address
+        // bits cannot share the mapping.
         let at = match constraint {
             IovaConstraint::Within { address_bits: 64 } => 0x10_0000_0000 + count * granule.bytes(),
             IovaConstraint::Within { address_bits } => {

@@ -1,4 +1,4 @@
-//! Interrupt core tests, with fakes that punish misuse: a kernel, two kinds of controller, and a
+//! Interrupt core tests, with fakes that panic on misuse: a kernel, two kinds of controller, and a
 //! message store.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,5 +1,5 @@
-//! The fakes. Each panics where its real counterpart would hang, write to a stray address or lose
-//! an interrupt.
+//! Fakes, each of which panics where its real counterpart would hang, write to a stray address or
+//! lose an interrupt.
 
 mod controller;
 mod root;

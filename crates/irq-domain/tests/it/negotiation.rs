@@ -1,4 +1,4 @@
-//! Negotiation between a hierarchy and an endpoint, also in guests.
+//! Negotiation between a hierarchy and an endpoint, on bare metal and in guests.
 
 use crate::mock::{Addressing, Kernel, Machine, StoreKind};
 use irq_domain::layer::{Hypervisor, LayeredParent};

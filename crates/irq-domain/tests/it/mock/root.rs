@@ -28,8 +28,8 @@ pub(crate) struct WiredLine {
 }
 
 impl Default for Root {
-    /// Inputs 32 to 8999. This is more than a GIC has, so that an input can clash with a device's
-    /// vector.
+    /// Creates a controller with inputs 32 to 8999. A GIC has fewer inputs, but this range lets an
+    /// input clash with a device's vector.
     fn default() -> Self {
         Self::with_inputs(32..9000)
     }

@@ -1,4 +1,4 @@
-//! The core's waits. Tests can observe and end them.
+//! Hooks with which tests observe and end the core's waits.
 
 use super::{Machine, in_hard_irq};
 use irq_domain::Dispatched;
