@@ -29,7 +29,7 @@ impl From<TryReserveError> for OutOfMemory {
 /// Collects an iterator of known length into a boxed slice.
 ///
 /// # Errors
-/// Fails if the allocator has no memory for them.
+/// Fails if the allocator has no memory for the items.
 pub fn try_boxed_slice<T>(
     items: impl ExactSizeIterator<Item = T>,
 ) -> Result<Box<[T]>, TryReserveError> {
@@ -40,7 +40,7 @@ pub fn try_boxed_slice<T>(
 /// items, then to collect them.
 ///
 /// # Errors
-/// Fails if the allocator has no memory for them.
+/// Fails if the allocator has no memory for the items.
 pub fn try_collect_exact<T>(
     items: impl Iterator<Item = T> + Clone,
 ) -> Result<Vec<T>, TryReserveError> {
@@ -72,11 +72,11 @@ pub fn try_page_table<T>(pages: u32) -> Result<Box<[OnceBox<T>]>, TryReserveErro
     Ok(try_collect((0..pages).map(|_| OnceBox::new()))?.into_boxed_slice())
 }
 
-/// Allocates a page and fills it with `make`, unless it is already present. If callers race, they
-/// all end up with the same page.
+/// Allocates a page and fills it with `make`, unless it is already present. Concurrent callers all
+/// receive the same page.
 ///
 /// # Errors
-/// Fails if the allocator has no memory for it.
+/// Fails if the allocator has no memory for the page.
 pub fn try_page<T, const N: usize>(
     page: &OnceBox<[T; N]>,
     make: impl FnMut() -> T,

@@ -1,10 +1,10 @@
 //! Fallible allocation: running out of memory is an error that the caller handles, not an abort.
 //!
-//! On stable Rust, `Vec::try_reserve` is all we have to build on. On top of it, the crate provides
-//! collected vectors, boxes, shared ownership, page tables, and a map whose insertions use memory
-//! reserved in advance. For an [`Arc`], the best we can do is check in advance that the heap has
-//! enough memory. The crate can be removed once `Arc::try_new` and similar functions (the feature
-//! `allocator_api`) are stable.
+//! On stable Rust, containers can only allocate fallibly through `try_reserve`. Based on
+//! `Vec::try_reserve`, the crate provides collected vectors, boxes, shared ownership, page tables,
+//! and a map whose insertions use memory reserved in advance. For an [`Arc`], the best we can do is
+//! check in advance that the heap has enough memory. The crate can be removed once `Arc::try_new`
+//! and similar functions (the feature `allocator_api`) are stable.
 //!
 //! # Example
 //!
@@ -45,7 +45,8 @@ use alloc::vec::Vec;
 /// Collects an iterator into a vector.
 ///
 /// # Errors
-/// Fails if the allocator has no memory for them. Items that were already taken are dropped.
+/// Fails if the allocator has no memory for the items. Items that were already taken from the
+/// iterator are dropped.
 pub fn try_collect<T>(items: impl Iterator<Item = T>) -> Result<Vec<T>, TryReserveError> {
     let mut collected = Vec::new();
     collected.try_reserve_exact(items.size_hint().0)?;
@@ -59,7 +60,7 @@ pub fn try_collect<T>(items: impl Iterator<Item = T>) -> Result<Vec<T>, TryReser
 /// Appends an item to a vector.
 ///
 /// # Errors
-/// Fails if the allocator has no memory for it. The item is dropped and the vector is unchanged.
+/// Fails if the allocator has no memory for the item, which is dropped. The vector is unchanged.
 pub fn try_push<T>(items: &mut Vec<T>, item: T) -> Result<(), TryReserveError> {
     items.try_reserve(1)?;
     items.push(item);
@@ -72,7 +73,7 @@ pub fn try_push<T>(items: &mut Vec<T>, item: T) -> Result<(), TryReserveError> {
 /// `Box<T>`.
 ///
 /// # Errors
-/// Fails if the allocator has no memory for it. The value is dropped.
+/// Fails if the allocator has no memory for the value, which is dropped.
 pub fn try_box<T>(value: T) -> Result<Box<[T; 1]>, TryReserveError> {
     let mut only = Vec::new();
     only.try_reserve_exact(1)?;
@@ -87,7 +88,7 @@ pub fn try_box<T>(value: T) -> Result<Box<[T; 1]>, TryReserveError> {
 /// stack.
 ///
 /// # Errors
-/// Fails if the allocator has no memory for it, without calling `make`.
+/// Fails without calling `make` if the allocator has no memory for the array.
 pub fn try_box_array<T, const N: usize>(
     make: impl FnMut() -> T,
 ) -> Result<Box<[T; N]>, TryReserveError> {
@@ -100,12 +101,12 @@ pub fn try_box_array<T, const N: usize>(
 
 /// Moves a value into an [`Arc`].
 ///
-/// Stable Rust has no fallible `Arc` constructor. So this function first allocates and frees the
-/// same amount of memory, and then calls `Arc::new`. If another thread grabs that memory in
-/// between, the program still aborts, as it would with `Arc::new` alone.
+/// Stable Rust has no fallible `Arc` constructor. Therefore, this function first allocates and
+/// frees the same amount of memory, and then calls `Arc::new`. If another thread allocates that
+/// memory in between, the program still aborts, as it would with `Arc::new` alone.
 ///
 /// # Errors
-/// Fails if the allocator has no memory for it. The value is dropped.
+/// Fails if the allocator has no memory for the value, which is dropped.
 pub fn try_arc<T>(value: T) -> Result<Arc<T>, TryReserveError> {
     /// A type with the same size and alignment as an `Arc` allocation.
     #[repr(C)]
@@ -136,7 +137,7 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
     /// allocate.
     ///
     /// # Errors
-    /// Fails if the allocator has no memory for it. The map is unchanged.
+    /// Fails if the allocator has no memory for the entry. The map is unchanged.
     pub fn reserve(&mut self) -> Result<(), TryReserveError> {
         self.0.try_reserve(1)
     }
@@ -144,7 +145,7 @@ impl<K: Ord + Copy, V> SortedMap<K, V> {
     /// Reserves memory for `more` entries, so that this many insertions do not allocate.
     ///
     /// # Errors
-    /// Fails if the allocator has no memory for them. The map is unchanged.
+    /// Fails if the allocator has no memory for the entries. The map is unchanged.
     pub fn reserve_many(&mut self, more: usize) -> Result<(), TryReserveError> {
         self.0.try_reserve(more)
     }

@@ -1,6 +1,7 @@
 //! Fallible shared ownership: an `Arc` without weak references that reports exhausted memory.
 //!
-//! Stable Rust has no fallible `Arc` constructor. Once `Arc::try_new` is stable, this file can go.
+//! Stable Rust has no fallible `Arc` constructor. This file can be removed once `Arc::try_new` is
+//! stable.
 //!
 //! The protocol needs a single counter, which starts at one:
 //! 1. A clone adds one. The value being cloned is itself an owner, so the count can't be zero.
@@ -8,8 +9,8 @@
 //!    value.
 //!
 //! `interleavings/shared.rs` explores both steps.
-// UNSAFETY: the last owner frees the value, and the compiler can't tell which one that is. We can't
-// use `Arc` here: it aborts when the heap is exhausted.
+// UNSAFETY: the last owner frees the value, and the compiler cannot tell which owner is the last.
+// We can't use `Arc` here: it aborts when the heap is exhausted.
 #![expect(
     unsafe_code,
     reason = "a count, not a scope, determines the value's lifetime; each use has a safety comment"
@@ -24,8 +25,8 @@ use core::marker::PhantomData;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
-/// Maximum number of owners per value. It's far from overflow because other threads may still add
-/// owners before a failed check panics. Only a program that leaks owners can get there.
+/// Maximum number of owners per value. The limit is far below overflow, because other threads may
+/// still add owners before a failed check panics. Only a program that leaks owners can reach it.
 const MOST_OWNERS: usize = usize::MAX / 2;
 
 /// Number of owners of a value.
@@ -37,7 +38,7 @@ impl Owners {
         Self(AtomicUsize::new(1))
     }
 
-    /// Adds an owner. Panics, and leaks the value, if it has more than [`MOST_OWNERS`] owners.
+    /// Adds an owner. Panics and leaks the value if it has more than [`MOST_OWNERS`] owners.
     // Keep this out of line: one copy serves all types.
     #[inline(never)]
     pub(crate) fn add(&self) {
@@ -45,7 +46,7 @@ impl Owners {
         assert!(before <= MOST_OWNERS, "a value has too many owners to count");
     }
 
-    /// Removes an owner. Returns `true` if it was the last one.
+    /// Removes an owner. Returns `true` if that owner was the last one.
     #[inline]
     pub(crate) fn remove(&self) -> bool {
         self.0.fetch_sub(1, SeqCst) == 1
@@ -89,7 +90,7 @@ impl<T> Shared<T> {
     /// Moves a value to the heap.
     ///
     /// # Errors
-    /// Fails if the allocator has no memory for it. The value is dropped.
+    /// Fails if the allocator has no memory for the value, which is dropped.
     pub fn try_new(value: T) -> Result<Self, TryReserveError> {
         let block = Box::leak(try_box(Block { owners: Owners::one(), value })?);
         Ok(Self { block: NonNull::from(block).cast(), _owns: PhantomData })
@@ -102,7 +103,7 @@ impl<T: ?Sized> Shared<T> {
     /// known.
     ///
     /// # Errors
-    /// Fails if the allocator has no memory for it. The value is dropped.
+    /// Fails if the allocator has no memory for the value, which is dropped.
     pub fn try_unsized<V>(
         value: V,
         unsize: impl FnOnce(Box<Block<V>>) -> Box<Block<T>>,
@@ -118,7 +119,7 @@ impl<T: ?Sized> Shared<T> {
     #[inline]
     fn block(&self) -> &Block<T> {
         // SAFETY: a constructor leaked the block, and only the last owner frees it. This owner is
-        // still counted, so the block is alive and nobody has an exclusive reference.
+        // still counted, so the block is alive and no exclusive reference exists.
         unsafe { self.block.as_ref() }
     }
 }

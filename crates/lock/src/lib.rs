@@ -56,7 +56,7 @@ impl<T> IrqLock<T> {
         Self(SpinMutex::new(data))
     }
 
-    /// Returns the data without locking: `&mut self` guarantees that there are no other users.
+    /// Returns the data without locking: `&mut self` guarantees that no other user exists.
     pub fn get_mut(&mut self) -> &mut T {
         self.0.get_mut()
     }
@@ -118,8 +118,9 @@ impl<T, C: LocalCpu + ?Sized> DerefMut for IrqGuard<'_, T, C> {
     }
 }
 
-/// A lock for data that only tasks use. Does not mask interrupts, so the holder may wait for
-/// hardware or allocate. Waiters call [`LocalCpu::yield_now`] to let a lower-priority holder run.
+/// A lock for data that only tasks use. The lock does not mask interrupts, so the holder may wait
+/// for hardware or allocate. Waiters call [`LocalCpu::yield_now`] to let a lower-priority holder
+/// run.
 ///
 /// ```
 /// # use msi_types::{IrqState, LocalCpu};
@@ -144,7 +145,7 @@ impl<T> TaskLock<T> {
         Self(SpinMutex::new(data))
     }
 
-    /// Returns the data without locking: `&mut self` guarantees that there are no other users.
+    /// Returns the data without locking: `&mut self` guarantees that no other user exists.
     pub fn get_mut(&mut self) -> &mut T {
         self.0.get_mut()
     }

@@ -4,7 +4,7 @@ use core::fmt;
 use msi_types::LocalCpu;
 use spin::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-/// A lock for data that only tasks use, with several readers or one writer. Does not mask
+/// A lock for data that only tasks use, with several readers or one writer. The lock does not mask
 /// interrupts, so a holder may wait for hardware or allocate. A waiter calls
 /// [`LocalCpu::yield_now`], so that a holder of lower priority can run.
 #[derive(Default)]

@@ -7,7 +7,8 @@ use crate::{Cpu, MsiMessage};
 #[doc(alias = "kvm_set_irq")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Delivery {
-    /// The interrupt is pending. It may have been pending before: a pending bit merges messages.
+    /// The interrupt is pending. If it was already pending, the message is merged with the earlier
+    /// one.
     Pending,
     /// A controller accepted the message but dropped it, because it was unmapped, disabled or out
     /// of range.
@@ -63,8 +64,8 @@ pub trait SetLine: Send + Sync {
     fn set_line(&self, line: Line, level: Level) -> Delivery;
 
     /// Sends one edge on `line` as a single operation. An edge-triggered interrupt becomes pending
-    /// whatever the level of the line, and even if pulses are concurrent. The level of the line
-    /// does not change, so a level-sensitive interrupt is unaffected: a pulse would end before the
+    /// regardless of the line's level, and even if pulses are concurrent. The line's level does not
+    /// change, so a pulse does not affect a level-sensitive interrupt: it would end before the
     /// interrupt could be acknowledged.
     ///
     /// Context: any.
@@ -83,8 +84,8 @@ pub trait SetLine: Send + Sync {
 /// ```
 #[doc(alias = "kvm_vcpu_kick")]
 pub trait Kick: Send + Sync {
-    /// Wakes `cpu`, or makes it leave the guest. Called from any thread, without locks held, and
-    /// only once per transition of the CPU to sleep, however many messages arrive.
+    /// Wakes `cpu`, or makes it leave the guest. Called from any thread, without locks held. Called
+    /// only once each time the CPU goes to sleep, even if several messages arrive.
     fn kick(&self, cpu: Cpu);
 }
 

@@ -18,7 +18,7 @@ pub enum MsiError {
     DeviceFull {
         /// Number of requested vectors.
         wanted: u16,
-        /// Number of vectors that the device was attached for.
+        /// Number of vectors that were reserved for the device when it was attached.
         limit: u32,
     },
     /// The doorbell's address does not fit the endpoint's address register.
@@ -89,7 +89,7 @@ pub enum MsiError {
     /// intact.
     #[error("{level} cannot forward messages of requester {device}: {reason}")]
     Bus {
-        /// Name of the level that refuses.
+        /// Name of the level that refuses the device's messages.
         level: &'static str,
         /// The device.
         device: RequesterId,

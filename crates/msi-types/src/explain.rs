@@ -1,9 +1,10 @@
-//! The answer to "why does this interrupt not arrive?": the stages of an interrupt's way, and the
-//! first obstacle on it.
+//! Explanations of why an interrupt does not arrive: the stages between device and handler, and the
+//! first obstacle among them.
 //!
-//! Drivers, device models and message stores each know some stages. Each adds what it observes to
-//! an [`Explanation`], in the order of [`Stage`], and the first [`Obstacle`] ends it. An
-//! explanation is read while the machine runs, so its parts may belong to different moments.
+//! Each driver, device model and message store knows some of the stages. It adds its observations
+//! to an [`Explanation`], in the order of [`Stage`], until it finds the first [`Obstacle`]. The
+//! machine keeps running in the meantime, so the observations may have been made at different
+//! times.
 
 mod fact;
 mod obstacle;
@@ -13,7 +14,8 @@ pub use obstacle::{Group, Obstacle};
 
 use core::fmt;
 
-/// A stage on an interrupt's way from its device to its handler. The order is that of the way.
+/// A stage on an interrupt's path from its device to its handler. The variants are in the order in
+/// which an interrupt passes the stages.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
@@ -34,7 +36,7 @@ pub enum Stage {
     Target,
     /// That CPU's interface: groups, priority mask, running priority, exception mask.
     Interface,
-    /// The kernel's table from INTIDs to descriptors.
+    /// The kernel's table that maps INTIDs to interrupt descriptors.
     Dispatch,
     /// The handler.
     Handler,
@@ -55,7 +57,7 @@ impl Stage {
         Self::Handler,
     ];
 
-    /// The stage's name, in lower case.
+    /// Returns the stage's name, in lower case.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Endpoint => "endpoint",
@@ -78,7 +80,7 @@ impl fmt::Display for Stage {
     }
 }
 
-/// The stages that an interrupt passes, and the first obstacle on its way.
+/// The stages that an interrupt passes, and the first obstacle that stops it.
 ///
 /// ```
 /// use msi_types::explain::{Explanation, Fact, Obstacle};
@@ -104,12 +106,13 @@ pub struct Explanation {
 }
 
 impl Explanation {
-    /// An explanation without any stages.
+    /// Creates an explanation without any stages.
     pub const fn new() -> Self {
         Self { facts: [None; Stage::ALL.len()], obstacle: None }
     }
 
-    /// Records that the interrupt passes a stage. Facts behind an obstacle are ignored.
+    /// Records that the interrupt passes a stage. A fact is ignored if an obstacle has already been
+    /// recorded.
     pub const fn with_fact(mut self, fact: Fact) -> Self {
         if self.obstacle.is_none() {
             self.facts[fact.stage() as usize] = Some(fact);
@@ -117,7 +120,8 @@ impl Explanation {
         self
     }
 
-    /// Records that the interrupt is stopped. Only the first obstacle counts.
+    /// Records the obstacle that stops the interrupt. An obstacle is ignored if one has already
+    /// been recorded.
     pub const fn with_obstacle(mut self, obstacle: Obstacle) -> Self {
         if self.obstacle.is_none() {
             self.obstacle = Some(obstacle);
@@ -138,18 +142,18 @@ impl Explanation {
         }
     }
 
-    /// The first obstacle, or `None` if none was found.
+    /// Returns the first obstacle, or `None` if none was found.
     pub const fn obstacle(&self) -> Option<Obstacle> {
         self.obstacle
     }
 
-    /// The facts before the obstacle, in the order of their stages.
+    /// Returns the facts that precede the obstacle, in the order of their stages.
     pub fn facts(&self) -> impl Iterator<Item = Fact> {
         self.facts.into_iter().flatten()
     }
 }
 
-/// Formats one line per stage; behind an obstacle follows a line with its mend.
+/// Formats one line per stage. If there is an obstacle, another line says how to remove it.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for fact in self.facts() {
@@ -165,7 +169,7 @@ impl fmt::Display for Explanation {
 }
 
 /// Serializes the facts with their stages, and the obstacle with its stage, its numbers, its
-/// sentence and its mend.
+/// description and its remedy.
 #[cfg(feature = "serde")]
 impl serde::Serialize for Explanation {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

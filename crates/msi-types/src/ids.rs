@@ -1,4 +1,5 @@
-//! Identifiers. Each has its own type, because confusing them is the classic mistake of this field.
+//! Identifiers. Each kind has its own type, because confusing them is a classic mistake in
+//! interrupt code.
 //!
 //! `Display` writes only the number, in its usual base; the surrounding text names the kind
 //! ("DeviceID 0x12", "CPU 3"). `gic_arch`'s `IntId` and `Lpi` write their class themselves ("LPI
@@ -114,7 +115,8 @@ identifier!(
 );
 
 /// A sender without an identity, for doorbells that do not use a DeviceID: `GICR_SETLPIR`,
-/// `GICD_SETSPI_NSR`, GICv2m. Any device that can write there can trigger them.
+/// `GICD_SETSPI_NSR`, GICv2m. Any device that can write to such a doorbell can trigger its
+/// interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct NoIdentity;
 
@@ -142,7 +144,7 @@ impl RequesterId {
 }
 
 impl HwIrq {
-    /// Returns the vector whose number is greater by `offset`, or `None` past the end of the number
+    /// Returns the vector with this number plus `offset`, or `None` past the end of the number
     /// space.
     pub const fn checked_add(self, offset: u32) -> Option<Self> {
         match self.0.checked_add(offset) {

@@ -23,9 +23,9 @@ impl IrqState {
 
 /// Control over the calling CPU's interrupt mask, and ways to wait.
 ///
-/// A kernel implements this once, for its interrupt core and its controller drivers.
-/// Implementations must not call back into either of them. Functions have the following context
-/// unless they state a different one.
+/// A kernel implements this trait once, for its interrupt core and its controller drivers.
+/// Implementations must not call the interrupt core or a controller driver. Functions have the
+/// following context unless they state a different one.
 ///
 /// Context: any.
 #[doc(alias = "local_irq_save")]
@@ -45,8 +45,8 @@ pub trait LocalCpu: Send + Sync {
     }
 
     /// Executes one iteration of a wait that may be long: for another task, for a handler on
-    /// another CPU, or for hardware. Callers may hold task locks. The interrupt mask is the
-    /// kernel's usual one in task context.
+    /// another CPU, or for hardware. Callers may hold task locks. Interrupts are masked only if the
+    /// kernel always masks them in task context.
     ///
     /// Context: task; may sleep.
     ///
@@ -68,7 +68,7 @@ pub trait TaskContext: LocalCpu {
     fn may_wait(&self) -> bool;
 }
 
-/// References and smart pointers to a kernel forward to it.
+/// Forwards calls on references and smart pointers to the kernel behind them.
 impl<P: Deref<Target: LocalCpu> + Send + Sync> LocalCpu for P {
     fn irq_save(&self) -> IrqState {
         (**self).irq_save()
@@ -87,7 +87,7 @@ impl<P: Deref<Target: LocalCpu> + Send + Sync> LocalCpu for P {
     }
 }
 
-/// References and smart pointers to a kernel forward to it.
+/// Forwards calls on references and smart pointers to the kernel behind them.
 impl<P: Deref<Target: TaskContext> + Send + Sync> TaskContext for P {
     fn may_wait(&self) -> bool {
         (**self).may_wait()

@@ -14,7 +14,8 @@ pub struct MsiMessage {
     /// Bus address of the doorbell: a physical address, or an I/O virtual address if an IOMMU
     /// translates it.
     pub address: u64,
-    /// The written value. PCI MSI sends 16 bits of it (32 with extended data), MSI-X all 32.
+    /// The written value. PCI MSI only sends its lower 16 bits (32 with extended data), and MSI-X
+    /// sends all 32.
     pub data: u32,
 }
 

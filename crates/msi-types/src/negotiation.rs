@@ -106,14 +106,14 @@ set! {
     }
 }
 
-/// A tier: one level of the hierarchy, as seen by the negotiation. The levels are asked about each
-/// capability in turn, from the endpoint to the root. The first one that provides or blocks it
-/// decides.
+/// A tier: one level of the hierarchy, as seen by the negotiation. For each capability, the
+/// negotiation visits the levels from the endpoint to the root. The first level that provides or
+/// blocks the capability decides whether the endpoint may use it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Tier {
     /// Name of the level, for messages (`"its"`, `"iommu"`).
     pub name: &'static str,
-    /// Capabilities that the level provides itself, whatever is below it.
+    /// Capabilities that the level provides itself, regardless of the levels below.
     pub provides: Capabilities,
     /// Capabilities from lower levels that this level makes unavailable.
     pub blocks: Capabilities,
@@ -124,7 +124,7 @@ pub struct Tier {
 }
 
 impl Tier {
-    /// Creates a level that provides, blocks, requires and relieves nothing.
+    /// Creates a level that does not affect the negotiation: all its sets are empty.
     pub const fn new(name: &'static str) -> Self {
         Self {
             name,
@@ -165,7 +165,7 @@ pub enum Mismatch {
     Missing {
         /// The missing capability.
         capability: Capability,
-        /// The level that lacks it.
+        /// The level that blocks or lacks the capability.
         tier: &'static str,
     },
     /// A level requires a property that the endpoint does not have.
@@ -173,7 +173,7 @@ pub enum Mismatch {
     Required {
         /// The missing property.
         property: Property,
-        /// The level that requires it.
+        /// The level that requires the property.
         tier: &'static str,
     },
     /// The hierarchy has no levels.

@@ -7,14 +7,14 @@ use crate::{
 use core::fmt;
 use core::num::NonZeroU16;
 
-/// How the vectors in a block relate to each other.
+/// The relation between the vectors in a block.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Shape {
     /// Each vector has its own message and affinity (MSI-X, IMS).
     Independent,
     /// All vectors share one message, and the device replaces its low data bits (Multi-MSI). The
-    /// count must be a power of two, and the data is aligned to it. If the message encodes the
-    /// target CPU, the group can only move as a whole.
+    /// number of vectors must be a power of two, and the message's data is a multiple of it. If the
+    /// message encodes the target CPU, the group can only move as a whole.
     AlignedGroup,
 }
 
@@ -34,7 +34,7 @@ pub enum Initially {
 pub struct BlockRequest {
     /// Number of vectors.
     pub count: NonZeroU16,
-    /// How the vectors relate to each other.
+    /// The relation between the vectors.
     pub shape: Shape,
     /// Limits of the endpoint's store.
     pub fit: Fit,
@@ -114,7 +114,7 @@ impl HwIrqBlock {
         if index < self.count.get() { self.first.checked_add(index as u32) } else { None }
     }
 
-    /// Splits the block into single vectors, in order. They can be freed separately and in any
+    /// Splits the block into single vectors, in order. The parts can be freed separately and in any
     /// order. Only a block with [`Shape::Independent`] may be split; an aligned group must be freed
     /// as a whole.
     pub fn split(self) -> impl ExactSizeIterator<Item = Self> {
@@ -160,8 +160,8 @@ pub enum MoveOutcome {
 }
 
 /// A controller, or a layer over one, as seen by the devices whose vectors it allocates. One object
-/// serves one bus or one platform device, and knows how the controller identifies the requesters
-/// there. The trait is object safe; implementations must lock internally.
+/// serves one bus or one platform device, and knows how the controller identifies the requesters on
+/// it. The trait is object safe; implementations must lock internally.
 ///
 /// Each operation states its [context](crate#contexts).
 #[doc(alias = "msi_parent_ops")]
@@ -188,8 +188,8 @@ pub trait MsiParent: Send + Sync {
     /// Context: task; may sleep.
     fn attach(&self, device: RequesterId, max: u32) -> Result<Attachment, MsiError>;
 
-    /// Removes an attachment. All its blocks must already have been freed. The controller forgets
-    /// the device together with its last attachment.
+    /// Removes an attachment, all blocks of which must already have been freed. Removing a device's
+    /// last attachment also removes the device from the controller.
     ///
     /// Context: task; may sleep.
     fn detach(&self, device: Attachment);
@@ -199,15 +199,16 @@ pub trait MsiParent: Send + Sync {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Returns the endpoint's limit that the controller cannot meet. It never allocates fewer
-    /// vectors than requested.
+    /// Returns the endpoint's limit that the controller cannot meet. The controller never allocates
+    /// fewer vectors than requested.
     fn allocate(&self, device: &Attachment, request: &BlockRequest)
     -> Result<HwIrqBlock, MsiError>;
 
     /// Allocates vectors like [`allocate`](Self::allocate), except that each is only ever delivered
-    /// to one of `among`, even as those CPUs go online and offline. The controller reserves what it
-    /// needs on each of them, online or not, so a move between them can't fail for lack of
-    /// resources. A controller whose vectors are not a per-CPU resource need not reserve anything.
+    /// to one of `among`, even as those CPUs go online and offline. The controller reserves
+    /// resources on each of these CPUs, online or not, so that a move between them cannot fail for
+    /// lack of resources. A controller whose vectors are not a per-CPU resource need not reserve
+    /// anything.
     ///
     /// Context: task; may sleep.
     ///
@@ -225,7 +226,7 @@ pub trait MsiParent: Send + Sync {
     }
 
     /// Frees vectors: either a whole block, or a part that was [split](HwIrqBlock::split) off an
-    /// independent one. They can no longer become pending after this call.
+    /// independent one. After this call, the vectors can no longer become pending.
     ///
     /// Context: task; may sleep.
     fn free(&self, device: &Attachment, block: HwIrqBlock);
@@ -233,7 +234,7 @@ pub trait MsiParent: Send + Sync {
     /// Frees all of an attachment's vectors and removes it. This is like [`free`](Self::free) for
     /// each of `blocks` followed by [`detach`](Self::detach), but in one step if the controller
     /// supports that. `blocks` must yield every block, whole or split, that was allocated through
-    /// this attachment and not freed yet.
+    /// this attachment and has not been freed yet.
     ///
     /// Context: task; may sleep.
     fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {
@@ -242,15 +243,15 @@ pub trait MsiParent: Send + Sync {
     }
 
     /// Returns the message that makes the vector at `index` of `block` pending. Only index 0 of an
-    /// aligned group has a message; the device derives the others from it. May ask another party,
-    /// such as a hypervisor.
+    /// aligned group has a message; the device derives the others from it. An implementation may
+    /// have to call another party, such as a hypervisor.
     ///
     /// Context: task; may sleep.
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError>;
 
     /// Makes the vector at `index` of `block` level-triggered until it is freed, and returns its
-    /// two messages. They replace the one from [`compose`](Self::compose). The vector must be
-    /// masked.
+    /// two messages. These messages replace the one from [`compose`](Self::compose). The vector
+    /// must be masked.
     ///
     /// Context: task; may sleep.
     ///
@@ -262,15 +263,15 @@ pub trait MsiParent: Send + Sync {
         Err(MsiError::NoLevels)
     }
 
-    /// Prepares to deliver the vector at `index` of `block` to the CPU `to`. The result says which
-    /// vectors move with it, and whether the store must change.
+    /// Prepares to deliver the vector at `index` of `block` to the CPU `to`. The result tells the
+    /// caller which vectors move with it, and whether the message in the store must change.
     ///
     /// Context: task; may sleep.
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError>;
 
-    /// Finishes a move begun by [`begin_move`](Self::begin_move). After `Written`, no new message
-    /// is delivered to the old CPU. A vector that was pending there is delivered once, to either
-    /// the old or the new CPU.
+    /// Finishes a move begun by [`begin_move`](Self::begin_move). If `outcome` is
+    /// [`Written`](MoveOutcome::Written), the old CPU receives no new message after this call. A
+    /// vector that was pending there is delivered once, to either the old or the new CPU.
     ///
     /// Context: task; may sleep.
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError>;
@@ -302,16 +303,16 @@ pub trait MsiParent: Send + Sync {
 
     /// Calls `visit` for each level of the hierarchy, from the one next to the endpoint to the
     /// root. A level describes the capabilities that it offers and requires
-    /// ([`negotiate`](crate::negotiate)). A controller that relies on the provided method counts as
-    /// offering everything, and must refuse requests that it can't meet.
+    /// ([`negotiate`](crate::negotiate)). The provided method describes a controller that offers
+    /// every capability; a controller that uses it must refuse requests that it cannot meet.
     ///
     /// Context: any.
     fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
         visit(&Tier::new("controller").with_provides(Capabilities::ALL));
     }
 
-    /// Returns what else is in the pages around this controller's doorbells, for pages of this
-    /// size. Mapping a doorbell for a device would map those contents as well.
+    /// Returns the other contents of the pages that contain this controller's doorbells, for pages
+    /// of this size. Mapping a doorbell for a device also maps these contents.
     ///
     /// Context: any.
     fn doorbell_page(&self, granule: Granule) -> DoorbellPage {

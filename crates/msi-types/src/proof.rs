@@ -6,7 +6,7 @@ use crate::{
 };
 use core::fmt;
 
-/// A device at a parent. The parent is identified by reference, so a subject cannot outlive its
+/// A device and its parent. The parent is identified by reference, so a subject cannot outlive its
 /// parent and cannot refer to another one.
 #[derive(Clone, Copy)]
 struct Subject<'a> {
@@ -84,8 +84,8 @@ impl fmt::Debug for InterruptIsolated<'_> {
 }
 
 /// Proof that an IOMMU between a device and its parent prevents the device from accessing memory
-/// that does not belong to it. As with [`InterruptIsolated`], the only way to obtain one is to ask
-/// the parent.
+/// that does not belong to it. As with [`InterruptIsolated`], the only way to obtain this proof is
+/// to ask the parent.
 #[derive(Clone, Copy)]
 pub struct DmaIsolated<'a> {
     subject: Subject<'a>,

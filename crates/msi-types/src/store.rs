@@ -25,7 +25,7 @@ pub enum Rewrite {
 pub enum Masking {
     /// Each vector has its own mask.
     PerVector,
-    /// The store cannot mask: the controller must.
+    /// The store cannot mask vectors, so the controller must mask them.
     None,
 }
 
@@ -125,8 +125,8 @@ pub trait StoreUpdate {
     fn mask(&mut self, slot: u16);
     /// Unmasks a slot's vector.
     fn unmask(&mut self, slot: u16);
-    /// Clears a slot that no longer has a vector. The device must not send the slot's message after
-    /// this. The provided method masks the slot.
+    /// Clears a slot that no longer has a vector. After this call, the device must not send the
+    /// slot's message. The provided method masks the slot.
     fn clear(&mut self, slot: u16) {
         self.mask(slot);
     }
@@ -185,7 +185,7 @@ pub trait MessageStore: Send + Sync {
     }
     /// Returns the trigger mode of the device's interrupts; edge, unless the store overrides this.
     /// A level-triggered store holds two messages per slot, and needs a controller that provides
-    /// both.
+    /// both messages.
     fn trigger(&self) -> Trigger {
         Trigger::Edge
     }
@@ -198,8 +198,8 @@ pub trait MessageStore: Send + Sync {
     /// Reports the slot whose update failed. The store still holds the old messages of that slot
     /// and of the slots after it. A mask or unmask after the failure may not have taken effect.
     fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError>;
-    /// Informs a store whose vectors are one aligned group of the number of vectors that the
-    /// controller granted: a power of two, at most [`slots`](Self::slots) (MSI's Multiple Message
+    /// Informs the store how many vectors the controller granted, if they form an aligned group.
+    /// The number is a power of two and at most [`slots`](Self::slots) (MSI's Multiple Message
     /// Enable). Must be called while the store is disabled. Stores with independent slots need not
     /// override this.
     ///
@@ -227,7 +227,7 @@ pub trait MessageStore: Send + Sync {
 
 /// A mask that can be written in hard-IRQ context.
 pub trait FastMask: Sync {
-    /// Masks the slot's vector. After the call, the device sends no message for it.
+    /// Masks the slot's vector. After the call, the device sends no message for this vector.
     ///
     /// Context: any.
     fn mask(&self, slot: u16);

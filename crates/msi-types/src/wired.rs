@@ -19,7 +19,7 @@ pub trait WiredParent: Send + Sync {
     /// [`MsiError::UnknownVector`] with the first interrupt that is not implemented, or
     /// [`MsiError::InUse`] with the first one that is already claimed.
     fn claim(&self, first: HwIrq, count: NonZeroU16) -> Result<(), MsiError>;
-    /// Releases interrupts. After the call they are disabled and not pending.
+    /// Releases interrupts. After the call, the interrupts are disabled and not pending.
     ///
     /// Context: task; may sleep.
     fn release(&self, first: HwIrq, count: NonZeroU16);

@@ -26,8 +26,8 @@ impl Value {
     }
 }
 
-/// Two owners use the value; each adds another owner and leaves. The added owner then does the same
-/// without adding another.
+/// Two owners use the value; each adds another owner and is then removed. Each added owner uses the
+/// value and is removed, too.
 fn owners_come_and_go() {
     let value = Arc::new(Value { owners: Owners::one(), freed: AtomicBool::new(false) });
     value.owners.add();

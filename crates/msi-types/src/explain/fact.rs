@@ -9,11 +9,11 @@ use core::fmt;
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum TargetState {
-    /// It looks at its interrupts by itself.
+    /// The CPU is awake and checks for interrupts without being kicked.
     Awake,
-    /// It executes guest code, or sleeps in WFI, and must be kicked.
+    /// The CPU is executing guest code or sleeping in WFI, and must be kicked.
     MustBeKicked,
-    /// It was kicked and has not returned yet.
+    /// The CPU was kicked, but has not returned from the guest or from WFI yet.
     Kicked,
 }
 
@@ -22,7 +22,7 @@ pub enum TargetState {
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Fact {
-    /// The endpoint holds this message, and no mask holds it back.
+    /// The endpoint holds this message, and the vector is not masked.
     Message(MsiMessage),
     /// The device's line has this level.
     Line(Level),
@@ -48,7 +48,7 @@ pub enum Fact {
         /// The result.
         interrupt: HwIrq,
     },
-    /// A GSI's route leads to this interrupt.
+    /// A GSI is routed to this interrupt.
     Route {
         /// The input.
         gsi: Gsi,
@@ -70,7 +70,7 @@ pub enum Fact {
 }
 
 impl Fact {
-    /// The stage at which this is observed.
+    /// Returns the stage at which this fact is observed.
     pub const fn stage(self) -> Stage {
         match self {
             Self::Message(_) | Self::Line(_) => Stage::Endpoint,

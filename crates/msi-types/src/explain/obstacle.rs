@@ -1,4 +1,4 @@
-//! Reasons why an interrupt does not get further.
+//! Reasons why an interrupt does not pass a stage.
 
 use super::Stage;
 use crate::{Cpu, DeviceId, EventId, Gsi, HwIrq, MsiMessage};
@@ -23,8 +23,8 @@ impl fmt::Display for Group {
     }
 }
 
-/// A reason why an interrupt does not get past a stage. Numbers are those that the registers,
-/// tables or objects contained at the time.
+/// A reason why an interrupt does not pass a stage. The fields hold the values of registers, tables
+/// or objects at the time of the observation.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
@@ -52,13 +52,14 @@ pub enum Obstacle {
     VectorMasked {
         /// The vector.
         vector: u16,
-        /// The vector's pending bit is set: it will be sent when it is unmasked.
+        /// The vector's pending bit is set, so the device will send its message when the vector is
+        /// unmasked.
         pending: bool,
     },
     /// The driver has not stored a message.
     #[error("the vector holds no message")]
     NoMessage,
-    /// The endpoint holds another message than its driver stored.
+    /// The endpoint holds a message that differs from the one that its driver stored.
     #[error(
         "the endpoint sends {:#x} to {:#x}, but its driver stored {:#x} for {:#x}",
         stored.data, stored.address, expected.data, expected.address
@@ -125,12 +126,12 @@ pub enum Obstacle {
         /// `GITS_CWRITER`.
         write: u32,
     },
-    /// The DeviceID exceeds the ITS's device table.
+    /// The DeviceID has more bits than the ITS's device table supports.
     #[error("DeviceID {device} exceeds the ITS's device table of {bits} bits")]
     DeviceOutOfRange {
         /// Sender of the message.
         device: DeviceId,
-        /// The table holds DeviceIDs with up to this many bits.
+        /// Maximum number of DeviceID bits that the table supports.
         bits: u8,
     },
     /// The ITS has no mapping of the DeviceID.
@@ -141,14 +142,14 @@ pub enum Obstacle {
         /// Number of DeviceIDs that are mapped.
         mapped: u32,
     },
-    /// The EventID exceeds the device's interrupt translation table.
+    /// The EventID has more bits than the device's interrupt translation table supports.
     #[error("EventID {event} exceeds the {bits} bits that DeviceID {device} is mapped with")]
     EventOutOfRange {
         /// Sender of the message.
         device: DeviceId,
         /// Data of the message.
         event: EventId,
-        /// The table holds EventIDs with up to this many bits.
+        /// Maximum number of EventID bits that the table supports.
         bits: u8,
     },
     /// The ITS has no mapping of the device's EventID.
@@ -186,8 +187,8 @@ pub enum Obstacle {
         /// The target.
         cpu: Cpu,
     },
-    /// LPIs are enabled, but `GICR_PROPBASER` names no table in memory. It was written after
-    /// `EnableLPIs`, or with an address that has no memory.
+    /// LPIs are enabled, but `GICR_PROPBASER` does not point to a table in memory. Either the
+    /// register was written after `EnableLPIs` was set, or no memory exists at its address.
     #[error("GICR_PROPBASER of CPU {cpu} is {propbaser:#x} and names no table in memory")]
     NoConfigurationTable {
         /// The target.
@@ -195,7 +196,7 @@ pub enum Obstacle {
         /// `GICR_PROPBASER`.
         propbaser: u64,
     },
-    /// LPIs are enabled, but `GICR_PENDBASER` names no table in memory.
+    /// LPIs are enabled, but `GICR_PENDBASER` does not point to a table in memory.
     #[error("GICR_PENDBASER of CPU {cpu} is {pendbaser:#x} and names no table in memory")]
     NoPendingTable {
         /// The target.
@@ -203,7 +204,7 @@ pub enum Obstacle {
         /// `GICR_PENDBASER`.
         pendbaser: u64,
     },
-    /// The LPI exceeds the configuration table of the target.
+    /// The LPI is beyond the end of the target's configuration table.
     #[error("INTID {interrupt} exceeds the {bits} bits of GICR_PROPBASER.IDbits")]
     BeyondTable {
         /// The INTID.
@@ -250,11 +251,11 @@ pub enum Obstacle {
     Active {
         /// The INTID.
         interrupt: HwIrq,
-        /// The CPU that acknowledged it, if known.
+        /// The CPU that acknowledged the interrupt, if known.
         cpu: Option<Cpu>,
     },
     // Target.
-    /// The route of an SPI names a CPU that does not exist.
+    /// The SPI is routed to a CPU that does not exist.
     #[error("the route names affinity {affinity:#x}, which no CPU has")]
     NoTarget {
         /// The affinity in `GICD_IROUTER<n>`.
@@ -266,7 +267,7 @@ pub enum Obstacle {
         /// The target.
         cpu: Cpu,
     },
-    /// The kernel has the target off line.
+    /// The kernel has taken the target CPU offline.
     #[error("CPU {cpu} is off line")]
     Offline {
         /// The target.
@@ -342,16 +343,17 @@ pub enum Obstacle {
     /// The driver has disabled the interrupt.
     #[error("the driver has disabled the interrupt")]
     DisabledByDriver,
-    /// The core has disabled the interrupt, because its handler did not handle it.
+    /// The core has disabled the interrupt because its handler found nothing to do in nearly every
+    /// run.
     #[error("the core has disabled the interrupt, because its handler did not handle it")]
     Screaming,
-    /// All CPUs of a managed interrupt are off line.
+    /// All CPUs of a managed interrupt are offline.
     #[error("all CPUs of the managed interrupt are off line")]
     ShutDown,
 }
 
 impl Obstacle {
-    /// The stage that the interrupt does not get past.
+    /// Returns the stage that the interrupt does not pass.
     pub const fn stage(self) -> Stage {
         match self {
             Self::NoVector { .. }
@@ -397,7 +399,7 @@ impl Obstacle {
         }
     }
 
-    /// What a driver, guest or firmware should do about the obstacle.
+    /// Returns advice on how a driver, guest or firmware can remove the obstacle.
     pub const fn mend(self) -> &'static str {
         match self.stage() {
             Stage::Endpoint | Stage::Bus | Stage::Doorbell => self.mend_at_device(),
@@ -514,7 +516,7 @@ impl Obstacle {
     }
 }
 
-/// A doorbell that exists.
+/// Suffix that names an existing doorbell, if any.
 struct Other(Option<u64>);
 
 impl fmt::Display for Other {
@@ -526,7 +528,7 @@ impl fmt::Display for Other {
     }
 }
 
-/// The number of other DeviceIDs.
+/// Text about the number of other DeviceIDs that are mapped.
 struct OtherDevices(u32);
 
 impl fmt::Display for OtherDevices {
@@ -539,7 +541,7 @@ impl fmt::Display for OtherDevices {
     }
 }
 
-/// The CPU that acknowledged an interrupt.
+/// Suffix that names the CPU that acknowledged an interrupt, if known.
 struct By(Option<Cpu>);
 
 impl fmt::Display for By {

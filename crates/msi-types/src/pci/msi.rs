@@ -13,7 +13,7 @@ pub const ADDRESS_LOW: u16 = 0x04;
 #[bitfield(u16)]
 #[derive(PartialEq, Eq)]
 pub struct Control {
-    /// MSI Enable. While set, the function may send messages and must not use INTx.
+    /// MSI Enable. While this bit is set, the function may send messages and must not use INTx.
     pub enable: bool,
     /// log2 of the number of vectors that the function can use; at most 5. Read-only.
     #[bits(3)]
@@ -41,7 +41,7 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Returns the layout for `control`, as read from the function.
+    /// Returns the layout that a function's Message Control register determines.
     pub const fn new(control: Control) -> Self {
         Self { control }
     }

@@ -33,9 +33,9 @@ pub struct Control {
     pub table_size_minus_one: u16,
     #[bits(3)]
     __: u8,
-    /// Function Mask. While set, all vectors of the function are masked.
+    /// Function Mask. While this bit is set, all vectors of the function are masked.
     pub function_mask: bool,
-    /// MSI-X Enable. While set, the function may send messages and must not use INTx.
+    /// MSI-X Enable. While this bit is set, the function may send messages and must not use INTx.
     pub enable: bool,
 }
 
@@ -69,7 +69,7 @@ impl BarOffset {
 #[bitfield(u32)]
 #[derive(PartialEq, Eq)]
 pub struct VectorControl {
-    /// Mask Bit. While set, the vector is masked. 1 after reset.
+    /// Mask Bit. While this bit is set, the vector is masked. The bit is 1 after reset.
     pub masked: bool,
     #[bits(31)]
     __: u32,
