@@ -26,7 +26,8 @@ use core::ops::Deref;
 use core::ptr::NonNull;
 
 /// Maximum number of owners per value. The limit is far below overflow, because other threads may
-/// still add owners before a failed check panics. Only a program that leaks owners can reach it.
+/// still add owners before a failed check panics. Only a program that leaks owners can reach the
+/// limit.
 const MOST_OWNERS: usize = usize::MAX / 2;
 
 /// Number of owners of a value.

@@ -1,4 +1,4 @@
-//! Error types. Each message names the party at fault.
+//! Error types. Every error message names the party at fault.
 
 use crate::number::Irq;
 use alloc::collections::TryReserveError;
@@ -98,8 +98,8 @@ pub enum MoveError {
     Store(#[from] StoreError),
 }
 
-/// An interrupt that could not be moved away from a CPU that is going offline. It is not delivered
-/// until it is moved or the CPU is online again.
+/// An interrupt that could not be moved away from a CPU that is going offline. The interrupt is not
+/// delivered until it is moved or the CPU is online again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stranded {
     /// The interrupt.
@@ -143,7 +143,8 @@ pub enum MsiDeviceError {
     /// The slot has no vector.
     #[error("the device has no vector allocated at slot {0}")]
     NoVector(u16),
-    /// The slot belongs to a group. Its vectors share one message and can only be freed together.
+    /// The slot belongs to a group, the vectors of which share one message and can only be freed
+    /// together.
     #[error("slot {0} belongs to a group, which can be freed only as a whole")]
     OfAGroup(u16),
     /// An aligned group needs the whole store, but some vectors are already allocated.

@@ -40,7 +40,7 @@ pub struct Config {
     pub wired: Option<Arc<dyn WiredParent>>,
     /// Placement policy; `None` selects [`RoundRobin`].
     pub policy: Option<Arc<dyn AffinityPolicy>>,
-    /// The boot CPU, which is online from the start. Must be less than `cpus`.
+    /// The boot CPU, which is online from the start and must be less than `cpus`.
     pub boot_cpu: Cpu,
 }
 
@@ -244,8 +244,8 @@ impl Interrupts {
 
     /// Like [`request_per_cpu`](Self::request_per_cpu), but only on some CPUs. A machine with
     /// several kinds of CPU may wire one private interrupt to a different device on each kind (e.g.
-    /// their PMUs). Each set of CPUs then has its own request, handler and IRQ number. An arrival
-    /// on any other CPU does not run this handler.
+    /// their PMUs). Each set of CPUs then has its own request, handler and IRQ number. If the
+    /// interrupt arrives on any other CPU, this handler does not run.
     ///
     /// Context: task; may sleep.
     ///
@@ -291,10 +291,10 @@ impl Interrupts {
         host.irq_restore(state);
     }
 
-    /// Marks a CPU as online. Its controller interface must already be set up. Managed interrupts
-    /// that were shut down because all of their CPUs were offline start again on this CPU. No other
-    /// interrupt moves to it. Calls `stranded` for each managed interrupt that could not be started
-    /// and is still shut down; `stranded` must not call the core.
+    /// Marks a CPU as online. The CPU's controller interface must already be set up. Managed
+    /// interrupts that were shut down because all of their CPUs were offline start again on this
+    /// CPU. No other interrupt moves to it. Calls `stranded` for each managed interrupt that could
+    /// not be started and is still shut down; `stranded` must not call the core.
     ///
     /// Context: task; may sleep.
     pub fn cpu_online(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {

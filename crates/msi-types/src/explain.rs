@@ -1,7 +1,7 @@
 //! Explanations of why an interrupt does not arrive: the stages between device and handler, and the
 //! first obstacle among them.
 //!
-//! Each driver, device model and message store knows some of the stages. It adds its observations
+//! Each driver, device model and message store knows some of the stages. Each adds its observations
 //! to an [`Explanation`], in the order of [`Stage`], until it finds the first [`Obstacle`]. The
 //! machine keeps running in the meantime, so the observations may have been made at different
 //! times.
@@ -34,7 +34,7 @@ pub enum Stage {
     Pending,
     /// The CPU to which the interrupt is routed.
     Target,
-    /// That CPU's interface: groups, priority mask, running priority, exception mask.
+    /// The interface of the target CPU: groups, priority mask, running priority, exception mask.
     Interface,
     /// The kernel's table that maps INTIDs to interrupt descriptors.
     Dispatch,

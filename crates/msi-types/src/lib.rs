@@ -2,10 +2,10 @@
 //!
 //! A device raises an interrupt by writing 32 bits (the *data*) to an address (the *doorbell*).
 //! This crate has a type for each part of that write and for each party involved in it:
-//! [`MsiMessage`], [`RequesterId`], [`DeviceId`], [`EventId`], [`HwIrq`], [`Gsi`]. It defines the
-//! layouts in which PCI functions store messages ([`pci`]), and the interfaces between controllers,
-//! endpoints and device models. It doesn't depend on any controller, allocates nothing and contains
-//! no algorithms, so drivers, device models, kernels and VMMs can all build on it.
+//! [`MsiMessage`], [`RequesterId`], [`DeviceId`], [`EventId`], [`HwIrq`], [`Gsi`]. The crate also
+//! defines the layouts in which PCI functions store messages ([`pci`]), and the interfaces between
+//! controllers, endpoints and device models. It doesn't depend on any controller, allocates nothing
+//! and contains no algorithms, so drivers, device models, kernels and VMMs can all build on it.
 //!
 //! | interface | between |
 //! |---|---|

@@ -15,7 +15,7 @@ impl IrqState {
     }
 
     /// Returns the number that was passed to [`IrqState::new`]. Only implementations of
-    /// [`LocalCpu`] need it.
+    /// [`LocalCpu`] need this number.
     pub const fn get(self) -> usize {
         self.0
     }

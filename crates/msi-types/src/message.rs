@@ -20,8 +20,8 @@ pub struct MsiMessage {
 }
 
 /// The pair of messages behind a level-triggered interrupt: a device asserts it with one and
-/// deasserts it with the other. This requires a store that holds both, such as a platform device's.
-/// A PCI vector has only one message.
+/// deasserts it with the other. Such an interrupt requires a store that holds both messages, e.g.
+/// in a platform device. A PCI vector has only one message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct LevelMessages {
     /// The message that asserts the interrupt, which then stays pending until it is deasserted.

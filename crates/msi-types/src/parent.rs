@@ -60,7 +60,8 @@ impl BlockRequest {
 }
 
 /// A device that is attached to a controller. [`MsiParent::attach`] returns it and
-/// [`MsiParent::detach`] consumes it. It isn't `Clone`, so a device cannot be detached twice.
+/// [`MsiParent::detach`] consumes it. An attachment isn't `Clone`, so a device cannot be detached
+/// twice.
 #[doc(alias = "msi_prepare")]
 #[derive(Debug)]
 #[must_use = "a device stays attached until its attachment is passed to `detach`"]
@@ -76,7 +77,7 @@ impl Attachment {
     }
 
     /// Returns the number that was passed to [`Attachment::new`]. Only implementations of
-    /// [`MsiParent`] need it.
+    /// [`MsiParent`] need this number.
     pub const fn cookie(&self) -> u32 {
         self.cookie
     }
@@ -125,7 +126,7 @@ impl HwIrqBlock {
         })
     }
 
-    /// Returns the index of `hwirq` in the block, or `None` if it isn't part of it.
+    /// Returns the index of `hwirq` in the block, or `None` if the block does not contain it.
     pub fn index_of(&self, hwirq: HwIrq) -> Option<u16> {
         let offset = hwirq.get().checked_sub(self.first.get())?;
         u16::try_from(offset).ok().filter(|index| *index < self.count.get())
@@ -232,9 +233,9 @@ pub trait MsiParent: Send + Sync {
     fn free(&self, device: &Attachment, block: HwIrqBlock);
 
     /// Frees all of an attachment's vectors and removes it. This is like [`free`](Self::free) for
-    /// each of `blocks` followed by [`detach`](Self::detach), but in one step if the controller
-    /// supports that. `blocks` must yield every block, whole or split, that was allocated through
-    /// this attachment and has not been freed yet.
+    /// each block in `blocks`, followed by [`detach`](Self::detach), but in a single operation if
+    /// the controller supports that. `blocks` must yield every block, whole or split, that was
+    /// allocated through this attachment and has not been freed yet.
     ///
     /// Context: task; may sleep.
     fn release(&self, device: Attachment, blocks: &mut dyn Iterator<Item = HwIrqBlock>) {

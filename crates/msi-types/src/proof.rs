@@ -1,4 +1,4 @@
-//! Proofs that a device is isolated. Only the device's parent can supply them.
+//! Proofs that a device is isolated, which only the device's parent can supply.
 
 use crate::{
     DmaIsolation, IsolatingMechanism, Isolation, MsiParent, NotDmaIsolated, NotIsolated,

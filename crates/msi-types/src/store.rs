@@ -110,18 +110,18 @@ pub struct StoreError {
     pub reason: &'static str,
 }
 
-/// An update of a store in progress. Its changes may not be visible to the device before
+/// An update of a store in progress. The changes may not be visible to the device before
 /// [`MessageStore::update`] returns `Ok`.
 pub trait StoreUpdate {
     /// Stores a slot's message.
     fn write(&mut self, slot: u16, message: MsiMessage);
-    /// Stores both messages of a slot. Called only for stores whose
+    /// Stores both messages of a slot. This function is called only for stores whose
     /// [trigger](MessageStore::trigger) is a level. The provided method stores only the assert
     /// message.
     fn write_level(&mut self, slot: u16, messages: LevelMessages) {
         self.write(slot, messages.assert);
     }
-    /// Masks a slot's vector. Ignored if the store cannot mask ([`MessageStore::masking`]).
+    /// Masks a slot's vector. Has no effect if the store cannot mask ([`MessageStore::masking`]).
     fn mask(&mut self, slot: u16);
     /// Unmasks a slot's vector.
     fn unmask(&mut self, slot: u16);

@@ -18,8 +18,8 @@ use msi_types::Cpu;
 
 /// The online CPUs, and the policy that chooses among them.
 pub(crate) struct Placement {
-    /// Held for reading while a new interrupt's CPU is chosen, and for writing while a CPU goes
-    /// online or offline.
+    /// Lock that is held for reading while a new interrupt's CPU is chosen, and for writing while a
+    /// CPU goes online or offline.
     hotplug: TaskRwLock<Hotplug>,
     choice: CpuChoice,
 }

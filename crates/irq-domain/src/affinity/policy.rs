@@ -58,8 +58,8 @@ pub struct Moved {
     /// The interrupts' new effective affinity.
     pub to: Cpu,
     /// The interrupts that moved. Usually this is just the requested one, but a Multi-MSI group
-    /// whose message encodes the target CPU can only move as a whole. Empty if the interrupt
-    /// already had this affinity.
+    /// whose message encodes the target CPU can only move as a whole. The list is empty if the
+    /// interrupt already had this affinity.
     pub irqs: Vec<Irq>,
 }
 

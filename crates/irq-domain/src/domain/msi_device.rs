@@ -59,9 +59,9 @@ impl<S: ?Sized> fmt::Debug for MsiDeviceConfig<'_, S> {
     }
 }
 
-/// A device's interrupt domain. It connects the message store to the controller, and hides both
-/// from the device driver. A device with several stores (MSI-X and IMS) has one domain for each,
-/// all on the same [`SharedDevice`](crate::SharedDevice).
+/// A device's interrupt domain. The domain connects the message store to the controller, and hides
+/// both from the device driver. A device with several stores (MSI-X and IMS) has one domain for
+/// each, all on the same [`SharedDevice`](crate::SharedDevice).
 ///
 /// A driver calls [`attach`](Self::attach), then [`allocate`](Self::allocate), then
 /// [`request`](Self::request) for each slot. Later on, it can add and remove single vectors with
@@ -141,8 +141,8 @@ impl MsiDevice {
     }
 
     /// Grants the device a vector at each of the given slots. The slots can be anywhere in the
-    /// store, and other slots may already be in use. This suits devices that add vectors one by
-    /// one. If a step fails, all previous ones are rolled back.
+    /// store, and other slots may already be in use. This is useful for devices that add vectors
+    /// one by one. If a step fails, all previous ones are rolled back.
     ///
     /// Context: task; may sleep.
     pub fn allocate_at(&self, slots: &[u16]) -> Result<Vec<MsiVector>, MsiDeviceError> {

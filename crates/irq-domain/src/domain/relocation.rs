@@ -21,8 +21,8 @@ pub(super) struct Relocation<'a> {
 }
 
 impl Relocation<'_> {
-    /// Moves the vector at `slot`. If it is part of a group that can't be split, moves the whole
-    /// group.
+    /// Moves the vector at `slot`, or its whole group if the vector belongs to a group that cannot
+    /// be split.
     ///
     /// Context: task; may sleep.
     pub(super) fn run(

@@ -42,9 +42,9 @@ impl fmt::Debug for SharedDeviceConfig {
     }
 }
 
-/// A device with several message stores, e.g. an MSI-X table and IMS. It has a single attachment at
-/// the controller (for an ITS, this means one DeviceID and one EventID space). Domains can be
-/// created and dropped at any time.
+/// A device with several message stores, e.g. an MSI-X table and IMS. The device has a single
+/// attachment at the controller (for an ITS, this means one DeviceID and one EventID space).
+/// Domains can be created and dropped at any time.
 ///
 /// The device is detached once the `SharedDevice` and all its domains have been dropped. If the
 /// caller of the last drop [may not wait](crate::TaskContext::may_wait), a later task operation

@@ -49,7 +49,7 @@ pub(super) struct DeviceVector {
     /// The allocation's first slot.
     pub(super) first: u16,
     pub(super) descriptor: Shared<Descriptor>,
-    /// The messages in the store. Only the first vector in a group has them.
+    /// The messages in the store. In a group, only the first vector has messages.
     pub(super) messages: Option<Messages>,
 }
 
@@ -142,7 +142,7 @@ impl VectorTable {
         self.vectors.remove(slot).ok_or(missing)
     }
 
-    /// Removes an allocation. Its vectors must already have been removed.
+    /// Removes an allocation whose vectors have already been removed.
     pub(super) fn remove_allocation(&mut self, first: u16) -> Option<Allocation> {
         self.allocations.remove(first)
     }

@@ -13,11 +13,11 @@
 //! | `closing` | the close of a handler, per cell | a task that frees the handler |
 //! | `shut_down` | the last CPU of a managed interrupt that goes offline | the first one that comes online |
 //!
-//! All fields are changed under the descriptor's lock. They may be changed in every context, except
-//! that `rewriting` is only changed by a task that also holds the device's lock, and `shut_down`
-//! only by a task that also holds the hotplug lock. The source is masked while `disables` is not 0.
-//! If `disables` changes while `rewriting` is set, the source is masked or unmasked when
-//! `rewriting` is cleared.
+//! All fields are changed under the descriptor's lock. The fields may be changed in every context,
+//! except that `rewriting` is only changed by a task that also holds the device's lock, and
+//! `shut_down` only by a task that also holds the hotplug lock. The source is masked while
+//! `disables` is not 0. If `disables` changes while `rewriting` is set, the source is masked or
+//! unmasked when `rewriting` is cleared.
 
 /// The control state, as changed by tasks and handlers.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(crate) enum HandlerPhase {
     /// The interrupt has a handler, owned by its handle. Another handler can only be installed
     /// after this handle has been dropped.
     Installed,
-    /// The interrupt itself is being freed. Its handle may still exist.
+    /// The interrupt itself is being freed, although its handle may still exist.
     Gone,
 }
 

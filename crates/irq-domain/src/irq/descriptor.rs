@@ -267,7 +267,7 @@ pub(crate) struct WiredInput {
     parent: Arc<dyn WiredParent>,
     /// The input's handlers, if it can have several.
     shared: Option<Shared<SharedLine>>,
-    /// Held while the input's target changes, and while the input is released.
+    /// Lock that is held while the input's target changes, and while the input is released.
     target: TaskLock<()>,
 }
 

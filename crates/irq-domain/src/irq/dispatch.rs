@@ -32,7 +32,7 @@ pub enum Deferral {
     /// The handler is already running on another CPU (or on this one, in the context that the
     /// caller interrupted). The interrupt is sent again when the handler returns.
     Running,
-    /// The interrupt is disabled. It is sent again when it is enabled.
+    /// The interrupt is disabled, and is sent again when it is enabled.
     Disabled,
 }
 

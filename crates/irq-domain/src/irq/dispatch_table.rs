@@ -17,8 +17,8 @@ pub(crate) const HWIRQS: u32 = 1 << 24;
 /// Number of entries per level. Each level resolves 8 bits.
 const FANOUT: usize = 256;
 
-/// All cells for one vector. They have their own cache line because adjacent vectors may fire on
-/// different CPUs.
+/// All cells for one vector. Each vector's cells start on a cache line of their own, because
+/// adjacent vectors may fire on different CPUs.
 #[repr(align(64))]
 #[derive(Debug)]
 pub(crate) struct HwIrqEntry {
@@ -83,8 +83,8 @@ impl DispatchTable {
         Ok(Self { low: try_box_array(OnceBox::new)?, high: try_box_array(OnceBox::new)? })
     }
 
-    /// Returns a vector's entry, or `None` if no vector in its range of 256 was ever requested.
-    /// This only reads memory.
+    /// Returns a vector's entry, or `None` if no vector in its range of 256 was ever requested. The
+    /// lookup only reads memory.
     ///
     /// Context: any.
     #[inline]

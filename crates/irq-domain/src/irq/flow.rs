@@ -28,10 +28,10 @@ impl fmt::Display for Flow {
 /// A new handler's initial state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub enum Start {
-    /// Enabled by the request.
+    /// The handler is enabled by the request.
     #[default]
     Enabled,
-    /// Disabled until the first [`IrqHandle::enable`](crate::IrqHandle::enable). Earlier arrivals
-    /// are recorded.
+    /// The handler is disabled until the first [`IrqHandle::enable`](crate::IrqHandle::enable), and
+    /// earlier arrivals are recorded.
     Disabled,
 }

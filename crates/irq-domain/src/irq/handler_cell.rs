@@ -18,8 +18,9 @@
 //!   step. Exactly one party clears it, in the same atomic step in which it leaves or enables the
 //!   cell. Even if the mark is already set, setting it is a read-modify-write: this makes the
 //!   device's earlier writes visible to the next run;
-//! - the value must only be read while *running* or a *pin* is held. It must only be written in
-//!   *changing*, which can be entered from vacant, or from closing once there is no runner or pin.
+//! - the value must only be read while *running* or a *pin* is held. The value must only be written
+//!   in *changing*, which can be entered from vacant, or from closing once there is no runner or
+//!   pin.
 //!
 //! The checks in `interleavings/handler_cell.rs` explore all these transitions.
 // UNSAFETY: the value lives in an `UnsafeCell`. A lock around it would cost dispatch a second pair
@@ -31,13 +32,13 @@ use core::cell::UnsafeCell;
 use core::fmt;
 use core::ops::Deref;
 
-/// A value is installed. Still set while the cell is closing.
+/// A value is installed. The bit remains set while the cell is closing.
 const INSTALLED: u32 = 1 << 0;
 /// A CPU is running the handler.
 const RUNNING: u32 = 1 << 1;
 /// The interrupt arrived while the handler couldn't run.
 const RESEND: u32 = 1 << 2;
-/// Arrivals do not run the handler.
+/// The cell is disabled: arrivals do not run the handler.
 const DISABLED: u32 = 1 << 3;
 /// The value must be taken out once it is no longer in use.
 const CLOSING: u32 = 1 << 4;
@@ -50,8 +51,8 @@ const EDGE: u32 = 1 << 6;
 const USED: u32 = 1 << 7;
 /// The cell has no value yet, and marks arrivals to be resent once a value has been installed.
 const AWAITED: u32 = 1 << 8;
-/// One user of the value besides the runner. The upper 16 bits count these pins; each CPU holds at
-/// most one.
+/// A pin: one user of the value in addition to the runner. The upper 16 bits count the pins; each
+/// CPU holds at most one.
 const PIN: u32 = 1 << 16;
 const PINS: u32 = 0xffff << 16;
 
@@ -341,7 +342,7 @@ impl<'a, T> Running<'a, T> {
     pub(crate) fn leave(self) -> Option<Pinned<'a, T>> {
         let Self { cell, word } = self;
         core::mem::forget(self);
-        // This must be lazy, because dropping a `Pinned` releases a pin.
+        // Create the `Pinned` lazily, because dropping it releases a pin.
         cell.end_run(word).then(|| Pinned { cell })
     }
 }

@@ -49,8 +49,8 @@ impl IrqRef<'_> {
         installed.map_err(|_| in_use)
     }
 
-    /// If the interrupt has a handler, masks it and closes its cells. Returns `true` if so; the
-    /// caller must then free the handler.
+    /// If the interrupt has a handler, masks it and closes its cells. Returns `true` if the
+    /// interrupt had a handler, which the caller must then free.
     ///
     /// Context: any.
     pub(crate) fn close(self, after: HandlerPhase) -> bool {

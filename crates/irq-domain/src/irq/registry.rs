@@ -47,7 +47,7 @@ impl IrqRegistry {
         self.dispatcher.interrupt(descriptor)
     }
 
-    /// Assigns a number to an interrupt. Its entry in the dispatch table must already exist.
+    /// Assigns a number to an interrupt whose entry in the dispatch table already exists.
     ///
     /// Context: task; may sleep.
     pub(crate) fn insert(
@@ -79,7 +79,7 @@ impl IrqRegistry {
     }
 
     /// Removes and frees a closed handler once it has returned on all CPUs. This also works if the
-    /// handle was dropped earlier, by another task or where the caller could not wait.
+    /// handle was dropped earlier, e.g. by another task or in a context that could not wait.
     ///
     /// Context: task; may sleep.
     pub(crate) fn free_handler(&self, descriptor: &Descriptor) {

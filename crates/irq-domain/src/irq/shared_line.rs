@@ -1,9 +1,9 @@
 //! Handlers on a shared line.
 //!
-//! A shared line has one handler cell, like any other interrupt. Its action runs every member's
-//! handler. The list of members only ever grows, so dispatch can walk it without a lock: tasks
-//! append members, and later handlers reuse vacant ones. Each member's handler is in its own cell,
-//! so it cannot be removed while it runs.
+//! A shared line has one handler cell, like any other interrupt, and the action in this cell runs
+//! every member's handler. The list of members only ever grows, so dispatch can walk it without a
+//! lock: tasks append members, and later handlers reuse vacant ones. Each member's handler is in
+//! its own cell, so it cannot be removed while it runs.
 //!
 //! The control state, under its lock, determines which handler is the last one. A task that adds a
 //! handler therefore always finds the line either installed or being removed.
@@ -128,7 +128,7 @@ impl SharedLine {
         joined
     }
 
-    /// Closes a member's cell. Its handler is not entered again, and [`take`](Self::take) can
+    /// Closes a member's cell. The handler is not entered again, and [`take`](Self::take) can
     /// remove it. The caller must hold the control lock.
     ///
     /// Context: any.

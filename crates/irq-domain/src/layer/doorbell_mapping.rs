@@ -15,7 +15,7 @@ use msi_types::{
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IommuDomain(pub u32);
 
-/// How the IOMMU translates doorbell writes in a domain.
+/// The translation of doorbell writes by the IOMMU in a domain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DoorbellMode {
     /// Writes are not translated. No page has to be mapped, and devices can write to all memory, so
@@ -49,7 +49,8 @@ pub enum DoorbellMode {
 /// Constraint on the I/O virtual address of a mapped page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IovaConstraint {
-    /// Any free page below 2^`address_bits`, the limit of the endpoint's address register.
+    /// The page may be mapped at any free address below 2^`address_bits`, the limit of the
+    /// endpoint's address register.
     Within {
         /// Number of address bits: 32 or 64.
         address_bits: u8,
@@ -68,8 +69,8 @@ impl IovaConstraint {
     }
 }
 
-/// What the layer needs from an IOMMU driver, which must lock internally. Functions have the
-/// following context unless they state a different one.
+/// The interface that the layer requires of an IOMMU driver, which must lock internally. Functions
+/// have the following context unless they state a different one.
 ///
 /// Context: task; may sleep.
 pub trait Iommu: Send + Sync {

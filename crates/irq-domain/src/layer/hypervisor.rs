@@ -13,8 +13,8 @@ use msi_types::{Capabilities, Capability, Properties, Property, Tier};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Hypervisor {
     /// The hypervisor only traps stores to known locations. A message stored anywhere else is sent
-    /// as the guest wrote it, and means nothing to the hardware. This is the case for a virtual ITS
-    /// without a virtual IOMMU.
+    /// as the guest wrote it, and means nothing to the hardware. A virtual ITS without a virtual
+    /// IOMMU behaves this way.
     Traps,
     /// The controller is the interrupt remapping unit of a virtual IOMMU. The hardware remaps the
     /// guest's messages as this unit specifies, wherever they are stored. Messages in

@@ -54,7 +54,7 @@ impl Records {
     }
 
     /// Moves the records for a block's vectors to `freed`. Must be called before the parent frees
-    /// the block: afterwards, another device may own the vectors.
+    /// the block, because another device may own the vectors afterwards.
     fn remove_block(&mut self, block: &HwIrqBlock, operation: u64) {
         for hwirq in (0..block.count().get()).filter_map(|index| block.hwirq(index)) {
             self.freed.extend(self.vectors.remove(hwirq).map(|messages| (operation, messages)));

@@ -8,13 +8,13 @@ use msi_types::{
     Properties, Property, RequesterId, Rewrite, Tier,
 };
 
-/// How a bus changes requester IDs.
+/// A bus's change to requester IDs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RequesterRule {
     /// No change.
     Same,
-    /// Changed to `base + (requester << shift)`. Some bridges combine their own number with the
-    /// function's in this way.
+    /// The requester ID becomes `base + (requester << shift)`. Some bridges combine their own
+    /// number with the function's ID in this way.
     Shifted {
         /// Shift in bits; must be less than 32.
         shift: u8,
@@ -23,7 +23,7 @@ pub enum RequesterRule {
     },
 }
 
-/// How a bus changes message addresses.
+/// A bus's change to message addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AddressRule {
     /// No change.
@@ -32,8 +32,8 @@ pub enum AddressRule {
     Offset(u64),
     /// A window in front of an ITS, with four bytes per sender; the ITS derives the DeviceID from
     /// the address (Socionext Synquacer's pre-ITS). A device writes its EventID to `window + 4 *
-    /// DeviceID`. Nothing stops it from writing to another DeviceID's word, so devices behind the
-    /// window are not isolated.
+    /// DeviceID`. A device can also write to another DeviceID's word, so devices behind the window
+    /// are not isolated.
     Window {
         /// Address of the first byte.
         window: u64,
@@ -76,7 +76,8 @@ impl ShimLayer {
         Self { address, ..self }
     }
 
-    /// Sets the number of address and data bits that the bus carries. Other bits are dropped.
+    /// Sets the number of address and data bits that the bus carries. The bus drops all higher
+    /// bits.
     pub const fn with_widths(self, address_bits: u8, data_bits: u8) -> Self {
         Self { address_bits, data_bits, ..self }
     }

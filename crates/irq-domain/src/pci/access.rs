@@ -3,8 +3,8 @@
 /// The contexts in which a register may be accessed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AccessContext {
-    /// Accesses are allowed in any context, including hard-IRQ handlers. They are memory-mapped,
-    /// and don't take a lock that tasks hold with interrupts enabled.
+    /// Accesses are allowed in any context, including hard-IRQ handlers. Accesses are
+    /// memory-mapped, and do not take a lock that tasks hold with interrupts enabled.
     Any,
     /// Accesses are only allowed in tasks, because they use a mailbox, a hypercall, or a lock that
     /// tasks hold with interrupts enabled.

@@ -10,7 +10,7 @@ const POINTER_CARDBUS: u16 = 0x14;
 /// Lowest possible capability offset, right after the standard header.
 const FIRST: u16 = 0x40;
 const END: u16 = 0x100;
-/// Maximum number of capabilities that fit. A longer list must be circular.
+/// Maximum number of capabilities that fit in configuration space. A longer list must be circular.
 const MOST: u8 = 48;
 
 /// A list entry.
@@ -22,8 +22,8 @@ pub struct Capability {
     pub offset: u16,
 }
 
-/// Iterates over a function's capabilities in list order. Stops at a pointer outside the
-/// capabilities' range. Also stops after 48 entries, in case the list is circular.
+/// Iterates over a function's capabilities in list order. The iteration stops at a pointer outside
+/// the capabilities' range, and after 48 entries in case the list is circular.
 ///
 /// Context: task; may sleep.
 pub fn capabilities(config: &dyn ConfigSpace) -> CapabilityIter<'_> {

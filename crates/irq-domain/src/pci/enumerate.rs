@@ -79,8 +79,8 @@ struct Walk<F> {
     last_bus: u8,
     windows: WindowPools,
     found: Vec<Function>,
-    /// The buses from the root down to the current one. Their numbers increase, so there are at
-    /// most 256.
+    /// The buses from the root down to the current one. Bus numbers increase along this path, so it
+    /// has at most 256 buses.
     levels: Vec<Level>,
 }
 

@@ -10,8 +10,8 @@ use alloc::sync::Arc;
 use core::fmt;
 use msi_types::pci::PciRequester;
 
-/// A function that [`enumerate`](super::enumerate) has found and assigned addresses. It neither
-/// decodes its addresses nor sends messages until [`enable`](Self::enable) is called.
+/// A function that [`enumerate`](super::enumerate) has found and assigned addresses. The function
+/// neither decodes its addresses nor sends messages until [`enable`](Self::enable) is called.
 #[derive(Clone)]
 pub struct Function {
     pub(super) requester: PciRequester,
@@ -62,15 +62,15 @@ impl Function {
     }
 
     /// Enables decoding of the function's memory regions, and bus mastering (messages require it).
-    /// This also writes the base address registers, so it may be called again after a reset. It
-    /// does not restore a bridge's bus numbers and windows; a kernel whose bridges lose power must
-    /// save these registers (0x18 to 0x33 in configuration space) and write them back, outermost
-    /// bridge first. A driver that needs INTx must clear the INTx Disable bit itself (bit 10 in the
-    /// command register).
+    /// This function also writes the base address registers, so it may be called again after a
+    /// reset. It does not restore a bridge's bus numbers and windows; a kernel whose bridges lose
+    /// power must save these registers (0x18 to 0x33 in configuration space) and write them back,
+    /// outermost bridge first. A driver that needs INTx must clear the INTx Disable bit itself (bit
+    /// 10 in the command register).
     ///
     /// # Errors
-    /// [`PciError::Unplaced`] if a region has no address. The function would otherwise decode it at
-    /// address 0.
+    /// [`PciError::Unplaced`] if a region has no address. Otherwise, the device would decode that
+    /// region at address 0.
     pub fn enable(&self) -> Result<(), PciError> {
         if let Some(bir) = self.bars.unplaced {
             return Err(PciError::Unplaced { bir });

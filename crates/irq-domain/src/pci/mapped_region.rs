@@ -1,8 +1,8 @@
 //! Mapped PCI device memory: an ECAM window, or a function's region.
 //!
 //! Audited: all unsafe blocks below rely on the contract of [`MappedRegion::new`], i.e. that the
-//! region is mapped as device memory for as long as the program runs. Each access checks that it is
-//! aligned and inside the region ([`MappedRegion::register`]).
+//! region is mapped as device memory for as long as the program runs. [`MappedRegion::register`]
+//! checks that each access is aligned and inside the region.
 #![expect(unsafe_code, reason = "device memory is accessed through raw pointers")]
 
 use super::access::{EcamWindow, TableMemory};
@@ -22,7 +22,7 @@ pub struct MappedRegion {
 // SAFETY: The region stays mapped, and any CPU can access device memory (contract of `new`).
 unsafe impl Send for MappedRegion {}
 // SAFETY: As for `Send`. Each access is a single load or store, so the device orders concurrent
-// ones.
+// accesses.
 unsafe impl Sync for MappedRegion {}
 
 impl MappedRegion {
@@ -101,8 +101,8 @@ mod tests {
     struct Memory(UnsafeCell<[u8; 16]>);
 
     fn over(memory: &mut Memory) -> MappedRegion {
-        // SAFETY: Plain memory permits volatile accesses, as device memory does. It is borrowed for
-        // the whole test, which doesn't access it in any other way.
+        // SAFETY: Plain memory permits volatile accesses, as device memory does. The memory is
+        // borrowed for the whole test, which does not access it in any other way.
         unsafe { MappedRegion::new(NonNull::new(memory.0.get().cast()).unwrap(), 14) }
     }
 

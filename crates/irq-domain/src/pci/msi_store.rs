@@ -32,9 +32,9 @@ pub struct MsiStore {
 
 /// The last value written to the mask bits, a single register for all vectors.
 enum Masks {
-    /// Written by both tasks and handlers.
+    /// The mask bits are written by both tasks and handlers.
     Any(IrqLock<u32>),
-    /// Written only by tasks, because accesses may sleep.
+    /// The mask bits are written only by tasks, because accesses may sleep.
     Task(TaskLock<u32>),
 }
 

@@ -110,11 +110,11 @@ pub struct MsixStore {
 /// The state of Message Control.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum MsixEnable {
-    /// Disabled, and the table has not been accessed yet.
+    /// MSI-X is disabled, and the table has not been accessed yet.
     Untouched,
     /// Disabled.
     Off,
-    /// Enabled, with the function mask set.
+    /// MSI-X is enabled, with the function mask set.
     Held,
     /// Enabled.
     On,
@@ -196,12 +196,12 @@ impl MsixStore {
         VectorControl::from(self.read(slot, ENTRY_CONTROL)).masked()
     }
 
-    /// The slot must be in the table.
+    /// The caller must pass a slot that is in the table.
     fn read(&self, slot: u16, register: u64) -> u32 {
         self.parts.table.read32(self.entry_offset(slot) + register)
     }
 
-    /// The slot must be in the table.
+    /// The caller must pass a slot that is in the table.
     fn write(&self, slot: u16, register: u64, value: u32) {
         self.parts.table.write32(self.entry_offset(slot) + register, value);
     }

@@ -22,8 +22,9 @@ pub struct FunctionStore {
 /// Context: task; may sleep.
 ///
 /// # Errors
-/// Any [`PciError`] except [`PciError::NoCapability`]. If the function has MSI-X but it can't be
-/// used, this does not fall back to MSI; call [`MsiStore::new`] to do so.
+/// This function can return every [`PciError`] except [`PciError::NoCapability`]. If the function
+/// has an MSI-X capability that cannot be used, the result is an error; a caller that wants to use
+/// MSI instead must call [`MsiStore::new`].
 ///
 /// # Example
 /// ```

@@ -165,7 +165,7 @@ impl DeferredFree {
         self.reserved.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Adds an object to be freed later. Its room must have been reserved.
+    /// Adds an object to be freed later. The caller must have reserved room for it.
     ///
     /// Context: any.
     fn push(&self, deferred: Deferred, host: &dyn Host) {

@@ -134,8 +134,8 @@ pub struct IrqHandle {
 }
 
 impl IrqHandle {
-    /// Claims an input at a controller with wired inputs, and gives it a handler and a CPU. If it
-    /// is a shared input that is already claimed, adds the handler to its line.
+    /// Claims an input at a controller with wired inputs, and gives it a handler and a CPU. If the
+    /// input is shared and already claimed, adds the handler to its line.
     ///
     /// Context: task; may sleep.
     pub(crate) fn request_wired(
@@ -284,8 +284,8 @@ impl IrqHandle {
         });
     }
 
-    /// [Disables](Self::disable) the interrupt, then waits for the handler to return. Does not wait
-    /// if the caller may not.
+    /// [Disables](Self::disable) the interrupt, then waits for the handler to return. Only masks
+    /// the interrupt if the caller [may not wait](crate::TaskContext::may_wait).
     ///
     /// Context: task; may sleep.
     pub fn disable_and_wait(&self) {

@@ -83,10 +83,10 @@ impl PerCpuHandle {
         self.descriptor.hwirq
     }
 
-    /// Enables the interrupt on the calling CPU. It stays enabled even if that CPU goes offline and
-    /// comes back ([`Interrupts::cpu_starting`](crate::Interrupts::cpu_starting)). Calls do not
-    /// nest. A no-op on a thread that isn't a CPU, and on a CPU for which the interrupt wasn't
-    /// requested.
+    /// Enables the interrupt on the calling CPU. The interrupt stays enabled even if that CPU goes
+    /// offline and comes back online
+    /// ([`Interrupts::cpu_starting`](crate::Interrupts::cpu_starting)). Calls do not nest. A no-op
+    /// on a thread that isn't a CPU, and on a CPU for which the interrupt wasn't requested.
     ///
     /// Context: any.
     pub fn enable_here(&self) {

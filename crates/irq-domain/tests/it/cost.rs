@@ -1,4 +1,4 @@
-//! Counts operations at the controller. Each may cost a round trip.
+//! Counts operations at the controller, each of which may require a round trip to the hardware.
 
 use crate::mock::{Addressing, Machine, StoreKind};
 use msi_types::Shape;

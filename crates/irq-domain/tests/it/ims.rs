@@ -117,7 +117,7 @@ impl MessageStore for RingMemory {
 
     fn update(&self, change: &mut dyn FnMut(&mut dyn StoreUpdate)) -> Result<(), StoreError> {
         assert_may_sleep();
-        // Nothing can be written before the driver has assigned vectors to rings.
+        // Messages cannot be written before the driver has assigned vectors to rings.
         if self.vectors.load(Relaxed) == 0 {
             change(&mut Nowhere);
         } else {

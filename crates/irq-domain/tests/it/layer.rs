@@ -161,7 +161,7 @@ fn behind(
     (store, device)
 }
 
-/// One vector on CPU 0 behind an IOMMU.
+/// A device behind an IOMMU, with one vector on CPU 0.
 struct Setup {
     machine: Machine,
     translation: Arc<Translation>,

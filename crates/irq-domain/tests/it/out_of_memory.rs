@@ -288,7 +288,7 @@ fn handles_dropped_in_interrupts_keep_no_memory() {
     device.allocate_at(&[0]).unwrap();
     drop(device.request(0, "first", |_| {}).unwrap());
     for _ in 0..100 {
-        // One allocation for the handler, and two for its name.
+        // The request makes one allocation for the handler, and two for its name.
         let handle = with_allocations(3, || device.request(0, "test", |_| {})).unwrap();
         in_hard_irq(0, || drop(handle));
     }

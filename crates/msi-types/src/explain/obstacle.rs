@@ -236,7 +236,7 @@ pub enum Obstacle {
     WrongGroup {
         /// The INTID.
         interrupt: HwIrq,
-        /// Its group.
+        /// The interrupt's group.
         group: Group,
     },
     // Pending.

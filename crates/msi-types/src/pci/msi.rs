@@ -22,13 +22,13 @@ pub struct Control {
     /// `multiple_message_capable`.
     #[bits(3)]
     pub multiple_message_enable: u8,
-    /// Set if the function has 64 address bits. Read-only.
+    /// This bit is set if the function supports 64-bit addresses. Read-only.
     pub address_64: bool,
-    /// Set if the capability has mask and pending bits. Read-only.
+    /// This bit is set if the capability has mask and pending bits. Read-only.
     pub per_vector_masking: bool,
-    /// Set if the function supports 32-bit data. Read-only.
+    /// This bit is set if the function supports 32-bit data. Read-only.
     pub extended_data_capable: bool,
-    /// Set if the function uses 32-bit data.
+    /// This bit is set if the function uses 32-bit data.
     pub extended_data_enable: bool,
     #[bits(5)]
     __: u8,
