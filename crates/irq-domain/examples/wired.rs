@@ -31,7 +31,7 @@ impl Host for Kernel {
     }
 }
 
-/// Stands in for a driver such as `gic_driver::Gic`.
+/// A stand-in for a driver such as `gic_driver::Gic`.
 struct Controller;
 
 #[rustfmt::skip]
@@ -53,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let uart = interrupts.request_wired(request, |context| {
         println!("the UART's handler runs on CPU {}", context.cpu());
     })?;
-    // The trap loop, with the interrupt that the controller acknowledged:
+    // The trap loop passes the acknowledged interrupt to the core:
     assert_eq!(interrupts.dispatch(Cpu::new(0), uart.hwirq()), Dispatched::Handled);
     assert_eq!(uart.count(), 1);
     Ok(())

@@ -63,7 +63,7 @@ pub trait Layer: Send + Sync {
 
     /// Translates a message from the level below into the one that the device must store, and
     /// acquires the resources for it (e.g. maps a page). `fit` describes what the device can store.
-    /// Each returned message is [released](Self::let_go) exactly once.
+    /// Every message that this function returns is [released](Self::let_go) exactly once.
     fn hold(
         &self,
         device: RequesterId,

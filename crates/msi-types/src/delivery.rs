@@ -10,8 +10,8 @@ pub enum Delivery {
     /// The interrupt is pending. If it was already pending, the message is merged with the earlier
     /// one.
     Pending,
-    /// A controller accepted the message but dropped it, because it was unmapped, disabled or out
-    /// of range.
+    /// A controller accepted the message but dropped it, because its interrupt is unmapped,
+    /// disabled or out of range.
     Blocked,
     /// No controller listens at that address.
     NoDoorbell,

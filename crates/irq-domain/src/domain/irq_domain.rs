@@ -131,7 +131,8 @@ impl IrqDomain {
         plan: impl FnOnce(&VectorTable) -> Result<P, MsiDeviceError>,
         take: impl FnOnce(&mut Transaction<'_>, P) -> Result<(), MsiDeviceError>,
     ) -> Result<Vec<MsiVector>, MsiDeviceError> {
-        // Keep the chosen CPU from going offline until the interrupt is visible as targeting it.
+        // Keep the chosen CPU from going offline until hotplug can see that the interrupt targets
+        // it.
         let online = core.placement.online_cpus(core.host());
         let mut state = this.state.lock(core.host());
         let state = &mut *state;

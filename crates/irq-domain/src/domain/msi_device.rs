@@ -103,7 +103,8 @@ impl MsiDevice {
         Ok(device)
     }
 
-    /// Creates a domain on an attachment. The caller must already have registered it as a user.
+    /// Creates a domain on an attachment. The caller must already have registered the domain as a
+    /// user of the attachment.
     ///
     /// Context: task; may sleep.
     pub(super) fn on_attachment(
@@ -125,10 +126,10 @@ impl MsiDevice {
     /// them, the core accepts early messages and sends them again later.
     ///
     /// [`Shape::Independent`] (MSI-X) can be allocated several times. [`Shape::AlignedGroup`]
-    /// (Multi-MSI) is granted in powers of two, once, on a single CPU. A store that [signals by
-    /// levels](MessageStore::trigger) requires a controller that supports them, and its handlers
-    /// must make their device deassert the level before they return. If a step fails, all previous
-    /// ones are rolled back.
+    /// (Multi-MSI) can be allocated only once; the number of vectors is a power of two, and all of
+    /// them target the same CPU. A store that [signals by levels](MessageStore::trigger) requires a
+    /// controller that supports them, and its handlers must make their device deassert the level
+    /// before they return. If a step fails, all previous ones are rolled back.
     ///
     /// Context: task; may sleep.
     pub fn allocate(

@@ -107,7 +107,8 @@ impl Relocation<'_> {
     fn end(&self, moved: Move, outcome: MoveOutcome, group: &Group) -> Result<(), MoveError> {
         let to = moved.to;
         let result = self.parent.end_move(moved, outcome);
-        // The endpoint's message is authoritative, even if the controller failed to finish.
+        // The endpoint's message is authoritative, even if the controller failed to finish the
+        // move.
         if outcome == MoveOutcome::Written {
             group.members(self.table).for_each(|member| member.set_target(to));
         }

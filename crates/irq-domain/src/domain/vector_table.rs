@@ -13,9 +13,9 @@ use msi_types::{Cpu, HwIrq, HwIrqBlock, MsiMessage, Shape};
 pub struct MsiVector {
     /// Slot in the device's message store: the MSI-X table index or Multi-MSI message number.
     pub slot: u16,
-    /// Number of the interrupt.
+    /// IRQ number of the interrupt.
     pub irq: Irq,
-    /// The interrupt as the root controller acknowledges it.
+    /// Number with which the root controller acknowledges the interrupt.
     pub hwirq: HwIrq,
     /// The CPU that the interrupt targets.
     pub cpu: Cpu,

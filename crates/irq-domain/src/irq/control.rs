@@ -90,7 +90,7 @@ impl Control {
         self.shut_down
     }
 
-    /// Records an installed handler, initially disabled.
+    /// Records that a handler was installed, in the disabled state.
     pub(crate) fn install(&mut self) {
         self.change_handler(HandlerPhase::Installed);
     }
@@ -170,7 +170,8 @@ impl Control {
         self.members = self.members.saturating_add(1);
     }
 
-    /// Removes a shared-line handler from the count. Returns `true` if it was the last one.
+    /// Removes a shared-line handler from the count. Returns `true` if it was the line's last
+    /// handler.
     pub(crate) fn remove_member(&mut self) -> bool {
         self.members = self.members.saturating_sub(1);
         self.members == 0
@@ -182,7 +183,7 @@ impl Control {
     }
 
     /// Returns `true` if the interrupt was shut off, and clears the mark. In that case the caller
-    /// must enable it.
+    /// must enable the interrupt.
     pub(crate) fn take_shut_off(&mut self) -> bool {
         core::mem::take(&mut self.shut_off)
     }

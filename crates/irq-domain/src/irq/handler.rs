@@ -22,7 +22,7 @@ impl IrqContext<'_> {
         self.irq
     }
 
-    /// Returns the interrupt as the root controller acknowledged it.
+    /// Returns the number with which the root controller acknowledged the interrupt.
     pub fn hwirq(&self) -> HwIrq {
         self.hwirq
     }

@@ -108,7 +108,7 @@ impl<T> HandlerCell<T> {
         Self { word: AtomicU32::new(0), value: UnsafeCell::new(None) }
     }
 
-    /// Installs a value, initially disabled.
+    /// Installs a value in the disabled state.
     ///
     /// Context: any.
     pub(crate) fn install(&self, value: T, when_busy: WhenBusy) -> Result<(), InstallError<T>> {

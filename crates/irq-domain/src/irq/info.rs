@@ -24,9 +24,9 @@ pub enum EffectiveAffinity {
 /// Information on one interrupt, like a line in Linux's `/proc/interrupts`.
 #[derive(PartialEq, Eq, Debug)]
 pub struct IrqInfo {
-    /// Number of the interrupt.
+    /// IRQ number of the interrupt.
     pub irq: Irq,
-    /// The interrupt as the root controller acknowledges it.
+    /// Number with which the root controller acknowledges the interrupt.
     pub hwirq: HwIrq,
     /// Name of the current handler, or of the last one if no handler is installed. `None` if the
     /// interrupt never had a handler. A shared line lists the names of all its handlers, separated

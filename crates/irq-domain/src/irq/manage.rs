@@ -27,7 +27,7 @@ impl IrqRef<'_> {
         self.runtime.host()
     }
 
-    /// Installs a handler, initially disabled. A refused handler is dropped without holding the
+    /// Installs a handler in the disabled state. A refused handler is dropped without holding the
     /// lock, because its destructor is kernel code.
     ///
     /// Context: task; may sleep.

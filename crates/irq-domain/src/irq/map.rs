@@ -25,7 +25,8 @@ impl IrqMap {
         let free = self.used.iter().skip(self.lowest_free).position(Option::is_none);
         let index = free.map_or(self.used.len(), |free| self.lowest_free + free);
         self.lowest_free = index;
-        // At most 2^24 numbers are in use: there are 2^24 vectors, and each has at most one.
+        // At most 2^24 IRQ numbers are in use, because 2^24 vectors exist and each has at most one
+        // IRQ number.
         let number = u32::try_from(index).unwrap_or(u32::MAX);
         let descriptor = Shared::try_new(make(Irq::new(number))?)?;
         if index == self.used.len() {

@@ -11,7 +11,8 @@ use msi_types::{
     NotIsolated, Properties, Property, RequesterId, Tier,
 };
 
-/// An IOMMU address space, numbered by the IOMMU driver. Several devices may share one.
+/// An IOMMU address space, numbered by the IOMMU driver. Several devices may share an address
+/// space.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct IommuDomain(pub u32);
 
@@ -27,7 +28,7 @@ pub enum DoorbellMode {
     Mapped(Granule),
     /// The second of two stages. The guest's stage translates the address that the device stores
     /// (`stored`) to the guest-physical address of the virtual doorbell (`doorbell`). The second
-    /// stage maps the physical doorbell's page there.
+    /// stage maps the physical doorbell's page at that address.
     Nested {
         /// Page size of the second stage.
         granule: Granule,
@@ -111,9 +112,10 @@ pub trait Iommu: Send + Sync {
 /// addresses.
 ///
 /// A page is mapped once per domain, before the first message that needs it is stored. If the
-/// doorbell depends on the target CPU, this happens before the interrupt moves there. The page is
-/// unmapped once the last message that needs it has been released. If an existing mapping is beyond
-/// the range of an endpoint's address register, the page is mapped again at a lower address.
+/// doorbell depends on the target CPU, the page is mapped before the interrupt moves to that CPU.
+/// The page is unmapped once the last message that needs it has been released. If an existing
+/// mapping is beyond the range of an endpoint's address register, the page is mapped again at a
+/// lower address.
 pub struct DoorbellMapping<I> {
     iommu: I,
     host: Arc<dyn Host>,

@@ -73,8 +73,8 @@ struct DeviceMessages {
     device: RequesterId,
     /// Limits of the device's store.
     fit: Fit,
-    /// The stored message. `None` until it is composed, and for every vector in a group except the
-    /// first.
+    /// The stored message. The stored message: `None` until it is composed, and for every vector in
+    /// a group except the first.
     stored: Option<Passed>,
     /// The new message while a move is in progress, if the move changes it.
     moving: Option<Passed>,
@@ -301,7 +301,7 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for LayeredParent<L, P> {
         let messages = self.messages_of(hwirq);
         let message = messages.ok().and_then(|messages| messages.moving).map(|passed| passed.below);
         let result = self.parent.end_move(Move { message, ..moved }, outcome);
-        // The device's message is authoritative, even if the controller failed to finish.
+        // The device's message is authoritative, even if the controller failed to finish the move.
         if let Ok(DeviceMessages { device, stored, moving: Some(new), .. }) = messages {
             let (stays, goes) = match outcome {
                 MoveOutcome::Written => (Some(new), stored),

@@ -196,12 +196,12 @@ impl MsixStore {
         VectorControl::from(self.read(slot, ENTRY_CONTROL)).masked()
     }
 
-    /// The caller must pass a slot that is in the table.
+    /// Reads a register of an entry. `slot` must be in the table.
     fn read(&self, slot: u16, register: u64) -> u32 {
         self.parts.table.read32(self.entry_offset(slot) + register)
     }
 
-    /// The caller must pass a slot that is in the table.
+    /// Writes a register of an entry. `slot` must be in the table.
     fn write(&self, slot: u16, register: u64, value: u32) {
         self.parts.table.write32(self.entry_offset(slot) + register, value);
     }

@@ -156,8 +156,8 @@ impl Pool {
         Some(Bar { cpu, bus_base, width: request.width })
     }
 
-    /// Aligns the next address to a bridge window boundary. If the result is outside the pool,
-    /// exhausts it.
+    /// Aligns the next address to a bridge window boundary. If the aligned address is outside the
+    /// pool, the pool is exhausted.
     fn align(&mut self) {
         let aligned = self.next.checked_next_multiple_of(BRIDGE);
         self.next = aligned.filter(|next| *next <= self.end).unwrap_or(self.end);

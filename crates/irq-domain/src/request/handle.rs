@@ -168,7 +168,8 @@ impl IrqHandle {
         let IrqCore { registry, placement, root, .. } = &**core;
         let entry = registry.dispatcher.ensure(request.hwirq)?;
         let entry = entry.ok_or(RequestError::OutOfRange(request.hwirq))?;
-        // Keep the chosen CPU from going offline until the interrupt is visible as targeting it.
+        // Keep the chosen CPU from going offline until hotplug can see that the interrupt targets
+        // it.
         let online = placement.online_cpus(core.host());
         let _one_at_a_time = root.one_request(core.host());
         if entry.all_private().any(|(_, cell)| !cell.is_vacant()) {
@@ -263,7 +264,7 @@ impl IrqHandle {
         self.descriptor.irq
     }
 
-    /// Returns the interrupt as the root controller acknowledges it.
+    /// Returns the number with which the root controller acknowledges the interrupt.
     ///
     /// Context: any.
     #[inline]
@@ -370,7 +371,7 @@ impl IrqHandle {
         self.descriptor.redelivered.load(Ordering::Relaxed)
     }
 
-    /// Returns the shared line and the handler's position there.
+    /// Returns the shared line and the handler's position on it.
     fn member(&self) -> Option<(&SharedLine, MemberIndex)> {
         self.descriptor.shared_line().zip(self.member)
     }

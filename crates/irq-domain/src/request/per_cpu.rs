@@ -76,7 +76,7 @@ impl PerCpuHandle {
         self.descriptor.irq
     }
 
-    /// Returns the interrupt as the CPUs acknowledge it.
+    /// Returns the number with which the CPUs acknowledge the interrupt.
     ///
     /// Context: any.
     pub fn hwirq(&self) -> HwIrq {

@@ -26,7 +26,7 @@ pub(crate) struct Function {
     writable: Mutex<[u8; 256]>,
     memory: Mutex<Vec<u32>>,
     pub(crate) context: AccessContext,
-    /// Makes all reads return ones.
+    /// Flag that makes every read return all ones.
     pub(crate) gone: AtomicBool,
     /// Configuration or memory offset to which writes are ignored.
     pub(crate) stuck: Mutex<Option<u64>>,

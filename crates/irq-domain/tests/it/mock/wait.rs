@@ -18,7 +18,7 @@ thread_local! {
     static HOOK: RefCell<Option<Box<dyn FnMut()>>> = const { RefCell::new(None) };
 }
 
-/// Calls this thread's hook, because the core waits.
+/// Calls this thread's hook each time the core waits.
 pub(super) fn waited() {
     if let Some(mut hook) = HOOK.take() {
         hook();
