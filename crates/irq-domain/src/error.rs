@@ -28,7 +28,7 @@ pub enum RequestError {
     /// The device's domain was torn down.
     #[error("the device's interrupt domain was torn down")]
     Gone,
-    /// No CPU is online, or the request lists none.
+    /// No CPU is online, or the request's list of CPUs is empty.
     #[error("no CPU is online to take the interrupt")]
     NoCpu,
     /// The request refers to a CPU that does not exist.
@@ -113,7 +113,7 @@ pub struct Stranded {
 #[error("CPU {0} is unknown to the interrupt core")]
 pub struct UnknownCpu(pub Cpu);
 
-/// The reason why a device's vectors could not be set up. The attempt was rolled back.
+/// The reason why a device's vectors could not be set up. All completed steps were rolled back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MsiDeviceError {

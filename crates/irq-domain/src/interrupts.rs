@@ -192,11 +192,12 @@ impl Interrupts {
         self.request_wired_at(self.core.root.parent()?, request, handler)
     }
 
-    /// Like [`request_wired`](Self::request_wired), for another controller with wired inputs. The
-    /// vectors of all controllers share the number space of [`dispatch`](Self::dispatch). If the
-    /// controller's inputs are wired one-to-one to root inputs, its vectors are the same as the
-    /// root's. If the controller is chained to a single root input, whose handler dispatches the
-    /// interrupts that it finds, its vectors must be otherwise unused numbers below 2^24.
+    /// Requests a wired interrupt like [`request_wired`](Self::request_wired), but at another
+    /// controller with wired inputs. The vectors of all controllers share the number space of
+    /// [`dispatch`](Self::dispatch). If the controller's inputs are wired one-to-one to root
+    /// inputs, its vectors must be those of the root inputs. If the controller is chained to a
+    /// single root input, whose handler dispatches the interrupts that it finds, its vectors must
+    /// be numbers below 2^24 that no other controller uses.
     ///
     /// Context: task; may sleep.
     pub fn request_wired_at<R: Into<IrqReturn>>(
@@ -242,10 +243,10 @@ impl Interrupts {
         PerCpuHandle::request(&self.core, None, (hwirq, trigger), name, &handler)
     }
 
-    /// Like [`request_per_cpu`](Self::request_per_cpu), but only on some CPUs. A machine with
-    /// several kinds of CPU may wire one private interrupt to a different device on each kind (e.g.
-    /// their PMUs). Each set of CPUs then has its own request, handler and IRQ number. If the
-    /// interrupt arrives on any other CPU, this handler does not run.
+    /// Requests a private interrupt like [`request_per_cpu`](Self::request_per_cpu), but only on
+    /// some CPUs. A machine with several kinds of CPU may wire one private interrupt to a different
+    /// device on each kind (e.g. their PMUs). Each set of CPUs then has its own request, handler
+    /// and IRQ number. If the interrupt arrives on any other CPU, this handler does not run.
     ///
     /// Context: task; may sleep.
     ///
@@ -293,8 +294,8 @@ impl Interrupts {
 
     /// Marks a CPU as online. The CPU's controller interface must already be set up. Managed
     /// interrupts that were shut down because all of their CPUs were offline start again on this
-    /// CPU. No other interrupt moves to it. Calls `stranded` for each managed interrupt that could
-    /// not be started and is still shut down; `stranded` must not call the core.
+    /// CPU. No other interrupt moves to this CPU. Calls `stranded` for each managed interrupt that
+    /// could not be started and is still shut down; `stranded` must not call the core.
     ///
     /// Context: task; may sleep.
     pub fn cpu_online(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {

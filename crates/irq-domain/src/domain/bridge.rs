@@ -78,8 +78,8 @@ impl WiredBridge {
         self.request_disabled(input, trigger, name, handler).inspect(IrqHandle::enable)
     }
 
-    /// Like [`request`](Self::request), except that the interrupt is disabled until the first
-    /// [`IrqHandle::enable`].
+    /// Installs an input's handler like [`request`](Self::request), except that the interrupt stays
+    /// disabled until the first [`IrqHandle::enable`].
     ///
     /// Context: task; may sleep.
     pub fn request_disabled<R: Into<IrqReturn>>(

@@ -57,7 +57,8 @@ impl IrqRef<'_> {
         self.close_under(&mut self.descriptor.control.lock(self.host()), after)
     }
 
-    /// Like [`close`](Self::close), for callers that already hold the control lock.
+    /// Masks and closes the interrupt like [`close`](Self::close), for callers that already hold
+    /// the control lock.
     ///
     /// Context: any.
     fn close_under(self, control: &mut Control, after: HandlerPhase) -> bool {

@@ -5,7 +5,7 @@ pub(super) const DEVICE: u16 = 0x02;
 pub(super) const COMMAND: u16 = 0x04;
 /// Status register.
 pub(super) const STATUS: u16 = 0x06;
-/// Status: the function has capabilities.
+/// Bit of the Status register: the function has a capability list.
 pub(super) const STATUS_CAPABILITIES: u16 = 1 << 4;
 /// Revision ID (bits 7:0) and class code (bits 31:8).
 pub(super) const CLASS: u16 = 0x08;
@@ -13,14 +13,14 @@ pub(super) const HEADER_TYPE: u16 = 0x0e;
 /// The first base address register.
 pub(super) const BAR0: u16 = 0x10;
 
-/// Command: the function decodes its I/O ports.
+/// Bit of the Command register: the function decodes its I/O ports.
 pub(super) const COMMAND_IO: u16 = 1 << 0;
-/// Command: the function decodes its memory regions.
+/// Bit of the Command register: the function decodes its memory regions.
 pub(super) const COMMAND_MEMORY: u16 = 1 << 1;
-/// Command: the function may write to memory, and thus may send messages.
+/// Bit of the Command register: the function may write to memory, and thus may send messages.
 pub(super) const COMMAND_MASTER: u16 = 1 << 2;
 
-/// Header type: the device has several functions.
+/// Bit of the header type: the device has several functions.
 pub(super) const MULTI_FUNCTION: u8 = 0x80;
 pub(super) const TYPE_ENDPOINT: u8 = 0;
 pub(super) const TYPE_BRIDGE: u8 = 1;

@@ -354,7 +354,7 @@ fn a_stranded_interrupt_is_not_at_its_target() {
     assert_eq!(handle.set_affinity_among(&[here]).unwrap_err(), MoveError::NoneOnline);
 }
 
-/// Creates a core with this policy, on which only the boot CPU is online, and requests a wired
+/// Creates a core with the given policy and only the boot CPU online, and requests a wired
 /// interrupt.
 fn line_under(policy: impl AffinityPolicy + 'static) -> (Interrupts, IrqHandle) {
     let cpus = NonZeroU16::new(4).unwrap();

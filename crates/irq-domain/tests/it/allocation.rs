@@ -190,7 +190,7 @@ fn a_cpu_offline_during_placement_keeps_nothing() {
         let waits = wait.clone();
         let stranded =
             on_wait(move || _ = waits.send(()), || interrupts.offline(Cpu::new(0)).unwrap());
-        // Lets the placement continue even if this thread did not wait.
+        // Unblock the placement even if this thread never waited.
         let _ = wait.send(());
         stranded
     });

@@ -124,8 +124,8 @@ fn task_only_mask_bits_are_written_by_tasks() {
     device.tear_down().unwrap();
 }
 
-/// Calls back into the core when the handler that owns this is freed, and acquires each of the
-/// core's locks.
+/// A value owned by a handler. When the handler is freed, the value's `drop` calls the core and
+/// acquires each of the core's locks.
 struct CallsBack(irq_domain::Interrupts, Arc<AtomicBool>);
 
 impl Drop for CallsBack {

@@ -6,7 +6,7 @@ use msi_types::{Cpu, HwIrq, Shape, Trigger};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// Attaches a device with one vector on CPU 0 and this handler.
+/// Attaches a device with one vector on CPU 0, and requests it with the given handler.
 fn one_vector(
     machine: &Machine,
     handler: impl Fn(&irq_domain::IrqContext<'_>) + Send + Sync + 'static,

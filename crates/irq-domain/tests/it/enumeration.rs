@@ -40,7 +40,8 @@ impl Registers {
         new
     }
 
-    /// Creates a bridge of this port type, or a conventional bridge without one.
+    /// Creates a PCI Express bridge of the given port type, or a conventional bridge if `None` is
+    /// given.
     fn bridge(port: Option<u16>, secondary: u8) -> Self {
         let mut new = Self::endpoint(&[]);
         new.bytes[0x0e] = 1;

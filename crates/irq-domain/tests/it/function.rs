@@ -47,7 +47,7 @@ impl Function {
         }
     }
 
-    /// Creates a function whose only capability is MSI, of this kind.
+    /// Creates a function whose only capability is MSI, with the given features.
     pub(crate) fn with_msi(control: msi::Control, context: AccessContext) -> Arc<Self> {
         let function = Self::empty(context);
         function.set_list(&[(AT, msi::CAPABILITY_ID, 0)]);
@@ -286,7 +286,7 @@ impl TableMemory for Function {
     }
 }
 
-/// Creates a machine, and attaches the device of this store.
+/// Creates a machine, and attaches a device with the given store.
 pub(crate) fn attach(kind: Addressing, store: Arc<dyn MessageStore>) -> (Machine, MsiDevice) {
     let machine = Machine::new(kind);
     let config = MsiDeviceConfig::new(

@@ -70,8 +70,8 @@ fn a_missing_required_property_is_refused() {
     assert_eq!(machine.controller.devices_attached(), 0);
 }
 
-/// Attaches a device with this storage to a controller that reports this isolation, under a
-/// hypervisor if one is given.
+/// Attaches a device with the given storage to a controller that reports the given isolation. If a
+/// hypervisor is given, its layer is put over the controller.
 fn attach_over(
     hypervisor: Option<Hypervisor>,
     isolation: Isolation,

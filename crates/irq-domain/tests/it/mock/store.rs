@@ -63,7 +63,7 @@ struct SlotState {
     waiting: bool,
 }
 
-/// A hook, as in [`Store::meanwhile`].
+/// A hook for [`Store::meanwhile`], which simulates another CPU.
 pub(crate) struct Hook(pub Box<dyn FnOnce() + Send>);
 
 impl fmt::Debug for Hook {
