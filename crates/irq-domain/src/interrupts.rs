@@ -292,10 +292,11 @@ impl Interrupts {
         host.irq_restore(state);
     }
 
-    /// Marks a CPU as online. The CPU's controller interface must already be set up. Managed
-    /// interrupts that were shut down because all of their CPUs were offline start again on this
-    /// CPU. No other interrupt moves to this CPU. Calls `stranded` for each managed interrupt that
-    /// could not be started and is still shut down; `stranded` must not call the core.
+    /// Marks a CPU as online. The CPU's controller interface must already be set up. A managed
+    /// interrupt that was shut down because all of its CPUs were offline starts again if this CPU
+    /// belongs to its set. No other interrupt moves to this CPU. Calls `stranded` for each managed
+    /// interrupt that could not be started and is still shut down; `stranded` must not call the
+    /// core.
     ///
     /// Context: task; may sleep.
     pub fn cpu_online(&self, cpu: Cpu, stranded: impl FnMut(Stranded)) -> Result<(), UnknownCpu> {

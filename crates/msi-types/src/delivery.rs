@@ -13,7 +13,7 @@ pub enum Delivery {
     /// A controller accepted the message but dropped it, because its interrupt is unmapped,
     /// disabled or out of range.
     Blocked,
-    /// No controller listens at that address.
+    /// No controller receives messages at that address.
     NoDoorbell,
 }
 

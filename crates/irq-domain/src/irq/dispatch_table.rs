@@ -68,8 +68,8 @@ impl HwIrqEntry {
 type Leaf = [HwIrqEntry; FANOUT];
 type Middle = [OnceBox<Leaf>; FANOUT];
 
-/// The table. The table uses 16 KiB for each aligned range of 256 vectors that contains a requested
-/// one, and 2 KiB for each such range of 65536.
+/// The dispatch table, which uses 16 KiB for each aligned range of 256 vectors that contains a
+/// requested one, and 2 KiB for each such range of 65536.
 #[derive(Debug)]
 pub(crate) struct DispatchTable {
     /// Vectors below 65536, whose lookup has one step less. Most systems have no vectors above

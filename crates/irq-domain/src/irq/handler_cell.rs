@@ -59,9 +59,9 @@ const PINS: u32 = 0xffff << 16;
 /// The treatment of an arrival that cannot run the handler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum WhenBusy {
-    /// Mark the arrival, so that it is sent again. Used for edges and messages.
+    /// The arrival is marked, so that it is sent again. Used for edges and messages.
     Mark,
-    /// Ignore the arrival. Used for levels, which stay asserted and arrive again.
+    /// The arrival is ignored. Used for levels, which stay asserted and arrive again.
     Ignore,
 }
 

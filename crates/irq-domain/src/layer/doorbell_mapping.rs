@@ -32,7 +32,7 @@ pub enum DoorbellMode {
     Nested {
         /// Page size of the second stage.
         granule: Granule,
-        /// Doorbell address in the guest's own I/O address space, which the device stores.
+        /// Doorbell address that the device stores, in the guest's own I/O address space.
         stored: u64,
         /// Guest-physical address that the guest's stage translates `stored` to.
         doorbell: u64,

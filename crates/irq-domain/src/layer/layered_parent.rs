@@ -73,8 +73,8 @@ struct DeviceMessages {
     device: RequesterId,
     /// Limits of the device's store.
     fit: Fit,
-    /// The stored message. The stored message: `None` until it is composed, and for every vector in
-    /// a group except the first.
+    /// The stored message. `None` until the message is composed, and for every vector in a group
+    /// except the first.
     stored: Option<Passed>,
     /// The new message while a move is in progress, if the move changes it.
     moving: Option<Passed>,

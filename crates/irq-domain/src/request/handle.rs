@@ -285,8 +285,8 @@ impl IrqHandle {
         });
     }
 
-    /// [Disables](Self::disable) the interrupt, then waits for the handler to return. Only masks
-    /// the interrupt if the caller [may not wait](crate::TaskContext::may_wait).
+    /// [Disables](Self::disable) the interrupt, then waits for the handler to return. If the caller
+    /// [may not wait](crate::TaskContext::may_wait), returns without waiting.
     ///
     /// Context: task; may sleep.
     pub fn disable_and_wait(&self) {

@@ -28,7 +28,7 @@ pub enum Fact {
     Line(Level),
     /// The device may write to the bus.
     BusMaster,
-    /// The IOMMU maps the address that the device writes to the doorbell.
+    /// The IOMMU maps the address in the device's message to the doorbell.
     Mapped {
         /// The address in the device's message.
         iova: u64,

@@ -264,8 +264,8 @@ impl MessageStore for Store {
 
     fn set_enabled(&self, enabled: bool) -> Result<(), StoreError> {
         assert_task();
-        // Only turning the store on can fail here. A device that cannot be turned off is tested as
-        // a removed one.
+        // Only turning the store on can fail here. The tests that remove a device cover devices
+        // that cannot be turned off.
         if enabled && !count_down(&self.fail_in) {
             return Err(StoreError { slot: 0, reason: "injected" });
         }
