@@ -41,7 +41,7 @@ pub struct WiredRequest<'a> {
 /// Number of handlers that an input may have.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub enum Sharing {
-    /// Just one. One handler; all other requests for the input are refused.
+    /// Exactly one handler; all other requests for the input are refused.
     #[default]
     Exclusive,
     /// One handler for each device on a level-triggered line. Each interrupt runs all handlers, and

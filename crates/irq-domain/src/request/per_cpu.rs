@@ -85,8 +85,9 @@ impl PerCpuHandle {
 
     /// Enables the interrupt on the calling CPU. The interrupt stays enabled even if that CPU goes
     /// offline and comes back online
-    /// ([`Interrupts::cpu_starting`](crate::Interrupts::cpu_starting)). Calls do not nest. A no-op
-    /// on a thread that isn't a CPU, and on a CPU for which the interrupt wasn't requested.
+    /// ([`Interrupts::cpu_starting`](crate::Interrupts::cpu_starting)). Calls do not nest. The call
+    /// has no effect on a thread that isn't a CPU, or on a CPU for which the interrupt wasn't
+    /// requested.
     ///
     /// Context: any.
     pub fn enable_here(&self) {
@@ -99,8 +100,8 @@ impl PerCpuHandle {
         });
     }
 
-    /// Disables the interrupt on the calling CPU. Calls do not nest. A no-op on a thread that isn't
-    /// a CPU, and on a CPU for which the interrupt wasn't requested.
+    /// Disables the interrupt on the calling CPU. Calls do not nest. The call has no effect on a
+    /// thread that isn't a CPU, or on a CPU for which the interrupt wasn't requested.
     ///
     /// Context: any.
     pub fn disable_here(&self) {
