@@ -180,8 +180,8 @@ impl Interrupts {
         self.core.registry.dispatcher.dispatch(cpu, hwirq)
     }
 
-    /// Claims a wired input of the root controller, gives it a handler and a CPU, and unmasks it.
-    /// Dropping the returned handle undoes all of this.
+    /// Claims a wired input of the root controller, installs its handler, routes it to a CPU, and
+    /// unmasks it. Dropping the returned handle undoes all of this.
     ///
     /// Context: task; may sleep.
     pub fn request_wired<R: Into<IrqReturn>>(
@@ -337,10 +337,10 @@ impl Interrupts {
     }
 
     /// Moves an interrupt to another CPU. On return, no new arrival is delivered to the old CPU; an
-    /// interrupt that was pending there is handled once, on either CPU. The steps are the same for
-    /// every controller: the controller prepares the new target; if the message changes, the
-    /// endpoint is masked, rewritten and read back; then the controller finishes. If a step fails,
-    /// the previous ones are rolled back.
+    /// interrupt that was pending at the old CPU is handled once, on either CPU. The steps are the
+    /// same for every controller: the controller prepares the new target; if the message changes,
+    /// the endpoint is masked, rewritten and read back; then the controller finishes. If a step
+    /// fails, the previous ones are rolled back.
     ///
     /// Context: task; may sleep.
     ///

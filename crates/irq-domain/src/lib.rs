@@ -32,9 +32,9 @@
 //!   at the current target. The core counts these *redeliveries*.
 //! - **Disabling is eager and loses no interrupt**: the interrupt is masked at its source
 //!   immediately. An interrupt that was already in flight is sent again when it is enabled.
-//! - **Dropping a handle synchronizes** with the handler on whichever CPU it runs. If the caller
-//!   [may not wait](TaskContext::may_wait), e.g. in a handler, the drop neither waits nor frees,
-//!   and a later task operation frees the handler.
+//! - **Dropping a handle synchronizes** with the handler, regardless of the CPU on which it runs.
+//!   If the caller [may not wait](TaskContext::may_wait), e.g. in a handler, the drop neither waits
+//!   nor frees, and a later task operation frees the handler.
 //! - **A level-triggered input may have several handlers** ([`Sharing::Shared`]). Handlers can be
 //!   added and removed while CPUs dispatch, and each interrupt runs all of the line's handlers.
 //! - **A screaming interrupt is shut off**, i.e. one whose handler [finds nothing to

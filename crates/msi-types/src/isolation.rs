@@ -91,7 +91,8 @@ impl Granule {
 /// [`MsiParent::doorbell_page`](crate::MsiParent::doorbell_page) reports them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DoorbellPage {
-    /// The page contains nothing else that a device could misuse (an ITS's translation frame).
+    /// The page contains no other registers that a device could misuse (an ITS's translation
+    /// frame).
     Alone,
     /// The page contains registers that reprogram this controller (a distributor's or a
     /// redistributor's control frame).

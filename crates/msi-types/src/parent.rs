@@ -272,7 +272,7 @@ pub trait MsiParent: Send + Sync {
 
     /// Finishes a move begun by [`begin_move`](Self::begin_move). If `outcome` is
     /// [`Written`](MoveOutcome::Written), the old CPU receives no new message after this call. A
-    /// vector that was pending there is delivered once, to either the old or the new CPU.
+    /// vector that was pending at the old CPU is delivered once, to either the old or the new CPU.
     ///
     /// Context: task; may sleep.
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError>;

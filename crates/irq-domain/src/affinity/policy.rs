@@ -9,7 +9,7 @@ use msi_types::Cpu;
 /// Kernels can supply their own policy.
 pub trait AffinityPolicy: Send + Sync {
     /// Chooses one of `online`, which is in ascending order and never empty. If the result isn't in
-    /// `online`, the core uses the first CPU there.
+    /// `online`, the core uses the first CPU of `online`.
     ///
     /// Context: task; may sleep.
     fn choose(&self, online: &[Cpu]) -> Cpu;

@@ -95,8 +95,8 @@ impl Control {
         self.change_handler(HandlerPhase::Installed);
     }
 
-    /// Removes the handler and returns `true` if there was one. An interrupt without a handler can
-    /// still become `Gone`.
+    /// Removes the handler. Returns `true` if the interrupt had one. An interrupt without a handler
+    /// can still become `Gone`.
     pub(crate) fn remove(&mut self, after: HandlerPhase) -> bool {
         let before = self.handler;
         match before {

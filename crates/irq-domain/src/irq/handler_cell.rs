@@ -19,8 +19,8 @@
 //!   cell. Even if the mark is already set, setting it is a read-modify-write: this makes the
 //!   device's earlier writes visible to the next run;
 //! - the value must only be read while *running* or a *pin* is held. The value must only be written
-//!   in *changing*, which can be entered from vacant, or from closing once there is no runner or
-//!   pin.
+//!   in *changing*, which can be entered from vacant, or from closing once no runner or pin
+//!   remains.
 //!
 //! The checks in `interleavings/handler_cell.rs` explore all these transitions.
 // UNSAFETY: the value lives in an `UnsafeCell`. A lock around it would cost dispatch a second pair
@@ -243,8 +243,8 @@ impl<T> HandlerCell<T> {
         false
     }
 
-    /// Takes the value out of a closed cell. Returns `None` if the value is still in use, or if
-    /// there is none.
+    /// Takes the value out of a closed cell. Returns `None` if the value is still in use, or if the
+    /// cell has no value.
     ///
     /// Context: any.
     pub(crate) fn take(&self) -> Option<T> {

@@ -13,7 +13,7 @@ use msi_types::{Capabilities, Capability, Properties, Property, Tier};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Hypervisor {
     /// The hypervisor only traps stores to known locations. A message stored anywhere else is sent
-    /// as the guest wrote it, and means nothing to the hardware. A virtual ITS without a virtual
+    /// as the guest wrote it, so the hardware cannot interpret it. A virtual ITS without a virtual
     /// IOMMU behaves this way.
     Traps,
     /// The controller is the interrupt remapping unit of a virtual IOMMU. The hardware remaps the

@@ -81,7 +81,7 @@ fn size(config: &dyn ConfigSpace, register: u16, left: u8) -> (u8, Option<BarReq
         kept |= u64::from(config.read32(register + 4)) << 32;
     }
     set(config, register, width, 0);
-    // The lowest writable address bit gives the size.
+    // The lowest writable address bit is the region's size.
     let size = kept & kept.wrapping_neg();
     let prefetchable = flags & PREFETCHABLE != 0;
     (step, (size != 0).then_some(BarRequest { size, width, prefetchable }))

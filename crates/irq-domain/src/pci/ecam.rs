@@ -45,8 +45,8 @@ impl Ecam {
         self.buses
     }
 
-    /// Returns the configuration space at `address`, even if no function is present there. Returns
-    /// `None` outside the bus range or the window.
+    /// Returns the configuration space at `address`, even if no function is present at that
+    /// address. Returns `None` outside the bus range or the window.
     pub fn function(&self, address: RequesterId) -> Option<EcamFunction> {
         let bus = u8::try_from(address.get() >> 8).ok().filter(|bus| self.buses.contains(*bus))?;
         let place = (u64::from(bus - self.buses.first) << 8) | u64::from(address.get() & 0xff);

@@ -254,8 +254,8 @@ impl Registers {
         }
     }
 
-    /// Writes only the registers whose values differ. If there are no mask bits, only the low
-    /// address word may differ.
+    /// Writes only the registers whose values differ. If the function has no mask bits, only the
+    /// low address word may differ.
     fn replace(&self, old: MsiMessage, new: MsiMessage) {
         if let Some(high) = self.layout.address_high()
             && old.address_high() != new.address_high()

@@ -69,8 +69,8 @@ impl<'a> WiredRequest<'a> {
 ///
 /// **Dropping** works in any context:
 /// - If the caller [may wait](crate::TaskContext::may_wait), drop returns once the handler has
-///   returned on whichever CPU it was running and its memory has been freed. The caller must not
-///   hold a lock that the handler takes.
+///   returned on all CPUs and its memory has been freed. The caller must not hold a lock that the
+///   handler takes.
 /// - Otherwise (in hard-IRQ context, whether in its own handler or not, or with interrupts masked),
 ///   drop neither waits nor frees. The handler is not entered again, and a later task operation,
 ///   such as [`Interrupts::reclaim`](crate::Interrupts::reclaim), frees it.
@@ -134,8 +134,8 @@ pub struct IrqHandle {
 }
 
 impl IrqHandle {
-    /// Claims an input at a controller with wired inputs, and gives it a handler and a CPU. If the
-    /// input is shared and already claimed, adds the handler to its line.
+    /// Claims an input at a controller with wired inputs, installs its handler, and routes it to a
+    /// CPU. If the input is shared and already claimed, adds the handler to its line.
     ///
     /// Context: task; may sleep.
     pub(crate) fn request_wired(
