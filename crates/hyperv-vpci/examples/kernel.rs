@@ -47,7 +47,7 @@ impl SignalCount {
     }
 }
 
-/// The guest's kernel. [`Kernel::wake`] is its handler of the channel's interrupt.
+/// The guest's kernel. [`Kernel::wake`] is the handler for the channel's interrupt.
 #[derive(Default)]
 struct SleepingKernel {
     signals: SignalCount,

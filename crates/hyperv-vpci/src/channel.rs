@@ -2,7 +2,7 @@
 
 use crate::ring_error::RingError;
 
-/// Packet type, with the transaction ID that ties a request to its completion.
+/// Packet type, with the transaction ID that a request and its completion share.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PacketKind {
     /// The sender expects a completion with this transaction ID.
@@ -47,7 +47,7 @@ pub enum ChannelError {
 pub enum Idle {
     /// No packet is waiting, and the next one raises a signal.
     Sleep,
-    /// A packet is waiting. No signal will follow for it.
+    /// A packet is waiting. The peer will not signal for this packet.
     Busy,
 }
 
@@ -86,7 +86,7 @@ pub trait Channel: Send {
     fn idle(&mut self) -> Result<Idle, ChannelError>;
 }
 
-/// Tells the peer that there is a packet, or room for one: an eventfd, an interrupt.
+/// Signal to the peer that a packet or room for one is available, e.g. an eventfd or an interrupt.
 pub trait Notifier: Send {
     /// Signals the peer. A signal may merge with one that is still pending.
     fn signal(&self);

@@ -58,8 +58,8 @@ pub trait WindowMemory {
     fn write(&mut self, offset: u64, width: Width, value: u32);
 }
 
-/// The guest's end of the window. Methods take `&mut self` because no other access may come between
-/// a selection and the access it is for.
+/// The guest's end of the window. Methods take `&mut self` because no other access may intervene
+/// between the selection of a function and the access to its registers.
 #[derive(Debug)]
 pub struct ConfigWindow<M>(M);
 
@@ -69,7 +69,8 @@ impl<M: WindowMemory> ConfigWindow<M> {
         Self(memory)
     }
 
-    /// Reads configuration space. Returns all ones past its end or at an unaligned offset.
+    /// Reads configuration space. A read past the end of the space or at an unaligned offset
+    /// returns all ones.
     pub fn read(&mut self, slot: Slot, offset: u16, width: Width) -> u32 {
         match place(offset, width) {
             Some(place) => {
@@ -80,7 +81,8 @@ impl<M: WindowMemory> ConfigWindow<M> {
         }
     }
 
-    /// Writes configuration space. Ignores writes past its end or at an unaligned offset.
+    /// Writes configuration space. Ignores a write past the end of the space or at an unaligned
+    /// offset.
     pub fn write(&mut self, slot: Slot, offset: u16, width: Width, value: u32) {
         if let Some(place) = place(offset, width) {
             self.0.write(0, Width::Word, slot.to_wire());
@@ -105,12 +107,12 @@ pub trait ConfigSpace {
 /// The host's end of the window.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct HostWindow {
-    /// The value that the guest wrote. It may not be a valid slot.
+    /// The last slot number that the guest wrote, which is not validated.
     selected: u32,
 }
 
 impl HostWindow {
-    /// Handles a guest write. Ignores it if it doesn't address a function's register.
+    /// Handles a guest write. A write that doesn't address a function's register is ignored.
     pub fn write<'a>(
         &mut self,
         offset: u64,
@@ -127,7 +129,7 @@ impl HostWindow {
         }
     }
 
-    /// Answers a guest read. `find` returns the configuration space of the function in a slot. A
+    /// Handles a guest read. `find` returns the configuration space of the function in a slot. A
     /// read that doesn't address a function's register returns all ones.
     pub fn read<'a>(
         &self,

@@ -22,9 +22,10 @@
 //! ([`Kernel::wait`]). If a late answer grants an interrupt, the bus returns the interrupt to the
 //! host.
 //!
-//! The host may send a message until it has confirmed its deletion, has listed the bus without the
-//! function, or has lost its channel. A freed vector stays allocated at the root until then, and
-//! still counts against [`BusConfig::vectors`]. If a deletion can't be sent yet, it is queued.
+//! The host may send a vector's message until the host has confirmed the message's deletion, has
+//! listed the bus without the function, or has lost its channel. A freed vector stays allocated at
+//! the root until then, and still counts against [`BusConfig::vectors`]. If a deletion can't be
+//! sent yet, it is queued.
 //!
 //! Locks, outermost first:
 //!
@@ -56,7 +57,7 @@ pub use vectors::{ApicVectors, Hypercall, Vectors};
 
 use msi_types::{Cpu, TaskContext};
 
-/// What a task should do after one turn of a bounded wait.
+/// Next step of a task after one turn of a bounded wait.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Wait {
     /// The caller must check its condition again, and may wait for another turn.
@@ -65,12 +66,12 @@ pub enum Wait {
     GiveUp,
 }
 
-/// What a bus needs from the kernel.
+/// Kernel functions on which a bus relies: a counter of wake-ups, bounded waits, and VP indices.
 ///
-/// A task reads [`wake_ups`](Self::wake_ups) and then checks the channel. If its answer isn't
-/// there, it passes the number to [`wait`](Self::wait). A signal after the check changes the
-/// number, so the wait returns immediately. Several tasks may wait on one bus. If one of them
-/// receives a packet for another one, the bus calls [`wake`](Self::wake).
+/// A task reads [`wake_ups`](Self::wake_ups) and then checks the channel. If the task's answer
+/// hasn't arrived, the task passes the number of wake-ups to [`wait`](Self::wait). A signal after
+/// the check changes the number, so the wait returns immediately. Several tasks may wait on one
+/// bus. If one task receives a packet for another task, the bus calls [`wake`](Self::wake).
 pub trait Kernel: TaskContext {
     /// Returns the number of wake-ups so far. It may wrap.
     ///
@@ -78,15 +79,15 @@ pub trait Kernel: TaskContext {
     fn wake_ups(&self) -> u32;
 
     /// Counts a wake-up and wakes all tasks in [`wait`](Self::wait). The kernel must call this in
-    /// its handler for the channel's signal. The bus also calls it, in tasks.
+    /// its handler for the channel's signal. The bus also calls it, in the context of a task.
     ///
     /// Context: any.
     fn wake(&self);
 
     /// Waits for the host until the number of wake-ups differs from `seen` (perhaps it already
     /// does) or the kernel's clock ends the turn. `turn` counts from 0 in each wait. The kernel
-    /// decides how long the host may be silent, and ends the wait by returning [`Wait::GiveUp`]. It
-    /// must go by its clock, because wake-ups might never stop.
+    /// decides how long the host may be silent, and ends the wait by returning [`Wait::GiveUp`].
+    /// The kernel must measure this time with its clock, because wake-ups might never stop.
     ///
     /// Context: task; may sleep.
     fn wait(&self, seen: u32, turn: u32) -> Wait;

@@ -16,7 +16,7 @@
 //! guest sends requests before it has negotiated a version, or negotiates twice, the VMM must close
 //! its channel.
 
-// First, so that the documentation of `Host` begins with its constructor.
+// Keep this first: rustdoc then begins `Host`'s page with its constructor.
 mod creation;
 
 mod config;
@@ -65,11 +65,11 @@ impl Reply {
     }
 }
 
-/// What is left to do after [`Host::serve`].
+/// Remaining work after [`Host::serve`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Served {
     /// Every request was answered, and `serve` has re-armed the channel with [`Channel::idle`], so
-    /// the next one raises a signal. The VMM must call again when the channel signals.
+    /// the next request raises a signal. The VMM must call again when the channel signals.
     All,
     /// Requests are left. The VMM must call again without waiting for a signal.
     More,
@@ -117,13 +117,14 @@ pub struct Host {
     functions: OfferTable,
     /// `true` if the guest must still be sent the list of functions.
     relations_pending: bool,
-    /// Transaction ID and answer to send. No request is received until this is done.
+    /// Transaction ID and answer to send. No further request is received until this answer has been
+    /// sent.
     reply: Option<(u64, Reply)>,
     buffer: Vec<u8>,
 }
 
 impl Host {
-    /// Offers a function. Its device model uses the returned object to send interrupts.
+    /// Offers a function. The function's device model uses the returned object to send interrupts.
     ///
     /// # Errors
     /// Returns [`HostError::SlotInUse`] if the slot is occupied, or [`HostError::NoMemory`] if the

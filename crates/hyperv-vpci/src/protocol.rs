@@ -47,7 +47,7 @@ pub const SLOTS: usize = 256;
 /// bus.
 pub const MAX_MESSAGE: usize = 8 + SLOTS * 28;
 
-/// Message type numbers. Their base is `0x42490000` ("BI").
+/// Message type numbers. All of them start at `0x42490000` ("BI").
 mod kind {
     pub(super) const BUS_RELATIONS: u32 = 0x4249_0000;
     pub(super) const QUERY_BUS_RELATIONS: u32 = 0x4249_0001;

@@ -10,8 +10,8 @@
 //! sleep:  clear interrupt_mask ─▶ load in ─▶ sleep if still empty
 //! ```
 //!
-//! All these accesses are sequentially consistent. If a writer stores `in` while a reader clears
-//! its mask, at least one of them will see the other's store.
+//! All of these accesses are sequentially consistent. Therefore, if a writer stores `in` while a
+//! reader clears its mask, at least one of them will see the other's store.
 
 mod heap;
 mod reader;
@@ -79,7 +79,7 @@ pub trait RingMemory: Send {
     fn set_data(&self, offset: u32, bytes: [u8; 8]);
 }
 
-/// Whether the peer must be signaled after an operation.
+/// Result of a ring operation: whether the peer must be signaled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[must_use = "a peer that is not signaled may sleep forever"]
 pub enum Notify {

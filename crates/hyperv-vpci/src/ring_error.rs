@@ -15,7 +15,7 @@ pub enum RingError {
     BadPacket {
         /// Length of the packet in bytes.
         length: u32,
-        /// Offset of its payload in bytes.
+        /// Offset of the packet's payload in bytes.
         header: u32,
         /// Number of bytes between the indices.
         available: u32,

@@ -46,7 +46,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let device = thread::spawn(move || rustix::io::write(&trigger, &1u64.to_ne_bytes()));
     device.join().map_err(|_| "the device panicked")??;
-    // With KVM, no thread is needed for this. Without it, `EventfdPoller::spawn` can provide one.
+    // A VMM calls `EventfdPoller::spawn` instead, which serves signals on a thread of its own. With
+    // KVM, the kernel serves them.
     assert_eq!(poller.dispatch(None)?, 1);
 
     table.write(0x2c, &1u32.to_le_bytes()); // The guest masks the vector.

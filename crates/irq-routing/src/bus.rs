@@ -1,4 +1,5 @@
-//! PCI buses that the guest numbers. The DeviceIDs of functions on such a bus follow its number.
+//! PCI buses that the guest numbers. The DeviceID of a function on such a bus depends on the bus
+//! number, so it changes when the guest renumbers the bus.
 
 use crate::Sender;
 use crate::lock::Mutex;

@@ -2,14 +2,14 @@
 //! vectors.
 //!
 //! [`DeviceEventfds`] owns the eventfds. Invariant: an eventfd sends its vector's message if and
-//! only if the vector is open. Otherwise, a signal stays in the eventfd.
+//! only if the vector is open. While the vector is closed, a signal stays in the eventfd.
 //!
 //! - While its vector is masked, an eventfd is read whenever the guest reads pending bits, and when
 //!   the table is saved or reset. This keeps the pending bits accurate.
-//! - On unmask, a signal left in the eventfd is sent.
+//! - When the vector is unmasked, a signal that was left in the eventfd sends the message.
 //! - [`set_vector`](DeviceEventfds::set_vector) moves a source to another vector, e.g. when the
-//!   guest writes a virtio device's `queue_msix_vector`. The process that holds the eventfd needn't
-//!   know. Several sources may share a vector.
+//!   guest writes a virtio device's `queue_msix_vector`. The process that signals the eventfd
+//!   needn't know about the move. Several sources may share a vector.
 
 pub use crate::irqfd::messages::{MessageIrqfd, MessageIrqfdSet};
 
@@ -28,8 +28,8 @@ use std::collections::HashMap;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SourceId(usize);
 
-/// The host's refusal to let an eventfd send a message. The source's signals stay in its eventfd
-/// until a guest access opens the vector again, or until the VMM calls
+/// Error for an eventfd that the host refused to bind to a message. The source's signals stay in
+/// its eventfd until a guest access opens the vector again, or until the VMM calls
 /// [`serve`](DeviceEventfds::serve).
 #[derive(Debug, thiserror::Error)]
 #[error("the eventfd of source {source_id:?} cannot be bound to vector {vector}: {error}")]
@@ -52,7 +52,7 @@ pub struct DeviceEventfds<I: MessageIrqfdSet> {
 
 struct State<I> {
     sources: Vec<Source<I>>,
-    /// Messages for the open vectors.
+    /// Messages of the open vectors, by vector.
     open: HashMap<u16, RoutedMessage>,
     errors: Vec<BindError>,
 }
@@ -65,7 +65,7 @@ struct Source<I> {
 }
 
 impl<I: MessageIrqfdSet> DeviceEventfds<I> {
-    /// Creates an empty set. `irqfds` binds its eventfds to messages.
+    /// Creates an empty set. `irqfds` binds the set's eventfds to messages.
     pub fn new(irqfds: I) -> Self {
         let state = State { sources: Vec::new(), open: HashMap::new(), errors: Vec::new() };
         Self { irqfds, state: Mutex::new(state) }
@@ -89,10 +89,10 @@ impl<I: MessageIrqfdSet> DeviceEventfds<I> {
     }
 
     /// Assigns a vector to a source, or removes its vector. Signals that have not been served yet
-    /// are delivered to the new vector. If there is none, they stay in the eventfd.
+    /// are delivered to the new vector. Without a new vector, these signals stay in the eventfd.
     ///
     /// # Errors
-    /// Returns [`BindError`] if the vector is open and the host refuses the bind.
+    /// Returns [`BindError`] if the vector is open and the host refuses to bind the eventfd.
     pub fn set_vector(&self, source: SourceId, vector: Option<u16>) -> Result<(), BindError> {
         let mut state = self.state.lock();
         let message = vector.and_then(|vector| state.open.get(&vector).copied());
@@ -111,15 +111,16 @@ impl<I: MessageIrqfdSet> DeviceEventfds<I> {
         }
     }
 
-    /// Returns the errors from binds that the host refused during guest accesses since the last
-    /// call.
+    /// Returns the errors for eventfds that the host refused to bind during guest accesses since
+    /// the last call.
     pub fn take_errors(&self) -> Vec<BindError> {
         core::mem::take(&mut self.state.lock().errors)
     }
 
     /// Reads the eventfds of sources that are not open, and calls `signal` for each vector that was
     /// signaled. Pass [`MsixTable::signal`](crate::msix::MsixTable::signal), which sends the
-    /// message or makes it pending. Only needed if the host refuses binds.
+    /// message or makes it pending. The VMM needs to call this only if the host has refused to bind
+    /// an eventfd.
     pub fn serve(&self, signal: impl Fn(u16)) {
         let mut vectors = self.state.lock().closed();
         vectors.sort_unstable();
@@ -175,7 +176,7 @@ impl<I: MessageIrqfdSet> VectorObserver for DeviceEventfds<I> {
         let state = self.state.lock();
         let sources = state.sources.iter();
         let closed = sources.filter(|source| source.vector == Some(vector) && !source.is_open);
-        // Read every source: if several were signaled, their signals merge into one.
+        // Read the eventfds of all sources, because their signals merge into one.
         closed.filter(|source| rustix::io::read(&source.eventfd, &mut [0; 8]) == Ok(8)).count() > 0
     }
 }

@@ -12,7 +12,7 @@ pub enum RouteError {
     NoSuchGsi {
         /// The GSI.
         gsi: Gsi,
-        /// Number of existing GSIs.
+        /// Number of GSIs that the router has.
         limit: u32,
     },
     /// The table has two routes for one GSI.
@@ -23,7 +23,7 @@ pub enum RouteError {
     GsisExhausted {
         /// First allocatable GSI.
         first: Gsi,
-        /// Number of existing GSIs.
+        /// Number of GSIs that the router has.
         limit: u32,
     },
     /// The GSI to be released is not allocated.

@@ -1,5 +1,5 @@
-//! GSI allocation. The lowest free GSI is allocated first, and no GSI is allocated twice until it
-//! is released.
+//! GSI allocation. The lowest free GSI is allocated first, and an allocated GSI is not allocated
+//! again until it has been released.
 
 use crate::RouteError;
 use alloc::vec;
@@ -11,11 +11,11 @@ const BITS: u32 = u64::BITS;
 /// Allocates GSIs from `first` up to, but not including, `limit`.
 #[derive(Debug)]
 pub(crate) struct Gsis {
-    /// One bit per GSI. It is set if the GSI is allocated, or not allocatable at all.
+    /// One bit per GSI. A bit is set if its GSI is allocated or cannot be allocated.
     taken: Vec<u64>,
     first: u32,
     limit: u32,
-    /// Index of a word. All words before it are full.
+    /// Index of a word before which all words are full.
     lowest: usize,
 }
 
@@ -53,7 +53,7 @@ impl Gsis {
         }
     }
 
-    /// Releases all these GSIs, or none on error.
+    /// Releases all of the given GSIs. On error, releases none of them.
     pub(crate) fn release_all(&mut self, gsis: &[Gsi]) -> Result<(), RouteError> {
         for (count, gsi) in gsis.iter().enumerate() {
             if !self.release(*gsi) {

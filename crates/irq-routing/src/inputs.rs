@@ -1,4 +1,4 @@
-//! Where routes can lead at the interrupt controller: lines, ITSs and doorbells.
+//! Inputs of an interrupt controller to which GSIs can be routed: lines, ITSs and doorbells.
 
 use crate::{RoutedMessage, Sender};
 use alloc::sync::Arc;
@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 
-/// An interrupt controller model's inputs, the destinations for routes. The `with_` functions add
+/// An interrupt controller model's inputs, to which GSIs can be routed. The `with_` functions add
 /// ITSs and doorbells.
 #[derive(Clone)]
 pub struct Inputs {
@@ -21,8 +21,8 @@ impl Inputs {
         Self { lines, its: Vec::new(), doorbells: Vec::new() }
     }
 
-    /// Adds an ITS. It must return [`Delivery::NoDoorbell`] unless the message is for its own
-    /// address.
+    /// Adds an ITS. The ITS must return [`Delivery::NoDoorbell`] for a message that is not written
+    /// to the ITS's own doorbell.
     #[must_use]
     pub fn with_its(mut self, its: Arc<dyn SignalMsi<DeviceId>>) -> Self {
         self.its.push(its);
@@ -41,7 +41,7 @@ impl Inputs {
         self.lines.set_line(line, level)
     }
 
-    /// Sends an edge on a line.
+    /// Signals an edge on a line.
     #[inline]
     pub(crate) fn pulse(&self, line: Line) -> Delivery {
         self.lines.pulse(line)
@@ -65,7 +65,7 @@ impl Inputs {
     }
 }
 
-/// Returns the answer from the first controller that has the doorbell.
+/// Returns the result from the first controller to which the doorbell belongs.
 fn first(mut answers: impl Iterator<Item = Delivery>) -> Delivery {
     answers.find(|answer| *answer != Delivery::NoDoorbell).unwrap_or(Delivery::NoDoorbell)
 }

@@ -29,19 +29,19 @@ use shuttle::sync::Arc;
 use shuttle::sync::atomic::AtomicU32;
 use shuttle::{Config, MaxSteps, Runner, thread};
 
-/// Maximum number of steps in an execution. If a thread waits for one that has stopped, it exceeds
-/// this.
+/// Maximum number of steps in an execution. An execution exceeds this limit if a thread waits for
+/// another one that has stopped.
 const MOST_STEPS: usize = 1000;
 
-/// Explores every interleaving of `scenario`. Asserts that there are at least `at_least`, so that
-/// we notice if a scenario becomes trivial.
+/// Explores every interleaving of `scenario`. Asserts that at least `at_least` interleavings exist,
+/// so that we notice if a scenario becomes trivial.
 fn explore_all(at_least: usize, scenario: fn()) {
     let executions = Runner::new(DfsScheduler::new(None, false), config()).run(scenario);
     assert!(executions >= at_least, "only {executions} executions, too few");
 }
 
-/// Explores `count` random interleavings of `scenario`. For scenarios with threads that wait for
-/// each other.
+/// Explores `count` random interleavings of `scenario`. Intended for scenarios in which threads
+/// wait for each other.
 fn explore_random(count: usize, scenario: fn()) {
     Runner::new(RandomScheduler::new(count), config()).run(scenario);
 }
@@ -133,7 +133,7 @@ fn the_first_table_leaves_no_gap() {
     explore_all(50, scenario);
 }
 
-/// A table's vector, and its current message number.
+/// A function with a single vector, and the number of the vector's current message.
 struct Function {
     vector: MsixVector,
     idle: WaitQueue,
@@ -157,7 +157,7 @@ impl Function {
         }
     }
 
-    /// Opens the vector like `MsixTable::settle`.
+    /// Opens the vector as `MsixTable::settle` does.
     fn unmask(&self, number: u32) {
         self.current.store(number, SeqCst);
         if self.vector.open(numbered(number)) {
@@ -222,7 +222,8 @@ fn masking_and_unmasking_loses_no_message() {
         let before = function.sent();
         function.unmask(2);
         device.join().unwrap();
-        // Pending messages merge into one, but a message after the mask never counts in `before`.
+        // Pending messages merge into one. Unless both messages were sent before the mask, at least
+        // one must be sent after the unmask.
         assert!(
             function.sent() > before || before == 2,
             "{} sent, {before} before",

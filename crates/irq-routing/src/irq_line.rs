@@ -1,5 +1,5 @@
-//! How `KVM_IRQ_LINE` encodes an interrupt input on Arm. The number combines an INTID with its type
-//! and CPU; it is **not** a GSI.
+//! Encoding of interrupt inputs in `KVM_IRQ_LINE` on Arm. The number combines an INTID with its
+//! type and CPU; it is **not** a GSI.
 //!
 //! | bits | field |
 //! |---|---|

@@ -5,10 +5,10 @@
 //! ([`spawn`](EventfdPoller::spawn)) or in the VMM's event loop
 //! ([`dispatch`](EventfdPoller::dispatch)). The poller's own file descriptor becomes readable when
 //! an eventfd is signaled. An [`IrqfdSet`] binds eventfds to GSIs. Each bound eventfd is an
-//! [`Irqfd`]; dropping it ends the bind. The route is looked up for each signal, so a changed route
-//! applies from the next one on.
+//! [`Irqfd`]; dropping it unbinds the eventfd. The route is looked up for each signal, so a changed
+//! route applies from the next signal on.
 //!
-//! Eventfds are held as they are passed, by value or in an `Arc`. They are never duplicated.
+//! The caller passes each eventfd by value or in an `Arc`. Its descriptor is never duplicated.
 //!
 //! | | on a signal | at the end of the interrupt | when dropped |
 //! |---|---|---|---|
@@ -86,9 +86,9 @@ impl IrqfdSet {
     }
 
     /// Binds an eventfd to a GSI: each signal of `trigger` is an edge. A signal is lost if the GSI
-    /// has no route at that time. Unserved signals merge into one edge, and a signal from before
-    /// the bind counts. An eventfd can be bound to one GSI only (`KVM_IRQFD` likewise returns
-    /// `EBUSY` for a second bind).
+    /// has no route at that time. Unserved signals merge into one edge. A signal that the eventfd
+    /// already holds is served, too. An eventfd can be bound to one GSI only (`KVM_IRQFD` likewise
+    /// returns `EBUSY` for a second bind).
     ///
     /// # Errors
     /// Returns an error under the same conditions as [`EventfdPoller::add`].
@@ -99,7 +99,7 @@ impl IrqfdSet {
     ) -> Result<Irqfd, IrqfdError> {
         let router = self.router.clone();
         let ring = move || {
-            // Without a route, a signal is lost, as in the kernel.
+            // If the GSI has no route, the signal is lost, as with `KVM_IRQFD`.
             let _ = router.signal(gsi);
         };
         let polled = self.poller.add(trigger, ring)?;
@@ -108,13 +108,14 @@ impl IrqfdSet {
 
     /// Binds an eventfd to a GSI's level: a signal of `trigger` raises the pin. When the
     /// [`observer`](Self::observer) learns that the interrupt has ended, it lowers the pin and
-    /// signals `resample`. The device must then signal again if it still has a reason to. If the
-    /// GSI is routed to a message, a signal sends it, as with [`bind`](Self::bind).
+    /// signals `resample`. The device must then signal again if the cause of the interrupt
+    /// persists. If the GSI is routed to a message, a signal sends it, as with
+    /// [`bind`](Self::bind).
     ///
     /// The saved state of an interrupt controller contains the level of the pin, but not the
     /// eventfd that raised it. After a restore, the pin would stay high when the interrupt ends.
     /// The monitor must therefore lower it ([`Router::set_level`]) before this call, and signal
-    /// `resample`, so that the device signals again if its reason persists.
+    /// `resample`, so that the device signals again if the cause of the interrupt persists.
     ///
     /// # Errors
     /// Returns an error under the same conditions as [`bind`](Self::bind), and
@@ -135,7 +136,8 @@ impl IrqfdSet {
     }
 
     /// Returns the observer that [`bind_level`](Self::bind_level) depends on. The caller must
-    /// register it with the interrupt controller model. It only holds a weak reference to the set.
+    /// register it with the interrupt controller model. The observer holds only a weak reference to
+    /// the set.
     pub fn observer(self: &Arc<Self>) -> Arc<dyn LineObserver> {
         Arc::new(Observer(Arc::downgrade(self)))
     }
@@ -159,8 +161,8 @@ impl fmt::Debug for IrqfdSet {
     }
 }
 
-/// A bound eventfd. Dropping it ends the bind: the drop waits for a signal that is being served,
-/// later signals stay in the eventfd, and the pin is lowered if no other source asserts it.
+/// A bound eventfd. Dropping it unbinds the eventfd: the drop waits for a signal that is being
+/// served, later signals stay in the eventfd, and the pin is lowered if no other source asserts it.
 #[derive(Debug)]
 #[must_use = "dropping it ends the bind"]
 pub struct Irqfd {
@@ -169,7 +171,7 @@ pub struct Irqfd {
     _asserted: Option<Asserted>,
 }
 
-/// A bound level's assertion of a pin. Ends on drop.
+/// Assertion of a pin by an eventfd that is bound to a level. Dropping it releases the pin.
 struct Asserted {
     irqfds: Arc<IrqfdSet>,
     source: Arc<LevelSource>,

@@ -113,12 +113,12 @@ struct Kernel {
     /// The table that was set last, or `None` before the first one. Released GSIs keep their routes
     /// in it until the next one is set.
     table: Option<BTreeMap<Gsi, Route>>,
-    /// How many times a table was set.
+    /// Number of tables that were set.
     updates: u64,
     gsis: Gsis,
 }
 
-/// The VM, and how many eventfds are bound to each of its GSIs.
+/// The VM, and the number of eventfds bound to each GSI.
 struct Machine {
     vm: Box<dyn AsFd + Send + Sync>,
     bound: Mutex<BTreeMap<Gsi, usize>>,
@@ -145,7 +145,7 @@ impl KvmRouter {
         Ok(Self { machine, limit, apic_ids, routes, kernel, pulses })
     }
 
-    /// Returns the limit. All GSIs are below it.
+    /// Returns the limit: all GSIs are less than this.
     pub fn limit(&self) -> u32 {
         self.limit
     }
@@ -190,7 +190,7 @@ impl KvmRouter {
 
     /// Binds an eventfd to a GSI. Until the result is dropped, each signal of `trigger` is an edge,
     /// which is lost if the GSI has no route at that time. A changed route applies from the next
-    /// signal on. A signal from before the bind counts.
+    /// signal on. A signal that the eventfd already holds is also delivered.
     ///
     /// # Errors
     /// Returns the kernel's error, e.g. if the eventfd is already bound or the VM has no interrupt
@@ -202,7 +202,7 @@ impl KvmRouter {
 
     /// Binds an eventfd to a GSI's level: a signal of `trigger` raises the pin. When the interrupt
     /// ends, the kernel lowers the pin and signals `resample`. The device must then signal again if
-    /// it still has a reason to.
+    /// the cause of the interrupt persists.
     ///
     /// # Errors
     /// Returns an error under the same conditions as [`bind`](Self::bind).
@@ -289,7 +289,7 @@ fn pins(vm: BorrowedFd<'_>) -> io::Result<u32> {
 impl MessageSink for KvmRouter {
     fn signal_msi(&self, message: RoutedMessage) -> Result<Delivery, SignalError> {
         match ioctl::signal_msi(self.vm(), self.apic_ids.message(message)) {
-            // EBUSY: the ITS is disabled, or the target's LPIs are.
+            // EBUSY: the ITS or the target's LPIs are disabled.
             Ok(0) | Err(Errno::BUSY) => Ok(Delivery::Blocked),
             Ok(_) => Ok(Delivery::Pending),
             Err(error) => Err(unsent(error)),
@@ -381,9 +381,9 @@ impl Machine {
     }
 }
 
-/// An eventfd bound in the kernel. Dropping it ends the bind: the drop waits until the kernel has
-/// served earlier signals, and later ones stay in the eventfd. Holds the eventfd as it was passed
-/// to [`KvmRouter::bind`], without duplicating the descriptor.
+/// An eventfd bound in the kernel. Dropping it unbinds the eventfd: the drop waits until the kernel
+/// has served earlier signals, and later ones stay in the eventfd. It owns the value that was
+/// passed to [`KvmRouter::bind`], and does not duplicate the descriptor.
 #[must_use = "dropping it ends the bind"]
 pub struct KvmIrqfd<E: AsFd> {
     machine: Arc<Machine>,

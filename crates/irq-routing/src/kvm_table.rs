@@ -102,7 +102,7 @@ fn encode_entry_for(irqchip: u32, gsi: Gsi, route: Route) -> [u8; ENTRY_SIZE] {
     bytes
 }
 
-/// Returns a sender as the flags and the DeviceID of an entry.
+/// Encodes a sender as the flags and the DeviceID of an entry.
 pub(crate) fn identity(sender: Sender) -> (u32, u32) {
     match sender {
         Sender::Anonymous => (0, 0),

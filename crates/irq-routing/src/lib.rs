@@ -10,10 +10,10 @@
 //! | DeviceID and EventID | a device's message, as an ITS sees it | [`RoutedMessage`] |
 //!
 //! A [`Router`] holds the routes for an interrupt controller model in this process, and signals the
-//! model's [`Inputs`]. Look-ups take no lock and allocate nothing, and changes cost the same
-//! however large the table is. One [`commit`](Routing::commit) can make many changes; redundant
-//! ones are skipped. [`IrqLine`] decodes `KVM_IRQ_LINE` numbers, and [`kvm_table`] decodes
-//! `KVM_SET_GSI_ROUTING` tables.
+//! model's [`Inputs`]. Look-ups take no lock and allocate nothing, and the cost of a change does
+//! not depend on the size of the table. One [`commit`](Routing::commit) can make many changes;
+//! redundant ones are skipped. [`IrqLine`] decodes `KVM_IRQ_LINE` numbers, and [`kvm_table`]
+//! decodes `KVM_SET_GSI_ROUTING` tables.
 //!
 //! [`msix`] and [`msi`] implement a PCI function's MSI-X table and MSI capability; their vectors
 //! don't need GSIs. [`saved_state`] defines their saved form. [`SecondaryBus`] updates their

@@ -28,8 +28,8 @@ impl LineObservers {
         Self::default()
     }
 
-    /// Adds an observer. It is notified of interrupts that end after this returns. Acquires no
-    /// lock.
+    /// Adds an observer. The observer is notified of all interrupts that end after this call has
+    /// returned. Acquires no lock.
     ///
     /// Context: any.
     pub fn add(&self, observer: Arc<dyn LineObserver>) {

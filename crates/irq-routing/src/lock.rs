@@ -29,7 +29,8 @@ mod imp {
     }
 
     impl WaitQueue {
-        /// Waits until `done` returns `true`. Once it does, it must not return `false` again.
+        /// Waits until `done` returns `true`. Once `done` has returned `true`, it must never return
+        /// `false` again.
         pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
             let mut waiting = self.waiting.lock();
             while !done() {
@@ -60,7 +61,8 @@ mod imp {
     pub(crate) struct WaitQueue(());
 
     impl WaitQueue {
-        /// Waits until `done` returns `true`. Once it does, it must not return `false` again.
+        /// Waits until `done` returns `true`. Once `done` has returned `true`, it must never return
+        /// `false` again.
         #[expect(clippy::unused_self, reason = "the same interface as with `std`")]
         pub(crate) fn wait_until(&self, done: impl Fn() -> bool) {
             while !done() {

@@ -3,8 +3,8 @@
 //! The capability owns its registers in configuration space and up to 32 vectors. Invariant: a
 //! vector sends if and only if MSI is enabled, the vector is granted, and its mask bit is clear.
 //!
-//! - Accesses may have any size and offset. Bytes outside the capability are left alone, so a VMM
-//!   can overlay capabilities on its image of configuration space.
+//! - Accesses may have any size and offset. Bytes outside the capability are left unchanged, so a
+//!   VMM can overlay capabilities on its image of configuration space.
 //! - The address has 32 or 64 bits, and mask and pending bits are optional ([`MsiLayout`]).
 //! - If a driver enables more vectors than the function supports, it is granted the supported
 //!   number. PCI leaves this case undefined.
@@ -145,7 +145,7 @@ impl MsiCapability {
     }
 
     /// Returns how many vectors the guest granted, or 0 while MSI is disabled. A device with more
-    /// sources than that must share vectors. Acquires no lock.
+    /// interrupt sources than granted vectors must share vectors between them. Acquires no lock.
     ///
     /// Context: any.
     pub fn granted(&self) -> u16 {
@@ -203,7 +203,7 @@ impl MsiCapability {
         let restored = registers.restored(state)?;
         self.table.reset();
         for vector in (0..registers.vectors()).filter(|vector| state.pending >> vector & 1 != 0) {
-            // The table is disabled, so this makes the message pending.
+            // The table is disabled, so `signal` only makes the message pending.
             self.table.signal(vector);
         }
         *registers = restored;

@@ -5,8 +5,8 @@
 //!
 //! - A message is sent to the interrupt controller unchanged ([`MessageSink`]). Vectors don't use
 //!   GSIs or routes, so they can't run out of them.
-//! - If a vector is masked, its message becomes pending. It is sent on unmask, unless the device
-//!   withdraws it first ([`MsixTable::withdraw`]).
+//! - If a vector is masked, its message becomes pending. The message is sent when the vector is
+//!   unmasked, unless the device withdraws it first ([`MsixTable::withdraw`]).
 //! - A device in the kernel or in another process signals through an eventfd. A [`VectorObserver`]
 //!   learns which message each vector currently sends, and has the eventfd send it;
 //!   `device_eventfds` is one implementation.
@@ -48,7 +48,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-// First, so that the documentation of `MsixTable` begins with its constructor.
+// Keep this first: rustdoc then begins `MsixTable`'s page with its constructor.
 mod creation;
 
 mod access;
@@ -90,19 +90,20 @@ pub enum Signalled {
     NoSuchVector,
 }
 
-/// Observes open vectors, for devices that signal through eventfds. The table calls it during guest
-/// accesses, with a lock held. It must not call any of the table's methods except
-/// [`MsixTable::signal`].
+/// Observer of open vectors, for devices that signal through eventfds. The table calls the observer
+/// during guest accesses, with a lock held. The observer must not call any of the table's methods
+/// except [`MsixTable::signal`].
 pub trait VectorObserver: Send + Sync {
-    /// The vector is open: from now on, its signals send this message.
+    /// Notifies the observer that a vector is open. From now on, signals of the vector must send
+    /// this message.
     fn opened(&self, vector: u16, message: RoutedMessage);
-    /// The vector is closed. On return, the observer must no longer send the vector's message. If a
-    /// device needs to signal in the meantime, it must call [`MsixTable::signal`], which makes the
-    /// message pending.
+    /// Notifies the observer that a vector is closed. On return, the observer must no longer send
+    /// the vector's message. If a device needs to signal in the meantime, it must call
+    /// [`MsixTable::signal`], which makes the message pending.
     fn closed(&self, vector: u16);
     /// Consumes a signal from a closed vector's eventfds. If this returns `true`, the vector
-    /// becomes pending. The table calls it before pending bits are read, and before the table is
-    /// saved or reset.
+    /// becomes pending. The table calls this method before pending bits are read, and before the
+    /// table is saved or reset.
     fn take_signal(&self, _vector: u16) -> bool {
         false
     }
@@ -116,7 +117,8 @@ pub struct MsixTable {
     sink: Arc<dyn MessageSink>,
     observer: Option<Arc<dyn VectorObserver>>,
     guest: Mutex<Guest>,
-    /// Wakes the thread that is closing a vector when the last sender has left.
+    /// Queue of the thread that is closing a vector. The last thread that sends the vector's
+    /// message wakes it.
     idle: lock::WaitQueue,
 }
 
@@ -195,8 +197,8 @@ impl MsixTable {
         self.settle(&mut guest, vector..vector + 1);
     }
 
-    /// Writes Message Control for the guest: the enable bit and the function mask. Waits for
-    /// senders like [`write`](Self::write).
+    /// Writes Message Control for the guest: the enable bit and the function mask. Like
+    /// [`write`](Self::write), waits for threads that are sending a masked vector's message.
     pub fn write_control(&self, control: Control) {
         let mut guest = self.guest.lock();
         guest.write_control(control);
@@ -241,7 +243,7 @@ impl MsixTable {
         let vectors = (0..).zip(&self.vectors).zip(&guest.entries);
         for ((at, vector), entry) in vectors.skip(range.start).take(range.len()) {
             if entry.open.is_none() && observer.take_signal(at) {
-                // The vector is closed, so this makes the message pending.
+                // The vector is closed, so `enter` makes the message pending.
                 vector.enter();
             }
         }
@@ -251,7 +253,7 @@ impl MsixTable {
         self.settle(guest, 0..guest.entries.len());
     }
 
-    /// Brings these vectors in line with the guest's writes: first closes vectors, then opens
+    /// Applies the guest's writes to the vectors in `range`: first closes vectors, then opens
     /// others and sends their pending messages.
     fn settle(&self, guest: &mut Guest, range: Range<usize>) {
         let (control, sender) = (guest.control, guest.sender);

@@ -1,4 +1,4 @@
-//! Routes: where GSIs lead.
+//! Routes from GSIs to pins and messages.
 
 use msi_types::{DeviceId, Line, MsiMessage};
 
@@ -11,7 +11,8 @@ const FIRST_SPI: u32 = 32;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Pin(u16);
 
-/// The number is not a pin, or the INTID is not an SPI. The caller is at fault.
+/// Error for a number that is not a pin's, or an INTID that is not an SPI's. The caller is at
+/// fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0} is out of range: pins are 0 to 987, for the SPIs 32 to 1019")]
 pub struct NotAPin(pub u32);
@@ -96,7 +97,7 @@ impl Route {
     }
 }
 
-/// A route, or none, as three words that fit in atomics.
+/// An optional route, encoded in three words that fit in atomics.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Words {
     /// Kind of the route, from 0 to 3.

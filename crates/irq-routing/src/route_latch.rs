@@ -1,12 +1,12 @@
-//! A GSI's route. Every thread may read it while a single writer changes it. Readers never wait for
-//! the writer, and never observe a partial change.
+//! A latch for a GSI's route. All threads may read the route while a single writer changes it.
+//! Readers never wait for the writer, and never observe a partial change.
 //!
 //! This is Linux's `seqcount_latch_t`: two copies, and a version that selects one of them.
 //!
 //! 1. A writer stores the words of the copy that is not selected.
 //! 2. The writer stores the next version, which selects that copy.
 //! 3. A reader loads the version, then the words of the selected copy, then the version again. If
-//!    the version has changed, it starts over.
+//!    the version has changed, the reader starts over.
 //!
 //! A reader only starts over if a change was completed during its attempt.
 
@@ -15,12 +15,12 @@ use crate::sync::{AtomicU64, SeqCst};
 
 /// Low bits of the version, which hold the kind of the route (see [`Words`]).
 const KIND: u64 = 0b11;
-/// Next bit of the version, which selects the copy. It and the bits above it count changes, up to
-/// 2^62. The count never wraps in practice, so a version cannot recur between a reader's loads.
+/// Bit 2 of the version, which selects the copy. Bits 63:2 count the changes, up to 2^62. The count
+/// never wraps in practice, so a version cannot recur between a reader's loads.
 const STEP: u64 = KIND + 1;
 
-/// A GSI's route, or none. Aligned to a cache line, so that a change doesn't slow down readers of
-/// neighboring GSIs.
+/// A GSI's optional route. The latch is aligned to a cache line, so that a change doesn't slow down
+/// readers of neighboring GSIs.
 #[repr(align(64))]
 #[derive(Debug)]
 pub(crate) struct RouteLatch {

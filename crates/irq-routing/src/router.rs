@@ -17,16 +17,16 @@ use msi_types::{Delivery, Gsi, Level};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct GsiSpace {
-    /// Number of GSIs; all of them are below this. KVM typically has 4096, and reports its number
-    /// through `KVM_CAP_IRQ_ROUTING`.
+    /// Number of GSIs; all GSIs are less than this. KVM typically supports 4096 GSIs, and reports
+    /// the number through `KVM_CAP_IRQ_ROUTING`.
     pub limit: u32,
     /// First GSI that [`Routing::allocate`] returns. The VMM itself assigns the GSIs below it.
     pub first_allocated: u32,
 }
 
 impl Default for GsiSpace {
-    /// Returns a space of 4096 GSIs, KVM's usual number. GSIs that equal a pin's number are not
-    /// allocated.
+    /// Returns a space of 4096 GSIs, KVM's usual number. [`Routing::allocate`] does not return GSIs
+    /// that equal a pin's number.
     fn default() -> Self {
         Self::new(4096)
     }
@@ -38,10 +38,11 @@ impl Default for GsiSpace {
 pub struct TooManyGsis(pub u32);
 
 impl GsiSpace {
-    /// Highest limit. It provides a GSI for every message of an ITS with 20-bit EventIDs.
+    /// Highest limit. This is enough for a GSI for every message of an ITS with 20-bit EventIDs.
     pub const MAX: u32 = 1 << 20;
 
-    /// Creates a space of GSIs below `limit`. Those that equal a pin's number are not allocated.
+    /// Creates a space of GSIs below `limit`. [`Routing::allocate`] does not return GSIs that equal
+    /// a pin's number.
     pub const fn new(limit: u32) -> Self {
         Self { limit, first_allocated: Pin::COUNT }
     }
@@ -56,14 +57,14 @@ impl GsiSpace {
 /// GSIs and their routes to an interrupt controller model's inputs.
 ///
 /// Looking up a signal's route ([`signal`](Routing::signal), [`set_level`](Self::set_level)) takes
-/// no lock and allocates nothing, and changes cost the same however large the table is. Until the
-/// first table is set, each GSI is routed to the pin with the same number.
+/// no lock and allocates nothing, and the cost of a change does not depend on the size of the
+/// table. Until the first table is set, each GSI is routed to the pin with the same number.
 ///
 /// The [crate's example](crate#example) routes a pin and a message.
 #[doc(alias = "kvm_irq_routing_table")]
 pub struct Router {
     table: Table,
-    /// Also locked during route changes.
+    /// Allocated GSIs. The lock is also held during route changes.
     gsis: Mutex<Gsis>,
     inputs: Inputs,
 }
@@ -138,7 +139,7 @@ impl Router {
         }
     }
 
-    /// Drives a pin whose route was already looked up.
+    /// Drives the level of a pin. The caller has already looked up the GSI's route.
     #[cfg(all(feature = "std", target_os = "linux"))]
     pub(crate) fn drive(&self, pin: Pin, level: Level) -> Delivery {
         self.inputs.set_line(pin.line(), level)

@@ -48,7 +48,7 @@ pub trait MessageSink: Send + Sync {
 /// `kvm::KvmRouter` for the kernel's controller. The trait is dyn-compatible, and implementations
 /// synchronize internally.
 pub trait Routing: MessageSink {
-    /// Allocates the lowest free GSI. It has no route yet.
+    /// Allocates the lowest free GSI. The GSI has no route yet.
     ///
     /// # Errors
     /// Returns [`RouteError::GsisExhausted`] if no GSI is free.
@@ -63,7 +63,7 @@ pub trait Routing: MessageSink {
 
     /// Makes all the changes in order, or none of them. Skips redundant ones. If a GSI is listed
     /// several times, a concurrent signal may use the old route, the new one or one in between, but
-    /// never a mixture; later signals use the new one. A GSI that is given a route counts as
+    /// never a mixture; later signals use the new one. A GSI whose route is set counts as
     /// allocated. The first commit sets the first table, so GSIs are no longer routed to the pins
     /// with the same numbers.
     ///

@@ -35,7 +35,7 @@
 
 use alloc::vec::Vec;
 
-/// Format version that this library writes. It cannot read any other.
+/// Format version that this library writes. The library cannot read any other version.
 pub const VERSION: u32 = 1;
 
 /// Saved state of an [`MsixTable`](crate::msix::MsixTable).
@@ -79,7 +79,7 @@ pub struct MsiState {
     pub pending: u32,
 }
 
-/// Why a state was not restored. The function's current state is unchanged.
+/// Reason why a state was not restored. The function's current state is unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StateError {

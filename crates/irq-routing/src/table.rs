@@ -26,8 +26,8 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    /// Creates a table for the GSIs below `gsis`. Those below `pins` are initially mapped to the
-    /// pins of the same numbers.
+    /// Creates a table for the GSIs below `gsis`. GSIs below `pins` are initially mapped to the
+    /// pins with the same numbers.
     pub(crate) fn new(gsis: u32, pins: u32) -> Self {
         let chunks: Vec<_> = (0..(gsis as usize).div_ceil(CHUNK)).map(|_| OnceBox::new()).collect();
         Self { chunks: chunks.into(), gsis, pins: pins.min(gsis), identity: AtomicBool::new(true) }

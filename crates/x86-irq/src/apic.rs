@@ -43,8 +43,8 @@ impl ApicVector {
     /// Highest vector.
     pub const MAX: Self = Self(0xfe);
 
-    /// Creates the vector with this number; `None` outside [`MIN`](Self::MIN) to
-    /// [`MAX`](Self::MAX).
+    /// Creates the vector with this number. Returns `None` unless the number is in the range from
+    /// [`MIN`](Self::MIN) to [`MAX`](Self::MAX).
     pub const fn new(number: u8) -> Option<Self> {
         if number >= Self::MIN.0 && number <= Self::MAX.0 { Some(Self(number)) } else { None }
     }
@@ -76,7 +76,7 @@ impl fmt::Display for ApicVector {
     }
 }
 
-/// A vector at one CPU. On x86, each interrupt has one of these to itself.
+/// A vector at one CPU. On x86, each interrupt has a CPU vector that no other interrupt uses.
 #[doc(alias = "apic_chip_data")]
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct CpuVector {
@@ -97,8 +97,9 @@ impl fmt::Display for CpuVector {
 /// This crate calls these functions in any context and with its locks held, so they must not sleep,
 /// and must not call back into this crate.
 pub trait Apic: LocalCpu {
-    /// Sends an interprocessor interrupt: fixed, edge, physical destination. Must return only after
-    /// the APIC has sent it (delivery status idle, in xAPIC mode).
+    /// Sends an interprocessor interrupt with fixed delivery, edge trigger and a physical
+    /// destination. Implementations must return only after the APIC has sent the interrupt
+    /// (delivery status idle, in xAPIC mode).
     fn send(&self, to: ApicId, vector: ApicVector);
 
     /// Returns `true` if `cpu` has accepted the vector but not begun to serve it, according to the

@@ -3,10 +3,11 @@
 //! On x86, it takes a vector and a CPU to identify an interrupt, so the allocator manages a matrix
 //! of CPUs and vectors. There are three kinds of vectors:
 //! - *system* vectors are reserved for the kernel, on all CPUs;
-//! - *managed* vectors are reserved on each CPU of a set, whether or not the CPU is online. They
-//!   are for interrupts that follow a set of CPUs as these go offline and come back (e.g. one queue
-//!   per CPU): a move can't fail for lack of a vector;
-//! - *normal* vectors are allocated from the rest on demand.
+//! - *managed* vectors are reserved on each CPU of a set, whether or not the CPU is online. Managed
+//!   vectors are for interrupts that follow a set of CPUs while these go offline and come online
+//!   again (e.g. one queue per CPU), because moving such an interrupt can't fail for lack of a
+//!   vector;
+//! - *normal* vectors are all others, which are allocated on demand.
 //!
 //! The caller chooses the CPU, because the interrupt core balances interrupts across all
 //! controllers.
@@ -22,7 +23,7 @@ use core::ops::RangeInclusive;
 use doorbell_fallible::try_collect;
 use msi_types::Cpu;
 
-/// A vector could not be allocated or freed.
+/// Error from allocating or freeing a vector.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MatrixError {
@@ -38,7 +39,7 @@ pub enum MatrixError {
     /// The caller freed a vector that is not allocated.
     #[error("{0} is not allocated")]
     NotAllocated(CpuVector),
-    /// The caller released a managed vector on a CPU that has no unused one.
+    /// The caller released a managed vector on a CPU that has no unused managed vector.
     #[error("CPU {0} has no unused managed vector")]
     NotManaged(Cpu),
 }
@@ -57,7 +58,7 @@ struct CpuMap {
     online: bool,
     allocated: Bitmap,
     managed: Bitmap,
-    /// Number of free normal vectors, even while the CPU is offline.
+    /// Number of free normal vectors, whether or not the CPU is online.
     available: u32,
 }
 
@@ -66,7 +67,7 @@ impl VectorMatrix {
     /// `system`.
     ///
     /// # Errors
-    /// The kernel's heap is exhausted.
+    /// Returns an error if the kernel's heap is exhausted.
     pub fn new(
         cpus: NonZeroU16,
         window: RangeInclusive<ApicVector>,
@@ -86,7 +87,7 @@ impl VectorMatrix {
         Ok(Self { window, system, cpus, available: 0 })
     }
 
-    /// Allows allocation of the CPU's vectors. No-op if it is already online.
+    /// Allows allocation of the CPU's vectors. Has no effect if the CPU is already online.
     pub fn online(&mut self, cpu: Cpu) -> Result<(), MatrixError> {
         let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
         if !map.online {
@@ -110,8 +111,8 @@ impl VectorMatrix {
     /// Allocates the lowest free normal vector on an online CPU.
     ///
     /// # Errors
-    /// [`MatrixError::UnknownCpu`]; [`MatrixError::Exhausted`] if the CPU is offline or has no free
-    /// normal vector.
+    /// Returns [`MatrixError::UnknownCpu`] if the CPU is not in the matrix, or
+    /// [`MatrixError::Exhausted`] if the CPU is offline or has no free normal vector.
     pub fn allocate(&mut self, cpu: Cpu) -> Result<CpuVector, MatrixError> {
         self.check_usable(cpu)?;
         let vector = self.free_vectors(cpu).next().ok_or(MatrixError::Exhausted(cpu))?;
@@ -119,11 +120,11 @@ impl VectorMatrix {
     }
 
     /// Allocates a normal vector on `cpu` for an interrupt whose vector can never change. So that
-    /// the interrupt can still move, picks the vector that is free on the most online CPUs. Ties go
-    /// to the highest vector, which other allocations use last.
+    /// the interrupt can still move, picks the vector that is free on the most online CPUs. If
+    /// several vectors qualify, picks the highest one, which other allocations use last.
     ///
     /// # Errors
-    /// As for [`allocate`](Self::allocate).
+    /// Returns an error under the same conditions as [`allocate`](Self::allocate).
     pub fn allocate_common(&mut self, cpu: Cpu) -> Result<CpuVector, MatrixError> {
         self.check_usable(cpu)?;
         let free_on =
@@ -136,8 +137,9 @@ impl VectorMatrix {
     /// Allocates the given normal vector of an online CPU.
     ///
     /// # Errors
-    /// [`MatrixError::UnknownCpu`]; [`MatrixError::Exhausted`] if the CPU is offline;
-    /// [`MatrixError::Taken`] if the vector is not free.
+    /// Returns [`MatrixError::UnknownCpu`] if the CPU is not in the matrix,
+    /// [`MatrixError::Exhausted`] if the CPU is offline, or [`MatrixError::Taken`] if the vector is
+    /// not free.
     pub fn take(&mut self, cpu_vector: CpuVector) -> Result<CpuVector, MatrixError> {
         let map = self.map(cpu_vector.cpu)?;
         if !map.online {
@@ -153,7 +155,8 @@ impl VectorMatrix {
     /// Frees a normal or managed vector. A managed vector stays reserved.
     ///
     /// # Errors
-    /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotAllocated`] if the vector is not allocated.
+    /// Returns [`MatrixError::UnknownCpu`] if the CPU is not in the matrix, or
+    /// [`MatrixError::NotAllocated`] if the vector is not allocated.
     pub fn free(&mut self, cpu_vector: CpuVector) -> Result<(), MatrixError> {
         let map = self
             .cpus
@@ -173,7 +176,8 @@ impl VectorMatrix {
     /// none. The vectors may differ from CPU to CPU.
     ///
     /// # Errors
-    /// [`MatrixError::UnknownCpu`]; [`MatrixError::Exhausted`] if a CPU has no free vector left.
+    /// Returns [`MatrixError::UnknownCpu`] if a CPU is not in the matrix, or
+    /// [`MatrixError::Exhausted`] if a CPU has no free vector left.
     pub fn reserve_managed(&mut self, on: &[Cpu]) -> Result<(), MatrixError> {
         for (done, cpu) in on.iter().enumerate() {
             // Note that a CPU may occur more than once.
@@ -197,8 +201,9 @@ impl VectorMatrix {
     /// Releases one unused managed vector on each CPU of the set.
     ///
     /// # Errors
-    /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotManaged`] if a CPU has no unused managed
-    /// vector, in which case the vectors of the other CPUs are still released.
+    /// Returns [`MatrixError::UnknownCpu`] if a CPU is not in the matrix, or
+    /// [`MatrixError::NotManaged`] if a CPU has no unused managed vector. The vectors of the other
+    /// CPUs are still released.
     pub fn release_managed(&mut self, on: &[Cpu]) -> Result<(), MatrixError> {
         let mut result = Ok(());
         for cpu in on {
@@ -210,8 +215,8 @@ impl VectorMatrix {
     /// Allocates the lowest unused managed vector on an online CPU.
     ///
     /// # Errors
-    /// [`MatrixError::UnknownCpu`]; [`MatrixError::Exhausted`] if the CPU is offline or has no
-    /// unused managed vector.
+    /// Returns [`MatrixError::UnknownCpu`] if the CPU is not in the matrix, or
+    /// [`MatrixError::Exhausted`] if the CPU is offline or has no unused managed vector.
     pub fn allocate_managed(&mut self, cpu: Cpu) -> Result<CpuVector, MatrixError> {
         let map = self.cpus.get_mut(cpu.index()).ok_or(MatrixError::UnknownCpu(cpu))?;
         let unused =
@@ -222,12 +227,12 @@ impl VectorMatrix {
         Ok(CpuVector { cpu, vector })
     }
 
-    /// Turns an allocated managed vector into a normal one. Once [freed](Self::free), it is
-    /// available to all.
+    /// Turns an allocated managed vector into a normal one. Once [freed](Self::free), the vector is
+    /// available to all interrupts.
     ///
     /// # Errors
-    /// [`MatrixError::UnknownCpu`]; [`MatrixError::NotManaged`] if the vector is not managed or not
-    /// allocated.
+    /// Returns [`MatrixError::UnknownCpu`] if the CPU is not in the matrix, or
+    /// [`MatrixError::NotManaged`] if the vector is not managed or not allocated.
     pub fn unmanage(&mut self, cpu_vector: CpuVector) -> Result<(), MatrixError> {
         let map = self
             .cpus

@@ -98,9 +98,9 @@ pub enum DestinationMode {
 /// Choice among several destinations.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Redirection {
-    /// No choice: the message is delivered to its destination.
+    /// The message is delivered to exactly its destination.
     Directed,
-    /// The chipset may choose.
+    /// The chipset may choose one of the destinations.
     Hint,
 }
 
@@ -196,8 +196,9 @@ impl ApicMessage {
 
     /// Decodes an address and data that a device wrote.
     ///
-    /// Decoding is strict: reserved bits must be 0, as must the vector of a delivery mode that has
-    /// none. The only exception is the level bit of an edge, which some systems set; it is ignored.
+    /// Decoding is strict: reserved bits must be 0, and so must the vector if the delivery mode
+    /// doesn't use it. The only exception is the level bit of an edge, which some systems set; it
+    /// is ignored.
     pub fn decode(message: MsiMessage, format: DestinationFormat) -> Result<Self, MessageError> {
         let low = AddressLow::from(message.address_low());
         if low.top() != DOORBELL_TOP {
@@ -237,7 +238,7 @@ impl ApicMessage {
     /// Returns the address and data of this message.
     ///
     /// # Errors
-    /// [`MessageError::DestinationTooWide`] if `format` cannot encode the destination.
+    /// Returns [`MessageError::DestinationTooWide`] if `format` cannot encode the destination.
     pub fn encode(&self, format: DestinationFormat) -> Result<MsiMessage, MessageError> {
         let id = self.destination;
         if id > format.max() {
@@ -279,7 +280,7 @@ fn destination(high: u32, low: AddressLow, format: DestinationFormat) -> ApicId 
     })
 }
 
-/// A message that cannot be encoded or decoded.
+/// Error from encoding or decoding a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum MessageError {

@@ -2,11 +2,11 @@
 //! entry in an in-memory table. The entry determines the vector, the CPU, and which requesters may
 //! use it.
 //!
-//! For a domain above a remapping layer, this changes:
+//! A remapping layer changes the following for the domains above it:
 //! - **Isolation.** The unit checks the requester of each message against the entry, so that a
 //!   device can signal only its own interrupts.
-//! - **Affinity.** A move writes the entry. The endpoint's message doesn't change, so it's fine if
-//!   the endpoint can't change it.
+//! - **Affinity.** Moving an interrupt rewrites the table entry. The endpoint's message stays the
+//!   same, so interrupts can move even if the endpoint can't change its message.
 //! - **Groups.** All messages of a MultiMSI function carry the same handle, with the vector's
 //!   number as sub-handle. Each vector has its own entry and moves independently.
 //! - **Reach.** In x2APIC mode, an entry holds all 32 bits of an APIC ID.
@@ -148,7 +148,7 @@ struct Records {
     handles: Handles,
     /// Sources by attachment.
     devices: SortedMap<u32, Source>,
-    /// Entries by vector; a group's entries are under its first vector.
+    /// Table entries by vector. The entries of a group are stored under the group's first vector.
     entries: SortedMap<u32, Entries>,
 }
 
@@ -172,8 +172,8 @@ impl Entries {
     }
 
     /// Returns the smallest aligned power-of-two range that covers the entries, as its first entry
-    /// and the log2 of its length. For part of a block, the range may cover unrelated entries.
-    /// That's harmless: the unit just reads them again.
+    /// and the log2 of its length. For part of a block, the range may cover unrelated entries. This
+    /// is harmless, because the unit reads these entries again.
     fn span(self) -> (u16, u8) {
         let last = self.first.saturating_add(self.count.get() - 1);
         let log2 = u16::BITS - (self.first ^ last).leading_zeros();
@@ -197,7 +197,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// The kernel's heap is exhausted.
+    /// Returns an error if the kernel's heap is exhausted.
     pub fn new(config: RemappedVectorsConfig<M>) -> Result<Self, TryReserveError> {
         let RemappedVectorsConfig { vectors, table, cache, base, sources } = config;
         let handles = Handles::new(table.size())?;
@@ -250,7 +250,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
                 cpu,
                 "its APIC ID does not fit the remapping table's entries",
             )),
-            // Ignore this: the vector domain refuses a CPU that was never online.
+            // A CPU without an APIC ID was never online; the vector domain refuses it.
             _ => Ok(()),
         }
     }
@@ -317,8 +317,9 @@ impl Records {
         }
     }
 
-    /// Records the entries of a new block: as a unit for a group, otherwise one by one, because
-    /// each vector may be freed separately. [`reserve`](Self::reserve) must have been called.
+    /// Records the entries of a new block. The entries of a group share a record; all others have
+    /// their own, because each vector may be freed separately. [`reserve`](Self::reserve) must have
+    /// been called.
     fn insert(&mut self, block: &HwIrqBlock, entries: Entries) {
         match entries.format {
             Format::Subhandles => self.entries.insert(block.first().get(), entries),

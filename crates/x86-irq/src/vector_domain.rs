@@ -18,10 +18,11 @@
 //! ```
 //!
 //! # Masking
-//! A local APIC can't mask a vector, so masking is up to the endpoint. If it can't mask either,
-//! [`MsiParent::mask`] holds the interrupt back at the trap entry: the CPU acknowledges it, the
-//! domain records it in a pending bit ([`Arrival::Held`]), and [`MsiParent::unmask`] sends it
-//! again. No interrupt is lost, but each message of a masked device still costs its CPU a trap.
+//! A local APIC can't mask a vector, so the endpoint must mask its interrupts. If the endpoint has
+//! no mask either, [`MsiParent::mask`] holds the interrupt back at the trap entry: the CPU
+//! acknowledges the interrupt, the domain records it in a pending bit ([`Arrival::Held`]), and
+//! [`MsiParent::unmask`] sends it again. No interrupt is lost, but each message of a masked device
+//! still costs its CPU a trap.
 //!
 //! # Moving
 //! A message encodes both the CPU and the vector. So a move rewrites the endpoint's address and,
@@ -34,14 +35,14 @@
 //! | changes its low address word alone | to the same vector, if it is free on the new CPU |
 //! | cannot change its message | refused |
 //!
-//! For the second kind of endpoint, the initial vector is one that is free on as many CPUs as
-//! possible.
+//! For an endpoint that changes its low address word alone, the domain initially allocates a vector
+//! that is free on as many CPUs as possible.
 //!
-//! The domain keeps an interrupt's former vector allocated until two conditions hold: an interrupt
-//! has arrived at the new vector, which the device cannot have sent before its last one to the
-//! former vector; and the old CPU, asked by [`Apic::request_cleanup`], finds no request of the
-//! former vector pending. Only then do we reuse the vector; otherwise, a late message could reach
-//! another interrupt's handler. Freed vectors must be cleaned up the same way.
+//! The domain keeps an interrupt's former vector allocated until an interrupt has arrived at the
+//! new vector, and the old CPU has then found no request of the former vector pending.
+//! [`Apic::request_cleanup`] asks the old CPU to check this. If the former vector were reused
+//! earlier, a late message could reach another interrupt's handler. Freed vectors must be cleaned
+//! up the same way.
 //!
 //! A *managed* interrupt moves only among the CPUs of a set. One vector is reserved for it on each
 //! of them, so such a move can't fail for lack of a vector.
@@ -91,7 +92,7 @@ pub(crate) use irq_data::{FreedVectors, MessageKeeper};
 pub(crate) use msi_parent::for_each;
 pub(crate) use quotas::AttachmentId;
 
-/// Number of the first hwirq.
+/// Lowest hwirq that a domain allocates.
 pub const FIRST_HWIRQ: u32 = 256;
 
 /// Allocates and dispatches the vectors of all CPUs. See the [module](self).
@@ -101,7 +102,8 @@ pub struct VectorDomain {
     apic: Arc<dyn Apic>,
     destinations: DestinationFormat,
     window: (ApicVector, ApicVector),
-    /// Index of the hwirq plus 1, or 0, by CPU and vector.
+    /// Table by CPU and vector. Each entry is the index of the hwirq plus 1, or 0 if the vector is
+    /// unused.
     table: Vec<[AtomicU32; 256]>,
     irqs: Vec<IrqData>,
     quotas: TaskLock<QuotaTable>,
@@ -117,7 +119,7 @@ struct Core {
     free: FreeHwirqs,
 }
 
-/// A CPU could not be marked as online or offline.
+/// Error from marking a CPU as online or offline.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CpuError {
@@ -129,13 +131,13 @@ pub enum CpuError {
     DuplicateId {
         /// APIC ID.
         id: ApicId,
-        /// CPU that already has it.
+        /// CPU that already has this APIC ID.
         of: Cpu,
     },
 }
 
 impl VectorDomain {
-    /// Returns the effective affinity of a vector; `None` if it is not allocated.
+    /// Returns the effective affinity of a hwirq, or `None` if the hwirq is not allocated.
     ///
     /// Context: any.
     pub fn cpu_vector(&self, hwirq: HwIrq) -> Option<CpuVector> {
@@ -147,8 +149,8 @@ impl VectorDomain {
     /// Context: any.
     ///
     /// # Errors
-    /// [`MsiError::UnknownVector`]; [`MsiError::NotReachable`] if the format cannot name the CPU's
-    /// APIC.
+    /// Returns [`MsiError::UnknownVector`] if the hwirq is not allocated, or
+    /// [`MsiError::NotReachable`] if the format cannot encode the CPU's APIC ID.
     pub fn message(&self, hwirq: HwIrq) -> Result<MsiMessage, MsiError> {
         let cpu_vector = self.cpu_vector(hwirq).ok_or(MsiError::UnknownVector(hwirq))?;
         self.with_core(|core| self.message_to(core, cpu_vector))
@@ -197,7 +199,7 @@ impl VectorDomain {
         self.table.get(cpu_vector.cpu.index())?.get(cpu_vector.vector.index())
     }
 
-    /// Assigns `cpu_vector` to a hwirq, or to none.
+    /// Assigns `cpu_vector` to the hwirq at `index`, or marks `cpu_vector` as unused.
     fn set_entry(&self, cpu_vector: CpuVector, index: Option<usize>) {
         let value = index.map_or(0, |index| u32::try_from(index).map_or(0, |index| index + 1));
         if let Some(entry) = self.entry(cpu_vector) {

@@ -25,7 +25,7 @@ const BAR_KIND: u32 = 0xf;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FunctionConfig {
     description: DeviceDescription,
-    /// What the base address registers read after all ones were written to them.
+    /// Values that the base address registers return after all ones were written to them.
     masks: [u32; BARS],
     bars: [u32; BARS],
     command: u16,
@@ -45,8 +45,8 @@ impl FunctionConfig {
         config
     }
 
-    /// Writes configuration space. Ignores writes past the end, at an unaligned offset, and to the
-    /// subsystem and expansion ROM registers.
+    /// Writes configuration space. Ignores writes past the end of the space, writes at an unaligned
+    /// offset, and writes to the subsystem and expansion ROM registers.
     pub fn write<M: WindowMemory>(
         &mut self,
         window: &mut ConfigWindow<M>,
@@ -85,7 +85,8 @@ impl FunctionConfig {
         }
     }
 
-    /// Reads configuration space. Returns all ones past its end or at an unaligned offset.
+    /// Reads configuration space. A read past the end of the space or at an unaligned offset
+    /// returns all ones.
     pub fn read<M: WindowMemory>(
         &self,
         window: &mut ConfigWindow<M>,
@@ -242,7 +243,7 @@ mod tests {
         wanted.push((4, 0x0406));
         assert_eq!(window.0.1, wanted);
         assert_eq!(config.read(&mut window, COMMAND, Width::Half), 2);
-        // The registers are written once.
+        // The base address registers must be written only once.
         config.write(&mut window, COMMAND, Width::Byte, 6);
         assert_eq!(window.0.1.len(), 8);
         config.write(&mut window, COMMAND, Width::Half, 0);

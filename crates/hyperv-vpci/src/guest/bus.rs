@@ -22,7 +22,7 @@ use doorbell_lock::{IrqLock, TaskLock};
 pub struct BusConfig {
     /// Guest physical address of the configuration window.
     pub window: u64,
-    /// The bus number that the kernel assigned. It is part of the functions' requester IDs.
+    /// The bus number that the kernel assigned. The number is part of the functions' requester IDs.
     pub number: u8,
     /// Maximum number of vectors for all functions together. Memory for them is allocated when the
     /// bus is opened.
@@ -79,7 +79,7 @@ pub struct Bus {
 /// never stops sending could delay the check indefinitely.
 const LOOKS: usize = 16;
 
-/// How a request ended.
+/// Outcome of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Outcome {
     /// The host answered.
@@ -192,7 +192,8 @@ impl Bus {
         })
     }
 
-    /// Returns what a function's base address registers read after all ones were written to them.
+    /// Returns the values that a function's base address registers return after all ones were
+    /// written to them.
     ///
     /// Context: task; may sleep.
     pub fn bars(&self, slot: Slot) -> Option<[u32; BARS]> {
@@ -332,8 +333,8 @@ impl Bus {
     }
 
     /// Polls the channel until it is re-armed, up to [`LOOKS`] times, and calls `done` until it
-    /// returns a result. Fails if the link ends first. `own` must be 1 if the calling task is
-    /// counted as waiting, otherwise 0.
+    /// returns a result. Fails if the connection to the host ends first. `own` must be 1 if the
+    /// calling task is counted as waiting, otherwise 0.
     fn look<T>(
         &self,
         own: u32,

@@ -85,7 +85,8 @@ impl DeviceTable {
         self.give_back(vectors, cookie, count);
     }
 
-    /// Detaches a function. Its entry is removed together with the attachment's last vector.
+    /// Detaches a function. The attachment's entry is removed once all of its vectors have been
+    /// released.
     pub(super) fn detach(&mut self, vectors: &Vectors, cookie: u32) {
         if let Some(Some(device)) = self.0.get_mut(cookie as usize) {
             device.is_detached = true;

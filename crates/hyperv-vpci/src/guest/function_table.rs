@@ -31,14 +31,14 @@ pub(super) struct Function {
 pub(super) enum FunctionState {
     /// The host has listed the function.
     Listed,
-    /// A task is assigning its resources.
+    /// A task is assigning the function's resources.
     Assigning,
-    /// The function has its resources. These are the values that its base address registers read
-    /// after all ones were written to them.
+    /// The function has its resources. The array contains the values that its base address
+    /// registers return after all ones were written to them.
     Ready([u32; BARS]),
     /// The host refused to assign resources.
     Failed,
-    /// The bus is suspended. These are the base address registers that the function had.
+    /// The bus is suspended. The array contains the values from before the suspension.
     Suspended([u32; BARS]),
 }
 
@@ -157,7 +157,7 @@ impl FunctionTable {
         }
     }
 
-    /// Removes a function. Queues the event if its arrival was reported.
+    /// Removes a function. Queues the event if the function's arrival was reported.
     pub(super) fn remove(&mut self, slot: Slot) {
         // If we never reported a function's arrival, we must not report that it's gone.
         if self.forget(slot) {
@@ -165,7 +165,8 @@ impl FunctionTable {
         }
     }
 
-    /// Removes a function whose driver already knows. Returns `true` if its arrival was reported.
+    /// Removes a function without queueing an event. Returns `true` if the function's arrival was
+    /// reported.
     pub(super) fn forget(&mut self, slot: Slot) -> bool {
         let removed = self.entry(slot).and_then(Option::take);
         let was_told = !self.arrived.take(slot);
@@ -176,7 +177,8 @@ impl FunctionTable {
         was_told && removed.is_some_and(had_resources)
     }
 
-    /// Takes the resources away from all functions. Those that had resources are kept.
+    /// Revokes the resources of all functions. Functions that had resources are marked as
+    /// suspended.
     pub(super) fn suspend(&mut self) {
         self.ejecting = SlotSet::default();
         for function in self.slots.iter_mut().flatten() {

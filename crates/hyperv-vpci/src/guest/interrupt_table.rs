@@ -53,13 +53,15 @@ impl InterruptTable {
         Ok(Self { entries, limit })
     }
 
-    /// Returns the first allocated vector after `after`. With `None`, returns the first of all.
+    /// Returns the first allocated vector after `after`. With `None`, returns the table's first
+    /// vector.
     pub(super) fn next_after(&self, after: Option<HwIrq>) -> Option<HwIrq> {
         let mut vectors = self.entries.iter().map(|(hwirq, _)| *hwirq);
         vectors.find(|hwirq| after.is_none_or(|after| *hwirq > after))
     }
 
-    /// Forgets the host's messages. They must be requested again for the same vectors.
+    /// Marks the host's messages as lost. The caller must request messages for the same vectors
+    /// again.
     pub(super) fn lose_messages(&mut self) {
         for (_, interrupt) in &mut self.entries {
             if let Answer::Known(_) = interrupt.answer {
@@ -68,8 +70,8 @@ impl InterruptTable {
         }
     }
 
-    /// Returns the first vector after `after` whose message was lost. With `None`, returns the
-    /// first of all such vectors.
+    /// Returns the first vector after `after` whose message was lost. With `None`, starts at the
+    /// beginning of the table.
     pub(super) fn next_lost(&self, after: Option<HwIrq>) -> Option<(HwIrq, Interrupt)> {
         let mut lost = self.entries.iter().filter(|(_, of)| of.answer == Answer::Lost);
         lost.find(|(hwirq, _)| after.is_none_or(|after| *hwirq > after)).copied()

@@ -27,7 +27,7 @@ const MAX_REQUEST: usize = 216;
 /// Number of bytes that we keep of an answer. No parser reads more.
 const MAX_ANSWER: usize = 32;
 
-/// How often the host and the hypervisor did something wrong.
+/// Counters of faults by the host and the hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Faults {
     /// Messages that are malformed or unknown.
@@ -98,7 +98,7 @@ pub(super) struct Link {
     unsent: Vec<Request>,
     pub(super) deletions: DeletionQueue,
     next_id: u64,
-    /// Why the exchange has ended, if it has.
+    /// Reason why the exchange has ended, or `None` while it is in progress.
     end: Option<VpciError>,
     /// `true` once the channel was rescinded or closed. The host's functions have then stopped
     /// sending interrupts.
@@ -115,7 +115,7 @@ pub(super) struct Link {
     pub(super) functions: FunctionTable,
     pub(super) devices: DeviceTable,
     pub(super) has_relations: bool,
-    /// What the last poll returned: [`Idle::Sleep`] only if the next packet raises a signal.
+    /// Result of the last poll, which is [`Idle::Sleep`] only if the next packet raises a signal.
     pub(super) idle: Idle,
 }
 
@@ -157,7 +157,7 @@ impl Link {
         operation: &'static str,
         request: &Request,
     ) -> Result<Option<u64>, VpciError> {
-        // A deletion that is waiting for room goes first.
+        // A deletion that is waiting for room must be sent first.
         let has_room = self.flush();
         if !self.has_place() && *request != Request::D0Exit {
             return Err(VpciError::TooManyUnanswered(operation));
@@ -213,8 +213,9 @@ impl Link {
         }
     }
 
-    /// Asks the host to delete freed vectors' message. They are released once the host can no
-    /// longer send it. If the host must confirm, returns the deletion's transaction ID.
+    /// Asks the host to delete freed vectors' message. The vectors are released once the host can
+    /// no longer send this message. If the host must confirm, returns the deletion's transaction
+    /// ID.
     pub(super) fn delete(&mut self, vectors: &Vectors, freed: FreedBlock) -> Option<u64> {
         if self.host_is_gone || !self.functions.is_present(freed.slot, freed.epoch) {
             self.devices.release(vectors, freed.cookie, freed.block);
@@ -285,9 +286,9 @@ impl Link {
         }
     }
 
-    /// Abandons a request. If it asked for a message and a late answer grants it, the message is
-    /// returned to the host. Any other late answer is unexpected, because transaction IDs are never
-    /// reused.
+    /// Abandons a request. If the request asked for a message and a late answer grants one, the
+    /// link returns this message to the host. Any other late answer is unexpected, because
+    /// transaction IDs are never reused.
     pub(super) fn abandon(&mut self, id: u64, message: Option<LateMessage>) {
         let found = self.transactions.iter().position(|transaction| transaction.id == id);
         let Some(index) = found else { return };
@@ -367,7 +368,7 @@ impl Link {
                     self.unexpected();
                 }
             }
-            // The new list will tell us what changed.
+            // The host's new list will show what has changed.
             Notice::InvalidateDevice(_) | Notice::InvalidateBus => {
                 if !self.unsent.contains(&Request::QueryRelations) {
                     self.send_later(Request::QueryRelations);
@@ -412,7 +413,7 @@ impl Link {
                 deletion.progress = Progress::Refused;
                 is_late
             }
-            // The function was removed first.
+            // The function was removed before the host answered.
             None => true,
         };
         if is_late {
@@ -428,7 +429,7 @@ impl Link {
     /// Returns a late answer's message to the host.
     fn settle(&mut self, LateMessage { slot, epoch }: LateMessage, payload: &[u8]) {
         match InterruptReply::parse(payload) {
-            // The transaction's own entry is already free.
+            // The transaction's entry is already free, so `send_later` has room for the deletion.
             Ok(Ok(InterruptReply(interrupt))) if self.functions.is_present(slot, epoch) => {
                 self.send_later(Request::DeleteInterrupt { slot, interrupt });
             }
@@ -445,9 +446,9 @@ impl Link {
         }
     }
 
-    /// Sends waiting requests in order. Returns `false` if the channel is full. In that case, no
-    /// other message may overtake them: the host only signals room for the message that was refused
-    /// last.
+    /// Sends waiting requests in order. Returns `false` if the channel is full. In that case, the
+    /// caller must not send another message before them: the host only signals room for the message
+    /// that was refused last.
     fn flush(&mut self) -> bool {
         while let Some(request) = self.unsent.first().copied() {
             match self.send("settle", PacketKind::Notice, &request) {

@@ -64,8 +64,8 @@ impl MsiParent for Bus {
         self.allocate_block(device, request, Some(among))
     }
 
-    /// Asks the host to delete the messages first. A vector stays allocated until the host has
-    /// confirmed that its message is deleted.
+    /// Frees vectors after asking the host to delete their messages. A vector stays allocated until
+    /// the host has confirmed that its message is deleted.
     fn free(&self, device: &Attachment, block: HwIrqBlock) {
         let (cookie, first) = (device.cookie(), block.first());
         let group = self.with_interrupts(|interrupts| interrupts.get(first).map(|of| of.count));
@@ -81,8 +81,8 @@ impl MsiParent for Bus {
         }
     }
 
-    /// Requests the message from the host on the first call, which must be made where the caller
-    /// may wait. Later calls return the same message.
+    /// Requests the message from the host on the first call, which the caller must make in a
+    /// context that may wait. Later calls return the same message.
     fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
         let unknown = MsiError::UnknownVector(block.first());
         let hwirq = block.hwirq(index).ok_or(unknown)?;
@@ -154,10 +154,10 @@ impl MsiParent for Bus {
         self.vectors.mask(hwirq);
     }
 
-    /// Unmasks a vector. On x86, retargets it first, because its target may have changed while it
-    /// was masked. If the hypervisor refuses, the vector is unmasked anyway, with its previous
-    /// target. [`Faults`](super::Faults) counts the refusal, and [`describe`](Self::describe) shows
-    /// it.
+    /// Unmasks a vector. On x86, retargets the vector first, because its target may have changed
+    /// while the vector was masked. If the hypervisor refuses, the vector is unmasked anyway, with
+    /// its previous target. [`Faults`](super::Faults) counts the refusal, and
+    /// [`describe`](Self::describe) shows it.
     fn unmask(&self, hwirq: HwIrq) {
         let known = self.with_interrupts(|interrupts| {
             Some((interrupts.get(hwirq)?.target, interrupts.message(hwirq)))

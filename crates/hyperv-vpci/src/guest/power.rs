@@ -10,9 +10,9 @@ use crate::protocol::{Request, Status, Version};
 use alloc::boxed::Box;
 
 impl Bus {
-    /// Turns the bus off and drops its channel, which closes it. Freed vectors are released even if
-    /// the host did not confirm their deletion. Vectors that are still allocated are masked at the
-    /// root, and stay allocated until they are freed. The root's domain is kept.
+    /// Turns the bus off and drops its channel, which closes the channel. Freed vectors are
+    /// released even if the host did not confirm their deletion. Vectors that are still allocated
+    /// are masked at the root, and stay allocated until they are freed. The root's domain is kept.
     ///
     /// Context: task; may sleep.
     ///
@@ -22,7 +22,7 @@ impl Bus {
         self.turn_off(VpciError::Closed, Link::closed)
     }
 
-    /// Turns the bus off, e.g. before hibernation, and drops its channel, which closes it.
+    /// Turns the bus off, e.g. before hibernation, and drops its channel, which closes the channel.
     /// Functions stay attached and vectors stay allocated, but the host's messages are void. Each
     /// vector is masked at the root until its owner unmasks it after a [`resume`](Self::resume).
     /// Drivers must already have stopped their functions, and no other task may be inside a call on
@@ -88,7 +88,7 @@ impl Bus {
             last = Some(hwirq);
             let (slot, epoch) = (interrupt.slot, interrupt.epoch);
             let is_gone = || self.with_link(|link| !link.functions.is_present(slot, epoch));
-            // It's up to the function's driver to free the vector.
+            // The function's driver must free the vector.
             if is_gone() {
                 continue;
             }
@@ -124,7 +124,7 @@ impl Bus {
     }
 
     /// Turns the bus on. The host refuses this if a previous guest ended without turning the bus
-    /// off. If so, turns it off and tries again.
+    /// off. In that case, turns the bus off and tries again.
     pub(super) fn power_on(&self) -> Result<(), VpciError> {
         let operation = "enter D0";
         let entry = Request::D0Entry { window: self.config.window };

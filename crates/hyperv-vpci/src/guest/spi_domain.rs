@@ -11,7 +11,7 @@ use msi_types::{
     WiredParent,
 };
 
-/// Lowest SPI that a domain allocates. Those below are left to firmware.
+/// Lowest SPI that a domain allocates. Lower SPIs are left to firmware.
 pub const FIRST_SPI: u32 = 64;
 
 /// Highest SPI that a domain allocates.

@@ -20,10 +20,10 @@ pub trait Hypercall: Send + Sync {
     fn retarget(&self, input: &RetargetInput) -> u16;
 }
 
-/// Where a bus's vectors are allocated.
+/// Source of a bus's vectors.
 #[derive(Clone, Debug)]
 pub enum Vectors {
-    /// SPIs on arm64. Several buses share a domain.
+    /// SPIs on arm64. Several buses may share a domain.
     Spis(Arc<SpiDomain>),
     /// Local APIC vectors on x86.
     Apic(ApicVectors),
@@ -33,8 +33,8 @@ pub enum Vectors {
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct ApicVectors {
-    /// The kernel's vector allocator. Its messages are in the local APIC format. The bus only takes
-    /// the vector from them and never stores them in a function.
+    /// The kernel's vector allocator. The allocator composes messages in the local APIC format. The
+    /// bus uses only the vector in such a message, and never stores the message in a function.
     pub parent: Arc<dyn MsiParent>,
     /// The hypercall interface.
     pub hypercall: Arc<dyn Hypercall>,

@@ -12,7 +12,7 @@ pub struct HostConfig {
     pub quota: u16,
     /// Number of processors in the guest. VP indices are less than this.
     pub processors: u16,
-    /// Doorbell address in all messages. The machine must have no other doorbell there.
+    /// Doorbell address in all messages. The machine must have no other doorbell at this address.
     pub address: u64,
     /// The bus's instance GUID, in memory order.
     pub instance: [u8; 16],
@@ -40,7 +40,7 @@ impl HostConfig {
 pub struct HostFunction {
     /// Description, including the slot.
     pub description: DeviceDescription,
-    /// What the base address registers read after all ones were written to them.
+    /// Values that the base address registers return after all ones were written to them.
     pub bars: [u32; BARS],
 }
 

@@ -12,7 +12,7 @@ impl Host {
     /// Returns [`HostError::NoMemory`] if the host's heap is exhausted.
     pub fn new(config: HostConfig, injection: Injection) -> Result<Self, HostError> {
         let mut buffer = Vec::new();
-        // The list of functions is built in one half and emitted to the other.
+        // The list of functions is built in one half of the buffer and emitted to the other half.
         buffer.try_reserve_exact(2 * MAX_MESSAGE).map_err(|_| HostError::NoMemory)?;
         buffer.resize(2 * MAX_MESSAGE, 0);
         Ok(Self {

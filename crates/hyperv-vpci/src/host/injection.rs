@@ -20,9 +20,10 @@ use msi_types::{Delivery, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 /// The guest's interrupt controller, as this crate uses it.
 #[derive(Clone)]
 pub enum Injection {
-    /// A GIC's SPIs. A message's data is the SPI, and the message becomes an edge on it.
+    /// A GIC's SPIs. A message's data is the INTID of an SPI, and the message is injected as an
+    /// edge on that SPI.
     Spi(Arc<dyn SetLine>),
-    /// Local APICs. Each message is translated into their format.
+    /// Local APICs. Each message is translated into the local APICs' format.
     Apic {
         /// The local APICs.
         signal: Arc<dyn SignalMsi<NoIdentity>>,
@@ -32,11 +33,11 @@ pub enum Injection {
 }
 
 impl Injection {
-    /// Returns how many different data values messages can have.
+    /// Returns the number of different data values that messages can have.
     pub(super) fn data_values(&self, quota: u16) -> usize {
         match self {
             Self::Spi(_) => END_OF_SPIS as usize,
-            // Groups are aligned, so twice the quota is enough.
+            // A group's data is aligned to the size of the group, so twice the quota is enough.
             Self::Apic { .. } => usize::from(quota) * 2 + 64,
         }
     }
@@ -108,7 +109,7 @@ impl FunctionInterrupts {
         Target::decode(self.targets.get(data as usize)?.load(SeqCst))
     }
 
-    /// Removes messages' targets. On return, no sender is injecting for them.
+    /// Removes messages' targets. On return, no thread is injecting interrupts for these messages.
     pub(super) fn clear(&self, data: impl Iterator<Item = u32>) {
         data.filter_map(|data| self.targets.get(data as usize))
             .for_each(|word| word.store(0, SeqCst));

@@ -1,9 +1,10 @@
 //! A host's saved state, for live migration.
 //!
-//! Save the state while no thread serves the channel and no function sends. It includes the answer
-//! to a request that was received but not answered yet, so the guest receives each answer exactly
-//! once, from either the source or the destination. Rings are part of guest memory, but the host's
-//! own indices are not. They must be saved separately ([`RingIndices`](crate::ring::RingIndices)).
+//! The state must be saved while no thread serves the channel and no function sends. The state
+//! includes the answer to a request that was received but not answered yet, so the guest receives
+//! each answer exactly once, from either the source or the destination. Rings are part of guest
+//! memory, but the host's own indices are not. The VMM must save these indices separately
+//! ([`RingIndices`](crate::ring::RingIndices)).
 
 use super::injection::Target;
 use super::offer_table::{Ejection, Mapping, is_target};

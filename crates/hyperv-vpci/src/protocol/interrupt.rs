@@ -43,9 +43,9 @@ impl InterruptForm {
 /// An interrupt's delivery mode.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Delivery {
-    /// To each target processor. This crate's host accepts only one.
+    /// Delivery to each target processor. This crate's host accepts only one.
     Fixed,
-    /// To any one of the target processors. This crate's host selects the first.
+    /// Delivery to any one of the target processors. This crate's host selects the first.
     LowestPriority,
 }
 
@@ -208,7 +208,8 @@ fn check_group(count: u16) -> Result<u16, ProtocolError> {
 pub struct TranslatedInterrupt {
     /// Number of vectors.
     pub count: u16,
-    /// The first vector's message. The others differ from it in the low bits of the data.
+    /// The first vector's message. The messages of the other vectors differ from this one in the
+    /// low bits of the data.
     pub message: MsiMessage,
 }
 

@@ -150,7 +150,8 @@ fn check_count(count: usize) -> Result<(), ProtocolError> {
     Err(ProtocolError::BadCount { count: u32::try_from(count).unwrap_or(u32::MAX), limit: LIMIT })
 }
 
-/// A function's description. The guest receives it before it can read configuration space.
+/// A function's description. The guest receives the description before it can read configuration
+/// space.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct DeviceDescription {
     /// Vendor ID.
@@ -171,9 +172,9 @@ pub struct DeviceDescription {
     pub subsystem: u16,
     /// Slot on the bus.
     pub slot: Slot,
-    /// Serial number. Guests derive the slot's name from it.
+    /// Serial number. Guests derive the slot's name from this number.
     pub serial: u32,
-    /// NUMA node. The first form does not contain it.
+    /// NUMA node. The first form of bus relations does not contain the node.
     pub node: Option<u16>,
 }
 

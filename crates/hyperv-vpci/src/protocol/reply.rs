@@ -109,8 +109,9 @@ impl VersionReply {
     }
 }
 
-/// Answer to [`Request::QueryResources`](super::Request::QueryResources): what the base address
-/// registers read after all ones were written to them. A 64-bit register occupies two entries.
+/// Answer to [`Request::QueryResources`](super::Request::QueryResources): the values that the base
+/// address registers return after all ones were written to them. A 64-bit register occupies two
+/// entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BarsReply(pub [u32; BARS]);
 

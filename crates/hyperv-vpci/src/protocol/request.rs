@@ -18,7 +18,7 @@ pub enum PowerState {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Request {
-    /// Proposes a version in wire format. It may be one that this crate does not support.
+    /// Proposes a version in wire format. The version need not be one that this crate supports.
     QueryVersion(u32),
     /// Asks for the list of functions. The host sends it as a notice.
     QueryRelations,
@@ -29,7 +29,8 @@ pub enum Request {
     },
     /// Turns the bus off.
     D0Exit,
-    /// Asks what a function's base address registers read after all ones were written to them.
+    /// Asks for the values that a function's base address registers return after all ones were
+    /// written to them.
     QueryResources(Slot),
     /// Assigns resources to a function.
     AssignResources(AssignedResources),
@@ -55,7 +56,7 @@ pub enum Request {
     DeleteInterrupt {
         /// The function.
         slot: Slot,
-        /// The host's answer to the creation.
+        /// The host's answer to the creation request.
         interrupt: TranslatedInterrupt,
     },
     /// Confirms that the guest no longer uses an ejected function.

@@ -78,7 +78,7 @@ impl AssignedResources {
         self.write(self.interrupts.max(1), to)
     }
 
-    /// Writes a completion's fields. It only has the requested descriptors.
+    /// Writes a completion's fields. A completion contains only the requested descriptors.
     pub(super) fn write_completion(self, to: &mut Writer<'_>) -> Result<(), ProtocolError> {
         self.write(self.interrupts, to)
     }

@@ -5,7 +5,8 @@ use core::fmt;
 use msi_types::RequesterId;
 
 /// A function's device and function number on its bus. In messages, the device number is in bits
-/// 4:0 and the function number in bits 7:5. A requester ID has them the other way around.
+/// 4:0 and the function number in bits 7:5. A requester ID contains the two fields in the opposite
+/// order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Slot(u8);
 

@@ -101,7 +101,7 @@ impl<M: RingMemory> RingReader<M> {
         self.notify(before, free(inp, self.at, self.length))
     }
 
-    /// Unmasks signals, then checks for a packet that arrived before.
+    /// Unmasks signals, then checks whether a packet arrived before they were unmasked.
     ///
     /// # Errors
     /// Returns [`RingError::BadIndex`] if the writer's index is not valid.
@@ -137,9 +137,9 @@ impl<M: RingMemory> RingReader<M> {
         Ok(Header { kind, offset, payload: length - offset, total })
     }
 
-    /// Decides whether to signal a waiting writer, i.e. whether the ring now has room for its
-    /// packet. Some writers wait for an empty ring by asking for the ring's length or one byte
-    /// less. Even an empty ring doesn't have that much room.
+    /// Decides whether to signal a waiting writer, i.e. whether the ring now has room for the
+    /// packet that the writer wants to send. Some writers wait for an empty ring by asking for the
+    /// ring's length or one byte less. Even an empty ring doesn't have that much room.
     fn notify(&self, before: u32, after: u32) -> Notify {
         let waits_for = self.memory.control(Control::PendingSendSize).min(self.length - 8) & !7;
         let now = waits_for != 0 && before < waits_for && after >= waits_for;

@@ -31,8 +31,8 @@ impl<M: RingMemory> RingWriter<M> {
     /// Writes a packet. Callers must signal the reader if the result is [`Notify::Peer`].
     ///
     /// # Errors
-    /// Returns [`ChannelError::Full`] if the packet has no room; the reader signals as soon as it
-    /// does. Returns [`ChannelError::TooLong`] if the packet never fits, or
+    /// Returns [`ChannelError::Full`] if the ring has no room for the packet; the reader signals as
+    /// soon as it has made room. Returns [`ChannelError::TooLong`] if the packet never fits, or
     /// [`ChannelError::Broken`] if the reader violated the ring's rules.
     pub fn write(&mut self, kind: PacketKind, payload: &[u8]) -> Result<Notify, ChannelError> {
         let words = self.check_room(payload.len())?;
@@ -91,8 +91,8 @@ impl<M: RingMemory> RingWriter<M> {
         advance(at, 8, self.length)
     }
 
-    /// Decides whether to signal the reader: it may be asleep if it has read every packet but this
-    /// one.
+    /// Decides whether to signal the reader, which may be asleep if it has read all packets except
+    /// this one.
     fn notify(&self, start: u32) -> Notify {
         let masked = self.memory.control(Control::InterruptMask) != 0;
         let was_empty = self.memory.control(Control::Out) == start;

@@ -116,7 +116,7 @@ fn a_task_wakes_those_whose_answers_it_received() {
     kernel.meanwhile(move || assert_eq!(other.poll(), Ok(Idle::Sleep)));
     bus.compose(&block, 0).unwrap();
     assert!(kernel.was_woken.swap(false, SeqCst));
-    // Likewise for the answer to a deletion.
+    // The other task must also wake a task that waits for the answer to a deletion.
     let other = bus.clone();
     kernel.meanwhile(move || assert_eq!(other.poll(), Ok(Idle::Sleep)));
     bus.free(&device, block);
@@ -128,7 +128,7 @@ fn a_task_wakes_those_whose_answers_it_received() {
     assert_eq!(kernel.wake_ups(), before);
 }
 
-/// A sent message cancels the request for a signal that another task made for a larger one.
+/// A sent message cancels another task's request to be signaled when a larger message has room.
 #[test]
 fn a_task_that_sends_wakes_those_without_room() {
     let (kernel, bus, is_full) = crowd();

@@ -1,4 +1,4 @@
-//! What reviews of Hyper-V's vPCI support for arm64 demanded from a guest.
+//! Requirements on a guest that were raised in reviews of Hyper-V's vPCI support for arm64.
 
 use crate::board::{ADDRESS, BUS, Board, CPUS, OTHER, SLOT, request};
 use crate::gic::Gic;

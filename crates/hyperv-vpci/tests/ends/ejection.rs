@@ -23,7 +23,7 @@ fn an_ejected_function_goes_once_its_driver_agrees() {
     }
     board.hear();
     assert_eq!(drain(&board), [BusEvent::EjectRequested(SLOT)]);
-    // The function works until then.
+    // The function works until the guest confirms the ejection.
     assert_eq!(board.send(message), Delivery::Pending);
     board.bus.free(&device, block);
     board.bus.detach(device);

@@ -19,7 +19,7 @@ enum Step {
     Unmask(usize),
     Free(usize),
     Poll,
-    /// Sets the fate of the host's further answers.
+    /// Sets how the host's further answers are treated.
     Answers(Fate),
     /// Delivers the packets that were kept.
     LetGo,
@@ -37,7 +37,7 @@ fn fates() -> impl Strategy<Value = Fate> {
         1 => Just(Fate::Kept),
         1 => Just(Fate::Doubled),
         1 => prop::collection::vec(any::<u8>(), 0..40).prop_map(Fate::Replaced),
-        // A success with an arbitrary message.
+        // A successful answer that grants an arbitrary message.
         1 => prop::collection::vec(any::<u8>(), 24).prop_map(|mut answer| {
             answer[..4].fill(0);
             answer[10..12].copy_from_slice(&[1, 0]);

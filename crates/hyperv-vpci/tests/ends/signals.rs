@@ -44,7 +44,7 @@ impl EndSignals {
         !state.stops
     }
 
-    /// Blocks the guest until the host signals. Returns `false` if the host never will.
+    /// Blocks the guest until the host signals. Returns `false` if the host will never signal.
     pub(crate) fn guest_sleeps(&self) -> bool {
         let state = self.lock();
         let is_under_way = |state: &mut State| !state.to_guest && !state.is_quiet();

@@ -21,8 +21,8 @@ const ROUNDS: u64 = 8;
 /// Maximum number of request cycles after the host was killed.
 const MANY: u32 = 1000;
 
-/// Returns the number of steps, 1 to 200, after which a round kills its process. It differs between
-/// rounds.
+/// Returns the number of steps, 1 to 200, after which a round kills its process. The number differs
+/// between rounds.
 fn steps(round: u64) -> u64 {
     1 + round.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 200
 }

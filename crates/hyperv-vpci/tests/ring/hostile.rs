@@ -135,7 +135,8 @@ fn a_flood_of_unknown_packets_ends_a_read() {
     assert_eq!((reader.skipped(), signals), (170, 1));
 }
 
-/// OpenVMM's ring masks the size, as "some implementations" wait for all but one byte.
+/// OpenVMM's ring masks the size, because "some implementations" wait for room for all but one
+/// byte.
 #[test]
 fn writers_that_wait_for_the_whole_ring_are_signalled() {
     for waits_for in [4096 - 8, 4096 - 7, 4096 - 1, 4096, u32::MAX] {

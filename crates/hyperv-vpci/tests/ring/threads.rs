@@ -1,4 +1,5 @@
-//! Two threads that sleep on eventfds. If a signal is missing, the test fails by its time limit.
+//! Two threads that sleep on eventfds. If a signal is lost, the test exceeds its time limit and
+//! fails.
 
 use crate::ring;
 use hyperv_vpci::channel::{Channel, ChannelError, EventFd, Idle, PacketKind};

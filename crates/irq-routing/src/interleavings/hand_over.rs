@@ -34,7 +34,7 @@ struct PolledEventfd {
     serving: Arc<Serving>,
     eventfd: Arc<Eventfd>,
     signalled: Arc<Box<dyn Fn() + Send + Sync>>,
-    /// `true` while a thread is in the function. There may only be one at a time.
+    /// `true` while a thread runs the function. At most one thread may run it at a time.
     is_called: Arc<AtomicBool>,
 }
 
@@ -193,7 +193,7 @@ impl Routing for Host {
     }
 
     fn release(&self, gsis: &[Gsi]) -> Result<(), RouteError> {
-        // Routes stay: no table is set.
+        // The routes remain in effect, because a release does not set a table.
         self.0.gsis.lock().expect("no thread panics").release_all(gsis)
     }
 

@@ -21,7 +21,7 @@ type Assertions = Vec<Arc<LevelSource>>;
 pub(super) struct LevelSource {
     gsi: Gsi,
     resample: Box<dyn AsFd + Send + Sync>,
-    /// The pin that the source last raised. It may have been lowered since.
+    /// The pin that the source last raised. The pin may have been lowered since then.
     raised: Mutex<Option<Pin>>,
 }
 
@@ -69,7 +69,7 @@ impl Levels {
         router.drive(pin, Level::High);
     }
 
-    /// Removes a source from a pin's assertions, and lowers the pin if it was the last.
+    /// Removes a source from a pin's assertions, and lowers the pin if no other source asserts it.
     fn release(&self, router: &Router, pin: Pin, source: &Arc<LevelSource>) {
         let Some(assertions) = self.of(pin) else { return };
         let mut assertions = lock(&assertions);

@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use rustix::fd::OwnedFd;
 
-/// Creates eventfds that send messages. Implemented by
+/// A factory for eventfds that send messages, implemented by
 /// [`MessageEventfdSet`](crate::irqfd::MessageEventfdSet) for a model in this process, by
 /// `kvm::MsiIrqfdSet` for Linux's KVM, or by the VMM itself.
 pub trait MessageIrqfdSet: Send + Sync {
@@ -27,7 +27,7 @@ pub trait MessageIrqfd: Send {
     /// Returns the host's error if the host refuses, in which case the eventfd is closed.
     fn open(&mut self, message: RoutedMessage) -> Result<(), IrqfdError>;
 
-    /// Closes the eventfd. From now on, signals stay in it. On return, no message is being sent.
+    /// Closes the eventfd: later signals stay in the eventfd. On return, no message is being sent.
     fn close(&mut self);
 }
 
@@ -40,7 +40,7 @@ impl<T: MessageIrqfdSet + ?Sized> MessageIrqfdSet for Arc<T> {
 }
 
 /// Eventfds that send messages to an interrupt controller model, for
-/// [`DeviceEventfds`](crate::device_eventfds::DeviceEventfds). They don't use GSIs.
+/// [`DeviceEventfds`](crate::device_eventfds::DeviceEventfds). These eventfds don't use GSIs.
 pub struct MessageEventfdSet {
     poller: Arc<EventfdPoller>,
     sink: Arc<dyn MessageSink>,
@@ -82,7 +82,7 @@ impl MessageIrqfd for MessageEventfd {
         self.close();
         let sink = self.sink.clone();
         let send = move || {
-            // Without a destination, a message is lost, as in the kernel.
+            // If no doorbell accepts the message, the message is lost, as with `KVM_IRQFD`.
             let _ = sink.signal_msi(message);
         };
         self.polled = Some(self.poller.add(self.eventfd.clone(), send)?);

@@ -21,14 +21,14 @@ use std::{fs, io};
 /// Maximum number of eventfds that one [`EventfdPoller::dispatch`] call serves.
 const AT_ONCE: usize = 64;
 
-/// A set of eventfds with a function for each. The poller has one file descriptor, which is
-/// readable while there is a signal to serve.
+/// A set of eventfds, each with a function that is called for its signals. The poller has one file
+/// descriptor, which is readable while there is a signal to serve.
 ///
 /// No lock is held while a function runs. A blocking function only delays its own eventfd and the
 /// signals that its thread has already received; other threads continue to serve the rest.
 pub struct EventfdPoller {
     epoll: OwnedFd,
-    /// Held to look up, add or remove a source.
+    /// Eventfds in the set. The lock is held only to look up, add or remove an eventfd.
     polled: Mutex<Polled>,
 }
 
@@ -75,14 +75,14 @@ impl EventfdPoller {
     }
 
     /// Adds an eventfd, and calls `signalled` for each signal until the result is dropped. Unserved
-    /// signals merge into one call, and a signal from before this call counts. At most one thread
-    /// at a time runs `signalled`. Other holders of the eventfd must neither read it nor make it
-    /// blocking.
+    /// signals merge into one call of `signalled`. A signal that the eventfd already holds is
+    /// served, too. At most one thread at a time runs `signalled`. Other holders of the eventfd
+    /// must neither read it nor make it blocking.
     ///
-    /// The eventfd is held as it is passed, by value or in an `Arc`; it is not duplicated. It can
-    /// only be added once, even through another file descriptor. We recognize duplicates by the
-    /// `eventfd-id` that Linux has shown in `/proc` since 5.2; older kernels don't have it, so
-    /// duplicates go unnoticed there.
+    /// The caller passes the eventfd by value or in an `Arc`; its descriptor is not duplicated. An
+    /// eventfd can only be added once, even through another file descriptor. We recognize
+    /// duplicates by the `eventfd-id` that Linux has shown in `/proc` since 5.2; older kernels
+    /// don't have it, so duplicates go unnoticed there.
     ///
     /// # Errors
     /// Returns an error if the eventfd is blocking, is already added, or cannot be polled.
@@ -95,7 +95,7 @@ impl EventfdPoller {
         self.add_known(eventfd, id, signalled)
     }
 
-    /// Like [`add`](Self::add), for an eventfd with a known identity.
+    /// Adds an eventfd whose identity is already known; see [`add`](Self::add).
     pub(crate) fn add_known(
         self: &Arc<Self>,
         eventfd: impl AsFd + Send + Sync + 'static,
@@ -141,7 +141,7 @@ impl EventfdPoller {
         Ok(u32::try_from(served.count()).unwrap_or(u32::MAX))
     }
 
-    /// Serves one eventfd. Returns `true` if it was signaled.
+    /// Serves one eventfd. Returns `true` if the eventfd had been signaled.
     fn serve(&self, token: u64) -> bool {
         let Some(source) = self.polled().sources.get(&token).cloned() else { return false };
         match source.serving.take(|| source.read()) {
@@ -226,8 +226,8 @@ impl fmt::Debug for EventfdPoller {
 }
 
 /// An eventfd in an [`EventfdPoller`]. Dropping it removes the eventfd: the drop waits for a signal
-/// that is being served, and later signals stay in the eventfd. The eventfd's own function must not
-/// drop it, because it would wait for itself.
+/// that is being served, and later signals stay in the eventfd. The function that serves the
+/// eventfd must not drop this object, because the drop would wait for that function to return.
 #[derive(Debug)]
 #[must_use = "dropping it removes the eventfd"]
 pub struct PolledEventfd {

@@ -34,7 +34,7 @@ enum Phase {
     Again,
 }
 
-/// What reading an eventfd found.
+/// Result of reading an eventfd.
 pub(crate) enum Read {
     Nothing,
     Signal,
@@ -43,7 +43,7 @@ pub(crate) enum Read {
     NoEventfd,
 }
 
-/// What became of an attempt to serve.
+/// Result of an attempt to serve an eventfd.
 pub(crate) enum Taken<'a> {
     /// There was no signal, or the service has ended.
     Nothing,

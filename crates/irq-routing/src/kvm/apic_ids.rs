@@ -16,12 +16,12 @@ use crate::{Route, RoutedMessage};
 /// Width of the APIC IDs in an x86 guest's messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ApicIds {
-    /// 8 bits. Also the right choice on other architectures.
+    /// 8 bits. This is also the right choice on architectures other than x86.
     #[default]
     Bits8,
     /// 15 bits in addresses that the guest writes (if it is offered `KVM_FEATURE_MSI_EXT_DEST_ID`),
-    /// or 32 bits in addresses that use KVM's format, with the upper half. The VMM must have
-    /// enabled `KVM_X2APIC_API_USE_32BIT_IDS` (`KVM_CAP_X2APIC_API`) for its VM.
+    /// or 32 bits in addresses in KVM's format, which stores bits 31:8 in the address's upper half.
+    /// The VMM must have enabled `KVM_X2APIC_API_USE_32BIT_IDS` (`KVM_CAP_X2APIC_API`) for its VM.
     Extended,
 }
 

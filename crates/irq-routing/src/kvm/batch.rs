@@ -5,10 +5,10 @@
 //! 2. After its first message, an eventfd is marked as active. Then the timer is started.
 //! 3. A hand-over sets the routes that active eventfds lack, in one commit. The same table includes
 //!    routes for all other open eventfds, so none of them will need another table later.
-//! 4. For each active eventfd, it ends the polling (and waits for a message that is being sent). A
-//!    later signal stays in the eventfd.
-//! 5. It binds the eventfd in the kernel, which serves any signal that the eventfd already holds.
-//!    Each signal is therefore sent exactly once, by user space or by the kernel.
+//! 4. For each active eventfd, the hand-over stops polling (and waits for a message that is being
+//!    sent). A later signal stays in the eventfd.
+//! 5. The hand-over binds the eventfd in the kernel, which serves any signal that the eventfd
+//!    already holds. Each signal is therefore sent exactly once, by user space or by the kernel.
 //! 6. An eventfd that is closed keeps its GSI. If it is reopened with the same message, the kernel
 //!    still has the route and no table is needed.
 //!
@@ -16,10 +16,10 @@
 //! eventfds were opened since the last one. Opening n eventfds therefore costs at most about
 //! log2(n) tables.
 //!
-//! We could simply add a route and a bind on each unmask. But then KVM has to process n tables with
-//! up to n routes each, and it walks all bound eventfds for each table. Measured on x86-64, 1,024
-//! vectors take 136 ms that way and 7.6 ms with hand-overs, and 2,048 take 585 ms and 16 ms; 16
-//! vectors take 0.2 ms either way.
+//! We could simply set a route and bind the eventfd on each unmask. But then KVM has to process n
+//! tables with up to n routes each, and it walks all bound eventfds for each table. Measured on
+//! x86-64, 1,024 vectors take 136 ms that way and 7.6 ms with hand-overs, and 2,048 take 585 ms and
+//! 16 ms; 16 vectors take 0.2 ms either way.
 
 use crate::irqfd::IrqfdError;
 use crate::lock::Mutex;
@@ -34,9 +34,9 @@ use std::io;
 /// A backend that polls eventfds in user space or binds them in the kernel.
 pub(crate) trait Backend: Send + Sync + 'static {
     type Eventfd;
-    /// Service in user space. Ends on drop.
+    /// Service of an eventfd by user space. Dropping it ends the service.
     type Polled;
-    /// Service in the kernel. Ends on drop.
+    /// Service of an eventfd by the kernel. Dropping it ends the service.
     type Bound;
 
     fn routing(&self) -> &dyn Routing;
@@ -47,13 +47,14 @@ pub(crate) trait Backend: Send + Sync + 'static {
         signalled: impl Fn() + Send + Sync + 'static,
     ) -> Result<Self::Polled, IrqfdError>;
     fn bind(&self, eventfd: &Self::Eventfd, gsi: Gsi) -> io::Result<Self::Bound>;
-    /// Returns `false` if the kernel may refuse the message's route. User space keeps serving it.
+    /// Returns `false` if the kernel may refuse the message's route. In that case, user space keeps
+    /// serving the eventfd.
     fn takes(&self, message: RoutedMessage) -> bool;
-    /// Starts the timer. When it expires, the backend must call [`Batch::hand_over_active`].
+    /// Starts the timer. When the timer expires, the backend must call [`Batch::hand_over_active`].
     fn start_timer(&self);
 }
 
-/// Eventfds and their services, under one lock. Sending a message doesn't take it.
+/// Eventfds and their services, under one lock. Threads that send messages don't take this lock.
 pub(crate) struct Batch<B: Backend> {
     backend: Arc<B>,
     state: Mutex<State<B>>,
@@ -136,8 +137,8 @@ impl<B: Backend> Batch<B> {
         Ok(())
     }
 
-    /// Closes a vector. On return, no thread is sending its message, and none will until the vector
-    /// is opened again.
+    /// Closes a vector. On return, no thread is sending the vector's message, and none will until
+    /// the vector is opened again.
     pub(crate) fn close(&self, key: u64) {
         let mut state = self.state.lock();
         state.close(key);
@@ -184,7 +185,8 @@ impl<B: Backend> Batch<B> {
         self.state.lock().polled.len()
     }
 
-    /// Retries the vectors that the last hand-over left behind. There may be a GSI for them now.
+    /// Schedules another hand-over if the last one could not route every active vector. A GSI may
+    /// be free now.
     fn go_on(&self, state: &State<B>) {
         if state.behind {
             self.backend.start_timer();
@@ -226,8 +228,8 @@ impl<B: Backend> State<B> {
         candidates.partition(|key| vector(key).is_some_and(|vector| vector.active.load(SeqCst)))
     }
 
-    /// Sets missing routes with a single table if an active vector lacks its route. Idle vectors
-    /// share the GSIs that are left.
+    /// Sets missing routes with a single table if an active vector lacks its route. The GSIs that
+    /// remain free are used for idle vectors.
     fn route(&mut self, backend: &B, active: &[u64], idle: &[u64]) -> Result<(), RouteError> {
         let is_routed = |key: &u64| self.vectors.get(key).is_none_or(Vector::is_routed);
         if active.iter().all(is_routed) {
@@ -277,7 +279,7 @@ impl<B: Backend> State<B> {
         Ok(vector.message.map(|message| Change::Set(gsi, Route::Message(message))))
     }
 
-    /// Allocates a GSI. If none is free, first reclaims those that closed and idle vectors keep.
+    /// Allocates a GSI. If no GSI is free, first reclaims the GSIs of closed and idle vectors.
     fn allocate(&mut self, backend: &B) -> Result<Gsi, RouteError> {
         let routing = backend.routing();
         routing.allocate().or_else(|exhausted| {
@@ -320,7 +322,7 @@ impl<B: Backend> Vector<B> {
     fn poll(&mut self, backend: &Arc<B>, message: RoutedMessage) -> Result<(), IrqfdError> {
         let (sender, active) = (backend.clone(), self.active.clone());
         let signalled = move || {
-            // Without a destination, a message is lost, as in the kernel.
+            // If no doorbell accepts the message, the message is lost, as with `KVM_IRQFD`.
             let _ = sender.routing().signal_msi(message);
             if !active.swap(true, SeqCst) {
                 sender.start_timer();
@@ -336,13 +338,13 @@ impl<B: Backend> Vector<B> {
         Ok(())
     }
 
-    /// Ends the polling and binds the eventfd. If the kernel refuses the bind, resumes polling and
-    /// returns `false`.
+    /// Stops polling and binds the eventfd in the kernel. If the kernel refuses the bind, resumes
+    /// polling and returns `false`.
     fn take_over(&mut self, backend: &Arc<B>) -> bool {
         self.service = Service::None;
         let bound = self.bind(backend).is_ok();
         if let Some(message) = self.message.filter(|_| !bound) {
-            // We don't expect this to fail: polling succeeded before.
+            // This is not expected to fail, because polling the same eventfd succeeded before.
             let _ = self.poll(backend, message);
         }
         bound

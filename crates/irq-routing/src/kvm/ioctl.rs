@@ -52,7 +52,8 @@ struct Call<'a> {
 }
 
 // SAFETY: The kernel reads and writes as many bytes as the opcode encodes, and our callers pass
-// memory of that size; a table's entries follow its header. The output is the call's own result.
+// memory of that size; a table's entries follow its header. The output is the system call's return
+// value.
 unsafe impl Ioctl for Call<'_> {
     type Output = IoctlOutput;
 
@@ -107,7 +108,7 @@ pub(super) fn set_gsi_routing(
     call(vm, SET_GSI_ROUTING, Argument::Table(&mut bytes)).map(drop)
 }
 
-/// Sends a message. Returns 0 if the guest blocked it.
+/// Sends a message. Returns 0 if the guest blocked the message.
 pub(super) fn signal_msi(vm: BorrowedFd<'_>, routed: RoutedMessage) -> Result<u32> {
     let (flags, device) = kvm_table::identity(routed.sender);
     let message = routed.message;
@@ -134,7 +135,7 @@ pub(super) fn bind(
     call(vm, IRQFD, Argument::Words(&mut words)).map(drop)
 }
 
-/// Ends a bind. On return, the kernel has finished serving the eventfd's signals.
+/// Unbinds an eventfd. On return, the kernel has finished serving the eventfd's signals.
 pub(super) fn unbind(vm: BorrowedFd<'_>, trigger: BorrowedFd<'_>, gsi: Gsi) -> Result<()> {
     let mut words = [number(trigger), gsi.get(), IRQFD_DEASSIGN, 0, 0, 0, 0, 0];
     call(vm, IRQFD, Argument::Words(&mut words)).map(drop)

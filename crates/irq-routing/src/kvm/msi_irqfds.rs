@@ -1,13 +1,14 @@
 //! Eventfds that send messages through KVM, for devices in the kernel and in other processes (VFIO,
 //! vhost-user).
 //!
-//! A guest unmasks its vectors one by one, but setting a table in the kernel costs more the more
-//! routes it has. User space therefore serves an eventfd first: an [`EventfdPoller`] reads it and
-//! sends the message. Eventfds that have been signaled are handed over to the kernel later, without
-//! losing or duplicating a signal: when no eventfd has been signaled for the first time for
-//! [`QUIET`](MsiIrqfdSet::QUIET), and immediately if many are being opened. One table contains the
-//! routes for all open eventfds. A vector that is never signaled is never bound, which saves the
-//! bind and the wait when it ends. If no GSI is free, user space keeps serving the eventfd.
+//! A guest unmasks its vectors one by one, but the cost of setting a table in the kernel grows with
+//! the number of routes. User space therefore serves an eventfd first: an [`EventfdPoller`] reads
+//! it and sends the message. Eventfds that have been signaled are later handed over to the kernel,
+//! without losing or duplicating a signal. This happens when no further eventfd has received its
+//! first signal for [`QUIET`](MsiIrqfdSet::QUIET), or immediately if many eventfds are being
+//! opened. One table contains the routes for all open eventfds. An eventfd that is never signaled
+//! is never bound, which saves the cost of binding and unbinding it. If no GSI is free, user space
+//! keeps serving the eventfd.
 
 use super::batch::{Backend, Batch};
 use super::{KvmIrqfd, KvmRouter};
@@ -70,8 +71,8 @@ struct Kernel {
 }
 
 impl MsiIrqfdSet {
-    /// How long the set waits before it hands signaled eventfds over to the kernel. The first
-    /// signal of another eventfd restarts the wait.
+    /// How long the set waits before it hands signaled eventfds over to the kernel. The wait
+    /// restarts when another eventfd is signaled for the first time.
     pub const QUIET: Duration = Duration::from_millis(20);
 
     /// Creates an empty set.
@@ -94,15 +95,15 @@ impl MsiIrqfdSet {
         Ok(Self(Arc::new(Shared { batch, _timer: timer })))
     }
 
-    /// Adds an eventfd, initially closed. It is held as it is passed, by value or in an `Arc`, and
-    /// is not duplicated. Other holders must neither read it nor make it blocking.
+    /// Adds an eventfd, initially closed. The caller passes the eventfd by value or in an `Arc`;
+    /// its descriptor is not duplicated. Other holders must neither read it nor make it blocking.
     pub fn add(&self, eventfd: impl AsFd + Send + Sync + 'static) -> MsiIrqfd {
         let eventfd = Eventfd { id: EventfdId::of(eventfd.as_fd()), file: Arc::new(eventfd) };
         MsiIrqfd { key: self.0.batch.add(eventfd), shared: self.0.clone() }
     }
 
-    /// Hands all open eventfds over to the kernel now, with one table, even those that have never
-    /// been signaled. Returns how many were handed over.
+    /// Immediately hands all open eventfds over to the kernel, with one table, even those that have
+    /// never been signaled. Returns how many were handed over.
     ///
     /// # Errors
     /// Returns an error if there are too few GSIs or the kernel refuses the routes. Eventfds that
@@ -173,7 +174,7 @@ impl MsiIrqfd {
         self.shared.batch.open(self.key, message)
     }
 
-    /// Closes the eventfd. From now on, signals stay in it. On return, no message is being sent.
+    /// Closes the eventfd: later signals stay in the eventfd. On return, no message is being sent.
     pub fn close(&self) {
         self.shared.batch.close(self.key);
     }

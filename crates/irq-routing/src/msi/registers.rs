@@ -21,7 +21,7 @@ const MAX_LOG2: u8 = 5;
 /// Offset of the next-capability pointer in a capability's header.
 const NEXT: usize = 1;
 
-/// A capability's registers, except for the pending bits: the vectors hold those.
+/// A capability's registers, except for the pending bits, which are part of the vectors.
 #[derive(Clone, Debug)]
 pub(super) struct Registers {
     layout: Layout,
@@ -104,8 +104,8 @@ impl Registers {
         }
     }
 
-    /// Restores registers by writing the state as a guest would. Refuses it unless the resulting
-    /// registers match.
+    /// Restores registers by writing the state as a guest would. Refuses the state unless the
+    /// resulting registers match it.
     pub(super) fn restored(&self, state: &MsiState) -> Result<Self, StateError> {
         let MsiState { version, control, address, data, masks, pending } = *state;
         if version != VERSION {

@@ -1,5 +1,5 @@
 //! Guest accesses to the table and the pending bits. Valid accesses are aligned and have 4 or 8
-//! bytes; others read as all ones.
+//! bytes; invalid reads return all ones.
 
 use core::ops::Range;
 use msi_types::pci::MSIX_MAX_VECTORS;

@@ -15,20 +15,20 @@ use crate::sync::{AtomicU64, SeqCst};
 use crate::{RoutedMessage, Sender};
 use msi_types::{DeviceId, MsiMessage};
 
-/// The vector is open, so messages are sent.
+/// Bit that is set while the vector is open, i.e. while its messages are sent.
 const OPEN: u64 = 1;
-/// A message waits until the vector is opened.
+/// Bit that is set while a message waits for the vector to be opened.
 const PENDING: u64 = 1 << 1;
-/// A thread is closing the vector and waits until no thread is sending.
+/// Bit that is set while a thread is closing the vector and waits until no thread is sending.
 const AWAITED: u64 = 1 << 2;
-/// The message has a DeviceID.
+/// Bit that is set if the message has a DeviceID.
 const IDENTIFIED: u64 = 1 << 3;
-/// One in the count of sending threads.
+/// Lowest bit of the count of sending threads.
 const SENDER: u64 = 1 << 4;
 const SENDERS: u64 = !(SENDER - 1);
 
-/// Open and pending bits, senders and message of a vector. Aligned to a cache line, because
-/// different threads signal different vectors.
+/// Open and pending bits, senders and message of a vector. The type is aligned to a cache line,
+/// because different threads signal different vectors.
 #[repr(align(64))]
 #[derive(Debug)]
 pub(crate) struct MsixVector {
@@ -82,7 +82,7 @@ impl MsixVector {
         }
     }
 
-    /// Reads the message. The caller must count as a sender.
+    /// Reads the message. The caller must have entered the vector as a sender.
     fn message(&self, state: u64) -> RoutedMessage {
         let (address, rest) = (self.address.load(SeqCst), self.rest.load(SeqCst));
         let (device, data) = ((rest >> 32) as u32, (rest & 0xffff_ffff) as u32);
@@ -109,7 +109,7 @@ impl MsixVector {
         let sends = self.state.fetch_and(!OPEN, SeqCst) & SENDERS != 0;
         if sends {
             self.state.fetch_or(AWAITED, SeqCst);
-            // No new sender can enter, so we only wait for those inside.
+            // No new sender can enter, so we only wait for senders that have already entered.
             idle.wait_until(|| self.state.load(SeqCst) & SENDERS == 0);
             self.state.fetch_and(!AWAITED, SeqCst);
         }

@@ -1,4 +1,4 @@
-//! Rig of eventfds on a router with a message and a line.
+//! Test rig: eventfds on a router with a message and a line.
 
 use crate::controller::{Controller, Heard};
 use irq_routing::irqfd::{EventfdPoller, IrqfdSet};

@@ -67,8 +67,8 @@ impl Host {
         Ok(Self { machine, poller, irqfds })
     }
 
-    /// Checks the messages that arrive once the poller has served all signals. None may arrive
-    /// twice.
+    /// Checks the messages that arrive once the poller has served all signals. No message may
+    /// arrive twice.
     fn expect(&self, expected: &[u32]) -> Outcome {
         let mut arrived = self.machine.arrived_by(&self.poller, expected.len())?;
         arrived.sort_unstable();
@@ -229,7 +229,7 @@ fn late() -> Outcome {
     Ok(())
 }
 
-/// With two GSIs for three vectors, the vectors that rang own the GSIs.
+/// With two GSIs for three vectors, the vectors that were signaled own the GSIs.
 fn scarce() -> Outcome {
     let machine = Machine::new()?;
     let last = KvmConfig::new(machine.router.limit() - 2);

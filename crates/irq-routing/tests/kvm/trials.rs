@@ -1,4 +1,4 @@
-//! List of the trials, and those of routes and binds.
+//! Trials of routes and bound eventfds, and the list of all trials.
 
 use doorbell_test_support::kvm::{Failure, Outcome, Trial, enable, same, take_arrived};
 use irq_routing::irqfd::EventfdPoller;
@@ -49,7 +49,7 @@ impl Machine {
         Self::of(vm, vcpu, KvmConfig::new(FIRST))
     }
 
-    /// Wraps a machine whose interrupt controller exists.
+    /// Wraps a machine that already has an interrupt controller.
     pub(crate) fn of(vm: Arc<VmFd>, vcpu: VcpuFd, config: KvmConfig) -> Result<Self, Failure> {
         enable(&vcpu)?;
         let router = KvmRouter::new(RustVmm(vm.clone()), config)?;

@@ -1,4 +1,4 @@
-//! Rig of a capability on a controller that records its inputs.
+//! Test rig: an MSI capability on a controller that records its inputs.
 
 use crate::controller::{Controller, Heard};
 use irq_routing::msi::{MsiCapability, MsiLayout};

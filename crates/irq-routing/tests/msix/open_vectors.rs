@@ -1,4 +1,4 @@
-//! Opening and closing of vectors, and its cost.
+//! Opening and closing of vectors, and the cost of both.
 
 use crate::controller::{Controller, Heard};
 use crate::rig::{DEVICE, ENABLED, HELD_BACK, MASKED, Rig, event, pending, program, router, table};

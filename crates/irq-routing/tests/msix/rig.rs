@@ -1,4 +1,4 @@
-//! Rig of a table on a router.
+//! Test rig: an MSI-X table on a router.
 
 use crate::controller::{Controller, Heard};
 use irq_routing::msix::MsixTable;

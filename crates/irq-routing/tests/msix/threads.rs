@@ -133,7 +133,7 @@ fn masking_thread_sleeps_until_sent() {
     program(&table, 0, 7, 0);
     let is_masking = AtomicBool::new(false);
     thread::scope(|scope| {
-        // Moved here so that it is dropped even on a panic, which ends the sending thread.
+        // Move `go_on` into this closure: a panic then drops it too, which ends the sending thread.
         let go_on = go_on;
         scope.spawn(|| table.signal(0));
         is_begun.recv().unwrap();

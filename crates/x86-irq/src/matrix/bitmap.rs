@@ -11,7 +11,7 @@ impl Bitmap {
         self.0[word] |= bit;
     }
 
-    /// Removes a vector. Returns `true` if the set contained it.
+    /// Removes a vector. Returns `true` if the set contained the vector.
     pub(super) fn remove(&mut self, vector: ApicVector) -> bool {
         let (word, bit) = split(vector);
         let was = self.0[word] & bit != 0;

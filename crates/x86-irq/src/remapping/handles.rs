@@ -55,7 +55,7 @@ impl Handles {
     }
 }
 
-/// Returns the index of the word, and the bit in it.
+/// Returns the index of the word that contains the entry's bit, and the bit's mask.
 fn split(entry: u32) -> (usize, u64) {
     ((entry / 64) as usize, 1 << (entry % 64))
 }

@@ -16,7 +16,8 @@ pub enum ApicMode {
 }
 
 impl ApicMode {
-    /// Returns `true` if a physical destination of this ID reaches that APIC and no other.
+    /// Returns `true` if a physical destination with this ID reaches the APIC with this ID and no
+    /// other APIC.
     pub const fn reaches(self, id: ApicId) -> bool {
         match self {
             Self::Xapic => id.get() < 0xff,
@@ -39,7 +40,7 @@ impl ApicMode {
     }
 }
 
-/// Bits 63:0. All fields that a move changes are here, so a move is a single store.
+/// Bits 63:0. This word contains all fields that a move changes, so a move is a single store.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
 pub struct IrteLow {
@@ -76,10 +77,10 @@ pub struct IrteLow {
 pub struct IrteHigh {
     /// SID: source ID.
     pub source_id: u16,
-    /// SQ: which function bits of the source are compared.
+    /// SQ: selects the function number bits of the source that are compared.
     #[bits(2)]
     pub source_qualifier: u8,
-    /// SVT: how the source is checked.
+    /// SVT: selects how the source is checked.
     #[bits(2)]
     pub source_validation: u8,
     #[bits(44)]
@@ -133,7 +134,7 @@ impl IrteTarget {
             .with_destination(mode.lay_out(self.destination))
     }
 
-    /// Decodes the low word; returns `None` if reserved bits are set, if the vector or the delivery
+    /// Decodes the low word. Returns `None` if reserved bits are set, if the vector or the delivery
     /// mode is illegal, or if interrupts are posted.
     pub(super) fn decode(low: IrteLow, mode: ApicMode) -> Option<Self> {
         let target = Self {
@@ -165,8 +166,8 @@ impl Irte {
         Filled { target, source }
     }
 
-    /// Returns the requesters that may use the entry; `None` if its source fields have reserved
-    /// values.
+    /// Returns the requesters that may use the entry, or `None` if the entry's source fields have
+    /// reserved values.
     pub fn source(&self) -> Option<Source> {
         let check =
             SourceCheck::from_fields(self.high.source_validation(), self.high.source_qualifier())?;

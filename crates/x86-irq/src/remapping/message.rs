@@ -34,9 +34,9 @@ impl RemappableMessage {
     /// ignored, as is the data of a message without a sub-handle.
     ///
     /// # Errors
-    /// [`MessageError::NotADoorbell`] for an address outside the doorbells;
-    /// [`MessageError::Compatibility`] for the other format; [`MessageError::Reserved`] for data
-    /// beyond 16 bits.
+    /// Returns [`MessageError::NotADoorbell`] for an address outside the doorbells,
+    /// [`MessageError::Compatibility`] for a message in the compatibility format, or
+    /// [`MessageError::Reserved`] for data beyond 16 bits.
     pub fn decode(message: MsiMessage) -> Result<Self, MessageError> {
         let address = RemappableAddress::from(message.address_low());
         if message.address_high() != 0 || address.top() != DOORBELL_TOP {

@@ -93,8 +93,8 @@ impl<M: RemapMemory> MsiParent for RemappedVectors<M> {
         if begun.from != begun.to
             && let Err(error) = self.retarget(&entries, entry, begun.to)
         {
-            // Report the first error, not this one. The interrupt keeps the new vector until it is
-            // cleaned up.
+            // Return the first error. If the entry cannot be restored either, the interrupt still
+            // owns the new vector until that vector is cleaned up.
             let _ = self.retarget(&entries, entry, begun.from);
             self.vectors.end_vector_move(first, MoveOutcome::RolledBack)?;
             return Err(error);
@@ -209,8 +209,8 @@ impl<M: RemapMemory> RemappedVectors<M> {
         self.with_records(|records| records.entries_of(hwirq)).ok_or(MsiError::UnknownVector(hwirq))
     }
 
-    /// Frees entries and vectors. If the unit may still use some, these are leaked and never
-    /// reused.
+    /// Frees entries and vectors. If the unit may still use some of the entries, both entries and
+    /// vectors are leaked and never reused.
     fn give_back(
         &self,
         records: &mut super::Records,
@@ -242,6 +242,6 @@ impl Entries {
 }
 
 impl RemappableMessage {
-    /// The message with the widest address.
+    /// Message with the widest address.
     const HIGHEST: Self = Self { handle: u16::MAX, subhandle: Some(0) };
 }

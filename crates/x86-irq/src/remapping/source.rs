@@ -33,7 +33,7 @@ impl SourceCheck {
         }
     }
 
-    /// Decodes the fields SVT and SQ; `None` for the reserved value of SVT.
+    /// Decodes the fields SVT and SQ. Returns `None` for the reserved value of SVT.
     pub(super) const fn from_fields(svt: u8, sq: u8) -> Option<Self> {
         match (svt, sq) {
             (0, _) => Some(Self::None),
@@ -57,8 +57,8 @@ pub struct Source {
 }
 
 impl Source {
-    /// Creates the source of a PCI function that sends with its own requester ID; `None` for an ID
-    /// beyond 16 bits.
+    /// Creates the source of a PCI function that sends with its own requester ID. Returns `None`
+    /// for an ID beyond 16 bits.
     pub fn pci(requester: RequesterId) -> Option<Self> {
         Some(Self { id: u16::try_from(requester.get()).ok()?, check: SourceCheck::Exact })
     }

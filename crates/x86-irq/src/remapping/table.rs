@@ -26,7 +26,7 @@ impl TableSize {
     /// Largest size: 65536 entries, 1 MiB.
     pub const MAX: Self = Self(16);
 
-    /// Creates a size of `2^log2` entries; `None` unless `log2` is 1 to 16.
+    /// Creates a size of `2^log2` entries. Returns `None` unless `log2` is 1 to 16.
     pub const fn from_log2(log2: u8) -> Option<Self> {
         if log2 >= 1 && log2 <= 16 { Some(Self(log2)) } else { None }
     }
@@ -117,7 +117,7 @@ impl<M: RemapMemory> RemapTable<M> {
         base & !0xfff | extended | u64::from(self.config.size.0 - 1)
     }
 
-    /// Returns an entry as it is in memory; `None` past the end.
+    /// Returns an entry in its memory format, or `None` if the index is past the end of the table.
     ///
     /// Context: any.
     pub fn entry(&self, index: u32) -> Option<Irte> {

@@ -120,7 +120,8 @@ impl<M: RemapMemory> RemapTable<M> {
 }
 
 impl IrteTarget {
-    /// Returns the APIC and the effect there, if the target is a physical destination and an edge.
+    /// Returns the target APIC and the delivery mode, if the target is an edge with a physical
+    /// destination.
     pub fn physical(&self) -> Option<(ApicId, DeliveryMode)> {
         let plain =
             self.mode == crate::message::DestinationMode::Physical && self.trigger == Trigger::Edge;

@@ -111,7 +111,8 @@ impl VectorDomain {
         managed
     }
 
-    /// Frees hwirqs. Interrupts that still arrive are [released](crate::Arrival::Released).
+    /// Frees hwirqs. For interrupts that still arrive, the trap entry gets
+    /// [`Arrival::Released`](crate::Arrival::Released).
     ///
     /// Context: task; may sleep.
     pub(crate) fn free_block(&self, device: &Attachment, block: &HwIrqBlock, freed: FreedVectors) {
@@ -137,8 +138,8 @@ impl VectorDomain {
         }
     }
 
-    /// Releases the managed vectors of a freed hwirq. Those in use become normal, and are freed at
-    /// clean-up.
+    /// Releases the managed vectors of a freed hwirq. Managed vectors that are still in use become
+    /// normal vectors, and are freed when they are cleaned up.
     fn unmanage(&self, core: &mut Core, hwirq: HwIrq) -> Option<Vec<Cpu>> {
         let (irq, state) = self.irq(hwirq).zip(core.irqs.get_mut(self.index(hwirq)?))?;
         let among = state.managed.take()?;
@@ -153,7 +154,7 @@ impl VectorDomain {
         Some(among)
     }
 
-    /// Releases a hwirq. Returns `true` if it belonged to the device.
+    /// Releases a hwirq. Returns `true` if the hwirq belonged to the device.
     fn release(
         &self,
         core: &mut Core,

@@ -10,21 +10,22 @@ use msi_types::{Cpu, HwIrq, Pending};
 /// What the trap entry must do with an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Arrival {
-    /// Dispatch it by this number.
+    /// Dispatch the interrupt with this hwirq.
     Deliver(HwIrq),
-    /// Ignore it: it is masked, and will be sent again.
+    /// Ignore the interrupt, because it is masked. The domain will send it again.
     Held,
-    /// Ignore it: its hwirq was freed while the message was in flight.
+    /// Ignore the interrupt, because its hwirq was freed while the message was in flight.
     Released,
-    /// Handle it elsewhere: the domain does not use this vector on this CPU.
+    /// Handle the interrupt elsewhere, because the domain does not use this vector on this CPU.
     Unknown,
 }
 
 impl VectorDomain {
-    /// Returns the hwirq of an interrupt that arrived at `cpu` as `vector`. The caller must end it
-    /// at the APIC, whatever the result. Does not take a lock or allocate. On the first arrival
-    /// after a move, it may call [`Apic::request_cleanup`](crate::Apic::request_cleanup), but no
-    /// other function of the kernel.
+    /// Returns the hwirq of an interrupt that arrived at `cpu` as `vector`. Whatever the result,
+    /// the caller must signal the end of the interrupt to the APIC. Does not take a lock or
+    /// allocate. On the first arrival after a move, this function may call
+    /// [`Apic::request_cleanup`](crate::Apic::request_cleanup), but no other function of the
+    /// kernel.
     ///
     /// Context: hard IRQ.
     #[inline]
@@ -97,8 +98,8 @@ impl VectorDomain {
         sent
     }
 
-    /// Returns `true` if the interrupt is held back or requested at an APIC; `None` if an APIC that
-    /// must be asked cannot be read.
+    /// Returns `true` if the interrupt is held back or requested at an APIC, or `None` if this
+    /// depends on an APIC that cannot be read.
     ///
     /// Context: any.
     pub(crate) fn pending(&self, hwirq: HwIrq) -> Option<bool> {

@@ -10,7 +10,7 @@ use msi_types::Cpu;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[must_use = "a former vector that is still requested needs another call"]
 pub enum Cleanup {
-    /// All done until the next [request](crate::Apic::request_cleanup).
+    /// The CPU has no more former vectors until the next [request](crate::Apic::request_cleanup).
     Done,
     /// An interrupt is still pending at a former vector. Call again after the CPU has served it,
     /// for example at the next tick.
@@ -31,15 +31,15 @@ pub struct Offline {
 /// Relation of a vector to its hwirq.
 enum VectorRole {
     Present,
-    /// The hwirq moved away from the vector; `true` if the vector may be freed.
+    /// The vector is a former vector of the hwirq. The flag is `true` if the vector may be freed.
     Former(bool),
-    /// Unused, or must not be touched.
+    /// The vector is unused, or belongs to another user.
     Other,
 }
 
 impl VectorDomain {
-    /// Marks a CPU as online, with this APIC ID. Its local APIC must be enabled. Interrupts that
-    /// were held back because the CPU was offline are sent.
+    /// Marks a CPU as online, with this APIC ID. The CPU's local APIC must be enabled. Interrupts
+    /// that were held back because the CPU was offline are sent.
     ///
     /// Context: task; may sleep.
     ///
@@ -66,9 +66,9 @@ impl VectorDomain {
         })
     }
 
-    /// Marks a CPU as offline. Must be called on the CPU itself with interrupts masked, after its
-    /// interrupts were moved where possible. Interrupts that are pending in its APIC are sent again
-    /// to their current targets.
+    /// Marks a CPU as offline. The caller must run on the CPU itself with interrupts masked, and
+    /// must already have moved the CPU's interrupts where possible. Interrupts that are pending in
+    /// the CPU's local APIC are sent again to their current targets.
     ///
     /// Context: any.
     pub fn offline(&self, cpu: Cpu) -> Result<Offline, CpuError> {
@@ -95,8 +95,8 @@ impl VectorDomain {
     }
 
     /// Frees the vectors of this CPU from which interrupts have moved. A vector is freed if its
-    /// interrupt has arrived at the new vector and is not pending at the old one. Must be called on
-    /// the CPU itself after [`Apic::request_cleanup`] asked for it.
+    /// interrupt has arrived at the new vector and is not pending at the old one. The kernel must
+    /// call this on the CPU itself after each [`Apic::request_cleanup`].
     ///
     /// Context: any.
     ///
@@ -178,8 +178,8 @@ impl VectorDomain {
         }
     }
 
-    /// Sends an interrupt again. Returns `false` if its hwirq was freed, or if it cannot be sent
-    /// yet.
+    /// Sends an interrupt again. Returns `false` if the hwirq was freed, or if the interrupt cannot
+    /// be sent yet.
     fn send_again(&self, core: &Core, index: usize) -> bool {
         let Some(irq) = self.irqs.get(index) else { return false };
         let set = |flags| (flags & RELEASED == 0).then_some(flags | PENDING);

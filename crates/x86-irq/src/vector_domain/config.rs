@@ -9,7 +9,7 @@ use core::ops::RangeInclusive;
 
 /// Lowest vector that is not reserved for exceptions.
 const FIRST_EXTERNAL: u8 = 0x20;
-/// Highest vector by default; kernels usually use the ones above for interprocessor interrupts, the
+/// Highest vector by default; kernels usually use higher vectors for interprocessor interrupts, the
 /// timer and errors.
 const LAST_EXTERNAL: u8 = 0xeb;
 /// System call vector of 32-bit kernels.

@@ -16,7 +16,7 @@ impl VectorDomain {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// The kernel's heap is exhausted.
+    /// Returns an error if the kernel's heap is exhausted.
     pub fn new(config: VectorDomainConfig<'_>) -> Result<Self, TryReserveError> {
         let VectorDomainConfig { cpus, hwirqs, window, system, destinations, apic } = config;
         let (count, count_cpus) = (hwirqs.get(), cpus.get());

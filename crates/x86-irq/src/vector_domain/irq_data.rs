@@ -12,11 +12,11 @@ const MOST_FORMER: usize = 4;
 /// progress.
 const FORMER_VECTORS: usize = MOST_FORMER + 2;
 
-/// Arrivals are held back.
+/// Flag that is set while arrivals are held back.
 pub(super) const HELD: u32 = 1;
-/// An interrupt was held back, or could not be sent.
+/// Flag that is set after an interrupt was held back or could not be sent.
 pub(super) const PENDING: u32 = 2;
-/// The hwirq was freed.
+/// Flag that is set once the hwirq was freed.
 pub(super) const RELEASED: u32 = 4;
 
 /// The part of a hwirq's state that arrivals use without a lock. [`pack`] encodes the vectors; 0
@@ -25,10 +25,10 @@ pub(super) const RELEASED: u32 = 4;
 pub(super) struct IrqData {
     pub(super) flags: AtomicU32,
     cpu_vector: AtomicU32,
-    /// Vector at which an interrupt must arrive before the former vectors can be freed; 0 once it
-    /// has.
+    /// Vector at which an interrupt must arrive before the former vectors can be freed, or 0 once
+    /// the interrupt has arrived.
     awaited: AtomicU32,
-    /// Written under the lock.
+    /// Former vectors. They must only be written under the lock.
     former: [AtomicU32; FORMER_VECTORS],
 }
 
@@ -42,9 +42,9 @@ impl IrqData {
         self.cpu_vector.store(cpu_vector.map_or(0, pack), Ordering::Release);
     }
 
-    /// Sets the vector at which an arrival is awaited. The caller must hold the lock. Sequentially
-    /// consistent, like [`arrived`](Self::arrived): either the arrival sees the former vectors, or
-    /// the thread that adds them sees the arrival.
+    /// Sets the vector at which an arrival is awaited. The caller must hold the lock. Like the
+    /// accesses in [`arrived`](Self::arrived), the store is sequentially consistent, so that either
+    /// the arrival sees the former vectors, or the thread that adds them sees the arrival.
     pub(super) fn await_arrival(&self, cpu_vector: Option<CpuVector>) {
         self.awaited.store(cpu_vector.map_or(0, pack), Ordering::SeqCst);
     }
@@ -53,7 +53,7 @@ impl IrqData {
         self.awaited.load(Ordering::SeqCst) != 0
     }
 
-    /// Records an arrival. Returns `true` if it is the awaited one. The caller must not hold the
+    /// Records an arrival. Returns `true` if this arrival was awaited. The caller must not hold the
     /// lock.
     ///
     /// Context: any.
@@ -129,7 +129,7 @@ pub(super) enum Phase {
 pub(crate) enum MessageKeeper {
     /// An endpoint with these limits.
     Endpoint(Fit),
-    /// No holder: a remapping layer delivers to the present vector.
+    /// No endpoint; a remapping layer delivers messages to the present vector.
     Nowhere,
 }
 

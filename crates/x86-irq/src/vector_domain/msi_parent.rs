@@ -40,8 +40,8 @@ impl MsiParent for VectorDomain {
         self.allocate_block(device, request, MessageKeeper::Endpoint(request.fit), Vec::new())
     }
 
-    /// Refuses an endpoint that cannot change its data, because the vectors reserved on the CPUs
-    /// have different numbers.
+    /// Allocates vectors for managed interrupts. Refuses an endpoint that cannot change its data,
+    /// because the vectors reserved on the CPUs have different numbers.
     fn allocate_managed(
         &self,
         device: &Attachment,
@@ -88,8 +88,9 @@ impl MsiParent for VectorDomain {
         self.let_through(hwirq);
     }
 
-    /// Setting sends an interprocessor interrupt to the present vector. Clearing drops an interrupt
-    /// that is held back by the mask, but not one that the local APIC has already accepted.
+    /// Sets or clears an interrupt's pending state. Setting the state sends an interprocessor
+    /// interrupt to the present vector. Clearing the state drops an interrupt that is held back by
+    /// the mask, but not one that the local APIC has already accepted.
     fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
         self.change_pending(hwirq, pending);
     }

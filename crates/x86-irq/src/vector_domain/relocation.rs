@@ -5,8 +5,8 @@ use super::{Core, VectorDomain};
 use crate::apic::CpuVector;
 use msi_types::{Cpu, HwIrq, MoveOutcome, MsiError, MsiMessage, Rewrite};
 
-/// Error for an endpoint that cannot change its data together with its address. It needs the same
-/// vector at the new CPU.
+/// Error for an endpoint that cannot change its data together with its address. The interrupt needs
+/// the same vector at the new CPU.
 const SAME_VECTOR_TAKEN: &str =
     "the same vector is taken there, and the endpoint cannot change address and data together";
 /// Error for an interrupt with too many former vectors that wait for their clean-up.

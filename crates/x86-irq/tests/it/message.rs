@@ -81,7 +81,8 @@ proptest! {
         data in any::<u32>(),
         format in formats(),
     ) {
-        // Mostly generate doorbells with few stray bits: hardly any other message decodes.
+        // Generate mostly doorbell addresses with few stray bits, because almost no other message
+        // can be decoded.
         let address = u64::from(high) << 32 | u64::from(0xfee0_0000 | low & 0xf_ffff);
         let short = address & 0xff_ffff_ffff | 0xfee0_0000;
         for address in [address, short, address & 0xffff_ff00_ffff_f00c] {

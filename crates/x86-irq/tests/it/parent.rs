@@ -147,7 +147,8 @@ fn a_low_word_endpoint_keeps_its_vector() {
     let vector = board.domain.cpu_vector(device.vector()).unwrap().vector;
     relocate(&board, &mut device, CPU1).unwrap();
     assert_eq!(board.domain.cpu_vector(device.vector()), Some(CpuVector { cpu: CPU1, vector }));
-    // And back, although nothing has arrived yet: it still owns the old vector.
+    // The interrupt can move back although nothing has arrived yet, because it still owns the old
+    // vector.
     relocate(&board, &mut device, CPU0).unwrap();
     assert_eq!(board.domain.cpu_vector(device.vector()), Some(CpuVector { cpu: CPU0, vector }));
 }

@@ -77,14 +77,15 @@ fn a_leaving_cpu_has_cleaned_up() {
     domain.end_move(moved, MoveOutcome::Written).unwrap();
     assert_eq!(domain.available_on(CPU0), free - 1, "no arrival yet");
 
-    // The arrival reads the CPU of the former vector, and that CPU goes offline before it is asked.
+    // The arrival reads the CPU of the former vector, and that CPU goes offline before it is asked
+    // to clean up.
     *apics.leaving.lock().unwrap() = Some(CPU0);
     let place = domain.cpu_vector(block.first()).unwrap();
     assert_eq!(domain.arrive(CPU1, place.vector), Arrival::Deliver(block.first()));
     assert_eq!(*apics.asked.lock().unwrap(), [CPU0]);
     assert_eq!(domain.available_on(CPU0), free, "going offline frees the former vector");
 
-    // Requests to it have no effect once it is online again.
+    // Once CPU 0 is online again, a clean-up request to it has no effect.
     domain.online(CPU0, ApicId::new(0)).unwrap();
     assert_eq!(domain.clean_up(CPU0), Cleanup::Done);
     assert_eq!((domain.available_on(CPU0), domain.cpu_vector(block.first())), (free, Some(place)));
