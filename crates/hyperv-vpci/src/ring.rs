@@ -1,8 +1,8 @@
 //! Shared-memory rings in VMBus layout, one for each direction.
 //!
 //! The writer owns the index `in`, and the reader owns `out`. Each end keeps a private copy of its
-//! own index and only reads the peer's from the ring. The peer's index is validated every time, and
-//! packets are copied out of the ring before they are interpreted.
+//! own index and reads only the peer's index from the ring. The peer's index is validated every
+//! time, and packets are copied out of the ring before they are interpreted.
 //!
 //! ```text
 //! writer: write the packet ─▶ store in ─▶ load interrupt_mask, out ─▶ signal if empty and unmasked
@@ -167,8 +167,8 @@ impl<M: RingMemory, N: Notifier> RingChannel<M, N> {
         Ok(Self { writer, reader, peer })
     }
 
-    /// Returns the end's private indices. They must be saved while the end is not in use, or they
-    /// may not match the rings.
+    /// Returns the end's private indices. The VMM must save the indices while the end is not in
+    /// use; otherwise, they may not match the rings.
     pub fn indices(&self) -> RingIndices {
         RingIndices { write: self.writer.index(), read: self.reader.index() }
     }

@@ -43,7 +43,7 @@ pub struct BindError {
     pub error: IrqfdError,
 }
 
-/// A device's eventfds and the vectors that they signal. Must be registered as the
+/// A device's eventfds and the vectors that they signal. The VMM must register this object as the
 /// [`VectorObserver`] of the device's MSI-X table or MSI capability.
 pub struct DeviceEventfds<I: MessageIrqfdSet> {
     irqfds: I,

@@ -1,5 +1,5 @@
-//! Checks the lock-free parts under a scheduler that explores interleavings. Only compiled with
-//! `--cfg shuttle`; `cargo xtask test --only interleavings` runs them.
+//! Checks the lock-free parts under a scheduler that explores interleavings. These tests are
+//! compiled only with `--cfg shuttle`; `cargo xtask test --only interleavings` runs them.
 //!
 //! The checks show that routes are never torn or missed, and that messages are never lost or sent
 //! after a mask. See `interleavings/mutants.txt` for the faults that they must find.

@@ -88,7 +88,7 @@ impl IrqfdSet {
     /// Binds an eventfd to a GSI: each signal of `trigger` is an edge. A signal is lost if the GSI
     /// has no route at that time. Unserved signals merge into one edge. A signal that the eventfd
     /// already holds is served, too. An eventfd can be bound to one GSI only (`KVM_IRQFD` likewise
-    /// returns `EBUSY` for a second bind).
+    /// returns `EBUSY` for an eventfd that is already bound).
     ///
     /// # Errors
     /// Returns an error under the same conditions as [`EventfdPoller::add`].
@@ -166,7 +166,8 @@ impl fmt::Debug for IrqfdSet {
 #[derive(Debug)]
 #[must_use = "dropping it ends the bind"]
 pub struct Irqfd {
-    /// Must be the first field: polling has to end before the level is lowered.
+    /// Polled eventfd. This field must be the first one, because polling has to end before the
+    /// level is lowered.
     _polled: PolledEventfd,
     _asserted: Option<Asserted>,
 }

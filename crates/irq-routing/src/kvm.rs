@@ -103,7 +103,7 @@ pub struct KvmRouter {
     apic_ids: ApicIds,
     /// User space's copy of the routes.
     routes: Table,
-    /// Held during route changes.
+    /// The kernel's table. The lock is held during route changes.
     kernel: Mutex<Kernel>,
     pulses: Pulses,
 }
@@ -111,7 +111,7 @@ pub struct KvmRouter {
 /// The kernel's table and the allocated GSIs.
 struct Kernel {
     /// The table that was set last, or `None` before the first one. Released GSIs keep their routes
-    /// in it until the next one is set.
+    /// in this table until the next table is set.
     table: Option<BTreeMap<Gsi, Route>>,
     /// Number of tables that were set.
     updates: u64,

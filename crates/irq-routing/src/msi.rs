@@ -75,8 +75,8 @@ pub struct MsiCapability {
     registers: Mutex<Registers>,
     /// The vectors, as a table whose entries share a message.
     table: MsixTable,
-    /// Base-2 logarithm of the number of granted vectors, or [`DISABLED`]. Must only be written
-    /// under the `registers` lock.
+    /// Base-2 logarithm of the number of granted vectors, or [`DISABLED`]. The value must only be
+    /// written under the `registers` lock.
     granted: AtomicU8,
 }
 

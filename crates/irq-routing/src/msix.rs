@@ -73,7 +73,7 @@ use vector::{Entered, MsixVector};
 #[error("an MSI-X table has 1 to 2048 vectors, not {0}")]
 pub struct BadTableSize(pub u16);
 
-/// What happened to a vector's signal.
+/// Outcome of a vector's signal.
 #[doc(alias = "kvm_set_irq")]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Signalled {
@@ -123,8 +123,8 @@ pub struct MsixTable {
 }
 
 impl MsixTable {
-    /// Sends a vector's message for the device. Acquires no lock and does not allocate;
-    /// [`MessageSink::signal_msi`] must not either.
+    /// Sends a vector's message for the device. This method acquires no lock and does not allocate,
+    /// and neither must [`MessageSink::signal_msi`].
     ///
     /// Context: any.
     pub fn signal(&self, vector: u16) -> Signalled {

@@ -119,8 +119,8 @@ impl Router {
         self.table.route(gsi)
     }
 
-    /// Returns the table's routes in GSI order, or none if no table was set yet. For a route that
-    /// changes concurrently, returns either the old or the new one.
+    /// Returns the table's routes in GSI order, or none if no table was set yet. If a route changes
+    /// concurrently, the result contains either the old or the new route.
     pub fn routes(&self) -> Vec<(Gsi, Route)> {
         self.table.routed().collect()
     }

@@ -1,7 +1,7 @@
 //! Allocates vectors on all CPUs.
 //!
-//! On x86, it takes a vector and a CPU to identify an interrupt, so the allocator manages a matrix
-//! of CPUs and vectors. There are three kinds of vectors:
+//! On x86, an interrupt is identified by a vector and a CPU, so the allocator manages a matrix of
+//! CPUs and vectors. Vectors are of three kinds:
 //! - *system* vectors are reserved for the kernel, on all CPUs;
 //! - *managed* vectors are reserved on each CPU of a set, whether or not the CPU is online. Managed
 //!   vectors are for interrupts that follow a set of CPUs while these go offline and come online

@@ -47,9 +47,9 @@ pub use translation::RemapFault;
 /// The unit's cache of entries. Implementations use its invalidation queue.
 pub trait EntryCache: Send + Sync {
     /// Invalidates the unit's cache of the `2^log2_count` entries from `first` on, where `first` is
-    /// a multiple of that count. Must wait until the invalidation is complete, and until all
-    /// interrupts that the unit has already forwarded have arrived (i.e. an interrupt entry cache
-    /// invalidation, then an invalidation wait).
+    /// a multiple of that count. Implementations must wait until the invalidation is complete, and
+    /// until all interrupts that the unit has already forwarded have arrived (i.e. an interrupt
+    /// entry cache invalidation, then an invalidation wait).
     ///
     /// Context: task; may sleep.
     ///
@@ -182,12 +182,12 @@ impl Entries {
     }
 }
 
-/// How messages refer to entries.
+/// Way in which messages refer to entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Format {
     /// Each message has the handle of its own entry.
     Handles,
-    /// All messages have the handle of the first entry, and a sub-handle.
+    /// All messages have the handle of the first entry, and their own sub-handle.
     Subhandles,
 }
 

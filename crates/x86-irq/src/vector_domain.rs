@@ -2,9 +2,9 @@
 //!
 //! # Numbers
 //! CPUs acknowledge pairs of CPU and vector, but an interrupt core needs one number per interrupt
-//! that does not change when the interrupt moves. So the domain allocates [`HwIrq`]s, starting at
-//! [`FIRST_HWIRQ`]. Lower numbers are reserved for interrupts that each CPU receives on its own
-//! vectors. For each CPU, the domain maintains a table from vector to hwirq, which
+//! that does not change when the interrupt moves. The domain therefore allocates [`HwIrq`]s,
+//! starting at [`FIRST_HWIRQ`]. Lower numbers are reserved for interrupts that each CPU receives on
+//! its own vectors. For each CPU, the domain maintains a table from vector to hwirq, which
 //! [`VectorDomain::arrive`] reads at the trap entry without a lock:
 //!
 //! ```text
@@ -25,8 +25,8 @@
 //! still costs its CPU a trap.
 //!
 //! # Moving
-//! A message encodes both the CPU and the vector. So a move rewrites the endpoint's address and,
-//! unless the same vector is free on the new CPU, its data. The result depends on the endpoint
+//! A message encodes both the CPU and the vector. A move therefore rewrites the endpoint's address
+//! and, unless the same vector is free on the new CPU, its data. The result depends on the endpoint
 //! ([`Rewrite`]):
 //!
 //! | endpoint | move |
@@ -39,10 +39,10 @@
 //! that is free on as many CPUs as possible.
 //!
 //! The domain keeps an interrupt's former vector allocated until an interrupt has arrived at the
-//! new vector, and the old CPU has then found no request of the former vector pending.
-//! [`Apic::request_cleanup`] asks the old CPU to check this. If the former vector were reused
-//! earlier, a late message could reach another interrupt's handler. Freed vectors must be cleaned
-//! up the same way.
+//! new vector, and the old CPU has then found no request of the former vector pending. The device
+//! sends this interrupt only after its last message to the former vector. [`Apic::request_cleanup`]
+//! asks the old CPU to check its pending requests. If the former vector were reused earlier, a late
+//! message could reach another interrupt's handler. Freed vectors must be cleaned up the same way.
 //!
 //! A *managed* interrupt moves only among the CPUs of a set. One vector is reserved for it on each
 //! of them, so such a move can't fail for lack of a vector.
@@ -113,7 +113,7 @@ pub struct VectorDomain {
 /// State under the lock. All of its memory is allocated at creation.
 struct Core {
     matrix: VectorMatrix,
-    /// APIC IDs by CPU; `None` until the CPU is first online.
+    /// APIC IDs by CPU, or `None` until the CPU is first online.
     apic_ids: Vec<Option<ApicId>>,
     irqs: Vec<IrqDataLocked>,
     free: FreeHwirqs,
@@ -233,7 +233,7 @@ impl Core {
         *self.apic_ids.get(cpu.index())?
     }
 
-    /// Frees an unused vector. This cannot fail, because the matrix allocated it.
+    /// Frees an unused vector. This cannot fail, because the matrix allocated the vector.
     fn release(&mut self, cpu_vector: CpuVector) {
         let freed = self.matrix.free(cpu_vector);
         debug_assert_eq!(freed, Ok::<(), MatrixError>(()));

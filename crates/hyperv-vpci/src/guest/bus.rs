@@ -123,10 +123,10 @@ impl Bus {
     }
 
     /// Handles received packets and assigns resources to new functions. The kernel must call this
-    /// when the channel signals. It must also call it again on [`Idle::Busy`]: packets or functions
-    /// are left, and the host won't send another signal for them. After [`Idle::Sleep`], the next
-    /// packet raises a signal. If the host doesn't answer for a function, the call returns after
-    /// that function, so it times out at most once.
+    /// when the channel signals. It must also call it again on [`Idle::Busy`], because packets or
+    /// functions are left, and the host won't send another signal for them. After [`Idle::Sleep`],
+    /// the next packet raises a signal. If the host doesn't answer for a function, the call returns
+    /// after that function, so it times out at most once.
     ///
     /// Context: task; may sleep.
     ///

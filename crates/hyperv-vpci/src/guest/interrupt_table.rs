@@ -33,12 +33,12 @@ pub(super) struct Interrupt {
     pub(super) previous: Option<VectorTarget>,
     /// `true` if the hypervisor refused the target on the last unmask.
     pub(super) unmask_was_refused: bool,
-    /// The group's message. Only used in the group's first vector.
+    /// The group's message. Only the entry of the group's first vector uses this field.
     pub(super) answer: Answer,
 }
 
-/// All vectors on a bus, sorted. The table's capacity is allocated once, so no operation has to
-/// allocate while interrupts are masked.
+/// All vectors on a bus, in ascending order. The table's capacity is allocated once, so no
+/// operation has to allocate while interrupts are masked.
 #[derive(Debug)]
 pub(super) struct InterruptTable {
     entries: Vec<(HwIrq, Interrupt)>,

@@ -2,8 +2,8 @@
 //!
 //! Each possible value of a message's data has a word that holds its target, or 0. A sender
 //! increments a counter, loads the word, injects the interrupt and decrements the counter. After a
-//! thread has cleared words, it waits for all senders that might have loaded the old values. There
-//! are two counters, so that later senders don't prolong the wait:
+//! thread has cleared words, it waits for all senders that might have loaded the old values. Two
+//! counters are used in turn, so that later senders don't prolong the wait:
 //!
 //! ```text
 //! sender: parity ─▶ counter[parity] += 1 ─▶ load the word ─▶ inject ─▶ counter[parity] -= 1

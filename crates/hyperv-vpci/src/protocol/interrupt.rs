@@ -43,9 +43,9 @@ impl InterruptForm {
 /// An interrupt's delivery mode.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Delivery {
-    /// Delivery to each target processor. This crate's host accepts only one.
+    /// Delivery to each target processor. This crate's host accepts only one processor.
     Fixed,
-    /// Delivery to any one of the target processors. This crate's host selects the first.
+    /// Delivery to any one of the target processors. This crate's host selects the first processor.
     LowestPriority,
 }
 

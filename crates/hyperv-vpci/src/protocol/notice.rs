@@ -180,8 +180,8 @@ pub struct DeviceDescription {
 
 impl DeviceDescription {
     /// Returns `true` if both descriptions are of the same function. Slot, vendor, device and
-    /// serial number identify a function. Its other fields may change during its lifetime: e.g. the
-    /// NUMA node does when the guest migrates to another host.
+    /// serial number identify a function. The function's other fields may change during its
+    /// lifetime; for example, the NUMA node changes when the guest migrates to another host.
     pub fn is_same_function(&self, other: &Self) -> bool {
         let identity = |of: &Self| (of.slot, of.vendor, of.device, of.serial);
         identity(self) == identity(other)

@@ -66,10 +66,10 @@ impl HostSide {
     }
 }
 
-/// Action that runs before the host serves the next time.
+/// Action that runs once, before the host next serves requests.
 type Meanwhile = Box<dyn FnOnce(&mut HostSide) + Send>;
 
-/// Host that its thread and the steps of a test share.
+/// Host that its own thread and the test's thread share.
 pub(crate) struct HostThread {
     pub(crate) side: Mutex<HostSide>,
     pub(crate) signals: Arc<EndSignals>,

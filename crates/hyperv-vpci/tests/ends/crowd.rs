@@ -135,7 +135,7 @@ fn a_task_that_sends_wakes_those_without_room() {
     let device = bus.attach(SLOT.requester(BUS), 4).unwrap();
     let block = bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
     let other = bus.clone();
-    // This sends only a notice, so no answer arrives.
+    // The ejection's completion is a notice, so the host sends no answer.
     kernel.meanwhile(move || other.eject_complete(OTHER).unwrap());
     is_full.store(true, SeqCst);
     bus.compose(&block, 0).unwrap();

@@ -161,8 +161,8 @@ fn a_removal_ends_unconfirmed_deletions() {
     }
 }
 
-/// Channel that its host rescinds. It records the vectors that are claimed at the GIC when it is
-/// closed.
+/// Channel that its host rescinds. When the channel is closed, it records the vectors that are
+/// claimed at the GIC.
 struct Rescinded {
     inner: Ring,
     ended: Arc<AtomicBool>,

@@ -174,7 +174,7 @@ fn spis_above_255_need_protocol_1_4() {
         [(Version::V1_1, 255), (Version::V1_2, 255), (Version::V1_3, 255), (Version::V1_4, 1019)]
     {
         let gic = Arc::new(Gic::new(1020, CPUS.into()));
-        // All SPIs below 254 belong to others.
+        // Other users have claimed all SPIs below 254.
         gic.claim(HwIrq::new(32), NonZeroU16::new(222).unwrap()).unwrap();
         let board = Board::with(highest, gic);
         let device = board.attach(SLOT);

@@ -16,7 +16,7 @@ pub(crate) struct Spi {
     pub(crate) target: Option<Cpu>,
 }
 
-/// GIC with INTIDs 0 to 1019. Those below `first` and from `end` on do not exist.
+/// GIC with INTIDs 0 to 1019. INTIDs below `first` and from `end` on do not exist.
 pub(crate) struct Gic {
     spis: Mutex<Vec<Spi>>,
     end: u32,

@@ -1,4 +1,4 @@
-//! Ends whose peer overtakes them between two accesses.
+//! Ring ends whose peer acts between two of their accesses.
 
 use crate::ring;
 use hyperv_vpci::channel::{ChannelError, Idle, PacketKind};

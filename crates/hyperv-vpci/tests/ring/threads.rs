@@ -15,7 +15,7 @@ fn signal() -> Arc<OwnedFd> {
     Arc::new(eventfd(0, EventfdFlags::empty()).expect("an eventfd can be created"))
 }
 
-/// Sleeps until a signal arrives. Fails if none arrives within ten seconds.
+/// Sleeps until a signal arrives. Fails if no signal arrives within ten seconds.
 fn wait(signal: &OwnedFd) {
     let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
     let ready = poll(&mut [PollFd::new(signal, PollFlags::IN)], Some(&limit)).expect("no error");

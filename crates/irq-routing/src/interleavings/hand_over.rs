@@ -76,7 +76,7 @@ impl Host {
     }
 
     fn inject(&self, gsi: Gsi) {
-        // Without a route, a signal is lost.
+        // If the GSI has no route, the signal is lost.
         let route = self.0.routes.lock().expect("no thread panics").get(&gsi).copied();
         self.0.sent.lock().expect("no thread panics").extend(route);
     }

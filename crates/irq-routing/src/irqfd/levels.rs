@@ -52,7 +52,7 @@ impl Levels {
         }
     }
 
-    /// Ends a source's assertion of its pin.
+    /// Releases the pin that a source asserts.
     pub(super) fn end(&self, router: &Router, source: &Arc<LevelSource>) {
         let raised = lock(&source.raised).take();
         if let Some(pin) = raised {

@@ -158,11 +158,11 @@ impl EventfdPoller {
         }
     }
 
-    /// Spawns a thread that serves signals until the result is dropped. With several threads, the
-    /// others can continue while one is blocked in a function.
+    /// Spawns a thread that serves signals until the result is dropped. If several threads are
+    /// spawned, one of them can block in a function while the others serve further signals.
     ///
     /// # Errors
-    /// Returns the operating system's error if it cannot create the thread or its eventfd.
+    /// Returns the operating system's error if the thread or its eventfd cannot be created.
     pub fn spawn(self: &Arc<Self>) -> io::Result<IrqfdThread> {
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
         let token = self.polled().token();

@@ -16,10 +16,10 @@
 //! eventfds were opened since the last one. Opening n eventfds therefore costs at most about
 //! log2(n) tables.
 //!
-//! We could simply set a route and bind the eventfd on each unmask. But then KVM has to process n
-//! tables with up to n routes each, and it walks all bound eventfds for each table. Measured on
-//! x86-64, 1,024 vectors take 136 ms that way and 7.6 ms with hand-overs, and 2,048 take 585 ms and
-//! 16 ms; 16 vectors take 0.2 ms either way.
+//! We could simply set a route and bind the eventfd on each unmask. However, KVM would then have to
+//! process n tables with up to n routes each, and it would walk all bound eventfds for each table.
+//! Measured on x86-64, 1,024 vectors take 136 ms that way and 7.6 ms with hand-overs, and 2,048
+//! take 585 ms and 16 ms; 16 vectors take 0.2 ms either way.
 
 use crate::irqfd::IrqfdError;
 use crate::lock::Mutex;
@@ -338,7 +338,7 @@ impl<B: Backend> Vector<B> {
         Ok(())
     }
 
-    /// Stops polling and binds the eventfd in the kernel. If the kernel refuses the bind, resumes
+    /// Stops polling and binds the eventfd in the kernel. If the kernel refuses to bind it, resumes
     /// polling and returns `false`.
     fn take_over(&mut self, backend: &Arc<B>) -> bool {
         self.service = Service::None;

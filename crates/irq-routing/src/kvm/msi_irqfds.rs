@@ -71,7 +71,7 @@ struct Kernel {
 }
 
 impl MsiIrqfdSet {
-    /// How long the set waits before it hands signaled eventfds over to the kernel. The wait
+    /// Time that the set waits before it hands signaled eventfds over to the kernel. The wait
     /// restarts when another eventfd is signaled for the first time.
     pub const QUIET: Duration = Duration::from_millis(20);
 

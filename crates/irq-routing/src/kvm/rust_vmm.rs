@@ -18,7 +18,8 @@ pub trait FdOwner: sealed::Sealed {}
 mod sealed {
     use rustix::fd::RawFd;
 
-    /// Only implemented for owners, which keep the descriptor open for as long as they exist.
+    /// This trait is implemented only for owners, which keep the descriptor open for as long as
+    /// they exist.
     pub trait Sealed {
         fn number(&self) -> RawFd;
     }

@@ -132,7 +132,7 @@ impl Registers {
         Ok(restored)
     }
 
-    /// Refuses a state unless it matches these registers, which were restored from it.
+    /// Returns an error unless the state matches these registers, which were restored from it.
     fn same_as(&self, state: &MsiState) -> Result<(), StateError> {
         let here = self.state(state.pending);
         if here.control != state.control {

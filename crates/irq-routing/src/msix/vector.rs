@@ -1,10 +1,10 @@
 //! A vector's permission to send, which arbitrates between the device's threads and the guest's
-//! mask bits. It is a single word, so a message is either sent while the vector is open or becomes
-//! pending.
+//! mask bits. The permission is a single word, so a message is either sent while the vector is open
+//! or becomes pending.
 //!
 //! 1. A sender enters by compare-exchange. If the vector is open, this increments the count of
-//!    senders; the sender then reads the words of the message, sends it and leaves. Otherwise, it
-//!    sets the pending bit and is done.
+//!    senders; the sender then reads the words of the message, sends it and leaves. If the vector
+//!    is closed, the sender sets the pending bit and is done.
 //! 2. A closer clears the open bit, sets the awaited bit and waits until no sender is inside. The
 //!    last sender to leave wakes it.
 //! 3. To open a closed vector, a thread stores the words of the message, swaps in the open bit, and

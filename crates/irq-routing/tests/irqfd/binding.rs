@@ -34,7 +34,7 @@ fn a_resample_eventfd_that_blocks_is_refused() {
     assert!(matches!(refused, IrqfdError::Blocking));
 }
 
-/// `KVM_IRQFD` answers EBUSY to a second bind.
+/// `KVM_IRQFD` returns EBUSY if the eventfd is already bound.
 #[test]
 fn an_eventfd_is_bound_once_by_any_descriptor() {
     let rig = Rig::new();

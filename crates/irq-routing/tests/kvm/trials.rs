@@ -62,8 +62,8 @@ impl Machine {
     }
 
     /// Waits for `count` vectors while `poller` serves all signals, and returns those that have
-    /// arrived. KVM injects a signal from before a bind in a separate thread, so the expected
-    /// vectors, and also an excess one, may arrive late.
+    /// arrived. If an eventfd was signaled before it was bound, KVM injects the signal from a
+    /// separate thread, so the expected vectors (and any unexpected one) may arrive late.
     pub(crate) fn arrived_by(
         &self,
         poller: &EventfdPoller,

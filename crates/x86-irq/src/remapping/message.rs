@@ -54,8 +54,8 @@ impl RemappableMessage {
         Ok(Self { handle, subhandle })
     }
 
-    /// Returns the index of the message's table entry. Note that it can be up to 131070, beyond the
-    /// end of any table.
+    /// Returns the index of the message's table entry. The index can be as high as 131070, which is
+    /// beyond the end of any table.
     pub const fn index(self) -> u32 {
         match self.subhandle {
             Some(subhandle) => self.handle as u32 + subhandle as u32,

@@ -2,21 +2,21 @@
 
 use msi_types::RequesterId;
 
-/// How a requester is compared with an entry's source.
+/// Method of comparing a requester with an entry's source.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum SourceCheck {
-    /// No comparison: any requester may use the entry. Provides no isolation.
+    /// Requesters are not compared, so any of them may use the entry. Provides no isolation.
     None,
     /// All 16 bits must be equal.
     Exact,
-    /// All bits except bit 2 must be equal: the two functions of a phantom pair.
+    /// All bits except bit 2 must be equal, which admits the two functions of a phantom pair.
     IgnoreBit2,
     /// All bits except bits 2:1 must be equal.
     IgnoreBits2To1,
-    /// All bits except bits 2:0 must be equal: the whole device.
+    /// All bits except bits 2:0 must be equal, which admits all functions of the device.
     IgnoreFunction,
-    /// The bus number must be in the range from bits 15:8 to bits 7:0 of the source: the devices
-    /// behind a bridge.
+    /// The bus number must be in the range from bits 15:8 to bits 7:0 of the source, which admits
+    /// the devices behind a bridge.
     BusRange,
 }
 

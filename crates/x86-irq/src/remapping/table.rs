@@ -45,9 +45,9 @@ impl TableSize {
 /// Treatment of messages in the compatibility format (CFIS of the status register).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum CompatibilityFormat {
-    /// Such messages are blocked.
+    /// Messages in the compatibility format are blocked.
     Blocked,
-    /// Such messages are passed to the local APICs, without isolation.
+    /// Messages in the compatibility format are passed to the local APICs, without isolation.
     Passed,
 }
 

@@ -111,7 +111,7 @@ impl VectorDomain {
         managed
     }
 
-    /// Frees hwirqs. For interrupts that still arrive, the trap entry gets
+    /// Frees hwirqs. Interrupts that still arrive are reported as
     /// [`Arrival::Released`](crate::Arrival::Released).
     ///
     /// Context: task; may sleep.

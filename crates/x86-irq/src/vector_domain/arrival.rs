@@ -7,7 +7,7 @@ use crate::apic::{ApicVector, CpuVector};
 use core::sync::atomic::Ordering;
 use msi_types::{Cpu, HwIrq, Pending};
 
-/// What the trap entry must do with an interrupt.
+/// Instruction for the trap entry on how to handle an interrupt.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Arrival {
     /// Dispatch the interrupt with this hwirq.

@@ -10,7 +10,8 @@ use msi_types::Cpu;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[must_use = "a former vector that is still requested needs another call"]
 pub enum Cleanup {
-    /// The CPU has no more former vectors until the next [request](crate::Apic::request_cleanup).
+    /// No clean-up is left to do on this CPU until the next
+    /// [request](crate::Apic::request_cleanup).
     Done,
     /// An interrupt is still pending at a former vector. Call again after the CPU has served it,
     /// for example at the next tick.
@@ -23,8 +24,8 @@ pub struct Offline {
     /// Number of interrupts that were pending at this CPU and were sent again to their current
     /// targets.
     pub resent: u32,
-    /// Number of interrupts that still target the CPU. They are not delivered until they are moved,
-    /// or until the CPU is online again.
+    /// Number of interrupts that still target the CPU. These interrupts are not delivered until
+    /// they are moved, or until the CPU is online again.
     pub stranded: u32,
 }
 
@@ -33,7 +34,7 @@ enum VectorRole {
     Present,
     /// The vector is a former vector of the hwirq. The flag is `true` if the vector may be freed.
     Former(bool),
-    /// The vector is unused, or belongs to another user.
+    /// The hwirq does not use the vector, or the vector must never be freed.
     Other,
 }
 

@@ -17,7 +17,7 @@ const TOO_OFTEN: &str = "the interrupt has too many former vectors that are not 
 pub(crate) struct VectorMove {
     pub(crate) from: CpuVector,
     pub(crate) to: CpuVector,
-    /// Message for the endpoint; `None` if the endpoint need not be changed.
+    /// Message for the endpoint, or `None` if the endpoint need not be changed.
     pub(crate) message: Option<MsiMessage>,
 }
 
@@ -40,8 +40,8 @@ enum Aside {
 }
 
 impl VectorDomain {
-    /// Allocates a vector for the hwirq at its new CPU. From now on, interrupts that arrive there
-    /// belong to the hwirq.
+    /// Allocates a vector for the hwirq at its new CPU. From now on, interrupts that arrive at this
+    /// vector belong to the hwirq.
     ///
     /// Context: task; may sleep.
     pub(crate) fn begin_vector_move(&self, hwirq: HwIrq, to: Cpu) -> Result<VectorMove, MsiError> {

@@ -158,7 +158,7 @@ impl Board {
         self.domain.online(cpu, id).unwrap();
     }
 
-    /// Turns the APIC off. It loses its pending requests.
+    /// Turns the APIC off. The APIC loses its pending requests.
     pub(crate) fn offline(&self, cpu: Cpu) -> x86_irq::Offline {
         self.apics.state().current = Some(cpu);
         let left = self.domain.offline(cpu).unwrap();

@@ -120,8 +120,7 @@ fn use_without_memory(domain: &VectorDomain, parent: &dyn MsiParent, shape: Shap
         let now = [CPU0, CPU1].map(|cpu| domain.available_on(cpu));
         assert_eq!((domain.hwirqs_in_use(), now), (0, free));
     };
-    // Records of the remapping layer reuse the memory of former records, and the vector domain
-    // itself allocates nothing.
+    // Records reuse the memory of removed records, and allocating a vector needs no memory.
     let device = after_failures(0, || parent.attach(NIC, 8), unchanged);
     let block = after_failures(0, || parent.allocate(&device, &request(2, shape)), unchanged);
     with_allocations(0, || {

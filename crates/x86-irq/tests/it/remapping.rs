@@ -165,7 +165,7 @@ fn a_silent_unit_keeps_the_old_target() {
     let error = rig.relocate(&device, CPU1, MoveOutcome::Written).unwrap_err();
     assert_eq!(error.to_string(), "interrupt remapping@fed90000, entry changed: timeout");
     assert_eq!(rig.board.domain.cpu_vector(device.vector()), place);
-    // The table in memory must agree with the model, regardless of the unit's cache.
+    // The table in memory must still have the old target, regardless of the unit's cache.
     let target = rig.parent.table().translate(NIC, device.message).unwrap();
     assert_eq!(target.destination, crate::board::id_of(CPU0));
 }

@@ -15,9 +15,9 @@ pub(crate) const ENTRY: u64 = 0x1000;
 pub(crate) const MEMORY: usize = 0x10000;
 /// Vector that ends a CPU's loop.
 pub(crate) const STOP: u8 = 0xfe;
-/// Written when the local APIC is enabled.
+/// Port that the guest writes when the local APIC is enabled.
 pub(crate) const PORT_READY: u16 = 0xf4;
-/// Written when [`STOP`] has arrived.
+/// Port that the guest writes when [`STOP`] has arrived.
 pub(crate) const PORT_STOPPED: u16 = 0xf5;
 
 /// The code, assembled by hand.

@@ -1,5 +1,5 @@
-//! This crate's messages with real local APICs, those of KVM. A guest of about a hundred bytes
-//! counts the arrivals.
+//! Tests this crate's messages with KVM's local APICs. A guest of about a hundred bytes counts the
+//! arrivals.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod bench;
