@@ -268,7 +268,7 @@ impl Host {
         self.version
     }
 
-    /// Returns how many of a function's vectors have messages.
+    /// Returns the number of a function's vectors that have messages.
     pub fn vectors(&self, slot: Slot) -> u32 {
         self.functions.get(slot).map_or(0, offer_table::Offered::vectors)
     }

@@ -71,8 +71,8 @@ impl<I: MessageIrqfdSet> DeviceEventfds<I> {
         Self { irqfds, state: Mutex::new(state) }
     }
 
-    /// Adds an eventfd without a vector. The device holds another descriptor for it, and must
-    /// neither read it nor make it blocking.
+    /// Adds an eventfd without a vector. The device holds another descriptor for the eventfd, and
+    /// must neither read it nor make it blocking.
     ///
     /// # Errors
     /// Returns [`IrqfdError::Blocking`] if the eventfd lacks `EFD_NONBLOCK`, or the operating

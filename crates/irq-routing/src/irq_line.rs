@@ -65,7 +65,7 @@ const SPI: u32 = 1;
 const PPI: u32 = 2;
 const SPIS: core::ops::RangeInclusive<u32> = 32..=1019;
 const PPIS: core::ops::RangeInclusive<u32> = 16..=31;
-/// Number of CPUs that fit in the encoding's 4 and 8 bits.
+/// Number of CPUs that can be encoded. The CPU field has 12 bits, in parts of 4 and 8 bits.
 const CPUS: u32 = 1 << 12;
 
 impl IrqLine {

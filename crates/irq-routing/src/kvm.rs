@@ -126,8 +126,8 @@ struct Machine {
 
 impl KvmRouter {
     /// Creates a router for a VM. The in-kernel interrupt controller must already be initialized,
-    /// because this makes the kernel set a default table. From then on, only this router may set a
-    /// table. The kernel defines the number of GSIs (`KVM_CAP_IRQ_ROUTING`).
+    /// because its initialization makes the kernel set a default table. From then on, only this
+    /// router may set a table. The kernel defines the number of GSIs (`KVM_CAP_IRQ_ROUTING`).
     ///
     /// # Errors
     /// Returns [`io::ErrorKind::Unsupported`] if the kernel has no GSI routing, or the kernel's
@@ -157,7 +157,7 @@ impl KvmRouter {
         self.routes.route(gsi)
     }
 
-    /// Returns how many times `KVM_SET_GSI_ROUTING` was called so far.
+    /// Returns the number of `KVM_SET_GSI_ROUTING` calls so far.
     pub fn updates(&self) -> u64 {
         self.kernel.lock().updates
     }

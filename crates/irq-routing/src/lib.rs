@@ -1,7 +1,7 @@
 //! GSI routing for VMMs, hypervisors and device models.
 //!
 //! Interrupts of a virtual machine are numbered in three unrelated namespaces. This crate gives
-//! each its own type and translates GSIs into the other two:
+//! each namespace its own type and translates GSIs into the other two:
 //!
 //! | namespace | used by | type |
 //! |---|---|---|

@@ -54,7 +54,7 @@ impl GsiSpace {
     }
 }
 
-/// GSIs and their routes to an interrupt controller model's inputs.
+/// A set of GSIs that are routed to the inputs of an interrupt controller model.
 ///
 /// Looking up a signal's route ([`signal`](Routing::signal), [`set_level`](Self::set_level)) takes
 /// no lock and allocates nothing, and the cost of a change does not depend on the size of the

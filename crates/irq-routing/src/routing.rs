@@ -62,18 +62,18 @@ pub trait Routing: MessageSink {
     fn release(&self, gsis: &[Gsi]) -> Result<(), RouteError>;
 
     /// Makes all the changes in order, or none of them. Skips redundant ones. If a GSI is listed
-    /// several times, a concurrent signal may use the old route, the new one or one in between, but
-    /// never a mixture; later signals use the new one. A GSI whose route is set counts as
-    /// allocated. The first commit sets the first table, so GSIs are no longer routed to the pins
-    /// with the same numbers.
+    /// several times, a concurrent signal may use the GSI's old route, its new route or an
+    /// intermediate one, but never a mixture. Later signals use the new route. A GSI whose route is
+    /// set counts as allocated. The first commit sets the first table, so GSIs are no longer routed
+    /// to the pins with the same numbers.
     ///
     /// # Errors
     /// Returns an error if one of the GSIs does not exist or the host refuses the changes.
     fn commit(&self, changes: &[Change]) -> Result<ChangeCount, RouteError>;
 
     /// Signals an edge on a GSI: sends its message or pulses its pin. Concurrent senders don't
-    /// cancel each other's edges. If the guest configured the pin as level-sensitive, it ignores
-    /// the edge (see [`SetLine::pulse`](msi_types::SetLine::pulse)).
+    /// cancel each other's edges. If the guest configured the pin as level-sensitive, the interrupt
+    /// controller ignores the edge (see [`SetLine::pulse`](msi_types::SetLine::pulse)).
     ///
     /// # Errors
     /// Returns [`SignalError::Unrouted`] if the GSI has no route, or [`SignalError::Refused`] if

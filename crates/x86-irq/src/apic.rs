@@ -111,9 +111,9 @@ pub trait Apic: LocalCpu {
     /// [`VectorDomain::offline`]: crate::VectorDomain::offline
     fn is_requested(&self, cpu: Cpu, vector: ApicVector) -> Option<bool>;
 
-    /// Ensures that `cpu` calls [`VectorDomain::clean_up`](crate::VectorDomain::clean_up) soon:
-    /// send a dedicated IPI, or wait for its next timer tick. The CPU is online, or has just gone
-    /// [offline](crate::VectorDomain::offline); in the latter case it has no vectors left to clean
-    /// up, and the request may be dropped.
+    /// Ensures that `cpu` calls [`VectorDomain::clean_up`](crate::VectorDomain::clean_up) soon, for
+    /// example through a dedicated IPI or at the CPU's next timer tick. The CPU is online, or has
+    /// just gone [offline](crate::VectorDomain::offline); in the latter case it has no vectors left
+    /// to clean up, and the request may be dropped.
     fn request_cleanup(&self, cpu: Cpu);
 }

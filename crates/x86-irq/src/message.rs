@@ -75,8 +75,8 @@ impl DestinationFormat {
         })
     }
 
-    /// Returns `true` if a physical destination with this ID reaches that APIC and no other: the ID
-    /// can be encoded, and is not the broadcast ID.
+    /// Returns `true` if a physical destination with this ID reaches exactly one APIC, i.e. if the
+    /// ID can be encoded and is not the broadcast ID.
     pub const fn reaches(self, id: ApicId) -> bool {
         let broadcast = match self {
             Self::Xapic | Self::Extended15 => 0xff,

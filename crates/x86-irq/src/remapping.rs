@@ -332,8 +332,8 @@ impl Records {
         }
     }
 
-    /// Removes the entries of a block, or of part of one, that is being freed. Returns `None`, and
-    /// removes nothing, if the block does not have these entries.
+    /// Removes the entries of a block that is being freed, or of a freed part of a block. Returns
+    /// `None`, and removes nothing, if the block does not have these entries.
     fn remove(&mut self, block: &HwIrqBlock) -> Option<Entries> {
         let first = *self.entries.get(block.first().get())?;
         let count = block.count();

@@ -8,7 +8,7 @@ use msi_types::{ControllerFault, MsiError};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VpciError {
-    /// The caller must not wait in its context. It must call the operation in a task.
+    /// The caller's context must not wait. The operation must be called in a task.
     #[error("{0}: this operation waits for the host and must be called in task context")]
     NotInTask(&'static str),
     /// The host did not answer in time.
@@ -64,7 +64,7 @@ pub enum VpciError {
     /// The caller tried to resume a bus that isn't suspended.
     #[error("the bus is not suspended")]
     NotSuspended,
-    /// A message could not be recreated on resume.
+    /// The bus could not request a vector's message again when it was resumed.
     #[error("a message could not be recreated: {0}")]
     NotRecreated(MsiError),
     /// The kernel's heap is exhausted.

@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 /// A function event.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum BusEvent {
-    /// The function was removed. Accesses no longer reach it, and its driver must free its
-    /// interrupts.
+    /// The function was removed. Accesses no longer reach the function, and its driver must free
+    /// its interrupts.
     Gone(Slot),
     /// The host wants to eject the function. Its driver must release it, and then the kernel must
     /// call [`Bus::eject_complete`](super::Bus::eject_complete).
@@ -193,7 +193,7 @@ impl FunctionTable {
         }
     }
 
-    /// Records that a function has its resources back.
+    /// Records that a function's resources have been assigned again.
     pub(super) fn resume(&mut self, slot: Slot, bars: [u32; BARS]) {
         if let Some(Some(function)) = self.entry(slot) {
             function.state = FunctionState::Ready(bars);

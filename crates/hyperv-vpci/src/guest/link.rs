@@ -250,7 +250,7 @@ impl Link {
     }
 
     /// Releases the vectors whose messages the host can no longer send, and forgets messages that
-    /// it may have granted to functions that are now removed.
+    /// the host may have granted to functions that are now removed.
     fn release_unsendable(&mut self, vectors: &Vectors) {
         let (functions, host_is_gone) = (&self.functions, self.host_is_gone);
         let cannot_send =

@@ -41,8 +41,8 @@ pub enum RestoreError {
     /// The parts of the state contradict each other, for example a window without a version.
     #[error("the state is inconsistent: no bus can be in it")]
     Inconsistent,
-    /// A function of the state is not offered here, or the functions are not in ascending order of
-    /// slots.
+    /// This host does not offer a function of the state, or the functions are not in ascending
+    /// order of slots.
     #[error("the state's function in slot {0:#x} is not offered here, or is out of order")]
     NoFunction(u32),
     /// The vectors of a function overlap others, or are not valid.

@@ -100,8 +100,8 @@ impl Host {
         if !is_known || self.window.is_none() {
             return Err(Status::BAD_DATA);
         }
-        // Linux and OpenVMM's client request interrupts individually. Windows does so only from 1.6
-        // on, which this host does not support.
+        // Linux and OpenVMM's client request interrupts individually. Windows requests interrupts
+        // individually only from version 1.6 on, which this host does not support.
         if assigned.interrupts != 0 {
             return Err(Status::NOT_SUPPORTED);
         }

@@ -122,8 +122,8 @@ impl RetargetInput {
         Ok(Self { bytes, length })
     }
 
-    /// Returns the input's bytes. The hypercall requires them to be aligned to 8 bytes and not to
-    /// cross a page.
+    /// Returns the input's bytes. The hypercall requires that the input is aligned to 8 bytes and
+    /// does not cross a page.
     pub fn bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
     }

@@ -181,7 +181,8 @@ fn messages_arrive_at_the_vector_and_cpu() {
         let block = pc.bus.allocate(&device, &wanted).unwrap();
         let opaque = pc.bus.compose(&block, 0).unwrap();
         let (cpu, vector) = pc.matrix.place(block.first());
-        // The mask of the first form and the list of the others name the same processors.
+        // The processor mask of the first form and the processor list of the other forms name the
+        // same processor.
         assert_eq!((cpu, pc.arrives(opaque)), (2, message(2, vector)));
     }
 }
@@ -234,7 +235,7 @@ fn an_unmask_tells_the_hypervisor_again() {
     let device = pc.attach();
     let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
     pc.bus.unmask(block.first());
-    // Without a message, no hypercall is made.
+    // The vector has no message yet, so the guest makes no hypercall.
     assert_eq!(pc.calls(), 0);
     pc.bus.compose(&block, 0).unwrap();
     pc.kernel.may_wait.store(false, Ordering::SeqCst);

@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 pub(crate) const CPUS: u16 = 4;
-/// VP index on x86 machines that does not fit a mask of 64 processors.
+/// VP index for x86 machines, which does not fit a mask of 64 processors.
 pub(crate) const FAR: u16 = 200;
 /// Number of VP indices of an x86 host.
 pub(crate) const PROCESSORS: u16 = 256;

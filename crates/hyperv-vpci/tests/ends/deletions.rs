@@ -105,7 +105,8 @@ fn nothing_overtakes_a_deletion_that_waits_for_room() {
     let other = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
     board.requests();
     board.kernel.stall();
-    // Of 4088 bytes, 40 are left: enough for a notice of 32 bytes, too few for a deletion of 48.
+    // The ring has 40 of its 4088 bytes left, which is enough for a notice of 32 bytes but not for
+    // a deletion of 48.
     compose_in_vain(&board, &other, 35);
     board.bus.eject_complete(OTHER).unwrap();
     board.bus.eject_complete(third).unwrap();

@@ -200,7 +200,7 @@ proptest! {
         let other = board.bus.attach(OTHER.requester(BUS), 4).unwrap();
         let (block, message) = board.vector(&other);
         let mut side = board.kernel.side.lock().unwrap();
-        // Replace the channel of the guest's end by one on which a hostile guest sends.
+        // Replace the guest's channel with a channel on which the test sends as a hostile guest.
         let (mut near, far) = crate::board::channel();
         side.channel.inner = far;
         let mut buffer = [0; 8192];
@@ -209,7 +209,7 @@ proptest! {
             if matches!(kind & 0xff, 0x08 | 0x13) {
                 continue;
             }
-            // Make every message that names a function name another one.
+            // Redirect every message to another function's slot.
             if let Some(slot) = rest.first_mut() {
                 *slot = 0;
             }
@@ -224,7 +224,7 @@ proptest! {
     }
 
     /// If the guest writes arbitrary bytes to the ring, the host's channel must fail and the next
-    /// one must work.
+    /// channel must work.
     #[test]
     fn a_corrupt_ring_costs_its_channel_alone(
         inp in any::<u32>(),

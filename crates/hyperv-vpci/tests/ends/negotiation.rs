@@ -61,7 +61,7 @@ fn other_failures_end_the_negotiation() {
     let mismatch: fn(&mut Vec<u8>) =
         |answer| answer[..4].copy_from_slice(&Status::REVISION_MISMATCH.get().to_le_bytes());
     let (requests, result) = opened(Version::V1_1, Fate::Changed(mismatch));
-    // The host accepted the last proposal, but the guest cannot know.
+    // The host accepted the last proposal, but the guest does not learn this.
     assert_eq!((requests.len(), result), (4, Err(VpciError::NoVersion)));
     assert_eq!(opened(Version::V1_4, Fate::Lost).1, Err(VpciError::Silent(operation)));
 }

@@ -41,7 +41,8 @@ fn nothing_is_sent_after_a_deletion() {
     });
 }
 
-/// Number of checks of a removal, which is enough for one that does not wait for senders to return.
+/// Number of times that the test checks whether a removal has finished. A removal that does not
+/// wait for senders finishes earlier.
 const LOOKS: u32 = 1000;
 
 /// Lines whose first pulse blocks until the test releases it.

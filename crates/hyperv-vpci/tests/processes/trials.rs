@@ -115,11 +115,12 @@ impl Kernel for Process {
         0
     }
     fn wake(&self) {}
-    /// Waits for a signal of the eventfd, which the only task of this process consumes.
+    /// Waits until the eventfd is signaled, and consumes the signal. This process has only one
+    /// task.
     fn wait(&self, _: u32, turn: u32) -> Wait {
         let is_alone = (self.is_alone)();
         (self.wait)();
-        // An answer may have been sent before the end.
+        // The other process may have sent an answer before it ended.
         if is_alone && turn > 1 { Wait::GiveUp } else { Wait::Again }
     }
     fn processor(&self, cpu: Cpu) -> Option<u16> {

@@ -1,9 +1,9 @@
 //! Serves one eventfd, one thread at a time, without holding the lock. If another thread reads a
 //! further signal in the meantime, it hands that signal to the serving thread.
 //!
-//! 1. A thread reads the eventfd under the lock. If no other thread is serving, it takes the turn;
-//!    otherwise, it leaves the signal to the serving thread.
-//! 2. The serving thread sends without the lock. Then, under the lock, it either ends its turn or
+//! 1. A thread reads the eventfd under the lock. If no other thread is serving, this thread starts
+//!    to serve; otherwise, it leaves the signal to the serving thread.
+//! 2. The serving thread sends without the lock. Then, under the lock, it either stops serving or
 //!    continues with a signal that was left to it.
 //! 3. To end the service, a thread forbids further reads and waits until no thread is serving.
 //!    Later signals stay in the eventfd.

@@ -87,7 +87,8 @@ pub(super) fn gsis(vm: BorrowedFd<'_>) -> Result<u32> {
     call(vm, CHECK_EXTENSION, Argument::Number(CAP_IRQ_ROUTING))
 }
 
-/// Returns `true` if the kernel emulates the I/O APIC. This isn't the case with a split irqchip.
+/// Returns `true` if the kernel emulates the I/O APIC. With a split irqchip, the VMM emulates the
+/// I/O APIC instead.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn has_ioapic(vm: BorrowedFd<'_>) -> Result<bool> {
     let mut chip: Irqchip = [0; 130];

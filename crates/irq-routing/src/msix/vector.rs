@@ -3,12 +3,13 @@
 //! or becomes pending.
 //!
 //! 1. A sender enters by compare-exchange. If the vector is open, this increments the count of
-//!    senders; the sender then reads the words of the message, sends it and leaves. If the vector
-//!    is closed, the sender sets the pending bit and is done.
-//! 2. A closer clears the open bit, sets the awaited bit and waits until no sender is inside. The
-//!    last sender to leave wakes it.
+//!    senders. The sender then reads the words of the message, sends the message, and leaves by
+//!    decrementing the count. If the vector is closed, the sender sets the pending bit and is done.
+//! 2. A closer clears the open bit, sets the awaited bit and waits until the count of senders is 0.
+//!    The last sender to leave wakes the closer.
 //! 3. To open a closed vector, a thread stores the words of the message, swaps in the open bit, and
-//!    sends the message if it was pending. The words never change while a sender is inside.
+//!    sends the message if it was pending. The words never change while the count of senders is
+//!    nonzero.
 
 use crate::lock::WaitQueue;
 use crate::sync::{AtomicU64, SeqCst};

@@ -104,7 +104,7 @@ fn a_thread_serves_until_it_is_dropped() {
     assert_eq!(rig.serve(), [event(1)]);
 }
 
-/// After an unbind, no serving thread may signal the eventfd's GSI.
+/// Once an eventfd is unbound, no serving thread may signal its GSI.
 #[test]
 fn an_unbound_eventfd_signals_nothing() {
     let rig = Rig::new();

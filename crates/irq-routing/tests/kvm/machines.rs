@@ -1,4 +1,4 @@
-//! Machines of several kinds, and the number of tables that a monitor's changes cost.
+//! Tests on machines of several kinds, and of the number of routing tables that a monitor sets.
 
 use crate::trials::{FIRST, Machine, eventfd, vector};
 use doorbell_test_support::kvm::{Failure, Outcome, Trial, same};

@@ -16,8 +16,7 @@ pub enum ApicMode {
 }
 
 impl ApicMode {
-    /// Returns `true` if a physical destination with this ID reaches the APIC with this ID and no
-    /// other APIC.
+    /// Returns `true` if a physical destination with this ID reaches exactly one APIC.
     pub const fn reaches(self, id: ApicId) -> bool {
         match self {
             Self::Xapic => id.get() < 0xff,

@@ -128,7 +128,7 @@ impl<M: RemapMemory> RemapTable<M> {
         })
     }
 
-    /// Makes an absent entry present, writing its source first.
+    /// Makes an absent entry present. Writes the entry's source first.
     pub(super) fn set(&self, index: u16, entry: Filled) {
         if let Some((low, high)) = self.words(index.into()) {
             self.memory.write(high, Irte::high_for(entry.source).into());

@@ -47,7 +47,7 @@ impl VectorDomain {
     /// # Errors
     /// Returns [`CpuError`] if the CPU is unknown, or if another CPU has the APIC ID. An ID that
     /// the message format cannot encode is not an error: it only means that interrupts in this
-    /// format can't use the CPU. Interrupts behind a remapping unit still can.
+    /// format can't use the CPU. Interrupts behind a remapping unit can still use it.
     pub fn online(&self, cpu: Cpu, id: ApicId) -> Result<(), CpuError> {
         self.with_core(|core| {
             let same = core.apic_ids.iter().position(|other| *other == Some(id));

@@ -19,8 +19,8 @@ pub(super) const PENDING: u32 = 2;
 /// Flag that is set once the hwirq was freed.
 pub(super) const RELEASED: u32 = 4;
 
-/// The part of a hwirq's state that arrivals use without a lock. [`pack`] encodes the vectors; 0
-/// means none.
+/// The part of a hwirq's state that arrivals use without a lock. [`pack`] encodes each vector; a
+/// value of 0 stands for no vector.
 #[derive(Debug, Default)]
 pub(super) struct IrqData {
     pub(super) flags: AtomicU32,
@@ -80,7 +80,8 @@ impl IrqData {
         self.former().count() >= MOST_FORMER / 2
     }
 
-    /// Adds a former vector. The array always has room for it. The caller must hold the lock.
+    /// Adds a former vector. The array always has room for this vector. The caller must hold the
+    /// lock.
     pub(super) fn add_former(&self, cpu_vector: CpuVector) {
         let free = self.former.iter().find(|cpu_vector| cpu_vector.load(Ordering::SeqCst) == 0);
         debug_assert!(free.is_some());

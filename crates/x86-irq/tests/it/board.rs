@@ -109,7 +109,7 @@ pub(crate) struct Board {
     cpus: u32,
 }
 
-/// Result of a message's interrupt.
+/// Record of an interrupt that a CPU has taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Taken {
     pub(crate) place: CpuVector,

@@ -82,7 +82,8 @@ impl Machine {
         self.cpus[cpu].id
     }
 
-    /// Signals a message as the bus would. KVM takes 32-bit IDs here, which include the 8-bit ones.
+    /// Signals a message as the bus would. KVM accepts 32-bit APIC IDs here, and therefore also
+    /// 8-bit IDs.
     pub(crate) fn signal(&self, message: MsiMessage) -> Result<(), Failure> {
         let msi = kvm_msi {
             address_lo: message.address_low(),

@@ -81,7 +81,7 @@ impl<'a> Device<'a> {
         Ok(Self { parent, attachment, block, message })
     }
 
-    /// Performs the endpoint's store between the two phases.
+    /// Performs the endpoint's store, between the two phases of a move.
     fn rewrite(&mut self, moved: &Move) {
         self.message = moved.message.unwrap_or(self.message);
     }
@@ -180,7 +180,7 @@ fn straggler() -> Outcome {
     let old = (device.message, domain.cpu_vector(vector).ok_or("no place")?);
     let moved = domain.begin_move(&device.block, 0, CPU1)?;
     device.rewrite(&moved);
-    // Sent before the rewrite, the message is still in flight.
+    // This message was sent before the endpoint was rewritten, and is still in flight.
     bench.deliver(vector, old.0)?;
     domain.end_move(moved, MoveOutcome::Written)?;
     bench.deliver(vector, old.0)?;
