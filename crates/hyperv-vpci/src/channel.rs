@@ -18,7 +18,7 @@ pub enum PacketKind {
 pub struct Received {
     /// Kind of the packet.
     pub kind: PacketKind,
-    /// Payload length in bytes. A ring rounds it up to a multiple of 8.
+    /// Payload length in bytes. A ring rounds the length up to a multiple of 8.
     pub length: usize,
 }
 
@@ -72,14 +72,14 @@ pub trait Channel: Send {
     /// not be used after an error.
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError>;
 
-    /// Returns how many received packets were skipped because this end doesn't know their types or
-    /// flags.
+    /// Returns the number of received packets that were skipped because this end doesn't know their
+    /// types or flags.
     fn skipped(&self) -> u32 {
         0
     }
 
-    /// Asks for a signal on the next packet, then checks once more for one that arrived before the
-    /// request took effect.
+    /// Asks for a signal on the next packet, then checks once more for a packet that arrived before
+    /// the request took effect.
     ///
     /// # Errors
     /// Returns [`ChannelError::Broken`] or [`ChannelError::Closed`] if the channel failed.

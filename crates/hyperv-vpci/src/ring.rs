@@ -123,8 +123,8 @@ const fn used(inp: u32, out: u32, length: u32) -> u32 {
     if inp >= out { inp - out } else { length - out + inp }
 }
 
-/// Returns how many bytes can be written. A ring is never completely full: if the indices are
-/// equal, it is empty.
+/// Returns the number of bytes that can be written. A ring is never completely full: if the indices
+/// are equal, it is empty.
 const fn free(inp: u32, out: u32, length: u32) -> u32 {
     length - used(inp, out, length) - 8
 }
@@ -137,7 +137,7 @@ pub struct RingChannel<M, N> {
     peer: N,
 }
 
-/// A channel end's private indices. A VMM must save them along with the host's state.
+/// A channel end's private indices. A VMM must save these indices along with the host's state.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default, Debug)]
 pub struct RingIndices {
     /// Index of the next packet that this end writes.

@@ -144,8 +144,9 @@ impl MsiCapability {
         self.granted.load(Ordering::SeqCst) != DISABLED
     }
 
-    /// Returns how many vectors the guest granted, or 0 while MSI is disabled. A device with more
-    /// interrupt sources than granted vectors must share vectors between them. Acquires no lock.
+    /// Returns the number of vectors that the guest granted, or 0 while MSI is disabled. A device
+    /// with more interrupt sources than granted vectors must share vectors between them. Acquires
+    /// no lock.
     ///
     /// Context: any.
     pub fn granted(&self) -> u16 {
@@ -156,7 +157,8 @@ impl MsiCapability {
     }
 
     /// Sends a vector's message for the device. Returns [`Signalled::NoSuchVector`] if the vector
-    /// isn't granted. Like [`MsixTable::signal`], acquires no lock and does not allocate.
+    /// isn't granted. Like [`MsixTable::signal`], this method acquires no lock and does not
+    /// allocate.
     ///
     /// Context: any.
     pub fn signal(&self, vector: u16) -> Signalled {

@@ -249,7 +249,8 @@ impl VectorMatrix {
         self.available
     }
 
-    /// Returns the number of free normal vectors on a CPU, online or not; 0 for an unknown CPU.
+    /// Returns the number of free normal vectors on a CPU, whether or not the CPU is online, or 0
+    /// for an unknown CPU.
     pub fn available_on(&self, cpu: Cpu) -> u32 {
         self.map(cpu).map_or(0, |map| map.available)
     }

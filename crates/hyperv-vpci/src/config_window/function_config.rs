@@ -12,7 +12,7 @@ const BAR0: u16 = 0x10;
 /// Command register bit that enables decoding of the base addresses.
 const MEMORY_ENABLE: u16 = 1 << 1;
 
-/// Base address register bits that describe its kind.
+/// Bits of a base address register that describe the register's kind.
 const BAR_KIND: u32 = 0xf;
 
 /// The configuration space of a function behind the window, for a PCI core to probe.

@@ -220,7 +220,7 @@ impl Bus {
             return Err(VpciError::NoFunction(slot));
         }
         // The host must receive the deletions of the function's messages before the ejection, and
-        // their tasks must have their answers.
+        // the tasks that requested the deletions must have received their answers.
         let operation = "complete ejection";
         self.wait(operation, |link| Ok((!link.deletions.is_pending(slot)).then_some(())))?;
         self.notify("release resources", &Request::ReleaseResources(slot))?;
@@ -316,7 +316,8 @@ impl Bus {
     ) -> Result<T, VpciError> {
         let mut turn = 0;
         loop {
-            // From here on, any wake-up must end the wait: the check below might miss its cause.
+            // From here on, any wake-up must end the wait, because the check below might miss the
+            // event that caused the wake-up.
             let seen = self.kernel.wake_ups();
             let (result, idle) = self.look(1, done)?;
             if let Some(result) = result {

@@ -1,7 +1,7 @@
 //! Freed vectors whose messages the host hasn't deleted yet.
 //!
 //! Invariant: a vector stays in the queue until the host can no longer send its message, i.e. until
-//! it has confirmed the deletion, listed the bus without the function, or lost its channel.
+//! the host has confirmed the deletion, listed the bus without the function, or lost its channel.
 
 use crate::protocol::{Request, Slot, TranslatedInterrupt};
 use alloc::collections::TryReserveError;

@@ -297,7 +297,7 @@ impl Link {
         match state {
             State::Done(completion) => self.settle(late, completion.bytes()),
             State::Waiting | State::Late(_) | State::Deletion => {
-                // A removed function has no messages at the host.
+                // The host holds no messages for a removed function.
                 if self.functions.is_present(late.slot, late.epoch) {
                     self.transactions.push(Transaction { id, state: State::Late(late) });
                 }

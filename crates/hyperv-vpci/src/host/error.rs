@@ -45,7 +45,7 @@ pub enum RestoreError {
     /// order of slots.
     #[error("the state's function in slot {0:#x} is not offered here, or is out of order")]
     NoFunction(u32),
-    /// The vectors of a function overlap others, or are not valid.
+    /// The vectors of a function overlap other vectors, or are not valid.
     #[error("the function in slot {slot} cannot have {count} vectors starting at {vector}")]
     BadMapping {
         /// The function.

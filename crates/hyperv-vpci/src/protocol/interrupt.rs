@@ -202,8 +202,9 @@ fn check_group(count: u16) -> Result<u16, ProtocolError> {
     }
 }
 
-/// The message that a host granted for an interrupt. The guest stores it in the function, and
-/// returns it unchanged when it deletes the interrupt. Only the host interprets it.
+/// The message that a host granted for an interrupt. The guest stores the message in the function,
+/// and returns the message unchanged when it deletes the interrupt. Only the host interprets the
+/// message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct TranslatedInterrupt {
     /// Number of vectors.

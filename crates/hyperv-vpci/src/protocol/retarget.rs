@@ -72,7 +72,8 @@ impl DeviceKey {
 pub struct Retarget {
     /// The function.
     pub device: DeviceKey,
-    /// Message that the host granted. The hypercall contains only the lower half of its address.
+    /// Message that the host granted. The hypercall contains only the lower half of the message's
+    /// address.
     pub message: MsiMessage,
     /// New vector.
     pub vector: u32,

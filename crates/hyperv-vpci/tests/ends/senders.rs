@@ -32,7 +32,7 @@ fn nothing_is_sent_after_a_deletion() {
             let spi = block.first().get();
             board.bus.free(&device, block);
             // The vector was released after the host confirmed the deletion. A sender that was
-            // still active would make it pending now.
+            // still active would make the vector pending now.
             assert!(!gic.spi(spi).pending);
             std::thread::yield_now();
             assert!(!gic.spi(spi).pending);

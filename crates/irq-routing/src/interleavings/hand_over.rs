@@ -1,4 +1,4 @@
-//! Hands eventfds over between user space and the kernel while their device signals.
+//! Hands eventfds over between user space and the kernel while a device signals them.
 
 use super::{explore_random, numbered};
 use crate::gsis::Gsis;
@@ -17,8 +17,8 @@ use shuttle::thread;
 use std::collections::BTreeMap;
 use std::io;
 
-/// An eventfd, as `KVM_IRQFD` treats it. While it is bound, signals are injected; otherwise, they
-/// are counted.
+/// An eventfd, as `KVM_IRQFD` treats it. While the eventfd is bound, signals are injected;
+/// otherwise, they are counted.
 #[derive(Default)]
 struct Eventfd(Mutex<Count>);
 

@@ -35,7 +35,7 @@ pub struct EventfdPoller {
 #[derive(Default)]
 struct Polled {
     /// The last token that was allocated. Tokens are never reused, so a late event for a removed
-    /// source finds nothing.
+    /// source is ignored.
     next: u64,
     sources: HashMap<u64, Arc<Source>>,
     /// The sources' eventfds.

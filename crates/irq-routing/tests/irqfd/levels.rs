@@ -80,7 +80,7 @@ fn rerouted_level_leaves_no_line_high() {
     assert_eq!(heard, [event(3), line(50, Level::Low)]);
 }
 
-/// Interrupt controller that owns its observer, whose routes lead back to the controller.
+/// Interrupt controller that owns its observer. The observer's routes point back to the controller.
 #[derive(Default)]
 struct Observed(OnceLock<Arc<dyn LineObserver>>);
 

@@ -177,7 +177,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
             }
             Shape::AlignedGroup => return Err(MsiError::NoGroups),
         };
-        // A grouped function adds less than the group's count to the data.
+        // A function whose vectors form a group adds a number below the group's count to the data.
         request.fit.check(MsiMessage {
             data: u32::from(count.get() - 1),
             ..RemappableMessage::HIGHEST.encode()

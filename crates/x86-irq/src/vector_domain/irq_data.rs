@@ -6,7 +6,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use msi_types::{Cpu, Fit};
 
-/// Maximum number of former vectors that are not yet freed. A move that would exceed it is refused.
+/// Maximum number of former vectors that are not yet freed. A move that would exceed this number is
+/// refused.
 const MOST_FORMER: usize = 4;
 /// Capacity for former vectors: a freed hwirq adds its present vector, and the target of a move in
 /// progress.

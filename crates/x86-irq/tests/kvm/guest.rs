@@ -59,7 +59,7 @@ const STOPPED: u16 = 0x103b;
 pub(crate) fn vector_table() -> Vec<u8> {
     let entry = |vector: u8| match vector {
         STOP => [STOPPED, 0],
-        // The same handler for each vector, through a code segment that encodes the vector.
+        // All vectors have the same handler, each through a code segment that encodes the vector.
         _ => [HANDLER - (u16::from(vector) << 4), vector.into()],
     };
     (0..=u8::MAX).flat_map(entry).flat_map(u16::to_le_bytes).collect()
