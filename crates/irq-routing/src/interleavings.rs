@@ -1,4 +1,4 @@
-//! Checks the lock-free parts under a scheduler that explores interleavings. These tests are
+//! Checks of the lock-free parts under a scheduler that explores interleavings. These tests are
 //! compiled only with `--cfg shuttle`; `cargo xtask test --only interleavings` runs them.
 //!
 //! The checks show that routes are never torn or missed, and that messages are never lost or sent

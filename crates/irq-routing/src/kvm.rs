@@ -238,7 +238,8 @@ impl KvmRouter {
         if gsi.get() < limit { Ok(()) } else { Err(RouteError::NoSuchGsi { gsi, limit }) }
     }
 
-    /// Sets a new table in the kernel. If the kernel refuses, the old one stays in effect.
+    /// Sets a new table in the kernel. If the kernel refuses the new table, the old table stays in
+    /// effect.
     fn give(&self, kernel: &mut Kernel, table: BTreeMap<Gsi, Route>) -> Result<(), Errno> {
         let converted = table.iter().map(|(gsi, route)| (*gsi, self.apic_ids.route(*route)));
         kernel.updates += 1;

@@ -4,7 +4,7 @@
 //! ([`MsixTable::signal`]), from any thread:
 //!
 //! - A message is sent to the interrupt controller unchanged ([`MessageSink`]). Vectors don't use
-//!   GSIs or routes, so they can't run out of them.
+//!   GSIs or routes, so the limits of both don't apply to vectors.
 //! - If a vector is masked, its message becomes pending. The message is sent when the vector is
 //!   unmasked, unless the device withdraws it first ([`MsixTable::withdraw`]).
 //! - A device in the kernel or in another process signals through an eventfd. A [`VectorObserver`]

@@ -4,8 +4,9 @@
 //! On x86, a device signals an interrupt by writing to a local APIC: the address selects the APIC,
 //! and the data selects one of the CPU's roughly 200 vectors. This crate allocates the vectors,
 //! composes the messages, and inserts a remapping unit on machines that have one. The layers above
-//! (the interrupt core, a device's domain) use it as an [`MsiParent`], like an ITS. The crate
-//! doesn't drive local APICs itself; the kernel provides access to them through [`Apic`].
+//! (the interrupt core, a device's domain) use the crate's domains through [`MsiParent`], like an
+//! ITS. The crate doesn't drive local APICs itself; the kernel provides access to them through
+//! [`Apic`].
 //!
 //! | module | what |
 //! |---|---|

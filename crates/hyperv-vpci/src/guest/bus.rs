@@ -234,7 +234,7 @@ impl Bus {
         self.version
     }
 
-    /// Returns how many faults by the host and the hypervisor have been seen so far.
+    /// Returns the number of faults by the host and the hypervisor so far.
     ///
     /// Context: task; may sleep.
     pub fn faults(&self) -> Faults {

@@ -69,7 +69,7 @@ impl Kernel for Crowd {
     }
 }
 
-/// Channel that once has no room for a packet.
+/// Channel that refuses a single packet for lack of room.
 struct FullOnce(Ring, Arc<AtomicBool>);
 
 impl Channel for FullOnce {

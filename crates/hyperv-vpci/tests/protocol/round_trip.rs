@@ -84,7 +84,8 @@ proptest! {
         let mut out = [0xa5; 1024];
         let length = request.emit(&mut out).unwrap();
         prop_assert_eq!(Request::parse(&out[..length + padding]), Ok(request));
-        // A buffer that is one byte short is an error and is not written past its end.
+        // A buffer that is one byte short must cause an error, and must not be written past its
+        // end.
         prop_assert!(request.emit(&mut out[..length - 1]).is_err());
     }
 

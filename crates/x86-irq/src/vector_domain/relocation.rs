@@ -119,7 +119,7 @@ impl VectorDomain {
         Ok((cpu_vector, Some(self.message_to(core, cpu_vector)?)))
     }
 
-    /// Ends a move, and makes the old vector a former one.
+    /// Ends a move, and records the vector that is no longer used as a former vector.
     ///
     /// Context: task; may sleep.
     pub(crate) fn end_vector_move(
