@@ -2,7 +2,7 @@
 //!
 //! [`Madt`], [`Iort`] and [`Mcfg`] walk a table in place, without allocation; [`parse`] reads them
 //! into a [`Description`]. Devices in the ACPI namespace are identified by their path in the IORT.
-//! We don't interpret AML, so their other properties (registers, for example) stay unknown.
+//! We don't interpret AML, so this reader does not know their other properties, such as registers.
 
 mod cpus;
 mod id_map;
@@ -47,8 +47,8 @@ use requester_nodes::Requesters;
 /// Cannot fail, even for malformed tables. Each defect becomes a [`Finding`](crate::Finding), and
 /// the affected fact is left out. Time and memory are proportional to the length of the tables.
 ///
-/// [`Description::compatible`] holds the MADT's OEM table ID and OEM ID, which identify errata.
-/// Nodes are named after their table and their number in it, e.g. `MADT/ITS@0`.
+/// [`Description::compatible`] holds the MADT's OEM table ID and OEM ID, which identify errata. A
+/// node's name consists of its table and its number in the table, e.g. `MADT/ITS@0`.
 ///
 /// ```
 /// use gic_firmware::acpi::{self, TableError, TableSet};
@@ -96,7 +96,7 @@ pub fn parse(tables: &TableSet<'_>) -> Description {
     }
 }
 
-/// Reports wrong checksums. (Operating systems only warn about them.)
+/// Reports tables with a wrong checksum. (Operating systems only warn about a wrong checksum.)
 fn check_checksums(tables: &TableSet<'_>, findings: &mut FindingList) {
     let others = [tables.iort.map(Iort::table), tables.mcfg.map(Mcfg::table)];
     for table in [tables.madt.table()].into_iter().chain(others.into_iter().flatten()) {

@@ -18,29 +18,30 @@ pub(crate) const SET_REGISTER: u64 = 0x40;
 /// An MSI controller.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Controller {
-    /// Node of the controller. MBI and Direct LPI are facets of the GIC and have the GIC's node.
+    /// Node of the controller. MBI and Direct LPI are functions of the GIC itself, so they share
+    /// the GIC's node.
     pub id: NodeId,
     /// Kind of the controller.
     pub kind: ControllerKind,
     /// Status of the controller according to firmware.
     pub status: Fact<Status>,
-    /// Registers of the controller. ITS: both frames. MBI: the frame that holds `SETSPI_NSR`, which
-    /// is the distributor's or its alias. v2m: the frame. Direct LPI: `None`, because it uses the
-    /// redistributors' registers.
+    /// Registers of the controller. For an ITS, both of its frames; for MBI, the frame in which
+    /// devices write `SETSPI_NSR`, which is the distributor's or an alias of it; for v2m, the MSI
+    /// frame. `None` for Direct LPI, which uses the registers of the redistributors.
     pub registers: Option<Fact<Region>>,
-    /// INTIDs that the controller may use (MBI: always stated; v2m: overrides the frame's
-    /// `MSI_TYPER`).
+    /// INTIDs that the controller may use (for MBI, firmware must state them; for v2m, they
+    /// override the frame's `MSI_TYPER`).
     pub ranges: Vec<Fact<IntIdSpan>>,
-    /// Number of cells after the controller's phandle in a reference to it (`#msi-cells`). One cell
-    /// is a DeviceID.
+    /// Number of cells after the controller's phandle in a reference to it (`#msi-cells`). If it is
+    /// 1, the cell holds a DeviceID.
     pub msi_cells: Fact<u32>,
-    /// Coherence of its table accesses with the CPUs' caches.
+    /// Coherence of the controller's table accesses with the CPUs' caches.
     pub coherence: Fact<Coherence>,
     /// Window in front of the ITS, to which devices write instead of `GITS_TRANSLATER` (SynQuacer).
     /// Each DeviceID has four bytes in the window, so the address encodes the DeviceID. Note that
     /// any bus master can pose as any other.
     pub pre_its: Option<Fact<Region>>,
-    /// Secondary GIC that the controller belongs to; `None` = the root GIC.
+    /// Secondary GIC that the controller belongs to; `None` if it belongs to the root GIC.
     pub secondary_gic: Option<NodeId>,
 }
 
@@ -149,7 +150,7 @@ impl ControllerIndex {
     }
 }
 
-/// Consecutive INTIDs, which never wrap.
+/// Range of consecutive INTIDs, which ends at 2^32 − 1 or below.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IntIdSpan {
     first: u32,
@@ -157,7 +158,7 @@ pub struct IntIdSpan {
 }
 
 impl IntIdSpan {
-    /// Creates a span of `count` INTIDs from `first` on; `None` if it would reach past 2^32.
+    /// Creates a span of `count` INTIDs that starts at `first`; `None` if it would reach past 2^32.
     pub const fn new(first: IntId, count: u32) -> Option<Self> {
         match first.get().checked_add(count.saturating_sub(1)) {
             Some(_) => Some(Self { first: first.get(), count }),
@@ -183,7 +184,7 @@ impl IntIdSpan {
         }
     }
 
-    /// Returns `true` if all of them are SPIs, or all of them are extended SPIs.
+    /// Returns `true` if all INTIDs in the span are SPIs, or if all are extended SPIs.
     pub fn is_shared(self) -> bool {
         self.last().is_some_and(|last| last.is_shared() && last.class() == self.first().class())
     }

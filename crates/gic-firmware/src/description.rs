@@ -16,7 +16,7 @@ use gic_arch::Affinity;
 /// The interrupt-related parts of a machine.
 ///
 /// Addresses are CPU physical addresses. Disabled nodes are listed as well, with their [`Status`]:
-/// an operating system must skip them, but a firmware linter needs them. Lists keep the order of
+/// an operating system must skip them, but a firmware linter needs them. Lists are in the order of
 /// the input.
 ///
 /// The following summary works for any kind of firmware:
@@ -46,7 +46,7 @@ pub struct Description {
     pub cpus: Vec<CpuNode>,
     /// Root interrupt controller; `None` if the input describes no GIC.
     pub gic: Option<Gic>,
-    /// GICs other than the root. ACPI describes none.
+    /// GICs other than the root GIC. Empty under ACPI.
     pub secondary_gics: Vec<SecondaryGic>,
     /// MSI controllers of every kind. A [`ControllerIndex`] is an index into this list.
     pub controllers: Vec<Controller>,
@@ -56,8 +56,8 @@ pub struct Description {
     pub hosts: Vec<PciHost>,
     /// Non-PCI devices that refer to an MSI controller.
     pub devices: Vec<PlatformDevice>,
-    /// Users of wired interrupts of [`gic`](Self::gic). Devicetree only: under ACPI, they are
-    /// described in AML.
+    /// Users of wired interrupts of [`gic`](Self::gic). Empty under ACPI, which describes wired
+    /// interrupts in AML.
     pub wired: Vec<WiredUser>,
     /// RAM.
     pub memory: Vec<Fact<Region>>,
@@ -84,7 +84,7 @@ impl Description {
             .map(|(index, controller)| (ControllerIndex::new(index), controller))
     }
 
-    /// Returns the root GIC and the secondary ones.
+    /// Returns the root GIC and the secondary GICs.
     pub fn gics(&self) -> impl Iterator<Item = &Gic> {
         self.gic.iter().chain(self.secondary_gics.iter().map(|secondary| &secondary.gic))
     }

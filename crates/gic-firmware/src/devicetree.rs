@@ -36,7 +36,7 @@ use msi_controllers::ControllerList;
 use requester_nodes::Requesters;
 use tree::{NodeRef, Tree};
 
-/// Reads a flattened devicetree. Bytes after it are ignored.
+/// Reads a flattened devicetree. Bytes that follow the devicetree are ignored.
 ///
 /// Each defect within the tree becomes a [`Finding`](crate::Finding), and the affected fact is left
 /// out. Nodes unrelated to interrupts aren't checked. Time and memory are proportional to the

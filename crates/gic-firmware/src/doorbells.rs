@@ -12,9 +12,10 @@ const DEFAULT_STRIDE: u64 = 0x2_0000;
 impl Description {
     /// Returns the CPU physical address of each doorbell of `controller`, before any IOMMU.
     ///
-    /// An ITS (the first word of a pre-ITS window), MBI and v2m each have one; foreign controllers
-    /// have none. Direct LPI has one per redistributor that the regions and the stride describe,
-    /// but at most one per CPU.
+    /// An ITS, MBI and a v2m frame each have one doorbell; for an ITS with a pre-ITS, it is the
+    /// first word of the window. Foreign controllers have no known doorbell. Direct LPI has one
+    /// doorbell per redistributor that the regions and the stride describe, but at most one per
+    /// CPU.
     pub fn doorbells(&self, controller: &Controller) -> Vec<u64> {
         match (&controller.kind, self.gic_of(controller)) {
             (ControllerKind::DirectLpi, Some(gic)) => {

@@ -1,4 +1,4 @@
-//! Findings are defects that don't prevent reading the input.
+//! Findings: defects of the input that don't prevent reading it.
 
 use crate::origin::Origin;
 use alloc::string::String;
@@ -31,11 +31,11 @@ impl fmt::Display for Finding {
 /// Severity of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Severity {
-    /// Worth knowing, but not a mistake.
+    /// A remark about something that is not a mistake.
     Note,
-    /// Works only by luck, or because drivers are lenient.
+    /// A mistake that common drivers happen to tolerate.
     Warning,
-    /// Part of the machine does not work.
+    /// A mistake because of which a part of the machine does not work.
     Error,
 }
 
@@ -49,10 +49,10 @@ impl fmt::Display for Severity {
     }
 }
 
-/// Defines [`Rule`]. One table holds each rule's name, severity, summary and help.
+/// Defines [`Rule`]. Each row of the table states a rule's name, severity, summary and help.
 macro_rules! rules {
     ($($variant:ident $name:literal $severity:ident $summary:literal $help:literal;)*) => {
-        /// Rules, whose names are stable.
+        /// A lint rule. Its name is stable across versions.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         #[non_exhaustive]
         pub enum Rule {

@@ -5,7 +5,8 @@ use crate::origin::Origin;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// Maximum number of distinct findings. One more is then added, to say that the list is incomplete.
+/// Maximum number of distinct findings. After this many, the list ends with one more finding, which
+/// states that the list is incomplete.
 const MAX_FINDINGS: usize = 256;
 
 #[derive(Default)]

@@ -23,13 +23,14 @@ pub struct Gic {
     pub status: Fact<Status>,
     /// Registers of the distributor.
     pub distributor: Fact<Region>,
-    /// Redistributor regions (GICv3 and later). Walk each until `GICR_TYPER.Last` or the region's
-    /// end.
+    /// Redistributor regions (GICv3 and later). Drivers must walk each region up to the
+    /// redistributor with `GICR_TYPER.Last` or the region's end.
     pub redistributors: Vec<Fact<Region>>,
-    /// Distance between redistributors in bytes; `None` = as `GICR_TYPER` implies (128 KiB, or 256
-    /// KiB with virtual LPIs).
+    /// Distance between redistributors in bytes; `None` if firmware states none, in which case
+    /// `GICR_TYPER` implies it (128 KiB, or 256 KiB with virtual LPIs).
     pub redistributor_stride: Option<Fact<u64>>,
-    /// Memory-mapped CPU interface. GICv2 always has one; later versions may have one for guests.
+    /// Memory-mapped CPU interface. A GICv2 always has this region; a later version may have it for
+    /// guests.
     pub cpu_interface: Option<Fact<Region>>,
     /// Coherence of the redistributors' table accesses with the CPUs' caches.
     pub coherence: Fact<Coherence>,
@@ -65,13 +66,14 @@ impl Gic {
 
 /// A GIC other than the root: cascaded to another interrupt controller, or a second root.
 ///
-/// The interrupt that a secondary GIC states (`arm,gic.yaml`) is its output at its parent.
+/// The `interrupts` property of a secondary GIC (`arm,gic.yaml`) states the interrupt that the GIC
+/// raises at its parent.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SecondaryGic {
     /// Registers and state of the GIC.
     pub gic: Gic,
-    /// Interrupt that it raises at its parent. `None` if no controller accepts it, in which case a
-    /// finding gives the reason (unless firmware disables the GIC).
+    /// Interrupt that this GIC raises at its parent. `None` if no controller receives the
+    /// interrupt; unless firmware disables the GIC, a finding then states the reason.
     pub parent: Option<Fact<ParentInterrupt>>,
 }
 
@@ -80,14 +82,15 @@ pub struct SecondaryGic {
 pub struct ParentInterrupt {
     /// Controller that receives the interrupt.
     pub controller: NodeId,
-    /// INTID at that controller. `None` if it is not a GIC and numbers its interrupts differently.
+    /// INTID at the controller that receives the interrupt. `None` if that controller is not a GIC,
+    /// and so has no INTIDs.
     pub intid: Option<IntId>,
 }
 
 /// The GIC architecture version, according to firmware.
 ///
-/// A devicetree does not distinguish GICv4 from GICv3 (`GICD_PIDR2` does): there, [`V3`](Self::V3)
-/// means "3 or later".
+/// A devicetree does not distinguish GICv4 from GICv3, so [`V3`](Self::V3) then means "3 or later".
+/// The hardware states the version in `GICD_PIDR2`.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[non_exhaustive]
 pub enum GicVersion {
@@ -95,7 +98,7 @@ pub enum GicVersion {
     V2,
     /// GICv3 or later.
     V3,
-    /// GICv4, where firmware says so.
+    /// GICv4, if firmware distinguishes it from GICv3.
     V4,
 }
 

@@ -22,7 +22,8 @@ impl IntxPin {
     const ALL: [Self; 4] = [Self::A, Self::B, Self::C, Self::D];
 
     /// Converts the value of a function's Interrupt Pin register, the byte at 0x3d of its
-    /// configuration space. Returns `None` if the function uses no pin, and for reserved values.
+    /// configuration space. Returns `None` if the function uses no pin, or if the value is
+    /// reserved.
     pub const fn from_register(register: u8) -> Option<Self> {
         match register {
             1 => Some(Self::A),
@@ -33,8 +34,8 @@ impl IntxPin {
         }
     }
 
-    /// Returns the pin on the bus above a bridge to which the bridge connects this pin of `device`,
-    /// the number of a device below it (PCI-to-PCI Bridge 1.2 §9.1).
+    /// Returns the pin that this pin becomes above a PCI bridge, where `device` is the device
+    /// number below the bridge (PCI-to-PCI Bridge 1.2 §9.1).
     #[must_use]
     pub const fn above_bridge(self, device: u8) -> Self {
         Self::ALL[(self as usize + device as usize) % Self::ALL.len()]
@@ -63,7 +64,7 @@ pub struct IntxRouting {
     pub address_mask: u32,
     /// Mask of the pin number bits that are compared.
     pub pin_mask: u32,
-    /// Routes; the first match is used.
+    /// Routes in firmware's order; the first route that matches is used.
     pub routes: Vec<Fact<IntxRoute>>,
 }
 
@@ -79,12 +80,12 @@ pub struct IntxRoute {
     pub interrupt: Option<WiredInterrupt>,
 }
 
-/// Reason why a function's pin has no interrupt at the GIC.
+/// Reason why a function's pin is not connected to an interrupt of the GIC.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NoIntx {
-    /// The description has no routing for the host bridge: firmware has none, or has it in AML
-    /// only.
+    /// The description has no routing for the host bridge, because firmware states none or states
+    /// it in AML only.
     #[error("the interrupt pins of the host bridge have no routing")]
     NotDescribed,
     /// No route matches the function and pin.
@@ -99,14 +100,14 @@ pub enum NoIntx {
 }
 
 impl IntxRouting {
-    /// Creates a routing by device number and pin, as `_PRT` states it.
+    /// Creates a routing by device number and pin, the form in which `_PRT` states routes.
     ///
     /// `_PRT` is AML, which this crate does not interpret: under ACPI, the kernel must evaluate it
-    /// and pass the routes. It may keep the routing and call [`route`](Self::route), or set
-    /// [`PciHost::intx`](crate::PciHost::intx). The number of a route without a link device is a
-    /// GSI, which on a GIC is the INTID (ACPI 6.5 §6.2.13, §5.2.12.15); it is level-triggered. A
-    /// bridge below the host bridge may have its own `_PRT`, which routes the functions behind that
-    /// bridge; the paths of those functions must then end below it.
+    /// and pass the routes. The kernel may call [`route`](Self::route) on the returned routing, or
+    /// store the routing in [`PciHost::intx`](crate::PciHost::intx). If a `_PRT` entry names no
+    /// link device, it states a level-triggered GSI, which equals the INTID on a GIC (ACPI 6.5
+    /// §6.2.13, §5.2.12.15). A bridge below the host bridge may have its own `_PRT`, which routes
+    /// the functions behind that bridge; the paths of those functions must then end below it.
     pub fn by_device(routes: impl IntoIterator<Item = (u8, IntxPin, WiredInterrupt)>) -> Self {
         const DEVICE: u32 = 0xf800;
         let route = |(device, pin, interrupt): (u8, IntxPin, _)| IntxRoute {
@@ -122,9 +123,9 @@ impl IntxRouting {
     }
 
     /// Returns the interrupt of a function's pin. `path` must have the function first, then each
-    /// bridge above it up to the routed bus: a single element for a function on that bus. An ARI
-    /// function is routed as device 0, because its function number has no device part (PCI Express
-    /// 4.0 §2.2.8.1).
+    /// bridge above it up to the routed bus: a single element for a function on that bus. A
+    /// function with an Alternative Routing-ID (ARI) is routed as device 0, because its requester
+    /// ID has no device number (PCI Express 4.0 §2.2.8.1).
     ///
     /// Returns [`NoIntx`] if the routing has no interrupt of the GIC for the pin, or if `path` is
     /// empty.

@@ -10,7 +10,8 @@ use msi_types::RequesterId;
 /// An IOMMU.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Iommu {
-    /// Node of the IOMMU. If it signals by message, a platform device with the same node exists.
+    /// Node of the IOMMU. If the IOMMU sends MSIs itself, a platform device with the same node also
+    /// exists.
     pub id: NodeId,
     /// Compatible strings, most specific first.
     pub compatible: Vec<String>,
@@ -41,7 +42,8 @@ impl IommuIndex {
 pub struct IommuReference {
     /// Referenced IOMMU.
     pub iommu: IommuIndex,
-    /// Cells after the reference; for an SMMU the StreamID, optionally followed by a mask.
+    /// Cells after the phandle in the reference; for an SMMU, the StreamID, optionally followed by
+    /// a mask.
     pub specifier: Vec<u32>,
 }
 
@@ -55,17 +57,18 @@ impl IommuReference {
 /// Map from requester IDs behind a PCI host (or another bus) to IOMMU StreamIDs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct IommuRouting {
-    /// Mask applied to a requester ID before it is looked up in [`map`](Self::map); absent = all
-    /// ones (`iommu-map-mask`).
+    /// Mask applied to a requester ID before it is looked up in [`map`](Self::map); an absent mask
+    /// means all ones (`iommu-map-mask`).
     pub mask: Option<Fact<u32>>,
-    /// Entries by requester ID (`iommu-map`, or an IORT's mappings to SMMUs). A requester without
-    /// an entry passes no IOMMU.
+    /// Entries by requester ID (`iommu-map`, or an IORT's mappings to SMMUs). The accesses of a
+    /// requester without an entry pass through no IOMMU.
     pub map: Vec<Fact<StreamEntry>>,
 }
 
 impl IommuRouting {
-    /// Returns the IOMMU that `requester` passes, and its StreamID there. Returns `None` if it
-    /// passes no IOMMU, if the reference is broken, or if the IOMMU takes no StreamIDs.
+    /// Returns the IOMMU that translates accesses of `requester`, and the requester's StreamID at
+    /// that IOMMU. Returns `None` if no IOMMU translates them, if the reference to the IOMMU is
+    /// broken, or if the IOMMU has no StreamIDs.
     ///
     /// As for `msi-map`, the first entry that contains the masked ID is used. The search ends at an
     /// entry whose first ID has bits that the mask clears.
@@ -93,9 +96,9 @@ pub struct StreamEntry {
     pub rid_base: RequesterId,
     /// Number of requester IDs.
     pub length: u32,
-    /// IOMMU; `None` if the reference is broken, or if the entry does not define the StreamID of
-    /// each requester. A finding states which.
+    /// IOMMU that translates the requesters' accesses; `None` if the reference is broken, or if the
+    /// entry does not define the StreamID of each requester. A finding then states the reason.
     pub iommu: Option<IommuIndex>,
-    /// StreamID of the first requester; `None` if references to the IOMMU have no cells.
+    /// StreamID of the first requester; `None` if `#iommu-cells` of the IOMMU is 0.
     pub stream_id_base: Option<u32>,
 }

@@ -3,7 +3,7 @@
 //!
 //! A [`Description`] looks the same for ACPI and devicetree. Every [`Fact`] in it records its
 //! [`Origin`]. The reader lists the defects that it notices in [`Description::findings`];
-//! [`lint::check`] adds those that can only be seen in the machine as a whole.
+//! [`lint::check`] adds the defects that only a check of the whole machine can find.
 //! [`Description::route`] translates a requester ID to a controller and a DeviceID.
 //!
 //! | firmware | read | written |
@@ -80,7 +80,7 @@ pub use route::{NoRoute, Route, RouteSpan, Via};
 pub use status::Status;
 pub use wired::WiredUser;
 
-/// Types of other packages that occur in signatures of this one.
+/// Types from other packages that this package uses in its public signatures.
 pub use gic_arch::{Affinity, IntId};
 pub use msi_types::{DeviceId, RequesterId, Trigger};
 pub use {gic_arch, msi_types};

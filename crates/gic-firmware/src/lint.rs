@@ -1,4 +1,5 @@
-//! Lint rules that look at a whole description. The readers apply the others.
+//! Lint rules that check a whole description. The readers check all other rules while they read the
+//! input.
 //!
 //! | module | looks at |
 //! |---|---|
@@ -27,8 +28,8 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use msi_types::DeviceId;
 
-/// Returns all findings about `description`: first those of its reader, then those of the rules
-/// over the whole.
+/// Returns all findings about `description`: first the findings of the reader, then those of the
+/// rules that check the whole description.
 ///
 /// `known` contains register values. A rule that needs an unknown value does not report anything.
 ///
@@ -58,8 +59,8 @@ pub fn check(description: &Description, known: &KnownRegisters) -> Vec<Finding> 
 /// Returns the highest DeviceID of enabled requesters at each enabled controller that needs
 /// DeviceIDs.
 ///
-/// Only requester IDs on a host's own buses count. Requesters that `msi-map` leaves to `msi-parent`
-/// don't.
+/// Ignores requester IDs outside a host's bus range, and requesters that have no entry in `msi-map`
+/// and so fall back to `msi-parent`.
 pub fn highest_device_ids(description: &Description) -> BTreeMap<ControllerIndex, DeviceId> {
     let mut highest = BTreeMap::new();
     for claim in claims::claims(description) {

@@ -1,4 +1,4 @@
-//! Finds requester IDs that two entries in a map claim.
+//! Finds requester IDs that are in two entries of a map.
 
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
@@ -7,7 +7,8 @@ use crate::requester::MapEntry;
 use alloc::format;
 use alloc::vec::Vec;
 
-/// Reports each entry whose first requester ID is already claimed by an entry with a lower one.
+/// Reports each entry whose first requester ID is also in an entry that starts at the same or a
+/// lower ID.
 pub(crate) fn report_overlaps(map: &[Fact<MapEntry>], findings: &mut FindingList) {
     let mut claims: Vec<_> =
         map.iter().map(|entry| (entry.rid_base.get(), u64::from(entry.length), entry)).collect();

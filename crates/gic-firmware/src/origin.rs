@@ -6,7 +6,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Deref;
 
-/// The place in the firmware's input where a fact was read.
+/// The place in firmware's tables or devicetree where a fact was read.
 ///
 /// For a devicetree: a node's full path and a property. For ACPI: the position of a structure in
 /// its table (e.g. `MADT+0x2c`) and a field. Cloning is cheap, because all facts of a node share
@@ -33,8 +33,8 @@ impl Origin {
         self.place.as_deref()
     }
 
-    /// Returns the property whose value (or absence) is the fact. Empty if the origin is the place
-    /// as a whole.
+    /// Returns the property whose value (or absence) establishes the fact. Returns an empty string
+    /// if the whole node does.
     pub const fn item(&self) -> &'static str {
         self.item
     }
@@ -58,9 +58,9 @@ impl fmt::Debug for Origin {
 
 /// A value and the place where it was read.
 ///
-/// Two facts are equal if their values are, regardless of their origins. This way, descriptions
-/// from different firmware can be compared, and so can a description and what was read back after
-/// writing it.
+/// Two facts are equal if their values are equal, regardless of their origins. So a devicetree's
+/// description can be compared with that of ACPI tables, or with the description that is read back
+/// after writing it.
 #[derive(Clone, Debug)]
 pub struct Fact<T> {
     /// Stated value.

@@ -21,28 +21,30 @@ pub struct PciHost {
     pub compatible: Vec<String>,
     /// Status of the host bridge according to firmware.
     pub status: Fact<Status>,
-    /// Access to its configuration space.
+    /// Method of access to the configuration space of the functions.
     pub config: Option<Fact<ConfigAccess>>,
     /// Bus numbers behind the bridge.
     pub buses: Fact<BusRange>,
-    /// Windows through which CPUs reach its functions' regions (`ranges`). ACPI tables do not
-    /// describe windows: they are resources of the bridge in AML (`_CRS`), which the kernel's
+    /// Windows through which CPUs access the BARs of the functions (`ranges`). Empty under ACPI,
+    /// where the windows are resources of the bridge in AML (`_CRS`), which the kernel's
     /// interpreter must evaluate.
     pub windows: Vec<Fact<PciWindow>>,
     /// PCI domain (segment), if firmware numbers it.
     pub segment: Option<Fact<u32>>,
-    /// MSI controllers through which its functions signal.
+    /// MSI controllers that receive the functions' messages.
     pub msi: MsiRouting,
     /// MSI controller that is integrated in the bridge, if it has one.
     pub own_controller: Option<ControllerIndex>,
-    /// Bridges and functions below it that have their own map.
+    /// Bridges and functions below the host bridge that have their own map.
     pub bridges: Vec<PciBridge>,
-    /// IOMMUs between its functions and memory.
+    /// IOMMUs that translate the functions' accesses.
     pub iommu: IommuRouting,
-    /// Number of address bits that its functions can write to; `None` = 64.
+    /// Number of address bits in the functions' writes; `None` if firmware states no limit below
+    /// 64.
     pub address_bits: Option<Fact<u8>>,
-    /// Routing of the interrupt pins of the root bus. Read only from a devicetree: ACPI describes
-    /// it in AML, from which a kernel can create it with [`IntxRouting::by_device`].
+    /// Routing of the interrupt pins of the root bus. `None` under ACPI, which describes the
+    /// routing in AML; a kernel that interprets AML can create the routing with
+    /// [`IntxRouting::by_device`].
     pub intx: Option<IntxRouting>,
 }
 
@@ -81,7 +83,8 @@ impl PciHost {
 
 /// A PCI bridge below a host, or a function, that has a map of requester IDs.
 ///
-/// On the path from a function up to the host, the first node with a map decides.
+/// A function uses the map of the first node that has one, on the path from the function up to the
+/// host.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PciBridge {
     /// Node of the bridge or function.
@@ -91,16 +94,18 @@ pub struct PciBridge {
     /// Path of device and function numbers, eight bits per level, from the host's root bus to the
     /// node.
     pub path: Vec<u8>,
-    /// MSI controllers through which it and the functions below it signal.
+    /// MSI controllers that receive the messages of this function, or of the bridge and the
+    /// functions below it.
     pub msi: MsiRouting,
 }
 
 /// Method of access to a host bridge's configuration space.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ConfigAccess {
-    /// ECAM: 4 KiB per function, the first bus of the bridge's range first.
+    /// ECAM, with 4 KiB per function, starting with the first bus of the bridge's range.
     Ecam(Region),
-    /// Specific to the bridge; this is the `config` window, or else the first register region.
+    /// A method specific to the bridge, with the `config` window, or else the first register
+    /// region.
     Registers(Region),
 }
 
@@ -124,15 +129,16 @@ pub struct PlatformDevice {
     pub status: Fact<Status>,
     /// Register regions whose addresses can be translated.
     pub registers: Vec<Fact<Region>>,
-    /// Role of the node: whether it signals itself, or devices behind it do.
+    /// Role of the node: whether the node sends messages itself or is a bus whose devices send
+    /// them.
     pub role: Role,
-    /// MSI controllers that it refers to.
+    /// MSI controllers that the device refers to.
     pub msi: MsiRouting,
     /// IOMMUs that translate the device's accesses, with its StreamID at each.
     pub iommus: Vec<Fact<IommuReference>>,
-    /// Map from devices behind a bus to IOMMUs.
+    /// Map from requester IDs to IOMMUs, for a bus.
     pub iommu: IommuRouting,
-    /// Number of address bits that it can write to; `None` = 64.
+    /// Number of address bits in the device's writes; `None` if firmware states no limit below 64.
     pub address_bits: Option<Fact<u8>>,
 }
 
@@ -162,22 +168,22 @@ pub enum Role {
     /// A node with devices behind it that have requester IDs.
     /// [`Description::route_by`](crate::Description::route_by) returns their routes.
     ///
-    /// It is a bus such as `fsl-mc`, or has a map instead of a reference. The requester ID of a
-    /// function of a PCI endpoint controller is the function number plus 8 times the virtual
-    /// function number. A platform device is requester 0 of its own map.
+    /// The node is a bus such as `fsl-mc`, or it has `msi-map` instead of `msi-parent`. The
+    /// requester ID of a function of a PCI endpoint controller is the function number plus 8 times
+    /// the virtual function number. A platform device with its own map is requester 0 in that map.
     Bus,
 }
 
 /// Routing of a node's messages to MSI controllers.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct MsiRouting {
-    /// Mask applied to a requester ID before it is looked up in [`map`](Self::map); absent = all
-    /// ones (`msi-map-mask`).
+    /// Mask applied to a requester ID before it is looked up in [`map`](Self::map); an absent mask
+    /// means all ones (`msi-map-mask`).
     pub mask: Option<Fact<u32>>,
     /// Map from requester IDs (`msi-map`); `None` if the property is absent, which differs from an
     /// empty map.
     pub map: Option<Vec<Fact<MapEntry>>>,
-    /// Controllers of the node itself, and of requesters without a map entry (`msi-parent`).
+    /// Controllers that serve the node itself, and requesters without a map entry (`msi-parent`).
     pub parents: Vec<Fact<Parent>>,
 }
 
@@ -200,7 +206,7 @@ impl MsiRouting {
         Self { parents: alloc::vec![Fact::stated(parent)], ..Self::default() }
     }
 
-    /// Returns `true` if it has neither a map nor parents.
+    /// Returns `true` if the routing has neither a map nor parents.
     pub fn is_empty(&self) -> bool {
         self.map.is_none() && self.parents.is_empty()
     }
@@ -225,7 +231,7 @@ pub struct MapEntry {
 pub struct Parent {
     /// Controller that the reference resolves to.
     pub target: Target,
-    /// Cells after the reference; for an ITS one cell, the DeviceID.
+    /// Cells after the phandle in the reference; for an ITS, a single cell with the DeviceID.
     pub specifier: Vec<u32>,
 }
 
@@ -244,7 +250,7 @@ impl Parent {
 pub enum Target {
     /// A controller of the same description.
     Controller(ControllerIndex),
-    /// No controller: the phandle does not exist, its node is not an MSI controller, or the map
-    /// entry does not define the DeviceID of each requester. A finding states which.
+    /// No controller, because the phandle does not exist, its node is not an MSI controller, or the
+    /// map entry does not define the DeviceID of each requester. A finding states the reason.
     Nowhere,
 }

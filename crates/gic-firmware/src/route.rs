@@ -1,4 +1,4 @@
-//! Finds the controller that serves a requester, and the requester's DeviceID there.
+//! Finds the controller that serves a requester, and the requester's DeviceID at that controller.
 //!
 //! We follow the devicetree binding (`pci/pci-msi.txt`) and, where it is silent, Linux:
 //!
@@ -7,12 +7,13 @@
 //! 2. An entry whose `rid-base` has bits that the mask clears ends the search, as in Linux.
 //! 3. A requester that isn't in the map uses the node's `msi-parent`, with DeviceID = requester ID,
 //!    unmasked. By the binding, an `msi-parent` next to a map belongs to the bridge itself; Linux
-//!    falls back to it, and so do we, marking the route as [`Via::ParentAfterMap`]. Without
-//!    `msi-parent`, the requester has no route.
+//!    nevertheless uses it for such a requester. We do the same, and mark the route as
+//!    [`Via::ParentAfterMap`]. Without `msi-parent`, the requester has no route.
 //! 4. Without a map, `msi-parent` is used, with DeviceID = requester ID. Cells after the phandle
-//!    belong to the bridge itself. If there are several entries, the first one that resolves to an
-//!    enabled controller is used.
-//! 5. Without either, the bridge's own MSI controller is used, if it has one.
+//!    apply to messages of the bridge itself, and are ignored here. If there are several entries,
+//!    the first one that resolves to an enabled controller is used.
+//! 5. Without `msi-map` and `msi-parent`, the MSI controller that is integrated in the bridge is
+//!    used, if the bridge has one.
 //!
 //! A platform device has one route for each `msi-parent` entry, in firmware's order; drivers use
 //! the first suitable one. A device with `msi-map` instead (e.g. a PCI endpoint controller) counts
@@ -28,7 +29,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use msi_types::{DeviceId, RequesterId};
 
-/// Number of requester IDs on PCI, which have 16 bits.
+/// Number of requester IDs on PCI, where a requester ID has 16 bits.
 const PCI_REQUESTERS: u32 = 0x1_0000;
 
 /// Destination of a requester's messages.
@@ -36,8 +37,8 @@ const PCI_REQUESTERS: u32 = 0x1_0000;
 pub struct Route {
     /// Controller that receives the messages.
     pub controller: ControllerIndex,
-    /// DeviceID of the requester there. Controllers whose kind does not [need
-    /// it](crate::ControllerKind::needs_device_id) ignore it.
+    /// DeviceID of the requester at the controller. Controllers that do not [need
+    /// DeviceIDs](crate::ControllerKind::needs_device_id) ignore it.
     pub device_id: DeviceId,
     /// Firmware's statement that defines the route.
     pub via: Via,
@@ -68,22 +69,22 @@ impl fmt::Display for Via {
     }
 }
 
-/// Reason why a requester has no controller. Firmware is at fault in every case.
+/// Reason why a requester has no controller. In each case, firmware is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 pub enum NoRoute {
-    /// Firmware states neither a map nor a parent.
+    /// Firmware states neither `msi-map` nor `msi-parent`.
     #[error("firmware names no MSI controller for the requester")]
     NotDescribed,
-    /// The map has no entry for the requester, and the node has no parent.
+    /// `msi-map` has no entry for the requester, and the node has no `msi-parent`.
     #[error("firmware's map has no entry for requester {0}")]
     Unmapped(RequesterId),
-    /// The reference is broken.
+    /// The reference does not resolve to a controller.
     #[error("firmware's reference does not resolve to an MSI controller")]
     Nowhere,
     /// The controller exists but is disabled.
     #[error("the MSI controller that firmware names is disabled")]
     Disabled(ControllerIndex),
-    /// A platform device without a DeviceID at a controller that needs one.
+    /// Firmware states no DeviceID for a platform device whose controller needs one.
     #[error("firmware does not state the device's DeviceID")]
     NoDeviceId(ControllerIndex),
     /// The DeviceID would need more than 32 bits.
@@ -122,8 +123,8 @@ impl RouteSpan {
 impl Description {
     /// Returns the route of the function with requester ID `requester` behind `host`.
     ///
-    /// The requester ID is the one that the host bridge receives: for a function behind a
-    /// conventional PCI bridge, the alias.
+    /// `requester` must be the requester ID that the host bridge receives. For a function behind a
+    /// conventional PCI bridge, it is the alias that the bridge uses.
     pub fn route(&self, host: &PciHost, requester: RequesterId) -> Result<Route, NoRoute> {
         match self.route_by(&host.msi, requester) {
             Err(NoRoute::NotDescribed) => {
@@ -138,8 +139,8 @@ impl Description {
     /// Returns the route of the function at `path`: the device and function numbers from the root
     /// bus of `host` down to the function.
     ///
-    /// The nearest bridge on the path that has its own map decides, as in Linux; without one, the
-    /// host decides.
+    /// As in Linux, the function uses the map of the nearest bridge on the path that has one, or
+    /// else that of the host.
     pub fn route_below(
         &self,
         host: &PciHost,
@@ -153,8 +154,8 @@ impl Description {
         }
     }
 
-    /// Returns firmware's statements about the functions at and below `bridge`, like
-    /// [`host_spans`](Self::host_spans).
+    /// Returns the routes that firmware states for the functions at and below `bridge`, in the form
+    /// of [`host_spans`](Self::host_spans).
     pub fn bridge_spans<'a>(
         &'a self,
         bridge: &'a PciBridge,
@@ -204,20 +205,21 @@ impl Description {
             .collect()
     }
 
-    /// Returns firmware's statements about the functions behind `host`, as spans of requester IDs.
+    /// Returns the routes that firmware states for the functions behind `host`, as spans of
+    /// requester IDs.
     ///
-    /// Consistent with [`route`](Self::route): the first span that contains a requester ID and
-    /// whose controller is enabled defines the route. Spans of a map are in masked IDs. References
-    /// that resolve to no controller are left out.
+    /// The result is consistent with [`route`](Self::route), which uses the first span that
+    /// contains the requester ID and whose controller is enabled. Spans from `msi-map` contain
+    /// masked requester IDs. References that resolve to no controller are left out.
     pub fn host_spans<'a>(&'a self, host: &'a PciHost) -> impl Iterator<Item = RouteSpan> + 'a {
         let own = host.own_controller.filter(|_| host.msi.is_empty());
         let own = own.map(|controller| RouteSpan::everyone(controller, Via::Own));
         self.bus_spans(&host.msi).chain(own)
     }
 
-    /// Returns firmware's statements about a platform device: for a device, a span of length 1 for
-    /// each controller that it refers to; for a bus, the spans of the devices behind it. A device
-    /// at a controller without DeviceIDs has DeviceID 0 here.
+    /// Returns the routes that firmware states for a platform device. A [device](Role::Device) has
+    /// a span of length 1 for each controller that it refers to; a [bus](Role::Bus) has the spans
+    /// of the devices behind it. If a controller has no DeviceIDs, the span states DeviceID 0.
     pub fn device_spans(&self, device: &PlatformDevice) -> Vec<RouteSpan> {
         if device.role == Role::Bus {
             return self.bus_spans(&device.msi).collect();
@@ -265,7 +267,7 @@ impl Description {
     }
 
     /// Returns the route through the first usable entry in `parents`, with DeviceID = requester ID.
-    /// If none is usable, returns the reason why the first one isn't.
+    /// If no entry is usable, returns the reason why the first entry is not.
     fn first_parent(
         &self,
         parents: &[Fact<Parent>],

@@ -3,12 +3,12 @@
 use core::fmt;
 
 /// Permission for an operating system to use a node. A disabled ancestor also disables the node;
-/// the fact's origin is then the ancestor.
+/// the ancestor is then the origin of the node's status.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Status {
     /// Usable.
     Enabled,
-    /// Present, but must not be used.
+    /// The node exists, but operating systems must not use it.
     Disabled,
 }
 

@@ -5,7 +5,8 @@ use crate::status::Status;
 use alloc::vec::Vec;
 use gic_arch::IntId;
 
-/// A node whose interrupt lines lead to the GIC, or a nexus that connects other nodes' lines to it.
+/// A node whose interrupt lines are connected to the GIC, or a nexus that connects other nodes'
+/// lines to the GIC.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WiredUser {
     /// Node of the user.

@@ -21,7 +21,7 @@ pub(super) fn cells(value: &[u8]) -> Option<Vec<u32>> {
     rest.is_empty().then(|| cells.iter().map(|cell| u32::from_be_bytes(*cell)).collect())
 }
 
-/// Number of cells per address and per size on a bus.
+/// Number of cells in an address and in a size on a bus.
 #[derive(Clone, Copy)]
 struct Shape {
     address: usize,
@@ -29,7 +29,7 @@ struct Shape {
 }
 
 impl Shape {
-    /// Returns the shape for children of `bus`.
+    /// Returns the numbers of cells that the children of `bus` use.
     fn of(bus: NodeRef<'_, '_>) -> Result<Self, String> {
         let check = |property, stated| match stated {
             0..=MAX_CELLS => Ok(stated as usize),
@@ -43,7 +43,7 @@ impl Shape {
     }
 }
 
-/// Splits a property into entries of fields with these numbers of cells.
+/// Splits a property into entries. Each entry consists of fields with these numbers of cells.
 fn entries<const N: usize>(
     value: &[u8],
     fields: [usize; N],
@@ -62,8 +62,8 @@ fn entries<const N: usize>(
     }))
 }
 
-/// Returns the `reg` entries of `node` as (address, size) on its bus; empty without `reg`. The
-/// error is a sentence.
+/// Returns the `reg` entries of `node` as (address, size) on its bus. The list is empty if the node
+/// has no `reg`. The error is a message for the user.
 pub(super) fn bus_regions(node: NodeRef<'_, '_>) -> Result<Vec<(u128, u128)>, String> {
     let Some(value) = node.property("reg") else { return Ok(Vec::new()) };
     let shape = Shape::of(node.parent().unwrap_or(node))?;
@@ -78,7 +78,8 @@ pub(super) fn bus_regions(node: NodeRef<'_, '_>) -> Result<Vec<(u128, u128)>, St
     }
 }
 
-/// Translates an address on the bus of `node` to a CPU address; the error is a sentence.
+/// Translates an address on the bus of `node` to a CPU address. The error is a message for the
+/// user.
 pub(super) fn to_cpu(node: NodeRef<'_, '_>, address: u128) -> Result<u64, String> {
     let mut address = address;
     for bus in node.upwards().skip(1) {
@@ -127,7 +128,7 @@ fn search(
     Err(format!("`ranges` of {} does not contain address {address:#x}", bus.path()))
 }
 
-/// Returns one `reg` entry as a CPU physical region; the error is a sentence.
+/// Returns one `reg` entry as a CPU physical region. The error is a message for the user.
 fn region(node: NodeRef<'_, '_>, (address, size): (u128, u128)) -> Result<Region, String> {
     let base = to_cpu(node, address)?;
     u64::try_from(size)
@@ -136,8 +137,8 @@ fn region(node: NodeRef<'_, '_>, (address, size): (u128, u128)) -> Result<Region
         .ok_or_else(|| format!("{size:#x} bytes at {base:#x} reach past the address space"))
 }
 
-/// Returns the `reg` entries of `node` as CPU physical regions. Entries that cannot be translated
-/// are reported and `None`.
+/// Returns the `reg` entries of `node` as CPU physical regions. An entry that cannot be translated
+/// is reported, and is `None` in the result.
 pub(super) fn regions(
     node: NodeRef<'_, '_>,
     findings: &mut FindingList,
@@ -173,7 +174,7 @@ pub(super) fn regions_if_any(node: NodeRef<'_, '_>) -> Vec<Fact<Region>> {
 }
 
 /// Returns the CPU address in a property that contains one address on the bus of `node`
-/// (`mbi-alias`); the error is a sentence.
+/// (`mbi-alias`). The error is a message for the user.
 pub(super) fn bus_address(node: NodeRef<'_, '_>, value: &[u8]) -> Result<u64, String> {
     let shape = Shape::of(node.parent().unwrap_or(node))?;
     let mut addresses = entries(value, [shape.address]).ok_or_else(|| {

@@ -1,12 +1,13 @@
-//! Validates the structure of a blob (Devicetree Specification §5). This must happen before any
-//! walk.
+//! Validates the structure of a blob (Devicetree Specification §5). A blob must pass before its
+//! nodes are walked.
 //!
 //! `dtoolkit` also checks blobs, but refuses node and property names longer than the
 //! specification's 31 characters. More than half of Linux's own arm64 devicetrees have such names
-//! (e.g. `snps,dis-tx-ipgap-linecheck-quirk`). So we use its unchecked walk, and this module checks
-//! everything that the walk relies on. It also limits depth, names and paths. Without these limits,
-//! time and memory wouldn't be proportional to the blob: finding a child means skipping over its
-//! siblings' subtrees, and every fact carries a path.
+//! (e.g. `snps,dis-tx-ipgap-linecheck-quirk`). So we use the unchecked walk of `dtoolkit`, and this
+//! module checks everything that the walk relies on. This module also limits the depth of the tree
+//! and the lengths of names and paths. Without these limits, time and memory wouldn't be
+//! proportional to the size of the blob, because finding a child means skipping over its siblings'
+//! subtrees, and every fact carries a path.
 
 use super::error::{DtbError, DtbErrorKind};
 use dtoolkit::fdt::Fdt;
@@ -28,8 +29,8 @@ const PROP: u32 = 3;
 const NOP: u32 = 4;
 const END: u32 = 9;
 
-/// Returns the devicetree in `input` after validation, so that it is safe to walk. Bytes after it
-/// are ignored.
+/// Returns the devicetree in `input` after validation, so that it is safe to walk. Bytes that
+/// follow the devicetree are ignored.
 pub(super) fn open(input: &[u8]) -> Result<Fdt<'_>, DtbError> {
     let header = Header::read(input)?;
     let blob = input.get(..header.total).ok_or(DtbErrorKind::NoHeader.at(0))?;
@@ -83,14 +84,14 @@ impl Header {
     }
 }
 
-/// Walks the structure block once, token by token.
+/// A walk over the structure block, token by token.
 struct Skeleton<'a> {
     blob: &'a [u8],
     strings: (usize, usize),
     /// End of the structure block.
     end: usize,
     depth: usize,
-    /// Length of each open node's path, starting with the root's.
+    /// Length of the path of each open node, starting with the root.
     path: [usize; MAX_DEPTH],
 }
 

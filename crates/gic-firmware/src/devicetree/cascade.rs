@@ -1,8 +1,8 @@
 //! Tells the root GIC from secondary GICs (binding `arm,gic.yaml`).
 //!
 //! A GIC is cascaded to another one if its interrupt reaches the other, directly or through other
-//! controllers. The root's interrupt reaches no other GIC, or it may point back to the root: many
-//! trees set one `interrupt-parent` for all nodes, including the root GIC.
+//! controllers. The interrupt of the root GIC reaches no other GIC. Its parent may be the root GIC
+//! itself, because many trees set one `interrupt-parent` for all nodes, including the root GIC.
 
 use super::address::cells;
 use super::gic;
@@ -16,13 +16,12 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// Maximum number of controllers between two GICs. Real machines have only a few.
+/// Maximum number of controllers between two GICs. Real machines have at most a few.
 const MAX_STEPS: usize = 16;
 
 /// The nodes of a tree's GICs.
 pub(super) struct GicNodes<'t, 'a> {
-    /// First usable GIC that is not cascaded; otherwise the first usable one, otherwise the first
-    /// one.
+    /// First usable GIC that is not cascaded, or else the first usable GIC, or else the first GIC.
     pub(super) root: Option<NodeRef<'t, 'a>>,
     /// All other GICs.
     secondary: Vec<NodeRef<'t, 'a>>,

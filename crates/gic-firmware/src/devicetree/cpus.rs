@@ -63,7 +63,8 @@ fn affinity(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Affinit
     None
 }
 
-/// Returns the RAM that the tree describes. Some boards leave it to the boot loader to fill in.
+/// Returns the RAM that the tree describes. On some boards, the boot loader adds the RAM to the
+/// tree.
 pub(super) fn memory(tree: &Tree<'_>) -> Vec<Fact<Region>> {
     tree.nodes()
         .filter(|node| node.text("device_type") == Some("memory") && node.status().is_enabled())

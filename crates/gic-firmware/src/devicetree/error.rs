@@ -1,6 +1,7 @@
 //! Errors from reading a blob.
 
-/// A blob that is not a valid devicetree. The producer of the blob or its transport is at fault.
+/// A blob that is not a valid devicetree. Either the producer or the transport of the blob is at
+/// fault.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[error("byte {offset:#x}: {kind}")]
 pub struct DtbError {
@@ -29,8 +30,8 @@ pub enum DtbErrorKind {
     /// The structure or strings block is misaligned or lies outside the blob.
     #[error("the {0} block does not lie within the input")]
     Block(&'static str),
-    /// The structure block contains something other than a token, or a token that is not allowed
-    /// here.
+    /// The structure block contains an unknown token, or a token that is not allowed at this
+    /// offset.
     #[error("{0:#x} is not a token that is allowed here")]
     Token(u32),
     /// The structure block ends too early.

@@ -1,4 +1,4 @@
-//! Renders nodes as source text, so that messages can point at a property.
+//! Renders nodes as devicetree source, so that a message can show the property that it is about.
 
 use super::address::cells;
 use super::blob;
@@ -70,7 +70,7 @@ fn excerpt_of(node: NodeRef<'_, '_>) -> Excerpt {
     Excerpt { text, name: 0..name.len(), properties }
 }
 
-/// Returns a value as strings, cells or bytes, whichever is the first to fit.
+/// Formats a value as strings if possible, otherwise as cells if possible, otherwise as bytes.
 fn spelled(name: &str, value: &[u8]) -> String {
     if let Some(strings) = strings(value) {
         return strings.join(", ");

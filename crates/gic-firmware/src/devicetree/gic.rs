@@ -30,7 +30,7 @@ const V2: &[&str] = &[
     "qcom,msm-qgic2",
 ];
 
-/// Size of a frame. A stride must be a multiple of this.
+/// Size of a register frame. The distance between redistributors must be a multiple of this size.
 const FRAME_BYTES: u64 = 0x1_0000;
 
 /// Returns the version that a GIC node states; `None` for other nodes.
@@ -87,7 +87,8 @@ pub(super) fn read(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<
     })
 }
 
-/// Returns the number of the `available` regions after the distributor that hold redistributors.
+/// Returns how many of the `available` regions that follow the distributor's contain
+/// redistributors.
 fn redistributor_regions(
     node: NodeRef<'_, '_>,
     available: usize,

@@ -13,7 +13,7 @@ use msi_types::Trigger;
 const MASK: &str = "interrupt-map-mask";
 /// Number of cells in a function's address and pin together.
 const CHILD: usize = 4;
-/// Edge trigger flags: rising, falling (binding `arm,gic-v3.yaml`).
+/// Flags for an interrupt triggered by a rising or a falling edge (binding `arm,gic-v3.yaml`).
 const EDGES: u32 = 3;
 
 /// Sets the routing of pins to `gic` for `hosts`, which were read from `tree`.
@@ -30,13 +30,13 @@ fn routing(
 ) -> Option<IntxRouting> {
     let words = cells(host.property(MAP)?)?;
     let mask = host.property(MASK).and_then(cells).unwrap_or_default();
-    // If there's no mask, compare all bits, as Linux does.
+    // Without a mask, all bits are compared, as in Linux.
     let mask: [u32; CHILD] = mask.first_chunk().copied().unwrap_or([u32::MAX; CHILD]);
     let is_gic = |node: NodeRef<'_, '_>| gic.is_some_and(|gic| gic.index() == node.index());
     let route = |entry: wired::MapEntry<'_, '_, '_>| {
         let [address, middle, low, pin] = *entry.child.first_chunk()?;
         let interrupt = is_gic(entry.parent).then(|| interrupt(entry.specifier)).flatten();
-        // The lower cells of a function's address are zero.
+        // The two lower cells of a function's configuration address are zero.
         let is_reached = middle & mask[1] == 0 && low & mask[2] == 0;
         is_reached.then(|| Fact::new(IntxRoute { address, pin, interrupt }, host.origin(MAP)))
     };

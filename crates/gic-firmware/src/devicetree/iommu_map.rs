@@ -19,7 +19,7 @@ pub(super) const MASK: &str = "iommu-map-mask";
 /// Property that refers to the IOMMUs of one device.
 pub(super) const REFERENCES: &str = "iommus";
 
-/// The IOMMUs of a tree, and the node of each.
+/// The IOMMUs of a tree, indexed by node.
 #[derive(Default)]
 pub(super) struct IommuList {
     pub(super) list: Vec<Iommu>,
@@ -29,7 +29,7 @@ pub(super) struct IommuList {
 impl IommuList {
     pub(super) fn read(tree: &Tree<'_>) -> Self {
         let mut iommus = Self::default();
-        // Skip hosts: some trees mark them as IOMMUs by mistake.
+        // Some trees mark PCI hosts as IOMMUs by mistake.
         for node in tree.nodes().filter(|node| node.has(CELLS) && !node.has(MAP)) {
             iommus.by_node.insert(node.index(), IommuIndex::new(iommus.list.len()));
             iommus.list.push(Iommu {
@@ -42,7 +42,8 @@ impl IommuList {
         iommus
     }
 
-    /// Returns the translation for the devices behind `node`, a host or another bus.
+    /// Returns the map from requesters behind `node` to IOMMUs; `node` is a PCI host or another
+    /// bus.
     pub(super) fn routing(
         &self,
         tree: &Tree<'_>,
@@ -67,8 +68,8 @@ impl IommuList {
         IommuRouting { mask: mask(node, findings), map }
     }
 
-    /// Returns the IOMMUs that the device `node` passes. The list ends at a broken reference,
-    /// because its number of cells is unknown.
+    /// Returns the IOMMUs that translate accesses of the device `node`. The list ends at a broken
+    /// reference, because the number of cells that follow a broken reference is unknown.
     pub(super) fn passed_by(
         &self,
         tree: &Tree<'_>,

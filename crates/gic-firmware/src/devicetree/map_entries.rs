@@ -1,10 +1,11 @@
 //! Splits `msi-map` and `iommu-map` into entries.
 //!
 //! An entry consists of the first ID, a phandle, the cells of the first ID's specifier, and the
-//! number of IDs. As for every reference, the target's node says how many cells a specifier has
-//! (bindings `pci/pci-msi.txt`, `pci/pci-iommu.txt`). Linux has read maps this way since commit
-//! ccb2fd725d41 ("of: Respect #{iommu,msi}-cells in maps"). Older versions read one cell regardless
-//! of the target; newer ones still accept such a map if they [recognize](is_one_cell_map) it.
+//! number of IDs. As for every reference, a property of the target's node states how many cells a
+//! specifier has (bindings `pci/pci-msi.txt`, `pci/pci-iommu.txt`). Linux has read maps this way
+//! since commit ccb2fd725d41 ("of: Respect #{iommu,msi}-cells in maps"). Older versions of Linux
+//! read one cell regardless of the target; newer versions still accept a map written for them if
+//! they [recognize](is_one_cell_map) it.
 
 use super::address::cells;
 use super::tree::{NodeRef, Tree};
@@ -14,7 +15,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// A kind of map.
+/// A kind of map: `msi-map` or `iommu-map`.
 #[derive(Clone, Copy)]
 pub(super) struct MapKind {
     /// Property that holds the map.
@@ -31,14 +32,15 @@ pub(super) struct Entry {
     /// First cell of the specifier; `None` if the target's specifiers have no cells.
     pub(super) output: Option<u32>,
     pub(super) length: u32,
-    /// `true` if each ID has a specifier. The second cell of a specifier need not count IDs, so an
-    /// entry with several cells must contain only one ID.
+    /// `true` if the entry defines the specifier of each of its IDs. Only the first cell of a
+    /// specifier increases with the ID, so an entry with several cells must contain only one ID.
     pub(super) is_translated: bool,
 }
 
 /// Maximum number of cells that Linux accepts in a specifier (`MAX_PHANDLE_ARGS`).
 pub(super) const MAX_CELLS: usize = 16;
-/// Number of cells if the target does not state one; Linux uses the same default for maps.
+/// Number of cells in a specifier if the target does not state it; Linux uses the same default for
+/// maps.
 const DEFAULT_CELLS: u32 = 1;
 
 /// Reads the map of `node` up to the first entry whose end is unknown. Returns `None` if the node
@@ -83,7 +85,8 @@ pub(super) fn read(
     Some(entries)
 }
 
-/// Describes a map whose last `remaining` cells are too few for an entry that refers to `target`.
+/// Formats the message about a map whose last `remaining` cells are too few for an entry that
+/// refers to `target`.
 fn cut_off(target: Option<NodeRef<'_, '_>>, kind: MapKind, count: u32, remaining: usize) -> String {
     let Some(target) = target else { return format!("the last {remaining} cells hold no entry") };
     let expected = u64::from(count) + 3;
@@ -93,7 +96,7 @@ fn cut_off(target: Option<NodeRef<'_, '_>>, kind: MapKind, count: u32, remaining
 }
 
 /// Splits the first entry off `words`, whose target's specifiers have `count` cells. Returns `None`
-/// if `words` are too few, or `count` is beyond [`MAX_CELLS`].
+/// if `words` is too short, or if `count` exceeds [`MAX_CELLS`].
 fn split_entry(words: &[u32], count: u32) -> Option<(Entry, &[u32])> {
     let count = usize::try_from(count).ok().filter(|&count| count <= MAX_CELLS)?;
     let (&[first, phandle], after) = words.split_first_chunk()?;
@@ -104,9 +107,9 @@ fn split_entry(words: &[u32], count: u32) -> Option<(Entry, &[u32])> {
     Some((Entry { first, phandle, output, length, is_translated }, after))
 }
 
-/// Returns `true` if a map whose first target asks for two cells consists of one-cell entries that
-/// share the target and contain one ID each. Linux recognizes the maps of old trees by the same
-/// criteria (`of_check_bad_map`).
+/// Returns `true` if a map whose first target states two cells is written with one cell per
+/// specifier. It is if all entries refer to the same target and contain one ID each. Linux
+/// recognizes the maps of old trees by the same criteria (`of_check_bad_map`).
 fn is_one_cell_map(words: &[u32]) -> bool {
     let (entries, rest) = words.as_chunks::<4>();
     let shared = words.get(1);

@@ -17,17 +17,18 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use gic_arch::IntId;
 
-/// Property of a GICv3 node whose redistributors accept messages without an ITS (`docs/bindings`).
+/// Property that marks a GICv3 node whose redistributors accept messages without an ITS
+/// (`docs/bindings`).
 pub(super) const DIRECT_LPI: &str = "direct-lpi";
-/// Property with the number of cells after a reference to a controller.
+/// Property that states the number of cells after a reference to a controller.
 pub(super) const MSI_CELLS: &str = "#msi-cells";
 pub(super) const PRE_ITS: &str = "socionext,synquacer-pre-its";
 /// Size of an alias of the distributor, which is one frame.
 pub(super) const ALIAS_BYTES: u64 = 0x1_0000;
-/// Plausible maximum; no binding has more cells.
+/// Plausible maximum of `#msi-cells`; no binding defines more cells.
 const MAX_MSI_CELLS: u32 = 8;
 
-/// The controllers of a tree, and the node of each.
+/// The MSI controllers of a tree, indexed by node.
 #[derive(Default)]
 pub(super) struct ControllerList {
     pub(super) list: Vec<Controller>,
@@ -192,11 +193,12 @@ fn required_registers(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Opti
     Some(first)
 }
 
-/// Returns the registers of the MBI doorbells: the alias if one is stated, or else the distributor.
+/// Returns the register frame that contains the MBI doorbells: the alias if the tree states one,
+/// otherwise the distributor.
 fn mbi_registers(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<Region>> {
     const ALIAS: &str = "mbi-alias";
     let Some(value) = node.property(ALIAS) else {
-        // A distributor without an address was reported when the GIC was read.
+        // If the distributor's address is missing, the reader of the GIC has already reported it.
         return super::address::regions_if_any(node).into_iter().next();
     };
     match bus_address(node, value) {
@@ -234,8 +236,8 @@ fn mbi_ranges(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Vec<Fact<Int
         .collect()
 }
 
-/// Returns a v2m frame's range, if both parts of the override are stated and not zero. Otherwise,
-/// `MSI_TYPER` of the frame is used.
+/// Returns a v2m frame's range if both properties of the override are present and not zero. Without
+/// the override, drivers read the range from the frame's `MSI_TYPER`.
 fn v2m_range(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<IntIdSpan>> {
     const BASE: &str = "arm,msi-base-spi";
     const COUNT: &str = "arm,msi-num-spis";
@@ -255,7 +257,7 @@ fn v2m_range(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<I
     Some(Fact::new(span?, node.origin(BASE)))
 }
 
-/// Returns the window, whose address drivers use without translation.
+/// Returns the pre-ITS window. Its address is a CPU address, because drivers do not translate it.
 fn pre_its(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<Region>> {
     let value = node.property(PRE_ITS)?;
     let window = match cells(value).as_deref() {

@@ -21,7 +21,8 @@ use alloc::format;
 use alloc::vec::Vec;
 use msi_types::{DeviceId, RequesterId};
 
-/// Hosts whose first register region is ECAM (as in Linux's `pci-host-generic`).
+/// Compatible strings of PCI hosts whose first register region is ECAM (as in Linux's
+/// `pci-host-generic`).
 pub(super) const ECAM_HOSTS: &[&str] = &[
     "marvell,armada8k-pcie-ecam",
     "pci-host-ecam-generic",
@@ -36,7 +37,7 @@ const MAP: &str = "msi-map";
 const MASK: &str = "msi-map-mask";
 const PARENT: &str = "msi-parent";
 
-/// All nodes in the tree that send MSIs, or may send them.
+/// All nodes in the tree that may send MSIs.
 #[derive(Default)]
 pub(super) struct Requesters {
     pub(super) hosts: Vec<PciHost>,
@@ -58,7 +59,7 @@ impl Requesters {
                 by_node.insert(node.index(), requesters.hosts.len());
                 requesters.hosts.push(reader.host(node));
             } else if node.has(MAP) && node.parent().is_some_and(is_pci_bridge) {
-                // A host precedes all nodes below it.
+                // The list contains a host before all nodes below the host.
                 let host = node.upwards().find(|above| is_pci_host(*above));
                 let place = host.and_then(|host| by_node.get(&host.index()));
                 let host = place.and_then(|place| requesters.hosts.get_mut(*place));
@@ -73,7 +74,7 @@ impl Requesters {
     }
 }
 
-/// Returns `true` if `node` is a PCI bridge that is not behind another one.
+/// Returns `true` if `node` is a PCI bridge that is not behind another PCI bridge.
 pub(super) fn is_pci_host(node: NodeRef<'_, '_>) -> bool {
     is_pci_bridge(node) && !node.parent().is_some_and(is_pci_bridge)
 }
@@ -265,7 +266,8 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             }
             parents
                 .push(Fact::new(Parent { target, specifier: specifier.to_vec() }, origin.clone()));
-            // We can't find the next reference: no node tells us how many cells this one has.
+            // The target does not exist, so the number of cells, and with it the next reference, is
+            // unknown.
             if self.tree.by_phandle(phandle).is_none() {
                 break;
             }
@@ -302,8 +304,8 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
     }
 }
 
-/// Returns the role of a node. A node is a bus if it has a map, or if it is of a type whose devices
-/// are known to have requester IDs.
+/// Returns the role of a node. A node is a bus if it has a map, or if its compatible string is that
+/// of a bus whose devices have requester IDs.
 ///
 /// A device with both `msi-parent` and `msi-map` signals through `msi-parent`. Since commit
 /// f1680d9081e1 ("irqchip/gic-v3-its: Add support for device tree msi-map and msi-mask"), Linux
@@ -317,8 +319,8 @@ fn role(node: NodeRef<'_, '_>) -> Role {
     }
 }
 
-/// Returns a host's configuration space: ECAM for kinds of hosts that always have it, or else the
-/// region named `config`, or else the first region.
+/// Returns a host's configuration space: ECAM if the host's compatible string implies it, or else
+/// the region named `config`, or else the first region.
 fn config_space(node: NodeRef<'_, '_>) -> Option<Fact<ConfigAccess>> {
     let regions: Vec<Fact<Region>> = regions_if_any(node);
     if node.is_compatible(ECAM_HOSTS) {

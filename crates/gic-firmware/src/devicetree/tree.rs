@@ -16,14 +16,14 @@ use dtoolkit::{FdtStringListIterator, Node as _, Property as _};
 pub(super) struct Tree<'a> {
     nodes: Vec<Node<'a>>,
     phandles: BTreeMap<u32, usize>,
-    /// Nodes that repeat an earlier node's phandle.
+    /// Nodes with the same phandle as an earlier node.
     repeated_phandles: Vec<usize>,
-    /// Number of entries of `ranges` that may still be read.
+    /// Number of `ranges` entries that may still be read during address translation.
     budget: Cell<u32>,
 }
 
-/// Initial budget. It bounds the number of regions times the number of ranges. Real trees need a
-/// few thousand steps.
+/// Initial value of the budget, which bounds the number of regions times the number of `ranges`
+/// entries. Real trees need a few thousand steps.
 const RANGE_STEPS: u32 = 1 << 22;
 
 struct Node<'a> {
@@ -31,14 +31,15 @@ struct Node<'a> {
     name: &'a str,
     /// Properties sorted by name; the first one wins if a name repeats.
     properties: Vec<FdtProperty<'a>>,
-    /// Number of cells in its children's addresses and sizes; inherited if the node doesn't set it.
+    /// Number of cells in the addresses and sizes of the node's children, inherited from the parent
+    /// if the node does not set it.
     child_cells: ChildCells,
-    /// Topmost node on the path that disables this one.
+    /// Topmost disabled node on the path from the root to this node.
     disabled_by: Option<usize>,
     path: OnceCell<Arc<str>>,
 }
 
-/// Numbers of cells as stated, without validation.
+/// Values of `#address-cells` and `#size-cells`, without validation.
 #[derive(Clone, Copy)]
 pub(super) struct ChildCells {
     pub(super) address: u32,
@@ -72,8 +73,8 @@ impl<'a> Tree<'a> {
         properties.sort_by(|one, other| one.name().cmp(other.name()));
         let above = parent.and_then(|parent| self.nodes.get(parent));
         // As in Linux, use the nearest ancestor's number, or else one cell. (The specification
-        // forbids inheritance and defaults to two address cells, but no real tree relies on
-        // either.)
+        // forbids inheritance and defaults to two address cells, but no real tree relies on these
+        // rules.)
         let inherited = above.map_or(ChildCells { address: 1, size: 1 }, |above| above.child_cells);
         let disabled_above = above.and_then(|above| above.disabled_by);
         self.nodes.push(Node {
@@ -127,7 +128,7 @@ pub(super) struct NodeRef<'t, 'a> {
 }
 
 impl<'t, 'a> NodeRef<'t, 'a> {
-    /// Returns the node's index in input order. It identifies the node.
+    /// Returns the node's index in input order. The index identifies the node.
     pub(super) fn index(self) -> usize {
         self.index
     }
@@ -174,7 +175,7 @@ impl<'t, 'a> NodeRef<'t, 'a> {
         self.strings(name).next()
     }
 
-    /// Returns the strings of a property; none if it is absent.
+    /// Returns the strings of a property. The list is empty if the property is absent.
     pub(super) fn strings(self, name: &str) -> impl Iterator<Item = &'a str> {
         strings(self.property(name).unwrap_or_default())
     }
@@ -187,8 +188,8 @@ impl<'t, 'a> NodeRef<'t, 'a> {
         self.strings("compatible").any(|name| with.contains(&name))
     }
 
-    /// Returns the status, disabled if the node or an ancestor is. The origin is the topmost node
-    /// that disables it.
+    /// Returns the status, disabled if the node or an ancestor is. If the node is disabled, the
+    /// origin is the topmost disabled node on its path.
     pub(super) fn status(self) -> Fact<Status> {
         match self.node().disabled_by {
             Some(index) => {
@@ -202,7 +203,8 @@ impl<'t, 'a> NodeRef<'t, 'a> {
         self.node().child_cells
     }
 
-    /// Takes one step from the tree's budget for searching `ranges`.
+    /// Spends one step of the tree's budget for reading `ranges`. Returns `None` if the budget is
+    /// exhausted.
     pub(super) fn spend(self) -> Option<()> {
         self.tree.budget.set(self.tree.budget.get().checked_sub(1)?);
         Some(())

@@ -12,15 +12,15 @@ const RANGES: &str = "ranges";
 /// Number of cells of a PCI address: space and flags, then 64 bits of address.
 const PCI_CELLS: usize = 3;
 
-/// Bits of the first cell.
+/// Bits of the first cell of a PCI address.
 const PREFETCHABLE: u32 = 1 << 30;
 const SPACE: u32 = 3 << 24;
 const IO: u32 = 1 << 24;
 const MEMORY_32: u32 = 2 << 24;
 const MEMORY_64: u32 = 3 << 24;
 
-/// Returns the windows of `host`, in the property's order. Leaves out entries without a CPU address
-/// and those of configuration space.
+/// Returns the windows of `host`, in the property's order. Omits entries without a CPU address, and
+/// entries for configuration space.
 pub(super) fn read(host: NodeRef<'_, '_>) -> Vec<Fact<PciWindow>> {
     let Some(entries) = range_entries(host, PCI_CELLS) else { return Vec::new() };
     let windows = entries.filter_map(|[child, parent, size]| {
@@ -45,7 +45,7 @@ fn split(address: u128) -> Option<(u32, u64)> {
     Some((flags, u64::try_from(address & u128::from(u64::MAX)).ok()?))
 }
 
-/// Returns the cells of `ranges` for these windows. CPU addresses and sizes have two cells each.
+/// Returns the cells of `ranges` for these windows. Each CPU address and each size has two cells.
 #[cfg(feature = "write")]
 pub(super) fn ranges(windows: &[Fact<PciWindow>]) -> Vec<u32> {
     let entry = |window: &Fact<PciWindow>| {

@@ -1,7 +1,7 @@
 //! Finds the users of the GIC's wired interrupts (Devicetree Specification §2.4).
 //!
 //! An interrupt that passes a nexus is attributed to the nexus: each entry of its `interrupt-map`
-//! that leads to the GIC counts as an interrupt of the nexus. So we never look up specifiers in
+//! whose parent is the GIC counts as an interrupt of the nexus. So we never look up specifiers in
 //! maps, and we read each property only once.
 
 use super::address::cells;
@@ -21,8 +21,8 @@ pub(super) const INTERRUPTS: &str = "interrupts";
 pub(super) const EXTENDED: &str = "interrupts-extended";
 pub(super) const MAP: &str = "interrupt-map";
 
-/// Controllers whose `interrupt-map` has no cells for the parent's address, regardless of the
-/// parent, because their drivers read it themselves (Linux's `of_irq_imap_abusers`).
+/// Compatible strings of controllers whose drivers read `interrupt-map` themselves, and whose map
+/// has no cells for the parent's address, regardless of the parent (Linux's `of_irq_imap_abusers`).
 const WITHOUT_ADDRESS: &[&str] =
     &["fsl,ls1021a-extirq", "fsl,ls1043a-extirq", "fsl,ls1088a-extirq"];
 
@@ -70,7 +70,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         (!user.interrupts.is_empty()).then_some(user)
     }
 
-    /// Reads `interrupts-extended`, up to a reference whose number of cells is unknown.
+    /// Reads `interrupts-extended`, up to the first reference whose number of cells is unknown.
     fn extended(
         &mut self,
         node: NodeRef<'t, 'a>,
@@ -128,14 +128,14 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
 
 /// An entry of `interrupt-map`.
 pub(super) struct MapEntry<'t, 'a, 'c> {
-    /// Address and specifier in terms of the nexus.
+    /// Unit address and interrupt specifier of the child, in the format that the nexus defines.
     pub(super) child: &'c [u32],
     pub(super) parent: NodeRef<'t, 'a>,
     pub(super) specifier: &'c [u32],
 }
 
 /// Splits `cells` of the `interrupt-map` of `node` into entries, each of which has the child's
-/// address and specifier, the parent, and the parent's address and specifier. Stops at an entry
+/// address and specifier, the parent, and the parent's address and specifier. Ends before an entry
 /// whose length is unknown. A node without `#address-cells` has zero address cells here, as in
 /// Linux.
 pub(super) fn map_entries<'t, 'a, 'c>(
@@ -165,14 +165,14 @@ pub(super) fn map_entries<'t, 'a, 'c>(
 const CLASSES: [(&str, u32, u32); 4] =
     [("SPI", 32, 988), ("PPI", 16, 16), ("extended SPI", 4096, 1024), ("extended PPI", 1056, 64)];
 
-/// Returns a stated number of cells, without validation.
+/// Returns the number of cells that `property` states, without validation.
 pub(super) fn cell_count(node: NodeRef<'_, '_>, property: &str) -> Option<usize> {
     usize::try_from(node.number(property)?).ok()
 }
 
-/// Returns the node that receives the interrupts of `node`. Going up from `node`, this is the first
-/// ancestor that is an interrupt controller, or the target of the first `interrupt-parent`,
-/// whichever is found first.
+/// Returns the node that receives the interrupts of `node`. On the path from `node` to the root,
+/// this is the first ancestor that is an interrupt controller, or the target of the first
+/// `interrupt-parent`, whichever is found first.
 pub(super) fn parent<'t, 'a>(tree: &'t Tree<'a>, node: NodeRef<'t, 'a>) -> Option<NodeRef<'t, 'a>> {
     for above in node.upwards() {
         if above.index() != node.index() && above.has(CELLS) {
@@ -185,7 +185,7 @@ pub(super) fn parent<'t, 'a>(tree: &'t Tree<'a>, node: NodeRef<'t, 'a>) -> Optio
     None
 }
 
-/// Decodes an interrupt specifier (binding `arm,gic-v3.yaml`); the error is a sentence.
+/// Decodes an interrupt specifier (binding `arm,gic-v3.yaml`). The error is a message for the user.
 pub(super) fn interrupt(specifier: &[u32]) -> Result<IntId, String> {
     let &[kind, number, _flags, ..] = specifier else {
         return Err(format!("{} cells are not an interrupt of the GIC", specifier.len()));
@@ -202,7 +202,7 @@ pub(super) fn interrupt(specifier: &[u32]) -> Result<IntId, String> {
 }
 
 /// Returns the type and the number of an interrupt, which are the first cells of its specifier.
-/// Returns `None` for INTIDs that no specifier can encode.
+/// Returns `None` if no specifier can encode the INTID.
 #[cfg(feature = "write")]
 pub(super) fn specifier(intid: IntId) -> Option<[u32; 2]> {
     (0..).zip(CLASSES).find_map(|(kind, (_, first, count))| {

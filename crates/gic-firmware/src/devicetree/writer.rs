@@ -34,16 +34,16 @@ use properties::{
 ///
 /// - Every identifier is a node path.
 /// - The lists are in the order in which this function writes nodes: CPUs, GICs starting with the
-///   root, controllers, IOMMUs, hosts, devices, each below its ancestors. With another order, only
-///   the order of the lists and the indices into them change.
+///   root, controllers, IOMMUs, hosts, devices, each below its ancestors. If their order differs,
+///   the description that is read back differs only in the order of the lists and in the indices.
 /// - No enabled node is below a disabled one.
 ///
 /// The tree omits address limits, and wired interrupts other than those of secondary GICs. Maps to
 /// a Direct LPI controller also omit the DeviceIDs, because references to it have no cells.
 ///
-/// Origins are not written: every fact is written to the node given by its identifier. A GIC's
-/// version is written as its compatible strings (a devicetree does not distinguish GICv4 from
-/// GICv3).
+/// Origins are not written: the identifier of each part determines the node that its facts are
+/// written to. A GIC's version is written as its compatible strings (a devicetree does not
+/// distinguish GICv4 from GICv3).
 ///
 /// # Errors
 ///
@@ -96,8 +96,8 @@ fn tree(description: &Description) -> Result<DeviceTree, WriteError> {
     Ok(writer.tree)
 }
 
-/// Returns the number of cells after a reference to each IOMMU: the length of the longest one, or
-/// one if no reference exists.
+/// Returns the `#iommu-cells` of each IOMMU: the length of the longest specifier in a reference to
+/// the IOMMU, or 1 if no reference exists.
 fn iommu_cells(description: &Description) -> Vec<usize> {
     let devices = || description.devices.iter();
     let named = devices().flat_map(|device| &device.iommus);
@@ -116,7 +116,7 @@ fn iommu_cells(description: &Description) -> Vec<usize> {
     cells.into_iter().map(|count| count.unwrap_or(1)).collect()
 }
 
-/// Sets the map of a bus's requesters to IOMMUs, whose entries are `streams`.
+/// Sets `iommu-map` of a host or another bus to the cells `streams`, and `iommu-map-mask`.
 fn set_streams(node: &mut DeviceTreeNode, routing: &IommuRouting, streams: Vec<u32>) {
     if !routing.map.is_empty() {
         set(node, iommu_map::MAP, streams);
@@ -163,9 +163,9 @@ pub enum WriteErrorKind {
     /// `#iommu-cells`.
     #[error("a reference does not have as many cells as its target asks for")]
     Specifier,
-    /// A devicetree cannot express the value: a v2m frame has at most one range, a pre-ITS window
-    /// has 32 bits, an ECAM host must have a compatible string of one, and the parent of a
-    /// secondary GIC must be a GIC.
+    /// A devicetree cannot express the value: a v2m frame can have only one range, a pre-ITS window
+    /// must be below 4 GiB, a host with ECAM needs the compatible string of an ECAM host, and the
+    /// parent of a secondary GIC must be a GIC.
     #[error("a devicetree cannot express this")]
     Inexpressible,
 }
@@ -197,7 +197,7 @@ struct Writer<'d> {
     gics: Vec<&'d NodeId>,
     controllers: &'d [Controller],
     iommus: &'d [Iommu],
-    /// Number of cells after a reference to each IOMMU.
+    /// `#iommu-cells` of each IOMMU.
     iommu_cells: Vec<usize>,
 }
 
@@ -254,7 +254,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes a secondary GIC, and the interrupt that it raises at another GIC, active high.
+    /// Writes a secondary GIC, and the interrupt that it raises at another GIC as level-triggered
+    /// and active high.
     fn secondary_gic(&mut self, secondary: &SecondaryGic) -> Result<(), WriteError> {
         let id = &secondary.gic.id;
         self.gic(&secondary.gic)?;
@@ -269,8 +270,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Returns the phandle of a GIC: its controller's, if it also is a controller. The other GICs
-    /// are numbered after the IOMMUs.
+    /// Returns the phandle of a GIC. If the GIC is also an MSI controller, this is the controller's
+    /// phandle. The phandles of other GICs follow those of the IOMMUs.
     fn gic_phandle(&self, place: usize) -> Option<u32> {
         let facet = self.controllers.iter().position(|one| Some(&&one.id) == self.gics.get(place));
         let number = facet.unwrap_or(self.controllers.len() + self.iommus.len() + place);
@@ -281,7 +282,7 @@ impl Writer<'_> {
         let id = &controller.id;
         let node = self.node(id)?;
         flag(node, "msi-controller");
-        // An absent property means 0, but the Direct LPI binding requires it.
+        // An absent `#msi-cells` means 0, but the Direct LPI binding requires the property.
         if controller.msi_cells.value != 0 || controller.kind == ControllerKind::DirectLpi {
             set(node, "#msi-cells", controller.msi_cells.value);
         }
@@ -328,7 +329,7 @@ impl Writer<'_> {
         if !host.compatible.is_empty() {
             set(node, "compatible", strings(&host.compatible));
         }
-        // The address shape of PCI.
+        // PCI addresses have three cells, and sizes have two.
         set(node, "#address-cells", 3u32);
         set(node, "#size-cells", 2u32);
         if let Some(config) = &host.config {
@@ -351,7 +352,8 @@ impl Writer<'_> {
         host.bridges.iter().try_for_each(|bridge| self.bridge(&host.id, bridge))
     }
 
-    /// Writes a bridge and the bridges above it, whose nodes only state their positions.
+    /// Writes a bridge and the bridges above it. The nodes of the bridges above only state their
+    /// device and function numbers.
     fn bridge(&mut self, host: &NodeId, bridge: &PciBridge) -> Result<(), WriteError> {
         let names = bridge.id.as_str().strip_prefix(host.as_str()).unwrap_or_default();
         if names.split('/').skip(1).count() != bridge.path.len() {
@@ -402,7 +404,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes an IOMMU. IOMMUs are numbered after the controllers.
+    /// Writes an IOMMU. The phandles of IOMMUs follow those of the controllers.
     fn iommu(&mut self, index: usize, iommu: &Iommu) -> Result<(), WriteError> {
         let phandle = self.iommu_phandle(&iommu.id, IommuIndex::new(index))?;
         let cells = self.cells_at(IommuIndex::new(index));
@@ -430,8 +432,8 @@ impl Writer<'_> {
         self.iommu_cells.get(iommu.get()).copied().unwrap_or(1)
     }
 
-    /// Returns the references to IOMMUs, each padded with zeroes to the number of cells of its
-    /// IOMMU.
+    /// Returns the cells of references to IOMMUs, with each specifier padded with zeroes to the
+    /// IOMMU's `#iommu-cells`.
     fn passed(&self, device: &PlatformDevice) -> Result<Vec<u32>, WriteError> {
         let mut cells = Vec::new();
         for reference in &device.iommus {
@@ -472,7 +474,7 @@ impl Writer<'_> {
         let mut words = Vec::new();
         for entry in map {
             let (phandle, controller) = self.reference(id, entry.target)?;
-            // If the number is not written, map entries have one cell.
+            // Without `#msi-cells`, a map entry has one cell for the DeviceID.
             let count = match controller.msi_cells.value {
                 0 if controller.kind != ControllerKind::DirectLpi => 1,
                 count => usize::try_from(count).unwrap_or(usize::MAX),
@@ -494,7 +496,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Returns the phandle of `target`, and the controller. Controllers are numbered from 1 on.
+    /// Returns the phandle of `target`, and the controller. The phandles of controllers start at 1.
     fn reference(&self, id: &NodeId, target: Target) -> Result<(u32, &Controller), WriteError> {
         let nowhere = || WriteErrorKind::Nowhere.of(id);
         let Target::Controller(index) = target else { return Err(nowhere()) };

@@ -1,4 +1,4 @@
-//! Computes which DeviceIDs requesters use at their controllers.
+//! Computes the DeviceIDs that each requester uses at its controllers.
 
 use crate::controller::{Controller, ControllerIndex};
 use crate::description::Description;
@@ -7,13 +7,13 @@ use crate::requester::{BusRange, MsiRouting, Role};
 use crate::route::{RouteSpan, Via};
 use alloc::vec::Vec;
 
-/// Consecutive DeviceIDs of one requester at one controller, inclusive at both ends.
+/// Range of DeviceIDs that one node uses at one controller, inclusive at both ends.
 #[derive(Clone, Debug)]
 pub(super) struct Claim<'d> {
     pub(super) controller: ControllerIndex,
     pub(super) first: u32,
     pub(super) last: u32,
-    /// Requester. A bridge counts as its host.
+    /// Requester. For a bridge, this is the node of its host.
     pub(super) owner: &'d NodeId,
     /// Statement that defines the route.
     pub(super) origin: Origin,
@@ -49,8 +49,9 @@ struct Collector<'d, 'c> {
 }
 
 impl Collector<'_, '_> {
-    /// Adds the spans of a bus: its map, or the first of its parents. Requesters that a map leaves
-    /// to a parent are not counted.
+    /// Adds the spans of a bus: those of its `msi-map`, or, without a map, that of its first
+    /// `msi-parent`. Ignores requesters that have no entry in the map and so fall back to
+    /// `msi-parent`.
     fn spans(
         &mut self,
         msi: &MsiRouting,

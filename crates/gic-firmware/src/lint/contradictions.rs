@@ -34,7 +34,7 @@ fn cpus(one: &Description, other: &Description, findings: &mut FindingList) {
     report(&here, &there, Rule::ContradictingCpus, first, findings);
 }
 
-/// Reports the members that only one of two sets has.
+/// Reports the elements that only one of two sets contains.
 fn report<T: Ord + Display>(
     here: &BTreeSet<T>,
     there: &BTreeSet<T>,
@@ -83,8 +83,8 @@ fn gics(one: &Gic, other: &Gic, findings: &mut FindingList) {
     }
 }
 
-/// Returns the kind and the base address of a controller. Direct LPIs and MBI have no structure in
-/// ACPI.
+/// Returns the kind and the base address of a controller. ACPI has no structure for Direct LPI and
+/// MBI, so these controllers are ignored.
 fn key(controller: &Controller) -> Option<(&'static str, u64)> {
     let kind = match controller.kind {
         ControllerKind::Its => "ITS",
@@ -103,15 +103,15 @@ fn controllers(one: &Description, other: &Description, findings: &mut FindingLis
     report(&keys(one), &keys(other), Rule::ContradictingControllers, place, findings);
 }
 
-/// Compares the hosts' routes, at both ends of each span in either description. Hosts are matched
-/// by the address of their configuration space.
+/// Compares the routes of each host's requesters at both ends of each span in either description.
+/// Hosts are matched by the address of their configuration space.
 fn routes(one: &Description, other: &Description, findings: &mut FindingList) {
     let base = |host: &PciHost| host.config.as_ref().map(|config| config.region().base());
     let usable = |host: &&PciHost| host.status.is_enabled();
     let mut here: BTreeMap<u64, Option<&PciHost>> = BTreeMap::new();
     for host in one.hosts.iter().filter(usable) {
         let Some(base) = base(host) else { continue };
-        // If two hosts have the same address, neither is compared.
+        // Hosts with the same address are ambiguous, so they are not compared.
         here.entry(base).and_modify(|known| *known = None).or_insert(Some(host));
     }
     for host in other.hosts.iter().filter(usable) {
@@ -145,7 +145,8 @@ fn ends(description: &Description, host: &PciHost) -> Vec<u32> {
     ends.collect()
 }
 
-/// Returns the base address of the controller, and the DeviceID there.
+/// Returns the base address of the controller that serves a requester, and the requester's
+/// DeviceID.
 fn route(
     description: &Description,
     host: &PciHost,

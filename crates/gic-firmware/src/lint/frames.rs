@@ -1,4 +1,4 @@
-//! Checks register frames: size, address, and whether there are enough for all CPUs.
+//! Checks the sizes and addresses of register frames, and whether each CPU has a redistributor.
 
 use crate::controller::ControllerKind;
 use crate::description::Description;
@@ -69,9 +69,9 @@ fn doorbells(description: &Description, findings: &mut FindingList) {
     }
 }
 
-/// Compares the redistributor regions with the number of CPUs. A devicetree doesn't tell whether it
-/// is a GICv4, whose redistributors are larger. If it is, the regions have room for fewer CPUs than
-/// computed here.
+/// Compares the redistributor regions with the number of CPUs. A devicetree doesn't state whether
+/// the GIC is a GICv4, whose redistributors are larger. The regions of a GICv4 have room for fewer
+/// CPUs than computed here.
 fn redistributors(description: &Description, findings: &mut FindingList) {
     let usable = |gic: &&Gic| gic.status.is_enabled() && gic.version.value != GicVersion::V2;
     let Some(gic) = description.gic.as_ref().filter(usable) else { return };

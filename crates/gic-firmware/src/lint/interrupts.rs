@@ -1,4 +1,4 @@
-//! Checks the SPIs that controllers hand out for messages.
+//! Checks the SPIs that MSI controllers allocate.
 
 use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;

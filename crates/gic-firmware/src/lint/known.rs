@@ -24,7 +24,7 @@ pub struct KnownRegisters {
     pub gits_typer: BTreeMap<NodeId, u64>,
 }
 
-/// The first LPI (IHI 0069H §2.2.1).
+/// INTID of the first LPI (IHI 0069H §2.2.1).
 const FIRST_LPI: u64 = 8192;
 
 impl KnownRegisters {
@@ -118,7 +118,8 @@ fn widths(description: &Description, known: &KnownRegisters, findings: &mut Find
     }
 }
 
-/// Checks SPIs against the distributor. Extended SPIs have their own limit, which we don't check.
+/// Compares SPIs with the number of SPIs of the distributor. The limit for extended SPIs is not
+/// checked.
 fn spis(description: &Description, known: &KnownRegisters, findings: &mut FindingList) {
     let Some(bound) = known.last_spi() else { return };
     let is_beyond = |last: u32| last > bound && last < 1020;

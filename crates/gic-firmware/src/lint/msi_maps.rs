@@ -14,7 +14,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use msi_types::DeviceId;
 
-/// Number of requester IDs on PCI, which have 16 bits.
+/// Number of requester IDs on PCI, where a requester ID has 16 bits.
 const PCI_REQUESTERS: u64 = 0x1_0000;
 
 pub(super) fn check(description: &Description, findings: &mut FindingList) {
@@ -36,7 +36,7 @@ fn check_host(description: &Description, host: &PciHost, findings: &mut FindingL
     for routing in host.bridges.iter().map(|bridge| &bridge.msi).chain([&host.msi]) {
         beyond_pci(routing, findings);
     }
-    // If there is a mask, one entry covers many buses.
+    // With a mask, one entry can map requesters of many buses.
     if host.msi.mask.as_ref().is_none_or(|mask| mask.value & 0xffff == 0xffff) {
         uncovered_buses(host, findings);
     }
@@ -164,8 +164,9 @@ fn its_cells(description: &Description, findings: &mut FindingList) {
     }
 }
 
-/// Sweeps over each ITS's DeviceIDs and keeps track of the claim that reaches furthest. Wherever
-/// two requesters share a DeviceID, at least one of them is reported.
+/// Reports requesters that share a DeviceID. Visits the DeviceID ranges of each ITS in ascending
+/// order, and compares each range with the earlier range that ends last. If two requesters share a
+/// DeviceID, at least one of the two is reported.
 fn shared_ids(description: &Description, claims: &[Claim<'_>], findings: &mut FindingList) {
     let mut sorted: Vec<&Claim<'_>> = claims.iter().collect();
     sorted.sort_by_key(|claim| (claim.controller, claim.first));
@@ -204,7 +205,7 @@ fn address_limits(description: &Description, findings: &mut FindingList) {
         .controllers
         .iter()
         .map(|controller| {
-            // Direct LPI has a doorbell for each CPU.
+            // Direct LPI has one doorbell per CPU.
             description.doorbells(controller).into_iter().max()
         })
         .collect();

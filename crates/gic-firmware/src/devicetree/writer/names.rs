@@ -27,7 +27,7 @@ pub fn with_node_paths(description: &Description) -> Description {
     for controller in &mut description.controllers {
         let base = controller.registers.as_ref().map_or(0, |region| region.base());
         match controller.kind {
-            // Facets of the GIC.
+            // Controllers that share the GIC's node.
             ControllerKind::DirectLpi | ControllerKind::Mbi => {
                 let root = || NodeId::new(&parent);
                 controller.id = controller.secondary_gic.clone().unwrap_or_else(root);
@@ -86,12 +86,13 @@ fn rename_device(device: &mut PlatformDevice, names: &mut Names) {
     names.rename(&mut device.id, &name);
 }
 
-/// The names in use.
+/// The node paths that are already in use.
 #[derive(Default)]
 struct Names(BTreeSet<String>);
 
 impl Names {
-    /// Renames a node that has no path to `path`, with a numeric suffix if that is in use.
+    /// Renames a node whose identifier is not a node path to `path`, with a numeric suffix if
+    /// `path` is in use.
     fn rename(&mut self, id: &mut NodeId, path: &str) {
         if !id.as_str().starts_with('/') {
             let numbered = (1..u32::MAX).map(|number| format!("{path}-{number}"));

@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 use dtoolkit::model::{DeviceTreeNode, DeviceTreeProperty};
 use dtoolkit::{Node as _, Property as _, ToPropertyValue};
 
-/// A node's routing, encoded in cells.
+/// A node's MSI routing, encoded in cells.
 pub(super) struct Routing {
     pub(super) mask: Option<u32>,
     pub(super) map: Option<Vec<u32>>,
@@ -34,8 +34,8 @@ impl Routing {
 }
 
 /// Appends the end of a map entry: a specifier of `count` cells, all zero after the first, and the
-/// number of IDs. Returns `None` if the entry has both several cells and several IDs, or more cells
-/// than any binding allows.
+/// number of IDs. Returns `None` if the entry has several cells and several IDs, or if it has more
+/// cells than any binding allows.
 pub(super) fn map_output(
     words: &mut Vec<u32>,
     output: u32,
@@ -64,7 +64,8 @@ pub(super) fn set_gic_facet(node: &mut DeviceTreeNode, controller: &Controller, 
     }
 }
 
-/// Gives the children of a node 64-bit CPU addresses, unless it already has an address shape.
+/// Sets `#address-cells` and `#size-cells` of a node for 64-bit CPU addresses, unless the node
+/// already has them.
 pub(super) fn set_bus(node: &mut DeviceTreeNode) {
     if node.properties().any(|property| property.name() == "#address-cells") {
         return;
