@@ -1,4 +1,4 @@
-//! Reads hostile input: this must always end soon, with a description or an error.
+//! Reads hostile input. The reader must return a description or an error within bounded time.
 
 use gic_firmware::devicetree::{DtbErrorKind, MAX_DEPTH, excerpts, parse};
 use gic_firmware::lint::{KnownRegisters, check, compare};
@@ -68,7 +68,7 @@ const END_NODE: u32 = 2;
 const PROP: u32 = 3;
 const NOP: u32 = 4;
 const END: u32 = 9;
-/// Node name of one letter, padded.
+/// Node name of one letter, padded to a whole number of cells.
 const A: u32 = 0x6100_0000;
 
 /// Returns values for every register that a rule reads.
@@ -203,8 +203,8 @@ fn overlong_names_are_read() {
     assert!(parse(&blob(&structure, b"snps,dis-tx-ipgap-linecheck-quirk\0")).is_ok());
 }
 
-/// Returns the time for which the calling thread executed. Unlike the time on a clock it does not
-/// grow while other programs use the processor.
+/// Returns the time for which the calling thread executed. Unlike wall-clock time, this time does
+/// not grow while other programs use the processor.
 fn executed() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).expect("a thread's time is positive")

@@ -17,7 +17,8 @@ fn set(node: &mut DeviceTreeNode, name: &str, value: impl ToPropertyValue) {
     node.add_property(DeviceTreeProperty::new_unchecked(name, value));
 }
 
-/// Parses a machine whose host has the map `words` to nodes that state these numbers of cells.
+/// Parses a machine whose host has the map `words`. The map's targets are nodes that state these
+/// numbers of cells.
 fn machine(
     [map, cells, mask_name]: [&str; 3],
     targets: &[Option<u32>],
@@ -50,7 +51,7 @@ fn host(machine: &Description) -> &PciHost {
     machine.hosts.first().expect("the tree has a host")
 }
 
-/// Returns the index of `id`'s target, and the StreamID.
+/// Returns the index of the node that `iommu-map` maps `id` to, and the StreamID.
 fn stream(machine: &Description, id: u32) -> Option<(usize, u32)> {
     let (iommu, stream) = host(machine).iommu.stream(RequesterId::new(id))?;
     let target = machine.iommu(iommu).expect("a stream has an IOMMU").id.as_str();
@@ -58,7 +59,7 @@ fn stream(machine: &Description, id: u32) -> Option<(usize, u32)> {
     Some((target.expect("the map refers to it") - 1, stream))
 }
 
-/// Returns the index of `id`'s target, and the DeviceID.
+/// Returns the index of the node that `msi-map` maps `id` to, and the DeviceID.
 fn device(machine: &Description, id: u32) -> Option<(usize, u32)> {
     let route = machine.route(host(machine), RequesterId::new(id)).ok()?;
     Some((route.controller.get(), route.device_id.get()))
@@ -71,7 +72,8 @@ fn rules(machine: &Description) -> Vec<Rule> {
 }
 
 /// Models `of_map_id` as its documentation and callers describe it. Returns the index of the target
-/// and its cells, or `None` if no entry translates `id` or the map is rejected before one does.
+/// and its cells, or `None` if no entry translates `id` or if Linux rejects the map before it finds
+/// such an entry.
 fn of_map_id(
     words: &[u32],
     targets: &[Option<u32>],
@@ -119,8 +121,8 @@ fn counts() -> impl Strategy<Value = Vec<Option<u32>>> {
     vec(option::weighted(0.9, stated), TARGETS)
 }
 
-/// Generates a few entries, each with the stated number of cells or with one, and may cut off the
-/// last.
+/// Generates a few entries, each with the number of cells that its target states or with one cell,
+/// and may truncate the last entry.
 fn maps(targets: Vec<Option<u32>>) -> impl Strategy<Value = Vec<u32>> {
     let length = prop_oneof![3 => Just(1u32), 1 => 0..8u32, 1 => any::<u32>()];
     let number = prop_oneof![4 => 0..8u32, 1 => any::<u32>()];

@@ -1,5 +1,5 @@
-//! Tests devicetrees with several GICs: which one is the root, and where the others' interrupts
-//! lead.
+//! Tests devicetrees with several GICs: the choice of the root GIC, and the parents of secondary
+//! GICs.
 
 use gic_firmware::lint::{KnownRegisters, check};
 use gic_firmware::{ControllerKind, Description, Fact, GicVersion, IntId, devicetree};
@@ -57,6 +57,7 @@ fn a_frame_belongs_to_the_gic_that_holds_it() {
 
 #[test]
 fn spis_of_a_secondary_gic_are_no_wires_of_the_root() {
-    // The frame has INTIDs 64 to 95; at the root, 65 is the wire of a serial port.
+    // The frame allocates INTIDs 64 to 95 of its own GIC; INTID 65 of the root GIC is wired to a
+    // serial port.
     assert_eq!(check(&machine(), &KnownRegisters::default()), []);
 }

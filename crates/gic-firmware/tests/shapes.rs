@@ -30,8 +30,8 @@ fn controller<'d>(description: &'d Description, id: &str) -> &'d Controller {
         .expect("it is described")
 }
 
-/// Returns a requester's route: the controller's path, the DeviceID, and the statement that defines
-/// it.
+/// Returns a requester's route: the controller's path, the DeviceID, and firmware's statement of
+/// the route.
 fn answer(
     description: &Description,
     host_id: &str,

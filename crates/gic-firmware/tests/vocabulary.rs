@@ -1,4 +1,4 @@
-//! Tests for the small types' contracts.
+//! Tests for the contracts of small types.
 
 use gic_arch::IntId;
 use gic_firmware::{

@@ -64,10 +64,11 @@ fn pins_follow_the_interrupt_map() {
     assert_eq!(intx(any, device(9), IntxPin::B), Err(NoIntx::OtherController(IntxPin::B)));
     assert_eq!(intx(any, device(9), IntxPin::D), Err(NoIntx::Unmapped(IntxPin::D)));
     let by_device = "/pcie@20000000";
-    // The first match is used; an entry that compares the lower cells matches no function.
+    // The first matching entry is used. An entry whose lower address cells are compared and not
+    // zero matches no function.
     assert_eq!(intx(by_device, device(1), IntxPin::A), Ok((92, Trigger::Level)));
     assert_eq!(intx(by_device, device(3), IntxPin::A), Ok((95, Trigger::Level)));
-    // Functions and buses are compared if the mask includes them.
+    // Function and bus numbers are compared if the mask includes them.
     let functions = RequesterId::pci(0, 3, 1);
     assert_eq!(intx(by_device, functions, IntxPin::A), Ok((93, Trigger::Edge)));
     let elsewhere = intx(by_device, RequesterId::pci(1, 1, 0), IntxPin::A);
@@ -154,7 +155,8 @@ fn stream_ids_are_written_as_they_are_read() {
     let its = Controller::its("/its@1000000", Region::new(0x100_0000, 0x2_0000).unwrap());
     let msi = MsiRouting::device(ControllerIndex::new(0), DeviceId::new(7));
     let mut dma = PlatformDevice::new("/dma@2000000", "dma", msi);
-    // The second reference has no mask: it is padded to the number of cells of the first.
+    // The second reference has no mask, so it is padded to the number of cells of the first
+    // reference.
     for specifier in [&[0x11, 0x7f][..], &[0x12]] {
         let reference = IommuReference { iommu: IommuIndex::new(0), specifier: specifier.to_vec() };
         dma.iommus.push(Fact::stated(reference));

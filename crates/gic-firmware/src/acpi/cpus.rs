@@ -23,7 +23,7 @@ pub(super) fn giccs(madt: &[MadtStructure]) -> impl Iterator<Item = (usize, Gicc
     })
 }
 
-/// Reads the CPUs. A CPU that can only be brought online later counts as disabled.
+/// Reads the CPUs. A CPU that is absent at boot and may be brought online later counts as disabled.
 pub(super) fn read(madt: &[MadtStructure], findings: &mut FindingList) -> Vec<CpuNode> {
     let mut known = BTreeSet::new();
     let mut cpus = Vec::new();

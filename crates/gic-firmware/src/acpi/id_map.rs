@@ -1,8 +1,8 @@
 //! Follows IORT ID mappings from a requester to the node that receives its messages.
 //!
-//! As in Linux, the first mapping that contains an ID is used, with one exception: if the last ID
-//! of a range is also the first ID of a later range, it belongs to the later one. Some firmware
-//! needs this, because it states the number of IDs instead of the number minus one.
+//! As in Linux, the first mapping that contains an ID is used, with one exception. If the last ID
+//! of a range is also the first ID of a later range, the ID belongs to the later range, because
+//! some firmware states the number of IDs instead of the number minus one.
 
 use super::iort::{IdMapping, IortContents, IortNode};
 use super::places::origin;
@@ -17,7 +17,7 @@ use core::cell::Cell;
 
 /// Maximum number of nodes that a message may pass through; the specification allows two.
 const MAX_DEPTH: usize = 8;
-/// Total number of mappings that may be followed. Real tables need a few hundred steps.
+/// Total number of mappings that may be followed in a table. Real tables need a few hundred steps.
 const STEPS: u32 = 1 << 18;
 
 /// IORT nodes, keyed by offset.
@@ -34,28 +34,29 @@ struct Node {
 /// The role of a node on a message's path.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum NodeRole {
-    /// End of the path: the ITS with this number; `None` if the group is empty.
+    /// An ITS group, which ends a path; the number is that of its first ITS, or `None` if the group
+    /// is empty.
     ItsGroup(Option<u32>),
-    /// End of the path: the redistributors.
+    /// The redistributors, which end a path.
     Redistributors,
-    /// IOMMU, which maps IDs to the next node.
+    /// An IOMMU, which maps IDs to the next node.
     Iommu,
-    /// Any other node; it accepts no IDs.
+    /// Any other node. No mapping may refer to such a node.
     Other,
 }
 
-/// Consecutive requester IDs and the final IDs that they map to.
+/// Range of consecutive requester IDs, and the DeviceIDs that the IORT maps them to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Span {
     /// First requester ID.
     pub(super) requester: u32,
     /// Number of requester IDs minus one.
     pub(super) more: u32,
-    /// Final ID of the first requester, at the end of the path.
+    /// ID of the first requester at the end of the path.
     pub(super) device: u32,
     /// End of the path.
     pub(super) end: End,
-    /// First IOMMU on the path, as its node's offset.
+    /// Offset of the node of the first IOMMU on the path.
     pub(super) iommu: Option<usize>,
 }
 
@@ -66,7 +67,7 @@ pub(super) enum End {
     Its(u32),
     /// The redistributors.
     Redistributors,
-    /// None, because the reference is broken.
+    /// No controller, because the reference is broken.
     Nowhere,
 }
 
@@ -92,8 +93,7 @@ impl IdMaps {
         self.nodes.get(&offset).map_or(&[], |node| &node.mappings)
     }
 
-    /// Follows the IDs in `mapping` to the end of their path, leaving out IDs that an IOMMU doesn't
-    /// map.
+    /// Follows the IDs in `mapping` to the end of their paths. Omits IDs that an IOMMU doesn't map.
     pub(super) fn follow(&self, mapping: IdMapping, findings: &mut FindingList) -> Vec<Span> {
         let more = if mapping.is_single { 0 } else { mapping.id_count };
         let requester = if mapping.is_single { 0 } else { mapping.input };
@@ -121,7 +121,7 @@ struct Walk<'w> {
 }
 
 impl Walk<'_> {
-    /// Continues with `span` at the node at `target`.
+    /// Follows the IDs in `span` from the node at offset `target` to the end of their paths.
     fn enter(&mut self, target: u32, span: Span, depth: usize) {
         let node = usize::try_from(target)
             .ok()
@@ -157,14 +157,14 @@ impl Walk<'_> {
         }
     }
 
-    /// Maps the part of `span` that `mapping` covers.
+    /// Follows the part of `span` that `mapping` covers.
     fn step(&mut self, mapping: IdMapping, span: Span, depth: usize) {
         let Some(left) = self.maps.steps.get().checked_sub(1) else {
             let message = "there are too many ID mappings to follow";
             return self.findings.add(Rule::IortReference, self.origin.clone(), message);
         };
         self.maps.steps.set(left);
-        // Neither range wraps: `passing` has truncated them.
+        // Neither range wraps, because `passing` has truncated the mappings.
         let first = span.device.max(mapping.input);
         let last = span
             .device
@@ -181,8 +181,8 @@ impl Walk<'_> {
     }
 }
 
-/// Returns the mappings that `node` applies to passing messages. They are truncated: none wraps,
-/// and none contains the first ID of a later one.
+/// Returns the mappings that `node` applies to messages passing through it. Each mapping is
+/// truncated so that its range does not wrap and does not contain the first ID of a later mapping.
 fn passing(node: IortNode<'_>, findings: &mut FindingList) -> Vec<IdMapping> {
     let own = node.own_mapping();
     let all = node.mappings().enumerate().filter(|&(index, _)| Some(index) != own);

@@ -41,8 +41,8 @@ impl<'a> Iort<'a> {
         self.0.fields().u32(36).unwrap_or_default()
     }
 
-    /// Returns the nodes in order. After an error that hides where the next node starts, the
-    /// iterator ends.
+    /// Returns the nodes in order. If an error makes the offset of the next node unknown, the
+    /// iterator ends after the error.
     pub fn nodes(self) -> IortNodeIter<'a> {
         let first = self.0.fields().u32(40).unwrap_or_default();
         let at = usize::try_from(first).unwrap_or(usize::MAX);
@@ -57,7 +57,7 @@ pub struct IortNode<'a> {
     pub offset: usize,
     /// Revision of the node's layout.
     pub revision: u8,
-    /// Unique identifier, from revision E.b on; reserved before.
+    /// Unique identifier; reserved before revision E.b of the specification.
     pub identifier: u32,
     /// Contents of the node.
     pub contents: IortContents<'a>,
@@ -77,7 +77,7 @@ impl<'a> IortNode<'a> {
     }
 
     /// Returns the index of the mapping for messages that the node itself sends, as opposed to
-    /// messages that pass through it. Only an SMMUv3 or a PMCG has one.
+    /// messages that pass through it. Only an SMMUv3 or a PMCG has such a mapping.
     pub fn own_mapping(self) -> Option<usize> {
         match self.contents {
             IortContents::SmmuV3(smmu) => usize::try_from(smmu.own_mapping?).ok(),
@@ -114,7 +114,7 @@ impl<'a> IortNode<'a> {
     }
 }
 
-/// Returns `count` elements of `size` bytes from offset `at` on; `None` if they exceed the
+/// Returns `count` elements of `size` bytes from offset `at` on; `None` if the elements exceed the
 /// structure.
 fn elements(fields: Fields<'_>, at: u32, count: u32, size: usize) -> Option<&[u8]> {
     if count == 0 {
@@ -159,7 +159,7 @@ pub struct ItsGroup<'a> {
 }
 
 impl<'a> ItsGroup<'a> {
-    /// Returns the MADT IDs of the ITSes. Operating systems use the first one.
+    /// Returns the IDs that the MADT assigns to the ITSes. Operating systems use the first ITS.
     pub fn ids(self) -> impl Iterator<Item = u32> + use<'a> {
         self.ids.as_chunks().0.iter().map(|id| u32::from_le_bytes(*id))
     }
@@ -170,7 +170,7 @@ impl<'a> ItsGroup<'a> {
 pub struct NamedComponent<'a> {
     /// Full path of the device's object, such as `\_SB.DMA0`.
     pub path: &'a str,
-    /// Number of address bits that the device can write to.
+    /// Number of address bits in the device's writes.
     pub address_bits: u8,
 }
 
@@ -181,7 +181,7 @@ pub struct RootComplex {
     pub segment: u32,
     /// `true` if PCI Address Translation Services are supported.
     pub ats: bool,
-    /// Number of address bits that its functions can write to; 0 = not stated (revision 0).
+    /// Number of address bits in the functions' writes; 0 if not stated (revision 0).
     pub address_bits: u8,
 }
 
@@ -215,16 +215,17 @@ impl SmmuV2 {
 pub struct SmmuV3 {
     /// Address of the registers.
     pub base: u64,
-    /// Index of the mapping for its own messages; `None` if it uses wired interrupts.
+    /// Index of the mapping for the SMMU's own messages; `None` if all of its interrupts are wired.
     pub own_mapping: Option<u32>,
 }
 
 /// A performance monitor counter group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pmcg {
-    /// Address of its first register page.
+    /// Address of the group's first register page.
     pub page_0: u64,
-    /// GSIV of its overflow interrupt; 0 = it sends a message, using the first mapping.
+    /// GSIV of the group's overflow interrupt; 0 if the group sends a message instead, which the
+    /// first mapping translates.
     pub overflow_gsiv: u32,
 }
 
@@ -269,7 +270,7 @@ impl<'a> IortContents<'a> {
 impl SmmuV3 {
     /// Reads an SMMUv3 node. Revision 0 has no mapping index for the SMMU's own messages. Up to
     /// revision 4, the index is valid unless all interrupts are wired; later revisions have a flag
-    /// for it.
+    /// that states whether the index is valid.
     fn read(node: Fields<'_>) -> Option<Self> {
         let revision = node.u8(3)?;
         let index = if revision == 0 { None } else { Some(node.u32(64)?) };
@@ -292,7 +293,7 @@ pub struct IdMapping {
     pub offset: usize,
     /// First input ID.
     pub input: u32,
-    /// Number of IDs minus one. Some firmware states the number itself.
+    /// Number of IDs minus one. Some firmware states the number of IDs instead.
     pub id_count: u32,
     /// First output ID.
     pub output: u32,

@@ -6,7 +6,8 @@ use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
 /// flags.
 const FIRST_STRUCTURE: usize = 44;
 
-/// Length of an ACPI 5.0 GICC. It lacks the virtualization fields, the redistributor and the MPIDR.
+/// Length of an ACPI 5.0 GICC. This revision lacks the virtualization fields, the redistributor's
+/// address and the MPIDR.
 const GICC_5_0_BYTES: usize = 40;
 
 /// A Multiple APIC Description Table.
@@ -28,8 +29,8 @@ impl<'a> Madt<'a> {
         self.0
     }
 
-    /// Returns the structures in order. After an error that hides where the next structure starts,
-    /// the iterator ends.
+    /// Returns the structures in order. If an error makes the offset of the next structure unknown,
+    /// the iterator ends after the error.
     pub const fn structures(self) -> MadtStructureIter<'a> {
         MadtStructureIter { table: self.0, at: FIRST_STRUCTURE }
     }
@@ -73,9 +74,9 @@ pub struct Gicc {
     pub uid: u32,
     /// Flags; see [`is_enabled`](Self::is_enabled).
     pub flags: u32,
-    /// Address of the memory-mapped CPU interface; 0 = none.
+    /// Address of the memory-mapped CPU interface; 0 if the CPU has none.
     pub base: u64,
-    /// Address of this CPU's redistributor; 0 = described by a GICR structure. `None` before ACPI
+    /// Address of this CPU's redistributor; 0 if a GICR structure describes it. `None` before ACPI
     /// 5.1.
     pub redistributor: Option<u64>,
     /// Affinity fields of `MPIDR_EL1`. `None` before ACPI 5.1.
@@ -107,7 +108,7 @@ pub struct Gicd {
     pub id: u32,
     /// Address of the registers.
     pub base: u64,
-    /// GIC version; 0 = read it from the hardware.
+    /// GIC version; 0 if the operating system must read it from the hardware.
     pub version: u8,
 }
 

@@ -70,7 +70,7 @@ pub(super) fn gic(madt: &[MadtStructure], findings: &mut FindingList) -> Option<
     })
 }
 
-/// Reports a missing distributor. A GICv5 machine legitimately has none: it is a different
+/// Reports a missing distributor. A GICv5 machine has no distributor, because GICv5 is a different
 /// architecture.
 fn report_absent(madt: &[MadtStructure], findings: &mut FindingList) {
     let mut structures = madt.iter().filter_map(|structure| match structure.contents {
@@ -92,8 +92,8 @@ fn report_absent(madt: &[MadtStructure], findings: &mut FindingList) {
     findings.add(Rule::MissingProperty, origin(Signature::MADT, 0, "GICD"), message);
 }
 
-/// Returns the version of the GIC. Version 0 means "ask the hardware", in which case redistributors
-/// imply GICv3.
+/// Returns the version of the GIC. Version 0 means that the hardware states the version;
+/// redistributors then imply GICv3.
 fn version(
     madt: &[MadtStructure],
     offset: usize,
@@ -122,8 +122,9 @@ fn gicrs(madt: &[MadtStructure]) -> impl Iterator<Item = (usize, Gicr)> {
     })
 }
 
-/// Returns the redistributor regions, each with `true` if it bypasses the caches. Regions from GICC
-/// structures are used only if the table has no GICR structure.
+/// Returns the redistributor regions, each with `true` if table accesses of its redistributors
+/// bypass the caches. Regions from GICC structures are used only if the table has no GICR
+/// structure.
 fn regions(
     madt: &[MadtStructure],
     version: GicVersion,
@@ -174,7 +175,7 @@ fn check_cpus(
     }
 }
 
-/// Returns the redistributor address in a GICC, if any.
+/// Returns the redistributor address that a GICC states, if any.
 fn redistributor(gicc: Gicc) -> Option<u64> {
     gicc.redistributor.filter(|&base| base != 0)
 }
@@ -190,7 +191,8 @@ const fn redistributor_bytes(version: GicVersion) -> u64 {
     }
 }
 
-/// Returns the stride. If GICCs list redistributors one by one, it is the size of a redistributor.
+/// Returns the distance between redistributors if GICCs list the redistributors of a GICv4 one by
+/// one; otherwise `None`.
 fn stride(
     madt: &[MadtStructure],
     version: GicVersion,
@@ -221,7 +223,7 @@ fn region(
     Some(Fact::new(region?, origin))
 }
 
-/// The machine's MSI controllers, and the IORT's ID for each ITS.
+/// The machine's MSI controllers, with ITSes indexed by the IDs that the IORT uses.
 #[derive(Default)]
 pub(super) struct ControllerList {
     pub(super) list: Vec<Controller>,

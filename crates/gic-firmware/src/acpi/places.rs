@@ -7,7 +7,7 @@ use crate::origin::{NodeId, Origin};
 use alloc::format;
 use alloc::string::{String, ToString as _};
 
-/// Returns the value, or `None` after adding the error as a finding.
+/// Returns the value, or adds the error as a finding and returns `None`.
 pub(super) fn sound<T>(result: Result<T, TableError>, findings: &mut FindingList) -> Option<T> {
     result
         .map_err(|error| {

@@ -1,4 +1,5 @@
-//! Reads requesters: PCI segments from the MCFG and IORT, named components, SMMUs and PMCGs.
+//! Reads requesters: Requesters: PCI segments from the MCFG and IORT, named components, SMMUs and
+//! PMCGs.
 
 use super::id_map::{End, IdMaps, Span, mapping_origin};
 use super::iort::{IdMapping, IortContents, IortNode};
@@ -34,7 +35,7 @@ const SMMU_V3_BYTES: u64 = 0x2_0000;
 /// Size of the smallest page of a counter group (IHI 0070 §10.4).
 const PMCG_BYTES: u64 = 0x1000;
 
-/// All nodes in the tables that send MSIs, or may send them.
+/// All nodes in the tables that may send MSIs.
 #[derive(Default)]
 pub(super) struct Requesters {
     pub(super) iommus: Vec<Iommu>,
@@ -127,14 +128,14 @@ fn address_bits(node: IortNode<'_>) -> Option<Fact<u8>> {
 struct Reader<'c, 'f> {
     maps: IdMaps,
     controllers: &'c ControllerList,
-    /// IOMMUs by node offset.
+    /// IOMMUs, indexed by node offset.
     iommus: BTreeMap<usize, IommuIndex>,
     findings: &'f mut FindingList,
 }
 
 impl Reader<'_, '_> {
-    /// Returns the root complex for each segment. If a segment has several, the first one wins, as
-    /// in Linux.
+    /// Returns the root complex for each segment. If a segment has several root complexes, the
+    /// first one is used, as in Linux.
     fn root_complexes<'a>(&mut self, nodes: &[IortNode<'a>]) -> BTreeMap<u32, IortNode<'a>> {
         let mut complexes = BTreeMap::new();
         for node in nodes {
@@ -216,7 +217,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// Returns the requester ID spans of `node`, each followed to the end of its path. A single
+    /// Returns the spans of requester IDs of `node`, each followed to the end of its path. A single
     /// mapping covers all IDs not covered by earlier mappings.
     fn spans(&mut self, node: IortNode<'_>) -> Vec<(IdMapping, Span)> {
         let mappings = self.maps.of(node.offset).iter();
@@ -316,8 +317,8 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// Reads a named component. Single mappings make it a device. If it has ranges only, it is a
-    /// bus whose devices have requester IDs.
+    /// Reads a named component. A component with single mappings is a device. A component that only
+    /// has ranges is a bus whose devices have requester IDs.
     fn component(&mut self, node: IortNode<'_>, path: &str) -> Option<PlatformDevice> {
         let singles: Vec<_> = node.mappings().filter(|mapping| mapping.is_single).collect();
         let parents: Vec<_> = singles.iter().flat_map(|mapping| self.parents(*mapping)).collect();
@@ -374,7 +375,7 @@ impl Reader<'_, '_> {
         })
     }
 
-    /// Returns the SMMUs that a component's mappings lead to, once for each StreamID.
+    /// Returns the SMMUs that a component's mappings refer to, once for each StreamID.
     fn passed(&self, node: IortNode<'_>) -> Vec<Fact<IommuReference>> {
         let mut seen = BTreeSet::new();
         let passed = node.mappings().filter_map(|mapping| {
@@ -386,7 +387,7 @@ impl Reader<'_, '_> {
         passed.collect()
     }
 
-    /// Returns the controllers that a single mapping leads to, with the DeviceID at each.
+    /// Returns the controllers at the ends of a single mapping's paths, with the DeviceID at each.
     fn parents(&mut self, mapping: IdMapping) -> Vec<Fact<Parent>> {
         let spans = self.maps.follow(mapping, self.findings);
         let parent = |span: Span| {

@@ -50,7 +50,8 @@ impl fmt::Debug for Signature {
     }
 }
 
-/// A table that cannot be read, at least in part. Its producer or transport is at fault.
+/// A table that cannot be read, at least in part. Either the producer or the transport of the table
+/// is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[error("{table} byte {offset:#x}: {kind}")]
 pub struct TableError {
@@ -72,7 +73,7 @@ pub enum TableErrorKind {
     /// The header states a length below its own size, or beyond the end of the input.
     #[error("the header states an impossible length of {0} bytes")]
     Length(u32),
-    /// The table is of another kind.
+    /// The table has another signature.
     #[error("this is a table of kind {0}")]
     Signature(Signature),
     /// A structure's stated length is below the minimum or reaches past the table.
@@ -106,7 +107,7 @@ impl TableErrorKind {
     }
 }
 
-/// A table whose header is complete and whose length matches it.
+/// A table with a complete header, and with the length that the header states.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Table<'a> {
     bytes: &'a [u8],
@@ -114,7 +115,7 @@ pub struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// Reads the table at the start of `bytes`. Bytes after it are ignored.
+    /// Reads the table at the start of `bytes`. Bytes that follow the table are ignored.
     ///
     /// # Errors
     ///
@@ -130,7 +131,7 @@ impl<'a> Table<'a> {
         Ok(Self { bytes: bytes.ok_or(TableErrorKind::Length(stated).at(signature, 4))?, signature })
     }
 
-    /// Returns the kind of table.
+    /// Returns the signature, which identifies the kind of table.
     pub const fn signature(self) -> Signature {
         self.signature
     }

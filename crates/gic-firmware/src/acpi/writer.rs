@@ -50,10 +50,11 @@ impl WrittenTables {
 /// Writes `description` as ACPI tables, for simulated machines, tests and conversion.
 ///
 /// Enabled controllers, hosts and devices read back with the same registers, DeviceIDs and routes.
-/// Disabled ones are omitted, because these tables list usable parts only. IOMMUs are omitted as
-/// well: a path through them becomes a direct mapping to its end. Nodes are named as
-/// [`parse`](super::parse) would name them, and numbered in order unless their identifiers already
-/// have a number. If a description uses these names and has no disabled parts, it reads back equal.
+/// Disabled parts are omitted, because these tables only list usable parts. IOMMUs are omitted as
+/// well, and a path through IOMMUs becomes a direct mapping to the controller. Nodes are named as
+/// [`parse`](super::parse) would name them, and nodes without a number in their identifier are
+/// numbered in order. If a description uses these names and has no disabled parts, it reads back
+/// equal.
 ///
 /// # Errors
 ///

@@ -163,9 +163,9 @@ pub enum WriteErrorKind {
     /// `#iommu-cells`.
     #[error("a reference does not have as many cells as its target asks for")]
     Specifier,
-    /// A devicetree cannot express the value: a v2m frame can have only one range, a pre-ITS window
-    /// must be below 4 GiB, a host with ECAM needs the compatible string of an ECAM host, and the
-    /// parent of a secondary GIC must be a GIC.
+    /// A devicetree cannot express the value: a v2m frame can have only one range, the base and the
+    /// size of a pre-ITS window must fit into 32 bits, a host with ECAM needs the compatible string
+    /// of an ECAM host, and the parent of a secondary GIC must be a GIC.
     #[error("a devicetree cannot express this")]
     Inexpressible,
 }

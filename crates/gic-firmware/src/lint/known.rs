@@ -58,7 +58,7 @@ impl KnownRegisters {
         Some((((self.gicd_typer? & 0x1f) + 1) * 32 - 1).min(1019))
     }
 
-    /// Returns `true` if a known redistributor lacks the feature of this bit of `GICR_TYPER`.
+    /// Returns `true` if this bit is clear in the `GICR_TYPER` of a known redistributor.
     fn redistributor_lacks(&self, bit: u32) -> bool {
         self.gicr_typer.iter().any(|typer| typer & (1 << bit) == 0)
     }

@@ -1,4 +1,4 @@
-//! Encoders for tables, written from the layouts in the specifications.
+//! Encoders for tables, which follow the layouts in the specifications.
 
 use gic_firmware::acpi::{TableSet, parse};
 use gic_firmware::{Description, Finding, Rule};
@@ -26,7 +26,7 @@ pub(crate) fn madt(structures: &[Vec<u8>]) -> Vec<u8> {
     table(*b"APIC", &[vec![0; 8], structures.concat()].concat())
 }
 
-/// Bytes and words in little-endian order.
+/// Fields in little-endian order.
 #[derive(Clone, Default)]
 pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
@@ -83,7 +83,7 @@ pub(crate) fn mcfg(allocations: &[(u64, u16, u8, u8)]) -> Vec<u8> {
     table(*b"MCFG", &body)
 }
 
-/// Input, number minus one, output, target, flags.
+/// Fields of a mapping: first input ID, number of IDs minus one, first output ID, target, flags.
 pub(crate) type Mapping = [u32; 5];
 
 /// Encodes a node whose mappings follow its contents.
@@ -126,7 +126,7 @@ pub(crate) fn smmu_v2(base: u64, mappings: &[Mapping]) -> Vec<u8> {
     node(3, 1, &contents.0, mappings)
 }
 
-/// Encodes an SMMUv3; `gsiv` is the wire of all of its interrupts, or 0 for none.
+/// Encodes an SMMUv3; `gsiv` is the wired interrupt for all of its events, or 0 if it has none.
 pub(crate) fn smmu_v3(
     revision: u8,
     flags: u32,

@@ -6,7 +6,8 @@ use gic_firmware::devicetree::{parse, with_node_paths, write, write_source};
 use gic_firmware::{ControllerKind, Description, Fact, GicVersion};
 use proptest::prelude::*;
 
-/// Returns `machine` without its names, and without facts that only one of the forms can express.
+/// Returns `machine` without its names, and without facts that only devicetree or only ACPI can
+/// express.
 fn nameless(machine: Description) -> Description {
     let mut machine = Description {
         model: None,
@@ -14,7 +15,7 @@ fn nameless(machine: Description) -> Description {
         oem_id: None,
         memory: Vec::new(),
         findings: Vec::new(),
-        // Tables are written without them.
+        // The writer of ACPI tables omits IOMMUs.
         iommus: Vec::new(),
         ..machine
     };

@@ -1,4 +1,4 @@
-//! Reads damaged tables: this must always end soon, with a description or an error.
+//! Reads damaged tables. The reader must return a description or an error within bounded time.
 
 use super::bytes::{
     Mapping, describe, iort, its_group, mcfg, named_component, pmcg, root_complex, smmu_v2,
@@ -14,8 +14,8 @@ use proptest::sample::Index;
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 
-/// Returns the time for which the calling thread executed. Unlike the time on a clock it does not
-/// grow while other programs use the processor.
+/// Returns the time for which the calling thread executed. Unlike wall-clock time, this time does
+/// not grow while other programs use the processor.
 fn executed() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     Duration::try_from(time).expect("a thread's time is positive")
@@ -116,7 +116,7 @@ fn nodes_end_with_the_table_whatever_their_stated_count() {
     let mut nodes = iort(&[its_group(&[1])]);
     nodes[36..40].copy_from_slice(&u32::MAX.to_le_bytes());
     let read = Iort::new(Table::new(&nodes).unwrap()).unwrap().nodes();
-    // The group, and an error at the position of the next node.
+    // The table has the ITS group, and an error at the position of the next node.
     assert_eq!(read.take(3).map(|node| node.is_ok()).collect::<Vec<_>>(), [true, false]);
     let machine = describe(&[usual_madt(), nodes]);
     assert!(machine.findings.iter().any(|finding| finding.rule == Rule::MalformedTable));

@@ -1,4 +1,4 @@
-//! Requesters and their paths to controllers.
+//! Tests for requesters and their paths to controllers.
 
 use super::bytes::{
     Mapping, describe, gicc, gicd, gicr, iort, its, its_group, madt, mcfg, msi_frame,
@@ -113,7 +113,8 @@ fn named_components_are_known_by_path() {
 fn smmu_mapping_does_not_serve_its_clients() {
     let smmu = GROUP + 24;
     let maps: &[Mapping] = &[[0, 0xffff, 0, GROUP, 0], [0, 0, 0xbeef, GROUP, SINGLE]];
-    // Revision, flags, wire of all interrupts; whether the node has its own mapping.
+    // The node's revision, its flags and the GSIV of its interrupts, and whether it has a mapping
+    // for its own messages.
     let cases = [
         (0, 0, 0, false),
         (1, 0, 0, true),
@@ -250,7 +251,7 @@ fn impossible_windows_are_reported() {
 fn first_frame_serves_hosts_without_an_its() {
     let frames =
         [gicd(0x1000, 2), msi_frame(0, 0x2000, 1, 16, 80), msi_frame(1, 0x3000, 1, 16, 96)];
-    // QEMU's GICv2 machine has such an IORT; Linux then uses the frame.
+    // QEMU's GICv2 machine has such an IORT, and Linux then uses the v2m frame.
     let without_its = iort(&[its_group(&[0]), root_complex(0, &[[0, 0xffff, 0, GROUP, 0]])]);
     for tables in [vec![], vec![without_its]] {
         let machine = describe(&[vec![madt(&frames), mcfg(&[(0, 0, 0, 0xf)])], tables].concat());
@@ -327,9 +328,9 @@ fn draft_group_beside_an_its_is_not_used() {
     assert!(enabled.map(|one| &one.kind).eq([&ControllerKind::Its; 2]));
 }
 
-/// Models the specification's text with Linux's leniency, one ID at a time. The output is that of
-/// the first of `mappings` that contains `id`. If that mapping ends with `id`, a later one that
-/// begins with it takes precedence.
+/// Models the specification's text with Linux's leniency, one ID at a time. The first of `mappings`
+/// that contains `id` determines the output. If `id` is the last ID of that mapping, a later
+/// mapping that begins with `id` takes precedence.
 fn map_by_the_book(mappings: &[Mapping], id: u32) -> Option<(u32, u32)> {
     let mut found = None;
     for &[input, more, output, target, _] in mappings {
@@ -348,8 +349,8 @@ fn map_by_the_book(mappings: &[Mapping], id: u32) -> Option<(u32, u32)> {
     found
 }
 
-/// Generates mappings of small ranges; those of one node may share one ID at their ends, but do not
-/// overlap otherwise.
+/// Generates mappings of small ranges. Two mappings of a node may share one ID at their ends, but
+/// do not overlap otherwise.
 fn ranges(target: u32) -> impl Strategy<Value = Vec<Mapping>> {
     vec((0..6u32, 0..40u32, 0..300u32, any::<bool>()), 0..6).prop_map(move |parts| {
         let mut next = 0;

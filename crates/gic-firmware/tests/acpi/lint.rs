@@ -20,7 +20,7 @@ fn cpus() -> [Vec<u8>; 4] {
     [gicc(82, 0, 1, 0, 0), gicc(82, 1, 1, 1, 0), gicd(0x800_0000, 3), gicr(0, 0x80a_0000, 0x4_0000)]
 }
 
-/// Returns a machine with `more` in its MADT, and these nodes in its IORT.
+/// Returns a machine that has `more` in its MADT and these nodes in its IORT.
 fn tables(more: &[Vec<u8>], nodes: &[Vec<u8>]) -> TableBlobs {
     let structures = [&cpus(), more].concat();
     vec![madt(&structures), mcfg(&[(0x40_1000_0000, 0, 0, 0xff)]), iort(nodes)]
@@ -109,7 +109,8 @@ fn cases() -> Vec<(Rule, TableBlobs, TableBlobs)> {
     ]
 }
 
-/// Returns each rule, with the tables of a machine that contradicts the correct one.
+/// Returns each rule about contradictions, with the tables of a machine that contradicts the
+/// correct machine.
 fn contradictions() -> Vec<(Rule, TableBlobs)> {
     let [first, second, _, region] = cpus();
     let its_0 = its(0, 0, 0x808_0000);

@@ -1,4 +1,4 @@
-//! CPUs, GIC and controllers.
+//! Tests for CPUs, the GIC and MSI controllers from a MADT.
 
 use super::bytes::{describe, gicc, gicd, gicr, its, madt, msi_frame, rules, usual_madt};
 use gic_arch::{Affinity, IntId};

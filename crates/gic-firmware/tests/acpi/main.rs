@@ -1,4 +1,4 @@
-//! Descriptions from ACPI tables.
+//! Tests for descriptions that are read from ACPI tables.
 
 mod bytes;
 mod convert;

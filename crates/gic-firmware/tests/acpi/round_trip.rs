@@ -83,8 +83,7 @@ fn target(index: usize) -> Target {
     Target::Controller(ControllerIndex::new(index))
 }
 
-/// Generates disjoint ranges that do not touch: touching ranges are ambiguous, and the reader
-/// resolves the ambiguity.
+/// Generates disjoint ranges that are not adjacent, because adjacent ranges are ambiguous.
 fn maps(controllers: usize) -> impl Strategy<Value = MsiRouting> {
     let entry = (1..99u32, 1..0x800u32, 0..controllers, 0..u32::MAX - 0x1000);
     let ranges = vec(entry, 1..6).prop_map(|parts| {
@@ -230,7 +229,7 @@ proptest! {
     }
 }
 
-/// Checks that the draft is written only on request.
+/// Checks that the draft node is written only on request.
 #[test]
 fn direct_lpis_are_written_as_the_draft() {
     let mut machine = foreign();

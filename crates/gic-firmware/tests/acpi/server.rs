@@ -45,7 +45,7 @@ fn each_segment_has_its_own_way() {
     assert_eq!(route(&machine, 0, 0x1234), Ok(at(0, 0x1_1234)));
     assert_eq!(route(&machine, 2, 0x7fff), Ok(at(3, 0x5_7fff)));
     assert!(matches!(route(&machine, 2, 0x8000), Err(NoRoute::Unmapped(_))));
-    // The first one of a group with two ITSes.
+    // The ITS group has two ITSes, of which the first is used.
     assert_eq!(route(&machine, 3, 0x4000), Ok(at(4, 0x6_4000)));
 }
 

@@ -1,4 +1,4 @@
-//! Sets of tables, from blobs and from memory.
+//! Tests for sets of tables from blobs and from memory.
 
 use super::bytes::{describe, gicd, iort, madt, mcfg, rules, table, usual_madt};
 use gic_firmware::Rule;

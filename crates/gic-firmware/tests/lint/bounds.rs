@@ -1,4 +1,4 @@
-//! Checks the first and the last number for which a rule reports a finding.
+//! Checks the numbers at the boundary of each rule, where findings start and end.
 
 use super::findings;
 use gic_firmware::lint::{KnownRegisters, check};

@@ -1,10 +1,10 @@
 //! A compiler for the subset of devicetree source in the rules' examples: nodes, labels, cells,
-//! strings, references, and changes of a previously read tree.
+//! strings, references, and changes to a tree that was read before.
 
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use std::collections::BTreeMap;
 
-/// Compiles the sources, each of which may change the tree of those before it.
+/// Compiles the sources in order. Each source may change the tree that the earlier sources define.
 pub(crate) fn compile(sources: &[&str]) -> Vec<u8> {
     let mut tree = Source::default();
     for source in sources {

@@ -1,5 +1,5 @@
-//! Tries the examples in each rule's explanation: the fault must be found, and the fix must have no
-//! findings.
+//! Checks the examples in each rule's explanation. The fault must result in the rule's finding, and
+//! the fix in no findings.
 
 mod bounds;
 mod dts;
@@ -11,14 +11,14 @@ use std::collections::BTreeMap;
 
 const BASE: &str = include_str!("../../rules/base.dts");
 
-/// Returns the fenced text in this language, block by block.
+/// Returns the contents of the fenced blocks in this language.
 fn fenced<'e>(explanation: &'e str, language: &str) -> Vec<&'e str> {
     let fence = format!("```{language}\n");
     let parts = explanation.split(&*fence).skip(1);
     parts.map(|part| part.split("```").next().unwrap_or_default()).collect()
 }
 
-/// Returns the registers that an explanation states.
+/// Returns the register values that an explanation states.
 fn known(explanation: &str) -> KnownRegisters {
     let mut known = KnownRegisters::default();
     let Some(json) = fenced(explanation, "json").first().copied() else { return known };

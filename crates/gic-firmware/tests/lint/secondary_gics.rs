@@ -1,4 +1,5 @@
-//! Several GICs, and the properties that a secondary one needs for its interrupts to reach a CPU.
+//! Findings about several GICs, and about the properties that connect a secondary GIC to its
+//! parent.
 
 use super::findings;
 use gic_firmware::lint::KnownRegisters;

@@ -1,5 +1,5 @@
-//! Checks that written descriptions read back equal, and that routes agree with a literal model of
-//! the binding's text.
+//! Checks that written descriptions read back equal, and that routes agree with a model that
+//! follows the text of the binding literally.
 
 mod maps;
 mod secondary_gics;
@@ -96,7 +96,8 @@ fn its(index: usize) -> impl Strategy<Value = Controller> {
     )
 }
 
-/// Generates MBI at the GIC's own node, which comes first in the tree.
+/// Generates an MBI controller at the GIC's own node, which is the first controller node in the
+/// tree.
 fn mbis(gic: &Gic) -> impl Strategy<Value = Controller> + use<> {
     let (id, distributor) = (gic.id.clone(), gic.distributor.value);
     let coherence = gic.coherence.clone();
@@ -140,8 +141,8 @@ fn v2m_frames(index: usize) -> impl Strategy<Value = Controller> {
     })
 }
 
-/// Generates controllers in the order of the tree: the GIC's own facet, its ITSes, others on its
-/// bus, and frames next to it.
+/// Generates controllers in the order of the tree: a controller at the GIC's own node, ITSes below
+/// it, other controllers on its bus, and frames next to it.
 fn controllers(gic: &Gic) -> impl Strategy<Value = Vec<Controller>> + use<> {
     let each = |count: usize, make: fn(usize) -> BoxedStrategy<Controller>| {
         (0..=count).prop_flat_map(move |count| (0..count).map(make).collect::<Vec<_>>())
@@ -279,7 +280,7 @@ fn descriptions() -> impl Strategy<Value = Description> {
         })
 }
 
-/// Models the binding's text literally.
+/// Models the text of the binding literally.
 fn route_by_the_book(
     machine: &Description,
     host: &PciHost,
@@ -365,8 +366,8 @@ proptest! {
     #[test]
     fn spans_agree_with_routes(description in descriptions(), rids in vec(0..=0xffffu32, 16)) {
         for host in &description.hosts {
-            // An entry that ends the search, or leads to a disabled controller, results in spans
-            // but not in a route.
+            // An entry that ends the search, or that refers to a disabled controller, results in a
+            // span but not in a route.
             let sound = host.msi.map.iter().flatten().all(|entry| {
                 let mask = host.msi.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
                 let Target::Controller(index) = entry.target else { return false };

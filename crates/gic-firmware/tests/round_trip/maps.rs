@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-/// Generates entries that refer to controllers with these numbers of cells.
+/// Generates map entries whose targets are controllers with these numbers of cells.
 fn map_entries(cells: Vec<u32>) -> impl Strategy<Value = MapEntry> {
     (any::<u32>(), 0..0x2_0000u32, 0..cells.len(), any::<u32>()).prop_map(
         move |(rid, length, controller, device)| MapEntry {
@@ -67,7 +67,7 @@ pub(super) fn iommus() -> impl Strategy<Value = Vec<Iommu>> {
     })
 }
 
-/// Generates the IOMMUs that requesters behind a bus pass.
+/// Generates the IOMMUs that translate accesses of requesters behind a bus.
 pub(super) fn streams() -> impl Strategy<Value = IommuRouting> {
     let entry = (any::<u32>(), any::<u32>(), 0..IOMMU_CELLS.len(), any::<u32>());
     let entry = entry.prop_map(|(rid_base, length, iommu, stream_id)| {
@@ -83,7 +83,7 @@ pub(super) fn streams() -> impl Strategy<Value = IommuRouting> {
     prop_oneof![Just(IommuRouting::default()), some]
 }
 
-/// Generates the IOMMUs that a device passes.
+/// Generates the IOMMUs that translate a device's accesses.
 pub(super) fn passages() -> impl Strategy<Value = Vec<Fact<IommuReference>>> {
     let reference = (0..IOMMU_CELLS.len(), any::<[u32; 2]>()).prop_map(|(iommu, cells)| {
         let specifier = cells[..IOMMU_CELLS[iommu]].to_vec();

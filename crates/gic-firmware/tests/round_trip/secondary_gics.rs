@@ -1,4 +1,4 @@
-//! Secondary GICs of random descriptions.
+//! Generators of secondary GICs for random descriptions.
 
 use super::regions;
 use gic_arch::IntId;
@@ -32,7 +32,7 @@ pub(super) fn secondary_gics(root: &Gic) -> impl Strategy<Value = Vec<SecondaryG
     })
 }
 
-/// Adds the secondary GICs whose interrupts the root receives to the users of its wires.
+/// Adds the secondary GICs whose interrupts the root GIC receives to its wired users.
 pub(super) fn users(secondary: &[SecondaryGic], root: &Gic) -> Vec<WiredUser> {
     let user = |one: &SecondaryGic| {
         let parent = one.parent.as_ref().filter(|parent| parent.controller == root.id)?;

@@ -6,7 +6,7 @@ use crate::origin::NodeId;
 #[derive(Clone, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[error("{id}: {kind}")]
 pub struct WriteError {
-    /// Part that cannot be expressed.
+    /// Part of the description that cannot be expressed.
     pub id: NodeId,
     /// Reason.
     pub kind: WriteErrorKind,
@@ -23,12 +23,12 @@ pub enum WriteErrorKind {
     /// §5.2.12.15).
     #[error("a MADT can describe the root GIC only")]
     SeveralGics,
-    /// The description has a stride, a pre-ITS window or a region of 4 GiB, for which the MADT has
-    /// no field.
+    /// The description has a redistributor stride, a pre-ITS window or a redistributor region of 4
+    /// GiB or more, none of which the MADT can express.
     #[error("these registers have no field in the MADT")]
     Registers,
-    /// The controller is neither an ITS nor a GICv2m frame, and (for direct LPIs) the draft node
-    /// was not requested.
+    /// The controller is neither an ITS nor a GICv2m frame. If the controller is Direct LPI, the
+    /// caller did not request the draft node.
     #[error("ACPI has no structure for this kind of controller")]
     Controller,
     /// The host's window would begin below address 0, or its segment has more than 16 bits.
@@ -37,11 +37,11 @@ pub enum WriteErrorKind {
     /// Two hosts share a segment but have different routings.
     #[error("another host of the same segment has a different routing")]
     Segment,
-    /// The mask is neither all ones nor zero.
+    /// The mask of requester IDs is neither all ones nor zero.
     #[error("IORT has no mask of requester IDs")]
     Mask,
-    /// IORT refers to ITSes only. A GICv2m frame serves all requesters if it is the first one and
-    /// the machine has no ITS.
+    /// The requesters' controller is not an ITS, and the IORT refers to ITSes only. (If the machine
+    /// has no ITS, the first GICv2m frame serves all requesters without an IORT.)
     #[error("IORT cannot route the node to this controller")]
     Route,
     /// A table or a structure would be longer than its length field allows.
@@ -50,7 +50,7 @@ pub enum WriteErrorKind {
 }
 
 impl WriteErrorKind {
-    /// Returns this error for the part with identifier `id`.
+    /// Returns the error with this reason, for the part with identifier `id`.
     pub(super) fn of(self, id: &NodeId) -> WriteError {
         WriteError { id: id.clone(), kind: self }
     }

@@ -10,6 +10,6 @@ pub struct Extensions {
 }
 
 impl Extensions {
-    /// The draft of an IORT node for direct LPIs alone.
+    /// Requests the draft of an IORT node for direct LPIs, and no other extension.
     pub const DRAFT_REDISTRIBUTOR_GROUP: Self = Self { draft_redistributor_group: true };
 }

@@ -20,9 +20,9 @@ use alloc::vec::Vec;
 /// Offset of the first node, after the table's header, the number of nodes, their offset and a
 /// reserved field.
 const FIRST_NODE: u32 = 48;
-/// Number of requester IDs on PCI, minus one.
+/// Number of requester IDs of a PCI segment, minus one.
 const PCI_REQUESTERS: u32 = 0xffff;
-/// Memory access properties: cacheable, coherent.
+/// Memory access properties of cacheable, coherent memory.
 const MEMORY_PROPERTIES: u64 = 1 | (3 << 56);
 const ADDRESS_BITS: u8 = 64;
 
@@ -70,12 +70,13 @@ pub(super) fn body(
     Ok(Some(body))
 }
 
-/// A mapping: input, number of IDs minus one, output, offset of the target, flags.
+/// Fields of a mapping: first input ID, number of IDs minus one, first output ID, offset of the
+/// target, flags.
 type Mapping = [u32; 5];
 
 struct Writer<'d> {
     description: &'d Description,
-    /// Offset of each controller's group, by the index of the controller in the description.
+    /// Offset of each ITS group, by the index of its controller in the description.
     groups: BTreeMap<usize, u32>,
     nodes: Vec<u8>,
     count: u32,
@@ -113,7 +114,8 @@ impl Writer<'_> {
         }
         let id = &device.id;
         if let Some(base) = registers(device, SMMU_V3) {
-            // No interrupt is wired. All are messages and use the first mapping.
+            // The SMMU has no wired interrupts. It sends messages, which the first mapping
+            // translates.
             let contents = Structure::new(52).set(0, base.to_le_bytes());
             return self.checked_node(id, 4, 1, &contents.bytes(), first(&mappings));
         }
@@ -129,7 +131,7 @@ impl Writer<'_> {
             .set(12, [ADDRESS_BITS])
             .bytes();
         contents.extend(path.bytes());
-        // The name ends with a zero, and the mappings are aligned.
+        // A zero byte terminates the name, and padding aligns the mappings.
         contents.resize((contents.len() + 1).next_multiple_of(4), 0);
         self.checked_node(id, 1, 1, &contents, &mappings)
     }
@@ -189,8 +191,7 @@ impl Writer<'_> {
         Ok(mappings)
     }
 
-    /// Returns a mapping from all requesters to the first enabled parent. Used for nodes without a
-    /// map.
+    /// Returns a mapping from all requesters to the first enabled parent, for a node without a map.
     fn everything(&self, id: &NodeId, msi: &MsiRouting) -> Result<Vec<Mapping>, WriteError> {
         let enabled = msi.parents.iter().find(|parent| self.is_enabled(parent.target));
         let Some(parent) = enabled else { return Ok(Vec::new()) };
@@ -217,7 +218,8 @@ impl Writer<'_> {
         Ok(mappings)
     }
 
-    /// Returns the offset of the group of the controller at `target`; `None` if it is disabled.
+    /// Returns the offset of the ITS group of the controller at `target`; `None` if the controller
+    /// is disabled.
     fn group(&self, id: &NodeId, target: Target) -> Result<Option<u32>, WriteError> {
         let Target::Controller(index) = target else { return Ok(None) };
         match self.groups.get(&index.get()) {
@@ -253,14 +255,14 @@ fn registers(device: &PlatformDevice, compatible: &str) -> Option<u64> {
     device.registers.first().filter(|_| is_such).map(|region| region.base())
 }
 
-/// Returns the first mapping: a node has only one for its own messages.
+/// Returns only the first mapping, because a node has a single mapping for its own messages.
 fn first(mappings: &[Mapping]) -> &[Mapping] {
     mappings.get(..1).unwrap_or_default()
 }
 
-/// Returns the first input, the number of IDs minus one, and the first output of `entry`. If the
-/// first ID is also the last ID of an earlier range, we leave it out: readers would otherwise
-/// assign it to this range.
+/// Returns the first input ID, the number of IDs minus one, and the first output ID of `entry`.
+/// Omits the entry's first ID if it is also the last ID of an earlier range, because readers would
+/// otherwise assign the ID to this entry.
 fn range(entry: MapEntry, earlier: &[Mapping]) -> Option<(u32, u32, u32)> {
     let (input, output) = (entry.rid_base.get(), entry.device_id_base.get());
     let more = entry.length.checked_sub(1)?;
@@ -274,8 +276,8 @@ fn range(entry: MapEntry, earlier: &[Mapping]) -> Option<(u32, u32, u32)> {
     Some((input, more, output))
 }
 
-/// Returns the index of the enabled direct LPI controller. The MADT writer has already refused it
-/// unless the draft node was requested.
+/// Returns the index of the enabled direct LPI controller. If the caller did not request the draft
+/// node, the MADT writer has already returned an error.
 fn direct_lpi(description: &Description) -> Option<usize> {
     let is_enabled =
         |one: &Controller| one.kind == ControllerKind::DirectLpi && one.status.is_enabled();

@@ -30,7 +30,7 @@ pub(super) fn body(
     if gic.redistributor_stride.is_some() {
         return Err(WriteErrorKind::Registers.of(&gic.id));
     }
-    // The local interrupt controller address and the flags, which Arm does not use.
+    // Zeroes for the local interrupt controller address and the flags, which Arm does not use.
     let mut body = Vec::from([0; 8]);
     let uids = numbers(description.cpus.iter().map(|cpu| &cpu.id), "MADT/GICC@");
     for (ordinal, (cpu, uid)) in (0u32..).zip(description.cpus.iter().zip(uids)) {

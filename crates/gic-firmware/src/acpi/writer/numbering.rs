@@ -1,5 +1,5 @@
-//! Numbers the structures and segments to write. Numbers in the description are kept; other items
-//! receive the lowest free ones.
+//! Numbers the structures and segments to write. An item keeps the number that the description
+//! states; every other item receives the lowest free number.
 
 use super::error::{WriteError, WriteErrorKind};
 use crate::controller::{Controller, ControllerKind};
@@ -9,12 +9,13 @@ use crate::requester::PciHost;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
-/// Returns the number at the end of `id`, if the reader assigned it.
+/// Returns the number at the end of `id`, if `id` is a name that the reader would assign.
 pub(super) fn number(id: &NodeId, prefix: &str) -> Option<u32> {
     id.as_str().strip_prefix(prefix)?.parse().ok()
 }
 
-/// Returns a number for each of `ids`: its own, or the lowest free one.
+/// Returns a number for each of `ids`: the number in the identifier, or else the lowest free
+/// number.
 pub(super) fn numbers<'d>(ids: impl Iterator<Item = &'d NodeId> + Clone, prefix: &str) -> Vec<u32> {
     let mut taken: Vec<u32> = ids.clone().filter_map(|id| number(id, prefix)).collect();
     taken.sort_unstable();

@@ -63,7 +63,7 @@ impl Source {
         self.line(name, &format!("{number:0width$X}", width = 2 * bytes));
     }
 
-    /// Writes fields that are zero here, given as names and lengths in bytes.
+    /// Writes zero to fields that this crate does not use, given as names and lengths in bytes.
     fn zeroes(&mut self, fields: &[(&str, usize)]) {
         for (name, bytes) in fields {
             self.number(name, 0, *bytes);
