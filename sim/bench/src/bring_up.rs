@@ -36,7 +36,7 @@ fn machine() -> Result<BootedMachine, MeasureError> {
         embedded::machine(MACHINE).ok_or_else(|| unusable(&"the machine does not exist"))?;
     let description = embedded.firmware.describe().map_err(|error| unusable(&error))?;
     let store = StoreConfig::Msix { vectors: VECTORS, table_bar: 0, pba_bar: 0 };
-    // Put four functions in each device: a bus only has room for 32 devices.
+    // Each device has four functions, because a bus only has room for 32 devices.
     let places = [[FunctionPlacement::Root].as_slice(), &[FunctionPlacement::BesideLast; 3]];
     let places = places.concat().into_iter().cycle().take(DEVICES.into());
     let functions = places.map(|place| ChosenFunction { place, store });
@@ -67,8 +67,8 @@ fn set_up(machine: &BootedMachine) -> Result<u32, String> {
 mod tests {
     use super::*;
 
-    /// Number of commands per device: MAPD, one MAPTI per vector and, for each of the two CPUs, the
-    /// invalidation of its half followed by SYNC.
+    /// Number of commands per device: MAPD, one MAPTI per vector, and, for each of the two CPUs,
+    /// one invalidation for its half of the vectors followed by SYNC.
     const COMMANDS: u32 = 1 + VECTORS as u32 + 2 * 2;
 
     /// Capacity of the driver's queues, in commands.

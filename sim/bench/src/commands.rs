@@ -1,7 +1,7 @@
 //! The cost of ITS commands in a long queue, both in the model and, where it is installed, in QEMU.
-//! Both receive the same lines of QEMU's qtest protocol. A message that arrives at the ITS has the
-//! same effect as INT. SYNC does almost nothing, so subtracting it leaves the cost of making an LPI
-//! pending, without the cost of reading commands.
+//! Both the model and QEMU receive the same lines of QEMU's qtest protocol. INT has the same effect
+//! as a message that arrives at the ITS. SYNC does almost nothing, so subtracting it leaves the
+//! cost of making an LPI pending, without the cost of reading commands.
 
 use crate::probe::{Probe, Reference, each};
 use doorbell_qtest::{Qtest, RAM_BASE};
@@ -30,8 +30,8 @@ const TRANSLATIONS: u64 = RAM_BASE + 0x10_0000;
 const QUEUE: u64 = RAM_BASE + 0x20_0000;
 const QUEUE_PAGES: u64 = 0x100;
 
-/// Number of events of the only device. Each is mapped to a separate LPI, and their commands fill
-/// half of the queue.
+/// Number of events of the only device. Each event is mapped to a separate LPI, and one INT per
+/// event fills half of the queue.
 const EVENTS: u32 = 1 << EVENT_BITS;
 const EVENT_BITS: u8 = 14;
 const FIRST_LPI: u32 = 8192;
@@ -40,10 +40,10 @@ const COLLECTION: CollectionId = CollectionId::new(0);
 const TARGET: RdBase = RdBase::from_processor_number(0);
 /// Number of command bytes per line.
 const CHUNK: usize = 0x8000;
-/// Maximum number of `CREADR` or `GICR_CTLR` reads before the hardware must be done.
+/// Maximum number of reads of `CREADR` or `GICR_CTLR` until the hardware must have finished.
 const TURNS: u32 = 10_000;
 
-/// A server for the protocol.
+/// A server of the qtest protocol.
 trait QtestServer {
     /// Sends a line and returns the text that follows `OK`.
     fn tell(&mut self, line: &str) -> Result<String, String>;
@@ -116,7 +116,8 @@ pub(crate) fn qemu() -> Result<Vec<Probe>, (&'static str, String)> {
     probes(QEMUS, [Reference::FetchOr; 2], machine)
 }
 
-/// Returns the probes for INT and SYNC. Each executes its half of the queue.
+/// Returns the probes for INT and SYNC. The probe for INT executes the first half of the queue, and
+/// that for SYNC the second half.
 fn probes(
     names: [&'static str; 2],
     of: [Reference; 2],
@@ -146,7 +147,7 @@ impl<M: QtestServer> ItsUnderTest<M> {
         self.write32(REDISTRIBUTOR + u64::from(gicr::WAKER.offset()), 0)?;
         self.write64(REDISTRIBUTOR + u64::from(gicr::PROPBASER.offset()), CONFIGURATION | 15)?;
         self.write64(REDISTRIBUTOR + u64::from(gicr::PENDBASER.offset()), PENDING)?;
-        // Enabled, at medium priority.
+        // Configuration byte of each LPI: enabled, at medium priority.
         self.machine.tell(&format!("memset {CONFIGURATION:#x} {EVENTS:#x} 0xa1"))?;
         self.machine.tell(&format!("memset {DEVICES:#x} 0x20000 0"))?;
         for (table, address) in (0..).zip([DEVICES, COLLECTIONS]) {
@@ -174,7 +175,8 @@ impl<M: QtestServer> ItsUnderTest<M> {
         self.give_queue(&ints.chain(syncs).collect::<Vec<_>>())
     }
 
-    /// Fills the queue, starting with `commands`. Afterwards, no command is left to execute.
+    /// Writes `commands` to the start of the queue, and resets the queue so that no command is left
+    /// to execute.
     fn give_queue(&mut self, commands: &[Command]) -> Result<(), String> {
         let bytes: Vec<u8> =
             commands.iter().copied().flat_map(Command::encode).flat_map(u64::to_le_bytes).collect();
@@ -192,8 +194,8 @@ impl<M: QtestServer> ItsUnderTest<M> {
         self.write32(ITS + u64::from(gits::CTLR.offset()), 1)
     }
 
-    /// Returns the nanoseconds per INT for an LPI that isn't pending. This includes the line's
-    /// round trip, divided by the number of commands.
+    /// Returns the nanoseconds per INT for an LPI that isn't pending. The time includes the round
+    /// trip of the protocol line, divided by the number of commands.
     fn ints(&mut self) -> Result<f64, String> {
         self.go_to(0)?;
         self.redistributor_enable(0)?;

@@ -8,7 +8,7 @@ use msi_types::Cpu;
 use std::rc::Rc;
 use std::time::Instant;
 
-/// The measured machines and controllers.
+/// The machines and controllers that are measured.
 const MACHINES: [(&str, ControllerChoice); 4] = [
     ("harbour", ControllerChoice::Its),
     ("lagoon", ControllerChoice::DirectLpi),
@@ -31,7 +31,7 @@ pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     Ok(probes.collect())
 }
 
-/// A machine with its drivers up.
+/// A machine whose drivers have been brought up.
 struct Bench {
     choice: ControllerChoice,
     machine: BootedMachine,

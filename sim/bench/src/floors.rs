@@ -62,7 +62,7 @@ fn locks_and_maps() -> Vec<Probe> {
 /// Number of entries in the maps.
 const MAPPED: u32 = 10_000;
 
-/// Returns a map key that differs for each `at`.
+/// Returns the key of a map entry, which differs for each operation number `at`.
 fn key(at: u32) -> u32 {
     at.wrapping_mul(2_654_435_761) % MAPPED
 }
@@ -91,7 +91,7 @@ fn by_two(operation: &(impl Fn(u32) + Sync)) -> Result<f64, String> {
     })
 }
 
-/// An eventfd that would wake a thread. Here, it has no reader.
+/// An eventfd without a reader, so that writing to it wakes no thread.
 #[cfg(target_os = "linux")]
 pub(crate) struct EventFd(rustix::fd::OwnedFd);
 
@@ -103,7 +103,7 @@ impl EventFd {
     }
 
     pub(crate) fn signal(&self) {
-        // This can only fail after 2^64 unread signals.
+        // A write can only fail after 2^64 unread signals.
         let _ = rustix::io::write(&self.0, &1u64.to_ne_bytes());
     }
 }

@@ -12,10 +12,11 @@ use crate::probe::MeasureError;
 use machine::GrownGic;
 use std::fmt;
 
-/// The baseline machine, in which one number varies at a time.
+/// The baseline machine. Each measurement changes one of its numbers.
 const USUAL: Size = Size { vcpus: 8, its: 1, events: 1 << 14 };
 
-/// Nearly a million events. Each has its own LPI, and 20 INTID bits provide 2^20 − 8192 LPIs.
+/// Nearly a million events. Each event has its own LPI, so the number must not exceed the 2^20 −
+/// 8192 LPIs that 20 INTID bits provide.
 const MILLION: u32 = (1 << 20) - (1 << 14);
 
 /// The number that varies.
@@ -34,7 +35,7 @@ impl Dimension {
     /// All dimensions.
     pub const ALL: [Self; 3] = [Self::Vcpus, Self::Its, Self::Events];
 
-    /// Returns the measured values.
+    /// Returns the values of this dimension that are measured.
     pub const fn values(self) -> &'static [u32] {
         match self {
             Self::Vcpus => &[1, 8, 64, 512],
@@ -62,7 +63,7 @@ impl fmt::Display for Dimension {
     }
 }
 
-/// How the cost of one operation varies along one dimension.
+/// Costs of one operation for the values of one dimension.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Row {
@@ -70,7 +71,7 @@ pub struct Row {
     pub dimension: Dimension,
     /// Name of the operation.
     pub operation: &'static str,
-    /// Each value, with its cost in nanoseconds per operation.
+    /// Each value of the dimension, with the cost in nanoseconds per operation.
     pub points: Vec<(u32, f64)>,
 }
 
@@ -85,13 +86,13 @@ impl Row {
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[non_exhaustive]
 pub struct Memory {
-    /// For a machine with one vCPU and no LPIs.
+    /// Memory for a machine with one vCPU and no LPIs.
     pub idle: usize,
-    /// For each additional vCPU on a machine without LPIs.
+    /// Memory for each additional vCPU on a machine without LPIs.
     pub vcpu: f64,
-    /// For each additional vCPU on a machine with an ITS.
+    /// Memory for each additional vCPU on a machine with an ITS.
     pub vcpu_with_its: f64,
-    /// For each mapped event beyond the first 4,096.
+    /// Memory for each mapped event beyond the first 4,096.
     pub event: f64,
 }
 
@@ -132,7 +133,7 @@ fn measure_along(dimension: Dimension) -> Result<Vec<Row>, MeasureError> {
     Ok(rows)
 }
 
-/// Measures only memory, but otherwise like [`measure`].
+/// Measures memory like [`measure`], but no costs.
 ///
 /// # Errors
 /// A machine could not be created.

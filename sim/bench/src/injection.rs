@@ -12,9 +12,10 @@ use vgic::{Sleep, Vcpu};
 
 const REPEATS: u32 = 4096;
 const KICK: &str = "kick-asleep";
-/// The baseline for the other cases.
+/// Name of the case that other cases are compared with.
 pub(crate) const INJECT: &str = "inject-1";
-/// Devices with as many events as a chunk in the model, and devices with far more.
+/// Devices with 32 events each, which fill one chunk of entries in the model, and devices with 2048
+/// events each.
 const NARROW: EventMapping = EventMapping::new(2048, 5);
 const WIDE: EventMapping = EventMapping::new(32, 11);
 
@@ -134,8 +135,8 @@ fn inject_random(
     }))
 }
 
-/// Measures two concurrent threads. Returns the cost per operation on this thread, whose core has
-/// no neighbor.
+/// Measures two threads that send messages concurrently. The cost is that of this thread, on whose
+/// core no other hardware thread is active.
 fn two_threads() -> Result<Probe, MeasureError> {
     let name = "inject-2-threads";
     let (model, _vcpus) = model(name, EventMapping::new(2, 1), 2)?;
@@ -188,7 +189,8 @@ fn priorities() -> Result<Probe, MeasureError> {
     }))
 }
 
-/// With `pending` LPIs pending, takes the highest-priority one and then has its event send again.
+/// Measures acknowledging the highest-priority LPI while `pending` LPIs are pending, and sending
+/// the message of its event again.
 fn depth(name: &'static str, pending: u32) -> Result<Probe, MeasureError> {
     let mapping = EventMapping::new(LPIS / 32, 5);
     let (model, mut vcpus) = model(name, mapping, 1)?;
@@ -212,7 +214,8 @@ impl Kick for EventFdKick {
     }
 }
 
-/// Measures a kick, including the time it takes the vCPU to fall asleep and to take the interrupt.
+/// Measures a kick, including the time that the vCPU needs to fall asleep and to take the
+/// interrupt.
 pub(crate) fn kick_asleep() -> Result<Probe, (&'static str, String)> {
     let file = EventFd::new().map_err(|reason| (KICK, reason))?;
     let model = MeasuredGic::mapped(EventMapping::new(1, 1), 1, Arc::new(EventFdKick(file)));

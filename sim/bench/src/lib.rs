@@ -1,8 +1,8 @@
 //! Measures the hot paths, and compares them with floors and peers in the same process. Times
-//! differ between machines, but the ratio to a floor that does the same work hardly does. The cases
-//! are sampled in turn, so that disturbances affect all of them alike, and only while no other
-//! hardware thread uses the core. Memory is laid out differently in each process, so the results of
-//! several processes are [merged](Measurements::merged).
+//! differ between machines, whereas the ratio of a time to a floor that does the same work hardly
+//! varies. The cases are sampled in turn, so that disturbances affect all of them alike, and only
+//! while no other hardware thread uses the core. Memory is laid out differently in each process, so
+//! the results of several processes are [merged](Measurements::merged).
 #![forbid(unsafe_code)]
 
 mod bring_up;
@@ -31,7 +31,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-/// Maximum mean time per round spent waiting for the core's neighbor to go idle.
+/// Maximum mean time per round spent waiting until the core's other hardware threads are idle.
 const PATIENCE: Duration = Duration::from_millis(300);
 
 /// Measurement options.
@@ -99,7 +99,7 @@ pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
 mod tests {
     use super::*;
 
-    /// Cases and their floors.
+    /// Cases, each with its floor.
     const FLOORS: [(&str, &str); 17] = [
         ("inject-1", "floor-translate-1"),
         ("inject-1-fresh", "floor-translate-64-fresh"),

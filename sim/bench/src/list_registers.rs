@@ -1,5 +1,5 @@
-//! Guest entry and exit for vCPUs with list registers: the price that a hypervisor pays on every
-//! exit, whatever the reason.
+//! Guest entry and exit for vCPUs with list registers: the cost that a hypervisor incurs on every
+//! exit, whatever the reason for the exit.
 
 use crate::floors::{self, VCPUS};
 use crate::model::{EventMapping, LPIS, MeasuredGic, NoKick};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vgic::{InGuest, ListRegisterVcpu, VirtualInterface};
 
-/// Number of timed rounds. An extra round before them fills the caches.
+/// Number of timed rounds. An additional round before the timed ones fills the caches.
 const ROUNDS: u32 = 32;
 const REPEATS: u32 = 1024;
 const ALL_LISTED: &str = "enter-exit-16";
@@ -22,17 +22,17 @@ fn interface() -> Vtr {
     priorities.with_list_regs_minus_one(15).with_tds(true)
 }
 
-/// vCPUs with separate events.
+/// A machine whose vCPUs are the targets of separate events.
 struct Guests {
     model: MeasuredGic,
     vcpus: Vec<ListRegisterVcpu>,
     clock: Clock,
 }
 
-/// vCPUs running their guests, and the state that each guest leaves behind.
+/// vCPUs in guest mode, and the virtual interface state that each vCPU's guest modifies.
 type Entered = (Vec<InGuest>, Vec<VirtualInterface>);
 
-/// A clock for operations that take hardly longer than reading a clock.
+/// A clock for operations that hardly take longer than reading the clock.
 struct Clock {
     own: Duration,
 }
@@ -74,7 +74,7 @@ impl Guests {
         (0..u32::from(VCPUS)).try_for_each(|device| self.send(device, events))
     }
 
-    /// Lets all vCPUs enter, each with `listed` list registers in use.
+    /// Makes all vCPUs enter the guest, each with `listed` list registers in use.
     fn enter(&mut self, listed: u32) -> Result<(Entered, Duration), String> {
         let mut outside: Vec<_> = self.vcpus.drain(..).map(Some).collect();
         let mut inside = Vec::with_capacity(outside.len());
@@ -89,8 +89,8 @@ impl Guests {
         }
     }
 
-    /// Lets all vCPUs enter with `listed` list registers in use, and has their guests end these
-    /// interrupts. Returns the time spent on the exits.
+    /// Makes all vCPUs enter the guest with `listed` list registers in use, has their guests end
+    /// these interrupts, and makes the vCPUs exit. Returns the time spent on the exits.
     fn run_to_end(&mut self, listed: u32) -> Result<Duration, String> {
         let (mut entered, _) = self.enter(listed)?;
         for interface in &mut entered.1 {
@@ -102,7 +102,7 @@ impl Guests {
         Ok(self.exit(entered))
     }
 
-    /// Lets all vCPUs exit.
+    /// Makes all vCPUs exit the guest.
     fn exit(&mut self, (inside, left): Entered) -> Duration {
         let Self { vcpus, clock, .. } = self;
         let exit = || vcpus.extend(inside.into_iter().zip(&left).map(|(it, left)| it.exit(left)));
@@ -136,8 +136,8 @@ fn made(name: &str, probe: Result<Probe, String>) -> Result<Probe, MeasureError>
     probe.map_err(|reason| MeasureError::Case(name.to_owned(), reason))
 }
 
-/// Measures vCPU entries with `pending` LPIs pending. The guests have handled some LPIs before and
-/// acknowledge none of these.
+/// Measures vCPU entries with `pending` LPIs pending. The guests have handled some LPIs before, and
+/// do not acknowledge the pending ones.
 fn entry(name: &'static str, pending: u32) -> Result<Probe, String> {
     let mut guests = Guests::new(EventMapping::new(VCPUS.into(), 4), VCPUS)?;
     guests.send_to_each(4)?;

@@ -1,6 +1,6 @@
 //! Concurrent masking of an ITS's LPIs from several CPUs, by commands and by `GICR_INVLPIR`. The
-//! hardware is plain memory that completes every request immediately, so the probes measure just
-//! the driver, including the time that CPUs spend waiting for each other.
+//! hardware is plain memory that completes every request immediately, so the probes measure only
+//! the driver, including the time that CPUs wait for each other.
 
 use crate::probe::{MeasureError, Probe, Reference, each};
 use gic_driver::gic_arch::icc::SysRegEncoding;
@@ -56,8 +56,8 @@ pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
 
 const FLOORS: [&str; 3] = ["floor-mask-1", "floor-mask-2", "floor-mask-8"];
 
-/// Measures the minimum work that masking takes: change a byte and publish it, write a register,
-/// read one.
+/// Measures the minimum work of masking, which is to change a byte and publish it, to write a
+/// register, and to read a register.
 fn floor(cpus: u32) -> Result<f64, String> {
     let lines: Vec<[AtomicU64; 16]> = (0..cpus).map(|_| Default::default()).collect();
     let bytes: Vec<AtomicU8> = (0..cpus).map(|_| AtomicU8::new(0)).collect();
@@ -294,7 +294,7 @@ impl Mmio for Frame {
 
     fn read64(&self, offset: u32) -> u64 {
         if self.base == ITS && offset == gits::CREADR.offset() {
-            // Report all commands as executed.
+            // All commands count as executed.
             return self.at(gits::CWRITER.offset()).load(Ordering::Acquire).into();
         }
         if offset == gits::TYPER.offset() {
@@ -316,7 +316,7 @@ impl Mmio for Frame {
     }
 }
 
-/// A stateless CPU interface.
+/// A CPU interface without state.
 struct Registers;
 
 impl SystemRegisters for Registers {

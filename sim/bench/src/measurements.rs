@@ -1,8 +1,8 @@
-//! The results from one process, and from several processes merged.
+//! Results of one process, and their merge over several processes.
 
 use serde::{Deserialize, Serialize};
 
-/// Name of the baseline. It depends only on the machine, not on the work.
+/// Name of the baseline. The baseline's time depends only on the machine.
 pub(crate) const FETCH_OR: &str = "fetch_or";
 
 /// Measured times.
@@ -13,12 +13,12 @@ pub struct Measurements {
     pub floor_ns: f64,
     /// The measured cases.
     pub cases: Vec<Case>,
-    /// The cases that can't be measured here.
+    /// The cases that can't be measured on this machine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
-    /// Number of samples, over all processes, that are reported even though another hardware thread
-    /// was using the core, because it didn't stop in time. Each case has one sample per round and
-    /// process.
+    /// Number of samples, over all processes, that were taken while another hardware thread was
+    /// using the core, because that thread didn't become idle in time. Each case has one sample per
+    /// round and process.
     #[serde(default)]
     pub disturbed: u32,
 }
@@ -51,23 +51,24 @@ pub struct Case {
     /// | `floor-*` | for comparison: the least accesses to memory that the work needs; and locks, maps, an eventfd, each alone and where said with a second thread at it |
     /// | `peer-*` | for comparison: others' code. `peer-qemu-*-command` are as `*-command`, of the QEMU that is installed |
     pub name: String,
-    /// The median. For several processes, the median of their medians.
+    /// The median. Median of the samples; for several processes, the median of the processes'
+    /// medians.
     pub median_ns: f64,
     /// The lowest of the processes' medians.
     pub min_ns: f64,
     /// [`min_ns`](Self::min_ns) in units of the reference's `min_ns`; see [`of`](Self::of).
     pub ratio: f64,
-    /// What the ratio is relative to: another case, or `fetch_or`.
+    /// Reference of the ratio: another case, or `fetch_or`.
     pub of: String,
 }
 
-/// A case that can't be measured here.
+/// A case that can't be measured on this machine.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Skipped {
-    /// The first case of its kind, or the program of a peer.
+    /// Name of the first case of a group that can't be measured, or the program of a peer.
     pub name: String,
-    /// The reason why.
+    /// The reason why the case can't be measured.
     pub reason: String,
 }
 
@@ -83,8 +84,8 @@ impl Measurements {
         Self { floor_ns, cases, skipped, disturbed: 0 }.compared(floor_ns)
     }
 
-    /// Merges the measurements of several processes. Returns `None` if there are none. Cases that
-    /// some processes did not measure are omitted.
+    /// Merges the measurements of several processes. Returns `None` if `processes` is empty. Cases
+    /// that some processes did not measure are omitted.
     pub fn merged(processes: &[Self]) -> Option<Self> {
         let first = processes.first()?;
         let case = |case: &Case| {

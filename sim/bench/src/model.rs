@@ -1,4 +1,4 @@
-//! A virtual GIC with an ITS, programmed the way a driver would do it.
+//! A virtual GIC with an ITS, programmed in the same way as by a driver.
 
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::lpi::Config;
@@ -26,7 +26,8 @@ const FIRST_LPI: u32 = 8192;
 /// Number of LPIs available with 16 INTID bits.
 pub(crate) const LPIS: u32 = 0x1_0000 - FIRST_LPI;
 
-/// Guest memory behind a lock. That is fine, because the measured paths don't access it.
+/// Guest memory behind a lock. The lock does not affect the results, because the measured paths
+/// don't access guest memory.
 struct FlatMemory(Mutex<Vec<u8>>);
 
 impl FlatMemory {
@@ -89,8 +90,8 @@ pub(crate) struct GicSize {
 }
 
 impl GicSize {
-    /// Returns the configuration. It has enough priority bits for a mask that admits 32 LPI
-    /// priorities.
+    /// Returns the configuration of the GIC. Its priority bits are enough for a mask that admits 32
+    /// LPI priorities.
     pub(crate) fn config(self) -> VgicConfig {
         let base = |its| ITSES + ITS_BYTES * u64::from(its);
         let redistributors = RedistributorRegion::new(REDISTRIBUTORS, self.vcpus.into());
@@ -110,7 +111,7 @@ impl GicSize {
     }
 }
 
-/// How devices and events are mapped.
+/// Layout of the mapped devices and events.
 #[derive(Clone, Copy)]
 pub(crate) struct EventMapping {
     /// Number of devices. DeviceIDs start at 0.
@@ -136,8 +137,8 @@ impl EventMapping {
 }
 
 impl MeasuredGic {
-    /// Creates a machine with `targets` vCPUs, at least two, and one ITS. Its events are mapped to
-    /// consecutive LPIs, starting over from the first when they are exhausted. Device n targets
+    /// Creates a machine with `targets` vCPUs, at least two, and one ITS. The events are mapped to
+    /// consecutive LPIs; after the last LPI, the mapping starts over at the first. Device n targets
     /// vCPU n modulo `targets`.
     pub(crate) fn mapped(
         mapping: EventMapping,
@@ -171,7 +172,7 @@ impl MeasuredGic {
         Ok((model, vcpus))
     }
 
-    /// Creates the same machine again, on the same memory.
+    /// Creates the same machine again, with the same guest memory.
     pub(crate) fn successor(&self) -> Result<(Arc<Vgic>, Vec<Vcpu>), String> {
         let config = self.gic.config().clone();
         Vgic::new(config, self.ram.clone(), Arc::new(NoKick)).map_err(|error| error.to_string())
@@ -254,7 +255,7 @@ impl MeasuredGic {
         if faults.count == 0 { Ok(()) } else { Err(faults.to_string()) }
     }
 
-    /// Posts one command. The ITS executes it immediately.
+    /// Posts one command, which the ITS executes immediately.
     pub(crate) fn command(&mut self, its: usize, command: Command) -> Result<(), String> {
         let image = command.encode().map(u64::to_le_bytes);
         let its = self.its.get_mut(its).ok_or("the ITS does not exist")?;

@@ -3,11 +3,12 @@
 //! The units of a core serve several hardware threads (SMT), and on a rented machine the other
 //! threads belong to another tenant. While one of them runs, code that keeps the units busy takes
 //! up to twice as long, whereas code that waits for one result after another (e.g. locked
-//! operations) hardly slows down. So the ratios change, and no clock or counter on this machine
-//! shows why.
+//! operations) hardly slows down. So the ratios between times change, and no clock or counter on
+//! the rented machine shows the reason.
 //!
-//! Two loops reveal it: in one, every operation depends on the previous one; in the other, they are
-//! independent. The quotient of their times doesn't depend on the clock frequency.
+//! Two loops reveal the activity of another thread. In one loop, every operation depends on the
+//! previous operation; in the other, the operations are independent. The quotient of the loops'
+//! times doesn't depend on the clock frequency.
 
 use std::hint::black_box;
 use std::thread;
@@ -15,15 +16,17 @@ use std::time::{Duration, Instant};
 
 /// Number of runs of the two loops. We use the median, because interrupts may disturb some of them.
 const PAIRS: usize = 9;
-/// Number of initial readings that determine the core's own quotient.
+/// Number of initial readings, which determine the core's own quotient, i.e. the quotient without a
+/// neighbor.
 const FIRST: usize = 256;
 /// We assume a neighbor if the quotient exceeds the core's own by this factor. Without a neighbor,
-/// nine out of ten readings are within two percent; with one, they are between ten percent higher
-/// and twice as high.
+/// nine out of ten readings are within two percent of the core's own quotient; with a neighbor,
+/// readings are 1.1 to 2 times as high as that quotient.
 const NOTICEABLE: f64 = 1.05;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Detects neighbors and waits for them to go away.
+/// Detector of neighbors, i.e. other active hardware threads of the core, which can wait until they
+/// are idle.
 pub(crate) struct Neighbour {
     /// The smallest quotient so far. We assume that it was measured without a neighbor.
     alone: f64,
@@ -40,8 +43,7 @@ impl Neighbour {
         Self { alone, patience, suffered: 0 }
     }
 
-    /// Takes a sample once the core has no neighbor, or unconditionally when the patience has run
-    /// out.
+    /// Takes a sample once the core has no neighbor, or when the waiting time has run out.
     pub(crate) fn without<E>(&mut self, sample: impl FnMut() -> Result<f64, E>) -> Result<f64, E> {
         self.sample(quotient, sample)
     }
@@ -120,7 +122,8 @@ mod tests {
     use super::*;
     use std::convert::Infallible;
 
-    /// Returns the sample taken for these readings. The core's own quotient is 1.
+    /// Returns the sample taken with these readings, and the detector, for a core whose own
+    /// quotient is 1.
     fn sampled(patience: Duration, readings: &[f64]) -> (f64, Neighbour) {
         let mut neighbour = Neighbour { alone: 1.0, patience, suffered: 0 };
         let (mut readings, mut samples) = (readings.iter(), 0.0);

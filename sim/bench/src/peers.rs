@@ -1,4 +1,4 @@
-//! Other implementations of the same operations, as peers.
+//! Peers: other implementations of the same operations.
 
 mod program;
 
@@ -12,7 +12,7 @@ use std::time::Instant;
 
 /// Measures a plain implementation of the path from a message's mapping to a pending list and from
 /// there to the vCPU: one lock and ordered maps, 64k mappings, one LPI pending at a time, no
-/// priorities. It isn't a product; it shows what a straightforward implementation costs.
+/// priorities. No product uses this implementation; it shows the cost of a straightforward design.
 pub(crate) fn locked_list() -> Probe {
     struct State {
         mappings: BTreeMap<(u32, u32), u32>,

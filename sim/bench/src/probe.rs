@@ -5,7 +5,7 @@ use crate::neighbour::Neighbour;
 use doorbell_machine::RunError;
 use std::time::Duration;
 
-/// What a case is compared with.
+/// The reference of a case, which its time is compared with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reference {
     /// An uncontended `fetch_or` in the L1 cache.
@@ -30,7 +30,7 @@ pub enum MeasureError {
     /// A driver failed.
     #[error(transparent)]
     Run(#[from] RunError),
-    /// An embedded machine is unusable. This is a defect in this crate.
+    /// An embedded machine is unusable, which is a defect in this crate.
     #[error("the embedded machine {0} cannot be measured: {1}")]
     Machine(&'static str, String),
     /// A case failed while being measured.
@@ -57,7 +57,8 @@ impl Probe {
     }
 
     pub(crate) fn take(&mut self, neighbour: &mut Neighbour) -> Result<(), MeasureError> {
-        // Start with a fresh time slice: if another process interrupts a sample, it's worthless.
+        // A new time slice makes it less likely that another process interrupts the sample, which
+        // would make the sample worthless.
         std::thread::yield_now();
         let time = neighbour
             .without(&mut self.sample)

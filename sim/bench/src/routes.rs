@@ -22,7 +22,7 @@ pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
     Ok(vec![few, update("route-update-4096", Reference::Case(FEW), 12)?, inject()?])
 }
 
-/// Ignores all lines: the routes are only changed, never used.
+/// A controller that ignores all lines, because the routes are changed but never used.
 struct NoLines;
 
 impl SetLine for NoLines {
@@ -47,8 +47,8 @@ fn failed(name: &str, error: impl Display) -> MeasureError {
 }
 
 /// Changes the message of one route after the other, each in a separate commit, across a table of
-/// 2^`bits` routes. Since other cases have used the caches since the last sample, the first pass
-/// only warms them and isn't counted.
+/// 2^`bits` routes. The first pass only warms the caches, which other cases have used since the
+/// last sample, and isn't counted.
 fn update(name: &'static str, of: Reference, bits: u32) -> Result<Probe, MeasureError> {
     let routes = 1 << bits;
     let space = GsiSpace::new(4096).with_first_allocated(0);
@@ -113,8 +113,8 @@ fn inject() -> Result<Probe, MeasureError> {
     }))
 }
 
-/// Returns probes for the same change in KVM, which only accepts whole tables, and for a guest that
-/// unmasks vectors one by one.
+/// Returns probes for the same change in KVM, which only accepts whole tables, and probes for a
+/// guest that unmasks vectors one by one.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) fn kvm() -> Result<Vec<Probe>, (&'static str, String)> {
     let cases = [("peer-kvm-route-update-16", 16), ("peer-kvm-route-update-4096", 4096)];

@@ -1,18 +1,20 @@
-//! Words shared between CPUs. Tests can count the accesses.
+//! Words that CPUs share. Tests count the accesses to them.
 
 use std::sync::atomic::{
     AtomicU64,
     Ordering::{Release, SeqCst},
 };
 
-/// A word in a floor. Loads and read-modify-writes are sequentially consistent, as in the model.
+/// A word that a floor accesses. Loads and read-modify-writes are sequentially consistent, as in
+/// the model.
 pub(crate) trait Word {
     fn new(value: u64) -> Self;
     /// Performs one load.
     fn load(&self) -> u64;
     /// Performs one store with release ordering, because no other CPU writes the word.
     fn store(&self, value: u64);
-    /// Performs one read-modify-write. Returns `false` if the word differed from `seen`.
+    /// Performs one read-modify-write. Stores `new` if the word equals `seen`; otherwise returns
+    /// `false`.
     fn exchange(&self, seen: u64, new: u64) -> bool;
     /// Sets bits with a single read-modify-write.
     fn set(&self, bits: u64);

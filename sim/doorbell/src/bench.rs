@@ -35,7 +35,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<Outcome> {
     Ok(Outcome::Good)
 }
 
-/// Measures in a separate process.
+/// Runs the measurement in a separate process.
 fn another_process(args: &BenchArgs) -> Result<Measurements> {
     let program = std::env::current_exe().context("cannot find the program's own file")?;
     let mut command = Command::new(program);

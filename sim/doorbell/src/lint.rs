@@ -70,8 +70,8 @@ fn report(args: &LintArgs, verdicts: &[Verdict]) -> Result<()> {
     print::text(|out| summary::print(out, verdicts, args.summary))
 }
 
-/// Returns the outcome. Notes don't count, and an unreadable source outweighs findings in other
-/// sources.
+/// Returns the outcome. Notes don't affect the exit status. An unreadable source takes precedence
+/// over findings in other sources.
 fn outcome(verdicts: &[Verdict]) -> Outcome {
     let mut found = verdicts.iter().flat_map(|verdict| &verdict.findings);
     if verdicts.iter().any(|verdict| verdict.unreadable.is_some()) {

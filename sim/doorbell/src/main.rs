@@ -57,7 +57,7 @@ fn obey(command: Command) -> Result<Outcome> {
 /// Prints the requested help, or explains what is wrong with the arguments.
 fn explain(said: &clap::Error) -> Result<Outcome> {
     if said.use_stderr() {
-        // If this can't be written, the exit status still reports the error.
+        // If the message can't be written, the exit status still reports the error.
         let _ = said.print();
         return Ok(Outcome::CouldNotRun);
     }

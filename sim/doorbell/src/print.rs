@@ -19,8 +19,8 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
 /// Calls `write` with standard output, then flushes it.
 ///
 /// # Errors
-/// Returns an error if the output could not be written. It is not an error if the reader has closed
-/// the pipe, because it has seen all that it needs.
+/// Returns an error if the output could not be written. A closed pipe is not an error, because the
+/// reader has closed it on purpose.
 pub(crate) fn text(write: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<()> {
     let mut out = BufWriter::new(io::stdout().lock());
     let written = write(&mut out).and_then(|()| out.flush());
@@ -29,7 +29,7 @@ pub(crate) fn text(write: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<
 
 /// Width used when the output isn't a terminal, in columns.
 const USUAL_WIDTH: usize = 100;
-/// Minimum width. Narrower terminals are treated as this wide.
+/// Minimum width. Minimum width, which is also used for narrower terminals.
 const LEAST_WIDTH: usize = 60;
 
 /// Returns the width of standard output, in columns.

@@ -1,4 +1,4 @@
-//! Reads register values from a file. They provide facts that firmware does not state.
+//! Reads register values from a file. The values provide facts that firmware does not state.
 
 use anyhow::{Context, Result};
 use gic_firmware::NodeId;

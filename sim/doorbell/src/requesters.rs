@@ -30,7 +30,7 @@ enum Passage<'d> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Stream<'d> {
     pub(crate) iommu: IommuIndex,
-    /// First requester ID. It is masked if the map has a mask.
+    /// First requester ID. If the map has a mask, this is a masked ID.
     pub(crate) rid_base: u32,
     pub(crate) length: u32,
     /// StreamID of the first requester. `None` if firmware doesn't state one, or if it doesn't fit
@@ -96,7 +96,7 @@ impl<'d> Requester<'d> {
         self.streams_within(first, first.saturating_add(span.length))
     }
 
-    /// Returns the streams for all requesters, provided that none of them has a route.
+    /// Returns the streams for all requesters if no requester has a route; otherwise returns none.
     pub(crate) fn unrouted_streams(&self) -> Vec<Stream<'d>> {
         if self.spans.is_empty() { self.streams_within(0, u32::MAX) } else { Vec::new() }
     }
@@ -105,7 +105,7 @@ impl<'d> Requester<'d> {
         match self.passage {
             Passage::All(passed) => passed.iter().map(stream_of_device).collect(),
             Passage::Map(routing) => {
-                // A mask folds requester IDs, so any requester may match any entry.
+                // A mask maps several requester IDs to one, so any requester may match any entry.
                 let is_masked = routing.mask.as_ref().is_some_and(|mask| mask.value != u32::MAX);
                 let (first, end) = if is_masked { (0, u32::MAX) } else { (first, end) };
                 routing.map.iter().filter_map(|entry| part(entry, first, end)).collect()
@@ -114,7 +114,7 @@ impl<'d> Requester<'d> {
     }
 }
 
-/// Returns the stream for a device outside PCI. Its requester ID is 0 here.
+/// Returns the stream for a device outside PCI. The stream's requester ID is 0.
 fn stream_of_device(passed: &Fact<IommuReference>) -> Stream<'_> {
     Stream {
         iommu: passed.iommu,

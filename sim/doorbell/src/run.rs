@@ -94,8 +94,8 @@ fn on_threads(machine: Machine, args: &WorkloadArgs) -> Result<Report> {
     Ok(report?)
 }
 
-/// Runs on a single thread. The trace file is created first, since a run without it would be
-/// useless.
+/// Runs on a single thread. Creates the trace file before the run, because a run whose trace can't
+/// be written would be useless.
 fn simulated(machine: Machine, args: &WorkloadArgs, trace: Option<&Path>) -> Result<Report> {
     let cannot_write = |path: &Path| format!("cannot write {}", path.display());
     let file = trace.map(|path| {
@@ -117,8 +117,7 @@ fn write_trace(file: File, trace: &[TraceEvent]) -> io::Result<()> {
     file.flush()
 }
 
-/// Handles a machine that can't be run: prints the reason, followed by the contents of the
-/// description.
+/// Prints the reason why a machine can't be run, followed by the contents of its description.
 fn refuse(source: &Source, refusal: &doorbell_machine::Refusal, args: &RunArgs) -> Result<Outcome> {
     let inspection = Inspection::of(source, &KnownRegisters::default());
     if args.output.json {
@@ -130,7 +129,7 @@ fn refuse(source: &Source, refusal: &doorbell_machine::Refusal, args: &RunArgs) 
     Ok(Outcome::CouldNotRun)
 }
 
-/// Creates a progress bar. It is hidden unless standard error is a terminal.
+/// Creates a progress bar. The bar is hidden unless standard error is a terminal.
 fn progress_bar() -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();

@@ -1,4 +1,4 @@
-//! Where descriptions are read from: devicetree blobs, ACPI tables and embedded machines.
+//! Sources of descriptions: devicetree blobs, ACPI tables and embedded machines.
 
 use anyhow::{Context, Result, bail};
 use doorbell_machine::embedded;
@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
-/// Maximum file size. Kernels accept less: the arm64 boot protocol allows 2 MiB.
+/// Maximum file size. Kernels have a lower limit, which is 2 MiB in the arm64 boot protocol.
 const MAX_BYTES: u64 = 16 << 20;
 /// Lower-case names of the tables to read, as used by Linux and `acpixtract`.
 const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];
@@ -24,7 +24,7 @@ pub(crate) struct Source {
     pub(crate) name: String,
     /// The description itself.
     pub(crate) description: Description,
-    /// The bytes that it was read from.
+    /// The bytes from which the description was read.
     pub(crate) raw: Raw,
 }
 
@@ -35,7 +35,7 @@ pub(crate) enum Raw {
     Devicetree(Vec<u8>),
     /// ACPI tables.
     Tables(Vec<Vec<u8>>),
-    /// Unavailable, because the machine is embedded.
+    /// No bytes, because the machine is embedded.
     Embedded,
 }
 
@@ -109,7 +109,7 @@ impl Source {
     }
 }
 
-/// Returns `true` if a folder contains a MADT, and so a machine's ACPI tables.
+/// Returns `true` if a folder contains a MADT, and thus the ACPI tables of a machine.
 pub(crate) fn holds_tables(folder: &Path) -> bool {
     let entries = folder.read_dir().into_iter().flatten().flatten();
     let mut tables = entries.map(|entry| entry.path()).filter(|path| is_table(path));

@@ -25,7 +25,7 @@ impl Table {
         Self { rows: vec![header], identifiers: Vec::new(), numbers: 0 }
     }
 
-    /// Declares which columns hold identifiers. These are shortened if the table is too wide.
+    /// Declares which columns hold identifiers. Identifiers are shortened if the table is too wide.
     pub(crate) fn with_identifiers(self, columns: impl IntoIterator<Item = usize>) -> Self {
         Self { identifiers: columns.into_iter().collect(), ..self }
     }
@@ -45,7 +45,8 @@ impl Table {
         self.width_with(least) <= width
     }
 
-    /// Renders the table in up to `width` columns, if this is possible by shortening identifiers.
+    /// Renders the table, shortening identifiers so that lines have at most `width` columns if
+    /// possible.
     pub(crate) fn render(&self, width: usize) -> String {
         let longest = self.widths().into_iter().max().unwrap_or(0);
         let limit = (LEAST_IDENTIFIER..=longest).rev().find(|limit| self.fits(width, *limit));

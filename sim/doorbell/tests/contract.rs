@@ -76,7 +76,7 @@ fn run_has_its_fields_and_loses_nothing() {
     assert_eq!(total(&report, "sent"), total(&report, "delivered") + total(&report, "coalesced"));
 }
 
-/// Returns the command's text output. Its lines must fit 100 columns.
+/// Returns the command's text output. No line may be longer than 100 columns.
 #[track_caller]
 fn text(arguments: &[&str]) -> String {
     let text = String::from_utf8(doorbell(arguments).stdout).unwrap();

@@ -22,7 +22,7 @@ fn marina() -> String {
     folder.to_str().unwrap().to_owned()
 }
 
-/// Returns a document's tags. Each must be closed in order.
+/// Returns a document's tags. The tags must be balanced.
 fn tags(document: &str) -> Vec<&str> {
     let (mut open, mut all) = (Vec::new(), Vec::new());
     for part in document.split('<').skip(1) {
@@ -64,7 +64,7 @@ fn ways_lead_through_iommus() {
         line.split_whitespace().next().unwrap().to_owned()
     };
     let arrow = |from: &str, to: &str| dot.contains(&format!("{} -> {};", node(from), node(to)));
-    // The SMMU signals as well, so it also has a requester's box.
+    // The SMMU sends messages as well, so it also has a box as a requester.
     let smmu = "arm,smmu-v3";
     assert!(arrow("MCFG/0000:00-ff", smmu) && arrow(smmu, "MADT/ITS@4"));
     assert!(!arrow("MCFG/0000:00-ff", "MADT/ITS@4"));

@@ -50,7 +50,7 @@ fn capacity_is_unknown_without_registers() {
 
 #[test]
 fn registers_tell_the_capacity() {
-    // IDbits 16 and LPIS; 20 DeviceID bits and 5 EventID bits.
+    // The GIC has 16 INTID bits and LPIs; the ITS has 20 DeviceID bits and 5 EventID bits.
     let registers = r#"{ "GICD_TYPER": "0x7a0000",
         "GITS_TYPER": { "/intc@8000000/its@8080000": "0x26400" } }"#;
     let said = inspect_with("msi-map.dtb", registers, "registers");
@@ -64,7 +64,7 @@ fn registers_tell_the_capacity() {
         (&capacity[1]["interrupts"], &capacity[1]["device_id_bits"]),
         (&57344.into(), &Value::Null)
     );
-    // num_LPIs 12 means 2^13 LPIs. Afterwards, no LPIs at all.
+    // With num_LPIs = 12, the GIC has 2^13 LPIs; without LPIS, it has none.
     let some = inspect_with("msi-map.dtb", r#"{ "GICD_TYPER": "0x7a6000" }"#, "some-lpis");
     assert_eq!(some["capacity"][0]["interrupts"], 8192);
     let none = inspect_with("msi-map.dtb", r#"{ "GICD_TYPER": "0x780000" }"#, "no-lpis");

@@ -1,4 +1,4 @@
-//! How the command handles a closed pipe, a full disk, and endless input.
+//! Tests of the command with a closed pipe, a full disk, and endless input.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 

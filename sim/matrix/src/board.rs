@@ -28,11 +28,11 @@ const RAM_SIZE: u64 = 64 << 20;
 /// The address range that x86 reserves for messages.
 const MESSAGES: DoorbellMode = DoorbellMode::Reserved { base: 0xfee0_0000, length: 0x10_0000 };
 
-/// Hardware for a bus that modifies device writes.
+/// Constructor of a bus that modifies device writes.
 type QuirkyBus =
     Box<dyn FnOnce(Arc<dyn SignalMsi<RequesterId>>) -> Arc<dyn SignalMsi<RequesterId>>>;
 
-/// A bus with quirks: the hardware, and the layer that lets drivers cope with them.
+/// A bus with quirks: the hardware, and the layer through which drivers work around the quirks.
 pub(crate) struct Quirks {
     pub(crate) layer: ShimLayer,
     pub(crate) bridge: QuirkyBus,
@@ -47,15 +47,15 @@ pub(crate) struct Board {
     ram: Arc<Ram>,
     devices: Devices,
     root: Box<dyn Root>,
-    /// The IOMMU (if the machine has one) and the layer that drives it.
+    /// The IOMMU (if the machine has one) and the layer whose driver programs it.
     pub(crate) mapping: Option<Arc<DoorbellLayer>>,
     pub(crate) parent: Arc<dyn MsiParent>,
     pub(crate) interrupts: Interrupts,
     mode: DoorbellMode,
 }
 
-/// Guest messages that the hypervisor does not translate. They reach the hardware exactly as the
-/// guest wrote them, where they are meaningless.
+/// Guest messages that the hypervisor does not translate. The hardware receives exactly what the
+/// guest wrote, and does not recognize it as a message.
 struct Untranslated;
 
 impl SignalMsi<RequesterId> for Untranslated {
@@ -64,8 +64,8 @@ impl SignalMsi<RequesterId> for Untranslated {
     }
 }
 
-/// Guest messages that the host's unit remaps according to the guest's tables. The unit blocks
-/// messages in compatibility format, i.e. with bit 4 of the address clear (Intel VT-d
+/// Guest messages that the host's remapping unit remaps according to the guest's tables. The unit
+/// blocks messages in compatibility format, i.e. with bit 4 of the address clear (Intel VT-d
 /// specification, §5.1.2).
 struct Remapped(Arc<dyn SignalMsi<RequesterId>>);
 
@@ -100,7 +100,7 @@ impl Board {
         Self::with_mode(plan, mode)
     }
 
-    /// Builds a board. If it has an IOMMU, that uses `mode`.
+    /// Builds a board. If the board has an IOMMU, the IOMMU uses `mode`.
     pub(crate) fn with_mode(plan: BoardConfig, mode: DoorbellMode) -> Result<Self, String> {
         Self::build(plan, mode, None)
     }
@@ -187,7 +187,7 @@ impl Board {
         self.root.settle();
     }
 
-    /// Returns the number of interrupts that arrived without a handler.
+    /// Returns the number of acknowledged interrupts that had no handler.
     pub(crate) fn strays(&self) -> u64 {
         self.root.strays()
     }
@@ -197,7 +197,8 @@ impl Board {
         self.mapping.as_ref().map(|mapping| mapping.layer().iommu().unit())
     }
 
-    /// Returns the number of mapped pages, both in the IOMMU and by the layer's own count.
+    /// Returns the number of mapped pages, both as counted by the IOMMU and as counted by the
+    /// layer.
     pub(crate) fn pages(&self) -> (usize, usize) {
         let counted = self.mapping.as_ref().map_or(0, |mapping| mapping.layer().pages());
         (self.unit().map_or(0, |unit| unit.pages()), counted)
@@ -211,13 +212,13 @@ impl Board {
         (maps && unit.pages() == 0).then(|| unit.stopped())
     }
 
-    /// Returns whether the parent isolates an endpoint's interrupts from those of others.
+    /// Returns whether the parent isolates an endpoint's interrupts from those of other devices.
     #[cfg(test)]
     pub(crate) fn isolation(&self, endpoint: Endpoint) -> msi_types::Isolation {
         self.parent.isolation(endpoint.requester())
     }
 
-    /// Passes an endpoint through to an untrusted owner, or returns the reason why that is refused.
+    /// Passes an endpoint through to an untrusted owner, or returns the reason for the refusal.
     #[cfg(test)]
     pub(crate) fn pass_through(&self, endpoint: Endpoint) -> Result<(), PassthroughError> {
         let (parent, device) = (&*self.parent, endpoint.requester());
@@ -270,7 +271,8 @@ impl Board {
     }
 }
 
-/// Creates an IOMMU with two domains: one shared by the PCI functions, one by all other devices.
+/// Creates an IOMMU with two domains. The PCI functions share one domain, and all other devices
+/// share the other.
 fn iommu(upstream: &Arc<dyn SignalMsi<RequesterId>>, mode: DoorbellMode) -> Arc<Iommu> {
     let unit = Iommu::new(Arc::clone(upstream));
     for endpoint in Endpoint::ALL {

@@ -1,4 +1,4 @@
-//! The matrix: its four dimensions, and the combinations that exist.
+//! The dimensions of the matrix, and the combinations that exist.
 
 use std::fmt;
 
@@ -40,19 +40,22 @@ dimension! {
         /// A PCI function with a single message in configuration space, a 64-bit address and no
         /// mask.
         PciMsi => "pci-msi",
-        /// A PCI function with mask bits. It derives eight messages from one.
+        /// A PCI function with multi-message MSI and mask bits, which derives eight messages from
+        /// one.
         PciMultiMsi => "pci-multi-msi",
         /// A PCI function whose MSI-X table has eight messages.
         PciMsix => "pci-msix",
-        /// A device that stores its messages in ring memory. Its 40 rings share 32 vectors, or only
-        /// one.
+        /// A device that stores its messages in ring memory. Its 40 rings share 32 vectors, or a
+        /// single vector if the driver cannot allocate 32.
         ImsRing => "ims-ring",
-        /// Messages stored inside the PCI function with the table, behind a command queue.
+        /// Messages that the PCI function with the MSI-X table stores internally, and that its
+        /// driver changes by a command queue.
         ImsQueue => "ims-queue",
-        /// A device outside PCI that has registers for its messages. In a guest, it is passed
-        /// through.
+        /// A device outside PCI that has registers for its messages. In a guest, this is a device
+        /// that the hypervisor passes through.
         Platform => "platform",
-        /// A device of the same kind, but of a model that a hypervisor emulates for its guests.
+        /// A device like [`Platform`](Self::Platform), but emulated by the hypervisor if the kernel
+        /// is a guest.
         Emulated => "emulated",
     }
 }
@@ -62,7 +65,7 @@ dimension! {
     Parent {
         /// An Interrupt Translation Service.
         Its => "its",
-        /// The redistributors' doorbells, with no ITS.
+        /// The doorbells of the redistributors, in a machine without an ITS.
         DirectLpi => "direct-lpi",
         /// The message-based SPIs of the distributor.
         Mbi => "mbi",
@@ -85,7 +88,8 @@ dimension! {
         /// An IOMMU that translates device writes. Doorbells are mapped as 4 KiB pages; on x86,
         /// they lie in the region that the hardware reserves for messages.
         DoorbellMapping => "doorbell-mapping",
-        /// An IOMMU that remaps messages. This exists only on x86; on Arm, the ITS plays this role.
+        /// An IOMMU that remaps messages. Only x86 has such IOMMUs; on Arm, the ITS remaps
+        /// messages.
         Remapping => "remapping",
     }
 }
@@ -110,7 +114,7 @@ pub struct Cell {
     pub endpoint: Endpoint,
     /// The root controller.
     pub parent: Parent,
-    /// The layer above it.
+    /// The layer between the root controller and the endpoint.
     pub layer: Layer,
     /// The environment of the kernel.
     pub world: World,
@@ -127,7 +131,7 @@ impl fmt::Display for Cell {
 pub enum Outcome {
     /// Every message arrived, and all resources have been released.
     Works,
-    /// The drivers refused for this reason. The attempt left no trace.
+    /// The drivers refused for this reason, and all resources have been released.
     Refused(String),
     /// A defect: a message was lost, or a resource was not released.
     Broken(String),
@@ -141,7 +145,7 @@ pub fn cells() -> impl Iterator<Item = Cell> {
     })
 }
 
-/// Returns the existing combinations for a parent, a layer and a world.
+/// Returns the existing combinations that have this parent, layer and world.
 pub(crate) fn stacks() -> impl Iterator<Item = (Parent, Layer, World)> {
     let exists = |parent, layer, world| match parent {
         Parent::Its | Parent::DirectLpi | Parent::Mbi | Parent::V2m => layer != Layer::Remapping,

@@ -21,7 +21,8 @@ const GROUP_LOG2: u8 = 3;
 const TABLE: u16 = 8;
 const QUEUE: u16 = 16;
 const PLATFORM: u16 = 4;
-/// A wireless device: the number of rings, which share 32 vectors or only one.
+/// Number of rings of the ring device (a wireless adapter). The rings share 32 vectors, or a single
+/// vector.
 const RINGS: u16 = 40;
 const RING_VECTORS: u16 = 32;
 
@@ -35,7 +36,7 @@ const EMULATED_REGISTERS: u64 = 0x0903_0000;
 
 impl Endpoint {
     /// Returns the device number on the host bridge's bus (endpoints outside PCI have one as well).
-    /// The function with the table also has the queue.
+    /// The MSI-X function also has the command queue, so both endpoints have the same number.
     const fn device(self) -> u8 {
         match self {
             Self::PciMsi => 1,
@@ -65,12 +66,12 @@ impl Endpoint {
     }
 }
 
-/// Where the devices' messages are sent.
+/// Destinations of the devices' messages.
 pub(crate) struct DeviceUpstreams {
-    /// For devices whose stores a hypervisor would trap: PCI-defined registers, and emulated
-    /// devices.
+    /// Destination for devices whose message stores a hypervisor traps, i.e. registers that PCI
+    /// defines and emulated devices.
     pub(crate) bus: Arc<dyn SignalMsi<RequesterId>>,
-    /// For devices that store their messages elsewhere.
+    /// Destination for devices that store their messages elsewhere.
     pub(crate) own: Arc<dyn SignalMsi<RequesterId>>,
 }
 
@@ -125,7 +126,7 @@ impl Devices {
         Ok(())
     }
 
-    /// Finds an endpoint's message store the way its driver would.
+    /// Finds an endpoint's message store in the same way as its driver.
     pub(crate) fn probe(
         &self,
         endpoint: Endpoint,
@@ -222,7 +223,7 @@ fn host_bridge(upstream: &Arc<dyn SignalMsi<RequesterId>>) -> Option<HostBridge>
     Some(HostBridge::new(windows, root))
 }
 
-/// The bus, for a device that doesn't send its own requester ID.
+/// An upstream that adds the requester ID to the writes of a device that doesn't send it.
 struct FixedRequester {
     requester: RequesterId,
     upstream: Arc<dyn SignalMsi<RequesterId>>,
@@ -256,7 +257,7 @@ impl Probed {
         match self.endpoint {
             Endpoint::PciMsi => (1, 1),
             Endpoint::PciMultiMsi => (1 << GROUP_LOG2, 1 << GROUP_LOG2),
-            // Leave some vectors to be allocated later.
+            // Some vectors remain free, so that the trial can allocate them later.
             Endpoint::PciMsix => (TABLE - 2, TABLE - 2),
             Endpoint::ImsRing => (RING_VECTORS, 1),
             Endpoint::ImsQueue => (QUEUE - 2, QUEUE - 2),
@@ -272,7 +273,8 @@ impl Probed {
         )
     }
 
-    /// Returns the senders (rings, or the `slots` themselves), each with the slot of its vector.
+    /// Returns the senders, each with the slot of its vector. The senders are the rings if the
+    /// device has rings, otherwise the `slots`.
     pub(crate) fn senders(&self, slots: &[u16]) -> Vec<(u16, u16)> {
         match &self.rings {
             Some(store) => (0..store.rings()).map(|ring| (ring, store.slot_of(ring))).collect(),
@@ -280,7 +282,7 @@ impl Probed {
         }
     }
 
-    /// Resets the PCI function, then restores its header.
+    /// Resets the PCI function. Its configuration header is restored afterwards.
     #[cfg(test)]
     pub(crate) fn reset(&self) {
         if let Hardware::Function(function) = &self.hardware {
@@ -288,7 +290,7 @@ impl Probed {
         }
     }
 
-    /// Lets a sender signal.
+    /// Makes a sender send its message.
     pub(crate) fn signal(&self, sender: u16) -> Signalled {
         match &self.hardware {
             Hardware::Function(function) => function.signal(sender),

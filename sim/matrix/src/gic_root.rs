@@ -33,11 +33,11 @@ type DirectLpi = gic_driver::DirectLpi<MachinePlatform>;
 
 const ITS: u64 = 0x0820_0000;
 const FRAME: u64 = 0x0802_0000;
-/// The SPIs signaled by messages.
+/// First SPI that is signaled by messages.
 const FIRST_SPI: u32 = 64;
 const SPIS: NonZeroU16 = NonZeroU16::new(64).expect("64 is not zero");
 const NO_VECTORS: &str = "a GIC has no x86 vectors";
-/// A requester that allocates all vectors, to check that they are free.
+/// Requester ID used to allocate all vectors, which checks that all of them are free.
 const NOBODY: RequesterId = RequesterId::new(0xff);
 
 /// The hardware for a GIC with one kind of doorbell.
@@ -104,8 +104,8 @@ impl GicRootHardware {
     }
 }
 
-/// Returns the migration mode for a virtual bus's host end. The host end migrates along with the
-/// GIC.
+/// Returns the migration mode for the host end of a virtual bus, which migrates whenever the GIC
+/// does.
 const fn host_migration(migration: Migration) -> HostMigration {
     match migration {
         Migration::Never => HostMigration::Never,
@@ -155,7 +155,7 @@ impl RootHardware for GicRootHardware {
     }
 }
 
-/// The driver for the doorbells.
+/// The driver for a kind of doorbell.
 enum MsiDriver {
     Its(Arc<Its>),
     DirectLpi(Arc<DirectLpi>),
@@ -197,7 +197,7 @@ impl MsiDriver {
     }
 }
 
-/// Opens the virtual bus. Its driver creates the SPI domain.
+/// Opens the virtual bus, whose driver creates the SPI domain.
 fn open_hyperv(host: Arc<HypervHost>, gic: &Arc<Gic>) -> Result<MsiDriver, String> {
     let platform = gic.platform();
     let domain = SpiDomain::new(Arc::clone(gic) as _, Arc::clone(platform) as _);
@@ -223,7 +223,8 @@ struct GicRoot {
 }
 
 impl GicRoot {
-    /// Describes the SPIs that the domain has not released. Returns `None` if there are none.
+    /// Describes the SPIs that the domain has not released. Returns `None` if all SPIs have been
+    /// released.
     fn claimed_spis(&self) -> Option<String> {
         let wired: &dyn WiredParent = &*self.gic;
         let first = HwIrq::new(FIRST_SPI);
@@ -238,7 +239,7 @@ impl GicRoot {
     }
 }
 
-/// Describes the SPIs that are still allocated. If all of them can be allocated, there are none.
+/// Describes the SPIs that are still allocated. Returns `None` if all SPIs can be allocated.
 fn kept_spis(spis: &dyn MsiParent) -> Option<String> {
     let request = BlockRequest::new(SPIS, Fit::new(Rewrite::Masked), Cpu::new(0))
         .with_initially(Initially::Masked);

@@ -5,8 +5,9 @@
 //! creates the endpoint's domain and allocates its vectors. It then lets the endpoint send through
 //! the bus, and through the IOMMU or the remapping unit if the machine has one, while its
 //! interrupts move. It adds and frees vectors, tears everything down, and repeats all of this on
-//! the same machine. The cell works if each message arrived exactly once at the right CPU and all
-//! resources were released. It is refused if the drivers refused, and then states their reason.
+//! the same machine. The combination works if each message arrived exactly once at the right CPU
+//! and all resources were released. If the drivers refuse the combination, the outcome states their
+//! reason.
 //!
 //! ```
 //! use doorbell_matrix::{Cell, Endpoint, Layer, Outcome, Parent, World, try_cell};

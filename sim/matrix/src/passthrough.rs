@@ -1,5 +1,5 @@
-//! Passes a device's interrupts through to a guest or to a driver in user space. This takes two
-//! proofs of isolation, one for interrupts and one for memory.
+//! Passes a device's interrupts through to a guest or to a driver in user space. The caller must
+//! present two proofs of isolation, one for interrupts and one for memory accesses.
 
 use core::fmt;
 use msi_types::{
@@ -38,8 +38,9 @@ pub enum PassthroughError {
     Controller(#[from] MsiError),
 }
 
-/// A passed-through device. Its new owner may write any message into it, and may have it access any
-/// address. So its path must isolate both. This has been proved for this device at this parent:
+/// A passed-through device. The new owner may write any message into the device, and may make the
+/// device access any address. So the path from the device must isolate both its interrupts and its
+/// memory accesses. The caller proves this for this device at this parent:
 ///
 /// ```
 /// use doorbell_matrix::{Passthrough, PassthroughError};
@@ -66,18 +67,19 @@ pub enum PassthroughError {
 /// }
 /// ```
 ///
-/// Isolation is only as fine as the mechanism. Requesters that it can't distinguish must be passed
-/// through together or not at all, and it is up to the caller to ensure this. For an ITS, these are
+/// A mechanism does not isolate requesters from each other if it can't distinguish them. Callers
+/// must pass such requesters through together, to one owner, or not at all. For an ITS, these are
 /// requesters that share a DeviceID; for an IOMMU, those that share an address space.
 #[must_use = "the device is reclaimed when this is dropped"]
 pub struct Passthrough<'a> {
     proof: InterruptIsolated<'a>,
-    /// Only `None` during drop.
+    /// Attachment of the device; `None` only while the value is being dropped.
     attachment: Option<Attachment>,
 }
 
 impl<'a> Passthrough<'a> {
-    /// Passes the device that these proofs are for to a new owner, with up to `vectors` vectors.
+    /// Passes the device that is the subject of both proofs through to a new owner, with up to
+    /// `vectors` vectors.
     ///
     /// Context: task; may sleep.
     ///
@@ -110,7 +112,7 @@ impl<'a> Passthrough<'a> {
         }
     }
 
-    /// Frees vectors. The caller must free all of them before dropping this value.
+    /// Frees vectors. The caller must free all vectors before dropping this value.
     ///
     /// Context: task; may sleep.
     pub fn free(&self, block: HwIrqBlock) {
@@ -119,7 +121,8 @@ impl<'a> Passthrough<'a> {
         }
     }
 
-    /// Returns the message for a vector. The new owner may store it, or show it to its guest.
+    /// Returns the message for a vector. The new owner may write the message to the device, or pass
+    /// it on to a guest.
     ///
     /// Context: task; may sleep.
     pub fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
@@ -169,12 +172,12 @@ mod tests {
     const MINE: RequesterId = RequesterId::new(1);
     const OTHER: RequesterId = RequesterId::new(2);
 
-    /// Isolates a single requester, and counts attachments and allocations.
+    /// A parent that isolates a single requester, and counts attachments and allocations.
     #[derive(Default)]
     struct Parent {
         attached: AtomicU32,
         vectors: AtomicU32,
-        /// If set, memory isn't isolated, as with an ITS but no IOMMU.
+        /// If set, memory accesses aren't isolated, as on a machine with an ITS but no IOMMU.
         no_iommu: AtomicBool,
     }
 

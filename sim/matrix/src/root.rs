@@ -16,12 +16,12 @@ pub(crate) fn hyperv_functions() -> [RequesterId; 3] {
     [Endpoint::PciMsi, Endpoint::PciMultiMsi, Endpoint::PciMsix].map(Endpoint::requester)
 }
 
-/// Where a GIC's redistributors are.
+/// Placement of a GIC's redistributors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum RedistributorLayout {
-    /// All in one range.
+    /// All redistributors are in one range.
     Together,
-    /// The last one is above the first 4 GiB.
+    /// The last redistributor is above the first 4 GiB.
     #[cfg(test)]
     FarApart,
 }
@@ -36,7 +36,7 @@ pub(crate) struct BoardConfig {
     pub(crate) world: World,
     /// The actual environment.
     pub(crate) reality: World,
-    /// Whether a GIC migrates. (x86's APICs don't.)
+    /// Migration of a GIC during trials. (The APICs of x86 do not migrate.)
     pub(crate) migration: Migration,
 }
 
@@ -48,7 +48,7 @@ impl BoardConfig {
     }
 }
 
-/// A root controller's hardware, before its drivers are up.
+/// A root controller's hardware, before its drivers have been brought up.
 pub(crate) trait RootHardware {
     /// Returns the target for device writes.
     fn upstream(&self) -> Arc<dyn SignalMsi<RequesterId>>;
@@ -60,7 +60,7 @@ pub(crate) trait RootHardware {
     fn drive(self: Box<Self>, platform: &Arc<MachinePlatform>) -> Result<Driven, String>;
 }
 
-/// A root controller with its drivers up.
+/// A root controller whose drivers have been brought up.
 pub(crate) struct Driven {
     pub(crate) root: Box<dyn Root>,
     pub(crate) parent: Arc<dyn MsiParent>,
@@ -69,16 +69,17 @@ pub(crate) struct Driven {
 
 /// A root controller and its CPUs.
 pub(crate) trait Root {
-    /// Lets `interrupts` dispatch the CPUs' interrupts from now on.
+    /// Makes the CPUs dispatch their interrupts through `interrupts`.
     fn serve(&self, interrupts: &Interrupts);
 
     /// Lets the CPUs take interrupts until none is pending.
     fn settle(&self);
 
-    /// Returns the number of interrupts that arrived without a handler.
+    /// Returns the number of acknowledged interrupts that had no handler.
     fn strays(&self) -> u64;
 
-    /// Describes the resources that have not been released. Returns `None` if there are none.
+    /// Describes the resources that have not been released. Returns `None` if all have been
+    /// released.
     fn kept(&self) -> Option<String>;
 
     /// Returns the senders whose messages a remapping unit blocked, with the fault reasons.
@@ -98,6 +99,6 @@ pub(crate) trait Root {
         None
     }
 
-    /// Returns a fault that a driver had no other way to report.
+    /// Returns a fault that a driver recorded because it could not return an error.
     fn silent_fault(&self) -> Option<String>;
 }

@@ -1,4 +1,4 @@
-//! Tests the outcome of each cell, and defects that a trial has to detect.
+//! Tests the outcome of each combination, and the detection of defects by a trial.
 
 mod layers;
 mod notices;
@@ -13,8 +13,8 @@ use super::*;
 use doorbell_machine::Migration;
 
 /// Returns a platform that reports its environment correctly and whose controller migrates
-/// continually, like all boards in these tests. This must not be observable. (Cells are also tried
-/// without migrations.)
+/// continually, like all boards in these tests. The drivers must not observe a migration. (Other
+/// tests try the combinations without migrations.)
 fn plan(parent: Parent, layer: Layer, world: World) -> BoardConfig {
     BoardConfig {
         migration: Migration::AtRandom { seed: 1 },
@@ -26,7 +26,7 @@ fn board(parent: Parent, layer: Layer, world: World) -> Board {
     Board::new(plan(parent, layer, world)).unwrap()
 }
 
-/// The reasons, each with its letter in [`EXPECTED`].
+/// The reasons for refusals, each with its letter in [`EXPECTED`].
 const REASONS: [(char, &str); 3] = [
     ('G', "the endpoint needs aligned groups of vectors, which tier x86-vector does not offer"),
     (
@@ -41,8 +41,8 @@ const REASONS: [(char, &str); 3] = [
     ),
 ];
 
-/// The outcomes, derived by reasoning. Each stack lists the endpoints in order; `.` means that the
-/// endpoint works.
+/// The expected outcomes, which we derived by reasoning. Each line lists the endpoints in order;
+/// `.` means that the endpoint works.
 const EXPECTED: &str = "
     bare-metal      its         none              .......
     bare-metal      its         doorbell-mapping  .......

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Number of trials per board. The second one runs in the state that the first one leaves.
+/// Number of trials per board. The second trial starts in the state in which the first trial leaves
+/// the board.
 const LIVES: usize = 2;
 
 /// The reason why a trial ended early.
@@ -73,7 +74,7 @@ fn live(board: &Board, endpoint: Endpoint) -> Result<(), TrialError> {
     trial.end()
 }
 
-/// The handler runs for each slot, by CPU.
+/// Number of handler runs for each slot on each CPU.
 struct Runs(Vec<[AtomicU64; CPUS as usize]>);
 
 impl Runs {
@@ -117,7 +118,8 @@ impl<'a> Trial<'a> {
         Self::start(board, probed, device)
     }
 
-    /// Like [`begin`](Self::begin), for an endpoint that shares its device with others.
+    /// Begins a trial like [`begin`](Self::begin), for an endpoint that shares its device with
+    /// other endpoints.
     #[cfg(test)]
     pub(crate) fn begin_of(
         board: &'a Board,
@@ -137,7 +139,7 @@ impl<'a> Trial<'a> {
             granted => granted?,
         };
         if let Some(rings) = &probed.rings {
-            // The domain supplies address and data separately for each vector.
+            // The domain supplies a separate address and data for each vector.
             let vectors = u16::try_from(granted.len()).unwrap_or(u16::MAX);
             rings.share(vectors, |slot| device.sent_message(slot));
         }
@@ -185,7 +187,7 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// Moves all vectors to each CPU in turn, then back.
+    /// Moves all vectors to each CPU in turn, then back to the first CPU.
     pub(crate) fn travel(&self) -> Result<(), TrialError> {
         for cpu in (0..CPUS.into()).chain([0]).map(Cpu::new) {
             for handle in self.handles.values() {
@@ -219,7 +221,7 @@ impl<'a> Trial<'a> {
         self.probed.reset();
     }
 
-    /// Has the driver restore the contents of the message store.
+    /// Makes the driver restore the contents of the message store.
     #[cfg(test)]
     pub(crate) fn restore(&self) -> Result<(), TrialError> {
         Ok(self.device.restore()?)
@@ -231,7 +233,7 @@ impl<'a> Trial<'a> {
         self.device.sent_message(slot)
     }
 
-    /// Describes the levels below a slot's vector.
+    /// Describes the levels of the domain hierarchy below a slot's vector.
     #[cfg(test)]
     pub(crate) fn describe(&self, slot: u16) -> String {
         let mut text = String::new();
@@ -247,8 +249,8 @@ impl<'a> Trial<'a> {
         self.handles.values().map(IrqHandle::count).sum()
     }
 
-    /// Checks that a message sent before a move arrives exactly once, either before or after the
-    /// move.
+    /// Checks that a message that is sent before its vector moves is handled exactly once, either
+    /// before or after the move.
     fn overtake(&self) -> Result<(), TrialError> {
         let slots: Vec<_> = self.handles.keys().copied().collect();
         for (sender, slot) in self.probed.senders(&slots) {
@@ -267,8 +269,8 @@ impl<'a> Trial<'a> {
         self.deliver()
     }
 
-    /// Frees one vector and adds two: one at the same slot, and a managed one at an unused slot,
-    /// which then moves between its two CPUs.
+    /// Frees one vector, and adds a vector at the same slot and a managed vector at an unused slot.
+    /// Then moves the managed vector between its two CPUs.
     fn change(&mut self) -> Result<(), TrialError> {
         let last = self.handles.keys().last().copied().unwrap_or_default();
         self.handles.remove(&1);
@@ -293,7 +295,8 @@ impl<'a> Trial<'a> {
         let Self { board, probed, runs, handles, device } = self;
         drop(handles);
         device.tear_down().map_err(|error| TrialError::Broken(error.to_string()))?;
-        // Otherwise, a late message could request a vector that its CPU hasn't cleaned up yet.
+        // Without settling first, a late message could refer to a vector that its CPU hasn't
+        // cleaned up yet.
         board.settle();
         let before = runs.read();
         for sender in slots {

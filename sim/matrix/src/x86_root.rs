@@ -23,14 +23,14 @@ const UNIT: u64 = 0xfed9_0000;
 /// log2 of the number of table entries (256).
 const TABLE_LOG2: u8 = 8;
 
-/// An x86 machine's hardware: the APICs, and whatever is in front of them.
+/// An x86 machine's hardware: the APICs, and the remapping unit in front of them, if any.
 pub(crate) struct X86Hardware {
     chipset: Arc<Chipset>,
     /// The host end of a virtual bus.
     hyperv: Option<Arc<HypervHost>>,
 }
 
-/// The hypervisor's direct path to the guest's local APICs.
+/// The path by which the hypervisor injects messages directly into the guest's local APICs.
 struct Injected(Arc<Chipset>);
 
 impl SignalMsi<NoIdentity> for Injected {
@@ -46,7 +46,7 @@ fn apic_message(processor: u16, vector: u8) -> MsiMessage {
 }
 
 impl X86Hardware {
-    /// Creates the hardware. It includes a remapping unit if `layer` needs one.
+    /// Creates the hardware. The hardware includes a remapping unit if `layer` needs one.
     pub(crate) fn new(kind: Parent, layer: Layer, ram: Arc<Ram>) -> Result<Self, String> {
         let remapping =
             (layer == Layer::Remapping).then(|| Arc::new(RemappingUnit::new(Arc::clone(&ram))));
@@ -150,7 +150,7 @@ struct X86Root {
 }
 
 impl X86Root {
-    /// Returns `true` if the CPU had any work to do.
+    /// Lets the CPU take an interrupt and clean up former vectors. Returns `true` if it did either.
     fn run(&self, cpu: Cpu) -> bool {
         let Some(interrupts) = self.interrupts.get() else { return false };
         let took = self.kernel.take_one(&self.vectors, interrupts, cpu);

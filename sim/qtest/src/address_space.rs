@@ -15,7 +15,7 @@ use vgic::{GuestMemory, Progress, Vgic};
 pub const RAM_BASE: u64 = 0x4000_0000;
 /// Size of RAM.
 pub const RAM_BYTES: u64 = 128 << 20;
-/// DeviceID for requests that have no requester.
+/// Sender of messages that a script writes, which have no requester.
 const SENDER: DeviceId = DeviceId::new(0);
 
 /// The physical addresses of the machine.
@@ -104,15 +104,15 @@ impl AddressSpace {
         let rings = self.doorbell == Some(address) && width >= AccessWidth::Half;
         match self.gic.its(0).filter(|_| rings).zip(u32::try_from(value).ok()) {
             Some((its, data)) => drop(its.signal_msi(SENDER, MsiMessage { address, data })),
-            // The GIC only rejects writes outside its regions.
+            // The GIC only rejects writes outside its regions, which have no effect.
             None => drop(self.gic.write(address, width, value)),
         }
-        // QEMU's ITS executes all commands immediately, and no CPU runs here that could continue
-        // them.
+        // Executes all commands, as QEMU's ITS does on a write, because no vCPU runs that could
+        // continue them later.
         while self.gic.poll() == Progress::Unfinished {}
     }
 
-    /// Splits an access into its pieces, in order.
+    /// Splits an access into pieces, in order of address.
     fn pieces(&self, address: u64, bytes: usize) -> impl Iterator<Item = Piece> {
         let mut start = 0;
         std::iter::from_fn(move || {
@@ -138,7 +138,7 @@ impl AddressSpace {
     }
 }
 
-/// A piece of an access. A single device performs it in one go.
+/// A piece of an access, which a single device performs as one access.
 struct Piece {
     address: u64,
     /// The range of bytes within the access.

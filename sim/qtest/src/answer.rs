@@ -24,7 +24,8 @@ pub enum IrqChange {
 }
 
 impl IrqChange {
-    /// Returns how a line changed from level `then` to level `now`, if it did.
+    /// Returns the change of a line from level `then` to level `now`, or `None` if the levels are
+    /// equal.
     pub(super) fn of(line: usize, then: bool, now: bool) -> Option<Self> {
         match (then, now) {
             (false, true) => Some(Self::Raised(line)),

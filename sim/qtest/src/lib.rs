@@ -1,5 +1,6 @@
 //! QEMU's qtest line protocol for a GICv3 and ITS in the memory map of QEMU's `virt` machine, whose
-//! CPUs do not execute. A script that accesses registers, memory and lines works on either of them.
+//! CPUs do not execute. A script that accesses registers, memory and lines works both with QEMU and
+//! with this server.
 //!
 //! | at | is | |
 //! |---|---|---|
@@ -10,8 +11,8 @@
 //!
 //! As in QEMU, a write to `GITS_TRANSLATER` is a message from DeviceID 0. Reads of unclaimed
 //! addresses return zero. Accesses are split into aligned pieces of up to 8 bytes. Objects that own
-//! lines have the same paths as in a QEMU without devices: `/machine/unattached/device[N]` is CPU
-//! N, followed by the GIC after the last CPU and then the ITS.
+//! lines have the same paths as in a QEMU without devices. `/machine/unattached/device[N]` is CPU
+//! N; the next two numbers after the last CPU are the GIC and the ITS.
 //!
 //! # Intercepted lines
 //!
@@ -21,17 +22,17 @@
 //! `irq_intercept_in GIC`, the lines are the GIC's inputs. Only one object can be intercepted. QEMU
 //! 7.2 does not implement interception of named outputs: it replies `OK` and reports no changes. As
 //! on hardware, CPU interfaces start with both groups disabled and every priority masked. The
-//! protocol cannot access them, so nothing is asserted before [`Qtest::unmask`] is called or
-//! software uses a [`Qtest::vcpu`].
+//! protocol cannot access CPU interfaces, so no line is asserted until [`Qtest::unmask`] is called
+//! or the caller programs a [`Qtest::vcpu`].
 //!
 //! # Answers
 //!
 //! Where QEMU's server would abort with an assertion (missing or malformed arguments, nonexistent
 //! lines), this server answers `FAIL` and a reason. An access transfers at most 16 MiB
-//! ([`MAX_BYTES`]). The clock behaves as with QEMU's `qtest` accelerator; without it, QEMU does not
-//! implement `clock_step` and `clock_set`. I/O ports are unclaimed, as on every Arm machine.
-//! `module_load` fails as for a nonexistent module. Commands of other architectures (`rtas`) are
-//! unknown.
+//! ([`MAX_BYTES`]). The clock behaves as with QEMU's `qtest` accelerator; without that accelerator,
+//! QEMU does not implement `clock_step` and `clock_set`. Arm machines have no I/O ports, so all
+//! accesses to ports are unclaimed. `module_load` fails as for a nonexistent module. Commands of
+//! other architectures (`rtas`) are unknown.
 //!
 //! # Example
 //!
@@ -70,10 +71,10 @@ use vgic::{ConfigError, RedistributorRegion, SecurityView, Vcpu, Vgic, VgicConfi
 /// Number of redistributors that fit below the UART's address.
 const LOW_REDISTRIBUTORS: u32 = 123;
 const HIGH_REDISTRIBUTORS: u64 = 0x40_0000_0000;
-/// Value returned by reads from an I/O port. All ports are unclaimed.
+/// Value returned by reads from an I/O port, all of which are unclaimed.
 const NO_PORT: u32 = u32::MAX;
 
-/// The machine behind the protocol.
+/// The machine that the protocol controls.
 pub struct Qtest {
     space: AddressSpace,
     lines: Lines,
@@ -95,7 +96,7 @@ impl Qtest {
     /// assigned all interrupts to Non-secure Group 1.
     ///
     /// # Errors
-    /// Same as for [`new`](Self::new).
+    /// [`ConfigError`] unless `cpus` is between 1 and [`vgic::MAX_CPUS`].
     pub fn non_secure(cpus: u16) -> Result<Self, ConfigError> {
         Self::with_config(virt(cpus).with_security(SecurityView::NonSecure))
     }
@@ -112,7 +113,7 @@ impl Qtest {
     }
 
     /// Lets all CPUs take interrupts at any priority, from every group that their software can
-    /// enable. CPU interfaces start out with everything disabled, and the protocol can't reach
+    /// enable. CPU interfaces start with all interrupts disabled, and the protocol can't access
     /// them.
     pub fn unmask(&mut self) {
         for vcpu in &mut self.vcpus {
@@ -174,7 +175,8 @@ impl Qtest {
         }
     }
 
-    /// Advances the clock. There are no timers, so the step must be explicit.
+    /// Advances the clock. Without a step, QEMU advances to the next deadline of a timer; this
+    /// machine has no timers, so the step must be explicit.
     fn step_clock(&mut self, step: Option<i64>) -> Reply {
         let Some(step) = step else { return Reply::Fail(Mistake::NoDeadline) };
         match self.clock.checked_add(step) {
@@ -183,7 +185,8 @@ impl Qtest {
         }
     }
 
-    /// Sets the clock, with no further effect. The clock can't go backwards.
+    /// Sets the clock, which cannot be set back. This has no other effect, because the machine has
+    /// no timers.
     fn set_clock(&mut self, time: i64) -> Reply {
         self.clock = self.clock.max(time);
         if self.clock == time {
@@ -219,7 +222,7 @@ impl fmt::Debug for Qtest {
     }
 }
 
-/// Does nothing: CPUs don't execute, so they never sleep.
+/// Does nothing: CPUs don't execute, so they never sleep and need no kick.
 struct NoKick;
 
 impl msi_types::Kick for NoKick {

@@ -14,9 +14,10 @@ const PRIVATE: u64 = 32;
 const CPU_INPUTS: u64 = 4;
 /// QEMU's name for unnamed inputs.
 const UNNAMED: &str = "unnamed-gpio-in";
-/// Name of the GIC's outputs. They are the IRQ inputs of all CPUs, followed by their FIQ inputs.
+/// Name of the GIC's outputs. The outputs are connected to the IRQ inputs of all CPUs, followed by
+/// their FIQ inputs.
 const SYSBUS: &str = "sysbus-irq";
-/// A CPU's named outputs. They are never asserted here.
+/// A CPU's named outputs. These outputs are never asserted, because CPUs don't execute.
 const OF_CPUS: [&str; 2] = ["gicv3-maintenance-interrupt", "pmu-interrupt"];
 
 /// The object that a path refers to.
@@ -32,11 +33,11 @@ enum Object {
 enum WatchedLines {
     /// One CPU's inputs, starting with its IRQ.
     InputsOf(usize),
-    /// The GIC's outputs: line n is the IRQ of CPU n. All FIQs follow after the last IRQ.
+    /// The GIC's outputs. Line n is the IRQ of CPU n, and the FIQs of all CPUs follow the last IRQ.
     OutputsOfGic,
     /// The GIC's inputs.
     InputsOfGic,
-    /// Lines that never change, e.g. those of the timers, which don't exist here.
+    /// Lines that never change, e.g. those of timers, which this machine doesn't have.
     Nothing,
 }
 
@@ -46,7 +47,7 @@ pub(super) struct Lines {
     intercepted: Option<(Object, WatchedLines)>,
     /// The GIC inputs that are asserted.
     asserted: Vec<u64>,
-    /// The last reported state of each CPU's inputs, if those are intercepted.
+    /// The last reported state of each CPU's inputs, if they are intercepted.
     told: Vec<Inputs>,
 }
 
@@ -71,8 +72,7 @@ impl Lines {
         Ok(())
     }
 
-    /// Drives a GIC input. (A CPU's inputs are driven by the GIC, which would override them at its
-    /// next change.)
+    /// Drives a GIC input. Scripts cannot drive a CPU's inputs, because the GIC drives them.
     pub(super) fn set(
         &mut self,
         path: &str,
@@ -107,8 +107,8 @@ impl Lines {
         true
     }
 
-    /// Returns the changes to intercepted CPU inputs since the last call, in QEMU's order: CPU by
-    /// CPU, FIQ first.
+    /// Returns the changes to intercepted CPU inputs since the last call, in QEMU's order: for each
+    /// CPU, first the FIQ, then the IRQ.
     pub(super) fn changes_of_inputs(&mut self, vcpus: &mut [Vcpu]) -> Vec<IrqChange> {
         let cpus = vcpus.len();
         let (watched, first) = match self.intercepted {
@@ -131,7 +131,8 @@ impl Lines {
         changes
     }
 
-    /// Returns the line for a GIC input. The SPIs come first, followed by 32 inputs per CPU.
+    /// Returns the line for a GIC input. The SPIs have the lowest numbers, followed by 32 inputs
+    /// per CPU.
     fn line(&self, input: u64) -> Option<Line> {
         let config = self.gic.config();
         let spis = u64::from(config.spis);
@@ -160,8 +161,8 @@ impl Lines {
     }
 }
 
-/// Returns the lines that an interception of this object reports. Fails if the object has no lines
-/// of that kind.
+/// Returns the lines that an interception of this object reports. Returns an error if the object
+/// has no lines of that kind.
 fn watched(object: Object, what: &Interception) -> Result<WatchedLines, Mistake> {
     match (object, what) {
         (Object::Cpu(cpu), Interception::Inputs(_)) => Ok(WatchedLines::InputsOf(cpu)),

@@ -8,8 +8,8 @@ use std::str::SplitAsciiWhitespace;
 /// Maximum number of bytes transferred by one access.
 pub const MAX_BYTES: usize = 16 << 20;
 
-/// The base64 decoder. Like QEMU's, it ignores bits in the last digit that don't belong to any
-/// byte.
+/// The base64 decoder. As in QEMU, the decoder ignores bits in the last digit that don't belong to
+/// any byte.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true),
@@ -20,7 +20,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub(super) enum Request {
     /// `readb`, `readw`, `readl`, `readq`.
     Load { address: u64, bytes: usize },
-    /// `writeb`, `writew`, `writel`, `writeq`: the low `bytes` of the value.
+    /// `writeb`, `writew`, `writel` and `writeq`, which write the low `bytes` of the value.
     Store { address: u64, bytes: usize, value: u64 },
     /// `read`, `b64read`.
     Read { place: MemoryRange, form: Form },
@@ -55,14 +55,14 @@ pub enum Form {
     Base64,
 }
 
-/// An object's input, by name and number.
+/// An input of an object, identified by name and number.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Pin {
     pub(super) name: String,
     pub(super) number: u64,
 }
 
-/// A range of memory. It may be empty, and must not exceed the 64-bit address space.
+/// A range of memory. The range may be empty, and must not exceed the 64-bit address space.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryRange {
     /// Address of the first byte.
@@ -71,7 +71,7 @@ pub struct MemoryRange {
     pub bytes: usize,
 }
 
-/// An object's intercepted lines: either those with this name, or the unnamed ones.
+/// An object's intercepted lines: either the lines with this name, or the unnamed lines.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Interception {
     Inputs(Option<String>),
@@ -124,10 +124,10 @@ pub enum Mistake {
     /// The clock would not advance.
     #[error("could not advance time")]
     Clock,
-    /// The clock already shows this later time.
+    /// The clock cannot be set back; it already shows this later time.
     #[error("{0}")]
     ClockIs(i64),
-    /// Timers don't exist, so there are no deadlines.
+    /// The machine has no timers, and therefore no deadline to advance to.
     #[error("cannot advance clock to the next deadline because there is no pending deadline")]
     NoDeadline,
     /// The line is longer than any access needs, or isn't UTF-8.
@@ -191,7 +191,7 @@ impl Request {
     }
 }
 
-/// The words that follow the command.
+/// The words of a line that follow the command's name.
 struct Words<'a>(SplitAsciiWhitespace<'a>);
 
 impl<'a> Words<'a> {
@@ -207,7 +207,7 @@ impl<'a> Words<'a> {
         self.number("the address")
     }
 
-    /// Parses a range. It may be empty.
+    /// Parses a memory range, which may be empty.
     fn place(&mut self) -> Result<MemoryRange, Mistake> {
         let address = self.address()?;
         let bytes = usize::try_from(self.number("the size")?).map_err(|_| Mistake::Size)?;
@@ -250,7 +250,7 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Returns how many bytes a command transfers. The last letter of its name encodes this.
+/// Returns the number of bytes that a command transfers, which the last letter of its name encodes.
 fn width(command: &str) -> usize {
     match command.as_bytes().last() {
         Some(b'b') => 1,

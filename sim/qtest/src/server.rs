@@ -7,14 +7,14 @@ use std::io::{self, BufRead, ErrorKind, Read, Write};
 /// Maximum line length: the digits of the largest write, plus the other words.
 const LONGEST: usize = 2 * MAX_BYTES + 256;
 
-/// Give up skipping an overlong line after this many bytes.
+/// Maximum number of bytes of an overlong line that are skipped before the server gives up.
 const ENDLESS: usize = 64 << 20;
 
 /// Answers each line from `input` on `output` until `input` ends.
 ///
 /// # Errors
-/// Reading or writing failed, or a line never ended. Lines that are too long or aren't UTF-8 are
-/// answered; they aren't errors.
+/// Reading or writing failed, or an overlong line did not end. A line that is too long or isn't
+/// UTF-8 is not an error; the server answers it with `FAIL`.
 pub fn serve(
     machine: &mut Qtest,
     mut input: impl BufRead,

@@ -54,7 +54,7 @@ fn two_security_states_show_non_secure_view() {
 fn surplus_redistributors_lie_in_high_region() {
     let mut machine = Qtest::new(125).unwrap();
     let script = ["readq 0x08fe0008", "readq 0x4000020008"];
-    // Processor numbers 122 and 124. Each is the last one in its region.
+    // Processors 122 and 124 have the last redistributor of their region.
     assert_eq!(run(&mut machine, &script), ["OK 0x0000070a00007a11", "OK 0x0000070c00007c11"]);
 }
 
@@ -91,7 +91,7 @@ fn memory_moves_in_every_form() {
     assert_eq!(run(&mut machine(), &script), expected);
 }
 
-/// The vectors from RFC 4648 §10. As in QEMU's GLib, the last digit's spare bits are ignored.
+/// Test vectors from RFC 4648 §10. As in QEMU's GLib, the last digit's spare bits are ignored.
 #[test]
 fn base_64_is_read_and_written() {
     for (bytes, coded, written) in [
@@ -342,7 +342,7 @@ fn endless_line_is_skipped() {
     assert_eq!(said, b"FAIL the line is too long or no text\nOK little\n");
 }
 
-/// Returns a word, which may or may not belong to the protocol.
+/// Generates words, some of which belong to the protocol.
 fn word() -> impl Strategy<Value = String> {
     let commands =
         "readb|readw|readl|readq|writeb|writew|writel|writeq|read|write|memset|b64read|b64write";

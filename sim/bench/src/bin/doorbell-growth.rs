@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Prints times relative to the first value in each row. Absolute times differ between machines,
-/// but their growth hardly does.
+/// whereas their growth hardly varies.
 fn print_rows(growth: &Growth, dimension: Dimension) {
     let values: Vec<_> = dimension.values().iter().map(|value| format!(" {value} |")).collect();
     println!("| {dimension} |{} grows |", values.concat());

@@ -4,9 +4,10 @@
 //! |---|---|
 //! | the table's part, the vector's gate, its handler, its count of runs | the gate is entered, and left |
 //!
-//! The run count needs only a plain store, because no other CPU writes it. The handler is called
-//! indirectly. The gates need two read-modify-writes, because an interrupt runs on one CPU at a
-//! time and its handler can be removed concurrently.
+//! A plain store updates the run count, because no other CPU writes it. The handler is called
+//! indirectly. The gate, a word that marks the vector as running, needs two read-modify-writes,
+//! because an interrupt must run on only one CPU at a time, and another CPU may remove its handler
+//! concurrently.
 
 use crate::probe::{Probe, each, floor};
 use crate::word::{Word, zeros};
@@ -30,7 +31,7 @@ struct Vector<W> {
 }
 
 struct VectorTable<W> {
-    /// Start of each part of the table.
+    /// Index of the first vector of each part of the table.
     parts: Box<[W]>,
     vectors: Box<[Vector<W>]>,
 }

@@ -9,9 +9,9 @@
 //! The vCPU already knows, without a load, what the guest changed in its own CPU interface and
 //! which interrupts it left active.
 //!
-//! The vCPUs enter one after the other. Each loads its own wake-up word, which sits on a separate
-//! cache line because other threads write it. The loads are unordered because no result depends on
-//! another.
+//! The vCPUs enter the guest one after the other. Each vCPU loads its own wake-up word, which has a
+//! separate cache line because other threads write it. The loads are unordered because no result
+//! depends on another.
 
 use crate::probe::{Probe, each, floor};
 use crate::word::Word;
@@ -42,7 +42,7 @@ impl<W: Word> Machine<W> {
         Self { wakeup: (0..vcpus).map(|_| line()).collect(), work: line() }
     }
 
-    /// Lets each vCPU enter. Returns `true` if any of them has a change.
+    /// Performs the loads of each vCPU's entry. Returns `true` if any vCPU has a change.
     #[inline]
     fn changed(&self) -> bool {
         self.wakeup.iter().fold(0, |seen, own| seen | own.0.load() | self.work.0.load()) != 0

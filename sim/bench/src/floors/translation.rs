@@ -1,5 +1,5 @@
-//! Floors for injection and acknowledgement, on arrays with the model's sizes and strides. They
-//! perform only the loads and read-modify-writes that no GIC model can omit.
+//! Floors for injection and acknowledgement, on arrays with the model's sizes and strides. The
+//! floors perform only the loads and read-modify-writes that no GIC model can omit.
 //!
 //! | floor | loads | read-modify-writes |
 //! |---|---|---|
@@ -9,7 +9,7 @@
 //!
 //! The event's word is exchanged even if the event is already pending, because without that
 //! exchange, the sender's earlier writes would not be ordered before the handler that must see
-//! them. The floors have no levels, groups, targets, unmapping or notification.
+//! them. The floors support neither levels, groups and targets, nor unmapping and notification.
 
 use crate::probe::{Probe, each, floor};
 use crate::word::{Word, zeros};
@@ -35,7 +35,8 @@ const EVENTS: u32 = 32;
 const DEVICE_IDS: u32 = 1 << 16;
 /// Number of events that have a word: the model's default budget.
 const EVENT_WORDS: u32 = 1 << 17;
-/// Number of words in a page. The events of one device are [`STRIDE`] words apart in it.
+/// Number of words in a page. The words of one device's events are [`STRIDE`] words apart in the
+/// page.
 const PAGE: u32 = 512;
 const STRIDE: u32 = 16;
 
@@ -73,7 +74,8 @@ impl<W: Word> Translation<W> {
         }
     }
 
-    /// Sends a message. Returns `true` if the event was not yet pending.
+    /// Sends a message. Returns `true` if the message made the event pending, `false` if the event
+    /// already was.
     #[inline]
     fn send(&self, device: u32, event: u32) -> bool {
         self.try_send(device, event).unwrap_or(false)

@@ -11,14 +11,16 @@ use std::sync::Arc;
 use std::time::Instant;
 use vgic::{Vcpu, Vgic, VgicConfig};
 
-/// Maximum number of devices. Larger machines have more than 32 events per device.
+/// Maximum number of devices per ITS. The devices of an ITS with more than 65,536 events have more
+/// than 32 events each.
 const MOST_DEVICES: u32 = 2048;
-/// Number of repetitions. The least disturbed one counts.
+/// Number of repetitions. The repetition with the lowest cost is reported, because it was disturbed
+/// least.
 const TURNS: u32 = 9;
 /// Number of operations timed together.
 const REPEATS: u32 = 4096;
-/// First DeviceID after the machine's own devices. Each additional device has as many events as a
-/// chunk in the model.
+/// First DeviceID after the machine's own devices. Each additional device has 32 events, which fill
+/// one chunk of entries in the model.
 const FURTHER_DEVICE: u32 = 4096;
 const FURTHER_DEVICES: u32 = 64;
 const FURTHER_EVENTS: u32 = 32;
@@ -141,8 +143,8 @@ impl GrownGic {
         Ok(each(start.elapsed(), count))
     }
 
-    /// Measures LPI invalidations. The LPIs belong to the first device whose messages target the
-    /// last vCPU.
+    /// Measures LPI invalidations. The invalidated LPIs are those of the first device whose
+    /// messages target the last vCPU.
     fn invalidations(&self) -> Result<Costs, String> {
         let (count, events) = (256, 1 << self.mapping.event_bits);
         let vcpu = self.targets - 1;
@@ -220,7 +222,7 @@ pub(super) fn bytes_without_lpis(vcpus: u16, heap: &dyn Fn() -> usize) -> Result
     Ok(bytes)
 }
 
-/// The memory of a guest that doesn't use any.
+/// The memory of a guest that doesn't access any memory.
 struct NoMemory;
 
 impl vgic::GuestMemory for NoMemory {

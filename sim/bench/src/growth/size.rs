@@ -5,7 +5,7 @@
 pub struct Size {
     /// Number of vCPUs.
     pub vcpus: u32,
-    /// Number of ITSes. They share the events.
+    /// Number of ITSes, among which the events are divided.
     pub its: u32,
     /// Number of mapped events.
     pub events: u32,

@@ -6,11 +6,11 @@ use std::fmt;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Trend {
-    /// Less than cache effects explain: below the 0.4th power.
+    /// Cost grows with less than the 0.4th power, no more than cache effects explain.
     Flat,
-    /// At most the 1.2th power.
+    /// Cost grows with at most the 1.2th power.
     Linear,
-    /// More than the 1.2th power.
+    /// Cost grows with more than the 1.2th power.
     Steep,
 }
 

@@ -1,10 +1,10 @@
 //! Peers that run as separate programs because they can't be linked here, e.g. because they need
 //! another compiler.
 //!
-//! The program answers each line on its standard input with one line on its standard output. It
-//! answers `cases` with the names of its cases, separated by spaces. It answers a name with the
-//! nanoseconds per operation, or with the reason why they cannot be measured. It must exit at the
-//! end of its input.
+//! The program answers each line on its standard input with one line on its standard output. The
+//! answer to `cases` is the names of the program's cases, separated by spaces. The answer to the
+//! name of a case is the nanoseconds per operation, or the reason why the case cannot be measured.
+//! The program must exit at the end of its input.
 
 use crate::probe::{Probe, Reference};
 use std::cell::RefCell;

@@ -1,5 +1,5 @@
-//! Routing in KVM: whole tables, as the kernel accepts them, and vectors that are opened one by
-//! one. Each is compared with what the kernel itself needs.
+//! Routing in KVM. Measures setting whole tables, the only change that the kernel accepts, and
+//! opening vectors one by one. Each case is compared with the minimum that the kernel itself needs.
 
 use crate::probe::{Probe, Reference, each};
 use irq_routing::irqfd::EventfdPoller;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 const VECTORS: u32 = 1024;
-/// Maximum number of tables that are set for these vectors.
+/// Maximum number of tables that are set while measuring these vectors.
 const MOST_TABLES: u64 = 16;
 const FIRST_GSI: u32 = 24;
 const DOORBELL: u32 = 0xfee0_0000;
@@ -29,7 +29,7 @@ fn machine() -> Result<VmFd, String> {
     Ok(machine)
 }
 
-/// Returns a table with `routes` messages. The first one has different data.
+/// Returns a table with `routes` messages. The data of the first message is `first`.
 fn table(routes: u32, first: u32) -> Result<KvmIrqRouting, String> {
     let entry = |gsi| {
         let data = if gsi == 0 { first } else { 0x40 };
@@ -109,7 +109,7 @@ enum Irqfd {
     Deassign,
 }
 
-/// Returns the probes for `KVM_IRQFD`. Every bind and unbind needs it at least once.
+/// Returns the probes for `KVM_IRQFD`. Binding or unbinding a vector calls it at least once.
 pub(super) fn floors() -> [Probe; 2] {
     [irqfd("floor-irqfd-assign", Irqfd::Assign), irqfd(DEASSIGN, Irqfd::Deassign)]
 }

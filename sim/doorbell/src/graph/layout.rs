@@ -56,7 +56,7 @@ impl Layout {
         let tallest = columns.iter().map(|(_, items)| height(graph, items)).max().unwrap_or(0);
         let mut areas = vec![NodeBox::default(); graph.nodes.len()];
         let mut passages = vec![Vec::new(); graph.edges.len()];
-        // The height of each arrow's target in the next column to the right.
+        // The height at which each arrow ends in the next column to the right.
         let mut heights = vec![0; graph.edges.len()];
         for (at, (column, items)) in columns.iter_mut().enumerate().rev() {
             if *column < Column::Controller {
@@ -158,7 +158,8 @@ mod tests {
     fn arrows_pass_between_the_boxes_of_a_skipped_column() {
         let columns = [Column::Requester, Column::Iommu, Column::Controller];
         let nodes: Vec<_> = (0..9).map(|index| node(columns[index / 3])).collect();
-        // Every requester reaches every controller; the first one does so through the IOMMUs.
+        // Every requester has an arrow to every controller, except that the arrows of the first
+        // requester lead through the IOMMUs.
         let through = (3..6).flat_map(|iommu| [(0, iommu), (iommu, iommu + 3)]);
         let past = (1..3).flat_map(|from| (6..9).map(move |to| (from, to)));
         let edges = through.chain(past).map(|(from, to)| Edge { from, to }).collect();

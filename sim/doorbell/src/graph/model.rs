@@ -1,4 +1,4 @@
-//! What a picture shows: boxes and arrows.
+//! Contents of a picture: boxes and arrows.
 
 use crate::requesters::{self, Requester};
 use gic_firmware::{Controller, CpuNode, Description, Gic, NodeId, RouteSpan, SecondaryGic};
@@ -39,7 +39,7 @@ impl Column {
 #[derive(Debug)]
 pub(crate) struct Node {
     pub(crate) column: Column,
-    /// Full node path. Unique within a column.
+    /// Full path of the node, which is unique within a column.
     pub(crate) id: String,
     pub(crate) title: String,
     pub(crate) lines: Vec<String>,
@@ -222,7 +222,7 @@ fn gic_lines(gic: &Gic) -> Vec<String> {
     lines
 }
 
-/// Box indices, indexed by position in the description.
+/// Indices of boxes, by the position of IOMMUs and controllers in the description.
 struct Reader<'d> {
     description: &'d Description,
     iommus: Vec<usize>,
@@ -259,7 +259,7 @@ fn route(description: &Description, span: &RouteSpan) -> String {
     format!("{requesters}{}", controller.map_or("", |controller| controller.kind.as_str()))
 }
 
-/// Formats the doorbell. If there are several, formats their number and the first one.
+/// Formats the doorbell. If a requester has several, formats their number and the first one.
 fn doorbell(description: &Description, controller: &Controller) -> Option<String> {
     let doorbells = description.doorbells(controller);
     let first = doorbells.first()?;

@@ -1,5 +1,5 @@
-//! Draws the picture as SVG. It needs no scripts, fonts or network access, and is readable on light
-//! and dark backgrounds.
+//! Draws the picture as SVG. The file needs no scripts, fonts or network access, and is readable on
+//! light and dark backgrounds.
 
 use super::layout::{BOX_WIDTH, LINE, Layout, NodeBox};
 use super::model::{Column, Edge, Graph, Node};

@@ -20,8 +20,8 @@ pub(crate) struct CapacityRow {
     /// Number of bits needed for the highest DeviceID that firmware assigns to a requester.
     pub(crate) needed_device_id_bits: Option<u32>,
     pub(crate) event_id_bits: Option<u32>,
-    /// Number of bits needed for MSI-X, if PCI functions signal here. Firmware does not describe
-    /// what other devices need.
+    /// Number of EventID bits needed for MSI-X, if PCI functions signal through this controller.
+    /// Firmware does not describe what other devices need.
     pub(crate) needed_event_id_bits: Option<u32>,
 }
 
@@ -50,8 +50,8 @@ impl CapacityRow {
         self.bits(self.event_id_bits, self.needed_event_id_bits)
     }
 
-    /// Formats a number of bits. The text is empty for controllers other than ITSes, because they
-    /// don't distinguish devices and events.
+    /// Formats a number of bits. The text is empty for controllers other than ITSes, because such
+    /// controllers don't distinguish devices and events.
     fn bits(&self, bits: Option<u32>, needed: Option<u32>) -> String {
         match needed {
             Some(needed) => format!("{} (need {needed})", number(bits)),

@@ -60,7 +60,7 @@ pub(crate) struct ParentRow {
 pub(crate) struct RedistributorRow {
     pub(crate) base: u64,
     pub(crate) size: u64,
-    /// `null` if firmware doesn't state it. In that case, the redistributors' registers do.
+    /// `null` if firmware doesn't state it. In that case, the redistributors' registers imply it.
     pub(crate) stride: Option<u64>,
 }
 
@@ -69,14 +69,14 @@ pub(crate) struct ControllerRow {
     pub(crate) id: String,
     pub(crate) kind: String,
     pub(crate) enabled: bool,
-    /// The GIC on which it makes interrupts pending.
+    /// The GIC on which this controller makes interrupts pending.
     pub(crate) gic: Option<String>,
     pub(crate) doorbells: Vec<u64>,
     pub(crate) ranges: Vec<RangeRow>,
     /// DeviceID width, if firmware limits it (by a pre-ITS window). Otherwise, the ITS register
     /// states it.
     pub(crate) device_id_bits: Option<u32>,
-    /// `true` if it keeps devices from triggering each other's interrupts.
+    /// `true` if the controller keeps devices from triggering each other's interrupts.
     pub(crate) isolates: bool,
 }
 
@@ -105,8 +105,7 @@ pub(crate) struct RouteRow {
     pub(crate) controller: String,
     pub(crate) device_id_base: u32,
     pub(crate) via: String,
-    /// `true` if the controller keeps these requesters from triggering interrupts that belong to
-    /// others.
+    /// `true` if the controller keeps these requesters from triggering interrupts of other devices.
     pub(crate) isolated: bool,
     /// IOMMUs that at least one of these requesters passes through.
     pub(crate) iommus: Vec<String>,
@@ -119,7 +118,7 @@ pub(crate) struct RouteRow {
 pub(crate) struct StreamRow {
     pub(crate) iommu: String,
     pub(crate) enabled: bool,
-    /// First requester ID. It is masked by `iommu-map-mask`, if present.
+    /// First requester ID. If `iommu-map-mask` is present, this is a masked ID.
     pub(crate) rid_base: u32,
     pub(crate) length: u32,
     /// StreamID of the first requester.
@@ -279,7 +278,7 @@ impl StreamRow {
     }
 }
 
-/// Returns the statement that defines a route, in the terms that this kind of firmware uses.
+/// Returns the property or table entry that defines a route, as a text for the output.
 fn statement(msi: &MsiRouting, via: Via) -> String {
     match via {
         Via::Map(index) => {
@@ -301,8 +300,7 @@ fn isolates(controller: &Controller) -> bool {
     controller.kind == ControllerKind::Its && controller.pre_its.is_none()
 }
 
-/// Returns whether the device's controllers keep it from triggering interrupts that belong to
-/// others.
+/// Describes whether the device's controllers keep it from triggering interrupts of other devices.
 fn isolation(controllers: &[&Controller]) -> String {
     let open = controllers.iter().find(|controller| !isolates(controller));
     match (controllers, open) {

@@ -36,7 +36,7 @@ impl Excerpts {
         }
     }
 
-    /// Returns the text at `origin`, and which part of it to point at.
+    /// Returns the text at `origin`, and the range in it that a finding at `origin` is about.
     pub(crate) fn text(&self, origin: &Origin) -> Option<(&str, Range<usize>)> {
         let place = origin.place()?;
         if let Some(node) = self.nodes.get(&NodeId::new(place)) {

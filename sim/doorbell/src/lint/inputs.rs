@@ -4,7 +4,7 @@ use crate::source::holds_tables;
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 
-/// Maximum folder depth. The limit also terminates loops of symbolic links.
+/// Maximum folder depth. The limit also terminates the walk through a loop of symbolic links.
 const MAX_DEPTH: usize = 16;
 
 /// A file or folder to read firmware from.

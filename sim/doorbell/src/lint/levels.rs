@@ -4,7 +4,7 @@ use anyhow::{Result, anyhow};
 use gic_firmware::{Finding, Rule, Severity};
 use std::collections::BTreeSet;
 
-/// The severities that the user has overridden.
+/// The rules that the user has allowed or denied.
 #[derive(Debug)]
 pub(super) struct Levels {
     allowed: BTreeSet<Rule>,

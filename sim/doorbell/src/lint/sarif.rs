@@ -104,7 +104,8 @@ struct Logical {
 }
 
 impl<'v> Log<'v> {
-    /// Creates the log for the findings in `verdicts`. It describes all rules.
+    /// Creates the log for the findings in `verdicts`. The log describes all rules, including those
+    /// without findings.
     pub(super) fn of(verdicts: &'v [Verdict]) -> Self {
         let results = verdicts.iter().flat_map(|verdict| {
             verdict.findings.iter().map(|found| Outcome::of(&verdict.source, found))

@@ -44,7 +44,7 @@ fn total(out: &mut Output, verdicts: &[Verdict]) -> io::Result<()> {
     )
 }
 
-/// Returns for each rule the number of findings, and the number of sources that have any.
+/// Returns, for each rule, the number of findings and the number of sources with such findings.
 fn counts(verdicts: &[Verdict]) -> Vec<(Rule, usize, usize)> {
     let of = |rule: &Rule| {
         let here = |verdict: &Verdict| {

@@ -3,7 +3,7 @@
 use crate::graph::{Column, Graph, cluster};
 use gic_firmware::{Description, Fact, MsiRouting, NodeId, Origin};
 
-/// Locations in the input, each with the box that it belongs to.
+/// Locations in the input, each with the box in the picture that shows the fact read there.
 #[derive(Debug)]
 pub(super) struct Anchors(Vec<(Origin, usize)>);
 
@@ -30,8 +30,8 @@ impl Anchors {
         anchors
     }
 
-    /// Returns the box for a location: the box with exactly this fact, else a box with a fact from
-    /// the same node, else the box of the nearest node above it.
+    /// Returns the box for a location. This is the box with a fact from exactly this location, else
+    /// a box with a fact from the same node, else the box of the nearest ancestor.
     pub(super) fn find(&self, origin: &Origin) -> Option<usize> {
         let exact = self.0.iter().find(|(known, _)| known == origin);
         let place = origin.place()?;
@@ -103,8 +103,8 @@ const fn origin_of<T>(fact: &Fact<T>) -> &Origin {
     &fact.origin
 }
 
-/// Returns the paths of a node and its ancestors. The root is excluded because it belongs to no
-/// box.
+/// Returns the paths of a node and its ancestors. The root node is excluded because it belongs to
+/// no box.
 fn ancestors(place: &str) -> impl Iterator<Item = &str> {
     let paths = std::iter::successors(Some(place), |path| Some(path.rsplit_once('/')?.0));
     paths.filter(|path| !path.is_empty() && *path != "/")

@@ -9,7 +9,7 @@ use doorbell_machine::{Report, Totals};
 pub(super) struct Delivery<'r> {
     pub(super) is_clean: bool,
     pub(super) cpus: usize,
-    /// Counts that make the verdict unclean when they exceed 0.
+    /// Counts of faults. If a count exceeds 0, the run is not clean.
     pub(super) faults: Vec<Count>,
     pub(super) counts: Vec<Count>,
     pub(super) devices: Vec<DeviceLine<'r>>,
@@ -17,7 +17,7 @@ pub(super) struct Delivery<'r> {
     pub(super) heat_map: HeatMap,
 }
 
-/// A number, and what it counts.
+/// A number with its label.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Count {
     pub(super) number: u64,

@@ -6,7 +6,7 @@ use crate::lint::Excerpts;
 use gic_firmware::lint::{self, KnownRegisters};
 use gic_firmware::{Description, Finding, Severity};
 
-/// A finding, with its box in the picture and the source text that it points at.
+/// A finding, with its box in the picture and the source text that it is about.
 #[derive(Debug)]
 pub(super) struct FindingCard<'f> {
     pub(super) rule: &'static str,

@@ -17,7 +17,7 @@ pub(super) struct HeatMap {
     pub(super) rows: Vec<Row>,
 }
 
-/// A vector or a device.
+/// A row of the heat map, for a vector or a device.
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) name: String,

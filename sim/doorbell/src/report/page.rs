@@ -16,7 +16,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use gic_firmware::Finding;
 use sha2::{Digest as _, Sha256};
 
-/// The page's own style sheet. It follows the style sheet of the picture.
+/// The page's own style sheet. The page contains it after the style sheet of the picture.
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 

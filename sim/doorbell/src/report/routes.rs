@@ -1,4 +1,4 @@
-//! Each requester's routes, with what firmware states about them.
+//! Each requester's routes, with the statements in firmware that define them.
 
 use crate::graph::{Column, Graph};
 use crate::lint::Excerpts;
@@ -27,7 +27,7 @@ pub(super) struct RouteView {
     pub(super) statements: Vec<Statement>,
 }
 
-/// One step of a route, with the statement in firmware's text.
+/// One step of a route, with the source text of the statement that defines it.
 #[derive(Debug)]
 pub(super) struct Statement {
     pub(super) says: String,

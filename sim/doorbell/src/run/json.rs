@@ -16,8 +16,8 @@ pub(super) struct Document<'a> {
     devices: Vec<Device<'a>>,
     totals: Sums,
     notes: &'a [String],
-    /// `null` if no message was sent. Also `null` for a simulation, because its time isn't the
-    /// machine's.
+    /// `null` if no message was sent. Also `null` for a simulation, because its time is not that of
+    /// a real machine.
     nanoseconds_per_message: Option<f64>,
 }
 
@@ -39,11 +39,11 @@ struct Device<'a> {
     requester_id: Option<u32>,
     device_id: u32,
     isolation: String,
-    /// Devices that share a DeviceID. They are isolated from other devices, but not from each
-    /// other.
+    /// Devices that share a DeviceID. The devices are isolated from other devices, but not from
+    /// each other.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shares_device_id_with: Vec<&'a str>,
-    /// The reason why it sends nothing; `null` if it sends.
+    /// The reason why the device sends no messages; `null` if it sends messages.
     refused: Option<&'a str>,
     /// Minimum number of vectors that the device needs to be useful.
     useful_minimum: u16,

@@ -94,7 +94,7 @@ fn vectors(device: &DeviceReport) -> String {
     device.vectors.len().to_string()
 }
 
-/// Returns the verdict on a device: why it was denied vectors, what its faults are, or that it is
+/// Returns the verdict on a device: the reason why it has no vectors, its faults, or that it is
 /// clean.
 fn verdict(device: &DeviceReport, reasons: &mut Reasons) -> String {
     match &device.refused {
@@ -158,8 +158,7 @@ impl<'a> Groups<'a> {
     }
 }
 
-/// Renders a table like Linux's `/proc/interrupts`. If the CPUs' columns don't fit, they are left
-/// out.
+/// Renders a table like Linux's `/proc/interrupts`. Omits the columns for CPUs if they don't fit.
 fn interrupts(report: &Report, width: usize) -> String {
     let by_cpu = interrupt_table(report, PerCpu::Columns);
     if by_cpu.fits(width, NAME) {
@@ -168,7 +167,7 @@ fn interrupts(report: &Report, width: usize) -> String {
     interrupt_table(report, PerCpu::Summary).render(width)
 }
 
-/// How to display a vector's handler runs on each CPU.
+/// Format of a vector's handler runs on each CPU.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum PerCpu {
     Columns,

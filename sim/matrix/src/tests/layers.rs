@@ -1,4 +1,5 @@
-//! Doorbells behind the machine's IOMMU, and remapping on x86, beyond what the cells cover.
+//! Tests of doorbells behind the machine's IOMMU and of remapping on x86, beyond what the matrix
+//! covers.
 
 use super::super::PassthroughError;
 use super::super::trial::Trial;
@@ -213,7 +214,7 @@ fn reserved_region_passes_only_its_doorbells() {
 fn registers_beside_doorbell_count_in_isolation() {
     let isolation = |parent, mode| behind(parent, mode).isolation(Endpoint::PciMsi);
     for granule in GRANULES {
-        // A translation frame has its own 64 KiB page.
+        // The ITS translation frame is a separate 64 KiB page.
         assert!(matches!(
             isolation(Parent::Its, DoorbellMode::Mapped(granule)),
             Isolation::Isolated(_)
@@ -225,7 +226,7 @@ fn registers_beside_doorbell_count_in_isolation() {
     }
 }
 
-/// Makes a device write another device's message. Returns whether the other device's handler ran,
+/// Makes a device write another device's message. Returns `true` if the other device's handler ran,
 /// and the faults from blocked writes.
 fn trespass(layer: Layer) -> (bool, Vec<(RequesterId, u8)>) {
     let board = board(Parent::X86Vector, layer, World::BareMetal);

@@ -1,4 +1,4 @@
-//! Defects that must break a cell, and events that must not.
+//! Tests that defects result in a broken combination, and that harmless events do not.
 
 use super::super::trial::{Trial, TrialError};
 use super::*;
@@ -46,7 +46,8 @@ fn a_machine_that_cannot_be_is_no_refusal() {
     );
 }
 
-/// Returns how many of the cell's boards break when their migrations drop this state.
+/// Returns the number of boards that break if their migrations drop the state that `forget`
+/// removes.
 fn broken(parent: Parent, forget: fn(&mut SavedState)) -> usize {
     let is_broken = |seed| {
         let migration = Migration::AtRandom { seed };
@@ -103,8 +104,7 @@ fn vectors_that_are_in_use_are_not_given_back() {
     }
 }
 
-/// Returns the parents for devices that store their messages themselves. Virtual buses are
-/// excluded.
+/// Returns the parents for devices that store their messages themselves. Excludes virtual buses.
 fn with_own_stores() -> Vec<Parent> {
     let virtual_bus = |parent| matches!(parent, Parent::HypervSpi | Parent::HypervApic);
     Parent::ALL.iter().copied().filter(|parent| !virtual_bus(*parent)).collect()
@@ -139,7 +139,7 @@ proptest! {
         let board = board(parent, layer, World::BareMetal);
         let trial = Trial::begin(&board, Endpoint::ImsQueue).unwrap();
         board.devices().queue().refuse_after(write);
-        // A move without a new message doesn't involve the device's store.
+        // The move writes to the device's message store only if the message depends on the CPU.
         let names_cpu = matches!(parent, Parent::DirectLpi | Parent::X86Vector);
         prop_assert_eq!(trial.travel().is_err(), names_cpu);
         board.devices().queue().refuse_after(u32::MAX);

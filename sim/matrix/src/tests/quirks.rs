@@ -1,5 +1,5 @@
-//! Buses with quirks. For each, there is a model that modifies device writes, and a layer that
-//! handles it.
+//! Tests of buses with quirks. Each quirk has a model that modifies device writes, and a layer that
+//! handles the modification.
 
 use super::super::board::Quirks;
 use super::*;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 const ARM: [Parent; 4] = [Parent::Its, Parent::DirectLpi, Parent::Mbi, Parent::V2m];
 
-/// How the bus changes a message.
+/// Function that the bus applies to a requester ID and a message.
 type CorruptMessage = fn(RequesterId, MsiMessage) -> (RequesterId, MsiMessage);
 
 struct CorruptingBus {
@@ -89,7 +89,7 @@ fn bus_dropping_data_bits_refuses_truncation() {
     let spoil: CorruptMessage =
         |from, message| (from, MsiMessage { data: message.data & 0xfff, ..message });
     let narrow = ShimLayer::new("bus").with_widths(64, 12);
-    // An LPI number needs 14 bits, whereas EventIDs are small.
+    // An LPI's INTID needs 14 bits, whereas an EventID fits into 12.
     assert_refused(&board_on(Parent::DirectLpi, spoil, narrow), "more than the 12 data bits");
     assert_eq!(attempt(&board_on(Parent::Its, spoil, narrow), Endpoint::PciMsix), Outcome::Works);
 }

@@ -1,4 +1,4 @@
-//! Tests each reason to refuse, and how to resolve it.
+//! Tests each reason for a refusal, and a change that resolves it.
 
 use super::*;
 
