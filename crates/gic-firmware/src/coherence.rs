@@ -3,8 +3,8 @@
 /// Coherence of a controller's own memory accesses with the CPUs' caches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Coherence {
-    /// Coherent if the controller's registers say so: a shareability field that reads back as
-    /// written is supported.
+    /// Stated by the controller's registers: accesses are coherent if a shareability field reads
+    /// back as written.
     ByRegister,
     /// Not coherent, regardless of what the registers read back as (`dma-noncoherent`, MADT flag
     /// *non-coherent*).

@@ -51,8 +51,7 @@ pub struct Case {
     /// | `floor-*` | for comparison: the least accesses to memory that the work needs; and locks, maps, an eventfd, each alone and where said with a second thread at it |
     /// | `peer-*` | for comparison: others' code. `peer-qemu-*-command` are as `*-command`, of the QEMU that is installed |
     pub name: String,
-    /// The median. Median of the samples; for several processes, the median of the processes'
-    /// medians.
+    /// Median of the samples; for several processes, the median of the processes' medians.
     pub median_ns: f64,
     /// The lowest of the processes' medians.
     pub min_ns: f64,

@@ -29,7 +29,7 @@ pub(crate) fn text(write: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<
 
 /// Width used when the output isn't a terminal, in columns.
 const USUAL_WIDTH: usize = 100;
-/// Minimum width. Minimum width, which is also used for narrower terminals.
+/// Minimum width, which is also used for narrower terminals.
 const LEAST_WIDTH: usize = 60;
 
 /// Returns the width of standard output, in columns.

@@ -45,8 +45,7 @@ impl Table {
         self.width_with(least) <= width
     }
 
-    /// Renders the table, shortening identifiers so that lines have at most `width` columns if
-    /// possible.
+    /// Renders the table. Identifiers are shortened if this makes the table fit `width` columns.
     pub(crate) fn render(&self, width: usize) -> String {
         let longest = self.widths().into_iter().max().unwrap_or(0);
         let limit = (LEAST_IDENTIFIER..=longest).rev().find(|limit| self.fits(width, *limit));

@@ -23,8 +23,7 @@ fn matrix_has_its_fields_and_reasons() {
     for parent in ["its", "direct-lpi", "mbi", "v2m", "x86-vector", "hyperv-spi", "hyperv-x86"] {
         assert!(named("parent", parent) > 0, "{parent}");
     }
-    // A virtual bus exists only in a guest, so it has two combinations of layer and world, with
-    // seven endpoints each.
+    // The two kinds of virtual bus exist only in a guest, each in combination with seven endpoints.
     for (world, more) in [("bare-metal", 0), ("guest", 2 * 7), ("guest-remapped", 0)] {
         assert_eq!(named("world", world), (cells.len() - 2 * 7) / 3 + more, "{world}");
     }

@@ -145,7 +145,7 @@ pub fn cells() -> impl Iterator<Item = Cell> {
     })
 }
 
-/// Returns the existing combinations that have this parent, layer and world.
+/// Returns the existing combinations of a parent, a layer and a world.
 pub(crate) fn stacks() -> impl Iterator<Item = (Parent, Layer, World)> {
     let exists = |parent, layer, world| match parent {
         Parent::Its | Parent::DirectLpi | Parent::Mbi | Parent::V2m => layer != Layer::Remapping,

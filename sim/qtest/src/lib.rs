@@ -222,7 +222,7 @@ impl fmt::Debug for Qtest {
     }
 }
 
-/// Does nothing: CPUs don't execute, so they never sleep and need no kick.
+/// Does nothing, because CPUs don't execute and so never need a kick.
 struct NoKick;
 
 impl msi_types::Kick for NoKick {

@@ -1,5 +1,4 @@
-//! Reads requesters: Requesters: PCI segments from the MCFG and IORT, named components, SMMUs and
-//! PMCGs.
+//! Reads requesters: PCI segments from the MCFG and IORT, named components, SMMUs and PMCGs.
 
 use super::id_map::{End, IdMaps, Span, mapping_origin};
 use super::iort::{IdMapping, IortContents, IortNode};

@@ -259,7 +259,8 @@ fn route(description: &Description, span: &RouteSpan) -> String {
     format!("{requesters}{}", controller.map_or("", |controller| controller.kind.as_str()))
 }
 
-/// Formats the doorbell. If a requester has several, formats their number and the first one.
+/// Formats the doorbell. If the controller has several doorbells, formats their number and the
+/// first address.
 fn doorbell(description: &Description, controller: &Controller) -> Option<String> {
     let doorbells = description.doorbells(controller);
     let first = doorbells.first()?;
