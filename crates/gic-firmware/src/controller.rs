@@ -67,7 +67,7 @@ impl Controller {
         Self::new(id, ControllerKind::Its, Some(registers))
     }
 
-    /// Returns the number of DeviceID bits that firmware states; `None` if only the hardware knows
+    /// Returns the number of DeviceID bits that firmware states; `None` if only the hardware states
     /// it (`GITS_TYPER.Devbits`).
     ///
     /// A pre-ITS window of 2^n bytes encodes n − 2 bits.
@@ -76,8 +76,8 @@ impl Controller {
         window.checked_ilog2()?.checked_sub(2)
     }
 
-    /// Returns the CPU physical address that `device` writes to, before any IOMMU, for controllers
-    /// with one doorbell. Returns `None` for Direct LPI (one doorbell per redistributor), for
+    /// Returns the CPU physical address of the doorbell that `device` writes to, without
+    /// translation by an IOMMU. Returns `None` for Direct LPI (one doorbell per redistributor), for
     /// foreign controllers, and for a DeviceID outside the pre-ITS window.
     pub fn doorbell(&self, device: DeviceId) -> Option<u64> {
         let offset = match self.kind {
@@ -100,7 +100,7 @@ impl Controller {
 pub enum ControllerKind {
     /// Interrupt Translation Service.
     Its,
-    /// The redistributors' `GICR_SETLPIR`, in a system without an ITS.
+    /// The `GICR_SETLPIR` registers of the redistributors, in a system without an ITS.
     DirectLpi,
     /// Message-based SPIs of a GICv3 distributor.
     Mbi,

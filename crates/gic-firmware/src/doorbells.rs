@@ -10,7 +10,8 @@ use msi_types::DeviceId;
 const DEFAULT_STRIDE: u64 = 0x2_0000;
 
 impl Description {
-    /// Returns the CPU physical address of each doorbell of `controller`, before any IOMMU.
+    /// Returns the CPU physical address of each doorbell of `controller`, without translation by an
+    /// IOMMU.
     ///
     /// An ITS, MBI and a v2m frame each have one doorbell; for an ITS with a pre-ITS, it is the
     /// first word of the window. Foreign controllers have no known doorbell. Direct LPI has one

@@ -64,7 +64,8 @@ impl Gic {
     }
 }
 
-/// A GIC other than the root: cascaded to another interrupt controller, or a second root.
+/// A GIC other than the root GIC: one that is cascaded to another interrupt controller, or a second
+/// one without a parent.
 ///
 /// The `interrupts` property of a secondary GIC (`arm,gic.yaml`) states the interrupt that the GIC
 /// raises at its parent.

@@ -1,4 +1,5 @@
-//! Checks the description of each kind of devicetree. The sources are next to the blobs in `data/`.
+//! Checks the description of each kind of devicetree. The folder `data/` contains the devicetree
+//! sources and the compiled blobs.
 
 use gic_arch::{Affinity, IntId};
 use gic_firmware::{

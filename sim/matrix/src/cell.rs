@@ -48,8 +48,8 @@ dimension! {
         /// A device that stores its messages in ring memory. Its 40 rings share 32 vectors, or a
         /// single vector if the driver cannot allocate 32.
         ImsRing => "ims-ring",
-        /// Messages that the PCI function with the MSI-X table stores internally, and that its
-        /// driver changes by a command queue.
+        /// A message store inside the same PCI function as [`PciMsix`](Self::PciMsix), which the
+        /// driver changes through a command queue.
         ImsQueue => "ims-queue",
         /// A device outside PCI that has registers for its messages. In a guest, this is a device
         /// that the hypervisor passes through.

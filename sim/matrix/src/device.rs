@@ -282,7 +282,7 @@ impl Probed {
         }
     }
 
-    /// Resets the PCI function. Its configuration header is restored afterwards.
+    /// Resets the PCI function, and restores its configuration header like the bus driver.
     #[cfg(test)]
     pub(crate) fn reset(&self) {
         if let Hardware::Function(function) = &self.hardware {

@@ -27,7 +27,7 @@ pub enum PassthroughError {
         /// The reason why its memory accesses are not isolated.
         reason: NotDmaIsolated,
     },
-    /// The two proofs belong to different devices or different parents.
+    /// The two proofs are about different devices or different parents.
     #[error(
         "requester {0} cannot be passed through: the proof of DMA isolation is not of this device \
          at this parent"
@@ -84,7 +84,7 @@ impl<'a> Passthrough<'a> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`PassthroughError::ForeignProof`] if the proofs are for different devices or parents. The
+    /// [`PassthroughError::ForeignProof`] if the proofs are about different devices or parents. The
     /// parent is queried again, and a device that is no longer isolated is refused.
     pub fn new(
         interrupts: InterruptIsolated<'a>,

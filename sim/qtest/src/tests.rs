@@ -37,8 +37,8 @@ fn two_security_states_show_non_secure_view() {
         "readl 0x08000420",
         "readl 0x08000084",
     ];
-    // GICD_CTLR has EnableGrp1A and ARE_NS, priorities have one bit less, and groups belong to the
-    // Secure state.
+    // In the Non-secure view, GICD_CTLR has EnableGrp1A and ARE_NS, priorities have one bit less,
+    // and the group registers are RAZ/WI.
     let expected = [
         "OK",
         "OK 0x0000000000000012",
@@ -61,7 +61,8 @@ fn surplus_redistributors_lie_in_high_region() {
 #[test]
 fn misaligned_accesses_fall_into_aligned_pieces() {
     let script = ["readq 0x08000001", "readq 0x08000004", "readl 0x08000001"];
-    // Bytes and halfwords of GICD_TYPER read as zero, but words don't. GICD_IIDR follows it.
+    // Byte and halfword reads of GICD_TYPER return zero, whereas word reads return its value.
+    // GICD_IIDR follows it.
     let read = run(&mut machine(), &script);
     assert_eq!(read, ["OK 0x00077a0008000000", "OK 0x0000043b077a0008", "OK 0x0000000000000000"]);
 }

@@ -13,7 +13,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use gic_arch::Affinity;
 
-/// Aff3 and Aff2–0 at their positions in `MPIDR_EL1`.
+/// Mask of the affinity fields Aff3 and Aff2–0 in `MPIDR_EL1`.
 const AFFINITY_BITS: u64 = 0xff_00ff_ffff;
 
 pub(super) fn giccs(madt: &[MadtStructure]) -> impl Iterator<Item = (usize, Gicc)> {

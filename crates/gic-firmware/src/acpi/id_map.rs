@@ -205,7 +205,7 @@ fn passing(node: IortNode<'_>, findings: &mut FindingList) -> Vec<IdMapping> {
     mappings
 }
 
-/// Returns `mapping` without IDs beyond 32 bits.
+/// Returns `mapping`, truncated to the IDs that fit into 32 bits.
 fn bounded(mapping: IdMapping, findings: &mut FindingList) -> IdMapping {
     let most = u32::MAX - mapping.input.max(mapping.output);
     if mapping.is_single || mapping.id_count <= most {

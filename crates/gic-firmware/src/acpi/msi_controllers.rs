@@ -261,8 +261,8 @@ impl ControllerList {
         self.its.get(&id).copied()
     }
 
-    /// Returns the frame for requesters that the IORT doesn't route. Linux uses frames only on a
-    /// GIC without LPIs, and then the first one serves all requesters.
+    /// Returns the frame for requesters that the IORT doesn't route. Linux uses v2m frames only on
+    /// a GIC without LPIs, and then the first frame serves all requesters.
     pub(super) fn frame_for_all(&self) -> Option<ControllerIndex> {
         self.frame.filter(|_| self.its.is_empty())
     }

@@ -391,7 +391,7 @@ impl Reader<'_, '_> {
         let spans = self.maps.follow(mapping, self.findings);
         let parent = |span: Span| {
             let target = self.target(span, &mapping_origin(mapping));
-            // A reference to a controller without DeviceIDs has no cells.
+            // If the controller has no DeviceIDs, references to it have no cells.
             let has_id = span.end != End::Redistributors;
             let specifier = has_id.then_some(span.device).into_iter().collect();
             Fact::new(Parent { target, specifier }, mapping_origin(mapping))

@@ -12,7 +12,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use gic_arch::Affinity;
 
-/// Aff3 and Aff2–0 at their positions in `MPIDR_EL1`.
+/// Mask of the affinity fields Aff3 and Aff2–0 in `MPIDR_EL1`.
 const AFFINITY_BITS: u128 = 0xff_00ff_ffff;
 
 pub(super) fn read(tree: &Tree<'_>, findings: &mut FindingList) -> Vec<CpuNode> {

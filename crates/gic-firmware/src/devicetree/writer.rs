@@ -36,7 +36,7 @@ use properties::{
 /// - The lists are in the order in which this function writes nodes: CPUs, GICs starting with the
 ///   root, controllers, IOMMUs, hosts, devices, each below its ancestors. If their order differs,
 ///   the description that is read back differs only in the order of the lists and in the indices.
-/// - No enabled node is below a disabled one.
+/// - No enabled node is below a disabled node.
 ///
 /// The tree omits address limits, and wired interrupts other than those of secondary GICs. Maps to
 /// a Direct LPI controller also omit the DeviceIDs, because references to it have no cells.

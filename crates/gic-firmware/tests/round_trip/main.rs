@@ -176,7 +176,7 @@ fn hosts(controllers: &[Controller]) -> BoxedStrategy<Vec<PciHost>> {
     let bridges = vec((any::<u8>(), routings(controllers)), 0..2);
     let host = (parts, routings(controllers), statuses(), bridges).prop_map(
         |((window, is_ecam, (buses, windows), segment, iommu), msi, status, bridges)| {
-            // No enabled node is below a disabled one.
+            // A node below a disabled node must be disabled too.
             let bridges = bridges.into_iter().filter(|(_, msi)| msi.map.is_some());
             let bridge = |(function, msi): (u8, _)| PciBridge {
                 id: "/".into(),
@@ -326,8 +326,8 @@ fn route_by_the_book(
     Err(first_problem.unwrap_or(silent))
 }
 
-/// Returns the first span that contains the requester and leads to an enabled controller, as
-/// `host_spans` documents.
+/// Returns the first span that contains the requester and whose controller is enabled, as the
+/// documentation of `host_spans` requires.
 fn route_by_spans(machine: &Description, host: &PciHost, rid: u32) -> Option<(usize, u32)> {
     let mask = host.msi.mask.as_ref().map_or(u32::MAX, |mask| mask.value);
     machine.host_spans(host).find_map(|span| {

@@ -33,7 +33,7 @@ const DEVICES: u32 = 2048;
 const EVENTS: u32 = 32;
 /// Number of DeviceIDs that have a word.
 const DEVICE_IDS: u32 = 1 << 16;
-/// Number of events that have a word: the model's default budget.
+/// Number of events that have a word, which equals the model's default budget of mapped events.
 const EVENT_WORDS: u32 = 1 << 17;
 /// Number of words in a page. The words of one device's events are [`STRIDE`] words apart in the
 /// page.

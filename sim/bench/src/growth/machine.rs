@@ -41,9 +41,9 @@ pub(super) struct GrownGic {
 
 fn gic_size(size: Size) -> Result<GicSize, String> {
     let small = |number: u32| u16::try_from(number).map_err(|error| error.to_string());
-    // Include room for the additional devices.
+    // The budget must include the events of the additional devices.
     let budget = (size.events * 2).max(1 << 17);
-    // Use enough INTID bits to give each event its own LPI.
+    // The number of INTID bits must be large enough for a separate LPI per event.
     let bits = (size.events + FIRST_LPI - 1).ilog2() + 1;
     let lpi_id_bits = u8::try_from(bits.max(16)).map_err(|error| error.to_string())?;
     Ok(GicSize { vcpus: small(size.vcpus)?, its: small(size.its)?, budget, lpi_id_bits })

@@ -37,8 +37,8 @@ pub(crate) const STYLE: &str = "\
   }
 ";
 
-/// Something that a page adds to a box: its number of findings, and the class of the most severe
-/// one.
+/// A badge that a page adds to a box, with the number of findings and the CSS class of the most
+/// severe finding.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Badge {
     pub(crate) findings: usize,
@@ -60,9 +60,9 @@ pub(super) fn draw(graph: &Graph, name: &str) -> String {
     svg
 }
 
-/// Draws a picture to be embedded in a page that contains [`STYLE`]. Boxes link to themselves,
-/// which makes them reachable by keyboard. Arrows carry the identifiers of both ends. `badges` must
-/// have one badge for each box.
+/// Draws a picture to be embedded in a page that contains [`STYLE`]. Each box is a link to itself,
+/// so that it can be focused with the keyboard. Arrows carry the identifiers of both ends. `badges`
+/// must have one badge for each box.
 pub(crate) fn inline(graph: &Graph, name: &str, badges: &[Badge]) -> String {
     let layout = Layout::of(graph);
     let mut svg = begin(&layout, "group", name);

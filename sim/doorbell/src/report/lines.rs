@@ -33,7 +33,7 @@ pub(super) struct DeviceLine {
     pub(super) isolation: String,
 }
 
-/// Returns one line per controller. `nodes` are their boxes.
+/// Returns one line per controller. `nodes` are the boxes of the controllers.
 pub(super) fn controllers(
     inspection: &Inspection,
     nodes: impl Iterator<Item = usize>,

@@ -1,4 +1,4 @@
-//! The page: a single file that a browser displays without loading anything else.
+//! The page, a single file that a browser displays without loading anything else.
 
 use super::anchors::Anchors;
 use super::delivery::Delivery;
@@ -42,7 +42,7 @@ pub(super) struct Page<'p> {
 }
 
 impl<'p> Page<'p> {
-    /// Creates the page about `source`. `inspection` supplies its contents.
+    /// Creates the page about `source`. `inspection` supplies the contents of the page.
     pub(super) fn of(
         source: &Source,
         inspection: Inspection,

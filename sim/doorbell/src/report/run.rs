@@ -14,7 +14,7 @@ pub(super) enum Run {
 }
 
 impl Run {
-    /// Runs the machine if this was requested and is possible.
+    /// Runs the machine, unless the user disabled the run or the machine cannot be run.
     pub(super) fn of(source: &Source, args: &ReportArgs) -> Result<Self> {
         if args.no_run {
             return Ok(Self::NotMade("No run was requested.".to_owned()));
