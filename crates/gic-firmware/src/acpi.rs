@@ -45,7 +45,8 @@ use requester_nodes::Requesters;
 /// Converts a machine's tables to a description.
 ///
 /// Cannot fail, even for malformed tables. Each defect becomes a [`Finding`](crate::Finding), and
-/// the affected fact is left out. Time and memory are proportional to the length of the tables.
+/// the description omits the affected fact. Time and memory are proportional to the length of the
+/// tables.
 ///
 /// [`Description::compatible`] holds the MADT's OEM table ID and OEM ID, which identify errata. A
 /// node's name consists of its table and its number in the table, e.g. `MADT/ITS@0`.

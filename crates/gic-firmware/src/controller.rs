@@ -32,8 +32,8 @@ pub struct Controller {
     /// INTIDs that the controller may use (for MBI, firmware must state them; for v2m, they
     /// override the frame's `MSI_TYPER`).
     pub ranges: Vec<Fact<IntIdSpan>>,
-    /// Number of cells after the controller's phandle in a reference to it (`#msi-cells`). If it is
-    /// 1, the cell holds a DeviceID.
+    /// Number of cells after the controller's phandle in a reference to it (`#msi-cells`). If the
+    /// number is 1, the cell holds a DeviceID.
     pub msi_cells: Fact<u32>,
     /// Coherence of the controller's table accesses with the CPUs' caches.
     pub coherence: Fact<Coherence>,

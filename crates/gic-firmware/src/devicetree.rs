@@ -38,9 +38,9 @@ use tree::{NodeRef, Tree};
 
 /// Reads a flattened devicetree. Bytes that follow the devicetree are ignored.
 ///
-/// Each defect within the tree becomes a [`Finding`](crate::Finding), and the affected fact is left
-/// out. Nodes unrelated to interrupts aren't checked. Time and memory are proportional to the
-/// length of the input.
+/// Each defect within the tree becomes a [`Finding`](crate::Finding), and the description omits the
+/// affected fact. Nodes unrelated to interrupts aren't checked. Time and memory are proportional to
+/// the length of the input.
 ///
 /// # Errors
 ///

@@ -68,7 +68,7 @@ pub struct IntxRouting {
     pub routes: Vec<Fact<IntxRoute>>,
 }
 
-/// One entry in a routing.
+/// One route of an [`IntxRouting`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct IntxRoute {
     /// Address of the function on the routed bus: bus number in bits 23 to 16, device in bits 15 to

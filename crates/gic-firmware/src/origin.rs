@@ -1,4 +1,4 @@
-//! Where a fact comes from.
+//! Origins of facts.
 
 use alloc::borrow::ToOwned;
 use alloc::string::String;
@@ -23,12 +23,12 @@ impl Origin {
         Self { place: Some(place), item }
     }
 
-    /// Creates the origin for a fact that comes from a program, not from firmware.
+    /// Creates the origin for a fact that a program states, not firmware.
     pub const fn program() -> Self {
         Self { place: None, item: "" }
     }
 
-    /// Returns the node's full path; `None` if the fact comes from a program.
+    /// Returns the node's full path; `None` if a program states the fact.
     pub fn place(&self) -> Option<&str> {
         self.place.as_deref()
     }
@@ -75,7 +75,7 @@ impl<T> Fact<T> {
         Self { value, origin }
     }
 
-    /// Creates a fact that comes from a program.
+    /// Creates a fact that a program states.
     pub const fn stated(value: T) -> Self {
         Self { value, origin: Origin::program() }
     }

@@ -10,8 +10,8 @@
 //!    nevertheless uses it for such a requester. We do the same, and mark the route as
 //!    [`Via::ParentAfterMap`]. Without `msi-parent`, the requester has no route.
 //! 4. Without a map, `msi-parent` is used, with DeviceID = requester ID. Cells after the phandle
-//!    apply to messages of the bridge itself, and are ignored here. If there are several entries,
-//!    the first one that resolves to an enabled controller is used.
+//!    apply to messages of the bridge itself, and are ignored here. If `msi-parent` has several
+//!    entries, the first entry that resolves to an enabled controller is used.
 //! 5. Without `msi-map` and `msi-parent`, the MSI controller that is integrated in the bridge is
 //!    used, if the bridge has one.
 //!

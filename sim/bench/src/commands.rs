@@ -98,7 +98,7 @@ impl QtestServer for Qemu {
 
 impl Drop for Qemu {
     fn drop(&mut self) {
-        // Both calls fail if the process has already ended.
+        // Errors are ignored, because the process may already have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -35,7 +35,7 @@ pub(crate) fn probes() -> Result<Vec<Probe>, MeasureError> {
 struct Bench {
     choice: ControllerChoice,
     machine: BootedMachine,
-    /// Index of the measured device. It is not a PCI function.
+    /// Index of the measured device. This device is not a PCI function.
     device: usize,
 }
 

@@ -11,8 +11,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// Measures a plain implementation of the path from a message's mapping to a pending list and from
-/// there to the vCPU: one lock and ordered maps, 64k mappings, one LPI pending at a time, no
-/// priorities. No product uses this implementation; it shows the cost of a straightforward design.
+/// there to the vCPU: a lock around ordered maps with 64k mappings, with one LPI pending at a time
+/// and without priorities. No product uses this implementation; it shows the cost of a
+/// straightforward design.
 pub(crate) fn locked_list() -> Probe {
     struct State {
         mappings: BTreeMap<(u32, u32), u32>,

@@ -107,7 +107,7 @@ dimension! {
     }
 }
 
-/// One combination in the matrix.
+/// One combination of an endpoint, a parent, a layer and an environment.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Cell {
     /// The endpoint.

@@ -1,13 +1,13 @@
 //! Tries every kind of endpoint on every parent, behind every layer, in every environment. The
-//! results come from actual trials, not from a table.
+//! results are those of actual trials, not of a table.
 //!
 //! For each combination, we build a machine with an endpoint of each kind on its bus. A trial
-//! creates the endpoint's domain and allocates its vectors. It then lets the endpoint send through
-//! the bus, and through the IOMMU or the remapping unit if the machine has one, while its
-//! interrupts move. It adds and frees vectors, tears everything down, and repeats all of this on
-//! the same machine. The combination works if each message arrived exactly once at the right CPU
-//! and all resources were released. If the drivers refuse the combination, the outcome states their
-//! reason.
+//! creates the endpoint's domain and allocates its vectors. The endpoint then sends messages
+//! through the bus, and through the IOMMU or the remapping unit if the machine has one, while its
+//! interrupts move between CPUs. The trial adds and frees vectors, releases all resources, and
+//! repeats all of these steps on the same machine. The combination works if each message arrived
+//! exactly once at the right CPU and all resources were released. If the drivers refuse the
+//! combination, the outcome states their reason.
 //!
 //! ```
 //! use doorbell_matrix::{Cell, Endpoint, Layer, Outcome, Parent, World, try_cell};

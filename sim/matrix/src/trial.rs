@@ -53,7 +53,7 @@ pub(crate) fn attempt(board: &Board, endpoint: Endpoint) -> Outcome {
     let result = (0..LIVES).try_for_each(|_| {
         let life = live(board, endpoint);
         board.settle();
-        // All resources must be released, whether or not the endpoint was refused.
+        // All resources must be released, even if the drivers refused the endpoint.
         board.check_quiet().map_err(TrialError::Broken).and(life)
     });
     match result {

@@ -144,8 +144,8 @@ pub enum IortContents<'a> {
     Rmr,
     /// GICv5 Interrupt Wire Bridge (type 7).
     Iwb,
-    /// All redistributors, as direct LPI doorbells: this project's **draft** node, type 31 with a
-    /// magic number.
+    /// This project's **draft** node (type 31 with a magic number), which stands for the direct LPI
+    /// doorbells of all redistributors.
     DraftRedistributorGroup,
     /// Node of an unknown type.
     Other(u8),

@@ -237,7 +237,7 @@ impl Reader<'_, '_> {
         spans
     }
 
-    /// Returns the mappings of `node` that lead to IOMMUs.
+    /// Returns the mappings of `node` whose targets are IOMMUs.
     fn streams(&self, node: IortNode<'_>) -> IommuRouting {
         let mappings = self.maps.of(node.offset).iter();
         let single = mappings.clone().next().filter(|mapping| mapping.is_single);

@@ -24,7 +24,7 @@ pub(super) struct MapKind {
     pub(super) cells: &'static str,
 }
 
-/// One entry of a map.
+/// One entry of `msi-map` or `iommu-map`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Entry {
     pub(super) first: u32,
@@ -107,9 +107,9 @@ fn split_entry(words: &[u32], count: u32) -> Option<(Entry, &[u32])> {
     Some((Entry { first, phandle, output, length, is_translated }, after))
 }
 
-/// Returns `true` if a map whose first target states two cells is written with one cell per
-/// specifier. It is if all entries refer to the same target and contain one ID each. Linux
-/// recognizes the maps of old trees by the same criteria (`of_check_bad_map`).
+/// Returns `true` if a map whose first target states two cells was written with one cell per
+/// specifier, i.e. if all of its one-cell entries refer to the same target and contain one ID each.
+/// Linux recognizes the maps of old trees by the same criteria (`of_check_bad_map`).
 fn is_one_cell_map(words: &[u32]) -> bool {
     let (entries, rest) = words.as_chunks::<4>();
     let shared = words.get(1);

@@ -248,7 +248,7 @@ fn direct_lpis_are_written_as_the_draft() {
     assert_eq!(read.devices[0].msi, machine.devices[0].msi);
 }
 
-/// Returns a machine whose names do not come from tables.
+/// Returns a machine whose names are not those of table structures.
 pub(crate) fn foreign() -> Description {
     let at = |base| region(base, 0x2_0000).value;
     let route = MsiRouting::parent(ControllerIndex::new(1));

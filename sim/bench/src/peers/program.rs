@@ -70,7 +70,7 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
-        // Both calls fail if the program has already ended.
+        // Errors are ignored, because the program may already have ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

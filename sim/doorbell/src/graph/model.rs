@@ -4,7 +4,8 @@ use crate::requesters::{self, Requester};
 use gic_firmware::{Controller, CpuNode, Description, Gic, NodeId, RouteSpan, SecondaryGic};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Maximum number of routes listed in a box. If there are more, a final line states how many.
+/// Maximum number of routes listed in a box. A final line states the number of further routes, if
+/// any.
 const MAX_LINES: usize = 4;
 
 /// The columns, from left to right.

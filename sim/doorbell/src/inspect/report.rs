@@ -93,7 +93,7 @@ pub(crate) struct DeviceRow {
     pub(crate) enabled: bool,
     pub(crate) isolation: String,
     pub(crate) routes: Vec<RouteRow>,
-    /// IOMMUs that requesters pass through, by requester ID. Only set if none of the requesters has
+    /// IOMMUs that requesters pass through, by requester ID. The list is empty if any requester has
     /// a route.
     pub(crate) streams: Vec<StreamRow>,
 }
@@ -136,7 +136,7 @@ pub(crate) struct FindingRow {
 }
 
 impl Inspection {
-    /// Creates the report about `source`. Capacities come from the `known` registers.
+    /// Creates the report about `source`. `known` registers determine the capacities.
     pub(crate) fn of(source: &Source, known: &KnownRegisters) -> Self {
         let description = &source.description;
         Self {

@@ -17,7 +17,7 @@ pub(super) enum FirmwareInput {
 }
 
 /// Expands sources: a file is a devicetree, a folder with a MADT is one machine, and any other
-/// folder stands for all `.dtb` files below it.
+/// folder is replaced by all `.dtb` files below it.
 pub(super) fn expand(sources: &[PathBuf]) -> Result<Vec<FirmwareInput>> {
     let mut inputs = Vec::new();
     for source in sources {

@@ -119,7 +119,8 @@ fn name(input: &FirmwareInput) -> String {
     path.display().to_string()
 }
 
-/// Creates a progress bar. It is hidden for a single source, or if standard error isn't a terminal.
+/// Creates a progress bar. The bar is hidden for a single source, or if standard error isn't a
+/// terminal.
 fn progress_bar(sources: usize) -> ProgressBar {
     if sources < 2 || !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();

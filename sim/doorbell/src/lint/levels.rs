@@ -19,7 +19,7 @@ pub(super) struct JudgedFinding {
 }
 
 impl Levels {
-    /// Parses rule names, where `all` stands for every rule. Allowing `all` does not affect a rule
+    /// Parses rule names, where `all` means every rule. Allowing `all` does not affect a rule
     /// denied by name, and vice versa.
     pub(super) fn of(allowed: &[String], denied: &[String]) -> Result<Self> {
         let (allowed, all_allowed) = named(allowed)?;

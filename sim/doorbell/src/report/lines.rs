@@ -17,7 +17,7 @@ pub(super) struct ControllerLine {
     pub(super) event_id_bits: String,
 }
 
-/// One route of a requester, or a requester that has none.
+/// One route of a requester, or a requester without a route.
 #[derive(Debug)]
 pub(super) struct DeviceLine {
     pub(super) id: String,

@@ -114,7 +114,7 @@ impl Writer<'_> {
         }
         let id = &device.id;
         if let Some(base) = registers(device, SMMU_V3) {
-            // The SMMU has no wired interrupts. It sends messages, which the first mapping
+            // The SMMU has no wired interrupts; it sends messages, which the first mapping
             // translates.
             let contents = Structure::new(52).set(0, base.to_le_bytes());
             return self.checked_node(id, 4, 1, &contents.bytes(), first(&mappings));
