@@ -63,7 +63,7 @@ macro_rules! rules {
             /// All rules.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// Returns the rule with this name; `None` if no rule has it.
+            /// Returns the rule with this name; `None` if no rule has this name.
             pub fn named(name: &str) -> Option<Self> {
                 Self::ALL.iter().copied().find(|rule| rule.name() == name)
             }

@@ -4,8 +4,8 @@ pub use msi_types::Region;
 
 use alloc::vec::Vec;
 
-/// A set of regions, searched by address. If regions overlap, only the one with the highest base is
-/// considered.
+/// A set of regions, searched by address. If regions overlap, a lookup only considers the region
+/// with the highest base.
 pub(crate) struct RegionSet(Vec<Region>);
 
 impl RegionSet {

@@ -71,7 +71,8 @@ impl PciHost {
 
     /// Returns the wired interrupt of a PCI function's pin. `path` must have the function first,
     /// then each bridge above it up to the root bus: a single element if the function is on the
-    /// root bus. The bridge above a function is the one whose secondary bus is the function's bus.
+    /// root bus. The bridge above a function is the bridge whose secondary bus is the function's
+    /// bus.
     ///
     /// # Errors
     /// Returns [`NoIntx`] if the routing has no interrupt of the GIC for the pin, or if `path` is

@@ -16,8 +16,8 @@
 //!    used, if the bridge has one.
 //!
 //! A platform device has one route for each `msi-parent` entry, in firmware's order; drivers use
-//! the first suitable one. A device with `msi-map` instead (e.g. a PCI endpoint controller) counts
-//! as a [bus](Role::Bus).
+//! the first suitable route. A device with `msi-map` instead (e.g. a PCI endpoint controller)
+//! counts as a [bus](Role::Bus).
 
 use crate::controller::{Controller, ControllerIndex};
 use crate::description::Description;
@@ -194,7 +194,8 @@ impl Description {
         Ok(Route { controller, device_id: DeviceId::new(device), via: Via::Map(index) })
     }
 
-    /// Returns the routes of a platform device: one for each controller that it refers to.
+    /// Returns the routes of a platform device, which has one for each controller that it refers
+    /// to.
     pub fn platform_routes(&self, device: &PlatformDevice) -> Vec<Result<Route, NoRoute>> {
         device
             .msi
@@ -210,7 +211,7 @@ impl Description {
     ///
     /// The result is consistent with [`route`](Self::route), which uses the first span that
     /// contains the requester ID and whose controller is enabled. Spans from `msi-map` contain
-    /// masked requester IDs. References that resolve to no controller are left out.
+    /// masked requester IDs. References that resolve to no controller are omitted.
     pub fn host_spans<'a>(&'a self, host: &'a PciHost) -> impl Iterator<Item = RouteSpan> + 'a {
         let own = host.own_controller.filter(|_| host.msi.is_empty());
         let own = own.map(|controller| RouteSpan::everyone(controller, Via::Own));

@@ -176,7 +176,7 @@ proptest! {
         let machine = machine(MSI, &targets, None, &words);
         for id in (0..10).chain([any_id]) {
             let expected = of_map_id(&words, &targets, None, id);
-            // If the target takes no cells, the requester ID is kept.
+            // If the target's specifiers have no cells, the DeviceID equals the requester ID.
             let expected = expected.map(|(target, cells)| (target, *cells.first().unwrap_or(&id)));
             prop_assert_eq!(device(&machine, id), expected, "{:#x}", id);
         }

@@ -142,7 +142,7 @@ struct ItsUnderTest<M> {
 
 impl<M: QtestServer> ItsUnderTest<M> {
     /// Maps every event, and prepares a queue with one INT per event in its first half and SYNCs in
-    /// its second.
+    /// its second half.
     fn boot(&mut self) -> Result<(), String> {
         self.write32(REDISTRIBUTOR + u64::from(gicr::WAKER.offset()), 0)?;
         self.write64(REDISTRIBUTOR + u64::from(gicr::PROPBASER.offset()), CONFIGURATION | 15)?;
@@ -217,7 +217,7 @@ impl<M: QtestServer> ItsUnderTest<M> {
         self.run_up_to(0).map(|spent| each(spent, EVENTS))
     }
 
-    /// Makes `command` the next one to execute.
+    /// Makes `command` the next command to execute.
     fn go_to(&mut self, command: u32) -> Result<(), String> {
         if self.at == command { Ok(()) } else { self.run_up_to(command).map(drop) }
     }

@@ -28,7 +28,7 @@ const DISTRIBUTOR: u64 = 0x0800_0000;
 const ITS: u64 = 0x0808_0000;
 const REDISTRIBUTORS: u64 = 0x0900_0000;
 const STRIDE: u64 = 0x2_0000;
-/// Table addresses: one range for the configuration bytes, one for all other tables.
+/// Base addresses of the LPI configuration bytes, and of all other tables.
 const BYTES: u64 = 1 << 32;
 const WORDS: u64 = 1 << 33;
 const TABLES: usize = 1 << 21;

@@ -128,8 +128,8 @@ impl EventMapping {
         Self { devices, event_bits, priority: |_| 0xa0 }
     }
 
-    /// Returns the device and event for an LPI in [`MeasuredGic::mapped`], or the first one if
-    /// several share it.
+    /// Returns the device and event for an LPI in [`MeasuredGic::mapped`], or the first such event
+    /// if several share the LPI.
     pub(crate) fn event_of(self, intid: u64) -> (u32, u32) {
         let index = u32::try_from(intid).unwrap_or(0).saturating_sub(FIRST_LPI);
         (index >> self.event_bits, index & ((1 << self.event_bits) - 1))

@@ -99,13 +99,13 @@ fn timed<R>(run: impl FnOnce() -> R) -> f64 {
     start.elapsed().as_secs_f64()
 }
 
-/// Runs operations that each depend on the previous one.
+/// Runs operations, each of which depends on the previous operation.
 #[inline(never)]
 fn chained(turns: u32) -> u64 {
     (0..turns).fold(black_box(1), |word: u64, _| (word ^ 0x9e37).rotate_left(7).wrapping_mul(5))
 }
 
-/// Runs operations in groups of six independent ones.
+/// Runs operations in groups of six that are independent of each other.
 #[inline(never)]
 fn independent(turns: u32) -> [u64; 6] {
     let mut words: [u64; 6] = black_box([1, 2, 3, 4, 5, 6]);

@@ -1,4 +1,4 @@
-//! `doorbell report`: one HTML page for a reader without this tool.
+//! `doorbell report`: writes one HTML page for readers who don't have this tool.
 
 mod anchors;
 mod delivery;

@@ -33,8 +33,8 @@ pub(crate) struct Stream<'d> {
     /// First requester ID. If the map has a mask, this is a masked ID.
     pub(crate) rid_base: u32,
     pub(crate) length: u32,
-    /// StreamID of the first requester. `None` if firmware doesn't state one, or if it doesn't fit
-    /// into 32 bits.
+    /// StreamID of the first requester. `None` if firmware doesn't state a StreamID, or if the
+    /// StreamID doesn't fit into 32 bits.
     pub(crate) id_base: Option<u32>,
     origin: &'d Origin,
 }

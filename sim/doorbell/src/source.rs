@@ -89,7 +89,7 @@ impl Source {
         Ok(Self { name, description, raw: Raw::Tables(blobs) })
     }
 
-    /// Reads an embedded machine. If `name` is `None`, reads the first one.
+    /// Reads an embedded machine. If `name` is `None`, reads the first machine.
     pub(crate) fn embedded(name: Option<&str>) -> Result<Self> {
         let machines = embedded::machines();
         let Some(machine) =

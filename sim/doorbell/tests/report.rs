@@ -70,7 +70,7 @@ fn findings_of_lint_lead_to_their_boxes() {
         assert!(cards.contains(finding["where"].as_str().unwrap()), "{finding}");
     }
     assert_eq!(cards.matches("<li class=").count(), found.as_array().unwrap().len());
-    // MBI and the GIC are two facets of one node, with separate properties.
+    // MBI and the GIC share a node, but each has its own properties.
     for (property, column) in [("mbi-ranges", "controller"), ("redistributor-stride", "gic")] {
         let card = cards.split_once(&format!(">/intc@8000000: {property}<")).unwrap().0;
         let node = card.rsplit_once("href=\"#").unwrap().1.trim_end_matches('"');

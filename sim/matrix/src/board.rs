@@ -204,8 +204,8 @@ impl Board {
         (self.unit().map_or(0, |unit| unit.pages()), counted)
     }
 
-    /// Returns the number of messages that the IOMMU blocked. `None` if there is no IOMMU, or if a
-    /// doorbell is currently mapped in it.
+    /// Returns the number of messages that the IOMMU blocked. Returns `None` if the board has no
+    /// IOMMU, or if a doorbell is currently mapped in the IOMMU.
     pub(crate) fn stopped(&self) -> Option<u64> {
         let unit = self.unit()?;
         let maps = matches!(self.mode, DoorbellMode::Mapped(_) | DoorbellMode::Nested { .. });

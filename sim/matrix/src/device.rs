@@ -16,7 +16,7 @@ use irq_domain::pci::FunctionStore;
 use msi_types::{DeviceId, Masking, MessageStore, MsiMessage, RequesterId, Shape, SignalMsi};
 use std::sync::Arc;
 
-/// Number of vectors for each kind of endpoint that needs a fixed number of them.
+/// Number of vectors for each kind of endpoint that needs a fixed number of vectors.
 const GROUP_LOG2: u8 = 3;
 const TABLE: u16 = 8;
 const QUEUE: u16 = 16;
@@ -35,8 +35,9 @@ const PLATFORM_REGISTERS: u64 = 0x0902_0000;
 const EMULATED_REGISTERS: u64 = 0x0903_0000;
 
 impl Endpoint {
-    /// Returns the device number on the host bridge's bus (endpoints outside PCI have one as well).
-    /// The MSI-X function also has the command queue, so both endpoints have the same number.
+    /// Returns the device number on the host bridge's bus (endpoints outside PCI have a number as
+    /// well). The MSI-X function also has the command queue, so both endpoints have the same
+    /// number.
     const fn device(self) -> u8 {
         match self {
             Self::PciMsi => 1,

@@ -66,7 +66,7 @@ fn redistributors(
 }
 
 impl GicRootHardware {
-    /// Creates a GIC that only has doorbells of this `kind`.
+    /// Creates a GIC whose only doorbells are of this `kind`.
     pub(crate) fn new(plan: &BoardConfig, ram: Arc<Ram>) -> Result<Self, String> {
         let BoardConfig { parent: kind, spread, migration, .. } = *plan;
         let mut config = VgicConfig::new(CPUS);

@@ -287,7 +287,8 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// Tears everything down, and checks that later messages do not reach any handler.
+    /// Releases all resources of the trial, and checks that later messages do not reach any
+    /// handler.
     pub(crate) fn end(self) -> Result<(), TrialError> {
         let slots: Vec<_> = self.handles.keys().copied().collect();
         let messages: Vec<_> =

@@ -101,7 +101,7 @@ impl Qtest {
         Self::with_config(virt(cpus).with_security(SecurityView::NonSecure))
     }
 
-    /// Creates a machine whose GIC differs from the one on `virt`.
+    /// Creates a machine whose GIC differs from the GIC of QEMU's `virt` machine.
     ///
     /// # Errors
     /// [`ConfigError`] if the model cannot implement this GIC.

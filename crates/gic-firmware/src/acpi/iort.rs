@@ -53,7 +53,7 @@ impl<'a> Iort<'a> {
 /// A node of an IORT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IortNode<'a> {
-    /// Offset in bytes from the start of the table, which is how other nodes refer to this one.
+    /// Offset in bytes from the start of the table, by which other nodes refer to this node.
     pub offset: usize,
     /// Revision of the node's layout.
     pub revision: u8,

@@ -1,4 +1,4 @@
-//! Names positions in tables, so that facts and findings can refer to them.
+//! Names structures of tables, so that facts and findings can state their origins.
 
 use super::table::{Signature, TableError};
 use crate::finding::Rule;

@@ -163,7 +163,7 @@ pub(super) fn regions(
 }
 
 /// Returns the CPU physical regions of `node` without reporting anything; entries that cannot be
-/// translated are left out.
+/// translated are omitted.
 pub(super) fn regions_if_any(node: NodeRef<'_, '_>) -> Vec<Fact<Region>> {
     let entries = bus_regions(node).unwrap_or_default();
     entries

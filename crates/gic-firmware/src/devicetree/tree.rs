@@ -29,7 +29,8 @@ const RANGE_STEPS: u32 = 1 << 22;
 struct Node<'a> {
     parent: Option<usize>,
     name: &'a str,
-    /// Properties sorted by name; the first one wins if a name repeats.
+    /// Properties sorted by name. If several properties have the same name, only the first one is
+    /// used.
     properties: Vec<FdtProperty<'a>>,
     /// Number of cells in the addresses and sizes of the node's children, inherited from the parent
     /// if the node does not set it.

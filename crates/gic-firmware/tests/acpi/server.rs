@@ -1,6 +1,6 @@
 //! Reads a server's tables, compiled by `iasl` from the sources next to them. The machine has eight
-//! ITSes, four segments, SMMUs with and without wires, counter groups, and counts that are one too
-//! high.
+//! ITSes, four segments, SMMUs with and without wired interrupts, performance monitor counter
+//! groups, and ID mappings whose counts are one too high.
 
 use super::bytes::{describe, rules};
 use gic_firmware::{ControllerKind, Description, NoRoute, PciHost, Role, Rule};

@@ -9,7 +9,8 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
-/// Generates secondary GICs, each cascaded to the root, to the previous one, or to no controller.
+/// Generates secondary GICs, each cascaded to the root GIC, to the previous secondary GIC, or to no
+/// controller.
 pub(super) fn secondary_gics(root: &Gic) -> impl Strategy<Value = Vec<SecondaryGic>> + use<> {
     let root = root.id.clone();
     let intids = prop_oneof![32..1020u32, 16..32u32, 4096..5120u32, 1056..1120u32];

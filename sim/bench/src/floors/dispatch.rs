@@ -1,4 +1,4 @@
-//! The floor for dispatch: the minimum for any handler table that others may change concurrently.
+//! The floor for dispatch: the minimum for a handler table that other CPUs may change concurrently.
 //!
 //! | loads | read-modify-writes |
 //! |---|---|

@@ -151,7 +151,7 @@ impl OneByOne {
         self.counted(start, before)
     }
 
-    /// Opens all vectors one by one, and then hands them over to the kernel.
+    /// Opens all vectors one by one, and then lets the kernel serve their eventfds.
     fn open_in_kernel(&self) -> Result<Duration, String> {
         let (start, before) = (Instant::now(), self.router.updates());
         self.open()?;
@@ -163,7 +163,7 @@ impl OneByOne {
     }
 
     /// Opens all vectors one by one, with each device signaling as soon as its vector is open. User
-    /// space sends these messages; afterwards, the kernel takes over all vectors.
+    /// space sends these messages; afterwards, the kernel serves the eventfds of all vectors.
     fn open_and_ring(&self) -> Result<Duration, String> {
         let (start, before) = (Instant::now(), self.router.updates());
         let message = MsiMessage { address: DOORBELL.into(), data: 0x40 };

@@ -1,4 +1,5 @@
-//! How many interrupts controllers can handle, and how many their devices need.
+//! Capacity of controllers: the number of interrupts that they can handle, and the number that
+//! their devices need.
 
 use gic_firmware::lint::{self, KnownRegisters};
 use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, DeviceId};

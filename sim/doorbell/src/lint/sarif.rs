@@ -89,8 +89,8 @@ struct Artifact<'v> {
     uri: &'v str,
 }
 
-/// Line number of the finding. Blobs don't have lines, but programs that read the format expect
-/// one.
+/// Line number of the finding. Blobs don't have lines, but programs that read SARIF expect a line
+/// number.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Region {

@@ -58,7 +58,7 @@ struct Vector {
     sent: u64,
     delivered: u64,
     coalesced: u64,
-    /// `true` if the handler never ran for the last message.
+    /// `true` if the handler did not run for the last message.
     lost: bool,
     spurious: u64,
     wrong_cpu: u64,

@@ -5,7 +5,7 @@
 #[non_exhaustive]
 pub struct Extensions {
     /// `true` to write direct LPIs as this project's **draft** of an IORT node
-    /// (`docs/specs/iort-redistributor-group.md`). No operating system supports it.
+    /// (`docs/specs/iort-redistributor-group.md`). No operating system supports this node.
     pub draft_redistributor_group: bool,
 }
 
