@@ -39,7 +39,7 @@ pub struct Controller {
     pub coherence: Fact<Coherence>,
     /// Window in front of the ITS, to which devices write instead of `GITS_TRANSLATER` (SynQuacer).
     /// Each DeviceID has four bytes in the window, so the address encodes the DeviceID. Note that
-    /// any bus master can pose as any other.
+    /// any bus master can pose as any other bus master.
     pub pre_its: Option<Fact<Region>>,
     /// Secondary GIC that the controller belongs to; `None` if it belongs to the root GIC.
     pub secondary_gic: Option<NodeId>,
@@ -144,7 +144,7 @@ impl ControllerIndex {
         Self(index)
     }
 
-    /// Returns the position in the list.
+    /// Returns the controller's position in the list.
     pub const fn get(self) -> usize {
         self.0
     }

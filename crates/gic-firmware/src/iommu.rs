@@ -31,7 +31,7 @@ impl IommuIndex {
         Self(index)
     }
 
-    /// Returns the position in the list.
+    /// Returns the IOMMU's position in the list.
     pub const fn get(self) -> usize {
         self.0
     }

@@ -203,7 +203,7 @@ fn overlong_names_are_read() {
     assert!(parse(&blob(&structure, b"snps,dis-tx-ipgap-linecheck-quirk\0")).is_ok());
 }
 
-/// Returns the time for which the calling thread executed. Unlike wall-clock time, this time does
+/// Returns the CPU time that the calling thread has used. Unlike wall-clock time, this time does
 /// not grow while other programs use the processor.
 fn executed() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);

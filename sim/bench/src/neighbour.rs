@@ -25,8 +25,8 @@ const FIRST: usize = 256;
 const NOTICEABLE: f64 = 1.05;
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// Detector of neighbors, i.e. other active hardware threads of the core, which can wait until they
-/// are idle.
+/// Detector of neighbors, i.e. of other active hardware threads of the core. Sampling waits until
+/// no neighbor is active.
 pub(crate) struct Neighbour {
     /// The smallest quotient so far. We assume that it was measured without a neighbor.
     alone: f64,

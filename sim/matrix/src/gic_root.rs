@@ -37,7 +37,7 @@ const FRAME: u64 = 0x0802_0000;
 const FIRST_SPI: u32 = 64;
 const SPIS: NonZeroU16 = NonZeroU16::new(64).expect("64 is not zero");
 const NO_VECTORS: &str = "a GIC has no x86 vectors";
-/// Requester ID used to allocate all vectors, which checks that all of them are free.
+/// Requester ID for a trial allocation that checks whether all vectors are free.
 const NOBODY: RequesterId = RequesterId::new(0xff);
 
 /// The hardware for a GIC with one kind of doorbell.

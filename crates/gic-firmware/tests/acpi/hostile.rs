@@ -14,7 +14,7 @@ use proptest::sample::Index;
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 
-/// Returns the time for which the calling thread executed. Unlike wall-clock time, this time does
+/// Returns the CPU time that the calling thread has used. Unlike wall-clock time, this time does
 /// not grow while other programs use the processor.
 fn executed() -> Duration {
     let time = clock_gettime(ClockId::ThreadCPUTime);
