@@ -22,21 +22,21 @@ pub struct AttackReport {
     pub intruder: String,
     /// Name of the device under attack.
     pub victim: String,
-    /// The intruder's isolation, as the drivers report it.
+    /// The attacking device's isolation, as the drivers report it.
     pub isolation: Isolation,
-    /// Set if the victim's handler ran although the victim had not sent a message.
+    /// Set if the attacked device's handler ran although that device had not sent a message.
     pub rang: bool,
-    /// Set if the victim's messages stopped arriving once the intruder had written zeros to the
-    /// first word of the doorbell page.
+    /// Set if the attacked device's messages stopped arriving after the attacker had written zeros
+    /// to the first word of the doorbell page.
     pub silenced: bool,
-    /// Registers in the doorbell page that the intruder's writes changed.
+    /// Registers in the doorbell page that the attacker's writes changed.
     pub overwritten: Vec<Overwritten>,
-    /// Set if the intruder pointed the redistributor at its own LPI tables, and from then on the
-    /// victim's interrupts arrived if and only if those tables enabled them.
+    /// Set if the attacker made the redistributor use LPI tables in the attacker's memory, and the
+    /// attacked device's interrupts then arrived if and only if those tables enabled them.
     pub seized: bool,
-    /// Number of the intruder's writes outside its own memory.
+    /// Number of the attacker's writes outside its own memory.
     pub writes: usize,
-    /// Number of those writes that the IOMMU blocked.
+    /// Number of the attacker's writes that the IOMMU blocked.
     pub faults: usize,
     /// Number of migrations during the attack.
     pub migrated: u64,
@@ -44,12 +44,13 @@ pub struct AttackReport {
 
 /// Brings the machine up and lets its first platform device attack the second.
 ///
-/// The intruder writes the message that the drivers composed for the victim, then zeros to the
-/// start of the doorbell page, and finally points the redistributor at its own LPI tables. Returns
-/// `None` unless the machine has two platform devices with working interrupts.
+/// The attacker writes the message that the drivers composed for the attacked device, then zeros to
+/// the start of the doorbell page, and finally makes the redistributor use LPI tables in the
+/// attacker's memory. Returns `None` unless the machine has two platform devices with working
+/// interrupts.
 ///
 /// # Errors
-/// A driver failed, or a controller could not be migrated.
+/// Returns an error if a driver fails, or if a controller cannot be migrated.
 pub fn attack(mut machine: Machine, pages: IommuPages) -> Result<Option<AttackReport>, RunError> {
     let powered = PoweredMachine::on(&mut machine);
     let cpus = SequentialCpus::new(&powered);
@@ -92,7 +93,7 @@ pub fn attack(mut machine: Machine, pages: IommuPages) -> Result<Option<AttackRe
     }))
 }
 
-/// Performs `act`, lets all CPUs take their pending interrupts, and returns `true` if the vector's
+/// Calls `act`, lets all CPUs take their pending interrupts, and returns `true` if the vector's
 /// handler ran.
 fn runs_of(cpus: &SequentialCpus, vector: &DeviceVector, act: impl FnOnce()) -> bool {
     let before = vector.record.counts().runs;

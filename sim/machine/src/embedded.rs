@@ -10,13 +10,13 @@ use gic_firmware::{Description, acpi, devicetree};
 pub struct EmbeddedMachine {
     /// Short name.
     pub name: &'static str,
-    /// One-line summary of its features.
+    /// One-line summary of the machine's features.
     pub description: &'static str,
     /// Firmware description.
     pub firmware: Firmware,
 }
 
-/// A machine description, in the form in which firmware provides it.
+/// The machine's description, in a format that firmware uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Firmware {
@@ -31,7 +31,8 @@ impl Firmware {
     ///
     /// # Errors
     ///
-    /// The blob is malformed. This cannot occur for the machines in this crate.
+    /// Returns an error if the blob is malformed. The machines in this crate are always
+    /// well-formed.
     pub fn describe(self) -> Result<Description, FirmwareError> {
         Ok(match self {
             Self::Devicetree(blob) => devicetree::parse(blob)?,
@@ -40,7 +41,7 @@ impl Firmware {
     }
 }
 
-/// The reason why firmware could not be parsed.
+/// The reason why a firmware description could not be parsed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FirmwareError {

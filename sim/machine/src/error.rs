@@ -20,17 +20,17 @@ pub enum RunError {
         /// The driver's error.
         reason: String,
     },
-    /// All devices were denied their vectors.
+    /// No device was granted vectors.
     #[error(
         "none of the machine's {devices} devices got a vector; the first was refused: {reason}"
     )]
     NoVectors {
-        /// The number of devices.
+        /// Number of devices.
         devices: usize,
-        /// The reason for the first denial.
+        /// The reason why the first device was denied vectors.
         reason: String,
     },
-    /// The interrupt controller's state could not be saved and restored.
+    /// The interrupt controller's state could not be saved or restored.
     #[error("the interrupt controller could not be moved: {0}")]
     NotMoved(String),
 }

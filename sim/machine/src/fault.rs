@@ -1,4 +1,4 @@
-//! Deliberate defects, to show that a run detects them.
+//! Deliberate defects, which show that a run detects the corresponding bugs.
 
 use irq_domain::IrqContext;
 use msi_types::{
@@ -9,23 +9,24 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// A defect injected on purpose, in place of a bug in a driver, the interrupt core or the platform.
+/// A defect injected on purpose, which simulates a bug in a driver, the interrupt core or the
+/// platform.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub enum Fault {
     /// No defect.
     #[default]
     None,
-    /// The platform does not publish tables, as if the drivers had forgotten to clean the caches.
-    /// Controllers with non-coherent tables never see what the drivers write.
+    /// The platform does not publish tables, as if the drivers had forgotten to clean the caches. A
+    /// controller whose table accesses are not coherent never sees what the drivers write.
     NeverPublishes,
-    /// The interrupt core resends every n-th handled interrupt.
+    /// The interrupt core resends every n-th interrupt after handling it.
     RePends(NonZeroU32),
     /// The interrupt core skips the handler for every n-th interrupt.
     SkipsHandlers(NonZeroU32),
-    /// The controllers reject every second device.
+    /// The controllers refuse to attach every second device.
     RefusesHalf,
-    /// Each device is granted only one vector, regardless of how many it has.
+    /// Each device is granted one vector, however many it asks for.
     GrantsOne,
     /// The drivers leave the MSI-X capability of PCI functions disabled.
     StaysOff,
@@ -50,10 +51,10 @@ impl FaultInjector {
         Self { kind, handled: AtomicU32::new(0), devices: AtomicU32::new(0) }
     }
 
-    /// Asks the controller to accept the next device.
+    /// Attaches the next device to the controller, unless the fault makes the controller refuse it.
     ///
     /// # Errors
-    /// The controller rejects this device because of the fault.
+    /// Returns an error if the injected fault makes the controller refuse this device.
     pub(crate) fn admit(&self) -> Result<(), String> {
         let device = self.devices.fetch_add(1, Ordering::Relaxed);
         if self.kind == Fault::RefusesHalf && !device.is_multiple_of(2) {
@@ -78,7 +79,8 @@ impl FaultInjector {
         }
     }
 
-    /// Wraps a device's handler for the interrupt core. The wrapper resends through `parent`.
+    /// Wraps a device's handler for the interrupt core. The wrapper uses `parent` to resend
+    /// interrupts.
     pub(crate) fn handler(
         self: &Arc<Self>,
         parent: Arc<dyn MsiParent>,
@@ -112,16 +114,16 @@ fn is_msix(store: &dyn MessageStore) -> bool {
     store.storage() == Storage::Bus && store.fit().data_bits == 32
 }
 
-/// Offset added to misdirected messages. The embedded machines have nothing at the resulting
-/// addresses.
+/// Offset added to message addresses by [`Fault::WrongDoorbell`]. The embedded machines have no
+/// device or memory at the resulting addresses.
 const ASTRAY: u64 = 0x7000_0000;
 
-/// A message store that doesn't behave the way the interrupt core expects.
+/// A message store that misbehaves on purpose.
 struct Tampered {
     store: Arc<dyn MessageStore>,
     /// Offset added to the stored addresses.
     astray: u64,
-    /// Set if the store ignores requests to enable it.
+    /// Set if the store ignores the request to enable it.
     off: bool,
 }
 

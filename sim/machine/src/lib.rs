@@ -1,6 +1,6 @@
 //! A machine in one process, built from a firmware description, on which Doorbell's unmodified
 //! drivers run against Doorbell's unmodified models. The verdict is based on what the devices sent
-//! and what their handlers saw; the models' own counters play no part in it.
+//! and what their handlers saw, never on the models' own counters.
 //!
 //! ```text
 //!  Description ── build ──▶ Machine ── run ──────▶ Report    a thread for each CPU and each device
@@ -11,9 +11,9 @@
 //!  oracle ◀── messages sent, acknowledgements, handler runs, moves
 //! ```
 //!
-//! Drivers and models only ever meet in registers and memory. Each message carries a sequence
-//! number in memory, so each handler run can be checked against the messages sent and against the
-//! vector's targets at the time.
+//! Drivers and models communicate only through registers and memory. Each message carries a
+//! sequence number in memory, so each handler run can be checked against the messages sent, and
+//! against the CPUs that the vector targeted at that time.
 //!
 //! # Example
 //!
@@ -62,7 +62,7 @@ pub use machine::{
     Snooping, TargetAddresses, build,
 };
 pub use migration::Migration;
-/// The types in a report.
+/// The types that make up a run's report.
 pub use msi_types::{Cpu, DeviceId, HwIrq, Isolation, RequesterId};
 pub use report::{ControllerReport, DeviceKind, DeviceReport, Report, Totals, VectorReport};
 pub use run::{

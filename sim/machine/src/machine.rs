@@ -101,13 +101,13 @@ impl Machine {
         functions.chain(devices).collect()
     }
 
-    /// Returns the notes on invented regions and omitted devices, one sentence each.
+    /// Returns the notes on invented regions and omitted devices, with one sentence per note.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 }
 
-/// Returns the name used in reports for a function of `host`.
+/// Returns the name of a function of `host`, as used in reports.
 pub(crate) fn function_name(host: &str, at: RequesterId) -> String {
     format!("{host} {:02x}:{:02x}.{}", at.pci_bus(), at.pci_device(), at.pci_function())
 }
@@ -122,8 +122,8 @@ impl fmt::Debug for Machine {
 }
 
 /// Builds the machine that `description` describes, with its controllers at the described
-/// addresses. Every PCI host bridge and platform device that can signal one of these controllers
-/// receives devices that do so.
+/// addresses. Devices are created for every PCI host bridge and platform device that firmware
+/// connects to one of these controllers.
 ///
 /// # Errors
 /// [`Refusal`] states why no machine that delivers messages can be built from the description, for

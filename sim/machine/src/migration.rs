@@ -1,4 +1,4 @@
-//! Migrates the interrupt controller while the machine runs. Migrations happen between two CPU
+//! Migrates the interrupt controller while the machine runs. A migration happens between two CPU
 //! accesses to the model.
 
 #[cfg(test)]
@@ -16,24 +16,25 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use vgic::Vcpu;
 
-/// Whether the interrupt controller is migrated while the machine runs. Migration starts with the
-/// drivers' first access.
+/// Whether the interrupt controller is migrated while the machine runs. Migrations start with the
+/// drivers' first register access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Migration {
     /// The controller is never migrated.
     #[default]
     Never,
-    /// The controller is repeatedly saved, and restored from the saved bytes. Most migrations
-    /// restore into a fresh model, and the old one is dropped with everything it owns. The others
-    /// restore into the same model.
+    /// The controller is saved repeatedly, and restored from the saved bytes. Most migrations
+    /// restore into a new model; the old model is dropped with everything it owns. The other
+    /// migrations restore into the same model.
     ///
-    /// Without threads, a migration can occur between any two register accesses of a driver, in
-    /// handlers, and between a message and its interrupt. With threads, it can occur between any
-    /// two CPU accesses to the model. Devices keep running. Messages sent and registers accessed
-    /// during a migration wait at the bus and then reach the new model.
+    /// Without threads, a migration can occur between any two register accesses of a driver, inside
+    /// a handler, and between a message and the interrupt that it causes. With threads, it can
+    /// occur between any two CPU accesses to the model. Devices keep running. If a device sends a
+    /// message or a CPU accesses a register during a migration, the bus delays the access until it
+    /// can reach the new model.
     AtRandom {
-        /// Seed for the choice of migration targets, and for the timing where the scheduler leaves
-        /// it open.
+        /// Seed for the choice of restore targets, and for the timing of migrations where the
+        /// scheduler doesn't determine it.
         seed: u64,
     },
 }
@@ -44,13 +45,13 @@ const STAY: usize = 4;
 pub(crate) const ACCESSES: usize = 100;
 /// Pause between two migrations with real threads.
 const PAUSE: Duration = Duration::from_millis(1);
-/// The random stream for migrations.
+/// The random stream that decides when to migrate, and where to restore.
 const STREAM: u64 = 0x4d6f7665;
 
-/// The model that a migration restores into.
+/// The model into which a migration restores the state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Destination {
-    /// A fresh model, which replaces the old one.
+    /// A new model, which replaces the old one.
     Fresh,
     /// The same model.
     Same,
@@ -86,7 +87,8 @@ impl Migrator {
         Some(Arc::new(Self { model: Arc::clone(model), cores: cores.to_vec(), host, state }))
     }
 
-    /// Migrates the model with probability 1/`times`. Returns `true` if it migrated.
+    /// Migrates the model with a probability of 1/`times`. Returns `true` if a migration took
+    /// place.
     pub(crate) fn perhaps(&self, times: usize) -> bool {
         let now = lock(&self.state).rng.one_in(times);
         if now {
@@ -122,7 +124,7 @@ impl Migrator {
     /// Returns the number of migrations.
     ///
     /// # Errors
-    /// A migration failed; the error holds the reason for the first failure.
+    /// Returns an error if a migration failed; the error holds the reason for the first failure.
     pub(crate) fn moved(&self) -> Result<u64, String> {
         let state = lock(&self.state);
         state.failure.clone().map_or(Ok(state.moved), Err)
@@ -135,7 +137,7 @@ impl Interleave for Migrator {
     }
 }
 
-/// A thread that keeps migrating the model until this value is dropped.
+/// A thread that migrates the model repeatedly until this value is dropped.
 pub(crate) struct MigratorThread {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,

@@ -1,4 +1,5 @@
-//! The machine's handle on the GIC model. A fresh model can replace the one behind it.
+//! The machine's handle on the GIC model. The handle lets a migration replace the model with a new
+//! one.
 
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::ram::Ram;
@@ -11,23 +12,24 @@ use vgic::{ConfigError, FaultReason, Vcpu, Vgic, VgicConfig};
 /// A change applied to a saved state before it is restored.
 pub(crate) type StateFilter = Box<dyn Fn(SavedState) -> SavedState + Send + Sync>;
 
-/// The machine's single model. Messages and register accesses reach it through this handle; the
-/// CPUs alone hold their halves of it directly.
+/// The machine's single model. Devices' messages and register accesses reach the model through this
+/// handle; only the CPUs have direct access to their halves of the model.
 pub(crate) struct GicModel {
     config: VgicConfig,
     memory: Arc<Ram>,
     kick: Arc<dyn Kick>,
     current: RwLock<Current>,
-    /// The halves of the non-participating CPUs, which come last.
+    /// The halves of the CPUs that don't take part in the run; these CPUs have the highest numbers.
     idle: Mutex<Vec<Vcpu>>,
-    /// Filter applied to saved states. Only tests set it, to check that losses are noticed.
+    /// Filter applied to each saved state. Only tests set the filter, to check that a run detects
+    /// lost state.
     wire: OnceLock<StateFilter>,
 }
 
 struct Current {
     vgic: Arc<Vgic>,
     its: Vec<Arc<dyn SignalMsi<DeviceId>>>,
-    /// Guest faults recorded by earlier models.
+    /// Guest faults that earlier models recorded.
     earlier_faults: u64,
 }
 
@@ -39,13 +41,13 @@ impl Current {
 
     fn guest_faults(&self) -> u64 {
         let events = self.vgic.events();
-        // A message from a device that is being removed isn't a driver fault.
+        // A message from a device that is being removed is not the driver's fault.
         let dropped = [FaultReason::UnmappedMessage, FaultReason::DisabledMessage];
         let dropped: u64 = dropped.map(|reason| events.count(reason)).iter().sum();
         self.earlier_faults + events.total() - dropped
     }
 
-    /// Drops the model. Fails if other references to it remain.
+    /// Drops the model. Fails if other references to the model remain.
     fn leave_behind(self) -> Result<(), String> {
         let vgic = Arc::downgrade(&self.vgic);
         let its: Vec<_> = self.its.iter().map(Arc::downgrade).collect();
@@ -71,7 +73,8 @@ impl GicModel {
         Ok((Arc::new(Self { config, memory, kick, current, idle, wire }), vcpus))
     }
 
-    /// Stores the halves of the non-participating CPUs. These must follow all participating ones.
+    /// Stores the halves of the CPUs that don't take part in the run. These CPUs must have higher
+    /// numbers than the participating ones.
     pub(crate) fn keep_idle(&self, vcpus: impl IntoIterator<Item = Vcpu>) {
         lock(&self.idle).extend(vcpus);
     }
@@ -82,12 +85,14 @@ impl GicModel {
     }
 
     /// Saves the model, restores the bytes into a fresh one, and replaces the old model with it.
-    /// `vcpus` must be the halves of all participating CPUs, in order.
+    /// `vcpus` must hold the halves of all participating CPUs, in order.
     ///
-    /// Accesses and messages wait at the bus during the exchange, and then reach the fresh model.
+    /// During the exchange, the bus delays accesses and messages; afterwards, they reach the new
+    /// model.
     ///
     /// # Errors
-    /// The model could not be saved or restored, or references to the old model remain.
+    /// Returns an error if the model cannot be saved or restored, or if references to the old model
+    /// remain.
     pub(crate) fn exchange(&self, vcpus: &mut [&mut Vcpu]) -> Result<(), String> {
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let mut idle = lock(&self.idle);
@@ -103,17 +108,17 @@ impl GicModel {
         }
         let fresh = Current::new(vgic, current.guest_faults());
         let old = std::mem::replace(&mut *current, fresh);
-        // The state doesn't record which CPUs are asleep. That is fine, because every CPU checks
-        // for interrupts again before it sleeps.
+        // The saved state doesn't record which CPUs are asleep. This information isn't needed,
+        // because every CPU checks for interrupts again before it sleeps.
         self.config.cpus.iter().zip(0..).for_each(|(_, cpu)| self.kick.kick(Cpu::new(cpu)));
         old.leave_behind()
     }
 
-    /// Saves the model, and restores the same model from the bytes whatever state it has reached by
-    /// then. Otherwise like [`exchange`](Self::exchange).
+    /// Saves the model and restores the bytes into the same model, whatever state it has reached in
+    /// the meantime. Otherwise like [`exchange`](Self::exchange).
     ///
     /// # Errors
-    /// The model could not be saved or restored.
+    /// Returns an error if the model cannot be saved or restored.
     pub(crate) fn reload(&self, vcpus: &mut [&mut Vcpu]) -> Result<(), String> {
         let current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let mut idle = lock(&self.idle);
@@ -126,7 +131,7 @@ impl GicModel {
     /// Power-cycles the model. Only RAM keeps its contents.
     ///
     /// # Errors
-    /// The model could not be frozen or reset.
+    /// Returns an error if the model cannot be frozen or reset.
     pub(crate) fn lose_power(&self, vcpus: &mut [&mut Vcpu]) -> Result<(), String> {
         let current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let mut idle = lock(&self.idle);
@@ -140,13 +145,13 @@ impl GicModel {
         act(&self.current().vgic)
     }
 
-    /// Returns the doorbell of the ITS at this index in the configuration. It always belongs to the
-    /// current model.
+    /// Returns the doorbell of the ITS at this index in the configuration. The doorbell always
+    /// belongs to the current model.
     pub(crate) fn its(self: &Arc<Self>, index: usize) -> Arc<dyn SignalMsi<DeviceId>> {
         Arc::new(Doorbell { model: Arc::clone(self), index })
     }
 
-    /// Returns the number of guest faults, not counting those caused by devices' messages.
+    /// Returns the number of guest faults, not counting faults caused by messages from devices.
     pub(crate) fn guest_faults(&self) -> u64 {
         self.current().guest_faults()
     }

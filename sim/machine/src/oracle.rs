@@ -1,49 +1,55 @@
-//! The judge of a run. It compares each vector's messages with its handler runs, and the CPUs of
-//! these runs with the vector's targets.
+//! The judge of a run. The judge compares each vector's messages with its handler runs, and checks
+//! that each handler ran on a CPU that the vector targeted.
 //!
 //! # Records
-//! Each message carries a sequence number in memory. The device stores the number, records the
-//! time, and sends. Time is a counter ([`Clock`]) that advances with every event.
+//! Each message carries a sequence number in memory. The device stores the sequence number, records
+//! the time, and sends the message. Time is a counter ([`Clock`]) that advances with every recorded
+//! event.
 //!
-//! A [`Route`] records when each CPU was a possible target of a vector. A CPU is *open* while it is
-//! the target, and while a move to it may be under way. It is *closed* once the move away from it
-//! has finished.
+//! A [`Route`] records when each CPU could receive the vector's messages. A CPU is *open* while it
+//! is the vector's target, and while the vector may be moving to it. The CPU is *closed* once the
+//! vector has finished moving away from it.
 //!
-//! The judge doesn't look at the controllers' counters. Drivers and the interrupt core tell it
-//! about every interrupt they resend, because no message explains the resulting run.
+//! The judge doesn't use the controllers' counters. Drivers and the interrupt core report every
+//! interrupt that they resend to the judge, because no message accounts for the resulting handler
+//! run.
 //!
 //! # Verdicts
 //! 1. A run is *late* if its CPU looked for interrupts before the vector was allocated: the CPU may
-//!    have been descheduled between acknowledging and dispatching, and the vector may have changed
-//!    owners in that window. A late run is not a fault.
-//! 2. A run is *due* if the vector was acknowledged for a message, and that acknowledgement caused
-//!    no other run and no resend by the core. Otherwise the run is on a *wrong CPU* if the last
-//!    message was sent after the CPU was closed and the CPU was not a target when it looked, and
-//!    *spurious* in all other cases.
+//!    have been descheduled between acknowledging and dispatching the interrupt, and the vector may
+//!    have been freed and allocated again in the meantime. A late run is not a fault.
+//! 2. A run is *due* if the CPU acknowledged the vector for a message, and this acknowledgement
+//!    caused no other run and no resend by the interrupt core. A run that is neither late nor due
+//!    is on a *wrong CPU* if the last message was sent after the CPU was closed, and the CPU was
+//!    not a target when it looked for interrupts; otherwise, the run is *spurious*.
 //! 3. A due run is on a wrong CPU if the CPU was not a target at any time since the message was
-//!    sent; spurious instead, if the CPU was a target when it looked.
+//!    sent; if the CPU nevertheless was a target when it looked for interrupts, the run counts as
+//!    spurious instead.
 //!
-//! In addition, a handler must not run more often than its vector sent messages. Late runs don't
-//! count here, nor do interrupts that the driver resent without knowing whether they were pending.
+//! In addition, a handler must not run more often than its vector sent messages. This limit ignores
+//! late runs, and interrupts that the driver resent without knowing whether they were pending.
 //!
 //! # Acknowledgements for a message
-//! An acknowledgement is for a message if one was under way or arrived since the previous
-//! acknowledgement. Which acknowledgement is the previous one depends on the controller:
+//! An acknowledgement counts as caused by a message if a message was in flight, or has arrived
+//! since the previous acknowledgement. Which acknowledgement counts as the previous one depends on
+//! the controller:
 //!
-//! - **One pending bit that travels with the vector** (an ITS, SPIs): the previous one on any CPU.
-//!   Each message makes one acknowledgement due; a message that finds the interrupt pending makes
-//!   none. Rule 3 judges the oldest message that was unhandled when the CPU looked, rather than
-//!   when the handler ran, because another CPU may handle later messages in between.
-//! - **One pending bit per CPU, which does not move** (direct LPIs): the previous one on the same
-//!   CPU. A message can only be pending at CPUs that were open while it was under way, which lasts
-//!   from before it was sent until the bus accepted it. If the endpoint held the message back for
-//!   an operation, it lasts until the end of the operation. An interrupt that the driver sends
-//!   again can be pending at the CPU that the driver reports, if that CPU is a target. An
-//!   acknowledgement consumes every message that arrived at its CPU before the CPU looked. This
-//!   rule is stricter than rule 3, which therefore does not apply.
+//! - **One pending bit that moves with the vector** (an ITS, SPIs): the previous acknowledgement on
+//!   any CPU. Each message makes one acknowledgement due, unless the interrupt was already pending
+//!   when the message arrived. Rule 3 judges the oldest message that was unhandled when the CPU
+//!   looked for interrupts, not when its handler ran, because another CPU may handle later messages
+//!   in between.
+//! - **One pending bit per CPU, which does not move with the vector** (direct LPIs): the previous
+//!   acknowledgement on the same CPU. A message can only become pending at CPUs that were open
+//!   while the message was in flight, i.e. from just before the device sent it until the bus
+//!   accepted it. If the endpoint held the message back during an operation, the message was in
+//!   flight until the end of the operation. An interrupt that the driver resends can be pending at
+//!   the CPU that the driver reports, if that CPU is a target. An acknowledgement accounts for
+//!   every message that arrived at its CPU before the CPU looked for interrupts. These conditions
+//!   are stricter than rule 3, so rule 3 does not apply.
 //!
-//! A resend by the interrupt core is due only after an acknowledgement for a message whose dispatch
-//! was deferred.
+//! A resend by the interrupt core is due only if it follows an acknowledgement that was caused by a
+//! message, and whose dispatch was deferred.
 
 mod pending;
 mod route;
@@ -59,14 +65,14 @@ use msi_types::Cpu;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Number of messages whose times are kept. Once half as many have followed a message, its fate is
-/// settled or its time is no longer needed.
+/// Number of messages whose send times are kept. Once half as many later messages have been sent, a
+/// message has been judged or its time is no longer needed.
 const WINDOW: u64 = 1024;
-/// Number of messages by which a device may be ahead of its handler. Beyond it, the device's queue
-/// is full.
+/// Number of messages that a device may send before its handler has seen the first of them. A
+/// device that has reached this limit must wait, as if its queue were full.
 const AHEAD: u64 = WINDOW / 2;
 
-/// Logical time, in events.
+/// Logical time, counted in events.
 #[derive(Debug, Default)]
 pub(crate) struct Clock(AtomicU64);
 
@@ -91,20 +97,21 @@ pub(crate) struct VectorRecord {
     mailbox: u64,
     /// Number of messages sent by the device.
     sent: AtomicU64,
-    /// The highest sequence number seen by a handler.
+    /// The highest sequence number that a handler has seen.
     seen: AtomicU64,
     wrong_cpu: AtomicU64,
     spurious: AtomicU64,
     late: AtomicU64,
-    /// The times at which each message was sent and first seen.
+    /// The times at which each message was sent and was first seen by a handler.
     sent_at: MessageTimes,
     seen_at: MessageTimes,
-    /// Number of runs, indexed by CPU.
+    /// Number of handler runs, indexed by CPU.
     runs: Box<[AtomicU64]>,
     route: Mutex<Arc<Route>>,
-    /// Excused runs carried over from earlier routes.
+    /// Number of runs excused in earlier routes because the driver could not know whether the
+    /// interrupt was pending.
     unknowable: AtomicU64,
-    /// Number of operations in progress during which the endpoint may hold messages back.
+    /// Number of operations in progress; while there are some, the endpoint may hold messages back.
     operations: Mutex<u32>,
 }
 
@@ -138,7 +145,8 @@ struct Run {
     cpu: Cpu,
     /// The time at which the CPU started to look for interrupts.
     looked_at: u64,
-    /// The last message visible to this handler run, and the last one that an earlier run saw.
+    /// The last message that this handler run could see, and the last message that an earlier run
+    /// saw.
     number: u64,
     seen: u64,
 }
@@ -158,10 +166,10 @@ pub(crate) struct VectorCounts {
     pub(crate) sent: u64,
     pub(crate) runs: u64,
     pub(crate) wrong_cpu: u64,
-    /// Runs that were not due, and runs in excess of the messages and
+    /// Handler runs that were not due, and handler runs beyond the number of messages plus
     /// [`unknowable`](Self::unknowable).
     pub(crate) spurious: u64,
-    /// Resends for which the driver does not know whether the interrupt was pending.
+    /// Interrupts that the driver resent without knowing whether they were pending.
     pub(crate) unknowable: u64,
     /// Runs for interrupts that were in flight when the previous owner freed the vector.
     pub(crate) late: u64,
@@ -191,17 +199,17 @@ impl VectorRecord {
         }
     }
 
-    /// Follows the route of a newly allocated vector. Must be called during an operation, while no
-    /// message is in flight. Earlier messages were recorded in another route, and may be pending at
-    /// the new route's vector until the operation ends.
+    /// Makes the record use the route of a newly allocated vector. Must be called during an
+    /// operation, while the device is not sending. Earlier messages were recorded in another route,
+    /// but may become pending at the new vector until the operation ends.
     pub(crate) fn follow(&self, route: Arc<Route>) {
         let before = std::mem::replace(&mut *lock(&self.route), route);
         self.unknowable.fetch_add(before.unknowable(), Ordering::Relaxed);
     }
 
-    /// Lets the device send its next message by calling `fire`, which returns the message's fate.
-    /// Returns `false` if the device could not send, or if too many messages are waiting for the
-    /// handler. Must be called by one thread at a time.
+    /// Sends the device's next message by calling `fire`, which returns whether the message was
+    /// sent. Returns `false` if the device could not send, or if too many messages are waiting for
+    /// the handler. Must be called by one thread at a time.
     pub(crate) fn send(&self, fire: impl FnOnce() -> SendOutcome) -> bool {
         let sent = self.sent.load(Ordering::Relaxed);
         if sent.saturating_sub(self.seen.load(Ordering::Acquire)) >= AHEAD {
@@ -214,7 +222,7 @@ impl VectorRecord {
         let left = fire();
         self.message_ended(&route, left);
         if left == SendOutcome::NotSent {
-            // The next message will reuse the number.
+            // The message was not sent, so the next message reuses the sequence number.
             return false;
         }
         self.sent.store(sent + 1, Ordering::Release);
@@ -224,7 +232,8 @@ impl VectorRecord {
     fn message_ended(&self, route: &Route, left: SendOutcome) {
         let operations = lock(&self.operations);
         match left {
-            // The operation that held the message back has ended, so the message must have arrived.
+            // The operation during which the endpoint held the message back has ended, so the
+            // message must have arrived.
             SendOutcome::Held if *operations == 0 => route.message_ended(SendOutcome::Sent),
             SendOutcome::Held | SendOutcome::Sent | SendOutcome::NotSent => {
                 route.message_ended(left);
@@ -232,8 +241,9 @@ impl VectorRecord {
         }
     }
 
-    /// Records a handler run on `cpu`, which looked for interrupts at `looked_at`. The route must
-    /// already have recorded the acknowledgement. Runs of the same handler never overlap.
+    /// Records a handler run on `cpu`, which started to look for interrupts at `looked_at`. The
+    /// acknowledgement must already have been recorded in the route. Runs of one handler never
+    /// overlap.
     pub(crate) fn handle(&self, cpu: Cpu, looked_at: u64) {
         let number = self.ram.device_load64(self.mailbox).unwrap_or(0);
         let seen = self.seen.load(Ordering::Relaxed);
@@ -260,8 +270,8 @@ impl VectorRecord {
         *lock(&self.operations) += 1;
     }
 
-    /// Ends an operation. Once no other operation is in progress, all held-back messages have been
-    /// sent.
+    /// Ends an operation. Once no other operation is in progress, the endpoint has sent all
+    /// messages that it held back.
     pub(crate) fn end_operation(&self) {
         let mut operations = lock(&self.operations);
         *operations = operations.saturating_sub(1);
@@ -280,7 +290,7 @@ impl VectorRecord {
         self.seen.load(Ordering::Acquire) >= self.sent.load(Ordering::Acquire)
     }
 
-    /// Returns the number of messages that handlers have seen, or that were excused.
+    /// Returns the number of messages that handlers have seen or that were excused.
     pub(crate) fn seen(&self) -> u64 {
         self.seen.load(Ordering::Acquire)
     }
@@ -330,9 +340,10 @@ impl VectorRecord {
         }
     }
 
-    /// Returns the oldest message that was unhandled when the CPU looked. If all had been handled,
-    /// returns the last one: it arrived after a handler run for an earlier message had already seen
-    /// its number. Returns `None` if the message is too old for its time to be kept.
+    /// Returns the oldest message that was unhandled when the CPU started to look for interrupts.
+    /// If all messages had been handled by then, returns the last one: it arrived after a handler
+    /// run for an earlier message had already read its sequence number. Returns `None` if the
+    /// message is so old that its time has been discarded.
     fn oldest_unhandled(&self, run: Run) -> Option<u64> {
         let mut oldest = run.number.min(run.seen + 1);
         while oldest > 1 && self.seen_at.get(oldest - 1) > run.looked_at {

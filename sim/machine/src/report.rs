@@ -16,18 +16,19 @@ pub struct Report {
     pub controllers: Vec<ControllerReport>,
     /// The devices, in discovery order.
     pub devices: Vec<DeviceReport>,
-    /// Totals over all vectors, and the verdict.
+    /// Totals over all vectors, which determine the verdict.
     pub totals: Totals,
-    /// Notes on invented regions and omitted devices, one sentence each.
+    /// Notes on invented regions and omitted devices, with one sentence per note.
     pub notes: Vec<String>,
     /// Time from the first message to the last handler run.
     pub elapsed: Duration,
 }
 
 impl Report {
-    /// Returns the devices that an isolating controller cannot distinguish from `device` because
-    /// they share its DeviceID: functions behind a conventional bridge, or under a map's mask. Such
-    /// devices form one isolation group.
+    /// Returns the devices that share the DeviceID of `device`, so that an isolating controller
+    /// cannot distinguish them: functions behind a conventional bridge, or functions whose
+    /// requester IDs a map's mask makes equal. Devices that share a DeviceID form one isolation
+    /// group.
     pub fn one_group_with<'a>(&'a self, device: &'a DeviceReport) -> impl Iterator<Item = &'a str> {
         let isolated = matches!(device.isolation, Isolation::Isolated(_));
         let shares = move |other: &&DeviceReport| {
@@ -64,8 +65,8 @@ pub struct ControllerReport {
     pub doorbells: Vec<u64>,
     /// Set if the controller prevents devices from signaling each other's interrupts.
     pub isolates: bool,
-    /// Set if the run used the controller. Controllers that only appear in the description have
-    /// `false`.
+    /// Set if the run used the controller. Cleared for a controller that firmware describes but the
+    /// run did not use.
     pub driven: bool,
 }
 
@@ -95,23 +96,27 @@ impl fmt::Display for DeviceKind {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DeviceReport {
-    /// For PCI, the host's node and bus:device.function. For a platform device, its node.
+    /// For a PCI function, the host bridge's node and bus:device.function. For a platform device,
+    /// its node.
     pub id: String,
     /// Kind of the message store.
     pub kind: DeviceKind,
-    /// The [`ControllerReport::id`] of the controller that it signals through.
+    /// The [`ControllerReport::id`] of the controller that receives the device's messages.
     pub controller: String,
-    /// Requester ID; behind a conventional bridge, the alias. `None` for platform devices.
+    /// The requester ID; behind a conventional bridge, the bridge's alias. Platform devices have
+    /// none (`None`).
     pub requester_id: Option<RequesterId>,
-    /// DeviceID at the controller.
+    /// The device's DeviceID at the controller.
     pub device_id: DeviceId,
-    /// Whether the device is prevented from signaling other devices' interrupts.
+    /// Whether the controller or an IOMMU prevents the device from signaling other devices'
+    /// interrupts.
     pub isolation: Isolation,
     /// The device's vectors.
     pub vectors: Vec<VectorReport>,
-    /// Minimum number of vectors that the device needs to be useful.
+    /// Minimum number of vectors with which the device is useful.
     pub useful_minimum: u16,
-    /// The reason why the device does not send: it was denied vectors, or was never able to send.
+    /// The reason why the device does not send: it was denied vectors, or it was never able to
+    /// send.
     pub refused: Option<String>,
 }
 
@@ -126,33 +131,34 @@ impl DeviceReport {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct VectorReport {
-    /// The interrupt core's number for the vector when the run ended.
+    /// The interrupt core's number for the vector at the end of the run.
     pub irq: u32,
-    /// The INTID when the run ended.
+    /// The vector's INTID at the end of the run.
     pub hwirq: HwIrq,
-    /// The target CPU when the run ended.
+    /// The vector's target CPU at the end of the run.
     pub cpu: Cpu,
     /// Number of messages that the device sent.
     pub sent: u64,
     /// Number of handler runs, at most [`sent`](Self::sent).
     pub delivered: u64,
-    /// `sent − delivered`: messages that arrived while their interrupt was already pending.
+    /// Number of messages that arrived while their interrupt was already pending (`sent −
+    /// delivered`).
     pub coalesced: u64,
     /// Number of resends by the interrupt core and the drivers.
     pub redelivered: u64,
     /// Number of handler runs, indexed by CPU.
     pub per_cpu: Vec<u64>,
-    /// Set if the handler never saw the last message.
+    /// Set if the handler never saw the vector's last message.
     pub lost: bool,
     /// Number of handler runs that were not due, as in [`Totals::spurious`].
     pub spurious: u64,
-    /// Number of handler runs on a CPU that had not been the target at any time since the message
-    /// was sent.
+    /// Number of handler runs on a CPU that the vector had not targeted at any time since the
+    /// message was sent.
     pub wrong_cpu: u64,
 }
 
-/// Totals over all vectors, from which the verdict is derived. The devices judge what happened to
-/// their messages; the model's own counters are not used.
+/// Totals over all vectors, from which the verdict is derived. The verdict depends on what devices
+/// sent and what handlers saw; the model's own counters are not used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[non_exhaustive]
 pub struct Totals {
@@ -160,17 +166,18 @@ pub struct Totals {
     pub vectors: u64,
     /// Messages sent.
     pub sent: u64,
-    /// Handler runs for which a message had been sent.
+    /// Handler runs that a message accounts for.
     pub delivered: u64,
     /// Messages that arrived while their interrupt was already pending.
     pub coalesced: u64,
-    /// Vectors whose handler never saw the last sequence number.
+    /// Vectors whose handler never saw the last message's sequence number.
     pub lost: u64,
-    /// Acknowledged INTIDs without a handler, and handler runs that were not due. Runs in excess of
-    /// a vector's messages count as well, unless its driver resent the interrupt without knowing
-    /// whether it was pending.
+    /// Acknowledged INTIDs without a handler, and handler runs that were not due. Handler runs
+    /// beyond the number of a vector's messages also count as spurious, unless the driver resent
+    /// the interrupt without knowing whether it was pending.
     pub spurious: u64,
-    /// Handler runs on a CPU that had not been the target at any time since the message was sent.
+    /// Handler runs on a CPU that the vector had not targeted at any time since the message was
+    /// sent.
     pub wrong_cpu: u64,
     /// Devices that were denied vectors, or were never able to send.
     pub refused: u64,
@@ -180,13 +187,13 @@ pub struct Totals {
     pub guest_faults: u64,
     /// Messages to an address without a doorbell.
     pub no_doorbell: u64,
-    /// Messages that a controller accepted and dropped. They don't affect the verdict by
-    /// themselves, because messages lost this way already count as lost.
+    /// Messages that a controller accepted and dropped. Dropped messages don't affect the verdict
+    /// by themselves, because the messages that they lose already count as lost.
     pub blocked: u64,
     /// Interrupts resent by the interrupt core and the drivers, by their own count.
     pub redelivered: u64,
-    /// Acknowledged INTIDs whose handler had just been removed or replaced (by another owner's
-    /// handler) while the interrupt was in flight.
+    /// Acknowledged INTIDs whose handler had been removed, or replaced by another owner's handler,
+    /// while the interrupt was in flight.
     pub late: u64,
     /// Completed affinity changes.
     pub moves: u64,
@@ -198,13 +205,14 @@ pub struct Totals {
     pub suspended: u64,
     /// Saves and restores of the interrupt controller model.
     pub migrated: u64,
-    /// Saves and restores of a virtual bus's host end between a guest's request and the reply.
+    /// Saves and restores of a virtual bus's host end that took place between a guest's request and
+    /// the host's reply.
     pub migrated_in_flight: u64,
 }
 
 impl Totals {
-    /// Returns `true` if every device is served, and every message was delivered exactly once, to
-    /// the right CPU.
+    /// Returns `true` if no device was refused and every message was delivered exactly once, to the
+    /// right CPU.
     pub const fn is_clean(&self) -> bool {
         self.is_delivered() && self.refused == 0 && self.short == 0
     }

@@ -1,6 +1,6 @@
-//! Seeded random numbers from splitmix64, identical on all platforms. We implement it here because
-//! a reported seed must replay the same run in every later version, and few crates promise a stable
-//! stream.
+//! Seeded random numbers from splitmix64, identical on all platforms. Doorbell has its own
+//! generator because a reported seed must replay the same run in every later version, and few
+//! crates promise a stable stream.
 
 /// A stream of random numbers.
 #[derive(Clone, Debug)]

@@ -1,4 +1,5 @@
-//! The workload: every device sends, every handler counts, and affinities change under load.
+//! The workload: every device sends messages, handlers count them, and the vectors' affinities
+//! change under load.
 
 mod load;
 mod options;
@@ -25,13 +26,13 @@ use std::time::Instant;
 /// Lets the drivers discover and program `machine`, runs the workload on real threads, and judges
 /// the result.
 ///
-/// Each device sends its messages on its own thread, so two runs differ even with the same seed;
+/// Each device sends its messages from its own thread, so two runs differ even with the same seed;
 /// [`simulate`](crate::simulate) runs can be replayed. `progress` is called several times per
 /// second, on the caller's thread.
 ///
 /// # Errors
-/// A driver failed, or a controller could not be migrated. Lost messages are not errors; the report
-/// lists them.
+/// Returns an error if a driver fails, or if a controller cannot be migrated. Lost messages are not
+/// errors; the report lists them.
 pub fn run(
     mut machine: Machine,
     options: &RunOptions,

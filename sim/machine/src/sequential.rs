@@ -1,7 +1,7 @@
-//! Machines for other crates' workloads. Their CPUs take interrupts on the caller's thread, and
-//! only when asked to.
+//! Machines on which other crates run their own workloads. The CPUs take interrupts on the caller's
+//! thread, and only when the caller asks them to.
 //!
-//! [`GicHardware`] is a GIC with its CPUs only; the user supplies the devices and drivers.
+//! [`GicHardware`] consists of a GIC and its CPUs; the user supplies the devices and drivers.
 //! [`BootedMachine`] is a whole machine whose devices have their vectors.
 
 mod booted;

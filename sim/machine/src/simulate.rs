@@ -1,5 +1,6 @@
-//! The same machine without threads. A seeded scheduler decides what happens next, including what
-//! overtakes a driver between two register accesses. The same seed always produces the same trace.
+//! A simulation of the machine on a single thread. A seeded scheduler decides what happens next,
+//! including which other activity interrupts a driver between two register accesses. The same seed
+//! always produces the same trace.
 
 mod scheduler;
 mod trace;
@@ -23,21 +24,22 @@ use std::time::Instant;
 pub struct Simulation {
     /// The report.
     pub report: Report,
-    /// The events in order.
+    /// The events, in the order in which they happened.
     pub trace: Vec<TraceEvent>,
 }
 
-/// On average, the disturber acts once in this many steps.
+/// On average, the simulation causes a disturbance once in this many steps.
 const MOVE_EVERY: usize = 12;
 const RARE_EVERY: usize = 400;
-/// The simulation ends after this many steps without an event.
+/// The simulation ends after this many consecutive steps without an event.
 const HOPELESS: u32 = 20_000;
 
-/// Runs the workload on one thread, in the order that `options.seed` determines, and judges it.
+/// Runs the workload on one thread, in an order determined by `options.seed`, and judges the
+/// result.
 ///
 /// # Errors
-/// A driver failed, or a controller could not be migrated. Lost messages are not errors; the report
-/// lists them.
+/// Returns an error if a driver fails, or if a controller cannot be migrated. Lost messages are not
+/// errors; the report lists them.
 pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Simulation, RunError> {
     let start = Instant::now();
     let sleepers = Arc::clone(&machine.sleepers);
@@ -68,7 +70,7 @@ pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Simulation
     }
 }
 
-/// Runs the machine until every message was sent.
+/// Runs the machine until every message has been sent.
 fn run(
     system: &System,
     scheduler: &Scheduler,
@@ -82,7 +84,7 @@ fn run(
         counts: DisturbanceCounts::default(),
     };
     let (mut progress, mut idle) = (0, 0);
-    // A device that waits for a lost message would wait forever.
+    // If a message is lost, the device that waits for it would wait forever.
     while scheduler.has_more_to_send() && idle < HOPELESS {
         scheduler.step();
         idle = if scheduler.progress() == progress { idle + 1 } else { 0 };
@@ -103,7 +105,7 @@ fn run(
     })
 }
 
-/// Performs the disturbances that the options select.
+/// Performs the disturbances that the options enable.
 struct Disturber<'a> {
     system: &'a System,
     scheduler: &'a Scheduler,

@@ -1,4 +1,4 @@
-//! The machine with its drivers up, from a kernel's point of view.
+//! The machine after its drivers have been brought up, from a kernel's point of view.
 
 mod boot;
 mod device;
@@ -59,16 +59,17 @@ pub(crate) struct System {
     pub(crate) cpus: usize,
     pub(crate) notes: Vec<String>,
     pub(crate) name: String,
-    /// Incremented when a surprise removal of a device begins, and again when it ends, so it is odd
-    /// in between.
+    /// Counts the starts and ends of surprise removals, so the value is odd while one is in
+    /// progress.
     pub(crate) surprises: AtomicU64,
     pub(crate) cores: Vec<Arc<CpuCore>>,
-    /// Held by tasks while they use drivers. A suspend waits until all of them are frozen.
+    /// Tasks hold this lock while they use drivers. A suspend waits until all tasks have released
+    /// it, and so are frozen.
     pub(crate) tasks: RwLock<()>,
 }
 
 impl System {
-    /// Returns what this controller does with a pending bit when its vector moves.
+    /// Returns what this controller does with a pending bit when the vector moves.
     pub(crate) fn pending_at(&self, controller: ControllerIndex) -> Pending {
         match self.description.controller(controller).map(|described| &described.kind) {
             Some(ControllerKind::DirectLpi) => Pending::Stays,
@@ -76,9 +77,9 @@ impl System {
         }
     }
 
-    /// Returns the number of vectors that a device may allocate. Scarce vectors, such as the SPIs
-    /// behind a doorbell, are shared: each device receives its share before any device receives
-    /// everything it asks for.
+    /// Returns the number of vectors that a device may allocate. If vectors are scarce, like the
+    /// SPIs behind a doorbell, each device receives an equal share before any device receives as
+    /// many as it asks for.
     pub(crate) fn fair_share(&self, controller: ControllerIndex) -> u16 {
         let driver = self.irqchip.controller(controller).ok();
         let Some(spis) = driver.and_then(MsiController::spis) else { return u16::MAX };
@@ -89,7 +90,7 @@ impl System {
     }
 
     /// Sends one message on each vector whose last message has been handled. Calls `sent` with the
-    /// device and vector index.
+    /// indexes of the device and the vector.
     pub(crate) fn send_each(&self, mut sent: impl FnMut(usize, usize)) {
         for (number, device) in self.devices.iter().enumerate() {
             for (index, vector) in device.vectors().iter().enumerate() {
@@ -100,7 +101,7 @@ impl System {
         }
     }
 
-    /// Returns a fault that the drivers had no other way to report, or `None`.
+    /// Returns a fault that the drivers could not report in any other way, or `None`.
     pub(crate) fn silent_fault(&self) -> Option<String> {
         let of_bus = || self.virtual_bus.as_ref().and_then(|bus| bus.fault());
         let mut drivers = self.irqchip.controllers();
