@@ -101,7 +101,8 @@ impl Machine {
         functions.chain(devices).collect()
     }
 
-    /// Returns the notes on invented regions and omitted devices, with one sentence per note.
+    /// Returns the notes on omitted devices and on regions that firmware does not place. Each note
+    /// is one sentence.
     pub fn notes(&self) -> &[String] {
         &self.notes
     }

@@ -18,7 +18,8 @@ pub struct Report {
     pub devices: Vec<DeviceReport>,
     /// Totals over all vectors, which determine the verdict.
     pub totals: Totals,
-    /// Notes on invented regions and omitted devices, with one sentence per note.
+    /// Notes on omitted devices and on regions that firmware does not place. Each note is one
+    /// sentence.
     pub notes: Vec<String>,
     /// Time from the first message to the last handler run.
     pub elapsed: Duration,
@@ -108,8 +109,7 @@ pub struct DeviceReport {
     pub requester_id: Option<RequesterId>,
     /// The device's DeviceID at the controller.
     pub device_id: DeviceId,
-    /// Whether the controller or an IOMMU prevents the device from signaling other devices'
-    /// interrupts.
+    /// The device's isolation, which states whether it can signal other devices' interrupts.
     pub isolation: Isolation,
     /// The device's vectors.
     pub vectors: Vec<VectorReport>,

@@ -1,18 +1,18 @@
-//! The machine's address space while it is being planned. Firmware places some regions; the others
-//! are invented in the gaps.
+//! The machine's address space while the machine is being planned. Firmware places some regions;
+//! the others are placed in the gaps.
 
 use super::Refusal;
 use doorbell_hardware::bus::{AddressMap, Overlap};
 use gic_firmware::Region;
 
-/// Bounds on invented regions: above the addresses that boards use for registers, and within the
-/// address bits that boards implement.
+/// Bounds on the regions that firmware does not place: above the addresses that boards use for
+/// registers, and within the address bits that boards implement.
 const FROM: u64 = 1 << 32;
 const BELOW: u64 = 1 << 48;
-/// Alignment of invented regions. It also keeps them apart.
+/// Alignment of regions that firmware does not place. The alignment also keeps these regions apart.
 const ALIGN: u64 = 1 << 20;
 
-/// Claimed addresses, and notes about them.
+/// Claimed addresses, and the notes about them.
 #[derive(Default)]
 pub(super) struct AddressPlan {
     map: AddressMap,
@@ -20,13 +20,13 @@ pub(super) struct AddressPlan {
 }
 
 impl AddressPlan {
-    /// Claims a region at the address from firmware.
+    /// Claims a region at the address that firmware states.
     pub(super) fn claim(&mut self, name: &str, region: Region) -> Result<(), Overlap> {
         self.map.claim(name, region)
     }
 
-    /// Claims a region at the address from firmware, unless it overlaps a claimed one. Returns
-    /// `true` on success.
+    /// Claims a region at the address that firmware states, unless the region overlaps a claimed
+    /// one. Returns `true` if the region was claimed.
     pub(super) fn try_claim(&mut self, name: &str, region: Region) -> bool {
         self.map.claim(name, region).is_ok()
     }

@@ -2,7 +2,7 @@
 
 use gic_firmware::{Controller, ControllerKind, Description, NoRoute, Route};
 
-/// The controller kind of a Hyper-V virtual PCI bus.
+/// The kind that this crate uses for a virtual PCI bus of Hyper-V.
 pub(super) const HYPERV_VPCI: &str = "hyperv-vpci";
 
 /// Returns `true` if the controller is a virtual bus.
@@ -11,7 +11,7 @@ pub(crate) fn is_virtual_bus(kind: &ControllerKind) -> bool {
 }
 
 /// The controllers that take part, together with their devices. Firmware alone assigns devices to
-/// controllers, so a selection can only omit devices: those on all other controllers.
+/// controllers, so a selection can only omit devices whose controllers it excludes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum ControllerChoice {
     /// All described controllers.
@@ -43,7 +43,8 @@ impl ControllerChoice {
         }
     }
 
-    /// Returns the command-line name. For a single kind, this is [`ControllerKind::as_str`].
+    /// Returns the choice's name on the command line. For a single kind, this is
+    /// [`ControllerKind::as_str`].
     pub const fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -56,14 +57,15 @@ impl ControllerChoice {
     }
 
     /// Returns `true` if the controller is enabled and takes part, and firmware states its register
-    /// address. Direct LPIs have no separate registers, so they need none.
+    /// address. Redistributors that receive direct LPIs have no separate registers, so no address
+    /// is needed for them.
     pub(crate) fn serves(self, controller: &Controller) -> bool {
         let placed = controller.registers.is_some() || controller.kind == ControllerKind::DirectLpi;
         let is_of_root = controller.secondary_gic.is_none();
         controller.status.is_enabled() && is_of_root && placed && self.admits(&controller.kind)
     }
 
-    /// Returns the route and its controller, if that controller takes part.
+    /// Returns the route and its controller if that controller takes part.
     pub(super) fn controller(
         self,
         description: &Description,

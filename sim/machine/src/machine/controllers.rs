@@ -33,7 +33,8 @@ pub(crate) fn itses(
 /// Returns the names of the participating controllers.
 ///
 /// # Errors
-/// The description has no such controller, or a combination that one machine cannot have.
+/// Returns an error if the description has no such controller, or requires a combination that one
+/// machine cannot have.
 pub(super) fn check(
     description: &Description,
     choice: ControllerChoice,

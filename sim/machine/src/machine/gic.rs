@@ -25,7 +25,7 @@ const LEAST_DEVICE_ID_BITS: u32 = 16;
 /// The model's configuration, and facts derived with it.
 pub(super) struct GicPlan {
     pub(super) config: VgicConfig,
-    /// The number of CPUs that take part; the model has all described CPUs.
+    /// Number of CPUs that take part; the model has all CPUs that firmware describes.
     pub(super) cpus: usize,
     its: Vec<(String, u64)>,
     /// The names of the controllers that receive messages.
@@ -58,7 +58,7 @@ pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<
                 TargetAddresses::Physical => RedistributorNaming::Address,
             })
             .with_coherence(model_coherence(options));
-        // Real ITSes differ, so alternate between two variants.
+        // Real ITSes differ, so alternate between two configurations.
         if position % 2 == 1 {
             config
                 .with_held_collections(4)
@@ -97,8 +97,8 @@ pub(super) fn plan(description: &Description, options: &BuildOptions) -> Result<
     Ok(GicPlan { config, cpus: affinities.len().min(limit), its, controllers })
 }
 
-/// Adds a note for each pre-ITS window: on this machine, the devices behind it write directly to
-/// the ITS.
+/// Adds a note for each pre-ITS window, because on this machine the devices behind the window write
+/// directly to the ITS.
 pub(super) fn note_windows(description: &Description, space: &mut AddressPlan) {
     for (_, its, _) in itses(description) {
         if let Some(window) = &its.pre_its {
@@ -126,8 +126,8 @@ fn usable_gic(description: &Description) -> Result<&Gic, Refusal> {
     Ok(gic)
 }
 
-/// Returns the described regions, each filled with as many redistributors as it can hold and the
-/// machine still needs.
+/// Returns the redistributor regions that firmware describes, each filled with as many
+/// redistributors as it can hold and the machine still needs.
 fn redistributors(gic: &Gic, cpus: usize) -> Vec<RedistributorRegion> {
     let stride = gic.redistributor_stride.as_ref().map_or(gicr::STRIDE_V3, |stride| stride.value);
     let mut needed = u64::try_from(cpus).unwrap_or(u64::MAX);
@@ -143,8 +143,8 @@ fn redistributors(gic: &Gic, cpus: usize) -> Vec<RedistributorRegion> {
     regions
 }
 
-/// Returns the description without the parts that the machine omits, i.e. empty redistributor
-/// regions and pre-ITS windows.
+/// Returns the description without the parts that the machine omits: empty redistributor regions
+/// and pre-ITS windows.
 pub(crate) fn populated(description: &Description) -> Description {
     let mut populated = description.clone();
     if let Some(gic) = &mut populated.gic {
@@ -170,8 +170,8 @@ fn device_id_bits(description: &Description, its: ControllerIndex) -> u8 {
     u8::try_from(bits.max(LEAST_DEVICE_ID_BITS)).unwrap_or(32)
 }
 
-/// Returns the coherence that the registers claim. They claim it even where firmware denies it,
-/// because in that case firmware has to override the registers.
+/// Returns the coherence that the ITS registers report. The registers report coherent accesses even
+/// where firmware denies them, so drivers must believe firmware rather than the registers.
 fn model_coherence(options: &BuildOptions) -> vgic::its::Coherence {
     match options.snooping {
         Snooping::AsDescribed => vgic::its::Coherence::Coherent,
@@ -195,7 +195,7 @@ pub(super) fn caches(description: &Description, options: &BuildOptions) -> Cache
     }
 }
 
-/// Returns the regions to be modeled.
+/// Returns the register regions to be modeled.
 fn regions(config: &VgicConfig, its: &[(String, u64)]) -> Vec<(String, Region)> {
     let distributor =
         ("the distributor".to_owned(), config.distributor, gic_arch::gicd::FRAME_SIZE);
@@ -228,7 +228,8 @@ pub(crate) fn attach(model: &Arc<GicModel>, bus: &mut Bus) -> Result<(), Overlap
     Ok(())
 }
 
-/// Registers a doorbell for each ITS. All other device writes reach the model's registers or RAM.
+/// Registers a doorbell for each ITS. All other writes by devices reach the model's registers or
+/// RAM.
 pub(crate) fn doorbells(model: &Arc<GicModel>, ram: &Arc<Ram>) -> Doorbells {
     let writes = Arc::new(Anywhere { model: Arc::clone(model), ram: Arc::clone(ram) });
     let mut doorbells = Doorbells::new(writes);
@@ -238,7 +239,7 @@ pub(crate) fn doorbells(model: &Arc<GicModel>, ram: &Arc<Ram>) -> Doorbells {
     doorbells
 }
 
-/// Receives the device writes that no ITS claims.
+/// Receives the device writes that are not addressed to the doorbell of an ITS.
 struct Anywhere {
     model: Arc<GicModel>,
     ram: Arc<Ram>,

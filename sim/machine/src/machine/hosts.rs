@@ -9,10 +9,10 @@ use std::sync::Arc;
 
 /// Size of one bus's ECAM window.
 const BUS: u64 = 1 << 20;
-/// Size of a memory window: large enough for the functions' tables plus one window per bridge.
+/// Size of a memory window, which must hold the functions' tables and one window per bridge.
 const MEMORY: u64 = 64 << 20;
 
-/// A planned host bridge.
+/// A host bridge that has been planned but not built.
 pub(super) struct HostPlan {
     index: usize,
     name: String,
@@ -27,7 +27,7 @@ pub(crate) struct Host {
     pub(crate) bridge: Arc<HostBridge>,
 }
 
-/// Plans all enabled host bridges with functions that take part.
+/// Plans all enabled host bridges that have functions taking part.
 pub(super) fn plan(
     description: &Description,
     options: &BuildOptions,
@@ -100,7 +100,7 @@ fn described_ecam(host: &PciHost) -> Option<Region> {
     }
 }
 
-/// Returns the ECAM window stated by firmware, or an invented one.
+/// Returns the ECAM window stated by firmware, or chooses one.
 fn ecam(host: &PciHost, buses: BusRange, space: &mut AddressPlan) -> Result<Region, Refusal> {
     let size = (u64::from(buses.last - buses.first) + 1) * BUS;
     let name = format!("{} ECAM", host.id);

@@ -1,14 +1,14 @@
-//! RAM: where firmware puts it if that is usable, otherwise at an invented address.
+//! RAM, at the address stated by firmware if possible, otherwise at a chosen address.
 
 use super::{AddressPlan, Refusal};
 use gic_firmware::{Description, Region};
 
 /// Minimum amount of memory for the drivers' tables and the devices' mailboxes.
 const ENOUGH: u64 = 64 << 20;
-/// Size of the invented RAM, used if firmware states less than the minimum. (Boot loaders often
-/// fill in the memory node.)
+/// Size of the RAM that the machine adds if firmware states less than the minimum. (Boot loaders
+/// often fill in the memory node.)
 const INVENTED: u64 = 1 << 30;
-/// Maximum size of a bank. Anything larger would only cost page tables.
+/// Maximum size of a bank. A larger bank would only cost page tables.
 const MOST: u64 = 1 << 38;
 
 pub(super) fn plan(

@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 /// Options for building a machine from its description.
 #[derive(Clone, Debug, Default)]
 pub struct BuildOptions {
-    /// Maximum number of CPUs. `None` uses all described CPUs.
+    /// Maximum number of CPUs. `None` uses all CPUs that firmware describes.
     pub cpus: Option<NonZeroU16>,
     /// The controllers whose devices take part.
     pub controller: ControllerChoice,
@@ -16,7 +16,7 @@ pub struct BuildOptions {
     pub population: Population,
     /// The INTIDs of direct LPIs.
     pub lpis: LpiNumbers,
-    /// Selects whether redistributors can stop taking LPIs.
+    /// Selects whether software can clear `GICR_CTLR.EnableLPIs`.
     pub lpi_disabling: LpiDisabling,
     /// The software's view of the distributor.
     pub security: SecurityView,
@@ -56,10 +56,10 @@ impl LpiNumbers {
 /// Support for clearing `GICR_CTLR.EnableLPIs` (`GICR_CTLR.CES`).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LpiDisabling {
-    /// Software can clear the bit again.
+    /// Software can clear the bit after setting it.
     #[default]
     Possible,
-    /// Once software has set it, the bit stays set.
+    /// The bit stays set once software has set it.
     Impossible,
 }
 
@@ -69,7 +69,8 @@ pub enum SecurityView {
     /// A single security state (`GICD_CTLR.DS` = 1).
     #[default]
     Single,
-    /// The Non-secure view with two security states (DS = 0), as seen when firmware runs at EL3.
+    /// The Non-secure view with two security states (DS = 0), as on a board where firmware runs at
+    /// EL3.
     NonSecure,
 }
 
@@ -86,8 +87,8 @@ pub enum TargetAddresses {
 /// The coherence of the controllers' table accesses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Snooping {
-    /// The coherence stated in the description. Where it denies coherence (`dma-noncoherent`), the
-    /// registers still claim it: in that case firmware has to override them.
+    /// The coherence that firmware describes. Where firmware denies coherence (`dma-noncoherent`),
+    /// the registers still report it, so drivers must believe firmware.
     #[default]
     AsDescribed,
     /// No controller is coherent, and the registers say so, regardless of the description.

@@ -7,13 +7,13 @@ use gic_firmware::{Description, MsiRouting, Region, Role, Route};
 use msi_types::{RequesterId, Trigger};
 use std::sync::Arc;
 
-/// Minimum number of message slots per device. A device may have up to six more.
+/// Minimum number of message slots of a device. A device may have up to six more.
 const SLOTS: u16 = 2;
 
 /// The compatible string of a device that sends level messages.
 const LEVEL_SOURCE: &str = "doorbell,level-source";
 
-/// Requester IDs on a bus without a map.
+/// Requester IDs of the devices on a bus without a map.
 const UNMAPPED: [u32; 3] = [1, 2, 3];
 
 /// A planned device.
@@ -24,8 +24,8 @@ pub(crate) struct DevicePlan {
     pub(crate) config: PlatformDeviceConfig,
 }
 
-/// Plans all enabled devices that take part. A device on a bus other than PCI (`fsl-mc`) is planned
-/// once per requester.
+/// Plans all enabled devices that take part. On a bus other than PCI (`fsl-mc`), a device is
+/// planned once per requester.
 pub(super) fn plan(
     description: &Description,
     options: &BuildOptions,
@@ -43,7 +43,7 @@ pub(super) fn plan(
                     })
                     .collect()
             }
-            // A device may list several controllers, in order of preference.
+            // A device may refer to several controllers, in order of preference.
             Role::Device => {
                 let mut routes = description.platform_routes(device).into_iter();
                 let route = routes.find(|route| choice.controller(description, *route).is_some());
@@ -64,7 +64,7 @@ pub(super) fn plan(
     Ok(plans)
 }
 
-/// Returns the parameters for the device at index `place`.
+/// Returns the parameters of the device at index `place`.
 fn config(population: &Population, place: usize, compatible: &[String]) -> PlatformDeviceConfig {
     match population {
         Population::Chosen(endpoints) if !endpoints.devices.is_empty() => {
@@ -80,8 +80,8 @@ fn config(population: &Population, place: usize, compatible: &[String]) -> Platf
     }
 }
 
-/// Returns the requesters on a bus other than PCI: one per map entry or, without a map, a few whose
-/// requester ID equals the DeviceID.
+/// Returns the requesters on a bus other than PCI: one per map entry or, if the bus has no map, a
+/// few whose requester IDs equal their DeviceIDs.
 fn requesters(routing: &MsiRouting) -> Vec<RequesterId> {
     match &routing.map {
         Some(map) => map.iter().map(|entry| entry.rid_base).collect(),
@@ -89,8 +89,8 @@ fn requesters(routing: &MsiRouting) -> Vec<RequesterId> {
     }
 }
 
-/// Returns the device's own region if it is large enough and unclaimed. Otherwise, returns an
-/// invented one.
+/// Returns the device's own register region if it is large enough and unclaimed. Otherwise, chooses
+/// a region.
 fn registers(stated: &[Region], name: &str, space: &mut AddressPlan) -> Result<Region, Refusal> {
     let own = stated.iter().find(|region| region.size() >= platform_device::SIZE);
     let own = own.and_then(|region| Region::new(region.base(), platform_device::SIZE));

@@ -1,5 +1,5 @@
-//! The functions behind a host bridge: either chosen ones or, for each entry in the host's routing,
-//! a few functions of different kinds at requester IDs covered by the entry.
+//! The functions behind a host bridge: either chosen ones, or a few functions of different kinds
+//! for each entry in the host's routing, at requester IDs that the entry covers.
 
 mod chosen;
 
@@ -16,18 +16,19 @@ use msi_types::{DeviceId, Masking, RequesterId, SignalMsi};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-/// Number of root-bus functions per routing entry.
+/// Number of functions on the root bus per routing entry.
 const ON_ROOT: usize = 3;
-/// Number of functions on one other bus per routing entry.
+/// Number of functions on another bus per routing entry.
 const ON_BRANCH: usize = 2;
 /// Maximum number of bridges on one root bus.
 const BRIDGES: u8 = 12;
-/// Maximum number of entries in a host's routing that receive functions.
+/// Maximum number of a host's routing entries for which functions are planned.
 const STATEMENTS: usize = 24;
-/// A function with 32-bit message addresses cannot store a doorbell at or above this address.
+/// A function whose message addresses have 32 bits cannot store the address of a doorbell at or
+/// above this one.
 const FOUR_GIB: u64 = 1 << 32;
 
-/// The kinds of message stores, in the order in which they are handed out.
+/// The kinds of message stores, in the order in which functions receive them.
 const STORES: [StoreConfig; 7] = [
     StoreConfig::Msix { vectors: 8, table_bar: 0, pba_bar: 2 },
     StoreConfig::Msi {
@@ -51,26 +52,26 @@ const STORES: [StoreConfig; 7] = [
 pub(super) struct Functions {
     /// Message stores, indexed by bus and device/function number.
     functions: BTreeMap<(u8, DevFn), StoreConfig>,
-    /// Buses behind conventional-PCI bridges.
+    /// Numbers of the buses behind conventional-PCI bridges.
     conventional: BTreeSet<u8>,
 }
 
-/// A requester, and the doorbell address that it will have to store.
+/// A requester, and the doorbell address that its messages will contain.
 type Candidate = (RequesterId, u64);
 
-/// For each routing entry, the requesters (in ascending order) that it routes to a participating
-/// controller.
+/// For each routing entry, the requesters that the entry routes to a participating controller, in
+/// ascending order.
 pub(super) type CandidateMap = BTreeMap<usize, Vec<Candidate>>;
 
 impl Functions {
-    /// Plans a few functions per routing entry, of as many kinds as possible.
+    /// Plans a few functions per routing entry, with as many kinds of message stores as possible.
     pub(super) fn usual(candidates: &CandidateMap, first_bus: u8) -> Self {
         let mut plan = Self::default();
         for candidates in candidates.values().take(STATEMENTS) {
             plan.populate_root(candidates, first_bus);
             plan.populate_branch(candidates, first_bus);
         }
-        // One conventional-PCI bridge is enough.
+        // One conventional-PCI bridge per host is enough.
         let _ =
             candidates.values().any(|candidates| plan.populate_conventional(candidates, first_bus));
         plan.complete_devices();
@@ -128,8 +129,8 @@ impl Functions {
         }
     }
 
-    /// Adds functions for the first few requesters on the root bus. If possible, the last one
-    /// shares a device with another function.
+    /// Adds functions for the first few requesters on the root bus. If possible, the last of these
+    /// functions shares a device with another function.
     fn populate_root(&mut self, candidates: &[Candidate], first_bus: u8) {
         let here: Vec<_> = candidates.iter().filter(|(id, _)| id.pci_bus() == first_bus).collect();
         let devices = here.iter().filter(|(id, _)| id.pci_function() == 0);
@@ -155,9 +156,9 @@ impl Functions {
         }
     }
 
-    /// Adds two functions behind a conventional-PCI bridge. They share one requester ID, that of
-    /// function 0 of device 0 on the secondary bus. Returns `false` if no bus is free for the
-    /// bridge.
+    /// Adds two functions behind a conventional-PCI bridge. The two functions share one requester
+    /// ID, that of device 0, function 0 on the secondary bus. Returns `false` if no bus is free for
+    /// the bridge.
     fn populate_conventional(&mut self, candidates: &[Candidate], first_bus: u8) -> bool {
         let Some((alias, doorbell)) = self.find_alias(candidates.iter(), first_bus) else {
             return false;
@@ -185,8 +186,8 @@ impl Functions {
         candidates.find(is_alias).copied()
     }
 
-    /// Adds function 0 to devices that lack it. Otherwise, software would not find their other
-    /// functions.
+    /// Adds function 0 to devices that lack it. Without function 0, software would not find a
+    /// device's other functions.
     fn complete_devices(&mut self) {
         let lacking: Vec<_> = self
             .functions
@@ -229,8 +230,8 @@ impl Functions {
     }
 }
 
-/// Returns the possible requesters behind `host`. The result is empty if the host's routing reaches
-/// no participating controller.
+/// Returns the requester IDs at which `host` can have functions. The result is empty if the host's
+/// routing doesn't reach any participating controller.
 pub(super) fn candidates(
     description: &Description,
     choice: ControllerChoice,
@@ -250,7 +251,7 @@ pub(super) fn candidates(
             };
             let doorbell = match controller.kind {
                 // The drivers look up the redistributor and check that the endpoint can store its
-                // address.
+                // doorbell's address.
                 ControllerKind::DirectLpi => 0,
                 _ => controller.doorbell(route.device_id).unwrap_or(u64::MAX),
             };

@@ -1,13 +1,13 @@
-//! The parameters of a machine's devices. (Their locations and controllers are up to firmware.)
+//! The parameters of a machine's devices; firmware determines their locations and controllers.
 
 use doorbell_hardware::pci::StoreConfig;
 use doorbell_hardware::platform_device::PlatformDeviceConfig;
 
-/// The choice of devices in a machine.
+/// The choice of devices for a machine.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Population {
     /// A few functions per routing entry of each host bridge, cycling through the kinds of message
-    /// store. Platform devices behave as their compatible strings say.
+    /// store. Platform devices behave as their compatible strings prescribe.
     #[default]
     Usual,
     /// Explicitly chosen devices.
@@ -17,11 +17,11 @@ pub enum Population {
 /// Explicitly chosen devices.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ChosenDevices {
-    /// PCI functions, distributed round-robin over the host bridges. A function without a suitable
-    /// location is omitted, with a note.
+    /// PCI functions, distributed round-robin over the host bridges. If no location is suitable,
+    /// the function is omitted and a note says so.
     pub functions: Vec<ChosenFunction>,
-    /// Parameters for firmware's platform devices, in order and repeated as often as needed. If
-    /// empty, the devices use the defaults.
+    /// Parameters for the platform devices that firmware describes, in order and repeated as often
+    /// as needed. If the list is empty, the devices use the defaults.
     pub devices: Vec<PlatformDeviceConfig>,
 }
 
@@ -34,7 +34,7 @@ pub struct ChosenFunction {
     pub store: StoreConfig,
 }
 
-/// The location of a PCI function, which takes the next requester ID of that kind that firmware
+/// The location of a PCI function, which receives the next requester ID of this kind that firmware
 /// routes to a participating controller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FunctionPlacement {
@@ -42,9 +42,10 @@ pub enum FunctionPlacement {
     Root,
     /// Another function of the most recently placed device.
     BesideLast,
-    /// Behind its own root port.
+    /// Behind a root port of its own.
     Branch,
-    /// Behind the host's conventional-PCI bridge. All functions there share one requester ID.
+    /// Behind the host's conventional-PCI bridge. All functions behind that bridge share one
+    /// requester ID.
     Conventional,
 }
 

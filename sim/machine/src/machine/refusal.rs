@@ -30,7 +30,7 @@ pub enum Refusal {
         /// The other enabled MSI controllers, by name and kind.
         others: Vec<String>,
     },
-    /// Devices are routed to redistributors of a GIC that has an ITS.
+    /// Devices are routed to the redistributors of a GIC that also has an ITS.
     #[error(
         "{direct} is described with direct LPIs beside the ITS {its}: a GIC with an ITS does not \
          have them"
@@ -61,13 +61,13 @@ pub enum Refusal {
     /// Two components claim the same addresses.
     #[error(transparent)]
     Overlap(#[from] Overlap),
-    /// No free address range is left for an invented region.
+    /// No free address range is left for a region that firmware does not place.
     #[error("the address space has no unused range for {0}")]
     NoRoom(&'static str),
     /// The virtual bus's host end cannot be created.
     #[error("the virtual bus cannot be built: {0}")]
     VirtualBus(String),
-    /// The model cannot implement the described GIC.
+    /// The model cannot implement the GIC that firmware describes.
     #[error("the described GIC cannot be built: {0}")]
     Gic(#[from] vgic::ConfigError),
 }

@@ -6,17 +6,17 @@ use gic_arch::{IntId, IntIdClass};
 use gic_firmware::{ControllerKind, Description, IntIdSpan};
 use vgic::{V2mConfig, VgicConfig};
 
-/// Number of SPIs on a machine where no messages signal SPIs.
+/// Number of SPIs on a machine where no message signals an SPI.
 const FEW: u32 = 256;
-/// Number of SPIs on other machines: INTIDs 32 to 991.
+/// Number of SPIs on machines where messages signal SPIs: INTIDs 32 to 991.
 const MANY: u32 = 960;
-/// Maximum number of SPIs: up to INTID 1019.
+/// Maximum number of SPIs, which have INTIDs up to 1019.
 const ALL: u32 = 988;
-/// Number of SPIs in a frame whose range firmware does not state. In that case, the range is read
-/// from the frame's register, so the machine can choose it.
+/// Number of SPIs in a frame whose range firmware does not state. In that case, drivers read the
+/// range from the frame's register, so the machine can choose it.
 const FRAME: u32 = 64;
 
-/// Configures all described features other than LPIs.
+/// Configures all GIC features that firmware describes, except LPIs.
 pub(super) fn configure(description: &Description, config: &mut VgicConfig) {
     let spans: Vec<_> = spans(description).collect();
     let messages = controllers::of_kind(description, ControllerKind::Mbi).next();
@@ -52,7 +52,8 @@ fn frame_configs(description: &Description, spans: &[IntIdSpan]) -> Vec<V2mConfi
     frames
 }
 
-/// Returns the highest unused SPIs, aligned so that they can be allocated in groups.
+/// Returns a range of unused SPIs with the highest possible INTIDs, aligned so that drivers can
+/// allocate them in groups.
 fn free(taken: &[(u32, u32)]) -> Option<(u32, u32)> {
     let mut blocks = (1..=MANY / FRAME).rev().map(|block| block * FRAME - IntId::SPI_BASE);
     let first = blocks.find(|first| {
@@ -71,7 +72,7 @@ fn spans(description: &Description) -> impl Iterator<Item = IntIdSpan> {
         .flat_map(|(_, controller)| controller.ranges.iter().map(|range| range.value))
 }
 
-/// Returns the INTID following a range of plain (not extended) SPIs.
+/// Returns the INTID that follows a range of ordinary SPIs, as opposed to extended SPIs.
 fn plain_end(span: IntIdSpan) -> Option<u32> {
     let last = span.last().filter(|_| span.first().class() == IntIdClass::Spi)?;
     last.get().checked_add(1)

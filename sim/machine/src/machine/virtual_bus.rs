@@ -1,7 +1,8 @@
 //! The virtual PCI bus on a machine that is a guest of Hyper-V or a compatible hypervisor.
 //!
-//! Firmware doesn't describe virtual buses: VMBus offers them at runtime. The machine therefore
-//! adds the bus to its own copy of the description, as a controller that receives messages.
+//! Firmware doesn't describe virtual buses: VMBus offers them while the guest runs. The machine
+//! therefore adds the bus to its own copy of the description, as a controller that receives
+//! messages.
 
 use super::controller_choice::{HYPERV_VPCI, is_virtual_bus};
 use super::populate::{self, CandidateMap, Functions};
@@ -16,15 +17,15 @@ use hyperv_vpci::host::Injection;
 use msi_types::{DeviceId, RequesterId};
 use std::sync::Arc;
 
-/// The machine name that firmware reports, as in OpenVMM's devicetree.
+/// Machine name that firmware reports on a machine with virtual buses, as in OpenVMM's devicetree.
 const OPENVMM: &str = "microsoft,openvmm";
 /// Name of the bus.
 pub(crate) const NAME: &str = "vpci";
 /// Number of the bus in the kernel.
 const BUSES: BusRange = BusRange { first: 0, last: 0 };
-/// Number of slots per group of devices.
+/// Number of slots in each group of devices.
 const GROUP: u8 = 10;
-/// Number of slots that have functions by default.
+/// Number of slots that hold functions by default.
 const SLOTS: u8 = 3 * GROUP;
 const ECAM: u64 = 1 << 20;
 const MEMORY: u64 = 64 << 20;
@@ -103,7 +104,7 @@ fn functions(options: &BuildOptions, space: &mut AddressPlan) -> Functions {
 }
 
 impl VirtualBusPlan {
-    /// Creates the host end with the planned functions and has it accept their messages.
+    /// Creates the host end with the planned functions, and makes it accept their messages.
     pub(super) fn listen(
         self,
         model: &Arc<GicModel>,

@@ -1,13 +1,14 @@
-//! The possible pending bits of one vector: messages in flight, arrivals, and the acknowledgements
-//! that consumed them.
+//! The possible pending bits of one vector: messages in flight, messages that have arrived, and the
+//! acknowledgements that account for them.
 
 use msi_types::Cpu;
 use std::collections::VecDeque;
 
-/// Number of acknowledgements that a [`SharedBit`] remembers. It exceeds the number of CPUs that
-/// can acknowledge one vector at a time.
+/// Number of acknowledgements that a [`SharedBit`] remembers. The number exceeds the number of CPUs
+/// that can acknowledge one vector at the same time.
 const ACKNOWLEDGEMENTS: usize = 64;
-/// Number of arrivals that it remembers. It exceeds the number that can wait for a handler.
+/// Number of arrivals that a [`SharedBit`] remembers. The number exceeds the number of messages
+/// that can wait for a handler.
 const ARRIVALS: usize = 1024;
 
 /// What happens to a pending bit when its vector moves.
@@ -15,20 +16,20 @@ const ARRIVALS: usize = 1024;
 pub(crate) enum Pending {
     /// The vector has a single pending bit that moves with it.
     Travels,
-    /// Each CPU has its own pending bit, which stays put.
+    /// Each CPU has its own pending bit, which does not move with the vector.
     Stays,
 }
 
 /// The reason why a bit is pending.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Cause {
-    /// A message from the device. At most one is in flight.
+    /// A message from the device. At most one message is in flight.
     Message,
     /// A message that the endpoint holds back until an operation ends.
     Held,
-    /// Any number of unreported messages, until the operation ends.
+    /// Any number of messages that the device may send without a record, until the operation ends.
     Untold,
-    /// A resend by software.
+    /// A resend by the driver or the interrupt core.
     Resend,
 }
 
@@ -36,13 +37,13 @@ pub(super) enum Cause {
 #[derive(Debug)]
 struct UnderWay {
     cause: Cause,
-    /// The CPUs where it may arrive.
+    /// The CPUs at which the interrupt may become pending.
     at: Vec<Cpu>,
-    /// Set if it was acknowledged before its sender returned.
+    /// Set if a CPU acknowledged the interrupt before the call that sent it returned.
     is_taken: bool,
 }
 
-/// What can be known from outside about a vector's pending bits.
+/// What an outside observer can know about a vector's pending bits.
 #[derive(Debug)]
 pub(super) struct PendingBits {
     under_way: Vec<UnderWay>,
@@ -56,7 +57,7 @@ enum Arrived {
 }
 
 impl PendingBits {
-    /// Creates the state with nothing pending on any of `cpus` CPUs.
+    /// Creates the state of a vector that isn't pending at any of `cpus` CPUs.
     pub(super) fn new(pending: Pending, cpus: usize) -> Self {
         let arrived = match pending {
             Pending::Travels => Arrived::Shared(SharedBit::default()),
@@ -65,7 +66,7 @@ impl PendingBits {
         Self { under_way: Vec::new(), arrived }
     }
 
-    /// Records that a message or resend is in flight and may arrive at one of these CPUs.
+    /// Records that a message or resend is in flight and may arrive at any of these CPUs.
     pub(super) fn begin(&mut self, cause: Cause, at: &[Cpu]) {
         self.under_way.push(UnderWay { cause, at: at.to_vec(), is_taken: false });
     }
@@ -86,20 +87,20 @@ impl PendingBits {
         }
     }
 
-    /// Records that the message was not sent.
+    /// Records that the device did not send the message that was about to be in flight.
     pub(super) fn cancel_message(&mut self) {
         self.under_way.retain(|one| one.cause != Cause::Message);
     }
 
-    /// Records that everything in flight for any of these causes has arrived by `now`.
+    /// Records that, by `now`, everything in flight for any of these causes has arrived.
     pub(super) fn arrive(&mut self, causes: &[Cause], now: u64) {
         for one in self.under_way.extract_if(.., |one| causes.contains(&one.cause)) {
             self.arrived.add(&one, now);
         }
     }
 
-    /// Records that a resend to `cpu` has arrived by `now`. Does nothing if none is in flight
-    /// there.
+    /// Records that, by `now`, a resend to `cpu` has arrived. Does nothing if no resend to `cpu` is
+    /// in flight.
     pub(super) fn arrive_resend(&mut self, cpu: Cpu, now: u64) {
         let is_it = |one: &UnderWay| one.cause == Cause::Resend && one.at.contains(&cpu);
         if let Some(index) = self.under_way.iter().position(is_it) {
@@ -108,8 +109,8 @@ impl PendingBits {
         }
     }
 
-    /// Records at `now` that `cpu`, which started to look at `looked_at`, acknowledged the vector.
-    /// Returns `false` if it cannot have found anything pending.
+    /// Records at time `now` that `cpu`, which started to look for interrupts at `looked_at`,
+    /// acknowledged the vector. Returns `false` if the CPU cannot have found the vector pending.
     pub(super) fn acknowledge(&mut self, cpu: Cpu, looked_at: u64, now: u64) -> bool {
         match &mut self.arrived {
             Arrived::Shared(bit) => {
@@ -122,7 +123,8 @@ impl PendingBits {
         }
     }
 
-    /// Records that `cpu` has had nothing pending since `now`, if CPUs have separate pending bits.
+    /// If each CPU has its own pending bit, records that the bit of `cpu` has been clear since
+    /// `now`.
     pub(super) fn empty(&mut self, cpu: Cpu, now: u64) {
         if let Arrived::PerCpu(bits) = &mut self.arrived
             && let Some(bit) = bits.get_mut(cpu.index())
@@ -133,8 +135,8 @@ impl PendingBits {
 }
 
 impl UnderWay {
-    /// Marks it as acknowledged. Returns `false` if it already was, because a message becomes
-    /// pending only once.
+    /// Marks the interrupt in flight as acknowledged. Returns `false` if it already was
+    /// acknowledged, because a message becomes pending only once.
     fn take(&mut self) -> bool {
         self.cause == Cause::Untold || !std::mem::replace(&mut self.is_taken, true)
     }
@@ -160,7 +162,7 @@ impl Arrived {
 struct CpuBit {
     /// The time of the last arrival at this CPU.
     arrived_at: u64,
-    /// The time at which the CPU looked for its last acknowledgement.
+    /// The time at which the CPU started to look for interrupts before its last acknowledgement.
     looked_at: u64,
 }
 
@@ -174,15 +176,15 @@ impl CpuBit {
 
 /// A vector's single pending bit, which any CPU may acknowledge.
 ///
-/// An acknowledgement consumes every arrival before its CPU started to look. So the next
-/// acknowledgement needs a later arrival, and no two acknowledgements share one. If two
-/// acknowledgements overlap in time, we can't know their order: one counts as earlier only if it
-/// was recorded before the other CPU started to look.
+/// An acknowledgement accounts for every message that arrived before the acknowledging CPU started
+/// to look for interrupts. The next acknowledgement therefore needs a later arrival, and no two
+/// acknowledgements share one. If two acknowledgements overlap in time, their order is unknown: one
+/// counts as earlier only if it was recorded before the other CPU started to look for interrupts.
 #[derive(Debug, Default)]
 struct SharedBit {
     arrivals: VecDeque<Arrival>,
     acknowledgements: VecDeque<Acknowledgement>,
-    /// The time of the last arrival that is no longer remembered.
+    /// The time of the last arrival that has been forgotten.
     forgotten_at: u64,
 }
 
@@ -195,7 +197,8 @@ struct Arrival {
 #[derive(Debug)]
 struct Acknowledgement {
     noted_at: u64,
-    /// The latest time at which the CPU looked, over this acknowledgement and all earlier ones.
+    /// The latest time at which a CPU started to look for interrupts, over this acknowledgement and
+    /// all earlier ones.
     looked_at: u64,
 }
 
@@ -219,7 +222,8 @@ impl SharedBit {
             self.acknowledgements.pop_front();
         }
         let recent = self.arrivals.iter_mut().rev().take_while(|arrival| arrival.at > since);
-        // Take the first of them, and leave later arrivals to acknowledgements that have no other.
+        // Use the earliest possible arrival, so that later arrivals remain for acknowledgements
+        // that need them.
         match recent.filter(|arrival| !arrival.is_taken).last() {
             Some(arrival) => {
                 arrival.is_taken = true;

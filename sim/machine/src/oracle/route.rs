@@ -1,4 +1,4 @@
-//! A vector's targets over time, and which of its runs are due.
+//! The CPUs that a vector has targeted over time, and which of its handler runs are due.
 
 use super::Clock;
 use super::pending::{Cause, Pending, PendingBits};
@@ -13,15 +13,15 @@ const OPEN: u64 = u64::MAX;
 /// The result of a device's attempt to send a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum SendOutcome {
-    /// The message arrived at its destination.
+    /// The message was sent and has arrived.
     Sent,
     /// The endpoint holds the message back until an operation ends.
     Held,
-    /// The endpoint must not send.
+    /// The endpoint must not send the message.
     NotSent,
 }
 
-/// One allocation of a vector, up to the time when it is freed.
+/// One allocation of a vector, up to the time when the vector is freed.
 #[derive(Debug)]
 pub(crate) struct Route {
     clock: Arc<Clock>,
@@ -33,28 +33,30 @@ pub(crate) struct Route {
 
 #[derive(Debug)]
 struct RouteState {
-    /// The time at which each CPU stopped being a possible target; 0 if it never was one.
+    /// The time at which each CPU stopped being a possible target; 0 if the CPU never was one.
     closed_at: Vec<u64>,
-    /// The possible targets: one normally, two during a move.
+    /// The possible targets: normally one CPU, during a move two.
     open: Vec<Cpu>,
     bits: PendingBits,
     due: DueRuns,
-    /// Number of excused extra runs, one per resend.
+    /// Number of extra runs excused because the driver could not know whether the interrupt that it
+    /// resent was pending.
     unknowable: u64,
 }
 
-/// Acknowledgements for a message that have caused neither a run nor a resend yet.
+/// Number of acknowledgements that were caused by a message, and have led to neither a run nor a
+/// resend yet.
 #[derive(Debug, Default)]
 struct DueRuns {
     now: u64,
-    /// Those among them that are waiting for the handler to be enabled.
+    /// Number of acknowledgements whose run is deferred until the handler is enabled.
     put_off: u64,
-    /// Number of acknowledgements still being dispatched.
+    /// Number of acknowledgements that are still being dispatched.
     in_dispatch: u64,
 }
 
 impl Route {
-    /// Creates a route without a target, for a machine with `cpus` CPUs.
+    /// Creates a route without a target for a machine with `cpus` CPUs.
     pub(crate) fn new(clock: Arc<Clock>, cpus: usize, pending: Pending) -> Self {
         let state = RouteState {
             closed_at: vec![0; cpus],
@@ -84,19 +86,20 @@ impl Route {
         }
     }
 
-    /// Records that a message is about to be sent. At most one may be in flight.
+    /// Records that the device is about to send a message. At most one message may be in flight.
     pub(super) fn message_begins(&self) {
         let state = &mut *lock(&self.state);
         state.bits.begin(Cause::Message, &state.open);
     }
 
-    /// Records the fate of that message. A `Held` message must be [released](Self::released) later.
+    /// Records whether the device sent the message. If the outcome is `Held`,
+    /// [`released`](Self::released) must be called later.
     pub(super) fn message_ended(&self, left: SendOutcome) {
         let state = &mut *lock(&self.state);
         match left {
             SendOutcome::NotSent => state.bits.cancel_message(),
             SendOutcome::Held => state.bits.hold_message(),
-            // Messages that were held back were sent before this one.
+            // Messages that the endpoint held back have been sent before this one.
             SendOutcome::Sent => {
                 let causes = [Cause::Untold, Cause::Held, Cause::Message];
                 state.bits.arrive(&causes, self.clock.tick());
@@ -104,8 +107,8 @@ impl Route {
         }
     }
 
-    /// Records that the endpoint may hold back unreported messages until they [are
-    /// released](Self::released).
+    /// Records that the endpoint may hold back any number of messages until
+    /// [`released`](Self::released) is called.
     pub(super) fn hold(&self) {
         let state = &mut *lock(&self.state);
         state.bits.begin(Cause::Untold, &state.open);
@@ -116,8 +119,8 @@ impl Route {
         lock(&self.state).bits.arrive(&[Cause::Untold, Cause::Held], self.clock.tick());
     }
 
-    /// Records that the driver is about to make the interrupt pending at `cpu`. This excuses a run
-    /// only if `cpu` is a possible target.
+    /// Records that the driver is about to make the interrupt pending at `cpu`. The resend excuses
+    /// a run only if `cpu` is a possible target.
     pub(super) fn resending(&self, cpu: Cpu) {
         let state = &mut *lock(&self.state);
         if state.open.contains(&cpu) {
@@ -125,7 +128,7 @@ impl Route {
         }
     }
 
-    /// Records that the interrupt core is about to make the interrupt pending at `cpu`. This
+    /// Records that the interrupt core is about to make the interrupt pending at `cpu`. The resend
     /// excuses a run only if `cpu` is a possible target and an acknowledged interrupt was not
     /// handled.
     pub(super) fn redelivering(&self, cpu: Cpu) {
@@ -146,25 +149,25 @@ impl Route {
         lock(&self.state).unknowable += 1;
     }
 
-    /// Records that `cpu`, which started to look at `looked_at`, acknowledged the interrupt and is
-    /// about to dispatch it.
+    /// Records that `cpu`, which started to look for interrupts at `looked_at`, acknowledged the
+    /// interrupt and is about to dispatch it.
     pub(crate) fn acknowledged(&self, cpu: Cpu, looked_at: u64) {
         let state = &mut *lock(&self.state);
         let is_due = state.bits.acknowledge(cpu, looked_at, self.clock.tick());
         state.due.acknowledge(is_due);
     }
 
-    /// Records that an acknowledgement's dispatch returned.
+    /// Records that the dispatch of an acknowledged interrupt has returned.
     pub(crate) fn dispatched(&self, outcome: Dispatched) {
         lock(&self.state).due.dispatched(outcome);
     }
 
-    /// Records a handler run. Returns `false` if none was due.
+    /// Records a handler run. Returns `false` if no run was due.
     pub(super) fn run(&self) -> bool {
         lock(&self.state).due.run()
     }
 
-    /// Records that nothing is pending at `cpu` any longer, except for interrupts sent there from
+    /// Records that the vector is no longer pending at `cpu`, except for interrupts sent there from
     /// now on.
     pub(super) fn empty(&self, cpu: Cpu) {
         let now = self.clock.now();
@@ -174,7 +177,7 @@ impl Route {
         }
     }
 
-    /// Returns the current target, or `None` before the first.
+    /// Returns the current target, or `None` before the first target is set.
     pub(super) fn target(&self) -> Option<Cpu> {
         lock(&self.state).open.first().copied()
     }
@@ -212,8 +215,9 @@ impl RouteState {
 impl DueRuns {
     fn acknowledge(&mut self, is_due: bool) {
         if self.in_dispatch == 0 {
-            // Deferred interrupts are resent before the run that they collided with is over, and
-            // several may be resent only once.
+            // If an interrupt arrives while its handler runs, the interrupt core defers it, and
+            // resends it before that handler run ends. One resend may stand for several deferred
+            // interrupts.
             self.now = 0;
         }
         self.in_dispatch += 1;
@@ -234,7 +238,7 @@ impl DueRuns {
     }
 
     fn resend(&mut self) -> bool {
-        // One resend mark covers all deferred interrupts.
+        // One resend stands for all deferred interrupts.
         self.run() || std::mem::take(&mut self.put_off) != 0
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct RouteTable {
     clock: Arc<Clock>,
     cpus: usize,
     by_vector: RwLock<HashMap<u32, Arc<Route>>>,
-    /// Vectors for which resend reports are ignored.
+    /// Vectors for which the table ignores the driver's resend reports.
     #[cfg(test)]
     unheard: Mutex<HashSet<u32>>,
 }
@@ -41,7 +41,7 @@ impl RouteTable {
         }
     }
 
-    /// Wraps `parent` so that this table records every call to it.
+    /// Wraps `parent` so that this table records all calls to it.
     pub(crate) fn watch(
         self: &Arc<Self>,
         parent: Arc<dyn MsiParent>,
@@ -50,13 +50,13 @@ impl RouteTable {
         Arc::new(ObservedParent { routes: Arc::clone(self), pending, parent })
     }
 
-    /// Records that the driver has cleared the interrupts pending at `cpu` and has carried out the
+    /// Records that the driver has cleared the interrupts pending at `cpu` and has performed the
     /// resends that it reported.
     pub(crate) fn emptied(&self, cpu: Cpu) {
         self.read().values().for_each(|route| route.empty(cpu));
     }
 
-    /// Ignores driver reports about resends of `hwirq` from now on.
+    /// Ignores the driver's reports about resends of `hwirq` from now on.
     #[cfg(test)]
     pub(crate) fn ignore_resends(&self, hwirq: HwIrq) {
         lock(&self.unheard).insert(hwirq.get());
@@ -70,7 +70,7 @@ impl RouteTable {
     pub(super) fn add(&self, hwirq: HwIrq, pending: Pending, target: Cpu) {
         let route = Route::new(Arc::clone(&self.clock), self.cpus, pending);
         route.settle(target);
-        // Note that the device may send before its record follows this route.
+        // The device may send before its record starts to use this route.
         route.hold();
         self.write().insert(hwirq.get(), Arc::new(route));
     }
@@ -90,7 +90,7 @@ impl RouteTable {
         self.by_vector.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the route of a vector that a driver reports as resent.
+    /// Returns the route of a vector that a driver reports to have resent.
     fn told(&self, resend: Resend) -> Option<Arc<Route>> {
         #[cfg(test)]
         if lock(&self.unheard).contains(&resend.hwirq.get()) {
@@ -108,7 +108,7 @@ impl ResendObserver for RouteTable {
     fn resending(&self, resend: Resend) {
         let Some(route) = self.told(resend) else { return };
         match resend.reason {
-            // Only the interrupt core asks for resends.
+            // Only the interrupt core requests resends.
             ResendReason::Requested => route.redelivering(resend.cpu),
             ResendReason::Unknowable => {
                 route.resending(resend.cpu);
@@ -129,8 +129,8 @@ fn vectors(first: HwIrq, count: NonZeroU16) -> impl Iterator<Item = HwIrq> {
     (0..u32::from(count.get())).filter_map(move |index| first.checked_add(index))
 }
 
-/// A parent that records its vectors' targets. It opens a new target before any message can reach
-/// it, and closes an old one once no message can reach it any longer.
+/// A parent that records the targets of its vectors. A new target is recorded before any message
+/// can reach it, and an old target is removed once no message can reach it any more.
 struct ObservedParent {
     routes: Arc<RouteTable>,
     pending: Pending,
@@ -199,7 +199,8 @@ impl MsiParent for ObservedParent {
 
     fn begin_move(&self, block: &HwIrqBlock, index: u16, to: Cpu) -> Result<Move, MsiError> {
         let route = block.hwirq(index).and_then(|hwirq| self.routes.get(hwirq));
-        // Some controllers redirect the vector immediately. Its messages then wait at the endpoint.
+        // Some controllers redirect the vector immediately. In that case, its messages wait at the
+        // endpoint.
         let before = route.as_ref().and_then(|route| route.target());
         if let Some(route) = &route {
             route.open(to);
@@ -218,7 +219,8 @@ impl MsiParent for ObservedParent {
     fn end_move(&self, moved: Move, outcome: MoveOutcome) -> Result<(), MsiError> {
         let (first, count, from, to) = (moved.first, moved.count, moved.from, moved.to);
         let result = self.parent.end_move(moved, outcome);
-        // The endpoint's message determines the target, even if the controller failed to finish.
+        // The message stored at the endpoint determines the target, even if the controller failed
+        // to complete the move.
         let target = if outcome == MoveOutcome::Written { to } else { from };
         self.routes.of(first, count).for_each(|route| route.settle(target));
         result
@@ -233,7 +235,7 @@ impl MsiParent for ObservedParent {
     }
 
     fn set_pending(&self, hwirq: HwIrq, pending: msi_types::Pending) {
-        // If pending bits stay at their CPUs, the driver reports each resend itself.
+        // If each CPU has its own pending bit, the driver itself reports each resend.
         let travels = self.pending == Pending::Travels && pending == msi_types::Pending::Set;
         let route = self.routes.get(hwirq).filter(|_| travels);
         let redelivery = route.and_then(|route| route.target().map(|target| (route, target)));

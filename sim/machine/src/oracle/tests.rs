@@ -1,4 +1,4 @@
-//! Tests the judge on correct histories, and on one example of each fault that it must report.
+//! Tests the judge with correct histories, and with one example of each fault that it must report.
 
 mod either_bit;
 mod hardware;
@@ -13,7 +13,7 @@ use msi_types::HwIrq;
 
 const CPUS: usize = 3;
 
-/// A vector targeting CPU 0, as seen by its device, its driver and the CPUs.
+/// A vector that targets CPU 0, as seen by its device, its driver and the CPUs.
 struct Rig {
     record: VectorRecord,
     routes: RouteTable,
@@ -36,7 +36,7 @@ impl Rig {
         self.routes.add(VECTOR, pending, Cpu::new(0));
         self.record.follow(self.route());
         self.record.end_operation();
-        // An arrival during the allocation has been taken.
+        // A message that arrived during the allocation has been acknowledged.
         self.acknowledge_at(0);
         self.end(Dispatched::Handled);
         assert!(self.route().run());
@@ -63,8 +63,8 @@ impl Rig {
         self.run_late(cpu, self.now());
     }
 
-    /// Runs the handler on a CPU that looked at `looked_at` and was then descheduled for a long
-    /// time.
+    /// Runs the handler on a CPU that started to look for interrupts at `looked_at` and was then
+    /// descheduled for a long time.
     fn run_late(&self, cpu: u32, looked_at: u64) {
         self.route().acknowledged(Cpu::new(cpu), looked_at);
         self.record.handle(Cpu::new(cpu), looked_at);
@@ -79,7 +79,8 @@ impl Rig {
         self.route().dispatched(outcome);
     }
 
-    /// Acknowledges the vector at `cpu` while its handler runs on another CPU, then resends it.
+    /// Acknowledges the vector at `cpu` while its handler runs on another CPU, then resends the
+    /// interrupt.
     fn defer_at(&self, cpu: u32, redelivered_to: u32) {
         self.acknowledge_at(cpu);
         self.redeliver_to(redelivered_to);

@@ -1,4 +1,4 @@
-//! Decides what happens next: either a device sends a message, or a CPU takes a step.
+//! Decides what happens next: a device sends a message, or a CPU takes a step.
 
 use super::trace::TraceEvent;
 use crate::cpu::{CpuCore, Cpus, SleepingCpus, Work};
@@ -11,9 +11,10 @@ use doorbell_hardware::platform::{Executing, Interleave, InterleavePoint};
 use msi_types::Cpu;
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 
-/// On average, a driver is overtaken at one in this many interleave points.
+/// On average, one in this many interleave points lets other activity run before the driver
+/// continues.
 const OVERTAKE: usize = 6;
-/// Upper bound on the number of steps that a long handler run lasts.
+/// Maximum number of steps during a long handler run.
 const LONG_RUN: usize = 40;
 /// On average, one in this many steps migrates the model, if migration is enabled. Migrations also
 /// occur between a driver's register accesses.
@@ -21,8 +22,8 @@ const STEPS: usize = 30;
 /// On average, one in this many steps of a long run moves a vector.
 const MOVE_MEANWHILE: usize = 8;
 
-/// The scheduler. It runs on a single thread; its locks only exist to satisfy the traits' `Sync`
-/// bounds, and are never held during a step.
+/// The scheduler. The scheduler runs on a single thread; its locks only exist to satisfy the
+/// traits' `Sync` bounds, and are never held during a step.
 pub(super) struct Scheduler {
     cores: Vec<Arc<CpuCore>>,
     sleepers: Arc<SleepingCpus>,
@@ -30,7 +31,7 @@ pub(super) struct Scheduler {
     moves: Moves,
     /// Migrates the model, if migration is enabled.
     migrator: Option<Arc<Migrator>>,
-    /// Set once the drivers are up. Until then, no device sends.
+    /// Set once the drivers are up. Devices don't send before that.
     system: OnceLock<Weak<System>>,
     state: Mutex<SchedulerState>,
 }
@@ -44,19 +45,20 @@ struct SchedulerState {
     left: Vec<ScheduledSends>,
     trace: Vec<TraceEvent>,
     progress: usize,
-    /// Set while a task runs. A second task might wait for the first one forever.
+    /// Set while a task runs. A second task must not start then, because it might wait forever for
+    /// the first one.
     in_task: bool,
     failure: Option<String>,
 }
 
-/// The messages still to be sent on a vector.
+/// The messages that remain to be sent on a vector.
 #[derive(Clone, Copy)]
 struct ScheduledSends {
     device: usize,
     vector: usize,
     messages: u32,
-    /// Set while the vector waits for the handler of its last message, so that a later message
-    /// cannot hide its loss.
+    /// Set while the vector waits for the handler of its last message; sending another message
+    /// could hide the loss of the last one.
     patient: bool,
 }
 
@@ -121,14 +123,14 @@ impl Scheduler {
     }
 
     /// Returns `true` if each vector's last message is sent only after the disturbances have ended,
-    /// while the model migrates. By then, drivers no longer resend it because a vector or CPU
-    /// moved. A resend would hide its loss.
+    /// while only migrations continue. From then on, drivers no longer resend interrupts because of
+    /// a move or a CPU that went offline. Such a resend would hide the loss of the message.
     fn keeps_one_back(&self) -> bool {
         self.migrator.is_some() && self.messages != 0
     }
 
-    /// Sends each vector's last message under a migration. Must be called after the disturbances
-    /// have ended.
+    /// Sends each vector's last message while the model migrates. Must be called after the
+    /// disturbances have ended.
     pub(super) fn send_what_was_kept_back(&self) {
         let Some(migrator) = self.migrator.as_ref().filter(|_| self.keeps_one_back()) else {
             return;
@@ -140,8 +142,8 @@ impl Scheduler {
         self.record(TraceEvent::Migrated);
     }
 
-    /// Performs a task's work, unless another task is in progress (its handler may be waiting
-    /// further down the stack).
+    /// Performs a task's work unless another task is in progress, whose handler may be waiting
+    /// further down the stack.
     pub(super) fn as_task(&self, work: impl FnOnce() -> Result<(), String>) {
         if std::mem::replace(&mut lock(&self.state).in_task, true) {
             return;
@@ -176,7 +178,7 @@ impl Scheduler {
         lock(&self.state).failure.clone()
     }
 
-    /// Lets all CPUs advance until none has anything to do.
+    /// Lets all CPUs advance until they all have nothing to do.
     pub(super) fn settle(&self) {
         loop {
             let before = self.events();
@@ -245,7 +247,7 @@ impl Scheduler {
         left.retain(|remaining| remaining.messages != 0);
     }
 
-    /// Lets a CPU take one step: wake up, take an interrupt, or go to sleep.
+    /// Lets a CPU take one step, in which it wakes up, takes an interrupt, or goes to sleep.
     fn advance(&self, index: usize) {
         let Some(core) = self.cores.get(index).filter(|_| !self.is_busy(index)) else { return };
         let cpu = Cpu::new(u32::try_from(index).unwrap_or(u32::MAX));
@@ -263,8 +265,8 @@ impl Scheduler {
         }
     }
 
-    /// Takes one interrupt trap, unless this CPU is already inside one. Other CPUs may take theirs
-    /// during the trap.
+    /// Takes one interrupt trap, unless this CPU is already handling one. Other CPUs may take
+    /// interrupts during the trap.
     fn take_one(&self, index: usize, core: &CpuCore) -> bool {
         self.set_busy(index, true);
         let took = core.take_one();

@@ -5,10 +5,10 @@ use crate::machine::population::{ChosenFunction, FunctionPlacement};
 use doorbell_hardware::pci::DevFn;
 use msi_types::RequesterId;
 
-/// Number of devices on a root bus, not counting its bridges.
+/// Number of devices on a root bus, not counting the bus's bridges.
 const ROOT_DEVICES: u8 = 32 - BRIDGES;
 
-/// Returns the planned functions, and how many could not be placed.
+/// Returns the planned functions, and the number of functions that could not be placed.
 pub(crate) fn place<'a>(
     endpoints: impl Iterator<Item = &'a ChosenFunction>,
     candidates: &CandidateMap,
@@ -18,7 +18,7 @@ pub(crate) fn place<'a>(
         FunctionPlacer { plan: Functions::default(), candidates, first_bus, last: None };
     let mut left = 0;
     for (number, endpoint) in endpoints.enumerate() {
-        // If the location does not exist, fall back to the root bus.
+        // If the requested location does not exist, fall back to the root bus.
         let found = placer
             .find(endpoint.place, number)
             .or_else(|| placer.find(FunctionPlacement::Root, number));
@@ -43,7 +43,7 @@ struct FunctionPlacer<'a> {
 }
 
 impl FunctionPlacer<'_> {
-    /// Finds a free location of this kind. Successive endpoints use successive routing entries.
+    /// Finds a free location of this kind. Successive functions use successive routing entries.
     fn find(&mut self, kind: FunctionPlacement, number: usize) -> Option<(u8, DevFn)> {
         if kind == FunctionPlacement::Conventional {
             return self.find_conventional();
@@ -78,8 +78,8 @@ impl FunctionPlacer<'_> {
         }
     }
 
-    /// Returns the next free device behind the conventional-PCI bridge. Assigns the bridge a bus if
-    /// it has none.
+    /// Returns the next free device behind the conventional-PCI bridge. Assigns a bus to the bridge
+    /// if it has none.
     fn find_conventional(&mut self) -> Option<(u8, DevFn)> {
         let has_bus = self.plan.conventional.first().copied();
         let bus = has_bus.or_else(|| {

@@ -1,4 +1,5 @@
-//! Faults that don't depend on where the pending bit is kept.
+//! Faults that the judge reports in the same way for one shared pending bit and for one bit per
+//! CPU.
 
 use super::*;
 
@@ -166,8 +167,7 @@ fn redelivery_of_handled_interrupt_excuses_no_run() {
         let rig = Rig::new(pending);
         (0..10).for_each(|_| rig.send());
         rig.acknowledge_at(0);
-        // The interrupt isn't deferred, whether it arrives before the handler sees the message or
-        // after.
+        // The interrupt core resends an interrupt whose dispatch was not deferred.
         rig.redeliver_to(0);
         rig.record.handle(Cpu::new(0), rig.now());
         rig.end(Dispatched::Handled);

@@ -1,4 +1,4 @@
-//! Tests the judge against simulated hardware whose state is known, with random histories and
+//! Tests the judge against simulated hardware whose state is known, using random histories and
 //! injected faults.
 
 use super::{CPUS, Rig};
@@ -23,7 +23,8 @@ enum Op {
     Defer {
         cpu: usize,
     },
-    /// A CPU that is not the target leaves. If its pending interrupts are known, they move along.
+    /// A CPU that is not the target goes offline. The driver then resends the interrupt to the
+    /// target: only if it was pending at that CPU if `known` is set, and in any case otherwise.
     Leave {
         cpu: usize,
         known: bool,
@@ -60,14 +61,14 @@ enum Bit {
     Secretly,
 }
 
-/// One pending bit per CPU, or a single one for all CPUs.
+/// The pending bits: one per CPU, or a single one for all CPUs.
 struct Hardware {
     rig: Rig,
     pending: Pending,
     /// If all CPUs share one bit, only the first element is used.
     bits: [Bit; CPUS],
     target: usize,
-    /// Number of runs that the judge should report.
+    /// Number of faulty runs that the judge should report.
     faults: u64,
 }
 
@@ -81,7 +82,7 @@ impl Hardware {
         &mut self.bits[index]
     }
 
-    /// Returns the pending bit as seen by this CPU.
+    /// Returns the pending bit that this CPU sees.
     fn pending_at(&mut self, cpu: usize) -> Bit {
         let is_elsewhere = self.pending == Pending::Travels && cpu != self.target;
         if is_elsewhere { Bit::Clear } else { *self.bit(cpu) }

@@ -45,7 +45,7 @@ fn shared_bit_message_is_due_on_one_cpu() {
     rig.send();
     rig.send();
     rig.run_at(0);
-    // Neither acknowledgement is known to have come first, and there was a message for each.
+    // The order of the two acknowledgements is unknown, and there was a message for each of them.
     rig.run_late(0, looked_at);
     assert_eq!(rig.faults(), (0, 0));
     rig.run_late(0, looked_at);
@@ -70,7 +70,7 @@ fn cpu_bit_message_excuses_no_run_elsewhere() {
     let rig = Rig::new(Pending::Stays);
     rig.send();
     rig.move_to(1);
-    // Looks as if the driver had resent it without a report.
+    // The run looks as if the driver had resent the interrupt without reporting it.
     rig.run_at(1);
     assert_eq!(
         rig.faults(),
