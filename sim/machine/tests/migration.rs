@@ -1,5 +1,5 @@
-//! The drivers on a machine whose interrupt controller is saved and restored under load at random
-//! moments, usually into a fresh model.
+//! Runs the drivers on a machine whose interrupt controller is saved and restored at random moments
+//! under load, usually into a new model.
 
 #![expect(clippy::unwrap_used, reason = "the embedded machines are known to be sound")]
 
@@ -58,7 +58,7 @@ fn embedded_machines_survive_migration_on_threads() {
     }
 }
 
-/// No other disturbance makes a driver resend an interrupt, so if a migration loses a message, it
+/// No other disturbance makes a driver resend an interrupt, so a message that a migration loses
 /// stays lost.
 #[test]
 fn nothing_is_lost_by_the_migrations_alone() {

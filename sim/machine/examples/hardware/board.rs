@@ -72,7 +72,7 @@ impl MmioDevice for Frames {
     }
 
     fn write(&self, offset: u64, width: AccessWidth, value: u64) {
-        // Writes that no frame claims are ignored.
+        // Writes to addresses that no frame claims are ignored.
         let _ = self.gic.write(self.base + offset, width, value);
     }
 }

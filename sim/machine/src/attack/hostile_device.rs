@@ -1,4 +1,4 @@
-//! A device that writes to every address the IOMMU lets it reach.
+//! A device that writes to every address that the IOMMU maps for it.
 
 use crate::system::{Device, System};
 use doorbell_hardware::bus::Doorbells;
@@ -12,14 +12,14 @@ use std::sync::Arc;
 pub enum IommuPages {
     /// No IOMMU.
     NoIommu,
-    /// An IOMMU with no mappings for the intruder.
+    /// An IOMMU that maps nothing for the attacker.
     None,
-    /// An IOMMU that maps the doorbell page for the intruder. Any device that sends interrupts
+    /// An IOMMU that maps the doorbell page for the attacker. Every device that sends interrupts
     /// needs this mapping.
     Doorbell,
 }
 
-/// The intruder's stream, which identifies it to the IOMMU.
+/// The attacker's stream, which identifies it to the IOMMU.
 const STREAM: RequesterId = RequesterId::new(1);
 
 /// The device that performs the writes.
@@ -29,7 +29,7 @@ pub(super) struct HostileDevice {
     writes: Cell<usize>,
 }
 
-/// The bus, as seen by the intruder.
+/// The bus, as the attacker sees it.
 struct DirectBus {
     doorbells: Arc<Doorbells>,
     device: DeviceId,
@@ -52,8 +52,8 @@ impl HostileDevice {
         Self { direct, iommu, writes: Cell::new(0) }
     }
 
-    /// Writes to the intruder's own memory. This is always permitted, like DMA to a buffer that its
-    /// driver assigned.
+    /// Writes to the attacker's own memory. The IOMMU always permits these writes, like DMA to a
+    /// buffer that the driver has assigned to the device.
     pub(super) fn write_own(&self, message: MsiMessage) {
         if let Some(iommu) = self.iommu.as_ref() {
             iommu.map(STREAM, message.address, message.address);
@@ -66,7 +66,7 @@ impl HostileDevice {
         self.send(message);
     }
 
-    /// Returns the number of writes outside the intruder's own memory.
+    /// Returns the number of writes outside the attacker's own memory.
     pub(super) fn writes(&self) -> usize {
         self.writes.get()
     }

@@ -9,7 +9,7 @@ use gic_arch::{Lpi, gicd, gicr};
 use gic_firmware::ControllerKind;
 use msi_types::MsiMessage;
 
-/// A register that changed without its driver writing to it.
+/// A register that changed although its driver didn't write to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Overwritten {
     /// Architectural name of the register.
@@ -23,11 +23,11 @@ pub struct Overwritten {
 /// A register's name and the value that a CPU reads from it.
 pub(super) type Reading = (&'static str, u64);
 
-/// Number of INTID bits in the intruder's tables: the minimum for LPIs.
+/// Number of INTID bits in the attacker's tables, the minimum for LPIs.
 const ID_BITS: u8 = 14;
-/// An LPI's configuration byte: enabled, at the priority that the drivers use.
+/// Configuration byte of an LPI that is enabled, at the priority that the drivers use.
 const ENABLED: u32 = 0xa1;
-/// Alignment of the pending table. It exceeds the size of either table.
+/// Alignment of the pending table. The alignment exceeds the size of either table.
 const TABLE: u64 = 0x1_0000;
 
 /// Reads the registers in the doorbell page that configure the controller of `device`.
@@ -57,9 +57,9 @@ pub(super) fn changed(before: Vec<Reading>, after: &[Reading]) -> Vec<Overwritte
         .collect()
 }
 
-/// Makes the redistributor whose doorbell `victim` writes to use tables in the intruder's own
-/// memory. Returns `true` if the victim's LPI arrives while the intruder's table enables it, and
-/// does not arrive while that table disables it.
+/// Makes the redistributor whose doorbell `victim` writes to use LPI tables in the attacker's own
+/// memory. Returns `true` if the attacked device's LPI arrives while the attacker's table enables
+/// it, and does not arrive while the table disables it.
 pub(super) fn seize(
     system: &System,
     intruder: &HostileDevice,
@@ -90,10 +90,10 @@ pub(super) fn seize(
     );
     control(true);
     let while_disabled = arrives();
-    // Clearing EnableLPIs discards whatever the redistributor had cached from the table.
+    // Clearing EnableLPIs discards everything that the redistributor has cached from the table.
     control(false);
     // While GICR_CTLR.RWP is set, the redistributor is still writing back the pending table. IHI
-    // 0069 permits setting EnableLPIs again only after that.
+    // 0069 permits setting EnableLPIs again only once RWP is clear.
     let while_off = arrives();
     let byte = configuration + u64::from(lpi.index());
     intruder.write_own(MsiMessage { address: byte & !3, data: ENABLED << (byte % 4 * 8) });

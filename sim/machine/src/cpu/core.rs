@@ -17,11 +17,11 @@ use vgic::{Sleep, Vcpu};
 pub(crate) type Its = gic_driver::Its<MachinePlatform>;
 
 thread_local! {
-    /// The time at which the CPU on this thread last checked for an interrupt.
+    /// The time at which the CPU on this thread last looked for an interrupt.
     static LOOKED_AT: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Returns the time at which the CPU running the calling handler checked for its interrupt.
+/// Returns the time at which the CPU that runs the calling handler looked for interrupts.
 pub(crate) fn looked_at() -> u64 {
     LOOKED_AT.get()
 }
@@ -29,12 +29,11 @@ pub(crate) fn looked_at() -> u64 {
 /// Counts of interrupts for which no handler was found.
 #[derive(Debug, Default)]
 pub(crate) struct UnhandledCounts {
-    /// The vector never had a handler, or had already lost it when the CPU checked for the
-    /// interrupt.
+    /// The vector had no handler when the CPU looked for the interrupt.
     pub(crate) spurious: AtomicU64,
     /// The vector lost its handler while the interrupt was in flight.
     pub(crate) late: AtomicU64,
-    /// The time at which each vector lost its handler most recently.
+    /// The time at which each vector last lost its handler.
     gone_at: Mutex<HashMap<u32, u64>>,
 }
 
@@ -67,7 +66,7 @@ pub(crate) struct CpuRecords {
 }
 
 impl CpuRecords {
-    /// Creates empty records for `cpus` CPUs.
+    /// Creates empty records for a machine with `cpus` CPUs.
     pub(crate) fn new(cpus: usize) -> Self {
         let clock = Arc::<Clock>::default();
         let routes = Arc::new(RouteTable::new(Arc::clone(&clock), cpus));
@@ -92,8 +91,8 @@ pub struct CpuRegisters<'a>(pub(crate) &'a Mutex<Vcpu>);
 
 impl SystemRegisters for CpuRegisters<'_> {
     fn read_raw(&self, register: SysRegEncoding) -> u64 {
-        // On hardware, an undefined register would trap in the driver's own code. Here, the driver
-        // reads zero.
+        // On hardware, accessing an undefined register would cause a trap in the driver's code. In
+        // this simulation, the driver reads zero instead.
         lock(self.0).read_sysreg(register).unwrap_or(0)
     }
 
@@ -108,9 +107,9 @@ impl CpuCore {
         Self { cpu, vcpu: Mutex::new(vcpu), clock, unhandled, routes, interrupts: OnceLock::new() }
     }
 
-    /// Lets `interrupts` dispatch this CPU's interrupts from now on.
+    /// Makes this CPU dispatch its interrupts through `interrupts` from now on.
     pub(crate) fn serve(&self, interrupts: &Interrupts) {
-        // Each machine has a single interrupt core, so the cell is set only once.
+        // A machine has only one interrupt core, so this cell is set only once.
         let _ = self.interrupts.set(interrupts.clone());
     }
 
@@ -126,7 +125,8 @@ impl CpuCore {
         let Some(interrupts) = self.interrupts.get() else { return false };
         let _executing = Executing::in_exception(self.cpu);
         let looked_at = self.clock.now();
-        // If all CPUs share one thread, another CPU's handler may be waiting for this one.
+        // If all CPUs share one thread, a handler of another CPU may be in progress below this call
+        // on the stack.
         let others = LOOKED_AT.replace(looked_at);
         let took = self.take_one_of(interrupts, looked_at);
         LOOKED_AT.set(others);
@@ -152,19 +152,19 @@ impl CpuCore {
         true
     }
 
-    /// Locks this CPU's vCPU in the model. The CPU must not be executing.
+    /// Locks this CPU's vCPU in the model. The CPU must not be executing code.
     pub(crate) fn vcpu(&self) -> MutexGuard<'_, Vcpu> {
         lock(&self.vcpu)
     }
 
-    /// Returns `true` if the CPU may sleep. If so, the model kicks it when there is work to do, and
-    /// the CPU must call [`woken`](Self::woken) after waking.
+    /// Returns `true` if the CPU may sleep. If the CPU sleeps, the model kicks it when there is
+    /// work to do, and the CPU must call [`woken`](Self::woken) after waking up.
     pub(crate) fn may_sleep(&self) -> bool {
         lock(&self.vcpu).prepare_to_sleep() == Sleep::Ready
     }
 
-    /// Returns `true` if the CPU has nothing to do. Otherwise, it has an interrupt pending or has
-    /// just performed a piece of the model's deferred work.
+    /// Returns `true` if the CPU has nothing to do. Otherwise, the CPU has an interrupt pending or
+    /// has just performed part of the model's deferred work.
     pub(crate) fn may_idle(&self) -> bool {
         let may_sleep = self.may_sleep();
         self.woken();

@@ -12,7 +12,7 @@ pub(crate) struct SleepingCpus {
 
 #[derive(Debug, Default)]
 struct CpuWaker {
-    /// Set if the CPU was kicked and has not responded yet.
+    /// Set if the CPU was kicked and has not yet responded to the kick.
     called: Mutex<bool>,
     condvar: Condvar,
 }
@@ -22,7 +22,8 @@ impl SleepingCpus {
         Self { wakers: (0..cpus).map(|_| CpuWaker::default()).collect() }
     }
 
-    /// Sleeps until `cpu` is kicked. Returns immediately if it was kicked since its last response.
+    /// Sleeps until `cpu` is kicked. Returns immediately if `cpu` was kicked since its last
+    /// response to a kick.
     pub(crate) fn sleep(&self, cpu: Cpu) {
         let Some(waker) = self.wakers.get(cpu.index()) else { return };
         let mut called = lock(&waker.called);
@@ -32,7 +33,7 @@ impl SleepingCpus {
         *called = false;
     }
 
-    /// Returns `true` if `cpu` was kicked since its last response.
+    /// Returns `true` if `cpu` was kicked since its last response to a kick.
     pub(crate) fn answer(&self, cpu: Cpu) -> bool {
         self.wakers.get(cpu.index()).is_some_and(|waker| std::mem::take(&mut *lock(&waker.called)))
     }
@@ -46,7 +47,7 @@ impl SleepingCpus {
     }
 }
 
-/// A [`Kick`] that does nothing, for CPUs that poll.
+/// A [`Kick`] that does nothing, for CPUs that poll for interrupts.
 pub(crate) struct NoKick;
 
 impl Kick for NoKick {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 
-/// Work queued for a CPU.
+/// Work that waits for a CPU to perform it.
 type Mailbox = Mutex<VecDeque<Work>>;
 
 /// The CPU threads, which end when this value is dropped.
@@ -73,11 +73,11 @@ impl Cpus for CpuThreads {
         let (done, wait) = mpsc::channel();
         lock(mailbox).push_back(Box::new(move |core: &CpuCore| {
             work(core);
-            // The caller is blocked on this message below.
+            // The caller waits below until the CPU has answered.
             let _ = done.send(());
         }));
         self.shared.sleepers.call(cpu);
-        // If this fails, the CPU's thread has ended without a result.
+        // If receiving fails, the CPU's thread has ended without a result.
         let _ = wait.recv();
     }
 }

@@ -12,7 +12,7 @@ pub(crate) type Work = Box<dyn FnOnce(&CpuCore) + Send>;
 pub(crate) trait Cpus {
     /// Returns the number of CPUs.
     fn count(&self) -> usize;
-    /// Runs `work` on `cpu` and returns when it has finished.
+    /// Runs `work` on `cpu` and returns when the work has finished.
     fn run_on(&self, cpu: Cpu, work: Work);
 }
 

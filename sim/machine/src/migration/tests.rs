@@ -1,5 +1,5 @@
-//! Checks that a run reports what a faulty migration loses, and that no references to the old model
-//! remain.
+//! Checks that a run reports the state that a faulty migration loses, and that no references to the
+//! old model remain.
 
 use super::{Destination, Migration, Migrator};
 use crate::attack::{IommuPages, attack};
@@ -22,21 +22,22 @@ fn machine(name: &str, migration: Migration, cpus: Option<NonZeroU16>) -> Machin
     build(&description, &BuildOptions { cpus, lpis, migration, ..BuildOptions::default() }).unwrap()
 }
 
-/// Builds a machine that migrates continually.
+/// Builds a machine that migrates repeatedly.
 fn moving(name: &str, seed: u64) -> Machine {
     machine(name, Migration::AtRandom { seed }, None)
 }
 
 const ALL: [&str; 4] = ["harbour", "lagoon", "estuary", "cove"];
 
-/// A change that makes a save lose state. Returns `true` if the state was present.
+/// A change that removes some state from a saved model. Returns `true` if the state was present
+/// before the change.
 type DropState = fn(&mut SavedState) -> bool;
 
 fn events(saved: &mut SavedState) -> impl Iterator<Item = &mut EventState> {
     saved.its.iter_mut().flat_map(|its| &mut its.devices).flat_map(|device| &mut device.events)
 }
 
-/// Loses one pending interrupt: a translated LPI, a direct LPI or an SPI.
+/// Removes one pending interrupt: a translated LPI, a direct LPI or an SPI.
 fn one_pending(saved: &mut SavedState) -> bool {
     if let Some(event) = events(saved).find(|event| event.pending) {
         event.pending = false;
@@ -49,13 +50,13 @@ fn one_pending(saved: &mut SavedState) -> bool {
     spi.map(|spi| (spi.latch, spi.message) = (false, false)).is_some()
 }
 
-/// Loses one event's mapping.
+/// Removes one event's mapping.
 fn one_mapping(saved: &mut SavedState) -> bool {
     let mut devices = saved.its.iter_mut().flat_map(|its| &mut its.devices);
     devices.find_map(|device| device.events.pop()).is_some()
 }
 
-/// Loses one enable bit, either an SPI's or an LPI's (as its configuration was last read).
+/// Clears one enable bit, either an SPI's or an LPI's (as read from the configuration table).
 fn one_enable(saved: &mut SavedState) -> bool {
     let direct = saved.cpus.iter_mut().flat_map(|cpu| &mut cpu.redistributor.lpis);
     let mut bytes: Vec<_> = direct.filter_map(|lpi| lpi.configuration.as_mut()).collect();
@@ -70,8 +71,8 @@ fn one_enable(saved: &mut SavedState) -> bool {
     spi.map(|spi| spi.enabled = false).is_some()
 }
 
-/// Returns a filter that makes each save lose state, up to `at_most` times, and the number of
-/// losses so far.
+/// Returns a filter that removes state from each save, at most `at_most` times in total, and a
+/// counter of these losses.
 fn forgetting(forget: DropState, at_most: usize) -> (StateFilter, Arc<AtomicUsize>) {
     let lost = Arc::<AtomicUsize>::default();
     let count = Arc::clone(&lost);
@@ -84,14 +85,14 @@ fn forgetting(forget: DropState, at_most: usize) -> (StateFilter, Arc<AtomicUsiz
     (Box::new(wire), lost)
 }
 
-/// No disturbances, since they would make a driver resend the lost interrupt.
+/// No disturbances, because they would make a driver resend the lost interrupt.
 const UNDISTURBED: Disturbances = Disturbances {
     moves: Moves::None,
     cpus: CpuHotplug::AlwaysOn,
     devices: DeviceHotplug::Stay,
     suspensions: Suspensions::None,
 };
-/// All disturbances are active.
+/// All disturbances.
 const DISTURBED: Disturbances = Disturbances {
     moves: Moves::Random,
     cpus: CpuHotplug::Replugged,
@@ -146,7 +147,7 @@ fn simulation_finds_migration_losses() {
 
 #[test]
 fn threads_find_migration_losses() {
-    // Run these concurrently: each run waits a long time for its lost interrupts.
+    // Run the machines concurrently, because each run waits a long time for its lost interrupts.
     thread::scope(|scope| {
         for (what, forget, name) in losses() {
             scope.spawn(move || {
@@ -166,8 +167,8 @@ fn judge_finds_lost_intruder_message() {
         for seed in 1..=8 {
             assert!(rings(moving(name, seed)), "{name}, seed {seed}");
         }
-        // Whether a migration falls between a message and its interrupt depends on the seed, so try
-        // several.
+        // Whether a migration takes place between a message and its interrupt depends on the seed,
+        // so try several seeds.
         let rings_always = (1..=64).all(|seed| {
             let machine = moving(name, seed);
             machine.model.tamper(forgetting(one_pending, usize::MAX).0);
@@ -177,7 +178,7 @@ fn judge_finds_lost_intruder_message() {
     }
 }
 
-/// Calls `act` on a machine with its drivers up and its first `cpus` CPUs participating.
+/// Calls `act` with a machine whose drivers are up and whose first `cpus` CPUs take part.
 fn with_system(cpus: u16, act: impl FnOnce(&System, &Migrator)) {
     let mut machine = machine("harbour", Migration::AtRandom { seed: 1 }, NonZeroU16::new(cpus));
     let powered = PoweredMachine::on(&mut machine);

@@ -1,5 +1,5 @@
-//! The load, with one thread per device and per kind of disturbance. A lost message never blocks a
-//! device.
+//! The load, with one thread per device and one per kind of disturbance. A lost message never
+//! blocks a device.
 
 use super::{CpuHotplug, DeviceHotplug, Moves, Progress, RunOptions, Suspensions};
 use crate::cpu::Cpus;
@@ -16,18 +16,19 @@ use std::time::{Duration, Instant};
 
 /// Interval between progress reports.
 const TICK: Duration = Duration::from_millis(50);
-/// Missing messages count as lost once nothing has arrived anywhere for this long.
+/// Missing messages count as lost once no message has arrived anywhere for this long.
 const SETTLE: Duration = Duration::from_secs(10);
-/// Number of times that a waiting thread must have run within [`SETTLE`]. A loaded host schedules
-/// threads so rarely that time alone proves nothing; the CPUs' threads run about as often as the
-/// waiting one.
+/// Minimum number of times that a waiting thread must have run during [`SETTLE`] before messages
+/// count as lost. On a heavily loaded host, threads run so rarely that elapsed time alone proves
+/// nothing; the CPUs' threads run about as often as the waiting thread.
 const SETTLE_TURNS: u32 = 2_000;
-/// Time for which a device may be unable to send once a message failed to arrive in time. Must be
-/// longer than it takes to remove a device and add it back.
+/// Time for which a device may be unable to send once an earlier message has failed to arrive in
+/// time. The time must be longer than it takes to remove a device and add it again.
 const UNABLE: Duration = Duration::from_secs(2);
-/// Number of times that a device with [`WaitPolicy::Some`] yields before sending anyway.
+/// Number of times that a device with [`WaitPolicy::Some`] yields before it sends the next message
+/// anyway.
 const SOME_TURNS: u32 = 40;
-/// Pause between two affinity changes, and between two of the rarer disturbances.
+/// Pause between two affinity changes, and pause between two of the rarer disturbances.
 const MOVE_PAUSE: Duration = Duration::from_micros(200);
 const RARE_PAUSE: Duration = Duration::from_millis(4);
 const SUSPEND_PAUSE: Duration = Duration::from_millis(8);
@@ -42,7 +43,8 @@ pub(crate) struct DisturbanceCounts {
     pub(crate) migrated: u64,
 }
 
-/// How long a device waits for the handler of its last message before sending the next.
+/// The policy that determines how long a device waits for the handler of its last message before
+/// sending the next one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum WaitPolicy {
     /// Do not wait.
@@ -63,26 +65,28 @@ impl WaitPolicy {
     }
 }
 
-/// The messages still to be sent on a vector.
+/// The messages that remain to be sent on a vector.
 struct RemainingSends<'a> {
     vector: &'a DeviceVector,
     messages: u32,
-    /// The time since which the device has been unable to send.
+    /// The time since when the device has been unable to send.
     unable_since: Option<Instant>,
 }
 
-/// A wait for arrivals. It gives up after [`SETTLE`] and [`SETTLE_TURNS`] without one.
+/// A wait for messages to be handled. The wait ends once no message has been handled for [`SETTLE`]
+/// and for [`SETTLE_TURNS`] turns of the waiting thread.
 #[derive(Default)]
 struct Silence {
     turns: u32,
-    /// Start of the current silence, and the number of messages handled before it.
+    /// The time at which a message was last seen to be handled, and the number of messages handled
+    /// by then.
     start: Option<(Instant, u64)>,
 }
 
 impl Silence {
-    /// Counts a turn of the waiting thread, and returns `true` once the silence has lasted too
-    /// long. `arrivals` returns the number of messages handled so far. It is not called during
-    /// short waits.
+    /// Counts a turn of the waiting thread, and returns `true` if no message has been handled for
+    /// too long. `arrivals` returns the number of messages handled so far. The function is not
+    /// called during short waits.
     fn is_final(&mut self, arrivals: impl Fn() -> u64) -> bool {
         self.turns += 1;
         if self.turns < SETTLE_TURNS {
@@ -97,7 +101,7 @@ impl Silence {
     }
 }
 
-/// A load on a system.
+/// A load on a running machine.
 pub(super) struct Load<'a> {
     system: &'a System,
     cpus: &'a (dyn Cpus + Sync),
@@ -134,7 +138,7 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// Runs the load until every message has been sent, and has either arrived or been lost.
+    /// Runs the load until every message has been sent, and each has either arrived or been lost.
     pub(super) fn run(
         &self,
         progress: &mut dyn FnMut(Progress),
@@ -150,8 +154,8 @@ impl<'a> Load<'a> {
             self.watch(progress, || self.sending.load(Ordering::SeqCst) == 0);
             self.quiet.store(true, Ordering::SeqCst);
             for disturber in disturbers {
-                // If a thread panicked, it has already printed its message, and its unfinished work
-                // shows up in the result.
+                // If a thread panicked, it has already printed its message, and the result shows
+                // the work that it left unfinished.
                 let _ = disturber.join();
             }
         });
@@ -187,7 +191,8 @@ impl<'a> Load<'a> {
         disturbers
     }
 
-    /// Runs a device: sends every vector's messages, with a random wait policy for each.
+    /// Runs a device: sends all messages of its vectors, and draws a random wait policy for each
+    /// message.
     fn device(&self, device: &Device, mut rng: Rng) {
         let messages = self.options.messages - u32::from(self.keeps_one_back());
         let vectors = device.vectors().iter();
@@ -198,8 +203,8 @@ impl<'a> Load<'a> {
             let start = rng.below(left.len());
             left.rotate_left(start);
             for one in &mut left {
-                // The last message must find its vector idle; otherwise, a later message could hide
-                // its loss.
+                // The last message must be sent only after the one before it has been handled;
+                // otherwise, the last message could hide that one's loss.
                 let wait_policy = if one.messages == 1 {
                     WaitPolicy::Endless
                 } else {
@@ -222,8 +227,8 @@ impl<'a> Load<'a> {
         self.sending.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Returns `true` if the device has been unable to send for so long that we consider it
-    /// permanent.
+    /// Returns `true` if the device has been unable to send for so long that it is considered
+    /// unable forever.
     fn is_unable(&self, since: &Instant) -> bool {
         let wait_policy = if self.hopeless.load(Ordering::Relaxed) { UNABLE } else { SETTLE };
         let is_unable = since.elapsed() > wait_policy;
@@ -233,14 +238,15 @@ impl<'a> Load<'a> {
         is_unable
     }
 
-    /// Returns `true` if each vector's last message must wait for the disturbances to end, as in
-    /// `simulate::scheduler`.
+    /// Returns `true` if each vector's last message must be sent only after the disturbances have
+    /// ended, as in `simulate::scheduler`.
     fn keeps_one_back(&self) -> bool {
         self.migrator.is_some() && self.options.messages != 0
     }
 
-    /// Waits until the vector's last message has been handled. Returns `false` if it was lost. A
-    /// patient device must not send another message in that case, because it would hide the loss.
+    /// Waits until the vector's last message has been handled. Returns `false` if it was lost. With
+    /// [`WaitPolicy::Endless`], the device must then not send another message, because it would
+    /// hide the loss.
     fn await_handler(&self, vector: &DeviceVector, wait_policy: WaitPolicy) -> bool {
         let mut silence = Silence::default();
         let turns = match wait_policy {
@@ -319,8 +325,8 @@ impl<'a> Load<'a> {
         });
     }
 
-    /// Performs a disturbance once, then keeps repeating it until the devices have finished. A
-    /// failure ends the run.
+    /// Performs a disturbance once, then repeats it until the devices have sent all their messages.
+    /// A failure ends the run.
     fn administrate(
         &self,
         pause: Duration,

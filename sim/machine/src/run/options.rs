@@ -17,16 +17,16 @@ impl Default for RunOptions {
     }
 }
 
-/// Disturbances that happen while devices send.
+/// Disturbances of the machine while devices send messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Disturbances {
-    /// Moves of vectors between CPUs.
+    /// Whether vectors move between CPUs.
     pub moves: Moves,
     /// CPU hotplug.
     pub cpus: CpuHotplug,
-    /// Removal and return of devices.
+    /// Whether devices are removed and added again.
     pub devices: DeviceHotplug,
-    /// Suspensions of the whole machine.
+    /// Whether the whole machine is suspended.
     pub suspensions: Suspensions,
 }
 
@@ -44,7 +44,7 @@ impl Default for Disturbances {
 /// Moves of vectors between CPUs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Moves {
-    /// Vectors stay where they were placed.
+    /// Vectors stay on the CPUs where they were allocated.
     None,
     /// Vectors are moved continually, each time to a random CPU.
     Random,

@@ -1,5 +1,6 @@
-//! Injects faults into an otherwise idle machine with direct LPIs: the report must show each of
-//! them. With all disturbances active, in any order, it must show none.
+//! Tests that inject faults into an otherwise idle machine with direct LPIs, and check that the
+//! report shows each of them. With all disturbances active, in any order, the report must show no
+//! fault.
 
 use super::{
     CpuHotplug, DeviceHotplug, DisturbanceCounts, Disturbances, Moves, RunOptions, Suspensions,
@@ -29,13 +30,13 @@ const MOVES: Migration = Migration::AtRandom { seed: 1 };
 
 fn machine(lpi_disabling: LpiDisabling, cpus: Option<NonZeroU16>, migration: Migration) -> Machine {
     let description = embedded::machine("lagoon").unwrap().firmware.describe().unwrap();
-    // Keep the number of LPIs small: a migration copies each CPU's state for every LPI.
+    // Keep the number of LPIs small, because a migration copies each CPU's state of every LPI.
     let lpis = LpiNumbers::Few;
     let options = BuildOptions { cpus, lpis, lpi_disabling, migration, ..BuildOptions::default() };
     build(&description, &options).unwrap()
 }
 
-/// A single vector on a machine whose CPUs take interrupts immediately.
+/// A machine with a single vector, whose CPUs take interrupts immediately.
 struct SingleVector {
     system: System,
     cpus: SequentialCpus,
@@ -45,8 +46,8 @@ struct SingleVector {
 }
 
 impl SingleVector {
-    /// Moves the vector from one CPU to another. LPIs cannot be disabled, so it is not known which
-    /// interrupts are pending at a CPU that goes offline.
+    /// Moves the vector from one CPU to another. LPIs cannot be disabled, so the driver cannot know
+    /// which interrupts are pending at a CPU that goes offline.
     fn new(migration: Migration) -> Self {
         let mut machine = machine(LpiDisabling::Impossible, None, migration);
         let powered = PoweredMachine::on(&mut machine);
@@ -97,7 +98,7 @@ impl SingleVector {
         found.unwrap()
     }
 
-    /// Makes the vector pending at a CPU where it need not have been enabled before.
+    /// Makes the vector pending at a CPU that may not have read the vector's configuration before.
     fn ring(&self, cpu: u32) {
         let doorbell = self.direct_lpi().doorbell(Cpu::new(cpu)).unwrap();
         let (bus, lpi) = (self.system.platform.cpu_bus(), self.vector().get().into());
@@ -111,7 +112,7 @@ impl SingleVector {
         self.cpus.settle();
     }
 
-    /// Takes the CPU offline, with its pending interrupts.
+    /// Takes the CPU offline, with its interrupts still pending.
     fn unplug(&self, cpu: u32) {
         let gone = self.system.unplug_cpu(&self.cpus, Cpu::new(cpu));
         assert_eq!(gone, Ok(AffinityChange::Done));
@@ -132,7 +133,7 @@ impl SingleVector {
 #[test]
 fn run_at_old_cpu_after_drain_is_reported() {
     for machine in [STAYS, MOVES].map(SingleVector::new) {
-        // Messages that found the interrupt already pending must not excuse the run.
+        // Messages that arrived while the interrupt was already pending must not excuse the run.
         (0..5).for_each(|_| machine.send());
         machine.settle();
         machine.ring(OLD);
@@ -245,8 +246,8 @@ fn on_real_threads_no_run_needs_an_excuse() {
         let lpi_disabling =
             if seed % 2 == 0 { LpiDisabling::Possible } else { LpiDisabling::Impossible };
         let migration = if seed < 6 { STAYS } else { Migration::AtRandom { seed } };
-        // Leave devices in place: removing one while its vectors leave a CPU would keep that CPU
-        // online.
+        // Leave the devices in place: if a device is removed while its vectors are moving away from
+        // a CPU, that CPU cannot go offline.
         let options = everything(seed, 60);
         let disturbances = Disturbances { devices: DeviceHotplug::Stay, ..options.disturbances };
         let options = RunOptions { disturbances, ..options };

@@ -1,4 +1,4 @@
-//! Turns the records into the report.
+//! Converts the records of a run into its report.
 
 use super::DisturbanceCounts;
 use crate::report::{ControllerReport, DeviceReport, Report, Totals, VectorReport};
@@ -85,7 +85,7 @@ fn device_report(system: &System, device: &Device, totals: &mut Totals) -> Devic
     report
 }
 
-/// A vector's number, INTID and target when the run ended.
+/// A vector's number, INTID and target at the end of the run.
 #[derive(Clone, Copy)]
 struct FinalVector {
     irq: u32,
@@ -107,8 +107,8 @@ fn vector_report(
 ) -> Option<VectorReport> {
     let record = &device.vectors().get(index)?.record;
     let counts = record.counts();
-    // Resends by the interrupt core need no excuse, because their acknowledgements hadn't led to a
-    // run.
+    // Resends by the interrupt core need no excuse, because the acknowledgements that they repeat
+    // did not lead to a handler run.
     let redelivered = device.redelivered(index) + counts.unknowable;
     let delivered = counts.runs.min(counts.sent);
     totals.vectors += 1;

@@ -1,4 +1,4 @@
-//! A machine with its drivers up.
+//! A machine whose drivers have been brought up.
 
 use crate::error::RunError;
 use crate::machine::{Machine, itses};
@@ -21,7 +21,8 @@ impl BootedMachine {
     /// Powers up `machine` and brings up its drivers.
     ///
     /// # Errors
-    /// A controller could not be brought up, or every device was denied vectors.
+    /// Returns an error if a controller cannot be brought up, or if every device was denied
+    /// vectors.
     pub fn boot(mut machine: Machine) -> Result<Self, RunError> {
         let powered = PoweredMachine::on(&mut machine);
         let cpus = SequentialCpus::new(&powered);
@@ -40,7 +41,7 @@ impl BootedMachine {
         self.system.devices.iter().map(|device| BootedDevice { system: &self.system, device })
     }
 
-    /// Returns, for each ITS, the index of the next command that its driver writes to the queue
+    /// Returns, for each ITS, the queue index at which its driver writes the next command
     /// (`GITS_CWRITER`, in commands).
     pub fn next_its_commands(&self) -> impl Iterator<Item = u32> {
         itses(&self.system.description).map(|(_, _, registers)| {
@@ -51,15 +52,15 @@ impl BootedMachine {
     }
 
     /// Lets `cpu` take one interrupt: acknowledge it, run its handler and signal EOI. Returns
-    /// `false` if none is pending or the CPU does not exist.
+    /// `false` if no interrupt is pending or the CPU does not exist.
     pub fn take_interrupt(&self, cpu: Cpu) -> bool {
         self.cpus.cores().get(cpu.index()).is_some_and(|core| core.take_one())
     }
 
-    /// Lets the CPUs take their pending interrupts until none is pending and all CPUs may sleep.
+    /// Lets the CPUs take interrupts until none is pending and all CPUs may sleep.
     ///
     /// # Panics
-    /// A defect in the model keeps the CPUs from ever sleeping.
+    /// Panics if a defect in the model keeps the CPUs from ever sleeping.
     pub fn settle(&self) {
         self.cpus.settle();
     }
@@ -79,7 +80,7 @@ pub struct BootedDevice<'a> {
 }
 
 impl BootedDevice<'_> {
-    /// Returns `true` for a PCI function.
+    /// Returns `true` if the device is a PCI function.
     pub fn is_pci(&self) -> bool {
         self.device.is_pci()
     }
@@ -97,17 +98,17 @@ impl BootedDevice<'_> {
     /// Adds the device again and lets its driver set up the vectors again.
     ///
     /// # Errors
-    /// The driver could not allocate vectors.
+    /// Returns an error if the driver cannot allocate vectors.
     pub fn add(&self) -> Result<(), RunError> {
         let failed = |reason| RunError::Driver { operation: "setting up a device".into(), reason };
         self.device.add(self.system).map_err(failed)
     }
 
-    /// Lets the driver move the vector at `index` to `to`. Returns `false` if the CPU is offline,
+    /// Makes the driver move the vector at `index` to `to`. Returns `false` if the CPU is offline,
     /// the vector does not exist, or the endpoint cannot store the new message.
     ///
     /// # Errors
-    /// The driver failed to move the vector.
+    /// Returns an error if the driver fails to move the vector.
     pub fn move_vector(&self, index: usize, to: Cpu) -> Result<bool, RunError> {
         let failed = |reason| RunError::Driver { operation: "moving a vector".into(), reason };
         let change = self.device.move_vector(index, to).map_err(failed)?;
@@ -115,7 +116,7 @@ impl BootedDevice<'_> {
     }
 
     /// Sends the next message of the vector at `index`. Returns `false` if the device cannot send
-    /// it.
+    /// the message.
     pub fn send(&self, index: usize) -> bool {
         self.device.vectors().get(index).is_some_and(|vector| self.device.send(vector))
     }

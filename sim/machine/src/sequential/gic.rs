@@ -27,7 +27,7 @@ impl GicHardware {
     /// Creates a GIC whose tables are in `ram`.
     ///
     /// # Errors
-    /// The model cannot implement this configuration.
+    /// Returns an error if the model cannot implement this configuration.
     pub fn new(config: VgicConfig, ram: Arc<Ram>) -> Result<Self, ConfigError> {
         let (model, vcpus) = GicModel::new(config, Arc::clone(&ram), Arc::new(NoKick))?;
         Ok(Self { model, vcpus, ram })
@@ -38,26 +38,26 @@ impl GicHardware {
         self.model.config()
     }
 
-    /// Returns the targets of device writes: doorbells, GIC registers and RAM.
+    /// Returns the targets of writes by devices: doorbells, GIC registers and RAM.
     pub fn doorbells(&self) -> Doorbells {
         gic::doorbells(&self.model, &self.ram)
     }
 
-    /// Returns the wired inputs.
+    /// Returns the GIC's wired inputs.
     pub fn lines(&self) -> Arc<dyn SetLine> {
         Arc::clone(&self.model) as _
     }
 
-    /// Attaches the registers to `bus`.
+    /// Attaches the GIC's registers to `bus`.
     ///
     /// # Errors
-    /// Another device claims some of the addresses.
+    /// Returns an error if another device claims some of the GIC's addresses.
     pub fn attach(&self, bus: &mut Bus) -> Result<(), Overlap> {
         gic::attach(&self.model, bus)
     }
 
-    /// Powers on the CPUs. If migration is enabled, from then on the GIC migrates between any two
-    /// accesses of `platform`, and whenever a CPU checks for interrupts.
+    /// Powers on the CPUs. If migration is enabled, the GIC migrates from now on between any two
+    /// accesses of `platform`, and whenever a CPU looks for interrupts.
     pub fn power_on(self, migration: Migration, platform: &MachinePlatform) -> GicCpus {
         let records = CpuRecords::new(self.vcpus.len());
         let vcpus = self.vcpus.into_iter().zip(0..);
@@ -89,20 +89,20 @@ impl GicCpus {
         Some(cpu.execute(|_, registers| code(registers)))
     }
 
-    /// Lets `interrupts` dispatch the CPUs' interrupts from now on.
+    /// Makes the CPUs dispatch their interrupts through `interrupts` from now on.
     pub fn serve(&self, interrupts: &Interrupts) {
         self.cpus.cores().iter().for_each(|core| core.serve(interrupts));
     }
 
-    /// Lets the CPUs take their pending interrupts until none is pending and all CPUs may sleep.
+    /// Lets the CPUs take interrupts until none is pending and all CPUs may sleep.
     ///
     /// # Panics
-    /// A defect in the model keeps the CPUs from ever sleeping.
+    /// Panics if a defect in the model keeps the CPUs from ever sleeping.
     pub fn settle(&self) {
         self.cpus.settle();
     }
 
-    /// Returns the number of interrupts without a handler.
+    /// Returns the number of interrupts that arrived without a handler.
     pub fn unhandled(&self) -> u64 {
         let unhandled = &self.records.unhandled;
         unhandled.spurious.load(Ordering::Relaxed) + unhandled.late.load(Ordering::Relaxed)
@@ -111,16 +111,16 @@ impl GicCpus {
     /// Returns the number of migrations.
     ///
     /// # Errors
-    /// A migration failed; the error holds the reason for the first failure.
+    /// Returns an error if a migration failed; the error holds the reason for the first failure.
     pub fn migrated(&self) -> Result<u64, String> {
         self.cpus.migrated()
     }
 
-    /// Applies `change` to every saved state before it is restored, from now on. Tests use this to
-    /// check that corrupted states are noticed.
+    /// Applies `change` to every saved state before it is restored, from now on. Tests use this
+    /// function to check that corrupted states are detected.
     ///
     /// # Panics
-    /// A change is already set.
+    /// Returns an error if a change has already been set.
     pub fn change_saved_states(
         &self,
         change: impl Fn(SavedState) -> SavedState + Send + Sync + 'static,

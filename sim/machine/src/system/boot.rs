@@ -25,7 +25,7 @@ use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 
-/// Requester ID of a platform device at its own parent. That parent has no other requesters.
+/// Requester ID of a platform device with a parent of its own. No other requester uses that parent.
 const ALONE: RequesterId = RequesterId::new(0);
 
 /// The parts of a powered-on machine that aren't passed to the drivers.
@@ -38,7 +38,7 @@ pub(crate) struct PoweredMachine {
 }
 
 impl PoweredMachine {
-    /// Powers on `machine`. Its CPUs are executing, but no controller is set up yet.
+    /// Powers on `machine`. The machine's CPUs execute code, but no controller is set up yet.
     pub(crate) fn on(machine: &mut Machine) -> Self {
         let records = CpuRecords::new(machine.cpus);
         let mut vcpus = std::mem::take(&mut machine.vcpus).into_iter();
@@ -158,11 +158,11 @@ fn take_short(irqchip: &Irqchip) -> Result<(), RunError> {
     taken.map(drop).map_err(|error| failed("allocating the LPIs below 2^16", &error))
 }
 
-/// The GIC of boards whose firmware owns `GICR_WAKER`. Kernels don't touch the register (the
+/// The GIC of boards whose firmware owns `GICR_WAKER`. Kernels must not access the register (the
 /// driver's erratum `WakerUnusable`); firmware wakes the redistributors.
 const FIRMWARE_KEEPS_WAKER: &str = "qcom,msm8996-gic-v3";
 
-/// Wakes the redistributors, as firmware on such a board would.
+/// Wakes the redistributors, as firmware on a board that owns `GICR_WAKER` would.
 pub(super) fn wake_redistributors(
     platform: &Arc<MachinePlatform>,
     description: &Description,
@@ -253,8 +253,8 @@ fn function_at(bridge: &HostBridge, requester: RequesterId) -> Option<Arc<Functi
     here.find(|function| function.requester() == requester).cloned()
 }
 
-/// Attaches all devices before any of them allocates vectors, because devices that share a DeviceID
-/// also share a table.
+/// Attaches all devices before any device allocates vectors, because devices that share a DeviceID
+/// also share a translation table.
 fn set_up_devices(system: &System) -> Result<(), RunError> {
     for device in &system.devices {
         device.attach(system);

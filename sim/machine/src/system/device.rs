@@ -1,5 +1,5 @@
-//! A device as the workload sees it: the hardware that sends, the driver that handles, and both
-//! sides' records.
+//! A device as the workload sees it: the hardware that sends messages, the driver that handles
+//! them, and the records of both.
 
 use super::{System, VirtualFunction};
 use crate::cpu::looked_at;
@@ -17,10 +17,10 @@ use msi_types::{DeviceId, HwIrq, MsiParent, RequesterId, Shape};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// One in this many handler runs is long.
+/// On average, one in this many handler runs takes a long time.
 const LONG_RUNS: u64 = 5;
 
-/// The hardware that sends.
+/// The hardware that sends the messages.
 pub(crate) enum DeviceHardware {
     Function(Arc<Function>),
     /// A function on a virtual bus.
@@ -37,7 +37,7 @@ impl DeviceHardware {
         }
     }
 
-    /// Notifies the hardware before its driver is asked to release it.
+    /// Notifies the hardware before its driver is asked to release the device.
     fn begin_removal(&self, removal: Removal) {
         match (self, removal) {
             (_, Removal::Surprise) => self.unplug(),
@@ -72,7 +72,7 @@ impl DeviceHardware {
     }
 }
 
-/// How a driver finds the message store.
+/// The way in which a driver finds the message store.
 pub(crate) enum Probe {
     Pci(Box<FoundFunction>),
     Platform { base: u64 },
@@ -88,14 +88,15 @@ pub(crate) struct DiscoveredDevice {
     pub(crate) device_id: DeviceId,
 }
 
-/// A vector and its records, across all of its requests.
+/// A vector and its records, over all requests for the vector.
 pub(crate) struct DeviceVector {
     pub(crate) slot: u16,
     pub(crate) record: VectorRecord,
     runs: AtomicU64,
     /// Set if the device's last attempt to send failed.
     is_off: AtomicBool,
-    /// Redeliveries counted by the interrupt core for handles that have since been dropped.
+    /// Number of redeliveries that the interrupt core counted for handles that have since been
+    /// dropped.
     redelivered: AtomicU64,
 }
 
@@ -105,21 +106,21 @@ pub(crate) struct Device {
     parent: Result<Arc<dyn MsiParent>, String>,
     vectors: OnceLock<Vec<Arc<DeviceVector>>>,
     driver: Mutex<Driver>,
-    /// Locked while the device sends and counts a message.
+    /// Lock held while the device sends a message and counts it.
     sending: Mutex<()>,
-    /// Set while the device sleeps with the rest of the machine and must not send.
+    /// Set while the whole machine is suspended, and the device must not send.
     asleep: AtomicBool,
 }
 
 /// The driver's state.
 pub(crate) enum Driver {
-    /// The device was denied vectors, for this reason.
+    /// The device was denied vectors; the text states the reason.
     Refused(String),
     /// The device is attached to its controller and has no vectors.
     Attached(MsiDevice, Shape),
-    /// The driver is working.
+    /// The driver is in use, and has vectors.
     Active(MsiDevice, Vec<IrqHandle>),
-    /// The device was removed.
+    /// The device has been removed.
     Gone,
 }
 
@@ -133,7 +134,7 @@ impl Device {
         Self { config, parent, vectors: OnceLock::new(), driver, sending, asleep }
     }
 
-    /// Has the driver find the message store and attach the device to its controller.
+    /// Makes the driver find the message store and attach the device to its controller.
     pub(crate) fn attach(&self, system: &System) {
         let attached = self.try_attach(system);
         *lock(&self.driver) = attached
@@ -151,7 +152,7 @@ impl Device {
         Ok((device, shape))
     }
 
-    /// Returns the device's parent, wrapped so that all calls to it are recorded.
+    /// Returns the device's parent, wrapped so that all calls to the parent are recorded.
     fn watched_parent(&self, system: &System) -> Result<Arc<dyn MsiParent>, String> {
         let parent = Arc::clone(self.parent.as_ref().map_err(Clone::clone)?);
         Ok(system.records.routes.watch(parent, system.pending_at(self.config.controller)))
@@ -169,8 +170,8 @@ impl Device {
         }
     }
 
-    /// Returns the register by which the handler deasserts the device's level, if the device has
-    /// one.
+    /// Returns the register that the handler writes to deassert the device's level, if the device
+    /// has one.
     fn line(&self, system: &System, slot: u16) -> Option<Line> {
         match &self.config.probe {
             Probe::Pci(_) => None,
@@ -180,7 +181,7 @@ impl Device {
         }
     }
 
-    /// Has the driver allocate as many vectors as the device has or may use, and request their
+    /// Makes the driver allocate as many vectors as the device has or may use, and request their
     /// handlers.
     pub(crate) fn activate(&self, system: &System) {
         let mut driver = lock(&self.driver);
@@ -218,14 +219,14 @@ impl Device {
         Ok(Driver::Active(device, handles))
     }
 
-    /// Returns the handler for a vector. It records each run.
+    /// Returns the handler for a vector. The handler records each of its runs.
     fn handler(&self, system: &System, vector: &Arc<DeviceVector>) -> Result<Handler, String> {
         let theirs = Arc::clone(vector);
         let platform = Arc::clone(&system.platform);
         let line = self.line(system, vector.slot);
         let handler = move |context: &IrqContext<'_>| {
-            // Do this before reading the records, so that a level raised afterwards is signaled
-            // again.
+            // Deassert the level before reading the records, so that a level asserted afterwards is
+            // signaled again.
             line.iter().for_each(Line::lower);
             theirs.record.handle(context.cpu(), looked_at());
             if theirs.takes_long() {
@@ -235,7 +236,7 @@ impl Device {
         Ok(system.faults.handler(self.watched_parent(system)?, Box::new(handler)))
     }
 
-    /// Lets the records follow the routes of the newly granted vectors.
+    /// Makes the records use the routes of the newly granted vectors.
     fn follow(&self, system: &System, vectors: &[Arc<DeviceVector>], granted: &[MsiVector]) {
         let _sending = lock(&self.sending);
         for vector in vectors {
@@ -263,17 +264,17 @@ impl Device {
         })
     }
 
-    /// Puts the device to sleep once its current message has been sent, or wakes it up.
+    /// Makes the device sleep after its current message has been sent, or wakes it up.
     pub(super) fn set_asleep(&self, asleep: bool) {
         let _sending = lock(&self.sending);
         self.asleep.store(asleep, Ordering::Relaxed);
     }
 
-    /// Drops all device state that a power-down would lose. The bus driver then restores the
-    /// device's header, and the interrupt core restores its message store.
+    /// Discards all device state that a loss of power would discard. The bus driver then restores
+    /// the device's configuration header, and the interrupt core restores its message store.
     ///
     /// # Errors
-    /// The device's messages could not be restored.
+    /// Returns an error if the device's messages cannot be restored.
     pub(super) fn lose_power_and_restore(&self) -> Result<(), String> {
         let DeviceHardware::Function(function) = &self.config.hardware else { return Ok(()) };
         self.with_driver(|driver| {
@@ -301,13 +302,13 @@ impl Device {
             vector.record.begin_operation();
             let irq = handle.irq();
             drop(handle);
-            // No handler can run any more, so the count is final, and the number hasn't been reused
-            // yet.
+            // The handler cannot run any more, so its count is final, and the interrupt's number
+            // hasn't been reused yet.
             let info = system.interrupts.irq_info(irq).ok().flatten();
             let redelivered = info.map_or(0, |info| info.redelivered);
             vector.redelivered.fetch_add(redelivered, Ordering::Relaxed);
         }
-        // A device that is gone does not accept the shutdown of its store.
+        // After a surprise removal, the device's message store cannot be shut down.
         let _ = device.tear_down();
         if removal == Removal::Surprise {
             system.surprises.fetch_add(1, Ordering::SeqCst);
@@ -327,7 +328,7 @@ impl Device {
     /// Resets the device, adds it again and sets it up again.
     ///
     /// # Errors
-    /// The driver could not set the device up.
+    /// Returns an error if the driver cannot set up the device.
     pub(crate) fn add(&self, system: &System) -> Result<(), String> {
         self.config.hardware.plug();
         if let Probe::Pci(found) = &self.config.probe {
@@ -361,9 +362,10 @@ impl Device {
         self.vectors().iter().any(|vector| vector.is_off.load(Ordering::Relaxed))
     }
 
-    /// Returns the smallest number of vectors with which the device is useful. A function with a
-    /// single MSI message uses it for everything. A driver of MSI-X needs one vector for control
-    /// and one for work. Each vector of a platform device is a separate cause.
+    /// Returns the smallest number of vectors with which the device is useful. A function that has
+    /// only one MSI message uses it for all its interrupts. A driver of an MSI-X function needs one
+    /// vector for control and one for work. Each vector of a platform device signals a separate
+    /// cause.
     pub(crate) fn useful_minimum(&self) -> u16 {
         match &self.config.hardware {
             DeviceHardware::Platform(device) => device.config().slots,
@@ -377,7 +379,7 @@ impl Device {
         }
     }
 
-    /// Returns the number of resends of this vector by the interrupt core.
+    /// Returns the number of times that the interrupt core resent this vector's interrupt.
     pub(crate) fn redelivered(&self, index: usize) -> u64 {
         let before = self
             .vectors()
@@ -408,12 +410,12 @@ impl Device {
     }
 }
 
-/// How a device is removed.
+/// The way in which a device is removed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Removal {
-    /// The driver releases the device first.
+    /// The driver releases the device before its removal.
     Orderly,
-    /// The device is pulled without notice.
+    /// The device is unplugged without notice.
     Surprise,
 }
 
@@ -423,7 +425,8 @@ impl DeviceVector {
         let mailbox = system.ram.allocate(8, 8)?;
         let (clock, ram) = (Arc::clone(&system.records.clock), Arc::clone(&system.ram));
         let record = VectorRecord::new(clock, ram, mailbox, system.cpus);
-        // Starts out as if during an operation. The request that follows ends it.
+        // The record starts as if an operation were in progress. The subsequent request for the
+        // interrupt ends the operation.
         record.begin_operation();
         Some(Arc::new(Self {
             slot,
@@ -434,8 +437,8 @@ impl DeviceVector {
         }))
     }
 
-    /// Returns `true` if this handler run is one of the long ones, so that messages arrive while
-    /// the handler is already running.
+    /// Returns `true` if this handler run is one of the long ones, during which further messages
+    /// can arrive.
     fn takes_long(&self) -> bool {
         self.runs.fetch_add(1, Ordering::Relaxed).is_multiple_of(LONG_RUNS)
     }

@@ -22,7 +22,8 @@ pub(crate) enum AffinityChange {
     Refused,
 }
 
-/// Returns `true` if the endpoint's store, rather than a driver, prevents the move.
+/// Returns `true` if a limit of the endpoint's message store, rather than a driver fault, prevents
+/// the move.
 const fn is_endpoints_limit(error: &MoveError) -> bool {
     matches!(error, MoveError::Controller(MsiError::WouldTear | MsiError::AddressTooWide { .. }))
 }
@@ -31,8 +32,8 @@ impl Device {
     /// Moves the vector at `index` to `to`.
     ///
     /// # Errors
-    /// A driver failed to move the vector for a reason other than an offline CPU or a limit of the
-    /// endpoint.
+    /// Returns an error if a driver fails to move the vector for a reason other than an offline CPU
+    /// or a limit of the endpoint.
     pub(crate) fn move_vector(&self, index: usize, to: Cpu) -> Result<AffinityChange, String> {
         self.with_driver(|driver| {
             let Driver::Active(_, handles) = driver else { return Ok(AffinityChange::NotNow) };
@@ -40,7 +41,7 @@ impl Device {
             else {
                 return Ok(AffinityChange::NotNow);
             };
-            // If the message encodes the CPU, vectors that share it move together.
+            // If the message encodes the CPU, all vectors that share the message move together.
             let is_concerned = |other: &DeviceVector| {
                 self.kind() == DeviceKind::PciMsi || other.slot == vector.slot
             };
@@ -72,11 +73,11 @@ pub(crate) fn first_message(device: &Device, system: &System) -> Option<MsiMessa
 }
 
 impl System {
-    /// Takes `cpu` offline by moving its interrupts to other CPUs and turning it off. The CPU stays
-    /// online if an endpoint's interrupt cannot be moved.
+    /// Takes `cpu` offline: moves its interrupts to other CPUs, then turns it off. The CPU stays
+    /// online if an interrupt cannot be moved because of a limit of the endpoint.
     ///
     /// # Errors
-    /// A driver failed, or an interrupt could not be moved for another reason.
+    /// Returns an error if a driver fails, or if an interrupt cannot be moved for another reason.
     pub(crate) fn unplug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<AffinityChange, String> {
         self.begin_everywhere();
         let result = self.try_unplug_cpu(cpus, cpu);
@@ -92,7 +93,7 @@ impl System {
         let surprises = self.surprises.load(Ordering::SeqCst);
         let mut stranded = Vec::new();
         let offline = self.irqchip.cpu_offline(cpu, Cpu::new(0), |one| stranded.push(one));
-        // A device that has been pulled by now does not accept new messages.
+        // A device that has been unplugged in the meantime does not accept new messages.
         let pulled_out = surprises % 2 == 1 || surprises != self.surprises.load(Ordering::SeqCst);
         let may_stay = |error: &MoveError| {
             is_endpoints_limit(error) || (pulled_out && matches!(error, MoveError::Store(_)))
@@ -122,7 +123,7 @@ impl System {
     /// Brings `cpu` back online.
     ///
     /// # Errors
-    /// A driver failed to bring the CPU online.
+    /// Returns an error if a driver fails to bring the CPU online.
     pub(crate) fn replug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<(), String> {
         turn_on(&self.irqchip, cpus, cpu)
     }
@@ -130,7 +131,7 @@ impl System {
     /// Removes `device` and adds it again.
     ///
     /// # Errors
-    /// The driver could not set the device up again.
+    /// Returns an error if the driver cannot set up the device again.
     pub(crate) fn readd_device(&self, device: &Device, removal: Removal) -> Result<(), String> {
         device.remove(self, removal);
         device.add(self).map_err(|reason| format!("{}: {reason}", device.config.name))

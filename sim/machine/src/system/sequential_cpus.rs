@@ -1,4 +1,4 @@
-//! CPUs that run entirely on the caller's thread.
+//! CPUs that all run on the caller's thread.
 
 use super::PoweredMachine;
 use crate::cpu::{CpuCore, Cpus, Work};
@@ -7,14 +7,14 @@ use doorbell_hardware::platform::MachinePlatform;
 use msi_types::Cpu;
 use std::sync::Arc;
 
-/// On average, one in this many checks for interrupts is preceded by a migration, if migration is
-/// enabled.
+/// If migration is enabled, on average one in this many checks for interrupts is preceded by a
+/// migration.
 const LOOKS: usize = 8;
 
-/// Upper bound on the pieces of deferred work that a model can accumulate at one time.
+/// Maximum number of pieces of deferred work that a model can accumulate.
 const PIECES: usize = 4096;
 
-/// CPUs that take turns running.
+/// CPUs that take turns running on one thread.
 pub(crate) struct SequentialCpus {
     cores: Vec<Arc<CpuCore>>,
     migrator: Option<Arc<Migrator>>,
@@ -26,8 +26,8 @@ impl SequentialCpus {
         Self::of(powered.cores.clone(), powered.migrator.clone(), &powered.platform)
     }
 
-    /// Wraps `cores`. If migration is enabled, from then on the model also migrates between any two
-    /// accesses of `platform`.
+    /// Wraps `cores`. If migration is enabled, the model also migrates between any two accesses of
+    /// `platform` from now on.
     pub(crate) fn of(
         cores: Vec<Arc<CpuCore>>,
         migrator: Option<Arc<Migrator>>,
@@ -39,11 +39,11 @@ impl SequentialCpus {
         Self { cores, migrator }
     }
 
-    /// Lets the CPUs take their pending interrupts and perform the model's deferred work, as CPUs
-    /// do before they sleep, until no work is left.
+    /// Lets the CPUs take their pending interrupts and perform the model's deferred work until no
+    /// work is left, as CPUs do before they sleep.
     ///
     /// # Panics
-    /// A defect in the model keeps the CPUs from ever sleeping.
+    /// Panics if a defect in the model keeps the CPUs from ever sleeping.
     pub(crate) fn settle(&self) {
         let sleeps = (0..PIECES).any(|_| {
             self.take_all();
@@ -72,7 +72,7 @@ impl SequentialCpus {
     /// Returns the number of migrations.
     ///
     /// # Errors
-    /// A migration failed; the error holds the reason for the first failure.
+    /// Returns an error if a migration failed; the error holds the reason for the first failure.
     pub(crate) fn migrated(&self) -> Result<u64, String> {
         self.migrator.as_ref().map_or(Ok(0), |migrator| migrator.moved())
     }

@@ -1,4 +1,4 @@
-//! Suspends the whole machine to RAM, which loses its registers, and resumes it.
+//! Suspends the whole machine to RAM, so that its registers are lost, and resumes it.
 
 use super::boot::wake_redistributors;
 use super::{AffinityChange, Device, System};
@@ -19,11 +19,11 @@ const BOOT: Cpu = Cpu::new(0);
 pub(crate) enum SuspendOutcome {
     /// The machine suspended and resumed.
     Done,
-    /// A CPU could not go offline, and the machine stayed awake.
+    /// A CPU could not go offline, so the machine stayed awake.
     Refused,
 }
 
-/// The parts of the machine that the last running CPU needs.
+/// The parts of the machine that are needed by the last CPU that is still running.
 struct Sleeper {
     irqchip: Arc<Irqchip<MachinePlatform>>,
     platform: Arc<MachinePlatform>,
@@ -33,17 +33,18 @@ struct Sleeper {
 }
 
 impl System {
-    /// Returns a guard that keeps the machine awake. Tasks must hold one while they use drivers.
+    /// Returns a guard that keeps the machine awake. Tasks must hold this guard while they use
+    /// drivers.
     pub(crate) fn awake(&self) -> RwLockReadGuard<'_, ()> {
         self.tasks.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Suspends the machine to RAM and resumes it, in the order that a kernel uses: freeze tasks,
     /// stop devices, take the other CPUs offline, and suspend the interrupt controllers from the
-    /// boot CPU. The resume reverses the order.
+    /// boot CPU. The machine resumes in the reverse order.
     ///
     /// # Errors
-    /// A driver failed to suspend or resume.
+    /// Returns an error if a driver fails to suspend or resume.
     pub(crate) fn suspend_and_resume(&self, cpus: &dyn Cpus) -> Result<SuspendOutcome, String> {
         let _frozen = self.tasks.write().unwrap_or_else(PoisonError::into_inner);
         self.begin_everywhere();
@@ -100,7 +101,7 @@ impl Sleeper {
             let mut vcpus: Vec<&mut Vcpu> = halves.iter_mut().map(|half| &mut **half).collect();
             self.model.lose_power(&mut vcpus)?;
         }
-        // If the kernel isn't allowed to wake the redistributors, firmware does it.
+        // If the kernel must not wake the redistributors, firmware wakes them.
         wake_redistributors(&self.platform, &self.description, &Options::default())
             .map_err(|error| error.to_string())
     }

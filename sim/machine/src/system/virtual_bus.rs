@@ -1,4 +1,5 @@
-//! A virtual PCI bus with both ends active. The host adds and removes its functions.
+//! A virtual PCI bus of which both ends are in use. The host end adds and removes the bus's
+//! functions.
 
 use crate::machine::VirtualBusHardware;
 use doorbell_hardware::hyperv::HypervHost;
@@ -18,15 +19,15 @@ pub(crate) struct VirtualBus {
     pub(crate) controller: ControllerIndex,
     host: Arc<HypervHost>,
     guest: Arc<Bus>,
-    /// The first failure at either end.
+    /// The first failure at either end of the bus.
     failure: Mutex<Option<String>>,
 }
 
 impl VirtualBus {
-    /// Opens the guest end of the bus, with `wired`'s SPIs as its vectors.
+    /// Opens the guest end of the bus, and uses the SPIs of `wired` as the bus's vectors.
     ///
     /// # Errors
-    /// The guest's driver failed to open the bus.
+    /// Returns an error if the guest's driver fails to open the bus.
     pub(crate) fn open(
         hardware: &VirtualBusHardware,
         platform: &Arc<MachinePlatform>,
@@ -41,17 +42,18 @@ impl VirtualBus {
         Ok(Arc::new(Self { controller, host, guest, failure: Mutex::default() }))
     }
 
-    /// Returns the parent of the functions' interrupts.
+    /// Returns the MSI parent of the bus's functions.
     pub(crate) fn parent(&self) -> Arc<dyn MsiParent> {
         Arc::clone(&self.guest) as _
     }
 
-    /// Returns the number of migrations of the host end between a request and its answer.
+    /// Returns the number of migrations of the host end between a request and its reply.
     pub(crate) fn migrated_in_flight(&self) -> u64 {
         self.host.migrated_in_flight().unwrap_or(0)
     }
 
-    /// Returns the first failure at either end, or a host fault that the guest detected.
+    /// Returns the first failure at either end of the bus, or a fault of the host that the guest
+    /// detected.
     pub(crate) fn fault(&self) -> Option<String> {
         let faults = self.guest.faults();
         let noticed = (faults != hyperv_vpci::guest::Faults::default())
@@ -65,7 +67,7 @@ impl VirtualBus {
         }
     }
 
-    /// Lets the guest handle all packets sent by the host.
+    /// Makes the guest handle all packets that the host has sent.
     fn poll(&self) -> Result<(), String> {
         while self.guest.poll().map_err(|error| error.to_string())? == Idle::Busy {}
         Ok(())
@@ -89,7 +91,7 @@ pub(crate) struct VirtualFunction {
     presence: Mutex<Presence>,
 }
 
-/// A function's presence, as seen by the host.
+/// A function's presence on the bus, as the host sees it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Presence {
     Offered,
@@ -108,15 +110,16 @@ impl VirtualFunction {
         Slot::of(self.requester)
     }
 
-    /// Asks the guest to release the function. It keeps working until its driver does so.
+    /// Asks the guest to release the function. The function keeps working until its driver releases
+    /// it.
     pub(super) fn eject(&self) {
         let asked = self.bus.host.eject(self.requester);
         self.bus.note(asked.and_then(|()| self.bus.hear(BusEvent::EjectRequested(self.slot()))));
         *lock(&self.presence) = Presence::Ejecting;
     }
 
-    /// Removes the function. If it was ejected before, the removal is orderly; otherwise, it is a
-    /// surprise.
+    /// Removes the function. Removes the function: after an eject request, the removal is orderly;
+    /// otherwise, it is a surprise.
     pub(super) fn unplug(&self) {
         self.function.unplug();
         let presence = std::mem::replace(&mut *lock(&self.presence), Presence::Gone);
@@ -137,7 +140,7 @@ impl VirtualFunction {
         self.bus.poll()
     }
 
-    /// Inserts the function and lets the guest discover it.
+    /// Inserts the function and makes the guest discover it.
     pub(super) fn plug(&self) {
         self.function.plug();
         let offered = self.bus.host.offer(self.requester);

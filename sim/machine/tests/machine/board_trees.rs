@@ -1,4 +1,4 @@
-//! Boards for the tests, written out as devicetrees and parsed back.
+//! Boards for the tests, written as devicetrees and parsed back.
 
 use gic_arch::Affinity;
 use gic_firmware::{
@@ -19,7 +19,7 @@ pub(crate) fn region(base: u64, size: u64) -> Region {
     Region::new(base, size).unwrap()
 }
 
-/// Returns a board with CPU clusters of four, `itses` ITSes, 1 GiB of RAM and no devices.
+/// Returns a board with CPUs in clusters of four, `itses` ITSes, 1 GiB of RAM and no devices.
 pub(crate) fn bare(cpus: u8, itses: u64) -> Description {
     let cpu = |index: u8| {
         let affinity = Affinity::new(0, 0, index / 4, index % 4);
@@ -39,8 +39,8 @@ pub(crate) fn bare(cpus: u8, itses: u64) -> Description {
     }
 }
 
-/// Returns `msi-parent = <&its 0>`. Most boards use this form, where the meaning of the cell is up
-/// to the bridge.
+/// Returns `msi-parent = <&its 0>`. Most boards use this form, in which the bridge determines the
+/// meaning of the cell.
 pub(crate) fn parent(index: usize) -> MsiRouting {
     MsiRouting::device(its(index), DeviceId::new(0))
 }
@@ -63,14 +63,14 @@ pub(crate) fn its(index: usize) -> ControllerIndex {
     ControllerIndex::new(index)
 }
 
-/// Writes the description out as firmware would, and parses it back.
+/// Writes the description in the format that firmware uses, and parses it back.
 pub(crate) fn flashed(description: &Description) -> Description {
     let read = flashed_with_findings(description);
     assert_eq!(read.findings, []);
     read
 }
 
-/// Like [`flashed`], for firmware with mistakes that are tolerated.
+/// Like [`flashed`], but for firmware with mistakes that the parser tolerates.
 pub(crate) fn flashed_with_findings(description: &Description) -> Description {
     devicetree::parse(&devicetree::write(description).unwrap()).unwrap()
 }

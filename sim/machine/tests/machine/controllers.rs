@@ -1,5 +1,5 @@
-//! Tests for every kind of controller: the right devices are assigned to it, and it delivers their
-//! interrupts.
+//! Tests for every kind of controller, which check that the right devices are assigned to it and
+//! that it delivers their interrupts.
 
 use crate::board_trees::{self, flashed, region};
 use crate::{assert_delivered, assert_refusals_are_counted, deliver_with, migration};
@@ -22,7 +22,8 @@ fn options(controller: ControllerChoice) -> BuildOptions {
     BuildOptions { controller, ..BuildOptions::default() }
 }
 
-/// Returns the kinds of controllers that the report's devices signal through, without duplicates.
+/// Returns the kinds of the controllers that receive messages from the report's devices, without
+/// duplicates.
 fn kinds_in_use(report: &Report) -> Vec<&str> {
     let kind_of = |id: &str, isolates: bool| {
         let mut controllers = report.controllers.iter().filter(|controller| controller.id == id);
@@ -160,7 +161,8 @@ fn attacked(kind: &ControllerKind, pages: IommuPages) -> AttackReport {
     attacked_with(&two_devices(kind), &BuildOptions::default(), pages)
 }
 
-/// Returns what an intruder can reach. This must not change when the controller migrates.
+/// Lets one device of the board attack the other, and returns the report. The report must not
+/// change when the controller migrates.
 #[track_caller]
 fn attacked_with(board: &Description, options: &BuildOptions, pages: IommuPages) -> AttackReport {
     let attempt =
@@ -262,8 +264,8 @@ fn mapped_distributor_page_exposes_its_controls() {
     assert_eq!(overwritten, ["GICD_CTLR"]);
 }
 
-/// On an Amazon Graviton, the frames take the SPI from the address; on this machine, they take it
-/// from the data.
+/// On an Amazon Graviton, the frames take the SPI from the address of the message; on this machine,
+/// they take it from the data.
 #[test]
 fn the_oem_id_reaches_the_driver_of_v2m_frames() {
     let mut board = two_devices(&ControllerKind::V2m);

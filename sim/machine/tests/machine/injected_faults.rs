@@ -1,4 +1,4 @@
-//! Machines with an injected defect. The verdict must report it, on every embedded machine.
+//! Machines with an injected defect. The verdict must report the defect on every embedded machine.
 
 use doorbell_machine::{
     BuildOptions, DeviceKind, Disturbances, Fault, Moves, Report, RunOptions, build, embedded, run,
@@ -39,9 +39,9 @@ fn the_list_of_machines_is_complete() {
 }
 
 /// If a single pending bit moves with the vector, a CPU does not take interrupts of a vector that
-/// has left it. Direct LPIs (on `lagoon`) leave a pending bit behind: if the vector moves and its
-/// next message is sent before the old CPU looks, that run cannot be distinguished from a run at a
-/// wrong CPU.
+/// has moved away from it. With direct LPIs (on `lagoon`), the pending bit stays at the old CPU: if
+/// the vector moves and its next message is sent before the old CPU looks for interrupts, the
+/// resulting run cannot be distinguished from a run on a wrong CPU.
 #[test]
 fn repended_interrupt_is_spurious_on_threads() {
     for (name, number) in MACHINES.into_iter().flat_map(|name| [(name, 200), (name, 500)]) {
@@ -131,7 +131,7 @@ fn assert_functions_stay_off(report: &Report) {
     assert!(!report.totals.is_clean());
 }
 
-/// Disables moves, because rewriting a table entry temporarily enables it.
+/// Disables moves, because rewriting a table entry enables it temporarily.
 fn at_rest() -> RunOptions {
     let disturbances = Disturbances { moves: Moves::None, ..Disturbances::default() };
     RunOptions { disturbances, ..options(20) }

@@ -1,5 +1,5 @@
-//! Devices that cannot store their controller's messages must be denied vectors and told why, while
-//! the others run.
+//! Devices that cannot store their controller's messages must be denied vectors with the reason,
+//! while all other devices work.
 
 use crate::board_trees::{self, flashed, region};
 use crate::{assert_refusals_are_counted, moving};
@@ -14,7 +14,7 @@ use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, Fac
 use msi_types::{Cpu, Masking, Trigger};
 
 const FOUR_GIB: u64 = 1 << 32;
-/// Functions. They are discovered before the platform devices, in this order.
+/// Functions. The functions are discovered before the platform devices, in this order.
 const FUNCTIONS: [StoreConfig; 3] = [
     StoreConfig::Msi {
         log2_vectors: 2,
@@ -46,7 +46,7 @@ fn direct(redistributors: &[(u64, u8)]) -> Description {
     inhabited(board)
 }
 
-/// Adds a host bridge and three platform devices, all on the only controller.
+/// Adds a host bridge and three platform devices, all connected to the only controller.
 fn inhabited(mut board: Description) -> Description {
     let routing = || MsiRouting::parent(ControllerIndex::new(0));
     board.hosts = vec![board_trees::host(0, routing())];

@@ -1,5 +1,5 @@
-//! Runs unmodified drivers on unmodified models, on machines of every shape that a devicetree can
-//! describe.
+//! Runs unmodified drivers on unmodified models, on machines with every combination of controllers
+//! and devices that a devicetree can describe.
 
 #![expect(clippy::unwrap_used, reason = "the tests' boards are known to be sound")]
 
@@ -25,17 +25,17 @@ fn harbour() -> Description {
     embedded::machine("harbour").unwrap().firmware.describe().unwrap()
 }
 
-/// Returns the same options with continual migration of the controller.
+/// Returns the same options, except that the controller migrates repeatedly.
 fn moving(options: &BuildOptions) -> BuildOptions {
     BuildOptions { migration: Migration::AtRandom { seed: 1 }, ..options.clone() }
 }
 
-/// Returns the migration mode for properties that draw it at random.
+/// Returns the migration mode for property tests, which draw it at random.
 fn migration(migrates: bool, seed: u64) -> Migration {
     if migrates { Migration::AtRandom { seed } } else { Migration::Never }
 }
 
-/// Runs a machine twice, the second time with migrations. The result must be the same.
+/// Runs a machine twice, the second time with migrations. The result must be the same both times.
 #[track_caller]
 fn deliver_with(description: &Description, options: &BuildOptions, messages: u32) -> Report {
     let run_options = RunOptions { messages, ..RunOptions::default() };
@@ -48,7 +48,7 @@ fn deliver_with(description: &Description, options: &BuildOptions, messages: u32
     report
 }
 
-/// Returns each device with its vector count and, if it was denied vectors, the reason.
+/// Returns each device with its number of vectors and, if it was denied vectors, the reason.
 fn served(report: &Report) -> Vec<(&str, usize, Option<&str>)> {
     let devices = report.devices.iter();
     devices.map(|device| (&*device.id, device.vectors.len(), device.refused.as_deref())).collect()
@@ -58,7 +58,7 @@ fn deliver(description: &Description) -> Report {
     deliver_with(description, &BuildOptions::default(), 60)
 }
 
-/// Asserts that the totals count every device that was denied vectors or has too few.
+/// Asserts that the totals count every device that was denied vectors or has too few of them.
 #[track_caller]
 fn assert_refusals_are_counted(report: &Report) {
     let count = |is: fn(&DeviceReport) -> bool| {
@@ -71,8 +71,8 @@ fn assert_refusals_are_counted(report: &Report) {
     );
 }
 
-/// Asserts that every message was sent and delivered without a fault, that the drivers hid no
-/// fault, and that every device is served.
+/// Asserts that every message was sent and delivered without a fault, that the drivers concealed no
+/// fault, and that every device has its vectors.
 #[track_caller]
 fn assert_delivered(report: &Report, messages: u32) {
     assert_delivered_to(report, messages);
@@ -83,7 +83,7 @@ fn assert_delivered(report: &Report, messages: u32) {
     }
 }
 
-/// Like [`assert_delivered`], but only for devices that are served.
+/// Like [`assert_delivered`], but ignores devices that were denied vectors.
 #[track_caller]
 fn assert_delivered_to(report: &Report, messages: u32) {
     assert!(report.totals.is_delivered(), "{:?}", report.totals);

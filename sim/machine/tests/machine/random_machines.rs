@@ -1,6 +1,6 @@
-//! Random machines, with arbitrary devices and routes. A device that cannot be served must be
-//! denied vectors with a reason. For all others, no message may be lost, spurious, or delivered to
-//! a wrong CPU.
+//! Random machines, with arbitrary devices and routes. A device that cannot be given vectors must
+//! be told the reason. For all other devices, no message may be lost, spurious, or delivered to a
+//! wrong CPU.
 
 mod drawn;
 
@@ -18,7 +18,7 @@ use msi_types::Trigger;
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseResult;
 
-/// The reason why an endpoint cannot be served.
+/// The reason why an endpoint cannot be given vectors.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Limit {
     Address,
@@ -37,7 +37,8 @@ impl Limit {
     }
 }
 
-/// Returns the reasons why this endpoint cannot be served, as derived from firmware and the device.
+/// Returns the reasons why this endpoint cannot be given vectors, derived from firmware and the
+/// device.
 fn limits(
     drawn: &Drawn,
     board: &Description,
@@ -145,8 +146,8 @@ proptest! {
 }
 
 proptest! {
-    // Each machine is saved and restored dozens of times, which makes a case about thirty times
-    // slower.
+    // Each machine is saved and restored dozens of times, which makes a test case about thirty
+    // times slower.
     #![proptest_config(ProptestConfig {
         cases: 32,
         failure_persistence: None,

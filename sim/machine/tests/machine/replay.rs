@@ -1,5 +1,5 @@
-//! Runs without threads: no order of events may lose a message, and the order must depend only on
-//! the seed.
+//! Runs without threads, in which no order of events may lose a message, and the order must depend
+//! only on the seed.
 
 use crate::{board_trees, harbour, migration};
 use doorbell_machine::{
@@ -61,7 +61,7 @@ fn the_trace_has_events_of_every_kind() {
     }
 }
 
-/// Returns a board with two vectors on four CPUs, so that most traffic is resends.
+/// Returns a board with two vectors and four CPUs, so that most of the interrupts are resends.
 fn crowded() -> Description {
     let mut board = board_trees::bare(4, 1);
     board.devices = vec![board_trees::device(

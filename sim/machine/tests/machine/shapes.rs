@@ -1,4 +1,4 @@
-//! Machine shapes, each testing one property.
+//! Machine descriptions that each test one property.
 
 use crate::board_trees::{self, flashed, flashed_with_findings, its, region};
 use crate::{assert_delivered, deliver, deliver_with, harbour};

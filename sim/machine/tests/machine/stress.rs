@@ -37,7 +37,7 @@ fn messages_survive_migrations() {
     assert!(report.totals.migrated > 10, "{:?}", report.totals);
 }
 
-/// Delivers messages while everything else changes.
+/// Delivers messages while all disturbances are active.
 fn many_messages(built: &BuildOptions) -> Report {
     let disturbances = Disturbances {
         moves: Moves::Random,
@@ -53,8 +53,8 @@ fn many_messages(built: &BuildOptions) -> Report {
     report
 }
 
-/// The machine has only two vectors, so a CPU that misses its kick is not woken by some other
-/// interrupt.
+/// The machine has only two vectors, so a CPU that misses its kick is unlikely to be woken by
+/// another interrupt.
 #[test]
 fn sleeping_cpu_wakes_for_each_message() {
     let mut board = board_trees::bare(1, 1);

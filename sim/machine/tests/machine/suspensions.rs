@@ -17,7 +17,8 @@ const ALONE: Disturbances =
 
 fn disturbed(name: &str, lpi_disabling: LpiDisabling, disturbances: Disturbances) -> [Report; 2] {
     let description = embedded::machine(name).unwrap().firmware.describe().unwrap();
-    // Some endpoints can't be moved to another CPU, so more suspends succeed with fewer CPUs.
+    // Some endpoints don't support moves to another CPU, so a suspend succeeds more often if there
+    // are fewer CPUs.
     let cpus = NonZeroU16::new(3);
     let options = BuildOptions { lpi_disabling, cpus, ..BuildOptions::default() };
     let run_options = RunOptions { messages: 40, seed: 3, disturbances };
@@ -42,8 +43,8 @@ fn nothing_is_lost_or_spurious_over_suspensions() {
     }
 }
 
-/// Pending LPIs are lost with the registers and then resent, so a handler may run without a
-/// message.
+/// Pending LPIs are lost with the registers, and the drivers resend them, so a handler may run
+/// without a message.
 #[test]
 fn nothing_is_lost_where_pending_lpis_are() {
     for report in disturbed("harbour", LpiDisabling::Impossible, ALONE) {

@@ -1,4 +1,4 @@
-//! A Hyper-V guest: both ends of a virtual PCI bus, on top of the GIC's SPIs.
+//! A Hyper-V guest: both ends of a virtual PCI bus, which uses the GIC's SPIs.
 
 use super::{assert_delivered, migration};
 use doorbell_hardware::pci::StoreConfig;
@@ -17,7 +17,7 @@ fn migrating() -> BuildOptions {
     BuildOptions { migration: migration(true, 1), ..BuildOptions::default() }
 }
 
-/// Returns options that only remove and add devices.
+/// Returns options that enable no disturbance except removing and adding devices.
 fn options(messages: u32) -> RunOptions {
     let disturbances = Disturbances {
         moves: Moves::None,

@@ -16,7 +16,8 @@ use msi_types::{DeviceId, Masking, RequesterId, Rewrite, Trigger};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Where the doorbells are: within 32 address bits, beyond, or (if there are several) both.
+/// The addresses of the doorbells: within 32 address bits, above them, or both if there are several
+/// doorbells.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Distance {
     Near,
@@ -46,7 +47,7 @@ pub(super) enum Mbi {
     Alias(Distance),
 }
 
-/// Each device's controller, as a number modulo the number of controllers.
+/// Each device's controller, as an index that is reduced modulo the number of controllers.
 #[derive(Clone, Debug)]
 pub(super) enum Route {
     All(usize),
@@ -106,7 +107,7 @@ impl Drawn {
         flashed(&board)
     }
 
-    /// Returns the build options of the drawn machine.
+    /// Returns the options for building the drawn machine.
     pub(super) fn options(&self) -> BuildOptions {
         let devices = self.devices.iter().map(|(_, plan)| *plan).collect();
         let lpis = match self.kinds {
@@ -124,7 +125,7 @@ impl Drawn {
         }
     }
 
-    /// Places CPU 0's redistributor at a low address, wherever the others are.
+    /// Places CPU 0's redistributor at a low address, wherever the other redistributors are.
     fn place_redistributors(&self, board: &mut Description, place: Distance) {
         let Some(gic) = &mut board.gic else { return };
         let size = u64::from(self.cpus) * 0x2_0000;
@@ -170,7 +171,7 @@ fn frame_controllers(places: &[Distance]) -> impl Iterator<Item = Controller> {
 }
 
 fn routing(route: &Route, host: u64, target: impl Fn(usize) -> ControllerIndex) -> MsiRouting {
-    // Each host has a separate DeviceID range.
+    // Each host bridge has a separate range of DeviceIDs.
     let entry = |rid: u32, length, number| MapEntry {
         rid_base: RequesterId::new(rid),
         length,
@@ -259,7 +260,7 @@ fn routes() -> impl Strategy<Value = Route> {
     ]
 }
 
-/// Draws a machine with at least one device.
+/// Draws a random machine with at least one device.
 pub(super) fn machines(functions_at_most: usize) -> impl Strategy<Value = Drawn> {
     let disabling = prop_oneof![Just(LpiDisabling::Possible), Just(LpiDisabling::Impossible)];
     let devices = (
