@@ -131,7 +131,8 @@ fn assert_functions_stay_off(report: &Report) {
     assert!(!report.totals.is_clean());
 }
 
-/// Disables moves, because rewriting a table entry enables it temporarily.
+/// Returns options without moves, because moving a vector rewrites its MSI-X table entry, which
+/// temporarily enables MSI-X.
 fn at_rest() -> RunOptions {
     let disturbances = Disturbances { moves: Moves::None, ..Disturbances::default() };
     RunOptions { disturbances, ..options(20) }
