@@ -1,4 +1,5 @@
-//! The physical bus: which device claims which addresses, and where messages end up.
+//! The physical bus, which forwards each access to the device that claims its address, and counts
+//! messages.
 
 mod address_map;
 mod doorbells;
@@ -12,7 +13,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A device whose registers occupy a region on the bus.
+/// A device with registers in a region of the bus.
 pub trait MmioDevice: Send + Sync {
     /// Reads at byte `offset` in the claimed region.
     fn read(&self, offset: u64, width: AccessWidth) -> u64;
@@ -20,7 +21,7 @@ pub trait MmioDevice: Send + Sync {
     fn write(&self, offset: u64, width: AccessWidth, value: u64);
 }
 
-/// A bus's devices, by address. The assignment cannot change once the bus is built.
+/// The devices on a bus, by address. The set of devices cannot change once the bus is built.
 #[derive(Default)]
 pub struct Bus {
     map: AddressMap,
@@ -29,10 +30,10 @@ pub struct Bus {
 }
 
 impl Bus {
-    /// Attaches `device`, known as `name`, at `region`.
+    /// Attaches `device` at `region`, and calls it `name` in errors.
     ///
     /// # Errors
-    /// The region overlaps that of another device. [`Overlap`] names both devices.
+    /// Fails if the region overlaps that of another device. The [`Overlap`] names both devices.
     pub fn attach(
         &mut self,
         name: &str,
@@ -71,7 +72,7 @@ impl Bus {
             .is_some_and(|last| holder(region.base()).is_some_and(|at| holder(last) == Some(at)))
     }
 
-    /// Returns the number of CPU accesses that no device claimed.
+    /// Returns the number of CPU accesses to addresses that no device claims.
     pub fn strays(&self) -> u64 {
         self.strays.load(Ordering::Relaxed)
     }

@@ -1,5 +1,5 @@
-//! Hyper-V's virtual PCI bus: the host end, plus the guest's channel to it, over rings in heap
-//! memory.
+//! Hyper-V's virtual PCI bus: the host end, and the guest's channel to it, which consists of rings
+//! in heap memory.
 //!
 //! ```text
 //! guest's Bus ── ring ──▶ HypervHost ── Injection ──▶ the guest's interrupt controller
@@ -7,8 +7,8 @@
 //!                         functions' messages ── signal_msi ──┘
 //! ```
 //!
-//! The host end can migrate, i.e. be saved, dropped and restored on the same rings. Functions don't
-//! send while it does.
+//! The host end can migrate: it is saved, dropped, and restored on the same rings. Functions don't
+//! send messages during a migration.
 
 mod kernel;
 mod migration;
@@ -28,7 +28,8 @@ use std::fmt;
 use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-/// The address in the host's messages. It must not be used by any other doorbell.
+/// The address in the messages that the host gives to the guest. No other doorbell may use this
+/// address.
 pub const MESSAGE_ADDRESS: u64 = 0xfeed_0000;
 
 /// The bus's instance GUID, in memory byte order.
@@ -36,7 +37,7 @@ pub const INSTANCE: [u8; 16] = *b"doorbell's buses";
 
 const WINDOW: u64 = 0x1000_0000;
 const RING_PAGES: NonZeroU8 = NonZeroU8::new(4).expect("4 is not zero");
-/// Maximum number of vectors, per function and for all functions together.
+/// Maximum number of vectors, for each function and for all functions together.
 const QUOTA: u16 = 64;
 const VECTORS: u16 = 956;
 
@@ -50,21 +51,23 @@ pub struct HypervHost {
     rings: [HeapRing; 2],
     end: Mutex<HostEnd>,
     guest: Mutex<Option<Channel>>,
-    /// Locked for reading while a function sends. Once removed, a function can't send.
+    /// The lock is held for reading while a function sends a message. A function that has been
+    /// removed from the list can't send.
     senders: RwLock<Vec<(RequesterId, Arc<FunctionInterrupts>)>>,
 }
 
-/// The host end: state that migrates, and state that stays.
+/// The host end: the state that migrates, and the state that does not.
 struct HostEnd {
     host: Host,
     channel: Channel,
     offered: Vec<HostFunction>,
-    /// Serial number of the most recently offered function. Each insertion uses a new one.
+    /// Serial number of the most recently offered function. Each inserted function receives a new
+    /// number.
     serial: u32,
     migrations: Migrations,
 }
 
-/// Does nothing, because each end polls instead of being signaled.
+/// Does nothing: each end polls the rings, so it doesn't need to be signaled.
 fn nobody() {}
 
 fn end_of(outgoing: &HeapRing, incoming: &HeapRing) -> Result<Channel, String> {
@@ -73,11 +76,11 @@ fn end_of(outgoing: &HeapRing, incoming: &HeapRing) -> Result<Channel, String> {
 }
 
 impl HypervHost {
-    /// Offers `functions` to a guest with `cpus` CPUs. Their interrupts are delivered through
-    /// `injection`.
+    /// Offers `functions` to a guest with `cpus` CPUs. The functions' interrupts are delivered
+    /// through `injection`.
     ///
     /// # Errors
-    /// The host could not be created, or rejected a function.
+    /// Fails if the host cannot be created, or if it rejects a function.
     pub fn new(
         injection: Injection,
         cpus: u16,
@@ -98,10 +101,10 @@ impl HypervHost {
         Ok(Arc::new(host))
     }
 
-    /// Opens the guest end, using `vectors`. Must be called once.
+    /// Opens the guest end, which assigns `vectors` to functions. Must be called only once.
     ///
     /// # Errors
-    /// The bus is already open, or the guest's driver failed.
+    /// Fails if the bus is already open, or if the guest's driver fails.
     pub fn open(
         self: &Arc<Self>,
         platform: &Arc<MachinePlatform>,
@@ -115,7 +118,8 @@ impl HypervHost {
         bus.map(Arc::new).map_err(|error| error.to_string())
     }
 
-    /// Describes the messages that the guest has not released. Returns `None` if there are none.
+    /// Returns a description of the messages that the guest has not released. Returns `None` if the
+    /// guest has released all messages.
     pub fn kept(&self) -> Option<String> {
         let end = lock(&self.end);
         let slots = end.offered.iter().map(|function| function.description.slot);
@@ -126,7 +130,7 @@ impl HypervHost {
     /// Inserts a function and notifies the guest.
     ///
     /// # Errors
-    /// The host rejected the function, or the channel failed.
+    /// Fails if the host rejects the function, or if the channel fails.
     pub fn offer(&self, requester: RequesterId) -> Result<(), String> {
         let HostEnd { host, channel, offered, serial, .. } = &mut *lock(&self.end);
         *serial += 1;
@@ -143,18 +147,18 @@ impl HypervHost {
     /// Asks the guest to release a function.
     ///
     /// # Errors
-    /// The host has no such function, or the channel failed.
+    /// Fails if the host has no such function, or if the channel fails.
     pub fn eject(&self, requester: RequesterId) -> Result<(), String> {
         let HostEnd { host, channel, .. } = &mut *lock(&self.end);
         host.eject(Slot::of(requester)).map_err(|error| error.to_string())?;
         host.serve(channel).map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// Removes a function without the guest's consent. It can't send any more, and the guest is
-    /// notified.
+    /// Removes a function without the guest's consent. The function can't send any more, and the
+    /// guest is notified.
     ///
     /// # Errors
-    /// The host has no such function, or the channel failed.
+    /// Fails if the host has no such function, or if the channel fails.
     pub fn remove(&self, requester: RequesterId) -> Result<(), String> {
         let HostEnd { host, channel, offered, .. } = &mut *lock(&self.end);
         let slot = Slot::of(requester);
@@ -163,10 +167,10 @@ impl HypervHost {
         host.serve(channel).map(|_| ()).map_err(|error| error.to_string())
     }
 
-    /// Forgets a function that the guest has already released.
+    /// Deletes a function that the guest has already released.
     ///
     /// # Errors
-    /// The channel failed, or the guest did not confirm the ejection.
+    /// Fails if the channel fails, or if the guest did not confirm the ejection.
     pub fn forget(&self, requester: RequesterId) -> Result<(), String> {
         let HostEnd { host, channel, offered, .. } = &mut *lock(&self.end);
         host.serve(channel).map_err(|error| error.to_string())?;
@@ -178,10 +182,11 @@ impl HypervHost {
         }
     }
 
-    /// Saves the host end, drops it and restores it. Functions don't send while this happens.
+    /// Saves the host end, drops it and restores it. Functions don't send messages in the meantime.
     ///
     /// # Errors
-    /// The host end could not be restored, or saves a different state once restored.
+    /// Fails if the host end cannot be restored, or if saving the restored host end yields a
+    /// different state.
     pub fn migrate(&self) -> Result<(), String> {
         self.migrate_end(&mut lock(&self.end))
     }
@@ -211,7 +216,7 @@ impl HypervHost {
     /// Returns the number of migrations between a request and its reply.
     ///
     /// # Errors
-    /// A migration failed; the error holds the reason for the first failure.
+    /// Fails if a migration failed; the error holds the reason for the first failure.
     pub fn migrated_in_flight(&self) -> Result<u64, String> {
         lock(&self.end).migrations.in_flight()
     }
@@ -235,12 +240,13 @@ impl Answers for HypervHost {
             let migrated = self.migrate_end(end);
             end.migrations.note(migrated);
         }
-        // If the channel fails, the guest notices when its waits time out.
+        // If the channel fails, the guest's waits time out, so the guest notices the failure.
         let _ = end.host.serve(&mut end.channel);
     }
 }
 
-/// Functions send the messages that they have stored. Other devices can't be on a virtual bus.
+/// Functions send the messages that the guest has stored in them. Only functions that the host
+/// offers can send on a virtual bus.
 impl SignalMsi<RequesterId> for HypervHost {
     fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
         let senders = self.senders.read().unwrap_or_else(PoisonError::into_inner);
@@ -251,7 +257,7 @@ impl SignalMsi<RequesterId> for HypervHost {
     }
 }
 
-/// For a bus where each function's DeviceID equals its requester ID.
+/// The host of a bus on which each function's DeviceID equals its requester ID.
 impl SignalMsi<DeviceId> for HypervHost {
     fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
         self.signal_msi(RequesterId::new(from.get()), message)

@@ -1,8 +1,9 @@
-//! An IOMMU with address spaces. It holds each device's domain and the pages mapped in each domain.
+//! An IOMMU with address spaces. The IOMMU holds each device's domain, and the pages that are
+//! mapped in each domain.
 //!
 //! Accesses to unmapped pages are blocked and recorded with their sender. A region may be reserved
-//! for messages, in which case they pass untranslated, as on x86. A domain is either an identity
-//! mapping or has one or two translation stages, each with its own granule.
+//! for messages, in which case messages to this region pass untranslated, as on x86. A domain is
+//! either an identity mapping, or has one or two translation stages with a granule each.
 
 use crate::lock::lock;
 use gic_firmware::Region;
@@ -18,21 +19,21 @@ pub const GRANULE: Granule = Granule::Size4K;
 const KEPT: usize = 64;
 /// Offset from a device's number to the number of its separate domain.
 const OWN: u32 = 1 << 31;
-/// The first doorbell pages that the driver maps: one for devices with 32 address bits, one for all
-/// others, so that narrow devices can reach their mapping.
+/// The addresses at which the driver maps its first doorbell pages: one for devices with 32 address
+/// bits, and one for all other devices.
 const NARROW: u64 = 0x0800_0000;
 const WIDE: u64 = 0x20_0800_0000;
 
-/// A device wrote to an address that isn't mapped for it.
+/// A device's write to an address that isn't mapped for the device.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct IommuFault {
     /// The sender.
     pub device: RequesterId,
-    /// The address that it wrote to, in its own address space.
+    /// The address that the device wrote to, in the device's own address space.
     pub address: u64,
 }
 
-/// A stage's pages, by input address.
+/// The pages that a translation stage maps, by input address.
 #[derive(Clone, Debug)]
 struct Stage {
     granule: Granule,
@@ -50,7 +51,7 @@ impl Stage {
     }
 }
 
-/// An address space: the guest's stage (if any), followed by the host's.
+/// An address space: the guest's stage, if any, followed by the host's stage.
 #[derive(Clone, Debug)]
 struct AddressSpace {
     mode: DoorbellMode,
@@ -98,7 +99,7 @@ impl IommuState {
     }
 }
 
-/// The IOMMU's hardware side.
+/// The hardware side of the IOMMU.
 pub struct Iommu {
     upstream: Arc<dyn SignalMsi<RequesterId>>,
     state: Mutex<IommuState>,
@@ -110,7 +111,7 @@ impl Iommu {
         Self { upstream, state: Mutex::default() }
     }
 
-    /// Creates an empty domain. Replaces any existing domain with this number.
+    /// Creates an empty domain. Replaces any existing domain that has this number.
     pub fn create(&self, domain: IommuDomain, mode: DoorbellMode) {
         lock(&self.state).spaces.insert(domain, AddressSpace::new(mode));
     }
@@ -120,8 +121,8 @@ impl Iommu {
         lock(&self.state).devices.insert(device, domain);
     }
 
-    /// Maps the page that contains `address` to the bus page that contains `physical`, in the
-    /// device's separate domain.
+    /// Maps a page in the device's separate domain: the page that contains `address` is mapped to
+    /// the bus page that contains `physical`.
     pub fn map(&self, device: RequesterId, address: u64, physical: u64) {
         let own = IommuDomain(OWN | device.get());
         let mut state = lock(&self.state);
@@ -135,7 +136,8 @@ impl Iommu {
         }
     }
 
-    /// Returns the number of pages mapped in all domains, not counting the guests' own mappings.
+    /// Returns the number of pages mapped in all domains, not counting the mappings that guests
+    /// make.
     pub fn pages(&self) -> usize {
         let state = lock(&self.state);
         state
@@ -146,7 +148,7 @@ impl Iommu {
             .sum()
     }
 
-    /// Returns the first few faults, in order.
+    /// Returns the first few recorded faults, in order.
     pub fn faults(&self) -> Vec<IommuFault> {
         lock(&self.state).faults.clone()
     }
@@ -182,7 +184,7 @@ impl SignalMsi<RequesterId> for Iommu {
 pub struct IommuDriver(Arc<Iommu>);
 
 impl IommuDriver {
-    /// Takes over the IOMMU.
+    /// Takes over management of the IOMMU.
     pub const fn new(unit: Arc<Iommu>) -> Self {
         Self(unit)
     }
@@ -257,7 +259,7 @@ impl fmt::Debug for Iommu {
 mod tests {
     use super::*;
 
-    /// Accepts writes to one address only.
+    /// A target that accepts writes to one address only.
     struct Only(u64);
     impl SignalMsi<RequesterId> for Only {
         fn signal_msi(&self, _from: RequesterId, message: MsiMessage) -> Delivery {

@@ -1,6 +1,7 @@
 //! The hardware of a machine in one process: RAM, a bus, PCI functions with real configuration
-//! space, platform devices, an IOMMU, x86's local APICs, and Hyper-V's virtual PCI bus. Each device
-//! comes with the driver side that accesses it, through registers and memory only.
+//! space, platform devices, an IOMMU, x86's local APICs, and Hyper-V's virtual PCI bus. For each
+//! device, the package also has the driver side, which accesses the device through registers and
+//! memory only.
 //!
 //! ```text
 //!  driver side              │ hardware side

@@ -1,5 +1,5 @@
 //! PCI host bridges, bridges and functions with real configuration space, and the code that
-//! enumerates them.
+//! enumerates the functions.
 
 mod bridge;
 mod bus_number;
@@ -20,7 +20,7 @@ pub use segment::Segment;
 /// Registers in the configuration header and in the capabilities that the machine implements (PCI
 /// Express Base §7.5).
 pub mod header {
-    /// Vendor ID, 16 bits; all ones if the slot has no function.
+    /// Vendor ID, 16 bits; all bits are ones if the slot has no function.
     pub const VENDOR: u16 = 0x00;
     /// Device ID, 16 bits.
     pub const DEVICE: u16 = 0x02;
@@ -43,13 +43,13 @@ pub mod header {
     /// Pointer to the first capability, 8 bits.
     pub const CAPABILITIES: u16 = 0x34;
 
-    /// Command register: the function responds to accesses to its memory regions.
+    /// Bit in the command register: the function responds to accesses to its memory regions.
     pub const COMMAND_MEMORY: u16 = 1 << 1;
-    /// Command register: the function may write to memory, and so send messages.
+    /// Bit in the command register: the function may write to memory, and so send messages.
     pub const COMMAND_MASTER: u16 = 1 << 2;
-    /// Status register: the function has a capability list.
+    /// Bit in the status register: the function has a capability list.
     pub const STATUS_CAPABILITIES: u16 = 1 << 4;
-    /// Header type: the device has more than one function.
+    /// Bit in the header type: the device has more than one function.
     pub const MULTI_FUNCTION: u8 = 0x80;
 
     /// PCI Express capability ID.

@@ -1,6 +1,6 @@
-//! The drivers' platform: implements the traits of `gic-driver` and `irq-domain`, both for threads
-//! and for the deterministic scheduler. Accesses are made on behalf of the CPU whose code the
-//! calling thread is running.
+//! The platform on which the drivers run; implements the traits of `gic-driver` and `irq-domain`,
+//! both for threads and for the deterministic scheduler. Accesses are made on behalf of the CPU
+//! whose code the calling thread is running.
 
 use crate::bus::{AccessWidth, Bus};
 use crate::ram::{Publication, Ram};
@@ -15,18 +15,19 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Maximum time that a driver waits for hardware. It is generous because a loaded host may
-/// deschedule a thread for a long time.
+/// Maximum time that a driver waits for hardware. The time is long because a heavily loaded host
+/// may deschedule a thread for seconds.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Maximum number of turns that a driver waits without a clock. Only the scheduler acts between two
-/// turns.
+/// Maximum number of turns in a driver's wait if no clock is used. Between two turns, only the
+/// scheduler acts.
 const TURNS: u32 = 100_000;
 
 /// Number of times that a slow handler yields.
 const LINGERING: u32 = 8;
 
 thread_local! {
-    /// The CPU whose code this thread is running, if any, and how deeply its interrupts are masked.
+    /// The CPU whose code this thread is running, if any, and the nesting depth of its interrupt
+    /// mask.
     static EXECUTING: Cell<Option<Cpu>> = const { Cell::new(None) };
     static MASKED: Cell<usize> = const { Cell::new(0) };
     static WAITING_SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
@@ -58,26 +59,26 @@ impl Drop for Executing {
     }
 }
 
-/// A point at which other activity may happen, i.e. before a register access or during a wait.
+/// A point at which other activity may take place, i.e. before a register access or during a wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InterleavePoint {
-    /// Interrupts aren't masked, so this CPU may take one as well.
+    /// Interrupts are unmasked, so devices may send, and every CPU may take an interrupt.
     Unmasked,
-    /// Interrupts are masked: devices may run, but other CPUs must not: this CPU may be holding a
-    /// lock that they need.
+    /// Interrupts are masked: devices may send, but other CPUs must not run, because this CPU may
+    /// hold a lock that they need.
     Masked,
-    /// A long-running handler: devices and other CPUs may run.
+    /// A long-running handler, during which devices and other CPUs may run.
     InHandler,
 }
 
-/// Lets other activity happen wherever a driver could be overtaken. The deterministic scheduler
-/// implements this trait.
+/// Lets other activity take place at each interleave point, as it could on real hardware. The
+/// deterministic scheduler implements this trait.
 pub trait Interleave: Send + Sync {
-    /// Called at each of these points, on the thread that reached it.
+    /// Called at each interleave point, on the thread that reached it.
     fn at(&self, moment: InterleavePoint);
 }
 
-/// The drivers' platform, and the interrupt core's host.
+/// The drivers' platform, which is also the interrupt core's host.
 pub struct MachinePlatform {
     bus: Arc<Bus>,
     ram: Arc<Ram>,
@@ -91,20 +92,21 @@ impl MachinePlatform {
         Self { bus, ram, publishes: true, interleave: Arc::default() }
     }
 
-    /// Stops publishing memory, as if the drivers had forgotten to.
+    /// Returns the same platform without cache maintenance, as if the drivers had forgotten to
+    /// publish their tables.
     #[must_use]
     pub fn without_publication(self) -> Self {
         Self { publishes: false, ..self }
     }
 
-    /// Lets `interleave` decide what happens at interleave points from now on. Waits then no longer
-    /// use a clock.
+    /// Makes `interleave` decide what happens at interleave points from now on. Waits then no
+    /// longer use a clock.
     pub fn interleave_by(&self, interleave: Arc<dyn Interleave>) {
-        // This is set only once, because the scheduler lives as long as the machine.
+        // The cell is set only once, because the scheduler lives as long as the machine.
         let _ = self.interleave.set(interleave);
     }
 
-    /// Spends time in a handler while others run.
+    /// Spends some time in a handler, and lets other threads or CPUs run.
     pub fn linger(&self) {
         if let Some(interleave) = self.interleave.get() {
             interleave.at(InterleavePoint::InHandler);
@@ -119,7 +121,7 @@ impl MachinePlatform {
     }
 }
 
-/// A CPU's port to the bus. Other activity may happen before each access.
+/// A CPU's port to the bus. Other activity may take place before each access.
 #[derive(Clone)]
 pub struct CpuBus {
     bus: Arc<Bus>,
@@ -151,7 +153,7 @@ impl fmt::Debug for CpuBus {
     }
 }
 
-/// Lets others run. Returns `true` if a scheduler decided who.
+/// Lets other threads or CPUs run. Returns `true` if a scheduler chose the next activity.
 fn pause(interleave: &OnceLock<Arc<dyn Interleave>>) -> bool {
     let Some(interleave) = interleave.get() else { return false };
     interleave.at(if MASKED.get() == 0 {
@@ -248,8 +250,8 @@ impl GicPlatform for MachinePlatform {
     }
 
     fn cpu(&self) -> Cpu {
-        // Code that isn't on a CPU (such as tests, or the owner of device threads) counts as
-        // running on the boot CPU.
+        // Code that runs outside of any CPU (such as tests, or the owner of device threads) counts
+        // as running on the boot CPU.
         EXECUTING.get().unwrap_or_default()
     }
 }
@@ -278,7 +280,8 @@ impl LocalCpu for MachinePlatform {
 }
 
 impl TaskContext for MachinePlatform {
-    /// A CPU takes exceptions with interrupts masked, and must not wait.
+    /// Returns `false` while interrupts are masked: a CPU takes exceptions with interrupts masked,
+    /// and an exception handler must not wait.
     fn may_wait(&self) -> bool {
         MASKED.get() == 0
     }

@@ -17,7 +17,7 @@ use slots::MessageSlot;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// A device outside PCI that does nothing but interrupt.
+/// A device outside PCI whose only function is to send interrupts.
 pub struct PlatformDevice {
     device: DeviceId,
     config: PlatformDeviceConfig,
@@ -39,7 +39,7 @@ impl PlatformDeviceState {
 }
 
 impl PlatformDevice {
-    /// Creates a device with `slots` messages (up to [`MAX_SLOTS`]) and the DeviceID `device`.
+    /// Creates a device with `slots` messages (at most [`MAX_SLOTS`]) and the DeviceID `device`.
     pub fn new(device: DeviceId, slots: u16, doorbells: Arc<Doorbells>) -> Self {
         Self::with_config(device, PlatformDeviceConfig::new(slots), doorbells)
     }
@@ -58,8 +58,8 @@ impl PlatformDevice {
         self.config
     }
 
-    /// Signals slot `index`, or marks it as raised if it is masked. A level that is already
-    /// asserted stays asserted.
+    /// Signals the event of slot `index`, or marks the slot as raised if it is masked. A level that
+    /// is already asserted stays asserted.
     pub fn signal(&self, index: u16) -> Signalled {
         let mut state = lock(&self.state);
         let PlatformDeviceState { enabled: true, plugged: true, slots } = &mut *state else {
@@ -70,8 +70,8 @@ impl PlatformDevice {
         if slot.is_masked() { Signalled::Held } else { self.settle(slot) }
     }
 
-    /// Removes the device. Its levels are deasserted first, because this isn't possible later. Its
-    /// registers then read as all ones.
+    /// Removes the device, after deasserting all its levels, because a removed device can't do so.
+    /// The device's registers then read as all ones.
     pub fn unplug(&self) {
         let mut state = lock(&self.state);
         if state.enabled {
@@ -89,8 +89,8 @@ impl PlatformDevice {
         *lock(&self.state) = PlatformDeviceState::reset(self.config);
     }
 
-    /// Sends the slot's next message, if any. A level that is asserted and was already signaled
-    /// counts as pending.
+    /// Sends the next message of the slot, if a message is due. The result for an asserted level
+    /// that was already signaled is `Pending`.
     fn settle(&self, slot: &mut MessageSlot) -> Signalled {
         let message = slot.next_message(self.config.trigger);
         let delivery = message.map(|message| self.doorbells.signal_msi(self.device, message));

@@ -1,9 +1,10 @@
-//! Guest RAM. It is sparse, and both the drivers' threads and the model's threads access it.
+//! Guest RAM, which allocates its pages on first use. The drivers' threads and the model's threads
+//! access the same memory.
 //!
-//! If a controller does not snoop the CPUs' caches, a CPU's store stays in a cached copy of the
-//! word until it is cleaned, and the model doesn't see table writes that the driver forgot to
-//! clean. Cache lines are as short as possible (one 8-byte word), so a word is never cleaned by
-//! accident along with its neighbors.
+//! If a controller does not snoop the CPUs' caches, a word that a CPU stores stays in a cached copy
+//! until the CPU cleans it; table writes that a driver forgot to clean are invisible to the model.
+//! Cache lines are as short as possible (one 8-byte word), so that no word is cleaned by accident
+//! together with its neighbors.
 
 mod allocator;
 mod page;
@@ -21,20 +22,20 @@ use vgic::{GuestMemory, MemoryFault};
 
 /// Size of a page in bytes.
 const PAGE: u64 = 0x1_0000;
-/// Number of pages in a 64 MiB chunk.
+/// Number of pages in a chunk of 64 MiB.
 const PAGES: u64 = 1024;
 const CHUNK: u64 = PAGE * PAGES;
 
-/// Pattern that fills released table memory, so that a controller that still reads it finds
-/// garbage.
+/// Pattern that fills table memory when it is freed, so that a controller that still reads the
+/// table finds garbage.
 const POISON: u64 = 0xdead_beef_dead_beef;
 
-/// How a range is made visible to other masters.
+/// The way in which stores to a range are made visible to other masters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Publication {
-    /// A barrier. This is enough for masters that snoop.
+    /// A barrier, which makes stores visible to masters that snoop the CPU caches.
     Barrier,
-    /// A clean to the point of coherency.
+    /// A clean to the point of coherency, which makes stores visible to all masters.
     Clean,
 }
 
@@ -52,7 +53,7 @@ struct Bank {
 
 type Chunk = [OnceLock<Box<Page>>];
 
-/// A word in RAM: its page, and its index in that page.
+/// The location of a word in RAM, given by its page and its index in that page.
 struct WordRef<'a> {
     page: &'a Page,
     word: usize,
@@ -72,7 +73,8 @@ impl Ram {
         self.banks.iter().map(|bank| bank.region)
     }
 
-    /// Allocates zeroed memory. Returns `None` if none is left. `align` must be a power of two.
+    /// Allocates zeroed memory. Returns `None` if no free range is large enough. `align` must be a
+    /// power of two.
     pub fn allocate(&self, bytes: u64, align: u64) -> Option<u64> {
         self.allocate_below(bytes, align, u64::MAX)
     }
@@ -117,7 +119,7 @@ impl Ram {
         byte_of(self.cpu_load64(address & !7), address)
     }
 
-    /// Makes the CPUs' stores to `range` visible to the masters that `how` reaches.
+    /// Makes the CPUs' stores to `range` visible, with the method `how`, to other masters.
     pub fn publish(&self, range: Range<u64>, how: Publication) {
         let reaches = match (self.caches, how) {
             (Caches::Snooped, _) | (Caches::Hidden, Publication::Barrier) => return,
@@ -143,7 +145,7 @@ impl Ram {
         self.place(address).map(|place| place.page.store(place.word, value)).is_some()
     }
 
-    /// Sets all words in existing pages to `value`, as seen by every observer.
+    /// Sets all words in existing pages to `value`, for every observer.
     fn fill(&self, range: Range<u64>, value: u64) {
         let mut address = range.start;
         while address < range.end {

@@ -17,18 +17,20 @@ pub struct Overlap {
     pub second_region: Region,
 }
 
-/// Claimed regions. They never overlap.
+/// Claimed regions, which never overlap.
 #[derive(Clone, Default)]
 pub struct AddressMap {
-    /// Claims, sorted by base. The number is the claim's index in claim order.
+    /// Claims, sorted by base address. The number of a claim is its index in the order in which
+    /// claims were made.
     claims: Vec<(Region, usize, String)>,
 }
 
 impl AddressMap {
-    /// Claims `region` for `name`. An empty region claims no addresses, but still has a number.
+    /// Claims `region` for `name`. An empty region claims no addresses, but the claim still has a
+    /// number.
     ///
     /// # Errors
-    /// The region overlaps an earlier claim.
+    /// Fails if the region overlaps that of an earlier claim.
     pub fn claim(&mut self, name: &str, region: Region) -> Result<(), Overlap> {
         if let Some((first_region, _, first)) =
             self.claims.iter().find(|(taken, ..)| overlap(*taken, region))

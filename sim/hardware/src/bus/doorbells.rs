@@ -1,16 +1,17 @@
-//! The targets of device writes. It counts messages without a doorbell and dropped messages.
+//! The targets of writes by devices. The doorbell table counts messages to addresses without a
+//! doorbell, and messages that a controller dropped.
 
 use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The result of a device write.
+/// The result of a write by a device.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Written {
     /// The write reached a doorbell.
     Message(Delivery),
-    /// The write reached a register, just as a CPU write would.
+    /// The write reached a register, like a write by a CPU.
     Register,
     /// The write reached RAM.
     Memory,
@@ -18,17 +19,17 @@ pub enum Written {
     Nowhere,
 }
 
-/// A target for device writes that doesn't need to know who sent them.
+/// A target for writes by devices that doesn't need to know which device sent them.
 pub trait DeviceWrites: Send + Sync {
     /// Stores 32 bits.
     fn write(&self, address: u64, data: u32) -> Written;
 }
 
-/// Where device writes end up on the bus: a controller's doorbell, another register, RAM, or
-/// nowhere.
+/// The doorbells on a bus, and the target of all other writes by devices: another register, RAM, or
+/// none.
 ///
-/// The sender's DeviceID is known at this point, because the host bridge or the platform's sideband
-/// has already assigned it.
+/// The sender's DeviceID is already known, because the host bridge or the platform's sideband has
+/// assigned it.
 #[derive(Default)]
 pub struct Doorbells {
     bells: Vec<(u64, Arc<dyn SignalMsi<DeviceId>>)>,
@@ -39,13 +40,13 @@ pub struct Doorbells {
 }
 
 impl Doorbells {
-    /// Creates an empty doorbell table. All other writes are passed to `elsewhere`.
+    /// Creates an empty doorbell table. All writes to other addresses are passed to `elsewhere`.
     pub fn new(elsewhere: Arc<dyn DeviceWrites>) -> Self {
         Self { elsewhere: Some(elsewhere), ..Self::default() }
     }
 
-    /// Registers the doorbell of `controller` at `address`. This controller needs to know the
-    /// sender.
+    /// Registers the doorbell of `controller` at `address`. The controller is told the sender of
+    /// each message.
     pub fn listen(&mut self, address: u64, controller: Arc<dyn SignalMsi<DeviceId>>) {
         self.bells.push((address, controller));
     }
@@ -56,7 +57,7 @@ impl Doorbells {
         Delivery::Blocked
     }
 
-    /// Performs a device write, whatever its target.
+    /// Performs a write by a device to any target.
     pub fn write(&self, from: DeviceId, message: MsiMessage) -> Written {
         let bell = self.bells.iter().find(|(address, _)| *address == message.address);
         let written = match (bell, &self.elsewhere) {
@@ -78,12 +79,12 @@ impl Doorbells {
         self.registers.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of messages to an address without a doorbell.
+    /// Returns the number of messages to addresses without a doorbell.
     pub fn unanswered(&self) -> u64 {
         self.unanswered.load(Ordering::Relaxed)
     }
 
-    /// Returns the number of messages dropped by a controller or the bus.
+    /// Returns the number of messages that a controller or the bus dropped.
     pub fn blocked(&self) -> u64 {
         self.blocked.load(Ordering::Relaxed)
     }

@@ -1,20 +1,20 @@
-//! The guest's kernel, as used by the guest end of the bus.
+//! The guest's kernel, as the guest end of the bus uses it.
 
 use crate::platform::MachinePlatform;
 use hyperv_vpci::guest::{Kernel, Wait};
 use msi_types::{Cpu, IrqState, LocalCpu, TaskContext};
 use std::sync::Arc;
 
-/// Maximum number of turns in a guest's wait. The host replies in the first one.
+/// Maximum number of turns in a guest's wait. The host replies during the first turn.
 const PATIENCE: u32 = 8;
 
 /// Runs the host while a guest waits for it.
 pub(super) trait Answers: Send + Sync {
-    /// Lets the host run for the `turn`th time during this wait.
+    /// Lets the host run in turn number `turn` of this wait.
     fn answer(&self, turn: u32);
 }
 
-/// The machine's kernel. Its waits let the host and other tasks run.
+/// The machine's kernel. While the kernel waits, the host and other tasks run.
 pub(super) struct GuestKernel {
     pub(super) platform: Arc<MachinePlatform>,
     pub(super) host: Arc<dyn Answers>,
@@ -47,7 +47,7 @@ impl TaskContext for GuestKernel {
 }
 
 impl Kernel for GuestKernel {
-    /// Returns a constant: tasks in this kernel don't sleep, because each turn of a wait lets the
+    /// Returns a constant, because tasks in this kernel don't sleep: each turn of a wait lets the
     /// host run.
     fn wake_ups(&self) -> u32 {
         0

@@ -1,22 +1,23 @@
-//! Decides when the host end migrates, and provides a channel that holds its replies back.
+//! Decides when the host end migrates, and provides a channel that holds back the host end's
+//! replies.
 
 use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
 
-/// When the host end migrates.
+/// The times at which the host end migrates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum HostMigration {
-    /// The host end does not migrate unless asked to.
+    /// The host end migrates only when asked to.
     #[default]
     Never,
-    /// The host end migrates repeatedly while a guest waits for a reply: alternately before the
-    /// host receives the request, and after it has received the request but before it replies.
+    /// The host end migrates repeatedly while a guest waits for a reply, alternately before the
+    /// host receives the request and between receiving the request and replying.
     InFlight,
 }
 
-/// The host end migrates in one out of this many waits.
+/// On average, the host end migrates in one of this many waits.
 const EVERY: u32 = 3;
 
-/// The state of an in-flight request while the host migrates.
+/// The state of a request in flight when the host end migrates.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Request {
     /// The host hasn't received the request yet.
@@ -25,7 +26,7 @@ pub(super) enum Request {
     Taken,
 }
 
-/// The migrations up to now.
+/// The migrations that have taken place.
 #[derive(Debug)]
 pub(super) struct Migrations {
     wanted: HostMigration,
@@ -39,8 +40,8 @@ impl Migrations {
         Self { wanted, waits: 0, in_flight: 0, failure: None }
     }
 
-    /// Returns the state that the request is in when the host migrates during this wait, or `None`
-    /// if it doesn't.
+    /// Returns the state of the guest's request when the host end migrates during this wait, or
+    /// `None` if the host end doesn't migrate.
     pub(super) fn due(&mut self) -> Option<Request> {
         if self.wanted == HostMigration::Never {
             return None;

@@ -1,4 +1,5 @@
-//! A device with internal messages. They are changed by commands, which take time to execute.
+//! A device that stores its messages internally. Software changes these messages by commands, which
+//! take time to execute.
 
 use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
@@ -12,19 +13,22 @@ use msi_types::{
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// The device's registers. All except the queue address are 32 bits wide.
+/// The device's registers. All registers except the queue address are 32 bits wide.
 mod registers {
     /// Number of messages. Read-only.
     pub(super) const COUNT: u64 = 0x00;
-    /// Bit 0: the device is allowed to send.
+    /// Bit 0: the device may send messages.
     pub(super) const CONTROL: u64 = 0x04;
     /// Queue address, 64 bits.
     pub(super) const QUEUE: u64 = 0x08;
-    /// Number of commands written. The queue is a ring, but this count doesn't wrap with it.
+    /// Number of commands that software has written. The count doesn't wrap when the queue, which
+    /// is a ring, wraps.
     pub(super) const TAIL: u64 = 0x10;
-    /// Number of commands executed. Read-only. Each read gives the device time to execute one more.
+    /// Number of commands that the device has executed. Read-only. Each read of this register gives
+    /// the device time to execute one more command.
     pub(super) const HEAD: u64 = 0x14;
-    /// 1 if the device rejected the command at the head. Writing drops all queued commands.
+    /// 1 if the device rejected the oldest command in the queue. Writing this register drops all
+    /// queued commands.
     pub(super) const REFUSED: u64 = 0x18;
 }
 
@@ -32,7 +36,8 @@ mod registers {
 const CAPACITY: u32 = 64;
 /// Size of a command (slot and operation, address, data) in bytes.
 const COMMAND: u64 = 24;
-/// Number of head reads after which the driver gives up. Each read executes a command.
+/// Number of times that the driver reads the head before it gives up. The device executes a command
+/// on each read.
 const PATIENCE: u32 = 4 * CAPACITY;
 
 /// A command's operation.
@@ -90,7 +95,7 @@ struct QueueState {
     tail: u32,
     refused: bool,
     entries: Vec<Entry>,
-    /// Number of writes left until the device rejects one.
+    /// Number of message writes that remain until the device rejects one.
     refuse_in: Option<u32>,
 }
 
@@ -117,7 +122,7 @@ impl QueueDevice {
         Self { requester, ram, upstream, state: Mutex::new(state) }
     }
 
-    /// Makes the device accept `writes` more messages and reject the one after them.
+    /// Makes the device accept the next `writes` message writes and reject the one after them.
     pub fn refuse_after(&self, writes: u32) {
         lock(&self.state).refuse_in = Some(writes);
     }
@@ -127,7 +132,7 @@ impl QueueDevice {
         lock(&self.state).entries.iter().filter(|entry| entry.message.is_some()).count()
     }
 
-    /// Sends the message in `slot`, or holds it back while the entry is masked.
+    /// Sends the message in `slot`, or holds it back while the slot's entry is masked.
     pub fn signal(&self, slot: u16) -> Signalled {
         let mut state = lock(&self.state);
         let QueueState { enabled: true, entries, .. } = &mut *state else { return Signalled::Off };
@@ -147,7 +152,7 @@ impl QueueDevice {
         self.upstream.signal_msi(self.requester, message)
     }
 
-    /// Executes one command, unless one was rejected.
+    /// Executes one command, unless the device has rejected a command.
     fn step(&self, state: &mut QueueState) {
         if state.refused || state.head == state.tail {
             return;
@@ -192,7 +197,7 @@ impl QueueDevice {
     }
 }
 
-/// Returns a command's address.
+/// Returns the address of a command in the queue.
 fn place(queue: u64, index: u32) -> Option<u64> {
     queue.checked_add(u64::from(index % CAPACITY) * COMMAND)
 }
@@ -244,7 +249,7 @@ pub struct QueueStore {
     registers: u64,
     queue: u64,
     slots: u16,
-    /// The device lock. It holds the number of commands written.
+    /// The device lock, which holds the number of commands that have been written.
     tail: Mutex<u32>,
 }
 
@@ -268,7 +273,7 @@ impl QueueStore {
         self.bus.write(self.registers + register, AccessWidth::Word, value.into());
     }
 
-    /// Posts commands and waits for their execution.
+    /// Posts commands and waits until they have been executed.
     fn post(&self, tail: &mut u32, batch: &[(u16, Operation)]) -> Result<(), StoreError> {
         let first = *tail;
         for (slot, operation) in batch {

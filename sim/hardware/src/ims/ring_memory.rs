@@ -1,4 +1,5 @@
-//! A device with rings in RAM. Each ring holds the message that signals its work.
+//! A device with rings in RAM. Each ring holds the message that the device sends to signal work in
+//! that ring.
 
 use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
@@ -17,17 +18,18 @@ use std::sync::{Arc, Mutex};
 mod registers {
     /// Number of rings, 32 bits. Read-only.
     pub(super) const COUNT: u64 = 0x00;
-    /// Bit 0: the device is allowed to send. 32 bits.
+    /// Control register, 32 bits. Bit 0: the device may send messages.
     pub(super) const CONTROL: u64 = 0x04;
     /// Ring address, 64 bits.
     pub(super) const RINGS: u64 = 0x08;
-    /// A write makes the device check its rings again. 32 bits.
+    /// Ring doorbell, 32 bits. Writing this register makes the device check its rings again.
     pub(super) const LOOK: u64 = 0x10;
 }
 
-/// Size of a ring in memory, in bytes: the address, followed by the data word with [`ARMED`].
+/// Size of a ring in memory, in bytes; a ring consists of the message's address, and its data word
+/// with [`ARMED`].
 const RING: u64 = 16;
-/// Flag in the second word: the device is allowed to signal work.
+/// Flag in the second word: the device may signal the ring's work.
 const ARMED: u64 = 1 << 32;
 
 /// The hardware side.
@@ -41,7 +43,7 @@ pub struct RingDevice {
 struct RingState {
     enabled: bool,
     rings: u64,
-    /// Whether each ring has work that isn't signaled yet.
+    /// Whether each ring has work that hasn't been signaled yet.
     waiting: Vec<bool>,
 }
 
@@ -129,16 +131,16 @@ impl fmt::Debug for RingDevice {
     }
 }
 
-/// The driver side. All rings share the granted vectors.
+/// The driver side of the device. The rings share the vectors that the driver was granted.
 #[derive(Debug)]
 pub struct RingStore {
     bus: CpuBus,
     ram: Arc<Ram>,
     registers: u64,
-    /// Address and number of the rings.
+    /// Address of the rings in memory, and number of rings.
     rings: (u64, u16),
     slots: u16,
-    /// Number of vectors shared by the rings; 0 until it is known.
+    /// Number of vectors that the rings share; 0 until this number is known.
     vectors: AtomicU16,
     /// The device lock, which serializes updates.
     open: Mutex<()>,
@@ -173,7 +175,8 @@ impl RingStore {
         ring % self.vectors.load(Ordering::Relaxed).max(1)
     }
 
-    /// Stores in every ring the message of its vector (taken from `sent`), and arms the ring.
+    /// Stores in each ring the message of the vector that the ring uses (as returned by `sent`),
+    /// and arms the ring.
     pub fn share(&self, vectors: u16, sent: impl Fn(u16) -> Option<MsiMessage>) {
         self.vectors.store(vectors, Ordering::Relaxed);
         let _open = lock(&self.open);
@@ -192,7 +195,7 @@ impl RingStore {
 
     fn of_slot(&self, slot: u16) -> impl Iterator<Item = u16> + use<> {
         let step = usize::from(self.vectors.load(Ordering::Relaxed));
-        // Until the vectors are shared out, rings don't belong to any slot.
+        // Until the number of vectors is known, no ring belongs to a slot.
         let first = if step == 0 { self.rings.1 } else { slot };
         (first..self.rings.1).step_by(step.max(1))
     }

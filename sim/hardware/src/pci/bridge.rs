@@ -1,4 +1,4 @@
-//! A bridge: its type 1 configuration space, and message forwarding.
+//! A bridge, with its type 1 configuration space and message forwarding.
 
 use crate::bus::AccessWidth;
 use crate::lock::lock;
@@ -8,18 +8,19 @@ use crate::pci::header;
 use msi_types::{Delivery, MsiMessage, RequesterId, SignalMsi};
 use std::sync::{Arc, Mutex};
 
-/// The kind of bus that a bridge leads to.
+/// The kind of bus below a bridge.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BridgeKind {
-    /// PCI Express: functions keep their own requester IDs.
+    /// PCI Express, on which functions keep their own requester IDs.
     RootPort,
-    /// Conventional PCI: all functions behind the bridge use the requester ID of device 0, function
-    /// 0 on the secondary bus.
+    /// Conventional PCI, on which all functions use the requester ID of device 0, function 0 on the
+    /// secondary bus.
     ToConventional,
 }
 
 impl BridgeKind {
-    /// Returns the upstream path for functions on bus `secondary`, behind a bridge of this kind.
+    /// Returns the path by which functions on bus `secondary` send messages upstream, behind a
+    /// bridge of this kind.
     pub(super) fn upstream(
         self,
         secondary: Arc<BusNumber>,
@@ -37,7 +38,8 @@ pub(super) struct Bridge {
 }
 
 impl Bridge {
-    /// Creates a bridge from bus `primary` to bus `secondary`, with bus numbers as set by firmware.
+    /// Creates a bridge from bus `primary` to bus `secondary`, with the bus numbers that firmware
+    /// has set.
     pub(super) fn new(kind: BridgeKind, primary: u8, secondary: Arc<BusNumber>) -> Self {
         let mut config = ConfigBytes::new();
         let behind = u32::from(secondary.get());
@@ -47,8 +49,8 @@ impl Bridge {
         let numbers = behind << 16 | behind << 8 | u32::from(primary);
         config.store(header::BUS_NUMBERS, AccessWidth::Word, numbers);
         config.allow(header::BUS_NUMBERS, AccessWidth::Word, 0x00ff_ffff);
-        // The prefetchable window uses 64-bit addresses. It stays disabled (base above limit) until
-        // software sets it.
+        // The prefetchable window uses 64-bit addresses. The window stays disabled (base above
+        // limit) until software sets it.
         config.store(header::PREFETCHABLE, AccessWidth::Word, 0x0001_fff1);
         config.allow(header::PREFETCHABLE, AccessWidth::Word, 0xfff0_fff0);
         config.allow(header::PREFETCHABLE_UPPER, AccessWidth::Word, u32::MAX);
@@ -77,7 +79,7 @@ impl Bridge {
         self.secondary.set(secondary);
     }
 
-    /// Returns `true` if `bus` is behind the bridge.
+    /// Returns `true` if `bus` is below the bridge.
     pub(super) fn leads_to(&self, bus: u8) -> bool {
         let numbers = lock(&self.config).load(header::BUS_NUMBERS, AccessWidth::Word);
         let [_, secondary, subordinate, _] = numbers.to_le_bytes();
@@ -97,9 +99,9 @@ impl Bridge {
     }
 }
 
-/// The path from a function up to the host bridge. A conventional-PCI bridge takes ownership of its
-/// functions' transactions: it forwards them with the requester ID of device 0, function 0 on its
-/// secondary bus.
+/// The path by which a function's messages reach the host bridge. A conventional-PCI bridge takes
+/// ownership of its functions' transactions and forwards them with the requester ID of device 0,
+/// function 0 on the bridge's secondary bus.
 struct BridgeUpstream {
     kind: BridgeKind,
     secondary: Arc<BusNumber>,

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 pub struct DevFn(pub u8);
 
 impl DevFn {
-    /// Combines device (0–31) and function (0–7). Higher bits are ignored.
+    /// Combines device (0–31) and function (0–7). Higher bits of both numbers are ignored.
     pub const fn new(device: u8, function: u8) -> Self {
         Self((device & 0x1f) << 3 | function & 7)
     }
@@ -24,8 +24,8 @@ impl DevFn {
     }
 }
 
-/// A bus number, as last programmed into the bridge above the bus. Functions on the bus take theirs
-/// from here.
+/// A bus number, as last programmed into the bridge above the bus. Functions on the bus use this
+/// bus number in their requester IDs.
 #[derive(Debug, Default)]
 pub(super) struct BusNumber(AtomicU8);
 

@@ -1,8 +1,8 @@
-//! Configuration space as bytes, in which each bit is either read-only or writable.
+//! Configuration space as bytes, in which each bit is either read-only or writable by software.
 
 use crate::bus::AccessWidth;
 
-/// Number of implemented bytes. The extended part reads as zero.
+/// Number of bytes that are implemented. The extended configuration space reads as zero.
 const BYTES: usize = 256;
 /// Offset of the first capability.
 const FIRST_CAPABILITY: u16 = 0x40;
@@ -12,7 +12,7 @@ const FIRST_CAPABILITY: u16 = 0x40;
 pub(super) struct ConfigBytes {
     bytes: [u8; BYTES],
     writable: [u8; BYTES],
-    /// Offset where the last capability ends.
+    /// Offset at which the last capability ends.
     end: u16,
     /// Offset of the byte that will hold the pointer to the next capability.
     link: u16,
@@ -49,7 +49,7 @@ impl ConfigBytes {
         }
     }
 
-    /// Sets bytes on the device's behalf, including read-only bits.
+    /// Sets bytes on the device's behalf, including their read-only bits.
     pub(super) fn store(&mut self, offset: u16, width: AccessWidth, value: u32) {
         for (byte, value) in
             self.bytes.iter_mut().skip(usize::from(offset)).zip(bytes(width, value))
@@ -66,7 +66,7 @@ impl ConfigBytes {
         }
     }
 
-    /// Reads bytes. Returns zero beyond the end.
+    /// Reads bytes. Bytes beyond the end read as zero.
     pub(super) fn load(&self, offset: u16, width: AccessWidth) -> u32 {
         let mut value = [0; 4];
         let length = usize::from(offset)..usize::from(offset) + bytes(width, 0).count();
@@ -83,7 +83,8 @@ impl ConfigBytes {
     }
 }
 
-/// Returns the bytes of an access. A configuration access has up to four.
+/// Returns the range of bytes that an access covers. A configuration access covers at most four
+/// bytes.
 fn bytes(width: AccessWidth, value: u32) -> impl Iterator<Item = u8> {
     let count = match width {
         AccessWidth::Byte => 1,

@@ -1,5 +1,5 @@
-//! A bus driver: runs the interrupt core's enumeration on the simulated bus. All it needs is a host
-//! bridge's windows.
+//! A bus driver, which runs the interrupt core's enumeration on the simulated bus. The bus driver
+//! needs only the windows of a host bridge.
 
 use crate::bus::AccessWidth;
 use crate::pci::Windows;
@@ -20,7 +20,7 @@ pub struct FoundFunction {
 /// Finds and configures all functions (but not bridges) behind a host bridge.
 ///
 /// # Errors
-/// The errors returned by [`irq_domain::pci::enumerate`], e.g. because a window is too small.
+/// Returns the errors of [`irq_domain::pci::enumerate`], for example because a window is too small.
 pub fn enumerate(bus: &CpuBus, windows: Windows) -> Result<Vec<FoundFunction>, PciError> {
     let ecam = Memory { bus: bus.clone(), region: windows.ecam };
     let ecam = Ecam::new(Arc::new(ecam), windows.buses);
@@ -52,14 +52,14 @@ impl FoundFunction {
     /// Returns the function's message store. MSI-X is preferred over MSI.
     ///
     /// # Errors
-    /// The errors returned by [`irq_domain::pci::find_store`].
+    /// Returns the errors of [`irq_domain::pci::find_store`].
     pub fn store(&self, host: Arc<dyn Host>) -> Result<FunctionStore, PciError> {
         let map = |region| Arc::new(Memory { bus: self.bus.clone(), region }) as _;
         self.function.store(host, |bar| Some(map(bar.cpu)))
     }
 }
 
-/// Registers on the simulated bus.
+/// A region of registers on the simulated bus.
 struct Memory {
     bus: CpuBus,
     region: Region,
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(all.len(), 6);
         assert!(all.windows(2).all(|pair| pair[0].base() + pair[0].size() <= pair[1].base()));
         for found in &found {
-            // Vector Control of the first entry. It is masked after reset.
+            // Vector Control of the first entry. The entry is masked after reset.
             assert_eq!(bus.read32(found.function.bar(0).unwrap().cpu.base() + 12), 1);
         }
     }

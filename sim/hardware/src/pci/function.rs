@@ -12,32 +12,32 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// PCI vendor ID used by the machine's functions. It isn't assigned to any vendor.
+/// PCI vendor ID that the machine's functions use. The ID isn't assigned to any vendor.
 const VENDOR: u32 = 0xd00b;
 /// Device ID. The low byte additionally encodes the kind of message store.
 const DEVICE: u32 = 0x0001;
 /// Class code: unclassified.
 const CLASS: u32 = 0xff00_0000;
-/// Offset of the pending bits in a BAR that also holds the table: just after the largest possible
-/// table.
+/// Offset of the pending bits in a BAR that also holds the table, which is just after the largest
+/// possible table.
 const PBA_BEHIND_TABLE: u64 = 0x8000;
-/// BARs of a type 0 header.
+/// Number of BARs in a type 0 header.
 const BARS: usize = 6;
 /// Address of a BAR that doesn't decode accesses.
 const NOWHERE: u64 = u64::MAX;
 
-/// The result of an attempt to send.
+/// The result of an attempt to send a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Signalled {
     /// The message was sent.
     Sent(Delivery),
-    /// A mask holds the message back. It is sent when the mask is cleared.
+    /// A mask holds the message back. The message is sent when the mask is cleared.
     Held,
-    /// The device must not send, because it is disabled, unplugged, or not a bus master.
+    /// The device must not send messages, because it is disabled, unplugged, or not a bus master.
     Off,
 }
 
-/// The number of functions in the device.
+/// Whether a device has one function or several.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceFunctions {
     /// The device has only function 0.
@@ -57,7 +57,7 @@ pub struct FunctionConfig {
     pub functions_in_device: DeviceFunctions,
 }
 
-/// A PCI function that does nothing but interrupt.
+/// A PCI function that only sends interrupts.
 pub struct Function {
     config: FunctionConfig,
     number: Arc<BusNumber>,
@@ -66,7 +66,7 @@ pub struct Function {
     state: Mutex<FunctionState>,
 }
 
-/// The base address of each BAR in configuration space, for reading without a lock.
+/// The base address of each BAR in configuration space, which can be read without the lock.
 struct Bars {
     sizes: [u64; BARS],
     bases: [AtomicU64; BARS],
@@ -85,7 +85,8 @@ enum Store {
 }
 
 impl Function {
-    /// Creates a function on the bus with this number. It sends its messages to `upstream`.
+    /// Creates a function on the bus with this number. The function sends its messages to
+    /// `upstream`.
     pub(super) fn new(
         config: FunctionConfig,
         number: Arc<BusNumber>,
@@ -128,8 +129,8 @@ impl Function {
             Store::Msix(capability) => capability.signal(config, index),
             Store::None => SignalAction::Off,
         };
-        // Hold the lock until the message has arrived. Otherwise, a message could still be sent
-        // after software has written a mask and read it back.
+        // Hold the lock until the message has arrived. Without the lock, the message could still be
+        // sent after software has set a mask and read it back.
         match outcome {
             SignalAction::Send(message) => Signalled::Sent(self.send(message)),
             SignalAction::Held => Signalled::Held,
@@ -137,8 +138,8 @@ impl Function {
         }
     }
 
-    /// Removes the function from its slot. Reads then return all ones, and messages held back by a
-    /// mask are lost.
+    /// Removes the function from its slot. Reads of the function then return all ones, and messages
+    /// held back by a mask are lost.
     pub fn unplug(&self) {
         let mut state = lock(&self.state);
         *state =
@@ -153,9 +154,9 @@ impl Function {
         self.bars.follow(&state);
     }
 
-    /// Performs a function-level reset, including the bus driver's restore of the header (command
-    /// register and BARs). The message store is in its power-on state, and messages held back by a
-    /// mask are lost.
+    /// Performs a function-level reset, after which the bus driver restores the header (command
+    /// register and BARs). After the reset, the message store is in its power-on state, and
+    /// messages held back by a mask are lost.
     pub fn reset(&self) {
         let mut state = lock(&self.state);
         let header: Vec<_> = (header::COMMAND..header::BAR0 + 0x18)
@@ -189,7 +190,7 @@ impl Function {
         self.release(&mut state);
     }
 
-    /// Returns the BAR that decodes `address`, with the offset in it.
+    /// Returns the BAR that decodes `address`, and the offset of `address` in that BAR.
     pub fn region_at(&self, address: u64) -> Option<(u8, u64)> {
         let places = self.bars.bases.iter().zip(self.bars.sizes).zip(0..);
         places.into_iter().find_map(|((base, size), index)| {
@@ -221,7 +222,7 @@ impl Function {
         self.release(&mut state);
     }
 
-    /// Sends the messages released by software's last write.
+    /// Sends the messages that software's last write released.
     fn release(&self, state: &mut FunctionState) {
         if !state.may_send() {
             return;
@@ -283,7 +284,8 @@ impl FunctionState {
 }
 
 impl Bars {
-    /// Copies the base addresses from configuration space.
+    /// Copies the base addresses from configuration space to the fields that are read without the
+    /// lock.
     fn follow(&self, state: &FunctionState) {
         let on =
             state.plugged && state.config.load16(header::COMMAND) & header::COMMAND_MEMORY != 0;
@@ -306,8 +308,8 @@ fn add_bar(config: &mut ConfigBytes, register: u16, size: u64) {
     config.allow(register + 4, AccessWidth::Word, u32::try_from(mask >> 32).unwrap_or(0));
 }
 
-/// Returns the BAR sizes, indexed by the BAR's first register. 0 means no BAR; all other sizes are
-/// powers of two.
+/// Returns the size of each BAR, at the index of the BAR's first register. The size is 0 if there
+/// is no BAR, and otherwise a power of two.
 fn bar_sizes(config: StoreConfig) -> [u64; BARS] {
     let mut sizes = [0; BARS];
     let mut grow = |bar: u8, size: u64| {

@@ -1,5 +1,5 @@
-//! A host bridge: configuration space through ECAM, a memory window, and the translation from
-//! requester IDs to DeviceIDs for its functions' messages.
+//! A host bridge, which has configuration space accessed through ECAM and a memory window, and
+//! translates the requester IDs of its functions' messages to DeviceIDs.
 
 use crate::bus::{AccessWidth, Doorbells, MmioDevice};
 use crate::pci::bus_number::DevFn;
@@ -13,22 +13,22 @@ use std::sync::{Arc, OnceLock};
 /// Size of the ECAM window of one bus, in bytes.
 const ECAM_BUS: u64 = 1 << 20;
 
-/// The addresses decoded by a host bridge.
+/// The address windows that a host bridge decodes.
 #[derive(Clone, Copy, Debug)]
 pub struct Windows {
-    /// Configuration space of all buses, starting with the first one.
+    /// Configuration space of all buses, starting with that of the first bus.
     pub ecam: Region,
-    /// The window for its functions' memory regions.
+    /// The window for the functions' memory regions.
     pub memory: Region,
     /// The buses behind the bridge.
     pub buses: BusRange,
 }
 
-/// Maps a requester ID to the DeviceID for its messages, or to `None` if firmware describes no
-/// route.
+/// Translates the requester ID of a message to a DeviceID, or to `None` if firmware describes no
+/// route for it.
 type Translation = dyn Fn(RequesterId) -> Option<DeviceId> + Send + Sync;
 
-/// Assigns messages a DeviceID and forwards them to the doorbells.
+/// Assigns DeviceIDs to messages and forwards them to the doorbells.
 pub struct Translator {
     translation: Box<Translation>,
     doorbells: Arc<Doorbells>,
@@ -57,7 +57,7 @@ impl SignalMsi<RequesterId> for Translator {
 pub struct HostBridge {
     windows: Windows,
     root: Segment,
-    /// All functions, for the memory window.
+    /// All functions behind the bridge, for accesses to the memory window.
     functions: OnceLock<Vec<Arc<Function>>>,
 }
 
@@ -77,17 +77,17 @@ impl HostBridge {
         self.functions.get_or_init(|| self.root.functions())
     }
 
-    /// Returns the device that handles configuration space accesses.
+    /// Returns the bus device that handles accesses to configuration space.
     pub fn ecam(self: &Arc<Self>) -> Arc<dyn MmioDevice> {
         Arc::new(Ecam(Arc::clone(self)))
     }
 
-    /// Returns the device that handles memory window accesses.
+    /// Returns the bus device that handles accesses to the memory window.
     pub fn memory(self: &Arc<Self>) -> Arc<dyn MmioDevice> {
         Arc::new(Memory(Arc::clone(self)))
     }
 
-    /// Returns the function that decodes this address, with the BAR and the offset in it.
+    /// Returns the function that decodes this address, with the BAR and the offset in that BAR.
     fn target(&self, address: u64) -> Option<(&Function, u8, u64)> {
         let (function, bar, offset) = self.functions().iter().find_map(|function| {
             let (bar, offset) = function.region_at(address)?;
@@ -145,7 +145,7 @@ impl MmioDevice for Memory {
                 u64::from(function.region_read(bar, at + 4)) << 32
                     | u64::from(function.region_read(bar, at))
             }
-            // The table only accepts aligned words and double words.
+            // The MSI-X table only accepts aligned words and double words.
             AccessWidth::Byte | AccessWidth::Half => 0,
         }
     }

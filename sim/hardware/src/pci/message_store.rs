@@ -1,4 +1,5 @@
-//! The device side of MSI and MSI-X: when a message is sent, and when a mask holds it back.
+//! The device side of MSI and MSI-X, which decides whether a message is sent or a mask holds it
+//! back.
 
 use crate::bus::AccessWidth;
 use crate::pci::config_bytes::ConfigBytes;
@@ -17,11 +18,11 @@ pub enum AddressWidth {
 /// The parameters of a message store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StoreConfig {
-    /// MSI with 2^`log2_vectors` vectors (at most 32).
+    /// An MSI capability with 2^`log2_vectors` vectors (at most 32).
     Msi {
-        /// log2 of the number of vectors: 0 to 5.
+        /// Base-2 logarithm of the number of vectors, 0 to 5.
         log2_vectors: u8,
-        /// Width of the address.
+        /// Width of the message address.
         address: AddressWidth,
         /// Whether the capability has mask bits and pending bits.
         masking: msi_types::Masking,
@@ -30,12 +31,12 @@ pub enum StoreConfig {
     Msix {
         /// Number of table entries: 1 to 2048.
         vectors: u16,
-        /// The BAR with the table.
+        /// The BAR that holds the table.
         table_bar: u8,
-        /// The BAR with the pending bits.
+        /// The BAR that holds the pending bits.
         pba_bar: u8,
     },
-    /// No message store: the function can't interrupt.
+    /// The function has no message store, so it can't interrupt.
     None,
 }
 
@@ -50,17 +51,17 @@ impl StoreConfig {
     }
 }
 
-/// The result of asking a store to send a message.
+/// The result of a request to a message store to send a message.
 pub(super) enum SignalAction {
-    /// The message must be sent.
+    /// The function must send the message.
     Send(MsiMessage),
     /// A mask holds the message back.
     Held,
-    /// The function must not send.
+    /// The function must not send the message.
     Off,
 }
 
-/// An MSI capability, located in configuration space.
+/// An MSI capability, whose registers are in configuration space.
 #[derive(Clone, Copy)]
 pub(super) struct MsiCapability {
     at: u16,

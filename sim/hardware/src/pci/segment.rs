@@ -16,31 +16,32 @@ pub struct Segment {
 
 pub(super) enum Node {
     Function(Arc<Function>),
-    /// A bridge, and its secondary bus.
+    /// A bridge, and the bus below it.
     Bridge(Box<Bridge>, Segment),
 }
 
 impl Segment {
-    /// Creates an empty bus with the number set by firmware.
+    /// Creates an empty bus with the bus number that firmware has set.
     pub fn new(number: u8) -> Self {
         Self { number: Arc::new(BusNumber::new(number)), nodes: BTreeMap::new() }
     }
 
-    /// Puts a function on the bus, replacing any earlier one. It sends its messages to `upstream`.
+    /// Puts a function on the bus, replacing the function that was at the same location before. The
+    /// function sends its messages to `upstream`.
     pub fn plug(&mut self, config: FunctionConfig, upstream: Arc<dyn SignalMsi<RequesterId>>) {
         let function = Function::new(config, Arc::clone(&self.number), upstream);
         self.nodes.insert(config.at, Node::Function(Arc::new(function)));
     }
 
-    /// Puts a bridge on the bus, replacing any earlier one. Its bus numbers are the ones set by
-    /// firmware.
+    /// Puts a bridge on the bus, replacing any bridge that was at the same location before. The
+    /// bridge has the bus numbers that firmware has set.
     pub fn plug_bridge(&mut self, at: DevFn, kind: BridgeKind, secondary: Self) {
         let bridge = Bridge::new(kind, self.number.get(), Arc::clone(&secondary.number));
         self.nodes.insert(at, Node::Bridge(Box::new(bridge), secondary));
     }
 
-    /// Returns the upstream path for functions on this bus when it sits behind a bridge of this
-    /// kind.
+    /// Returns the path by which functions on this bus send messages upstream if the bus is behind
+    /// a bridge of this kind.
     pub fn upstream(
         &self,
         kind: BridgeKind,
@@ -63,7 +64,8 @@ impl Segment {
         self.nodes.values().flat_map(below).collect()
     }
 
-    /// Returns the node at a location on bus `bus`, which may be this bus or any bus below it.
+    /// Returns the function or bridge at a location on bus `bus`, which may be this bus or any bus
+    /// below it.
     pub(super) fn node(&self, bus: u8, at: DevFn) -> Option<&Node> {
         if bus == self.number.get() {
             return self.nodes.get(&at);
@@ -72,8 +74,8 @@ impl Segment {
         secondary.node(bus, at)
     }
 
-    /// Returns `true` if `function` is below this bus and every bridge in between forwards this
-    /// address.
+    /// Returns `true` if `function` is on a bus below this one and every bridge in between forwards
+    /// this address.
     pub(super) fn reaches(&self, function: &Function, address: u64) -> bool {
         let here = |node: &Node| match node {
             Node::Function(other) => std::ptr::eq(Arc::as_ptr(other), function),

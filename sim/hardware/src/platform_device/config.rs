@@ -1,4 +1,4 @@
-//! A platform device's parameters, and their encoding in its features register.
+//! A platform device's parameters, and their encoding in the device's features register.
 
 use crate::pci::AddressWidth;
 use msi_types::{Rewrite, Trigger};
@@ -8,7 +8,7 @@ pub const SIZE: u64 = 0x1000;
 /// Maximum number of slots.
 pub const MAX_SLOTS: u16 = 120;
 
-/// Number of data bits stored in a slot.
+/// Number of data bits that a slot stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DataWidth {
     /// 16 bits.
@@ -26,9 +26,10 @@ pub struct PlatformDeviceConfig {
     pub address: AddressWidth,
     /// Data width of a slot.
     pub data: DataWidth,
-    /// How a message can be changed. With [`Rewrite::Masked`], and only then, each slot has a mask
-    /// bit. With [`Rewrite::Atomic64`], all words take effect at the commit; with
-    /// [`Rewrite::AddressOnly`], the address does. Otherwise, each word takes effect immediately.
+    /// The way in which a message can be changed. Each slot has a mask bit if and only if this is
+    /// [`Rewrite::Masked`]. With [`Rewrite::Atomic64`], all words take effect at the commit; with
+    /// [`Rewrite::AddressOnly`], only the address takes effect at the commit. In all other cases,
+    /// each word takes effect immediately.
     pub rewrite: Rewrite,
     /// Trigger mode.
     pub trigger: Trigger,
@@ -51,7 +52,7 @@ impl PlatformDeviceConfig {
 /// - bit 0: 64-bit addresses
 /// - bit 1: 32-bit data
 /// - bits 4:2: how a message can be changed
-/// - bit 5: two messages for a level
+/// - bit 5: a level has two messages
 #[derive(Debug)]
 pub(super) struct Features(pub(super) u32);
 

@@ -1,4 +1,4 @@
-//! A slot in a platform device: its messages, and the events that it still has to signal.
+//! A slot in a platform device, with its messages and the events that it still has to signal.
 
 use super::config::{DataWidth, PlatformDeviceConfig};
 use super::registers::{self, COMMIT, MASK};
@@ -10,7 +10,7 @@ use msi_types::{MsiMessage, Rewrite, Trigger};
 pub(super) struct SlotWord {
     pub(super) slot: usize,
     message: MessageIndex,
-    /// Offset within the slot.
+    /// Offset of the word within the slot.
     word: u64,
 }
 
@@ -34,15 +34,15 @@ pub(super) fn place(offset: u64) -> Option<SlotWord> {
 /// A slot.
 #[derive(Clone, Debug)]
 pub(super) struct MessageSlot {
-    /// The message for an edge or an asserted level, and the one for a deasserted level.
+    /// The message for an edge or an asserted level, and the message for a deasserted level.
     first: MsiMessage,
     second: MsiMessage,
     /// The words written since the last commit.
     staged: MsiMessage,
     masked: bool,
-    /// Set while an edge hasn't been sent yet, or while a level is asserted.
+    /// Set while an edge hasn't been signaled yet, or while a level is asserted.
     raised: bool,
-    /// Set if the controller knows about the asserted level.
+    /// Set if the controller has been told that the level is asserted.
     told: bool,
 }
 
@@ -74,7 +74,7 @@ impl MessageSlot {
         self.masked
     }
 
-    /// Returns the next message to send, if any and if the slot isn't masked.
+    /// Returns the next message to send, or `None` if no message is due or the slot is masked.
     pub(super) fn next_message(&mut self, trigger: Trigger) -> Option<MsiMessage> {
         if self.masked || self.raised == self.told {
             return None;

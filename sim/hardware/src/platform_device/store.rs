@@ -51,7 +51,7 @@ impl PlatformStore {
         (self.features.trigger() == Trigger::Level).then_some(line)
     }
 
-    /// Returns a register's address in the area of the first or second messages.
+    /// Returns the address of a register in the area of the first or second messages.
     fn register(&self, area: u64, slot: u16, offset: u64) -> u64 {
         self.base + area + u64::from(slot) * registers::SLOT_SIZE + offset
     }
@@ -62,7 +62,7 @@ impl PlatformStore {
     }
 }
 
-/// A level of one device slot.
+/// A level of one slot of a device.
 #[derive(Debug)]
 pub struct Line {
     bus: CpuBus,

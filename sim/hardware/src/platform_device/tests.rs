@@ -3,7 +3,7 @@ use crate::bus::{DeviceWrites, Written};
 use crate::pci::AddressWidth;
 use msi_types::{MsiMessage, Rewrite, Trigger};
 
-/// Records all device writes.
+/// Records all writes by devices.
 #[derive(Default)]
 struct SentMessages(Mutex<Vec<(u64, u32)>>);
 
@@ -26,7 +26,7 @@ fn device(plan: PlatformDeviceConfig) -> (PlatformDevice, Arc<SentMessages>) {
     (device, sent)
 }
 
-/// Returns a device with slot 0 set up and unmasked.
+/// Returns a device whose slot 0 is set up and unmasked.
 fn open(plan: PlatformDeviceConfig) -> (PlatformDevice, Arc<SentMessages>) {
     let (device, sent) = device(plan);
     for (area, address) in

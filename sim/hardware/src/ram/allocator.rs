@@ -1,17 +1,17 @@
-//! Free ranges in RAM. Allocations never overlap, and adjacent free ranges are merged.
+//! The free ranges in RAM. Allocations never overlap, and adjacent free ranges are merged.
 
 use gic_firmware::Region;
 use std::collections::BTreeMap;
 
-/// Allocation granule. It keeps two owners from sharing a cache line.
+/// Allocation granule, which keeps two owners from sharing a cache line.
 const GRAIN: u64 = 256;
 
-/// Sizes of the free ranges, by base.
+/// Sizes of the free ranges, by base address.
 pub(super) struct Allocator {
     free: BTreeMap<u64, u64>,
 }
 
-/// Returns the number of bytes that a request for `bytes` actually allocates.
+/// Returns the number of bytes that the allocator allocates for a request of `bytes`.
 pub(super) fn rounded(bytes: u64) -> u64 {
     bytes.max(1).saturating_add(GRAIN - 1) & !(GRAIN - 1)
 }
@@ -21,8 +21,8 @@ impl Allocator {
         Self { free: regions.map(|region| (region.base(), region.size())).collect() }
     }
 
-    /// Allocates `bytes` at the lowest multiple of `align` that is free. Returns `None` if no free
-    /// range ends by `end`.
+    /// Allocates `bytes` at the lowest free multiple of `align`. Returns `None` if no free range
+    /// below `end` is large enough.
     pub(super) fn take(&mut self, bytes: u64, align: u64, end: u64) -> Option<u64> {
         let bytes = rounded(bytes);
         let align = align.max(GRAIN);
@@ -37,7 +37,7 @@ impl Allocator {
         Some(start)
     }
 
-    /// Frees a range and merges it with its free neighbors.
+    /// Frees a range and merges it with adjacent free ranges.
     pub(super) fn give(&mut self, base: u64, bytes: u64) {
         let mut joined = (base, bytes);
         if let Some((&before, &size)) = self.free.range(..base).next_back()

@@ -1,4 +1,4 @@
-//! A page of RAM, along with the CPUs' cached copy.
+//! A page of RAM, together with the CPUs' cached copies of its words.
 
 use crate::lock::lock;
 use std::collections::BTreeMap;
@@ -8,23 +8,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Number of words in a page.
 const WORDS: usize = 8192;
 
-/// Which bus masters snoop the CPU caches.
+/// The bus masters that snoop the CPU caches.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Caches {
-    /// All masters: a store is visible immediately.
+    /// All masters snoop, so a store is visible immediately.
     Snooped,
-    /// No masters: a store is visible once it has been cleaned.
+    /// No master snoops, so a store is visible once it has been cleaned.
     Hidden,
-    /// Some masters: a store is visible after a clean, or after a barrier to masters that declare
-    /// that they snoop.
+    /// Some masters snoop: a store is visible after a clean, and, to masters that declare that they
+    /// snoop, after a barrier.
     SnoopedBySome,
 }
 
 /// A 64 KiB page.
 pub(super) struct Page {
-    /// The contents of memory.
+    /// The words in memory, as masters that don't snoop see them.
     words: Box<[AtomicU64]>,
-    /// Words that a CPU has written but not yet cleaned.
+    /// The words that a CPU has stored but not yet cleaned.
     dirty: Mutex<BTreeMap<usize, u64>>,
 }
 
@@ -50,7 +50,7 @@ impl Page {
         }
     }
 
-    /// Changes a word in the CPUs' view.
+    /// Changes a word as the CPUs see it.
     pub(super) fn cpu_update(&self, word: usize, caches: Caches, change: impl Fn(u64) -> u64) {
         if caches == Caches::Snooped {
             self.update(word, change);
@@ -61,12 +61,12 @@ impl Page {
         dirty.insert(word, change(seen));
     }
 
-    /// Returns a word in the CPUs' view.
+    /// Returns a word as the CPUs see it.
     pub(super) fn cpu_load(&self, word: usize) -> u64 {
         lock(&self.dirty).get(&word).copied().unwrap_or_else(|| self.load(word))
     }
 
-    /// Writes the CPUs' copy of a word back to memory.
+    /// Cleans a word: writes the CPUs' copy back to memory.
     pub(super) fn clean(&self, word: usize) {
         let mut dirty = lock(&self.dirty);
         if let Some(value) = dirty.remove(&word) {
@@ -74,7 +74,7 @@ impl Page {
         }
     }
 
-    /// Sets a word as seen by every observer.
+    /// Sets a word for every observer.
     pub(super) fn reset(&self, word: usize, value: u64) {
         lock(&self.dirty).remove(&word);
         self.store(word, value);

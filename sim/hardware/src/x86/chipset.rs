@@ -1,4 +1,4 @@
-//! The target of device writes on an x86 machine: the local APICs, a remapping unit in front of
+//! The target of writes by devices on an x86 machine: the local APICs, a remapping unit in front of
 //! them, or RAM.
 
 use super::interrupt_remapping::RemappingUnit;
@@ -9,19 +9,19 @@ use std::fmt;
 use std::sync::Arc;
 use vgic::GuestMemory as _;
 
-/// Routes device writes. Writes to the MiB at 0xFEE00000 are messages: they reach the remapping
-/// unit or, without one, the APICs. All other writes reach RAM.
+/// Routes writes by devices. Writes to the MiB at 0xFEE00000 are messages, which reach the
+/// remapping unit or, if the machine has none, the APICs. All other writes reach RAM.
 pub struct Chipset {
     /// The local APICs.
     pub apics: Arc<LocalApicBank>,
-    /// The remapping unit in front of the APICs, if any.
+    /// The remapping unit in front of the APICs, if the machine has one.
     pub remapping: Option<Arc<RemappingUnit>>,
     /// RAM, for writes that aren't messages.
     pub ram: Arc<Ram>,
 }
 
-/// Decodes a message in compatibility format (SDM vol. 3A §11.11). Returns `None` for the
-/// remappable format.
+/// Decodes a message in compatibility format (SDM vol. 3A §11.11). Returns `None` if the message
+/// has the remappable format.
 fn compatible(message: MsiMessage) -> Option<Arriving> {
     let MsiMessage { address, data } = message;
     let [vector, mode, ..] = data.to_le_bytes();

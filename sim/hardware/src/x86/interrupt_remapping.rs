@@ -13,7 +13,7 @@ use x86_irq::remapping::{EntryCache, InvalidationError};
 
 /// Size of a table entry in bytes.
 const ENTRY: u64 = 16;
-/// EIME in the address register: entries hold 32-bit APIC IDs.
+/// EIME bit in the address register: entries hold 32-bit APIC IDs.
 const EXTENDED: u64 = 1 << 11;
 /// Maximum number of recorded faults.
 const KEPT: usize = 64;
@@ -23,7 +23,7 @@ const KEPT: usize = 64;
 pub struct RemappingFault {
     /// The sender.
     pub device: RequesterId,
-    /// The fault reason (VT-d specification §7.2.3.1): 0x20 to 0x26.
+    /// The fault reason (VT-d specification §7.2.3.1), between 0x20 and 0x26.
     pub reason: u8,
 }
 
@@ -37,7 +37,7 @@ pub struct RemappingUnit {
 }
 
 impl RemappingUnit {
-    /// Creates a disabled unit. It blocks all messages.
+    /// Creates a disabled unit. A disabled unit blocks all messages.
     pub fn new(ram: Arc<Ram>) -> Self {
         let table = AtomicU64::new(0);
         Self { ram, table, cache: Mutex::default(), faults: Mutex::default() }
@@ -62,7 +62,7 @@ impl RemappingUnit {
             .ok()
     }
 
-    /// Returns the first few faults, in order.
+    /// Returns the first few recorded faults, in order.
     pub fn faults(&self) -> Vec<RemappingFault> {
         lock(&self.faults).clone()
     }
@@ -93,7 +93,7 @@ impl RemappingUnit {
         })
     }
 
-    /// Returns an entry from the cache or, failing that, from memory.
+    /// Returns an entry from the cache or, if it isn't cached, from memory.
     fn entry(&self, base: u64, index: u64) -> Option<[u64; 2]> {
         let mut cache = lock(&self.cache);
         if let Some(entry) = cache.get(&index) {
@@ -101,8 +101,8 @@ impl RemappingUnit {
         }
         let at = base + index * ENTRY;
         let entry = [self.ram.device_load64(at)?, self.ram.device_load64(at + 8)?];
-        // An absent entry must not be cached, because software doesn't have to invalidate when it
-        // makes one present.
+        // An entry that isn't present must not be cached, because software need not invalidate the
+        // cache when it makes the entry present.
         if entry[0] & 1 != 0 {
             cache.insert(index, entry);
         }
@@ -117,7 +117,7 @@ fn index(message: MsiMessage) -> Result<u64, u8> {
         return Err(0x20);
     }
     if address >> 4 & 1 == 0 {
-        // Messages in compatibility format are blocked.
+        // The unit blocks messages in compatibility format.
         return Err(0x25);
     }
     let handle = address >> 5 & 0x7fff | (address >> 2 & 1) << 15;
@@ -128,7 +128,7 @@ fn index(message: MsiMessage) -> Result<u64, u8> {
     if subhandle > 0xffff { Err(0x20) } else { Ok(handle + subhandle) }
 }
 
-/// Returns `true` if the entry allows this sender.
+/// Returns `true` if the entry permits messages from this sender.
 fn admits(high: u64, from: RequesterId) -> Result<bool, u8> {
     let (source, sender) = (high & 0xffff, u64::from(from.get()));
     let ignored = match high >> 16 & 3 {
@@ -184,7 +184,7 @@ mod tests {
         (ram, unit)
     }
 
-    /// Returns a message that selects an entry by handle alone.
+    /// Returns a message that selects an entry by its handle alone.
     fn naming(handle: u64) -> MsiMessage {
         MsiMessage { address: 0xfee0_0010 | handle << 5, data: 0 }
     }

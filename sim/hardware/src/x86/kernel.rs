@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use x86_irq::remapping::RemapMemory;
 use x86_irq::{Apic, ApicId, ApicVector, Arrival, Cleanup, IrqState, LocalCpu, VectorDomain};
 
-/// The kernel, as seen by the vector domain.
+/// The kernel services that the vector domain uses.
 pub struct X86Kernel {
     apics: Arc<LocalApicBank>,
     platform: Arc<MachinePlatform>,
-    /// Set for each CPU that has been asked to clean up.
+    /// For each CPU, whether the CPU has been asked to clean up former vectors.
     cleanups: Box<[AtomicBool]>,
     /// Number of interrupts that arrived without a handler.
     strays: AtomicU64,
@@ -48,7 +48,8 @@ impl X86Kernel {
         self.platform.may_wait()
     }
 
-    /// Runs a tick, in which the CPU cleans up if it was asked to. Returns `true` if it was.
+    /// Runs a tick, in which the CPU cleans up former vectors if it has been asked to. Returns
+    /// `true` if the CPU had been asked to.
     pub fn clean_up(&self, domain: &VectorDomain, cpu: Cpu) -> bool {
         let asked =
             self.cleanups.get(cpu.index()).is_some_and(|asked| asked.swap(false, Ordering::AcqRel));
@@ -111,7 +112,8 @@ impl fmt::Debug for X86Kernel {
     }
 }
 
-/// Memory for a remapping table. It is in RAM, and the unit does not snoop cached copies of it.
+/// Memory for a remapping table. The memory is in RAM, and the remapping unit does not snoop the
+/// CPU caches.
 #[derive(Debug)]
 pub struct RemapTableMemory {
     ram: Arc<Ram>,

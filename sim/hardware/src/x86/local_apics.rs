@@ -1,5 +1,5 @@
-//! Local APICs, to the extent that messages need them (SDM vol. 3A chapter 11): a request bit and
-//! an in-service bit per vector.
+//! Local APICs, limited to what messages need (SDM vol. 3A chapter 11): a request bit and an
+//! in-service bit per vector.
 
 use crate::lock::lock;
 use msi_types::{Cpu, Delivery};
@@ -7,13 +7,13 @@ use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The lowest vector allowed in a message.
+/// The lowest vector that a message may contain.
 const LOWEST: u8 = 0x10;
 /// Supported delivery modes: fixed and lowest priority.
 const FIXED: u8 = 0;
 const LOWEST_PRIORITY: u8 = 1;
 
-/// One bit per vector.
+/// A set of vectors, with one bit per vector.
 #[derive(Clone, Copy, Default)]
 struct Vectors([u64; 4]);
 
@@ -45,7 +45,7 @@ struct LocalApic {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Arriving {
     pub destination: u32,
-    /// DM: the destination is a set of APICs with one bit each (flat model).
+    /// DM bit: the destination is a set of APICs with one bit each (flat model).
     pub logical: bool,
     pub delivery_mode: u8,
     pub vector: u8,
@@ -65,8 +65,8 @@ impl LocalApicBank {
         Self { apics: (0..cpus).map(|_| Mutex::default()).collect(), refused: AtomicU64::new(0) }
     }
 
-    /// Returns a CPU's APIC ID. It always differs from the CPU number, and some IDs need more than
-    /// 7 bits.
+    /// Returns a CPU's APIC ID. The APIC ID always differs from the CPU number, and some APIC IDs
+    /// need more than 7 bits.
     pub const fn id(cpu: Cpu) -> u32 {
         cpu.get() * 0x41 + 3
     }
@@ -104,7 +104,7 @@ impl LocalApicBank {
         (0..u32::try_from(self.apics.len()).unwrap_or(0)).map(Cpu::new)
     }
 
-    /// Requests a vector on a CPU.
+    /// Sets the request bit of a vector at a CPU's APIC.
     pub fn request(&self, cpu: Cpu, vector: u8) {
         if let Some(apic) = self.apics.get(cpu.index()) {
             lock(apic).requested.set(vector);
@@ -116,8 +116,8 @@ impl LocalApicBank {
         self.apics.get(cpu.index()).is_some_and(|apic| lock(apic).requested.contains(vector))
     }
 
-    /// Moves the highest requested vector into service and returns it. Returns `None` if none is
-    /// requested, or if a vector in the same or a higher priority class is already in service.
+    /// Moves the highest requested vector into service and returns it. Returns `None` if no vector
+    /// is requested, or if a vector in the same or a higher priority class is already in service.
     pub fn acknowledge(&self, cpu: Cpu) -> Option<u8> {
         let mut apic = lock(self.apics.get(cpu.index())?);
         let vector = apic.requested.highest()?;
@@ -129,7 +129,7 @@ impl LocalApicBank {
         Some(vector)
     }
 
-    /// Ends the interrupt that has the highest vector in service.
+    /// Ends the interrupt whose vector is the highest in service.
     pub fn end(&self, cpu: Cpu) {
         let Some(apic) = self.apics.get(cpu.index()) else { return };
         let mut apic = lock(apic);
@@ -138,7 +138,7 @@ impl LocalApicBank {
         }
     }
 
-    /// Returns the number of messages not accepted by any APIC.
+    /// Returns the number of messages that no APIC accepted.
     pub fn refused(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }

@@ -22,8 +22,8 @@ const STEPS: usize = 30;
 /// On average, one in this many steps of a long run moves a vector.
 const MOVE_MEANWHILE: usize = 8;
 
-/// The scheduler. The scheduler runs on a single thread; its locks only exist to satisfy the
-/// traits' `Sync` bounds, and are never held during a step.
+/// The scheduler, which runs on a single thread. Its locks only exist to satisfy the traits' `Sync`
+/// bounds, and are never held during a step.
 pub(super) struct Scheduler {
     cores: Vec<Arc<CpuCore>>,
     sleepers: Arc<SleepingCpus>,

@@ -14,7 +14,7 @@ use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, Fac
 use msi_types::{Cpu, Masking, Trigger};
 
 const FOUR_GIB: u64 = 1 << 32;
-/// Functions. The functions are discovered before the platform devices, in this order.
+/// The board's PCI functions. They are discovered before the platform devices, in this order.
 const FUNCTIONS: [StoreConfig; 3] = [
     StoreConfig::Msi {
         log2_vectors: 2,
