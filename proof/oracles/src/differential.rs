@@ -1,12 +1,13 @@
-//! Compares Doorbell's model with QEMU's GICv3 and ITS. Both receive the same lines in QEMU's qtest
-//! protocol, and must give the same replies.
+//! Compares Doorbell's model with QEMU's GICv3 and ITS. Both machines receive the same lines in
+//! QEMU's qtest protocol, and must reply in the same way.
 //!
-//! If a difference is permitted, or is a bug in QEMU, the comparison omits as few bits as possible;
-//! [`DIFFERENCES`] lists all of them. No case sends the inputs in [`NOT_SENT`], because the
-//! architecture leaves their effect open. The pending tables that a redistributor writes when its
-//! LPIs are disabled show which LPIs are pending at which redistributor. The interrupt inputs of
-//! CPUs, and the interrupts that CPUs acknowledge, show what is delivered to which CPU. Table
-//! formats are private to each machine and are not compared.
+//! If a difference is permitted, or is a bug in QEMU, the comparison ignores as few bits as
+//! possible; [`DIFFERENCES`] lists all of these bits. No case sends the inputs in [`NOT_SENT`],
+//! because the architecture doesn't define their effect. A redistributor writes its pending table
+//! when its LPIs are disabled, which shows the LPIs that are pending at that redistributor. The
+//! interrupt inputs of the CPUs, and the interrupts that CPUs acknowledge, show what is delivered
+//! to each CPU. The formats of the ITS tables are private to each machine, so the tables are not
+//! compared.
 
 mod acknowledge;
 mod address_map;

@@ -1,21 +1,21 @@
-//! Oracles that are independent of Doorbell.
+//! Oracles that are independent of Doorbell's own definitions.
 //!
-//! Drivers and models share [`gic_arch`](../gic_arch/index.html)'s definitions, so a wrong offset
-//! there would be wrong on both sides, and tests that use both wouldn't notice. The tests in this
-//! package compare them with independent material:
+//! Drivers and models share the definitions in [`gic_arch`](../gic_arch/index.html), so an offset
+//! that is wrong there is wrong on both sides, and tests that use both sides don't detect it. The
+//! tests in this package compare the drivers and models with independent material:
 //!
 //! - `registers.rs`, `command_figures.rs`, `tables.rs`: numbers typed by hand from the
 //!   specification's tables and figures,
 //! - `foreign_driver.rs`: the register and command sequence of another ITS driver, replayed against
 //!   the model,
-//! - [`differential`]: QEMU's GICv3 and ITS, driven by the same lines as the model,
+//! - [`differential`]: QEMU's GICv3 and ITS, which receive the same protocol lines as the model,
 //! - `punishing_fakes.rs`: fakes that behave like hardware where plain memory would be forgiving.
 
 #![forbid(unsafe_code)]
 
 pub mod differential;
 
-/// The examples from the project's README. They must compile.
+/// The examples in the project's README, which must compile. They must compile.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 pub struct Readme;

@@ -10,8 +10,8 @@ mod tables;
 use self::count::{Count, tell};
 use doorbell_facts::CheckFact;
 
-/// Number of plans to try, unless the environment contains `plans=…`. (Linux passes such words on
-/// its command line to the first process as environment variables.)
+/// Number of plans to try unless the environment contains `plans=…`. (Linux turns such words on its
+/// command line into environment variables of the first process.)
 const PLANS: u64 = 6;
 
 /// Runs all cases and prints their outcomes.

@@ -1,8 +1,8 @@
 //! A virtual machine on Linux's KVM.
 //!
-//! `unsafe` is needed because the kernel accesses guest memory (which lives as long as the machine)
-//! and writes attribute values to the addresses we pass. The guest's program is also written in
-//! assembly ([`program`]).
+//! `unsafe` is needed because the kernel accesses guest memory, which lives as long as the machine,
+//! and writes attribute values to the addresses that this program passes. In addition, the guest's
+//! program is written in assembly ([`program`]).
 #![expect(unsafe_code, reason = "the kernel accesses memory that is passed to it")]
 
 mod bare;
@@ -24,16 +24,17 @@ use vm_memory::{GuestAddress, GuestMemoryBackend};
 /// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE`: `struct user_pt_regs`, indexed in 32-bit
 /// words.
 const CORE_REGISTER: u64 = 0x6030_0000_0010_0000;
-/// Index of the program counter in that structure. It follows x0 to x30 and the stack pointer.
+/// Index of the program counter in `struct user_pt_regs`. The program counter follows x0 to x30 and
+/// the stack pointer.
 const PC: u64 = 32;
 /// `EBUSY`: the ITS or the redistributor is disabled.
 const BUSY: i32 = 16;
-/// `EINTR`: the vCPU was asked to stop running.
+/// `EINTR`: a signal asked the vCPU to stop running.
 const INTERRUPTED: i32 = 4;
 /// `KVM_IRQ_LINE`: the number is the INTID of an SPI.
 const SPI_LINE: u32 = 1 << 24;
 
-/// A machine on KVM.
+/// A virtual machine on KVM.
 #[derive(Debug)]
 pub struct KvmMachine {
     cpus: Vec<VcpuFd>,
@@ -44,12 +45,12 @@ pub struct KvmMachine {
 }
 
 impl KvmMachine {
-    /// Creates a machine with its GIC and ITSes in their power-on state.
+    /// Creates a machine whose GIC and ITSes are in their power-on state.
     pub fn new() -> Result<Self, Failure> {
         Self::at_revision(NEWEST)
     }
 
-    /// Creates a machine with a GIC of this revision.
+    /// Creates a machine whose GIC has this revision.
     pub fn at_revision(revision: u8) -> Result<Self, Failure> {
         let BareMachine { cpus, gic, its, vm } = BareMachine::new(revision)?;
         let ram = Ram::new()?;
@@ -58,12 +59,12 @@ impl KvmMachine {
         Ok(Self { cpus, gic, its, vm: Arc::new(vm), ram })
     }
 
-    /// Returns the kernel's machine, so that interrupts can be routed to it.
+    /// Returns KVM's virtual machine, so that interrupts can be routed to it.
     pub fn vm(&self) -> Arc<VmFd> {
         self.vm.clone()
     }
 
-    /// Lets the guest's program run on a vCPU until it stores a report.
+    /// Runs the guest's program on a vCPU until the program stores a report.
     fn report(&mut self, cpu: u16) -> Result<u32, Failure> {
         match self.cpu(cpu)?.run()? {
             VcpuExit::MmioWrite(REPORT, &[a, b, c, d]) => Ok(u32::from_le_bytes([a, b, c, d])),
@@ -71,7 +72,7 @@ impl KvmMachine {
         }
     }
 
-    /// Starts the program at `entry`, on a vCPU that has stopped at a report.
+    /// Starts the program at `entry`, on a vCPU that has stopped after storing a report.
     fn start(&mut self, cpu: u16, entry: u64, registers: &[(u64, u64)]) -> Result<(), Failure> {
         let cpu = self.cpu(cpu)?;
         for (index, value) in registers.iter().chain(&[(PC, entry)]) {
@@ -80,7 +81,7 @@ impl KvmMachine {
         Ok(())
     }
 
-    /// Lets the vCPU finish the store that made it exit.
+    /// Lets the vCPU complete the store that made it exit.
     fn settle(&mut self, cpu: u16) -> Result<(), Failure> {
         let cpu = self.cpu(cpu)?;
         cpu.set_kvm_immediate_exit(1);

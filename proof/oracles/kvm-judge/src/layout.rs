@@ -1,14 +1,14 @@
-//! The guest's address map. Devices are where QEMU's `virt` machine has them; the guest's tables
-//! and programs are in memory.
+//! The guest's address map. Devices have the same addresses as on QEMU's `virt` machine; the
+//! guest's tables and programs are in memory.
 
 /// Number of vCPUs.
 pub const CPUS: u16 = 2;
 /// Number of INTIDs below 1024, including the private ones.
 pub const INTERRUPTS: u32 = 96;
 
-/// A level-triggered SPI. Its line stays high until a vCPU acknowledges it.
+/// A level-triggered SPI. The SPI's input stays asserted until a vCPU acknowledges the interrupt.
 pub const LEVEL_LINE: u32 = 95;
-/// First special INTID. From here to 1023, INTIDs do not identify interrupts.
+/// First special INTID. INTIDs from 1020 to 1023 do not identify interrupts.
 pub const SPECIAL: u32 = 1020;
 
 /// Base address of the distributor.
@@ -17,7 +17,7 @@ pub const DISTRIBUTOR: u64 = 0x0800_0000;
 pub const ITS: [u64; 2] = [0x0808_0000, 0x0810_0000];
 /// Base address of the redistributors, which are contiguous.
 pub const REDISTRIBUTORS: u64 = 0x080a_0000;
-/// An unmapped address. Storing to it makes the guest exit.
+/// An unmapped address. A store to this address makes the guest exit.
 pub const REPORT: u64 = 0x0900_0000;
 
 /// Base address of memory.
@@ -26,20 +26,21 @@ pub const RAM: u64 = 0x4000_0000;
 pub const RAM_BYTES: usize = 0x20_0000;
 /// Address of the guest's program.
 pub const PROGRAM: u64 = RAM;
-/// Address of the operations for the program to perform.
+/// Address of the list of operations that the program performs.
 pub const OPERATIONS: u64 = RAM + 0x1000;
-/// Start of the GIC's memory. A snapshot includes everything from here to the end.
+/// Start of the memory that the GIC uses. A snapshot includes the memory from this address to the
+/// end of RAM.
 pub const GIC_MEMORY: u64 = RAM + 0x1_0000;
-/// Command queue of the first ITS, 64 KiB. The second ITS has its memory at [higher
-/// addresses](of_its).
+/// Command queue of the first ITS, 64 KiB. The second ITS uses [corresponding addresses](of_its)
+/// further up.
 pub const QUEUE: u64 = GIC_MEMORY;
-/// Device table, 64 KiB: either the only level or the first of two.
+/// Device table, 64 KiB: the only level of a flat table, or the first level of a two-level table.
 pub const DEVICE_TABLE: u64 = RAM + 0x2_0000;
 /// Collection table, 64 KiB.
 pub const COLLECTION_TABLE: u64 = RAM + 0x3_0000;
 /// LPI configuration table, one byte per LPI.
 pub const CONFIGURATION: u64 = RAM + 0x4_0000;
-/// Number of INTID bits that the configuration table covers.
+/// Number of INTID bits for which the configuration table has room.
 pub const ID_BITS: u8 = 14;
 /// The vCPUs' pending tables, 64 KiB apart.
 pub const PENDING: u64 = RAM + 0x5_0000;
@@ -53,7 +54,7 @@ pub const fn redistributor(cpu: u16) -> u64 {
     REDISTRIBUTORS + cpu as u64 * gic_arch::gicr::STRIDE_V3
 }
 
-/// Returns this ITS's counterpart of an address at the first ITS.
+/// Returns the address at this ITS that corresponds to an address at the first ITS.
 pub const fn of_its(its: usize, address: u64) -> u64 {
     address + its as u64 * 0x10_0000
 }

@@ -1,10 +1,10 @@
 //! Uses Linux's KVM to judge Doorbell's GIC: the same guest runs on both, and each restores the
 //! state that the other one saved.
 //!
-//! This package's program is the only process on a small arm64 Linux, emulated by QEMU. It runs a
-//! guest program that sets up KVM's GICv3 and two ITSes, then saves registers and tables through
-//! KVM's device attributes and restores them elsewhere. A [`Snapshot`] also has a text form, which
-//! lets us keep a real KVM's state as test data.
+//! The program in this package is the only process on a small arm64 Linux that QEMU emulates. The
+//! program runs a guest that sets up KVM's GICv3 and two ITSes, saves registers and tables through
+//! KVM's device attributes, and restores them on other machines. A [`Snapshot`] also has a text
+//! form, in which the state of a real KVM is kept as test data.
 //!
 //! # Example
 //!
@@ -17,8 +17,8 @@
 //! assert_eq!(snapshot.get(KvmDevice::Gic, Attribute::Distributor { offset: 0 }), Some(0x12));
 //! # Ok::<(), kvm_judge::SnapshotError>(())
 //! ```
-// Except in `kvm.rs` and its submodules: there, the kernel accesses memory, and the guest's program
-// is written in assembly.
+// Only `kvm.rs` and its submodules use `unsafe`, because the kernel accesses memory there, and the
+// guest's program is written in assembly.
 #![deny(unsafe_code)]
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]

@@ -1,4 +1,4 @@
-//! Operations common to machines with KVM's GIC and with the model.
+//! Operations that machines on KVM and machines on the model have in common.
 
 use crate::layout::CPUS;
 use crate::{Operation, Ram};
@@ -19,15 +19,16 @@ pub(crate) const fn iidr(revision: u8) -> Iidr {
 /// A failure in the machine itself, rather than in its guest.
 pub type Failure = Box<dyn Error + Send + Sync>;
 
-/// A machine with a GICv3 and two ITSes, whose guest performs the operations it is given.
+/// A machine with a GICv3 and two ITSes, whose guest performs the operations that it is given.
 pub trait Machine {
     /// Returns the machine's memory.
     fn ram(&self) -> &Ram;
 
-    /// Makes the guest perform operations on a vCPU. Returns the values that it read.
+    /// Makes the guest perform operations on a vCPU. Returns the values that the guest read.
     fn run(&mut self, cpu: u16, operations: &[Operation]) -> Result<Vec<u64>, Failure>;
 
-    /// Makes the guest set a vCPU's priority mask and Group 1 binary point, and enable Group 1.
+    /// Makes the guest set a vCPU's priority mask and Group 1 binary point, and enable Group 1
+    /// interrupts.
     fn configure(&mut self, cpu: u16, mask: u64, binary_point: u64) -> Result<(), Failure>;
 
     /// Sends a device message to the ITS with this index.
@@ -38,27 +39,28 @@ pub trait Machine {
     fn drive(&mut self, spi: u32, level: Level) -> Result<(), Failure>;
 
     /// Makes the guest acknowledge an interrupt on a vCPU without ending it. Returns 1020 to 1023
-    /// if none is pending.
+    /// if no interrupt is pending.
     fn take(&mut self, cpu: u16) -> Result<u32, Failure>;
 
-    /// Makes the guest end an interrupt that it has taken.
+    /// Makes the guest end an interrupt that it has acknowledged.
     fn end(&mut self, cpu: u16, intid: u32) -> Result<(), Failure>;
 
-    /// Makes the guest acknowledge and end all interrupts signaled to a vCPU. Returns their INTIDs
-    /// in order. The device on [`LEVEL_LINE`](crate::layout::LEVEL_LINE) then deasserts its line.
+    /// Makes the guest acknowledge and end all interrupts that are signaled to a vCPU. Returns the
+    /// INTIDs of these interrupts in order. The device on [`LEVEL_LINE`](crate::layout::LEVEL_LINE)
+    /// then deasserts its line.
     fn acknowledge(&mut self, cpu: u16) -> Result<Vec<u32>, Failure>;
 
     /// Reads an attribute.
     fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno>;
 
-    /// Returns whether an attribute exists.
+    /// Returns whether the machine has an attribute.
     fn has(&mut self, device: KvmDevice, attribute: Attribute) -> Result<(), Errno>;
 
     /// Writes an attribute.
     fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno>;
 }
 
-/// Returns the vCPUs' affinities in order.
+/// Returns the vCPUs' affinity values in order.
 pub(crate) fn affinities() -> impl Iterator<Item = Affinity> {
     (0..CPUS).map(|cpu| Affinity::from_packed(u32::from(cpu)))
 }

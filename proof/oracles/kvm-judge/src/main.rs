@@ -1,5 +1,6 @@
-//! The judge. Prints a fact for each case, followed by their counts (`doorbell-facts`). If it runs
-//! as the machine's first process, it then powers the machine off.
+//! Runs the judge, which prints a fact for each case, followed by the cases' counts
+//! (`doorbell-facts`). If the judge runs as the first process of its machine, it then powers the
+//! machine off.
 #![forbid(unsafe_code)]
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]
@@ -9,7 +10,7 @@ mod cases;
 fn main() {
     cases::run();
     if std::process::id() == 1 {
-        // A failure can't be reported any more.
+        // A failure to power off can't be reported any more.
         let _ = rustix::system::reboot(rustix::system::RebootCommand::PowerOff);
     }
 }

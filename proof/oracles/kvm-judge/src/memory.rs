@@ -5,10 +5,10 @@ use crate::layout::{GIC_MEMORY, RAM, RAM_BYTES};
 use std::sync::Arc;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
-/// Size of a row in [`Ram::rows`], in bytes.
+/// Size in bytes of a row in [`Ram::rows`].
 const ROW: usize = 32;
 
-/// The guest's memory. All clones share it.
+/// The guest's memory. All clones share the same memory.
 #[derive(Clone, Debug)]
 pub struct Ram(Arc<GuestMemoryMmap<()>>);
 
@@ -36,7 +36,7 @@ impl Ram {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// Returns the rows of the GIC's memory that aren't all zeros, by ascending address.
+    /// Returns the rows of the GIC's memory that contain a nonzero byte, by ascending address.
     pub fn rows(&self) -> Result<Vec<(u64, Vec<u8>)>, Failure> {
         let mut all = vec![0; RAM_BYTES - usize::try_from(GIC_MEMORY - RAM)?];
         self.read(GIC_MEMORY, &mut all)?;
@@ -45,7 +45,7 @@ impl Ram {
         Ok(used.map(|(address, row)| (address, row.to_vec())).collect())
     }
 
-    /// Returns the memory in the form required by the kernel and the model's adapter.
+    /// Returns the memory in the form that the kernel and the model's adapter require.
     pub fn mapped(&self) -> &GuestMemoryMmap<()> {
         &self.0
     }

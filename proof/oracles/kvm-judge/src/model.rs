@@ -1,4 +1,4 @@
-//! The same machine, but with Doorbell's GIC.
+//! The judge's machine on Doorbell's GIC instead of KVM's.
 
 use crate::layout::{CPUS, DISTRIBUTOR, INTERRUPTS, ITS, LEVEL_LINE, REDISTRIBUTORS, SPECIAL};
 use crate::machine::{NEWEST, iidr};
@@ -18,7 +18,7 @@ pub struct ModelMachine {
     vcpus: Vec<Vcpu>,
     ram: Ram,
     config: VgicConfig,
-    /// State written through attributes. It takes effect when the guest runs again.
+    /// State that was written through attributes. The state takes effect when the guest runs again.
     staged: Option<SavedState>,
 }
 
@@ -32,7 +32,7 @@ impl GuestMemory for Ram {
     }
 }
 
-/// Returns the configuration for the machine in the address map.
+/// Returns the configuration of the machine that the address map describes.
 fn config(revision: u8) -> Result<VgicConfig, Errno> {
     let redistributors = RedistributorRegion::new(REDISTRIBUTORS, CPUS.into());
     let config = kvm_config(CPUS, INTERRUPTS)
@@ -50,12 +50,12 @@ impl Kick for NoKick {
 }
 
 impl ModelMachine {
-    /// Creates a machine with its GIC and ITSes in their power-on state.
+    /// Creates a machine whose GIC and ITSes are in their power-on state.
     pub fn new() -> Result<Self, Failure> {
         Self::at_revision(NEWEST)
     }
 
-    /// Creates a machine with a GIC of this revision.
+    /// Creates a machine whose GIC has this revision.
     pub fn at_revision(revision: u8) -> Result<Self, Failure> {
         let config = config(revision)?;
         let ram = Ram::new()?;

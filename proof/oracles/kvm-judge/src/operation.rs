@@ -1,4 +1,4 @@
-//! Operations for the guest, i.e. register accesses that its program reads from memory.
+//! Operations for the guest: register accesses that the guest's program reads from memory.
 
 /// An access to a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

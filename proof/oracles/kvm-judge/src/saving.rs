@@ -1,4 +1,4 @@
-//! Saves and restores through attributes, in the order required by KVM's documentation
+//! Saves and restores state through attributes, in the order that KVM's documentation requires
 //! (`Documentation/virt/kvm/devices/arm-vgic-its.rst`, "ITS Restore Sequence"; `arm-vgic-v3.rst`).
 
 use crate::layout::INTERRUPTS;
@@ -26,7 +26,7 @@ pub fn save(machine: &mut dyn Machine) -> Result<Snapshot, Failure> {
     Ok(Snapshot { attributes, memory: machine.ram().rows()? })
 }
 
-/// Restores the GIC on a fresh machine.
+/// Restores the GIC's state on a new machine.
 pub fn restore(machine: &mut dyn Machine, snapshot: &Snapshot) -> Result<(), Failure> {
     for (address, bytes) in &snapshot.memory {
         machine.ram().write(*address, bytes)?;
@@ -49,7 +49,8 @@ pub fn restore(machine: &mut dyn Machine, snapshot: &Snapshot) -> Result<(), Fai
 }
 
 /// If `attribute` is a register in which writing ones sets bits and zeros have no effect, returns
-/// the register that clears the same bits. It is 0x80 bytes further.
+/// the register that clears the same bits. The clearing register is 0x80 bytes above the setting
+/// one.
 fn cleared_by(attribute: Attribute) -> Option<Attribute> {
     let sets = |offset: u32| matches!(offset, 0x100..0x180 | 0x300..0x380);
     match attribute {
@@ -95,7 +96,8 @@ fn levels(cpu: Affinity, first: u32) -> Attribute {
 }
 
 fn distributor() -> Vec<u32> {
-    // Restore the enables first: KVM doesn't signal interrupts that became pending while disabled.
+    // Restore the enable bits first: KVM doesn't signal an interrupt that became pending while it
+    // was disabled.
     let mut offsets = vec![gicd::IIDR.offset(), gicd::CTLR.offset(), gicd::STATUSR.offset()];
     for intid in 32..INTERRUPTS {
         let route =
@@ -136,7 +138,7 @@ fn redistributor() -> Vec<u32> {
     offsets
 }
 
-/// Returns the offsets of all 32-bit registers that have a field for these INTIDs.
+/// Returns the offsets of all 32-bit registers that have a field for one of these INTIDs.
 fn registers(field: gic_arch::IntIdField, intids: std::ops::Range<u32>) -> Vec<u32> {
     let located = intids.filter_map(|intid| field.locate(IntId::new(intid)));
     let mut offsets: Vec<_> = located.map(|place| place.register().offset()).collect();

@@ -1,5 +1,5 @@
 //! Sets up the guest and sends its devices' messages according to a plan. The plan is generated
-//! from a seed, and carried out identically on every machine.
+//! from a seed, and is carried out in the same way on every machine.
 
 mod plan;
 
@@ -28,10 +28,10 @@ const GROUP_ONE: u32 = 2;
 const CACHED: Cacheability = Cacheability::ReadAllocateWriteBack;
 /// The priority used for [`LEVEL_LINE`].
 const LEVEL_PRIORITY: u8 = 0xf0;
-/// A priority mask that only blocks the lowest priorities.
+/// A priority mask that blocks only the lowest priorities.
 const UNMASKED: u64 = 0xf8;
 
-/// The guest driver's state between commands.
+/// The state of the guest's driver between two commands.
 #[derive(Debug, Default)]
 pub struct Guest {
     /// Offset of the next command, for each ITS.
@@ -39,7 +39,7 @@ pub struct Guest {
 }
 
 impl Guest {
-    /// Sets everything up for a plan, but doesn't send messages yet.
+    /// Sets up the guest for a plan, but doesn't send messages yet.
     pub fn boot(machine: &mut dyn Machine, plan: &Plan) -> Result<Self, Failure> {
         let mut guest = Self::default();
         write_configuration(machine, plan)?;
@@ -80,8 +80,8 @@ impl Guest {
     }
 }
 
-/// Sends the plan's messages and drives its lines. In between, the guest takes some interrupts and
-/// changes mappings.
+/// Sends the plan's messages and drives its lines. In between, the guest acknowledges some
+/// interrupts and changes mappings.
 pub fn fire(machine: &mut dyn Machine, guest: &mut Guest, plan: &Plan) -> Result<(), Failure> {
     for (its, plan) in plan.its.iter().enumerate() {
         guest.command(machine, its, &plan.changes_before)?;
@@ -106,8 +106,9 @@ pub fn fire(machine: &mut dyn Machine, guest: &mut Guest, plan: &Plan) -> Result
     Ok(())
 }
 
-/// Acknowledges all interrupts on each vCPU in order. First come those that preempt the interrupt
-/// that the vCPU has already taken; once that one is ended, the rest follow.
+/// Acknowledges all interrupts on each vCPU in order. The first interrupts in the list preempt the
+/// interrupt that the vCPU has already acknowledged; the remaining ones follow after that interrupt
+/// has been ended.
 pub fn acknowledge_all(machine: &mut dyn Machine, taken: &[u32]) -> Result<Vec<Vec<u32>>, Failure> {
     let mut acknowledged = Vec::new();
     for (cpu, intid) in (0..CPUS).zip(taken) {
@@ -157,8 +158,8 @@ fn distributor(plan: &Plan) -> Vec<Operation> {
     operations
 }
 
-/// Sets the SPIs except [`LEVEL_LINE`] to edge-triggered, because the reset values are
-/// IMPLEMENTATION DEFINED.
+/// Makes the SPIs except [`LEVEL_LINE`] edge-triggered, because the reset values of their triggers
+/// are IMPLEMENTATION DEFINED.
 fn triggers(plan: &Plan) -> Vec<Operation> {
     const LEVEL: u32 = 0;
     const EDGE: u32 = 2;
@@ -242,14 +243,15 @@ fn all_in_group_one() -> Vec<Operation> {
     addresses.map(|address| Operation::Write32(address, u32::MAX)).collect()
 }
 
-/// Returns a store that sets an SPI's priority, and zeroes all other priorities in the register.
+/// Returns a store that sets an SPI's priority, and zeroes the other priorities in the same
+/// register.
 fn priority(intid: u32, priority: u8) -> Option<Operation> {
     let place = gicd::IPRIORITYR.locate(IntId::new(intid))?;
     let offset = u64::from(place.register().offset());
     Some(Operation::Write32(DISTRIBUTOR + offset, place.insert(0, priority.into())))
 }
 
-/// Returns a store that sets a bit in the distributor by writing one.
+/// Returns a store that sets an interrupt's bit in a distributor register by writing a one.
 fn bit(field: IntIdField, intid: u32) -> Operation {
     let place = field.locate(IntId::new(intid));
     let (offset, mask) = place.map_or((0, 0), |place| (place.register().offset(), place.mask()));

@@ -1,4 +1,5 @@
-//! A GIC's state as attributes and memory. Its text form is meant for both people and programs.
+//! A GIC's state, consisting of attributes and memory. The text form of the state can be read by
+//! people and parsed by programs.
 
 use std::fmt;
 use std::num::ParseIntError;
@@ -6,11 +7,11 @@ use std::str::FromStr;
 use vgic_kvm::KvmDevice;
 use vgic_kvm::abi::{Attribute, UnknownGroup};
 
-/// The state of a GIC and its ITSes as KVM attributes, plus the memory that they use, in the order
-/// in which to restore it.
+/// The state of a GIC and its ITSes as KVM attributes, in the order in which they must be restored,
+/// plus the memory that the GIC and the ITSes use.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Snapshot {
-    /// Devices, attributes and their values.
+    /// The device, the attribute and the value of each entry.
     pub attributes: Vec<(KvmDevice, Attribute, u64)>,
     /// Addresses and bytes. All other memory is zero.
     pub memory: Vec<(u64, Vec<u8>)>,
@@ -27,7 +28,7 @@ pub enum SnapshotError {
     Number {
         /// Line number, starting at 1.
         line: usize,
-        /// What is wrong with the number.
+        /// The reason why the number is malformed.
         error: ParseIntError,
     },
     /// The group of an attribute is unknown.
@@ -35,21 +36,21 @@ pub enum SnapshotError {
     Group {
         /// Line number, starting at 1.
         line: usize,
-        /// What is wrong with the group.
+        /// The unknown group's number.
         error: UnknownGroup,
     },
 }
 
 impl Snapshot {
-    /// Returns an attribute's value if the snapshot has it.
+    /// Returns an attribute's value if the snapshot contains the attribute.
     pub fn get(&self, device: KvmDevice, attribute: Attribute) -> Option<u64> {
         let mut found =
             self.attributes.iter().filter(|(of, which, _)| (*of, *which) == (device, attribute));
         found.next().map(|(_, _, value)| *value)
     }
 
-    /// Returns the lines in which two snapshots differ, with `-` for those from the first and `+`
-    /// for those from the second.
+    /// Returns the lines in which two snapshots differ, with `-` before lines of the first and `+`
+    /// before lines of the second.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         let (ours, theirs) = (self.to_string(), other.to_string());
         let only = |from: &str, in_no: &str, sign| {

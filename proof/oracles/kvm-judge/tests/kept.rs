@@ -1,5 +1,5 @@
-//! Snapshots kept from a real KVM. Doorbell must restore them, deliver the same interrupts and save
-//! the same state. These tests don't need KVM.
+//! Tests with snapshots that were saved by a real KVM. Doorbell must restore these snapshots,
+//! deliver the same interrupts and save the same state. The tests don't need KVM.
 
 use gic_arch::{gicr, icc};
 use kvm_judge::layout::CPUS;
@@ -12,8 +12,8 @@ use vgic_kvm::abi::Attribute;
 const KEPT: &str = include_str!("../data/linux-6.1.snapshot");
 const SEED: u64 = 7;
 
-/// Returns the interrupt that each vCPU has taken according to the data, and those that it should
-/// acknowledge afterwards.
+/// Returns, according to the test data, the interrupt that each vCPU has acknowledged, and the
+/// interrupts that each should acknowledge afterwards.
 fn kept_interrupts() -> (Vec<u32>, Vec<Vec<u32>>) {
     let rows = KEPT.lines().filter_map(|line| line.strip_prefix("# vCPU "));
     let numbers = |row: &str| -> Vec<u32> {
@@ -95,7 +95,7 @@ fn kvm_snapshot_fits_no_other_machine() {
     let mut snapshot = kept();
     for (_, attribute, value) in &mut snapshot.attributes {
         if matches!(attribute, Attribute::Distributor { offset: 8 }) {
-            // A distributor from a different implementer.
+            // Set a distributor implementer that the model must reject.
             *value ^= 1;
         }
     }

@@ -27,7 +27,7 @@ const fn register(crm: u16, op2: u16) -> SysRegEncoding {
 const GROUPS: [(SysRegEncoding, SysRegEncoding); 2] =
     [(register(12, 0), register(12, 1)), (register(8, 0), register(8, 1))];
 
-/// Returns the groups available to software in this world.
+/// Returns the interrupt groups that software can use in this world.
 fn groups(world: World) -> &'static [(SysRegEncoding, SysRegEncoding)] {
     match world {
         World::Stopped => &[],
@@ -53,7 +53,7 @@ pub(super) fn listen(vcpu: &mut Vcpu, world: World) -> Result<()> {
     Ok(())
 }
 
-/// Acknowledges interrupts on the CPU until no more are pending.
+/// Acknowledges interrupts on the CPU until no interrupt is pending.
 pub(super) fn acknowledge(vcpu: &mut Vcpu, world: World) -> Result<Vec<Acknowledged>> {
     let running_priority = register(11, 3);
     let mut acknowledged = Vec::new();
@@ -74,8 +74,8 @@ pub(super) fn acknowledge(vcpu: &mut Vcpu, world: World) -> Result<Vec<Acknowled
     Ok(acknowledged)
 }
 
-/// Describes acknowledgements as text. Their order matters, except among equal priorities, where it
-/// is undefined.
+/// Formats a list of acknowledgements as text. The order of the acknowledgements matters, except
+/// among equal priorities, whose order is undefined.
 pub(super) fn tell(acknowledged: &[Acknowledged]) -> String {
     let mut told = String::from("acknowledged");
     for group in acknowledged.chunk_by(|one, other| one.priority == other.priority) {

@@ -1,5 +1,6 @@
-//! Addresses and INTIDs, valid on both machines. They are typed by hand rather than taken from
-//! `gic-arch`: an oracle must not share definitions with the code that it checks.
+//! Addresses and INTIDs that are valid on both machines. These numbers are typed by hand instead of
+//! taken from `gic-arch`, because an oracle must not share definitions with the code that it
+//! checks.
 
 /// Number of CPUs on both machines.
 pub const CPUS: u16 = 3;
@@ -26,7 +27,7 @@ pub(super) const CREADR: u64 = 0x0090;
 pub(super) const BASER0: u64 = 0x0100;
 pub(super) const BASER1: u64 = 0x0108;
 
-/// Memory used by cases. Both machines have it, and it is zero when a case starts.
+/// Memory that cases use. Both machines have this memory, and it is zero when a case starts.
 pub(super) const USED: core::ops::Range<u64> = 0x4100_0000..0x4118_0000;
 /// LPI configuration bytes, starting with INTID 8192.
 pub(super) const CONFIGURATION: u64 = 0x4100_0000;
@@ -38,9 +39,10 @@ pub(super) const DEVICES: u64 = 0x4112_0000;
 pub(super) const COLLECTIONS: u64 = 0x4114_0000;
 /// Second-level pages of the device table, for the first and the last 512 of 2^16 devices.
 pub(super) const DEVICE_PAGES: [(u64, u64); 2] = [(0, 0x4116_0000), (127, 0x4116_1000)];
-/// Second-level pages of the collection table, arranged in the same way.
+/// Second-level pages of the collection table, for the first and the last 512 of 2^16 collections.
 pub(super) const COLLECTION_PAGES: [(u64, u64); 2] = [(0, 0x4116_2000), (127, 0x4116_3000)];
-/// Interrupt translation tables, one per device that cases map. Each is zeroed when it is mapped.
+/// Interrupt translation tables, one for each device that cases map. A table is zeroed when it is
+/// mapped.
 const TRANSLATION_TABLES: u64 = 0x4120_0000;
 const TRANSLATION_TABLE: u64 = 0x10_0000;
 /// Memory that must stay zero.
@@ -56,7 +58,8 @@ pub(super) const fn pending_table(cpu: u16) -> u64 {
     PENDING + cpu as u64 * 0x1_0000
 }
 
-/// Returns a number less than 8. It is unique among the devices that both machines can map.
+/// Returns a number less than 8 that identifies the device. The number is unique among the devices
+/// that both machines can map.
 pub(super) const fn slot(device: u32) -> u32 {
     match device {
         0..=2 => device,
@@ -67,20 +70,21 @@ pub(super) const fn slot(device: u32) -> u32 {
     }
 }
 
-/// Returns the address of the device's table. Each device that can be mapped has its own.
+/// Returns the address of the device's interrupt translation table. Each device that can be mapped
+/// has a table of its own.
 pub(super) const fn translation_table(device: u32) -> u64 {
     TRANSLATION_TABLES + slot(device) as u64 * TRANSLATION_TABLE
 }
 
-/// Returns the first of a device's 8 events whose numbers equal their INTIDs, for MAPI.
+/// Returns the first of a device's 8 events whose EventIDs equal their INTIDs, as MAPI requires.
 pub(super) const fn named_events(device: u32) -> u32 {
     NAMED_EVENTS + 8 * slot(device)
 }
 
-/// For device 0, the first of these events. It is above all other INTIDs.
+/// EventID of device 0's first event for MAPI. The number is above all other INTIDs that cases use.
 pub(super) const NAMED_EVENTS: u32 = 8192 + 512;
 
-/// Returns the INTID to which cases map an event. It is unique.
+/// Returns the unique INTID to which cases map an event.
 pub(super) const fn intid(device: u32, event: u32) -> u32 {
     let within = match event {
         0..32 | 63 => event,

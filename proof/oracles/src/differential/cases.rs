@@ -1,4 +1,4 @@
-//! Families of cases. A case is a list of steps, which proptest generates and shrinks.
+//! The families of cases. A case is a list of steps, which proptest generates and shrinks.
 
 use super::address_map::{
     CPUS, CREADR, CWRITER, GICD, ICFGR, IPRIORITYR, IROUTER, ITS, NAMED_EVENTS, SGI_FRAME, SPARE,
@@ -36,7 +36,8 @@ fn wired_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Generates an access with the register's own width or, with weight 1 to `usual`, a smaller one.
+/// Generates an access with the register's own width or, with a weight of 1 to `usual`, with a
+/// smaller width.
 fn access(usual: u32) -> impl Strategy<Value = (u64, Width)> {
     let smaller = select(vec![Width::Byte, Width::Word]).prop_map(Some);
     (wired_register(), prop_oneof![usual => Just(None), 1 => smaller])
@@ -44,14 +45,14 @@ fn access(usual: u32) -> impl Strategy<Value = (u64, Width)> {
             (at, other.filter(|width| at % width.bytes() == 0).unwrap_or(own))
         })
         .prop_map(|(at, width)| {
-            // A misaligned word would be split into 16-bit accesses. Their effect on priorities
-            // isn't specified.
+            // A misaligned word access would be split into 16-bit accesses. The effect of 16-bit
+            // accesses on priorities isn't specified.
             let split = !at.is_multiple_of(width.bytes()) && is_in(at, IPRIORITYR, 0x400);
             (if split { at & !3 } else { at }, width)
         })
 }
 
-/// Generates SPIs, plus PPIs on each CPU.
+/// Generates the INTIDs of SPIs, and of PPIs on each CPU.
 fn input() -> impl Strategy<Value = u16> {
     prop_oneof![
         0..40u16,
@@ -85,8 +86,8 @@ fn wired_register() -> impl Strategy<Value = (u64, Width)> {
         2 => (0..290u64).prop_map(|index| (0x6000 + 8 * index, Width::Double)),
         1 => (0..580u64).prop_map(|index| (0x6000 + 4 * index, Width::Word)),
         2 => Just((0, Width::Word)),
-        // Doorbells, SGIs without affinity routing, and the extended ranges. None of them exist
-        // here.
+        // Doorbells, SGI registers for systems without affinity routing, and registers of the
+        // extended ranges. These machines don't have any of them.
         2 => reserved().prop_map(|offset| (offset, Width::Word)),
         1 => (0..0x4000u64).prop_map(|index| (4 * index, Width::Word)),
         1 => (0x800..0x1_0000u64).prop_map(|offset| (offset, Width::Word)),
@@ -103,7 +104,7 @@ fn wired_register() -> impl Strategy<Value = (u64, Width)> {
         1 => (0x100..0x4000u64).prop_map(|index| (4 * index, Width::Word)),
         1 => (0x100..0x2_0000u64).prop_map(|offset| (offset, Width::Word)),
     ];
-    // This includes one redistributor that doesn't exist.
+    // The offsets include those of a redistributor that doesn't exist.
     let cpu = prop_oneof![12 => 0..CPUS, 1 => Just(CPUS)];
     let private =
         (cpu, private).prop_map(|(cpu, (offset, width))| (redistributor(cpu) + offset, width));
@@ -144,8 +145,8 @@ fn lpi_register_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Adjusts one half of a register with an address so that the whole address is in memory, whatever
-/// the other half is.
+/// Adjusts a write to one half of a register that holds an address, so that the address is in
+/// memory whatever the other half contains.
 fn in_memory(at: u64, width: Width, value: u64) -> u64 {
     let holds_address = holds_double_word((at & !7) - ITS) && at & !7 != ITS + 8;
     match (holds_address, width, at % 8) {
@@ -163,10 +164,10 @@ fn holds_double_word(offset: u64) -> bool {
 const CWRITER_AT: u64 = ITS + CWRITER;
 /// `GITS_CREADR` is read-only, but QEMU accepts writes.
 const WRITABLE_ON_QEMU: u64 = ITS + CREADR;
-/// Bits in `GITS_CWRITER.Offset` that point beyond the smallest queue.
+/// Bits in `GITS_CWRITER.Offset` that point beyond the end of the smallest queue.
 const BEYOND_A_PAGE: u64 = 0xf_f000;
 
-/// Generates values in which any address is in memory that stays zero.
+/// Generates values whose address field points to memory that stays zero.
 fn lpi_value() -> impl Strategy<Value = u64> {
     let address = (SPARE.start >> 12..SPARE.end >> 12).prop_map(|page| page << 12);
     prop_oneof![
@@ -183,7 +184,7 @@ fn start() -> impl Strategy<Value = Start> {
         .prop_map(|(id_bits, enabled, two_level)| Start { id_bits, enabled, two_level })
 }
 
-/// Adds setup commands so that most steps refer to mappings that exist.
+/// Adds setup commands so that most steps refer to existing mappings.
 fn begin((start, steps): (Start, Vec<Step>)) -> Vec<Step> {
     let mut all = vec![Step::Start(start)];
     all.extend((0..CPUS).map(|cpu| Step::Command(Command::Mapc { collection: cpu, target: cpu })));
@@ -196,13 +197,13 @@ fn begin((start, steps): (Start, Vec<Step>)) -> Vec<Step> {
 }
 
 /// Returns `true` if the step could move an LPI to a redistributor whose LPIs are disabled. The
-/// effect would be undefined.
+/// effect of such a move is undefined.
 fn moves(step: &Step) -> bool {
     let (Step::Command(command) | Step::Reserved { command, .. }) = step else { return false };
     matches!(command, Command::Movi { .. } | Command::Movall { .. })
 }
 
-/// Adds the steps that enable everything.
+/// Adds the steps that enable interrupt delivery and set up the tables.
 fn deliver((start, steps): (Start, Vec<Step>)) -> Vec<Step> {
     let mut all = vec![Step::Deliver { lpis: 0x400 }];
     all.extend(begin((start, steps)));
@@ -225,9 +226,9 @@ fn delivery_step(wired: impl Strategy<Value = Step>) -> impl Strategy<Value = St
     ]
 }
 
-/// Restricts a step to what the world allows. QEMU's distributor stores more priority bits than its
-/// CPU interfaces implement, and Non-secure software sees one bit less. Non-secure software also
-/// must not put redistributors to sleep.
+/// Restricts a step to the accesses that the world allows. QEMU's distributor stores more priority
+/// bits than its CPU interfaces implement, and Non-secure software sees one bit less than Secure
+/// software. In addition, Non-secure software must not put redistributors to sleep.
 fn in_world(step: Step, world: World) -> Step {
     let kept = match world {
         World::Stopped => u64::MAX,
@@ -245,8 +246,8 @@ fn in_world(step: Step, world: World) -> Step {
     }
 }
 
-/// Replaces writes whose effect is undefined: changing the trigger of an enabled interrupt, and
-/// putting a redistributor to sleep while its CPU is awake.
+/// Replaces writes whose effect is undefined, which are changing the trigger of an enabled
+/// interrupt, and putting a redistributor to sleep while its CPU is awake.
 fn without_open_inputs(step: Step) -> Step {
     match step {
         Step::Store { at, width, .. } if is_in(at, ICFGR, 0x100) || is_waker(at) => {
@@ -260,8 +261,8 @@ fn is_waker(at: u64) -> bool {
     (0..CPUS).any(|cpu| at & !3 == redistributor(cpu) + WAKER)
 }
 
-/// Returns `true` if an access at `at` touches one of the distributor's or a redistributor's
-/// arrays.
+/// Returns `true` if an access at `at` touches one of the register arrays of the distributor or a
+/// redistributor.
 fn is_in(at: u64, array: u64, bytes: u64) -> bool {
     let private = (0..CPUS).map(|cpu| redistributor(cpu) + SGI_FRAME);
     let mut frames = std::iter::once(GICD).chain(private);
@@ -291,7 +292,7 @@ fn command_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Generates configuration steps, mostly for LPIs that cases have mapped.
+/// Generates steps that write configuration bytes, mostly for LPIs that cases have mapped.
 fn configure() -> impl Strategy<Value = Step> {
     let mapped = (0..3u16, 0..6u16).prop_map(|(device, event)| 64 * device + event);
     (prop_oneof![3 => mapped, 1 => 0..0x200u16], any::<u8>())
@@ -352,7 +353,7 @@ fn event_of() -> impl Strategy<Value = (u32, u32)> {
     prop_oneof![8 => (device(), event()), 1 => named_event_of()]
 }
 
-/// Generates an event that can be mapped by MAPI.
+/// Generates an event that MAPI can map.
 fn named_event_of() -> impl Strategy<Value = (u32, u32)> {
     (prop_oneof![2 => Just(2), 1 => device()], 0..3u32)
         .prop_map(|(device, event)| (device, named_events(device) + event))
@@ -370,7 +371,7 @@ fn target() -> impl Strategy<Value = u16> {
     prop_oneof![10 => 0..CPUS, 1 => select(vec![CPUS, 256, u16::MAX])]
 }
 
-/// Generates an out-of-range INTID, or `None` for the event's own INTID.
+/// Generates an out-of-range INTID, or `None` to use the event's own INTID.
 fn no_lpi() -> impl Strategy<Value = Option<u32>> {
     prop_oneof![
         12 => Just(None),

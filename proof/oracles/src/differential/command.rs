@@ -5,10 +5,10 @@ use super::address_map::translation_table;
 /// Four little-endian words.
 pub(super) type Words = [u64; 4];
 
-/// A command. Out-of-range numbers are truncated to their fields.
+/// A command. A number that is out of range is truncated to the width of its field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Command {
-    /// Maps a device's translation table of 2^(size + 1) events.
+    /// Maps a device's translation table with 2^(size + 1) events.
     Mapd { device: u32, size: u8 },
     /// Unmaps a device.
     Unmapd { device: u32 },
@@ -18,7 +18,7 @@ pub(super) enum Command {
     Unmapc { collection: u16 },
     /// Maps an event.
     Mapti { device: u32, event: u32, intid: u32, collection: u16 },
-    /// Maps an event to the INTID that equals its number.
+    /// Maps an event to the INTID that equals its EventID.
     Mapi { device: u32, event: u32, collection: u16 },
     /// Moves an event.
     Movi { device: u32, event: u32, collection: u16 },
@@ -32,11 +32,11 @@ pub(super) enum Command {
     Inv { device: u32, event: u32 },
     /// Invalidates a collection's configuration.
     Invall { collection: u16 },
-    /// Moves all pending interrupts.
+    /// Moves all pending interrupts to another redistributor.
     Movall { from: u16, to: u16 },
-    /// Waits for a redistributor.
+    /// Waits for a redistributor to complete earlier commands.
     Sync { target: u16 },
-    /// A command whose opcode doesn't exist on a physical GICv3, with any operands.
+    /// A command with an opcode that doesn't exist on a physical GICv3, with arbitrary operands.
     Unknown { words: Words },
 }
 
@@ -73,7 +73,7 @@ impl Command {
         }
     }
 
-    /// Encodes the command. Bits that are reserved for all commands of this kind are ones.
+    /// Encodes the command, with the bits of `ones` in fields that are reserved in this command.
     pub(super) fn encode_with(self, ones: u32) -> Words {
         let [first, mut second, third, mut fourth] = self.encode();
         let ones = u64::from(ones);

@@ -1,4 +1,4 @@
-//! Plays a case on both machines.
+//! Replays a case on both machines.
 
 use super::acknowledge;
 use super::difference::{self, Moment, Values};
@@ -8,10 +8,11 @@ use super::step::Step;
 use anyhow::Result;
 use std::fmt;
 
-/// The first reply that differs.
+/// The first reply in which the machines differ.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mismatch {
-    /// The lines up to that reply. They reproduce the difference on fresh machines.
+    /// The protocol lines up to that reply. Replaying these lines on fresh machines reproduces the
+    /// difference.
     pub script: Vec<String>,
     /// Doorbell's reply to the last line.
     pub doorbell: String,
@@ -38,7 +39,7 @@ pub(super) fn play(
     ask(&queries, Moment::Later, model, qemu)
 }
 
-/// Sends queries to both machines. Returns the first mismatch.
+/// Sends the same queries to both machines. Returns the first mismatch.
 pub(super) fn ask(
     queries: &[Query],
     moment: Moment,
@@ -87,14 +88,14 @@ fn agree(query: &Query, moment: Moment, ours: &Reply, theirs: &Reply) -> bool {
         .is_some_and(|(ours, theirs)| difference::agree(at, width, moment, Values { ours, theirs }))
 }
 
-/// Returns the lines up to the last one, leaving out reads that have no effect.
+/// Returns the lines up to the last query, without the reads that have no effect.
 fn needed(queries: &[Query]) -> Vec<String> {
     let last = queries.len().saturating_sub(1);
     let needed = queries.iter().enumerate().filter(|(at, query)| *at == last || query.acts());
     needed.map(|(_, query)| query.line.clone()).collect()
 }
 
-/// Returns the part of one machine's reply that differs from the other's.
+/// Returns the part of one machine's reply that differs from the other machine's reply.
 fn told(reply: &Reply, other: &Reply) -> String {
     let text = shortened(&reply.text, &other.text);
     if reply.asserted == other.asserted {
@@ -104,7 +105,7 @@ fn told(reply: &Reply, other: &Reply) -> String {
     }
 }
 
-/// Returns an excerpt of a reply around the point where it first differs from another.
+/// Returns an excerpt of a reply around the point at which it first differs from another reply.
 fn shortened(reply: &str, other: &str) -> String {
     const SHOWN: usize = 64;
     let same = reply.bytes().zip(other.bytes()).take_while(|(one, other)| one == other).count();

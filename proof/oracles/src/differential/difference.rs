@@ -4,26 +4,26 @@
 use super::address_map::{CPUS, GICD, GICR, GICR_STRIDE, ITS};
 use super::step::Width;
 
-/// Register bits that the comparison omits.
+/// Register bits that the comparison ignores.
 #[derive(Clone, Copy, Debug)]
 pub struct Difference {
     /// Name.
     pub name: &'static str,
     /// Registers that may differ.
     pub registers: Registers,
-    /// The bits that may differ.
+    /// The bits in which these registers may differ.
     pub bits: u64,
-    /// Condition under which they may differ.
+    /// Condition under which these bits may differ.
     pub when: When,
-    /// The machine that is right.
+    /// The machines whose values are right.
     pub verdict: Verdict,
     /// Section of IHI 0069H.b that settles whether the difference is permitted.
     pub section: &'static str,
-    /// What the section says.
+    /// What this section says.
     pub because: &'static str,
 }
 
-/// Which machine is right.
+/// The machines whose values are right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Verdict {
     /// Both machines.
@@ -32,16 +32,16 @@ pub enum Verdict {
     QemuBug,
 }
 
-/// The condition under which bits are omitted.
+/// The condition under which bits are ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum When {
     /// Always.
     Always,
-    /// Until software writes the register.
+    /// The bits are ignored until software writes the register.
     AfterReset,
-    /// While this bit of the access is one on both machines.
+    /// The bits are ignored while this bit of the accessed value is one on both machines.
     BothHave(u32),
-    /// If these bits have these values on both machines.
+    /// The bits are ignored if these bits have these values on both machines.
     Exactly {
         /// Value on Doorbell.
         ours: u64,
@@ -50,19 +50,19 @@ pub enum When {
     },
 }
 
-/// The values that were read.
+/// The values read from both machines.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Values {
     pub(super) ours: u64,
     pub(super) theirs: u64,
 }
 
-/// Whether software may have written any registers.
+/// Whether software may have written any registers since the reset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Moment {
     /// Registers have their reset values.
     AfterReset,
-    /// Registers may have been written.
+    /// Software may have written registers.
     Later,
 }
 
@@ -101,7 +101,8 @@ impl Registers {
         Self { frame, offset, bytes, count: 1 }
     }
 
-    /// Returns the offset of a byte within its register, if it belongs to these registers.
+    /// Returns the offset of a byte within its register, or `None` if the byte doesn't belong to
+    /// these registers.
     fn byte_of(self, address: u64) -> Option<u64> {
         let offset = match self.frame {
             Frame::Distributor => address.checked_sub(GICD).filter(|offset| *offset < 0x1_0000)?,
@@ -273,7 +274,7 @@ pub const DIFFERENCES: &[Difference] = &[
 pub struct NotSent {
     /// The input.
     pub what: &'static str,
-    /// The reason for not sending it.
+    /// The reason for not sending the input.
     pub verdict: Verdict,
     /// Section of IHI 0069H.b that defines the input's effect, or leaves it open.
     pub section: &'static str,

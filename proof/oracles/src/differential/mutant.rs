@@ -1,4 +1,5 @@
-//! Planted faults. The comparison has to find them, to show that it works.
+//! Faults that are planted in the model. The comparison must find these faults, which shows that it
+//! works.
 
 use super::acknowledge::Acknowledged;
 use super::address_map::{QUEUE, QUEUE_PAGES, TRANSLATER};

@@ -14,7 +14,7 @@ use vgic_kvm::{KvmDevice, KvmRegister, KvmView};
 /// Number of random sequences, and of accesses per sequence.
 const SEQUENCES: u64 = 4;
 const ACCESSES: u32 = 1000;
-/// Maximum number of differences that are shown.
+/// Maximum number of differences that are printed.
 const SHOWN: usize = 12;
 
 pub(super) fn run(count: &mut Count) {
@@ -31,7 +31,7 @@ struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    /// Brings both machines into the state that a plan creates on a third.
+    /// Brings both machines into the state that a plan creates on a third machine.
     fn new(
         plan: &Plan,
         config: &'a VgicConfig,
@@ -55,7 +55,7 @@ impl<'a> Pair<'a> {
         Ok(Self { kvm, view })
     }
 
-    /// Reads an attribute on both machines. Returns the difference, if any.
+    /// Reads an attribute on both machines. Returns the difference between the machines, if any.
     fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Option<String> {
         let known = known(device, attribute);
         let mask = |value: Result<u64, Errno>| value.map(|value| value & known);
@@ -65,14 +65,15 @@ impl<'a> Pair<'a> {
         (theirs != ours).then_some(what)
     }
 
-    /// Asks both machines whether they have an attribute. Returns the difference, if any.
+    /// Asks both machines whether they have an attribute. Returns the difference between the
+    /// machines, if any.
     fn has(&mut self, device: KvmDevice, attribute: Attribute) -> Option<String> {
         let (theirs, ours) = (self.kvm.has(device, attribute), self.view.has(device, attribute));
         let what = format!("has {device:?} {attribute:x?}: KVM {theirs:?}, Doorbell {ours:?}");
         (theirs != ours).then_some(what)
     }
 
-    /// Writes an attribute on both machines. Returns the difference, if any.
+    /// Writes an attribute on both machines. Returns the difference between the machines, if any.
     fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Option<String> {
         let theirs = self.kvm.set(device, attribute, value);
         let ours = self.view.set(device, attribute, value);
@@ -83,8 +84,8 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Returns the bits of an attribute to compare. We omit bits that identify the machine, memory
-/// attributes that KVM replaces, and bits that only the model lets a guest set.
+/// Returns the bits of an attribute that must be equal. Omitted are bits that identify the machine,
+/// memory attributes that KVM replaces, and bits that only the model lets a guest set.
 fn known(device: KvmDevice, attribute: Attribute) -> u64 {
     const QUEUE: u64 = 0x800f_ffff_ffff_f0ff;
     const TABLE: u64 = 0xc71f_ffff_ffff_f3ff;
@@ -97,7 +98,7 @@ fn known(device: KvmDevice, attribute: Attribute) -> u64 {
         Attribute::Distributor { offset } if offset == gicd::CTLR.offset() => !0x81,
         Attribute::Distributor { offset } if offset == gicd::TYPER.offset() => 0,
         Attribute::Redistributor { offset, .. } if within(offset, gicr::TYPER.offset()) => 0,
-        // KVM's register doesn't include the revision here.
+        // KVM's register doesn't include the GIC's revision.
         Attribute::Redistributor { offset, .. } if offset == gicr::IIDR.offset() => !0xf000,
         Attribute::Redistributor { offset, .. }
             if within(offset, gicr::PROPBASER.offset())
@@ -159,7 +160,7 @@ fn every_attribute() -> impl Iterator<Item = (KvmDevice, Attribute)> {
     let redistributor = (0..0x1000).chain(0xff00..0x1_1000).chain(0x1_ff00..0x2_0010);
     let frames = frames.chain(redistributor.step_by(4).chain(1..0x20).map(of(cpu)));
     let frames = frames.chain([0, 0x30, 0x1_0080].map(of(stranger)));
-    // The EL1 registers, plus some others.
+    // Try the EL1 system registers, and some others.
     let registers =
         (0xc000..0xc800).chain((0..=u16::MAX).step_by(37)).map(SysRegEncoding::from_packed);
     let interface = registers.map(move |register| Attribute::SystemRegister { cpu, register });
@@ -182,7 +183,7 @@ fn every_attribute() -> impl Iterator<Item = (KvmDevice, Attribute)> {
         .chain(its.map(|attribute| (KvmDevice::Its(1), attribute)))
 }
 
-/// Writes and reads attributes at random. In half of the sequences, the ITS is disabled.
+/// Writes and reads attributes at random. The ITS is disabled in half of the sequences.
 fn sequence(seed: u64) -> Result<(), Failure> {
     let plan = Plan::of(seed);
     let mut model = ModelMachine::new()?;
@@ -210,7 +211,7 @@ fn sequence(seed: u64) -> Result<(), Failure> {
     judge(differences)
 }
 
-/// Returns either an attribute that is saved or one that clears bits.
+/// Returns either an attribute that a save includes, or an attribute that clears bits.
 fn any_attribute(dice: &mut Dice, saved: &[(KvmDevice, Attribute)]) -> (KvmDevice, Attribute) {
     let which = dice.below(u32::try_from(saved.len()).unwrap_or(1)) as usize;
     let (device, attribute) = saved[which];
@@ -229,7 +230,7 @@ fn any_attribute(dice: &mut Dice, saved: &[(KvmDevice, Attribute)]) -> (KvmDevic
 }
 
 /// Returns `false` for attributes that must not be set. If KVM's ITS is enabled, it executes
-/// commands immediately, so it would execute random memory contents.
+/// commands as soon as `GITS_CWRITER` is set, so it would execute random memory contents.
 fn is_settable(attribute: Attribute, its_enabled: bool) -> bool {
     match attribute {
         Attribute::Its { offset } if offset == u64::from(gits::CTLR.offset()) => false,
@@ -243,8 +244,8 @@ fn any_value(dice: &mut Dice, attribute: Attribute) -> u64 {
     if dice.one_in(2) {
         value &= u64::from(dice.below(u32::MAX));
     }
-    // KVM only accepts some values for these, and rounds the CPU interface's values only when the
-    // vCPU runs.
+    // KVM accepts only some values for these attributes, and rounds the CPU interface's values only
+    // when the vCPU runs.
     match attribute {
         Attribute::SystemRegister { register, .. } if register == icc::PMR.encoding() => {
             value & 0xf8

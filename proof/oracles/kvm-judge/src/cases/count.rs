@@ -1,9 +1,9 @@
-//! Counts the cases and reports their outcomes.
+//! Counts the cases and prints their outcomes.
 
 use doorbell_facts::{CheckFact, Fact};
 use kvm_judge::Failure;
 
-/// Prints a fact. Its line may be longer than those that images print.
+/// Prints a fact. The fact's line may be longer than the lines that images print.
 pub(super) fn tell(fact: impl Into<Fact>) {
     println!("{}", serde_json::to_string(&fact.into()).expect("facts consist of text and numbers"));
 }

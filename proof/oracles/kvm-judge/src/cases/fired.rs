@@ -1,4 +1,4 @@
-//! Machines stopped while their guest is in the middle of a plan.
+//! Machines that have been stopped while their guest is in the middle of a plan.
 
 use kvm_judge::kvm::KvmMachine;
 use kvm_judge::layout::CPUS;
@@ -34,7 +34,7 @@ impl Fired {
     }
 }
 
-/// Carries out a plan. Returns the interrupt that each vCPU took.
+/// Carries out a plan. Returns, for each vCPU, the interrupt that it acknowledged.
 pub(super) fn carry_out(machine: &mut dyn Machine, plan: &Plan) -> Result<Vec<u32>, Failure> {
     let mut guest = Guest::boot(machine, plan)?;
     fire(machine, &mut guest, plan)?;

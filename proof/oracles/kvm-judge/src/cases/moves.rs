@@ -1,4 +1,4 @@
-//! Migrates saved states between KVM and the model.
+//! Moves saved states between KVM and the model.
 
 use super::count::{Count, accept, tell};
 use super::fired::{Fired, Make, carry_out, kvm, model};
@@ -11,14 +11,15 @@ use kvm_judge::{Failure, Machine, Snapshot, saving};
 use vgic_kvm::KvmView;
 use vgic_kvm::abi::Attribute;
 
-/// The plan whose result is kept as test data. It uses two-level tables and many LPIs.
+/// Seed of the plan whose resulting state is kept as test data. The plan uses two-level tables and
+/// many LPIs.
 const KEPT: u64 = 7;
-/// The second-newest revision of KVM's GIC.
+/// The revision of KVM's GIC before the newest one.
 const OLD: u8 = 2;
 /// The PPIs' bits in a redistributor's registers.
 const PPIS: u64 = 0xffff_0000;
 
-/// Runs `plans` plans, each of them in every direction.
+/// Runs `plans` plans, and moves the state of each in every direction.
 pub(super) fn run(plans: u64, count: &mut Count) {
     count.case("a snapshot of KVM", print_snapshot());
     for seed in 0..plans {
@@ -42,7 +43,7 @@ fn old_model() -> Result<Box<dyn Machine>, Failure> {
     Ok(Box::new(ModelMachine::at_revision(OLD)?))
 }
 
-/// Prints the state that a plan creates in KVM, as input for tests that don't have KVM.
+/// Prints the state that a plan creates on KVM, for use in tests on hosts without KVM.
 fn print_snapshot() -> Result<(), Failure> {
     let Fired { mut machine, taken, snapshot } = Fired::of(&Plan::of(KEPT), kvm)?;
     for line in snapshot.to_string().lines() {
@@ -55,8 +56,8 @@ fn print_snapshot() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Moves a machine's saved state to another machine. The other one must deliver the same
-/// interrupts, and save the same state.
+/// Moves a machine's saved state to another machine. The other machine must deliver the same
+/// interrupts, and must save the same state.
 fn moved(plan: &Plan, from: Make, to: Make) -> Result<(), Failure> {
     let Fired { mut machine, taken, snapshot } = Fired::of(plan, from)?;
     let mut restored = to()?;
@@ -70,8 +71,8 @@ fn moved(plan: &Plan, from: Make, to: Make) -> Result<(), Failure> {
     accept(differences.is_empty(), || format!("{differences:?}"))
 }
 
-/// Checks that KVM can restore the attributes that the model lists, in the model's order, and then
-/// delivers the same interrupts.
+/// Checks that KVM can restore the attributes that the model lists, in the model's order, and
+/// delivers the same interrupts afterwards.
 fn listed(plan: &Plan) -> Result<(), Failure> {
     let mut machine = ModelMachine::new()?;
     let taken = carry_out(&mut machine, plan)?;
@@ -89,8 +90,8 @@ fn listed(plan: &Plan) -> Result<(), Failure> {
     accept(wanted == acknowledged, || format!("{acknowledged:?}, not {wanted:?}"))
 }
 
-/// Removes meaningless differences from the snapshot: `IDbits` of `ICC_CTLR_EL1` depend on the
-/// host, and KVM keeps a PPI's latch until the PPI is deactivated.
+/// Removes differences without significance from the snapshot: `IDbits` of `ICC_CTLR_EL1` depend on
+/// the host, and KVM keeps a PPI's latch until the PPI is deactivated.
 fn comparable(snapshot: &Snapshot) -> Snapshot {
     let mut comparable = snapshot.clone();
     for (device, attribute, value) in &mut comparable.attributes {

@@ -1,4 +1,5 @@
-//! Checks that GSIs on [`KvmRouter`] reach the same targets as KVM's other interfaces.
+//! Checks that GSIs on [`KvmRouter`] reach the same targets as messages and lines sent through
+//! KVM's other interfaces.
 
 use super::count::{Count, accept};
 use irq_routing::kvm::{KvmConfig, KvmRouter, RustVmm};
@@ -13,8 +14,8 @@ use std::thread::sleep;
 use std::time::Duration;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-/// Maximum number of waits. They are needed because KVM sends some eventfd messages from a separate
-/// thread.
+/// Maximum number of times that a case waits for an interrupt. Waiting is necessary because KVM
+/// sends some eventfd messages from a separate thread.
 const PATIENCE: u32 = 2000;
 const SHORT: Duration = Duration::from_millis(1);
 

@@ -1,5 +1,5 @@
-//! Corrupted tables. KVM and the model must reject the same ones, and must interpret all others
-//! alike.
+//! Tables with corrupted words. KVM and the model must reject the same tables, and must interpret
+//! all others in the same way.
 
 use super::count::{Count, accept};
 use super::fired::{Fired, kvm, model};
@@ -12,8 +12,9 @@ use kvm_judge::{Failure, Machine, Snapshot, saving};
 /// Number of plans, and of corrupted tables per plan.
 const PLANS: u64 = 4;
 const SPOILED: u64 = 16;
-/// INTID bits in an event's entry beyond the sixteen that KVM supports. KVM doesn't check them, and
-/// reads the LPI's configuration from an address that depends on them. The model rejects them.
+/// INTID bits in an event's table entry beyond the sixteen that KVM supports. KVM doesn't check
+/// these bits, and reads the LPI's configuration from an address that depends on them. The model
+/// rejects entries in which they are set.
 const BEYOND: u64 = 0xffff_0000_0000;
 
 pub(super) fn run(count: &mut Count) {
@@ -43,8 +44,8 @@ fn spoiled_tables(plan: &Plan, seed: u64) -> Result<(), Failure> {
 /// The interrupts that were acknowledged, as one list per vCPU.
 type Acknowledged = Vec<Vec<u32>>;
 
-/// Restores a snapshot on a fresh machine. Returns the interrupts delivered before and after
-/// sending messages for all of the plan's events, or the reason why the snapshot was rejected.
+/// Restores a snapshot on a new machine. Returns the interrupts delivered before and after messages
+/// were sent for all of the plan's events, or the reason why the snapshot was rejected.
 fn outcome(
     machine: &mut dyn Machine,
     snapshot: &Snapshot,
@@ -61,10 +62,10 @@ fn outcome(
     Ok([restored, acknowledge_all(machine, &nothing).map_err(text)?])
 }
 
-/// Changes a word in the tables. The word is either in use or zero.
+/// Changes a word in the tables. The chosen word is either in use or zero.
 fn spoil(snapshot: &Snapshot, plan: &Plan, dice: &mut Dice) -> (Snapshot, String) {
     let mut spoiled = snapshot.clone();
-    // The corresponding address for the first ITS.
+    // Compute the corresponding address at the first ITS.
     let place =
         |address: u64| if address >= of_its(1, RAM) { address - of_its(1, 0) } else { address };
     let in_table = |address: u64| match plan.levels {

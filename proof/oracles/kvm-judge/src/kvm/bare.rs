@@ -24,7 +24,7 @@ pub(super) struct BareMachine {
 }
 
 impl BareMachine {
-    /// Creates the machine described by the address map, with a GIC of this revision.
+    /// Creates the machine that the address map describes, with a GIC of this revision.
     pub(super) fn new(revision: u8) -> Result<Self, Failure> {
         let vm = Kvm::new()?.create_vm_with_ipa_size(ADDRESS_BITS)?;
         let mut init = kvm_vcpu_init::default();
@@ -78,6 +78,6 @@ fn create(vm: &VmFd, kind: u32) -> Result<DeviceFd, Failure> {
 }
 
 pub(super) fn errno(error: kvm_ioctls::Error) -> Errno {
-    // Whatever the error number, the case fails.
+    // The case fails, whatever the error number is.
     Errno::from_number(error.errno()).unwrap_or(Errno::NoAccess)
 }

@@ -1,6 +1,8 @@
-//! The guest's program. It performs the operations stored in memory, or acknowledges interrupts.
+//! The guest's program. The program performs the operations stored in memory, or acknowledges
+//! interrupts.
 //!
-//! It has no stack and takes no exceptions. It only exits by storing to an unmapped address.
+//! The program has no stack and takes no exceptions. The program exits only by storing to an
+//! unmapped address.
 
 use crate::layout::PROGRAM;
 use std::arch::global_asm;

@@ -4,12 +4,12 @@ use gic_arch::its::{CollectionId, Command, MapAction};
 use gic_arch::{IntId, Priority, lpi};
 use msi_types::{DeviceId, EventId};
 
-/// The guest's mappings, and the messages that it will receive.
+/// The guest's mappings, and the messages that the guest will receive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Plan {
     /// Number of levels in the device tables.
     pub levels: Levels,
-    /// The ITSes. The second one shares some devices, events and collections with the first, but
+    /// The ITSes. The second ITS shares some devices, events and collections with the first, but
     /// maps them to different LPIs and vCPUs.
     pub its: [ItsPlan; 2],
     /// Edge-triggered SPIs.
@@ -23,15 +23,15 @@ pub struct Plan {
 /// The plan for an ITS.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ItsPlan {
-    /// The collections, with the vCPU that each targets.
+    /// The collections, with the vCPU that each collection targets.
     pub collections: Vec<(u16, u16)>,
     /// The devices, by ascending DeviceID.
     pub devices: Vec<DevicePlan>,
-    /// The messages, as DeviceID and EventID.
+    /// The messages to send, as DeviceID and EventID.
     pub messages: Vec<(u32, u32)>,
-    /// Commands to execute before the messages.
+    /// Commands that the ITS executes before the messages are sent.
     pub changes_before: Vec<Command>,
-    /// Commands to execute after the messages.
+    /// Commands that the ITS executes after the messages have been sent.
     pub changes_after: Vec<Command>,
 }
 
@@ -114,12 +114,12 @@ impl Dice {
 
 /// Number of devices per page.
 const PAGE: u32 = 0x2000;
-/// Maximum number of events per device. It is small enough that four devices and two twins need
-/// fewer priorities than there are.
+/// Maximum number of events per device. The limit is small enough that enough distinct priorities
+/// exist for four devices, two of which are also at the other ITS.
 const MOST_EVENTS: u32 = 4;
 /// Number of devices that exist at both ITSes.
 const TWINS: usize = 2;
-/// Maximum number of EventID bits for which the table still fits into 4 KiB.
+/// Maximum number of EventID bits with which a device's table fits into 4 KiB.
 const MOST_EVENT_BITS: u32 = 9;
 
 impl Plan {
@@ -161,7 +161,7 @@ impl Plan {
         }
     }
 
-    /// Returns all events, each with its ITS's index.
+    /// Returns all events, each with the index of its ITS.
     pub fn events(&self) -> impl Iterator<Item = (usize, DeviceId, EventId)> {
         let of = |(its, plan): (usize, &'_ ItsPlan)| {
             plan.events().map(move |(device, event)| (its, device, event)).collect::<Vec<_>>()
@@ -185,8 +185,8 @@ impl ItsPlan {
         plan
     }
 
-    /// Returns messages for about half of the events. A few are repeated, and one is for an
-    /// unmapped event.
+    /// Returns messages for about half of the events. A few messages are repeated, and one is for
+    /// an unmapped event.
     fn some_messages(&self, dice: &mut Dice) -> Vec<(u32, u32)> {
         let events = |device: &DevicePlan| {
             device.events.iter().map(|event| (device.id, event.id)).collect::<Vec<_>>()
@@ -201,11 +201,11 @@ impl ItsPlan {
 }
 
 impl ItsPlan {
-    /// Returns commands to execute before messages are sent. They discard or move a few events, and
-    /// occasionally unmap a device.
+    /// Returns commands for the ITS to execute before messages are sent. The commands discard or
+    /// move a few events, and occasionally unmap a device.
     ///
-    /// This must not happen later: if an LPI is pending when its event is discarded, KVM still
-    /// delivers it but doesn't save it.
+    /// These commands must not be executed later: if an LPI is pending when its event is discarded,
+    /// KVM still delivers the LPI but doesn't save it.
     fn some_changes_before(&self, dice: &mut Dice) -> Vec<Command> {
         let mut changes = Vec::new();
         for (device, event) in self.events() {
@@ -215,7 +215,7 @@ impl ItsPlan {
                 _ => {}
             }
         }
-        // Leave a gap at the start of the table.
+        // Unmap the first device, which leaves a gap at the start of the table.
         let first = self.devices.first().filter(|_| self.devices.len() > 1 && dice.one_in(3));
         changes.extend(first.map(|plan| Command::Mapd {
             device: DeviceId::new(plan.id),
@@ -275,7 +275,7 @@ fn device(
     DevicePlan { id, event_bits: u8::try_from(event_bits).unwrap_or(1), events: events.collect() }
 }
 
-/// Returns the same device with the same events at the other ITS, but with other LPIs.
+/// Returns a device with the same events for the other ITS, but with different LPIs.
 fn twin(device: &DevicePlan, dice: &mut Dice, numbers: &mut Numbers) -> DevicePlan {
     let events = device.events.iter().map(|event| EventPlan {
         intid: numbers.next_lpi(dice),
@@ -287,7 +287,7 @@ fn twin(device: &DevicePlan, dice: &mut Dice, numbers: &mut Numbers) -> DevicePl
 
 fn wired(dice: &mut Dice) -> Vec<WiredPlan> {
     let intids = dice.ascending(4, 64).into_iter();
-    // Use one interrupt per priority register, because the guest writes whole registers.
+    // Use only one interrupt per priority register, because the guest writes whole registers.
     let mut intids: Vec<_> = intids.map(|number| 32 + number / 16 * 16).collect();
     intids.dedup();
     (8..)
@@ -305,7 +305,7 @@ fn low(number: u32) -> u16 {
     u16::try_from(number).unwrap_or(u16::MAX)
 }
 
-/// LPIs and priorities that aren't in use yet.
+/// The LPIs and priorities that aren't in use yet.
 struct Numbers {
     lpi: u32,
     priority: u8,
@@ -321,7 +321,8 @@ impl Numbers {
         self.lpi
     }
 
-    /// Returns the next priority. With 5 priority bits, steps of 8 keep them distinct.
+    /// Returns the next unused priority. Priorities that differ by 8 are distinct even if only 5
+    /// priority bits are implemented.
     fn next_priority(&mut self) -> u8 {
         self.priority = if self.priority >= 0xf0 { 0x28 } else { self.priority + 8 };
         self.priority
