@@ -1,4 +1,4 @@
-//! Facts from programs that perform checks: each check's outcome, and the totals.
+//! Facts from programs that perform checks: the outcome of each check, and the totals.
 
 use crate::Text;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 /// Maximum length of an explanation in [`CheckFact::failed`] and [`CheckFact::skipped`], in bytes.
 const LONGEST: usize = 400;
 
-/// A check's outcome, or the totals.
+/// The outcome of a check, or the totals of all checks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CheckFact {
@@ -19,7 +19,7 @@ pub enum CheckFact {
     Failed {
         /// Name of the check.
         check: Text,
-        /// Expected and found values, as free text.
+        /// The expected and the actual values, as free text.
         why: Text,
     },
     /// The check could not be performed.
@@ -29,7 +29,7 @@ pub enum CheckFact {
         /// The missing feature.
         why: Text,
     },
-    /// The number of outcomes of each kind. Reported at the end.
+    /// The number of checks with each outcome. The program reports this fact at its end.
     Total {
         /// Checks that passed.
         passed: usize,
@@ -41,12 +41,14 @@ pub enum CheckFact {
 }
 
 impl CheckFact {
-    /// Creates a failed check. A long explanation is truncated so that the fact fits on one line.
+    /// Creates a failed check. If the explanation is too long, it is truncated so that the fact
+    /// fits on one line.
     pub fn failed(check: impl Into<Text>, why: impl Into<Text>) -> Self {
         Self::Failed { check: check.into(), why: cut(why.into()) }
     }
 
-    /// Creates a skipped check. A long explanation is truncated so that the fact fits on one line.
+    /// Creates a skipped check. If the explanation is too long, it is truncated so that the fact
+    /// fits on one line.
     pub fn skipped(check: impl Into<Text>, why: impl Into<Text>) -> Self {
         Self::Skipped { check: check.into(), why: cut(why.into()) }
     }

@@ -1,4 +1,4 @@
-//! Facts from the hostile guest, and from the guests that measure it.
+//! Facts from the hostile guest, and from guests that measure the hypervisor under attack.
 
 use crate::Text;
 use serde::{Deserialize, Serialize};
@@ -11,18 +11,18 @@ pub enum HostileFact {
     Attacked {
         /// Name of the attack.
         attack: Text,
-        /// Number of turns that the first vCPU made.
+        /// Number of iterations that the first vCPU completed.
         turns: u64,
-        /// Number of exceptions injected by the hypervisor in response.
+        /// Number of exceptions that the hypervisor injected in response.
         exceptions: u64,
     },
     /// The guest has taken all its timer ticks.
     Ticked {
         /// Number of ticks.
         ticks: u64,
-        /// Nanoseconds from the deadline to the handler, for the latest tick.
+        /// Maximum time in nanoseconds from a tick's deadline to its handler.
         latest: u64,
-        /// The same, as a mean over all ticks.
+        /// Mean time in nanoseconds from a tick's deadline to its handler.
         mean: u64,
     },
     /// The number of system registers that the guest can read.
@@ -30,16 +30,16 @@ pub enum HostileFact {
         /// The number.
         registers: usize,
     },
-    /// A system register has changed between two readings.
+    /// The value of a system register has changed between two reads.
     Changed {
         /// The register, as `S<op0>_<op1>_C<n>_C<m>_<op2>`.
         register: Text,
         /// The first value.
         first: u64,
-        /// The current value; `None` if reading it now traps.
+        /// The register's current value; `None` if reading the register now traps.
         now: Option<u64>,
     },
-    /// The number of system registers that never changed. Reported at the end.
+    /// The number of system registers that never changed. The guest reports this fact at its end.
     Unchanged {
         /// The number.
         registers: usize,
@@ -50,12 +50,12 @@ pub enum HostileFact {
         requested: u64,
         /// Actual time in nanoseconds.
         took: u64,
-        /// How the guest delayed.
+        /// The method by which the guest delayed.
         by: Means,
     },
 }
 
-/// How a guest delays.
+/// The method by which a guest delays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Means {

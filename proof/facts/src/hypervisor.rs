@@ -1,4 +1,4 @@
-//! Facts from the hypervisor: how its guests ended, its counts, and its trace.
+//! Facts from the hypervisor: how its guests ended, its counters, and its trace.
 
 use crate::Text;
 use serde::{Deserialize, Serialize};
@@ -14,12 +14,13 @@ pub enum HypervisorFact {
         /// Why it ended.
         how: Ending,
     },
-    /// The guests' moves between GICs. Reported at the end.
+    /// The number of times that guests were moved from one GIC to another. The hypervisor reports
+    /// this fact at its end.
     Moved {
         /// Number of moves.
         times: u64,
     },
-    /// A guest's mistake that the model detected.
+    /// A guest's mistake that the GIC model detected.
     Fault {
         /// Index of the guest.
         guest: usize,
@@ -28,14 +29,14 @@ pub enum HypervisorFact {
     },
     /// The SMMU confines the guests' devices.
     Confines {
-        /// The stage that does the translation: 1 or 2.
+        /// The translation stage in use, 1 or 2.
         stage: u8,
     },
     /// A function on the machine that isn't assigned to any guest.
     Withheld {
         /// The function's address: segment, bus, device and function.
         function: u32,
-        /// The reason, as free text.
+        /// The reason why the function isn't assigned, as free text.
         reason: Text,
     },
     /// The SMMU denied an access to an unmapped address.
@@ -47,24 +48,24 @@ pub enum HypervisorFact {
         /// Address of the access.
         address: u64,
     },
-    /// A stream was cut off from memory because too many of its accesses were denied.
+    /// A stream was denied all access to memory because too many of its accesses had been denied.
     CutOff {
         /// The device's stream.
         stream: u32,
     },
-    /// The number of a guest's exits for one reason, or of its interrupts of one class. Reported at
-    /// the end.
+    /// The number of a guest's exits for one reason, or of its interrupts of one class. The
+    /// hypervisor reports this fact at its end.
     Count {
         /// Index of the guest.
         guest: usize,
-        /// The reason or class.
+        /// The reason for the exits, or the class of the interrupts.
         reason: Text,
         /// The number.
         times: u64,
         /// Duration of the longest exit in nanoseconds.
         longest: u64,
     },
-    /// A vCPU exit, reported as it happens.
+    /// An exit of a vCPU, reported when it occurs.
     Exit {
         /// The counter's value.
         at: u64,
@@ -72,14 +73,14 @@ pub enum HypervisorFact {
         guest: usize,
         /// Index of the vCPU.
         vcpu: u32,
-        /// The reason under which this exit is counted.
+        /// The reason under which the exit is counted.
         reason: Text,
-        /// The trapped instruction's operands, as free text.
+        /// The operands of the trapped instruction, as free text.
         detail: Text,
     },
 }
 
-/// How a guest's machine ended.
+/// The way in which a guest's machine ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ending {
@@ -91,7 +92,7 @@ pub enum Ending {
     SystemError,
 }
 
-/// The direction of a device access.
+/// The direction of an access by a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Access {

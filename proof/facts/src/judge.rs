@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum JudgeFact {
-    /// A row of the state saved by KVM.
+    /// A row of the state that KVM saved.
     Snapshot {
         /// The row.
         row: Text,

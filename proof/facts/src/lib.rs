@@ -1,11 +1,11 @@
 //! Facts that images and guests report on their consoles for suites to judge.
 //!
-//! A fact is one line: a JSON object with a single key, which names the reporting program, or a
-//! kind of fact that several programs report. All other console lines are for people, and suites
-//! must not parse them. Both ends use the same types: if a program changes a fact and its suite
-//! doesn't, the suite won't compile. The exceptions are [`LinuxFact`] and, under Linux,
-//! [`WatchedFact`], which shell scripts write, and [`MinimalFact::Ticked`], which a kernel without
-//! a heap stores as text.
+//! A fact is one line with a JSON object that has a single key, which names either the reporting
+//! program or a kind of fact that several programs report. All other console lines are meant for
+//! people, and suites must not parse them. The reporting program and the suite use the same types,
+//! so if a program changes a fact, its suite doesn't compile until it changes too. The exceptions
+//! are [`LinuxFact`] and, under Linux, [`WatchedFact`], which shell scripts write, and
+//! [`MinimalFact::Ticked`], which a kernel without a heap stores as text.
 //!
 //! ```
 //! use doorbell_facts::{Fact, MicrobenchFact};
@@ -49,45 +49,46 @@ use alloc::borrow::Cow;
 use core::fmt::{self, Display, Formatter};
 use serde::{Deserialize, Serialize};
 
-/// The text of a fact, either a constant in the program or formatted text.
+/// The text of a fact, which is either a constant in the program or formatted text.
 pub type Text = Cow<'static, str>;
 
 /// Maximum line length in bytes. Longer lines are not written.
 const LONGEST: usize = 1024;
 
-/// A fact, by reporting program.
+/// A fact, with one variant per reporting program.
 ///
-/// `Display` writes the fact's line, without a line break and without allocating. It fails if the
-/// line is longer than 1 KiB.
+/// `Display` writes the fact as one line, without a line break and without allocating. Formatting
+/// fails if the line is longer than 1 KiB.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fact {
     /// The hypervisor.
     Hypervisor(HypervisorFact),
-    /// A Linux guest's first process.
+    /// Fact from a Linux guest's first process.
     Linux(LinuxFact),
-    /// The guest that attacks its hypervisor, or measures it under attack.
+    /// Fact from the guest that attacks its hypervisor, or that measures the hypervisor under
+    /// attack.
     Hostile(HostileFact),
-    /// The guest whose device accesses memory that isn't its own.
+    /// Fact from the guest whose device accesses memory that doesn't belong to the guest.
     StrayDma(StrayDmaFact),
-    /// The guest that measures its own operations.
+    /// Fact from the guest that measures its own operations.
     Microbench(MicrobenchFact),
-    /// The monitor of a guest under Linux's KVM.
+    /// Fact from the monitor of a guest on Linux's KVM.
     Monitor(MonitorFact),
-    /// A program that checks something: the test bench, or KVM's judge.
+    /// Fact from a program that performs checks: the test bench, or KVM's judge.
     Checks(CheckFact),
     /// The test bench.
     Testbench(TestbenchFact),
-    /// A guest whose instructions are logged: the test bench, or Linux.
+    /// Fact from a guest whose instructions are logged: the test bench, or Linux.
     Watched(WatchedFact),
-    /// One of the smallest kernels.
+    /// Fact from one of the smallest kernels.
     Minimal(MinimalFact),
     /// KVM's judge.
     Judge(JudgeFact),
 }
 
 impl Fact {
-    /// Parses a console line. Returns `None` if the line is meant for people.
+    /// Parses a console line. Returns `None` if the line is not a fact.
     #[cfg(feature = "parse")]
     pub fn parse(line: &str) -> Option<Self> {
         let line = line.trim_end();

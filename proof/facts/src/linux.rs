@@ -11,7 +11,7 @@ pub enum LinuxFact {
     Cpus {
         /// Their number.
         online: usize,
-        /// Set if all CPUs but the first were offline before.
+        /// Set if all CPUs except the first were offline before.
         again: bool,
     },
     /// The guest waits for a line of input.
@@ -20,10 +20,10 @@ pub enum LinuxFact {
     Heard {
         /// The line.
         text: Text,
-        /// Set for the second line.
+        /// Set if this is the second line that the guest read.
         again: bool,
     },
-    /// Exit status of a program that accessed a nonexistent device.
+    /// Exit status of a program that accessed a device that doesn't exist.
     AbsentDevice {
         /// The status, as a shell reports it.
         status: u32,
@@ -57,12 +57,13 @@ pub enum LinuxFact {
         /// Answers that arrived.
         answered: u64,
     },
-    /// How often a vector's affinity was set and took effect.
+    /// Number of times that a vector's affinity was set, and number of times that the change took
+    /// effect.
     Affinities {
         /// Number of moves.
         moved: u64,
     },
-    /// How often all CPUs but the first went offline and online under load.
+    /// Number of times that all CPUs except the first went offline and came back online under load.
     Hotplugs {
         /// Number of turns.
         turns: u64,

@@ -16,7 +16,7 @@ pub enum MicrobenchFact {
     Cost {
         /// The operation.
         operation: Text,
-        /// Mean time of one turn in nanoseconds.
+        /// Mean time of one iteration in nanoseconds.
         nanoseconds: u64,
     },
     /// A sleeping CPU was woken.

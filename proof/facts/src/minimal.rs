@@ -1,4 +1,4 @@
-//! Facts from the smallest kernels. Each kernel reports one fact, at its end.
+//! Facts from the smallest kernels. Each kernel reports one fact before it ends.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,12 +16,12 @@ pub enum MinimalFact {
         /// The message's vector.
         vector: u32,
     },
-    /// A device's two vectors were moved between two CPUs while it sent messages.
+    /// A device's two vectors were moved between two CPUs while the device sent messages.
     Moved {
         /// Number of interrupts of each vector on each CPU.
         taken: [[u32; 2]; 2],
     },
-    /// The kernel ran, and restarted itself.
+    /// The kernel ran, and then restarted itself.
     Lived {
         /// Number of runs.
         lives: u64,
@@ -30,7 +30,7 @@ pub enum MinimalFact {
     Bridged {
         /// Number of functions.
         functions: usize,
-        /// Number of requester IDs that they share.
+        /// Number of requester IDs that the functions share.
         bridges: usize,
         /// Total number of the functions' vectors.
         vectors: usize,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum MonitorFact {
-    /// Exits that KVM counted during all turns of an operation.
+    /// Number of exits that KVM counted during all iterations of an operation.
     Exits {
         /// The operation.
         operation: Text,
@@ -16,7 +16,7 @@ pub enum MonitorFact {
     },
     /// The VMM has exited.
     Ended {
-        /// Exit status: 0 if the guest turned its machine off.
+        /// Exit status, which is 0 if the guest turned its machine off.
         status: u8,
     },
 }

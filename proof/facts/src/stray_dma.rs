@@ -11,7 +11,7 @@ pub enum StrayDmaFact {
         /// The vendor ID that the device wrote.
         vendor: u16,
     },
-    /// A command after accesses to memory outside the guest.
+    /// The outcome of a device command that followed accesses to memory outside the guest.
     AfterOutside {
         /// Set if the device completed the command.
         completes: bool,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TestbenchFact {
-    /// The test bench asks for an error to be injected at a port.
+    /// The test bench requests that an error be injected at a port.
     WantsError {
         /// The port's identifier in QEMU.
         port: Text,

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WatchedFact {
-    /// The guest waits for a line of input. After that line, it takes the interrupts.
+    /// The guest waits for a line of input. After reading that line, the guest takes the
+    /// interrupts.
     Ready {
         /// Address of the interrupt handler, in hexadecimal digits.
         handler: Text,

@@ -125,7 +125,7 @@ fn discard() {
     );
 }
 
-/// Codes published in technical reference manuals of implementations.
+/// Error codes that are published in the technical reference manuals of implementations.
 #[test]
 fn error_codes() {
     use CommandErrorReason as Reason;

@@ -1,9 +1,10 @@
-//! Replays another ITS driver against the model. `data/linux-6.1-virt.trace` holds Linux's writes
-//! to QEMU's GICv3 (and says how it was recorded). We write the same values to `vgic`, and every
-//! message in the recording must arrive at the CPU that Linux had chosen, even while the model is
-//! continually replaced by fresh ones.
+//! Replays the recorded accesses of another ITS driver against the model. The file
+//! `data/linux-6.1-virt.trace` holds Linux's writes to QEMU's GICv3, and states how they were
+//! recorded. The test writes the same values to `vgic`, and every message in the recording must
+//! arrive at the CPU that Linux had chosen, even while the model is repeatedly replaced by new
+//! ones.
 //!
-//! The commands here are encoded from the figures in IHI 0069 §5.3, not by `gic-arch`.
+//! The commands in this test are encoded from the figures in IHI 0069 §5.3, not by `gic-arch`.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
@@ -24,7 +25,7 @@ const REDISTRIBUTOR_STRIDE: u64 = 0x2_0000;
 /// The recorded machine's memory.
 const RAM: u64 = 0x4000_0000;
 const RAM_BYTES: usize = 0x2000_0000;
-/// A page that the recorded machine doesn't use for anything else: the second level of the device
+/// A page that the recorded machine doesn't use otherwise, for the second level of the device
 /// table.
 const SECOND_LEVEL: u64 = 0x5F00_0000;
 
@@ -43,15 +44,15 @@ struct Replay {
     gic: Arc<Vgic>,
     vcpus: Vec<Vcpu>,
     ram: Arc<VmMemory<Ram>>,
-    /// Offset of the next command from Linux.
+    /// Offset in the queue of Linux's next command.
     slot: u64,
-    /// (DeviceID, EventID) → (INTID, collection), as Linux mapped them.
+    /// The mappings that Linux has made: (DeviceID, EventID) → (INTID, collection).
     events: HashMap<(u64, u64), (u64, u64)>,
-    /// Events with an LPI that Linux has enabled.
+    /// The events whose LPIs Linux has enabled.
     enabled: HashSet<(u64, u64)>,
     messages: usize,
-    /// How a migration changes the saved state. A migration happens before each access and during
-    /// each message; `None` disables migrations.
+    /// Change that is made to the saved state in a migration. The model migrates before each access
+    /// and during each message; `None` disables migrations.
     migration: Option<fn(&mut SavedState)>,
 }
 
@@ -81,7 +82,7 @@ impl Replay {
         Self { gic, vcpus, ram, slot: 0, events, enabled, messages: 0, migration }
     }
 
-    /// If migrations are enabled, replaces the model by a fresh one.
+    /// If migrations are enabled, replaces the model by a new one.
     fn perhaps_migrate(&mut self) {
         let Some(on_the_way) = self.migration else { return };
         let mut saved = self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap();
@@ -114,7 +115,7 @@ impl Replay {
         self.gic.write(base + hex(offset), width(bytes), hex(value)).unwrap();
     }
 
-    /// Compares a value that Linux read with the one from the model, except for identification
+    /// Compares a value that Linux read with the value from the model, except in identification
     /// registers.
     fn compare(&self, words: &[&str], line: &str) {
         let [offset, bytes, value] = words else { panic!("{words:?}") };
@@ -148,7 +149,7 @@ impl Replay {
         }
     }
 
-    /// Performs the memory writes that belong to a command.
+    /// Performs the memory writes that accompany a command.
     fn prepare_memory(&mut self, name: &str, operands: &[u64]) {
         match (name, operands) {
             ("MAPD", _) => {
@@ -171,7 +172,8 @@ impl Replay {
         }
     }
 
-    /// Sends a device message. Only the CPU targeted by the event's collection may receive it.
+    /// Sends a device message. Only the CPU that the event's collection targets may receive the
+    /// interrupt.
     fn message(&mut self, device: u64, event: u64, line: &str) {
         let message = MsiMessage { address: ITS + 0x1_0040, data: u32::try_from(event).unwrap() };
         let sender = DeviceId::new(u32::try_from(device).unwrap());
@@ -234,7 +236,7 @@ fn write_sysreg(vcpu: &mut Vcpu, packed: u16, value: u64) {
     vcpu.write_sysreg(gic_arch::icc::SysRegEncoding::from_packed(packed), value).unwrap();
 }
 
-/// Replays the entire recording.
+/// Replays the whole recording.
 fn replay(migration: Option<fn(&mut SavedState)>) {
     let mut replay = Replay::new(migration);
     for line in TRACE.lines().filter(|line| !line.starts_with('#')) {

@@ -2,7 +2,7 @@
 //! registers are set and cleared by writing ones, effects are delayed (`RWP`, `ChildrenAsleep`,
 //! `CREADR`), and the command queue wraps.
 //!
-//! The fakes don't use `gic-arch`: their offsets and bits are numbers typed from the manual.
+//! The fakes don't use `gic-arch`; their offsets and bits are typed from the manual.
 
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
@@ -71,7 +71,7 @@ fn disabling_waits_for_the_hardware() {
     for patience in [0, 1, 7, 30] {
         board.distributor().write_takes = patience;
         interrupt.disable(&board).unwrap();
-        // The fake keeps forwarding until RWP has been read as 0.
+        // The fake distributor keeps forwarding the SPI until RWP has been read as 0.
         assert_eq!(board.distributor().forwarded(), Vec::<u32>::new());
         interrupt.enable();
     }
@@ -102,7 +102,7 @@ fn pending_changes_for_one_interrupt_alone() {
 #[test]
 fn redistributors_are_used_after_wake_up() {
     let board = Board::new();
-    // While ChildrenAsleep is set, the fake panics on any other access.
+    // While ChildrenAsleep is set, the fake redistributor panics on any other access.
     drop(gic(&board));
     assert!(board.redistributors().iter().all(redistributor::Redistributor::awake));
 }
@@ -156,7 +156,7 @@ fn queue_wraps_and_never_overruns() {
         parent.free(&device, block);
     }
     parent.detach(device);
-    // 128 slots: each round posts more than three full queues.
+    // The queue has 128 slots, so each round posts more than three full queues.
     assert!(board.its().wraps > 30, "{} wraps", board.its().wraps);
 }
 

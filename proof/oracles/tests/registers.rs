@@ -3,7 +3,7 @@
 
 use gic_arch::{RegisterInfo, gicd, gicr, gits, icc, ich, v2m};
 
-/// (name, offset of the first register, bytes of one register, number of registers)
+/// Columns of a row: name, offset of the first register, bytes per register, number of registers.
 type Row = (&'static str, u32, u32, u32);
 
 fn compare(frame: &str, ours: &[RegisterInfo], typed: &[Row]) {
@@ -153,7 +153,7 @@ fn identification_registers() {
     assert_eq!(gic_arch::Pidr2::from(0x4B).revision(), gic_arch::ArchRevision::V4);
 }
 
-/// (name, op0, op1, CRn, CRm, op2), as in the headings of the register pages.
+/// Columns of a row: name, op0, op1, CRn, CRm and op2, as in the headings of the register pages.
 type SystemRow = (&'static str, u16, u16, u16, u16, u16);
 
 fn compare_system(prefix: &str, ours: &[(&str, icc::SysRegEncoding)], typed: &[SystemRow]) {
@@ -301,8 +301,8 @@ fn lpi_table_registers() {
     assert!(pendbaser.pending_table_zero());
 }
 
-/// Bits in `GICR_VPENDBASER` and `GICR_VPROPBASER` (IHI 0069 §12.11). Linux's arm-gic-v3.h states
-/// them as well.
+/// Bits in `GICR_VPENDBASER` and `GICR_VPROPBASER` (IHI 0069 §12.11). Linux's `arm-gic-v3.h`
+/// defines the same bits.
 #[test]
 fn residency_registers() {
     assert!(gicr::vlpi::Vpendbaser::from(1 << 63).valid());

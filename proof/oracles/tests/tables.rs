@@ -42,7 +42,7 @@ fn collection_entry() {
     let entry = CollectionEntry::from(0x8000_0000_0003_0007);
     assert!(entry.valid());
     assert_eq!((entry.target(), entry.collection()), (3, 7));
-    // A collection that events use and that is unmapped has bits 47:16 all ones.
+    // An unmapped collection to which events are mapped has ones in bits 47:16.
     let unmapped = CollectionEntry::from(0x8000_FFFF_FFFF_0007);
     assert_eq!(unmapped.target() & 0xFFFF_FFFF, u64::from(CollectionEntry::UNMAPPED));
 }

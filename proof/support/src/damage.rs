@@ -5,10 +5,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-/// One damage: its kind, and its location (an index into all locations, modulo their number).
+/// A change that damages a value, given by its kind and location (an index into all locations of
+/// that kind, modulo their number).
 #[derive(Clone, Copy, Debug)]
 pub enum Damage {
-    /// A bit of a number flips.
+    /// A bit of a number is inverted.
     Bit {
         /// Location of the number.
         at: usize,
@@ -22,7 +23,7 @@ pub enum Damage {
         /// Its new value.
         number: u64,
     },
-    /// A number is replaced by that of another location.
+    /// A number is replaced by the number at another location.
     Copy {
         /// Location of the number.
         at: usize,
@@ -80,7 +81,7 @@ fn places<'a>(value: &'a mut Value, is_meant: fn(&Value) -> bool, found: &mut Ve
     }
 }
 
-/// Changes the leaf that is reached by one choice at each branch.
+/// Changes the leaf that is reached by making a given choice at each branch.
 fn on_place(tree: &mut Value, mut choice: usize, change: impl FnOnce(&mut Value)) {
     let mut at = tree;
     loop {
@@ -98,12 +99,12 @@ fn on_place(tree: &mut Value, mut choice: usize, change: impl FnOnce(&mut Value)
     }
 }
 
-/// Returns `true` for a list of objects; other lists have a fixed length.
+/// Returns `true` for a list of objects, because other lists have a fixed length.
 fn has_list(value: &Value) -> bool {
     value.as_array().is_some_and(|items| items.first().is_some_and(Value::is_object))
 }
 
-/// Changes a list that is chosen among all lists, including nested ones.
+/// Changes one list, which is chosen among all lists, including nested ones.
 fn on_list(tree: &mut Value, list: usize, change: impl FnOnce(&mut Vec<Value>)) {
     let mut at = tree;
     let mut choice = list;
@@ -159,12 +160,13 @@ impl Damage {
     }
 }
 
-/// Generates one to three damages.
+/// Generates between one and three damages.
 pub fn damages() -> impl Strategy<Value = Vec<Damage>> {
     proptest::collection::vec(damage(), 1..4)
 }
 
-/// Returns the value with all these damages, or `None` if it can no longer be deserialized.
+/// Applies all these damages to a value, and returns it, or `None` if it can no longer be
+/// deserialized.
 pub fn damaged<T: Serialize + DeserializeOwned>(value: &T, all: &[Damage]) -> Option<T> {
     let mut tree = serde_json::to_value(value).ok()?;
     for damage in all {

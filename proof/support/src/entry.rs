@@ -1,4 +1,4 @@
-//! Checks the codecs for table entries with every pair of bits.
+//! Checks the codecs of table entries with every pair of bits.
 
 /// A field of a 64-bit entry.
 #[derive(Debug)]
@@ -13,11 +13,11 @@ pub struct EntryField<T> {
     pub write: fn(T, u64) -> T,
 }
 
-/// Checks that each bit is read only by its own field, and that a field's value is written only to
-/// its own bits.
+/// Checks that each bit is read by its own field only, and that writing a field changes that
+/// field's bits only.
 ///
 /// # Panics
-/// A field reads or writes other bits.
+/// Panics if a field reads or writes bits outside its range.
 pub fn check_entry<T: Copy>(from: fn(u64) -> T, into: fn(T) -> u64, fields: &[EntryField<T>]) {
     for bit in 0..64 {
         for other in 0..64 {

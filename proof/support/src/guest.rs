@@ -1,4 +1,4 @@
-//! Guest memory and counted kicks, for testing device models.
+//! Guest memory and counters of kicks, for tests of device models.
 mod kicks;
 mod memory;
 

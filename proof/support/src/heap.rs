@@ -1,9 +1,10 @@
-//! A heap that counts allocations and fails on request. It is the allocator of every test program
-//! that uses this crate. Code whose allocations cannot fail gracefully then aborts the program. As
-//! with other heaps, the block freed last can be allocated again.
+//! A heap that counts allocations, and makes allocations fail on request. This heap is the
+//! allocator of every test program that uses this crate. Code that can't handle a failed allocation
+//! then aborts the program. As with other heaps, the block that was freed last can be allocated
+//! again.
 //!
-//! `unsafe`: the allocator passes each call to the system's allocator with the same arguments, or
-//! returns null, which [`GlobalAlloc`] permits.
+//! `unsafe` is needed to implement [`GlobalAlloc`]: the allocator passes each call to the system's
+//! allocator with the same arguments, or returns null, which the trait permits.
 #![expect(unsafe_code, reason = "an allocator that fails on demand must implement GlobalAlloc")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -17,15 +18,15 @@ struct Heap;
 static HEAP: Heap = Heap;
 
 thread_local! {
-    /// Number of allocations of this thread that will still succeed.
+    /// Number of this thread's allocations that will still succeed.
     static LEFT: Cell<Option<u32>> = const { Cell::new(None) };
-    /// The layout of the block that this thread freed last while its allocations were limited.
+    /// Layout of the block that this thread freed last while its allocations were limited.
     static FREED: Cell<Option<Layout>> = const { Cell::new(None) };
     /// Number of bytes that this thread has allocated.
     static ALLOCATED: Cell<usize> = const { Cell::new(0) };
     /// Number of bytes that this thread has freed.
     static RELEASED: Cell<usize> = const { Cell::new(0) };
-    /// Number of this thread's [`Outside`] values.
+    /// Number of [`Outside`] values that this thread holds.
     static OUTSIDE: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -52,11 +53,11 @@ fn note_freed(layout: Layout) {
 }
 
 fn add(bytes: &'static LocalKey<Cell<usize>>, layout: Layout) {
-    // A thread that ends may free and allocate after its counters are destroyed.
+    // A thread that is ending may free and allocate memory after its counters have been destroyed.
     let _ = bytes.try_with(|bytes| bytes.set(bytes.get().wrapping_add(layout.size())));
 }
 
-// SAFETY: every call is passed to `System`, or returns null, which is permitted.
+// SAFETY: every call is passed to `System`, or returns null, which the trait permits.
 unsafe impl GlobalAlloc for Heap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         if is_exhausted(layout) {
@@ -75,7 +76,7 @@ unsafe impl GlobalAlloc for Heap {
     }
 }
 
-/// Runs `f` such that this thread's first `allocations` allocations succeed, and all later ones
+/// Runs `f` and makes this thread's first `allocations` allocations succeed, and all later ones
 /// fail.
 pub fn with_allocations<R>(allocations: u32, f: impl FnOnce() -> R) -> R {
     struct Restore;
@@ -90,20 +91,21 @@ pub fn with_allocations<R>(allocations: u32, f: impl FnOnce() -> R) -> R {
     f()
 }
 
-/// Calls `attempt` with the number of allocations to [allow](with_allocations): zero, one, and so
-/// on, until it returns `true`. Returns the number of failed attempts.
+/// Calls `attempt` with the number of allocations to [allow](with_allocations), starting with zero
+/// and increasing by one, until `attempt` returns `true`. Returns the number of failed attempts.
 ///
 /// # Panics
-/// 100,000 allocations are not enough.
+/// Panics if 100,000 allocations are not enough.
 pub fn failures_until(mut attempt: impl FnMut(u32) -> bool) -> u32 {
     (0..100_000).find(|allocations| attempt(*allocations)).expect("enough allocations")
 }
 
-/// Runs `operation` with zero allocations that succeed, then with one, and so on, until it
-/// succeeds. Passes each error to `check`. Returns the result and the number of failures.
+/// Runs `operation` with zero successful allocations, then with one, and so on, until the operation
+/// succeeds. Passes each error of the operation to `check`. Returns the operation's result and the
+/// number of failures.
 ///
 /// # Panics
-/// 100,000 allocations are not enough.
+/// Panics if 100,000 allocations are not enough.
 pub fn until_it_succeeds<T, E>(
     mut operation: impl FnMut() -> Result<T, E>,
     mut check: impl FnMut(E),
@@ -120,7 +122,7 @@ pub fn until_it_succeeds<T, E>(
 /// Like [`until_it_succeeds`], but returns only the result.
 ///
 /// # Panics
-/// Fewer than `least` attempts failed.
+/// Panics if fewer than `least` attempts failed.
 pub fn after_failures<T, E>(
     least: u32,
     operation: impl FnMut() -> Result<T, E>,
@@ -131,16 +133,18 @@ pub fn after_failures<T, E>(
     done
 }
 
-/// Heap use of a piece of code.
+/// The heap use of a piece of code.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HeapUse {
     /// Total size of all allocations in bytes.
     pub allocated: usize,
-    /// Number of bytes that were allocated and not freed; 0 if more was freed.
+    /// Number of bytes that were allocated and not freed; 0 if more bytes were freed than
+    /// allocated.
     pub kept: usize,
 }
 
-/// Runs `f`, counting the bytes that this thread allocates and frees. Other threads don't count.
+/// Runs `f`, counting the bytes that this thread allocates and frees. Allocations by other threads
+/// are not counted.
 pub fn heap_use<R>(f: impl FnOnce() -> R) -> (R, HeapUse) {
     let (allocated, released) = (ALLOCATED.get(), RELEASED.get());
     let result = f();
@@ -149,14 +153,14 @@ pub fn heap_use<R>(f: impl FnOnce() -> R) -> (R, HeapUse) {
     (result, HeapUse { allocated, kept: allocated.saturating_sub(released) })
 }
 
-/// Runs `f` with allocations that always succeed and are not counted against the limit.
+/// Runs `f` with allocations that always succeed and don't count against the limit.
 pub fn outside<R>(f: impl FnOnce() -> R) -> R {
     let _outside = Outside::new();
     f()
 }
 
 /// A guard: while it exists, this thread's allocations always succeed and don't count against the
-/// limit. Use it for a fake's allocations, for example.
+/// limit. Fakes use this guard for their own allocations, for example.
 #[derive(Debug)]
 pub struct Outside(());
 
@@ -167,7 +171,7 @@ impl Default for Outside {
 }
 
 impl Outside {
-    /// Exempts this thread until the value is dropped.
+    /// Exempts this thread's allocations from the limit until the value is dropped.
     pub fn new() -> Self {
         OUTSIDE.set(OUTSIDE.get() + 1);
         Self(())

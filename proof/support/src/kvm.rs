@@ -1,4 +1,5 @@
-//! Runs trials on real KVM. Without KVM, each trial is skipped, with the reason.
+//! Runs trials on a real KVM. On a host without KVM, each trial is skipped, and the reason is
+//! reported.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod local_apic;
@@ -11,11 +12,11 @@ pub use outcome::{Failure, Outcome, same};
 use libtest_mimic::{Arguments, Completion, Failed};
 use std::process::ExitCode;
 
-/// A trial's name and function.
+/// The name and the function of a trial.
 pub type Trial = (&'static str, fn() -> Outcome);
 
-/// Runs the trials, as the `main` of a test program. If `lists` is empty, because the trials need
-/// Linux on x86-64, one skipped trial is reported.
+/// Runs the trials; serves as the `main` function of a test program. If `lists` is empty, because
+/// the trials need Linux on x86-64, reports one skipped trial.
 pub fn run(lists: &[&'static [Trial]]) -> ExitCode {
     const NONE: &[Trial] = &[("messages_reach_kvm", || Ok(()))];
     let trials = if lists.is_empty() { &[NONE] } else { lists };
@@ -30,7 +31,7 @@ pub fn run(lists: &[&'static [Trial]]) -> ExitCode {
     libtest_mimic::run(&Arguments::from_args(), trials.collect()).exit_code()
 }
 
-/// Returns the reason why a virtual machine cannot be created; `None` if it can.
+/// Returns the reason why a virtual machine cannot be created, or `None` if it can.
 fn absent() -> Option<String> {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     return local_apic::absent();

@@ -1,8 +1,8 @@
 //! Tools shared by the tests of several packages.
 //!
-//! Every test program that uses this crate runs on its [allocator](with_allocations). Each module
-//! with dependencies has a separate feature, because `vm-memory` and `serde_json` add integer
-//! comparisons that make `assert_eq!(numbers, [])` ambiguous in the programs that link them.
+//! Every test program that uses this crate runs on this crate's [allocator](with_allocations). Each
+//! module with dependencies has a separate feature, because `vm-memory` and `serde_json` add
+//! integer comparisons that make `assert_eq!(numbers, [])` ambiguous in programs that link them.
 #[cfg(feature = "damage")]
 pub mod damage;
 mod entry;

@@ -1,9 +1,9 @@
-//! The guest's PL011. A driver that only prints needs just two of its registers (DDI 0183, 3.3).
-//! The guest's output is copied to the VMM's output line by line.
+//! The guest's PL011. A driver that only prints needs only two of the PL011's registers (DDI 0183,
+//! 3.3). The guest's output is copied to the VMM's output line by line.
 //!
 //! After each fact in which the guest reports an operation's cost, the VMM adds a fact with the
-//! exits that KVM has counted since the guest's previous line. That count includes the two or three
-//! exits caused by the line's first character.
+//! number of exits that KVM has counted since the guest's previous line. The number includes the
+//! two or three exits that printing the line's first character causes.
 
 use crate::failure::Failure;
 use doorbell_facts::{Fact, MicrobenchFact, MonitorFact};
@@ -12,16 +12,16 @@ use std::mem::take;
 
 const DATA: u64 = 0x00;
 const FLAGS: u64 = 0x18;
-/// The receive FIFO is empty, and all output has been sent.
+/// Flags for an empty receive FIFO, and an empty transmit FIFO.
 const EMPTY: u8 = 1 << 4 | 1 << 7;
-/// Exit count over all vCPUs of all machines (debugfs).
+/// File that holds the exit count over all vCPUs of all machines (debugfs).
 const EXITS: &str = "/sys/kernel/debug/kvm/exits";
 
-/// The UART, and the line currently being printed by the guest.
+/// The UART, and the line that the guest is printing.
 #[derive(Debug, Default)]
 pub(crate) struct Console {
     line: String,
-    /// Exit counts before this line and after the previous one.
+    /// Exit count before this line, and exit count after the previous line.
     before: u64,
     behind: u64,
 }

@@ -7,13 +7,14 @@ use std::ops::Range;
 
 const GIC_PHANDLE: u32 = 1;
 const ITS_PHANDLE: u32 = 2;
-/// Interrupt cells in the binding `arm,gic-v3`: kind and trigger.
+/// Values in the interrupt cells of the binding `arm,gic-v3`: the kind and the trigger.
 const PPI: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
 /// The timers' PPIs, in the order of the binding `arm,armv8-timer`.
 const TIMERS: [u32; 4] = [13, 14, 11, 10];
 
-/// Returns the devicetree blob. It has a PCI host if the guest has a function.
+/// Returns the devicetree blob. The devicetree describes a PCI host if a function is passed through
+/// to the guest.
 pub(crate) fn devicetree(has_pci: bool) -> Vec<u8> {
     let mut tree = DeviceTree::new();
     let root = &mut tree.root;
@@ -98,7 +99,7 @@ fn gic() -> DeviceTreeNode {
     gic
 }
 
-/// Make DeviceIDs equal to requester IDs.
+/// Make each DeviceID equal to its requester ID.
 fn pci_host() -> DeviceTreeNode {
     const MEMORY_32: u32 = 0x0200_0000;
     let [start, size] = [PCI_WINDOW.start, PCI_WINDOW.end - PCI_WINDOW.start]
@@ -119,7 +120,7 @@ fn pci_host() -> DeviceTreeNode {
     )
 }
 
-/// Encodes addresses and sizes in two cells each.
+/// Encodes addresses and sizes with two cells each.
 fn doubles(regions: &[Range<u64>]) -> Vec<u8> {
     let words = regions.iter().flat_map(|region| [region.start, region.end - region.start]);
     words.flat_map(u64::to_be_bytes).collect()

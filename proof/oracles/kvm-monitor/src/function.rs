@@ -1,6 +1,6 @@
-//! A PCI function of the host, passed through by VFIO. It has one memory region and an MSI
-//! capability, which `irq-routing` emulates. Its message arrives on an eventfd, from which KVM
-//! forwards it.
+//! A PCI function of the host, passed through by VFIO. The function has one memory region and an
+//! MSI capability, which `irq-routing` emulates. VFIO signals the function's interrupt by an
+//! eventfd, from which KVM forwards it to the guest.
 
 use crate::failure::Failure;
 use crate::kernel;
@@ -27,7 +27,7 @@ const ADDRESS: u16 = 1 << 3;
 /// Offset of the function's configuration space in the guest's ECAM.
 const PLACE: u64 = (ADDRESS as u64) << 12;
 const CONFIG_BYTES: u64 = 0x1000;
-/// Index of configuration space in VFIO's list of regions (`VFIO_PCI_CONFIG_REGION_INDEX`).
+/// Index of the configuration space in VFIO's list of regions (`VFIO_PCI_CONFIG_REGION_INDEX`).
 const CONFIG_REGION: u32 = 7;
 /// Registers in configuration space.
 const COMMAND: u16 = 0x04;
@@ -35,14 +35,14 @@ const FIRST_BAR: u16 = 0x10;
 const LAST_BAR: u16 = 0x24;
 const EXPANSION_ROM: u16 = 0x30;
 const CAPABILITIES: u16 = 0x34;
-/// Command: the function responds to memory accesses.
+/// Bit in the command register: the function responds to memory accesses.
 const MEMORY_SPACE: u16 = 1 << 1;
 
 /// The passed-through function.
 pub(crate) struct Function {
     device: VfioDevice,
     msi: MsiCapability,
-    /// Offset of the MSI capability.
+    /// Offset of the MSI capability in configuration space.
     msi_offset: u16,
     irqfds: Arc<MsiIrqfdSet>,
     /// The base address register's value.
@@ -51,7 +51,7 @@ pub(crate) struct Function {
 }
 
 impl Function {
-    /// Opens a function that is bound to `vfio-pci`, and lets it access the guest's RAM by DMA.
+    /// Opens a function that is bound to `vfio-pci`, and gives it DMA access to the guest's RAM.
     pub(crate) fn open(
         path: &Path,
         vm: &Arc<VmFd>,
@@ -126,8 +126,8 @@ impl Function {
         Ok(())
     }
 
-    /// Writes the command register. The region can't be moved from where guests place their first
-    /// region.
+    /// Writes the command register. The memory region can't be moved away from the address at which
+    /// guests place their first region.
     fn command(&self, command: u16) -> Result<(), Failure> {
         let place = self.bar & self.size_mask();
         if command & MEMORY_SPACE != 0 && u64::from(place) != PCI_WINDOW.start {
@@ -138,11 +138,12 @@ impl Function {
     }
 
     fn size_mask(&self) -> u32 {
-        // A region of 4 GiB or more would exceed the window.
+        // A region of 4 GiB or more would not fit into the window.
         u32::try_from(self.device.get_region_size(0)).map_or(0, u32::wrapping_neg)
     }
 
-    /// Returns the offset relative to the MSI capability if the register is part of it.
+    /// Returns the register's offset in the MSI capability if the register is part of the
+    /// capability.
     fn in_msi(&self, offset: u16) -> Option<u16> {
         offset.checked_sub(self.msi_offset).filter(|offset| *offset < self.msi.length())
     }
@@ -155,7 +156,7 @@ fn offset(address: u64) -> Option<u16> {
 }
 
 fn find_msi(device: &VfioDevice) -> Option<u16> {
-    /// Maximum number of capabilities that fit in 256 bytes.
+    /// Maximum number of capabilities that fit into 256 bytes.
     const MOST: usize = 48;
     let mut register = CAPABILITIES;
     for _ in 0..MOST {

@@ -1,7 +1,8 @@
-//! Memory passed to the kernel: the guest's RAM, and one region of a function.
+//! Memory that is passed to the kernel: the guest's RAM, and one memory region of a function.
 //!
-//! `unsafe` is needed because the kernel and a device access this memory behind the program's back.
-//! The program itself only accesses RAM through `vm-memory`, and never touches the region.
+//! `unsafe` is needed because the kernel and a device access this memory without the compiler's
+//! knowledge. The program itself accesses RAM only through `vm-memory`, and never accesses the
+//! region.
 #![expect(unsafe_code, reason = "the kernel accesses memory that is passed to it")]
 
 use crate::failure::Failure;
@@ -18,7 +19,7 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 const RAM_SLOT: u32 = 0;
 const REGION_SLOT: u32 = 1;
 
-/// Maps RAM into the guest. It is never unmapped again.
+/// Maps RAM into the guest. The mapping is never removed.
 pub(crate) fn lend_ram(
     vm: &VmFd,
     ram: &'static GuestMemoryMmap<()>,
@@ -29,12 +30,12 @@ pub(crate) fn lend_ram(
     lend(vm, RAM_SLOT, address, bytes, host)
 }
 
-/// Maps the memory of a function's region 0 into the guest.
+/// Maps a function's memory region 0 into the guest.
 pub(crate) fn lend_region(vm: &VmFd, device: &VfioDevice, address: u64) -> Result<(), Failure> {
     let (bytes, offset) = (device.get_region_size(0), device.get_region_offset(0));
     let access = ProtFlags::READ | ProtFlags::WRITE;
-    // SAFETY: the device keeps its descriptor open during the call. The new mapping doesn't overlap
-    // any other, and no references into it are created.
+    // SAFETY: the device keeps its file descriptor open during the call. The new mapping doesn't
+    // overlap any other, and no references into it are created.
     let host = unsafe {
         let device = BorrowedFd::borrow_raw(device.as_raw_fd());
         mmap(ptr::null_mut(), usize::try_from(bytes)?, access, MapFlags::SHARED, device, offset)?
@@ -42,7 +43,7 @@ pub(crate) fn lend_region(vm: &VmFd, device: &VfioDevice, address: u64) -> Resul
     lend(vm, REGION_SLOT, address, bytes, host as u64)
 }
 
-/// Maps RAM for DMA by a function, at the same addresses that the guest uses.
+/// Maps RAM for DMA by a function, at the addresses that the guest uses.
 pub(crate) fn reach_ram(
     container: &VfioContainer,
     ram: &'static GuestMemoryMmap<()>,
@@ -61,7 +62,7 @@ fn lend(vm: &VmFd, slot: u32, address: u64, bytes: u64, host: u64) -> Result<(),
         userspace_addr: host,
         flags: 0,
     };
-    // SAFETY: the callers' mappings are never unmapped, and this program holds no references into
+    // SAFETY: the callers' mappings are never removed, and this program holds no references into
     // them.
     unsafe { vm.set_user_memory_region(region) }?;
     Ok(())

@@ -1,5 +1,5 @@
-//! The guest's address map. It follows QEMU's `virt` machine, except that RAM is where the
-//! hypervisor's guest expects it.
+//! The guest's address map. The address map follows QEMU's `virt` machine, except that RAM has the
+//! address that the hypervisor's guest expects.
 
 use gic_arch::{gicd, gicr, gits};
 use std::ops::Range;
@@ -17,11 +17,11 @@ pub(crate) const ITS: Range<u64> = 0x0808_0000..0x0808_0000 + gits::SIZE;
 pub(crate) const REDISTRIBUTORS: Range<u64> = 0x080a_0000..0x080a_0000 + CPUS * gicr::STRIDE_V3;
 /// Registers of the PL011.
 pub(crate) const UART: Range<u64> = 0x0900_0000..0x0900_1000;
-/// Address window for functions' memory, below 4 GiB.
+/// Address window for functions' memory regions, below 4 GiB.
 pub(crate) const PCI_WINDOW: Range<u64> = 0x1000_0000..0x3eff_0000;
-/// ECAM for bus 0.
+/// ECAM window of bus 0.
 pub(crate) const ECAM: Range<u64> = 0x3f00_0000..0x3f10_0000;
-/// RAM. It starts with the image.
+/// RAM. The image is loaded at the start of RAM.
 pub(crate) const RAM: Range<u64> = 0x5000_0000..0x5400_0000;
-/// The devicetree's address in RAM.
+/// Address of the devicetree in RAM.
 pub(crate) const DEVICETREE: u64 = RAM.end - (2 << 20);

@@ -1,4 +1,4 @@
-//! The guest's machine in KVM, and its vCPU threads.
+//! The guest's machine on KVM, and the threads of its vCPUs.
 
 use crate::console::Console;
 use crate::devicetree::devicetree;
@@ -30,14 +30,14 @@ const ADDRESS_BITS: u32 = 40;
 /// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE`: `struct user_pt_regs`, indexed in 32-bit
 /// words.
 const CORE_REGISTER: u64 = 0x6030_0000_0010_0000;
-/// Index of x0 in that structure, and of the program counter, which follows x0 to x30 and the stack
-/// pointer.
+/// Indexes in `struct user_pt_regs` of x0, and of the program counter, which follows x0 to x30 and
+/// the stack pointer.
 const X0: u64 = 0;
 const PC: u64 = 2 * 32;
-/// `EINTR` and `EAGAIN`: a signal arrived, or another vCPU is just turning this one on.
+/// `EINTR` and `EAGAIN`: a signal has arrived, or another vCPU is turning this vCPU on.
 const AGAIN: [i32; 2] = [4, 11];
 
-/// The machine before its vCPUs are started.
+/// The machine before its vCPUs have been started.
 pub(crate) struct Machine {
     cpus: Vec<VcpuFd>,
     devices: Devices,
@@ -45,13 +45,13 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Creates a machine whose RAM starts with the image. If a function is given, it is passed
-    /// through.
+    /// Creates a machine that has the image at the start of its RAM. If `function` is given, it is
+    /// passed through to the guest.
     pub(crate) fn new(image: &[u8], function: Option<&Path>) -> Result<Self, Failure> {
         let vm = Arc::new(Kvm::new()?.create_vm_with_ipa_size(ADDRESS_BITS)?);
         let bytes = RAM.end - RAM.start;
         let ranges = [(GuestAddress(RAM.start), usize::try_from(bytes)?)];
-        // The kernel keeps using the memory until the program ends.
+        // The kernel uses the memory until the program ends.
         let ram: &'static _ = Box::leak(Box::new(GuestMemoryMmap::<()>::from_ranges(&ranges)?));
         ram.write_slice(image, GuestAddress(RAM.start))?;
         ram.write_slice(&devicetree(function.is_some()), GuestAddress(DEVICETREE))?;
@@ -64,7 +64,7 @@ impl Machine {
         Ok(Self { cpus, devices, _gic: gic })
     }
 
-    /// Runs until the guest powers the machine off. Each vCPU runs on its own CPU.
+    /// Runs until the guest powers the machine off. Each vCPU runs on a CPU of its own.
     pub(crate) fn run(self) -> Result<(), Failure> {
         let (sender, ends) = mpsc::channel();
         let devices = Arc::new(self.devices);
@@ -154,7 +154,8 @@ impl Devices {
     }
 }
 
-/// Runs a vCPU on the CPU of the same number. If that CPU doesn't exist, any CPU will do.
+/// Runs a vCPU on the host CPU that has the same number. If no such CPU exists, the vCPU may run on
+/// every CPU.
 fn run(number: usize, mut cpu: VcpuFd, devices: &Devices) -> Result<(), Failure> {
     let mut own = CpuSet::new();
     own.set(number);

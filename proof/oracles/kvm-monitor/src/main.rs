@@ -1,14 +1,15 @@
 //! A VMM on Linux's KVM for arm64. Its guest is a flat image with two vCPUs, a GICv3, an ITS and a
-//! PL011, all at the addresses used by QEMU's `virt` machine. It passes a PCI function through with
-//! VFIO.
+//! PL011, all at the addresses used by QEMU's `virt` machine. The VMM passes a PCI function through
+//! to the guest by means of VFIO.
 //!
 //! ```text
 //! kvm-monitor IMAGE [/sys/bus/pci/devices/FUNCTION]
 //! ```
 //!
-//! The guest prints what its operations cost. For each, the VMM adds how many exits KVM counted.
-//! The guest ends with `SYSTEM_OFF`.
-// Except in `kernel.rs`, because the kernel accesses the memory passed to it there.
+//! The guest prints the cost of its operations. For each operation, the VMM adds the number of
+//! exits that KVM counted. The guest ends by calling `SYSTEM_OFF`.
+// Only `kernel.rs` uses `unsafe`, because the kernel accesses the memory that is passed to it
+// there.
 #![deny(unsafe_code)]
 
 #[cfg(all(target_os = "linux", target_arch = "aarch64"))]

@@ -12,14 +12,15 @@ use std::ops::Range;
 use vgic::its::{ErrorPolicy, TableLevels};
 use vgic::{SecurityView, VgicConfig};
 
-/// A fault that we can plant in the model.
+/// A fault that can be planted in the model.
 #[derive(Clone, Copy, Debug)]
 pub struct Mutant {
     /// Name.
     pub name: &'static str,
     /// The world in which the fault is visible.
     pub world: World,
-    /// The family whose cases find the fault, or `None` if the reset values reveal it.
+    /// The family whose cases find the fault, or `None` if the fault is visible in the registers'
+    /// reset values.
     pub found_by: Option<Family>,
     fault: Fault,
 }
@@ -28,11 +29,11 @@ pub struct Mutant {
 enum Fault {
     /// The model has a different configuration.
     Built(fn(&mut VgicConfig)),
-    /// The model executes commands with one opcode as if they had a different one.
+    /// The model executes commands that have one opcode as if they had another.
     Opcode { is: u8, taken_for: u8 },
-    /// The model executes a line that differs from the one sent.
+    /// The model executes a protocol line that differs from the one sent.
     Line(fn(&str) -> Option<String>),
-    /// The model asserts the wrong inputs.
+    /// The model reports wrong interrupt inputs as asserted.
     Inputs(fn(u32) -> u32),
 }
 
@@ -43,7 +44,7 @@ pub struct Faulty {
     fault: Fault,
 }
 
-/// The fault for a command without effect: it is executed as an unknown opcode.
+/// The opcode for commands that should have no effect: the model executes them as unknown commands.
 const NOTHING: u8 = 0xff;
 
 const fn built(
@@ -170,10 +171,11 @@ pub const MUTANTS: &[Mutant] = &[
 ];
 
 impl Mutant {
-    /// Creates a model with this fault that intercepts the lines selected by `watch`.
+    /// Creates a model with this fault, which intercepts the inputs selected by the lines in
+    /// `watch`.
     ///
     /// # Errors
-    /// [`vgic::ConfigError`] if the model rejects the configuration.
+    /// Returns [`vgic::ConfigError`] if the model rejects the configuration.
     pub fn model(&self, watch: &str) -> Result<Faulty> {
         let mut config = self.world.model();
         if let Fault::Built(change) = self.fault {
@@ -203,7 +205,7 @@ impl Faulty {
     }
 }
 
-/// Returns the line with a different opcode if it stores the first word of a command whose opcode
+/// Returns the line with another opcode if the line stores the first word of a command whose opcode
 /// is `is`.
 fn with_opcode(line: &str, is: u8, taken_for: u8) -> Option<String> {
     let (at, word) = first_word(line)?;
@@ -211,7 +213,7 @@ fn with_opcode(line: &str, is: u8, taken_for: u8) -> Option<String> {
     Some(format!("writeq {at:#x} {word:#x}"))
 }
 
-/// Returns the address and value if this line stores the first word of a command.
+/// Returns the address and value that this line stores if it stores the first word of a command.
 fn first_word(line: &str) -> Option<(u64, u64)> {
     let hexadecimal = |word: &str| u64::from_str_radix(word.strip_prefix("0x")?, 16).ok();
     let (at, word) = line.strip_prefix("writeq ")?.split_once(' ')?;

@@ -14,25 +14,25 @@ pub trait Peer {
     /// Resets the machine and zeroes the memory that cases use.
     ///
     /// # Errors
-    /// The machine has exited.
+    /// Returns an error if the machine has exited.
     fn reset(&mut self) -> Result<()>;
 
-    /// Returns the replies to the lines, in order.
+    /// Returns the machine's replies to the lines, in order.
     ///
     /// # Errors
-    /// The machine has exited.
+    /// Returns an error if the machine has exited.
     fn replies(&mut self, lines: &mut dyn Iterator<Item = &str>) -> Result<Vec<Reply>>;
 
     /// Makes each of these CPUs acknowledge interrupts until none is pending.
     ///
     /// # Errors
-    /// The machine has exited, or its CPUs are not running.
+    /// Returns an error if the machine has exited, or if its CPUs are not running.
     fn acknowledge(&mut self, cpus: Range<u16>) -> Result<Vec<Vec<Acknowledged>>>;
 
-    /// Returns which CPU interrupt inputs are asserted, as far as they are intercepted.
+    /// Returns the CPU interrupt inputs that are asserted, among those that are intercepted.
     fn asserted(&self) -> Asserted;
 
-    /// Returns the protocol line that intercepts these inputs.
+    /// Returns the protocol line that makes the machine report changes of these inputs.
     fn watch(&self) -> &str;
 }
 
@@ -41,16 +41,17 @@ pub trait Peer {
 pub struct Reply {
     /// Text of the reply.
     pub text: String,
-    /// The inputs asserted after the line.
+    /// The inputs that are asserted after the line.
     pub asserted: Asserted,
 }
 
-/// CPU interrupt inputs, by their protocol numbers.
+/// The interrupt inputs of the CPUs, by their numbers in the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Asserted(pub(super) u32);
 
 impl Asserted {
-    /// Updates the inputs if `line` reports a change. Returns `true` if so.
+    /// Updates the inputs if `line` reports a change of one. Returns `true` if `line` reports a
+    /// change.
     pub(super) fn follow(&mut self, line: &str) -> bool {
         let change = line.strip_prefix("IRQ ").and_then(|change| change.split_once(' '));
         let Some((what, Ok(number @ 0..32))) =
@@ -73,9 +74,9 @@ impl fmt::Display for Asserted {
     }
 }
 
-/// Intercepts all CPUs' IRQ and FIQ inputs. Only newer QEMUs support this.
+/// Intercepts the IRQ and FIQ inputs of all CPUs. Only recent versions of QEMU support this.
 pub const WATCH_ALL: &str = "irq_intercept_out /machine/unattached/device[3] sysbus-irq";
-/// Intercepts one CPU's inputs. Every QEMU supports this.
+/// Intercepts one CPU's inputs. Every version of QEMU supports this.
 pub const WATCH_ONE: &str = "irq_intercept_in /machine/unattached/device[1]";
 
 /// Doorbell's model, running in this process.
@@ -89,18 +90,20 @@ pub struct Model {
 }
 
 impl Model {
-    /// Creates a world's model. It intercepts the lines selected by `watch`.
+    /// Creates a world's model. The model reports changes of the inputs that the lines in `watch`
+    /// select.
     ///
     /// # Errors
-    /// The errors of [`with_config`](Self::with_config).
+    /// Returns the errors of [`with_config`](Self::with_config).
     pub fn new(world: World, watch: &str) -> Result<Self> {
         Self::with_config(world, world.model(), watch)
     }
 
-    /// Creates a model with a different configuration, to check that the comparison notices.
+    /// Creates a model with a different configuration, to check that the comparison detects the
+    /// difference.
     ///
     /// # Errors
-    /// [`vgic::ConfigError`] if the model rejects the configuration.
+    /// Returns [`vgic::ConfigError`] if the model rejects the configuration.
     pub fn with_config(world: World, config: VgicConfig, watch: &str) -> Result<Self> {
         let machine = Qtest::with_config(config.clone())?;
         Ok(Self { world, config, machine, watch: watch.to_owned(), asserted: Asserted::default() })

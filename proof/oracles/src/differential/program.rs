@@ -1,26 +1,26 @@
-//! The program for QEMU's CPUs. It acknowledges pending interrupts on request.
+//! The program for QEMU's CPUs. The program acknowledges pending interrupts on request.
 //!
 //! With two security states, it starts as firmware, which assigns all interrupts except those in
-//! [`SECURE`](super::world::SECURE) to the Non-secure state. It then unmasks all priorities and
-//! groups, and configures `ICC_EOIR<n>_EL1` to drop the priority only. On request, it reads
-//! `ICC_IAR1_EL1` and, if no Group 1 interrupt is pending, `ICC_IAR0_EL1`, until neither has a
-//! pending interrupt. Interrupts with an active state stay active, so that a level that is still
-//! high is not acknowledged twice.
+//! [`SECURE`](super::world::SECURE) to the Non-secure state. The program then unmasks all
+//! priorities and groups, and configures `ICC_EOIR<n>_EL1` to drop the priority only. On request,
+//! the program reads `ICC_IAR1_EL1` and, if no Group 1 interrupt is pending, `ICC_IAR0_EL1`, until
+//! neither has a pending interrupt. Interrupts that have an active state stay active, so that a
+//! level that remains asserted is not acknowledged twice.
 
 use super::address_map::CPUS;
 
-/// Address of the program for the CPUs.
+/// Address of the program that the CPUs execute.
 pub(super) const PROGRAM_BASE: u64 = 0x4700_0000;
 
-/// Returns the address of the word that starts a CPU. Setting it to nonzero starts the CPU, which
-/// clears it when it has finished. The next word is the number of acknowledgements, whose list
-/// starts [`LIST`] bytes after the first word.
+/// Returns the address of the word that makes a CPU start acknowledging interrupts. Software sets
+/// the word to a nonzero value, and the CPU clears it when it has finished. The next word holds the
+/// number of acknowledgements, which are listed [`LIST`] bytes after the first word.
 pub(super) const fn mailbox(cpu: u16) -> u64 {
     0x4701_0000 + cpu as u64 * 0x1000
 }
 
-/// Offset from the mailbox to pairs of words: INTID, and the running priority after the
-/// acknowledgement.
+/// Offset from the first word of the mailbox to pairs of words: INTID, and the running priority
+/// after the acknowledgement.
 pub(super) const LIST: u64 = 16;
 
 /// Maximum number of acknowledgements per request.
@@ -28,9 +28,10 @@ pub(super) const MOST: usize = 256;
 
 const _: () = assert!(CPUS == 3, "the program starts two CPUs in addition to the first");
 
-/// With two security states, all CPUs start here. Otherwise, only the first one does.
+/// With two security states, all CPUs start at this address. With one security state, only the
+/// first CPU starts here.
 pub(super) const PROGRAM: [u32; 97] = [
-    // EL3 exists only with two security states. If so, CPUs start here as firmware.
+    // EL3 exists only with two security states. In that case, CPUs start here as firmware.
     0xd53800a0, // mrs x0, mpidr_el1
     0x92401c00, // and x0, x0, #0xff
     0xd2800014, // movz x20, #0
@@ -38,7 +39,7 @@ pub(super) const PROGRAM: [u32; 97] = [
     0xf100303f, // cmp x1, #0xc
     0x54000541, // b.ne kernel
     // Wake the redistributor. SGIs 8 to 15 are Secure Group 0, PPIs 28 to 31 are Secure Group 1,
-    // the others are Non-secure.
+    // and all other SGIs and PPIs are Non-secure.
     0xd2a10141, // movz x1, #0x080a, lsl #16
     0x8b004421, // add x1, x1, x0, lsl #17
     0xb900143f, // str wzr, [x1, #0x14]
@@ -48,7 +49,7 @@ pub(super) const PROGRAM: [u32; 97] = [
     0xb9008022, // str w2, [x1, #0x80]
     0x52be0002, // movz w2, #0xf000, lsl #16
     0xb90d0022, // str w2, [x1, #0xd00]
-    // Likewise for SPIs: 40 and 41 are Group 0, 42 and 43 are Secure Group 1.
+    // SPIs 40 and 41 are Group 0, 42 and 43 are Secure Group 1, and all others are Non-secure.
     0xd2a10003, // movz x3, #0x0800, lsl #16
     0x1281e002, // movn w2, #0xf00
     0xb9008462, // str w2, [x3, #0x84]
@@ -97,7 +98,7 @@ pub(super) const PROGRAM: [u32; 97] = [
     0xd2800034, // second: movz x20, #1
     0xd53800a0, // mrs x0, mpidr_el1
     0x92401c00, // and x0, x0, #0xff
-    // x19 holds the address of the CPU's own mailbox; x20 is nonzero if Group 0 is available.
+    // x19 holds the address of the CPU's own mailbox; x20 is nonzero if software can use Group 0.
     0xd2a8e033, // ready: movz x19, #0x4701, lsl #16
     0x8b003273, // add x19, x19, x0, lsl #12
     0xd2801fe0, // movz x0, #0xff

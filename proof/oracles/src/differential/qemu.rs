@@ -1,5 +1,5 @@
-//! A QEMU whose CPUs are stopped or do nothing but acknowledge interrupts. It is driven over
-//! standard input and output, and reset through its monitor.
+//! A QEMU whose CPUs are stopped or only acknowledge interrupts. The program communicates with QEMU
+//! over standard input and output, and resets it through its monitor.
 
 use super::acknowledge::Acknowledged;
 use super::address_map::{CPUS, USED};
@@ -19,9 +19,10 @@ use std::time::{Duration, Instant};
 const START: Duration = Duration::from_secs(30);
 /// Maximum time for the monitor to answer.
 const ANSWER: Duration = Duration::from_secs(30);
-/// Pause between two checks of whether the CPUs have finished.
+/// Pause between two checks whether the CPUs have finished.
 const PAUSE: Duration = Duration::from_micros(200);
-/// Number of line bytes sent before their replies are read: the capacity of a pipe.
+/// Number of bytes of protocol lines to send before reading the replies, which is the capacity of a
+/// pipe.
 const SENT_AHEAD: usize = 0x8000;
 
 /// A QEMU process.
@@ -37,15 +38,15 @@ pub struct Qemu {
     asserted: Asserted,
 }
 
-/// First QEMU version known to intercept outputs by name. (7.2 does not.)
+/// First QEMU version known to support interception of outputs by name. (Version 7.2 does not.)
 const INTERCEPTS_BY_NAME: (u32, u32) = (10, 0);
 
 impl Qemu {
-    /// Starts `program`, which may bring its own libraries. The socket of its monitor is in
-    /// `folder`.
+    /// Starts the QEMU `program`, which may come with its own libraries. The socket of QEMU's
+    /// monitor is created in `folder`.
     ///
     /// # Errors
-    /// QEMU cannot be started, or its monitor does not respond.
+    /// Returns an error if QEMU cannot be started, or if its monitor does not respond.
     pub fn start(
         program: &Path,
         libraries: Option<&Path>,
@@ -95,7 +96,7 @@ impl Qemu {
             .context("QEMU's monitor has closed the connection")
     }
 
-    /// Sends a command to the monitor. Returns the first line that contains `awaited`.
+    /// Sends a command to the monitor. Returns the first line of the reply that contains `awaited`.
     fn monitor(&mut self, command: &str, awaited: &str) -> Result<String> {
         self.order(command)?;
         let mut line = String::new();
@@ -119,7 +120,7 @@ impl Qemu {
         Ok(told.trim_start().to_owned())
     }
 
-    /// Waits for a CPU to finish, and returns the interrupts that it acknowledged.
+    /// Waits for a CPU to finish, and returns the interrupts that the CPU acknowledged.
     fn acknowledged(&mut self, cpu: u16) -> Result<Vec<Acknowledged>> {
         let line = format!("read {:#x} {:#x}", mailbox(cpu), LIST + 8 * MOST as u64);
         let deadline = Instant::now() + ANSWER;
@@ -131,12 +132,12 @@ impl Qemu {
                 return Ok(pairs.map(both).collect());
             }
             ensure!(Instant::now() < deadline, "QEMU's CPU {cpu} does not answer");
-            // Without the pause, this loop would hold the lock that the CPUs need.
+            // Without this pause, the loop would hold the lock that the CPUs need.
             std::thread::sleep(PAUSE);
         }
     }
 
-    /// Reads a reply. It follows the line changes caused by the request.
+    /// Reads a reply. QEMU sends the input changes that a request caused before the reply.
     fn read_reply(&mut self) -> Result<Reply> {
         let mut text = String::new();
         loop {
@@ -167,10 +168,10 @@ fn machine(world: World) -> &'static str {
     }
 }
 
-/// Returns arguments that either stop the CPUs or make them run the program in this file.
+/// Returns arguments that either keep the CPUs stopped or make them run the program in this file.
 fn processors(world: World, image: &Path) -> Vec<String> {
-    // Debian builds QEMU without the `qtest` accelerator, but stopped CPUs are just as good. With a
-    // single thread, a waiting CPU yields to the next one.
+    // Debian builds QEMU without the `qtest` accelerator; an emulator with stopped CPUs serves the
+    // same purpose. With a single emulation thread, a CPU that waits yields to the next one.
     let mut arguments = ["-S", "-accel", "tcg,thread=single"].map(str::to_owned).to_vec();
     let first = match world {
         World::Stopped => return arguments,
@@ -211,7 +212,7 @@ fn connect(child: &mut Child, socket: &Path) -> Result<BufReader<UnixStream>> {
 }
 
 impl Peer for Qemu {
-    /// Once the CPUs have answered the first request for acknowledgements, their setup is done.
+    /// Once the CPUs have answered the first request for acknowledgements, they have been set up.
     fn reset(&mut self) -> Result<()> {
         self.monitor("system_reset", "\"RESET\"")?;
         if self.world != World::Stopped {
@@ -245,7 +246,7 @@ impl Peer for Qemu {
         let begin: Vec<String> =
             cpus.clone().map(|cpu| format!("writel {:#x} 1", mailbox(cpu))).collect();
         self.replies(&mut begin.iter().map(|line| &**line))?;
-        // Waiting CPUs would keep one of the host's CPUs busy, so let them run only now.
+        // CPUs that wait keep one of the host's CPUs busy, so they are started only now.
         self.order("cont")?;
         let acknowledged = cpus.map(|cpu| self.acknowledged(cpu)).collect();
         self.order("stop")?;
@@ -263,7 +264,7 @@ impl Peer for Qemu {
 
 impl Drop for Qemu {
     fn drop(&mut self) {
-        // QEMU may have exited already.
+        // QEMU may already have exited.
         drop(self.child.kill());
         drop(self.child.wait());
         for file in &self.files {

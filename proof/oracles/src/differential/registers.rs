@@ -1,4 +1,4 @@
-//! The registers compared at the end of each case.
+//! The registers that are compared at the end of each case.
 
 use super::address_map::{
     BASER0, BASER1, CBASER, CPUS, CREADR, CTLR, CWRITER, GICD, ITS, PENDBASER, PROPBASER,
@@ -6,20 +6,21 @@ use super::address_map::{
 };
 use super::step::Width;
 
-/// Number of INTIDs that have distributor registers, including those private to a CPU.
+/// Number of INTIDs that have distributor registers, including the INTIDs that are private to a
+/// CPU.
 const INTIDS: u64 = 288;
 
-/// Distributor arrays that hold state, as offset and number of bits (one, two or eight) per
-/// interrupt.
+/// Distributor arrays that hold state, given as the offset and the number of bits (one, two or
+/// eight) per interrupt.
 const FIELDS: [(u64, u64); 6] =
     [(0x0080, 1), (0x0100, 1), (0x0200, 1), (0x0300, 1), (0x0400, 8), (0x0C00, 2)];
 
-/// Returns the registers that reflect the state of wired interrupts.
+/// Returns the registers that show the state of wired interrupts.
 pub(super) fn wired() -> impl Iterator<Item = (u64, Width)> {
     distributor().chain((0..CPUS).flat_map(private))
 }
 
-/// Returns the registers that reflect the state of LPIs.
+/// Returns the registers that show the state of LPIs.
 pub(super) fn of_lpis() -> impl Iterator<Item = (u64, Width)> {
     let redistributors = (0..CPUS).flat_map(|cpu| {
         let base = redistributor(cpu);

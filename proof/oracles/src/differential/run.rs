@@ -28,19 +28,19 @@ pub struct Limits {
 /// The result of a search.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
-    /// Number of cases (or registers) that agreed on both machines.
+    /// Number of cases (or registers) in which both machines agreed.
     pub agreed: u32,
-    /// The smallest case found that did not.
+    /// The smallest case found in which the machines disagreed.
     pub mismatch: Option<Mismatch>,
 }
 
-/// Maximum number of attempts at shrinking a failing case.
+/// Maximum number of attempts to shrink a failing case.
 const ATTEMPTS: u32 = 2000;
 
-/// Reads every aligned word in every frame after a reset.
+/// Reads every aligned word of every register frame after a reset.
 ///
 /// # Errors
-/// A machine has exited.
+/// Returns an error if a machine has exited.
 pub fn reset_values(model: &mut dyn Peer, qemu: &mut dyn Peer) -> Result<Vec<Finding>> {
     model.reset()?;
     qemu.reset()?;
@@ -56,13 +56,13 @@ pub fn reset_values(model: &mut dyn Peer, qemu: &mut dyn Peer) -> Result<Vec<Fin
         .collect()
 }
 
-/// Reduces a mismatch to its last read, since reads don't depend on each other.
+/// Reduces a mismatch to its last read, because reads don't depend on each other.
 fn alone(mismatch: Mismatch) -> Mismatch {
     let last = mismatch.script.last().cloned();
     Mismatch { script: last.into_iter().collect(), ..mismatch }
 }
 
-/// What is compared: a family of cases in a world.
+/// The object of a comparison: a family of cases in a world.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Comparison {
     /// Family of cases.
@@ -71,10 +71,10 @@ pub struct Comparison {
     pub world: World,
 }
 
-/// Tries cases. Shrinks the first one on which the machines differ.
+/// Runs cases until the machines differ on one, and shrinks that case.
 ///
 /// # Errors
-/// A machine has exited.
+/// Returns an error if a machine has exited.
 pub fn compare(
     of: Comparison,
     limits: Limits,
@@ -91,7 +91,7 @@ pub fn compare(
 /// A case with a mismatch, which can be shrunk.
 type Found = (Box<dyn ValueTree<Value = Vec<Step>>>, Mismatch);
 
-/// Returns how many cases agree before the first one that does not.
+/// Returns the number of cases that agree before the first case that does not.
 fn search(
     of: Comparison,
     limits: Limits,
@@ -114,11 +114,11 @@ fn search(
     Ok((agreed, None))
 }
 
-/// Searches for a planted fault the way a comparison with `qemu` would. The case found is not
-/// shrunk.
+/// Searches for a planted fault in the same way as a comparison with `qemu` does. The case that
+/// reveals the fault is not shrunk.
 ///
 /// # Errors
-/// A machine has exited.
+/// Returns an error if a machine has exited.
 pub fn hunt(mutant: &Mutant, limits: Limits, qemu: &mut dyn Peer) -> Result<Option<Mismatch>> {
     let mut model = mutant.model(qemu.watch())?;
     match mutant.found_by {

@@ -1,4 +1,4 @@
-//! Translates a case's steps into protocol lines. Both machines receive the same lines.
+//! Translates the steps of a case into protocol lines. Both machines receive the same lines.
 
 use super::address_map::{
     BASER0, BASER1, CBASER, COLLECTION_PAGES, COLLECTIONS, CONFIGURATION, CPUS, CREADR, CTLR,
@@ -11,34 +11,34 @@ use super::software::{Before, Software};
 use super::step::{Rewritten, Start, Step, Width};
 use std::ops::Range;
 
-/// The GIC's path on a machine with [`CPUS`] CPUs.
+/// Path of the GIC on a machine with [`CPUS`] CPUs.
 const GIC: &str = "/machine/unattached/device[3]";
 const FIRST_LPI: u32 = 8192;
 const VALID: u64 = 1 << 63;
-/// Number of the first of a group of collections, one per CPU, that cases don't map in any other
-/// way.
+/// Number of the first collection in a group of collections, one per CPU, that no case maps in any
+/// other way.
 const RELOADING: u16 = 100;
 const COMMANDS_OF_PAGE: u64 = 128;
-/// Number of bytes of each pending table to compare. They cover all LPIs that cases map.
+/// Number of bytes to compare in each pending table. These bytes cover all LPIs that cases map.
 const COMPARED_PENDING: u64 = 0x200;
 
-/// A protocol line, and how to compare the replies.
+/// A protocol line, and the way in which the replies to it are compared.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Query {
     /// The line.
     pub(super) line: String,
     /// The comparison.
     pub(super) compared: Compared,
-    /// Whether to compare the CPUs' interrupt inputs after the line as well.
+    /// Whether the CPUs' interrupt inputs are also compared after the line.
     pub(super) inputs: Inputs,
 }
 
-/// What to do with the CPUs' interrupt inputs after a line.
+/// The treatment of the CPUs' interrupt inputs after a line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Inputs {
     /// Compare the inputs.
     Compared,
-    /// Don't compare the inputs: either the CPUs aren't set up yet, or the inputs have no defined
+    /// Don't compare the inputs, because the CPUs aren't set up yet or the inputs have no defined
     /// value.
     Open,
 }
@@ -50,8 +50,8 @@ impl Query {
         Self { line, compared: Compared::Register { at, width }, inputs: Inputs::Open }
     }
 
-    /// Returns `true` if the line may change the machine's state. Even a read of `GITS_CREADR` may
-    /// make the queue advance.
+    /// Returns `true` if the line may change the machine's state. Even reading `GITS_CREADR` may
+    /// make the ITS execute commands.
     pub(super) const fn acts(&self) -> bool {
         match self.compared {
             Compared::Whole | Compared::Acknowledged { .. } => true,
@@ -59,7 +59,7 @@ impl Query {
         }
     }
 
-    /// Returns the CPUs that acknowledge interrupts, if this isn't a protocol line.
+    /// Returns the CPUs that must acknowledge interrupts, or `None` for a protocol line.
     pub(super) const fn acknowledge(&self) -> Option<Range<u16>> {
         match self.compared {
             Compared::Acknowledged { first, end } => Some(first..end),
@@ -68,30 +68,32 @@ impl Query {
     }
 }
 
-/// How to compare two replies.
+/// The way in which two replies are compared.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Compared {
     /// The replies must be identical.
     Whole,
-    /// The replies hold a register value. The table of differences may omit some of its bits.
+    /// The replies hold a register value. The comparison ignores bits that the table of differences
+    /// lists.
     Register { at: u64, width: Width },
-    /// Not a line: CPUs acknowledge interrupts, with results that must be identical.
+    /// Not a line: CPUs acknowledge interrupts, and the results must be identical.
     Acknowledged { first: u16, end: u16 },
 }
 
-/// Builds lines from steps.
+/// Builds protocol lines from steps.
 #[derive(Debug, Default)]
 pub(super) struct Script {
     queries: Vec<Query>,
     software: Software,
     /// Value of `GITS_CWRITER`.
     written: u64,
-    /// Number of pages in the queue.
+    /// Number of pages in the command queue.
     pages: u64,
     started: bool,
-    /// Set if CPUs can be interrupted.
+    /// Set if interrupts can be delivered to CPUs.
     delivers: bool,
-    /// Set if an LPI's configuration has been written but may not have been reloaded yet.
+    /// Set if an LPI's configuration has been written, and some redistributors may not have
+    /// reloaded it yet.
     stale: bool,
     /// Set if wired interrupts have been changed.
     wired: bool,
@@ -102,7 +104,7 @@ pub(super) struct Script {
 impl Script {
     pub(super) fn of(steps: &[Step]) -> Vec<Query> {
         let mut script = Self::default();
-        // Some fields are UNKNOWN until they are written.
+        // Some fields of this register are UNKNOWN until software writes them.
         for register in [BASER0, BASER1] {
             script.store(ITS + register, Width::Double, 0);
         }
@@ -120,7 +122,7 @@ impl Script {
                 self.store(at, width, value);
                 self.wired |= !(ITS..GICR).contains(&at);
                 if at & !7 == ITS + CBASER {
-                    // After that write, the register's value is UNKNOWN.
+                    // After GITS_CBASER has been written, the value of GITS_CWRITER is UNKNOWN.
                     self.store(ITS + CWRITER, Width::Double, 0);
                 }
             }
@@ -201,7 +203,8 @@ impl Script {
         self.post_up_to(self.written + 0x20);
     }
 
-    /// Posts the commands up to `end`. `end` may be beyond the end of the queue.
+    /// Posts the commands in the queue up to the offset `end`. The offset may be beyond the end of
+    /// the queue.
     fn post_up_to(&mut self, end: u64) {
         self.written = end % (self.pages * 0x20 * COMMANDS_OF_PAGE);
         self.store(ITS + CWRITER, Width::Double, self.written);
@@ -209,7 +212,7 @@ impl Script {
     }
 
     /// Posts commands with an invalid opcode. An enabled ITS has already executed all earlier
-    /// commands, so all but one of the queue's slots are free.
+    /// commands, so all slots of the queue except one are free.
     fn nothing(&mut self, commands: u64) {
         if !self.enabled {
             self.enable(true);
@@ -268,8 +271,8 @@ impl Script {
         }
     }
 
-    /// Makes the CPUs acknowledge interrupts. Beforehand, every redistributor reloads the
-    /// configuration of its LPIs, because implementations may reload it at other times as well.
+    /// Makes the CPUs acknowledge interrupts. Before they do so, every redistributor reloads the
+    /// configuration of its LPIs, because implementations may also reload it at other times.
     fn acknowledge(&mut self, cpus: Range<u16>) {
         if self.started {
             if !self.enabled {
@@ -277,7 +280,7 @@ impl Script {
             }
             for target in 0..CPUS {
                 let collection = RELOADING + target;
-                // The collection never contains any events, so it needs no preparation.
+                // No event is ever mapped to this collection, so mapping it needs no preparation.
                 self.post(Command::Mapc { collection, target }.encode());
                 self.post(Command::Invall { collection }.encode());
             }
@@ -306,8 +309,8 @@ impl Script {
         self.enabled = its;
     }
 
-    /// Replaces the queue once the commands in the old one have been executed. Software keeps track
-    /// of what it has mapped.
+    /// Replaces the command queue once all commands in the old queue have been executed. The
+    /// mappings that software has made remain valid.
     fn requeue(&mut self, pages: u64) {
         if !self.enabled {
             self.enable(true);
@@ -329,7 +332,7 @@ impl Script {
         self.load(ITS + CREADR, Width::Double);
     }
 
-    /// Appends the lines that read out the final state.
+    /// Appends the protocol lines that read out the final state.
     fn finish(&mut self) {
         if self.delivers {
             self.acknowledge(0..CPUS);

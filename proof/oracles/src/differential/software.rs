@@ -1,31 +1,34 @@
-//! Well-behaved software around a case's commands. It obeys the rules whose violation is
-//! UNPREDICTABLE, because two implementations may differ there.
-//! [`NOT_SENT`](super::NOT_SENT) lists them.
+//! Well-behaved software that sends additional commands around those of a case. The software obeys
+//! the rules whose violation is UNPREDICTABLE, because two implementations may differ in their
+//! response. [`NOT_SENT`](super::NOT_SENT) lists them.
 
 use super::address_map::{CPUS, translation_table};
 use super::command::Command;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Size of an interrupt translation table entry in bytes (the larger of the two machines').
+/// Size in bytes of an entry in an interrupt translation table, which is the larger of the two
+/// machines' sizes.
 const ENTRY: u64 = 12;
-/// Largest size field that either machine accepts in a MAPD.
+/// Largest size field that both machines accept in a MAPD command.
 const LARGEST: u8 = 15;
 
 /// The mappings that software has created.
 #[derive(Debug, Default)]
 pub(super) struct Software {
     /// All events that may be mapped (including those whose commands failed), with the collections
-    /// that they may be in.
+    /// to which they may be mapped.
     events: BTreeMap<(u32, u32), BTreeSet<u16>>,
-    /// The mapped collections, including those beyond the table, which can never be mapped.
+    /// The collections that software has mapped, including numbers beyond the table, which the ITS
+    /// can never map.
     collections: BTreeSet<u16>,
 }
 
-/// How to prepare a command: first execute these commands, then zero these ranges.
+/// The preparation for a command: the commands to execute first, and the memory ranges to zero
+/// after them.
 #[derive(Debug, Default)]
 pub(super) struct Before {
     pub(super) commands: Vec<Command>,
-    /// The ranges, as addresses and sizes.
+    /// The ranges, given by address and size.
     pub(super) zeroed: Vec<(u64, u64)>,
 }
 
@@ -36,7 +39,7 @@ impl Before {
 }
 
 impl Software {
-    /// Returns the preparation that makes `command` obey the rules.
+    /// Returns the preparation with which `command` obeys the rules.
     pub(super) fn prepare(&mut self, command: Command) -> Before {
         let mut before = Before::default();
         match command {
@@ -75,8 +78,8 @@ impl Software {
         before
     }
 
-    /// Returns the preparation for LPIs that become pending other than through their events: all
-    /// events must be in mapped collections.
+    /// Returns the preparation for LPIs that become pending without a message for their events: all
+    /// events must be mapped to collections that are mapped.
     pub(super) fn prepare_pending(&mut self) -> Before {
         let mut before = Before::default();
         for collection in self.events.values().flatten() {
@@ -85,7 +88,7 @@ impl Software {
         before
     }
 
-    /// Discards a device's events before its table is unmapped.
+    /// Discards a device's events before the device's table is unmapped.
     fn empty(&mut self, device: u32, before: &mut Before) {
         let of_device = self.events.range((device, 0)..=(device, u32::MAX));
         let events: Vec<u32> = of_device.map(|((_, event), _)| *event).collect();
@@ -95,8 +98,8 @@ impl Software {
         }
     }
 
-    /// Maps the collections of an event before it is discarded. Returns `true` if the event may be
-    /// mapped.
+    /// Maps the collections of an event before the event is discarded. Returns `true` if the event
+    /// may be mapped.
     fn forget(&mut self, event: (u32, u32), before: &mut Before) -> bool {
         let Some(possible) = self.events.remove(&event) else { return false };
         for collection in possible {
@@ -105,8 +108,8 @@ impl Software {
         true
     }
 
-    /// Clears the pending state of a collection's events before the collection is mapped to a
-    /// different target.
+    /// Clears the pending state of a collection's events before the collection is mapped to another
+    /// target.
     fn quiet(&self, collection: u16, before: &mut Before) {
         if self.collections.contains(&collection) {
             let clear =
@@ -116,7 +119,7 @@ impl Software {
     }
 }
 
-/// Maps a collection unless it already is.
+/// Maps a collection unless software has already mapped it.
 fn map(collection: u16, mapped: &mut BTreeSet<u16>, before: &mut Before) {
     if mapped.insert(collection) {
         before.commands.push(Command::Mapc { collection, target: 0 });

@@ -66,7 +66,8 @@ fn what_is_found_is_made_small() {
         (mutant.model(WATCH_ALL).unwrap(), Model::new(mutant.world, WATCH_ALL).unwrap());
     let of = Comparison { family: Family::Wired, world: mutant.world };
     let found = compare(of, LIMITS, &mut faulty, &mut right).unwrap().mismatch.unwrap();
-    // The two writes that every case starts with, one priority write, and the read that shows it.
+    // The script contains the two writes with which every case starts, one priority write, and the
+    // read that shows the difference.
     assert_eq!(found.script.len(), 4, "{found}");
 }
 
@@ -74,16 +75,17 @@ fn what_is_found_is_made_small() {
 fn a_difference_leaves_out_its_own_bits_alone() {
     let values = |ours, theirs| difference::Values { ours, theirs };
     let agree = |at, width, values| difference::agree(at, width, difference::Moment::Later, values);
-    // GICD_TYPER.RSS and the bit next to it.
+    // GICD_TYPER.RSS (bit 26) may differ, but the bit next to it must not.
     assert!(agree(0x0800_0004, Width::Word, values(1 << 26, 0)));
     assert!(!agree(0x0800_0004, Width::Word, values(1 << 25, 0)));
-    // The upper half of GITS_TYPER contains CIL. The neighboring GITS_IIDR has no differences.
+    // The CIL field in the upper half of GITS_TYPER may differ. GITS_IIDR, the register before it,
+    // must not differ.
     assert!(agree(0x0808_000c, Width::Word, values(0, 0x1f)));
     assert!(!agree(0x0808_0004, Width::Word, values(0, 0x1f)));
-    // Quiescence, if it is enabled on both.
+    // GITS_CTLR.Quiescent may differ only while the ITS is enabled on both machines.
     assert!(agree(0x0808_0000, Width::Word, values(1, 1 << 31 | 1)));
     assert!(!agree(0x0808_0000, Width::Word, values(0, 1 << 31)));
-    // A page size that software has not written yet.
+    // The page size may differ only until software writes it.
     assert!(!agree(0x0808_0100, Width::Double, values(0, 1 << 9)));
     assert!(difference::agree(
         0x0808_0108,

@@ -1,5 +1,5 @@
-//! The configurations in which the machines are compared. They differ in security states and in
-//! what the CPUs do.
+//! The configurations in which the machines are compared. The configurations differ in the number
+//! of security states and in the CPUs' activity.
 
 use super::address_map::CPUS;
 use super::family::Family;
@@ -18,8 +18,8 @@ pub enum World {
     NonSecure,
 }
 
-/// The interrupts that the Secure state keeps on every CPU: Group 0 SGIs and SPIs, and Secure Group
-/// 1 PPIs and SPIs.
+/// The interrupts of the Secure state that exist on every CPU and among the SPIs: Group 0 SGIs and
+/// SPIs, and Secure Group 1 PPIs and SPIs.
 pub(super) const SECURE: [u32; 16] = [8, 9, 10, 11, 12, 13, 14, 15, 28, 29, 30, 31, 40, 41, 42, 43];
 
 /// Number of priority bits in the CPU interface of QEMU's Cortex-A57.
@@ -29,7 +29,7 @@ impl World {
     /// All worlds.
     pub const ALL: [Self; 3] = [Self::Stopped, Self::Running, Self::NonSecure];
 
-    /// Returns the families of cases to compare in this world.
+    /// Returns the families of cases that are compared in this world.
     pub const fn families(self) -> &'static [Family] {
         match self {
             Self::Stopped => &[Family::Wired, Family::LpiRegisters, Family::Commands],
@@ -47,8 +47,8 @@ impl World {
         }
     }
 
-    /// Returns the model's configuration. Priorities are limited to the bits in QEMU's CPU
-    /// interfaces; its distributor stores more.
+    /// Returns the model's configuration. Priorities are limited to the bits that QEMU's CPU
+    /// interfaces implement; QEMU's distributor stores more bits.
     pub(super) fn model(self) -> VgicConfig {
         match self {
             Self::Stopped => virt(CPUS),

@@ -1,4 +1,4 @@
-//! Places the fakes at their addresses, and implements the drivers' platform.
+//! Places the fakes at their addresses, and implements the platform that the drivers use.
 
 use crate::distributor::Distributor;
 use crate::its::Its;
@@ -18,7 +18,8 @@ pub(crate) const DISTRIBUTOR: u64 = 0x0800_0000;
 pub(crate) const ITS: u64 = 0x0808_0000;
 pub(crate) const REDISTRIBUTORS: u64 = 0x080A_0000;
 
-/// The machine's memory. The CPUs write it, and the fakes read it when they execute.
+/// The machine's memory. The drivers on the CPUs write this memory, and the fakes read it when they
+/// execute commands.
 pub(crate) type Memory = Arc<Mutex<HashMap<u64, u8>>>;
 
 pub(crate) fn load64(memory: &Memory, address: u64) -> u64 {
@@ -179,7 +180,7 @@ impl GicPlatform for Board {
     }
 }
 
-/// A CPU's system registers. They read back what was written, with 5 priority bits.
+/// A CPU's system registers. The registers read back what was written, with 5 priority bits.
 #[derive(Default)]
 pub(crate) struct CpuRegisters(RefCell<HashMap<u16, u64>>);
 
@@ -195,7 +196,7 @@ impl SystemRegisters for CpuRegisters {
     }
 
     fn write_raw(&self, register: SysRegEncoding, value: u64) {
-        // ICC_PMR_EL1 only stores the implemented bits.
+        // ICC_PMR_EL1 stores only the implemented bits.
         let value = if register.packed() == 0xC230 { value & 0xF8 } else { value };
         self.0.borrow_mut().insert(register.packed(), value);
     }

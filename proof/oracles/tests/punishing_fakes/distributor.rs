@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-/// The distributor. Writing ones sets or clears bits, and disabling takes effect once `RWP` has
-/// counted down.
+/// The distributor. Writing ones sets or clears bits, and disabling an interrupt takes effect once
+/// `RWP` has counted down.
 #[derive(Default)]
 pub(crate) struct Distributor {
-    /// Number of `GICD_CTLR` reads that return `RWP` after a write that takes time. `u32::MAX`
+    /// Number of `GICD_CTLR` reads that return `RWP` = 1 after a write that takes time. `u32::MAX`
     /// means forever.
     pub(crate) write_takes: u32,
     control: u64,
@@ -33,7 +33,7 @@ impl Distributor {
     pub(crate) fn read(&mut self, offset: u64) -> u64 {
         match offset {
             0x0000 => self.control | self.tick(),
-            // ITLinesNumber 7, 16 INTID bits, and LPIS.
+            // Fields: ITLinesNumber 7, 16 INTID bits, and LPIS.
             0x0004 => 7 | 1 << 17 | 15 << 19,
             0x0008 => 0x43B,
             0xFFE8 => 0x3B,
@@ -52,7 +52,8 @@ impl Distributor {
         };
         match offset {
             0x0000 => {
-                // ARE and DS read as one: a single security state with system registers only.
+                // ARE and DS read as one, as on a GIC that has a single security state and system
+                // registers only.
                 self.control = value & 0x93 | 0x50;
                 self.busy = self.write_takes;
             }
@@ -79,7 +80,7 @@ impl Distributor {
         }
     }
 
-    /// Returns `RWP` for one read and counts down.
+    /// Returns the value of `RWP` for one read, and counts down.
     fn tick(&mut self) -> u64 {
         if self.busy == 0 {
             self.enabled.retain(|spi| !self.disabling.contains(spi));

@@ -1,19 +1,19 @@
-//! An ITS that executes commands late, and only those that are in the queue.
+//! An ITS that executes commands with a delay, and only those that are in the queue.
 
 use crate::board::{Memory, load64};
 use std::collections::HashMap;
 
-/// 16 DeviceID, EventID and collection bits, 8-byte entries, flat tables, targets by processor
-/// number.
+/// Fields: 16 bits each for DeviceID, EventID and collection, 8-byte entries, flat tables, targets
+/// by processor number.
 const TYPER: u64 = 15 << 13 | 15 << 8 | 7 << 4 | 1;
 
 pub(crate) struct Its {
     memory: Memory,
     /// Number of `CREADR` reads before a command is executed.
     pub(crate) lag: u32,
-    /// Set once commands are no longer executed.
+    /// Set to make the ITS stop executing commands.
     pub(crate) hangs: bool,
-    /// Number of times the queue has wrapped.
+    /// Number of times that the queue has wrapped.
     pub(crate) wraps: u32,
     looks: u32,
     control: u64,
@@ -93,7 +93,7 @@ impl Its {
             (0x0100..0x0140, 8) => {
                 assert!(disabled, "a table was moved while in use");
                 let table = &mut self.tables[usize::try_from((offset - 0x100) / 8).unwrap()];
-                // Type and entry size are read-only, and there are no second levels.
+                // Type and entry size are read-only, and tables cannot have a second level.
                 let fixed = 7 << 56 | 31 << 48;
                 let implemented = *table & 7 << 56 != 0;
                 *table = if implemented { *table & fixed | value & !(fixed | 1 << 62) } else { 0 };

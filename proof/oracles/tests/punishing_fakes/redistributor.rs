@@ -1,5 +1,5 @@
-//! A redistributor that must be woken up first, and whose tables must not change while LPIs are
-//! enabled.
+//! A redistributor that must be woken before it is used, and whose tables must not change while
+//! LPIs are enabled.
 
 use std::collections::HashMap;
 
@@ -26,10 +26,10 @@ impl Redistributor {
 
     pub(crate) fn read(&mut self, offset: u64) -> u64 {
         match offset {
-            // CES: LPIs can be disabled again once enabled.
+            // CES: LPIs can be disabled again after they have been enabled.
             0x0000 => self.control | 2,
             0x0004 => 0x43B,
-            // Affinity 0.0.0.n, processor n, and PLPIS. The second one is the last.
+            // Fields: affinity 0.0.0.n, processor n, and PLPIS. Redistributor 1 is the last one.
             0x0008 => self.number << 32 | self.number << 8 | u64::from(self.number == 1) << 4 | 1,
             0x0014 => self.waker(),
             0xFFE8 => 0x3B,

@@ -1,5 +1,5 @@
-//! A GIC with an ITS and a GICv2m frame, set up the way a guest would do it, with one vCPU that
-//! takes interrupts.
+//! A GIC with an ITS and a GICv2m frame, set up as a guest would do it, and one vCPU that takes
+//! interrupts.
 
 use doorbell_test_support::guest::{Kicks, Ram, ram};
 use gic_arch::icc;
@@ -72,7 +72,7 @@ impl Machine {
         self.command(Command::Mapc { collection, target, action: MapAction::Map });
     }
 
-    /// Maps events 0 to 31 of the device: event n to LPI 8192 + n.
+    /// Maps events 0 to 31 of the device, event n to LPI 8192 + n.
     pub(crate) fn map(&mut self, device: DeviceId) {
         let itt = RAM + 0x7_0000;
         self.command(Command::Mapd {
@@ -95,7 +95,7 @@ impl Machine {
         self.gic.write(ITS + 0x88, Double, self.written).unwrap();
     }
 
-    /// Enables an SPI on the guest's behalf, in Group 1, routed to its CPU, and level- or
+    /// Enables an SPI on the guest's behalf, in Group 1, routed to the guest's CPU, and level- or
     /// edge-triggered.
     pub(crate) fn enable_spi(&self, intid: u32, edge: bool) {
         let distributor = self.gic.config().distributor;
@@ -120,7 +120,7 @@ impl Machine {
         self.gic.write(frame + 0x100, Word, 1 << intid).unwrap();
     }
 
-    /// Takes and ends all pending interrupts on the guest's behalf.
+    /// Acknowledges and ends all pending interrupts on the guest's behalf.
     pub(crate) fn take_all(&mut self) -> Vec<u64> {
         std::iter::from_fn(|| {
             let intid = self.acknowledge();

@@ -21,7 +21,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 use vgic::{Sleep, Vgic};
 
-/// What CPUs acknowledge if no interrupt is pending.
+/// The list of acknowledged interrupts if none is pending.
 const NOTHING: [u64; 0] = [];
 
 const NVME: DeviceId = DeviceId::new(0x108);
@@ -94,7 +94,7 @@ fn message_and_pin_reach_the_same_spi() {
     }
 }
 
-/// An interrupt controller that runs a closure once, between a caller and its inputs.
+/// An interrupt controller that runs a closure once, when a caller signals one of its inputs.
 struct Interposed {
     gic: Arc<Vgic>,
     meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
@@ -120,7 +120,8 @@ impl SetLine for Interposed {
     }
 }
 
-/// Before the first sender returns, the guest takes the first edge, and a second one arrives.
+/// Tests that no edge is lost if the guest takes the first edge and a second edge arrives before
+/// the first sender's call returns.
 #[test]
 fn interrupted_sender_swallows_no_edge() {
     let machine = Machine::new();
@@ -143,7 +144,8 @@ fn interrupted_sender_swallows_no_edge() {
     assert_eq!(machine.take_all(), [40], "the second edge");
 }
 
-/// One device signals by GSI, the other by eventfd. Each waits until the guest has seen its number.
+/// One device signals by GSI, the other by eventfd. Each device waits until the guest has seen its
+/// number.
 #[test]
 fn edges_by_gsi_and_eventfd_all_arrive() {
     const ROUNDS: u64 = 5_000;
@@ -228,8 +230,8 @@ fn eventfd_wakes_a_sleeping_vcpu() {
     assert_eq!(machine.kicks.total(), 1);
 }
 
-/// A level is resampled after each interrupt. If it persists, it is delivered again; otherwise, it
-/// isn't.
+/// A level is sampled again after each interrupt. If the level is still asserted, the interrupt is
+/// delivered again; otherwise, it isn't.
 #[test]
 fn end_of_interrupt_resamples_a_level_eventfd() {
     let mut machine = Machine::new();
@@ -305,8 +307,8 @@ fn route_changes_lose_and_tear_no_signal() {
     thread::scope(|scope| {
         let sending = scope.spawn(|| {
             for _ in 0..20_000 {
-                // A torn route would be blocked, because its event, device or doorbell doesn't
-                // exist.
+                // A mixture of two routes would be blocked, because its event, device or doorbell
+                // doesn't exist.
                 assert_eq!(router.signal(MESSAGE), Ok(Delivery::Pending));
             }
         });

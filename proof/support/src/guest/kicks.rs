@@ -6,7 +6,7 @@ use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Counts kicks by vCPU, and wakes threads that wait for them.
+/// Counts kicks by vCPU, and wakes the threads that wait for kicks.
 #[derive(Debug)]
 pub struct Kicks {
     counts: Mutex<Vec<usize>>,
@@ -14,7 +14,7 @@ pub struct Kicks {
 }
 
 impl Kicks {
-    /// Creates counts for `cpus` vCPUs.
+    /// Creates counters for `cpus` vCPUs.
     pub fn new(cpus: usize) -> Self {
         Self { counts: Mutex::new(vec![0; cpus]), kicked: Condvar::new() }
     }
@@ -23,21 +23,21 @@ impl Kicks {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns how often a vCPU has been kicked.
+    /// Returns the number of times that a vCPU has been kicked.
     pub fn of(&self, cpu: usize) -> usize {
         self.counts()[cpu]
     }
 
-    /// Returns how often vCPUs have been kicked in total.
+    /// Returns the number of times that all vCPUs together have been kicked.
     pub fn total(&self) -> usize {
         self.counts().iter().sum()
     }
 
-    /// Sleeps until the vCPU has been kicked more than `seen` times, and returns how often it has
-    /// been.
+    /// Sleeps until the vCPU has been kicked more than `seen` times, and returns the number of
+    /// times that it has been kicked.
     ///
     /// # Panics
-    /// No kick arrives within half a minute.
+    /// Panics if no kick arrives within half a minute.
     pub fn wait(&self, cpu: usize, seen: usize) -> usize {
         let sleeps = |counts: &mut Vec<usize>| counts[cpu] <= seen;
         let woken = self.kicked.wait_timeout_while(self.counts(), PATIENCE, sleeps);

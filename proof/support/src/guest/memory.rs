@@ -4,19 +4,19 @@ use std::sync::Arc;
 use vm_memory::bitmap::AtomicBitmap;
 use vm_memory::{GuestAddress, GuestMemoryBackend as _, GuestMemoryMmap};
 
-/// Memory that tracks which pages are written.
+/// Memory that tracks which pages have been written.
 pub type Ram = Arc<GuestMemoryMmap<AtomicBitmap>>;
 
 /// Returns `bytes` bytes of zeroed memory at `base`.
 ///
 /// # Panics
-/// The memory cannot be allocated.
+/// Panics if the memory cannot be allocated.
 pub fn ram(base: u64, bytes: usize) -> Ram {
     let mapped = GuestMemoryMmap::from_ranges(&[(GuestAddress(base), bytes)]);
     Arc::new(mapped.expect("memory for a test can be allocated"))
 }
 
-/// Returns `true` if pages were written since the last call.
+/// Returns `true` if pages have been written since the last call.
 pub fn take_dirty(ram: &Ram) -> bool {
     ram.iter().any(|region| (**region).bitmap().get_and_reset().iter().any(|pages| *pages != 0))
 }

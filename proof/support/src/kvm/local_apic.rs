@@ -10,7 +10,7 @@ const IRR: usize = 0x200;
 /// Offset of the Spurious Interrupt Vector Register, whose bit 8 enables the APIC.
 const SPURIOUS: usize = 0xf0;
 
-/// Returns the feature that KVM lacks, if any.
+/// Returns a feature that the trial needs and KVM lacks, if any.
 pub(crate) fn absent() -> Option<String> {
     let kvm = match Kvm::new() {
         Ok(kvm) => kvm,
@@ -31,10 +31,10 @@ pub(crate) fn absent() -> Option<String> {
     None
 }
 
-/// Enables a CPU's local APIC, which otherwise accepts no messages.
+/// Enables a CPU's local APIC, because a disabled APIC accepts no messages.
 ///
 /// # Errors
-/// KVM returned an error.
+/// Returns an error if KVM returns one.
 pub fn enable(vcpu: &VcpuFd) -> Outcome {
     let mut apic = vcpu.get_lapic()?;
     apic.regs[SPURIOUS + 1] |= 1;
@@ -44,7 +44,7 @@ pub fn enable(vcpu: &VcpuFd) -> Outcome {
 /// Returns the vectors that have arrived at a CPU since the last call, in ascending order.
 ///
 /// # Errors
-/// KVM returned an error.
+/// Returns an error if KVM returns one.
 pub fn take_arrived(vcpu: &VcpuFd) -> Result<Vec<u32>, Failure> {
     let mut apic = vcpu.get_lapic()?;
     let is_set = |vector: &u32| {

@@ -10,7 +10,7 @@ pub type Failure = Box<dyn Error + Send + Sync>;
 /// The result of a trial.
 pub type Outcome = Result<(), Failure>;
 
-/// Compares two values, in trials that return their failures.
+/// Compares two values, for trials that return their failures instead of panicking.
 ///
 /// # Errors
 /// The values differ.
