@@ -57,8 +57,7 @@ pub enum LinuxFact {
         /// Answers that arrived.
         answered: u64,
     },
-    /// Number of times that a vector's affinity was set, and number of times that the change took
-    /// effect.
+    /// Changes of a vector's affinity that took effect.
     Affinities {
         /// Number of moves.
         moved: u64,

@@ -95,7 +95,7 @@ fn kvm_snapshot_fits_no_other_machine() {
     let mut snapshot = kept();
     for (_, attribute, value) in &mut snapshot.attributes {
         if matches!(attribute, Attribute::Distributor { offset: 8 }) {
-            // Set a distributor implementer that the model must reject.
+            // Change the implementer in GICD_IIDR, so that the model must reject the snapshot.
             *value ^= 1;
         }
     }

@@ -171,8 +171,8 @@ pub const MUTANTS: &[Mutant] = &[
 ];
 
 impl Mutant {
-    /// Creates a model with this fault, which intercepts the inputs selected by the lines in
-    /// `watch`.
+    /// Creates a model with this fault, which reports changes of the inputs that the protocol line
+    /// `watch` selects.
     ///
     /// # Errors
     /// Returns [`vgic::ConfigError`] if the model rejects the configuration.

@@ -90,8 +90,8 @@ pub struct Model {
 }
 
 impl Model {
-    /// Creates a world's model. The model reports changes of the inputs that the lines in `watch`
-    /// select.
+    /// Creates a world's model. The model reports changes of the inputs that the protocol line
+    /// `watch` selects.
     ///
     /// # Errors
     /// Returns the errors of [`with_config`](Self::with_config).

@@ -1,4 +1,4 @@
-//! The program for QEMU's CPUs. The program acknowledges pending interrupts on request.
+//! The program for QEMU's CPUs, which acknowledges pending interrupts on request.
 //!
 //! With two security states, it starts as firmware, which assigns all interrupts except those in
 //! [`SECURE`](super::world::SECURE) to the Non-secure state. The program then unmasks all
@@ -19,8 +19,8 @@ pub(super) const fn mailbox(cpu: u16) -> u64 {
     0x4701_0000 + cpu as u64 * 0x1000
 }
 
-/// Offset from the first word of the mailbox to pairs of words: INTID, and the running priority
-/// after the acknowledgement.
+/// Offset from the first word of the mailbox to a list of pairs of words: INTID, and the running
+/// priority after the acknowledgement.
 pub(super) const LIST: u64 = 16;
 
 /// Maximum number of acknowledgements per request.

@@ -76,7 +76,7 @@ pub(super) enum Compared {
     /// The replies hold a register value. The comparison ignores bits that the table of differences
     /// lists.
     Register { at: u64, width: Width },
-    /// Not a line: CPUs acknowledge interrupts, and the results must be identical.
+    /// Not a protocol line. CPUs acknowledge interrupts, and the results must be identical.
     Acknowledged { first: u16, end: u16 },
 }
 

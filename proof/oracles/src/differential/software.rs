@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Size in bytes of an entry in an interrupt translation table, which is the larger of the two
 /// machines' sizes.
 const ENTRY: u64 = 12;
-/// Largest size field that both machines accept in a MAPD command.
+/// Largest size field that either machine accepts in a MAPD command.
 const LARGEST: u8 = 15;
 
 /// The mappings that software has created.
@@ -79,7 +79,7 @@ impl Software {
     }
 
     /// Returns the preparation for LPIs that become pending without a message for their events: all
-    /// events must be mapped to collections that are mapped.
+    /// mapped events must be in mapped collections.
     pub(super) fn prepare_pending(&mut self) -> Before {
         let mut before = Before::default();
         for collection in self.events.values().flatten() {

@@ -1,5 +1,5 @@
-//! The configurations in which the machines are compared. The configurations differ in the number
-//! of security states and in the CPUs' activity.
+//! The configurations in which the machines are compared, which differ in the number of security
+//! states and in what the CPUs do.
 
 use super::address_map::CPUS;
 use super::family::Family;
@@ -18,8 +18,8 @@ pub enum World {
     NonSecure,
 }
 
-/// The interrupts of the Secure state that exist on every CPU and among the SPIs: Group 0 SGIs and
-/// SPIs, and Secure Group 1 PPIs and SPIs.
+/// The INTIDs that belong to the Secure state: SGIs and SPIs in Group 0, and PPIs and SPIs in
+/// Secure Group 1.
 pub(super) const SECURE: [u32; 16] = [8, 9, 10, 11, 12, 13, 14, 15, 28, 29, 30, 31, 40, 41, 42, 43];
 
 /// Number of priority bits in the CPU interface of QEMU's Cortex-A57.

@@ -10,7 +10,7 @@ const IRR: usize = 0x200;
 /// Offset of the Spurious Interrupt Vector Register, whose bit 8 enables the APIC.
 const SPURIOUS: usize = 0xf0;
 
-/// Returns a feature that the trial needs and KVM lacks, if any.
+/// Returns the first feature that the trials need and KVM lacks, or `None` if KVM has all of them.
 pub(crate) fn absent() -> Option<String> {
     let kvm = match Kvm::new() {
         Ok(kvm) => kvm,

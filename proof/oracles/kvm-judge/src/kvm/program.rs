@@ -1,8 +1,7 @@
 //! The guest's program. The program performs the operations stored in memory, or acknowledges
 //! interrupts.
 //!
-//! The program has no stack and takes no exceptions. The program exits only by storing to an
-//! unmapped address.
+//! The program has no stack, takes no exceptions, and exits only by storing to an unmapped address.
 
 use crate::layout::PROGRAM;
 use std::arch::global_asm;
