@@ -160,13 +160,13 @@ impl Damage {
     }
 }
 
-/// Generates between one and three damages.
+/// Generates between one and three changes.
 pub fn damages() -> impl Strategy<Value = Vec<Damage>> {
     proptest::collection::vec(damage(), 1..4)
 }
 
-/// Applies all these damages to a value, and returns it, or `None` if it can no longer be
-/// deserialized.
+/// Applies all these changes to a value. Returns the changed value, or `None` if it can no longer
+/// be deserialized.
 pub fn damaged<T: Serialize + DeserializeOwned>(value: &T, all: &[Damage]) -> Option<T> {
     let mut tree = serde_json::to_value(value).ok()?;
     for damage in all {

@@ -1,6 +1,6 @@
 //! The parts of an x86 machine that handle messages: local APICs, and an interrupt remapping unit
-//! in front of them. Both are written from the manuals, and share no decoding code with the
-//! drivers.
+//! in front of them. The APICs and the remapping unit are written from the manuals, and share no
+//! decoding code with the drivers.
 
 mod chipset;
 mod interrupt_remapping;

@@ -1,4 +1,4 @@
-//! CPUs: the trap loop, sleep and wake-up.
+//! The machine's CPUs, with their trap loop, sleep and wake-up.
 
 mod core;
 mod sleepers;

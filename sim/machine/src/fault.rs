@@ -24,7 +24,7 @@ pub enum Fault {
     RePends(NonZeroU32),
     /// The interrupt core skips the handler for every n-th interrupt.
     SkipsHandlers(NonZeroU32),
-    /// The controllers refuse to attach every second device.
+    /// The controllers refuse every second device that asks to be attached.
     RefusesHalf,
     /// Each device is granted one vector, however many it asks for.
     GrantsOne,

@@ -28,10 +28,10 @@ pub enum Migration {
     /// migrations restore into the same model.
     ///
     /// Without threads, a migration can occur between any two register accesses of a driver, inside
-    /// a handler, and between a message and the interrupt that it causes. With threads, it can
-    /// occur between any two CPU accesses to the model. Devices keep running. If a device sends a
-    /// message or a CPU accesses a register during a migration, the bus delays the access until it
-    /// can reach the new model.
+    /// a handler, and between a message and the interrupt that it causes. With threads, a migration
+    /// can occur between any two CPU accesses to the model. Devices keep running. If a device sends
+    /// a message or a CPU accesses a register during a migration, the bus delays the access until
+    /// it can reach the new model.
     AtRandom {
         /// Seed for the choice of restore targets, and for the timing of migrations where the
         /// scheduler doesn't determine it.

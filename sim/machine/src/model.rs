@@ -108,8 +108,8 @@ impl GicModel {
         }
         let fresh = Current::new(vgic, current.guest_faults());
         let old = std::mem::replace(&mut *current, fresh);
-        // The saved state doesn't record which CPUs are asleep. This information isn't needed,
-        // because every CPU checks for interrupts again before it sleeps.
+        // The saved state doesn't record which CPUs are asleep. The model doesn't need this
+        // information, because every CPU checks for interrupts again before it sleeps.
         self.config.cpus.iter().zip(0..).for_each(|(_, cpu)| self.kick.kick(Cpu::new(cpu)));
         old.leave_behind()
     }

@@ -1,5 +1,5 @@
-//! The judge of a run. The judge compares each vector's messages with its handler runs, and checks
-//! that each handler ran on a CPU that the vector targeted.
+//! The judge of a run, which compares each vector's messages with its handler runs, and checks that
+//! each handler ran on a CPU that the vector targeted.
 //!
 //! # Records
 //! Each message carries a sequence number in memory. The device stores the sequence number, records
@@ -65,8 +65,8 @@ use msi_types::Cpu;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-/// Number of messages whose send times are kept. Once half as many later messages have been sent, a
-/// message has been judged or its time is no longer needed.
+/// Number of messages whose send times are kept. A message's time is no longer needed once half as
+/// many later messages have been sent.
 const WINDOW: u64 = 1024;
 /// Number of messages that a device may send before its handler has seen the first of them. A
 /// device that has reached this limit must wait, as if its queue were full.

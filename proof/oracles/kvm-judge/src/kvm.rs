@@ -231,7 +231,8 @@ fn lend(vm: &VmFd, ram: &Ram) -> Result<(), Failure> {
         flags: 0,
     };
     // SAFETY: the region is in a mapping owned by `ram`, which the machine drops last. This program
-    // holds no references into it, because it only accesses it through `vm-memory`.
+    // holds no references into the mapping, because it accesses guest memory only through
+    // `vm-memory`.
     unsafe { vm.set_user_memory_region(region) }?;
     Ok(())
 }

@@ -87,7 +87,7 @@ fn wired_register() -> impl Strategy<Value = (u64, Width)> {
         1 => (0..580u64).prop_map(|index| (0x6000 + 4 * index, Width::Word)),
         2 => Just((0, Width::Word)),
         // Doorbells, SGI registers for systems without affinity routing, and registers of the
-        // extended ranges. These machines don't have any of them.
+        // extended ranges. Neither machine has any of these registers.
         2 => reserved().prop_map(|offset| (offset, Width::Word)),
         1 => (0..0x4000u64).prop_map(|index| (4 * index, Width::Word)),
         1 => (0x800..0x1_0000u64).prop_map(|offset| (offset, Width::Word)),

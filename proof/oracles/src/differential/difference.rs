@@ -91,7 +91,7 @@ pub struct Registers {
 #[derive(Clone, Copy, Debug)]
 enum Frame {
     Distributor,
-    /// One frame per CPU.
+    /// Registers in the redistributor frames, of which each CPU has one.
     Redistributor,
     Its,
 }

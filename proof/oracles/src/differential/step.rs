@@ -24,7 +24,7 @@ pub(super) enum Step {
     Command(Command),
     /// Posts a command whose reserved bits contain ones.
     Reserved { command: Command, ones: u32 },
-    /// Posts this many commands with an invalid opcode at once.
+    /// Posts this many commands with an invalid opcode, all together.
     Nothing { commands: u8 },
     /// Sends a message with DeviceID 0.
     Message { event: u32, width: Width },

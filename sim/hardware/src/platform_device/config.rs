@@ -26,8 +26,8 @@ pub struct PlatformDeviceConfig {
     pub address: AddressWidth,
     /// Data width of a slot.
     pub data: DataWidth,
-    /// The way in which a message can be changed. Each slot has a mask bit if and only if this is
-    /// [`Rewrite::Masked`]. With [`Rewrite::Atomic64`], all words take effect at the commit; with
+    /// The way in which a message can be changed. Slots have mask bits with [`Rewrite::Masked`]
+    /// only. With [`Rewrite::Atomic64`], all words take effect at the commit; with
     /// [`Rewrite::AddressOnly`], only the address takes effect at the commit. In all other cases,
     /// each word takes effect immediately.
     pub rewrite: Rewrite,

@@ -15,8 +15,8 @@ pub enum Caches {
     Snooped,
     /// No master snoops, so a store is visible once it has been cleaned.
     Hidden,
-    /// Some masters snoop: a store is visible after a clean, and, to masters that declare that they
-    /// snoop, after a barrier.
+    /// Some masters snoop, so a store is visible to them after a barrier, and to all masters after
+    /// a clean.
     SnoopedBySome,
 }
 

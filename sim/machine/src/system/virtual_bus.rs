@@ -1,5 +1,5 @@
-//! A virtual PCI bus of which both ends are in use. The host end adds and removes the bus's
-//! functions.
+//! A virtual PCI bus, with both the host end and the guest end. The host end adds and removes the
+//! bus's functions.
 
 use crate::machine::VirtualBusHardware;
 use doorbell_hardware::hyperv::HypervHost;

@@ -24,7 +24,7 @@ enum Op {
         cpu: usize,
     },
     /// A CPU that is not the target goes offline. The driver then resends the interrupt to the
-    /// target: only if it was pending at that CPU if `known` is set, and in any case otherwise.
+    /// target; if `known` is set, the driver does so only if the interrupt was pending.
     Leave {
         cpu: usize,
         known: bool,
