@@ -17,7 +17,7 @@ use slots::MessageSlot;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// A device outside PCI whose only function is to send interrupts.
+/// A device outside PCI that only sends interrupts.
 pub struct PlatformDevice {
     device: DeviceId,
     config: PlatformDeviceConfig,
