@@ -1,4 +1,4 @@
-//! Looks up attacks by name. Each attack runs until its time is up.
+//! The attacks, by name. Each attack runs until its time is up.
 
 use crate::exceptions;
 use crate::machine::{self, GICD, GICR, ITS};

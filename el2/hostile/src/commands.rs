@@ -66,7 +66,7 @@ struct Ring {
 }
 
 impl Ring {
-    /// Writes all commands, before the ITS starts to execute them.
+    /// Writes all commands to the queue before the ITS starts to execute them.
     fn fill(layout: Layout, bytes: u64, mut command: impl FnMut(u64) -> Words) -> Self {
         for slot in 0..bytes / COMMAND_BYTES {
             machine::store(layout.queue + slot * COMMAND_BYTES, command(slot));

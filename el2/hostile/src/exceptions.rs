@@ -1,6 +1,6 @@
 //! Handles the exceptions that the hypervisor injects: counts each one and skips the instruction
-//! that caused it. The attacks' odd instructions are also here: those without a valid syndrome, and
-//! those that no vCPU may execute.
+//! that caused it. Also contains the attacks' unusual instructions: loads and stores whose traps
+//! have no valid syndrome, and system register accesses that no vCPU may execute.
 
 use core::arch::{asm, global_asm};
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -50,8 +50,9 @@ pub(crate) fn call(address: u64) {
 pub(crate) fn system_register(encoding: u32, value: u64, is_read: bool) -> u64 {
     let word = 0xd500_0000 | u32::from(is_read) << 21 | 1 << 20 | (encoding & 0xffff) << 5;
     let place = (&raw const hostile_word_place).cast_mut();
-    // SAFETY: only `hostile_word` executes the patched instruction, and where its operand matters
-    // only on this vCPU. The instruction changes only x0 and the register that the caller chose.
+    // SAFETY: only `hostile_word` executes the patched instruction, and only this vCPU depends on
+    // the instruction's operand. The instruction changes only x0 and the register that the caller
+    // chose.
     unsafe {
         place.write_volatile(word);
         asm!(

@@ -1,5 +1,6 @@
 //! The virtual machine from the perspective of a hostile guest: registers by address and width, and
-//! RAM for tables and commands. We don't care what the guest does to them: it can only hurt itself.
+//! RAM for tables and commands. Accesses are unchecked, because the guest can only damage its own
+//! memory and devices.
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -27,13 +28,13 @@ pub(crate) struct Layout {
     pub(crate) pending: u64,
 }
 
-/// Stores the start of RAM.
+/// Records the start of RAM.
 pub(crate) fn find_memory(start: u64) {
     MEMORY.store(start + FREE, Relaxed);
 }
 
 impl Layout {
-    /// Returns separate addresses for all of them.
+    /// Returns a layout whose tables and queue are at separate addresses.
     pub(crate) fn apart() -> Self {
         let at = |megabyte: u64| MEMORY.load(Relaxed) + (megabyte << 20);
         Self {
@@ -45,7 +46,7 @@ impl Layout {
         }
     }
 
-    /// Returns the same address for all of them.
+    /// Returns a layout whose tables and queue share one address.
     pub(crate) fn at(address: u64) -> Self {
         Self {
             queue: address,

@@ -1,5 +1,6 @@
-//! Guests that misbehave, and a guest that must not notice. They share an image, and the command
-//! line selects one. A hypervisor runs two at a time, and the first must behave as if it ran alone.
+//! Guests that misbehave, and a guest that must not notice. All guests share one image, and the
+//! command line selects the guest. A hypervisor runs two at a time, and the first must behave as if
+//! it ran alone.
 //!
 //! | words | guest |
 //! |---|---|
@@ -39,7 +40,7 @@ image_rt::image!(main);
 static ATTACK: Once<(Attack, u64)> = Once::new();
 
 fn main(boot: Boot) -> ! {
-    // SAFETY: `boot` is the unchanged argument, and this is the first call.
+    // SAFETY: `boot` is the value that the entry point received, and `main` is called only once.
     let around = unsafe { start::start(boot) };
     let words = around.command_line();
     assert!(has_psci(around.devicetree), "the devicetree has no PSCI 0.2");

@@ -14,7 +14,7 @@ impl Turns {
         Self { end: cpu::ticks() + milliseconds * cpu::ticks_per_millisecond(), count: 0 }
     }
 
-    /// Starts another turn. Returns `false` if the time is over.
+    /// Starts another turn. Returns `false` if the attack's time is over.
     pub(crate) fn next(&mut self) -> bool {
         self.count += 1;
         cpu::ticks() < self.end

@@ -21,14 +21,14 @@ use msi_types::Cpu;
 /// Space for the devicetree at the end of the guest's RAM (Documentation/arch/arm64/booting.rst: at
 /// most 2 MiB).
 const DEVICETREE_ROOM: u64 = 2 << 20;
-/// Alignment of guest RAM. Kernels are at an offset from such an address (same document).
+/// Alignment of guest RAM. A kernel is loaded at an offset from a 2 MiB boundary (same document).
 const KERNEL_ALIGNMENT: u64 = 2 << 20;
 /// End of the RAM mapped by the image.
 const MAPPED_END: u64 = 3 << 30;
 
 /// Boots the guests on every CPU.
 pub(crate) fn main(boot: Boot) -> ! {
-    // SAFETY: `boot` is the unchanged argument, and this is the first call.
+    // SAFETY: `boot` is the value that the entry point received, and `main` is called only once.
     let around = unsafe { start::start(boot) };
     assert_eq!(
         cpu::level(),

@@ -159,7 +159,8 @@ fn has_ras() -> bool {
 }
 
 impl El1 {
-    /// Returns the state after reset. Registers that are not set here are unknown then.
+    /// Returns the state after reset. Registers that are not set here have unknown values after
+    /// reset.
     pub(crate) fn reset() -> Self {
         Self { sctlr: MMU_OFF, ..Self::default() }
     }

@@ -20,8 +20,8 @@ use smmu::{Context, Event, EventKind, Smmu, SpaceId, StreamId, Translation};
 use spin::Once;
 use thiserror::Error;
 
-/// Maximum number of faults reported for a stream. Then the stream is cut off, or a guest could
-/// keep the hypervisor busy.
+/// Maximum number of faults reported for a stream. After that many faults the stream is cut off, so
+/// that a guest cannot keep the hypervisor busy.
 const MOST_FAULTS: u32 = 16;
 const PAGE: u64 = 0x1000;
 

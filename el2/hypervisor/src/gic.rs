@@ -1,5 +1,5 @@
-//! A guest's GIC. A move replaces it, so devices and traps must always access it through this
-//! module.
+//! A guest's GIC. A move (see `moving`) replaces the GIC, so devices and traps must always access
+//! the GIC through this module.
 
 use crate::layout::Uart;
 use crate::linked;
@@ -48,8 +48,8 @@ impl Gic {
         (vgic, vcpus)
     }
 
-    /// Returns the current GIC. The reference must not be used after the CPU has stood still for a
-    /// move.
+    /// Returns the current GIC. The reference must not be used after the CPU has paused for a move,
+    /// which replaces the GIC.
     pub(crate) fn current(&self) -> &Vgic {
         // SAFETY: the pointer is valid since `new`. Only `rebuild` drops the GIC, when no other
         // reference exists.
@@ -61,8 +61,8 @@ impl Gic {
     /// asserted are signaled again.
     ///
     /// # Safety
-    /// No other CPU may have a reference to the GIC; all CPUs except the calling one must stand
-    /// still.
+    /// No other CPU may have a reference to the GIC; all other CPUs must be paused in
+    /// `moving::stand_still`.
     pub(crate) unsafe fn rebuild(&self, vcpus: Vec<ListRegisterVcpu>) -> Vec<ListRegisterVcpu> {
         let before = heap::used();
         let mut vcpus: Vec<_> = vcpus.into_iter().map(ListRegisterVcpu::into_software).collect();

@@ -43,10 +43,10 @@ pub(crate) fn install(guests: Vec<Guest>) {
 /// Moves all guests that have not ended to new GICs. Returns their number.
 ///
 /// # Safety
-/// No vCPU may be loaded; all CPUs except the calling one must stand still.
+/// No vCPU may be loaded; all other CPUs must be paused in `moving::stand_still`.
 pub(crate) unsafe fn move_all() -> usize {
     let running = guests().iter().filter(|guest| guest.end().is_none());
-    // SAFETY: the caller guarantees this.
+    // SAFETY: the caller guarantees that no vCPU is loaded and that the other CPUs are paused.
     running.map(|guest| unsafe { guest.rebuild_interrupts() }).count()
 }
 
@@ -140,13 +140,13 @@ impl Guest {
     /// Replaces the GIC, as part of a move.
     ///
     /// # Safety
-    /// None of the vCPUs may be loaded; all CPUs except the calling one must stand still.
+    /// None of the vCPUs may be loaded; all other CPUs must be paused in `moving::stand_still`.
     unsafe fn rebuild_interrupts(&self) {
         let cpus = || (0..self.vcpus.len() as u32).map(Cpu::new);
         let taken = cpus().map(|cpu| self.take_vcpu(cpu).expect("no vCPU is loaded"));
         let (vcpus, registers): (Vec<_>, Vec<_>) =
             taken.map(|vcpu| (vcpu.interrupts, vcpu.registers)).unzip();
-        // SAFETY: the caller guarantees this.
+        // SAFETY: the caller guarantees that no vCPU is loaded and that the other CPUs are paused.
         let vcpus = unsafe { self.gic.rebuild(vcpus) };
         for ((cpu, interrupts), registers) in cpus().zip(vcpus).zip(registers) {
             self.put_vcpu(cpu, Vcpu { interrupts, registers });
@@ -162,7 +162,7 @@ impl Guest {
         }
     }
 
-    /// Makes a vCPU leave guest mode, or look for work.
+    /// Kicks a vCPU: makes it leave guest mode, or wakes it from WFI.
     pub(crate) fn kick(&self, cpu: Cpu) {
         scheduler::kick(VcpuId { guest: self.number, cpu });
     }

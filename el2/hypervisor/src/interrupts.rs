@@ -90,7 +90,7 @@ pub(crate) fn take() {
     while let Some(interrupt) = interface.acknowledge() {
         exits::acknowledged(interrupt.intid());
         if interrupt.intid() == KICK.intid() {
-            // A kick only has to cause an exit, and it has.
+            // A kick only has to cause an exit, so no handler is needed.
             interface.deactivate(interface.end(interrupt));
         } else {
             handle(interrupt);
@@ -117,7 +117,7 @@ fn handle(interrupt: Acknowledged) {
 pub(crate) fn load_timer(guest: &Guest, cpu: Cpu) {
     let is_active = || guest.vgic().is_physical_active(timer_line(cpu));
     let Some(timer) = timer_here() else { return };
-    // While its interrupt is active, the timer wouldn't fire for this vCPU.
+    // The timer cannot signal this vCPU while the physical interrupt is active.
     assert!(!timer.is_active(), "the timer interrupt of the previous vCPU is active");
     if !is_active() {
         return;
@@ -129,8 +129,9 @@ pub(crate) fn load_timer(guest: &Guest, cpu: Cpu) {
     }
 }
 
-/// Stops this CPU's virtual timer and takes it from its vCPU. Always deactivates its interrupt: if
-/// another vCPU has just ended the interrupt, it may find that this vCPU is no longer loaded.
+/// Stops this CPU's virtual timer, which the vCPU no longer uses. Always deactivates the timer's
+/// interrupt, because another vCPU that deactivates the virtual interrupt may find this vCPU
+/// already unloaded.
 pub(crate) fn put_timer() {
     cpu::stop_virtual_timer();
     if let Some(timer) = timer_here() {

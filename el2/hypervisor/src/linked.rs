@@ -45,8 +45,7 @@ struct Physical {
 }
 
 impl Physical {
-    /// Returns a line's physical interrupt. For a PPI, it is at the CPU on which the vCPU is
-    /// loaded.
+    /// Returns a line's physical interrupt. A PPI belongs to the CPU on which the vCPU is loaded.
     fn interrupt(&self, line: Line, physical: IntId) -> Option<Interrupt<'static, RawMmio>> {
         match line {
             Line::Ppi { cpu, .. } => {

@@ -20,7 +20,7 @@ static INTERVAL: AtomicU64 = AtomicU64::new(0);
 /// Counter value at the next move.
 static NEXT: AtomicU64 = AtomicU64::new(NEVER);
 static WANTED: AtomicBool = AtomicBool::new(false);
-/// Number of CPUs other than the first that stand still.
+/// Number of CPUs, not counting the first, that are paused for a move.
 static STANDING: AtomicUsize = AtomicUsize::new(0);
 static MOVES: AtomicU64 = AtomicU64::new(0);
 
@@ -53,9 +53,9 @@ pub(crate) fn on_timer() {
     }
 }
 
-/// Stands still while guests are moved. No vCPU may be loaded on the calling CPU. The first CPU
-/// calls `move_guests`, which returns the number of moved guests. If the function returns `true`,
-/// the caller must set its timer.
+/// Pauses the calling CPU while guests are moved. No vCPU may be loaded on the calling CPU. The
+/// first CPU calls `move_guests`, which returns the number of moved guests. If the function returns
+/// `true`, the caller must set its timer.
 pub(crate) fn stand_still(move_guests: impl FnOnce() -> usize) -> bool {
     if !is_wanted() {
         return false;

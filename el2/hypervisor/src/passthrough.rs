@@ -49,7 +49,7 @@ pub(crate) struct Assigned {
 }
 
 impl Assigned {
-    /// Assigns a function to the guest. Returns `None` if it has no messages.
+    /// Assigns a function to the guest. Returns `None` if the function has neither MSI nor MSI-X.
     pub(crate) fn new(
         function: Function,
         parent: Arc<dyn MsiParent>,

@@ -1,5 +1,5 @@
-//! The guest's view of PCI: QEMU's host bridge, but only the functions assigned to this guest.
-//! Configuration space of other functions reads as all ones.
+//! The guest's view of PCI: QEMU's host bridge, with only those functions that are assigned to this
+//! guest. Configuration space of other functions reads as all ones.
 
 use crate::controller;
 use crate::gic::Gic;

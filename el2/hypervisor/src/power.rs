@@ -20,15 +20,15 @@ pub(crate) enum End {
     Off,
     /// The guest called SYSTEM_RESET.
     Reset,
-    /// An SError occurred. No device that the guest can access should cause one.
+    /// An SError occurred. No device that the guest can access should raise an SError.
     SystemError,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
     Off,
-    /// On from the guest's perspective, and queued. The scheduler decides how long a vCPU waits for
-    /// a CPU.
+    /// The vCPU is on from the guest's perspective, and has been queued. The scheduler decides how
+    /// long a vCPU waits for a CPU.
     Requested(Start),
     On,
 }

@@ -76,7 +76,8 @@ pub(crate) fn call(guest: &Guest, [number, first, second, third]: [u64; 4]) -> A
     }
 }
 
-/// Returns `true` for SMCCC_VERSION and SMCCC_ARCH_FEATURES. Workarounds are not offered.
+/// Returns `true` for SMCCC_VERSION and SMCCC_ARCH_FEATURES. `SMCCC_ARCH_WORKAROUND_<n>` is not
+/// implemented.
 fn is_architectural(number: u32) -> bool {
     matches!(number, SMCCC_VERSION | SMCCC_ARCH_FEATURES)
 }

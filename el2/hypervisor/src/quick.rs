@@ -1,10 +1,10 @@
-//! Fast path for exits after which the guest continues immediately. As far as the model knows, the
-//! vCPU never leaves guest mode: its list registers stay loaded, and it doesn't have to pass the
-//! gate again.
+//! Fast path for exits after which the guest continues immediately. To the `vgic` model, the vCPU
+//! stays in guest mode: its list registers stay loaded, and the entry gate (`standstill`) isn't
+//! checked again.
 //!
 //! Interrupts are masked at EL2 during such an exit. A kick from another CPU makes the guest exit
-//! again as soon as it continues. After a kick that the exit itself causes, the vCPU leaves guest
-//! mode immediately.
+//! again as soon as it continues. If the exit itself kicks the vCPU, the vCPU leaves guest mode
+//! immediately.
 
 use crate::context::Context;
 use crate::controller;

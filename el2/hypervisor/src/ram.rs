@@ -3,8 +3,8 @@
 use core::ops::Range;
 use vgic::{GuestMemory, MemoryFault};
 
-/// The guest's RAM, identity-mapped to the machine's RAM. The image maps it but doesn't use it
-/// otherwise.
+/// The guest's RAM, identity-mapped to the machine's RAM. The hypervisor maps this RAM, but places
+/// neither its image nor its heap there.
 pub(crate) struct Ram(pub(crate) Range<u64>);
 
 impl Ram {
@@ -55,7 +55,7 @@ impl GuestMemory for Ram {
             self.read(address, &mut bytes)?;
             return Ok(u64::from_le_bytes(bytes));
         }
-        // SAFETY: as above, and it is aligned.
+        // SAFETY: `at` checked the range, and the pointer is aligned.
         Ok(u64::from_le(unsafe { from.read_volatile() }))
     }
 
@@ -64,7 +64,7 @@ impl GuestMemory for Ram {
         if !to.is_aligned() {
             return self.write(address, &word.to_le_bytes());
         }
-        // SAFETY: as above, and it is aligned.
+        // SAFETY: `at` checked the range, and the pointer is aligned.
         unsafe { to.write_volatile(word.to_le()) };
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Preemptive scheduler for the vCPUs of all guests on all CPUs. Guests run in turn.
 //!
-//! A vCPU that waits for an interrupt keeps its CPU until another vCPU needs one. So if there's a
-//! CPU for each vCPU, we never switch.
+//! A vCPU that waits for an interrupt keeps its CPU until another vCPU needs one. So if each vCPU
+//! has its own CPU, vCPUs are never switched.
 //!
 //! While vCPUs are queued, a CPU runs one guest for [`TURN`], and then the next guest that has a
 //! queued vCPU. The guest's vCPUs share its turn and can't extend it. The turn begins with the vCPU
@@ -22,7 +22,7 @@
 //!
 //! A wake-up never preempts the vCPU that it queued, and cannot be lost either: [`queue`] pushes
 //! the vCPU and sets `preempting` in one critical section, and [`next`] takes a vCPU and clears
-//! `preempting` in one.
+//! `preempting` in another.
 
 use crate::hypervisor_timer::{self, NEVER};
 use crate::{irqchip, moving};
@@ -49,7 +49,7 @@ static CPUS: [CpuState; MAX_CPUS] = [const { CpuState::new() }; MAX_CPUS];
 struct CpuState {
     /// The vCPU that is loaded: 0, or its packed number plus 1.
     loaded: AtomicU32,
-    /// Guest whose turn it is.
+    /// Guest whose vCPUs this CPU currently runs.
     guest: AtomicUsize,
     /// End of the turn, or 0 while no other vCPU needs the CPU.
     turn_end: AtomicU64,
@@ -83,12 +83,12 @@ pub(crate) struct VcpuId {
 }
 
 impl VcpuId {
-    /// Returns its scheduling state, or `None` before [`install`].
+    /// Returns the vCPU's scheduling state, or `None` before [`install`].
     fn entity(self) -> Option<&'static Entity> {
         entities().get(self.guest)?.get(self.cpu.index())
     }
 
-    /// Returns the guest's bit. Guests after the 64th have none, so their vCPUs never preempt.
+    /// Returns the guest's bit. Guests after the 64th have no bit, so their vCPUs never preempt.
     fn guest_bit(self) -> u64 {
         1_u64.checked_shl(self.guest as u32).unwrap_or(0)
     }
@@ -108,9 +108,9 @@ pub(crate) struct Entity {
     /// A value of [`state`].
     state: AtomicU32,
     kicked: AtomicBool,
-    /// Counter value at which its timer fires, while it waits.
+    /// Counter value at which the vCPU's timer fires while the vCPU waits.
     deadline: AtomicU64,
-    /// CPU on which it was last loaded, and which watches the deadline.
+    /// CPU on which the vCPU was last loaded, and whose timer is set to the vCPU's deadline.
     home: AtomicU32,
 }
 
@@ -132,13 +132,13 @@ impl Entity {
         }
     }
 
-    /// Returns the CPU on which it is loaded.
+    /// Returns the CPU on which the vCPU is loaded.
     fn loaded_at(&self) -> Option<Cpu> {
         self.state.load(SeqCst).checked_sub(state::LOADED).map(Cpu::new)
     }
 
-    /// Clears `kicked`. Must be called before the vCPU looks for interrupts in order to wait or to
-    /// enter the guest, so that later kicks count.
+    /// Clears `kicked`. Must be called before the vCPU checks for interrupts in order to wait or to
+    /// enter the guest, so that later kicks are not lost.
     pub(crate) fn forget_kicks(&self) {
         self.kicked.store(false, SeqCst);
     }
@@ -154,13 +154,13 @@ impl Entity {
 pub(crate) enum Leave {
     /// Another vCPU needs the CPU.
     Preempted,
-    /// It waits for a kick, or until the counter reaches this value.
+    /// The vCPU waits for a kick, or until the counter reaches this value.
     Waits { deadline: u64 },
-    /// It is no longer run.
+    /// The vCPU no longer runs.
     Ended,
 }
 
-/// Reason why a vCPU is queued. Within a turn, vCPUs run in this order.
+/// Reason for queueing a vCPU. Within a turn, vCPUs run in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Queued {
     Woken,
@@ -291,7 +291,7 @@ pub(crate) fn leave(id: VcpuId, why: Leave) {
     }
 }
 
-/// Returns `true` if a vCPU is queued for a CPU, or if all CPUs must stand still.
+/// Returns `true` if a vCPU is queued for a CPU, or if all CPUs must pause for a move.
 pub(crate) fn is_wanted() -> bool {
     QUEUED_VCPUS.load(SeqCst) != 0 || moving::is_wanted()
 }
@@ -318,8 +318,8 @@ pub(crate) fn is_turn_over() -> bool {
     is_over
 }
 
-/// Wakes an idle CPU for queued vCPUs. The idle CPU that [`queue`] chose may instead keep the vCPU
-/// that is loaded there, because that vCPU's own interrupt arrived at the same time.
+/// Wakes an idle CPU for queued vCPUs. This is needed because the idle CPU that [`queue`] chose may
+/// keep its loaded vCPU instead, if an interrupt for that vCPU arrived at the same time.
 fn wake_idle() {
     let idle = IDLE.load(SeqCst);
     if idle != 0 {

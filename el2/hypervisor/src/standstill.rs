@@ -1,9 +1,9 @@
-//! Keeps vCPUs out of guest mode for a while. As long as none of a guest's vCPUs executes guest
-//! code, the model knows the contents of their list registers.
+//! Keeps a guest's vCPUs out of guest mode temporarily. As long as none of a guest's vCPUs executes
+//! guest code, the model knows the contents of their list registers.
 //!
-//! A vCPU first announces that it is inside, and then checks the gate. A vCPU that reads registers
-//! first closes the gate, and then checks for vCPUs inside. So at least one of the two sees the
-//! other's store.
+//! A vCPU that enters the guest first announces that it is inside, and then checks the gate. A vCPU
+//! that reads registers first closes the gate, and then checks for vCPUs inside. So either the
+//! entering vCPU sees the closed gate, or the reader sees the vCPU inside.
 
 use alloc::boxed::Box;
 use core::hint::spin_loop;

@@ -27,7 +27,7 @@ pub(crate) enum Trap {
         /// Guest virtual address.
         address: u64,
     },
-    /// Any other instruction, which the guest's CPU does not implement.
+    /// Any other instruction; the guest sees it as undefined.
     Undefined,
 }
 

@@ -69,7 +69,7 @@ pub(crate) const fn space(guest: usize) -> u8 {
 #[repr(C, align(4096))]
 struct Table([u64; ENTRIES]);
 
-/// A guest's tables. They are created before the guest runs, and are never changed or freed.
+/// A guest's tables. The tables are created before the guest runs, and are never changed or freed.
 pub(crate) struct TranslationTables {
     root: Box<Table>,
     stage: Stage,

@@ -21,7 +21,7 @@ pub(crate) fn serve() -> ! {
     scheduler::set_timer();
     loop {
         interrupts::take();
-        // SAFETY: the other CPUs stand still, and all CPUs have unloaded their vCPUs.
+        // SAFETY: the other CPUs are paused, and all CPUs have unloaded their vCPUs.
         if moving::stand_still(|| unsafe { guest::move_all() }) {
             scheduler::set_timer();
         }
@@ -33,8 +33,8 @@ pub(crate) fn serve() -> ! {
     }
 }
 
-/// Prepares the calling CPU to run guests at EL1. If each vCPU has a CPU, no other vCPU needs the
-/// CPU of one that waits.
+/// Prepares the calling CPU to run guests at EL1. If each vCPU has its own CPU, a vCPU in WFI may
+/// keep its CPU, because no other vCPU needs it.
 fn prepare_cpu() {
     let shared = scheduler::vcpus() > irqchip::get().cpus().count();
     // SAFETY: no vCPU is loaded.
@@ -45,17 +45,18 @@ fn prepare_cpu() {
 /// Reason why a loaded vCPU stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stop {
-    /// Its turn has ended, or its machine has been turned off.
+    /// The vCPU's turn has ended, or its machine has been turned off.
     Preempted,
-    /// It waits for an interrupt, and another vCPU needs the CPU.
+    /// The vCPU waits for an interrupt, and another vCPU needs the CPU.
     Waits,
-    /// It is turned off.
+    /// The vCPU is turned off.
     Off,
 }
 
 /// Runs a vCPU that this CPU has dequeued, until it leaves.
 fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
-    // The checks below find the reasons of earlier kicks. `leave` checks for later kicks.
+    // The checks below see the interrupts and requests of earlier kicks. `leave` checks for later
+    // kicks.
     entity.forget_kicks();
     let Some(Vcpu { interrupts, registers }) = guest.take_vcpu(id.cpu) else { return };
     let registers = match guest.power.take_request(id.cpu) {
@@ -158,8 +159,8 @@ fn run_loaded(
     (vcpu, Stop::Preempted)
 }
 
-/// Runs guest code up to an exit that the fast path does not handle. Returns `None` if the vCPU was
-/// kicked by something that this CPU did itself.
+/// Runs guest code up to an exit that the fast path does not handle. Returns `None` if this CPU's
+/// own work kicked the vCPU.
 fn run_guest(
     guest: &Guest,
     entity: &Entity,
@@ -202,8 +203,8 @@ fn wait(
             interrupts::take();
         }
         vcpu.returned();
-        // The reason of the kick is found when the vCPU enters the guest. WFI may end without a
-        // reason.
+        // The next guest entry handles the cause of the kick. WFI may complete without an
+        // interrupt.
         if entity.is_kicked() && !scheduler::is_wanted() {
             return Sleep::DontSleep;
         }

@@ -71,7 +71,8 @@ pub(crate) fn install() {
 /// This CPU's EL1 and stage 2 must belong to the guest, so that it can access only its own memory.
 /// The vectors must be [installed](install), and interrupts must be masked.
 pub(crate) unsafe fn enter(context: &mut Context) -> Vector {
-    // SAFETY: the caller guarantees this; the context is borrowed until the guest has exited.
+    // SAFETY: the caller guarantees that EL1 and stage 2 belong to the guest; the context is
+    // borrowed until the guest has exited.
     match unsafe { enter_guest(context) } {
         SYNCHRONOUS => Vector::Synchronous,
         INTERRUPT => Vector::Interrupt,

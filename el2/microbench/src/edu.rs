@@ -1,5 +1,5 @@
 //! QEMU's educational device (docs/specs/edu.rst). A store to one of its registers sends its
-//! message. QEMU sends it before the store instruction completes.
+//! message. QEMU sends the message before the store instruction completes.
 
 use gic_bringup::Irqchip;
 use gic_firmware::PciHost;

@@ -53,7 +53,7 @@ static READY: AtomicU64 = AtomicU64::new(0);
 static HANDLED: AtomicU64 = AtomicU64::new(0);
 
 fn main(boot: Boot) -> ! {
-    // SAFETY: `boot` is the unchanged argument, and this is the first call.
+    // SAFETY: `boot` is the value that the entry point received, and `main` is called only once.
     let around = unsafe { start::start(boot) };
     let description = gic_firmware::devicetree::parse(around.devicetree)
         .expect("the devicetree could not be parsed");
@@ -135,7 +135,7 @@ fn send_ipi() {
     let other = gic().affinity(OTHER).expect("the machine has no second CPU");
     interface().send(IPI, other).expect("an SGI cannot reach the other CPU");
     while TAKEN.load(SeqCst) == before {
-        // SAFETY: this is only a hint, which makes QEMU run the other CPU.
+        // SAFETY: the instruction is only a hint, which makes QEMU run the other CPU.
         unsafe { asm!("yield", options(nomem, nostack)) };
     }
 }
@@ -181,7 +181,7 @@ struct CommandQueue {
 
 impl CommandQueue {
     /// # Safety
-    /// The driver must not post commands while this is in use.
+    /// The driver must not post commands while this queue is in use.
     unsafe fn taken_from(its: &Its<Kernel>) -> Self {
         let registers = frame(its.base(), gits::SIZE);
         let ring = Cbaser::from(registers.read64(gits::CBASER.offset()));
@@ -193,7 +193,8 @@ impl CommandQueue {
 
     /// Posts a command, and waits until the ITS has read it.
     fn run(&mut self, command: Command) {
-        // SAFETY: a slot of the ring, which has no other writer (see `taken_from`).
+        // SAFETY: the pointer is to a slot of the ring, which has no other writer (see
+        // `taken_from`).
         unsafe { self.ring.add(self.next.into()).write_volatile(command.encode()) };
         cpu::publish_stores();
         self.next = (self.next + 1) % self.slots;

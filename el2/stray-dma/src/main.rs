@@ -33,7 +33,7 @@ const IDENTIFY: (u32, u32) = (0x06, 1);
 const SET_TIMESTAMP: (u32, u32) = (0x09, 0x0e);
 
 fn main(boot: Boot) -> ! {
-    // SAFETY: `boot` is the unchanged argument, and this is the first call.
+    // SAFETY: `boot` is the value that the entry point received, and `main` is called only once.
     let around = unsafe { start::start(boot) };
     let outside = address(&around).expect("the command line must contain an address");
     let mut controller =
@@ -99,14 +99,14 @@ impl Controller {
         Self { bar, submissions, completions, tail: 0 }
     }
 
-    /// Submits a command. Returns `true` if it completes (it doesn't if the controller can't access
-    /// memory). Must not be called often enough to fill the queue.
+    /// Submits a command. Returns `true` if the command completes; it does not complete if the
+    /// controller can't access memory. Must not be called often enough to fill the queue.
     fn run(&mut self, (opcode, more): (u32, u32), data: u64) -> bool {
         let command = self.submissions as usize + 64 * self.tail;
         let command = core::ptr::with_exposed_provenance_mut::<u32>(command);
         let words = [(0, opcode), (6, data as u32), (7, (data >> 32) as u32), (10, more)];
         for (index, word) in words {
-            // SAFETY: in the queue's page, which is never freed.
+            // SAFETY: the address is in the queue's page, which is never freed.
             unsafe { command.add(index).write_volatile(word) };
         }
         cpu::publish_stores();

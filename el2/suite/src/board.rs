@@ -13,7 +13,8 @@ use crate::controller::Controller;
 use crate::files::{Files, MACHINE_BYTES_BELOW};
 use crate::machine::Machine;
 
-/// A run takes 5 to 15 seconds, or longer on a busy machine. A run that exceeds the limit hangs.
+/// A run takes 5 to 15 seconds, or longer on a busy machine. A run that exceeds the limit is
+/// assumed to hang.
 pub(crate) const LIMIT: Duration = Duration::from_mins(2);
 /// An SMMU between PCI and memory.
 pub(crate) const CONFINED: &[&str] = &["-M", "iommu=smmuv3"];

@@ -1,5 +1,5 @@
-//! Images, QEMU versions and the work folder. Cases share them; the first case that needs one
-//! creates it.
+//! Images, QEMU versions and the work folder. Cases share these; the first case that needs an image
+//! or a QEMU version creates it.
 
 use std::fs;
 use std::path::PathBuf;

@@ -15,7 +15,7 @@ use doorbell_harness::{cache, dtb, initramfs};
 use crate::built;
 
 /// Drivers of a virtio entropy source, a virtio network card and an NVMe controller behind PCI, in
-/// the order of their dependencies. The guest unpacks those that are compressed.
+/// the order of their dependencies. The guest decompresses compressed modules.
 fn modules(version: Version) -> Vec<&'static str> {
     let (others, nvme): (&[_], &[_]) = match version {
         Version::Stable => (
@@ -89,8 +89,8 @@ fn busybox(workspace: &Workspace) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Returns the folder of the kernel and its modules in the cache. They are from one package because
-/// a module is only compatible with its own kernel.
+/// Returns the folder of the kernel and its modules in the cache. Both come from one package,
+/// because a module is only compatible with its own kernel.
 fn kernel_with_modules(workspace: &Workspace, version: Version) -> Result<PathBuf> {
     let folder = cache::folder(workspace).join(format!("debian-{version:?}").to_lowercase());
     if !cache::is_filled(&folder) {

@@ -35,7 +35,7 @@ const VENDOR: u16 = 0x1b36;
 
 /// Lists the cases on each QEMU version: with an SMMU and the stage that this version supports, as
 /// a trusted guest without an SMMU, and as an untrusted guest without an SMMU. The trusted guest
-/// shows that the test detects what the device writes.
+/// proves that the test detects the device's writes.
 pub(crate) fn cases() -> Vec<Case> {
     let on = |(version, stage): (Version, u8)| {
         [
@@ -71,14 +71,14 @@ fn case(
     built::case(name, LIMIT, move || judge(&Attempt::watch(version, with)?))
 }
 
-/// The reason that the guest may have a device.
+/// Reason why a device may be assigned to the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum With {
     /// An SMMU confines the device.
     Smmu,
     /// The guest is trusted.
     Trust,
-    /// There is no reason.
+    /// The guest may not have the device.
     Neither,
 }
 
@@ -86,7 +86,7 @@ enum With {
 #[derive(Debug)]
 struct Attempt {
     facts: Vec<Fact>,
-    /// Hypervisor memory. It is zero at first.
+    /// Hypervisor memory. The memory is zero at first.
     outside: Vec<u8>,
 }
 

@@ -65,7 +65,8 @@ fn escaped(value: &OsString) -> OsString {
     value.to_string_lossy().replace(',', ",,").into()
 }
 
-/// Checks that a kernel is an arm64 `Image`. If it is not, the error states its actual kind.
+/// Checks that a kernel is an arm64 `Image`. If the file is of another kind, the error names that
+/// kind.
 pub(crate) fn check_kernel(kernel: &Path) -> Result<()> {
     let file = fs::read(kernel).with_context(|| {
         format!("cannot read {}; `--kernel debian` downloads a kernel", kernel.display())

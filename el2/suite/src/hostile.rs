@@ -2,8 +2,8 @@
 //! checked: how late a tick may be, and how long an exit may take.
 //!
 //! We check the bounds with both guests on one CPU and virtual time counted in instructions, so
-//! every run has the same results. Two CPUs run at the host's pace; there, we only check that every
-//! tick arrives and that both guests finish.
+//! every run has the same results. With two CPUs, time passes at the host's pace, so we only check
+//! that every tick arrives and that both guests finish.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -23,8 +23,8 @@ use crate::report::fact_of;
 /// A guest's time slice while others wait for its CPU (`scheduler.rs`), in nanoseconds.
 const TURN: u64 = 2_000_000;
 /// Maximum number of instructions from an exit to the next entry: the budgets of an access and of
-/// the following entry (`WORK_PER_ACCESS` in `controller.rs`), and the chunk of LPIs that each has
-/// already begun.
+/// the following entry (`WORK_PER_ACCESS` in `controller.rs`), and the chunks of LPIs that both
+/// have already begun.
 const EXIT: u64 = 400_000;
 /// Maximum delay of a tick in nanoseconds, at one nanosecond per instruction. The other guest first
 /// completes the exit in progress at the deadline, then its time slice, and then the exit in
@@ -33,7 +33,7 @@ const LATENCY: u64 = EXIT + TURN + EXIT;
 
 const MEMORY: u32 = 64;
 const TICKS: u64 = 8;
-/// Let the attack last as long as the ticks. They arrive late.
+/// The attack must last as long as all the ticks. They arrive late.
 const MILLISECONDS: u32 = 50;
 
 /// Names of the attacks, and whether the guest must have handled exceptions.

@@ -32,7 +32,7 @@ pub(crate) const KVM: &[(&str, u64, u64)] = &[
     ("lpi", 6_185, 402),
     ("msi", 3_332, 202),
 ];
-/// The same for vCPUs that share a CPU.
+/// Costs of the operations while both vCPUs share a CPU.
 pub(crate) const KVM_SHARED: &[(&str, u64, u64)] = &[
     ("hypercall", 1_127, 202),
     ("register", 1_905, 202),
@@ -41,7 +41,8 @@ pub(crate) const KVM_SHARED: &[(&str, u64, u64)] = &[
     ("msi", 3_332, 202),
 ];
 
-/// A run takes 4 seconds, or up to a minute on a busy machine. A run that exceeds the limit hangs.
+/// A run takes 4 seconds, or up to a minute on a busy machine. A run that exceeds the limit is
+/// assumed to hang.
 const LIMIT: Duration = Duration::from_mins(5);
 /// Memory of Linux, including that of the guest.
 const MEMORY: &str = "512M";

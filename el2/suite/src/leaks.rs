@@ -18,8 +18,9 @@ const TIMES: usize = 16;
 const MILLISECONDS: u32 = 200;
 /// Minimum number of readable registers. A Neoverse-N1 has 2,200 at EL1.
 const FEWEST: usize = 2000;
-/// Registers that change by themselves: `CNTPCT_EL0`, `CNTVCT_EL0`, `CNTPCTSS_EL0`, `CNTVCTSS_EL0`,
-/// `CNTV_TVAL_EL0`, `RNDR`, `RNDRRS`, and `NZCV`, which holds the reader's own flags.
+/// Registers that change without being written: `CNTPCT_EL0`, `CNTVCT_EL0`, `CNTPCTSS_EL0`,
+/// `CNTVCTSS_EL0`, `CNTV_TVAL_EL0`, `RNDR`, `RNDRRS`, and `NZCV`, which holds the reader's own
+/// flags.
 const CLOCKS: &[&str] = &[
     COUNTER,
     "S3_3_C14_C0_1",
@@ -30,7 +31,7 @@ const CLOCKS: &[&str] = &[
     "S3_3_C2_C4_1",
     "S3_3_C4_C2_0",
 ];
-/// `CNTVCT_EL0`. A scan must detect that it changes.
+/// `CNTVCT_EL0`, which always changes: a scan must detect the change.
 const COUNTER: &str = "S3_3_C14_C0_2";
 
 /// Lists the cases, one for each model of CPU.

@@ -63,9 +63,9 @@ impl Case {
     }
 }
 
-/// Number of reads with which the load lasts for a few moves of all vectors.
+/// Number of reads that keeps the load running while all vectors move a few times.
 const READS: u64 = 1000;
-/// The same for guests with many more vCPUs than CPUs.
+/// Number of reads for guests with many more vCPUs than CPUs.
 const FEW_READS: u64 = 400;
 /// Number of reads, and thus of interrupts, of the long cases.
 const MANY_READS: u64 = 100_000;
@@ -83,7 +83,7 @@ const CASES: &[Case] = &[
     Case::new(Version::Backports, 1, 1, Controller::Its, GICV3),
     Case::new(Version::Backports, 2, 2, Controller::Its, MAX),
 ];
-/// The cases that take longer: more interrupts, and each kernel on 1, 2 and 8 vCPUs with MBI.
+/// Cases of the long suite: more interrupts, and each kernel on 1, 2 and 8 vCPUs with MBI.
 const LONG_CASES: &[Case] = &[
     Case::new(Version::Stable, 2, 2, Controller::Its, GICV3).reading(MANY_READS),
     Case::new(Version::Stable, 1, 1, Controller::Mbi, GICV3),

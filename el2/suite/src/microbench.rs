@@ -18,7 +18,8 @@ use crate::files::{Files, GUEST_RAM};
 /// Linux's KVM. The limits leave some room for the output of other compilers.
 const LIMITS: &[(&str, u64)] =
     &[("hypercall", 160), ("register", 420), ("ipi", 1_300), ("lpi", 2_300), ("msi", 1_400)];
-/// The same for vCPUs that share a CPU. The SGI makes both of them leave the CPU.
+/// Limits for two vCPUs that share a CPU. An SGI between the two vCPUs makes each of them leave the
+/// CPU.
 const SHARED_LIMITS: &[(&str, u64)] =
     &[("hypercall", 160), ("register", 420), ("ipi", 6_500), ("lpi", 2_300), ("msi", 1_400)];
 

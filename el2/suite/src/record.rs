@@ -25,7 +25,7 @@ const COUNTS: &[(&str, u64)] = &[
     ("HVC", TURNS + NAPS + 3),
     ("system register write", TURNS + 2 * NAPS),
     ("SGI taken", TURNS + 2 * NAPS - 1),
-    // By INT, and from the device.
+    // LPIs from INT commands, and from the device.
     ("LPI taken", 2 * TURNS),
 ];
 

@@ -136,7 +136,7 @@ pub(crate) struct Expected<'a> {
 /// The devices of a guest, and the operations on them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Load<'a> {
-    /// No MSIs can arrive.
+    /// No load: no MSIs can arrive.
     None,
     /// Each vCPU reads random bytes this number of times.
     Random { reads: u64 },
@@ -150,7 +150,8 @@ const DEVICE: &str = "virtio0-input";
 
 /// 128 plus the number of SIGBUS, by which a shell reports that an external abort ended a program.
 const BUS_ERROR: u32 = 135;
-/// Timer interrupts of one second of work. A vCPU whose timer fires only once has fewer.
+/// Minimum number of timer interrupts during one second of work; a vCPU whose timer fires only once
+/// takes fewer.
 const FEWEST_TICKS: u64 = 20;
 
 impl Report {

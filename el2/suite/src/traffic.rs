@@ -225,11 +225,11 @@ impl Known<'_> {
     }
 
     /// Checks the network's interrupts. The driver requests a queue's next MSI when it has emptied
-    /// the queue, so a lost MSI stops the traffic, and pings are not answered. Nevertheless two
-    /// MSIs may become one interrupt. For the transmit queue, this is because the driver requests
-    /// an MSI whenever it sends. For the receive queue, it happens if the interrupt was moved to
-    /// another CPU and is pending there while the polling CPU empties the queue and requests the
-    /// next MSI.
+    /// the queue, so a lost MSI stops the traffic, and pings are not answered. Two MSIs may
+    /// nevertheless coalesce into one interrupt. On the transmit queue, the driver requests an MSI
+    /// whenever it sends a packet. On the receive queue, two MSIs coalesce if the interrupt was
+    /// moved to another CPU and is pending there while the polling CPU empties the queue and
+    /// requests the next MSI.
     fn judge_network(&self, sent: &Sent) -> Result<()> {
         let mut queues = sent.network.values().copied();
         let mut queue = || queues.next().unwrap_or_default();

@@ -1,6 +1,7 @@
 //! A `memcpy` that copies 32 bytes at a time and a `memcmp` that compares eight. Rust's versions
-//! handle much less at a time. Ours load words at any alignment, so they need normal memory: an
-//! image that also runs with its MMU off must use Rust's versions. They don't use vector registers.
+//! copy and compare fewer bytes at a time. These functions load words at any alignment, so they
+//! need normal memory: an image that also runs with its MMU off must use Rust's versions. Neither
+//! function uses vector registers.
 
 core::arch::global_asm!(
     ".section .text.memcpy, \"ax\"",
@@ -43,7 +44,8 @@ core::arch::global_asm!(
     "    ldr x4, [x1], #8",
     "    cmp x3, x4",
     "    b.eq 1b",
-    // The first differing byte decides. It is the lowest one, so reverse the bytes.
+    // The first differing byte determines the result. That byte is the lowest one of the word, so
+    // reverse the bytes.
     "    rev x3, x3",
     "    rev x4, x4",
     "    cmp x3, x4",

@@ -47,9 +47,9 @@ pub fn init(number: usize) {
         }
     }
     if level() == Level::El2 {
-        // AMO, IMO, FMO; AArch64 at EL1.
+        // `HCR_EL2`: AMO, IMO and FMO are set, and EL1 is AArch64.
         let hcr = 1_u64 << 31 | 1 << 5 | 1 << 4 | 1 << 3;
-        // SAFETY: only routes interrupts to the vectors of this image.
+        // SAFETY: the write only routes interrupts to the vectors of this image.
         unsafe { asm!("msr hcr_el2, {}", "isb", in(reg) hcr, options(nostack, preserves_flags)) };
     }
 }
@@ -144,8 +144,8 @@ pub fn ticks_per_millisecond() -> u64 {
 
 /// Waits up to `milliseconds` for `done` to return `true`. Returns `false` on timeout.
 ///
-/// If this CPU didn't run for a while, that time counts as one millisecond at most: a host that
-/// pauses the machine also pauses whatever the machine waits for.
+/// A period in which this CPU didn't run counts as at most one millisecond, because a host that
+/// pauses the machine also pauses the device that the machine waits for.
 pub fn wait_until(milliseconds: u64, mut done: impl FnMut() -> bool) -> bool {
     let millisecond = ticks_per_millisecond();
     let mut left = milliseconds * millisecond;

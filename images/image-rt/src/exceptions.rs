@@ -35,8 +35,8 @@ impl ExceptionHandlers for Handlers {
         );
     }
 
-    /// The vectors save the general-purpose registers. Handlers may also use the vector registers,
-    /// like any Rust code for a target that has them, so this function saves them.
+    /// The vectors save the general-purpose registers. This function also saves the vector
+    /// registers, because handlers may use them if the target has them.
     #[unsafe(naked)]
     extern "C" fn irq_current(_: RegisterStateRef) {
         naked_asm!(

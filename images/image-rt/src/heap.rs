@@ -20,7 +20,7 @@ static HEAP: Allocator = Allocator(Mutex::new(Heap::empty()));
 /// `memory` must be RAM that the start code has mapped, and must not have any other user from now
 /// on.
 pub unsafe fn init(memory: Range<usize>) {
-    // SAFETY: the caller guarantees this.
+    // SAFETY: the caller guarantees that `memory` is mapped RAM without another user.
     HEAP.with(|heap| unsafe { heap.add_to_heap(memory.start, memory.end) });
 }
 

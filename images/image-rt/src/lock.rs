@@ -3,7 +3,8 @@
 use crate::cpu;
 use spin::Mutex;
 
-/// Data that only one CPU at a time can access, with its interrupts masked.
+/// Data that only one CPU at a time can access; interrupts of that CPU are masked during the
+/// access.
 #[derive(Debug, Default)]
 pub struct IrqMutex<T>(Mutex<T>);
 

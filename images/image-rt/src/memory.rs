@@ -1,4 +1,4 @@
-//! Where the image is in memory.
+//! The image's location in memory.
 
 use core::ops::Range;
 

@@ -1,5 +1,5 @@
-//! A stand-in for EL3 firmware on QEMU's `virt` with `secure=on`. It assigns all interrupts to the
-//! Non-secure state while keeping two security states (`GICD_CTLR.DS` = 0), starts the image at a
+//! A stand-in for EL3 firmware on QEMU's `virt` with `secure=on`. It keeps two security states
+//! (`GICD_CTLR.DS` = 0), assigns all interrupts to the Non-secure state, starts the image at a
 //! lower exception level, and implements four PSCI calls by SMC.
 //!
 //! QEMU provides such firmware only for Linux; it starts an ELF file at EL3 on all CPUs

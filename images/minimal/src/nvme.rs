@@ -1,5 +1,5 @@
-//! A driver for just enough of NVMe to get interrupts: the admin queue, and one I/O queue that
-//! reads the disk's first block (NVM Express Base 2.0, §3.1.3, §3.3, §5).
+//! A minimal NVMe driver that supports only what interrupts require: the admin queue, and one I/O
+//! queue that reads the disk's first block (NVM Express Base 2.0, §3.1.3, §3.3, §5).
 
 use core::array::from_fn;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -34,7 +34,7 @@ impl Page {
 }
 
 /// A submission queue and its completion queue. One task submits commands, and one interrupt
-/// handler takes completions.
+/// handler consumes completions.
 pub(crate) struct Queue {
     submissions: Page,
     completions: Page,
@@ -51,7 +51,7 @@ impl Queue {
     }
 }
 
-/// A controller. Its admin queue has number 0 and signals vector 0, its I/O queue has number 1 and
+/// A controller. The admin queue has number 0 and signals vector 0; the I/O queue has number 1 and
 /// signals vector 1.
 pub(crate) struct Nvme {
     registers: MappedRegion,
@@ -60,7 +60,7 @@ pub(crate) struct Nvme {
 }
 
 impl Nvme {
-    /// Takes over a controller that is off.
+    /// Initializes a controller that is disabled.
     pub(crate) fn new(registers: MappedRegion) -> Self {
         let nvme = Self { registers, queues: from_fn(|_| Queue::new()), data: Page::new() };
         nvme.set_enabled(false);
@@ -76,9 +76,9 @@ impl Nvme {
         self.write_address(ACQ, &admin.completions);
         self.set_enabled(true);
         let size_and_number = (ENTRIES - 1) << 16 | 1;
-        // Vector 1, with interrupts, contiguous.
+        // The queue signals vector 1, has interrupts enabled, and is physically contiguous.
         self.run(0, [5, 0], &io.completions, [size_and_number, 1 << 16 | 0b11]);
-        // Completion queue 1, contiguous.
+        // The queue reports completions in queue 1, and is physically contiguous.
         self.run(0, [1, 0], &io.submissions, [size_and_number, 1 << 16 | 1]);
     }
 
@@ -92,7 +92,7 @@ impl Nvme {
         self.run(1, [2, 1], &self.data, [0, 0]);
     }
 
-    /// Takes the queue's completions, in its vector's handler.
+    /// Consumes the queue's completions. Called by the handler of the queue's vector.
     pub(crate) fn complete(&self, number: usize) {
         let queue = &self.queues[number];
         let mut completed = queue.completed.load(Ordering::Relaxed);
@@ -109,7 +109,8 @@ impl Nvme {
         queue.completed.store(completed, Ordering::Release);
     }
 
-    /// Executes a command: opcode and namespace, data, and the last two words that are in use.
+    /// Executes a command, given its opcode and namespace, the address of its data, and its dwords
+    /// 10 and 11.
     fn run(&self, number: usize, command: [u32; 2], data: &Page, last: [u32; 2]) {
         let queue = &self.queues[number];
         let submitted = queue.submitted.load(Ordering::Relaxed);
@@ -129,7 +130,7 @@ impl Nvme {
     }
 
     fn set_enabled(&self, enabled: bool) {
-        // Entries of 2^6 and 2^4 bytes.
+        // Queue entries have 2^6 and 2^4 bytes.
         self.write(CC, 4 << 20 | 6 << 16 | u32::from(enabled));
         let is_ready = || TableMemory::read32(&self.registers, CSTS) & 1 == u32::from(enabled);
         assert!(cpu::wait_until(5000, is_ready), "the disk does not answer");

@@ -44,7 +44,7 @@ static MESSAGES: AtomicU32 = AtomicU32::new(0);
 
 /// Brings up the GIC and `controller`, and requests a device's vectors.
 pub fn run(boot: Boot, controller: BringUp) -> ! {
-    // SAFETY: `boot` is the unchanged argument, and this is the first call.
+    // SAFETY: `boot` is the value that the entry point received, and `start` is called only once.
     let gic = unsafe { start::start(boot) }.gic.expect("the devicetree describes no GIC");
     exceptions::set_irq_handler(|| {
         <CpuInterface<_>>::new(registers()).handle_pending(|intid| {
@@ -65,7 +65,8 @@ pub fn finish(served: Served) -> ! {
 
 /// Starts the runtime, runs `read` on the devicetree and turns the machine off.
 pub fn read_devicetree(boot: Boot, read: Read) -> ! {
-    // SAFETY: `boot` is the unchanged argument, and nothing uses RAM behind the image yet.
+    // SAFETY: `boot` is the value that the entry point received, and nothing uses RAM behind the
+    // image yet.
     let started = unsafe { start::start(boot) };
     read(started.devicetree).expect("the devicetree could not be read");
     power::system_off()

@@ -19,7 +19,7 @@ pub struct Smmu {
 }
 
 impl Smmu {
-    /// Initializes the SMMU. It aborts every access, without reporting an event, until
+    /// Initializes the SMMU. The SMMU aborts every access, without reporting an event, until
     /// [`enable`](Self::enable) is called.
     pub fn new(region: PhysicalRegion) -> Result<Self, SmmuError> {
         let registers = Registers::new(Kernel.map(region).ok_or(SmmuError::NotMapped)?);
@@ -37,7 +37,7 @@ impl Smmu {
         Ok(Self { registers, features, commands, events, streams })
     }
 
-    /// Enables translation. From now on, accesses of streams without a translation are aborted and
+    /// Enables translation. From then on, accesses of streams without a translation are aborted and
     /// reported as events.
     pub fn enable(self) -> Result<Self, SmmuError> {
         self.registers.enable_events()?;

@@ -24,7 +24,7 @@ const SYNC: u64 = 0x46;
 const EVERY_STREAM: u64 = 31;
 const LEAF: u64 = 1;
 
-/// Commands that invalidate what the SMMU has cached. They complete with a CMD_SYNC.
+/// Commands that invalidate the SMMU's caches. A later CMD_SYNC waits for their completion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Forget {
     /// CMD_CFGI_STE: a stream's table entry and context.

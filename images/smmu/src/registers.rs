@@ -86,7 +86,7 @@ pub(crate) struct Ring {
 
 type Frame = <Kernel as Platform>::Mmio;
 
-/// The register frame. It has two pages.
+/// The register frame. The SMMU has two pages of registers.
 pub(crate) struct Registers(Frame);
 
 impl Registers {

@@ -60,7 +60,7 @@ pub struct Context {
     table: Table,
 }
 
-/// How a stream's accesses are translated.
+/// Translation of a stream's accesses.
 #[derive(Debug)]
 pub enum Translation {
     /// Stage 1 translation only.

@@ -1,4 +1,4 @@
-//! The root controller (GICv2 or GICv3), with the operations that tests need.
+//! The root controller (GICv2 or GICv3), with additional operations for tests.
 
 use crate::platform::Kernel;
 use crate::report::{Outcome, Verdict};

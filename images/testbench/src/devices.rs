@@ -1,4 +1,4 @@
-//! Minimal drivers: just enough to make devices send interrupts.
+//! Minimal drivers, which only make devices send interrupts.
 
 pub(crate) mod edu;
 mod intel_nic;

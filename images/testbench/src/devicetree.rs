@@ -1,5 +1,5 @@
-//! Reads devicetree facts that aren't about interrupts: the SMMU in front of PCI, and the command
-//! line.
+//! Reads the parts of the devicetree that don't describe interrupts: the SMMU in front of PCI, and
+//! the command line.
 
 use crate::smmu::{SmmuDescription, StreamSpan};
 use alloc::string::String;

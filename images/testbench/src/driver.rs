@@ -1,4 +1,4 @@
-//! What tests need from a device's driver.
+//! Interface between tests and a device's driver.
 
 use crate::report::{Outcome, Verdict};
 
@@ -18,18 +18,18 @@ pub(crate) trait Driver: Send + Sync {
     }
 
     /// Returns `true` if the device has sent the message when [`fire`](Self::fire) returns.
-    /// Otherwise another machine sends it later.
+    /// Otherwise another process on the host sends the message later.
     fn prompt(&self, slot: u16) -> bool {
         let _ = slot;
         true
     }
 
-    /// Returns `true` if the device may send each message twice, the second time a moment later.
+    /// Returns `true` if the device may send each message again shortly after the first time.
     fn repeats(&self) -> bool {
         false
     }
 
-    /// Initializes the device. Its vectors already have handlers.
+    /// Initializes the device. The device's vectors already have handlers.
     fn start(&self) -> Outcome {
         Ok(())
     }

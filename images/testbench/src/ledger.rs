@@ -26,7 +26,7 @@ pub(crate) struct Ledger {
     pub(crate) writes: u64,
     /// Number of reads of CREADR.
     pub(crate) reads: u64,
-    /// Number of accesses to all registers of the control frame, including those two.
+    /// Number of accesses to all registers of the control frame, including CWRITER and CREADR.
     pub(crate) accesses: u64,
 }
 

@@ -27,12 +27,12 @@ pub(crate) struct Machine {
     pub(crate) description: Arc<Description>,
     pub(crate) irqchip: Irqchip<Kernel>,
     pub(crate) its: Option<Arc<Its<Kernel>>>,
-    /// Register accesses and commands for the ITS bring-up.
+    /// Register accesses and commands that the ITS bring-up took.
     pub(crate) its_cost: Ledger,
     /// Parent of messages from the PCI host: the controller, or the layer above it.
     pub(crate) parent: Option<Arc<dyn MsiParent>>,
-    /// Parent of messages that a CPU itself sends. They do not pass through a layer between PCI and
-    /// the controller.
+    /// Parent of messages that CPUs send. These messages bypass the layers between PCI and the
+    /// controller.
     pub(crate) controller: Option<Arc<dyn MsiParent>>,
     pub(crate) smmu: Option<Translated>,
     pub(crate) interrupts: Interrupts,
@@ -181,7 +181,7 @@ fn translated(smmu: Arc<Smmu>, below: Arc<dyn MsiParent>, interrupts: &Interrupt
     let (vector, reader) = (HwIrq::new(smmu.event_spi()), smmu.clone());
     let request = WiredRequest::new(vector, Trigger::Edge, "smmu");
     let handle = interrupts.request_wired(request, move |_| reader.take_events());
-    // Leak the handle: we never release the SMMU.
+    // Leak the handle, because the SMMU is never released.
     core::mem::forget(handle.expect("the SMMU's event interrupt could not be requested"));
     let layer = DoorbellMapping::new(Behind(smmu.clone()), Arc::new(Kernel));
     Translated { smmu, doorbells: Arc::new(LayeredParent::new(layer, below, Arc::new(Kernel))) }

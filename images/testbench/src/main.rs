@@ -2,7 +2,7 @@
 //! brings up its GIC with its ITS or GICv2m frame through `gic-driver`, drives the PCI devices
 //! through `irq-domain`, and prints one line per test on the console.
 //!
-//! The command line says how QEMU was configured (`cpus=2 gic=3 …`). [`platform`] implements
+//! The command line states how QEMU was configured (`cpus=2 gic=3 …`). [`platform`] implements
 //! everything that the drivers need from a kernel.
 #![no_std]
 #![no_main]
@@ -29,7 +29,7 @@ use image_rt::{Boot, power, start};
 image_rt::image!(main);
 
 fn main(boot: Boot) -> ! {
-    // SAFETY: `boot` is the unchanged argument, and this is the first call.
+    // SAFETY: `boot` is the value that the entry point received, and `main` is called only once.
     let around = unsafe { start::start(boot) };
     let blob = around.devicetree;
     let description =

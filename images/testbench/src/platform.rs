@@ -1,5 +1,5 @@
-//! The kernel side of the image, plus two things for tests: registers that count accesses, and a
-//! table that isn't backed by memory.
+//! The image's implementation of the drivers' platform traits. Tests additionally use registers
+//! that count accesses, and a table that isn't backed by memory.
 
 use crate::ledger::Counted;
 use core::ops::Range;

@@ -1,4 +1,4 @@
-//! Test results. Each is printed as a fact, and the suite counts the facts.
+//! Test results. Each result is printed as a fact, and the suite counts the facts.
 
 use alloc::string::{String, ToString};
 use doorbell_facts::{CheckFact, Fact};

@@ -28,7 +28,7 @@ impl Driver for Idle {
     }
 }
 
-/// Number of handler runs, by slot and CPU.
+/// Number of handler runs, by slot (vector index) and CPU.
 #[derive(Debug)]
 pub(crate) struct Counts(Vec<[AtomicU64; MAX_CPUS]>);
 
@@ -65,7 +65,7 @@ pub(crate) struct Rig {
     pub(crate) vectors: Vec<MsiVector>,
     pub(crate) handles: Vec<IrqHandle>,
     pub(crate) counts: Arc<Counts>,
-    /// Register accesses and commands that setting up the vectors took at the ITS.
+    /// Number of ITS register accesses and commands that were needed to set up the vectors.
     pub(crate) cost: Ledger,
     msi: MsiDevice,
 }
@@ -131,7 +131,8 @@ impl Rig {
         cpu::wait_until(self.patience(slot), || {
             self.counts.at(slot, expected).there > before.there
         });
-        // Don't mistake a second message for the same cause for the next one's message.
+        // Wait for a possible repetition of this message, so that it isn't mistaken for the next
+        // message.
         smp::catch_up(expected)?;
         let after = self.counts.at(slot, expected);
         Ok(Some(Runs {
@@ -141,12 +142,12 @@ impl Rig {
     }
 
     /// Returns the time in milliseconds after which a message is considered lost. Messages that
-    /// another machine sends may take longer.
+    /// another process on the host sends may take longer.
     pub(crate) fn patience(&self, slot: u16) -> u64 {
         if self.device.prompt(slot) { 2000 } else { 20_000 }
     }
 
-    /// Restores all registers that the device lost.
+    /// Restores the device's registers after a power-down.
     pub(crate) fn restore(&self) -> Outcome {
         Ok(self.msi.restore()?)
     }

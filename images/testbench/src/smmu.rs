@@ -1,6 +1,6 @@
 //! An SMMU behind the interrupt core's IOMMU layer. Each stream has an address space: RAM is
 //! identity-mapped, doorbells are mapped where the layer places them, and everything else is
-//! unmapped. A stream without an address space has its accesses aborted.
+//! unmapped. Accesses of a stream without an address space are aborted.
 
 mod translation;
 
@@ -177,7 +177,7 @@ impl Unit {
         page: u64,
         constraint: IovaConstraint,
     ) -> Result<u64, &'static str> {
-        // No need to invalidate: the SMMU can't have cached a new mapping yet.
+        // No invalidation is needed, because the SMMU does not cache entries that are invalid.
         self.space(domain)?.memory.map_doorbell(page, constraint)
     }
 

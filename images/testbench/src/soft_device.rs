@@ -1,6 +1,6 @@
 //! A device in software, for tests that need more vectors or more speed than a real device has. A
 //! CPU writes to `GITS_TRANSLATER`, and QEMU's ITS treats the write as a message from DeviceID 0.
-//! That is the host bridge, which doesn't send any messages itself.
+//! DeviceID 0 belongs to the host bridge, which never sends messages.
 
 use crate::machine::Machine;
 use crate::report::Verdict;
@@ -51,7 +51,7 @@ impl MessageStore for Memory {
     }
 }
 
-/// The device's messages, which may be sent on any CPU, even after the device was detached.
+/// The device's messages, which any CPU may send, even after the device was detached.
 #[derive(Clone)]
 pub(crate) struct Sender(Arc<Memory>);
 

@@ -35,7 +35,7 @@ pub(crate) fn run(machine: &'static Machine, expected: &str, report: &mut Report
     cost::run(machine, has_word(expected, "cost=linux"), report);
 }
 
-/// Returns where the ITS keeps its mappings, as stated by the runner.
+/// Returns the location of the ITS's mappings, as stated by the runner.
 fn tables_of(arguments: &str) -> suspend::Tables {
     if has_word(arguments, "tables=inside") {
         suspend::Tables::Inside

@@ -30,25 +30,25 @@ impl Bar {
 
     /// Reads 16 bits.
     pub fn read16(self, offset: u64) -> u16 {
-        // SAFETY: in the region, which is mapped as device memory.
+        // SAFETY: the register is in the region, which is mapped as device memory.
         unsafe { load::<u16>(self.pointer(offset)) }
     }
 
     /// Writes 16 bits.
     pub fn write16(self, offset: u64, value: u16) {
-        // SAFETY: in the region, which is mapped as device memory.
+        // SAFETY: the register is in the region, which is mapped as device memory.
         unsafe { store::<u16>(self.pointer(offset), value) };
     }
 
     /// Reads 64 bits.
     pub fn read64(self, offset: u64) -> u64 {
-        // SAFETY: in the region, which is mapped as device memory.
+        // SAFETY: the register is in the region, which is mapped as device memory.
         unsafe { load::<u64>(self.pointer(offset)) }
     }
 
     /// Writes 64 bits.
     pub fn write64(self, offset: u64, value: u64) {
-        // SAFETY: in the region, which is mapped as device memory.
+        // SAFETY: the register is in the region, which is mapped as device memory.
         unsafe { store::<u64>(self.pointer(offset), value) };
     }
 }
@@ -59,12 +59,12 @@ impl TableMemory for Bar {
     }
 
     fn read32(&self, offset: u64) -> u32 {
-        // SAFETY: in the region, which is mapped as device memory.
+        // SAFETY: the register is in the region, which is mapped as device memory.
         unsafe { load::<u32>(self.pointer(offset)) }
     }
 
     fn write32(&self, offset: u64, value: u32) {
-        // SAFETY: in the region, which is mapped as device memory.
+        // SAFETY: the register is in the region, which is mapped as device memory.
         unsafe { store::<u32>(self.pointer(offset), value) };
     }
 }
@@ -76,7 +76,8 @@ impl TableMemory for Bar {
 /// # Safety
 /// The register must be mapped as device memory, and aligned.
 unsafe fn load<T: FromBytes + IntoBytes>(register: *mut T) -> T {
-    // SAFETY: the caller guarantees this; the pointer is used for this access only.
+    // SAFETY: the caller guarantees that the register is mapped and aligned; the pointer is used
+    // for this access only.
     unsafe { UniqueMmioPointer::new(NonNull::new_unchecked(register)).read_unsafe() }
 }
 
@@ -94,7 +95,8 @@ unsafe fn store<T: IntoBytes + Immutable>(register: *mut T, value: T) {
 pub struct Function {
     /// Address of the function itself.
     pub address: RequesterId,
-    /// Requester ID at the host bridge. Behind a bridge to conventional PCI, this is the bridge's.
+    /// Requester ID at the host bridge. A function behind a bridge to conventional PCI has the
+    /// bridge's requester ID.
     pub requester: RequesterId,
     /// Vendor ID.
     pub vendor: u16,

@@ -9,11 +9,11 @@ use smccc::psci;
 /// Number of pages of a CPU's stack.
 const STACK_PAGES: usize = 32;
 
-/// A CPU's stack. It is reused each time the CPU starts.
+/// A CPU's stack. A CPU's stack is reused each time the CPU starts.
 #[derive(Clone, Copy)]
 pub struct CpuStack(*mut Stack<STACK_PAGES>);
 
-// SAFETY: points to memory that only the started CPU uses.
+// SAFETY: the pointer is to memory that only the started CPU uses.
 unsafe impl Send for CpuStack {}
 // SAFETY: as for `Send`; shared references allow no access to the memory.
 unsafe impl Sync for CpuStack {}

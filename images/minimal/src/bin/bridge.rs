@@ -1,6 +1,6 @@
 //! A small kernel with PCI functions behind a bridge to conventional PCI. The functions share a
-//! requester ID. Even so, each is granted all of its vectors, and its messages reach its own
-//! handlers.
+//! requester ID. Even so, each function is granted all of its vectors, and its messages reach its
+//! own handlers.
 #![no_std]
 #![no_main]
 
@@ -26,7 +26,7 @@ use pci_kernel::{bring_up, kernel};
 
 image_rt::image!(main);
 
-/// State of a function that is in use.
+/// State of a function that this kernel uses.
 struct Taken {
     runs: Arc<AtomicU32>,
     handles: Vec<IrqHandle>,
@@ -90,8 +90,8 @@ fn is_edu(function: &Function) -> bool {
     (function.vendor(), function.device()) == EDU
 }
 
-/// Checks that triggering each vector in software runs its handler, and so does a message from an
-/// `edu`.
+/// Checks that a vector's handler runs when software triggers the vector, and when an `edu` sends
+/// its message.
 fn check(function: &Function, taken: &Taken) {
     let name = function.requester().function;
     let runs = || taken.runs.load(Ordering::Relaxed);

@@ -63,7 +63,8 @@ struct Edu {
 
 fn main(boot: Boot) -> ! {
     BOOT.call_once(|| boot);
-    // SAFETY: `boot` is the unchanged argument, and nothing uses RAM behind the image yet.
+    // SAFETY: `boot` is the value that the entry point received, and nothing uses RAM behind the
+    // image yet.
     let started = unsafe { start::start(boot) };
     let life = restart::count();
     if let Err(error) = live(life, &started) {
@@ -198,7 +199,7 @@ impl Edu {
 
 fn start_again() -> ! {
     let boot = *BOOT.get().expect("`main` stored it");
-    // SAFETY: the other CPUs are off. Devices only write their messages.
+    // SAFETY: the other CPUs are off. Devices write nothing but their messages.
     unsafe { restart::again(boot) }
 }
 

@@ -19,7 +19,8 @@ image_rt::image!(main);
 static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
 
 fn main(boot: Boot) -> ! {
-    // SAFETY: `boot` is the unchanged argument, and nothing uses RAM behind the image yet.
+    // SAFETY: `boot` is the value that the entry point received, and nothing uses RAM behind the
+    // image yet.
     let started = unsafe { start::start(boot) };
     exceptions::set_irq_handler(|| {
         let irqchip = IRQCHIP.get().expect("stored before unmasking");

@@ -1,5 +1,5 @@
-//! Just the runtime that all kernels here share, for measuring its size. Like the other kernels, it
-//! reads the devicetree's bytes and uses the heap and errors.
+//! A kernel with only the runtime that all kernels of this package share, for measuring its size.
+//! Like the other kernels, it reads the devicetree's bytes and uses the heap and errors.
 #![no_std]
 #![no_main]
 

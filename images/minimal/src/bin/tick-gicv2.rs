@@ -15,7 +15,7 @@ static GIC: spin::Once<GicV2<Kernel>> = spin::Once::new();
 static TICKS: AtomicU32 = AtomicU32::new(0);
 
 fn main(boot: Boot) -> ! {
-    // SAFETY: `boot` is the unchanged argument, and this is the first call.
+    // SAFETY: `boot` is the value that the entry point received, and `start` is called only once.
     let [gicd, interface] =
         unsafe { start::start(boot) }.gic.expect("the devicetree describes no GIC");
     let (config, this) = (GicV2Config::new(gicd.base, interface.base, 1), Cpu::new(0));

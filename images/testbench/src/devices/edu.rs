@@ -1,4 +1,5 @@
-//! QEMU's educational device, with a DMA engine, and one MSI or INTA that a register write raises.
+//! QEMU's educational device, with a DMA engine, and a register that raises the device's MSI or
+//! INTA.
 
 use crate::driver::Driver;
 use crate::report::{Verdict, check};

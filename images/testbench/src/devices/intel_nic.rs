@@ -1,4 +1,4 @@
-//! Intel network controllers. Software can set their interrupt causes.
+//! Intel network controllers. Software can set the interrupt causes of these cards.
 
 use crate::driver::Driver;
 use crate::report::{Outcome, Verdict};

@@ -42,7 +42,7 @@ struct Page([u8; 4096]);
 struct Queue {
     id: u16,
     rings: IrqMutex<QueuePair>,
-    /// Number of completed commands, and number of those that failed.
+    /// Number of completed commands, and number of failed commands among them.
     completed: AtomicU64,
     failed: AtomicU64,
 }
@@ -124,7 +124,7 @@ impl Nvme {
             let before = rings.head;
             loop {
                 let status = usize::from(rings.head) * 16 + 14;
-                // SAFETY: in the page and aligned; the device writes there.
+                // SAFETY: the entry is in the page and aligned; the device writes to it.
                 let status = unsafe {
                     (&raw const *rings.completions).cast::<u16>().byte_add(status).read_volatile()
                 };
@@ -197,8 +197,8 @@ impl Driver for Nvme {
         self.queues[1..].iter().try_for_each(|queue| self.create(queue))
     }
 
-    /// On queue 0, queries the controller. On any other queue, reads the sector whose number is the
-    /// queue's. That sector contains its own number.
+    /// On queue 0, queries the controller. On queue *n*, reads sector *n*. Each sector contains its
+    /// own number.
     fn fire(&self, slot: u16) -> Result<bool, Verdict> {
         let queue = &self.queues[usize::from(slot)];
         if slot == 0 {
@@ -212,7 +212,8 @@ impl Driver for Nvme {
         });
         self.run(queue, Command { opcode: READ, namespace: 1, data, words: [slot.into(), 0, 0] })?;
         let number = queue.rings.with(|rings| {
-            // SAFETY: in the page and aligned; the device wrote there before its interrupt.
+            // SAFETY: the data is in the page and aligned; the device wrote it before its
+            // interrupt.
             unsafe { (&raw const *rings.data).cast::<u64>().read_volatile() }
         });
         check!(number == slot.into(), "sector {slot} contains number {number:#x}");
@@ -230,7 +231,7 @@ impl Driver for Nvme {
 }
 
 impl Drop for Nvme {
-    /// Stops the controller. Until then, it uses the queues' memory.
+    /// Stops the controller. Until the controller is disabled, it uses the queues' memory.
     fn drop(&mut self) {
         self.bar.write32(CC, 0);
         cpu::wait_until(2000, || self.bar.read32(CSTS) & 1 == 0);

@@ -1,5 +1,5 @@
-//! PCI Express ports. With hot-plug, "command completed" raises an interrupt, and every write to
-//! Slot Control is a command. A root port also reports errors, which the suite injects.
+//! PCI Express ports. On a hot-plug port, every write to Slot Control is a command, whose
+//! completion raises an interrupt. A root port also reports errors, which the suite injects.
 
 use crate::driver::Driver;
 use crate::report::{Outcome, Verdict, tell};
@@ -56,8 +56,8 @@ impl Port {
         let register = self.capability + SLOT_CONTROL;
         let control = self.config.read16(register) & !ENABLES;
         self.config.write16(register, control);
-        // Clear only bits that are set. If we write others, QEMU's port thinks it's a mistake and
-        // restores the status.
+        // Clear only bits that are set. If other bits are written, QEMU's port treats the write as
+        // a mistake and restores the status.
         let status = self.config.read16(self.capability + SLOT_STATUS);
         self.config.write16(self.capability + SLOT_STATUS, status);
         self.config.write16(register, control | ENABLES);

@@ -90,7 +90,7 @@ fn transport(function: &Function) -> Platform {
     )
 }
 
-/// The common configuration structure. Vectors are assigned there.
+/// The common configuration structure. Vectors are assigned through this structure.
 #[derive(Clone, Copy)]
 struct Common {
     bar: Bar,
@@ -195,7 +195,7 @@ impl Driver for Blk {
             done,
             "the disk did not complete the request, and still owns buffers in this stack frame"
         );
-        // SAFETY: the same three buffers, with the token of their request.
+        // SAFETY: these are the request's three buffers, with the token of the request.
         unsafe { driver.complete_read_blocks(token, &request, &mut sector, &mut response) }
             .map_err(unexpected)?;
         let number = u64::from_le_bytes(sector[..8].try_into()?);

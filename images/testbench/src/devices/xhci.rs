@@ -247,7 +247,7 @@ impl Xhci {
         self.write(USBSTS, EVENT_INTERRUPT);
         self.events[usize::from(number)].with(|events| {
             loop {
-                // SAFETY: in the page; the controller writes there.
+                // SAFETY: the entry is in the page; the controller writes to it.
                 let block = unsafe { (&raw const events.page.0[events.next]).read_volatile() };
                 if block[3] & 1 != events.cycle {
                     break;
@@ -299,9 +299,9 @@ impl Driver for Xhci {
 }
 
 impl Drop for Xhci {
-    /// Stops the controller. Until then, it uses the rings' memory.
+    /// Stops the controller. Until the controller has stopped, it uses the rings' memory.
     fn drop(&mut self) {
-        // We don't care whether the reset succeeds.
+        // Whether the reset succeeds does not matter.
         let _ = self.reset();
     }
 }

@@ -27,7 +27,7 @@ const DEVICE: u64 = 1 << 2;
 /// The tables of an address space.
 pub(super) struct AddressSpace {
     root: Table,
-    /// Kept allocated because the SMMU walks it.
+    /// Must stay allocated while the SMMU walks it.
     _ram: Table,
     _low: Table,
     doorbells: Table,

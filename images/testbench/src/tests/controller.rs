@@ -1,5 +1,6 @@
 //! Tests the ITS commands INV, INT, CLEAR, MOVI, MOVALL, DISCARD and MAPC by their effect on a
-//! message, and a command that fails. Without an ITS, the same tests use the distributor.
+//! message, and also tests a command that fails. Without an ITS, the same tests use the
+//! distributor.
 
 use crate::controller::{LEAVES_PENDING, Tested as _};
 use crate::machine::{Machine, UNHANDLED};
@@ -67,7 +68,7 @@ fn all(runs: &Runs) -> u64 {
     runs.iter().map(|count| count.load(Ordering::Acquire)).sum()
 }
 
-/// Waits for a first run, and then shortly for another one.
+/// Waits for the first handler run, and then briefly for a second one.
 fn check_runs(runs: &Runs, cpu: Cpu, wanted: u64) -> Outcome {
     cpu::wait_until(if wanted == 0 { 5 } else { 2000 }, || all(runs) > 0);
     cpu::wait_until(5, || all(runs) > wanted);
@@ -146,7 +147,7 @@ fn cleared(machine: &Machine) -> Outcome {
     device.tear_down()
 }
 
-/// Returns the boot CPU and another one.
+/// Returns the boot CPU and one other CPU.
 fn two_cpus(machine: &Machine) -> Result<(Cpu, Cpu), Verdict> {
     match machine.online_cpus()[..] {
         [first, .., last] => Ok((first, last)),
@@ -154,8 +155,8 @@ fn two_cpus(machine: &Machine) -> Result<(Cpu, Cpu), Verdict> {
     }
 }
 
-/// Returns `true` if pending LPIs stay at their redistributor when they are moved. This is the case
-/// without an ITS ([`DirectLpi`](gic_driver::DirectLpi)).
+/// Returns `true` if pending LPIs stay at their redistributor when they are moved. LPIs behave this
+/// way if there is no ITS ([`DirectLpi`](gic_driver::DirectLpi)).
 fn leaves_pending_lpis(machine: &Machine) -> bool {
     let mut controllers = machine.irqchip.controllers();
     controllers.any(|(_, driver)| matches!(driver, MsiController::DirectLpi(_)))
@@ -228,8 +229,8 @@ fn inherited(machine: &Machine) -> Outcome {
     cpu::wait_until(2000, || on(&runs, here) == 2);
     check!(on(&runs, here) == 2, "a later message was not delivered to the heir");
     its.cpu_on(there)?;
-    // The interrupt core doesn't know that the heir has the interrupt already, so it moves it
-    // again.
+    // The interrupt core doesn't know that the CPU that takes over already has the interrupt, so
+    // the core moves the interrupt again.
     handle.set_affinity(there)?;
     device.fire(0);
     cpu::wait_until(2000, || on(&runs, there) == 1);
@@ -239,7 +240,7 @@ fn inherited(machine: &Machine) -> Outcome {
 }
 
 /// QEMU's ITS stalls if it cannot access a table, so the device gets a table that is not backed by
-/// memory. An ITS that keeps its mappings elsewhere has no command that fails.
+/// memory. If an ITS keeps its mappings elsewhere, the command cannot fail, so the test is skipped.
 fn stalled(machine: &Machine) -> Outcome {
     const NOBODY: DeviceId = DeviceId::new(0xfff8);
     let its = its(machine)?;

@@ -1,7 +1,7 @@
-//! Measures how many commands four devices' vectors cost, with Linux 6.1 on the same machine as the
-//! baseline, and what an interrupt costs. From boot to power-off, Linux posts 66 commands with 37
-//! writes of CWRITER and 138 reads of CREADR. In total, it makes 218 accesses to the ITS's
-//! registers.
+//! Measures the number of ITS commands that set up four devices' vectors, compared with Linux 6.1
+//! on the same machine, and the cost of an interrupt. From boot to power-off, Linux posts 66
+//! commands with 37 writes of CWRITER and 138 reads of CREADR. In total, it makes 218 accesses to
+//! the ITS's registers.
 
 use crate::devices::DeviceKind;
 use crate::ledger::Ledger;
@@ -24,13 +24,14 @@ const LINUX: Ledger = Ledger { commands: 66, writes: 37, reads: 138, accesses: 2
 
 /// Number of messages that are timed.
 const TIMED: u64 = 2000;
-/// Number of interrupts that are watched, and time in milliseconds that the watcher has to start.
+/// Number of interrupts whose instructions QEMU logs, and time in milliseconds until the runner has
+/// turned the log on.
 const WATCHED: usize = 16;
 const WATCHER_PATIENCE: u64 = 60_000;
 
 pub(super) fn run(machine: &'static Machine, compared: bool, report: &mut Report) {
     report.case("a message to oneself is handled before the next instruction", || time(machine));
-    // Linux's figures are for one specific machine, so don't compare on others.
+    // Linux's figures are for one specific machine, so other machines are not compared.
     if !compared {
         return;
     }
@@ -39,7 +40,7 @@ pub(super) fn run(machine: &'static Machine, compared: bool, report: &mut Report
     });
 }
 
-/// Runs reads from a disk, with one interrupt each. No other test runs, and the runner makes QEMU
+/// Reads from a disk; each read causes one interrupt. No other test runs, and the runner makes QEMU
 /// log every instruction after this test has reported that it is ready.
 pub(super) fn watched(machine: &'static Machine, report: &mut Report) {
     report.case("reads, with somebody watching", || {
@@ -60,7 +61,8 @@ pub(super) fn watched(machine: &'static Machine, report: &mut Report) {
 }
 
 fn compare(machine: &'static Machine) -> Outcome {
-    // Set up the CPUs' collections again, as at boot: Linux's figures include both.
+    // Set up the CPUs' collections again, as at boot: Linux's figures include the commands for the
+    // collections.
     let start = Ledger::now();
     let its = machine.its.as_ref().ok_or(Verdict::Skipped("no ITS".into()))?;
     for cpu in machine.online_cpus() {
@@ -113,7 +115,7 @@ fn find<'a>(
     named.next().ok_or_else(|| Verdict::Skipped(format!("no {name}")))
 }
 
-/// Moves one vector. Linux's figures include no MOVI, so this is not counted either.
+/// Moves one vector. Linux's figures include no MOVI, so our MOVI commands are not counted either.
 fn one_move(machine: &Machine, rig: &Rig) -> Outcome {
     let before = Ledger::now();
     let cpus = machine.online_cpus();
@@ -124,8 +126,8 @@ fn one_move(machine: &Machine, rig: &Rig) -> Outcome {
     Ok(())
 }
 
-/// Measures the time from unmasking interrupts to a message's handler, and from there back to the
-/// interrupted code. With QEMU's instruction counting (`-icount shift=0`), a nanosecond is one
+/// Measures the time from unmasking interrupts to a message's handler, and from the handler back to
+/// the interrupted code. With QEMU's instruction counting (`-icount shift=0`), a nanosecond is one
 /// instruction.
 fn time(machine: &Machine) -> Outcome {
     let entered = Arc::new(AtomicU64::new(0));

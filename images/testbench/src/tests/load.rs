@@ -1,6 +1,6 @@
 //! Load tests: as many interrupts as the runner requests, sent by every CPU and by a device, while
-//! their affinities change. No message may be lost: the handler of each vector must see the last
-//! number that was sent.
+//! their affinities change. No message may be lost: the handler of each vector must see the number
+//! of the last message sent.
 
 use crate::controller::LEAVES_PENDING;
 use crate::devices::DeviceKind;
@@ -27,7 +27,7 @@ pub(super) fn run(machine: &'static Machine, interrupts: u64, report: &mut Repor
     });
 }
 
-/// Number of messages sent and seen for a vector, and of handler runs.
+/// Numbers of messages sent and seen for a vector, and number of handler runs.
 #[derive(Default)]
 struct Flow {
     sent: AtomicU64,

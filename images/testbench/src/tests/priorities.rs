@@ -1,4 +1,4 @@
-//! Tests of priorities: preemption, order, and the priority mask; and of wired interrupts.
+//! Tests of preemption, priority order, the priority mask, and wired interrupts.
 
 use crate::controller::Tested as _;
 use crate::machine::Machine;
@@ -64,8 +64,8 @@ fn set_priority(
     machine.gic().set_priority(machine.its.as_deref(), device.vectors[slot].hwirq, priority)
 }
 
-/// Restores the priorities and frees the vectors. An SPI keeps its priority, and its next owner is
-/// not part of these tests.
+/// Restores the priorities and frees the vectors. The priorities must be restored, because a freed
+/// SPI keeps its priority and its next owner does not expect a changed one.
 fn give_back(machine: &Machine, device: SoftDevice) -> Outcome {
     for slot in 0..device.vectors.len() {
         set_priority(machine, &device, slot, USUAL)?;
@@ -139,8 +139,8 @@ fn masked(machine: &Machine) -> Outcome {
     gic.restore_mask(before);
     check!(early == [1], "handlers that ran while the mask was set: {early:?}");
     let wanted = device.vectors[0].hwirq;
-    // QEMU's GICv2 doesn't show interrupts in HPPIR if the priority mask holds them back, even
-    // though they are pending.
+    // QEMU's GICv2 doesn't show interrupts in HPPIR if the priority mask masks them, even though
+    // they are pending.
     let held_back = waiting.map_or(pending == Some(true), |intid| intid.hwirq() == wanted);
     check!(held_back, "{waiting:?} was pending, not {wanted}");
     cpu::wait_until(2000, || events(&log).len() == 2);

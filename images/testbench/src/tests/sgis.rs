@@ -44,7 +44,7 @@ fn listen(
     Ok((arrived, handle, sgi))
 }
 
-/// Runs `use_it` while the SGI is enabled on every CPU.
+/// Runs `use_it` with the SGI enabled on every CPU.
 fn with_listeners(
     machine: &'static Machine,
     number: u8,

@@ -1,4 +1,5 @@
-//! Tests of a machine that suspends, loses every register that a power-down loses, and resumes.
+//! Tests of a machine that suspends, loses the contents of all registers that a power-down resets,
+//! and resumes.
 
 mod power;
 
@@ -20,7 +21,7 @@ use image_rt::pci::Function;
 use irq_domain::{IrqHandle, PerCpuHandle, WiredRequest};
 use msi_types::{Cpu, HwIrq, Trigger};
 
-/// Number of rounds of suspend and resume. The second one suspends the state that the first one
+/// Number of rounds of suspend and resume. The second round suspends the state that the first round
 /// restored.
 const ROUNDS: u32 = 2;
 const BOOT: Cpu = Cpu::new(0);
@@ -147,8 +148,8 @@ fn sleep_with_something_pending(
     let lines = busy.lines.load(Ordering::Acquire);
     for (_, rig) in busy.posting() {
         rig.device.fire(0)?;
-        // A controller drops a message that arrives after its LPIs are disabled. Direct LPIs can't
-        // tell whether they are pending, so we wait long enough for them.
+        // A controller drops a message that arrives after its LPIs are disabled. With direct LPIs,
+        // the pending state can't be read, so we wait long enough for the messages to arrive.
         cpu::wait_until(POSTED, || rig.handles.iter().any(|one| one.is_pending() == Some(true)));
     }
     set_uart_mask(WHEN_SENT);

@@ -82,8 +82,8 @@ impl<'a> Bench<'a> {
         Ok((at, u64::from(self.edu.config.read32(at + MSI_ADDRESS))))
     }
 
-    /// Makes edu send a message. Checks that it is reported as this event, and that it does not
-    /// arrive.
+    /// Makes edu send a message. Checks that the message is reported as this event, and that it
+    /// does not arrive.
     fn expect_event(&self, rig: &Rig, wanted: Event) -> Outcome {
         let before = (rig.counts.of(0), UNHANDLED.load(Ordering::Acquire));
         let told = self.translated.smmu.interrupts();
@@ -119,7 +119,7 @@ impl<'a> Bench<'a> {
     }
 }
 
-/// Returns the first function of a kind that is its own requester.
+/// Returns the first function of this kind whose requester ID is its own.
 fn find<'a>(machine: &'a Machine, name: &str) -> Option<&'a Function> {
     let mut own =
         machine.functions.iter().filter(|function| function.address == function.requester);

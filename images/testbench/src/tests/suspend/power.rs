@@ -29,7 +29,8 @@ pub(in crate::tests) enum Tables {
     Inside,
 }
 
-/// Resets all registers that the interrupt controllers lose. RAM is not changed.
+/// Resets all registers whose contents the interrupt controllers lose at power-down. RAM is not
+/// changed.
 pub(super) fn lose_at_controllers(machine: &Machine, tables: Tables) {
     if let Some(its) = &machine.its {
         let frame = map(PhysicalRegion { base: its.base(), bytes: 0x2_0000 });
@@ -82,7 +83,7 @@ fn blocks(distributor: &Frame) -> u32 {
     (distributor.read32(4) & 0x1f) + 1
 }
 
-/// Resets the fields that a distributor and a redistributor have at the same offsets.
+/// Resets the registers that a distributor and a redistributor have at the same offsets.
 fn lose_block(frame: &Frame, base: u32, block: u32) {
     for clearing in [0x180, 0x280, 0x380] {
         frame.write32(base + clearing + 4 * block, u32::MAX);
