@@ -80,7 +80,7 @@ fn document<'a>(
         .collect();
     let folder = workspace.target.join("api");
     let mut cargo = process::cargo(&workspace.root);
-    // The stable compiler can produce this output as well, but its format is unstable.
+    // This variable makes the stable compiler accept the option, whose output format is unstable.
     cargo.env("RUSTC_BOOTSTRAP", "1");
     cargo.env("RUSTDOCFLAGS", "-Z unstable-options --output-format json");
     cargo.args(["doc", "--quiet", "--lib", "--no-deps", "--all-features", "--target", target]);
@@ -92,7 +92,8 @@ fn document<'a>(
     Ok(libraries.into_iter().map(|package| (package, file(package))).collect())
 }
 
-/// Returns the target of a library's documentation: its own, if it states one.
+/// Returns the target for which a library is documented: the target that its manifest states, if
+/// any.
 fn target_of(package: &Package) -> &'static str {
     let shown = package.field("metadata")["docs"]["rs"]["default-target"].as_str();
     if shown.is_some_and(|target| target.starts_with("aarch64")) {
@@ -115,7 +116,8 @@ fn read(document: &Path) -> Result<Interface> {
 
 /// Returns the items of an interface, one per line.
 ///
-/// Of derived traits, only the implementation is listed; of auto traits, only `Send` and `Sync`.
+/// For a derived trait, only the implementation is listed, without its methods. `Send` and `Sync`
+/// are the only auto traits that are listed.
 fn list(document: &Path) -> Result<String> {
     let all = || Builder::from_rustdoc_json(document).omit_blanket_impls(true);
     let declared = || all().omit_auto_trait_impls(true);

@@ -31,7 +31,7 @@ pub(crate) struct Wanted {
     since: String,
 }
 
-/// Checks the changes, and prints the count.
+/// Checks the changes, and prints the number of cases.
 pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
     let files = changed_files(&workspace.root, &wanted.since)?;
     let mut packages = concerned(workspace, &files);

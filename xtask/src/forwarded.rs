@@ -1,4 +1,5 @@
-//! Tasks implemented by other packages' programs. These receive the rest of the command line.
+//! Tasks implemented by other packages' programs. The programs receive the rest of the command
+//! line.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -11,7 +12,7 @@ use crate::tally::Tally;
 use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
-/// A program with the name of its task.
+/// A program that has the same name as its task.
 struct Program {
     name: &'static str,
     /// Folder of its workspace, relative to the root.
@@ -67,7 +68,7 @@ pub(crate) fn figures(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Describes these tasks in the form of clap's help.
+/// Formats descriptions of these tasks like clap's help.
 pub(crate) fn help() -> String {
     PROGRAMS.iter().fold("Programs (each has its own --help):".into(), |mut text, program| {
         let _ = write!(text, "\n  {:13} {}", program.name, program.about);

@@ -84,7 +84,7 @@ fn builds(package: &Package) -> Vec<Build> {
     builds
 }
 
-/// Returns the names of a package's features, and those that are enabled by default.
+/// Returns the names of a package's features, and the names of the default features.
 fn features(package: &Package) -> (Vec<String>, Vec<String>) {
     let table = package.field("features").as_object();
     let names = table.into_iter().flat_map(|table| table.keys());

@@ -20,7 +20,7 @@ const BUILD_LIMIT: Duration = Duration::from_hours(1);
 /// Time limit of an example, which should run only briefly.
 const EXAMPLE_LIMIT: Duration = Duration::from_mins(3);
 
-/// The kind of a program.
+/// Kind of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Tests, run by libtest or a harness with the same interface.
@@ -38,7 +38,7 @@ pub(crate) struct Program {
 }
 
 /// Runs every unit, property, integration and documentation test of the workspace, and its
-/// examples. Of the suites, only the tests of their parts are run.
+/// examples. The suites' cases are not run, but the unit tests of `proof/suites` are.
 pub(crate) fn run_all(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let programs = build(workspace, &["--workspace"])?;
     run(&programs, Kind::Test, &[], counted::LIMIT, tally);
@@ -84,7 +84,8 @@ pub(crate) fn run(
 ) {
     let chosen: Vec<_> = programs.iter().filter(|program| program.kind == kind).collect();
     match kind {
-        // Run these one at a time: each uses all CPUs, and some fail if messages are delayed.
+        // Run these programs one at a time: each uses all CPUs, and some fail if messages are
+        // delayed.
         Kind::Test => {
             for program in chosen {
                 program.run_tests(environment, limit, tally);

@@ -92,8 +92,8 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         images.args(["clippy", "--workspace", "--target", BARE_TARGET, "--target-dir"]);
         images.arg(workspace.target.join("images"));
         if folder == "images" {
-            // Build it separately: together with the others, it would need a heap, because their
-            // drivers have one.
+            // `alone` is built separately: together with the other packages, its drivers would have
+            // their features, which require a heap.
             images.args(["--exclude", "alone"]);
         } else {
             images.args(["--exclude", suites::HYPERVISOR]);

@@ -1,4 +1,4 @@
-//! The steps of `cargo xtask test`, how they are counted, and their summary.
+//! The steps of `cargo xtask test`, their results, and their summary.
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -60,7 +60,7 @@ pub(crate) struct Step {
     work: Work,
 }
 
-/// The work of a step.
+/// Function that runs a step.
 #[derive(Debug)]
 enum Work {
     Task(fn(&Workspace, &mut Tally) -> Result<()>),

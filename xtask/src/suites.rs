@@ -17,8 +17,8 @@ pub(crate) const FOLDER: &str = "proof/suites/tests/";
 /// The hypervisor's workspace, and the package of its suite.
 pub(crate) const EL2: &str = "el2";
 pub(crate) const HYPERVISOR: &str = "hypervisor-suite";
-/// Maximum time for a suite to be built, or to report another case. It must exceed the limit of
-/// each case.
+/// Maximum time for a suite to be built, or to report another case. The limit must be longer than
+/// the limit of each case.
 const LIMIT: Duration = Duration::from_mins(40);
 /// Maximum time for a suite's long cases to report another case.
 const LONG_LIMIT: Duration = Duration::from_hours(24);

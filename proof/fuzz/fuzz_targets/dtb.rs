@@ -1,10 +1,10 @@
-//! A devicetree from an untrusted source. The parser must accept any bytes, and what it returns
-//! must be consistent.
+//! A devicetree from an untrusted source. The parser must not panic for any bytes, and a
+//! description that it returns must be consistent.
 //!
 //! Inputs that start with a devicetree's magic number are parsed unchanged. All others are
 //! interpreted as a program that assembles a well-formed devicetree from nodes and properties that
-//! the parser recognizes. This lets the fuzzer get past the format to the semantics. Finally, a few
-//! bytes of the result may be overwritten.
+//! the parser recognizes. Such an input passes the format checks and reaches the semantic checks.
+//! Finally, a few bytes of the result may be overwritten.
 #![no_main]
 
 use doorbell_fuzz::description::check;
@@ -30,7 +30,7 @@ fuzz_target!(|input: &[u8]| {
     answer(parsed);
 });
 
-/// Checks that what the parser returned is consistent.
+/// Checks that the description that the parser returned is consistent.
 fn answer(parsed: Result<Description, devicetree::DtbError>) {
     match parsed {
         Ok(description) => check(&description),

@@ -1,4 +1,5 @@
-//! A MADT from an untrusted source. Whatever its structures, the description must be consistent.
+//! A MADT from an untrusted source. The resulting description must be consistent for any structures
+//! in the table.
 #![no_main]
 
 use doorbell_fuzz::acpi::{describe, table};

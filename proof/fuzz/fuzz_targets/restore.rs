@@ -1,5 +1,5 @@
-//! A saved state that has been corrupted in transit. Whatever it contains, the model must not panic
-//! or hang, and must either reject the state without any effect or restore a valid one.
+//! A saved state that has been corrupted in transit. For any contents, the model must not panic or
+//! hang, and must either reject the state without any effect or restore a valid state.
 #![no_main]
 
 use doorbell_fuzz::guest::{Damage, Guest, Shape, Step};

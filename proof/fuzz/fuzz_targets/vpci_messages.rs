@@ -1,5 +1,5 @@
-//! Messages on a virtual PCI bus from an untrusted peer. Each is either rejected, or parsed into a
-//! message that can be emitted and then parsed to the same result.
+//! Messages on a virtual PCI bus from an untrusted peer. A message is either rejected, or parsed
+//! into a value that can be emitted and then parsed to the same value.
 #![no_main]
 
 use hyperv_vpci::protocol::reply::{AssignedReply, BarsReply, InterruptReply};

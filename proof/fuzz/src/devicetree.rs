@@ -120,7 +120,7 @@ fn value(rest: &mut impl Iterator<Item = u8>) -> Vec<u8> {
         };
         bytes.extend(cell.to_be_bytes());
     }
-    // This includes lengths that aren't a multiple of a cell.
+    // The length may also be one that isn't a multiple of a cell.
     bytes.truncate(bytes.len() - bytes.len().min(usize::from(form / 13 == 9)));
     bytes
 }
@@ -182,7 +182,7 @@ mod tests {
     use super::*;
 
     /// A node `intc@1000` with `compatible = "arm,gic-v3"` must be recognized as a GIC, which shows
-    /// that the search reaches the semantics.
+    /// that the fuzzer's inputs reach the parser's semantic checks.
     #[test]
     fn what_is_assembled_is_understood() {
         let open =

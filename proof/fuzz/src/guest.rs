@@ -50,7 +50,7 @@ pub enum Step {
     Table { which: bool, value: u64 },
     /// Acknowledges the pending interrupts.
     Acknowledge { cpu: bool },
-    /// Saves and restores the machine. The guest must not be able to observe this.
+    /// Saves and restores the machine. The guest must not be able to observe the save and restore.
     Migrate,
 }
 
@@ -62,7 +62,7 @@ pub struct Guest {
     shape: Shape,
     /// Number of commands queued so far.
     queued: u64,
-    /// Number of interrupts that the guest requested, and that it took.
+    /// Numbers of interrupts that the guest requested and acknowledged.
     rung: u64,
     taken: u64,
 }
@@ -100,7 +100,7 @@ impl Guest {
 
     fn boot(&mut self) {
         let config = self.gic.config().clone();
-        // Group 1 with affinity routing.
+        // Enable Group 1 and affinity routing.
         self.write(config.distributor + u64::from(gicd::CTLR.offset()), AccessWidth::Word, 0x12);
         for cpu in 0..u64::from(CPUS) {
             let frame = self.redistributor(cpu);
@@ -128,7 +128,7 @@ impl Guest {
         self.write_its(gits::CTLR.offset(), AccessWidth::Word, 1);
     }
 
-    /// Performs a step and checks the invariants that must always hold.
+    /// Performs an action and checks the invariants that must always hold.
     pub fn take(&mut self, step: Step) {
         match step {
             Step::Command(command) => {
@@ -148,7 +148,8 @@ impl Guest {
         }
     }
 
-    /// Checks that the ITS still executes its queue, and that no unsent interrupt arrives.
+    /// Checks that the ITS still executes its queue, and that no interrupt arrives that was not
+    /// sent.
     pub fn finish(&mut self) {
         self.ring(false);
         for cpu in 0..usize::from(CPUS) {

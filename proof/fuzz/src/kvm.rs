@@ -1,4 +1,4 @@
-//! A VMM that restores a machine through KVM's attributes and trusts all input.
+//! A VMM that restores a machine through KVM's device attributes without validating its input.
 //!
 //! Rejected input must not affect the machine or the guest's memory, and writes must stay within
 //! the tables that the guest has designated.
@@ -27,7 +27,7 @@ use crate::memory::{Memory, layout, pending_bits};
 const MOST_READS: u64 = 1 << 26;
 const ENTRY: u64 = 8;
 
-/// The monitor, with its machine.
+/// The VMM and its machine.
 pub struct Monitor {
     config: VgicConfig,
     memory: Arc<Memory>,
@@ -45,7 +45,7 @@ impl Kick for NoKick {
 }
 
 impl Monitor {
-    /// Maximum number of acts that are performed.
+    /// Maximum number of actions that are performed.
     pub const MOST_ACTS: usize = 64;
 
     /// Creates a machine in its state after reset.
@@ -143,7 +143,7 @@ impl Monitor {
             Ok(()) => self.state = after,
             Err(errno) => {
                 assert_eq!(after, self.state, "{attribute:x?}: {errno}");
-                // A failed save may have written a part.
+                // A failed save may have written some of the tables.
                 let saves = matches!(
                     attribute,
                     Attribute::Control(control::ITS_SAVE_TABLES | control::SAVE_PENDING_TABLES)
@@ -162,7 +162,8 @@ impl Monitor {
         assert_eq!(view.into_state(), self.state);
     }
 
-    /// Damages the state. It must then either be rejected or be a valid state of the machine.
+    /// Damages the state. The damaged state must either be rejected or be a valid state of the
+    /// machine.
     fn damage(&mut self, damage: Damage) {
         let Some(damaged) = damage.to(&self.state) else { return };
         if let Ok(view) = KvmView::new(&self.config, damaged, &*self.memory) {
@@ -170,7 +171,8 @@ impl Monitor {
         }
     }
 
-    /// Saves everything, and restores it into a fresh machine. Overlapping tables may be lost.
+    /// Saves everything, and restores it into a fresh machine. If tables overlap, their contents
+    /// may be lost.
     fn save(&mut self) {
         let Some(left) = self.commands_left.checked_sub(2) else { return };
         self.commands_left = left;
@@ -190,7 +192,7 @@ impl Monitor {
         }
     }
 
-    /// Restores the state, wherever it comes from, into the machine, and lets the guest continue.
+    /// Restores a state of any origin into the machine, and lets the guest continue.
     pub fn restore(&mut self) {
         self.memory.allow(self.tables());
         let mut frozen = self.gic.freeze(&mut self.vcpus).expect("all vCPUs are included");

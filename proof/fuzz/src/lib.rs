@@ -1,4 +1,5 @@
-//! Parts shared by the fuzz targets. They turn inputs into something that passes the first checks.
+//! Parts shared by the fuzz targets. These parts convert inputs into data that passes the first
+//! checks of the tested code.
 #![forbid(unsafe_code)]
 
 pub mod acpi;

@@ -66,7 +66,7 @@ pub enum Step {
     Mrs { cpu: bool, register: u8 },
     /// A vCPU tries to sleep, and wakes up.
     Sleep { cpu: bool },
-    /// The machine is saved, and continues as another one.
+    /// The machine is saved, and a new machine continues from the saved state.
     Migrate,
     /// The monitor resets the machine.
     Reset,
@@ -113,7 +113,7 @@ pub struct Machine {
     queued: u64,
 }
 
-/// Counts kicks. At most one may occur each time a vCPU goes to sleep.
+/// Counts kicks. At most one kick may occur each time a vCPU goes to sleep.
 #[derive(Default)]
 struct Kicks([AtomicBool; CPUS as usize]);
 

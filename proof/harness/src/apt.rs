@@ -13,8 +13,8 @@ use self::mirrors::ReleaseSources;
 pub use self::mirrors::Suite;
 use crate::process;
 
-/// Name prefixes of packages that are unpacked even if they are installed. Otherwise, if a
-/// different version of a part were installed, apt would refuse the requested version.
+/// Name prefixes of packages that are unpacked even if they are installed. Otherwise, apt would
+/// refuse the requested version if the machine has a different version of one of these packages.
 const UNPACKED: &[&str] = &["qemu", "seabios", "device-tree-compiler", "acpica", "chromium"];
 
 /// Path of the program that [`Apt::unpack_busybox`] unpacks.
@@ -75,7 +75,7 @@ impl Apt {
         first.with_context(|| format!("{wanted} has no dependencies"))
     }
 
-    /// Returns the packages that `package` depends on, without alternatives.
+    /// Returns the packages that `package` depends on; alternatives are omitted.
     pub fn dependencies(&self, package: &str) -> Result<Vec<String>> {
         let text = process::capture(&mut self.command("apt-cache", &["depends", package]))?;
         let names = text.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));

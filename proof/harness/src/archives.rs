@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::process;
 use crate::workspace::{Package, Workspace};
 
-/// The files as users of the packages receive them: anything that isn't in an archive is missing.
+/// The workspace contains exactly the files that users of the packages receive.
 #[derive(Debug)]
 pub struct Archives {
     /// A workspace of the unpacked packages.
@@ -57,7 +57,7 @@ impl Archives {
             None => process::cargo(&self.folder),
             Some(version) => {
                 let mut cargo = process::command("cargo", &self.folder);
-                // These are set by the toolchain that runs this program.
+                // The toolchain that runs this program sets these variables.
                 cargo.env_remove("RUSTC").env_remove("RUSTDOC").env_remove("CARGO");
                 cargo.env_remove("RUSTUP_TOOLCHAIN").arg(format!("+{version}"));
                 cargo
@@ -67,7 +67,7 @@ impl Archives {
         cargo
     }
 
-    /// Returns manifest lines that replace the registry's packages by these.
+    /// Returns manifest lines that replace the registry's packages by the unpacked packages.
     pub fn patch(&self) -> String {
         let mut lines = String::from("[patch.crates-io]\n");
         for folder in &self.packages {

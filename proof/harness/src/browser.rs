@@ -20,7 +20,7 @@ use crate::workspace::Workspace;
 
 /// Time limit for each command.
 const LIMIT: Duration = Duration::from_secs(20);
-/// Maximum length of an answer. It may be the picture of a whole page.
+/// Maximum length of an answer. An answer may contain the picture of a whole page.
 const MAX_ANSWER: u64 = 64 << 20;
 /// Part of the line in which the driver reports its port.
 const LISTENS: &str = "on port ";
@@ -28,7 +28,8 @@ const LISTENS: &str = "on port ";
 const ELEMENT: &str = "element-6066-11e4-a52e-4f735466cecf";
 const ARGUMENTS: [&str; 9] = [
     "--headless",
-    // Root in a container can't use the sandbox. All pages are our own, so this is fine.
+    // Chromium's sandbox does not work for root in a container. The sandbox is not needed, because
+    // all pages are our own.
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -88,7 +89,7 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", &size).map(drop)
     }
 
-    /// Loads a page, again if it is already open.
+    /// Loads a page, and reloads it if it is already open.
     pub fn open(&self, address: &str) -> Result<()> {
         self.post("/url", &json!({ "url": "about:blank" }))?;
         self.log("browser")?;
@@ -136,7 +137,7 @@ impl Browser {
         BASE64_STANDARD.decode(picture).map_err(Into::into)
     }
 
-    /// Takes the entries that a log has collected.
+    /// Returns the entries that a log has collected, and removes them from the log.
     pub fn log(&self, kind: &str) -> Result<Vec<Value>> {
         let entries = self.post("/se/log", &json!({ "type": kind }))?;
         entries.as_array().cloned().context("a log is a list")
@@ -181,7 +182,8 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // The driver ends its browser as well. Ignore errors, because the step is over.
+        // Ending the driver also ends its browser. Errors are ignored, because the browser is no
+        // longer needed.
         let _ = self.agent.delete(&self.session).call();
         let _ = self.driver.kill();
         let _ = self.driver.wait();

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
 
-/// Returns `$DOORBELL_CACHE`, or `cache` in the target folder. We don't write to any other folder
-/// unless the user asks for it.
+/// Returns `$DOORBELL_CACHE`, or `cache` in the target folder. No other folder is written unless
+/// the user requests it.
 pub fn folder(workspace: &Workspace) -> PathBuf {
     env::var_os("DOORBELL_CACHE").map_or_else(|| workspace.target.join("cache"), PathBuf::from)
 }

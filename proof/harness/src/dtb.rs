@@ -79,7 +79,7 @@ pub fn files(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-/// Programs that were unpacked and not installed.
+/// Programs that were unpacked but not installed.
 #[derive(Debug)]
 pub struct Tools {
     root: PathBuf,
@@ -105,7 +105,7 @@ impl Tools {
     pub fn command(&self, program: &str) -> Command {
         let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
         let usr = self.root.join("usr/lib").join(&triplet);
-        // PulseAudio's library only finds its second part by an absolute path.
+        // PulseAudio's library finds its private library only by an absolute path.
         let libraries = [usr.clone(), self.root.join("lib").join(&triplet), usr.join("pulseaudio")];
         let libraries = libraries.map(|folder| folder.display().to_string());
         let path = self.root.join("usr/bin").join(program);
@@ -178,7 +178,8 @@ fn kernel_trees(apt: &Apt, suite: Suite, folder: &Path) -> Result<()> {
 /// Moves the devicetrees of `package` into `folder`, and removes the package.
 fn unpack_trees(package: &Path, folder: &Path) -> Result<()> {
     apt::unpack_matching(package, &["./usr/lib/*.dtb"], folder)?;
-    // The vendor folders are below one or more other folders, each the only entry in its parent.
+    // The vendor folders are below one or more other folders, each of which is the only entry of
+    // its parent.
     let mut vendors = vec![folder.join("usr/lib")];
     while let [only] = vendors.as_slice() {
         let entries = only.read_dir()?.map(|entry| entry.map(|entry| entry.path()));
@@ -191,7 +192,7 @@ fn unpack_trees(package: &Path, folder: &Path) -> Result<()> {
     fs::remove_file(package).map_err(Into::into)
 }
 
-/// Unpacks the newer QEMU if the backports have one.
+/// Unpacks the backports' QEMU, if it exists.
 fn unpack_qemu(apt: &Apt, root: &Path) -> Result<()> {
     let backports = apt.newest("qemu-system-arm", Suite::Backports).is_ok();
     let suite = if backports { Suite::Backports } else { Suite::Stable };

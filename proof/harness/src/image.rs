@@ -24,8 +24,8 @@ impl Image {
         Self::build_with(workspace, package, program, &[])
     }
 
-    /// Builds a program without features. It then has no global allocator, so linking fails if it
-    /// needs one.
+    /// Builds a program without features. Without features there is no global allocator, so linking
+    /// fails if the program needs one.
     pub fn build_heapless(workspace: &Workspace, package: &str, program: &str) -> Result<Self> {
         Self::build_with(workspace, package, program, &["--no-default-features"])
     }
@@ -117,7 +117,7 @@ pub fn text_bytes(file: &[u8]) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Returns the names in an ELF file's symbol table, of which it must have exactly one.
+/// Returns the names in an ELF file's symbol table. The file must have exactly one symbol table.
 pub fn symbols(file: &[u8]) -> Result<Vec<String>> {
     const SYMBOLS: u64 = 2;
     const SYMBOL_BYTES: usize = 24;

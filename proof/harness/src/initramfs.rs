@@ -92,7 +92,8 @@ mod tests {
         let archive = pack(&[File { path: "init", content: Content::Program(b"abc".to_vec()) }]);
         let text = |range: std::ops::Range<usize>| std::str::from_utf8(&archive[range]).unwrap();
         assert_eq!(text(0..22), "07070100000001000081ed");
-        // The sizes of the data and of the terminated name, then the name, then the data.
+        // A record has the sizes of the data and of the terminated name, followed by the name and
+        // the data.
         assert_eq!((text(54..62), text(94..102)), ("00000003", "00000005"));
         assert_eq!((text(110..114), text(116..119)), ("init", "abc"));
         assert_eq!(text(120..126), "070701");

@@ -1,7 +1,7 @@
-//! A package's files as a graph. An arrow points from each file to every file whose items it uses.
+//! A package's files as a graph. An edge points from each file to every file whose items it uses.
 //!
-//! Module declarations and re-exports don't count as arrows. A re-exported name refers to the file
-//! that defines it.
+//! Module declarations and re-exports are not edges. A re-exported name refers to the file that
+//! defines it.
 
 mod imports;
 
@@ -14,11 +14,11 @@ use self::imports::{Imports, Path};
 use crate::source;
 use crate::workspace::Package;
 
-/// Maximum number of re-exports that one name passes through.
+/// Maximum number of re-exports that are followed for a name.
 const MOST_STEPS: usize = 8;
 
 /// Returns the sets of files in a package that depend on each other, and likewise the sets of
-/// modules. For modules, each child counts together with everything below it.
+/// modules. A child module is considered together with all modules below it.
 ///
 /// # Errors
 /// A source file cannot be read.
@@ -153,7 +153,7 @@ fn connected(arrows: &BTreeMap<Path, BTreeSet<Path>>) -> BTreeSet<Vec<Path>> {
     arrows.keys().map(set_of).filter(|circle| circle.len() > 1).collect()
 }
 
-/// Returns the nodes that can be reached from a node by one or more arrows.
+/// Returns the nodes that can be reached from a node by one or more edges.
 fn reach(arrows: &BTreeMap<Path, BTreeSet<Path>>, node: &Path) -> BTreeSet<Path> {
     let mut reached = BTreeSet::new();
     let mut pending = vec![node];

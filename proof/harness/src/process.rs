@@ -9,7 +9,7 @@ use std::{env, thread};
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Returns a command in `directory` that has no standard input, because nothing that runs here may
+/// Returns a command in `directory` that has no standard input, because child processes must not
 /// prompt the user.
 pub fn command(program: &str, directory: &Path) -> Command {
     let mut command = Command::new(program);
@@ -57,7 +57,7 @@ pub fn output(command: &mut Command) -> Result<Output> {
 /// Runs `command` for up to `limit`, passing each line of its standard output to `line` as it
 /// arrives.
 ///
-/// The child inherits standard error. If it exceeds the limit, it is killed and reported as an
+/// The child inherits standard error. A child that exceeds the limit is killed and reported as an
 /// error.
 pub fn watch(command: &mut Command, limit: Duration, line: impl FnMut(&str)) -> Result<ExitStatus> {
     let start = Instant::now();
@@ -75,7 +75,7 @@ pub fn watch_each(
         .with_context(|| format!("{} (limit {} s per line)", shown(command), silence.as_secs()))
 }
 
-/// Runs `command`. Kills it if its next line (or its end) doesn't arrive within the time that
+/// Runs `command`. The child is killed if it neither prints a line nor ends within the time that
 /// `left` returns.
 fn supervise(
     command: &mut Command,

@@ -1,4 +1,4 @@
-//! QEMU from Debian's packages, its monitor, and devices that another process serves.
+//! QEMU from Debian's packages, QEMU's monitor, and a device whose other side runs in this process.
 
 mod monitor;
 mod peer;
@@ -17,7 +17,7 @@ use crate::workspace::Workspace;
 
 /// The program for 64-bit Arm machines.
 pub const PROGRAM: &str = "qemu-system-aarch64";
-/// Number of sectors of the disk. Each starts with its own number.
+/// Number of sectors of the disk. Each sector starts with its own number.
 const SECTORS: u64 = 2048;
 const SECTOR: usize = 512;
 

@@ -1,5 +1,5 @@
-//! A suite's cases. They are selected by name and run on all CPUs, each with a time limit and its
-//! own line in the report.
+//! A suite's cases. Cases are selected by name and run on all CPUs. Each case has a time limit and
+//! its own line in the report.
 
 use std::fmt::{self, Display, Formatter};
 use std::process::ExitCode;
@@ -40,14 +40,14 @@ impl Case {
 /// Runs the cases that the command line selects (`NAME`, `--exact`, `--skip`, `--list`,
 /// `--test-threads`), and prints a line for each.
 ///
-/// Cases must only print to standard error. On standard output, their lines could not be told from
-/// those of the report.
+/// Cases must only print to standard error. On standard output, a case's lines could not be
+/// distinguished from the report.
 pub fn main(cases: Vec<Case>) -> ExitCode {
     conclude(&Arguments::from_args(), cases)
 }
 
-/// Runs cases like [`main`], but one at a time. For cases that measure time, or that share an
-/// exclusive resource.
+/// Runs cases like [`main`], but one at a time. Needed for cases that measure time, or that share
+/// an exclusive resource.
 pub fn main_in_turn(cases: Vec<Case>) -> ExitCode {
     conclude(&Arguments { test_threads: Some(1), ..Arguments::from_args() }, cases)
 }
@@ -67,7 +67,7 @@ fn conclude(arguments: &Arguments, cases: Vec<Case>) -> ExitCode {
 fn within(limit: Duration, work: impl FnOnce() -> Result<()> + Send + 'static) -> Result<()> {
     let (sender, receiver) = mpsc::channel();
     let thread = thread::spawn(move || {
-        // Sending only fails if the receiver has given up.
+        // Sending fails only if the receiver has timed out.
         let _ = sender.send(work());
     });
     match receiver.recv_timeout(limit) {
@@ -99,7 +99,7 @@ fn completion(outcome: Result<()>) -> Result<Completion, Failed> {
 pub struct Absent(String);
 
 impl Absent {
-    /// Creates a reason to skip a case, as text for a person.
+    /// Creates a reason to skip a case, which is shown to the user.
     pub fn new(why: impl Into<String>) -> Self {
         Self(why.into())
     }
@@ -113,7 +113,7 @@ impl Display for Absent {
 
 impl std::error::Error for Absent {}
 
-/// Turns errors of fetching a component into reasons to skip.
+/// Converts errors from fetching a component into reasons to skip a case.
 pub trait OrAbsent<T> {
     /// Names the absent component as the reason to skip the case.
     ///
@@ -128,11 +128,11 @@ impl<T> OrAbsent<T> for Result<T> {
     }
 }
 
-/// A value shared by several cases. The first one to need it creates it.
+/// A value shared by several cases. The first case that needs the value creates it.
 #[derive(Debug)]
 pub struct Shared<T>(OnceLock<Result<T, Failure>>);
 
-/// An error that every case that shares the value receives.
+/// Error that is returned to every case that shares the value.
 #[derive(Clone, Debug)]
 enum Failure {
     Absent(Absent),
@@ -145,7 +145,8 @@ impl<T> Shared<T> {
         Self(OnceLock::new())
     }
 
-    /// Returns the value, which the first call creates with `make`. An error is kept as well.
+    /// Returns the value, which the first call creates with `make`. An error is also remembered,
+    /// and returned by later calls.
     ///
     /// # Errors
     /// `make` failed, in this call or an earlier one.

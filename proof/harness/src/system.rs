@@ -1,4 +1,4 @@
-//! What the machine must have besides Rust, and how to install it.
+//! Programs that the machine needs in addition to Rust, and their installation.
 
 use std::path::Path;
 

@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 pub struct Folder(PathBuf);
 
 impl Folder {
-    /// Creates a folder. Its path is short enough to put a socket in it.
+    /// Creates a folder. The folder's path is short enough for the path of a socket in it.
     ///
     /// # Errors
     /// The system's folder for temporary files is not writable.
@@ -19,7 +19,7 @@ impl Folder {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::SeqCst);
         let folder = env::temp_dir().join(format!("doorbell-{}-{number}", process::id()));
-        // If a process with the same ID was killed, its folder may still be here.
+        // If a process with the same ID was killed, its folder may still exist.
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(&folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;

@@ -15,7 +15,7 @@ pub struct Count {
     pub skipped: Vec<String>,
     /// The program's own count of passed, failed and skipped checks, which it reports at its end.
     total: Option<[usize; 3]>,
-    /// The last line for people, such as that of a panic.
+    /// The last line that is not a fact, such as a panic message.
     last: String,
 }
 
@@ -82,7 +82,7 @@ impl Count {
         Ok(())
     }
 
-    /// Returns the numbers in words.
+    /// Returns the numbers of checks as text.
     pub fn shown(&self) -> String {
         shown([self.passed, self.failed.len(), self.skipped.len()])
     }

@@ -40,7 +40,7 @@ pub struct Package {
     pub folder: PathBuf,
     /// Set if the package may be uploaded to a registry.
     pub published: bool,
-    /// Packages that it depends on, of any kind and origin.
+    /// Dependencies of the package, of any kind and origin.
     pub dependencies: Vec<Dependency>,
     /// The targets that cargo builds.
     pub targets: Vec<Target>,
@@ -54,7 +54,7 @@ pub struct Dependency {
     pub name: String,
     /// `normal`, `dev` or `build`.
     pub kind: String,
-    /// Set if the package is in this checkout, and does not come from a registry.
+    /// `true` if the package is in this checkout, and not from a registry.
     pub local: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Independent interpretations of ACPI tables.
+//! Independent interpretations of ACPI tables, with which the command's output is compared.
 
 pub mod disassembly;
 pub mod linux;

@@ -1,5 +1,5 @@
-//! Parses what Alioth's guest reports when booted with Alioth's routes and with Doorbell's, and
-//! checks it.
+//! Parses and checks the reports of Alioth's guest, which is booted with Alioth's routes and with
+//! Doorbell's.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,15 +10,16 @@ use anyhow::{Context, Result, ensure};
 const SET_GSI_ROUTING: u64 = 0x4008_ae6a;
 /// `KVM_IRQFD`.
 const IRQFD: u64 = 0x4020_ae76;
-/// Number of Alioth's eventfds that have a route: 256 entries of its table, minus 24 pins.
+/// Number of Alioth's eventfds that have a route: its table has 256 entries, of which 24 are used
+/// by pins.
 const STOCK_ROUTES: u64 = 232;
 /// Number of other changes of routes: the guest moves a few interrupts, and opens a vector of a
 /// device without a route.
 const OTHER_TABLES: u64 = 16;
-/// Maximum number of tables set for all vectors of the guest, with Doorbell's routes. Five are
-/// typical.
+/// Maximum number of times that the routing table is set for all vectors of the guest, with
+/// Doorbell's routes. Five are typical.
 const ROUTED_TABLES: u64 = 12;
-/// Number of network devices, each of which has a queue that signals.
+/// Number of network devices, each with a queue that signals interrupts.
 const NICS: u64 = 2;
 /// Number of eventfds that the guest's devices need: one for each queue with data.
 const QUEUES: u64 = 2 * (117 + 3);
@@ -38,7 +39,7 @@ struct Boot {
     lines: u64,
     /// The results of each network device.
     nics: BTreeMap<String, Nic>,
-    /// Number of the machine's system calls by command.
+    /// Number of system calls of the monitor's machine, by command.
     ioctls: BTreeMap<u64, u64>,
     ended: bool,
 }
@@ -48,7 +49,7 @@ struct Boot {
 struct Nic {
     /// Number of answers that the guest received.
     answers: u64,
-    /// Number of interrupts of all its queues.
+    /// Number of interrupts of all the device's queues.
     interrupts: u64,
 }
 
@@ -82,7 +83,8 @@ impl Report {
     /// Checks the boot with Doorbell's routes.
     ///
     /// # Errors
-    /// The result is not as expected: both devices must work, with few tables.
+    /// The result is not as expected: both devices must work, and the routing table must be set
+    /// only a few times.
     pub fn judge_routed(&self) -> Result<()> {
         self.boot("routed")?.judge_routed()
     }
@@ -181,7 +183,8 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
-    /// Returns whether the boots with Alioth's routes and with Doorbell's are as expected.
+    /// Returns `true` for the boot with Alioth's routes if its report is as expected, and likewise
+    /// for the boot with Doorbell's routes.
     fn judged(lines: &[&str]) -> (bool, bool) {
         let mut report = Report::default();
         for line in lines {

@@ -1,4 +1,4 @@
-//! Independent interpretations of devicetrees, and the findings in Debian's.
+//! Independent interpretations of devicetrees, and the findings in Debian's devicetrees.
 
 pub mod devicetree;
 pub mod fields;

@@ -1,5 +1,5 @@
-//! Compares the model with QEMU's GIC and ITS. Both receive the same accesses, and must give the
-//! same replies.
+//! Compares the model with QEMU's GIC and ITS. Both receive the same accesses, and must return the
+//! same results.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,13 +32,13 @@ pub struct Effort {
     pub cases: u32,
     /// Seed of all random choices.
     pub seed: u64,
-    /// Time for each family. If `None`, faults are planted as well, and must be found.
+    /// Time for each family. If `None`, the run also plants faults, which the comparison must find.
     pub time: Option<Duration>,
 }
 
 impl Effort {
-    /// The effort of a run of all steps: half a minute on two CPUs. It plants no faults, because
-    /// the oracles' tests do that against a second model.
+    /// The effort in `cargo xtask test`: half a minute on two CPUs. No faults are planted, because
+    /// the oracles' own tests plant faults in a second model.
     pub const SHORT: Self =
         Self { cases: 4000, seed: 1, time: Some(Duration::from_millis(28_000 / 6)) };
 
@@ -53,7 +53,7 @@ pub fn cases(effort: Effort) -> Vec<Case> {
     Version::ALL.into_iter().flat_map(|version| cases_with(version, effort)).collect()
 }
 
-/// The work of a case.
+/// Comparison that a case runs.
 type Comparing = Box<dyn FnOnce(&mut Pair) -> Result<()> + Send>;
 
 fn cases_with(version: Version, effort: Effort) -> Vec<Case> {

@@ -1,5 +1,5 @@
-//! Uses Linux's KVM for arm64 to judge the model: Debian's kernels on QEMU, with the judge as their
-//! only process.
+//! Compares the model with Linux's KVM for arm64: Debian's kernels run on QEMU, and the only
+//! process is the judge, a program that migrates machines between KVM and the model.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,12 +16,12 @@ use doorbell_harness::{process, small_linux, workspace};
 
 use crate::fetched;
 
-/// Number of plans of a long run.
+/// Number of migration plans in a long run.
 pub const LONG_PLANS: u32 = 60;
 
 /// Time limit of a run, which takes 10 to 20 seconds, or minutes on a busy machine.
 const LIMIT: Duration = Duration::from_mins(18);
-/// Additional time for each further plan.
+/// Additional time for each migration plan.
 const PER_PLAN: Duration = Duration::from_mins(1);
 /// A CPU with the Virtualization Host Extensions, so that the kernel stays at EL2.
 const MACHINE: &[&str] =
@@ -89,7 +89,7 @@ fn contents(judge: Vec<u8>) -> Vec<File> {
     ]
 }
 
-/// Returns the row of KVM's saved state in a line, if it has one.
+/// Returns the row of KVM's saved state that a line contains, if any.
 fn row(line: &str) -> Option<String> {
     let Fact::Judge(JudgeFact::Snapshot { row }) = Fact::parse(line)? else { return None };
     Some(format!("{row}\n"))

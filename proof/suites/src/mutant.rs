@@ -17,7 +17,7 @@ pub struct Mutant {
     pub checks: Vec<String>,
 }
 
-/// Parses the faults in a text. Paragraphs that do not start with `fault:` are prose.
+/// Parses the faults in a text. Paragraphs that do not start with `fault:` are ignored.
 pub fn parse(text: &str) -> Result<Vec<Mutant>> {
     let paragraphs = text.split("\n\n").map(str::trim);
     paragraphs.filter(|paragraph| paragraph.starts_with("fault:")).map(paragraph).collect()

@@ -1,5 +1,5 @@
-//! Runs the bare-metal images on QEMU, so that the drivers are judged by another project's GIC and
-//! PCI devices.
+//! Runs the bare-metal images on QEMU, so that the drivers are tested against another project's GIC
+//! and PCI devices.
 
 pub mod bench;
 pub mod cost;

@@ -1,4 +1,4 @@
-//! Reads rows from the command's JSON output, and compares them with another source.
+//! Reads rows from the JSON output of `doorbell`, and compares the rows with another source.
 
 use anyhow::{Context, Result, ensure};
 use serde::Serialize;

@@ -9,7 +9,7 @@ use doorbell_harness::image;
 use doorbell_harness::workspace::Workspace;
 
 const HEAPLESS: &[&str] = &["--no-default-features"];
-/// Features of a kernel with a heap and, of `gic-bringup`'s drivers, only the ITS's.
+/// Features of a kernel with a heap that uses only the ITS driver of `gic-bringup`.
 const ITS_ALONE: &[&str] = &["--no-default-features", "--features", "heap"];
 
 /// A kernel, and the maximum size of its instructions in bytes: its drivers, the interrupt core,
@@ -46,8 +46,8 @@ impl Kernel {
     }
 }
 
-/// The measured kernels. The first ones handle only a timer's interrupt, and contain little besides
-/// the runtime.
+/// The measured kernels. The first kernels handle only a timer interrupt, and contain little
+/// besides the runtime.
 const KERNELS: [Kernel; 7] = [
     kernel("tick", "without messages", 49_000).with_features(HEAPLESS),
     kernel("tick-gicv2", "without messages, on a GICv2", 46_000)

@@ -1,6 +1,6 @@
 //! Checks the devicetree bindings with dtschema, which the kernel uses as well. Schemas and
-//! examples must pass without complaints, and every counter-example must cause the complaint that
-//! it states.
+//! examples must pass without errors, and every counter-example must cause the error that its first
+//! lines state.
 
 #![forbid(unsafe_code)]
 
@@ -15,11 +15,11 @@ use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
 use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{cache, process, system};
 
-/// The version that is installed into the cache. The wording of complaints is stable within a
-/// version.
+/// The version that is installed into the cache. The wording of the error messages is stable within
+/// a version.
 const VERSION: &str = "2026.9";
 const FOLDER: &str = "docs/bindings";
-/// Prefix of the line in which a counter-example states its complaint.
+/// Prefix of the line in which a counter-example states its expected error.
 const COMPLAINT: &str = "// Complaint: ";
 
 /// Time limit of a case, which may install the tools.
@@ -103,7 +103,7 @@ impl Judge {
         Ok(())
     }
 
-    /// Returns dt-validate's complaints about a devicetree. Its exit code is not meaningful.
+    /// Returns dt-validate's error messages about a devicetree. Its exit code is not meaningful.
     fn complaints(&self, blob: &Path) -> Result<String> {
         self.ask("dt-validate", &[Path::new("-s"), &self.folder, blob])
     }
@@ -120,7 +120,7 @@ impl Judge {
         Ok(blob)
     }
 
-    /// Returns all output of a program. A program that crashes is an error, not a complaint.
+    /// Returns all output of a program. A crash of the program is reported as an error.
     fn ask(&self, name: &str, arguments: &[&Path]) -> Result<String> {
         let output = process::output(self.program(name).args(arguments))?;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -167,8 +167,8 @@ fn find_compiler(workspace: &Workspace) -> Result<Option<Tools>> {
     Ok(Some(Tools::of(workspace)))
 }
 
-/// Returns the files with this extension, sorted by name. A folder without any is an error, because
-/// nothing would be checked.
+/// Returns the files with this extension, sorted by name. A folder without matching files is an
+/// error, because nothing would be checked.
 fn files(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let entries = folder.read_dir().with_context(|| format!("cannot list {}", folder.display()))?;
     let paths: Vec<_> = entries.map(|entry| Ok(entry?.path())).collect::<Result<_>>()?;

@@ -14,7 +14,8 @@ use doorbell_harness::{cache, process};
 
 /// Version that is installed into the cache if the machine has none.
 const VERSION: &str = "0.20.2";
-/// The workspaces. Each has a separate lock file, and all are checked by the root's `deny.toml`.
+/// The workspaces. Each workspace has its own lock file, and all are checked against the root's
+/// `deny.toml`.
 const MANIFESTS: [&str; 6] = [
     "Cargo.toml",
     "images/Cargo.toml",

@@ -15,12 +15,13 @@ use doorbell_harness::{process, system};
 
 /// Manifest of the targets, which are a separate workspace.
 const MANIFEST: &str = "proof/fuzz/Cargo.toml";
-/// Time that each target runs, in the short and in the long tests.
+/// Running time of each target, in the short and in the long tests.
 const SECONDS: u64 = 10;
 const LONG_SECONDS: u64 = 600;
 /// Time limit of building all targets.
 const BUILD_LIMIT: Duration = Duration::from_mins(30);
-/// Flags that instrument the code for libFuzzer, and enable checks that release builds omit.
+/// Compiler flags that instrument the code for libFuzzer, and enable checks that release builds
+/// omit.
 const FLAGS: &[&str] = &[
     "--cfg=fuzzing",
     "-Cpasses=sancov-module",
@@ -32,8 +33,8 @@ const FLAGS: &[&str] = &[
     "-Cdebug-assertions",
     "-Coverflow-checks",
 ];
-/// Limits of one input in seconds and of a target in MiB, which uses some 30 after minutes.
-/// Exceeding one is a finding.
+/// Time limit for one input in seconds, and memory limit of a target in MiB; a target uses about 30
+/// MiB after some minutes. Exceeding either limit counts as a failure.
 const LIMITS: [&str; 2] = ["-timeout=10", "-rss_limit_mb=512"];
 
 fn main() -> Result<ExitCode> {
@@ -55,7 +56,7 @@ fn main() -> Result<ExitCode> {
     Ok(suite::main(cases))
 }
 
-/// Returns the names of the targets, each of which has a file.
+/// Returns the names of the targets, which are the names of their files.
 fn targets(workspace: &Workspace) -> Result<Vec<String>> {
     let files =
         workspace.root.join("proof/fuzz/fuzz_targets").read_dir().context("no fuzz targets")?;

@@ -1,4 +1,4 @@
-//! Uses Linux's KVM for arm64, nested in QEMU, to judge the model.
+//! Compares the model with Linux's KVM for arm64, nested in QEMU.
 
 #![forbid(unsafe_code)]
 

@@ -65,7 +65,7 @@ fn json(arguments: &[&str]) -> Result<Value> {
     Ok(serde_json::from_str(&process::capture(command.args(arguments))?)?)
 }
 
-/// Use enough samples that at least one process is undisturbed most of the time.
+/// Run enough samples that in at least one of them, other processes hardly disturb the measurement.
 const SAMPLES: [&str; 4] = ["--processes", "3", "--rounds", "17"];
 
 /// Checks that setup and moves cost less with direct LPIs than with an ITS, because they do not

@@ -19,7 +19,7 @@ use doorbell_suites::readme;
 
 /// Time limit of building a program and its dependencies, also on a busy machine.
 const LIMIT: Duration = Duration::from_mins(10);
-/// Time limit of a case. The first one packages everything.
+/// Time limit of a case. The first case packages everything.
 const CASE_LIMIT: Duration = Duration::from_mins(25);
 
 /// A program shown in a package's README.

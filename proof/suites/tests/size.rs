@@ -11,7 +11,7 @@ use doorbell_harness::suite::{self, Case, Shared};
 use doorbell_harness::workspace;
 use doorbell_suites::size::{self, Measured};
 
-/// Time limit of a case. The first one builds all kernels.
+/// Time limit of a case. The first case builds all kernels.
 const LIMIT: Duration = Duration::from_mins(30);
 
 fn main() -> ExitCode {

@@ -38,7 +38,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// Returns the terms that are no aliases of the public item `name` of this text.
+/// Returns the terms that are not aliases of the public item `name` in this source text.
 fn lacking<'a>(text: &'a str, name: &'a str, terms: &'a str) -> impl Iterator<Item = String> + 'a {
     let lines: Vec<_> = text.lines().map(str::trim).collect();
     let is_item = |line: &&str| {

@@ -1,5 +1,5 @@
 //! Finds files or modules in a package that use each other, directly or through others, so that
-//! neither can be read first.
+//! neither can be understood without the other.
 
 use anyhow::Result;
 

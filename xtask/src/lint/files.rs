@@ -1,4 +1,4 @@
-//! Lists the files in this repository that people write, without test data and artifacts.
+//! Lists the hand-written files of this repository, without test data and artifacts.
 
 use std::path::{Path, PathBuf};
 

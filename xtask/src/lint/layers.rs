@@ -2,7 +2,7 @@
 
 use doorbell_harness::workspace::{Package, Workspace};
 
-/// Libraries, which some packages may use in their entirety.
+/// All libraries, for packages that may use any of them.
 const LIBRARIES: &[&str] = &[
     "msi-types",
     "gic-arch",
@@ -25,7 +25,7 @@ pub(crate) fn is_library(name: &str) -> bool {
     LIBRARIES.contains(&name) && name != "doorbell-test-support"
 }
 
-/// Fallible allocation, and the heap that makes allocations fail in tests.
+/// The package for fallible allocation, and the heap that makes allocations fail in tests.
 const ALLOCATION: &[&str] = &["doorbell-fallible", "doorbell-test-support"];
 
 /// The machine on which drivers are tested.

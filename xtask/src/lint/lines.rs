@@ -1,6 +1,6 @@
 //! Counts the lines of code in each package. The numbers are recorded in `docs/architecture.md`: a
-//! change that adds lines to a package must record the new number, and its commit should say which
-//! lines could not be removed.
+//! change that adds lines to a package must record the new number, and its commit message should
+//! say why the lines are needed.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +11,7 @@ use doorbell_harness::source;
 use doorbell_harness::workspace::{Package, Workspace};
 
 const PAGE: &str = "docs/architecture.md";
-/// The head of the table.
+/// Header of the table.
 const HEAD: &str = "| part | code | tests and examples |\n|---|---|---|\n";
 
 /// Returns the packages that have more lines than recorded, or no row.

@@ -1,5 +1,5 @@
-//! Finds Rust files that don't belong to any target. Cargo silently ignores them, so they become
-//! stale.
+//! Finds Rust files that don't belong to any target. Cargo silently ignores these files, so they
+//! become stale.
 
 use std::collections::BTreeSet;
 use std::fs;

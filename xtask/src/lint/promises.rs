@@ -9,7 +9,7 @@ use doorbell_harness::workspace::Workspace;
 const PAGE: &str = "SECURITY.md";
 /// Heading of the section that lists the promises.
 const HEADING: &str = "## Promises";
-/// Stands for a package in the name of a fuzz target.
+/// Placeholder for the package in the name of a fuzz target.
 const FUZZ: &str = "fuzz";
 
 /// Returns the promises without a test, and the tests that do not exist.

@@ -1,5 +1,5 @@
 //! Checks that libraries re-export the project's libraries whose types appear in their signatures.
-//! Users then depend on one package in one version.
+//! Users then need only one dependency, and the versions of the types match.
 
 use super::layers;
 use anyhow::{Context as _, Result};

@@ -8,7 +8,8 @@ use anyhow::Result;
 use doorbell_harness::source;
 use doorbell_harness::workspace::{Package, Workspace};
 
-/// Files and folders that may contain `unsafe`. Each must justify it at its top.
+/// Files and folders that may contain `unsafe`. Each file must justify its `unsafe` code in the
+/// comment at its top.
 const AUDITED: &[&str] = &[
     "crates/fallible/src/shared.rs",
     "crates/irq-domain/src/irq/handler_cell.rs",

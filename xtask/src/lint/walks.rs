@@ -1,5 +1,5 @@
-//! Checks the stops of the walks in the architecture document. Each must refer to an existing file
-//! and function.
+//! Checks the steps ("stops") of the code walks in the architecture document. Each stop must refer
+//! to an existing file and function.
 
 use std::fs;
 
@@ -41,7 +41,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-/// Parses the numbered items. An item that is not a stop is an error.
+/// Parses the numbered items. An item that does not name a file and a function is an error.
 fn stops(page: &str) -> Vec<Result<Stop<'_>, &str>> {
     let section = page.split_once(HEADING).map_or("", |(_, section)| section);
     let section = section.split("\n## ").next().unwrap_or("");

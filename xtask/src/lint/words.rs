@@ -58,7 +58,8 @@ fn places<'a>(text: &str, refused: &'a [(String, String)]) -> Vec<(usize, &'a st
     places
 }
 
-/// Returns the words of a line. Names are split into words: `old_name` and `OldName` have two each.
+/// Returns the words of a line. Names are split into words: `old_name` and `OldName` both consist
+/// of two words.
 fn words_of(line: &str) -> impl Iterator<Item = &str> {
     line.split(|c: char| !c.is_alphabetic()).flat_map(|name| {
         let starts = name.char_indices().scan(false, |after_lower, (at, c)| {

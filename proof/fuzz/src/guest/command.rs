@@ -60,7 +60,7 @@ impl Command {
     pub fn encode(self, name: impl Fn(u64) -> u64) -> [u64; 4] {
         let device = u64::from(self.device % 8);
         let collection = u64::from(self.collection % 6);
-        // Includes one that does not exist.
+        // The range includes a redistributor that does not exist.
         let redistributor = name(u64::from(self.redistributor % 3));
         let valid = u64::from(self.valid) << 63;
         let second = match self.opcode {

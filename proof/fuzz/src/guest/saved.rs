@@ -56,8 +56,8 @@ impl Guest {
         assert_eq!(self.save(), saved);
     }
 
-    /// Restores the machine from damaged bytes. Either it must be unchanged, or it must be possible
-    /// to save and restore it again, and its guest must be able to continue.
+    /// Restores the machine from damaged bytes. Afterwards, the machine must either be unchanged,
+    /// or it must be possible to save and restore it again, and its guest must be able to continue.
     pub fn restore_damaged(&mut self, damages: &[Damage]) {
         let before = self.save();
         let mut bytes = postcard::to_allocvec(&before).expect("the state fits into memory");
@@ -82,7 +82,7 @@ impl Guest {
         self.gic.freeze(&mut self.vcpus).expect("all vCPUs are included").restore(saved)
     }
 
-    /// Takes some interrupts, whatever they are, and lets the queue continue.
+    /// Acknowledges pending interrupts, and lets the queue continue.
     fn go_on(&mut self) {
         for vcpu in &mut self.vcpus {
             for _ in 0..64 {

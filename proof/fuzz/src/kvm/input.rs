@@ -1,4 +1,4 @@
-//! The fuzzer's input: arbitrary, but often valid enough to pass the first check.
+//! The fuzzer's input, which is arbitrary but often valid enough to pass the first checks.
 
 use gic_arch::{Affinity, icc};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -22,7 +22,7 @@ impl Machine {
     /// Returns the configuration: one to four vCPUs and at most three ITSes, because larger
     /// machines take too long to create.
     pub fn config(self) -> VgicConfig {
-        // Below and above the redistributors, which start at 0x080a_0000.
+        // The ITS may be below or above the redistributors, which start at 0x080a_0000.
         let bases = [0x0808_0000, 0x0900_0000, 0x0902_0000];
         let its = bases.into_iter().take(usize::from(self.its % 4)).map(kvm_its_config).collect();
         let interrupts = 64 + 32 * u32::from(self.interrupts % 31);
@@ -33,7 +33,7 @@ impl Machine {
     }
 }
 
-/// An act of the machine's monitor.
+/// An action of the VMM.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Act {
     /// Assigns an address to every table.
@@ -49,7 +49,8 @@ pub enum Act {
     },
     /// Accesses an attribute.
     Access(Access),
-    /// Damages the state's bytes, and views the state if it is valid.
+    /// Damages the saved state's bytes, and reads the state through KVM's attributes if it is still
+    /// valid.
     Damage(Damage),
     /// Saves everything, and loads it into a fresh machine.
     Save,
@@ -97,7 +98,7 @@ pub enum Device {
 }
 
 impl Device {
-    /// Returns the device in the model's terms.
+    /// Returns the device as a type of the model.
     pub fn named(self) -> KvmDevice {
         match self {
             Self::Gic => KvmDevice::Gic,
@@ -109,7 +110,7 @@ impl Device {
 /// An attribute.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 pub enum Named {
-    /// Arbitrary group and number.
+    /// An attribute with an arbitrary group and number.
     Raw { group: u8, number: u64 },
     /// An address.
     Address(u8),
@@ -130,7 +131,7 @@ pub enum Named {
 }
 
 impl Named {
-    /// Returns the attribute in the model's terms, if it is valid.
+    /// Returns the attribute as a type of the model, if it is valid.
     pub fn decode(self) -> Option<Attribute> {
         let cpu = |number: u8| Affinity::from_packed((number % 5).into());
         Some(match self {

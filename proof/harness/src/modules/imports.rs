@@ -1,4 +1,4 @@
-//! Finds the paths that a Rust file uses, with a parser for just enough of the language.
+//! Finds the paths that a Rust file uses, with a parser for a subset of the language.
 
 /// A path, as its segments.
 pub(super) type Path = Vec<String>;

@@ -39,8 +39,8 @@ impl Monitor {
         Ok(())
     }
 
-    /// Ends QEMU, which may ignore a command if the connection is closed before it reads the
-    /// command.
+    /// Ends QEMU. Waits, because QEMU may ignore a command if the connection is closed before QEMU
+    /// has read the command.
     pub fn quit(&self) -> Result<()> {
         let mut stream = self.connect()?;
         writeln!(stream, "quit")?;

@@ -1,5 +1,5 @@
-//! The other machine on ivshmem: serves doorbells to QEMU (`docs/specs/ivshmem-spec`), and answers
-//! each by ringing the same vector.
+//! The peer of QEMU's ivshmem device: serves doorbells to QEMU (`docs/specs/ivshmem-spec`), and
+//! answers each doorbell by ringing the same vector.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -21,7 +21,7 @@ const PROTOCOL: i64 = 0;
 const GUEST: i64 = 0;
 /// The number by which the image knows this peer.
 const PEER: i64 = 1;
-/// Sent instead of a peer's number along with the shared memory.
+/// Value that is sent with the shared memory, in place of a peer's number.
 const SHARED_MEMORY: i64 = -1;
 
 /// A running peer, which ends when this value is dropped.
@@ -58,7 +58,7 @@ impl Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        // If the thread can't be stopped, it just keeps running.
+        // If the thread can't be stopped, it keeps running until this process exits.
         let stopped = write(&self.stop, &1_u64.to_ne_bytes()).is_ok();
         if let Some(thread) = self.thread.take().filter(|_| stopped) {
             let _ = thread.join();

@@ -1,4 +1,5 @@
-//! Parses `iasl`'s output for a table. It has one field per line: `[offset length] name : value`.
+//! Parses `iasl`'s output for a table. The output has one field per line: `[offset length] name :
+//! value`.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +17,7 @@ struct Field {
 #[derive(Clone, Debug)]
 pub struct Table(Vec<Field>);
 
-/// Consecutive fields that belong together.
+/// Consecutive fields of one structure.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Part<'a>(&'a [Field]);
 
@@ -26,7 +27,7 @@ impl Table {
         Self(text.lines().filter_map(Field::read).collect())
     }
 
-    /// Returns the parts that start with a field of this name.
+    /// Splits the table into parts that start with a field of this name.
     pub(super) fn parts(&self, beginning: &str) -> Vec<Part<'_>> {
         Part(&self.0).parts(beginning)
     }
@@ -50,7 +51,7 @@ impl Table {
     /// # Errors
     /// A field is missing.
     pub fn redistributors(&self) -> Result<Vec<(u64, u64)>> {
-        // The structure's own length has the same name and precedes the region's.
+        // The structure's own length has the same field name and precedes the region's length.
         let row = |part: Part<'_>| Ok((part.number("Base Address")?, part.last("Length")?));
         self.structures(0x0e)?.into_iter().map(row).collect()
     }
@@ -139,7 +140,8 @@ fn parse(name: &str, value: &str) -> Result<u64> {
 }
 
 impl Field {
-    /// Parses `[02Ch 0044   1]  Name : value`. A flag of the preceding field has no offset.
+    /// Parses `[02Ch 0044   1]  Name : value`. A line for a flag of the preceding field has no
+    /// offset.
     fn read(line: &str) -> Option<Self> {
         let (place, rest) = match line.strip_prefix('[') {
             Some(rest) => rest.split_once(']')?,

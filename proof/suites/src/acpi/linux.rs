@@ -1,13 +1,13 @@
-//! Extracts the devices that Linux finds from its console and QEMU's trace.
+//! Parses Linux's console and QEMU's trace, and returns the devices that Linux found.
 
 use std::collections::BTreeSet;
 
 /// The devices that Linux finds and maps.
 #[derive(Debug, Default)]
 pub struct FoundDevices {
-    /// Ports listed on its console.
+    /// Ports listed on Linux's console.
     pub ports: BTreeSet<Port>,
-    /// DeviceIDs that it maps at the ITS.
+    /// DeviceIDs that Linux maps at the ITS.
     pub mapped: BTreeSet<u64>,
 }
 

@@ -35,7 +35,7 @@ pub fn extract(tools: &Tools, virt: &Virt, folder: &Path) -> Result<()> {
     while let Some(mut table) = first_table(rest)? {
         rest = &rest[table.len()..];
         let name = String::from_utf8(table[..4].to_vec())?;
-        // Firmware would compute the checksums when copying the tables into memory, so do the same.
+        // Compute the checksums, as firmware does when it copies the tables into memory.
         let sum = table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
         table[9] = table[9].wrapping_sub(sum);
         fs::write(folder.join(name), table)?;
@@ -120,7 +120,7 @@ impl Qemu {
             if let Some(answer) = line.strip_prefix("OK") {
                 return Ok(answer.trim().to_owned());
             }
-            // Interrupts are reported between answers. Skip them.
+            // Skip QEMU's reports of interrupts, which arrive between answers.
             ensure!(!line.starts_with("FAIL"), "QEMU refuses {order}: {line}");
         }
     }

@@ -1,5 +1,5 @@
-//! Computes routes from `iasl`'s fields, one ID at a time, and reads routes as shown by the
-//! command.
+//! Computes the route of each ID from the fields that `iasl` prints, and parses the routes that the
+//! command prints.
 
 use std::collections::BTreeMap;
 
@@ -144,8 +144,8 @@ fn shown_stream(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64)
 }
 
 /// Compares the number of bits that each ITS's DeviceIDs need, and the SPIs of frames, with those
-/// computed from the fields. The DeviceID bits follow from the highest of all requesters on
-/// existing buses.
+/// computed from the fields. The number of DeviceID bits follows from the highest DeviceID of the
+/// requesters on existing buses.
 ///
 /// # Errors
 /// They differ.
@@ -239,8 +239,8 @@ pub fn all_routes(said: &Value) -> Result<Vec<Vec<String>>> {
     devices.map(|device| Ok(list(device, "routes")?.iter().map(row).collect())).collect()
 }
 
-/// Returns the route of a requester behind the device for which `is_meant` returns `true`, as the
-/// command shows it.
+/// Returns the route that the command shows for a requester behind the device for which `is_meant`
+/// returns `true`.
 ///
 /// # Errors
 /// A field is missing.
@@ -272,9 +272,9 @@ fn follow(nodes: &BTreeMap<u64, Part<'_>>, node: Part<'_>, id: u64) -> Result<Ro
     }
 }
 
-/// Returns the target of the first mapping of `node` that contains `id`, and the output ID. Counts
-/// may be one too high, so a mapping that contains the ID as its last one yields to a mapping that
-/// starts with it.
+/// Returns the target of the first mapping of `node` that contains `id`, and the output ID. A
+/// mapping's count may be one too high, so if one mapping ends with the ID and another starts with
+/// it, the latter is used.
 fn output(node: Part<'_>, id: u64) -> Result<Option<(u64, u64)>> {
     let own = node.number("Device ID Mapping Index").ok();
     let mut found = None;

@@ -13,7 +13,7 @@ use doorbell_suites::size;
 
 const PAGE: &str = "docs/measurements.md";
 const END: &str = "<!-- end of figures -->";
-/// The peer that needs another compiler, if it has been built.
+/// The compared crate that needs another compiler, if it has been built.
 const PEER: &str = "peers/arm-vgic/target/release/arm-vgic-peer";
 
 /// Measures the figures of docs/measurements.md and writes them; the machine should be idle
@@ -31,7 +31,7 @@ fn main() -> Result<()> {
     write(&page, "size", &size)
 }
 
-/// Returns the tables of growth.
+/// Returns the tables that the benchmark `doorbell-growth` prints.
 fn growth(workspace: &Workspace) -> Result<String> {
     let mut cargo = process::cargo(&workspace.root);
     cargo.args(["run", "--release", "--quiet", "--package", "doorbell-bench"]);

@@ -1,4 +1,5 @@
-//! Implements `cargo xtask kvm`: lets Linux's KVM judge more plans than the suite does.
+//! Implements `cargo xtask kvm`: compares the model with Linux's KVM for more migration plans than
+//! the suite does.
 
 #![forbid(unsafe_code)]
 

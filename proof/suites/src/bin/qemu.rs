@@ -1,5 +1,5 @@
-//! Implements `cargo xtask qemu`: runs the bare-metal test bench on one of QEMU's machines, for a
-//! person to watch.
+//! Implements `cargo xtask qemu`: runs the bare-metal test bench on one of QEMU's machines, with
+//! the output on the terminal.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ use doorbell_suites::qemu::bench::Bench;
 use doorbell_suites::qemu::cost::{self, Linux};
 use doorbell_suites::qemu::virt;
 
-/// Number of interrupts of the load test if each of them takes long.
+/// Number of interrupts of the load test if counting or tracing makes each interrupt slow.
 const SMALL_LOAD: u32 = 1000;
 
 /// Runs the bare-metal test bench on one of QEMU's machines, and prints its output
@@ -58,7 +58,7 @@ fn run(wanted: &Wanted) -> Result<ExitCode> {
     let machine = virt::ALL.iter().find(|machine| machine.name == name);
     let machine = machine
         .with_context(|| format!("unknown machine `{name}`; `cargo xtask qemu` lists them"))?;
-    // Counting and tracing are slow.
+    // Counting and tracing are slow, so allow more time.
     let load = if wanted.icount || wanted.trace { SMALL_LOAD } else { machine.load };
     let mut more = Vec::new();
     if wanted.trace {
@@ -75,7 +75,8 @@ fn run(wanted: &Wanted) -> Result<ExitCode> {
     Ok(if count.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Measures both costs on this machine, and prints them with the recorded one.
+/// Measures the costs of the test bench and of Linux on this machine, and prints both with the
+/// recorded cost.
 fn compare(version: Version) -> Result<ExitCode> {
     let linux = Linux::fetch(workspace::this()?)?;
     println!("{:16} {}", "the test bench:", cost::of_testbench(version)?);

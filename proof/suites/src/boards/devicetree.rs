@@ -37,9 +37,9 @@ pub(super) struct MapEntry<'t> {
 pub struct Facts {
     /// Number of enabled ITSes.
     pub its: usize,
-    /// Set if the frames belong to a GICv2.
+    /// `true` if the GICv2m frames belong to a GICv2.
     pub beside_gicv2: bool,
-    /// Enabled nodes that refer to a controller which the command builds.
+    /// Enabled nodes that refer to a controller that the command supports.
     pub referring: Vec<String>,
 }
 
@@ -177,7 +177,7 @@ impl Facts {
     pub fn of(tree: &Tree) -> Self {
         let enabled = || tree.nodes.iter().filter(|node| node.enabled);
         let its: Vec<_> = enabled().filter(|node| node.is_its()).collect();
-        // A frame is built only along with its GIC.
+        // The command supports a frame only if it also supports the frame's GIC.
         let on_v3 = |node: &Node| -> bool {
             let above = node.path.rsplit_once('/').map_or("", |(above, _)| above);
             let mut parents = enabled().filter(|other| other.path == above);

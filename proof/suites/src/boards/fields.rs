@@ -1,6 +1,6 @@
-//! Compares every field that both the command and the devicetree compiler show: CPUs, the GIC,
-//! controllers, routes, streams and capacity. Address translation is implemented here a second
-//! time, independently.
+//! Compares every field that appears in the output of both the command and the devicetree compiler:
+//! CPUs, the GIC, controllers, routes, streams and capacity. This module implements address
+//! translation independently of the command.
 
 use std::collections::BTreeMap;
 
@@ -259,8 +259,7 @@ impl<'t> Reader<'t> {
         host
     }
 
-    /// Returns the capacity of the enabled controllers of Arm's kinds, and the capacity that
-    /// requesters need.
+    /// Returns the capacity of the enabled Arm controllers, and the capacity that requesters need.
     fn capacity(&self) -> Rows {
         let highest = self.highest();
         let row = |node: &Node| {
@@ -319,7 +318,7 @@ impl<'t> Reader<'t> {
         (span.first.max(buses.0 << 8) <= last).then_some(last)
     }
 
-    /// Returns the regions of registers in CPU addresses; `None` for those that cannot be
+    /// Returns the regions of registers in CPU addresses; `None` for a region that cannot be
     /// translated.
     fn regions(&self, node: &Node) -> Vec<Option<(u64, u64)>> {
         let (address, size) = self.shape(above(&node.path));

@@ -1,7 +1,8 @@
 //! Compares the findings of `doorbell lint` in Debian's devicetrees with reviewed lists.
 //!
-//! The lists apply to particular kernels. If the cache has a different one, the comparison is
-//! skipped. In that case, `cargo xtask findings` writes new lists; review them before committing.
+//! The lists apply to particular kernels. If the cache contains a different kernel, the comparison
+//! is skipped. In that case, `cargo xtask findings` writes new lists; review them before
+//! committing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -79,7 +80,7 @@ pub fn accept(workspace: &Workspace) -> Result<()> {
 /// Compares the findings in a tree of devicetrees with its list.
 ///
 /// # Errors
-/// They differ, or the list is for another kernel's devicetrees.
+/// The findings differ from the list, or the list is for another kernel's devicetrees.
 pub fn compare(workspace: &Workspace, command: &Path, tree: Tree) -> Result<()> {
     let expected = fs::read_to_string(path(workspace, tree))?;
     let found = list(tree.name(), &tree.folder(workspace), command)?;

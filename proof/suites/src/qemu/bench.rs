@@ -104,7 +104,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Returns the results that the image must find, in the image's own format.
+    /// Returns the hardware that the image must find, in the image's own format.
     fn expected(&self) -> String {
         let mut functions = vec![virt::HOST_BRIDGE];
         functions.extend(self.machine.devices(self.version).filter_map(|device| device.function));
@@ -115,12 +115,13 @@ impl Bench {
     }
 }
 
-/// Returns the monitor command for an effect that the image cannot cause by itself.
+/// Returns the monitor command for an event that the image requests but cannot cause itself.
 fn requested(line: &str) -> Option<String> {
     let Fact::Testbench(TestbenchFact::WantsError { port }) = Fact::parse(line)? else {
         return None;
     };
-    // Completion Timeout, an uncorrectable, nonfatal error. The older QEMU does not forward others.
+    // Completion Timeout, an uncorrectable, nonfatal error. The older QEMU does not forward other
+    // errors.
     Some(format!("pcie_aer_inject_error {port} 0x4000"))
 }
 

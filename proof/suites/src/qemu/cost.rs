@@ -28,7 +28,8 @@ use crate::fetched;
 
 /// Time limit for booting and for logging a few hundred thousand lines.
 pub const LIMIT: Duration = Duration::from_mins(10);
-/// Minimum number of interrupts; fewer cannot be the requested ones.
+/// Minimum number of interrupts in the log; a log with fewer does not show the requested
+/// interrupts.
 const FEWEST: usize = 8;
 
 /// The cost in Debian 12's Linux 6.1 on this machine, starting with the exception; `cargo xtask
@@ -39,11 +40,11 @@ pub const LINUX: InstructionSplit =
 /// Use Linux's own addresses, so that its programs aren't logged.
 const KERNEL: &str = "0xffff000000000000..0xffffffffffffffff";
 
-/// Checks that an interrupt of the test bench takes fewer instructions from IAR to EOI than one of
-/// Linux.
+/// Checks that an interrupt of the test bench takes fewer instructions from IAR to EOI than an
+/// interrupt of Linux.
 ///
 /// # Errors
-/// It takes at least as many, or no interrupt was observed.
+/// The test bench takes at least as many instructions as Linux, or no interrupt was observed.
 pub fn judge(version: Version) -> Result<()> {
     let ours = of_testbench(version)?;
     eprintln!("an interrupt takes {ours}; Linux: {LINUX}");
@@ -67,8 +68,8 @@ pub fn of_linux(version: Version, linux: &Linux) -> Result<InstructionSplit> {
     measure(qemu, &folder(&WATCHED, version)?)
 }
 
-/// Returns a machine with the disk as its only device and a single CPU, so nothing happens
-/// concurrently.
+/// Returns a machine with the disk as its only device and a single CPU, so that no other interrupt
+/// or CPU affects the measurement.
 fn watched_machine(version: Version) -> Result<Command> {
     let Machine { options, cpu, cpus, .. } = WATCHED;
     let disk = folder(&WATCHED, version)?.join("disk.img");
@@ -116,7 +117,7 @@ fn follow(
         Some(Fact::Watched(WatchedFact::Ready { handler: address })) => {
             *handler = Some(u64::from_str_radix(&address, 16).context("the handler's address")?);
             monitor.order(&[
-                // The older and the newer name of the same command.
+                // Older and newer QEMUs have different names for this command.
                 "singlestep on",
                 "one-insn-per-tb on",
                 "log exec,nochain,int,trace:gicv3_icc_iar1_read,trace:gicv3_icc_eoir_write",

@@ -1,4 +1,4 @@
-//! Runs the smallest kernels. Each reports in one line that it took its interrupts.
+//! Runs the smallest kernels. Each kernel prints one line after it has handled its interrupts.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ pub struct Kernel {
     /// Name of the program.
     pub name: &'static str,
     says: fn(&MinimalFact) -> bool,
-    /// Values of `-M`, each with further options for QEMU.
+    /// Machines on which the kernel runs: the value of `-M`, with further options for QEMU.
     pub machines: &'static [&'static [&'static str]],
     devices: &'static [&'static str],
     is_heapless: bool,
@@ -158,7 +158,7 @@ mod tests {
                 .map(|kernel| kernel.name)
                 .collect::<Vec<_>>()
         };
-        // In the form in which kernels without a heap store the fact.
+        // The form in which kernels without a heap store the fact.
         let ticked = r#"{"minimal":{"ticked":{"times":3}}}"#;
         assert_eq!(says(&[ticked]), ["tick", "tick-gicv2"]);
         assert!(says(&[ticked, "not ok - the image: panicked"]).is_empty());

@@ -3,12 +3,13 @@
 
 use doorbell_harness::qemu::Version;
 
-/// How QEMU starts the image.
+/// Way in which QEMU starts the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boot {
-    /// Like Linux: below EL3, with the devicetree's address in x0.
+    /// The image starts as Linux does: below EL3, with the devicetree's address in x0.
     Loader,
-    /// Like firmware: as an ELF file, on all CPUs together, at the highest exception level.
+    /// The image starts as firmware does: as an ELF file, on all CPUs simultaneously, at the
+    /// highest exception level.
     Firmware,
 }
 
@@ -23,7 +24,7 @@ pub struct Machine {
     pub cpu: &'static str,
     /// Number of CPUs.
     pub cpus: u32,
-    /// How QEMU starts the image.
+    /// Way in which QEMU starts the image.
     pub boot: Boot,
     /// Hardware that the image must find, in addition to CPUs and PCI functions.
     pub expected: &'static str,
@@ -36,7 +37,7 @@ pub struct Machine {
 const SEVERAL_CPUS: &str = "there is one CPU";
 /// Feature that a GICv2 lacks.
 const ITS: &str = "no ITS";
-/// Feature that a GICv3 without ITS lacks on `virt`, where PCI devices then cannot send messages.
+/// Feature that a GICv3 without an ITS lacks on `virt`: PCI devices cannot send messages.
 const MESSAGES: &str = "no MSI controller";
 const EDU: &str = "no edu";
 const PAIR: &str = "no second edu";
@@ -256,7 +257,7 @@ const DEVICES: &[Device] = &[
     device("virtio-blk-pci,drive=d1,disable-legacy=on", "1af4:1042"),
     device("virtio-net-pci,disable-legacy=on,romfile=", "1af4:1041"),
     device("virtio-rng-pci,disable-legacy=on", "1af4:1044"),
-    // The DMA mask lets its DMA engine reach RAM.
+    // The DMA mask allows the device's DMA engine to access RAM.
     device("edu,dma_mask=0xffffffff", "1234:11e8"),
     device("pcie-root-port,id=rp,chassis=1,slot=1", "1b36:000c"),
     device("ioh3420,id=hp,chassis=2,slot=2", "8086:3420"),

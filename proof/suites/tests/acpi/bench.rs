@@ -1,4 +1,4 @@
-//! The command, the programs that judge it, and the comparisons.
+//! The command, the programs whose output it is compared with, and the comparisons.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -32,7 +32,7 @@ fn fetch_iasl(workspace: &Workspace) -> Result<Tools> {
     Ok(Tools::at(folder))
 }
 
-/// The command, and the programs that judge it.
+/// The command, and the programs whose output it is compared with.
 pub(crate) struct Bench {
     command: PathBuf,
     iasl: Result<Tools, Absent>,
@@ -43,7 +43,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Builds the command, and fetches the judging programs.
+    /// Builds the command, and fetches the programs for the comparisons.
     pub(crate) fn new() -> Result<Self> {
         let workspace = workspace::this()?;
         let absent = |what: &str, error: &Error| Absent::new(format!("{what}: {error:#}"));
@@ -133,7 +133,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Lets `iasl` compile the IORT that the command writes for the machine in `folder`, and
+    /// Compiles, with `iasl`, the IORT that the command writes for the machine in `folder`, and
     /// compares the routes.
     pub(crate) fn convert_to_iort(&self, folder: &Path) -> Result<()> {
         let output = self.folder.join("emitted");

@@ -1,6 +1,6 @@
-//! Uses Linux to judge routes. UEFI firmware makes Linux read ACPI tables. Each port that it finds
-//! signals by message, with a separate requester ID. The DeviceIDs that Linux maps at the ITS must
-//! equal those that the command predicts from the same tables.
+//! Compares routes with those that Linux uses. UEFI firmware makes Linux read ACPI tables. Each
+//! port that it finds signals by message, with a separate requester ID. The DeviceIDs that Linux
+//! maps at the ITS must equal those that the command predicts from the same tables.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -21,7 +21,7 @@ use doorbell_suites::said::{same, text};
 
 use crate::bench::Bench;
 
-/// Time after which a boot counts as hung. It takes 5 seconds, or more on a busy machine.
+/// Time after which a boot counts as hung. A boot takes 5 seconds, or more on a busy machine.
 const LIMIT: Duration = Duration::from_mins(3);
 /// No user space: the kernel panics after it has found all devices, and QEMU exits.
 const COMMAND_LINE: &str = "console=ttyAMA0 panic=-1";
@@ -62,7 +62,7 @@ impl Subject {
     }
 }
 
-/// The machines that Linux boots on.
+/// Machines on which Linux is booted.
 pub(crate) const SUBJECTS: [Subject; 3] = [
     Subject { machine: ("ports", "gic-version=3", PORTS), iort: None },
     Subject { machine: ("ports-behind-smmu", "gic-version=3,iommu=smmuv3", PORTS), iort: None },

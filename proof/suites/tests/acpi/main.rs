@@ -19,7 +19,8 @@ use doorbell_suites::acpi::tables;
 
 use crate::bench::Bench;
 
-/// Time limit of a case. The first one builds the command and fetches the judging programs.
+/// Time limit of a case. The first case builds the command and fetches the programs for the
+/// comparisons.
 const LIMIT: Duration = Duration::from_mins(20);
 /// An embedded machine, and a server with a structure as found in real firmware. Both are compiled
 /// from sources in this repository, next to which the results are kept.
@@ -27,7 +28,7 @@ const SOURCES: [(&str, &str); 2] = [("marina", MARINA), ("server", SERVER)];
 const MARINA: &str = "sim/machine/machines/marina";
 const SERVER: &str = "crates/gic-firmware/tests/data/server";
 
-/// A machine without an ITS. QEMU before 10.1 gives it tables that nevertheless name one.
+/// A machine without an ITS. The tables of QEMU before 10.1 nevertheless contain an ITS.
 const ITS_IN_VAIN: &str = "virt-without-its";
 
 fn main() -> ExitCode {

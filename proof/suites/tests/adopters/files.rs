@@ -27,8 +27,8 @@ const GUEST_MODULES: &[&str] = &[
 ];
 
 /// The guest's first process, whose reports are lines that start with its name. It sends requests
-/// over a device until an answer arrives, at most `tries` times; the device that works is tried
-/// longer.
+/// over a device until an answer arrives, at most `tries` times; the device that must work gets
+/// more tries.
 const GUEST: &str = r#"#!/busybox sh
 B=/busybox
 $B mount -t proc proc /proc
@@ -78,7 +78,8 @@ done
 $B poweroff -f
 "#;
 
-/// The kernel of both Linuxes, and the first file system of the monitor's Linux.
+/// The kernel of both the monitor's Linux and the guest, and the first file system of the monitor's
+/// Linux.
 #[derive(Debug)]
 pub(crate) struct Files {
     pub(crate) kernel: PathBuf,

@@ -22,11 +22,11 @@ use crate::files::Files;
 
 /// Time after which the boots count as hung. Two boots take a minute, or five on a busy machine.
 const LIMIT: Duration = Duration::from_mins(10);
-/// Time limit of a case. The first one builds the monitor and boots it.
+/// Time limit of a case. The first case builds the monitor and boots it.
 const CASE_LIMIT: Duration = Duration::from_mins(30);
 const QEMU: &str = "qemu-system-x86_64";
-/// A CPU that can run guests. QEMU emulates only AMD's virtualization. With a single CPU, no
-/// emulated CPU waits for another one that a busy machine does not schedule.
+/// A CPU that can run guests. QEMU emulates only AMD's virtualization. A single emulated CPU never
+/// has to wait for another CPU that a busy host does not schedule.
 const MACHINE: &[&str] = &["-M", "q35", "-cpu", "EPYC,+svm,+npt", "-smp", "1", "-m", "1536M"];
 const SURROUNDINGS: &[&str] =
     &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];

@@ -1,4 +1,4 @@
-//! Large descriptions: inspecting a devicetree and a table of one megabyte each must only take
+//! Checks that the command inspects a devicetree and an ACPI table of one megabyte each within
 //! milliseconds.
 
 use std::fmt::Write as _;
@@ -14,7 +14,7 @@ use serde_json::Value;
 /// Maximum time of an inspection, which takes some 40 milliseconds of CPU time unless the host is
 /// busy.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Number of runs, of which the fastest counts.
+/// Number of runs; only the fastest run is compared with the limit.
 const RUNS: usize = 5;
 const MEGABYTE: usize = 1_000_000;
 
@@ -109,8 +109,8 @@ fn iort(devices: usize) -> Result<Vec<u8>> {
     Ok(table)
 }
 
-/// Returns a node. With a DeviceID, it has a single mapping to the ITS group, which is the first
-/// node.
+/// Returns a node. A component with a DeviceID has a single mapping to the ITS group, which is the
+/// first node.
 fn node(kind: u8, contents: &[u8], device: Option<u32>) -> Result<Vec<u8>> {
     const SINGLE: u32 = 1;
     let array = 16 + u32::try_from(contents.len())?;

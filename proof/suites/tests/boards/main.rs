@@ -1,5 +1,5 @@
-//! Runs the command on real machines' devicetrees. Its totals must be consistent, and if a machine
-//! doesn't use an MSI controller, the command must say so.
+//! Runs the command on real machines' devicetrees. The totals of each run must be consistent, and
+//! if a machine doesn't use an MSI controller, the command must say so.
 
 #![forbid(unsafe_code)]
 
@@ -66,7 +66,7 @@ const BOARDS: &[&str] = &[
     "ti/k3-j721e-sk",
 ];
 
-/// Boards that the release's kernel does not support yet.
+/// Boards that the kernel of Debian's stable release does not support yet.
 const NEWER_BOARDS: &[&str] = &[
     // Non-coherent ITS.
     "freescale/imx95-19x19-evk",
@@ -80,17 +80,18 @@ const NEWER_BOARDS: &[&str] = &[
     "ti/k3-j784s4-evm",
 ];
 
-/// Maximum time to build, run and judge a machine, which takes seconds unless the host is busy.
+/// Time limit for building, running and checking a machine, which takes seconds unless the host is
+/// busy.
 const LIMIT: Duration = Duration::from_mins(1);
 /// Time limit of a case, which may fetch devicetrees, build the command, or test a thousand boards.
 const CASE_LIMIT: Duration = Duration::from_mins(30);
 
-/// Number of messages of each vector in sweeps over many boards.
+/// Number of messages of each vector in the cases that test many boards.
 const FEW_MESSAGES: &str = "50";
 
 fn main() -> ExitCode {
     let mut cases = Vec::new();
-    // The longest cases come first.
+    // The longest cases start first.
     for tree in findings::TREES {
         cases.push(case(format!("the rest of {}", tree.name()), move |bench| bench.sweep(tree)));
     }
@@ -207,14 +208,14 @@ impl Bench {
         }
     }
 
-    /// Compares what the command shows of a board, which it may be unable to run.
+    /// Compares the command's description of a board; the command may be unable to run the board.
     fn inspect(&self, file: &Path, source: &Source) -> Result<()> {
         let mut inspect = process::command(&self.command.to_string_lossy(), Path::new("/"));
         let output = process::output(inspect.args(["inspect", "--json"]).arg(file))?;
         fields::compare(&serde_json::from_slice(&output.stdout)?, source)
     }
 
-    /// Checks that a board with a GICv2 is refused for that reason.
+    /// Checks that the command refuses to run a board with a GICv2, and states this reason.
     fn say_why(&self, file: &Path) -> Result<String> {
         let mut run = process::command(&self.command.to_string_lossy(), Path::new("/"));
         let output = process::output(run.args(["run", "--dtb"]).arg(file))?;
@@ -223,7 +224,7 @@ impl Bench {
         Ok("a GICv2, inspected and not run".into())
     }
 
-    /// Tests all other boards of a tree briefly. An error names those that failed.
+    /// Tests all other boards of a tree briefly. An error names the failed boards.
     fn sweep(&self, tree: Tree) -> Result<()> {
         let mut boards = dtb::files(&self.folder(tree)?)?;
         boards.retain(|(board, _)| !chosen(tree).contains(&board.as_str()));

@@ -60,7 +60,8 @@ fn check(package: &str) -> Result<()> {
     Ok(())
 }
 
-/// Idle copies of the sources, in which faults are tested. A case that finds none creates one.
+/// Unused copies of the sources, in which faults are tested. A case that finds no unused copy
+/// creates one.
 static IDLE: Mutex<Vec<Sources>> = Mutex::new(Vec::new());
 
 /// Checks that a fault is found in a copy of the sources.
@@ -69,7 +70,7 @@ fn find(package: &str, fault: &Mutant) -> Result<()> {
     static BUILT: Shared<()> = Shared::new();
     let workspace = workspace::this()?;
     let here = Sources::own(workspace);
-    // Copies start with the artifacts of the checks.
+    // A copy starts with the build artifacts of the checks.
     BUILT.get(|| {
         let mut build = cargo(&here, "test", package);
         process::must(build.arg("--no-run"))
@@ -88,7 +89,7 @@ fn find(package: &str, fault: &Mutant) -> Result<()> {
 }
 
 /// The workspace's sources, or a copy of them, and a separate folder for their artifacts, because
-/// the flag makes all artifacts differ.
+/// `--cfg shuttle` changes all artifacts.
 struct Sources {
     root: PathBuf,
     artifacts: PathBuf,
@@ -100,7 +101,7 @@ impl Sources {
     }
 
     /// Creates a copy for one worker, with separate artifacts, so that no worker waits for another
-    /// one's compiler. The copy starts with these artifacts, of which those of the registry's
+    /// one's compiler. The copy starts with these artifacts; the artifacts of the registry's
     /// packages remain valid.
     fn copied(&self, workspace: &Workspace, worker: usize) -> Result<Self> {
         let folder = workspace.target.join(format!("mutants-{worker}"));
@@ -124,27 +125,28 @@ impl Sources {
     }
 }
 
-/// Returns a clippy command for a package's checks, which clippy does not see without the flag.
+/// Returns a clippy command for a package's checks, which clippy ignores without `--cfg shuttle`.
 fn clippy(sources: &Sources, package: &str) -> Command {
     let mut cargo = cargo(sources, "clippy", package);
     cargo.args(["--tests", "--", "-D", "warnings"]);
     cargo
 }
 
-/// Returns the command that runs a package's checks; the names of checks are to be appended.
+/// Returns the command that runs a package's checks; callers append the names of checks.
 fn checks(sources: &Sources, package: &str) -> Command {
     let mut cargo = cargo(sources, "test", package);
     cargo.args(["--no-fail-fast", "--"]);
     cargo
 }
 
-/// Returns a cargo command with the flag.
+/// Returns a cargo command with the flag `--cfg shuttle`.
 fn cargo(sources: &Sources, subcommand: &str, package: &str) -> Command {
     let mut cargo = process::cargo(&sources.root);
     cargo.args([subcommand, "--package", package, "--lib", "--all-features", "--locked"]);
     cargo.arg("--target-dir").arg(&sources.artifacts);
     cargo.env("RUSTFLAGS", "--cfg shuttle");
-    // Each fault changes one line of sources that are already built.
+    // Incremental builds are fast, because each fault changes only one line of sources that are
+    // already built.
     cargo.env("CARGO_INCREMENTAL", "1").env("CARGO_PROFILE_DEV_DEBUG", "0");
     cargo
 }

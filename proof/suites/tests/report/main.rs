@@ -1,5 +1,5 @@
-//! Opens the page that the command writes in a real browser: light and dark, wide and narrow, and
-//! with names that would be code if they weren't escaped.
+//! Opens the HTML page that the command writes in a real browser, in light and dark color schemes
+//! and in wide and narrow windows. Some names in the page would be code if they weren't escaped.
 
 #![forbid(unsafe_code)]
 
@@ -17,18 +17,18 @@ use doorbell_harness::{command, process};
 use doorbell_suites::names::{NAMES, renamed};
 use serde_json::{Value, json};
 
-/// Time limit of a case. The first one builds the command.
+/// Time limit of a case. The first case builds the command.
 const LIMIT: Duration = Duration::from_mins(20);
-/// Returns the defects of the open page, as a list of sentences.
+/// Script that returns the defects of the open page, as a list of sentences.
 const AUDIT: &str = include_str!("audit.js");
-/// Returns the defect of the box that the address's fragment selects, which must be in view and
-/// have the focus.
+/// Script that returns the defect of the box that the URL's fragment selects, which must be visible
+/// and have the focus.
 const SELECTED: &str = include_str!("selected.js");
 /// An embedded machine that can be run, one with many mistakes, and one with replaced names.
 const RUN: &str = "sim/machine/machines/marina";
 const MISTAKES: &str = "crates/gic-firmware/tests/data/mistakes.dtb";
 const RENAMED: &str = "sim/machine/machines/harbour.dtb";
-/// Counts elements that [`NAMES`] must not create.
+/// Script that counts elements that [`NAMES`] must not create.
 const INJECTED: &str = "return document.querySelectorAll('img, b[id], main script').length";
 /// A script that is not part of the page.
 const FOREIGN: &str = "const one = document.createElement('script');
@@ -38,13 +38,14 @@ const FOREIGN: &str = "const one = document.createElement('script');
 /// Color scheme and width of a window.
 type View = (&'static str, u32);
 
-/// The views in which people may read the page.
+/// Color schemes and window widths with which the page is tested.
 const VIEWS: [View; 4] = [("light", 1280), ("light", 390), ("dark", 1280), ("dark", 390)];
 const HEIGHT: u32 = 900;
-/// Maximum number of complaints printed for a page.
+/// Maximum number of defects printed for a page.
 const SHOWN: usize = 5;
 const ENTER: &str = "\u{e007}";
-/// A finding's link to its box: one of the last, so that the page has to scroll back.
+/// Link of a finding to its box in the drawing; the finding is one of the last, so that the page
+/// has to scroll back.
 const LINK: &str = "#findings li:last-child a.place, #findings li:nth-last-child(2) a.place";
 
 /// Pages, named after the machines that they show.
@@ -83,7 +84,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Lets the command write all pages, and starts the browser.
+    /// Makes the command write all pages, and starts the browser.
     fn start(workspace: &Workspace) -> Result<Self> {
         let command = command::build(workspace)?;
         let tools = browser::fetch(workspace).or_absent("Chromium")?;
@@ -100,7 +101,7 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Lets the command write a page.
+    /// Makes the command write a page.
     fn write(&self, name: &str, source: &Path) -> Result<()> {
         let mut report = process::command(&self.command.to_string_lossy(), &self.folder);
         report.args(["report", "--messages", "100", "-o"]).arg(self.page(name)).arg(source);
@@ -121,8 +122,8 @@ impl Bench {
         Ok(address)
     }
 
-    /// Checks that the page loads without complaints from the browser, requests nothing else, and
-    /// passes the audit.
+    /// Checks that the page loads without errors in the browser's log, requests no other resources,
+    /// and passes the audit.
     fn view(&self, page: &str, view @ (scheme, width): View) -> Result<()> {
         self.browser.log("performance")?;
         let address = self.open(page, view)?;
@@ -137,7 +138,7 @@ impl Bench {
         self.quiet()
     }
 
-    /// Checks that the browser has no complaints.
+    /// Checks that the browser's log contains no errors.
     fn quiet(&self) -> Result<()> {
         let said = self.browser.log("browser")?;
         ensure!(said.is_empty(), "the browser reports {}", json!(said));
@@ -163,7 +164,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Checks the panel for the pointer and for the keyboard's focus.
+    /// Checks that the panel appears both for the pointer and for the keyboard focus.
     fn show_routes(&self, page: &str, view: View) -> Result<()> {
         self.open(page, view)?;
         let panel = "return document.querySelector('#panel').innerText";

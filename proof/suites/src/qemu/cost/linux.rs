@@ -9,7 +9,7 @@ use doorbell_harness::apt::{Apt, Suite};
 use doorbell_harness::workspace::Workspace;
 use doorbell_harness::{cache, dtb, initramfs, small_linux};
 
-/// Reads once to exclude one-time work, and sixteen times for the log.
+/// Reads once so that one-time work isn't measured, and then sixteen times for the log.
 const INIT: &str = r#"#!/busybox sh
 B=/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev

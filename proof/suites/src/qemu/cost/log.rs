@@ -7,7 +7,7 @@ use std::fmt;
 const FIRST_LPI: u32 = 8192;
 const INSTRUCTION: u64 = 4;
 
-/// The instructions of an interrupt by purpose, without the device's own handler.
+/// Numbers of instructions in the phases of an interrupt, without the device's own handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InstructionSplit {
     /// From the exception to the read of IAR.
@@ -47,7 +47,7 @@ impl fmt::Display for InstructionSplit {
     }
 }
 
-/// The observations of the current interrupt.
+/// Events observed for the current interrupt.
 #[derive(Clone, Copy, Debug, Default)]
 struct Course {
     intid: u32,
@@ -64,7 +64,7 @@ struct Course {
 #[derive(Debug)]
 pub(super) struct Reader {
     handler: u64,
-    /// Number of instructions so far, and the address of the last one.
+    /// Number of instructions so far, and the address of the last instruction.
     count: usize,
     last: u64,
     exception: usize,
