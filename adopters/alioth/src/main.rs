@@ -1,4 +1,4 @@
-//! Runs Alioth on top of `irq-routing`, with a guest that has more interrupts than Alioth supports
+//! Runs Alioth on top of `irq-routing`, with a guest that has more interrupts than Alioth has
 //! routes.
 //!
 //! `backend SOCKET TAP MAC PAIRS` serves a network device by vhost-user with Alioth's own
@@ -29,7 +29,7 @@ use std::sync::Arc;
 const MEMORY: u64 = 384 << 20;
 const CPUS: u16 = 2;
 
-/// Prints what Alioth logs as an error.
+/// Prints the errors that Alioth logs.
 struct Errors;
 
 impl log::Log for Errors {

@@ -1,5 +1,5 @@
-//! Alioth's KVM backend with a different implementation of routes. All it changes is how MSIs from
-//! eventfds are routed.
+//! Alioth's KVM backend with a different implementation of routes. Only the routing of MSIs from
+//! eventfds is changed.
 
 mod irqfd;
 
@@ -47,8 +47,8 @@ impl Hypervisor for Routed {
     }
 }
 
-/// Creates the eventfds for a machine's routes, and the thread that serves those that the kernel
-/// does not serve yet.
+/// Creates the eventfds for a machine's routes, and the thread that serves the eventfds that the
+/// kernel does not serve yet.
 fn serve(router: KvmRouter) -> Result<(MsiIrqfdSet, IrqfdThread), IrqfdError> {
     let poller = EventfdPoller::new()?;
     Ok((MsiIrqfdSet::new(Arc::new(router), poller.clone())?, poller.spawn()?))

@@ -23,7 +23,8 @@ const MAPD: u64 = 0x08;
 const MAPC: u64 = 0x09;
 const MAPTI: u64 = 0x0a;
 
-/// The machine. Its events are numbered consecutively, with [`EVENTS`] for each device.
+/// The machine. The machine's events are numbered consecutively, with [`EVENTS`] events for each
+/// device.
 pub(crate) struct Machine {
     gic: GicV3Controller,
     queue: Arc<Queue>,
@@ -31,7 +32,7 @@ pub(crate) struct Machine {
     vcpus: Vec<GicV3VcpuBinding>,
 }
 
-/// Guest memory. Only the command queue is read.
+/// Guest memory. The model reads only the command queue.
 struct Queue(Mutex<Vec<u8>>);
 
 impl GuestMemory for Queue {
@@ -79,7 +80,7 @@ impl GicV3Backend for Diligent {
 }
 
 impl Machine {
-    /// Returns a machine whose events are mapped to consecutive LPIs. Those of device n are sent to
+    /// Returns a machine whose events are mapped to consecutive LPIs. The events of device n target
     /// vCPU n modulo `targets`.
     pub(crate) fn mapped(devices: u32, targets: u16) -> Result<Self, VgicError> {
         let count = usize::from(targets);

@@ -20,7 +20,8 @@ use std::io::{BufRead, Write};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Number of MSIs after which the vCPU takes them all, which is the number of list registers.
+/// Number of MSIs that are sent before the vCPU takes all of them, which equals the number of list
+/// registers.
 const BATCH: u32 = 16;
 const REPEATS: u32 = 4096;
 
@@ -73,8 +74,8 @@ fn pending() -> Result<Sample, VgicError> {
     }))
 }
 
-/// Sends MSIs for random events among `events`: each time one from every sixteenth of them, none of
-/// which is pending. The time to take them is not measured.
+/// Sends MSIs for random events among `events`. A round sends one MSI from each sixteenth of the
+/// events; none of the chosen events is pending. The time to take them is not measured.
 fn random(events: u32) -> Result<Sample, VgicError> {
     let machine = Machine::mapped(events.div_ceil(machine::EVENTS), 1)?;
     let (mut next, sixteenth) = (1u32, events / BATCH);
@@ -93,8 +94,8 @@ fn random(events: u32) -> Result<Sample, VgicError> {
     }))
 }
 
-/// With `events` events pending, a vCPU takes those with the highest priority, and sends them
-/// again.
+/// With `events` events pending, a vCPU takes the events with the highest priority, and their MSIs
+/// are sent again.
 fn depth(events: u32) -> Result<Sample, VgicError> {
     let machine = Machine::mapped(events.div_ceil(machine::EVENTS), 1)?;
     (0..events).try_for_each(|event| machine.send(event))?;

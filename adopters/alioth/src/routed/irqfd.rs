@@ -45,7 +45,7 @@ impl<S: MsiSender> MsiSender for Sender<S> {
     }
 }
 
-/// An eventfd that sends an MSI while it is unmasked.
+/// An eventfd that sends its MSI while the MSI is unmasked.
 #[derive(Debug)]
 pub struct RoutedIrqfd {
     eventfd: Arc<OwnedFd>,

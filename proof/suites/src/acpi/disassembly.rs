@@ -1,5 +1,5 @@
-//! Parses `iasl`'s output for a table. The output has one field per line: `[offset length] name :
-//! value`.
+//! Parses `iasl`'s output for a table. Each line contains one field:
+//! `[offset length] name : value`.
 
 use std::collections::BTreeMap;
 
