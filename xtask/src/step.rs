@@ -39,7 +39,7 @@ const STEPS: &[Step] = &[
     suite("deny", "cargo-deny: licenses, bans, sources, advisories"),
 ];
 
-/// Steps that take hours or need an idle machine. They run only with `--long`, or by name.
+/// Steps that take hours or need an idle machine. These steps run only with `--long`, or by name.
 const LONG: &[Step] = &[
     long("interleavings-long", "every fault that the checks must find", "interleavings"),
     long("fuzz-long", "each fuzz target for ten minutes", "fuzz"),

@@ -92,7 +92,8 @@ macro_rules! write_registers {
 
 macro_rules! el1_registers {
     ($($field:ident: $name:literal),* $(,)?) => {
-        /// A vCPU's registers that EL2 does not use. They stay in the CPU while the vCPU is loaded.
+        /// A vCPU's registers that EL2 does not use. The registers stay in the CPU while the vCPU
+        /// is loaded.
         #[derive(Default)]
         pub(crate) struct El1 {
             $($field: u64,)*

@@ -80,7 +80,7 @@ pub(crate) fn bring_up(host: &'static PciHost) {
     core::mem::forget(handle.expect("the SMMU's interrupt could not be requested"));
 }
 
-/// Returns a function's stream. Its DMA is confined once the stream has a translation.
+/// Returns a function's stream. The function's DMA is confined once the stream has a translation.
 pub(crate) fn stream(function: &Function) -> Result<StreamId, Unconfined> {
     let confinement = CONFINEMENT.get().ok_or(Unconfined::NoSmmu)?;
     let stream = confinement.host.iommu.stream(function.requester);
@@ -145,8 +145,8 @@ pub(crate) fn confine(guest: usize, ram: &Range<u64>, functions: impl Iterator<I
     });
 }
 
-/// Returns a guest's address space for devices. It leaves out other regions that the guest's vCPUs
-/// can access.
+/// Returns a guest's address space for devices. The address space omits other regions that the
+/// guest's vCPUs can access.
 fn translation(guest: usize, ram: &Range<u64>, by_stage_2: bool) -> Translation {
     let mut tables = TranslationTables::new(if by_stage_2 { Stage::Two } else { Stage::One });
     tables.map(ram.clone(), Memory::Ram);

@@ -1,5 +1,5 @@
-//! A PCI function assigned to the guest. Its memory is mapped into the guest, except for the pages
-//! with the MSI-X table and the pending bits. We emulate its configuration space:
+//! A PCI function assigned to the guest. The function's memory is mapped into the guest, except for
+//! the pages with the MSI-X table and the pending bits. We emulate its configuration space:
 //!
 //! | access of the guest | effect |
 //! |---|---|
@@ -8,11 +8,11 @@
 //! | MSI; Message Control, table and pending bits of MSI-X | handled by `irq-routing`'s models |
 //! | all other writes | ignored |
 //!
-//! Each vector is a physical event that `irq-domain` manages. Its handler signals the model's
-//! vector, which contains the message that the guest wrote for its own controller. If a message is
-//! lost, the reason appears on the console, once per vector. If a function has both MSI and MSI-X,
-//! the guest sees only MSI-X; a null capability takes the place of MSI (PCI Code and ID Assignment,
-//! capability ID 00h).
+//! Each vector is a physical event that `irq-domain` manages. The event's handler signals the
+//! model's vector, which contains the message that the guest wrote for its own controller. If a
+//! message is lost, the reason appears on the console, once per vector. If a function has both MSI
+//! and MSI-X, the guest sees only MSI-X; a null capability takes the place of MSI (PCI Code and ID
+//! Assignment, capability ID 00h).
 
 mod messages;
 

@@ -54,8 +54,9 @@ struct CpuState {
     /// End of the turn, or 0 while no other vCPU needs the CPU.
     turn_end: AtomicU64,
     /// Guests for which a vCPU was woken on this CPU since it took its current vCPU, as a bitmap of
-    /// [`VcpuId::guest_bit`]. Set while holding the queue's lock; cleared while holding it when the
-    /// CPU takes a vCPU, and without it by [`is_turn_over`].
+    /// [`VcpuId::guest_bit`]. A bit is set only while holding the queue's lock. The CPU clears all
+    /// bits with the lock held when it takes a vCPU, and [`is_turn_over`] clears bits without the
+    /// lock.
     preempting: AtomicU64,
 }
 
@@ -296,8 +297,8 @@ pub(crate) fn is_wanted() -> bool {
     QUEUED_VCPUS.load(SeqCst) != 0 || moving::is_wanted()
 }
 
-/// Returns `true` if this CPU's vCPU must let other vCPUs run. Its guest's turn begins with the
-/// first call that finds other vCPUs queued.
+/// Returns `true` if this CPU's vCPU must let other vCPUs run. The turn of the vCPU's guest begins
+/// with the first call that finds other vCPUs queued.
 pub(crate) fn is_turn_over() -> bool {
     let here = CpuState::here();
     // Must precede `is_wanted`: `queue` counts the vCPU before it sets the bit.

@@ -60,8 +60,8 @@ impl Memory {
     }
 }
 
-/// Returns the number of a guest's address space. It is used as the VMID, which has 8 bits, and is
-/// never 0.
+/// Returns the number of a guest's address space. The number is used as the VMID, which has 8 bits,
+/// and is never 0.
 pub(crate) const fn space(guest: usize) -> u8 {
     guest as u8 + 1
 }
@@ -127,6 +127,7 @@ fn below(entry: &mut u64) -> &mut Table {
     }
     assert!(*entry & TABLE_OR_PAGE != 0, "ranges of different memory overlap");
     let table = core::ptr::with_exposed_provenance_mut((*entry & ADDRESS) as usize);
-    // SAFETY: the table was allocated above and is never freed. Only this entry points to it.
+    // SAFETY: the table was allocated above and is never freed. Only this entry points to the
+    // table.
     unsafe { &mut *table }
 }

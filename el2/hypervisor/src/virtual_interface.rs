@@ -84,7 +84,7 @@ impl Hardware {
         }
     }
 
-    /// Empties the list registers. Their contents are unknown after reset.
+    /// Empties the list registers. The list registers' contents are unknown after reset.
     pub(crate) fn clear(self) {
         (0..self.lists).for_each(|index| write_list(index, 0));
     }

@@ -23,7 +23,8 @@ pub(crate) struct Edu {
 }
 
 impl Edu {
-    /// Finds the device behind the first host bridge. Its interrupt handler calls `begun` first.
+    /// Finds the device behind the first host bridge. The interrupt handler of the device calls
+    /// `begun` first.
     pub(crate) fn find(irqchip: &Irqchip<Kernel>, begun: fn()) -> Option<Self> {
         let host = irqchip.description().hosts.first()?;
         let functions = pci::enumerate(host);

@@ -141,7 +141,7 @@ fn send_ipi() {
 }
 
 /// Wakes the other CPU after a period without interrupts. A hypervisor may move the guest during
-/// this time. This CPU's registers must not change.
+/// this time. The registers of this CPU must keep their values meanwhile.
 fn wake_late() {
     let end = cpu::ticks() + NAP * cpu::ticks_per_millisecond();
     let here = gic().affinity(Cpu::new(0)).expect("the GIC knows the first CPU");
@@ -252,7 +252,7 @@ fn bring_up_cpu() {
     brought_up.expect("the CPU could not be turned on");
 }
 
-/// Starts the other CPU. It handles IPIs forever.
+/// Starts the other CPU. That CPU handles IPIs forever.
 fn turn_on_other() {
     let mut cpus = irqchip().description().enabled_cpus();
     let other = cpus.nth(1).expect("the machine has no second CPU");

@@ -12,7 +12,8 @@ use crate::{built, hostile};
 const MICROSECONDS: u64 = 1000;
 /// Requested delay in nanoseconds.
 const ASKED: u64 = MICROSECONDS * 1000;
-/// Maximum delay in nanoseconds. It allows for the guest's own instructions and for some exits.
+/// Maximum delay in nanoseconds. The limit allows for the guest's own instructions and for some
+/// exits.
 const LONGEST: u64 = ASKED + 100_000;
 
 /// Lists the cases: with one vCPU on the CPU, WFI idles the CPU, and with two vCPUs, WFI is

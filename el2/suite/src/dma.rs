@@ -17,14 +17,14 @@ use crate::files::{Files, GUEST_RAM, MACHINE_BYTES_BELOW, RAM};
 
 /// Memory of the guest in MiB.
 const MEMORY: u32 = 64;
-/// The first function behind the host bridge. Its stream is [`STREAM`].
+/// The first function behind the host bridge. The function's stream is [`STREAM`].
 const DEVICE: &str = "nvme,serial=1,addr=01.0";
 const STREAM: u32 = 0x8;
 /// A second device that bypasses the SMMU.
 const UNCONFINED: &str = "virtio-rng-pci,addr=02.0";
 const NO_SMMU: &[&str] = &["-M", "iommu=none"];
-/// Memory that belongs to the hypervisor but is unused. It lies below the guest's RAM and above the
-/// devicetree, at which the hypervisor's heap ends.
+/// Memory that belongs to the hypervisor but is unused. This memory is below the guest's RAM and
+/// above the devicetree, at which the hypervisor's heap ends.
 const OUTSIDE: u64 = GUEST_RAM - 0x1_0000;
 const PAGE: usize = 4096;
 /// The addresses of the PCI functions.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// Amount of machine RAM below the guest's RAM. It belongs to the hypervisor.
+/// Amount of machine RAM below the guest's RAM. This RAM belongs to the hypervisor.
 pub(crate) const MACHINE_BYTES_BELOW: u64 = 256 << 20;
 /// Address of RAM on QEMU's `virt` machine and in guests.
 pub(crate) const RAM: u64 = 1 << 30;

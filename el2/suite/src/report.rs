@@ -22,7 +22,7 @@ pub(crate) fn fact_of(line: &str) -> Option<(usize, Fact)> {
 pub(crate) struct GuestReports {
     guests: Vec<Report>,
     moves: u64,
-    /// Exits and interrupts by reason. They are only checked if there is a single guest.
+    /// Exits and interrupts by reason. The counts are checked only if there is a single guest.
     counts: BTreeMap<String, u64>,
     pub(crate) last: String,
 }

@@ -79,7 +79,8 @@ pub fn irq_save() -> u64 {
     state
 }
 
-/// Returns `true` if interrupts are masked (DAIF.I). This is also the case in interrupt handlers.
+/// Returns `true` if interrupts are masked (DAIF.I). Interrupts are also masked in interrupt
+/// handlers.
 #[inline]
 #[must_use]
 pub fn irq_is_masked() -> bool {

@@ -12,7 +12,7 @@ use gic_driver::PhysicalRegion;
 /// `compatible` strings of a GICv3 and of the GICv2 of `virt`.
 const GICS: [&str; 2] = ["arm,gic-v3", "arm,cortex-a15-gic"];
 
-/// What an image knows about the machine when it starts.
+/// Facts about the machine that an image knows when it starts.
 #[derive(Clone, Debug)]
 pub struct Started {
     /// The devicetree.
@@ -42,8 +42,8 @@ pub unsafe fn start(boot: Boot) -> Started {
     console::init();
     let guess = if cpu::level() == cpu::Level::El2 { Conduit::Smc } else { Conduit::Hvc };
     power::set_conduit(boot.conduit.unwrap_or(guess));
-    // SAFETY: the loader put the devicetree there. It is outside of the image and, through
-    // `heap::free_memory`, outside of the heap.
+    // SAFETY: the loader put the devicetree there. The devicetree is outside of the image and,
+    // because of `heap::free_memory`, outside of the heap.
     let devicetree = unsafe { blob(boot.devicetree) };
     let tree = Fdt::new(devicetree).unwrap_or_else(|error| panic!("no devicetree: {error}"));
     let memory = ram(tree).unwrap_or_else(|| panic!("the devicetree states no memory"));

@@ -1,6 +1,6 @@
-//! A small driver for the Arm SMMUv3 (Arm IHI 0070). It owns the registers, queues and stream
-//! table; the translation tables belong to the caller. No stream bypasses translation: accesses of
-//! a stream without a translation are aborted.
+//! A small driver for the Arm SMMUv3 (Arm IHI 0070). The driver owns the registers, queues and
+//! stream table; the translation tables belong to the caller. No stream bypasses translation:
+//! accesses of a stream without a translation are aborted.
 #![no_std]
 
 extern crate alloc;

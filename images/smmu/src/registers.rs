@@ -22,7 +22,7 @@ const CMDQ_BASE: u32 = 0x90;
 const CMDQ_PROD: u32 = 0x98;
 const CMDQ_CONS: u32 = 0x9c;
 const EVENTQ_BASE: u32 = 0xa0;
-// These registers are on the second page.
+// The registers of the event queue's indices are on the second page.
 const EVENTQ_PROD: u32 = 0x1_00a8;
 const EVENTQ_CONS: u32 = 0x1_00ac;
 

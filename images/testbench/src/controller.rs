@@ -11,8 +11,8 @@ use gic_driver::{Gic, Its};
 pub(crate) use image_rt::platform::registers;
 use msi_types::HwIrq;
 
-/// Set once a test has found that this QEMU's GICv2 (before 9.2) leaves an interrupt pending at the
-/// old CPU when its target changes.
+/// `true` once a test has found that the GICv2 of this QEMU (before 9.2) leaves an interrupt
+/// pending at the old CPU when its target changes.
 pub(crate) static LEAVES_PENDING: AtomicBool = AtomicBool::new(false);
 
 /// The root controller.

@@ -84,7 +84,7 @@ pub(crate) fn catch_up(cpu: Cpu) -> Result<(), Verdict> {
     run_on(cpu, || ())
 }
 
-/// Turns a CPU off. Its interrupts must have been moved to other CPUs.
+/// Turns a CPU off. The CPU's interrupts must have been moved to other CPUs.
 pub(crate) fn turn_off(machine: &'static Machine, cpu: Cpu) -> Result<(), Verdict> {
     let affinity = machine.affinity(cpu).ok_or_else(|| failed("the CPU does not exist"))?;
     start_on(cpu, move || {

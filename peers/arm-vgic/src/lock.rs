@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 struct Plain;
 
-/// Nothing is masked, because this process has no interrupts.
+/// Interrupts are not masked, because this process has none.
 const CONTEXT: ContextState = ContextState::new(0, 0);
 
 fn try_lock(locked: &AtomicBool) -> bool {

@@ -45,8 +45,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Returns the measurements by name. They correspond to the cases of `doorbell bench` with similar
-/// names.
+/// Returns the measurements by name. The measurements correspond to the cases of `doorbell bench`
+/// with similar names.
 fn cases() -> Result<BTreeMap<&'static str, Sample>, VgicError> {
     Ok(BTreeMap::from([
         ("arm-vgic-inject-1", pending()?),

@@ -38,7 +38,7 @@ pub struct Package {
     pub name: String,
     /// Folder of the manifest.
     pub folder: PathBuf,
-    /// Set if the package may be uploaded to a registry.
+    /// `true` if the package may be uploaded to a registry.
     pub published: bool,
     /// Dependencies of the package, of any kind and origin.
     pub dependencies: Vec<Dependency>,

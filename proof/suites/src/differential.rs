@@ -20,7 +20,8 @@ use doorbell_oracles::differential::{
 pub const LONG_CASES: u32 = 100_000;
 /// Maximum number of cases within which a planted fault must be found.
 const CASES_OF_A_HUNT: u32 = 2000;
-/// Time limit for a comparison. It only catches hangs, since a short comparison has its own budget.
+/// Time limit for a comparison. The limit only detects hangs, because a short comparison has its
+/// own budget.
 const LIMIT: Duration = Duration::from_mins(10);
 /// Time after which a comparison without a budget counts as hung.
 const LONG_LIMIT: Duration = Duration::from_hours(24);

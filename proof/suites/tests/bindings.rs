@@ -103,7 +103,8 @@ impl Judge {
         Ok(())
     }
 
-    /// Returns dt-validate's error messages about a devicetree. Its exit code is not meaningful.
+    /// Returns dt-validate's error messages about a devicetree. The exit code of dt-validate is not
+    /// meaningful.
     fn complaints(&self, blob: &Path) -> Result<String> {
         self.ask("dt-validate", &[Path::new("-s"), &self.folder, blob])
     }

@@ -1,5 +1,5 @@
-//! Checks the calling contexts in documentation. They must have one of the four forms defined in
-//! `msi-types`.
+//! Checks the calling contexts in documentation. A calling context must have one of the four forms
+//! defined in `msi-types`.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
 //! A kernel with only the runtime that all kernels of this package share, for measuring its size.
-//! Like the other kernels, it reads the devicetree's bytes and uses the heap and errors.
+//! Like the other kernels, this one reads the devicetree and uses the heap and error formatting.
 #![no_std]
 #![no_main]
 

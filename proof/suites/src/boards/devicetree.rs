@@ -17,7 +17,7 @@ pub struct Tree {
 #[derive(Debug, Default)]
 pub(super) struct Node {
     pub(super) path: String,
-    /// Set if the node and all its ancestors are enabled.
+    /// `true` if the node and all its ancestors are enabled.
     pub(super) enabled: bool,
     properties: HashMap<String, String>,
 }

@@ -75,7 +75,7 @@ struct Span<'t> {
     length: u64,
     controller: &'t Node,
     device: u64,
-    /// Set for `msi-map`, not set for `msi-parent`.
+    /// `true` for `msi-map`, `false` for `msi-parent`.
     is_mapped: bool,
 }
 

@@ -241,7 +241,7 @@ pub struct Device {
     pub arguments: &'static str,
     /// Vendor and device ID, if the device is a PCI function.
     pub function: Option<&'static str>,
-    /// Set if only newer QEMUs have the device.
+    /// `true` if only newer QEMUs have the device.
     newer: bool,
 }
 
@@ -267,8 +267,8 @@ const DEVICES: &[Device] = &[
     // and one behind a port, which is a separate requester.
     device("pcie-pci-bridge,id=bridge", "1b36:000e"),
     device("edu,bus=bridge,addr=1", "1234:11e8"),
-    // This `edu` shares an INTx wire with the one on the root bus, because that one is device 5,
-    // the bridge is device 10, and `virt` has four wires.
+    // This `edu` shares an INTx wire with the `edu` on the root bus, because `virt` has four wires,
+    // the other `edu` is device 5, and the bridge is device 10.
     device("edu,bus=bridge,addr=3", "1234:11e8"),
     device("virtio-rng-pci,disable-legacy=on,bus=rp", "1af4:1044"),
     device("nec-usb-xhci,id=nec,msix=off", "1033:0194"),
