@@ -1,5 +1,5 @@
-//! Checks the packages as published to a registry. Each must build from its archive alone, with
-//! each feature by itself, and also for machines without an operating system.
+//! Checks the packages as published to a registry. A package must build from its archive alone,
+//! with each single feature, and also for machines without an operating system.
 
 use std::process::ExitCode;
 

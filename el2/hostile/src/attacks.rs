@@ -37,7 +37,8 @@ pub(crate) fn named(name: &str) -> Option<Attack> {
     ATTACKS.iter().find(|(known, _)| *known == name).map(|(_, attack)| *attack)
 }
 
-/// Reads arbitrary system registers, and writes those whose encodings are like the CPU interface's.
+/// Reads arbitrary system registers, and writes registers whose encodings resemble those of the CPU
+/// interface.
 fn system_registers(turns: &mut Turns) {
     /// CRm and Op2 of `ICC_BPR<n>_EL1`. QEMU 10.0 fails an assertion if a value's three low bits
     /// are zero and other bits are not (`hw/intc/arm_gicv3_cpuif.c`, `icv_gprio_mask`).
@@ -70,8 +71,8 @@ fn undescribed_accesses(turns: &mut Turns) {
     }
 }
 
-/// Executes HVC and SMC with arbitrary function numbers and arguments, except for those that end or
-/// stop the vCPU.
+/// Executes HVC and SMC with arbitrary function numbers and arguments, except for function numbers
+/// that end or stop the vCPU.
 fn calls(turns: &mut Turns) {
     /// CPU_SUSPEND, CPU_OFF, SYSTEM_OFF, SYSTEM_RESET (DEN 0022).
     const AVOIDED: [u64; 4] = [1, 2, 8, 9];
@@ -121,7 +122,7 @@ fn timer(turns: &mut Turns) {
 /// `ICC_SGI1R_EL1.IRM`: the SGI targets all other PEs.
 const OTHERS: u64 = 1 << 40;
 
-/// Sends SGIs to every vCPU, and handles those that arrive.
+/// Sends SGIs to every vCPU, and handles the SGIs that arrive.
 fn sgis(turns: &mut Turns) {
     machine::enable_interrupts();
     while turns.next() {
@@ -146,7 +147,7 @@ fn spin(turns: &mut Turns) {
     while turns.next() {}
 }
 
-/// Sends an SGI to all other vCPUs, then sleeps until one of them does the same or the timer fires.
+/// Sends an SGI to all other vCPUs, then sleeps until another vCPU sends an SGI or the timer fires.
 fn wake_ups(turns: &mut Turns) {
     machine::enable_interrupts();
     while turns.next() {

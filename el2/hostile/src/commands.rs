@@ -150,7 +150,8 @@ pub(crate) fn to_itself(turns: &mut Turns) {
     });
 }
 
-/// Posts INVALL with many LPIs mapped. Each command reads the configuration of all of them.
+/// Posts INVALL with many LPIs mapped. Each INVALL makes the ITS read the configuration of all
+/// these LPIs.
 pub(crate) fn invalidations(turns: &mut Turns) {
     const EVENTS: u64 = 1024;
     attack(turns, MIDDLE_QUEUE_BYTES, |slot| match slot {

@@ -20,8 +20,9 @@ pub(crate) fn run(microseconds: u64) -> ! {
     let start = cpu::ticks();
     let deadline = start + microseconds * cpu::ticks_per_millisecond() / 1000;
     if has_timeouts {
-        // SAFETY: WFIT X0 only waits. The instruction is encoded by hand, because the assembler
-        // rejects WFIT if the feature is not enabled.
+        // SAFETY: `WFIT X0` only waits until an interrupt arrives or the timeout expires. The
+        // instruction is encoded by hand, because the assembler rejects WFIT if the feature is not
+        // enabled.
         unsafe { asm!(".inst 0xd5031020", in("x0") deadline, options(nostack, preserves_flags)) };
     }
     while cpu::ticks() < deadline {}

@@ -1,5 +1,5 @@
 //! Checks for leaks through system registers: one guest writes every register, and another guest on
-//! the same CPU reads them. The second guest must not see the first one's values.
+//! the same CPU reads them. The second guest must not see values that the first guest wrote.
 
 use crate::exceptions;
 use crate::random::Random;

@@ -143,7 +143,7 @@ pub(crate) fn acknowledge() -> u64 {
 
 /// Ends an acknowledged interrupt.
 pub(crate) fn end(intid: u64) {
-    // SAFETY: has no effect if no interrupt is active.
+    // SAFETY: the write has no effect if no interrupt is active.
     unsafe { asm!("msr icc_eoir1_el1, {}", in(reg) intid, options(nostack, preserves_flags)) };
 }
 

@@ -64,7 +64,7 @@ fn make_guests(around: &Started, options: Options, cpus: u32) -> Vec<Start> {
     let uart = if files.len() == 1 { Uart::Own } else { Uart::Shared };
     let (vcpus, controller) = (options.vcpus.unwrap_or(cpus as u16), options.controller);
     // A guest's RAM extends from its kernel to the next one. The image, its heap and the machine's
-    // devicetree are below the first one.
+    // devicetree are below the first kernel.
     let first = |files: &Files| files.kernel.start & !(KERNEL_ALIGNMENT - 1);
     let end = (around.memory.end as u64).min(MAPPED_END);
     let ends = files.iter().skip(1).map(first).chain([end]);

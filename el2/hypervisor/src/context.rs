@@ -1,6 +1,6 @@
 //! A vCPU's registers. We store general-purpose registers at each exit. Registers that EL2 doesn't
 //! use stay in the CPU while the vCPU is loaded: the EL1 registers, and the vector registers (code
-//! built for `aarch64-unknown-none-softfloat` doesn't touch those).
+//! built for `aarch64-unknown-none-softfloat` doesn't use vector registers).
 
 use crate::hypervisor_timer::NEVER;
 use crate::power::Start;

@@ -20,7 +20,7 @@ pub(crate) struct Gic {
     guest: usize,
     ram: Range<u64>,
     uart: Uart,
-    /// Owns one strong reference.
+    /// Pointer to the current GIC; owns one strong reference.
     current: AtomicPtr<Vgic>,
 }
 
@@ -56,9 +56,9 @@ impl Gic {
         unsafe { &*self.current.load(SeqCst) }
     }
 
-    /// Saves the GIC to bytes, creates another one, restores it from the bytes alone, and drops the
-    /// old one. Physical interrupts that the old one held are deactivated; those that are still
-    /// asserted are signaled again.
+    /// Saves the GIC to bytes, creates a new GIC, restores the new GIC from the bytes alone, and
+    /// drops the old GIC. Physical interrupts that the old GIC kept active are deactivated;
+    /// interrupts that are still asserted are signaled again.
     ///
     /// # Safety
     /// No other CPU may have a reference to the GIC; all other CPUs must be paused in

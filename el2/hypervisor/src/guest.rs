@@ -1,4 +1,4 @@
-//! A guest's machine: its memory, its GIC, and those vCPUs that aren't loaded.
+//! A guest's machine: its memory, its GIC, and its vCPUs that aren't loaded on a CPU.
 
 use crate::context::Registers;
 use crate::controller::Controller;
@@ -176,8 +176,8 @@ impl Guest {
         starts
     }
 
-    /// Records that the vCPU runs on the calling CPU. Returns `true` if it was also the last one of
-    /// this guest that ran here.
+    /// Records that the vCPU runs on the calling CPU. Returns `true` if the same vCPU was also the
+    /// last vCPU of this guest that ran on this CPU.
     pub(crate) fn ran_last_here(&self, vcpu: Cpu) -> bool {
         let last = &self.last_here[cpu::current()];
         last.swap(vcpu.get() + 1, Relaxed) == vcpu.get() + 1

@@ -1,9 +1,9 @@
-//! ID registers as the guest sees them (DDI 0487, D19.2): those of the CPU, without features whose
-//! instructions or registers trap here or are not switched with a vCPU. The hidden features are
-//! SVE, SME, MTE, pointer authentication, MPAM, AMU, RME, LS64, MOPS, tracing and profiling, and
-//! everything that `HCRX_EL2` would have to enable. If WFI traps, WFIT is hidden as well: QEMU 10.0
-//! reports a trapped WFIT as WFI and does not provide the register with its timeout (`wfit` in its
-//! `target/arm/tcg/op_helper.c`), so a WFIT would last until the next interrupt.
+//! ID registers as the guest sees them (DDI 0487, D19.2): the CPU's ID registers without the
+//! features whose instructions or registers trap here or are not switched with a vCPU. The hidden
+//! features are SVE, SME, MTE, pointer authentication, MPAM, AMU, RME, LS64, MOPS, tracing and
+//! profiling, and everything that `HCRX_EL2` would have to enable. If WFI traps, WFIT is hidden as
+//! well: QEMU 10.0 reports a trapped WFIT as WFI and does not provide the register with its timeout
+//! (`wfit` in its `target/arm/tcg/op_helper.c`), so a WFIT would last until the next interrupt.
 
 use crate::context;
 use core::arch::asm;

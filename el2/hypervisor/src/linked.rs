@@ -10,8 +10,8 @@ use gic_driver::{Interrupt, RawMmio};
 use msi_types::{Cpu, Level, Line, SetLine};
 use vgic::{PhysicalInterrupts, Vgic};
 
-/// Links the interrupts of a guest's timers, and of its UART if that is the machine's, to the
-/// physical ones.
+/// Links the interrupts of a guest's timers to the physical timer interrupts, and likewise the
+/// UART's interrupt if the guest owns the machine's UART.
 pub(crate) fn link(guest: usize, vgic: &Vgic, uart: Uart) {
     vgic.serve_physical(Arc::new(Physical { guest }))
         .expect("no other physical interrupts were set");

@@ -15,7 +15,7 @@ use doorbell_facts::{Fact, HypervisorFact};
 use image_rt::{cpu, println};
 use msi_types::Cpu;
 
-/// Counter ticks between two moves. If 0, guests are not moved.
+/// Counter ticks between two moves. The value 0 means that guests are not moved.
 static INTERVAL: AtomicU64 = AtomicU64::new(0);
 /// Counter value at the next move.
 static NEXT: AtomicU64 = AtomicU64::new(NEVER);

@@ -90,7 +90,7 @@ impl Hardware {
     }
 
     /// Loads the interface's content for the guest. Returns the number of list registers in use,
-    /// which are the first ones; the others are empty.
+    /// which have the lowest indices; all other list registers are empty.
     pub(crate) fn load(self, interface: &VirtualInterface) -> usize {
         write_register!("S3_4_C12_C11_7", interface.vmcr.into());
         let [zero, one] = interface.active_priorities;

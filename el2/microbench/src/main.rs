@@ -69,7 +69,7 @@ fn main(boot: Boot) -> ! {
     // The driver posts its last commands for the device.
     let edu = Edu::find(irqchip, handle_message);
     measure("lpi", send_lpi(irqchip));
-    // The device is never dropped, because its driver would then post commands over those of
+    // The device is never dropped, because its driver would then overwrite the commands of
     // `send_lpi`.
     if let Some(edu) = &edu {
         measure_spans("msi", || receive_message(edu));

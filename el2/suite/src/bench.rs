@@ -17,8 +17,8 @@ use crate::files::{Files, GUEST_RAM};
 
 const CPUS: u8 = 2;
 const LOAD: u32 = 1000;
-/// Devices with one MSI, with 16, and with MSI-X. [`FUNCTIONS`] lists those that the guest must
-/// find.
+/// Devices with one MSI, with 16, and with MSI-X. [`FUNCTIONS`] lists the devices that the guest
+/// must find.
 const DEVICES: &[&str] = &[
     "edu",
     "nec-usb-xhci,id=nec,msix=off",

@@ -46,7 +46,8 @@ pub(crate) struct Board<'a> {
     pub(crate) controller: Controller,
     /// Devices, distributed round-robin among the guests.
     pub(crate) devices: &'a [String],
-    /// If `true`, nothing confines the devices. Otherwise an SMMU does.
+    /// If `true`, the devices' memory accesses are not confined. Otherwise an SMMU confines the
+    /// devices.
     pub(crate) trusted: bool,
     /// Interval between moves of the guests, in milliseconds.
     pub(crate) move_every: Option<u32>,

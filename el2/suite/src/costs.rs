@@ -68,7 +68,7 @@ impl Costs {
         judge(&self.exits, operation, limit * TURNS + OTHERS)
     }
 
-    /// Replaces the exits by those of another run.
+    /// Replaces the numbers of exits by the numbers from another run.
     pub(crate) fn with_exits_of(self, other: Self) -> Self {
         Self { exits: other.exits, ..self }
     }

@@ -79,7 +79,7 @@ pub struct Wanted {
 /// Runs a guest on this terminal. Success means that the guest turned its machine off.
 ///
 /// # Errors
-/// A file cannot be read, or an image or a package cannot be built or fetched.
+/// Fails if a file cannot be read, or if an image or a package cannot be built or fetched.
 pub fn run(wanted: &Wanted) -> Result<ExitCode> {
     let Some(kernel) = wanted.kernel.as_deref().filter(|_| !wanted.cost) else {
         return kvm::compare();

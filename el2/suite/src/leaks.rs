@@ -1,6 +1,6 @@
 //! Tests for register leaks between guests: one guest writes every system register (`el2/hostile`,
-//! `stain`), and another one on the same CPU keeps reading them (`scan`). Only the values of clocks
-//! may change.
+//! `stain`), and another guest on the same CPU keeps reading them (`scan`). Only the values of
+//! clocks may change.
 
 use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Fact, HostileFact};

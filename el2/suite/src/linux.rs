@@ -94,7 +94,8 @@ const LONG_CASES: &[Case] = &[
     Case::new(Version::Backports, 8, 2, Controller::Mbi, GICV3).reading(FEW_READS),
 ];
 
-/// Lists the ordinary cases, and those of two guests with the stable kernel on each QEMU version.
+/// Lists the ordinary cases, and the cases with two guests that run the stable kernel on each QEMU
+/// version.
 pub(crate) fn cases() -> Vec<suite::Case> {
     let two = |version| {
         let name = format!("two confined guests of 2 vCPUs on 2 CPUs of {version:?}'s QEMU");

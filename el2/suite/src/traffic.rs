@@ -244,7 +244,8 @@ impl Known<'_> {
     }
 
     /// Checks that the hypervisor's count equals the guest's count plus the interrupts from the
-    /// time before the driver set up its vectors. SPIs also include those of the UART.
+    /// time before the driver set up its vectors. The count of SPIs also includes the UART's
+    /// interrupts.
     fn judge_taken(&self, sent: &Sent) -> Result<()> {
         let is_wired = |row: &Row| row.is_of("uart-pl011");
         let counts =

@@ -46,8 +46,8 @@ pub fn enable_input_interrupt() {
     cpu::irq_restore(state);
 }
 
-/// Unlocks the console even though its holder has not released it. Only for the panic handler,
-/// because the holder of the lock must not continue.
+/// Unlocks the console even though its holder has not released it. Only the panic handler may call
+/// this function, because the holder of the lock must not continue.
 pub fn break_lock() {
     // SAFETY: the holder was interrupted and does not continue. A line may be torn.
     unsafe { CONSOLE.force_unlock() };

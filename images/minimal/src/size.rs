@@ -88,7 +88,7 @@ fn serve(
     take_vectors(interrupts, parent)
 }
 
-/// Attaches the device, allocates its vectors and requests the first one.
+/// Attaches the device, allocates its vectors and requests the first vector.
 pub fn take_vectors(
     interrupts: &Interrupts,
     parent: Arc<dyn MsiParent>,

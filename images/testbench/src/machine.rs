@@ -48,7 +48,7 @@ pub(crate) struct Translated {
 
 static MACHINE: Once<Machine> = Once::new();
 
-/// Number of acknowledged interrupts without a handler, and the INTID of the last one.
+/// Number of acknowledged interrupts without a handler, and the INTID of the last such interrupt.
 pub(crate) static UNHANDLED: AtomicU64 = AtomicU64::new(0);
 pub(crate) static LAST_UNHANDLED: AtomicU32 = AtomicU32::new(0);
 

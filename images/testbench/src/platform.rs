@@ -19,7 +19,7 @@ static BREAK_NEXT_TABLE: AtomicBool = AtomicBool::new(false);
 
 /// Makes the next allocated table point to an address without memory, to test how the driver reacts
 /// if the controller cannot access a table. May only be used for an interrupt translation table,
-/// because drivers do not access those themselves.
+/// because drivers do not access interrupt translation tables themselves.
 pub(crate) fn break_next_table() {
     BREAK_NEXT_TABLE.store(true, Ordering::Relaxed);
 }

@@ -42,7 +42,7 @@ pub enum Step {
     /// Posts the queued commands to the ITS, and polls until they have been executed. If the queue
     /// stalls, it only resumes if the guest sets `retry`.
     Ring { retry: bool },
-    /// Writes any value to an ITS register, except for those that move the queue or a table.
+    /// Writes any value to an ITS register, except for registers that move the queue or a table.
     Write { register: u16, value: u64 },
     /// Reads any register of the ITS.
     Read { register: u16 },
@@ -184,7 +184,8 @@ impl Guest {
         assert!(creadr.is_some() || !enabled, "the queue is neither finished nor stalled");
     }
 
-    /// Writes any register except those that hold the addresses of the queue and the tables.
+    /// Writes any register except the registers that contain the addresses of the queue and the
+    /// tables.
     fn write_any(&mut self, register: u32, value: u64) {
         let moves = [gits::CBASER.offset(), gits::CBASER.offset() + 4, gits::CWRITER.offset()];
         let is_table = (0x100..0x140).contains(&register);

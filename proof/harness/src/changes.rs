@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-/// Returns the lines that only `expected` has, with `-`, and those that only `found` has, with `+`,
-/// sorted by text.
+/// Returns the lines that occur only in `expected`, prefixed with `-`, and the lines that occur
+/// only in `found`, prefixed with `+`, sorted by text.
 ///
 /// Repeated lines are counted with their multiplicity.
 pub fn between(expected: &str, found: &str) -> Vec<String> {

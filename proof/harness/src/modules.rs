@@ -21,7 +21,7 @@ const MOST_STEPS: usize = 8;
 /// modules. A child module is considered together with all modules below it.
 ///
 /// # Errors
-/// A source file cannot be read.
+/// Fails if a source file cannot be read.
 pub fn circles(package: &Package) -> Result<Vec<Vec<String>>> {
     let graph = Graph::new(&sources(package)?);
     let mut circles = graph.circles();

@@ -67,7 +67,7 @@ pub fn kernel(folder: &Path) -> Result<PathBuf> {
     Ok(boot.next().context("the kernel's package has no kernel")??.path())
 }
 
-/// Returns the named modules from those that were unpacked into `folder`.
+/// Returns the named modules, which were unpacked into `folder`.
 pub fn modules(folder: &Path, names: &[&'static str]) -> Result<Vec<File>> {
     let found = cache::files_below(folder)?;
     let module = |path: &&'static str| {

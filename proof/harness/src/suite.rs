@@ -118,7 +118,7 @@ pub trait OrAbsent<T> {
     /// Names the absent component as the reason to skip the case.
     ///
     /// # Errors
-    /// Any error becomes an [`Absent`].
+    /// Every error is converted into an [`Absent`].
     fn or_absent(self, what: &str) -> Result<T>;
 }
 
@@ -149,7 +149,7 @@ impl<T> Shared<T> {
     /// and returned by later calls.
     ///
     /// # Errors
-    /// `make` failed, in this call or an earlier one.
+    /// Fails if `make` failed, in this call or in an earlier call.
     pub fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<&T> {
         let outcome = self.0.get_or_init(|| {
             make().map_err(|error| match error.downcast::<Absent>() {

@@ -14,7 +14,7 @@ impl Folder {
     /// Creates a folder. The folder's path is short enough for the path of a socket in it.
     ///
     /// # Errors
-    /// The system's folder for temporary files is not writable.
+    /// Fails if the system's folder for temporary files is not writable.
     pub fn new() -> Result<Self> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::SeqCst);

@@ -44,8 +44,8 @@ impl Count {
     /// reasons.
     ///
     /// # Errors
-    /// The program's count differs from its lines or is zero, or a skipped check has another
-    /// reason.
+    /// Fails if the program's count is zero or differs from the number of its lines, or if a
+    /// skipped check has another reason.
     pub fn complete(&self, reasons: &[&str]) -> Result<()> {
         let counted = [self.passed, self.failed.len(), self.skipped.len()];
         match self.total {
@@ -71,7 +71,7 @@ impl Count {
     /// [`complete`](Self::complete).
     ///
     /// # Errors
-    /// Names each failed check, and other problems.
+    /// The error names each failed check, and other problems.
     pub fn verdict(&self, ended: Result<()>, reasons: &[&str]) -> Result<()> {
         let mut faults = self.failed.clone();
         let ended = ended.with_context(|| format!("after {}", self.shown()));

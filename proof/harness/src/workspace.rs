@@ -25,7 +25,7 @@ pub struct Workspace {
 /// Returns the workspace that this program belongs to.
 ///
 /// # Errors
-/// Cargo cannot describe the workspace.
+/// Fails if cargo cannot describe the workspace.
 pub fn this() -> Result<&'static Workspace> {
     static THIS: Shared<Workspace> = Shared::new();
     THIS.get(Workspace::read)
@@ -148,7 +148,8 @@ fn collect_rust_files(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     for entry in folder.read_dir().with_context(|| format!("cannot list {}", folder.display()))? {
         let path = entry?.path();
         if path.is_dir() {
-            // A package nested inside another one's folder has its own files.
+            // Files of a package that is nested in this package's folder do not belong to this
+            // package.
             if !path.ends_with("target") && !path.join("Cargo.toml").exists() {
                 collect_rust_files(&path, files)?;
             }

@@ -75,7 +75,8 @@ impl Report {
     /// Checks the boot with Alioth's own routes.
     ///
     /// # Errors
-    /// The result is not as expected: the device whose interrupts have no route must not work.
+    /// Fails if the result is not as expected. The device whose interrupts have no route must not
+    /// work.
     pub fn judge_stock(&self) -> Result<()> {
         self.boot("stock")?.judge_stock()
     }
@@ -83,8 +84,8 @@ impl Report {
     /// Checks the boot with Doorbell's routes.
     ///
     /// # Errors
-    /// The result is not as expected: both devices must work, and the routing table must be set
-    /// only a few times.
+    /// Fails if the result is not as expected. Both devices must work, and the routing table must
+    /// be set only a few times.
     pub fn judge_routed(&self) -> Result<()> {
         self.boot("routed")?.judge_routed()
     }
@@ -151,8 +152,7 @@ impl Boot {
         let tables = self.ioctls(SET_GSI_ROUTING);
         let expected = 1..=ROUTED_TABLES;
         ensure!(expected.contains(&tables), "{tables} tables, not {expected:?}");
-        // The eventfd of each queue that signals is bound, and unbound at the end; the others are
-        // not.
+        // Only the eventfds of queues that signal are bound, and these are unbound at the end.
         let (binds, expected) = (self.ioctls(IRQFD), 2 * NICS..QUEUES);
         ensure!(expected.contains(&binds), "{binds} binds and unbinds, not {expected:?}");
         Ok(())

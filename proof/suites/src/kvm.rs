@@ -31,15 +31,16 @@ const SURROUNDINGS: &[&str] =
     &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
 
-/// Returns the time limit of a run with `plans` plans; `None` stands for the judge's default.
+/// Returns the time limit of a run with `plans` plans; `None` stands for the judge's default
+/// number.
 pub fn limit(plans: Option<u32>) -> Duration {
     LIMIT + PER_PLAN * plans.unwrap_or(0)
 }
 
-/// Runs the judge on a suite's kernel, in the QEMU of the same suite.
+/// Runs the judge on the kernel of a Debian suite, in the QEMU of the same suite.
 ///
 /// # Errors
-/// A check failed; the error names each failed check.
+/// Fails if a check failed; the error names each failed check.
 pub fn judge(version: Version, plans: Option<u32>) -> Result<()> {
     let workspace = workspace::this()?;
     let initramfs = initramfs()?;
@@ -62,7 +63,7 @@ pub fn judge(version: Version, plans: Option<u32>) -> Result<()> {
     count.verdict(ended.map(drop), &[])
 }
 
-/// Builds a first file system with the judge as the first process, once.
+/// Builds, once, an initial file system whose first process is the judge.
 fn initramfs() -> Result<&'static Path> {
     static FILE: Shared<PathBuf> = Shared::new();
     let file = FILE.get(|| {

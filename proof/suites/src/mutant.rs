@@ -60,7 +60,7 @@ impl Mutant {
     /// Returns `source` with the fault applied.
     ///
     /// # Errors
-    /// The removed lines, compared without indentation, do not occur exactly once.
+    /// Fails unless the removed lines, compared without indentation, occur exactly once.
     pub fn apply(&self, source: &str) -> Result<String> {
         let lines: Vec<_> = source.lines().collect();
         let is_match = |window: &[&str]| {

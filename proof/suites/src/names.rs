@@ -13,7 +13,7 @@ pub const NAMES: [(&str, &str); 3] = [
 /// Returns the blob with each of [`NAMES`] changed wherever it occurs.
 ///
 /// # Errors
-/// A name does not occur.
+/// Fails if one of the names does not occur in the blob.
 pub fn renamed(blob: &[u8]) -> Result<Vec<u8>> {
     let mut blob = blob.to_vec();
     for (from, to) in NAMES {

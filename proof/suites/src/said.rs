@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 /// Compares a value that the command shows with the value from another source.
 ///
 /// # Errors
-/// They differ.
+/// Fails if the values differ.
 pub fn same(what: &str, ours: &impl Serialize, theirs: &impl Serialize) -> Result<()> {
     let (ours, theirs) = (json!(ours), json!(theirs));
     ensure!(ours == theirs, "{what}: the command shows {ours}, the other source {theirs}");
@@ -17,7 +17,7 @@ pub fn same(what: &str, ours: &impl Serialize, theirs: &impl Serialize) -> Resul
 /// Returns a member of an object that is a list.
 ///
 /// # Errors
-/// The object has no such list.
+/// Fails if the object has no list with this name.
 pub fn list<'a>(said: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
     said[name].as_array().with_context(|| format!("no {name}"))
 }
@@ -25,7 +25,7 @@ pub fn list<'a>(said: &'a Value, name: &str) -> Result<&'a Vec<Value>> {
 /// Returns the given members of each object in a list, in order.
 ///
 /// # Errors
-/// The object has no such list.
+/// Fails if the object has no list with this name.
 pub fn columns(said: &Value, name: &str, members: &[&str]) -> Result<Vec<Vec<Value>>> {
     let row = |row: &Value| members.iter().map(|member| row[*member].clone()).collect();
     Ok(list(said, name)?.iter().map(row).collect())

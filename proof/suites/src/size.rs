@@ -13,7 +13,7 @@ const HEAPLESS: &[&str] = &["--no-default-features"];
 const ITS_ALONE: &[&str] = &["--no-default-features", "--features", "heap"];
 
 /// A kernel, and the maximum size of its instructions in bytes: its drivers, the interrupt core,
-/// and the runtime that it shares with the others.
+/// and the runtime that all kernels share.
 #[derive(Clone, Copy, Debug)]
 struct Kernel {
     name: &'static str,
@@ -85,7 +85,7 @@ pub fn kernels() -> impl Iterator<Item = &'static str> {
 /// Measures all kernels, and returns their sizes as a table.
 ///
 /// # Errors
-/// A kernel does not build.
+/// Fails if a kernel does not build.
 pub fn markdown(workspace: &Workspace) -> Result<String> {
     let mut table = String::from("| kernel | bytes of text |\n|---|---|\n");
     for Measured { kernel, text, .. } in measure_all(workspace)? {
@@ -111,7 +111,7 @@ impl Measured {
     /// Checks the size of the code against the kernel's budget.
     ///
     /// # Errors
-    /// The code exceeds the budget, or fills less than half of it.
+    /// Fails if the code exceeds the budget, or uses less than half of it.
     pub fn judge_size(&self) -> Result<()> {
         within(self.text, self.kernel.budget)
     }
@@ -119,7 +119,7 @@ impl Measured {
     /// Checks that the code contains exactly the drivers that the kernel uses.
     ///
     /// # Errors
-    /// The code contains other drivers, or lacks one.
+    /// Fails if the code contains other drivers, or lacks one of the kernel's drivers.
     pub fn judge_drivers(&self) -> Result<()> {
         uses(&self.drivers, self.kernel.drivers)
     }
@@ -128,7 +128,7 @@ impl Measured {
 /// Builds and measures all kernels.
 ///
 /// # Errors
-/// A kernel does not build.
+/// Fails if a kernel does not build.
 pub fn measure_all(workspace: &Workspace) -> Result<Vec<Measured>> {
     let mut all = Vec::new();
     for kernel in KERNELS {

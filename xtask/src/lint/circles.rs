@@ -6,7 +6,7 @@ use anyhow::Result;
 use doorbell_harness::modules;
 use doorbell_harness::workspace::Workspace;
 
-/// Returns the circles between files and between modules.
+/// Returns the circular dependencies between files and between modules.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
     for package in &workspace.packages {

@@ -28,7 +28,7 @@ pub(crate) fn is_library(name: &str) -> bool {
 /// The package for fallible allocation, and the heap that makes allocations fail in tests.
 const ALLOCATION: &[&str] = &["doorbell-fallible", "doorbell-test-support"];
 
-/// The machine on which drivers are tested.
+/// The simulated machine on which drivers are tested.
 const MODEL: &[&str] = &["doorbell-hardware", "vgic"];
 
 /// Packages that an image may use: every library, the images' shared runtime, and the facts that

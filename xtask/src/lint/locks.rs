@@ -1,5 +1,5 @@
 //! Checks that each lock file matches its manifests. If a dependency is added in one workspace, it
-//! must be locked in the others as well.
+//! must be locked in all other workspaces as well.
 
 use std::path::Path;
 

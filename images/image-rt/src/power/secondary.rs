@@ -40,7 +40,7 @@ impl core::fmt::Debug for CpuStack {
 /// Starts a CPU that is off with this number. `main` must not return.
 ///
 /// # Errors
-/// Any error that firmware returns.
+/// Returns the error of the firmware call.
 pub fn cpu_on(number: usize, mpidr: u64, stack: CpuStack, main: fn()) -> Result<(), psci::Error> {
     let start = move || {
         cpu::init(number);

@@ -50,7 +50,8 @@ pub(super) fn run(machine: &'static Machine, tables: Tables, report: &mut Report
 
 /// Interrupt sources that must work after a resume.
 struct Busy {
-    /// One device with MSI and one with MSI-X. Empty if the machine has no MSI controller.
+    /// One device with MSI and one with MSI-X. The list is empty if the machine has no MSI
+    /// controller.
     devices: Vec<(&'static Function, Rig)>,
     wired: IrqHandle,
     lines: Arc<AtomicU64>,

@@ -35,7 +35,7 @@ impl Table {
     /// Returns the name and affinity of each CPU, and whether it is enabled.
     ///
     /// # Errors
-    /// A field is missing.
+    /// Fails if a field is missing.
     pub fn cpus(&self) -> Result<Vec<(String, String, bool)>> {
         let row = |part: Part<'_>| {
             let mpidr = part.number("ARM MPIDR")?;
@@ -49,7 +49,7 @@ impl Table {
     /// Returns the base and size of each redistributor region.
     ///
     /// # Errors
-    /// A field is missing.
+    /// Fails if a field is missing.
     pub fn redistributors(&self) -> Result<Vec<(u64, u64)>> {
         // The structure's own length has the same field name and precedes the region's length.
         let row = |part: Part<'_>| Ok((part.number("Base Address")?, part.last("Length")?));
@@ -59,7 +59,7 @@ impl Table {
     /// Returns the name of each controller, with its doorbell and ranges.
     ///
     /// # Errors
-    /// A field is missing.
+    /// Fails if a field is missing.
     pub fn controllers(&self) -> Result<Vec<(String, String)>> {
         let mut rows = Vec::new();
         for part in self.parts("Subtable Type") {

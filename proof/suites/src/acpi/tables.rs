@@ -27,7 +27,7 @@ const HEADER_BYTES: usize = 36;
 /// Writes the tables of a machine to `folder`, each to a file named after its signature.
 ///
 /// # Errors
-/// QEMU could not be started, or provides no tables.
+/// Fails if QEMU could not be started, or if it provides no tables.
 pub fn extract(tools: &Tools, virt: &Virt, folder: &Path) -> Result<()> {
     fs::create_dir_all(folder)?;
     let blob = Qemu::start(tools, virt)?.tables()?;

@@ -21,11 +21,11 @@ pub type Route = Option<(String, u64)>;
 /// The IOMMU on a requester's path, and its StreamID there.
 type Stream = Option<(String, u64)>;
 
-/// Compares every host's and device's routes and streams with those computed from the fields of
-/// `iort`.
+/// Compares the routes and streams of every host and device with the results computed from the
+/// fields of `iort`.
 ///
 /// # Errors
-/// They differ.
+/// Fails if the results differ.
 pub fn compare(said: &Value, iort: &Table, madt: &Table) -> Result<()> {
     let known = madt.controllers()?;
     let nodes: BTreeMap<_, _> =
@@ -143,12 +143,12 @@ fn shown_stream(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64)
     Ok(None)
 }
 
-/// Compares the number of bits that each ITS's DeviceIDs need, and the SPIs of frames, with those
-/// computed from the fields. The number of DeviceID bits follows from the highest DeviceID of the
-/// requesters on existing buses.
+/// Compares the number of bits that each ITS's DeviceIDs need, and the SPIs of frames, with the
+/// numbers computed from the fields. The number of DeviceID bits follows from the highest DeviceID
+/// of the requesters on existing buses.
 ///
 /// # Errors
-/// They differ.
+/// Fails if the results differ.
 pub fn compare_capacity(
     said: &Value,
     madt: &Table,
@@ -208,7 +208,7 @@ fn requesters(segment: u64, mcfg: Option<&Table>) -> Result<Vec<u64>> {
 /// Returns the route of a requester behind the first host, identified by the controller's doorbell.
 ///
 /// # Errors
-/// A field is missing.
+/// Fails if a field is missing.
 pub fn first_host_route(said: &Value, requester: u64) -> Result<Route> {
     let host = list(said, "devices")?.iter().find(|device| device["routes"] != Value::Null);
     let Some(host) = host else { return Ok(None) };
@@ -223,7 +223,7 @@ pub fn first_host_route(said: &Value, requester: u64) -> Result<Route> {
 /// Returns every device's routes without names: requesters, DeviceIDs and doorbells.
 ///
 /// # Errors
-/// A field is missing.
+/// Fails if a field is missing.
 pub fn all_routes(said: &Value) -> Result<Vec<Vec<String>>> {
     let controllers = list(said, "controllers")?;
     let doorbells = |id: &Value| {
@@ -243,7 +243,7 @@ pub fn all_routes(said: &Value) -> Result<Vec<Vec<String>>> {
 /// returns `true`.
 ///
 /// # Errors
-/// A field is missing.
+/// Fails if a field is missing.
 pub fn shown(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64) -> Result<Route> {
     let device = list(said, "devices")?.iter().find(|device| is_meant(device));
     let Some(device) = device else { return Ok(None) };

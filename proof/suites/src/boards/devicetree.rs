@@ -47,7 +47,7 @@ impl Tree {
     /// Reads `file` as printed by the devicetree compiler.
     ///
     /// # Errors
-    /// The compiler rejects the file.
+    /// Fails if the compiler rejects the file.
     pub fn read(tools: &Tools, file: &Path) -> Result<Self> {
         let mut compiler = tools.command("dtc");
         let text = process::capture(compiler.args(["-q", "-I", "dtb", "-O", "dts"]).arg(file))?;

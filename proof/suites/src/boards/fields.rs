@@ -31,7 +31,7 @@ const EVERYONE: u64 = 0x1_0000;
 /// Compares the command's output with the compiler's.
 ///
 /// # Errors
-/// They differ.
+/// Fails if the outputs differ.
 pub fn compare(said: &Value, tree: &Tree) -> Result<()> {
     let reader = Reader { tree };
     let rows = |name, members: &[&str]| Ok::<_, Error>(sorted(columns(said, name, members)?));
@@ -217,7 +217,7 @@ impl<'t> Reader<'t> {
         spans
     }
 
-    /// Returns the streams of the `length` requesters starting with `first`, except for those
+    /// Returns the streams of the `length` requesters starting with `first`, except for requesters
     /// without an IOMMU.
     fn streams(&self, node: &Node, first: u64, length: u64) -> Vec<Value> {
         let mut streams = Vec::new();

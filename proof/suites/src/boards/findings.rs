@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Lists the findings in the devicetrees of Debian's newest kernel, which have not been reviewed.
 ///
 /// # Errors
-/// The kernel cannot be fetched, or its devicetrees cannot be linted.
+/// Fails if the kernel cannot be fetched, or if its devicetrees cannot be linted.
 pub fn list_newest(workspace: &Workspace, command: &Path) -> Result<()> {
     let (version, trees) = dtb::fetch_newest(workspace).or_absent("Debian's newest kernel")?;
     let list = list("debian-unstable", &trees, command)?;
@@ -62,7 +62,7 @@ fn by_rule(list: &str) -> BTreeMap<&str, (usize, BTreeSet<&str>)> {
 /// Writes new lists, for review before they are committed.
 ///
 /// # Errors
-/// The devicetrees cannot be fetched or linted.
+/// Fails if the devicetrees cannot be fetched or linted.
 pub fn accept(workspace: &Workspace) -> Result<()> {
     let command = command::build(workspace)?;
     for (tree, fetched) in dtb::fetch(workspace) {
@@ -80,7 +80,7 @@ pub fn accept(workspace: &Workspace) -> Result<()> {
 /// Compares the findings in a tree of devicetrees with its list.
 ///
 /// # Errors
-/// The findings differ from the list, or the list is for another kernel's devicetrees.
+/// Fails if the findings differ from the list, or if the list is for another kernel's devicetrees.
 pub fn compare(workspace: &Workspace, command: &Path, tree: Tree) -> Result<()> {
     let expected = fs::read_to_string(path(workspace, tree))?;
     let found = list(tree.name(), &tree.folder(workspace), command)?;

@@ -48,7 +48,7 @@ impl Bench {
     /// Runs the test bench, which must find the machine's hardware and pass all its checks.
     ///
     /// # Errors
-    /// A check failed; the error names each failed check.
+    /// Fails if a check failed; the error names each failed check.
     pub fn judge(&self) -> Result<()> {
         // An absent component is a reason to skip the case, not a failed run.
         image()?;

@@ -44,7 +44,8 @@ const KERNEL: &str = "0xffff000000000000..0xffffffffffffffff";
 /// interrupt of Linux.
 ///
 /// # Errors
-/// The test bench takes at least as many instructions as Linux, or no interrupt was observed.
+/// Fails if the test bench takes at least as many instructions as Linux, or if no interrupt was
+/// observed.
 pub fn judge(version: Version) -> Result<()> {
     let ours = of_testbench(version)?;
     eprintln!("an interrupt takes {ours}; Linux: {LINUX}");

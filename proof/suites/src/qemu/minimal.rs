@@ -28,7 +28,7 @@ const GICV4_2_CPUS: &[&str] = &["virt,gic-version=4,its=on,virtualization=on", "
 
 /// Devices with functions behind a bridge from PCI Express to conventional PCI, including one
 /// behind a second bridge on that bus, and functions behind a bridge on the root bus. GICv2m has 64
-/// vectors for all of them.
+/// vectors for all these functions.
 const BEHIND_BRIDGES: &[&str] = &[
     "pcie-pci-bridge,id=outer",
     "edu,bus=outer,addr=1",
@@ -121,7 +121,7 @@ impl Kernel {
     /// Runs the kernel on one of its machines.
     ///
     /// # Errors
-    /// The kernel prints anything other than its fact.
+    /// Fails if the kernel prints anything other than its fact.
     pub fn judge(&self, machine: &[&str], version: Version) -> Result<()> {
         let mut qemu = fetched::qemu(version)?.command(PROGRAM);
         qemu.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-m", "512M"]);

@@ -1,6 +1,7 @@
-//! Compares routes with those that Linux uses. UEFI firmware makes Linux read ACPI tables. Each
-//! port that it finds signals by message, with a separate requester ID. The DeviceIDs that Linux
-//! maps at the ITS must equal those that the command predicts from the same tables.
+//! Compares the command's routes with the routes that Linux uses. UEFI firmware makes Linux read
+//! ACPI tables. Each port that it finds signals by message, with a separate requester ID. The
+//! DeviceIDs that Linux maps at the ITS must equal those that the command predicts from the same
+//! tables.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -23,7 +23,7 @@ use crate::bench::Bench;
 /// comparisons.
 const LIMIT: Duration = Duration::from_mins(20);
 /// An embedded machine, and a server with a structure as found in real firmware. Both are compiled
-/// from sources in this repository, next to which the results are kept.
+/// from sources in this repository, and the compiled tables are stored next to the sources.
 const SOURCES: [(&str, &str); 2] = [("marina", MARINA), ("server", SERVER)];
 const MARINA: &str = "sim/machine/machines/marina";
 const SERVER: &str = "crates/gic-firmware/tests/data/server";

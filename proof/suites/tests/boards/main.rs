@@ -224,7 +224,7 @@ impl Bench {
         Ok("a GICv2, inspected and not run".into())
     }
 
-    /// Tests all other boards of a tree briefly. An error names the failed boards.
+    /// Tests, with few messages, all other boards of a tree. An error names the failed boards.
     fn sweep(&self, tree: Tree) -> Result<()> {
         let mut boards = dtb::files(&self.folder(tree)?)?;
         boards.retain(|(board, _)| !chosen(tree).contains(&board.as_str()));

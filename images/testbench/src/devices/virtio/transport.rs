@@ -12,7 +12,7 @@ const ACCESS_PLATFORM: u64 = 1 << 33;
 pub(super) struct Platform(pub(super) PciTransport);
 
 impl Transport for Platform {
-    /// Adds the transport's feature to those that the driver chose.
+    /// Adds the transport's feature to the features that the driver chose.
     fn write_driver_features(&mut self, features: u64) {
         let insists = self.0.read_device_features() & ACCESS_PLATFORM;
         self.0.write_driver_features(features | insists);
