@@ -47,7 +47,7 @@ static CPUS: [CpuState; MAX_CPUS] = [const { CpuState::new() }; MAX_CPUS];
 
 /// A CPU's scheduling state.
 struct CpuState {
-    /// The vCPU that is loaded: 0, or its packed number plus 1.
+    /// Packed number of the loaded vCPU plus 1, or 0 if no vCPU is loaded.
     loaded: AtomicU32,
     /// Guest whose vCPUs this CPU currently runs.
     guest: AtomicUsize,
@@ -106,7 +106,7 @@ impl VcpuId {
 /// A vCPU's scheduling state.
 #[derive(Debug)]
 pub(crate) struct Entity {
-    /// A value of [`state`].
+    /// State of the vCPU, with a value from [`state`].
     state: AtomicU32,
     kicked: AtomicBool,
     /// Counter value at which the vCPU's timer fires while the vCPU waits.
@@ -119,7 +119,7 @@ mod state {
     pub(super) const WAITING: u32 = 0;
     pub(super) const QUEUED: u32 = 1;
     pub(super) const ENDED: u32 = 2;
-    /// Add the CPU number to this value.
+    /// The vCPU is loaded; the CPU's number is added to this value.
     pub(super) const LOADED: u32 = 3;
 }
 

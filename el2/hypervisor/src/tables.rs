@@ -6,9 +6,9 @@ use core::ops::Range;
 
 const ENTRIES: usize = 512;
 const PAGE: u64 = 1 << PAGE_SHIFT;
-/// Number of address bits below an entry, for the levels that may contain blocks (1 and 2).
+/// Number of address bits that one entry covers, for the levels that may contain blocks (1 and 2).
 const BLOCK_SHIFTS: [u32; 2] = [30, 21];
-/// Number of address bits below an entry of the last level.
+/// Number of address bits that one entry of the last level covers.
 const PAGE_SHIFT: u32 = 12;
 /// Addresses have 39 bits, so the first level is a single table.
 const ADDRESS_BITS: u64 = 39;

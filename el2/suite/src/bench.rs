@@ -34,7 +34,7 @@ const DEVICES: &[&str] = &[
 ];
 const FUNCTIONS: &str = "1033:0194,1234:11e8,1af4:1041,1af4:1042,1af4:1044,1af4:1110,1b36:000d,\
                          1b36:0010,8086:10d3";
-/// Devices in which the guest sees an MSI capability. `e1000e` has both MSI and MSI-X, and is not
+/// Devices in which the guest sees an MSI capability. `e1000e` has both MSI and MSI-X, so it is not
 /// listed.
 const MSI: &str = "1033:0194,1234:11e8";
 

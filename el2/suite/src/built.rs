@@ -12,8 +12,8 @@ use doorbell_harness::qemu::{self, Version};
 use doorbell_harness::suite::{Case, OrAbsent, Shared};
 use doorbell_harness::workspace;
 
-/// Extra time limit for a case, on top of its machine's. A case may build images and fetch
-/// packages, or wait for another case to do it.
+/// Time that a case may take in addition to the time limit of its machine. A case may build images
+/// and fetch packages, or wait for another case to do it.
 const BUILD: Duration = Duration::from_mins(20);
 
 /// Returns a case whose machine runs at most for `limit`.

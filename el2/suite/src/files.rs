@@ -1,4 +1,4 @@
-//! A guest's files, and where they are in its memory.
+//! A guest's files and their locations in its memory.
 
 use std::ffi::OsString;
 use std::fs;

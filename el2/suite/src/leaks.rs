@@ -60,7 +60,7 @@ struct Scan {
     readable: usize,
     changed: Vec<String>,
     kept: Option<usize>,
-    /// Whether the other guest wrote registers during the whole scan.
+    /// `true` if the other guest wrote registers during the whole scan.
     is_stained: bool,
 }
 

@@ -1,5 +1,5 @@
 //! Checks the hypervisor's records of exits and injections (`--stats`, `--trace`), using a guest
-//! whose every exit is known.
+//! whose exits are all known in advance.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ const COUNTS: &[(&str, u64)] = &[
 
 /// Maximum number of exits of an operation. An SGI causes one exit when it is sent, and one when
 /// the other vCPU is kicked. An LPI by INT causes a write of `GITS_CWRITER` and a read of
-/// `GITS_CREADR`. A device's MSI is a physical interrupt.
+/// `GITS_CREADR`. A device's MSI causes one exit, for the physical interrupt.
 const EXITS: &[(&str, u64)] =
     &[("hypercall", 1), ("register", 1), ("ipi", 2), ("lpi", 2), ("msi", 1)];
 /// Lists the cases, which share one run of the guest.

@@ -120,7 +120,7 @@ pub(crate) struct Report {
     listens: bool,
 }
 
-/// The report that is expected of a guest.
+/// Expected report of a guest.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected<'a> {
     pub(crate) cpus: usize,

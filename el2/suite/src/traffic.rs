@@ -48,7 +48,7 @@ pub(crate) fn logged(qemu: &mut Command, log: &Path) {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sent {
     /// MSIs of the disk's first vector during initialization of the driver. Afterwards the driver
-    /// releases the vector and its count.
+    /// releases the vector, so Linux forgets its count.
     early: u64,
     /// MSIs of the disk by vector, including the early ones.
     disk: BTreeMap<usize, u64>,

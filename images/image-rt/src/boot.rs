@@ -15,7 +15,7 @@ pub struct Boot {
 
 impl Boot {
     /// Decodes the start code's arguments: `x0` is the address of the devicetree, as in the Linux
-    /// boot protocol; `x1` is zero or [`monitor`](crate::monitor)'s mark.
+    /// boot protocol; `x1` is zero or the mark that [`monitor`](crate::monitor) passes.
     pub fn from_arguments(x0: u64, x1: u64) -> Self {
         let conduit = (x1 == crate::monitor::MARK).then_some(Conduit::Smc);
         Self { devicetree: x0 as usize, conduit }

@@ -26,7 +26,7 @@ const PER_PLAN: Duration = Duration::from_mins(1);
 /// A CPU with the Virtualization Host Extensions, so that the kernel stays at EL2.
 const MACHINE: &[&str] =
     &["-M", "virt,gic-version=3,virtualization=on", "-cpu", "neoverse-n1", "-m", "512M"];
-/// No screen, and no reboot after a panic.
+/// QEMU options that disable the screen, and make QEMU exit instead of rebooting after a panic.
 const SURROUNDINGS: &[&str] =
     &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";

@@ -14,7 +14,7 @@ pub fn same(what: &str, ours: &impl Serialize, theirs: &impl Serialize) -> Resul
     Ok(())
 }
 
-/// Returns a member of an object that is a list.
+/// Returns the list with this name in a JSON object.
 ///
 /// # Errors
 /// Fails if the object has no list with this name.

@@ -70,7 +70,7 @@ fn run_kernel(archives: &Archives, empty: &Folder, tools: &Tools) -> Result<()> 
     KERNEL.is_said_by(&mut machine)
 }
 
-/// A created crate, and cargo in its folder.
+/// A newly created crate, in whose folder cargo can be run.
 struct Made {
     cargo: Command,
     folder: PathBuf,

@@ -18,7 +18,7 @@ pub const SAMPLE: [u64; 15] = [
 /// The name of a controller, and a DeviceID at that controller.
 pub type Route = Option<(String, u64)>;
 
-/// The IOMMU on a requester's path, and its StreamID there.
+/// The IOMMU on a requester's path, and the requester's StreamID at that IOMMU.
 type Stream = Option<(String, u64)>;
 
 /// Compares the routes and streams of every host and device with the results computed from the

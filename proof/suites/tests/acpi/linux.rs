@@ -50,7 +50,7 @@ const PORTS_FOUND: usize = 5;
 const OTHER_IORT: &str = "proof/suites/tests/acpi/iort.asl";
 const IORT_IN_INITRAMFS: &str = "kernel/firmware/acpi/iort.aml";
 
-/// A machine, and the IORT that Linux uses instead of QEMU's, if any.
+/// A machine, and optionally an IORT that replaces QEMU's.
 pub(crate) struct Subject {
     machine: Virt,
     iort: Option<&'static str>,

@@ -26,9 +26,9 @@ const GUEST_MODULES: &[&str] = &[
     "virtio_net.ko",
 ];
 
-/// The guest's first process, whose reports are lines that start with its name. The process sends
-/// requests over a device until an answer arrives, at most `tries` times; the device that must work
-/// gets more tries.
+/// The guest's first process, which prints its reports as lines that start with the process's name.
+/// The process sends requests over a device until an answer arrives, at most `tries` times; the
+/// device that must work gets more tries.
 const GUEST: &str = r#"#!/busybox sh
 B=/busybox
 $B mount -t proc proc /proc

@@ -136,7 +136,7 @@ fn case(name: String, run: impl FnOnce(&Bench) -> Result<()> + Send + 'static) -
     Case::new(name, CASE_LIMIT, || run(BENCH.get(Bench::new)?))
 }
 
-/// The command and its checks.
+/// The `doorbell` command, and the checks of its output.
 struct Bench {
     command: PathBuf,
     tools: Tools,
