@@ -2,7 +2,7 @@
 //!
 //! | loads | read-modify-writes |
 //! |---|---|
-//! | the table's part, the vector's gate, its handler, its count of runs | the gate is entered, and left |
+//! | the table's part, the vector's handler cell, its handler, its count of runs | the cell is entered and left |
 //!
 //! A plain store updates the run count, because no other CPU writes it. The handler is called
 //! indirectly. The gate, a word that marks the vector as running, needs two read-modify-writes,
