@@ -14,8 +14,3 @@
 #![forbid(unsafe_code)]
 
 pub mod differential;
-
-/// The examples in the project's README, which must compile. They must compile.
-#[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
-pub struct Readme;

@@ -36,7 +36,7 @@ fn no_heap_for_distributor_errata_is_refused() {
             gic.lpis().map(drop)?;
             Ok(gic)
         },
-        |error: GicError| assert!(error.to_string().contains("no memory"), "{error}"),
+        |error: GicError| assert!(error.to_string().contains("out of memory"), "{error}"),
     );
     assert_eq!(
         (failures, gic.errata().count()),
