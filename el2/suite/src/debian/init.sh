@@ -1,3 +1,4 @@
+#!/busybox sh
 # The guest's init process. It reports the facts that `LinuxFact` of doorbell-facts defines.
 B=/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
