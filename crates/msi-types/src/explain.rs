@@ -6,11 +6,16 @@
 //! machine keeps running in the meantime, so the observations may have been made at different
 //! times.
 
+mod controller;
 mod fact;
 mod obstacle;
+mod table_register;
+mod words;
 
+pub use controller::ExplainInput;
 pub use fact::{Fact, TargetState};
 pub use obstacle::{Group, Obstacle};
+pub use table_register::TableRegister;
 
 use core::fmt;
 
@@ -94,7 +99,7 @@ impl fmt::Display for Stage {
 ///     explanation.to_string(),
 ///     "endpoint: sends 0x3 to 0x8090040\n\
 ///      translation: the ITS has no mapping of DeviceID 0x10; 1 other DeviceID is mapped\n\
-///      mend: map the DeviceID with MAPD, or correct the DeviceID that firmware gives the device\n"
+///      fix: map the DeviceID with MAPD, or correct the DeviceID that firmware gives the device\n"
 /// );
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -142,6 +147,24 @@ impl Explanation {
         }
     }
 
+    /// Joins two explanations of the same interrupt that were made independently. The obstacle at
+    /// the earlier stage counts, and that of `self` if both are at one stage. Facts at the stage of
+    /// that obstacle, or behind it, are kept only if they are from the same explanation.
+    pub fn merge(self, other: Self) -> Self {
+        let stage = |explanation: &Self| explanation.obstacle.map(Obstacle::stage);
+        let other_first = match (stage(&self), stage(&other)) {
+            (Some(mine), Some(theirs)) => theirs < mine,
+            (mine, theirs) => mine.is_none() && theirs.is_some(),
+        };
+        let (first, second) = if other_first { (other, self) } else { (self, other) };
+        let passed = |fact: &Fact| first.obstacle.is_none_or(|end| fact.stage() < end.stage());
+        let mut merged = first;
+        for fact in second.facts().filter(passed) {
+            merged.facts[fact.stage() as usize].get_or_insert(fact);
+        }
+        merged
+    }
+
     /// Returns the first obstacle, or `None` if none was found.
     pub const fn obstacle(&self) -> Option<Obstacle> {
         self.obstacle
@@ -161,7 +184,7 @@ impl fmt::Display for Explanation {
         }
         match self.obstacle {
             Some(obstacle) => {
-                writeln!(f, "{}: {obstacle}\nmend: {}", obstacle.stage(), obstacle.mend())
+                writeln!(f, "{}: {obstacle}\nfix: {}", obstacle.stage(), obstacle.fix())
             }
             None => writeln!(f, "no obstacle was found"),
         }
@@ -179,7 +202,7 @@ impl serde::Serialize for Explanation {
         explanation.serialize_field("stage", &self.obstacle.map(Obstacle::stage))?;
         explanation.serialize_field("obstacle", &self.obstacle)?;
         explanation.serialize_field("sentence", &self.obstacle.map(Sentence))?;
-        explanation.serialize_field("mend", &self.obstacle.map(Obstacle::mend))?;
+        explanation.serialize_field("fix", &self.obstacle.map(Obstacle::fix))?;
         explanation.end()
     }
 }
@@ -236,14 +259,42 @@ mod tests {
     }
 
     #[test]
-    fn an_explanation_ends_with_the_mend() {
+    fn the_earlier_of_two_obstacles_counts() {
+        let interrupt = HwIrq::new(8192);
+        let device = Explanation::new()
+            .with_fact(Fact::Message(MESSAGE))
+            .with_fact(Fact::Irq(1))
+            .with_obstacle(Obstacle::Screaming);
+        let controller = Explanation::new()
+            .with_fact(Fact::Enabled(0xa0))
+            .with_obstacle(Obstacle::NotPending { interrupt });
+        for merged in [device.merge(controller), controller.merge(device)] {
+            assert_eq!(merged.obstacle(), controller.obstacle());
+            assert!(merged.facts().eq([Fact::Message(MESSAGE), Fact::Enabled(0xa0)]));
+        }
+        let other = Explanation::new().with_obstacle(Obstacle::NotRequested);
+        assert_eq!(device.merge(other).obstacle(), Some(Obstacle::Screaming));
+        assert_eq!(other.merge(device).obstacle(), Some(Obstacle::NotRequested));
+    }
+
+    #[test]
+    fn facts_are_merged_by_stage() {
+        let first = Explanation::new().with_fact(Fact::Message(MESSAGE)).with_fact(Fact::Irq(1));
+        let second = Explanation::new().with_fact(Fact::Enabled(0xa0)).with_fact(Fact::Irq(2));
+        let merged = first.merge(second);
+        assert!(merged.facts().eq([Fact::Message(MESSAGE), Fact::Enabled(0xa0), Fact::Irq(1)]));
+        assert_eq!(merged.obstacle(), None);
+    }
+
+    #[test]
+    fn an_explanation_ends_with_the_fix() {
         let obstacle = Obstacle::UnmappedDevice { device: DeviceId::new(0x10), mapped: 0 };
         let text = Explanation::new().with_obstacle(obstacle).to_string();
-        let (stage, mend) = text.split_once('\n').unwrap();
+        let (stage, fix) = text.split_once('\n').unwrap();
         assert_eq!(
             stage,
             "translation: the ITS has no mapping of DeviceID 0x10; no DeviceID is mapped"
         );
-        assert!(mend.starts_with("mend: map the DeviceID with MAPD"), "{mend}");
+        assert!(fix.starts_with("fix: map the DeviceID with MAPD"), "{fix}");
     }
 }

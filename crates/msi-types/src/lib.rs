@@ -81,5 +81,7 @@ pub use parent::{
 };
 pub use proof::{DmaIsolated, InterruptIsolated};
 pub use region::Region;
-pub use store::{FastMask, Fit, Masking, MessageStore, Rewrite, Storage, StoreError, StoreUpdate};
+pub use store::{
+    FastMask, Fit, Masking, MessageStore, ReadBack, Rewrite, Storage, StoreError, StoreUpdate,
+};
 pub use wired::WiredParent;

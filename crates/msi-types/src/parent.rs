@@ -1,5 +1,6 @@
 //! The interface between a device's vectors and their controller, or a layer over one.
 
+use crate::explain::Explanation;
 use crate::{
     Capabilities, Cpu, DmaIsolation, DoorbellPage, Fit, Granule, HwIrq, Isolation, LevelMessages,
     MsiError, MsiMessage, NotDmaIsolated, Pending, RequesterId, Tier,
@@ -319,6 +320,17 @@ pub trait MsiParent: Send + Sync {
     fn doorbell_page(&self, granule: Granule) -> DoorbellPage {
         let _ = granule;
         DoorbellPage::Unknown
+    }
+
+    /// Explains how far a message of this vector gets, from the bus behind the endpoint to the
+    /// target's CPU interface, by reading the hardware's registers and tables. Changes nothing that
+    /// software can observe. `requester` is the device's requester ID, as its bus reports it. The
+    /// provided method explains nothing.
+    ///
+    /// Context: task; may sleep.
+    fn explain(&self, hwirq: HwIrq, requester: RequesterId) -> Explanation {
+        let _ = (hwirq, requester);
+        Explanation::new()
     }
 
     /// Writes one readable line for each level of the hierarchy below this vector, the root last.

@@ -1,6 +1,7 @@
 //! The store of a device's messages, and the ways in which it can be changed.
 
-use crate::{LevelMessages, MsiMessage, Trigger};
+use crate::explain::Explanation;
+use crate::{LevelMessages, MsiMessage, RequesterId, Trigger};
 use core::num::NonZeroU16;
 
 /// Ways to change a stored message while the device may send it.
@@ -132,6 +133,33 @@ pub trait StoreUpdate {
     }
 }
 
+/// The state of a slot as the device holds it, in contrast to what its driver stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct ReadBack {
+    /// The message that the device sends; `None` if the registers that hold it cannot be read.
+    pub message: Option<MsiMessage>,
+    /// The device's requester ID, if the store knows it.
+    pub requester: Option<RequesterId>,
+    /// The stages [`Endpoint`](crate::explain::Stage::Endpoint) and
+    /// [`Bus`](crate::explain::Stage::Bus), as far as the store can read them.
+    pub explanation: Explanation,
+}
+
+impl ReadBack {
+    /// Creates the state of a slot whose registers cannot be read, for the reason that
+    /// `explanation` gives.
+    pub const fn new(explanation: Explanation) -> Self {
+        Self { message: None, requester: None, explanation }
+    }
+
+    crate::setters! {
+        with_message: message: Option<MsiMessage>,
+        with_requester: requester: Option<RequesterId>,
+        with_explanation: explanation: Explanation,
+    }
+}
+
 /// A device's message store, implemented by a bus (PCI MSI, MSI-X) or by a device driver (IMS). The
 /// trait is object safe.
 ///
@@ -219,6 +247,15 @@ pub trait MessageStore: Send + Sync {
     ///
     /// Context: task; may sleep.
     fn set_enabled(&self, enabled: bool) -> Result<(), StoreError>;
+    /// Reads a slot back from the device, and what prevents the device from sending the slot's
+    /// message. Changes nothing. Returns `None` if the store cannot be read, as the provided method
+    /// does.
+    ///
+    /// Context: task; may sleep.
+    fn read_back(&self, slot: u16) -> Option<ReadBack> {
+        let _ = slot;
+        None
+    }
     /// Returns a mask that can be used in hard-IRQ context, if the store has one.
     fn fast_mask(&self) -> Option<&dyn FastMask> {
         None

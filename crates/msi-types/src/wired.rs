@@ -1,5 +1,6 @@
 //! The interface between the root controller's wired interrupts and the drivers that use them.
 
+use crate::explain::Explanation;
 use crate::{Cpu, HwIrq, MsiError, Pending, Trigger};
 use core::num::NonZeroU16;
 
@@ -47,4 +48,12 @@ pub trait WiredParent: Send + Sync {
     ///
     /// Context: any.
     fn is_pending(&self, hwirq: HwIrq) -> bool;
+    /// Explains how far the interrupt gets at this controller, by reading the hardware's registers.
+    /// A private interrupt is explained on the calling CPU. The provided method explains nothing.
+    ///
+    /// Context: task; may sleep.
+    fn explain(&self, hwirq: HwIrq) -> Explanation {
+        let _ = hwirq;
+        Explanation::new()
+    }
 }

@@ -44,11 +44,10 @@ impl CommandErrorReason {
             Self::EntryInvalid => 0x10,
         }
     }
-}
 
-impl fmt::Display for CommandErrorReason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+    /// The defect in words.
+    pub const fn description(self) -> &'static str {
+        match self {
             Self::DeviceOutOfRange => "DeviceID out of range",
             Self::IttSizeOutOfRange => "too many EventID bits",
             Self::ProcessorNumberOutOfRange => "redistributor does not exist",
@@ -59,7 +58,13 @@ impl fmt::Display for CommandErrorReason {
             Self::UnmappedInterrupt => "event not mapped",
             Self::UnmappedCollection => "collection not mapped",
             Self::EntryInvalid => "table entry invalid",
-        })
+        }
+    }
+}
+
+impl fmt::Display for CommandErrorReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.description())
     }
 }
 

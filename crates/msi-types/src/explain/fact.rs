@@ -48,6 +48,17 @@ pub enum Fact {
         /// The result.
         interrupt: HwIrq,
     },
+    /// The message names this interrupt itself: there is no translation.
+    Named(HwIrq),
+    /// The ITS refused commands, which may be why a mapping is missing.
+    RefusedCommands {
+        /// Number of refused commands.
+        count: u64,
+        /// Name of the first one.
+        command: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A GSI is routed to this interrupt.
     Route {
         /// The input.
@@ -61,6 +72,9 @@ pub enum Fact {
     Pending(HwIrq),
     /// The interrupt is routed to a CPU that can take it.
     Target(Cpu, TargetState),
+    /// The CPU's interface and exception mask let the interrupt through, whether or not it is
+    /// pending.
+    Admitted(Cpu),
     /// The CPU interface signals the interrupt to its CPU.
     Signaled(Cpu),
     /// The kernel's number of the interrupt.
@@ -76,11 +90,14 @@ impl Fact {
             Self::Message(_) | Self::Line(_) => Stage::Endpoint,
             Self::BusMaster | Self::Mapped { .. } => Stage::Bus,
             Self::Doorbell(_) | Self::Input(_) => Stage::Doorbell,
-            Self::Event { .. } | Self::Route { .. } => Stage::Translation,
+            Self::Event { .. }
+            | Self::Named(_)
+            | Self::RefusedCommands { .. }
+            | Self::Route { .. } => Stage::Translation,
             Self::Enabled(_) => Stage::Configuration,
             Self::Pending(_) => Stage::Pending,
             Self::Target(..) => Stage::Target,
-            Self::Signaled(_) => Stage::Interface,
+            Self::Admitted(_) | Self::Signaled(_) => Stage::Interface,
             Self::Irq(_) => Stage::Dispatch,
             Self::Runs(_) => Stage::Handler,
         }
@@ -104,6 +121,13 @@ impl fmt::Display for Fact {
             Self::Event { device, event, interrupt } => {
                 write!(f, "DeviceID {device}, EventID {event} is INTID {interrupt}")
             }
+            Self::RefusedCommands { count: 1, command, reason } => {
+                write!(f, "the ITS refused a command, {command}: {reason}")
+            }
+            Self::RefusedCommands { count, command, reason } => {
+                write!(f, "the ITS refused {count} commands, first {command}: {reason}")
+            }
+            Self::Named(interrupt) => write!(f, "the message names INTID {interrupt}"),
             Self::Route { gsi, interrupt } => write!(f, "GSI {gsi} is INTID {interrupt}"),
             Self::Enabled(priority) => write!(f, "enabled, priority {priority:#x}"),
             Self::Pending(interrupt) => write!(f, "INTID {interrupt} is pending"),
@@ -114,6 +138,7 @@ impl fmt::Display for Fact {
             Self::Target(cpu, TargetState::Kicked) => {
                 write!(f, "CPU {cpu}, which was kicked and has not returned yet")
             }
+            Self::Admitted(cpu) => write!(f, "CPU {cpu} lets the interrupt through"),
             Self::Signaled(cpu) => write!(f, "signaled to CPU {cpu}"),
             Self::Irq(number) => write!(f, "IRQ number {number}"),
             Self::Runs(1) => f.write_str("the handler has run once"),

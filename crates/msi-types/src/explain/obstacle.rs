@@ -1,6 +1,7 @@
 //! Reasons why an interrupt does not pass a stage.
 
-use super::Stage;
+use super::words::{By, Other, OtherDevices};
+use super::{Stage, TableRegister};
 use crate::{Cpu, DeviceId, EventId, Gsi, HwIrq, MsiMessage};
 use core::fmt;
 
@@ -38,6 +39,9 @@ pub enum Obstacle {
         /// Number of vectors of the device.
         vectors: u16,
     },
+    /// The function's registers read as all ones: it was removed, or has no power.
+    #[error("the function does not respond: its registers read as all ones")]
+    Absent,
     /// MSI or MSI-X is disabled in the function's Message Control.
     #[error("MSI or MSI-X is disabled in the function's Message Control")]
     MessagesDisabled,
@@ -108,7 +112,34 @@ pub enum Obstacle {
         /// The input.
         gsi: Gsi,
     },
+    /// The machine has no ITS with this index.
+    #[error("the machine has {count} ITSes, but none with index {index}")]
+    NoIts {
+        /// The index.
+        index: u32,
+        /// Number of ITSes.
+        count: u32,
+    },
+    /// The doorbell belongs to an ITS, but the message has no DeviceID.
+    #[error("the doorbell at {address:#x} belongs to an ITS, and the message has no DeviceID")]
+    NoIdentity {
+        /// The address in the message.
+        address: u64,
+    },
     // Translation.
+    /// A write to a register that names tables was ignored, because they were in use.
+    #[error(
+        "{register} is {value:#x}: the write of {ignored:#x} was ignored, because {} was 1",
+        register.guard()
+    )]
+    WriteIgnored {
+        /// The register.
+        register: TableRegister,
+        /// Its value.
+        value: u64,
+        /// The ignored value.
+        ignored: u64,
+    },
     /// `GITS_CTLR.Enabled` is 0.
     #[error("GITS_CTLR.Enabled is 0 at {its:#x}")]
     ItsDisabled {
@@ -169,6 +200,18 @@ pub enum Obstacle {
     /// The data of the message, or the route, names an INTID that the controller does not have.
     #[error("INTID {interrupt} does not exist")]
     NoSuchInterrupt {
+        /// The INTID.
+        interrupt: HwIrq,
+    },
+    /// The doorbell's message is an edge, which a level-sensitive interrupt ignores.
+    #[error("INTID {interrupt} is level-sensitive, and the message is an edge")]
+    LevelSensitive {
+        /// The INTID.
+        interrupt: HwIrq,
+    },
+    /// No event is mapped to the LPI.
+    #[error("no event is mapped to INTID {interrupt}")]
+    NoEvent {
         /// The INTID.
         interrupt: HwIrq,
     },
@@ -260,6 +303,16 @@ pub enum Obstacle {
     NoTarget {
         /// The affinity in `GICD_IROUTER<n>`.
         affinity: u64,
+    },
+    /// The interrupt is routed to another CPU.
+    #[error("INTID {interrupt} is routed to CPU {target}, not to CPU {cpu}")]
+    Elsewhere {
+        /// The INTID.
+        interrupt: HwIrq,
+        /// The CPU that was asked about.
+        cpu: Cpu,
+        /// The target.
+        target: Cpu,
     },
     /// `GICR_WAKER.ProcessorSleep` is 1 at the target.
     #[error("GICR_WAKER.ProcessorSleep is 1 at CPU {cpu}")]
@@ -357,6 +410,7 @@ impl Obstacle {
     pub const fn stage(self) -> Stage {
         match self {
             Self::NoVector { .. }
+            | Self::Absent
             | Self::MessagesDisabled
             | Self::FunctionMasked
             | Self::VectorMasked { .. }
@@ -367,7 +421,11 @@ impl Obstacle {
             | Self::MemoryDisabled
             | Self::PoweredDown { .. }
             | Self::NotMapped { .. } => Stage::Bus,
-            Self::NoDoorbell { .. } | Self::NoRoute { .. } => Stage::Doorbell,
+            Self::NoDoorbell { .. }
+            | Self::NoRoute { .. }
+            | Self::NoIts { .. }
+            | Self::NoIdentity { .. } => Stage::Doorbell,
+            Self::WriteIgnored { register, .. } => register.stage(),
             Self::ItsDisabled { .. }
             | Self::CommandsQueued { .. }
             | Self::DeviceOutOfRange { .. }
@@ -376,16 +434,21 @@ impl Obstacle {
             | Self::UnmappedEvent { .. }
             | Self::UnmappedCollection { .. }
             | Self::NoSuchInterrupt { .. }
+            | Self::NoEvent { .. }
             | Self::WrongDevice { .. } => Stage::Translation,
             Self::LpisDisabled { .. }
             | Self::NoConfigurationTable { .. }
             | Self::NoPendingTable { .. }
             | Self::BeyondTable { .. }
             | Self::StaleConfiguration { .. }
+            | Self::LevelSensitive { .. }
             | Self::Disabled { .. }
             | Self::WrongGroup { .. } => Stage::Configuration,
             Self::NotPending { .. } | Self::Active { .. } => Stage::Pending,
-            Self::NoTarget { .. } | Self::Asleep { .. } | Self::Offline { .. } => Stage::Target,
+            Self::NoTarget { .. }
+            | Self::Elsewhere { .. }
+            | Self::Asleep { .. }
+            | Self::Offline { .. } => Stage::Target,
             Self::GroupDisabled { .. }
             | Self::InterfaceGroupDisabled { .. }
             | Self::PriorityMasked { .. }
@@ -400,17 +463,18 @@ impl Obstacle {
     }
 
     /// Returns advice on how a driver, guest or firmware can remove the obstacle.
-    pub const fn mend(self) -> &'static str {
+    pub const fn fix(self) -> &'static str {
         match self.stage() {
-            Stage::Endpoint | Stage::Bus | Stage::Doorbell => self.mend_at_device(),
-            Stage::Translation | Stage::Configuration => self.mend_in_tables(),
-            _ => self.mend_at_cpu(),
+            Stage::Endpoint | Stage::Bus | Stage::Doorbell => self.fix_at_device(),
+            Stage::Translation | Stage::Configuration => self.fix_in_tables(),
+            _ => self.fix_at_cpu(),
         }
     }
 
-    const fn mend_at_device(self) -> &'static str {
+    const fn fix_at_device(self) -> &'static str {
         match self {
             Self::NoVector { .. } => "use a vector below the table size, or request more vectors",
+            Self::Absent => "return the function to D0, or detach its driver if it was removed",
             Self::MessagesDisabled => {
                 "set MSI Enable or MSI-X Enable in Message Control after the messages are stored"
             }
@@ -430,11 +494,13 @@ impl Obstacle {
             Self::PoweredDown { .. } => "return the function to D0 and restore its messages",
             Self::NotMapped { .. } => "map the doorbell's page in the IOMMU domain of the device",
             Self::NoDoorbell { .. } => "store the address of a doorbell",
+            Self::NoIts { .. } => "ask about an ITS of the machine",
+            Self::NoIdentity { .. } => "send the message with the device's DeviceID",
             _ => "set a route for the GSI before it is signaled",
         }
     }
 
-    const fn mend_in_tables(self) -> &'static str {
+    const fn fix_in_tables(self) -> &'static str {
         match self {
             Self::ItsDisabled { .. } => "set GITS_CTLR.Enabled after GITS_BASER<n> and GITS_CBASER",
             Self::CommandsQueued { .. } => {
@@ -453,6 +519,9 @@ impl Obstacle {
             Self::UnmappedEvent { .. } => "map the event with MAPTI or MAPI after MAPD",
             Self::UnmappedCollection { .. } => "map the collection to a redistributor with MAPC",
             Self::NoSuchInterrupt { .. } => "use an INTID that the controller implements",
+            Self::LevelSensitive { .. } => "make the interrupt edge-triggered in GICD_ICFGR<n>",
+            Self::NoEvent { .. } => "map an event to the LPI with MAPTI or MAPI",
+            Self::WriteIgnored { .. } => "write the register before the enable bit is set",
             Self::WrongDevice { .. } => "correct the requester ID, or firmware's msi-map or IORT",
             Self::LpisDisabled { .. } => {
                 "set GICR_CTLR.EnableLPIs after GICR_PROPBASER and GICR_PENDBASER"
@@ -480,7 +549,7 @@ impl Obstacle {
         }
     }
 
-    const fn mend_at_cpu(self) -> &'static str {
+    const fn fix_at_cpu(self) -> &'static str {
         match self {
             Self::NotPending { .. } => {
                 "no message or edge has arrived since the interrupt was last acknowledged; look \
@@ -491,6 +560,7 @@ impl Obstacle {
                  are split"
             }
             Self::NoTarget { .. } => "write the affinity of an existing CPU to GICD_IROUTER<n>",
+            Self::Elsewhere { .. } => "look at the target, or move the interrupt",
             Self::Asleep { .. } => {
                 "clear GICR_WAKER.ProcessorSleep and wait for ChildrenAsleep = 0"
             }
@@ -512,43 +582,6 @@ impl Obstacle {
                 "make the handler silence its device, then enable the interrupt through its handle"
             }
             _ => "bring a CPU of its set on line",
-        }
-    }
-}
-
-/// Suffix that names an existing doorbell, if any.
-struct Other(Option<u64>);
-
-impl fmt::Display for Other {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(address) => write!(f, "; the doorbell is at {address:#x}"),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Text about the number of other DeviceIDs that are mapped.
-struct OtherDevices(u32);
-
-impl fmt::Display for OtherDevices {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            0 => f.write_str("no DeviceID is mapped"),
-            1 => f.write_str("1 other DeviceID is mapped"),
-            mapped => write!(f, "{mapped} other DeviceIDs are mapped"),
-        }
-    }
-}
-
-/// Suffix that names the CPU that acknowledged an interrupt, if known.
-struct By(Option<Cpu>);
-
-impl fmt::Display for By {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            Some(cpu) => write!(f, " by CPU {cpu}"),
-            None => Ok(()),
         }
     }
 }
