@@ -18,6 +18,10 @@
 //! [`Vgic::events`]. A [`GuestFault`] names the register, the value and the kind of error. VMMs
 //! should print at least the first fault of each kind.
 //!
+//! [`Vgic::explain`] and [`Vgic::explain_interrupt`] name the first obstacle on an interrupt's way,
+//! while the machine runs. [`Vgic::view`] shows the state of all interrupts and mappings, with
+//! counters, and `Debug` a summary.
+//!
 //! | implemented | |
 //! |---|---|
 //! | distributor | SPIs and extended SPIs, affinity routing only, 1 of N, message-based SPIs |
@@ -153,6 +157,7 @@ extern crate std;
 
 mod config;
 mod cpu;
+mod explain;
 mod frames;
 #[cfg(all(test, shuttle))]
 mod interleavings;
@@ -162,6 +167,7 @@ mod monitor;
 pub mod saved_state;
 mod sync;
 mod vgic;
+mod view;
 mod wakeup;
 mod wired;
 
@@ -183,6 +189,7 @@ pub use monitor::memory::{GuestMemory, MemoryFault};
 pub use monitor::progress::Progress;
 #[cfg(feature = "vm-memory")]
 pub use monitor::rust_vmm::VmMemory;
+pub use monitor::view as state_view;
 pub use msi_types;
 pub use vgic::doorbells::DeviceWrite;
 pub use vgic::{Block, NotClaimed, ObserverTaken, PhysicalTaken, Region, Vgic};

@@ -132,11 +132,14 @@ mod redistributor;
 mod redistributor_lpis;
 mod saved;
 mod shared;
+mod status;
 mod sweep;
 mod sweep_steps;
 mod tables;
 mod translator;
+mod view;
 
+use crate::monitor::events::FaultReason;
 use crate::monitor::memory::GuestMemory;
 use crate::monitor::progress::Progress;
 use crate::sync::lock::Mutex;
@@ -162,6 +165,7 @@ pub(crate) use mapping::{ItsIndex, MappedDevice, NoRoom};
 pub(crate) use pending_lpis::PendingLpis;
 pub(crate) use saved::{ReservedLevels, Room, SavedLpi};
 use shared::Shared;
+pub(crate) use status::{EventStatus, LpiStatus, Whereabouts};
 pub(crate) use tables::LpiTables;
 
 /// Number of entries in one unit of work.
@@ -244,12 +248,22 @@ impl LpiCore {
         self.control.lock().add_its(base, device_table)
     }
 
-    /// Returns `true` if a device's event is mapped to a mapped collection. Lock-free. Either
-    /// result is possible while a command is changing the mapping.
+    /// Returns the reason why a message for a device's event was dropped. While another thread
+    /// holds the command lock, only determines whether the event is mapped to a mapped collection.
     ///
     /// Context: any.
-    pub(crate) fn is_mapped(&self, device_table: &DeviceTable, device: u32, event: u32) -> bool {
-        self.shared.is_mapped(device_table, device, event)
+    pub(crate) fn why_dropped(
+        &self,
+        its: ItsIndex,
+        device_table: &DeviceTable,
+        (device, event): (u32, u32),
+    ) -> FaultReason {
+        let found =
+            self.control.try_lock().and_then(|control| control.why_dropped(its, device, event));
+        found.unwrap_or_else(|| {
+            let is_mapped = self.shared.is_mapped(device_table, device, event);
+            if is_mapped { FaultReason::DisabledMessage } else { FaultReason::UnmappedMessage }
+        })
     }
 
     /// Runs `change` under the command lock without sending kicks, for callers that hold other

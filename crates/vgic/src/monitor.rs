@@ -7,3 +7,4 @@ pub(crate) mod memory;
 pub(crate) mod progress;
 #[cfg(feature = "vm-memory")]
 pub(crate) mod rust_vmm;
+pub mod view;

@@ -1,10 +1,10 @@
 //! Synchronization primitives for all state shared between threads, i.e. LPI entries and ready
 //! bits, wired interrupts and their candidate bits, wake-up state, and state protected by locks.
 //!
-//! Every access is sequentially consistent; a house lint refuses other orderings in this crate. On
-//! x86, weaker orderings wouldn't be any cheaper, because all writes on hot paths are
-//! read-modify-writes. On Arm, loads become `LDAR`, and read-modify-writes become `CASAL` or
-//! `LDSETAL`.
+//! Every access is sequentially consistent; a house lint refuses other orderings in this crate,
+//! except for values that only diagnostics read (`published`). On x86, weaker orderings wouldn't be
+//! any cheaper, because all writes on hot paths are read-modify-writes. On Arm, loads become
+//! `LDAR`, and read-modify-writes become `CASAL` or `LDSETAL`.
 //!
 //! Tests compiled with `--cfg shuttle` use the primitives of a scheduler that explores
 //! interleavings but doesn't reorder accesses. Because every access is sequentially consistent and
@@ -16,6 +16,7 @@
 //! reference finds the page.
 
 pub(crate) mod lock;
+pub(crate) mod published;
 pub(crate) mod set_once;
 pub(crate) mod summary;
 

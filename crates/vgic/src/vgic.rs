@@ -25,7 +25,6 @@ use crate::wired::Wired;
 use crate::wired::interrupt::InterruptWord;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
-use core::fmt;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::{gicr, gits};
 use msi_types::{Cpu, Delivery, DeviceId, Level, Line, LineObserver, SetLine, SignalMsi};
@@ -86,12 +85,6 @@ pub struct NotClaimed(pub u64);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the GIC already has a line observer")]
 pub struct ObserverTaken;
-
-impl fmt::Debug for Vgic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Vgic").field("config", &self.config).finish_non_exhaustive()
-    }
-}
 
 impl Vgic {
     /// Registers an observer that is called when the guest deactivates a level-sensitive line, so

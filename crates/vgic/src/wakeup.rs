@@ -137,6 +137,7 @@ impl VcpuWakeup {
     #[inline(never)]
     fn kick_out(&self, cpu: Cpu, vcpu: &WakeupWord) {
         if vcpu.take_kick() {
+            vcpu.count_kick();
             self.kick.kick(cpu);
         }
     }
@@ -189,7 +190,8 @@ impl VcpuWakeup {
 
     fn kick_one(&self) {
         let left = |vcpu: &WakeupWord| vcpu.needs_kick() && vcpu.take_kick();
-        if let Some((_, cpu)) = self.vcpus.iter().zip(0..).find(|(vcpu, _)| left(vcpu)) {
+        if let Some((vcpu, cpu)) = self.vcpus.iter().zip(0..).find(|(vcpu, _)| left(vcpu)) {
+            vcpu.count_kick();
             self.kick.kick(Cpu::new(cpu));
         }
     }

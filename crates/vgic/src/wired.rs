@@ -23,7 +23,7 @@ pub(crate) use interrupt::Group;
 pub(crate) use interrupt_table::Bank;
 pub use links::{LinkError, PhysicalInterrupts};
 pub(crate) use listing::{Filled, Forwarding, asks_for_end};
-pub(crate) use pes::{Private, participation};
+pub(crate) use pes::{Private, PublishedInterface, participation};
 pub(crate) use saved::RestoredInterrupt;
 
 use crate::config::{SecurityView, VgicConfig, cpu};
@@ -142,6 +142,23 @@ impl Wired {
     pub(crate) fn state_to_signal(&self, cpu: Cpu, index: WiredIndex) -> InterruptWord {
         let state_of = |interrupt| self.links.state_to_signal(cpu, index, interrupt);
         self.interrupts.get(cpu, index).map_or(InterruptWord::new(), state_of)
+    }
+
+    /// Visits the interrupts of a bank that the guest can see, by INTID.
+    pub(crate) fn each_visible<E>(
+        &self,
+        bank: Bank,
+        mut each: impl FnMut(IntId, InterruptWord) -> Result<(), E>,
+    ) -> Result<(), E> {
+        self.interrupts.indices(bank).try_for_each(|index| {
+            let state = self.state(bank.owner(), index);
+            if self.interrupts.is_visible(state) { each(index.intid(), state) } else { Ok(()) }
+        })
+    }
+
+    /// Returns `true` if a 1-of-N interrupt is pending at no PE that accepts it.
+    pub(crate) fn is_misplaced(&self, state: InterruptWord) -> bool {
+        self.interrupts.pes.is_misplaced(state)
     }
 
     /// Returns `true` if an interrupt that the guest can see is pending, as `ISPENDR` reads it.

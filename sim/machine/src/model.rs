@@ -42,8 +42,8 @@ impl Current {
     fn guest_faults(&self) -> u64 {
         let events = self.vgic.events();
         // A message from a device that is being removed is not the driver's fault.
-        let dropped = [FaultReason::UnmappedMessage, FaultReason::DisabledMessage];
-        let dropped: u64 = dropped.map(|reason| events.count(reason)).iter().sum();
+        let dropped = FaultReason::DROPPED_MESSAGES.map(|reason| events.count(reason));
+        let dropped: u64 = dropped.iter().sum();
         self.earlier_faults + events.total() - dropped
     }
 

@@ -154,6 +154,14 @@ impl V2mConfig {
         Typer::new().with_first(field(self.first_spi)).with_count(field(self.count))
     }
 
+    /// Returns `true` if a write at this offset of the frame is a message.
+    pub(crate) const fn has_doorbell(&self, offset: u32) -> bool {
+        match self.naming {
+            V2mNaming::ByAddress => offset.is_multiple_of(8),
+            _ => offset == v2m::SETSPI_NS.offset(),
+        }
+    }
+
     /// Decodes the INTID from a write, or returns `None` on overflow. The SPI may be outside the
     /// frame's range.
     pub(crate) fn named(&self, offset: u32, data: u32) -> Option<u32> {

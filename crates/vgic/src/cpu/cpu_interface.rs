@@ -3,11 +3,12 @@
 //! interrupts.
 
 mod active_priorities;
+mod published;
 mod registers;
 mod saved;
 mod virtual_interface;
 
-use crate::config::SecurityView;
+use crate::config::{SecurityView, VgicConfig};
 use crate::wired::Group;
 use active_priorities::ActivePriorities;
 use gic_arch::Priority;
@@ -25,6 +26,16 @@ pub(crate) struct Features {
 }
 
 impl Features {
+    /// Returns the features of a machine's CPU interfaces.
+    pub(crate) fn of(config: &VgicConfig) -> Self {
+        Self {
+            security: config.security,
+            priority_bits: config.priority_bits,
+            id_bits_code: u8::from(config.id_bits() > 16),
+            extended_range: config.extended_spis > 0 || config.extended_ppis > 0,
+        }
+    }
+
     /// Returns the width of a group priority in bits. At least one bit is always subpriority.
     fn preemption_bits(self) -> u8 {
         self.priority_bits.min(7)

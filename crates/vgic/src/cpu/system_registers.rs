@@ -92,7 +92,9 @@ macro_rules! active_priorities {
             },
             |v, value| {
                 v.exists(icc::$register.encoding(), $group, $index)?;
-                v.interface.set_active_word($group, $index, low_word(value));
+                v.change_interface(|interface| {
+                    interface.set_active_word($group, $index, low_word(value));
+                });
                 Ok(())
             }
         )
@@ -102,7 +104,7 @@ macro_rules! active_priorities {
 /// Registers, sorted by encoding.
 static REGISTERS: &[SystemRegister] = &[
     register!(PMR, |v| Ok(v.interface.mask_view().into()), |v, value| {
-        v.interface.set_mask(byte(value));
+        v.change_interface(|interface| interface.set_mask(byte(value)));
         Ok(())
     }),
     register!(
@@ -123,7 +125,9 @@ static REGISTERS: &[SystemRegister] = &[
         |v| v.in_group_zero(icc::BPR0.encoding(), |v| v.interface.binary_point(Group::Zero).into()),
         |v, value| {
             v.in_group_zero(icc::BPR0.encoding(), |v| {
-                v.interface.set_binary_point(Group::Zero, byte(value));
+                v.change_interface(|interface| {
+                    interface.set_binary_point(Group::Zero, byte(value));
+                });
             })
         }
     ),
@@ -159,11 +163,11 @@ static REGISTERS: &[SystemRegister] = &[
     }),
     register!(HPPIR1, |v| Ok(highest(v, Group::One)), undefined),
     register!(BPR1, |v| Ok(v.interface.binary_point(Group::One).into()), |v, value| {
-        v.interface.set_binary_point(Group::One, byte(value));
+        v.change_interface(|interface| interface.set_binary_point(Group::One, byte(value)));
         Ok(())
     }),
     register!(CTLR, |v| Ok(v.interface.control().into_bits()), |v, value| {
-        v.interface.set_control(Ctlr::from(value));
+        v.change_interface(|interface| interface.set_control(Ctlr::from(value)));
         Ok(())
     }),
     register!(

@@ -58,6 +58,8 @@ pub struct Vcpu {
     pub(crate) interface: CpuInterface,
     pub(crate) lpis: Option<PendingLpis>,
     pub(crate) list_registers: ListRegisters,
+    /// Number of interrupts that the guest has acknowledged.
+    pub(crate) acknowledged: u64,
     /// Memory for this value, so that boxing can't fail. We box a vCPU with list registers because
     /// each entry and exit moves it.
     memory: Vec<Self>,
@@ -142,7 +144,19 @@ impl Vcpu {
         let mut memory = Vec::new();
         memory.try_reserve_exact(1)?;
         let (wakeup, list_registers) = (Arc::clone(&gic.wakeup), ListRegisters::none());
-        Ok(Self { cpu, gic, wakeup, own, interface, lpis, list_registers, memory })
+        let vcpu = Self {
+            cpu,
+            gic,
+            wakeup,
+            own,
+            interface,
+            lpis,
+            list_registers,
+            acknowledged: 0,
+            memory,
+        };
+        vcpu.publish_interface();
+        Ok(vcpu)
     }
 
     /// Moves this vCPU into its reserved memory.
@@ -250,6 +264,7 @@ impl Vcpu {
             self.gic.wired().set_participation(self.cpu, participation::AWAKE, 0);
         }
         self.interface = CpuInterface::new(self.interface.features());
+        self.publish_interface();
         for group in [Group::Zero, Group::One] {
             self.publish(group);
         }
@@ -276,7 +291,7 @@ impl Vcpu {
             return None;
         }
         let ready = self.lpis.as_mut()?.take(self.interface.limit(group))?;
-        self.interface.activate(ready.priority, group);
+        self.activate(ready.priority, group);
         Some(ready.lpi)
     }
 
@@ -290,11 +305,19 @@ impl Vcpu {
                 self.take(candidate)
             };
             if let Some(taken) = taken {
-                self.interface.activate(taken.priority, group);
+                self.activate(taken.priority, group);
                 return Some(taken.intid);
             }
         }
         None
+    }
+
+    /// Marks the priority of an acknowledged interrupt as active.
+    #[inline]
+    fn activate(&mut self, priority: Priority, group: Group) {
+        self.interface.activate(priority, group);
+        self.acknowledged += 1;
+        self.publish_activity();
     }
 
     /// Acknowledges the highest-priority LPI in one step, if it has priority over all wired
@@ -342,6 +365,7 @@ impl Vcpu {
         if intid.class() == IntIdClass::Special || !self.interface.drop_priority(group) {
             return;
         }
+        self.publish_activity();
         // LPIs don't have an active state.
         if !self.interface.splits_eoi() && intid.class() != IntIdClass::Lpi {
             self.gic.wired().deactivate(self.cpu, intid);
@@ -367,8 +391,26 @@ impl Vcpu {
 
     /// Writes `ICC_IGRPEN<n>_EL1`.
     pub(crate) fn enable_group(&mut self, group: Group, enable: Igrpen) {
-        self.interface.set_takes(group, enable);
+        self.change_interface(|interface| interface.set_takes(group, enable));
         self.publish(group);
+    }
+
+    /// Changes the CPU interface for a write to a register, and publishes its state.
+    pub(crate) fn change_interface(&mut self, change: impl FnOnce(&mut CpuInterface)) {
+        change(&mut self.interface);
+        self.publish_interface();
+    }
+
+    /// Publishes the state of the CPU interface for explanations.
+    pub(crate) fn publish_interface(&self) {
+        self.interface.publish_settings(&self.own.private.interface);
+        self.publish_activity();
+    }
+
+    /// Publishes the active priorities for explanations.
+    #[inline]
+    pub(crate) fn publish_activity(&self) {
+        self.interface.publish_activity(&self.own.private.interface, self.acknowledged);
     }
 
     /// Tells the distributor whether this PE accepts the group. If the PE doesn't accept a group,

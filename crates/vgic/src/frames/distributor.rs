@@ -100,7 +100,7 @@ impl<'a> Distributor<'a> {
 
     pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::REGISTERS);
 
-    fn control(self) -> u32 {
+    pub(crate) fn control(self) -> u32 {
         let pending = self.wired.awaits_folding();
         self.control_view(self.wired.control()) | Ctlr::new().with_rwp(pending).into_bits()
     }

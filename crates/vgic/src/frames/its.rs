@@ -33,6 +33,7 @@
 
 mod commands;
 mod execution;
+mod explanation;
 mod queue;
 mod registers;
 mod saved;
@@ -81,10 +82,20 @@ struct ItsRegisters {
     queue: Queue,
     tables: TableRegisters,
     faults: CommandFaultLog,
+    ignored: IgnoredWrites,
+    /// Number of completed commands.
+    commands: u64,
     /// `true` if work remained after the last access.
     left: bool,
     /// `true` if, after the last access, no work remained and no command was waiting.
     is_done: bool,
+}
+
+/// The last writes to registers that were ignored because the ITS was enabled.
+#[derive(Clone, Copy, Debug, Default)]
+struct IgnoredWrites {
+    cbaser: Option<u64>,
+    baser: [Option<u64>; 2],
 }
 
 impl fmt::Debug for Its {
@@ -231,12 +242,12 @@ impl Its {
         }
     }
 
+    /// Records why a message was dropped. Does not wait for a lock, but takes the command lock to
+    /// find the reason if no other thread holds it.
     #[cold]
     #[inline(never)]
     fn dropped(&self, device: DeviceId, data: u32) -> Delivery {
-        let is_mapped = self.lpis.is_mapped(&self.device_table, device.get(), data);
-        let reason =
-            if is_mapped { FaultReason::DisabledMessage } else { FaultReason::UnmappedMessage };
+        let reason = self.lpis.why_dropped(self.index, &self.device_table, (device.get(), data));
         let detail = FaultDetail::Message { device, event: EventId::new(data) };
         self.fault(gits::TRANSLATER.offset(), reason, detail);
         Delivery::Blocked
@@ -260,6 +271,8 @@ impl ItsRegisters {
             queue: Queue::default(),
             tables: TableRegisters::new(config),
             faults: CommandFaultLog::default(),
+            ignored: IgnoredWrites::default(),
+            commands: 0,
             left: false,
             is_done: false,
         }

@@ -45,6 +45,16 @@ impl RedistributorRegisters {
         self.restore(LpiRegisters::new());
     }
 
+    /// Returns the registers that concern LPIs.
+    pub(crate) fn lpis(&self) -> LpiRegisters {
+        *self.lpis.lock()
+    }
+
+    /// Returns the registers that concern LPIs, unless another thread accesses them.
+    pub(crate) fn try_lpis(&self) -> Option<LpiRegisters> {
+        self.lpis.try_lock().map(|lpis| *lpis)
+    }
+
     pub(crate) fn restore(&self, lpis: LpiRegisters) {
         *self.lpis.lock() = lpis;
     }

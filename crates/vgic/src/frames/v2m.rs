@@ -81,10 +81,7 @@ impl<'a> V2m<'a> {
     /// Handles a 16-bit or 32-bit write at an offset in the frame. Returns `None` if there is no
     /// doorbell of this width at the offset.
     pub(crate) fn ring(self, offset: u32, width: AccessWidth, value: u64) -> Option<Delivery> {
-        let there = match self.config.naming {
-            V2mNaming::ByAddress => offset.is_multiple_of(8),
-            _ => offset == v2m::SETSPI_NS.offset(),
-        };
+        let there = self.config.has_doorbell(offset);
         let taken = matches!(width, AccessWidth::Half | AccessWidth::Word);
         (there && taken).then(|| self.signal(offset, value))
     }

@@ -63,18 +63,12 @@ impl Vgic {
     }
 
     fn vcpu(self: &Arc<Self>, cpu: Cpu, own: OwnParts) -> Result<Vcpu, OutOfMemory> {
-        let config = &self.config;
-        let features = Features {
-            security: config.security,
-            priority_bits: config.priority_bits,
-            id_bits_code: u8::from(config.id_bits() > 16),
-            extended_range: config.extended_spis > 0 || config.extended_ppis > 0,
-        };
         let lpis = match &self.lpis {
             Some(lpis) => lpis.pending_lpis(cpu)?,
             None => None,
         };
-        Vcpu::new(cpu, Arc::clone(self), own, CpuInterface::new(features), lpis)
+        let interface = CpuInterface::new(Features::of(&self.config));
+        Vcpu::new(cpu, Arc::clone(self), own, interface, lpis)
     }
 }
 

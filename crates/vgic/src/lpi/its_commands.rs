@@ -25,6 +25,13 @@ pub(crate) struct MappedEvent {
     pub(crate) collection: u16,
 }
 
+impl MappedEvent {
+    /// Returns the index of its entry.
+    pub(super) const fn index(&self) -> EntryIndex {
+        self.entry.index()
+    }
+}
+
 impl Control {
     /// Adds an ITS, disabled and without mappings.
     pub(super) fn add_its(

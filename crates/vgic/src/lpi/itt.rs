@@ -148,6 +148,17 @@ impl EntryRef {
     }
 }
 
+/// What a device's link leads to at an event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Probe {
+    /// The entry of the event, which may map nothing.
+    Entry(EntryIndex),
+    /// No event before this one has an entry.
+    NothingBefore(u32),
+    /// Neither this event nor a later one has an entry.
+    End,
+}
+
 type IttNode = [AtomicU64; NODE_LINKS as usize];
 
 /// The nodes of all devices' ITTs.
@@ -189,6 +200,25 @@ impl Nodes {
             return None;
         }
         self.translate_from(dte, root, root.depth(), event)
+    }
+
+    /// Finds an event's entry, or the next event that may have one. Callers must hold the command
+    /// lock.
+    pub(super) fn probe(&self, dte: &AtomicU64, event: u32) -> Probe {
+        let mut at = Link::from_bits(dte.load(Ordering::SeqCst));
+        if !at.has(event) {
+            return Probe::End;
+        }
+        for below in (0..at.depth()).rev() {
+            let link = self.link(at.node(), node_index(event, below));
+            at = link.map_or(Link::NONE, |link| Link::from_bits(link.load(Ordering::SeqCst)));
+            if !at.is_valid() {
+                let events = 1 << (CHUNK_BITS + NODE_BITS * below);
+                let next = (event / events + 1).checked_mul(events);
+                return next.map_or(Probe::End, Probe::NothingBefore);
+            }
+        }
+        Probe::Entry(at.entry(event & (CHUNK_ENTRIES - 1)).index())
     }
 
     /// Translates like [`translate`](Self::translate), but only finds entries with at most one node

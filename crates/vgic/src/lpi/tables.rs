@@ -32,6 +32,11 @@ impl LpiTables {
         }
     }
 
+    /// Returns `true` if the guest did not program `GICR_PROPBASER`.
+    pub(super) const fn is_absent(&self) -> bool {
+        self.config == 0 && self.id_bits < lpi::MIN_ID_BITS
+    }
+
     /// Returns `true` if the LPI is within the tables.
     pub(super) fn covers(&self, lpi: Lpi) -> bool {
         lpi.get() < self.end()

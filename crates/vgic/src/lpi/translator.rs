@@ -53,6 +53,11 @@ impl Translator {
         self.device_table.mapped_from(first, &self.mapped_devices)
     }
 
+    /// Returns the number of mapped devices.
+    pub(super) const fn device_count(&self) -> usize {
+        self.mapped_devices.devices()
+    }
+
     /// Returns the mapped devices, in ascending order.
     pub(super) fn mapped_devices(&self) -> impl Iterator<Item = (u32, MappedDevice)> {
         let from = |first: u32| self.device_from(first);

@@ -1,5 +1,6 @@
 //! A vCPU's wake-up word, which implements the vCPU's side of the wake-up protocol.
 
+use crate::sync::published::Published;
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 
 /// Bits of a [`WakeupWord`].
@@ -24,27 +25,34 @@ mod state {
 /// `Arc`'s reference counts are on the preceding line, but they are rarely written.
 #[derive(Debug)]
 #[repr(align(64))]
-pub(crate) struct WakeupWord(AtomicU64);
+pub(crate) struct WakeupWord {
+    word: AtomicU64,
+    /// Number of kicks sent.
+    kicks: Published,
+    /// Number of kicks sent when the vCPU was last back.
+    heard: Published,
+}
 
 impl WakeupWord {
     pub(super) const fn new() -> Self {
-        Self(AtomicU64::new(0))
+        let [kicks, heard] = [Published::new(0), Published::new(0)];
+        Self { word: AtomicU64::new(0), kicks, heard }
     }
 
     #[inline]
-    pub(super) fn needs_kick(&self) -> bool {
-        self.0.load(SeqCst) & state::NEEDS_KICK != 0
+    pub(crate) fn needs_kick(&self) -> bool {
+        self.word.load(SeqCst) & state::NEEDS_KICK != 0
     }
 
     /// Clears `NEEDS_KICK`. Returns `true` if the flag was set.
     pub(super) fn take_kick(&self) -> bool {
-        self.0.fetch_and(!state::NEEDS_KICK, SeqCst) & state::NEEDS_KICK != 0
+        self.word.fetch_and(!state::NEEDS_KICK, SeqCst) & state::NEEDS_KICK != 0
     }
 
     /// Records that the vCPU is about to leave the model, so that it must be kicked from now on.
     /// The vCPU must check for interrupts afterwards.
     pub(crate) fn leave(&self) {
-        self.0.fetch_or(state::NEEDS_KICK, SeqCst);
+        self.word.fetch_or(state::NEEDS_KICK, SeqCst);
     }
 
     /// Lets the vCPU leave, unless `finds` then returns `true` because an interrupt or work is
@@ -64,12 +72,37 @@ impl WakeupWord {
         if self.needs_kick() {
             self.take_kick();
         }
+        self.hear_kicks();
+    }
+
+    /// Counts a kick that is about to be sent.
+    pub(super) fn count_kick(&self) {
+        self.kicks.count();
+    }
+
+    /// Publishes that the vCPU is back, so that no kick is on its way. Writes only after a kick.
+    #[inline]
+    fn hear_kicks(&self) {
+        let kicks = self.kicks.get();
+        if self.heard.get() != kicks {
+            self.heard.set(kicks);
+        }
+    }
+
+    /// Returns the number of kicks sent so far.
+    pub(crate) fn kicks(&self) -> u64 {
+        self.kicks.get()
+    }
+
+    /// Returns `true` if the vCPU was kicked and has not returned yet.
+    pub(crate) fn is_kicked(&self) -> bool {
+        !self.needs_kick() && self.heard.get() != self.kicks.get()
     }
 
     /// Records that the vCPU [leaves](Self::leave) and is about to fill its list registers, which
     /// must be empty.
     pub(crate) fn enter(&self) {
-        self.0.swap(state::NEEDS_KICK | state::FILLED, SeqCst);
+        self.word.swap(state::NEEDS_KICK | state::FILLED, SeqCst);
     }
 
     /// Records that the vCPU [entered](Self::enter) without taking interrupts: its list registers
@@ -77,7 +110,7 @@ impl WakeupWord {
     /// or recalled since it entered.
     pub(crate) fn took_nothing(&self) -> bool {
         let (filled, idle) = (state::NEEDS_KICK | state::FILLED, state::NEEDS_KICK | state::IDLE);
-        self.0.compare_exchange(filled, idle, SeqCst, SeqCst).is_ok()
+        self.word.compare_exchange(filled, idle, SeqCst, SeqCst).is_ok()
     }
 
     /// Returns `true` if the last entry took no interrupts and the CPU interface has not changed
@@ -86,14 +119,14 @@ impl WakeupWord {
     /// [returned](Self::returned) or was kicked.
     #[inline]
     pub(crate) fn is_idle(&self) -> bool {
-        self.0.load(SeqCst) & state::IDLE != 0
+        self.word.load(SeqCst) & state::IDLE != 0
     }
 
     /// Records that the vCPU has [returned](Self::returned) and is no longer idle, because its CPU
     /// interface may change.
     pub(crate) fn end_idle(&self) {
         if self.is_idle() {
-            self.0.fetch_and(!(state::IDLE | state::NEEDS_KICK), SeqCst);
+            self.word.fetch_and(!(state::IDLE | state::NEEDS_KICK), SeqCst);
         }
     }
 
@@ -101,17 +134,17 @@ impl WakeupWord {
     /// interrupt has arrived for it.
     #[inline]
     pub(super) fn stays_left(&self) -> bool {
-        self.0.load(SeqCst) == state::NEEDS_KICK | state::IDLE
+        self.word.load(SeqCst) == state::NEEDS_KICK | state::IDLE
     }
 
     /// Recalls the list registers under this recall number, unless an earlier recall is still in
     /// progress. Returns `None` if the list registers are empty, and `Some(false)` if they were
     /// already recalled.
     pub(super) fn recall(&self, number: u64) -> Option<bool> {
-        let mut seen = self.0.load(SeqCst);
+        let mut seen = self.word.load(SeqCst);
         while seen & state::FILLED != 0 && seen >> state::RECALL_SHIFT == 0 {
             let recalled = seen | number << state::RECALL_SHIFT;
-            match self.0.compare_exchange(seen, recalled, SeqCst, SeqCst) {
+            match self.word.compare_exchange(seen, recalled, SeqCst, SeqCst) {
                 Ok(_) => return Some(true),
                 Err(now) => seen = now,
             }
@@ -122,12 +155,13 @@ impl WakeupWord {
     /// Returns the number of the recall for which the vCPU has not yet folded its list registers,
     /// or 0.
     pub(super) fn recalled(&self) -> u64 {
-        self.0.load(SeqCst) >> state::RECALL_SHIFT
+        self.word.load(SeqCst) >> state::RECALL_SHIFT
     }
 
     /// Records that the vCPU has returned and its list registers are empty. Returns `true` if the
     /// vCPU had been recalled.
     pub(super) fn folded(&self) -> bool {
-        self.0.swap(0, SeqCst) >> state::RECALL_SHIFT != 0
+        self.hear_kicks();
+        self.word.swap(0, SeqCst) >> state::RECALL_SHIFT != 0
     }
 }

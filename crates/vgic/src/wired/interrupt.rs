@@ -7,7 +7,7 @@ use crate::sync::{AtomicU64, Ordering::SeqCst};
 use crate::wired::index::WiredIndex;
 use bitfield_struct::bitfield;
 use gic_arch::{IntId, Priority};
-use msi_types::{Cpu, Level};
+use msi_types::{Cpu, Level, explain};
 
 /// Interrupt group: Group 0 is signaled as FIQ, Group 1 as IRQ. With two security states, the
 /// Non-secure side has only Group 1.
@@ -28,6 +28,15 @@ impl Group {
     /// Returns the group as an index into arrays of two.
     pub(crate) const fn index(self) -> usize {
         self as usize
+    }
+}
+
+impl From<Group> for explain::Group {
+    fn from(group: Group) -> Self {
+        match group {
+            Group::Zero => Self::Zero,
+            Group::One => Self::One,
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use super::candidates::Candidates;
 use super::index::WiredIndex;
 use super::interrupt::{Group, Interrupt, InterruptWord};
 use crate::config::VgicConfig;
+use crate::sync::published::Published;
 use crate::sync::{AtomicU32, Ordering::SeqCst};
 use crate::wakeup::Awaited;
 use alloc::boxed::Box;
@@ -35,6 +36,18 @@ pub(crate) struct Private {
     pub(crate) participation: AtomicU32,
     /// Recalls caused by redistributor register writes, except recalls for LPIs.
     pub(crate) awaited: Awaited,
+    pub(crate) interface: PublishedInterface,
+}
+
+/// Words in which the vCPU publishes the state of its CPU interface for explanations. Only its
+/// thread writes them, so they have a cache line that injectors do not access.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct PublishedInterface {
+    /// Priority mask, groups, binary points and modes.
+    pub(crate) settings: Published,
+    /// Active priorities, and the number of acknowledgments.
+    pub(crate) activity: Published,
 }
 
 /// Bits of [`Private::participation`].
@@ -58,6 +71,7 @@ impl Private {
             candidates: Candidates::new(),
             participation: AtomicU32::new(0),
             awaited: Awaited::new(),
+            interface: PublishedInterface::default(),
         }
     }
 

@@ -18,6 +18,11 @@ impl ActivePriorities {
         Self { bits, first: bits.trailing_zeros().to_le_bytes()[0] }
     }
 
+    /// Creates the set of the group priority with this number, or an empty set.
+    pub(super) const fn of_first(number: u8) -> Self {
+        Self::new(if number < Self::NONE { 1 << number } else { 0 })
+    }
+
     pub(super) const fn bits(self) -> u128 {
         self.bits
     }

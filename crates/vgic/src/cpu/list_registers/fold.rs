@@ -60,6 +60,7 @@ impl ListRegisterVcpu {
         let Vcpu { interface, list_registers: lists, .. } = vcpu;
         lists.made_for = None;
         interface.load(left.vmcr, left.active_priorities);
+        vcpu.publish_interface();
         for group in [Group::Zero, Group::One] {
             vcpu.publish(group);
         }
@@ -81,8 +82,11 @@ impl ListRegisterVcpu {
     fn fold_each(&mut self, left: impl Fn(usize, Listed) -> ListRegister) {
         for at in 0..self.0[0].list_registers.empty() {
             let listed = self.0[0].list_registers.listed[at];
-            self.fold_one(listed, left(at, listed));
+            let left = left(at, listed);
+            self.0[0].acknowledged += u64::from(was_acknowledged(listed, left));
+            self.fold_one(listed, left);
         }
+        self.0[0].publish_activity();
     }
 
     fn fold_one(&mut self, listed: Listed, left: ListRegister) {
@@ -122,4 +126,14 @@ impl ListRegisterVcpu {
             wired.deactivate(cpu, intid);
         }
     }
+}
+
+/// Returns `true` if the guest acknowledged an interrupt that was listed as pending.
+fn was_acknowledged(listed: Listed, left: ListRegister) -> bool {
+    let was_pending = match listed {
+        Listed::Nothing => false,
+        Listed::Lpi(_) => true,
+        Listed::Wired(_, filled) => filled.state == ListRegisterState::Pending,
+    };
+    was_pending && left.state() != ListRegisterState::Pending
 }

@@ -55,7 +55,7 @@ impl Its {
                 Some(Ok(CommandProgress::Waits)) => return Progress::Done,
                 Some(Ok(CommandProgress::Sweeps)) => continue,
                 Some(Ok(CommandProgress::Done)) => {
-                    state.queue.advance();
+                    state.complete_command();
                     // No work remains, so another pass is unnecessary.
                     if !state.queue.has_work() {
                         state.is_done = true;
@@ -85,7 +85,7 @@ impl Its {
             control.is_quiescent(self.index)
         });
         if is_done && core::mem::take(&mut state.queue.begun) {
-            state.queue.advance();
+            state.complete_command();
         }
     }
 
@@ -102,7 +102,7 @@ impl Its {
             Err(OutOfMemory) => return Some(Ok(CommandProgress::Waits)),
         }
         if core::mem::take(&mut state.queue.begun) {
-            state.queue.advance();
+            state.complete_command();
         }
         (state.enabled && state.queue.has_work()).then(|| self.step(state, control))
     }
@@ -142,6 +142,7 @@ impl Its {
     fn fail(&self, state: &mut ItsRegisters, fault: CommandFault) {
         let command = FailedCommand { address: state.queue.command_address(), fault };
         state.faults.count += 1;
+        state.faults.first.get_or_insert(command);
         state.faults.last = Some(command);
         let (reason, register) = match fault {
             CommandFault::Refused(_) | CommandFault::Unknown(_) => {
@@ -158,5 +159,13 @@ impl Its {
             }
             (_, ErrorPolicy::Skip) => state.queue.advance(),
         }
+    }
+}
+
+impl ItsRegisters {
+    /// Consumes a command that is complete.
+    const fn complete_command(&mut self) {
+        self.queue.advance();
+        self.commands += 1;
     }
 }

@@ -127,8 +127,10 @@ impl Its {
     fn set_cbaser(&self, lanes: Lanes) {
         let mut state = self.state.lock();
         if state.enabled {
+            state.ignored.cbaser = Some(lanes.over(state.queue.written().into_bits()));
             return self.in_use(gits::CBASER.offset(), lanes);
         }
+        state.ignored.cbaser = None;
         // The guest may write the register as two words, so merge this word with the previous
         // value.
         let written = Cbaser::from_bits(lanes.over(state.queue.written().into_bits()));
@@ -160,12 +162,16 @@ impl Its {
     /// held in the ITS itself aren't in a table, so they stay mapped.
     fn set_baser(&self, index: u32, lanes: Lanes) {
         let mut state = self.state.lock();
-        if state.enabled {
+        let old = state.tables.get(index);
+        let ignored = state.enabled.then(|| lanes.over(old.into_bits()));
+        if let Some(place) = state.ignored.baser.get_mut(index as usize) {
+            *place = ignored;
+        }
+        if ignored.is_some() {
             return gits::BASER.get(index).into_iter().for_each(|register| {
                 self.in_use(register.offset(), lanes);
             });
         }
-        let old = state.tables.get(index);
         let new = TableRegisters::accepted(
             &self.config,
             index,

@@ -80,6 +80,16 @@ const fn fixed(written: Baser, config: &ItsConfig, kind: TableKind) -> Baser {
     shared.with_kind(kind).with_entry_bytes_minus_one(ENTRY_BYTES - 1)
 }
 
+/// Returns the number of identifiers for which a table has space.
+pub(super) fn capacity(table: Baser) -> u64 {
+    let entry_bytes = u64::from(table.entry_bytes());
+    match (table.valid(), table.indirect()) {
+        (false, _) => 0,
+        (true, false) => table.bytes() / entry_bytes,
+        (true, true) => table.bytes() / LEVEL1_BYTES * (table.page_size().bytes() / entry_bytes),
+    }
+}
+
 /// Returns `true` if the guest has provided a table entry for this identifier. First-level entries
 /// are read every time, because the guest may make an entry valid without issuing a command.
 pub(super) fn covers(table: Baser, id: u32, memory: &dyn GuestMemory) -> bool {

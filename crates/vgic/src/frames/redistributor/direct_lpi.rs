@@ -7,7 +7,7 @@
 //! at the redistributor, if the LPI exceeds the distributor's or the tables' INTID bits, and on a
 //! machine without direct LPIs.
 
-use crate::frames::redistributor::Redistributor;
+use crate::frames::redistributor::{LpiRegisters, Redistributor};
 use crate::frames::registers::{Lanes, low_word};
 use crate::lpi::Injection;
 use crate::monitor::access::AccessWidth;
@@ -50,8 +50,28 @@ impl Redistributor<'_> {
         };
         match lpis.set_lpi(self.cpu, lpi) {
             Injection::Fresh | Injection::Coalesced => Delivery::Pending,
-            Injection::Dropped => Delivery::Blocked,
+            Injection::Dropped => self.dropped(lpi),
         }
+    }
+
+    /// Records why a message was dropped. Waits for no lock.
+    #[cold]
+    #[inline(never)]
+    fn dropped(self, lpi: Lpi) -> Delivery {
+        let reason = match self.registers.try_lpis() {
+            Some(registers) if !registers.enabled => FaultReason::LpisDisabled,
+            Some(LpiRegisters { propbaser, .. }) if propbaser.into_bits() == 0 => {
+                FaultReason::NoConfigurationTable
+            }
+            Some(LpiRegisters { propbaser, .. })
+                if u64::from(lpi.get()) >> propbaser.id_bits() != 0 =>
+            {
+                FaultReason::LpiOutOfRange
+            }
+            _ => FaultReason::DisabledMessage,
+        };
+        self.fault(gicr::SETLPIR.offset(), reason, FaultDetail::Interrupt(lpi.intid()));
+        Delivery::Blocked
     }
 
     /// Clears the LPI's pending state. Always returns [`Delivery::Blocked`], because clearing can't

@@ -21,6 +21,9 @@ pub(crate) struct LpiRegisters {
     pub(crate) pendbaser: Pendbaser,
     /// `GICR_PENDBASER` as written, including RES0 bits.
     pub(crate) written_pendbaser: u64,
+    /// The last writes to `GICR_PROPBASER` and `GICR_PENDBASER` that were ignored because LPIs were
+    /// enabled.
+    pub(crate) ignored: [Option<u64>; 2],
 }
 
 /// RES0 bits in `GICR_PENDBASER` that a table address without 64 KiB alignment would set (IHI 0069
@@ -34,6 +37,7 @@ impl LpiRegisters {
             propbaser: Propbaser::new(),
             pendbaser: Pendbaser::new(),
             written_pendbaser: 0,
+            ignored: [None; 2],
         }
     }
 }
@@ -112,8 +116,11 @@ impl<'a> Redistributor<'a> {
     fn judge_tables(self, lpis: &LpiCore, registers: &LpiRegisters) {
         let LpiRegisters { propbaser, written_pendbaser, .. } = *registers;
         if propbaser.id_bits() < lpi::MIN_ID_BITS {
+            let is_absent = propbaser.into_bits() == 0;
+            let reason =
+                if is_absent { FaultReason::NoConfigurationTable } else { FaultReason::LpiTable };
             let detail = FaultDetail::Value(propbaser.into_bits());
-            self.fault(gicr::PROPBASER.offset(), FaultReason::LpiTable, detail);
+            self.fault(gicr::PROPBASER.offset(), reason, detail);
         }
         if written_pendbaser & UNALIGNED != 0 {
             let detail = FaultDetail::Value(written_pendbaser);
@@ -207,7 +214,14 @@ impl<'a> Redistributor<'a> {
             return;
         }
         let mut registers = self.registers.lpis.lock();
-        if registers.enabled || self.is_disabling() {
+        let (index, value) = if register == gicr::PROPBASER.offset() {
+            (0, registers.propbaser.into_bits())
+        } else {
+            (1, registers.pendbaser.into_bits())
+        };
+        let is_in_use = registers.enabled || self.is_disabling();
+        registers.ignored[index] = is_in_use.then(|| lanes.over(value));
+        if is_in_use {
             drop(registers);
             let detail = FaultDetail::Value(lanes.over(0));
             self.fault(register, FaultReason::LpiTablesInUse, detail);

@@ -64,6 +64,7 @@ impl Redistributor<'_> {
                 propbaser,
                 pendbaser,
                 written_pendbaser: saved.pendbaser,
+                ignored: [None; 2],
             },
             interrupts: Vec::new(),
         })

@@ -171,7 +171,7 @@ fn vcpu_at(gic: &Vgic, affinity: Affinity) -> u16 {
 impl PlannedCpu<'_> {
     fn restore_wired(&self, gic: &Vgic, vcpu: &mut Vcpu) {
         let (cpu, redistributor) = (vcpu.cpu(), &self.redistributor);
-        vcpu.interface = self.interface.clone();
+        vcpu.change_interface(|interface| *interface = self.interface.clone());
         let participation = redistributor.participation | self.interface.participation();
         gic.wired.restore_participation(cpu, participation);
         gic.wired.restore(Bank::Private(cpu), &redistributor.interrupts);

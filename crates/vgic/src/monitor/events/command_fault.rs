@@ -71,6 +71,8 @@ impl fmt::Display for FailedCommand {
 pub struct CommandFaultLog {
     /// Number of faults.
     pub count: u64,
+    /// The first fault.
+    pub first: Option<FailedCommand>,
     /// The most recent fault.
     pub last: Option<FailedCommand>,
 }

@@ -17,7 +17,8 @@ pub enum FaultReason {
     AccessDirection,
     /// A register selects an interrupt that does not exist.
     NoSuchInterrupt,
-    /// LPI tables were changed while LPIs are enabled.
+    /// A write to a register of the LPI tables was ignored, because LPIs are enabled or are still
+    /// being disabled.
     LpiTablesInUse,
     /// An LPI table is too small for any LPI, or is outside guest memory.
     LpiTable,
@@ -27,7 +28,8 @@ pub enum FaultReason {
     /// `EnableLPIs` was set with a pending table that overlaps the table of another redistributor
     /// with LPIs enabled.
     SharedPendingTable,
-    /// ITS tables or the command queue were changed while the ITS is enabled.
+    /// A write to a register of the ITS's tables or command queue was ignored, because the ITS is
+    /// enabled.
     ItsTablesInUse,
     /// An ITS table or command queue is not in memory.
     ItsTable,
@@ -41,10 +43,30 @@ pub enum FaultReason {
     /// An ITS command failed.
     ItsCommand,
     /// A message arrived for an unmapped event, or for an event whose collection is unmapped.
+    /// Recorded instead of the exact reason if a command is being executed at the same time.
     UnmappedMessage,
     /// A message arrived for a mapped event, but the ITS or the redistributor's LPIs were disabled,
-    /// or the event's LPI is beyond the redistributor's tables.
+    /// or the event's LPI is beyond the redistributor's tables. Recorded instead of the exact
+    /// reason if a command is being executed at the same time.
     DisabledMessage,
+    /// A message came while `GITS_CTLR.Enabled` was 0.
+    ItsDisabled,
+    /// A message came from a device that MAPD has not mapped.
+    UnmappedDevice,
+    /// A message named an EventID beyond the device's interrupt translation table.
+    EventOutOfRange,
+    /// A message named an event that MAPTI or MAPI has not mapped.
+    UnmappedEvent,
+    /// A message named an event whose collection MAPC has not mapped.
+    UnmappedCollection,
+    /// A message named an event or a direct LPI while `GICR_CTLR.EnableLPIs` was 0 at its target.
+    LpisDisabled,
+    /// `GICR_CTLR.EnableLPIs` was set while `GICR_PROPBASER` was 0. Recorded at that moment, and
+    /// for each message to that redistributor.
+    NoConfigurationTable,
+    /// A message named a direct LPI, or an event with an LPI, beyond `GICR_PROPBASER.IDbits` of its
+    /// target.
+    LpiOutOfRange,
     /// The guest requested more than the model's memory budget allows.
     Budget,
     /// There is not enough heap memory for the guest's request. Work in progress continues when the
@@ -57,8 +79,22 @@ impl FaultReason {
     pub(crate) const WITHOUT_LPIS: [Self; 4] =
         [Self::UnknownRegister, Self::AccessWidth, Self::AccessDirection, Self::NoSuchInterrupt];
 
+    /// The kinds that are recorded for messages that make no LPI pending.
+    pub const DROPPED_MESSAGES: [Self; 10] = [
+        Self::UnmappedMessage,
+        Self::DisabledMessage,
+        Self::ItsDisabled,
+        Self::UnmappedDevice,
+        Self::EventOutOfRange,
+        Self::UnmappedEvent,
+        Self::UnmappedCollection,
+        Self::LpisDisabled,
+        Self::NoConfigurationTable,
+        Self::LpiOutOfRange,
+    ];
+
     /// All kinds, in the order of declaration.
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 25] = [
         Self::UnknownRegister,
         Self::AccessWidth,
         Self::AccessDirection,
@@ -74,6 +110,14 @@ impl FaultReason {
         Self::ItsCommand,
         Self::UnmappedMessage,
         Self::DisabledMessage,
+        Self::ItsDisabled,
+        Self::UnmappedDevice,
+        Self::EventOutOfRange,
+        Self::UnmappedEvent,
+        Self::UnmappedCollection,
+        Self::LpisDisabled,
+        Self::NoConfigurationTable,
+        Self::LpiOutOfRange,
         Self::Budget,
         Self::OutOfMemory,
     ];
@@ -86,7 +130,7 @@ impl fmt::Display for FaultReason {
             Self::AccessWidth => "width or alignment not supported by the register",
             Self::AccessDirection => "read of a write-only or write of a read-only register",
             Self::NoSuchInterrupt => "no such interrupt",
-            Self::LpiTablesInUse => "LPI tables changed while LPIs are enabled",
+            Self::LpiTablesInUse => "write ignored, because LPIs are enabled",
             Self::LpiTable => "LPI table too small or not in memory",
             Self::UnalignedPendingTable => {
                 "the pending table is not aligned to 64 KiB: bits 15:12 are treated as zero"
@@ -94,7 +138,7 @@ impl fmt::Display for FaultReason {
             Self::SharedPendingTable => {
                 "the pending table overlaps that of another redistributor whose LPIs are enabled"
             }
-            Self::ItsTablesInUse => "ITS table or command queue changed while the ITS is enabled",
+            Self::ItsTablesInUse => "write ignored, because the ITS is enabled",
             Self::ItsTable => "points outside of guest memory",
             Self::UnalignedItsTable => {
                 "the ITS table is not aligned to its page size, which may be read-only (with \
@@ -106,6 +150,16 @@ impl fmt::Display for FaultReason {
             Self::ItsCommand => "ITS command failed",
             Self::UnmappedMessage => "message without a mapping",
             Self::DisabledMessage => "message while the ITS or the LPI is disabled",
+            Self::ItsDisabled => "message while GITS_CTLR.Enabled is 0",
+            Self::UnmappedDevice => "message of a device that MAPD has not mapped",
+            Self::EventOutOfRange => {
+                "message with an EventID beyond the device's interrupt translation table"
+            }
+            Self::UnmappedEvent => "message of an event that MAPTI or MAPI has not mapped",
+            Self::UnmappedCollection => "message of an event whose collection MAPC has not mapped",
+            Self::LpisDisabled => "message while GICR_CTLR.EnableLPIs is 0 at its target",
+            Self::NoConfigurationTable => "GICR_CTLR.EnableLPIs was set while GICR_PROPBASER was 0",
+            Self::LpiOutOfRange => "message for an LPI beyond GICR_PROPBASER.IDbits of its target",
             Self::Budget => "the request exceeds the model's budget",
             Self::OutOfMemory => "the heap has no memory left for the request",
         })

@@ -109,34 +109,34 @@ fn messages_are_dropped_while_the_its_is_disabled() {
 }
 
 #[test]
-fn a_dropped_message_counts_with_its_reason() {
+fn a_dropped_message_is_recorded_with_its_reason() {
     let rig = Rig::running(1);
     rig.run([mapd(1, 1), mapti(1, 0, 8200, 0), mapti(1, 1, 8201, 3)]);
-    let counts = || {
-        let reasons = [FaultReason::UnmappedMessage, FaultReason::DisabledMessage];
-        reasons.map(|reason| rig.events.count(reason))
-    };
-    // Messages for an unmapped device, an unmapped event and an unmapped collection.
-    for (device, event) in [(7, 0), (1, 2), (1, 1)] {
+    for (device, event) in [(7, 0), (1, 4), (2, 0), (1, 1)] {
+        rig.run(if device == 2 { vec![mapd(2, 1)] } else { Vec::new() });
         rig.send(device, event);
     }
-    assert_eq!(counts(), [3, 0]);
-
     rig.set_enabled(false);
     rig.send(1, 0);
-    assert_eq!(counts(), [3, 1]);
     rig.set_enabled(true);
     rig.disable_lpis(0);
     rig.send(1, 0);
-    assert_eq!(counts(), [3, 2]);
 
-    let mut details = Vec::new();
-    rig.events.drain(|fault| details.push((fault.address, fault.detail)));
-    let message = |(device, event)| {
+    let mut dropped = Vec::new();
+    rig.events.drain(|fault| dropped.push((fault.reason, fault.address, fault.detail)));
+    let message = |(reason, device, event)| {
         let (device, event) = (DeviceId::new(device), EventId::new(event));
-        (rig.its.config.doorbell(), FaultDetail::Message { device, event })
+        (reason, rig.its.config.doorbell(), FaultDetail::Message { device, event })
     };
-    assert_eq!(details, [(7, 0), (1, 2), (1, 1), (1, 0), (1, 0)].map(message));
+    let expected = [
+        (FaultReason::UnmappedDevice, 7, 0),
+        (FaultReason::EventOutOfRange, 1, 4),
+        (FaultReason::UnmappedEvent, 2, 0),
+        (FaultReason::UnmappedCollection, 1, 1),
+        (FaultReason::ItsDisabled, 1, 0),
+        (FaultReason::LpisDisabled, 1, 0),
+    ];
+    assert_eq!(dropped, expected.map(message));
 }
 
 #[test]

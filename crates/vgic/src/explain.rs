@@ -1,0 +1,139 @@
+//! Explanations of why an interrupt does not arrive, read while the machine runs.
+//!
+//! An explanation reads the registers and tables of the guest, the state of the interrupt, and what
+//! the target's vCPU published about its CPU interface. It changes nothing, and each lock is held
+//! only for a few accesses. Its parts may belong to different moments.
+
+mod input;
+mod lpi;
+mod wired;
+
+use crate::cpu::cpu_interface::{CpuInterface, Features};
+use crate::vgic::Vgic;
+use crate::wired::{Group, participation};
+use core::sync::atomic::Ordering::SeqCst;
+use gic_arch::{IntId, Lpi, Priority};
+use msi_types::explain::{Explanation, Fact, Obstacle};
+use msi_types::{Cpu, DeviceId, EventId, HwIrq};
+
+/// Result of following an interrupt up to its first obstacle.
+type Passed = Result<(), Obstacle>;
+
+/// An interrupt that is pending at a vCPU.
+struct Arrival {
+    interrupt: HwIrq,
+    cpu: Cpu,
+    group: Group,
+    /// Priority as the CPU interface sees it.
+    priority: Priority,
+    /// The pending state is in a list register.
+    is_listed: bool,
+}
+
+impl Vgic {
+    /// Explains why a device's event does not interrupt its vCPU: the ITS by its index in
+    /// [`VgicConfig::its`](crate::VgicConfig::its), the DeviceID, and the EventID.
+    ///
+    /// The machine may run in the meantime, and no vCPU waits for the explanation longer than for a
+    /// register access.
+    ///
+    /// ```
+    /// # use msi_types::{Cpu, DeviceId, EventId, Kick};
+    /// # use std::sync::Arc;
+    /// # use vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig, its::ItsConfig};
+    /// # struct Nothing;
+    /// # impl GuestMemory for Nothing {
+    /// #     fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> {
+    /// #         Err(MemoryFault { address })
+    /// #     }
+    /// #     fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
+    /// #         Err(MemoryFault { address })
+    /// #     }
+    /// # }
+    /// # impl Kick for Nothing {
+    /// #     fn kick(&self, _: Cpu) {}
+    /// # }
+    /// # let its = vec![ItsConfig::new(0x808_0000)];
+    /// # let config = VgicConfig::new(1).with_lpi_id_bits(Some(16)).with_its(its);
+    /// # let (gic, _vcpus) = Vgic::new(config, Arc::new(Nothing), Arc::new(Nothing))?;
+    /// let explanation = gic.explain(0, DeviceId::new(0x10), EventId::new(0));
+    /// assert_eq!(
+    ///     explanation.to_string(),
+    ///     "doorbell: a controller receives messages at 0x8090040\n\
+    ///      translation: GITS_CTLR.Enabled is 0 at 0x8080000\n\
+    ///      fix: set GITS_CTLR.Enabled after GITS_BASER<n> and GITS_CBASER\n"
+    /// );
+    /// # Ok::<(), vgic::ConfigError>(())
+    /// ```
+    pub fn explain(&self, its: usize, device: DeviceId, event: EventId) -> Explanation {
+        explained(|explanation| match self.its.get(its) {
+            Some(its) => self.explain_event(its, device, event, explanation),
+            None => {
+                Err(Obstacle::NoIts { index: truncated(its), count: truncated(self.its.len()) })
+            }
+        })
+    }
+
+    /// Explains why an interrupt does not interrupt this vCPU: an SGI, PPI or SPI, or an LPI that
+    /// an event or `GICR_SETLPIR` makes pending there. Works like [`explain`](Self::explain).
+    pub fn explain_interrupt(&self, cpu: Cpu, intid: IntId) -> Explanation {
+        explained(|explanation| {
+            let interrupt = HwIrq::new(intid.get());
+            if cpu.index() >= self.config.cpus.len() {
+                return Err(Obstacle::NoSuchInterrupt { interrupt });
+            }
+            match Lpi::try_from(intid) {
+                Ok(lpi) => self.explain_lpi(cpu, lpi, explanation),
+                Err(_) => self.explain_wired(Some(cpu), intid, explanation),
+            }
+        })
+    }
+
+    /// Follows a pending interrupt through its target's redistributor and CPU interface.
+    fn explain_arrival(&self, arrival: &Arrival, explanation: &mut Explanation) -> Passed {
+        let Arrival { interrupt, cpu, group, .. } = *arrival;
+        let private = self.wired.private(cpu).ok_or(Obstacle::NoSuchInterrupt { interrupt })?;
+        if private.participation.load(SeqCst) & participation::AWAKE == 0 {
+            return Err(Obstacle::Asleep { cpu });
+        }
+        note(explanation, Fact::Target(cpu, self.target_state(cpu)));
+        if !self.wired.forwards(group) {
+            let ctlr = self.distributor().control();
+            return Err(Obstacle::GroupDisabled { group: group.into(), ctlr });
+        }
+        if let Some(obstacle) = self.interface(cpu).obstacle(cpu, group, arrival.priority) {
+            return Err(obstacle);
+        }
+        if arrival.is_listed {
+            return Err(Obstacle::Listed { interrupt, cpu });
+        }
+        note(explanation, Fact::Signaled(cpu));
+        Ok(())
+    }
+
+    /// Returns the CPU interface that a vCPU published.
+    fn interface(&self, cpu: Cpu) -> CpuInterface {
+        let features = Features::of(&self.config);
+        self.wired.private(cpu).map_or_else(
+            || CpuInterface::new(features),
+            |private| CpuInterface::published(features, &private.interface).0,
+        )
+    }
+}
+
+/// Returns the explanation that `follow` adds facts to and ends by its error.
+fn explained(follow: impl FnOnce(&mut Explanation) -> Passed) -> Explanation {
+    let mut explanation = Explanation::new();
+    match follow(&mut explanation) {
+        Ok(()) => explanation,
+        Err(obstacle) => explanation.with_obstacle(obstacle),
+    }
+}
+
+const fn note(explanation: &mut Explanation, fact: Fact) {
+    *explanation = explanation.with_fact(fact);
+}
+
+fn truncated(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,106 @@
+//! Explanations that begin at a doorbell or at a line.
+
+use super::{Passed, explained, note};
+use crate::config::{ItsConfig, V2mConfig};
+use crate::frames::its::Its;
+use crate::vgic::{FrameAt, Vgic};
+use gic_arch::{IntId, Lpi, gicd, gicr, gits};
+use msi_types::explain::{ExplainInput, Explanation, Fact, Obstacle};
+use msi_types::{Cpu, DeviceId, EventId, HwIrq, Line, MsiMessage};
+
+impl ExplainInput for Vgic {
+    fn explain_message(&self, sender: Option<DeviceId>, message: MsiMessage) -> Explanation {
+        explained(|explanation| self.follow_message(sender, message, explanation))
+    }
+
+    fn explain_line(&self, line: Line) -> Explanation {
+        explained(|explanation| match line {
+            Line::Spi(number) => self.explain_wired(None, IntId::new(number), explanation),
+            Line::Ppi { cpu, intid } => {
+                self.explain_wired(Some(cpu), IntId::new(intid), explanation)
+            }
+        })
+    }
+}
+
+/// A doorbell of the machine.
+enum Doorbell<'a> {
+    Its(&'a Its),
+    MessageBasedSpi,
+    DirectLpi(Cpu),
+    V2m(&'a V2mConfig, u32),
+}
+
+impl Vgic {
+    fn follow_message(
+        &self,
+        sender: Option<DeviceId>,
+        message: MsiMessage,
+        explanation: &mut Explanation,
+    ) -> Passed {
+        let MsiMessage { address, data } = message;
+        let unknown = Obstacle::NoSuchInterrupt { interrupt: HwIrq::new(data) };
+        let doorbell = self
+            .doorbell_at(address)
+            .ok_or(Obstacle::NoDoorbell { address, doorbell: self.any_doorbell() })?;
+        note(explanation, Fact::Doorbell(address));
+        match doorbell {
+            Doorbell::Its(its) => {
+                let device = sender.ok_or(Obstacle::NoIdentity { address })?;
+                self.explain_event(its, device, EventId::new(data), explanation)
+            }
+            Doorbell::MessageBasedSpi => {
+                let spi = Some(IntId::new(data)).filter(|spi| spi.is_shared());
+                self.explain_message_spi(spi.ok_or(unknown)?, explanation)
+            }
+            Doorbell::DirectLpi(cpu) => {
+                let lpi = Lpi::try_from(data).map_err(|_| unknown)?;
+                self.explain_lpi(cpu, lpi, explanation)
+            }
+            Doorbell::V2m(frame, offset) => {
+                let named = frame.named(offset, data).filter(|spi| frame.spis().contains(spi));
+                let spi = IntId::new(named.ok_or(unknown)?);
+                let state = self.wired.visible(Cpu::new(0), spi);
+                if state.is_some_and(|state| !state.edge()) {
+                    let interrupt = HwIrq::new(spi.get());
+                    return Err(Obstacle::LevelSensitive { interrupt });
+                }
+                self.explain_message_spi(spi, explanation)
+            }
+        }
+    }
+
+    fn doorbell_at(&self, address: u64) -> Option<Doorbell<'_>> {
+        let (config, (frame, offset)) = (&self.config, self.frame_at(address)?);
+        let (setspi, setlpi) = (gicd::SETSPI_NSR.offset(), gicr::SETLPIR.offset());
+        match frame {
+            FrameAt::Its(its) => {
+                (offset == gits::TRANSLATER.offset()).then_some(Doorbell::Its(its))
+            }
+            FrameAt::Distributor | FrameAt::MbiAlias(_) => {
+                (config.message_based_spis && offset == setspi).then_some(Doorbell::MessageBasedSpi)
+            }
+            FrameAt::Redistributor(cpu) => {
+                (config.direct_lpi && offset == setlpi).then_some(Doorbell::DirectLpi(cpu))
+            }
+            FrameAt::V2m(frame) => {
+                frame.has_doorbell(offset).then_some(Doorbell::V2m(frame, offset))
+            }
+            FrameAt::Empty => None,
+        }
+    }
+
+    /// Returns the address of a doorbell, if the machine has any.
+    fn any_doorbell(&self) -> Option<u64> {
+        let config = &self.config;
+        let mbi = || {
+            let frame = config.mbi_alias.unwrap_or(config.distributor);
+            config.message_based_spis.then_some(frame + u64::from(gicd::SETSPI_NSR.offset()))
+        };
+        let v2m = || {
+            let frame = config.v2m.first()?;
+            Some(frame.message(IntId::new(frame.first_spi))?.address)
+        };
+        config.its.first().map(ItsConfig::doorbell).or_else(v2m).or_else(mbi)
+    }
+}

@@ -1,0 +1,125 @@
+//! Explanations of LPIs: of events, and of those that redistributors have by themselves.
+
+use super::{Arrival, Passed, note};
+use crate::frames::its::Its;
+use crate::frames::redistributor::{LpiRegisters, RedistributorRegisters};
+use crate::lpi::{LpiStatus, Whereabouts};
+use crate::vgic::Vgic;
+use crate::wired::Group;
+use gic_arch::Lpi;
+use gic_arch::lpi::Config;
+use msi_types::explain::{Explanation, Fact, Obstacle, TableRegister};
+use msi_types::{Cpu, DeviceId, EventId, HwIrq};
+
+/// Bits of a configuration byte that have a meaning: priority and enable.
+const CONFIGURATION: u8 = 0xfd;
+
+impl Vgic {
+    /// Follows a message from the ITS's doorbell.
+    pub(super) fn explain_event(
+        &self,
+        its: &Its,
+        device: DeviceId,
+        event: EventId,
+        explanation: &mut Explanation,
+    ) -> Passed {
+        note(explanation, Fact::Doorbell(its.doorbell()));
+        let status = its.explain(device, event, explanation)?;
+        let interrupt = HwIrq::new(status.lpi.get());
+        note(explanation, Fact::Event { device, event, interrupt });
+        self.explain_status(status, explanation).map_err(|obstacle| match obstacle {
+            // An INV may be in the queue.
+            Obstacle::StaleConfiguration { .. } => its.queued_commands().unwrap_or(obstacle),
+            _ => obstacle,
+        })
+    }
+
+    /// Follows an LPI at a redistributor.
+    pub(super) fn explain_lpi(&self, cpu: Cpu, lpi: Lpi, explanation: &mut Explanation) -> Passed {
+        let interrupt = HwIrq::new(lpi.get());
+        let Some(lpis) = &self.lpis else { return Err(Obstacle::NoSuchInterrupt { interrupt }) };
+        let found = lpis.with_kicks_deferred(|control| {
+            control.implements(lpi).then(|| control.whereabouts(cpu, lpi))
+        });
+        match found.ok_or(Obstacle::NoSuchInterrupt { interrupt })? {
+            Whereabouts::Here(status) => self.explain_status(status, explanation),
+            Whereabouts::At(target) => Err(Obstacle::Elsewhere { interrupt, cpu, target }),
+            Whereabouts::Nowhere => Err(Obstacle::NoEvent { interrupt }),
+        }
+    }
+
+    fn explain_status(&self, status: LpiStatus, explanation: &mut Explanation) -> Passed {
+        let (interrupt, cpu) = (HwIrq::new(status.lpi.get()), status.cpu);
+        let in_memory = self.explain_tables(&status)?;
+        let cached = status.cached();
+        let stale = Obstacle::StaleConfiguration {
+            interrupt,
+            memory: in_memory.into_bits() & CONFIGURATION,
+            cached: cached.into_bits() & CONFIGURATION,
+        };
+        if !cached.enable() {
+            return Err(if in_memory.enable() { stale } else { Obstacle::Disabled { interrupt } });
+        }
+        note(explanation, Fact::Enabled(cached.priority().get()));
+        if !status.is_pending {
+            return Err(self.why_not_pending(&status));
+        }
+        note(explanation, Fact::Pending(interrupt));
+        let (priority, is_listed) = (status.priority_in(cached), status.is_listed);
+        let arrival = Arrival { interrupt, cpu, group: Group::One, priority, is_listed };
+        self.explain_arrival(&arrival, explanation).map_err(|obstacle| match obstacle {
+            Obstacle::PriorityMasked { .. } | Obstacle::PriorityNotHigher { .. } => {
+                // The priority in memory may be high enough.
+                let current = status.priority_in(in_memory);
+                let hinders = self.interface(cpu).obstacle(cpu, Group::One, current).is_some();
+                if hinders { obstacle } else { stale }
+            }
+            _ => obstacle,
+        })
+    }
+
+    /// Follows an LPI through its target's tables. Returns its configuration byte in memory.
+    fn explain_tables(&self, status: &LpiStatus) -> Result<Config, Obstacle> {
+        let (interrupt, cpu) = (HwIrq::new(status.lpi.get()), status.cpu);
+        let Some(registers) = self.lpi_registers(cpu) else {
+            return Err(Obstacle::NoSuchInterrupt { interrupt });
+        };
+        if !registers.enabled || !status.is_enabled_there {
+            return Err(Obstacle::LpisDisabled { cpu });
+        }
+        let propbaser = registers.propbaser.into_bits();
+        let obstacle = match status.in_memory {
+            Some(byte) => return Ok(byte),
+            None if propbaser != 0 && !status.is_covered => {
+                let bits = registers.propbaser.id_bits();
+                Obstacle::BeyondTable { interrupt, bits }
+            }
+            _ => Obstacle::NoConfigurationTable { cpu, propbaser },
+        };
+        let [ignored, _] = registers.ignored;
+        Err(ignored_write(TableRegister::Propbaser(cpu), propbaser, ignored).unwrap_or(obstacle))
+    }
+
+    fn lpi_registers(&self, cpu: Cpu) -> Option<LpiRegisters> {
+        self.redistributors.get(cpu.index()).map(RedistributorRegisters::lpis)
+    }
+
+    /// Returns the reason why an LPI is not pending. Without a pending table, its pending state may
+    /// have been lost when LPIs were enabled.
+    fn why_not_pending(&self, status: &LpiStatus) -> Obstacle {
+        let interrupt = HwIrq::new(status.lpi.get());
+        let registers = self.lpi_registers(status.cpu).filter(|_| !status.has_pending_table);
+        let Some(registers) = registers else {
+            return Obstacle::NotPending { interrupt };
+        };
+        let (cpu, pendbaser) = (status.cpu, registers.pendbaser.into_bits());
+        let [_, ignored] = registers.ignored;
+        ignored_write(TableRegister::Pendbaser(cpu), pendbaser, ignored)
+            .unwrap_or(Obstacle::NoPendingTable { cpu, pendbaser })
+    }
+}
+
+fn ignored_write(register: TableRegister, value: u64, ignored: Option<u64>) -> Option<Obstacle> {
+    let ignored = ignored.filter(|ignored| *ignored != value)?;
+    Some(Obstacle::WriteIgnored { register, value, ignored })
+}

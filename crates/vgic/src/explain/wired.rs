@@ -1,0 +1,90 @@
+//! Explanations of SGIs, PPIs and SPIs.
+
+use super::{Arrival, Passed, note};
+use crate::vgic::Vgic;
+use crate::wired::Group;
+use crate::wired::interrupt::InterruptWord;
+use gic_arch::{IntId, IntIdClass};
+use msi_types::explain::{Explanation, Fact, Obstacle};
+use msi_types::{Cpu, HwIrq, Level};
+
+impl Vgic {
+    /// Follows an interrupt from its input. `asked` is the vCPU that is to be interrupted; `None`
+    /// follows an SPI to the vCPU to which it is routed.
+    pub(super) fn explain_wired(
+        &self,
+        asked: Option<Cpu>,
+        intid: IntId,
+        explanation: &mut Explanation,
+    ) -> Passed {
+        let state = self.visible(asked, intid)?;
+        note(explanation, Fact::Input(HwIrq::new(intid.get())));
+        if is_driven(intid, state) && state.line() {
+            note(explanation, Fact::Line(Level::High));
+        }
+        self.explain_state(asked, intid, is_driven(intid, state), explanation)
+    }
+
+    /// Follows an SPI from a doorbell that makes it pending.
+    pub(super) fn explain_message_spi(
+        &self,
+        intid: IntId,
+        explanation: &mut Explanation,
+    ) -> Passed {
+        self.explain_state(None, intid, false, explanation)
+    }
+
+    fn visible(&self, asked: Option<Cpu>, intid: IntId) -> Result<InterruptWord, Obstacle> {
+        let interrupt = HwIrq::new(intid.get());
+        self.wired
+            .visible(asked.unwrap_or_default(), intid)
+            .ok_or(Obstacle::NoSuchInterrupt { interrupt })
+    }
+
+    /// Follows an interrupt from its configuration on. `is_driven` is `true` if it is pending while
+    /// its line is high.
+    fn explain_state(
+        &self,
+        asked: Option<Cpu>,
+        intid: IntId,
+        is_driven: bool,
+        explanation: &mut Explanation,
+    ) -> Passed {
+        let state = self.visible(asked, intid)?;
+        let (interrupt, group) = (HwIrq::new(intid.get()), Group::of(state));
+        if !state.enabled() {
+            return Err(Obstacle::Disabled { interrupt });
+        }
+        // No PE takes a misplaced 1-of-N interrupt, so explain why the one asked about does not.
+        let is_homeless = self.wired.is_misplaced(state);
+        let target = asked.filter(|_| is_homeless).or(state.target());
+        let interface = self.interface(target.or(asked).unwrap_or_default());
+        if group == Group::Zero && !interface.takes(group) && interface.takes(Group::One) {
+            return Err(Obstacle::WrongGroup { interrupt, group: group.into() });
+        }
+        note(explanation, Fact::Enabled(interface.view(state.priority())));
+        if state.active() && !state.listed() {
+            return Err(Obstacle::Active { interrupt, cpu: state.taker() });
+        }
+        if !state.pending() {
+            let not_pending = Obstacle::NotPending { interrupt };
+            return Err(if is_driven { Obstacle::LineLow } else { not_pending });
+        }
+        note(explanation, Fact::Pending(interrupt));
+        let Some(cpu) = target else {
+            let affinity = self.wired.route(intid).into_bits();
+            return Err(Obstacle::NoTarget { affinity });
+        };
+        if let Some(asked) = asked.filter(|asked| *asked != cpu) {
+            return Err(Obstacle::Elsewhere { interrupt, cpu: asked, target: cpu });
+        }
+        let (priority, is_listed) = (state.priority(), state.listed());
+        self.explain_arrival(&Arrival { interrupt, cpu, group, priority, is_listed }, explanation)
+    }
+}
+
+/// Returns `true` if the interrupt is pending while its line is high. A level-sensitive SPI to
+/// which a message has given a level is pending without it.
+fn is_driven(intid: IntId, state: InterruptWord) -> bool {
+    intid.class() != IntIdClass::Sgi && !state.edge() && !state.message()
+}

@@ -1,0 +1,128 @@
+//! Explanations of why an ITS does not translate a message, and views of its registers.
+
+use super::tables::capacity;
+use super::{Its, ItsRegisters};
+use crate::frames::registers::low_word;
+use crate::lpi::{EventStatus, LpiStatus};
+use crate::monitor::events::{CommandFault, FailedCommand};
+use crate::monitor::view::ItsView;
+use alloc::vec::Vec;
+use gic_arch::its::CommandError;
+use msi_types::explain::{Explanation, Fact, Obstacle, TableRegister};
+use msi_types::{DeviceId, EventId};
+
+impl Its {
+    /// Returns the address of `GITS_TRANSLATER`.
+    pub(crate) const fn doorbell(&self) -> u64 {
+        self.config.doorbell()
+    }
+
+    /// Returns the state of the LPI to which a device's event is mapped, or what keeps the ITS from
+    /// translating it. Commands that were refused become facts.
+    pub(crate) fn explain(
+        &self,
+        device: DeviceId,
+        event: EventId,
+        explanation: &mut Explanation,
+    ) -> Result<LpiStatus, Obstacle> {
+        let state = self.state.lock();
+        let (is_enabled, status) = self.lpis.with_kicks_deferred(|control| {
+            let is_enabled = state.enabled && !control.is_admitting(self.index);
+            (is_enabled, control.event_status(self.index, device.get(), event.get()))
+        });
+        if !is_enabled {
+            return Err(Obstacle::ItsDisabled { its: self.config.base });
+        }
+        let obstacle = match status {
+            EventStatus::Mapped(status) => return Ok(status),
+            EventStatus::UnmappedDevice(mapped) => self.unmapped_device(&state, device, mapped),
+            EventStatus::OutOfRange(bits) => Obstacle::EventOutOfRange { device, event, bits },
+            EventStatus::Unmapped => Obstacle::UnmappedEvent { device, event },
+            EventStatus::UnmappedCollection(collection) => {
+                Obstacle::UnmappedCollection { collection }
+            }
+        };
+        if let Some(refused) = refused_commands(&state) {
+            *explanation = explanation.with_fact(refused);
+        }
+        Err(ignored_write(&state, obstacle).or_else(|| queued(&state)).unwrap_or(obstacle))
+    }
+
+    /// Returns the obstacle of commands that wait in the queue.
+    pub(crate) fn queued_commands(&self) -> Option<Obstacle> {
+        queued(&self.state.lock())
+    }
+
+    /// Returns the registers and counters, without mappings.
+    pub(crate) fn view(&self) -> ItsView {
+        self.view_of(&self.state.lock())
+    }
+
+    /// Returns the same as [`view`](Self::view), unless another thread accesses the registers.
+    pub(crate) fn try_view(&self) -> Option<ItsView> {
+        self.state.try_lock().map(|state| self.view_of(&state))
+    }
+
+    fn view_of(&self, state: &ItsRegisters) -> ItsView {
+        ItsView {
+            base: self.config.base,
+            enabled: state.enabled,
+            creadr: state.queue.creadr().into_bits(),
+            cwriter: state.queue.cwriter().into_bits(),
+            commands: state.commands,
+            refused: state.faults.count,
+            collections: Vec::new(),
+            devices: Vec::new(),
+        }
+    }
+
+    fn unmapped_device(&self, state: &ItsRegisters, device: DeviceId, mapped: usize) -> Obstacle {
+        let entries = capacity(state.tables.devices).min(1 << self.config.device_id_bits);
+        if u64::from(device.get()) < entries {
+            let mapped = u32::try_from(mapped).unwrap_or(u32::MAX);
+            return Obstacle::UnmappedDevice { device, mapped };
+        }
+        let bits = entries.checked_ilog2().and_then(|bits| u8::try_from(bits).ok());
+        Obstacle::DeviceOutOfRange { device, bits: bits.unwrap_or(0) }
+    }
+}
+
+/// Returns the ignored write that may be the cause of a missing mapping.
+fn ignored_write(state: &ItsRegisters, obstacle: Obstacle) -> Option<Obstacle> {
+    let of_table = match obstacle {
+        Obstacle::UnmappedDevice { .. } | Obstacle::DeviceOutOfRange { .. } => Some(0u8),
+        Obstacle::UnmappedCollection { .. } => Some(1),
+        _ => None,
+    };
+    let queue = (TableRegister::Cbaser, state.queue.written().into_bits(), state.ignored.cbaser);
+    let table = of_table.map(|index| {
+        let ignored = state.ignored.baser.get(usize::from(index)).copied().flatten();
+        (TableRegister::Baser(index), state.tables.get(index.into()).into_bits(), ignored)
+    });
+    [Some(queue), table].into_iter().flatten().find_map(|(register, value, ignored)| {
+        let ignored = ignored.filter(|ignored| *ignored != value)?;
+        Some(Obstacle::WriteIgnored { register, value, ignored })
+    })
+}
+
+fn queued(state: &ItsRegisters) -> Option<Obstacle> {
+    let (read, write) = (state.queue.creadr(), state.queue.cwriter());
+    (read.offset() != write.offset()).then(|| Obstacle::CommandsQueued {
+        read: low_word(read.into_bits()),
+        write: low_word(write.into_bits()),
+    })
+}
+
+fn refused_commands(state: &ItsRegisters) -> Option<Fact> {
+    let FailedCommand { fault, .. } = state.faults.first?;
+    let (command, reason) = match fault {
+        CommandFault::Refused(CommandError { opcode, reason }) => {
+            (opcode.name(), reason.description())
+        }
+        CommandFault::Unknown(_) => ("an unknown command", "its opcode does not exist"),
+        CommandFault::NoRoom(opcode) => (opcode.name(), "the model's budget is exhausted"),
+        CommandFault::OutOfMemory(opcode) => (opcode.name(), "the heap has no memory left"),
+        CommandFault::Unreadable => ("a command", "the queue is not in memory"),
+    };
+    Some(Fact::RefusedCommands { count: state.faults.count, command, reason })
+}

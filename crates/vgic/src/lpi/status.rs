@@ -1,0 +1,195 @@
+//! The state of LPIs and of events' mappings, for explanations. Reads at most one configuration
+//! byte and two bytes of a pending table.
+
+use super::config::Priorities;
+use super::control::Control;
+use super::entry::Level;
+use super::entry_table::EntryIndex;
+use super::mapping::ItsIndex;
+use super::shared::Location;
+use super::tables::LpiTables;
+use crate::monitor::events::FaultReason;
+use crate::monitor::memory::GuestMemory;
+use gic_arch::lpi::Config;
+use gic_arch::{Lpi, Priority};
+use msi_types::Cpu;
+
+/// Number of events of one LPI that are examined.
+const EVENTS_EXAMINED: usize = 64;
+
+/// The state of a device's event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum EventStatus {
+    /// The device is not mapped; this many others are.
+    UnmappedDevice(usize),
+    /// The device is mapped with this many event bits, which the EventID exceeds.
+    OutOfRange(u8),
+    /// The event is not mapped.
+    Unmapped,
+    /// The event's collection is not mapped.
+    UnmappedCollection(u16),
+    /// The event is mapped to an LPI.
+    Mapped(LpiStatus),
+}
+
+/// The place at which an LPI can become pending.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Whereabouts {
+    /// The redistributor that was asked about.
+    Here(LpiStatus),
+    /// Its event targets another vCPU.
+    At(Cpu),
+    /// No event is mapped to it.
+    Nowhere,
+}
+
+/// The state of an LPI at its target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct LpiStatus {
+    pub(crate) lpi: Lpi,
+    /// The target.
+    pub(crate) cpu: Cpu,
+    /// LPIs are enabled at the target.
+    pub(crate) is_enabled_there: bool,
+    /// The target's tables have the LPI.
+    pub(crate) is_covered: bool,
+    /// The configuration byte in memory, if it can be read.
+    pub(crate) in_memory: Option<Config>,
+    /// The pending table is in memory.
+    pub(crate) has_pending_table: bool,
+    pub(crate) is_pending: bool,
+    pub(crate) is_listed: bool,
+    is_enabled: bool,
+    level: Level,
+    priorities: Priorities,
+}
+
+impl LpiStatus {
+    /// Returns the configuration byte that the redistributor uses.
+    pub(crate) const fn cached(&self) -> Config {
+        Config::new().with_enable(self.is_enabled).with_priority(self.level.configured())
+    }
+
+    /// Returns the priority that a configuration byte specifies, as the CPU interface sees it.
+    pub(crate) fn priority_in(&self, byte: Config) -> Priority {
+        self.priorities.of(self.priorities.level(byte.priority()))
+    }
+}
+
+impl Control {
+    /// Returns the state of a device's event.
+    pub(crate) fn event_status(&self, its: ItsIndex, device: u32, event: u32) -> EventStatus {
+        match self.mapped_event(its, device, event) {
+            Ok(location) => EventStatus::Mapped(self.lpi_status(location)),
+            Err(status) => status,
+        }
+    }
+
+    /// Returns the location of a mapped event's entry, or the reason why it has none.
+    fn mapped_event(
+        &self,
+        its: ItsIndex,
+        device: u32,
+        event: u32,
+    ) -> Result<Location, EventStatus> {
+        let Some(bits) = self.event_bits(its, device) else {
+            return Err(EventStatus::UnmappedDevice(self.device_count(its)));
+        };
+        if u64::from(event) >> bits != 0 {
+            return Err(EventStatus::OutOfRange(bits));
+        }
+        let mapped = self.event(its, device, event).ok_or(EventStatus::Unmapped)?;
+        if self.collection(its, mapped.collection).is_none() {
+            return Err(EventStatus::UnmappedCollection(mapped.collection));
+        }
+        Ok(Location::Event(mapped.index()))
+    }
+
+    /// Returns the reason why a message was dropped, if it still exists. Reads no guest memory.
+    pub(super) fn why_dropped(
+        &self,
+        its: ItsIndex,
+        device: u32,
+        event: u32,
+    ) -> Option<FaultReason> {
+        if !self.is_its_enabled(its) || self.is_admitting(its) {
+            return Some(FaultReason::ItsDisabled);
+        }
+        let location = match self.mapped_event(its, device, event) {
+            Ok(location) => location,
+            Err(EventStatus::UnmappedDevice(_)) => return Some(FaultReason::UnmappedDevice),
+            Err(EventStatus::OutOfRange(_)) => return Some(FaultReason::EventOutOfRange),
+            Err(EventStatus::UnmappedCollection(_)) => {
+                return Some(FaultReason::UnmappedCollection);
+            }
+            Err(_) => return Some(FaultReason::UnmappedEvent),
+        };
+        let entry = self.shared.load(location);
+        match self.enabled.get(entry.target()) {
+            None => Some(FaultReason::LpisDisabled),
+            Some(_) if self.is_enabling(entry.target()) => Some(FaultReason::LpisDisabled),
+            Some(tables) if tables.is_absent() => Some(FaultReason::NoConfigurationTable),
+            Some(tables) => (!tables.covers(entry.lpi())).then_some(FaultReason::LpiOutOfRange),
+        }
+    }
+
+    /// Finds an LPI at a redistributor. Of several events that are mapped to it and target the
+    /// redistributor, finds one that is pending, if any.
+    pub(crate) fn whereabouts(&self, cpu: Cpu, lpi: Lpi) -> Whereabouts {
+        let own = Location::own(cpu.get(), lpi);
+        let after = |index: &EntryIndex| self.device_entries.after(*index);
+        let events = core::iter::successors(self.device_entries.first(lpi.index()), after);
+        let mut found = None;
+        for event in events.take(EVENTS_EXAMINED).map(Location::Event) {
+            let entry = self.shared.load(event);
+            let is_here = entry.target() == cpu.get();
+            let rank = (is_here, is_here && entry.is_pending_anywhere());
+            if found.is_none_or(|(best, _)| rank > best) {
+                found = Some((rank, event));
+            }
+        }
+        let is_own = self.config.direct || self.shared.load(own).is_pending_or_held();
+        match found {
+            Some(((true, _), event)) => Whereabouts::Here(self.lpi_status(event)),
+            _ if is_own => Whereabouts::Here(self.lpi_status(own)),
+            Some((_, event)) => Whereabouts::At(Cpu::new(self.shared.load(event).target())),
+            None => Whereabouts::Nowhere,
+        }
+    }
+
+    fn lpi_status(&self, location: Location) -> LpiStatus {
+        let (entry, memory) = (self.shared.load(location), &*self.memory);
+        let tables = self.enabled.get(entry.target());
+        let is_enabled_there = tables.is_some() && !self.is_enabling(entry.target());
+        let covering = tables.filter(|tables| tables.covers(entry.lpi()));
+        LpiStatus {
+            lpi: entry.lpi(),
+            cpu: Cpu::new(entry.target()),
+            is_enabled_there,
+            is_covered: covering.is_some(),
+            in_memory: covering.and_then(|tables| tables.config(entry.lpi(), memory).ok()),
+            has_pending_table: tables.is_some_and(|tables| is_in_memory(&tables, memory)),
+            is_pending: entry.is_pending_anywhere(),
+            is_listed: entry.is_listed() && !entry.is_pending(),
+            is_enabled: entry.is_enabled(),
+            level: entry.level(),
+            priorities: self.config.priorities,
+        }
+    }
+
+    fn is_its_enabled(&self, its: ItsIndex) -> bool {
+        self.translators.get(its).is_some_and(|translator| translator.enabled)
+    }
+
+    /// Returns the number of mapped devices of an ITS.
+    pub(crate) fn device_count(&self, its: ItsIndex) -> usize {
+        self.translators.get(its).map_or(0, super::translator::Translator::device_count)
+    }
+}
+
+/// Returns `true` if the first and the last byte of the pending table are in memory.
+fn is_in_memory(tables: &LpiTables, memory: &dyn GuestMemory) -> bool {
+    let range = tables.pending_range();
+    let bytes = [range.start, range.end.saturating_sub(1).max(range.start)];
+    bytes.iter().all(|byte| memory.read(*byte, &mut [0]).is_ok())
+}

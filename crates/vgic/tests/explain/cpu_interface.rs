@@ -1,0 +1,171 @@
+//! Obstacles at the target: sleep, groups, priorities, list registers, and the kick.
+
+use crate::guest::{CPU, Guest, LPI, facts};
+use crate::machine::Machine;
+use crate::virtual_interface::vtr;
+use gic_arch::{gicd, gicr, icc};
+use msi_types::explain::{Fact, Group, Obstacle, TargetState};
+use msi_types::{Cpu, HwIrq, Level, Line, SetLine};
+use vgic::{SecurityView, Sleep, VgicConfig};
+
+/// A guest whose event was sent after `plant`.
+fn sent_after(plant: impl FnOnce(&mut Machine)) -> Guest {
+    let mut guest = Guest::working();
+    plant(&mut guest.machine);
+    guest.send();
+    guest
+}
+
+#[test]
+fn a_cpu_that_went_off_is_named() {
+    let asleep = gicr::Waker::new().with_processor_sleep(true);
+    let guest = sent_after(|machine| machine.write_gicr(0, gicr::WAKER, asleep));
+    assert_eq!(guest.obstacle(), Some(Obstacle::Asleep { cpu: CPU }));
+}
+
+#[test]
+fn a_group_that_the_distributor_does_not_forward_is_named() {
+    let guest = sent_after(|machine| machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(1)));
+    let ctlr = u32::try_from(guest.machine.read_gicd(gicd::CTLR)).unwrap();
+    let expected = Obstacle::GroupDisabled { group: Group::One, ctlr };
+    assert_eq!(guest.obstacle(), Some(expected));
+    assert_eq!(ctlr & 3, 1);
+}
+
+#[test]
+fn a_group_that_the_interface_ignores_is_named() {
+    let guest = sent_after(|machine| machine.msr(0, icc::IGRPEN1.encoding(), 0));
+    let expected = Obstacle::InterfaceGroupDisabled { group: Group::One, cpu: CPU };
+    assert_eq!(guest.obstacle(), Some(expected));
+}
+
+#[test]
+fn a_priority_mask_is_named() {
+    for mask in [0, 0x80, 0xa0] {
+        let guest = sent_after(|machine| machine.msr(0, icc::PMR.encoding(), mask.into()));
+        let expected = Obstacle::PriorityMasked { priority: 0xa0, mask, cpu: CPU };
+        assert_eq!(guest.obstacle(), Some(expected));
+    }
+    assert_eq!(sent_after(|machine| machine.msr(0, icc::PMR.encoding(), 0xa8)).obstacle(), None);
+}
+
+#[test]
+fn a_forgotten_end_of_interrupt_is_named() {
+    let mut guest = Guest::working();
+    guest.send();
+    guest.machine.acknowledge(0);
+    guest.send();
+    let expected = Obstacle::PriorityNotHigher { priority: 0xa0, running: 0xa0, cpu: CPU };
+    assert_eq!(guest.obstacle(), Some(expected));
+    guest.machine.end(0, LPI.get().into());
+    assert_eq!(guest.obstacle(), None);
+}
+
+#[test]
+fn the_binary_point_decides_about_preemption() {
+    let mut guest = Guest::working();
+    guest.send();
+    guest.machine.acknowledge(0);
+    // Priorities 0xa0 and 0x80 differ in bit 5 alone.
+    guest.configure(0x81);
+    guest.machine.run([crate::guest::mapti(0, LPI.get(), 0)]);
+    guest.send();
+    assert_eq!(guest.obstacle(), None);
+    guest.machine.msr(0, icc::BPR1.encoding(), 6);
+    let expected = Obstacle::PriorityNotHigher { priority: 0x80, running: 0xa0, cpu: CPU };
+    assert_eq!(guest.obstacle(), Some(expected));
+}
+
+#[test]
+fn active_priorities_that_software_writes_are_seen() {
+    let guest = sent_after(|machine| machine.msr(0, icc::AP1R0.encoding(), 1));
+    let expected = Obstacle::PriorityNotHigher { priority: 0xa0, running: 0, cpu: CPU };
+    assert_eq!(guest.obstacle(), Some(expected));
+}
+
+#[test]
+fn a_reset_interface_is_seen() {
+    let guest = sent_after(|machine| machine.vcpus[0].reset());
+    let expected = Obstacle::InterfaceGroupDisabled { group: Group::One, cpu: CPU };
+    assert_eq!(guest.obstacle(), Some(expected));
+}
+
+#[test]
+fn a_restored_interface_is_seen() {
+    let mut guest = sent_after(|machine| machine.msr(0, icc::PMR.encoding(), 0));
+    let expected = guest.obstacle();
+    let state = guest.machine.gic.freeze(&mut guest.machine.vcpus).unwrap().save().unwrap();
+    guest.machine.gic.reset();
+    guest.machine.vcpus.iter_mut().for_each(vgic::Vcpu::reset);
+    let mut frozen = guest.machine.gic.freeze(&mut guest.machine.vcpus).unwrap();
+    frozen.restore(&state).unwrap();
+    frozen.thaw();
+    assert_eq!(guest.obstacle(), expected);
+    assert_eq!(expected, Some(Obstacle::PriorityMasked { priority: 0xa0, mask: 0, cpu: CPU }));
+}
+
+#[test]
+fn a_listed_lpi_is_named() {
+    let mut guest = Guest::working();
+    guest.send();
+    let vcpu = guest.machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
+    let inside = vcpu.enter();
+    assert_eq!(guest.obstacle(), Some(Obstacle::Listed { interrupt: LPI, cpu: CPU }));
+    let left = *inside.interface();
+    let _vcpu = inside.exit(&left);
+    assert_eq!(guest.obstacle(), None);
+}
+
+#[test]
+fn a_mask_that_the_guest_set_in_hardware_is_seen_after_the_exit() {
+    let mut guest = Guest::working();
+    let vcpu = guest.machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
+    let inside = vcpu.enter();
+    let mut left = *inside.interface();
+    left.vmcr = left.vmcr.with_vpmr(0);
+    let _vcpu = inside.exit(&left);
+    guest.send();
+    let expected = Obstacle::PriorityMasked { priority: 0xa0, mask: 0, cpu: CPU };
+    assert_eq!(guest.obstacle(), Some(expected));
+}
+
+#[test]
+fn the_target_is_kicked_until_it_returns() {
+    let target = |guest: &Guest| {
+        facts(&guest.explain()).into_iter().find(|fact| matches!(fact, Fact::Target(..)))
+    };
+    let state = |state| Some(Fact::Target(CPU, state));
+    let mut guest = Guest::working();
+    guest.machine.msr(0, icc::PMR.encoding(), 0);
+    guest.send();
+    assert_eq!(target(&guest), state(TargetState::Awake));
+    assert_eq!(guest.machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
+    assert_eq!(target(&guest), state(TargetState::MustBeKicked));
+    guest.machine.vcpus[0].returned();
+    assert_eq!(target(&guest), state(TargetState::Awake));
+
+    let mut guest = Guest::working();
+    assert_eq!(guest.machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
+    guest.send();
+    assert_eq!(guest.machine.kicks.of(0), 1);
+    assert_eq!(target(&guest), state(TargetState::Kicked));
+    guest.machine.vcpus[0].returned();
+    assert_eq!(target(&guest), state(TargetState::Awake));
+}
+
+#[test]
+fn priorities_are_shown_as_the_guest_configures_them() {
+    let config = VgicConfig::new(1).with_security(SecurityView::NonSecure);
+    let mut machine = Machine::running(config);
+    machine.enable_spi(40);
+    let at = gicd::IPRIORITYR.locate(gic_arch::IntId::new(40)).unwrap().byte_offset();
+    let priority = machine.gic.config().distributor + u64::from(at);
+    machine.write(priority, vgic::AccessWidth::Byte, 0xa0);
+    machine.msr(0, icc::PMR.encoding(), 0x80);
+    machine.gic.set_line(Line::Spi(40), Level::High);
+    let explanation = machine.gic.explain_interrupt(Cpu::new(0), gic_arch::IntId::new(40));
+    let expected = Obstacle::PriorityMasked { priority: 0xa0, mask: 0x80, cpu: CPU };
+    assert_eq!(explanation.obstacle(), Some(expected));
+    assert!(facts(&explanation).contains(&Fact::Enabled(0xa0)));
+    assert!(facts(&explanation).contains(&Fact::Pending(HwIrq::new(40))));
+}

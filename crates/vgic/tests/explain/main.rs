@@ -1,0 +1,18 @@
+//! Faults of a guest, each planted through registers, commands and memory, and named exactly by the
+//! explanation.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod cpu_interface;
+mod guest;
+mod hostile;
+mod inputs;
+mod lpi_tables;
+#[expect(dead_code, reason = "shared with other tests")]
+#[path = "../guest/machine.rs"]
+mod machine;
+mod translation;
+mod view;
+#[expect(dead_code, reason = "shared with other tests")]
+#[path = "../model/virtual_interface.rs"]
+mod virtual_interface;
+mod wired;

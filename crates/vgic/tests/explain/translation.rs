@@ -1,0 +1,177 @@
+//! Obstacles of an ITS: registers, commands and mappings.
+
+use crate::guest::{CPU, DEVICE, EVENT, Guest, LPI, config, facts, mapc, mapd, mapti};
+use crate::machine::{ITS, QUEUE, RAM};
+use gic_arch::gits::{self, Baser, Cbaser, PageSize};
+use gic_arch::its::Command;
+use msi_types::explain::{Fact, Obstacle, TableRegister, TargetState};
+use msi_types::{DeviceId, EventId};
+use vgic::AccessWidth::{Double, Word};
+use vgic::its::{ErrorPolicy, ItsConfig};
+
+/// A guest that has enabled its LPIs and its ITS, and ran these commands.
+fn after(commands: impl IntoIterator<Item = Command>) -> Guest {
+    let guest = Guest::new(config());
+    guest.enable_lpis();
+    guest.machine.start_its();
+    guest.machine.queue(commands);
+    guest
+}
+
+fn write_its(guest: &Guest, offset: u32, value: u64) {
+    guest.machine.write(ITS + u64::from(offset), Double, value);
+}
+
+fn baser(index: u32) -> u32 {
+    gits::BASER.get(index).unwrap().offset()
+}
+
+#[test]
+fn a_working_event_has_no_obstacle() {
+    let guest = Guest::working();
+    guest.send();
+    let explanation = guest.explain();
+    assert_eq!(explanation.obstacle(), None);
+    let expected = [
+        Fact::Doorbell(ITS + 0x1_0040),
+        Fact::Event { device: DEVICE, event: EVENT, interrupt: LPI },
+        Fact::Enabled(0xa0),
+        Fact::Pending(LPI),
+        Fact::Target(CPU, TargetState::Awake),
+        Fact::Signaled(CPU),
+    ];
+    assert_eq!(facts(&explanation), expected);
+}
+
+#[test]
+fn a_taken_interrupt_is_not_pending() {
+    let mut guest = Guest::working();
+    guest.send();
+    assert_eq!(guest.machine.acknowledge(0), u64::from(LPI.get()));
+    assert_eq!(guest.obstacle(), Some(Obstacle::NotPending { interrupt: LPI }));
+}
+
+#[test]
+fn an_its_that_does_not_exist_is_named() {
+    let explanation = Guest::working().machine.gic.explain(1, DEVICE, EVENT);
+    assert_eq!(explanation.obstacle(), Some(Obstacle::NoIts { index: 1, count: 1 }));
+}
+
+#[test]
+fn a_forgotten_mapc_is_named() {
+    let guest = after([mapd(1), mapti(0, 8192, 0)]);
+    guest.send();
+    assert_eq!(guest.obstacle(), Some(Obstacle::UnmappedCollection { collection: 0 }));
+}
+
+#[test]
+fn a_wrong_device_id_is_named() {
+    let guest = after([mapc(0, 0), mapd(1), mapti(0, 8192, 0)]);
+    let device = DeviceId::new(0x18);
+    let explanation = guest.machine.gic.explain(0, device, EVENT);
+    assert_eq!(explanation.obstacle(), Some(Obstacle::UnmappedDevice { device, mapped: 1 }));
+}
+
+#[test]
+fn a_device_id_beyond_the_table_is_named() {
+    let guest = after([mapc(0, 0)]);
+    let device = DeviceId::new(0x2000);
+    let explanation = guest.machine.gic.explain(0, device, EVENT);
+    assert_eq!(explanation.obstacle(), Some(Obstacle::DeviceOutOfRange { device, bits: 13 }));
+}
+
+#[test]
+fn wrong_data_is_an_unmapped_event() {
+    let guest = after([mapc(0, 0), mapd(1), mapti(0, 8192, 0)]);
+    let event = EventId::new(1);
+    let explanation = guest.machine.gic.explain(0, DEVICE, event);
+    assert_eq!(explanation.obstacle(), Some(Obstacle::UnmappedEvent { device: DEVICE, event }));
+}
+
+#[test]
+fn data_beyond_the_itt_is_out_of_range() {
+    let guest = after([mapc(0, 0), mapd(1), mapti(0, 8192, 0)]);
+    let event = EventId::new(2);
+    let explanation = guest.machine.gic.explain(0, DEVICE, event);
+    let expected = Obstacle::EventOutOfRange { device: DEVICE, event, bits: 1 };
+    assert_eq!(explanation.obstacle(), Some(expected));
+}
+
+#[test]
+fn commands_in_the_wrong_order_are_named() {
+    let guest = after([mapc(0, 0), mapti(0, 8192, 0), mapd(1)]);
+    let explanation = guest.explain();
+    let expected = Obstacle::UnmappedEvent { device: DEVICE, event: EVENT };
+    assert_eq!(explanation.obstacle(), Some(expected));
+    let refused = Fact::RefusedCommands { count: 1, command: "MAPTI", reason: "device not mapped" };
+    assert_eq!(facts(&explanation), [Fact::Doorbell(ITS + 0x1_0040), refused]);
+}
+
+#[test]
+fn a_stalled_queue_is_named() {
+    let its = ItsConfig::new(ITS).with_error_policy(ErrorPolicy::Stall);
+    let guest = Guest::new(config().with_its(vec![its]));
+    guest.enable_lpis();
+    guest.machine.start_its();
+    guest.machine.queue([mapc(0, 0), mapti(0, 8192, 0), mapd(1)]);
+    // Bit 0 of GITS_CREADR is Stalled.
+    assert_eq!(guest.obstacle(), Some(Obstacle::CommandsQueued { read: 0x21, write: 0x60 }));
+}
+
+#[test]
+fn an_its_that_is_off_is_named() {
+    let guest = Guest::working();
+    guest.machine.write(ITS, Word, 0);
+    guest.send();
+    assert_eq!(guest.obstacle(), Some(Obstacle::ItsDisabled { its: ITS }));
+}
+
+#[test]
+fn a_table_written_while_the_its_is_enabled_is_named() {
+    let guest = after([]);
+    let old = guest.machine.read(ITS + u64::from(baser(0)), Double);
+    let new = Baser::from_bits(old).with_page_size(PageSize::Size64K).with_pages_minus_one(1);
+    write_its(&guest, baser(0), new.into_bits());
+    let device = DeviceId::new(0x2000);
+    let ignored = new.into_bits();
+    let register = TableRegister::Baser(0);
+    assert_eq!(
+        guest.machine.gic.explain(0, device, EVENT).obstacle(),
+        Some(Obstacle::WriteIgnored { register, value: old, ignored })
+    );
+}
+
+#[test]
+fn a_collection_table_written_while_the_its_is_enabled_is_named() {
+    let guest = after([mapd(1), mapti(0, 8192, 0)]);
+    let value = guest.machine.read(ITS + u64::from(baser(1)), Double);
+    let ignored = value ^ 1;
+    write_its(&guest, baser(1), ignored);
+    let register = TableRegister::Baser(1);
+    let expected = Obstacle::WriteIgnored { register, value, ignored };
+    assert_eq!(guest.obstacle(), Some(expected));
+}
+
+#[test]
+fn a_queue_written_while_the_its_is_enabled_is_named() {
+    let guest = after([]);
+    let value = guest.machine.read(ITS + u64::from(gits::CBASER.offset()), Double);
+    let ignored = Cbaser::from_bits(value).with_address(RAM + 0x30_0000).into_bits();
+    write_its(&guest, gits::CBASER.offset(), ignored);
+    let register = TableRegister::Cbaser;
+    let expected = Obstacle::WriteIgnored { register, value, ignored };
+    assert_eq!(guest.obstacle(), Some(expected));
+}
+
+#[test]
+fn a_table_that_is_written_again_is_no_longer_blamed() {
+    let guest = after([]);
+    let value = guest.machine.read(ITS + u64::from(gits::CBASER.offset()), Double);
+    write_its(&guest, gits::CBASER.offset(), value ^ 1);
+    guest.machine.write(ITS, Word, 0);
+    let again = Cbaser::from_bits(value).with_address(QUEUE).into_bits();
+    write_its(&guest, gits::CBASER.offset(), again);
+    guest.machine.write(ITS, Word, 1);
+    let expected = Obstacle::UnmappedDevice { device: DEVICE, mapped: 0 };
+    assert_eq!(guest.obstacle(), Some(expected));
+}

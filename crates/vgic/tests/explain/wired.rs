@@ -1,0 +1,203 @@
+//! Obstacles of SGIs, PPIs and SPIs.
+
+use crate::guest::{CPU, facts};
+use crate::machine::Machine;
+use crate::virtual_interface::vtr;
+use gic_arch::gicd::{self, Irouter};
+use gic_arch::icc::{self, Sgi};
+use gic_arch::{Affinity, IntId, gicr};
+use msi_types::explain::{Fact, Group, Obstacle, TargetState};
+use msi_types::{Cpu, HwIrq, Level, Line, SetLine};
+use vgic::VgicConfig;
+
+const SPI: u32 = 40;
+const PPI: u32 = 27;
+const INTERRUPT: HwIrq = HwIrq::new(SPI);
+
+/// A machine whose guest has enabled an SPI and a PPI.
+fn machine() -> Machine {
+    configured(VgicConfig::new(2))
+}
+
+fn configured(config: VgicConfig) -> Machine {
+    let machine = Machine::running(config);
+    machine.enable_spi(SPI);
+    machine.write_gicr(0, gicr::ISENABLER.locate(IntId::new(PPI)).unwrap().register(), 1 << PPI);
+    machine
+}
+
+fn raise(machine: &Machine) {
+    machine.gic.set_line(Line::Spi(SPI), Level::High);
+}
+
+fn obstacle(machine: &Machine, cpu: u32, intid: u32) -> Option<Obstacle> {
+    machine.gic.explain_interrupt(Cpu::new(cpu), IntId::new(intid)).obstacle()
+}
+
+#[test]
+fn a_working_spi_has_no_obstacle() {
+    let machine = machine();
+    raise(&machine);
+    let explanation = machine.gic.explain_interrupt(CPU, IntId::new(SPI));
+    assert_eq!(explanation.obstacle(), None);
+    let expected = [
+        Fact::Line(Level::High),
+        Fact::Input(INTERRUPT),
+        Fact::Enabled(0),
+        Fact::Pending(INTERRUPT),
+        Fact::Target(CPU, TargetState::Awake),
+        Fact::Signaled(CPU),
+    ];
+    assert_eq!(facts(&explanation), expected);
+}
+
+#[test]
+fn a_low_line_is_named() {
+    assert_eq!(obstacle(&machine(), 0, SPI), Some(Obstacle::LineLow));
+    assert_eq!(obstacle(&machine(), 0, PPI), Some(Obstacle::LineLow));
+}
+
+#[test]
+fn an_edge_that_did_not_arrive_is_named() {
+    let machine = machine();
+    machine.make_edge(SPI);
+    assert_eq!(obstacle(&machine, 0, SPI), Some(Obstacle::NotPending { interrupt: INTERRUPT }));
+}
+
+#[test]
+fn a_disabled_spi_is_named() {
+    let machine = Machine::running(VgicConfig::new(1));
+    raise(&machine);
+    assert_eq!(obstacle(&machine, 0, SPI), Some(Obstacle::Disabled { interrupt: INTERRUPT }));
+}
+
+#[test]
+fn a_group_that_the_driver_does_not_handle_is_named() {
+    let machine = machine();
+    machine.write_gicd(gicd::IGROUPR.locate(IntId::new(SPI)).unwrap().register(), 0);
+    raise(&machine);
+    let expected = Obstacle::WrongGroup { interrupt: INTERRUPT, group: Group::Zero };
+    assert_eq!(obstacle(&machine, 0, SPI), Some(expected));
+}
+
+#[test]
+fn a_guest_of_group_0_is_not_told_to_use_group_1() {
+    let mut machine = machine();
+    machine.write_gicd(gicd::IGROUPR.locate(IntId::new(SPI)).unwrap().register(), 0);
+    machine.msr(0, icc::IGRPEN1.encoding(), 0);
+    raise(&machine);
+    let expected = Obstacle::InterfaceGroupDisabled { group: Group::Zero, cpu: CPU };
+    assert_eq!(obstacle(&machine, 0, SPI), Some(expected));
+}
+
+#[test]
+fn a_forgotten_deactivation_is_named() {
+    let mut machine = machine();
+    raise(&machine);
+    machine.acknowledge(0);
+    let explanation = machine.gic.explain_interrupt(CPU, IntId::new(SPI));
+    let expected = Obstacle::Active { interrupt: INTERRUPT, cpu: Some(CPU) };
+    assert_eq!(explanation.obstacle(), Some(expected));
+    assert!(facts(&explanation).contains(&Fact::Line(Level::High)), "the level is still high");
+}
+
+#[test]
+fn a_split_end_of_interrupt_still_needs_its_deactivation() {
+    let mut machine = machine();
+    machine.msr(0, icc::CTLR.encoding(), icc::Ctlr::new().with_eoi_mode(true).into_bits());
+    raise(&machine);
+    machine.acknowledge(0);
+    machine.end(0, SPI.into());
+    let expected = Obstacle::Active { interrupt: INTERRUPT, cpu: Some(CPU) };
+    assert_eq!(obstacle(&machine, 0, SPI), Some(expected));
+    machine.msr(0, icc::DIR.encoding(), SPI.into());
+    assert_eq!(obstacle(&machine, 0, SPI), None);
+}
+
+#[test]
+fn a_route_to_no_cpu_is_named() {
+    let machine = machine();
+    let route = Irouter::to(Affinity::new(0, 0, 7, 3));
+    machine.write_gicd(gicd::IROUTER.get(SPI).unwrap(), route);
+    raise(&machine);
+    let affinity = route.into_bits();
+    assert_eq!(obstacle(&machine, 0, SPI), Some(Obstacle::NoTarget { affinity }));
+}
+
+#[test]
+fn a_route_to_another_cpu_is_named() {
+    let machine = machine();
+    machine.write_gicd(gicd::IROUTER.get(SPI).unwrap(), Irouter::to(Affinity::new(0, 0, 0, 1)));
+    raise(&machine);
+    let target = Cpu::new(1);
+    let expected = Obstacle::Elsewhere { interrupt: INTERRUPT, cpu: CPU, target };
+    assert_eq!(obstacle(&machine, 0, SPI), Some(expected));
+    assert_eq!(obstacle(&machine, 1, SPI), None);
+}
+
+#[test]
+fn a_one_of_n_interrupt_without_participants_is_explained_at_the_cpu() {
+    let mut machine = configured(VgicConfig::new(2).with_one_of_n(true));
+    let any = Irouter::new().with_any_participating(true);
+    machine.write_gicd(gicd::IROUTER.get(SPI).unwrap(), any);
+    machine.msr(0, icc::IGRPEN1.encoding(), 0);
+    machine.msr(1, icc::IGRPEN1.encoding(), 0);
+    raise(&machine);
+    for cpu in [0, 1] {
+        let expected = Obstacle::InterfaceGroupDisabled { group: Group::One, cpu: Cpu::new(cpu) };
+        assert_eq!(obstacle(&machine, cpu, SPI), Some(expected));
+    }
+}
+
+#[test]
+fn a_running_priority_is_named() {
+    let mut machine = machine();
+    machine.enable_spi(SPI + 1);
+    machine.gic.set_line(Line::Spi(SPI + 1), Level::High);
+    machine.acknowledge(0);
+    raise(&machine);
+    let expected = Obstacle::PriorityNotHigher { priority: 0, running: 0, cpu: CPU };
+    assert_eq!(obstacle(&machine, 0, SPI), Some(expected));
+}
+
+#[test]
+fn a_sleeping_cpu_is_named() {
+    let machine = machine();
+    machine.write_gicr(0, gicr::WAKER, gicr::Waker::new().with_processor_sleep(true));
+    machine.gic.set_line(Line::Ppi { cpu: CPU, intid: PPI }, Level::High);
+    assert_eq!(obstacle(&machine, 0, PPI), Some(Obstacle::Asleep { cpu: CPU }));
+}
+
+#[test]
+fn a_listed_spi_is_named() {
+    let mut machine = machine();
+    raise(&machine);
+    let inside = machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap().enter();
+    let expected = Obstacle::Listed { interrupt: INTERRUPT, cpu: CPU };
+    assert_eq!(obstacle(&machine, 0, SPI), Some(expected));
+    drop(inside);
+}
+
+#[test]
+fn an_sgi_is_followed_to_its_target() {
+    let mut machine = machine();
+    let enable = gicr::ISENABLER.locate(IntId::new(3)).unwrap();
+    machine.write_gicr(1, enable.register(), 1 << 3);
+    let interrupt = HwIrq::new(3);
+    assert_eq!(obstacle(&machine, 1, 3), Some(Obstacle::NotPending { interrupt }));
+    let sgi = Sgi::new().with_intid(3).with_target_list(1 << 1);
+    machine.msr(0, icc::SGI1R.encoding(), sgi.into_bits());
+    assert_eq!(obstacle(&machine, 1, 3), None);
+    assert_eq!(obstacle(&machine, 0, 3), Some(Obstacle::Disabled { interrupt }));
+}
+
+#[test]
+fn interrupts_that_do_not_exist_are_named() {
+    let machine = machine();
+    for (cpu, intid) in [(0, 1000), (0, 1023), (2, PPI), (2, SPI), (u32::MAX, 8192), (0, u32::MAX)]
+    {
+        let interrupt = HwIrq::new(intid);
+        let expected = Obstacle::NoSuchInterrupt { interrupt };
+        assert_eq!(obstacle(&machine, cpu, intid), Some(expected), "{cpu} {intid}");
+    }
+}
