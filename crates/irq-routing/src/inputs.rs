@@ -4,6 +4,7 @@ use crate::{RoutedMessage, Sender};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use msi_types::explain::{ExplainInput, Explanation};
 use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 
 /// An interrupt controller model's inputs, to which GSIs can be routed. The `with_` functions add
@@ -13,12 +14,13 @@ pub struct Inputs {
     lines: Arc<dyn SetLine>,
     its: Vec<Arc<dyn SignalMsi<DeviceId>>>,
     doorbells: Vec<Arc<dyn SignalMsi<NoIdentity>>>,
+    controller: Option<Arc<dyn ExplainInput>>,
 }
 
 impl Inputs {
     /// Creates inputs with lines but without ITSs or doorbells.
     pub fn new(lines: Arc<dyn SetLine>) -> Self {
-        Self { lines, its: Vec::new(), doorbells: Vec::new() }
+        Self { lines, its: Vec::new(), doorbells: Vec::new(), controller: None }
     }
 
     /// Adds an ITS. The ITS must return [`Delivery::NoDoorbell`] for a message that is not written
@@ -34,6 +36,31 @@ impl Inputs {
     pub fn with_doorbells(mut self, doorbells: Arc<dyn SignalMsi<NoIdentity>>) -> Self {
         self.doorbells.push(doorbells);
         self
+    }
+
+    /// Sets the controller whose explanations follow those of routes and message stores.
+    #[must_use]
+    pub fn with_explanations(mut self, controller: Arc<dyn ExplainInput>) -> Self {
+        self.controller = Some(controller);
+        self
+    }
+
+    /// Explains what stops a message, from its doorbell on.
+    pub(crate) fn explain_message(&self, routed: RoutedMessage) -> Explanation {
+        let sender = match routed.sender {
+            Sender::Device(device) => Some(device),
+            Sender::Anonymous => None,
+        };
+        self.explained(|controller| controller.explain_message(sender, routed.message))
+    }
+
+    /// Explains what stops the interrupt of a line.
+    pub(crate) fn explain_line(&self, line: Line) -> Explanation {
+        self.explained(|controller| controller.explain_line(line))
+    }
+
+    fn explained(&self, explain: impl FnOnce(&dyn ExplainInput) -> Explanation) -> Explanation {
+        self.controller.as_deref().map_or_else(Explanation::new, explain)
     }
 
     /// Drives a line.

@@ -65,6 +65,7 @@ use core::fmt;
 use core::ops::Range;
 use guest::{Entry, Guest, WORDS};
 use msi_types::Delivery;
+use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::pci::msix::Control;
 use vector::{Entered, MsixVector};
 
@@ -182,6 +183,38 @@ impl MsixTable {
     /// Returns the message that a vector sends, or `None` while the vector is closed.
     pub fn message(&self, vector: u16) -> Option<RoutedMessage> {
         self.guest.lock().entries.get(usize::from(vector))?.open
+    }
+
+    /// Explains why a vector does not interrupt a CPU: its masks, its message, and what the
+    /// controller knows about the message ([`MessageSink::explain_message`]). The explanation
+    /// changes nothing, and may race with changes.
+    pub fn explain(&self, vector: u16) -> Explanation {
+        match self.judge(vector) {
+            Ok(routed) => Explanation::new()
+                .with_fact(Fact::Message(routed.message))
+                .and_then(|| self.sink.explain_message(routed)),
+            Err(obstacle) => Explanation::new().with_obstacle(obstacle),
+        }
+    }
+
+    /// Returns the message that the guest lets a vector send, or what keeps it from sending one.
+    fn judge(&self, vector: u16) -> Result<RoutedMessage, Obstacle> {
+        let guest = self.guest.lock();
+        let (control, index) = (guest.control, usize::from(vector));
+        let vectors = control.table_size();
+        let missing = Obstacle::NoVector { vector, vectors };
+        let (entry, state) =
+            guest.entries.get(index).zip(self.vectors.get(index)).ok_or(missing)?;
+        if !control.enable() {
+            return Err(Obstacle::MessagesDisabled);
+        }
+        if control.function_mask() {
+            return Err(Obstacle::FunctionMasked);
+        }
+        let pending = state.is_pending();
+        let allowed = entry.allowed(control, guest.sender);
+        let routed = allowed.ok_or(Obstacle::VectorMasked { vector, pending })?;
+        if routed.message.address == 0 { Err(Obstacle::NoMessage) } else { Ok(routed) }
     }
 
     /// Writes the table for the guest. The access must be aligned and have 4 or 8 bytes; otherwise

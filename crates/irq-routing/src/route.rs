@@ -2,9 +2,6 @@
 
 use msi_types::{DeviceId, Line, MsiMessage};
 
-/// INTID of the first SPI, which is pin 0.
-const FIRST_SPI: u32 = 32;
-
 /// An input pin of the interrupt controller. Pin `n` is the SPI with INTID `n` + 32. Only SPIs have
 /// pins: LPIs are only reachable by messages, and PPIs through
 /// [`irq_line`](crate::Router::irq_line).
@@ -21,6 +18,9 @@ impl Pin {
     /// Number of pins: one for each SPI from 32 to 1019.
     pub const COUNT: u32 = 988;
 
+    /// INTID of pin 0.
+    pub(crate) const FIRST_SPI: u32 = 32;
+
     /// Returns the pin with this number.
     ///
     /// # Errors
@@ -34,7 +34,7 @@ impl Pin {
     /// # Errors
     /// Returns [`NotAPin`] if `intid` is not an SPI from 32 to 1019.
     pub const fn of_spi(intid: u32) -> Result<Self, NotAPin> {
-        match intid.checked_sub(FIRST_SPI) {
+        match intid.checked_sub(Self::FIRST_SPI) {
             Some(number) if number < Self::COUNT => Ok(Self::truncate(number)),
             _ => Err(NotAPin(intid)),
         }
@@ -47,7 +47,7 @@ impl Pin {
 
     /// Returns the pin's SPI.
     pub const fn line(self) -> Line {
-        Line::Spi(self.get() + FIRST_SPI)
+        Line::Spi(self.get() + Self::FIRST_SPI)
     }
 
     const fn truncate(number: u32) -> Self {

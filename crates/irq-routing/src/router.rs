@@ -11,7 +11,8 @@ use crate::{MessageSink, Routing, SignalError};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
-use msi_types::{Delivery, Gsi, Level};
+use msi_types::explain::{Explanation, Fact, Obstacle};
+use msi_types::{Delivery, Gsi, HwIrq, Level};
 
 /// Number of GSIs, and the range from which they are allocated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,6 +126,24 @@ impl Router {
         self.table.routed().collect()
     }
 
+    /// Explains why a signal of a GSI does not interrupt a CPU: its route, and what the controller
+    /// ([`Inputs::with_explanations`]) knows about the message or the pin. The explanation changes
+    /// nothing, and may race with changes.
+    pub fn explain(&self, gsi: Gsi) -> Explanation {
+        match self.table.route(gsi) {
+            None => Explanation::new().with_obstacle(Obstacle::NoRoute { gsi }),
+            Some(Route::Message(message)) => Explanation::new()
+                .with_fact(Fact::Message(message.message))
+                .and_then(|| self.inputs.explain_message(message)),
+            Some(Route::Pin(pin)) => {
+                let interrupt = HwIrq::new(pin.get() + Pin::FIRST_SPI);
+                Explanation::new()
+                    .with_fact(Fact::Route { gsi, interrupt })
+                    .and_then(|| self.inputs.explain_line(pin.line()))
+            }
+        }
+    }
+
     /// Drives the level of a GSI's pin. If the GSI is routed to a message, the message is sent when
     /// `level` is high.
     ///
@@ -162,6 +181,10 @@ impl MessageSink for Router {
     #[inline]
     fn signal_msi(&self, message: RoutedMessage) -> Result<Delivery, SignalError> {
         Ok(self.inputs.send(message))
+    }
+
+    fn explain_message(&self, message: RoutedMessage) -> Explanation {
+        self.inputs.explain_message(message)
     }
 }
 

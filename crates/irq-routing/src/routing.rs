@@ -2,6 +2,7 @@
 //! `kvm::KvmRouter`.
 
 use crate::{ChangeCount, Route, RouteError, RoutedMessage, SignalError};
+use msi_types::explain::Explanation;
 use msi_types::{Delivery, Gsi};
 
 /// A change to one GSI's route.
@@ -42,6 +43,12 @@ pub trait MessageSink: Send + Sync {
     /// Returns [`SignalError::Refused`] with the kernel's error number if the kernel refuses the
     /// message.
     fn signal_msi(&self, message: RoutedMessage) -> Result<Delivery, SignalError>;
+
+    /// Explains what stops a message, from its doorbell on, without sending it. A sink that cannot
+    /// look into its controller returns an explanation without stages, as the default does.
+    fn explain_message(&self, _message: RoutedMessage) -> Explanation {
+        Explanation::new()
+    }
 }
 
 /// A routing table for GSIs: [`Router`](crate::Router) for a model in this process,

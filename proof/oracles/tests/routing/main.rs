@@ -4,6 +4,7 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
+mod explain;
 mod machine;
 
 use irq_routing::irqfd::{EventfdPoller, IrqfdSet};
