@@ -25,6 +25,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
 use doorbell_fallible::Shared;
+use msi_types::explain::Explanation;
 use msi_types::{Cpu, HwIrq, Trigger, WiredParent};
 
 /// Configuration for an interrupt core.
@@ -408,6 +409,26 @@ impl Interrupts {
         self.core.registry.describe(irq, out)
     }
 
+    /// Explains why an interrupt's handler does not run. Reads back the state of the device, the
+    /// IOMMU and the controllers, in contrast to [`describe`](Self::describe), and ends at the
+    /// first obstacle. The machine runs in the meantime, so the stages may belong to different
+    /// moments. The stage [`Interface`](msi_types::explain::Stage::Interface) is missing: only the
+    /// target itself can read its CPU interface. A private interrupt is explained on the calling
+    /// CPU. Allocates nothing. Returns `None` if the interrupt does not exist.
+    ///
+    /// Context: task; may sleep.
+    pub fn explain(&self, irq: Irq) -> Option<Explanation> {
+        self.core.registry.explain(irq)
+    }
+
+    /// Like [`explain`](Self::explain), but for an interrupt as the root controller acknowledges
+    /// it, which need not have a descriptor.
+    ///
+    /// Context: task; may sleep.
+    pub fn explain_vector(&self, hwirq: HwIrq) -> Explanation {
+        self.core.registry.explain_vector(hwirq)
+    }
+
     /// Returns the total number of redeliveries.
     ///
     /// Context: any.
@@ -420,8 +441,16 @@ impl Interrupts {
     }
 }
 
+/// Counts the interrupts if the caller [may wait](crate::TaskContext::may_wait) for a lock.
 impl fmt::Debug for Interrupts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Interrupts").field("cpus", &self.cpus()).finish_non_exhaustive()
+        let mut out = f.debug_struct("Interrupts");
+        let (online, cpus) = (self.online_cpus().count(), self.cpus());
+        out.field("cpus", &format_args!("{online} of {cpus} online"));
+        out.field("redelivered", &self.redelivered());
+        if self.core.host().may_wait() {
+            out.field("interrupts", &self.core.registry.each().count());
+        }
+        out.finish_non_exhaustive()
     }
 }

@@ -10,12 +10,15 @@ mod hypervisor;
 mod layered_parent;
 mod shim;
 
-pub use doorbell_mapping::{DoorbellMapping, DoorbellMode, Iommu, IommuDomain, IovaConstraint};
+pub use doorbell_mapping::{
+    DoorbellMapping, DoorbellMode, Iommu, IommuDomain, IovaConstraint, Translated,
+};
 pub use hypervisor::Hypervisor;
 pub use layered_parent::LayeredParent;
 pub use shim::{AddressRule, RequesterRule, ShimLayer};
 
 use core::fmt;
+use msi_types::explain::Explanation;
 use msi_types::{
     DmaIsolation, DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, RequesterId,
     Rewrite, Tier,
@@ -102,6 +105,13 @@ pub trait Layer: Send + Sync {
     fn dma_isolation(&self, device: RequesterId, below: DmaIsolation) -> DmaIsolation {
         let _ = device;
         below
+    }
+
+    /// Explains whether a message reaches the level below: `stored` as the device stores it, and
+    /// `below` as the level below composed it.
+    fn explain(&self, device: RequesterId, stored: MsiMessage, below: MsiMessage) -> Explanation {
+        let _ = (device, stored, below);
+        Explanation::new()
     }
 
     /// Writes one readable line about this layer, without indentation.

@@ -24,6 +24,7 @@ mod header;
 mod mapped_region;
 mod msi_store;
 mod msix_store;
+mod read_back;
 mod store;
 mod windows;
 

@@ -7,7 +7,7 @@
 
 use crate::lock::lock;
 use gic_firmware::Region;
-use irq_domain::layer::{DoorbellMode, Iommu as Driver, IommuDomain, IovaConstraint};
+use irq_domain::layer::{DoorbellMode, Iommu as Driver, IommuDomain, IovaConstraint, Translated};
 use msi_types::{Delivery, Granule, MsiMessage, RequesterId, SignalMsi};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -238,6 +238,12 @@ impl Driver for IommuDriver {
         Ok(at)
     }
 
+    fn translate(&self, domain: IommuDomain, address: u64) -> Translated {
+        let unit = lock(&self.0.state);
+        let translated = unit.spaces.get(&domain).and_then(|space| space.translate(address));
+        translated.map_or(Translated::Refused, Translated::To)
+    }
+
     fn unmap(&self, domain: IommuDomain, mapped: u64) {
         let mut unit = lock(&self.0.state);
         let stage = unit.spaces.get_mut(&domain).and_then(|space| space.last.as_mut());
@@ -342,6 +348,15 @@ mod tests {
             Delivery::Blocked
         );
         assert_eq!(unit.faults(), [IommuFault { device, address: 0x1040 }]);
+    }
+
+    #[test]
+    fn the_driver_translates_as_the_unit_does() {
+        let unit = unit(DoorbellMode::Mapped(Granule::Size4K), 0x7040);
+        let at = driver(&unit).map(DOMAIN, 0x7000, ANYWHERE).unwrap();
+        assert_eq!(driver(&unit).translate(DOMAIN, at | 0x40), Translated::To(0x7040));
+        assert_eq!(driver(&unit).translate(DOMAIN, at + 0x1000), Translated::Refused);
+        assert_eq!(driver(&unit).translate(IommuDomain(7), at), Translated::Refused);
     }
 
     #[test]

@@ -5,8 +5,8 @@ use crate::irq::flow::Flow;
 use alloc::sync::Arc;
 use core::num::NonZeroU16;
 use msi_types::{
-    FastMask, Fit, Initially, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Shape,
-    StoreError, StoreUpdate, Trigger,
+    FastMask, Fit, Initially, LevelMessages, Masking, MessageStore, MsiMessage, ReadBack, Rewrite,
+    Shape, StoreError, StoreUpdate, Trigger,
 };
 
 /// A device's message store.
@@ -64,13 +64,22 @@ impl Endpoint {
         }
     }
 
-    /// Describes where vectors are masked.
-    pub(super) fn masked_at(&self) -> &'static str {
+    /// Describes where vectors can be masked.
+    pub(super) fn maskable_at(&self) -> &'static str {
         match (self.mask(), self.0.masking()) {
             (Some(_), _) => "the endpoint",
-            (None, Masking::PerVector) => "the controller, at the endpoint while it is rewritten",
+            (None, Masking::PerVector) => {
+                "the controller, and at the endpoint while its message is rewritten"
+            }
             (None, Masking::None) => "the controller",
         }
+    }
+
+    /// Reads a slot back from the device.
+    ///
+    /// Context: task; may sleep.
+    pub(super) fn read_back(&self, slot: u16) -> Option<ReadBack> {
+        self.0.read_back(slot)
     }
 
     /// Tells the store that the device has lost its register contents, so that the store writes all

@@ -22,6 +22,7 @@ use core::fmt;
 use core::ops::RangeInclusive;
 use doorbell_fallible::Shared;
 use doorbell_lock::TaskLock;
+use msi_types::explain::{Explanation, Obstacle};
 use msi_types::{
     Capability, Cpu, HwIrq, MessageStore, MsiError, MsiParent, Pending, Shape, StoreError, Trigger,
 };
@@ -321,6 +322,24 @@ impl IrqSource for Slot {
         descriptor.target()
     }
 
+    fn explain(&self, host: &dyn Host, hwirq: HwIrq) -> Explanation {
+        let IrqDomain { attachment, endpoint, .. } = &*self.domain;
+        // Under the device's lock, so that the message is not being rewritten.
+        let (read, expected) = self.domain.with_table(host, |table| {
+            (endpoint.read_back(self.number), table.sent_message(self.number))
+        });
+        let requester = read.and_then(|read| read.requester).unwrap_or(attachment.requester);
+        let device = read.map_or(Explanation::new(), |read| {
+            let differs =
+                read.message.zip(expected).filter(|(stored, expected)| stored != expected);
+            let differs = differs.map_or(Explanation::new(), |(stored, expected)| {
+                Explanation::new().with_obstacle(Obstacle::MessageDiffers { stored, expected })
+            });
+            differs.merge(read.explanation)
+        });
+        device.and_then(|| self.domain.parent().explain(hwirq, requester))
+    }
+
     fn describe(&self, host: &dyn Host, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
         let IrqDomain { name, attachment, endpoint, .. } = &*self.domain;
         let (message, shape) = self.domain.with_table(host, |table| {
@@ -335,8 +354,8 @@ impl IrqSource for Slot {
         if let Some(message) = message {
             write!(out, ", address {:#x}, data {:#x}", message.address, message.data)?;
         }
-        let (masked_at, isolation) = (endpoint.masked_at(), attachment.isolation());
-        writeln!(out, ", masked at {masked_at}, {isolation}")?;
+        let (maskable_at, isolation) = (endpoint.maskable_at(), attachment.isolation());
+        writeln!(out, ", can be masked at {maskable_at}, {isolation}")?;
         self.domain.parent().describe(hwirq, out)
     }
 }

@@ -332,9 +332,17 @@ impl Drop for MsiDevice {
     }
 }
 
+/// Shows the device's vectors if the caller [may wait](crate::TaskContext::may_wait) for the
+/// device's lock.
 impl fmt::Debug for MsiDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MsiDevice").field("name", &self.domain.name).finish_non_exhaustive()
+        let mut out = f.debug_struct("MsiDevice");
+        out.field("name", &&*self.domain.name)
+            .field("requester", &self.domain.attachment.requester);
+        if !self.core.host().may_wait() {
+            return out.finish_non_exhaustive();
+        }
+        self.domain.with_table(self.core.host(), |table| out.field("vectors", table).finish())
     }
 }
 

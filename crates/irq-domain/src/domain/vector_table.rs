@@ -5,6 +5,7 @@ use crate::irq::descriptor::Descriptor;
 use crate::number::Irq;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
+use core::fmt;
 use doorbell_fallible::{Shared, SortedMap, try_collect};
 use msi_types::{Cpu, HwIrq, HwIrqBlock, MsiMessage, Shape};
 
@@ -68,6 +69,9 @@ impl DeviceVector {
     }
 }
 
+/// Number of vectors that `Debug` lists.
+const LISTED: usize = 8;
+
 /// Vectors and their allocations. Every vector belongs to an allocation. An allocation that is
 /// being removed may have no vectors.
 #[derive(Default)]
@@ -76,6 +80,24 @@ pub(super) struct VectorTable {
     allocations: SortedMap<u16, Allocation>,
     /// Vectors, indexed by slot (sparse).
     vectors: SortedMap<u16, DeviceVector>,
+}
+
+/// Lists the first vectors, one per line.
+impl fmt::Debug for VectorTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut list = f.debug_list();
+        for (slot, DeviceVector { descriptor, .. }) in self.iter().take(LISTED) {
+            let (irq, hwirq, cpu) = (descriptor.irq, descriptor.hwirq, descriptor.target());
+            let runs: u64 = descriptor.counts.per_cpu().sum();
+            list.entry(&format_args!(
+                "slot {slot}: irq {irq}, hwirq {hwirq} at CPU {cpu}, {runs} runs"
+            ));
+        }
+        match self.iter().len().saturating_sub(LISTED) {
+            0 => list.finish(),
+            more => list.entry(&format_args!("and {more} more")).finish(),
+        }
+    }
 }
 
 impl VectorTable {

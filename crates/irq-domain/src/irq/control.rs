@@ -19,6 +19,8 @@
 //! `disables` is not 0. If `disables` changes while `rewriting` is set, the source is masked or
 //! unmasked when `rewriting` is cleared.
 
+use msi_types::explain::Obstacle;
+
 /// The control state, as changed by tasks and handlers.
 #[derive(Debug)]
 pub(crate) struct Control {
@@ -88,6 +90,17 @@ impl Control {
 
     pub(crate) const fn is_shut_down(&self) -> bool {
         self.shut_down
+    }
+
+    /// Returns the reason why arrivals do not run a handler, if there is one.
+    pub(crate) const fn obstacle(&self) -> Option<Obstacle> {
+        match self.handler {
+            HandlerPhase::Vacant | HandlerPhase::Gone => Some(Obstacle::NotRequested),
+            HandlerPhase::Installed if self.shut_down => Some(Obstacle::ShutDown),
+            HandlerPhase::Installed if self.shut_off => Some(Obstacle::Screaming),
+            HandlerPhase::Installed if self.disables != 0 => Some(Obstacle::DisabledByDriver),
+            HandlerPhase::Installed => None,
+        }
     }
 
     /// Records that a handler was installed, in the disabled state.

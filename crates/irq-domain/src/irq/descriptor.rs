@@ -18,6 +18,7 @@ use core::num::NonZeroU16;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use doorbell_fallible::Shared;
 use doorbell_lock::{IrqLock, TaskLock};
+use msi_types::explain::{Explanation, Fact};
 use msi_types::{Cpu, HwIrq, Pending, WiredParent};
 
 /// The contents of a handler cell: a handler and its interrupt.
@@ -256,6 +257,11 @@ pub(crate) trait IrqSource: Send + Sync {
     /// Context: task; may sleep.
     fn settled_target(&self, host: &dyn Host, descriptor: &Descriptor) -> Cpu;
 
+    /// Explains the stages from the device to the target's CPU interface.
+    ///
+    /// Context: task; may sleep.
+    fn explain(&self, host: &dyn Host, hwirq: HwIrq) -> Explanation;
+
     /// Writes the levels from the device to the root.
     ///
     /// Context: task; may sleep.
@@ -366,6 +372,19 @@ impl Source {
             Self::Wired(input) => Some(input.parent.is_pending(hwirq)),
             Self::PerCpu(input) => Some(input.parent.is_pending(hwirq)),
         }
+    }
+
+    /// Explains the stages from the device to the target's CPU interface; those of a private
+    /// interrupt on the calling CPU.
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn explain(&self, host: &dyn Host, hwirq: HwIrq) -> Explanation {
+        let parent = match self {
+            Self::Device(source) => return source.explain(host, hwirq),
+            Self::Wired(input) => &input.parent,
+            Self::PerCpu(input) => &input.parent,
+        };
+        Explanation::new().with_fact(Fact::Input(hwirq)).and_then(|| parent.explain(hwirq))
     }
 }
 

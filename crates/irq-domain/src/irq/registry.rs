@@ -4,6 +4,7 @@ use crate::host::Host;
 use crate::irq::control::Released;
 use crate::irq::descriptor::{Descriptor, NewDescriptor, Source};
 use crate::irq::dispatch::Dispatcher;
+use crate::irq::explain;
 use crate::irq::info::{self, IrqInfo};
 use crate::irq::manage::IrqRef;
 use crate::irq::map::IrqMap;
@@ -16,6 +17,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use doorbell_fallible::Shared;
 use doorbell_lock::TaskLock;
+use msi_types::explain::{Explanation, Obstacle};
 use msi_types::{Cpu, HwIrq, WiredParent};
 
 /// All existing interrupts. A descriptor's entry in the dispatch table exists for as long as the
@@ -176,6 +178,24 @@ impl IrqRegistry {
     /// The kernel's heap is exhausted.
     pub(crate) fn irq_info(&self, irq: Irq) -> Result<Option<IrqInfo>, TryReserveError> {
         self.find(irq).map(|descriptor| IrqInfo::of(self.interrupt(&descriptor))).transpose()
+    }
+
+    /// Explains an interrupt; `None` if it does not exist.
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn explain(&self, irq: Irq) -> Option<Explanation> {
+        Some(explain::explain(self.interrupt(&*self.find(irq)?)))
+    }
+
+    /// Explains the interrupt of a vector.
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn explain_vector(&self, hwirq: HwIrq) -> Explanation {
+        let found = self.numbers.lock(self.host()).find(|one| one.hwirq == hwirq);
+        match found {
+            Some(descriptor) => explain::explain(self.interrupt(&descriptor)),
+            None => Explanation::new().with_obstacle(Obstacle::NoDescriptor { interrupt: hwirq }),
+        }
     }
 
     pub(crate) fn describe(&self, irq: Irq, out: &mut dyn fmt::Write) -> fmt::Result {

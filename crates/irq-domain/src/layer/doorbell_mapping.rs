@@ -6,6 +6,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use doorbell_fallible::SortedMap;
 use doorbell_lock::TaskLock;
+use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::{
     DmaIsolation, DoorbellPage, Fit, Granule, Isolation, MsiError, MsiMessage, NotDmaIsolated,
     NotIsolated, Properties, Property, RequesterId, Tier,
@@ -106,6 +107,24 @@ pub trait Iommu: Send + Sync {
     /// Unmaps a page at an address returned by [`map`](Self::map). On return, devices can no longer
     /// write to the page at this address.
     fn unmap(&self, domain: IommuDomain, mapped: u64);
+
+    /// Translates an address that a device of the domain writes to, with the tables that the
+    /// hardware uses. The provided method does not know them.
+    fn translate(&self, domain: IommuDomain, address: u64) -> Translated {
+        let _ = (domain, address);
+        Translated::Unknown
+    }
+}
+
+/// Result of [`Iommu::translate`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Translated {
+    /// The driver cannot tell.
+    Unknown,
+    /// The IOMMU refuses writes to the address.
+    Refused,
+    /// Writes reach this physical address.
+    To(u64),
 }
 
 /// A layer that maps doorbells for devices behind an IOMMU, and has the devices store the mapped
@@ -303,6 +322,22 @@ impl<I: Iommu> Layer for DoorbellMapping<I> {
                 DmaIsolation::NotIsolated(NotDmaIsolated::Identity)
             }
             Some(_) => DmaIsolation::Isolated,
+        }
+    }
+
+    fn explain(&self, device: RequesterId, stored: MsiMessage, below: MsiMessage) -> Explanation {
+        let (iova, doorbell) = (stored.address, below.address);
+        let Some((domain, mode)) = self.mode_of(device) else { return Explanation::new() };
+        if mode == DoorbellMode::Identity {
+            return Explanation::new();
+        }
+        let mapped = Explanation::new().with_fact(Fact::Mapped { iova, doorbell });
+        match self.iommu.translate(domain, iova) {
+            Translated::Unknown => Explanation::new(),
+            Translated::Refused => Explanation::new().with_obstacle(Obstacle::NotMapped { iova }),
+            Translated::To(address) if address == doorbell => mapped,
+            Translated::To(address) => Explanation::new()
+                .with_obstacle(Obstacle::NoDoorbell { address, doorbell: Some(doorbell) }),
         }
     }
 

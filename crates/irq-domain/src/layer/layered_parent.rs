@@ -8,6 +8,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use doorbell_fallible::SortedMap;
 use doorbell_lock::TaskLock;
+use msi_types::explain::Explanation;
 use msi_types::{
     Attachment, BlockRequest, ControllerFault, Cpu, DmaIsolation, DoorbellPage, Fit, Granule,
     HwIrq, HwIrqBlock, Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage,
@@ -339,6 +340,16 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for LayeredParent<L, P> {
 
     fn doorbell_page(&self, granule: Granule) -> DoorbellPage {
         self.parent.doorbell_page(granule)
+    }
+
+    fn explain(&self, hwirq: HwIrq, requester: RequesterId) -> Explanation {
+        let messages = self.messages_of(hwirq).ok();
+        let layer = messages.and_then(|DeviceMessages { device, stored, .. }| {
+            let Passed { below, above } = stored?;
+            Some(self.layer.explain(device, above, below))
+        });
+        let below = self.layer.requester(requester).unwrap_or(requester);
+        layer.unwrap_or_default().and_then(|| self.parent.explain(hwirq, below))
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

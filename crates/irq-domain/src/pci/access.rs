@@ -1,5 +1,7 @@
 //! Register access that a kernel's bus driver provides.
 
+use msi_types::RequesterId;
+
 /// The contexts in which a register may be accessed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AccessContext {
@@ -33,6 +35,13 @@ pub trait ConfigSpace: Send + Sync {
     /// hard-IRQ context if this is [`AccessContext::Any`].
     fn context(&self) -> AccessContext {
         AccessContext::Task
+    }
+
+    /// Returns the requester ID with which the function's messages reach the host bridge, if the
+    /// bus driver knows it: its own or that of a bridge. Used to detect a device that was attached
+    /// under another one.
+    fn requester(&self) -> Option<RequesterId> {
+        None
     }
 }
 

@@ -4,10 +4,12 @@ use super::bar_sizing::BarSet;
 use super::header::{COMMAND, COMMAND_MASTER, COMMAND_MEMORY};
 use super::store::{FunctionStore, find_store};
 use super::windows::Bar;
-use super::{ConfigSpace, PciError, TableMemory};
+use super::{AccessContext, ConfigSpace, PciError, TableMemory};
 use crate::host::Host;
 use alloc::sync::Arc;
 use core::fmt;
+use doorbell_fallible::try_arc;
+use msi_types::RequesterId;
 use msi_types::pci::PciRequester;
 
 /// A function that [`enumerate`](super::enumerate) has found and assigned addresses. The function
@@ -93,7 +95,49 @@ impl Function {
         host: Arc<dyn Host>,
         mut map: impl FnMut(Bar) -> Option<Arc<dyn TableMemory>>,
     ) -> Result<FunctionStore, PciError> {
-        find_store(self.config.clone(), host, |bir| map(self.bar(bir)?))
+        let config =
+            KnownRequester { config: self.config.clone(), requester: self.requester.at_host() };
+        find_store(try_arc(config)?, host, |bir| map(self.bar(bir)?))
+    }
+}
+
+/// The configuration space of a function whose messages carry a known requester ID.
+struct KnownRequester {
+    config: Arc<dyn ConfigSpace>,
+    requester: RequesterId,
+}
+
+impl ConfigSpace for KnownRequester {
+    fn read8(&self, offset: u16) -> u8 {
+        self.config.read8(offset)
+    }
+
+    fn read16(&self, offset: u16) -> u16 {
+        self.config.read16(offset)
+    }
+
+    fn read32(&self, offset: u16) -> u32 {
+        self.config.read32(offset)
+    }
+
+    fn write8(&self, offset: u16, value: u8) {
+        self.config.write8(offset, value);
+    }
+
+    fn write16(&self, offset: u16, value: u16) {
+        self.config.write16(offset, value);
+    }
+
+    fn write32(&self, offset: u16, value: u32) {
+        self.config.write32(offset, value);
+    }
+
+    fn context(&self) -> AccessContext {
+        self.config.context()
+    }
+
+    fn requester(&self) -> Option<RequesterId> {
+        Some(self.requester)
     }
 }
 

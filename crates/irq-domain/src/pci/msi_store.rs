@@ -1,15 +1,18 @@
 //! MSI: a single message in configuration space, from which the function derives up to 32.
 
 use super::capabilities::{check_length, find};
+use super::read_back::{check_power, explain_bus};
 use super::{AccessContext, ConfigSpace, PciError};
 use crate::host::Host;
 use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
 use doorbell_lock::{IrqLock, TaskLock};
+use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::pci::msi::{ADDRESS_LOW, CAPABILITY_ID, CONTROL, Control, Layout};
 use msi_types::{
-    FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Storage, StoreError, StoreUpdate,
+    FastMask, Fit, Masking, MessageStore, MsiMessage, ReadBack, Rewrite, Storage, StoreError,
+    StoreUpdate,
 };
 
 /// Highest valid value of Multiple Message Capable; higher ones are reserved.
@@ -65,6 +68,17 @@ impl MsiStore {
             AccessContext::Task => Masks::Task(TaskLock::new(u32::MAX)),
         };
         Ok(Self { registers, host, log2_capable, state: TaskLock::new(quiet), masks })
+    }
+
+    /// Returns the obstacle to sending any message, if there is one.
+    fn check_enabled(&self, slot: u16) -> Option<Obstacle> {
+        if slot >= self.slots() {
+            return Some(Obstacle::NoVector { vector: slot, vectors: self.slots() });
+        }
+        if let Some(obstacle) = check_power(&*self.registers.config) {
+            return Some(obstacle);
+        }
+        (!self.registers.control().enable()).then_some(Obstacle::MessagesDisabled)
     }
 
     fn set_mask(&self, slot: u16, change: impl FnOnce(u32, u32) -> u32) {
@@ -142,6 +156,23 @@ impl MessageStore for MsiStore {
         self.registers.set_control(wanted);
         *control = wanted;
         self.registers.check_control(wanted)
+    }
+
+    fn read_back(&self, slot: u16) -> Option<ReadBack> {
+        let config = &*self.registers.config;
+        let read = ReadBack::new(Explanation::new()).with_requester(config.requester());
+        if let Some(obstacle) = self.check_enabled(slot) {
+            return Some(read.with_explanation(Explanation::new().with_obstacle(obstacle)));
+        }
+        let message = self.registers.sent_message(slot);
+        let endpoint = if self.registers.read_masks() >> slot & 1 != 0 {
+            let pending = self.is_pending(slot);
+            Explanation::new().with_obstacle(Obstacle::VectorMasked { vector: slot, pending })
+        } else {
+            Explanation::new().with_fact(Fact::Message(message))
+        };
+        let explanation = endpoint.and_then(|| explain_bus(config));
+        Some(read.with_message(Some(message)).with_explanation(explanation))
     }
 
     fn fast_mask(&self) -> Option<&dyn FastMask> {
@@ -254,6 +285,18 @@ impl Registers {
         }
     }
 
+    /// Returns the message that the function derives for a slot: Multiple Message Enable tells how
+    /// many low bits of the data it replaces.
+    fn sent_message(&self, slot: u16) -> MsiMessage {
+        let base = self.message();
+        let replaced = (1u32 << self.control().multiple_message_enable().min(MAX_LOG2)) - 1;
+        MsiMessage { data: base.data & !replaced | u32::from(slot) & replaced, ..base }
+    }
+
+    fn control(&self) -> Control {
+        Control::from(self.config.read16(self.offset + CONTROL))
+    }
+
     /// Writes only the registers whose values differ. If the function has no mask bits, only the
     /// low address word may differ.
     fn replace(&self, old: MsiMessage, new: MsiMessage) {
@@ -280,7 +323,7 @@ impl Registers {
     }
 
     fn check_control(&self, wanted: Control) -> Result<(), StoreError> {
-        let found = Control::from(self.config.read16(self.offset + CONTROL));
+        let found = self.control();
         let same = found.enable() == wanted.enable()
             && found.multiple_message_enable() == wanted.multiple_message_enable();
         if same {

@@ -1,6 +1,7 @@
 //! MSI-X: a table in a memory region, each entry of which has its own message and mask bit.
 
 use super::capabilities::{check_length, find};
+use super::read_back::{check_memory, check_power, explain_bus};
 use super::{ConfigSpace, PciError, TableMemory};
 use crate::host::Host;
 use alloc::sync::Arc;
@@ -9,12 +10,14 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_fallible::try_collect;
 use doorbell_lock::TaskLock;
+use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::pci::msix::{
     BarOffset, CAPABILITY_ID, CONTROL, Control, ENTRY_ADDRESS_HIGH, ENTRY_ADDRESS_LOW,
     ENTRY_CONTROL, ENTRY_DATA, ENTRY_SIZE, LENGTH, PBA, TABLE, VectorControl,
 };
 use msi_types::{
-    FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, Storage, StoreError, StoreUpdate,
+    FastMask, Fit, Masking, MessageStore, MsiMessage, ReadBack, Rewrite, Storage, StoreError,
+    StoreUpdate,
 };
 
 /// Number of base address registers in a function.
@@ -172,12 +175,34 @@ impl MsixStore {
     }
 
     fn check_control(&self, enabled: bool) -> Result<(), StoreError> {
-        let register = self.parts.capability.offset + CONTROL;
-        let found = Control::from(self.parts.config.read16(register));
+        let found = self.control();
         if found.enable() == enabled && !found.function_mask() {
             return Ok(());
         }
         Err(StoreError { slot: 0, reason: "Message Control was read back with another value" })
+    }
+
+    fn control(&self) -> Control {
+        Control::from(self.parts.config.read16(self.parts.capability.offset + CONTROL))
+    }
+
+    /// Returns the obstacle to reading the slot's entry, if there is one. Some functions do not
+    /// respond to table accesses while MSI-X is disabled.
+    fn check_table(&self, slot: u16) -> Option<Obstacle> {
+        if slot >= self.slots() {
+            return Some(Obstacle::NoVector { vector: slot, vectors: self.slots() });
+        }
+        if let Some(obstacle) = check_power(&*self.parts.config) {
+            return Some(obstacle);
+        }
+        let control = self.control();
+        if !control.enable() {
+            return Some(Obstacle::MessagesDisabled);
+        }
+        if control.function_mask() {
+            return Some(Obstacle::FunctionMasked);
+        }
+        check_memory(&*self.parts.config)
     }
 
     fn message(&self, slot: u16) -> MsiMessage {
@@ -260,6 +285,23 @@ impl MessageStore for MsixStore {
         };
         self.set_control(*enable);
         self.check_control(enabled)
+    }
+
+    fn read_back(&self, slot: u16) -> Option<ReadBack> {
+        let config = &*self.parts.config;
+        let read = ReadBack::new(Explanation::new()).with_requester(config.requester());
+        if let Some(obstacle) = self.check_table(slot) {
+            return Some(read.with_explanation(Explanation::new().with_obstacle(obstacle)));
+        }
+        let message = self.message(slot);
+        let endpoint = if self.is_masked(slot) {
+            let pending = self.is_pending(slot);
+            Explanation::new().with_obstacle(Obstacle::VectorMasked { vector: slot, pending })
+        } else {
+            Explanation::new().with_fact(Fact::Message(message))
+        };
+        let explanation = endpoint.and_then(|| explain_bus(config));
+        Some(read.with_message(Some(message)).with_explanation(explanation))
     }
 
     fn fast_mask(&self) -> Option<&dyn FastMask> {

@@ -9,7 +9,7 @@ use crate::mock::{
 };
 use irq_domain::layer::{
     AddressRule, DoorbellMapping, DoorbellMode, Iommu, IommuDomain, IovaConstraint, LayeredParent,
-    RequesterRule, ShimLayer,
+    RequesterRule, ShimLayer, Translated,
 };
 use irq_domain::{IrqHandle, MoveError, MsiDevice, MsiDeviceConfig, MsiDeviceError};
 use msi_types::{
@@ -122,6 +122,12 @@ impl Iommu for Driver {
     fn unmap(&self, domain: IommuDomain, mapped: u64) {
         assert_task();
         judge(lock(&self.0.mapped).remove(&(domain.0, mapped)).is_some(), "unmapped twice");
+    }
+
+    fn translate(&self, domain: IommuDomain, address: u64) -> Translated {
+        let granule = self.0.granule();
+        let page = lock(&self.0.mapped).get(&(domain.0, granule.page(address))).copied();
+        page.map_or(Translated::Refused, |page| Translated::To(page | granule.offset(address)))
     }
 }
 

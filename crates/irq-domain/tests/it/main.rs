@@ -11,6 +11,7 @@ mod dispatch;
 mod dynamic;
 mod ecam;
 mod enumeration;
+mod explain;
 mod function;
 mod handle;
 mod ims;

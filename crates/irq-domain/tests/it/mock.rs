@@ -41,6 +41,11 @@ pub(crate) fn in_hard_irq<T>(cpu: u32, act: impl FnOnce() -> T) -> T {
     in_context(Some(cpu), true, act)
 }
 
+/// Runs `act` in a task that is bound to a CPU.
+pub(crate) fn on_cpu<T>(cpu: u32, act: impl FnOnce() -> T) -> T {
+    in_context(Some(cpu), false, act)
+}
+
 /// Runs `act` in task context, as another CPU's task would in the middle of a handler.
 pub(crate) fn in_task<T>(act: impl FnOnce() -> T) -> T {
     in_context(None, false, act)

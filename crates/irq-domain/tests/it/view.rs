@@ -21,7 +21,8 @@ fn describe_names_every_level_of_an_msi() {
         describe(&machine, handle.irq()),
         "irq 1: queue-1, edge, cpu 1, enabled, 1 runs, 0 redelivered\n  \
          device device: requester 0x0100, slot 1, address 0x8090040, data 0x2001, \
-         masked at the endpoint, not isolated: any bus master can trigger any interrupt at mock\n  \
+         can be masked at the endpoint, \
+         not isolated: any bus master can trigger any interrupt at mock\n  \
          mock controller: vector 8193\n"
     );
 }
@@ -71,4 +72,28 @@ fn the_snapshot_counts_runs_by_cpu() {
     let second = &snapshot[1];
     assert_eq!((second.name.as_deref(), second.enabled), (None, false));
     assert_eq!(second.slot.as_ref().map(|(device, slot)| (&**device, *slot)), Some(("device", 1)));
+}
+
+#[test]
+fn debug_of_a_device_lists_its_first_vectors() {
+    let machine = Machine::new(Addressing::Stays);
+    let device = machine.attach(&machine.store(StoreKind { slots: 64, ..StoreKind::MSIX }));
+    device.allocate(Shape::Independent, 64..=64).unwrap();
+    let handle = device.request(0, "queue", |_| {}).unwrap();
+    machine.interrupts.dispatch(Cpu::new(0), handle.hwirq());
+    let text = format!("{device:#?}");
+    assert_eq!(
+        text.lines().take(5).collect::<Vec<_>>(),
+        [
+            "MsiDevice {",
+            "    name: \"device\",",
+            "    requester: RequesterId(0x0100),",
+            "    vectors: [",
+            "        slot 0: irq 0, hwirq 8192 at CPU 0, 1 runs,",
+        ]
+    );
+    assert!(text.contains("        and 56 more,"), "{text}");
+    assert!(text.lines().count() < 25, "{text}");
+    let masked = crate::mock::in_hard_irq(0, || format!("{device:?}"));
+    assert!(masked.ends_with(", .. }"), "{masked}");
 }

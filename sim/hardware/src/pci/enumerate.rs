@@ -227,6 +227,7 @@ mod tests {
             })
             .unwrap();
         store.set_enabled(true).unwrap();
+        assert_eq!(store.read_back(2).unwrap().requester, Some(last.requester().at_host()));
         function.signal(2);
         assert_eq!(*recorder.0.lock().unwrap(), [(last.requester().at_host(), message)]);
         drop(bus);

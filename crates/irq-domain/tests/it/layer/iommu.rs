@@ -1,6 +1,7 @@
 //! IOMMUs: mapped, nested and reserved doorbells, and isolation.
 
 use super::*;
+use msi_types::explain::{Fact, Obstacle};
 
 #[test]
 fn a_doorbell_page_is_mapped_once_per_domain() {
@@ -382,4 +383,25 @@ fn a_mapping_never_isolates_what_is_not() {
         parent.isolation(DEVICE),
         Isolation::NotIsolated(NotIsolated::SharedDoorbell("mock"))
     );
+}
+
+#[test]
+fn a_missing_or_wrong_mapping_is_explained() {
+    let setup = one_vector(Addressing::Stays, MAPPED);
+    let explain = || setup.machine.interrupts.explain(setup.handle.irq()).unwrap();
+    let (iova, page) = {
+        let mapped = setup.translation.mapped.lock().unwrap();
+        let ((_, at), page) = mapped.first_key_value().unwrap();
+        (at | 0x40, *page)
+    };
+    let doorbell = page | 0x40;
+    assert!(explain().facts().any(|fact| fact == Fact::Mapped { iova, doorbell }));
+    assert_eq!(explain().obstacle(), None);
+    *setup.translation.mapped.lock().unwrap().first_entry().unwrap().get_mut() = 0x7000;
+    let other = Obstacle::NoDoorbell { address: 0x7040, doorbell: Some(doorbell) };
+    assert_eq!(explain().obstacle(), Some(other));
+    let removed = setup.translation.mapped.lock().unwrap().pop_first().unwrap();
+    assert_eq!(explain().obstacle(), Some(Obstacle::NotMapped { iova }));
+    setup.translation.mapped.lock().unwrap().insert(removed.0, page);
+    setup.arrives();
 }

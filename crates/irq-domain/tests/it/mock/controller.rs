@@ -2,6 +2,7 @@
 //! messages encode the target CPU.
 
 use super::{Hook, Locked, assert_task, count_down, judge, lock};
+use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::{
     Attachment, BlockRequest, Capabilities, ControllerFault, Cpu, DoorbellPage, Fit, Granule,
     HwIrq, HwIrqBlock, Initially, Isolation, LevelMessages, Move, MoveOutcome, MsiError,
@@ -382,6 +383,15 @@ impl MsiParent for Controller {
             Pending::Set => drop(inside.pending.insert((cpu, hwirq))),
             Pending::Clear => inside.pending.retain(|(_, other)| *other != hwirq),
         }
+    }
+
+    fn explain(&self, hwirq: HwIrq, requester: RequesterId) -> Explanation {
+        assert_task();
+        assert!(lock(&self.requesters).contains(&requester), "not an attached requester");
+        if self.is_masked(hwirq) {
+            return Explanation::new().with_obstacle(Obstacle::Disabled { interrupt: hwirq });
+        }
+        Explanation::new().with_fact(Fact::Enabled(0xa0))
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

@@ -1,6 +1,7 @@
 //! The root controller's wired inputs.
 
 use super::{assert_task, judge, lock};
+use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::{Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
@@ -121,5 +122,13 @@ impl WiredParent for Root {
 
     fn is_pending(&self, hwirq: HwIrq) -> bool {
         lock(&self.pending).contains(&hwirq)
+    }
+
+    fn explain(&self, hwirq: HwIrq) -> Explanation {
+        let masked = lock(&self.lines).get(&hwirq).is_some_and(|line| line.masked);
+        if masked {
+            return Explanation::new().with_obstacle(Obstacle::Disabled { interrupt: hwirq });
+        }
+        Explanation::new().with_fact(Fact::Enabled(0xa0))
     }
 }

@@ -1,0 +1,38 @@
+//! Read-back of the registers that decide whether a function can send messages at all.
+
+use super::ConfigSpace;
+use super::capabilities::capabilities;
+use super::header::{COMMAND, COMMAND_MASTER, COMMAND_MEMORY, VENDOR};
+use msi_types::explain::{Explanation, Fact, Obstacle};
+
+/// Capability ID of PCI Power Management, and the offset of its Control/Status register, whose bits
+/// 1:0 are the power state (PCI Express Base §7.5.2.2).
+const POWER: u8 = 0x01;
+const POWER_STATUS: u16 = 0x04;
+const POWER_STATE: u16 = 3;
+
+/// Returns the reason why no register of the function is usable, if there is one.
+pub(super) fn check_power(config: &dyn ConfigSpace) -> Option<Obstacle> {
+    if config.read16(VENDOR) == u16::MAX {
+        return Some(Obstacle::Absent);
+    }
+    let power = capabilities(config).find(|capability| capability.id == POWER)?;
+    let state = config.read16(power.offset + POWER_STATUS) & POWER_STATE;
+    let state = state.to_le_bytes()[0];
+    (state != 0).then_some(Obstacle::PoweredDown { state })
+}
+
+/// Returns the obstacle to accesses of the function's memory regions, if there is one.
+pub(super) fn check_memory(config: &dyn ConfigSpace) -> Option<Obstacle> {
+    let decodes = config.read16(COMMAND) & COMMAND_MEMORY != 0;
+    (!decodes).then_some(Obstacle::MemoryDisabled)
+}
+
+/// Explains whether the function may write to the bus.
+pub(super) fn explain_bus(config: &dyn ConfigSpace) -> Explanation {
+    if config.read16(COMMAND) & COMMAND_MASTER == 0 {
+        Explanation::new().with_obstacle(Obstacle::BusMasterDisabled)
+    } else {
+        Explanation::new().with_fact(Fact::BusMaster)
+    }
+}
