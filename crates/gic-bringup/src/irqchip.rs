@@ -299,6 +299,10 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
 
 impl<P: GicPlatform, E> fmt::Debug for Irqchip<P, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Irqchip").field("gic", &self.gic).finish_non_exhaustive()
+        f.debug_struct("Irqchip")
+            .field("gic", &self.gic)
+            .field("controllers", &self.msi)
+            .field("interrupts", &self.interrupts)
+            .finish_non_exhaustive()
     }
 }

@@ -303,11 +303,25 @@ impl<P: GicPlatform> MsiControllerSet<P> {
 
 impl<P: GicPlatform> fmt::Debug for MsiController<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Its(_) => "MsiController::Its",
-            Self::DirectLpi(_) => "MsiController::DirectLpi",
-            Self::Mbi(_) => "MsiController::Mbi",
-            Self::V2m(_) => "MsiController::V2m",
-        })
+        match self {
+            Self::Its(its) => its.fmt(f),
+            Self::DirectLpi(direct_lpi) => direct_lpi.fmt(f),
+            Self::Mbi(mbi) => mbi.fmt(f),
+            Self::V2m(v2m) => v2m.fmt(f),
+        }
+    }
+}
+
+/// Lists the controllers in use, and the reasons why others are refused.
+impl<P: GicPlatform> fmt::Debug for MsiControllerSet<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut list = f.debug_list();
+        for (_, driver) in &self.drivers {
+            match driver {
+                Ok(driver) => list.entry(driver),
+                Err(refused) => list.entry(&format_args!("refused: {refused}")),
+            };
+        }
+        list.finish()
     }
 }

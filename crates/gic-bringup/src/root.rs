@@ -10,7 +10,8 @@ use gic_arch::{IntId, Priority, SgiId};
 use gic_driver::cpu_interface::{Active, EoiMode, SplitEoi};
 use gic_driver::lpi::PendingLpis;
 use gic_driver::{Gic, GicCpuInterface, GicError, GicPlatform, GicV2, SystemRegisters};
-use msi_types::{Cpu, WiredParent};
+use msi_types::explain::Explanation;
+use msi_types::{Cpu, HwIrq, WiredParent};
 
 /// The GIC that signals interrupts to the CPUs.
 pub enum RootGic<P: GicPlatform> {
@@ -137,6 +138,22 @@ impl<P: GicPlatform> RootGic<P> {
         }
     }
 
+    /// Explains whether the interface of the calling CPU lets an interrupt of this priority
+    /// through.
+    pub(crate) fn explain_interface<S: SystemRegisters>(
+        &self,
+        (cpu, registers): (Cpu, &S),
+        interrupt: HwIrq,
+        priority: Priority,
+    ) -> Explanation {
+        match self {
+            Self::V3(gic) => gic.explain_interface((cpu, registers), interrupt, priority),
+            Self::V2(gic) => {
+                gic.explain_interface((cpu, registers.irqs_masked()), interrupt, priority)
+            }
+        }
+    }
+
     /// Changes the priority of a wired interrupt. A private interrupt's priority changes only on
     /// the calling CPU.
     pub(crate) fn set_priority(&self, intid: IntId, priority: Priority) -> Result<(), GicError> {
@@ -186,11 +203,24 @@ impl<P: GicPlatform + 'static> RootGic<P> {
     }
 }
 
+/// Shows how many CPUs are on.
 impl<P: GicPlatform> fmt::Debug for RootGic<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V3(_) => "RootGic::V3",
-            Self::V2(_) => "RootGic::V2",
-        })
+        match self {
+            Self::V3(gic) => {
+                let (on, all) = (gic.cpus().filter(|cpu| gic.is_on(*cpu)).count(), gic.cpus());
+                f.debug_struct("GicV3")
+                    .field("distributor", &format_args!("{:#x}", gic.distributor().address()))
+                    .field("view", &gic.distributor().view())
+                    .field("cpus", &format_args!("{on} of {} on", all.count()))
+                    .finish_non_exhaustive()
+            }
+            Self::V2(gic) => {
+                let (on, all) = (gic.cpus().filter(|cpu| gic.is_on(*cpu)).count(), gic.cpus());
+                f.debug_struct("GicV2")
+                    .field("cpus", &format_args!("{on} of {} on", all.count()))
+                    .finish_non_exhaustive()
+            }
+        }
     }
 }

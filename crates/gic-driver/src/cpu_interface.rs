@@ -6,11 +6,13 @@
 mod creation;
 
 mod acknowledge;
+mod explain;
 mod setup;
 mod sgi;
 mod sgi_reach;
 
 pub use acknowledge::SynchronisedAcknowledge;
+pub(crate) use explain::InterfaceState;
 pub use setup::SavedCpuInterface;
 
 use crate::SystemRegisters;

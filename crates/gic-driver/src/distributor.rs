@@ -302,6 +302,13 @@ impl<M: Mmio> Distributor<M> {
         })
     }
 
+    /// Returns `GICD_CTLR` if it does not forward the view's own group.
+    pub(crate) fn withheld_group(&self) -> Option<Ctlr> {
+        let control = self.frame.mmio.read(gicd::CTLR);
+        let group = control::group_bits(self.view);
+        (control.into_bits() & group != group).then_some(control)
+    }
+
     /// Stops forwarding the view's own group, as the last step of a suspend.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.

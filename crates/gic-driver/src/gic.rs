@@ -16,6 +16,7 @@ mod creation;
 
 mod end_of_interrupt;
 mod errata;
+mod explain;
 mod lpis;
 mod suspend;
 mod wired;

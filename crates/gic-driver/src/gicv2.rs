@@ -44,6 +44,7 @@
 mod creation;
 
 mod cpu_interface;
+mod explain;
 #[cfg(feature = "alloc")]
 mod suspend;
 mod wired;

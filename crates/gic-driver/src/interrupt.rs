@@ -4,6 +4,7 @@
 use crate::frame::{Fields, Frame};
 use crate::{GicError, Group, Mmio, MmioExt, Platform, SecurityView};
 use gic_arch::{IntId, IntIdField, IntIdLocation, Priority};
+use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::{Pending, Trigger};
 
 /// An interrupt that its frame implements. Created by
@@ -158,6 +159,33 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         } else {
             Err(GicError::GroupRefused(self.intid))
         }
+    }
+
+    /// Returns the interrupt's group; `None` in the Non-secure view, which cannot read it.
+    pub(crate) fn group(&self, view: SecurityView) -> Option<Group> {
+        let bits = (self.read(self.fields.group), self.read(self.fields.group_modifier));
+        match (view, bits) {
+            (SecurityView::NonSecure, _) => None,
+            (_, (1, _)) => Some(Group::One),
+            (SecurityView::Secure, (_, 1)) => Some(Group::SecureOne),
+            _ => Some(Group::Zero),
+        }
+    }
+
+    /// Explains whether the interrupt is enabled and pending.
+    pub(crate) fn explain(&self) -> Explanation {
+        let interrupt = self.intid.hwirq();
+        if !self.is_enabled() {
+            return Explanation::new().with_obstacle(Obstacle::Disabled { interrupt });
+        }
+        let enabled = Explanation::new().with_fact(Fact::Enabled(self.priority().get()));
+        if self.is_active() {
+            return enabled.with_obstacle(Obstacle::Active { interrupt, cpu: None });
+        }
+        if !self.is_pending() {
+            return enabled.with_obstacle(Obstacle::NotPending { interrupt });
+        }
+        enabled.with_fact(Fact::Pending(interrupt))
     }
 
     /// Sets the priority after checking (by reading back) that this security view can configure the

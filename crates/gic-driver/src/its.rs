@@ -75,10 +75,12 @@ mod probe;
 mod attachment;
 mod command_queue;
 mod config;
+mod debug;
 mod device_table;
 mod devices;
 mod error;
 mod events;
+mod explain;
 mod hardware;
 mod hotplug;
 mod invalidation;
@@ -140,7 +142,6 @@ use tables::{ItsTable, TableConstraints};
 /// }
 /// ```
 #[doc(alias = "its_node")]
-#[derive(Debug)]
 pub struct Its<P: GicPlatform> {
     frame: ControlFrame<P>,
     typer: Typer,

@@ -93,6 +93,12 @@ impl<M: Mmio> Redistributor<M> {
         })
     }
 
+    /// Returns `true` if the redistributor withholds its CPU's interrupts. Where Secure firmware
+    /// keeps `GICR_WAKER`, this cannot be known, and `false` is returned.
+    pub(crate) fn is_asleep(&self) -> bool {
+        self.waker && self.frame.mmio.read(gicr::WAKER).processor_sleep()
+    }
+
     /// Brings the CPU's private interrupts to a known state: PPIs are disabled, SGIs are enabled,
     /// and all private interrupts are inactive, not pending, of the same priority and in the view's
     /// own group. The redistributor must be awake.

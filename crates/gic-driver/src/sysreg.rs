@@ -1,9 +1,9 @@
 //! The CPU interface's system registers on real hardware, accessed with `MRS` and `MSR`.
 //!
 //! Audited: the instructions below read and write registers of the GIC's CPU interface, and read
-//! `MPIDR_EL1` and `CurrentEL`. The instructions access no memory that Rust manages; the barriers
-//! only order accesses. Callers of [`CpuRegisters::new`] guarantee that the exception level and the
-//! CPU have these registers.
+//! `MPIDR_EL1`, `CurrentEL` and `DAIF`. The instructions access no memory that Rust manages; the
+//! barriers only order accesses. Callers of [`CpuRegisters::new`] guarantee that the exception level
+//! and the CPU have these registers.
 #![expect(unsafe_code, reason = "system registers are accessed by inline assembly")]
 
 use crate::mask_hint::MaskHint;
@@ -152,6 +152,15 @@ impl SystemRegisters for CpuRegisters {
             asm!("mrs {}, CurrentEL", out(reg) current, options(nomem, nostack, preserves_flags));
         }
         if current >> 2 & 3 == 2 { ExceptionLevel::El2 } else { ExceptionLevel::El1 }
+    }
+
+    fn irqs_masked(&self) -> Option<bool> {
+        const I: u64 = 1 << 7;
+        let masks: u64;
+        // SAFETY: `DAIF` can be read at EL1 and above (the promise at `new`); reading it changes
+        // nothing.
+        unsafe { asm!("mrs {}, DAIF", out(reg) masks, options(nomem, nostack, preserves_flags)) };
+        Some(masks & I != 0)
     }
 }
 

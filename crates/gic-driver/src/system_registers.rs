@@ -27,6 +27,12 @@ pub trait SystemRegisters {
         ExceptionLevel::El1
     }
 
+    /// Returns whether the calling CPU masks IRQ exceptions (`PSTATE.I`); `None` if the
+    /// implementation does not know.
+    fn irqs_masked(&self) -> Option<bool> {
+        None
+    }
+
     /// Reads a typed register.
     fn read<V: RegisterValue<Raw = u64>, A: Readable>(&self, register: SysReg<V, A>) -> V {
         V::from(self.read_raw(register.encoding()))
@@ -49,5 +55,9 @@ impl<S: SystemRegisters + ?Sized> SystemRegisters for &S {
 
     fn exception_level(&self) -> ExceptionLevel {
         (**self).exception_level()
+    }
+
+    fn irqs_masked(&self) -> Option<bool> {
+        (**self).irqs_masked()
     }
 }

@@ -4,6 +4,7 @@ mod controller;
 mod cost;
 mod devices;
 mod discovery;
+mod explain;
 mod hotplug;
 mod intx;
 mod load;

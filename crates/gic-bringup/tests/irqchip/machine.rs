@@ -2,7 +2,7 @@
 //! model and its RAM don't count against that heap.
 
 use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
-use doorbell_hardware::platform::{Executing, Frame, MachinePlatform};
+use doorbell_hardware::platform::{CpuBus, Executing, Frame, MachinePlatform};
 use doorbell_hardware::ram::{Caches, Ram};
 use doorbell_test_support::Outside;
 use gic_arch::icc::SysRegEncoding;
@@ -321,6 +321,14 @@ impl Machine {
 
     /// Creates a machine with the default configuration after `change` has modified it.
     pub(crate) fn with(change: impl FnOnce(&mut VgicConfig)) -> Self {
+        Self::with_devices(change, |_, _| ())
+    }
+
+    /// Like [`with`](Self::with), with devices on the bus that `plug` attaches.
+    pub(crate) fn with_devices(
+        change: impl FnOnce(&mut VgicConfig),
+        plug: impl FnOnce(&mut Bus, &Arc<Vgic>),
+    ) -> Self {
         let ram = Arc::new(Ram::new(&[region(0x4000_0000, 0x100_0000)], Caches::Snooped));
         let mut config = VgicConfig::new(2);
         config.lpi_id_bits = Some(16);
@@ -336,6 +344,7 @@ impl Machine {
                 redistributors.push(region(base, end - base));
             }
         }
+        plug(&mut bus, &gic);
         let machine = MachinePlatform::new(Arc::new(bus), ram);
         Self {
             gic,
@@ -361,6 +370,11 @@ impl Machine {
     pub(crate) fn with_cpus_in_reverse(mut self) -> Self {
         Arc::make_mut(&mut self.description).cpus.reverse();
         self
+    }
+
+    /// Returns the way of the boot CPU to the bus.
+    pub(crate) fn bus(&self) -> CpuBus {
+        self.kernel.machine.cpu_bus()
     }
 
     /// Returns firmware's description.

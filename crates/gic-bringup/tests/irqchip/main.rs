@@ -6,6 +6,7 @@
 mod boot_cpu;
 mod bridge;
 mod choices;
+mod explain;
 mod hotplug;
 mod machine;
 mod out_of_memory;

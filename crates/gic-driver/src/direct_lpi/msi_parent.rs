@@ -1,9 +1,11 @@
 //! Makes direct LPIs an MSI parent. No per-device state is needed.
 
 use super::DirectLpi;
+use super::records::Record;
 use crate::GicPlatform;
 use core::fmt;
 use gic_arch::Lpi;
+use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::{
     Attachment, BlockRequest, Capabilities, Cpu, DoorbellPage, Granule, HwIrq, HwIrqBlock,
     Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending,
@@ -81,6 +83,19 @@ impl<P: GicPlatform> MsiParent for DirectLpi<P> {
 
     fn doorbell_page(&self, _granule: Granule) -> DoorbellPage {
         DoorbellPage::HoldsControls(PAGE)
+    }
+
+    fn explain(&self, hwirq: HwIrq, _: RequesterId) -> Explanation {
+        let lpi = Lpi::try_from(hwirq.get()).ok();
+        let found = lpi.and_then(|lpi| Some((lpi, self.records.get(self.platform(), lpi)?)));
+        let Some((lpi, Record { target, .. })) = found else {
+            let missing = Obstacle::NoSuchInterrupt { interrupt: hwirq };
+            return Explanation::new().with_obstacle(missing);
+        };
+        let doorbell = self.doorbell(target).map(Fact::Doorbell);
+        let arrived = doorbell.into_iter().fold(Explanation::new(), Explanation::with_fact);
+        let arrived = arrived.with_fact(Fact::Named(hwirq));
+        arrived.and_then(|| self.gic().explain_lpi(lpi, target))
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

@@ -7,6 +7,7 @@ use crate::{GicError, GicPlatform, Interrupt, Route};
 use core::num::NonZeroU16;
 use core::sync::atomic::Ordering;
 use gic_arch::{Affinity, IntId, IntIdClass};
+use msi_types::explain::Explanation;
 use msi_types::{ControllerFault, Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
 
 /// Private interrupts are SGIs, PPIs and extended PPIs. An operation on a private interrupt affects
@@ -92,6 +93,10 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
     fn is_pending(&self, hwirq: HwIrq) -> bool {
         self.wired(hwirq).is_ok_and(|interrupt| interrupt.is_pending())
     }
+
+    fn explain(&self, hwirq: HwIrq) -> Explanation {
+        self.explain_wired(hwirq)
+    }
 }
 
 impl<P: GicPlatform> Gic<P> {
@@ -113,7 +118,7 @@ impl<P: GicPlatform> Gic<P> {
 
     /// Returns a handle to an interrupt in the block that holds its state: the distributor, or the
     /// calling CPU's redistributor.
-    fn wired(&self, hwirq: HwIrq) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
+    pub(super) fn wired(&self, hwirq: HwIrq) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
         let intid = IntId::from(hwirq);
         // A CPU interface without `ICC_CTLR_EL1.ExtRange` must never see an extended INTID (IHI
         // 0069 §12.2).

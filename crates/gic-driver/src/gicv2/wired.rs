@@ -5,6 +5,7 @@ use crate::claims::nth;
 use crate::{Interrupt, Mmio, MmioExt, Platform};
 use core::num::NonZeroU16;
 use gic_arch::{IntId, gicd};
+use msi_types::explain::Explanation;
 use msi_types::{ControllerFault, Cpu, HwIrq, MsiError, Pending, Trigger, WiredParent};
 
 /// Operations on an SGI or PPI act on the calling CPU's instance. A claim on an SGI or PPI covers
@@ -83,10 +84,14 @@ impl<P: Platform> WiredParent for GicV2<P> {
     fn is_pending(&self, hwirq: HwIrq) -> bool {
         self.wired(hwirq).is_ok_and(|interrupt| interrupt.is_pending())
     }
+
+    fn explain(&self, hwirq: HwIrq) -> Explanation {
+        self.explain_wired(hwirq)
+    }
 }
 
 impl<P: Platform> GicV2<P> {
-    fn wired(&self, hwirq: HwIrq) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
+    pub(super) fn wired(&self, hwirq: HwIrq) -> Result<Interrupt<'_, P::Mmio>, MsiError> {
         self.interrupt(hwirq.into()).map_err(|_| MsiError::UnknownVector(hwirq))
     }
 

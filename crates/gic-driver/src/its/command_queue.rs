@@ -257,6 +257,11 @@ impl CommandQueue {
         })
     }
 
+    /// Returns how many commands were executed, as far as that was read, and posted.
+    pub(super) fn progress<P: GicPlatform>(&self, frame: &ControlFrame<P>) -> (u64, u64) {
+        self.ring.with(&*frame.platform, |ring| (ring.read, ring.written))
+    }
+
     /// Runs `f` with the ring's lock held, so that no command is created concurrently.
     pub(crate) fn in_order<P: GicPlatform>(&self, frame: &ControlFrame<P>, f: impl FnOnce()) {
         self.ring.with(&*frame.platform, |_| f());

@@ -8,6 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use gic_arch::Lpi;
+use msi_types::explain::{Explanation, Obstacle};
 use msi_types::{
     Attachment, BlockRequest, Capabilities, Cpu, DeviceId, DoorbellPage, Granule, HwIrq,
     HwIrqBlock, IsolatingMechanism, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent,
@@ -147,6 +148,12 @@ impl<P: GicPlatform> MsiParent for ItsMsiParent<P> {
 
     fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
         self.or_note(hwirq, |lpi| self.its.set_pending(lpi, pending));
+    }
+
+    fn explain(&self, hwirq: HwIrq, requester: RequesterId) -> Explanation {
+        let unknown =
+            Explanation::new().with_obstacle(Obstacle::NoSuchInterrupt { interrupt: hwirq });
+        lpi(hwirq).map_or(unknown, |lpi| self.its.explain(lpi, self.map.device(requester)))
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

@@ -55,7 +55,6 @@ impl EventRoute {
 
 /// The routes of all LPIs. Each route is an atomic word and can be read without a lock. Memory is
 /// allocated in chunks as LPIs are first mapped.
-#[derive(Debug)]
 pub(crate) struct EventRoutes {
     chunks: Vec<Once<Vec<AtomicU64>>>,
 }
@@ -99,16 +98,23 @@ impl EventRoutes {
     ///
     /// Context: task; may sleep.
     pub(crate) fn mapped_to(&self, collection: CollectionId) -> Result<Vec<Lpi>, TryReserveError> {
+        let here = self.mapped().filter(|(_, route)| route.collection == collection);
+        try_collect(here.map(|(lpi, _)| lpi))
+    }
+
+    /// Returns the mapped LPIs in ascending order.
+    ///
+    /// Context: any.
+    pub(crate) fn mapped(&self) -> impl Iterator<Item = (Lpi, EventRoute)> {
         let chunks = self.chunks.iter().enumerate();
         let words = chunks.filter_map(|(number, chunk)| Some((number, chunk.get()?)));
         let routes = words.flat_map(|(number, words)| {
             words.iter().enumerate().map(move |(index, word)| (number * CHUNK + index, word))
         });
-        let here = routes.filter(|(_, word)| {
-            EventRoute::unpack(word.load(Ordering::Acquire))
-                .is_some_and(|route| route.collection == collection)
-        });
-        try_collect(here.filter_map(|(index, _)| Lpi::from_index(u32::try_from(index).ok()?)))
+        routes.filter_map(|(index, word)| {
+            let route = EventRoute::unpack(word.load(Ordering::Acquire))?;
+            Some((Lpi::from_index(u32::try_from(index).ok()?)?, route))
+        })
     }
 
     /// Returns the ranges of LPI indices for which memory has been allocated. LPIs outside these

@@ -4,6 +4,7 @@ use super::{Doorbell, Groups, SpiMessages};
 use crate::Platform;
 use core::fmt;
 use core::num::NonZeroU16;
+use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::{
     Attachment, BlockRequest, Capabilities, Capability, Cpu, DoorbellPage, Granule, HwIrq,
     HwIrqBlock, Initially, Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage,
@@ -116,6 +117,18 @@ impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
             (DoorbellPage::Unknown, _) | (_, DoorbellPage::Unknown) => DoorbellPage::Unknown,
             (DoorbellPage::Alone, DoorbellPage::Alone) => DoorbellPage::Alone,
         })
+    }
+
+    fn explain(&self, hwirq: HwIrq, _: RequesterId) -> Explanation {
+        match self.message_of(hwirq) {
+            Ok(message) => Explanation::new()
+                .with_fact(Fact::Doorbell(message.address))
+                .with_fact(Fact::Named(hwirq))
+                .and_then(|| self.wired.explain(hwirq)),
+            Err(_) => {
+                Explanation::new().with_obstacle(Obstacle::NoSuchInterrupt { interrupt: hwirq })
+            }
+        }
     }
 
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

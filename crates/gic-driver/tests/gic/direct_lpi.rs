@@ -2,6 +2,7 @@
 
 mod bulk;
 mod endpoint;
+mod explain;
 mod hotplug;
 mod masking;
 mod messages;

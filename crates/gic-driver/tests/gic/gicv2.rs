@@ -1,6 +1,7 @@
 //! GICv2 driver tests.
 
 mod board;
+mod explain;
 mod out_of_memory;
 
 use board::{Board, DISTRIBUTOR, FRAME, INTERFACE, INTERFACE_OF};

@@ -6,6 +6,7 @@ mod adoption;
 mod collections;
 mod errata;
 mod events;
+mod explain;
 mod model;
 mod out_of_memory;
 mod parent;

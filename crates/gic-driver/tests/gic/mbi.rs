@@ -7,6 +7,7 @@ use gic_arch::{Affinity, IntId};
 use gic_driver::{
     Gic, GicConfig, Mbi, MbiConfig, MbiError, PhysicalRegion, RedistributorRegion, Route, SpiRange,
 };
+use msi_types::explain::{self, Fact, Obstacle, TargetState};
 use msi_types::{
     Attachment, BlockRequest, Cpu, DoorbellPage, Fit, Granule, HwIrq, HwIrqBlock, Initially,
     Isolation, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending, RequesterId,
@@ -387,4 +388,33 @@ fn ranges_without_heap_are_refused_and_released() {
         mbi.mask(block.first());
         mbi.free(&device, block);
     });
+}
+
+#[test]
+fn the_state_of_a_message_spi_is_explained() {
+    let (fake, gic, mbi) = set_up(&[(64, 8)]);
+    let block = allocate(&mbi, 1, Shape::Independent).unwrap();
+    let interrupt = block.first();
+    let explain = |hwirq| mbi.explain(hwirq, RequesterId::new(1));
+    assert_eq!(explain(interrupt).obstacle(), Some(Obstacle::NotPending { interrupt }));
+    mbi.set_pending(interrupt, Pending::Set);
+    let facts = [
+        Fact::Doorbell(DISTRIBUTOR + 0x40),
+        Fact::Named(interrupt),
+        Fact::Enabled(0xa0),
+        Fact::Pending(interrupt),
+        Fact::Target(Cpu::new(1), TargetState::Awake),
+    ];
+    assert!(explain(interrupt).facts().eq(facts));
+    assert_eq!(explain(interrupt).obstacle(), None);
+    let intid = IntId::new(interrupt.get());
+    fake.at_distributor(|frame| frame.spis.state(intid).active = true);
+    let active = Obstacle::Active { interrupt, cpu: None };
+    assert_eq!(explain(interrupt).obstacle(), Some(active));
+    fake.at_distributor(|frame| frame.spis.state(intid).group = false);
+    let group = explain::Group::Zero;
+    assert_eq!(explain(interrupt).obstacle(), Some(Obstacle::WrongGroup { interrupt, group }));
+    drop(gic);
+    let interrupt = HwIrq::new(65);
+    assert_eq!(explain(interrupt).obstacle(), Some(Obstacle::NoSuchInterrupt { interrupt }));
 }

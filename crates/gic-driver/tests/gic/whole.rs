@@ -1,6 +1,7 @@
 //! Whole-GIC tests.
 
 mod errata;
+mod explain;
 mod life;
 mod out_of_memory;
 mod residency;

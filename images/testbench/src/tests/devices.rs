@@ -1,5 +1,6 @@
 //! Tests each device: its vectors reach their targets, follow a move, and can be disabled.
 
+use super::explain;
 use crate::devices::DeviceKind;
 use crate::machine::{LAST_UNHANDLED, Machine, UNHANDLED};
 use crate::report::{Outcome, Report, Verdict, check};
@@ -55,6 +56,9 @@ fn one(machine: &'static Machine, kind: &DeviceKind, function: &Function, report
     });
     report.case(&format!("{name}: says whether it is isolated, and its way"), || {
         describe(machine, &rig)
+    });
+    report.case(&format!("{name}: the faults of a vector are named"), || {
+        explain::faults(machine, &rig, function)
     });
     report.case(&format!("{name}: gives everything back"), || rig.tear_down());
 }

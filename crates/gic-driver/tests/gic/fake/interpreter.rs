@@ -295,6 +295,11 @@ impl Interpreter {
         }
     }
 
+    /// The value of `GITS_CWRITER`.
+    pub(crate) fn written(&self) -> Cwriter {
+        Cwriter::new().with_slot(u16::try_from(self.write / SLOT).unwrap())
+    }
+
     /// Makes the ITS hang, or lets it continue.
     pub(crate) fn set_stuck(
         &mut self,

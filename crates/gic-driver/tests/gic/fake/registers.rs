@@ -103,6 +103,7 @@ fn read_its(world: &mut World, its: usize, offset: u32) -> u64 {
         TYPER => its.hardware.typer.into(),
         CBASER => its.queue.into(),
         CREADR => its.look(memory, redistributors).into(),
+        CWRITER => its.written().into(),
         0x100..0x140 => its.tables[(offset as usize - 0x100) / 8].into(),
         _ => panic!("read of GITS + {offset:#x}"),
     }

@@ -1,0 +1,65 @@
+//! Explanations of interrupts, with the stage that only a CPU itself can read.
+
+use crate::irqchip::Irqchip;
+use gic_arch::Priority;
+use gic_driver::cpu_interface::EoiMode;
+use gic_driver::{GicPlatform, SystemRegisters};
+use irq_domain::Irq;
+use msi_types::explain::{Explanation, Fact};
+use msi_types::{Cpu, HwIrq};
+
+impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
+    /// Explains why an interrupt's handler does not run, like
+    /// [`Interrupts::explain`](irq_domain::Interrupts::explain), and adds the interface of the
+    /// calling CPU, `cpu`, if the interrupt is routed to this CPU. The caller must not migrate to
+    /// another CPU in the meantime. Returns `None` if the interrupt does not exist.
+    ///
+    /// If the interrupt is routed to another CPU, the explanation ends without the stage
+    /// [`Interface`](msi_types::explain::Stage::Interface). A kernel then sends an IPI to that CPU,
+    /// which calls [`explain_here`](Self::explain_here).
+    ///
+    /// Context: task; may sleep.
+    pub fn explain(
+        &self,
+        irq: Irq,
+        cpu: Cpu,
+        registers: &impl SystemRegisters,
+    ) -> Option<Explanation> {
+        Some(self.explain_here(self.interrupts.explain(irq)?, cpu, registers))
+    }
+
+    /// Adds the interface of the calling CPU, `cpu`, to an explanation, if the interrupt gets as
+    /// far as this CPU. If the GIC is a GICv2, `registers` are only asked whether exceptions are
+    /// [masked](SystemRegisters::irqs_masked).
+    ///
+    /// Context: any.
+    pub fn explain_here(
+        &self,
+        explanation: Explanation,
+        cpu: Cpu,
+        registers: &impl SystemRegisters,
+    ) -> Explanation {
+        match signal_at(&explanation, cpu) {
+            Some((interrupt, priority)) => {
+                explanation.merge(self.gic.explain_interface((cpu, registers), interrupt, priority))
+            }
+            None => explanation,
+        }
+    }
+}
+
+/// Returns the interrupt and its priority, if the explanation passes every stage up to this target.
+fn signal_at(explanation: &Explanation, cpu: Cpu) -> Option<(HwIrq, Priority)> {
+    let (mut interrupt, mut priority, mut here) = (None, None, false);
+    for fact in explanation.facts() {
+        match fact {
+            Fact::Event { interrupt: known, .. } | Fact::Named(known) | Fact::Input(known) => {
+                interrupt = Some(known);
+            }
+            Fact::Enabled(known) => priority = Some(Priority::new(known)),
+            Fact::Target(target, _) => here = target == cpu,
+            _ => {}
+        }
+    }
+    interrupt.zip(priority).filter(|_| here)
+}

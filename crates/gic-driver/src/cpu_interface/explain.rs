@@ -1,0 +1,45 @@
+//! Explanation of the decision of a CPU interface.
+
+use gic_arch::{IntId, Priority};
+use msi_types::explain::{Explanation, Fact, Group, Obstacle};
+use msi_types::{Cpu, HwIrq};
+
+/// The state of a CPU interface that decides whether an interrupt is signaled.
+pub(crate) struct InterfaceState {
+    /// The group whose interrupts the kernel takes.
+    pub(crate) group: Group,
+    /// `true` if the interface signals that group.
+    pub(crate) is_enabled: bool,
+    pub(crate) mask: Priority,
+    pub(crate) running: Priority,
+    pub(crate) highest_pending: Option<IntId>,
+    /// Whether the CPU masks IRQ exceptions, if known.
+    pub(crate) irqs_masked: Option<bool>,
+}
+
+impl InterfaceState {
+    /// Explains whether an interrupt of this priority is signaled to `cpu`. With two security
+    /// states, the mask may have more bits than the priority. The comparison then treats as
+    /// admitted some priorities that the interface masks, but never the reverse.
+    pub(crate) fn explain(self, cpu: Cpu, interrupt: HwIrq, priority: Priority) -> Explanation {
+        let is_pending = self.highest_pending.map(IntId::hwirq) == Some(interrupt);
+        let pending = Explanation::new();
+        let pending =
+            if is_pending { pending.with_fact(Fact::Pending(interrupt)) } else { pending };
+        let (mask, running, priority) = (self.mask.get(), self.running.get(), priority.get());
+        let obstacle = if !self.is_enabled {
+            Obstacle::InterfaceGroupDisabled { group: self.group, cpu }
+        } else if priority >= mask {
+            Obstacle::PriorityMasked { priority, mask, cpu }
+        } else if priority >= running {
+            Obstacle::PriorityNotHigher { priority, running, cpu }
+        } else if self.irqs_masked == Some(true) {
+            Obstacle::ExceptionsMasked { cpu }
+        } else if is_pending {
+            return pending.with_fact(Fact::Signaled(cpu));
+        } else {
+            return pending.with_fact(Fact::Admitted(cpu));
+        };
+        pending.with_obstacle(obstacle)
+    }
+}

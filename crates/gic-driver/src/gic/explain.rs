@@ -1,0 +1,118 @@
+//! Explanations: how far an interrupt gets at the distributor, at its redistributor and at the
+//! target's CPU interface.
+
+use super::Gic;
+use crate::cpu_interface::InterfaceState;
+use crate::{GicPlatform, Group, Interrupt, Route, SecurityView, SystemRegisters};
+use gic_arch::{IntId, Lpi, Priority, icc};
+use msi_types::explain::{self, Explanation, Fact, Obstacle, TargetState};
+use msi_types::{Cpu, HwIrq};
+
+impl<P: GicPlatform> Gic<P> {
+    /// Explains whether the interface of the calling CPU, `cpu`, lets an interrupt of this priority
+    /// through: its group, priority mask and running priority, and the CPU's exception mask if
+    /// `registers` [can tell](SystemRegisters::irqs_masked).
+    ///
+    /// Context: any.
+    pub fn explain_interface<S: SystemRegisters>(
+        &self,
+        (cpu, registers): (Cpu, &S),
+        interrupt: HwIrq,
+        priority: Priority,
+    ) -> Explanation {
+        let interface = self.cpu_interface(registers);
+        let state = InterfaceState {
+            group: group_name(self.distributor.view().own_group()),
+            is_enabled: registers.read(icc::IGRPEN1).enable(),
+            mask: interface.mask(),
+            running: interface.running_priority(),
+            highest_pending: interface.highest_pending(),
+            irqs_masked: registers.irqs_masked(),
+        };
+        state.explain(cpu, interrupt, priority)
+    }
+
+    /// Explains how far a pending LPI gets whose target is `cpu`.
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn explain_lpi(&self, lpi: Lpi, cpu: Cpu) -> Explanation {
+        let stopped = |obstacle| Explanation::new().with_obstacle(obstacle);
+        let on = self.redistributor_frames(cpu).ok().filter(|_| self.is_on(cpu));
+        let Some(redistributor) = on else { return stopped(Obstacle::Offline { cpu }) };
+        if !redistributor.lpis_enabled() {
+            return stopped(Obstacle::LpisDisabled { cpu });
+        }
+        let interrupt = lpi.intid().hwirq();
+        let bits = redistributor.lpi_bases().0.id_bits_minus_one() + 1;
+        let config = self.lpis.as_ref().ok().and_then(|lpis| lpis.config(lpi).ok());
+        let Some(config) = config.filter(|_| lpi.get() >> bits.min(31) == 0) else {
+            return stopped(Obstacle::BeyondTable { interrupt, bits });
+        };
+        if !config.enable() {
+            return stopped(Obstacle::Disabled { interrupt });
+        }
+        let enabled = Explanation::new().with_fact(Fact::Enabled(config.priority().get()));
+        enabled.and_then(|| self.explain_target(cpu))
+    }
+
+    /// Explains how far a wired interrupt gets.
+    ///
+    /// Context: task; may sleep.
+    pub(super) fn explain_wired(&self, hwirq: HwIrq) -> Explanation {
+        let stopped = |obstacle| Explanation::new().with_obstacle(obstacle);
+        let Ok(interrupt) = self.wired(hwirq) else {
+            return stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
+        };
+        let state = explain_state(&interrupt, self.distributor.view());
+        state.and_then(|| {
+            if IntId::from(hwirq).is_private() {
+                return self.explain_target(self.platform.cpu());
+            }
+            match self.distributor.route(interrupt.intid()) {
+                Ok(Route::To(affinity)) => {
+                    let target = self.cpus().find(|cpu| self.affinity(*cpu) == Some(affinity));
+                    let missing = Obstacle::NoTarget { affinity: affinity.mpidr() };
+                    target.map_or(stopped(missing), |cpu| self.explain_target(cpu))
+                }
+                Ok(Route::AnyParticipating) | Err(_) => self.explain_forwarding(),
+            }
+        })
+    }
+
+    fn explain_target(&self, cpu: Cpu) -> Explanation {
+        let stopped = |obstacle| Explanation::new().with_obstacle(obstacle);
+        let on = self.redistributor_frames(cpu).ok().filter(|_| self.is_on(cpu));
+        let Some(redistributor) = on else { return stopped(Obstacle::Offline { cpu }) };
+        if redistributor.is_asleep() {
+            return stopped(Obstacle::Asleep { cpu });
+        }
+        let target = Explanation::new().with_fact(Fact::Target(cpu, TargetState::Awake));
+        target.and_then(|| self.explain_forwarding())
+    }
+
+    fn explain_forwarding(&self) -> Explanation {
+        let group = group_name(self.distributor.view().own_group());
+        self.distributor.withheld_group().map_or(Explanation::new(), |ctlr| {
+            Explanation::new().with_obstacle(Obstacle::GroupDisabled { group, ctlr: ctlr.into() })
+        })
+    }
+}
+
+/// Explains the state of an interrupt at the frame that holds it.
+fn explain_state<M: crate::Mmio>(interrupt: &Interrupt<'_, M>, view: SecurityView) -> Explanation {
+    let hwirq = interrupt.intid().hwirq();
+    let foreign = interrupt.group(view).filter(|group| *group != view.own_group());
+    if let Some(group) = foreign.map(group_name) {
+        let wrong = Obstacle::WrongGroup { interrupt: hwirq, group };
+        return Explanation::new().with_obstacle(wrong);
+    }
+    interrupt.explain()
+}
+
+/// Returns the name of a group in `ICC_IGRPEN<n>_EL1`.
+const fn group_name(group: Group) -> explain::Group {
+    match group {
+        Group::Zero => explain::Group::Zero,
+        Group::One | Group::SecureOne => explain::Group::One,
+    }
+}

@@ -1,0 +1,61 @@
+//! Explanation of the way of a message through the ITS.
+
+use super::routes::{EventRoute, cpu_of};
+use super::{Its, TimedOut};
+use crate::mmio::MmioExt;
+use crate::platform::{GicPlatform, wait_until};
+use gic_arch::{Lpi, gits};
+use msi_types::DeviceId;
+use msi_types::explain::{Explanation, Fact, Obstacle};
+
+impl<P: GicPlatform> Its<P> {
+    /// Explains how far an LPI's message gets. `sender` is the DeviceID of the device, if it is
+    /// known. Nothing can be read of the tables in memory, whose layout is the implementation's.
+    ///
+    /// Context: task; may sleep.
+    pub(super) fn explain(&self, lpi: Lpi, sender: Option<DeviceId>) -> Explanation {
+        let Some(route) = self.routes.of(lpi) else {
+            let interrupt = lpi.intid().hwirq();
+            return Explanation::new().with_obstacle(Obstacle::NoSuchInterrupt { interrupt });
+        };
+        let doorbell = Fact::Doorbell(self.doorbell_of(route.device));
+        let translation = match self.untranslated(route, sender) {
+            Some(obstacle) => Explanation::new().with_obstacle(obstacle),
+            None => Explanation::new().with_fact(Fact::Event {
+                device: route.device,
+                event: route.event_id(),
+                interrupt: lpi.intid().hwirq(),
+            }),
+        };
+        let cpu = cpu_of(route.collection);
+        let arrived = Explanation::new().with_fact(doorbell).and_then(|| translation);
+        arrived.and_then(|| self.gic.explain_lpi(lpi, cpu))
+    }
+
+    /// Returns the reason why the ITS does not translate messages of this event, if there is one.
+    fn untranslated(&self, route: EventRoute, sender: Option<DeviceId>) -> Option<Obstacle> {
+        if !self.frame.registers.read(gits::CTLR).enabled() {
+            return Some(Obstacle::ItsDisabled { its: self.frame.base });
+        }
+        let mapped = route.device;
+        if let Some(actual) = sender.filter(|actual| *actual != mapped) {
+            return Some(Obstacle::WrongDevice { expected: mapped, actual });
+        }
+        self.stuck_commands()
+    }
+
+    /// Returns the commands in the queue, if the ITS executes none of them for the platform's
+    /// bound.
+    fn stuck_commands(&self) -> Option<Obstacle> {
+        let registers = &self.frame.registers;
+        let position = || (registers.read(gits::CREADR), registers.read(gits::CWRITER).slot());
+        let (first, _) = position();
+        let progress = wait_until(&**self.gic.platform(), "GITS_CREADR", || {
+            let (read, write) = position();
+            read.slot() == write || read.slot() != first.slot()
+        });
+        let Err(TimedOut(_)) = progress else { return None };
+        let write = registers.read(gits::CWRITER).offset();
+        Some(Obstacle::CommandsQueued { read: first.offset(), write })
+    }
+}

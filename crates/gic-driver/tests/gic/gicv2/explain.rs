@@ -1,0 +1,71 @@
+//! Obstacles at a GICv2.
+
+use super::*;
+use msi_types::explain::{Explanation, Fact, Group, Obstacle, TargetState};
+
+const CPU0: Cpu = Cpu::new(0);
+const SPI: u32 = 40;
+
+/// A GICv2 with a pending SPI that is routed to CPU 0.
+fn pending() -> (Board, Arc<GicV2<Board>>) {
+    let board = Board::new();
+    let gic = board.running();
+    board.run_on(0);
+    gic.claim(hwirq(SPI), NonZeroU16::MIN).unwrap();
+    gic.set_target(hwirq(SPI), CPU0).unwrap();
+    gic.unmask(hwirq(SPI));
+    gic.set_pending(hwirq(SPI), Pending::Set);
+    (board, gic)
+}
+
+fn explain_interface(gic: &GicV2<Board>) -> Explanation {
+    gic.explain_interface((CPU0, None), hwirq(SPI), Priority::new(0xa0))
+}
+
+#[test]
+fn the_state_of_an_spi_is_explained() {
+    let (board, gic) = pending();
+    let interrupt = hwirq(SPI);
+    let explain = |interrupt| gic.explain(interrupt);
+    let facts =
+        [Fact::Enabled(0xa0), Fact::Pending(interrupt), Fact::Target(CPU0, TargetState::Awake)];
+    assert!(explain(interrupt).facts().eq(facts));
+    assert_eq!(explain(interrupt).obstacle(), None);
+    board.state(|state| state.write(gicd::CTLR.offset(), 0));
+    let disabled = Obstacle::GroupDisabled { group: Group::Zero, ctlr: 0 };
+    assert_eq!(explain(interrupt).obstacle(), Some(disabled));
+    board.state(|state| state.write_byte(gicd::ITARGETSR.offset() + SPI, 0x80));
+    assert_eq!(explain(interrupt).obstacle(), Some(Obstacle::NoTarget { affinity: 0x80 }));
+    gic.set_pending(interrupt, Pending::Clear);
+    assert_eq!(explain(interrupt).obstacle(), Some(Obstacle::NotPending { interrupt }));
+    gic.mask(interrupt);
+    assert_eq!(explain(interrupt).obstacle(), Some(Obstacle::Disabled { interrupt }));
+    let interrupt = hwirq(8192);
+    assert_eq!(explain(interrupt).obstacle(), Some(Obstacle::NoSuchInterrupt { interrupt }));
+}
+
+#[test]
+fn the_state_of_the_interface_is_explained() {
+    let (board, gic) = pending();
+    let set = |offset, value| {
+        board.state(|state| state.interfaces[0].registers.insert(offset, value));
+    };
+    assert!(explain_interface(&gic).facts().eq([Fact::Admitted(CPU0)]));
+    let masked = gic.explain_interface((CPU0, Some(true)), hwirq(SPI), Priority::new(0xa0));
+    assert_eq!(masked.obstacle(), Some(Obstacle::ExceptionsMasked { cpu: CPU0 }));
+    let arrived = Iar::new().with_intid(40);
+    board.state(|state| state.interfaces[0].pending.push(arrived));
+    let signaled = [Fact::Pending(hwirq(SPI)), Fact::Signaled(CPU0)];
+    assert!(explain_interface(&gic).facts().eq(signaled));
+    board.state(|state| state.interfaces[0].running.push(arrived));
+    let running = board.state(|state| state.interfaces[0].read(gicc::RPR.offset()));
+    let running = running.to_le_bytes()[0];
+    let active = Obstacle::PriorityNotHigher { priority: 0xa0, running, cpu: CPU0 };
+    assert_eq!(explain_interface(&gic).obstacle(), Some(active));
+    set(gicc::PMR.offset(), 0x80);
+    let masked = Obstacle::PriorityMasked { priority: 0xa0, mask: 0x80, cpu: CPU0 };
+    assert_eq!(explain_interface(&gic).obstacle(), Some(masked));
+    set(gicc::CTLR.offset(), 0);
+    let disabled = Obstacle::InterfaceGroupDisabled { group: Group::Zero, cpu: CPU0 };
+    assert_eq!(explain_interface(&gic).obstacle(), Some(disabled));
+}
