@@ -2,8 +2,8 @@
 //!
 //! Audited: the instructions below read and write registers of the GIC's CPU interface, and read
 //! `MPIDR_EL1`, `CurrentEL` and `DAIF`. The instructions access no memory that Rust manages; the
-//! barriers only order accesses. Callers of [`CpuRegisters::new`] guarantee that the exception level
-//! and the CPU have these registers.
+//! barriers only order accesses. Callers of [`CpuRegisters::new`] guarantee that the exception
+//! level and the CPU have these registers.
 #![expect(unsafe_code, reason = "system registers are accessed by inline assembly")]
 
 use crate::mask_hint::MaskHint;

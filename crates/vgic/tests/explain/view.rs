@@ -26,11 +26,11 @@ fn the_text_has_a_line_per_interrupt() {
     let faults = guest.machine.gic.events().total();
     let expected = format!(
         "GICD_CTLR 0x53, {faults} guest faults\n\
-         CPU 0 at 0.0.0.0: awake, PMR 0xf8, running 0x0, IGRPEN0 0, IGRPEN1 1, PROPBASER 0x4010000d, \
-         PENDBASER 0x40200000, 1 acknowledged, 0 kicks\n  \
+         CPU 0 at 0.0.0.0: awake, PMR 0xf8, running 0x0, IGRPEN0 0, IGRPEN1 1, \
+         PROPBASER 0x4010000d, PENDBASER 0x40200000, 1 acknowledged, 0 kicks\n  \
          2 pending, 1 active, 0 listed\n\
-         CPU 1 at 0.0.0.1: awake, PMR 0xf8, running 0xff, IGRPEN0 0, IGRPEN1 1, PROPBASER 0x4010000d, \
-         PENDBASER 0x40210000, 0 acknowledged, 0 kicks\n  \
+         CPU 1 at 0.0.0.1: awake, PMR 0xf8, running 0xff, IGRPEN0 0, IGRPEN1 1, \
+         PROPBASER 0x4010000d, PENDBASER 0x40210000, 0 acknowledged, 0 kicks\n  \
          0 pending, 0 active, 0 listed\n\
          SPI 40: CPU 0, Group 1, priority 0x0, level, high, enabled, pending, active\n\
          ITS at 0x8080000: enabled, CREADR 0x60, CWRITER 0x60, 3 commands, 0 refused\n  \
