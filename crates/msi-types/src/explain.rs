@@ -1,10 +1,9 @@
 //! Explanations of why an interrupt does not arrive: the stages between device and handler, and the
 //! first obstacle among them.
 //!
-//! Each driver, device model and message store knows some of the stages. Each adds its observations
+//! Each driver, device model and message store knows some of the stages. It adds its observations
 //! to an [`Explanation`], in the order of [`Stage`], until it finds the first [`Obstacle`]. The
-//! machine keeps running in the meantime, so the observations may have been made at different
-//! times.
+//! machine keeps running in the meantime, so the observations may be from different times.
 
 mod controller;
 mod fact;
@@ -19,8 +18,8 @@ pub use table_register::TableRegister;
 
 use core::fmt;
 
-/// A stage on an interrupt's path from its device to its handler. The variants are in the order in
-/// which an interrupt passes the stages.
+/// A stage on an interrupt's path from its device to its handler. The variants are declared in the
+/// order in which an interrupt passes them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
@@ -33,7 +32,7 @@ pub enum Stage {
     Doorbell,
     /// The mapping from a DeviceID and EventID, or a GSI, to an INTID and a target.
     Translation,
-    /// The interrupt's own configuration: tables, enable bit and priority.
+    /// The interrupt's configuration: tables, group, trigger, enable bit and priority.
     Configuration,
     /// The interrupt's pending state.
     Pending,
@@ -105,19 +104,19 @@ impl fmt::Display for Stage {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[must_use]
 pub struct Explanation {
-    /// By stage.
+    /// At most one fact per stage, in the order of the stages.
     facts: [Option<Fact>; Stage::ALL.len()],
     obstacle: Option<Obstacle>,
 }
 
 impl Explanation {
-    /// Creates an explanation without any stages.
+    /// Creates an explanation without facts or an obstacle.
     pub const fn new() -> Self {
         Self { facts: [None; Stage::ALL.len()], obstacle: None }
     }
 
-    /// Records that the interrupt passes a stage. A fact is ignored if an obstacle has already been
-    /// recorded.
+    /// Records a fact, which replaces an earlier fact at the same stage. A fact is ignored if an
+    /// obstacle has already been recorded.
     pub const fn with_fact(mut self, fact: Fact) -> Self {
         if self.obstacle.is_none() {
             self.facts[fact.stage() as usize] = Some(fact);
@@ -134,7 +133,8 @@ impl Explanation {
         self
     }
 
-    /// Appends the later stages that `next` explains, unless an obstacle has been found.
+    /// Appends the facts and the obstacle that `next` returns. If an obstacle has already been
+    /// recorded, `next` is not called.
     pub fn and_then(self, next: impl FnOnce() -> Self) -> Self {
         if self.obstacle.is_some() {
             return self;
@@ -147,9 +147,9 @@ impl Explanation {
         }
     }
 
-    /// Joins two explanations of the same interrupt that were made independently. The obstacle at
-    /// the earlier stage counts, and that of `self` if both are at one stage. Facts at the stage of
-    /// that obstacle, or behind it, are kept only if they are from the same explanation.
+    /// Merges two independent explanations of the same interrupt. Keeps the obstacle at the earlier
+    /// stage, or that of `self` if both are at the same stage. At this stage and later ones, keeps
+    /// only facts from the explanation that found the obstacle.
     pub fn merge(self, other: Self) -> Self {
         let stage = |explanation: &Self| explanation.obstacle.map(Obstacle::stage);
         let other_first = match (stage(&self), stage(&other)) {
@@ -170,13 +170,14 @@ impl Explanation {
         self.obstacle
     }
 
-    /// Returns the facts that precede the obstacle, in the order of their stages.
+    /// Returns the facts recorded before the obstacle, in the order of their stages.
     pub fn facts(&self) -> impl Iterator<Item = Fact> {
         self.facts.into_iter().flatten()
     }
 }
 
-/// Formats one line per stage. If there is an obstacle, another line says how to remove it.
+/// Formats one line per fact, then either the obstacle and its fix, or a line that says that no
+/// obstacle was found.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for fact in self.facts() {
@@ -191,8 +192,8 @@ impl fmt::Display for Explanation {
     }
 }
 
-/// Serializes the facts with their stages, and the obstacle with its stage, its numbers, its
-/// description and its remedy.
+/// Serializes the facts with their stages, and the obstacle with its stage, its fields, its message
+/// and its fix.
 #[cfg(feature = "serde")]
 impl serde::Serialize for Explanation {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {

@@ -322,10 +322,10 @@ pub trait MsiParent: Send + Sync {
         DoorbellPage::Unknown
     }
 
-    /// Explains how far a message of this vector gets, from the bus behind the endpoint to the
-    /// target's CPU interface, by reading the hardware's registers and tables. Changes nothing that
-    /// software can observe. `requester` is the device's requester ID, as its bus reports it. The
-    /// provided method explains nothing.
+    /// Explains how far this vector's message gets between the endpoint and the target CPU, by
+    /// reading the hardware's registers and tables. Must not have side effects that software can
+    /// observe. `requester` is the device's requester ID as its bus reports it. The provided method
+    /// returns an empty explanation.
     ///
     /// Context: task; may sleep.
     fn explain(&self, hwirq: HwIrq, requester: RequesterId) -> Explanation {

@@ -133,7 +133,7 @@ pub trait StoreUpdate {
     }
 }
 
-/// The state of a slot as the device holds it, in contrast to what its driver stored.
+/// The state of a slot as read from the device, which may differ from what its driver stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ReadBack {
@@ -142,13 +142,12 @@ pub struct ReadBack {
     /// The device's requester ID, if the store knows it.
     pub requester: Option<RequesterId>,
     /// The stages [`Endpoint`](crate::explain::Stage::Endpoint) and
-    /// [`Bus`](crate::explain::Stage::Bus), as far as the store can read them.
+    /// [`Bus`](crate::explain::Stage::Bus), to the extent that the store can read them.
     pub explanation: Explanation,
 }
 
 impl ReadBack {
-    /// Creates the state of a slot whose registers cannot be read, for the reason that
-    /// `explanation` gives.
+    /// Creates the state of a slot with an explanation, but without a message or requester ID.
     pub const fn new(explanation: Explanation) -> Self {
         Self { message: None, requester: None, explanation }
     }
@@ -247,9 +246,9 @@ pub trait MessageStore: Send + Sync {
     ///
     /// Context: task; may sleep.
     fn set_enabled(&self, enabled: bool) -> Result<(), StoreError>;
-    /// Reads a slot back from the device, and what prevents the device from sending the slot's
-    /// message. Changes nothing. Returns `None` if the store cannot be read, as the provided method
-    /// does.
+    /// Reads a slot back from the device, and determines what prevents the device from sending the
+    /// slot's message. Must not have side effects. Returns `None` if the store cannot be read, as
+    /// does the provided method.
     ///
     /// Context: task; may sleep.
     fn read_back(&self, slot: u16) -> Option<ReadBack> {

@@ -48,8 +48,9 @@ pub trait WiredParent: Send + Sync {
     ///
     /// Context: any.
     fn is_pending(&self, hwirq: HwIrq) -> bool;
-    /// Explains how far the interrupt gets at this controller, by reading the hardware's registers.
-    /// A private interrupt is explained on the calling CPU. The provided method explains nothing.
+    /// Explains how far the interrupt gets in this controller, by reading the hardware's registers.
+    /// A private interrupt is explained for the calling CPU. The provided method returns an empty
+    /// explanation.
     ///
     /// Context: task; may sleep.
     fn explain(&self, hwirq: HwIrq) -> Explanation {

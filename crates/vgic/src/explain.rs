@@ -61,7 +61,7 @@ impl Vgic {
     ///     explanation.to_string(),
     ///     "doorbell: a controller receives messages at 0x8090040\n\
     ///      translation: GITS_CTLR.Enabled is 0 at 0x8080000\n\
-    ///      fix: set GITS_CTLR.Enabled after GITS_BASER<n> and GITS_CBASER\n"
+    ///      fix: program GITS_BASER<n> and GITS_CBASER, then set GITS_CTLR.Enabled\n"
     /// );
     /// # Ok::<(), vgic::ConfigError>(())
     /// ```

@@ -45,7 +45,7 @@ impl CommandErrorReason {
         }
     }
 
-    /// The defect in words.
+    /// Returns a description of the error.
     pub const fn description(self) -> &'static str {
         match self {
             Self::DeviceOutOfRange => "DeviceID out of range",

@@ -1,4 +1,4 @@
-//! Observations at stages that an interrupt passes.
+//! Observations at the stages of an interrupt's path.
 
 use super::Stage;
 use crate::{Cpu, DeviceId, EventId, Gsi, HwIrq, Level, MsiMessage};
@@ -11,13 +11,13 @@ use core::fmt;
 pub enum TargetState {
     /// The CPU is awake and checks for interrupts without being kicked.
     Awake,
-    /// The CPU is executing guest code or sleeping in WFI, and must be kicked.
+    /// The CPU is executing guest code or waiting in WFI, and must be kicked.
     MustBeKicked,
-    /// The CPU was kicked, but has not returned from the guest or from WFI yet.
+    /// The CPU was kicked, but has not yet returned from the guest or from WFI.
     Kicked,
 }
 
-/// An observation at a stage that an interrupt passes.
+/// An observation at a stage of an interrupt's path.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
@@ -37,7 +37,7 @@ pub enum Fact {
     },
     /// A controller receives messages at this address.
     Doorbell(u64),
-    /// The input of a controller without messages.
+    /// The interrupt is signaled by the controller's own input, without a message.
     Input(HwIrq),
     /// An ITS translates the message to this interrupt.
     Event {
@@ -45,39 +45,39 @@ pub enum Fact {
         device: DeviceId,
         /// Data of the message.
         event: EventId,
-        /// The result.
+        /// INTID of the LPI.
         interrupt: HwIrq,
     },
-    /// The message names this interrupt itself: there is no translation.
+    /// The message contains this INTID, so it needs no translation.
     Named(HwIrq),
     /// The ITS refused commands, which may be why a mapping is missing.
     RefusedCommands {
         /// Number of refused commands.
         count: u64,
-        /// Name of the first one.
+        /// Name of the first refused command.
         command: &'static str,
-        /// What is wrong with it.
+        /// Reason why the first command was refused.
         reason: &'static str,
     },
     /// A GSI is routed to this interrupt.
     Route {
-        /// The input.
+        /// The GSI.
         gsi: Gsi,
-        /// The result.
+        /// INTID of the interrupt.
         interrupt: HwIrq,
     },
-    /// The interrupt is enabled, with this priority; lower values are more urgent.
+    /// The interrupt is enabled and has this priority value. Lower values are higher priorities.
     Enabled(u8),
     /// The interrupt is pending.
     Pending(HwIrq),
     /// The interrupt is routed to a CPU that can take it.
     Target(Cpu, TargetState),
-    /// The CPU's interface and exception mask let the interrupt through, whether or not it is
-    /// pending.
+    /// The CPU interface and, if known, `PSTATE.I` would let the interrupt through. Whether the
+    /// interrupt is pending is not known.
     Admitted(Cpu),
     /// The CPU interface signals the interrupt to its CPU.
     Signaled(Cpu),
-    /// The kernel's number of the interrupt.
+    /// The interrupt's number in the kernel.
     Irq(u32),
     /// The handler has run this many times.
     Runs(u64),
@@ -119,7 +119,7 @@ impl fmt::Display for Fact {
             Self::Doorbell(address) => write!(f, "a controller receives messages at {address:#x}"),
             Self::Input(interrupt) => write!(f, "input of INTID {interrupt}"),
             Self::Event { device, event, interrupt } => {
-                write!(f, "DeviceID {device}, EventID {event} is INTID {interrupt}")
+                write!(f, "DeviceID {device}, EventID {event} maps to INTID {interrupt}")
             }
             Self::RefusedCommands { count: 1, command, reason } => {
                 write!(f, "the ITS refused a command, {command}: {reason}")
@@ -128,15 +128,15 @@ impl fmt::Display for Fact {
                 write!(f, "the ITS refused {count} commands, first {command}: {reason}")
             }
             Self::Named(interrupt) => write!(f, "the message names INTID {interrupt}"),
-            Self::Route { gsi, interrupt } => write!(f, "GSI {gsi} is INTID {interrupt}"),
+            Self::Route { gsi, interrupt } => write!(f, "GSI {gsi} is routed to INTID {interrupt}"),
             Self::Enabled(priority) => write!(f, "enabled, priority {priority:#x}"),
             Self::Pending(interrupt) => write!(f, "INTID {interrupt} is pending"),
             Self::Target(cpu, TargetState::Awake) => write!(f, "CPU {cpu}, which is awake"),
             Self::Target(cpu, TargetState::MustBeKicked) => {
-                write!(f, "CPU {cpu}, which runs guest code or sleeps")
+                write!(f, "CPU {cpu}, which runs guest code or waits in WFI")
             }
             Self::Target(cpu, TargetState::Kicked) => {
-                write!(f, "CPU {cpu}, which was kicked and has not returned yet")
+                write!(f, "CPU {cpu}, which was kicked but has not returned yet")
             }
             Self::Admitted(cpu) => write!(f, "CPU {cpu} lets the interrupt through"),
             Self::Signaled(cpu) => write!(f, "signaled to CPU {cpu}"),

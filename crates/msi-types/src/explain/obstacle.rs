@@ -25,7 +25,8 @@ impl fmt::Display for Group {
 }
 
 /// A reason why an interrupt does not pass a stage. The fields hold the values of registers, tables
-/// or objects at the time of the observation.
+/// or objects at the time of the observation. Register names are those of a GICv3; a GICv2 has the
+/// equivalent fields in `GICC_CTLR`, `GICC_PMR`, `GICC_RPR` and `GICD_ITARGETSR<n>`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
@@ -39,7 +40,7 @@ pub enum Obstacle {
         /// Number of vectors of the device.
         vectors: u16,
     },
-    /// The function's registers read as all ones: it was removed, or has no power.
+    /// The function's registers read as all ones, because it was removed or has no power.
     #[error("the function does not respond: its registers read as all ones")]
     Absent,
     /// MSI or MSI-X is disabled in the function's Message Control.
@@ -51,7 +52,7 @@ pub enum Obstacle {
     /// The vector is masked in the table or capability.
     #[error(
         "vector {vector} is masked{}",
-        if *pending { ", and a message waits for the unmask" } else { "" }
+        if *pending { ", and its pending bit is set" } else { "" }
     )]
     VectorMasked {
         /// The vector.
@@ -60,7 +61,7 @@ pub enum Obstacle {
         /// unmasked.
         pending: bool,
     },
-    /// The driver has not stored a message.
+    /// The driver has not stored a message: the address is 0.
     #[error("the vector holds no message")]
     NoMessage,
     /// The endpoint holds a message that differs from the one that its driver stored.
@@ -91,8 +92,8 @@ pub enum Obstacle {
         /// The state: 1 to 3 for D1 to D3hot.
         state: u8,
     },
-    /// The IOMMU has no mapping of the address that the device writes to.
-    #[error("the IOMMU has no mapping of {iova:#x}")]
+    /// The IOMMU has no writable mapping of the address in the device's message.
+    #[error("the IOMMU has no writable mapping of {iova:#x}")]
     NotMapped {
         /// The address in the device's message.
         iova: u64,
@@ -113,7 +114,7 @@ pub enum Obstacle {
         gsi: Gsi,
     },
     /// The machine has no ITS with this index.
-    #[error("the machine has {count} ITSes, but none with index {index}")]
+    #[error("ITS {index} does not exist; the machine has {count}")]
     NoIts {
         /// The index.
         index: u32,
@@ -127,7 +128,7 @@ pub enum Obstacle {
         address: u64,
     },
     // Translation.
-    /// A write to a register that names tables was ignored, because they were in use.
+    /// A write to the base register of a table or queue was ignored, because the memory was in use.
     #[error(
         "{register} is {value:#x}: the write of {ignored:#x} was ignored, because {} was 1",
         register.guard()
@@ -157,12 +158,12 @@ pub enum Obstacle {
         /// `GITS_CWRITER`.
         write: u32,
     },
-    /// The DeviceID has more bits than the ITS's device table supports.
-    #[error("DeviceID {device} exceeds the ITS's device table of {bits} bits")]
+    /// The DeviceID is beyond the end of the ITS's device table.
+    #[error("DeviceID {device} exceeds the {bits} bits of the ITS's device table")]
     DeviceOutOfRange {
         /// Sender of the message.
         device: DeviceId,
-        /// Maximum number of DeviceID bits that the table supports.
+        /// Number of DeviceID bits that the table covers.
         bits: u8,
     },
     /// The ITS has no mapping of the DeviceID.
@@ -173,14 +174,14 @@ pub enum Obstacle {
         /// Number of DeviceIDs that are mapped.
         mapped: u32,
     },
-    /// The EventID has more bits than the device's interrupt translation table supports.
+    /// The EventID is beyond the end of the device's interrupt translation table.
     #[error("EventID {event} exceeds the {bits} bits that DeviceID {device} is mapped with")]
     EventOutOfRange {
         /// Sender of the message.
         device: DeviceId,
         /// Data of the message.
         event: EventId,
-        /// Maximum number of EventID bits that the table supports.
+        /// Number of EventID bits with which MAPD mapped the device.
         bits: u8,
     },
     /// The ITS has no mapping of the device's EventID.
@@ -191,19 +192,19 @@ pub enum Obstacle {
         /// Data of the message.
         event: EventId,
     },
-    /// The event belongs to a collection that has no redistributor.
-    #[error("collection {collection} has no redistributor")]
+    /// The event's collection is not mapped to a redistributor.
+    #[error("collection {collection} is not mapped to a redistributor")]
     UnmappedCollection {
         /// The collection's number (ICID).
         collection: u16,
     },
-    /// The data of the message, or the route, names an INTID that the controller does not have.
+    /// The controller does not implement the INTID, or its driver has not allocated it.
     #[error("INTID {interrupt} does not exist")]
     NoSuchInterrupt {
         /// The INTID.
         interrupt: HwIrq,
     },
-    /// The doorbell's message is an edge, which a level-sensitive interrupt ignores.
+    /// The message is an edge, which a level-sensitive interrupt ignores.
     #[error("INTID {interrupt} is level-sensitive, and the message is an edge")]
     LevelSensitive {
         /// The INTID.
@@ -215,8 +216,8 @@ pub enum Obstacle {
         /// The INTID.
         interrupt: HwIrq,
     },
-    /// The driver and the controller disagree about the DeviceID.
-    #[error("the driver mapped DeviceID {expected}, but the device is DeviceID {actual}")]
+    /// The driver mapped a DeviceID other than the one that the device's messages carry.
+    #[error("the driver mapped DeviceID {expected}, but the device sends DeviceID {actual}")]
     WrongDevice {
         /// The DeviceID that the driver mapped.
         expected: DeviceId,
@@ -231,8 +232,8 @@ pub enum Obstacle {
         cpu: Cpu,
     },
     /// LPIs are enabled, but `GICR_PROPBASER` does not point to a table in memory. Either the
-    /// register was written after `EnableLPIs` was set, or no memory exists at its address.
-    #[error("GICR_PROPBASER of CPU {cpu} is {propbaser:#x} and names no table in memory")]
+    /// register was not written before `EnableLPIs` was set, or no memory exists at its address.
+    #[error("GICR_PROPBASER of CPU {cpu} is {propbaser:#x}, which points to no table in memory")]
     NoConfigurationTable {
         /// The target.
         cpu: Cpu,
@@ -240,7 +241,7 @@ pub enum Obstacle {
         propbaser: u64,
     },
     /// LPIs are enabled, but `GICR_PENDBASER` does not point to a table in memory.
-    #[error("GICR_PENDBASER of CPU {cpu} is {pendbaser:#x} and names no table in memory")]
+    #[error("GICR_PENDBASER of CPU {cpu} is {pendbaser:#x}, which points to no table in memory")]
     NoPendingTable {
         /// The target.
         cpu: Cpu,
@@ -248,7 +249,7 @@ pub enum Obstacle {
         pendbaser: u64,
     },
     /// The LPI is beyond the end of the target's configuration table.
-    #[error("INTID {interrupt} exceeds the {bits} bits of GICR_PROPBASER.IDbits")]
+    #[error("INTID {interrupt} exceeds the {bits} bits that GICR_PROPBASER.IDbits specifies")]
     BeyondTable {
         /// The INTID.
         interrupt: HwIrq,
@@ -274,8 +275,8 @@ pub enum Obstacle {
         /// The INTID.
         interrupt: HwIrq,
     },
-    /// The interrupt belongs to a group that its driver does not handle.
-    #[error("INTID {interrupt} is in Group {group}")]
+    /// The interrupt belongs to a group that the kernel does not handle.
+    #[error("INTID {interrupt} is in Group {group}, which the kernel does not handle")]
     WrongGroup {
         /// The INTID.
         interrupt: HwIrq,
@@ -283,7 +284,8 @@ pub enum Obstacle {
         group: Group,
     },
     // Pending.
-    /// The interrupt is not pending: no message has arrived since it was last acknowledged.
+    /// The interrupt is not pending: no message or edge has arrived since it was last acknowledged,
+    /// or its pending state was cleared.
     #[error("INTID {interrupt} is not pending")]
     NotPending {
         /// The INTID.
@@ -298,10 +300,10 @@ pub enum Obstacle {
         cpu: Option<Cpu>,
     },
     // Target.
-    /// The SPI is routed to a CPU that does not exist.
-    #[error("the route names affinity {affinity:#x}, which no CPU has")]
+    /// The SPI's route selects no existing CPU.
+    #[error("the SPI is routed to {affinity:#x}, which selects no CPU")]
     NoTarget {
-        /// The affinity in `GICD_IROUTER<n>`.
+        /// The affinity in `GICD_IROUTER<n>`, or the CPU targets in `GICD_ITARGETSR<n>`.
         affinity: u64,
     },
     /// The interrupt is routed to another CPU.
@@ -309,7 +311,7 @@ pub enum Obstacle {
     Elsewhere {
         /// The INTID.
         interrupt: HwIrq,
-        /// The CPU that was asked about.
+        /// The CPU for which the interrupt was explained.
         cpu: Cpu,
         /// The target.
         target: Cpu,
@@ -320,8 +322,8 @@ pub enum Obstacle {
         /// The target.
         cpu: Cpu,
     },
-    /// The kernel has taken the target CPU offline.
-    #[error("CPU {cpu} is off line")]
+    /// The target CPU is offline: the kernel has not brought it up, or has taken it down.
+    #[error("CPU {cpu} is offline")]
     Offline {
         /// The target.
         cpu: Cpu,
@@ -365,10 +367,10 @@ pub enum Obstacle {
         /// The target.
         cpu: Cpu,
     },
-    /// The interrupt is in a list register, and the guest has not acknowledged it.
+    /// The interrupt is in a list register, whose state is not known until the vCPU exits.
     #[error(
-        "INTID {interrupt} is in a list register of CPU {cpu}, and the guest has not \
-         acknowledged it"
+        "INTID {interrupt} is in a list register of CPU {cpu}, whose state is not known until \
+         the CPU exits the guest"
     )]
     Listed {
         /// The INTID.
@@ -401,7 +403,7 @@ pub enum Obstacle {
     #[error("the core has disabled the interrupt, because its handler did not handle it")]
     Screaming,
     /// All CPUs of a managed interrupt are offline.
-    #[error("all CPUs of the managed interrupt are off line")]
+    #[error("all CPUs of the managed interrupt are offline")]
     ShutDown,
 }
 
@@ -482,19 +484,19 @@ impl Obstacle {
             Self::VectorMasked { .. } => "clear the mask bit of the vector",
             Self::NoMessage => "store a message in the vector before unmasking it",
             Self::MessageDiffers { .. } => {
-                "find who overwrote the message; after a reset of the function, restore it"
+                "find out what overwrote the message; if the function was reset, restore it"
             }
             Self::LineLow => {
-                "the device has no reason to interrupt, or its line is wired to another input"
+                "check that the device asserts its interrupt, and to which input its line is wired"
             }
             Self::BusMasterDisabled => {
-                "set Bus Master Enable: without it a function cannot send messages"
+                "set Bus Master Enable, without which a function cannot send messages"
             }
             Self::MemoryDisabled => "set Memory Space Enable before accessing the MSI-X table",
             Self::PoweredDown { .. } => "return the function to D0 and restore its messages",
-            Self::NotMapped { .. } => "map the doorbell's page in the IOMMU domain of the device",
-            Self::NoDoorbell { .. } => "store the address of a doorbell",
-            Self::NoIts { .. } => "ask about an ITS of the machine",
+            Self::NotMapped { .. } => "map the doorbell's page in the device's IOMMU domain",
+            Self::NoDoorbell { .. } => "store the address of a doorbell in the message",
+            Self::NoIts { .. } => "use the index of an existing ITS",
             Self::NoIdentity { .. } => "send the message with the device's DeviceID",
             _ => "set a route for the GSI before it is signaled",
         }
@@ -502,7 +504,9 @@ impl Obstacle {
 
     const fn fix_in_tables(self) -> &'static str {
         match self {
-            Self::ItsDisabled { .. } => "set GITS_CTLR.Enabled after GITS_BASER<n> and GITS_CBASER",
+            Self::ItsDisabled { .. } => {
+                "program GITS_BASER<n> and GITS_CBASER, then set GITS_CTLR.Enabled"
+            }
             Self::CommandsQueued { .. } => {
                 "wait until GITS_CREADR equals GITS_CWRITER; a stalled queue needs \
                  GITS_CWRITER.Retry"
@@ -522,15 +526,15 @@ impl Obstacle {
             Self::LevelSensitive { .. } => "make the interrupt edge-triggered in GICD_ICFGR<n>",
             Self::NoEvent { .. } => "map an event to the LPI with MAPTI or MAPI",
             Self::WriteIgnored { .. } => "write the register before the enable bit is set",
-            Self::WrongDevice { .. } => "correct the requester ID, or firmware's msi-map or IORT",
+            Self::WrongDevice { .. } => "correct the requester ID, or msi-map or IORT in firmware",
             Self::LpisDisabled { .. } => {
-                "set GICR_CTLR.EnableLPIs after GICR_PROPBASER and GICR_PENDBASER"
+                "program GICR_PROPBASER and GICR_PENDBASER, then set GICR_CTLR.EnableLPIs"
             }
             Self::NoConfigurationTable { .. } => {
-                "write GICR_PROPBASER before GICR_CTLR.EnableLPIs is set"
+                "point GICR_PROPBASER to a table in memory before setting GICR_CTLR.EnableLPIs"
             }
             Self::NoPendingTable { .. } => {
-                "write GICR_PENDBASER before GICR_CTLR.EnableLPIs is set"
+                "point GICR_PENDBASER to a table in memory before setting GICR_CTLR.EnableLPIs"
             }
             Self::BeyondTable { .. } => {
                 "enlarge GICR_PROPBASER.IDbits and the tables, or map a smaller INTID"
@@ -539,32 +543,28 @@ impl Obstacle {
                 "invalidate with INV, INVALL or GICR_INVLPIR after each change of the byte"
             }
             Self::Disabled { .. } => {
-                "enable the interrupt: GICD_ISENABLER<n>, GICR_ISENABLER0, or bit 0 of an LPI's \
-                 configuration"
+                "enable the interrupt in GICD_ISENABLER<n> or GICR_ISENABLER0, or an LPI in bit 0 \
+                 of its configuration byte"
             }
-            _ => {
-                "assign the interrupt to the group that the operating system handles \
-                 (GICD_IGROUPR<n>)"
-            }
+            _ => "assign the interrupt to the kernel's group in GICD_IGROUPR<n> or GICR_IGROUPR0",
         }
     }
 
     const fn fix_at_cpu(self) -> &'static str {
         match self {
             Self::NotPending { .. } => {
-                "no message or edge has arrived since the interrupt was last acknowledged; look \
-                 at the device"
+                "check that the device has signaled the interrupt since it was last acknowledged"
             }
             Self::Active { .. } => {
-                "write the INTID to ICC_EOIR1_EL1, and to ICC_DIR_EL1 if EOI and deactivation \
-                 are split"
+                "write the INTID to ICC_EOIR1_EL1, and also to ICC_DIR_EL1 if \
+                 ICC_CTLR_EL1.EOImode is 1"
             }
-            Self::NoTarget { .. } => "write the affinity of an existing CPU to GICD_IROUTER<n>",
-            Self::Elsewhere { .. } => "look at the target, or move the interrupt",
+            Self::NoTarget { .. } => "route the SPI to an existing CPU in GICD_IROUTER<n>",
+            Self::Elsewhere { .. } => "look at the target CPU, or move the interrupt to this CPU",
             Self::Asleep { .. } => {
                 "clear GICR_WAKER.ProcessorSleep and wait for ChildrenAsleep = 0"
             }
-            Self::Offline { .. } => "move the interrupt to a CPU that is on line",
+            Self::Offline { .. } => "move the interrupt to an online CPU",
             Self::GroupDisabled { .. } => "enable the group in GICD_CTLR",
             Self::InterfaceGroupDisabled { .. } => "enable the group at the CPU interface",
             Self::PriorityMasked { .. } => {
@@ -572,16 +572,16 @@ impl Obstacle {
             }
             Self::PriorityNotHigher { .. } => "end the active interrupt with ICC_EOIR1_EL1",
             Self::Listed { .. } => {
-                "the guest must enable its groups, unmask exceptions, and read ICC_IAR1_EL1"
+                "check that the guest enables its groups, unmasks exceptions and reads ICC_IAR1_EL1"
             }
             Self::ExceptionsMasked { .. } => "clear PSTATE.I (DAIF)",
-            Self::NoDescriptor { .. } => "request the interrupt, or end it as spurious",
+            Self::NoDescriptor { .. } => "request the interrupt, or handle it as spurious",
             Self::NotRequested => "request a handler",
             Self::DisabledByDriver => "enable the interrupt through its handle",
             Self::Screaming => {
                 "make the handler silence its device, then enable the interrupt through its handle"
             }
-            _ => "bring a CPU of its set on line",
+            _ => "bring a CPU of its affinity set online",
         }
     }
 }

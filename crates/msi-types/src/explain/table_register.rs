@@ -1,11 +1,11 @@
-//! Registers that name a controller's tables.
+//! Base registers of a controller's tables and queues.
 
 use super::Stage;
 use crate::Cpu;
 use core::fmt;
 
-/// A register that names a table or queue in memory. Controllers ignore writes to it while they use
-/// the memory.
+/// The base register of a table or queue in memory. A controller may ignore writes to the register
+/// while it uses the memory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 pub enum TableRegister {
@@ -20,7 +20,7 @@ pub enum TableRegister {
 }
 
 impl TableRegister {
-    /// The stage at which the memory is used.
+    /// Returns the stage at which the controller uses the memory.
     pub(super) const fn stage(self) -> Stage {
         match self {
             Self::Propbaser(_) | Self::Pendbaser(_) => Stage::Configuration,
@@ -28,10 +28,10 @@ impl TableRegister {
         }
     }
 
-    /// The bit that must be 0 while the register is written.
+    /// Returns the bits that must be 0 when the register is written.
     pub(super) const fn guard(self) -> &'static str {
         match self {
-            Self::Propbaser(_) | Self::Pendbaser(_) => "GICR_CTLR.EnableLPIs",
+            Self::Propbaser(_) | Self::Pendbaser(_) => "GICR_CTLR.EnableLPIs or RWP",
             Self::Baser(_) | Self::Cbaser => "GITS_CTLR.Enabled",
         }
     }

@@ -1,21 +1,21 @@
-//! Parts of sentences that depend on a number or an option.
+//! Parts of messages that depend on a number or an option.
 
 use crate::Cpu;
 use core::fmt;
 
-/// Suffix that names an existing doorbell, if any.
+/// Suffix with the address of an existing doorbell, if any.
 pub(super) struct Other(pub(super) Option<u64>);
 
 impl fmt::Display for Other {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(address) => write!(f, "; the doorbell is at {address:#x}"),
+            Some(address) => write!(f, "; a doorbell is at {address:#x}"),
             None => Ok(()),
         }
     }
 }
 
-/// Text about the number of other DeviceIDs that are mapped.
+/// Clause with the number of other DeviceIDs that are mapped.
 pub(super) struct OtherDevices(pub(super) u32);
 
 impl fmt::Display for OtherDevices {
