@@ -1,8 +1,8 @@
 //! Explanations of why an interrupt does not arrive, read while the machine runs.
 //!
-//! An explanation reads the registers and tables of the guest, the state of the interrupt, and what
-//! the target's vCPU published about its CPU interface. It changes nothing, and each lock is held
-//! only for a few accesses. Its parts may belong to different moments.
+//! An explanation reads the guest's registers and tables, the interrupt's state, and the state that
+//! the target vCPU published of its CPU interface. It has no side effects, and holds each lock only
+//! for a few accesses. Its parts may have been read at different times.
 
 mod input;
 mod lpi;
@@ -16,7 +16,7 @@ use gic_arch::{IntId, Lpi, Priority};
 use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::{Cpu, DeviceId, EventId, HwIrq};
 
-/// Result of following an interrupt up to its first obstacle.
+/// Result of following an interrupt: `Ok` if it passes, or its first obstacle.
 type Passed = Result<(), Obstacle>;
 
 /// An interrupt that is pending at a vCPU.
@@ -24,18 +24,18 @@ struct Arrival {
     interrupt: HwIrq,
     cpu: Cpu,
     group: Group,
-    /// Priority as the CPU interface sees it.
+    /// Priority in the view of the CPU interface.
     priority: Priority,
-    /// The pending state is in a list register.
+    /// `true` if the pending state was moved to a list register.
     is_listed: bool,
 }
 
 impl Vgic {
-    /// Explains why a device's event does not interrupt its vCPU: the ITS by its index in
-    /// [`VgicConfig::its`](crate::VgicConfig::its), the DeviceID, and the EventID.
+    /// Explains why a device's event does not interrupt its vCPU. `its` is the ITS's index in
+    /// [`VgicConfig::its`](crate::VgicConfig::its).
     ///
-    /// The machine may run in the meantime, and no vCPU waits for the explanation longer than for a
-    /// register access.
+    /// The machine may keep running. A vCPU does not wait longer for an explanation than for
+    /// another vCPU's register access.
     ///
     /// ```
     /// # use msi_types::{Cpu, DeviceId, EventId, Kick};
@@ -74,8 +74,8 @@ impl Vgic {
         })
     }
 
-    /// Explains why an interrupt does not interrupt this vCPU: an SGI, PPI or SPI, or an LPI that
-    /// an event or `GICR_SETLPIR` makes pending there. Works like [`explain`](Self::explain).
+    /// Explains why an SGI, PPI, SPI or LPI does not interrupt this vCPU, like
+    /// [`explain`](Self::explain). The LPI may become pending through an event or `GICR_SETLPIR`.
     pub fn explain_interrupt(&self, cpu: Cpu, intid: IntId) -> Explanation {
         explained(|explanation| {
             let interrupt = HwIrq::new(intid.get());
@@ -111,7 +111,7 @@ impl Vgic {
         Ok(())
     }
 
-    /// Returns the CPU interface that a vCPU published.
+    /// Returns a vCPU's CPU interface as the vCPU last published it.
     fn interface(&self, cpu: Cpu) -> CpuInterface {
         let features = Features::of(&self.config);
         self.wired.private(cpu).map_or_else(
@@ -121,7 +121,7 @@ impl Vgic {
     }
 }
 
-/// Returns the explanation that `follow` adds facts to and ends by its error.
+/// Returns the explanation with the facts that `follow` adds and the obstacle that it returns.
 fn explained(follow: impl FnOnce(&mut Explanation) -> Passed) -> Explanation {
     let mut explanation = Explanation::new();
     match follow(&mut explanation) {

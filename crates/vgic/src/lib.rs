@@ -18,9 +18,9 @@
 //! [`Vgic::events`]. A [`GuestFault`] names the register, the value and the kind of error. VMMs
 //! should print at least the first fault of each kind.
 //!
-//! [`Vgic::explain`] and [`Vgic::explain_interrupt`] name the first obstacle on an interrupt's way,
-//! while the machine runs. [`Vgic::view`] shows the state of all interrupts and mappings, with
-//! counters, and `Debug` a summary.
+//! [`Vgic::explain`] and [`Vgic::explain_interrupt`] name the first obstacle on an interrupt's path
+//! while the machine runs. [`Vgic::view`] returns the state of interrupts and mappings with
+//! counters, and `Debug` formats a summary.
 //!
 //! | implemented | |
 //! |---|---|

@@ -248,8 +248,8 @@ impl LpiCore {
         self.control.lock().add_its(base, device_table)
     }
 
-    /// Returns the reason why a message for a device's event was dropped. While another thread
-    /// holds the command lock, only determines whether the event is mapped to a mapped collection.
+    /// Returns the reason why a message for a device's event was dropped. If another thread holds
+    /// the command lock, only determines whether the event is mapped to a mapped collection.
     ///
     /// Context: any.
     pub(crate) fn why_dropped(

@@ -1,4 +1,4 @@
-//! Views of a running machine's state, and what `Debug` shows of it.
+//! Views of a running machine's state, and its `Debug` summary.
 
 use crate::cpu::cpu_interface::{CpuInterface, Features};
 use crate::frames::its::Its;
@@ -18,14 +18,15 @@ use gic_arch::its::CollectionId;
 use msi_types::explain::TargetState;
 use msi_types::{Cpu, DeviceId, EventId, Level, Trigger};
 
-/// Number of vCPUs and of ITSes that `Debug` shows.
+/// Maximum number of vCPUs, and of ITSes, that `Debug` shows.
 const SHOWN: usize = 8;
 
 impl Vgic {
     /// Returns the state of the machine's interrupts, mappings and counters while the machine runs.
     ///
-    /// Locks are held only for a few accesses or for 1024 events at a time, and no vCPU is stopped.
-    /// Takes time and memory proportional to the number of vCPUs, SPIs and mappings.
+    /// Locks are held for a few accesses, for an ITS's collections, or for 1024 events at a time.
+    /// No vCPU is stopped. Takes time and memory proportional to the number of vCPUs, SPIs and
+    /// mappings.
     ///
     /// # Errors
     /// The heap is exhausted.
@@ -52,7 +53,7 @@ impl Vgic {
         Ok(view)
     }
 
-    /// Returns a vCPU's view without interrupts. Takes no lock.
+    /// Returns a vCPU's view without interrupts. Lock-free.
     fn view_interface(&self, cpu: Cpu, private: &Private, lpis: LpiRegisters) -> CpuView {
         let features = Features::of(&self.config);
         let (interface, acknowledged) = CpuInterface::published(features, &private.interface);
@@ -74,7 +75,7 @@ impl Vgic {
         }
     }
 
-    /// Returns whether a vCPU must be kicked.
+    /// Returns whether a vCPU is awake, must be kicked, or was kicked.
     pub(crate) fn target_state(&self, cpu: Cpu) -> TargetState {
         match self.wakeup.words().get(cpu.index()) {
             Some(word) if word.needs_kick() => TargetState::MustBeKicked,
@@ -83,7 +84,8 @@ impl Vgic {
         }
     }
 
-    /// Returns the interrupts of a bank that the guest can see and that are in use.
+    /// Returns the interrupts of a bank that the guest can see and that are enabled, pending,
+    /// active or in a list register.
     fn view_bank(&self, bank: Bank) -> Result<Vec<InterruptView>, OutOfMemory> {
         let mut views = Vec::new();
         self.wired.each_visible(bank, |intid, state| {
@@ -136,8 +138,8 @@ impl Vgic {
     }
 }
 
-/// Shows a summary of the state in a screenful. Waits for no lock: an ITS or a redistributor whose
-/// registers another thread accesses is omitted.
+/// Formats a summary that fits on a screen. Does not wait for locks: omits an ITS or a vCPU if
+/// another thread is accessing its registers.
 impl fmt::Debug for Vgic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut shown = f.debug_struct("Vgic");

@@ -144,7 +144,7 @@ impl Wired {
         self.interrupts.get(cpu, index).map_or(InterruptWord::new(), state_of)
     }
 
-    /// Visits the interrupts of a bank that the guest can see, by INTID.
+    /// Visits a bank's interrupts that the guest can see, in INTID order.
     pub(crate) fn each_visible<E>(
         &self,
         bank: Bank,
@@ -156,7 +156,8 @@ impl Wired {
         })
     }
 
-    /// Returns `true` if a 1-of-N interrupt is pending at no PE that accepts it.
+    /// Returns `true` for a 1-of-N interrupt that isn't active, and is pending without a PE, or at
+    /// a PE that doesn't participate.
     pub(crate) fn is_misplaced(&self, state: InterruptWord) -> bool {
         self.interrupts.pes.is_misplaced(state)
     }

@@ -312,7 +312,7 @@ impl Vcpu {
         None
     }
 
-    /// Marks the priority of an acknowledged interrupt as active.
+    /// Makes the priority of an acknowledged interrupt active, and counts the acknowledgment.
     #[inline]
     fn activate(&mut self, priority: Priority, group: Group) {
         self.interface.activate(priority, group);
@@ -395,7 +395,7 @@ impl Vcpu {
         self.publish(group);
     }
 
-    /// Changes the CPU interface for a write to a register, and publishes its state.
+    /// Changes the CPU interface for a register write, and publishes its state.
     pub(crate) fn change_interface(&mut self, change: impl FnOnce(&mut CpuInterface)) {
         change(&mut self.interface);
         self.publish_interface();
@@ -407,7 +407,7 @@ impl Vcpu {
         self.publish_activity();
     }
 
-    /// Publishes the active priorities for explanations.
+    /// Publishes the active priorities and the acknowledgments for explanations.
     #[inline]
     pub(crate) fn publish_activity(&self) {
         self.interface.publish_activity(&self.own.private.interface, self.acknowledged);

@@ -1,4 +1,4 @@
-//! Explanations that begin at a doorbell or at a line.
+//! Explanations that start at a doorbell or at a line.
 
 use super::{Passed, explained, note};
 use crate::config::{ItsConfig, V2mConfig};
@@ -23,7 +23,7 @@ impl ExplainInput for Vgic {
     }
 }
 
-/// A doorbell of the machine.
+/// An address at which the machine receives messages.
 enum Doorbell<'a> {
     Its(&'a Its),
     MessageBasedSpi,

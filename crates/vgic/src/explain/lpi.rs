@@ -1,4 +1,5 @@
-//! Explanations of LPIs: of events, and of those that redistributors have by themselves.
+//! Explanations of LPIs, both those to which events are mapped and those that are pending at a
+//! redistributor independently of events.
 
 use super::{Arrival, Passed, note};
 use crate::frames::its::Its;
@@ -11,11 +12,11 @@ use gic_arch::lpi::Config;
 use msi_types::explain::{Explanation, Fact, Obstacle, TableRegister};
 use msi_types::{Cpu, DeviceId, EventId, HwIrq};
 
-/// Bits of a configuration byte that have a meaning: priority and enable.
+/// Mask of the priority and enable bits in a configuration byte. Bit 1 has no effect.
 const CONFIGURATION: u8 = 0xfd;
 
 impl Vgic {
-    /// Follows a message from the ITS's doorbell.
+    /// Follows a message from the ITS's doorbell to the target vCPU.
     pub(super) fn explain_event(
         &self,
         its: &Its,
@@ -28,7 +29,7 @@ impl Vgic {
         let interrupt = HwIrq::new(status.lpi.get());
         note(explanation, Fact::Event { device, event, interrupt });
         self.explain_status(status, explanation).map_err(|obstacle| match obstacle {
-            // An INV may be in the queue.
+            // The INV may still be in the command queue.
             Obstacle::StaleConfiguration { .. } => its.queued_commands().unwrap_or(obstacle),
             _ => obstacle,
         })
@@ -69,7 +70,7 @@ impl Vgic {
         let arrival = Arrival { interrupt, cpu, group: Group::One, priority, is_listed };
         self.explain_arrival(&arrival, explanation).map_err(|obstacle| match obstacle {
             Obstacle::PriorityMasked { .. } | Obstacle::PriorityNotHigher { .. } => {
-                // The priority in memory may be high enough.
+                // The priority in memory may be sufficient, although the cached one is not.
                 let current = status.priority_in(in_memory);
                 let hinders = self.interface(cpu).obstacle(cpu, Group::One, current).is_some();
                 if hinders { obstacle } else { stale }
@@ -78,7 +79,7 @@ impl Vgic {
         })
     }
 
-    /// Follows an LPI through its target's tables. Returns its configuration byte in memory.
+    /// Checks an LPI against its target's LPI tables. Returns the configuration byte in memory.
     fn explain_tables(&self, status: &LpiStatus) -> Result<Config, Obstacle> {
         let (interrupt, cpu) = (HwIrq::new(status.lpi.get()), status.cpu);
         let Some(registers) = self.lpi_registers(cpu) else {
@@ -104,8 +105,8 @@ impl Vgic {
         self.redistributors.get(cpu.index()).map(RedistributorRegisters::lpis)
     }
 
-    /// Returns the reason why an LPI is not pending. Without a pending table, its pending state may
-    /// have been lost when LPIs were enabled.
+    /// Returns the reason why an LPI is not pending. If the pending table is not in memory, the
+    /// LPI's pending state may have been lost when LPIs were enabled.
     fn why_not_pending(&self, status: &LpiStatus) -> Obstacle {
         let interrupt = HwIrq::new(status.lpi.get());
         let registers = self.lpi_registers(status.cpu).filter(|_| !status.has_pending_table);

@@ -9,8 +9,8 @@ use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::{Cpu, HwIrq, Level};
 
 impl Vgic {
-    /// Follows an interrupt from its input. `asked` is the vCPU that is to be interrupted; `None`
-    /// follows an SPI to the vCPU to which it is routed.
+    /// Follows an interrupt from its input. `asked` is the vCPU that the caller expects to be
+    /// interrupted. If it is `None`, follows an SPI to the vCPU to which it is routed.
     pub(super) fn explain_wired(
         &self,
         asked: Option<Cpu>,
@@ -25,7 +25,7 @@ impl Vgic {
         self.explain_state(asked, intid, is_driven(intid, state), explanation)
     }
 
-    /// Follows an SPI from a doorbell that makes it pending.
+    /// Follows an SPI that a message makes pending.
     pub(super) fn explain_message_spi(
         &self,
         intid: IntId,
@@ -41,8 +41,8 @@ impl Vgic {
             .ok_or(Obstacle::NoSuchInterrupt { interrupt })
     }
 
-    /// Follows an interrupt from its configuration on. `is_driven` is `true` if it is pending while
-    /// its line is high.
+    /// Follows an interrupt from its configuration to the target. `is_driven` is `true` if the
+    /// interrupt is pending while its line is high.
     fn explain_state(
         &self,
         asked: Option<Cpu>,
@@ -55,7 +55,7 @@ impl Vgic {
         if !state.enabled() {
             return Err(Obstacle::Disabled { interrupt });
         }
-        // No PE takes a misplaced 1-of-N interrupt, so explain why the one asked about does not.
+        // No PE accepts a misplaced 1-of-N interrupt, so explain why the requested vCPU does not.
         let is_homeless = self.wired.is_misplaced(state);
         let target = asked.filter(|_| is_homeless).or(state.target());
         let interface = self.interface(target.or(asked).unwrap_or_default());
@@ -83,8 +83,8 @@ impl Vgic {
     }
 }
 
-/// Returns `true` if the interrupt is pending while its line is high. A level-sensitive SPI to
-/// which a message has given a level is pending without it.
+/// Returns `true` if the interrupt is pending while its line is high. A level-sensitive SPI that a
+/// message has driven high is pending regardless of its line.
 fn is_driven(intid: IntId, state: InterruptWord) -> bool {
     intid.class() != IntIdClass::Sgi && !state.edge() && !state.message()
 }

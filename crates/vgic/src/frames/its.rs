@@ -91,7 +91,7 @@ struct ItsRegisters {
     is_done: bool,
 }
 
-/// The last writes to registers that were ignored because the ITS was enabled.
+/// For each register, the value of the last write if it was ignored because the ITS was enabled.
 #[derive(Clone, Copy, Debug, Default)]
 struct IgnoredWrites {
     cbaser: Option<u64>,
@@ -242,8 +242,8 @@ impl Its {
         }
     }
 
-    /// Records why a message was dropped. Does not wait for a lock, but takes the command lock to
-    /// find the reason if no other thread holds it.
+    /// Records why a message was dropped. Takes the command lock to find the exact reason, but does
+    /// not wait for it.
     #[cold]
     #[inline(never)]
     fn dropped(&self, device: DeviceId, data: u32) -> Delivery {

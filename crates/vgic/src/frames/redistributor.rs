@@ -50,7 +50,7 @@ impl RedistributorRegisters {
         *self.lpis.lock()
     }
 
-    /// Returns the registers that concern LPIs, unless another thread accesses them.
+    /// Returns the registers that concern LPIs, or `None` if another thread is accessing them.
     pub(crate) fn try_lpis(&self) -> Option<LpiRegisters> {
         self.lpis.try_lock().map(|lpis| *lpis)
     }

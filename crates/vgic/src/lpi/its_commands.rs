@@ -26,7 +26,7 @@ pub(crate) struct MappedEvent {
 }
 
 impl MappedEvent {
-    /// Returns the index of its entry.
+    /// Returns the index of the event's entry.
     pub(super) const fn index(&self) -> EntryIndex {
         self.entry.index()
     }

@@ -148,14 +148,14 @@ impl EntryRef {
     }
 }
 
-/// What a device's link leads to at an event.
+/// Result of looking up an event in a device's ITT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Probe {
-    /// The entry of the event, which may map nothing.
+    /// The ITT has an entry for the event, which may be unmapped.
     Entry(EntryIndex),
-    /// No event before this one has an entry.
+    /// The ITT has no entry for the event, nor for later ones before this event.
     NothingBefore(u32),
-    /// Neither this event nor a later one has an entry.
+    /// The ITT has no entry for the event, nor for later ones.
     End,
 }
 
@@ -202,8 +202,8 @@ impl Nodes {
         self.translate_from(dte, root, root.depth(), event)
     }
 
-    /// Finds an event's entry, or the next event that may have one. Callers must hold the command
-    /// lock.
+    /// Finds an event's entry, or the next event that may have an entry. Callers must hold the
+    /// command lock.
     pub(super) fn probe(&self, dte: &AtomicU64, event: u32) -> Probe {
         let mut at = Link::from_bits(dte.load(Ordering::SeqCst));
         if !at.has(event) {

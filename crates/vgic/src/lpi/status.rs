@@ -1,5 +1,5 @@
-//! The state of LPIs and of events' mappings, for explanations. Reads at most one configuration
-//! byte and two bytes of a pending table.
+//! The state of LPIs and event mappings, for explanations. Each query reads at most one
+//! configuration byte and two bytes of a pending table.
 
 use super::config::Priorities;
 use super::control::Control;
@@ -14,32 +14,32 @@ use gic_arch::lpi::Config;
 use gic_arch::{Lpi, Priority};
 use msi_types::Cpu;
 
-/// Number of events of one LPI that are examined.
+/// Maximum number of events that are examined per LPI.
 const EVENTS_EXAMINED: usize = 64;
 
 /// The state of a device's event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum EventStatus {
-    /// The device is not mapped; this many others are.
+    /// The device is not mapped. Contains the number of mapped devices.
     UnmappedDevice(usize),
-    /// The device is mapped with this many event bits, which the EventID exceeds.
+    /// The EventID exceeds the number of EventID bits with which the device is mapped.
     OutOfRange(u8),
     /// The event is not mapped.
     Unmapped,
-    /// The event's collection is not mapped.
+    /// The event's collection, with this number, is not mapped.
     UnmappedCollection(u16),
     /// The event is mapped to an LPI.
     Mapped(LpiStatus),
 }
 
-/// The place at which an LPI can become pending.
+/// The redistributor at which an LPI can become pending.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Whereabouts {
-    /// The redistributor that was asked about.
+    /// The queried redistributor. Contains the LPI's state there.
     Here(LpiStatus),
-    /// Its event targets another vCPU.
+    /// The redistributor of another vCPU, which the LPI's event targets.
     At(Cpu),
-    /// No event is mapped to it.
+    /// No redistributor, because no event is mapped to the LPI.
     Nowhere,
 }
 
@@ -47,15 +47,15 @@ pub(crate) enum Whereabouts {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct LpiStatus {
     pub(crate) lpi: Lpi,
-    /// The target.
+    /// The target vCPU.
     pub(crate) cpu: Cpu,
-    /// LPIs are enabled at the target.
+    /// `true` if LPIs are enabled at the target.
     pub(crate) is_enabled_there: bool,
-    /// The target's tables have the LPI.
+    /// `true` if the LPI is within the target's tables.
     pub(crate) is_covered: bool,
     /// The configuration byte in memory, if it can be read.
     pub(crate) in_memory: Option<Config>,
-    /// The pending table is in memory.
+    /// `true` if the target's pending table is in memory.
     pub(crate) has_pending_table: bool,
     pub(crate) is_pending: bool,
     pub(crate) is_listed: bool,
@@ -65,12 +65,12 @@ pub(crate) struct LpiStatus {
 }
 
 impl LpiStatus {
-    /// Returns the configuration byte that the redistributor uses.
+    /// Returns the configuration byte that the redistributor has cached.
     pub(crate) const fn cached(&self) -> Config {
         Config::new().with_enable(self.is_enabled).with_priority(self.level.configured())
     }
 
-    /// Returns the priority that a configuration byte specifies, as the CPU interface sees it.
+    /// Returns the priority that a configuration byte specifies, in the view of the CPU interface.
     pub(crate) fn priority_in(&self, byte: Config) -> Priority {
         self.priorities.of(self.priorities.level(byte.priority()))
     }
@@ -85,7 +85,7 @@ impl Control {
         }
     }
 
-    /// Returns the location of a mapped event's entry, or the reason why it has none.
+    /// Returns the location of an event's entry, or the reason why the event has none.
     fn mapped_event(
         &self,
         its: ItsIndex,
@@ -105,7 +105,8 @@ impl Control {
         Ok(Location::Event(mapped.index()))
     }
 
-    /// Returns the reason why a message was dropped, if it still exists. Reads no guest memory.
+    /// Returns the reason why a message was dropped, or `None` if it would not be dropped now. Does
+    /// not read guest memory.
     pub(super) fn why_dropped(
         &self,
         its: ItsIndex,
@@ -133,8 +134,8 @@ impl Control {
         }
     }
 
-    /// Finds an LPI at a redistributor. Of several events that are mapped to it and target the
-    /// redistributor, finds one that is pending, if any.
+    /// Finds the redistributor at which an LPI can become pending. If several events are mapped to
+    /// the LPI, prefers events that target `cpu`, and among these a pending one.
     pub(crate) fn whereabouts(&self, cpu: Cpu, lpi: Lpi) -> Whereabouts {
         let own = Location::own(cpu.get(), lpi);
         let after = |index: &EntryIndex| self.device_entries.after(*index);

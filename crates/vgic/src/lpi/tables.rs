@@ -32,7 +32,7 @@ impl LpiTables {
         }
     }
 
-    /// Returns `true` if the guest did not program `GICR_PROPBASER`.
+    /// Returns `true` if the guest enabled LPIs without programming `GICR_PROPBASER`.
     pub(super) const fn is_absent(&self) -> bool {
         self.config == 0 && self.id_bits < lpi::MIN_ID_BITS
     }

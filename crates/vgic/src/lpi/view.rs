@@ -1,4 +1,4 @@
-//! Views of mappings and pending LPIs, read in bounded pieces.
+//! Views of mappings and pending LPIs, which hold the command lock for a bounded time.
 
 use super::control::Control;
 use super::entry::Entry;
@@ -13,8 +13,8 @@ use doorbell_fallible::OutOfMemory;
 use msi_types::Cpu;
 
 impl LpiCore {
-    /// Visits the LPIs that are pending at a redistributor independently of any event, by INTID.
-    /// Takes no lock.
+    /// Visits the LPIs that are pending at a redistributor independently of any event, in INTID
+    /// order. Lock-free.
     pub(crate) fn view_own(
         &self,
         cpu: Cpu,
@@ -28,9 +28,9 @@ impl LpiCore {
         })
     }
 
-    /// Visits the mapped events of a device by EventID, each with its collection. Takes the command
-    /// lock for a bounded number of events at a time. A mapping that changes in the meantime may be
-    /// missed.
+    /// Visits a device's mapped events in EventID order, each with its collection. Holds the
+    /// command lock for a bounded number of events at a time, so a mapping that changes
+    /// concurrently may be missed.
     pub(crate) fn view_events(
         &self,
         its: ItsIndex,
@@ -47,12 +47,13 @@ impl LpiCore {
 }
 
 impl Control {
-    /// Returns the first mapped device of an ITS from this DeviceID on.
+    /// Returns an ITS's first mapped device whose DeviceID is not less than `first`.
     pub(crate) fn device_from(&self, its: ItsIndex, first: u32) -> Option<(u32, MappedDevice)> {
         self.translators.get(its)?.device_from(first)
     }
 
-    /// Visits a bounded number of events from this one on. Returns the event to continue with.
+    /// Visits a bounded number of events, starting at `from`. Returns the next event to visit, or
+    /// `None` after the last one.
     fn view_events(
         &self,
         its: ItsIndex,

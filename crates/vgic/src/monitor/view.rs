@@ -1,7 +1,7 @@
 //! The state of a running machine's interrupts, in the manner of KVM's `vgic-state`.
 //!
-//! [`Vgic::view`](crate::Vgic::view) reads it without stopping vCPUs, so its parts may belong to
-//! different moments. A [saved state](crate::saved_state) is consistent, but requires a freeze.
+//! [`Vgic::view`](crate::Vgic::view) does not stop vCPUs, so parts of the state may have been read
+//! at different times. A [saved state](crate::saved_state) is consistent, but requires a freeze.
 
 mod text;
 
@@ -11,40 +11,40 @@ use gic_arch::{Affinity, IntId};
 use msi_types::explain::{Group, TargetState};
 use msi_types::{Cpu, DeviceId, EventId, Level, Trigger};
 
-/// The state of a machine. `Display` writes a table, with one line per interrupt.
+/// The state of a machine. `Display` writes a table with one line per interrupt.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct StateView {
     /// `GICD_CTLR`.
     pub ctlr: u32,
-    /// The vCPUs, by number.
+    /// The vCPUs, in the order of their numbers.
     pub cpus: Vec<CpuView>,
-    /// SPIs that are enabled, pending or active, by INTID.
+    /// SPIs that are enabled, pending, active or in a list register, in INTID order.
     pub spis: Vec<InterruptView>,
     /// The ITSes, in the order of [`VgicConfig::its`](crate::VgicConfig::its).
     pub its: Vec<ItsView>,
-    /// Number of the guest's mistakes so far.
+    /// Number of guest faults so far.
     pub faults: u64,
 }
 
-/// A vCPU and its redistributor. `Display` writes one line without the interrupts.
+/// A vCPU and its redistributor. `Display` writes one line, without the interrupts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct CpuView {
     /// The vCPU.
     pub cpu: Cpu,
-    /// Its affinity.
+    /// The vCPU's affinity.
     pub affinity: Affinity,
-    /// `GICR_WAKER.ProcessorSleep` is 0.
+    /// Whether `GICR_WAKER.ProcessorSleep` is 0.
     pub awake: bool,
-    /// Whether it must be kicked.
+    /// Whether the vCPU must be kicked.
     pub state: TargetState,
-    /// `ICC_PMR_EL1`. This and the next fields are those of the vCPU's last exit if its guest runs
-    /// with list registers.
+    /// `ICC_PMR_EL1`. With list registers, this field, `running_priority`, `groups` and
+    /// `acknowledged` are as of the vCPU's last exit.
     pub priority_mask: u8,
     /// `ICC_RPR_EL1`.
     pub running_priority: u8,
-    /// `ICC_IGRPEN0_EL1` and `ICC_IGRPEN1_EL1`.
+    /// Enable bits in `ICC_IGRPEN0_EL1` and `ICC_IGRPEN1_EL1`.
     pub groups: [bool; 2],
     /// `GICR_CTLR.EnableLPIs`.
     pub lpis_enabled: bool,
@@ -56,9 +56,9 @@ pub struct CpuView {
     pub acknowledged: u64,
     /// Number of kicks sent to the vCPU.
     pub kicks: u64,
-    /// SGIs and PPIs that are enabled, pending or active, by INTID.
+    /// SGIs and PPIs that are enabled, pending, active or in a list register, in INTID order.
     pub interrupts: Vec<InterruptView>,
-    /// LPIs that are pending here independently of any event, by INTID.
+    /// LPIs that are pending at the redistributor independently of any event, in INTID order.
     pub lpis: Vec<LpiView>,
 }
 
@@ -68,21 +68,22 @@ pub struct CpuView {
 pub struct InterruptView {
     /// The INTID.
     pub intid: IntId,
-    /// It is enabled.
+    /// Whether the interrupt is enabled.
     pub enabled: bool,
-    /// It is pending.
+    /// Whether the interrupt is pending, possibly in a list register.
     pub pending: bool,
-    /// It was acknowledged and has not been deactivated.
+    /// Whether the interrupt is active. While the interrupt is in a list register, the state may be
+    /// outdated until the vCPU's next exit.
     pub active: bool,
-    /// It is in a list register, whose state is not known here.
+    /// Whether the interrupt is in a list register.
     pub listed: bool,
-    /// The level of its line.
+    /// The level of the interrupt's line.
     pub line: Level,
-    /// Its trigger.
+    /// The trigger.
     pub trigger: Trigger,
-    /// Its group.
+    /// The group.
     pub group: Group,
-    /// Its priority, as the guest configured it.
+    /// The priority that the guest configured.
     pub priority: u8,
     /// The vCPU to which it is routed, if any.
     pub target: Option<Cpu>,
@@ -94,23 +95,23 @@ pub struct InterruptView {
 pub struct LpiView {
     /// The INTID.
     pub intid: IntId,
-    /// It is enabled in the configuration that the redistributor uses.
+    /// Whether the LPI is enabled in the configuration that the redistributor has cached.
     pub enabled: bool,
-    /// It is pending, possibly in a list register.
+    /// Whether the LPI is pending, possibly in a list register.
     pub pending: bool,
-    /// It is in a list register.
+    /// Whether the LPI is in a list register.
     pub listed: bool,
-    /// Its priority, as the guest configured it.
+    /// The priority that the guest configured.
     pub priority: u8,
-    /// Its target.
+    /// The target vCPU.
     pub target: Cpu,
 }
 
-/// An ITS. `Display` writes one line without the mappings.
+/// An ITS. `Display` writes one line, without the mappings.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct ItsView {
-    /// Address of its control frame.
+    /// Address of the control frame.
     pub base: u64,
     /// `GITS_CTLR.Enabled`.
     pub enabled: bool,
@@ -120,11 +121,11 @@ pub struct ItsView {
     pub cwriter: u64,
     /// Number of commands that the ITS has completed since its reset.
     pub commands: u64,
-    /// Number of commands that it refused since then.
+    /// Number of commands that the ITS has refused since its reset.
     pub refused: u64,
-    /// Its mapped collections, by number.
+    /// The mapped collections, in the order of their numbers.
     pub collections: Vec<CollectionView>,
-    /// Its mapped devices, by DeviceID.
+    /// The mapped devices, in DeviceID order.
     pub devices: Vec<DeviceView>,
 }
 
@@ -132,9 +133,9 @@ pub struct ItsView {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct CollectionView {
-    /// Its number.
+    /// The collection's number (ICID).
     pub collection: CollectionId,
-    /// Its vCPU.
+    /// The vCPU to which the collection is mapped.
     pub target: Cpu,
 }
 
@@ -146,7 +147,7 @@ pub struct DeviceView {
     pub device: DeviceId,
     /// Number of EventID bits.
     pub event_bits: u8,
-    /// Its mapped events, by EventID.
+    /// The device's mapped events, in EventID order.
     pub events: Vec<EventView>,
 }
 
@@ -156,26 +157,26 @@ pub struct DeviceView {
 pub struct EventView {
     /// The EventID.
     pub event: EventId,
-    /// Its collection.
+    /// The event's collection.
     pub collection: CollectionId,
-    /// Its LPI.
+    /// The event's LPI.
     pub lpi: LpiView,
 }
 
-/// Numbers of a vCPU's interrupts.
+/// Numbers of a vCPU's interrupts by state.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 #[non_exhaustive]
 pub struct InterruptCounts {
-    /// Pending interrupts, including those in list registers.
+    /// Number of pending interrupts, including those that may be pending in list registers.
     pub pending: usize,
-    /// Active interrupts.
+    /// Number of active interrupts.
     pub active: usize,
-    /// Interrupts in list registers.
+    /// Number of interrupts in list registers.
     pub listed: usize,
 }
 
 impl StateView {
-    /// Returns the numbers of interrupts whose target is this vCPU.
+    /// Counts the interrupts whose target is this vCPU.
     pub fn counts(&self, cpu: Cpu) -> InterruptCounts {
         let own = self.cpus.get(cpu.index());
         let private = own.into_iter().flat_map(|own| &own.interrupts);

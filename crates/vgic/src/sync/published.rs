@@ -1,9 +1,10 @@
-//! Values that threads publish for diagnostics alone. No decision of the model depends on them, so
-//! accesses are not ordered and cost as little as those of plain memory.
+//! Values that threads publish for diagnostics alone. The model's decisions do not depend on them,
+//! so relaxed loads and stores suffice, which cost no more than plain ones.
 
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// A value that one thread at a time publishes, and that any thread may read.
+/// A value that any thread may read. Callers must not call [`set`](Self::set) concurrently with
+/// another write.
 #[derive(Debug, Default)]
 pub(crate) struct Published(AtomicU64);
 
@@ -22,7 +23,8 @@ impl Published {
         self.0.store(value, Relaxed);
     }
 
-    /// Adds 1, also if several threads do so. Meant for cold paths.
+    /// Adds 1. May be called concurrently by several threads. Uses an atomic read-modify-write, so
+    /// it is meant for cold paths.
     pub(crate) fn count(&self) {
         self.0.fetch_add(1, Relaxed);
     }

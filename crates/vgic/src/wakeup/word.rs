@@ -29,7 +29,7 @@ pub(crate) struct WakeupWord {
     word: AtomicU64,
     /// Number of kicks sent.
     kicks: Published,
-    /// Number of kicks sent when the vCPU was last back.
+    /// Value of `kicks` when the vCPU last returned from the guest or from WFI.
     heard: Published,
 }
 
@@ -80,7 +80,8 @@ impl WakeupWord {
         self.kicks.count();
     }
 
-    /// Publishes that the vCPU is back, so that no kick is on its way. Writes only after a kick.
+    /// Records that the vCPU has responded to all kicks counted so far. Writes only if a kick was
+    /// counted since the last call.
     #[inline]
     fn hear_kicks(&self) {
         let kicks = self.kicks.get();
@@ -94,7 +95,7 @@ impl WakeupWord {
         self.kicks.get()
     }
 
-    /// Returns `true` if the vCPU was kicked and has not returned yet.
+    /// Returns `true` if the vCPU was kicked but has not returned yet.
     pub(crate) fn is_kicked(&self) -> bool {
         !self.needs_kick() && self.heard.get() != self.kicks.get()
     }

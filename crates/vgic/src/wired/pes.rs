@@ -39,14 +39,14 @@ pub(crate) struct Private {
     pub(crate) interface: PublishedInterface,
 }
 
-/// Words in which the vCPU publishes the state of its CPU interface for explanations. Only its
-/// thread writes them, so they have a cache line that injectors do not access.
+/// Words in which a vCPU publishes the state of its CPU interface for explanations. Only the vCPU's
+/// thread writes the words, so they have their own cache line, which injectors do not access.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(crate) struct PublishedInterface {
     /// Priority mask, groups, binary points and modes.
     pub(crate) settings: Published,
-    /// Active priorities, and the number of acknowledgments.
+    /// Highest active priority of each group, and the number of acknowledgments.
     pub(crate) activity: Published,
 }
 

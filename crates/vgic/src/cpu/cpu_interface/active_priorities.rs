@@ -18,7 +18,8 @@ impl ActivePriorities {
         Self { bits, first: bits.trailing_zeros().to_le_bytes()[0] }
     }
 
-    /// Creates the set of the group priority with this number, or an empty set.
+    /// Creates a set that contains only the group priority with this number, or an empty set if the
+    /// number is not less than [`NONE`](Self::NONE).
     pub(super) const fn of_first(number: u8) -> Self {
         Self::new(if number < Self::NONE { 1 << number } else { 0 })
     }

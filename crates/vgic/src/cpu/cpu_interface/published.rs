@@ -1,5 +1,5 @@
-//! The state of a CPU interface that its vCPU publishes, so that other threads can explain why an
-//! interrupt is not signaled.
+//! The state of a CPU interface that its vCPU publishes, from which other threads explain why the
+//! interface does not signal an interrupt.
 
 use super::active_priorities::ActivePriorities;
 use super::{CpuInterface, Features};
@@ -10,23 +10,25 @@ use gic_arch::ich::Vmcr;
 use msi_types::Cpu;
 use msi_types::explain::Obstacle;
 
-/// Low bits of the published activity: the most urgent active priority of each group, by number.
+/// Number of low bits in the published activity that hold the highest active group priority of each
+/// group, one byte per group. The other bits hold the number of acknowledgments.
 const PRIORITY_BITS: u32 = 16;
 
 impl CpuInterface {
-    /// Publishes the settings, after a write to a register.
+    /// Publishes the settings after a register write.
     pub(crate) fn publish_settings(&self, to: &PublishedInterface) {
         to.settings.set(self.vmcr().into_bits());
     }
 
-    /// Publishes the active priorities, and the number of acknowledgments so far.
+    /// Publishes the highest active priorities and the number of acknowledgments so far.
     #[inline]
     pub(crate) fn publish_activity(&self, to: &PublishedInterface, acknowledged: u64) {
         let firsts = self.active.map(ActivePriorities::first);
         to.activity.set(acknowledged << PRIORITY_BITS | u64::from(u16::from_le_bytes(firsts)));
     }
 
-    /// Returns what keeps the interface of this vCPU from signaling an interrupt of this priority.
+    /// Returns the reason why the interface of this vCPU does not signal an interrupt with this
+    /// priority, if there is one.
     pub(crate) fn obstacle(&self, cpu: Cpu, group: Group, priority: Priority) -> Option<Obstacle> {
         if !self.takes(group) {
             return Some(Obstacle::InterfaceGroupDisabled { group: group.into(), cpu });
@@ -41,7 +43,7 @@ impl CpuInterface {
         blocks.then_some(Obstacle::PriorityNotHigher { priority: shown, running, cpu })
     }
 
-    /// Returns a priority as the guest configures it.
+    /// Returns a priority in the guest's security view.
     pub(crate) fn view(&self, priority: Priority) -> u8 {
         match self.features.security {
             SecurityView::Single => priority.get(),
@@ -49,8 +51,8 @@ impl CpuInterface {
         }
     }
 
-    /// Returns the interface that was published, with at most one active priority per group, and
-    /// the number of acknowledgments.
+    /// Returns the published interface, with at most one active priority per group, and the number
+    /// of acknowledgments.
     pub(crate) fn published(features: Features, by: &PublishedInterface) -> (Self, u64) {
         let activity = by.activity.get();
         let mut interface = Self::new(features);

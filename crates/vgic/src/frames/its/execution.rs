@@ -163,7 +163,7 @@ impl Its {
 }
 
 impl ItsRegisters {
-    /// Consumes a command that is complete.
+    /// Removes a completed command from the queue, and counts it.
     const fn complete_command(&mut self) {
         self.queue.advance();
         self.commands += 1;

@@ -17,8 +17,9 @@ impl Its {
         self.config.doorbell()
     }
 
-    /// Returns the state of the LPI to which a device's event is mapped, or what keeps the ITS from
-    /// translating it. Commands that were refused become facts.
+    /// Returns the state of the LPI to which a device's event is mapped, or the reason why the ITS
+    /// does not translate the event. If a mapping is missing and the ITS has refused commands, adds
+    /// a fact about them.
     pub(crate) fn explain(
         &self,
         device: DeviceId,
@@ -48,7 +49,7 @@ impl Its {
         Err(ignored_write(&state, obstacle).or_else(|| queued(&state)).unwrap_or(obstacle))
     }
 
-    /// Returns the obstacle of commands that wait in the queue.
+    /// Returns an obstacle if the command queue is not empty.
     pub(crate) fn queued_commands(&self) -> Option<Obstacle> {
         queued(&self.state.lock())
     }
@@ -58,7 +59,7 @@ impl Its {
         self.view_of(&self.state.lock())
     }
 
-    /// Returns the same as [`view`](Self::view), unless another thread accesses the registers.
+    /// Like [`view`](Self::view), but returns `None` if another thread is accessing the registers.
     pub(crate) fn try_view(&self) -> Option<ItsView> {
         self.state.try_lock().map(|state| self.view_of(&state))
     }
@@ -87,7 +88,7 @@ impl Its {
     }
 }
 
-/// Returns the ignored write that may be the cause of a missing mapping.
+/// Returns the ignored register write that may have caused the missing mapping, if any.
 fn ignored_write(state: &ItsRegisters, obstacle: Obstacle) -> Option<Obstacle> {
     let of_table = match obstacle {
         Obstacle::UnmappedDevice { .. } | Obstacle::DeviceOutOfRange { .. } => Some(0u8),

@@ -80,7 +80,8 @@ const fn fixed(written: Baser, config: &ItsConfig, kind: TableKind) -> Baser {
     shared.with_kind(kind).with_entry_bytes_minus_one(ENTRY_BYTES - 1)
 }
 
-/// Returns the number of identifiers for which a table has space.
+/// Returns the number of identifiers for which a table has room. A two-level table is assumed to
+/// have all its second-level pages.
 pub(super) fn capacity(table: Baser) -> u64 {
     let entry_bytes = u64::from(table.entry_bytes());
     match (table.valid(), table.indirect()) {

@@ -54,7 +54,7 @@ impl Redistributor<'_> {
         }
     }
 
-    /// Records why a message was dropped. Waits for no lock.
+    /// Records why a message was dropped. Does not wait for locks.
     #[cold]
     #[inline(never)]
     fn dropped(self, lpi: Lpi) -> Delivery {

@@ -21,8 +21,8 @@ pub(crate) struct LpiRegisters {
     pub(crate) pendbaser: Pendbaser,
     /// `GICR_PENDBASER` as written, including RES0 bits.
     pub(crate) written_pendbaser: u64,
-    /// The last writes to `GICR_PROPBASER` and `GICR_PENDBASER` that were ignored because LPIs were
-    /// enabled.
+    /// For `GICR_PROPBASER` and `GICR_PENDBASER`, the value of the last write if it was ignored
+    /// because LPIs were enabled or still being disabled.
     pub(crate) ignored: [Option<u64>; 2],
 }
 

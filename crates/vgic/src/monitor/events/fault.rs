@@ -17,8 +17,8 @@ pub enum FaultReason {
     AccessDirection,
     /// A register selects an interrupt that does not exist.
     NoSuchInterrupt,
-    /// A write to a register of the LPI tables was ignored, because LPIs are enabled or are still
-    /// being disabled.
+    /// A write to `GICR_PROPBASER` or `GICR_PENDBASER` was ignored, because LPIs are enabled or are
+    /// still being disabled.
     LpiTablesInUse,
     /// An LPI table is too small for any LPI, or is outside guest memory.
     LpiTable,
@@ -28,8 +28,7 @@ pub enum FaultReason {
     /// `EnableLPIs` was set with a pending table that overlaps the table of another redistributor
     /// with LPIs enabled.
     SharedPendingTable,
-    /// A write to a register of the ITS's tables or command queue was ignored, because the ITS is
-    /// enabled.
+    /// A write to `GITS_BASER<n>` or `GITS_CBASER` was ignored, because the ITS is enabled.
     ItsTablesInUse,
     /// An ITS table or command queue is not in memory.
     ItsTable,
@@ -43,29 +42,31 @@ pub enum FaultReason {
     /// An ITS command failed.
     ItsCommand,
     /// A message arrived for an unmapped event, or for an event whose collection is unmapped.
-    /// Recorded instead of the exact reason if a command is being executed at the same time.
+    /// Recorded if the exact reason is not known, because another thread held the command lock or
+    /// the reason no longer applied.
     UnmappedMessage,
     /// A message arrived for a mapped event, but the ITS or the redistributor's LPIs were disabled,
-    /// or the event's LPI is beyond the redistributor's tables. Recorded instead of the exact
-    /// reason if a command is being executed at the same time.
+    /// or the event's LPI is beyond the redistributor's tables. Recorded if the exact reason is not
+    /// known, because another thread held a lock or the reason no longer applied.
     DisabledMessage,
-    /// A message came while `GITS_CTLR.Enabled` was 0.
+    /// A message arrived while `GITS_CTLR.Enabled` was 0, or before the ITS had been fully enabled.
     ItsDisabled,
-    /// A message came from a device that MAPD has not mapped.
+    /// A message arrived from a device that MAPD has not mapped.
     UnmappedDevice,
-    /// A message named an EventID beyond the device's interrupt translation table.
+    /// A message arrived with an EventID beyond the device's interrupt translation table.
     EventOutOfRange,
-    /// A message named an event that MAPTI or MAPI has not mapped.
+    /// A message arrived for an event that MAPTI or MAPI has not mapped.
     UnmappedEvent,
-    /// A message named an event whose collection MAPC has not mapped.
+    /// A message arrived for an event whose collection MAPC has not mapped.
     UnmappedCollection,
-    /// A message named an event or a direct LPI while `GICR_CTLR.EnableLPIs` was 0 at its target.
+    /// A message arrived for an event or a direct LPI while `GICR_CTLR.EnableLPIs` was 0 at its
+    /// target, or before the bit had fully taken effect.
     LpisDisabled,
-    /// `GICR_CTLR.EnableLPIs` was set while `GICR_PROPBASER` was 0. Recorded at that moment, and
-    /// for each message to that redistributor.
+    /// `GICR_CTLR.EnableLPIs` was set while `GICR_PROPBASER` was 0. Recorded when the bit is set,
+    /// and for each message that is dropped at that redistributor.
     NoConfigurationTable,
-    /// A message named a direct LPI, or an event with an LPI, beyond `GICR_PROPBASER.IDbits` of its
-    /// target.
+    /// A message arrived for an event or a direct LPI whose INTID exceeds `GICR_PROPBASER.IDbits`
+    /// of its target.
     LpiOutOfRange,
     /// The guest requested more than the model's memory budget allows.
     Budget,
@@ -79,7 +80,7 @@ impl FaultReason {
     pub(crate) const WITHOUT_LPIS: [Self; 4] =
         [Self::UnknownRegister, Self::AccessWidth, Self::AccessDirection, Self::NoSuchInterrupt];
 
-    /// The kinds that are recorded for messages that make no LPI pending.
+    /// Kinds that are recorded for messages that do not make an LPI pending.
     pub const DROPPED_MESSAGES: [Self; 10] = [
         Self::UnmappedMessage,
         Self::DisabledMessage,
@@ -130,7 +131,7 @@ impl fmt::Display for FaultReason {
             Self::AccessWidth => "width or alignment not supported by the register",
             Self::AccessDirection => "read of a write-only or write of a read-only register",
             Self::NoSuchInterrupt => "no such interrupt",
-            Self::LpiTablesInUse => "write ignored, because LPIs are enabled",
+            Self::LpiTablesInUse => "write ignored, because LPIs are enabled or being disabled",
             Self::LpiTable => "LPI table too small or not in memory",
             Self::UnalignedPendingTable => {
                 "the pending table is not aligned to 64 KiB: bits 15:12 are treated as zero"
@@ -151,12 +152,12 @@ impl fmt::Display for FaultReason {
             Self::UnmappedMessage => "message without a mapping",
             Self::DisabledMessage => "message while the ITS or the LPI is disabled",
             Self::ItsDisabled => "message while GITS_CTLR.Enabled is 0",
-            Self::UnmappedDevice => "message of a device that MAPD has not mapped",
+            Self::UnmappedDevice => "message from a device that MAPD has not mapped",
             Self::EventOutOfRange => {
                 "message with an EventID beyond the device's interrupt translation table"
             }
-            Self::UnmappedEvent => "message of an event that MAPTI or MAPI has not mapped",
-            Self::UnmappedCollection => "message of an event whose collection MAPC has not mapped",
+            Self::UnmappedEvent => "message for an event that MAPTI or MAPI has not mapped",
+            Self::UnmappedCollection => "message for an event whose collection MAPC has not mapped",
             Self::LpisDisabled => "message while GICR_CTLR.EnableLPIs is 0 at its target",
             Self::NoConfigurationTable => "GICR_CTLR.EnableLPIs was set while GICR_PROPBASER was 0",
             Self::LpiOutOfRange => "message for an LPI beyond GICR_PROPBASER.IDbits of its target",

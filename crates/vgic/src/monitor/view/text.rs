@@ -1,4 +1,4 @@
-//! Formatting of the view of a machine's state.
+//! Formatting of a machine's state.
 
 use super::{CpuView, InterruptView, ItsView, LpiView, StateView};
 use core::fmt;
@@ -39,7 +39,7 @@ impl fmt::Display for CpuView {
         write!(f, "CPU {} at {}: ", self.cpu, self.affinity)?;
         f.write_str(if self.awake { "awake" } else { "asleep" })?;
         f.write_str(match self.state {
-            TargetState::MustBeKicked => ", away",
+            TargetState::MustBeKicked => ", in guest or WFI",
             TargetState::Kicked => ", kicked",
             _ => "",
         })?;
