@@ -1,4 +1,4 @@
-//! Explanations of interrupts, with the stage that only a CPU itself can read.
+//! Explanations of interrupts that include the CPU interface, which only its own CPU can read.
 
 use crate::irqchip::Irqchip;
 use gic_arch::Priority;
@@ -10,13 +10,12 @@ use msi_types::{Cpu, HwIrq};
 
 impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// Explains why an interrupt's handler does not run, like
-    /// [`Interrupts::explain`](irq_domain::Interrupts::explain), and adds the interface of the
-    /// calling CPU, `cpu`, if the interrupt is routed to this CPU. The caller must not migrate to
-    /// another CPU in the meantime. Returns `None` if the interrupt does not exist.
+    /// [`Interrupts::explain`](irq_domain::Interrupts::explain). If the interrupt is routed to the
+    /// calling CPU, `cpu`, also examines this CPU's interface. The caller must not migrate to
+    /// another CPU during the call. Returns `None` if the interrupt does not exist.
     ///
-    /// If the interrupt is routed to another CPU, the explanation ends without the stage
-    /// [`Interface`](msi_types::explain::Stage::Interface). A kernel then sends an IPI to that CPU,
-    /// which calls [`explain_here`](Self::explain_here).
+    /// If the interrupt is routed to another CPU, that CPU's interface is not examined. To include
+    /// it, a kernel can send an IPI to that CPU, which calls [`explain_here`](Self::explain_here).
     ///
     /// Context: task; may sleep.
     pub fn explain(
@@ -28,8 +27,8 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         Some(self.explain_here(self.interrupts.explain(irq)?, cpu, registers))
     }
 
-    /// Adds the interface of the calling CPU, `cpu`, to an explanation, if the interrupt gets as
-    /// far as this CPU. If the GIC is a GICv2, `registers` are only asked whether exceptions are
+    /// Adds the interface of the calling CPU, `cpu`, to an explanation, if the interrupt gets to
+    /// this CPU. On a GICv2, `registers` is used only to read whether IRQ exceptions are
     /// [masked](SystemRegisters::irqs_masked).
     ///
     /// Context: any.
@@ -48,7 +47,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     }
 }
 
-/// Returns the interrupt and its priority, if the explanation passes every stage up to this target.
+/// Returns the interrupt and its priority, if the explanation passes all stages up to this target.
 fn signal_at(explanation: &Explanation, cpu: Cpu) -> Option<(HwIrq, Priority)> {
     let (mut interrupt, mut priority, mut here) = (None, None, false);
     for fact in explanation.facts() {

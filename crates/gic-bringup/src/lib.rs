@@ -15,7 +15,7 @@
 //! | requests a handler for its timer or for an IPI | [`Interrupts::request_per_cpu`], then [`PerCpuHandle::enable_here`] on each CPU |
 //! | sends an interrupt to other CPUs | [`Irqchip::send_ipi`] |
 //! | requests a PCI function's INTx | [`PciHost::route_intx`], then [`Interrupts::request_wired`] with [`Sharing::Shared`] |
-//! | misses an interrupt | [`Irqchip::explain`], on the CPU that should handle it |
+//! | does not receive an interrupt | [`Irqchip::explain`], on the CPU that should handle it |
 //! | turns a CPU off | [`Irqchip::cpu_off`], on that CPU |
 //! | suspends the system | [`Irqchip::suspend`], on the last CPU; after wake-up [`Irqchip::resume`], on the same CPU; [`Irqchip::cpu_on`], on the others; then, for each device, it restores the registers of its bridges and calls [`Function::enable`] and [`irq_domain::MsiDevice::restore`] |
 //!

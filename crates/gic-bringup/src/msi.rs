@@ -312,7 +312,7 @@ impl<P: GicPlatform> fmt::Debug for MsiController<P> {
     }
 }
 
-/// Lists the controllers in use, and the reasons why others are refused.
+/// Lists the controllers in use, and the reasons why other controllers were refused.
 impl<P: GicPlatform> fmt::Debug for MsiControllerSet<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut list = f.debug_list();

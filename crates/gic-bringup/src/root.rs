@@ -138,8 +138,8 @@ impl<P: GicPlatform> RootGic<P> {
         }
     }
 
-    /// Explains whether the interface of the calling CPU lets an interrupt of this priority
-    /// through.
+    /// Explains whether the interface of the calling CPU, `cpu`, signals an interrupt with this
+    /// priority.
     pub(crate) fn explain_interface<S: SystemRegisters>(
         &self,
         (cpu, registers): (Cpu, &S),
@@ -203,7 +203,7 @@ impl<P: GicPlatform + 'static> RootGic<P> {
     }
 }
 
-/// Shows how many CPUs are on.
+/// Formats a summary with the number of CPUs that are on.
 impl<P: GicPlatform> fmt::Debug for RootGic<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -302,7 +302,7 @@ impl<M: Mmio> Distributor<M> {
         })
     }
 
-    /// Returns `GICD_CTLR` if it does not forward the view's own group.
+    /// Returns `GICD_CTLR` if the distributor does not forward the view's own group.
     pub(crate) fn withheld_group(&self) -> Option<Ctlr> {
         let control = self.frame.mmio.read(gicd::CTLR);
         let group = control::group_bits(self.view);

@@ -161,7 +161,8 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         }
     }
 
-    /// Returns the interrupt's group; `None` in the Non-secure view, which cannot read it.
+    /// Returns the interrupt's group, or `None` in the Non-secure view, where the group registers
+    /// read as zero.
     pub(crate) fn group(&self, view: SecurityView) -> Option<Group> {
         let bits = (self.read(self.fields.group), self.read(self.fields.group_modifier));
         match (view, bits) {
@@ -172,7 +173,7 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
         }
     }
 
-    /// Explains whether the interrupt is enabled and pending.
+    /// Explains whether the interrupt is enabled, not active, and pending.
     pub(crate) fn explain(&self) -> Explanation {
         let interrupt = self.intid.hwirq();
         if !self.is_enabled() {

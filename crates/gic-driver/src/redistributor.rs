@@ -93,8 +93,8 @@ impl<M: Mmio> Redistributor<M> {
         })
     }
 
-    /// Returns `true` if the redistributor withholds its CPU's interrupts. Where Secure firmware
-    /// keeps `GICR_WAKER`, this cannot be known, and `false` is returned.
+    /// Returns `true` if `GICR_WAKER.ProcessorSleep` is 1, so the redistributor does not forward
+    /// interrupts to its CPU. Returns `false` if only Secure software can access `GICR_WAKER`.
     pub(crate) fn is_asleep(&self) -> bool {
         self.waker && self.frame.mmio.read(gicr::WAKER).processor_sleep()
     }

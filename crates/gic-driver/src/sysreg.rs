@@ -157,8 +157,8 @@ impl SystemRegisters for CpuRegisters {
     fn irqs_masked(&self) -> Option<bool> {
         const I: u64 = 1 << 7;
         let masks: u64;
-        // SAFETY: `DAIF` can be read at EL1 and above (the promise at `new`); reading it changes
-        // nothing.
+        // SAFETY: `DAIF` can be read at EL1 and above (the promise at `new`), and reading it has no
+        // side effects.
         unsafe { asm!("mrs {}, DAIF", out(reg) masks, options(nomem, nostack, preserves_flags)) };
         Some(masks & I != 0)
     }

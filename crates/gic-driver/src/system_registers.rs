@@ -27,8 +27,8 @@ pub trait SystemRegisters {
         ExceptionLevel::El1
     }
 
-    /// Returns whether the calling CPU masks IRQ exceptions (`PSTATE.I`); `None` if the
-    /// implementation does not know.
+    /// Returns whether the calling CPU masks IRQ exceptions (`PSTATE.I`), or `None` if the
+    /// implementation cannot read the mask.
     fn irqs_masked(&self) -> Option<bool> {
         None
     }

@@ -409,20 +409,20 @@ impl Interrupts {
         self.core.registry.describe(irq, out)
     }
 
-    /// Explains why an interrupt's handler does not run. Reads back the state of the device, the
-    /// IOMMU and the controllers, in contrast to [`describe`](Self::describe), and ends at the
-    /// first obstacle. The machine runs in the meantime, so the stages may belong to different
-    /// moments. The stage [`Interface`](msi_types::explain::Stage::Interface) is missing: only the
-    /// target itself can read its CPU interface. A private interrupt is explained on the calling
-    /// CPU. Allocates nothing. Returns `None` if the interrupt does not exist.
+    /// Explains why an interrupt's handler does not run. In contrast to
+    /// [`describe`](Self::describe), reads back the state of the device, the IOMMU and the
+    /// controllers, up to the first obstacle. The machine keeps running, so the stages may have
+    /// been read at different times. The target's CPU interface is not examined, because only the
+    /// target itself can read it. A private interrupt is explained for the calling CPU. Does not
+    /// allocate. Returns `None` if the interrupt does not exist.
     ///
     /// Context: task; may sleep.
     pub fn explain(&self, irq: Irq) -> Option<Explanation> {
         self.core.registry.explain(irq)
     }
 
-    /// Like [`explain`](Self::explain), but for an interrupt as the root controller acknowledges
-    /// it, which need not have a descriptor.
+    /// Like [`explain`](Self::explain), but identifies the interrupt by the number with which the
+    /// root controller acknowledges it. The interrupt need not have a descriptor.
     ///
     /// Context: task; may sleep.
     pub fn explain_vector(&self, hwirq: HwIrq) -> Explanation {
@@ -441,7 +441,8 @@ impl Interrupts {
     }
 }
 
-/// Counts the interrupts if the caller [may wait](crate::TaskContext::may_wait) for a lock.
+/// Includes the number of interrupts if the caller [may wait](crate::TaskContext::may_wait) for a
+/// lock.
 impl fmt::Debug for Interrupts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("Interrupts");

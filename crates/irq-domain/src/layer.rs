@@ -107,8 +107,8 @@ pub trait Layer: Send + Sync {
         below
     }
 
-    /// Explains whether a message reaches the level below: `stored` as the device stores it, and
-    /// `below` as the level below composed it.
+    /// Explains whether a message reaches the level below. `stored` is the message that the device
+    /// stores, and `below` is the message that the level below composed.
     fn explain(&self, device: RequesterId, stored: MsiMessage, below: MsiMessage) -> Explanation {
         let _ = (device, stored, below);
         Explanation::new()

@@ -38,14 +38,14 @@ impl Inputs {
         self
     }
 
-    /// Sets the controller whose explanations follow those of routes and message stores.
+    /// Sets the controller whose explanations are appended to those of routes and MSI-X tables.
     #[must_use]
     pub fn with_explanations(mut self, controller: Arc<dyn ExplainInput>) -> Self {
         self.controller = Some(controller);
         self
     }
 
-    /// Explains what stops a message, from its doorbell on.
+    /// Explains what stops a message, starting at its doorbell.
     pub(crate) fn explain_message(&self, routed: RoutedMessage) -> Explanation {
         let sender = match routed.sender {
             Sender::Device(device) => Some(device),
@@ -54,7 +54,7 @@ impl Inputs {
         self.explained(|controller| controller.explain_message(sender, routed.message))
     }
 
-    /// Explains what stops the interrupt of a line.
+    /// Explains what stops a line's interrupt.
     pub(crate) fn explain_line(&self, line: Line) -> Explanation {
         self.explained(|controller| controller.explain_line(line))
     }

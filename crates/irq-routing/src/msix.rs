@@ -185,9 +185,9 @@ impl MsixTable {
         self.guest.lock().entries.get(usize::from(vector))?.open
     }
 
-    /// Explains why a vector does not interrupt a CPU: its masks, its message, and what the
-    /// controller knows about the message ([`MessageSink::explain_message`]). The explanation
-    /// changes nothing, and may race with changes.
+    /// Explains why a vector does not interrupt a CPU. Checks the vector's masks and message, and
+    /// appends the controller's explanation ([`MessageSink::explain_message`]). Does not change the
+    /// vector, whose state may change concurrently.
     pub fn explain(&self, vector: u16) -> Explanation {
         match self.judge(vector) {
             Ok(routed) => Explanation::new()
@@ -197,7 +197,8 @@ impl MsixTable {
         }
     }
 
-    /// Returns the message that the guest lets a vector send, or what keeps it from sending one.
+    /// Returns the message that the guest permits a vector to send, or the reason why the vector
+    /// cannot send a message.
     fn judge(&self, vector: u16) -> Result<RoutedMessage, Obstacle> {
         let guest = self.guest.lock();
         let (control, index) = (guest.control, usize::from(vector));

@@ -126,9 +126,9 @@ impl Router {
         self.table.routed().collect()
     }
 
-    /// Explains why a signal of a GSI does not interrupt a CPU: its route, and what the controller
-    /// ([`Inputs::with_explanations`]) knows about the message or the pin. The explanation changes
-    /// nothing, and may race with changes.
+    /// Explains why signaling a GSI does not interrupt a CPU. Looks up the GSI's route, and appends
+    /// the controller's explanation of the message or pin ([`Inputs::with_explanations`]). Does not
+    /// change the route, which may change concurrently.
     pub fn explain(&self, gsi: Gsi) -> Explanation {
         match self.table.route(gsi) {
             None => Explanation::new().with_obstacle(Obstacle::NoRoute { gsi }),

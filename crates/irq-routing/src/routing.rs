@@ -44,8 +44,9 @@ pub trait MessageSink: Send + Sync {
     /// message.
     fn signal_msi(&self, message: RoutedMessage) -> Result<Delivery, SignalError>;
 
-    /// Explains what stops a message, from its doorbell on, without sending it. A sink that cannot
-    /// look into its controller returns an explanation without stages, as the default does.
+    /// Explains what stops a message, starting at its doorbell, without sending it. A sink that
+    /// cannot read its controller's state returns an empty explanation, as does the provided
+    /// method.
     fn explain_message(&self, _message: RoutedMessage) -> Explanation {
         Explanation::new()
     }

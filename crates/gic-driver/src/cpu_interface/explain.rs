@@ -1,4 +1,4 @@
-//! Explanation of the decision of a CPU interface.
+//! Explanations of whether a CPU interface signals an interrupt.
 
 use gic_arch::{IntId, Priority};
 use msi_types::explain::{Explanation, Fact, Group, Obstacle};
@@ -6,21 +6,22 @@ use msi_types::{Cpu, HwIrq};
 
 /// The state of a CPU interface that decides whether an interrupt is signaled.
 pub(crate) struct InterfaceState {
-    /// The group whose interrupts the kernel takes.
+    /// The group that the kernel handles.
     pub(crate) group: Group,
-    /// `true` if the interface signals that group.
+    /// `true` if the interface signals this group.
     pub(crate) is_enabled: bool,
     pub(crate) mask: Priority,
     pub(crate) running: Priority,
     pub(crate) highest_pending: Option<IntId>,
-    /// Whether the CPU masks IRQ exceptions, if known.
+    /// Whether the CPU masks IRQ exceptions (`PSTATE.I`), if known.
     pub(crate) irqs_masked: Option<bool>,
 }
 
 impl InterfaceState {
-    /// Explains whether an interrupt of this priority is signaled to `cpu`. With two security
-    /// states, the mask may have more bits than the priority. The comparison then treats as
-    /// admitted some priorities that the interface masks, but never the reverse.
+    /// Explains whether the interface signals an interrupt with this priority to `cpu`. The
+    /// priority may be in the Non-secure view while the mask and the running priority are
+    /// [unshifted](super::PriorityScale::Unshifted). The comparison then admits some priorities
+    /// that the interface masks, but never the reverse.
     pub(crate) fn explain(self, cpu: Cpu, interrupt: HwIrq, priority: Priority) -> Explanation {
         let is_pending = self.highest_pending.map(IntId::hwirq) == Some(interrupt);
         let pending = Explanation::new();

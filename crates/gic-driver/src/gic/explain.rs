@@ -1,5 +1,5 @@
-//! Explanations: how far an interrupt gets at the distributor, at its redistributor and at the
-//! target's CPU interface.
+//! Explanations of how far an interrupt gets through the distributor, the target's redistributor
+//! and its CPU interface.
 
 use super::Gic;
 use crate::cpu_interface::InterfaceState;
@@ -9,9 +9,9 @@ use msi_types::explain::{self, Explanation, Fact, Obstacle, TargetState};
 use msi_types::{Cpu, HwIrq};
 
 impl<P: GicPlatform> Gic<P> {
-    /// Explains whether the interface of the calling CPU, `cpu`, lets an interrupt of this priority
-    /// through: its group, priority mask and running priority, and the CPU's exception mask if
-    /// `registers` [can tell](SystemRegisters::irqs_masked).
+    /// Explains whether the interface of the calling CPU, `cpu`, signals an interrupt with this
+    /// priority. Checks the group, the priority mask, the running priority and, if `registers`
+    /// [can read it](SystemRegisters::irqs_masked), the CPU's exception mask.
     ///
     /// Context: any.
     pub fn explain_interface<S: SystemRegisters>(
@@ -32,7 +32,7 @@ impl<P: GicPlatform> Gic<P> {
         state.explain(cpu, interrupt, priority)
     }
 
-    /// Explains how far a pending LPI gets whose target is `cpu`.
+    /// Explains how far an LPI gets whose target is `cpu`, once it is pending.
     ///
     /// Context: task; may sleep.
     pub(crate) fn explain_lpi(&self, lpi: Lpi, cpu: Cpu) -> Explanation {
@@ -98,7 +98,7 @@ impl<P: GicPlatform> Gic<P> {
     }
 }
 
-/// Explains the state of an interrupt at the frame that holds it.
+/// Explains an interrupt's state in the register frame that holds the state.
 fn explain_state<M: crate::Mmio>(interrupt: &Interrupt<'_, M>, view: SecurityView) -> Explanation {
     let hwirq = interrupt.intid().hwirq();
     let foreign = interrupt.group(view).filter(|group| *group != view.own_group());
@@ -109,7 +109,7 @@ fn explain_state<M: crate::Mmio>(interrupt: &Interrupt<'_, M>, view: SecurityVie
     interrupt.explain()
 }
 
-/// Returns the name of a group in `ICC_IGRPEN<n>_EL1`.
+/// Returns the group by its number in `ICC_IGRPEN<n>_EL1`.
 const fn group_name(group: Group) -> explain::Group {
     match group {
         Group::Zero => explain::Group::Zero,

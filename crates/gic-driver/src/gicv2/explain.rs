@@ -1,4 +1,5 @@
-//! Explanations: how far an interrupt gets at the distributor and at the target's CPU interface.
+//! Explanations of how far an interrupt gets through the distributor and the target's CPU
+//! interface.
 
 use super::GicV2;
 use crate::cpu_interface::InterfaceState;
@@ -8,9 +9,9 @@ use msi_types::explain::{Explanation, Fact, Group, Obstacle, TargetState};
 use msi_types::{Cpu, HwIrq};
 
 impl<P: Platform> GicV2<P> {
-    /// Explains whether the interface of the calling CPU, `cpu`, lets an interrupt of this priority
-    /// through: its enable bit, priority mask and running priority, and whether the CPU masks IRQ
-    /// exceptions, if the caller knows.
+    /// Explains whether the interface of the calling CPU, `cpu`, signals an interrupt with this
+    /// priority. Checks the enable bit, the priority mask, the running priority and `irqs_masked`,
+    /// which states whether the CPU masks IRQ exceptions, if known.
     ///
     /// Context: any.
     pub fn explain_interface(
@@ -31,7 +32,7 @@ impl<P: Platform> GicV2<P> {
         state.explain(cpu, interrupt, priority)
     }
 
-    /// Explains how far a wired interrupt gets: an SPI, or an SGI or PPI of the calling CPU.
+    /// Explains how far an SPI, or an SGI or PPI of the calling CPU, gets.
     pub(super) fn explain_wired(&self, hwirq: HwIrq) -> Explanation {
         let Ok(interrupt) = self.wired(hwirq) else {
             let missing = Obstacle::NoSuchInterrupt { interrupt: hwirq };
@@ -40,8 +41,8 @@ impl<P: Platform> GicV2<P> {
         interrupt.explain().and_then(|| self.explain_target(hwirq))
     }
 
-    /// Explains the target of an SPI. The driver does not know the number of the CPU that executes
-    /// this, which is the target of a private interrupt.
+    /// Explains the target of an SPI. The target of a private interrupt is the calling CPU, whose
+    /// number the driver does not know.
     fn explain_target(&self, hwirq: HwIrq) -> Explanation {
         let field = gicd::ITARGETSR.locate(hwirq.into());
         let Some(field) = field.filter(|_| !IntId::from(hwirq).is_private()) else {
@@ -69,13 +70,13 @@ impl<P: Platform> GicV2<P> {
         Explanation::new().with_obstacle(disabled)
     }
 
-    /// Returns `true` if the interface of `cpu`, which is on, is among the targets.
+    /// Returns `true` if `cpu` is on and `targets` includes its interface.
     fn reaches(&self, targets: u32, cpu: Cpu) -> bool {
         self.target_of(cpu).is_some_and(|target| targets & u32::from(target.get()) != 0)
     }
 
-    /// Returns the group that bit 0 of the control registers enables: with two security states,
-    /// that of Non-secure software.
+    /// Returns the group that bit 0 of `GICD_CTLR` and `GICC_CTLR` enables. With the Security
+    /// Extensions, the Non-secure copies of these registers enable Group 1.
     fn own_group(&self) -> Group {
         if self.typer.security_extn() { Group::One } else { Group::Zero }
     }

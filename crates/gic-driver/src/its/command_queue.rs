@@ -257,7 +257,8 @@ impl CommandQueue {
         })
     }
 
-    /// Returns how many commands were executed, as far as that was read, and posted.
+    /// Returns the number of commands executed, as of the last read of `GITS_CREADR`, and the
+    /// number of commands posted.
     pub(super) fn progress<P: GicPlatform>(&self, frame: &ControlFrame<P>) -> (u64, u64) {
         self.ring.with(&*frame.platform, |ring| (ring.read, ring.written))
     }

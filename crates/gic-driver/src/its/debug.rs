@@ -1,4 +1,4 @@
-//! The state of an ITS in a screenful.
+//! `Debug` output of an ITS, which fits on a screen.
 
 use super::Its;
 use super::routes::{EventRoutes, cpu_of};
@@ -7,10 +7,10 @@ use crate::platform::GicPlatform;
 use core::fmt;
 use gic_arch::gits;
 
-/// Number of events that are listed.
+/// Maximum number of events that are listed.
 const LISTED: usize = 8;
 
-/// Reads `GITS_CTLR`, and locks the command queue.
+/// Formats a summary. Reads `GITS_CTLR`, and takes the command queue's lock.
 impl<P: GicPlatform> fmt::Debug for Its<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let enabled = self.frame.registers.read(gits::CTLR).enabled();

@@ -1,4 +1,4 @@
-//! Explanation of the way of a message through the ITS.
+//! Explanations of how far a message gets through the ITS.
 
 use super::routes::{EventRoute, cpu_of};
 use super::{Its, TimedOut};
@@ -9,8 +9,8 @@ use msi_types::DeviceId;
 use msi_types::explain::{Explanation, Fact, Obstacle};
 
 impl<P: GicPlatform> Its<P> {
-    /// Explains how far an LPI's message gets. `sender` is the DeviceID of the device, if it is
-    /// known. Nothing can be read of the tables in memory, whose layout is the implementation's.
+    /// Explains how far an LPI's message gets. `sender` is the device's DeviceID, if known. The
+    /// tables in memory are not examined, because their format is IMPLEMENTATION DEFINED.
     ///
     /// Context: task; may sleep.
     pub(super) fn explain(&self, lpi: Lpi, sender: Option<DeviceId>) -> Explanation {
@@ -44,8 +44,8 @@ impl<P: GicPlatform> Its<P> {
         self.stuck_commands()
     }
 
-    /// Returns the commands in the queue, if the ITS executes none of them for the platform's
-    /// bound.
+    /// Returns the commands in the queue, if the ITS does not make progress within the platform's
+    /// time limit.
     fn stuck_commands(&self) -> Option<Obstacle> {
         let registers = &self.frame.registers;
         let position = || (registers.read(gits::CREADR), registers.read(gits::CWRITER).slot());

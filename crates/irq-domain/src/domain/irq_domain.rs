@@ -324,7 +324,7 @@ impl IrqSource for Slot {
 
     fn explain(&self, host: &dyn Host, hwirq: HwIrq) -> Explanation {
         let IrqDomain { attachment, endpoint, .. } = &*self.domain;
-        // Under the device's lock, so that the message is not being rewritten.
+        // Take the device's lock, so that the message is not rewritten concurrently.
         let (read, expected) = self.domain.with_table(host, |table| {
             (endpoint.read_back(self.number), table.sent_message(self.number))
         });

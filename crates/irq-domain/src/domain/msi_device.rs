@@ -332,7 +332,7 @@ impl Drop for MsiDevice {
     }
 }
 
-/// Shows the device's vectors if the caller [may wait](crate::TaskContext::may_wait) for the
+/// Lists the device's vectors if the caller [may wait](crate::TaskContext::may_wait) for the
 /// device's lock.
 impl fmt::Debug for MsiDevice {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -69,7 +69,7 @@ impl DeviceVector {
     }
 }
 
-/// Number of vectors that `Debug` lists.
+/// Maximum number of vectors that `Debug` lists.
 const LISTED: usize = 8;
 
 /// Vectors and their allocations. Every vector belongs to an allocation. An allocation that is

@@ -92,7 +92,7 @@ impl Control {
         self.shut_down
     }
 
-    /// Returns the reason why arrivals do not run a handler, if there is one.
+    /// Returns the reason why the handler does not run when the interrupt arrives, if there is one.
     pub(crate) const fn obstacle(&self) -> Option<Obstacle> {
         match self.handler {
             HandlerPhase::Vacant | HandlerPhase::Gone => Some(Obstacle::NotRequested),

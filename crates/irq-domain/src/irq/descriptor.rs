@@ -257,7 +257,7 @@ pub(crate) trait IrqSource: Send + Sync {
     /// Context: task; may sleep.
     fn settled_target(&self, host: &dyn Host, descriptor: &Descriptor) -> Cpu;
 
-    /// Explains the stages from the device to the target's CPU interface.
+    /// Explains the stages from the device to the target CPU.
     ///
     /// Context: task; may sleep.
     fn explain(&self, host: &dyn Host, hwirq: HwIrq) -> Explanation;
@@ -374,8 +374,8 @@ impl Source {
         }
     }
 
-    /// Explains the stages from the device to the target's CPU interface; those of a private
-    /// interrupt on the calling CPU.
+    /// Explains the stages from the device to the target CPU. A private interrupt is explained for
+    /// the calling CPU.
     ///
     /// Context: task; may sleep.
     pub(crate) fn explain(&self, host: &dyn Host, hwirq: HwIrq) -> Explanation {

@@ -1,4 +1,5 @@
-//! Explanations of interrupts: the controller's and the device's stages, then the core's own.
+//! Explanations of interrupts: the stages of the device and the controllers, then those of the
+//! interrupt core.
 
 use crate::irq::descriptor::{Descriptor, Source};
 use crate::irq::flow::Flow;
@@ -23,8 +24,8 @@ pub(crate) fn explain(interrupt: IrqRef<'_>) -> Explanation {
     })
 }
 
-/// Returns the reason why arrivals do not run the handler, if there is one. For a private
-/// interrupt, considers the calling CPU.
+/// Returns the reason why the handler does not run when the interrupt arrives, if there is one. For
+/// a private interrupt, checks the handler of the calling CPU.
 fn disabled(interrupt: IrqRef<'_>) -> Option<Obstacle> {
     let (descriptor, host) = (interrupt.descriptor, interrupt.runtime.host());
     if descriptor.flow != Flow::PerCpu {
@@ -37,7 +38,8 @@ fn disabled(interrupt: IrqRef<'_>) -> Option<Obstacle> {
     obstacle
 }
 
-/// Replaces a mask that the core itself set by its reason.
+/// Returns the explanation of the source. If a mask stops the interrupt and the core has a reason
+/// to mask, replaces the mask with this reason.
 fn masked_because(source: &Explanation, reason: Option<Obstacle>) -> Explanation {
     match (source.obstacle(), reason) {
         (Some(Obstacle::VectorMasked { .. } | Obstacle::Disabled { .. }), Some(reason)) => {

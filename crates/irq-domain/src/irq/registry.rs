@@ -180,14 +180,14 @@ impl IrqRegistry {
         self.find(irq).map(|descriptor| IrqInfo::of(self.interrupt(&descriptor))).transpose()
     }
 
-    /// Explains an interrupt; `None` if it does not exist.
+    /// Explains an interrupt. Returns `None` if the interrupt does not exist.
     ///
     /// Context: task; may sleep.
     pub(crate) fn explain(&self, irq: Irq) -> Option<Explanation> {
         Some(explain::explain(self.interrupt(&*self.find(irq)?)))
     }
 
-    /// Explains the interrupt of a vector.
+    /// Explains the interrupt with this hwirq.
     ///
     /// Context: task; may sleep.
     pub(crate) fn explain_vector(&self, hwirq: HwIrq) -> Explanation {

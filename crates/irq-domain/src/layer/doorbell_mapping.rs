@@ -108,8 +108,8 @@ pub trait Iommu: Send + Sync {
     /// write to the page at this address.
     fn unmap(&self, domain: IommuDomain, mapped: u64);
 
-    /// Translates an address that a device of the domain writes to, with the tables that the
-    /// hardware uses. The provided method does not know them.
+    /// Translates an address to which a device in the domain writes, by reading the tables that the
+    /// hardware uses. The provided method returns [`Translated::Unknown`].
     fn translate(&self, domain: IommuDomain, address: u64) -> Translated {
         let _ = (domain, address);
         Translated::Unknown
@@ -119,11 +119,11 @@ pub trait Iommu: Send + Sync {
 /// Result of [`Iommu::translate`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Translated {
-    /// The driver cannot tell.
+    /// The driver cannot read the translation.
     Unknown,
     /// The IOMMU refuses writes to the address.
     Refused,
-    /// Writes reach this physical address.
+    /// The IOMMU translates the address to this physical address.
     To(u64),
 }
 

@@ -38,8 +38,8 @@ pub trait ConfigSpace: Send + Sync {
     }
 
     /// Returns the requester ID with which the function's messages reach the host bridge, if the
-    /// bus driver knows it: its own or that of a bridge. Used to detect a device that was attached
-    /// under another one.
+    /// bus driver knows it. The ID is the function's own or that of a bridge. Used to detect a
+    /// device that was attached with another requester ID.
     fn requester(&self) -> Option<RequesterId> {
         None
     }

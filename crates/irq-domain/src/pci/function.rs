@@ -101,7 +101,7 @@ impl Function {
     }
 }
 
-/// The configuration space of a function whose messages carry a known requester ID.
+/// The configuration space of a function whose requester ID is known.
 struct KnownRequester {
     config: Arc<dyn ConfigSpace>,
     requester: RequesterId,

@@ -70,7 +70,7 @@ impl MsiStore {
         Ok(Self { registers, host, log2_capable, state: TaskLock::new(quiet), masks })
     }
 
-    /// Returns the obstacle to sending any message, if there is one.
+    /// Returns the reason why the slot cannot send messages, apart from its mask, if there is one.
     fn check_enabled(&self, slot: u16) -> Option<Obstacle> {
         if slot >= self.slots() {
             return Some(Obstacle::NoVector { vector: slot, vectors: self.slots() });
@@ -285,8 +285,8 @@ impl Registers {
         }
     }
 
-    /// Returns the message that the function derives for a slot: Multiple Message Enable tells how
-    /// many low bits of the data it replaces.
+    /// Returns the message that the function sends for a slot. The function replaces as many low
+    /// bits of the data with the slot's number as Multiple Message Enable specifies.
     fn sent_message(&self, slot: u16) -> MsiMessage {
         let base = self.message();
         let replaced = (1u32 << self.control().multiple_message_enable().min(MAX_LOG2)) - 1;

@@ -186,8 +186,9 @@ impl MsixStore {
         Control::from(self.parts.config.read16(self.parts.capability.offset + CONTROL))
     }
 
-    /// Returns the obstacle to reading the slot's entry, if there is one. Some functions do not
-    /// respond to table accesses while MSI-X is disabled.
+    /// Returns the reason why the slot cannot send messages, apart from its table entry, if there
+    /// is one. The entry must only be read if there is none, because some functions do not respond
+    /// to table accesses while MSI-X is disabled.
     fn check_table(&self, slot: u16) -> Option<Obstacle> {
         if slot >= self.slots() {
             return Some(Obstacle::NoVector { vector: slot, vectors: self.slots() });

@@ -1,4 +1,4 @@
-//! Read-back of the registers that decide whether a function can send messages at all.
+//! Checks of the registers that determine whether a function can send messages at all.
 
 use super::ConfigSpace;
 use super::capabilities::capabilities;
@@ -11,7 +11,7 @@ const POWER: u8 = 0x01;
 const POWER_STATUS: u16 = 0x04;
 const POWER_STATE: u16 = 3;
 
-/// Returns the reason why no register of the function is usable, if there is one.
+/// Returns an obstacle if the function does not respond or is not in D0.
 pub(super) fn check_power(config: &dyn ConfigSpace) -> Option<Obstacle> {
     if config.read16(VENDOR) == u16::MAX {
         return Some(Obstacle::Absent);
@@ -22,7 +22,7 @@ pub(super) fn check_power(config: &dyn ConfigSpace) -> Option<Obstacle> {
     (state != 0).then_some(Obstacle::PoweredDown { state })
 }
 
-/// Returns the obstacle to accesses of the function's memory regions, if there is one.
+/// Returns an obstacle if the function does not respond to accesses to its memory regions.
 pub(super) fn check_memory(config: &dyn ConfigSpace) -> Option<Obstacle> {
     let decodes = config.read16(COMMAND) & COMMAND_MEMORY != 0;
     (!decodes).then_some(Obstacle::MemoryDisabled)
