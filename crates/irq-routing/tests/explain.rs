@@ -1,4 +1,4 @@
-//! Explanations of vectors and GSIs, and the controller's part behind them.
+//! Explanations of vectors and GSIs, with the controller's explanation appended.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod controller;
@@ -15,7 +15,7 @@ const DEVICE: DeviceId = DeviceId::new(8);
 const ENABLED: Control = Control::new().with_enable(true);
 const MESSAGE: MsiMessage = MsiMessage { address: Controller::ITS, data: 3 };
 
-/// A controller that finds an obstacle in each input, which tells the inputs apart.
+/// A controller that reports a different obstacle for each kind of input.
 struct Unmapped;
 
 impl ExplainInput for Unmapped {

@@ -1,5 +1,5 @@
-//! The faults of a driver, each planted in registers of the machine or of a PCI function, and the
-//! obstacle that must name it.
+//! Driver faults, each planted in registers of the machine or of a PCI function, and the obstacle
+//! with which the explanation must name the fault.
 
 use crate::machine::{CPU0, CPU1, Chip, CpuRegisters, ITS, Machine};
 use doorbell_hardware::bus::{AccessWidth, Bus, Doorbells};
@@ -62,7 +62,7 @@ fn windows() -> Windows {
     }
 }
 
-/// Puts a host bridge on the bus, with a function whose DeviceID is its requester ID.
+/// Attaches a host bridge to the bus, with a function whose DeviceID equals its requester ID.
 fn plug(bus: &mut Bus, gic: &Arc<Vgic>) -> Arc<HostBridge> {
     let mut doorbells = Doorbells::default();
     doorbells.listen(DOORBELL, Arc::new(Ring(gic.clone())));
@@ -80,7 +80,7 @@ fn plug(bus: &mut Bus, gic: &Arc<Vgic>) -> Arc<HostBridge> {
     host
 }
 
-/// A booted machine with a function, whose vector 1 has a handler on CPU 0.
+/// A booted machine with a function whose vector 1 has a handler on CPU 0.
 struct Setup {
     machine: Machine,
     chip: Chip,
@@ -95,7 +95,7 @@ impl Setup {
         Self::as_requester(FUNCTION)
     }
 
-    /// With a driver that takes the function for this one.
+    /// Creates the setup with a driver that attaches the function under this requester ID.
     fn as_requester(requester: RequesterId) -> Self {
         let host = OnceLock::new();
         let plug = |bus: &mut Bus, gic: &Arc<Vgic>| {
@@ -149,7 +149,7 @@ impl Setup {
         self.on(cpu, |own| self.chip.explain(irq, cpu, own).unwrap())
     }
 
-    /// A task of `cpu` executes `code`.
+    /// Runs `code` in a task on `cpu`.
     fn on<R>(&self, cpu: Cpu, code: impl FnOnce(&CpuRegisters<'_>) -> R) -> R {
         self.machine.execute(cpu, |own| {
             self.machine.kernel.irq_restore(IrqState::new(0));
@@ -165,7 +165,7 @@ impl Setup {
     }
 }
 
-/// Plants a fault in a working machine, which must be named.
+/// Plants a fault in a working machine, and checks the obstacle.
 fn plant(fault: impl FnOnce(&Setup), expected: Obstacle) {
     let setup = Setup::new();
     assert_eq!(setup.explain().obstacle(), None);

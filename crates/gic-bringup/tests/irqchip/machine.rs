@@ -324,7 +324,7 @@ impl Machine {
         Self::with_devices(change, |_, _| ())
     }
 
-    /// Like [`with`](Self::with), with devices on the bus that `plug` attaches.
+    /// Like [`with`](Self::with), but `plug` also attaches devices to the bus.
     pub(crate) fn with_devices(
         change: impl FnOnce(&mut VgicConfig),
         plug: impl FnOnce(&mut Bus, &Arc<Vgic>),
@@ -372,7 +372,7 @@ impl Machine {
         self
     }
 
-    /// Returns the way of the boot CPU to the bus.
+    /// Returns the bus as the boot CPU accesses it.
     pub(crate) fn bus(&self) -> CpuBus {
         self.kernel.machine.cpu_bus()
     }

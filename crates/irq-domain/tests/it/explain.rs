@@ -1,4 +1,5 @@
-//! Obstacles that the core and its PCI stores name: each is planted, and must be found.
+//! Obstacles that the core and its PCI stores report. Each test plants a fault and checks the
+//! obstacle.
 
 use crate::function::{AT, Function, PENDING_AT, TABLE_AT, attach};
 use crate::mock::{
@@ -58,7 +59,8 @@ impl Setup {
         self.machine.interrupts.explain(self.handle.irq()).unwrap()
     }
 
-    /// Writes the registers again, before the device is torn down. Fails for an absent function.
+    /// Writes the registers again, so that the device can be torn down. Fails if the function is
+    /// absent.
     fn restore(&self) {
         let _ = self.device.restore();
     }
@@ -73,7 +75,7 @@ fn in_entry(register: u64) -> u64 {
     TABLE_AT + msix::ENTRY_SIZE + register
 }
 
-/// Plants a fault in a working vector of MSI-X, which must be named.
+/// Plants a fault in a working MSI-X vector, and checks the obstacle.
 fn plant(fault: impl FnOnce(&Setup), expected: Obstacle) {
     let setup = Setup::msix();
     assert_eq!(setup.explain().obstacle(), None);

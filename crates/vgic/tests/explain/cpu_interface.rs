@@ -1,4 +1,4 @@
-//! Obstacles at the target: sleep, groups, priorities, list registers, and the kick.
+//! Obstacles at the target: sleep, groups, priorities, list registers and kicks.
 
 use crate::guest::{CPU, Guest, LPI, facts};
 use crate::machine::Machine;
@@ -8,7 +8,7 @@ use msi_types::explain::{Fact, Group, Obstacle, TargetState};
 use msi_types::{Cpu, HwIrq, Level, Line, SetLine};
 use vgic::{SecurityView, Sleep, VgicConfig};
 
-/// A guest whose event was sent after `plant`.
+/// Returns a guest whose event was sent after `plant` had changed the machine.
 fn sent_after(plant: impl FnOnce(&mut Machine)) -> Guest {
     let mut guest = Guest::working();
     plant(&mut guest.machine);
@@ -66,7 +66,7 @@ fn the_binary_point_decides_about_preemption() {
     let mut guest = Guest::working();
     guest.send();
     guest.machine.acknowledge(0);
-    // Priorities 0xa0 and 0x80 differ in bit 5 alone.
+    // Priorities 0xa0 and 0x80 differ only in bit 5.
     guest.configure(0x81);
     guest.machine.run([crate::guest::mapti(0, LPI.get(), 0)]);
     guest.send();

@@ -1,4 +1,4 @@
-//! A guest that brings its interrupt controller up in steps, which tests omit, reorder or damage.
+//! A guest that brings up its interrupt controller in steps. Tests omit, reorder or corrupt steps.
 
 use crate::machine::{ITS, Machine, RAM};
 use gic_arch::gicr::{Ctlr, Propbaser};
@@ -13,7 +13,7 @@ pub(crate) const CONFIGURATION: u64 = RAM + 0x10_0000;
 pub(crate) const PENDING: u64 = RAM + 0x20_0000;
 pub(crate) const DEVICE: DeviceId = DeviceId::new(0x10);
 pub(crate) const EVENT: EventId = EventId::new(0);
-/// The LPI of the event.
+/// The LPI to which the event is mapped.
 pub(crate) const LPI: HwIrq = HwIrq::new(8192);
 pub(crate) const CPU: Cpu = Cpu::new(0);
 /// Number of INTID bits of the distributor and of the LPI tables.
@@ -29,14 +29,14 @@ pub(crate) fn config() -> VgicConfig {
 }
 
 impl Guest {
-    /// A guest whose CPUs are on, and that has configured one LPI.
+    /// Creates a guest whose CPUs are on and that has configured one LPI.
     pub(crate) fn new(config: VgicConfig) -> Self {
         let guest = Self { machine: Machine::running(config) };
         guest.configure(0xa1);
         guest
     }
 
-    /// A guest whose event 0 of device 0x10 is LPI 8192 at vCPU 0.
+    /// Creates a guest that has mapped event 0 of device 0x10 to LPI 8192 at vCPU 0.
     pub(crate) fn working() -> Self {
         Self::working_with(config())
     }

@@ -1,4 +1,4 @@
-//! Explanations of a machine whose guest writes anything, and of one that runs.
+//! Explanations of a machine whose guest writes arbitrary values, and of a running machine.
 
 use crate::guest::{CPU, DEVICE, EVENT, Guest, LPI, config};
 use crate::machine::{ITS, QUEUE};
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use vgic::its::ItsConfig;
 use vgic::{AccessWidth, GuestMemory, V2mConfig};
 
-/// Asks everything about some identifiers.
+/// Requests all explanations of these identifiers, and the views.
 fn ask(guest: &Guest, numbers: &[u32]) {
     let gic = &guest.machine.gic;
     for number in numbers.iter().copied() {

@@ -1,4 +1,4 @@
-//! Explanations that begin at a message or a line.
+//! Explanations that start at a message or a line.
 
 use crate::guest::{CPU, DEVICE, EVENT, Guest, LPI, config, facts};
 use crate::machine::{ITS, Machine};

@@ -1,4 +1,4 @@
-//! Obstacles of redistributors' LPI tables and of LPI configuration.
+//! Obstacles in redistributors' LPI tables and in LPI configurations.
 
 use crate::guest::{
     CONFIGURATION, CPU, DEVICE, EVENT, Guest, LPI, PENDING, config, mapc, mapd, mapti, propbaser,
@@ -12,7 +12,7 @@ use msi_types::explain::{Obstacle, TableRegister};
 use vgic::FaultReason;
 use vgic::its::{ErrorPolicy, ItsConfig};
 
-/// A guest that maps its event after `tables` has programmed the LPI tables of vCPU 0.
+/// Returns a guest that maps its event after `tables` has programmed the LPI tables of vCPU 0.
 fn with_tables(tables: impl FnOnce(&Guest)) -> Guest {
     let guest = Guest::new(config());
     tables(&guest);
@@ -69,7 +69,8 @@ fn an_lpi_beyond_the_configuration_table_is_named() {
     assert_eq!(guest.obstacle(), Some(Obstacle::BeyondTable { interrupt: LPI, bits: 13 }));
 }
 
-/// A guest that has restarted its vCPU with this pending table, so that nothing is pending.
+/// Returns a guest whose `tables` has programmed the pending table of vCPU 0. The configuration table
+/// is valid, and the guest has acknowledged its LPI, so that no LPI is pending.
 fn with_pending_table(tables: impl FnOnce(&Guest)) -> Guest {
     let mut guest = with_tables(|guest| {
         guest.machine.write_gicr(0, gicr::PROPBASER, propbaser());
@@ -113,7 +114,7 @@ fn a_forgotten_invalidation_is_named() {
     guest.enable_lpis();
     guest.machine.start_its();
     guest.machine.run([mapc(0, 0), mapd(1), mapti(0, 8192, 0)]);
-    // Group 1 in bit 1, which has no effect.
+    // Bit 1 of a configuration byte has no effect.
     guest.configure(0xa3);
     guest.send();
     let expected = Obstacle::StaleConfiguration { interrupt: LPI, memory: 0xa1, cached: 0xa0 };

@@ -1,5 +1,5 @@
-//! Faults of a guest, each planted through registers, commands and memory, and named exactly by the
-//! explanation.
+//! Guest faults, each planted through registers, commands or memory, and the obstacles with which
+//! explanations must name the faults.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod cpu_interface;

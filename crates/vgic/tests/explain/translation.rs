@@ -1,4 +1,4 @@
-//! Obstacles of an ITS: registers, commands and mappings.
+//! Obstacles at an ITS: registers, commands and mappings.
 
 use crate::guest::{CPU, DEVICE, EVENT, Guest, LPI, config, facts, mapc, mapd, mapti};
 use crate::machine::{ITS, QUEUE, RAM};
@@ -9,7 +9,7 @@ use msi_types::{DeviceId, EventId};
 use vgic::AccessWidth::{Double, Word};
 use vgic::its::{ErrorPolicy, ItsConfig};
 
-/// A guest that has enabled its LPIs and its ITS, and ran these commands.
+/// Returns a guest that has enabled LPIs and the ITS, and has executed these commands.
 fn after(commands: impl IntoIterator<Item = Command>) -> Guest {
     let guest = Guest::new(config());
     guest.enable_lpis();

@@ -1,4 +1,4 @@
-//! Obstacles of SGIs, PPIs and SPIs.
+//! Obstacles to SGIs, PPIs and SPIs.
 
 use crate::guest::{CPU, facts};
 use crate::machine::Machine;

@@ -1,5 +1,5 @@
-//! Faults of a device's vector: each is planted in a register, named by the explanation, and
-//! repaired. No message is sent in the meantime.
+//! Faults of a device's vector. Each fault is planted in a register, must be named by the
+//! explanation, and is then repaired. No message is sent in the meantime.
 
 use crate::controller::registers;
 use crate::machine::Machine;
@@ -19,7 +19,7 @@ use msi_types::explain::{Group, Obstacle};
 const COMMAND: u16 = 4;
 const MASTER: u16 = 1 << 2;
 
-/// Plants the faults of the function and of its driver, then those of an ITS and a CPU.
+/// Plants faults of the function and its driver, then faults of the ITS and the CPU.
 pub(super) fn faults(machine: &Machine, rig: &Rig, function: &Function) -> Outcome {
     let handle = rig.handles.first().ok_or(Verdict::Failed("no vectors".into()))?;
     let here = GicPlatform::cpu(&Kernel);
@@ -27,7 +27,7 @@ pub(super) fn faults(machine: &Machine, rig: &Rig, function: &Function) -> Outco
     let found = Found { machine, handle, here };
     let works = found.obstacle();
     let idle = Obstacle::NotPending { interrupt: handle.hwirq() };
-    // A controller of LPIs cannot tell whether one is pending.
+    // A controller of LPIs cannot read whether an LPI is pending.
     let lpi = handle.hwirq().get() >= 8192;
     check!(works == (!lpi).then_some(idle), "of a working vector: {works:?}");
     let command = function.config.read16(COMMAND);
@@ -43,7 +43,7 @@ pub(super) fn faults(machine: &Machine, rig: &Rig, function: &Function) -> Outco
     Ok(())
 }
 
-/// Faults that only an interrupt passes to which everything before is open.
+/// Plants faults at the ITS and at the interface of this CPU.
 fn of_cpu(found: &Found<'_>) -> Outcome {
     let Found { machine, here: cpu, .. } = *found;
     if let Some(its) = &machine.its {
@@ -81,7 +81,7 @@ impl Found<'_> {
         explanation.and_then(|explanation| explanation.obstacle())
     }
 
-    /// Plants a fault, compares what is found, and repairs it.
+    /// Plants a fault, checks the obstacle, and repairs the fault.
     fn planted(&self, fault: impl FnOnce(), repair: impl FnOnce(), wanted: Obstacle) -> Outcome {
         let before = self.obstacle();
         fault();

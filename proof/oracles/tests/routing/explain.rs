@@ -1,4 +1,4 @@
-//! Explanations from a vector or GSI through the route to the model of the controller.
+//! Explanations that follow a vector or GSI along its route into the model of the controller.
 
 use crate::machine::{LPI, Machine, to_frame, to_its};
 use crate::{MESSAGE, NVME, WIRE, router};

@@ -1,4 +1,4 @@
-//! Obstacles of a message's way to a redistributor.
+//! Obstacles to a message that is sent to a redistributor.
 
 use super::endpoint::{Endpoint, StoreKind};
 use crate::fake::Board;

@@ -295,7 +295,7 @@ impl Interpreter {
         }
     }
 
-    /// The value of `GITS_CWRITER`.
+    /// Returns the value of `GITS_CWRITER`.
     pub(crate) fn written(&self) -> Cwriter {
         Cwriter::new().with_slot(u16::try_from(self.write / SLOT).unwrap())
     }

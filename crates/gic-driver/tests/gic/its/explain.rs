@@ -1,4 +1,4 @@
-//! Obstacles of a message's way through the ITS, and the driver's state in a screenful.
+//! Obstacles to a message at the ITS, and the driver's `Debug` output.
 
 use super::setup::{Setup, lpi};
 use crate::fake::{Hardware, ITS};

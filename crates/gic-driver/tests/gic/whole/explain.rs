@@ -5,7 +5,7 @@ use gic_arch::gicd;
 use gic_driver::{MmioExt, SecurityView};
 use msi_types::explain::{Group, Obstacle};
 
-/// The registers of a Non-secure kernel do not show groups, and have another layout.
+/// Non-secure accesses read groups as zero, and see another layout of `GICD_CTLR`.
 #[test]
 fn a_pending_spi_passes_in_every_view() {
     for (security, view) in [
