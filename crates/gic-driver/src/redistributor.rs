@@ -94,8 +94,8 @@ impl<M: Mmio> Redistributor<M> {
     }
 
     /// Returns `true` if `GICR_WAKER.ProcessorSleep` is 1, so the redistributor does not forward
-    /// interrupts to its CPU. Returns `false` if the driver must
-    /// [not access](Self::leave_waker) `GICR_WAKER`.
+    /// interrupts to its CPU. Returns `false` if the driver must not access `GICR_WAKER`
+    /// ([`leave_waker`](Self::leave_waker)).
     pub(crate) fn is_asleep(&self) -> bool {
         self.waker && self.frame.mmio.read(gicr::WAKER).processor_sleep()
     }

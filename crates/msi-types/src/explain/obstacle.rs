@@ -291,12 +291,12 @@ pub enum Obstacle {
         /// The INTID.
         interrupt: HwIrq,
     },
-    /// The interrupt was acknowledged and has not been deactivated.
-    #[error("INTID {interrupt} was acknowledged{} and has not been deactivated", By(*cpu))]
+    /// The interrupt is active: it was acknowledged, and has not been deactivated.
+    #[error("INTID {interrupt} is active{} and has not been deactivated", By(*cpu))]
     Active {
         /// The INTID.
         interrupt: HwIrq,
-        /// The CPU that acknowledged the interrupt, if known.
+        /// The CPU at which the interrupt is active, if known.
         cpu: Option<Cpu>,
     },
     // Target.

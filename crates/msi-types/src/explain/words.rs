@@ -28,13 +28,13 @@ impl fmt::Display for OtherDevices {
     }
 }
 
-/// Suffix that names the CPU that acknowledged an interrupt, if known.
+/// Suffix that names the CPU at which an interrupt is active, if known.
 pub(super) struct By(pub(super) Option<Cpu>);
 
 impl fmt::Display for By {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            Some(cpu) => write!(f, " by CPU {cpu}"),
+            Some(cpu) => write!(f, " at CPU {cpu}"),
             None => Ok(()),
         }
     }

@@ -85,7 +85,7 @@ pub struct InterruptView {
     pub group: Group,
     /// The priority that the guest configured.
     pub priority: u8,
-    /// The vCPU to which it is routed, if any.
+    /// The vCPU to which the interrupt is routed, if any.
     pub target: Option<Cpu>,
 }
 

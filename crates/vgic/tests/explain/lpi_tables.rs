@@ -69,8 +69,8 @@ fn an_lpi_beyond_the_configuration_table_is_named() {
     assert_eq!(guest.obstacle(), Some(Obstacle::BeyondTable { interrupt: LPI, bits: 13 }));
 }
 
-/// Returns a guest whose `tables` has programmed the pending table of vCPU 0. The configuration table
-/// is valid, and the guest has acknowledged its LPI, so that no LPI is pending.
+/// Returns a guest whose `tables` has programmed the pending table of vCPU 0. The configuration
+/// table is valid, and the guest has acknowledged its LPI, so that no LPI is pending.
 fn with_pending_table(tables: impl FnOnce(&Guest)) -> Guest {
     let mut guest = with_tables(|guest| {
         guest.machine.write_gicr(0, gicr::PROPBASER, propbaser());
