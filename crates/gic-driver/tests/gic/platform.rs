@@ -11,7 +11,7 @@ use gic_driver::{
 };
 use msi_types::{IrqState, LocalCpu, Trigger};
 
-/// A kernel with a timer and no heap. The kernel implements only these four methods.
+/// A kernel with a timer and no heap. The kernel implements only these five methods.
 struct Timekeeper(Board);
 
 impl LocalCpu for Timekeeper {
