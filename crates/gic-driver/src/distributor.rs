@@ -459,7 +459,7 @@ impl<M: Mmio> Distributor<M> {
     }
 }
 
-/// Whether the view's own group is forwarded.
+/// Forwarding of the view's own group to the CPU interfaces.
 #[derive(Clone, Copy, Debug)]
 enum Forwarding {
     On,

@@ -252,9 +252,10 @@ impl Interrupts {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// As for [`request_per_cpu`](Self::request_per_cpu); [`RequestError::InUse`] if the interrupt
-    /// already has a handler on one of the CPUs, [`RequestError::UnknownCpu`] if one of the CPUs
-    /// does not exist, and [`RequestError::NoCpu`] if `on` is empty.
+    /// [`RequestError::InUse`] if the interrupt already has a handler on one of the CPUs;
+    /// [`RequestError::UnknownCpu`] if one of the CPUs does not exist; [`RequestError::NoCpu`] if
+    /// `on` is empty; [`RequestError::NoWiredParent`] if the core has no wired parent to unmask the
+    /// interrupt; [`RequestError::OutOfRange`] if `hwirq` is outside the vector space.
     pub fn request_per_cpu_on<R: Into<IrqReturn>>(
         &self,
         on: &[Cpu],

@@ -215,8 +215,8 @@ pub trait MsiParent: Send + Sync {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// As for [`allocate`](Self::allocate); also [`MsiError::NoVectors`] if one of the CPUs has no
-    /// resources left.
+    /// [`MsiError::NoVectors`] if one of the CPUs has no resources left. Otherwise, returns the
+    /// endpoint's limit that the controller cannot meet.
     fn allocate_managed(
         &self,
         device: &Attachment,

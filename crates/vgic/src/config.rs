@@ -129,7 +129,7 @@ pub struct VgicConfig {
     pub mbi_alias: Option<u64>,
     /// GICv2m frames.
     pub v2m: Vec<V2mConfig>,
-    /// Whether the redistributors' accesses to LPI tables are coherent with the guest's caches.
+    /// Coherence of the redistributors' accesses to LPI tables with the guest's caches.
     pub coherence: Coherence,
 }
 

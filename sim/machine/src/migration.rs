@@ -16,8 +16,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use vgic::Vcpu;
 
-/// Whether the interrupt controller is migrated while the machine runs. Migrations start with the
-/// drivers' first register access.
+/// Migrations of the interrupt controller while the machine runs, from the drivers' first register
+/// access on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Migration {
     /// The controller is never migrated.

@@ -96,7 +96,7 @@ impl Table {
     }
 }
 
-/// Whether a controller's table accesses are coherent with CPU caches.
+/// Coherence of a controller's table accesses with CPU caches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Coherence {
     /// Accesses are coherent, so a barrier publishes a write.

@@ -161,8 +161,8 @@ impl MsiDevice {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// As for [`allocate_at`](Self::allocate_at); also [`MsiDeviceError::NoCpu`] if no CPU of
-    /// `among` is online.
+    /// [`MsiDeviceError::NoCpu`] if no CPU of `among` is online; otherwise any error that
+    /// [`allocate_at`](Self::allocate_at) returns.
     pub fn allocate_managed(
         &self,
         slot: u16,

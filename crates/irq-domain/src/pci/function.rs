@@ -89,7 +89,10 @@ impl Function {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// As for [`find_store`].
+    /// [`PciError::NoMessages`] if the function has neither MSI-X nor MSI; [`PciError::NotMapped`]
+    /// if a region that MSI-X uses has no address or `map` returns `None` for it;
+    /// [`PciError::NoMemory`] if the heap is exhausted; another [`PciError`] if the MSI-X or MSI
+    /// capability is malformed.
     pub fn store(
         &self,
         host: Arc<dyn Host>,

@@ -34,7 +34,7 @@ pub struct ItsConfig {
     pub collection_id_bits: Option<u8>,
     /// Page sizes that the tables support.
     pub page_sizes: PageSizes,
-    /// Whether the ITS's accesses to tables and command queue are coherent with the guest's caches.
+    /// Coherence of the ITS's accesses to tables and command queue with the guest's caches.
     pub coherence: Coherence,
     /// `GITS_IIDR`. Guests use the identification to select errata workarounds. Revision 0
     /// identifies KVM's table format.
@@ -75,7 +75,7 @@ pub enum PageSizes {
     Only(PageSize),
 }
 
-/// Whether table accesses are coherent with the guest's caches.
+/// Coherence of table accesses with the guest's caches.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Coherence {
     /// Accesses are coherent.

@@ -84,7 +84,7 @@ unsafe fn load<T: FromBytes + IntoBytes>(register: *mut T) -> T {
 /// Writes device memory with an instruction that a hypervisor can emulate, like [`load`].
 ///
 /// # Safety
-/// As for [`load`].
+/// The register must be mapped as device memory, and aligned.
 unsafe fn store<T: IntoBytes + Immutable>(register: *mut T, value: T) {
     // SAFETY: as in `load`.
     unsafe { UniqueMmioPointer::new(NonNull::new_unchecked(register)).write_unsafe(value) };

@@ -57,7 +57,7 @@ pub(super) struct Values {
     pub(super) theirs: u64,
 }
 
-/// Whether software may have written any registers since the reset.
+/// Time of a comparison relative to the first register write after reset.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Moment {
     /// Registers have their reset values.

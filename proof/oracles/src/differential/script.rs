@@ -29,7 +29,7 @@ pub(super) struct Query {
     pub(super) line: String,
     /// The comparison.
     pub(super) compared: Compared,
-    /// Whether the CPUs' interrupt inputs are also compared after the line.
+    /// Treatment of the CPUs' interrupt inputs after the line.
     pub(super) inputs: Inputs,
 }
 

@@ -54,7 +54,7 @@ pub(super) struct Start {
     pub(super) id_bits: u8,
     /// Bit n is set if LPIs are enabled at CPU n.
     pub(super) enabled: u8,
-    /// Whether the device table and the collection table have two levels.
+    /// `true` for each of the device table and the collection table that has two levels.
     pub(super) two_level: [bool; 2],
 }
 

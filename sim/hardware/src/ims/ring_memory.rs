@@ -43,7 +43,7 @@ pub struct RingDevice {
 struct RingState {
     enabled: bool,
     rings: u64,
-    /// Whether each ring has work that hasn't been signaled yet.
+    /// For each ring, `true` if it has work that hasn't been signaled yet.
     waiting: Vec<bool>,
 }
 

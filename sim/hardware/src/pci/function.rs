@@ -37,7 +37,7 @@ pub enum Signalled {
     Off,
 }
 
-/// Whether a device has one function or several.
+/// Number of functions of a device: one or several.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceFunctions {
     /// The device has only function 0.

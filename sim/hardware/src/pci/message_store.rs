@@ -24,7 +24,7 @@ pub enum StoreConfig {
         log2_vectors: u8,
         /// Width of the message address.
         address: AddressWidth,
-        /// Whether the capability has mask bits and pending bits.
+        /// Support for mask bits and pending bits.
         masking: msi_types::Masking,
     },
     /// MSI-X.

@@ -20,13 +20,13 @@ impl Default for RunOptions {
 /// Disturbances of the machine while devices send messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Disturbances {
-    /// Whether vectors move between CPUs.
+    /// Moves of vectors between CPUs.
     pub moves: Moves,
     /// CPU hotplug.
     pub cpus: CpuHotplug,
-    /// Whether devices are removed and added again.
+    /// Removal and return of devices.
     pub devices: DeviceHotplug,
-    /// Whether the whole machine is suspended.
+    /// Suspensions of the whole machine.
     pub suspensions: Suspensions,
 }
 
