@@ -36,6 +36,8 @@ pub mod heap;
 pub mod lock;
 pub mod memory;
 pub mod monitor;
+#[cfg(feature = "heap")]
+pub mod nvme;
 mod panic;
 #[cfg(feature = "heap")]
 pub mod pci;

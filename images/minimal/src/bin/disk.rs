@@ -3,8 +3,6 @@
 #![no_std]
 #![no_main]
 
-#[path = "../nvme.rs"]
-mod nvme;
 #[path = "../pci.rs"]
 mod pci_kernel;
 
@@ -17,13 +15,13 @@ use doorbell_facts::{Fact, MinimalFact};
 use gic_bringup::Irqchip;
 use gic_driver::GicPlatform;
 use gic_firmware::PciHost;
+use image_rt::nvme::{self, Nvme};
 use image_rt::platform::{Kernel, registers};
 use image_rt::power::CpuStack;
 use image_rt::{Boot, cpu, pci, power, println};
-use irq_domain::pci::Function;
+use irq_domain::pci::{Function, MappedRegion};
 use irq_domain::{IrqContext, IrqHandle, MsiDevice};
 use msi_types::Cpu;
-use nvme::Nvme;
 use pci_kernel::{bring_up, irqchip, kernel};
 
 image_rt::image!(main);
@@ -68,7 +66,7 @@ fn second_main() {
 
 /// A disk in use, with a vector for each queue.
 struct Driver {
-    nvme: Arc<Nvme>,
+    nvme: Arc<Nvme<MappedRegion>>,
     admin: IrqHandle,
     io: IrqHandle,
     device: MsiDevice,
@@ -81,10 +79,11 @@ fn start_disk(
     disk: &Function,
 ) -> Result<Driver, Box<dyn Error>> {
     disk.enable()?;
-    let nvme = Arc::new(Nvme::new(pci::mapped(disk.bar(0).ok_or("no BAR 0")?.cpu)));
-    let handler = |queue: usize, nvme: Arc<Nvme>| {
+    let registers = pci::mapped(disk.bar(0).ok_or("no BAR 0")?.cpu);
+    let nvme = Arc::new(Nvme::new(registers, 1));
+    let handler = |queue: u16, nvme: Arc<Nvme<MappedRegion>>| {
         move |context: &IrqContext<'_>| {
-            TAKEN[queue][context.cpu().index()].fetch_add(1, Ordering::Relaxed);
+            TAKEN[usize::from(queue)][context.cpu().index()].fetch_add(1, Ordering::Relaxed);
             nvme.complete(queue);
         }
     };
@@ -92,7 +91,7 @@ fn start_disk(
     let first = kernel::probe(irqchip, host, disk.requester(), store, handler(0, nvme.clone()))?;
     let kernel::Pci { handle: admin, device } = first;
     let io = device.request(1, "second", handler(1, nvme.clone()))?;
-    nvme.start();
+    nvme.start()?;
     Ok(Driver { nvme, admin, io, device })
 }
 
@@ -102,8 +101,8 @@ fn take_on_both_cpus(driver: &Driver) -> Result<(), Box<dyn Error>> {
         driver.admin.set_affinity(Cpu::new(target))?;
         driver.io.set_affinity(Cpu::new(1 - target))?;
         for _ in 0..100 {
-            driver.nvme.identify();
-            driver.nvme.read();
+            driver.nvme.identify()?;
+            driver.nvme.read(1, 0)?;
         }
     }
     Ok(())
