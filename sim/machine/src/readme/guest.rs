@@ -1,0 +1,334 @@
+//! The README's kernel as the guest of the guide's monitor. The kernel's code for each CPU runs on
+//! its own thread, and each access to a register is an exit.
+
+use super::kernel;
+use super::vmm::{Exit, GuestCpu, KickFlag, MESSAGE_CONTROL, PENDING_BITS, TABLE};
+use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
+use doorbell_hardware::platform::{
+    CpuBus, Executing, Interleave, InterleavePoint, MachinePlatform,
+};
+use doorbell_hardware::ram::{Caches, Ram};
+use gic_arch::Affinity;
+use gic_arch::icc::SysRegEncoding;
+use gic_bringup::Irqchip;
+use gic_driver::SystemRegisters;
+use gic_firmware::{
+    Controller, ControllerIndex, CpuNode, Description, Fact, Gic, MapEntry, MsiRouting, PciHost,
+    Region, Target, devicetree,
+};
+use irq_domain::IrqContext;
+use irq_domain::pci::{
+    ConfigSpace, FunctionStore, MsixCapability, MsixParts, MsixStore, TableMemory,
+};
+use msi_types::pci::msix;
+use msi_types::{Cpu, DeviceId, RequesterId, Shape};
+use std::cell::{Cell, OnceCell};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+use vgic::{Block, Inputs, Vgic};
+
+pub(super) const CPUS: u32 = 4;
+/// Number of the function's vectors.
+pub(super) const VECTORS: u16 = 32;
+const FUNCTION: RequesterId = RequesterId::pci(0, 1, 0);
+/// The function's configuration space.
+const CONFIG: u64 = 0x3f00_8000;
+const RAM: u64 = 0x4000_0000;
+/// Time after which a wait fails the test.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A vCPU, as seen by the monitor. The kernel's thread waits while an exit is handled.
+pub(super) struct KernelCpu {
+    exits: Receiver<Exit>,
+    resume: Sender<Resume>,
+    /// Value that resumes the kernel's thread, if it has exited.
+    answer: Option<u64>,
+}
+
+/// Result of an exit, and the vCPU's IRQ input.
+struct Resume {
+    value: u64,
+    irq: bool,
+}
+
+impl GuestCpu for KernelCpu {
+    fn run(&mut self, inputs: Inputs, kick: &KickFlag) -> Exit {
+        if kick.take() {
+            return Exit::Kicked;
+        }
+        if let Some(value) = self.answer.replace(0) {
+            self.resume.send(Resume { value, irq: inputs.irq }).expect("the kernel panicked");
+        }
+        self.exits.recv().expect("the kernel panicked")
+    }
+
+    fn complete(&mut self, value: u64) {
+        self.answer = Some(value);
+    }
+
+    fn inject_undefined(&mut self) {
+        panic!("the kernel accesses registers that exist");
+    }
+}
+
+/// A CPU, as seen by the kernel's thread.
+struct Port {
+    cpu: Cpu,
+    exits: Sender<Exit>,
+    resumed: Receiver<Resume>,
+    irq: Cell<bool>,
+}
+
+thread_local! {
+    static PORT: OnceCell<Port> = const { OnceCell::new() };
+}
+
+fn on_port<R>(use_port: impl FnOnce(&Port) -> R) -> R {
+    PORT.with(|port| use_port(port.get().expect("the kernel runs on its CPUs")))
+}
+
+/// Exits to the monitor. Returns the value that was read. Never returns if the vCPU was dropped.
+fn exit(exit: Exit) -> u64 {
+    on_port(|port| {
+        let _ = port.exits.send(exit);
+        let Ok(Resume { value, irq }) = port.resumed.recv() else {
+            loop {
+                thread::park();
+            }
+        };
+        port.irq.set(irq);
+        value
+    })
+}
+
+/// The guest's memory-mapped registers, from address 0.
+struct ExitBus;
+
+impl MmioDevice for ExitBus {
+    fn read(&self, address: u64, width: AccessWidth) -> u64 {
+        exit(Exit::Read(address, width))
+    }
+
+    fn write(&self, address: u64, width: AccessWidth, value: u64) {
+        exit(Exit::Write(address, width, value));
+    }
+}
+
+/// The system registers of the calling CPU.
+struct ExitRegisters;
+
+impl SystemRegisters for ExitRegisters {
+    fn read_raw(&self, register: SysRegEncoding) -> u64 {
+        exit(Exit::Mrs(register))
+    }
+
+    fn write_raw(&self, register: SysRegEncoding, value: u64) {
+        exit(Exit::Msr(register, value));
+    }
+}
+
+/// A program that runs on the kernel's last CPU.
+type Program = dyn Fn(&Guest, &Irqchip<MachinePlatform>) + Send + Sync;
+
+/// The guest's kernel.
+pub(super) struct Guest {
+    platform: Arc<MachinePlatform>,
+    devicetree: Vec<u8>,
+    irqchip: OnceLock<Irqchip<MachinePlatform>>,
+    program: Box<Program>,
+}
+
+impl Guest {
+    /// Starts a thread for each CPU, and returns the vCPUs.
+    pub(super) fn start(
+        gic: &Vgic,
+        ram: Arc<Ram>,
+        program: impl Fn(&Self, &Irqchip<MachinePlatform>) + Send + Sync + 'static,
+    ) -> Vec<KernelCpu> {
+        let mut bus = Bus::default();
+        bus.attach("the monitor's devices", region(0, RAM), Arc::new(ExitBus)).unwrap();
+        let guest = Arc::new(Self {
+            platform: Arc::new(MachinePlatform::new(Arc::new(bus), ram)),
+            devicetree: devicetree(gic),
+            irqchip: OnceLock::new(),
+            program: Box::new(program),
+        });
+        guest.platform.interleave_by(guest.clone());
+        (0..CPUS).map(|cpu| guest.clone().start_cpu(Cpu::new(cpu))).collect()
+    }
+
+    fn start_cpu(self: Arc<Self>, cpu: Cpu) -> KernelCpu {
+        let (to_monitor, exits) = channel();
+        let (resume, resumed) = channel();
+        thread::spawn(move || {
+            let port = Port { cpu, exits: to_monitor, resumed, irq: Cell::new(false) };
+            assert!(PORT.with(|cell| cell.set(port)).is_ok(), "each CPU has its own thread");
+            self.run(cpu);
+        });
+        KernelCpu { exits, resume, answer: None }
+    }
+
+    /// Runs one CPU. The CPUs boot one after the other.
+    fn run(&self, cpu: Cpu) {
+        if let Some(previous) = cpu.get().checked_sub(1) {
+            let irqchip = self.when_online(Cpu::new(previous));
+            let _executing = Executing::in_exception(cpu);
+            irqchip.cpu_on(cpu, &ExitRegisters, |_| ()).unwrap();
+        } else {
+            let irqchip = kernel::boot(self.platform.clone(), &self.devicetree, &ExitRegisters);
+            assert!(self.irqchip.set(irqchip.unwrap()).is_ok(), "only this CPU boots the kernel");
+        }
+        if cpu == Cpu::new(CPUS - 1) {
+            (self.program)(self, self.when_online(cpu));
+        }
+        loop {
+            self.take_interrupts();
+            exit(Exit::Wfi);
+        }
+    }
+
+    fn when_online(&self, cpu: Cpu) -> &Irqchip<MachinePlatform> {
+        loop {
+            match self.irqchip.get() {
+                Some(irqchip) if irqchip.interrupts().is_online(cpu) => return irqchip,
+                _ => exit(Exit::Kicked),
+            };
+        }
+    }
+
+    fn take_interrupts(&self) {
+        let Some(irqchip) = self.irqchip.get() else { return };
+        let cpu = on_port(|port| port.cpu);
+        while on_port(|port| port.irq.get()) {
+            let _executing = Executing::in_exception(cpu);
+            kernel::take_interrupts(irqchip, cpu, &ExitRegisters, |vector, why| {
+                panic!("interrupt {vector}: {why:?}")
+            });
+        }
+    }
+
+    /// Allocates the function's vectors and requests the first one.
+    pub(super) fn probe(
+        &self,
+        irqchip: &Irqchip<MachinePlatform>,
+        handler: impl Fn(&IrqContext<'_>) + Send + Sync + 'static,
+    ) -> kernel::Pci {
+        let host = irqchip.description().hosts.first().unwrap();
+        let found = message_store(&self.platform);
+        kernel::probe(irqchip, host, FUNCTION.into(), found, handler).unwrap()
+    }
+
+    /// Takes interrupts until `condition` holds.
+    pub(super) fn wait(&self, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !condition() {
+            assert!(Instant::now() < deadline, "the guest waits to no effect");
+            self.at(InterleavePoint::Unmasked);
+        }
+    }
+}
+
+impl Interleave for Guest {
+    /// Lets the monitor pause this CPU, and takes interrupts if they are unmasked.
+    fn at(&self, point: InterleavePoint) {
+        exit(Exit::Kicked);
+        if point == InterleavePoint::Unmasked {
+            self.take_interrupts();
+        }
+    }
+}
+
+/// A page of the guest's bus.
+struct Window {
+    bus: CpuBus,
+    base: u64,
+}
+
+impl TableMemory for Window {
+    fn length(&self) -> u64 {
+        0x1000
+    }
+
+    fn read32(&self, offset: u64) -> u32 {
+        self.bus.read32(self.base + offset)
+    }
+
+    fn write32(&self, offset: u64, value: u32) {
+        self.bus.write(self.base + offset, AccessWidth::Word, value.into());
+    }
+}
+
+/// The function's configuration space, of which the monitor has only Message Control.
+impl ConfigSpace for Window {
+    fn read16(&self, offset: u16) -> u16 {
+        self.bus.read(self.base + u64::from(offset), AccessWidth::Half).try_into().unwrap()
+    }
+
+    fn write16(&self, offset: u16, value: u16) {
+        self.bus.write(self.base + u64::from(offset), AccessWidth::Half, value.into());
+    }
+
+    fn read8(&self, _: u16) -> u8 {
+        unreachable!()
+    }
+
+    fn read32(&self, _: u16) -> u32 {
+        unreachable!()
+    }
+
+    fn write8(&self, _: u16, _: u8) {
+        unreachable!()
+    }
+
+    fn write32(&self, _: u16, _: u32) {
+        unreachable!()
+    }
+}
+
+/// Returns the message store of the monitor's function.
+fn message_store(platform: &Arc<MachinePlatform>) -> FunctionStore {
+    let window = |base| Arc::new(Window { bus: platform.cpu_bus(), base });
+    let (table, config) = (window(TABLE), window(CONFIG));
+    let offset = u16::try_from(MESSAGE_CONTROL - CONFIG).unwrap() - msix::CONTROL;
+    let pending = u32::try_from(PENDING_BITS - TABLE).unwrap();
+    let (table_at, pending) = (msix::BarOffset::from(0), msix::BarOffset::from(pending));
+    let capability = MsixCapability { offset, slots: VECTORS, table: table_at, pending };
+    let parts = MsixParts::new(capability, config, table.clone(), table, platform.clone());
+    FunctionStore { store: Arc::new(MsixStore::new(parts).unwrap()), shape: Shape::Independent }
+}
+
+fn region(base: u64, size: u64) -> Region {
+    Region::new(base, size).unwrap()
+}
+
+pub(super) fn ram() -> Arc<Ram> {
+    Arc::new(Ram::new(&[region(RAM, 0x100_0000)], Caches::Snooped))
+}
+
+/// Returns the devicetree that the monitor passes to its guest.
+fn devicetree(gic: &Vgic) -> Vec<u8> {
+    let frames = |wanted: fn(Block) -> bool| {
+        let regions = gic.regions().iter().filter(move |one| wanted(one.block));
+        regions.map(|one| region(one.addresses.start, one.addresses.end - one.addresses.start))
+    };
+    let redistributors = frames(|block| matches!(block, Block::Redistributors(_)));
+    let gic = Gic::v3("/intc", region(0x0800_0000, 0x1_0000), redistributors);
+    let cpu = |number| CpuNode::new(format!("/cpus/cpu@{number}"), Affinity::new(0, 0, 0, number));
+    let everyone = MapEntry {
+        rid_base: RequesterId::new(0),
+        length: 0x1_0000,
+        target: Target::Controller(ControllerIndex::new(0)),
+        device_id_base: DeviceId::new(0),
+    };
+    let routing = MsiRouting { map: Some(vec![Fact::stated(everyone)]), ..MsiRouting::default() };
+    let description = Description {
+        cpus: (0..4).map(cpu).collect(),
+        gic: Some(gic),
+        controllers: vec![Controller::its("/intc/its", region(0x0808_0000, 0x2_0000))],
+        hosts: vec![PciHost::ecam("/pcie", region(0x3f00_0000, 0x10_0000), routing)],
+        ..Description::default()
+    };
+    devicetree::write(&description).unwrap()
+}

@@ -1,0 +1,163 @@
+//! Save and restore of the guide's machine, while its guest moves the function's vectors.
+
+use super::guest::{CPUS, Guest, PATIENCE, VECTORS, ram};
+use super::vmm::{Levels, Machine, Snapshot, restore, run, save};
+use doorbell_hardware::platform::MachinePlatform;
+use gic_bringup::Irqchip;
+use irq_domain::{IrqContext, WiredRequest};
+use irq_routing::msix::Signalled;
+use msi_types::{Cpu, Delivery, HwIrq, Trigger};
+use rustix::event::{EventfdFlags, eventfd};
+use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::thread;
+use std::time::Instant;
+
+const UART: u32 = 33;
+
+/// Number of times that the guest has taken each LPI, and the UART's SPI.
+#[derive(Default)]
+struct Taken {
+    lpis: [AtomicU32; VECTORS as usize],
+    uart: AtomicU32,
+    gave_up: AtomicBool,
+}
+
+impl Taken {
+    fn lpis(&self) -> Vec<u32> {
+        self.lpis.iter().map(|count| count.load(Ordering::SeqCst)).collect()
+    }
+
+    /// Waits until `condition` holds, or for so long that the test fails. Later waits then end
+    /// immediately.
+    fn wait(&self, mut condition: impl FnMut(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !self.gave_up.load(Ordering::SeqCst) && !condition(self) {
+            self.gave_up.store(Instant::now() >= deadline, Ordering::SeqCst);
+            thread::yield_now();
+        }
+    }
+}
+
+/// Requests all interrupts, then masks, moves and unmasks the function's vectors forever.
+fn move_vectors(guest: &Guest, irqchip: &Irqchip<MachinePlatform>, taken: &Arc<Taken>) {
+    let count = |counter: fn(&Taken, usize) -> &AtomicU32, index| {
+        let taken = taken.clone();
+        move |_: &IrqContext<'_>| _ = counter(&taken, index).fetch_add(1, Ordering::SeqCst)
+    };
+    let count_lpi = |vector| count(|taken, vector| &taken.lpis[vector], usize::from(vector));
+    let uart = WiredRequest::new(HwIrq::new(UART), Trigger::Level, "uart");
+    let count_uart = count(|taken, _| &taken.uart, 0);
+    let _uart = irqchip.interrupts().request_wired(uart, count_uart).unwrap();
+    let first = guest.probe(irqchip, count_lpi(0));
+    let request = |vector| first.device.request(vector, "queue", count_lpi(vector)).unwrap();
+    let others: Vec<_> = (1..VECTORS).map(request).collect();
+    for round in 0.. {
+        for (vector, handle) in (round..).zip([&first.handle].into_iter().chain(&others)) {
+            handle.disable();
+            handle.set_affinity(Cpu::new(vector % CPUS)).unwrap();
+            handle.enable();
+        }
+    }
+}
+
+/// Signals each vector once per round. The guest takes all of them before the next round, so no
+/// two messages merge.
+fn send(machine: &Machine, taken: &Taken, rounds: RangeInclusive<u32>) {
+    for round in rounds {
+        signal_all(machine);
+        taken.wait(|taken| taken.lpis().iter().all(|&count| count >= round));
+    }
+}
+
+fn signal_all(machine: &Machine) {
+    for vector in 0..VECTORS {
+        let signalled = machine.function.signal(vector);
+        assert!(
+            matches!(signalled, Signalled::Sent(Delivery::Pending) | Signalled::Held),
+            "{signalled:?}"
+        );
+    }
+}
+
+/// A level-triggered device: signals `trigger`, and reads `resample`.
+struct Uart {
+    trigger: OwnedFd,
+    resample: OwnedFd,
+    ended: AtomicU64,
+}
+
+impl Uart {
+    fn new() -> Self {
+        let new = || eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap();
+        Self { trigger: new(), resample: new(), ended: AtomicU64::new(0) }
+    }
+
+    fn fds(&self) -> [OwnedFd; 2] {
+        [&self.trigger, &self.resample].map(|fd| fd.try_clone().unwrap())
+    }
+
+    fn raise(&self) {
+        rustix::io::write(&self.trigger, &1u64.to_ne_bytes()).unwrap();
+    }
+
+    /// Returns the number of times that the interrupt has ended.
+    fn ended(&self) -> u64 {
+        let mut count = [0; 8];
+        if rustix::io::read(&self.resample, &mut count).is_ok() {
+            self.ended.fetch_add(u64::from_ne_bytes(count), Ordering::SeqCst);
+        }
+        self.ended.load(Ordering::SeqCst)
+    }
+}
+
+fn uart_line(snapshot: &Snapshot) -> bool {
+    let interrupts = &snapshot.gic.distributor.interrupts;
+    interrupts.iter().any(|interrupt| interrupt.intid.get() == UART && interrupt.line)
+}
+
+#[test]
+fn machine_of_the_guide_loses_nothing_across_a_restore() {
+    let (ram, taken, device) = (ram(), Arc::<Taken>::default(), Uart::new());
+    let (machine, mut vcpus) = Machine::new(ram.clone()).unwrap();
+    let counted = taken.clone();
+    let program = move |guest: &Guest, irqchip: &_| move_vectors(guest, irqchip, &counted);
+    let mut cpus = Guest::start(&machine.gic, ram.clone(), program);
+    let levels = Levels::new(&machine).unwrap();
+    let wire = levels.connect(&machine.router, UART, device.fds()).unwrap();
+    run(&machine, &mut vcpus, &mut cpus, || {
+        send(&machine, &taken, 1..=50);
+        device.raise();
+        taken.wait(|taken| taken.uart.load(Ordering::SeqCst) == 1);
+        taken.wait(|_| device.ended() == 1);
+        signal_all(&machine);
+    });
+    device.raise();
+    taken.wait(|_| uart_line(&save(&machine, &mut vcpus).unwrap()));
+    let snapshot = save(&machine, &mut vcpus).unwrap();
+    assert!(uart_line(&snapshot));
+    let json = serde_json::to_string(&snapshot).unwrap();
+    drop((wire, levels, machine, vcpus));
+
+    let (machine, mut vcpus) = Machine::new(ram).unwrap();
+    let levels = Levels::new(&machine).unwrap();
+    restore(&machine, &mut vcpus, &serde_json::from_str(&json).unwrap()).unwrap();
+    let _wire = levels.connect(&machine.router, UART, device.fds()).unwrap();
+    assert!(!uart_line(&save(&machine, &mut vcpus).unwrap()));
+    rustix::io::write(&device.resample, &1u64.to_ne_bytes()).unwrap();
+    assert_eq!(device.ended(), 2);
+    device.raise();
+    run(&machine, &mut vcpus, &mut cpus, || {
+        taken.wait(|taken| taken.lpis().iter().all(|&count| count >= 51));
+        send(&machine, &taken, 52..=100);
+        taken.wait(|taken| taken.uart.load(Ordering::SeqCst) == 2);
+        taken.wait(|_| device.ended() == 3);
+    });
+    assert_eq!(device.ended(), 3);
+    assert_eq!(taken.lpis(), [100; VECTORS as usize]);
+    assert_eq!(taken.uart.load(Ordering::SeqCst), 2);
+    assert!(!uart_line(&save(&machine, &mut vcpus).unwrap()));
+    assert_eq!(machine.gic.events().total(), 0);
+}
