@@ -52,7 +52,12 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
     } else {
         println!("── of {}", packages.iter().copied().collect::<Vec<_>>().join(", "));
         let chosen: Vec<_> = packages.iter().flat_map(|name| ["--package", name]).collect();
-        step("clippy", &|tally| clippy(workspace, &chosen, tally));
+        step("clippy", &|tally| {
+            toolchain::need_component(&workspace.root, "clippy")?;
+            let clippy = [&chosen, &["--all-targets", "--all-features"][..]].concat();
+            rust::clippy_case("clippy", workspace, "", &clippy, tally);
+            Ok(())
+        });
         step("test", &|tally| {
             let programs = programs::build(workspace, &chosen)?;
             let cases = [("PROPTEST_CASES", PROPERTY_CASES)];
@@ -124,14 +129,6 @@ fn is_of_library(package: &Package, file: &Path) -> bool {
     file.starts_with(package.folder.join("src")) || file == package.folder.join("Cargo.toml")
 }
 
-fn clippy(workspace: &Workspace, chosen: &[&str], tally: &mut Tally) -> Result<()> {
-    toolchain::need_component(&workspace.root, "clippy")?;
-    let mut clippy = process::cargo(&workspace.root);
-    clippy.arg("clippy").args(chosen).args(["--all-targets", "--all-features"]);
-    tally.case("clippy", process::must(clippy.args(["--", "-D", "warnings"])));
-    Ok(())
-}
-
 /// Runs the documentation examples of the libraries among the packages.
 fn run_examples(workspace: &Workspace, packages: &BTreeSet<&str>, tally: &mut Tally) -> Result<()> {
     let is_library = |package: &&Package| {
@@ -143,19 +140,9 @@ fn run_examples(workspace: &Workspace, packages: &BTreeSet<&str>, tally: &mut Ta
     if chosen.is_empty() {
         return Ok(());
     }
-    let failures = tally.failures();
     let mut cargo = process::cargo(&workspace.root);
     cargo.args(["test", "--doc", "--all-features", "--quiet"]).args(chosen);
-    let status = process::watch(&mut cargo, DOC_LIMIT, |line| {
-        counted::count(line, tally);
-        if !line.starts_with("running ") && !line.is_empty() {
-            println!("{line}");
-        }
-    })?;
-    if !status.success() && tally.failures() == failures {
-        tally.fail("an example of the documentation");
-    }
-    Ok(())
+    counted::count_all(&mut cargo, DOC_LIMIT, tally)
 }
 
 #[cfg(test)]

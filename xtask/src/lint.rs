@@ -22,7 +22,7 @@ mod words;
 
 use anyhow::{Result, bail};
 
-pub(crate) use layers::is_library;
+pub(crate) use layers::{is_library, libraries};
 
 use crate::tally::Tally;
 use doorbell_harness::workspace::Workspace;

@@ -6,29 +6,13 @@ use anyhow::Result;
 
 use doorbell_harness::toolchain::{BARE_TARGET, JUDGE_TARGET, need_component, need_target};
 
-use crate::suites;
 use crate::tally::Tally;
+use crate::{lint, suites};
 use doorbell_harness::process;
-use doorbell_harness::workspace::{BARE_METAL as IMAGES, Workspace};
+use doorbell_harness::workspace::Workspace;
 
-/// Libraries that must build without an operating system.
-const BARE_METAL: &[&str] = &[
-    "doorbell-fallible",
-    "doorbell-lock",
-    "msi-types",
-    "gic-arch",
-    "irq-domain",
-    "gic-driver",
-    "x86-irq",
-    "vgic",
-    "vgic-kvm",
-    "irq-routing",
-    "hyperv-vpci",
-    "gic-firmware",
-    "gic-bringup",
-];
 /// Libraries that must also build without a heap, that is, without their default features.
-const HEAPLESS: &[&str] = &["gic-driver"];
+const HEAPLESS: &[&str] = &["--package", "gic-driver"];
 /// The workspace, and the parts outside it: the fuzz targets, the bench's peers, the adopters and
 /// the images. The images' `--all` also formats the packages of the workspace that they use.
 const FORMATTED: &[&[&str]] = &[
@@ -62,9 +46,8 @@ pub(crate) fn check_format(workspace: &Workspace, tally: &mut Tally) -> Result<(
 /// Runs clippy on the hypervisor's suite, which runs on the host and is in a separate workspace.
 pub(crate) fn clippy_of_suite(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     need_component(&workspace.root, "clippy")?;
-    let mut suite = process::cargo(&workspace.root.join(suites::EL2));
-    suite.args(["clippy", "--package", suites::HYPERVISOR, "--all-targets"]);
-    tally.case("the hypervisor's suite", process::must(suite.args(["--", "-D", "warnings"])));
+    let suite = ["--package", suites::HYPERVISOR, "--all-targets"];
+    clippy_case("the hypervisor's suite", workspace, suites::EL2, &suite, tally);
     Ok(())
 }
 
@@ -72,48 +55,50 @@ pub(crate) fn clippy_of_suite(workspace: &Workspace, tally: &mut Tally) -> Resul
 /// KVM's judge and monitor.
 pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     need_component(&workspace.root, "clippy")?;
-    let mut host = process::cargo(&workspace.root);
-    host.args(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"]);
-    tally.case("clippy", process::must(&mut host));
+    let host = ["--workspace", "--all-targets", "--all-features"];
+    clippy_case("clippy", workspace, "", &host, tally);
+    clippy_of_suite(workspace, tally)?;
     if let Err(absent) = need_target(&workspace.root, BARE_TARGET) {
         tally.skip(format!("clippy for {BARE_TARGET}: {absent:#}"));
         return Ok(());
     }
-    let mut bare = process::cargo(&workspace.root);
-    bare.args(["clippy", "--lib", "--target", BARE_TARGET]);
-    bare.args(BARE_METAL.iter().flat_map(|package| ["--package", package]));
-    tally.case(BARE_TARGET, process::must(bare.args(["--", "-D", "warnings"])));
-    let mut heapless = process::cargo(&workspace.root);
-    heapless.args(["clippy", "--lib", "--target", BARE_TARGET, "--no-default-features"]);
-    heapless.args(HEAPLESS.iter().flat_map(|package| ["--package", package]));
-    tally.case("without a heap", process::must(heapless.args(["--", "-D", "warnings"])));
-    for folder in IMAGES {
-        let mut images = process::cargo(&workspace.root.join(folder));
-        images.args(["clippy", "--workspace", "--target", BARE_TARGET, "--target-dir"]);
-        images.arg(workspace.target.join("images"));
-        if folder == "images" {
-            // `alone` is built separately: together with the other packages, its drivers would have
-            // their features, which require a heap.
-            images.args(["--exclude", "alone"]);
-        } else {
-            images.args(["--exclude", suites::HYPERVISOR]);
-        }
-        tally.case(folder, process::must(images.args(["--", "-D", "warnings"])));
+    let bare = ["--target", BARE_TARGET];
+    let libraries: Vec<_> = lint::libraries().flat_map(|library| ["--package", library]).collect();
+    let libraries = [&bare, &["--lib"][..], &libraries].concat();
+    clippy_case(BARE_TARGET, workspace, "", &libraries, tally);
+    let heapless = [&bare, &["--lib", "--no-default-features"][..], HEAPLESS].concat();
+    clippy_case("without a heap", workspace, "", &heapless, tally);
+    let target = workspace.target.join("images").display().to_string();
+    let images = [&bare, &["--target-dir", &target][..]].concat();
+    // `alone` is built separately: together with the other packages, its drivers would have their
+    // features, which require a heap.
+    for (name, folder, packages) in [
+        ("images", "images", ["--workspace", "--exclude", "alone"].as_slice()),
+        ("el2", suites::EL2, &["--workspace", "--exclude", suites::HYPERVISOR]),
+        ("the image without a heap", "images", &["--package", "alone"]),
+    ] {
+        clippy_case(name, workspace, folder, &[&images, packages].concat(), tally);
     }
-    clippy_of_suite(workspace, tally)?;
-    let mut alone = process::cargo(&workspace.root.join("images"));
-    alone.args(["clippy", "--package", "alone", "--target", BARE_TARGET, "--target-dir"]);
-    alone.arg(workspace.target.join("images"));
-    tally.case("the image without a heap", process::must(alone.args(["--", "-D", "warnings"])));
     if let Err(absent) = need_target(&workspace.root, JUDGE_TARGET) {
         tally.skip(format!("clippy for {JUDGE_TARGET}: {absent:#}"));
         return Ok(());
     }
-    let mut judge = process::cargo(&workspace.root);
-    judge.args(["clippy", "--package", "kvm-judge", "--package", "kvm-monitor"]);
-    judge.args(["--target", JUDGE_TARGET]);
-    tally.case("KVM's programs", process::must(judge.args(["--", "-D", "warnings"])));
+    let judge = ["--package", "kvm-judge", "--package", "kvm-monitor", "--target", JUDGE_TARGET];
+    clippy_case("KVM's programs", workspace, "", &judge, tally);
     Ok(())
+}
+
+/// Runs clippy in a folder, as one case.
+pub(crate) fn clippy_case(
+    name: &str,
+    workspace: &Workspace,
+    folder: &str,
+    arguments: &[&str],
+    tally: &mut Tally,
+) {
+    let mut clippy = process::cargo(&workspace.root.join(folder));
+    clippy.arg("clippy").args(arguments).args(["--", "-D", "warnings"]);
+    tally.case(name, process::must(&mut clippy));
 }
 
 /// Builds the documentation of every package, which must not cause warnings.

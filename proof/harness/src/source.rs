@@ -9,6 +9,16 @@ pub fn code_only(text: &str) -> String {
     blanked(text, |_| true)
 }
 
+/// Returns the names and keywords of Rust code, each with the number of its line.
+pub fn words(text: &str) -> Vec<(usize, String)> {
+    let code = code_only(text);
+    let words = (1..).zip(code.lines()).flat_map(|(number, line)| {
+        let words = line.split(|c: char| c != '_' && !c.is_alphanumeric());
+        words.filter(|word| !word.is_empty()).map(move |word| (number, word.to_owned()))
+    });
+    words.collect()
+}
+
 /// Returns `text` with comments blanked.
 pub fn without_comments(text: &str) -> String {
     blanked(text, |this| this.starts_with("//") || this.starts_with("/*"))
@@ -103,6 +113,12 @@ mod tests {
             "a // b\n/* c /* d */ e */ f \"g\\\" h\" 'i' '\\'' r#\"j \" k\"# l<'m>(r) for_r\"n\"";
         let words = code_only(text);
         assert_eq!(words.split_whitespace().collect::<Vec<_>>(), ["a", "f", "l<'m>(r)", "for_r"]);
+    }
+
+    #[test]
+    fn words_have_the_numbers_of_their_lines() {
+        let words = [(1, "unsafe".to_owned()), (3, "a_1".to_owned()), (3, "b".to_owned())];
+        assert_eq!(super::words("unsafe {\n// c\na_1(\"d\", b)"), words);
     }
 
     #[test]

@@ -1,37 +1,52 @@
-//! Checks that our public types have the Linux and KVM names from the glossary's second column as
-//! `#[doc(alias)]`, so that searching the documentation finds them.
+//! Checks the glossary's names: each exists in the package that its row states, and the libraries'
+//! public types have the Linux and KVM names from the second column as `#[doc(alias)]`, so that
+//! searching the documentation finds them.
 
 use std::fs;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
-use super::files;
-use doorbell_harness::workspace::Workspace;
+use super::layers;
+use doorbell_harness::source;
+use doorbell_harness::workspace::{Package, Workspace};
 
 const GLOSSARY: &str = "docs/glossary.md";
 const HEADING: &str = "## Words and their terms";
 const ITEMS: [&str; 4] = ["pub struct ", "pub enum ", "pub trait ", "pub type "];
 
-/// Returns the types that lack an alias.
+/// Returns the names that no package has, and the types that lack an alias.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let glossary = fs::read_to_string(workspace.root.join(GLOSSARY)).context(GLOSSARY)?;
     let table = glossary.split_once(HEADING).map_or("", |(_, table)| table);
-    let rows: Vec<_> = table.lines().take_while(|line| !line.starts_with("## ")).collect();
+    let rows = table.lines().take_while(|line| !line.starts_with("## "));
+    let rows: Vec<_> = rows.filter(|row| row.starts_with('|')).collect();
+    ensure!(!rows.is_empty(), "{GLOSSARY}: no table below `{HEADING}`");
     let mut findings = Vec::new();
-    for file in files::with_extensions(workspace, &["rs"])? {
-        let shown = workspace.relative(&file).display().to_string();
-        let Some((package, _)) =
-            shown.strip_prefix("crates/").and_then(|path| path.split_once("/src/"))
-        else {
+    for row in rows {
+        let cells: Vec<_> = row.split('|').collect();
+        let [_, names, terms, place, _] = cells[..] else {
+            findings.push(format!("{GLOSSARY}: not three cells: {row}"));
             continue;
         };
-        let text = fs::read_to_string(&file)?;
-        for row in &rows {
-            let cells: Vec<_> = row.split('|').collect();
-            let [_, names, terms, place, _] = cells[..] else { continue };
-            if quoted(place).any(|name| name.trim_start_matches("doorbell-") == package) {
-                let lacking = quoted(names).flat_map(|name| lacking(&text, name, terms));
-                findings.extend(lacking.map(|what| format!("{shown}: {what}")));
+        let stated = |package: &&Package| quoted(place).any(|name| name == package.name);
+        let packages: Vec<_> = workspace.packages.iter().filter(stated).collect();
+        for name in quoted(names) {
+            let mut exists = false;
+            for package in &packages {
+                for file in package.rust_files()? {
+                    let text = fs::read_to_string(&file)?;
+                    if !text.contains(name) {
+                        continue;
+                    }
+                    exists |= source::words(&text).iter().any(|(_, word)| word == name);
+                    let found = lacking(&text, name, terms).into_iter();
+                    let found = found.filter(|_| layers::is_library(&package.name));
+                    let shown = workspace.relative(&file).display();
+                    findings.extend(found.map(|what| format!("{shown}: {what}")));
+                }
+            }
+            if !exists {
+                findings.push(format!("{GLOSSARY}: no package of its row has `{name}`"));
             }
         }
     }
@@ -39,30 +54,25 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
 }
 
 /// Returns the terms that are not aliases of the public item `name` in this source text.
-fn lacking<'a>(text: &'a str, name: &'a str, terms: &'a str) -> impl Iterator<Item = String> + 'a {
+fn lacking(text: &str, name: &str, terms: &str) -> Vec<String> {
     let lines: Vec<_> = text.lines().map(str::trim).collect();
-    let is_item = |line: &&str| {
-        let item = ITEMS.iter().find_map(|item| line.strip_prefix(item)).unwrap_or(line);
-        let rest = item.strip_prefix(name).filter(|_| item != *line || line.ends_with("\","));
-        rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+    // An identifier's type is defined by a macro's line that ends with its description.
+    let is_item = |line: &&str| match ITEMS.iter().find_map(|item| line.strip_prefix(item)) {
+        Some(item) => words(item).next() == Some(name),
+        None => line.ends_with("\",") && line.starts_with(name) && words(line).next() == Some(name),
     };
-    let at = lines.iter().position(is_item);
-    let above = at.map(|at| {
-        lines[..at]
-            .iter()
-            .rev()
-            .copied()
-            .take_while(|line| line.starts_with(['/', '#']))
-            .collect::<String>()
-    });
+    let Some(at) = lines.iter().position(is_item) else { return Vec::new() };
+    let above = lines[..at].iter().rev().take_while(|line| line.starts_with(['/', '#']));
+    let above = above.copied().collect::<String>();
     let terms = quoted(terms).map(|term| term.trim_start_matches("struct "));
-    let terms = terms.filter(|term| {
-        term.len() > 3 && term.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
-    });
-    terms.filter_map(move |term| {
-        let has = above.as_ref()?.contains(&format!("#[doc(alias = \"{term}\")]"));
-        (!has).then(|| format!("`{name}` lacks `#[doc(alias = \"{term}\")]`"))
-    })
+    let terms = terms.filter(|term| term.len() > 3 && words(term).next() == Some(*term));
+    let absent = terms.filter(|term| !above.contains(&format!("#[doc(alias = \"{term}\")]")));
+    absent.map(|term| format!("`{name}` lacks `#[doc(alias = \"{term}\")]`")).collect()
+}
+
+/// Returns the names in a text.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|c: char| c != '_' && !c.is_alphanumeric()).filter(|word| !word.is_empty())
 }
 
 /// Returns the parts of a cell in code font.
@@ -76,13 +86,13 @@ mod tests {
 
     #[test]
     fn a_public_type_needs_its_aliases() {
-        let lacks =
-            |text| lacking(text, "Irq", "Linux: `irq_desc`, the `struct irqaction`").count();
+        let lacks = |text| lacking(text, "Irq", "Linux: `irq_desc`, `struct irqaction`, `–`").len();
         assert_eq!(lacks("/// A number.\npub struct Irq(u32);"), 2);
         assert_eq!(
             lacks("#[doc(alias = \"irq_desc\")]\n#[doc(alias = \"irqaction\")]\npub enum Irq {"),
             0
         );
+        assert_eq!(lacks("Irq, u32, \"number\","), 2);
         assert_eq!(lacks("struct Irq;\npub struct IrqHandle;"), 0);
     }
 }

@@ -1,11 +1,11 @@
 //! Checks that certain parts of a package don't depend on each other: their files must not contain
 //! certain words.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
 
+use super::files;
 use doorbell_harness::source;
 use doorbell_harness::workspace::Workspace;
 
@@ -25,19 +25,10 @@ const STRANGERS: &[(&str, &[&str])] = &[
 
 /// Returns the lines of code that name a forbidden module.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
-    let mut findings = Vec::new();
-    for package in &workspace.packages {
-        for file in package.rust_files()? {
-            let shown = workspace.relative(&file);
-            let text = fs::read_to_string(&file)?;
-            for (line, word) in
-                strangers_of(shown).flat_map(|strangers| lines_with(&text, strangers))
-            {
-                findings.push(format!("{}:{line}: must not use `{word}`", shown.display()));
-            }
-        }
-    }
-    Ok(findings)
+    files::findings(workspace, &["rs"], |file, text| {
+        let found = strangers_of(file).flat_map(|strangers| lines_with(text, strangers));
+        found.map(|(line, word)| (line, format!("must not use `{word}`"))).collect()
+    })
 }
 
 /// Returns the modules that the file, or a file in the folder of that name, must not name.
@@ -50,15 +41,8 @@ fn strangers_of(file: &Path) -> impl Iterator<Item = &'static [&'static str]> {
 }
 
 fn lines_with(text: &str, strangers: &[&str]) -> Vec<(usize, String)> {
-    let code = source::code_only(text);
-    let words = (1..).zip(code.lines()).flat_map(|(number, line)| {
-        line.split(|c: char| c != '_' && !c.is_alphanumeric()).map(move |word| (number, word))
-    });
     let is_stranger = |word: &str| strangers.iter().any(|stranger| is_named_after(word, stranger));
-    words
-        .filter(|(_, word)| is_stranger(word))
-        .map(|(number, word)| (number, word.to_owned()))
-        .collect()
+    source::words(text).into_iter().filter(|(_, word)| is_stranger(word)).collect()
 }
 
 /// Returns `true` for the module's name, and for a type's name that starts with it.

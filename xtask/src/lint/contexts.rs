@@ -1,8 +1,6 @@
 //! Checks the calling contexts in documentation. A calling context must have one of the four forms
 //! defined in `msi-types`.
 
-use std::fs;
-
 use anyhow::Result;
 
 use super::files;
@@ -20,22 +18,11 @@ const LOOSE: [&str; 5] = ["Task.", "Any context", "Any thread", "Hard IRQ.", "Ha
 
 /// Returns the doc comments that state a context in another form.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
-    let mut findings = Vec::new();
-    for file in files::with_extensions(workspace, &["rs"])? {
-        let shown = workspace.relative(&file);
-        if !shown.starts_with("crates") {
-            continue;
-        }
-        for (line, text) in (1..).zip(fs::read_to_string(&file)?.lines()) {
-            if is_loose(text) {
-                findings.push(format!(
-                    "{}:{line}: a context in none of the four forms",
-                    shown.display()
-                ));
-            }
-        }
-    }
-    Ok(findings)
+    files::findings(workspace, &["rs"], |file, text| {
+        let lines = (1..).zip(text.lines());
+        let loose = lines.filter(|(_, line)| file.starts_with("crates") && is_loose(line));
+        loose.map(|(line, _)| (line, "a context in none of the four forms".into())).collect()
+    })
 }
 
 fn is_loose(line: &str) -> bool {

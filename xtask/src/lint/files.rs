@@ -1,5 +1,6 @@
 //! Lists the hand-written files of this repository, without test data and artifacts.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -15,6 +16,22 @@ pub(crate) fn with_extensions(workspace: &Workspace, extensions: &[&str]) -> Res
     collect(&workspace.root, extensions, &mut files)?;
     files.sort();
     Ok(files)
+}
+
+/// Returns the findings in the files with one of these extensions. `find` receives the path
+/// relative to the root and the text, and returns the lines' numbers with what is wrong there.
+pub(crate) fn findings(
+    workspace: &Workspace,
+    extensions: &[&str],
+    find: impl Fn(&Path, &str) -> Vec<(usize, String)>,
+) -> Result<Vec<String>> {
+    let mut findings = Vec::new();
+    for file in with_extensions(workspace, extensions)? {
+        let shown = workspace.relative(&file);
+        let found = find(shown, &fs::read_to_string(&file)?).into_iter();
+        findings.extend(found.map(|(line, what)| format!("{}:{line}: {what}", shown.display())));
+    }
+    Ok(findings)
 }
 
 fn collect(folder: &Path, extensions: &[&str], files: &mut Vec<PathBuf>) -> Result<()> {

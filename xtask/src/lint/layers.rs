@@ -20,9 +20,14 @@ const LIBRARIES: &[&str] = &[
     "doorbell-test-support",
 ];
 
+/// Returns the libraries that may be published. They must build without an operating system.
+pub(crate) fn libraries() -> impl Iterator<Item = &'static str> {
+    LIBRARIES.iter().copied().filter(|name| *name != "doorbell-test-support")
+}
+
 /// Returns `true` if the package is a library that may be published.
 pub(crate) fn is_library(name: &str) -> bool {
-    LIBRARIES.contains(&name) && name != "doorbell-test-support"
+    libraries().any(|library| library == name)
 }
 
 /// The package for fallible allocation, and the heap that makes allocations fail in tests.

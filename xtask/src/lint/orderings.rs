@@ -1,10 +1,9 @@
 //! Checks that lock-free cores use sequentially consistent accesses. The model checks explore
 //! interleavings but not reordering, so they wouldn't cover a weaker access.
 
-use std::fs;
-
 use anyhow::Result;
 
+use super::files;
 use doorbell_harness::source;
 use doorbell_harness::workspace::Workspace;
 
@@ -28,32 +27,20 @@ const WEAKER: [&str; 4] = ["Relaxed", "Acquire", "Release", "AcqRel"];
 
 /// Returns weaker orderings in the lock-free cores.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
-    let mut findings = Vec::new();
-    for package in &workspace.packages {
-        for file in package.rust_files()? {
-            let shown = workspace.relative(&file);
-            let is_below =
-                |folders: &[&str]| folders.iter().any(|folder| shown.starts_with(folder));
-            if is_below(CHECKED) && !is_below(OTHER) {
-                for (line, order) in weaker_orderings(&fs::read_to_string(&file)?) {
-                    findings.push(format!(
-                        "{}:{line}: `{order}`: no model check explores this ordering; use `SeqCst`",
-                        shown.display()
-                    ));
-                }
-            }
-        }
-    }
-    Ok(findings)
+    files::findings(workspace, &["rs"], |file, text| {
+        let is_below = |folders: &[&str]| folders.iter().any(|folder| file.starts_with(folder));
+        if is_below(CHECKED) && !is_below(OTHER) { weaker_orderings(text) } else { Vec::new() }
+    })
 }
 
-fn weaker_orderings(text: &str) -> Vec<(usize, &'static str)> {
-    let code = source::code_only(text);
-    let found = |line: &str| {
-        let mut words = line.split(|c: char| c != '_' && !c.is_alphanumeric());
-        words.find_map(|word| WEAKER.into_iter().find(|order| *order == word))
-    };
-    (1..).zip(code.lines()).filter_map(|(number, line)| Some((number, found(line)?))).collect()
+fn weaker_orderings(text: &str) -> Vec<(usize, String)> {
+    let words = source::words(text).into_iter();
+    let weaker = words.filter(|(_, word)| WEAKER.contains(&word.as_str()));
+    weaker
+        .map(|(line, order)| {
+            (line, format!("`{order}`: no model check explores this ordering; use `SeqCst`"))
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -64,6 +51,7 @@ mod tests {
     fn weaker_orderings_are_found_in_code() {
         let text = "// Relaxed\nx.load(Ordering::Acquire);\nuse Ordering::{Relaxed, \
             SeqCst};\nx.load(SeqCst)";
-        assert_eq!(weaker_orderings(text), [(2, "Acquire"), (3, "Relaxed")]);
+        let found: Vec<_> = weaker_orderings(text).into_iter().map(|(line, _)| line).collect();
+        assert_eq!(found, [2, 3]);
     }
 }

@@ -25,13 +25,12 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
             findings.push(format!("{}: `readme` is not {PAGE}", package.name));
         }
         let page = fs::read_to_string(&place).with_context(|| format!("cannot read {shown}"))?;
-        findings.extend(lacks(package, &page).into_iter().map(|what| format!("{shown}: {what}")));
         let links = Links { root: &workspace.root, repository: &tree(package), page: &page };
-        let strange = links.strange().into_iter().chain(links.strange_examples());
-        findings.extend(strange.map(|what| format!("{shown}: {what}")));
+        let mut found = [lacks(package, &page), links.strange(), links.strange_examples()].concat();
         if layers::is_library(&package.name) && !page.contains(CODE) {
-            findings.push(format!("{shown}: a library's README must have an example"));
+            found.push("a library's README must have an example".into());
         }
+        findings.extend(found.into_iter().map(|what| format!("{shown}: {what}")));
     }
     Ok(findings)
 }
@@ -78,10 +77,8 @@ impl Links<'_> {
             Some(file) => !file.exists(),
             None => !address.starts_with("https://"),
         };
-        let addresses = inline.map(|(address, _)| address).chain(defined).filter(strange);
-        addresses
-            .map(|address| format!("the link {address} is relative, or names no file"))
-            .collect()
+        let found = inline.map(|(address, _)| address).chain(defined).filter(strange);
+        found.map(|address| format!("the link {address} is relative, or names no file")).collect()
     }
 
     /// Returns the code blocks that differ from the file that is linked before them.

@@ -77,11 +77,8 @@ fn is_audited(workspace: &Workspace, package: &Package) -> bool {
 }
 
 fn lines_with_unsafe(text: &str) -> Vec<usize> {
-    let code = source::code_only(text);
-    let word = |line: &str| {
-        line.split(|c: char| c != '_' && !c.is_alphanumeric()).any(|word| word == "unsafe")
-    };
-    (1..).zip(code.lines()).filter(|(_, line)| word(line)).map(|(number, _)| number).collect()
+    let words = source::words(text).into_iter();
+    words.filter(|(_, word)| word == "unsafe").map(|(line, _)| line).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! Finds lines wider than the limit.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
@@ -19,20 +18,13 @@ const RECORDED: &str = "sim/doorbell/tests/cmd";
 
 /// Returns the lines that are too wide and could be wrapped.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
-    let mut findings = Vec::new();
-    for file in files::with_extensions(workspace, EXTENSIONS)? {
-        let shown = workspace.relative(&file);
-        if shown.starts_with(RECORDED) {
-            continue;
-        }
-        for (line, width) in wide_lines(&file, &fs::read_to_string(&file)?) {
-            findings.push(format!("{}:{line}: {width} columns, more than {MOST}", shown.display()));
-        }
-    }
-    Ok(findings)
+    files::findings(workspace, EXTENSIONS, wide_lines)
 }
 
-fn wide_lines(file: &Path, text: &str) -> Vec<(usize, usize)> {
+fn wide_lines(file: &Path, text: &str) -> Vec<(usize, String)> {
+    if file.starts_with(RECORDED) {
+        return Vec::new();
+    }
     let is_prose = file.extension().is_some_and(|extension| extension == "md");
     let mut is_fenced = false;
     let mut found = Vec::new();
@@ -40,7 +32,7 @@ fn wide_lines(file: &Path, text: &str) -> Vec<(usize, usize)> {
         is_fenced ^= line.trim_start().starts_with("```");
         let width = line.chars().count();
         if width > MOST && !(is_prose && is_fenced) && !is_unbreakable(line) {
-            found.push((number, width));
+            found.push((number, format!("{width} columns, more than {MOST}")));
         }
     }
     found
@@ -67,7 +59,10 @@ mod tests {
     fn characters_count_not_bytes() {
         let line = "ä ".repeat(50);
         assert_eq!(count("a.rs", &line), 0);
-        assert_eq!(wide_lines(Path::new("a.rs"), &format!("\n{line}b")), [(2, 101)]);
+        assert_eq!(
+            wide_lines(Path::new("a.rs"), &format!("\n{line}b")),
+            [(2, "101 columns, more than 100".into())]
+        );
     }
 
     #[test]

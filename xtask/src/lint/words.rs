@@ -21,16 +21,11 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let refused =
         refused(&fs::read_to_string(glossary).with_context(|| format!("cannot read {GLOSSARY}"))?);
     ensure!(!refused.is_empty(), "{GLOSSARY}: no table below `{HEADING}`");
-    let mut findings = Vec::new();
-    for file in files::with_extensions(workspace, EXTENSIONS)? {
-        let shown = workspace.relative(&file);
-        if shown != Path::new(GLOSSARY) {
-            for (line, word, instead) in places(&fs::read_to_string(&file)?, &refused) {
-                findings.push(format!("{}:{line}: `{word}`: say `{instead}`", shown.display()));
-            }
-        }
-    }
-    Ok(findings)
+    files::findings(workspace, EXTENSIONS, |file, text| {
+        let text = if file == Path::new(GLOSSARY) { "" } else { text };
+        let places = places(text, &refused).into_iter();
+        places.map(|(line, word, instead)| (line, format!("`{word}`: say `{instead}`"))).collect()
+    })
 }
 
 /// Parses the refused words and their replacements.
