@@ -7,15 +7,9 @@ use anyhow::Result;
 
 use crate::tally::Tally;
 use doorbell_harness::process;
-use doorbell_harness::workspace::Workspace;
 
 /// Time in which a program must finish at least one more test, or a build must end.
 pub(crate) const LIMIT: Duration = Duration::from_mins(40);
-
-/// Runs `cargo test` with these arguments, shows its output and counts its results.
-pub(crate) fn test(workspace: &Workspace, arguments: &[&str], tally: &mut Tally) -> Result<()> {
-    count_all(process::cargo(&workspace.root).arg("test").args(arguments), LIMIT, tally)
-}
 
 /// Runs a `cargo test` command, shows its output and counts the results. The command must print
 /// another line, or end, within `silence`.
@@ -73,53 +67,35 @@ mod tests {
         for line in lines {
             count(line, &mut tally);
         }
-        format!("{tally:?}")
+        format!("{tally:?}").replace("Tally ", "")
     }
 
     #[test]
-    fn a_harness_that_passes_adds_what_it_passed() {
-        let lines = [
-            "test a::b ... ok",
-            "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out",
-        ];
-        assert_eq!(tally_of(&lines), "Tally { passed: 12, failed: [], skipped: [] }");
-    }
-
-    #[test]
-    fn a_failed_test_is_named() {
-        let lines = [
-            "test a::b ... FAILED",
-            "test result: FAILED. 1 passed; 1 failed; 0 ignored; 0 measured",
-        ];
-        assert_eq!(tally_of(&lines), r#"Tally { passed: 1, failed: ["a::b"], skipped: [] }"#);
+    fn verdicts_and_totals_are_counted() {
+        let passed = "test result: ok. 12 passed; 0 failed; 3 ignored; 0 measured; 0 filtered out";
+        for (line, tally) in [
+            ("test a::b ... ok", "{ passed: 0, failed: [], skipped: [] }"),
+            (passed, "{ passed: 12, failed: [], skipped: [] }"),
+            ("test a::b ... FAILED", r#"{ passed: 0, failed: ["a::b"], skipped: [] }"#),
+            ("testing 5 passed", "{ passed: 0, failed: [], skipped: [] }"),
+            ("test", "{ passed: 0, failed: [], skipped: [] }"),
+        ] {
+            assert_eq!(tally_of(&[line]), tally, "{line}");
+        }
     }
 
     #[test]
     fn an_ignored_test_is_skipped_with_its_reason() {
-        assert_eq!(
-            tally_of(&["test qemu ... ignored, no QEMU"]),
-            r#"Tally { passed: 0, failed: [], skipped: ["qemu: no QEMU"] }"#
-        );
-    }
-
-    #[test]
-    fn a_reason_may_stand_in_parentheses() {
-        assert_eq!(
-            tally_of(&[
-                "test moves   ... ignored (/dev/kvm cannot be used: no such file (os error 2))"
-            ]),
-            concat!(
-                r#"Tally { passed: 0, failed: [], skipped: ["#,
-                r#""moves: /dev/kvm cannot be used: no such file (os error 2)"] }"#,
-            )
-        );
-    }
-
-    #[test]
-    fn what_is_no_verdict_counts_nothing() {
-        assert_eq!(
-            tally_of(&["testing 5 passed", "test"]),
-            "Tally { passed: 0, failed: [], skipped: [] }"
-        );
+        let skipped = |why| format!(r#"{{ passed: 0, failed: [], skipped: ["qemu: {why}"] }}"#);
+        for (line, why) in [
+            ("test qemu ... ignored, no QEMU", "no QEMU"),
+            (
+                "test qemu   ... ignored (no QEMU: absent (os error 2))",
+                "no QEMU: absent (os error 2)",
+            ),
+            ("test qemu ... ignored", "no reason given"),
+        ] {
+            assert_eq!(tally_of(&[line]), skipped(why));
+        }
     }
 }

@@ -12,49 +12,32 @@ use crate::tally::Tally;
 use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
-/// A program that has the same name as its task.
-struct Program {
-    name: &'static str,
-    /// Folder of its workspace, relative to the root.
-    folder: &'static str,
-    package: &'static str,
-    about: &'static str,
-}
-
-const fn program(name: &'static str, about: &'static str) -> Program {
-    Program { name, folder: "", package: suites::PACKAGE, about }
-}
-
-const PROGRAMS: &[Program] = &[
-    program(
-        "differential",
-        "Compare the model with QEMU's GIC and ITS, for a chosen number of cases",
-    ),
-    program("figures", "Measure and write the figures of docs/measurements.md, on an idle machine"),
-    program("findings", "Write the findings in Debian's devicetrees, for review before a commit"),
-    Program {
-        name: "hypervisor",
-        folder: suites::EL2,
-        package: suites::HYPERVISOR,
-        about: "Run a guest on the hypervisor, with its console on this terminal",
-    },
-    program("kvm", "Let Linux's KVM for arm64 judge more of the model than the suite does"),
-    program(
-        "qemu",
-        "Run the bare-metal test bench on one of QEMU's machines, and print its output",
-    ),
+/// Programs that have the same names as their tasks, with descriptions. [`HYPERVISOR`] belongs to
+/// the hypervisor's suite, and the others to the suites' package.
+const PROGRAMS: &[(&str, &str)] = &[
+    ("differential", "Compare the model with QEMU's GIC and ITS, for a chosen number of cases"),
+    ("figures", "Measure and write the figures of docs/measurements.md, on an idle machine"),
+    ("findings", "Write the findings in Debian's devicetrees, for review before a commit"),
+    (HYPERVISOR, "Run a guest on the hypervisor, with its console on this terminal"),
+    ("kvm", "Let Linux's KVM for arm64 judge more of the model than the suite does"),
+    ("qemu", "Run the bare-metal test bench on one of QEMU's machines, and print its output"),
 ];
+const HYPERVISOR: &str = "hypervisor";
 
 /// Runs the program named by the first word, with the other words as its arguments.
 pub(crate) fn run(workspace: &Workspace, words: &[OsString]) -> Result<ExitCode> {
     let (name, arguments) = words.split_first().context("no task is given")?;
-    let program = PROGRAMS.iter().find(|program| program.name == name).with_context(|| {
+    let (program, _) = PROGRAMS.iter().find(|(program, _)| program == name).with_context(|| {
         format!("unknown task `{}`; `cargo xtask help` lists the tasks", name.to_string_lossy())
     })?;
-    let mut cargo = process::cargo(&workspace.root.join(program.folder));
-    cargo.args(["run", "--quiet", "--package", program.package]);
-    if program.folder.is_empty() {
-        cargo.args(["--bin", program.name]);
+    let is_hypervisor = *program == HYPERVISOR;
+    let folder = if is_hypervisor { suites::EL2 } else { "" };
+    let mut cargo = process::cargo(&workspace.root.join(folder));
+    cargo.args(["run", "--quiet", "--package"]);
+    if is_hypervisor {
+        cargo.arg(suites::HYPERVISOR);
+    } else {
+        cargo.args([suites::PACKAGE, "--bin", program]);
     }
     let status = cargo.arg("--").args(arguments).status()?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -70,8 +53,8 @@ pub(crate) fn figures(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
 
 /// Formats descriptions of these tasks like clap's help.
 pub(crate) fn help() -> String {
-    PROGRAMS.iter().fold("Programs (each has its own --help):".into(), |mut text, program| {
-        let _ = write!(text, "\n  {:13} {}", program.name, program.about);
+    PROGRAMS.iter().fold("Programs (each has its own --help):".into(), |mut text, (name, about)| {
+        let _ = write!(text, "\n  {name:13} {about}");
         text
     })
 }

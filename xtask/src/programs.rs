@@ -3,17 +3,20 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use doorbell_harness::parallel::on_each_cpu;
 use serde_json::Value;
 
+use crate::counted;
 use crate::tally::Tally;
-use crate::{counted, suites};
 use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
+/// The folder of the suites' targets.
+const SUITES: &str = "proof/suites/tests/";
 /// Time limit of a build from scratch.
 const BUILD_LIMIT: Duration = Duration::from_hours(1);
 
@@ -27,6 +30,8 @@ pub(crate) enum Kind {
     Test,
     /// An example.
     Example,
+    /// A suite, whose cases take minutes each.
+    Suite,
 }
 
 /// A program that was built, and the folder in which cargo would run it.
@@ -43,7 +48,17 @@ pub(crate) fn run_all(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let programs = build(workspace, &["--workspace"])?;
     run(&programs, Kind::Test, &[], counted::LIMIT, tally);
     run(&programs, Kind::Example, &[], EXAMPLE_LIMIT, tally);
-    counted::test(workspace, &["--workspace", "--all-features", "--no-fail-fast", "--doc"], tally)
+    let mut examples = process::cargo(&workspace.root);
+    examples.args(["test", "--workspace", "--all-features", "--no-fail-fast", "--doc"]);
+    counted::count_all(&mut examples, counted::LIMIT, tally)
+}
+
+/// Builds a suite with the features that the tests of all packages have, so that nothing is built
+/// twice, and returns the command that runs it.
+pub(crate) fn suite(workspace: &Workspace, name: &str) -> Result<Command> {
+    let programs = build(workspace, &["--workspace", "--test", name])?;
+    let suite = programs.iter().find(|program| program.kind == Kind::Suite);
+    Ok(suite.with_context(|| format!("no suite {name}"))?.command())
 }
 
 /// Builds the test programs and the examples of the packages that `chosen` selects.
@@ -57,14 +72,13 @@ pub(crate) fn build(workspace: &Workspace, chosen: &[&str]) -> Result<Vec<Progra
     Ok(programs)
 }
 
-/// Parses a line of cargo's output. Suites are omitted, because they take minutes each.
+/// Parses a line of cargo's output.
 fn program(line: &str) -> Option<Program> {
     let message: Value = serde_json::from_str(line).ok()?;
-    if message["target"]["src_path"].as_str().unwrap_or_default().contains(suites::FOLDER) {
-        return None;
-    }
+    let source = message["target"]["src_path"].as_str().unwrap_or_default();
     let kind = match message["target"]["kind"][0].as_str() {
         Some("example") => Kind::Example,
+        _ if source.contains(SUITES) => Kind::Suite,
         _ if message["profile"]["test"].as_bool()? => Kind::Test,
         _ => return None,
     };
@@ -83,20 +97,16 @@ pub(crate) fn run(
     tally: &mut Tally,
 ) {
     let chosen: Vec<_> = programs.iter().filter(|program| program.kind == kind).collect();
-    match kind {
-        // Run these programs one at a time: each uses all CPUs, and some fail if messages are
-        // delayed.
-        Kind::Test => {
-            for program in chosen {
-                program.run_tests(environment, limit, tally);
-            }
+    if kind == Kind::Example {
+        let outcomes = on_each_cpu(&chosen, |_, program| program.run_example(limit));
+        for (program, outcome) in chosen.iter().zip(outcomes) {
+            tally.case(&program.name(), outcome);
         }
-        Kind::Example => {
-            let outcomes = on_each_cpu(&chosen, |_, program| program.run_example(limit));
-            for (program, outcome) in chosen.iter().zip(outcomes) {
-                tally.case(&program.name(), outcome);
-            }
-        }
+        return;
+    }
+    // Run these programs one at a time: each uses all CPUs, and some fail if messages are delayed.
+    for program in chosen {
+        program.run_tests(environment, limit, tally);
     }
 }
 
@@ -105,8 +115,15 @@ impl Program {
         self.file.file_stem().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    fn run_example(&self, limit: Duration) -> Result<()> {
+    /// Returns a command that runs the program as cargo would.
+    fn command(&self) -> Command {
         let mut command = process::command(&self.file.to_string_lossy(), &self.folder);
+        command.env("CARGO_MANIFEST_DIR", &self.folder);
+        command
+    }
+
+    fn run_example(&self, limit: Duration) -> Result<()> {
+        let mut command = self.command();
         let mut output = vec![format!("example {}", self.name())];
         let status = process::watch(&mut command, limit, |line| output.push(format!("  {line}")))?;
         println!("{}", output.join("\n"));
@@ -118,8 +135,8 @@ impl Program {
         let name = self.name();
         let failures = tally.failures();
         let mut unfinished = self.listed();
-        let mut command = process::command(&self.file.to_string_lossy(), &self.folder);
-        command.envs(environment.iter().copied()).env("CARGO_MANIFEST_DIR", &self.folder);
+        let mut command = self.command();
+        command.envs(environment.iter().copied());
         let mut output = vec![name.clone()];
         let outcome = process::watch_each(&mut command, limit, |line| {
             counted::count(line, tally);
@@ -145,8 +162,7 @@ impl Program {
 
     /// Returns the names of a program's tests.
     fn listed(&self) -> Result<BTreeSet<String>> {
-        let mut command = process::command(&self.file.to_string_lossy(), &self.folder);
-        let list = process::capture(command.args(["--list", "--format", "terse"]))?;
+        let list = process::capture(self.command().args(["--list", "--format", "terse"]))?;
         Ok(list.lines().filter_map(|line| line.strip_suffix(": test")).map(Into::into).collect())
     }
 }
@@ -167,7 +183,7 @@ mod tests {
         let example = line.replace("lib", "example").replace("true", "false");
         assert_eq!(program(&example).unwrap().kind, Kind::Example);
         let suite = r#"{"kind":["test"],"src_path":"/d/proof/suites/tests/a.rs"}"#;
-        assert!(program(&line.replace(r#"{"kind":["lib"]}"#, suite)).is_none());
+        assert_eq!(program(&line.replace(r#"{"kind":["lib"]}"#, suite)).unwrap().kind, Kind::Suite);
         assert!(program("   Compiling vgic").is_none());
     }
 }

@@ -5,15 +5,13 @@ use std::time::Duration;
 use anyhow::Result;
 use doorbell_harness::suite::LONG;
 
-use crate::counted;
 use crate::tally::Tally;
+use crate::{counted, programs};
 use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
 /// The package of the suites.
 pub(crate) const PACKAGE: &str = "doorbell-suites";
-/// The folder of the suites' targets.
-pub(crate) const FOLDER: &str = "proof/suites/tests/";
 /// The hypervisor's workspace, and the package of its suite.
 pub(crate) const EL2: &str = "el2";
 pub(crate) const HYPERVISOR: &str = "hypervisor-suite";
@@ -37,26 +35,20 @@ pub(crate) enum Suite {
 impl Suite {
     /// Runs the cases, shows their output and counts them.
     pub(crate) fn run(self, workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-        let (folder, package, name) = match self {
-            Self::Ordinary(name) | Self::Long(name) => ("", PACKAGE, name),
-            Self::Hypervisor(name) => (EL2, HYPERVISOR, name),
-        };
-        let mut cargo = process::cargo(&workspace.root.join(folder));
-        cargo.args(["test", "--no-fail-fast", "--package", package, "--test", name]);
-        let limit = match self {
-            Self::Long(_) => {
-                cargo.env(LONG, "1");
-                LONG_LIMIT
-            }
-            Self::Ordinary(_) | Self::Hypervisor(_) => {
-                cargo.env_remove(LONG);
-                LIMIT
+        let (mut command, limit) = match self {
+            Self::Ordinary(name) => (programs::suite(workspace, name)?, LIMIT),
+            Self::Long(name) => (programs::suite(workspace, name)?, LONG_LIMIT),
+            Self::Hypervisor(name) => {
+                let mut cargo = process::cargo(&workspace.root.join(EL2));
+                cargo.args(["test", "--no-fail-fast", "--package", HYPERVISOR, "--test", name]);
+                // No other step runs the unit tests of this package.
+                cargo.args((name == "hypervisor").then_some("--lib"));
+                (cargo, LIMIT)
             }
         };
-        if name == HYPERVISOR_STEP {
-            cargo.arg("--lib");
-        }
-        counted::count_all(&mut cargo, limit, tally)
+        let long = matches!(self, Self::Long(_)).then_some((LONG, "1"));
+        command.env_remove(LONG).envs(long);
+        counted::count_all(&mut command, limit, tally)
     }
 }
 
@@ -66,6 +58,3 @@ pub(crate) fn run_unit_tests(workspace: &Workspace, tally: &mut Tally) -> Result
     cargo.args(["test", "--package", HYPERVISOR, "--lib"]);
     counted::count_all(&mut cargo, LIMIT, tally)
 }
-
-/// The target whose step also runs the unit tests of its package, which no other step builds.
-const HYPERVISOR_STEP: &str = "hypervisor";
