@@ -18,8 +18,9 @@ use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{process, toolchain};
 use doorbell_suites::mutant::{self, Mutant};
 
-/// The packages with such checks.
-const CHECKED: &[&str] = &["doorbell-fallible", "irq-domain", "irq-routing", "vgic"];
+/// The packages with such checks. Those whose faults take longest are first, so that no CPU is idle
+/// at the end.
+const CHECKED: &[&str] = &["vgic", "irq-routing", "irq-domain", "doorbell-fallible"];
 /// Path of a package's faults, relative to its folder.
 const MUTANTS: &str = "src/interleavings/mutants.txt";
 /// Parts of the repository that make up the workspace.
@@ -32,11 +33,6 @@ const LIMIT: Duration = Duration::from_mins(20);
 fn main() -> Result<ExitCode> {
     let mut cases = Vec::new();
     for package in CHECKED {
-        cases.push(Case::new(format!("{package}: clippy"), LIMIT, || {
-            let workspace = workspace::this()?;
-            toolchain::need_component(&workspace.root, "clippy").or_absent("clippy")?;
-            process::must(&mut clippy(&Sources::own(workspace), package))
-        }));
         cases.push(Case::new(format!("{package}: every check"), LIMIT, || check(package)));
         let faults = mutants(workspace::this()?, package)?;
         let faults = if suite::is_long() { faults } else { mutant::covering(faults) };
@@ -45,12 +41,33 @@ fn main() -> Result<ExitCode> {
             Case::new(name, LIMIT, move || find(package, &fault))
         }));
     }
+    cases.push(Case::new("clippy", LIMIT, clippy));
     Ok(suite::main(cases))
+}
+
+/// Runs clippy on the checks, which it ignores without `--cfg shuttle`.
+fn clippy() -> Result<()> {
+    let workspace = workspace::this()?;
+    toolchain::need_component(&workspace.root, "clippy").or_absent("clippy")?;
+    let mut cargo = cargo(&Sources::own(workspace), "clippy", CHECKED);
+    process::must(cargo.args(["--tests", "--", "-D", "warnings"]))
+}
+
+/// Returns the sources, after building the checks of every package once.
+fn built() -> Result<&'static Sources> {
+    static BUILT: Shared<Sources> = Shared::new();
+    BUILT.get(|| {
+        let own = Sources::own(workspace::this()?);
+        for package in CHECKED {
+            process::must(cargo(&own, "test", &[package]).arg("--no-run"))?;
+        }
+        Ok(own)
+    })
 }
 
 /// Runs the checks of a package.
 fn check(package: &str) -> Result<()> {
-    let mut checks = checks(&Sources::own(workspace::this()?), package);
+    let mut checks = checks(built()?, package);
     let mut failed = Vec::new();
     let status = process::watch(checks.arg("interleavings::"), LIMIT, |line| {
         eprintln!("{line}");
@@ -67,14 +84,9 @@ static IDLE: Mutex<Vec<Sources>> = Mutex::new(Vec::new());
 /// Checks that a fault is found in a copy of the sources.
 fn find(package: &str, fault: &Mutant) -> Result<()> {
     static COPIES: Mutex<usize> = Mutex::new(0);
-    static BUILT: Shared<()> = Shared::new();
     let workspace = workspace::this()?;
-    let here = Sources::own(workspace);
     // A copy starts with the build artifacts of the checks.
-    BUILT.get(|| {
-        let mut build = cargo(&here, "test", package);
-        process::must(build.arg("--no-run"))
-    })?;
+    let here = built()?;
     let idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner).pop();
     let copy = if let Some(copy) = idle {
         copy
@@ -93,25 +105,33 @@ fn find(package: &str, fault: &Mutant) -> Result<()> {
 struct Sources {
     root: PathBuf,
     artifacts: PathBuf,
+    /// Option for cargo. The lock file of a copy lists dependencies that the copy lacks.
+    lock: &'static str,
 }
 
 impl Sources {
     fn own(workspace: &Workspace) -> Self {
-        Self { root: workspace.root.clone(), artifacts: workspace.target.join("shuttle") }
+        let artifacts = workspace.target.join("shuttle");
+        Self { root: workspace.root.clone(), artifacts, lock: "--locked" }
     }
 
     /// Creates a copy for one worker, with separate artifacts, so that no worker waits for another
     /// one's compiler. The copy starts with these artifacts; the artifacts of the registry's
     /// packages remain valid.
     fn copied(&self, workspace: &Workspace, worker: usize) -> Result<Self> {
-        let folder = workspace.target.join(format!("mutants-{worker}"));
-        if folder.exists() {
-            fs::remove_dir_all(&folder)?;
+        let copy = workspace.target.join(format!("mutants-{worker}"));
+        if copy.exists() {
+            fs::remove_dir_all(&copy)?;
         }
-        let (root, artifacts) = (folder.join("sources"), folder.join("target"));
+        let (root, artifacts) = (copy.join("sources"), copy.join("target"));
         fs::create_dir_all(&root)?;
         for part in COPIED {
             copy_all(&workspace.root.join(part), &root.join(part))?;
+        }
+        for package in CHECKED {
+            let manifest = root.join(workspace.relative(folder(workspace, package)?));
+            let manifest = manifest.join("Cargo.toml");
+            fs::write(&manifest, without_itself(package, &read(&manifest)?))?;
         }
         let built = artifacts.join("debug");
         fs::create_dir_all(&built)?;
@@ -121,28 +141,29 @@ impl Sources {
             let mut copy = process::command("cp", &self.artifacts.join("debug"));
             process::must(copy.arg("--archive").arg(part).arg(&built))?;
         }
-        Ok(Self { root, artifacts })
+        Ok(Self { root, artifacts, lock: "--offline" })
     }
 }
 
-/// Returns a clippy command for a package's checks, which clippy ignores without `--cfg shuttle`.
-fn clippy(sources: &Sources, package: &str) -> Command {
-    let mut cargo = cargo(sources, "clippy", package);
-    cargo.args(["--tests", "--", "-D", "warnings"]);
-    cargo
+/// Removes a package's dependency on itself from its manifest. The dependency only enables features
+/// for its integration tests, but with it, each fault would be compiled twice.
+fn without_itself(package: &str, manifest: &str) -> String {
+    let own = format!("{package} = {{ path = \".\"");
+    manifest.split_inclusive('\n').filter(|line| !line.starts_with(&own)).collect()
 }
 
 /// Returns the command that runs a package's checks; callers append the names of checks.
 fn checks(sources: &Sources, package: &str) -> Command {
-    let mut cargo = cargo(sources, "test", package);
+    let mut cargo = cargo(sources, "test", &[package]);
     cargo.args(["--no-fail-fast", "--"]);
     cargo
 }
 
 /// Returns a cargo command with the flag `--cfg shuttle`.
-fn cargo(sources: &Sources, subcommand: &str, package: &str) -> Command {
+fn cargo(sources: &Sources, subcommand: &str, packages: &[&str]) -> Command {
     let mut cargo = process::cargo(&sources.root);
-    cargo.args([subcommand, "--package", package, "--lib", "--all-features", "--locked"]);
+    cargo.args([subcommand, "--lib", "--all-features", sources.lock]);
+    cargo.args(packages.iter().flat_map(|package| ["--package", package]));
     cargo.arg("--target-dir").arg(&sources.artifacts);
     cargo.env("RUSTFLAGS", "--cfg shuttle");
     // Incremental builds are fast, because each fault changes only one line of sources that are
