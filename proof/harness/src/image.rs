@@ -21,13 +21,21 @@ pub struct Image {
 impl Image {
     /// Builds the program `program` of a package with the package's default features.
     pub fn build(workspace: &Workspace, package: &str, program: &str) -> Result<Self> {
-        Self::build_with(workspace, package, program, &[])
+        Self::build_with(workspace, "release", package, program, &[])
     }
 
-    /// Builds a program without features. Without features there is no global allocator, so linking
-    /// fails if the program needs one.
-    pub fn build_heapless(workspace: &Workspace, package: &str, program: &str) -> Result<Self> {
-        Self::build_with(workspace, package, program, &["--no-default-features"])
+    /// Builds a program with a profile, and with these options of cargo that select features.
+    pub fn build_with(
+        workspace: &Workspace,
+        profile: &str,
+        package: &str,
+        program: &str,
+        features: &[&str],
+    ) -> Result<Self> {
+        let elf = elf(workspace, profile, package, program, features)?;
+        let flat = elf.with_extension("img");
+        flatten(&elf, &flat)?;
+        Ok(Self { elf, flat })
     }
 
     /// Builds a program for another load address, such as that of a guest, whose RAM starts
@@ -43,18 +51,6 @@ impl Image {
         process::must(&mut cargo)?;
         let elf = built(workspace, "release", package, program);
         let flat = elf.with_extension(format!("{address:x}.img"));
-        flatten(&elf, &flat)?;
-        Ok(Self { elf, flat })
-    }
-
-    fn build_with(
-        workspace: &Workspace,
-        package: &str,
-        program: &str,
-        features: &[&str],
-    ) -> Result<Self> {
-        let elf = elf(workspace, "release", package, program, features)?;
-        let flat = elf.with_extension("img");
         flatten(&elf, &flat)?;
         Ok(Self { elf, flat })
     }

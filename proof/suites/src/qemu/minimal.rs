@@ -10,6 +10,7 @@ use doorbell_harness::suite::Shared;
 use doorbell_harness::{process, workspace};
 
 use crate::fetched;
+use crate::size::HEAPLESS;
 
 /// Time limit of a run, which takes seconds on an idle machine.
 pub const LIMIT: Duration = Duration::from_mins(3);
@@ -113,9 +114,13 @@ const fn tick(name: &'static str, machines: &'static [&'static [&'static str]]) 
 }
 
 impl Kernel {
+    /// Builds the kernel, once, with the profile whose results the suite `size` measures.
     fn image(&self) -> Result<&Image> {
-        let build = if self.is_heapless { Image::build_heapless } else { Image::build };
-        self.image.get(|| build(workspace::this()?, "minimal", self.name))
+        // Without features there is no global allocator, so linking fails if a kernel needs one.
+        let features = if self.is_heapless { HEAPLESS } else { &[] };
+        let build =
+            || Image::build_with(workspace::this()?, "size", "minimal", self.name, features);
+        self.image.get(build)
     }
 
     /// Runs the kernel on one of its machines.
