@@ -35,7 +35,7 @@ const STEPS: &[Step] = &[
     suite("kvm", "Linux's KVM for arm64 as the judge of the model, nested in QEMU"),
     el2("hypervisor", "Linux as a guest of the hypervisor, in QEMU", "hypervisor"),
     suite("adopters", "another project's monitor, with and without our routes, on nested KVM"),
-    suite("fuzz", "each fuzz target for ten seconds, one on each CPU"),
+    suite("fuzz", "each fuzz target for five seconds, one on each CPU"),
     suite("deny", "cargo-deny: licenses, bans, sources, advisories"),
 ];
 
