@@ -75,7 +75,8 @@
 //!
 //! # Features
 //!
-//! `serde` and `std` enable the [`vgic`] features with the same names.
+//! `serde` and `std` enable the [`vgic`] features with the same names; `serde` also makes a
+//! [`KvmSnapshot`](snapshot::KvmSnapshot) serializable.
 //!
 //! # Example
 //!
@@ -143,6 +144,7 @@ mod pending;
 mod redistributor;
 mod register;
 mod revision;
+pub mod snapshot;
 mod tables;
 mod view;
 mod word;

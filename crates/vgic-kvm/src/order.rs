@@ -7,19 +7,40 @@ use core::ops::Range;
 use gic_arch::{Affinity, IntId, IntIdField, gicd, gicr, gits, icc};
 use vgic::VgicConfig;
 
-/// Iterates over all attributes in a state.
-pub(super) fn saved(config: &VgicConfig) -> impl Iterator<Item = (KvmDevice, Attribute)> {
-    let shared = 32..32 + config.spis;
-    let lpis = config.lpi_id_bits.is_some();
-    let redistributors = config.cpus.iter().flat_map(move |cpu| redistributor(cpu.affinity, lpis));
-    let first = config.cpus.first().map_or(Affinity::default(), |cpu| cpu.affinity);
+/// Iterates over all attributes in the state of a machine with `its` ITSes.
+pub(super) fn saved(
+    config: &VgicConfig,
+    its: usize,
+) -> impl Iterator<Item = (KvmDevice, Attribute)> + use<'_> {
+    let affinities = config.cpus.iter().map(|cpu| cpu.affinity);
+    ordered(affinities, config.spis, config.lpi_id_bits.is_some(), its)
+}
+
+/// Iterates over all attributes in the state of a machine with LPIs.
+pub(super) fn saved_of(
+    affinities: impl Iterator<Item = Affinity> + Clone,
+    spis: u32,
+    its: usize,
+) -> impl Iterator<Item = (KvmDevice, Attribute)> {
+    ordered(affinities, spis, true, its)
+}
+
+fn ordered(
+    affinities: impl Iterator<Item = Affinity> + Clone,
+    spis: u32,
+    lpis: bool,
+    its_count: usize,
+) -> impl Iterator<Item = (KvmDevice, Attribute)> {
+    let shared = 32..32 + spis;
+    let first = affinities.clone().next().unwrap_or_default();
+    let redistributors = affinities.clone().flat_map(move |cpu| redistributor(cpu, lpis));
     let lines = shared.clone().step_by(32).map(move |intid| levels(first, intid));
-    let interfaces = config.cpus.iter().flat_map(|cpu| {
-        let of = |register| Attribute::SystemRegister { cpu: cpu.affinity, register };
-        core::iter::once(levels(cpu.affinity, 0)).chain(INTERFACE.iter().copied().map(of))
+    let interfaces = affinities.flat_map(|cpu| {
+        let of = move |register| Attribute::SystemRegister { cpu, register };
+        core::iter::once(levels(cpu, 0)).chain(INTERFACE.iter().copied().map(of))
     });
     let gic = distributor(shared).chain(redistributors).chain(lines).chain(interfaces);
-    let all_its = (0..config.its.len())
+    let all_its = (0..its_count)
         .flat_map(|index| its().map(move |attribute| (KvmDevice::Its(index), attribute)));
     gic.map(|attribute| (KvmDevice::Gic, attribute)).chain(all_its)
 }

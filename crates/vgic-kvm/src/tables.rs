@@ -2,7 +2,7 @@
 //! The contents are not trusted, because the guest may write to the tables between save and
 //! restore.
 
-mod scan;
+pub(super) mod scan;
 
 use crate::abi::{CollectionEntry, DeviceEntry, Errno, TranslationEntry};
 use crate::left_out::{TableMemory, add};

@@ -73,7 +73,7 @@ impl<'a> KvmView<'a> {
             self.command(KvmDevice::Gic, control::SAVE_PENDING_TABLES)?;
         }
         let mut saved = Vec::new();
-        for (device, attribute) in order::saved(self.config) {
+        for (device, attribute) in order::saved(self.config, self.config.its.len()) {
             let value = self.get(device, attribute).and_then(|value| {
                 Ok(try_push(&mut saved, KvmRegister { device, attribute, value })?)
             });

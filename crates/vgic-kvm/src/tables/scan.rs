@@ -8,9 +8,9 @@ use gic_arch::gits::Baser;
 use gic_arch::its::Level1Entry;
 
 /// Size of every entry in bytes.
-pub(super) const ENTRY: u64 = 8;
+pub(crate) const ENTRY: u64 = 8;
 /// Number of DeviceIDs, EventIDs and ICIDs. All of them have 16 bits.
-pub(super) const IDS: u64 = 1 << 16;
+pub(crate) const IDS: u64 = 1 << 16;
 /// Maximum number of entries that a restore reads: enough for all devices with 256 events each.
 const MOST_READ: u32 = 1 << 24;
 /// Maximum number of entries that a save clears. If a guest's tables are larger, stale entries
@@ -21,11 +21,11 @@ const CHUNK: usize = 512;
 
 /// Consecutive entries in a device table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Page {
+pub(crate) struct Page {
     /// DeviceID of the first entry.
-    pub(super) first: u64,
-    pub(super) entries: u64,
-    pub(super) address: u64,
+    pub(crate) first: u64,
+    pub(crate) entries: u64,
+    pub(crate) address: u64,
 }
 
 /// Step that a reader takes after the end of a page.
@@ -38,7 +38,7 @@ pub(super) enum Next {
 }
 
 /// Returns the device table pages that the guest has provided, limited to 16-bit DeviceIDs.
-pub(super) fn pages(table: Baser, memory: &mut TableMemory<'_>) -> Result<Vec<Page>, Errno> {
+pub(crate) fn pages(table: Baser, memory: &mut TableMemory<'_>) -> Result<Vec<Page>, Errno> {
     if !table.indirect() {
         let entries = (table.bytes() / ENTRY).min(IDS);
         return Ok(try_collect(core::iter::once(Page {

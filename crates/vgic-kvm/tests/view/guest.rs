@@ -12,7 +12,8 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use vgic::AccessWidth::{Double, Word};
-use vgic::{GuestMemory, Vcpu, Vgic, VmMemory};
+use vgic::{CpuConfig, GuestMemory, Vcpu, Vgic, VmMemory};
+use vgic_kvm::snapshot::{KvmSnapshot, SnapshotCpu};
 use vgic_kvm::{KvmRegister, KvmView, LeftOut, kvm_config, kvm_its_config};
 
 const ITS: u64 = 0x0808_0000;
@@ -20,7 +21,7 @@ const ITS: u64 = 0x0808_0000;
 const CPUS: u16 = 3;
 /// Size of memory, which starts at address 0. A `GICR_PENDBASER` that was never written therefore
 /// points to memory.
-const RAM_BYTES: usize = 1 << 20;
+pub(crate) const RAM_BYTES: usize = 1 << 20;
 const QUEUE: u64 = 0x1_0000;
 const DEVICES: u64 = 0x2_0000;
 const COLLECTIONS: u64 = 0x3_0000;
@@ -55,10 +56,10 @@ fn steps(cpus: u16) -> impl Strategy<Value = Vec<Step>> {
     vec(step, 0..40)
 }
 
-struct Guest {
+pub(crate) struct Guest {
     gic: Arc<Vgic>,
     vcpus: Vec<Vcpu>,
-    ram: Arc<VmMemory<doorbell_test_support::guest::Ram>>,
+    pub(crate) ram: Arc<VmMemory<doorbell_test_support::guest::Ram>>,
     commands: u32,
     /// Acknowledged LPIs.
     taken: BTreeSet<u64>,
@@ -87,6 +88,28 @@ impl Guest {
             guest.apply(*step);
         }
         guest
+    }
+
+    /// Creates a guest whose first two CPUs have pending LPIs.
+    pub(crate) fn after_messages() -> Self {
+        let on = |cpu| Step::Enable { cpu, on: true };
+        let moved = Step::Move { event: 1, collection: 1 };
+        let [first, second] = [0, 1].map(|event| Step::Send { event });
+        Self::after(&[on(0), on(1), moved, first, second])
+    }
+
+    /// Saves in KVM's format, as a snapshot.
+    pub(crate) fn snapshot(mut self) -> KvmSnapshot {
+        let saved = self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap();
+        let config = self.gic.config();
+        let mut view = KvmView::new(config, saved, &*self.ram).unwrap();
+        let cpu = |cpu: &CpuConfig| SnapshotCpu {
+            affinity: cpu.affinity,
+            number: cpu.processor_number,
+            stopped: None,
+        };
+        let cpus = config.cpus.iter().map(cpu).collect();
+        KvmSnapshot::take(&mut view, cpus, 1, &*self.ram).unwrap()
     }
 
     fn start_cpus(&mut self) {

@@ -11,4 +11,5 @@ mod machines;
 mod out_of_memory;
 mod regions;
 mod round_trip;
+mod snapshot;
 mod tables;

@@ -1,0 +1,313 @@
+//! The whole state of a VM's GIC and ITSes as one value: attributes, and the tables in guest memory
+//! that they name.
+//!
+//! [`KvmSnapshot::take`] saves it from a VM whose devices implement [`KvmAttributes`], and
+//! `doorbell snapshot` inspects it.
+//!
+//! # Format
+//!
+//! With the feature `serde`, a snapshot serializes as the JSON object below. Numbers that may have
+//! more than 32 bits are strings in hexadecimal, because not every JSON parser keeps 64 bits.
+//!
+//! ```json
+//! {
+//!   "format": "kvm-vgic",
+//!   "version": 1,
+//!   "cpus": [{ "affinity": 0, "number": 0, "stopped": false }],
+//!   "interrupts": 96,
+//!   "attributes": [
+//!     { "device": "its0", "group": 0, "attribute": "0x4", "value": "0x8080000" },
+//!     { "device": "gic", "group": 1, "attribute": "0x0", "value": "0x12" }
+//!   ],
+//!   "memory": [
+//!     { "address": "0x40020000", "bytes": 4096, "data": [{ "at": 8, "hex": "0100a04000000080" }] }
+//!   ]
+//! }
+//! ```
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `format`, `version` | always `kvm-vgic`, and [`SNAPSHOT_VERSION`]; a reader refuses other values |
+//! | `cpus` | the vCPUs, in the order of their numbers: `affinity` is `Aff3.Aff2.Aff1.Aff0` packed into 32 bits, `number` is the `vcpu_id` passed to `KVM_CREATE_VCPU`, and `stopped` is whether `KVM_GET_MP_STATE` returned `KVM_MP_STATE_STOPPED`, or `null` if unknown |
+//! | `interrupts` | `KVM_DEV_ARM_VGIC_GRP_NR_IRQS` |
+//! | `attributes` | device, group, attribute number and value, as in `struct kvm_device_attr`; the device is `gic`, or `its` followed by the index of the ITS |
+//! | `memory` | the part of guest memory that the snapshot contains: ranges without overlaps, in which bytes outside of `data` are zero. Other memory is *not in the snapshot*, which differs from memory that contains zeros |
+//!
+//! Any change to a field or to its meaning requires a new version.
+
+#[cfg(feature = "serde")]
+mod json;
+mod table;
+
+pub use table::{SnapshotTable, TableUse};
+
+use crate::abi::{Attribute, Errno, control, frame};
+use crate::register::{KvmDevice, KvmError, KvmRegister};
+use crate::revision::at_revision;
+use crate::view::KvmView;
+use crate::word::low_word;
+use crate::{kvm_config, kvm_its_config, order};
+use alloc::vec::Vec;
+use doorbell_fallible::{try_collect, try_push};
+use gic_arch::{Affinity, Iidr, gicd};
+use vgic::{CpuConfig, GuestMemory, VgicConfig};
+
+/// Version of the format that this library writes and reads.
+pub const SNAPSHOT_VERSION: u32 = 1;
+
+/// Size of the blocks in which memory is copied.
+const PAGE_BYTES: usize = 0x1000;
+const PAGE: u64 = PAGE_BYTES as u64;
+/// Maximum size of the memory in a snapshot: 64 MiB. Tables beyond it are left out.
+const MOST_PAGES: usize = 1 << 14;
+/// Maximum number of ITSes.
+const MOST_ITS: usize = 64;
+/// Number of consecutive bytes that are stored even if only one of them is nonzero.
+const ROW: usize = 32;
+
+/// Access to the attributes of a VM's GICv3 and ITSes. A VMM implements this trait by
+/// `KVM_GET_DEVICE_ATTR` and `KVM_SET_DEVICE_ATTR` on the descriptors of its devices.
+pub trait KvmAttributes {
+    /// Reads an attribute.
+    ///
+    /// # Errors
+    /// The error number that KVM returns.
+    fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno>;
+
+    /// Writes an attribute. A snapshot only writes [`Attribute::Control`], to save tables.
+    ///
+    /// # Errors
+    /// The error number that KVM returns.
+    fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno>;
+}
+
+impl KvmAttributes for KvmView<'_> {
+    fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
+        KvmView::get(self, device, attribute)
+    }
+
+    fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
+        KvmView::set(self, device, attribute, value)
+    }
+}
+
+/// A vCPU of a VM.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+pub struct SnapshotCpu {
+    /// Affinity, as in the vCPU's `MPIDR_EL1`. Attributes name the vCPU by it.
+    #[cfg_attr(feature = "serde", serde(with = "json::affinity"))]
+    pub affinity: Affinity,
+    /// The `vcpu_id` passed to `KVM_CREATE_VCPU`, which is `GICR_TYPER.Processor_Number`. ITS
+    /// tables name the vCPU by it.
+    pub number: u16,
+    /// The vCPU is powered off (`KVM_MP_STATE_STOPPED`), if known.
+    pub stopped: Option<bool>,
+}
+
+/// A range of guest memory that a snapshot contains. Bytes outside of `data` are zero.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+pub struct MemoryRange {
+    /// Guest physical address.
+    #[cfg_attr(feature = "serde", serde(with = "json::hex"))]
+    pub address: u64,
+    /// Length in bytes.
+    pub bytes: u64,
+    /// Nonzero contents, in ascending order.
+    pub data: Vec<MemoryData>,
+}
+
+/// Contents of a part of a [`MemoryRange`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+pub struct MemoryData {
+    /// Offset of the first byte in the range.
+    pub at: u64,
+    /// The bytes.
+    #[cfg_attr(feature = "serde", serde(with = "json::bytes"))]
+    pub hex: Vec<u8>,
+}
+
+/// State of a VM's GICv3 and ITSes on KVM. The [module](self) describes its format.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct KvmSnapshot {
+    /// The vCPUs, in the order of their numbers.
+    pub cpus: Vec<SnapshotCpu>,
+    /// Number of INTIDs below 1024, including private interrupts.
+    pub interrupts: u32,
+    /// Attributes and their values, in the order in which they must be restored. The addresses of
+    /// the ITSes come first.
+    pub attributes: Vec<KvmRegister>,
+    /// Guest memory.
+    pub memory: Vec<MemoryRange>,
+}
+
+impl KvmSnapshot {
+    /// Takes a snapshot of a VM with these vCPUs and `its` ITSes. No vCPU may be running. KVM first
+    /// writes its tables to guest memory, which the guest can't observe.
+    ///
+    /// # Errors
+    /// [`KvmError`] for the first attribute that cannot be read, or if the heap is exhausted.
+    /// `EFAULT` from [`control::ITS_SAVE_TABLES`] means that a table is not in guest memory.
+    pub fn take(
+        devices: &mut dyn KvmAttributes,
+        cpus: Vec<SnapshotCpu>,
+        its: usize,
+        memory: &dyn GuestMemory,
+    ) -> Result<Self, KvmError> {
+        for index in 0..its {
+            save_tables(devices, KvmDevice::Its(index), control::ITS_SAVE_TABLES)?;
+        }
+        save_tables(devices, KvmDevice::Gic, control::SAVE_PENDING_TABLES)?;
+        let count = read(devices, KvmDevice::Gic, Attribute::InterruptCount)?;
+        let interrupts = low_word(count.value);
+        let mut snapshot = Self { cpus, interrupts, attributes: Vec::new(), memory: Vec::new() };
+        let bases = (0..its).map(|index| (KvmDevice::Its(index), Attribute::Address(frame::ITS)));
+        let config = snapshot.bare_config();
+        let saved = order::saved(&config, its);
+        for (device, attribute) in bases.chain(saved) {
+            let register = read(devices, device, attribute)?;
+            try_push(&mut snapshot.attributes, register).map_err(|error| KvmError {
+                device,
+                attribute,
+                errno: error.into(),
+            })?;
+        }
+        let copied = snapshot.copy_tables(memory);
+        let (device, attribute) = (KvmDevice::Gic, Attribute::Control(control::ITS_SAVE_TABLES));
+        copied.map_err(|errno| KvmError { device, attribute, errno })?;
+        Ok(snapshot)
+    }
+
+    /// Replaces the snapshot's memory by the tables that its attributes name, as they are in
+    /// `memory`. A VMM can use it to build a snapshot from the registers and the memory that it has
+    /// saved in its own format. Pages that can't be read are left out, and so are all pages beyond
+    /// 64 MiB.
+    ///
+    /// # Errors
+    /// `ENOMEM` if the heap is exhausted.
+    pub fn copy_tables(&mut self, memory: &dyn GuestMemory) -> Result<(), Errno> {
+        let tables = self.tables(memory)?;
+        let mut pages = Vec::new();
+        for table in &tables {
+            let end = table.address.saturating_add(table.bytes);
+            for page in (table.address / PAGE..end.div_ceil(PAGE)).take(MOST_PAGES) {
+                try_push(&mut pages, page)?;
+            }
+            if pages.len() > 2 * MOST_PAGES {
+                pages.sort_unstable();
+                pages.dedup();
+                pages.truncate(MOST_PAGES);
+            }
+        }
+        pages.sort_unstable();
+        pages.dedup();
+        self.memory.clear();
+        let mut bytes = [0; PAGE_BYTES];
+        for page in pages.into_iter().take(MOST_PAGES) {
+            if memory.read(page * PAGE, &mut bytes).is_ok() {
+                self.add_page(page * PAGE, &bytes)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends a page, to the last range if it is adjacent.
+    fn add_page(&mut self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
+        let adjacent = self.memory.last().is_some_and(|last| last.address + last.bytes == address);
+        if !adjacent {
+            try_push(&mut self.memory, MemoryRange { address, bytes: 0, data: Vec::new() })?;
+        }
+        let Some(range) = self.memory.last_mut() else { return Ok(()) };
+        for (offset, row) in (range.bytes..).step_by(ROW).zip(bytes.chunks(ROW)) {
+            if row.iter().all(|byte| *byte == 0) {
+                continue;
+            }
+            match range.data.last_mut() {
+                Some(last) if last.at + last.hex.len() as u64 == offset => {
+                    last.hex.try_reserve(row.len())?;
+                    last.hex.extend_from_slice(row);
+                }
+                _ => {
+                    let hex = try_collect(row.iter().copied())?;
+                    try_push(&mut range.data, MemoryData { at: offset, hex })?;
+                }
+            }
+        }
+        range.bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Returns an attribute's value, if the snapshot contains it.
+    #[must_use]
+    pub fn get(&self, device: KvmDevice, attribute: Attribute) -> Option<u64> {
+        let wanted = |of: &&KvmRegister| (of.device, of.attribute) == (device, attribute);
+        self.attributes.iter().find(wanted).map(|register| register.value)
+    }
+
+    /// Iterates over the attributes that a complete snapshot contains in addition to the addresses
+    /// of the ITSes, in the order in which they must be restored.
+    pub fn complete(&self) -> impl Iterator<Item = (KvmDevice, Attribute)> {
+        order::saved_of(
+            self.cpus.iter().map(|cpu| cpu.affinity),
+            self.interrupts.clamp(32, 1024) - 32,
+            self.its_count(),
+        )
+    }
+
+    /// Returns the configuration of a machine that can have this state, which the caller must
+    /// validate. Only the addresses of the ITSes are those of the VM.
+    ///
+    /// # Errors
+    /// `EINVAL` if `GICD_IIDR` is not one of KVM's.
+    pub fn config(&self) -> Result<VgicConfig, Errno> {
+        let identification = Attribute::Distributor { offset: gicd::IIDR.offset() };
+        let base = |index| self.get(KvmDevice::Its(index), Attribute::Address(frame::ITS));
+        let bases = (0..self.its_count()).map(|index| base(index).map(kvm_its_config));
+        let its = bases.collect::<Option<_>>().ok_or(Errno::NoRegister)?;
+        let config = self.bare_config().with_its(its);
+        match self.get(KvmDevice::Gic, identification) {
+            Some(value) => at_revision(config, Iidr::from(low_word(value))),
+            None => Ok(config),
+        }
+    }
+
+    /// Returns the number of ITSes whose addresses are known, up to the first that is missing.
+    fn its_count(&self) -> usize {
+        let has = |index: &usize| {
+            self.get(KvmDevice::Its(*index), Attribute::Address(frame::ITS)).is_some()
+        };
+        (0..MOST_ITS).take_while(has).count()
+    }
+
+    /// Returns the configuration without ITSes.
+    fn bare_config(&self) -> VgicConfig {
+        let cpus = self.cpus.iter().map(|cpu| CpuConfig::new(cpu.affinity, cpu.number));
+        let count = u16::try_from(self.cpus.len()).unwrap_or(u16::MAX);
+        kvm_config(count, self.interrupts).with_cpus(cpus.collect())
+    }
+}
+
+fn read(
+    devices: &mut dyn KvmAttributes,
+    device: KvmDevice,
+    attribute: Attribute,
+) -> Result<KvmRegister, KvmError> {
+    let value = devices.get(device, attribute);
+    let value = value.map_err(|errno| KvmError { device, attribute, errno })?;
+    Ok(KvmRegister { device, attribute, value })
+}
+
+fn save_tables(
+    devices: &mut dyn KvmAttributes,
+    device: KvmDevice,
+    command: u64,
+) -> Result<(), KvmError> {
+    let attribute = Attribute::Control(command);
+    let outcome = devices.set(device, attribute, 0);
+    outcome.map_err(|errno| KvmError { device, attribute, errno })
+}
