@@ -12,4 +12,12 @@ pub enum JudgeFact {
         /// The row.
         row: Text,
     },
+    /// A piece of a snapshot that was saved by a procedure, in the form that `doorbell snapshot`
+    /// reads.
+    Json {
+        /// The procedure's name.
+        procedure: Text,
+        /// The piece.
+        json: Text,
+    },
 }

@@ -4,6 +4,7 @@ mod attributes;
 mod count;
 mod fired;
 mod moves;
+mod procedures;
 mod routes;
 mod tables;
 
@@ -19,6 +20,7 @@ pub(crate) fn run() {
     let mut count = Count::default();
     let wanted = std::env::var("plans").ok().and_then(|plans| plans.parse().ok());
     moves::run(wanted.unwrap_or(PLANS), &mut count);
+    procedures::run(&mut count);
     tables::run(&mut count);
     attributes::run(&mut count);
     routes::run(&mut count);

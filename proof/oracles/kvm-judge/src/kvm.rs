@@ -6,19 +6,27 @@
 #![expect(unsafe_code, reason = "the kernel accesses memory that is passed to it")]
 
 mod bare;
+mod descriptors;
 mod program;
+
+pub use descriptors::{Descriptors, snapshot};
 
 use crate::layout::{ITS, LEVEL_LINE, OPERATIONS, PROGRAM, RAM, RAM_BYTES, REPORT, SPECIAL};
 use crate::machine::NEWEST;
 use crate::{Failure, Machine, Operation, Ram};
 use bare::{BareMachine, errno};
 use gic_arch::gits;
-use kvm_bindings::{KVM_MSI_VALID_DEVID, kvm_device_attr, kvm_msi, kvm_userspace_memory_region};
+use kvm_bindings::{
+    KVM_MP_STATE_STOPPED, KVM_MSI_VALID_DEVID, kvm_device_attr, kvm_msi,
+    kvm_userspace_memory_region,
+};
 use kvm_ioctls::{DeviceFd, VcpuExit, VcpuFd, VmFd};
 use msi_types::{Delivery, DeviceId, EventId, Level};
+use std::ops::Range;
 use std::sync::Arc;
 use vgic_kvm::KvmDevice;
 use vgic_kvm::abi::{Attribute, Errno};
+use vgic_kvm::snapshot::{KvmAttributes as _, KvmSnapshot};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 /// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE`: `struct user_pt_regs`, indexed in 32-bit
@@ -52,9 +60,21 @@ impl KvmMachine {
 
     /// Creates a machine whose GIC has this revision.
     pub fn at_revision(revision: u8) -> Result<Self, Failure> {
+        Self::with(revision, &[RAM..RAM + RAM_BYTES as u64])
+    }
+
+    /// Creates a machine whose guest has only these ranges of memory, which must consist of pages
+    /// and must include the program and its operations.
+    pub fn with_memory(ranges: &[Range<u64>]) -> Result<Self, Failure> {
+        Self::with(NEWEST, ranges)
+    }
+
+    fn with(revision: u8, ranges: &[Range<u64>]) -> Result<Self, Failure> {
         let BareMachine { cpus, gic, its, vm } = BareMachine::new(revision)?;
         let ram = Ram::new()?;
-        lend(&vm, &ram)?;
+        for (slot, range) in (0..).zip(ranges) {
+            lend(&vm, &ram, slot, range)?;
+        }
         ram.write(PROGRAM, program::bytes())?;
         Ok(Self { cpus, gic, its, vm: Arc::new(vm), ram })
     }
@@ -100,11 +120,13 @@ impl KvmMachine {
             .ok_or_else(|| format!("vCPU {cpu} does not exist").into())
     }
 
-    fn device(&self, device: KvmDevice) -> Result<&DeviceFd, Errno> {
-        match device {
-            KvmDevice::Gic => Ok(&self.gic),
-            KvmDevice::Its(index) => self.its.get(index).ok_or(Errno::NoDevice),
-        }
+    fn devices(&self) -> Descriptors<'_> {
+        Descriptors { gic: &self.gic, its: &self.its }
+    }
+
+    /// Takes a snapshot from the machine's descriptors.
+    pub fn snapshot(&self) -> Result<KvmSnapshot, Failure> {
+        snapshot(&self.gic, &self.its, &self.cpus, &self.ram)
     }
 }
 
@@ -191,43 +213,35 @@ impl Machine for KvmMachine {
         Ok(intids)
     }
 
+    fn stopped(&self, cpu: u16) -> Result<Option<bool>, Failure> {
+        let cpu = self.cpus.get(usize::from(cpu)).ok_or("the vCPU does not exist")?;
+        Ok(Some(cpu.get_mp_state()?.mp_state == KVM_MP_STATE_STOPPED))
+    }
+
     fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
-        let mut value = 0_u64;
-        let mut request = kvm_device_attr {
-            group: attribute.group(),
-            attr: attribute.number(),
-            addr: (&raw mut value) as u64,
-            flags: 0,
-        };
-        // SAFETY: the kernel writes at most the eight bytes of an attribute, and `value` has room
-        // for them.
-        unsafe { self.device(device)?.get_device_attr(&mut request) }.map_err(errno)?;
-        Ok(value)
+        self.devices().get(device, attribute)
     }
 
     fn has(&mut self, device: KvmDevice, attribute: Attribute) -> Result<(), Errno> {
         let (group, attr) = (attribute.group(), attribute.number());
         let request = kvm_device_attr { group, attr, addr: 0, flags: 0 };
-        self.device(device)?.has_device_attr(&request).map_err(errno)
+        self.devices().device(device)?.has_device_attr(&request).map_err(errno)
     }
 
     fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
-        let request = kvm_device_attr {
-            group: attribute.group(),
-            attr: attribute.number(),
-            addr: (&raw const value) as u64,
-            flags: 0,
-        };
-        self.device(device)?.set_device_attr(&request).map_err(errno)
+        self.devices().set(device, attribute, value)
     }
 }
 
-fn lend(vm: &VmFd, ram: &Ram) -> Result<(), Failure> {
+fn lend(vm: &VmFd, ram: &Ram, slot: u32, range: &Range<u64>) -> Result<(), Failure> {
+    let length = usize::try_from(range.end - range.start)?;
+    // Fails if the range is not in memory.
+    let host = ram.mapped().get_slice(GuestAddress(range.start), length)?.ptr_guard_mut();
     let region = kvm_userspace_memory_region {
-        slot: 0,
-        guest_phys_addr: RAM,
-        memory_size: RAM_BYTES as u64,
-        userspace_addr: ram.mapped().get_host_address(GuestAddress(RAM))? as u64,
+        slot,
+        guest_phys_addr: range.start,
+        memory_size: length as u64,
+        userspace_addr: host.as_ptr() as u64,
         flags: 0,
     };
     // SAFETY: the region is in a mapping owned by `ram`, which the machine drops last. This program

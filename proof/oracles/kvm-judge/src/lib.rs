@@ -28,6 +28,7 @@ mod machine;
 mod memory;
 pub mod model;
 mod operation;
+pub mod procedure;
 pub mod saving;
 pub mod scenario;
 mod snapshot;

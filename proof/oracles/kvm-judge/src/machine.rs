@@ -50,6 +50,9 @@ pub trait Machine {
     /// then deasserts its line.
     fn acknowledge(&mut self, cpu: u16) -> Result<Vec<u32>, Failure>;
 
+    /// Returns whether a vCPU is powered off, if the machine knows.
+    fn stopped(&self, cpu: u16) -> Result<Option<bool>, Failure>;
+
     /// Reads an attribute.
     fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno>;
 

@@ -178,6 +178,10 @@ impl Machine for ModelMachine {
         }
     }
 
+    fn stopped(&self, _: u16) -> Result<Option<bool>, Failure> {
+        Ok(None)
+    }
+
     fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
         let state = self.state().map_err(|_| Errno::Busy)?;
         let view = KvmView::new(&self.config, state, &self.ram).map_err(|_| Errno::NoAccess)?;

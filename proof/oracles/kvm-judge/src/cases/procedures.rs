@@ -1,0 +1,71 @@
+//! Snapshots that monitors take in a right way and in wrong ways, and what they restore.
+
+use super::count::{Count, accept, tell};
+use doorbell_facts::JudgeFact;
+use kvm_judge::kvm::KvmMachine;
+use kvm_judge::layout::{CPUS, OPERATIONS, PROGRAM, SPECIAL};
+use kvm_judge::procedure::{Procedure, plan, to_restore};
+use kvm_judge::scenario::{Guest, acknowledge_all, fire};
+use kvm_judge::{Failure, saving};
+use std::ops::Range;
+use vgic_kvm::snapshot::KvmSnapshot;
+
+/// Number of bytes of JSON in a fact.
+const PIECE: usize = 2000;
+const PAGE: u64 = 0x1000;
+
+pub(super) fn run(count: &mut Count) {
+    for procedure in Procedure::ALL {
+        count.case(&format!("saved by the procedure {}", procedure.name()), restored(procedure));
+    }
+}
+
+/// Saves a machine by a procedure, restores it, and checks what the vCPUs then receive.
+fn restored(procedure: Procedure) -> Result<(), Failure> {
+    let mut machine = KvmMachine::new()?;
+    let plan = plan();
+    let mut guest = Guest::boot(&mut machine, &plan)?;
+    fire(&mut machine, &mut guest, &plan)?;
+    let snapshot = procedure.save(&mut machine)?;
+    print(procedure, &snapshot)?;
+    if procedure == Procedure::Documented {
+        let same = machine.snapshot()? == snapshot;
+        accept(same, || "the descriptors give another snapshot".into())?;
+    }
+    let untaken = [SPECIAL; CPUS as usize];
+    let wanted = acknowledge_all(&mut machine, &untaken)?;
+    let mut other = match procedure {
+        Procedure::PagesBeforeTables => KvmMachine::with_memory(&pages(&snapshot))?,
+        _ => KvmMachine::new()?,
+    };
+    let outcome = saving::restore(&mut other, &to_restore(&snapshot));
+    if procedure == Procedure::PagesBeforeTables {
+        let error = outcome.err().map(|error| error.to_string()).unwrap_or_default();
+        return accept(error.contains("EFAULT"), || format!("not a bad address: {error:?}"));
+    }
+    outcome?;
+    let received = acknowledge_all(&mut other, &untaken)?;
+    let lost = |cpu: usize| wanted[cpu].iter().filter(|lpi| !received[cpu].contains(lpi)).count();
+    match procedure {
+        Procedure::Documented => {
+            accept(received == wanted, || format!("{received:?}, not {wanted:?}"))
+        }
+        _ => accept(lost(0) == 0 && lost(1) > 0, || format!("{received:?} of {wanted:?}")),
+    }
+}
+
+/// Prints a snapshot in pieces.
+fn print(procedure: Procedure, snapshot: &KvmSnapshot) -> Result<(), Failure> {
+    let json = serde_json::to_string(snapshot)?;
+    for piece in json.as_bytes().chunks(PIECE) {
+        let json = String::from_utf8(piece.to_vec())?;
+        tell(JudgeFact::Json { procedure: procedure.name().into(), json: json.into() });
+    }
+    Ok(())
+}
+
+/// Returns the memory of a snapshot, and that of the guest's program.
+fn pages(snapshot: &KvmSnapshot) -> Vec<Range<u64>> {
+    let saved = snapshot.memory.iter().map(|range| range.address..range.address + range.bytes);
+    [PROGRAM..OPERATIONS + PAGE].into_iter().chain(saved).collect()
+}

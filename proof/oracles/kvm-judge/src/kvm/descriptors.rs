@@ -1,0 +1,77 @@
+//! Takes a snapshot from the descriptors of a VM's devices and vCPUs, as a VMM can do it.
+
+use super::bare::errno;
+use crate::Failure;
+use gic_arch::Affinity;
+use kvm_bindings::{KVM_MP_STATE_STOPPED, kvm_device_attr};
+use kvm_ioctls::{DeviceFd, VcpuFd};
+use vgic::GuestMemory;
+use vgic_kvm::KvmDevice;
+use vgic_kvm::abi::{Attribute, Errno};
+use vgic_kvm::snapshot::{KvmAttributes, KvmSnapshot, SnapshotCpu};
+
+/// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM64_SYSREG` and the encoding of `MPIDR_EL1`.
+const MPIDR: u64 = 0x6030_0000_0013_c005;
+
+/// Takes a snapshot of a VM's GICv3 and ITSes. No vCPU may be running. `cpus` are the vCPUs by
+/// `vcpu_id`, starting at 0.
+pub fn snapshot(
+    gic: &DeviceFd,
+    its: &[DeviceFd],
+    cpus: &[VcpuFd],
+    memory: &dyn GuestMemory,
+) -> Result<KvmSnapshot, Failure> {
+    let mut saved = Vec::new();
+    for (number, cpu) in (0..).zip(cpus) {
+        let mut mpidr = [0; 8];
+        cpu.get_one_reg(MPIDR, &mut mpidr)?;
+        let affinity = Affinity::from_mpidr(u64::from_le_bytes(mpidr));
+        let stopped = Some(cpu.get_mp_state()?.mp_state == KVM_MP_STATE_STOPPED);
+        saved.push(SnapshotCpu { affinity, number, stopped });
+    }
+    Ok(KvmSnapshot::take(&mut Descriptors { gic, its }, saved, its.len(), memory)?)
+}
+
+/// Descriptors of a VM's devices.
+#[derive(Clone, Copy, Debug)]
+pub struct Descriptors<'d> {
+    /// The GICv3.
+    pub gic: &'d DeviceFd,
+    /// The ITSes.
+    pub its: &'d [DeviceFd],
+}
+
+impl Descriptors<'_> {
+    pub(super) fn device(&self, device: KvmDevice) -> Result<&DeviceFd, Errno> {
+        match device {
+            KvmDevice::Gic => Ok(self.gic),
+            KvmDevice::Its(index) => self.its.get(index).ok_or(Errno::NoDevice),
+        }
+    }
+}
+
+impl KvmAttributes for Descriptors<'_> {
+    fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
+        let mut value = 0_u64;
+        let mut request = kvm_device_attr {
+            group: attribute.group(),
+            attr: attribute.number(),
+            addr: (&raw mut value) as u64,
+            flags: 0,
+        };
+        // SAFETY: the kernel writes at most the eight bytes of an attribute, and `value` has room
+        // for them.
+        unsafe { self.device(device)?.get_device_attr(&mut request) }.map_err(errno)?;
+        Ok(value)
+    }
+
+    fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
+        let request = kvm_device_attr {
+            group: attribute.group(),
+            attr: attribute.number(),
+            addr: (&raw const value) as u64,
+            flags: 0,
+        };
+        self.device(device)?.set_device_attr(&request).map_err(errno)
+    }
+}

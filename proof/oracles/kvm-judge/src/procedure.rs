@@ -1,0 +1,147 @@
+//! Procedures by which monitors save a machine: the right one, and those of two public bugs.
+//!
+//! The result is a [`KvmSnapshot`], which `doorbell snapshot` reads. Each wrong procedure restores
+//! without an error of its own, or with one that does not name the cause.
+
+use crate::layout::CPUS;
+use crate::machine::affinities;
+use crate::scenario::{DevicePlan, EventPlan, ItsPlan, Levels, Plan};
+use crate::{Failure, Machine, Ram, Snapshot};
+use gic_arch::{Affinity, Priority, lpi};
+use vgic::{GuestMemory, MemoryFault};
+use vgic_kvm::KvmDevice;
+use vgic_kvm::abi::{Attribute, Errno};
+use vgic_kvm::snapshot::{KvmAttributes, KvmSnapshot, SnapshotCpu};
+
+/// Number of ITSes.
+const ITSES: usize = 2;
+const PAGE: u64 = 0x1000;
+
+/// A way of saving a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Procedure {
+    /// Linux's documentation: save all tables, read each vCPU's registers, then copy memory.
+    Documented,
+    /// The registers of every vCPU are read with the first vCPU's MPIDR (cloud-hypervisor#8638).
+    FirstCpuForAll,
+    /// The pages to copy are chosen before KVM writes its tables (e2b-dev/infra#2057).
+    PagesBeforeTables,
+}
+
+impl Procedure {
+    /// All procedures.
+    pub const ALL: [Self; 3] = [Self::Documented, Self::FirstCpuForAll, Self::PagesBeforeTables];
+
+    /// Returns the procedure's name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Documented => "documented",
+            Self::FirstCpuForAll => "first-cpu-for-all",
+            Self::PagesBeforeTables => "pages-before-tables",
+        }
+    }
+
+    /// Saves a machine whose vCPUs are not running.
+    pub fn save(self, machine: &mut dyn Machine) -> Result<KvmSnapshot, Failure> {
+        let ram = machine.ram().clone();
+        // What a monitor that tracks writes of vCPUs and devices, but not KVM's, would copy.
+        let written: Vec<u64> = ram.rows()?.iter().map(|(address, _)| address / PAGE).collect();
+        let mut cpus = Vec::new();
+        for (number, affinity) in (0..CPUS).zip(affinities()) {
+            cpus.push(SnapshotCpu { affinity, number, stopped: machine.stopped(number)? });
+        }
+        let mut devices = Devices { machine, is_first: self == Self::FirstCpuForAll };
+        let mut snapshot = KvmSnapshot::take(&mut devices, cpus, ITSES, &ram)?;
+        if self == Self::PagesBeforeTables {
+            snapshot.copy_tables(&WrittenPages { ram, written })?;
+        }
+        Ok(snapshot)
+    }
+}
+
+/// The attributes of a machine's devices.
+struct Devices<'m> {
+    machine: &'m mut dyn Machine,
+    /// Registers of every vCPU are read from the first.
+    is_first: bool,
+}
+
+impl KvmAttributes for Devices<'_> {
+    fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
+        let read = match attribute {
+            Attribute::Redistributor { offset, .. } if self.is_first => {
+                Attribute::Redistributor { cpu: Affinity::default(), offset }
+            }
+            Attribute::SystemRegister { register, .. } if self.is_first => {
+                Attribute::SystemRegister { cpu: Affinity::default(), register }
+            }
+            _ => attribute,
+        };
+        self.machine.get(device, read)
+    }
+
+    fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
+        self.machine.set(device, attribute, value)
+    }
+}
+
+/// Memory in which only certain pages exist.
+struct WrittenPages {
+    ram: Ram,
+    /// Numbers of the pages, in ascending order.
+    written: Vec<u64>,
+}
+
+impl GuestMemory for WrittenPages {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
+        let last = address + (bytes.len() as u64).max(1) - 1;
+        let mut pages = address / PAGE..=last / PAGE;
+        if pages.all(|page| self.written.binary_search(&page).is_ok()) {
+            GuestMemory::read(&self.ram, address, bytes)
+        } else {
+            Err(MemoryFault { address })
+        }
+    }
+
+    fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
+        Err(MemoryFault { address })
+    }
+}
+
+/// Returns the attributes and memory of a snapshot in the form in which they are restored.
+pub fn to_restore(snapshot: &KvmSnapshot) -> Snapshot {
+    let registers = snapshot.attributes.iter();
+    let attributes = registers.map(|saved| (saved.device, saved.attribute, saved.value));
+    let attributes = attributes.filter(|(_, which, _)| !matches!(which, Attribute::Address(_)));
+    let memory = snapshot.memory.iter().flat_map(|range| {
+        range.data.iter().map(|data| (range.address + data.at, data.hex.clone()))
+    });
+    Snapshot { attributes: attributes.collect(), memory: memory.collect() }
+}
+
+/// Returns a plan in which each vCPU has pending LPIs that it can take, from devices at both ITSes.
+pub fn plan() -> Plan {
+    let event = |id, intid, collection, priority| EventPlan {
+        id,
+        intid,
+        collection,
+        config: lpi::Config::new().with_enable(true).with_priority(Priority::new(priority)),
+    };
+    let device = |id, events| DevicePlan { id, event_bits: 2, events };
+    let its = |device: DevicePlan| ItsPlan {
+        collections: vec![(0, 0), (1, 1)],
+        messages: device.events.iter().map(|event| (device.id, event.id)).collect(),
+        devices: vec![device],
+        changes_before: Vec::new(),
+        changes_after: Vec::new(),
+    };
+    let first = vec![event(0, 8192, 0, 0x20), event(1, 8193, 1, 0x28), event(2, 8194, 1, 0x30)];
+    let second = vec![event(0, 8200, 0, 0x38), event(3, 8201, 1, 0x40)];
+    Plan {
+        levels: Levels::Flat,
+        its: [its(device(8, first)), its(device(0x10, second))],
+        wired: Vec::new(),
+        private: 27,
+        binary_point: 0,
+    }
+}
