@@ -1,6 +1,7 @@
 //! Command-line parser.
 
 use crate::registers;
+use crate::snapshot::SnapshotArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use doorbell_machine::ControllerChoice;
 use gic_firmware::lint::KnownRegisters;
@@ -51,6 +52,8 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Find mistakes in descriptions, each by a rule with a stable name.
     Lint(LintArgs),
+    /// Look into the saved state of a virtual GIC, in Doorbell's format or in that of Linux's KVM.
+    Snapshot(SnapshotArgs),
     /// Speak QEMU's qtest protocol over a GICv3 and ITS in the memory map of QEMU's `virt` machine.
     Qtest(QtestArgs),
     /// Print a shell's completions for the arguments of this command.

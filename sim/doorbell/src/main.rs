@@ -18,6 +18,7 @@ mod registers;
 mod report;
 mod requesters;
 mod run;
+mod snapshot;
 mod source;
 mod table;
 
@@ -48,6 +49,7 @@ fn obey(command: Command) -> Result<Outcome> {
         Command::Graph(args) => graph::graph(&args),
         Command::Report(args) => report::report(&args),
         Command::Lint(args) => lint::lint(&args),
+        Command::Snapshot(args) => snapshot::snapshot(&args),
         Command::Qtest(args) => qtest::qtest(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::page(&args),

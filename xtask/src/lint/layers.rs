@@ -95,7 +95,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("doorbell-machine", &[LIBRARIES, &["doorbell-hardware"]]),
     ("doorbell-matrix", &[LIBRARIES, &["doorbell-hardware", "doorbell-machine"]]),
     ("doorbell-bench", &[LIBRARIES, &["doorbell-machine", "doorbell-qtest"]]),
-    ("doorbell", &[COMMAND_USES, &["gic-firmware"]]),
+    ("doorbell", &[COMMAND_USES, LIBRARIES]),
     ("image-rt", &[&["msi-types", "irq-domain", "gic-driver", "gic-firmware"]]),
     ("smmu", &[&["gic-driver", "image-rt"]]),
     ("testbench", &[IMAGES_USE]),

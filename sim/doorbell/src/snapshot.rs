@@ -1,0 +1,30 @@
+//! `doorbell snapshot`: the saved state of a virtual GIC, in Doorbell's format or in KVM's.
+
+mod cli;
+mod config;
+mod diff;
+mod explain;
+mod file;
+mod inspect;
+mod kvm;
+mod lint;
+mod machine;
+mod memory;
+#[cfg(test)]
+mod tests;
+
+use crate::exit::Outcome;
+use anyhow::Result;
+use cli::SnapshotCommand;
+
+pub(crate) use cli::SnapshotArgs;
+
+/// Obeys a subcommand of `doorbell snapshot`.
+pub(crate) fn snapshot(args: &SnapshotArgs) -> Result<Outcome> {
+    match &args.command {
+        SnapshotCommand::Inspect(args) => inspect::inspect(args),
+        SnapshotCommand::Lint(args) => lint::lint(args),
+        SnapshotCommand::Diff(args) => diff::diff(args),
+        SnapshotCommand::Explain(args) => explain::explain(args),
+    }
+}

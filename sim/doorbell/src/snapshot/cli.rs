@@ -1,0 +1,94 @@
+//! Arguments of `doorbell snapshot`.
+
+use clap::{ArgGroup, Args, Subcommand};
+use std::path::PathBuf;
+
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotArgs {
+    #[command(subcommand)]
+    pub(super) command: SnapshotCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum SnapshotCommand {
+    /// Print the state in a screenful: vCPUs, interrupts, ITSes, tables.
+    Inspect(InspectArgs),
+    /// Find states that lose interrupts after a restore, each by a rule with a stable name.
+    Lint(LintArgs),
+    /// Print the objects and fields in which two states differ; exit status 1 if they do.
+    Diff(DiffArgs),
+    /// Restore the state into the model, and say why an interrupt does not arrive.
+    Explain(ExplainArgs),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct InspectArgs {
+    /// JSON of vgic's saved state, or of KVM's attributes and tables.
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct LintArgs {
+    /// JSON of vgic's saved state, or of KVM's attributes and tables.
+    #[arg(value_name = "FILE", required_unless_present = "rules")]
+    pub(super) files: Vec<PathBuf>,
+    /// Do not report this rule.
+    #[arg(long, value_name = "RULE")]
+    pub(super) allow: Vec<String>,
+    /// List the rules.
+    #[arg(long, exclusive = true)]
+    pub(super) rules: bool,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DiffArgs {
+    /// The first state.
+    #[arg(value_name = "A")]
+    pub(super) before: PathBuf,
+    /// The second state.
+    #[arg(value_name = "B")]
+    pub(super) after: PathBuf,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("interrupt").args(["device", "intid"]).required(true)))]
+pub(super) struct ExplainArgs {
+    /// JSON of vgic's saved state, or of KVM's attributes and tables.
+    #[arg(value_name = "FILE")]
+    pub(super) file: PathBuf,
+    /// DeviceID, in decimal or as 0x….
+    #[arg(long, value_name = "D", value_parser = number, requires = "event")]
+    pub(super) device: Option<u32>,
+    /// EventID of the device, in decimal or as 0x….
+    #[arg(long, value_name = "E", value_parser = number, requires = "device")]
+    pub(super) event: Option<u32>,
+    /// Index of the ITS that receives the device's messages.
+    #[arg(long, value_name = "I", default_value_t = 0, requires = "device")]
+    pub(super) its: usize,
+    /// INTID, in decimal or as 0x….
+    #[arg(long, value_name = "N", value_parser = number, requires = "vcpu")]
+    pub(super) intid: Option<u32>,
+    /// Number of the vCPU that should receive the INTID.
+    #[arg(long, value_name = "V", requires = "intid")]
+    pub(super) vcpu: Option<u32>,
+    /// Print JSON instead of text.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+fn number(word: &str) -> Result<u32, std::num::ParseIntError> {
+    match word.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => word.parse(),
+    }
+}

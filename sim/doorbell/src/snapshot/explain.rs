@@ -1,0 +1,99 @@
+//! `doorbell snapshot explain`: restores the state into the model, and follows an interrupt.
+
+use super::cli::ExplainArgs;
+use super::file;
+use super::lint::{self, Rule};
+use super::machine::Machine;
+use crate::exit::Outcome;
+use crate::print;
+use anyhow::{Context, Result};
+use gic_arch::IntId;
+use gic_arch::gicr::Typer;
+use msi_types::explain::Explanation;
+use msi_types::{Cpu, DeviceId, EventId};
+use serde::Serialize;
+use std::io::Write as _;
+use std::sync::Arc;
+use vgic::Vgic;
+
+/// The interrupt that the user asks about.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Question {
+    /// A device's event, at the ITS with an index.
+    Event(usize, DeviceId, EventId),
+    /// An INTID at the vCPU with a number.
+    Interrupt(u32, IntId),
+}
+
+/// An explanation, and findings that may be its cause.
+#[derive(Debug, Serialize)]
+pub(super) struct Answer {
+    pub(super) explanation: Explanation,
+    /// Findings about parts of the snapshot that could not be restored.
+    pub(super) findings: Vec<String>,
+}
+
+/// Explains why an interrupt does not arrive. The exit status is 1 if there is an obstacle.
+pub(super) fn explain(args: &ExplainArgs) -> Result<Outcome> {
+    let machine = file::read(&args.file)?;
+    let question = match (args.device, args.event, args.intid, args.vcpu) {
+        (Some(device), Some(event), ..) => {
+            Question::Event(args.its, DeviceId::new(device), EventId::new(event))
+        }
+        (_, _, Some(intid), Some(vcpu)) => Question::Interrupt(vcpu, IntId::new(intid)),
+        _ => anyhow::bail!("name either --device and --event, or --intid and --vcpu"),
+    };
+    let answer = answer(&machine, question)?;
+    if args.json {
+        print::json(&answer)?;
+    } else {
+        print::text(|out| {
+            write!(out, "{}", answer.explanation)?;
+            let wrapped = |finding| print::wrapped(&format!("snapshot: {finding}"));
+            answer.findings.iter().try_for_each(|finding| writeln!(out, "{}", wrapped(finding)))
+        })?;
+    }
+    let is_blocked = answer.explanation.obstacle().is_some();
+    Ok(if is_blocked { Outcome::Findings } else { Outcome::Good })
+}
+
+/// Restores the state into the model, and explains the interrupt there.
+pub(super) fn answer(machine: &Machine, question: Question) -> Result<Answer> {
+    let (gic, mut vcpus) =
+        Vgic::new(machine.config.clone(), machine.memory.clone(), Arc::new(|_: Cpu| ()))?;
+    let mut frozen = gic.freeze(&mut vcpus)?;
+    frozen.restore(&machine.state)?;
+    frozen.thaw();
+    let explanation = match question {
+        Question::Event(its, device, event) => gic.explain(its, device, event),
+        Question::Interrupt(vcpu, intid) => {
+            let count = machine.config.cpus.len();
+            let cpu = machine.vcpu(vcpu);
+            let cpu = cpu.with_context(|| format!("vCPU {vcpu} does not exist; {count} do"))?;
+            gic.explain_interrupt(cpu, intid)
+        }
+    };
+    let lost = [
+        Rule::MissingAttribute,
+        Rule::RefusedAttribute,
+        Rule::SharedPendingTable,
+        Rule::TableNotIncluded,
+        Rule::TablesRefused,
+        Rule::ItsWithoutTable,
+        Rule::CollectionTarget,
+    ];
+    let found = lint::check(machine).into_iter().filter(|finding| lost.contains(&finding.rule));
+    let findings = found
+        .map(|finding| format!("{} [{}]: {}", finding.place, finding.rule.name(), finding.message));
+    Ok(Answer { explanation, findings: findings.chain(stopped(machine)).collect() })
+}
+
+/// Names the vCPUs that are powered off, which the model does not know.
+fn stopped(machine: &Machine) -> Option<String> {
+    let off =
+        machine.cpus().into_iter().filter(|cpu| machine.stopped.get(&cpu.affinity) == Some(&true));
+    let numbers =
+        off.map(|cpu| Typer::from(cpu.redistributor.typer).processor_number().to_string());
+    let numbers = numbers.collect::<Vec<_>>();
+    (!numbers.is_empty()).then(|| format!("vCPUs that are off: {}", numbers.join(", ")))
+}

@@ -1,0 +1,200 @@
+//! Builds the machine of a KVM snapshot. In contrast to a restore, it continues after an error, and
+//! records what KVM would refuse.
+
+use super::config;
+use super::machine::{Machine, Origin, Problem};
+use super::memory::Memory;
+use anyhow::{Result, ensure};
+use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
+use gic_arch::gits::{self, Baser};
+use gic_arch::{Affinity, IntId, lpi};
+use msi_types::Cpu;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use vgic::saved_state::SavedState;
+use vgic::{GuestMemory, Vgic, VgicConfig};
+use vgic_kvm::abi::{Attribute, CollectionEntry, Errno, control, frame};
+use vgic_kvm::snapshot::KvmSnapshot;
+use vgic_kvm::{KvmDevice, KvmRegister, KvmView};
+
+/// Maximum number of pending bits that are reported.
+const MOST_BITS: usize = 256;
+/// Maximum number of entries in a collection table.
+const COLLECTIONS: u64 = 1 << 16;
+/// Maximum number of INTID bits.
+const ID_BITS: u8 = 16;
+
+/// Builds the machine, and loads the snapshot's attributes and tables.
+pub(super) fn machine(snapshot: &KvmSnapshot) -> Result<Machine> {
+    let bases = |register: &&KvmRegister| register.attribute == Attribute::Address(frame::ITS);
+    config::check_size(snapshot.cpus.len(), snapshot.attributes.iter().filter(bases).count())?;
+    let identified = snapshot.config().map_err(|errno| {
+        anyhow::anyhow!("its GICD_IIDR or an address of an ITS is not one of KVM's: {errno}")
+    })?;
+    let mut cpus = identified.cpus.clone();
+    cpus.sort_by_key(|cpu| cpu.processor_number);
+    let config = config::placed(identified, cpus)?;
+    let memory = Arc::new(Memory::of(&snapshot.memory)?);
+    let (mut problems, tables) = (Vec::new(), snapshot.tables(&*memory)?);
+    let state = load(snapshot, &config, &memory, &mut problems)?;
+    check_targets(&state, &config, &memory, &mut problems);
+    check_bits(&state, &memory, &mut problems);
+    let stopped = snapshot.cpus.iter().filter_map(|cpu| Some((cpu.affinity, cpu.stopped?)));
+    Ok(Machine {
+        name: String::new(),
+        origin: Origin::Kvm,
+        config,
+        state,
+        memory,
+        stopped: stopped.collect(),
+        tables,
+        problems,
+    })
+}
+
+/// Writes the attributes to the model in the order of a restore.
+fn load(
+    snapshot: &KvmSnapshot,
+    config: &VgicConfig,
+    memory: &Arc<Memory>,
+    problems: &mut Vec<Problem>,
+) -> Result<SavedState> {
+    let saved = snapshot.attributes.iter();
+    let values: BTreeMap<_, _> =
+        saved.map(|saved| ((saved.device, saved.attribute), saved.value)).collect();
+    let known = |device: &KvmDevice| match device {
+        KvmDevice::Gic => true,
+        KvmDevice::Its(index) => *index < config.its.len(),
+    };
+    let stray = values.keys().find(|(device, _)| !known(device));
+    ensure!(stray.is_none(), "the address of {:?} is missing", stray.map(|(device, _)| device));
+    let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(|_: Cpu| ()))?;
+    let fresh = gic.freeze(&mut vcpus)?.save()?;
+    let mut view = KvmView::new(config, fresh, &**memory)?;
+    for (device, attribute) in snapshot.complete() {
+        match values.get(&(device, attribute)) {
+            Some(value) => {
+                let register = KvmRegister { device, attribute, value: *value };
+                load_one(&mut view, config, register, problems);
+            }
+            None => problems.push(Problem::Absent(device, attribute)),
+        }
+    }
+    Ok(view.into_state())
+}
+
+fn load_one(
+    view: &mut KvmView<'_>,
+    config: &VgicConfig,
+    register: KvmRegister,
+    problems: &mut Vec<Problem>,
+) {
+    let KvmRegister { device, attribute, value } = register;
+    let enable = Attribute::Its { offset: gits::CTLR.offset().into() };
+    let base = match device {
+        KvmDevice::Its(index) => config.its.get(index).map_or(0, |its| its.base),
+        KvmDevice::Gic => 0,
+    };
+    if attribute == enable {
+        let command = Attribute::Control(control::ITS_RESTORE_TABLES);
+        if let Err(errno) = view.set(device, command, 0) {
+            problems.push(Problem::Tables { its: base, errno });
+        }
+    }
+    if let Err(errno) = view.set(device, attribute, value) {
+        problems.push(Problem::Refused(register, errno));
+    } else if attribute == enable
+        && value & 1 != 0
+        && view.get(device, attribute).is_ok_and(|read| read & 1 == 0)
+    {
+        problems.push(Problem::NotEnabled { its: base });
+    }
+}
+
+/// Finds collections whose target does not exist. A restore refuses the whole table.
+fn check_targets(
+    state: &SavedState,
+    config: &VgicConfig,
+    memory: &Memory,
+    problems: &mut Vec<Problem>,
+) {
+    let numbers: BTreeSet<u32> =
+        config.cpus.iter().map(|cpu| cpu.processor_number.into()).collect();
+    for its in &state.its {
+        let table = Baser::from_bits(its.baser[1]);
+        if !table.valid() {
+            continue;
+        }
+        for index in 0..(table.bytes() / 8).min(COLLECTIONS) {
+            let Ok(word) = memory.read_u64(table.address() + 8 * index) else { break };
+            let entry = CollectionEntry::from_bits(word);
+            if !entry.valid() {
+                break;
+            }
+            let number = u32::try_from(entry.target() & 0xffff_ffff).unwrap_or(u32::MAX);
+            if number != CollectionEntry::UNMAPPED && !numbers.contains(&number) {
+                let (its, collection) = (its.base, entry.collection());
+                problems.push(Problem::NoTarget { its, collection, number });
+            }
+        }
+    }
+}
+
+/// Finds pending bits that no event has taken.
+fn check_bits(state: &SavedState, memory: &Memory, problems: &mut Vec<Problem>) {
+    let mut seen = BTreeSet::new();
+    let mut found = Vec::new();
+    for cpu in &state.cpus {
+        let redistributor = &cpu.redistributor;
+        let table = Pendbaser::from(redistributor.pendbaser).address();
+        let id_bits = Propbaser::from(redistributor.propbaser).id_bits().min(ID_BITS);
+        let bytes = lpi::pending_table_bytes(id_bits);
+        if Ctlr::from(redistributor.ctlr).enable_lpis() && seen.insert(table) {
+            bits(cpu.affinity, table, bytes, memory, &mut found);
+        }
+    }
+    problems.extend(found);
+}
+
+fn bits(cpu: Affinity, table: u64, bytes: u64, memory: &Memory, found: &mut Vec<Problem>) {
+    for offset in lpi::PENDING_TABLE_RESERVED..bytes {
+        let mut byte = [0];
+        if memory.read(table + offset, &mut byte).is_err() {
+            continue;
+        }
+        for bit in (0..8).filter(|bit| byte[0] & 1 << bit != 0) {
+            let number = u32::try_from(8 * offset).unwrap_or(0) + bit;
+            if found.len() < MOST_BITS {
+                found.push(Problem::PendingBit { cpu, intid: IntId::new(number) });
+            }
+        }
+    }
+}
+
+/// Names an attribute by its register.
+pub(super) fn name(device: KvmDevice, attribute: Attribute) -> String {
+    let device = match device {
+        KvmDevice::Gic => "gic".to_owned(),
+        KvmDevice::Its(index) => format!("its{index}"),
+    };
+    let place = match attribute {
+        Attribute::Distributor { offset } => format!("distributor register {offset:#x}"),
+        Attribute::Redistributor { cpu, offset } => {
+            format!("redistributor register {offset:#x} of CPU {cpu}")
+        }
+        Attribute::SystemRegister { cpu, register } => {
+            format!("system register {:#x} of CPU {cpu}", register.packed())
+        }
+        Attribute::Levels { cpu, first, .. } => {
+            format!("levels of INTIDs from {first} of CPU {cpu}")
+        }
+        Attribute::Its { offset } => format!("ITS register {offset:#x}"),
+        other => format!("attribute {:#x} of group {}", other.number(), other.group()),
+    };
+    format!("{device}: {place}")
+}
+
+/// Describes an error number as a restore returns it.
+pub(super) fn describe(errno: Errno) -> String {
+    format!("error {}: {errno}", errno.number())
+}

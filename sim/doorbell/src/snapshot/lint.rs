@@ -1,0 +1,125 @@
+//! `doorbell snapshot lint`: finds states that lose interrupts after a restore.
+
+mod events;
+mod finding;
+mod lpis;
+mod registers;
+mod rule;
+mod tables;
+mod text;
+
+use super::cli::LintArgs;
+use super::file;
+use super::machine::Machine;
+use crate::exit::Outcome;
+use crate::print;
+use crate::table::Table;
+use anyhow::{Context, Result};
+use gic_firmware::Severity;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+pub(super) use finding::Finding;
+pub(super) use rule::Rule;
+
+/// Maximum number of findings of a rule that are shown one by one.
+const SHOWN: usize = 16;
+
+/// Checks snapshots and prints the findings.
+pub(super) fn lint(args: &LintArgs) -> Result<Outcome> {
+    if args.rules {
+        print::text(|out| writeln!(out, "{}", rules()))?;
+        return Ok(Outcome::Good);
+    }
+    let named = |name: &String| {
+        Rule::named(name).with_context(|| {
+            format!("no rule is named {name:?}; `doorbell snapshot lint --rules` lists them")
+        })
+    };
+    let allowed = args.allow.iter().map(named).collect::<Result<Vec<_>>>()?;
+    let (mut verdicts, mut unreadable) = (Vec::new(), false);
+    for path in &args.files {
+        match file::read(path) {
+            Ok(machine) => {
+                let mut findings = check(&machine);
+                findings.retain(|finding| !allowed.contains(&finding.rule));
+                verdicts.push((machine.name, findings));
+            }
+            Err(error) => {
+                print::tell(format_args!("{error:#}"));
+                unreadable = true;
+            }
+        }
+    }
+    if args.json {
+        let rows = verdicts.iter().flat_map(|(source, found)| Row::all_of(source, found));
+        print::json(&rows.collect::<Vec<_>>())?;
+    } else {
+        print::text(|out| text::print(out, &verdicts))?;
+    }
+    let mut found = verdicts.iter().flat_map(|(_, findings)| findings);
+    Ok(if unreadable {
+        Outcome::CouldNotRun
+    } else if found.any(|finding| finding.rule.severity() > Severity::Note) {
+        Outcome::Findings
+    } else {
+        Outcome::Good
+    })
+}
+
+/// Returns the findings in the order of their rules. If a rule has many, the last one counts the
+/// others.
+pub(super) fn check(machine: &Machine) -> Vec<Finding> {
+    let mut found = BTreeMap::<Rule, Vec<Finding>>::new();
+    let mut report = |rule: Rule, place: String, message: String| {
+        found.entry(rule).or_default().push(Finding { rule, place, message });
+    };
+    registers::check(machine, &mut report);
+    tables::check(machine, &mut report);
+    lpis::check(machine, &mut report);
+    events::check(machine, &mut report);
+    found.into_values().flat_map(shortened).collect()
+}
+
+fn shortened(mut findings: Vec<Finding>) -> Vec<Finding> {
+    let more = findings.len().saturating_sub(SHOWN);
+    findings.truncate(SHOWN);
+    if let Some(last) = findings.last_mut().filter(|_| more > 0) {
+        last.message = format!("{} ({more} more findings of this rule)", last.message);
+    }
+    findings
+}
+
+fn rules() -> Table {
+    let mut rows = Table::new(["rule", "severity", "finds"]);
+    for rule in Rule::ALL {
+        rows.row([rule.name(), &rule.severity().to_string(), rule.summary()]);
+    }
+    rows
+}
+
+/// A finding, as it appears in the JSON output.
+#[derive(Debug, Serialize)]
+struct Row<'f> {
+    source: &'f str,
+    rule: &'static str,
+    severity: String,
+    #[serde(rename = "where")]
+    place: &'f str,
+    message: &'f str,
+    fix: &'static str,
+}
+
+impl<'f> Row<'f> {
+    fn all_of(source: &'f str, findings: &'f [Finding]) -> impl Iterator<Item = Self> {
+        findings.iter().map(move |finding| Self {
+            source,
+            rule: finding.rule.name(),
+            severity: finding.rule.severity().to_string(),
+            place: &finding.place,
+            message: &finding.message,
+            fix: finding.rule.fix(),
+        })
+    }
+}

@@ -1,0 +1,46 @@
+//! Text output of findings.
+
+use super::finding::Finding;
+use crate::print::Output;
+use annotate_snippets::{Level, Origin, Renderer};
+use gic_firmware::Severity;
+use std::io::{self, IsTerminal, Write};
+
+/// Width for formatting messages, in columns.
+const WIDTH: usize = 100;
+
+/// Prints the findings of each file, followed by their number.
+pub(super) fn print(out: &mut Output, verdicts: &[(String, Vec<Finding>)]) -> io::Result<()> {
+    for (source, findings) in verdicts {
+        for finding in findings {
+            writeln!(out, "{}\n", spell(source, finding))?;
+        }
+    }
+    let of = |severity| {
+        let all = verdicts.iter().flat_map(|(_, findings)| findings);
+        all.filter(|finding| finding.rule.severity() == severity).count()
+    };
+    let clean = verdicts.iter().filter(|(_, findings)| findings.is_empty()).count();
+    let (errors, warnings) = (of(Severity::Error), of(Severity::Warning));
+    let count = |number: usize, name: &str| {
+        format!("{number} {name}{}", if number == 1 { "" } else { "s" })
+    };
+    let (errors, warnings) = (count(errors, "error"), count(warnings, "warning"));
+    writeln!(out, "{errors}, {warnings}; {clean} of {} without any", count(verdicts.len(), "file"))
+}
+
+fn spell(source: &str, finding: &Finding) -> String {
+    let level = match finding.rule.severity() {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+        Severity::Note => Level::NOTE,
+    };
+    let group = level
+        .primary_title(finding.rule.summary())
+        .id(finding.rule.name())
+        .element(Origin::path(format!("{source}: {}", finding.place)))
+        .element(Level::NOTE.message(finding.message.as_str()))
+        .element(Level::HELP.message(finding.rule.fix()));
+    let renderer = if io::stdout().is_terminal() { Renderer::styled() } else { Renderer::plain() };
+    renderer.term_width(WIDTH).render(&[group])
+}

@@ -1,0 +1,114 @@
+//! `inspect`, `diff` and `explain`.
+
+use super::guest::{DEVICE, EVENTS, Guest};
+use super::{of_kvm, of_model};
+use crate::snapshot::diff::{Difference, differences};
+use crate::snapshot::explain::{Question, answer};
+use crate::snapshot::inspect::{Counts, Summary};
+use crate::snapshot::machine::Machine;
+use gic_arch::IntId;
+use msi_types::explain::Obstacle;
+use msi_types::{Cpu, DeviceId, EventId, HwIrq};
+
+fn obstacle(machine: &Machine, question: Question) -> Option<Obstacle> {
+    answer(machine, question).unwrap().explanation.obstacle()
+}
+
+fn event(event: u32) -> Question {
+    Question::Event(0, DEVICE, EventId::new(event))
+}
+
+#[test]
+fn both_formats_have_the_same_summary() {
+    let mut guest = Guest::new();
+    (0..EVENTS - 1).for_each(|event| guest.send(event));
+    for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
+        let summary = Summary::of(&machine);
+        let [first, second] = summary.cpus.as_slice() else { panic!("{summary:?}") };
+        assert_eq!((first.vcpu, first.lpis_enabled, first.lpis_pending), (0, true, 2));
+        assert_eq!((second.vcpu, second.lpis_enabled, second.lpis_pending), (1, true, 1));
+        assert_eq!(first.private, Counts::default());
+        let its = &summary.its[0];
+        assert_eq!((its.devices, its.events, its.events_pending, its.collections), (1, 4, 3, 2));
+    }
+}
+
+#[test]
+fn a_state_does_not_differ_from_itself() {
+    let mut guest = Guest::new();
+    guest.send(1);
+    let (ours, kvm) = (of_model(&guest.save()), of_kvm(&guest.kvm()));
+    assert_eq!(differences(&ours, &ours), []);
+    assert_eq!(differences(&kvm, &kvm), []);
+}
+
+#[test]
+fn differences_name_objects_and_fields() {
+    let mut guest = Guest::new();
+    let before = of_model(&guest.save());
+    guest.map_event(1, 8200, 0);
+    guest.send(0);
+    let after = of_model(&guest.save());
+    let found = differences(&before, &after);
+    let has = |object: &str, field: &'static str, before: &str, after: &str| {
+        let (before, after) = (Some(before.to_owned()), Some(after.to_owned()));
+        let wanted = Difference { object: object.to_owned(), field, before, after };
+        assert!(found.contains(&wanted), "{wanted:?} is not in {found:#?}");
+    };
+    has("its@8080000, device 0x8 event 0x1", "INTID", "8193", "8200");
+    has("its@8080000, device 0x8 event 0x1", "collection", "1", "0");
+    has("its@8080000, device 0x8 event 0x0", "pending", "false", "true");
+    has("its@8080000", "GITS_CWRITER", "0xe0", "0x100");
+    has("its@8080000", "GITS_CREADR", "0xe0", "0x100");
+    assert_eq!(found.len(), 5);
+}
+
+#[test]
+fn explanations_find_the_obstacle_in_a_state() {
+    let mut guest = Guest::new();
+    guest.send(0);
+    guest.configure(1, 0xa0);
+    guest.send(1);
+    let interrupt = HwIrq::new(8193);
+    for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
+        assert_eq!(obstacle(&machine, event(0)), None);
+        assert_eq!(obstacle(&machine, event(1)), Some(Obstacle::Disabled { interrupt }));
+        assert_eq!(
+            obstacle(&machine, event(2)),
+            Some(Obstacle::NotPending { interrupt: HwIrq::new(8194) })
+        );
+        let device = DeviceId::new(9);
+        assert_eq!(
+            obstacle(&machine, Question::Event(0, device, EventId::new(0))),
+            Some(Obstacle::UnmappedDevice { device, mapped: 1 })
+        );
+        assert_eq!(
+            obstacle(&machine, Question::Interrupt(1, IntId::new(8193))),
+            Some(Obstacle::Disabled { interrupt })
+        );
+        assert!(answer(&machine, Question::Interrupt(2, IntId::new(8193))).is_err());
+    }
+}
+
+#[test]
+fn explanations_follow_lpis_to_a_disabled_target() {
+    let mut guest = Guest::new();
+    guest.enable_lpis(1, false);
+    for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
+        let disabled = Obstacle::LpisDisabled { cpu: Cpu::new(1) };
+        assert_eq!(obstacle(&machine, event(1)), Some(disabled));
+    }
+}
+
+#[test]
+fn explanations_name_tables_that_are_lost() {
+    let mut guest = Guest::new();
+    guest.send(1);
+    let mut snapshot = guest.kvm();
+    snapshot.memory.clear();
+    let answer = answer(&of_kvm(&snapshot), event(1)).unwrap();
+    let unmapped = Obstacle::UnmappedDevice { device: DEVICE, mapped: 0 };
+    assert_eq!(answer.explanation.obstacle(), Some(unmapped));
+    let findings = answer.findings.join("\n");
+    assert!(findings.contains("[table-not-included]: the device table"), "{findings}");
+}

@@ -1,0 +1,122 @@
+//! Files that no machine has written.
+
+use super::guest::Guest;
+use super::{of_model, rules};
+use crate::snapshot::diff::differences;
+use crate::snapshot::explain::{Question, answer};
+use crate::snapshot::file::parse;
+use crate::snapshot::inspect::Summary;
+use msi_types::{DeviceId, EventId};
+use serde_json::{Value, json};
+
+/// Reads a file and uses every command. The outcome does not matter.
+fn use_all(bytes: &[u8]) {
+    let Ok(machine) = parse("hostile", bytes) else { return };
+    let _ = rules(&machine);
+    let _ = Summary::of(&machine);
+    assert_eq!(differences(&machine, &machine), []);
+    let question = Question::Event(0, DeviceId::new(8), EventId::new(0));
+    let _ = answer(&machine, question);
+}
+
+fn error(value: &Value) -> String {
+    format!("{:#}", parse("file", &serde_json::to_vec(value).unwrap()).unwrap_err())
+}
+
+fn model() -> Value {
+    serde_json::to_value(Guest::new().save()).unwrap()
+}
+
+fn kvm() -> Value {
+    serde_json::to_value(Guest::new().kvm()).unwrap()
+}
+
+#[test]
+fn other_files_are_refused_with_a_reason() {
+    assert!(error(&json!({})).contains("none of the fields `format`, `version` and `gic`"));
+    assert!(error(&json!({ "version": 7 })).contains("version is 7, but this command reads 1"));
+    assert!(error(&json!({ "format": "kvm-vgic", "version": 1 })).contains("missing field `cpus`"));
+    let mut other = kvm();
+    other["version"] = json!(2);
+    assert!(error(&other).contains("version 2, but this library reads"));
+    let mut unknown = kvm();
+    unknown["attributes"][0]["group"] = json!(99);
+    assert!(error(&unknown).contains("no attribute group 99"));
+    let mut odd = kvm();
+    odd["attributes"][0]["value"] = json!("-0x1");
+    assert!(error(&odd).contains("a number must be a string such as"));
+}
+
+#[test]
+fn machines_that_are_too_large_are_refused() {
+    let mut many = kvm();
+    let cpu = many["cpus"][0].clone();
+    many["cpus"] = vec![cpu; 513].into();
+    assert!(error(&many).contains("513 vCPUs: the limit is 512"));
+    let mut none = kvm();
+    none["cpus"] = json!([]);
+    assert!(error(&none).contains("0 vCPUs"));
+    let mut same = kvm();
+    same["cpus"][1] = same["cpus"][0].clone();
+    assert!(error(&same).contains("two vCPUs have the affinity"));
+    let mut its = model();
+    let one = its["its"][0].clone();
+    its["its"] = vec![one; 33].into();
+    assert!(error(&its).contains("33 ITSes: the limit is 32"));
+}
+
+#[test]
+fn states_inside_of_a_monitor_are_read() {
+    let mut guest = Guest::new();
+    let embedded = json!({ "gic": guest.save(), "function": { "vectors": [] } });
+    let machine = parse("monitor", &serde_json::to_vec(&embedded).unwrap()).unwrap();
+    assert_eq!(differences(&machine, &of_model(&guest.save())), []);
+}
+
+/// Replaces each number and string of a file, one after the other, by extreme values.
+fn damage(original: &Value) {
+    let pointers = leaves(original, String::new());
+    let stride = pointers.len().div_ceil(300);
+    for pointer in pointers.iter().step_by(stride) {
+        for value in [json!(0), json!(u32::MAX), json!(u64::MAX), json!("0xffffffffffffffff")] {
+            let mut damaged = original.clone();
+            *damaged.pointer_mut(pointer).unwrap() = value;
+            use_all(&serde_json::to_vec(&damaged).unwrap());
+        }
+    }
+}
+
+fn leaves(value: &Value, pointer: String) -> Vec<String> {
+    match value {
+        Value::Object(fields) => {
+            fields.iter().flat_map(|(key, of)| leaves(of, format!("{pointer}/{key}"))).collect()
+        }
+        Value::Array(items) => {
+            let items = items.iter().enumerate();
+            items.flat_map(|(at, of)| leaves(of, format!("{pointer}/{at}"))).collect()
+        }
+        _ => vec![pointer],
+    }
+}
+
+#[test]
+fn damaged_states_of_the_model_do_not_panic() {
+    let mut guest = Guest::new();
+    guest.send(0);
+    damage(&serde_json::to_value(guest.save()).unwrap());
+}
+
+#[test]
+fn damaged_snapshots_of_kvm_do_not_panic() {
+    let mut guest = Guest::new();
+    guest.send(0);
+    damage(&serde_json::to_value(guest.kvm()).unwrap());
+}
+
+#[test]
+fn truncated_files_are_refused() {
+    let bytes = serde_json::to_vec(&kvm()).unwrap();
+    for length in (0..bytes.len()).step_by(97) {
+        assert!(parse("truncated", &bytes[..length]).is_err());
+    }
+}

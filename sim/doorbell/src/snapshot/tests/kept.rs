@@ -1,0 +1,61 @@
+//! Snapshots that real KVMs saved, by the documented procedure and by those of two public bugs. The
+//! suite `kvm` takes them again.
+
+use super::super::file;
+use super::super::lint::{self, Finding, Rule};
+use super::super::machine::Machine;
+use crate::snapshot::diff::differences;
+use crate::snapshot::explain::{Question, answer};
+use gic_arch::IntId;
+use msi_types::explain::Obstacle;
+use msi_types::{DeviceId, EventId, HwIrq};
+
+const DOCUMENTED: &[u8] = include_bytes!("../../../tests/data/snapshot/documented.json");
+const FIRST_CPU: &[u8] = include_bytes!("../../../tests/data/snapshot/first-cpu-for-all.json");
+const PAGES: &[u8] = include_bytes!("../../../tests/data/snapshot/pages-before-tables.json");
+
+fn machine(bytes: &[u8]) -> Machine {
+    file::parse("kept", bytes).unwrap()
+}
+
+fn found(machine: &Machine, rule: Rule) -> Vec<Finding> {
+    lint::check(machine).into_iter().filter(|finding| finding.rule == rule).collect()
+}
+
+#[test]
+fn the_documented_procedure_is_clean() {
+    let machine = machine(DOCUMENTED);
+    assert_eq!(lint::check(&machine), []);
+    let question = Question::Event(0, DeviceId::new(8), EventId::new(1));
+    assert_eq!(answer(&machine, question).unwrap().explanation.obstacle(), None);
+}
+
+#[test]
+fn registers_of_the_first_vcpu_for_all_are_found() {
+    let machine = machine(FIRST_CPU);
+    let shared = found(&machine, Rule::SharedPendingTable);
+    assert_eq!(shared.len(), 1);
+    assert_eq!(shared[0].place, "vCPUs 0, 1");
+    let question = Question::Interrupt(1, IntId::new(8193));
+    let lost = Obstacle::NotPending { interrupt: HwIrq::new(8193) };
+    assert_eq!(answer(&machine, question).unwrap().explanation.obstacle(), Some(lost));
+    let differing = differences(&self::machine(DOCUMENTED), &machine);
+    let pending =
+        |field| differing.iter().any(|one| one.object == "CPU 0.0.0.1" && one.field == field);
+    assert!(pending("GICR_PENDBASER"), "{differing:?}");
+}
+
+#[test]
+fn pages_that_were_chosen_before_the_tables_are_found() {
+    let machine = machine(PAGES);
+    let places: Vec<_> =
+        found(&machine, Rule::TableNotIncluded).into_iter().map(|one| one.place).collect();
+    for its in ["its@8080000", "its@8100000"] {
+        assert!(places.iter().any(|place| place == its), "{places:?}");
+    }
+    let question = Question::Event(0, DeviceId::new(8), EventId::new(1));
+    let answer = answer(&machine, question).unwrap();
+    let unmapped = Obstacle::UnmappedDevice { device: DeviceId::new(8), mapped: 0 };
+    assert_eq!(answer.explanation.obstacle(), Some(unmapped));
+    assert!(answer.findings.iter().any(|finding| finding.contains("table-not-included")));
+}

@@ -1,0 +1,312 @@
+//! Each rule finds its fault in a state that has it, and nothing in the state without it.
+
+use super::guest::{COLLECTIONS, DEVICE, DEVICES, EVENTS, Guest, ITS, PENDING, SPI, TRANSLATIONS};
+use super::{of_kvm, of_model, only, rules};
+use crate::snapshot::lint::Rule;
+use gic_arch::its::{Command, MapAction};
+use gic_arch::{gicr, gits, icc};
+use vgic::its::{ErrorPolicy, ItsConfig};
+use vgic_kvm::KvmDevice;
+use vgic_kvm::abi::Attribute;
+use vgic_kvm::snapshot::{KvmSnapshot, MemoryRange};
+
+fn with_pending() -> Guest {
+    let guest = Guest::new();
+    (0..EVENTS).for_each(|event| guest.send(event));
+    guest
+}
+
+/// Changes an attribute's value.
+fn set(snapshot: &mut KvmSnapshot, device: KvmDevice, attribute: Attribute, value: u64) {
+    let wanted =
+        |saved: &&mut vgic_kvm::KvmRegister| (saved.device, saved.attribute) == (device, attribute);
+    snapshot.attributes.iter_mut().find(wanted).unwrap().value = value;
+}
+
+/// Returns the value of the 64-bit word at an address, and a place to change it.
+fn word(snapshot: &mut KvmSnapshot, address: u64) -> &mut [u8] {
+    let range =
+        |range: &&mut MemoryRange| (range.address..range.address + range.bytes).contains(&address);
+    let range = snapshot.memory.iter_mut().find(range).unwrap();
+    let at = address - range.address;
+    let data = range
+        .data
+        .iter_mut()
+        .find(|data| (data.at..data.at + data.hex.len() as u64).contains(&at))
+        .unwrap();
+    let start = usize::try_from(at - data.at).unwrap();
+    &mut data.hex[start..start + 8]
+}
+
+const CPU_1: gic_arch::Affinity = gic_arch::Affinity::new(0, 0, 0, 1);
+
+#[test]
+fn whole_states_are_clean() {
+    let mut guest = with_pending();
+    assert_eq!(rules(&of_model(&guest.save())), []);
+    assert_eq!(rules(&of_kvm(&guest.kvm())), []);
+    let mut other = Guest::with(Guest::config_with(ItsConfig::new(ITS)));
+    assert_eq!(rules(&of_model(&other.save())), []);
+}
+
+#[test]
+fn missing_registers_are_found() {
+    let mut snapshot = with_pending().kvm();
+    let offset = gicr::PENDBASER.offset();
+    let lost = Attribute::Redistributor { cpu: CPU_1, offset };
+    snapshot.attributes.retain(|saved| saved.attribute != lost);
+    let machine = of_kvm(&snapshot);
+    assert!(rules(&machine).contains(&Rule::MissingAttribute), "{:?}", rules(&machine));
+    let missing = crate::snapshot::lint::check(&machine);
+    assert_eq!(missing[0].place, "gic: redistributor register 0x78 of CPU 0.0.0.1");
+}
+
+#[test]
+fn refused_registers_are_found() {
+    let mut snapshot = with_pending().kvm();
+    let register = icc::SRE.encoding();
+    let attribute = Attribute::SystemRegister { cpu: CPU_1, register };
+    set(&mut snapshot, KvmDevice::Gic, attribute, 0);
+    let (rule, place, message) = only(&of_kvm(&snapshot));
+    assert_eq!(rule, Rule::RefusedAttribute);
+    assert!(place.starts_with("gic: system register 0xc665 of CPU 0.0.0.1"), "{place}");
+    assert_eq!(message, "0x0 is refused with error 22: the value is invalid (EINVAL)");
+}
+
+#[test]
+fn states_that_the_model_refuses_are_found() {
+    let mut state = with_pending().save();
+    state.its[0].devices[0].event_bits = 40;
+    let (rule, _, message) = only(&of_model(&state));
+    assert_eq!(rule, Rule::NotRestorable);
+    assert!(message.contains("device 0x8"), "{message}");
+}
+
+#[test]
+fn shared_pending_tables_are_found() {
+    let mut guest = Guest::off(Guest::bare_config());
+    guest.start_distributor();
+    guest.start_cpu(0, PENDING);
+    guest.start_cpu(1, PENDING);
+    guest.start_its();
+    for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
+        let (rule, place, message) = only(&machine);
+        assert_eq!((rule, place.as_str()), (Rule::SharedPendingTable, "vCPUs 0, 1"));
+        assert!(message.contains("0x40060000"), "{message}");
+    }
+}
+
+#[test]
+fn overlapping_pending_tables_are_found() {
+    let mut state = with_pending().save();
+    let table = state.cpus[0].redistributor.pendbaser;
+    // 64 KiB further up, but with 20 INTID bits a table has 128 KiB.
+    for cpu in &mut state.cpus {
+        cpu.redistributor.propbaser |= 0x13;
+    }
+    state.cpus[1].redistributor.pendbaser = table + 0x1_0000;
+    assert!(rules(&of_model(&state)).contains(&Rule::SharedPendingTable));
+}
+
+#[test]
+fn tables_outside_of_the_snapshot_are_found() {
+    for (address, place, name) in [
+        (DEVICES, "its@8080000", "the device table"),
+        (COLLECTIONS, "its@8080000", "the collection table"),
+        (TRANSLATIONS, "its@8080000, device 0x8", "the interrupt translation table"),
+        (PENDING, "vCPU 0", "the pending table"),
+    ] {
+        let mut snapshot = with_pending().kvm();
+        without_page(&mut snapshot, address);
+        let findings = crate::snapshot::lint::check(&of_kvm(&snapshot));
+        let found = findings.iter().find(|found| found.rule == Rule::TableNotIncluded).unwrap();
+        assert_eq!(found.place, place);
+        assert!(found.message.starts_with(name), "{}", found.message);
+        let missing = format!("memory from {address:#x} to {:#x} is", address + 0x1000);
+        let all = address == TRANSLATIONS || address == PENDING;
+        assert!(all || found.message.contains(&missing), "{}", found.message);
+    }
+}
+
+/// Removes a page from the snapshot's memory.
+fn without_page(snapshot: &mut KvmSnapshot, page: u64) {
+    let mut kept = Vec::new();
+    for range in snapshot.memory.drain(..) {
+        for address in (range.address..range.address + range.bytes).step_by(0x1000) {
+            let at = address - range.address;
+            let mut data = Vec::new();
+            for piece in &range.data {
+                for (offset, byte) in (piece.at..).zip(&piece.hex) {
+                    if (at..at + 0x1000).contains(&offset) {
+                        let (at, hex) = (offset - at, vec![*byte]);
+                        data.push(vgic_kvm::snapshot::MemoryData { at, hex });
+                    }
+                }
+            }
+            if address != page {
+                kept.push(MemoryRange { address, bytes: 0x1000, data });
+            }
+        }
+    }
+    snapshot.memory = kept;
+}
+
+#[test]
+fn damaged_tables_are_found() {
+    let mut snapshot = with_pending().kvm();
+    // The event's INTID is not that of an LPI.
+    word(&mut snapshot, TRANSLATIONS)[2..4].copy_from_slice(&[1, 0]);
+    let findings = crate::snapshot::lint::check(&of_kvm(&snapshot));
+    let refused = findings.iter().find(|found| found.rule == Rule::TablesRefused).unwrap();
+    assert_eq!(refused.place, "its@8080000");
+    assert!(refused.message.ends_with("error 22: the value is invalid (EINVAL)"));
+}
+
+#[test]
+fn enabled_its_without_a_table_is_found() {
+    let guest = Guest::off(Guest::config_with(ItsConfig::new(ITS)));
+    guest.start_queue();
+    let mut guest = guest;
+    let findings = crate::snapshot::lint::check(&of_model(&guest.save()));
+    let registers: Vec<_> = findings.iter().map(|found| found.message.as_str()).collect();
+    assert!(registers[0].contains("GITS_BASER0"), "{registers:?}");
+    assert!(findings.iter().all(|found| found.rule == Rule::ItsWithoutTable), "{findings:?}");
+
+    let mut snapshot = with_pending().kvm();
+    let offset = gits::BASER.get(1).unwrap().offset().into();
+    set(&mut snapshot, KvmDevice::Its(0), Attribute::Its { offset }, 0);
+    let found = rules(&of_kvm(&snapshot));
+    assert!(found.contains(&Rule::ItsWithoutTable), "{found:?}");
+}
+
+#[test]
+fn collections_of_absent_vcpus_are_found() {
+    let mut snapshot = with_pending().kvm();
+    word(&mut snapshot, COLLECTIONS)[2] = 9;
+    let findings = crate::snapshot::lint::check(&of_kvm(&snapshot));
+    let found = findings.iter().find(|found| found.rule == Rule::CollectionTarget).unwrap();
+    assert_eq!(found.place, "its@8080000, collection 0");
+    assert!(found.message.contains("vcpu_id 9, and none of the 2 vCPUs"), "{}", found.message);
+}
+
+#[test]
+fn collections_at_a_vcpu_that_is_off_are_found() {
+    let mut snapshot = Guest::new().kvm();
+    snapshot.cpus[1].stopped = Some(true);
+    let (rule, place, message) = only(&of_kvm(&snapshot));
+    assert_eq!((rule, place.as_str()), (Rule::IdleTarget, "its@8080000, collection 1"));
+    assert_eq!(message, "2 events use the collection, and vCPU 1 is off (KVM_MP_STATE_STOPPED)");
+}
+
+#[test]
+fn collections_at_a_vcpu_that_is_asleep_are_found() {
+    let mut guest = Guest::with(Guest::config_with(ItsConfig::new(ITS)));
+    guest.write(guest.frame(1) + u64::from(gicr::WAKER.offset()), 2);
+    let (rule, _, message) = only(&of_model(&guest.save()));
+    assert_eq!(rule, Rule::IdleTarget);
+    assert!(message.ends_with("vCPU 1 is asleep (GICR_WAKER.ProcessorSleep)"), "{message}");
+}
+
+#[test]
+fn collections_at_a_vcpu_without_lpis_are_found() {
+    let mut guest = Guest::new();
+    guest.enable_lpis(1, false);
+    for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
+        let (rule, _, message) = only(&machine);
+        assert_eq!(rule, Rule::IdleTarget);
+        assert!(message.ends_with("has its LPIs disabled (GICR_CTLR.EnableLPIs)"), "{message}");
+    }
+}
+
+#[test]
+fn collections_without_a_target_are_found() {
+    let mut guest = Guest::new();
+    guest.map_collection(1, 1, MapAction::Unmap);
+    for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
+        let (rule, place, message) = only(&machine);
+        assert_eq!((rule, place.as_str()), (Rule::UnmappedCollection, "its@8080000, collection 1"));
+        assert_eq!(message, "2 events use the collection, which is not mapped");
+    }
+}
+
+#[test]
+fn intids_that_are_mapped_twice_are_found() {
+    let mut guest = Guest::new();
+    guest.map_event(5, 8193, 1);
+    for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
+        let (rule, place, message) = only(&machine);
+        assert_eq!((rule, place.as_str()), (Rule::IntIdMappedTwice, "LPI 8193"));
+        assert_eq!(
+            message,
+            "it is the INTID of its@8080000 device 0x8 event 0x1, its@8080000 device 0x8 event 0x5"
+        );
+    }
+}
+
+#[test]
+fn pending_lpis_that_are_disabled_are_found() {
+    let mut guest = with_pending();
+    guest.configure(2, 0xa2);
+    for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
+        let (rule, place, message) = only(&machine);
+        let wanted = (Rule::UndeliverableLpi, "its@8080000, device 0x8 event 0x2");
+        assert_eq!((rule, place.as_str()), wanted);
+        assert_eq!(message, "LPI 8194 is pending, but its configuration byte is 0xa2: disabled");
+    }
+}
+
+#[test]
+fn pending_lpis_beyond_the_tables_are_found() {
+    let mut state = with_pending().save();
+    state.its[0].devices[0].events[3].intid = gic_arch::IntId::new(0x4000);
+    let (rule, _, message) = only(&of_model(&state));
+    assert_eq!(rule, Rule::UndeliverableLpi);
+    assert!(message.ends_with("it exceeds the 14 bits of GICR_PROPBASER.IDbits"), "{message}");
+}
+
+#[test]
+fn pending_bits_without_events_are_found() {
+    let mut guest = with_pending();
+    let mut snapshot = guest.kvm();
+    // LPI 8193 is pending at vCPU 1, and so is 8197, which has no event.
+    word(&mut snapshot, PENDING + 0x1_0000 + 0x400)[0] |= 1 << 5;
+    let (rule, place, message) = only(&of_kvm(&snapshot));
+    assert_eq!((rule, place.as_str()), (Rule::UndeliverableLpi, "vCPU 1"));
+    assert!(message.contains("the bit of LPI 8197"), "{message}");
+}
+
+#[test]
+fn stalled_queues_are_found() {
+    let config = ItsConfig::new(ITS).with_error_policy(ErrorPolicy::Stall);
+    let mut guest = Guest::with(Guest::config_with(config));
+    guest.run(Command::Clear { device: DEVICE, event: msi_types::EventId::new(7) });
+    let (rule, place, message) = only(&of_model(&guest.save()));
+    assert_eq!((rule, place.as_str()), (Rule::UnprocessedCommands, "its@8080000"));
+    assert_eq!(message, "GITS_CREADR is 0xe0 and GITS_CWRITER is 0x100, and the queue is stalled");
+}
+
+#[test]
+fn active_interrupts_without_a_priority_are_found() {
+    let mut guest = Guest::new();
+    let pend = gic_arch::gicd::ISPENDR.offset() + 4;
+    guest.write(guest.gic.config().distributor + u64::from(pend), 1 << (SPI - 32));
+    assert_eq!(guest.take(0), u64::from(SPI));
+    assert_eq!(rules(&of_model(&guest.save())), []);
+    let mut snapshot = guest.kvm();
+    assert_eq!(rules(&of_kvm(&snapshot)), []);
+    let register = icc::AP1R0.encoding();
+    let cpu = gic_arch::Affinity::default();
+    set(&mut snapshot, KvmDevice::Gic, Attribute::SystemRegister { cpu, register }, 0);
+    let (rule, place, message) = only(&of_kvm(&snapshot));
+    assert_eq!((rule, place.as_str()), (Rule::ActiveWithoutPriority, "vCPU 0"));
+    assert!(message.starts_with("SPI 40 is active at vCPU 0"), "{message}");
+}
+
+#[test]
+fn every_rule_has_its_own_name() {
+    let mut names: Vec<_> = Rule::ALL.iter().map(|rule| rule.name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), Rule::ALL.len());
+    assert!(Rule::ALL.is_sorted(), "findings are sorted as the list of rules");
+}

@@ -1,0 +1,111 @@
+//! Tests for `doorbell snapshot`: exit statuses, output formats, and what the output shows.
+
+#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+/// Runs a command in the folder of the snapshots that a real KVM saved, by procedures that their
+/// names state.
+fn snapshot(arguments: &[&str]) -> Output {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/snapshot");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
+    command.current_dir(folder).arg("snapshot").args(arguments).output().unwrap()
+}
+
+/// Returns the exit status and the text of a command.
+#[track_caller]
+fn text(arguments: &[&str]) -> (Option<i32>, String) {
+    let output = snapshot(arguments);
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[track_caller]
+fn check_width(text: &str) {
+    assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
+}
+
+fn json(arguments: &[&str]) -> (Option<i32>, Value) {
+    let output = snapshot(&[arguments, &["--json"]].concat());
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+fn saved(procedure: &str) -> String {
+    format!("{procedure}.json")
+}
+
+#[test]
+fn inspect_fits_a_screen() {
+    let (status, text) = text(&["inspect", &saved("documented")]);
+    assert_eq!(status, Some(0));
+    assert!(text.lines().count() <= 24, "{text}");
+    check_width(&text);
+    for shown in ["0.0.0.1", "0x40060000", "0x8080000", "1 at 0x40020000", "2 at 0x40030000"] {
+        assert!(text.contains(shown), "{shown} is not in {text}");
+    }
+    let (_, summary) = json(&["inspect", &saved("documented")]);
+    assert_eq!(summary["its"][0]["events_pending"], 3);
+    assert_eq!(summary["cpus"][1]["lpis_pending"], 3);
+}
+
+#[test]
+fn lint_has_the_statuses_of_the_other_lint() {
+    let (status, output) = text(&["lint", &saved("documented")]);
+    assert_eq!(
+        (status, output.as_str()),
+        (Some(0), "0 errors, 0 warnings; 1 of 1 file without any\n")
+    );
+    let (status, output) = text(&["lint", &saved("documented"), &saved("first-cpu-for-all")]);
+    assert_eq!(status, Some(1));
+    assert!(output.contains("error[shared-pending-table]: several vCPUs have"), "{output}");
+    let allowed = ["--allow", "shared-pending-table", "--allow", "undeliverable-lpi"];
+    let (status, _) = text(&[&["lint", &saved("first-cpu-for-all")], &allowed[..]].concat());
+    assert_eq!(status, Some(0));
+    assert_eq!(text(&["lint", "Cargo.toml"]).0, Some(2));
+    assert_eq!(text(&["lint", &saved("documented"), "--allow", "nothing"]).0, Some(2));
+}
+
+#[test]
+fn findings_have_their_fields() {
+    let (status, findings) = json(&["lint", &saved("pages-before-tables")]);
+    assert_eq!(status, Some(1));
+    for field in ["source", "rule", "severity", "where", "message", "fix"] {
+        assert!(findings[0][field].is_string(), "{field}");
+    }
+    assert_eq!(findings[0]["rule"], "table-not-included");
+}
+
+#[test]
+fn rules_are_listed() {
+    let (status, rules) = text(&["lint", "--rules"]);
+    assert_eq!((status, rules.lines().count()), (Some(0), 15));
+    check_width(&rules);
+}
+
+#[test]
+fn diff_names_the_registers_that_the_bug_changed() {
+    let (one, other) = (saved("documented"), saved("first-cpu-for-all"));
+    assert_eq!(text(&["diff", &one, &one]), (Some(0), "no differences\n".to_owned()));
+    let (status, differences) = text(&["diff", &one, &other]);
+    assert_eq!(status, Some(1));
+    let line = differences.lines().find(|line| line.contains("GICR_PENDBASER")).unwrap();
+    assert!(line.starts_with("CPU 0.0.0.1: GICR_PENDBASER 0x"), "{line}");
+    assert_eq!(json(&["diff", &one, &other]).1[0]["object"], "CPU 0.0.0.1");
+}
+
+#[test]
+fn explain_ends_at_the_obstacle() {
+    let event = ["--device", "8", "--event", "0x1"];
+    let explain = |file: &str| text(&[&["explain", file], &event[..]].concat());
+    assert_eq!(explain(&saved("documented")).0, Some(0));
+    let (status, explanation) = explain(&saved("pages-before-tables"));
+    assert_eq!(status, Some(1));
+    check_width(&explanation);
+    assert!(explanation.contains("no mapping of DeviceID 0x8"), "{explanation}");
+    let interrupt = ["--intid", "8193", "--vcpu", "1"];
+    let (status, answer) =
+        json(&[&["explain", &saved("first-cpu-for-all")], &interrupt[..]].concat());
+    assert_eq!((status, answer["explanation"]["stage"].as_str()), (Some(1), Some("pending")));
+    assert_eq!(text(&["explain", &saved("documented")]).0, Some(2));
+}
