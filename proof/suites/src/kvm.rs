@@ -1,6 +1,8 @@
 //! Compares the model with Linux's KVM for arm64: Debian's kernels run on QEMU, and the only
 //! process is the judge, a program that migrates machines between KVM and the model.
 
+mod procedures;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,6 +16,7 @@ use doorbell_harness::testbench::Count;
 use doorbell_harness::toolchain::{self, JUDGE_TARGET};
 use doorbell_harness::{process, small_linux, workspace};
 
+use self::procedures::Saved;
 use crate::fetched;
 
 /// Number of migration plans in a long run.
@@ -51,16 +54,20 @@ pub fn judge(version: Version, plans: Option<u32>) -> Result<()> {
     qemu.arg("-append").arg(format!("{COMMAND_LINE}{plans_wanted}"));
     qemu.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs);
     let (mut count, mut saved) = (Count::default(), String::new());
+    let mut procedures = Saved::default();
     let ended = process::watch(&mut qemu, limit(plans), |line| {
         count.line(line);
         saved.extend(row(line));
+        procedures.line(line);
     });
-    let snapshot =
-        workspace.target.join("kvm").join(format!("{version:?}.snapshot").to_lowercase());
+    let folder = workspace.target.join("kvm");
+    let name = format!("{version:?}").to_lowercase();
+    let snapshot = folder.join(format!("{name}.snapshot"));
     fs::write(&snapshot, saved)?;
     let (counts, snapshot) = (count.shown(), snapshot.display());
     eprintln!("KVM of {version:?}'s kernel: {counts}; saved state: {snapshot}");
-    count.verdict(ended.map(drop), &[])
+    count.verdict(ended.map(drop), &[])?;
+    procedures.judge(workspace, &folder.join(name))
 }
 
 /// Builds, once, an initial file system whose first process is the judge.

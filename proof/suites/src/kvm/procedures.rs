@@ -1,0 +1,74 @@
+//! Snapshots of a real KVM that were saved by right and wrong procedures, and what the command's
+//! lint says about each.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_facts::{Fact, JudgeFact};
+use doorbell_harness::workspace::Workspace;
+use doorbell_harness::{command, process};
+use serde_json::Value;
+
+/// Each procedure, and the rule that must find it. `None` means that the snapshot is clean.
+const EXPECTED: [(&str, Option<&str>); 3] = [
+    ("documented", None),
+    ("first-cpu-for-all", Some("shared-pending-table")),
+    ("pages-before-tables", Some("table-not-included")),
+];
+
+/// Snapshots by the names of their procedures.
+#[derive(Debug, Default)]
+pub(super) struct Saved(BTreeMap<String, String>);
+
+impl Saved {
+    /// Adds the piece of a snapshot that a line contains, if any.
+    pub(super) fn line(&mut self, line: &str) {
+        if let Some(Fact::Judge(JudgeFact::Json { procedure, json })) = Fact::parse(line) {
+            self.0.entry(procedure.to_string()).or_default().push_str(&json);
+        }
+    }
+
+    /// Checks that `doorbell snapshot lint` finds the cause in each snapshot, and nothing in the
+    /// snapshot of the documented procedure. The files remain, with names that start with `stem`.
+    ///
+    /// # Errors
+    /// A snapshot is missing, or the findings differ.
+    pub(super) fn judge(&self, workspace: &Workspace, stem: &Path) -> Result<()> {
+        let doorbell = command::build(workspace)?;
+        for (procedure, rule) in EXPECTED {
+            let json = self.0.get(procedure).with_context(|| format!("no {procedure} snapshot"))?;
+            let file = stem.with_extension(format!("{procedure}.json"));
+            fs::write(&file, json)?;
+            let mut lint = process::command(&doorbell.display().to_string(), &workspace.root);
+            let output = process::output(lint.args(["snapshot", "lint", "--json"]).arg(&file))?;
+            let findings: Vec<Value> = serde_json::from_slice(&output.stdout)
+                .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+            let rules: Vec<_> =
+                findings.iter().filter_map(|found| found["rule"].as_str()).collect();
+            let is_expected = match rule {
+                None => rules.is_empty() && output.status.success(),
+                Some(rule) => rules.first() == Some(&rule) && output.status.code() == Some(1),
+            };
+            ensure!(is_expected, "{procedure}: the findings are {findings:#?}");
+            eprintln!("{procedure}: {rules:?}");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_of_a_snapshot_are_joined() {
+        let mut saved = Saved::default();
+        for json in ["{\"format\":", "1}"] {
+            let fact = JudgeFact::Json { procedure: "documented".into(), json: json.into() };
+            saved.line(&format!("{}\r", Fact::from(fact)));
+        }
+        assert_eq!(saved.0["documented"], "{\"format\":1}");
+    }
+}
