@@ -60,7 +60,8 @@ impl KvmMachine {
 
     /// Creates a machine whose GIC has this revision.
     pub fn at_revision(revision: u8) -> Result<Self, Failure> {
-        Self::with(revision, &[RAM..RAM + RAM_BYTES as u64])
+        let all = RAM..RAM + RAM_BYTES as u64;
+        Self::with(revision, std::slice::from_ref(&all))
     }
 
     /// Creates a machine whose guest has only these ranges of memory, which must consist of pages
