@@ -15,6 +15,7 @@
 //! | [`SignalMsi`], [`SetLine`] | a device model and an interrupt controller model |
 //! | [`LocalCpu`] | a kernel and the interrupt cores and drivers that run on it |
 //! | [`Kick`], [`LineObserver`] | an interrupt controller model and the virtual machine monitor |
+//! | [`trace::Observer`] | any of these interfaces and a tool that traces messages |
 //!
 //! # Contexts
 //! All Doorbell crates document the calling context of an operation in one of four forms:
@@ -64,6 +65,7 @@ mod proof;
 mod region;
 mod setters;
 mod store;
+pub mod trace;
 mod wired;
 
 pub use delivery::{Delivery, Kick, Level, Line, LineObserver, SetLine, SignalMsi};
