@@ -9,6 +9,7 @@
 //!  system (drivers, devices) ── Platform, Host, Mmio ──▶ doorbell_hardware ◀── model (vgic)
 //!  cpu (the trap loop) ◀──────── IAR, EOIR ────────────▶ vCPU ── kick ──▶ cpu::Sleepers
 //!  oracle ◀── messages sent, acknowledgements, handler runs, moves
+//!  trace ◀─── the same and commands, kicks, sleep: recorded on request
 //! ```
 //!
 //! Drivers and models communicate only through registers and memory. Each message carries a
@@ -38,6 +39,7 @@ mod cpu;
 pub mod embedded;
 mod error;
 mod fault;
+mod latency;
 mod machine;
 mod migration;
 mod model;
@@ -50,22 +52,27 @@ mod run;
 pub mod sequential;
 mod simulate;
 mod system;
+mod trace;
 
 pub use attack::{AttackReport, IommuPages, Overwritten, attack};
-pub use doorbell_hardware::pci::{AddressWidth, StoreConfig};
+pub use doorbell_hardware::pci::{AddressWidth, Signalled, StoreConfig};
 pub use doorbell_hardware::platform_device::PlatformDeviceConfig;
 pub use error::RunError;
 pub use fault::Fault;
+pub use latency::Latency;
 pub use machine::{
     BuildOptions, ChosenDevices, ChosenFunction, ControllerChoice, DeviceConfig, DeviceInfo,
     FunctionPlacement, LpiDisabling, LpiNumbers, Machine, Population, Refusal, SecurityView,
     Snooping, TargetAddresses, build,
 };
 pub use migration::Migration;
-/// The types that make up a run's report.
-pub use msi_types::{Cpu, DeviceId, HwIrq, Isolation, RequesterId};
+/// The types that make up a run's report and its trace.
+pub use msi_types::{
+    Cpu, Delivery, DeviceId, HwIrq, Isolation, MsiMessage, RequesterId, trace::Event,
+};
 pub use report::{ControllerReport, DeviceKind, DeviceReport, Report, Totals, VectorReport};
 pub use run::{
     CpuHotplug, DeviceHotplug, Disturbances, Moves, Progress, RunOptions, Suspensions, run,
 };
 pub use simulate::{Simulation, TraceEvent, simulate};
+pub use trace::{Occurrence, Record, Recorder, Subject, Trace, TraceTime};

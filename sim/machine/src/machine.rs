@@ -33,13 +33,15 @@ use crate::cpu::SleepingCpus;
 use crate::fault::Fault;
 use crate::migration::Migration;
 use crate::model::GicModel;
+use crate::trace::Recorder;
 use address_plan::AddressPlan;
 use doorbell_hardware::bus::{Bus, Doorbells};
 use doorbell_hardware::pci::StoreConfig;
 use doorbell_hardware::platform_device::PlatformDevice;
 use doorbell_hardware::ram::Ram;
 use gic_firmware::Description;
-use msi_types::RequesterId;
+use msi_types::trace::Observed;
+use msi_types::{Kick, RequesterId};
 use std::fmt;
 use std::sync::Arc;
 use vgic::Vcpu;
@@ -65,6 +67,7 @@ pub struct Machine {
     pub(crate) migration: Migration,
     pub(crate) controller: ControllerChoice,
     pub(crate) lpis: LpiNumbers,
+    pub(crate) recorder: Option<Arc<Recorder>>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -146,18 +149,24 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
     }
     let ram = Arc::new(Ram::new(&regions, gic::caches(&description, options)));
     let sleepers = Arc::new(SleepingCpus::new(gic.config.cpus.len()));
-    let (model, vcpus) = GicModel::new(gic.config, Arc::clone(&ram), Arc::clone(&sleepers) as _)?;
-    let mut doorbells = gic::doorbells(&model, &ram);
-    let virtual_bus = virtual_bus
-        .map(|plan| plan.listen(&model, options.migration, &mut doorbells))
-        .transpose()?;
+    let recorder = options.recorder.as_ref();
+    let kick = Arc::clone(&sleepers);
+    let kick: Arc<dyn Kick> = match recorder {
+        Some(recorder) => Arc::new(Observed::new(kick, Arc::clone(recorder))),
+        None => kick,
+    };
+    let (model, vcpus) = GicModel::new(gic.config, Arc::clone(&ram), kick)?;
+    let mut doorbells = gic::doorbells(&model, &ram, recorder);
+    let virtual_bus =
+        virtual_bus.map(|plan| plan.listen(&model, options, &mut doorbells)).transpose()?;
     let doorbells = Arc::new(doorbells);
     let mut bus = Bus::default();
-    gic::attach(&model, &mut bus)?;
-    let hosts = hosts::build(&description, hosts, &doorbells, &mut bus)?;
+    gic::attach(&model, recorder, &mut bus)?;
+    let hosts = hosts::build(&description, hosts, &doorbells, (recorder, &mut bus))?;
     let devices = platform_devices::build(devices, &doorbells, &mut bus)?;
-    let virtual_bus =
-        virtual_bus.map(|listening| listening.build(&doorbells, &mut bus)).transpose()?;
+    let virtual_bus = virtual_bus
+        .map(|listening| listening.build(&doorbells, (recorder, &mut bus)))
+        .transpose()?;
     Ok(Machine {
         name: description
             .model
@@ -178,6 +187,7 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
         migration: options.migration,
         controller: options.controller,
         lpis: options.lpis,
+        recorder: options.recorder.clone(),
         notes: space.notes,
     })
 }

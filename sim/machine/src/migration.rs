@@ -7,6 +7,7 @@ mod tests;
 use crate::cpu::CpuCore;
 use crate::model::GicModel;
 use crate::rng::Rng;
+use crate::trace::{Occurrence, Recorder};
 use doorbell_hardware::hyperv::HypervHost;
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::platform::{Interleave, InterleavePoint};
@@ -63,6 +64,7 @@ pub(crate) struct Migrator {
     cores: Vec<Arc<CpuCore>>,
     /// The host end of a virtual bus, which migrates together with the model.
     host: Option<Arc<HypervHost>>,
+    recorder: Option<Arc<Recorder>>,
     state: Mutex<MigratorState>,
 }
 
@@ -80,11 +82,13 @@ impl Migrator {
         model: &Arc<GicModel>,
         cores: &[Arc<CpuCore>],
         host: Option<Arc<HypervHost>>,
+        recorder: Option<Arc<Recorder>>,
     ) -> Option<Arc<Self>> {
         let Migration::AtRandom { seed } = migration else { return None };
         let state =
             Mutex::new(MigratorState { rng: Rng::new(seed, STREAM), moved: 0, failure: None });
-        Some(Arc::new(Self { model: Arc::clone(model), cores: cores.to_vec(), host, state }))
+        let (model, cores) = (Arc::clone(model), cores.to_vec());
+        Some(Arc::new(Self { model, cores, host, recorder, state }))
     }
 
     /// Migrates the model with a probability of 1/`times`. Returns `true` if a migration took
@@ -104,7 +108,11 @@ impl Migrator {
             self.migrate_to(if stays { Destination::Same } else { Destination::Fresh }, load);
         let mut state = lock(&self.state);
         match outcome {
-            Ok(()) => state.moved += 1,
+            Ok(()) => {
+                state.moved += 1;
+                let recorder = self.recorder.iter();
+                recorder.for_each(|recorder| recorder.record_of(None, Occurrence::Migrated));
+            }
             Err(reason) => _ = state.failure.get_or_insert(reason),
         }
     }

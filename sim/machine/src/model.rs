@@ -161,6 +161,11 @@ impl GicModel {
         &self.config
     }
 
+    /// Returns the machine's RAM, which holds the model's tables and queues.
+    pub(crate) fn memory(&self) -> &Ram {
+        &self.memory
+    }
+
     /// Returns a weak reference to the current model.
     #[cfg(test)]
     pub(crate) fn watch(&self) -> std::sync::Weak<Vgic> {

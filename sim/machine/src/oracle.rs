@@ -62,6 +62,7 @@ pub(crate) use route_table::RouteTable;
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::ram::Ram;
 use msi_types::Cpu;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -117,20 +118,20 @@ pub(crate) struct VectorRecord {
 
 /// One time for each of the last [`WINDOW`] messages.
 #[derive(Debug)]
-struct MessageTimes(Box<[AtomicU64]>);
+pub(crate) struct MessageTimes(Box<[AtomicU64]>);
 
 impl MessageTimes {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self((0..WINDOW).map(|_| AtomicU64::new(0)).collect())
     }
 
-    fn set(&self, message: u64, time: u64) {
+    pub(crate) fn set(&self, message: u64, time: u64) {
         if let Some(place) = self.place(message) {
             place.store(time, Ordering::SeqCst);
         }
     }
 
-    fn get(&self, message: u64) -> u64 {
+    pub(crate) fn get(&self, message: u64) -> u64 {
         self.place(message).map_or(0, |place| place.load(Ordering::SeqCst))
     }
 
@@ -207,14 +208,20 @@ impl VectorRecord {
         self.unknowable.fetch_add(before.unknowable(), Ordering::Relaxed);
     }
 
+    /// Returns `true` unless too many messages are waiting for the handler.
+    pub(crate) fn may_send(&self) -> bool {
+        let sent = self.sent.load(Ordering::Relaxed);
+        sent.saturating_sub(self.seen.load(Ordering::Acquire)) < AHEAD
+    }
+
     /// Sends the device's next message by calling `fire`, which returns whether the message was
     /// sent. Returns `false` if the device could not send, or if too many messages are waiting for
     /// the handler. Must be called by one thread at a time.
     pub(crate) fn send(&self, fire: impl FnOnce() -> SendOutcome) -> bool {
-        let sent = self.sent.load(Ordering::Relaxed);
-        if sent.saturating_sub(self.seen.load(Ordering::Acquire)) >= AHEAD {
+        if !self.may_send() {
             return false;
         }
+        let sent = self.sent.load(Ordering::Relaxed);
         let route = self.route();
         self.sent_at.set(sent + 1, self.clock.tick());
         self.ram.device_store64(self.mailbox, sent + 1);
@@ -243,8 +250,8 @@ impl VectorRecord {
 
     /// Records a handler run on `cpu`, which started to look for interrupts at `looked_at`. The
     /// acknowledgement must already have been recorded in the route. Runs of one handler never
-    /// overlap.
-    pub(crate) fn handle(&self, cpu: Cpu, looked_at: u64) {
+    /// overlap. Returns the messages that no earlier run saw.
+    pub(crate) fn handle(&self, cpu: Cpu, looked_at: u64) -> Range<u64> {
         let number = self.ram.device_load64(self.mailbox).unwrap_or(0);
         let seen = self.seen.load(Ordering::Relaxed);
         if let Some(runs) = self.runs.get(cpu.index()) {
@@ -263,6 +270,7 @@ impl VectorRecord {
             }
             self.seen.store(number, Ordering::Release);
         }
+        seen + 1..number.max(seen) + 1
     }
 
     /// Begins an operation during which the endpoint may hold messages back.

@@ -1,5 +1,6 @@
 //! The result of a run.
 
+use crate::latency::Latency;
 use msi_types::{Cpu, DeviceId, HwIrq, Isolation, RequesterId};
 use std::fmt;
 use std::time::Duration;
@@ -39,6 +40,11 @@ impl Report {
                 && other.device_id == device.device_id
         };
         self.devices.iter().filter(shares).map(|other| other.id.as_str())
+    }
+
+    /// Returns the latency over all devices' messages, as [`DeviceReport::latency`].
+    pub fn latency(&self) -> Option<Latency> {
+        Latency::of_all(self.devices.iter().filter_map(|device| device.latency.as_ref()))
     }
 
     /// Returns the wall-clock time per message; `None` if no messages were sent.
@@ -113,6 +119,9 @@ pub struct DeviceReport {
     pub isolation: Isolation,
     /// The device's vectors.
     pub vectors: Vec<VectorReport>,
+    /// The times from the device's write to its handler. `None` if no handler found a message, and
+    /// for a simulation, whose times are not those of a real machine.
+    pub latency: Option<Latency>,
     /// Minimum number of vectors with which the device is useful.
     pub useful_minimum: u16,
     /// The reason why the device does not send: it was denied vectors, or it was never able to

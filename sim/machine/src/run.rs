@@ -13,7 +13,7 @@ pub use options::{
 };
 pub(crate) use verdict::verdict;
 
-use crate::cpu::CpuThreads;
+use crate::cpu::{CpuThreads, Timing};
 use crate::error::RunError;
 use crate::machine::Machine;
 use crate::migration::{Migrator, MigratorThread};
@@ -39,7 +39,8 @@ pub fn run(
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Report, RunError> {
     let sleepers = Arc::clone(&machine.sleepers);
-    let powered = PoweredMachine::on(&mut machine);
+    let mut powered = PoweredMachine::on(&mut machine);
+    powered.records.timing = Timing::Measured;
     let cpus = CpuThreads::start(&powered.cores, &sleepers);
     let migrator = powered.migrator.as_deref();
     let moving = powered.migrator.as_ref().map(MigratorThread::start);

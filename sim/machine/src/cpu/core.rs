@@ -1,11 +1,13 @@
 //! A single CPU: its GIC CPU interface and its trap loop.
 
 use crate::oracle::{Clock, RouteTable};
+use crate::trace::{Occurrence, Recorder};
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::platform::{Executing, MachinePlatform};
 use gic_arch::icc::SysRegEncoding;
 use gic_driver::{CpuInterface, SystemRegisters};
 use irq_domain::{Dispatched, Interrupts, Unhandled};
+use msi_types::trace::{Event, Observer as _};
 use msi_types::{Cpu, HwIrq};
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -63,6 +65,16 @@ pub(crate) struct CpuRecords {
     pub(crate) clock: Arc<Clock>,
     pub(crate) unhandled: Arc<UnhandledCounts>,
     pub(crate) routes: Arc<RouteTable>,
+    pub(crate) recorder: Option<Arc<Recorder>>,
+    /// Whether latencies are measured. A simulation's times are not those of a real machine.
+    pub(crate) timing: Timing,
+}
+
+/// Whether a run measures latencies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Timing {
+    Measured,
+    Ignored,
 }
 
 impl CpuRecords {
@@ -70,7 +82,14 @@ impl CpuRecords {
     pub(crate) fn new(cpus: usize) -> Self {
         let clock = Arc::<Clock>::default();
         let routes = Arc::new(RouteTable::new(Arc::clone(&clock), cpus));
-        Self { clock, unhandled: Arc::default(), routes }
+        Self { clock, unhandled: Arc::default(), routes, recorder: None, timing: Timing::Ignored }
+    }
+}
+
+impl CpuRecords {
+    /// Records what happened, if events are recorded.
+    pub(crate) fn note(&self, what: Occurrence) {
+        self.recorder.iter().for_each(|recorder| recorder.record_of(None, what));
     }
 }
 
@@ -81,6 +100,7 @@ pub(crate) struct CpuCore {
     clock: Arc<Clock>,
     unhandled: Arc<UnhandledCounts>,
     routes: Arc<RouteTable>,
+    recorder: Option<Arc<Recorder>>,
     /// Set once the drivers are up.
     interrupts: OnceLock<Interrupts>,
 }
@@ -103,8 +123,9 @@ impl SystemRegisters for CpuRegisters<'_> {
 
 impl CpuCore {
     pub(crate) fn new(cpu: Cpu, vcpu: Vcpu, records: &CpuRecords) -> Self {
-        let CpuRecords { clock, unhandled, routes } = records.clone();
-        Self { cpu, vcpu: Mutex::new(vcpu), clock, unhandled, routes, interrupts: OnceLock::new() }
+        let CpuRecords { clock, unhandled, routes, recorder, .. } = records.clone();
+        let (vcpu, interrupts) = (Mutex::new(vcpu), OnceLock::new());
+        Self { cpu, vcpu, clock, unhandled, routes, recorder, interrupts }
     }
 
     /// Makes this CPU dispatch its interrupts through `interrupts` from now on.
@@ -137,6 +158,7 @@ impl CpuCore {
         let interface: CpuInterface<_> = CpuInterface::new(CpuRegisters(&self.vcpu));
         let Some(acknowledged) = interface.acknowledge() else { return false };
         let hwirq = acknowledged.intid().hwirq();
+        self.observe(Event::Taken { cpu: self.cpu, hwirq });
         let route = self.routes.get(hwirq);
         if let Some(route) = &route {
             route.acknowledged(self.cpu, looked_at);
@@ -149,7 +171,16 @@ impl CpuCore {
             self.unhandled.count(hwirq, why);
         }
         interface.end(acknowledged);
+        self.observe(Event::Ended { cpu: self.cpu, hwirq });
         true
+    }
+
+    fn observe(&self, event: Event) {
+        self.recorder.iter().for_each(|recorder| recorder.observe(event));
+    }
+
+    fn record(&self, what: Occurrence) {
+        self.recorder.iter().for_each(|recorder| recorder.record_of(None, what));
     }
 
     /// Locks this CPU's vCPU in the model. The CPU must not be executing code.
@@ -160,7 +191,11 @@ impl CpuCore {
     /// Returns `true` if the CPU may sleep. If the CPU sleeps, the model kicks it when there is
     /// work to do, and the CPU must call [`woken`](Self::woken) after waking up.
     pub(crate) fn may_sleep(&self) -> bool {
-        lock(&self.vcpu).prepare_to_sleep() == Sleep::Ready
+        let may_sleep = lock(&self.vcpu).prepare_to_sleep() == Sleep::Ready;
+        if may_sleep {
+            self.record(Occurrence::Slept { cpu: self.cpu });
+        }
+        may_sleep
     }
 
     /// Returns `true` if the CPU has nothing to do. Otherwise, the CPU has an interrupt pending or
@@ -173,5 +208,6 @@ impl CpuCore {
 
     pub(crate) fn woken(&self) {
         lock(&self.vcpu).returned();
+        self.record(Occurrence::Woke { cpu: self.cpu });
     }
 }

@@ -6,18 +6,23 @@ use super::{
     controllers, itses,
 };
 use crate::model::GicModel;
+use crate::trace::Recorder;
 use doorbell_hardware::bus::{
     AccessWidth, Bus, DeviceWrites, Doorbells, MmioDevice, Overlap, Written,
 };
 use doorbell_hardware::ram::{Caches, Ram};
-use gic_arch::gicr;
+use gic_arch::its::{COMMAND_BYTES, COMMAND_WORDS};
+use gic_arch::{gicr, gits};
 use gic_firmware::{
     Coherence, ControllerIndex, ControllerKind, Description, Gic, GicVersion, Region,
 };
-use msi_types::Delivery;
+use msi_types::trace::{Event, Observed, Observer as _};
+use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
 use std::sync::Arc;
 use vgic::its::{ErrorPolicy, ItsConfig, PageSizes, RedistributorNaming};
-use vgic::{CpuConfig, DeviceWrite, GuestMemory as _, MAX_CPUS, RedistributorRegion, VgicConfig};
+use vgic::{
+    Block, CpuConfig, DeviceWrite, GuestMemory as _, MAX_CPUS, RedistributorRegion, VgicConfig,
+};
 
 /// Minimum number of DeviceID bits in an ITS.
 const LEAST_DEVICE_ID_BITS: u32 = 16;
@@ -206,7 +211,7 @@ fn regions(config: &VgicConfig, its: &[(String, u64)]) -> Vec<(String, Region)> 
             region.stride.saturating_mul(u64::from(region.count)),
         )
     });
-    let its = its.iter().map(|(name, base)| (name.clone(), *base, gic_arch::gits::SIZE));
+    let its = its.iter().map(|(name, base)| (name.clone(), *base, gits::SIZE));
     let alias =
         config.mbi_alias.map(|base| ("mbi-alias".to_owned(), base, gic_arch::gicd::FRAME_SIZE));
     let frames =
@@ -217,12 +222,22 @@ fn regions(config: &VgicConfig, its: &[(String, u64)]) -> Vec<(String, Region)> 
 }
 
 /// Attaches the model's frames to the bus.
-pub(crate) fn attach(model: &Arc<GicModel>, bus: &mut Bus) -> Result<(), Overlap> {
+pub(crate) fn attach(
+    model: &Arc<GicModel>,
+    recorder: Option<&Arc<Recorder>>,
+    bus: &mut Bus,
+) -> Result<(), Overlap> {
     for region in model.with(|vgic| vgic.regions().to_vec()) {
         let addresses = &region.addresses;
         if let Some(claimed) = Region::new(addresses.start, addresses.end - addresses.start) {
-            let frames = Frames { model: Arc::clone(model), base: addresses.start };
-            bus.attach(&format!("{:?}", region.block), claimed, Arc::new(frames))?;
+            let frames = Arc::new(Frames { model: Arc::clone(model), base: addresses.start });
+            let device: Arc<dyn MmioDevice> = match (recorder, region.block) {
+                (Some(recorder), Block::Its(_)) => {
+                    Arc::new(CommandWatch { frames, recorder: Arc::clone(recorder) })
+                }
+                _ => frames,
+            };
+            bus.attach(&format!("{:?}", region.block), claimed, device)?;
         }
     }
     Ok(())
@@ -230,13 +245,31 @@ pub(crate) fn attach(model: &Arc<GicModel>, bus: &mut Bus) -> Result<(), Overlap
 
 /// Registers a doorbell for each ITS. All other writes by devices reach the model's registers or
 /// RAM.
-pub(crate) fn doorbells(model: &Arc<GicModel>, ram: &Arc<Ram>) -> Doorbells {
-    let writes = Arc::new(Anywhere { model: Arc::clone(model), ram: Arc::clone(ram) });
-    let mut doorbells = Doorbells::new(writes);
+pub(crate) fn doorbells(
+    model: &Arc<GicModel>,
+    ram: &Arc<Ram>,
+    recorder: Option<&Arc<Recorder>>,
+) -> Doorbells {
+    let writes = Anywhere { model: Arc::clone(model), ram: Arc::clone(ram) };
+    let mut doorbells = Doorbells::new(match recorder {
+        Some(recorder) => Arc::new(WatchedWrites { writes, recorder: Arc::clone(recorder) }),
+        None => Arc::new(writes),
+    });
     for (index, its) in model.config().its.iter().enumerate() {
-        doorbells.listen(its.doorbell(), model.its(index));
+        doorbells.listen(its.doorbell(), observed(model.its(index), recorder));
     }
     doorbells
+}
+
+/// Reports the messages at `controller` to the recorder, if there is one.
+pub(super) fn observed(
+    controller: Arc<dyn SignalMsi<DeviceId>>,
+    recorder: Option<&Arc<Recorder>>,
+) -> Arc<dyn SignalMsi<DeviceId>> {
+    match recorder {
+        Some(recorder) => Arc::new(Observed::new(controller, Arc::clone(recorder))),
+        None => controller,
+    }
 }
 
 /// Receives the device writes that are not addressed to the doorbell of an ITS.
@@ -260,6 +293,32 @@ impl DeviceWrites for Anywhere {
     }
 }
 
+/// Reports the device writes that are not addressed to the doorbell of an ITS. Their target does
+/// not know the sender.
+struct WatchedWrites {
+    writes: Anywhere,
+    recorder: Arc<Recorder>,
+}
+
+impl DeviceWrites for WatchedWrites {
+    fn write(&self, address: u64, data: u32) -> Written {
+        let (device, message) = (DeviceId::default(), MsiMessage { address, data });
+        self.recorder.observe(Event::Translated { device, message });
+        let written = self.writes.write(address, data);
+        let delivery = match written {
+            Written::Message(delivery) => delivery,
+            Written::Register | Written::Memory | Written::Nowhere => Delivery::NoDoorbell,
+        };
+        self.recorder.observe(match delivery {
+            Delivery::Pending => Event::Pending { device, message },
+            Delivery::Blocked | Delivery::NoDoorbell => {
+                Event::Dropped { device, message, delivery }
+            }
+        });
+        written
+    }
+}
+
 /// A register region of the model.
 struct Frames {
     model: Arc<GicModel>,
@@ -274,5 +333,51 @@ impl MmioDevice for Frames {
 
     fn write(&self, offset: u64, width: AccessWidth, value: u64) {
         let _ = self.model.with(|vgic| vgic.write(self.base + offset, width, value));
+    }
+}
+
+/// The registers of an ITS, with a report of each command that software passes to it.
+struct CommandWatch {
+    frames: Arc<Frames>,
+    recorder: Arc<Recorder>,
+}
+
+impl CommandWatch {
+    /// Reports the commands from the offset `first` in the queue up to `GITS_CWRITER`.
+    fn report(&self, first: u32) {
+        let read = |offset| self.frames.read(offset, AccessWidth::Double);
+        let queue = gits::Cbaser::from(read(gits::CBASER.offset().into()));
+        let end = gits::Cwriter::from(read(gits::CWRITER.offset().into())).offset();
+        let (mut offset, mut left) = (first, queue.bytes() / COMMAND_BYTES);
+        while offset != end && left > 0 {
+            let mut bytes = [0; COMMAND_BYTES as usize];
+            let address = queue.address() + u64::from(offset);
+            if self.frames.model.memory().read(address, &mut bytes).is_err() {
+                return;
+            }
+            let mut words = [0; COMMAND_WORDS];
+            for (word, bytes) in words.iter_mut().zip(bytes.as_chunks().0) {
+                *word = u64::from_le_bytes(*bytes);
+            }
+            self.recorder.observe(Event::Command { its: self.frames.base, words });
+            offset = (offset + COMMAND_BYTES) % queue.bytes();
+            left -= 1;
+        }
+    }
+}
+
+impl MmioDevice for CommandWatch {
+    fn read(&self, offset: u64, width: AccessWidth) -> u64 {
+        self.frames.read(offset, width)
+    }
+
+    fn write(&self, offset: u64, width: AccessWidth, value: u64) {
+        let register = u64::from(gits::CWRITER.offset());
+        let before = (offset == register)
+            .then(|| gits::Cwriter::from(self.frames.read(register, AccessWidth::Double)).offset());
+        self.frames.write(offset, width, value);
+        if let Some(first) = before {
+            self.report(first);
+        }
     }
 }

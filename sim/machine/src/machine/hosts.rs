@@ -2,6 +2,7 @@
 
 use super::populate::{self, CandidateMap, Functions};
 use super::{AddressPlan, BuildOptions, Population, Refusal};
+use crate::trace::Recorder;
 use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
 use doorbell_hardware::pci::{HostBridge, Windows};
 use gic_firmware::{BusRange, ConfigAccess, Description, PciHost, Region};
@@ -122,11 +123,12 @@ pub(super) fn build(
     description: &Arc<Description>,
     plans: Vec<HostPlan>,
     doorbells: &Arc<Doorbells>,
-    bus: &mut Bus,
+    (recorder, bus): (Option<&Arc<Recorder>>, &mut Bus),
 ) -> Result<Vec<Host>, Overlap> {
     let mut hosts = Vec::new();
     for HostPlan { index, name, windows, functions } in plans {
-        let upstream = populate::translator(description, index, doorbells);
+        let upstream =
+            populate::observed(populate::translator(description, index, doorbells), recorder);
         let root = functions.build(windows.buses.first, &upstream);
         let bridge = Arc::new(HostBridge::new(windows, root));
         bus.attach(&format!("{name} ECAM"), windows.ecam, bridge.ecam())?;

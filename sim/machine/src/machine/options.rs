@@ -3,7 +3,9 @@
 use super::{ControllerChoice, Population};
 use crate::fault::Fault;
 use crate::migration::Migration;
+use crate::trace::Recorder;
 use std::num::NonZeroU16;
+use std::sync::Arc;
 
 /// Options for building a machine from its description.
 #[derive(Clone, Debug, Default)]
@@ -28,6 +30,8 @@ pub struct BuildOptions {
     pub fault: Fault,
     /// Migrations of the interrupt controller during the run.
     pub migration: Migration,
+    /// The recorder of the run's events. Without one, the machine's seams are not observed.
+    pub recorder: Option<Arc<Recorder>>,
 }
 
 /// The INTIDs of direct LPIs, which devices store in their messages.

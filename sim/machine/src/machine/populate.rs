@@ -6,12 +6,14 @@ mod chosen;
 pub(super) use chosen::place;
 
 use super::ControllerChoice;
+use crate::trace::Recorder;
 use doorbell_hardware::bus::Doorbells;
 use doorbell_hardware::pci::{
     AddressWidth, BridgeKind, DevFn, DeviceFunctions, FunctionConfig, Segment, StoreConfig,
     Translator,
 };
 use gic_firmware::{BusRange, ControllerKind, Description, PciHost, Via};
+use msi_types::trace::Observed;
 use msi_types::{DeviceId, Masking, RequesterId, SignalMsi};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -273,6 +275,17 @@ pub(super) fn translator(
         description.route(host, requester).ok().map(|route| route.device_id)
     };
     Arc::new(Translator::new(Arc::clone(doorbells), translate))
+}
+
+/// Reports the messages of functions to the recorder, if there is one.
+pub(super) fn observed(
+    upstream: Arc<dyn SignalMsi<RequesterId>>,
+    recorder: Option<&Arc<Recorder>>,
+) -> Arc<dyn SignalMsi<RequesterId>> {
+    match recorder {
+        Some(recorder) => Arc::new(Observed::new(upstream, Arc::clone(recorder))),
+        None => upstream,
+    }
 }
 
 #[cfg(test)]

@@ -5,10 +5,12 @@
 //! messages.
 
 use super::controller_choice::{HYPERV_VPCI, is_virtual_bus};
+use super::gic;
 use super::populate::{self, CandidateMap, Functions};
 use super::{AddressPlan, BuildOptions, Population, Refusal};
 use crate::migration::Migration;
 use crate::model::GicModel;
+use crate::trace::Recorder;
 use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
 use doorbell_hardware::hyperv::{HostMigration, HypervHost, MESSAGE_ADDRESS};
 use doorbell_hardware::pci::{HostBridge, Translator, Windows};
@@ -108,19 +110,20 @@ impl VirtualBusPlan {
     pub(super) fn listen(
         self,
         model: &Arc<GicModel>,
-        migration: Migration,
+        options: &BuildOptions,
         doorbells: &mut Doorbells,
     ) -> Result<ListeningBus, Refusal> {
         let cpus = u16::try_from(model.config().cpus.len()).unwrap_or(u16::MAX);
         let functions: Vec<_> = self.functions.requesters().collect();
-        let migration = match migration {
+        let migration = match options.migration {
             Migration::Never => HostMigration::Never,
             Migration::AtRandom { .. } => HostMigration::InFlight,
         };
         let injection = Injection::Spi(Arc::clone(model) as _);
         let host = HypervHost::new(injection, cpus, &functions, migration);
         let host = host.map_err(Refusal::VirtualBus)?;
-        doorbells.listen(MESSAGE_ADDRESS, Arc::clone(&host) as _);
+        let receiver = gic::observed(Arc::clone(&host) as _, options.recorder.as_ref());
+        doorbells.listen(MESSAGE_ADDRESS, receiver);
         Ok(ListeningBus { plan: self, host })
     }
 }
@@ -130,11 +133,12 @@ impl ListeningBus {
     pub(super) fn build(
         self,
         doorbells: &Arc<Doorbells>,
-        bus: &mut Bus,
+        (recorder, bus): (Option<&Arc<Recorder>>, &mut Bus),
     ) -> Result<VirtualBusHardware, Overlap> {
         let VirtualBusPlan { controller, windows, functions } = self.plan;
         let identity = |requester: RequesterId| Some(DeviceId::new(requester.get()));
-        let upstream = Arc::new(Translator::new(Arc::clone(doorbells), identity)) as _;
+        let translator = Arc::new(Translator::new(Arc::clone(doorbells), identity));
+        let upstream = populate::observed(translator, recorder);
         let root = functions.build(BUSES.first, &upstream);
         let bridge = Arc::new(HostBridge::new(windows, root));
         bus.attach("vpci ECAM", windows.ecam, bridge.ecam())?;

@@ -10,8 +10,9 @@ use msi_types::{Isolation, NotIsolated};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-/// Adds up the records. Must only be called while no messages are in flight.
+/// Ends the trace and adds up the records. Must only be called while no messages are in flight.
 pub(crate) fn verdict(system: &System, counts: DisturbanceCounts, elapsed: Duration) -> Report {
+    system.records.recorder.iter().for_each(|recorder| recorder.end());
     let mut totals = Totals {
         spurious: system.records.unhandled.spurious.load(Ordering::Relaxed),
         late: system.records.unhandled.late.load(Ordering::Relaxed),
@@ -77,6 +78,7 @@ fn device_report(system: &System, device: &Device, totals: &mut Totals) -> Devic
         device_id: config.device_id,
         isolation: device.isolation().unwrap_or(nobody),
         vectors,
+        latency: device.latency(),
         useful_minimum: device.useful_minimum(),
         refused: device.refused().or_else(never_able),
     };

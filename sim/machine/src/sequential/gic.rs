@@ -40,7 +40,7 @@ impl GicHardware {
 
     /// Returns the targets of writes by devices: doorbells, GIC registers and RAM.
     pub fn doorbells(&self) -> Doorbells {
-        gic::doorbells(&self.model, &self.ram)
+        gic::doorbells(&self.model, &self.ram, None)
     }
 
     /// Returns the GIC's wired inputs.
@@ -53,7 +53,7 @@ impl GicHardware {
     /// # Errors
     /// Returns an error if another device claims some of the GIC's addresses.
     pub fn attach(&self, bus: &mut Bus) -> Result<(), Overlap> {
-        gic::attach(&self.model, bus)
+        gic::attach(&self.model, None, bus)
     }
 
     /// Powers on the CPUs. If migration is enabled, the GIC migrates from now on between any two
@@ -63,7 +63,7 @@ impl GicHardware {
         let vcpus = self.vcpus.into_iter().zip(0..);
         let core = |(vcpu, cpu)| CpuCore::new(Cpu::new(cpu), vcpu, &records);
         let cores: Vec<_> = vcpus.map(core).map(Arc::new).collect();
-        let migrator = Migrator::new(migration, &self.model, &cores, None);
+        let migrator = Migrator::new(migration, &self.model, &cores, None, None);
         let cpus = SequentialCpus::of(cores, migrator, platform);
         GicCpus { model: self.model, cpus, records }
     }

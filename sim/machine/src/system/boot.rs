@@ -40,13 +40,20 @@ pub(crate) struct PoweredMachine {
 impl PoweredMachine {
     /// Powers on `machine`. The machine's CPUs execute code, but no controller is set up yet.
     pub(crate) fn on(machine: &mut Machine) -> Self {
-        let records = CpuRecords::new(machine.cpus);
+        let records =
+            CpuRecords { recorder: machine.recorder.clone(), ..CpuRecords::new(machine.cpus) };
         let mut vcpus = std::mem::take(&mut machine.vcpus).into_iter();
         let core = |(vcpu, cpu)| Arc::new(CpuCore::new(Cpu::new(cpu), vcpu, &records));
         let cores: Vec<_> = vcpus.by_ref().take(machine.cpus).zip(0..).map(core).collect();
         machine.model.keep_idle(vcpus);
         let host = machine.virtual_bus.as_ref().map(|bus| Arc::clone(&bus.host));
-        let migrator = Migrator::new(machine.migration, &machine.model, &cores, host);
+        let migrator = Migrator::new(
+            machine.migration,
+            &machine.model,
+            &cores,
+            host,
+            machine.recorder.clone(),
+        );
         let (bus, ram) = (Arc::clone(&machine.bus), Arc::clone(&machine.ram));
         let platform = MachinePlatform::new(bus, ram);
         let platform = Arc::new(match machine.fault {

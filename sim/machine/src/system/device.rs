@@ -2,10 +2,12 @@
 //! them, and the records of both.
 
 use super::{System, VirtualFunction};
-use crate::cpu::looked_at;
+use crate::cpu::{Timing, looked_at};
 use crate::fault::Handler;
+use crate::latency::{Latency, LatencyCounts, Stopwatch};
 use crate::oracle::{SendOutcome, VectorRecord};
 use crate::report::DeviceKind;
+use crate::trace::{Occurrence, Recorder, Subject};
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::pci::enumerate::FoundFunction;
 use doorbell_hardware::pci::{Function, Signalled, StoreConfig};
@@ -13,7 +15,8 @@ use doorbell_hardware::platform_device::{Line, PlatformDevice, PlatformStore};
 use gic_firmware::ControllerIndex;
 use irq_domain::pci::FunctionStore;
 use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
-use msi_types::{DeviceId, HwIrq, MsiParent, RequesterId, Shape};
+use msi_types::{Cpu, DeviceId, HwIrq, MsiParent, RequesterId, Shape};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
@@ -98,6 +101,9 @@ pub(crate) struct DeviceVector {
     /// Number of redeliveries that the interrupt core counted for handles that have since been
     /// dropped.
     redelivered: AtomicU64,
+    stopwatch: Option<Stopwatch>,
+    /// The recorder, and the index under which it knows the device.
+    recorder: Option<(Arc<Recorder>, u32)>,
 }
 
 /// A device.
@@ -110,6 +116,7 @@ pub(crate) struct Device {
     sending: Mutex<()>,
     /// Set while the whole machine is suspended, and the device must not send.
     asleep: AtomicBool,
+    latencies: Arc<LatencyCounts>,
 }
 
 /// The driver's state.
@@ -131,7 +138,8 @@ impl Device {
     ) -> Self {
         let driver = Mutex::new(Driver::Gone);
         let (sending, asleep) = (Mutex::new(()), AtomicBool::new(false));
-        Self { config, parent, vectors: OnceLock::new(), driver, sending, asleep }
+        let (vectors, latencies) = (OnceLock::new(), Arc::new(LatencyCounts::new()));
+        Self { config, parent, vectors, driver, sending, asleep, latencies }
     }
 
     /// Makes the driver find the message store and attach the device to its controller.
@@ -205,7 +213,8 @@ impl Device {
         let most = system.faults.limit(system.fair_share(self.config.controller));
         let granted = device.allocate(shape, 1..=most).map_err(|error| error.to_string())?;
         let vectors = self.vectors.get_or_init(|| {
-            granted.iter().filter_map(|vector| DeviceVector::new(system, vector.slot)).collect()
+            let name = &self.config.name;
+            granted.iter().filter_map(|it| DeviceVector::new(system, name, it.slot)).collect()
         });
         self.follow(system, vectors, &granted);
         let mut handles = Vec::new();
@@ -223,12 +232,14 @@ impl Device {
     fn handler(&self, system: &System, vector: &Arc<DeviceVector>) -> Result<Handler, String> {
         let theirs = Arc::clone(vector);
         let platform = Arc::clone(&system.platform);
+        let latencies = Arc::clone(&self.latencies);
         let line = self.line(system, vector.slot);
         let handler = move |context: &IrqContext<'_>| {
             // Deassert the level before reading the records, so that a level asserted afterwards is
             // signaled again.
             line.iter().for_each(Line::lower);
-            theirs.record.handle(context.cpu(), looked_at());
+            let messages = theirs.record.handle(context.cpu(), looked_at());
+            theirs.handled(context.cpu(), messages, &latencies);
             if theirs.takes_long() {
                 platform.linger();
             }
@@ -250,11 +261,12 @@ impl Device {
     /// Sends the next message on `vector`. Returns `false` if the device could not send it.
     pub(crate) fn send(&self, vector: &DeviceVector) -> bool {
         let _sending = lock(&self.sending);
-        if self.asleep.load(Ordering::Relaxed) {
+        if self.asleep.load(Ordering::Relaxed) || !vector.record.may_send() {
             return false;
         }
+        vector.begins();
         vector.record.send(|| {
-            let left = match self.config.hardware.signal(vector.slot) {
+            let left = match vector.fire(|| self.config.hardware.signal(vector.slot)) {
                 Signalled::Sent(_) => SendOutcome::Sent,
                 Signalled::Held => SendOutcome::Held,
                 Signalled::Off => SendOutcome::NotSent,
@@ -400,6 +412,11 @@ impl Device {
         }
     }
 
+    /// Returns the latencies of the device's messages, if they are measured.
+    pub(crate) fn latency(&self) -> Option<Latency> {
+        self.latencies.latency()
+    }
+
     pub(crate) fn is_pci(&self) -> bool {
         self.config.hardware.pci_store().is_some()
     }
@@ -421,10 +438,12 @@ pub(crate) enum Removal {
 
 impl DeviceVector {
     /// Creates a vector; returns `None` if memory for its mailbox cannot be allocated.
-    fn new(system: &System, slot: u16) -> Option<Arc<Self>> {
+    fn new(system: &System, device: &str, slot: u16) -> Option<Arc<Self>> {
         let mailbox = system.ram.allocate(8, 8)?;
         let (clock, ram) = (Arc::clone(&system.records.clock), Arc::clone(&system.ram));
         let record = VectorRecord::new(clock, ram, mailbox, system.cpus);
+        let measured = system.records.timing == Timing::Measured;
+        let recorder = system.records.recorder.as_ref();
         // The record starts as if an operation were in progress. The subsequent request for the
         // interrupt ends the operation.
         record.begin_operation();
@@ -434,7 +453,52 @@ impl DeviceVector {
             runs: AtomicU64::new(0),
             is_off: AtomicBool::new(false),
             redelivered: AtomicU64::new(0),
+            stopwatch: measured.then(Stopwatch::new),
+            recorder: recorder.map(|recorder| (Arc::clone(recorder), recorder.device(device))),
         }))
+    }
+
+    /// Times and records the start of the next message. Must be called before the handler can see
+    /// the message.
+    fn begins(&self) {
+        let message = self.record.sent() + 1;
+        if let Some(stopwatch) = &self.stopwatch {
+            stopwatch.sending(message);
+        }
+        if let Some((recorder, _)) = &self.recorder {
+            recorder.record_of(self.subject(message), Occurrence::Sends);
+        }
+    }
+
+    /// Sends the next message by calling `send`, and records what happens to it.
+    fn fire(&self, send: impl FnOnce() -> Signalled) -> Signalled {
+        match &self.recorder {
+            Some((recorder, _)) => recorder.sending(self.subject(self.record.sent() + 1), send),
+            None => send(),
+        }
+    }
+
+    /// Times and records a handler run that found these messages.
+    fn handled(&self, cpu: Cpu, messages: Range<u64>, latencies: &LatencyCounts) {
+        if let Some((recorder, _)) = &self.recorder {
+            let (last, count) = (messages.end - 1, messages.end - messages.start);
+            recorder.record_of(self.subject(last), Occurrence::Handles { cpu, messages: count });
+        }
+        if let Some(stopwatch) = &self.stopwatch {
+            stopwatch.handling(messages, latencies);
+        }
+    }
+
+    /// Records what happened to the vector, or to its device.
+    pub(super) fn note(&self, what: Occurrence) {
+        if let Some((recorder, _)) = &self.recorder {
+            recorder.record_of(self.subject(0), what);
+        }
+    }
+
+    fn subject(&self, message: u64) -> Option<Subject> {
+        let (_, device) = self.recorder.as_ref()?;
+        Some(Subject { device: *device, vector: self.slot, message })
     }
 
     /// Returns `true` if this handler run is one of the long ones, during which further messages

@@ -4,9 +4,11 @@ use super::device::{Device, DeviceVector, Driver, Probe, Removal};
 use super::{System, turn_on};
 use crate::cpu::{Cpus, call};
 use crate::report::DeviceKind;
+use crate::trace::Occurrence;
 use doorbell_hardware::platform_device::PlatformStore;
 use gic_bringup::CpuError;
 use irq_domain::MoveError;
+use msi_types::trace::Event;
 use msi_types::{Cpu, MsiError, MsiMessage};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -55,7 +57,11 @@ impl Device {
                 vector.record.end_operation();
             }
             match result {
-                Ok(_) => Ok(AffinityChange::Done),
+                Ok(_) => {
+                    let moved = Event::Moved { hwirq: handle.hwirq(), to };
+                    vector.note(Occurrence::Event(moved));
+                    Ok(AffinityChange::Done)
+                }
                 Err(MoveError::Offline(_) | MoveError::Controller(MsiError::NotReachable(..))) => {
                     Ok(AffinityChange::NotNow)
                 }
@@ -125,7 +131,9 @@ impl System {
     /// # Errors
     /// Returns an error if a driver fails to bring the CPU online.
     pub(crate) fn replug_cpu(&self, cpus: &dyn Cpus, cpu: Cpu) -> Result<(), String> {
-        turn_on(&self.irqchip, cpus, cpu)
+        turn_on(&self.irqchip, cpus, cpu)?;
+        self.records.note(Occurrence::Replugged { cpu });
+        Ok(())
     }
 
     /// Removes `device` and adds it again.
@@ -134,7 +142,10 @@ impl System {
     /// Returns an error if the driver cannot set up the device again.
     pub(crate) fn readd_device(&self, device: &Device, removal: Removal) -> Result<(), String> {
         device.remove(self, removal);
-        device.add(self).map_err(|reason| format!("{}: {reason}", device.config.name))
+        let added = device.add(self);
+        added.map_err(|reason| format!("{}: {reason}", device.config.name))?;
+        device.vectors().iter().take(1).for_each(|vector| vector.note(Occurrence::Readded));
+        Ok(())
     }
 
     pub(super) fn begin_everywhere(&self) {

@@ -4,6 +4,7 @@ use super::boot::wake_redistributors;
 use super::{AffinityChange, Device, System};
 use crate::cpu::{CpuCore, Cpus, call};
 use crate::model::GicModel;
+use crate::trace::Occurrence;
 use doorbell_hardware::platform::MachinePlatform;
 use gic_bringup::{Irqchip, Options};
 use gic_firmware::Description;
@@ -52,6 +53,9 @@ impl System {
         let result = self.sleep_on_last_cpu(cpus);
         self.devices.iter().for_each(|device| device.set_asleep(false));
         self.end_everywhere();
+        if result == Ok(SuspendOutcome::Done) {
+            self.records.note(Occurrence::Suspended);
+        }
         result
     }
 

@@ -1,0 +1,239 @@
+//! Records what happens to each message, from the device's write to the end of its interrupt.
+//!
+//! The recorder observes the seams between devices, model and CPUs. It adds what only the machine
+//! knows: which message of which vector passes a seam, and which messages a handler run found.
+
+use doorbell_hardware::lock::lock;
+use doorbell_hardware::pci::Signalled;
+use msi_types::Cpu;
+use msi_types::trace::{Event, Observer};
+use std::cell::Cell;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+/// Number of separately locked buffers. Threads usually have a buffer each, and so do not wait for
+/// each other.
+const BUFFERS: usize = 32;
+
+thread_local! {
+    /// The message that this thread is sending.
+    static SENDING: Cell<Option<Subject>> = const { Cell::new(None) };
+    /// The buffer of this thread.
+    static BUFFER: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+static NEXT_BUFFER: AtomicUsize = AtomicUsize::new(0);
+
+/// The unit of a trace's times.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum TraceTime {
+    /// Nanoseconds since the recorder was created.
+    Nanoseconds,
+    /// The number of records before this one, which is the same in every simulation with the same
+    /// seed.
+    Steps,
+}
+
+/// A vector of a device, or one of its messages.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Subject {
+    /// Index of the device in [`Trace::devices`].
+    pub device: u32,
+    /// The device's vector, as the device numbers it.
+    pub vector: u16,
+    /// Number of the vector's message, counted from 1; 0 for the vector itself.
+    pub message: u64,
+}
+
+/// A record of a trace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Record {
+    /// The time, in the unit that the recorder was created with.
+    pub at: u64,
+    /// The message that was being sent, or the vector concerned, if the machine knows it.
+    pub subject: Option<Subject>,
+    /// What happened.
+    pub what: Occurrence,
+}
+
+/// What happened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Occurrence {
+    /// An event at one of the seams between devices, model and CPUs.
+    Event(Event),
+    /// A device starts to send the subject.
+    Sends,
+    /// The device's attempt to send the subject has ended.
+    Answered(Signalled),
+    /// The handler of the subject starts.
+    Handles {
+        /// The CPU.
+        cpu: Cpu,
+        /// Number of messages that no earlier handler run saw. The subject is the last of them. 0
+        /// if an earlier run saw the message that caused this interrupt.
+        messages: u64,
+    },
+    /// A CPU has nothing to do and sleeps.
+    Slept {
+        /// The CPU.
+        cpu: Cpu,
+    },
+    /// A CPU wakes up.
+    Woke {
+        /// The CPU.
+        cpu: Cpu,
+    },
+    /// A CPU went offline and came back online.
+    Replugged {
+        /// The CPU.
+        cpu: Cpu,
+    },
+    /// The subject's device was removed and added again.
+    Readded,
+    /// The machine suspended to RAM and resumed.
+    Suspended,
+    /// The interrupt controller model was saved and restored.
+    Migrated,
+}
+
+/// The records of a run.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Trace {
+    /// The unit of the times.
+    pub time: TraceTime,
+    /// The names of the devices that had vectors, as in [`DeviceReport::id`](crate::DeviceReport).
+    pub devices: Vec<String>,
+    /// The records, in the order of their times. No two have the same time.
+    pub records: Vec<Record>,
+    /// Number of records that were left out because the recorder was full.
+    pub left_out: u64,
+}
+
+/// Records a run, if [`BuildOptions::recorder`](crate::BuildOptions::recorder) holds it.
+pub struct Recorder {
+    time: TraceTime,
+    start: Instant,
+    limit: u64,
+    /// Number of records so far, including those that were left out.
+    count: AtomicU64,
+    /// Set once the run has ended. What happens while the drivers are dropped isn't part of it.
+    has_ended: AtomicBool,
+    devices: Mutex<Vec<String>>,
+    buffers: [Mutex<Vec<Record>>; BUFFERS],
+}
+
+impl Recorder {
+    /// Creates a recorder that keeps the first `limit` records.
+    pub fn new(time: TraceTime, limit: u64) -> Arc<Self> {
+        Arc::new(Self {
+            time,
+            start: Instant::now(),
+            limit,
+            count: AtomicU64::new(0),
+            has_ended: AtomicBool::new(false),
+            devices: Mutex::default(),
+            buffers: [const { Mutex::new(Vec::new()) }; BUFFERS],
+        })
+    }
+
+    /// Returns the records, and empties the recorder.
+    pub fn take(&self) -> Trace {
+        let mut records: Vec<_> =
+            self.buffers.iter().flat_map(|buffer| std::mem::take(&mut *lock(buffer))).collect();
+        records.sort_by_key(|record| record.at);
+        let mut earliest = 0;
+        for record in &mut records {
+            record.at = record.at.max(earliest);
+            earliest = record.at + 1;
+        }
+        Trace {
+            time: self.time,
+            devices: lock(&self.devices).clone(),
+            records,
+            left_out: self.count.load(Ordering::SeqCst).saturating_sub(self.limit),
+        }
+    }
+
+    /// Returns the index of the device with this name.
+    pub(crate) fn device(&self, name: &str) -> u32 {
+        let mut devices = lock(&self.devices);
+        let index = devices.iter().position(|known| known == name).unwrap_or_else(|| {
+            devices.push(name.to_owned());
+            devices.len() - 1
+        });
+        u32::try_from(index).unwrap_or(u32::MAX)
+    }
+
+    /// Records `what` about the message that this thread is sending, if it is sending one.
+    pub(crate) fn record(&self, what: Occurrence) {
+        self.record_of(SENDING.get(), what);
+    }
+
+    /// Ends the trace.
+    pub(crate) fn end(&self) {
+        self.has_ended.store(true, Ordering::SeqCst);
+    }
+
+    /// Records `what` about `subject`.
+    pub(crate) fn record_of(&self, subject: Option<Subject>, what: Occurrence) {
+        if self.has_ended.load(Ordering::SeqCst) {
+            return;
+        }
+        let number = self.count.fetch_add(1, Ordering::SeqCst);
+        if number >= self.limit {
+            return;
+        }
+        let at = match self.time {
+            TraceTime::Steps => number,
+            TraceTime::Nanoseconds => {
+                u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+            }
+        };
+        if let Some(buffer) = self.buffers.get(own_buffer()) {
+            lock(buffer).push(Record { at, subject, what });
+        }
+    }
+
+    /// Sends `subject` by calling `send`, and records the answer. Events on this thread until then
+    /// are about `subject`.
+    pub(crate) fn sending(
+        &self,
+        subject: Option<Subject>,
+        send: impl FnOnce() -> Signalled,
+    ) -> Signalled {
+        let before = SENDING.replace(subject);
+        let answer = send();
+        self.record(Occurrence::Answered(answer));
+        SENDING.set(before);
+        answer
+    }
+}
+
+impl Observer for Recorder {
+    fn observe(&self, event: Event) {
+        self.record(Occurrence::Event(event));
+    }
+}
+
+impl fmt::Debug for Recorder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Recorder")
+            .field("time", &self.time)
+            .field("limit", &self.limit)
+            .field("count", &self.count)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Returns the index of this thread's buffer.
+fn own_buffer() -> usize {
+    BUFFER.get().unwrap_or_else(|| {
+        let own = NEXT_BUFFER.fetch_add(1, Ordering::Relaxed) % BUFFERS;
+        BUFFER.set(Some(own));
+        own
+    })
+}
