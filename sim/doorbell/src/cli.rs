@@ -117,8 +117,9 @@ pub(crate) struct RunArgs {
     pub(crate) acpi: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) workload: WorkloadArgs,
-    /// Write the events of a simulation to this file, one per line.
-    #[arg(long, value_name = "FILE", requires = "simulate")]
+    /// Write what happens to each message to this file: in Chrome's trace format, which Perfetto
+    /// opens, if the name ends with `.json`; otherwise one line per event.
+    #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
     /// Show each vector: its interrupt, and the runs of its handler on each CPU.
     #[arg(long, conflicts_with = "json")]

@@ -21,6 +21,7 @@ mod run;
 mod snapshot;
 mod source;
 mod table;
+mod trace;
 
 use anyhow::Result;
 use clap::Parser;

@@ -47,6 +47,24 @@ pub(crate) fn wrapped(sentence: &str) -> String {
     textwrap::fill(sentence, options)
 }
 
+/// Formats a duration with three significant digits.
+pub(crate) fn duration(nanoseconds: u64) -> String {
+    const UNITS: [&str; 4] = ["ns", "µs", "ms", "s"];
+    if nanoseconds < 1000 {
+        return format!("{nanoseconds} ns");
+    }
+    let (mut whole, mut thousandths, mut unit) = (nanoseconds, 0, 0);
+    while whole >= 1000 && unit + 1 < UNITS.len() {
+        (whole, thousandths, unit) = (whole / 1000, whole % 1000, unit + 1);
+    }
+    let unit = UNITS.get(unit).copied().unwrap_or_default();
+    match whole {
+        0..10 => format!("{whole}.{:02} {unit}", thousandths / 10),
+        10..100 => format!("{whole}.{} {unit}", thousandths / 100),
+        _ => format!("{whole} {unit}"),
+    }
+}
+
 /// Converts the result of writing output. A closed pipe counts as success.
 pub(crate) fn quiet_if_closed(outcome: io::Result<()>) -> Result<()> {
     match outcome {
@@ -58,4 +76,25 @@ pub(crate) fn quiet_if_closed(outcome: io::Result<()>) -> Result<()> {
 /// Prints a message to the user on standard error. Failures are ignored.
 pub(crate) fn tell(what: impl fmt::Display) {
     let _ = writeln!(io::stderr(), "doorbell: {what}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_has_three_digits() {
+        let cases = [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1000, "1.00 µs"),
+            (12_345, "12.3 µs"),
+            (999_999, "999 µs"),
+            (1_050_000, "1.05 ms"),
+            (7_000_000_000_000, "7000 s"),
+        ];
+        for (nanoseconds, text) in cases {
+            assert_eq!(duration(nanoseconds), text);
+        }
+    }
 }

@@ -4,6 +4,7 @@ mod anchors;
 mod delivery;
 mod findings;
 mod heat_map;
+mod latency_plot;
 mod lines;
 mod page;
 mod routes;

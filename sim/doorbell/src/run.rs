@@ -8,17 +8,16 @@ use crate::exit::Outcome;
 use crate::inspect::{Inspection, print_text};
 use crate::print;
 use crate::source::Source;
-use anyhow::{Context, Result};
+use crate::trace::{self, TraceFile};
+use anyhow::Result;
 use doorbell_machine::{
     BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Machine, Migration, Progress, Report,
-    RunOptions, Simulation, Suspensions, TraceEvent, simulate,
+    RunOptions, Suspensions, simulate,
 };
 use gic_firmware::lint::KnownRegisters;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::num::NonZeroU16;
-use std::path::Path;
 
 pub(crate) use text::outcome as device_outcome;
 
@@ -29,12 +28,18 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
         (None, Some(folder)) => Source::acpi(folder)?,
         (None, None) => Source::embedded(args.machine.as_deref())?,
     };
-    let machine = match doorbell_machine::build(&source.description, &build_options(&args.workload))
-    {
+    let recorder = args.trace.as_ref().map(|_| trace::recorder(&args.workload));
+    let options = BuildOptions { recorder: recorder.clone(), ..build_options(&args.workload) };
+    let machine = match doorbell_machine::build(&source.description, &options) {
         Ok(machine) => machine,
         Err(refusal) => return refuse(&source, &refusal, args),
     };
-    let report = deliver(machine, &args.workload, args.trace.as_deref())?;
+    let file = args.trace.as_ref().zip(recorder);
+    let file = file.map(|(path, recorder)| TraceFile::create(path, recorder)).transpose()?;
+    let report = deliver(machine, &args.workload)?;
+    if let Some(file) = file {
+        file.write(&report)?;
+    }
     if args.output.json {
         print::json(&json::Document::of(&source.name, &report, args))?;
     } else {
@@ -76,14 +81,13 @@ fn run_options(args: &WorkloadArgs) -> RunOptions {
     RunOptions { messages, seed: args.seed, disturbances }
 }
 
-/// Delivers interrupts from every device. If `trace` is set, a simulation's events are written to
-/// that file.
-pub(crate) fn deliver(
-    machine: Machine,
-    args: &WorkloadArgs,
-    trace: Option<&Path>,
-) -> Result<Report> {
-    if args.simulate { simulated(machine, args, trace) } else { on_threads(machine, args) }
+/// Delivers interrupts from every device.
+pub(crate) fn deliver(machine: Machine, args: &WorkloadArgs) -> Result<Report> {
+    if args.simulate {
+        Ok(simulate(machine, &run_options(args))?.report)
+    } else {
+        on_threads(machine, args)
+    }
 }
 
 fn on_threads(machine: Machine, args: &WorkloadArgs) -> Result<Report> {
@@ -92,29 +96,6 @@ fn on_threads(machine: Machine, args: &WorkloadArgs) -> Result<Report> {
         doorbell_machine::run(machine, &run_options(args), &mut |progress| show(&bar, progress));
     bar.finish_and_clear();
     Ok(report?)
-}
-
-/// Runs on a single thread. Creates the trace file before the run, because a run whose trace can't
-/// be written would be useless.
-fn simulated(machine: Machine, args: &WorkloadArgs, trace: Option<&Path>) -> Result<Report> {
-    let cannot_write = |path: &Path| format!("cannot write {}", path.display());
-    let file = trace.map(|path| {
-        File::create(path).map(|file| (path, file)).with_context(|| cannot_write(path))
-    });
-    let file = file.transpose()?;
-    let Simulation { report, trace, .. } = simulate(machine, &run_options(args))?;
-    if let Some((path, file)) = file {
-        write_trace(file, &trace).with_context(|| cannot_write(path))?;
-    }
-    Ok(report)
-}
-
-fn write_trace(file: File, trace: &[TraceEvent]) -> io::Result<()> {
-    let mut file = BufWriter::new(file);
-    for event in trace {
-        writeln!(file, "{event}")?;
-    }
-    file.flush()
 }
 
 /// Prints the reason why a machine can't be run, followed by the contents of its description.

@@ -143,7 +143,9 @@ fn the_same_seed_simulates_the_same_run() {
         (output.stdout, trace)
     };
     let (report, trace) = simulated("3");
-    assert!(trace.lines().any(|line| line == "CPU0 takes an interrupt"), "{trace}");
+    assert!(trace.lines().any(|line| line.contains("  CPU 0 takes interrupt 8")), "{trace}");
+    let times = trace.lines().map(|line| line.split_whitespace().next().unwrap().parse::<u64>());
+    assert!(times.zip(0..).all(|(time, line)| time == Ok(line)), "{trace}");
     assert!((report, trace.clone()) == simulated("3"));
     assert!(trace != simulated("4").1);
 }
@@ -166,12 +168,53 @@ fn disturbances_happen_on_demand() {
 }
 
 #[test]
-fn a_trace_needs_a_simulation_and_a_file() {
+fn a_trace_needs_a_file() {
     let status = |arguments: &[&str]| doorbell(arguments).status.code();
-    assert_eq!(status(&["run", "--messages", "1", "--trace", "/dev/null"]), Some(2));
+    assert_eq!(status(&["run", "--messages", "1", "--trace", "/dev/null"]), Some(0));
     let unwritable = ["run", "--messages", "1", "--simulate", "--trace", "/dev/full"];
     assert_eq!(status(&unwritable), Some(2));
     assert_eq!(status(&["run", "--messages", "1", "--simulate", "--trace", "/nowhere/t"]), Some(2));
+}
+
+#[test]
+fn a_traces_name_selects_its_format() {
+    let [chrome, text] = ["trace.json", "trace.text"].map(temporary);
+    for path in [&chrome, &text] {
+        let run = ["run", "--messages", "3", "--trace", path.to_str().unwrap()];
+        let output = doorbell(&run);
+        assert_eq!((output.status.code(), output.stderr.len()), (Some(0), 0));
+    }
+    let [chrome, text] = [chrome, text].map(|path| {
+        let contents = std::fs::read_to_string(&path).unwrap();
+        std::fs::remove_file(path).unwrap();
+        contents
+    });
+    let chrome: Value = serde_json::from_str(&chrome).unwrap();
+    assert_eq!(chrome["otherData"]["flows"], 3 * 136);
+    assert!(text.lines().all(|line| line[12..].starts_with(" ns  ")), "{text}");
+    assert!(text.contains(" vector 0 message 1: DeviceID 0x1"), "{text}");
+}
+
+#[test]
+fn latencies_are_those_of_the_handled_messages() {
+    let run = |more: &[&str]| {
+        let report = json(&doorbell(&[&["run", "--json", "--messages", "9"], more].concat()));
+        let devices = report["devices"].as_array().unwrap().clone();
+        let all = devices.into_iter().map(|device| device["send_to_handler"].clone());
+        (report["totals"].clone(), all.collect::<Vec<_>>())
+    };
+    let (totals, devices) = run(&[]);
+    let sum = devices.iter().map(|device| device["messages"].as_u64().unwrap()).sum::<u64>();
+    assert_eq!((totals["sent"].as_u64(), totals["lost"].as_u64()), (Some(sum), Some(0)));
+    for device in devices.iter().chain([&totals["send_to_handler"]]) {
+        let [p50, p99] = ["p50", "p99"].map(|name| device[name].as_u64().unwrap());
+        assert!(0 < p50 && p50 <= p99, "{device}");
+    }
+    // A simulation's times are not those of a real machine.
+    let (totals, devices) = run(&["--simulate"]);
+    assert!(totals["send_to_handler"].is_null() && devices.iter().all(Value::is_null));
+    let text = text(&["run", "--vectors", "--messages", "9"]);
+    assert!(text.contains("\nsend to handler: p50 ") && text.contains(" handled messages "));
 }
 
 #[test]

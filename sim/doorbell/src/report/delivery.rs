@@ -1,6 +1,7 @@
 //! A run's result, as shown on the page.
 
 use super::heat_map::HeatMap;
+use super::latency_plot::{LatencyPlot, TimeScale};
 use crate::run::device_outcome;
 use doorbell_machine::{Report, Totals};
 
@@ -13,6 +14,8 @@ pub(super) struct Delivery<'r> {
     pub(super) faults: Vec<Count>,
     pub(super) counts: Vec<Count>,
     pub(super) devices: Vec<DeviceLine<'r>>,
+    /// Whether the run measured latencies.
+    pub(super) is_timed: bool,
     pub(super) notes: &'r [String],
     pub(super) heat_map: HeatMap,
 }
@@ -32,6 +35,8 @@ pub(super) struct DeviceLine<'r> {
     pub(super) device_id: String,
     pub(super) vectors: usize,
     pub(super) isolation: String,
+    /// The times from the device's write to its handler, if they were measured.
+    pub(super) latency: Option<LatencyPlot>,
     pub(super) verdict: String,
 }
 
@@ -48,6 +53,7 @@ impl<'r> Delivery<'r> {
             (suspended, "suspensions"),
             (migrated, "migrations"),
         ];
+        let scale = TimeScale::of(report);
         Self {
             is_clean: report.totals.is_clean(),
             cpus: report.cpus,
@@ -71,7 +77,8 @@ impl<'r> Delivery<'r> {
             .into_iter()
             .chain(counts(&disturbed).into_iter().filter(|count| count.number > 0))
             .collect(),
-            devices: report.devices.iter().map(DeviceLine::of).collect(),
+            devices: report.devices.iter().map(|it| DeviceLine::of(it, scale)).collect(),
+            is_timed: scale.is_some(),
             notes: &report.notes,
             heat_map: HeatMap::of(report),
         }
@@ -79,13 +86,15 @@ impl<'r> Delivery<'r> {
 }
 
 impl<'r> DeviceLine<'r> {
-    fn of(device: &'r doorbell_machine::DeviceReport) -> Self {
+    fn of(device: &'r doorbell_machine::DeviceReport, scale: Option<TimeScale>) -> Self {
+        let latency = device.latency.as_ref().zip(scale);
         Self {
             id: &device.id,
             kind: device.kind.to_string(),
             device_id: device.device_id.to_string(),
             vectors: device.vectors.len(),
             isolation: device.isolation.to_string(),
+            latency: latency.map(|(latency, scale)| LatencyPlot::of(latency, scale)),
             verdict: match &device.refused {
                 Some(reason) => format!("refused: {reason}"),
                 None => device_outcome(device),

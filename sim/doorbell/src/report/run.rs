@@ -20,7 +20,7 @@ impl Run {
             return Ok(Self::NotMade("No run was requested.".to_owned()));
         }
         match doorbell_machine::build(&source.description, &run::build_options(&args.workload)) {
-            Ok(machine) => Ok(Self::Made(Box::new(run::deliver(machine, &args.workload, None)?))),
+            Ok(machine) => Ok(Self::Made(Box::new(run::deliver(machine, &args.workload)?))),
             Err(refusal) if args.run => bail!("{}: nothing to deliver: {refusal}", source.name),
             Err(refusal) => Ok(Self::NotMade(format!("The machine cannot be run: {refusal}."))),
         }

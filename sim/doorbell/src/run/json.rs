@@ -1,7 +1,7 @@
 //! JSON output of a run, for programs.
 
 use crate::cli::RunArgs;
-use doorbell_machine::{ControllerReport, DeviceReport, Report, Totals, VectorReport};
+use doorbell_machine::{ControllerReport, DeviceReport, Latency, Report, Totals, VectorReport};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -47,7 +47,18 @@ struct Device<'a> {
     refused: Option<&'a str>,
     /// Minimum number of vectors that the device needs to be useful.
     useful_minimum: u16,
+    /// The times from the device's write to its handler; `null` if no handler found a message, and
+    /// for a simulation.
+    send_to_handler: Option<Percentiles>,
     vectors: Vec<Vector>,
+}
+
+/// Percentiles of the times of all messages that handlers found, in nanoseconds.
+#[derive(Serialize)]
+struct Percentiles {
+    messages: u64,
+    p50: u64,
+    p99: u64,
 }
 
 #[derive(Serialize)]
@@ -84,6 +95,8 @@ struct Sums {
     suspended: u64,
     migrated: u64,
     migrated_in_flight: u64,
+    /// The same as of a device, over all devices.
+    send_to_handler: Option<Percentiles>,
 }
 
 impl<'a> Document<'a> {
@@ -97,7 +110,7 @@ impl<'a> Document<'a> {
             simulated: args.workload.simulate,
             controllers: report.controllers.iter().map(Controller::of).collect(),
             devices: report.devices.iter().map(|device| Device::of(report, device)).collect(),
-            totals: Sums::of(&report.totals),
+            totals: Sums::of(report),
             notes: &report.notes,
             nanoseconds_per_message: report
                 .nanoseconds_per_message()
@@ -130,8 +143,15 @@ impl<'a> Device<'a> {
             shares_device_id_with: report.one_group_with(device).collect(),
             refused: device.refused.as_deref(),
             useful_minimum: device.useful_minimum,
+            send_to_handler: device.latency.as_ref().map(Percentiles::of),
             vectors: device.vectors.iter().map(Vector::of).collect(),
         }
+    }
+}
+
+impl Percentiles {
+    fn of(latency: &Latency) -> Self {
+        Self { messages: latency.messages, p50: latency.p50, p99: latency.p99 }
     }
 }
 
@@ -152,7 +172,8 @@ impl Vector {
 }
 
 impl Sums {
-    fn of(totals: &Totals) -> Self {
+    fn of(report: &Report) -> Self {
+        let totals: &Totals = &report.totals;
         Self {
             vectors: totals.vectors,
             sent: totals.sent,
@@ -172,6 +193,7 @@ impl Sums {
             suspended: totals.suspended,
             migrated: totals.migrated,
             migrated_in_flight: totals.migrated_in_flight,
+            send_to_handler: report.latency().as_ref().map(Percentiles::of),
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use crate::cli::RunArgs;
 use crate::inspect::{addresses, yes_no};
-use crate::print::{Output, width, wrapped};
+use crate::print::{Output, duration, width, wrapped};
 use crate::table::Table;
-use doorbell_machine::{DeviceReport, Isolation, Report, Totals, VectorReport};
+use doorbell_machine::{DeviceReport, Isolation, Latency, Report, Totals, VectorReport};
 use std::io::{self, Write};
 
 /// Minimum width of a device name in characters, when there is also a column per CPU.
@@ -29,11 +29,15 @@ pub(super) fn print(
     }
     if args.vectors {
         writeln!(out, "\n{}\n", interrupts(report, width()))?;
+        if report.latency().is_some() {
+            writeln!(out, "{}\n", latencies(report))?;
+        }
     }
     for note in &report.notes {
         writeln!(out, "{}", wrapped(&format!("note: {note}")))?;
     }
     print_totals(out, &report.totals)?;
+    print_latency(out, report)?;
     match report.nanoseconds_per_message().filter(|_| !args.workload.simulate) {
         Some(each) => {
             writeln!(out, "{each:.0} ns per message, {:.2} s", report.elapsed.as_secs_f64())
@@ -243,4 +247,24 @@ fn print_totals(out: &mut Output, totals: &Totals) -> io::Result<()> {
         out,
         "refused {refused}, short {short}, guest faults {guest_faults}, no doorbell {no_doorbell}"
     )
+}
+
+/// Renders the times from each device's writes to its handlers.
+fn latencies(report: &Report) -> Table {
+    let mut rows = Table::new(["device", "handled messages", "p50", "p99"]).with_identifiers([0]);
+    for device in &report.devices {
+        if let Some(Latency { messages, p50, p99, .. }) = &device.latency {
+            let times = [p50, p99].map(|time| duration(*time));
+            let [p50, p99] = times;
+            rows.row([device.id.clone(), messages.to_string(), p50, p99]);
+        }
+    }
+    rows
+}
+
+/// Prints the times from the devices' writes to their handlers, if they were measured.
+fn print_latency(out: &mut Output, report: &Report) -> io::Result<()> {
+    let Some(all) = report.latency() else { return Ok(()) };
+    let (p50, p99) = (duration(all.p50), duration(all.p99));
+    writeln!(out, "send to handler: p50 {p50}, p99 {p99}")
 }

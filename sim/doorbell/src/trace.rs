@@ -1,0 +1,89 @@
+//! The file of `doorbell run --trace`: for people, one event per line; for Perfetto and other
+//! viewers, Chrome's trace format.
+
+mod chrome;
+mod flows;
+#[cfg(test)]
+mod tests;
+mod text;
+mod timeline;
+mod tracks;
+
+use crate::cli::WorkloadArgs;
+use crate::print;
+use anyhow::{Context, Result};
+use doorbell_machine::{Recorder, Report, TraceTime};
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Maximum number of events in a trace. The default run of the first embedded machine has about
+/// 1.1 million.
+const LIMIT: u64 = 2_000_000;
+
+/// Creates the recorder for a run with these options.
+pub(crate) fn recorder(args: &WorkloadArgs) -> Arc<Recorder> {
+    let time = if args.simulate { TraceTime::Steps } else { TraceTime::Nanoseconds };
+    Recorder::new(time, LIMIT)
+}
+
+/// A file that receives a trace.
+pub(crate) struct TraceFile<'a> {
+    path: &'a Path,
+    file: File,
+    recorder: Arc<Recorder>,
+}
+
+impl<'a> TraceFile<'a> {
+    /// Creates the file. Should be called before the run, because a run whose trace can't be
+    /// written would be useless.
+    pub(crate) fn create(path: &'a PathBuf, recorder: Arc<Recorder>) -> Result<Self> {
+        let file = File::create(path).with_context(|| cannot_write(path))?;
+        Ok(Self { path, file, recorder })
+    }
+
+    /// Writes the recorded events of a run with this report.
+    pub(crate) fn write(self, report: &Report) -> Result<()> {
+        let trace = self.recorder.take();
+        let mut out = BufWriter::new(self.file);
+        let is_chrome = self.path.extension().is_some_and(|extension| extension == "json");
+        let written = if is_chrome {
+            timeline::write(&mut out, &trace, report)
+        } else {
+            text::write(&mut out, &trace)
+        };
+        written.and_then(|()| out.flush()).with_context(|| cannot_write(self.path))?;
+        if trace.left_out > 0 {
+            print::tell(format_args!(
+                "{}: the trace has the first {LIMIT} events; {} are left out",
+                self.path.display(),
+                trace.left_out
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn cannot_write(path: &Path) -> String {
+    format!("cannot write {}", path.display())
+}
+
+/// Returns the name of an ITS command (IHI 0069 §5.3).
+const fn command_name(word: u64) -> &'static str {
+    match word & 0xff {
+        0x01 => "MOVI",
+        0x03 => "INT",
+        0x04 => "CLEAR",
+        0x05 => "SYNC",
+        0x08 => "MAPD",
+        0x09 => "MAPC",
+        0x0a => "MAPTI",
+        0x0b => "MAPI",
+        0x0c => "INV",
+        0x0d => "INVALL",
+        0x0e => "MOVALL",
+        0x0f => "DISCARD",
+        _ => "unknown command",
+    }
+}

@@ -1,0 +1,180 @@
+//! Chrome's trace format: a JSON object whose `traceEvents` are slices, flows between slices, and
+//! instants, each on a track (a thread of a process). Defined by Google's document "Trace Event
+//! Format".
+
+use serde::Serialize;
+use serde_json::Value;
+use std::io::{self, Write};
+
+/// A row of the viewer.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Track {
+    pub(crate) process: u32,
+    /// Must be unique over all processes.
+    pub(crate) thread: u32,
+}
+
+/// A period of time in nanoseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Span {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+}
+
+/// A point of a flow. The flow connects the slices around its points.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum FlowPoint {
+    Start,
+    Step,
+    End,
+}
+
+/// The number of rows that an instant is drawn across.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Across {
+    Track,
+    Everything,
+}
+
+/// One element of `traceEvents`.
+#[derive(Serialize)]
+struct TraceEvent<'a> {
+    ph: char,
+    pid: u32,
+    tid: u32,
+    name: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cat: Option<&'a str>,
+    /// Microseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ts: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dur: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<u64>,
+    /// Connects the end of a flow to the slice around it rather than to the next slice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bp: Option<&'a str>,
+    /// An instant's scope.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    s: Option<char>,
+    #[serde(skip_serializing_if = "Value::is_null")]
+    args: Value,
+}
+
+/// Writes a trace event by event.
+pub(crate) struct ChromeWriter<W> {
+    out: W,
+    is_first: bool,
+}
+
+impl<W: Write> ChromeWriter<W> {
+    /// Begins the object.
+    pub(crate) fn new(mut out: W) -> io::Result<Self> {
+        out.write_all(b"{\"displayTimeUnit\":\"ns\",\"traceEvents\":[")?;
+        Ok(Self { out, is_first: true })
+    }
+
+    /// Ends the object with facts about the whole trace.
+    pub(crate) fn finish(mut self, facts: &Value) -> io::Result<()> {
+        write!(self.out, "\n],\"otherData\":")?;
+        serde_json::to_writer(&mut self.out, facts)?;
+        writeln!(self.out, "}}")
+    }
+
+    /// Names a process, which groups tracks. Processes are shown in the order of their numbers.
+    pub(crate) fn process(&mut self, number: u32, name: &str) -> io::Result<()> {
+        let track = Track { process: number, thread: 0 };
+        self.metadata(track, "process_name", serde_json::json!({ "name": name }))?;
+        self.metadata(track, "process_sort_index", serde_json::json!({ "sort_index": number }))
+    }
+
+    /// Names a track. Tracks are shown in the order of their numbers.
+    pub(crate) fn track(&mut self, track: Track, name: &str) -> io::Result<()> {
+        let order = serde_json::json!({ "sort_index": track.thread });
+        self.metadata(track, "thread_name", serde_json::json!({ "name": name }))?;
+        self.metadata(track, "thread_sort_index", order)
+    }
+
+    /// Draws a slice. Slices of a track must be nested or disjoint.
+    pub(crate) fn slice(
+        &mut self,
+        track: Track,
+        span: Span,
+        name: &str,
+        args: Value,
+    ) -> io::Result<()> {
+        let event = TraceEvent::new('X', track, name);
+        let (ts, dur) = (microseconds(span.start), microseconds(span.end - span.start));
+        self.write(&TraceEvent { ts: Some(ts), dur: Some(dur), args, ..event })
+    }
+
+    /// Adds a point to a flow. The slice around it must have been drawn.
+    pub(crate) fn flow(
+        &mut self,
+        track: Track,
+        at: u64,
+        id: u64,
+        point: FlowPoint,
+    ) -> io::Result<()> {
+        let (ph, bp) = match point {
+            FlowPoint::Start => ('s', None),
+            FlowPoint::Step => ('t', None),
+            FlowPoint::End => ('f', Some("e")),
+        };
+        let event = TraceEvent::new(ph, track, "message");
+        let (ts, cat) = (Some(microseconds(at)), Some("message"));
+        self.write(&TraceEvent { ts, cat, id: Some(id), bp, ..event })
+    }
+
+    /// Draws an instant.
+    pub(crate) fn instant(
+        &mut self,
+        track: Track,
+        (at, across): (u64, Across),
+        name: &str,
+        args: Value,
+    ) -> io::Result<()> {
+        let scope = match across {
+            Across::Track => 't',
+            Across::Everything => 'g',
+        };
+        let event = TraceEvent::new('i', track, name);
+        self.write(&TraceEvent { ts: Some(microseconds(at)), s: Some(scope), args, ..event })
+    }
+
+    fn metadata(&mut self, track: Track, name: &str, args: Value) -> io::Result<()> {
+        self.write(&TraceEvent { args, ..TraceEvent::new('M', track, name) })
+    }
+
+    fn write(&mut self, event: &TraceEvent<'_>) -> io::Result<()> {
+        self.out.write_all(if self.is_first { b"\n" } else { b",\n" })?;
+        self.is_first = false;
+        serde_json::to_writer(&mut self.out, event).map_err(Into::into)
+    }
+}
+
+impl<'a> TraceEvent<'a> {
+    const fn new(ph: char, track: Track, name: &'a str) -> Self {
+        let Track { process: pid, thread: tid } = track;
+        let args = Value::Null;
+        Self {
+            ph,
+            pid,
+            tid,
+            name,
+            cat: None,
+            ts: None,
+            dur: None,
+            id: None,
+            bp: None,
+            s: None,
+            args,
+        }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact below 2^53 ns, which is a hundred days")]
+fn microseconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1000.0
+}

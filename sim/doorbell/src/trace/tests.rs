@@ -1,0 +1,285 @@
+//! Tests of timelines, against the format's document and against the verdict of the run.
+
+use super::timeline;
+use doorbell_machine::{
+    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Fault, Migration, Recorder, Report,
+    RunOptions, Suspensions, TraceTime, build, embedded, run, simulate,
+};
+use serde_json::Value;
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroU32;
+
+/// A drawn run.
+struct Drawn {
+    events: Vec<Value>,
+    facts: Value,
+    report: Report,
+}
+
+/// How a run is scheduled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Schedule {
+    Threads,
+    Simulated,
+}
+
+/// A position on a track: its process, its thread, and the time in picoseconds.
+type Point = (u64, u64, u64);
+
+fn draw(machine: &str, schedule: Schedule, limit: u64, mut options: BuildOptions) -> Drawn {
+    let description = embedded::machine(machine).unwrap().firmware.describe().unwrap();
+    let (time, messages) = match schedule {
+        Schedule::Threads => (TraceTime::Nanoseconds, 40),
+        Schedule::Simulated => (TraceTime::Steps, 12),
+    };
+    let recorder = Recorder::new(time, limit);
+    options.recorder = Some(recorder.clone());
+    let disturbances = match options.migration {
+        Migration::Never => Disturbances::default(),
+        Migration::AtRandom { .. } => Disturbances {
+            cpus: CpuHotplug::Replugged,
+            devices: DeviceHotplug::Readded,
+            suspensions: Suspensions::NowAndThen,
+            ..Disturbances::default()
+        },
+    };
+    let machine = build(&description, &options).unwrap();
+    let options = RunOptions { messages, seed: 3, disturbances };
+    let report = match schedule {
+        Schedule::Threads => run(machine, &options, &mut |_| {}).unwrap(),
+        Schedule::Simulated => simulate(machine, &options).unwrap().report,
+    };
+    let mut file = Vec::new();
+    timeline::write(&mut file, &recorder.take(), &report).unwrap();
+    let mut document: Value = serde_json::from_slice(&file).unwrap();
+    let events = document["traceEvents"].take().as_array().unwrap().clone();
+    Drawn { events, facts: document["otherData"].take(), report }
+}
+
+fn draw_all(machine: &str, schedule: Schedule) -> Drawn {
+    draw(machine, schedule, u64::MAX, BuildOptions::default())
+}
+
+impl Drawn {
+    fn of_kind<'a>(&'a self, ph: &'a str) -> impl Iterator<Item = &'a Value> {
+        self.events.iter().filter(move |event| event["ph"] == ph)
+    }
+
+    fn named<'a>(&'a self, ph: &'a str, part: &'a str) -> impl Iterator<Item = &'a Value> {
+        self.of_kind(ph).filter(move |event| event["name"].as_str().unwrap().contains(part))
+    }
+
+    /// Returns the slices of each track, in the order of the file.
+    fn slices(&self) -> HashMap<(u64, u64), Vec<(u64, u64)>> {
+        let mut slices: HashMap<_, Vec<_>> = HashMap::new();
+        for slice in self.of_kind("X") {
+            let (pid, tid, start) = point(slice);
+            let end = start + picoseconds(&slice["dur"]);
+            slices.entry((pid, tid)).or_default().push((start, end));
+        }
+        slices
+    }
+
+    fn handler_runs(&self) -> HashMap<(String, u64), u64> {
+        let mut runs = HashMap::new();
+        for slice in self.named("X", "handler of vector ") {
+            let vector = slice["args"]["vector"].as_u64().unwrap();
+            let device = slice["args"]["device"].as_str().unwrap().to_owned();
+            *runs.entry((device, vector)).or_default() += 1;
+        }
+        runs
+    }
+}
+
+fn picoseconds(microseconds: &Value) -> u64 {
+    let microseconds = microseconds.as_f64().unwrap();
+    assert!(microseconds >= 0.0);
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked above")]
+    let picoseconds = (microseconds * 1e6).round() as u64;
+    picoseconds
+}
+
+fn point(event: &Value) -> Point {
+    (event["pid"].as_u64().unwrap(), event["tid"].as_u64().unwrap(), picoseconds(&event["ts"]))
+}
+
+const MACHINES: [&str; 5] = ["harbour", "lagoon", "estuary", "cove", "hyperv"];
+const SCHEDULES: [Schedule; 2] = [Schedule::Threads, Schedule::Simulated];
+
+#[test]
+fn events_have_the_fields_of_the_format() {
+    for schedule in SCHEDULES {
+        let drawn = draw_all("harbour", schedule);
+        for event in &drawn.events {
+            assert!(event["name"].is_string() && event["pid"].is_u64(), "{event}");
+            assert!(event["tid"].is_u64(), "{event}");
+            let fields: &[&str] = match event["ph"].as_str().unwrap() {
+                "M" => &["args"],
+                "X" => &["ts", "dur"],
+                "i" => &["ts", "s"],
+                "s" | "t" => &["ts", "id", "cat"],
+                "f" => &["ts", "id", "cat", "bp"],
+                other => panic!("{other} is not drawn"),
+            };
+            for field in fields {
+                assert!(!event[field].is_null(), "{event} has no {field}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_track_is_named_once() {
+    let drawn = draw_all("harbour", Schedule::Threads);
+    let mut names = HashMap::new();
+    for name in drawn.of_kind("M").filter(|event| event["name"] == "thread_name") {
+        let track = (name["pid"].as_u64().unwrap(), name["tid"].as_u64().unwrap());
+        assert_eq!(names.insert(track, name["args"]["name"].as_str().unwrap()), None);
+    }
+    let threads: HashSet<_> = names.keys().map(|(_, tid)| tid).collect();
+    assert_eq!(threads.len(), names.len(), "two processes share a thread");
+    for event in drawn.events.iter().filter(|event| event["ph"] != "M") {
+        let (pid, tid, _) = point(event);
+        assert!(names.contains_key(&(pid, tid)), "{event}");
+        assert_ne!(names[&(pid, tid)], "other addresses", "{event}");
+    }
+    let names: HashSet<_> = names.into_values().collect();
+    let devices = drawn.report.devices.iter().map(|device| device.id.as_str());
+    let controllers = drawn.report.controllers.iter().map(|controller| controller.id.as_str());
+    for name in devices.chain(controllers).chain(["CPU 0", "CPU 7"]) {
+        assert!(names.contains(name), "{name}");
+    }
+}
+
+#[test]
+fn slices_of_a_track_are_nested_or_disjoint() {
+    for machine in MACHINES {
+        for schedule in SCHEDULES {
+            for (track, mut slices) in draw_all(machine, schedule).slices() {
+                slices.sort_by_key(|(start, end)| (*start, std::cmp::Reverse(*end)));
+                let mut open: Vec<(u64, u64)> = Vec::new();
+                for (start, end) in slices {
+                    open.retain(|(_, until)| *until > start);
+                    assert!(end > start, "{machine} {track:?}");
+                    assert!(open.iter().all(|(_, until)| end <= *until), "{machine} {track:?}");
+                    open.push((start, end));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn each_message_flows_from_its_write_to_its_handler() {
+    for machine in MACHINES {
+        for schedule in SCHEDULES {
+            let drawn = draw_all(machine, schedule);
+            let slices = drawn.slices();
+            let mut flows: HashMap<u64, [Vec<Point>; 3]> = HashMap::new();
+            for (index, ph) in ["s", "t", "f"].into_iter().enumerate() {
+                for event in drawn.of_kind(ph) {
+                    let (pid, tid, at) = point(event);
+                    let encloses = |(start, end): &(u64, u64)| (*start..*end).contains(&at);
+                    assert!(slices[&(pid, tid)].iter().any(encloses), "{event}");
+                    let flow = flows.entry(event["id"].as_u64().unwrap()).or_default();
+                    flow[index].push((pid, tid, at));
+                }
+            }
+            for (id, [start, steps, end]) in &flows {
+                assert_eq!((start.len(), end.len()), (1, 1), "{machine} flow {id}");
+                assert!(steps.len() <= 1, "{machine} flow {id}");
+                let way = [start, steps, end].into_iter().flatten();
+                assert!(way.clone().is_sorted_by_key(|(pid, _, _)| pid), "{machine} flow {id}");
+                assert!(way.is_sorted_by(|a, b| a.2 < b.2), "{machine} flow {id}");
+            }
+            let totals = &drawn.report.totals;
+            assert!(totals.is_clean(), "{machine}: {totals:?}");
+            assert_eq!(flows.len() as u64, totals.sent, "{machine}");
+            assert!(drawn.of_kind("t").count() * 10 > flows.len() * 9, "{machine}");
+        }
+    }
+}
+
+#[test]
+fn the_timeline_agrees_with_the_totals() {
+    for machine in MACHINES {
+        for schedule in SCHEDULES {
+            let drawn = draw_all(machine, schedule);
+            let totals = &drawn.report.totals;
+            assert_eq!(drawn.facts["messages"], totals.sent, "{machine}");
+            assert_eq!(drawn.facts["moves"], totals.moves, "{machine}");
+            assert_eq!(drawn.named("i", " moves to CPU ").count() as u64, totals.moves);
+            assert_eq!(
+                (&drawn.facts["lost"], &drawn.facts["events_left_out"]),
+                (&0.into(), &0.into())
+            );
+            // As in the totals, runs beyond the number of messages don't count.
+            let runs = drawn.handler_runs();
+            let sent = 0..if schedule == Schedule::Threads { 40 } else { 12 };
+            let delivered: u64 = runs.values().map(|runs| u64::min(*runs, sent.end)).sum();
+            assert_eq!(delivered, totals.delivered, "{machine}");
+            let coalesced = drawn.named("X", "handler of").map(|run| &run["args"]["coalesced"]);
+            let coalesced: u64 = coalesced.filter_map(Value::as_u64).sum();
+            let empty = drawn.named("X", "handler of").filter(|run| run["args"]["messages"] == 0);
+            let all: u64 = runs.values().sum();
+            assert_eq!(coalesced, totals.sent - (all - empty.count() as u64), "{machine}");
+        }
+    }
+}
+
+#[test]
+fn an_its_shows_its_commands() {
+    let drawn = draw_all("harbour", Schedule::Simulated);
+    let of = |name: &str| drawn.named("i", name).count();
+    assert_eq!(of("MAPTI") as u64, drawn.report.totals.vectors);
+    assert!(of("MAPD") > 0 && of("MAPC") > 0 && of("MOVI") as u64 >= drawn.report.totals.moves / 2);
+    assert_eq!(of("unknown command"), 0);
+}
+
+#[test]
+fn a_lost_message_is_an_instant_with_its_reason() {
+    let astray = BuildOptions { fault: Fault::WrongDoorbell, ..BuildOptions::default() };
+    let skips = Fault::SkipsHandlers(NonZeroU32::new(40).unwrap());
+    let unhandled = BuildOptions { fault: skips, ..BuildOptions::default() };
+    let cases = [
+        (astray, "no controller receives messages at the address"),
+        (unhandled, "no handler found the message"),
+    ];
+    for (options, reason) in cases {
+        let drawn = draw("harbour", Schedule::Simulated, u64::MAX, options);
+        let totals = &drawn.report.totals;
+        assert!(totals.lost > 0, "{totals:?}");
+        let lost: Vec<_> = drawn.named("i", " lost").collect();
+        assert_eq!(drawn.facts["lost"], lost.len());
+        assert_eq!((drawn.of_kind("f").count() + lost.len()) as u64, totals.sent, "{totals:?}");
+        for instant in lost {
+            assert_eq!(instant["args"]["reason"], reason);
+        }
+    }
+}
+
+#[test]
+fn a_full_recorder_keeps_whole_flows() {
+    let all = draw_all("harbour", Schedule::Simulated);
+    let drawn = draw("harbour", Schedule::Simulated, 3000, BuildOptions::default());
+    assert!(drawn.facts["events_left_out"].as_u64().unwrap() > 1000);
+    let [starts, ends] = ["s", "f"].map(|ph| drawn.of_kind(ph).map(|event| &event["id"]).collect());
+    let (starts, ends): (HashSet<_>, HashSet<_>) = (starts, ends);
+    assert!(starts == ends && starts.len() > 10 && starts.len() < all.of_kind("s").count());
+    // A message whose handler ran after the recorder was full isn't lost.
+    assert_eq!(drawn.facts["lost"], 0);
+}
+
+#[test]
+fn disturbances_are_drawn() {
+    let options =
+        BuildOptions { migration: Migration::AtRandom { seed: 1 }, ..BuildOptions::default() };
+    let drawn = draw("harbour", Schedule::Simulated, u64::MAX, options);
+    let totals = &drawn.report.totals;
+    assert!(totals.is_clean(), "{totals:?}");
+    let of = |name: &str| drawn.named("i", name).count() as u64;
+    assert_eq!(of("the controller migrated"), totals.migrated);
+    assert_eq!(of("the machine suspended"), totals.suspended);
+    assert_eq!(of("removed and added again"), totals.readded);
+    assert!(totals.migrated > 0 && of("was offline") >= totals.replugged);
+}

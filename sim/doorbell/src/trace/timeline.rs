@@ -1,0 +1,377 @@
+//! A run's trace as a timeline: a track per device, controller and CPU, and a flow per message from
+//! the device's write to the handler run that found it.
+//!
+//! A message has a flow if a handler found it. Several messages may end in the same handler run,
+//! because messages of a pending interrupt are merged. A message without a handler is an instant
+//! that states the reason.
+
+use super::chrome::{Across, ChromeWriter, FlowPoint, Span, Track};
+use super::command_name;
+use super::flows::Flows;
+use super::tracks::Tracks;
+use doorbell_machine::{
+    Cpu, Delivery, DeviceId, Event, HwIrq, MsiMessage, Occurrence, Record, Report, Signalled,
+    Subject, Trace, TraceTime,
+};
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::io::{self, Write};
+
+/// Writes the trace of a run with this report.
+pub(super) fn write(out: &mut impl Write, trace: &Trace, report: &Report) -> io::Result<()> {
+    let mut out = ChromeWriter::new(out)?;
+    let tracks = Tracks::write(&mut out, trace, report)?;
+    let flows = Flows::of(trace);
+    let mut timeline = Timeline {
+        out,
+        tracks,
+        scale: scale(trace.time),
+        is_whole: trace.left_out == 0,
+        flows,
+        open: Open::default(),
+        controller_ends: HashMap::new(),
+        counts: Counts::default(),
+    };
+    timeline.reserve(trace);
+    for record in &trace.records {
+        timeline.add(record)?;
+    }
+    let Timeline { out, flows, counts, .. } = timeline;
+    let facts = facts(trace, report, &counts, flows.len());
+    out.finish(&facts)
+}
+
+/// Returns the duration of a unit of time in nanoseconds. A step is drawn as a microsecond.
+const fn scale(time: TraceTime) -> u64 {
+    match time {
+        TraceTime::Nanoseconds => 1,
+        TraceTime::Steps => 1000,
+    }
+}
+
+fn facts(trace: &Trace, report: &Report, counts: &Counts, flows: usize) -> Value {
+    json!({
+        "machine": report.machine,
+        "time": match trace.time {
+            TraceTime::Nanoseconds => "nanoseconds since the machine was built",
+            TraceTime::Steps => "steps of a simulation, drawn as microseconds",
+        },
+        "messages": counts.messages,
+        "handler_runs": counts.handler_runs,
+        "flows": flows,
+        "lost": counts.lost,
+        "moves": counts.moves,
+        "commands": counts.commands,
+        "events_left_out": trace.left_out,
+    })
+}
+
+/// Numbers of the drawn events.
+#[derive(Default)]
+struct Counts {
+    messages: u64,
+    handler_runs: u64,
+    lost: u64,
+    moves: u64,
+    commands: u64,
+}
+
+/// Slices that have begun.
+#[derive(Default)]
+struct Open {
+    sends: HashMap<Subject, Send>,
+    /// Messages that have reached a controller, by message and sender.
+    arrivals: HashMap<(Option<Subject>, DeviceId, MsiMessage), u64>,
+    /// The interrupt that each CPU has taken.
+    taken: HashMap<Cpu, Taken>,
+    sleeps: HashMap<Cpu, u64>,
+}
+
+/// A message that a device is sending.
+struct Send {
+    start: u64,
+    message: Option<(Option<DeviceId>, MsiMessage)>,
+    lost: Option<Delivery>,
+}
+
+/// An interrupt that a CPU has taken, and the handler runs so far.
+struct Taken {
+    start: u64,
+    hwirq: HwIrq,
+    runs: Vec<HandlerRun>,
+}
+
+/// A handler run that found this number of messages.
+struct HandlerRun {
+    start: u64,
+    last: Subject,
+    messages: u64,
+}
+
+struct Timeline<W> {
+    out: ChromeWriter<W>,
+    tracks: Tracks,
+    /// Nanoseconds per unit of time.
+    scale: u64,
+    /// Whether the trace has all events of the run.
+    is_whole: bool,
+    flows: Flows,
+    open: Open,
+    /// For each arrival at a controller, the end of its slice: its end or the start of the next one,
+    /// because slices of a track must not overlap.
+    controller_ends: HashMap<(Track, u64), u64>,
+    counts: Counts,
+}
+
+impl<W: Write> Timeline<W> {
+    /// Computes where slices at controllers must end. Devices write to a controller concurrently.
+    fn reserve(&mut self, trace: &Trace) {
+        let mut latest: HashMap<Track, u64> = HashMap::new();
+        for record in &trace.records {
+            if let Occurrence::Event(Event::Translated { message, .. }) = record.what {
+                let row = self.tracks.controller(message.address);
+                if let Some(before) = latest.insert(row, record.at) {
+                    self.controller_ends.insert((row, before), record.at);
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, record: &Record) -> io::Result<()> {
+        let at = record.at;
+        match (record.what, record.subject) {
+            (Occurrence::Event(event), subject) => self.event(at, subject, event),
+            (Occurrence::Sends, Some(subject)) => {
+                self.open.sends.insert(subject, Send { start: at, message: None, lost: None });
+                Ok(())
+            }
+            (Occurrence::Answered(answer), Some(subject)) => self.answered(at, subject, answer),
+            (Occurrence::Handles { cpu, messages }, Some(last)) => {
+                let run = HandlerRun { start: at, last, messages };
+                self.open.taken.entry(cpu).and_modify(|taken| taken.runs.push(run));
+                Ok(())
+            }
+            (Occurrence::Slept { cpu }, _) => {
+                self.open.sleeps.insert(cpu, at);
+                Ok(())
+            }
+            (Occurrence::Woke { cpu }, _) => match self.open.sleeps.remove(&cpu) {
+                Some(start) => {
+                    let span = self.span(start, at);
+                    self.out.slice(self.tracks.cpu(cpu), span, "asleep", Value::Null)
+                }
+                None => Ok(()),
+            },
+            (Occurrence::Replugged { cpu }, _) => {
+                self.instant(self.tracks.cpu(cpu), at, "was offline", Value::Null)
+            }
+            (Occurrence::Readded, Some(subject)) => {
+                let track = Tracks::device(subject.device);
+                self.instant(track, at, "removed and added again", Value::Null)
+            }
+            (Occurrence::Suspended, _) => self.everywhere(at, "the machine suspended"),
+            (Occurrence::Migrated, _) => self.everywhere(at, "the controller migrated"),
+            _ => Ok(()),
+        }
+    }
+
+    fn event(&mut self, at: u64, subject: Option<Subject>, event: Event) -> io::Result<()> {
+        match event {
+            Event::Sent { message, .. } => {
+                self.describe(subject, None, message);
+                Ok(())
+            }
+            Event::Translated { device, message } => {
+                self.describe(subject, Some(device), message);
+                self.open.arrivals.insert((subject, device, message), at);
+                Ok(())
+            }
+            Event::Pending { device, message } => {
+                self.arrived(at, subject, (device, message), Delivery::Pending)
+            }
+            Event::Dropped { device, message, delivery } => {
+                self.arrived(at, subject, (device, message), delivery)
+            }
+            Event::Kicked { cpu } => {
+                let by = subject.map_or(Value::Null, |subject| self.named(subject));
+                self.instant(self.tracks.cpu(cpu), at, "kicked", by)
+            }
+            Event::Taken { cpu, hwirq } => {
+                self.open.taken.insert(cpu, Taken { start: at, hwirq, runs: Vec::new() });
+                Ok(())
+            }
+            Event::Ended { cpu, .. } => match self.open.taken.remove(&cpu) {
+                Some(taken) => self.ended(cpu, at, &taken),
+                None => Ok(()),
+            },
+            Event::Command { its, words } => {
+                self.counts.commands += 1;
+                let name = command_name(words[0]);
+                let args = json!({ "words": words.map(|word| format!("{word:#x}")) });
+                self.instant(self.tracks.its(its), at, name, args)
+            }
+            Event::Moved { hwirq, to } => {
+                let Some(subject) = subject else { return Ok(()) };
+                self.counts.moves += 1;
+                let name = format!("vector {} moves to CPU {to}", subject.vector);
+                let args = json!({ "interrupt": interrupt(hwirq) });
+                self.instant(Tracks::device(subject.device), at, &name, args)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Stores the contents of the message that a device is sending.
+    fn describe(
+        &mut self,
+        subject: Option<Subject>,
+        device: Option<DeviceId>,
+        message: MsiMessage,
+    ) {
+        if let Some(send) = subject.and_then(|subject| self.open.sends.get_mut(&subject)) {
+            send.message = Some((device, message));
+        }
+    }
+
+    /// Draws a message at its controller, which has answered.
+    fn arrived(
+        &mut self,
+        at: u64,
+        subject: Option<Subject>,
+        (device, message): (DeviceId, MsiMessage),
+        delivery: Delivery,
+    ) -> io::Result<()> {
+        let Some(start) = self.open.arrivals.remove(&(subject, device, message)) else {
+            return Ok(());
+        };
+        let track = self.tracks.controller(message.address);
+        let next = self.controller_ends.get(&(track, start)).copied().unwrap_or(u64::MAX);
+        let name = format!("DeviceID {device} writes {:#x}", message.data);
+        let mut args = json!({
+            "address": format!("{:#x}", message.address),
+            "answer": answer(delivery),
+            "duration": (at - start) * self.scale,
+        });
+        if subject.is_none() {
+            args["released"] = json!("a mask held this message back");
+        }
+        self.out.slice(track, self.span(start, at.min(next)), &name, args)?;
+        let Some(subject) = subject else { return Ok(()) };
+        if delivery != Delivery::Pending
+            && let Some(send) = self.open.sends.get_mut(&subject)
+        {
+            send.lost = Some(delivery);
+        }
+        match self.flows.get(subject) {
+            Some(flow) if start < flow.end => {
+                self.out.flow(track, start * self.scale, flow.id, FlowPoint::Step)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Draws a message at its device, which has finished sending it.
+    fn answered(&mut self, at: u64, subject: Subject, outcome: Signalled) -> io::Result<()> {
+        let Some(send) = self.open.sends.remove(&subject) else { return Ok(()) };
+        let track = Tracks::device(subject.device);
+        if outcome == Signalled::Off {
+            let reason = "the device is disabled, unplugged, or not a bus master";
+            let args = json!({ "vector": subject.vector, "reason": reason });
+            return self.instant(track, at, "not sent", args);
+        }
+        self.counts.messages += 1;
+        let mut args = json!({ "vector": subject.vector, "message": subject.message });
+        if let Some((device, message)) = send.message {
+            args["address"] = json!(format!("{:#x}", message.address));
+            args["data"] = json!(format!("{:#x}", message.data));
+            if let Some(device) = device {
+                args["DeviceID"] = json!(device.to_string());
+            }
+        }
+        if outcome == Signalled::Held {
+            args["held"] = json!("a mask holds the message back");
+        }
+        let name = format!("vector {}", subject.vector);
+        self.out.slice(track, self.span(send.start, at), &name, args)?;
+        let flow = self.flows.get(subject);
+        if let Some(flow) = flow {
+            self.out.flow(track, send.start * self.scale, flow.id, FlowPoint::Start)?;
+        }
+        let reason = match (outcome, send.lost) {
+            (Signalled::Sent(Delivery::Blocked), None) => "the bus has no DeviceID for the sender",
+            (Signalled::Sent(delivery @ (Delivery::Blocked | Delivery::NoDoorbell)), _) => {
+                answer(delivery)
+            }
+            _ if flow.is_none() && self.is_whole => "no handler found the message",
+            _ => return Ok(()),
+        };
+        self.counts.lost += 1;
+        let args = json!({ "message": subject.message, "reason": reason });
+        self.instant(track, at, &format!("vector {} lost", subject.vector), args)
+    }
+
+    /// Draws an interrupt that a CPU has ended, and its handler runs.
+    fn ended(&mut self, cpu: Cpu, at: u64, taken: &Taken) -> io::Result<()> {
+        let track = self.tracks.cpu(cpu);
+        let span = self.span(taken.start, at);
+        let args = match taken.runs.as_slice() {
+            [] => json!({ "reason": "no handler of a device ran" }),
+            _ => Value::Null,
+        };
+        self.out.slice(track, span, &interrupt(taken.hwirq), args)?;
+        for run in &taken.runs {
+            self.counts.handler_runs += 1;
+            let mut args = self.named(run.last);
+            args["messages"] = json!(run.messages);
+            if run.messages > 1 {
+                args["coalesced"] = json!(run.messages - 1);
+            }
+            let name = format!("handler of vector {}", run.last.vector);
+            self.out.slice(track, self.span(run.start, at), &name, args)?;
+            for message in Flows::found(run.last, run.messages) {
+                if let Some(flow) = self.flows.get(message) {
+                    self.out.flow(track, run.start * self.scale, flow.id, FlowPoint::End)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn named(&self, subject: Subject) -> Value {
+        let device = self.tracks.device_name(subject.device);
+        json!({ "device": device, "vector": subject.vector, "message": subject.message })
+    }
+
+    fn instant(&mut self, track: Track, at: u64, name: &str, args: Value) -> io::Result<()> {
+        self.out.instant(track, (at * self.scale, Across::Track), name, args)
+    }
+
+    fn everywhere(&mut self, at: u64, name: &str) -> io::Result<()> {
+        let track = self.tracks.cpu(Cpu::new(0));
+        self.out.instant(track, (at * self.scale, Across::Everything), name, Value::Null)
+    }
+
+    /// Returns a span of at least one nanosecond, because a flow needs a slice with a duration.
+    fn span(&self, start: u64, end: u64) -> Span {
+        Span { start: start * self.scale, end: (end * self.scale).max(start * self.scale + 1) }
+    }
+}
+
+const fn answer(delivery: Delivery) -> &'static str {
+    match delivery {
+        Delivery::Pending => "pending",
+        Delivery::Blocked => "the controller dropped the message",
+        Delivery::NoDoorbell => "no controller receives messages at the address",
+    }
+}
+
+/// Returns the name of an interrupt.
+fn interrupt(hwirq: HwIrq) -> String {
+    let class = match hwirq.get() {
+        0..16 => "SGI",
+        16..32 | 1056..1120 => "PPI",
+        8192.. => "LPI",
+        _ => "SPI",
+    };
+    format!("{class} {hwirq}")
+}
