@@ -8,12 +8,14 @@
 mod controller;
 mod fact;
 mod obstacle;
+mod setup;
 mod table_register;
 mod words;
 
 pub use controller::ExplainInput;
 pub use fact::{Fact, TargetState};
 pub use obstacle::{Group, Obstacle};
+pub use setup::SetupFault;
 pub use table_register::TableRegister;
 
 use core::fmt;
@@ -297,5 +299,18 @@ mod tests {
             "translation: the ITS has no mapping of DeviceID 0x10; no DeviceID is mapped"
         );
         assert!(fix.starts_with("fix: map the DeviceID with MAPD"), "{fix}");
+    }
+
+    #[test]
+    fn a_setup_fault_has_its_own_stage_and_advice() {
+        let requester = crate::RequesterId::new(0x10);
+        let fault = SetupFault::OutsideMap { requester };
+        let text = Explanation::new().with_obstacle(Obstacle::Setup(fault)).to_string();
+        assert!(
+            text.starts_with("doorbell: firmware's MSI map has no entry for requester 0x0010\n")
+        );
+        assert!(text.ends_with(
+            ": add the requester to msi-map, or to the IORT's mappings to the ITS group\n"
+        ));
     }
 }

@@ -59,6 +59,8 @@ pub enum Fact {
         /// Reason why the first command was refused.
         reason: &'static str,
     },
+    /// The controller identifies the sender by this DeviceID. The EventID is unknown.
+    Sender(DeviceId),
     /// A GSI is routed to this interrupt.
     Route {
         /// The GSI.
@@ -75,6 +77,8 @@ pub enum Fact {
     /// The CPU interface and, if known, `PSTATE.I` would let the interrupt through. Whether the
     /// interrupt is pending is not known.
     Admitted(Cpu),
+    /// The interrupt is routed to this CPU, whose state is unknown.
+    Routed(Cpu),
     /// The CPU interface signals the interrupt to its CPU.
     Signaled(Cpu),
     /// The interrupt's number in the kernel.
@@ -93,10 +97,11 @@ impl Fact {
             Self::Event { .. }
             | Self::Named(_)
             | Self::RefusedCommands { .. }
+            | Self::Sender(_)
             | Self::Route { .. } => Stage::Translation,
             Self::Enabled(_) => Stage::Configuration,
             Self::Pending(_) => Stage::Pending,
-            Self::Target(..) => Stage::Target,
+            Self::Target(..) | Self::Routed(_) => Stage::Target,
             Self::Admitted(_) | Self::Signaled(_) => Stage::Interface,
             Self::Irq(_) => Stage::Dispatch,
             Self::Runs(_) => Stage::Handler,
@@ -121,6 +126,7 @@ impl fmt::Display for Fact {
             Self::Event { device, event, interrupt } => {
                 write!(f, "DeviceID {device}, EventID {event} maps to INTID {interrupt}")
             }
+            Self::Sender(device) => write!(f, "the device has DeviceID {device}"),
             Self::RefusedCommands { count: 1, command, reason } => {
                 write!(f, "the ITS refused a command, {command}: {reason}")
             }
@@ -139,6 +145,7 @@ impl fmt::Display for Fact {
                 write!(f, "CPU {cpu}, which was kicked but has not returned yet")
             }
             Self::Admitted(cpu) => write!(f, "CPU {cpu} lets the interrupt through"),
+            Self::Routed(cpu) => write!(f, "routed to CPU {cpu}"),
             Self::Signaled(cpu) => write!(f, "signaled to CPU {cpu}"),
             Self::Irq(number) => write!(f, "IRQ number {number}"),
             Self::Runs(1) => f.write_str("the handler has run once"),

@@ -1,7 +1,7 @@
 //! Reasons why an interrupt does not pass a stage.
 
 use super::words::{By, Other, OtherDevices};
-use super::{Stage, TableRegister};
+use super::{SetupFault, Stage, TableRegister};
 use crate::{Cpu, DeviceId, EventId, Gsi, HwIrq, MsiMessage};
 use core::fmt;
 
@@ -405,12 +405,17 @@ pub enum Obstacle {
     /// All CPUs of a managed interrupt are offline.
     #[error("all CPUs of the managed interrupt are offline")]
     ShutDown,
+    // Any stage.
+    /// An operating system has not set up the interrupt, or not as firmware states.
+    #[error("{0}")]
+    Setup(SetupFault),
 }
 
 impl Obstacle {
     /// Returns the stage that the interrupt does not pass.
     pub const fn stage(self) -> Stage {
         match self {
+            Self::Setup(fault) => fault.stage(),
             Self::NoVector { .. }
             | Self::Absent
             | Self::MessagesDisabled
@@ -466,6 +471,9 @@ impl Obstacle {
 
     /// Returns advice on how a driver, guest or firmware can remove the obstacle.
     pub const fn fix(self) -> &'static str {
+        if let Self::Setup(fault) = self {
+            return fault.fix();
+        }
         match self.stage() {
             Stage::Endpoint | Stage::Bus | Stage::Doorbell => self.fix_at_device(),
             Stage::Translation | Stage::Configuration => self.fix_in_tables(),

@@ -1,0 +1,138 @@
+//! Reasons why an operating system has not set up a function's interrupts.
+
+use super::Stage;
+use crate::{DeviceId, RequesterId};
+
+/// A reason why an operating system has not set up a function's interrupts, or has set them up
+/// differently from what firmware states.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub enum SetupFault {
+    // Endpoint.
+    /// No driver is bound to the function.
+    #[error("no driver is bound to the function")]
+    NoDriver,
+    /// The function can send neither MSI nor MSI-X messages.
+    #[error("the function has no MSI or MSI-X capability")]
+    NoCapability,
+    /// The kernel was started with an option that disables messages.
+    #[error("the kernel's command line disables MSI and MSI-X")]
+    TurnedOff,
+    /// The function's driver has not allocated interrupts.
+    #[error("the function's driver has not allocated an interrupt")]
+    NotAllocated,
+    /// Interrupt Disable is set in the function's Command register.
+    #[error("Interrupt Disable is 1 in the function's Command register, and INTx is in use")]
+    IntxDisabled,
+    // Bus.
+    /// The kernel does not permit messages from the function or from a bridge above it.
+    #[error("the kernel does not permit MSI from the function, or from a bridge above it")]
+    Forbidden,
+    /// Firmware's IOMMU map does not contain the requester, and no message has arrived.
+    #[error(
+        "firmware's IOMMU map has no entry for requester {requester}; an IOMMU aborts the writes \
+         of requesters that the kernel has not configured, and no message has arrived"
+    )]
+    NoStream {
+        /// The sender of the messages.
+        requester: RequesterId,
+    },
+    // Doorbell.
+    /// Firmware names no MSI controller for the requester.
+    #[error("firmware names no MSI controller for requester {requester}")]
+    NoController {
+        /// The sender of the messages.
+        requester: RequesterId,
+    },
+    /// Firmware's MSI map has no entry for the requester.
+    #[error("firmware's MSI map has no entry for requester {requester}")]
+    OutsideMap {
+        /// The sender of the messages.
+        requester: RequesterId,
+    },
+    /// Firmware's entry for the requester does not lead to a controller and DeviceID.
+    #[error(
+        "firmware's entry for requester {requester} names no MSI controller, or a DeviceID of more \
+         than 32 bits"
+    )]
+    BrokenEntry {
+        /// The sender of the messages.
+        requester: RequesterId,
+    },
+    /// Firmware disables the MSI controller that it names.
+    #[error("firmware disables the MSI controller that it names for the function")]
+    ControllerDisabled,
+    /// The kernel uses no interrupt of the controller that firmware names.
+    #[error(
+        "no device uses the MSI controller that firmware names, so its driver may not have started"
+    )]
+    ControllerUnused,
+    /// The kernel uses a controller of another kind than the one that firmware names.
+    #[error("the kernel does not use the MSI controller that firmware names for the function")]
+    OtherController,
+    // Translation.
+    /// Firmware states no DeviceID, the kernel uses the requester ID, and no message has arrived.
+    #[error(
+        "firmware states no DeviceID for the function; the kernel uses the requester ID, \
+         {device}, and no message has arrived"
+    )]
+    AssumedDeviceId {
+        /// The DeviceID that the kernel uses.
+        device: DeviceId,
+    },
+}
+
+impl SetupFault {
+    /// Returns the stage that the interrupt does not pass.
+    pub const fn stage(self) -> Stage {
+        match self {
+            Self::NoDriver
+            | Self::NoCapability
+            | Self::TurnedOff
+            | Self::NotAllocated
+            | Self::IntxDisabled => Stage::Endpoint,
+            Self::Forbidden | Self::NoStream { .. } => Stage::Bus,
+            Self::NoController { .. }
+            | Self::OutsideMap { .. }
+            | Self::BrokenEntry { .. }
+            | Self::ControllerDisabled
+            | Self::ControllerUnused
+            | Self::OtherController => Stage::Doorbell,
+            Self::AssumedDeviceId { .. } => Stage::Translation,
+        }
+    }
+
+    /// Returns advice on how an administrator or firmware can remove the obstacle.
+    pub(super) const fn fix(self) -> &'static str {
+        match self {
+            Self::NoDriver => "load or bind a driver",
+            Self::NoCapability => {
+                "the function can only use INTx; route its pin in interrupt-map or _PRT"
+            }
+            Self::TurnedOff => "remove `nomsi` from the option `pci=` of the kernel's command line",
+            Self::NotAllocated => "look at the driver's messages in the kernel's log",
+            Self::IntxDisabled => "clear Interrupt Disable in the Command register",
+            Self::Forbidden => {
+                "look for a quirk of the bridge in the kernel's log, and at `msi_bus` in sysfs"
+            }
+            Self::NoStream { .. } => {
+                "add the requester to iommu-map, or to the IORT's mappings to the SMMU"
+            }
+            Self::NoController { .. } => {
+                "add msi-map or msi-parent to the host bridge, or a mapping to its IORT node"
+            }
+            Self::OutsideMap { .. } | Self::AssumedDeviceId { .. } => {
+                "add the requester to msi-map, or to the IORT's mappings to the ITS group"
+            }
+            Self::BrokenEntry { .. } => "correct the entry of msi-map or of the IORT",
+            Self::ControllerDisabled => "remove `status = \"disabled\"` from the controller's node",
+            Self::ControllerUnused => {
+                "look for the controller (ITS, GICv2m, MBI) in the kernel's log"
+            }
+            Self::OtherController => {
+                "find out whether the kernel was started with other firmware tables"
+            }
+        }
+    }
+}
