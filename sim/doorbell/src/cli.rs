@@ -54,6 +54,9 @@ pub(crate) enum Command {
     Lint(LintArgs),
     /// Look into the saved state of a virtual GIC, in Doorbell's format or in that of Linux's KVM.
     Snapshot(SnapshotArgs),
+    /// Compare the interrupts of the running Linux with what firmware states, and explain missing
+    /// ones.
+    Live(LiveArgs),
     /// Speak QEMU's qtest protocol over a GICv3 and ITS in the memory map of QEMU's `virt` machine.
     Qtest(QtestArgs),
     /// Print a shell's completions for the arguments of this command.
@@ -300,6 +303,18 @@ pub(crate) struct LintArgs {
     /// Print SARIF 2.1.0, for CI systems.
     #[arg(long, conflicts_with_all = ["json", "summary"])]
     pub(crate) sarif: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LiveArgs {
+    /// Read the files of Linux below this folder, for example from a copy of `/proc` and `/sys`.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) root: PathBuf,
+    /// Explain the interrupts of one PCI function, by stages: what stops them, and how to fix it.
+    #[arg(long, value_name = "FUNCTION")]
+    pub(crate) explain: Option<String>,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

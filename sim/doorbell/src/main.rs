@@ -9,6 +9,7 @@ mod exit;
 mod graph;
 mod inspect;
 mod lint;
+mod live;
 mod machines;
 mod manual;
 mod matrix;
@@ -51,6 +52,7 @@ fn obey(command: Command) -> Result<Outcome> {
         Command::Report(args) => report::report(&args),
         Command::Lint(args) => lint::lint(&args),
         Command::Snapshot(args) => snapshot::snapshot(&args),
+        Command::Live(args) => live::live(&args),
         Command::Qtest(args) => qtest::qtest(&args),
         Command::Completions(args) => manual::completions(&args),
         Command::Man(args) => manual::page(&args),

@@ -9,7 +9,7 @@ use std::io::Read;
 use std::path::Path;
 
 /// Maximum file size. Kernels have a lower limit, which is 2 MiB in the arm64 boot protocol.
-const MAX_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_BYTES: u64 = 16 << 20;
 /// Lower-case names of the tables to read, as used by Linux and `acpixtract`.
 const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];
 /// Path where Linux exposes the running machine's ACPI tables.

@@ -1,0 +1,61 @@
+//! `doorbell live`: the interrupts of a running Linux, compared with what its firmware states.
+
+mod config;
+mod firmware;
+#[cfg(test)]
+mod fixture;
+mod flatten;
+mod functions;
+mod irqs;
+mod judge;
+mod report;
+mod root;
+mod system;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use crate::cli::LiveArgs;
+use crate::exit::Outcome;
+use crate::print;
+use anyhow::{Context, Result, bail};
+use functions::Address;
+use report::{DeviceRow, Report};
+use root::Root;
+
+/// Prints how Linux receives each device's interrupts, or explains those of one device.
+pub(crate) fn live(args: &LiveArgs) -> Result<Outcome> {
+    let wanted = args.explain.as_deref().map(str::parse::<Address>).transpose()?;
+    let report = Report::of(&Root::new(&args.root));
+    if report.firmware.is_none() && report.devices.is_empty() {
+        bail!("{} has neither firmware nor PCI devices of a running Linux", args.root.display());
+    }
+    let Some(address) = wanted else {
+        if args.output.json {
+            print::json(&report)?;
+        } else {
+            print::text(|out| text::print(out, &report))?;
+        }
+        return Ok(outcome(&report, report.has_findings()));
+    };
+    let is_wanted = |device: &&DeviceRow| device.id == address.to_string();
+    let device = report.devices.iter().find(is_wanted);
+    let device = device.with_context(|| format!("no PCI device has the address {address}"))?;
+    if args.output.json {
+        print::json(device)?;
+    } else {
+        print::text(|out| text::explain(out, device))?;
+    }
+    Ok(outcome(&report, device.is_finding()))
+}
+
+/// Returns the result. Firmware that cannot be read is not clean.
+const fn outcome(report: &Report, has_findings: bool) -> Outcome {
+    if has_findings {
+        Outcome::Findings
+    } else if report.firmware.is_none() && !report.problems.is_empty() {
+        Outcome::CouldNotRun
+    } else {
+        Outcome::Good
+    }
+}

@@ -1,0 +1,88 @@
+//! The firmware of the running machine.
+
+use super::flatten::flatten;
+use super::root::Root;
+use crate::source::Source;
+use gic_firmware::{Description, devicetree};
+
+/// Folder of the ACPI tables.
+const TABLES: &str = "sys/firmware/acpi/tables";
+/// Flattened devicetree that the boot loader passed to Linux. Only root may read it.
+const FLAT: &str = "sys/firmware/fdt";
+/// The devicetree as a folder, which all users may read.
+const UNFLATTENED: &str = "sys/firmware/devicetree/base";
+
+/// The firmware's description of the machine.
+#[derive(Debug)]
+pub(super) struct Firmware {
+    /// Path that the description was read from, relative to the root.
+    pub(super) source: Option<&'static str>,
+    /// The description; without any content if none could be read.
+    pub(super) description: Description,
+}
+
+/// Reads firmware like Linux: ACPI tables if it uses them, otherwise the devicetree.
+pub(super) fn read(root: &Root) -> Firmware {
+    let found = if root.exists(&format!("{TABLES}/APIC")) {
+        tables(root).map(|description| (TABLES, description))
+    } else {
+        tree(root)
+    };
+    match found {
+        Some((source, description)) => Firmware { source: Some(source), description },
+        None => Firmware { source: None, description: Description::default() },
+    }
+}
+
+fn tables(root: &Root) -> Option<Description> {
+    // Reading one table as bytes records why the tables can't be read.
+    root.bytes(&format!("{TABLES}/APIC"), crate::source::MAX_BYTES)?;
+    match Source::acpi(&root.path(TABLES)) {
+        Ok(source) => Some(source.description),
+        Err(error) => {
+            root.record(TABLES, &std::io::Error::other(format!("{error:#}")));
+            None
+        }
+    }
+}
+
+fn tree(root: &Root) -> Option<(&'static str, Description)> {
+    let flat = root.bytes(FLAT, crate::source::MAX_BYTES).map(|blob| (FLAT, blob));
+    let (source, blob) = flat.or_else(|| Some((UNFLATTENED, flatten(root, UNFLATTENED)?)))?;
+    match devicetree::parse(&blob) {
+        Ok(description) => Some((source, description)),
+        Err(error) => {
+            root.record(source, &std::io::Error::other(error.to_string()));
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Tree;
+    use super::*;
+
+    #[test]
+    fn the_folder_replaces_an_unreadable_blob() {
+        let tree = Tree::new("fallback")
+            .file("sys/firmware/fdt/is-a-folder", "")
+            .file(&format!("{UNFLATTENED}/model"), "board\0");
+        let root = tree.root();
+        let firmware = read(&root);
+        assert_eq!(firmware.source, Some(UNFLATTENED));
+        assert_eq!(firmware.description.model.unwrap().value, "board");
+        assert_eq!(root.problems()[0].path, FLAT);
+    }
+
+    #[test]
+    fn broken_firmware_is_a_problem() {
+        for (name, file) in [("broken-fdt", FLAT), ("broken-madt", "sys/firmware/acpi/tables/APIC")]
+        {
+            let tree = Tree::new(name).file(file, "nonsense");
+            let root = tree.root();
+            assert_eq!(read(&root).source, None, "{name}");
+            assert_eq!(root.problems().len(), 1, "{name}");
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! PCI functions in sysfs.
+
+use super::config::{BridgeKind, Config};
+use super::root::Root;
+use msi_types::RequesterId;
+use msi_types::pci::MSIX_MAX_VECTORS;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+/// Folder with one entry for each function.
+const DEVICES: &str = "sys/bus/pci/devices";
+/// Maximum length of a configuration space.
+const MAX_CONFIG: u64 = 4096;
+
+/// Address of a function: domain, bus, and device with function number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Address {
+    pub(super) domain: u32,
+    pub(super) requester: RequesterId,
+}
+
+/// A PCI function, and the state of its interrupts according to Linux.
+#[derive(Clone, Debug)]
+pub(super) struct Function {
+    pub(super) address: Address,
+    pub(super) config: Config,
+    /// Name of the function's driver.
+    pub(super) driver: Option<String>,
+    /// Linux's interrupt for the pin, or for the first vector of MSI.
+    pub(super) irq: Option<u32>,
+    /// Interrupts of the function's messages, in ascending order.
+    pub(super) messages: Vec<Message>,
+    /// `false` if Linux permits no messages from the function, or from functions below it.
+    pub(super) permits_messages: bool,
+    pub(super) iommu_group: Option<String>,
+    /// Power state, such as `D0`.
+    pub(super) power: Option<String>,
+    /// Path of the host bridge's devicetree node.
+    pub(super) host_node: Option<String>,
+}
+
+/// An interrupt of a function's messages.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Message {
+    pub(super) irq: u32,
+    pub(super) is_msix: bool,
+}
+
+impl Address {
+    fn bus(self) -> u8 {
+        self.requester.pci_bus()
+    }
+
+    /// Returns the device and function number, as in a requester ID.
+    fn devfn(self) -> u8 {
+        self.requester.pci_device() << 3 | self.requester.pci_function()
+    }
+}
+
+impl FromStr for Address {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        parse(text).ok_or_else(|| {
+            anyhow::format_err!("{text:?} is not a PCI address such as 0000:02:00.0")
+        })
+    }
+}
+
+fn parse(text: &str) -> Option<Address> {
+    let (rest, function) = text.rsplit_once('.')?;
+    let (rest, device) = rest.rsplit_once(':')?;
+    let (domain, bus) = rest.rsplit_once(':').unwrap_or(("0", rest));
+    let hex = |digits: &str, most: u32| {
+        u32::from_str_radix(digits, 16).ok().filter(|number| *number <= most)
+    };
+    let (bus, device, function) = (hex(bus, 0xff)?, hex(device, 0x1f)?, hex(function, 7)?);
+    let requester = RequesterId::new(bus << 8 | device << 3 | function);
+    Some(Address { domain: hex(domain, u32::MAX)?, requester })
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (domain, id) = (self.domain, self.requester);
+        let (bus, device, function) = (id.pci_bus(), id.pci_device(), id.pci_function());
+        write!(f, "{domain:04x}:{bus:02x}:{device:02x}.{function}")
+    }
+}
+
+/// Reads all functions, in the order of their addresses.
+pub(super) fn read(root: &Root) -> Vec<Function> {
+    let mut functions: Vec<_> =
+        root.names(DEVICES).iter().filter_map(|name| Function::read(root, name)).collect();
+    functions.sort_by_key(|function| function.address);
+    functions
+}
+
+impl Function {
+    fn read(root: &Root, name: &str) -> Option<Self> {
+        let address = parse(name)?;
+        let folder = format!("{DEVICES}/{name}");
+        let attribute = |attribute: &str| root.text(&format!("{folder}/{attribute}"));
+        let message = |irq: &String| {
+            let kind = attribute(&format!("msi_irqs/{irq}"))?;
+            Some(Message { irq: irq.parse().ok()?, is_msix: kind == "msix" })
+        };
+        let mut messages: Vec<_> =
+            root.names(&format!("{folder}/msi_irqs")).iter().filter_map(message).collect();
+        messages.sort();
+        messages.truncate(MSIX_MAX_VECTORS.into());
+        let config = root.bytes(&format!("{folder}/config"), MAX_CONFIG);
+        Some(Self {
+            address,
+            config: Config::new(config.unwrap_or_default()),
+            driver: root.link_name(&format!("{folder}/driver")),
+            irq: attribute("irq").and_then(|irq| irq.parse().ok()).filter(|irq| *irq != 0),
+            messages,
+            permits_messages: attribute("msi_bus").as_deref() != Some("0"),
+            iommu_group: root.link_name(&format!("{folder}/iommu_group")),
+            power: attribute("power_state"),
+            host_node: host_node(root, &folder),
+        })
+    }
+
+    /// Returns `true` if the function can send messages; `None` if its capabilities cannot be read.
+    pub(super) fn has_messages(&self) -> Option<bool> {
+        let has = self.config.msi().is_some() || self.config.msix().is_some();
+        (self.config.is_whole() || !self.messages.is_empty())
+            .then_some(has || !self.messages.is_empty())
+    }
+}
+
+/// Bridges by domain and number of the bus behind them.
+#[derive(Debug)]
+pub(super) struct Bridges<'f>(BTreeMap<(u32, u8), &'f Function>);
+
+impl<'f> Bridges<'f> {
+    pub(super) fn among(functions: &'f [Function]) -> Self {
+        let mut bridges = BTreeMap::new();
+        for function in functions {
+            if let Some(bus) = function.config.secondary_bus() {
+                bridges.entry((function.address.domain, bus)).or_insert(function);
+            }
+        }
+        Self(bridges)
+    }
+
+    /// Returns the bridges above a function, the one on the root bus first.
+    pub(super) fn above(&self, function: &Function) -> Vec<&'f Function> {
+        let mut bridges = Vec::new();
+        let mut address = function.address;
+        while let Some(bridge) = self.0.get(&(address.domain, address.bus())) {
+            // The bus behind a bridge has a higher number than the bridge's own bus, so this ends.
+            if bridge.address.bus() >= address.bus() {
+                break;
+            }
+            bridges.push(*bridge);
+            address = bridge.address;
+        }
+        bridges.reverse();
+        bridges
+    }
+}
+
+/// Returns the device and function numbers from the root bus down to a function.
+pub(super) fn path(bridges: &[&Function], function: &Function) -> Vec<u8> {
+    bridges.iter().copied().chain([function]).map(|one| one.address.devfn()).collect()
+}
+
+/// Returns the requester ID with which a function's messages arrive at the host bridge. Bridges of
+/// conventional buses replace it.
+pub(super) fn requester_at_host(bridges: &[&Function], function: &Function) -> RequesterId {
+    bridges.iter().rev().fold(function.address.requester, |requester, bridge| {
+        match bridge.config.bridge_kind() {
+            BridgeKind::Port => requester,
+            BridgeKind::ToConventional => {
+                RequesterId::pci(bridge.config.secondary_bus().unwrap_or(0), 0, 0)
+            }
+            BridgeKind::Conventional => bridge.address.requester,
+        }
+    })
+}
+
+/// Returns the devicetree path of the host bridge above a function. In sysfs, the host bridge is
+/// the parent of a folder `pci0000:00`.
+fn host_node(root: &Root, folder: &str) -> Option<String> {
+    let device = root.resolved(folder)?;
+    let is_bus = |path: &&Path| {
+        path.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
+            name.strip_prefix("pci").is_some_and(|rest| rest.contains(':') && !rest.contains('.'))
+        })
+    };
+    let host = device.ancestors().find(is_bus)?.parent()?;
+    let node = std::fs::read_link(host.join("of_node")).ok()?;
+    let node = node.to_str()?;
+    node.split_once("/devicetree/base").map(|(_, path)| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Tree;
+    use super::*;
+
+    #[test]
+    fn addresses_are_printed_as_they_are_read() {
+        for text in ["0000:02:00.0", "10000:ff:1f.7"] {
+            assert_eq!(text.parse::<Address>().unwrap().to_string(), text);
+        }
+        assert_eq!("02:00.1".parse::<Address>().unwrap().to_string(), "0000:02:00.1");
+        for text in ["", "0:0", "0000:100:00.0", "0000:00:20.0", "0:0:0.8", "x:0:0.0"] {
+            assert!(text.parse::<Address>().is_err(), "{text}");
+        }
+    }
+
+    /// Returns a bridge with this secondary bus number and PCI Express type.
+    fn bridge(secondary: u8, express: u8) -> Vec<u8> {
+        let mut config = vec![0; 256];
+        (config[0x0e], config[0x19], config[0x34]) = (1, secondary, 0x40);
+        (config[0x40], config[0x42]) = (0x10, express << 4);
+        config
+    }
+
+    fn functions(name: &str, configs: &[(&str, Vec<u8>)]) -> Vec<Function> {
+        let tree = configs.iter().fold(Tree::new(name), |tree, (function, config)| {
+            tree.bytes(&format!("{DEVICES}/{function}/config"), config)
+        });
+        read(&tree.root())
+    }
+
+    #[test]
+    fn bridges_determine_requester_and_path() {
+        let found = functions(
+            "bridges",
+            &[
+                ("0000:00:01.0", bridge(1, 4)),
+                ("0000:01:00.0", bridge(2, 7)),
+                ("0000:02:03.1", vec![0; 64]),
+                ("0001:02:03.0", vec![0; 64]),
+            ],
+        );
+        let bridges = Bridges::among(&found);
+        let above = bridges.above(&found[2]);
+        assert_eq!(path(&above, &found[2]), [8, 0, 0x19]);
+        assert_eq!(requester_at_host(&above, &found[2]), RequesterId::new(0x200));
+        assert!(bridges.above(&found[3]).is_empty());
+        assert_eq!(requester_at_host(&[&found[0]], &found[1]), RequesterId::new(0x100));
+    }
+
+    #[test]
+    fn bridges_in_a_circle_end() {
+        let circle = [
+            ("0000:00:00.0", bridge(1, 4)),
+            ("0000:01:00.0", bridge(0, 4)),
+            ("0000:02:00.0", bridge(2, 4)),
+        ];
+        let found = functions("circle", &circle);
+        let bridges = Bridges::among(&found);
+        assert_eq!(bridges.above(&found[1]).len(), 1);
+        assert!(bridges.above(&found[2]).is_empty());
+    }
+
+    #[test]
+    fn a_function_has_its_attributes() {
+        let of =
+            |file: &str| format!("sys/devices/platform/40.pcie/pci0000:00/0000:00:02.0/{file}");
+        let tree = Tree::new("function")
+            .file(&of("irq"), "21\n")
+            .file(&of("msi_bus"), "1\n")
+            .file(&of("power_state"), "D0\n")
+            .file(&of("msi_irqs/26"), "msix\n")
+            .file(&of("msi_irqs/9"), "msix\n")
+            .link(&of("driver"), "../../../../../bus/pci/drivers/nvme")
+            .link(
+                "sys/devices/platform/40.pcie/of_node",
+                "../../../firmware/devicetree/base/pcie@10",
+            )
+            .link(
+                &format!("{DEVICES}/0000:00:02.0"),
+                "../../../devices/platform/40.pcie/pci0000:00/0000:00:02.0",
+            );
+        let [function] = &read(&tree.root())[..] else { panic!("one function") };
+        assert_eq!((function.driver.as_deref(), function.irq), (Some("nvme"), Some(21)));
+        assert_eq!(function.messages.iter().map(|one| one.irq).collect::<Vec<_>>(), [9, 26]);
+        assert_eq!(function.host_node.as_deref(), Some("/pcie@10"));
+        assert_eq!((function.has_messages(), function.permits_messages), (Some(true), true));
+    }
+}

@@ -1,0 +1,313 @@
+//! Finds the first obstacle on the way of a function's interrupts.
+
+use super::functions::{Function, Message};
+use super::irqs::{self, Irq};
+use super::system::{Placement, System, belongs_to};
+use gic_firmware::{Controller, NoRoute, Route};
+use msi_types::explain::{Explanation, Fact, Obstacle, SetupFault};
+use msi_types::{Cpu, DeviceId, HwIrq, Level, MsiMessage};
+
+/// How Linux receives a function's interrupts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Mode {
+    Msix,
+    Msi,
+    Intx,
+    None,
+}
+
+/// A function, and everything that is needed to explain its interrupts.
+#[derive(Debug)]
+pub(super) struct Subject<'s> {
+    pub(super) system: &'s System,
+    pub(super) function: &'s Function,
+    pub(super) placement: Placement<'s>,
+}
+
+impl Subject<'_> {
+    pub(super) fn mode(&self) -> Mode {
+        match self.function.messages.first() {
+            Some(Message { is_msix: true, .. }) => Mode::Msix,
+            Some(_) => Mode::Msi,
+            None if self.wired().is_some() => Mode::Intx,
+            None => Mode::None,
+        }
+    }
+
+    /// Returns the wired interrupt that the function's driver uses, with its number. The line may
+    /// be shared.
+    fn wired(&self) -> Option<(u32, &Irq)> {
+        let number = self.function.irq?;
+        let irq = self.system.irqs.get(&number).filter(|irq| !irq.actions.is_empty())?;
+        let has_line = self.function.config.has_pin() && self.function.driver.is_some();
+        (has_line && self.function.messages.is_empty()).then_some((number, irq))
+    }
+
+    /// Returns the function's interrupts, with their numbers.
+    pub(super) fn interrupts(&self) -> Vec<(u32, Option<&Irq>)> {
+        let wired = self.wired().map(|(number, irq)| (number, Some(irq)));
+        let messages = self.function.messages.iter();
+        let messages = messages.map(|message| (message.irq, self.system.irqs.get(&message.irq)));
+        messages.chain(wired).collect()
+    }
+
+    /// Returns the controller that firmware names for the function, even if it is disabled.
+    pub(super) fn named_controller(&self) -> Option<&Controller> {
+        let index = match self.placement.route? {
+            Ok(route) => route.controller,
+            Err(NoRoute::Disabled(index) | NoRoute::NoDeviceId(index)) => index,
+            Err(_) => return None,
+        };
+        self.system.description().controller(index)
+    }
+
+    /// Returns the controller and DeviceID that firmware gives to the function.
+    pub(super) fn route(&self) -> Option<(Route, &Controller)> {
+        let route = self.placement.route?.ok()?;
+        Some((route, self.system.description().controller(route.controller)?))
+    }
+
+    /// Returns the DeviceID that Linux assumes if firmware's map has no entry for the function.
+    /// Such a function uses the controller of the bridge above it, if any.
+    pub(super) fn assumed_device_id(&self) -> Option<DeviceId> {
+        match self.placement.route? {
+            Err(NoRoute::Unmapped(requester)) if !self.function.messages.is_empty() => {
+                Some(DeviceId::new(requester.get()))
+            }
+            _ => None,
+        }
+    }
+
+    /// Explains each of the function's interrupts.
+    pub(super) fn explanations(&self) -> Vec<Explanation> {
+        if self.function.messages.is_empty() {
+            return self.wired().map(|(number, irq)| self.line(number, irq)).into_iter().collect();
+        }
+        (0..)
+            .zip(&self.function.messages)
+            .map(|(slot, message)| self.message(slot, *message))
+            .collect()
+    }
+
+    /// Explains the function as a whole: why it sends no messages, or else the interrupt that stops
+    /// at the earliest stage.
+    pub(super) fn explanation(&self, of_interrupts: &[Explanation]) -> Explanation {
+        let explanation = Explanation::new();
+        if let Some(fault) = self.setup_fault() {
+            return explanation.with_obstacle(setup(fault));
+        }
+        let stage = |explanation: &&Explanation| {
+            explanation.obstacle().map_or(usize::MAX, |obstacle| obstacle.stage() as usize)
+        };
+        of_interrupts.iter().min_by_key(stage).copied().unwrap_or(explanation)
+    }
+
+    /// Returns the reason why a function has no interrupts, or why it has no messages although it
+    /// could send some.
+    fn setup_fault(&self) -> Option<SetupFault> {
+        if !self.function.messages.is_empty() {
+            return None;
+        }
+        if self.function.driver.is_none() {
+            return Some(SetupFault::NoDriver);
+        }
+        let can_send = self.function.has_messages() != Some(false);
+        let fallback = if can_send { self.fallback() } else { None };
+        fallback.or_else(|| match self.mode() {
+            Mode::None if !can_send && !self.function.config.has_pin() => {
+                Some(SetupFault::NoCapability)
+            }
+            Mode::None => Some(SetupFault::NotAllocated),
+            _ => None,
+        })
+    }
+
+    /// Returns the reason why Linux gives a function no messages.
+    fn fallback(&self) -> Option<SetupFault> {
+        let requester = self.placement.requester;
+        if self.system.options.no_messages {
+            return Some(SetupFault::TurnedOff);
+        }
+        let controller = match self.placement.route? {
+            Err(NoRoute::NotDescribed) => return Some(SetupFault::NoController { requester }),
+            Err(NoRoute::Unmapped(_)) => return Some(SetupFault::OutsideMap { requester }),
+            Err(NoRoute::Disabled(_)) => return Some(SetupFault::ControllerDisabled),
+            Err(_) => return Some(SetupFault::BrokenEntry { requester }),
+            Ok(route) => self.system.description().controller(route.controller)?,
+        };
+        let mut above = self.placement.bridges.iter().copied().chain([self.function]);
+        if above.any(|function| !function.permits_messages) {
+            return Some(SetupFault::Forbidden);
+        }
+        (!self.system.uses(controller)).then_some(SetupFault::ControllerUnused)
+    }
+
+    /// Explains a wired interrupt.
+    fn line(&self, number: u32, irq: &Irq) -> Explanation {
+        let explanation = Explanation::new();
+        let config = &self.function.config;
+        if config.command().is_some_and(|command| command.intx_disable) {
+            return explanation.with_obstacle(setup(SetupFault::IntxDisabled));
+        }
+        let level = config.intx_status().map(|high| if high { Level::High } else { Level::Low });
+        let explanation =
+            level.map(Fact::Line).into_iter().fold(explanation, Explanation::with_fact);
+        let input = irq.intid().map(|intid| Fact::Input(HwIrq::new(intid)));
+        let explanation = input.into_iter().fold(explanation, Explanation::with_fact);
+        explanation.and_then(|| self.target(irq)).and_then(|| handler(number, irq))
+    }
+
+    /// Explains a vector.
+    fn message(&self, slot: u16, Message { irq: number, .. }: Message) -> Explanation {
+        let explanation = self.endpoint(slot).and_then(|| self.bus());
+        let Some(irq) = self.system.irqs.get(&number) else {
+            return explanation.with_obstacle(Obstacle::NotRequested);
+        };
+        explanation
+            .and_then(|| self.doorbell(irq))
+            .and_then(|| self.translation())
+            .and_then(|| self.target(irq))
+            .and_then(|| handler(number, irq))
+    }
+
+    fn endpoint(&self, slot: u16) -> Explanation {
+        let explanation = Explanation::new();
+        let config = &self.function.config;
+        if self.mode() == Mode::Msix {
+            return match config.msix() {
+                Some(control) if !control.enable() => {
+                    explanation.with_obstacle(Obstacle::MessagesDisabled)
+                }
+                Some(control) if control.function_mask() => {
+                    explanation.with_obstacle(Obstacle::FunctionMasked)
+                }
+                _ => explanation,
+            };
+        }
+        let Some(msi) = config.msi() else { return explanation };
+        let bit = |bits: u32| bits.checked_shr(slot.into()).is_some_and(|bits| bits & 1 == 1);
+        if !msi.enable {
+            return explanation.with_obstacle(Obstacle::MessagesDisabled);
+        }
+        if bit(msi.mask) {
+            let pending = bit(msi.pending);
+            return explanation.with_obstacle(Obstacle::VectorMasked { vector: slot, pending });
+        }
+        let MsiMessage { address, data } = msi.message;
+        explanation.with_fact(Fact::Message(MsiMessage { address, data: data | u32::from(slot) }))
+    }
+
+    fn bus(&self) -> Explanation {
+        let explanation = Explanation::new();
+        let state = self.function.power.as_deref().and_then(|power| power.strip_prefix('D'));
+        let state = state.and_then(|state| state.get(..1)?.parse().ok()).unwrap_or(0);
+        if state != 0 {
+            return explanation.with_obstacle(Obstacle::PoweredDown { state });
+        }
+        let Some(command) = self.function.config.command() else { return explanation };
+        if !command.bus_master {
+            return explanation.with_obstacle(Obstacle::BusMasterDisabled);
+        }
+        if !command.memory && self.mode() == Mode::Msix {
+            return explanation.with_obstacle(Obstacle::MemoryDisabled);
+        }
+        if self.lacks_stream() {
+            let requester = self.placement.requester;
+            return explanation.with_obstacle(setup(SetupFault::NoStream { requester }));
+        }
+        explanation.with_fact(Fact::BusMaster)
+    }
+
+    /// Returns `true` if an SMMU probably aborts the function's messages, because neither firmware
+    /// nor Linux knows its stream, and no message has arrived.
+    fn lacks_stream(&self) -> bool {
+        let Some(host) = self.placement.host else { return false };
+        let description = self.system.description();
+        let used = host.iommu.map.iter().filter_map(|entry| description.iommu(entry.iommu?));
+        let is_confined = used.into_iter().any(|iommu| iommu.status.is_enabled());
+        is_confined
+            && host.iommu.stream(self.placement.requester).is_none()
+            && self.function.iommu_group.is_none()
+            && !self.system.options.smmu_bypass
+            && self.has_no_message()
+    }
+
+    /// Returns `true` if none of the function's messages has arrived.
+    fn has_no_message(&self) -> bool {
+        self.interrupts().iter().all(|(_, irq)| irq.is_none_or(|irq| irq.count == 0))
+    }
+
+    fn doorbell(&self, irq: &Irq) -> Explanation {
+        let explanation = Explanation::new();
+        let Some((route, controller)) = self.route() else { return explanation };
+        if belongs_to(&irq.chip, &controller.kind) == Some(false) {
+            return explanation.with_obstacle(setup(SetupFault::OtherController));
+        }
+        let Some(doorbell) = controller.doorbell(route.device_id) else { return explanation };
+        let msi = self.function.config.msi().filter(|msi| msi.enable);
+        let address = msi.map(|msi| msi.message.address);
+        let is_direct = !self.system.is_translated(self.function);
+        match address.filter(|address| is_direct && *address != doorbell) {
+            Some(address) => {
+                let doorbell = Some(doorbell);
+                explanation.with_obstacle(Obstacle::NoDoorbell { address, doorbell })
+            }
+            None => explanation.with_fact(Fact::Doorbell(doorbell)),
+        }
+    }
+
+    fn translation(&self) -> Explanation {
+        let explanation = Explanation::new();
+        if let Some(device) = self.assumed_device_id() {
+            return if self.has_no_message() {
+                explanation.with_obstacle(setup(SetupFault::AssumedDeviceId { device }))
+            } else {
+                explanation.with_fact(Fact::Sender(device))
+            };
+        }
+        let route = self.route().filter(|(_, controller)| controller.kind.needs_device_id());
+        match route {
+            Some((route, _)) => explanation.with_fact(Fact::Sender(route.device_id)),
+            None => explanation,
+        }
+    }
+
+    fn target(&self, irq: &Irq) -> Explanation {
+        let explanation = Explanation::new();
+        let Some(cpu) = irq.first_cpu() else { return explanation };
+        let online = self.system.online.as_deref();
+        if online.is_some_and(|online| !irqs::contains(online, cpu)) {
+            return explanation.with_obstacle(Obstacle::Offline { cpu: Cpu::new(cpu) });
+        }
+        explanation.with_fact(Fact::Routed(Cpu::new(cpu)))
+    }
+}
+
+fn handler(number: u32, irq: &Irq) -> Explanation {
+    let explanation = Explanation::new().with_fact(Fact::Irq(number));
+    if irq.actions.is_empty() {
+        return explanation.with_obstacle(Obstacle::NotRequested);
+    }
+    if irq.debug.as_ref().is_some_and(|state| state.is_disabled) {
+        return explanation.with_obstacle(Obstacle::DisabledByDriver);
+    }
+    explanation.with_fact(Fact::Runs(irq.count))
+}
+
+const fn setup(fault: SetupFault) -> Obstacle {
+    Obstacle::Setup(fault)
+}
+
+/// Returns `true` if an obstacle is a fault of the machine, its firmware or its kernel. The others
+/// are states that a working machine may have, such as a function without a driver.
+pub(super) const fn is_fault(obstacle: Obstacle) -> bool {
+    !matches!(
+        obstacle,
+        Obstacle::Setup(SetupFault::NoDriver | SetupFault::NoCapability | SetupFault::NotAllocated)
+            | Obstacle::PoweredDown { .. }
+            | Obstacle::VectorMasked { .. }
+            | Obstacle::NotRequested
+            | Obstacle::DisabledByDriver
+    )
+}

@@ -1,0 +1,206 @@
+//! The contents of `doorbell live`, structured like its JSON output.
+
+use super::functions::Bridges;
+use super::irqs::Irq;
+use super::judge::{Mode, Subject, is_fault};
+use super::root::{Problem, Root};
+use super::system::System;
+use gic_firmware::NoRoute;
+use msi_types::explain::Explanation;
+use serde::Serialize;
+
+/// The interrupts of a running Linux, compared with its firmware.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// File or folder that firmware was read from; `null` if it could not be read.
+    pub(super) firmware: Option<&'static str>,
+    /// The root GIC; `null` if firmware describes none.
+    pub(super) gic: Option<String>,
+    pub(super) controllers: Vec<ControllerRow>,
+    pub(super) devices: Vec<DeviceRow>,
+    /// Files that could not be read.
+    pub(super) problems: Vec<Problem>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct ControllerRow {
+    pub(super) id: String,
+    pub(super) kind: String,
+    /// `false` if firmware disables the controller.
+    pub(super) enabled: bool,
+    /// `true` if Linux uses an interrupt of a controller of this kind.
+    pub(super) used: bool,
+}
+
+/// A PCI function.
+#[derive(Debug, Serialize)]
+pub(super) struct DeviceRow {
+    pub(super) id: String,
+    pub(super) class: Option<u32>,
+    pub(super) driver: Option<String>,
+    pub(super) firmware: FirmwareRow,
+    pub(super) linux: LinuxRow,
+    /// Reason why the function has no interrupts or no messages, or else the explanation of the
+    /// interrupt that stops at the earliest stage.
+    pub(super) explanation: Explanation,
+    /// `true` if the explanation's obstacle is a fault, not a state of a working machine.
+    pub(super) fault: bool,
+    /// Differences between firmware and Linux that stop no interrupt.
+    pub(super) differences: Vec<String>,
+}
+
+/// What firmware states about a function.
+#[derive(Debug, Serialize)]
+pub(super) struct FirmwareRow {
+    /// Requester ID with which messages arrive at the host bridge.
+    pub(super) requester: u32,
+    pub(super) host: Option<String>,
+    /// The MSI controller, even if firmware disables it.
+    pub(super) controller: Option<String>,
+    /// `null` if the controller does not use DeviceIDs.
+    pub(super) device_id: Option<u32>,
+    /// Reason why firmware names no usable controller.
+    pub(super) no_controller: Option<String>,
+    pub(super) iommu: Option<String>,
+    pub(super) stream_id: Option<u32>,
+}
+
+/// What Linux did with a function.
+#[derive(Debug, Serialize)]
+pub(super) struct LinuxRow {
+    pub(super) mode: Mode,
+    /// DeviceID that Linux uses although firmware does not state it.
+    pub(super) assumed_device_id: Option<u32>,
+    pub(super) iommu_group: Option<String>,
+    pub(super) interrupts: Vec<InterruptRow>,
+}
+
+/// One of a function's interrupts.
+#[derive(Debug, Serialize)]
+pub(super) struct InterruptRow {
+    pub(super) irq: u32,
+    pub(super) chip: String,
+    pub(super) hwirq: Option<u64>,
+    /// `null` if it is unknown, as for most LPIs of a kernel without debugfs.
+    pub(super) intid: Option<u32>,
+    pub(super) cpus: Option<String>,
+    pub(super) count: u64,
+    pub(super) handlers: Vec<String>,
+    pub(super) explanation: Explanation,
+}
+
+impl Report {
+    /// Reads a running Linux and compares it with its firmware.
+    pub(super) fn of(root: &Root) -> Self {
+        let system = System::read(root);
+        let description = system.description();
+        let controllers = description.controllers.iter().map(|controller| ControllerRow {
+            id: controller.id.to_string(),
+            kind: controller.kind.to_string(),
+            enabled: controller.status.is_enabled(),
+            used: system.uses(controller),
+        });
+        let bridges = Bridges::among(&system.functions);
+        let devices = system.functions.iter().map(|function| {
+            let placement = system.place(&bridges, function);
+            DeviceRow::of(&Subject { system: &system, function, placement })
+        });
+        let devices = devices.collect();
+        if system.functions.iter().any(|function| !function.config.is_whole()) {
+            let reason = "the capabilities cannot be read; run as root";
+            root.record("sys/bus/pci/devices/*/config", &std::io::Error::other(reason));
+        }
+        Self {
+            firmware: system.firmware.source,
+            gic: description.gic.as_ref().map(|gic| format!("{} {}", gic.version.value, gic.id)),
+            controllers: controllers.collect(),
+            devices,
+            problems: root.problems(),
+        }
+    }
+
+    /// Returns `true` if a function has a fault, or firmware and Linux differ.
+    pub(super) fn has_findings(&self) -> bool {
+        self.devices.iter().any(DeviceRow::is_finding)
+    }
+}
+
+impl DeviceRow {
+    fn of(subject: &Subject<'_>) -> Self {
+        let explanations = subject.explanations();
+        let explanation = subject.explanation(&explanations);
+        let interrupts = subject.interrupts().into_iter().zip(&explanations);
+        let interrupts = interrupts.map(|((number, irq), explanation)| {
+            InterruptRow::of(number, irq.cloned().unwrap_or_default(), explanation)
+        });
+        Self {
+            id: subject.function.address.to_string(),
+            class: subject.function.config.class(),
+            driver: subject.function.driver.clone(),
+            firmware: FirmwareRow::of(subject),
+            linux: LinuxRow {
+                mode: subject.mode(),
+                assumed_device_id: subject.assumed_device_id().map(u32::from),
+                iommu_group: subject.function.iommu_group.clone(),
+                interrupts: interrupts.collect(),
+            },
+            explanation,
+            fault: explanation.obstacle().is_some_and(is_fault),
+            differences: differences(subject),
+        }
+    }
+
+    pub(super) fn is_finding(&self) -> bool {
+        self.fault || !self.differences.is_empty()
+    }
+}
+
+impl FirmwareRow {
+    fn of(subject: &Subject<'_>) -> Self {
+        let placement = &subject.placement;
+        let route = subject.route();
+        let stream = placement.host.and_then(|host| host.iommu.stream(placement.requester));
+        let iommu = stream.and_then(|(iommu, _)| subject.system.description().iommu(iommu));
+        Self {
+            requester: placement.requester.get(),
+            host: placement.host.map(|host| host.id.to_string()),
+            controller: subject.named_controller().map(|controller| controller.id.to_string()),
+            device_id: route
+                .filter(|(_, controller)| controller.kind.needs_device_id())
+                .map(|(route, _)| route.device_id.get()),
+            no_controller: placement.route.and_then(Result::err).map(|why| why.to_string()),
+            iommu: iommu.map(|iommu| iommu.id.to_string()),
+            stream_id: stream.map(|(_, id)| id),
+        }
+    }
+}
+
+impl InterruptRow {
+    fn of(number: u32, irq: Irq, explanation: &Explanation) -> Self {
+        Self {
+            irq: number,
+            intid: irq.intid(),
+            chip: irq.chip,
+            hwirq: irq.hwirq,
+            cpus: irq.cpus,
+            count: irq.count,
+            handlers: irq.actions,
+            explanation: *explanation,
+        }
+    }
+}
+
+/// Returns the differences between firmware and Linux that stop no interrupt.
+fn differences(subject: &Subject<'_>) -> Vec<String> {
+    let is_message = !subject.function.messages.is_empty();
+    match subject.placement.route {
+        Some(Err(NoRoute::Unmapped(requester))) if is_message => vec![format!(
+            "firmware's MSI map has no entry for requester {requester}; Linux uses the controller \
+             of the bridge above the function, with the requester ID as the DeviceID"
+        )],
+        Some(Err(why)) if is_message => {
+            vec![format!("Linux uses an MSI controller, but {why}")]
+        }
+        _ => Vec::new(),
+    }
+}

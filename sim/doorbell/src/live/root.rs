@@ -1,0 +1,170 @@
+//! The files of a running Linux, or of a copy of them below a folder.
+//!
+//! The files of a copy are not trusted. Only regular files are opened, because opening a pipe could
+//! block, and the length of files and folders is limited.
+
+use serde::Serialize;
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+/// Maximum number of entries that are read from a folder.
+const MAX_ENTRIES: usize = 1 << 16;
+/// Maximum size of a file with a single attribute.
+const MAX_ATTRIBUTE: u64 = 1 << 16;
+
+/// Maximum number of recorded problems.
+const MAX_PROBLEMS: usize = 100;
+
+/// A folder with the files of a Linux system, such as `/`.
+#[derive(Debug)]
+pub(super) struct Root {
+    folder: PathBuf,
+    problems: RefCell<Vec<Problem>>,
+}
+
+/// A file that exists but could not be read.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub(super) struct Problem {
+    /// Path of the file, or of the first of several similar files.
+    pub(super) path: String,
+    pub(super) reason: String,
+}
+
+impl Root {
+    /// Creates a root without reading it.
+    pub(super) fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), problems: RefCell::default() }
+    }
+
+    /// Returns the path of a file, given its path relative to the root.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    /// Reads a file of at most `limit` bytes. Returns `None` if the file does not exist or cannot
+    /// be read, and records the latter as a problem.
+    pub(super) fn bytes(&self, name: &str, limit: u64) -> Option<Vec<u8>> {
+        match read(&self.path(name), limit) {
+            Ok(bytes) => Some(bytes),
+            Err(error) => {
+                self.record(name, &error);
+                None
+            }
+        }
+    }
+
+    /// Reads an attribute as text, without blanks at its ends.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        self.long_text(name, MAX_ATTRIBUTE).map(|text| text.trim().to_owned())
+    }
+
+    /// Reads a file of at most `limit` bytes as text.
+    pub(super) fn long_text(&self, name: &str, limit: u64) -> Option<String> {
+        self.bytes(name, limit).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Returns the sorted names of a folder's entries. Returns none if the folder does not exist or
+    /// cannot be read, and records the latter as a problem.
+    pub(super) fn names(&self, name: &str) -> Vec<String> {
+        let entries = match fs::read_dir(self.path(name)) {
+            Ok(entries) => entries,
+            Err(error) => {
+                self.record(name, &error);
+                return Vec::new();
+            }
+        };
+        let names = entries.take(MAX_ENTRIES).flatten();
+        let mut names: Vec<_> =
+            names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.sort();
+        names
+    }
+
+    /// Returns `true` if a file or folder exists.
+    pub(super) fn exists(&self, name: &str) -> bool {
+        self.path(name).exists()
+    }
+
+    /// Returns the last component of a symbolic link's target.
+    pub(super) fn link_name(&self, name: &str) -> Option<String> {
+        let target = fs::read_link(self.path(name)).ok()?;
+        Some(target.file_name()?.to_str()?.to_owned())
+    }
+
+    /// Returns the absolute path that a path with symbolic links refers to.
+    pub(super) fn resolved(&self, name: &str) -> Option<PathBuf> {
+        fs::canonicalize(self.path(name)).ok()
+    }
+
+    /// Returns the files that could not be read.
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        self.problems.borrow().clone()
+    }
+
+    /// Records a problem. Only the first of several files with the same name is recorded.
+    pub(super) fn record(&self, name: &str, error: &io::Error) {
+        let reason = match error.kind() {
+            // Attributes may vanish with their device at any time.
+            ErrorKind::NotFound | ErrorKind::NotADirectory => return,
+            ErrorKind::PermissionDenied => "permission denied; run as root".to_owned(),
+            _ => error.to_string(),
+        };
+        let file = |path: &str| Path::new(path).file_name().map(std::ffi::OsStr::to_owned);
+        let mut problems = self.problems.borrow_mut();
+        let is_known = |known: &Problem| known.reason == reason && file(&known.path) == file(name);
+        if problems.len() < MAX_PROBLEMS && !problems.iter().any(is_known) {
+            problems.push(Problem { path: name.to_owned(), reason });
+        }
+    }
+}
+
+/// Reads a regular file.
+///
+/// # Errors
+/// Fails if the file cannot be read, is not a regular file, or has more than `limit` bytes.
+fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::other(format!("longer than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::Tree;
+
+    #[test]
+    fn absent_files_are_no_problem() {
+        let root = Tree::new("absent").root();
+        assert_eq!(root.text("proc/interrupts"), None);
+        assert!(root.names("sys/bus/pci/devices").is_empty());
+        assert_eq!(root.problems(), []);
+    }
+
+    #[test]
+    fn only_regular_files_of_limited_length_are_read() {
+        let tree = Tree::new("limits").file("a/long", &"x".repeat(100)).file("b/folder/c", "");
+        let root = tree.root();
+        assert_eq!(root.bytes("a/long", 99), None);
+        assert_eq!(root.bytes("a/long", 100).map(|bytes| bytes.len()), Some(100));
+        assert_eq!(root.text("b/folder"), None);
+        let reasons: Vec<_> = root.problems().into_iter().map(|one| one.reason).collect();
+        assert_eq!(reasons, ["longer than 99 bytes", "not a regular file"]);
+    }
+
+    #[test]
+    fn files_with_one_name_are_one_problem() {
+        let tree = Tree::new("repeated").file("a/c/x", "").file("b/c/x", "").file("d/x", "");
+        let root = tree.root();
+        assert!(["a/c", "b/c", "d"].into_iter().all(|folder| root.text(folder).is_none()));
+        let paths: Vec<_> = root.problems().into_iter().map(|one| one.path).collect();
+        assert_eq!(paths, ["a/c", "d"]);
+    }
+}

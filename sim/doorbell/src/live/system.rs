@@ -1,0 +1,172 @@
+//! Everything that is read from a running Linux.
+
+use super::firmware::{self, Firmware};
+use super::functions::{self, Bridges, Function};
+use super::irqs::{self, Irq};
+use super::root::Root;
+use gic_firmware::{Controller, ControllerKind, Description, NoRoute, PciHost, Route};
+use msi_types::RequesterId;
+use std::collections::BTreeMap;
+
+/// A running Linux.
+#[derive(Debug)]
+pub(super) struct System {
+    pub(super) firmware: Firmware,
+    pub(super) irqs: BTreeMap<u32, Irq>,
+    pub(super) functions: Vec<Function>,
+    pub(super) options: Options,
+    /// List of the online CPUs, such as `0-3`.
+    pub(super) online: Option<String>,
+    /// Type of each IOMMU group's default domain, such as `DMA` or `identity`.
+    group_types: BTreeMap<String, String>,
+}
+
+/// Options of the kernel's command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Options {
+    /// `pci=nomsi`.
+    pub(super) no_messages: bool,
+    /// An SMMU passes on the writes of unknown streams (`disable_bypass=0`).
+    pub(super) smmu_bypass: bool,
+}
+
+impl Options {
+    fn parse(line: &str) -> Self {
+        let mut options = Self::default();
+        for (name, value) in line.split_whitespace().filter_map(|word| word.split_once('=')) {
+            let name = name.replace('-', "_");
+            if name == "pci" {
+                options.no_messages |= value.split(',').any(|part| part == "nomsi");
+            }
+            if ["arm_smmu.disable_bypass", "arm_smmu_v3.disable_bypass"].contains(&name.as_str()) {
+                options.smmu_bypass = value.starts_with(['0', 'n', 'N']) || value == "off";
+            }
+        }
+        options
+    }
+}
+
+/// The position of a function between its host bridge and its MSI controller.
+#[derive(Debug)]
+pub(super) struct Placement<'s> {
+    /// Bridges above the function, the one on the root bus first.
+    pub(super) bridges: Vec<&'s Function>,
+    /// Requester ID with which the function's messages arrive at the host bridge.
+    pub(super) requester: RequesterId,
+    pub(super) host: Option<&'s PciHost>,
+    /// Route according to firmware; `None` if firmware is unknown, describes no GIC, or describes
+    /// several host bridges of which the function's is unknown.
+    pub(super) route: Option<Result<Route, NoRoute>>,
+}
+
+impl System {
+    pub(super) fn read(root: &Root) -> Self {
+        let groups = root.names("sys/kernel/iommu_groups").into_iter();
+        let types = groups.filter_map(|group| {
+            let domain = root.text(&format!("sys/kernel/iommu_groups/{group}/type"))?;
+            Some((group, domain))
+        });
+        Self {
+            firmware: firmware::read(root),
+            irqs: irqs::read(root),
+            functions: functions::read(root),
+            options: Options::parse(&root.text("proc/cmdline").unwrap_or_default()),
+            online: root.text("sys/devices/system/cpu/online"),
+            group_types: types.collect(),
+        }
+    }
+
+    pub(super) fn description(&self) -> &Description {
+        &self.firmware.description
+    }
+
+    /// Returns the position of a function.
+    pub(super) fn place<'s>(&'s self, bridges: &Bridges<'s>, function: &Function) -> Placement<'s> {
+        let bridges = bridges.above(function);
+        let requester = functions::requester_at_host(&bridges, function);
+        let path = functions::path(&bridges, function);
+        let root_bus = bridges.first().map_or(function.address, |bridge| bridge.address);
+        let host = self.host(function, root_bus.requester.pci_bus());
+        let description = self.description();
+        let route = host.filter(|_| description.gic.is_some());
+        let route = route.map(|host| description.route_below(host, &path, requester));
+        Placement { bridges, requester, host, route }
+    }
+
+    /// Returns the function's host bridge in firmware: the one whose node Linux names, else the one
+    /// with the function's segment and root bus, else the only one.
+    fn host(&self, function: &Function, root_bus: u8) -> Option<&PciHost> {
+        let hosts = &self.description().hosts;
+        if let Some(node) = &function.host_node {
+            return hosts.iter().find(|host| host.id.as_str() == node);
+        }
+        let segment = |host: &PciHost| host.segment.as_ref().map(|segment| segment.value);
+        let is_host = |host: &&PciHost| {
+            segment(host) == Some(function.address.domain) && host.buses.contains(root_bus)
+        };
+        hosts.iter().find(is_host).or(match &hosts[..] {
+            [only] if segment(only).is_none() => Some(only),
+            _ => None,
+        })
+    }
+
+    /// Returns `true` if an IOMMU translates the addresses in a function's messages.
+    pub(super) fn is_translated(&self, function: &Function) -> bool {
+        let group = function.iommu_group.as_ref().and_then(|group| self.group_types.get(group));
+        group.is_some_and(|domain| domain != "identity")
+    }
+
+    /// Returns `true` if Linux uses an interrupt of a controller of this kind.
+    pub(super) fn uses(&self, controller: &Controller) -> bool {
+        self.irqs.values().any(|irq| belongs_to(&irq.chip, &controller.kind) == Some(true))
+    }
+}
+
+/// Returns whether an interrupt's chip belongs to controllers of this kind; `None` if the chip's
+/// name does not tell.
+///
+/// Since Linux 6.11 or so, the names start with the controller's name, such as
+/// `ITS-PCI-MSIX-0000:00:02.0`. Older kernels name the chips of GICv2m and MBI alike, `MSI`.
+pub(super) fn belongs_to(chip: &str, kind: &ControllerKind) -> Option<bool> {
+    const FAMILIES: [(&str, ControllerKind); 3] = [
+        ("ITS", ControllerKind::Its),
+        ("GICv2m", ControllerKind::V2m),
+        ("MBI", ControllerKind::Mbi),
+    ];
+    if chip == "MSI" {
+        return Some([ControllerKind::V2m, ControllerKind::Mbi].contains(kind));
+    }
+    let family = FAMILIES.iter().find(|(name, _)| chip.starts_with(name));
+    family.map(|(_, family)| family == kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_from_the_command_line() {
+        let options = |line| {
+            let options = Options::parse(line);
+            (options.no_messages, options.smmu_bypass)
+        };
+        assert_eq!(options("quiet pci=noaer,nomsi"), (true, false));
+        assert_eq!(options("pci=nomsix nomsi xpci=nomsi"), (false, false));
+        assert_eq!(options("arm-smmu-v3.disable_bypass=n"), (false, true));
+        assert_eq!(options("arm_smmu.disable_bypass=1"), (false, false));
+    }
+
+    #[test]
+    fn chips_are_told_apart_by_their_names() {
+        use ControllerKind::{Its, Mbi, V2m};
+        for (chip, kinds) in [
+            ("ITS-MSI", [Some(true), Some(false), Some(false)]),
+            ("ITS-PCI-MSIX-0000:00:01.0", [Some(true), Some(false), Some(false)]),
+            ("GICv2m-PCI-MSI-0000:00:01.0", [Some(false), Some(true), Some(false)]),
+            ("MSI", [Some(false), Some(true), Some(true)]),
+            ("GICv3", [None; 3]),
+        ] {
+            assert_eq!([Its, V2m, Mbi].map(|kind| belongs_to(chip, &kind)), kinds, "{chip}");
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! Faults planted in a copy of a Linux system's files, each of which must be named exactly.
+
+use super::fixture::Tree;
+use super::report::{DeviceRow, Report};
+use gic_firmware::{
+    Controller, ControllerIndex, Description, Fact, Gic, Iommu, IommuIndex, IommuRouting, MapEntry,
+    MsiRouting, PciHost, Region, Status, StreamEntry, Target, devicetree,
+};
+use msi_types::explain::{Obstacle, SetupFault};
+use msi_types::{Cpu, DeviceId, RequesterId};
+
+const FUNCTION: &str = "sys/bus/pci/devices/0000:00:02.0";
+const REQUESTER: RequesterId = RequesterId::new(0x10);
+const ITS: u64 = 0x808_0000;
+const COMMAND_LINE: &str = "proc/cmdline";
+/// Offsets in the configuration space.
+const COMMAND: usize = 0x04;
+const MSIX: usize = 0x40;
+const MSI: usize = 0x60;
+
+/// Returns a map from `length` requester IDs to the ITS, with DeviceIDs from 0x100.
+fn map(length: u32) -> MsiRouting {
+    MsiRouting::map([MapEntry {
+        rid_base: 0.into(),
+        length,
+        target: Target::Controller(ControllerIndex::new(0)),
+        device_id_base: DeviceId::new(0x100),
+    }])
+}
+
+fn firmware(msi: MsiRouting) -> Description {
+    let region = |base, size| Region::new(base, size).unwrap();
+    let redistributors = [region(0x80a_0000, 0xf6_0000)];
+    Description {
+        gic: Some(Gic::v3("/intc@8000000", region(0x800_0000, 0x1_0000), redistributors)),
+        controllers: vec![Controller::its("/intc@8000000/its@8080000", region(ITS, 0x2_0000))],
+        hosts: vec![PciHost::ecam("/pcie@10000000", region(0x1000_0000, 0x100_0000), msi)],
+        ..Description::default()
+    }
+}
+
+/// Returns firmware whose IOMMU translates the accesses of `length` requesters.
+fn with_iommu(length: u32) -> Description {
+    let entry = StreamEntry {
+        rid_base: 0.into(),
+        length,
+        iommu: Some(IommuIndex::new(0)),
+        stream_id_base: Some(0),
+    };
+    let mut description = firmware(map(0x1_0000));
+    description.hosts[0].iommu = IommuRouting { mask: None, map: vec![Fact::stated(entry)] };
+    description.iommus = vec![Iommu {
+        id: "/smmuv3@9050000".into(),
+        compatible: vec!["arm,smmu-v3".to_owned()],
+        status: Fact::stated(Status::Enabled),
+        registers: Some(Fact::stated(Region::new(0x905_0000, 0x2_0000).unwrap())),
+    }];
+    description
+}
+
+/// Returns the configuration space of a function with an enabled MSI-X capability, a disabled MSI
+/// capability, and a pin.
+fn config() -> Vec<u8> {
+    let mut config = vec![0; 256];
+    config[COMMAND] = 6;
+    (config[0x34], config[0x3d]) = (0x40, 1);
+    config[MSIX..MSIX + 4].copy_from_slice(&[0x11, 0x60, 3, 0x80]);
+    config[MSI..MSI + 4].copy_from_slice(&[5, 0, 0x80, 1]);
+    config[MSI + 4..MSI + 8].copy_from_slice(&0x809_0040_u32.to_le_bytes());
+    config
+}
+
+/// Returns the configuration space with these bytes replaced.
+fn config_with(changes: &[(usize, u8)]) -> Vec<u8> {
+    let mut config = config();
+    for (offset, byte) in changes {
+        config[*offset] = *byte;
+    }
+    config
+}
+
+/// Returns a Linux with one function, whose driver has two MSI-X vectors.
+fn linux(name: &str, firmware: &Description) -> Tree {
+    let blob = devicetree::write(&devicetree::with_node_paths(firmware)).unwrap();
+    let tree = Tree::new(name)
+        .bytes("sys/firmware/fdt", &blob)
+        .bytes(&format!("{FUNCTION}/config"), &config())
+        .link(&format!("{FUNCTION}/driver"), "../../../bus/pci/drivers/nvme")
+        .file(&format!("{FUNCTION}/irq"), "19\n")
+        .file(&format!("{FUNCTION}/msi_bus"), "1\n")
+        .file(&format!("{FUNCTION}/power_state"), "D0\n")
+        .file("sys/devices/system/cpu/online", "0-1\n");
+    let tree = irq(tree, 19, "GICv3", "37", "4,0");
+    [(26, "0"), (27, "1")].into_iter().fold(tree, |tree, (number, cpu)| {
+        irq(tree, number, "ITS-MSI", "32768", "3,2")
+            .file(&format!("{FUNCTION}/msi_irqs/{number}"), "msix\n")
+            .file(&format!("proc/irq/{number}/effective_affinity_list"), cpu)
+    })
+}
+
+fn irq(tree: Tree, number: u32, chip: &str, hwirq: &str, counts: &str) -> Tree {
+    let folder = format!("sys/kernel/irq/{number}");
+    tree.file(&format!("{folder}/chip_name"), chip)
+        .file(&format!("{folder}/hwirq"), hwirq)
+        .file(&format!("{folder}/actions"), "nvme0q0\n")
+        .file(&format!("{folder}/per_cpu_count"), counts)
+}
+
+/// Returns a Linux whose function has received no messages.
+fn silent(name: &str, firmware: &Description) -> Tree {
+    let tree = linux(name, firmware);
+    [26, 27].into_iter().fold(tree, |tree, number| irq(tree, number, "ITS-MSI", "0", "0,0"))
+}
+
+/// Returns a Linux whose function has fallen back to its pin.
+fn fallen_back(name: &str, firmware: &Description) -> Tree {
+    linux(name, firmware).without(&format!("{FUNCTION}/msi_irqs"))
+}
+
+/// Returns a Linux whose function uses MSI instead of MSI-X.
+fn with_msi(name: &str, config: &[u8]) -> Tree {
+    let tree = linux(name, &firmware(map(0x1_0000))).bytes(&format!("{FUNCTION}/config"), config);
+    let irqs = [26, 27].map(|number| format!("{FUNCTION}/msi_irqs/{number}"));
+    irqs.iter().fold(tree, |tree, irq| tree.file(irq, "msi\n"))
+}
+
+fn device(tree: &Tree) -> DeviceRow {
+    let mut report = Report::of(&tree.root());
+    assert_eq!((report.problems.as_slice(), report.devices.len()), (&[][..], 1));
+    report.devices.remove(0)
+}
+
+/// Checks that exactly this obstacle is found, and whether it is a fault.
+fn has(tree: &Tree, obstacle: Obstacle, fault: bool) {
+    let device = device(tree);
+    assert_eq!((device.explanation.obstacle(), device.fault), (Some(obstacle), fault));
+}
+
+fn sound() -> Description {
+    firmware(map(0x1_0000))
+}
+
+#[test]
+fn a_sound_function_has_no_finding() {
+    let device = device(&linux("sound", &sound()));
+    assert_eq!(device.explanation.obstacle(), None);
+    assert!(!device.is_finding());
+    assert_eq!(device.firmware.device_id, Some(0x110));
+    assert_eq!(device.firmware.controller.as_deref(), Some("/intc@8000000/its@8080000"));
+    let interrupts = device.linux.interrupts.iter();
+    assert!(interrupts.map(|one| (one.irq, one.count)).eq([(26, 5), (27, 5)]));
+    let text = device.explanation.to_string();
+    assert_eq!(
+        text,
+        "bus: the device may write to the bus\n\
+         doorbell: a controller receives messages at 0x8090040\n\
+         translation: the device has DeviceID 0x110\n\
+         target: routed to CPU 0\n\
+         dispatch: IRQ number 26\n\
+         handler: the handler has run 5 times\n\
+         no obstacle was found\n"
+    );
+}
+
+#[test]
+fn reasons_to_fall_back_are_named() {
+    let requester = REQUESTER;
+    let mut off = sound();
+    off.controllers[0].status = Fact::stated(Status::Disabled);
+    let mut nowhere = sound();
+    nowhere.hosts[0].msi = MsiRouting::map([MapEntry {
+        rid_base: 0.into(),
+        length: 0x100,
+        target: Target::Controller(ControllerIndex::new(0)),
+        device_id_base: DeviceId::new(u32::MAX),
+    }]);
+    let silent_host = firmware(MsiRouting::default());
+    for (name, firmware, fault) in [
+        ("outside", firmware(map(0x10)), SetupFault::OutsideMap { requester }),
+        ("no-controller", silent_host, SetupFault::NoController { requester }),
+        ("disabled", off, SetupFault::ControllerDisabled),
+        ("broken-entry", nowhere, SetupFault::BrokenEntry { requester }),
+    ] {
+        has(&fallen_back(name, &firmware), Obstacle::Setup(fault), true);
+    }
+    let off = fallen_back("nomsi", &sound()).file(COMMAND_LINE, "quiet pci=nomsi\n");
+    has(&off, Obstacle::Setup(SetupFault::TurnedOff), true);
+    let forbidden = fallen_back("forbidden", &sound()).file(&format!("{FUNCTION}/msi_bus"), "0\n");
+    has(&forbidden, Obstacle::Setup(SetupFault::Forbidden), true);
+    let unused = ["26", "27"].into_iter().fold(fallen_back("unused", &sound()), |tree, number| {
+        tree.without(&format!("sys/kernel/irq/{number}"))
+    });
+    has(&unused, Obstacle::Setup(SetupFault::ControllerUnused), true);
+}
+
+#[test]
+fn a_function_that_falls_back_keeps_its_line() {
+    let tree = fallen_back("line", &firmware(map(0x10)));
+    let line = device(&tree).linux.interrupts.remove(0);
+    assert_eq!((line.irq, line.intid, line.count), (19, Some(37), 4));
+    assert_eq!(
+        line.explanation.to_string(),
+        "endpoint: the line is low\ndoorbell: input of INTID 37\ndispatch: IRQ number 19\n\
+         handler: the handler has run 4 times\nno obstacle was found\n"
+    );
+    let off = tree.bytes(&format!("{FUNCTION}/config"), &config_with(&[(COMMAND + 1, 4)]));
+    let line = device(&off).linux.interrupts.remove(0);
+    assert_eq!(line.explanation.obstacle(), Some(Obstacle::Setup(SetupFault::IntxDisabled)));
+}
+
+#[test]
+fn states_of_a_working_machine_are_no_faults() {
+    let unbound = fallen_back("unbound", &sound()).without(&format!("{FUNCTION}/driver"));
+    has(&unbound, Obstacle::Setup(SetupFault::NoDriver), false);
+    let plain = |pin| config_with(&[(0x34, 0), (0x3d, pin)]);
+    let bare = fallen_back("bare", &sound()).bytes(&format!("{FUNCTION}/config"), &plain(0));
+    has(&bare, Obstacle::Setup(SetupFault::NoCapability), false);
+    let idle = fallen_back("idle", &sound()).without("sys/kernel/irq/19");
+    has(&idle, Obstacle::Setup(SetupFault::NotAllocated), false);
+    let wired = fallen_back("wired", &sound()).bytes(&format!("{FUNCTION}/config"), &plain(1));
+    assert_eq!(device(&wired).explanation.obstacle(), None);
+    let asleep = linux("asleep", &sound()).file(&format!("{FUNCTION}/power_state"), "D3hot\n");
+    has(&asleep, Obstacle::PoweredDown { state: 3 }, false);
+    let unused = linux("no-handler", &sound()).file("sys/kernel/irq/26/actions", "\n");
+    has(&unused, Obstacle::NotRequested, false);
+    let debug = "dstate: 0x1\n  IRQD_IRQ_DISABLED\n";
+    let off = linux("off", &sound()).file("sys/kernel/debug/irq/irqs/26", debug);
+    has(&off, Obstacle::DisabledByDriver, false);
+}
+
+#[test]
+fn faults_of_a_function_are_named() {
+    for (name, changes, obstacle) in [
+        ("not-enabled", &[(MSIX + 3, 0)], Obstacle::MessagesDisabled),
+        ("masked", &[(MSIX + 3, 0xc0)], Obstacle::FunctionMasked),
+        ("no-master", &[(COMMAND, 2)], Obstacle::BusMasterDisabled),
+        ("no-memory", &[(COMMAND, 4)], Obstacle::MemoryDisabled),
+    ] {
+        let config = config_with(changes);
+        let tree = linux(name, &sound()).bytes(&format!("{FUNCTION}/config"), &config);
+        has(&tree, obstacle, true);
+    }
+    let tree = linux("offline", &sound()).file("sys/devices/system/cpu/online", "0\n");
+    has(&tree, Obstacle::Offline { cpu: Cpu::new(1) }, true);
+}
+
+#[test]
+fn faults_of_msi_are_named() {
+    let on = (MSI + 2, 0x81);
+    assert_eq!(device(&with_msi("msi", &config_with(&[on]))).explanation.obstacle(), None);
+    let off = with_msi("msi-off", &config());
+    has(&off, Obstacle::MessagesDisabled, true);
+    let masked = with_msi("msi-masked", &config_with(&[on, (MSI + 0x10, 2), (MSI + 0x14, 2)]));
+    has(&masked, Obstacle::VectorMasked { vector: 1, pending: true }, false);
+    let elsewhere = config_with(&[on, (MSI + 5, 1)]);
+    let doorbell = Obstacle::NoDoorbell { address: 0x809_0140, doorbell: Some(0x809_0040) };
+    has(&with_msi("elsewhere", &elsewhere), doorbell, true);
+    let tree = with_msi("translated", &elsewhere)
+        .link(&format!("{FUNCTION}/iommu_group"), "../../../../kernel/iommu_groups/4")
+        .file("sys/kernel/iommu_groups/4/type", "DMA\n");
+    assert_eq!(device(&tree).explanation.obstacle(), None, "the address is translated");
+    let tree = tree.file("sys/kernel/iommu_groups/4/type", "identity\n");
+    has(&tree, doorbell, true);
+}
+
+#[test]
+fn an_unknown_stream_is_named_if_no_message_arrives() {
+    let requester = REQUESTER;
+    let fault = Obstacle::Setup(SetupFault::NoStream { requester });
+    let tree = silent("no-stream", &with_iommu(0x10));
+    has(&tree, fault, true);
+    let bypass = tree.file(COMMAND_LINE, "arm-smmu-v3.disable_bypass=0\n");
+    assert!(!device(&bypass).is_finding());
+    assert!(!device(&linux("arrives", &with_iommu(0x10))).is_finding());
+    let known = device(&silent("known-stream", &with_iommu(0x20)));
+    assert_eq!((known.firmware.stream_id, known.is_finding()), (Some(0x10), false));
+    let mut off = with_iommu(0x10);
+    off.iommus[0].status = Fact::stated(Status::Disabled);
+    assert!(!device(&silent("iommu-off", &off)).is_finding());
+}
+
+#[test]
+fn an_assumed_device_id_is_named() {
+    let fault = SetupFault::AssumedDeviceId { device: DeviceId::new(0x10) };
+    let quiet = silent("assumed-silent", &firmware(map(0x10)));
+    has(&quiet, Obstacle::Setup(fault), true);
+    let works = device(&linux("assumed", &firmware(map(0x10))));
+    assert_eq!((works.explanation.obstacle(), works.fault), (None, false));
+    assert_eq!((works.firmware.device_id, works.linux.assumed_device_id), (None, Some(0x10)));
+    assert!(works.differences[0].contains("no entry for requester 0x0010"), "{works:?}");
+}
+
+#[test]
+fn another_controller_is_named() {
+    let tree = linux("other", &sound()).file("sys/kernel/irq/27/chip_name", "GICv2m-PCI-MSIX\n");
+    has(&tree, Obstacle::Setup(SetupFault::OtherController), true);
+}
+
+#[test]
+fn firmware_without_a_gic_is_not_judged() {
+    let tree = fallen_back("no-gic", &sound()).without("sys/firmware");
+    assert_eq!(device(&tree).explanation.obstacle(), None);
+    let mut x86 = sound();
+    (x86.gic, x86.controllers[0].status) = (None, Fact::stated(Status::Disabled));
+    assert_eq!(device(&fallen_back("x86", &x86)).explanation.obstacle(), None);
+}
+
+#[test]
+fn capabilities_that_cannot_be_read_are_a_problem() {
+    let tree = linux("user", &sound()).bytes(&format!("{FUNCTION}/config"), &config()[..64]);
+    let report = Report::of(&tree.root());
+    assert_eq!(report.problems[0].path, "sys/bus/pci/devices/*/config");
+    assert!(!report.has_findings());
+}
+
+#[test]
+fn hostile_files_do_no_harm() {
+    let files = [
+        "sys/firmware/fdt",
+        "sys/firmware/acpi/tables/APIC",
+        "proc/interrupts",
+        COMMAND_LINE,
+        "sys/devices/system/cpu/online",
+        "sys/kernel/irq/26/hwirq",
+        "sys/kernel/irq/26/per_cpu_count",
+        "sys/kernel/debug/irq/irqs/26",
+        "proc/irq/26/effective_affinity_list",
+        "sys/bus/pci/devices/0000:00:02.0/config",
+        "sys/bus/pci/devices/0000:00:02.0/irq",
+        "sys/bus/pci/devices/0000:00:02.0/power_state",
+        "sys/bus/pci/devices/0000:00:02.0/msi_irqs/26",
+    ];
+    let contents: [&[u8]; 7] = [
+        b"",
+        b"\xff\xff\xff\xff",
+        &[0xff; 300],
+        &[0; 300],
+        b"99999999999999999999-,:",
+        b"D\xc3\xa9",
+        b"0-",
+    ];
+    for (number, content) in contents.iter().enumerate() {
+        let tree = linux(&format!("hostile-{number}"), &sound());
+        let tree = files.into_iter().fold(tree, |tree, file| {
+            let tree = tree.bytes(file, content);
+            assert!(serde_json::to_string(&Report::of(&tree.root())).is_ok(), "{file}");
+            tree
+        });
+        assert_eq!(Report::of(&tree.root()).devices.len(), 1);
+    }
+}
