@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::apt::{self, Apt, Suite};
 use crate::initramfs::{Content, File};
+use crate::qemu::Version;
 use crate::toolchain::{self, JUDGE_TARGET};
 use crate::workspace::Workspace;
 use crate::{cache, dtb, process};
@@ -23,6 +24,59 @@ pub const NVME: &[&str] = &[
     "nvme-core.ko",
     "nvme.ko",
 ];
+
+/// Modules of a virtio entropy source and a virtio network card behind PCI, for the release's
+/// kernel, in the order of their dependencies.
+const VIRTIO: &[&str] = &[
+    "virtio_pci_legacy_dev.ko",
+    "virtio_pci_modern_dev.ko",
+    "virtio_pci.ko",
+    "virtio-rng.ko",
+    "failover.ko",
+    "net_failover.ko",
+    "virtio_net.ko",
+];
+
+/// Returns the drivers of a virtio entropy source, a virtio network card and an NVMe controller
+/// behind PCI, in the order of their dependencies. The guest decompresses compressed modules.
+pub fn pci_modules(version: Version) -> Vec<&'static str> {
+    match version {
+        Version::Stable => [VIRTIO, NVME].concat(),
+        Version::Backports => vec![
+            "virtio-rng.ko.xz",
+            "failover.ko.xz",
+            "net_failover.ko.xz",
+            "virtio_net.ko.xz",
+            "nvme-auth.ko.xz",
+            "nvme-core.ko.xz",
+            "nvme.ko.xz",
+        ],
+    }
+}
+
+/// Fetches a suite's kernel and its [`pci_modules`] into the cache, and returns their folder. All
+/// of them come from one package, because a module is only compatible with its own kernel.
+pub fn fetch_with_modules(workspace: &Workspace, version: Version) -> Result<PathBuf> {
+    let folder = cache::folder(workspace).join(format!("debian-{version:?}").to_lowercase());
+    if !cache::is_filled(&folder) {
+        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
+        cache::fill(&folder, || {
+            let (suite, modules) = (version.suite(), pci_modules(version));
+            unpack_kernel(&apt, dtb::KERNEL, suite, &modules, &folder)
+        })?;
+    }
+    Ok(folder)
+}
+
+/// Fetches busybox for arm64 into the cache, and returns its folder.
+pub fn fetch_busybox(workspace: &Workspace) -> Result<PathBuf> {
+    let folder = cache::folder(workspace).join("busybox");
+    if !cache::is_filled(&folder) {
+        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
+        cache::fill(&folder, || apt.unpack_busybox("arm64", &folder))?;
+    }
+    Ok(folder)
+}
 
 /// Downloads a suite's kernel, and unpacks it and the given modules into `folder`.
 pub fn unpack_kernel<'a>(
