@@ -32,6 +32,7 @@ const STEPS: &[Step] = &[
     suite("qemu", "the drivers on bare metal, on QEMU's machines with PCI devices"),
     suite("size", "the text of kernels with one kind of MSI controller, within budgets"),
     suite("differential", "the model against QEMU's GIC and ITS, on the same random scripts"),
+    suite("live", "the command in Debian's kernels with faulty firmware, by Linux's interrupts"),
     suite("kvm", "Linux's KVM for arm64 as the judge of the model, nested in QEMU"),
     el2("hypervisor", "Linux as a guest of the hypervisor, in QEMU", "hypervisor"),
     suite("adopters", "another project's monitor, with and without our routes, on nested KVM"),

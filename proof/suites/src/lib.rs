@@ -8,6 +8,7 @@ pub mod boards;
 pub mod differential;
 pub mod fetched;
 pub mod kvm;
+pub mod live;
 pub mod mutant;
 pub mod names;
 pub mod qemu;

@@ -1,0 +1,183 @@
+//! Reads what `doorbell live` and Linux print on the console of a guest, and compares both.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::said::{list, same, text};
+
+/// Beginnings of the names of chips whose interrupts are message-signaled.
+const CHIPS: [&str; 3] = ["ITS", "GICv2m", "MSI"];
+
+/// Lines of the guest's console. Each line's prefix states its origin.
+#[derive(Debug, Default)]
+pub struct Console {
+    /// Output of `doorbell live --json`.
+    json: String,
+    /// Output of `doorbell live --explain`.
+    text: String,
+    /// `/proc/interrupts`.
+    interrupts: Vec<String>,
+    /// Exit status of the command.
+    status: Option<u8>,
+    /// The last line.
+    pub last: String,
+}
+
+/// The faults that were planted in a guest.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// Functions with a fault, and their obstacles as JSON.
+    pub faults: &'static [(&'static str, &'static str)],
+    /// Functions that Linux treats differently from what firmware states.
+    pub differences: &'static [&'static str],
+    /// A line of the explanation.
+    pub line: &'static str,
+}
+
+impl Console {
+    /// Adds a line.
+    pub fn line(&mut self, line: &str) {
+        line.trim_end().clone_into(&mut self.last);
+        let Some((origin, rest)) = self.last.split_once(": ") else { return };
+        match origin {
+            "json" => self.json.push_str(rest),
+            "text" => self.text.extend([rest, "\n"]),
+            "irqs" => self.interrupts.push(rest.to_owned()),
+            "status" => self.status = rest.parse().ok(),
+            _ => {}
+        }
+    }
+
+    /// Compares the command's output with Linux's interrupts, with the DeviceIDs that Linux maps at
+    /// an ITS, and with the planted faults.
+    ///
+    /// # Errors
+    /// Fails if they differ, or if the guest has not printed everything.
+    pub fn judge(&self, mapped: Option<&BTreeSet<u64>>, expected: &Expected) -> Result<()> {
+        let said: Value = serde_json::from_str(&self.json)
+            .with_context(|| format!("the last line is `{}`", self.last))?;
+        let devices = list(&said, "devices")?;
+        let named = devices.iter().filter(|device| device["fault"] == true);
+        let named = named.map(|one| (text(&one["id"]), one["explanation"]["obstacle"].clone()));
+        let planted = expected.faults.iter().map(|(id, obstacle)| {
+            let obstacle: Value = serde_json::from_str(obstacle).context("an obstacle in JSON")?;
+            Ok((*id, obstacle))
+        });
+        same("faults", &named.collect::<Vec<_>>(), &planted.collect::<Result<Vec<_>>>()?)?;
+        let differ = devices.iter().filter(|one| one["differences"] != serde_json::json!([]));
+        let differ: Vec<_> = differ.map(|one| text(&one["id"])).collect();
+        same("differences", &differ, &expected.differences)?;
+        let is_sound = expected.faults.is_empty() && expected.differences.is_empty();
+        same("exit status", &self.status, &Some(u8::from(!is_sound)))?;
+        same("problems", &said["problems"], &[(); 0])?;
+        let senders = devices.iter().filter(|one| is_message(&one["linux"]["mode"]));
+        let senders: Vec<_> = senders.collect();
+        self.compare_interrupts(&senders)?;
+        if let Some(mapped) = mapped {
+            same("DeviceIDs that Linux maps", &device_ids(&senders), mapped)?;
+        }
+        ensure!(
+            self.text.lines().any(|line| line == expected.line),
+            "the explanation has no line `{}`:\n{}",
+            expected.line,
+            self.text
+        );
+        Ok(())
+    }
+
+    /// Compares the interrupts of functions that send messages with those in Linux's table.
+    fn compare_interrupts(&self, senders: &[&Value]) -> Result<()> {
+        let mut ours = BTreeSet::new();
+        for sender in senders {
+            for one in list(&sender["linux"], "interrupts")? {
+                ours.insert((one["irq"].as_u64(), text(&one["handlers"][0]).to_owned()));
+            }
+        }
+        let theirs: BTreeSet<_> =
+            self.interrupts.iter().filter_map(|row| message_row(row)).collect();
+        same("interrupts", &ours, &theirs)
+    }
+}
+
+fn is_message(mode: &Value) -> bool {
+    ["msi", "msix"].contains(&text(mode))
+}
+
+/// Returns the DeviceIDs of firmware, or those that Linux assumes.
+fn device_ids(senders: &[&Value]) -> BTreeSet<u64> {
+    let id = |sender: &&Value| {
+        sender["firmware"]["device_id"].as_u64().or(sender["linux"]["assumed_device_id"].as_u64())
+    };
+    senders.iter().filter_map(id).collect()
+}
+
+/// Returns the number of a message-signaled interrupt and its first handler, from a row of
+/// `/proc/interrupts` such as `17:  1  0  ITS-MSI 16384 Edge  PCIe PME, aerdrv`.
+fn message_row(row: &str) -> Option<(Option<u64>, String)> {
+    let (number, rest) = row.split_once(':')?;
+    let chip = rest.split_whitespace().find(|word| word.parse::<u64>().is_err())?;
+    CHIPS.iter().any(|name| chip.starts_with(name)).then_some(())?;
+    let (_, handlers) = rest.split_once(" Edge ")?;
+    let first = handlers.split(',').next()?.trim().to_owned();
+    Some((Some(number.trim().parse().ok()?), first))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EXPECTED: Expected = Expected { faults: &[], differences: &[], line: "no obstacle" };
+    const REPORT: &str = r#"{"problems": [], "devices": [{"id": "0000:00:02.0", "fault": false,
+        "differences": [], "firmware": {"device_id": 16}, "linux": {"mode": "msix",
+        "interrupts": [{"irq": 26, "handlers": ["nvme0q0"]}]}}]}"#;
+    const ROW: &str = " 26:  12  0  ITS-MSI 32768 Edge      nvme0q0, x\r";
+
+    fn console(report: &str) -> Console {
+        let mut console = Console::default();
+        for line in report.lines() {
+            console.line(&format!("json: {line}\r"));
+        }
+        for line in ["status: 0", "text: no obstacle", &format!("irqs: {ROW}"), "irqs: Err: 0"] {
+            console.line(line);
+        }
+        console
+    }
+
+    #[test]
+    fn a_sound_report_agrees() {
+        let mapped = BTreeSet::from([16]);
+        console(REPORT).judge(Some(&mapped), &EXPECTED).unwrap();
+        let judged = console(REPORT).judge(Some(&BTreeSet::from([16, 17])), &EXPECTED);
+        assert!(judged.unwrap_err().to_string().starts_with("DeviceIDs"));
+    }
+
+    #[test]
+    fn deviations_are_found() {
+        for (from, to, what) in [
+            (r#""fault": false"#, r#""fault": true, "explanation": {"obstacle": 1}"#, "faults"),
+            (r#""differences": []"#, r#""differences": ["x"]"#, "differences"),
+            (r#""problems": []"#, r#""problems": [1]"#, "problems"),
+            ("26", "27", "interrupts"),
+            (r#""msix""#, r#""intx""#, "interrupts"),
+        ] {
+            let judged = console(&REPORT.replace(from, to)).judge(None, &EXPECTED);
+            assert!(judged.unwrap_err().to_string().starts_with(what), "{what}");
+        }
+        let mut failed = console(REPORT);
+        failed.line("status: 1");
+        assert!(failed.judge(None, &EXPECTED).unwrap_err().to_string().starts_with("exit status"));
+        let other = Expected { line: "obstacle", ..EXPECTED };
+        assert!(console(REPORT).judge(None, &other).is_err());
+    }
+
+    #[test]
+    fn only_messages_are_rows() {
+        assert_eq!(message_row(ROW), Some((Some(26), "nvme0q0".into())));
+        let new = "28: 0 1 ITS-PCI-MSIX-0000:00:02.0   2 Edge      nvme0q2";
+        assert_eq!(message_row(new), Some((Some(28), "nvme0q2".into())));
+        assert_eq!(message_row("19: 0 1 GICv3  37 Level     virtio1"), None);
+        assert_eq!(message_row("IPI0: 89 68       Rescheduling interrupts"), None);
+    }
+}

@@ -1,0 +1,30 @@
+#!/busybox sh
+# The guest's init process. It loads the drivers, uses the devices, and prints what the command and
+# the kernel say about their interrupts. A prefix tells the origin of each line.
+B=/busybox
+$B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
+for module in $($B cat /modules); do
+    case $module in *.xz) $B unxz /$module; module=${module%.xz} ;; esac
+    case $module in virtio-rng.ko) ;; *) $B insmod /$module ;; esac
+done
+# Waits at most ten seconds for a file.
+await() { for try in $($B seq 100); do [ -e $1 ] && break; $B sleep 0.1; done; }
+await /dev/nvme0n1
+# If the entropy sources' messages do not arrive, this never ends.
+{
+    $B insmod /virtio-rng.ko
+    $B dd if=/dev/hwrng of=/tmp/random bs=64 count=1
+    : > /tmp/read
+} 2> /dev/null &
+if $B grep -q silent /proc/cmdline; then
+    await /sys/bus/pci/devices/0000:02:03.0/msi_irqs
+    $B sleep 0.5
+else
+    await /tmp/read
+fi
+/doorbell live --json > /tmp/json; echo "status: $?"
+$B sed 's/^/json: /' /tmp/json
+/doorbell live --explain 0000:01:00.0 | $B sed 's/^/text: /'
+$B sed 's/^/irqs: /' /proc/interrupts
+echo o > /proc/sysrq-trigger
+$B sleep 60

@@ -1,0 +1,327 @@
+//! Runs `doorbell live` in Debian's kernels on QEMU, with faults in firmware and on the kernel's
+//! command line. The command must name each fault, and its interrupts and DeviceIDs must be those
+//! that Linux uses.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use doorbell_harness::dtb::{self, Tools, Tree};
+use doorbell_harness::initramfs::{self, Content, File};
+use doorbell_harness::qemu::{self, PROGRAM, Version};
+use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
+use doorbell_harness::toolchain::{self, JUDGE_TARGET};
+use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::{process, small_linux};
+use doorbell_suites::acpi::linux::mapped;
+use doorbell_suites::fetched::{self, PREPARATION};
+use doorbell_suites::live::{Console, Expected};
+
+/// Time after which a boot counts as hung. A boot takes 10 seconds, or more on a busy machine.
+const LIMIT: Duration = Duration::from_mins(4);
+const INIT: &str = include_str!("init.sh");
+const COMMAND_LINE: &str = "console=ttyAMA0 loglevel=1 panic=-1";
+const SURROUNDINGS: &[&str] = &[
+    "-cpu",
+    "cortex-a57",
+    "-smp",
+    "2",
+    "-m",
+    "512M",
+    "-nodefaults",
+    "-display",
+    "none",
+    "-serial",
+    "stdio",
+    "-no-reboot",
+];
+/// An entropy source behind a root port, an NVMe controller on the root bus, and an entropy source
+/// behind a bridge to a conventional bus, which replaces its requester ID.
+const DEVICES: &[&str] = &[
+    "-device",
+    "pcie-root-port,id=root,chassis=1,slot=1",
+    "-device",
+    "virtio-rng-pci,bus=root,disable-legacy=on",
+    "-device",
+    "nvme,drive=d0,serial=1",
+    "-device",
+    "pcie-pci-bridge,id=conventional",
+    "-device",
+    "virtio-rng-pci,bus=conventional,addr=3",
+];
+const GICV3: &str = "gic-version=3";
+const GICV2: &str = "gic-version=2";
+const SMMU: &str = "gic-version=3,iommu=smmuv3";
+const HOST: &str = "/pcie@10000000";
+const ITS: &str = "/intc@8000000/its@8080000";
+
+/// A change of the devicetree's property of a node.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    None,
+    /// Limits the only entry of the host bridge's map to this many requesters.
+    Shorten(&'static str, u32),
+    /// Disables a node.
+    Disable(&'static str),
+    /// Moves the registers of a node to this address below 4 GiB.
+    Move(&'static str, u32),
+}
+
+/// Lists the functions that have a driver, with the same obstacle.
+macro_rules! all {
+    ($obstacle:literal) => {
+        &[
+            ("0000:00:01.0", $obstacle),
+            ("0000:00:02.0", $obstacle),
+            ("0000:00:03.0", $obstacle),
+            ("0000:01:00.0", $obstacle),
+            ("0000:02:03.0", $obstacle),
+        ]
+    };
+}
+/// A machine with a fault, and what the command must say.
+#[derive(Clone, Copy, Debug)]
+struct Subject {
+    name: &'static str,
+    versions: &'static [Version],
+    machine: &'static str,
+    change: Change,
+    options: &'static str,
+    expected: Expected,
+}
+
+const STABLE: &[Version] = &[Version::Stable];
+
+const SOUND: Subject = Subject {
+    name: "a sound machine",
+    versions: &Version::ALL,
+    machine: GICV3,
+    change: Change::None,
+    options: "",
+    expected: Expected {
+        faults: &[],
+        differences: &[],
+        line: "translation: the device has DeviceID 0x100",
+    },
+};
+
+const SUBJECTS: &[Subject] = &[
+    SOUND,
+    Subject { name: "a sound machine with an SMMU", versions: STABLE, machine: SMMU, ..SOUND },
+    Subject {
+        name: "a sound machine with GICv2m frames",
+        versions: STABLE,
+        machine: GICV2,
+        expected: Expected {
+            line: "doorbell: a controller receives messages at 0x8020040",
+            ..SOUND.expected
+        },
+        ..SOUND
+    },
+    Subject {
+        name: "a map without some requesters",
+        change: Change::Shorten("msi-map", 0x10),
+        // Linux uses the ITS for 01:00.0, because the map contains the root port above it.
+        expected: Expected {
+            faults: &[
+                ("0000:00:02.0", r#"{ "setup": { "outside-map": { "requester": 16 } } }"#),
+                ("0000:00:03.0", r#"{ "setup": { "outside-map": { "requester": 24 } } }"#),
+                ("0000:02:03.0", r#"{ "setup": { "outside-map": { "requester": 512 } } }"#),
+            ],
+            differences: &["0000:01:00.0"],
+            line: "translation: the device has DeviceID 0x100",
+        },
+        ..SOUND
+    },
+    Subject {
+        name: "pci=nomsi",
+        versions: STABLE,
+        options: "pci=nomsi",
+        expected: Expected {
+            faults: all!(r#"{ "setup": "turned-off" }"#),
+            line: "endpoint: the kernel's command line disables MSI and MSI-X",
+            ..SOUND.expected
+        },
+        ..SOUND
+    },
+    Subject {
+        name: "a disabled ITS",
+        versions: STABLE,
+        change: Change::Disable(ITS),
+        expected: Expected {
+            faults: all!(r#"{ "setup": "controller-disabled" }"#),
+            line: "doorbell: firmware disables the MSI controller that it names for the function",
+            ..SOUND.expected
+        },
+        ..SOUND
+    },
+    Subject {
+        name: "an ITS at another address",
+        versions: STABLE,
+        // The second half of the flash memory.
+        change: Change::Move(ITS, 0x400_0000),
+        expected: Expected {
+            faults: all!(r#"{ "setup": "controller-unused" }"#),
+            line: "INTx, which Linux uses instead:",
+            ..SOUND.expected
+        },
+        ..SOUND
+    },
+    Subject {
+        name: "an SMMU whose map omits two buses",
+        machine: SMMU,
+        change: Change::Shorten("iommu-map", 0x100),
+        options: "silent",
+        expected: Expected {
+            faults: &[
+                ("0000:01:00.0", r#"{ "setup": { "no-stream": { "requester": 256 } } }"#),
+                ("0000:02:03.0", r#"{ "setup": { "no-stream": { "requester": 512 } } }"#),
+            ],
+            line: "firmware: requester 0x0100: /intc@8000000/its@8080000",
+            ..SOUND.expected
+        },
+        ..SOUND
+    },
+    Subject {
+        name: "a disabled SMMU",
+        versions: STABLE,
+        machine: SMMU,
+        change: Change::Disable("/smmuv3@9050000"),
+        ..SOUND
+    },
+];
+
+fn main() -> ExitCode {
+    let cases = SUBJECTS.iter().flat_map(|subject| {
+        subject.versions.iter().map(move |&version| {
+            let name = format!("{version:?}'s kernel on {}", subject.name);
+            Case::new(name, PREPARATION + LIMIT, move || subject.judge(version))
+        })
+    });
+    suite::main(cases.collect())
+}
+
+/// A kernel, its first file system, and the folder for the cases' files.
+#[derive(Debug)]
+struct Guest {
+    kernel: PathBuf,
+    initramfs: PathBuf,
+    folder: PathBuf,
+}
+
+impl Guest {
+    /// Builds the command, and packs it with a Debian release's kernel modules.
+    fn new(workspace: &Workspace, version: Version) -> Result<Self> {
+        let program = program(workspace)?;
+        let busybox = small_linux::fetch_busybox(workspace).or_absent("busybox")?;
+        let packages =
+            small_linux::fetch_with_modules(workspace, version).or_absent("Debian's kernel")?;
+        let modules = small_linux::modules(&packages, &small_linux::pci_modules(version))?;
+        let mut files = small_linux::first_files(&busybox, INIT, modules)?;
+        files.push(File { path: "doorbell", content: Content::Program(fs::read(program)?) });
+        let folder = workspace.target.join("live").join(format!("{version:?}").to_lowercase());
+        fs::create_dir_all(&folder)?;
+        let initramfs = folder.join("initramfs");
+        fs::write(&initramfs, initramfs::pack(&files))?;
+        fs::write(folder.join("disk"), vec![0; 1 << 20])?;
+        Ok(Self { kernel: small_linux::kernel(&packages)?, initramfs, folder })
+    }
+
+    fn get(version: Version) -> Result<&'static Self> {
+        static GUESTS: [Shared<Guest>; 2] = [const { Shared::new() }; 2];
+        let guest = &GUESTS[usize::from(version == Version::Backports)];
+        guest.get(|| Self::new(workspace::this()?, version))
+    }
+}
+
+/// Builds the command for arm64, once.
+fn program(workspace: &Workspace) -> Result<&'static Path> {
+    static PROGRAM: Shared<PathBuf> = Shared::new();
+    let built = PROGRAM.get(|| {
+        toolchain::need_target(&workspace.root, JUDGE_TARGET).or_absent(JUDGE_TARGET)?;
+        small_linux::build_program(workspace, "doorbell")
+    });
+    built.map(PathBuf::as_path)
+}
+
+/// Returns the devicetree compiler and its tools.
+fn compiler() -> Result<&'static Tools> {
+    static TOOLS: Shared<Tools> = Shared::new();
+    TOOLS.get(|| {
+        let workspace = workspace::this()?;
+        for (tree, fetched) in dtb::fetch(workspace) {
+            if tree == Tree::Qemu {
+                fetched.or_absent("the devicetree compiler")?;
+            }
+        }
+        Ok(Tools::of(workspace))
+    })
+}
+
+impl Subject {
+    fn judge(&self, version: Version) -> Result<()> {
+        let guest = Guest::get(version)?;
+        let stem = guest.folder.join(self.name.replace(' ', "-"));
+        let mut qemu = fetched::qemu(version)?.command(PROGRAM);
+        qemu.args(SURROUNDINGS).args(DEVICES);
+        let disk = guest.folder.join("disk");
+        qemu.args(qemu::drives(&disk)).arg("-kernel").arg(&guest.kernel);
+        qemu.arg("-initrd").arg(&guest.initramfs);
+        qemu.arg("-append").arg(format!("{COMMAND_LINE} {}", self.options));
+        let trace = stem.with_extension("trace");
+        qemu.args(["-trace", "gicv3_its_cmd_mapd", "-D"]).arg(&trace);
+        if let Some(blob) = self.change(version, &stem.with_extension("dtb"))? {
+            qemu.arg("-dtb").arg(blob);
+        }
+        qemu.args(["-M", &format!("virt,{}", self.machine)]);
+        let mut console = Console::default();
+        process::watch(&mut qemu, LIMIT, |line| console.line(line))
+            .with_context(|| format!("the last line is `{}`", console.last))?;
+        let mapped: BTreeSet<_> = fs::read_to_string(&trace)?.lines().filter_map(mapped).collect();
+        let has_its = self.machine != GICV2;
+        console.judge(has_its.then_some(&mapped), &self.expected)?;
+        eprintln!("{}: Linux maps {mapped:x?}, as the command shows", self.name);
+        Ok(())
+    }
+
+    /// Writes the machine's devicetree with the fault to `file`, unless the fault is elsewhere.
+    fn change<'f>(&self, version: Version, file: &'f Path) -> Result<Option<&'f Path>> {
+        if matches!(self.change, Change::None) {
+            return Ok(None);
+        }
+        let mut qemu = fetched::qemu(version)?.command(PROGRAM);
+        qemu.args(["-display", "none", "-nic", "none", "-cpu", "cortex-a57", "-smp", "2"]);
+        qemu.args(["-m", "512M", "-M"]);
+        qemu.arg(format!("virt,{},dumpdtb={}", self.machine, file.display()));
+        process::capture(&mut qemu)?;
+        let put = |kind: &str| {
+            let mut put = compiler()?.command("fdtput");
+            put.args(["-t", kind]).arg(file);
+            anyhow::Ok(put)
+        };
+        match self.change {
+            Change::None => {}
+            Change::Shorten(map, length) => {
+                let mut get = compiler()?.command("fdtget");
+                let cells = process::capture(get.args(["-t", "x"]).arg(file).args([HOST, map]))?;
+                let mut cells: Vec<_> = cells.split_whitespace().map(str::to_owned).collect();
+                *cells.get_mut(3).context("a map has four cells")? = format!("{length:x}");
+                run(put("x")?.args([HOST, map]).args(cells))?;
+            }
+            Change::Disable(node) => run(put("s")?.args([node, "status", "disabled"]))?,
+            Change::Move(node, base) => {
+                run(put("x")?.args([node, "reg", "0", &format!("{base:x}"), "0", "20000"]))?;
+            }
+        }
+        Ok(Some(file))
+    }
+}
+
+fn run(command: &mut Command) -> Result<()> {
+    process::capture(command).map(drop)
+}
