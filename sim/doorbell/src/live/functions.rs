@@ -35,6 +35,8 @@ pub(super) struct Function {
     /// `false` if Linux permits no messages from the function, or from functions below it.
     pub(super) permits_messages: bool,
     pub(super) iommu_group: Option<String>,
+    /// `true` if the function is known to have a PCI Express link.
+    has_link: bool,
     /// Power state, such as `D0`.
     pub(super) power: Option<String>,
     /// Path of the host bridge's devicetree node.
@@ -119,6 +121,7 @@ impl Function {
             messages,
             permits_messages: attribute("msi_bus").as_deref() != Some("0"),
             iommu_group: root.link_name(&format!("{folder}/iommu_group")),
+            has_link: root.exists(&format!("{folder}/max_link_speed")),
             power: attribute("power_state"),
             host_node: host_node(root, &folder),
         })
@@ -172,15 +175,28 @@ pub(super) fn path(bridges: &[&Function], function: &Function) -> Vec<u8> {
 /// Returns the requester ID with which a function's messages arrive at the host bridge. Bridges of
 /// conventional buses replace it.
 pub(super) fn requester_at_host(bridges: &[&Function], function: &Function) -> RequesterId {
-    bridges.iter().rev().fold(function.address.requester, |requester, bridge| {
-        match bridge.config.bridge_kind() {
-            BridgeKind::Port => requester,
+    let mut below = function;
+    let mut requester = function.address.requester;
+    for bridge in bridges.iter().rev() {
+        match kind(bridge, below) {
+            BridgeKind::Port => {}
             BridgeKind::ToConventional => {
-                RequesterId::pci(bridge.config.secondary_bus().unwrap_or(0), 0, 0)
+                requester = RequesterId::pci(bridge.config.secondary_bus().unwrap_or(0), 0, 0);
             }
-            BridgeKind::Conventional => bridge.address.requester,
+            BridgeKind::Conventional => requester = bridge.address.requester,
         }
-    })
+        below = bridge;
+    }
+    requester
+}
+
+/// Returns the kind of a bridge. If its capabilities cannot be read, a link above the bridge, but
+/// none behind it, shows that the bus behind it is conventional.
+fn kind(bridge: &Function, below: &Function) -> BridgeKind {
+    if !bridge.config.is_whole() && bridge.has_link && !below.has_link {
+        return BridgeKind::ToConventional;
+    }
+    bridge.config.bridge_kind()
 }
 
 /// Returns the devicetree path of the host bridge above a function. In sysfs, the host bridge is
@@ -246,6 +262,23 @@ mod tests {
         assert_eq!(requester_at_host(&above, &found[2]), RequesterId::new(0x200));
         assert!(bridges.above(&found[3]).is_empty());
         assert_eq!(requester_at_host(&[&found[0]], &found[1]), RequesterId::new(0x100));
+    }
+
+    #[test]
+    fn links_show_conventional_buses_to_all_users() {
+        let link = |function: &str| format!("{DEVICES}/{function}/max_link_speed");
+        let tree = Tree::new("links")
+            .bytes(&format!("{DEVICES}/0000:00:01.0/config"), &bridge(1, 4)[..64])
+            .bytes(&format!("{DEVICES}/0000:01:00.0/config"), &bridge(2, 7)[..64])
+            .bytes(&format!("{DEVICES}/0000:02:03.0/config"), &[0; 64])
+            .file(&link("0000:00:01.0"), "16.0 GT/s PCIe\n");
+        let requester = |tree: &Tree| {
+            let found = read(&tree.root());
+            requester_at_host(&Bridges::among(&found).above(&found[2]), &found[2]).get()
+        };
+        let tree = tree.file(&link("0000:01:00.0"), "16.0 GT/s PCIe\n");
+        assert_eq!(requester(&tree), 0x200);
+        assert_eq!(requester(&tree.file(&link("0000:02:03.0"), "16.0 GT/s PCIe\n")), 0x218);
     }
 
     #[test]
