@@ -7,6 +7,7 @@
 
 mod controller;
 mod fact;
+mod fix;
 mod obstacle;
 mod setup;
 mod table_register;

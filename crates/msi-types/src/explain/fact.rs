@@ -70,6 +70,13 @@ pub enum Fact {
     },
     /// The interrupt is enabled and has this priority value. Lower values are higher priorities.
     Enabled(u8),
+    /// The byte that configures an LPI, in the table that its redistributor uses.
+    ConfigurationByte {
+        /// Address of the byte.
+        address: u64,
+        /// Its value: priority in bits 7:2, enable in bit 0.
+        byte: u8,
+    },
     /// The interrupt is pending.
     Pending(HwIrq),
     /// The interrupt is routed to a CPU that can take it.
@@ -99,7 +106,7 @@ impl Fact {
             | Self::RefusedCommands { .. }
             | Self::Sender(_)
             | Self::Route { .. } => Stage::Translation,
-            Self::Enabled(_) => Stage::Configuration,
+            Self::Enabled(_) | Self::ConfigurationByte { .. } => Stage::Configuration,
             Self::Pending(_) => Stage::Pending,
             Self::Target(..) | Self::Routed(_) => Stage::Target,
             Self::Admitted(_) | Self::Signaled(_) => Stage::Interface,
@@ -136,6 +143,9 @@ impl fmt::Display for Fact {
             Self::Named(interrupt) => write!(f, "the message names INTID {interrupt}"),
             Self::Route { gsi, interrupt } => write!(f, "GSI {gsi} is routed to INTID {interrupt}"),
             Self::Enabled(priority) => write!(f, "enabled, priority {priority:#x}"),
+            Self::ConfigurationByte { address, byte } => {
+                write!(f, "the configuration byte at {address:#x} is {byte:#04x}")
+            }
             Self::Pending(interrupt) => write!(f, "INTID {interrupt} is pending"),
             Self::Target(cpu, TargetState::Awake) => write!(f, "CPU {cpu}, which is awake"),
             Self::Target(cpu, TargetState::MustBeKicked) => {

@@ -2,7 +2,7 @@
 
 use super::words::{By, Other, OtherDevices};
 use super::{SetupFault, Stage, TableRegister};
-use crate::{Cpu, DeviceId, EventId, Gsi, HwIrq, MsiMessage};
+use crate::{Cpu, DeviceId, EventId, Gsi, HwIrq, MsiMessage, RequesterId};
 use core::fmt;
 
 /// An interrupt group of the GIC, by its number in `ICC_IGRPEN<n>_EL1`.
@@ -75,13 +75,20 @@ pub enum Obstacle {
         /// The message that the driver stored.
         expected: MsiMessage,
     },
-    /// The line of a level-triggered interrupt is low.
+    /// The line of a level-sensitive interrupt is low.
     #[error("the line is low")]
     LineLow,
     // Bus.
     /// Bus Master Enable is clear in the function's Command register.
     #[error("Bus Master Enable is 0 in the function's Command register")]
     BusMasterDisabled,
+    /// Bus Master Enable is clear in the Command register of a bridge between the function and the
+    /// host, so that the bridge does not forward messages.
+    #[error("Bus Master Enable is 0 in the Command register of the bridge {bridge}")]
+    BridgeDisabled {
+        /// The bridge's address.
+        bridge: RequesterId,
+    },
     /// Memory Space Enable is clear in the function's Command register, so that its MSI-X table
     /// cannot be accessed.
     #[error("Memory Space Enable is 0 in the function's Command register")]
@@ -157,6 +164,20 @@ pub enum Obstacle {
         read: u32,
         /// `GITS_CWRITER`.
         write: u32,
+    },
+    /// `GITS_BASER<n>.Valid` is 0, so that the ITS has no table for the identifier.
+    #[error("{register} is {value:#x}: its Valid bit is 0")]
+    InvalidTable {
+        /// The register.
+        register: TableRegister,
+        /// Its value.
+        value: u64,
+    },
+    /// The device table has two levels, and the first-level entry for the DeviceID is invalid.
+    #[error("the first-level entry for DeviceID {device} in the table of GITS_BASER0 is invalid")]
+    NoSecondLevel {
+        /// Sender of the message.
+        device: DeviceId,
     },
     /// The DeviceID is beyond the end of the ITS's device table.
     #[error("DeviceID {device} exceeds the {bits} bits of the ITS's device table")]
@@ -248,6 +269,17 @@ pub enum Obstacle {
         /// `GICR_PENDBASER`.
         pendbaser: u64,
     },
+    /// The register names another table than the one that its driver provided. Something else wrote
+    /// the register, or restored it wrongly.
+    #[error("{register} names a table at {found:#x}, but its driver's table is at {expected:#x}")]
+    OtherTable {
+        /// The register.
+        register: TableRegister,
+        /// Address in the register.
+        found: u64,
+        /// Address of the driver's table.
+        expected: u64,
+    },
     /// The LPI is beyond the end of the target's configuration table.
     #[error("INTID {interrupt} exceeds the {bits} bits that GICR_PROPBASER.IDbits specifies")]
     BeyondTable {
@@ -290,6 +322,25 @@ pub enum Obstacle {
     NotPending {
         /// The INTID.
         interrupt: HwIrq,
+    },
+    /// The interrupt is not pending although its line is high, because it is edge-triggered.
+    #[error("INTID {interrupt} is edge-triggered, and its line stays high without a new edge")]
+    NoEdge {
+        /// The INTID.
+        interrupt: HwIrq,
+    },
+    /// The interrupt is not pending, and the target shares its pending table with another CPU. Each
+    /// redistributor may have overwritten the other's pending bits.
+    #[error(
+        "GICR_PENDBASER of CPU {cpu} is {pendbaser:#x}, and its table overlaps that of CPU {other}"
+    )]
+    SharedPendingTable {
+        /// The target.
+        cpu: Cpu,
+        /// `GICR_PENDBASER` of the target.
+        pendbaser: u64,
+        /// The other CPU.
+        other: Cpu,
     },
     /// The interrupt is active: it was acknowledged, and has not been deactivated.
     #[error("INTID {interrupt} is active{} and has not been deactivated", By(*cpu))]
@@ -425,6 +476,7 @@ impl Obstacle {
             | Self::MessageDiffers { .. }
             | Self::LineLow => Stage::Endpoint,
             Self::BusMasterDisabled
+            | Self::BridgeDisabled { .. }
             | Self::MemoryDisabled
             | Self::PoweredDown { .. }
             | Self::NotMapped { .. } => Stage::Bus,
@@ -432,9 +484,13 @@ impl Obstacle {
             | Self::NoRoute { .. }
             | Self::NoIts { .. }
             | Self::NoIdentity { .. } => Stage::Doorbell,
-            Self::WriteIgnored { register, .. } => register.stage(),
+            Self::WriteIgnored { register, .. } | Self::OtherTable { register, .. } => {
+                register.stage()
+            }
             Self::ItsDisabled { .. }
             | Self::CommandsQueued { .. }
+            | Self::InvalidTable { .. }
+            | Self::NoSecondLevel { .. }
             | Self::DeviceOutOfRange { .. }
             | Self::UnmappedDevice { .. }
             | Self::EventOutOfRange { .. }
@@ -451,7 +507,10 @@ impl Obstacle {
             | Self::LevelSensitive { .. }
             | Self::Disabled { .. }
             | Self::WrongGroup { .. } => Stage::Configuration,
-            Self::NotPending { .. } | Self::Active { .. } => Stage::Pending,
+            Self::NotPending { .. }
+            | Self::NoEdge { .. }
+            | Self::SharedPendingTable { .. }
+            | Self::Active { .. } => Stage::Pending,
             Self::NoTarget { .. }
             | Self::Elsewhere { .. }
             | Self::Asleep { .. }
@@ -466,130 +525,6 @@ impl Obstacle {
             Self::NotRequested | Self::DisabledByDriver | Self::Screaming | Self::ShutDown => {
                 Stage::Handler
             }
-        }
-    }
-
-    /// Returns advice on how a driver, guest or firmware can remove the obstacle.
-    pub const fn fix(self) -> &'static str {
-        if let Self::Setup(fault) = self {
-            return fault.fix();
-        }
-        match self.stage() {
-            Stage::Endpoint | Stage::Bus | Stage::Doorbell => self.fix_at_device(),
-            Stage::Translation | Stage::Configuration => self.fix_in_tables(),
-            _ => self.fix_at_cpu(),
-        }
-    }
-
-    const fn fix_at_device(self) -> &'static str {
-        match self {
-            Self::NoVector { .. } => "use a vector below the table size, or request more vectors",
-            Self::Absent => "return the function to D0, or detach its driver if it was removed",
-            Self::MessagesDisabled => {
-                "set MSI Enable or MSI-X Enable in Message Control after the messages are stored"
-            }
-            Self::FunctionMasked => "clear Function Mask in Message Control",
-            Self::VectorMasked { .. } => "clear the mask bit of the vector",
-            Self::NoMessage => "store a message in the vector before unmasking it",
-            Self::MessageDiffers { .. } => {
-                "find out what overwrote the message; if the function was reset, restore it"
-            }
-            Self::LineLow => {
-                "check that the device asserts its interrupt, and to which input its line is wired"
-            }
-            Self::BusMasterDisabled => {
-                "set Bus Master Enable, without which a function cannot send messages"
-            }
-            Self::MemoryDisabled => "set Memory Space Enable before accessing the MSI-X table",
-            Self::PoweredDown { .. } => "return the function to D0 and restore its messages",
-            Self::NotMapped { .. } => "map the doorbell's page in the device's IOMMU domain",
-            Self::NoDoorbell { .. } => "store the address of a doorbell in the message",
-            Self::NoIts { .. } => "use the index of an existing ITS",
-            Self::NoIdentity { .. } => "send the message with the device's DeviceID",
-            _ => "set a route for the GSI before it is signaled",
-        }
-    }
-
-    const fn fix_in_tables(self) -> &'static str {
-        match self {
-            Self::ItsDisabled { .. } => {
-                "program GITS_BASER<n> and GITS_CBASER, then set GITS_CTLR.Enabled"
-            }
-            Self::CommandsQueued { .. } => {
-                "wait until GITS_CREADR equals GITS_CWRITER; a stalled queue needs \
-                 GITS_CWRITER.Retry"
-            }
-            Self::DeviceOutOfRange { .. } => {
-                "enlarge the device table in GITS_BASER<n>, or correct the DeviceID in firmware"
-            }
-            Self::UnmappedDevice { .. } => {
-                "map the DeviceID with MAPD, or correct the DeviceID that firmware gives the device"
-            }
-            Self::EventOutOfRange { .. } => {
-                "map the device with a larger interrupt translation table"
-            }
-            Self::UnmappedEvent { .. } => "map the event with MAPTI or MAPI after MAPD",
-            Self::UnmappedCollection { .. } => "map the collection to a redistributor with MAPC",
-            Self::NoSuchInterrupt { .. } => "use an INTID that the controller implements",
-            Self::LevelSensitive { .. } => "make the interrupt edge-triggered in GICD_ICFGR<n>",
-            Self::NoEvent { .. } => "map an event to the LPI with MAPTI or MAPI",
-            Self::WriteIgnored { .. } => "write the register before the enable bit is set",
-            Self::WrongDevice { .. } => "correct the requester ID, or msi-map or IORT in firmware",
-            Self::LpisDisabled { .. } => {
-                "program GICR_PROPBASER and GICR_PENDBASER, then set GICR_CTLR.EnableLPIs"
-            }
-            Self::NoConfigurationTable { .. } => {
-                "point GICR_PROPBASER to a table in memory before setting GICR_CTLR.EnableLPIs"
-            }
-            Self::NoPendingTable { .. } => {
-                "point GICR_PENDBASER to a table in memory before setting GICR_CTLR.EnableLPIs"
-            }
-            Self::BeyondTable { .. } => {
-                "enlarge GICR_PROPBASER.IDbits and the tables, or map a smaller INTID"
-            }
-            Self::StaleConfiguration { .. } => {
-                "invalidate with INV, INVALL or GICR_INVLPIR after each change of the byte"
-            }
-            Self::Disabled { .. } => {
-                "enable the interrupt in GICD_ISENABLER<n> or GICR_ISENABLER0, or an LPI in bit 0 \
-                 of its configuration byte"
-            }
-            _ => "assign the interrupt to the kernel's group in GICD_IGROUPR<n> or GICR_IGROUPR0",
-        }
-    }
-
-    const fn fix_at_cpu(self) -> &'static str {
-        match self {
-            Self::NotPending { .. } => {
-                "check that the device has signaled the interrupt since it was last acknowledged"
-            }
-            Self::Active { .. } => {
-                "write the INTID to ICC_EOIR1_EL1, and also to ICC_DIR_EL1 if \
-                 ICC_CTLR_EL1.EOImode is 1"
-            }
-            Self::NoTarget { .. } => "route the SPI to an existing CPU in GICD_IROUTER<n>",
-            Self::Elsewhere { .. } => "look at the target CPU, or move the interrupt to this CPU",
-            Self::Asleep { .. } => {
-                "clear GICR_WAKER.ProcessorSleep and wait for ChildrenAsleep = 0"
-            }
-            Self::Offline { .. } => "move the interrupt to an online CPU",
-            Self::GroupDisabled { .. } => "enable the group in GICD_CTLR",
-            Self::InterfaceGroupDisabled { .. } => "enable the group at the CPU interface",
-            Self::PriorityMasked { .. } => {
-                "raise ICC_PMR_EL1, or lower the priority value of the interrupt"
-            }
-            Self::PriorityNotHigher { .. } => "end the active interrupt with ICC_EOIR1_EL1",
-            Self::Listed { .. } => {
-                "check that the guest enables its groups, unmasks exceptions and reads ICC_IAR1_EL1"
-            }
-            Self::ExceptionsMasked { .. } => "clear PSTATE.I (DAIF)",
-            Self::NoDescriptor { .. } => "request the interrupt, or handle it as spurious",
-            Self::NotRequested => "request a handler",
-            Self::DisabledByDriver => "enable the interrupt through its handle",
-            Self::Screaming => {
-                "make the handler silence its device, then enable the interrupt through its handle"
-            }
-            _ => "bring a CPU of its affinity set online",
         }
     }
 }

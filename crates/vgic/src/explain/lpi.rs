@@ -8,7 +8,8 @@ use crate::lpi::{LpiStatus, Whereabouts};
 use crate::vgic::Vgic;
 use crate::wired::Group;
 use gic_arch::Lpi;
-use gic_arch::lpi::Config;
+use gic_arch::gicr::{Pendbaser, Propbaser};
+use gic_arch::lpi::{self, Config};
 use msi_types::explain::{Explanation, Fact, Obstacle, TableRegister};
 use msi_types::{Cpu, DeviceId, EventId, HwIrq};
 
@@ -59,7 +60,12 @@ impl Vgic {
             cached: cached.into_bits() & CONFIGURATION,
         };
         if !cached.enable() {
-            return Err(if in_memory.enable() { stale } else { Obstacle::Disabled { interrupt } });
+            if in_memory.enable() {
+                return Err(stale);
+            }
+            self.note_configuration(&status, in_memory, explanation);
+            let disabled = Obstacle::Disabled { interrupt };
+            return Err(self.ignored_propbaser(cpu).unwrap_or(disabled));
         }
         note(explanation, Fact::Enabled(cached.priority().get()));
         if !status.is_pending {
@@ -97,30 +103,62 @@ impl Vgic {
             }
             _ => Obstacle::NoConfigurationTable { cpu, propbaser },
         };
-        let [ignored, _] = registers.ignored;
-        Err(ignored_write(TableRegister::Propbaser(cpu), propbaser, ignored).unwrap_or(obstacle))
+        Err(self.ignored_propbaser(cpu).unwrap_or(obstacle))
+    }
+
+    /// Notes where the redistributor reads an LPI's configuration, which may be a table that the
+    /// guest no longer writes.
+    fn note_configuration(
+        &self,
+        status: &LpiStatus,
+        in_memory: Config,
+        explanation: &mut Explanation,
+    ) {
+        if let Some(LpiRegisters { propbaser, .. }) = self.lpi_registers(status.cpu) {
+            let address = propbaser.address() + lpi::config_offset(status.lpi);
+            note(explanation, Fact::ConfigurationByte { address, byte: in_memory.into_bits() });
+        }
+    }
+
+    /// Returns the ignored write of another configuration table, if there is one. Software then
+    /// configures its LPIs in a table that the redistributor does not read.
+    fn ignored_propbaser(&self, cpu: Cpu) -> Option<Obstacle> {
+        let LpiRegisters { propbaser: used, ignored: [ignored, _], .. } =
+            self.lpi_registers(cpu)?;
+        let table = |of: Propbaser| (of.address(), of.id_bits());
+        let ignored = ignored.filter(|other| table(Propbaser::from_bits(*other)) != table(used))?;
+        let (register, value) = (TableRegister::Propbaser(cpu), used.into_bits());
+        Some(Obstacle::WriteIgnored { register, value, ignored })
     }
 
     fn lpi_registers(&self, cpu: Cpu) -> Option<LpiRegisters> {
         self.redistributors.get(cpu.index()).map(RedistributorRegisters::lpis)
     }
 
-    /// Returns the reason why an LPI is not pending. If the pending table is not in memory, the
-    /// LPI's pending state may have been lost when LPIs were enabled.
+    /// Returns the reason why an LPI is not pending. Its pending state may have been lost if its
+    /// redistributor has no pending table of its own.
     fn why_not_pending(&self, status: &LpiStatus) -> Obstacle {
-        let interrupt = HwIrq::new(status.lpi.get());
-        let registers = self.lpi_registers(status.cpu).filter(|_| !status.has_pending_table);
-        let Some(registers) = registers else {
+        let (interrupt, cpu) = (HwIrq::new(status.lpi.get()), status.cpu);
+        let Some(registers) = self.lpi_registers(cpu) else {
             return Obstacle::NotPending { interrupt };
         };
-        let (cpu, pendbaser) = (status.cpu, registers.pendbaser.into_bits());
-        let [_, ignored] = registers.ignored;
-        ignored_write(TableRegister::Pendbaser(cpu), pendbaser, ignored)
-            .unwrap_or(Obstacle::NoPendingTable { cpu, pendbaser })
+        let (used, [_, ignored]) = (registers.pendbaser, registers.ignored);
+        let pendbaser = used.into_bits();
+        let is_other = |other: &u64| Pendbaser::from_bits(*other).address() != used.address();
+        let ignored = ignored.filter(is_other).map(|ignored| Obstacle::WriteIgnored {
+            register: TableRegister::Pendbaser(cpu),
+            value: pendbaser,
+            ignored,
+        });
+        if !status.has_pending_table {
+            return ignored.unwrap_or(Obstacle::NoPendingTable { cpu, pendbaser });
+        }
+        let other = self.lpis.as_ref().and_then(|lpis| {
+            lpis.with_kicks_deferred(|control| control.sharer_of_pending_table(cpu.get()))
+        });
+        other.map_or(Obstacle::NotPending { interrupt }, |other| {
+            let shared = Obstacle::SharedPendingTable { cpu, pendbaser, other: Cpu::new(other) };
+            ignored.unwrap_or(shared)
+        })
     }
-}
-
-fn ignored_write(register: TableRegister, value: u64, ignored: Option<u64>) -> Option<Obstacle> {
-    let ignored = ignored.filter(|ignored| *ignored != value)?;
-    Some(Obstacle::WriteIgnored { register, value, ignored })
 }

@@ -67,8 +67,11 @@ impl Vgic {
             return Err(Obstacle::Active { interrupt, cpu: state.taker() });
         }
         if !state.pending() {
-            let not_pending = Obstacle::NotPending { interrupt };
-            return Err(if is_driven { Obstacle::LineLow } else { not_pending });
+            return Err(match (is_driven, state.line()) {
+                (true, _) => Obstacle::LineLow,
+                (false, true) => Obstacle::NoEdge { interrupt },
+                (false, false) => Obstacle::NotPending { interrupt },
+            });
         }
         note(explanation, Fact::Pending(interrupt));
         let Some(cpu) = target else {

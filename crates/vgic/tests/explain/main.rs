@@ -10,6 +10,8 @@ mod lpi_tables;
 #[expect(dead_code, reason = "shared with other tests")]
 #[path = "../guest/machine.rs"]
 mod machine;
+mod page;
+mod public_threads;
 mod translation;
 mod view;
 #[expect(dead_code, reason = "shared with other tests")]

@@ -1,12 +1,13 @@
 //! Explanations of why an ITS does not translate a message, and views of its registers.
 
-use super::tables::capacity;
+use super::tables::{capacity, covers};
 use super::{Its, ItsRegisters};
 use crate::frames::registers::low_word;
 use crate::lpi::{EventStatus, LpiStatus};
 use crate::monitor::events::{CommandFault, FailedCommand};
 use crate::monitor::view::ItsView;
 use alloc::vec::Vec;
+use gic_arch::gits::Baser;
 use gic_arch::its::CommandError;
 use msi_types::explain::{Explanation, Fact, Obstacle, TableRegister};
 use msi_types::{DeviceId, EventId};
@@ -27,21 +28,32 @@ impl Its {
         explanation: &mut Explanation,
     ) -> Result<LpiStatus, Obstacle> {
         let state = self.state.lock();
-        let (is_enabled, status) = self.lpis.with_kicks_deferred(|control| {
+        let (is_enabled, status, has_entry) = self.lpis.with_kicks_deferred(|control| {
             let is_enabled = state.enabled && !control.is_admitting(self.index);
-            (is_enabled, control.event_status(self.index, device.get(), event.get()))
+            let status = control.event_status(self.index, device.get(), event.get());
+            let is_unmapped = matches!(status, EventStatus::UnmappedDevice(_));
+            let has_entry =
+                is_unmapped && covers(state.tables.devices, device.get(), control.memory());
+            (is_enabled, status, has_entry)
         });
         if !is_enabled {
             return Err(Obstacle::ItsDisabled { its: self.config.base });
         }
         let obstacle = match status {
             EventStatus::Mapped(status) => return Ok(status),
-            EventStatus::UnmappedDevice(mapped) => self.unmapped_device(&state, device, mapped),
-            EventStatus::OutOfRange(bits) => Obstacle::EventOutOfRange { device, event, bits },
-            EventStatus::Unmapped => Obstacle::UnmappedEvent { device, event },
-            EventStatus::UnmappedCollection(collection) => {
-                Obstacle::UnmappedCollection { collection }
+            EventStatus::UnmappedDevice(mapped) if has_entry => {
+                let mapped = u32::try_from(mapped).unwrap_or(u32::MAX);
+                Obstacle::UnmappedDevice { device, mapped }
             }
+            EventStatus::UnmappedDevice(_) => self.no_entry(&state, device),
+            EventStatus::OutOfRange(bits) => Obstacle::EventOutOfRange { device, event, bits },
+            // An ITS maps no event to a collection that it has no table for.
+            EventStatus::Unmapped => {
+                self.no_collections(&state, 0).unwrap_or(Obstacle::UnmappedEvent { device, event })
+            }
+            EventStatus::UnmappedCollection(collection) => self
+                .no_collections(&state, collection)
+                .unwrap_or(Obstacle::UnmappedCollection { collection }),
         };
         if let Some(refused) = refused_commands(&state) {
             *explanation = explanation.with_fact(refused);
@@ -77,22 +89,42 @@ impl Its {
         }
     }
 
-    fn unmapped_device(&self, state: &ItsRegisters, device: DeviceId, mapped: usize) -> Obstacle {
-        let entries = capacity(state.tables.devices).min(1 << self.config.device_id_bits);
+    /// Returns the reason why the device table has no entry for a DeviceID.
+    fn no_entry(&self, state: &ItsRegisters, device: DeviceId) -> Obstacle {
+        let table = state.tables.devices;
+        if !table.valid() {
+            return invalid_table(0, table);
+        }
+        let entries = capacity(table).min(1 << self.config.device_id_bits);
         if u64::from(device.get()) < entries {
-            let mapped = u32::try_from(mapped).unwrap_or(u32::MAX);
-            return Obstacle::UnmappedDevice { device, mapped };
+            return Obstacle::NoSecondLevel { device };
         }
         let bits = entries.checked_ilog2().and_then(|bits| u8::try_from(bits).ok());
         Obstacle::DeviceOutOfRange { device, bits: bits.unwrap_or(0) }
     }
+
+    /// Returns the reason why the ITS has no table for a collection, if it needs one.
+    fn no_collections(&self, state: &ItsRegisters, collection: u16) -> Option<Obstacle> {
+        let table = state.tables.collections;
+        let needs_table = collection >= self.config.held_collections.into()
+            && self.config.collection_table.is_some();
+        (needs_table && !table.valid()).then(|| invalid_table(1, table))
+    }
+}
+
+const fn invalid_table(index: u8, table: Baser) -> Obstacle {
+    let register = TableRegister::Baser(index);
+    Obstacle::InvalidTable { register, value: table.into_bits() }
 }
 
 /// Returns the ignored register write that may have caused the missing mapping, if any.
 fn ignored_write(state: &ItsRegisters, obstacle: Obstacle) -> Option<Obstacle> {
     let of_table = match obstacle {
-        Obstacle::UnmappedDevice { .. } | Obstacle::DeviceOutOfRange { .. } => Some(0u8),
+        Obstacle::UnmappedDevice { .. }
+        | Obstacle::NoSecondLevel { .. }
+        | Obstacle::DeviceOutOfRange { .. } => Some(0u8),
         Obstacle::UnmappedCollection { .. } => Some(1),
+        Obstacle::InvalidTable { register: TableRegister::Baser(index), .. } => Some(index),
         _ => None,
     };
     let queue = (TableRegister::Cbaser, state.queue.written().into_bits(), state.ignored.cbaser);
