@@ -23,10 +23,10 @@ use msi_types::{
 use std::sync::{Arc, OnceLock};
 use vgic::Vgic;
 
-const FUNCTION: RequesterId = RequesterId::pci(0, 3, 0);
+pub(crate) const FUNCTION: RequesterId = RequesterId::pci(0, 3, 0);
 const DEVICE: DeviceId = DeviceId::new(0x18);
 const DOORBELL: u64 = ITS + 0x1_0040;
-const SPI: u32 = 40;
+pub(crate) const SPI: u32 = 40;
 
 /// The ITS's doorbell on the bus.
 struct Ring(Arc<Vgic>);
@@ -38,7 +38,7 @@ impl SignalMsi<DeviceId> for Ring {
 }
 
 /// Registers of a CPU that masks IRQ exceptions.
-struct Masked<'a>(&'a CpuRegisters<'a>);
+pub(crate) struct Masked<'a>(pub(crate) &'a CpuRegisters<'a>);
 
 impl SystemRegisters for Masked<'_> {
     fn read_raw(&self, register: SysRegEncoding) -> u64 {
@@ -81,22 +81,22 @@ fn plug(bus: &mut Bus, gic: &Arc<Vgic>) -> Arc<HostBridge> {
 }
 
 /// A booted machine with a function whose vector 1 has a handler on CPU 0.
-struct Setup {
-    machine: Machine,
-    chip: Chip,
+pub(crate) struct Setup {
+    pub(crate) machine: Machine,
+    pub(crate) chip: Chip,
     host: Arc<HostBridge>,
     found: FoundFunction,
-    device: MsiDevice,
-    handle: IrqHandle,
+    pub(crate) device: MsiDevice,
+    pub(crate) handle: IrqHandle,
 }
 
 impl Setup {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::as_requester(FUNCTION)
     }
 
     /// Creates the setup with a driver that attaches the function under this requester ID.
-    fn as_requester(requester: RequesterId) -> Self {
+    pub(crate) fn as_requester(requester: RequesterId) -> Self {
         let host = OnceLock::new();
         let plug = |bus: &mut Bus, gic: &Arc<Vgic>| {
             assert!(host.set(plug(bus, gic)).is_ok());
@@ -115,22 +115,22 @@ impl Setup {
         Self { machine, chip, host: host.into_inner().unwrap(), found, device, handle }
     }
 
-    fn function(&self) -> &Function {
+    pub(crate) fn function(&self) -> &Function {
         &self.host.functions()[0]
     }
 
     /// Returns the address of a register of vector 1 in the MSI-X table.
-    fn entry(&self, register: u64) -> u64 {
+    pub(crate) fn entry(&self, register: u64) -> u64 {
         let base = self.function().config_read(0x10, AccessWidth::Word) & !0xf;
         u64::from(base) + msix::ENTRY_SIZE + register
     }
 
-    fn write_entry(&self, register: u64, value: u32) {
+    pub(crate) fn write_entry(&self, register: u64, value: u32) {
         let bus = self.machine.bus();
         bus.write(self.entry(register), AccessWidth::Word, value.into());
     }
 
-    fn set_msix(&self, control: msix::Control) {
+    pub(crate) fn set_msix(&self, control: msix::Control) {
         let at = |offset: u16| self.function().config_read(offset, AccessWidth::Byte);
         let at = |offset| u16::try_from(at(offset)).unwrap();
         let mut capability = at(0x34);
@@ -141,23 +141,23 @@ impl Setup {
         self.function().config_write(register, AccessWidth::Half, u16::from(control).into());
     }
 
-    fn explain(&self) -> Explanation {
+    pub(crate) fn explain(&self) -> Explanation {
         self.explain_on(CPU0, self.handle.irq())
     }
 
-    fn explain_on(&self, cpu: Cpu, irq: Irq) -> Explanation {
+    pub(crate) fn explain_on(&self, cpu: Cpu, irq: Irq) -> Explanation {
         self.on(cpu, |own| self.chip.explain(irq, cpu, own).unwrap())
     }
 
     /// Runs `code` in a task on `cpu`.
-    fn on<R>(&self, cpu: Cpu, code: impl FnOnce(&CpuRegisters<'_>) -> R) -> R {
+    pub(crate) fn on<R>(&self, cpu: Cpu, code: impl FnOnce(&CpuRegisters<'_>) -> R) -> R {
         self.machine.execute(cpu, |own| {
             self.machine.kernel.irq_restore(IrqState::new(0));
             code(own)
         })
     }
 
-    fn line(&self, trigger: Trigger) -> IrqHandle {
+    pub(crate) fn line(&self, trigger: Trigger) -> IrqHandle {
         let request = WiredRequest::new(HwIrq::new(SPI), trigger, "line");
         let line = self.chip.interrupts().request_wired(request, |_| {}).unwrap();
         line.set_affinity(CPU0).unwrap();
@@ -166,7 +166,7 @@ impl Setup {
 }
 
 /// Plants a fault in a working machine, and checks the obstacle.
-fn plant(fault: impl FnOnce(&Setup), expected: Obstacle) {
+pub(crate) fn plant(fault: impl FnOnce(&Setup), expected: Obstacle) {
     let setup = Setup::new();
     assert_eq!(setup.explain().obstacle(), None);
     fault(&setup);

@@ -7,9 +7,11 @@ mod boot_cpu;
 mod bridge;
 mod choices;
 mod explain;
+mod guide;
 mod hotplug;
 mod machine;
 mod out_of_memory;
+mod public_threads;
 mod second_boot;
 mod suspend;
 

@@ -3,9 +3,10 @@
 
 use super::Gic;
 use crate::cpu_interface::InterfaceState;
+use crate::lpi::AdoptionRefused;
 use crate::{GicPlatform, Group, Interrupt, Route, SecurityView, SystemRegisters};
 use gic_arch::{IntId, Lpi, Priority, icc};
-use msi_types::explain::{self, Explanation, Fact, Obstacle, TargetState};
+use msi_types::explain::{self, Explanation, Fact, Obstacle, TableRegister, TargetState};
 use msi_types::{Cpu, HwIrq};
 
 impl<P: GicPlatform> Gic<P> {
@@ -41,6 +42,10 @@ impl<P: GicPlatform> Gic<P> {
         let Some(redistributor) = on else { return stopped(Obstacle::Offline { cpu }) };
         if !redistributor.lpis_enabled() {
             return stopped(Obstacle::LpisDisabled { cpu });
+        }
+        let foreign = self.lpis.as_ref().ok().and_then(|lpis| lpis.foreign_table(redistributor));
+        if let Some(obstacle) = foreign.and_then(|table| other_table(table, cpu)) {
+            return stopped(obstacle);
         }
         let interrupt = lpi.intid().hwirq();
         let bits = redistributor.lpi_bases().0.id_bits_minus_one() + 1;
@@ -107,6 +112,20 @@ fn explain_state<M: crate::Mmio>(interrupt: &Interrupt<'_, M>, view: SecurityVie
         return Explanation::new().with_obstacle(wrong);
     }
     interrupt.explain()
+}
+
+/// Names the redistributor's register that holds the address of a table.
+const fn other_table(table: AdoptionRefused, cpu: Cpu) -> Option<Obstacle> {
+    let (register, found, expected) = match table {
+        AdoptionRefused::OtherConfigTable { found, expected } => {
+            (TableRegister::Propbaser(cpu), found, expected)
+        }
+        AdoptionRefused::OtherPendingTable { found, expected } => {
+            (TableRegister::Pendbaser(cpu), found, expected)
+        }
+        _ => return None,
+    };
+    Some(Obstacle::OtherTable { register, found, expected })
 }
 
 /// Returns the group by its number in `ICC_IGRPEN<n>_EL1`.

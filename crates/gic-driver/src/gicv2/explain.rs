@@ -41,14 +41,14 @@ impl<P: Platform> GicV2<P> {
         interrupt.explain().and_then(|| self.explain_target(hwirq))
     }
 
-    /// Explains the target of an SPI. The target of a private interrupt is the calling CPU, whose
-    /// number the driver does not know.
+    /// Explains the target of an interrupt. That of a private interrupt is the calling CPU.
     fn explain_target(&self, hwirq: HwIrq) -> Explanation {
-        let field = gicd::ITARGETSR.locate(hwirq.into());
-        let Some(field) = field.filter(|_| !IntId::from(hwirq).is_private()) else {
-            return self.explain_forwarding();
+        let targets = if IntId::from(hwirq).is_private() {
+            self.own_target(Cpu::default()).map_or(0, |own| own.get().into())
+        } else {
+            let field = gicd::ITARGETSR.locate(hwirq.into());
+            field.map_or(0, |field| field.extract(self.frame.mmio.read(field.register())))
         };
-        let targets = field.extract(self.frame.mmio.read(field.register()));
         let target = match self.typer.cpu_number() {
             0 => Some(Cpu::new(0)),
             _ => self.cpus().find(|cpu| self.reaches(targets, *cpu)),

@@ -19,6 +19,7 @@ use doorbell_lock::IrqLock;
 use gic_arch::gits::{Cbaser, Cwriter};
 use gic_arch::its::{COMMAND_BYTES, CollectionId, Command, MapAction, RawCommand, RdBase};
 use gic_arch::{Cacheability, OuterCacheability, Shareability, gits};
+use msi_types::explain::{Obstacle, TableRegister};
 
 /// The ITS may ignore bits 15:12 of the ring's address.
 const ALIGNMENT: u64 = 0x1_0000;
@@ -160,6 +161,16 @@ impl CommandQueue {
     /// quiescent, and the queue stopped.
     pub(crate) fn restore<P: GicPlatform>(&self, frame: &ControlFrame<P>) {
         frame.registers.write(gits::CBASER, self.register);
+    }
+
+    /// Returns the obstacle to the use of this queue, if `GITS_CBASER` no longer names it.
+    pub(super) fn obstacle<P: GicPlatform>(&self, frame: &ControlFrame<P>) -> Option<Obstacle> {
+        let (value, register) = (frame.registers.read(gits::CBASER), TableRegister::Cbaser);
+        if !value.valid() {
+            return Some(Obstacle::InvalidTable { register, value: value.into_bits() });
+        }
+        let (found, expected) = (value.address(), self.register.address());
+        (found != expected).then_some(Obstacle::OtherTable { register, found, expected })
     }
 
     /// Starts the queue at the ITS's current read position, which is 0 after a write of CBASER.

@@ -41,7 +41,17 @@ impl<P: GicPlatform> Its<P> {
         if let Some(actual) = sender.filter(|actual| *actual != mapped) {
             return Some(Obstacle::WrongDevice { expected: mapped, actual });
         }
-        self.stuck_commands()
+        self.foreign_memory().or_else(|| self.stuck_commands())
+    }
+
+    /// Returns the register that no longer names the driver's table or queue, if there is one.
+    fn foreign_memory(&self) -> Option<Obstacle> {
+        let tables = self.state.with(self.platform(), |state| {
+            let collections = state.collection_table.as_ref();
+            let devices = state.devices.table.obstacle(&self.frame);
+            devices.or_else(|| collections.and_then(|table| table.obstacle(&self.frame)))
+        });
+        tables.or_else(|| self.queue.obstacle(&self.frame))
     }
 
     /// Returns the commands in the queue, if the ITS does not make progress within the platform's

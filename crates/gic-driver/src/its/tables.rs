@@ -16,6 +16,7 @@ use doorbell_fallible::SortedMap;
 use gic_arch::gits::{Baser, PageSize, TableKind};
 use gic_arch::its::Level1Entry;
 use gic_arch::{Cacheability, OuterCacheability, Reg, Shareability, gits};
+use msi_types::explain::{Obstacle, TableRegister};
 
 /// Limits on the addresses of ITS memory, in addition to the width of the register or command field
 /// that holds the address.
@@ -196,6 +197,18 @@ impl ItsTable {
     /// and the ITS must be disabled.
     pub(crate) fn restore<P: GicPlatform>(&self, frame: &ControlFrame<P>) {
         frame.registers.write(self.register, self.value);
+    }
+
+    /// Returns the obstacle to the use of this table, if its register no longer names the table.
+    pub(super) fn obstacle<P: GicPlatform>(&self, frame: &ControlFrame<P>) -> Option<Obstacle> {
+        let value = frame.registers.read(self.register);
+        let offset = self.register.offset() - gits::BASER.get(0)?.offset();
+        let register = TableRegister::Baser(u8::try_from(offset / 8).ok()?);
+        if !value.valid() {
+            return Some(Obstacle::InvalidTable { register, value: value.into_bits() });
+        }
+        let (found, expected) = (value.address(), self.value.address());
+        (found != expected).then_some(Obstacle::OtherTable { register, found, expected })
     }
 
     /// Returns the exclusive upper limit for identifiers in the table.

@@ -115,20 +115,37 @@ impl<P: GicPlatform> Lpis<P> {
         redistributor: &Redistributor<P::Mmio>,
         table: &PendingTable,
     ) -> Result<(), GicError> {
-        let (config, pending) = redistributor.lpi_bases();
         let block = Block::Redistributor(redistributor.address());
-        let expected = self.config.table().address;
-        let reason = if config.address() != expected {
-            AdoptionRefused::OtherConfigTable { found: config.address(), expected }
-        } else if pending.address() != table.table.address {
-            AdoptionRefused::OtherPendingTable {
-                found: pending.address(),
-                expected: table.table.address,
-            }
-        } else {
-            return Ok(());
-        };
-        Err(LpiError::AlreadyEnabled { block, reason }.into())
+        match self.unexpected(redistributor, table.table.address) {
+            Some(reason) => Err(LpiError::AlreadyEnabled { block, reason }.into()),
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the table that a redistributor uses instead of the driver's, if there is one.
+    pub(crate) fn foreign_table(
+        &self,
+        redistributor: &Redistributor<P::Mmio>,
+    ) -> Option<AdoptionRefused> {
+        let at = redistributor.address();
+        let pending = self.pending.with(&*self.platform, |tables| {
+            tables.iter().find(|table| table.redistributor == at).map(|table| table.table.address)
+        });
+        self.unexpected(redistributor, pending?)
+    }
+
+    fn unexpected(
+        &self,
+        redistributor: &Redistributor<P::Mmio>,
+        pending_table: u64,
+    ) -> Option<AdoptionRefused> {
+        let (config, pending) = redistributor.lpi_bases();
+        let (found, expected) = (config.address(), self.config.table().address);
+        if found != expected {
+            return Some(AdoptionRefused::OtherConfigTable { found, expected });
+        }
+        let (found, expected) = (pending.address(), pending_table);
+        (found != expected).then_some(AdoptionRefused::OtherPendingTable { found, expected })
     }
 
     /// Programs a redistributor's tables and enables LPIs there. LPIs must be disabled at the

@@ -43,6 +43,13 @@ pub trait ConfigSpace: Send + Sync {
     fn requester(&self) -> Option<RequesterId> {
         None
     }
+
+    /// Returns the address of the nearest bridge towards the host that does not forward the
+    /// function's messages, because its Bus Master Enable is 0, if the bus driver knows one. The
+    /// provided method knows none.
+    fn closed_bridge(&self) -> Option<RequesterId> {
+        None
+    }
 }
 
 /// An ECAM window that the kernel mapped as device memory ([`MappedRegion`](super::MappedRegion)).

@@ -2,7 +2,7 @@
 
 use super::bar_sizing::{BarSet, MAX_BARS};
 use super::capabilities::capabilities;
-use super::function::Function;
+use super::function::{Bridge, Function};
 use super::header::{
     CLASS, COMMAND, COMMAND_MASTER, COMMAND_MEMORY, DEVICE, EXPRESS, EXPRESS_FLAGS, HEADER_TYPE,
     MULTI_FUNCTION, PORT_FROM_CONVENTIONAL, PORT_TO_CONVENTIONAL, PRIMARY_BUS, SECONDARY_BUS,
@@ -95,7 +95,7 @@ struct Level {
 
 /// The bridge to a bus that is being visited.
 struct OpenBridge {
-    config: Arc<dyn ConfigSpace>,
+    bridge: Arc<Bridge>,
     windows: BridgeWindows,
     /// `true` if the bridge's own memory regions have been placed.
     placed: bool,
@@ -152,12 +152,14 @@ impl<C: ConfigSpace + 'static, F: Fn(RequesterId) -> Option<C>> Walk<F> {
         self.found.try_reserve(1)?;
         let config: Arc<dyn ConfigSpace> = try_arc(config)?;
         let Place { address, alias } = place;
+        let bridge = self.levels.last().and_then(|level| level.bridge.as_ref());
         self.found.push(Function {
             requester: PciRequester::new(address).with_alias(alias),
             vendor: config.read16(VENDOR),
             device: config.read16(DEVICE),
             class: config.read32(CLASS) >> 8,
             secondary: None,
+            bridge: bridge.map(|open| open.bridge.clone()),
             bars: BarSet::place(&*config, bars, &mut self.windows),
             config,
         });
@@ -166,7 +168,7 @@ impl<C: ConfigSpace + 'static, F: Fn(RequesterId) -> Option<C>> Walk<F> {
 
     fn enter_bridge(&mut self, place: Place, index: usize) -> Result<(), PciError> {
         let Some(bridge) = self.found.get_mut(index) else { return Ok(()) };
-        let config = bridge.config.clone();
+        let (config, upstream) = (bridge.config.clone(), bridge.bridge.clone());
         let Some(secondary) = next_bus(&*config, self.last_bus, self.buses) else { return Ok(()) };
         bridge.secondary = Some(secondary);
         let placed = bridge.bars.unplaced.is_none();
@@ -176,18 +178,20 @@ impl<C: ConfigSpace + 'static, F: Fn(RequesterId) -> Option<C>> Walk<F> {
         config.write8(SUBORDINATE_BUS, self.buses.last);
         let alias = place.alias.or_else(|| alias_below(&*config, place.address, secondary));
         let windows = self.windows.open(&*config);
-        self.enter(Level::new(secondary, alias, Some(OpenBridge { config, windows, placed })))
+        let bridge = try_arc(Bridge { address: place.address, config, upstream })?;
+        self.enter(Level::new(secondary, alias, Some(OpenBridge { bridge, windows, placed })))
     }
 
     /// Ends a visit to a bus.
     fn leave(&mut self) {
-        let Some(OpenBridge { config, windows, placed }) =
+        let Some(OpenBridge { bridge, windows, placed }) =
             self.levels.pop().and_then(|level| level.bridge)
         else {
             return;
         };
+        let config = &bridge.config;
         config.write8(SUBORDINATE_BUS, self.last_bus);
-        self.windows.close(&*config, windows);
+        self.windows.close(&**config, windows);
         let on = if placed { COMMAND_MEMORY | COMMAND_MASTER } else { COMMAND_MASTER };
         config.write16(COMMAND, config.read16(COMMAND) | on);
     }

@@ -22,7 +22,22 @@ pub struct Function {
     pub(super) class: u32,
     pub(super) secondary: Option<u8>,
     pub(super) config: Arc<dyn ConfigSpace>,
+    pub(super) bridge: Option<Arc<Bridge>>,
     pub(super) bars: BarSet,
+}
+
+/// A bridge upstream of a function.
+pub(super) struct Bridge {
+    pub(super) address: RequesterId,
+    pub(super) config: Arc<dyn ConfigSpace>,
+    /// The bridge upstream of this one. Buses have 8-bit numbers, so there are at most 255 bridges.
+    pub(super) upstream: Option<Arc<Bridge>>,
+}
+
+impl Bridge {
+    fn forwards(&self) -> bool {
+        self.config.read16(COMMAND) & COMMAND_MASTER != 0
+    }
 }
 
 impl Function {
@@ -98,19 +113,23 @@ impl Function {
         host: Arc<dyn Host>,
         mut map: impl FnMut(Bar) -> Option<Arc<dyn TableMemory>>,
     ) -> Result<FunctionStore, PciError> {
-        let config =
-            KnownRequester { config: self.config.clone(), requester: self.requester.at_host() };
+        let config = PlacedFunction {
+            config: self.config.clone(),
+            requester: self.requester.at_host(),
+            bridge: self.bridge.clone(),
+        };
         find_store(try_arc(config)?, host, |bir| map(self.bar(bir)?))
     }
 }
 
-/// The configuration space of a function whose requester ID is known.
-struct KnownRequester {
+/// The configuration space of a function whose path to the host is known.
+struct PlacedFunction {
     config: Arc<dyn ConfigSpace>,
     requester: RequesterId,
+    bridge: Option<Arc<Bridge>>,
 }
 
-impl ConfigSpace for KnownRequester {
+impl ConfigSpace for PlacedFunction {
     fn read8(&self, offset: u16) -> u8 {
         self.config.read8(offset)
     }
@@ -141,6 +160,12 @@ impl ConfigSpace for KnownRequester {
 
     fn requester(&self) -> Option<RequesterId> {
         Some(self.requester)
+    }
+
+    fn closed_bridge(&self) -> Option<RequesterId> {
+        let nearest = self.bridge.as_deref();
+        let mut bridges = core::iter::successors(nearest, |bridge| bridge.upstream.as_deref());
+        bridges.find(|bridge| !bridge.forwards()).map(|bridge| bridge.address)
     }
 }
 

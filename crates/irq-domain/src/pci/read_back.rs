@@ -28,11 +28,13 @@ pub(super) fn check_memory(config: &dyn ConfigSpace) -> Option<Obstacle> {
     (!decodes).then_some(Obstacle::MemoryDisabled)
 }
 
-/// Explains whether the function may write to the bus.
+/// Explains whether the function's writes reach the host bridge.
 pub(super) fn explain_bus(config: &dyn ConfigSpace) -> Explanation {
     if config.read16(COMMAND) & COMMAND_MASTER == 0 {
-        Explanation::new().with_obstacle(Obstacle::BusMasterDisabled)
-    } else {
-        Explanation::new().with_fact(Fact::BusMaster)
+        return Explanation::new().with_obstacle(Obstacle::BusMasterDisabled);
+    }
+    match config.closed_bridge() {
+        Some(bridge) => Explanation::new().with_obstacle(Obstacle::BridgeDisabled { bridge }),
+        None => Explanation::new().with_fact(Fact::BusMaster),
     }
 }

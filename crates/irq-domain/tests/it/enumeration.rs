@@ -2,7 +2,9 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "only the low bits are needed")]
 
+use crate::mock::Kernel;
 use irq_domain::pci::{ConfigSpace, Function, PciError, enumerate};
+use msi_types::explain::Obstacle;
 use msi_types::pci::{BusRange, PciRequester, PciSpace, PciWindow};
 use msi_types::{Region, RequesterId};
 use proptest::prelude::*;
@@ -208,6 +210,36 @@ fn each_bridge_passes_on_its_own_alias() {
         behind(0x2500, 0x2018),
     ];
     assert_eq!(requesters(&found), expected);
+}
+
+/// A function sends no messages through a bridge that is not a bus master. Of several such bridges,
+/// the one nearest to the function is named.
+#[test]
+fn a_bridge_that_forwards_nothing_is_named() {
+    let mut endpoint = Registers::endpoint(&[]);
+    (endpoint.bytes[0x06], endpoint.bytes[0x34], endpoint.bytes[0x50]) = (0x10, 0x50, 5);
+    endpoint.allow(0x50, 0x0001_0000);
+    let tree = Tree::default()
+        .with_bridge((0, 0x08), Registers::bridge(Some(4), 0), 1)
+        .with_bridge((1, 0x00), Registers::bridge(Some(5), 0), 2)
+        .with(2, 0x00, endpoint);
+    let (found, _) = found(tree, &[]);
+    let [root, port, function] = found.as_slice() else { panic!("{found:?}") };
+    function.enable().unwrap();
+    let store = function.store(Arc::new(Kernel), |_| None).unwrap().store;
+    store.set_enabled(true).unwrap();
+    let obstacle = || store.read_back(0).unwrap().explanation.obstacle();
+    assert_eq!(obstacle(), None);
+    let closed = |bridge: &Function| {
+        let bridge = bridge.requester().function;
+        Some(Obstacle::BridgeDisabled { bridge })
+    };
+    root.config().write16(4, 0);
+    assert_eq!(obstacle(), closed(root));
+    port.config().write16(4, 2);
+    assert_eq!(obstacle(), closed(port));
+    function.config().write16(4, 2);
+    assert_eq!(obstacle(), Some(Obstacle::BusMasterDisabled));
 }
 
 #[test]

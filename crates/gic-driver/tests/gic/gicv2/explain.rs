@@ -44,6 +44,32 @@ fn the_state_of_an_spi_is_explained() {
     assert_eq!(explain(interrupt).obstacle(), Some(Obstacle::NoSuchInterrupt { interrupt }));
 }
 
+/// The target of a private interrupt is the calling CPU, so that its interface is explained, too.
+#[test]
+fn a_private_interrupt_is_routed_to_the_calling_cpu() {
+    let board = Board::new();
+    let gic = board.running();
+    for cpu in [Cpu::new(0), Cpu::new(1)] {
+        board.run_on(cpu.get());
+        gic.cpu_on(cpu).unwrap();
+        gic.unmask(hwirq(27));
+        gic.set_pending(hwirq(27), Pending::Set);
+        let explanation = gic.explain(hwirq(27));
+        assert_eq!(explanation.obstacle(), None);
+        let target = Fact::Target(cpu, TargetState::Awake);
+        assert!(explanation.facts().any(|fact| fact == target), "{explanation}");
+    }
+}
+
+/// <https://github.com/zephyrproject-rtos/zephyr/issues/119819>: the driver takes an MPIDR for the
+/// number of a target bit, which no CPU interface has.
+#[test]
+fn a_target_bit_that_no_cpu_has_is_named() {
+    let (board, gic) = pending();
+    board.state(|state| state.write_byte(gicd::ITARGETSR.offset() + SPI, 0));
+    assert_eq!(gic.explain(hwirq(SPI)).obstacle(), Some(Obstacle::NoTarget { affinity: 0 }));
+}
+
 #[test]
 fn the_state_of_the_interface_is_explained() {
     let (board, gic) = pending();
