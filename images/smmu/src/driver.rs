@@ -60,6 +60,11 @@ impl Smmu {
         self.forget(Forget::Stream(stream))
     }
 
+    /// Returns `true` if the stream's entry in memory has the SMMU translate accesses.
+    pub fn translates(&self, stream: StreamId) -> bool {
+        self.streams.translates(stream)
+    }
+
     /// Starts aborting a stream's accesses, each with an event.
     pub fn refuse(&mut self, stream: StreamId) -> Result<(), SmmuError> {
         self.streams.clear(stream);

@@ -20,4 +20,4 @@ pub use error::SmmuError;
 pub use event::{Access, Event, EventKind};
 pub use stream_id::{SpaceId, StreamId};
 pub use stream_table::{Context, Translation};
-pub use table::{memory, store};
+pub use table::{load, memory, store};

@@ -3,7 +3,7 @@
 
 use crate::error::SmmuError;
 use crate::stream_id::{SpaceId, StreamId};
-use crate::table::{memory, store};
+use crate::table::{load, memory, store};
 use alloc::collections::BTreeMap;
 use gic_driver::Table;
 
@@ -18,6 +18,7 @@ const SPAN: u64 = SPLIT as u64 + 1;
 const VALID: u64 = 1;
 const STAGE_1: u64 = 0b101 << 1;
 const STAGE_2: u64 = 0b110 << 1;
+const EITHER_STAGE: u64 = 0b011 << 1;
 /// Second word: contexts are read as inner shareable, write-back cacheable memory; accesses keep
 /// their own shareability.
 const CONTEXT_CACHED: u64 = 3 << 6 | 1 << 4 | 1 << 2;
@@ -129,6 +130,15 @@ impl StreamTable {
             Translation::Refused => store(leaf, place(stream), &[VALID]),
         }
         Ok(())
+    }
+
+    /// Returns `true` if the stream's entry has the SMMU translate accesses.
+    pub(crate) fn translates(&self, stream: StreamId) -> bool {
+        let leaf = self.leaves.get(&(stream.0 >> SPLIT));
+        leaf.is_some_and(|leaf| {
+            let entry = load(leaf, place(stream));
+            entry & VALID != 0 && entry & EITHER_STAGE != 0
+        })
     }
 
     /// Makes the SMMU abort a stream's accesses, each with an event.

@@ -22,6 +22,12 @@ pub fn store(table: &Table, offset: u64, words: &[u64]) {
     publish(table);
 }
 
+/// Loads a word at `offset`, which must be a multiple of 8.
+pub fn load(table: &Table, offset: u64) -> u64 {
+    let byte = |index| Kernel.load8(table, offset + index);
+    (0..8).rev().fold(0, |word, index| word << 8 | u64::from(byte(index)))
+}
+
 /// Makes stored entries visible to the SMMU. (Its reads are coherent with caches.)
 fn publish(table: &Table) {
     Kernel.publish(table, 0..table.bytes, Coherence::Coherent);

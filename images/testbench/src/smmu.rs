@@ -16,7 +16,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use gic_driver::PhysicalRegion;
 use image_rt::lock::IrqMutex;
 use image_rt::pci::Bar;
-use irq_domain::layer::{DoorbellMode, Iommu, IommuDomain, IovaConstraint};
+use irq_domain::layer::{DoorbellMode, Iommu, IommuDomain, IovaConstraint, Translated};
 use irq_domain::pci::TableMemory;
 use msi_types::{Granule, RequesterId};
 use smmu::{Context, SmmuError, SpaceId, Translation};
@@ -181,6 +181,15 @@ impl Unit {
         self.space(domain)?.memory.map_doorbell(page, constraint)
     }
 
+    /// Translates an address with the entries in memory, which the SMMU reads, too.
+    fn translate(&mut self, domain: IommuDomain, address: u64) -> Translated {
+        let translated = self.driver.translates(StreamId(domain.0)).then(|| {
+            let space = self.space(domain).ok()?;
+            space.memory.translate(address)
+        });
+        translated.flatten().map_or(Translated::Refused, Translated::To)
+    }
+
     fn unmap(&mut self, domain: IommuDomain, mapped: u64) -> Result<(), SmmuError> {
         let Ok(space) = self.space(domain) else { return Ok(()) };
         space.memory.unmap_doorbell(mapped);
@@ -214,6 +223,10 @@ impl Iommu for Behind {
     fn unmap(&self, domain: IommuDomain, mapped: u64) {
         let done = self.0.state.with(|state| state.unmap(domain, mapped));
         done.expect("the SMMU could not invalidate a page");
+    }
+
+    fn translate(&self, domain: IommuDomain, address: u64) -> Translated {
+        self.0.state.with(|state| state.translate(domain, address))
     }
 }
 

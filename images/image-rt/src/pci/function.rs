@@ -131,6 +131,11 @@ impl Function {
         self.found.requester()
     }
 
+    /// Returns the number of the bus below the function, if the function is a bridge.
+    pub fn secondary_bus(&self) -> Option<u8> {
+        self.found.secondary_bus()
+    }
+
     /// Returns `true` if the function has these vendor and device IDs.
     pub fn is(&self, vendor: u16, device: u16) -> bool {
         (self.vendor, self.device) == (vendor, device)

@@ -5,7 +5,7 @@
 use core::ops::Range;
 use gic_driver::Table;
 use irq_domain::layer::IovaConstraint;
-use smmu::{SmmuError, memory, store};
+use smmu::{SmmuError, load, memory, store};
 
 /// Window for doorbells in the devices' address space, within reach of 32-bit addresses.
 pub(crate) const DOORBELL_WINDOW: Range<u64> = 0x20_0000..0x40_0000;
@@ -15,6 +15,9 @@ const PAGE: u64 = 0x1000;
 const BLOCK: u64 = 0x20_0000;
 const GIGABYTE: u64 = 1 << 30;
 
+const VALID: u64 = 1;
+/// Bits of an entry that hold an address.
+const ADDRESS: u64 = 0xffff_ffff_f000;
 const TABLE: u64 = 0b11;
 const LEAF_BLOCK: u64 = 0b01;
 const LEAF_PAGE: u64 = 0b11;
@@ -27,8 +30,10 @@ const DEVICE: u64 = 1 << 2;
 /// The tables of an address space.
 pub(super) struct AddressSpace {
     root: Table,
+    /// Maps RAM in blocks, and is entry `gigabyte` of the root.
+    ram: Table,
+    gigabyte: u64,
     /// Must stay allocated while the SMMU walks it.
-    _ram: Table,
     _low: Table,
     doorbells: Table,
     used: [bool; ENTRIES],
@@ -51,12 +56,26 @@ impl AddressSpace {
         store(&low, DOORBELL_WINDOW.start / BLOCK * 8, &[doorbells.address | TABLE]);
         store(&root, 0, &[low.address | TABLE]);
         store(&root, gigabyte * 8, &[ram.address | TABLE]);
-        Ok(Self { root, _ram: ram, _low: low, doorbells, used: [false; ENTRIES] })
+        Ok(Self { root, ram, gigabyte, _low: low, doorbells, used: [false; ENTRIES] })
     }
 
     /// Returns the address of the first-level table.
     pub(super) fn root(&self) -> u64 {
         self.root.address
+    }
+
+    /// Translates an address with the entries in memory, if it is mapped.
+    pub(super) fn translate(&self, address: u64) -> Option<u64> {
+        let (table, index, size) = match index_of(address) {
+            Some(index) => (&self.doorbells, index as u64, PAGE),
+            None if address / GIGABYTE == self.gigabyte => {
+                (&self.ram, address % GIGABYTE / BLOCK, BLOCK)
+            }
+            None => return None,
+        };
+        let entry = load(table, 8 * index);
+        let mapped = entry & ADDRESS & !(size - 1);
+        (entry & VALID != 0).then(|| mapped | address & (size - 1))
     }
 
     /// Maps a page with doorbells. Returns its address in the address space.

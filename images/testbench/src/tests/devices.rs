@@ -30,6 +30,9 @@ pub(super) fn run(machine: &'static Machine, report: &mut Report) {
 
 fn one(machine: &'static Machine, kind: &DeviceKind, function: &Function, report: &mut Report) {
     let name = format!("{} {}", kind.name, function.address);
+    report.case(&format!("{name}: a wrong requester is named"), || {
+        explain::wrong_requester(machine, function)
+    });
     let mut made = None;
     report.case(&format!("{name}: takes its vectors and starts"), || {
         let rig = Rig::new(machine, &name, function, kind.drive(function))?;

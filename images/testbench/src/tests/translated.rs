@@ -18,6 +18,7 @@ use image_rt::pci::Function;
 use irq_domain::layer::{Iommu, IommuDomain, IovaConstraint};
 use irq_domain::pci::TableMemory;
 use msi_types::Granule;
+use msi_types::explain::Obstacle;
 
 const MSI: u8 = 0x05;
 /// Offsets in the MSI capability with 64-bit addresses: control register with its enable bit,
@@ -110,6 +111,15 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
+    /// Checks that the explanation of edu's vector names this obstacle.
+    fn expect_obstacle(&self, rig: &Rig, wanted: Option<Obstacle>) -> Outcome {
+        let handle = rig.handles.first().ok_or(Verdict::Failed("no vectors".into()))?;
+        let explanation = self.machine.interrupts.explain(handle.irq());
+        let found = explanation.and_then(|explanation| explanation.obstacle());
+        check!(found == wanted, "{found:x?} instead of {wanted:x?}");
+        Ok(())
+    }
+
     fn events(&self) -> Vec<Event> {
         self.translated.smmu.events()
     }
@@ -168,7 +178,9 @@ fn unmapped(bench: &Bench<'_>) -> Outcome {
     let stream = bench.stream()?;
     let (domain, page) = (IommuDomain(stream.0), Granule::Size4K.page(address));
     let iommu = bench.translated.doorbells.layer().iommu();
+    bench.expect_obstacle(&rig, None)?;
     iommu.unmap(domain, page);
+    bench.expect_obstacle(&rig, Some(Obstacle::NotMapped { iova: address }))?;
     bench.expect_event(&rig, refused_write(stream, address))?;
     bench.expect_arrival(&other)?;
     let doorbell = bench.machine.its.as_ref().map(|its| Granule::Size4K.page(its.doorbell()));
@@ -207,7 +219,9 @@ fn late(bench: &Bench<'_>) -> Outcome {
 fn refused(bench: &Bench<'_>) -> Outcome {
     let rig = bench.rig("edu")?;
     let stream = bench.stream()?;
+    let (_, iova) = bench.stored()?;
     bench.translated.smmu.refuse(stream)?;
+    bench.expect_obstacle(&rig, Some(Obstacle::NotMapped { iova }))?;
     let event =
         Event { kind: EventKind::BadStreamEntry, stream, access: Access::Write, address: 0 };
     let outcome = bench.expect_event(&rig, event);
