@@ -13,10 +13,14 @@ const CPU: Cpu = Cpu::new(0);
 /// Returns a table whose vector 0 sends this message.
 fn table(machine: &Machine, message: MsiMessage) -> MsixTable {
     let table = MsixTable::new(1, Sender::Device(NVME), router(machine)).unwrap();
+    program(&table, message);
+    table
+}
+
+fn program(table: &MsixTable, message: MsiMessage) {
     table.write(0, &message.address.to_le_bytes());
     table.write(8, &u64::from(message.data).to_le_bytes());
     table.write_control(Control::new().with_enable(true));
-    table
 }
 
 #[test]
@@ -66,4 +70,48 @@ fn a_gsi_is_explained_by_the_controller() {
     router.commit(&[Change::Set(MESSAGE, from_device)]).unwrap();
     let interrupt = HwIrq::new(85);
     assert_eq!(router.explain(MESSAGE).obstacle(), Some(Obstacle::LevelSensitive { interrupt }));
+}
+
+/// <https://github.com/microsoft/openvmm/pull/3441>: the monitor signals an ITS without a DeviceID
+/// (`KVM_MSI_VALID_DEVID` is not set).
+#[test]
+fn a_sender_without_identity_is_named() {
+    let mut machine = Machine::new();
+    machine.map(NVME);
+    let anonymous = MsixTable::new(1, Sender::Anonymous, router(&machine)).unwrap();
+    program(&anonymous, to_its(9));
+    let address = to_its(9).address;
+    assert_eq!(anonymous.explain(0).obstacle(), Some(Obstacle::NoIdentity { address }));
+}
+
+/// <https://github.com/cloud-hypervisor/cloud-hypervisor/issues/3495>: the monitor did not set the
+/// function's address, so that its messages carry DeviceID 0.
+#[test]
+fn a_sender_under_device_id_0_is_named() {
+    let mut machine = Machine::new();
+    machine.map(NVME);
+    let device = DeviceId::new(0);
+    let table = MsixTable::new(1, Sender::Device(device), router(&machine)).unwrap();
+    program(&table, to_its(9));
+    let expected = Obstacle::UnmappedDevice { device, mapped: 1 };
+    assert_eq!(table.explain(0).obstacle(), Some(expected));
+}
+
+/// Of several faults between a vector and its CPU, the first is named.
+#[test]
+fn masks_come_before_the_controller() {
+    let machine = Machine::new();
+    let table = table(&machine, to_its(9));
+    let obstacle = || table.explain(0).obstacle();
+    assert_eq!(obstacle(), Some(Obstacle::UnmappedDevice { device: NVME, mapped: 0 }));
+    let wrong = to_its(0).address - 0x1_0000;
+    table.write(0, &wrong.to_le_bytes());
+    let doorbell = Some(to_its(0).address);
+    assert_eq!(obstacle(), Some(Obstacle::NoDoorbell { address: wrong, doorbell }));
+    table.write(12, &1u32.to_le_bytes());
+    assert_eq!(obstacle(), Some(Obstacle::VectorMasked { vector: 0, pending: false }));
+    table.write_control(Control::new().with_enable(true).with_function_mask(true));
+    assert_eq!(obstacle(), Some(Obstacle::FunctionMasked));
+    table.write_control(Control::new());
+    assert_eq!(obstacle(), Some(Obstacle::MessagesDisabled));
 }
