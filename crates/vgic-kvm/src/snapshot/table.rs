@@ -15,7 +15,7 @@ use vgic::GuestMemory;
 
 /// Maximum number of INTID bits on KVM.
 const ID_BITS: u8 = 16;
-/// Maximum number of tables of an ITS that are listed: one for each DeviceID, and a few more.
+/// Number of tables beyond which no devices are listed: enough for each DeviceID of two ITSes.
 const MOST_TABLES: usize = 1 << 17;
 
 /// A table in guest memory.
@@ -129,14 +129,13 @@ fn translation_tables(
     tables: &mut Vec<SnapshotTable>,
     memory: &mut TableMemory<'_>,
 ) -> Result<(), Errno> {
-    let most = tables.len() + MOST_TABLES;
     for page in scan::pages(table, memory)? {
         if table.indirect() {
             let (usage, bytes) = (TableUse::DevicePage(its), ENTRY * page.entries);
             try_push(tables, SnapshotTable { usage, address: page.address, bytes })?;
         }
         let mut index = 0;
-        while index < page.entries && tables.len() < most {
+        while index < page.entries && tables.len() < MOST_TABLES {
             let Ok(word) = memory.read_u64(page.address + ENTRY * index) else { break };
             let entry = DeviceEntry::from_bits(word);
             if !entry.valid() {

@@ -13,7 +13,7 @@ use vgic::{CpuConfig, RedistributorRegion, SecurityView, VgicConfig};
 /// Maximum number of vCPUs.
 pub(super) const MOST_CPUS: usize = 512;
 /// Maximum number of ITSes.
-pub(super) const MOST_ITS: usize = 32;
+pub(super) const MOST_ITS: usize = 16;
 /// Maximum number of vCPUs times LPIs, for direct LPIs.
 const MOST_DIRECT_LPIS: u64 = 1 << 24;
 /// Maximum number of LPIs' events.

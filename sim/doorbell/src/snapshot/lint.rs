@@ -71,9 +71,14 @@ pub(super) fn lint(args: &LintArgs) -> Result<Outcome> {
 /// Returns the findings in the order of their rules. If a rule has many, the last one counts the
 /// others.
 pub(super) fn check(machine: &Machine) -> Vec<Finding> {
-    let mut found = BTreeMap::<Rule, Vec<Finding>>::new();
+    let mut found = BTreeMap::<Rule, (Vec<Finding>, usize)>::new();
     let mut report = |rule: Rule, place: String, message: String| {
-        found.entry(rule).or_default().push(Finding { rule, place, message });
+        let (findings, more) = found.entry(rule).or_default();
+        if findings.len() < SHOWN {
+            findings.push(Finding { rule, place, message });
+        } else {
+            *more += 1;
+        }
     };
     registers::check(machine, &mut report);
     tables::check(machine, &mut report);
@@ -82,9 +87,7 @@ pub(super) fn check(machine: &Machine) -> Vec<Finding> {
     found.into_values().flat_map(shortened).collect()
 }
 
-fn shortened(mut findings: Vec<Finding>) -> Vec<Finding> {
-    let more = findings.len().saturating_sub(SHOWN);
-    findings.truncate(SHOWN);
+fn shortened((mut findings, more): (Vec<Finding>, usize)) -> Vec<Finding> {
     if let Some(last) = findings.last_mut().filter(|_| more > 0) {
         last.message = format!("{} ({more} more findings of this rule)", last.message);
     }

@@ -61,8 +61,8 @@ fn machines_that_are_too_large_are_refused() {
     assert!(error(&same).contains("two vCPUs have the affinity"));
     let mut its = model();
     let one = its["its"][0].clone();
-    its["its"] = vec![one; 33].into();
-    assert!(error(&its).contains("33 ITSes: the limit is 32"));
+    its["its"] = vec![one; 17].into();
+    assert!(error(&its).contains("17 ITSes: the limit is 16"));
 }
 
 #[test]

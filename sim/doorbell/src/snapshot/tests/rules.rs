@@ -310,3 +310,15 @@ fn every_rule_has_its_own_name() {
     assert_eq!(names.len(), Rule::ALL.len());
     assert!(Rule::ALL.is_sorted(), "findings are sorted as the list of rules");
 }
+
+#[test]
+fn many_findings_of_a_rule_are_counted() {
+    let mut guest = Guest::new();
+    let mut snapshot = guest.kvm();
+    snapshot.attributes.retain(|saved| !matches!(saved.attribute, Attribute::Distributor { .. }));
+    let findings = crate::snapshot::lint::check(&of_kvm(&snapshot));
+    let missing: Vec<_> =
+        findings.iter().filter(|found| found.rule == Rule::MissingAttribute).collect();
+    assert_eq!(missing.len(), 16);
+    assert!(missing[15].message.ends_with("more findings of this rule)"), "{:?}", missing[15]);
+}
