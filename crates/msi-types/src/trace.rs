@@ -138,9 +138,10 @@ impl fmt::Display for Event {
                 write!(f, "DeviceID {device}'s message {:#x} is pending", message.data)
             }
             Self::Dropped { device, message, delivery } => {
-                let reason = match delivery {
-                    Delivery::NoDoorbell => "no controller receives messages at that address",
-                    Delivery::Blocked | Delivery::Pending => "the controller dropped it",
+                let reason = if *delivery == Delivery::NoDoorbell {
+                    "no controller receives messages at that address"
+                } else {
+                    "the controller dropped it"
                 };
                 write!(f, "DeviceID {device}'s message {:#x} is lost: {reason}", message.data)
             }

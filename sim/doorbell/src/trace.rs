@@ -3,6 +3,7 @@
 
 mod chrome;
 mod flows;
+mod its_command;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -67,23 +68,4 @@ impl<'a> TraceFile<'a> {
 
 fn cannot_write(path: &Path) -> String {
     format!("cannot write {}", path.display())
-}
-
-/// Returns the name of an ITS command (IHI 0069 §5.3).
-const fn command_name(word: u64) -> &'static str {
-    match word & 0xff {
-        0x01 => "MOVI",
-        0x03 => "INT",
-        0x04 => "CLEAR",
-        0x05 => "SYNC",
-        0x08 => "MAPD",
-        0x09 => "MAPC",
-        0x0a => "MAPTI",
-        0x0b => "MAPI",
-        0x0c => "INV",
-        0x0d => "INVALL",
-        0x0e => "MOVALL",
-        0x0f => "DISCARD",
-        _ => "unknown command",
-    }
 }

@@ -212,6 +212,19 @@ fn names_are_text() {
 }
 
 #[test]
+fn each_device_has_a_plot_of_its_latencies() {
+    let (measured, _) = page(&[&marina()]);
+    let devices = between(&measured, "<h3 id=\"devices-title\">", "</table>");
+    let rows = devices.matches("<tr role=\"row\"><th role=\"rowheader\"").count();
+    assert!(rows > 5 && devices.matches("<svg class=\"latency\"").count() == rows, "{devices}");
+    assert_eq!(devices.matches("</svg> p50 ").count(), rows);
+    let (simulated, _) = page(&["--simulate", &marina()]);
+    assert!(
+        !simulated.contains("<svg class=\"latency\"") && !simulated.contains("Send to handler")
+    );
+}
+
+#[test]
 fn the_page_goes_to_a_file() {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report.html");
     let path = path.to_str().unwrap();

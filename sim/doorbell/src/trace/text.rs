@@ -1,6 +1,6 @@
 //! A trace for people: one line per event, with its time and the message or vector concerned.
 
-use super::command_name;
+use super::its_command::command_name;
 use doorbell_machine::{Delivery, Event, Occurrence, Record, Signalled, Trace, TraceTime};
 use std::io::{self, Write};
 

@@ -6,8 +6,8 @@
 //! that states the reason.
 
 use super::chrome::{Across, ChromeWriter, FlowPoint, Span, Track};
-use super::command_name;
 use super::flows::Flows;
+use super::its_command::command_name;
 use super::tracks::Tracks;
 use doorbell_machine::{
     Cpu, Delivery, DeviceId, Event, HwIrq, MsiMessage, Occurrence, Record, Report, Signalled,
@@ -117,8 +117,8 @@ struct Timeline<W> {
     is_whole: bool,
     flows: Flows,
     open: Open,
-    /// For each arrival at a controller, the end of its slice: its end or the start of the next one,
-    /// because slices of a track must not overlap.
+    /// For each arrival at a controller, the time of the next one, where its slice must end.
+    /// Slices of a track must not overlap.
     controller_ends: HashMap<(Track, u64), u64>,
     counts: Counts,
 }
