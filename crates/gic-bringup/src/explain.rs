@@ -52,7 +52,9 @@ fn signal_at(explanation: &Explanation, cpu: Cpu) -> Option<(HwIrq, Priority)> {
     let (mut interrupt, mut priority, mut here) = (None, None, false);
     for fact in explanation.facts() {
         match fact {
-            Fact::Event { interrupt: known, .. } | Fact::Named(known) | Fact::Input(known) => {
+            Fact::Event { interrupt: known, .. }
+            | Fact::MessageIntid(known)
+            | Fact::Input(known) => {
                 interrupt = Some(known);
             }
             Fact::Enabled(known) => priority = Some(Priority::new(known)),

@@ -40,7 +40,7 @@ impl Inputs {
 
     /// Sets the controller whose explanations are appended to those of routes and MSI-X tables.
     #[must_use]
-    pub fn with_explanations(mut self, controller: Arc<dyn ExplainInput>) -> Self {
+    pub fn with_explainer(mut self, controller: Arc<dyn ExplainInput>) -> Self {
         self.controller = Some(controller);
         self
     }

@@ -127,7 +127,7 @@ impl Router {
     }
 
     /// Explains why signaling a GSI does not interrupt a CPU. Looks up the GSI's route, and appends
-    /// the controller's explanation of the message or pin ([`Inputs::with_explanations`]). Does not
+    /// the controller's explanation of the message or pin ([`Inputs::with_explainer`]). Does not
     /// change the route, which may change concurrently.
     pub fn explain(&self, gsi: Gsi) -> Explanation {
         match self.table.route(gsi) {

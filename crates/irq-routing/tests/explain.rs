@@ -40,7 +40,7 @@ struct Rig {
 impl Rig {
     fn new() -> Self {
         let controller = Arc::new(Controller::default());
-        let inputs = controller.inputs().with_explanations(Arc::new(Unmapped));
+        let inputs = controller.inputs().with_explainer(Arc::new(Unmapped));
         let router = Arc::new(Router::new(GsiSpace::default(), inputs).unwrap());
         Self { router, controller }
     }

@@ -205,7 +205,7 @@ impl serde::Serialize for Explanation {
         explanation.serialize_field("facts", &Facts(self))?;
         explanation.serialize_field("stage", &self.obstacle.map(Obstacle::stage))?;
         explanation.serialize_field("obstacle", &self.obstacle)?;
-        explanation.serialize_field("sentence", &self.obstacle.map(Sentence))?;
+        explanation.serialize_field("message", &self.obstacle.map(Sentence))?;
         explanation.serialize_field("fix", &self.obstacle.map(Obstacle::fix))?;
         explanation.end()
     }

@@ -78,7 +78,7 @@ impl Vgic {
     /// Returns whether a vCPU is awake, must be kicked, or was kicked.
     pub(crate) fn target_state(&self, cpu: Cpu) -> TargetState {
         match self.wakeup.words().get(cpu.index()) {
-            Some(word) if word.needs_kick() => TargetState::MustBeKicked,
+            Some(word) if word.needs_kick() => TargetState::NeedsKick,
             Some(word) if word.is_kicked() => TargetState::Kicked,
             _ => TargetState::Awake,
         }

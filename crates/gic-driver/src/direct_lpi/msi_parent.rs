@@ -94,7 +94,7 @@ impl<P: GicPlatform> MsiParent for DirectLpi<P> {
         };
         let doorbell = self.doorbell(target).map(Fact::Doorbell);
         let arrived = doorbell.into_iter().fold(Explanation::new(), Explanation::with_fact);
-        let arrived = arrived.with_fact(Fact::Named(hwirq));
+        let arrived = arrived.with_fact(Fact::MessageIntid(hwirq));
         arrived.and_then(|| self.gic().explain_lpi(lpi, target))
     }
 

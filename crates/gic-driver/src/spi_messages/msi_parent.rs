@@ -123,7 +123,7 @@ impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
         match self.message_of(hwirq) {
             Ok(message) => Explanation::new()
                 .with_fact(Fact::Doorbell(message.address))
-                .with_fact(Fact::Named(hwirq))
+                .with_fact(Fact::MessageIntid(hwirq))
                 .and_then(|| self.wired.explain(hwirq)),
             Err(_) => {
                 Explanation::new().with_obstacle(Obstacle::NoSuchInterrupt { interrupt: hwirq })

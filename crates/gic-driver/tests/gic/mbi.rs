@@ -400,7 +400,7 @@ fn the_state_of_a_message_spi_is_explained() {
     mbi.set_pending(interrupt, Pending::Set);
     let facts = [
         Fact::Doorbell(DISTRIBUTOR + 0x40),
-        Fact::Named(interrupt),
+        Fact::MessageIntid(interrupt),
         Fact::Enabled(0xa0),
         Fact::Pending(interrupt),
         Fact::Target(Cpu::new(1), TargetState::Awake),

@@ -12,7 +12,7 @@ pub enum TargetState {
     /// The CPU is awake and checks for interrupts without being kicked.
     Awake,
     /// The CPU is executing guest code or waiting in WFI, and must be kicked.
-    MustBeKicked,
+    NeedsKick,
     /// The CPU was kicked, but has not yet returned from the guest or from WFI.
     Kicked,
 }
@@ -49,7 +49,7 @@ pub enum Fact {
         interrupt: HwIrq,
     },
     /// The message contains this INTID, so it needs no translation.
-    Named(HwIrq),
+    MessageIntid(HwIrq),
     /// The ITS refused commands, which may be why a mapping is missing.
     RefusedCommands {
         /// Number of refused commands.
@@ -102,7 +102,7 @@ impl Fact {
             Self::BusMaster | Self::Mapped { .. } => Stage::Bus,
             Self::Doorbell(_) | Self::Input(_) => Stage::Doorbell,
             Self::Event { .. }
-            | Self::Named(_)
+            | Self::MessageIntid(_)
             | Self::RefusedCommands { .. }
             | Self::Sender(_)
             | Self::Route { .. } => Stage::Translation,
@@ -140,7 +140,7 @@ impl fmt::Display for Fact {
             Self::RefusedCommands { count, command, reason } => {
                 write!(f, "the ITS refused {count} commands, first {command}: {reason}")
             }
-            Self::Named(interrupt) => write!(f, "the message names INTID {interrupt}"),
+            Self::MessageIntid(interrupt) => write!(f, "the message names INTID {interrupt}"),
             Self::Route { gsi, interrupt } => write!(f, "GSI {gsi} is routed to INTID {interrupt}"),
             Self::Enabled(priority) => write!(f, "enabled, priority {priority:#x}"),
             Self::ConfigurationByte { address, byte } => {
@@ -148,7 +148,7 @@ impl fmt::Display for Fact {
             }
             Self::Pending(interrupt) => write!(f, "INTID {interrupt} is pending"),
             Self::Target(cpu, TargetState::Awake) => write!(f, "CPU {cpu}, which is awake"),
-            Self::Target(cpu, TargetState::MustBeKicked) => {
+            Self::Target(cpu, TargetState::NeedsKick) => {
                 write!(f, "CPU {cpu}, which runs guest code or waits in WFI")
             }
             Self::Target(cpu, TargetState::Kicked) => {

@@ -140,7 +140,7 @@ fn the_target_is_kicked_until_it_returns() {
     guest.send();
     assert_eq!(target(&guest), state(TargetState::Awake));
     assert_eq!(guest.machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
-    assert_eq!(target(&guest), state(TargetState::MustBeKicked));
+    assert_eq!(target(&guest), state(TargetState::NeedsKick));
     guest.machine.vcpus[0].returned();
     assert_eq!(target(&guest), state(TargetState::Awake));
 

@@ -46,7 +46,7 @@ fn counters_follow_the_guest() {
     let mut guest = Guest::working();
     for round in 1..=3 {
         assert_eq!(guest.machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
-        assert_eq!(view(&guest).cpus[0].state, TargetState::MustBeKicked);
+        assert_eq!(view(&guest).cpus[0].state, TargetState::NeedsKick);
         guest.send();
         assert_eq!(view(&guest).cpus[0].state, TargetState::Kicked);
         guest.machine.vcpus[0].returned();

@@ -142,7 +142,7 @@ impl Machine {
         Inputs::new(self.gic.clone())
             .with_its(self.gic.its(0).unwrap())
             .with_doorbells(self.gic.clone())
-            .with_explanations(self.gic.clone())
+            .with_explainer(self.gic.clone())
     }
 }
 

@@ -19,7 +19,7 @@ pub fn create(memory: Arc<dyn GuestMemory>, kick: Arc<dyn Kick>) -> Result<Guest
     config.its = vec![ItsConfig::new(0x0808_0000)];
     let (gic, vcpus) = Vgic::new(config, memory, kick)?;
     let its = gic.its(0).ok_or("one ITS was configured")?;
-    let inputs = Inputs::new(gic.clone()).with_its(its).with_explanations(gic.clone());
+    let inputs = Inputs::new(gic.clone()).with_its(its).with_explainer(gic.clone());
     let router = Router::new(GsiSpace::default(), inputs)?;
     Ok(Guest { gic, vcpus, router: Arc::new(router) })
 }

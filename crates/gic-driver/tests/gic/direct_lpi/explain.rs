@@ -14,7 +14,7 @@ fn the_state_of_a_direct_lpi_is_explained() {
     let explain = |hwirq| direct.explain(hwirq, RequesterId::new(0));
     let facts = [
         Fact::Doorbell(device.message().address),
-        Fact::Named(interrupt),
+        Fact::MessageIntid(interrupt),
         Fact::Enabled(0xa0),
         Fact::Target(cpu, TargetState::Awake),
     ];

@@ -39,7 +39,7 @@ impl fmt::Display for CpuView {
         write!(f, "CPU {} at {}: ", self.cpu, self.affinity)?;
         f.write_str(if self.awake { "awake" } else { "asleep" })?;
         f.write_str(match self.state {
-            TargetState::MustBeKicked => ", in guest or WFI",
+            TargetState::NeedsKick => ", in guest or WFI",
             TargetState::Kicked => ", kicked",
             _ => "",
         })?;
