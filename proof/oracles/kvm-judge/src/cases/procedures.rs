@@ -67,5 +67,5 @@ fn print(procedure: Procedure, snapshot: &KvmSnapshot) -> Result<(), Failure> {
 /// Returns the memory of a snapshot, and that of the guest's program.
 fn pages(snapshot: &KvmSnapshot) -> Vec<Range<u64>> {
     let saved = snapshot.memory.iter().map(|range| range.address..range.address + range.bytes);
-    [PROGRAM..OPERATIONS + PAGE].into_iter().chain(saved).collect()
+    std::iter::once(PROGRAM..OPERATIONS + PAGE).chain(saved).collect()
 }
