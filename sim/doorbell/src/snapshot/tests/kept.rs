@@ -8,7 +8,7 @@ use crate::snapshot::diff::differences;
 use crate::snapshot::explain::{Question, answer};
 use gic_arch::IntId;
 use msi_types::explain::Obstacle;
-use msi_types::{DeviceId, EventId, HwIrq};
+use msi_types::{Cpu, DeviceId, EventId};
 
 const DOCUMENTED: &[u8] = include_bytes!("../../../tests/data/snapshot/documented.json");
 const FIRST_CPU: &[u8] = include_bytes!("../../../tests/data/snapshot/first-cpu-for-all.json");
@@ -37,8 +37,11 @@ fn registers_of_the_first_vcpu_for_all_are_found() {
     assert_eq!(shared.len(), 1);
     assert_eq!(shared[0].place, "vCPUs 0, 1");
     let question = Question::Interrupt(1, IntId::new(8193));
-    let lost = Obstacle::NotPending { interrupt: HwIrq::new(8193) };
-    assert_eq!(answer(&machine, question).unwrap().explanation.obstacle(), Some(lost));
+    let obstacle = answer(&machine, question).unwrap().explanation.obstacle();
+    let Some(Obstacle::SharedPendingTable { cpu, other, .. }) = obstacle else {
+        panic!("{obstacle:?}");
+    };
+    assert_eq!((cpu, other), (Cpu::new(1), Cpu::new(0)));
     let differing = differences(&self::machine(DOCUMENTED), &machine);
     let pending =
         |field| differing.iter().any(|one| one.object == "CPU 0.0.0.1" && one.field == field);
