@@ -1,9 +1,9 @@
-//! Events on the way of a message, from the device's write to the end of its interrupt.
+//! Events on the path of a message, from the device's write to the end of its interrupt.
 //!
-//! A controller model does not report these events itself, because its injection path has no
-//! instruction to spare. The monitor knows them already: each one happens at a seam that the
-//! monitor connects. [`Observed`] wraps such a seam and reports what passes through it. A monitor
-//! that does not trace does not wrap, and pays nothing.
+//! Controller models do not report events, so that tracing adds nothing to the injection path.
+//! Instead, a monitor reports events at the interfaces that it connects. [`Observed`] wraps
+//! `SignalMsi` or `Kick` and reports the calls; the monitor reports all other events itself. A
+//! monitor that does not trace does not wrap its interfaces, and pays nothing.
 //!
 //! | event | where the monitor sees it |
 //! |---|---|
@@ -16,7 +16,7 @@
 //!
 //! # Example
 //!
-//! A monitor that prints what reaches its ITS and which vCPUs are kicked:
+//! A monitor that prints the messages at its ITS and the kicks of vCPUs:
 //!
 //! ```
 //! use msi_types::trace::{Event, Observed, Observer};
@@ -38,11 +38,11 @@
 //! # }
 //! # let its: Arc<dyn SignalMsi<DeviceId>> = Arc::new(Its);
 //! # let wake: Arc<dyn Kick> = Arc::new(|_: Cpu| ());
-//! // `wake` is the monitor's own kick; the observed one is passed to the model.
+//! // `wake` is the monitor's own `Kick`. The monitor passes `kick` to the model.
 //! let kick = Observed::new(wake, Arc::new(Printer));
 //! kick.kick(Cpu::new(1)); // CPU 1 is kicked
 //!
-//! // The model's ITS; the observed one receives the devices' messages.
+//! // `its` is the model's ITS. The monitor passes `doorbell` to the devices.
 //! let doorbell = Observed::new(its, Arc::new(Printer));
 //! let message = MsiMessage { address: 0x0809_0040, data: 9 };
 //! // DeviceID 0x12 writes 0x9 to 0x8090040
@@ -54,7 +54,7 @@ use crate::{Cpu, Delivery, DeviceId, HwIrq, Kick, MsiMessage, RequesterId, Signa
 use core::fmt;
 use core::ops::Deref;
 
-/// An event on the way of a message.
+/// An event on the path of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Event {
@@ -72,15 +72,15 @@ pub enum Event {
         /// The message.
         message: MsiMessage,
     },
-    /// The message's interrupt is pending. If it already was, one acknowledgement takes both
-    /// messages.
+    /// The message's interrupt is pending. If the interrupt was already pending, a single
+    /// acknowledgment covers both messages.
     Pending {
         /// The device.
         device: DeviceId,
         /// The message.
         message: MsiMessage,
     },
-    /// No interrupt is pending because of this message.
+    /// The message did not make an interrupt pending.
     Dropped {
         /// The device.
         device: DeviceId,
@@ -94,7 +94,7 @@ pub enum Event {
         /// The CPU.
         cpu: Cpu,
     },
-    /// A CPU has acknowledged an interrupt, which is active from now on.
+    /// A CPU has acknowledged an interrupt.
     Taken {
         /// The CPU.
         cpu: Cpu,
@@ -158,15 +158,16 @@ impl fmt::Display for Event {
 
 /// Receives the events of a machine.
 pub trait Observer: Send + Sync {
-    /// Records an event. Called on the thread on which the event happens, from several threads
-    /// concurrently, and for `Sent` to `Kicked` on the path of the message itself:
-    /// implementations must not block, and must not send messages.
+    /// Records an event. Called by the thread that causes the event, possibly by several threads
+    /// concurrently. The injection path reports `Sent`, `Translated`, `Pending`, `Dropped` and
+    /// `Kicked`, so implementations must not block and must not send messages.
     ///
     /// Context: any.
     fn observe(&self, event: Event);
 }
 
-/// A seam with an observer. Both are references or other pointers, such as `Arc`.
+/// An interface whose calls are reported to an observer. `T` and `O` are references or other
+/// pointers, such as `Arc`.
 #[derive(Clone, Copy, Debug)]
 pub struct Observed<T, O> {
     seam: T,
@@ -174,7 +175,7 @@ pub struct Observed<T, O> {
 }
 
 impl<T, O> Observed<T, O> {
-    /// Reports what passes through `seam` to `observer`.
+    /// Creates a wrapper of `seam` that reports its calls to `observer`.
     pub const fn new(seam: T, observer: O) -> Self {
         Self { seam, observer }
     }
@@ -245,7 +246,8 @@ mod tests {
         }
     }
 
-    /// A seam that answers with this delivery, and checks that the event before it was reported.
+    /// A receiver that returns this delivery, after checking that exactly one event has been
+    /// reported.
     struct Answer<'a>(Delivery, &'a Log);
 
     impl<Id> SignalMsi<Id> for Answer<'_> {

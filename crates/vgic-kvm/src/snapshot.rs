@@ -1,13 +1,14 @@
-//! The whole state of a VM's GIC and ITSes as one value: attributes, and the tables in guest memory
-//! that they name.
+//! Snapshots of a VM's GIC and ITSes: the values of all device attributes, and the tables in guest
+//! memory whose addresses they contain.
 //!
-//! [`KvmSnapshot::take`] saves it from a VM whose devices implement [`KvmAttributes`], and
-//! `doorbell snapshot` inspects it.
+//! [`KvmSnapshot::take`] reads a snapshot through [`KvmAttributes`], which the VMM implements. The
+//! command `doorbell snapshot` inspects snapshots.
 //!
 //! # Format
 //!
-//! With the feature `serde`, a snapshot serializes as the JSON object below. Numbers that may have
-//! more than 32 bits are strings in hexadecimal, because not every JSON parser keeps 64 bits.
+//! With the feature `serde`, a snapshot is serialized as the JSON object below. Numbers that may
+//! exceed 32 bits are hexadecimal strings, because some JSON parsers cannot represent 64-bit
+//! integers.
 //!
 //! ```json
 //! {
@@ -27,11 +28,11 @@
 //!
 //! | field | meaning |
 //! |---|---|
-//! | `format`, `version` | always `kvm-vgic`, and [`SNAPSHOT_VERSION`]; a reader refuses other values |
+//! | `format`, `version` | always `kvm-vgic`, and [`SNAPSHOT_VERSION`]; readers must reject other values |
 //! | `cpus` | the vCPUs, in the order of their numbers: `affinity` is `Aff3.Aff2.Aff1.Aff0` packed into 32 bits, `number` is the `vcpu_id` passed to `KVM_CREATE_VCPU`, and `stopped` is whether `KVM_GET_MP_STATE` returned `KVM_MP_STATE_STOPPED`, or `null` if unknown |
 //! | `interrupts` | `KVM_DEV_ARM_VGIC_GRP_NR_IRQS` |
 //! | `attributes` | device, group, attribute number and value, as in `struct kvm_device_attr`; the device is `gic`, or `its` followed by the index of the ITS |
-//! | `memory` | the part of guest memory that the snapshot contains: ranges without overlaps, in which bytes outside of `data` are zero. Other memory is *not in the snapshot*, which differs from memory that contains zeros |
+//! | `memory` | the part of guest memory that the snapshot contains: ranges that do not overlap, in which bytes outside of `data` are zero. The contents of memory outside the ranges are unknown, and must not be read as zeros |
 //!
 //! Any change to a field or to its meaning requires a new version.
 
@@ -55,18 +56,18 @@ use vgic::{CpuConfig, GuestMemory, VgicConfig};
 /// Version of the format that this library writes and reads.
 pub const SNAPSHOT_VERSION: u32 = 1;
 
-/// Size of the blocks in which memory is copied.
+/// Size of the pages in which memory is copied.
 const PAGE_BYTES: usize = 0x1000;
 const PAGE: u64 = PAGE_BYTES as u64;
-/// Maximum size of the memory in a snapshot: 64 MiB. Tables beyond it are left out.
+/// Maximum number of pages in a snapshot (64 MiB). Further pages are omitted.
 const MOST_PAGES: usize = 1 << 14;
 /// Maximum number of ITSes.
 const MOST_ITS: usize = 64;
-/// Number of consecutive bytes that are stored even if only one of them is nonzero.
+/// Granularity of [`MemoryData`] in bytes. A row is stored if any of its bytes is nonzero.
 const ROW: usize = 32;
 
-/// Access to the attributes of a VM's GICv3 and ITSes. A VMM implements this trait by
-/// `KVM_GET_DEVICE_ATTR` and `KVM_SET_DEVICE_ATTR` on the descriptors of its devices.
+/// Access to the attributes of a VM's GICv3 and ITSes. A VMM implements this trait with the ioctls
+/// `KVM_GET_DEVICE_ATTR` and `KVM_SET_DEVICE_ATTR` on the devices' file descriptors.
 pub trait KvmAttributes {
     /// Reads an attribute.
     ///
@@ -74,7 +75,8 @@ pub trait KvmAttributes {
     /// The error number that KVM returns.
     fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno>;
 
-    /// Writes an attribute. A snapshot only writes [`Attribute::Control`], to save tables.
+    /// Writes an attribute. Snapshots only write [`Attribute::Control`], to make KVM save its
+    /// tables.
     ///
     /// # Errors
     /// The error number that KVM returns.
@@ -96,13 +98,13 @@ impl KvmAttributes for KvmView<'_> {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct SnapshotCpu {
-    /// Affinity, as in the vCPU's `MPIDR_EL1`. Attributes name the vCPU by it.
+    /// Affinity, as in the vCPU's `MPIDR_EL1`. Attributes identify the vCPU by its affinity.
     #[cfg_attr(feature = "serde", serde(with = "json::affinity"))]
     pub affinity: Affinity,
-    /// The `vcpu_id` passed to `KVM_CREATE_VCPU`, which is `GICR_TYPER.Processor_Number`. ITS
-    /// tables name the vCPU by it.
+    /// The `vcpu_id` passed to `KVM_CREATE_VCPU`, which equals `GICR_TYPER.Processor_Number`. ITS
+    /// tables identify the vCPU by this number.
     pub number: u16,
-    /// The vCPU is powered off (`KVM_MP_STATE_STOPPED`), if known.
+    /// Whether the vCPU is powered off (`KVM_MP_STATE_STOPPED`), if known.
     pub stopped: Option<bool>,
 }
 
@@ -142,13 +144,13 @@ pub struct KvmSnapshot {
     /// Attributes and their values, in the order in which they must be restored. The addresses of
     /// the ITSes come first.
     pub attributes: Vec<KvmRegister>,
-    /// Guest memory.
+    /// The ranges of guest memory that contain the tables.
     pub memory: Vec<MemoryRange>,
 }
 
 impl KvmSnapshot {
-    /// Takes a snapshot of a VM with these vCPUs and `its` ITSes. No vCPU may be running. KVM first
-    /// writes its tables to guest memory, which the guest can't observe.
+    /// Takes a snapshot of a VM with these vCPUs and `its` ITSes. No vCPU may be running. First
+    /// makes KVM write its tables to the guest memory that the guest has provided for them.
     ///
     /// # Errors
     /// [`KvmError`] for the first attribute that cannot be read, or if the heap is exhausted.
@@ -183,9 +185,9 @@ impl KvmSnapshot {
         Ok(snapshot)
     }
 
-    /// Replaces the snapshot's memory by the tables that its attributes name, as they are in
-    /// `memory`. A VMM can use it to build a snapshot from the registers and the memory that it has
-    /// saved in its own format. Pages that can't be read are left out, and so are all pages beyond
+    /// Replaces the snapshot's memory with the tables that its attributes name, read from `memory`.
+    /// A VMM can call this function to build a snapshot from registers and memory that it has saved
+    /// in its own format. Pages that cannot be read are omitted, as are all pages after the first
     /// 64 MiB.
     ///
     /// # Errors
@@ -216,7 +218,7 @@ impl KvmSnapshot {
         Ok(())
     }
 
-    /// Appends a page, to the last range if it is adjacent.
+    /// Appends a page. Extends the last range if the page is adjacent to it.
     fn add_page(&mut self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
         let adjacent = self.memory.last().is_some_and(|last| last.address + last.bytes == address);
         if !adjacent {
@@ -259,8 +261,9 @@ impl KvmSnapshot {
         )
     }
 
-    /// Returns the configuration of a machine that can have this state, which the caller must
-    /// validate. Only the addresses of the ITSes are those of the VM.
+    /// Returns the configuration of a machine that can restore this snapshot. The caller must
+    /// validate the configuration. ITSes have the VM's addresses; other frames have default
+    /// addresses.
     ///
     /// # Errors
     /// `EINVAL` if `GICD_IIDR` is not one of KVM's.
@@ -276,7 +279,8 @@ impl KvmSnapshot {
         }
     }
 
-    /// Returns the number of ITSes whose addresses are known, up to the first that is missing.
+    /// Returns the number of consecutive ITSes, from index 0, whose addresses the snapshot
+    /// contains.
     fn its_count(&self) -> usize {
         let has = |index: &usize| {
             self.get(KvmDevice::Its(*index), Attribute::Address(frame::ITS)).is_some()

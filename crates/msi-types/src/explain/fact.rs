@@ -74,7 +74,7 @@ pub enum Fact {
     ConfigurationByte {
         /// Address of the byte.
         address: u64,
-        /// Its value: priority in bits 7:2, enable in bit 0.
+        /// The byte: priority in bits 7:2, enable in bit 0.
         byte: u8,
     },
     /// The interrupt is pending.

@@ -111,7 +111,7 @@ pub enum Obstacle {
     NoDoorbell {
         /// The address in the message.
         address: u64,
-        /// The address of a doorbell that exists.
+        /// The address of an existing doorbell, if any.
         doorbell: Option<u64>,
     },
     /// The GSI has no route.
@@ -269,8 +269,8 @@ pub enum Obstacle {
         /// `GICR_PENDBASER`.
         pendbaser: u64,
     },
-    /// The register names another table than the one that its driver provided. Something else wrote
-    /// the register, or restored it wrongly.
+    /// The register does not name the table that its driver provided. Other software has written
+    /// the register, or a restore has written a wrong value.
     #[error("{register} names a table at {found:#x}, but its driver's table is at {expected:#x}")]
     OtherTable {
         /// The register.
@@ -329,8 +329,8 @@ pub enum Obstacle {
         /// The INTID.
         interrupt: HwIrq,
     },
-    /// The interrupt is not pending, and the target shares its pending table with another CPU. Each
-    /// redistributor may have overwritten the other's pending bits.
+    /// The interrupt is not pending, and the target's pending table overlaps that of another CPU.
+    /// Each redistributor may have overwritten the other's pending bits.
     #[error(
         "GICR_PENDBASER of CPU {cpu} is {pendbaser:#x}, and its table overlaps that of CPU {other}"
     )]
@@ -418,7 +418,7 @@ pub enum Obstacle {
         /// The target.
         cpu: Cpu,
     },
-    /// The interrupt is in a list register, whose state is not known until the vCPU exits.
+    /// The interrupt is in a list register, whose state the model cannot read until the vCPU exits.
     #[error(
         "INTID {interrupt} is in a list register of CPU {cpu}, whose state is not known until \
          the CPU exits the guest"
@@ -457,7 +457,8 @@ pub enum Obstacle {
     #[error("all CPUs of the managed interrupt are offline")]
     ShutDown,
     // Any stage.
-    /// An operating system has not set up the interrupt, or not as firmware states.
+    /// An operating system has not set up the interrupt, or has set it up in a way that contradicts
+    /// firmware's description.
     #[error("{0}")]
     Setup(SetupFault),
 }

@@ -3,8 +3,8 @@
 use super::Stage;
 use crate::{DeviceId, RequesterId};
 
-/// A reason why an operating system has not set up a function's interrupts, or has set them up
-/// differently from what firmware states.
+/// A reason why an operating system has not set up a function's interrupts, or has set them up in a
+/// way that contradicts firmware's description.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
@@ -22,7 +22,7 @@ pub enum SetupFault {
     /// The function's driver has not allocated interrupts.
     #[error("the function's driver has not allocated an interrupt")]
     NotAllocated,
-    /// Interrupt Disable is set in the function's Command register.
+    /// INTx is in use, but Interrupt Disable is set in the function's Command register.
     #[error("Interrupt Disable is 1 in the function's Command register, and INTx is in use")]
     IntxDisabled,
     // Bus.
@@ -51,7 +51,8 @@ pub enum SetupFault {
         /// The sender of the messages.
         requester: RequesterId,
     },
-    /// Firmware's entry for the requester does not lead to a controller and DeviceID.
+    /// Firmware's entry for the requester names no MSI controller, or a DeviceID of more than 32
+    /// bits.
     #[error(
         "firmware's entry for requester {requester} names no MSI controller, or a DeviceID of more \
          than 32 bits"
@@ -63,12 +64,12 @@ pub enum SetupFault {
     /// Firmware disables the MSI controller that it names.
     #[error("firmware disables the MSI controller that it names for the function")]
     ControllerDisabled,
-    /// The kernel uses no interrupt of the controller that firmware names.
+    /// No device uses the controller that firmware names.
     #[error(
         "no device uses the MSI controller that firmware names, so its driver may not have started"
     )]
     ControllerUnused,
-    /// The kernel uses a controller of another kind than the one that firmware names.
+    /// The kernel uses an MSI controller of a different kind from the one that firmware names.
     #[error("the kernel does not use the MSI controller that firmware names for the function")]
     OtherController,
     // Translation.

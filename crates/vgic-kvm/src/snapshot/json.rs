@@ -1,4 +1,4 @@
-//! Serialization of snapshots. Numbers of more than 32 bits, and bytes, are strings in hexadecimal.
+//! Serialization of snapshots. Bytes, and numbers that may exceed 32 bits, are hexadecimal strings.
 
 use super::{KvmSnapshot, MemoryRange, SNAPSHOT_VERSION, SnapshotCpu};
 use crate::abi::Attribute;
@@ -112,7 +112,7 @@ impl<'de> Deserialize<'de> for KvmDevice {
     }
 }
 
-/// A [`KvmRegister`] as in `struct kvm_device_attr`.
+/// A [`KvmRegister`] with the fields of `struct kvm_device_attr`.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Register {
@@ -140,7 +140,7 @@ impl<'de> Deserialize<'de> for KvmRegister {
     }
 }
 
-/// The fields of a snapshot, with its format.
+/// The JSON object of a snapshot, with its format and version.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields<'a> {

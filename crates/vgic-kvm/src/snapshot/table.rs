@@ -1,4 +1,4 @@
-//! Tables in guest memory that a snapshot's attributes name.
+//! Tables in guest memory whose addresses a snapshot's attributes contain.
 
 use super::KvmSnapshot;
 use crate::abi::{Attribute, DeviceEntry, Errno};
@@ -15,13 +15,14 @@ use vgic::GuestMemory;
 
 /// Maximum number of INTID bits on KVM.
 const ID_BITS: u8 = 16;
-/// Number of tables beyond which no devices are listed: enough for each DeviceID of two ITSes.
+/// Maximum number of tables, after which no more devices are listed. Suffices for every DeviceID of
+/// two ITSes.
 const MOST_TABLES: usize = 1 << 17;
 
 /// A table in guest memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotTable {
-    /// What the table is used for.
+    /// Use of the table.
     pub usage: TableUse,
     /// Guest physical address.
     pub address: u64,
@@ -29,7 +30,7 @@ pub struct SnapshotTable {
     pub bytes: u64,
 }
 
-/// Use of a [`SnapshotTable`]. ITSes are named by their index.
+/// Use of a [`SnapshotTable`]. ITSes are identified by their index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum TableUse {
@@ -41,7 +42,8 @@ pub enum TableUse {
     DevicePage(usize),
     /// The collection table of an ITS (`GITS_BASER1`).
     Collections(usize),
-    /// The interrupt translation table of a device, by the index of its ITS.
+    /// The interrupt translation table of a device. The first field is the index of the device's
+    /// ITS.
     Translations(usize, DeviceId),
     /// The configuration table of the LPIs (`GICR_PROPBASER`).
     Configuration,

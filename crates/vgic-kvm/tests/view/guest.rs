@@ -98,7 +98,7 @@ impl Guest {
         Self::after(&[on(0), on(1), moved, first, second])
     }
 
-    /// Saves in KVM's format, as a snapshot.
+    /// Saves the machine, and takes a snapshot of its state in KVM's format.
     pub(crate) fn snapshot(mut self) -> KvmSnapshot {
         let saved = self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap();
         let config = self.gic.config();

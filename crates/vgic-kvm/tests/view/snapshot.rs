@@ -1,4 +1,4 @@
-//! Tests of snapshots: their JSON, and the memory that they contain.
+//! Tests of the JSON, the attributes and the memory of snapshots.
 
 use crate::guest::{Guest, RAM_BYTES};
 use vgic::GuestMemory as _;
