@@ -30,7 +30,7 @@ pub(crate) enum Kind {
     Test,
     /// An example.
     Example,
-    /// A suite, whose cases take minutes each.
+    /// A suite, each of whose cases takes minutes.
     Suite,
 }
 
@@ -53,8 +53,8 @@ pub(crate) fn run_all(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     counted::count_all(&mut examples, counted::LIMIT, tally)
 }
 
-/// Builds a suite with the features that the tests of all packages have, so that nothing is built
-/// twice, and returns the command that runs it.
+/// Builds a suite with the same features as the tests of all packages, so that cargo does not build
+/// dependencies twice, and returns the command that runs the suite.
 pub(crate) fn suite(workspace: &Workspace, name: &str) -> Result<Command> {
     let programs = build(workspace, &["--workspace", "--test", name])?;
     let suite = programs.iter().find(|program| program.kind == Kind::Suite);

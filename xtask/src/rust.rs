@@ -70,8 +70,8 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     clippy_case("without a heap", workspace, "", &heapless, tally);
     let target = workspace.target.join("images").display().to_string();
     let images = [&bare, &["--target-dir", &target][..]].concat();
-    // `alone` is built separately: together with the other packages, its drivers would have their
-    // features, which require a heap.
+    // `alone` is built separately. In a build with the other packages, cargo would enable their
+    // features in its drivers, too, and these features require a heap.
     for (name, folder, packages) in [
         ("images", "images", ["--workspace", "--exclude", "alone"].as_slice()),
         ("el2", suites::EL2, &["--workspace", "--exclude", suites::HYPERVISOR]),

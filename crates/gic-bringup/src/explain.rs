@@ -27,7 +27,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         Some(self.explain_here(self.interrupts.explain(irq)?, cpu, registers))
     }
 
-    /// Adds the interface of the calling CPU, `cpu`, to an explanation, if the interrupt gets to
+    /// Adds the interface of the calling CPU, `cpu`, to an explanation, if the interrupt reaches
     /// this CPU. On a GICv2, `registers` is used only to read whether IRQ exceptions are
     /// [masked](SystemRegisters::irqs_masked).
     ///

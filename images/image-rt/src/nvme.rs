@@ -47,7 +47,7 @@ impl fmt::Display for NvmeError {
 
 impl Error for NvmeError {}
 
-/// Memory that the controller reads and writes.
+/// A page of memory that the controller reads or writes.
 #[repr(C, align(4096))]
 struct Page([AtomicU32; 1024]);
 
@@ -68,8 +68,9 @@ struct Queue {
     submissions: Box<Page>,
     completions: Box<Page>,
     data: Box<Page>,
-    /// Numbers of commands submitted and completed so far.
+    /// Number of commands submitted so far.
     submitted: AtomicU32,
+    /// Number of commands completed so far.
     completed: AtomicU32,
     /// Status of the last completed command, or 0 if it was successful.
     status: AtomicU32,
@@ -99,8 +100,8 @@ impl<R: TableMemory> Nvme<R> {
         Self { registers, queues: (0..=io_queues).map(|_| Queue::new()).collect(), stride }
     }
 
-    /// Turns the controller on and creates the I/O queues. MSI-X must be enabled: QEMU ignores the
-    /// vector of a queue that is created earlier. Must be called only once.
+    /// Turns the controller on and creates the I/O queues. Must be called only once, after MSI-X
+    /// was enabled, because QEMU ignores the vector of a queue that is created before.
     pub fn start(&self) -> Result<(), NvmeError> {
         self.set_enabled(false)?;
         let admin = &self.queues[0];
@@ -141,7 +142,7 @@ impl<R: TableMemory> Nvme<R> {
             let [slot, round] = [completed % ENTRIES, completed / ENTRIES];
             let status = queue.completions.0[slot as usize * 4 + 3].load(Ordering::Relaxed);
             if status >> 16 & 1 == round & 1 {
-                break; // an entry of the previous round
+                break; // left from the previous round
             }
             queue.status.store(status >> 17, Ordering::Relaxed);
             completed += 1;
@@ -184,7 +185,7 @@ impl<R: TableMemory> Nvme<R> {
     }
 
     fn set_enabled(&self, enabled: bool) -> Result<(), NvmeError> {
-        // Queue entries have 2^6 and 2^4 bytes.
+        // Submissions have 2^6 bytes, and completions 2^4 bytes.
         self.write(CC, 4 << 20 | 6 << 16 | u32::from(enabled));
         let is_ready = || self.registers.read32(CSTS) & 1 == u32::from(enabled);
         if cpu::wait_until(PATIENCE, is_ready) { Ok(()) } else { Err(NvmeError::NotReady) }
@@ -206,7 +207,7 @@ impl<R: TableMemory> Nvme<R> {
 }
 
 impl<R: TableMemory> Drop for Nvme<R> {
-    /// Stops the controller. Until it is disabled, it uses the queues' memory.
+    /// Stops the controller, which may access the queues' memory until it is disabled.
     fn drop(&mut self) {
         let _ = self.set_enabled(false);
     }

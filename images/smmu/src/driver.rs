@@ -60,7 +60,8 @@ impl Smmu {
         self.forget(Forget::Stream(stream))
     }
 
-    /// Returns `true` if the stream's entry in memory has the SMMU translate accesses.
+    /// Returns `true` if the stream's entry in memory makes the SMMU translate the stream's
+    /// accesses.
     pub fn translates(&self, stream: StreamId) -> bool {
         self.streams.translates(stream)
     }

@@ -132,7 +132,7 @@ impl StreamTable {
         Ok(())
     }
 
-    /// Returns `true` if the stream's entry has the SMMU translate accesses.
+    /// Returns `true` if the stream's entry makes the SMMU translate the stream's accesses.
     pub(crate) fn translates(&self, stream: StreamId) -> bool {
         let leaf = self.leaves.get(&(stream.0 >> SPLIT));
         leaf.is_some_and(|leaf| {

@@ -22,7 +22,7 @@ pub fn store(table: &Table, offset: u64, words: &[u64]) {
     publish(table);
 }
 
-/// Loads a word at `offset`, which must be a multiple of 8.
+/// Loads the 64-bit word at `offset`, which must be a multiple of 8.
 pub fn load(table: &Table, offset: u64) -> u64 {
     let byte = |index| Kernel.load8(table, offset + index);
     (0..8).rev().fold(0, |word, index| word << 8 | u64::from(byte(index)))

@@ -181,7 +181,7 @@ impl Unit {
         self.space(domain)?.memory.map_doorbell(page, constraint)
     }
 
-    /// Translates an address with the entries in memory, which the SMMU reads, too.
+    /// Translates an address by reading the same tables in memory as the SMMU.
     fn translate(&mut self, domain: IommuDomain, address: u64) -> Translated {
         let translated = self.driver.translates(StreamId(domain.0)).then(|| {
             let space = self.space(domain).ok()?;

@@ -56,7 +56,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
 /// Returns the terms that are not aliases of the public item `name` in this source text.
 fn lacking(text: &str, name: &str, terms: &str) -> Vec<String> {
     let lines: Vec<_> = text.lines().map(str::trim).collect();
-    // An identifier's type is defined by a macro's line that ends with its description.
+    // A macro defines identifier types, each on a line with the name and a quoted description.
     let is_item = |line: &&str| match ITEMS.iter().find_map(|item| line.strip_prefix(item)) {
         Some(item) => words(item).next() == Some(name),
         None => line.ends_with("\",") && line.starts_with(name) && words(line).next() == Some(name),

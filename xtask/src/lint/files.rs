@@ -18,8 +18,8 @@ pub(crate) fn with_extensions(workspace: &Workspace, extensions: &[&str]) -> Res
     Ok(files)
 }
 
-/// Returns the findings in the files with one of these extensions. `find` receives the path
-/// relative to the root and the text, and returns the lines' numbers with what is wrong there.
+/// Returns the findings in the files with one of these extensions. `find` receives a file's path
+/// relative to the root and its text, and returns a line number and a description for each finding.
 pub(crate) fn findings(
     workspace: &Workspace,
     extensions: &[&str],

@@ -1,4 +1,5 @@
-//! The explanations that `docs/no-interrupt.md` shows for kernels, each of a planted fault.
+//! Comparison of the explanations that `docs/no-interrupt.md` shows for kernels with those that the
+//! drivers print for planted faults.
 
 use crate::explain::{Masked, SPI, Setup};
 use crate::machine::{CPU0, CPU1};
@@ -57,7 +58,7 @@ fn of_function(printed: &mut Vec<String>) {
 }
 
 fn of_its(printed: &mut Vec<String>) {
-    // No driver waits for the broken ITS at the end of the test.
+    // Leak the setup, because dropping its drivers would wait for the broken ITS.
     let setup: &Setup = Box::leak(Box::new(Setup::new()));
     let its = setup.machine.its();
     its.write(gits::CTLR, gits::Ctlr::new());

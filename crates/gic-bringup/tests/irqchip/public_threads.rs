@@ -1,4 +1,4 @@
-//! Faults of kernels and of machines that were reported in public, each named with its thread.
+//! Faults of kernels and machines from public bug reports. Each test links to its report.
 
 use crate::explain::{FUNCTION, Masked, SPI, Setup, plant};
 use crate::machine::{CPU0, CPU1, ITS};
@@ -13,21 +13,21 @@ use msi_types::{DeviceId, HwIrq, Level, Line, MsiMessage, RequesterId, Trigger};
 
 const ENABLED: msix::Control = msix::Control::new().with_enable(true);
 
-/// <https://github.com/endlessm/linux/pull/514>: the resume wrote the vector control of an NVMe's
-/// entry so that the entry stayed masked.
+/// <https://github.com/endlessm/linux/pull/514>: on resume, the kernel wrote Vector Control of an
+/// NVMe device's entry such that the entry stayed masked.
 #[test]
 fn an_entry_that_a_resume_left_masked_is_named() {
     let resume = |setup: &Setup| setup.write_entry(msix::ENTRY_CONTROL, 1);
     plant(resume, Obstacle::VectorMasked { vector: 1, pending: false });
 }
 
-/// <https://github.com/nutanix/libvfio-user/issues/641>: Function Mask stayed set in a reset.
+/// <https://github.com/nutanix/libvfio-user/issues/641>: Function Mask stayed set after a reset.
 #[test]
 fn a_function_mask_that_a_reset_left_is_named() {
     plant(|setup| setup.set_msix(ENABLED.with_function_mask(true)), Obstacle::FunctionMasked);
 }
 
-/// <https://github.com/aws/aws-fpga/issues/430>: MSI-X is enabled, but not Bus Master.
+/// <https://github.com/aws/aws-fpga/issues/430>: MSI-X is enabled, but Bus Master Enable is 0.
 #[test]
 fn a_function_without_bus_master_is_named() {
     let memory_alone = |setup: &Setup| setup.function().config_write(4, AccessWidth::Half, 2);
@@ -35,7 +35,7 @@ fn a_function_without_bus_master_is_named() {
 }
 
 /// <https://github.com/rust-osdev/pci_types/issues/31>: the upper half of a 64-bit message address
-/// was left as it was.
+/// was not written.
 #[test]
 fn half_an_address_is_named() {
     let expected = Setup::new().device.message(1).unwrap();
@@ -64,12 +64,13 @@ fn an_its_that_firmware_left_off_is_named() {
     assert_eq!(setup.explain().obstacle(), Some(Obstacle::ItsDisabled { its: ITS }));
 }
 
-/// Keeps a machine whose ITS no longer works, so that no driver waits for it at the end of a test.
+/// Leaks a setup whose ITS no longer works, because dropping its drivers would wait for the ITS.
 fn keep(setup: Setup) -> &'static Setup {
     Box::leak(Box::new(setup))
 }
 
-/// The same suspend, where firmware enables an ITS whose tables and queue it has not restored.
+/// A variant of the suspend above, in which firmware enables the ITS without restoring its tables
+/// or queue.
 #[test]
 fn an_its_that_lost_its_tables_is_named() {
     for (index, register) in [(0, TableRegister::Baser(0)), (1, TableRegister::Baser(1))] {
@@ -133,7 +134,7 @@ fn a_redistributor_that_sleeps_after_a_reset_is_named() {
 }
 
 /// <https://github.com/cloud-hypervisor/cloud-hypervisor/pull/8638>, as the guest's driver sees it:
-/// the monitor restored the tables of CPU 1 to CPU 0.
+/// the monitor restored the table registers of CPU 1 to CPU 0.
 #[test]
 fn the_tables_of_another_cpu_are_named() {
     let setup = Setup::new();
@@ -161,7 +162,7 @@ fn the_tables_of_another_cpu_are_named() {
 }
 
 /// <https://github.com/bao-project/bao-hypervisor/issues/371>: a UART's interrupt stays active,
-/// because its end went missing while it was disabled.
+/// because its end of interrupt was lost while it was disabled.
 #[test]
 fn an_interrupt_that_stays_active_is_named() {
     let setup = Setup::new();
@@ -174,10 +175,10 @@ fn an_interrupt_that_stays_active_is_named() {
     assert_eq!(setup.explain_on(CPU0, line.irq()).obstacle(), Some(active));
 }
 
-/// A fault, with the obstacle that names it.
+/// A function that plants a fault, and the expected obstacle.
 type Planted = (fn(&Setup), Obstacle);
 
-/// Faults in the order in which a message passes them.
+/// Returns faults in the order in which they stop a message.
 fn on_the_way() -> Vec<Planted> {
     let (cpu, interrupt) = (CPU0, Setup::new().handle.hwirq());
     let disabled = Obstacle::InterfaceGroupDisabled { group: Group::One, cpu };
@@ -237,7 +238,8 @@ fn on_the_way() -> Vec<Planted> {
     ]
 }
 
-/// Of several faults, the first on the message's way is named. An exception mask is the last.
+/// If a machine has several faults, the explanation names the first one on the message's path. The
+/// CPU's exception mask is checked last.
 #[test]
 fn the_first_of_several_faults_is_named() {
     let setup = keep(Setup::new());

@@ -33,7 +33,7 @@ impl<P: GicPlatform> Gic<P> {
         state.explain(cpu, interrupt, priority)
     }
 
-    /// Explains how far an LPI gets whose target is `cpu`, once it is pending.
+    /// Explains how far an LPI that is routed to `cpu` gets, once it is pending.
     ///
     /// Context: task; may sleep.
     pub(crate) fn explain_lpi(&self, lpi: Lpi, cpu: Cpu) -> Explanation {
@@ -114,7 +114,7 @@ fn explain_state<M: crate::Mmio>(interrupt: &Interrupt<'_, M>, view: SecurityVie
     interrupt.explain()
 }
 
-/// Names the redistributor's register that holds the address of a table.
+/// Returns the obstacle for a table register that does not name the driver's table.
 const fn other_table(table: AdoptionRefused, cpu: Cpu) -> Option<Obstacle> {
     let (register, found, expected) = match table {
         AdoptionRefused::OtherConfigTable { found, expected } => {
@@ -128,7 +128,7 @@ const fn other_table(table: AdoptionRefused, cpu: Cpu) -> Option<Obstacle> {
     Some(Obstacle::OtherTable { register, found, expected })
 }
 
-/// Returns the group by its number in `ICC_IGRPEN<n>_EL1`.
+/// Converts a group to its number in `ICC_IGRPEN<n>_EL1`. Secure Group 1 is Group 1.
 const fn group_name(group: Group) -> explain::Group {
     match group {
         Group::Zero => explain::Group::Zero,

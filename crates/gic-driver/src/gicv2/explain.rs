@@ -41,7 +41,7 @@ impl<P: Platform> GicV2<P> {
         interrupt.explain().and_then(|| self.explain_target(hwirq))
     }
 
-    /// Explains the target of an interrupt. That of a private interrupt is the calling CPU.
+    /// Explains the target of an interrupt. A private interrupt targets the calling CPU.
     fn explain_target(&self, hwirq: HwIrq) -> Explanation {
         let targets = if IntId::from(hwirq).is_private() {
             self.own_target(Cpu::default()).map_or(0, |own| own.get().into())

@@ -163,7 +163,7 @@ impl CommandQueue {
         frame.registers.write(gits::CBASER, self.register);
     }
 
-    /// Returns the obstacle to the use of this queue, if `GITS_CBASER` no longer names it.
+    /// Returns an obstacle if `GITS_CBASER` no longer names this queue.
     pub(super) fn obstacle<P: GicPlatform>(&self, frame: &ControlFrame<P>) -> Option<Obstacle> {
         let (value, register) = (frame.registers.read(gits::CBASER), TableRegister::Cbaser);
         if !value.valid() {

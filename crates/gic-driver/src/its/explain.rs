@@ -44,7 +44,7 @@ impl<P: GicPlatform> Its<P> {
         self.foreign_memory().or_else(|| self.stuck_commands())
     }
 
-    /// Returns the register that no longer names the driver's table or queue, if there is one.
+    /// Returns an obstacle if a register no longer names the driver's table or queue.
     fn foreign_memory(&self) -> Option<Obstacle> {
         let tables = self.state.with(self.platform(), |state| {
             let collections = state.collection_table.as_ref();
@@ -54,8 +54,8 @@ impl<P: GicPlatform> Its<P> {
         tables.or_else(|| self.queue.obstacle(&self.frame))
     }
 
-    /// Returns the commands in the queue, if the ITS does not make progress within the platform's
-    /// time limit.
+    /// Returns an obstacle if the queue is not empty and the ITS makes no progress within the
+    /// platform's time limit.
     fn stuck_commands(&self) -> Option<Obstacle> {
         let registers = &self.frame.registers;
         let position = || (registers.read(gits::CREADR), registers.read(gits::CWRITER).slot());

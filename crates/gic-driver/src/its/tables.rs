@@ -199,7 +199,7 @@ impl ItsTable {
         frame.registers.write(self.register, self.value);
     }
 
-    /// Returns the obstacle to the use of this table, if its register no longer names the table.
+    /// Returns an obstacle if `GITS_BASER<n>` no longer names this table.
     pub(super) fn obstacle<P: GicPlatform>(&self, frame: &ControlFrame<P>) -> Option<Obstacle> {
         let value = frame.registers.read(self.register);
         let offset = self.register.offset() - gits::BASER.get(0)?.offset();

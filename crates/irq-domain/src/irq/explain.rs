@@ -38,8 +38,8 @@ fn disabled(interrupt: IrqRef<'_>) -> Option<Obstacle> {
     obstacle
 }
 
-/// Returns the explanation of the source. If a mask stops the interrupt and the core has a reason
-/// to mask, replaces the mask with this reason.
+/// Returns the source's explanation. If its obstacle is a mask, and the core has a reason to mask
+/// the interrupt, replaces the mask with this reason.
 fn masked_because(source: &Explanation, reason: Option<Obstacle>) -> Explanation {
     match (source.obstacle(), reason) {
         (Some(Obstacle::VectorMasked { .. } | Obstacle::Disabled { .. }), Some(reason)) => {

@@ -44,9 +44,10 @@ pub trait ConfigSpace: Send + Sync {
         None
     }
 
-    /// Returns the address of the nearest bridge towards the host that does not forward the
-    /// function's messages, because its Bus Master Enable is 0, if the bus driver knows one. The
-    /// provided method knows none.
+    /// Returns the address of a bridge upstream of the function that does not forward the
+    /// function's messages, because its Bus Master Enable is 0. If there are several, returns the
+    /// one nearest to the function. Returns `None` if the bus driver does not know of one, as does
+    /// the provided method.
     fn closed_bridge(&self) -> Option<RequesterId> {
         None
     }

@@ -212,8 +212,8 @@ fn each_bridge_passes_on_its_own_alias() {
     assert_eq!(requesters(&found), expected);
 }
 
-/// A function sends no messages through a bridge that is not a bus master. Of several such bridges,
-/// the one nearest to the function is named.
+/// A bridge whose Bus Master Enable is 0 forwards no messages. If there are several such bridges,
+/// the explanation names the one nearest to the function.
 #[test]
 fn a_bridge_that_forwards_nothing_is_named() {
     let mut endpoint = Registers::endpoint(&[]);

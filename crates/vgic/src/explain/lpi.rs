@@ -106,8 +106,8 @@ impl Vgic {
         Err(self.ignored_propbaser(cpu).unwrap_or(obstacle))
     }
 
-    /// Notes where the redistributor reads an LPI's configuration, which may be a table that the
-    /// guest no longer writes.
+    /// Records the address from which the redistributor reads an LPI's configuration byte. The
+    /// address may be in a table that the guest no longer uses.
     fn note_configuration(
         &self,
         status: &LpiStatus,
@@ -120,8 +120,9 @@ impl Vgic {
         }
     }
 
-    /// Returns the ignored write of another configuration table, if there is one. Software then
-    /// configures its LPIs in a table that the redistributor does not read.
+    /// Returns an obstacle if the redistributor ignored a write of another table's address to
+    /// `GICR_PROPBASER`. The guest then configures its LPIs in a table that the redistributor does
+    /// not read.
     fn ignored_propbaser(&self, cpu: Cpu) -> Option<Obstacle> {
         let LpiRegisters { propbaser: used, ignored: [ignored, _], .. } =
             self.lpi_registers(cpu)?;

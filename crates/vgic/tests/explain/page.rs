@@ -1,4 +1,5 @@
-//! The explanations that `docs/no-interrupt.md` shows for monitors, each of a planted fault.
+//! Comparison of the explanations that `docs/no-interrupt.md` shows for monitors with those that
+//! the model prints for planted faults.
 
 use crate::guest::{CPU, DEVICE, EVENT, Guest, PENDING, config, mapc, mapd, mapti, propbaser};
 use crate::machine::{ITS, Machine};
@@ -32,7 +33,7 @@ fn the_guide_shows_what_is_printed() {
     }
 }
 
-/// A guest that has enabled its LPIs and its ITS, and ran these commands.
+/// Returns a guest that has enabled LPIs and the ITS, and has executed these commands.
 fn after(commands: impl IntoIterator<Item = Command>) -> Guest {
     let guest = Guest::new(config());
     guest.enable_lpis();

@@ -1,4 +1,4 @@
-//! Faults of guests and monitors that were reported in public, each named with its thread.
+//! Faults of guests and monitors from public bug reports. Each test links to its report.
 
 use crate::guest::{
     CONFIGURATION, CPU, DEVICE, EVENT, Guest, LPI, PENDING, config, facts, mapc, mapd, mapti,
@@ -15,7 +15,7 @@ use vgic::its::{ItsConfig, PageSizes, TableLevels};
 use vgic::{AccessWidth, GuestMemory, V2mConfig, VgicConfig};
 
 const SPI: u32 = 40;
-/// A configuration table of a second kernel.
+/// Address of the second kernel's LPI configuration table.
 const SECOND: u64 = RAM + 0x18_0000;
 
 /// <https://github.com/freebsd/freebsd-src/pull/676>: a kernel that another kernel started with
@@ -36,8 +36,8 @@ fn tables_of_a_kernel_that_was_started_by_kexec_are_not_used() {
     assert_eq!(guest.obstacle(), Some(expected));
 }
 
-/// <https://github.com/valentinbreiz/nativeaot-patcher/pull/343>: the kernel found LPIs enabled by
-/// firmware, left `GICR_PROPBASER` alone, and configured its LPIs in a table of its own.
+/// <https://github.com/valentinbreiz/nativeaot-patcher/pull/343>: firmware had enabled LPIs. The
+/// kernel did not write `GICR_PROPBASER`, and configured its LPIs in its own table.
 #[test]
 fn a_table_that_no_redistributor_reads_shows_by_its_address() {
     let guest = Guest::working();
@@ -52,7 +52,7 @@ fn a_table_that_no_redistributor_reads_shows_by_its_address() {
 }
 
 /// <https://github.com/cloud-hypervisor/cloud-hypervisor/pull/8638>: a monitor restored the
-/// redistributor of vCPU 0 to all vCPUs, whose pending tables then were one.
+/// redistributor registers of vCPU 0 to all vCPUs, which then shared one pending table.
 #[test]
 fn a_pending_table_that_a_restore_gave_to_two_cpus_is_named() {
     let guest = Guest::new(config());
@@ -72,8 +72,8 @@ fn a_pending_table_that_a_restore_gave_to_two_cpus_is_named() {
     assert_eq!(guest.obstacle(), None, "it is pending all the same");
 }
 
-/// <https://github.com/infernode-os/infernode/pull/677>: a GICv2m frame pulses its SPI, which a
-/// level-sensitive input forgets.
+/// <https://github.com/infernode-os/infernode/pull/677>: a GICv2m frame pulses its SPI. If the SPI
+/// is level-sensitive, it is no longer pending after the pulse.
 #[test]
 fn a_pulse_at_a_level_sensitive_input_is_named() {
     let frame = V2mConfig::new(0x0802_0000, 80, 64);
@@ -90,8 +90,9 @@ fn a_pulse_at_a_level_sensitive_input_is_named() {
     assert_eq!(obstacle(), None);
 }
 
-/// <https://github.com/raspberrypi/linux/pull/2267>: a device holds its line high, but the input is
-/// edge-triggered, so that one missed cause blocks all later ones.
+/// <https://github.com/raspberrypi/linux/pull/2267>: a device holds its line high until all causes
+/// are handled, but the input is edge-triggered. If the handler misses one cause, no further edge
+/// arrives.
 #[test]
 fn a_level_at_an_edge_triggered_input_is_named() {
     let mut machine = Machine::running(VgicConfig::new(1));
@@ -108,7 +109,7 @@ fn a_level_at_an_edge_triggered_input_is_named() {
     assert_eq!(obstacle(), Some(Obstacle::NotPending { interrupt }));
 }
 
-/// A guest whose ITS has a two-level device table of this many first-level pages of 4 KiB.
+/// Returns a guest whose ITS has a two-level device table with `pages` first-level pages of 4 KiB.
 fn two_levels(pages: u8) -> Guest {
     let its = ItsConfig::new(ITS).with_device_id_bits(20);
     let its = its.with_device_table(TableLevels::FlatOrTwo).with_page_sizes(PageSizes::Any);
@@ -207,8 +208,8 @@ fn the_lowest_priority_is_never_above_the_mask() {
     assert_eq!(guest.obstacle(), Some(expected));
 }
 
-/// <https://github.com/hisilicon/kernel-dev/pull/39>: with `maxcpus=`, an LPI is bound to a CPU
-/// that was never brought up.
+/// <https://github.com/hisilicon/kernel-dev/pull/39>: with `maxcpus=`, the kernel routes an LPI to
+/// a CPU that was never brought up.
 #[test]
 fn a_target_that_was_never_brought_up_is_named() {
     let guest = Guest::new(config());
@@ -221,7 +222,8 @@ fn a_target_that_was_never_brought_up_is_named() {
     assert_eq!(guest.obstacle(), Some(Obstacle::LpisDisabled { cpu: Cpu::new(1) }));
 }
 
-/// An ignored write that names the same table is not the cause of anything.
+/// An ignored write that names the table already in use has no effect, so the explanation must not
+/// report it.
 #[test]
 fn an_ignored_write_of_the_same_table_is_not_blamed() {
     let guest = Guest::working();
@@ -246,10 +248,10 @@ fn an_ignored_write_of_no_pending_table_is_not_blamed() {
     assert_eq!(guest.obstacle(), Some(Obstacle::NoPendingTable { cpu: CPU, pendbaser: 0 }));
 }
 
-/// A fault of a guest, with the obstacle that names it.
+/// A function that plants a fault in a guest, and the expected obstacle.
 type Planted = (fn(&mut Machine), Obstacle);
 
-/// Faults in the order in which an event passes them.
+/// Returns faults in the order in which they stop an event.
 fn on_the_way() -> Vec<Planted> {
     use gic_arch::its::{CollectionId, MapAction, RdBase};
     let (device, event, cpu, interrupt) = (DEVICE, EVENT, CPU, LPI);
@@ -305,7 +307,7 @@ fn on_the_way() -> Vec<Planted> {
     ]
 }
 
-/// Of several faults, the first on the event's way is named.
+/// If a guest has two faults, the explanation names the first one on the event's path.
 #[test]
 fn the_first_of_two_faults_is_named() {
     let faults = on_the_way();

@@ -16,7 +16,7 @@ const BLOCK: u64 = 0x20_0000;
 const GIGABYTE: u64 = 1 << 30;
 
 const VALID: u64 = 1;
-/// Bits of an entry that hold an address.
+/// Bits of an entry that contain an address.
 const ADDRESS: u64 = 0xffff_ffff_f000;
 const TABLE: u64 = 0b11;
 const LEAF_BLOCK: u64 = 0b01;
@@ -30,7 +30,7 @@ const DEVICE: u64 = 1 << 2;
 /// The tables of an address space.
 pub(super) struct AddressSpace {
     root: Table,
-    /// Maps RAM in blocks, and is entry `gigabyte` of the root.
+    /// Table that maps RAM in blocks. Entry `gigabyte` of the root points to this table.
     ram: Table,
     gigabyte: u64,
     /// Must stay allocated while the SMMU walks it.
@@ -64,7 +64,8 @@ impl AddressSpace {
         self.root.address
     }
 
-    /// Translates an address with the entries in memory, if it is mapped.
+    /// Translates an address by reading the tables in memory. Returns `None` if the address is not
+    /// mapped.
     pub(super) fn translate(&self, address: u64) -> Option<u64> {
         let (table, index, size) = match index_of(address) {
             Some(index) => (&self.doorbells, index as u64, PAGE),

@@ -1,5 +1,6 @@
-//! Faults of a device's vector. Each fault is planted in a register, must be named by the
-//! explanation, and is then repaired. No message is sent in the meantime.
+//! Tests of explanations. Each test plants faults on the path of a device's vector, checks that the
+//! explanation names each fault, and repairs it. The device sends no message while a fault is
+//! planted.
 
 use crate::controller::registers;
 use crate::machine::Machine;
@@ -23,7 +24,8 @@ const COMMAND: u16 = 4;
 const MASTER: u16 = 1 << 2;
 const PRIORITY: u8 = 0xa0;
 
-/// Names a function that is attached under the requester ID of another function.
+/// Checks that the explanation detects a function that is attached with a requester ID other than its
+/// own.
 pub(super) fn wrong_requester(machine: &Machine, function: &Function) -> Outcome {
     // Without an ITS, messages have no DeviceID. Behind an SMMU, a function that does not exist has
     // no address space.
@@ -56,7 +58,7 @@ pub(super) fn faults(machine: &Machine, rig: &Rig, function: &Function) -> Outco
     let found = Found { machine, handle, here };
     let works = found.obstacle();
     let idle = Obstacle::NotPending { interrupt: handle.hwirq() };
-    // A controller of LPIs cannot read whether an LPI is pending.
+    // The driver cannot read whether an LPI is pending.
     let lpi = Lpi::try_from(handle.hwirq().get()).ok();
     check!(works == lpi.is_none().then_some(idle), "of a working vector: {works:?}");
     of_bus(&found, function)?;
@@ -73,7 +75,7 @@ pub(super) fn faults(machine: &Machine, rig: &Rig, function: &Function) -> Outco
     of_cpu(&found)
 }
 
-/// Bus mastering of the function and of the bridge upstream of it.
+/// Clears Bus Master Enable of the function, then of the bridge upstream of it.
 fn of_bus(found: &Found<'_>, function: &Function) -> Outcome {
     let clear_master = |function: &Function, wanted| {
         let command = function.config.read16(COMMAND);
@@ -95,7 +97,7 @@ fn of_bus(found: &Found<'_>, function: &Function) -> Outcome {
     }
 }
 
-/// Registers of the MSI-X capability, and those of vector 0 in the table.
+/// Plants faults in the MSI-X capability, then in the table entry of vector 0.
 fn of_table(found: &Found<'_>, function: &Function, capability: u16) -> Outcome {
     let config = &function.config;
     let at = capability + msix::CONTROL;
@@ -125,7 +127,7 @@ fn of_table(found: &Found<'_>, function: &Function, capability: u16) -> Outcome 
     })
 }
 
-/// Flips bits of a register of the entry.
+/// Flips bits in a register of the table entry.
 fn in_entry(
     found: &Found<'_>,
     (bar, register): (Bar, u64),
@@ -140,7 +142,7 @@ fn in_entry(
     )
 }
 
-/// An ITS that is off, and the configuration of the LPI.
+/// Disables the ITS, then the LPI in its configuration byte.
 fn of_its(found: &Found<'_>, its: &Its<Kernel>, lpi: Lpi) -> Outcome {
     let region = PhysicalRegion { base: its.base(), bytes: gits::SIZE };
     let frame = Kernel.map(region).ok_or(Verdict::Failed("the ITS is not mapped".into()))?;
@@ -152,7 +154,7 @@ fn of_its(found: &Found<'_>, its: &Its<Kernel>, lpi: Lpi) -> Outcome {
     found.planted(|| set(its.mask(lpi)), || set(its.unmask(lpi)), disabled)
 }
 
-/// Sleep of the redistributor, and LPIs that are off there.
+/// Disables LPIs at the redistributor, then puts the redistributor to sleep.
 fn of_redistributor(found: &Found<'_>, gic: &Gic<Kernel>) -> Outcome {
     let Found { here: cpu, .. } = *found;
     let redistributor = gic.redistributor_frames(cpu)?;
@@ -163,7 +165,7 @@ fn of_redistributor(found: &Found<'_>, gic: &Gic<Kernel>) -> Outcome {
         let stop = || frame.write(gicr::CTLR, right.with_enable_lpis(false));
         found.planted(stop, || frame.write(gicr::CTLR, right), off)?;
     }
-    // In the Non-secure view, the register reads as zero.
+    // In the Non-secure view, the register ignores writes and reads as zero.
     frame.write(gicr::WAKER, gicr::Waker::new().with_processor_sleep(true));
     let sleeps = frame.read(gicr::WAKER).processor_sleep();
     let obstacle = found.obstacle();
@@ -172,7 +174,8 @@ fn of_redistributor(found: &Found<'_>, gic: &Gic<Kernel>) -> Outcome {
     Ok(())
 }
 
-/// Plants faults that only a pending interrupt meets, once everything before is open.
+/// Plants faults between the pending state and the CPU, after making the interrupt pending with
+/// exceptions masked.
 fn of_cpu(found: &Found<'_>) -> Outcome {
     let state = cpu::irq_save();
     found.handle.set_pending(Pending::Set);

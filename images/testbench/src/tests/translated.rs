@@ -111,7 +111,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// Checks that the explanation of edu's vector names this obstacle.
+    /// Checks that the explanation of edu's vector names this obstacle, or none.
     fn expect_obstacle(&self, rig: &Rig, wanted: Option<Obstacle>) -> Outcome {
         let handle = rig.handles.first().ok_or(Verdict::Failed("no vectors".into()))?;
         let explanation = self.machine.interrupts.explain(handle.irq());

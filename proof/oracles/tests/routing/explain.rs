@@ -85,7 +85,7 @@ fn a_sender_without_identity_is_named() {
 }
 
 /// <https://github.com/cloud-hypervisor/cloud-hypervisor/issues/3495>: the monitor did not set the
-/// function's address, so that its messages carry DeviceID 0.
+/// function's address, so the function's messages carry DeviceID 0.
 #[test]
 fn a_sender_under_device_id_0_is_named() {
     let mut machine = Machine::new();
@@ -97,7 +97,7 @@ fn a_sender_under_device_id_0_is_named() {
     assert_eq!(table.explain(0).obstacle(), Some(expected));
 }
 
-/// Of several faults between a vector and its CPU, the first is named.
+/// If there are several faults between a vector and its CPU, the explanation names the first one.
 #[test]
 fn masks_come_before_the_controller() {
     let machine = Machine::new();

@@ -44,7 +44,8 @@ fn the_state_of_an_spi_is_explained() {
     assert_eq!(explain(interrupt).obstacle(), Some(Obstacle::NoSuchInterrupt { interrupt }));
 }
 
-/// The target of a private interrupt is the calling CPU, so that its interface is explained, too.
+/// A private interrupt targets the calling CPU, so the explanation can continue at this CPU's
+/// interface.
 #[test]
 fn a_private_interrupt_is_routed_to_the_calling_cpu() {
     let board = Board::new();
@@ -61,8 +62,8 @@ fn a_private_interrupt_is_routed_to_the_calling_cpu() {
     }
 }
 
-/// <https://github.com/zephyrproject-rtos/zephyr/issues/119819>: the driver takes an MPIDR for the
-/// number of a target bit, which no CPU interface has.
+/// <https://github.com/zephyrproject-rtos/zephyr/issues/119819>: the driver uses an MPIDR as the
+/// number of a target bit, so the target byte selects no CPU interface.
 #[test]
 fn a_target_bit_that_no_cpu_has_is_named() {
     let (board, gic) = pending();

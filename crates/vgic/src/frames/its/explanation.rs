@@ -47,7 +47,7 @@ impl Its {
             }
             EventStatus::UnmappedDevice(_) => self.no_entry(&state, device),
             EventStatus::OutOfRange(bits) => Obstacle::EventOutOfRange { device, event, bits },
-            // An ITS maps no event to a collection that it has no table for.
+            // An ITS that needs a collection table but has none refuses to map events.
             EventStatus::Unmapped => {
                 self.no_collections(&state, 0).unwrap_or(Obstacle::UnmappedEvent { device, event })
             }
@@ -103,7 +103,8 @@ impl Its {
         Obstacle::DeviceOutOfRange { device, bits: bits.unwrap_or(0) }
     }
 
-    /// Returns the reason why the ITS has no table for a collection, if it needs one.
+    /// Returns an obstacle if a collection needs an entry in the collection table and `GITS_BASER1`
+    /// is not valid.
     fn no_collections(&self, state: &ItsRegisters, collection: u16) -> Option<Obstacle> {
         let table = state.tables.collections;
         let needs_table = collection >= self.config.held_collections.into()
