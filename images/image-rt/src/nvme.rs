@@ -38,7 +38,7 @@ pub enum NvmeError {
 impl fmt::Display for NvmeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotReady => f.write_str("the disk does not answer"),
+            Self::NotReady => f.write_str("the disk did not start or stop in time"),
             Self::NoInterrupt(queue) => write!(f, "no interrupt from queue {queue}"),
             Self::Refused(queue) => write!(f, "the disk refused a command on queue {queue}"),
         }

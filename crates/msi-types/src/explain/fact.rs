@@ -124,7 +124,7 @@ impl fmt::Display for Fact {
             }
             Self::Line(Level::High) => f.write_str("the line is high"),
             Self::Line(Level::Low) => f.write_str("the line is low"),
-            Self::BusMaster => f.write_str("the device may write to the bus"),
+            Self::BusMaster => f.write_str("bus mastering is enabled"),
             Self::Mapped { iova, doorbell } => {
                 write!(f, "the IOMMU maps {iova:#x} to the doorbell at {doorbell:#x}")
             }
@@ -135,10 +135,10 @@ impl fmt::Display for Fact {
             }
             Self::Sender(device) => write!(f, "the device has DeviceID {device}"),
             Self::RefusedCommands { count: 1, command, reason } => {
-                write!(f, "the ITS refused a command, {command}: {reason}")
+                write!(f, "the ITS refused {command}: {reason}")
             }
             Self::RefusedCommands { count, command, reason } => {
-                write!(f, "the ITS refused {count} commands, first {command}: {reason}")
+                write!(f, "the ITS refused {count} commands; the first was {command}: {reason}")
             }
             Self::MessageIntid(interrupt) => write!(f, "the message names INTID {interrupt}"),
             Self::Route { gsi, interrupt } => write!(f, "GSI {gsi} is routed to INTID {interrupt}"),

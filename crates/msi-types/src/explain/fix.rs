@@ -80,7 +80,10 @@ impl Obstacle {
                 "find out what wrote the register; a VMM must restore each CPU's own value"
             }
             Self::WriteIgnored { .. } => "write the register before the enable bit is set",
-            Self::WrongDevice { .. } => "correct the requester ID, or msi-map or IORT in firmware",
+            Self::WrongDevice { .. } => {
+                "attach the function with the requester ID under which the host bridge receives \
+                 its messages"
+            }
             Self::LpisDisabled { .. } => {
                 "program GICR_PROPBASER and GICR_PENDBASER, then set GICR_CTLR.EnableLPIs"
             }
@@ -97,7 +100,7 @@ impl Obstacle {
                 "invalidate with INV, INVALL or GICR_INVLPIR after each change of the byte"
             }
             Self::Disabled { .. } => {
-                "enable the interrupt in GICD_ISENABLER<n> or GICR_ISENABLER0, or an LPI in bit 0 \
+                "set the enable bit in GICD_ISENABLER<n> or GICR_ISENABLER0; for an LPI, set bit 0 \
                  of its configuration byte"
             }
             _ => "assign the interrupt to the kernel's group in GICD_IGROUPR<n> or GICR_IGROUPR0",
@@ -121,8 +124,12 @@ impl Obstacle {
                 "write the INTID to ICC_EOIR1_EL1, and also to ICC_DIR_EL1 if \
                  ICC_CTLR_EL1.EOImode is 1"
             }
-            Self::NoTarget { .. } => "route the SPI to an existing CPU in GICD_IROUTER<n>",
-            Self::Elsewhere { .. } => "look at the target CPU, or move the interrupt to this CPU",
+            Self::NoTarget { .. } => {
+                "route the SPI to an existing CPU in GICD_IROUTER<n> (GICv2: GICD_ITARGETSR<n>)"
+            }
+            Self::Elsewhere { .. } => {
+                "explain the interrupt at the target CPU, or move it to this CPU"
+            }
             Self::Asleep { .. } => {
                 "clear GICR_WAKER.ProcessorSleep and wait for ChildrenAsleep = 0"
             }

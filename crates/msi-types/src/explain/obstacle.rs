@@ -66,7 +66,7 @@ pub enum Obstacle {
     NoMessage,
     /// The endpoint holds a message that differs from the one that its driver stored.
     #[error(
-        "the endpoint sends {:#x} to {:#x}, but its driver stored {:#x} for {:#x}",
+        "sends {:#x} to {:#x}, but its driver stored {:#x} for {:#x}",
         stored.data, stored.address, expected.data, expected.address
     )]
     MessageDiffers {
@@ -129,7 +129,7 @@ pub enum Obstacle {
         count: u32,
     },
     /// The doorbell belongs to an ITS, but the message has no DeviceID.
-    #[error("the doorbell at {address:#x} belongs to an ITS, and the message has no DeviceID")]
+    #[error("the doorbell at {address:#x} belongs to an ITS, but the message has no DeviceID")]
     NoIdentity {
         /// The address in the message.
         address: u64,
@@ -166,7 +166,7 @@ pub enum Obstacle {
         write: u32,
     },
     /// `GITS_BASER<n>.Valid` is 0, so that the ITS has no table for the identifier.
-    #[error("{register} is {value:#x}: its Valid bit is 0")]
+    #[error("{register} is {value:#x}, so its Valid bit is 0")]
     InvalidTable {
         /// The register.
         register: TableRegister,
@@ -196,7 +196,7 @@ pub enum Obstacle {
         mapped: u32,
     },
     /// The EventID is beyond the end of the device's interrupt translation table.
-    #[error("EventID {event} exceeds the {bits} bits that DeviceID {device} is mapped with")]
+    #[error("EventID {event} exceeds the {bits} EventID bits of DeviceID {device}")]
     EventOutOfRange {
         /// Sender of the message.
         device: DeviceId,
@@ -226,7 +226,7 @@ pub enum Obstacle {
         interrupt: HwIrq,
     },
     /// The message is an edge, which a level-sensitive interrupt ignores.
-    #[error("INTID {interrupt} is level-sensitive, and the message is an edge")]
+    #[error("INTID {interrupt} is level-sensitive, but a message is an edge")]
     LevelSensitive {
         /// The INTID.
         interrupt: HwIrq,
@@ -451,7 +451,9 @@ pub enum Obstacle {
     DisabledByDriver,
     /// The core has disabled the interrupt because its handler found nothing to do in nearly every
     /// run.
-    #[error("the core has disabled the interrupt, because its handler did not handle it")]
+    #[error(
+        "the core has disabled the interrupt, because its handler nearly always found nothing to do"
+    )]
     Screaming,
     /// All CPUs of a managed interrupt are offline.
     #[error("all CPUs of the managed interrupt are offline")]

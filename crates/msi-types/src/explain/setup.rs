@@ -112,7 +112,7 @@ impl SetupFault {
                 "the function can only use INTx; route its pin in interrupt-map or _PRT"
             }
             Self::TurnedOff => "remove `nomsi` from the option `pci=` of the kernel's command line",
-            Self::NotAllocated => "look at the driver's messages in the kernel's log",
+            Self::NotAllocated => "look for the driver's errors in the kernel's log",
             Self::IntxDisabled => "clear Interrupt Disable in the Command register",
             Self::Forbidden => {
                 "look for a quirk of the bridge in the kernel's log, and at `msi_bus` in sysfs"

@@ -152,7 +152,7 @@ fn a_sound_function_has_no_finding() {
     let text = device.explanation.to_string();
     assert_eq!(
         text,
-        "bus: the device may write to the bus\n\
+        "bus: bus mastering is enabled\n\
          doorbell: a controller receives messages at 0x8090040\n\
          translation: the device has DeviceID 0x110\n\
          target: routed to CPU 0\n\
