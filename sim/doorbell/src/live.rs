@@ -1,4 +1,4 @@
-//! `doorbell live`: the interrupts of a running Linux, compared with what its firmware states.
+//! `doorbell live`: compares the interrupts of a running Linux with its firmware's description.
 
 mod config;
 mod firmware;
@@ -23,7 +23,7 @@ use functions::Address;
 use report::{DeviceRow, Report};
 use root::Root;
 
-/// Prints how Linux receives each device's interrupts, or explains those of one device.
+/// Prints how Linux receives each device's interrupts, or explains the interrupts of one device.
 pub(crate) fn live(args: &LiveArgs) -> Result<Outcome> {
     let wanted = args.explain.as_deref().map(str::parse::<Address>).transpose()?;
     let report = Report::of(&Root::new(&args.root));
@@ -49,7 +49,7 @@ pub(crate) fn live(args: &LiveArgs) -> Result<Outcome> {
     Ok(outcome(&report, device.is_finding()))
 }
 
-/// Returns the result. Firmware that cannot be read is not clean.
+/// Returns the exit status. A run that could not read firmware does not count as clean.
 const fn outcome(report: &Report, has_findings: bool) -> Outcome {
     if has_findings {
         Outcome::Findings

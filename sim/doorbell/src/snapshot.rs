@@ -1,4 +1,5 @@
-//! `doorbell snapshot`: the saved state of a virtual GIC, in Doorbell's format or in KVM's.
+//! `doorbell snapshot`: examines the saved state of a virtual GIC, in Doorbell's or in KVM's
+//! format.
 
 mod cli;
 mod config;
@@ -19,7 +20,7 @@ use cli::SnapshotCommand;
 
 pub(crate) use cli::SnapshotArgs;
 
-/// Obeys a subcommand of `doorbell snapshot`.
+/// Runs a subcommand of `doorbell snapshot`.
 pub(crate) fn snapshot(args: &SnapshotArgs) -> Result<Outcome> {
     match &args.command {
         SnapshotCommand::Inspect(args) => inspect::inspect(args),

@@ -1,4 +1,4 @@
-//! A PCI function's configuration space, as sysfs shows it. Linux shows only the first 64 bytes to
+//! Configuration space of a PCI function, as sysfs shows it. Linux shows only the first 64 bytes to
 //! users other than root.
 
 use msi_types::MsiMessage;
@@ -11,11 +11,11 @@ const HEADER_TYPE: usize = 0x0e;
 const SECONDARY_BUS: usize = 0x19;
 const CAPABILITIES: usize = 0x34;
 const INTERRUPT_PIN: usize = 0x3d;
-/// Length of the part that all users may read.
+/// Length in bytes of the part that all users may read.
 const COMMON: usize = 0x40;
-/// Maximum number of capabilities: one for every four bytes behind the common part.
+/// Maximum number of capabilities: one for every four bytes after the part that all users may read.
 const MAX_CAPABILITIES: usize = (256 - COMMON) / 4;
-/// ID of the PCI Express capability.
+/// Capability ID of PCI Express.
 const EXPRESS: u8 = 0x10;
 
 /// The readable part of a function's configuration space.
@@ -44,15 +44,15 @@ pub(super) struct Msi {
     pub(super) pending: u32,
 }
 
-/// Role of a function among bridges, which determines the requester ID of functions below it.
+/// Kind of a bridge, which determines the requester IDs that functions below it appear with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum BridgeKind {
-    /// A port of PCI Express, which leaves requester IDs unchanged.
+    /// A PCI Express port, which leaves requester IDs unchanged.
     Port,
-    /// A bridge from PCI Express to a conventional bus, which replaces requester IDs by its
-    /// secondary bus number.
+    /// A bridge from PCI Express to a conventional bus, which replaces requester IDs with its
+    /// secondary bus number, device 0, function 0.
     ToConventional,
-    /// A bridge on a conventional bus, which replaces requester IDs by its own.
+    /// A bridge on a conventional bus, which replaces requester IDs with its own.
     Conventional,
 }
 
@@ -61,7 +61,7 @@ impl Config {
         Self { bytes }
     }
 
-    /// Returns `true` if the capabilities can be read.
+    /// Returns `true` if the readable part includes the capabilities.
     pub(super) fn is_whole(&self) -> bool {
         self.bytes.len() > COMMON
     }
@@ -72,7 +72,8 @@ impl Config {
         Some(Command { memory: bit(1), bus_master: bit(2), intx_disable: bit(10) })
     }
 
-    /// Returns `true` if the function asserts its interrupt pin.
+    /// Returns `true` if the function has a pending INTx interrupt (Interrupt Status). The function
+    /// asserts its pin unless `intx_disable` is set.
     pub(super) fn intx_status(&self) -> Option<bool> {
         Some(self.word(STATUS)? >> 3 & 1 == 1)
     }
@@ -88,17 +89,16 @@ impl Config {
         Some(u32::from_be_bytes([0, class, subclass, interface]))
     }
 
-    /// Returns the number of the bus behind this function if it is a bridge.
+    /// Returns the number of the bus below this function, if it is a bridge.
     pub(super) fn secondary_bus(&self) -> Option<u8> {
         (self.byte(HEADER_TYPE)? & 0x7f == 1).then(|| self.byte(SECONDARY_BUS))?
     }
 
-    /// Returns the kind of this bridge. A bridge whose capabilities cannot be read counts as a
-    /// port.
+    /// Returns the kind of the bridge. Treats a bridge whose capabilities cannot be read as a port.
     pub(super) fn bridge_kind(&self) -> BridgeKind {
-        /// Value of the type field for a bridge from PCI Express to PCI.
+        /// Device/Port Type of a bridge from PCI Express to PCI.
         const TO_PCI: u16 = 7;
-        /// Value of the type field for a bridge from PCI to PCI Express.
+        /// Device/Port Type of a bridge from PCI to PCI Express.
         const TO_EXPRESS: u16 = 8;
         let Some(express) = self.capability(EXPRESS) else {
             return if self.is_whole() { BridgeKind::Conventional } else { BridgeKind::Port };
@@ -164,7 +164,8 @@ impl Config {
 mod tests {
     use super::*;
 
-    /// Returns a function with these capabilities, at 0x40 and following multiples of 0x20.
+    /// Returns the configuration space of a function with `capabilities`, placed every 0x20 bytes
+    /// from 0x40 on.
     fn function(capabilities: &[&[u8]]) -> Config {
         let mut bytes = vec![0; 256];
         bytes[CAPABILITIES] = if capabilities.is_empty() { 0 } else { 0x40 };

@@ -5,7 +5,7 @@ use super::root::Root;
 use crate::source::Source;
 use gic_firmware::{Description, devicetree};
 
-/// Folder of the ACPI tables.
+/// Folder that contains the ACPI tables.
 const TABLES: &str = "sys/firmware/acpi/tables";
 /// Flattened devicetree that the boot loader passed to Linux. Only root may read it.
 const FLAT: &str = "sys/firmware/fdt";
@@ -17,11 +17,12 @@ const UNFLATTENED: &str = "sys/firmware/devicetree/base";
 pub(super) struct Firmware {
     /// Path that the description was read from, relative to the root.
     pub(super) source: Option<&'static str>,
-    /// The description; without any content if none could be read.
+    /// The description; empty if no firmware could be read.
     pub(super) description: Description,
 }
 
-/// Reads firmware like Linux: ACPI tables if it uses them, otherwise the devicetree.
+/// Reads the firmware that Linux uses: the ACPI tables if sysfs has a MADT, otherwise the
+/// devicetree.
 pub(super) fn read(root: &Root) -> Firmware {
     let found = if root.exists(&format!("{TABLES}/APIC")) {
         tables(root).map(|description| (TABLES, description))
@@ -35,7 +36,7 @@ pub(super) fn read(root: &Root) -> Firmware {
 }
 
 fn tables(root: &Root) -> Option<Description> {
-    // Reading one table as bytes records why the tables can't be read.
+    // Read one table first, so that a lack of permission is recorded as such.
     root.bytes(&format!("{TABLES}/APIC"), crate::source::MAX_BYTES)?;
     match Source::acpi(&root.path(TABLES)) {
         Ok(source) => Some(source.description),

@@ -1,9 +1,9 @@
-//! Small copies of a Linux system's files, for tests.
+//! Folders with a few files of a Linux system, for tests.
 
 use super::root::Root;
 use std::path::PathBuf;
 
-/// A folder with files, which is removed when it is dropped.
+/// A temporary folder with files. Dropping the value removes the folder.
 pub(super) struct Tree {
     folder: PathBuf,
 }
@@ -18,7 +18,7 @@ impl Tree {
         Self { folder }
     }
 
-    /// Adds a file and its folders.
+    /// Adds a file, and creates the folders on its path.
     pub(super) fn bytes(self, path: &str, content: &[u8]) -> Self {
         let path = self.folder.join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -26,12 +26,12 @@ impl Tree {
         self
     }
 
-    /// Adds a file with text, and its folders.
+    /// Adds a text file, and creates the folders on its path.
     pub(super) fn file(self, path: &str, content: &str) -> Self {
         self.bytes(path, content.as_bytes())
     }
 
-    /// Adds a symbolic link and its folders. The link's target need not exist.
+    /// Adds a symbolic link, and creates the folders on its path. The link's target need not exist.
     pub(super) fn link(self, path: &str, target: &str) -> Self {
         let path = self.folder.join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -50,7 +50,7 @@ impl Tree {
         self
     }
 
-    /// Returns the root to read the files from.
+    /// Returns a root that reads the files of this folder.
     pub(super) fn root(&self) -> Root {
         Root::new(&self.folder)
     }

@@ -1,6 +1,6 @@
 //! Converts the folder in which Linux shows its devicetree into a flattened devicetree.
 //!
-//! Linux lets only root read `/sys/firmware/fdt`, but everybody may read the folder.
+//! Linux lets only root read `/sys/firmware/fdt`, but all users may read the folder.
 
 use super::root::Root;
 use std::fs;
@@ -12,15 +12,17 @@ const BEGIN_NODE: u32 = 1;
 const END_NODE: u32 = 2;
 const PROPERTY: u32 = 3;
 const END: u32 = 9;
-/// Length of the header, and of the terminator of the memory reservations that follow it.
+/// Length of the header.
 const HEADER: usize = 40;
+/// Length of the memory reservation block, which contains only its terminator.
 const RESERVATIONS: usize = 16;
-/// Maximum length of the properties and names.
+/// Maximum length of a property. Also the length of the structure and the names together at which
+/// no further node may begin.
 const MAX_BYTES: usize = 16 << 20;
 const MAX_DEPTH: usize = gic_firmware::devicetree::MAX_DEPTH;
 
 /// Flattens the devicetree in a folder. Returns `None` if the folder has no properties, or if the
-/// tree is too large.
+/// tree is too large or too deep.
 pub(super) fn flatten(root: &Root, folder: &str) -> Option<Vec<u8>> {
     let mut flat = Flat::default();
     flat.node(root, folder, "", 0)?;
@@ -31,7 +33,7 @@ pub(super) fn flatten(root: &Root, folder: &str) -> Option<Vec<u8>> {
 #[derive(Default)]
 struct Flat {
     structure: Vec<u8>,
-    /// Property names, each terminated by a zero.
+    /// Property names, each terminated by a zero byte.
     names: Vec<u8>,
 }
 
@@ -44,11 +46,12 @@ impl Flat {
         let mut children = Vec::new();
         for entry in root.names(folder) {
             let path = format!("{folder}/{entry}");
-            // Linux adds the name of each node as a property.
+            // Linux adds a property `name` to each node.
             match fs::symlink_metadata(root.path(&path)) {
                 Ok(found) if found.is_dir() => children.push((entry, path)),
                 Ok(found) if found.is_file() && entry != "name" => {
-                    // Unreadable properties are secrets, and unrelated to interrupts.
+                    // Linux hides only properties that contain secrets, which do not describe
+                    // interrupts. Treat such a property as empty.
                     let value = root.bytes(&path, MAX_BYTES as u64);
                     self.property(&entry, &value.unwrap_or_default())?;
                 }
@@ -89,7 +92,8 @@ impl Flat {
         let structure = HEADER + RESERVATIONS;
         let names = structure + self.structure.len();
         let total = names + self.names.len();
-        // The structure and the names have less than `MAX_BYTES` each, plus one property.
+        // The structure and the names together have less than `MAX_BYTES`, plus the properties of
+        // one node.
         let number = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         let header = [
             MAGIC,

@@ -9,7 +9,7 @@ use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 
-/// Folder with one entry for each function.
+/// Folder with one entry for each PCI function.
 const DEVICES: &str = "sys/bus/pci/devices";
 /// Maximum length of a configuration space.
 const MAX_CONFIG: u64 = 4096;
@@ -28,11 +28,12 @@ pub(super) struct Function {
     pub(super) config: Config,
     /// Name of the function's driver.
     pub(super) driver: Option<String>,
-    /// Linux's interrupt for the pin, or for the first vector of MSI.
+    /// Linux's interrupt number for the pin, or for the first vector if MSI is enabled.
     pub(super) irq: Option<u32>,
-    /// Interrupts of the function's messages, in ascending order.
+    /// Interrupts of the function's MSI or MSI-X vectors, in ascending order.
     pub(super) messages: Vec<Message>,
-    /// `false` if Linux permits no messages from the function, or from functions below it.
+    /// `false` if Linux forbids MSI and MSI-X for the function, or for the functions below a
+    /// bridge.
     pub(super) permits_messages: bool,
     pub(super) iommu_group: Option<String>,
     /// `true` if the function is known to have a PCI Express link.
@@ -43,7 +44,7 @@ pub(super) struct Function {
     pub(super) host_node: Option<String>,
 }
 
-/// An interrupt of a function's messages.
+/// Interrupt of one of a function's MSI or MSI-X vectors.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Message {
     pub(super) irq: u32,
@@ -91,7 +92,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// Reads all functions, in the order of their addresses.
+/// Reads all functions, sorted by address.
 pub(super) fn read(root: &Root) -> Vec<Function> {
     let mut functions: Vec<_> =
         root.names(DEVICES).iter().filter_map(|name| Function::read(root, name)).collect();
@@ -127,7 +128,8 @@ impl Function {
         })
     }
 
-    /// Returns `true` if the function can send messages; `None` if its capabilities cannot be read.
+    /// Returns `true` if the function supports MSI or MSI-X; `None` if its capabilities cannot be
+    /// read.
     pub(super) fn has_messages(&self) -> Option<bool> {
         let has = self.config.msi().is_some() || self.config.msix().is_some();
         (self.config.is_whole() || !self.messages.is_empty())
@@ -135,7 +137,7 @@ impl Function {
     }
 }
 
-/// Bridges by domain and number of the bus behind them.
+/// Bridges, by domain and secondary bus number.
 #[derive(Debug)]
 pub(super) struct Bridges<'f>(BTreeMap<(u32, u8), &'f Function>);
 
@@ -150,12 +152,13 @@ impl<'f> Bridges<'f> {
         Self(bridges)
     }
 
-    /// Returns the bridges above a function, the one on the root bus first.
+    /// Returns the bridges above a function, starting at the root bus.
     pub(super) fn above(&self, function: &Function) -> Vec<&'f Function> {
         let mut bridges = Vec::new();
         let mut address = function.address;
         while let Some(bridge) = self.0.get(&(address.domain, address.bus())) {
-            // The bus behind a bridge has a higher number than the bridge's own bus, so this ends.
+            // A bridge's secondary bus number must exceed the number of its own bus. This check
+            // guarantees that the loop ends.
             if bridge.address.bus() >= address.bus() {
                 break;
             }
@@ -167,13 +170,14 @@ impl<'f> Bridges<'f> {
     }
 }
 
-/// Returns the device and function numbers from the root bus down to a function.
+/// Returns the device and function numbers of the bridges above a function, starting at the root
+/// bus, and then those of the function.
 pub(super) fn path(bridges: &[&Function], function: &Function) -> Vec<u8> {
     bridges.iter().copied().chain([function]).map(|one| one.address.devfn()).collect()
 }
 
-/// Returns the requester ID with which a function's messages arrive at the host bridge. Bridges of
-/// conventional buses replace it.
+/// Returns the requester ID with which a function's messages arrive at the host bridge. Bridges to
+/// and on conventional buses replace requester IDs.
 pub(super) fn requester_at_host(bridges: &[&Function], function: &Function) -> RequesterId {
     let mut below = function;
     let mut requester = function.address.requester;
@@ -190,8 +194,8 @@ pub(super) fn requester_at_host(bridges: &[&Function], function: &Function) -> R
     requester
 }
 
-/// Returns the kind of a bridge. If its capabilities cannot be read, a link above the bridge, but
-/// none behind it, shows that the bus behind it is conventional.
+/// Returns the kind of a bridge. If the capabilities of the bridge cannot be read, a bridge that
+/// has a PCI Express link counts as a bridge to a conventional bus if `below` has no link.
 fn kind(bridge: &Function, below: &Function) -> BridgeKind {
     if !bridge.config.is_whole() && bridge.has_link && !below.has_link {
         return BridgeKind::ToConventional;
@@ -199,8 +203,8 @@ fn kind(bridge: &Function, below: &Function) -> BridgeKind {
     bridge.config.bridge_kind()
 }
 
-/// Returns the devicetree path of the host bridge above a function. In sysfs, the host bridge is
-/// the parent of a folder `pci0000:00`.
+/// Returns the devicetree path of the host bridge above a function. In sysfs, the folder of a root
+/// bus, such as `pci0000:00`, is below the folder of its host bridge.
 fn host_node(root: &Root, folder: &str) -> Option<String> {
     let device = root.resolved(folder)?;
     let is_bus = |path: &&Path| {
@@ -230,7 +234,8 @@ mod tests {
         }
     }
 
-    /// Returns a bridge with this secondary bus number and PCI Express type.
+    /// Returns the configuration space of a bridge with this secondary bus number and this
+    /// Device/Port Type of PCI Express.
     fn bridge(secondary: u8, express: u8) -> Vec<u8> {
         let mut config = vec![0; 256];
         (config[0x0e], config[0x19], config[0x34]) = (1, secondary, 0x40);

@@ -5,39 +5,42 @@ use std::collections::BTreeMap;
 
 /// Maximum length of `/proc/interrupts`.
 const MAX_TABLE: u64 = 64 << 20;
-/// Maximum number of levels of an interrupt's hierarchy.
+/// Maximum number of domains in an interrupt's hierarchy.
 const MAX_LEVELS: usize = 16;
-/// Folder with one file for each interrupt, if debugfs is mounted and the kernel supports it.
+/// Folder with one file for each interrupt. It exists if debugfs is mounted and the kernel was
+/// built with `CONFIG_GENERIC_IRQ_DEBUGFS`.
 const DEBUG: &str = "sys/kernel/debug/irq/irqs";
 
 /// An interrupt of Linux.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Irq {
-    /// Name of the outermost chip, such as `ITS-MSI`.
+    /// Name of the outermost `irq_chip`, such as `ITS-MSI`.
     pub(super) chip: String,
-    /// Number in the chip's domain.
+    /// Hardware interrupt number in the domain of that chip.
     pub(super) hwirq: Option<u64>,
     /// Names of the handlers.
     pub(super) actions: Vec<String>,
-    /// Number of interrupts on all CPUs.
+    /// Number of times that the interrupt occurred, over all CPUs.
     pub(super) count: u64,
     /// CPUs to which the interrupt is routed, as a list such as `0-3,8`.
     pub(super) cpus: Option<String>,
-    /// State that only debugfs shows.
+    /// State that is visible only in debugfs.
     pub(super) debug: Option<DebugState>,
 }
 
 /// State of an interrupt in debugfs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct DebugState {
-    /// Domains and their numbers for the interrupt. The root controller is the last.
+    /// Names of the domains in the interrupt's hierarchy, and its hwirq in each. The root
+    /// controller's domain is the last.
     pub(super) domains: Vec<(String, u64)>,
     /// `true` if a driver has disabled the interrupt.
     pub(super) is_disabled: bool,
 }
 
 impl Irq {
-    /// Returns the interrupt's INTID, if it is known.
+    /// Returns the interrupt's INTID. Without debugfs, only the INTIDs of wired interrupts are
+    /// known.
     pub(super) fn intid(&self) -> Option<u32> {
         let of_root = self.debug.as_ref().and_then(|state| state.domains.last());
         let of_chip = self.hwirq.filter(|_| self.chip.starts_with("GIC-") || self.chip == "GICv3");
@@ -50,7 +53,7 @@ impl Irq {
     }
 }
 
-/// Reads all interrupts, by their Linux numbers.
+/// Reads all interrupts, by Linux's interrupt numbers.
 pub(super) fn read(root: &Root) -> BTreeMap<u32, Irq> {
     let table = root.long_text("proc/interrupts", MAX_TABLE).unwrap_or_default();
     let mut irqs = parse_table(&table);
@@ -67,7 +70,7 @@ pub(super) fn read(root: &Root) -> BTreeMap<u32, Irq> {
     irqs
 }
 
-/// Adds the attributes in sysfs. They also exist for interrupts without a handler, which
+/// Adds the attributes in sysfs. Linux also shows there the interrupts without a handler, which
 /// `/proc/interrupts` omits.
 fn add_attributes(root: &Root, name: &str, irq: &mut Irq) {
     let attribute = |attribute: &str| root.text(&format!("sys/kernel/irq/{name}/{attribute}"));
@@ -97,15 +100,15 @@ fn parse_row(line: &str, cpus: usize) -> Option<(u32, Irq)> {
     let mut words = rest.split_whitespace();
     let count = sum(words.by_ref().take(cpus));
     let chip = words.next()?.to_owned();
-    // On x86, the trigger follows the number without a blank: `1-edge`.
+    // On x86, a hyphen joins the number and the trigger, as in `1-edge`.
     let hwirq = words.next().and_then(|word| word.split('-').next()?.parse().ok());
     let handlers = words.skip_while(|word| ["Edge", "Level"].contains(word));
     let actions = names(&handlers.collect::<Vec<_>>().join(" "));
     Some((number, Irq { chip, hwirq, actions, count, ..Irq::default() }))
 }
 
-/// Parses the file of an interrupt in debugfs, `kernel/irq/debugfs.c`. Its lines are pairs of a
-/// name and a value; the levels of the hierarchy start at `domain`.
+/// Parses the debugfs file of an interrupt, which Linux's `kernel/irq/debugfs.c` writes. Each line
+/// is a name and a value. The description of each domain starts with a line `domain`.
 fn parse_debug(text: &str) -> DebugState {
     let mut state = DebugState::default();
     let mut domain = None;

@@ -1,4 +1,4 @@
-//! Finds the first obstacle on the way of a function's interrupts.
+//! Finds the first obstacle that keeps a function's interrupts from being handled.
 
 use super::functions::{Function, Message};
 use super::irqs::{self, Irq};
@@ -7,7 +7,7 @@ use gic_firmware::{Controller, NoRoute, Route};
 use msi_types::explain::{Explanation, Fact, Obstacle, SetupFault};
 use msi_types::{Cpu, DeviceId, HwIrq, Level, MsiMessage};
 
-/// How Linux receives a function's interrupts.
+/// Mechanism through which Linux receives a function's interrupts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum Mode {
@@ -17,7 +17,7 @@ pub(super) enum Mode {
     None,
 }
 
-/// A function, and everything that is needed to explain its interrupts.
+/// A function, with its system and its position in it.
 #[derive(Debug)]
 pub(super) struct Subject<'s> {
     pub(super) system: &'s System,
@@ -35,8 +35,8 @@ impl Subject<'_> {
         }
     }
 
-    /// Returns the wired interrupt that the function's driver uses, with its number. The line may
-    /// be shared.
+    /// Returns Linux's number and the state of the wired interrupt that the function's driver uses.
+    /// Other devices may share the interrupt.
     fn wired(&self) -> Option<(u32, &Irq)> {
         let number = self.function.irq?;
         let irq = self.system.irqs.get(&number).filter(|irq| !irq.actions.is_empty())?;
@@ -44,7 +44,7 @@ impl Subject<'_> {
         (has_line && self.function.messages.is_empty()).then_some((number, irq))
     }
 
-    /// Returns the function's interrupts, with their numbers.
+    /// Returns Linux's numbers of the function's interrupts, and their states if Linux lists them.
     pub(super) fn interrupts(&self) -> Vec<(u32, Option<&Irq>)> {
         let wired = self.wired().map(|(number, irq)| (number, Some(irq)));
         let messages = self.function.messages.iter();
@@ -52,7 +52,8 @@ impl Subject<'_> {
         messages.chain(wired).collect()
     }
 
-    /// Returns the controller that firmware names for the function, even if it is disabled.
+    /// Returns the MSI controller that firmware names for the function, even if the controller is
+    /// disabled.
     pub(super) fn named_controller(&self) -> Option<&Controller> {
         let index = match self.placement.route? {
             Ok(route) => route.controller,
@@ -62,14 +63,14 @@ impl Subject<'_> {
         self.system.description().controller(index)
     }
 
-    /// Returns the controller and DeviceID that firmware gives to the function.
+    /// Returns the MSI controller and the DeviceID that firmware assigns to the function.
     pub(super) fn route(&self) -> Option<(Route, &Controller)> {
         let route = self.placement.route?.ok()?;
         Some((route, self.system.description().controller(route.controller)?))
     }
 
-    /// Returns the DeviceID that Linux assumes if firmware's map has no entry for the function.
-    /// Such a function uses the controller of the bridge above it, if any.
+    /// Returns the DeviceID that Linux assumes for a function without an entry in firmware's map.
+    /// Linux lets such a function use the MSI controller of the bridge above it, if any.
     pub(super) fn assumed_device_id(&self) -> Option<DeviceId> {
         match self.placement.route? {
             Err(NoRoute::Unmapped(requester)) if !self.function.messages.is_empty() => {
@@ -90,8 +91,9 @@ impl Subject<'_> {
             .collect()
     }
 
-    /// Explains the function as a whole: why it sends no messages, or else the interrupt that stops
-    /// at the earliest stage.
+    /// Explains the function as a whole. If the function was not set up for interrupts or messages,
+    /// returns that reason, otherwise the explanation of the interrupt that stops at the earliest
+    /// stage.
     pub(super) fn explanation(&self, of_interrupts: &[Explanation]) -> Explanation {
         let explanation = Explanation::new();
         if let Some(fault) = self.setup_fault() {
@@ -103,8 +105,8 @@ impl Subject<'_> {
         of_interrupts.iter().min_by_key(stage).copied().unwrap_or(explanation)
     }
 
-    /// Returns the reason why a function has no interrupts, or why it has no messages although it
-    /// could send some.
+    /// Returns the reason why a function has no interrupts, or why it uses its pin although it
+    /// supports messages.
     fn setup_fault(&self) -> Option<SetupFault> {
         if !self.function.messages.is_empty() {
             return None;
@@ -123,7 +125,7 @@ impl Subject<'_> {
         })
     }
 
-    /// Returns the reason why Linux gives a function no messages.
+    /// Returns the reason why Linux allocated no MSI or MSI-X vectors for a function.
     fn fallback(&self) -> Option<SetupFault> {
         let requester = self.placement.requester;
         if self.system.options.no_messages {
@@ -158,7 +160,7 @@ impl Subject<'_> {
         explanation.and_then(|| self.target(irq)).and_then(|| handler(number, irq))
     }
 
-    /// Explains a vector.
+    /// Explains the interrupt of an MSI or MSI-X vector.
     fn message(&self, slot: u16, Message { irq: number, .. }: Message) -> Explanation {
         let explanation = self.endpoint(slot).and_then(|| self.bus());
         let Some(irq) = self.system.irqs.get(&number) else {
@@ -219,8 +221,8 @@ impl Subject<'_> {
         explanation.with_fact(Fact::BusMaster)
     }
 
-    /// Returns `true` if an SMMU probably aborts the function's messages, because neither firmware
-    /// nor Linux knows its stream, and no message has arrived.
+    /// Returns `true` if an SMMU probably aborts the function's messages: firmware maps no stream
+    /// for the function, Linux has not assigned it to an IOMMU group, and no message has arrived.
     fn lacks_stream(&self) -> bool {
         let Some(host) = self.placement.host else { return false };
         let description = self.system.description();
@@ -299,8 +301,8 @@ const fn setup(fault: SetupFault) -> Obstacle {
     Obstacle::Setup(fault)
 }
 
-/// Returns `true` if an obstacle is a fault of the machine, its firmware or its kernel. The others
-/// are states that a working machine may have, such as a function without a driver.
+/// Returns `true` if an obstacle is a fault of the machine, its firmware or its kernel. Other
+/// obstacles occur in working machines, too, such as a function without a driver.
 pub(super) const fn is_fault(obstacle: Obstacle) -> bool {
     !matches!(
         obstacle,

@@ -1,4 +1,4 @@
-//! The contents of `doorbell live`, structured like its JSON output.
+//! Report of `doorbell live`, structured like the JSON output.
 
 use super::functions::Bridges;
 use super::irqs::Irq;
@@ -9,10 +9,10 @@ use gic_firmware::NoRoute;
 use msi_types::explain::Explanation;
 use serde::Serialize;
 
-/// The interrupts of a running Linux, compared with its firmware.
+/// Comparison of a running Linux's interrupts with its firmware.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    /// File or folder that firmware was read from; `null` if it could not be read.
+    /// File or folder that firmware was read from; `null` if no firmware could be read.
     pub(super) firmware: Option<&'static str>,
     /// The root GIC; `null` if firmware describes none.
     pub(super) gic: Option<String>,
@@ -28,7 +28,7 @@ pub(super) struct ControllerRow {
     pub(super) kind: String,
     /// `false` if firmware disables the controller.
     pub(super) enabled: bool,
-    /// `true` if Linux uses an interrupt of a controller of this kind.
+    /// `true` if Linux uses an interrupt of any controller of the same kind.
     pub(super) used: bool,
 }
 
@@ -40,16 +40,16 @@ pub(super) struct DeviceRow {
     pub(super) driver: Option<String>,
     pub(super) firmware: FirmwareRow,
     pub(super) linux: LinuxRow,
-    /// Reason why the function has no interrupts or no messages, or else the explanation of the
+    /// Reason why the function has no interrupts or no messages; otherwise, the explanation of the
     /// interrupt that stops at the earliest stage.
     pub(super) explanation: Explanation,
-    /// `true` if the explanation's obstacle is a fault, not a state of a working machine.
+    /// `true` if the explanation's obstacle is a fault of the machine, its firmware or its kernel.
     pub(super) fault: bool,
-    /// Differences between firmware and Linux that stop no interrupt.
+    /// Differences between firmware and Linux that do not stop an interrupt.
     pub(super) differences: Vec<String>,
 }
 
-/// What firmware states about a function.
+/// Description of a function by firmware.
 #[derive(Debug, Serialize)]
 pub(super) struct FirmwareRow {
     /// Requester ID with which messages arrive at the host bridge.
@@ -65,11 +65,11 @@ pub(super) struct FirmwareRow {
     pub(super) stream_id: Option<u32>,
 }
 
-/// What Linux did with a function.
+/// Linux's configuration of a function.
 #[derive(Debug, Serialize)]
 pub(super) struct LinuxRow {
     pub(super) mode: Mode,
-    /// DeviceID that Linux uses although firmware does not state it.
+    /// DeviceID that Linux assumes, because firmware states none.
     pub(super) assumed_device_id: Option<u32>,
     pub(super) iommu_group: Option<String>,
     pub(super) interrupts: Vec<InterruptRow>,
@@ -81,7 +81,7 @@ pub(super) struct InterruptRow {
     pub(super) irq: u32,
     pub(super) chip: String,
     pub(super) hwirq: Option<u64>,
-    /// `null` if it is unknown, as for most LPIs of a kernel without debugfs.
+    /// `null` if unknown. Without debugfs, only the INTIDs of wired interrupts are known.
     pub(super) intid: Option<u32>,
     pub(super) cpus: Option<String>,
     pub(super) count: u64,
@@ -119,7 +119,7 @@ impl Report {
         }
     }
 
-    /// Returns `true` if a function has a fault, or firmware and Linux differ.
+    /// Returns `true` if a function has a fault, or if firmware and Linux differ.
     pub(super) fn has_findings(&self) -> bool {
         self.devices.iter().any(DeviceRow::is_finding)
     }
@@ -190,7 +190,7 @@ impl InterruptRow {
     }
 }
 
-/// Returns the differences between firmware and Linux that stop no interrupt.
+/// Returns the differences between firmware and Linux that do not stop an interrupt.
 fn differences(subject: &Subject<'_>) -> Vec<String> {
     let is_message = !subject.function.messages.is_empty();
     match subject.placement.route {

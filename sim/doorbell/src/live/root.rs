@@ -1,7 +1,7 @@
-//! The files of a running Linux, or of a copy of them below a folder.
+//! Files of a running Linux, or a copy of its files in a folder.
 //!
 //! The files of a copy are not trusted. Only regular files are opened, because opening a pipe could
-//! block, and the length of files and folders is limited.
+//! block. The sizes of files and the numbers of entries in folders are limited.
 
 use serde::Serialize;
 use std::cell::RefCell;
@@ -27,7 +27,8 @@ pub(super) struct Root {
 /// A file that exists but could not be read.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(super) struct Problem {
-    /// Path of the file, or of the first of several similar files.
+    /// Path of the file. If several files of the same name fail for the same reason, the path of
+    /// the first one.
     pub(super) path: String,
     pub(super) reason: String,
 }
@@ -43,8 +44,8 @@ impl Root {
         self.folder.join(name)
     }
 
-    /// Reads a file of at most `limit` bytes. Returns `None` if the file does not exist or cannot
-    /// be read, and records the latter as a problem.
+    /// Reads a file of at most `limit` bytes. Returns `None` if the file does not exist. If the
+    /// file exists but cannot be read, also records a problem.
     pub(super) fn bytes(&self, name: &str, limit: u64) -> Option<Vec<u8>> {
         match read(&self.path(name), limit) {
             Ok(bytes) => Some(bytes),
@@ -55,7 +56,7 @@ impl Root {
         }
     }
 
-    /// Reads an attribute as text, without blanks at its ends.
+    /// Reads an attribute as text, without leading and trailing whitespace.
     pub(super) fn text(&self, name: &str) -> Option<String> {
         self.long_text(name, MAX_ATTRIBUTE).map(|text| text.trim().to_owned())
     }
@@ -65,8 +66,8 @@ impl Root {
         self.bytes(name, limit).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
     }
 
-    /// Returns the sorted names of a folder's entries. Returns none if the folder does not exist or
-    /// cannot be read, and records the latter as a problem.
+    /// Returns the sorted names of a folder's entries. The result is empty if the folder does not
+    /// exist. If the folder exists but cannot be read, also records a problem.
     pub(super) fn names(&self, name: &str) -> Vec<String> {
         let entries = match fs::read_dir(self.path(name)) {
             Ok(entries) => entries,
@@ -93,7 +94,7 @@ impl Root {
         Some(target.file_name()?.to_str()?.to_owned())
     }
 
-    /// Returns the absolute path that a path with symbolic links refers to.
+    /// Returns the absolute path of a file, with all symbolic links resolved.
     pub(super) fn resolved(&self, name: &str) -> Option<PathBuf> {
         fs::canonicalize(self.path(name)).ok()
     }
@@ -103,10 +104,11 @@ impl Root {
         self.problems.borrow().clone()
     }
 
-    /// Records a problem. Only the first of several files with the same name is recorded.
+    /// Records a problem, unless the file does not exist. If several files of the same name fail
+    /// for the same reason, only the first is recorded.
     pub(super) fn record(&self, name: &str, error: &io::Error) {
         let reason = match error.kind() {
-            // Attributes may vanish with their device at any time.
+            // A device, and its attributes with it, may disappear at any time.
             ErrorKind::NotFound | ErrorKind::NotADirectory => return,
             ErrorKind::PermissionDenied => "permission denied; run as root".to_owned(),
             _ => error.to_string(),

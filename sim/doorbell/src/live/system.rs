@@ -1,4 +1,4 @@
-//! Everything that is read from a running Linux.
+//! State of a running Linux, and the positions of its PCI functions.
 
 use super::firmware::{self, Firmware};
 use super::functions::{self, Bridges, Function};
@@ -8,7 +8,7 @@ use gic_firmware::{Controller, ControllerKind, Description, NoRoute, PciHost, Ro
 use msi_types::RequesterId;
 use std::collections::BTreeMap;
 
-/// A running Linux.
+/// State that was read from a running Linux.
 #[derive(Debug)]
 pub(super) struct System {
     pub(super) firmware: Firmware,
@@ -17,16 +17,16 @@ pub(super) struct System {
     pub(super) options: Options,
     /// List of the online CPUs, such as `0-3`.
     pub(super) online: Option<String>,
-    /// Type of each IOMMU group's default domain, such as `DMA` or `identity`.
+    /// Type of the default domain of each IOMMU group, such as `DMA` or `identity`.
     group_types: BTreeMap<String, String>,
 }
 
 /// Options of the kernel's command line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Options {
-    /// `pci=nomsi`.
+    /// `true` if `pci=nomsi` disables MSI and MSI-X.
     pub(super) no_messages: bool,
-    /// An SMMU passes on the writes of unknown streams (`disable_bypass=0`).
+    /// `true` if the SMMU driver lets unknown streams bypass translation (`disable_bypass=0`).
     pub(super) smmu_bypass: bool,
 }
 
@@ -46,16 +46,16 @@ impl Options {
     }
 }
 
-/// The position of a function between its host bridge and its MSI controller.
+/// Position of a function between its host bridge and its MSI controller.
 #[derive(Debug)]
 pub(super) struct Placement<'s> {
-    /// Bridges above the function, the one on the root bus first.
+    /// Bridges above the function, starting at the root bus.
     pub(super) bridges: Vec<&'s Function>,
     /// Requester ID with which the function's messages arrive at the host bridge.
     pub(super) requester: RequesterId,
     pub(super) host: Option<&'s PciHost>,
-    /// Route according to firmware; `None` if firmware is unknown, describes no GIC, or describes
-    /// several host bridges of which the function's is unknown.
+    /// Route to the MSI controller according to firmware; `None` if firmware is unknown or
+    /// describes no GIC, or if the function's host bridge was not found in it.
     pub(super) route: Option<Result<Route, NoRoute>>,
 }
 
@@ -93,8 +93,9 @@ impl System {
         Placement { bridges, requester, host, route }
     }
 
-    /// Returns the function's host bridge in firmware: the one whose node Linux names, else the one
-    /// with the function's segment and root bus, else the only one.
+    /// Returns the function's host bridge in firmware. If Linux names the node of the bridge, only
+    /// this node matches. Otherwise, the segment and the root bus must match, or firmware must
+    /// describe a single bridge without a segment.
     fn host(&self, function: &Function, root_bus: u8) -> Option<&PciHost> {
         let hosts = &self.description().hosts;
         if let Some(node) = &function.host_node {
@@ -116,17 +117,17 @@ impl System {
         group.is_some_and(|domain| domain != "identity")
     }
 
-    /// Returns `true` if Linux uses an interrupt of a controller of this kind.
+    /// Returns `true` if Linux uses an interrupt of any controller of the same kind.
     pub(super) fn uses(&self, controller: &Controller) -> bool {
         self.irqs.values().any(|irq| belongs_to(&irq.chip, &controller.kind) == Some(true))
     }
 }
 
-/// Returns whether an interrupt's chip belongs to controllers of this kind; `None` if the chip's
-/// name does not tell.
+/// Returns whether an interrupt's chip belongs to a controller of this kind; `None` if the name of
+/// the chip is ambiguous.
 ///
-/// Since Linux 6.11 or so, the names start with the controller's name, such as
-/// `ITS-PCI-MSIX-0000:00:02.0`. Older kernels name the chips of GICv2m and MBI alike, `MSI`.
+/// Since about Linux 6.11, chip names start with the name of the controller, as in
+/// `ITS-PCI-MSIX-0000:00:02.0`. Older kernels use the name `MSI` for both GICv2m and MBI.
 pub(super) fn belongs_to(chip: &str, kind: &ControllerKind) -> Option<bool> {
     const FAMILIES: [(&str, ControllerKind); 3] = [
         ("ITS", ControllerKind::Its),

@@ -1,4 +1,5 @@
-//! Faults planted in a copy of a Linux system's files, each of which must be named exactly.
+//! Tests that plant a fault in the files of a Linux system, and expect exactly this fault to be
+//! found.
 
 use super::fixture::Tree;
 use super::report::{DeviceRow, Report};
@@ -13,12 +14,12 @@ const FUNCTION: &str = "sys/bus/pci/devices/0000:00:02.0";
 const REQUESTER: RequesterId = RequesterId::new(0x10);
 const ITS: u64 = 0x808_0000;
 const COMMAND_LINE: &str = "proc/cmdline";
-/// Offsets in the configuration space.
+/// Offsets of registers and capabilities in the configuration space.
 const COMMAND: usize = 0x04;
 const MSIX: usize = 0x40;
 const MSI: usize = 0x60;
 
-/// Returns a map from `length` requester IDs to the ITS, with DeviceIDs from 0x100.
+/// Returns a map of `length` requester IDs to DeviceIDs at the ITS, starting at DeviceID 0x100.
 fn map(length: u32) -> MsiRouting {
     MsiRouting::map([MapEntry {
         rid_base: 0.into(),
@@ -70,7 +71,7 @@ fn config() -> Vec<u8> {
     config
 }
 
-/// Returns the configuration space with these bytes replaced.
+/// Returns the configuration space of [`config`] with these bytes replaced.
 fn config_with(changes: &[(usize, u8)]) -> Vec<u8> {
     let mut config = config();
     for (offset, byte) in changes {
@@ -79,7 +80,7 @@ fn config_with(changes: &[(usize, u8)]) -> Vec<u8> {
     config
 }
 
-/// Returns a Linux with one function, whose driver has two MSI-X vectors.
+/// Creates the files of a Linux with one function, whose driver uses two MSI-X vectors.
 fn linux(name: &str, firmware: &Description) -> Tree {
     let blob = devicetree::write(&devicetree::with_node_paths(firmware)).unwrap();
     let tree = Tree::new(name)
@@ -106,18 +107,18 @@ fn irq(tree: Tree, number: u32, chip: &str, hwirq: &str, counts: &str) -> Tree {
         .file(&format!("{folder}/per_cpu_count"), counts)
 }
 
-/// Returns a Linux whose function has received no messages.
+/// Creates the files of a Linux that has received no messages from its function.
 fn silent(name: &str, firmware: &Description) -> Tree {
     let tree = linux(name, firmware);
     [26, 27].into_iter().fold(tree, |tree, number| irq(tree, number, "ITS-MSI", "0", "0,0"))
 }
 
-/// Returns a Linux whose function has fallen back to its pin.
+/// Creates the files of a Linux whose driver has fallen back to the function's pin.
 fn fallen_back(name: &str, firmware: &Description) -> Tree {
     linux(name, firmware).without(&format!("{FUNCTION}/msi_irqs"))
 }
 
-/// Returns a Linux whose function uses MSI instead of MSI-X.
+/// Creates the files of a Linux whose driver uses MSI instead of MSI-X.
 fn with_msi(name: &str, config: &[u8]) -> Tree {
     let tree = linux(name, &firmware(map(0x1_0000))).bytes(&format!("{FUNCTION}/config"), config);
     let irqs = [26, 27].map(|number| format!("{FUNCTION}/msi_irqs/{number}"));
@@ -130,7 +131,7 @@ fn device(tree: &Tree) -> DeviceRow {
     report.devices.remove(0)
 }
 
-/// Checks that exactly this obstacle is found, and whether it is a fault.
+/// Checks that this obstacle is found, and that it counts as a fault if `fault` is `true`.
 fn has(tree: &Tree, obstacle: Obstacle, fault: bool) {
     let device = device(tree);
     assert_eq!((device.explanation.obstacle(), device.fault), (Some(obstacle), fault));

@@ -1,4 +1,4 @@
-//! Prints the contents of `doorbell live` for people.
+//! Text output of `doorbell live`.
 
 use super::judge::Mode;
 use super::report::{DeviceRow, InterruptRow, Report};
@@ -9,7 +9,7 @@ use msi_types::explain::Explanation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
-/// Maximum number of CPUs that are listed for a device.
+/// Maximum number of CPU lists that are shown for a device.
 const MAX_CPUS: usize = 8;
 
 /// Prints a report.
@@ -61,7 +61,7 @@ fn print_devices(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
     writeln!(out, "{rows}")
 }
 
-/// Formats the controller that firmware names.
+/// Formats the MSI controller that firmware names.
 fn controller(device: &DeviceRow) -> String {
     match (&device.firmware.controller, &device.firmware.no_controller) {
         (Some(controller), None) => controller.clone(),
@@ -70,7 +70,8 @@ fn controller(device: &DeviceRow) -> String {
     }
 }
 
-/// Formats the DeviceID of firmware, or in brackets the one that Linux assumes.
+/// Formats the DeviceID that firmware states, or else, in brackets, the DeviceID that Linux
+/// assumes.
 fn device_id(device: &DeviceRow) -> String {
     match (device.firmware.device_id, device.linux.assumed_device_id) {
         (Some(id), _) => format!("{id:#x}"),
@@ -88,7 +89,7 @@ const fn mode(mode: Mode) -> &'static str {
     }
 }
 
-/// Lists the CPUs to which interrupts are routed.
+/// Formats the CPUs to which interrupts are routed.
 fn cpus(interrupts: &[InterruptRow]) -> String {
     let cpus: BTreeSet<&str> = interrupts.iter().filter_map(|one| one.cpus.as_deref()).collect();
     let mut list: Vec<&str> = cpus.iter().copied().take(MAX_CPUS).collect();
@@ -98,8 +99,8 @@ fn cpus(interrupts: &[InterruptRow]) -> String {
     list.join(" ")
 }
 
-/// Prints the faults, each with advice and the devices that have it, then the differences between
-/// firmware and Linux.
+/// Prints each fault with its devices and its fix, and then the differences between firmware and
+/// Linux.
 fn print_findings(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
     let mut faults = BTreeMap::<_, Vec<&str>>::new();
     for device in devices.iter().filter(|device| device.fault) {
@@ -128,7 +129,7 @@ fn print_problems(out: &mut Output, report: &Report) -> io::Result<()> {
     Ok(())
 }
 
-/// Prints the stages of one of a device's interrupts, and lists all of them.
+/// Prints the explanation of a device, stage by stage, and a list of the device's interrupts.
 pub(super) fn explain(out: &mut Output, device: &DeviceRow) -> io::Result<()> {
     let driver = device.driver.as_deref().unwrap_or("none");
     writeln!(out, "{}, driver {driver}, {}", device.id, mode(device.linux.mode))?;

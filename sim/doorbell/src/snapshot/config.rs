@@ -1,5 +1,4 @@
-//! Configuration of a machine that can have a saved state, from the state's identification
-//! registers.
+//! Derives a machine's configuration from the identification registers in a saved state.
 
 use anyhow::{Context, Result, bail, ensure};
 use gic_arch::gicr::{Ctlr, Typer};
@@ -14,12 +13,13 @@ use vgic::{CpuConfig, RedistributorRegion, SecurityView, VgicConfig};
 pub(super) const MOST_CPUS: usize = 512;
 /// Maximum number of ITSes.
 pub(super) const MOST_ITS: usize = 16;
-/// Maximum number of vCPUs times LPIs, for direct LPIs.
+/// Maximum of the number of vCPUs times the number of INTIDs, if the redistributors support direct
+/// LPIs.
 const MOST_DIRECT_LPIS: u64 = 1 << 24;
-/// Maximum number of LPIs' events.
+/// Maximum number of mapped events.
 const EVENTS: u32 = 1 << 20;
 
-/// Returns a configuration with which the model accepts a state that it saved.
+/// Returns a configuration with which the model accepts `state`, provided that the model saved it.
 pub(super) fn of(state: &SavedState) -> Result<VgicConfig> {
     let first = state.cpus.first().context("it has no CPU")?;
     check_size(state.cpus.len(), state.its.len())?;
@@ -58,8 +58,8 @@ pub(super) fn check_size(cpus: usize, its: usize) -> Result<()> {
     Ok(())
 }
 
-/// Places the vCPUs' redistributors and the distributor, whose addresses a state does not contain,
-/// where no ITS is.
+/// Assigns addresses to the distributor and the redistributors that do not overlap an ITS. A saved
+/// state does not contain these addresses.
 pub(super) fn placed(config: VgicConfig, cpus: Vec<CpuConfig>) -> Result<VgicConfig> {
     let count = u32::try_from(cpus.len()).unwrap_or(u32::MAX);
     let mut config = config.with_cpus(cpus);

@@ -1,4 +1,4 @@
-//! `doorbell snapshot diff`: what differs between two states, object by object.
+//! `doorbell snapshot diff`: lists the differences between two states, object by object.
 
 use super::cli::DiffArgs;
 use super::file;
@@ -12,18 +12,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use vgic::saved_state::{CpuState, InterruptState, ItsState};
 
-/// A difference. `None` means that the object or field does not exist there.
+/// Difference in one field. A value is `None` if the state lacks the object or field, or if a wired
+/// interrupt's field has its reset value.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(super) struct Difference {
-    /// The object.
+    /// Name of the object.
     pub(super) object: String,
-    /// The field, by its register's name where it has one.
+    /// Name of the field. The field of a register has the register's name.
     pub(super) field: &'static str,
     pub(super) before: Option<String>,
     pub(super) after: Option<String>,
 }
 
-/// Prints the differences of two snapshots.
+/// Prints the differences between two snapshots.
 pub(super) fn diff(args: &DiffArgs) -> Result<Outcome> {
     let (before, after) = (file::read(&args.before)?, file::read(&args.after)?);
     let differences = differences(&before, &after);
@@ -45,8 +46,8 @@ pub(super) fn diff(args: &DiffArgs) -> Result<Outcome> {
     Ok(if differences.is_empty() { Outcome::Good } else { Outcome::Findings })
 }
 
-/// Compares two machines. Objects are identified as in the state: CPUs by affinity, ITSes by
-/// address, events by DeviceID and EventID.
+/// Compares two machines. CPUs are identified by affinity, ITSes by address, and events by DeviceID
+/// and EventID.
 pub(super) fn differences(before: &Machine, after: &Machine) -> Vec<Difference> {
     let (before, after) = (Facts::of(before).0, Facts::of(after).0);
     let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
@@ -61,10 +62,10 @@ pub(super) fn differences(before: &Machine, after: &Machine) -> Vec<Difference> 
         .collect()
 }
 
-/// Place of an object in the output: its kind, and keys within the kind.
+/// Sort key of an object: its kind, then keys within the kind.
 type Order = (u8, u64, u64, u64);
 
-/// All fields of a state, by object.
+/// Values of a state's fields, by object and field.
 #[derive(Default)]
 struct Facts(BTreeMap<(Order, String, &'static str), String>);
 
@@ -125,8 +126,8 @@ impl Facts {
         }
     }
 
-    /// Adds a wired interrupt. Fields in their reset state are omitted, because a state may omit
-    /// the interrupt.
+    /// Adds a wired interrupt. Omits fields that have their reset value, because a state may omit
+    /// an interrupt in its reset state.
     fn interrupt(&mut self, object: &(Order, String), interrupt: &InterruptState) {
         let mut set = |field, value: String, reset: bool| {
             if !reset {

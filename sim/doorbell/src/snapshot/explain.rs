@@ -1,4 +1,5 @@
-//! `doorbell snapshot explain`: restores the state into the model, and follows an interrupt.
+//! `doorbell snapshot explain`: restores the state into the model, and explains why an interrupt
+//! does not arrive.
 
 use super::cli::ExplainArgs;
 use super::file;
@@ -16,20 +17,20 @@ use std::io::Write as _;
 use std::sync::Arc;
 use vgic::Vgic;
 
-/// The interrupt that the user asks about.
+/// Interrupt that the user asks about.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Question {
-    /// A device's event, at the ITS with an index.
+    /// An ITS's index, and a device and an event of this ITS.
     Event(usize, DeviceId, EventId),
-    /// An INTID at the vCPU with a number.
+    /// A vCPU's number, and an INTID at this vCPU.
     Interrupt(u32, IntId),
 }
 
-/// An explanation, and findings that may be its cause.
+/// Explanation of an interrupt, and findings that may be the cause of its obstacle.
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
     pub(super) explanation: Explanation,
-    /// Findings about parts of the snapshot that could not be restored.
+    /// Parts of the snapshot that could not be restored, and the vCPUs that are powered off.
     pub(super) findings: Vec<String>,
 }
 
@@ -57,7 +58,7 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<Outcome> {
     Ok(if is_blocked { Outcome::Findings } else { Outcome::Good })
 }
 
-/// Restores the state into the model, and explains the interrupt there.
+/// Restores the state into the model, and explains the interrupt in the restored model.
 pub(super) fn answer(machine: &Machine, question: Question) -> Result<Answer> {
     let (gic, mut vcpus) =
         Vgic::new(machine.config.clone(), machine.memory.clone(), Arc::new(|_: Cpu| ()))?;
@@ -88,7 +89,7 @@ pub(super) fn answer(machine: &Machine, question: Question) -> Result<Answer> {
     Ok(Answer { explanation, findings: findings.chain(stopped(machine)).collect() })
 }
 
-/// Names the vCPUs that are powered off, which the model does not know.
+/// Lists the vCPUs that are powered off. The model does not know the power state of vCPUs.
 fn stopped(machine: &Machine) -> Option<String> {
     let off =
         machine.cpus().into_iter().filter(|cpu| machine.stopped.get(&cpu.affinity) == Some(&true));

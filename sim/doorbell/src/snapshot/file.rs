@@ -20,8 +20,8 @@ use vgic_kvm::snapshot::KvmSnapshot;
 /// Maximum size of a file.
 const MAX_BYTES: u64 = 64 << 20;
 
-/// The fields that tell the formats apart. A monitor may store the state in its own snapshot, as
-/// the field `gic`.
+/// Fields that distinguish the formats. A monitor may store the state in its own snapshot, as the
+/// field `gic`.
 #[derive(Deserialize)]
 struct Header {
     format: Option<String>,
@@ -71,7 +71,7 @@ fn check_version(version: &serde_json::Value) -> Result<()> {
     Ok(())
 }
 
-/// Builds the machine of a state that the model saved.
+/// Builds a machine from a state that the model saved.
 fn model(state: SavedState) -> Result<Machine> {
     let config = config::of(&state)?;
     let memory = Memory::everywhere();
@@ -91,8 +91,8 @@ fn model(state: SavedState) -> Result<Machine> {
     })
 }
 
-/// Writes the LPIs' configurations that the state contains into the guest's configuration tables,
-/// because the state does not contain guest memory.
+/// Writes the LPI configuration bytes in the state to the guest's configuration tables, because the
+/// state does not contain guest memory.
 fn store_configurations(state: &SavedState, memory: &Memory) {
     for cpu in &state.cpus {
         let register = Propbaser::from(cpu.redistributor.propbaser);
@@ -105,7 +105,8 @@ fn store_configurations(state: &SavedState, memory: &Memory) {
         let events = events.map(|event| (event.intid, event.configuration));
         for (intid, configuration) in own.chain(events) {
             if let (Ok(of), Some(byte)) = (Lpi::try_from(intid), configuration) {
-                // A table outside of the address space is a finding, not an error.
+                // Ignore a table outside of the address space: it is not a reason to reject the
+                // file.
                 let _ = memory.write(register.address() + lpi::config_offset(of), &[byte]);
             }
         }

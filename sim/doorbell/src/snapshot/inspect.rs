@@ -1,4 +1,4 @@
-//! `doorbell snapshot inspect`: a state in a screenful.
+//! `doorbell snapshot inspect`: prints a summary of a state that fits on a screen.
 
 use super::cli::InspectArgs;
 use super::file;
@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::io::{self, Write};
 use vgic::saved_state::{CpuState, InterruptState, ItsState};
 
-/// Number of vCPUs that are shown.
+/// Maximum number of vCPUs in the text output.
 const SHOWN: usize = 24;
 
 /// Prints a snapshot.
@@ -27,7 +27,7 @@ pub(super) fn inspect(args: &InspectArgs) -> Result<Outcome> {
     Ok(Outcome::Good)
 }
 
-/// A snapshot in numbers.
+/// Summary of a snapshot.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     source: String,
@@ -38,11 +38,11 @@ pub(super) struct Summary {
     spis: Counts,
     pub(super) cpus: Vec<CpuRow>,
     pub(super) its: Vec<ItsRow>,
-    /// Number of parts that a restore would refuse or lose; `lint` names them.
+    /// Number of parts that a restore would refuse or lose. `doorbell snapshot lint` lists them.
     problems: usize,
 }
 
-/// Numbers of interrupts.
+/// Numbers of interrupts in each state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub(super) struct Counts {
     pub(super) enabled: usize,
@@ -55,16 +55,16 @@ pub(super) struct Counts {
 pub(super) struct CpuRow {
     pub(super) vcpu: usize,
     affinity: String,
-    /// Powered off, if known.
+    /// `true` if the vCPU is powered off; `null` if the snapshot does not tell.
     stopped: Option<bool>,
     asleep: bool,
     pub(super) private: Counts,
     pub(super) lpis_enabled: bool,
     pub(super) lpis_pending: usize,
-    /// Address of the configuration table.
+    /// Address of the LPI configuration table.
     configuration: u64,
     id_bits: u8,
-    /// Address of the pending table.
+    /// Address of the LPI pending table.
     pending_table: u64,
     priority_mask: u8,
     groups: [bool; 2],
@@ -75,12 +75,13 @@ pub(super) struct CpuRow {
 pub(super) struct ItsRow {
     base: u64,
     enabled: bool,
-    /// Address of the queue, if it is valid.
+    /// Address of the command queue; `null` if `GITS_CBASER` is not valid.
     queue: Option<u64>,
     creadr: u32,
     cwriter: u32,
     stalled: bool,
-    /// Addresses of the device table and the collection table, if they are valid.
+    /// Addresses of the device table and the collection table; `null` if `GITS_BASER<n>` is not
+    /// valid.
     tables: [Option<u64>; 2],
     pub(super) devices: usize,
     pub(super) events: usize,

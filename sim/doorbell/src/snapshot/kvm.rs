@@ -1,5 +1,5 @@
-//! Builds the machine of a KVM snapshot. In contrast to a restore, it continues after an error, and
-//! records what KVM would refuse.
+//! Builds a machine from a KVM snapshot. Unlike a restore by KVM, loading continues after an error,
+//! and records each attribute and table that KVM would refuse.
 
 use super::config;
 use super::machine::{Machine, Origin, Problem};
@@ -19,12 +19,12 @@ use vgic_kvm::{KvmDevice, KvmRegister, KvmView};
 
 /// Maximum number of pending bits that are reported.
 const MOST_BITS: usize = 256;
-/// Maximum number of entries in a collection table.
+/// Maximum number of collection table entries that are checked.
 const COLLECTIONS: u64 = 1 << 16;
-/// Maximum number of INTID bits.
+/// Maximum number of INTID bits, which limits the length of a pending table.
 const ID_BITS: u8 = 16;
 
-/// Builds the machine, and loads the snapshot's attributes and tables.
+/// Builds a machine, and loads the snapshot's attributes and tables into it.
 pub(super) fn machine(snapshot: &KvmSnapshot) -> Result<Machine> {
     let bases = |register: &&KvmRegister| register.attribute == Attribute::Address(frame::ITS);
     config::check_size(snapshot.cpus.len(), snapshot.attributes.iter().filter(bases).count())?;
@@ -52,7 +52,7 @@ pub(super) fn machine(snapshot: &KvmSnapshot) -> Result<Machine> {
     })
 }
 
-/// Writes the attributes to the model in the order of a restore.
+/// Writes the attributes to the model in the same order as a restore.
 fn load(
     snapshot: &KvmSnapshot,
     config: &VgicConfig,
@@ -111,7 +111,8 @@ fn load_one(
     }
 }
 
-/// Finds collections whose target does not exist. A restore refuses the whole table.
+/// Finds collections whose target vCPU does not exist. KVM refuses a collection table that contains
+/// such a collection.
 fn check_targets(
     state: &SavedState,
     config: &VgicConfig,
@@ -140,7 +141,8 @@ fn check_targets(
     }
 }
 
-/// Finds pending bits that no event has taken.
+/// Finds the bits that are still set in the pending tables after the ITS tables were restored. No
+/// event with such a bit's INTID targets the vCPU.
 fn check_bits(state: &SavedState, memory: &Memory, problems: &mut Vec<Problem>) {
     let mut seen = BTreeSet::new();
     let mut found = Vec::new();
@@ -171,7 +173,7 @@ fn bits(cpu: Affinity, table: u64, bytes: u64, memory: &Memory, found: &mut Vec<
     }
 }
 
-/// Names an attribute by its register.
+/// Returns a name for an attribute, such as the offset of its register.
 pub(super) fn name(device: KvmDevice, attribute: Attribute) -> String {
     let device = match device {
         KvmDevice::Gic => "gic".to_owned(),
@@ -194,7 +196,7 @@ pub(super) fn name(device: KvmDevice, attribute: Attribute) -> String {
     format!("{device}: {place}")
 }
 
-/// Describes an error number as a restore returns it.
+/// Describes an error number that a restore returns.
 pub(super) fn describe(errno: Errno) -> String {
     format!("error {}: {errno}", errno.number())
 }

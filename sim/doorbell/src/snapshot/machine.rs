@@ -1,4 +1,4 @@
-//! The internal form of a snapshot, whether it comes from the model or from KVM.
+//! Internal form of a snapshot, which is the same for the model's states and for KVM's snapshots.
 
 use super::memory::Memory;
 use gic_arch::gicr::Typer;
@@ -12,7 +12,7 @@ use vgic_kvm::abi::{Attribute, Errno};
 use vgic_kvm::snapshot::SnapshotTable;
 use vgic_kvm::{KvmDevice, KvmRegister};
 
-/// Where a snapshot comes from.
+/// Origin of a snapshot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Origin {
     /// `vgic`'s saved state, which contains all mappings.
@@ -21,7 +21,7 @@ pub(super) enum Origin {
     Kvm,
 }
 
-/// A machine that can have the snapshot's state.
+/// A snapshot's state, with the configuration of a machine that has this state.
 #[derive(Debug)]
 pub(super) struct Machine {
     pub(super) name: String,
@@ -29,28 +29,29 @@ pub(super) struct Machine {
     pub(super) config: VgicConfig,
     pub(super) state: SavedState,
     pub(super) memory: Arc<Memory>,
-    /// Whether vCPUs are powered off, if known.
+    /// Power state of vCPUs: `true` if powered off. The map lacks vCPUs whose power state is unknown.
     pub(super) stopped: BTreeMap<Affinity, bool>,
-    /// Tables that KVM's registers name.
+    /// Tables in guest memory whose addresses are in KVM's registers.
     pub(super) tables: Vec<SnapshotTable>,
-    /// What a restore would refuse or lose.
+    /// Parts that a restore would refuse or lose.
     pub(super) problems: Vec<Problem>,
 }
 
 /// A part of a snapshot that cannot be restored.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Problem {
-    /// The attribute is not in the snapshot.
+    /// An attribute is not in the snapshot.
     Absent(KvmDevice, Attribute),
-    /// The attribute's value is refused.
+    /// KVM refuses an attribute's value.
     Refused(KvmRegister, Errno),
-    /// An ITS's tables cannot be read.
+    /// KVM refuses to restore an ITS's tables.
     Tables { its: u64, errno: Errno },
-    /// An ITS is enabled, but cannot be without a valid register.
+    /// The snapshot enables an ITS, but the ITS remains disabled, because a register that it needs
+    /// is not valid.
     NotEnabled { its: u64 },
-    /// A collection's target does not exist.
+    /// A collection's target vCPU does not exist.
     NoTarget { its: u64, collection: u16, number: u32 },
-    /// A pending bit belongs to no event.
+    /// A bit is set in a pending table, but no event with its INTID targets the vCPU.
     PendingBit { cpu: Affinity, intid: IntId },
     /// The model refuses the state.
     NotRestorable(String),
@@ -69,7 +70,7 @@ impl Machine {
         (cpu.index() < self.config.cpus.len()).then_some(cpu)
     }
 
-    /// Returns the vCPUs, by number.
+    /// Returns the vCPUs in the order of their numbers.
     pub(super) fn cpus(&self) -> Vec<&CpuState> {
         let mut cpus: Vec<_> = self.state.cpus.iter().collect();
         cpus.sort_by_key(|cpu| Typer::from(cpu.redistributor.typer).processor_number());
@@ -90,7 +91,7 @@ impl Machine {
     }
 }
 
-/// Returns the target of an event's collection.
+/// Returns the target of an event's collection; `None` if the collection is not mapped.
 pub(super) fn target(its: &ItsState, event: &EventState) -> Option<Affinity> {
     let at = its.collections.binary_search_by_key(&event.collection, |state| state.collection);
     at.ok().and_then(|at| its.collections.get(at)).map(|state| state.target)

@@ -1,4 +1,4 @@
-//! Guest memory of a snapshot.
+//! Guest memory in a snapshot.
 
 use anyhow::{Result, ensure};
 use std::collections::BTreeMap;
@@ -10,17 +10,17 @@ use vgic_kvm::snapshot::MemoryRange;
 
 const PAGE_BYTES: usize = 0x1000;
 const PAGE: u64 = PAGE_BYTES as u64;
-/// Maximum number of pages with contents: 128 MiB.
+/// Maximum number of stored pages, which is 128 MiB.
 const MOST_PAGES: usize = 1 << 15;
 /// End of the guest physical address space.
 const END: u64 = 1 << 52;
 
 type Page = Box<[u8; PAGE_BYTES]>;
 
-/// Memory that a snapshot contains, in its own copy. Reads of other memory fail.
+/// Copy of the guest memory that a snapshot contains. Accesses to other addresses fail.
 #[derive(Debug)]
 pub(super) struct Memory {
-    /// Sorted and without overlaps.
+    /// Address ranges that exist, sorted and disjoint.
     ranges: Vec<Range<u64>>,
     pages: Mutex<BTreeMap<u64, Page>>,
 }
@@ -73,7 +73,7 @@ impl Memory {
         Ok(memory)
     }
 
-    /// Returns the first part of a range that the snapshot does not contain.
+    /// Returns the first part of a range that the snapshot lacks.
     pub(super) fn missing(&self, wanted: Range<u64>) -> Option<Range<u64>> {
         if wanted.is_empty() {
             return None;
@@ -104,7 +104,7 @@ impl Memory {
             let source = &bytes[start..start + part.len()];
             match pages.entry(at / PAGE) {
                 Entry::Occupied(page) => page.into_mut()[part.clone()].copy_from_slice(source),
-                // A page of zeros needs no room.
+                // A page that is not stored reads as zeros.
                 Entry::Vacant(_) if source.iter().all(|byte| *byte == 0) => {}
                 Entry::Vacant(page) => {
                     page.insert(Box::new([0; PAGE_BYTES]))[part.clone()].copy_from_slice(source);
@@ -119,7 +119,7 @@ impl Memory {
     }
 }
 
-/// Splits an access at the ends of pages. Returns each part's place in its page.
+/// Splits an access at page boundaries. Returns the range of each part within its page.
 fn parts(address: u64, length: usize) -> impl Iterator<Item = Range<usize>> {
     let first = usize::try_from(address % PAGE).unwrap_or(0);
     let mut done = 0;
