@@ -24,7 +24,8 @@ impl Image {
         Self::build_with(workspace, "release", package, program, &[])
     }
 
-    /// Builds a program with a profile, and with these options of cargo that select features.
+    /// Builds a program with a cargo profile. `features` are the cargo options that select
+    /// features.
     pub fn build_with(
         workspace: &Workspace,
         profile: &str,

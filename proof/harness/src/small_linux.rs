@@ -25,8 +25,8 @@ pub const NVME: &[&str] = &[
     "nvme.ko",
 ];
 
-/// Modules of a virtio entropy source and a virtio network card behind PCI, for the release's
-/// kernel, in the order of their dependencies.
+/// Modules for a virtio entropy source and a virtio network card on PCI, for the kernel of Debian's
+/// stable release, in the order of their dependencies.
 const VIRTIO: &[&str] = &[
     "virtio_pci_legacy_dev.ko",
     "virtio_pci_modern_dev.ko",
@@ -37,8 +37,9 @@ const VIRTIO: &[&str] = &[
     "virtio_net.ko",
 ];
 
-/// Returns the drivers of a virtio entropy source, a virtio network card and an NVMe controller
-/// behind PCI, in the order of their dependencies. The guest decompresses compressed modules.
+/// Returns the modules for a virtio entropy source, a virtio network card and an NVMe controller on
+/// PCI, in the order of their dependencies. The guest must decompress modules whose names end with
+/// `.xz`.
 pub fn pci_modules(version: Version) -> Vec<&'static str> {
     match version {
         Version::Stable => [VIRTIO, NVME].concat(),
@@ -54,8 +55,9 @@ pub fn pci_modules(version: Version) -> Vec<&'static str> {
     }
 }
 
-/// Fetches a suite's kernel and its [`pci_modules`] into the cache, and returns their folder. All
-/// of them come from one package, because a module is only compatible with its own kernel.
+/// Fetches a suite's kernel and its [`pci_modules`] into the cache, and returns their folder. The
+/// kernel and the modules come from one package, because a module is only compatible with its own
+/// kernel.
 pub fn fetch_with_modules(workspace: &Workspace, version: Version) -> Result<PathBuf> {
     let folder = cache::folder(workspace).join(format!("debian-{version:?}").to_lowercase());
     if !cache::is_filled(&folder) {

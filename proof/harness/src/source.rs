@@ -9,7 +9,7 @@ pub fn code_only(text: &str) -> String {
     blanked(text, |_| true)
 }
 
-/// Returns the names and keywords of Rust code, each with the number of its line.
+/// Returns the words of Rust code, such as names and keywords, each with its line number.
 pub fn words(text: &str) -> Vec<(usize, String)> {
     let code = code_only(text);
     let words = (1..).zip(code.lines()).flat_map(|(number, line)| {

@@ -1,4 +1,5 @@
-//! Reads what `doorbell live` and Linux print on the console of a guest, and compares both.
+//! Compares the output of `doorbell live` with Linux's own tables, which a guest prints on its
+//! console.
 
 use std::collections::BTreeSet;
 
@@ -7,10 +8,10 @@ use serde_json::Value;
 
 use crate::said::{list, same, text};
 
-/// Beginnings of the names of chips whose interrupts are message-signaled.
+/// Prefixes of the names of chips whose interrupts are message-signaled.
 const CHIPS: [&str; 3] = ["ITS", "GICv2m", "MSI"];
 
-/// Lines of the guest's console. Each line's prefix states its origin.
+/// Lines of the guest's console. The prefix of a line states its origin.
 #[derive(Debug, Default)]
 pub struct Console {
     /// Output of `doorbell live --json`.
@@ -19,20 +20,20 @@ pub struct Console {
     text: String,
     /// `/proc/interrupts`.
     interrupts: Vec<String>,
-    /// Exit status of the command.
+    /// Exit status of `doorbell live --json`.
     status: Option<u8>,
-    /// The last line.
+    /// Last line of the console.
     pub last: String,
 }
 
-/// The faults that were planted in a guest.
+/// Results that `doorbell live` must have, according to the faults that were planted in a guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Expected {
-    /// Functions with a fault, and their obstacles as JSON.
+    /// Functions with a fault, each with its obstacle as JSON.
     pub faults: &'static [(&'static str, &'static str)],
     /// Functions that Linux treats differently from what firmware states.
     pub differences: &'static [&'static str],
-    /// A line of the explanation.
+    /// Line that the explanation must contain.
     pub line: &'static str,
 }
 
@@ -51,7 +52,7 @@ impl Console {
     }
 
     /// Compares the command's output with Linux's interrupts, with the DeviceIDs that Linux maps at
-    /// an ITS, and with the planted faults.
+    /// an ITS, and with the expected results.
     ///
     /// # Errors
     /// Fails if they differ, or if the guest has not printed everything.
@@ -105,7 +106,7 @@ fn is_message(mode: &Value) -> bool {
     ["msi", "msix"].contains(&text(mode))
 }
 
-/// Returns the DeviceIDs of firmware, or those that Linux assumes.
+/// Returns the DeviceIDs that firmware states or, if it states none, that Linux assumes.
 fn device_ids(senders: &[&Value]) -> BTreeSet<u64> {
     let id = |sender: &&Value| {
         sender["firmware"]["device_id"].as_u64().or(sender["linux"]["assumed_device_id"].as_u64())

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use doorbell_harness::image;
 use doorbell_harness::workspace::Workspace;
 
-/// Option for kernels without a heap.
+/// Cargo options for kernels without a heap.
 pub(crate) const HEAPLESS: &[&str] = &["--no-default-features"];
 /// Features of a kernel with a heap that uses only the ITS driver of `gic-bringup`.
 const ITS_ALONE: &[&str] = &["--no-default-features", "--features", "heap"];

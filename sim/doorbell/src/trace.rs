@@ -1,5 +1,5 @@
-//! The file of `doorbell run --trace`: for people, one event per line; for Perfetto and other
-//! viewers, Chrome's trace format.
+//! Writes the file of `doorbell run --trace`, either as text with one event per line, or in
+//! Chrome's trace format for viewers such as Perfetto.
 
 mod chrome;
 mod flows;
@@ -19,8 +19,8 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Maximum number of events in a trace. The default run of the first embedded machine has about
-/// 1.1 million.
+/// Maximum number of events in a trace. The default run of the first embedded machine records about
+/// 1.1 million events.
 const LIMIT: u64 = 2_000_000;
 
 /// Creates the recorder for a run with these options.
@@ -29,7 +29,7 @@ pub(crate) fn recorder(args: &WorkloadArgs) -> Arc<Recorder> {
     Recorder::new(time, LIMIT)
 }
 
-/// A file that receives a trace.
+/// File to which a trace is written.
 pub(crate) struct TraceFile<'a> {
     path: &'a Path,
     file: File,
@@ -37,14 +37,14 @@ pub(crate) struct TraceFile<'a> {
 }
 
 impl<'a> TraceFile<'a> {
-    /// Creates the file. Should be called before the run, because a run whose trace can't be
-    /// written would be useless.
+    /// Creates the file. Should be called before the run, so that the run does not start if its
+    /// trace can't be written.
     pub(crate) fn create(path: &'a PathBuf, recorder: Arc<Recorder>) -> Result<Self> {
         let file = File::create(path).with_context(|| cannot_write(path))?;
         Ok(Self { path, file, recorder })
     }
 
-    /// Writes the recorded events of a run with this report.
+    /// Writes the recorded events of a run. `report` is the report of the same run.
     pub(crate) fn write(self, report: &Report) -> Result<()> {
         let trace = self.recorder.take();
         let mut out = BufWriter::new(self.file);

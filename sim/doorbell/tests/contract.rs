@@ -210,7 +210,8 @@ fn latencies_are_those_of_the_handled_messages() {
         let [p50, p99] = ["p50", "p99"].map(|name| device[name].as_u64().unwrap());
         assert!(0 < p50 && p50 <= p99, "{device}");
     }
-    // A simulation's times are not those of a real machine.
+    // A simulation does not measure latencies, because its times differ from those of a real
+    // machine.
     let (totals, devices) = run(&["--simulate"]);
     assert!(totals["send_to_handler"].is_null() && devices.iter().all(Value::is_null));
     let text = text(&["run", "--vectors", "--messages", "9"]);

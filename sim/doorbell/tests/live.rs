@@ -19,8 +19,8 @@ fn write(root: &Path, path: &str, content: &[u8]) {
     std::fs::write(path, content).unwrap();
 }
 
-/// Returns a copy of a Linux that was started with `pci=nomsi`. Its only function has MSI-X, and
-/// its driver uses INTx.
+/// Creates the files of a Linux that was booted with `pci=nomsi`, and returns their folder. The
+/// only function supports MSI-X, but its driver uses INTx.
 fn without_messages(name: &str) -> PathBuf {
     let root = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("live-{name}"));
     drop(std::fs::remove_dir_all(&root));

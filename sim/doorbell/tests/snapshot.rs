@@ -1,4 +1,4 @@
-//! Tests for `doorbell snapshot`: exit statuses, output formats, and what the output shows.
+//! Tests for the output and exit status of `doorbell snapshot`.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 
@@ -6,15 +6,15 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-/// Runs a command in the folder of the snapshots that a real KVM saved, by procedures that their
-/// names state.
+/// Runs a subcommand of `doorbell snapshot` in the folder with a real KVM's snapshots. The name of
+/// each file states the procedure that saved it.
 fn snapshot(arguments: &[&str]) -> Output {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/snapshot");
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
     command.current_dir(folder).arg("snapshot").args(arguments).output().unwrap()
 }
 
-/// Returns the exit status and the text of a command.
+/// Runs a subcommand, and returns its exit status and standard output.
 #[track_caller]
 fn text(arguments: &[&str]) -> (Option<i32>, String) {
     let output = snapshot(arguments);

@@ -1,18 +1,18 @@
-//! Times from the device's write to the start of the handler.
+//! Measurement of the times from a device's write to the start of its handler.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::oracle::MessageTimes;
 
-/// Each power of two is divided into `2^STEPS_LOG2` steps, so that a percentile is at most 1/16 too
+/// Logarithm of the number of bins per power of two. With 16 bins, a percentile is at most 1/16 too
 /// high.
 const STEPS_LOG2: u32 = 4;
 /// Number of bins that cover all 64-bit numbers.
 const BINS: usize = (64 - STEPS_LOG2 as usize + 1) << STEPS_LOG2;
 
-/// The latencies of a device's messages: the time from the device's write to the start of the
-/// handler run that found the message.
+/// Distribution of latencies. The latency of a message is the time from the device's write to the
+/// start of the handler run that found the message.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Latency {
@@ -22,13 +22,13 @@ pub struct Latency {
     pub p50: u64,
     /// The 99th percentile, in nanoseconds.
     pub p99: u64,
-    /// The distribution: each bin's upper limit in nanoseconds and its number of messages. Empty
+    /// Upper limit in nanoseconds and number of messages of each bin, in ascending order. Empty
     /// bins are omitted.
     pub bins: Vec<(u64, u64)>,
 }
 
 impl Latency {
-    /// Returns the latency over all messages of several devices; `None` if there are none.
+    /// Combines the latencies of several devices. Returns `None` if there are no messages.
     pub fn of_all<'a>(all: impl IntoIterator<Item = &'a Self>) -> Option<Self> {
         let mut bins = std::collections::BTreeMap::<u64, u64>::new();
         for (limit, count) in all.into_iter().flat_map(|one| &one.bins) {
@@ -51,7 +51,7 @@ impl Latency {
     }
 }
 
-/// Counts of latencies, by bin.
+/// Number of messages in each bin.
 #[derive(Debug)]
 pub(crate) struct LatencyCounts(Box<[AtomicU64]>);
 
@@ -73,13 +73,13 @@ impl LatencyCounts {
     }
 }
 
-/// Returns the bin of a number. The first bins hold one number each.
+/// Returns the index of a number's bin. Each of the first bins contains a single number.
 fn bin(number: u64) -> usize {
     let octave = number.checked_ilog2().unwrap_or(0).saturating_sub(STEPS_LOG2);
     ((octave as usize) << STEPS_LOG2) + usize::try_from(number >> octave).unwrap_or(usize::MAX)
 }
 
-/// Returns the highest number in a bin.
+/// Returns the greatest number in a bin.
 fn limit(bin: usize) -> u64 {
     let steps = 1_usize << STEPS_LOG2;
     let octave = (bin / steps).saturating_sub(1);
@@ -87,7 +87,7 @@ fn limit(bin: usize) -> u64 {
     ((u128::from(step + 1) << octave) - 1).try_into().unwrap_or(u64::MAX)
 }
 
-/// Measures the latencies of one vector.
+/// Stopwatch for the messages of one vector.
 #[derive(Debug)]
 pub(crate) struct Stopwatch {
     start: Instant,

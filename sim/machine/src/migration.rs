@@ -17,8 +17,8 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use vgic::Vcpu;
 
-/// Migrations of the interrupt controller while the machine runs, from the drivers' first register
-/// access on.
+/// Migrations of the interrupt controller while the machine runs. The first migration may occur at
+/// the drivers' first register access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Migration {
     /// The controller is never migrated.

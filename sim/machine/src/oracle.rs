@@ -208,7 +208,7 @@ impl VectorRecord {
         self.unknowable.fetch_add(before.unknowable(), Ordering::Relaxed);
     }
 
-    /// Returns `true` unless too many messages are waiting for the handler.
+    /// Returns `true` unless too many messages are waiting for the handler already.
     pub(crate) fn may_send(&self) -> bool {
         let sent = self.sent.load(Ordering::Relaxed);
         sent.saturating_sub(self.seen.load(Ordering::Acquire)) < AHEAD
@@ -250,7 +250,7 @@ impl VectorRecord {
 
     /// Records a handler run on `cpu`, which started to look for interrupts at `looked_at`. The
     /// acknowledgement must already have been recorded in the route. Runs of one handler never
-    /// overlap. Returns the messages that no earlier run saw.
+    /// overlap. Returns the numbers of the messages that no earlier run saw.
     pub(crate) fn handle(&self, cpu: Cpu, looked_at: u64) -> Range<u64> {
         let number = self.ram.device_load64(self.mailbox).unwrap_or(0);
         let seen = self.seen.load(Ordering::Relaxed);

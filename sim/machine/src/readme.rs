@@ -1,4 +1,4 @@
-//! The README's kernel, which runs as the guest of the README's monitor.
+//! Tests that run the README's kernel as the guest of the README's monitor.
 
 use doorbell_hardware::platform::MachinePlatform;
 use gic_bringup::Irqchip;
@@ -81,7 +81,7 @@ fn readme_kernel_handles_monitors_signals() {
     assert!(passed, "the guest panicked");
 }
 
-/// Takes a vector's interrupts on two CPUs, and gives the vector up.
+/// Takes a vector's interrupts on two CPUs, and then frees the vector.
 fn take_signals(guest: &Guest, irqchip: &Irqchip<MachinePlatform>, function: &MsixTable) {
     let runs: Arc<[AtomicU32; 4]> = Arc::default();
     let counted = runs.clone();

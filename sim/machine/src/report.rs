@@ -42,7 +42,8 @@ impl Report {
         self.devices.iter().filter(shares).map(|other| other.id.as_str())
     }
 
-    /// Returns the latency over all devices' messages, as [`DeviceReport::latency`].
+    /// Returns the latencies of all devices' messages; `None` if [`DeviceReport::latency`] is
+    /// `None` for every device.
     pub fn latency(&self) -> Option<Latency> {
         Latency::of_all(self.devices.iter().filter_map(|device| device.latency.as_ref()))
     }
@@ -119,8 +120,8 @@ pub struct DeviceReport {
     pub isolation: Isolation,
     /// The device's vectors.
     pub vectors: Vec<VectorReport>,
-    /// The times from the device's write to its handler. `None` if no handler found a message, and
-    /// for a simulation, whose times are not those of a real machine.
+    /// Times from the device's writes to its handlers. `None` if no handler found a message, or if
+    /// the run was a simulation, whose times differ from those of a real machine.
     pub latency: Option<Latency>,
     /// Minimum number of vectors with which the device is useful.
     pub useful_minimum: u16,

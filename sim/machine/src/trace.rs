@@ -1,7 +1,8 @@
 //! Records what happens to each message, from the device's write to the end of its interrupt.
 //!
-//! The recorder observes the seams between devices, model and CPUs. It adds what only the machine
-//! knows: which message of which vector passes a seam, and which messages a handler run found.
+//! The recorder observes the interfaces through which devices, the model and CPUs are connected. It
+//! adds facts that only the machine knows: the vector and the number of a message that passes an
+//! interface, and the messages that a handler run found.
 
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::pci::Signalled;
@@ -13,30 +14,29 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-/// Number of separately locked buffers. Threads usually have a buffer each, and so do not wait for
-/// each other.
+/// Number of buffers, each with its own lock. Threads are assigned to the buffers in turn, so that
+/// they rarely wait for each other.
 const BUFFERS: usize = 32;
 
 thread_local! {
-    /// The message that this thread is sending.
+    /// Message that this thread is sending.
     static SENDING: Cell<Option<Subject>> = const { Cell::new(None) };
-    /// The buffer of this thread.
+    /// Index of this thread's buffer.
     static BUFFER: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
 static NEXT_BUFFER: AtomicUsize = AtomicUsize::new(0);
 
-/// The unit of a trace's times.
+/// Unit of a trace's times.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum TraceTime {
     /// Nanoseconds since the recorder was created.
     Nanoseconds,
-    /// The number of records before this one, which is the same in every simulation with the same
-    /// seed.
+    /// Number of earlier records, which is the same in every simulation with the same seed.
     Steps,
 }
 
-/// A vector of a device, or one of its messages.
+/// Vector of a device, or one of the vector's messages.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Subject {
     /// Index of the device in [`Trace::devices`].
@@ -47,12 +47,13 @@ pub struct Subject {
     pub message: u64,
 }
 
-/// A record of a trace.
+/// Record in a trace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record {
-    /// The time, in the unit that the recorder was created with.
+    /// Time, in units of [`Trace::time`].
     pub at: u64,
-    /// The message that was being sent, or the vector concerned, if the machine knows it.
+    /// Message that the recording thread was sending, or else the message or vector concerned;
+    /// `None` if unknown.
     pub subject: Option<Subject>,
     /// What happened.
     pub what: Occurrence,
@@ -62,21 +63,22 @@ pub struct Record {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Occurrence {
-    /// An event at one of the seams between devices, model and CPUs.
+    /// An event at an interface between devices, model and CPUs.
     Event(Event),
-    /// A device starts to send the subject.
+    /// A device starts to send the message.
     Sends,
-    /// The device's attempt to send the subject has ended.
+    /// The device's attempt to send the message has ended.
     Answered(Signalled),
-    /// The handler of the subject starts.
+    /// The vector's handler starts.
     Handles {
         /// The CPU.
         cpu: Cpu,
-        /// Number of messages that no earlier handler run saw. The subject is the last of them. 0
-        /// if an earlier run saw the message that caused this interrupt.
+        /// Number of messages that no earlier handler run saw. The record's subject is the last of
+        /// these messages. The number is 0 if an earlier run already saw the message that caused
+        /// this interrupt.
         messages: u64,
     },
-    /// A CPU has nothing to do and sleeps.
+    /// A CPU has nothing to do and goes to sleep.
     Slept {
         /// The CPU.
         cpu: Cpu,
@@ -91,7 +93,7 @@ pub enum Occurrence {
         /// The CPU.
         cpu: Cpu,
     },
-    /// The subject's device was removed and added again.
+    /// The device was removed and added again.
     Readded,
     /// The machine suspended to RAM and resumed.
     Suspended,
@@ -99,28 +101,30 @@ pub enum Occurrence {
     Migrated,
 }
 
-/// The records of a run.
+/// Records of a run.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Trace {
-    /// The unit of the times.
+    /// Unit of the times.
     pub time: TraceTime,
-    /// The names of the devices that had vectors, as in [`DeviceReport::id`](crate::DeviceReport).
+    /// Names of the devices that had vectors, as in [`DeviceReport::id`](crate::DeviceReport).
     pub devices: Vec<String>,
-    /// The records, in the order of their times. No two have the same time.
+    /// Records, in the order of their times. No two records have the same time.
     pub records: Vec<Record>,
     /// Number of records that were left out because the recorder was full.
     pub left_out: u64,
 }
 
-/// Records a run, if [`BuildOptions::recorder`](crate::BuildOptions::recorder) holds it.
+/// Recorder of a run's events. A run is recorded if
+/// [`BuildOptions::recorder`](crate::BuildOptions::recorder) contains a recorder.
 pub struct Recorder {
     time: TraceTime,
     start: Instant,
     limit: u64,
     /// Number of records so far, including those that were left out.
     count: AtomicU64,
-    /// Set once the run has ended. What happens while the drivers are dropped isn't part of it.
+    /// Set once the run has ended. Later occurrences, such as those while the drivers are dropped,
+    /// are not recorded.
     has_ended: AtomicBool,
     devices: Mutex<Vec<String>>,
     buffers: [Mutex<Vec<Record>>; BUFFERS],
@@ -140,7 +144,7 @@ impl Recorder {
         })
     }
 
-    /// Returns the records, and empties the recorder.
+    /// Takes the records out of the recorder. They still count towards the limit.
     pub fn take(&self) -> Trace {
         let mut records: Vec<_> =
             self.buffers.iter().flat_map(|buffer| std::mem::take(&mut *lock(buffer))).collect();
@@ -158,7 +162,7 @@ impl Recorder {
         }
     }
 
-    /// Returns the index of the device with this name.
+    /// Returns the index of the device with this name, and assigns an index to a new name.
     pub(crate) fn device(&self, name: &str) -> u32 {
         let mut devices = lock(&self.devices);
         let index = devices.iter().position(|known| known == name).unwrap_or_else(|| {
@@ -168,7 +172,7 @@ impl Recorder {
         u32::try_from(index).unwrap_or(u32::MAX)
     }
 
-    /// Records `what` about the message that this thread is sending, if it is sending one.
+    /// Records `what`, with the message that this thread is sending, if any, as the subject.
     pub(crate) fn record(&self, what: Occurrence) {
         self.record_of(SENDING.get(), what);
     }
@@ -178,7 +182,7 @@ impl Recorder {
         self.has_ended.store(true, Ordering::SeqCst);
     }
 
-    /// Records `what` about `subject`.
+    /// Records `what` with this subject.
     pub(crate) fn record_of(&self, subject: Option<Subject>, what: Occurrence) {
         if self.has_ended.load(Ordering::SeqCst) {
             return;
@@ -198,8 +202,8 @@ impl Recorder {
         }
     }
 
-    /// Sends `subject` by calling `send`, and records the answer. Events on this thread until then
-    /// are about `subject`.
+    /// Sends a message by calling `send`, and records the answer. Until then, `subject` is the
+    /// subject of this thread's events.
     pub(crate) fn sending(
         &self,
         subject: Option<Subject>,

@@ -64,8 +64,8 @@ impl KvmMachine {
         Self::with(revision, std::slice::from_ref(&all))
     }
 
-    /// Creates a machine whose guest has only these ranges of memory, which must consist of pages
-    /// and must include the program and its operations.
+    /// Creates a machine whose guest has only these ranges of memory. The ranges must consist of
+    /// whole pages, and must include the program and its operations.
     pub fn with_memory(ranges: &[Range<u64>]) -> Result<Self, Failure> {
         Self::with(NEWEST, ranges)
     }
@@ -125,7 +125,7 @@ impl KvmMachine {
         Descriptors { gic: &self.gic, its: &self.its }
     }
 
-    /// Takes a snapshot from the machine's descriptors.
+    /// Takes a snapshot through the machine's file descriptors.
     pub fn snapshot(&self) -> Result<KvmSnapshot, Failure> {
         snapshot(&self.gic, &self.its, &self.cpus, &self.ram)
     }
@@ -236,7 +236,7 @@ impl Machine for KvmMachine {
 
 fn lend(vm: &VmFd, ram: &Ram, slot: u32, range: &Range<u64>) -> Result<(), Failure> {
     let length = usize::try_from(range.end - range.start)?;
-    // Fails if the range is not in memory.
+    // Fails if the range is outside of the machine's RAM.
     let host = ram.mapped().get_slice(GuestAddress(range.start), length)?.ptr_guard_mut();
     let region = kvm_userspace_memory_region {
         slot,

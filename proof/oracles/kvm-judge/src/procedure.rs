@@ -1,7 +1,8 @@
-//! Procedures by which monitors save a machine: the right one, and those of two public bugs.
+//! Procedures by which monitors save a machine: the documented one, and those of two publicly
+//! reported bugs.
 //!
-//! The result is a [`KvmSnapshot`], which `doorbell snapshot` reads. Each wrong procedure restores
-//! without an error of its own, or with one that does not name the cause.
+//! The result is a [`KvmSnapshot`], which `doorbell snapshot` reads. A snapshot from one of the
+//! wrong procedures restores without an error, or with an error that does not name the cause.
 
 use crate::layout::CPUS;
 use crate::machine::affinities;
@@ -17,14 +18,15 @@ use vgic_kvm::snapshot::{KvmAttributes, KvmSnapshot, SnapshotCpu};
 const ITSES: usize = 2;
 const PAGE: u64 = 0x1000;
 
-/// A way of saving a machine.
+/// Procedure that saves a machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Procedure {
-    /// Linux's documentation: save all tables, read each vCPU's registers, then copy memory.
+    /// The procedure in Linux's documentation: save all tables, read each vCPU's registers, then
+    /// copy memory.
     Documented,
-    /// The registers of every vCPU are read with the first vCPU's MPIDR (cloud-hypervisor#8638).
+    /// Reads the registers of every vCPU with the first vCPU's MPIDR (cloud-hypervisor#8638).
     FirstCpuForAll,
-    /// The pages to copy are chosen before KVM writes its tables (e2b-dev/infra#2057).
+    /// Chooses the pages to copy before KVM writes its tables (e2b-dev/infra#2057).
     PagesBeforeTables,
 }
 
@@ -44,7 +46,7 @@ impl Procedure {
     /// Saves a machine whose vCPUs are not running.
     pub fn save(self, machine: &mut dyn Machine) -> Result<KvmSnapshot, Failure> {
         let ram = machine.ram().clone();
-        // What a monitor that tracks writes of vCPUs and devices, but not KVM's, would copy.
+        // The pages that a monitor copies if it tracks writes by vCPUs and devices, but not by KVM.
         let written: Vec<u64> = ram.rows()?.iter().map(|(address, _)| address / PAGE).collect();
         let mut cpus = Vec::new();
         for (number, affinity) in (0..CPUS).zip(affinities()) {
@@ -59,10 +61,10 @@ impl Procedure {
     }
 }
 
-/// The attributes of a machine's devices.
+/// Attributes of a machine's devices.
 struct Devices<'m> {
     machine: &'m mut dyn Machine,
-    /// Registers of every vCPU are read from the first.
+    /// `true` if the first vCPU's MPIDR is used to read the registers of every vCPU.
     is_first: bool,
 }
 
@@ -85,7 +87,7 @@ impl KvmAttributes for Devices<'_> {
     }
 }
 
-/// Memory in which only certain pages exist.
+/// Memory in which only the pages in `written` can be read.
 struct WrittenPages {
     ram: Ram,
     /// Numbers of the pages, in ascending order.
@@ -108,7 +110,7 @@ impl GuestMemory for WrittenPages {
     }
 }
 
-/// Returns the attributes and memory of a snapshot in the form in which they are restored.
+/// Converts a snapshot's attributes and memory to the form that a restore requires.
 pub fn to_restore(snapshot: &KvmSnapshot) -> Snapshot {
     let registers = snapshot.attributes.iter();
     let attributes = registers.map(|saved| (saved.device, saved.attribute, saved.value));
@@ -119,7 +121,8 @@ pub fn to_restore(snapshot: &KvmSnapshot) -> Snapshot {
     Snapshot { attributes: attributes.collect(), memory: memory.collect() }
 }
 
-/// Returns a plan in which each vCPU has pending LPIs that it can take, from devices at both ITSes.
+/// Returns a plan in which devices at both ITSes make LPIs pending at each vCPU. All of these LPIs
+/// are enabled.
 pub fn plan() -> Plan {
     let event = |id, intid, collection, priority| EventPlan {
         id,

@@ -1,5 +1,5 @@
-//! Snapshots of a real KVM that were saved by right and wrong procedures, and what the command's
-//! lint says about each.
+//! Checks that `doorbell snapshot lint` finds the mistakes of the procedures that saved a real
+//! KVM's snapshots.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,30 +11,31 @@ use doorbell_harness::workspace::Workspace;
 use doorbell_harness::{command, process};
 use serde_json::Value;
 
-/// Each procedure, and the rule that must find it. `None` means that the snapshot is clean.
+/// Procedures, each with the rule that must find its mistake; `None` if the snapshot must be clean.
 const EXPECTED: [(&str, Option<&str>); 3] = [
     ("documented", None),
     ("first-cpu-for-all", Some("shared-pending-table")),
     ("pages-before-tables", Some("table-not-included")),
 ];
 
-/// Snapshots by the names of their procedures.
+/// Snapshots in JSON, by the names of their procedures.
 #[derive(Debug, Default)]
 pub(super) struct Saved(BTreeMap<String, String>);
 
 impl Saved {
-    /// Adds the piece of a snapshot that a line contains, if any.
+    /// Adds the piece of a snapshot that a line of the console contains, if any.
     pub(super) fn line(&mut self, line: &str) {
         if let Some(Fact::Judge(JudgeFact::Json { procedure, json })) = Fact::parse(line) {
             self.0.entry(procedure.to_string()).or_default().push_str(&json);
         }
     }
 
-    /// Checks that `doorbell snapshot lint` finds the cause in each snapshot, and nothing in the
-    /// snapshot of the documented procedure. The files remain, with names that start with `stem`.
+    /// Checks that `doorbell snapshot lint` finds the mistake in each snapshot, and nothing in the
+    /// snapshot of the documented procedure. Writes each snapshot to a file whose name starts with
+    /// `stem`, and keeps the file.
     ///
     /// # Errors
-    /// A snapshot is missing, or the findings differ.
+    /// Fails if a snapshot is missing, or if the findings differ from the expected ones.
     pub(super) fn judge(&self, workspace: &Workspace, stem: &Path) -> Result<()> {
         let doorbell = command::build(workspace)?;
         for (procedure, rule) in EXPECTED {

@@ -114,7 +114,7 @@ const fn tick(name: &'static str, machines: &'static [&'static [&'static str]]) 
 }
 
 impl Kernel {
-    /// Builds the kernel, once, with the profile whose results the suite `size` measures.
+    /// Builds the kernel once, with the same profile as the suite `size`.
     fn image(&self) -> Result<&Image> {
         // Without features there is no global allocator, so linking fails if a kernel needs one.
         let features = if self.is_heapless { HEAPLESS } else { &[] };

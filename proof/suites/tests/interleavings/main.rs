@@ -18,8 +18,8 @@ use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{process, toolchain};
 use doorbell_suites::mutant::{self, Mutant};
 
-/// The packages with such checks. Those whose faults take longest are first, so that no CPU is idle
-/// at the end.
+/// Packages with interleaving checks. The packages whose faults take longest are first, so that no
+/// CPU is idle at the end.
 const CHECKED: &[&str] = &["vgic", "irq-routing", "irq-domain", "doorbell-fallible"];
 /// Path of a package's faults, relative to its folder.
 const MUTANTS: &str = "src/interleavings/mutants.txt";
@@ -53,7 +53,7 @@ fn clippy() -> Result<()> {
     process::must(cargo.args(["--tests", "--", "-D", "warnings"]))
 }
 
-/// Returns the sources, after building the checks of every package once.
+/// Builds the checks of every package once, and returns the sources.
 fn built() -> Result<&'static Sources> {
     static BUILT: Shared<Sources> = Shared::new();
     BUILT.get(|| {
@@ -105,7 +105,8 @@ fn find(package: &str, fault: &Mutant) -> Result<()> {
 struct Sources {
     root: PathBuf,
     artifacts: PathBuf,
-    /// Option for cargo. The lock file of a copy lists dependencies that the copy lacks.
+    /// Cargo option that concerns the lock file. `--locked` fails in a copy, because its lock file
+    /// lists dependencies that the copy lacks.
     lock: &'static str,
 }
 
@@ -146,7 +147,7 @@ impl Sources {
 }
 
 /// Removes a package's dependency on itself from its manifest. The dependency only enables features
-/// for its integration tests, but with it, each fault would be compiled twice.
+/// for the package's integration tests, but makes cargo compile each fault twice.
 fn without_itself(package: &str, manifest: &str) -> String {
     let own = format!("{package} = {{ path = \".\"");
     manifest.split_inclusive('\n').filter(|line| !line.starts_with(&own)).collect()

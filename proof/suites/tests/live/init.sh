@@ -1,16 +1,16 @@
 #!/busybox sh
-# The guest's init process. It loads the drivers, uses the devices, and prints what the command and
-# the kernel say about their interrupts. A prefix tells the origin of each line.
+# The guest's init process. It loads the drivers, uses the devices, and prints the output of
+# `doorbell live` and the kernel's table of interrupts. The prefix of each line states its origin.
 B=/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
 for module in $($B cat /modules); do
     case $module in *.xz) $B unxz /$module; module=${module%.xz} ;; esac
     case $module in virtio-rng.ko) ;; *) $B insmod /$module ;; esac
 done
-# Waits at most ten seconds for a file.
+# Waits up to ten seconds for a file to appear.
 await() { for try in $($B seq 100); do [ -e $1 ] && break; $B sleep 0.1; done; }
 await /dev/nvme0n1
-# If the entropy sources' messages do not arrive, this never ends.
+# If the messages of the entropy sources do not arrive, this block never ends.
 {
     $B insmod /virtio-rng.ko
     $B dd if=/dev/hwrng of=/tmp/random bs=64 count=1

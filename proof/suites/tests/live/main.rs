@@ -1,6 +1,6 @@
-//! Runs `doorbell live` in Debian's kernels on QEMU, with faults in firmware and on the kernel's
-//! command line. The command must name each fault, and its interrupts and DeviceIDs must be those
-//! that Linux uses.
+//! Runs `doorbell live` in guests with Debian's kernels on QEMU, with faults in firmware and on the
+//! kernel's command line. The command must find each fault, and must report the interrupts and
+//! DeviceIDs that Linux uses.
 
 #![forbid(unsafe_code)]
 
@@ -40,8 +40,9 @@ const SURROUNDINGS: &[&str] = &[
     "stdio",
     "-no-reboot",
 ];
-/// An entropy source behind a root port, an NVMe controller on the root bus, and an entropy source
-/// behind a bridge to a conventional bus, which replaces its requester ID.
+/// An entropy source below a root port, an NVMe controller on the root bus, and an entropy source
+/// below a bridge to a conventional bus. That bridge replaces the requester ID of the entropy
+/// source.
 const DEVICES: &[&str] = &[
     "-device",
     "pcie-root-port,id=root,chassis=1,slot=1",
@@ -60,11 +61,11 @@ const SMMU: &str = "gic-version=3,iommu=smmuv3";
 const HOST: &str = "/pcie@10000000";
 const ITS: &str = "/intc@8000000/its@8080000";
 
-/// A change of the devicetree's property of a node.
+/// Change of a property of a devicetree node.
 #[derive(Clone, Copy, Debug)]
 enum Change {
     None,
-    /// Limits the only entry of the host bridge's map to this many requesters.
+    /// Limits the only entry of a map in the host bridge's node to this number of requesters.
     Shorten(&'static str, u32),
     /// Disables a node.
     Disable(&'static str),
@@ -72,7 +73,7 @@ enum Change {
     Move(&'static str, u32),
 }
 
-/// Lists the functions that have a driver, with the same obstacle.
+/// Expands to all functions with a driver, each with the same obstacle.
 macro_rules! all {
     ($obstacle:literal) => {
         &[
@@ -84,7 +85,7 @@ macro_rules! all {
         ]
     };
 }
-/// A machine with a fault, and what the command must say.
+/// Machine, the fault that is planted in it, and the expected results of the command.
 #[derive(Clone, Copy, Debug)]
 struct Subject {
     name: &'static str,
@@ -126,7 +127,8 @@ const SUBJECTS: &[Subject] = &[
     Subject {
         name: "a map without some requesters",
         change: Change::Shorten("msi-map", 0x10),
-        // Linux uses the ITS for 01:00.0, because the map contains the root port above it.
+        // Linux uses the ITS for 01:00.0, because the map contains the root port above this
+        // function.
         expected: Expected {
             faults: &[
                 ("0000:00:02.0", r#"{ "setup": { "outside-map": { "requester": 16 } } }"#),
@@ -163,7 +165,7 @@ const SUBJECTS: &[Subject] = &[
     Subject {
         name: "an ITS at another address",
         versions: STABLE,
-        // The second half of the flash memory.
+        // In QEMU's memory map, this address is in the second half of the flash memory.
         change: Change::Move(ITS, 0x400_0000),
         expected: Expected {
             faults: all!(r#"{ "setup": "controller-unused" }"#),
@@ -206,7 +208,7 @@ fn main() -> ExitCode {
     suite::main(cases.collect())
 }
 
-/// A kernel, its first file system, and the folder for the cases' files.
+/// A kernel, its initramfs, and the folder for the files of the cases.
 #[derive(Debug)]
 struct Guest {
     kernel: PathBuf,
@@ -215,7 +217,8 @@ struct Guest {
 }
 
 impl Guest {
-    /// Builds the command, and packs it with a Debian release's kernel modules.
+    /// Builds the command, and packs the command and a Debian release's kernel modules into an
+    /// initramfs.
     fn new(workspace: &Workspace, version: Version) -> Result<Self> {
         let program = program(workspace)?;
         let busybox = small_linux::fetch_busybox(workspace).or_absent("busybox")?;
@@ -289,7 +292,8 @@ impl Subject {
         Ok(())
     }
 
-    /// Writes the machine's devicetree with the fault to `file`, unless the fault is elsewhere.
+    /// Writes the machine's devicetree with the fault to `file`. Returns `None` if the devicetree
+    /// has no fault.
     fn change<'f>(&self, version: Version, file: &'f Path) -> Result<Option<&'f Path>> {
         if matches!(self.change, Change::None) {
             return Ok(None);

@@ -14,7 +14,7 @@ pub(super) struct Delivery<'r> {
     pub(super) faults: Vec<Count>,
     pub(super) counts: Vec<Count>,
     pub(super) devices: Vec<DeviceLine<'r>>,
-    /// Whether the run measured latencies.
+    /// `true` if the run measured latencies.
     pub(super) is_timed: bool,
     pub(super) notes: &'r [String],
     pub(super) heat_map: HeatMap,
@@ -35,7 +35,7 @@ pub(super) struct DeviceLine<'r> {
     pub(super) device_id: String,
     pub(super) vectors: usize,
     pub(super) isolation: String,
-    /// The times from the device's write to its handler, if they were measured.
+    /// Plot of the times from the device's writes to its handlers, if they were measured.
     pub(super) latency: Option<LatencyPlot>,
     pub(super) verdict: String,
 }

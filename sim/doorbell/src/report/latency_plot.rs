@@ -1,13 +1,14 @@
-//! A small plot of a device's latencies, with logarithmic time.
+//! Small plot of a device's latencies on a logarithmic time axis.
 
 use crate::print::duration;
 use doorbell_machine::{Latency, Report};
 
-/// Width and height of a plot. A column is two units wide.
+/// Number of columns of a plot. A column is two units wide.
 const COLUMNS: u16 = 60;
+/// Height of a plot.
 const HEIGHT: u64 = 24;
 
-/// The plot of one device. All plots of a report have the same scale of time.
+/// Plot of one device's latencies. All plots of a report have the same time axis.
 #[derive(Debug)]
 pub(super) struct LatencyPlot {
     pub(super) p50: String,
@@ -15,11 +16,11 @@ pub(super) struct LatencyPlot {
     pub(super) width: u64,
     pub(super) height: u64,
     pub(super) bars: Vec<Bar>,
-    /// The positions of the percentiles.
+    /// Horizontal positions of the 50th and 99th percentiles.
     pub(super) marks: [u64; 2],
 }
 
-/// A column of the plot.
+/// Column of the plot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Bar {
     pub(super) x: u64,
@@ -27,7 +28,7 @@ pub(super) struct Bar {
     pub(super) height: u64,
 }
 
-/// The times at the ends of the plots.
+/// Time axis of all plots of a report, as logarithms of the least and the greatest time.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TimeScale {
     least: f64,
@@ -35,14 +36,14 @@ pub(super) struct TimeScale {
 }
 
 impl TimeScale {
-    /// Returns the scale of a run's plots; `None` if the run measured no latency.
+    /// Returns the time axis for a run's plots; `None` if the run measured no latencies.
     pub(super) fn of(report: &Report) -> Option<Self> {
         let all = report.latency()?;
         let (least, most) = (all.bins.first()?.0, all.bins.last()?.0);
         Some(Self { least: logarithm(least), most: logarithm(most).max(logarithm(least) + 0.1) })
     }
 
-    /// Returns the column for a time.
+    /// Returns the number of the column that contains a time.
     fn column(self, nanoseconds: u64) -> u64 {
         let share = (logarithm(nanoseconds) - self.least) / (self.most - self.least);
         #[expect(
@@ -104,7 +105,7 @@ mod tests {
                 assert!(bar.x < plot.width && bar.y + bar.height == HEIGHT && bar.height > 0);
             }
             assert!(plot.marks[0] <= plot.marks[1] && plot.marks[1] < plot.width, "{plot:?}");
-            // A percentile is the limit of a bin with messages.
+            // A percentile is the upper limit of a bin that contains messages.
             for mark in plot.marks {
                 assert!(plot.bars.iter().any(|bar| bar.x + 1 == mark), "{plot:?}");
             }

@@ -47,13 +47,13 @@ struct Device<'a> {
     refused: Option<&'a str>,
     /// Minimum number of vectors that the device needs to be useful.
     useful_minimum: u16,
-    /// The times from the device's write to its handler; `null` if no handler found a message, and
-    /// for a simulation.
+    /// Times from the device's writes to its handlers; `null` if no handler found a message, or if
+    /// the run was a simulation.
     send_to_handler: Option<Percentiles>,
     vectors: Vec<Vector>,
 }
 
-/// Percentiles of the times of all messages that handlers found, in nanoseconds.
+/// Percentiles, in nanoseconds, over all messages that handlers found.
 #[derive(Serialize)]
 struct Percentiles {
     messages: u64,
@@ -95,7 +95,7 @@ struct Sums {
     suspended: u64,
     migrated: u64,
     migrated_in_flight: u64,
-    /// The same as of a device, over all devices.
+    /// Times from the writes of all devices to their handlers; `null` as for a device.
     send_to_handler: Option<Percentiles>,
 }
 

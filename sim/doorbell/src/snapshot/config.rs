@@ -16,7 +16,7 @@ pub(super) const MOST_ITS: usize = 16;
 /// Maximum of the number of vCPUs times the number of INTIDs, if the redistributors support direct
 /// LPIs.
 const MOST_DIRECT_LPIS: u64 = 1 << 24;
-/// Maximum number of mapped events.
+/// Approximate limit on the number of mapped events.
 const EVENTS: u32 = 1 << 20;
 
 /// Returns a configuration with which the model accepts `state`, provided that the model saved it.

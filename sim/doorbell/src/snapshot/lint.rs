@@ -23,7 +23,7 @@ use std::io::Write as _;
 pub(super) use finding::Finding;
 pub(super) use rule::Rule;
 
-/// Maximum number of findings of a rule that are shown one by one.
+/// Maximum number of findings that are listed for each rule.
 const SHOWN: usize = 16;
 
 /// Checks snapshots and prints the findings.
@@ -68,8 +68,8 @@ pub(super) fn lint(args: &LintArgs) -> Result<Outcome> {
     })
 }
 
-/// Returns the findings in the order of their rules. If a rule has many, the last one counts the
-/// others.
+/// Returns the findings in the order of their rules. If a rule has more than [`SHOWN`] findings,
+/// the last one that is listed states the number of the others.
 pub(super) fn check(machine: &Machine) -> Vec<Finding> {
     let mut found = BTreeMap::<Rule, (Vec<Finding>, usize)>::new();
     let mut report = |rule: Rule, place: String, message: String| {
@@ -102,7 +102,7 @@ fn rules() -> Table {
     rows
 }
 
-/// A finding, as it appears in the JSON output.
+/// Finding in the JSON output.
 #[derive(Debug, Serialize)]
 struct Row<'f> {
     source: &'f str,

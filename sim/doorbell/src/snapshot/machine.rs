@@ -29,7 +29,8 @@ pub(super) struct Machine {
     pub(super) config: VgicConfig,
     pub(super) state: SavedState,
     pub(super) memory: Arc<Memory>,
-    /// Power state of vCPUs: `true` if powered off. The map lacks vCPUs whose power state is unknown.
+    /// Power state of vCPUs: `true` if powered off. The map lacks vCPUs whose power state is not
+    /// known.
     pub(super) stopped: BTreeMap<Affinity, bool>,
     /// Tables in guest memory whose addresses are in KVM's registers.
     pub(super) tables: Vec<SnapshotTable>,

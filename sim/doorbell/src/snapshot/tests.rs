@@ -1,5 +1,5 @@
-//! Tests with states that a guest creates through the model's public interface. Each state is
-//! saved, written as JSON, and read again, as by the command.
+//! Tests with states that a guest creates through the model's public interface. Each test saves a
+//! state, writes the state as JSON, and reads the JSON like the command.
 
 mod commands;
 mod guest;
@@ -13,24 +13,24 @@ use super::machine::Machine;
 use vgic::saved_state::SavedState;
 use vgic_kvm::snapshot::KvmSnapshot;
 
-/// Reads the JSON of a state of the model.
+/// Converts a state of the model to JSON, and reads the JSON.
 fn of_model(state: &SavedState) -> Machine {
     file::parse("model", &serde_json::to_vec(state).unwrap()).unwrap()
 }
 
-/// Reads the JSON of a KVM snapshot.
+/// Converts a KVM snapshot to JSON, and reads the JSON.
 fn of_kvm(snapshot: &KvmSnapshot) -> Machine {
     file::parse("kvm", &serde_json::to_vec(snapshot).unwrap()).unwrap()
 }
 
-/// Returns the rules that find something.
+/// Returns the rules that have findings.
 fn rules(machine: &Machine) -> Vec<Rule> {
     let mut rules: Vec<_> = lint::check(machine).iter().map(|finding| finding.rule).collect();
     rules.dedup();
     rules
 }
 
-/// Returns the only finding, with its place and message.
+/// Returns the rule, place and message of the only finding.
 #[track_caller]
 fn only(machine: &Machine) -> (Rule, String, String) {
     let findings = lint::check(machine);

@@ -1,27 +1,27 @@
-//! Chrome's trace format: a JSON object whose `traceEvents` are slices, flows between slices, and
-//! instants, each on a track (a thread of a process). Defined by Google's document "Trace Event
-//! Format".
+//! Writer of Chrome's trace format, which Google's document "Trace Event Format" defines. A trace
+//! is a JSON object whose array `traceEvents` contains slices, instants, and flows between slices.
+//! Each is on a track, which the format calls a thread of a process.
 
 use serde::Serialize;
 use serde_json::Value;
 use std::io::{self, Write};
 
-/// A row of the viewer.
+/// Row in the viewer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Track {
     pub(crate) process: u32,
-    /// Must be unique over all processes.
+    /// Number of the track, which must be unique among the tracks of all processes.
     pub(crate) thread: u32,
 }
 
-/// A period of time in nanoseconds.
+/// Period of time, in nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Span {
     pub(crate) start: u64,
     pub(crate) end: u64,
 }
 
-/// A point of a flow. The flow connects the slices around its points.
+/// Point of a flow. The flow connects the slices that contain its points.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum FlowPoint {
     Start,
@@ -29,14 +29,14 @@ pub(crate) enum FlowPoint {
     End,
 }
 
-/// The number of rows that an instant is drawn across.
+/// Tracks across which an instant is drawn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Across {
     Track,
     Everything,
 }
 
-/// One element of `traceEvents`.
+/// Element of `traceEvents`.
 #[derive(Serialize)]
 struct TraceEvent<'a> {
     ph: char,
@@ -45,58 +45,59 @@ struct TraceEvent<'a> {
     name: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     cat: Option<&'a str>,
-    /// Microseconds.
+    /// Time in microseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     ts: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     dur: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     id: Option<u64>,
-    /// Connects the end of a flow to the slice around it rather than to the next slice.
+    /// Binding point of a flow's end: `e` connects the flow to the enclosing slice instead of the
+    /// next one.
     #[serde(skip_serializing_if = "Option::is_none")]
     bp: Option<&'a str>,
-    /// An instant's scope.
+    /// Scope of an instant: its track, or everything.
     #[serde(skip_serializing_if = "Option::is_none")]
     s: Option<char>,
     #[serde(skip_serializing_if = "Value::is_null")]
     args: Value,
 }
 
-/// Writes a trace event by event.
+/// Writer that writes a trace event by event.
 pub(crate) struct ChromeWriter<W> {
     out: W,
     is_first: bool,
 }
 
 impl<W: Write> ChromeWriter<W> {
-    /// Begins the object.
+    /// Begins the JSON object.
     pub(crate) fn new(mut out: W) -> io::Result<Self> {
         out.write_all(b"{\"displayTimeUnit\":\"ns\",\"traceEvents\":[")?;
         Ok(Self { out, is_first: true })
     }
 
-    /// Ends the object with facts about the whole trace.
+    /// Ends the JSON object. `facts` about the whole trace become `otherData`.
     pub(crate) fn finish(mut self, facts: &Value) -> io::Result<()> {
         write!(self.out, "\n],\"otherData\":")?;
         serde_json::to_writer(&mut self.out, facts)?;
         writeln!(self.out, "}}")
     }
 
-    /// Names a process, which groups tracks. Processes are shown in the order of their numbers.
+    /// Names a process, which groups tracks. Viewers show processes in the order of their numbers.
     pub(crate) fn process(&mut self, number: u32, name: &str) -> io::Result<()> {
         let track = Track { process: number, thread: 0 };
         self.metadata(track, "process_name", serde_json::json!({ "name": name }))?;
         self.metadata(track, "process_sort_index", serde_json::json!({ "sort_index": number }))
     }
 
-    /// Names a track. Tracks are shown in the order of their numbers.
+    /// Names a track. Viewers show the tracks of a process in the order of their numbers.
     pub(crate) fn track(&mut self, track: Track, name: &str) -> io::Result<()> {
         let order = serde_json::json!({ "sort_index": track.thread });
         self.metadata(track, "thread_name", serde_json::json!({ "name": name }))?;
         self.metadata(track, "thread_sort_index", order)
     }
 
-    /// Draws a slice. Slices of a track must be nested or disjoint.
+    /// Draws a slice. The slices of a track must be nested or disjoint.
     pub(crate) fn slice(
         &mut self,
         track: Track,
@@ -109,7 +110,7 @@ impl<W: Write> ChromeWriter<W> {
         self.write(&TraceEvent { ts: Some(ts), dur: Some(dur), args, ..event })
     }
 
-    /// Adds a point to a flow. The slice around it must have been drawn.
+    /// Adds a point to a flow. The slice that contains the point must already have been drawn.
     pub(crate) fn flow(
         &mut self,
         track: Track,

@@ -1,9 +1,9 @@
-//! The messages whose way can be drawn as a flow.
+//! Flows of messages from their devices to handler runs.
 
 use doorbell_machine::{Cpu, Event, Occurrence, Signalled, Subject, Trace};
 use std::collections::{HashMap, HashSet};
 
-/// A message's flow.
+/// Flow of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Flow {
     pub(super) id: u64,
@@ -11,7 +11,7 @@ pub(super) struct Flow {
     pub(super) end: u64,
 }
 
-/// The flows of all messages that were sent and found, with both events in the trace.
+/// Flows of the messages whose sending and whose handler run are completely in the trace.
 pub(super) struct Flows(HashMap<Subject, Flow>);
 
 impl Flows {
@@ -47,7 +47,7 @@ impl Flows {
         Self(ends.zip(1..).map(|((message, end), id)| (message, Flow { id, end })).collect())
     }
 
-    /// Returns the messages that a handler run found.
+    /// Returns the messages that a handler run found, given the last of them and their number.
     pub(super) fn found(last: Subject, messages: u64) -> impl Iterator<Item = Subject> {
         let first = last.message + 1 - messages;
         (first..=last.message).map(move |message| Subject { message, ..last })

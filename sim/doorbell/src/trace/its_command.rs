@@ -1,6 +1,6 @@
 //! Names of ITS commands.
 
-/// Returns the name of an ITS command (IHI 0069 §5.3).
+/// Returns the name of an ITS command, given its first doubleword (IHI 0069 §5.3).
 pub(super) const fn command_name(word: u64) -> &'static str {
     match word & 0xff {
         0x01 => "MOVI",

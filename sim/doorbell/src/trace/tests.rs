@@ -1,4 +1,4 @@
-//! Tests of timelines, against the format's document and against the verdict of the run.
+//! Tests that timelines conform to the trace format and agree with the run's report.
 
 use super::timeline;
 use doorbell_machine::{
@@ -9,21 +9,21 @@ use serde_json::Value;
 use std::collections::{HashMap, HashSet};
 use std::num::NonZeroU32;
 
-/// A drawn run.
+/// Timeline and report of a run.
 struct Drawn {
     events: Vec<Value>,
     facts: Value,
     report: Report,
 }
 
-/// How a run is scheduled.
+/// Scheduling of a run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Schedule {
     Threads,
     Simulated,
 }
 
-/// A position on a track: its process, its thread, and the time in picoseconds.
+/// Point on a track: process, thread, and time in picoseconds.
 type Point = (u64, u64, u64);
 
 fn draw(machine: &str, schedule: Schedule, limit: u64, mut options: BuildOptions) -> Drawn {
@@ -213,7 +213,7 @@ fn the_timeline_agrees_with_the_totals() {
                 (&drawn.facts["lost"], &drawn.facts["events_left_out"]),
                 (&0.into(), &0.into())
             );
-            // As in the totals, runs beyond the number of messages don't count.
+            // Like the totals, do not count more handler runs of a vector than it sent messages.
             let runs = drawn.handler_runs();
             let sent = 0..if schedule == Schedule::Threads { 40 } else { 12 };
             let delivered: u64 = runs.values().map(|runs| u64::min(*runs, sent.end)).sum();
@@ -266,7 +266,7 @@ fn a_full_recorder_keeps_whole_flows() {
     let [starts, ends] = ["s", "f"].map(|ph| drawn.of_kind(ph).map(|event| &event["id"]).collect());
     let (starts, ends): (HashSet<_>, HashSet<_>) = (starts, ends);
     assert!(starts == ends && starts.len() > 10 && starts.len() < all.of_kind("s").count());
-    // A message whose handler ran after the recorder was full isn't lost.
+    // A message does not count as lost if its handler ran after the recorder was full.
     assert_eq!(drawn.facts["lost"], 0);
 }
 

@@ -1,4 +1,5 @@
-//! A trace for people: one line per event, with its time and the message or vector concerned.
+//! Writes a trace as text, with one line per event. Each line states the time and the message or
+//! vector concerned.
 
 use super::its_command::command_name;
 use doorbell_machine::{Delivery, Event, Occurrence, Record, Signalled, Trace, TraceTime};
@@ -19,7 +20,7 @@ pub(super) fn write(out: &mut impl Write, trace: &Trace) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the name of the vector, and the number of its message.
+/// Returns the beginning of a line: the device, the vector, and the number of the message.
 fn subject(trace: &Trace, record: &Record) -> String {
     let Some(subject) = record.subject else { return String::new() };
     let index = usize::try_from(subject.device).ok();

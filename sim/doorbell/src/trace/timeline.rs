@@ -1,9 +1,9 @@
-//! A run's trace as a timeline: a track per device, controller and CPU, and a flow per message from
-//! the device's write to the handler run that found it.
+//! Draws the trace of a run as a timeline, with a track per device, controller and CPU. The flow of
+//! a message leads from the device's write to the handler run that found the message.
 //!
-//! A message has a flow if a handler found it. Several messages may end in the same handler run,
-//! because messages of a pending interrupt are merged. A message without a handler is an instant
-//! that states the reason.
+//! Several flows may end in the same handler run, because messages for an interrupt that is already
+//! pending are merged. A message that was not sent, that was dropped, or that no handler found has
+//! no flow, but an instant that states the reason.
 
 use super::chrome::{Across, ChromeWriter, FlowPoint, Span, Track};
 use super::flows::Flows;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{self, Write};
 
-/// Writes the trace of a run with this report.
+/// Writes the trace of a run. `report` is the report of the same run.
 pub(super) fn write(out: &mut impl Write, trace: &Trace, report: &Report) -> io::Result<()> {
     let mut out = ChromeWriter::new(out)?;
     let tracks = Tracks::write(&mut out, trace, report)?;
@@ -41,7 +41,8 @@ pub(super) fn write(out: &mut impl Write, trace: &Trace, report: &Report) -> io:
     out.finish(&facts)
 }
 
-/// Returns the duration of a unit of time in nanoseconds. A step is drawn as a microsecond.
+/// Returns the number of nanoseconds per unit of the trace's time. A step is drawn as a
+/// microsecond.
 const fn scale(time: TraceTime) -> u64 {
     match time {
         TraceTime::Nanoseconds => 1,
@@ -66,7 +67,7 @@ fn facts(trace: &Trace, report: &Report, counts: &Counts, flows: usize) -> Value
     })
 }
 
-/// Numbers of the drawn events.
+/// Numbers of events that have been drawn.
 #[derive(Default)]
 struct Counts {
     messages: u64,
@@ -76,32 +77,32 @@ struct Counts {
     commands: u64,
 }
 
-/// Slices that have begun.
+/// Slices that have begun but not ended.
 #[derive(Default)]
 struct Open {
     sends: HashMap<Subject, Send>,
-    /// Messages that have reached a controller, by message and sender.
+    /// Arrival times of the messages that a controller has not answered yet.
     arrivals: HashMap<(Option<Subject>, DeviceId, MsiMessage), u64>,
-    /// The interrupt that each CPU has taken.
+    /// Interrupts that CPUs have taken but not ended.
     taken: HashMap<Cpu, Taken>,
     sleeps: HashMap<Cpu, u64>,
 }
 
-/// A message that a device is sending.
+/// Message that a device is sending.
 struct Send {
     start: u64,
     message: Option<(Option<DeviceId>, MsiMessage)>,
     lost: Option<Delivery>,
 }
 
-/// An interrupt that a CPU has taken, and the handler runs so far.
+/// Interrupt that a CPU has taken, and its handler runs so far.
 struct Taken {
     start: u64,
     hwirq: HwIrq,
     runs: Vec<HandlerRun>,
 }
 
-/// A handler run that found this number of messages.
+/// Handler run that found `messages` messages, the last of which is `last`.
 struct HandlerRun {
     start: u64,
     last: Subject,
@@ -111,20 +112,21 @@ struct HandlerRun {
 struct Timeline<W> {
     out: ChromeWriter<W>,
     tracks: Tracks,
-    /// Nanoseconds per unit of time.
+    /// Nanoseconds per unit of the trace's time.
     scale: u64,
-    /// Whether the trace has all events of the run.
+    /// `true` if the trace has all events of the run.
     is_whole: bool,
     flows: Flows,
     open: Open,
-    /// For each arrival at a controller, the time of the next one, where its slice must end.
-    /// Slices of a track must not overlap.
+    /// For each arrival at a controller, the time of the next arrival. The slice of the first
+    /// message must end there, because the slices of a track must not overlap.
     controller_ends: HashMap<(Track, u64), u64>,
     counts: Counts,
 }
 
 impl<W: Write> Timeline<W> {
-    /// Computes where slices at controllers must end. Devices write to a controller concurrently.
+    /// Computes where the slices of controllers must end. Without this limit, they could overlap,
+    /// because devices write to a controller concurrently.
     fn reserve(&mut self, trace: &Trace) {
         let mut latest: HashMap<Track, u64> = HashMap::new();
         for record in &trace.records {
@@ -233,7 +235,7 @@ impl<W: Write> Timeline<W> {
         }
     }
 
-    /// Draws a message at its controller, which has answered.
+    /// Draws a message on the track of the controller that has answered it.
     fn arrived(
         &mut self,
         at: u64,
@@ -270,7 +272,7 @@ impl<W: Write> Timeline<W> {
         }
     }
 
-    /// Draws a message at its device, which has finished sending it.
+    /// Draws a message on the track of the device that has finished sending it.
     fn answered(&mut self, at: u64, subject: Subject, outcome: Signalled) -> io::Result<()> {
         let Some(send) = self.open.sends.remove(&subject) else { return Ok(()) };
         let track = Tracks::device(subject.device);
@@ -310,7 +312,7 @@ impl<W: Write> Timeline<W> {
         self.instant(track, at, &format!("vector {} lost", subject.vector), args)
     }
 
-    /// Draws an interrupt that a CPU has ended, and its handler runs.
+    /// Draws an interrupt that a CPU has ended, with its handler runs.
     fn ended(&mut self, cpu: Cpu, at: u64, taken: &Taken) -> io::Result<()> {
         let track = self.tracks.cpu(cpu);
         let span = self.span(taken.start, at);
@@ -351,7 +353,8 @@ impl<W: Write> Timeline<W> {
         self.out.instant(track, (at * self.scale, Across::Everything), name, Value::Null)
     }
 
-    /// Returns a span of at least one nanosecond, because a flow needs a slice with a duration.
+    /// Returns a span of at least one nanosecond, because a flow cannot connect a slice without a
+    /// duration.
     fn span(&self, start: u64, end: u64) -> Span {
         Span { start: start * self.scale, end: (end * self.scale).max(start * self.scale + 1) }
     }

@@ -1,19 +1,21 @@
-//! The tracks of a timeline.
+//! Tracks of a timeline.
 
 use super::chrome::{ChromeWriter, Track};
 use doorbell_machine::{Cpu, Report, Trace};
 use std::io::{self, Write};
 use std::ops::Range;
 
-/// Processes, which group the tracks.
+/// Process that contains the tracks of devices.
 const DEVICES: u32 = 1;
+/// Process that contains the tracks of controllers.
 const CONTROLLERS: u32 = 2;
+/// Process that contains the tracks of CPUs.
 const CPUS: u32 = 3;
 
-/// Size of an ITS's two register frames, the second of which has its doorbell.
+/// Size of the two register frames of an ITS. The second frame contains the doorbell.
 const ITS_SIZE: u64 = 0x2_0000;
 
-/// The tracks of devices, controllers and CPUs.
+/// Tracks of devices, controllers and CPUs.
 pub(super) struct Tracks {
     devices: Vec<String>,
     controllers: Vec<Vec<u64>>,

@@ -43,7 +43,7 @@ pub struct RingDevice {
 struct RingState {
     enabled: bool,
     rings: u64,
-    /// For each ring, `true` if it has work that hasn't been signaled yet.
+    /// `true` for each ring that has work that hasn't been signaled yet.
     waiting: Vec<bool>,
 }
 

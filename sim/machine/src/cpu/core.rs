@@ -66,7 +66,8 @@ pub(crate) struct CpuRecords {
     pub(crate) unhandled: Arc<UnhandledCounts>,
     pub(crate) routes: Arc<RouteTable>,
     pub(crate) recorder: Option<Arc<Recorder>>,
-    /// Whether latencies are measured. A simulation's times are not those of a real machine.
+    /// Whether latencies are measured. A simulation does not measure them, because its times differ
+    /// from those of a real machine.
     pub(crate) timing: Timing,
 }
 
@@ -87,7 +88,7 @@ impl CpuRecords {
 }
 
 impl CpuRecords {
-    /// Records what happened, if events are recorded.
+    /// Records an occurrence, if the run has a recorder.
     pub(crate) fn note(&self, what: Occurrence) {
         self.recorder.iter().for_each(|recorder| recorder.record_of(None, what));
     }

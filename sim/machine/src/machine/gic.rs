@@ -243,8 +243,8 @@ pub(crate) fn attach(
     Ok(())
 }
 
-/// Registers a doorbell for each ITS. All other writes by devices reach the model's registers or
-/// RAM.
+/// Registers a doorbell for each ITS. Device writes to other addresses access the model's registers
+/// or RAM.
 pub(crate) fn doorbells(
     model: &Arc<GicModel>,
     ram: &Arc<Ram>,
@@ -261,7 +261,7 @@ pub(crate) fn doorbells(
     doorbells
 }
 
-/// Reports the messages at `controller` to the recorder, if there is one.
+/// Wraps `controller` so that it reports its messages to the recorder, if any.
 pub(super) fn observed(
     controller: Arc<dyn SignalMsi<DeviceId>>,
     recorder: Option<&Arc<Recorder>>,
@@ -293,8 +293,8 @@ impl DeviceWrites for Anywhere {
     }
 }
 
-/// Reports the device writes that are not addressed to the doorbell of an ITS. Their target does
-/// not know the sender.
+/// Reports the device writes that are not addressed to the doorbell of an ITS. The reports contain
+/// DeviceID 0, because the targets of these writes cannot identify the sender.
 struct WatchedWrites {
     writes: Anywhere,
     recorder: Arc<Recorder>,
@@ -336,14 +336,14 @@ impl MmioDevice for Frames {
     }
 }
 
-/// The registers of an ITS, with a report of each command that software passes to it.
+/// Registers of an ITS. Reports each command that software adds to the queue.
 struct CommandWatch {
     frames: Arc<Frames>,
     recorder: Arc<Recorder>,
 }
 
 impl CommandWatch {
-    /// Reports the commands from the offset `first` in the queue up to `GITS_CWRITER`.
+    /// Reports the commands from offset `first` of the queue to `GITS_CWRITER`.
     fn report(&self, first: u32) {
         let read = |offset| self.frames.read(offset, AccessWidth::Double);
         let queue = gits::Cbaser::from(read(gits::CBASER.offset().into()));

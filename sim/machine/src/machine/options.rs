@@ -30,7 +30,7 @@ pub struct BuildOptions {
     pub fault: Fault,
     /// Migrations of the interrupt controller during the run.
     pub migration: Migration,
-    /// The recorder of the run's events. Without one, the machine's seams are not observed.
+    /// Recorder of the run's events. Without a recorder, nothing is recorded.
     pub recorder: Option<Arc<Recorder>>,
 }
 

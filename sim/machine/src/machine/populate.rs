@@ -277,7 +277,7 @@ pub(super) fn translator(
     Arc::new(Translator::new(Arc::clone(doorbells), translate))
 }
 
-/// Reports the messages of functions to the recorder, if there is one.
+/// Wraps `upstream` so that it reports the messages of functions to the recorder, if any.
 pub(super) fn observed(
     upstream: Arc<dyn SignalMsi<RequesterId>>,
     recorder: Option<&Arc<Recorder>>,

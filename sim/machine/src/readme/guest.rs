@@ -1,5 +1,5 @@
-//! The README's kernel as the guest of the guide's monitor. The kernel's code for each CPU runs on
-//! its own thread, and each access to a register is an exit.
+//! The README's kernel as the guest of the guide's monitor. Each of the kernel's CPUs runs on its
+//! own thread, and each register access exits to the monitor.
 
 use super::kernel;
 use super::vmm::{Exit, GuestCpu, KickFlag, MESSAGE_CONTROL, PENDING_BITS, TABLE};
@@ -33,21 +33,22 @@ pub(super) const CPUS: u32 = 4;
 /// Number of the function's vectors.
 pub(super) const VECTORS: u16 = 32;
 const FUNCTION: RequesterId = RequesterId::pci(0, 1, 0);
-/// The function's configuration space.
+/// Address of the function's configuration space.
 const CONFIG: u64 = 0x3f00_8000;
 const RAM: u64 = 0x4000_0000;
-/// Time after which a wait fails the test.
+/// Time limit of a wait, after which the test fails.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A vCPU, as seen by the monitor. The kernel's thread waits while an exit is handled.
+/// vCPU as seen by the monitor. The kernel's thread waits while the monitor handles an exit.
 pub(super) struct KernelCpu {
     exits: Receiver<Exit>,
     resume: Sender<Resume>,
-    /// Value that resumes the kernel's thread, if it has exited.
+    /// Result of the last exit, with which the kernel's thread resumes; `None` before the first
+    /// exit.
     answer: Option<u64>,
 }
 
-/// Result of an exit, and the vCPU's IRQ input.
+/// Result of an exit, and the level of the vCPU's IRQ input.
 struct Resume {
     value: u64,
     irq: bool,
@@ -73,7 +74,7 @@ impl GuestCpu for KernelCpu {
     }
 }
 
-/// A CPU, as seen by the kernel's thread.
+/// CPU as seen by the kernel's thread.
 struct Port {
     cpu: Cpu,
     exits: Sender<Exit>,
@@ -89,7 +90,8 @@ fn on_port<R>(use_port: impl FnOnce(&Port) -> R) -> R {
     PORT.with(|port| use_port(port.get().expect("the kernel runs on its CPUs")))
 }
 
-/// Exits to the monitor. Returns the value that was read. Never returns if the vCPU was dropped.
+/// Exits to the monitor, and returns the result of the exit. Does not return if the monitor has
+/// dropped the vCPU.
 fn exit(exit: Exit) -> u64 {
     on_port(|port| {
         let _ = port.exits.send(exit);
@@ -103,7 +105,7 @@ fn exit(exit: Exit) -> u64 {
     })
 }
 
-/// The guest's memory-mapped registers, from address 0.
+/// Memory-mapped registers of the guest, from address 0 on. Each access is an exit.
 struct ExitBus;
 
 impl MmioDevice for ExitBus {
@@ -116,7 +118,7 @@ impl MmioDevice for ExitBus {
     }
 }
 
-/// The system registers of the calling CPU.
+/// System registers of the calling CPU. Each access is an exit.
 struct ExitRegisters;
 
 impl SystemRegisters for ExitRegisters {
@@ -129,7 +131,7 @@ impl SystemRegisters for ExitRegisters {
     }
 }
 
-/// A program that runs on the kernel's last CPU.
+/// Program that runs on the kernel's last CPU.
 type Program = dyn Fn(&Guest, &Irqchip<MachinePlatform>) + Send + Sync;
 
 /// The guest's kernel.
@@ -141,7 +143,7 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// Starts a thread for each CPU, and returns the vCPUs.
+    /// Starts a thread for each of the kernel's CPUs, and returns the vCPUs for the monitor.
     pub(super) fn start(
         gic: &Vgic,
         ram: Arc<Ram>,
@@ -170,7 +172,7 @@ impl Guest {
         KernelCpu { exits, resume, answer: None }
     }
 
-    /// Runs one CPU. The CPUs boot one after the other.
+    /// Runs one of the kernel's CPUs. The CPUs boot one after the other.
     fn run(&self, cpu: Cpu) {
         if let Some(previous) = cpu.get().checked_sub(1) {
             let irqchip = self.when_online(Cpu::new(previous));
@@ -220,7 +222,7 @@ impl Guest {
         kernel::probe(irqchip, host, FUNCTION.into(), found, handler).unwrap()
     }
 
-    /// Takes interrupts until `condition` holds.
+    /// Handles interrupts until `condition` holds.
     pub(super) fn wait(&self, condition: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !condition() {
@@ -231,7 +233,7 @@ impl Guest {
 }
 
 impl Interleave for Guest {
-    /// Lets the monitor pause this CPU, and takes interrupts if they are unmasked.
+    /// Lets the monitor pause this CPU, and handles interrupts if they are unmasked.
     fn at(&self, point: InterleavePoint) {
         exit(Exit::Kicked);
         if point == InterleavePoint::Unmasked {
@@ -240,7 +242,7 @@ impl Interleave for Guest {
     }
 }
 
-/// A page of the guest's bus.
+/// Page of the guest's bus.
 struct Window {
     bus: CpuBus,
     base: u64,
@@ -260,7 +262,7 @@ impl TableMemory for Window {
     }
 }
 
-/// The function's configuration space, of which the monitor has only Message Control.
+/// Configuration space of the function. The monitor implements only Message Control.
 impl ConfigSpace for Window {
     fn read16(&self, offset: u16) -> u16 {
         self.bus.read(self.base + u64::from(offset), AccessWidth::Half).try_into().unwrap()

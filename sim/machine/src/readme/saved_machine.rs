@@ -1,4 +1,4 @@
-//! Save and restore of the guide's machine, while its guest moves the function's vectors.
+//! Tests that save and restore the guide's machine while its guest moves the function's vectors.
 
 use super::guest::{CPUS, Guest, PATIENCE, VECTORS, ram};
 use super::vmm::{Levels, Machine, Snapshot, restore, run, save};
@@ -17,7 +17,7 @@ use std::time::Instant;
 
 const UART: u32 = 33;
 
-/// Number of times that the guest has taken each LPI, and the UART's SPI.
+/// Numbers of times that the guest has taken each LPI and the UART's SPI.
 #[derive(Default)]
 struct Taken {
     lpis: [AtomicU32; VECTORS as usize],
@@ -30,8 +30,8 @@ impl Taken {
         self.lpis.iter().map(|count| count.load(Ordering::SeqCst)).collect()
     }
 
-    /// Waits until `condition` holds, or for so long that the test fails. Later waits then end
-    /// immediately.
+    /// Waits until `condition` holds, for at most [`PATIENCE`]. After a timeout, all later waits
+    /// end immediately.
     fn wait(&self, mut condition: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !self.gave_up.load(Ordering::SeqCst) && !condition(self) {
@@ -63,8 +63,8 @@ fn move_vectors(guest: &Guest, irqchip: &Irqchip<MachinePlatform>, taken: &Arc<T
     }
 }
 
-/// Signals each vector once per round. The guest takes all of them before the next round, so no
-/// two messages merge.
+/// Signals each vector once per round. Each round waits until the guest has taken all interrupts,
+/// so that no two messages are merged.
 fn send(machine: &Machine, taken: &Taken, rounds: RangeInclusive<u32>) {
     for round in rounds {
         signal_all(machine);
@@ -82,7 +82,7 @@ fn signal_all(machine: &Machine) {
     }
 }
 
-/// A level-triggered device: signals `trigger`, and reads `resample`.
+/// Level-triggered device, which signals the eventfd `trigger` and reads the eventfd `resample`.
 struct Uart {
     trigger: OwnedFd,
     resample: OwnedFd,
@@ -103,7 +103,7 @@ impl Uart {
         rustix::io::write(&self.trigger, &1u64.to_ne_bytes()).unwrap();
     }
 
-    /// Returns the number of times that the interrupt has ended.
+    /// Returns the number of times that the guest has ended the interrupt.
     fn ended(&self) -> u64 {
         let mut count = [0; 8];
         if rustix::io::read(&self.resample, &mut count).is_ok() {

@@ -102,7 +102,7 @@ pub(crate) struct DeviceVector {
     /// dropped.
     redelivered: AtomicU64,
     stopwatch: Option<Stopwatch>,
-    /// The recorder, and the index under which it knows the device.
+    /// Recorder, and the index that it assigned to the device.
     recorder: Option<(Arc<Recorder>, u32)>,
 }
 
@@ -114,7 +114,7 @@ pub(crate) struct Device {
     driver: Mutex<Driver>,
     /// Lock held while the device sends a message and counts it.
     sending: Mutex<()>,
-    /// Set while the whole machine is suspended, and the device must not send.
+    /// Set while the whole machine is suspended. The device must not send while this flag is set.
     asleep: AtomicBool,
     latencies: Arc<LatencyCounts>,
 }
@@ -437,7 +437,7 @@ pub(crate) enum Removal {
 }
 
 impl DeviceVector {
-    /// Creates a vector; returns `None` if memory for its mailbox cannot be allocated.
+    /// Creates a vector. Returns `None` if memory for its mailbox cannot be allocated.
     fn new(system: &System, device: &str, slot: u16) -> Option<Arc<Self>> {
         let mailbox = system.ram.allocate(8, 8)?;
         let (clock, ram) = (Arc::clone(&system.records.clock), Arc::clone(&system.ram));
@@ -458,8 +458,8 @@ impl DeviceVector {
         }))
     }
 
-    /// Times and records the start of the next message. Must be called before the handler can see
-    /// the message.
+    /// Records that the device starts to send the next message, and when. Must be called before the
+    /// handler can see the message.
     fn begins(&self) {
         let message = self.record.sent() + 1;
         if let Some(stopwatch) = &self.stopwatch {
@@ -470,7 +470,7 @@ impl DeviceVector {
         }
     }
 
-    /// Sends the next message by calling `send`, and records what happens to it.
+    /// Sends the next message by calling `send`, and records the events on the message's path.
     fn fire(&self, send: impl FnOnce() -> Signalled) -> Signalled {
         match &self.recorder {
             Some((recorder, _)) => recorder.sending(self.subject(self.record.sent() + 1), send),
@@ -478,7 +478,7 @@ impl DeviceVector {
         }
     }
 
-    /// Times and records a handler run that found these messages.
+    /// Records a handler run that found `messages`, and the latencies of these messages.
     fn handled(&self, cpu: Cpu, messages: Range<u64>, latencies: &LatencyCounts) {
         if let Some((recorder, _)) = &self.recorder {
             let (last, count) = (messages.end - 1, messages.end - messages.start);
@@ -489,7 +489,7 @@ impl DeviceVector {
         }
     }
 
-    /// Records what happened to the vector, or to its device.
+    /// Records an occurrence that concerns the vector or its device.
     pub(super) fn note(&self, what: Occurrence) {
         if let Some((recorder, _)) = &self.recorder {
             recorder.record_of(self.subject(0), what);

@@ -1,4 +1,5 @@
-//! Snapshots that monitors take in a right way and in wrong ways, and what they restore.
+//! Cases that save a machine by correct and incorrect procedures, and check the LPIs that a
+//! restored machine receives.
 
 use super::count::{Count, accept, tell};
 use doorbell_facts::JudgeFact;
@@ -10,7 +11,7 @@ use kvm_judge::{Failure, saving};
 use std::ops::Range;
 use vgic_kvm::snapshot::KvmSnapshot;
 
-/// Number of bytes of JSON in a fact.
+/// Maximum number of bytes of JSON in one fact.
 const PIECE: usize = 2000;
 const PAGE: u64 = 0x1000;
 
@@ -20,7 +21,8 @@ pub(super) fn run(count: &mut Count) {
     }
 }
 
-/// Saves a machine by a procedure, restores it, and checks what the vCPUs then receive.
+/// Saves a machine by a procedure, restores the snapshot into another machine, and checks the LPIs
+/// that the vCPUs receive.
 fn restored(procedure: Procedure) -> Result<(), Failure> {
     let mut machine = KvmMachine::new()?;
     let plan = plan();
@@ -54,7 +56,7 @@ fn restored(procedure: Procedure) -> Result<(), Failure> {
     }
 }
 
-/// Prints a snapshot in pieces.
+/// Prints a snapshot as facts, each with a piece of the JSON.
 fn print(procedure: Procedure, snapshot: &KvmSnapshot) -> Result<(), Failure> {
     let json = serde_json::to_string(snapshot)?;
     for piece in json.as_bytes().chunks(PIECE) {
@@ -64,7 +66,7 @@ fn print(procedure: Procedure, snapshot: &KvmSnapshot) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Returns the memory of a snapshot, and that of the guest's program.
+/// Returns the address ranges of a snapshot's memory and of the guest's program.
 fn pages(snapshot: &KvmSnapshot) -> Vec<Range<u64>> {
     let saved = snapshot.memory.iter().map(|range| range.address..range.address + range.bytes);
     std::iter::once(PROGRAM..OPERATIONS + PAGE).chain(saved).collect()

@@ -1,4 +1,5 @@
-//! Takes a snapshot from the descriptors of a VM's devices and vCPUs, as a VMM can do it.
+//! Takes a snapshot through the file descriptors of a VM's devices and vCPUs, in the same way as a
+//! VMM.
 
 use super::bare::errno;
 use crate::Failure;
@@ -10,11 +11,12 @@ use vgic_kvm::KvmDevice;
 use vgic_kvm::abi::{Attribute, Errno};
 use vgic_kvm::snapshot::{KvmAttributes, KvmSnapshot, SnapshotCpu};
 
-/// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM64_SYSREG` and the encoding of `MPIDR_EL1`.
+/// KVM's register ID of `MPIDR_EL1`: `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM64_SYSREG` and
+/// the register's encoding.
 const MPIDR: u64 = 0x6030_0000_0013_c005;
 
-/// Takes a snapshot of a VM's GICv3 and ITSes. No vCPU may be running. `cpus` are the vCPUs by
-/// `vcpu_id`, starting at 0.
+/// Takes a snapshot of a VM's GICv3 and ITSes. No vCPU may be running. `cpus` must contain all
+/// vCPUs in the order of their `vcpu_id`, starting at 0.
 pub fn snapshot(
     gic: &DeviceFd,
     its: &[DeviceFd],
@@ -32,7 +34,7 @@ pub fn snapshot(
     Ok(KvmSnapshot::take(&mut Descriptors { gic, its }, saved, its.len(), memory)?)
 }
 
-/// Descriptors of a VM's devices.
+/// File descriptors of a VM's devices.
 #[derive(Clone, Copy, Debug)]
 pub struct Descriptors<'d> {
     /// The GICv3.

@@ -7,7 +7,7 @@ use gic_arch::gicr::{Ctlr, Waker};
 use gic_arch::{Affinity, IntId};
 use std::collections::BTreeMap;
 
-/// Maximum number of events that a message names.
+/// Maximum number of events that the message of a finding names.
 const NAMED: usize = 4;
 
 pub(super) fn check(machine: &Machine, report: &mut Report<'_>) {
@@ -36,7 +36,7 @@ pub(super) fn check(machine: &Machine, report: &mut Report<'_>) {
     }
 }
 
-/// Returns the reason why a vCPU receives no LPIs, if any.
+/// Returns the reason why a vCPU cannot receive LPIs, if any.
 fn idle(machine: &Machine, cpu: Affinity) -> Option<&'static str> {
     let state = &machine.cpu(cpu)?.redistributor;
     if machine.stopped.get(&cpu).is_some_and(|stopped| *stopped) {
@@ -50,7 +50,7 @@ fn idle(machine: &Machine, cpu: Affinity) -> Option<&'static str> {
     }
 }
 
-/// Finds INTIDs to which several events are mapped.
+/// Finds INTIDs that several events are mapped to.
 fn check_intids(machine: &Machine, report: &mut Report<'_>) {
     let mut events = BTreeMap::<IntId, Vec<String>>::new();
     for (its, device, event) in machine.events() {

@@ -1,15 +1,15 @@
-//! Findings, and how checks report them.
+//! Findings, and the type of the callback that receives them.
 
 use super::rule::Rule;
 
-/// A finding in a snapshot.
+/// Finding in a snapshot.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Finding {
     pub(crate) rule: Rule,
-    /// The affected object.
+    /// Name of the affected object.
     pub(crate) place: String,
     pub(crate) message: String,
 }
 
-/// Receives a finding: its rule, place and message.
+/// Callback that receives the rule, place and message of a finding.
 pub(super) type Report<'a> = dyn FnMut(Rule, String, String) + 'a;

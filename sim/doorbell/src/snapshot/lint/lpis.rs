@@ -36,7 +36,8 @@ pub(super) fn check(machine: &Machine, report: &mut Report<'_>) {
     }
 }
 
-/// Checks LPIs that are pending without an event. They are ordinary with direct LPIs.
+/// Checks LPIs that are pending at a vCPU independently of events. This is normal if the
+/// redistributors support direct LPIs.
 fn check_without_events(machine: &Machine, report: &mut Report<'_>) {
     let mapped: BTreeSet<_> = machine.events().map(|(.., event)| event.intid).collect();
     for cpu in machine.cpus() {
@@ -79,7 +80,8 @@ fn reason(
         .then(|| format!("its configuration byte is {byte:#04x}: disabled"))
 }
 
-/// Reads an LPI's configuration byte from memory that KVM's snapshot contains.
+/// Reads an LPI's configuration byte from the guest memory in a KVM snapshot. Returns `None` for a
+/// state of the model, which contains no guest memory.
 fn in_memory(machine: &Machine, cpu: &CpuState, intid: IntId) -> Option<u8> {
     if machine.origin == Origin::Model {
         return None;

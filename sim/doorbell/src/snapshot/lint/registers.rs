@@ -1,4 +1,4 @@
-//! Checks of registers: those that are absent or refused, and of the CPU interfaces.
+//! Checks of registers that are absent or refused, and of active priorities.
 
 use super::finding::Report;
 use super::rule::Rule;
@@ -31,8 +31,9 @@ pub(super) fn check(machine: &Machine, report: &mut Report<'_>) {
     }
 }
 
-/// Finds interrupts that are active at a vCPU whose interface has no active priority. If priority
-/// drop and deactivation are separate, an interrupt may be active without one.
+/// Finds interrupts that are active at a vCPU whose interface has no active priority. Skips vCPUs
+/// that separate priority drop from deactivation (`EOImode` is 1), because their interrupts may
+/// remain active after the priority drop.
 fn check_active(machine: &Machine, cpu: &CpuState, report: &mut Report<'_>) {
     let interface = &cpu.interface;
     let has_priority = interface.ap0r.iter().chain(&interface.ap1r).any(|bits| *bits != 0);

@@ -67,7 +67,7 @@ impl Rule {
         }
     }
 
-    /// Returns the rule's name, its summary, and the fix.
+    /// Returns the rule's name, summary and fix.
     const fn text(self) -> (&'static str, &'static str, &'static str) {
         match self {
             Self::MissingAttribute => (

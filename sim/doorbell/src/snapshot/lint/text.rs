@@ -6,10 +6,10 @@ use annotate_snippets::{Level, Origin, Renderer};
 use gic_firmware::Severity;
 use std::io::{self, IsTerminal, Write};
 
-/// Width for formatting messages, in columns.
+/// Width in columns to which messages are formatted.
 const WIDTH: usize = 100;
 
-/// Prints the findings of each file, followed by their number.
+/// Prints the findings of each file, and then the numbers of errors, warnings and clean files.
 pub(super) fn print(out: &mut Output, verdicts: &[(String, Vec<Finding>)]) -> io::Result<()> {
     for (source, findings) in verdicts {
         for finding in findings {

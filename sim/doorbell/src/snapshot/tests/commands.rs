@@ -1,4 +1,4 @@
-//! `inspect`, `diff` and `explain`.
+//! Tests of `inspect`, `diff` and `explain`.
 
 use super::guest::{DEVICE, EVENTS, Guest};
 use super::{of_kvm, of_model};

@@ -1,4 +1,4 @@
-//! A guest of the model with two vCPUs and an ITS.
+//! Guest of the model, with two vCPUs and an ITS.
 
 use crate::snapshot::memory::Memory;
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
@@ -22,10 +22,11 @@ pub(super) const COLLECTIONS: u64 = 0x4003_0000;
 pub(super) const CONFIG: u64 = 0x4004_0000;
 pub(super) const PENDING: u64 = 0x4006_0000;
 pub(super) const TRANSLATIONS: u64 = 0x4008_0000;
-/// The device whose events the guest maps: event n to LPI 8192 + n and collection n modulo 2.
+/// DeviceID of the guest's device. The guest maps event n of the device to LPI 8192 + n and to
+/// collection n modulo 2.
 pub(super) const DEVICE: DeviceId = DeviceId::new(8);
 pub(super) const EVENTS: u32 = 4;
-/// An SPI that is enabled and routed to vCPU 0.
+/// INTID of an SPI that is enabled and routed to vCPU 0.
 pub(super) const SPI: u32 = 40;
 
 pub(super) struct Guest {
@@ -36,12 +37,13 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    /// Creates a guest that receives messages of its device.
+    /// Creates a guest that is ready to receive its device's messages.
     pub(super) fn new() -> Self {
         Self::with(kvm_config(CPUS, 96).with_its(vec![kvm_its_config(ITS)]))
     }
 
-    /// Creates the same guest on another machine with two vCPUs and an ITS.
+    /// Creates the same guest on a machine with another configuration, which must have two vCPUs
+    /// and an ITS.
     pub(super) fn with(config: VgicConfig) -> Self {
         let mut guest = Self::off(config);
         guest.start_distributor();
@@ -51,7 +53,7 @@ impl Guest {
         guest
     }
 
-    /// Creates a guest that has not programmed its machine.
+    /// Creates a guest that has not yet programmed its GIC.
     pub(super) fn off(config: VgicConfig) -> Self {
         let ram = Arc::new(Memory::everywhere());
         ram.write(CONFIG, &[0xa1; 0x2000]).unwrap();
@@ -104,7 +106,7 @@ impl Guest {
         self.start_queue();
     }
 
-    /// Enables the ITS and its queue.
+    /// Sets up the command queue, and enables the ITS.
     pub(super) fn start_queue(&self) {
         let queue = Cbaser::new().with_pages_minus_one(15).with_address(QUEUE).with_valid(true);
         self.write_its(gits::CBASER.offset(), queue.into_bits());
@@ -142,13 +144,14 @@ impl Guest {
         self.write_its(gits::CWRITER.offset(), written.into_bits());
     }
 
-    /// Writes an LPI's configuration, and makes the redistributor read it.
+    /// Writes the configuration byte of an event's LPI, and invalidates the LPI's cached
+    /// configuration (INV).
     pub(super) fn configure(&mut self, event: u32, byte: u8) {
         self.ram.write(CONFIG + u64::from(event), &[byte]).unwrap();
         self.run(Command::Inv { device: DEVICE, event: EventId::new(event) });
     }
 
-    /// Sends a message of the device.
+    /// Sends the message for an event of the device.
     pub(super) fn send(&self, event: u32) {
         let message = MsiMessage { address: ITS + 0x1_0040, data: event };
         self.gic.its(0).unwrap().signal_msi(DEVICE, message);
@@ -163,7 +166,7 @@ impl Guest {
         self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap()
     }
 
-    /// Saves the machine as KVM does, and takes a snapshot.
+    /// Saves the machine through KVM's attributes, and returns the snapshot.
     pub(super) fn kvm(&mut self) -> KvmSnapshot {
         let state = self.save();
         let config = self.gic.config().clone();

@@ -1,4 +1,4 @@
-//! Files that no machine has written.
+//! Tests with malformed and hostile files.
 
 use super::guest::Guest;
 use super::{of_model, rules};
@@ -9,7 +9,7 @@ use crate::snapshot::inspect::Summary;
 use msi_types::{DeviceId, EventId};
 use serde_json::{Value, json};
 
-/// Reads a file and uses every command. The outcome does not matter.
+/// Reads a file, and passes it to every command. The commands may fail, but must not panic.
 fn use_all(bytes: &[u8]) {
     let Ok(machine) = parse("hostile", bytes) else { return };
     let _ = rules(&machine);
@@ -73,7 +73,8 @@ fn states_inside_of_a_monitor_are_read() {
     assert_eq!(differences(&machine, &of_model(&guest.save())), []);
 }
 
-/// Replaces each number and string of a file, one after the other, by extreme values.
+/// Replaces numbers and strings in a file by extreme values, one at a time, and passes each result
+/// to every command.
 fn damage(original: &Value) {
     let pointers = leaves(original, String::new());
     let stride = pointers.len().div_ceil(300);

@@ -1,5 +1,6 @@
-//! Snapshots that real KVMs saved, by the documented procedure and by those of two public bugs. The
-//! suite `kvm` takes them again.
+//! Tests with snapshots of a real KVM in `tests/data/snapshot`. One was saved by the documented
+//! procedure, the others by the procedures of two public bugs. The suite `kvm` takes the same
+//! snapshots again.
 
 use super::super::file;
 use super::super::lint::{self, Finding, Rule};

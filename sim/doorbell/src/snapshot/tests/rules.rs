@@ -1,4 +1,5 @@
-//! Each rule finds its fault in a state that has it, and nothing in the state without it.
+//! Tests that each rule has a finding in a state with its fault, and none in the state without the
+//! fault.
 
 use super::guest::{COLLECTIONS, DEVICE, DEVICES, EVENTS, Guest, ITS, PENDING, SPI, TRANSLATIONS};
 use super::{of_kvm, of_model, only, rules};
@@ -23,7 +24,7 @@ fn set(snapshot: &mut KvmSnapshot, device: KvmDevice, attribute: Attribute, valu
     snapshot.attributes.iter_mut().find(wanted).unwrap().value = value;
 }
 
-/// Returns the value of the 64-bit word at an address, and a place to change it.
+/// Returns the bytes of the 64-bit word at an address.
 fn word(snapshot: &mut KvmSnapshot, address: u64) -> &mut [u8] {
     let range =
         |range: &&mut MemoryRange| (range.address..range.address + range.bytes).contains(&address);
@@ -100,7 +101,8 @@ fn shared_pending_tables_are_found() {
 fn overlapping_pending_tables_are_found() {
     let mut state = with_pending().save();
     let table = state.cpus[0].redistributor.pendbaser;
-    // 64 KiB further up, but with 20 INTID bits a table has 128 KiB.
+    // The second table is only 64 KiB above the first, but with 20 INTID bits, a pending table has
+    // 128 KiB.
     for cpu in &mut state.cpus {
         cpu.redistributor.propbaser |= 0x13;
     }
@@ -154,7 +156,7 @@ fn without_page(snapshot: &mut KvmSnapshot, page: u64) {
 #[test]
 fn damaged_tables_are_found() {
     let mut snapshot = with_pending().kvm();
-    // The event's INTID is not that of an LPI.
+    // The event's INTID is not an LPI.
     word(&mut snapshot, TRANSLATIONS)[2..4].copy_from_slice(&[1, 0]);
     let findings = crate::snapshot::lint::check(&of_kvm(&snapshot));
     let refused = findings.iter().find(|found| found.rule == Rule::TablesRefused).unwrap();
@@ -268,7 +270,7 @@ fn pending_lpis_beyond_the_tables_are_found() {
 fn pending_bits_without_events_are_found() {
     let mut guest = with_pending();
     let mut snapshot = guest.kvm();
-    // LPI 8193 is pending at vCPU 1, and so is 8197, which has no event.
+    // LPIs 8193 and 8197 are pending at vCPU 1, but no event is mapped to LPI 8197.
     word(&mut snapshot, PENDING + 0x1_0000 + 0x400)[0] |= 1 << 5;
     let (rule, place, message) = only(&of_kvm(&snapshot));
     assert_eq!((rule, place.as_str()), (Rule::UndeliverableLpi, "vCPU 1"));
