@@ -71,7 +71,7 @@ fn config() -> Vec<u8> {
     config
 }
 
-/// Returns the configuration space of [`config`] with these bytes replaced.
+/// Returns the configuration space of `config` with these bytes replaced.
 fn config_with(changes: &[(usize, u8)]) -> Vec<u8> {
     let mut config = config();
     for (offset, byte) in changes {

@@ -68,7 +68,7 @@ pub(super) fn lint(args: &LintArgs) -> Result<Outcome> {
     })
 }
 
-/// Returns the findings in the order of their rules. If a rule has more than [`SHOWN`] findings,
+/// Returns the findings in the order of their rules. If a rule has more than `SHOWN` findings,
 /// the last one that is listed states the number of the others.
 pub(super) fn check(machine: &Machine) -> Vec<Finding> {
     let mut found = BTreeMap::<Rule, (Vec<Finding>, usize)>::new();

@@ -30,7 +30,7 @@ pub struct BuildOptions {
     pub fault: Fault,
     /// Migrations of the interrupt controller during the run.
     pub migration: Migration,
-    /// Recorder of the run's events. Without a recorder, nothing is recorded.
+    /// Recorder of the run's events. `None` records nothing.
     pub recorder: Option<Arc<Recorder>>,
 }
 

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 const UART: u32 = 33;
 
-/// Numbers of times that the guest has taken each LPI and the UART's SPI.
+/// Counts of the LPIs and of the UART's SPI that the guest has taken.
 #[derive(Default)]
 struct Taken {
     lpis: [AtomicU32; VECTORS as usize],
@@ -30,7 +30,7 @@ impl Taken {
         self.lpis.iter().map(|count| count.load(Ordering::SeqCst)).collect()
     }
 
-    /// Waits until `condition` holds, for at most [`PATIENCE`]. After a timeout, all later waits
+    /// Waits until `condition` holds, for at most `PATIENCE`. After a timeout, all later waits
     /// end immediately.
     fn wait(&self, mut condition: impl FnMut(&Self) -> bool) {
         let deadline = Instant::now() + PATIENCE;
