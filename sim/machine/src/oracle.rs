@@ -208,7 +208,7 @@ impl VectorRecord {
         self.unknowable.fetch_add(before.unknowable(), Ordering::Relaxed);
     }
 
-    /// Returns `true` unless too many messages are waiting for the handler already.
+    /// Returns `true` unless too many messages are already waiting for the handler.
     pub(crate) fn may_send(&self) -> bool {
         let sent = self.sent.load(Ordering::Relaxed);
         sent.saturating_sub(self.seen.load(Ordering::Acquire)) < AHEAD

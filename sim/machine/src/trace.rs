@@ -172,7 +172,7 @@ impl Recorder {
         u32::try_from(index).unwrap_or(u32::MAX)
     }
 
-    /// Records `what`, with the message that this thread is sending, if any, as the subject.
+    /// Records `what`. The subject is the message that this thread is sending, if any.
     pub(crate) fn record(&self, what: Occurrence) {
         self.record_of(SENDING.get(), what);
     }

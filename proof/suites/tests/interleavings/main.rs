@@ -105,8 +105,8 @@ fn find(package: &str, fault: &Mutant) -> Result<()> {
 struct Sources {
     root: PathBuf,
     artifacts: PathBuf,
-    /// Cargo option that concerns the lock file. `--locked` fails in a copy, because its lock file
-    /// lists dependencies that the copy lacks.
+    /// Cargo option for the lock file. `--locked` fails in a copy, because its lock file lists
+    /// dependencies that the copy lacks.
     lock: &'static str,
 }
 

@@ -44,7 +44,7 @@ pub(super) struct Msi {
     pub(super) pending: u32,
 }
 
-/// Kind of a bridge, which determines the requester IDs that functions below it appear with.
+/// Kind of a bridge, which determines the requester IDs of messages from functions below it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum BridgeKind {
     /// A PCI Express port, which leaves requester IDs unchanged.

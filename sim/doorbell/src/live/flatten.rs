@@ -16,8 +16,8 @@ const END: u32 = 9;
 const HEADER: usize = 40;
 /// Length of the memory reservation block, which contains only its terminator.
 const RESERVATIONS: usize = 16;
-/// Maximum length of a property. Also the length of the structure and the names together at which
-/// no further node may begin.
+/// Maximum length of a property. Further nodes are refused once the structure and the names
+/// together have this length.
 const MAX_BYTES: usize = 16 << 20;
 const MAX_DEPTH: usize = gic_firmware::devicetree::MAX_DEPTH;
 

@@ -194,8 +194,8 @@ pub(super) fn requester_at_host(bridges: &[&Function], function: &Function) -> R
     requester
 }
 
-/// Returns the kind of a bridge. If the capabilities of the bridge cannot be read, a bridge that
-/// has a PCI Express link counts as a bridge to a conventional bus if `below` has no link.
+/// Returns the kind of a bridge. A bridge whose capabilities cannot be read counts as a bridge to a
+/// conventional bus if it has a PCI Express link and `below` has none.
 fn kind(bridge: &Function, below: &Function) -> BridgeKind {
     if !bridge.config.is_whole() && bridge.has_link && !below.has_link {
         return BridgeKind::ToConventional;

@@ -70,8 +70,8 @@ pub(super) fn read(root: &Root) -> BTreeMap<u32, Irq> {
     irqs
 }
 
-/// Adds the attributes in sysfs. Linux also shows there the interrupts without a handler, which
-/// `/proc/interrupts` omits.
+/// Adds the attributes in sysfs. Unlike `/proc/interrupts`, sysfs also lists interrupts without a
+/// handler.
 fn add_attributes(root: &Root, name: &str, irq: &mut Irq) {
     let attribute = |attribute: &str| root.text(&format!("sys/kernel/irq/{name}/{attribute}"));
     if let Some(chip) = attribute("chip_name") {

@@ -17,7 +17,7 @@ pub(super) enum Mode {
     None,
 }
 
-/// A function, with its system and its position in it.
+/// A function, the system that it belongs to, and its position in this system.
 #[derive(Debug)]
 pub(super) struct Subject<'s> {
     pub(super) system: &'s System,
@@ -91,9 +91,9 @@ impl Subject<'_> {
             .collect()
     }
 
-    /// Explains the function as a whole. If the function was not set up for interrupts or messages,
-    /// returns that reason, otherwise the explanation of the interrupt that stops at the earliest
-    /// stage.
+    /// Explains the function as a whole. If Linux set up no interrupts or no messages for the
+    /// function, returns the reason. Otherwise, returns the explanation of the interrupt that stops
+    /// at the earliest stage.
     pub(super) fn explanation(&self, of_interrupts: &[Explanation]) -> Explanation {
         let explanation = Explanation::new();
         if let Some(fault) = self.setup_fault() {
@@ -302,7 +302,7 @@ const fn setup(fault: SetupFault) -> Obstacle {
 }
 
 /// Returns `true` if an obstacle is a fault of the machine, its firmware or its kernel. Other
-/// obstacles occur in working machines, too, such as a function without a driver.
+/// obstacles, such as a function without a driver, also occur in working machines.
 pub(super) const fn is_fault(obstacle: Obstacle) -> bool {
     !matches!(
         obstacle,

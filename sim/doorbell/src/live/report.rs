@@ -49,7 +49,7 @@ pub(super) struct DeviceRow {
     pub(super) differences: Vec<String>,
 }
 
-/// Description of a function by firmware.
+/// Firmware's description of a function.
 #[derive(Debug, Serialize)]
 pub(super) struct FirmwareRow {
     /// Requester ID with which messages arrive at the host bridge.

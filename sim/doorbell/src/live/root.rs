@@ -27,8 +27,8 @@ pub(super) struct Root {
 /// A file that exists but could not be read.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(super) struct Problem {
-    /// Path of the file. If several files of the same name fail for the same reason, the path of
-    /// the first one.
+    /// Path of the file. A problem of several files with the same name states the path of the
+    /// first.
     pub(super) path: String,
     pub(super) reason: String,
 }

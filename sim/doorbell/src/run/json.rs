@@ -95,7 +95,8 @@ struct Sums {
     suspended: u64,
     migrated: u64,
     migrated_in_flight: u64,
-    /// Times from the writes of all devices to their handlers; `null` as for a device.
+    /// Times from the writes of all devices to their handlers; `null` under the same conditions as
+    /// for a device.
     send_to_handler: Option<Percentiles>,
 }
 

@@ -13,8 +13,7 @@ use vgic::{CpuConfig, RedistributorRegion, SecurityView, VgicConfig};
 pub(super) const MOST_CPUS: usize = 512;
 /// Maximum number of ITSes.
 pub(super) const MOST_ITS: usize = 16;
-/// Maximum of the number of vCPUs times the number of INTIDs, if the redistributors support direct
-/// LPIs.
+/// Maximum product of the numbers of vCPUs and INTIDs, if the redistributors support direct LPIs.
 const MOST_DIRECT_LPIS: u64 = 1 << 24;
 /// Approximate limit on the number of mapped events.
 const EVENTS: u32 = 1 << 20;
@@ -58,7 +57,7 @@ pub(super) fn check_size(cpus: usize, its: usize) -> Result<()> {
     Ok(())
 }
 
-/// Assigns addresses to the distributor and the redistributors that do not overlap an ITS. A saved
+/// Places the distributor and the redistributors at addresses that do not overlap an ITS. A saved
 /// state does not contain these addresses.
 pub(super) fn placed(config: VgicConfig, cpus: Vec<CpuConfig>) -> Result<VgicConfig> {
     let count = u32::try_from(cpus.len()).unwrap_or(u32::MAX);

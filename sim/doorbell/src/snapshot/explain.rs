@@ -20,9 +20,9 @@ use vgic::Vgic;
 /// Interrupt that the user asks about.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Question {
-    /// An ITS's index, and a device and an event of this ITS.
+    /// An event, by the index of its ITS, its DeviceID and its EventID.
     Event(usize, DeviceId, EventId),
-    /// A vCPU's number, and an INTID at this vCPU.
+    /// An interrupt, by the number of its vCPU and its INTID.
     Interrupt(u32, IntId),
 }
 

@@ -42,7 +42,7 @@ pub(super) struct Summary {
     problems: usize,
 }
 
-/// Numbers of interrupts in each state.
+/// Numbers of interrupts that are enabled, pending and active.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub(super) struct Counts {
     pub(super) enabled: usize,
@@ -55,7 +55,7 @@ pub(super) struct Counts {
 pub(super) struct CpuRow {
     pub(super) vcpu: usize,
     affinity: String,
-    /// `true` if the vCPU is powered off; `null` if the snapshot does not tell.
+    /// `true` if the vCPU is powered off; `null` if unknown.
     stopped: Option<bool>,
     asleep: bool,
     pub(super) private: Counts,

@@ -111,8 +111,8 @@ fn load_one(
     }
 }
 
-/// Finds collections whose target vCPU does not exist. KVM refuses a collection table that contains
-/// such a collection.
+/// Finds collections whose target vCPU does not exist. KVM refuses to restore a collection table
+/// that contains such a collection.
 fn check_targets(
     state: &SavedState,
     config: &VgicConfig,

@@ -21,7 +21,7 @@ pub(super) enum Origin {
     Kvm,
 }
 
-/// A snapshot's state, with the configuration of a machine that has this state.
+/// A snapshot's state, with the machine configuration that the state requires.
 #[derive(Debug)]
 pub(super) struct Machine {
     pub(super) name: String,

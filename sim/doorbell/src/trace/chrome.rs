@@ -56,7 +56,7 @@ struct TraceEvent<'a> {
     /// next one.
     #[serde(skip_serializing_if = "Option::is_none")]
     bp: Option<&'a str>,
-    /// Scope of an instant: its track, or everything.
+    /// Scope of an instant: its track, or all tracks.
     #[serde(skip_serializing_if = "Option::is_none")]
     s: Option<char>,
     #[serde(skip_serializing_if = "Value::is_null")]

@@ -336,7 +336,7 @@ impl MmioDevice for Frames {
     }
 }
 
-/// Registers of an ITS. Reports each command that software adds to the queue.
+/// Registers of an ITS, which report each command that software adds to the queue.
 struct CommandWatch {
     frames: Arc<Frames>,
     recorder: Arc<Recorder>,

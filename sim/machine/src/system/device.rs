@@ -458,8 +458,8 @@ impl DeviceVector {
         }))
     }
 
-    /// Records that the device starts to send the next message, and when. Must be called before the
-    /// handler can see the message.
+    /// Records that the device starts to send the next message, and starts to measure the latency.
+    /// Must be called before the handler can see the message.
     fn begins(&self) {
         let message = self.record.sent() + 1;
         if let Some(stopwatch) = &self.stopwatch {

@@ -1,5 +1,4 @@
-//! Takes a snapshot through the file descriptors of a VM's devices and vCPUs, in the same way as a
-//! VMM.
+//! Takes a snapshot through the file descriptors of a VM's devices and vCPUs, as a VMM would.
 
 use super::bare::errno;
 use crate::Failure;

@@ -94,7 +94,7 @@ fn check_included(machine: &Machine, table: &SnapshotTable, report: &mut Report<
     report(Rule::TableNotIncluded, place, message);
 }
 
-/// Finds the registers of an ITS whose Valid bit is 0 although the ITS needs their table or queue.
+/// Finds registers whose Valid bit is 0 although an enabled ITS needs their table or queue.
 fn check_registers(its: &ItsState, report: &mut Report<'_>) {
     let [devices, collections, ..] = its.baser.map(Baser::from_bits);
     let held = gits::Typer::from(its.typer).hcc() > 0;

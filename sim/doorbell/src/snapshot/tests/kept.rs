@@ -1,6 +1,6 @@
 //! Tests with snapshots of a real KVM in `tests/data/snapshot`. One was saved by the documented
-//! procedure, the others by the procedures of two public bugs. The suite `kvm` takes the same
-//! snapshots again.
+//! procedure, the others by the procedures of two publicly reported bugs. The suite `kvm` takes the
+//! same snapshots again.
 
 use super::super::file;
 use super::super::lint::{self, Finding, Rule};
