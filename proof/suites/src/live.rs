@@ -54,8 +54,9 @@ impl Console {
     /// Compares the command's output with Linux's interrupts, with the DeviceIDs that Linux maps at
     /// an ITS, and with the expected results.
     ///
-    /// # Errors Fails if the command's output differs from any of these, or if the guest has not
-    /// printed everything.
+    /// # Errors
+    /// Fails if the command's output differs from any of these, or if the guest has not printed
+    /// everything.
     pub fn judge(&self, mapped: Option<&BTreeSet<u64>>, expected: &Expected) -> Result<()> {
         let said: Value = serde_json::from_str(&self.json)
             .with_context(|| format!("the last line is `{}`", self.last))?;

@@ -39,7 +39,7 @@ const RAM: u64 = 0x4000_0000;
 /// Time limit of a wait, after which the test fails.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// vCPU as seen by the monitor. The kernel's thread waits while the monitor handles an exit.
+/// A vCPU as seen by the monitor. The kernel's thread waits while the monitor handles an exit.
 pub(super) struct KernelCpu {
     exits: Receiver<Exit>,
     resume: Sender<Resume>,
@@ -74,7 +74,7 @@ impl GuestCpu for KernelCpu {
     }
 }
 
-/// CPU as seen by the kernel's thread.
+/// A CPU as seen by the kernel's thread.
 struct Port {
     cpu: Cpu,
     exits: Sender<Exit>,
