@@ -52,10 +52,9 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Find mistakes in descriptions, each by a rule with a stable name.
     Lint(LintArgs),
-    /// Look into the saved state of a virtual GIC, in Doorbell's format or in that of Linux's KVM.
+    /// Examine the saved state of a virtual GIC, in Doorbell's format or in that of Linux's KVM.
     Snapshot(SnapshotArgs),
-    /// Compare the interrupts of the running Linux with what firmware states, and explain missing
-    /// ones.
+    /// Compare the running Linux's interrupts with its firmware, and explain missing interrupts.
     Live(LiveArgs),
     /// Speak QEMU's qtest protocol over a GICv3 and ITS in the memory map of QEMU's `virt` machine.
     Qtest(QtestArgs),
@@ -120,8 +119,8 @@ pub(crate) struct RunArgs {
     pub(crate) acpi: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) workload: WorkloadArgs,
-    /// Write what happens to each message to this file: in Chrome's trace format, which Perfetto
-    /// opens, if the name ends with `.json`; otherwise one line per event.
+    /// Write a trace of every message to this file: in Chrome's trace format, which Perfetto opens,
+    /// if the name ends with `.json`; otherwise as text, with one line per event.
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
     /// Show each vector: its interrupt, and the runs of its handler on each CPU.
@@ -312,7 +311,7 @@ pub(crate) struct LiveArgs {
     /// Read the files of Linux below this folder, for example from a copy of `/proc` and `/sys`.
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub(crate) root: PathBuf,
-    /// Explain the interrupts of one PCI function, by stages: what stops them, and how to fix it.
+    /// Explain, stage by stage, why a PCI function's interrupts do not arrive, and how to fix it.
     #[arg(long, value_name = "FUNCTION")]
     pub(crate) explain: Option<String>,
     #[command(flatten)]

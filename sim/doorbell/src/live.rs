@@ -28,7 +28,10 @@ pub(crate) fn live(args: &LiveArgs) -> Result<Outcome> {
     let wanted = args.explain.as_deref().map(str::parse::<Address>).transpose()?;
     let report = Report::of(&Root::new(&args.root));
     if report.firmware.is_none() && report.devices.is_empty() {
-        bail!("{} has neither firmware nor PCI devices of a running Linux", args.root.display());
+        bail!(
+            "{} contains neither the firmware nor the PCI devices of a Linux system",
+            args.root.display()
+        );
     }
     let Some(address) = wanted else {
         if args.output.json {

@@ -57,7 +57,7 @@ impl<'a> TraceFile<'a> {
         written.and_then(|()| out.flush()).with_context(|| cannot_write(self.path))?;
         if trace.left_out > 0 {
             print::tell(format_args!(
-                "{}: the trace has the first {LIMIT} events; {} are left out",
+                "{}: the trace contains the first {LIMIT} events; {} more were left out",
                 self.path.display(),
                 trace.left_out
             ));

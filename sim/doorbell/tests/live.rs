@@ -94,7 +94,7 @@ fn unreadable_firmware_is_not_clean() {
     let output = live(&root.join("nothing"), &[]);
     assert_eq!(output.status.code(), Some(2));
     let reason = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(reason.contains("has neither firmware nor PCI devices"), "{reason}");
+    assert!(reason.contains("contains neither the firmware nor the PCI devices"), "{reason}");
     std::fs::remove_file(root.join("proc/cmdline")).unwrap();
     assert_eq!(live(&root, &[]).status.code(), Some(0));
     write(&root, "sys/firmware/acpi/tables/APIC", b"broken");

@@ -16,8 +16,7 @@ const END: u32 = 9;
 const HEADER: usize = 40;
 /// Length of the memory reservation block, which contains only its terminator.
 const RESERVATIONS: usize = 16;
-/// Maximum length of a property. Further nodes are refused once the structure and the names
-/// together have this length.
+/// Maximum length of the structure and the names together.
 const MAX_BYTES: usize = 16 << 20;
 const MAX_DEPTH: usize = gic_firmware::devicetree::MAX_DEPTH;
 
@@ -39,8 +38,7 @@ struct Flat {
 
 impl Flat {
     fn node(&mut self, root: &Root, folder: &str, name: &str, depth: usize) -> Option<()> {
-        let is_small = self.structure.len() + self.names.len() < MAX_BYTES;
-        (is_small && depth < MAX_DEPTH).then_some(())?;
+        (self.has_room(name.len()) && depth < MAX_DEPTH).then_some(())?;
         self.word(BEGIN_NODE);
         self.text(name);
         let mut children = Vec::new();
@@ -66,6 +64,7 @@ impl Flat {
     }
 
     fn property(&mut self, name: &str, value: &[u8]) -> Option<()> {
+        self.has_room(name.len() + value.len()).then_some(())?;
         self.word(PROPERTY);
         self.word(u32::try_from(value.len()).ok()?);
         self.word(u32::try_from(self.names.len()).ok()?);
@@ -73,6 +72,11 @@ impl Flat {
         self.structure.extend(value);
         self.align();
         Some(())
+    }
+
+    /// Returns `true` if this many more bytes are within the limit.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.structure.len() + self.names.len() + bytes < MAX_BYTES
     }
 
     fn word(&mut self, word: u32) {
@@ -92,8 +96,7 @@ impl Flat {
         let structure = HEADER + RESERVATIONS;
         let names = structure + self.structure.len();
         let total = names + self.names.len();
-        // The structure and the names together have less than `MAX_BYTES`, plus the properties of
-        // one node.
+        // The structure and the names together have little more than `MAX_BYTES`.
         let number = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         let header = [
             MAGIC,

@@ -11,13 +11,13 @@ pub(crate) struct SnapshotArgs {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum SnapshotCommand {
-    /// Print the state in a screenful: vCPUs, interrupts, ITSes, tables.
+    /// Print a one-screen summary of the state: vCPUs, interrupts, ITSes, tables.
     Inspect(InspectArgs),
-    /// Find states that lose interrupts after a restore, each by a rule with a stable name.
+    /// Check for states that lose interrupts after a restore, each by a rule with a stable name.
     Lint(LintArgs),
     /// Print the objects and fields in which two states differ; exit status 1 if they do.
     Diff(DiffArgs),
-    /// Restore the state into the model, and say why an interrupt does not arrive.
+    /// Restore the state into the model, and explain why an interrupt does not arrive.
     Explain(ExplainArgs),
 }
 

@@ -20,7 +20,7 @@ const EVENTS: u32 = 1 << 20;
 
 /// Returns a configuration with which the model accepts `state`, provided that the model saved it.
 pub(super) fn of(state: &SavedState) -> Result<VgicConfig> {
-    let first = state.cpus.first().context("it has no CPU")?;
+    let first = state.cpus.first().context("the state has no vCPUs")?;
     check_size(state.cpus.len(), state.its.len())?;
     let typer = gicd::Typer::from(state.distributor.typer);
     let redistributor = Typer::from(first.redistributor.typer);
@@ -28,7 +28,7 @@ pub(super) fn of(state: &SavedState) -> Result<VgicConfig> {
     let id_bits = typer.lpis().then(|| typer.id_bits());
     let lpis = id_bits.map_or(0, |bits| 1 << bits) * state.cpus.len() as u64;
     if redistributor.direct_lpi() && lpis > MOST_DIRECT_LPIS {
-        bail!("its direct LPIs need too much memory: {lpis} vCPUs times LPIs");
+        bail!("its direct LPIs need too much memory: vCPUs × INTIDs = {lpis}");
     }
     let mut cpus: Vec<_> = state.cpus.iter().map(cpu).collect();
     cpus.sort_by_key(|cpu| cpu.processor_number);
@@ -52,8 +52,8 @@ pub(super) fn of(state: &SavedState) -> Result<VgicConfig> {
 }
 
 pub(super) fn check_size(cpus: usize, its: usize) -> Result<()> {
-    ensure!((1..=MOST_CPUS).contains(&cpus), "it has {cpus} vCPUs: the limit is {MOST_CPUS}");
-    ensure!(its <= MOST_ITS, "it has {its} ITSes: the limit is {MOST_ITS}");
+    ensure!((1..=MOST_CPUS).contains(&cpus), "it has {cpus} vCPUs; 1 to {MOST_CPUS} are supported");
+    ensure!(its <= MOST_ITS, "it has {its} ITSes; at most {MOST_ITS} are supported");
     Ok(())
 }
 
@@ -71,7 +71,7 @@ pub(super) fn placed(config: VgicConfig, cpus: Vec<CpuConfig>) -> Result<VgicCon
             return Ok(config);
         }
     }
-    outcome.context("no machine can have this state")?;
+    outcome.context("the state does not fit any supported configuration")?;
     Ok(config)
 }
 

@@ -42,7 +42,7 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<Outcome> {
             Question::Event(args.its, DeviceId::new(device), EventId::new(event))
         }
         (_, _, Some(intid), Some(vcpu)) => Question::Interrupt(vcpu, IntId::new(intid)),
-        _ => anyhow::bail!("name either --device and --event, or --intid and --vcpu"),
+        _ => anyhow::bail!("specify either --device and --event, or --intid and --vcpu"),
     };
     let answer = answer(&machine, question)?;
     if args.json {
@@ -70,7 +70,8 @@ pub(super) fn answer(machine: &Machine, question: Question) -> Result<Answer> {
         Question::Interrupt(vcpu, intid) => {
             let count = machine.config.cpus.len();
             let cpu = machine.vcpu(vcpu);
-            let cpu = cpu.with_context(|| format!("vCPU {vcpu} does not exist; {count} do"))?;
+            let cpu = cpu
+                .with_context(|| format!("vCPU {vcpu} does not exist; the machine has {count}"))?;
             gic.explain_interrupt(cpu, intid)
         }
     };

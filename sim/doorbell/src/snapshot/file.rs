@@ -43,7 +43,7 @@ pub(super) fn read(path: &Path) -> Result<Machine> {
     if length as u64 > MAX_BYTES {
         bail!("{name} is larger than {} MiB, the limit for a snapshot", MAX_BYTES >> 20);
     }
-    parse(&name, &bytes).with_context(|| format!("{name} is not a snapshot that can be read"))
+    parse(&name, &bytes).with_context(|| format!("{name} is not a valid snapshot"))
 }
 
 /// Reads a snapshot in either format.

@@ -29,7 +29,7 @@ pub(super) fn machine(snapshot: &KvmSnapshot) -> Result<Machine> {
     let bases = |register: &&KvmRegister| register.attribute == Attribute::Address(frame::ITS);
     config::check_size(snapshot.cpus.len(), snapshot.attributes.iter().filter(bases).count())?;
     let identified = snapshot.config().map_err(|errno| {
-        anyhow::anyhow!("its GICD_IIDR or an address of an ITS is not one of KVM's: {errno}")
+        anyhow::anyhow!("KVM does not support its GICD_IIDR or the address of an ITS: {errno}")
     })?;
     let mut cpus = identified.cpus.clone();
     cpus.sort_by_key(|cpu| cpu.processor_number);

@@ -89,7 +89,8 @@ pub(super) fn check(machine: &Machine) -> Vec<Finding> {
 
 fn shortened((mut findings, more): (Vec<Finding>, usize)) -> Vec<Finding> {
     if let Some(last) = findings.last_mut().filter(|_| more > 0) {
-        last.message = format!("{} ({more} more findings of this rule)", last.message);
+        let s = if more == 1 { "" } else { "s" };
+        last.message = format!("{} ({more} more finding{s} of this rule)", last.message);
     }
     findings
 }

@@ -43,7 +43,7 @@ impl Memory {
         }
         spans.sort_by_key(|span| span.start);
         for pair in spans.windows(2) {
-            ensure!(pair[0].end <= pair[1].start, "memory at {:#x} occurs twice", pair[1].start);
+            ensure!(pair[0].end <= pair[1].start, "memory ranges overlap at {:#x}", pair[1].start);
         }
         let merged = spans.into_iter().fold(Vec::new(), |mut merged: Vec<Range<u64>>, span| {
             match merged.last_mut() {
@@ -65,7 +65,7 @@ impl Memory {
                 memory.store(range.address + data.at, &data.hex);
                 ensure!(
                     memory.pages().len() <= MOST_PAGES,
-                    "the snapshot contains more than {} MiB of tables",
+                    "the snapshot contains more than {} MiB of memory",
                     (MOST_PAGES * PAGE_BYTES) >> 20
                 );
             }
@@ -182,7 +182,7 @@ mod tests {
     fn malformed_memory_is_refused() {
         let error = |ranges: &[MemoryRange]| Memory::of(ranges).unwrap_err().to_string();
         let twice = [range(0, 0x2000, vec![]), range(0x1000, 0x1000, vec![])];
-        assert_eq!(error(&twice), "memory at 0x1000 occurs twice");
+        assert_eq!(error(&twice), "memory ranges overlap at 0x1000");
         let data = MemoryData { at: u64::MAX, hex: vec![1] };
         assert!(error(&[range(0, 0x1000, vec![data])]).starts_with("data at 0xffffffffffffffff"));
         assert!(error(&[range(u64::MAX, 2, vec![])]).ends_with("52 address bits"));

@@ -15,7 +15,7 @@ pub(super) fn write(out: &mut impl Write, trace: &Trace) -> io::Result<()> {
         writeln!(out, "{:>12}{unit}  {}{}", record.at, subject(trace, record), clause(record))?;
     }
     if trace.left_out > 0 {
-        writeln!(out, "{} events are left out", trace.left_out)?;
+        writeln!(out, "{} more events were left out", trace.left_out)?;
     }
     Ok(())
 }
@@ -53,7 +53,9 @@ fn clause(record: &Record) -> String {
         }
         Occurrence::Handles { cpu, messages: 1 } => format!("CPU {cpu} runs the handler"),
         Occurrence::Handles { cpu, messages } => {
-            format!("CPU {cpu} runs the handler for this and {} earlier messages", messages - 1)
+            let earlier = messages - 1;
+            let s = if earlier == 1 { "" } else { "s" };
+            format!("CPU {cpu} runs the handler for this and {earlier} earlier message{s}")
         }
         Occurrence::Slept { cpu } => format!("CPU {cpu} sleeps"),
         Occurrence::Woke { cpu } => format!("CPU {cpu} wakes"),

@@ -54,7 +54,7 @@ fn facts(trace: &Trace, report: &Report, counts: &Counts, flows: usize) -> Value
     json!({
         "machine": report.machine,
         "time": match trace.time {
-            TraceTime::Nanoseconds => "nanoseconds since the machine was built",
+            TraceTime::Nanoseconds => "nanoseconds since recording started",
             TraceTime::Steps => "steps of a simulation, drawn as microseconds",
         },
         "messages": counts.messages,

@@ -226,7 +226,7 @@ impl Guest {
     pub(super) fn wait(&self, condition: impl Fn() -> bool) {
         let deadline = Instant::now() + PATIENCE;
         while !condition() {
-            assert!(Instant::now() < deadline, "the guest waits to no effect");
+            assert!(Instant::now() < deadline, "the guest's wait timed out");
             self.at(InterleavePoint::Unmasked);
         }
     }

@@ -32,7 +32,7 @@ fn restored(procedure: Procedure) -> Result<(), Failure> {
     print(procedure, &snapshot)?;
     if procedure == Procedure::Documented {
         let same = machine.snapshot()? == snapshot;
-        accept(same, || "the descriptors give another snapshot".into())?;
+        accept(same, || "the snapshot through the descriptors differs".into())?;
     }
     let untaken = [SPECIAL; CPUS as usize];
     let wanted = acknowledge_all(&mut machine, &untaken)?;

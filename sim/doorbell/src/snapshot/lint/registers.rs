@@ -12,12 +12,16 @@ pub(super) fn check(machine: &Machine, report: &mut Report<'_>) {
     for problem in &machine.problems {
         match problem {
             Problem::Absent(device, attribute) => {
-                let message = "the snapshot has no value of it".to_owned();
+                let message = "the snapshot contains no value for it".to_owned();
                 report(Rule::MissingAttribute, name(*device, *attribute), message);
             }
             Problem::Refused(register, errno) => {
                 let place = name(register.device, register.attribute);
-                let message = format!("{:#x} is refused with {}", register.value, describe(*errno));
+                let message = format!(
+                    "KVM refuses the value {:#x} with {}",
+                    register.value,
+                    describe(*errno)
+                );
                 report(Rule::RefusedAttribute, place, message);
             }
             Problem::NotRestorable(error) => {

@@ -79,13 +79,13 @@ impl Rule {
             Self::RefusedAttribute => (
                 "refused-attribute",
                 "KVM refuses a register's value",
-                "restore on a host with the same GIC, and pass values as KVM returned them",
+                "restore on a host with the same GIC, and restore the values exactly as KVM returned them",
             ),
             Self::NotRestorable => (
                 "not-restorable",
                 "the model refuses the state",
-                "restore the state into a machine of the same configuration, or save it again: \
-                 the file was changed or damaged",
+                "restore the state into a machine with the same configuration; if the file was \
+                 changed or damaged, save the state again",
             ),
             Self::SharedPendingTable => (
                 "shared-pending-table",
@@ -121,7 +121,7 @@ impl Rule {
                 "idle-target",
                 "events target a vCPU that cannot receive LPIs",
                 "bring the vCPU up with its LPIs enabled before its devices send, or move the \
-                 events to another collection (MOVI) before the vCPU goes off line",
+                 events to another collection (MOVI) before the vCPU goes offline",
             ),
             Self::UnmappedCollection => (
                 "unmapped-collection",
@@ -131,8 +131,8 @@ impl Rule {
             Self::IntIdMappedTwice => (
                 "intid-mapped-twice",
                 "two events are mapped to the same INTID",
-                "map each event to an INTID of its own (MAPTI), and DISCARD an event before its \
-                 INTID is reused",
+                "map each event to a separate INTID (MAPTI), and discard an event (DISCARD) before \
+                 its INTID is reused",
             ),
             Self::UndeliverableLpi => (
                 "undeliverable-lpi",

@@ -63,8 +63,8 @@ fn check_pending_tables(machine: &Machine, report: &mut Report<'_>) {
         let numbers = overlapping.iter().map(|(.., cpu)| machine.number(*cpu).to_string());
         let numbers = numbers.collect::<Vec<_>>().join(", ");
         let message = format!(
-            "GICR_PENDBASER names the pending table at {address:#x} for each of them, so LPIs \
-             that are pending at all but one are lost"
+            "their pending tables overlap, starting at {address:#x}, so pending LPIs of all but \
+             one of the vCPUs can be lost"
         );
         report(Rule::SharedPendingTable, format!("vCPUs {numbers}"), message);
     }
@@ -104,7 +104,8 @@ fn check_registers(its: &ItsState, report: &mut Report<'_>) {
         ("GITS_BASER1", its.baser[1], collections.valid() || held),
     ] {
         if !valid {
-            let message = format!("GITS_CTLR enables it, but {register} is {value:#x}: not valid");
+            let message =
+                format!("GITS_CTLR enables the ITS, but {register} ({value:#x}) is not valid");
             report(Rule::ItsWithoutTable, format!("its@{:x}", its.base), message);
         }
     }

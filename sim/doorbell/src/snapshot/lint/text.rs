@@ -26,7 +26,11 @@ pub(super) fn print(out: &mut Output, verdicts: &[(String, Vec<Finding>)]) -> io
         format!("{number} {name}{}", if number == 1 { "" } else { "s" })
     };
     let (errors, warnings) = (count(errors, "error"), count(warnings, "warning"));
-    writeln!(out, "{errors}, {warnings}; {clean} of {} without any", count(verdicts.len(), "file"))
+    writeln!(
+        out,
+        "{errors}, {warnings}; {clean} of {} without findings",
+        count(verdicts.len(), "file")
+    )
 }
 
 fn spell(source: &str, finding: &Finding) -> String {

@@ -52,7 +52,7 @@ fn machines_that_are_too_large_are_refused() {
     let mut many = kvm();
     let cpu = many["cpus"][0].clone();
     many["cpus"] = vec![cpu; 513].into();
-    assert!(error(&many).contains("513 vCPUs: the limit is 512"));
+    assert!(error(&many).contains("513 vCPUs; 1 to 512 are supported"));
     let mut none = kvm();
     none["cpus"] = json!([]);
     assert!(error(&none).contains("0 vCPUs"));
@@ -62,7 +62,7 @@ fn machines_that_are_too_large_are_refused() {
     let mut its = model();
     let one = its["its"][0].clone();
     its["its"] = vec![one; 17].into();
-    assert!(error(&its).contains("17 ITSes: the limit is 16"));
+    assert!(error(&its).contains("17 ITSes; at most 16 are supported"));
 }
 
 #[test]

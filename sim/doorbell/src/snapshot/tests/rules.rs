@@ -71,7 +71,7 @@ fn refused_registers_are_found() {
     let (rule, place, message) = only(&of_kvm(&snapshot));
     assert_eq!(rule, Rule::RefusedAttribute);
     assert!(place.starts_with("gic: system register 0xc665 of CPU 0.0.0.1"), "{place}");
-    assert_eq!(message, "0x0 is refused with error 22: the value is invalid (EINVAL)");
+    assert_eq!(message, "KVM refuses the value 0x0 with error 22: the value is invalid (EINVAL)");
 }
 
 #[test]
