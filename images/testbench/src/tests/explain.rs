@@ -194,8 +194,12 @@ fn of_interface(found: &Found<'_>) -> Outcome {
     let right = distributor.read(gicd::CTLR);
     let groups = right.with_enable_grp0(false).with_enable_grp1(false);
     distributor.write(gicd::CTLR, groups);
+    // RWP is 1 until the distributor has the change.
+    let is_written = || !distributor.read(gicd::CTLR).rwp();
+    check!(cpu::wait_until(1000, is_written), "RWP stays 1");
     let (ctlr, obstacle) = (distributor.read(gicd::CTLR).into(), found.obstacle());
     distributor.write(gicd::CTLR, right);
+    check!(cpu::wait_until(1000, is_written), "RWP stays 1");
     let withheld = Obstacle::GroupDisabled { group: Group::One, ctlr };
     check!(obstacle == Some(withheld), "{obstacle:?} instead of {withheld:?}");
     let own = registers();
