@@ -1,7 +1,8 @@
 //! The cache of fetched files: packages, devicetrees, tools.
 
+use std::env;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::{env, fs};
 
 use anyhow::{Context, Result};
 
@@ -19,15 +20,23 @@ pub fn is_filled(folder: &Path) -> bool {
 }
 
 /// Fills `folder` by calling `work`, unless an earlier call has done so. A partially filled folder
-/// is emptied first.
+/// is emptied first. If another thread or process is filling the folder, waits for it.
 pub fn fill(folder: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    if is_filled(folder) {
+        return Ok(());
+    }
+    let cannot_create = || format!("cannot create {}", folder.display());
+    fs::create_dir_all(folder.parent().unwrap_or(folder)).with_context(cannot_create)?;
+    // Dropping the file releases the lock.
+    let lock = File::create(folder.with_added_extension("lock")).with_context(cannot_create)?;
+    lock.lock()?;
     if is_filled(folder) {
         return Ok(());
     }
     if folder.exists() {
         fs::remove_dir_all(folder)?;
     }
-    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    fs::create_dir_all(folder).with_context(cannot_create)?;
     work()?;
     fs::write(stamp(folder), "").map_err(Into::into)
 }
@@ -46,4 +55,32 @@ pub fn files_below(folder: &Path) -> Result<Vec<PathBuf>> {
 
 fn stamp(folder: &Path) -> PathBuf {
     folder.join(".filled")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    #[test]
+    fn threads_that_need_a_folder_fill_it_once() {
+        let temporary = crate::temporary::Folder::new().unwrap();
+        let (folder, calls) = (temporary.path().join("filled"), AtomicU32::new(0));
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    fill(&folder, || {
+                        calls.fetch_add(1, Ordering::Relaxed);
+                        thread::sleep(Duration::from_millis(20));
+                        Ok(fs::write(folder.join("package"), "")?)
+                    })
+                    .unwrap();
+                    assert!(folder.join("package").exists());
+                });
+            }
+        });
+        assert_eq!(calls.load(Ordering::Relaxed), 1);
+    }
 }

@@ -107,14 +107,15 @@ pub fn fetch_kernel(workspace: &Workspace, suite: Suite) -> Result<PathBuf> {
     kernel(&folder)
 }
 
-/// Builds the program of a package for arm64 Linux, statically linked.
+/// Builds the program of a package for arm64 Linux, statically linked, with the profile `dev`, which
+/// builds faster and checks for overflows.
 pub fn build_program(workspace: &Workspace, package: &str) -> Result<PathBuf> {
     toolchain::need_target(&workspace.root, JUDGE_TARGET)?;
     let mut cargo = process::cargo(&workspace.root);
-    cargo.args(["build", "--release", "--package", package, "--target", JUDGE_TARGET]);
+    cargo.args(["build", "--package", package, "--target", JUDGE_TARGET]);
     cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
     process::must(&mut cargo)?;
-    Ok(workspace.target.join(JUDGE_TARGET).join("release").join(package))
+    Ok(workspace.target.join(JUDGE_TARGET).join("debug").join(package))
 }
 
 /// Returns the kernel that was unpacked into `folder`.
