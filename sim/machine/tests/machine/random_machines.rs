@@ -149,7 +149,7 @@ proptest! {
     // Each machine is saved and restored dozens of times, which makes a test case about thirty
     // times slower.
     #![proptest_config(ProptestConfig {
-        cases: 32,
+        cases: 16,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
