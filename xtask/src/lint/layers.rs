@@ -53,8 +53,13 @@ const IMAGES_USE: &[&str] = &[
 ];
 
 /// Packages whose results the command shows.
-const COMMAND_USES: &[&str] =
-    &["doorbell-machine", "doorbell-bench", "doorbell-matrix", "doorbell-qtest"];
+const COMMAND_USES: &[&str] = &[
+    "doorbell-machine",
+    "doorbell-bench",
+    "doorbell-matrix",
+    "doorbell-qtest",
+    "doorbell-timeline",
+];
 
 /// Each package, with the packages of this workspace that it and its tests may use.
 const ARROWS: &[(&str, &[&[&str]])] = &[
@@ -95,6 +100,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("doorbell-machine", &[LIBRARIES, &["doorbell-hardware"]]),
     ("doorbell-matrix", &[LIBRARIES, &["doorbell-hardware", "doorbell-machine"]]),
     ("doorbell-bench", &[LIBRARIES, &["doorbell-machine", "doorbell-qtest"]]),
+    ("doorbell-timeline", &[]),
     ("doorbell", &[COMMAND_USES, LIBRARIES]),
     ("image-rt", &[&["msi-types", "irq-domain", "gic-driver", "gic-firmware"]]),
     ("smmu", &[&["gic-driver", "image-rt"]]),
@@ -110,7 +116,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("kvm-monitor", &[LIBRARIES, &["doorbell-facts"]]),
     ("doorbell-facts", &[]),
     ("doorbell-harness", &[&["doorbell-facts"]]),
-    ("hypervisor-suite", &[&["doorbell-facts", "doorbell-harness"]]),
+    ("hypervisor-suite", &[&["doorbell-facts", "doorbell-harness", "doorbell-timeline"]]),
     ("doorbell-suites", &[&["doorbell-facts", "doorbell-harness", "doorbell-oracles"]]),
     ("xtask", &[&["doorbell-harness"]]),
 ];

@@ -1,8 +1,8 @@
 //! Writes a trace as text, with one line per event. Each line states the time and the message or
 //! vector concerned.
 
-use super::its_command::command_name;
 use doorbell_machine::{Delivery, Event, Occurrence, Record, Signalled, Trace, TraceTime};
+use doorbell_timeline::command_name;
 use std::io::{self, Write};
 
 /// Writes the trace.

@@ -5,13 +5,14 @@
 //! pending are merged. A message that was not sent, that was dropped, or that no handler found has
 //! no flow, but an instant that states the reason.
 
-use super::chrome::{Across, ChromeWriter, FlowPoint, Span, Track};
 use super::flows::Flows;
-use super::its_command::command_name;
 use super::tracks::Tracks;
 use doorbell_machine::{
     Cpu, Delivery, DeviceId, Event, HwIrq, MsiMessage, Occurrence, Record, Report, Signalled,
     Subject, Trace, TraceTime,
+};
+use doorbell_timeline::{
+    Across, ChromeWriter, FlowPoint, Span, Track, command_name, interrupt_name,
 };
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -216,7 +217,7 @@ impl<W: Write> Timeline<W> {
                 let Some(subject) = subject else { return Ok(()) };
                 self.counts.moves += 1;
                 let name = format!("vector {} moves to CPU {to}", subject.vector);
-                let args = json!({ "interrupt": interrupt(hwirq) });
+                let args = json!({ "interrupt": interrupt_name(hwirq.get()) });
                 self.instant(Tracks::device(subject.device), at, &name, args)
             }
             _ => Ok(()),
@@ -320,7 +321,7 @@ impl<W: Write> Timeline<W> {
             [] => json!({ "reason": "no handler of a device ran" }),
             _ => Value::Null,
         };
-        self.out.slice(track, span, &interrupt(taken.hwirq), args)?;
+        self.out.slice(track, span, &interrupt_name(taken.hwirq.get()), args)?;
         for run in &taken.runs {
             self.counts.handler_runs += 1;
             let mut args = self.named(run.last);
@@ -366,15 +367,4 @@ const fn answer(delivery: Delivery) -> &'static str {
         Delivery::Blocked => "the controller dropped the message",
         Delivery::NoDoorbell => "no controller receives messages at the address",
     }
-}
-
-/// Returns the name of an interrupt.
-fn interrupt(hwirq: HwIrq) -> String {
-    let class = match hwirq.get() {
-        0..16 => "SGI",
-        16..32 | 1056..1120 => "PPI",
-        8192.. => "LPI",
-        _ => "SPI",
-    };
-    format!("{class} {hwirq}")
 }

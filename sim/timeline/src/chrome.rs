@@ -8,31 +8,39 @@ use std::io::{self, Write};
 
 /// Row in the viewer.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub(crate) struct Track {
-    pub(crate) process: u32,
+pub struct Track {
+    /// Number of the process that groups this track with others.
+    pub process: u32,
     /// Number of the track, which must be unique among the tracks of all processes.
-    pub(crate) thread: u32,
+    pub thread: u32,
 }
 
 /// Period of time, in nanoseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Span {
-    pub(crate) start: u64,
-    pub(crate) end: u64,
+pub struct Span {
+    /// Start of the period.
+    pub start: u64,
+    /// End of the period.
+    pub end: u64,
 }
 
 /// Point of a flow. The flow connects the slices that contain its points.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum FlowPoint {
+pub enum FlowPoint {
+    /// The flow's first point.
     Start,
+    /// A point between the first and the last.
     Step,
+    /// The flow's last point.
     End,
 }
 
 /// Tracks across which an instant is drawn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Across {
+pub enum Across {
+    /// Only its own track.
     Track,
+    /// All tracks.
     Everything,
 }
 
@@ -64,60 +72,49 @@ struct TraceEvent<'a> {
 }
 
 /// Writer that writes a trace event by event.
-pub(crate) struct ChromeWriter<W> {
+#[derive(Debug)]
+pub struct ChromeWriter<W> {
     out: W,
     is_first: bool,
 }
 
 impl<W: Write> ChromeWriter<W> {
     /// Begins the JSON object.
-    pub(crate) fn new(mut out: W) -> io::Result<Self> {
+    pub fn new(mut out: W) -> io::Result<Self> {
         out.write_all(b"{\"displayTimeUnit\":\"ns\",\"traceEvents\":[")?;
         Ok(Self { out, is_first: true })
     }
 
     /// Ends the JSON object. `facts` about the whole trace become `otherData`.
-    pub(crate) fn finish(mut self, facts: &Value) -> io::Result<()> {
+    pub fn finish(mut self, facts: &Value) -> io::Result<()> {
         write!(self.out, "\n],\"otherData\":")?;
         serde_json::to_writer(&mut self.out, facts)?;
         writeln!(self.out, "}}")
     }
 
     /// Names a process, which groups tracks. Viewers show processes in the order of their numbers.
-    pub(crate) fn process(&mut self, number: u32, name: &str) -> io::Result<()> {
+    pub fn process(&mut self, number: u32, name: &str) -> io::Result<()> {
         let track = Track { process: number, thread: 0 };
         self.metadata(track, "process_name", serde_json::json!({ "name": name }))?;
         self.metadata(track, "process_sort_index", serde_json::json!({ "sort_index": number }))
     }
 
     /// Names a track. Viewers show the tracks of a process in the order of their numbers.
-    pub(crate) fn track(&mut self, track: Track, name: &str) -> io::Result<()> {
+    pub fn track(&mut self, track: Track, name: &str) -> io::Result<()> {
         let order = serde_json::json!({ "sort_index": track.thread });
         self.metadata(track, "thread_name", serde_json::json!({ "name": name }))?;
         self.metadata(track, "thread_sort_index", order)
     }
 
     /// Draws a slice. The slices of a track must be nested or disjoint.
-    pub(crate) fn slice(
-        &mut self,
-        track: Track,
-        span: Span,
-        name: &str,
-        args: Value,
-    ) -> io::Result<()> {
+    pub fn slice(&mut self, track: Track, span: Span, name: &str, args: Value) -> io::Result<()> {
         let event = TraceEvent::new('X', track, name);
         let (ts, dur) = (microseconds(span.start), microseconds(span.end - span.start));
         self.write(&TraceEvent { ts: Some(ts), dur: Some(dur), args, ..event })
     }
 
     /// Adds a point to a flow. The slice that contains the point must already have been drawn.
-    pub(crate) fn flow(
-        &mut self,
-        track: Track,
-        at: u64,
-        id: u64,
-        point: FlowPoint,
-    ) -> io::Result<()> {
+    pub fn flow(&mut self, track: Track, at: u64, id: u64, point: FlowPoint) -> io::Result<()> {
         let (ph, bp) = match point {
             FlowPoint::Start => ('s', None),
             FlowPoint::Step => ('t', None),
@@ -129,7 +126,7 @@ impl<W: Write> ChromeWriter<W> {
     }
 
     /// Draws an instant.
-    pub(crate) fn instant(
+    pub fn instant(
         &mut self,
         track: Track,
         (at, across): (u64, Across),
