@@ -10,6 +10,7 @@
 //! | [`Sent`](Event::Sent) | [`SignalMsi<RequesterId>`](SignalMsi), at the bus |
 //! | [`Translated`](Event::Translated), [`Pending`](Event::Pending), [`Dropped`](Event::Dropped) | [`SignalMsi<DeviceId>`](SignalMsi), at the controller |
 //! | [`Kicked`](Event::Kicked) | [`Kick`] |
+//! | [`Listed`](Event::Listed) | the hypervisor's list registers, before it enters the guest |
 //! | [`Taken`](Event::Taken), [`Ended`](Event::Ended) | the CPU interface, where a vCPU acknowledges and ends an interrupt |
 //! | [`Command`](Event::Command) | a write to `GITS_CWRITER` |
 //! | [`Moved`](Event::Moved) | the interrupt core, or [`MsiParent::end_move`](crate::MsiParent::end_move) |
@@ -94,6 +95,14 @@ pub enum Event {
         /// The CPU.
         cpu: Cpu,
     },
+    /// A list register presents an interrupt to the guest on a CPU. The guest acknowledges and ends
+    /// the interrupt without an exit, so the hypervisor sees both only after the next one.
+    Listed {
+        /// The guest's CPU.
+        cpu: Cpu,
+        /// The interrupt.
+        hwirq: HwIrq,
+    },
     /// A CPU has acknowledged an interrupt.
     Taken {
         /// The CPU.
@@ -146,6 +155,9 @@ impl fmt::Display for Event {
                 write!(f, "DeviceID {device}'s message {:#x} is lost: {reason}", message.data)
             }
             Self::Kicked { cpu } => write!(f, "CPU {cpu} is kicked"),
+            Self::Listed { cpu, hwirq } => {
+                write!(f, "interrupt {hwirq} is in a list register of CPU {cpu}")
+            }
             Self::Taken { cpu, hwirq } => write!(f, "CPU {cpu} takes interrupt {hwirq}"),
             Self::Ended { cpu, hwirq } => write!(f, "CPU {cpu} ends interrupt {hwirq}"),
             Self::Command { its, words: [w0, w1, w2, w3] } => {

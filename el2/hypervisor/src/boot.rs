@@ -6,7 +6,7 @@ use crate::layout::Uart;
 use crate::options::Options;
 use crate::pci::{self, Pci};
 use crate::power::Start;
-use crate::{dma, exits, interrupts, irqchip, moving, scheduler, vcpu};
+use crate::{dma, exits, interrupts, irqchip, moving, scheduler, trace, vcpu};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::iter;
@@ -36,10 +36,13 @@ pub(crate) fn main(boot: Boot) -> ! {
         "the hypervisor must run at EL2: start QEMU with virtualization=on"
     );
     let options = Options::parse(around.command_line());
-    exits::record(options.stats, options.trace);
+    exits::record(options.stats, options.exits);
     let description = gic_firmware::devicetree::parse(around.devicetree);
     irqchip::bring_up(description.expect("the devicetree could not be parsed"));
     let cpus = irqchip::get().cpus().count() as u32;
+    if options.trace {
+        trace::start(cpus);
+    }
     let starts = make_guests(&around, options, cpus);
     interrupts::serve();
     for cpu in (1..cpus).map(Cpu::new) {

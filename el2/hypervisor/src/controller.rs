@@ -1,6 +1,7 @@
 //! A guest's MSI controller.
 
 use crate::gic::Gic;
+use crate::trace;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use gic_arch::{gicd, gits};
@@ -72,7 +73,12 @@ impl Controller {
 
 /// Returns the destinations of devices' messages.
 pub(crate) fn inputs(gic: &Arc<Gic>) -> Inputs {
-    Inputs::new(gic.clone()).with_doorbells(gic.clone()).with_its(gic.clone())
+    let inputs = Inputs::new(gic.clone());
+    if trace::is_on() {
+        inputs.with_its(Arc::new(trace::observed(gic.guest, gic.clone())))
+    } else {
+        inputs.with_its(gic.clone())
+    }
 }
 
 /// Handles a vCPU's store to an ITS doorbell. Returns `None` if the address isn't a doorbell.

@@ -1,5 +1,5 @@
-//! Records exits and acknowledged interrupts. `stats` counts them by reason, and `trace` prints
-//! them as they happen. Without these options, the only cost is testing a flag at each exit.
+//! Records exits and acknowledged interrupts. `stats` counts them by reason, and `exits` prints the
+//! exits as they happen. Without these options, the only cost is testing a flag at each exit.
 //!
 //! An exit lasts from the vector to the next entry, or until the vCPU waits or leaves its CPU. The
 //! longest exit bounds how long the guest's other interrupts (and other guests) have to wait.
@@ -8,35 +8,26 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use doorbell_facts::{Fact, HypervisorFact};
-use gic_arch::IntId;
 use image_rt::lock::IrqMutex;
 use image_rt::{cpu, println};
 
 static COUNTS: AtomicBool = AtomicBool::new(false);
-static TRACES: AtomicBool = AtomicBool::new(false);
+static PRINTS: AtomicBool = AtomicBool::new(false);
 
 /// Enables records. Must be called before the guests run.
-pub(crate) fn record(counts: bool, traces: bool) {
+pub(crate) fn record(counts: bool, prints: bool) {
     COUNTS.store(counts, Relaxed);
-    TRACES.store(traces, Relaxed);
+    PRINTS.store(prints, Relaxed);
 }
 
-/// Returns `true` if exits are traced.
-pub(crate) fn traces() -> bool {
-    TRACES.load(Relaxed)
+/// Returns `true` if exits are printed.
+pub(crate) fn are_printed() -> bool {
+    PRINTS.load(Relaxed)
 }
 
-/// Returns `true` if exits are counted or traced.
+/// Returns `true` if exits are counted or printed.
 pub(crate) fn are_recorded() -> bool {
-    COUNTS.load(Relaxed) || traces()
-}
-
-/// Traces that a physical interrupt was acknowledged.
-#[inline]
-pub(crate) fn acknowledged(intid: IntId) {
-    if traces() {
-        println!("trace - {} CPU {}: takes {intid}", cpu::ticks(), cpu::current());
-    }
+    COUNTS.load(Relaxed) || are_printed()
 }
 
 /// Counts of a guest's exits, by reason.
@@ -54,11 +45,11 @@ struct Count {
 }
 
 impl Exits {
-    /// Counts an exit and traces it under the same lock, so every reported exit has been traced.
-    pub(crate) fn count(&self, reason: Reason, trace: impl FnOnce()) {
+    /// Counts an exit and prints it under the same lock, so every reported exit has been printed.
+    pub(crate) fn count(&self, reason: Reason, print: impl FnOnce()) {
         self.0.with(|counts| {
             counts.entry(reason).or_default().times += 1;
-            trace();
+            print();
         });
     }
 

@@ -5,19 +5,23 @@ use crate::layout::Uart;
 use crate::linked;
 use crate::ram::Ram;
 use crate::scheduler::{self, VcpuId};
+use crate::trace;
 use crate::virtual_interface::Hardware;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, Ordering::SeqCst};
 use image_rt::heap;
-use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
+use msi_types::{
+    Delivery, DeviceId, Kick, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi,
+};
 use vgic::saved_state::SavedState;
 use vgic::{ListRegisterVcpu, Vcpu, Vgic, VgicConfig};
 
 /// Handle to a guest's current GIC, with everything needed to create another one.
 pub(crate) struct Gic {
-    guest: usize,
+    /// Index of the guest.
+    pub(crate) guest: usize,
     ram: Range<u64>,
     uart: Uart,
     /// Pointer to the current GIC; owns one strong reference.
@@ -40,12 +44,19 @@ impl Gic {
 
     fn make(&self, config: VgicConfig) -> (Arc<Vgic>, Vec<Vcpu>) {
         let guest = self.guest;
-        let kick = move |cpu| scheduler::kick(VcpuId { guest, cpu });
-        let ram = Arc::new(Ram(self.ram.clone()));
+        let kick = Arc::new(move |cpu| scheduler::kick(VcpuId { guest, cpu }));
+        let kick: Arc<dyn Kick> =
+            if trace::is_on() { Arc::new(trace::observed(guest, kick)) } else { kick };
+        let ram = Arc::new(self.ram());
         let (vgic, vcpus) =
-            Vgic::new(config, ram, Arc::new(kick)).expect("the guest's GIC could not be created");
+            Vgic::new(config, ram, kick).expect("the guest's GIC could not be created");
         linked::link(guest, &vgic, self.uart);
         (vgic, vcpus)
+    }
+
+    /// Returns the guest's memory.
+    pub(crate) fn ram(&self) -> Ram {
+        Ram(self.ram.clone())
     }
 
     /// Returns the current GIC. The reference must not be used after the CPU has paused for a move,
@@ -110,15 +121,13 @@ impl SetLine for Gic {
     }
 }
 
-impl SignalMsi<NoIdentity> for Gic {
-    fn signal_msi(&self, from: NoIdentity, message: MsiMessage) -> Delivery {
-        self.current().signal_msi(from, message)
-    }
-}
-
+/// A message to any of the guest's doorbells. Only its ITS uses the DeviceID.
 impl SignalMsi<DeviceId> for Gic {
     fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
-        let its = self.current().its(0);
-        its.map_or(Delivery::NoDoorbell, |its| its.signal_msi(from, message))
+        let gic = self.current();
+        let delivery = gic.its(0).map(|its| its.signal_msi(from, message));
+        delivery
+            .filter(|delivery| *delivery != Delivery::NoDoorbell)
+            .unwrap_or_else(|| gic.signal_msi(NoIdentity, message))
     }
 }

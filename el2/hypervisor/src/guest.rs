@@ -10,9 +10,11 @@ use crate::moving;
 use crate::pci::Pci;
 use crate::pl011::Pl011;
 use crate::power::{End, Power, Start};
+use crate::ram::Ram;
 use crate::scheduler::{self, VcpuId};
 use crate::standstill::Gate;
 use crate::tables::{Memory, Stage, TranslationTables, space};
+use crate::trace;
 use crate::virtual_interface::Hardware;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -132,6 +134,11 @@ impl Guest {
         self.gic.current()
     }
 
+    /// Returns the memory.
+    pub(crate) fn ram(&self) -> Ram {
+        self.gic.ram()
+    }
+
     /// Takes a vCPU in order to load it. Returns `None` if it is already loaded.
     pub(crate) fn take_vcpu(&self, cpu: Cpu) -> Option<Vcpu> {
         self.vcpus.get(cpu.index())?.with(Option::take)
@@ -219,6 +226,7 @@ impl Guest {
             for guest in guests() {
                 guest.exits.report(guest.number);
             }
+            trace::report();
             power::system_off();
         }
     }

@@ -5,17 +5,18 @@
 //! interrupt stay active until the guest deactivates its own; all others are deactivated here. The
 //! interrupt of a virtual timer moves with its vCPU from CPU to CPU.
 
-use crate::exits;
 use crate::guest::{Guest, guests};
 use crate::irqchip::{self, KICK};
 use crate::layout::{UART_SPI, VIRTUAL_TIMER};
 use crate::linked::timer_line;
 use crate::scheduler::{self, VcpuId};
+use crate::trace;
 use gic_arch::{IntId, IntIdClass};
 use gic_driver::cpu_interface::Acknowledged;
 use gic_driver::{Interrupt, RawMmio};
 use image_rt::{console, cpu};
 use irq_domain::{IrqContext, IrqHandle, PerCpuHandle, WiredRequest};
+use msi_types::trace::Event;
 use msi_types::{Cpu, HwIrq, Level, Line, SetLine, Trigger};
 use spin::Once;
 
@@ -88,13 +89,25 @@ pub(crate) fn serve() {
 pub(crate) fn take() {
     let interface = irqchip::interface();
     while let Some(interrupt) = interface.acknowledge() {
-        exits::acknowledged(interrupt.intid());
-        if interrupt.intid() == KICK.intid() {
-            // A kick only has to cause an exit, so no handler is needed.
-            interface.deactivate(interface.end(interrupt));
+        if trace::is_on() {
+            let (cpu, hwirq) = (irqchip::here(), interrupt.intid().hwirq());
+            trace::record(None, Event::Taken { cpu, hwirq });
+            serve_one(interrupt);
+            trace::record(None, Event::Ended { cpu, hwirq });
         } else {
-            handle(interrupt);
+            serve_one(interrupt);
         }
+    }
+}
+
+#[inline]
+fn serve_one(interrupt: Acknowledged) {
+    if interrupt.intid() == KICK.intid() {
+        // A kick only has to cause an exit, so no handler is needed.
+        let interface = irqchip::interface();
+        interface.deactivate(interface.end(interrupt));
+    } else {
+        handle(interrupt);
     }
 }
 

@@ -36,6 +36,7 @@ mod scheduler;
 mod standstill;
 mod syndrome;
 mod tables;
+mod trace;
 mod traps;
 mod vcpu;
 mod vectors;

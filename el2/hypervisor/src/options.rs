@@ -13,7 +13,9 @@ pub(crate) struct Options {
     pub(crate) moves: Option<u64>,
     /// Count exits by reason, and print the counts at the end.
     pub(crate) stats: bool,
-    /// Print exits and injections when they happen.
+    /// Print each exit when it happens.
+    pub(crate) exits: bool,
+    /// Record what happens to interrupts, and print the records at the end.
     pub(crate) trace: bool,
     /// MSI controller of the guests.
     pub(crate) controller: Controller,
@@ -36,6 +38,7 @@ impl Options {
         match word.split_once('=').unwrap_or((word, "")) {
             ("trusted-guest", "") => self.trusted_guest = true,
             ("stats", "") => self.stats = true,
+            ("exits", "") => self.exits = true,
             ("trace", "") => self.trace = true,
             ("vcpus", number) => self.vcpus = Some(number.parse().ok()?),
             ("moves", number) => self.moves = Some(number.parse().ok()?),

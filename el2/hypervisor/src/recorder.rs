@@ -1,10 +1,11 @@
-//! Records a vCPU's exits while it is loaded, for counts and traces ([`exits`]).
+//! Records a vCPU's exits and interrupts while it is loaded ([`exits`], [`trace`]).
 
 use crate::context::Context;
 use crate::exits::{self, Reason};
 use crate::guest::Guest;
 use crate::layout::UART;
 use crate::syndrome::{DeviceAccess, RegisterAccess, Trap};
+use crate::trace;
 use crate::vectors::Vector;
 use alloc::format;
 use alloc::string::ToString;
@@ -14,6 +15,7 @@ use gic_arch::ich::{ListRegister, ListRegisterState};
 use gic_arch::{IntId, IntIdClass};
 use image_rt::{cpu, println, read_register};
 use msi_types::Cpu;
+use msi_types::trace::Event;
 use vgic::{Block, VirtualInterface};
 
 /// Recorder of one vCPU while it is loaded on a CPU.
@@ -28,10 +30,10 @@ pub(crate) struct Recorder<'a> {
 impl<'a> Recorder<'a> {
     /// Creates a recorder for a vCPU that has just been loaded.
     pub(crate) fn new(guest: &'a Guest, cpu: Cpu) -> Self {
-        let is_on = exits::are_recorded();
+        let is_on = exits::are_recorded() || trace::is_on();
         let mut recorder = Self { guest, cpu, is_on, since: None };
         if is_on {
-            recorder.begin(("load", ""), format_args!("loaded by CPU {}", cpu::current()));
+            recorder.begin(("load", ""));
         }
         recorder
     }
@@ -39,8 +41,8 @@ impl<'a> Recorder<'a> {
     /// Records that the list registers were loaded.
     #[inline]
     pub(crate) fn filled(&self, interface: &VirtualInterface) {
-        if self.is_on {
-            self.inject(interface);
+        if self.is_on && trace::is_on() {
+            self.list(interface);
         }
     }
 
@@ -56,7 +58,7 @@ impl<'a> Recorder<'a> {
     #[inline]
     pub(crate) fn goes_on(&mut self, why: &'static str) {
         if self.is_on {
-            self.begin((why, ""), format_args!("goes on by {why}"));
+            self.begin((why, ""));
         }
     }
 
@@ -68,27 +70,27 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Records the interrupts that the guest acknowledged: those that are no longer pending in the
-    /// list registers.
+    /// Records the interrupts that the guest acknowledged and ended: those that are no longer
+    /// pending in the list registers, and those that are no longer in them.
     #[inline]
     pub(crate) fn left(&self, loaded: &VirtualInterface, left: &VirtualInterface) {
         if self.is_on {
-            self.count_taken(loaded, left);
+            self.record_left(loaded, left);
         }
     }
 
-    fn begin(&mut self, reason: Reason, what: fmt::Arguments<'_>) {
-        self.count(reason, |recorder| recorder.trace(what));
+    fn begin(&mut self, reason: Reason) {
+        self.count(reason, |_| ());
     }
 
     /// Starts an exit for this reason, caused by an instruction with these operands.
     fn begin_exit(&mut self, reason: Reason, detail: impl Display) {
-        self.count(reason, |recorder| recorder.trace_exit(reason, detail));
+        self.count(reason, |recorder| recorder.print_exit(reason, detail));
     }
 
-    fn count(&mut self, reason: Reason, trace: impl FnOnce(&Self)) {
+    fn count(&mut self, reason: Reason, print: impl FnOnce(&Self)) {
         self.since = Some((reason, cpu::ticks()));
-        self.guest.exits.count(reason, || trace(self));
+        self.guest.exits.count(reason, || print(self));
     }
 
     #[cold]
@@ -107,37 +109,46 @@ impl<'a> Recorder<'a> {
                 let (esr, far) = (read_register!("esr_el2"), read_register!("far_el2"));
                 let trap = Trap::decode(esr, far, read_register!("hpfar_el2"));
                 self.begin_exit(self.reason(trap), Detail(trap, context));
+                if let Trap::Device(DeviceAccess { address, register, is_write: true, .. }) = trap
+                    && trace::is_on()
+                {
+                    trace::record_commands(self.guest, address, context.register(register));
+                }
             }
         }
     }
 
     #[cold]
-    fn count_taken(&self, loaded: &VirtualInterface, left: &VirtualInterface) {
+    fn record_left(&self, loaded: &VirtualInterface, left: &VirtualInterface) {
         for (loaded, left) in loaded.list.iter().zip(&left.list) {
+            let intid = IntId::new(loaded.virtual_intid());
+            let (cpu, hwirq) = (self.cpu, intid.hwirq());
             if is_pending(*loaded) && !is_pending(*left) {
-                let intid = IntId::new(loaded.virtual_intid());
-                let trace = || self.trace(format_args!("took {intid}"));
-                self.guest.exits.count((class(intid), " taken"), trace);
+                self.guest.exits.count((class(intid), " taken"), || ());
+                self.trace(Event::Taken { cpu, hwirq });
+            }
+            if !is_empty(*loaded) && is_empty(*left) {
+                self.trace(Event::Ended { cpu, hwirq });
             }
         }
     }
 
     #[cold]
-    fn inject(&self, interface: &VirtualInterface) {
+    fn list(&self, interface: &VirtualInterface) {
         for register in interface.list.iter().filter(|register| is_pending(**register)) {
-            self.trace(format_args!("injects {}", IntId::new(register.virtual_intid())));
+            let hwirq = IntId::new(register.virtual_intid()).hwirq();
+            self.trace(Event::Listed { cpu: self.cpu, hwirq });
         }
     }
 
-    fn trace(&self, what: fmt::Arguments<'_>) {
-        if exits::traces() {
-            let (guest, cpu) = (self.guest.number, self.cpu.get());
-            println!("trace - {} guest {guest} vCPU {cpu}: {what}", cpu::ticks());
+    fn trace(&self, event: Event) {
+        if trace::is_on() {
+            trace::record(Some(self.guest.number), event);
         }
     }
 
-    fn trace_exit(&self, (what, how): Reason, detail: impl Display) {
-        if exits::traces() {
+    fn print_exit(&self, (what, how): Reason, detail: impl Display) {
+        if exits::are_printed() {
             let fact = HypervisorFact::Exit {
                 at: cpu::ticks(),
                 guest: self.guest.number,
@@ -192,6 +203,10 @@ fn direction(is_write: bool) -> &'static str {
 fn is_pending(register: ListRegister) -> bool {
     use ListRegisterState::{Pending, PendingActive};
     matches!(register.state(), Pending | PendingActive)
+}
+
+fn is_empty(register: ListRegister) -> bool {
+    register.state() == ListRegisterState::Invalid
 }
 
 fn class(intid: IntId) -> &'static str {

@@ -54,11 +54,15 @@ pub(crate) struct Board<'a> {
     pub(crate) record: Record,
 }
 
-/// The hypervisor's records of exits and injections.
+/// The hypervisor's records of exits and interrupts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
-    pub(crate) trace: bool,
+    /// Prints each exit when it happens.
+    pub(crate) exits: bool,
+    /// Counts exits and interrupts.
     pub(crate) stats: bool,
+    /// Records what happens to interrupts.
+    pub(crate) trace: bool,
 }
 
 impl Board<'static> {
@@ -97,13 +101,11 @@ impl Board<'_> {
         qemu.args(if confined { CONFINED } else { &[] });
         let trusted = if self.trusted { " trusted-guest" } else { "" };
         let moves = self.move_every.map_or(String::new(), |time| format!(" moves={time}"));
-        let trace = if self.record.trace { " trace" } else { "" };
-        let stats = if self.record.stats { " stats" } else { "" };
-        let words = format!(
-            "vcpus={} {}{moves}{trusted}{trace}{stats}",
-            self.vcpus,
-            self.controller.word()
-        );
+        let Record { exits, stats, trace } = self.record;
+        let records = [(exits, " exits"), (stats, " stats"), (trace, " trace")];
+        let records: String = records.iter().filter(|it| it.0).map(|it| it.1).collect();
+        let words =
+            format!("vcpus={} {}{moves}{trusted}{records}", self.vcpus, self.controller.word());
         qemu.args(["-append", &words]);
         for device in self.devices {
             qemu.args(["-device", device]);

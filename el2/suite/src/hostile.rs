@@ -90,7 +90,7 @@ impl Run {
     }
 
     fn command(&self) -> Result<Command> {
-        let record = Record { trace: false, stats: true };
+        let record = Record { stats: true, ..Record::default() };
         let Self { vcpus, cpus, move_every, .. } = *self;
         let board = Board { vcpus, cpus, move_every, record, ..board()? };
         let words = format!("attack={} milliseconds={MILLISECONDS} vcpus={vcpus}", self.attack);

@@ -1,7 +1,7 @@
 //! Runs a guest interactively on this terminal.
 
-use std::fs;
-use std::io::{self, Read, Write};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 
@@ -13,6 +13,7 @@ use crate::board::{Board, MEMORY, Record};
 use crate::controller::Controller;
 use crate::files::{self, Files};
 use crate::machine::Machine;
+use crate::trace::Trace;
 use crate::{built, debian, kvm};
 
 /// Name of the kernel that is downloaded.
@@ -61,10 +62,13 @@ pub struct Wanted {
     /// The guest is trusted: nothing confines the memory accesses of its devices
     #[arg(long)]
     trusted_guest: bool,
-    /// Prints exits and injections as they occur, with the counter's value
+    /// Writes what happens to interrupts to a file, in Chrome's trace format
+    #[arg(long, value_name = "FILE.json")]
+    trace: Option<PathBuf>,
+    /// Prints exits as they occur, with the counter's value
     #[arg(long)]
-    trace: bool,
-    /// Counts exits and injections by reason, and prints the counts at the end
+    exits: bool,
+    /// Counts exits and interrupts by reason, and prints the counts at the end
     #[arg(long)]
     stats: bool,
     /// QEMU version to use
@@ -92,6 +96,11 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
         files::check_kernel(kernel)?;
     }
     let own = own.map(absolute).transpose()?;
+    // A run whose trace can't be written would be useless.
+    let create = |path: &Path| {
+        File::create(path).with_context(|| format!("cannot write {}", path.display()))
+    };
+    let file = wanted.trace.as_deref().map(create).transpose()?;
     let (image, tools) = (built::hypervisor()?, built::tools(wanted.qemu)?);
     let kernel = own.map_or_else(|| debian::kernel(wanted.qemu), Ok)?;
     let files = Files { kernel: &kernel, initrd: initrd.as_deref(), append: &wanted.append };
@@ -107,19 +116,27 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
         controller: wanted.controller,
         devices: &wanted.device,
         trusted: wanted.trusted_guest,
-        record: Record { trace: wanted.trace, stats: wanted.stats },
+        record: Record { exits: wanted.exits, stats: wanted.stats, trace: file.is_some() },
     };
     let mut qemu = board.command(&guests)?;
     let mut child = qemu.stdin(Stdio::inherit()).stdout(Stdio::piped()).spawn()?;
     let console = child.stdout.take().context("QEMU has no output")?;
-    let endings = show(console)?;
+    let mut trace = Trace::default();
+    let endings = show(console, &mut trace)?;
     child.wait()?;
+    if let Some(file) = file {
+        trace.write(BufWriter::new(file))?;
+        if trace.left_out > 0 {
+            eprintln!("{} events of the trace are left out", trace.left_out);
+        }
+    }
     let all_off = endings.len() == guests.len() && endings.iter().all(|it| *it == Ending::Off);
     Ok(if all_off { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Copies the console to the terminal as output arrives. Returns how the machines ended.
-fn show(mut console: impl Read) -> Result<Vec<Ending>> {
+/// Copies the console to the terminal as output arrives, up to the trace. Returns how the machines
+/// ended.
+fn show(mut console: impl Read, trace: &mut Trace) -> Result<Vec<Ending>> {
     let (mut line, mut endings) = (Vec::new(), Vec::new());
     let mut bytes = [0; 4096];
     loop {
@@ -127,21 +144,22 @@ fn show(mut console: impl Read) -> Result<Vec<Ending>> {
         if count == 0 {
             return Ok(endings);
         }
-        io::stdout().write_all(&bytes[..count])?;
-        io::stdout().flush()?;
-        for byte in &bytes[..count] {
-            match byte {
-                b'\n' => {
-                    if let Some(Fact::Hypervisor(HypervisorFact::Ended { how, .. })) =
-                        Fact::parse(&String::from_utf8_lossy(&line))
-                    {
-                        endings.push(how);
-                    }
-                    line.clear();
+        for part in bytes[..count].split_inclusive(|byte| *byte == b'\n') {
+            if trace.announced == 0 {
+                io::stdout().write_all(part)?;
+            }
+            line.extend(part);
+            if part.ends_with(b"\n") {
+                let fact = Fact::parse(&String::from_utf8_lossy(&line));
+                if let Some(Fact::Hypervisor(HypervisorFact::Ended { how, .. })) = fact {
+                    endings.push(how);
+                } else if let Some(fact) = fact {
+                    trace.fact(&fact);
                 }
-                byte => line.push(*byte),
+                line.clear();
             }
         }
+        io::stdout().flush()?;
     }
 }
 

@@ -21,6 +21,7 @@ mod machine;
 mod microbench;
 mod record;
 mod report;
+mod trace;
 mod traffic;
 
 use doorbell_harness::suite::Case;
@@ -29,8 +30,8 @@ use doorbell_harness::suite::Case;
 /// hypervisor.
 pub fn cases() -> Vec<Case> {
     let all = [linux::cases, dma::cases, bench::cases, microbench::cases, record::cases];
-    let hostile = [hostile::cases, leaks::cases, delay::cases];
-    all.iter().chain(&hostile).flat_map(|cases| cases()).collect()
+    let others = [trace::cases, hostile::cases, leaks::cases, delay::cases];
+    all.iter().chain(&others).flat_map(|cases| cases()).collect()
 }
 
 /// Lists the cases that run Debian's kernels with more traffic and on more machines.

@@ -144,7 +144,7 @@ impl Case {
             devices: &devices.iter().map(ToString::to_string).collect::<Vec<_>>(),
             trusted: true,
             move_every,
-            record: Record { stats: has_messages, trace: false },
+            record: Record { stats: has_messages, ..Record::default() },
             ..Board::plain(version, MEMORY)?
         };
         let guest = debian::guest(version)?;

@@ -70,11 +70,11 @@ fn wakes(mut qemu: Command) -> Result<()> {
     Ok(())
 }
 
-/// Measures the costs of the guest's operations. The numbers of exits are from a second, traced
-/// run.
+/// Measures the costs of the guest's operations. The numbers of exits are from a second run
+/// that prints them.
 pub(crate) fn costs(cpus: u8) -> Result<Costs> {
-    let traced = watch(cpus, Record { trace: true, stats: false })?;
-    Ok(watch(cpus, Record::default())?.with_exits_of(traced))
+    let printed = watch(cpus, Record { exits: true, ..Record::default() })?;
+    Ok(watch(cpus, Record::default())?.with_exits_of(printed))
 }
 
 fn watch(cpus: u8, record: Record) -> Result<Costs> {

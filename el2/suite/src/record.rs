@@ -1,4 +1,4 @@
-//! Checks the hypervisor's records of exits and injections (`--stats`, `--trace`), using a guest
+//! Checks the hypervisor's records of exits and interrupts (`--stats`, `--exits`), using a guest
 //! whose exits are all known in advance.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::costs::Costs;
 use crate::microbench::{self, EACH};
 
 /// Number of operations of each kind that `el2/microbench` performs.
-const TURNS: u64 = 201;
+pub(crate) const TURNS: u64 = 201;
 /// Number of SGIs to a CPU that has slept for a while. Before each of them, the other CPU makes a
 /// hypercall and sends itself an SGI.
 const NAPS: u64 = 12;
@@ -40,7 +40,7 @@ pub(crate) fn cases() -> Vec<Case> {
         case("a guest's exits and interrupts are counted by reason", |run| {
             COUNTS.iter().try_for_each(|(reason, times)| judge(&run.counts, reason, *times))
         }),
-        case("as many exits are traced as are counted", Run::compare),
+        case("as many exits are printed as are counted", Run::compare),
     ];
     for &(operation, limit) in EXITS {
         let name = format!("a guest's {operation} takes at most {limit} exits");
@@ -54,18 +54,19 @@ fn case(name: &str, judge: impl FnOnce(&Run) -> Result<()> + Send + 'static) -> 
     built::case(name, LIMIT, || judge(RUN.get(Run::watch)?))
 }
 
-/// The results of a run that both counts and traces.
+/// The results of a run that both counts and prints.
 #[derive(Debug, Default)]
 struct Run {
     costs: Costs,
     /// Counts by reason.
     counts: BTreeMap<String, u64>,
-    traced: BTreeMap<String, u64>,
+    printed: BTreeMap<String, u64>,
 }
 
 impl Run {
     fn watch() -> Result<Self> {
-        let mut qemu = microbench::command(EACH, Record { trace: true, stats: true }, None)?;
+        let record = Record { exits: true, stats: true, ..Record::default() };
+        let mut qemu = microbench::command(EACH, record, None)?;
         let mut run = Self::default();
         process::watch(&mut qemu, LIMIT, |line| {
             if let Some(fact) = Fact::parse(line) {
@@ -82,17 +83,17 @@ impl Run {
             }
             // The other vCPU may still exit after the first has turned the machine off.
             Fact::Hypervisor(HypervisorFact::Exit { reason, .. }) if self.counts.is_empty() => {
-                *self.traced.entry(reason.to_string()).or_default() += 1;
+                *self.printed.entry(reason.to_string()).or_default() += 1;
             }
             _ => {}
         }
         self.costs.fact(fact);
     }
 
-    /// Checks that equally many exits of each reason were traced and counted.
+    /// Checks that equally many exits of each reason were printed and counted.
     fn compare(&self) -> Result<()> {
-        ensure!(!self.traced.is_empty(), "no exits were traced");
-        self.traced.iter().try_for_each(|(reason, times)| judge(&self.counts, reason, *times))
+        ensure!(!self.printed.is_empty(), "no exits were printed");
+        self.printed.iter().try_for_each(|(reason, times)| judge(&self.counts, reason, *times))
     }
 }
 
@@ -112,10 +113,10 @@ mod tests {
         assert!(judge(&counts, "ITS write", 213).is_ok());
         assert!(judge(&counts, "ITS write", 212).is_err());
         assert!(judge(&counts, "WFI", 0).is_err());
-        let traced = |times| BTreeMap::from([("ITS write".into(), times)]);
-        let run = |traced| Run { counts: counts.clone(), traced, ..Run::default() };
+        let printed = |times| BTreeMap::from([("ITS write".into(), times)]);
+        let run = |printed| Run { counts: counts.clone(), printed, ..Run::default() };
         assert!(run(BTreeMap::new()).compare().is_err());
-        assert!(run(traced(212)).compare().is_err());
-        assert!(run(traced(213)).compare().is_ok());
+        assert!(run(printed(212)).compare().is_err());
+        assert!(run(printed(213)).compare().is_ok());
     }
 }
