@@ -3,9 +3,10 @@
 
 mod mirrors;
 
+use std::env;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -46,6 +47,9 @@ impl Apt {
         for part in ["lists/partial", "archives/partial"] {
             fs::create_dir_all(folder.join(part))?;
         }
+        // Another thread or process may be fetching the index. Dropping the file ends the lock.
+        let lock = File::create(folder.join("update.lock"))?;
+        lock.lock()?;
         fs::write(folder.join("apt.conf"), apt.configuration())?;
         let installed = fs::read_to_string("/var/lib/dpkg/status")?;
         fs::write(folder.join("status"), without(&installed, UNPACKED))?;
