@@ -11,12 +11,14 @@ use alloc::format;
 use alloc::string::ToString;
 use core::fmt::{self, Display, Formatter};
 use doorbell_facts::{Fact, HypervisorFact};
+use gic_arch::gits::{self, Cbaser, Cwriter};
 use gic_arch::ich::{ListRegister, ListRegisterState};
+use gic_arch::its::{COMMAND_BYTES, COMMAND_WORDS};
 use gic_arch::{IntId, IntIdClass};
 use image_rt::{cpu, println, read_register};
 use msi_types::Cpu;
 use msi_types::trace::Event;
-use vgic::{Block, VirtualInterface};
+use vgic::{AccessWidth, Block, GuestMemory as _, VirtualInterface};
 
 /// Recorder of one vCPU while it is loaded on a CPU.
 pub(crate) struct Recorder<'a> {
@@ -112,7 +114,7 @@ impl<'a> Recorder<'a> {
                 if let Trap::Device(DeviceAccess { address, register, is_write: true, .. }) = trap
                     && trace::is_on()
                 {
-                    trace::record_commands(self.guest, address, context.register(register));
+                    record_commands(self.guest, address, context.register(register));
                 }
             }
         }
@@ -241,5 +243,32 @@ impl Display for Detail<'_> {
             }
             Trap::WaitForInterrupt | Trap::Undefined => Ok(()),
         }
+    }
+}
+
+/// Records the commands that a guest passes to its ITS, if it is about to write this value to
+/// `GITS_CWRITER` at this address.
+fn record_commands(guest: &Guest, address: u64, value: u64) {
+    let (vgic, ram) = (guest.vgic(), guest.ram());
+    let Some(its) = vgic.config().its.first().map(|its| its.base) else { return };
+    if address != its + u64::from(gits::CWRITER.offset()) {
+        return;
+    }
+    let read = |offset| vgic.read(its + u64::from(offset), AccessWidth::Double).unwrap_or(0);
+    let queue = Cbaser::from(read(gits::CBASER.offset()));
+    let mut offset = Cwriter::from(read(gits::CWRITER.offset())).offset();
+    let end = Cwriter::from(value).offset();
+    for _ in 0..queue.bytes() / COMMAND_BYTES {
+        if offset == end {
+            return;
+        }
+        let mut words = [0; COMMAND_WORDS];
+        for (word, place) in words.iter_mut().zip(0..) {
+            let address = queue.address() + u64::from(offset) + 8 * place;
+            let Ok(found) = ram.read_u64(address) else { return };
+            *word = found;
+        }
+        trace::record(Some(guest.number), Event::Command { its, words });
+        offset = (offset + COMMAND_BYTES) % queue.bytes();
     }
 }

@@ -14,20 +14,16 @@
 //! A guest acknowledges and ends its interrupts without an exit. Its `Taken` and `Ended` have the
 //! time of the next exit that folds the list registers.
 
-use crate::guest::Guest;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
 use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use doorbell_facts::{Fact, HypervisorFact, TraceEvent, TracedInterrupt, TracedMessage};
-use gic_arch::gits::{self, Cbaser, Cwriter};
-use gic_arch::its::{COMMAND_BYTES, COMMAND_WORDS};
 use image_rt::cpu::{self, MAX_CPUS};
 use image_rt::lock::IrqMutex;
 use image_rt::println;
 use msi_types::trace::{Event, Observed, Observer};
 use msi_types::{Cpu, DeviceId, HwIrq, MsiMessage};
-use vgic::{AccessWidth, GuestMemory as _};
 
 /// Maximum number of records of a CPU.
 const LIMIT: usize = 1 << 14;
@@ -90,33 +86,6 @@ impl Observer for GuestObserver {
 /// Returns a guest's seam with an observer that records events.
 pub(crate) fn observed<T>(guest: usize, seam: T) -> Observed<T, Arc<GuestObserver>> {
     Observed::new(seam, Arc::new(GuestObserver(guest)))
-}
-
-/// Records the commands that a guest passes to its ITS, if it is about to write this value to
-/// `GITS_CWRITER` at this address.
-pub(crate) fn record_commands(guest: &Guest, address: u64, value: u64) {
-    let (vgic, ram) = (guest.vgic(), guest.ram());
-    let Some(its) = vgic.config().its.first().map(|its| its.base) else { return };
-    if address != its + u64::from(gits::CWRITER.offset()) {
-        return;
-    }
-    let read = |offset| vgic.read(its + u64::from(offset), AccessWidth::Double).unwrap_or(0);
-    let queue = Cbaser::from(read(gits::CBASER.offset()));
-    let mut offset = Cwriter::from(read(gits::CWRITER.offset())).offset();
-    let end = Cwriter::from(value).offset();
-    for _ in 0..queue.bytes() / COMMAND_BYTES {
-        if offset == end {
-            return;
-        }
-        let mut words = [0; COMMAND_WORDS];
-        for (word, place) in words.iter_mut().zip(0..) {
-            let address = queue.address() + u64::from(offset) + 8 * place;
-            let Ok(found) = ram.read_u64(address) else { return };
-            *word = found;
-        }
-        record(Some(guest.number), Event::Command { its, words });
-        offset = (offset + COMMAND_BYTES) % queue.bytes();
-    }
 }
 
 /// Ends the trace, and prints it if the machine was traced.

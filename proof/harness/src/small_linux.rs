@@ -107,7 +107,7 @@ pub fn fetch_kernel(workspace: &Workspace, suite: Suite) -> Result<PathBuf> {
     kernel(&folder)
 }
 
-/// Builds the program of a package for arm64 Linux, statically linked, with the profile `dev`, which
+/// Builds the program of a package for arm64 Linux, statically linked. The profile is `dev`, which
 /// builds faster and checks for overflows.
 pub fn build_program(workspace: &Workspace, package: &str) -> Result<PathBuf> {
     toolchain::need_target(&workspace.root, JUDGE_TARGET)?;

@@ -24,8 +24,8 @@ const COMMAND: u16 = 4;
 const MASTER: u16 = 1 << 2;
 const PRIORITY: u8 = 0xa0;
 
-/// Checks that the explanation detects a function that is attached with a requester ID other than its
-/// own.
+/// Checks that the explanation detects a function that is attached with a requester ID other than
+/// its own.
 pub(super) fn wrong_requester(machine: &Machine, function: &Function) -> Outcome {
     // Without an ITS, messages have no DeviceID. Behind an SMMU, a function that does not exist has
     // no address space.

@@ -79,7 +79,7 @@ impl Rule {
             Self::RefusedAttribute => (
                 "refused-attribute",
                 "KVM refuses a register's value",
-                "restore on a host with the same GIC, and restore the values exactly as KVM returned them",
+                "restore on a host with the same GIC, with the values exactly as KVM returned them",
             ),
             Self::NotRestorable => (
                 "not-restorable",
