@@ -54,7 +54,7 @@ fn lint_has_the_statuses_of_the_other_lint() {
     let (status, output) = text(&["lint", &saved("documented")]);
     assert_eq!(
         (status, output.as_str()),
-        (Some(0), "0 errors, 0 warnings; 1 of 1 file without any\n")
+        (Some(0), "0 errors, 0 warnings; 1 of 1 file without findings\n")
     );
     let (status, output) = text(&["lint", &saved("documented"), &saved("first-cpu-for-all")]);
     assert_eq!(status, Some(1));
