@@ -3,10 +3,10 @@
 
 mod mirrors;
 
-use std::env;
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -39,23 +39,27 @@ impl Apt {
         Self::update_any(folder, &[&[Suite::Unstable]])
     }
 
-    /// Fetches the index for the first of these suite lists that the mirror offers.
+    /// Fetches the index for the first of these suite lists that the mirror offers, once in the life
+    /// of this process. Fetching it again would disturb another thread's use of it.
     fn update_any(folder: &Path, choices: &[&[Suite]]) -> Result<Self> {
         ensure!(process::exists("apt-get"), "apt-get is not installed on this machine");
         let apt =
             Self { folder: folder.to_path_buf(), sources: ReleaseSources::of_this_machine()? };
+        static FETCHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+        let mut fetched = FETCHED.lock().unwrap_or_else(PoisonError::into_inner);
+        if fetched.contains(&apt.folder) {
+            return Ok(apt);
+        }
         for part in ["lists/partial", "archives/partial"] {
             fs::create_dir_all(folder.join(part))?;
         }
-        // Another thread or process may be fetching the index. Dropping the file ends the lock.
-        let lock = File::create(folder.join("update.lock"))?;
-        lock.lock()?;
         fs::write(folder.join("apt.conf"), apt.configuration())?;
         let installed = fs::read_to_string("/var/lib/dpkg/status")?;
         fs::write(folder.join("status"), without(&installed, UNPACKED))?;
         for suites in choices {
             fs::write(folder.join("doorbell.sources"), apt.sources.render(suites))?;
             if process::capture(&mut apt.command("apt-get", &["-qq", "update"])).is_ok() {
+                fetched.push(apt.folder.clone());
                 return Ok(apt);
             }
         }
