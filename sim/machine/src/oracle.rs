@@ -36,7 +36,8 @@
 //!
 //! - **One pending bit that moves with the vector** (an ITS, SPIs): the previous acknowledgement on
 //!   any CPU. Each message makes one acknowledgement due, unless the interrupt was already pending
-//!   when the message arrived. Rule 3 judges the oldest message that was unhandled when the CPU
+//!   when the message arrived. If several were in flight, the acknowledgement was for the one that
+//!   arrived first. Rule 3 judges the oldest message that was unhandled when the CPU
 //!   looked for interrupts, not when its handler ran, because another CPU may handle later messages
 //!   in between.
 //! - **One pending bit per CPU, which does not move with the vector** (direct LPIs): the previous

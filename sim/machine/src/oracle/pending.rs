@@ -39,8 +39,11 @@ struct UnderWay {
     cause: Cause,
     /// The CPUs at which the interrupt may become pending.
     at: Vec<Cpu>,
-    /// Set if a CPU acknowledged the interrupt before the call that sent it returned.
-    is_taken: bool,
+    /// The step at which the interrupt was sent.
+    began: u64,
+    /// The step at which a CPU acknowledged the interrupt, if it did so before the call that sent
+    /// the interrupt returned.
+    taken: Option<u64>,
 }
 
 /// What an outside observer can know about a vector's pending bits.
@@ -48,6 +51,8 @@ struct UnderWay {
 pub(super) struct PendingBits {
     under_way: Vec<UnderWay>,
     arrived: Arrived,
+    /// Number of interrupts sent and acknowledgements so far.
+    steps: u64,
 }
 
 #[derive(Debug)]
@@ -63,12 +68,13 @@ impl PendingBits {
             Pending::Travels => Arrived::Shared(SharedBit::default()),
             Pending::Stays => Arrived::PerCpu(vec![CpuBit::default(); cpus]),
         };
-        Self { under_way: Vec::new(), arrived }
+        Self { under_way: Vec::new(), arrived, steps: 0 }
     }
 
     /// Records that a message or resend is in flight and may arrive at any of these CPUs.
     pub(super) fn begin(&mut self, cause: Cause, at: &[Cpu]) {
-        self.under_way.push(UnderWay { cause, at: at.to_vec(), is_taken: false });
+        let began = self.step();
+        self.under_way.push(UnderWay { cause, at: at.to_vec(), began, taken: None });
     }
 
     /// Records that `cpu` has become a possible target, so messages in flight may also arrive
@@ -94,8 +100,8 @@ impl PendingBits {
 
     /// Records that, by `now`, everything in flight for any of these causes has arrived.
     pub(super) fn arrive(&mut self, causes: &[Cause], now: u64) {
-        for one in self.under_way.extract_if(.., |one| causes.contains(&one.cause)) {
-            self.arrived.add(&one, now);
+        while let Some(index) = self.under_way.iter().position(|one| causes.contains(&one.cause)) {
+            self.arrive_at(index, now);
         }
     }
 
@@ -104,17 +110,32 @@ impl PendingBits {
     pub(super) fn arrive_resend(&mut self, cpu: Cpu, now: u64) {
         let is_it = |one: &UnderWay| one.cause == Cause::Resend && one.at.contains(&cpu);
         if let Some(index) = self.under_way.iter().position(is_it) {
-            let one = self.under_way.swap_remove(index);
-            self.arrived.add(&one, now);
+            self.arrive_at(index, now);
         }
+    }
+
+    /// Records that, by `now`, an interrupt in flight has arrived.
+    ///
+    /// If several interrupts were in flight when a CPU acknowledged one of them, it is unknown
+    /// which one. The acknowledgement is attributed to the first of them to arrive: a later arrival
+    /// can account for more of the acknowledgements that follow.
+    fn arrive_at(&mut self, index: usize, now: u64) {
+        let mut one = self.under_way.swap_remove(index);
+        if one.taken.is_none() {
+            let was_in_flight = |other: &&mut UnderWay| other.taken > Some(one.began);
+            let other = self.under_way.iter_mut().find(was_in_flight);
+            one.taken = other.and_then(|other| other.taken.take());
+        }
+        self.arrived.add(&one, now);
     }
 
     /// Records at time `now` that `cpu`, which started to look for interrupts at `looked_at`,
     /// acknowledged the vector. Returns `false` if the CPU cannot have found the vector pending.
     pub(super) fn acknowledge(&mut self, cpu: Cpu, looked_at: u64, now: u64) -> bool {
+        let step = self.step();
         match &mut self.arrived {
             Arrived::Shared(bit) => {
-                bit.take(looked_at, now) || self.under_way.iter_mut().any(UnderWay::take)
+                bit.take(looked_at, now) || self.under_way.iter_mut().any(|one| one.take(step))
             }
             Arrived::PerCpu(bits) => {
                 let due = bits.get_mut(cpu.index()).is_some_and(|bit| bit.take(looked_at));
@@ -132,20 +153,30 @@ impl PendingBits {
             bit.looked_at = now;
         }
     }
+
+    fn step(&mut self) -> u64 {
+        self.steps += 1;
+        self.steps
+    }
 }
 
 impl UnderWay {
-    /// Marks the interrupt in flight as acknowledged. Returns `false` if it already was
+    /// Marks the interrupt in flight as acknowledged at `step`. Returns `false` if it already was
     /// acknowledged, because a message becomes pending only once.
-    fn take(&mut self) -> bool {
-        self.cause == Cause::Untold || !std::mem::replace(&mut self.is_taken, true)
+    fn take(&mut self, step: u64) -> bool {
+        if self.cause == Cause::Untold {
+            return true;
+        }
+        let is_first = self.taken.is_none();
+        self.taken.get_or_insert(step);
+        is_first
     }
 }
 
 impl Arrived {
     fn add(&mut self, one: &UnderWay, now: u64) {
         match self {
-            Self::Shared(bit) => bit.add(now, one.is_taken),
+            Self::Shared(bit) => bit.add(now, one.taken.is_some()),
             Self::PerCpu(bits) => {
                 for cpu in &one.at {
                     if let Some(bit) = bits.get_mut(cpu.index()) {

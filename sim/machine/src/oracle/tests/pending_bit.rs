@@ -65,6 +65,53 @@ fn shared_bit_message_under_way_is_due_once() {
     assert_eq!(rig.faults(), (0, 1));
 }
 
+/// A vector that the interrupt core is resending to CPU 0, whose handler is running.
+fn resending() -> Rig {
+    let rig = Rig::new(Pending::Travels);
+    rig.send();
+    rig.acknowledge_at(0);
+    rig.record.handle(Cpu::new(0), rig.now());
+    rig.send();
+    rig.acknowledge_at(0);
+    rig.end(Dispatched::Deferred(Deferral::Running));
+    rig.route().redelivering(Cpu::new(0));
+    rig
+}
+
+fn end_resending(rig: &Rig) {
+    rig.route().resent(Cpu::new(0));
+    rig.end(Dispatched::Handled);
+}
+
+#[test]
+fn shared_bit_slow_resend_is_due_after_messages() {
+    let rig = resending();
+    // The CPU acknowledges the message, not the resend, which is in flight for longer.
+    rig.record.send(|| {
+        rig.run_at(0);
+        SendOutcome::Sent
+    });
+    rig.send();
+    rig.run_at(0);
+    end_resending(&rig);
+    rig.run_at(0);
+    assert_eq!(rig.faults(), (0, 0));
+    rig.run_at(0);
+    assert_eq!(rig.faults(), (0, 1));
+}
+
+#[test]
+fn shared_bit_run_before_message_was_for_resend() {
+    let rig = resending();
+    rig.run_at(0);
+    rig.send();
+    rig.send();
+    rig.run_at(0);
+    end_resending(&rig);
+    rig.run_at(0);
+    assert_eq!(rig.faults(), (0, 1));
+}
+
 #[test]
 fn cpu_bit_message_excuses_no_run_elsewhere() {
     let rig = Rig::new(Pending::Stays);
