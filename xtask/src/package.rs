@@ -9,6 +9,7 @@ pub(crate) use doorbell_harness::archives::{Archives, published};
 
 use crate::lint;
 use crate::tally::Tally;
+use doorbell_harness::parallel::on_each_cpu;
 use doorbell_harness::process;
 use doorbell_harness::toolchain::{BARE_TARGET, need_target};
 use doorbell_harness::workspace::{Package, Workspace};
@@ -37,9 +38,13 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     if let Err(absent) = &bare {
         tally.skip(format!("the archives for {BARE_TARGET}: {absent:#}"));
     }
-    for build in published(workspace).flat_map(builds).filter(|build| bare.is_ok() || !build.bare) {
-        tally.case(&build.name(), build.check(&archives));
-    }
+    let builds = published(workspace).flat_map(builds).filter(|build| bare.is_ok() || !build.bare);
+    let groups: [Vec<_>; 2] = builds.partition(|build| build.bare).into();
+    // Each group has its own artifacts, so that neither waits for the other's cargo.
+    let outcomes = on_each_cpu(&groups, |_, group| {
+        group.iter().map(|build| (build.name(), build.check(&archives))).collect::<Vec<_>>()
+    });
+    outcomes.into_iter().flatten().for_each(|(name, outcome)| tally.case(&name, outcome));
     Ok(())
 }
 
@@ -102,7 +107,8 @@ impl Build {
             cargo.args(["--features", &self.features.join(",")]);
         }
         if self.bare {
-            cargo.args(["--lib", "--target", BARE_TARGET]);
+            cargo.args(["--lib", "--target", BARE_TARGET, "--target-dir"]);
+            cargo.arg(archives.folder.with_file_name("bare"));
         }
         process::must(&mut cargo)
     }

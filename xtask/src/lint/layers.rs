@@ -181,18 +181,4 @@ mod tests {
     fn a_package_outside_the_table_is_reported() {
         assert_eq!(strays(&package("stranger", "proptest", false)).len(), 1);
     }
-
-    #[test]
-    fn the_table_has_no_circle() {
-        for (from, uses) in ARROWS {
-            for used in uses.iter().copied().flatten() {
-                let back =
-                    ARROWS.iter().find(|(name, _)| name == used).map_or(&[][..], |(_, uses)| uses);
-                assert!(
-                    !back.iter().any(|names| names.contains(from)),
-                    "{from} and {used} use each other"
-                );
-            }
-        }
-    }
 }
