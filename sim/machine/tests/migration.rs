@@ -50,8 +50,8 @@ fn embedded_machines_survive_hundreds_of_migrations() {
 #[test]
 fn embedded_machines_survive_migration_on_threads() {
     for embedded in embedded::machines() {
-        let report = run(machine(embedded.name, None), &options(1, 600), &mut |_| {}).unwrap();
-        assert_delivered(&report, 600);
+        let report = run(machine(embedded.name, None), &options(1, 300), &mut |_| {}).unwrap();
+        assert_delivered(&report, 300);
         let totals = report.totals;
         let happened = [totals.migrated, totals.moves, totals.replugged, totals.readded];
         assert!(happened.iter().all(|count| *count > 5), "{}: {totals:?}", embedded.name);
@@ -69,9 +69,9 @@ fn nothing_is_lost_by_the_migrations_alone() {
         suspensions: Suspensions::None,
     };
     for embedded in embedded::machines() {
-        let options = RunOptions { messages: 1000, seed: 1, disturbances };
+        let options = RunOptions { messages: 400, seed: 1, disturbances };
         let report = run(machine(embedded.name, None), &options, &mut |_| {}).unwrap();
-        assert_delivered(&report, 1000);
+        assert_delivered(&report, 400);
         assert!(report.totals.migrated > 5, "{}: {:?}", embedded.name, report.totals);
     }
 }

@@ -219,7 +219,7 @@ fn needless_resends_are_reported_under_disturbance() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 24,
+        cases: 12,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

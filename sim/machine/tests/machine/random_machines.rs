@@ -171,6 +171,14 @@ proptest! {
     fn random_machines_deliver_on_threads(drawn in machines(4)) {
         check(&drawn, 400, Migration::Never, on_threads)?;
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 8,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn random_machines_deliver_on_moving_threads(drawn in machines(4)) {
