@@ -15,7 +15,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// another CPU during the call. Returns `None` if the interrupt does not exist.
     ///
     /// If the interrupt is routed to another CPU, that CPU's interface is not examined. To include
-    /// it, a kernel can send an IPI to that CPU, which calls [`explain_here`](Self::explain_here).
+    /// it, a kernel can send an IPI to that CPU, which calls [`explain_cpu_interface`](Self::explain_cpu_interface).
     ///
     /// Context: task; may sleep.
     pub fn explain(
@@ -24,7 +24,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         cpu: Cpu,
         registers: &impl SystemRegisters,
     ) -> Option<Explanation> {
-        Some(self.explain_here(self.interrupts.explain(irq)?, cpu, registers))
+        Some(self.explain_cpu_interface(self.interrupts.explain(irq)?, cpu, registers))
     }
 
     /// Adds the interface of the calling CPU, `cpu`, to an explanation, if the interrupt reaches
@@ -32,7 +32,7 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// [masked](SystemRegisters::irqs_masked).
     ///
     /// Context: any.
-    pub fn explain_here(
+    pub fn explain_cpu_interface(
         &self,
         explanation: Explanation,
         cpu: Cpu,

@@ -268,7 +268,7 @@ mod tests {
         let device = Explanation::new()
             .with_fact(Fact::Message(MESSAGE))
             .with_fact(Fact::Irq(1))
-            .with_obstacle(Obstacle::Screaming);
+            .with_obstacle(Obstacle::DisabledAsSpurious);
         let controller = Explanation::new()
             .with_fact(Fact::Enabled(0xa0))
             .with_obstacle(Obstacle::NotPending { interrupt });
@@ -277,7 +277,7 @@ mod tests {
             assert!(merged.facts().eq([Fact::Message(MESSAGE), Fact::Enabled(0xa0)]));
         }
         let other = Explanation::new().with_obstacle(Obstacle::NotRequested);
-        assert_eq!(device.merge(other).obstacle(), Some(Obstacle::Screaming));
+        assert_eq!(device.merge(other).obstacle(), Some(Obstacle::DisabledAsSpurious));
         assert_eq!(other.merge(device).obstacle(), Some(Obstacle::NotRequested));
     }
 

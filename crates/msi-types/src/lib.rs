@@ -84,6 +84,6 @@ pub use parent::{
 pub use proof::{DmaIsolated, InterruptIsolated};
 pub use region::Region;
 pub use store::{
-    FastMask, Fit, Masking, MessageStore, ReadBack, Rewrite, Storage, StoreError, StoreUpdate,
+    FastMask, Fit, Masking, MessageStore, Rewrite, SlotState, Storage, StoreError, StoreUpdate,
 };
 pub use wired::WiredParent;

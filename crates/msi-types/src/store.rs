@@ -136,7 +136,7 @@ pub trait StoreUpdate {
 /// The state of a slot as read from the device, which may differ from what its driver stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub struct ReadBack {
+pub struct SlotState {
     /// The message that the device sends; `None` if the registers that hold it cannot be read.
     pub message: Option<MsiMessage>,
     /// The device's requester ID, if the store knows it.
@@ -146,7 +146,7 @@ pub struct ReadBack {
     pub explanation: Explanation,
 }
 
-impl ReadBack {
+impl SlotState {
     /// Creates the state of a slot with an explanation, but without a message or requester ID.
     pub const fn new(explanation: Explanation) -> Self {
         Self { message: None, requester: None, explanation }
@@ -251,7 +251,7 @@ pub trait MessageStore: Send + Sync {
     /// does the provided method.
     ///
     /// Context: task; may sleep.
-    fn read_back(&self, slot: u16) -> Option<ReadBack> {
+    fn read_back(&self, slot: u16) -> Option<SlotState> {
         let _ = slot;
         None
     }

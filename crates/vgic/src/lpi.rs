@@ -165,7 +165,7 @@ pub(crate) use mapping::{ItsIndex, MappedDevice, NoRoom};
 pub(crate) use pending_lpis::PendingLpis;
 pub(crate) use saved::{ReservedLevels, Room, SavedLpi};
 use shared::Shared;
-pub(crate) use status::{EventStatus, LpiStatus, Whereabouts};
+pub(crate) use status::{EventStatus, LpiStatus, LpiTarget};
 pub(crate) use tables::LpiTables;
 
 /// Number of entries in one unit of work.

@@ -187,7 +187,7 @@ fn a_working_vector_passes_every_stage() {
     ];
     let at = Fact::Target(CPU0, TargetState::Awake);
     let core = [Fact::Irq(setup.handle.irq().get()), Fact::Runs(0)];
-    let idle = [at, Fact::Admitted(CPU0)];
+    let idle = [at, Fact::WouldSignal(CPU0)];
     assert!(setup.explain().facts().eq(sent.into_iter().chain(idle).chain(core)));
     assert_eq!(setup.function().signal(1), Signalled::Sent(Delivery::Pending));
     let pending = [Fact::Pending(interrupt), at, Fact::Signaled(CPU0)];
@@ -336,7 +336,7 @@ fn the_interface_of_another_cpu_is_explained_there() {
     let elsewhere = setup.explain_on(CPU1, setup.handle.irq());
     assert_eq!(elsewhere.obstacle(), None);
     assert!(elsewhere.facts().all(|fact| fact.stage() != explain::Stage::Interface));
-    let here = setup.on(CPU0, |own| setup.chip.explain_here(elsewhere, CPU0, own));
+    let here = setup.on(CPU0, |own| setup.chip.explain_cpu_interface(elsewhere, CPU0, own));
     let masked = Obstacle::PriorityMasked { priority: 0xa0, mask: 0, cpu: CPU0 };
     assert_eq!(here.obstacle(), Some(masked));
     setup.handle.disable();

@@ -39,7 +39,7 @@ impl InterfaceState {
         } else if is_pending {
             return pending.with_fact(Fact::Signaled(cpu));
         } else {
-            return pending.with_fact(Fact::Admitted(cpu));
+            return pending.with_fact(Fact::WouldSignal(cpu));
         };
         pending.with_obstacle(obstacle)
     }

@@ -5,8 +5,8 @@ use crate::irq::flow::Flow;
 use alloc::sync::Arc;
 use core::num::NonZeroU16;
 use msi_types::{
-    FastMask, Fit, Initially, LevelMessages, Masking, MessageStore, MsiMessage, ReadBack, Rewrite,
-    Shape, StoreError, StoreUpdate, Trigger,
+    FastMask, Fit, Initially, LevelMessages, Masking, MessageStore, MsiMessage, Rewrite, Shape,
+    SlotState, StoreError, StoreUpdate, Trigger,
 };
 
 /// A device's message store.
@@ -78,7 +78,7 @@ impl Endpoint {
     /// Reads a slot back from the device.
     ///
     /// Context: task; may sleep.
-    pub(super) fn read_back(&self, slot: u16) -> Option<ReadBack> {
+    pub(super) fn read_back(&self, slot: u16) -> Option<SlotState> {
         self.0.read_back(slot)
     }
 

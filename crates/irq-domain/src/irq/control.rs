@@ -97,7 +97,7 @@ impl Control {
         match self.handler {
             HandlerPhase::Vacant | HandlerPhase::Gone => Some(Obstacle::NotRequested),
             HandlerPhase::Installed if self.shut_down => Some(Obstacle::ShutDown),
-            HandlerPhase::Installed if self.shut_off => Some(Obstacle::Screaming),
+            HandlerPhase::Installed if self.shut_off => Some(Obstacle::DisabledAsSpurious),
             HandlerPhase::Installed if self.disables != 0 => Some(Obstacle::DisabledByDriver),
             HandlerPhase::Installed => None,
         }

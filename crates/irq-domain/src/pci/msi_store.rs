@@ -11,7 +11,7 @@ use doorbell_lock::{IrqLock, TaskLock};
 use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::pci::msi::{ADDRESS_LOW, CAPABILITY_ID, CONTROL, Control, Layout};
 use msi_types::{
-    FastMask, Fit, Masking, MessageStore, MsiMessage, ReadBack, Rewrite, Storage, StoreError,
+    FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, SlotState, Storage, StoreError,
     StoreUpdate,
 };
 
@@ -158,9 +158,9 @@ impl MessageStore for MsiStore {
         self.registers.check_control(wanted)
     }
 
-    fn read_back(&self, slot: u16) -> Option<ReadBack> {
+    fn read_back(&self, slot: u16) -> Option<SlotState> {
         let config = &*self.registers.config;
-        let read = ReadBack::new(Explanation::new()).with_requester(config.requester());
+        let read = SlotState::new(Explanation::new()).with_requester(config.requester());
         if let Some(obstacle) = self.check_enabled(slot) {
             return Some(read.with_explanation(Explanation::new().with_obstacle(obstacle)));
         }

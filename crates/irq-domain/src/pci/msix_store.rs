@@ -16,7 +16,7 @@ use msi_types::pci::msix::{
     ENTRY_CONTROL, ENTRY_DATA, ENTRY_SIZE, LENGTH, PBA, TABLE, VectorControl,
 };
 use msi_types::{
-    FastMask, Fit, Masking, MessageStore, MsiMessage, ReadBack, Rewrite, Storage, StoreError,
+    FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, SlotState, Storage, StoreError,
     StoreUpdate,
 };
 
@@ -288,9 +288,9 @@ impl MessageStore for MsixStore {
         self.check_control(enabled)
     }
 
-    fn read_back(&self, slot: u16) -> Option<ReadBack> {
+    fn read_back(&self, slot: u16) -> Option<SlotState> {
         let config = &*self.parts.config;
-        let read = ReadBack::new(Explanation::new()).with_requester(config.requester());
+        let read = SlotState::new(Explanation::new()).with_requester(config.requester());
         if let Some(obstacle) = self.check_table(slot) {
             return Some(read.with_explanation(Explanation::new().with_obstacle(obstacle)));
         }

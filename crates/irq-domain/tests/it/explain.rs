@@ -237,7 +237,7 @@ fn a_screaming_line_is_named() {
         }
     });
     assert_eq!(take_screaming(), Some(line.irq()));
-    assert_eq!(explain().obstacle(), Some(Obstacle::Screaming));
+    assert_eq!(explain().obstacle(), Some(Obstacle::DisabledAsSpurious));
 }
 
 #[test]

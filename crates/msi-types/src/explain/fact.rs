@@ -81,9 +81,9 @@ pub enum Fact {
     Pending(HwIrq),
     /// The interrupt is routed to a CPU that can take it.
     Target(Cpu, TargetState),
-    /// The CPU interface and, if known, `PSTATE.I` would let the interrupt through. Whether the
-    /// interrupt is pending is not known.
-    Admitted(Cpu),
+    /// The CPU interface would signal the interrupt if it were pending, and `PSTATE.I`, if known,
+    /// does not mask it. The pending state is not known.
+    WouldSignal(Cpu),
     /// The interrupt is routed to this CPU, whose state is unknown.
     Routed(Cpu),
     /// The CPU interface signals the interrupt to its CPU.
@@ -109,7 +109,7 @@ impl Fact {
             Self::Enabled(_) | Self::ConfigurationByte { .. } => Stage::Configuration,
             Self::Pending(_) => Stage::Pending,
             Self::Target(..) | Self::Routed(_) => Stage::Target,
-            Self::Admitted(_) | Self::Signaled(_) => Stage::Interface,
+            Self::WouldSignal(_) | Self::Signaled(_) => Stage::Interface,
             Self::Irq(_) => Stage::Dispatch,
             Self::Runs(_) => Stage::Handler,
         }
@@ -154,7 +154,7 @@ impl fmt::Display for Fact {
             Self::Target(cpu, TargetState::Kicked) => {
                 write!(f, "CPU {cpu}, which was kicked but has not returned yet")
             }
-            Self::Admitted(cpu) => write!(f, "CPU {cpu} lets the interrupt through"),
+            Self::WouldSignal(cpu) => write!(f, "CPU {cpu} lets the interrupt through"),
             Self::Routed(cpu) => write!(f, "routed to CPU {cpu}"),
             Self::Signaled(cpu) => write!(f, "signaled to CPU {cpu}"),
             Self::Irq(number) => write!(f, "IRQ number {number}"),

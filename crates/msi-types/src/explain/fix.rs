@@ -127,7 +127,7 @@ impl Obstacle {
             Self::NoTarget { .. } => {
                 "route the SPI to an existing CPU in GICD_IROUTER<n> (GICv2: GICD_ITARGETSR<n>)"
             }
-            Self::Elsewhere { .. } => {
+            Self::OtherTarget { .. } => {
                 "explain the interrupt at the target CPU, or move it to this CPU"
             }
             Self::Asleep { .. } => {
@@ -147,7 +147,7 @@ impl Obstacle {
             Self::NoDescriptor { .. } => "request the interrupt, or handle it as spurious",
             Self::NotRequested => "request a handler",
             Self::DisabledByDriver => "enable the interrupt through its handle",
-            Self::Screaming => {
+            Self::DisabledAsSpurious => {
                 "make the handler silence its device, then enable the interrupt through its handle"
             }
             _ => "bring a CPU of its affinity set online",

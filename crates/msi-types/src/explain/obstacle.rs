@@ -359,7 +359,7 @@ pub enum Obstacle {
     },
     /// The interrupt is routed to another CPU.
     #[error("INTID {interrupt} is routed to CPU {target}, not to CPU {cpu}")]
-    Elsewhere {
+    OtherTarget {
         /// The INTID.
         interrupt: HwIrq,
         /// The CPU for which the interrupt was explained.
@@ -450,11 +450,11 @@ pub enum Obstacle {
     #[error("the driver has disabled the interrupt")]
     DisabledByDriver,
     /// The core has disabled the interrupt because its handler found nothing to do in nearly every
-    /// run.
+    /// run. Linux logs "nobody cared" in this case.
     #[error(
         "the core has disabled the interrupt, because its handler nearly always found nothing to do"
     )]
-    Screaming,
+    DisabledAsSpurious,
     /// All CPUs of a managed interrupt are offline.
     #[error("all CPUs of the managed interrupt are offline")]
     ShutDown,
@@ -515,7 +515,7 @@ impl Obstacle {
             | Self::SharedPendingTable { .. }
             | Self::Active { .. } => Stage::Pending,
             Self::NoTarget { .. }
-            | Self::Elsewhere { .. }
+            | Self::OtherTarget { .. }
             | Self::Asleep { .. }
             | Self::Offline { .. } => Stage::Target,
             Self::GroupDisabled { .. }
@@ -525,9 +525,10 @@ impl Obstacle {
             | Self::Listed { .. }
             | Self::ExceptionsMasked { .. } => Stage::Interface,
             Self::NoDescriptor { .. } => Stage::Dispatch,
-            Self::NotRequested | Self::DisabledByDriver | Self::Screaming | Self::ShutDown => {
-                Stage::Handler
-            }
+            Self::NotRequested
+            | Self::DisabledByDriver
+            | Self::DisabledAsSpurious
+            | Self::ShutDown => Stage::Handler,
         }
     }
 }

@@ -4,7 +4,7 @@
 use super::{Arrival, Passed, note};
 use crate::frames::its::Its;
 use crate::frames::redistributor::{LpiRegisters, RedistributorRegisters};
-use crate::lpi::{LpiStatus, Whereabouts};
+use crate::lpi::{LpiStatus, LpiTarget};
 use crate::vgic::Vgic;
 use crate::wired::Group;
 use gic_arch::Lpi;
@@ -41,12 +41,12 @@ impl Vgic {
         let interrupt = HwIrq::new(lpi.get());
         let Some(lpis) = &self.lpis else { return Err(Obstacle::NoSuchInterrupt { interrupt }) };
         let found = lpis.with_kicks_deferred(|control| {
-            control.implements(lpi).then(|| control.whereabouts(cpu, lpi))
+            control.implements(lpi).then(|| control.lpi_target(cpu, lpi))
         });
         match found.ok_or(Obstacle::NoSuchInterrupt { interrupt })? {
-            Whereabouts::Here(status) => self.explain_status(status, explanation),
-            Whereabouts::At(target) => Err(Obstacle::Elsewhere { interrupt, cpu, target }),
-            Whereabouts::Nowhere => Err(Obstacle::NoEvent { interrupt }),
+            LpiTarget::Queried(status) => self.explain_status(status, explanation),
+            LpiTarget::Other(target) => Err(Obstacle::OtherTarget { interrupt, cpu, target }),
+            LpiTarget::None => Err(Obstacle::NoEvent { interrupt }),
         }
     }
 

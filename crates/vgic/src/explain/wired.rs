@@ -79,7 +79,7 @@ impl Vgic {
             return Err(Obstacle::NoTarget { affinity });
         };
         if let Some(asked) = asked.filter(|asked| *asked != cpu) {
-            return Err(Obstacle::Elsewhere { interrupt, cpu: asked, target: cpu });
+            return Err(Obstacle::OtherTarget { interrupt, cpu: asked, target: cpu });
         }
         let (priority, is_listed) = (state.priority(), state.listed());
         self.explain_arrival(&Arrival { interrupt, cpu, group, priority, is_listed }, explanation)

@@ -34,13 +34,13 @@ pub(crate) enum EventStatus {
 
 /// The redistributor at which an LPI can become pending.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Whereabouts {
-    /// The queried redistributor. Contains the LPI's state there.
-    Here(LpiStatus),
-    /// The redistributor of another vCPU, which the LPI's event targets.
-    At(Cpu),
+pub(crate) enum LpiTarget {
+    /// The queried redistributor, with the LPI's state there.
+    Queried(LpiStatus),
+    /// The redistributor of this other vCPU, which the LPI's event targets.
+    Other(Cpu),
     /// No redistributor, because no event is mapped to the LPI.
-    Nowhere,
+    None,
 }
 
 /// The state of an LPI at its target.
@@ -136,7 +136,7 @@ impl Control {
 
     /// Finds the redistributor at which an LPI can become pending. If several events are mapped to
     /// the LPI, prefers events that target `cpu`, and among these a pending one.
-    pub(crate) fn whereabouts(&self, cpu: Cpu, lpi: Lpi) -> Whereabouts {
+    pub(crate) fn lpi_target(&self, cpu: Cpu, lpi: Lpi) -> LpiTarget {
         let own = Location::own(cpu.get(), lpi);
         let after = |index: &EntryIndex| self.device_entries.after(*index);
         let events = core::iter::successors(self.device_entries.first(lpi.index()), after);
@@ -151,10 +151,10 @@ impl Control {
         }
         let is_own = self.config.direct || self.shared.load(own).is_pending_or_held();
         match found {
-            Some(((true, _), event)) => Whereabouts::Here(self.lpi_status(event)),
-            _ if is_own => Whereabouts::Here(self.lpi_status(own)),
-            Some((_, event)) => Whereabouts::At(Cpu::new(self.shared.load(event).target())),
-            None => Whereabouts::Nowhere,
+            Some(((true, _), event)) => LpiTarget::Queried(self.lpi_status(event)),
+            _ if is_own => LpiTarget::Queried(self.lpi_status(own)),
+            Some((_, event)) => LpiTarget::Other(Cpu::new(self.shared.load(event).target())),
+            None => LpiTarget::None,
         }
     }
 

@@ -161,7 +161,7 @@ fn an_lpi_is_explained_where_its_event_targets() {
     guest.send();
     assert_eq!(guest.obstacle_of(0, LPI.get()), None);
     let (cpu, target) = (msi_types::Cpu::new(1), CPU);
-    let expected = Obstacle::Elsewhere { interrupt: LPI, cpu, target };
+    let expected = Obstacle::OtherTarget { interrupt: LPI, cpu, target };
     assert_eq!(guest.obstacle_of(1, LPI.get()), Some(expected));
 }
 

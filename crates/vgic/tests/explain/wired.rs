@@ -130,7 +130,7 @@ fn a_route_to_another_cpu_is_named() {
     machine.write_gicd(gicd::IROUTER.get(SPI).unwrap(), Irouter::to(Affinity::new(0, 0, 0, 1)));
     raise(&machine);
     let target = Cpu::new(1);
-    let expected = Obstacle::Elsewhere { interrupt: INTERRUPT, cpu: CPU, target };
+    let expected = Obstacle::OtherTarget { interrupt: INTERRUPT, cpu: CPU, target };
     assert_eq!(obstacle(&machine, 0, SPI), Some(expected));
     assert_eq!(obstacle(&machine, 1, SPI), None);
 }

@@ -77,7 +77,7 @@ fn the_state_of_the_interface_is_explained() {
     let set = |offset, value| {
         board.state(|state| state.interfaces[0].registers.insert(offset, value));
     };
-    assert!(explain_interface(&gic).facts().eq([Fact::Admitted(CPU0)]));
+    assert!(explain_interface(&gic).facts().eq([Fact::WouldSignal(CPU0)]));
     let masked = gic.explain_interface((CPU0, Some(true)), hwirq(SPI), Priority::new(0xa0));
     assert_eq!(masked.obstacle(), Some(Obstacle::ExceptionsMasked { cpu: CPU0 }));
     let arrived = Iar::new().with_intid(40);

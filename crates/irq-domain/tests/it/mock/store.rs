@@ -56,7 +56,7 @@ impl StoreKind {
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct SlotState {
+struct Slot {
     message: Option<MsiMessage>,
     deassert: Option<MsiMessage>,
     masked: bool,
@@ -94,13 +94,13 @@ pub(crate) struct Store {
     /// Hook that is called once, in the middle of an update, to simulate another CPU.
     pub(crate) meanwhile: Mutex<Option<Hook>>,
     pub(crate) bus: Mutex<Option<Bus>>,
-    cells: Mutex<Vec<SlotState>>,
+    cells: Mutex<Vec<Slot>>,
 }
 
 impl Store {
     pub(crate) fn new(kind: StoreKind, controller: &Arc<Controller>) -> Arc<Self> {
         let masked = kind.masking == Masking::PerVector;
-        let cell = SlotState { masked, ..SlotState::default() };
+        let cell = Slot { masked, ..Slot::default() };
         Arc::new(Self {
             kind,
             controller: controller.clone(),
@@ -114,7 +114,7 @@ impl Store {
         })
     }
 
-    fn cells(&self) -> Locked<'_, Vec<SlotState>> {
+    fn cells(&self) -> Locked<'_, Vec<Slot>> {
         lock(&self.cells)
     }
 
@@ -141,10 +141,10 @@ impl Store {
         self.enabled.store(false, Ordering::SeqCst);
         self.granted.store(0, Ordering::Relaxed);
         let masked = self.kind.masking == Masking::PerVector;
-        self.cells().fill(SlotState { masked, ..SlotState::default() });
+        self.cells().fill(Slot { masked, ..Slot::default() });
     }
 
-    fn send(&self, cells: &mut [SlotState], slot: u16) {
+    fn send(&self, cells: &mut [Slot], slot: u16) {
         assert!(self.enabled.load(Ordering::SeqCst), "fired while the device is off");
         let cell = &mut cells[usize::from(slot)];
         cell.waiting = cell.masked;
@@ -163,7 +163,7 @@ impl Store {
         self.controller.signal(seen);
     }
 
-    fn set_mask(&self, cells: &mut [SlotState], slot: u16, masked: bool) {
+    fn set_mask(&self, cells: &mut [Slot], slot: u16, masked: bool) {
         if self.kind.masking == Masking::None {
             return;
         }
@@ -177,7 +177,7 @@ impl Store {
 
 struct Open<'a> {
     store: &'a Store,
-    cells: Locked<'a, Vec<SlotState>>,
+    cells: Locked<'a, Vec<Slot>>,
     failure: Option<StoreError>,
 }
 
