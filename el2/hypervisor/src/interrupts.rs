@@ -90,14 +90,19 @@ pub(crate) fn take() {
     let interface = irqchip::interface();
     while let Some(interrupt) = interface.acknowledge() {
         if trace::is_on() {
-            let (cpu, hwirq) = (irqchip::here(), interrupt.intid().hwirq());
-            trace::record(None, Event::Taken { cpu, hwirq });
-            serve_one(interrupt);
-            trace::record(None, Event::Ended { cpu, hwirq });
+            serve_traced(interrupt);
         } else {
             serve_one(interrupt);
         }
     }
+}
+
+#[cold]
+fn serve_traced(interrupt: Acknowledged) {
+    let (cpu, hwirq) = (irqchip::here(), interrupt.intid().hwirq());
+    trace::record(None, Event::Taken { cpu, hwirq });
+    serve_one(interrupt);
+    trace::record(None, Event::Ended { cpu, hwirq });
 }
 
 #[inline]

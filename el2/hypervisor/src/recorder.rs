@@ -18,13 +18,15 @@ use gic_arch::{IntId, IntIdClass};
 use image_rt::{cpu, println, read_register};
 use msi_types::Cpu;
 use msi_types::trace::Event;
-use vgic::{AccessWidth, Block, GuestMemory as _, VirtualInterface};
+use vgic::{AccessWidth, Block, GuestMemory as _, InGuest, VirtualInterface};
 
 /// Recorder of one vCPU while it is loaded on a CPU.
 pub(crate) struct Recorder<'a> {
     guest: &'a Guest,
     cpu: Cpu,
     is_on: bool,
+    /// `true` if the pending interrupts in the list registers have been recorded.
+    is_listed: bool,
     /// Current work at EL2 and the time at which it started.
     since: Option<(Reason, u64)>,
 }
@@ -33,22 +35,22 @@ impl<'a> Recorder<'a> {
     /// Creates a recorder for a vCPU that has just been loaded.
     pub(crate) fn new(guest: &'a Guest, cpu: Cpu) -> Self {
         let is_on = exits::are_recorded() || trace::is_on();
-        let mut recorder = Self { guest, cpu, is_on, since: None };
+        let mut recorder = Self { guest, cpu, is_on, is_listed: false, since: None };
         if is_on {
             recorder.begin(("load", ""));
         }
         recorder
     }
 
-    /// Records that the list registers were loaded.
+    /// Records that the vCPU enters its guest.
     #[inline]
-    pub(crate) fn filled(&self, interface: &VirtualInterface) {
-        if self.is_on && trace::is_on() {
-            self.list(interface);
+    pub(crate) fn enters(&mut self, vcpu: &InGuest) {
+        if self.is_on {
+            self.enter(vcpu);
         }
     }
 
-    /// Records that the vCPU enters its guest, waits, or leaves the CPU.
+    /// Records that the vCPU waits or leaves the CPU.
     #[inline]
     pub(crate) fn goes(&mut self) {
         if self.is_on {
@@ -75,7 +77,7 @@ impl<'a> Recorder<'a> {
     /// Records the interrupts that the guest acknowledged and ended: those that are no longer
     /// pending in the list registers, and those that are no longer in them.
     #[inline]
-    pub(crate) fn left(&self, loaded: &VirtualInterface, left: &VirtualInterface) {
+    pub(crate) fn left(&mut self, loaded: &VirtualInterface, left: &VirtualInterface) {
         if self.is_on {
             self.record_left(loaded, left);
         }
@@ -121,7 +123,8 @@ impl<'a> Recorder<'a> {
     }
 
     #[cold]
-    fn record_left(&self, loaded: &VirtualInterface, left: &VirtualInterface) {
+    fn record_left(&mut self, loaded: &VirtualInterface, left: &VirtualInterface) {
+        self.is_listed = false;
         for (loaded, left) in loaded.list.iter().zip(&left.list) {
             let intid = IntId::new(loaded.virtual_intid());
             let (cpu, hwirq) = (self.cpu, intid.hwirq());
@@ -136,6 +139,14 @@ impl<'a> Recorder<'a> {
     }
 
     #[cold]
+    fn enter(&mut self, vcpu: &InGuest) {
+        self.end();
+        if !self.is_listed {
+            self.is_listed = true;
+            self.list(vcpu.interface());
+        }
+    }
+
     fn list(&self, interface: &VirtualInterface) {
         for register in interface.list.iter().filter(|register| is_pending(**register)) {
             let hwirq = IntId::new(register.virtual_intid()).hwirq();

@@ -123,7 +123,6 @@ fn run_loaded(
         entity.forget_kicks();
         let inside = vcpu.enter();
         let used = hardware.load(inside.interface());
-        recorder.filled(inside.interface());
         let exit = run_guest(guest, entity, context, &inside, &mut recorder);
         hardware.store(used, &mut left);
         recorder.left(inside.interface(), &left);
@@ -169,7 +168,7 @@ fn run_guest(
     recorder: &mut Recorder<'_>,
 ) -> Option<Vector> {
     while !entity.is_kicked() {
-        recorder.goes();
+        recorder.enters(vcpu);
         // SAFETY: `load` loaded the EL1 state of the guest, and `serve` installed the vectors.
         let vector = unsafe { vectors::enter(context) };
         recorder.exited(vector, context);
