@@ -1,14 +1,14 @@
 //! MSI: a single message in configuration space, from which the function derives up to 32.
 
 use super::capabilities::{check_length, find};
-use super::read_back::{check_power, explain_bus};
+use super::read_back::{check_power, slot_state};
 use super::{AccessContext, ConfigSpace, PciError};
 use crate::host::Host;
 use alloc::sync::Arc;
 use core::fmt;
 use core::num::NonZeroU16;
 use doorbell_lock::{IrqLock, TaskLock};
-use msi_types::explain::{Explanation, Fact, Obstacle};
+use msi_types::explain::Obstacle;
 use msi_types::pci::msi::{ADDRESS_LOW, CAPABILITY_ID, CONTROL, Control, Layout};
 use msi_types::{
     FastMask, Fit, Masking, MessageStore, MsiMessage, Rewrite, SlotState, Storage, StoreError,
@@ -159,20 +159,11 @@ impl MessageStore for MsiStore {
     }
 
     fn read_back(&self, slot: u16) -> Option<SlotState> {
-        let config = &*self.registers.config;
-        let read = SlotState::new(Explanation::new()).with_requester(config.requester());
-        if let Some(obstacle) = self.check_enabled(slot) {
-            return Some(read.with_explanation(Explanation::new().with_obstacle(obstacle)));
-        }
-        let message = self.registers.sent_message(slot);
-        let endpoint = if self.registers.read_masks() >> slot & 1 != 0 {
-            let pending = self.is_pending(slot);
-            Explanation::new().with_obstacle(Obstacle::VectorMasked { vector: slot, pending })
-        } else {
-            Explanation::new().with_fact(Fact::Message(message))
-        };
-        let explanation = endpoint.and_then(|| explain_bus(config));
-        Some(read.with_message(Some(message)).with_explanation(explanation))
+        Some(slot_state(&*self.registers.config, slot, self.check_enabled(slot), || {
+            let is_masked = self.registers.read_masks() >> slot & 1 != 0;
+            let pending = is_masked.then(|| self.is_pending(slot));
+            (self.registers.sent_message(slot), pending)
+        }))
     }
 
     fn fast_mask(&self) -> Option<&dyn FastMask> {

@@ -1,7 +1,7 @@
 //! MSI-X: a table in a memory region, each entry of which has its own message and mask bit.
 
 use super::capabilities::{check_length, find};
-use super::read_back::{check_memory, check_power, explain_bus};
+use super::read_back::{check_memory, check_power, slot_state};
 use super::{ConfigSpace, PciError, TableMemory};
 use crate::host::Host;
 use alloc::sync::Arc;
@@ -10,7 +10,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_fallible::try_collect;
 use doorbell_lock::TaskLock;
-use msi_types::explain::{Explanation, Fact, Obstacle};
+use msi_types::explain::Obstacle;
 use msi_types::pci::msix::{
     BarOffset, CAPABILITY_ID, CONTROL, Control, ENTRY_ADDRESS_HIGH, ENTRY_ADDRESS_LOW,
     ENTRY_CONTROL, ENTRY_DATA, ENTRY_SIZE, LENGTH, PBA, TABLE, VectorControl,
@@ -289,20 +289,10 @@ impl MessageStore for MsixStore {
     }
 
     fn read_back(&self, slot: u16) -> Option<SlotState> {
-        let config = &*self.parts.config;
-        let read = SlotState::new(Explanation::new()).with_requester(config.requester());
-        if let Some(obstacle) = self.check_table(slot) {
-            return Some(read.with_explanation(Explanation::new().with_obstacle(obstacle)));
-        }
-        let message = self.message(slot);
-        let endpoint = if self.is_masked(slot) {
-            let pending = self.is_pending(slot);
-            Explanation::new().with_obstacle(Obstacle::VectorMasked { vector: slot, pending })
-        } else {
-            Explanation::new().with_fact(Fact::Message(message))
-        };
-        let explanation = endpoint.and_then(|| explain_bus(config));
-        Some(read.with_message(Some(message)).with_explanation(explanation))
+        Some(slot_state(&*self.parts.config, slot, self.check_table(slot), || {
+            let pending = self.is_masked(slot).then(|| self.is_pending(slot));
+            (self.message(slot), pending)
+        }))
     }
 
     fn fast_mask(&self) -> Option<&dyn FastMask> {

@@ -1,15 +1,40 @@
-//! Checks of the registers that determine whether a function can send messages at all.
+//! State of a slot, and checks of the registers that determine whether a function can send messages
+//! at all.
 
 use super::ConfigSpace;
 use super::capabilities::capabilities;
 use super::header::{COMMAND, COMMAND_MASTER, COMMAND_MEMORY, VENDOR};
 use msi_types::explain::{Explanation, Fact, Obstacle};
+use msi_types::{MsiMessage, SlotState};
 
 /// Capability ID of PCI Power Management, and the offset of its Control/Status register, whose bits
 /// 1:0 are the power state (PCI Express Base §7.5.2.2).
 const POWER: u8 = 0x01;
 const POWER_STATUS: u16 = 0x04;
 const POWER_STATE: u16 = 3;
+
+/// Returns the state of a slot that is subject to `obstacle`, if there is one. Otherwise, `read`
+/// returns the slot's message and, if the slot is masked, its pending bit.
+pub(super) fn slot_state(
+    config: &dyn ConfigSpace,
+    slot: u16,
+    obstacle: Option<Obstacle>,
+    read: impl FnOnce() -> (MsiMessage, Option<bool>),
+) -> SlotState {
+    let state = SlotState::new(Explanation::new()).with_requester(config.requester());
+    if let Some(obstacle) = obstacle {
+        return state.with_explanation(Explanation::new().with_obstacle(obstacle));
+    }
+    let (message, pending_if_masked) = read();
+    let endpoint = match pending_if_masked {
+        Some(pending) => {
+            Explanation::new().with_obstacle(Obstacle::VectorMasked { vector: slot, pending })
+        }
+        None => Explanation::new().with_fact(Fact::Message(message)),
+    };
+    let explanation = endpoint.and_then(|| explain_bus(config));
+    state.with_message(Some(message)).with_explanation(explanation)
+}
 
 /// Returns an obstacle if the function does not respond or is not in D0.
 pub(super) fn check_power(config: &dyn ConfigSpace) -> Option<Obstacle> {
@@ -29,7 +54,7 @@ pub(super) fn check_memory(config: &dyn ConfigSpace) -> Option<Obstacle> {
 }
 
 /// Explains whether the function's writes reach the host bridge.
-pub(super) fn explain_bus(config: &dyn ConfigSpace) -> Explanation {
+fn explain_bus(config: &dyn ConfigSpace) -> Explanation {
     if config.read16(COMMAND) & COMMAND_MASTER == 0 {
         return Explanation::new().with_obstacle(Obstacle::BusMasterDisabled);
     }
