@@ -34,11 +34,10 @@ const fn unaddressed(rewrite: Rewrite) -> Rewrite {
     }
 }
 
-/// A layer between a device and its controller.
+/// A layer between a device and its controller. Functions have the following context unless they
+/// state a different one.
 ///
-/// Operations are called by tasks and may sleep, with the exception of [`tier`](Self::tier),
-/// [`fit`](Self::fit), [`requester`](Self::requester), [`isolation`](Self::isolation) and
-/// [`dma_isolation`](Self::dma_isolation).
+/// Context: task; may sleep.
 pub trait Layer: Send + Sync {
     /// Returns the layer's name, and how it changes the capabilities and properties of the levels
     /// below.
