@@ -16,7 +16,11 @@ impl<P: GicPlatform> Its<P> {
     pub(super) fn explain(&self, lpi: Lpi, sender: Option<DeviceId>) -> Explanation {
         let Some(route) = self.routes.of(lpi) else {
             let interrupt = lpi.intid().hwirq();
-            return Explanation::new().with_obstacle(Obstacle::NoSuchInterrupt { interrupt });
+            let obstacle = match self.gic.lpis().config(lpi) {
+                Ok(_) => Obstacle::NoEvent { interrupt },
+                Err(_) => Obstacle::NoSuchInterrupt { interrupt },
+            };
+            return Explanation::new().with_obstacle(obstacle);
         };
         let doorbell = Fact::Doorbell(self.doorbell_of(route.device));
         let translation = match self.untranslated(route, sender) {
@@ -58,14 +62,15 @@ impl<P: GicPlatform> Its<P> {
     /// platform's time limit.
     fn stuck_commands(&self) -> Option<Obstacle> {
         let registers = &self.frame.registers;
-        let position = || (registers.read(gits::CREADR), registers.read(gits::CWRITER).slot());
-        let (first, _) = position();
+        let position = || (registers.read(gits::CREADR), registers.read(gits::CWRITER));
+        let (first, mut write) = position();
+        let mut read = first;
         let progress = wait_until(&**self.gic.platform(), "GITS_CREADR", || {
-            let (read, write) = position();
-            read.slot() == write || read.slot() != first.slot()
+            (read, write) = position();
+            read.slot() == write.slot() || read.slot() != first.slot()
         });
         let Err(TimedOut(_)) = progress else { return None };
-        let write = registers.read(gits::CWRITER).offset();
-        Some(Obstacle::CommandsQueued { read: first.offset(), write })
+        let read = read.offset() | u32::from(read.stalled());
+        Some(Obstacle::CommandsQueued { read, write: write.offset() })
     }
 }

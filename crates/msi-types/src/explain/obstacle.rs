@@ -160,9 +160,9 @@ pub enum Obstacle {
          = {write:#x}"
     )]
     CommandsQueued {
-        /// `GITS_CREADR`.
+        /// Low word of `GITS_CREADR`: the byte offset, and in bit 0 the Stalled bit.
         read: u32,
-        /// `GITS_CWRITER`.
+        /// Low word of `GITS_CWRITER`: the byte offset.
         write: u32,
     },
     /// `GITS_BASER<n>.Valid` is 0, so that the ITS has no table for the identifier.

@@ -36,9 +36,12 @@ fn a_mapped_event_passes_the_its() {
 fn an_lpi_without_event_is_named() {
     let setup = Setup::new(Hardware::default());
     let parent = ItsMsiParent::new(setup.its.clone(), IdMap::identity());
-    for interrupt in [8192, 40].map(HwIrq::new) {
-        let explanation = parent.explain(interrupt, RequesterId::new(DEVICE));
-        assert_eq!(explanation.obstacle(), Some(Obstacle::NoSuchInterrupt { interrupt }));
+    let explain = |interrupt| parent.explain(interrupt, RequesterId::new(DEVICE)).obstacle();
+    let interrupt = HwIrq::new(8192);
+    assert_eq!(explain(interrupt), Some(Obstacle::NoEvent { interrupt }));
+    // An SPI, and an LPI that the tables do not cover.
+    for interrupt in [40, 0xff_ffff].map(HwIrq::new) {
+        assert_eq!(explain(interrupt), Some(Obstacle::NoSuchInterrupt { interrupt }));
     }
 }
 
@@ -54,6 +57,11 @@ fn commands_that_the_its_leaves_are_named() {
     // INV and SYNC.
     let stuck = Obstacle::CommandsQueued { read, write: read + 64 };
     assert_eq!(explain(&setup, &block).obstacle(), Some(stuck));
+    // The explanation shows GITS_CREADR.Stalled, which is bit 0.
+    setup.board.world().its[0].stalled = true;
+    let stalled = Obstacle::CommandsQueued { read: read + 1, write: read + 64 };
+    assert_eq!(explain(&setup, &block).obstacle(), Some(stalled));
+    setup.board.world().its[0].stalled = false;
     setup.board.world().set_stuck(false);
     assert_eq!(explain(&setup, &block).obstacle(), None);
 }
