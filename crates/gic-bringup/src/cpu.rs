@@ -60,8 +60,8 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
         Ok(Started { cpu, pending })
     }
 
-    /// Checks that `cpu` is the calling CPU. Only a GICv3 requires this check, because it assigns
-    /// redistributors by affinity.
+    /// Checks that `cpu` is the calling CPU. Always succeeds on a GICv2, which does not identify
+    /// CPUs by their affinity.
     fn check_executing(&self, cpu: Cpu) -> Result<(), CpuError> {
         match (self.platform.affinity(), self.affinity(cpu)) {
             (Some(found), Some(expected)) if found != expected && self.gic.v3().is_some() => {

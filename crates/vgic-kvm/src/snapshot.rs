@@ -29,7 +29,7 @@
 //! | field | meaning |
 //! |---|---|
 //! | `format`, `version` | always `kvm-vgic`, and [`SNAPSHOT_VERSION`]; readers must reject other values |
-//! | `cpus` | the vCPUs, in the order of their numbers: `affinity` is `Aff3.Aff2.Aff1.Aff0` packed into 32 bits, `number` is the `vcpu_id` passed to `KVM_CREATE_VCPU`, and `stopped` is whether `KVM_GET_MP_STATE` returned `KVM_MP_STATE_STOPPED`, or `null` if unknown |
+//! | `cpus` | the vCPUs, in the order of their numbers: `affinity` is `Aff3.Aff2.Aff1.Aff0` packed into 32 bits, `number` is the `vcpu_id` passed to `KVM_CREATE_VCPU`, and `stopped` is `true` if `KVM_GET_MP_STATE` returned `KVM_MP_STATE_STOPPED`, or `null` if unknown |
 //! | `interrupts` | `KVM_DEV_ARM_VGIC_GRP_NR_IRQS` |
 //! | `attributes` | device, group, attribute number and value, as in `struct kvm_device_attr`; the device is `gic`, or `its` followed by the index of the ITS |
 //! | `memory` | the part of guest memory that the snapshot contains: ranges that do not overlap, in which bytes outside of `data` are zero. The contents of memory outside the ranges are unknown, and must not be read as zeros |
@@ -104,7 +104,7 @@ pub struct SnapshotCpu {
     /// The `vcpu_id` passed to `KVM_CREATE_VCPU`, which equals `GICR_TYPER.Processor_Number`. ITS
     /// tables identify the vCPU by this number.
     pub number: u16,
-    /// Whether the vCPU is powered off (`KVM_MP_STATE_STOPPED`), if known.
+    /// `true` if the vCPU is powered off (`KVM_MP_STATE_STOPPED`); `None` if unknown.
     pub stopped: Option<bool>,
 }
 

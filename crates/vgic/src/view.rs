@@ -75,7 +75,7 @@ impl Vgic {
         }
     }
 
-    /// Returns whether a vCPU is awake, must be kicked, or was kicked.
+    /// Returns the vCPU's state, which determines whether an interrupt must kick it.
     pub(crate) fn target_state(&self, cpu: Cpu) -> TargetState {
         match self.wakeup.words().get(cpu.index()) {
             Some(word) if word.needs_kick() => TargetState::NeedsKick,

@@ -13,7 +13,7 @@ pub(crate) struct InterfaceState {
     pub(crate) mask: Priority,
     pub(crate) running: Priority,
     pub(crate) highest_pending: Option<IntId>,
-    /// Whether the CPU masks IRQ exceptions (`PSTATE.I`), if known.
+    /// `true` if the CPU masks IRQ exceptions (`PSTATE.I`); `None` if unknown.
     pub(crate) irqs_masked: Option<bool>,
 }
 

@@ -35,12 +35,12 @@ pub struct CpuView {
     pub cpu: Cpu,
     /// The vCPU's affinity.
     pub affinity: Affinity,
-    /// Whether `GICR_WAKER.ProcessorSleep` is 0.
+    /// `true` if `GICR_WAKER.ProcessorSleep` is 0.
     pub awake: bool,
-    /// Whether the vCPU must be kicked.
+    /// The vCPU's state, which determines whether an interrupt must kick it.
     pub state: TargetState,
-    /// `ICC_PMR_EL1`. With list registers, this field, `running_priority`, `groups` and
-    /// `acknowledged` are as of the vCPU's last exit.
+    /// `ICC_PMR_EL1`. If the vCPU has list registers, then this field, `running_priority`, `groups`
+    /// and `acknowledged` are as of its last exit.
     pub priority_mask: u8,
     /// `ICC_RPR_EL1`.
     pub running_priority: u8,
@@ -68,14 +68,14 @@ pub struct CpuView {
 pub struct InterruptView {
     /// The INTID.
     pub intid: IntId,
-    /// Whether the interrupt is enabled.
+    /// `true` if the interrupt is enabled.
     pub enabled: bool,
-    /// Whether the interrupt is pending, possibly in a list register.
+    /// `true` if the interrupt is pending, possibly in a list register.
     pub pending: bool,
-    /// Whether the interrupt is active. While the interrupt is in a list register, the state may be
-    /// outdated until the vCPU's next exit.
+    /// `true` if the interrupt is active. While the interrupt is in a list register, this field is
+    /// as of the vCPU's last exit.
     pub active: bool,
-    /// Whether the interrupt is in a list register.
+    /// `true` if the interrupt is in a list register.
     pub listed: bool,
     /// The level of the interrupt's line.
     pub line: Level,
@@ -95,11 +95,11 @@ pub struct InterruptView {
 pub struct LpiView {
     /// The INTID.
     pub intid: IntId,
-    /// Whether the LPI is enabled in the configuration that the redistributor has cached.
+    /// `true` if the LPI is enabled in the configuration that the redistributor has cached.
     pub enabled: bool,
-    /// Whether the LPI is pending, possibly in a list register.
+    /// `true` if the LPI is pending, possibly in a list register.
     pub pending: bool,
-    /// Whether the LPI is in a list register.
+    /// `true` if the LPI is in a list register.
     pub listed: bool,
     /// The priority that the guest configured.
     pub priority: u8,

@@ -26,7 +26,7 @@ pub struct CpuState {
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct RedistributorState {
-    /// `GICR_CTLR` as the guest reads it, with `RWP` clear: `EnableLPIs` and the `DPG` bits are
+    /// `GICR_CTLR` as the guest reads it, with `RWP` = 0. Only `EnableLPIs` and the `DPG` bits are
     /// restored; `CES` and `IR` describe the machine.
     pub ctlr: u32,
     /// `GICR_TYPER` without `Last`, which depends on the frame's position in its region.
@@ -62,20 +62,20 @@ pub struct LpiState {
     pub configuration: Option<u8>,
 }
 
-/// A CPU interface's state. Priorities are in the hardware's representation: in the Non-secure
-/// view, the guest's priorities start at 0x80.
+/// A CPU interface's state. Priorities have the hardware's values: in the Non-secure view, the
+/// guest's priority 0 is 0x80.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct InterfaceState {
-    /// `ICC_CTLR_EL1`: `CBPR` and `EOImode` are restored; `PRIbits`, `IDbits` and the other fields
-    /// describe the machine.
+    /// `ICC_CTLR_EL1`. Only `CBPR` and `EOImode` are restored; the other fields describe the
+    /// machine.
     pub ctlr: u64,
     /// `ICC_PMR_EL1`, the priority mask.
     pub pmr: u8,
     /// `ICC_BPR0_EL1`.
     pub bpr0: u8,
-    /// `ICC_BPR1_EL1`, as it reads while `CBPR` is clear.
+    /// `ICC_BPR1_EL1`, as the guest reads it while `CBPR` is 0.
     pub bpr1: u8,
     /// `ICC_IGRPEN0_EL1.Enable`.
     pub igrpen0: bool,
