@@ -8,11 +8,13 @@ pub mod damage;
 mod entry;
 #[cfg(feature = "guest")]
 pub mod guest;
+mod guide;
 mod heap;
 #[cfg(feature = "kvm")]
 pub mod kvm;
 
 pub use entry::{EntryField, check_entry};
+pub use guide::check_guide;
 pub use heap::{
     HeapUse, Outside, after_failures, failures_until, heap_use, outside, until_it_succeeds,
     with_allocations,

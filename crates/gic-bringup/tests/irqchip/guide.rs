@@ -4,14 +4,12 @@
 use crate::explain::{Masked, SPI, Setup};
 use crate::machine::{CPU0, CPU1};
 use doorbell_hardware::bus::AccessWidth;
+use doorbell_test_support::check_guide;
 use gic_arch::icc::{self, Igrpen};
 use gic_arch::{gicr, gits};
 use gic_driver::{MmioExt, SystemRegisters};
 use msi_types::pci::msix;
 use msi_types::{Cpu, HwIrq, Level, Line, RequesterId, Trigger};
-use std::path::Path;
-
-const GUIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/no-interrupt.md");
 
 #[test]
 fn the_guide_shows_what_is_printed() {
@@ -21,15 +19,7 @@ fn the_guide_shows_what_is_printed() {
     of_redistributor(&mut printed);
     of_cpu(&mut printed);
     of_lines(&mut printed);
-    let guide = std::fs::read_to_string(Path::new(GUIDE)).unwrap();
-    let blocks: Vec<_> = guide.split("```text kernel\n").skip(1).collect();
-    let shown: Vec<_> = blocks.iter().map(|block| block.split_once("```").unwrap().0).collect();
-    let missing: Vec<_> = printed.iter().filter(|text| !shown.contains(&text.as_str())).collect();
-    let missing = missing.into_iter().cloned().collect::<Vec<_>>().join("\n");
-    assert!(missing.is_empty(), "not in the guide:\n{missing}");
-    for block in shown {
-        assert!(printed.iter().any(|text| text == block), "not printed:\n{block}");
-    }
+    check_guide("kernel", &printed);
 }
 
 fn of_function(printed: &mut Vec<String>) {

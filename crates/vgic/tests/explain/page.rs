@@ -4,15 +4,14 @@
 use crate::guest::{CPU, DEVICE, EVENT, Guest, PENDING, config, mapc, mapd, mapti, propbaser};
 use crate::machine::{ITS, Machine};
 use crate::virtual_interface::vtr;
+use doorbell_test_support::check_guide;
 use gic_arch::gicr::{self, Pendbaser};
 use gic_arch::its::Command;
 use gic_arch::{IntId, gicd, icc};
 use msi_types::explain::ExplainInput;
 use msi_types::{Cpu, DeviceId, Level, Line, MsiMessage, SetLine};
-use std::path::Path;
 use vgic::{V2mConfig, VgicConfig};
 
-const GUIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/no-interrupt.md");
 const SPI: u32 = 40;
 
 #[test]
@@ -22,15 +21,7 @@ fn the_guide_shows_what_is_printed() {
     of_tables(&mut printed);
     of_lines(&mut printed);
     of_vcpus(&mut printed);
-    let guide = std::fs::read_to_string(Path::new(GUIDE)).unwrap();
-    let blocks: Vec<_> = guide.split("```text monitor\n").skip(1).collect();
-    let shown: Vec<_> = blocks.iter().map(|block| block.split_once("```").unwrap().0).collect();
-    let missing: Vec<_> = printed.iter().filter(|text| !shown.contains(&text.as_str())).collect();
-    let missing = missing.into_iter().cloned().collect::<Vec<_>>().join("\n");
-    assert!(missing.is_empty(), "not in the guide:\n{missing}");
-    for block in shown {
-        assert!(printed.iter().any(|text| text == block), "not printed:\n{block}");
-    }
+    check_guide("monitor", &printed);
 }
 
 /// Returns a guest that has enabled LPIs and the ITS, and has executed these commands.

@@ -1,0 +1,23 @@
+//! Comparison of the guide for missing interrupts with what the code prints.
+
+use std::fs;
+
+const GUIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/no-interrupt.md");
+
+/// Checks that the blocks ` ```text {reader} ` of `docs/no-interrupt.md` are exactly these texts, in
+/// any order.
+///
+/// # Panics
+/// Panics if the guide cannot be read, lacks a text, or shows a block that is not among the texts.
+pub fn check_guide(reader: &str, printed: &[String]) {
+    let guide = fs::read_to_string(GUIDE).unwrap();
+    let start = format!("```text {reader}\n");
+    let blocks = guide.split(&start).skip(1);
+    let shown: Vec<_> = blocks.map(|block| block.split_once("```").unwrap().0).collect();
+    let missing = printed.iter().filter(|text| !shown.contains(&text.as_str()));
+    let missing = missing.cloned().collect::<Vec<_>>().join("\n");
+    assert!(missing.is_empty(), "not in the guide:\n{missing}");
+    for block in shown {
+        assert!(printed.iter().any(|text| text == block), "not printed:\n{block}");
+    }
+}
