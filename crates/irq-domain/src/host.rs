@@ -19,7 +19,7 @@ pub trait Host: TaskContext {
     /// [`IrqHandle::enable`](crate::IrqHandle::enable). The provided method does nothing.
     ///
     /// Context: hard IRQ.
-    fn screaming(&self, irq: Irq) {
+    fn disabled_as_spurious(&self, irq: Irq) {
         let _ = irq;
     }
 }
@@ -30,7 +30,7 @@ impl<P: Deref<Target: Host> + Send + Sync> Host for P {
         (**self).current_cpu()
     }
 
-    fn screaming(&self, irq: Irq) {
-        (**self).screaming(irq);
+    fn disabled_as_spurious(&self, irq: Irq) {
+        (**self).disabled_as_spurious(irq);
     }
 }

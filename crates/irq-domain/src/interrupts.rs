@@ -161,8 +161,8 @@ impl Interrupts {
 
     /// Runs the handler for `hwirq`, which `cpu` has acknowledged. Acquires no lock, allocates
     /// nothing, and doesn't touch the hardware, with two exceptions: it resends an interrupt that
-    /// arrived while its handler was running on another CPU, and it shuts off an interrupt that
-    /// [screams](Host::screaming).
+    /// arrived while its handler was running on another CPU, and it disables an interrupt whose
+    /// handler [nearly always finds nothing to do](Host::disabled_as_spurious).
     ///
     /// Context: hard IRQ.
     ///

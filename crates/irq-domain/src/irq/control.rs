@@ -8,7 +8,7 @@
 //! | `unmasked` | the allocation, if the source is not masked | the first enable |
 //! | `rewriting` | a move or a restore, before the message is rewritten | the same, afterwards |
 //! | `members` | each handler of a shared line | each handle's drop |
-//! | `shut_off` | dispatch, when the interrupt screams | an enable, or another handler of its line |
+//! | `shut_off` | dispatch, when the interrupt is spurious | an enable, or another handler of its line |
 //! | `resend` | an enable that finds an arrival marked at the cell | the enable, or the end of the rewrite |
 //! | `closing` | the close of a handler, per cell | a task that frees the handler |
 //! | `shut_down` | the last CPU of a managed interrupt that goes offline | the first one that comes online |
@@ -190,7 +190,7 @@ impl Control {
         self.members == 0
     }
 
-    /// Marks a screaming interrupt. The caller must disable it.
+    /// Marks a spurious interrupt. The caller must disable it.
     pub(crate) fn shut_off(&mut self) {
         self.shut_off = true;
     }

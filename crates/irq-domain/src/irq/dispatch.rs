@@ -155,15 +155,15 @@ impl Dispatcher {
     /// Context: hard IRQ.
     #[cold]
     fn unhandled(&self, descriptor: &Descriptor) {
-        let screams =
+        let is_spurious =
             descriptor.unhandled.count(&descriptor.counts) && descriptor.flow != Flow::PerCpu;
         let interrupt = self.interrupt(descriptor);
         let shut_off = |control: &mut Control| {
             interrupt.disable(control);
             control.shut_off();
         };
-        if screams && interrupt.while_installed(shut_off).is_some() {
-            self.runtime.host().screaming(descriptor.irq);
+        if is_spurious && interrupt.while_installed(shut_off).is_some() {
+            self.runtime.host().disabled_as_spurious(descriptor.irq);
         }
     }
 

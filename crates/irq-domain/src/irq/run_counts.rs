@@ -42,8 +42,8 @@ impl Counts {
     }
 }
 
-/// Window size, in runs. An interrupt screams if more than [`MOST_UNHANDLED`] runs in a window find
-/// nothing to do. Linux uses the same limit, 99 900 of 100 000 (kernel/irq/spurious.c).
+/// Window size, in runs. An interrupt is spurious if more than [`MOST_UNHANDLED`] runs in a window
+/// find nothing to do. Linux uses the same limit, 99 900 of 100 000 (kernel/irq/spurious.c).
 const WINDOW: u64 = 100_000;
 const MOST_UNHANDLED: u64 = 99_900;
 
@@ -64,7 +64,7 @@ impl UnhandledRuns {
         self.total.load(Ordering::Relaxed)
     }
 
-    /// Counts a run that found nothing to do. Returns `true` if the interrupt is now screaming.
+    /// Counts a run that found nothing to do. Returns `true` if the interrupt is spurious.
     pub(crate) fn count(&self, counts: &Counts) -> bool {
         self.total.store(self.total() + 1, Ordering::Relaxed);
         let recent = self.recent.load(Ordering::Relaxed) + 1;

@@ -79,7 +79,7 @@ impl<'a> WiredRequest<'a> {
 /// count. Each handle on a shared line controls the whole line: [`disable`](Self::disable) masks
 /// the line for all handlers, and the line stays masked until no handle has an outstanding disable.
 /// A handle can only undo its own disables, and dropping the handle undoes the remaining ones. If a
-/// line was shut off because it [screams](crate::Host::screaming), it can be unmasked by
+/// line was [disabled as spurious](crate::Host::disabled_as_spurious), it can be unmasked by
 /// [`enable`](Self::enable) on any handle that has no disable to undo, or by a request for another
 /// handler. Dropping the last handle masks the line and frees it.
 ///

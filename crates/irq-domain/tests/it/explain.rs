@@ -3,7 +3,7 @@
 
 use crate::function::{AT, Function, PENDING_AT, TABLE_AT, attach};
 use crate::mock::{
-    Addressing, CPUS, Hotplug as _, Machine, StoreKind, in_hard_irq, on_cpu, take_screaming,
+    Addressing, CPUS, Hotplug as _, Machine, StoreKind, in_hard_irq, on_cpu, take_spurious,
 };
 use irq_domain::pci::AccessContext;
 use irq_domain::{IrqHandle, IrqReturn, MsiDevice, WiredRequest};
@@ -225,7 +225,7 @@ fn a_mask_at_the_controller_is_explained_by_its_reason() {
 }
 
 #[test]
-fn a_screaming_line_is_named() {
+fn a_spurious_line_is_named() {
     let machine = Machine::new(Addressing::Stays);
     let line = machine.interrupts.request_wired(LINE, |_| IrqReturn::None).unwrap();
     let explain = || machine.interrupts.explain(line.irq()).unwrap();
@@ -236,7 +236,7 @@ fn a_screaming_line_is_named() {
             machine.interrupts.dispatch(Cpu::new(0), LINE.hwirq);
         }
     });
-    assert_eq!(take_screaming(), Some(line.irq()));
+    assert_eq!(take_spurious(), Some(line.irq()));
     assert_eq!(explain().obstacle(), Some(Obstacle::DisabledAsSpurious));
 }
 

@@ -1,6 +1,6 @@
-//! Handler results, screaming interrupts, and handlers that start disabled.
+//! Handler results, spurious interrupts, and handlers that start disabled.
 
-use crate::mock::{Addressing, Machine, StoreKind, in_hard_irq, take_screaming};
+use crate::mock::{Addressing, Machine, StoreKind, in_hard_irq, take_spurious};
 use irq_domain::{Dispatched, IrqHandle, IrqReturn, Start, Unhandled, WiredRequest};
 use msi_types::{Cpu, HwIrq, Trigger};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -43,19 +43,19 @@ fn a_verdict_is_the_answer_of_dispatch() {
 }
 
 #[test]
-fn a_screaming_line_is_shut_off_once() {
+fn a_spurious_line_is_shut_off_once() {
     let machine = Machine::new(Addressing::Stays);
     let (handle, _) = line(&machine);
     arrive(&machine, 99_900);
-    assert_eq!((take_screaming(), machine.root.line(33).unwrap().masked), (None, false));
+    assert_eq!((take_spurious(), machine.root.line(33).unwrap().masked), (None, false));
     arrive(&machine, 1);
     assert_eq!(
-        (take_screaming(), machine.root.line(33).unwrap().masked),
+        (take_spurious(), machine.root.line(33).unwrap().masked),
         (Some(handle.irq()), true)
     );
     assert!(!machine.interrupts.irq_info(handle.irq()).unwrap().unwrap().enabled);
     arrive(&machine, 1);
-    assert_eq!((handle.count(), take_screaming()), (99_901, None));
+    assert_eq!((handle.count(), take_spurious()), (99_901, None));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_line_that_was_shut_off_is_enabled_again() {
 }
 
 #[test]
-fn a_line_with_an_active_device_does_not_scream() {
+fn a_line_with_an_active_device_stays_enabled() {
     let machine = Machine::new(Addressing::Stays);
     let (handle, mine) = line(&machine);
     for _ in 0..500 {
@@ -79,18 +79,18 @@ fn a_line_with_an_active_device_does_not_scream() {
         mine.store(true, Relaxed);
         arrive(&machine, 2);
     }
-    assert_eq!((handle.count(), take_screaming()), (500_000, None));
+    assert_eq!((handle.count(), take_spurious()), (500_000, None));
 }
 
 #[test]
-fn a_line_screams_whatever_it_did_before() {
+fn a_line_is_spurious_whatever_it_did_before() {
     let machine = Machine::new(Addressing::Stays);
     let (handle, mine) = line(&machine);
     mine.store(true, Relaxed);
     arrive(&machine, 150_000);
     mine.store(false, Relaxed);
     arrive(&machine, 200_000);
-    assert_eq!(take_screaming(), Some(handle.irq()));
+    assert_eq!(take_spurious(), Some(handle.irq()));
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_private_interrupt_is_not_shut_off() {
             machine.interrupts.dispatch(Cpu::new(0), hwirq);
         }
     });
-    assert_eq!((private.count(), take_screaming()), (100_000, None));
+    assert_eq!((private.count(), take_spurious()), (100_000, None));
 }
 
 #[test]
@@ -124,12 +124,12 @@ fn a_line_that_gave_up_is_not_reported() {
     *own.lock().unwrap() = Some(machine.interrupts.request_wired(LINE, handler).unwrap());
     arrive(&machine, 99_901);
     assert!(own.lock().unwrap().is_none());
-    assert_eq!(take_screaming(), None);
+    assert_eq!(take_spurious(), None);
     machine.interrupts.reclaim();
 }
 
 #[test]
-fn a_screaming_device_is_masked_at_its_endpoint() {
+fn a_spurious_device_is_masked_at_its_endpoint() {
     let machine = Machine::new(Addressing::Stays);
     let store = machine.store(StoreKind::MSIX);
     let device = machine.attach(&store);
@@ -140,7 +140,7 @@ fn a_screaming_device_is_masked_at_its_endpoint() {
         machine.settle();
     }
     assert!(store.is_masked(0));
-    assert_eq!(take_screaming(), Some(handle.irq()));
+    assert_eq!(take_spurious(), Some(handle.irq()));
 }
 
 #[test]

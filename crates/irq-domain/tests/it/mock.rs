@@ -27,12 +27,12 @@ thread_local! {
     static CPU: Cell<Option<u32>> = const { Cell::new(None) };
     static SAVED: Cell<usize> = const { Cell::new(0) };
     static HARD_IRQ: Cell<bool> = const { Cell::new(false) };
-    static SCREAMING: Cell<Option<Irq>> = const { Cell::new(None) };
+    static SPURIOUS: Cell<Option<Irq>> = const { Cell::new(None) };
 }
 
 /// Takes the interrupt that this thread's dispatch shut off last.
-pub(crate) fn take_screaming() -> Option<Irq> {
-    SCREAMING.take()
+pub(crate) fn take_spurious() -> Option<Irq> {
+    SPURIOUS.take()
 }
 
 /// Makes this thread a CPU in hard-IRQ context while `act` runs, as in its trap loop or in an
@@ -107,12 +107,12 @@ impl Host for Kernel {
         CPU.get().map(Cpu::new)
     }
 
-    fn screaming(&self, irq: Irq) {
+    fn disabled_as_spurious(&self, irq: Irq) {
         assert!(
             HARD_IRQ.get() && SAVED.get() == 0,
             "reported outside of hard-IRQ context, or under a lock"
         );
-        SCREAMING.set(Some(irq));
+        SPURIOUS.set(Some(irq));
     }
 }
 

@@ -1,6 +1,6 @@
 //! Several devices on one level-triggered line.
 
-use crate::mock::take_screaming;
+use crate::mock::take_spurious;
 use crate::mock::{Addressing, CPUS, Hotplug as _, LongHandler, Machine, Root, in_hard_irq};
 use doorbell_test_support::after_failures;
 use irq_domain::{
@@ -176,17 +176,17 @@ fn a_handler_started_disabled_holds_the_line() {
 }
 
 #[test]
-fn a_screaming_line_is_shut_off_for_all() {
+fn a_spurious_line_is_shut_off_for_all() {
     let machine = Machine::new(Addressing::Stays);
     let (first, a) = device(&machine, "first");
     let (_second, b) = device(&machine, "second");
-    let scream = || {
+    let disabled_as_spurious = || {
         for _ in 0..99_901 {
             arrive(&machine);
         }
-        take_screaming()
+        take_spurious()
     };
-    assert_eq!((scream(), is_masked(&machine)), (Some(a.irq()), true));
+    assert_eq!((disabled_as_spurious(), is_masked(&machine)), (Some(a.irq()), true));
     b.disable();
     b.enable();
     assert!(is_masked(&machine), "only an enable without a disable unmasks it");
@@ -195,14 +195,14 @@ fn a_screaming_line_is_shut_off_for_all() {
     first.asserted.store(true, SeqCst);
     assert_eq!(arrive(&machine), Dispatched::Handled);
     arrive(&machine);
-    assert_eq!((scream(), is_masked(&machine)), (Some(a.irq()), true));
+    assert_eq!((disabled_as_spurious(), is_masked(&machine)), (Some(a.irq()), true));
     let _third = device(&machine, "third");
     assert!(!is_masked(&machine), "the new handler may serve the device that asserts the line");
     assert_eq!(arrive(&machine), Dispatched::Unhandled(Unhandled::IrqNone));
 }
 
 #[test]
-fn one_busy_device_keeps_a_line_from_screaming() {
+fn one_busy_device_keeps_a_line_enabled() {
     let machine = Machine::new(Addressing::Stays);
     let (_first, _a) = device(&machine, "first");
     let (second, _b) = device(&machine, "second");
@@ -210,7 +210,7 @@ fn one_busy_device_keeps_a_line_from_screaming() {
         second.asserted.store(true, SeqCst);
         arrive(&machine);
     }
-    assert_eq!((take_screaming(), is_masked(&machine)), (None, false));
+    assert_eq!((take_spurious(), is_masked(&machine)), (None, false));
 }
 
 #[test]
