@@ -24,6 +24,14 @@ pub struct Span {
     pub end: u64,
 }
 
+impl Span {
+    /// Creates a period. Extends it to one nanosecond if it is empty, because a flow cannot connect
+    /// a slice without a duration.
+    pub fn new(start: u64, end: u64) -> Self {
+        Self { start, end: end.max(start + 1) }
+    }
+}
+
 /// Point of a flow. The flow connects the slices that contain its points.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FlowPoint {
@@ -33,15 +41,6 @@ pub enum FlowPoint {
     Step,
     /// The flow's last point.
     End,
-}
-
-/// Tracks across which an instant is drawn.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Across {
-    /// Only its own track.
-    Track,
-    /// All tracks.
-    Everything,
 }
 
 /// Element of `traceEvents`.
@@ -125,20 +124,16 @@ impl<W: Write> ChromeWriter<W> {
         self.write(&TraceEvent { ts, cat, id: Some(id), bp, ..event })
     }
 
-    /// Draws an instant.
-    pub fn instant(
-        &mut self,
-        track: Track,
-        (at, across): (u64, Across),
-        name: &str,
-        args: Value,
-    ) -> io::Result<()> {
-        let scope = match across {
-            Across::Track => 't',
-            Across::Everything => 'g',
-        };
+    /// Draws an instant on a track.
+    pub fn instant(&mut self, track: Track, at: u64, name: &str, args: Value) -> io::Result<()> {
         let event = TraceEvent::new('i', track, name);
-        self.write(&TraceEvent { ts: Some(microseconds(at)), s: Some(scope), args, ..event })
+        self.write(&TraceEvent { ts: Some(microseconds(at)), s: Some('t'), args, ..event })
+    }
+
+    /// Draws an instant across all tracks. `track` is the one on which the viewer selects it.
+    pub fn instant_everywhere(&mut self, track: Track, at: u64, name: &str) -> io::Result<()> {
+        let event = TraceEvent::new('i', track, name);
+        self.write(&TraceEvent { ts: Some(microseconds(at)), s: Some('g'), ..event })
     }
 
     fn metadata(&mut self, track: Track, name: &str, args: Value) -> io::Result<()> {

@@ -11,9 +11,9 @@
 //! out.process(2, "CPUs")?;
 //! out.track(cpu, "CPU 0")?;
 //! // The disk writes a message, and the CPU takes an LPI because of it.
-//! out.slice(device, Span { start: 100, end: 140 }, "vector 0", serde_json::Value::Null)?;
+//! out.slice(device, Span::new(100, 140), "vector 0", serde_json::Value::Null)?;
 //! out.flow(device, 100, 1, FlowPoint::Start)?;
-//! out.slice(cpu, Span { start: 300, end: 900 }, &interrupt_name(8192), serde_json::Value::Null)?;
+//! out.slice(cpu, Span::new(300, 900), &interrupt_name(8192), serde_json::Value::Null)?;
 //! out.flow(cpu, 300, 1, FlowPoint::End)?;
 //! out.finish(&serde_json::json!({ "flows": 1 }))?;
 //! let document: serde_json::Value = serde_json::from_slice(&file)?;
@@ -25,5 +25,5 @@
 mod chrome;
 mod names;
 
-pub use chrome::{Across, ChromeWriter, FlowPoint, Span, Track};
-pub use names::{command_name, interrupt_name};
+pub use chrome::{ChromeWriter, FlowPoint, Span, Track};
+pub use names::{command, command_name, interrupt_name};

@@ -1,5 +1,7 @@
 //! Names of interrupts and of ITS commands.
 
+use serde_json::{Value, json};
+
 /// Returns the name of an ITS command from its first word (IHI 0069 §5.3).
 pub const fn command_name(word: u64) -> &'static str {
     match word & 0xff {
@@ -17,6 +19,11 @@ pub const fn command_name(word: u64) -> &'static str {
         0x0f => "DISCARD",
         _ => "unknown command",
     }
+}
+
+/// Returns the name and the arguments of an instant for an ITS command.
+pub fn command(words: [u64; 4]) -> (&'static str, Value) {
+    (command_name(words[0]), json!({ "words": words.map(|word| format!("{word:#x}")) }))
 }
 
 /// Returns the name of an interrupt from its INTID.

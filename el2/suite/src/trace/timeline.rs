@@ -12,9 +12,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Write};
 
 use doorbell_facts::{Fact, HypervisorFact, TraceEvent, TracedInterrupt, TracedMessage};
-use doorbell_timeline::{
-    Across, ChromeWriter, FlowPoint, Span, Track, command_name, interrupt_name,
-};
+use doorbell_timeline::{ChromeWriter, FlowPoint, Span, Track, command, interrupt_name};
 use serde_json::{Value, json};
 
 /// Offset of `GITS_TRANSLATER` from the ITS's first register.
@@ -130,8 +128,7 @@ impl Row {
 
 /// A period on a track.
 struct Slice {
-    start: u64,
-    end: u64,
+    span: Span,
     name: String,
     args: Value,
 }
@@ -311,14 +308,12 @@ impl Timeline {
             MAPI => _ = self.mapped.insert((guest, device, event), event),
             _ => {}
         }
-        let args = json!({ "words": words.map(|word| format!("{word:#x}")) });
-        let row = Row::Controller { guest, address: its };
-        self.instant(row, at, command_name(words[0]), args);
+        let (name, args) = command(words);
+        self.instant(Row::Controller { guest, address: its }, at, name, args);
     }
 
-    /// Adds a slice. A slice has a duration, because a flow needs one.
     fn slice(&mut self, row: Row, (start, end): (u64, u64), name: String, args: Value) {
-        let slice = Slice { start, end: end.max(start + 1), name, args };
+        let slice = Slice { span: Span::new(start, end), name, args };
         self.rows.entry(row).or_default().push(slice);
     }
 
@@ -342,12 +337,12 @@ impl Timeline {
             out.track(*track, &row.name(is_its))?;
         }
         for (row, slices) in self.rows {
-            for Slice { start, end, name, args } in nested(slices) {
-                out.slice(tracks[&row], Span { start, end }, &name, args)?;
+            for Slice { span, name, args } in nested(slices) {
+                out.slice(tracks[&row], span, &name, args)?;
             }
         }
         for Instant { row, at, name, args } in self.instants {
-            out.instant(tracks[&row], (at, Across::Track), &name, args)?;
+            out.instant(tracks[&row], at, &name, args)?;
         }
         let delivered = self.messages.iter().filter(|message| message.is_pending);
         let delivered = delivered.filter_map(|message| Some((message, message.end?)));
@@ -369,12 +364,12 @@ impl Timeline {
 
 /// Sorts a track's slices, and cuts those that end after a slice in which they begin.
 fn nested(mut slices: Vec<Slice>) -> Vec<Slice> {
-    slices.sort_by_key(|slice| (slice.start, Reverse(slice.end)));
+    slices.sort_by_key(|Slice { span, .. }| (span.start, Reverse(span.end)));
     let mut open: Vec<u64> = Vec::new();
-    for slice in &mut slices {
-        open.retain(|end| *end > slice.start);
-        slice.end = open.iter().fold(slice.end, |end, outer| end.min(*outer));
-        open.push(slice.end);
+    for Slice { span, .. } in &mut slices {
+        open.retain(|end| *end > span.start);
+        span.end = open.iter().fold(span.end, |end, outer| end.min(*outer));
+        open.push(span.end);
     }
     slices
 }
@@ -524,9 +519,13 @@ mod tests {
 
     #[test]
     fn a_slice_that_outlasts_the_one_around_it_is_cut() {
-        let slice = |(start, end)| Slice { start, end, name: String::new(), args: Value::Null };
+        let slice = |(start, end)| Slice {
+            span: Span::new(start, end),
+            name: String::new(),
+            args: Value::Null,
+        };
         let slices = nested([(12, 15), (5, 20), (0, 10)].map(slice).into());
-        let periods: Vec<_> = slices.iter().map(|slice| (slice.start, slice.end)).collect();
+        let periods: Vec<_> = slices.iter().map(|it| (it.span.start, it.span.end)).collect();
         assert_eq!(periods, [(0, 10), (5, 10), (12, 15)]);
     }
 }

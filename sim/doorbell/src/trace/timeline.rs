@@ -11,9 +11,7 @@ use doorbell_machine::{
     Cpu, Delivery, DeviceId, Event, HwIrq, MsiMessage, Occurrence, Record, Report, Signalled,
     Subject, Trace, TraceTime,
 };
-use doorbell_timeline::{
-    Across, ChromeWriter, FlowPoint, Span, Track, command_name, interrupt_name,
-};
+use doorbell_timeline::{ChromeWriter, FlowPoint, Span, Track, command, interrupt_name};
 use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::io::{self, Write};
@@ -209,8 +207,7 @@ impl<W: Write> Timeline<W> {
             },
             Event::Command { its, words } => {
                 self.counts.commands += 1;
-                let name = command_name(words[0]);
-                let args = json!({ "words": words.map(|word| format!("{word:#x}")) });
+                let (name, args) = command(words);
                 self.instant(self.tracks.its(its), at, name, args)
             }
             Event::Moved { hwirq, to } => {
@@ -346,18 +343,16 @@ impl<W: Write> Timeline<W> {
     }
 
     fn instant(&mut self, track: Track, at: u64, name: &str, args: Value) -> io::Result<()> {
-        self.out.instant(track, (at * self.scale, Across::Track), name, args)
+        self.out.instant(track, at * self.scale, name, args)
     }
 
     fn everywhere(&mut self, at: u64, name: &str) -> io::Result<()> {
         let track = self.tracks.cpu(Cpu::new(0));
-        self.out.instant(track, (at * self.scale, Across::Everything), name, Value::Null)
+        self.out.instant_everywhere(track, at * self.scale, name)
     }
 
-    /// Returns a span of at least one nanosecond, because a flow cannot connect a slice without a
-    /// duration.
     fn span(&self, start: u64, end: u64) -> Span {
-        Span { start: start * self.scale, end: (end * self.scale).max(start * self.scale + 1) }
+        Span::new(start * self.scale, end * self.scale)
     }
 }
 
