@@ -10,10 +10,10 @@ const GUIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/no-interrup
 /// # Panics
 /// Panics if the guide cannot be read, lacks a text, or shows a block that is not among the texts.
 pub fn check_guide(reader: &str, printed: &[String]) {
-    let guide = fs::read_to_string(GUIDE).unwrap();
+    let guide = fs::read_to_string(GUIDE).unwrap_or_else(|error| panic!("{GUIDE}: {error}"));
     let start = format!("```text {reader}\n");
     let blocks = guide.split(&start).skip(1);
-    let shown: Vec<_> = blocks.map(|block| block.split_once("```").unwrap().0).collect();
+    let shown: Vec<_> = blocks.filter_map(|block| Some(block.split_once("```")?.0)).collect();
     let missing = printed.iter().filter(|text| !shown.contains(&text.as_str()));
     let missing = missing.cloned().collect::<Vec<_>>().join("\n");
     assert!(missing.is_empty(), "not in the guide:\n{missing}");
