@@ -406,7 +406,7 @@ fn direct_lpi_beside_an_its_is_a_finding() {
         found,
         [
             "malformed-property /intc@8000000: #msi-cells",
-            "direct-lpi-with-its /intc@8000000: direct-lpi",
+            "direct-lpi-with-its /intc@8000000: arm,direct-lpi",
         ]
     );
     assert_eq!(controller(&machine, "/intc@8000000").status.value, Status::Disabled);
@@ -435,7 +435,7 @@ fn every_mistake_is_found_where_it_is() {
             "malformed-property /intc@8000000/its@80c0000: reg",
             "missing-property /intc@8000000/its@80e0000: reg",
             "malformed-property /intc@8000000/its@80e0000: #msi-cells",
-            "direct-lpi-with-mbi /intc@9000000: direct-lpi",
+            "direct-lpi-with-mbi /intc@9000000: arm,direct-lpi",
             "untranslatable-address /unreachable/its@3000000: reg",
             "malformed-property /pcie@10000000: bus-range",
             "not-an-msi-controller /pcie@10000000: msi-map",

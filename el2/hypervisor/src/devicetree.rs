@@ -205,7 +205,7 @@ fn describe_controller(config: &VgicConfig, gic: &mut DeviceTreeNode) {
     }
     if config.direct_lpi {
         gic.add_property(mark());
-        gic.add_property(property("direct-lpi", &[] as &[u8]));
+        gic.add_property(property("arm,direct-lpi", &[] as &[u8]));
         gic.add_property(property("#msi-cells", 0_u32));
     }
 }

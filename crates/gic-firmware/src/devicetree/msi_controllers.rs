@@ -19,7 +19,7 @@ use gic_arch::IntId;
 
 /// Property that marks a GICv3 node whose redistributors accept messages without an ITS
 /// (`docs/bindings`).
-pub(super) const DIRECT_LPI: &str = "direct-lpi";
+pub(super) const DIRECT_LPI: &str = "arm,direct-lpi";
 /// Property that states the number of cells after a reference to a controller.
 pub(super) const MSI_CELLS: &str = "#msi-cells";
 pub(super) const PRE_ITS: &str = "socionext,synquacer-pre-its";

@@ -157,7 +157,7 @@ impl Node {
     fn is_gic_with_messages(&self) -> bool {
         let is_v3 = self.is(&["arm,gic-v3"]);
         let takes =
-            ["mbi-ranges", "direct-lpi"].iter().any(|name| self.properties.contains_key(*name));
+            ["mbi-ranges", "arm,direct-lpi"].iter().any(|name| self.properties.contains_key(*name));
         is_v3 && takes && self.properties.contains_key("msi-controller")
     }
 

@@ -393,7 +393,7 @@ fn kind(node: &Node) -> Option<String> {
         return Some("v2m".into());
     }
     if node.is(&["arm,gic-v3"]) {
-        let facets = [("mbi-ranges", "mbi"), ("direct-lpi", "direct-lpi")];
+        let facets = [("mbi-ranges", "mbi"), ("arm,direct-lpi", "direct-lpi")];
         let facet = facets.iter().find(|(property, _)| node.has(property));
         return facet.map(|(_, kind)| (*kind).into());
     }
