@@ -36,6 +36,7 @@ pub mod modules;
 pub mod parallel;
 pub mod process;
 pub mod qemu;
+pub mod schemas;
 pub mod small_linux;
 pub mod source;
 pub mod suite;

@@ -7,6 +7,7 @@ pub mod alioth;
 pub mod boards;
 pub mod differential;
 pub mod fetched;
+pub mod insertion;
 pub mod kvm;
 pub mod live;
 pub mod mutant;

@@ -1,6 +1,6 @@
-//! Checks the devicetree bindings with dtschema, which the kernel uses as well. Schemas and
-//! examples must pass without errors, and every counter-example must cause the error that its first
-//! lines state.
+//! Inserts our additions to the kernel's GICv3 schema into that schema, and checks the result with
+//! dtschema, which the kernel uses as well. The schema's own examples and ours must pass. Every
+//! counter-example must cause the error that its first lines state, and no other.
 
 #![forbid(unsafe_code)]
 
@@ -13,29 +13,33 @@ use anyhow::{Context, Result, ensure};
 use doorbell_harness::dtb::{self, Tools};
 use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
 use doorbell_harness::workspace::{self, Workspace};
-use doorbell_harness::{cache, process, system};
+use doorbell_harness::{cache, process, schemas, system};
+use doorbell_suites::insertion;
 
 /// The version that is installed into the cache. The wording of the error messages is stable within
 /// a version.
 const VERSION: &str = "2026.9";
 const FOLDER: &str = "docs/bindings";
+const ADDITIONS: &str = "arm,gic-v3-additions.yaml";
 /// Prefix of the line in which a counter-example states its expected error.
 const COMPLAINT: &str = "// Complaint: ";
+/// The part of dtschema's output that occurs once in each error.
+const SOURCE: &str = "from schema $id";
 
-/// Time limit of a case, which may install the tools.
-const LIMIT: Duration = Duration::from_mins(5);
+/// Time limit of a case, which may fetch the schema and install the tools.
+const LIMIT: Duration = Duration::from_mins(10);
 
 fn main() -> Result<ExitCode> {
     let folder = workspace::this()?.root.join(FOLDER);
-    let mut cases = Vec::new();
-    for schema in files(&folder.join("interrupt-controller"), "yaml")? {
-        let again = schema.clone();
-        cases.push(case(&name(&schema), move |judge| judge.accept_schema(&again)));
-        let own = format!("{}'s own example", name(&schema));
-        cases.push(case(&own, move |judge| judge.accept_own_example(&schema)));
-    }
+    let mut cases = vec![
+        case("extended schema", Judge::accept_schema),
+        case("examples of the extended schema", Judge::accept_schema_examples),
+        case("schema without the additions", Judge::check_original),
+    ];
     for example in files(&folder.join("examples"), "dts")? {
-        cases.push(case(&name(&example), move |judge| judge.accept(&judge.compile(&example)?)));
+        cases.push(case(&name(&example), move |judge| {
+            judge.accept(&judge.extended, &judge.compile(&example)?)
+        }));
     }
     for example in files(&folder.join("counter-examples"), "dts")? {
         cases.push(case(&name(&example), move |judge| judge.reject(&example)));
@@ -43,7 +47,7 @@ fn main() -> Result<ExitCode> {
     Ok(suite::main(cases))
 }
 
-/// Returns a case that needs the tools.
+/// Returns a case that needs the tools and the kernel's schema.
 fn case(name: &str, run: impl FnOnce(&Judge) -> Result<()> + Send + 'static) -> Case {
     static JUDGE: Shared<Judge> = Shared::new();
     Case::new(name, LIMIT, || run(JUDGE.get(|| Judge::find(workspace::this()?))?))
@@ -58,38 +62,79 @@ struct Judge {
     folder: PathBuf,
     /// Folder for compiled files.
     output: PathBuf,
+    /// Folder of the kernel's schemas.
+    original: PathBuf,
+    /// Folder of the kernel's schemas, with the additions inserted.
+    extended: PathBuf,
 }
 
 impl Judge {
     fn find(workspace: &Workspace) -> Result<Self> {
         let output = workspace.target.join("bindings");
-        fs::create_dir_all(&output)?;
+        if output.exists() {
+            fs::remove_dir_all(&output)?;
+        }
+        let original = output.join("a").join(schemas::FOLDER);
+        let extended = output.join("b").join(schemas::FOLDER);
+        let fetched = schemas::fetch(workspace).or_absent("the kernel's schemas")?;
+        for folder in [&original, &extended] {
+            copy(&fetched.folder, folder)?;
+        }
+        let folder = workspace.root.join(FOLDER);
+        let schema = extended.join(schemas::GIC_V3);
+        let additions = fs::read_to_string(folder.join(ADDITIONS))?;
+        let text = insertion::insert(&fs::read_to_string(&schema)?, &additions)
+            .with_context(|| format!("the additions do not fit {}", fetched.package))?;
+        fs::write(schema, text)?;
+        fs::write(output.join("arm,gic-v3.patch"), patch(&output)?)?;
         Ok(Self {
             programs: find_or_install(workspace).or_absent("dtschema")?,
             unpacked: find_compiler(workspace).or_absent("the devicetree compiler")?,
-            folder: workspace.root.join(FOLDER),
+            folder,
             output,
+            original,
+            extended,
         })
     }
 
-    fn accept_schema(&self, schema: &Path) -> Result<()> {
-        let said = self.ask("dt-doc-validate", &[Path::new("-u"), &self.folder, schema])?;
+    fn accept_schema(&self) -> Result<()> {
+        let schema = self.extended.join(schemas::GIC_V3);
+        let said = self.ask("dt-doc-validate", &[Path::new("-u"), &self.extended, &schema])?;
         ensure!(said.is_empty(), "{said}");
         Ok(())
     }
 
-    /// Checks the example in the schema's own text.
-    fn accept_own_example(&self, schema: &Path) -> Result<()> {
-        let stem = schema.file_stem().context("the schema has no name")?.to_string_lossy();
-        let example = self.output.join(format!("{stem}-own-example.dts"));
-        let text = process::capture(self.program("dt-extract-example").arg(schema))?;
-        ensure!(text.contains("example-0"), "the schema has no example");
-        fs::write(&example, text)?;
-        self.accept(&self.compile(&example)?)
+    /// Checks the examples in the schema's text, one of which the additions contain.
+    fn accept_schema_examples(&self) -> Result<()> {
+        let (before, _) = self.examples(&self.original, "before")?;
+        let (count, blob) = self.examples(&self.extended, "after")?;
+        ensure!(count == before + 1, "{count} examples, and {before} without the additions");
+        self.accept(&self.extended, &blob)
     }
 
-    fn accept(&self, blob: &Path) -> Result<()> {
-        let said = self.complaints(blob)?;
+    /// Checks that the schema's examples pass without the additions, and that ours does not.
+    fn check_original(&self) -> Result<()> {
+        let (count, blob) = self.examples(&self.original, "alone")?;
+        ensure!(count > 0, "the schema has no example");
+        self.accept(&self.original, &blob)?;
+        let ours = self.folder.join("examples/direct-lpi.dts");
+        let said = self.complaints(&self.original, &self.compile_as(&ours, "unknown")?)?;
+        ensure!(said.contains("'arm,direct-lpi' do not match"), "{said}");
+        Ok(())
+    }
+
+    /// Extracts the examples in the text of a folder's GICv3 schema. Returns their number and the
+    /// compiled devicetree that contains them all.
+    fn examples(&self, schemas: &Path, name: &str) -> Result<(usize, PathBuf)> {
+        let mut extract = self.program("dt-extract-example");
+        let text = process::capture(extract.arg(schemas.join(schemas::GIC_V3)))?;
+        let source = self.output.join(name).with_extension("dts");
+        fs::write(&source, &text)?;
+        Ok((text.matches(" example-").count(), self.compile(&source)?))
+    }
+
+    fn accept(&self, schemas: &Path, blob: &Path) -> Result<()> {
+        let said = self.complaints(schemas, blob)?;
         ensure!(said.is_empty(), "{said}");
         Ok(())
     }
@@ -98,19 +143,26 @@ impl Judge {
         let text = fs::read_to_string(example)?;
         let complaint = text.lines().find_map(|line| line.strip_prefix(COMPLAINT));
         let complaint = complaint.context("the counter-example does not state its complaint")?;
-        let said = self.complaints(&self.compile(example)?)?;
+        let said = self.complaints(&self.extended, &self.compile(example)?)?;
         ensure!(said.contains(complaint), "expected \"{complaint}\", got \"{said}\"");
+        ensure!(said.matches(SOURCE).count() == 1, "expected one error, got \"{said}\"");
         Ok(())
     }
 
     /// Returns dt-validate's error messages about a devicetree. The exit code of dt-validate is not
     /// meaningful.
-    fn complaints(&self, blob: &Path) -> Result<String> {
-        self.ask("dt-validate", &[Path::new("-s"), &self.folder, blob])
+    fn complaints(&self, schemas: &Path, blob: &Path) -> Result<String> {
+        self.ask("dt-validate", &[Path::new("-s"), schemas, blob])
     }
 
     fn compile(&self, source: &Path) -> Result<PathBuf> {
-        let blob = self.output.join(source.with_extension("dtb").file_name().unwrap_or_default());
+        self.compile_as(source, &source.file_stem().unwrap_or_default().to_string_lossy())
+    }
+
+    /// Compiles a source into a file of this name. The name must be unique, because cases run in
+    /// parallel.
+    fn compile_as(&self, source: &Path, name: &str) -> Result<PathBuf> {
+        let blob = self.output.join(name).with_extension("dtb");
         let mut compiler = match &self.unpacked {
             Some(tools) => tools.command("dtc"),
             None => process::command("dtc", &self.folder),
@@ -134,6 +186,25 @@ impl Judge {
     fn program(&self, name: &str) -> Command {
         process::command(&self.programs.join(name).to_string_lossy(), &self.folder)
     }
+}
+
+/// Copies a folder of schemas.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    for file in cache::files_below(from)? {
+        let copy = to.join(file.strip_prefix(from)?);
+        fs::create_dir_all(copy.parent().unwrap_or(to))?;
+        fs::copy(&file, copy)?;
+    }
+    Ok(())
+}
+
+/// Returns the difference between the folders `a` and `b` in `output` as a patch.
+fn patch(output: &Path) -> Result<Vec<u8>> {
+    let mut git = process::command("git", output);
+    git.args(["diff", "--no-index", "--no-prefix", "--no-color", "--no-ext-diff", "a", "b"]);
+    let patch = process::output(&mut git)?.stdout;
+    ensure!(!patch.is_empty(), "the additions do not change the schema");
+    Ok(patch)
 }
 
 /// Returns a file's name, including that of its folder.

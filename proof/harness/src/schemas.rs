@@ -1,0 +1,61 @@
+//! Devicetree schemas of the Linux kernel, from the Debian package of its documentation. The
+//! package is a quarter of the size of the kernel's source, and only the schemas are kept.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::apt::{self, Apt, Suite};
+use crate::workspace::Workspace;
+use crate::{cache, process};
+
+/// The schema of GICv3 nodes.
+pub const GIC_V3: &str = "interrupt-controller/arm,gic-v3.yaml";
+/// Schemas that are fetched.
+const SCHEMAS: [&str; 2] = [GIC_V3, "interrupt-controller/msi-controller.yaml"];
+/// Folder of the schemas in the kernel's source.
+pub const FOLDER: &str = "Documentation/devicetree/bindings";
+/// The metapackage of the kernel's documentation.
+const PACKAGE: &str = "linux-doc";
+
+/// Schemas in the cache.
+#[derive(Debug)]
+pub struct Schemas {
+    /// Folder whose subfolders are those of [`FOLDER`].
+    pub folder: PathBuf,
+    /// File name of the package without its extension, which includes the kernel's version.
+    pub package: String,
+}
+
+/// Fetches the schemas of Debian's current kernel, unless the cache has schemas.
+pub fn fetch(workspace: &Workspace) -> Result<Schemas> {
+    let root = cache::folder(workspace).join("linux-schemas");
+    let note = root.join("package");
+    cache::fill(&root, || {
+        let apt = Apt::update_unstable(&cache::folder(workspace).join("apt-unstable"))?;
+        let package = apt::download_kernel(&apt, PACKAGE, Suite::Unstable, &root)?;
+        let name = package.file_stem().context("the package has no name")?;
+        fs::write(&note, name.to_string_lossy().as_bytes())?;
+        unpack(&package, &root)
+    })?;
+    Ok(Schemas { folder: root.join("schemas"), package: fs::read_to_string(note)? })
+}
+
+/// Unpacks the schemas of `package` into `root`, and removes the package.
+fn unpack(package: &Path, root: &Path) -> Result<()> {
+    let pattern = |schema| format!("./usr/share/doc/{PACKAGE}-*/{FOLDER}/{schema}.gz");
+    let patterns = SCHEMAS.map(pattern);
+    apt::unpack_matching(package, &patterns.each_ref().map(String::as_str), root)?;
+    fs::remove_file(package)?;
+    for compressed in cache::files_below(&root.join("usr"))? {
+        process::capture(process::command("gzip", root).arg("-d").arg(&compressed))?;
+    }
+    for schema in cache::files_below(&root.join("usr"))? {
+        let path = SCHEMAS.iter().find(|path| schema.ends_with(path));
+        let to = root.join("schemas").join(path.context("an unknown schema was unpacked")?);
+        fs::create_dir_all(to.parent().unwrap_or(root))?;
+        fs::rename(&schema, to)?;
+    }
+    fs::remove_dir_all(root.join("usr")).map_err(Into::into)
+}
