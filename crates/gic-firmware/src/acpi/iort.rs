@@ -1,4 +1,4 @@
-//! The IORT maps requester IDs through IOMMUs to an ITS (Arm DEN 0049, revisions A to E.f).
+//! The IORT maps requester IDs through IOMMUs to an ITS (Arm DEN 0049, revisions A to E.g).
 
 use super::table::{Fields, Signature, Table, TableError, TableErrorKind};
 

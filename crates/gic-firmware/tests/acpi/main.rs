@@ -2,6 +2,7 @@
 
 mod bytes;
 mod convert;
+mod draft;
 mod hostile;
 mod iort;
 mod lint;
