@@ -275,18 +275,29 @@ pub(crate) struct ReportArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LintArgs {
-    /// Devicetrees, folders of ACPI tables, or folders that contain devicetrees at any depth;
-    /// without any, the firmware of the running machine.
-    #[arg(value_name = "SOURCE")]
+    /// Devicetrees, folders of ACPI tables, or folders that contain devicetrees at any depth; `-`
+    /// is a devicetree on standard input.
+    #[arg(value_name = "SOURCE", required_unless_present_any = ["running", "rules", "explain"])]
     pub(crate) sources: Vec<PathBuf>,
+    /// Check the firmware of the running machine.
+    #[arg(long)]
+    pub(crate) running: bool,
     /// Treat the sources as descriptions of one machine, and compare each with the first.
     #[arg(long)]
     pub(crate) same_machine: bool,
     #[command(flatten)]
     pub(crate) registers: RegistersArgs,
-    /// Do not report this rule; `all` stands for every rule that is not denied.
-    #[arg(long, value_name = "RULE")]
+    /// Do not report this rule, or its findings at one place, for a reason: `RULE@WHERE # REASON`;
+    /// `all` stands for every rule that is not denied.
+    #[arg(long, value_name = "RULE[@WHERE # REASON]")]
     pub(crate) allow: Vec<String>,
+    /// Read `RULE@WHERE # REASON` from the lines of this file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) allow_file: Vec<PathBuf>,
+    /// Let only findings that this file does not contain decide the exit status. The file is the
+    /// output of an earlier run with `--json`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) baseline: Option<PathBuf>,
     /// Report this rule as an error; `all` stands for every rule that is not allowed.
     #[arg(long, value_name = "RULE")]
     pub(crate) deny: Vec<String>,
@@ -302,6 +313,9 @@ pub(crate) struct LintArgs {
     /// Print SARIF 2.1.0, for CI systems.
     #[arg(long, conflicts_with_all = ["json", "summary"])]
     pub(crate) sarif: bool,
+    /// Print GitHub workflow commands, which annotate a run and its pull request.
+    #[arg(long, conflicts_with_all = ["json", "sarif", "summary"])]
+    pub(crate) github: bool,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -1,22 +1,33 @@
 //! `doorbell lint`: finds mistakes in firmware descriptions. Each rule has a stable name.
 
+mod baseline;
 mod excerpt;
+mod github;
 mod inputs;
 mod judge;
 mod levels;
+mod place;
+mod row;
+mod rule;
 mod rules;
 mod sarif;
 mod summary;
+mod suppression;
 mod text;
 
 use crate::cli::LintArgs;
 use crate::exit::Outcome;
 use crate::print;
+use crate::wording::counted;
 use anyhow::{Result, bail};
+use baseline::Baseline;
 use gic_firmware::Severity;
+use inputs::FirmwareInput;
 use judge::{Judge, Verdict};
 use levels::Levels;
-use serde::Serialize;
+use row::Row;
+use rule::LintRule;
+use suppression::Suppressions;
 
 pub(crate) use excerpt::Excerpts;
 
@@ -27,83 +38,88 @@ pub(crate) fn lint(args: &LintArgs) -> Result<Outcome> {
         return Ok(Outcome::Good);
     }
     if let Some(name) = &args.explain {
-        let rule = levels::rule(name)?;
+        let rule = LintRule::named(name)?;
         print::text(|out| rules::explain(out, rule))?;
         return Ok(Outcome::Good);
     }
-    let levels = Levels::of(&args.allow, &args.deny)?;
-    let known = args.registers.read()?;
-    let judge = Judge { levels, known, with_text: !args.output.json && !args.sarif };
+    let (suppressions, allowed) = Suppressions::read(&args.allow, &args.allow_file)?;
+    let judge = Judge {
+        levels: Levels::of(&allowed, &args.deny)?,
+        known: args.registers.read()?,
+        suppressions,
+        baseline: args.baseline.as_deref().map(Baseline::read).transpose()?,
+        with_text: !args.output.json && !args.sarif && !args.github,
+    };
     let verdicts = judge_all(&judge, args)?;
-    report(args, &verdicts)?;
+    report(args, &judge, &verdicts)?;
     Ok(outcome(&verdicts))
 }
 
 fn judge_all(judge: &Judge, args: &LintArgs) -> Result<Vec<Verdict>> {
-    if args.sources.is_empty() {
-        return Ok(vec![judge.running()?]);
+    let mut sources = inputs::expand(&args.sources)?;
+    if args.running {
+        sources.insert(0, FirmwareInput::Running);
     }
-    let sources = inputs::expand(&args.sources)?;
     if !args.same_machine {
         return Ok(judge.all(&sources));
     }
-    let [one, others @ ..] = sources.as_slice() else { bail!("no sources to compare") };
-    if others.is_empty() {
-        bail!("--same-machine needs two sources of one machine");
+    match sources.as_slice() {
+        [] | [_] => bail!("--same-machine needs two sources of one machine"),
+        [one, others @ ..] => Ok(judge.same_machine(one, others)),
     }
-    judge.same_machine(one, others)
 }
 
-fn report(args: &LintArgs, verdicts: &[Verdict]) -> Result<()> {
-    for verdict in verdicts {
+fn report(args: &LintArgs, judge: &Judge, verdicts: &[Verdict]) -> Result<()> {
+    let is_told = !judge.with_text || args.summary;
+    for verdict in verdicts.iter().filter(|_| is_told) {
         if let Some(error) = &verdict.unreadable {
-            print::tell(format_args!("{error:#}"));
+            print::tell(error);
         }
     }
+    let complaints = complaints(args, judge, verdicts);
+    complaints.iter().for_each(print::tell);
     if args.sarif {
-        return print::json(&sarif::Log::of(verdicts));
+        return print::json(&sarif::Log::of(verdicts, &judge.suppressions, &complaints));
     }
     let rows: Vec<Row<'_>> = verdicts.iter().flat_map(Row::all_of).collect();
     if args.output.json {
         return print::json(&rows);
     }
+    if args.github {
+        return print::text(|out| github::print(out, rows.iter().filter(|row| row.is_new())));
+    }
     print::text(|out| summary::print(out, verdicts, args.summary))
 }
 
-/// Returns the outcome. Notes don't affect the exit status. An unreadable source takes precedence
-/// over findings in other sources.
+/// Returns what is wrong with the suppressions and the baseline.
+fn complaints(args: &LintArgs, judge: &Judge, verdicts: &[Verdict]) -> Vec<String> {
+    let sources: Vec<&str> = verdicts.iter().map(|verdict| verdict.source.as_str()).collect();
+    let mut complaints = judge.suppressions.complaints(&sources);
+    if let (Some(path), Some(baseline)) = (&args.baseline, &judge.baseline) {
+        let name = path.display();
+        if let Some(other) = baseline.stranger(&sources) {
+            complaints.push(format!("{name} is about other sources, such as {other}"));
+        }
+        let gone: usize = verdicts.iter().map(|verdict| verdict.gone).sum();
+        if gone > 0 {
+            let findings = counted(gone, "finding");
+            complaints.push(format!("{name}: {findings} of these sources no longer occur"));
+        }
+    }
+    complaints
+}
+
+/// Returns the outcome. Notes don't affect the exit status, and neither do findings that are
+/// suppressed or in the baseline. An unreadable source takes precedence over findings in other
+/// sources.
 fn outcome(verdicts: &[Verdict]) -> Outcome {
-    let mut found = verdicts.iter().flat_map(|verdict| &verdict.findings);
+    let found = verdicts.iter().flat_map(|verdict| &verdict.findings);
+    let mut counting = found.filter(|found| found.counts());
     if verdicts.iter().any(|verdict| verdict.unreadable.is_some()) {
         Outcome::CouldNotRun
-    } else if found.any(|found| found.severity > Severity::Note) {
+    } else if counting.any(|found| found.severity > Severity::Note) {
         Outcome::Findings
     } else {
         Outcome::Good
-    }
-}
-
-/// A finding, as it appears in the JSON output.
-#[derive(Debug, Serialize)]
-struct Row<'v> {
-    source: &'v str,
-    rule: &'static str,
-    severity: String,
-    #[serde(rename = "where")]
-    place: String,
-    message: &'v str,
-    help: &'static str,
-}
-
-impl<'v> Row<'v> {
-    fn all_of(verdict: &'v Verdict) -> impl Iterator<Item = Self> {
-        verdict.findings.iter().map(|found| Self {
-            source: &verdict.source,
-            rule: found.finding.rule.name(),
-            severity: found.severity.to_string(),
-            place: found.finding.origin.to_string(),
-            message: &found.finding.message,
-            help: found.finding.rule.help(),
-        })
     }
 }

@@ -23,6 +23,7 @@ mod snapshot;
 mod source;
 mod table;
 mod trace;
+mod wording;
 
 use anyhow::Result;
 use clap::Parser;

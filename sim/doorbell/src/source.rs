@@ -5,7 +5,7 @@ use doorbell_machine::embedded;
 use gic_firmware::acpi::TableSet;
 use gic_firmware::{Description, acpi, devicetree};
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 
 /// Maximum file size. Kernels have a lower limit, which is 2 MiB in the arm64 boot protocol.
@@ -47,7 +47,18 @@ impl Source {
 
     /// Reads the running machine's firmware: its ACPI tables if they include a MADT, otherwise its
     /// devicetree.
+    ///
+    /// # Errors
+    /// Returns an error if the firmware cannot be read or describes no GIC, as on an x86 machine.
     pub(crate) fn running() -> Result<Self> {
+        let source = Self::of_running_machine()?;
+        if source.description.gic.is_none() {
+            bail!("the firmware of the running machine ({}) describes no GIC", source.name);
+        }
+        Ok(source)
+    }
+
+    fn of_running_machine() -> Result<Self> {
         let folder = Path::new(RUNNING_ACPI);
         if folder.join("APIC").exists() {
             return Self::acpi(folder);
@@ -62,10 +73,10 @@ impl Source {
         Self::dtb(dtb)
     }
 
-    /// Reads a flattened devicetree from a file.
+    /// Reads a flattened devicetree from a file, or from standard input if the path is `-`.
     pub(crate) fn dtb(path: &Path) -> Result<Self> {
-        let name = path.display().to_string();
-        let blob = read(path)?;
+        let name = if is_stdin(path) { "stdin".into() } else { path.display().to_string() };
+        let blob = if is_stdin(path) { limited(io::stdin(), &name)? } else { read(path)? };
         let description = devicetree::parse(&blob)
             .with_context(|| format!("{name} is not a flattened devicetree"))?;
         Ok(Self { name, description, raw: Raw::Devicetree(blob) })
@@ -127,10 +138,20 @@ fn is_table(path: &Path) -> bool {
         && extension.is_none_or(|extension| ["dat", "aml", "bin"].contains(&extension.as_str()))
 }
 
+/// Returns `true` if the path stands for standard input.
+pub(crate) fn is_stdin(path: &Path) -> bool {
+    path.as_os_str() == "-"
+}
+
 fn read(path: &Path) -> Result<Vec<u8>> {
-    let name = path.display();
+    let name = path.display().to_string();
+    let file = File::open(path).with_context(|| format!("cannot read {name}"))?;
+    limited(file, &name)
+}
+
+fn limited(input: impl Read, name: &str) -> Result<Vec<u8>> {
     let mut blob = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut blob));
+    let read = input.take(MAX_BYTES + 1).read_to_end(&mut blob);
     let length = read.with_context(|| format!("cannot read {name}"))?;
     if length as u64 > MAX_BYTES {
         bail!("{name} is larger than {} MiB, the limit for a description", MAX_BYTES >> 20);

@@ -1,57 +1,100 @@
 //! Expands the sources on the command line into files and folders.
 
-use crate::source::holds_tables;
-use anyhow::{Context, Result, bail};
+use crate::source::{Source, holds_tables, is_stdin};
+use anyhow::{Context, Error, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 
 /// Maximum folder depth. The limit also terminates the walk through a loop of symbolic links.
 const MAX_DEPTH: usize = 16;
 
 /// A file or folder to read firmware from.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) enum FirmwareInput {
-    /// A devicetree.
+    /// A devicetree, or standard input.
     Dtb(PathBuf),
     /// A folder of ACPI tables.
     Acpi(PathBuf),
+    /// The firmware of the running machine.
+    Running,
+    /// A folder without firmware, or one that cannot be read.
+    Unusable(PathBuf, Error),
+}
+
+impl FirmwareInput {
+    /// Reads the firmware.
+    pub(super) fn open(&self) -> Result<Source> {
+        match self {
+            Self::Dtb(path) => Source::dtb(path),
+            Self::Acpi(path) => Source::acpi(path),
+            Self::Running => Source::running(),
+            Self::Unusable(_, error) => bail!("{error:#}"),
+        }
+    }
+
+    /// Returns the name of the source, as findings state it.
+    pub(super) fn name(&self) -> String {
+        match self {
+            Self::Dtb(path) if is_stdin(path) => String::from("stdin"),
+            Self::Dtb(path) | Self::Acpi(path) | Self::Unusable(path, _) => {
+                path.display().to_string()
+            }
+            Self::Running => String::from("the running machine"),
+        }
+    }
 }
 
 /// Expands sources: a file is a devicetree, a folder with a MADT is one machine, and any other
 /// folder is replaced by all `.dtb` files below it.
+///
+/// # Errors
+/// Returns an error if standard input is named twice.
 pub(super) fn expand(sources: &[PathBuf]) -> Result<Vec<FirmwareInput>> {
+    if sources.iter().filter(|source| is_stdin(source)).count() > 1 {
+        bail!("standard input can be only one of the sources");
+    }
     let mut inputs = Vec::new();
     for source in sources {
         if !source.is_dir() {
             inputs.push(FirmwareInput::Dtb(source.clone()));
-            continue;
-        }
-        if holds_tables(source) {
+        } else if holds_tables(source) {
             inputs.push(FirmwareInput::Acpi(source.clone()));
-            continue;
-        }
-        let before = inputs.len();
-        below(source, MAX_DEPTH, &mut inputs)?;
-        if inputs.len() == before {
-            bail!("{} contains neither ACPI tables nor devicetrees", source.display());
+        } else {
+            folder(source, &mut inputs);
         }
     }
     Ok(inputs)
 }
 
-fn below(folder: &Path, depth: usize, inputs: &mut Vec<FirmwareInput>) -> Result<()> {
-    let Some(depth) = depth.checked_sub(1) else { return Ok(()) };
-    let name = folder.display();
-    let entries = folder.read_dir().with_context(|| format!("cannot read {name}"))?;
-    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-    let mut paths =
-        paths.collect::<Result<Vec<_>, _>>().with_context(|| format!("cannot read {name}"))?;
-    paths.sort();
+fn folder(source: &Path, inputs: &mut Vec<FirmwareInput>) {
+    let before = inputs.len();
+    below(source, MAX_DEPTH, inputs);
+    if inputs.len() == before {
+        let error = anyhow!("{} contains neither ACPI tables nor devicetrees", source.display());
+        inputs.push(FirmwareInput::Unusable(source.to_owned(), error));
+    }
+}
+
+fn below(folder: &Path, depth: usize, inputs: &mut Vec<FirmwareInput>) {
+    let Some(depth) = depth.checked_sub(1) else { return };
+    let paths = match entries(folder) {
+        Ok(paths) => paths,
+        Err(error) => return inputs.push(FirmwareInput::Unusable(folder.to_owned(), error)),
+    };
     for path in paths {
         if path.is_dir() {
-            below(&path, depth, inputs)?;
+            below(&path, depth, inputs);
         } else if path.extension().is_some_and(|extension| extension == "dtb") {
             inputs.push(FirmwareInput::Dtb(path));
         }
     }
-    Ok(())
+}
+
+/// Returns the paths in a folder, sorted.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = folder.read_dir().and_then(|entries| {
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()
+    });
+    let mut paths = entries.with_context(|| format!("cannot read {}", folder.display()))?;
+    paths.sort();
+    Ok(paths)
 }

@@ -1,11 +1,13 @@
 //! Checks descriptions, one after the other or in parallel.
 
+use super::baseline::{self, Baseline};
 use super::excerpt::Excerpts;
 use super::inputs::FirmwareInput;
 use super::levels::{JudgedFinding, Levels};
-use super::text;
+use super::suppression::Suppressions;
+use super::{place, text};
 use crate::source::Source;
-use anyhow::{Error, Result};
+use anyhow::Error;
 use gic_firmware::lint::{self, KnownRegisters};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::IsTerminal;
@@ -19,27 +21,36 @@ use std::thread;
 pub(super) struct Judge {
     pub(super) levels: Levels,
     pub(super) known: KnownRegisters,
+    pub(super) suppressions: Suppressions,
+    pub(super) baseline: Option<Baseline>,
     /// `true` if findings should also be rendered as text.
     pub(super) with_text: bool,
 }
 
 /// The findings for one description.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Verdict {
     pub(super) source: String,
+    /// All findings of rules that are not allowed, including known and suppressed ones.
     pub(super) findings: Vec<JudgedFinding>,
-    /// The findings as text.
+    /// The findings that are neither known nor suppressed, as text.
     pub(super) text: Vec<String>,
     /// The reason why the description could not be read.
-    pub(super) unreadable: Option<Error>,
+    pub(super) unreadable: Option<String>,
+    /// `true` if the findings have been compared with a baseline.
+    pub(super) has_baseline: bool,
+    /// Number of findings that only the baseline contains.
+    pub(super) gone: usize,
+}
+
+impl Verdict {
+    /// Returns `true` if the source was read and has no findings that count.
+    pub(super) fn is_clean(&self) -> bool {
+        self.unreadable.is_none() && !self.findings.iter().any(JudgedFinding::counts)
+    }
 }
 
 impl Judge {
-    /// Checks the running machine's firmware.
-    pub(super) fn running(&self) -> Result<Verdict> {
-        Source::running().map(|source| self.source(&source, Vec::new()))
-    }
-
     /// Checks all `inputs` in parallel. Verdicts are in input order.
     pub(super) fn all(&self, inputs: &[FirmwareInput]) -> Vec<Verdict> {
         let bar = progress_bar(inputs.len());
@@ -70,53 +81,77 @@ impl Judge {
         &self,
         one: &FirmwareInput,
         others: &[FirmwareInput],
-    ) -> Result<Vec<Verdict>> {
-        let first = open(one)?;
+    ) -> Vec<Verdict> {
+        let first = match one.open() {
+            Ok(first) => first,
+            Err(error) => {
+                let unread = std::iter::once(self.unreadable(one, &error));
+                return unread.chain(others.iter().map(|other| self.input(other))).collect();
+            }
+        };
         let mut verdicts = vec![self.source(&first, Vec::new())];
         for other in others {
-            let other = open(other)?;
-            let against = lint::compare(&first.description, &other.description);
-            verdicts.push(self.source(&other, against));
+            verdicts.push(match other.open() {
+                Ok(source) => {
+                    let against = lint::compare(&first.description, &source.description);
+                    self.source(&source, against)
+                }
+                Err(error) => self.unreadable(other, &error),
+            });
         }
-        Ok(verdicts)
+        verdicts
     }
 
     fn input(&self, input: &FirmwareInput) -> Verdict {
-        match open(input) {
+        match input.open() {
             Ok(source) => self.source(&source, Vec::new()),
-            Err(error) => Verdict {
-                source: name(input),
-                findings: Vec::new(),
-                text: Vec::new(),
-                unreadable: Some(error),
-            },
+            Err(error) => self.unreadable(input, &error),
         }
     }
 
+    fn unreadable(&self, input: &FirmwareInput, error: &Error) -> Verdict {
+        let (source, error) = (input.name(), format!("{error:#}"));
+        let text = self.with_text.then(|| text::unreadable(&source, &error)).into_iter().collect();
+        let has_baseline = self.baseline.is_some();
+        Verdict { source, text, unreadable: Some(error), has_baseline, ..Verdict::default() }
+    }
+
     fn source(&self, source: &Source, more: Vec<gic_firmware::Finding>) -> Verdict {
-        let found = lint::check(&source.description, &self.known).into_iter().chain(more);
-        let findings: Vec<JudgedFinding> = found.filter_map(|one| self.levels.weigh(one)).collect();
-        let text = if self.with_text && !findings.is_empty() {
-            let origins = findings.iter().map(|found| &found.finding.origin);
-            let excerpts = Excerpts::of(source, origins);
-            findings.iter().map(|found| text::spell(&source.name, found, &excerpts)).collect()
-        } else {
-            Vec::new()
-        };
-        Verdict { source: source.name.clone(), findings, text, unreadable: None }
+        let mut found = lint::check(&source.description, &self.known);
+        found.extend(more);
+        let fingerprints = place::fingerprints(found.iter());
+        let entries = self.baseline.as_ref().map(|baseline| baseline.of_source(&source.name));
+        let has_baseline = entries.is_some();
+        let compared = baseline::compare(&entries.unwrap_or_default(), &found, source);
+        let judged = found.into_iter().zip(fingerprints).zip(compared.known);
+        let findings: Vec<JudgedFinding> = judged
+            .filter_map(|((finding, fingerprint), known)| {
+                let suppressed = self.suppressions.find(&source.name, &finding);
+                let severity = self.levels.weigh(&finding)?;
+                let is_known = known.is_some();
+                Some(JudgedFinding { finding, severity, fingerprint, is_known, suppressed })
+            })
+            .collect();
+        let text = if self.with_text { text(source, &findings) } else { Vec::new() };
+        Verdict {
+            source: source.name.clone(),
+            findings,
+            text,
+            unreadable: None,
+            has_baseline,
+            gone: compared.gone.len(),
+        }
     }
 }
 
-fn open(input: &FirmwareInput) -> Result<Source> {
-    match input {
-        FirmwareInput::Dtb(path) => Source::dtb(path),
-        FirmwareInput::Acpi(path) => Source::acpi(path),
+/// Renders the findings that count.
+fn text(source: &Source, findings: &[JudgedFinding]) -> Vec<String> {
+    let shown: Vec<_> = findings.iter().filter(|found| found.counts()).collect();
+    if shown.is_empty() {
+        return Vec::new();
     }
-}
-
-fn name(input: &FirmwareInput) -> String {
-    let (FirmwareInput::Dtb(path) | FirmwareInput::Acpi(path)) = input;
-    path.display().to_string()
+    let excerpts = Excerpts::of(source, shown.iter().map(|found| &found.finding.origin));
+    shown.iter().map(|found| text::spell(&source.name, found, &excerpts)).collect()
 }
 
 /// Creates a progress bar. The bar is hidden for a single source, or if standard error isn't a

@@ -1,6 +1,8 @@
 //! The rules that the user allows or denies.
 
-use anyhow::{Result, anyhow};
+use super::rule::{ALL, LintRule};
+use super::suppression::not_allowed;
+use anyhow::{Result, bail};
 use gic_firmware::{Finding, Rule, Severity};
 use std::collections::BTreeSet;
 
@@ -16,12 +18,28 @@ pub(super) struct Levels {
 pub(super) struct JudgedFinding {
     pub(super) finding: Finding,
     pub(super) severity: Severity,
+    /// Identification that stays the same if the finding's node moves.
+    pub(super) fingerprint: String,
+    /// `true` if the baseline contains the finding.
+    pub(super) is_known: bool,
+    /// Index of the suppression that accepts the finding.
+    pub(super) suppressed: Option<usize>,
+}
+
+impl JudgedFinding {
+    /// Returns `true` if the finding is neither suppressed nor in the baseline.
+    pub(super) const fn counts(&self) -> bool {
+        !self.is_known && self.suppressed.is_none()
+    }
 }
 
 impl Levels {
     /// Parses rule names, where `all` means every rule. Allowing `all` does not affect a rule
     /// denied by name, and vice versa.
     pub(super) fn of(allowed: &[String], denied: &[String]) -> Result<Self> {
+        if allowed.iter().any(|name| name == LintRule::UnreadableSource.name()) {
+            bail!("{}", not_allowed());
+        }
         let (allowed, all_allowed) = named(allowed)?;
         let (denied, all_denied) = named(denied)?;
         let all_but = |others: &BTreeSet<Rule>| -> BTreeSet<Rule> {
@@ -33,23 +51,23 @@ impl Levels {
         })
     }
 
-    /// Applies the user's levels to a finding. Returns `None` if its rule is allowed.
-    pub(super) fn weigh(&self, finding: Finding) -> Option<JudgedFinding> {
+    /// Returns the severity that the user's levels give to a finding. Returns `None` if its rule is
+    /// allowed.
+    pub(super) fn weigh(&self, finding: &Finding) -> Option<Severity> {
         let rule = finding.rule;
         let severity =
             if self.denied.contains(&rule) { Severity::Error } else { finding.severity() };
-        (!self.allowed.contains(&rule)).then_some(JudgedFinding { finding, severity })
+        (!self.allowed.contains(&rule)).then_some(severity)
     }
 }
 
+/// Returns the named rules of descriptions, and whether all are meant.
 fn named(names: &[String]) -> Result<(BTreeSet<Rule>, bool)> {
-    let one = names.iter().filter(|name| *name != "all");
-    let rules = one.map(|name| rule(name)).collect::<Result<BTreeSet<_>>>()?;
-    Ok((rules, names.iter().any(|name| name == "all")))
-}
-
-/// Returns the rule with this name.
-pub(super) fn rule(name: &str) -> Result<Rule> {
-    Rule::named(name)
-        .ok_or_else(|| anyhow!("no rule is named {name:?}; `doorbell lint --rules` lists them"))
+    let mut rules = BTreeSet::new();
+    for name in names.iter().filter(|name| *name != ALL) {
+        if let LintRule::Description(rule) = LintRule::named(name)? {
+            rules.insert(rule);
+        }
+    }
+    Ok((rules, names.iter().any(|name| name == ALL)))
 }

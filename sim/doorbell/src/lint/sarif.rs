@@ -1,9 +1,12 @@
 //! Writes findings as SARIF 2.1.0 (OASIS), which CI systems can display.
 
 use super::judge::Verdict;
-use super::levels::JudgedFinding;
-use gic_firmware::{Rule, Severity};
+use super::row::{BaselineState, Row};
+use super::rule::LintRule;
+use super::suppression::Suppressions;
+use gic_firmware::Severity;
 use serde::Serialize;
+use std::fmt::Write as _;
 
 const SCHEMA: &str = "https://json.schemastore.org/sarif-2.1.0.json";
 
@@ -19,6 +22,7 @@ pub(super) struct Log<'v> {
 #[derive(Debug, Serialize)]
 struct Run<'v> {
     tool: Tool,
+    invocations: [Invocation<'v>; 1],
     results: Vec<Outcome<'v>>,
 }
 
@@ -67,26 +71,64 @@ struct Outcome<'v> {
     rule_id: &'static str,
     level: &'static str,
     message: Text<'v>,
-    locations: [Location<'v>; 1],
+    locations: [Location; 1],
+    partial_fingerprints: Fingerprints<'v>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    baseline_state: Option<BaselineState>,
+    /// Empty for a finding that counts. SARIF requires the property in all results or in none.
+    suppressions: Vec<Accepted<'v>>,
+}
+
+/// One fingerprint under two names: its own, and the only one that GitHub reads.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Fingerprints<'v> {
+    #[serde(rename = "doorbellFinding/v1")]
+    own: &'v str,
+    primary_location_line_hash: &'v str,
+}
+
+/// A suppression outside of the source.
+#[derive(Debug, Serialize)]
+struct Accepted<'v> {
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    justification: Option<&'v str>,
+}
+
+/// The run of the command, and what it has to say about itself.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Invocation<'v> {
+    execution_successful: bool,
+    tool_execution_notifications: Vec<Notification<'v>>,
+    tool_configuration_notifications: Vec<Notification<'v>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Notification<'v> {
+    level: &'static str,
+    message: Text<'v>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Location<'v> {
-    physical_location: Physical<'v>,
-    logical_locations: [Logical; 1],
+struct Location {
+    physical_location: Physical,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    logical_locations: Vec<Logical>,
 }
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Physical<'v> {
-    artifact_location: Artifact<'v>,
+struct Physical {
+    artifact_location: Artifact,
     region: Region,
 }
 
 #[derive(Debug, Serialize)]
-struct Artifact<'v> {
-    uri: &'v str,
+struct Artifact {
+    uri: String,
 }
 
 /// Line number of the finding. Blobs don't have lines, but programs that read SARIF expect a line
@@ -105,24 +147,57 @@ struct Logical {
 
 impl<'v> Log<'v> {
     /// Creates the log for the findings in `verdicts`. The log describes all rules, including those
-    /// without findings.
-    pub(super) fn of(verdicts: &'v [Verdict]) -> Self {
+    /// without findings. `complaints` are those about the options.
+    pub(super) fn of(
+        verdicts: &'v [Verdict],
+        suppressions: &'v Suppressions,
+        complaints: &'v [String],
+    ) -> Self {
         let results = verdicts.iter().flat_map(|verdict| {
-            verdict.findings.iter().map(|found| Outcome::of(&verdict.source, found))
+            let unreadable = Row::unreadable(verdict).map(|row| (row, None));
+            let found = verdict.findings.iter();
+            unreadable
+                .into_iter()
+                .chain(found.map(|found| (Row::of(verdict, found), found.suppressed)))
+        });
+        let results = results.map(|(row, by)| {
+            let accepted =
+                |by| Accepted { kind: "external", justification: suppressions.reason(by) };
+            Outcome::of(row, by.map(accepted))
         });
         let driver = Driver {
             name: "doorbell",
             version: env!("CARGO_PKG_VERSION"),
             information_uri: env!("CARGO_PKG_REPOSITORY"),
-            rules: Rule::ALL.iter().copied().map(Descriptor::of).collect(),
+            rules: LintRule::all().map(Descriptor::of).collect(),
         };
-        let run = Run { tool: Tool { driver }, results: results.collect() };
+        let invocations = [Invocation::of(verdicts, complaints)];
+        let run = Run { tool: Tool { driver }, invocations, results: results.collect() };
         Self { schema: SCHEMA, version: "2.1.0", runs: [run] }
     }
 }
 
+impl<'v> Invocation<'v> {
+    fn of(verdicts: &'v [Verdict], complaints: &'v [String]) -> Self {
+        let notification = |level, text| Notification { level, message: Text { text } };
+        let unreadable: Vec<&str> =
+            verdicts.iter().filter_map(|verdict| verdict.unreadable.as_deref()).collect();
+        Self {
+            execution_successful: unreadable.is_empty(),
+            tool_execution_notifications: unreadable
+                .into_iter()
+                .map(|reason| notification("error", reason))
+                .collect(),
+            tool_configuration_notifications: complaints
+                .iter()
+                .map(|complaint| notification("warning", complaint))
+                .collect(),
+        }
+    }
+}
+
 impl Descriptor {
-    fn of(rule: Rule) -> Self {
+    fn of(rule: LintRule) -> Self {
         Self {
             id: rule.name(),
             short_description: Text { text: rule.summary() },
@@ -133,19 +208,39 @@ impl Descriptor {
 }
 
 impl<'v> Outcome<'v> {
-    fn of(source: &'v str, found: &'v JudgedFinding) -> Self {
+    fn of(row: Row<'v>, accepted: Option<Accepted<'v>>) -> Self {
         let physical_location = Physical {
-            artifact_location: Artifact { uri: source },
+            artifact_location: Artifact { uri: reference(row.source) },
             region: Region { start_line: 1 },
         };
-        let name = Logical { fully_qualified_name: found.finding.origin.to_string() };
+        let name = (!row.place.is_empty()).then_some(Logical { fully_qualified_name: row.place });
+        let logical_locations = name.into_iter().collect();
         Self {
-            rule_id: found.finding.rule.name(),
-            level: level(found.severity),
-            message: Text { text: &found.finding.message },
-            locations: [Location { physical_location, logical_locations: [name] }],
+            rule_id: row.rule,
+            level: level(row.severity),
+            message: Text { text: row.message },
+            locations: [Location { physical_location, logical_locations }],
+            partial_fingerprints: Fingerprints {
+                own: row.fingerprint,
+                primary_location_line_hash: row.fingerprint,
+            },
+            baseline_state: row.baseline,
+            suppressions: accepted.into_iter().collect(),
         }
     }
+}
+
+/// Returns a path as a relative reference (RFC 3986): other characters are percent-encoded.
+fn reference(path: &str) -> String {
+    let mut uri = String::new();
+    for byte in path.trim_start_matches("./").bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/@+=,".contains(&byte) {
+            uri.push(char::from(byte));
+        } else {
+            let _ = write!(uri, "%{byte:02X}");
+        }
+    }
+    uri
 }
 
 const fn level(severity: Severity) -> &'static str {

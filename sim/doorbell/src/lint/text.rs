@@ -2,6 +2,7 @@
 
 use super::excerpt::Excerpts;
 use super::levels::JudgedFinding;
+use super::rule::LintRule;
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 use gic_firmware::Severity;
 use std::io::{self, IsTerminal};
@@ -29,6 +30,19 @@ pub(super) fn spell(source: &str, found: &JudgedFinding, excerpts: &Excerpts) ->
             .element(Level::NOTE.message(finding.message.as_str())),
     };
     let group = group.element(Level::HELP.message(finding.rule.help()));
+    let renderer = if io::stdout().is_terminal() { Renderer::styled() } else { Renderer::plain() };
+    renderer.term_width(WIDTH).render(&[group])
+}
+
+/// Renders the finding that a source is unreadable.
+pub(super) fn unreadable(source: &str, reason: &str) -> String {
+    let rule = LintRule::UnreadableSource;
+    let group = Level::ERROR
+        .primary_title(rule.summary())
+        .id(rule.name())
+        .element(Origin::path(source))
+        .element(Level::NOTE.message(reason))
+        .element(Level::HELP.message(rule.help()));
     let renderer = if io::stdout().is_terminal() { Renderer::styled() } else { Renderer::plain() };
     renderer.term_width(WIDTH).render(&[group])
 }

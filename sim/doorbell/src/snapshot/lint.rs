@@ -14,6 +14,7 @@ use super::machine::Machine;
 use crate::exit::Outcome;
 use crate::print;
 use crate::table::Table;
+use crate::wording::did_you_mean;
 use anyhow::{Context, Result};
 use gic_firmware::Severity;
 use serde::Serialize;
@@ -34,7 +35,8 @@ pub(super) fn lint(args: &LintArgs) -> Result<Outcome> {
     }
     let named = |name: &String| {
         Rule::named(name).with_context(|| {
-            format!("no rule is named {name:?}; `doorbell snapshot lint --rules` lists them")
+            let meant = did_you_mean(name, Rule::ALL.iter().map(|rule| rule.name()));
+            format!("no rule is named {name:?}; {meant}`doorbell snapshot lint --rules` lists them")
         })
     };
     let allowed = args.allow.iter().map(named).collect::<Result<Vec<_>>>()?;

@@ -2,6 +2,7 @@
 
 use super::finding::Finding;
 use crate::print::Output;
+use crate::wording::counted;
 use annotate_snippets::{Level, Origin, Renderer};
 use gic_firmware::Severity;
 use std::io::{self, IsTerminal, Write};
@@ -22,14 +23,11 @@ pub(super) fn print(out: &mut Output, verdicts: &[(String, Vec<Finding>)]) -> io
     };
     let clean = verdicts.iter().filter(|(_, findings)| findings.is_empty()).count();
     let (errors, warnings) = (of(Severity::Error), of(Severity::Warning));
-    let count = |number: usize, name: &str| {
-        format!("{number} {name}{}", if number == 1 { "" } else { "s" })
-    };
-    let (errors, warnings) = (count(errors, "error"), count(warnings, "warning"));
+    let (errors, warnings) = (counted(errors, "error"), counted(warnings, "warning"));
     writeln!(
         out,
         "{errors}, {warnings}; {clean} of {} without findings",
-        count(verdicts.len(), "file")
+        counted(verdicts.len(), "file")
     )
 }
 

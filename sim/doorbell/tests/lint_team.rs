@@ -1,0 +1,362 @@
+//! Tests for the options of `doorbell lint` that a team needs: baselines, suppressions, formats of
+//! CI systems, and unreadable sources.
+
+#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+
+use doorbell_machine::embedded;
+use gic_firmware::{
+    Controller, ControllerKind, Description, Fact, IntIdSpan, NodeId, Region, devicetree,
+};
+use serde_json::Value;
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A folder of a test, in which the command runs.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("lint-team-{name}"));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        Self(folder)
+    }
+
+    fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+        let path = self.0.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+
+    fn lint(&self, arguments: &[&str]) -> Said {
+        self.run(Command::new(env!("CARGO_BIN_EXE_doorbell")).arg("lint").args(arguments))
+    }
+
+    fn run(&self, command: &mut Command) -> Said {
+        Said::of(command.current_dir(&self.0).output().unwrap())
+    }
+
+    /// Writes the baseline of these sources.
+    fn accept(&self, sources: &[&str]) {
+        let output = self.lint(&[sources, &["--json"]].concat());
+        self.write("known.json", output.out);
+    }
+}
+
+/// A command's exit status and output.
+struct Said {
+    status: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Said {
+    fn of(output: Output) -> Self {
+        let [out, err] =
+            [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
+        Self { status: output.status.code(), out, err }
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap()
+    }
+}
+
+/// Returns a machine with an ITS at `base` whose references cannot carry a DeviceID
+/// (`its-msi-cells`).
+fn machine(base: u64) -> Description {
+    let mut machine = embedded::machine("harbour").unwrap().firmware.describe().unwrap();
+    machine.secondary_gics.clear();
+    let gic = machine.gic.as_ref().unwrap().id.clone();
+    machine.controllers.push(its(&gic, base));
+    machine
+}
+
+fn its(gic: &NodeId, base: u64) -> Controller {
+    let id = format!("{gic}/its@{base:x}");
+    let mut its = Controller::its(id.as_str(), Region::new(base, 0x2_0000).unwrap());
+    its.msi_cells = Fact::stated(2);
+    its
+}
+
+fn tree(base: u64) -> Vec<u8> {
+    devicetree::write(&machine(base)).unwrap()
+}
+
+const HERE: u64 = 0x7_0000_0000;
+const THERE: u64 = 0x7_1000_0000;
+
+#[test]
+fn known_findings_do_not_fail_new_ones_do() {
+    let folder = Folder::new("new");
+    folder.write("a.dtb", tree(HERE));
+    assert_eq!(folder.lint(&["a.dtb"]).status, Some(1));
+    folder.accept(&["a.dtb"]);
+    let said = folder.lint(&["a.dtb", "--baseline", "known.json"]);
+    assert_eq!((said.status, said.err.as_str()), (Some(0), ""));
+    assert_eq!(
+        said.out,
+        "0 errors, 0 warnings, 0 notes; 1 of 1 source without new findings; \
+         not counted: 1 in the baseline\n"
+    );
+    let mut worse = machine(HERE);
+    worse.controllers.push(its(&worse.gic.as_ref().unwrap().id.clone(), THERE));
+    folder.write("a.dtb", devicetree::write(&worse).unwrap());
+    let said = folder.lint(&["a.dtb", "--baseline", "known.json"]);
+    assert_eq!(said.status, Some(1));
+    assert!(said.out.contains("its@710000000"), "{}", said.out);
+    assert!(!said.out.contains("its@700000000"), "{}", said.out);
+    let rows = folder.lint(&["a.dtb", "--baseline", "known.json", "--json"]).json();
+    let states: Vec<_> =
+        rows.as_array().unwrap().iter().map(|row| row["baseline"].as_str().unwrap()).collect();
+    assert_eq!(states, ["unchanged", "new"]);
+}
+
+#[test]
+fn a_moved_node_is_known() {
+    let folder = Folder::new("moved");
+    folder.write("a.dtb", tree(HERE));
+    folder.accept(&["a.dtb"]);
+    let fingerprint = folder.lint(&["a.dtb", "--json"]).json()[0]["fingerprint"].clone();
+    folder.write("a.dtb", tree(THERE));
+    let said = folder.lint(&["a.dtb", "--json", "--baseline", "known.json"]);
+    assert_eq!((said.status, said.err.as_str()), (Some(0), ""));
+    assert_eq!(said.json()[0]["fingerprint"], fingerprint);
+    assert!(said.json()[0]["where"].as_str().unwrap().contains("its@710000000"));
+}
+
+#[test]
+fn a_fixed_node_does_not_hide_its_neighbor() {
+    let folder = Folder::new("neighbor");
+    let mut both = machine(HERE);
+    let sound = |both: &mut Description, index: usize| {
+        let count = both.controllers.len();
+        both.controllers[count - index].msi_cells = Fact::stated(1);
+    };
+    both.controllers.push(its(&both.gic.as_ref().unwrap().id.clone(), THERE));
+    let (mut first, mut second) = (both.clone(), both);
+    sound(&mut first, 1);
+    sound(&mut second, 2);
+    folder.write("a.dtb", devicetree::write(&first).unwrap());
+    folder.accept(&["a.dtb"]);
+    folder.write("a.dtb", devicetree::write(&second).unwrap());
+    let said = folder.lint(&["a.dtb", "--baseline", "known.json"]);
+    assert_eq!(said.status, Some(1));
+    assert!(said.err.contains("known.json: 1 finding of these sources no longer occur"));
+}
+
+#[test]
+fn structures_behind_a_longer_table_are_known() {
+    let folder = Folder::new("tables");
+    let mut tables = ["apic", "iort", "mcfg"].map(|name| {
+        let path = "../machine/machines/marina";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path).join(format!("{name}.aml"));
+        (name, fs::read(path).unwrap())
+    });
+    // Drop the ITS that the IORT's groups name, then insert an unknown structure before the rest.
+    let madt = &mut tables[0].1;
+    let mut at = 44;
+    while madt[at] != 15 {
+        at += usize::from(madt[at + 1]);
+    }
+    madt[at] = 0x80;
+    let write = |tables: &[(&str, Vec<u8>); 3]| {
+        for (name, bytes) in tables {
+            folder.write(&format!("acpi/{name}.aml"), bytes);
+        }
+    };
+    write(&tables);
+    folder.accept(&["acpi"]);
+    let known = folder.lint(&["acpi", "--json"]).json();
+    assert!(known.as_array().unwrap().len() > 1, "{known}");
+    let iort = &mut tables[1].1;
+    let first = u32::from_le_bytes(iort[40..44].try_into().unwrap());
+    assert_eq!(first, 48, "nodes follow the header");
+    let said = folder.lint(&["acpi", "--baseline", "known.json"]);
+    assert_eq!(said.status, Some(0), "{}", said.out);
+    let rows = fs::read_to_string(folder.0.join("known.json")).unwrap();
+    let moved = rows.replace("+0x", "+0x1");
+    assert_ne!(rows, moved);
+    folder.write("known.json", moved);
+    let said = folder.lint(&["acpi", "--baseline", "known.json"]);
+    assert_eq!(said.status, Some(0), "{}", said.out);
+}
+
+#[test]
+fn a_baseline_belongs_to_its_sources() {
+    let folder = Folder::new("sources");
+    folder.write("build/a.dtb", tree(HERE));
+    folder.write("build/b.dtb", tree(HERE));
+    folder.accept(&["build/a.dtb"]);
+    let with = |source: &str| folder.lint(&[source, "--baseline", "known.json"]);
+    let absolute = folder.0.join("build/a.dtb");
+    assert_eq!(with(absolute.to_str().unwrap()).status, Some(0));
+    let said = with("build/b.dtb");
+    assert_eq!(said.status, Some(1));
+    assert!(said.err.contains("is about other sources, such as build/a.dtb"), "{}", said.err);
+    assert_eq!(folder.lint(&["build", "--baseline", "none.json"]).status, Some(2));
+    folder.write("none.json", "{}");
+    let said = folder.lint(&["build", "--baseline", "none.json"]);
+    assert!(said.err.contains("not the output of `doorbell lint --json`"), "{}", said.err);
+}
+
+#[test]
+fn one_finding_is_suppressed_with_a_reason() {
+    let folder = Folder::new("suppressed");
+    folder.write("a.dtb", tree(HERE));
+    let place = folder.lint(&["a.dtb", "--json"]).json()[0]["where"].as_str().unwrap().to_owned();
+    let told = |allow: &str| {
+        let said = folder.lint(&["a.dtb", "--allow", allow]);
+        (said.status, said.err)
+    };
+    let quiet = (Some(0), String::new());
+    assert_eq!(told(&format!("its-msi-cells@{place} # only PCI uses it")), quiet);
+    let (status, why) = told(&format!("its-msi-cells@{place}"));
+    assert_eq!(status, Some(0));
+    assert!(why.contains("the suppression has no reason"), "{why}");
+    let (status, why) = told("its-msi-cells@/elsewhere # only PCI uses it");
+    assert_eq!(status, Some(1));
+    assert!(why.contains("the suppression matches no finding"), "{why}");
+    let (status, why) = told("its-msi-cell@/elsewhere # only PCI uses it");
+    assert_eq!(status, Some(2));
+    assert!(why.contains("did you mean \"its-msi-cells\"?"), "{why}");
+}
+
+#[test]
+fn a_file_of_suppressions_names_its_lines() {
+    let folder = Folder::new("file");
+    folder.write("a.dtb", tree(HERE));
+    let with = |lines: &str| {
+        folder.write("allowed", lines);
+        folder.lint(&["a.dtb", "--allow-file", "allowed"])
+    };
+    let lines = "# Accepted until the next board.\n\nits-msi-cells # only PCI uses it\n";
+    let said = with(lines);
+    assert_eq!((said.status, said.err.as_str()), (Some(0), ""));
+    assert!(said.out.ends_with("; not counted: 1 suppressed\n"), "{}", said.out);
+    let said = with("its-msi-cells\nmbi-range@/soc # gone\n");
+    assert_eq!(said.status, Some(0));
+    assert!(said.err.contains("allowed:1: the suppression has no reason"), "{}", said.err);
+    assert!(said.err.contains("allowed:2: the suppression matches no finding"), "{}", said.err);
+    let said = with("\nno-such-rule # why\n");
+    assert_eq!(said.status, Some(2));
+    assert!(said.err.contains("allowed:2: no rule is named"), "{}", said.err);
+}
+
+#[test]
+fn sarif_tells_findings_apart_and_why_they_are_accepted() {
+    let folder = Folder::new("sarif");
+    folder.write("a b.dtb", tree(HERE));
+    folder.accept(&["a b.dtb"]);
+    let allow = "its-msi-cells@/x # unused";
+    let said = folder.lint(&["a b.dtb", "--sarif", "--baseline", "known.json", "--allow", allow]);
+    let run = said.json()["runs"][0].clone();
+    let result = &run["results"][0];
+    assert_eq!((said.status, &result["baselineState"]), (Some(0), &Value::from("unchanged")));
+    let known: Value =
+        serde_json::from_slice(&fs::read(folder.0.join("known.json")).unwrap()).unwrap();
+    for name in ["doorbellFinding/v1", "primaryLocationLineHash"] {
+        assert_eq!(result["partialFingerprints"][name], known[0]["fingerprint"]);
+    }
+    let physical = &result["locations"][0]["physicalLocation"];
+    assert_eq!(physical["artifactLocation"]["uri"], "a%20b.dtb");
+    assert_eq!(result["suppressions"], Value::Array(Vec::new()));
+    let complaint = &run["invocations"][0]["toolConfigurationNotifications"][0];
+    assert!(complaint["message"]["text"].as_str().unwrap().contains("matches no finding"));
+    let said = folder.lint(&["a b.dtb", "--sarif", "--allow", "its-msi-cells@/ # unused"]);
+    assert_eq!(said.status, Some(1));
+    folder.write("allowed", "its-msi-cells # only PCI uses it");
+    let said = folder.lint(&["a b.dtb", "--sarif", "--allow-file", "allowed"]);
+    let accepted = &said.json()["runs"][0]["results"][0]["suppressions"][0];
+    assert_eq!(said.status, Some(0));
+    assert_eq!(accepted["kind"], "external");
+    assert_eq!(accepted["justification"], "only PCI uses it");
+}
+
+#[test]
+fn github_commands_are_new_findings() {
+    let folder = Folder::new("github");
+    folder.write("a.dtb", tree(HERE));
+    let said = folder.lint(&["a.dtb", "--github"]);
+    let start = "::warning file=a.dtb,title=its-msi-cells::/";
+    assert!(said.out.starts_with(start) && said.out.lines().count() == 1, "{}", said.out);
+    assert_eq!(said.status, Some(1));
+    folder.accept(&["a.dtb"]);
+    let said = folder.lint(&["a.dtb", "--github", "--baseline", "known.json"]);
+    assert_eq!((said.status, said.out.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn an_unreadable_source_is_a_finding_in_every_format() {
+    let folder = Folder::new("unreadable");
+    folder.write("bad.dtb", "no devicetree");
+    folder.write("empty/notes.txt", "no devicetree");
+    for source in ["bad.dtb", "missing.dtb", "empty"] {
+        let text = folder.lint(&[source]);
+        assert!(text.out.starts_with("error[unreadable-source]: "), "{}", text.out);
+        let total = "1 error, 0 warnings, 0 notes; 0 of 1 source without findings\n";
+        assert!(text.out.ends_with(total), "{}", text.out);
+        let summary = folder.lint(&[source, "--summary"]);
+        assert!(summary.out.contains(" unreadable-source  error") && summary.err.contains(source));
+        let json = folder.lint(&[source, "--json"]);
+        let row = &json.json()[0];
+        assert_eq!((&row["rule"], &row["source"]), (&"unreadable-source".into(), &source.into()));
+        assert_eq!(row["severity"], "error");
+        let sarif = folder.lint(&[source, "--sarif"]);
+        let run = &sarif.json()["runs"][0];
+        assert_eq!(run["results"][0]["ruleId"], "unreadable-source");
+        assert_eq!(run["invocations"][0]["executionSuccessful"], false);
+        let github = folder.lint(&[source, "--github"]);
+        let start = format!("::error file={source},title=unreadable-source::");
+        assert!(github.out.starts_with(&start), "{}", github.out);
+        for said in [text, summary, json, sarif, github] {
+            assert_eq!(said.status, Some(2), "{source}");
+        }
+    }
+    folder.accept(&["bad.dtb"]);
+    assert_eq!(folder.lint(&["bad.dtb", "--baseline", "known.json"]).status, Some(2));
+    assert_eq!(folder.lint(&["bad.dtb", "--allow", "all"]).status, Some(2));
+    assert_eq!(folder.lint(&["bad.dtb", "--allow", "unreadable-source"]).status, Some(2));
+    let compared = folder.lint(&["bad.dtb", "missing.dtb", "--same-machine", "--json"]);
+    assert_eq!((compared.status, compared.json().as_array().unwrap().len()), (Some(2), 2));
+}
+
+#[test]
+fn standard_input_is_a_source() {
+    let folder = Folder::new("stdin");
+    folder.write("a.dtb", tree(HERE));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
+    command.args(["lint", "--json", "-"]).stdin(File::open(folder.0.join("a.dtb")).unwrap());
+    let said = folder.run(&mut command);
+    assert_eq!((said.status, &said.json()[0]["source"]), (Some(1), &Value::from("stdin")));
+    let twice = folder.lint(&["-", "-"]);
+    assert_eq!(twice.status, Some(2));
+    assert!(twice.err.contains("can be only one of the sources"), "{}", twice.err);
+}
+
+#[test]
+fn a_check_without_sources_is_refused() {
+    let said = Folder::new("nothing").lint(&[]);
+    assert_eq!(said.status, Some(2));
+    assert!(said.err.contains("<SOURCE>"), "{}", said.err);
+}
+
+#[test]
+fn a_changed_range_at_one_place_is_known() {
+    let folder = Folder::new("range");
+    let board = |last: u32| {
+        let mut board = embedded::machine("estuary").unwrap().firmware.describe().unwrap();
+        let mbi = board.controllers.iter_mut().find(|one| one.kind == ControllerKind::Mbi);
+        let range = IntIdSpan::new(gic_firmware::IntId::new(1000), last - 999).unwrap();
+        mbi.unwrap().ranges.push(Fact::stated(range));
+        devicetree::write(&board).unwrap()
+    };
+    folder.write("a.dtb", board(1025));
+    let before = folder.lint(&["a.dtb", "--json"]).json();
+    assert_eq!(before[0]["rule"], "mbi-range");
+    folder.accept(&["a.dtb"]);
+    folder.write("a.dtb", board(1026));
+    let said = folder.lint(&["a.dtb", "--json", "--baseline", "known.json"]);
+    assert_eq!((said.status, &said.json()[0]["baseline"]), (Some(0), &Value::from("unchanged")));
+}
