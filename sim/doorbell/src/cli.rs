@@ -52,6 +52,9 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Find mistakes in descriptions, each by a rule with a stable name.
     Lint(LintArgs),
+    /// Print what changed between two descriptions: controllers, routes, isolation, findings.
+    #[command(after_help = "Exit status: 0 no differences; 1 differences; 2 could not compare.")]
+    Diff(DiffArgs),
     /// Examine the saved state of a virtual GIC, in Doorbell's format or in that of Linux's KVM.
     Snapshot(SnapshotArgs),
     /// Compare the running Linux's interrupts with its firmware, and explain missing interrupts.
@@ -316,6 +319,18 @@ pub(crate) struct LintArgs {
     /// Print GitHub workflow commands, which annotate a run and its pull request.
     #[arg(long, conflicts_with_all = ["json", "sarif", "summary"])]
     pub(crate) github: bool,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiffArgs {
+    /// First devicetree or folder of ACPI tables; `-` is a devicetree on standard input.
+    #[arg(value_name = "OLD")]
+    pub(crate) old: PathBuf,
+    /// Second devicetree or folder of ACPI tables.
+    #[arg(value_name = "NEW")]
+    pub(crate) new: PathBuf,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -29,7 +29,9 @@ use row::Row;
 use rule::LintRule;
 use suppression::Suppressions;
 
+pub(crate) use baseline::changes;
 pub(crate) use excerpt::Excerpts;
+pub(crate) use place::without_addresses;
 
 /// Checks descriptions and prints the findings.
 pub(crate) fn lint(args: &LintArgs) -> Result<Outcome> {

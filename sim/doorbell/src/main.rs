@@ -5,6 +5,7 @@
 
 mod bench;
 mod cli;
+mod diff;
 mod exit;
 mod graph;
 mod inspect;
@@ -52,6 +53,7 @@ fn obey(command: Command) -> Result<Outcome> {
         Command::Graph(args) => graph::graph(&args),
         Command::Report(args) => report::report(&args),
         Command::Lint(args) => lint::lint(&args),
+        Command::Diff(args) => diff::diff(&args),
         Command::Snapshot(args) => snapshot::snapshot(&args),
         Command::Live(args) => live::live(&args),
         Command::Qtest(args) => qtest::qtest(&args),

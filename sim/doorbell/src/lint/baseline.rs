@@ -6,6 +6,7 @@ use super::rule::LintRule;
 use crate::source::{Raw, Source};
 use anyhow::{Context, Result};
 use gic_firmware::Finding;
+use gic_firmware::lint::{self, KnownRegisters};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -28,6 +29,18 @@ pub(super) struct KnownFinding {
     #[serde(rename = "where")]
     place: String,
     message: String,
+}
+
+impl KnownFinding {
+    /// Creates the entry for a finding.
+    pub(super) fn of(source: &str, finding: &Finding) -> Self {
+        Self {
+            source: source.to_owned(),
+            rule: finding.rule.name().to_owned(),
+            place: finding.origin.to_string(),
+            message: finding.message.clone(),
+        }
+    }
 }
 
 /// Result of comparing a source's findings with those of an earlier run.
@@ -117,6 +130,26 @@ pub(super) fn compare(known: &[KnownFinding], findings: &[Finding], source: &Sou
     );
     let gone = matching.open.into_iter().chain(fixed).collect();
     Comparison { known: matching.known, gone }
+}
+
+/// Findings that only one of two descriptions has.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    pub(crate) gone: Vec<Finding>,
+    pub(crate) new: Vec<Finding>,
+}
+
+/// Returns the findings that only one of two descriptions has.
+pub(crate) fn changes(old: &Source, new: &Source) -> Changes {
+    let check = |source: &Source| lint::check(&source.description, &KnownRegisters::default());
+    let (before, after) = (check(old), check(new));
+    let known: Vec<_> = before.iter().map(|finding| KnownFinding::of(&old.name, finding)).collect();
+    let compared = compare(&known, &after, new);
+    let is_new = after.into_iter().zip(compared.known).filter(|(_, known)| known.is_none());
+    Changes {
+        gone: compared.gone.iter().filter_map(|index| before.get(*index).cloned()).collect(),
+        new: is_new.map(|(finding, _)| finding).collect(),
+    }
 }
 
 /// Entries and findings that are being paired.
