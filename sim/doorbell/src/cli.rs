@@ -2,6 +2,7 @@
 
 use crate::registers;
 use crate::snapshot::SnapshotArgs;
+use crate::source::Source;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use doorbell_machine::ControllerChoice;
 use gic_firmware::lint::KnownRegisters;
@@ -112,14 +113,17 @@ impl From<Controller> for ControllerChoice {
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// Embedded machine (see `doorbell machines`); without it, the first one.
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["dtb", "acpi"])]
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["dtb", "acpi", "running"])]
     pub(crate) machine: Option<String>,
-    /// Flattened devicetree of at most 16 MiB.
-    #[arg(long, value_name = "FILE", conflicts_with = "acpi")]
+    /// Flattened devicetree of at most 16 MiB; `-` is standard input.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["acpi", "running"])]
     pub(crate) dtb: Option<PathBuf>,
     /// Folder of ACPI tables: `APIC`, `IORT`, `MCFG`, named as by Linux or `acpixtract`.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with = "running")]
     pub(crate) acpi: Option<PathBuf>,
+    /// Firmware of the running machine.
+    #[arg(long)]
+    pub(crate) running: bool,
     #[command(flatten)]
     pub(crate) workload: WorkloadArgs,
     /// Write a trace of every message to this file: in Chrome's trace format, which Perfetto opens,
@@ -209,12 +213,36 @@ pub(crate) enum Form {
     Iort,
 }
 
+/// The description that a command reads. All commands have the same default.
+#[derive(Debug, Args)]
+pub(crate) struct SourceArgs {
+    /// Flattened devicetree, or folder of ACPI tables; `-` is a devicetree on standard input.
+    /// Without a source, the first embedded machine.
+    #[arg(value_name = "SOURCE", conflicts_with_all = ["machine", "running"])]
+    source: Option<PathBuf>,
+    /// Embedded machine (see `doorbell machines`).
+    #[arg(long, value_name = "NAME", conflicts_with = "running")]
+    machine: Option<String>,
+    /// Firmware of the running machine.
+    #[arg(long)]
+    running: bool,
+}
+
+impl SourceArgs {
+    /// Reads the description.
+    pub(crate) fn open(&self) -> anyhow::Result<Source> {
+        match &self.source {
+            Some(path) => Source::at(path),
+            None if self.running => Source::running(),
+            None => Source::embedded(self.machine.as_deref()),
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Flattened devicetree, or folder of ACPI tables; without it, the firmware of the running
-    /// machine.
-    #[arg(value_name = "SOURCE")]
-    pub(crate) source: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// Write the interrupt-related part in a source format: a devicetree for `dtc`, or an IORT for
     /// `iasl`.
     #[arg(long, value_name = "FORM", value_enum, conflicts_with = "json")]
@@ -242,10 +270,8 @@ impl RegistersArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct GraphArgs {
-    /// Flattened devicetree, or folder of ACPI tables; without it, the firmware of the running
-    /// machine.
-    #[arg(value_name = "SOURCE")]
-    pub(crate) source: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// Write to this file, as DOT if its name ends with `.dot`; without it, to standard output.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,
@@ -256,10 +282,8 @@ pub(crate) struct GraphArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
-    /// Flattened devicetree, or folder of ACPI tables; without it, the firmware of the running
-    /// machine.
-    #[arg(value_name = "SOURCE")]
-    pub(crate) source: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// Write to this file; without it, to standard output.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) output: Option<PathBuf>,

@@ -8,7 +8,6 @@ mod svg;
 use crate::cli::GraphArgs;
 use crate::exit::Outcome;
 use crate::print;
-use crate::source::Source;
 use anyhow::{Context, Result};
 use std::fs;
 
@@ -17,7 +16,7 @@ pub(crate) use svg::{Badge, STYLE, inline};
 
 /// Draws a description as SVG, or as DOT if requested or if the file's extension is `dot`.
 pub(crate) fn graph(args: &GraphArgs) -> Result<Outcome> {
-    let source = args.source.as_deref().map_or_else(Source::running, Source::at)?;
+    let source = args.source.open()?;
     let graph = Graph::of(&source.description);
     let is_dot = args.dot
         || args.output.as_ref().is_some_and(|path| path.extension() == Some("dot".as_ref()));

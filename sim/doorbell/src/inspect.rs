@@ -18,7 +18,7 @@ pub(crate) use text::{addresses, print as print_text, yes_no};
 
 /// Prints the contents of a description.
 pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome> {
-    let source = args.source.as_deref().map_or_else(Source::running, Source::at)?;
+    let source = args.source.open()?;
     if let Some(form) = args.emit {
         let text =
             emit(&source, form).with_context(|| format!("cannot convert {}", source.name))?;

@@ -14,7 +14,6 @@ use crate::cli::ReportArgs;
 use crate::exit::Outcome;
 use crate::inspect::Inspection;
 use crate::print;
-use crate::source::Source;
 use anyhow::{Context, Result};
 use findings::judge;
 use gic_firmware::Severity;
@@ -24,7 +23,7 @@ use std::fs;
 
 /// Writes the page.
 pub(crate) fn report(args: &ReportArgs) -> Result<Outcome> {
-    let source = args.source.as_deref().map_or_else(Source::running, Source::at)?;
+    let source = args.source.open()?;
     let known = args.registers.read()?;
     let run = Run::of(&source, args)?;
     let findings = judge(&source.description, &known);

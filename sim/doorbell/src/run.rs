@@ -1,5 +1,6 @@
 //! `doorbell run`: delivers interrupts from every device.
 
+mod faults;
 mod json;
 mod text;
 
@@ -14,6 +15,7 @@ use doorbell_machine::{
     BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Machine, Migration, Progress, Report,
     RunOptions, Suspensions, simulate,
 };
+use faults::Faults;
 use gic_firmware::lint::KnownRegisters;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::{self, IsTerminal};
@@ -26,6 +28,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
     let source = match (&args.dtb, &args.acpi) {
         (Some(path), _) => Source::dtb(path)?,
         (None, Some(folder)) => Source::acpi(folder)?,
+        (None, None) if args.running => Source::running()?,
         (None, None) => Source::embedded(args.machine.as_deref())?,
     };
     let recorder = args.trace.as_ref().map(|_| trace::recorder(&args.workload));
@@ -40,10 +43,14 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
     if let Some(file) = file {
         file.write(&report)?;
     }
+    let faults = Faults::of(&source);
     if args.output.json {
-        print::json(&json::Document::of(&source.name, &report, args))?;
+        print::json(&json::Document::of(&source.name, &report, args, &faults))?;
     } else {
-        print::text(|out| text::print(out, &source.name, &report, args))?;
+        print::text(|out| {
+            text::print(out, &source.name, &report, args)?;
+            faults.print(out)
+        })?;
     }
     Ok(if report.totals.is_clean() { Outcome::Good } else { Outcome::Findings })
 }
@@ -107,6 +114,9 @@ fn refuse(source: &Source, refusal: &doorbell_machine::Refusal, args: &RunArgs) 
         print::text(|out| print_text(out, &inspection))?;
     }
     print::tell(format_args!("{}: nothing to deliver: {refusal}", source.name));
+    if let Some(hint) = Faults::of(source).hint() {
+        print::tell(hint);
+    }
     Ok(Outcome::CouldNotRun)
 }
 

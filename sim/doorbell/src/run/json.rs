@@ -1,7 +1,9 @@
 //! JSON output of a run, for programs.
 
+use super::faults::Faults;
 use crate::cli::RunArgs;
 use doorbell_machine::{ControllerReport, DeviceReport, Latency, Report, Totals, VectorReport};
+use gic_firmware::Finding;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -16,9 +18,19 @@ pub(super) struct Document<'a> {
     devices: Vec<Device<'a>>,
     totals: Sums,
     notes: &'a [String],
+    /// Errors that `doorbell lint` finds in the description.
+    lint_errors: Vec<LintError<'a>>,
     /// `null` if no message was sent. Also `null` for a simulation, because its time is not that of
     /// a real machine.
     nanoseconds_per_message: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct LintError<'a> {
+    rule: &'static str,
+    #[serde(rename = "where")]
+    place: String,
+    message: &'a str,
 }
 
 #[derive(Serialize)]
@@ -102,8 +114,15 @@ struct Sums {
 
 impl<'a> Document<'a> {
     /// Creates the document for `machine` from `report`.
-    pub(super) fn of(machine: &'a str, report: &'a Report, args: &RunArgs) -> Self {
+    pub(super) fn of(
+        machine: &'a str,
+        report: &'a Report,
+        args: &RunArgs,
+        faults: &'a Faults<'_>,
+    ) -> Self {
+        let lint_errors = faults.findings.iter().map(LintError::of).collect();
         Self {
+            lint_errors,
             machine,
             model: &report.machine,
             cpus: report.cpus,
@@ -117,6 +136,13 @@ impl<'a> Document<'a> {
                 .nanoseconds_per_message()
                 .filter(|_| !args.workload.simulate),
         }
+    }
+}
+
+impl<'a> LintError<'a> {
+    fn of(finding: &'a Finding) -> Self {
+        let place = finding.origin.to_string();
+        Self { rule: finding.rule.name(), place, message: &finding.message }
     }
 }
 
