@@ -91,6 +91,7 @@ pub fn parse(tables: &TableSet<'_>) -> Description {
         iommus: requesters.iommus,
         hosts: requesters.hosts,
         devices: requesters.devices,
+        iommu_users: requesters.iommu_users,
         wired: Vec::new(),
         memory: Vec::new(),
         findings: findings.into_list(),

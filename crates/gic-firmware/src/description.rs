@@ -56,6 +56,8 @@ pub struct Description {
     pub hosts: Vec<PciHost>,
     /// Non-PCI devices that refer to an MSI controller.
     pub devices: Vec<PlatformDevice>,
+    /// Non-PCI devices and buses behind an IOMMU that refer to no MSI controller.
+    pub iommu_users: Vec<PlatformDevice>,
     /// Users of wired interrupts of [`gic`](Self::gic). Empty under ACPI, which describes wired
     /// interrupts in AML.
     pub wired: Vec<WiredUser>,

@@ -83,6 +83,7 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
         iommus: iommus.list,
         hosts: requesters.hosts,
         devices: requesters.devices,
+        iommu_users: requesters.iommu_users,
         wired: gics.root.map_or_else(Vec::new, |gic| wired::read(&tree, gic, &mut findings)),
         memory: cpus::memory(&tree),
         findings: findings.into_list(),

@@ -228,8 +228,25 @@ rules! {
         "A controller's doorbell lies outside the registers that firmware states for it."
         "An ITS has two frames of 64 KiB: give it 0x20000 bytes.";
     RegistersOverlap "registers-overlap" Error
-        "Two frames of the interrupt system claim the same addresses."
+        "Two register windows of the interrupt system claim the same addresses."
         "Correct the base or the size of one of them.";
+    FrameAlignment "frame-alignment" Error
+        "The base of a register frame is not aligned as the architecture requires."
+        "Correct the address: frames of a GICv3, an ITS and an SMMUv3 start at a multiple of \
+         64 KiB, the bus of an ECAM at a multiple of 1 MiB.";
+    FrameSize "frame-size" Error
+        "A register frame is too small for the registers in it."
+        "State the whole frame: 0x10000 bytes for a GICv3 distributor, 0x20000 for an SMMUv3, \
+         0x1000 for a GICv2m frame.";
+    RedistributorSize "redistributor-size" Warning
+        "A redistributor region does not hold a whole number of redistributors."
+        "Make the size a multiple of 0x20000 bytes, of 0x40000 for a GICv4, or of the stride.";
+    EcamSize "ecam-size" Warning
+        "The configuration space of a host has no room for some of its buses."
+        "Give the window 1 MiB for each bus, or shorten `bus-range`.";
+    SharedSegment "shared-segment" Error
+        "Two PCI hosts have the same segment (domain) and a bus number in common."
+        "Number the segments: give each host its own `linux,pci-domain`, or disjoint buses.";
     TooFewRedistributors "too-few-redistributors" Error
         "The redistributor regions do not have room for all CPUs."
         "Make the regions large enough: together, the number of CPUs times the stride.";
@@ -254,6 +271,9 @@ rules! {
     SharedDeviceId "shared-device-id" Warning
         "Two requesters have the same DeviceID at one ITS: they share interrupts and isolation."
         "Give each requester its own DeviceIDs.";
+    SharedStreamId "shared-stream-id" Warning
+        "Two requesters have the same StreamID at one IOMMU: they share a translation."
+        "Give each host and each device its own StreamIDs.";
     PreItsWindow "pre-its-window" Error
         "A DeviceID lies beyond the pre-ITS window, so its message has no address."
         "Lower the DeviceID, or state the full length of the window.";

@@ -3,7 +3,9 @@
 //!
 //! | module | looks at |
 //! |---|---|
-//! | `routes` | maps, references, DeviceIDs |
+//! | `msi_maps` | maps, references, DeviceIDs |
+//! | `streams` | StreamIDs |
+//! | `segments` | PCI segments, configuration space |
 //! | `interrupts` | SPIs that messages and wires use |
 //! | `frames` | registers, redistributors |
 //! | `known` | facts that only registers tell |
@@ -17,6 +19,8 @@ mod frames;
 mod interrupts;
 mod known;
 mod msi_maps;
+mod segments;
+mod streams;
 
 pub use known::KnownRegisters;
 
@@ -50,6 +54,8 @@ use msi_types::DeviceId;
 pub fn check(description: &Description, known: &KnownRegisters) -> Vec<Finding> {
     let mut findings = FindingList::new(description.findings.clone());
     msi_maps::check(description, &mut findings);
+    streams::check(description, &mut findings);
+    segments::check(description, &mut findings);
     interrupts::check(description, &mut findings);
     frames::check(description, &mut findings);
     known::check(description, known, &mut findings);

@@ -40,6 +40,8 @@ pub(super) struct Requesters {
     pub(super) iommus: Vec<Iommu>,
     pub(super) hosts: Vec<PciHost>,
     pub(super) devices: Vec<PlatformDevice>,
+    /// Devices behind an IOMMU that send no MSIs.
+    pub(super) iommu_users: Vec<PlatformDevice>,
 }
 
 impl Requesters {
@@ -64,10 +66,12 @@ impl Requesters {
         let others = complexes.iter().filter(|(segment, _)| !seen.contains(segment));
         hosts.extend(others.map(|(segment, node)| reader.complex(*segment, *node)));
         let mut known = BTreeSet::new();
-        let mut devices = Vec::new();
+        let (mut devices, mut iommu_users) = (Vec::new(), Vec::new());
         for node in nodes {
             let Some(device) = reader.device(*node) else { continue };
-            if known.insert(device.id.clone()) {
+            if device.msi.is_empty() {
+                iommu_users.push(device);
+            } else if known.insert(device.id.clone()) {
                 devices.push(device);
             } else {
                 let origin = origin(Signature::IORT, node.offset, "");
@@ -78,7 +82,7 @@ impl Requesters {
                 );
             }
         }
-        Self { iommus, hosts, devices }
+        Self { iommus, hosts, devices, iommu_users }
     }
 }
 
@@ -300,7 +304,7 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// Returns `node` as a device if it sends MSIs.
+    /// Returns `node` as a device if it sends MSIs or is behind an SMMU.
     fn device(&mut self, node: IortNode<'_>) -> Option<PlatformDevice> {
         match node.contents {
             IortContents::NamedComponent(component) => self.component(node, component.path),
@@ -328,14 +332,16 @@ impl Reader<'_, '_> {
             let msi = MsiRouting { parents, ..MsiRouting::default() };
             (Role::Device, msi, IommuRouting::default())
         };
-        (!msi.is_empty()).then(|| PlatformDevice {
+        let iommus = if role == Role::Device { self.passed(node) } else { Vec::new() };
+        let is_known = !msi.is_empty() || !iommus.is_empty() || !iommu.map.is_empty();
+        is_known.then(|| PlatformDevice {
             id: NodeId::new(path),
             compatible: Vec::new(),
             status: Fact::new(Status::Enabled, origin(Signature::IORT, node.offset, "")),
             registers: Vec::new(),
             role,
             msi,
-            iommus: if role == Role::Device { self.passed(node) } else { Vec::new() },
+            iommus,
             iommu,
             address_bits: address_bits(node),
         })

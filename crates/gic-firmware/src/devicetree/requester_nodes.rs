@@ -42,6 +42,8 @@ const PARENT: &str = "msi-parent";
 pub(super) struct Requesters {
     pub(super) hosts: Vec<PciHost>,
     pub(super) devices: Vec<PlatformDevice>,
+    /// Devices behind an IOMMU that send no MSIs.
+    pub(super) iommu_users: Vec<PlatformDevice>,
 }
 
 impl Requesters {
@@ -68,6 +70,8 @@ impl Requesters {
                 }
             } else if node.has(MAP) || node.has(PARENT) {
                 requesters.devices.push(reader.device(node));
+            } else if node.has(iommu_map::REFERENCES) || node.has(iommu_map::MAP) {
+                requesters.iommu_users.push(reader.device(node));
             }
         }
         requesters

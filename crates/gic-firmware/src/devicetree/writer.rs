@@ -90,7 +90,7 @@ fn tree(description: &Description) -> Result<DeviceTree, WriteError> {
     for host in &description.hosts {
         writer.host(host)?;
     }
-    for device in &description.devices {
+    for device in description.devices.iter().chain(&description.iommu_users) {
         writer.device(device)?;
     }
     Ok(writer.tree)
@@ -99,7 +99,7 @@ fn tree(description: &Description) -> Result<DeviceTree, WriteError> {
 /// Returns the `#iommu-cells` of each IOMMU: the length of the longest specifier in a reference to
 /// the IOMMU, or 1 if no reference exists.
 fn iommu_cells(description: &Description) -> Vec<usize> {
-    let devices = || description.devices.iter();
+    let devices = || description.devices.iter().chain(&description.iommu_users);
     let named = devices().flat_map(|device| &device.iommus);
     let named = named.map(|reference| (reference.iommu, reference.specifier.len()));
     let hosts = description.hosts.iter().map(|host| &host.iommu);
@@ -189,7 +189,8 @@ fn check_unique(description: &Description) -> Result<(), WriteError> {
     check(description.cpus.iter().map(|cpu| &cpu.id))?;
     check(description.controllers.iter().map(|controller| &controller.id))?;
     let hosts = description.hosts.iter().map(|host| &host.id);
-    check(hosts.chain(description.devices.iter().map(|device| &device.id)))
+    let devices = description.devices.iter().chain(&description.iommu_users);
+    check(hosts.chain(devices.map(|device| &device.id)))
 }
 
 struct Writer<'d> {

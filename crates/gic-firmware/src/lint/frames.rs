@@ -5,8 +5,9 @@ use crate::description::Description;
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use crate::gic::{Gic, GicVersion};
-use crate::origin::{Fact, NodeId};
+use crate::origin::{Fact, NodeId, Origin};
 use crate::region::Region;
+use crate::requester::ConfigAccess;
 use alloc::format;
 use alloc::vec::Vec;
 use msi_types::DeviceId;
@@ -14,42 +15,118 @@ use msi_types::DeviceId;
 /// Bytes of a redistributor: two frames, or four with virtual LPIs (IHI 0069H §12.10).
 const REDISTRIBUTOR_V3_BYTES: u64 = 0x2_0000;
 const REDISTRIBUTOR_V4_BYTES: u64 = 0x4_0000;
+/// Bytes of a frame of a GICv3 (IHI 0069H §12.8), which is aligned to its size.
+const FRAME_BYTES: u64 = 0x1_0000;
+/// Bytes of register pages 0 and 1 of an SMMUv3, whose base is aligned to 64 KiB (IHI 0070 §6).
+const SMMU_V3_BYTES: u64 = 0x2_0000;
+/// Bytes of a GICv2m frame up to its last register, `MSI_IIDR` (SBSA 3.1 §F).
+const MSI_FRAME_BYTES: u64 = 0xfd0;
+const PAGE_BYTES: u64 = 0x1000;
+/// Bytes of configuration space per bus.
+const BUS_BYTES: u64 = 1 << 20;
 
 pub(super) fn check(description: &Description, findings: &mut FindingList) {
-    overlapping(description, findings);
+    let frames = frames(description);
+    for frame in &frames {
+        shape(frame, findings);
+    }
+    overlapping(frames, findings);
     doorbells(description, findings);
     redistributors(description, findings);
 }
 
-/// Returns the frames that a machine uses, and the node of each.
-fn frames(description: &Description) -> Vec<(&Fact<Region>, &NodeId)> {
+/// Registers or configuration space that the interrupt system uses.
+struct Frame<'d> {
+    region: Region,
+    origin: &'d Origin,
+    /// Name of the frame, with an article.
+    name: &'static str,
+    owner: &'d NodeId,
+    /// Alignment of the base; 1 if the architecture does not state it.
+    alignment: u64,
+    /// Minimum size.
+    least: u64,
+}
+
+/// Returns the frames that a machine uses.
+fn frames(description: &Description) -> Vec<Frame<'_>> {
     let mut frames = Vec::new();
     let usable = |gic: &&Gic| gic.status.is_enabled() && gic.version.value != GicVersion::V2;
     for gic in description.gics().filter(usable) {
-        frames.push((&gic.distributor, &gic.id));
-        frames.extend(gic.redistributors.iter().map(|region| (region, &gic.id)));
+        let frame = |region: &'_ Fact<Region>| (region.value, FRAME_BYTES, FRAME_BYTES);
+        push(&mut frames, &gic.distributor, "the distributor", &gic.id, frame(&gic.distributor));
+        for region in &gic.redistributors {
+            let shape = (region.value, FRAME_BYTES, 0);
+            push(&mut frames, region, "the redistributor region", &gic.id, shape);
+        }
     }
     for controller in description.controllers.iter().filter(|one| one.status.is_enabled()) {
-        if matches!(controller.kind, ControllerKind::Its | ControllerKind::V2m) {
-            frames.extend(controller.registers.iter().map(|region| (region, &controller.id)));
+        let (name, alignment, least) = match controller.kind {
+            // The size is compared with the address of the doorbell.
+            ControllerKind::Its => ("the ITS", FRAME_BYTES, 0),
+            ControllerKind::V2m => ("the MSI frame", PAGE_BYTES, MSI_FRAME_BYTES),
+            _ => continue,
+        };
+        if let Some(region) = &controller.registers {
+            let shape = (region.value, alignment, least);
+            push(&mut frames, region, name, &controller.id, shape);
+        }
+    }
+    for iommu in description.iommus.iter().filter(|one| one.status.is_enabled()) {
+        let is_v3 = iommu.compatible.iter().any(|name| name == "arm,smmu-v3");
+        let (alignment, least) = if is_v3 { (FRAME_BYTES, SMMU_V3_BYTES) } else { (1, 0) };
+        if let Some(region) = &iommu.registers {
+            push(&mut frames, region, "the IOMMU", &iommu.id, (region.value, alignment, least));
+        }
+    }
+    for host in description.hosts.iter().filter(|one| one.status.is_enabled()) {
+        let Some(config) = &host.config else { continue };
+        if let ConfigAccess::Ecam(ecam) = config.value {
+            push(&mut frames, config, "the ECAM window", &host.id, (ecam, BUS_BYTES, 0));
         }
     }
     frames
 }
 
-fn overlapping(description: &Description, findings: &mut FindingList) {
-    let mut frames = frames(description);
-    frames.retain(|(region, _)| region.size() > 0);
-    frames.sort_by_key(|(region, _)| region.value);
-    let mut furthest: Option<(&Fact<Region>, &NodeId)> = None;
-    for (region, id) in frames {
-        let before = furthest.filter(|(before, _)| before.last() >= Some(region.base()));
-        if let Some((before, of)) = before {
-            let message = format!("{} overlaps {} of {of}", region.value, before.value);
-            findings.add(Rule::RegistersOverlap, region.origin.clone(), message);
+/// Adds a frame, given as (region, alignment, minimum size).
+fn push<'d, T>(
+    frames: &mut Vec<Frame<'d>>,
+    fact: &'d Fact<T>,
+    name: &'static str,
+    owner: &'d NodeId,
+    (region, alignment, least): (Region, u64, u64),
+) {
+    frames.push(Frame { region, origin: &fact.origin, name, owner, alignment, least });
+}
+
+fn shape(frame: &Frame<'_>, findings: &mut FindingList) {
+    let Frame { region, origin, name, alignment, least, .. } = frame;
+    if !region.base().is_multiple_of(*alignment) {
+        let message = format!("{name} {region} does not start at a multiple of {alignment:#x}");
+        findings.add(Rule::FrameAlignment, (*origin).clone(), message);
+    }
+    if region.size() < *least {
+        let size = region.size();
+        let message = format!("{name} at {:#x} has {size:#x} bytes, not {least:#x}", region.base());
+        findings.add(Rule::FrameSize, (*origin).clone(), message);
+    }
+}
+
+fn overlapping(mut frames: Vec<Frame<'_>>, findings: &mut FindingList) {
+    frames.retain(|frame| frame.region.size() > 0);
+    frames.sort_by_key(|frame| frame.region);
+    let mut furthest: Option<&Frame<'_>> = None;
+    for frame in &frames {
+        let region = frame.region;
+        let before = furthest.filter(|before| before.region.last() >= Some(region.base()));
+        if let Some(before) = before {
+            let message = format!(
+                "{} {region} overlaps {} {} of {}",
+                frame.name, before.name, before.region, before.owner
+            );
+            findings.add(Rule::RegistersOverlap, frame.origin.clone(), message);
         }
-        furthest =
-            furthest.filter(|(before, _)| before.last() >= region.last()).or(Some((region, id)));
+        furthest = furthest.filter(|before| before.region.last() >= region.last()).or(Some(frame));
     }
 }
 
@@ -80,13 +157,26 @@ fn redistributors(description: &Description, findings: &mut FindingList) {
         GicVersion::V4 => REDISTRIBUTOR_V4_BYTES,
         GicVersion::V2 | GicVersion::V3 => REDISTRIBUTOR_V3_BYTES,
     });
+    for region in gic.redistributors.iter().filter(|one| !one.size().is_multiple_of(stride)) {
+        let message = format!(
+            "the region {} has {:#x} bytes, which are {} redistributors of {stride:#x} bytes \
+             and {:#x} bytes more",
+            region.value,
+            region.size(),
+            region.size() / stride,
+            region.size() % stride
+        );
+        findings.add(Rule::RedistributorSize, region.origin.clone(), message);
+    }
     let room = gic.redistributors.iter().fold(0u64, |room, region| {
         room.saturating_add(region.size().checked_div(stride).unwrap_or(0))
     });
     let cpus = description.enabled_cpus().count();
     if u64::try_from(cpus).is_ok_and(|cpus| cpus > room) {
         let origin = gic.redistributors.first().unwrap_or(&gic.distributor).origin.clone();
-        let message = format!("room for {room} of {cpus} CPUs, at {stride:#x} bytes each");
+        let message = format!(
+            "the redistributor regions have room for {room} of {cpus} CPUs, at {stride:#x} bytes each"
+        );
         findings.add(Rule::TooFewRedistributors, origin, message);
     }
 }

@@ -7,7 +7,7 @@ use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use crate::iommu::IommuRouting;
 use crate::origin::{Fact, NodeId, Origin};
-use crate::requester::{ConfigAccess, MapEntry, MsiRouting, PciHost, Role};
+use crate::requester::{ConfigAccess, MapEntry, MsiRouting, PciHost, Role, Target};
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::string::String;
@@ -36,6 +36,7 @@ fn check_host(description: &Description, host: &PciHost, findings: &mut FindingL
     for routing in host.bridges.iter().map(|bridge| &bridge.msi).chain([&host.msi]) {
         beyond_pci(routing, findings);
     }
+    aliased_buses(description, host, findings);
     // With a mask, one entry can map requesters of many buses.
     if host.msi.mask.as_ref().is_none_or(|mask| mask.value & 0xffff == 0xffff) {
         uncovered_buses(host, findings);
@@ -135,6 +136,34 @@ fn uncovered_buses(host: &PciHost, findings: &mut FindingList) {
         );
         findings.add(Rule::UncoveredBus, entry.origin.clone(), message);
     }
+}
+
+/// Reports a mask that gives requesters of several buses the same DeviceID, if it clears all bits
+/// in which the buses differ, or if an entry was written for IDs that have the cleared bits. (A
+/// mask of zero, and a mask next to entries for single functions, is deliberate.)
+fn aliased_buses(description: &Description, host: &PciHost, findings: &mut FindingList) {
+    let (Some(mask), Some(map)) = (&host.msi.mask, &host.msi.map) else { return };
+    let (first, last) = (u32::from(host.buses.first), u32::from(host.buses.last));
+    // All bits below the highest differing bit differ between some buses.
+    let differing = u32::MAX.checked_shr((first ^ last).leading_zeros()).unwrap_or(0) << 8;
+    let cleared = differing & !mask.value;
+    if mask.value == 0 || cleared == 0 {
+        return;
+    }
+    let reaches = |entry: &&Fact<MapEntry>| {
+        ends(entry).is_some_and(|(_, last)| differing & mask.value == 0 || last & cleared != 0)
+    };
+    let Some(entry) = map.iter().find(reaches) else { return };
+    let Target::Controller(index) = entry.target else { return };
+    let needs_ids = |one: &&Controller| one.kind.needs_device_id() && one.status.is_enabled();
+    let Some(its) = description.controller(index).filter(needs_ids) else { return };
+    let other = first ^ (cleared >> 8 & (cleared >> 8).wrapping_neg());
+    let message = format!(
+        "`msi-map-mask` {:#x} clears bits of the bus number: functions on buses {first:#x} and \
+         {other:#x} have the same DeviceIDs at {}",
+        mask.value, its.id
+    );
+    findings.add(Rule::SharedDeviceId, mask.origin.clone(), message);
 }
 
 /// Returns the first and the last requester ID of an entry.

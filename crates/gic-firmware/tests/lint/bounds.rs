@@ -36,6 +36,59 @@ fn buses_that_are_not_there_share_nothing() {
 }
 
 #[test]
+fn a_mask_that_clears_bus_numbers_shares_device_ids() {
+    let shares = |mask: &str, map: &str| {
+        let change = format!("&pcie {{ msi-map-mask = <{mask}>; msi-map = <{map}>; }};");
+        breaks(Rule::SharedDeviceId, &change, &KnownRegisters::default())
+    };
+    assert!(shares("0xff", "0x0 &its 0x0 0x10000") && shares("0xff", "0x0 &its 0x0 0x100"));
+    assert!(shares("0xfff", "0x0 &its 0x0 0x10000"));
+    // Functions of a device may share their DeviceID.
+    assert!(!shares("0xfff8", "0x0 &its 0x0 0x10000"));
+    assert!(!shares("0xffff", "0x0 &its 0x0 0x10000"));
+    // A host with few DeviceIDs gives them to some functions.
+    assert!(!shares("0x1ff", "0x0 &its 0x10 0x1 0x100 &its 0x11 0x7"));
+    let one_bus = "&pcie { msi-map-mask = <0xff>; bus-range = <0x3 0x3>; };";
+    assert!(!breaks(Rule::SharedDeviceId, one_bus, &KnownRegisters::default()));
+}
+
+#[test]
+fn streams_are_shared_by_ranges_and_devices() {
+    let shares = |change: &str| breaks(Rule::SharedStreamId, change, &KnownRegisters::default());
+    assert!(shares("&dma { iommus = <&smmu 0xffff>; };"));
+    assert!(!shares("&dma { iommus = <&smmu 0x10000>; };"));
+    // Requesters on buses that do not exist, or that a mask hides, use no StreamID.
+    assert!(!shares("&pcie { bus-range = <0x0 0xf>; }; &dma { iommus = <&smmu 0x1000>; };"));
+    assert!(!shares("&pcie { iommu-map-mask = <0x0>; }; &dma { iommus = <&smmu 0x1>; };"));
+    assert!(shares("&pcie { iommu-map-mask = <0x0>; }; &dma { iommus = <&smmu 0x0>; };"));
+    // A device without messages counts, and the mask in the second cell does, too.
+    let gpu = "/ { gpu@1000 { reg = <0x0 0x1000 0x0 0x1000>; iommus = <&smmu 0x20>; }; };";
+    assert!(shares(gpu));
+    let masked = "&smmu { #iommu-cells = <2>; }; &pcie { iommu-map = <0x0 &smmu 0x100 0x0 0x1>; }; \
+                  &dma { iommus = <&smmu 0xff00 0xff>; };";
+    assert!(!shares(masked));
+    assert!(shares(&masked.replace("0x100 0x0 0x1", "0xff80 0x0 0x1")));
+}
+
+#[test]
+fn frames_are_aligned_and_whole() {
+    let breaks_size = |rule, size: &str| {
+        let change =
+            format!("&gic {{ reg = <0x0 0x8000000 0x0 0x10000>, <0x0 0x80a0000 0x0 {size}>; }};");
+        breaks(rule, &change, &KnownRegisters::default())
+    };
+    assert!(!breaks_size(Rule::RedistributorSize, "0x60000"));
+    assert!(breaks_size(Rule::RedistributorSize, "0x5ffff"));
+    let smmu = |reg: &str| format!("&smmu {{ reg = <0x0 {reg}>; }};");
+    let known = KnownRegisters::default();
+    assert!(breaks(Rule::FrameSize, &smmu("0x9050000 0x0 0x10000"), &known));
+    assert!(breaks(Rule::FrameAlignment, &smmu("0x9058000 0x0 0x20000"), &known));
+    assert!(breaks(Rule::RegistersOverlap, &smmu("0x8080000 0x0 0x20000"), &known));
+    let ecam = "&pcie { reg = <0x0 0x0 0x0 0x10000000>; };";
+    assert!(breaks(Rule::RegistersOverlap, ecam, &known));
+}
+
+#[test]
 fn the_last_spi_is_there() {
     let known = KnownRegisters { gicd_typer: Some(0x3_0007), ..KnownRegisters::default() };
     let is_beyond = |spi: u32| {

@@ -273,6 +273,7 @@ fn descriptions() -> impl Strategy<Value = Description> {
                 iommus,
                 hosts,
                 devices,
+                iommu_users: Vec::new(),
                 cpus,
                 memory: memory.into_iter().map(Fact::stated).collect(),
                 findings: Vec::new(),

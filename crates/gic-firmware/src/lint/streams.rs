@@ -1,0 +1,137 @@
+//! Finds requesters that share a StreamID.
+
+use super::claims::requesters;
+use crate::description::Description;
+use crate::finding::Rule;
+use crate::finding_list::FindingList;
+use crate::iommu::{IommuIndex, IommuReference, IommuRouting};
+use crate::origin::{NodeId, Origin};
+use crate::requester::BusRange;
+use alloc::format;
+use alloc::vec::Vec;
+
+/// Range of StreamIDs that one node uses at one IOMMU, inclusive at both ends.
+#[derive(Clone, Copy)]
+struct StreamClaim<'d> {
+    iommu: IommuIndex,
+    first: u32,
+    last: u32,
+    owner: &'d NodeId,
+    /// `true` for a PCI host or another bus, `false` for a single device.
+    is_bus: bool,
+    /// Statement that defines the StreamIDs.
+    origin: &'d Origin,
+}
+
+/// Reports buses that share a StreamID with another bus or with a device. Visits the StreamID
+/// ranges of each IOMMU in ascending order, and compares each range with the earlier range that
+/// ends last. Two devices may share a StreamID on purpose, if they are parts of one bus master.
+pub(super) fn check(description: &Description, findings: &mut FindingList) {
+    let mut sorted = claims(description);
+    sorted.sort_by_key(|claim| (claim.iommu, claim.first));
+    let (mut any, mut bus): (Option<StreamClaim<'_>>, Option<StreamClaim<'_>>) = (None, None);
+    for claim in sorted {
+        let here = |before: &StreamClaim<'_>| before.iommu == claim.iommu;
+        (any, bus) = (any.filter(here), bus.filter(here));
+        let before = if claim.is_bus { any } else { bus };
+        let meets = |before: &StreamClaim<'_>| {
+            before.last >= claim.first && !is_within(before.owner, claim.owner)
+        };
+        if let Some(before) = before.filter(meets) {
+            report(description, claim, before, findings);
+        }
+        any = any.filter(|before| before.last >= claim.last).or(Some(claim));
+        if claim.is_bus {
+            bus = bus.filter(|before| before.last >= claim.last).or(Some(claim));
+        }
+    }
+}
+
+/// Returns `true` if the nodes are the same, or if one of them is below the other.
+fn is_within(one: &NodeId, other: &NodeId) -> bool {
+    let below = |node: &NodeId, above: &NodeId| {
+        let rest = node.as_str().strip_prefix(above.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    below(one, other) || below(other, one)
+}
+
+fn report(
+    description: &Description,
+    claim: StreamClaim<'_>,
+    before: StreamClaim<'_>,
+    findings: &mut FindingList,
+) {
+    let iommu = description.iommu(claim.iommu).map(|iommu| iommu.id.as_str()).unwrap_or_default();
+    let shared = match claim.last.min(before.last) {
+        last if last == claim.first => format!("StreamID {last:#x}"),
+        last => format!("StreamIDs {:#x} to {last:#x}", claim.first),
+    };
+    // The place is the bus if one of the two is a device.
+    let (at, other) = if claim.is_bus { (claim, before) } else { (before, claim) };
+    let message = format!(
+        "{} uses {shared} at {iommu}, and so does {}: they share one translation",
+        at.owner, other.owner
+    );
+    findings.add(Rule::SharedStreamId, at.origin.clone(), message);
+}
+
+/// Returns the claims of enabled requesters at enabled IOMMUs.
+fn claims(description: &Description) -> Vec<StreamClaim<'_>> {
+    let mut claims = Vec::new();
+    for host in description.hosts.iter().filter(|host| host.status.is_enabled()) {
+        add_map(&mut claims, &host.id, &host.iommu, Some(host.buses.value));
+    }
+    let devices = description.devices.iter().chain(&description.iommu_users);
+    for device in devices.filter(|device| device.status.is_enabled()) {
+        add_map(&mut claims, &device.id, &device.iommu, None);
+        for reference in &device.iommus {
+            let Some((first, last)) = streams(reference) else { continue };
+            let (owner, origin) = (&device.id, &reference.origin);
+            let iommu = reference.iommu;
+            claims.push(StreamClaim { iommu, first, last, owner, is_bus: false, origin });
+        }
+    }
+    let is_usable = |claim: &StreamClaim<'_>| {
+        description.iommu(claim.iommu).is_some_and(|iommu| iommu.status.is_enabled())
+    };
+    claims.retain(is_usable);
+    claims
+}
+
+/// Returns the first and the last StreamID of a reference. The second cell is a mask of bits that
+/// the SMMU ignores; a mask whose bits are not the lowest ones counts as no mask.
+fn streams(reference: &IommuReference) -> Option<(u32, u32)> {
+    let id = reference.stream_id()?;
+    let mask = reference.specifier.get(1).copied().unwrap_or(0);
+    let mask = if mask & mask.wrapping_add(1) == 0 { mask } else { 0 };
+    Some((id & !mask, id | mask))
+}
+
+/// Adds the entries of a map, without requesters on buses that are not behind the host. Under a
+/// mask, an entry is only reached by requester IDs that do not exceed the mask.
+fn add_map<'d>(
+    claims: &mut Vec<StreamClaim<'d>>,
+    owner: &'d NodeId,
+    routing: &'d IommuRouting,
+    buses: Option<BusRange>,
+) {
+    let (low, high) = match (&routing.mask, buses) {
+        (Some(mask), _) => (0, mask.value),
+        (None, Some(buses)) => requesters(buses),
+        (None, None) => (0, u32::MAX),
+    };
+    for entry in &routing.map {
+        let (Some(iommu), Some(base)) = (entry.iommu, entry.stream_id_base) else { continue };
+        let Some(more) = entry.length.checked_sub(1) else { continue };
+        let stated = entry.rid_base.get();
+        let first = stated.max(low);
+        let last = stated.saturating_add(more).min(high);
+        if first > last {
+            continue;
+        }
+        let stream = |requester: u32| base.saturating_add(requester - stated);
+        let (first, last) = (stream(first), stream(last));
+        claims.push(StreamClaim { iommu, first, last, owner, is_bus: true, origin: &entry.origin });
+    }
+}
