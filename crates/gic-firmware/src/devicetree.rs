@@ -11,10 +11,14 @@ mod intx;
 mod iommu_map;
 mod map_entries;
 mod msi_controllers;
+mod nodes;
+mod references;
 mod requester_nodes;
+mod specifier;
 mod tree;
 mod windows;
 mod wired;
+mod wired_checks;
 #[cfg(feature = "write")]
 mod writer;
 
@@ -66,6 +70,7 @@ pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
         findings.add(Rule::DuplicatePhandle, node.origin("phandle"), message);
     }
     let gics = GicNodes::find(&tree, &mut findings);
+    nodes::check(&tree, gics.root, &mut findings);
     let gic = gics.root.and_then(|node| gic::read(node, &mut findings));
     let secondary_gics = gics.read_secondary(&tree, &mut findings);
     let controllers = ControllerList::read(&tree, &gics, &mut findings);

@@ -120,7 +120,7 @@ rules! {
         "A register region cannot be translated to a CPU physical address."
         "Give every bus above the node a `ranges` property that covers the address.";
     UnknownPhandle "unknown-phandle" Error
-        "A reference to an MSI controller or an IOMMU does not resolve to a node."
+        "A reference to an interrupt controller, an MSI controller or an IOMMU has no target."
         "Refer to the controller by its label, so that the compiler writes the phandle.";
     DuplicatePhandle "duplicate-phandle" Error
         "Two nodes have the same phandle; references reach the first."
@@ -131,6 +131,18 @@ rules! {
     NotAnIommu "not-an-iommu" Error
         "A reference to an IOMMU resolves to a node that is not one."
         "Refer to a node with `#iommu-cells`.";
+    UnknownStatus "unknown-status" Warning
+        "A node has a status that does not exist; operating systems read it as disabled."
+        "Write `okay` or `disabled`.";
+    UnknownGic "unknown-gic" Error
+        "The GIC has a compatible string that no driver knows."
+        "Write `arm,gic-v3` for a GICv3 or GICv4, `arm,gic-400` or another binding's for a GICv2.";
+    MisplacedIts "misplaced-its" Error
+        "An ITS is described without a GICv3, which it belongs to."
+        "Correct the compatible string of the GIC, or remove the ITS.";
+    SilentIommu "silent-iommu" Warning
+        "An SMMUv3 has neither wired interrupts nor messages: its faults go unnoticed."
+        "Give it `interrupts` with `eventq` and `gerror`, or `msi-parent`.";
     MissingMsiController "missing-msi-controller" Warning
         "An MSI controller lacks `msi-controller`, so drivers ignore it."
         "Add `msi-controller;` to the node.";
@@ -209,6 +221,34 @@ rules! {
         "A wired interrupt of the GIC is neither an SPI nor a PPI."
         "The cells are the type (0 SPI, 1 PPI, 2 extended SPI, 3 extended PPI), the number in it, \
          and flags.";
+    InterruptTrigger "interrupt-trigger" Error
+        "A wired interrupt has trigger flags that the GIC does not take."
+        "An SPI is edge-triggered, rising (1), or level-triggered, high (4).";
+    MissingTrigger "missing-trigger" Warning
+        "A wired interrupt has no trigger flags; operating systems warn."
+        "State the trigger in the third cell: 1 for a rising edge, 4 for level high.";
+    ContradictingTriggers "contradicting-triggers" Error
+        "Two devices share an SPI, which one states as edge- and one as level-triggered."
+        "A GIC has one trigger for each interrupt: correct the number or the flags of one of them.";
+    InterruptKind "interrupt-kind" Error
+        "A part of each CPU has a shared interrupt, or a single device has a private one."
+        "PPIs (type 1, INTIDs 16 to 31) exist once for each CPU, SPIs (type 0, INTIDs from 32) \
+         once.";
+    SharedPrivateInterrupt "shared-private-interrupt" Error
+        "Two parts of a CPU have the same private interrupt."
+        "Correct the number of one of them: timers, PMU and GIC each have their own PPIs.";
+    MissingInterruptParent "missing-interrupt-parent" Error
+        "Interrupts have no controller, so operating systems cannot use them."
+        "State `interrupt-parent` in the root node.";
+    NotAnInterruptController "not-an-interrupt-controller" Error
+        "A reference to an interrupt controller resolves to a node that is not one."
+        "Refer to a node with `#interrupt-cells`.";
+    InterruptMapCells "interrupt-map-cells" Error
+        "The entries of `interrupt-map` have more or fewer cells than the parent's address takes."
+        "After the parent's phandle, write as many cells as the parent's `#address-cells` states.";
+    InterruptMapOverlap "interrupt-map-overlap" Warning
+        "Two entries of `interrupt-map` are equal under its mask; the first one is used."
+        "Keep the bits in `interrupt-map-mask` in which the entries differ, or remove one entry.";
     MsiOverWired "msi-over-wired" Error
         "A controller hands out an SPI for messages that a device's wire also drives."
         "Take the wired SPI out of the controller's range.";
@@ -256,7 +296,13 @@ rules! {
     HostWithoutMsi "host-without-msi" Warning
         "A PCI host names no MSI controller, though the machine has one."
         "Give the host `msi-map`, or its segment a root complex in the IORT.";
-    UncoveredBus "uncovered-bus" Note
+    SingleBusWithoutMsi "single-bus-without-msi" Note
+        "A PCI host with one bus names no MSI controller, though the machine has one."
+        "Give the host `msi-map`, unless its integrated functions need no messages.";
+    UnmappedFunctions "unmapped-functions" Note
+        "The map of a host lists single functions: all others cannot signal."
+        "Add the functions of a switch, if one can be connected.";
+    UncoveredBus "uncovered-bus" Warning
         "The map of a host omits some of its buses: functions there cannot signal."
         "Let the map cover the host's `bus-range`.";
     UnreachableMapEntry "unreachable-map-entry" Warning
@@ -277,8 +323,8 @@ rules! {
     PreItsWindow "pre-its-window" Error
         "A DeviceID lies beyond the pre-ITS window, so its message has no address."
         "Lower the DeviceID, or state the full length of the window.";
-    DisabledIommu "disabled-iommu" Warning
-        "Messages pass an IOMMU that the operating system must not use."
+    DisabledIommu "disabled-iommu" Note
+        "Messages pass a disabled IOMMU: they arrive if firmware lets them pass."
         "Enable the IOMMU, or remove the map to it if its firmware lets messages pass.";
     AddressSizeLimit "address-size-limit" Error
         "A device cannot address the doorbell with its address bits."

@@ -2,7 +2,7 @@
 
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
-use crate::origin::Fact;
+use crate::origin::{Fact, Origin};
 use crate::requester::MapEntry;
 use alloc::format;
 use alloc::vec::Vec;
@@ -10,15 +10,29 @@ use alloc::vec::Vec;
 /// Reports each entry whose first requester ID is also in an entry that starts at the same or a
 /// lower ID.
 pub(crate) fn report_overlaps(map: &[Fact<MapEntry>], findings: &mut FindingList) {
-    let mut claims: Vec<_> =
-        map.iter().map(|entry| (entry.rid_base.get(), u64::from(entry.length), entry)).collect();
+    let claims = map.iter().map(|entry| (entry.rid_base.get(), entry.length, &entry.origin));
+    report_shared(claims, findings);
+}
+
+/// Reports overlaps of entries, given as (first requester ID, length, origin).
+pub(crate) fn report_shared<'m>(
+    claims: impl Iterator<Item = (u32, u32, &'m Origin)>,
+    findings: &mut FindingList,
+) {
+    let mut claims: Vec<_> = claims.collect();
     claims.sort_by_key(|&(first, ..)| first);
     let mut claimed_to = 0;
-    for (first, length, entry) in claims {
+    for (first, length, origin) in claims {
         if length > 0 && u64::from(first) < claimed_to {
-            let message = format!("requester {first:#x} is also claimed by another entry");
-            findings.add(Rule::MapOverlap, entry.origin.clone(), message);
+            let last = claimed_to.min(u64::from(first) + u64::from(length)) - 1;
+            let of = match origin.item() {
+                item @ ("msi-map" | "iommu-map") => format!(" of `{item}`"),
+                _ => alloc::string::String::new(),
+            };
+            let message =
+                format!("requesters {first:#x} to {last:#x} are claimed by two entries{of}");
+            findings.add(Rule::MapOverlap, origin.clone(), message);
         }
-        claimed_to = claimed_to.max(u64::from(first) + length);
+        claimed_to = claimed_to.max(u64::from(first) + u64::from(length));
     }
 }

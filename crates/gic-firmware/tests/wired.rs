@@ -120,8 +120,13 @@ fn numbers_beyond_their_class_are_reported() {
     assert_eq!(
         messages,
         [
-            format!("{place} SPI 988 is out of range: 988 exist"),
-            format!("{place} PPI 16 is out of range: 16 exist"),
+            format!(
+                "{place} SPI 988 does not exist: SPIs have the numbers 0 to 987; \
+                 INTID 988 is SPI 956"
+            ),
+            format!(
+                "{place} PPI 16 does not exist: PPIs have the numbers 0 to 15; INTID 16 is PPI 0"
+            ),
             format!("{place} 0x9 is not a type of interrupt"),
         ]
     );

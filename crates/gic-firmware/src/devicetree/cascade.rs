@@ -7,6 +7,7 @@
 
 use super::address::cells;
 use super::gic;
+use super::specifier;
 use super::tree::{NodeRef, Tree};
 use super::wired::{self, CELLS, EXTENDED, INTERRUPTS, PARENT, cell_count};
 use crate::finding::Rule;
@@ -126,7 +127,9 @@ fn output<'t, 'a>(
     };
     let intid = match gic::version(parent) {
         None => None,
-        Some(_) => Some(wired::interrupt(specifier).map_err(|message| fault(property, message))?),
+        Some(_) => {
+            Some(specifier::interrupt(specifier).map_err(|message| fault(property, message))?)
+        }
     };
     let parent = ParentInterrupt { controller: parent.id(), intid };
     Ok(Fact::new(parent, node.origin(property)))

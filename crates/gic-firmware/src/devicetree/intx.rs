@@ -3,6 +3,7 @@
 
 use super::address::cells;
 use super::requester_nodes::is_pci_host;
+use super::specifier;
 use super::tree::{NodeRef, Tree};
 use super::wired::{self, MAP};
 use crate::intx::{IntxRoute, IntxRouting, WiredInterrupt};
@@ -48,7 +49,7 @@ fn routing(
 }
 
 fn interrupt(specifier: &[u32]) -> Option<WiredInterrupt> {
-    let intid = wired::interrupt(specifier).ok()?;
+    let intid = specifier::interrupt(specifier).ok()?;
     let is_edge = specifier.get(2).is_some_and(|flags| flags & EDGES != 0);
     Some(WiredInterrupt { intid, trigger: if is_edge { Trigger::Edge } else { Trigger::Level } })
 }

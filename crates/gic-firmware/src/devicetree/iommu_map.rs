@@ -1,11 +1,12 @@
 //! Reads IOMMUs and the requesters behind them (bindings `iommu/iommu.txt`, `pci/pci-iommu.txt`).
 
-use super::address::{cells, regions_if_any};
+use super::address::{cells, cells_in_words, regions_if_any};
 use super::map_entries::{self, MapKind};
 use super::tree::{NodeRef, Tree};
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use crate::iommu::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
+use crate::map_overlap::report_shared;
 use crate::origin::{Fact, Origin};
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -64,8 +65,16 @@ impl IommuList {
             };
             Fact::new(stream, node.origin(MAP))
         };
-        let map = entries.iter().map(&mut stream).collect();
-        IommuRouting { mask: mask(node, findings), map }
+        let map: Vec<Fact<StreamEntry>> = entries.iter().map(&mut stream).collect();
+        let mask = mask(node, findings);
+        let is_resolved = map.iter().all(|entry| entry.iommu.is_some());
+        if is_resolved && node.status().is_enabled() {
+            let stated = mask.as_ref().map(|mask| mask.value);
+            map_entries::check(node, KIND, stated, &entries, findings);
+            let claims = map.iter().map(|one| (one.rid_base.get(), one.length, &one.origin));
+            report_shared(claims, findings);
+        }
+        IommuRouting { mask, map }
     }
 
     /// Returns the IOMMUs that translate accesses of the device `node`. The list ends at a broken
@@ -87,6 +96,14 @@ impl IommuList {
             let count =
                 count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
             let specifier = after.get(..count).unwrap_or(after).to_vec();
+            if specifier.len() < count {
+                let message = format!(
+                    "by its `{CELLS}`, {} must follow the reference to the IOMMU, but {} do",
+                    cells_in_words(count),
+                    specifier.len()
+                );
+                findings.add(Rule::MalformedProperty, node.origin(REFERENCES), message);
+            }
             let reference = IommuReference { iommu: index, specifier };
             passed.push(Fact::new(reference, node.origin(REFERENCES)));
             rest = after.get(count..).unwrap_or_default();
@@ -102,7 +119,7 @@ impl IommuList {
         findings: &mut FindingList,
     ) -> Option<IommuIndex> {
         let Some(node) = tree.by_phandle(phandle) else {
-            let message = format!("no node has phandle {phandle:#x}");
+            let message = format!("`{}`: no node has phandle {phandle:#x}", from.item());
             findings.add(Rule::UnknownPhandle, from, message);
             return None;
         };

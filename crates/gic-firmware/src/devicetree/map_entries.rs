@@ -85,6 +85,75 @@ pub(super) fn read(
     Some(entries)
 }
 
+/// Returns the words for a phandle of `entry` that no node has. The entry may have been written in
+/// another order.
+pub(super) fn unresolved(tree: &Tree<'_>, kind: MapKind, entry: &Entry) -> String {
+    let first = tree.by_phandle(entry.first).filter(|node| node.has(kind.cells));
+    let hint = match first {
+        Some(node) => format!(
+            "; the entry begins with the phandle of {}, but the first cell is a requester ID",
+            node.path()
+        ),
+        None => String::new(),
+    };
+    format!("`{}`: no node has phandle {:#x}{hint}", kind.property, entry.phandle)
+}
+
+/// Checks that the entries of a map can be reached under its mask, and that their IDs exist.
+pub(super) fn check(
+    node: NodeRef<'_, '_>,
+    kind: MapKind,
+    mask: Option<u32>,
+    entries: &[Entry],
+    findings: &mut FindingList,
+) {
+    let property = kind.property;
+    let mask = mask.unwrap_or(u32::MAX);
+    for entry in entries {
+        let (first, length) = (entry.first, entry.length);
+        if first & !mask != 0 {
+            let message = format!(
+                "`{property}-mask` {mask:#x} clears bits of the first requester {first:#x}"
+            );
+            findings.add(Rule::MapMask, node.origin(property), message);
+        }
+        let output = entry.output.unwrap_or(first);
+        let fits = |last: u32| first.checked_add(last).and(output.checked_add(last)).is_some();
+        // Some trees have an empty `iommu-map` entry, which the boot loader fills in.
+        let is_empty_iommu_map = length == 0 && property != "msi-map";
+        if !is_empty_iommu_map && !length.checked_sub(1).is_some_and(fits) {
+            let message = format!(
+                "an entry of `{property}` has {length} requesters from {first:#x} on, with IDs \
+                 from {output:#x} on"
+            );
+            findings.add(Rule::MapRange, node.origin(property), message);
+        }
+    }
+}
+
+fn is_its(node: NodeRef<'_, '_>) -> bool {
+    node.is_compatible(&["arm,gic-v3-its"])
+}
+
+/// Returns `true` if the `msi-map` of `node` has one cell for each DeviceID, although the
+/// `#msi-cells` of its ITS state another number, with which the map cannot be read. Then the number
+/// is wrong, not the map.
+pub(super) fn is_for_one_cell_its(tree: &Tree<'_>, node: NodeRef<'_, '_>, kind: MapKind) -> bool {
+    let words = node.property(kind.property).and_then(cells).unwrap_or_default();
+    let ends = |its_cells: Option<u32>| {
+        let mut rest = words.as_slice();
+        while let Some(&phandle) = rest.get(1) {
+            let Some(target) = tree.by_phandle(phandle) else { return false };
+            let stated = target.number(kind.cells).unwrap_or(DEFAULT_CELLS);
+            let count = its_cells.filter(|_| is_its(target)).unwrap_or(stated);
+            let Some((_, after)) = split_entry(rest, count) else { return false };
+            rest = after;
+        }
+        rest.is_empty()
+    };
+    !ends(None) && ends(Some(1))
+}
+
 /// Formats the message about a map whose last `remaining` cells are too few for an entry that
 /// refers to `target`.
 fn cut_off(target: Option<NodeRef<'_, '_>>, kind: MapKind, count: u32, remaining: usize) -> String {

@@ -1,12 +1,14 @@
 //! Reads the nodes that refer to MSI controllers (bindings `pci/pci-msi.txt`,
 //! `interrupt-controller/msi.txt`).
 
-use super::address::{cells, regions_if_any};
+use super::address::{cells, cells_in_words, regions_if_any};
 use super::iommu_map::{self, IommuList};
 use super::map_entries::{self, MapKind};
 use super::msi_controllers::{ControllerList, MSI_CELLS};
+use super::nodes;
 use super::tree::{NodeRef, Tree};
 use super::windows;
+use crate::controller::Controller;
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use crate::map_overlap::report_overlaps;
@@ -18,6 +20,7 @@ use crate::requester::{
 };
 use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use msi_types::{DeviceId, RequesterId};
 
@@ -154,12 +157,15 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
     fn check_device_ids(&mut self, device: &PlatformDevice) {
         for parent in &device.msi.parents {
             let Target::Controller(index) = parent.target else { continue };
-            let needs = self
-                .controllers
-                .get(index)
-                .is_some_and(|controller| controller.kind.needs_device_id());
+            let Some(to) = self.controllers.get(index) else { continue };
+            let cells = usize::try_from(to.msi_cells.value).unwrap_or(usize::MAX);
+            // A reference that is cut off has been reported.
+            let needs = to.kind.needs_device_id() && parent.specifier.len() >= cells;
             if needs && parent.device_id().is_none() {
-                let message = format!("{} cells follow the ITS, not one", parent.specifier.len());
+                let message = format!(
+                    "{} follow the reference to the ITS, not one, the DeviceID",
+                    cells_in_words(parent.specifier.len())
+                );
                 self.findings.add(Rule::MissingDeviceId, parent.origin.clone(), message);
             }
         }
@@ -193,10 +199,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
 
     fn routing(&mut self, node: NodeRef<'t, 'a>) -> MsiRouting {
         let mask = self.mask(node);
-        let map = self.map(node);
-        if let Some(map) = &map {
-            self.check_map(map, mask.as_ref().map_or(u32::MAX, |mask| mask.value));
-        }
+        let map = self.map(node, mask.as_ref().map(|mask| mask.value));
         let parents =
             node.property(PARENT).map_or_else(Vec::new, |value| self.parents(node, value));
         MsiRouting { mask, map, parents }
@@ -212,11 +215,32 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         None
     }
 
-    fn map(&mut self, node: NodeRef<'t, 'a>) -> Option<Vec<Fact<MapEntry>>> {
+    fn map(&mut self, node: NodeRef<'t, 'a>, mask: Option<u32>) -> Option<Vec<Fact<MapEntry>>> {
         const KIND: MapKind = MapKind { property: MAP, cells: MSI_CELLS };
-        let entries = map_entries::read(self.tree, node, KIND, self.findings)?;
+        // Then the cause is the number of cells, which is reported for the ITS.
+        if map_entries::is_for_one_cell_its(self.tree, node, KIND) {
+            let mut symptoms = FindingList::default();
+            let mut reader = Reader { findings: &mut symptoms, ..*self };
+            return reader.entries(node, KIND, mask);
+        }
+        self.entries(node, KIND, mask)
+    }
+
+    fn entries(
+        &mut self,
+        node: NodeRef<'t, 'a>,
+        kind: MapKind,
+        mask: Option<u32>,
+    ) -> Option<Vec<Fact<MapEntry>>> {
+        let entries = map_entries::read(self.tree, node, kind, self.findings)?;
         let mut entry = |entry: &map_entries::Entry| {
-            let target = self.target(node, MAP, entry.phandle);
+            let target = if self.tree.by_phandle(entry.phandle).is_some() {
+                self.target(node, MAP, entry.phandle)
+            } else {
+                let message = map_entries::unresolved(self.tree, kind, entry);
+                self.findings.add(Rule::UnknownPhandle, node.origin(MAP), message);
+                Target::Nowhere
+            };
             let entry = MapEntry {
                 rid_base: RequesterId::new(entry.first),
                 length: entry.length,
@@ -226,26 +250,10 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             };
             Fact::new(entry, node.origin(MAP))
         };
-        Some(entries.iter().map(&mut entry).collect())
-    }
-
-    fn check_map(&mut self, map: &[Fact<MapEntry>], mask: u32) {
-        for entry in map {
-            let (rid, device, length) =
-                (entry.rid_base.get(), entry.device_id_base.get(), entry.length);
-            if rid & !mask != 0 {
-                let message = format!("mask {mask:#x} clears bits of first requester ID {rid:#x}");
-                self.findings.add(Rule::MapMask, entry.origin.clone(), message);
-            }
-            let last = length.checked_sub(1);
-            if last.is_none_or(|last| rid.checked_add(last).and(device.checked_add(last)).is_none())
-            {
-                let message =
-                    format!("{length} requesters from {rid:#x} on, DeviceIDs from {device:#x} on");
-                self.findings.add(Rule::MapRange, entry.origin.clone(), message);
-            }
-        }
-        report_overlaps(map, self.findings);
+        let map: Vec<_> = entries.iter().map(&mut entry).collect();
+        map_entries::check(node, kind, mask, &entries, self.findings);
+        report_overlaps(&map, self.findings);
+        Some(map)
     }
 
     fn parents(&mut self, node: NodeRef<'t, 'a>, value: &[u8]) -> Vec<Fact<Parent>> {
@@ -259,11 +267,13 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         let mut rest = cells.as_slice();
         while let Some((&phandle, after)) = rest.split_first() {
             let target = self.target(node, PARENT, phandle);
-            let count = self.cells_at(phandle);
+            let count = self.cells_at(phandle, after);
             let specifier = after.get(..count).unwrap_or(after);
             if specifier.len() < count {
+                let target = self.tree.by_phandle(phandle).map(NodeRef::path).unwrap_or_default();
                 let message = format!(
-                    "{count} cells must follow phandle {phandle:#x}, {} do",
+                    "by its `{MSI_CELLS}`, {} must follow the reference to {target}, but {} do",
+                    cells_in_words(count),
                     specifier.len()
                 );
                 self.findings.add(Rule::MalformedProperty, origin.clone(), message);
@@ -280,28 +290,51 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         parents
     }
 
-    /// Returns the number of cells that follow a reference to the node with this phandle.
-    fn cells_at(&self, phandle: u32) -> usize {
-        let index = self.tree.by_phandle(phandle).and_then(|node| self.controllers.of_node(node));
-        let cells =
-            index.and_then(|index| self.controllers.get(index)).map_or(0, |to| to.msi_cells.value);
-        usize::try_from(cells).unwrap_or(usize::MAX)
+    /// Returns the number of cells that follow a reference to the node with this phandle. If one
+    /// cell follows a reference to an ITS, that cell is the DeviceID even if the ITS states another
+    /// number of cells: then the number is wrong, not the reference.
+    fn cells_at(&self, phandle: u32, after: &[u32]) -> usize {
+        let controller = |phandle: u32| {
+            let node = self.tree.by_phandle(phandle)?;
+            self.controllers.get(self.controllers.of_node(node)?)
+        };
+        let Some(to) = controller(phandle) else { return 0 };
+        let is_reference = |cell: &u32| controller(*cell).is_some();
+        let is_one_id = match after {
+            [] => false,
+            [id] => !is_reference(id),
+            [id, next, ..] => !is_reference(id) && is_reference(next),
+        };
+        if to.kind.needs_device_id() && is_one_id {
+            return 1;
+        }
+        usize::try_from(to.msi_cells.value).unwrap_or(usize::MAX)
     }
 
     fn target(&mut self, from: NodeRef<'t, 'a>, property: &'static str, phandle: u32) -> Target {
         let Some(node) = self.tree.by_phandle(phandle) else {
-            let message = format!("no node has phandle {phandle:#x}");
+            let message = format!("`{property}`: no node has phandle {phandle:#x}");
             self.findings.add(Rule::UnknownPhandle, from.origin(property), message);
             return Target::Nowhere;
         };
         let Some(index) = self.controllers.of_node(node) else {
-            let message = format!("{} is not an MSI controller", node.path());
+            let is_below = |one: &&Controller| {
+                let rest = one.id.as_str().strip_prefix(&*node.path());
+                rest.is_some_and(|rest| rest.starts_with('/'))
+            };
+            let hint = match self.controllers.list.iter().find(is_below) {
+                Some(below) => format!(", but {} below it is", below.id),
+                None => String::new(),
+            };
+            let message = format!("{} is not an MSI controller{hint}", node.path());
             self.findings.add(Rule::NotAnMsiController, from.origin(property), message);
             return Target::Nowhere;
         };
         let disabled = self.controllers.get(index).is_some_and(|to| !to.status.is_enabled());
-        if disabled && from.status().is_enabled() {
-            let message = format!("{} is not usable", node.path());
+        if disabled && from.status().is_enabled() && !nodes::has_unknown_status(node) {
+            let is_marked = !node.status().is_enabled();
+            let why = if is_marked { "disabled" } else { "ignored by drivers" };
+            let message = format!("`{property}` refers to {}, which is {why}", node.path());
             self.findings.add(Rule::DisabledController, from.origin(property), message);
         }
         Target::Controller(index)

@@ -5,7 +5,10 @@
 //! maps, and we read each property only once.
 
 use super::address::cells;
+use super::references;
+use super::specifier::{has_type, interrupt};
 use super::tree::{NodeRef, Tree};
+use super::wired_checks::{Use, Uses};
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use crate::origin::Fact;
@@ -15,6 +18,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use gic_arch::IntId;
 
+pub(super) const CONTROLLER: &str = "interrupt-controller";
 pub(super) const CELLS: &str = "#interrupt-cells";
 pub(super) const PARENT: &str = "interrupt-parent";
 pub(super) const INTERRUPTS: &str = "interrupts";
@@ -23,31 +27,50 @@ pub(super) const MAP: &str = "interrupt-map";
 
 /// Compatible strings of controllers whose drivers read `interrupt-map` themselves, and whose map
 /// has no cells for the parent's address, regardless of the parent (Linux's `of_irq_imap_abusers`).
-const WITHOUT_ADDRESS: &[&str] =
+pub(super) const WITHOUT_ADDRESS: &[&str] =
     &["fsl,ls1021a-extirq", "fsl,ls1043a-extirq", "fsl,ls1088a-extirq"];
 
 /// Reads the users of the wired interrupts of `gic`.
-pub(super) fn read(
-    tree: &Tree<'_>,
-    gic: NodeRef<'_, '_>,
+pub(super) fn read<'t, 'a>(
+    tree: &'t Tree<'a>,
+    gic: NodeRef<'t, 'a>,
     findings: &mut FindingList,
 ) -> Vec<WiredUser> {
-    let gic_cells = cell_count(gic, CELLS).filter(|&cells| cells >= 3);
-    let Some(gic_cells) = gic_cells else {
-        if gic.has(CELLS) {
-            let message = "a GIC's interrupts have at least three cells";
-            findings.add(Rule::MalformedProperty, gic.origin(CELLS), message);
+    references::check(tree, findings);
+    let Some(gic_cells) = gic_cells(gic, findings) else { return Vec::new() };
+    let mut reader = Reader { tree, gic, gic_cells, uses: Uses::default(), findings };
+    let users = tree.nodes().filter_map(|node| reader.user(node)).collect();
+    let Reader { uses, findings, .. } = reader;
+    uses.check(gic, findings);
+    users
+}
+
+/// Returns the number of cells of a GIC's interrupts.
+fn gic_cells(gic: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<usize> {
+    if gic.status().is_enabled() {
+        for (property, purpose) in [
+            (CONTROLLER, "without it, operating systems do not use the GIC"),
+            (CELLS, "without it, no interrupt of the GIC can be read"),
+        ] {
+            if !gic.has(property) {
+                findings.add(Rule::MissingProperty, gic.origin(property), purpose);
+            }
         }
-        return Vec::new();
-    };
-    let mut reader = Reader { tree, gic, gic_cells, findings };
-    tree.nodes().filter_map(|node| reader.user(node)).collect()
+    }
+    let cells = cell_count(gic, CELLS);
+    let usable = cells.filter(|&cells| cells >= 3);
+    if usable.is_none() && gic.has(CELLS) {
+        let message = "a GIC's interrupts have at least three cells";
+        findings.add(Rule::MalformedProperty, gic.origin(CELLS), message);
+    }
+    usable
 }
 
 struct Reader<'t, 'a, 'f> {
     tree: &'t Tree<'a>,
     gic: NodeRef<'t, 'a>,
     gic_cells: usize,
+    uses: Uses<'t, 'a>,
     findings: &'f mut FindingList,
 }
 
@@ -59,15 +82,45 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         } else if let Some(value) = node.property(INTERRUPTS)
             && parent(self.tree, node).is_some_and(|parent| self.is_gic(parent))
         {
-            for specifier in cells(value).unwrap_or_default().chunks(self.gic_cells) {
-                self.add(node, INTERRUPTS, specifier, &mut interrupts);
-            }
+            self.plain(node, &cells(value).unwrap_or_default(), &mut interrupts);
         }
         if let Some(value) = node.property(MAP) {
             self.map(node, &cells(value).unwrap_or_default(), &mut interrupts);
         }
         let user = WiredUser { id: node.id(), status: node.status(), interrupts };
         (!user.interrupts.is_empty()).then_some(user)
+    }
+
+    /// Reads `interrupts`. If its length is wrong, states why instead of reading garbage.
+    fn plain(&mut self, node: NodeRef<'t, 'a>, cells: &[u32], interrupts: &mut Vec<Fact<IntId>>) {
+        if cells.len().is_multiple_of(self.gic_cells) {
+            for specifier in cells.chunks(self.gic_cells) {
+                self.add(node, INTERRUPTS, specifier, interrupts);
+            }
+            return;
+        }
+        if !node.status().is_enabled() {
+            return;
+        }
+        let message = self.begins_with_phandle(cells).unwrap_or_else(|| {
+            format!(
+                "`interrupts` has {} cells, but an interrupt of {} has {}",
+                cells.len(),
+                self.gic.path(),
+                self.gic_cells
+            )
+        });
+        self.findings.add(Rule::InterruptSpecifier, node.origin(INTERRUPTS), message);
+    }
+
+    /// Returns a message if `cells` begin with a controller, although `interrupts` does not name
+    /// one.
+    fn begins_with_phandle(&self, cells: &[u32]) -> Option<String> {
+        let named = self.tree.by_phandle(*cells.first()?).filter(|named| named.has(CELLS))?;
+        let path = named.path();
+        Some(format!(
+            "`interrupts` begins with the phandle of {path}, as `interrupts-extended` does"
+        ))
     }
 
     /// Reads `interrupts-extended`, up to the first reference whose number of cells is unknown.
@@ -77,26 +130,17 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         cells: &[u32],
         interrupts: &mut Vec<Fact<IntId>>,
     ) {
-        let mut rest = cells;
-        while let Some((&phandle, after)) = rest.split_first() {
-            if phandle == 0 {
-                rest = after;
-                continue;
-            }
-            let parent = self.tree.by_phandle(phandle);
-            let Some((parent, count)) =
-                parent.and_then(|parent| Some((parent, cell_count(parent, CELLS)?)))
-            else {
-                return;
-            };
+        for (parent, specifier) in references::extended(self.tree, cells).map_while(Result::ok) {
             if self.is_gic(parent) {
-                self.add(node, EXTENDED, after.get(..count).unwrap_or(after), interrupts);
+                self.add(node, EXTENDED, specifier, interrupts);
             }
-            rest = after.get(count..).unwrap_or_default();
         }
     }
 
     fn map(&mut self, node: NodeRef<'t, 'a>, cells: &[u32], interrupts: &mut Vec<Fact<IntId>>) {
+        if node.status().is_enabled() && references::map(self.tree, node, cells, self.findings) {
+            return;
+        }
         for entry in map_entries(self.tree, node, cells) {
             if self.is_gic(entry.parent) {
                 self.add(node, MAP, entry.specifier, interrupts);
@@ -116,9 +160,19 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         specifier: &[u32],
         interrupts: &mut Vec<Fact<IntId>>,
     ) {
+        let is_enabled = node.status().is_enabled();
         match interrupt(specifier) {
-            Ok(intid) => interrupts.push(Fact::new(intid, node.origin(property))),
-            Err(message) if node.status().is_enabled() => {
+            Ok(intid) => {
+                interrupts.push(Fact::new(intid, node.origin(property)));
+                if is_enabled {
+                    let flags = specifier.get(2).copied().unwrap_or_default();
+                    self.uses.add(Use { node, property, intid, flags });
+                }
+            }
+            Err(message) if is_enabled => {
+                let is_odd = property == INTERRUPTS && !has_type(specifier);
+                let phandle = is_odd.then(|| self.begins_with_phandle(specifier)).flatten();
+                let message = phandle.unwrap_or(message);
                 self.findings.add(Rule::InterruptSpecifier, node.origin(property), message);
             }
             Err(_) => {}
@@ -143,6 +197,20 @@ pub(super) fn map_entries<'t, 'a, 'c>(
     node: NodeRef<'t, 'a>,
     cells: &'c [u32],
 ) -> impl Iterator<Item = MapEntry<'t, 'a, 'c>> {
+    let is_without = node.is_compatible(WITHOUT_ADDRESS);
+    map_entries_by(tree, node, cells, move |parent| {
+        let stated = cell_count(parent, "#address-cells").unwrap_or(0);
+        if is_without { 0 } else { stated }
+    })
+}
+
+/// Splits an `interrupt-map` whose entries have `address_cells` cells for a parent's address.
+pub(super) fn map_entries_by<'t, 'a, 'c>(
+    tree: &'t Tree<'a>,
+    node: NodeRef<'t, 'a>,
+    cells: &'c [u32],
+    address_cells: impl Fn(NodeRef<'t, 'a>) -> usize,
+) -> impl Iterator<Item = MapEntry<'t, 'a, 'c>> {
     let child = cell_count(node, "#address-cells").zip(cell_count(node, CELLS));
     let child = child.map(|(address, specifier)| address.saturating_add(specifier));
     let mut rest = cells;
@@ -150,20 +218,13 @@ pub(super) fn map_entries<'t, 'a, 'c>(
         let (child, after) = rest.split_at_checked(child?)?;
         let (&phandle, after) = after.split_first()?;
         let parent = tree.by_phandle(phandle)?;
-        let stated = cell_count(parent, "#address-cells").unwrap_or(0);
-        let address = if node.is_compatible(WITHOUT_ADDRESS) { 0 } else { stated };
         let count = cell_count(parent, CELLS)?;
-        let after = after.get(address..).unwrap_or_default();
+        let after = after.get(address_cells(parent)..).unwrap_or_default();
         let specifier = after.get(..count).unwrap_or(after);
         rest = after.get(count..).unwrap_or_default();
         Some(MapEntry { child, parent, specifier })
     })
 }
-
-/// Classes of interrupts, by type: name, first INTID, and number of interrupts (binding
-/// `arm,gic-v3.yaml`; IHI 0069H §2.2.1).
-const CLASSES: [(&str, u32, u32); 4] =
-    [("SPI", 32, 988), ("PPI", 16, 16), ("extended SPI", 4096, 1024), ("extended PPI", 1056, 64)];
 
 /// Returns the number of cells that `property` states, without validation.
 pub(super) fn cell_count(node: NodeRef<'_, '_>, property: &str) -> Option<usize> {
@@ -183,30 +244,4 @@ pub(super) fn parent<'t, 'a>(tree: &'t Tree<'a>, node: NodeRef<'t, 'a>) -> Optio
         }
     }
     None
-}
-
-/// Decodes an interrupt specifier (binding `arm,gic-v3.yaml`). The error is a message for the user.
-pub(super) fn interrupt(specifier: &[u32]) -> Result<IntId, String> {
-    let &[kind, number, _flags, ..] = specifier else {
-        return Err(format!("{} cells are not an interrupt of the GIC", specifier.len()));
-    };
-    let class = usize::try_from(kind).ok().and_then(|kind| CLASSES.get(kind));
-    let Some((name, first, count)) = class else {
-        return Err(format!("{kind:#x} is not a type of interrupt"));
-    };
-    if number < *count {
-        Ok(IntId::new(first + number))
-    } else {
-        Err(format!("{name} {number} is out of range: {count} exist"))
-    }
-}
-
-/// Returns the type and the number of an interrupt, which are the first cells of its specifier.
-/// Returns `None` if no specifier can encode the INTID.
-#[cfg(feature = "write")]
-pub(super) fn specifier(intid: IntId) -> Option<[u32; 2]> {
-    (0..).zip(CLASSES).find_map(|(kind, (_, first, count))| {
-        let number = intid.get().checked_sub(first)?;
-        (number < count).then_some([kind, number])
-    })
 }

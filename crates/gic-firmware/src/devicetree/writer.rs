@@ -9,6 +9,7 @@ use super::blob::{MAX_DEPTH, MAX_NAME, MAX_PATH};
 use super::iommu_map;
 use super::msi_controllers::PRE_ITS;
 use super::requester_nodes::{BUSES, ECAM_HOSTS};
+use super::specifier;
 use super::windows;
 use super::wired;
 use crate::controller::{Controller, ControllerKind};
@@ -264,7 +265,7 @@ impl Writer<'_> {
         let inexpressible = || WriteErrorKind::Inexpressible.of(id);
         let place = self.gics.iter().position(|gic| **gic == parent.controller && *gic != id);
         let phandle = place.and_then(|place| self.gic_phandle(place)).ok_or_else(inexpressible)?;
-        let specifier = parent.intid.and_then(wired::specifier).ok_or_else(inexpressible)?;
+        let specifier = parent.intid.and_then(specifier::specifier).ok_or_else(inexpressible)?;
         let [kind, number] = specifier;
         set(self.node(&parent.controller)?, "phandle", phandle);
         set(self.node(id)?, wired::EXTENDED, [phandle, kind, number, LEVEL_HIGH]);

@@ -74,8 +74,15 @@ impl Collector<'_, '_> {
         }
     }
 
+    /// Adds the spans of a device, except those of references without a DeviceID.
     fn all(&mut self, msi: &MsiRouting, spans: impl Iterator<Item = RouteSpan>) {
-        spans.for_each(|span| self.add(msi, span));
+        let has_id = |span: &RouteSpan| match span.via {
+            Via::Parent(index) => {
+                msi.parents.get(index).is_some_and(|parent| parent.device_id().is_some())
+            }
+            _ => true,
+        };
+        spans.filter(has_id).for_each(|span| self.add(msi, span));
     }
 
     fn add(&mut self, msi: &MsiRouting, span: RouteSpan) {

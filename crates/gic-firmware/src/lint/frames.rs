@@ -113,7 +113,9 @@ fn shape(frame: &Frame<'_>, findings: &mut FindingList) {
 }
 
 fn overlapping(mut frames: Vec<Frame<'_>>, findings: &mut FindingList) {
-    frames.retain(|frame| frame.region.size() > 0);
+    // A base that is not aligned is wrong, and has been reported.
+    let is_aligned = |frame: &Frame<'_>| frame.region.base().is_multiple_of(frame.alignment);
+    frames.retain(|frame| frame.region.size() > 0 && is_aligned(frame));
     frames.sort_by_key(|frame| frame.region);
     let mut furthest: Option<&Frame<'_>> = None;
     for frame in &frames {
@@ -158,9 +160,11 @@ fn redistributors(description: &Description, findings: &mut FindingList) {
         GicVersion::V2 | GicVersion::V3 => REDISTRIBUTOR_V3_BYTES,
     });
     for region in gic.redistributors.iter().filter(|one| !one.size().is_multiple_of(stride)) {
+        let is_swapped = gic.distributor.size() > FRAME_BYTES && region.size() == FRAME_BYTES;
+        let hint = if is_swapped { ": are the distributor and the region swapped?" } else { "" };
         let message = format!(
-            "the region {} has {:#x} bytes, which are {} redistributors of {stride:#x} bytes \
-             and {:#x} bytes more",
+            "the redistributor region {} has {:#x} bytes, which are {} redistributors of \
+             {stride:#x} bytes and {:#x} bytes more{hint}",
             region.value,
             region.size(),
             region.size() / stride,
@@ -171,6 +175,10 @@ fn redistributors(description: &Description, findings: &mut FindingList) {
     let room = gic.redistributors.iter().fold(0u64, |room, region| {
         room.saturating_add(region.size().checked_div(stride).unwrap_or(0))
     });
+    // A region of another size has been reported.
+    if gic.redistributors.iter().any(|region| !region.size().is_multiple_of(stride)) {
+        return;
+    }
     let cpus = description.enabled_cpus().count();
     if u64::try_from(cpus).is_ok_and(|cpus| cpus > room) {
         let origin = gic.redistributors.first().unwrap_or(&gic.distributor).origin.clone();

@@ -18,6 +18,10 @@ pub(super) struct Range<'d> {
     pub(super) origin: &'d Origin,
 }
 
+/// INTID of the first SPI, and number of SPIs (IHI 0069H §2.2.1).
+const FIRST_SPI: u32 = 32;
+const SPIS: u32 = 988;
+
 pub(super) fn check(description: &Description, findings: &mut FindingList) {
     let mut ranges = message_ranges(description);
     ranges.sort_by_key(|range| range.first);
@@ -43,8 +47,13 @@ fn overlapping(sorted: &[Range<'_>], findings: &mut FindingList) {
     let mut furthest: Option<&Range<'_>> = None;
     for range in sorted {
         if let Some(before) = furthest.filter(|before| before.last >= range.first) {
-            let message =
-                format!("INTID {} is also in a range of {}", range.first.get(), before.id);
+            let last = range.last.min(before.last);
+            let message = format!(
+                "INTIDs {} to {} are in this range and in a range of {}",
+                range.first.get(),
+                last.get(),
+                before.id
+            );
             findings.add(Rule::MsiRangesOverlap, range.origin.clone(), message);
         }
         furthest = furthest.filter(|before| before.last >= range.last).or(Some(range));
@@ -67,9 +76,20 @@ fn over_wires(description: &Description, ranges: &[Range<'_>], findings: &mut Fi
         let Some((intid, user)) = wired.get(from..to).and_then(<[_]>::first) else { continue };
         let others = match to - from {
             1 => String::new(),
-            count => format!(", and {} more", count - 1),
+            count => format!(", and {} more INTIDs are wires, too", count - 1),
         };
-        let message = format!("INTID {} is a wire of {user}{others}", intid.get());
+        let hands_out = match range.origin.item() {
+            "" => format!("{} hands out", range.id),
+            item => format!("`{item}` hands out"),
+        };
+        let wire = intid.get();
+        let number = wire.checked_sub(FIRST_SPI).filter(|number| *number < SPIS);
+        let number = number.map_or_else(String::new, |number| format!(" (SPI {number})"));
+        let message = format!(
+            "{hands_out} INTIDs {} to {}; INTID {wire} is the wire{number} of {user}{others}",
+            range.first.get(),
+            range.last.get()
+        );
         findings.add(Rule::MsiOverWired, range.origin.clone(), message);
     }
 }

@@ -17,6 +17,9 @@ use msi_types::DeviceId;
 /// Number of requester IDs on PCI, where a requester ID has 16 bits.
 const PCI_REQUESTERS: u64 = 0x1_0000;
 
+/// Number of requester IDs on one bus.
+const BUS_REQUESTERS: u32 = 0x100;
+
 pub(super) fn check(description: &Description, findings: &mut FindingList) {
     for host in description.hosts.iter().filter(|host| host.status.is_enabled()) {
         check_host(description, host, findings);
@@ -34,7 +37,7 @@ fn check_host(description: &Description, host: &PciHost, findings: &mut FindingL
     mask_without_map(&host.id, &host.msi, findings);
     disabled_iommus(description, &host.msi, &host.iommu, findings);
     for routing in host.bridges.iter().map(|bridge| &bridge.msi).chain([&host.msi]) {
-        beyond_pci(routing, findings);
+        beyond_pci(description, routing, findings);
     }
     aliased_buses(description, host, findings);
     // With a mask, one entry can map requesters of many buses.
@@ -53,8 +56,14 @@ fn unreachable_host(description: &Description, host: &PciHost, findings: &mut Fi
     };
     let has_controller = description.controllers.iter().any(takes_messages);
     if is_ecam && has_controller && host.msi.is_empty() && host.own_controller.is_none() {
-        let message = "functions behind it cannot signal by message";
-        findings.add(Rule::HostWithoutMsi, host.id.origin(""), message);
+        let controller = description.controllers.iter().find(|one| takes_messages(one));
+        let of = controller.map(|one| one.id.as_str()).unwrap_or_default();
+        let message =
+            format!("no map and no parent leads from the host to an MSI controller, such as {of}");
+        // All functions of a host with one bus are integrated.
+        let has_one_bus = host.buses.first == host.buses.last;
+        let rule = if has_one_bus { Rule::SingleBusWithoutMsi } else { Rule::HostWithoutMsi };
+        findings.add(rule, host.id.origin(""), message);
     }
 }
 
@@ -87,11 +96,18 @@ fn disabled_iommus(
 
 fn disabled(description: &Description, index: crate::iommu::IommuIndex) -> Option<String> {
     let iommu = description.iommu(index).filter(|iommu| !iommu.status.is_enabled())?;
-    Some(format!("{} is not usable", iommu.id))
+    Some(format!("the map or reference leads to {}, which is disabled", iommu.id))
 }
 
-fn beyond_pci(routing: &MsiRouting, findings: &mut FindingList) {
-    for entry in routing.map.iter().flatten() {
+fn beyond_pci(description: &Description, routing: &MsiRouting, findings: &mut FindingList) {
+    // If the target or the length of references to it is wrong, the entry may be read wrong, too.
+    let resolved = |entry: &&Fact<MapEntry>| match entry.target {
+        Target::Nowhere => false,
+        Target::Controller(index) => description
+            .controller(index)
+            .is_some_and(|to| !to.kind.needs_device_id() || to.msi_cells.value == 1),
+    };
+    for entry in routing.map.iter().flatten().filter(resolved) {
         let (first, length) = (entry.rid_base.get(), entry.length);
         if u64::from(first) + u64::from(length) > PCI_REQUESTERS {
             let message =
@@ -104,6 +120,10 @@ fn beyond_pci(routing: &MsiRouting, findings: &mut FindingList) {
 /// Compares the map of a host with its buses.
 fn uncovered_buses(host: &PciHost, findings: &mut FindingList) {
     let Some(map) = &host.msi.map else { return };
+    // An empty entry has been reported, and its length is unknown.
+    if map.iter().any(|entry| entry.length == 0) {
+        return;
+    }
     let (low, high) = requesters(host.buses.value);
     let is_stated = host.buses.origin.item() != "bus-range" || host.buses.value.last != 0xff;
     let mut covered = [false; 256];
@@ -129,12 +149,18 @@ fn uncovered_buses(host: &PciHost, findings: &mut FindingList) {
     if let (Some(first), Some(entry), true) =
         (missing.first(), map.first(), host.msi.parents.is_empty())
     {
+        let all = usize::from(host.buses.last - host.buses.first) + 1;
         let message = format!(
-            "{} of the {} buses are not in the map, from bus {first:#x} on",
-            missing.len(),
-            u32::from(host.buses.last - host.buses.first) + 1
+            "the map covers {} of the {all} buses {:#x} to {:#x}: functions on bus {first:#x} \
+             cannot signal",
+            all.saturating_sub(missing.len()),
+            host.buses.first,
+            host.buses.last
         );
-        findings.add(Rule::UncoveredBus, entry.origin.clone(), message);
+        let is_whole_bus = |entry: &Fact<MapEntry>| entry.length >= BUS_REQUESTERS;
+        let has_whole_bus = map.iter().any(is_whole_bus);
+        let rule = if has_whole_bus { Rule::UncoveredBus } else { Rule::UnmappedFunctions };
+        findings.add(rule, entry.origin.clone(), message);
     }
 }
 
@@ -187,7 +213,10 @@ fn check_devices(description: &Description, findings: &mut FindingList) {
 fn its_cells(description: &Description, findings: &mut FindingList) {
     for its in &description.controllers {
         if its.kind == ControllerKind::Its && its.status.is_enabled() && its.msi_cells.value != 1 {
-            let message = format!("references to it have {} cells", its.msi_cells.value);
+            let message = format!(
+                "`#msi-cells` is {}: a reference to the ITS needs one cell for the DeviceID",
+                its.msi_cells.value
+            );
             findings.add(Rule::ItsMsiCells, its.msi_cells.origin.clone(), message);
         }
     }

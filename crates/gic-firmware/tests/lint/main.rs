@@ -3,6 +3,7 @@
 
 mod bounds;
 mod dts;
+mod faults;
 mod secondary_gics;
 
 use gic_firmware::lint::{KnownRegisters, check};

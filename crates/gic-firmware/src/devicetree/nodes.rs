@@ -1,0 +1,78 @@
+//! Checks the status of all nodes, and the GIC against the nodes around it.
+
+use super::gic;
+use super::tree::{NodeRef, Tree};
+use super::wired::{CELLS, CONTROLLER, EXTENDED, INTERRUPTS};
+use crate::finding::Rule;
+use crate::finding_list::FindingList;
+use crate::gic::GicVersion;
+use alloc::format;
+
+/// The status of a node (Devicetree Specification §2.3.4), and `ok`, which Linux also knows. A
+/// status that starts with `fail` states an error.
+const STATUSES: &[&str] = &["okay", "ok", "disabled", "reserved"];
+
+pub(super) fn check(tree: &Tree<'_>, gic: Option<NodeRef<'_, '_>>, findings: &mut FindingList) {
+    for node in tree.nodes() {
+        status(node, findings);
+        if node.is_compatible(&["arm,smmu-v3"]) {
+            silent(node, findings);
+        }
+    }
+    match gic {
+        None => unknown(tree, findings),
+        Some(gic) if gic::version(gic) == Some(GicVersion::V2) => {
+            let is_its = |node: &NodeRef<'_, '_>| {
+                node.is_compatible(&["arm,gic-v3-its"]) && node.status().is_enabled()
+            };
+            let is_v3 = |node: NodeRef<'_, '_>| gic::version(node) == Some(GicVersion::V3);
+            let its = tree.nodes().filter(is_its);
+            for its in its.filter(|its| !its.upwards().any(is_v3)) {
+                let message = format!("the GIC {} is a GICv2", gic.path());
+                findings.add(Rule::MisplacedIts, its.origin("compatible"), message);
+            }
+        }
+        Some(_) => {}
+    }
+}
+
+/// Returns `true` if the status of `node`, or of a node above it, does not exist.
+pub(super) fn has_unknown_status(node: NodeRef<'_, '_>) -> bool {
+    node.upwards().any(|above| above.text("status").is_some_and(is_unknown))
+}
+
+fn is_unknown(status: &str) -> bool {
+    !STATUSES.contains(&status) && !status.starts_with("fail")
+}
+
+fn status(node: NodeRef<'_, '_>, findings: &mut FindingList) {
+    let Some(status) = node.text("status") else { return };
+    if is_unknown(status) {
+        let message = format!("{status:?} disables the node");
+        findings.add(Rule::UnknownStatus, node.origin("status"), message);
+    }
+}
+
+fn silent(smmu: NodeRef<'_, '_>, findings: &mut FindingList) {
+    let signals = [INTERRUPTS, EXTENDED, "msi-parent", "msi-map"];
+    if smmu.status().is_enabled() && !signals.into_iter().any(|property| smmu.has(property)) {
+        let message = "the node has neither `interrupts` nor `msi-parent`";
+        findings.add(Rule::SilentIommu, smmu.origin(INTERRUPTS), message);
+    }
+}
+
+/// Reports a controller that seems to be a GIC, if the tree has no GIC that drivers recognize.
+/// (GICv5 is a different architecture.)
+fn unknown(tree: &Tree<'_>, findings: &mut FindingList) {
+    let is_meant = |name: &str| name.contains("gic") && !name.contains("gic-v5");
+    let meant = tree.nodes().filter(|node| node.has(CONTROLLER) && node.has(CELLS));
+    for node in meant.filter(|node| node.status().is_enabled()) {
+        let Some(name) = node.strings("compatible").find(|name| is_meant(name)) else { continue };
+        let has_cells = node.number(CELLS).is_some_and(|cells| cells >= 3);
+        if has_cells && name.starts_with("arm,") {
+            let message = format!("no driver matches {name:?}");
+            findings.add(Rule::UnknownGic, node.origin("compatible"), message);
+            return;
+        }
+    }
+}
