@@ -303,7 +303,8 @@ rules! {
         "The map of a host lists single functions: all others cannot signal."
         "Add the functions of a switch, if one can be connected.";
     UncoveredBus "uncovered-bus" Warning
-        "The map of a host omits some of its buses: functions there cannot signal."
+        "The map of a host omits some of its buses: functions there cannot signal, or bypass the \
+         IOMMU."
         "Let the map cover the host's `bus-range`.";
     UnreachableMapEntry "unreachable-map-entry" Warning
         "A map entry contains requester IDs of buses that are not behind the host."

@@ -25,6 +25,8 @@ const PAGE_BYTES: u64 = 0x1000;
 /// Bytes of configuration space per bus.
 const BUS_BYTES: u64 = 1 << 20;
 
+const PCI_WINDOW: &str = "the PCI window";
+
 pub(super) fn check(description: &Description, findings: &mut FindingList) {
     let frames = frames(description);
     for frame in &frames {
@@ -84,6 +86,9 @@ fn frames(description: &Description) -> Vec<Frame<'_>> {
         if let ConfigAccess::Ecam(ecam) = config.value {
             push(&mut frames, config, "the ECAM window", &host.id, (ecam, BUS_BYTES, 0));
         }
+        for window in &host.windows {
+            push(&mut frames, window, PCI_WINDOW, &host.id, (window.cpu(), 1, 0));
+        }
     }
     frames
 }
@@ -121,7 +126,12 @@ fn overlapping(mut frames: Vec<Frame<'_>>, findings: &mut FindingList) {
     for frame in &frames {
         let region = frame.region;
         let before = furthest.filter(|before| before.region.last() >= Some(region.base()));
-        if let Some(before) = before {
+        // Windows of one host may overlap each other and its configuration space.
+        let is_fault = |before: &&Frame<'_>| {
+            let has_window = [before.name, frame.name].contains(&PCI_WINDOW);
+            !has_window || before.owner != frame.owner
+        };
+        if let Some(before) = before.filter(is_fault) {
             let message = format!(
                 "{} {region} overlaps {} {} of {}",
                 frame.name, before.name, before.region, before.owner

@@ -5,7 +5,7 @@ use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
-use crate::iommu::IommuRouting;
+use crate::iommu::{IommuRouting, StreamEntry};
 use crate::origin::{Fact, NodeId, Origin};
 use crate::requester::{ConfigAccess, MapEntry, MsiRouting, PciHost, Role, Target};
 use alloc::collections::BTreeSet;
@@ -40,6 +40,7 @@ fn check_host(description: &Description, host: &PciHost, findings: &mut FindingL
         beyond_pci(description, routing, findings);
     }
     aliased_buses(description, host, findings);
+    unprotected_buses(host, findings);
     // With a mask, one entry can map requesters of many buses.
     if host.msi.mask.as_ref().is_none_or(|mask| mask.value & 0xffff == 0xffff) {
         uncovered_buses(host, findings);
@@ -190,6 +191,36 @@ fn aliased_buses(description: &Description, host: &PciHost, findings: &mut Findi
         mask.value, its.id
     );
     findings.add(Rule::SharedDeviceId, mask.origin.clone(), message);
+}
+
+/// Reports an `iommu-map` that covers whole buses, but not all of them.
+fn unprotected_buses(host: &PciHost, findings: &mut FindingList) {
+    let map = &host.iommu.map;
+    let (None, Some(entry)) = (&host.iommu.mask, map.first()) else { return };
+    let is_whole = |entry: &&Fact<StreamEntry>| entry.length >= BUS_REQUESTERS;
+    if map.iter().any(|entry| entry.length == 0) || !map.iter().any(|entry| is_whole(&entry)) {
+        return;
+    }
+    let ranges = map.iter().map(|entry| {
+        let first = u64::from(entry.rid_base.get());
+        (first, first + u64::from(entry.length))
+    });
+    let ranges: Vec<_> = ranges.collect();
+    let is_covered = |bus: &u8| {
+        let first = u64::from(*bus) << 8;
+        ranges.iter().any(|(from, to)| *from < first + 0x100 && first < *to)
+    };
+    let buses = || host.buses.first..=host.buses.last;
+    let Some(missing) = buses().find(|bus| !is_covered(bus)) else { return };
+    let message = format!(
+        "the map covers {} of the {} buses {:#x} to {:#x}: functions on bus {missing:#x} bypass \
+         the IOMMU",
+        buses().filter(is_covered).count(),
+        buses().count(),
+        host.buses.first,
+        host.buses.last
+    );
+    findings.add(Rule::UncoveredBus, entry.origin.clone(), message);
 }
 
 /// Returns the first and the last requester ID of an entry.

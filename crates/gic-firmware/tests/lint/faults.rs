@@ -206,6 +206,12 @@ fn mistakes_in_iommus_and_hosts_are_found() {
             "msi-map-mask",
             "`iommu-map-mask`",
         ),
+        ("&pcie { iommu-map = <0x0 &smmu 0x0 0x1000>; };", "uncovered-bus", "bypass the IOMMU"),
+        (
+            "&pcie { ranges = <0x2000000 0x0 0x8000000 0x0 0x8000000 0x0 0x10000000>; };",
+            "registers-overlap",
+            "the PCI window",
+        ),
         ("&pcie { reg = <0x40 0x10000000 0x0 0x1000000>; };", "ecam-size", "16 of the 256 buses"),
         ("&pcie1 { reg = <0x40 0x10000000 0x0 0x10000000>; };", "registers-overlap", "ECAM"),
         ("&pcie1 { reg = <0x40 0x18000000 0x0 0x10000000>; };", "registers-overlap", "ECAM"),
