@@ -146,12 +146,14 @@ impl Judge {
 
 /// Renders the findings that count.
 fn text(source: &Source, findings: &[JudgedFinding]) -> Vec<String> {
-    let shown: Vec<_> = findings.iter().filter(|found| found.counts()).collect();
-    if shown.is_empty() {
-        return Vec::new();
-    }
-    let excerpts = Excerpts::of(source, shown.iter().map(|found| &found.finding.origin));
-    shown.iter().map(|found| text::spell(&source.name, found, &excerpts)).collect()
+    let groups = text::grouped(findings.iter().filter(|found| found.counts()));
+    let origins = groups.iter().filter_map(|group| Some(&group.first()?.finding.origin));
+    let excerpts = Excerpts::of(source, origins);
+    let spell = |group: &Vec<&JudgedFinding>| {
+        let (first, others) = group.split_first()?;
+        Some(text::spell(&source.name, first, others, &excerpts))
+    };
+    groups.iter().filter_map(spell).collect()
 }
 
 /// Creates a progress bar. The bar is hidden for a single source, or if standard error isn't a
