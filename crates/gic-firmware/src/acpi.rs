@@ -4,12 +4,16 @@
 //! into a [`Description`]. Devices in the ACPI namespace are identified by their path in the IORT.
 //! We don't interpret AML, so this reader does not know their other properties, such as registers.
 
+mod checks;
 mod cpus;
+mod excerpt;
+mod fields;
 mod id_map;
 mod iort;
 mod madt;
 mod mcfg;
 mod msi_controllers;
+mod names;
 mod places;
 mod requester_nodes;
 mod table;
@@ -17,6 +21,8 @@ mod table_set;
 #[cfg(feature = "write")]
 mod writer;
 
+pub use crate::excerpt::Excerpt;
+pub use excerpt::excerpts;
 pub use iort::{
     IdMapping, Iort, IortContents, IortNode, IortNodeIter, ItsGroup, NamedComponent, Pmcg,
     RootComplex, SmmuV2, SmmuV3,
@@ -68,12 +74,14 @@ use requester_nodes::Requesters;
 /// ```
 pub fn parse(tables: &TableSet<'_>) -> Description {
     let mut findings = FindingList::default();
+    checks::check_extent(tables, &mut findings);
     check_checksums(tables, &mut findings);
     let madt = structures(tables.madt, &mut findings);
     let gic = msi_controllers::gic(&madt, &mut findings);
     let nodes = nodes(tables.iort, &mut findings);
     let controllers = ControllerList::read(&madt, &nodes, &mut findings);
     let cpus = cpus::read(&madt, &mut findings);
+    checks::check(tables, &madt, &nodes, &mut findings);
     let requesters = Requesters::read(tables, &nodes, &controllers, &mut findings);
     let header = tables.madt.table();
     Description {

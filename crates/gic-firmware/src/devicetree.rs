@@ -22,9 +22,10 @@ mod wired_checks;
 #[cfg(feature = "write")]
 mod writer;
 
+pub use crate::excerpt::Excerpt;
 pub use blob::{MAX_DEPTH, MAX_PATH};
 pub use error::{DtbError, DtbErrorKind};
-pub use excerpt::{Excerpt, excerpts};
+pub use excerpt::excerpts;
 #[cfg(feature = "write")]
 pub use writer::{WriteError, WriteErrorKind, with_node_paths, write, write_source};
 

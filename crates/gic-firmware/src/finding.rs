@@ -217,6 +217,52 @@ rules! {
     OtherGicVersion "other-gic-version" Note
         "The machine's GIC has a version that is not supported."
         "GICv5 has its own structures and no distributor; this tool describes GICv2 to GICv4.";
+    TableLength "table-length" Error
+        "A table's header states fewer bytes than the table has: its last structures are not read."
+        "State the length of the whole table, including its header.";
+    IortNodeCount "iort-node-count" Error
+        "The number or offset of nodes in an IORT's header does not match its nodes."
+        "Count the nodes; the first one follows the header, at offset 48.";
+    UnknownRevision "unknown-revision" Warning
+        "A table or an IORT node has an unknown revision or type, so its fields may be misread."
+        "State the revision of the specification that the table was written against.";
+    OldRevision "old-revision" Note
+        "A table or an IORT node states a field that its revision does not have."
+        "Raise the revision to the one that introduced the field.";
+    GicdVersion "gicd-version" Error
+        "The GIC version of a GICD contradicts the other structures of the MADT."
+        "Redistributors and ITSes belong to a GICv3 or later, CPU interfaces at an address to a \
+         GICv2.";
+    NoUsableCpu "no-usable-cpu" Error
+        "The MADT enables no CPU, not even the one that boots."
+        "Set bit 0 of the flags of the CPUs that are present.";
+    GiccMismatch "gicc-mismatch" Warning
+        "CPUs differ in a field that operating systems require to be the same on all of them."
+        "State the same GSIV or address in each enabled GICC.";
+    GsivClass "gsiv-class" Error
+        "A GSIV has the wrong class of interrupt, such as a PPI for a device's wire."
+        "GSIVs are INTIDs: PPIs are 16 to 31, SPIs 32 to 1019.";
+    SharedGsiv "shared-gsiv" Warning
+        "Two interrupts that cannot share a wire have the same GSIV."
+        "Give each its own GSIV.";
+    UnknownSegment "unknown-segment" Error
+        "A root complex of the IORT is for the wrong PCI segment."
+        "State the segment of the MCFG and of `_SEG`.";
+    SmmuWithoutIts "smmu-without-its" Error
+        "Messages of a root complex end at an SMMU that has no mapping to an ITS group."
+        "Give the SMMU an ID mapping to the ITS group, without the single-mapping flag.";
+    UnmappedStream "unmapped-stream" Warning
+        "An SMMU maps only a part of the IDs that a root complex sends through it."
+        "Let the SMMU's ID mappings cover the outputs of the root complex; counts are minus one.";
+    SmmuWithoutInterrupts "smmu-without-interrupts" Warning
+        "An SMMU or counter group has neither wired interrupts nor a mapping for messages."
+        "State its GSIVs, or the index of a single mapping to an ITS group.";
+    RmrRange "rmr-range" Error
+        "A reserved memory range is missing, malformed, unaligned or claimed twice."
+        "Ranges have 20 bytes each, multiples of 64 KiB, and do not overlap.";
+    RmrTarget "rmr-target" Error
+        "The mapping of a reserved memory range does not lead to an SMMU."
+        "Map the range to the SMMU, with the StreamIDs of the device.";
     InterruptSpecifier "interrupt-specifier" Error
         "A wired interrupt of the GIC is neither an SPI nor a PPI."
         "The cells are the type (0 SPI, 1 PPI, 2 extended SPI, 3 extended PPI), the number in it, \

@@ -32,6 +32,11 @@ impl FindingList {
         }
     }
 
+    /// Returns `true` if the list has a finding of this rule.
+    pub(crate) fn has(&self, rule: Rule) -> bool {
+        self.list.iter().any(|finding| finding.rule == rule)
+    }
+
     pub(crate) fn into_list(self) -> Vec<Finding> {
         self.list
     }

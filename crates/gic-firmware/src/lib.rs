@@ -49,6 +49,7 @@ mod controller;
 mod description;
 pub mod devicetree;
 mod doorbells;
+mod excerpt;
 mod finding;
 mod finding_list;
 mod gic;

@@ -9,6 +9,7 @@
 //! | `interrupts` | SPIs that messages and wires use |
 //! | `frames` | registers, redistributors |
 //! | `known` | facts that only registers tell |
+//! | `symptoms` | findings that follow from others |
 //! | `contradictions` | two descriptions of one machine |
 //!
 //! Apart from sorting, each rule takes time and memory proportional to the description.
@@ -21,6 +22,7 @@ mod known;
 mod msi_maps;
 mod segments;
 mod streams;
+mod symptoms;
 
 pub use known::KnownRegisters;
 
@@ -59,7 +61,9 @@ pub fn check(description: &Description, known: &KnownRegisters) -> Vec<Finding> 
     interrupts::check(description, &mut findings);
     frames::check(description, &mut findings);
     known::check(description, known, &mut findings);
-    findings.into_list()
+    let mut findings = findings.into_list();
+    symptoms::remove(&mut findings);
+    findings
 }
 
 /// Returns the highest DeviceID of enabled requesters at each enabled controller that needs

@@ -182,7 +182,7 @@ fn register_values_make_the_unknown_known() {
 }
 
 #[test]
-fn tables_are_shown_as_bytes() {
+fn tables_are_shown_by_field() {
     let folder = folder("lint-bytes");
     for name in ["apic", "iort", "mcfg"] {
         let mut table = fs::read(Path::new(&marina()).join(format!("{name}.aml"))).unwrap();
@@ -192,6 +192,7 @@ fn tables_are_shown_as_bytes() {
     let output = lint(&[folder.to_str().unwrap()]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("warning[table-checksum]"), "{text}");
-    assert!(text.contains("MADT+0x9: checksum\n"), "{text}");
-    assert!(text.contains(" 44 52 42 45 4c 4c "), "the OEM ID after the checksum: {text}");
+    assert!(text.contains("MADT+0x9: checksum\n"), "no line of a text that only the tool has: {text}");
+    assert!(text.contains("checksum: 0x"), "{text}");
+    assert!(text.contains("MADT, header"), "{text}");
 }

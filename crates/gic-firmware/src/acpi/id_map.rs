@@ -126,11 +126,8 @@ impl Walk<'_> {
         let node = usize::try_from(target)
             .ok()
             .and_then(|offset| Some((offset, self.maps.nodes.get(&offset)?)));
-        let Some((offset, node)) = node else {
-            let message = format!("no node is at offset {target:#x}");
-            self.findings.add(Rule::IortReference, self.origin.clone(), message);
-            return self.spans.push(span);
-        };
+        // The checks of the table report broken references at the mapping that has them.
+        let Some((offset, node)) = node else { return self.spans.push(span) };
         match node.kind {
             NodeRole::ItsGroup(Some(its)) => self.spans.push(Span { end: End::Its(its), ..span }),
             NodeRole::Redistributors => self.spans.push(Span { end: End::Redistributors, ..span }),
@@ -145,15 +142,13 @@ impl Walk<'_> {
                     self.step(*mapping, span, depth);
                 }
             }
+            // A node that refers to itself has already been reported.
+            NodeRole::Iommu if self.findings.has(Rule::IortReference) => {}
             NodeRole::Iommu => {
                 let message = format!("the path passes more than {MAX_DEPTH} IOMMUs");
                 self.findings.add(Rule::IortReference, self.origin.clone(), message);
             }
-            NodeRole::Other => {
-                let message = format!("the node at offset {target:#x} takes no IDs");
-                self.findings.add(Rule::IortReference, self.origin.clone(), message);
-                self.spans.push(span);
-            }
+            NodeRole::Other => self.spans.push(span),
         }
     }
 

@@ -44,9 +44,14 @@ impl<'a> Iort<'a> {
     /// Returns the nodes in order. If an error makes the offset of the next node unknown, the
     /// iterator ends after the error.
     pub fn nodes(self) -> IortNodeIter<'a> {
+        IortNodeIter { left: self.stated_nodes(), ..self.nodes_to_end() }
+    }
+
+    /// Returns the nodes in order, regardless of the number of nodes that the table states.
+    pub(super) fn nodes_to_end(self) -> IortNodeIter<'a> {
         let first = self.0.fields().u32(40).unwrap_or_default();
         let at = usize::try_from(first).unwrap_or(usize::MAX);
-        IortNodeIter { table: self.0, at, left: self.stated_nodes() }
+        IortNodeIter { table: self.0, at, left: u32::MAX }
     }
 }
 

@@ -13,8 +13,8 @@ use crate::gic::{Gic, GicVersion};
 use crate::origin::{Fact, NodeId};
 use crate::region::{Region, RegionSet};
 use crate::status::Status;
-use alloc::collections::BTreeMap;
 use alloc::collections::btree_map::Entry;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -145,6 +145,7 @@ fn regions(
     if usable().all(|(_, gicc)| redistributor(gicc).is_none()) {
         return Vec::new();
     }
+    let mut known = BTreeSet::new();
     let stated = usable().filter_map(|(offset, gicc)| {
         let Some(base) = redistributor(gicc) else {
             let place = origin(Signature::MADT, offset, "GICR base address");
@@ -153,6 +154,10 @@ fn regions(
             return None;
         };
         let region = region(base, bytes, offset, "GICR base address", findings)?;
+        // A CPU that shares the redistributor of another one has already been reported.
+        if !known.insert(base) {
+            return None;
+        }
         Some((region, gicc.is_redistributor_non_coherent()))
     });
     stated.collect()

@@ -111,6 +111,8 @@ impl TableErrorKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Table<'a> {
     bytes: &'a [u8],
+    /// The table and all bytes after it.
+    with_rest: &'a [u8],
     signature: Signature,
 }
 
@@ -127,8 +129,9 @@ impl<'a> Table<'a> {
         let header = bytes.get(..HEADER_BYTES).ok_or(TableErrorKind::NoHeader.at(signature, 0))?;
         let stated = Fields(header).u32(4).unwrap_or_default();
         let length = usize::try_from(stated).ok().filter(|&length| length >= HEADER_BYTES);
-        let bytes = length.and_then(|length| bytes.get(..length));
-        Ok(Self { bytes: bytes.ok_or(TableErrorKind::Length(stated).at(signature, 4))?, signature })
+        let table = length.and_then(|length| bytes.get(..length));
+        let table = table.ok_or(TableErrorKind::Length(stated).at(signature, 4))?;
+        Ok(Self { bytes: table, with_rest: bytes, signature })
     }
 
     /// Returns the signature, which identifies the kind of table.
@@ -139,6 +142,11 @@ impl<'a> Table<'a> {
     /// Returns all bytes of the table.
     pub const fn bytes(self) -> &'a [u8] {
         self.bytes
+    }
+
+    /// Returns all bytes from the start of the table, including those after its stated end.
+    pub(super) const fn with_rest(self) -> &'a [u8] {
+        self.with_rest
     }
 
     /// Returns the revision of the table's layout.

@@ -4,36 +4,18 @@ use super::address::cells;
 use super::blob;
 use super::error::DtbError;
 use super::tree::{NodeRef, Tree};
+use crate::excerpt::Excerpt;
 use crate::origin::NodeId;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::ops::Range;
 use dtoolkit::Property as _;
 
 /// Maximum number of cells or bytes shown per value.
 const MAX_SHOWN: usize = 24;
 /// Properties that are printed entry by entry, with the number of cells per entry.
 const MAPS: &[(&str, usize)] = &[("msi-map", 4), ("iommu-map", 4), ("mbi-ranges", 2)];
-
-/// A node as devicetree source, without its children.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Excerpt {
-    /// Source text of several lines.
-    pub text: String,
-    name: Range<usize>,
-    properties: Vec<(String, Range<usize>)>,
-}
-
-impl Excerpt {
-    /// Returns the byte range of this property in [`text`](Self::text). Returns the range of the
-    /// node's name if the node lacks the property.
-    pub fn place(&self, property: &str) -> Range<usize> {
-        let stated = self.properties.iter().find(|(name, _)| name == property);
-        stated.map_or_else(|| self.name.clone(), |(_, place)| place.clone())
-    }
-}
 
 /// Returns the source text of the nodes at `paths`; paths without a node are skipped.
 ///

@@ -7,14 +7,31 @@ use gic_firmware::{Description, Finding, Rule};
 pub(crate) fn table(signature: [u8; 4], body: &[u8]) -> Vec<u8> {
     let mut table = Vec::from(signature);
     table.extend((36 + word(body.len())).to_le_bytes());
-    table.extend([5, 0]);
+    table.extend([revision(signature), 0]);
     table.extend(*b"VENDOR");
     table.extend(*b"MACHINE ");
     table.extend([0; 12]);
     table.extend(body);
-    let sum = table.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
-    table[9] = sum.wrapping_neg();
+    seal(&mut table);
     table
+}
+
+/// Corrects the checksum of a table, which covers the bytes that its header states.
+pub(crate) fn seal(table: &mut [u8]) {
+    let length = u32::from_le_bytes(table[4..8].try_into().expect("a header")) as usize;
+    let covered = length.min(table.len());
+    table[9] = 0;
+    let sum = table[..covered].iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte));
+    table[9] = sum.wrapping_neg();
+}
+
+/// Returns the newest revision of a table.
+fn revision(signature: [u8; 4]) -> u8 {
+    match &signature {
+        b"APIC" => 7,
+        b"IORT" => 6,
+        _ => 1,
+    }
 }
 
 /// Converts a count or an offset to a field.

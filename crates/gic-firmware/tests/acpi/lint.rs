@@ -2,7 +2,7 @@
 
 use super::bytes::{
     Bytes, Mapping, describe, gicc, gicd, gicr, iort, its, its_group, madt, mcfg, node,
-    root_complex, smmu_v3,
+    root_complex, seal, smmu_v3, word,
 };
 use super::convert::as_devicetree;
 use gic_firmware::lint::{KnownRegisters, check, compare};
@@ -85,6 +85,72 @@ fn two_its(second: u32) -> TableBlobs {
     tables(&more, &[its_group(&[0]), root_complex(0, &[ALL])])
 }
 
+/// Offset of a node after the ITS group.
+const SMMU: u32 = GROUP + 24;
+
+/// Returns the tables after one of them was changed, with a correct checksum.
+fn changed(mut tables: TableBlobs, table: usize, at: usize, bytes: &[u8]) -> TableBlobs {
+    let table = &mut tables[table];
+    table[at..at + bytes.len()].copy_from_slice(bytes);
+    seal(table);
+    tables
+}
+
+fn shortened(by: u32) -> TableBlobs {
+    let length = word(sound()[0].len()) - by;
+    changed(sound(), 0, 4, &length.to_le_bytes())
+}
+
+fn counted(nodes: u32) -> TableBlobs {
+    changed(sound(), 2, 36, &nodes.to_le_bytes())
+}
+
+fn of_revision(revision: u8, bits: u32) -> TableBlobs {
+    let complex = Bytes::default().u64(0).u32(0).u32(0).u32(bits).0;
+    with(&[node(2, revision, &complex, &[ALL])])
+}
+
+fn with_version(version: u8) -> TableBlobs {
+    let [first, second, _, region] = cpus();
+    of(&[first, second, gicd(0x800_0000, version), region, its(0, 0, 0x808_0000)])
+}
+
+fn with_flags(flags: u32) -> TableBlobs {
+    let [_, _, distributor, region] = cpus();
+    let cpus = [gicc(82, 0, flags, 0, 0), gicc(82, 1, flags, 1, 0)];
+    of(&[&cpus[..], &[distributor, region, its(0, 0, 0x808_0000)]].concat())
+}
+
+/// Returns a machine whose CPUs have these VGIC maintenance interrupts.
+fn maintained(first: u32, second: u32) -> TableBlobs {
+    let [mut one, mut two, distributor, region] = cpus();
+    one[56..60].copy_from_slice(&first.to_le_bytes());
+    two[56..60].copy_from_slice(&second.to_le_bytes());
+    of(&[one, two, distributor, region, its(0, 0, 0x808_0000)])
+}
+
+fn of_segment(segment: u32) -> TableBlobs {
+    with(&[root_complex(segment, &[ALL])])
+}
+
+/// Returns a machine whose root complex sends through an SMMU with these mappings.
+fn through(mappings: &[Mapping]) -> TableBlobs {
+    with(&[smmu_v3(3, 0, 74, 0, mappings), root_complex(0, &[[0, 0xffff, 0, SMMU, 0]])])
+}
+
+fn own_index(index: u32) -> TableBlobs {
+    let mappings = [ALL, [0, 0, 0x2_0000, GROUP, 1]];
+    with(&[smmu_v3(3, 0, 0, index, &mappings), root_complex(0, &[[0, 0xffff, 0, SMMU, 0]])])
+}
+
+/// Returns a machine that reserves memory at `base` for a StreamID of `target`.
+fn reserved(base: u64, target: u32) -> TableBlobs {
+    let head = Bytes::default().u32(0).u32(1).u32(28);
+    let contents = head.u64(base).u64(0x2_0000).u32(0).0;
+    let rmr = node(6, 3, &contents, &[[0, 0, 0x4000, target, 1]]);
+    with(&[smmu_v3(3, 0, 74, 0, &[ALL]), rmr, root_complex(0, &[[0, 0xffff, 0, SMMU, 0]])])
+}
+
 /// Returns cases as (rule, fault, fix).
 fn cases() -> Vec<(Rule, TableBlobs, TableBlobs)> {
     let complex = |target| with(&[root_complex(0, &[[0, 0xffff, 0, target, 0]])]);
@@ -105,6 +171,21 @@ fn cases() -> Vec<(Rule, TableBlobs, TableBlobs)> {
         (Rule::GiccRedistributor, with_redistributor(0x900_0000), with_redistributor(0)),
         (Rule::AddressSizeLimit, limited(32), limited(48)),
         (Rule::SeveralDistributors, with_distributor(), sound()),
+        (Rule::TableLength, shortened(20), shortened(0)),
+        (Rule::IortNodeCount, counted(1), counted(2)),
+        (Rule::UnknownRevision, of_revision(40, 64), of_revision(3, 64)),
+        (Rule::OldRevision, of_revision(0, 40), of_revision(1, 40)),
+        (Rule::GicdVersion, with_version(2), with_version(3)),
+        (Rule::NoUsableCpu, with_flags(0), with_flags(1)),
+        (Rule::GiccMismatch, maintained(25, 0), maintained(25, 25)),
+        (Rule::GsivClass, maintained(9, 9), maintained(25, 25)),
+        (Rule::SharedGsiv, maintained(23, 23), maintained(25, 25)),
+        (Rule::UnknownSegment, of_segment(1), of_segment(0)),
+        (Rule::SmmuWithoutIts, through(&[]), through(&[ALL])),
+        (Rule::UnmappedStream, through(&[[0, 0xfffe, 0, GROUP, 0]]), through(&[ALL])),
+        (Rule::SmmuWithoutInterrupts, own_index(5), own_index(1)),
+        (Rule::RmrRange, reserved(0x8a00_1000, SMMU), reserved(0x8a00_0000, SMMU)),
+        (Rule::RmrTarget, reserved(0x8a00_0000, GROUP), reserved(0x8a00_0000, SMMU)),
         (Rule::TooManyFindings, of(&many), sound()),
     ]
 }

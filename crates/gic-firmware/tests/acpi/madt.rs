@@ -25,7 +25,7 @@ fn gicv3_with_its_is_described() {
 #[test]
 fn gicc_of_every_length_is_read() {
     for length in [76, 80, 82, 88] {
-        let machine = describe(&[madt(&[gicc(length, 7, 1, 0x8100, 0), gicd(0, 3)])]);
+        let machine = describe(&[madt(&[gicc(length, 7, 1, 0x8100, 0), gicd(0x1000_0000, 3)])]);
         assert_eq!(machine.cpus.len(), 1, "{length} bytes");
         assert_eq!(machine.cpus[0].id.as_str(), "MADT/GICC@7");
         assert_eq!(machine.cpus[0].affinity.value, Affinity::from_mpidr(0x8100));
@@ -41,7 +41,8 @@ fn gicc_of_acpi_5_0_has_no_affinity() {
 
 #[test]
 fn gicc_that_is_cut_off_is_reported() {
-    let machine = describe(&[madt(&[gicc(75, 0, 1, 0, 0), gicd(0, 3), gicc(82, 1, 1, 1, 0)])]);
+    let machine =
+        describe(&[madt(&[gicc(75, 0, 1, 0, 0), gicd(0x1000_0000, 3), gicc(82, 1, 1, 1, 0)])]);
     assert_eq!(rules(&machine), [Rule::MalformedTable]);
     assert_eq!(machine.findings[0].origin.to_string(), "MADT+0x2c");
     assert_eq!(machine.cpus.len(), 1, "the walk continues after it");
@@ -51,7 +52,8 @@ fn gicc_that_is_cut_off_is_reported() {
 fn cpus_name_redistributors_without_regions() {
     let cpus = [gicc(82, 0, 1, 0, 0x100_0000), gicc(82, 1, 1 << 3 | 1 << 4, 1, 0x300_0000)];
     let off = gicc(82, 2, 0, 2, 0x500_0000);
-    let structures = |version| [cpus.as_slice(), &[off.clone(), gicd(0, version)]].concat();
+    let structures =
+        |version| [cpus.as_slice(), &[off.clone(), gicd(0x1000_0000, version)]].concat();
     let gic = describe(&[madt(&structures(3))]).gic.unwrap();
     let region = |base, size| Region::new(base, size).unwrap().into();
     assert_eq!(gic.redistributors, [region(0x100_0000, 0x2_0000), region(0x300_0000, 0x2_0000)]);
@@ -68,15 +70,16 @@ fn cpus_name_redistributors_without_regions() {
 #[test]
 fn unstated_version_is_told_by_redistributors() {
     let version = |structures: &[Vec<u8>]| describe(&[madt(structures)]).gic.unwrap().version.value;
-    assert_eq!(version(&[gicc(76, 0, 1, 0, 0), gicd(0, 0)]), GicVersion::V2);
-    assert_eq!(version(&[gicc(76, 0, 1, 0, 0x1000), gicd(0, 0)]), GicVersion::V3);
-    assert_eq!(version(&[gicr(0, 0, 0x2_0000), gicd(0, 0)]), GicVersion::V3);
-    assert_eq!(version(&[gicd(0, 1)]), GicVersion::V2);
+    assert_eq!(version(&[gicc(76, 0, 1, 0, 0), gicd(0x1000_0000, 0)]), GicVersion::V2);
+    assert_eq!(version(&[gicc(76, 0, 1, 0, 0x1000), gicd(0x1000_0000, 0)]), GicVersion::V3);
+    assert_eq!(version(&[gicr(0, 0x2000_0000, 0x2_0000), gicd(0x1000_0000, 0)]), GicVersion::V3);
+    assert_eq!(version(&[gicd(0x1000_0000, 1)]), GicVersion::V2);
 }
 
 #[test]
 fn cpu_that_comes_online_later_is_disabled() {
-    let machine = describe(&[madt(&[gicc(82, 0, 1, 0, 0), gicc(82, 1, 1 << 3, 1, 0), gicd(0, 3)])]);
+    let machine =
+        describe(&[madt(&[gicc(82, 0, 1, 0, 0), gicc(82, 1, 1 << 3, 1, 0), gicd(0x1000_0000, 3)])]);
     let statuses: Vec<_> = machine.cpus.iter().map(|cpu| cpu.status.value).collect();
     assert_eq!(statuses, [Status::Enabled, Status::Disabled]);
 }
@@ -95,8 +98,12 @@ fn msi_frames_are_v2m() {
 
 #[test]
 fn non_coherent_flags_are_read() {
-    let machine =
-        describe(&[madt(&[gicd(0, 3), gicr(1, 0x1000, 0x2_0000), its(1, 0, 0), its(0, 1, 0)])]);
+    let machine = describe(&[madt(&[
+        gicd(0x1000_0000, 3),
+        gicr(1, 0x1000, 0x2_0000),
+        its(1, 0, 0x4000_0000),
+        its(0, 1, 0x5000_0000),
+    ])]);
     assert_eq!(machine.gic.unwrap().coherence.value, Coherence::NonCoherent);
     let coherences: Vec<_> = machine.controllers.iter().map(|its| its.coherence.value).collect();
     assert_eq!(coherences, [Coherence::NonCoherent, Coherence::ByRegister]);
@@ -121,9 +128,9 @@ fn gicv5_is_named_and_not_taken_for_another() {
 #[test]
 fn same_numbers_and_affinities_are_reported() {
     let machine = describe(&[madt(&[
-        gicd(0, 3),
+        gicd(0x1000_0000, 3),
         gicd(0x1000, 3),
-        its(0, 5, 0),
+        its(0, 5, 0x20_0000),
         its(0, 5, 0x10_0000),
         gicc(82, 0, 1, 0, 0),
         gicc(82, 1, 1, 0, 0),
@@ -142,7 +149,7 @@ fn same_numbers_and_affinities_are_reported() {
 #[test]
 fn foreign_structures_are_passed_over() {
     let local_apic = vec![0, 8, 0, 0, 1, 0, 0, 0];
-    let machine = describe(&[madt(&[local_apic, gicd(0, 3)])]);
+    let machine = describe(&[madt(&[local_apic, gicd(0x1000_0000, 3)])]);
     assert_eq!(machine.findings, []);
     assert!(machine.gic.is_some());
 }

@@ -225,7 +225,9 @@ proptest! {
     fn written_tables_read_back_equal(
         description in prop_oneof![3 => with_its(), 1 => with_frames()],
     ) {
-        prop_assert_eq!(read(&description), description);
+        // A random machine breaks rules, e.g. because two of its CPUs have one number.
+        let read = Description { findings: Vec::new(), ..read(&description) };
+        prop_assert_eq!(read, description);
     }
 }
 

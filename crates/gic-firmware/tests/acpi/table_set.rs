@@ -6,7 +6,7 @@ use gic_firmware::acpi::{Signature, Table, TableErrorKind, TableSet};
 
 #[test]
 fn wrong_checksum_is_a_warning() {
-    let mut madt = madt(&[gicd(0, 3)]);
+    let mut madt = madt(&[gicd(0x1000_0000, 3)]);
     madt[9] ^= 1;
     let machine = describe(&[madt]);
     assert_eq!(rules(&machine), [Rule::TableChecksum]);

@@ -9,11 +9,6 @@ use std::io::{self, IsTerminal};
 
 /// Width for formatting messages, in columns.
 const WIDTH: usize = 100;
-/// What the renderer prints instead of a line number.
-const ANONYMOUS: &str = "LL";
-/// What the renderer prints above an excerpt without a file.
-const NO_FILE: &str = ":::";
-
 /// Returns the findings in order, those of the same rule and place together.
 pub(super) fn grouped<'f>(
     findings: impl Iterator<Item = &'f JudgedFinding>,
@@ -47,43 +42,28 @@ pub(super) fn spell(
         Severity::Note => Level::NOTE,
     };
     let title = level.primary_title(finding.rule.summary()).id(finding.rule.name());
-    let place = Origin::path(format!("{source}: {}", finding.origin));
-    let mut group = title.element(place);
-    group = match excerpts.text(&finding.origin) {
+    let mut group = match excerpts.text(&finding.origin) {
         Some((text, span)) => {
             let label = AnnotationKind::Primary.span(span).label(finding.message.as_str());
-            group.element(Snippet::source(text).annotation(label))
+            title.element(Snippet::source(text).line_numbering(false).annotation(label))
         }
-        None => group.element(Level::NOTE.message(finding.message.as_str())),
+        None => title.element(Level::NOTE.message(finding.message.as_str())),
     };
     for other in others {
         group = group.element(Level::NOTE.message(other.finding.message.as_str()));
     }
     let group = group.element(Level::HELP.message(finding.rule.help()));
     let renderer = if io::stdout().is_terminal() { Renderer::styled() } else { Renderer::plain() };
-    let renderer = renderer.term_width(WIDTH).anonymized_snippet_line_numbers(true);
-    without_line_numbers(&renderer.render(&[group]))
+    let text = renderer.term_width(WIDTH).render(&[group]);
+    with_place(&text, &format!("{source}: {}", finding.origin))
 }
 
-/// Removes the line numbers of excerpts, which are lines of no file that the user has, and the line
-/// that announces an excerpt without a file.
-fn without_line_numbers(rendered: &str) -> String {
-    let blank = " ".repeat(ANONYMOUS.len());
-    let is_shown = |line: &&str| {
-        let shown = line.chars().filter(|one| !is_style(*one) && *one != ' ');
-        !shown.eq(NO_FILE.chars())
-    };
-    let lines = rendered.lines().filter(is_shown).map(|line| {
-        let before = line.find(ANONYMOUS).and_then(|place| line.get(..place));
-        let is_number = before.is_some_and(|before| before.chars().all(is_style));
-        if is_number { line.replacen(ANONYMOUS, &blank, 1) } else { line.to_owned() }
-    });
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-/// Returns `true` for the characters of the escape sequences that set a style.
-fn is_style(one: char) -> bool {
-    one.is_ascii_digit() || matches!(one, '\u{1b}' | '[' | ';' | 'm')
+/// Adds the line that states the place, after the title. The renderer would state a line and a
+/// column as well, which are those of an excerpt that only this program has.
+fn with_place(text: &str, place: &str) -> String {
+    let place = place.replace(char::is_control, "\u{fffd}");
+    let (title, rest) = text.split_once('\n').unwrap_or((text, ""));
+    format!("{title}\n--> {place}\n{rest}")
 }
 
 /// Renders the finding that a source is unreadable.

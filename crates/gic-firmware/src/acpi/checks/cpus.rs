@@ -1,0 +1,115 @@
+//! Checks the GICC structures.
+
+use super::RawTables;
+use crate::acpi::cpus::giccs;
+use crate::acpi::fields::{Field, GICV, MAINTENANCE_GSIV, SPE_GSIV, TRBE_GSIV, UID};
+use crate::acpi::madt::{Gicc, MadtStructure};
+use crate::acpi::places::origin;
+use crate::acpi::table::{Fields, Signature};
+use crate::finding::Rule;
+use crate::finding_list::FindingList;
+use alloc::collections::btree_map::Entry;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::String;
+
+/// Fields that Linux requires to be equal on all CPUs, because one handler serves all of them.
+const SHARED: [(Field, &str); 4] = [
+    (MAINTENANCE_GSIV, "KVM then refuses to use the GIC"),
+    (GICV, "KVM then refuses to use the GIC"),
+    (SPE_GSIV, "Linux then ignores SPE"),
+    (TRBE_GSIV, "Linux then ignores TRBE"),
+];
+
+pub(super) fn check(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut FindingList) {
+    uids(madt, findings);
+    enabled(madt, findings);
+    redistributors(madt, findings);
+    for (field, consequence) in SHARED {
+        equal(madt, raw, field, consequence, findings);
+    }
+}
+
+fn uids(madt: &[MadtStructure], findings: &mut FindingList) {
+    let mut known = BTreeMap::new();
+    for (offset, gicc) in giccs(madt) {
+        match known.entry(gicc.uid) {
+            Entry::Vacant(entry) => _ = entry.insert(offset),
+            Entry::Occupied(first) => {
+                let message = format!(
+                    "the CPU at {:#x} also has UID {}: the namespace, PPTT and SRAT cannot tell \
+                     them apart",
+                    first.get(),
+                    gicc.uid
+                );
+                let place = origin(Signature::MADT, offset, UID.name);
+                findings.add(Rule::DuplicateId, place, message);
+            }
+        }
+    }
+}
+
+/// Reports a machine that cannot boot because all CPUs are disabled, and contradictory flags.
+fn enabled(madt: &[MadtStructure], findings: &mut FindingList) {
+    let flags = |offset| origin(Signature::MADT, offset, "flags");
+    if let Some((first, _)) = giccs(madt).next()
+        && !giccs(madt).any(|(_, gicc)| gicc.is_enabled())
+    {
+        let count = giccs(madt).count();
+        let message = match count {
+            1 => String::from("the flags of the only GICC do not enable its CPU"),
+            _ => format!("the flags of none of the {count} GICCs enable a CPU"),
+        };
+        findings.add(Rule::NoUsableCpu, flags(first), message);
+    }
+    let both = |(_, gicc): &(usize, Gicc)| gicc.is_enabled() && gicc.is_online_capable();
+    if let Some((offset, gicc)) = giccs(madt).find(both) {
+        let message = format!(
+            "flags {:#x} of {} CPUs: a CPU is enabled or online capable, not both",
+            gicc.flags,
+            giccs(madt).filter(both).count()
+        );
+        findings.add(Rule::MalformedProperty, flags(offset), message);
+    }
+}
+
+/// Reports CPUs that share a redistributor.
+fn redistributors(madt: &[MadtStructure], findings: &mut FindingList) {
+    let mut known = BTreeSet::new();
+    for (offset, gicc) in giccs(madt) {
+        let Some(base) = gicc.redistributor.filter(|&base| base != 0) else { continue };
+        if !known.insert(base) {
+            let message = format!("an earlier CPU also has its redistributor at {base:#x}");
+            let place = origin(Signature::MADT, offset, "GICR base address");
+            findings.add(Rule::GiccRedistributor, place, message);
+        }
+    }
+}
+
+/// Reports the first enabled CPU whose field differs from that of the first enabled CPU.
+fn equal(
+    madt: &[MadtStructure],
+    raw: RawTables<'_>,
+    field: Field,
+    consequence: &str,
+    findings: &mut FindingList,
+) {
+    let value = |offset: usize| {
+        let rest = raw.madt.get(offset..)?;
+        field.spelled(Fields(rest.get(..usize::from(*rest.get(1)?))?))
+    };
+    let mut usable = giccs(madt).filter(|(_, gicc)| gicc.is_enabled());
+    let Some((first, of)) = usable.next() else { return };
+    let Some(stated) = value(first) else { return };
+    let other = usable.find(|(offset, _)| value(*offset).is_some_and(|other| other != stated));
+    if let Some((offset, gicc)) = other {
+        let message = format!(
+            "{} {} of CPU UID {} differs from {stated} of CPU UID {}; {consequence}",
+            field.name,
+            value(offset).unwrap_or_default(),
+            gicc.uid,
+            of.uid
+        );
+        findings.add(Rule::GiccMismatch, origin(Signature::MADT, offset, field.name), message);
+    }
+}

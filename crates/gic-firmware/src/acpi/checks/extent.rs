@@ -1,0 +1,177 @@
+//! Checks where tables and their structures end.
+
+use crate::acpi::fields::madt_size;
+use crate::acpi::iort::{Iort, IortNode};
+use crate::acpi::names::node_name;
+use crate::acpi::places::origin;
+use crate::acpi::table::{Fields, Signature, Table};
+use crate::acpi::table_set::TableSet;
+use crate::finding::Rule;
+use crate::finding_list::FindingList;
+use alloc::format;
+
+/// Offset of the first structure of a MADT.
+const FIRST_STRUCTURE: usize = 44;
+/// Types of the GIC's structures.
+const GICC: u8 = 11;
+const ITS: u8 = 15;
+/// Highest type of a structure that ACPI 6.7 defines.
+const LAST_TYPE: u8 = 31;
+
+/// Reports a header whose length or number of nodes does not match what follows it.
+pub(in crate::acpi) fn check(tables: &TableSet<'_>, findings: &mut FindingList) {
+    madt_length(tables.madt.table(), findings);
+    swallowed(tables.madt.table().bytes(), findings);
+    if let Some(iort) = tables.iort {
+        node_count(iort, findings);
+    }
+    if let Some(mcfg) = tables.mcfg {
+        mcfg_length(mcfg.table(), findings);
+    }
+}
+
+/// Returns the end of a sequence of MADT structures; `None` if a structure cannot be one.
+fn structures_end(bytes: &[u8]) -> Option<usize> {
+    let mut at = FIRST_STRUCTURE;
+    while at < bytes.len() {
+        let (kind, length) = (*bytes.get(at)?, usize::from(*bytes.get(at + 1)?));
+        let least = madt_size(kind).unwrap_or(8);
+        if kind > LAST_TYPE || length < least {
+            return None;
+        }
+        at += length;
+    }
+    Some(at)
+}
+
+/// Reports a MADT whose structures continue after its stated end.
+fn madt_length(table: Table<'_>, findings: &mut FindingList) {
+    let (stated, whole) = (table.bytes().len(), table.with_rest());
+    let goes_on = whole.len() > stated && structures_end(whole) == Some(whole.len());
+    if goes_on {
+        let message = format!(
+            "the header states {stated} bytes, but structures continue to byte {}: those after \
+             the stated end are not read",
+            whole.len()
+        );
+        findings.add(Rule::TableLength, origin(Signature::MADT, 4, "length"), message);
+    }
+}
+
+/// Reports an MCFG whose allocations continue after its stated end.
+fn mcfg_length(table: Table<'_>, findings: &mut FindingList) {
+    let (stated, whole) = (table.bytes().len(), table.with_rest());
+    let more = whole.get(stated..).unwrap_or_default();
+    // An allocation has four reserved bytes at its end, and an address.
+    let last = whole.len().checked_sub(16).map(|at| Fields(whole.get(at..).unwrap_or_default()));
+    let is_one = last.is_some_and(|last| {
+        last.u32(12) == Some(0)
+            && last.u64(0).is_some_and(|base| base != 0 && base & 0xf_ffff == 0)
+            && last.u8(10) <= last.u8(11)
+    });
+    if !more.is_empty() && (whole.len() - FIRST_STRUCTURE).is_multiple_of(16) && is_one {
+        let message = format!(
+            "the header states {stated} bytes, but allocations continue to byte {}",
+            whole.len()
+        );
+        findings.add(Rule::TableLength, origin(Signature::MCFG, 4, "length"), message);
+    }
+}
+
+/// Reports structures of the GIC whose length includes the structure after them.
+fn swallowed(bytes: &[u8], findings: &mut FindingList) {
+    let mut at = FIRST_STRUCTURE;
+    while let (Some(&kind), Some(&length)) = (bytes.get(at), bytes.get(at + 1)) {
+        let length = usize::from(length);
+        if length < 2 {
+            return;
+        }
+        if let Some(size) = madt_size(kind).filter(|&size| size < length) {
+            let inner = bytes.get(at + size..at + length).unwrap_or_default();
+            let is_structure = inner.first().is_some_and(|kind| (GICC..=ITS).contains(kind));
+            if is_structure && inner.get(1).map(|&length| usize::from(length)) == Some(inner.len())
+            {
+                let message = format!(
+                    "a structure of type {kind} has {size} bytes, but states {length}, which \
+                     hides the structure at {:#x}",
+                    at + size
+                );
+                let place = origin(Signature::MADT, at, "length");
+                findings.add(Rule::MalformedTable, place, message);
+            }
+        }
+        at += length;
+    }
+}
+
+/// Reports a number of nodes that differs from the nodes up to the table's end, and an offset at
+/// which no node can be.
+fn node_count(iort: Iort<'_>, findings: &mut FindingList) {
+    let (table, stated) = (iort.table(), iort.stated_nodes());
+    let first = table.fields().u32(40).unwrap_or_default();
+    if stated > 0 && usize::try_from(first).is_ok_and(|first| first < 48) {
+        let message = format!("the first node cannot be at {first:#x}, within the header");
+        return findings.add(
+            Rule::IortNodeCount,
+            origin(Signature::IORT, 40, "offset of nodes"),
+            message,
+        );
+    }
+    let Some(found) = nodes_to_end(iort) else { return };
+    let message = match found.unstated {
+        Some(node) if stated < found.count => format!(
+            "the header states {stated} nodes, but the table has {}: {} at {:#x} is not read",
+            found.count,
+            node_name(node),
+            node.offset
+        ),
+        _ if stated > found.count => {
+            format!("the header states {stated} nodes, but the table has {}", found.count)
+        }
+        _ => return shorter_table(table, findings),
+    };
+    findings.add(Rule::IortNodeCount, origin(Signature::IORT, 36, "number of nodes"), message);
+}
+
+/// Reports bytes after the table that are nodes.
+fn shorter_table(table: Table<'_>, findings: &mut FindingList) {
+    let (stated, whole) = (table.bytes().len(), table.with_rest());
+    let Some(rest) = whole.get(stated..).filter(|rest| rest.len() >= 16) else { return };
+    let rest = Fields(rest);
+    let is_node = rest.u8(0) <= Some(7)
+        && rest.u16(1).map(usize::from) == Some(rest.0.len())
+        && rest.u8(3) <= Some(5);
+    if is_node {
+        let message = format!("the header states {stated} bytes, but a node follows them");
+        findings.add(Rule::TableLength, origin(Signature::IORT, 4, "length"), message);
+    }
+}
+
+/// The nodes from the first one to the end of the table.
+struct FoundNodes<'a> {
+    count: u32,
+    /// First node that the header does not count.
+    unstated: Option<IortNode<'a>>,
+}
+
+/// Returns the nodes of a table that ends with a node; `None` if it does not.
+fn nodes_to_end(iort: Iort<'_>) -> Option<FoundNodes<'_>> {
+    let mut found = FoundNodes { count: 0, unstated: None };
+    let end = iort.table().bytes().len();
+    let mut last = usize::try_from(iort.table().fields().u32(40)?).ok()?;
+    if last == end {
+        return Some(found);
+    }
+    for node in iort.nodes_to_end() {
+        let node = node.ok()?;
+        if found.count == iort.stated_nodes() {
+            found.unstated = Some(node);
+        }
+        found.count += 1;
+        last = node.offset + usize::from(Fields(iort.table().bytes().get(node.offset..)?).u16(1)?);
+        if last == end {
+            return Some(found);
+        }
+    }
+    (last == end).then_some(found)
+}

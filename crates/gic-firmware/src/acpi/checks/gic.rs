@@ -1,0 +1,130 @@
+//! Checks the distributor, redistributors, ITSes and MSI frames of the MADT.
+
+use super::RawTables;
+use crate::acpi::fields::{GICC_GICR, SYSTEM_VECTOR_BASE};
+use crate::acpi::madt::{Gicd, MadtContents, MadtStructure, MsiFrame};
+use crate::acpi::places::origin;
+use crate::acpi::table::Signature;
+use crate::finding::Rule;
+use crate::finding_list::FindingList;
+use alloc::collections::BTreeSet;
+use alloc::format;
+use gic_arch::{IntId, IntIdClass};
+
+/// Number of address bits of Armv9 (FEAT_D128); no physical address has more.
+const ADDRESS_BITS: u32 = 56;
+/// Alignment of the registers of a redistributor.
+const FRAME_BYTES: u64 = 0x1_0000;
+
+pub(super) fn check(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut FindingList) {
+    let mut frames = BTreeSet::new();
+    let is_region = |one: &MadtStructure| matches!(one.contents, MadtContents::Gicr(_));
+    let has_regions = madt.iter().any(is_region);
+    for structure in madt {
+        let (offset, place) = (structure.offset, |item| at(structure.offset, item));
+        match structure.contents {
+            MadtContents::Gicd(gicd) => {
+                address("GICD", gicd.base, place("physical base address"), findings);
+                version(madt, offset, gicd, findings);
+                let vector = SYSTEM_VECTOR_BASE.read(raw.structure(structure)).unwrap_or_default();
+                if vector != 0 {
+                    let message = format!("{vector}, but GSIVs of a GIC are INTIDs, from 0 on");
+                    let place = place(SYSTEM_VECTOR_BASE.name);
+                    findings.add(Rule::MalformedProperty, place, message);
+                }
+            }
+            MadtContents::Gicr(gicr) => {
+                address("GICR", gicr.base, place("discovery range base address"), findings);
+            }
+            MadtContents::Its(its) => {
+                address("ITS", its.base, place("physical base address"), findings);
+            }
+            MadtContents::MsiFrame(frame) => {
+                address("MSI frame", frame.base, place("physical base address"), findings);
+                spis(frame, offset, findings);
+                if !frames.insert(frame.id) {
+                    let message = format!("an earlier MSI frame also has number {}", frame.id);
+                    findings.add(Rule::DuplicateId, place("GIC MSI frame ID"), message);
+                }
+            }
+            // Without GICRs, the frames' alignment is checked for all kinds of firmware.
+            MadtContents::Gicc(_) if has_regions => {
+                let base = GICC_GICR.read(raw.structure(structure)).unwrap_or_default();
+                if base % FRAME_BYTES != 0 {
+                    let message =
+                        format!("{base:#x} is not a multiple of 64 KiB, as redistributors are");
+                    findings.add(Rule::GiccRedistributor, place(GICC_GICR.name), message);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+fn at(offset: usize, item: &'static str) -> crate::origin::Origin {
+    origin(Signature::MADT, offset, item)
+}
+
+/// Reports an address that cannot be one: zero, or beyond the width of physical addresses.
+pub(super) fn address(
+    name: &str,
+    base: u64,
+    place: crate::origin::Origin,
+    findings: &mut FindingList,
+) {
+    let message = if base == 0 {
+        format!("the {name} is at address 0: the field was not filled in")
+    } else if base >> ADDRESS_BITS != 0 {
+        format!("{base:#x} has more than {ADDRESS_BITS} bits: no {name} can be there")
+    } else {
+        return;
+    };
+    findings.add(Rule::MalformedProperty, place, message);
+}
+
+/// Compares the version with the structures next to the distributor.
+fn version(madt: &[MadtStructure], offset: usize, gicd: Gicd, findings: &mut FindingList) {
+    let has = |test: fn(&MadtContents) -> bool| {
+        madt.iter().find(|structure| test(&structure.contents)).map(|structure| structure.offset)
+    };
+    let gicr = has(|contents| matches!(contents, MadtContents::Gicr(_)));
+    let its = has(|contents| matches!(contents, MadtContents::Its(_)));
+    let in_gicc = has(|contents| match contents {
+        MadtContents::Gicc(gicc) => gicc.redistributor.is_some_and(|base| base != 0),
+        _ => false,
+    });
+    let interface = has(|contents| matches!(contents, MadtContents::Gicc(gicc) if gicc.base != 0));
+    let has_cpus = has(|contents| matches!(contents, MadtContents::Gicc(_))).is_some();
+    let message = match (gicd.version, gicr.or(in_gicc), its) {
+        (1 | 2, Some(other), _) => format!(
+            "the GICD is a GICv{}, which has no redistributors, but the structure at {other:#x} \
+             describes one: version 3 or 4 is meant",
+            gicd.version
+        ),
+        (1 | 2, None, Some(its)) => format!(
+            "the GICD is a GICv{}, which has no ITS, but {its:#x} describes one",
+            gicd.version
+        ),
+        (1 | 2, None, None) if has_cpus && interface.is_none() => format!(
+            "the GICD is a GICv{}, but no GICC states the address of a CPU interface",
+            gicd.version
+        ),
+        _ => return,
+    };
+    findings.add(Rule::GicdVersion, at(offset, "GIC version"), message);
+}
+
+/// Checks the SPIs that an MSI frame states instead of its register.
+fn spis(frame: MsiFrame, offset: usize, findings: &mut FindingList) {
+    let Some((first, count)) = frame.spis else { return };
+    let last = u32::from(first) + u32::from(count).saturating_sub(1);
+    let are_spis = [u32::from(first), last]
+        .into_iter()
+        .all(|intid| IntId::new(intid).class() == IntIdClass::Spi);
+    if count == 0 || !are_spis {
+        let message = format!(
+            "{count} SPIs from INTID {first} on override MSI_TYPER, but SPIs are INTIDs 32 to 1019"
+        );
+        findings.add(Rule::FrameRange, at(offset, "SPI base"), message);
+    }
+}

@@ -1,0 +1,193 @@
+//! Checks references between IORT nodes, and the interrupts of SMMUs and counter groups.
+
+use super::RawTables;
+use super::gic::address;
+use crate::acpi::fields::{EVENT_GSIV, GERR_GSIV, NODE_REFERENCE, OVERFLOW_GSIV, node_layout};
+use crate::acpi::iort::{IdMapping, IortContents, IortNode};
+use crate::acpi::names::{NodesByOffset, node_name};
+use crate::acpi::places::origin;
+use crate::acpi::table::{Fields, Signature};
+use crate::finding::Rule;
+use crate::finding_list::FindingList;
+use alloc::collections::BTreeMap;
+use alloc::format;
+
+/// Flag of an SMMUv3 (revision 5): the DeviceID mapping index is valid.
+const INDEX_VALID: u32 = 1 << 4;
+/// Longest segment of a path in the namespace.
+const SEGMENT_CHARACTERS: usize = 4;
+
+pub(super) fn check(nodes: &[IortNode<'_>], raw: RawTables<'_>, findings: &mut FindingList) {
+    let by_offset = NodesByOffset::new(nodes.iter().copied());
+    let mut identifiers = BTreeMap::new();
+    for node in nodes {
+        layout(*node, raw.node(node), findings);
+        for (index, mapping) in node.mappings().enumerate() {
+            target(*node, index, mapping, &by_offset, findings);
+        }
+        match node.contents {
+            IortContents::SmmuV2(smmu) => base("SMMU", *node, smmu.base, findings),
+            IortContents::SmmuV3(smmu) => {
+                base("SMMU", *node, smmu.base, findings);
+                smmu_interrupts(*node, raw.node(node), findings);
+            }
+            IortContents::Pmcg(_) => counters(*node, raw.node(node), &by_offset, findings),
+            IortContents::NamedComponent(component) => path(*node, component.path, findings),
+            _ => {}
+        }
+        if node.identifier != 0
+            && let Some(other) = identifiers.insert(node.identifier, node.offset)
+        {
+            let message = format!("the node at {other:#x} also has identifier {}", node.identifier);
+            let place = origin(Signature::IORT, node.offset, "identifier");
+            findings.add(Rule::DuplicateId, place, message);
+        }
+    }
+}
+
+fn base(name: &str, node: IortNode<'_>, base: u64, findings: &mut FindingList) {
+    address(name, base, origin(Signature::IORT, node.offset, "base address"), findings);
+}
+
+/// Reports mappings that overlap the fields of their node.
+fn layout(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
+    let kind = bytes.u8(0).unwrap_or_default();
+    let Some((size, _)) = node_layout(kind, node.revision) else { return };
+    let first = node.mappings().next().map(|mapping| mapping.offset.saturating_sub(node.offset));
+    if let Some(first) = first.filter(|&first| first < size) {
+        let message = format!(
+            "ID mappings from byte {first} of the node on overlap its fields, which have {size} \
+             bytes"
+        );
+        let place = origin(Signature::IORT, node.offset, "offset of ID mappings");
+        findings.add(Rule::MalformedTable, place, message);
+    }
+}
+
+/// Checks the node that a mapping refers to.
+fn target(
+    node: IortNode<'_>,
+    index: usize,
+    mapping: IdMapping,
+    nodes: &NodesByOffset<'_>,
+    findings: &mut FindingList,
+) {
+    let name = node_name(node);
+    let message = match nodes.at(mapping.target).map(|target| (target, target.contents)) {
+        None => format!(
+            "mapping {index} of {name} refers to offset {:#x}, where no node starts",
+            mapping.target
+        ),
+        Some((target, IortContents::SmmuV2(_) | IortContents::SmmuV3(_)))
+            if target.offset == node.offset =>
+        {
+            format!("mapping {index} of {name} refers to the node itself")
+        }
+        Some((
+            _,
+            IortContents::ItsGroup(_)
+            | IortContents::SmmuV2(_)
+            | IortContents::SmmuV3(_)
+            | IortContents::Iwb
+            | IortContents::DraftRedistributorGroup,
+        )) => return,
+        // The check of reserved memory reports these.
+        Some(_) if node.contents == IortContents::Rmr => return,
+        Some((target, _)) => {
+            format!("mapping {index} of {name} refers to {}, which takes no IDs", node_name(target))
+        }
+    };
+    let place = origin(Signature::IORT, mapping.offset, "ID mapping");
+    findings.add(Rule::IortReference, place, message);
+}
+
+/// Reports an SMMU that can signal neither events nor errors, and an index that leads nowhere.
+fn smmu_interrupts(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
+    if node.own_mapping().is_some() {
+        return;
+    }
+    let is_absent = |field: crate::acpi::fields::Field| field.read(bytes) == Some(0);
+    let (name, mappings) = (node_name(node), node.mappings().count());
+    let index = bytes.u32(64);
+    let is_stated = match node.revision {
+        0 => false,
+        1..=4 => is_absent(EVENT_GSIV) || is_absent(GERR_GSIV),
+        _ => bytes.u32(24).unwrap_or_default() & INDEX_VALID != 0,
+    };
+    let (item, message) = match index.filter(|_| is_stated) {
+        Some(index) => (
+            "DeviceID mapping index",
+            format!("mapping {index} is to translate the messages of {name}, which has {mappings}"),
+        ),
+        None if is_absent(EVENT_GSIV) || is_absent(GERR_GSIV) => (
+            if is_absent(EVENT_GSIV) { EVENT_GSIV.name } else { GERR_GSIV.name },
+            match index.filter(|&index| index != 0 && node.revision == 0) {
+                Some(index) => format!(
+                    "{name} has no GSIV; its DeviceID mapping index {index} has no effect, as \
+                     revision 0 has no such field"
+                ),
+                None => format!(
+                    "{name} has neither a GSIV nor a mapping for messages: faults are not reported"
+                ),
+            },
+        ),
+        None => return,
+    };
+    let place = origin(Signature::IORT, node.offset, item);
+    findings.add(Rule::SmmuWithoutInterrupts, place, message);
+}
+
+/// Checks the overflow interrupt of a counter group, and the node whose events it counts.
+fn counters(
+    node: IortNode<'_>,
+    bytes: Fields<'_>,
+    nodes: &NodesByOffset<'_>,
+    findings: &mut FindingList,
+) {
+    let name = node_name(node);
+    if OVERFLOW_GSIV.read(bytes) == Some(0) && node.mappings().next().is_none() {
+        let message = format!("{name} has neither a GSIV nor a mapping for a message");
+        let place = origin(Signature::IORT, node.offset, OVERFLOW_GSIV.name);
+        findings.add(Rule::SmmuWithoutInterrupts, place, message);
+    }
+    let reference = bytes.u32(28).filter(|&reference| reference != 0);
+    let counted = reference.map(|reference| (reference, nodes.at(reference)));
+    let message = match counted {
+        Some((reference, None)) => {
+            format!("{name} counts events of offset {reference:#x}, where no node starts")
+        }
+        Some((_, Some(other))) if !is_counted(other.contents) => {
+            format!("{name} counts events of {}, which has none", node_name(other))
+        }
+        _ => return,
+    };
+    let place = origin(Signature::IORT, node.offset, NODE_REFERENCE.name);
+    findings.add(Rule::IortReference, place, message);
+}
+
+const fn is_counted(contents: IortContents<'_>) -> bool {
+    matches!(
+        contents,
+        IortContents::SmmuV2(_)
+            | IortContents::SmmuV3(_)
+            | IortContents::RootComplex(_)
+            | IortContents::NamedComponent(_)
+    )
+}
+
+/// Reports a component whose path no object of the namespace can have.
+fn path(node: IortNode<'_>, path: &str, findings: &mut FindingList) {
+    let is_segment = |segment: &str| {
+        let is_character =
+            |byte: u8| byte == b'_' || byte.is_ascii_uppercase() || byte.is_ascii_digit();
+        (1..=SEGMENT_CHARACTERS).contains(&segment.len()) && segment.bytes().all(is_character)
+    };
+    let is_path = path.strip_prefix('\\').is_some_and(|path| path.split('.').all(is_segment));
+    if !is_path {
+        let message = format!(
+            "{path:?} is no full path such as \\_SB.DEV0: no device of the namespace has it"
+        );
+        let place = origin(Signature::IORT, node.offset, "device object name");
+        findings.add(Rule::MalformedProperty, place, message);
+    }
+}

@@ -1,0 +1,151 @@
+//! Checks that SMMUs map the IDs which root complexes send through them.
+
+use crate::acpi::iort::{IdMapping, IortContents, IortNode};
+use crate::acpi::madt::{MadtContents, MadtStructure};
+use crate::acpi::mcfg::Mcfg;
+use crate::acpi::names::node_name;
+use crate::acpi::places::origin;
+use crate::acpi::table::Signature;
+use crate::acpi::table_set::TableSet;
+use crate::finding::Rule;
+use crate::finding_list::FindingList;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::vec::Vec;
+
+/// An SMMU, and the ranges of IDs that it maps, without overlaps and in ascending order.
+struct Smmu<'a> {
+    node: IortNode<'a>,
+    mapped: Vec<(u64, u64)>,
+}
+
+/// Reports root complexes whose messages pass an SMMU that does not map them. A machine without an
+/// ITS has no use for the mappings of an SMMU.
+pub(super) fn check(
+    tables: &TableSet<'_>,
+    madt: &[MadtStructure],
+    nodes: &[IortNode<'_>],
+    findings: &mut FindingList,
+) {
+    if !madt.iter().any(|structure| matches!(structure.contents, MadtContents::Its(_))) {
+        return;
+    }
+    let smmus: BTreeMap<usize, Smmu<'_>> =
+        nodes.iter().filter_map(|node| Some((node.offset, smmu(*node)?))).collect();
+    let buses = requesters(tables);
+    let mut reported = BTreeSet::new();
+    for node in nodes {
+        let IortContents::RootComplex(complex) = node.contents else { continue };
+        for mapping in node.mappings() {
+            let smmu = usize::try_from(mapping.target).ok().and_then(|offset| smmus.get(&offset));
+            let Some(smmu) = smmu.filter(|smmu| !reported.contains(&smmu.node.offset)) else {
+                continue;
+            };
+            let limits = buses.get(&complex.segment).copied();
+            let Some((first, last)) = outputs(mapping, limits) else { continue };
+            if smmu.mapped.is_empty() {
+                without_its(*node, smmu.node, findings);
+                reported.insert(smmu.node.offset);
+            } else if let Some(missing) = first_missing(&smmu.mapped, first, last) {
+                partly(*node, (first, last), smmu, missing, findings);
+                reported.insert(smmu.node.offset);
+            }
+        }
+    }
+}
+
+/// Returns the node with its ranges if it is an SMMU.
+fn smmu(node: IortNode<'_>) -> Option<Smmu<'_>> {
+    let is_smmu = matches!(node.contents, IortContents::SmmuV2(_) | IortContents::SmmuV3(_));
+    let own = node.own_mapping();
+    let passing = node
+        .mappings()
+        .enumerate()
+        .filter(|(index, mapping)| Some(*index) != own && !mapping.is_single);
+    let mut ranges: Vec<(u64, u64)> = passing
+        .map(|(_, mapping)| {
+            let first = u64::from(mapping.input);
+            (first, first + u64::from(mapping.id_count))
+        })
+        .collect();
+    ranges.sort_unstable();
+    let mut mapped: Vec<(u64, u64)> = Vec::new();
+    for (first, last) in ranges {
+        match mapped.last_mut().filter(|before| first <= before.1 + 1) {
+            Some(before) => before.1 = before.1.max(last),
+            None => mapped.push((first, last)),
+        }
+    }
+    is_smmu.then_some(Smmu { node, mapped })
+}
+
+/// Returns the first and the last requester ID of each segment of the MCFG.
+fn requesters(tables: &TableSet<'_>) -> BTreeMap<u32, (u64, u64)> {
+    let mut buses: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+    for one in tables.mcfg.into_iter().flat_map(Mcfg::allocations).filter_map(Result::ok) {
+        let (first, last) = (u64::from(one.first_bus) << 8, u64::from(one.last_bus) << 8 | 0xff);
+        let known = buses.entry(one.segment.into()).or_insert((first, last));
+        *known = (known.0.min(first), known.1.max(last));
+    }
+    buses
+}
+
+/// Returns the IDs that a mapping gives to the requesters within `limits`.
+fn outputs(mapping: IdMapping, limits: Option<(u64, u64)>) -> Option<(u64, u64)> {
+    let output = u64::from(mapping.output);
+    if mapping.is_single {
+        return Some((output, output));
+    }
+    let (low, high) = limits.unwrap_or((0, u64::MAX));
+    let input = u64::from(mapping.input);
+    let first = input.max(low);
+    let last = (input + u64::from(mapping.id_count)).min(high);
+    (first <= last).then(|| (output + (first - input), output + (last - input)))
+}
+
+/// Returns the first ID of a range that is in none of `mapped`.
+fn first_missing(mapped: &[(u64, u64)], first: u64, last: u64) -> Option<u64> {
+    let after = mapped.partition_point(|(begin, _)| *begin <= first);
+    let around = after.checked_sub(1).and_then(|index| mapped.get(index));
+    let missing = match around {
+        Some((_, end)) if *end >= first => end + 1,
+        _ => first,
+    };
+    (missing <= last).then_some(missing)
+}
+
+fn without_its(complex: IortNode<'_>, smmu: IortNode<'_>, findings: &mut FindingList) {
+    let message = format!(
+        "{} sends through {}, which has no ID mapping to an ITS group: no function behind it can \
+         signal by message",
+        node_name(complex),
+        node_name(smmu)
+    );
+    let place = origin(Signature::IORT, smmu.offset, "number of ID mappings");
+    findings.add(Rule::SmmuWithoutIts, place, message);
+}
+
+/// Reports IDs that the SMMU does not map, at the mapping of the SMMU before them.
+fn partly(
+    complex: IortNode<'_>,
+    (first, last): (u64, u64),
+    smmu: &Smmu<'_>,
+    missing: u64,
+    findings: &mut FindingList,
+) {
+    let before = |mapping: &IdMapping| {
+        !mapping.is_single && u64::from(mapping.input) + u64::from(mapping.id_count) < missing
+    };
+    let own = smmu.node.own_mapping();
+    let passing = smmu.node.mappings().enumerate().filter(|(index, _)| Some(*index) != own);
+    let near = passing.map(|(_, mapping)| mapping).filter(before).max_by_key(|one| one.input);
+    let near = near.or_else(|| smmu.node.mappings().find(|mapping| !mapping.is_single));
+    let message = format!(
+        "{} sends IDs {first:#x} to {last:#x} through {}, which does not map {missing:#x}: its \
+         messages reach no ITS",
+        node_name(complex),
+        node_name(smmu.node)
+    );
+    let offset = near.map_or(smmu.node.offset, |mapping| mapping.offset);
+    findings.add(Rule::UnmappedStream, origin(Signature::IORT, offset, "ID mapping"), message);
+}

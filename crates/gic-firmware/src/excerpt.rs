@@ -1,0 +1,38 @@
+//! Text of the part of the input that a finding is about.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write as _;
+use core::ops::Range;
+
+/// A node of a devicetree as source, or a structure of an ACPI table with its fields by name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Excerpt {
+    /// Text of several lines.
+    pub text: String,
+    pub(crate) name: Range<usize>,
+    pub(crate) properties: Vec<(String, Range<usize>)>,
+}
+
+impl Excerpt {
+    /// Returns the byte range of this property or field in [`text`](Self::text). Returns the range
+    /// of the name of the node or structure if it lacks the property.
+    pub fn place(&self, property: &str) -> Range<usize> {
+        let stated = self.properties.iter().find(|(name, _)| name == property);
+        stated.map_or_else(|| self.name.clone(), |(_, place)| place.clone())
+    }
+
+    /// Creates an excerpt that consists of a name alone.
+    pub(crate) fn new(name: String) -> Self {
+        Self { name: 0..name.len(), text: name, properties: Vec::new() }
+    }
+
+    /// Adds a line that states the value of a field.
+    pub(crate) fn field(&mut self, name: &str, value: &str) {
+        self.text.push_str("\n    ");
+        let start = self.text.len();
+        // Writing to a string cannot fail.
+        let _ = write!(self.text, "{name}: {value}");
+        self.properties.push((String::from(name), start..self.text.len()));
+    }
+}
