@@ -257,6 +257,9 @@ rules! {
     SmmuWithoutInterrupts "smmu-without-interrupts" Warning
         "An SMMU or counter group has neither wired interrupts nor a mapping for messages."
         "State its GSIVs, or the index of a single mapping to an ITS group.";
+    ComponentPath "component-path" Warning
+        "A named component of the IORT has a path that no device of the namespace can have."
+        "State the full path in upper case, with at most four characters per segment.";
     RmrRange "rmr-range" Error
         "A reserved memory range is missing, malformed, unaligned or claimed twice."
         "Ranges have 20 bytes each, multiples of 64 KiB, and do not overlap.";

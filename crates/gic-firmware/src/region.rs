@@ -16,8 +16,13 @@ impl RegionSet {
     }
 
     pub(crate) fn contains(&self, address: u64) -> bool {
+        self.around(address).is_some()
+    }
+
+    /// Returns the region that contains `address`.
+    pub(crate) fn around(&self, address: u64) -> Option<Region> {
         let after = self.0.partition_point(|region| region.base() <= address);
         let holder = after.checked_sub(1).and_then(|place| self.0.get(place));
-        holder.is_some_and(|region| region.contains(address))
+        holder.copied().filter(|region| region.contains(address))
     }
 }

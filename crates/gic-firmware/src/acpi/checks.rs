@@ -45,7 +45,7 @@ pub(super) fn check(
     cpus::check(madt, raw, findings);
     wires::check(madt, nodes, raw, findings);
     segments::check(tables, nodes, findings);
-    mappings::check(nodes, raw, findings);
+    mappings::check(madt, nodes, raw, findings);
     streams::check(tables, madt, nodes, findings);
     memory_ranges::check(nodes, raw, findings);
 }

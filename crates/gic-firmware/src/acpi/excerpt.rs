@@ -95,6 +95,9 @@ fn of_iort(iort: Iort<'_>, nodes: &NodesByOffset<'_>, offset: usize) -> Option<E
 fn of_node(table: Table<'_>, nodes: &NodesByOffset<'_>, node: IortNode<'_>) -> Excerpt {
     let mut excerpt = Excerpt::new(node_name(node));
     let bytes = table.bytes().get(node.offset..).unwrap_or_default();
+    // Bytes from the first mapping on are not fields.
+    let first = node.mappings().next().map(|mapping| mapping.offset.saturating_sub(node.offset));
+    let bytes = first.and_then(|first| bytes.get(..first)).unwrap_or(bytes);
     add(&mut excerpt, fields::NODE, Fields(bytes));
     add(&mut excerpt, fields::of_node(node.contents), Fields(bytes));
     if let IortContents::NamedComponent(component) = node.contents {

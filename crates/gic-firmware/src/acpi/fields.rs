@@ -48,7 +48,7 @@ pub(super) const GICC_BASE: Field = hex("physical base address", 32, 8);
 pub(super) const GICV: Field = hex("GICV", 40, 8);
 pub(super) const GICH: Field = hex("GICH", 48, 8);
 pub(super) const MAINTENANCE_GSIV: Field = number("VGIC maintenance interrupt", 56, 4);
-pub(super) const GICC_GICR: Field = hex("GICR base address", 60, 8);
+const GICC_GICR: Field = hex("GICR base address", 60, 8);
 pub(super) const SPE_GSIV: Field = number("SPE overflow interrupt", 78, 2);
 pub(super) const TRBE_GSIV: Field = number("TRBE interrupt", 80, 2);
 
@@ -127,9 +127,13 @@ pub(super) const NODE: &[Field] = &[
     hex("offset of ID mappings", 12, 4),
 ];
 const ITS_GROUP: &[Field] = &[number("number of ITSes", 16, 4)];
-const NAMED_COMPONENT: &[Field] =
-    &[hex("node flags", 16, 4), number("memory address size limit", 28, 1)];
+const NAMED_COMPONENT: &[Field] = &[
+    hex("node flags", 16, 4),
+    hex("memory access properties", 20, 8),
+    number("memory address size limit", 28, 1),
+];
 const ROOT_COMPLEX: &[Field] = &[
+    hex("memory access properties", 16, 8),
     hex("ATS attribute", 24, 4),
     number("PCI segment number", 28, 4),
     number("memory address size limit", 32, 1),

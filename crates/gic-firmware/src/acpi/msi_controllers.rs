@@ -172,11 +172,15 @@ fn check_cpus(
     let covered = RegionSet::new(regions.iter().map(|(region, _)| region.value));
     for (offset, gicc) in giccs(madt).filter(|(_, gicc)| is_usable(*gicc)) {
         let Some(base) = redistributor(gicc) else { continue };
-        if !covered.contains(base) {
-            let message = format!("{base:#x} is in no region of the GICR structures");
-            let place = origin(Signature::MADT, offset, "GICR base address");
-            findings.add(Rule::GiccRedistributor, place, message);
-        }
+        let message = match covered.around(base) {
+            None => format!("{base:#x} is in no region of the GICR structures"),
+            Some(region) if (base - region.base()) % REDISTRIBUTOR_V3_BYTES != 0 => format!(
+                "{base:#x} is within a redistributor of the region {region}, not at its start"
+            ),
+            Some(_) => continue,
+        };
+        let place = origin(Signature::MADT, offset, "GICR base address");
+        findings.add(Rule::GiccRedistributor, place, message);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use crate::iommu::{Iommu, IommuIndex, IommuReference, IommuRouting, StreamEntry};
 use crate::map_overlap::report_overlaps;
-use crate::origin::{Fact, NodeId, Origin};
+use crate::origin::{Fact, NodeId};
 use crate::region::Region;
 use crate::requester::{
     BusRange, ConfigAccess, MapEntry, MsiRouting, Parent, PciHost, PlatformDevice, Role, Target,
@@ -272,7 +272,7 @@ impl Reader<'_, '_> {
                 let entry = MapEntry {
                     rid_base: RequesterId::new(span.requester),
                     length: span.more.saturating_add(1),
-                    target: self.target(*span, &mapping_origin(*mapping)),
+                    target: self.target(*span),
                     device_id_base: DeviceId::new(span.device),
                 };
                 Fact::new(entry, mapping_origin(*mapping))
@@ -286,15 +286,11 @@ impl Reader<'_, '_> {
         }
     }
 
-    fn target(&mut self, span: Span, origin: &Origin) -> Target {
+    fn target(&self, span: Span) -> Target {
         match span.end {
+            // The checks of the table report groups of unknown ITSes.
             End::Its(its) => {
-                if let Some(index) = self.controllers.of_its(its) {
-                    return Target::Controller(index);
-                }
-                let message = format!("the MADT has no ITS with number {its}");
-                self.findings.add(Rule::UnknownIts, origin.clone(), message);
-                Target::Nowhere
+                self.controllers.of_its(its).map_or(Target::Nowhere, Target::Controller)
             }
             End::Redistributors => {
                 self.controllers.direct_lpi().map_or(Target::Nowhere, Target::Controller)
@@ -396,7 +392,7 @@ impl Reader<'_, '_> {
     fn parents(&mut self, mapping: IdMapping) -> Vec<Fact<Parent>> {
         let spans = self.maps.follow(mapping, self.findings);
         let parent = |span: Span| {
-            let target = self.target(span, &mapping_origin(mapping));
+            let target = self.target(span);
             // If the controller has no DeviceIDs, references to it have no cells.
             let has_id = span.end != End::Redistributors;
             let specifier = has_id.then_some(span.device).into_iter().collect();

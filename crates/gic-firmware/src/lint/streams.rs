@@ -80,11 +80,14 @@ fn report(
 fn claims(description: &Description) -> Vec<StreamClaim<'_>> {
     let mut claims = Vec::new();
     for host in description.hosts.iter().filter(|host| host.status.is_enabled()) {
-        add_map(&mut claims, &host.id, &host.iommu, Some(host.buses.value));
+        add_map(&mut claims, &host.id, &host.iommu, (Some(host.buses.value), true));
     }
     let devices = description.devices.iter().chain(&description.iommu_users);
     for device in devices.filter(|device| device.status.is_enabled()) {
-        add_map(&mut claims, &device.id, &device.iommu, None);
+        // A named component of the IORT, which has no compatible string, is a device even if it has
+        // a range of StreamIDs.
+        let is_bus = !device.compatible.is_empty();
+        add_map(&mut claims, &device.id, &device.iommu, (None, is_bus));
         for reference in &device.iommus {
             let Some((first, last)) = streams(reference) else { continue };
             let (owner, origin) = (&device.id, &reference.origin);
@@ -114,7 +117,7 @@ fn add_map<'d>(
     claims: &mut Vec<StreamClaim<'d>>,
     owner: &'d NodeId,
     routing: &'d IommuRouting,
-    buses: Option<BusRange>,
+    (buses, is_bus): (Option<BusRange>, bool),
 ) {
     let (low, high) = match (&routing.mask, buses) {
         (Some(mask), _) => (0, mask.value),
@@ -132,6 +135,6 @@ fn add_map<'d>(
         }
         let stream = |requester: u32| base.saturating_add(requester - stated);
         let (first, last) = (stream(first), stream(last));
-        claims.push(StreamClaim { iommu, first, last, owner, is_bus: true, origin: &entry.origin });
+        claims.push(StreamClaim { iommu, first, last, owner, is_bus, origin: &entry.origin });
     }
 }

@@ -32,6 +32,12 @@ const PART_OF_IORT: &[(Rule, &str)] = &[
 ];
 
 const CAUSES: &[Cause] = &[
+    Cause {
+        rule: Rule::SharedSegment,
+        place: "MCFG",
+        symptoms: &[(Rule::SharedDeviceId, ""), (Rule::SharedStreamId, "")],
+    },
+    Cause { rule: Rule::MapRange, place: "IORT", symptoms: &[(Rule::UncoveredBus, "")] },
     Cause { rule: Rule::TableLength, place: "MADT", symptoms: PART_OF_MADT },
     Cause { rule: Rule::TableLength, place: "MADT", symptoms: &[(Rule::MalformedTable, "MADT")] },
     Cause { rule: Rule::TableLength, place: "MADT", symptoms: &[(Rule::TableChecksum, "MADT")] },
@@ -51,7 +57,12 @@ const CAUSES: &[Cause] = &[
         place: "",
         symptoms: &[(Rule::UncoveredBus, ""), (Rule::HostWithoutMsi, "")],
     },
-    Cause { rule: Rule::UnmappedStream, place: "", symptoms: &[(Rule::UncoveredBus, "")] },
+    Cause {
+        rule: Rule::UnmappedStream,
+        place: "",
+        symptoms: &[(Rule::UncoveredBus, ""), (Rule::HostWithoutMsi, "")],
+    },
+    Cause { rule: Rule::IortReference, place: "", symptoms: &[(Rule::HostWithoutMsi, "")] },
     Cause {
         rule: Rule::GiccRedistributor,
         place: "",

@@ -1,8 +1,8 @@
 //! Tests the rules that tables can violate, each with a faulty machine and a corrected one.
 
 use super::bytes::{
-    Bytes, Mapping, describe, gicc, gicd, gicr, iort, its, its_group, madt, mcfg, node,
-    root_complex, seal, smmu_v3, word,
+    Bytes, Mapping, describe, gicc, gicd, gicr, iort, its, its_group, madt, mcfg, named_component,
+    node, root_complex, seal, smmu_v3, word,
 };
 use super::convert::as_devicetree;
 use gic_firmware::lint::{KnownRegisters, check, compare};
@@ -143,6 +143,10 @@ fn own_index(index: u32) -> TableBlobs {
     with(&[smmu_v3(3, 0, 0, index, &mappings), root_complex(0, &[[0, 0xffff, 0, SMMU, 0]])])
 }
 
+fn component(path: &str) -> TableBlobs {
+    with(&[named_component(path, &[[0, 0, 0x2_0000, GROUP, 1]]), root_complex(0, &[ALL])])
+}
+
 /// Returns a machine that reserves memory at `base` for a StreamID of `target`.
 fn reserved(base: u64, target: u32) -> TableBlobs {
     let head = Bytes::default().u32(0).u32(1).u32(28);
@@ -184,6 +188,7 @@ fn cases() -> Vec<(Rule, TableBlobs, TableBlobs)> {
         (Rule::SmmuWithoutIts, through(&[]), through(&[ALL])),
         (Rule::UnmappedStream, through(&[[0, 0xfffe, 0, GROUP, 0]]), through(&[ALL])),
         (Rule::SmmuWithoutInterrupts, own_index(5), own_index(1)),
+        (Rule::ComponentPath, component("\\_SB.dma0"), component("\\_SB.DMA0")),
         (Rule::RmrRange, reserved(0x8a00_1000, SMMU), reserved(0x8a00_0000, SMMU)),
         (Rule::RmrTarget, reserved(0x8a00_0000, GROUP), reserved(0x8a00_0000, SMMU)),
         (Rule::TooManyFindings, of(&many), sound()),

@@ -3,6 +3,7 @@
 mod bytes;
 mod convert;
 mod draft;
+mod faults;
 mod hostile;
 mod iort;
 mod lint;

@@ -1,9 +1,12 @@
 //! Checks the GICC structures.
 
 use super::RawTables;
+use super::gic::ADDRESS_BITS;
 use crate::acpi::cpus::giccs;
-use crate::acpi::fields::{Field, GICV, MAINTENANCE_GSIV, SPE_GSIV, TRBE_GSIV, UID};
-use crate::acpi::madt::{Gicc, MadtStructure};
+use crate::acpi::fields::{
+    Field, GICC_BASE, GICH, GICV, MAINTENANCE_GSIV, SPE_GSIV, TRBE_GSIV, UID,
+};
+use crate::acpi::madt::{Gicc, MadtContents, MadtStructure};
 use crate::acpi::places::origin;
 use crate::acpi::table::{Fields, Signature};
 use crate::finding::Rule;
@@ -13,6 +16,8 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 
+/// Alignment of the registers of a CPU interface (IHI 0048B §4.1).
+const PAGE_BYTES: u64 = 0x1000;
 /// Fields that Linux requires to be equal on all CPUs, because one handler serves all of them.
 const SHARED: [(Field, &str); 4] = [
     (MAINTENANCE_GSIV, "KVM then refuses to use the GIC"),
@@ -24,6 +29,7 @@ const SHARED: [(Field, &str); 4] = [
 pub(super) fn check(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut FindingList) {
     uids(madt, findings);
     enabled(madt, findings);
+    interfaces(madt, raw, findings);
     redistributors(madt, findings);
     for (field, consequence) in SHARED {
         equal(madt, raw, field, consequence, findings);
@@ -61,6 +67,14 @@ fn enabled(madt: &[MadtStructure], findings: &mut FindingList) {
             _ => format!("the flags of none of the {count} GICCs enable a CPU"),
         };
         findings.add(Rule::NoUsableCpu, flags(first), message);
+    } else if let Some((first, gicc)) = giccs(madt).next()
+        && !gicc.is_enabled()
+    {
+        let message = format!(
+            "the first GICC, which is that of the CPU that boots, has flags {:#x}: it is disabled",
+            gicc.flags
+        );
+        findings.add(Rule::NoUsableCpu, flags(first), message);
     }
     let both = |(_, gicc): &(usize, Gicc)| gicc.is_enabled() && gicc.is_online_capable();
     if let Some((offset, gicc)) = giccs(madt).find(both) {
@@ -70,6 +84,25 @@ fn enabled(madt: &[MadtStructure], findings: &mut FindingList) {
             giccs(madt).filter(both).count()
         );
         findings.add(Rule::MalformedProperty, flags(offset), message);
+    }
+}
+
+/// Reports addresses of CPU interfaces that cannot be those of registers.
+fn interfaces(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut FindingList) {
+    for field in [GICC_BASE, GICV, GICH] {
+        let wrong = madt.iter().find_map(|structure| {
+            matches!(structure.contents, MadtContents::Gicc(_)).then_some(())?;
+            let base = field.read(raw.structure(structure))?;
+            (base % PAGE_BYTES != 0 || base >> ADDRESS_BITS != 0).then_some((structure, base))
+        });
+        if let Some((structure, base)) = wrong {
+            let message = format!(
+                "{} {base:#x} of a CPU is no address of registers; 0 stands for none",
+                field.name
+            );
+            let place = origin(Signature::MADT, structure.offset, field.name);
+            findings.add(Rule::MalformedProperty, place, message);
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Checks the distributor, redistributors, ITSes and MSI frames of the MADT.
 
 use super::RawTables;
-use crate::acpi::fields::{GICC_GICR, SYSTEM_VECTOR_BASE};
+use crate::acpi::fields::SYSTEM_VECTOR_BASE;
 use crate::acpi::madt::{Gicd, MadtContents, MadtStructure, MsiFrame};
 use crate::acpi::places::origin;
 use crate::acpi::table::Signature;
@@ -12,14 +12,10 @@ use alloc::format;
 use gic_arch::{IntId, IntIdClass};
 
 /// Number of address bits of Armv9 (FEAT_D128); no physical address has more.
-const ADDRESS_BITS: u32 = 56;
-/// Alignment of the registers of a redistributor.
-const FRAME_BYTES: u64 = 0x1_0000;
+pub(super) const ADDRESS_BITS: u32 = 56;
 
 pub(super) fn check(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut FindingList) {
     let mut frames = BTreeSet::new();
-    let is_region = |one: &MadtStructure| matches!(one.contents, MadtContents::Gicr(_));
-    let has_regions = madt.iter().any(is_region);
     for structure in madt {
         let (offset, place) = (structure.offset, |item| at(structure.offset, item));
         match structure.contents {
@@ -45,15 +41,6 @@ pub(super) fn check(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut F
                 if !frames.insert(frame.id) {
                     let message = format!("an earlier MSI frame also has number {}", frame.id);
                     findings.add(Rule::DuplicateId, place("GIC MSI frame ID"), message);
-                }
-            }
-            // Without GICRs, the frames' alignment is checked for all kinds of firmware.
-            MadtContents::Gicc(_) if has_regions => {
-                let base = GICC_GICR.read(raw.structure(structure)).unwrap_or_default();
-                if base % FRAME_BYTES != 0 {
-                    let message =
-                        format!("{base:#x} is not a multiple of 64 KiB, as redistributors are");
-                    findings.add(Rule::GiccRedistributor, place(GICC_GICR.name), message);
                 }
             }
             _ => {}

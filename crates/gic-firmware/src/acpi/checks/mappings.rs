@@ -4,20 +4,38 @@ use super::RawTables;
 use super::gic::address;
 use crate::acpi::fields::{EVENT_GSIV, GERR_GSIV, NODE_REFERENCE, OVERFLOW_GSIV, node_layout};
 use crate::acpi::iort::{IdMapping, IortContents, IortNode};
+use crate::acpi::madt::{MadtContents, MadtStructure};
 use crate::acpi::names::{NodesByOffset, node_name};
 use crate::acpi::places::origin;
 use crate::acpi::table::{Fields, Signature};
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
+use alloc::string::String;
 
 /// Flag of an SMMUv3 (revision 5): the DeviceID mapping index is valid.
 const INDEX_VALID: u32 = 1 << 4;
+/// Flag of memory access properties: the path to memory is coherent.
+const COHERENT_PATH: u8 = 1;
 /// Longest segment of a path in the namespace.
 const SEGMENT_CHARACTERS: usize = 4;
 
-pub(super) fn check(nodes: &[IortNode<'_>], raw: RawTables<'_>, findings: &mut FindingList) {
+pub(super) fn check(
+    madt: &[MadtStructure],
+    nodes: &[IortNode<'_>],
+    raw: RawTables<'_>,
+    findings: &mut FindingList,
+) {
+    let itses: BTreeSet<u32> = madt
+        .iter()
+        .filter_map(|structure| match structure.contents {
+            MadtContents::Its(its) => Some(its.id),
+            _ => None,
+        })
+        .collect();
+    let is_frame = |one: &MadtStructure| matches!(one.contents, MadtContents::MsiFrame(_));
+    let has_frame = madt.iter().any(is_frame);
     let by_offset = NodesByOffset::new(nodes.iter().copied());
     let mut identifiers = BTreeMap::new();
     for node in nodes {
@@ -26,13 +44,26 @@ pub(super) fn check(nodes: &[IortNode<'_>], raw: RawTables<'_>, findings: &mut F
             target(*node, index, mapping, &by_offset, findings);
         }
         match node.contents {
+            // Operating systems ignore the groups of a machine with MSI frames and no ITS.
+            IortContents::ItsGroup(_) if itses.is_empty() && has_frame => {}
+            IortContents::ItsGroup(group) => {
+                if let Some(id) = group.ids().find(|id| !itses.contains(id)) {
+                    let message = format!("the MADT has no GIC ITS with number {id}");
+                    let place = origin(Signature::IORT, node.offset, "number of ITSes");
+                    findings.add(Rule::UnknownIts, place, message);
+                }
+            }
             IortContents::SmmuV2(smmu) => base("SMMU", *node, smmu.base, findings),
             IortContents::SmmuV3(smmu) => {
                 base("SMMU", *node, smmu.base, findings);
                 smmu_interrupts(*node, raw.node(node), findings);
             }
             IortContents::Pmcg(_) => counters(*node, raw.node(node), &by_offset, findings),
-            IortContents::NamedComponent(component) => path(*node, component.path, findings),
+            IortContents::NamedComponent(component) => {
+                path(*node, component.path, findings);
+                coherence(*node, raw.node(node), 20, findings);
+            }
+            IortContents::RootComplex(_) => coherence(*node, raw.node(node), 16, findings),
             _ => {}
         }
         if node.identifier != 0
@@ -175,6 +206,22 @@ const fn is_counted(contents: IortContents<'_>) -> bool {
     )
 }
 
+/// Reports memory access properties at byte `at` that contradict each other: accesses that are
+/// coherent although they do not take the path that keeps them coherent (DEN 0049E table 14).
+fn coherence(node: IortNode<'_>, bytes: Fields<'_>, at: usize, findings: &mut FindingList) {
+    let (Some(coherent), Some(flags)) = (bytes.u32(at), bytes.u8(at + 7)) else { return };
+    let reason = match (coherent, flags & COHERENT_PATH) {
+        (0, _) | (1, COHERENT_PATH) => return,
+        (1, _) => String::from(
+            "states cache coherent accesses (CCA 1) without a coherent path to memory (CPM 0)",
+        ),
+        _ => format!("states cache coherency {coherent:#x}, which is neither 0 nor 1"),
+    };
+    let place = origin(Signature::IORT, node.offset, "memory access properties");
+    let message = format!("{} {reason}", node_name(node));
+    findings.add(Rule::MalformedProperty, place, message);
+}
+
 /// Reports a component whose path no object of the namespace can have.
 fn path(node: IortNode<'_>, path: &str, findings: &mut FindingList) {
     let is_segment = |segment: &str| {
@@ -188,6 +235,6 @@ fn path(node: IortNode<'_>, path: &str, findings: &mut FindingList) {
             "{path:?} is no full path such as \\_SB.DEV0: no device of the namespace has it"
         );
         let place = origin(Signature::IORT, node.offset, "device object name");
-        findings.add(Rule::MalformedProperty, place, message);
+        findings.add(Rule::ComponentPath, place, message);
     }
 }

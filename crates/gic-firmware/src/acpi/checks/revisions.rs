@@ -41,6 +41,7 @@ pub(super) fn check(
     for node in nodes {
         of_node(*node, raw.node(node), table.unwrap_or_default(), findings);
     }
+    limits(nodes, raw, findings);
 }
 
 fn of_tables(tables: &TableSet<'_>, findings: &mut FindingList) {
@@ -106,21 +107,40 @@ fn of_node(node: IortNode<'_>, bytes: Fields<'_>, table: u8, findings: &mut Find
     }
 }
 
+/// Reports root complexes with a memory address size limit that their revision does not have. Such
+/// root complexes result in one finding, because a generator repeats the mistake.
+fn limits(nodes: &[IortNode<'_>], raw: RawTables<'_>, findings: &mut FindingList) {
+    let limit = |node: &IortNode<'_>| {
+        let is_old = matches!(node.contents, IortContents::RootComplex(_)) && node.revision == 0;
+        let bytes = before_mappings(*node, raw.node(node));
+        bytes.u8(32).filter(|bits| is_old && (1..64).contains(bits))
+    };
+    let mut limited = nodes.iter().filter_map(|node| Some((node, limit(node)?)));
+    let Some((first, bits)) = limited.next() else { return };
+    let others = match limited.count() {
+        0 => String::new(),
+        count => format!("; likewise {count} more"),
+    };
+    let message = format!(
+        "{} limits addresses to {bits} bits, but revision 0 has no such field: the limit has no \
+         effect{others}",
+        node_name(*first)
+    );
+    let place = origin(Signature::IORT, first.offset, "revision");
+    findings.add(Rule::OldRevision, place, message);
+}
+
+/// Returns the fields of a node, without its mappings.
+fn before_mappings<'a>(node: IortNode<'_>, bytes: Fields<'a>) -> Fields<'a> {
+    let first = node.mappings().next().map(|mapping| mapping.offset.saturating_sub(node.offset));
+    Fields(first.and_then(|first| bytes.0.get(..first)).unwrap_or(bytes.0))
+}
+
 /// Returns the reason why a node's revision, or that of its table, is too old for a field that the
 /// node states.
 fn too_old(node: IortNode<'_>, bytes: Fields<'_>, table: u8) -> Option<String> {
-    let first = node.mappings().next().map(|mapping| mapping.offset.saturating_sub(node.offset));
-    // Bytes from the first mapping on are not fields.
-    let end = first.unwrap_or(bytes.0.len()).min(bytes.0.len());
-    let bytes = Fields(bytes.0.get(..end).unwrap_or_default());
+    let bytes = before_mappings(node, bytes);
     match node.contents {
-        IortContents::RootComplex(_) if node.revision == 0 => {
-            let bits = bytes.u8(32).filter(|bits| (1..64).contains(bits))?;
-            Some(format!(
-                "limits addresses to {bits} bits, but revision 0 has no such field: the limit has \
-                 no effect"
-            ))
-        }
         IortContents::SmmuV3(_) if node.revision < 5 && bytes.u32(24)? & (1 << 4) != 0 => {
             Some(format!(
                 "has the flag of a valid DeviceID mapping index, which revision {} has not",

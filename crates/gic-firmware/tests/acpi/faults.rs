@@ -1,0 +1,431 @@
+//! Plants mistakes that firmware authors make in sound tables, and compares the rules that find
+//! them. Each mistake has one cause, so it must result in that cause alone.
+
+use super::bytes::{
+    Bytes, Mapping, describe, gicc, gicd, gicr, iort, its, its_group, madt, mcfg, msi_frame,
+    named_component, node, offset, pmcg, root_complex, seal, smmu_v3, word,
+};
+use gic_firmware::lint::{KnownRegisters, check};
+use gic_firmware::{Finding, Rule};
+
+/// Numbers of the MADT structures and IORT nodes of the sound machine.
+const CPU: usize = 0;
+const GICD: usize = 4;
+const GICR: usize = 5;
+const ITS: usize = 6;
+const GROUP: usize = 0;
+const SMMU: usize = 1;
+const COMPLEX: usize = 2;
+const OTHER_COMPLEX: usize = 3;
+const COMPONENT: usize = 4;
+const COUNTERS: usize = 5;
+const RMR: usize = 6;
+
+/// Offsets of the ITS group and the SMMU in the IORT.
+const AT_GROUP: u32 = 48;
+const AT_SMMU: u32 = AT_GROUP + 24;
+/// Bytes from the start of a node to its ID mappings.
+const SMMU_MAPPINGS: usize = 68;
+const COMPLEX_MAPPINGS: usize = 36;
+
+/// The parts of a machine's tables.
+struct Machine {
+    madt: Vec<Vec<u8>>,
+    nodes: Vec<Vec<u8>>,
+    /// Base address, segment, first and last bus.
+    windows: Vec<(u64, u16, u8, u8)>,
+}
+
+impl Machine {
+    /// Returns four CPUs with a GICv3, an ITS, an SMMU in front of segment 0, and a segment 1.
+    fn sound() -> Self {
+        let cpus = (0..4u32).map(|uid| gicc(82, uid, 1, u64::from(uid), 0));
+        let gic = [gicd(0x800_0000, 3), gicr(0, 0x80a_0000, 0x8_0000), its(0, 0, 0x808_0000)];
+        let through: &[Mapping] = &[[0, 0xffff, 0, AT_GROUP, 0], [0, 0, 0x3_0000, AT_GROUP, 1]];
+        let coherent = |complex: Vec<u8>| planted(complex, 16, &[1, 0, 0, 0, 0, 0, 0, 3]);
+        let range = Bytes::default().u32(0).u32(1).u32(28).u64(0x9000_0000).u64(0x2_0000).u32(0).0;
+        let nodes = vec![
+            its_group(&[0]),
+            smmu_v3(3, 0, 74, 1, through),
+            coherent(root_complex(0, &[[0, 0xffff, 0, AT_SMMU, 0]])),
+            coherent(root_complex(1, &[[0, 0xffff, 0x1_0000, AT_GROUP, 0]])),
+            named_component("\\_SB_.DMA0", &[[0, 0, 0x2_0000, AT_GROUP, 1]]),
+            pmcg(90, &[]),
+            node(6, 3, &range, &[[0, 0, 0x2_0001, AT_SMMU, 1]]),
+        ];
+        let windows = vec![(0x40_1000_0000, 0, 0, 0xff), (0x50_1000_0000, 1, 0, 0xff)];
+        Self { madt: cpus.chain(gic).collect(), nodes, windows }
+    }
+
+    fn tables(&self) -> Vec<Vec<u8>> {
+        vec![madt(&self.madt), iort(&self.nodes), mcfg(&self.windows)]
+    }
+
+    /// Replaces bytes of a MADT structure.
+    fn structure(mut self, number: usize, at: usize, bytes: &[u8]) -> Self {
+        plant(&mut self.madt[number], at, bytes);
+        self
+    }
+
+    /// Replaces bytes of the GICC structures.
+    fn each_cpu(mut self, at: usize, bytes: &[u8]) -> Self {
+        self.madt[..GICD].iter_mut().for_each(|cpu| plant(cpu, at, bytes));
+        self
+    }
+
+    /// Replaces bytes of an IORT node.
+    fn node(mut self, number: usize, at: usize, bytes: &[u8]) -> Self {
+        plant(&mut self.nodes[number], at, bytes);
+        self
+    }
+
+    /// Replaces a word of an ID mapping of an IORT node: the first input ID, the number of IDs
+    /// minus one, the first output ID, the target or the flags.
+    fn mapping(self, number: usize, mappings: usize, word: usize, value: u32) -> Self {
+        self.node(number, mappings + 4 * word, &value.to_le_bytes())
+    }
+
+    fn with(mut self, structure: Vec<u8>) -> Self {
+        self.madt.push(structure);
+        self
+    }
+
+    fn windows(self, windows: &[(u64, u16, u8, u8)]) -> Self {
+        Self { windows: windows.to_vec(), ..self }
+    }
+}
+
+fn plant(structure: &mut [u8], at: usize, bytes: &[u8]) {
+    structure[at..at + bytes.len()].copy_from_slice(bytes);
+}
+
+fn planted(mut structure: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+    plant(&mut structure, at, bytes);
+    structure
+}
+
+fn findings(tables: &[Vec<u8>]) -> Vec<Finding> {
+    check(&describe(tables), &KnownRegisters::default())
+}
+
+/// Checks that each machine has findings of these rules, and no other.
+fn expect(cases: Vec<(&str, Machine, &[Rule])>) {
+    let cases = cases.into_iter().map(|(name, machine, rules)| (name, machine.tables(), rules));
+    expect_tables(cases.collect());
+}
+
+fn expect_tables(cases: Vec<(&str, Vec<Vec<u8>>, &[Rule])>) {
+    let mut wrong = Vec::new();
+    for (name, tables, expected) in cases {
+        let found = findings(&tables);
+        let rules: Vec<Rule> = found.iter().map(|finding| finding.rule).collect();
+        if rules != expected {
+            let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+            wrong.push(format!("{name}: expected {expected:?}\n  {}", found.join("\n  ")));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn sound_tables_have_no_findings() {
+    assert_eq!(findings(&Machine::sound().tables()), []);
+}
+
+#[test]
+fn cpus_are_compared_with_each_other() {
+    let sound = Machine::sound;
+    expect(vec![
+        ("UID twice", sound().structure(1, 8, &[0]), &[Rule::DuplicateId]),
+        ("MPIDR twice", sound().structure(1, 68, &[0]), &[Rule::DuplicateAffinity]),
+        ("MPIDR with bit 31", sound().structure(1, 71, &[0x80]), &[Rule::MalformedProperty]),
+        ("all disabled", sound().each_cpu(12, &[0]), &[Rule::NoUsableCpu]),
+        ("all online capable alone", sound().each_cpu(12, &[8]), &[Rule::NoUsableCpu]),
+        ("enabled and online capable", sound().each_cpu(12, &[9]), &[Rule::MalformedProperty]),
+        (
+            "redistributor beyond",
+            sound().structure(1, 60, &[0, 0, 0, 9]),
+            &[Rule::GiccRedistributor],
+        ),
+        ("SGI frame", sound().structure(1, 60, &[0, 0, 0xb, 8]), &[Rule::GiccRedistributor]),
+        (
+            "length of ACPI 5.0",
+            sound().structure(3, 1, &[40]),
+            &[Rule::MalformedTable, Rule::MissingProperty],
+        ),
+    ]);
+}
+
+#[test]
+fn interrupts_of_cpus_are_ppis() {
+    let sound = Machine::sound;
+    expect(vec![
+        ("PPI number 9", sound().each_cpu(56, &[9]), &[Rule::GsivClass]),
+        ("maintenance SPI", sound().each_cpu(56, &[41]), &[Rule::GsivClass]),
+        ("performance PPI number 7", sound().each_cpu(20, &[7]), &[Rule::GsivClass]),
+        ("performance is maintenance", sound().each_cpu(20, &[25]), &[Rule::SharedGsiv]),
+        ("maintenance of one CPU", sound().structure(2, 56, &[24]), &[Rule::GiccMismatch]),
+        ("SPE PPI number 5", sound().each_cpu(78, &[5]), &[Rule::GsivClass]),
+        ("TRBE SPI", sound().each_cpu(80, &[40]), &[Rule::GsivClass]),
+    ]);
+}
+
+#[test]
+fn frames_have_their_places() {
+    let sound = Machine::sound;
+    let overlap = &[Rule::RegistersOverlap];
+    expect(vec![
+        ("version 2", sound().structure(GICD, 20, &[2]), &[Rule::GicdVersion]),
+        ("version 5", sound().structure(GICD, 20, &[5]), &[Rule::OtherGicVersion]),
+        ("two GICDs", sound().with(gicd(0x900_0000, 3)), &[Rule::SeveralDistributors]),
+        ("no address", sound().structure(GICD, 8, &[0; 8]), &[Rule::MalformedProperty]),
+        ("ITS twice", sound().with(its(0, 0, 0x900_0000)), &[Rule::DuplicateId]),
+        ("ITS beyond 64 KiB", sound().structure(ITS, 8, &[0, 0x10, 8, 9]), &[Rule::FrameAlignment]),
+        ("ITS in the GICD", sound().structure(ITS, 8, &[0, 0, 0, 8]), overlap),
+        ("GICR in halves", sound().structure(GICR, 12, &[0, 0, 9, 0]), &[Rule::RedistributorSize]),
+        ("GICR for 2", sound().structure(GICR, 12, &[0, 0, 4]), &[Rule::TooFewRedistributors]),
+        ("GICR at 4 KiB", sound().structure(GICR, 4, &[0, 0x10]), &[Rule::FrameAlignment]),
+        ("SMMU over the ITS", sound().node(SMMU, 16, &[0, 0, 8, 8]), overlap),
+        (
+            "configuration space over the GIC",
+            sound().windows(&[(0x800_0000, 0, 0, 0xf), (0x50_1000_0000, 1, 0, 0xff)]),
+            &[Rule::RegistersOverlap, Rule::RegistersOverlap, Rule::RegistersOverlap],
+        ),
+        (
+            "frame beside an ITS",
+            sound().with(msi_frame(0, 0x902_0000, 1, 16, 96)),
+            &[Rule::UnusedMsiFrame],
+        ),
+        (
+            "frame with SPI numbers",
+            sound().with(msi_frame(0, 0x902_0000, 1, 16, 0)),
+            &[Rule::FrameRange, Rule::UnusedMsiFrame],
+        ),
+        (
+            "frame over a wire",
+            sound().with(msi_frame(0, 0x902_0000, 1, 32, 64)),
+            &[Rule::MsiOverWired, Rule::UnusedMsiFrame],
+        ),
+    ]);
+}
+
+#[test]
+fn segments_agree() {
+    let sound = Machine::sound;
+    let base = 0x40_1000_0000;
+    expect(vec![
+        ("wrong segment", sound().node(OTHER_COMPLEX, 28, &[2]), &[Rule::UnknownSegment]),
+        ("segment twice", sound().node(OTHER_COMPLEX, 28, &[0]), &[Rule::UnknownSegment]),
+        (
+            "allocation twice",
+            sound().windows(&[(base, 0, 0, 0xff), (0x50_1000_0000, 0, 0, 0xff)]),
+            &[Rule::SharedSegment],
+        ),
+        (
+            "buses reversed",
+            sound().windows(&[(base, 0, 0, 0xff), (0x50_1000_0000, 1, 0xff, 0)]),
+            &[Rule::MalformedProperty],
+        ),
+        (
+            "windows overlap",
+            sound().windows(&[(base, 0, 0, 0xff), (base + 0x100_0000, 1, 0, 0xff)]),
+            &[Rule::RegistersOverlap],
+        ),
+        (
+            "base of a bus at 4 KiB",
+            sound().windows(&[(base + 0x1000, 0, 0, 0xff), (0x50_1000_0000, 1, 0, 0xff)]),
+            &[Rule::FrameAlignment],
+        ),
+        (
+            "no base",
+            sound().windows(&[(base, 0, 0, 0xff), (0, 1, 0, 0xf)]),
+            &[Rule::MalformedProperty],
+        ),
+    ]);
+}
+
+#[test]
+fn mappings_lead_to_an_its() {
+    let sound = Machine::sound;
+    let complex = |word, value| sound().mapping(COMPLEX, COMPLEX_MAPPINGS, word, value);
+    let other = |word, value| sound().mapping(OTHER_COMPLEX, COMPLEX_MAPPINGS, word, value);
+    let smmu = |word, value| sound().mapping(SMMU, SMMU_MAPPINGS, word, value);
+    let mut own_alone = sound();
+    own_alone.nodes[SMMU] = smmu_v3(3, 0, 74, 0, &[]);
+    own_alone.nodes.truncate(OTHER_COMPLEX);
+    own_alone.windows.truncate(1);
+    expect(vec![
+        ("no mapping of the SMMU", own_alone, &[Rule::SmmuWithoutIts]),
+        ("count one too low", smmu(1, 0xfffe), &[Rule::UnmappedStream]),
+        ("outputs beyond the SMMU's inputs", complex(2, 0x1_0000), &[Rule::UnmappedStream]),
+        ("no such node", complex(3, 0x1000), &[Rule::IortReference]),
+        ("in the middle of a node", other(3, AT_GROUP + 4), &[Rule::IortReference]),
+        ("SMMU to itself", smmu(3, AT_SMMU), &[Rule::IortReference]),
+        ("no such ITS", sound().node(GROUP, 20, &[7]), &[Rule::UnknownIts]),
+        ("group of 2 in 1", sound().node(GROUP, 16, &[2]), &[Rule::MalformedTable]),
+        ("DeviceIDs of another host", other(2, 0), &[Rule::SharedDeviceId]),
+        ("past 32 bits", other(2, 0xffff_fff0), &[Rule::MapRange]),
+        ("number of IDs", other(1, 0x1_0000), &[Rule::RequesterBeyondPci]),
+        ("limit of 32 bits", sound().node(OTHER_COMPLEX, 32, &[24]), &[Rule::AddressSizeLimit]),
+        ("component without a root", sound().node(COMPONENT, 29, b"/"), &[Rule::ComponentPath]),
+    ]);
+}
+
+#[test]
+fn smmus_signal() {
+    let sound = Machine::sound;
+    let no_wires = || sound().node(SMMU, 44, &[0; 16]);
+    expect(vec![
+        ("PPI", sound().node(SMMU, 44, &[27]), &[Rule::GsivClass]),
+        ("LPI", sound().node(SMMU, 44, &[0, 0x20]), &[Rule::GsivClass]),
+        ("counters at a PPI", sound().node(COUNTERS, 24, &[7]), &[Rule::GsivClass]),
+        ("index beyond", no_wires().node(SMMU, 64, &[9]), &[Rule::SmmuWithoutInterrupts]),
+        ("no wire for counters", sound().node(COUNTERS, 24, &[0]), &[Rule::SmmuWithoutInterrupts]),
+        ("counters of nothing", sound().node(COUNTERS, 28, &[4]), &[Rule::IortReference]),
+        (
+            "own mapping with a range",
+            no_wires().mapping(SMMU, SMMU_MAPPINGS + 20, 4, 0),
+            &[Rule::SingleMapping],
+        ),
+    ]);
+}
+
+#[test]
+fn reserved_memory_is_checked() {
+    let sound = Machine::sound;
+    expect(vec![
+        ("two of one", sound().node(RMR, 20, &[2]), &[Rule::RmrRange]),
+        ("none", sound().node(RMR, 20, &[0]), &[Rule::RmrRange]),
+        ("at 4 KiB", sound().node(RMR, 29, &[0x10]), &[Rule::RmrRange]),
+        ("4 KiB long", sound().node(RMR, 36, &[0, 0x10, 0]), &[Rule::RmrRange]),
+        ("empty", sound().node(RMR, 36, &[0; 8]), &[Rule::RmrRange]),
+        ("within the fields", sound().node(RMR, 24, &[20]), &[Rule::RmrRange]),
+        ("to the ITS", sound().mapping(RMR, 48, 3, AT_GROUP), &[Rule::RmrTarget]),
+        ("to nothing", sound().mapping(RMR, 48, 3, 7), &[Rule::IortReference]),
+    ]);
+}
+
+#[test]
+fn revisions_fit_the_fields() {
+    let sound = Machine::sound;
+    let revised = |table: usize, revision| {
+        let mut tables = sound().tables();
+        tables[table][8] = revision;
+        seal(&mut tables[table]);
+        tables
+    };
+    let mut trbe = sound().each_cpu(80, &[30]).tables();
+    trbe[0][8] = 5;
+    seal(&mut trbe[0]);
+    expect_tables(vec![
+        ("MADT of the future", revised(0, 40), &[Rule::UnknownRevision]),
+        ("MADT before the GIC", revised(0, 1), &[Rule::OldRevision]),
+        ("MADT before TRBE", trbe, &[Rule::OldRevision]),
+        ("MCFG", revised(2, 0), &[Rule::UnknownRevision]),
+        ("IORT of the future", revised(1, 9), &[Rule::UnknownRevision]),
+        ("IORT before reserved memory", revised(1, 0), &[Rule::OldRevision]),
+    ]);
+    expect(vec![
+        ("node", sound().node(COMPLEX, 3, &[40]), &[Rule::UnknownRevision]),
+        (
+            "limit",
+            sound().node(OTHER_COMPLEX, 3, &[0]).node(OTHER_COMPLEX, 32, &[40]),
+            &[Rule::OldRevision],
+        ),
+        ("valid index", sound().node(SMMU, 24, &[0x10]), &[Rule::OldRevision]),
+        ("reserved memory", sound().node(RMR, 3, &[0]), &[Rule::OldRevision]),
+    ]);
+}
+
+#[test]
+fn headers_state_what_follows() {
+    let sound = || Machine::sound().tables();
+    let stated = |table: usize, at: usize, value: u32| {
+        let mut tables = sound();
+        plant(&mut tables[table], at, &value.to_le_bytes());
+        seal(&mut tables[table]);
+        tables
+    };
+    let length = |table: usize| word(sound()[table].len());
+    let checksum = |table: usize| {
+        let mut tables = sound();
+        tables[table][9] ^= 1;
+        tables
+    };
+    expect_tables(vec![
+        ("MADT without the ITS", stated(0, 4, length(0) - 20), &[Rule::TableLength]),
+        ("MADT cut in the ITS", stated(0, 4, length(0) - 6), &[Rule::TableLength]),
+        ("MCFG without a segment", stated(2, 4, length(2) - 16), &[Rule::TableLength]),
+        ("IORT without its last node", stated(1, 36, 6), &[Rule::IortNodeCount]),
+        ("IORT without root complexes", stated(1, 36, 2), &[Rule::IortNodeCount]),
+        ("IORT with a node too many", stated(1, 36, 8), &[Rule::IortNodeCount]),
+        ("first node in the header", stated(1, 40, 36), &[Rule::IortNodeCount]),
+        ("MADT", checksum(0), &[Rule::TableChecksum]),
+        ("IORT", checksum(1), &[Rule::TableChecksum]),
+    ]);
+    let hidden = Machine::sound().structure(GICR, 1, &[36]);
+    expect(vec![("GICR that hides the ITS", hidden, &[Rule::MalformedTable])]);
+}
+
+/// Mistakes that were reported in public.
+#[test]
+fn reported_mistakes_are_found() {
+    let sound = Machine::sound;
+    let mut one_too_many = sound();
+    one_too_many.nodes.truncate(OTHER_COMPLEX);
+    one_too_many.windows.truncate(1);
+    plant(&mut one_too_many.nodes[SMMU], 8, &[3]);
+    let mut without_segment = sound();
+    without_segment.nodes.truncate(OTHER_COMPLEX);
+    let mut lower_case = sound();
+    lower_case.nodes[COMPONENT] = named_component("\\_SB_.IWBa", &[[0, 0, 0x2_0000, AT_GROUP, 1]]);
+    let mut after_mappings = sound();
+    let behind = 28 + 20;
+    plant(&mut after_mappings.nodes[RMR], 24, &word(behind).to_le_bytes());
+    expect(vec![
+        // https://github.com/tianocore/edk2/pull/6441: the parser of the VGIC maintenance
+        // interrupt overwrote the flags of the CPU that boots.
+        ("edk2 6441, flags", sound().structure(CPU, 12, &[4]), &[Rule::NoUsableCpu]),
+        // The same change: the other CPUs have no maintenance interrupt.
+        (
+            "edk2 6441, interrupt",
+            sound().structure(2, 56, &[0]).structure(3, 56, &[0]),
+            &[Rule::GiccMismatch],
+        ),
+        // https://github.com/ARM-software/bsa-acs/issues/118: the SMMU of sbsa-ref states more
+        // mappings than it has, so that the next node is read as a mapping.
+        ("bsa-acs 118", one_too_many, &[Rule::MalformedTable]),
+        // https://github.com/ARM-software/sysarch-acs/pull/349: several GICDs.
+        ("sysarch-acs 349", sound().with(gicd(0x900_0000, 3)), &[Rule::SeveralDistributors]),
+        // https://github.com/ARM-software/arm-enterprise-acs/issues/120: the address of the CPU
+        // interface is neither 0 nor that of registers.
+        ("enterprise-acs 120", sound().each_cpu(32, &[1]), &[Rule::MalformedProperty]),
+        // https://github.com/tianocore/edk2-platforms/pull/222: CCA is 1 and CPM is 0.
+        ("edk2-platforms 222", sound().node(COMPLEX, 23, &[0]), &[Rule::MalformedProperty]),
+        // https://github.com/cloud-hypervisor/cloud-hypervisor/issues/3296: the IORT has a root
+        // complex for segment 0 alone.
+        ("cloud-hypervisor 3296", without_segment, &[Rule::HostWithoutMsi]),
+        // https://github.com/microsoft/mu_msvm/pull/87: two hosts of a segment must have disjoint
+        // buses in the MCFG.
+        (
+            "mu_msvm 87",
+            sound().windows(&[
+                (0x40_1000_0000, 0, 0, 0x40),
+                (0x41_1000_0000, 0, 0x40, 0xff),
+                (0x50_1000_0000, 1, 0, 0xff),
+            ]),
+            &[Rule::SharedSegment],
+        ),
+        // https://github.com/NVIDIA/edk2-nvidia/issues/14: the GICR does not fit the hardware.
+        ("edk2-nvidia 14", sound().structure(GICR, 12, &[0, 0, 2]), &[Rule::TooFewRedistributors]),
+        // https://github.com/tianocore/edk2/pull/13137: names with lower-case hexadecimal digits.
+        ("edk2 13137", lower_case, &[Rule::ComponentPath]),
+        // https://github.com/microsoft/openvmm/pull/3973: memory ranges after the ID mappings.
+        ("openvmm 3973", after_mappings, &[Rule::RmrRange]),
+        // https://github.com/tianocore/edk2/issues/9440: identifiers that restart per cluster.
+        ("edk2 9440", sound().structure(2, 8, &[0]).structure(3, 8, &[1]), {
+            &[Rule::DuplicateId, Rule::DuplicateId]
+        }),
+    ]);
+    assert_eq!(offset(&sound().nodes[..COMPLEX]), AT_SMMU + word(sound().nodes[SMMU].len()));
+}
