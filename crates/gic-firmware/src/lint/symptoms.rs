@@ -29,6 +29,9 @@ const PART_OF_IORT: &[(Rule, &str)] = &[
     (Rule::HostWithoutMsi, ""),
     (Rule::UncoveredBus, ""),
     (Rule::RmrTarget, ""),
+    (Rule::SmmuWithoutIts, ""),
+    (Rule::UnmappedStream, ""),
+    (Rule::SmmuWithoutInterrupts, ""),
 ];
 
 const CAUSES: &[Cause] = &[

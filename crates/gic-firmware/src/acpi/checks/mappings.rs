@@ -3,7 +3,7 @@
 use super::RawTables;
 use super::gic::address;
 use crate::acpi::fields::{EVENT_GSIV, GERR_GSIV, NODE_REFERENCE, OVERFLOW_GSIV, node_layout};
-use crate::acpi::iort::{IdMapping, IortContents, IortNode};
+use crate::acpi::iort::{IdMapping, IortContents, IortNode, MAPPING_BYTES};
 use crate::acpi::madt::{MadtContents, MadtStructure};
 use crate::acpi::names::{NodesByOffset, node_name};
 use crate::acpi::places::origin;
@@ -40,6 +40,8 @@ pub(super) fn check(
     let mut identifiers = BTreeMap::new();
     for node in nodes {
         layout(*node, raw.node(node), findings);
+        unstated(*node, raw.node(node), findings);
+        single(*node, findings);
         for (index, mapping) in node.mappings().enumerate() {
             target(*node, index, mapping, &by_offset, findings);
         }
@@ -53,7 +55,10 @@ pub(super) fn check(
                     findings.add(Rule::UnknownIts, place, message);
                 }
             }
-            IortContents::SmmuV2(smmu) => base("SMMU", *node, smmu.base, findings),
+            IortContents::SmmuV2(smmu) => {
+                base("SMMU", *node, smmu.base, findings);
+                interrupt_lists(*node, raw.node(node), findings);
+            }
             IortContents::SmmuV3(smmu) => {
                 base("SMMU", *node, smmu.base, findings);
                 smmu_interrupts(*node, raw.node(node), findings);
@@ -92,6 +97,66 @@ fn layout(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
         );
         let place = origin(Signature::IORT, node.offset, "offset of ID mappings");
         findings.add(Rule::MalformedTable, place, message);
+    }
+}
+
+/// Reports mappings that a node has room for but does not state.
+fn unstated(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
+    let is_last = matches!(
+        node.contents,
+        IortContents::RootComplex(_)
+            | IortContents::NamedComponent(_)
+            | IortContents::SmmuV3(_)
+            | IortContents::Pmcg(_)
+    );
+    let (stated, at) = (node.mappings().count(), bytes.u32(12).unwrap_or_default());
+    let end = usize::try_from(at).ok().and_then(|at| at.checked_add(stated * MAPPING_BYTES));
+    let Some(rest) = end.and_then(|end| bytes.0.get(end..)).filter(|_| is_last && at != 0) else {
+        return;
+    };
+    if rest.len() >= MAPPING_BYTES && rest.len().is_multiple_of(MAPPING_BYTES) {
+        let message = format!(
+            "{} states {stated} ID mappings, but has {}",
+            node_name(node),
+            stated + rest.len() / MAPPING_BYTES
+        );
+        let place = origin(Signature::IORT, node.offset, "number of ID mappings");
+        findings.add(Rule::MalformedTable, place, message);
+    }
+}
+
+/// Reports lists of interrupts that reach past their SMMU's node.
+fn interrupt_lists(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
+    for (item, at) in [("number of context interrupts", 44), ("number of PMU interrupts", 52)] {
+        let count = bytes.u32(at).unwrap_or_default();
+        let offset = bytes.u32(at + 4).unwrap_or_default();
+        let end = u64::from(offset) + 8 * u64::from(count);
+        if count > 0 && usize::try_from(end).is_ok_and(|end| end > bytes.0.len()) {
+            let message = format!(
+                "{count} interrupts from byte {offset} on reach past the {} bytes of {}",
+                bytes.0.len(),
+                node_name(node)
+            );
+            let place = origin(Signature::IORT, node.offset, item);
+            findings.add(Rule::MalformedTable, place, message);
+        }
+    }
+}
+
+/// Reports a single mapping of a root complex that states several IDs: all of its functions have
+/// the DeviceID of the first one.
+fn single(node: IortNode<'_>, findings: &mut FindingList) {
+    let IortContents::RootComplex(complex) = node.contents else { return };
+    for mapping in node.mappings().filter(|mapping| mapping.is_single && mapping.id_count > 0) {
+        let message = format!(
+            "the flag gives all functions of segment {:#x} the ID {:#x}, but the mapping states \
+             {:#x} IDs",
+            complex.segment,
+            mapping.output,
+            u64::from(mapping.id_count) + 1
+        );
+        let place = origin(Signature::IORT, mapping.offset, "ID mapping");
+        findings.add(Rule::SingleMapping, place, message);
     }
 }
 
