@@ -174,9 +174,11 @@ fn check_cpus(
         let Some(base) = redistributor(gicc) else { continue };
         let message = match covered.around(base) {
             None => format!("{base:#x} is in no region of the GICR structures"),
-            Some(region) if (base - region.base()) % REDISTRIBUTOR_V3_BYTES != 0 => format!(
-                "{base:#x} is within a redistributor of the region {region}, not at its start"
-            ),
+            Some(region) if !(base - region.base()).is_multiple_of(REDISTRIBUTOR_V3_BYTES) => {
+                format!(
+                    "{base:#x} is within a redistributor of the region {region}, not at its start"
+                )
+            }
             Some(_) => continue,
         };
         let place = origin(Signature::MADT, offset, "GICR base address");

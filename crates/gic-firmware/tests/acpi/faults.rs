@@ -108,13 +108,16 @@ fn findings(tables: &[Vec<u8>]) -> Vec<Finding> {
     check(&describe(tables), &KnownRegisters::default())
 }
 
+/// A mistake's name, the tables that have it, and the rules that find it.
+type Fault<'f> = (&'f str, Vec<Vec<u8>>, &'f [Rule]);
+
 /// Checks that each machine has findings of these rules, and no other.
 fn expect(cases: Vec<(&str, Machine, &[Rule])>) {
     let cases = cases.into_iter().map(|(name, machine, rules)| (name, machine.tables(), rules));
     expect_tables(cases.collect());
 }
 
-fn expect_tables(cases: Vec<(&str, Vec<Vec<u8>>, &[Rule])>) {
+fn expect_tables(cases: Vec<Fault<'_>>) {
     let mut wrong = Vec::new();
     for (name, tables, expected) in cases {
         let found = findings(&tables);

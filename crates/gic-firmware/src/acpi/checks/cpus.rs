@@ -93,7 +93,8 @@ fn interfaces(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut Finding
         let wrong = madt.iter().find_map(|structure| {
             matches!(structure.contents, MadtContents::Gicc(_)).then_some(())?;
             let base = field.read(raw.structure(structure))?;
-            (base % PAGE_BYTES != 0 || base >> ADDRESS_BITS != 0).then_some((structure, base))
+            (!base.is_multiple_of(PAGE_BYTES) || base >> ADDRESS_BITS != 0)
+                .then_some((structure, base))
         });
         if let Some((structure, base)) = wrong {
             let message = format!(

@@ -66,7 +66,7 @@ fn mcfg_length(table: Table<'_>, findings: &mut FindingList) {
     let last = whole.len().checked_sub(16).map(|at| Fields(whole.get(at..).unwrap_or_default()));
     let is_one = last.is_some_and(|last| {
         last.u32(12) == Some(0)
-            && last.u64(0).is_some_and(|base| base != 0 && base & 0xf_ffff == 0)
+            && last.u64(0).is_some_and(|base| base != 0 && base.is_multiple_of(1 << 20))
             && last.u8(10) <= last.u8(11)
     });
     if !more.is_empty() && (whole.len() - FIRST_STRUCTURE).is_multiple_of(16) && is_one {

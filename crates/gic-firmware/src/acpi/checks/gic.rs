@@ -70,31 +70,31 @@ pub(super) fn address(
 }
 
 /// Compares the version with the structures next to the distributor.
-fn version(madt: &[MadtStructure], offset: usize, gicd: Gicd, findings: &mut FindingList) {
+fn version(madt: &[MadtStructure], offset: usize, distributor: Gicd, findings: &mut FindingList) {
     let has = |test: fn(&MadtContents) -> bool| {
         madt.iter().find(|structure| test(&structure.contents)).map(|structure| structure.offset)
     };
-    let gicr = has(|contents| matches!(contents, MadtContents::Gicr(_)));
+    let region = has(|contents| matches!(contents, MadtContents::Gicr(_)));
     let its = has(|contents| matches!(contents, MadtContents::Its(_)));
     let in_gicc = has(|contents| match contents {
-        MadtContents::Gicc(gicc) => gicc.redistributor.is_some_and(|base| base != 0),
+        MadtContents::Gicc(cpu) => cpu.redistributor.is_some_and(|base| base != 0),
         _ => false,
     });
-    let interface = has(|contents| matches!(contents, MadtContents::Gicc(gicc) if gicc.base != 0));
+    let interface = has(|contents| matches!(contents, MadtContents::Gicc(cpu) if cpu.base != 0));
     let has_cpus = has(|contents| matches!(contents, MadtContents::Gicc(_))).is_some();
-    let message = match (gicd.version, gicr.or(in_gicc), its) {
+    let message = match (distributor.version, region.or(in_gicc), its) {
         (1 | 2, Some(other), _) => format!(
             "the GICD is a GICv{}, which has no redistributors, but the structure at {other:#x} \
              describes one: version 3 or 4 is meant",
-            gicd.version
+            distributor.version
         ),
         (1 | 2, None, Some(its)) => format!(
             "the GICD is a GICv{}, which has no ITS, but {its:#x} describes one",
-            gicd.version
+            distributor.version
         ),
         (1 | 2, None, None) if has_cpus && interface.is_none() => format!(
             "the GICD is a GICv{}, but no GICC states the address of a CPU interface",
-            gicd.version
+            distributor.version
         ),
         _ => return,
     };

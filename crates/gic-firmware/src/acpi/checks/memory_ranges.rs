@@ -83,7 +83,7 @@ fn wrong(base: u64, length: u64) -> Option<String> {
     if length == 0 {
         return Some(format!("base {base:#x}, is empty"));
     }
-    if base % ALIGNMENT != 0 || length % ALIGNMENT != 0 {
+    if !base.is_multiple_of(ALIGNMENT) || !length.is_multiple_of(ALIGNMENT) {
         return Some(format!(
             "base {base:#x}, length {length:#x}, is not aligned to 64 KiB: Linux reserves another \
              range"

@@ -178,7 +178,8 @@ fn of_cpus(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut FindingLis
             .collect();
         for (place, (index, gsiv)) in gsivs.iter().enumerate() {
             let may_be_spi = OF_CPUS.get(*index).is_some_and(|(_, may_be_spi)| *may_be_spi);
-            if !is_ppi(*gsiv) && !(may_be_spi && is_spi(*gsiv)) {
+            let fits = is_ppi(*gsiv) || (may_be_spi && is_spi(*gsiv));
+            if !fits {
                 wrong.entry((*index, *gsiv)).or_insert((structure.offset, 0)).1 += 1;
             }
             let same = gsivs.iter().take(place).find(|(_, other)| other == gsiv);
