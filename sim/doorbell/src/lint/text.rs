@@ -76,5 +76,18 @@ pub(super) fn unreadable(source: &str, reason: &str) -> String {
         .element(Level::NOTE.message(reason))
         .element(Level::HELP.message(rule.help()));
     let renderer = if io::stdout().is_terminal() { Renderer::styled() } else { Renderer::plain() };
-    renderer.term_width(WIDTH).render(&[group])
+    let text = renderer.term_width(WIDTH).render(&[group]);
+    if has_text {
+        with_place(&text, source, finding.origin.place().unwrap_or_default())
+    } else {
+        text
+    }
+}
+
+/// Adds the line that states the place, after the title. The renderer would state a line and a
+/// column as well, which are those of an excerpt that only this program has.
+fn with_place(text: &str, source: &str, place: &str) -> String {
+    let place = format!("{source}: {place}").replace(char::is_control, "\u{fffd}");
+    let (title, rest) = text.split_once('\n').unwrap_or((text, ""));
+    format!("{title}\n--> {place}\n{rest}")
 }
