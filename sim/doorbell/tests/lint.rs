@@ -194,4 +194,5 @@ fn tables_are_shown_by_field() {
     assert!(text.contains("warning[table-checksum]"), "{text}");
     assert!(text.contains("MADT+0x9: checksum\n"), "no line of a text that only the tool has: {text}");
     assert!(text.contains("checksum: 0x"), "{text}");
+    assert!(text.contains("MADT, header\n"), "{text}");
 }

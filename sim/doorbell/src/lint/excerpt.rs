@@ -9,13 +9,17 @@ use std::ops::Range;
 
 /// A source's excerpts, indexed by the location stated in the finding.
 #[derive(Debug, Default)]
-pub(crate) struct Excerpts(BTreeMap<String, Excerpt>);
+pub(crate) struct Excerpts {
+    texts: BTreeMap<String, Excerpt>,
+    /// `true` if the texts are short enough to be shown whole.
+    are_short: bool,
+}
 
 impl Excerpts {
     /// Collects the excerpts for `origins`.
     pub(crate) fn of<'o>(source: &Source, origins: impl IntoIterator<Item = &'o Origin>) -> Self {
         let places: BTreeSet<&str> = origins.into_iter().filter_map(Origin::place).collect();
-        Self(match &source.raw {
+        let texts = match &source.raw {
             Raw::Devicetree(blob) => {
                 let nodes = devicetree::excerpts(blob, &places).unwrap_or_default();
                 nodes.into_iter().map(|(node, text)| (node.to_string(), text)).collect()
@@ -24,12 +28,18 @@ impl Excerpts {
                 .map(|tables| acpi::excerpts(&tables, &places))
                 .unwrap_or_default(),
             Raw::Embedded => BTreeMap::new(),
-        })
+        };
+        Self { texts, are_short: matches!(source.raw, Raw::Tables(_)) }
+    }
+
+    /// Returns `true` if the texts are those of structures of tables, which have few fields.
+    pub(crate) fn are_short(&self) -> bool {
+        self.are_short
     }
 
     /// Returns the text at `origin`, and the range in it that a finding at `origin` is about.
     pub(crate) fn text(&self, origin: &Origin) -> Option<(&str, Range<usize>)> {
-        let excerpt = self.0.get(origin.place()?)?;
+        let excerpt = self.texts.get(origin.place()?)?;
         Some((&excerpt.text, excerpt.place(origin.item())))
     }
 }

@@ -45,7 +45,8 @@ pub(super) fn spell(
     let mut group = match excerpts.text(&finding.origin) {
         Some((text, span)) => {
             let label = AnnotationKind::Primary.span(span).label(finding.message.as_str());
-            title.element(Snippet::source(text).line_numbering(false).annotation(label))
+            let snippet = Snippet::source(text).fold(!excerpts.are_short());
+            title.element(snippet.line_numbering(false).annotation(label))
         }
         None => title.element(Level::NOTE.message(finding.message.as_str())),
     };
