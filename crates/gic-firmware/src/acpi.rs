@@ -15,6 +15,7 @@ mod mcfg;
 mod msi_controllers;
 mod names;
 mod places;
+mod pptt;
 mod requester_nodes;
 mod table;
 mod table_set;
@@ -31,6 +32,7 @@ pub use madt::{
     GicIts, GicV5, Gicc, Gicd, Gicr, Madt, MadtContents, MadtStructure, MadtStructureIter, MsiFrame,
 };
 pub use mcfg::{Allocation, Mcfg};
+pub use pptt::cpu_clusters;
 pub use table::{Signature, Table, TableError, TableErrorKind};
 pub use table_set::TableSet;
 #[cfg(feature = "write")]

@@ -3,6 +3,7 @@
 mod address;
 mod blob;
 mod cascade;
+mod cpu_map;
 mod cpus;
 mod error;
 mod excerpt;
@@ -24,6 +25,7 @@ mod writer;
 
 pub use crate::excerpt::Excerpt;
 pub use blob::{MAX_DEPTH, MAX_PATH};
+pub use cpu_map::cpu_clusters;
 pub use error::{DtbError, DtbErrorKind};
 pub use excerpt::excerpts;
 #[cfg(feature = "write")]

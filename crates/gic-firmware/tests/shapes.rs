@@ -65,6 +65,16 @@ fn device_answers(description: &Description, id: &str) -> Vec<Result<(String, u3
 }
 
 #[test]
+fn the_cpu_map_tells_clusters() {
+    let blob = include_bytes!("data/single-its.dtb");
+    let clusters = devicetree::cpu_clusters(blob).expect("the blob is sound");
+    let clusters: Vec<_> = clusters.iter().map(|(cpu, path)| (cpu.as_str(), &path[..])).collect();
+    let [zero, one] = ["cluster0", "cluster1"].map(|name| [name.to_owned()]);
+    let expected = [("/cpus/cpu@0", &zero[..]), ("/cpus/cpu@101", &one), ("/cpus/cpu@102", &one)];
+    assert_eq!(clusters, expected);
+}
+
+#[test]
 fn cpus_are_read_with_affinity_and_status() {
     let machine = read!("single-its");
     let cpus: Vec<_> =

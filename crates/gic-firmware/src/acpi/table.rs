@@ -17,6 +17,8 @@ impl Signature {
     pub const IORT: Self = Self(*b"IORT");
     /// PCI memory-mapped configuration space.
     pub const MCFG: Self = Self(*b"MCFG");
+    /// Processor Properties Topology Table.
+    pub const PPTT: Self = Self(*b"PPTT");
     /// First four characters of the signature of the Root System Description Pointer, which is not
     /// a table.
     pub(super) const RSDP: Self = Self(*b"RSD ");
