@@ -16,7 +16,8 @@ use crate::process;
 
 /// Name prefixes of packages that are unpacked even if they are installed. Otherwise, apt would
 /// refuse the requested version if the machine has a different version of one of these packages.
-const UNPACKED: &[&str] = &["qemu", "seabios", "device-tree-compiler", "acpica", "chromium"];
+const UNPACKED: &[&str] =
+    &["qemu", "seabios", "device-tree-compiler", "acpica", "chromium", "poppler"];
 
 /// Path of the program that [`Apt::unpack_busybox`] unpacks.
 pub const BUSYBOX: &str = "bin/busybox";

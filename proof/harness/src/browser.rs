@@ -137,6 +137,13 @@ impl Browser {
         BASE64_STANDARD.decode(picture).map_err(Into::into)
     }
 
+    /// Returns the page as a PDF file, on the paper that its style sheet chooses.
+    pub fn print(&self) -> Result<Vec<u8>> {
+        let printed = self.devtools("Page.printToPDF", &json!({ "preferCSSPageSize": true }))?;
+        let printed = printed["data"].as_str().context("no file")?;
+        BASE64_STANDARD.decode(printed).map_err(Into::into)
+    }
+
     /// Returns the entries that a log has collected, and removes them from the log.
     pub fn log(&self, kind: &str) -> Result<Vec<Value>> {
         let entries = self.post("/se/log", &json!({ "type": kind }))?;

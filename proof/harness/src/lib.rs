@@ -34,6 +34,7 @@ pub mod image;
 pub mod initramfs;
 pub mod modules;
 pub mod parallel;
+pub mod pdf;
 pub mod process;
 pub mod qemu;
 pub mod schemas;

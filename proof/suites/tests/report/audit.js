@@ -68,7 +68,12 @@ const paper = luminance(colour(getComputedStyle(document.body).backgroundColor))
 require(scheme === "dark" ? paper < 0.2 : paper > 0.8, `a paper of ${paper} in a ${scheme} page`);
 const picture = document.querySelector("#picture svg");
 require(picture !== null, "there is no picture");
-require(picture?.clientWidth > 600, "the picture is squeezed: its box must scroll");
+const frame = picture?.parentElement;
+require(frame?.scrollWidth <= frame?.clientWidth + 1, "the picture is wider than its frame");
+const size = document.querySelector("#picture .size input");
+size.click();
+require(picture?.clientWidth > 600, "the picture in its actual size is squeezed");
+size.click();
 
 require(root.lang === "en", "the page does not say its language");
 require(document.title.trim() !== "", "the page has no title");

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use doorbell_harness::browser::{self, Browser};
+use doorbell_harness::dtb::{self, Tree};
 use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
 use doorbell_harness::workspace::{self, Workspace};
-use doorbell_harness::{command, process};
+use doorbell_harness::{command, pdf, process};
 use doorbell_suites::names::{NAMES, renamed};
 use serde_json::{Value, json};
 
@@ -28,6 +29,9 @@ const SELECTED: &str = include_str!("selected.js");
 const RUN: &str = "sim/machine/machines/marina";
 const MISTAKES: &str = "crates/gic-firmware/tests/data/mistakes.dtb";
 const RENAMED: &str = "sim/machine/machines/harbour.dtb";
+/// A board with 64 CPUs and 8 ITSes, and registers of a GIC that is too small for it.
+const WIDE: &str = "hisilicon/hip07-d05.dtb";
+const SMALL_GIC: &str = r#"{ "GICD_TYPER": "0x0" }"#;
 /// Script that counts elements that [`NAMES`] must not create.
 const INJECTED: &str = "return document.querySelectorAll('img, b[id], main script').length";
 /// A script that is not part of the page.
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
         cases.push(case(name, Bench::follow_findings, "mistakes", view));
     }
     cases.push(case("a box shows its route".into(), Bench::show_routes, "mistakes", VIEWS[0]));
+    cases.push(case("print is complete".into(), Bench::print, "wide", VIEWS[0]));
     cases.push(case("hostile names are text".into(), Bench::stay_inert, "hostile", VIEWS[0]));
     drop(bench);
     suite::main_in_turn(cases)
@@ -101,10 +106,15 @@ impl Bench {
         Ok(bench)
     }
 
-    /// Makes the command write a page.
+    /// Makes the command write a page about a source.
     fn write(&self, name: &str, source: &Path) -> Result<()> {
+        self.report(name, &[source.display().to_string()])
+    }
+
+    /// Makes the command write a page.
+    fn report(&self, name: &str, arguments: &[String]) -> Result<()> {
         let mut report = process::command(&self.command.to_string_lossy(), &self.folder);
-        report.args(["report", "--messages", "100", "-o"]).arg(self.page(name)).arg(source);
+        report.args(["report", "--messages", "100", "-o"]).arg(self.page(name)).args(arguments);
         let output = process::output(&mut report)?;
         let said = String::from_utf8_lossy(&output.stderr);
         ensure!(matches!(output.status.code(), Some(0 | 1)), "{}: {said}", output.status);
@@ -189,6 +199,50 @@ impl Bench {
         self.quiet()
     }
 
+    /// Prints the page of a board with many CPUs and findings, and checks that the file has them
+    /// all.
+    fn print(&self, page: &str, view: View) -> Result<()> {
+        let workspace = workspace::this()?;
+        let poppler = pdf::fetch(workspace).or_absent("Poppler")?;
+        fetch_boards(workspace)?;
+        let registers = self.folder.join("wide.json");
+        fs::write(&registers, SMALL_GIC)?;
+        let board = Tree::Backports.folder(workspace).join(WIDE).display().to_string();
+        let registers = ["--registers".to_owned(), registers.display().to_string()];
+        self.report(page, &[&registers[..], std::slice::from_ref(&board)].concat())?;
+        self.open(page, view)?;
+        let file = self.folder.join("wide.pdf");
+        fs::write(&file, self.browser.print()?)?;
+        let text = without_blanks(&pdf::text(&poppler, &file)?);
+        let is_printed = |what: &str| text.contains(&without_blanks(what));
+        let inspection = self.json(&["inspect", "--json", &board])?;
+        let cpus = inspection["cpus"].as_array().context("no CPUs")?;
+        ensure!(cpus.len() >= 64, "the board has only {} CPUs", cpus.len());
+        for (number, cpu) in cpus.iter().enumerate() {
+            let id = cpu["id"].as_str().context("a CPU without name")?;
+            ensure!(is_printed(id), "{id} is not printed");
+            ensure!(is_printed(&format!("CPU {number}")), "CPU {number} has no column");
+        }
+        let [option, file] = &registers;
+        let findings = self.json(&["lint", "--json", option, file, &board])?;
+        let findings = findings.as_array().context("no findings")?;
+        ensure!(findings.len() >= 8, "the board has only {} findings", findings.len());
+        for finding in findings {
+            for part in ["rule", "where", "message"] {
+                let part = finding[part].as_str().context("an incomplete finding")?;
+                ensure!(is_printed(part), "{part:?} is not printed");
+            }
+        }
+        self.quiet()
+    }
+
+    /// Returns what the command prints, whatever its exit status.
+    fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let mut command = process::command(&self.command.to_string_lossy(), &self.folder);
+        let output = process::output(command.args(arguments))?;
+        serde_json::from_slice(&output.stdout).map_err(Into::into)
+    }
+
     /// Checks that names appear as text and are not interpreted, and that an added script does not
     /// run.
     fn stay_inert(&self, page: &str, view: View) -> Result<()> {
@@ -205,4 +259,16 @@ impl Bench {
         ensure!(obeyed == json!(false), "the page's policy lets a foreign script run");
         self.browser.log("browser").map(drop)
     }
+}
+
+/// Fetches the boards' devicetrees.
+fn fetch_boards(workspace: &Workspace) -> Result<()> {
+    let mut trees = dtb::fetch(workspace).into_iter();
+    let boards = trees.find(|(tree, _)| *tree == Tree::Backports);
+    boards.map_or(Ok(()), |(_, result)| result).or_absent("Debian's devicetrees")
+}
+
+/// Removes blanks, because the file's lines break anywhere.
+fn without_blanks(text: &str) -> String {
+    text.chars().filter(|one| !one.is_whitespace()).collect()
 }
