@@ -1,5 +1,6 @@
 //! Command-line parser.
 
+use crate::print::ColorWhen;
 use crate::registers;
 use crate::snapshot::SnapshotArgs;
 use crate::source::Source;
@@ -22,6 +23,9 @@ pub(crate) struct Cli {
     command: Option<Command>,
     #[command(flatten)]
     run: RunArgs,
+    /// When to use colors; auto = on a terminal, unless `NO_COLOR` or `TERM=dumb` is set.
+    #[arg(long, value_name = "WHEN", value_enum, default_value = "auto", global = true)]
+    color: ColorWhen,
 }
 
 impl Cli {

@@ -1,5 +1,6 @@
 //! `doorbell graph`: a picture of devices, IOMMUs, controllers and CPUs.
 
+mod cpu_groups;
 mod dot;
 mod layout;
 mod model;
@@ -11,13 +12,13 @@ use crate::print;
 use anyhow::{Context, Result};
 use std::fs;
 
-pub(crate) use model::{Column, Graph, cluster};
+pub(crate) use model::{Column, Graph};
 pub(crate) use svg::{Badge, STYLE, inline};
 
 /// Draws a description as SVG, or as DOT if requested or if the file's extension is `dot`.
 pub(crate) fn graph(args: &GraphArgs) -> Result<Outcome> {
     let source = args.source.open()?;
-    let graph = Graph::of(&source.description);
+    let graph = Graph::of(&source.description, &source.cpu_clusters());
     let is_dot = args.dot
         || args.output.as_ref().is_some_and(|path| path.extension() == Some("dot".as_ref()));
     let text = if is_dot { dot::spell(&graph) } else { svg::draw(&graph, &source.name) };

@@ -1,6 +1,7 @@
 //! `doorbell inspect`: the contents of a description, plus capacities from known registers.
 
 mod capacity;
+mod listing;
 mod report;
 mod text;
 
@@ -13,8 +14,9 @@ use gic_firmware::{acpi, devicetree};
 use std::io::Write;
 
 pub(crate) use capacity::CapacityRow;
+pub(crate) use listing::Listing;
 pub(crate) use report::{ControllerRow, Inspection};
-pub(crate) use text::{addresses, print as print_text, yes_no};
+pub(crate) use text::{addresses, first_names, print as print_text, ranges, yes_no};
 
 /// Prints the contents of a description.
 pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome> {

@@ -8,6 +8,8 @@ mod cli;
 mod diff;
 mod exit;
 mod graph;
+#[cfg(test)]
+mod hostile;
 mod inspect;
 mod lint;
 mod live;
@@ -25,15 +27,19 @@ mod source;
 mod table;
 mod trace;
 mod wording;
+mod work;
 
 use anyhow::Result;
 use clap::Parser;
 use cli::{Cli, Command};
 use exit::Outcome;
-use std::io::{self, IsTerminal, Write};
+use print::ColorWhen;
+use std::env;
+use std::io::Write;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    ColorWhen::of_arguments(arguments()).choose();
     match Cli::try_parse().map_or_else(|said| explain(&said), |cli| obey(cli.into_command())) {
         Ok(outcome) => outcome.into(),
         Err(error) => {
@@ -41,6 +47,11 @@ fn main() -> ExitCode {
             Outcome::CouldNotRun.into()
         }
     }
+}
+
+/// Returns the arguments that are text; others are paths.
+fn arguments() -> impl Iterator<Item = String> {
+    env::args_os().skip(1).filter_map(|argument| argument.into_string().ok())
 }
 
 fn obey(command: Command) -> Result<Outcome> {
@@ -70,7 +81,7 @@ fn explain(said: &clap::Error) -> Result<Outcome> {
         return Ok(Outcome::CouldNotRun);
     }
     let text = said.render();
-    let styled = io::stdout().is_terminal();
+    let styled = print::is_styled();
     print::text(|out| if styled { write!(out, "{}", text.ansi()) } else { write!(out, "{text}") })?;
     Ok(Outcome::Good)
 }

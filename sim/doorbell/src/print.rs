@@ -1,9 +1,13 @@
 //! Output, both for people and for programs.
 
+mod color;
+
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::fmt;
 use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
+
+pub(crate) use color::{ColorWhen, emphasized, is_animated, is_styled};
 
 /// The command's standard output.
 pub(crate) type Output = BufWriter<StdoutLock<'static>>;
@@ -27,24 +31,32 @@ pub(crate) fn text(write: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<
     quiet_if_closed(written).context("cannot write the output")
 }
 
-/// Width used when the output isn't a terminal, in columns.
+/// Width of sentences when the output isn't a terminal, in columns.
 const USUAL_WIDTH: usize = 100;
 /// Minimum width, which is also used for narrower terminals.
 const LEAST_WIDTH: usize = 60;
 
-/// Returns the width of standard output, in columns.
-pub(crate) fn width() -> usize {
-    let terminal = terminal_size::terminal_size_of(io::stdout());
-    terminal.map_or(USUAL_WIDTH, |(width, _)| usize::from(width.0).max(LEAST_WIDTH))
+/// Returns the width of standard output in columns, or `None` if it isn't a terminal.
+pub(crate) fn width() -> Option<usize> {
+    let (width, _) = terminal_size::terminal_size_of(io::stdout())?;
+    Some(usize::from(width.0).max(LEAST_WIDTH))
 }
 
 /// Wraps a sentence to the width of the terminal, breaking it between words.
 pub(crate) fn wrapped(sentence: &str) -> String {
-    let options = textwrap::Options::new(width())
+    let options = textwrap::Options::new(width().unwrap_or(USUAL_WIDTH))
         .subsequent_indent("    ")
         .break_words(false)
         .word_splitter(textwrap::WordSplitter::NoHyphenation);
     textwrap::fill(sentence, options)
+}
+
+/// Formats a count with the noun in the right number, such as `1 CPU` and `2 CPUs`. The plural must
+/// only add an "s".
+pub(crate) fn count(number: impl TryInto<u64>, noun: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {noun}{plural}")
 }
 
 /// Formats a duration with three significant digits.

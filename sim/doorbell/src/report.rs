@@ -1,13 +1,14 @@
 //! `doorbell report`: writes one HTML page for readers who don't have this tool.
 
 mod anchors;
+mod cpus;
 mod delivery;
 mod findings;
 mod heat_map;
 mod latency_plot;
 mod lines;
 mod page;
-mod routes;
+pub(crate) mod routes;
 mod run;
 
 use crate::cli::ReportArgs;

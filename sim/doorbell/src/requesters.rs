@@ -1,10 +1,21 @@
-//! All kinds of requesters in one list, for pictures and routes.
+//! All kinds of requesters in one form, for tables, pictures and routes.
+//!
+//! A requester's spans and streams are those that a function can use: maps are reduced to the first
+//! entry for each requester ID, and to the buses behind the host. Consecutive requester IDs are in
+//! at most one span of a map and in at most one stream, so both lists can be joined in linear time.
 
+mod first_match;
+
+use crate::work;
+use first_match::Piece;
 use gic_firmware::{
-    Description, Fact, IommuIndex, IommuReference, IommuRouting, MsiRouting, NodeId, Origin,
-    PlatformDevice, RouteSpan, Status, StreamEntry,
+    BusRange, Description, Fact, IommuIndex, IommuReference, IommuRouting, MsiRouting, NodeId,
+    Origin, PlatformDevice, RouteSpan, Status, Via,
 };
+use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 /// A PCI host, a bridge that has its own map, or a device.
 #[derive(Debug)]
@@ -15,15 +26,18 @@ pub(crate) struct Requester<'d> {
     pub(crate) msi: &'d MsiRouting,
     pub(crate) spans: Vec<RouteSpan>,
     passage: Passage<'d>,
+    /// IOMMUs of the spans that are not from a map. All of these spans have the same requesters.
+    of_parents: OnceCell<Vec<Fact<IommuIndex>>>,
 }
 
 /// The IOMMUs that a requester's accesses pass through.
 #[derive(Debug)]
 enum Passage<'d> {
-    /// IOMMUs by requester ID.
-    Map(&'d IommuRouting),
-    /// IOMMUs that all accesses pass through.
-    All(&'d [Fact<IommuReference>]),
+    /// Streams by requester ID, sorted and disjoint.
+    Sorted(Vec<Stream<'d>>),
+    /// Streams of every requester: those of a device outside PCI; or those of a map with a mask,
+    /// because a mask maps several requester IDs to one.
+    Every(Vec<Stream<'d>>),
 }
 
 /// Consecutive requesters that pass through an IOMMU.
@@ -40,78 +54,119 @@ pub(crate) struct Stream<'d> {
 }
 
 /// Returns all requesters: hosts first, each followed by its bridges, then devices.
-pub(crate) fn all(description: &Description) -> Vec<Requester<'_>> {
-    let hosts = description.hosts.iter().flat_map(|host| {
-        let bridges = host.bridges.iter().map(move |bridge| Requester {
-            id: &bridge.id,
-            kind: "pci bridge",
-            status: &bridge.status,
-            msi: &bridge.msi,
-            spans: description.bridge_spans(bridge).collect(),
-            passage: Passage::Map(&host.iommu),
-        });
+pub(crate) fn all(description: &Description) -> impl Iterator<Item = Requester<'_>> {
+    let hosts = description.hosts.iter().flat_map(move |host| {
+        let ids = ids(host.buses.value);
         let own = Requester {
             id: &host.id,
             kind: host.compatible.first().map_or("pci", String::as_str),
             status: &host.status,
             msi: &host.msi,
-            spans: description.host_spans(host).collect(),
-            passage: Passage::Map(&host.iommu),
+            spans: usable(description.host_spans(host), &host.msi, &ids),
+            passage: by_map(&host.iommu, &ids),
+            of_parents: OnceCell::new(),
         };
+        let bridges = host.bridges.iter().map(move |bridge| Requester {
+            id: &bridge.id,
+            kind: "pci bridge",
+            status: &bridge.status,
+            msi: &bridge.msi,
+            spans: usable(description.bridge_spans(bridge), &bridge.msi, &ids),
+            passage: by_map(&host.iommu, &ids),
+            of_parents: OnceCell::new(),
+        });
         std::iter::once(own).chain(bridges)
     });
-    let devices = description.devices.iter().map(|device| Requester {
+    hosts.chain(description.devices.iter().map(|device| Requester {
         id: &device.id,
         kind: device.compatible.first().map_or("platform", String::as_str),
         status: &device.status,
         msi: &device.msi,
-        spans: description.device_spans(device),
+        spans: usable(description.device_spans(device), &device.msi, &ANY),
         passage: passage(device),
+        of_parents: OnceCell::new(),
+    }))
+}
+
+/// All requester IDs.
+const ANY: Range<u64> = 0..1 << 32;
+
+/// Returns the requester IDs of the functions on `buses`.
+fn ids(buses: BusRange) -> Range<u64> {
+    u64::from(buses.first) << 8..(u64::from(buses.last) + 1) << 8
+}
+
+/// Returns the spans for requesters with these IDs. Spans from a map are in ascending order and
+/// disjoint, unless the map has a mask.
+fn usable(
+    spans: impl IntoIterator<Item = RouteSpan>,
+    msi: &MsiRouting,
+    ids: &Range<u64>,
+) -> Vec<RouteSpan> {
+    let is_masked = msi.mask.as_ref().is_some_and(|mask| mask.value != u32::MAX);
+    let (of_map, others): (Vec<_>, Vec<_>) =
+        spans.into_iter().partition(|span| matches!(span.via, Via::Map(_)));
+    let cut = |span: &RouteSpan, piece: &Piece| {
+        let (rid_base, length) = piece.base_and_length()?;
+        let skipped = rid_base.checked_sub(span.rid_base.get())?;
+        let device_id_base = span.device_id_base.get().checked_add(skipped)?;
+        Some(RouteSpan {
+            rid_base: rid_base.into(),
+            length,
+            device_id_base: device_id_base.into(),
+            ..*span
+        })
+    };
+    let mut usable: Vec<_> = if is_masked {
+        of_map.into_iter().filter(|span| span.length > 0).collect()
+    } else {
+        let covered: Vec<_> = of_map.iter().map(|one| (one.rid_base.get(), one.length)).collect();
+        let pieces = first_match::pieces(&covered, ids);
+        pieces.iter().filter_map(|piece| cut(of_map.get(piece.entry)?, piece)).collect()
+    };
+    let others = others.iter().filter_map(|span| {
+        let pieces = first_match::pieces(&[(span.rid_base.get(), span.length)], ids);
+        cut(span, pieces.first()?)
     });
-    hosts.chain(devices).collect()
+    usable.extend(others);
+    usable
 }
 
 fn passage(device: &PlatformDevice) -> Passage<'_> {
     if device.iommu.map.is_empty() {
-        Passage::All(&device.iommus)
+        Passage::Every(device.iommus.iter().map(stream_of_device).collect())
     } else {
-        Passage::Map(&device.iommu)
+        by_map(&device.iommu, &ANY)
     }
 }
 
-impl<'d> Requester<'d> {
-    /// Returns the IOMMUs that requesters in `span` pass through, each with the first statement
-    /// that refers to it.
-    pub(crate) fn iommus(&self, span: &RouteSpan) -> Vec<Fact<IommuIndex>> {
-        let mut firsts = BTreeMap::new();
-        for stream in self.streams(span) {
-            firsts.entry(stream.iommu).or_insert(Fact::new(stream.iommu, stream.origin.clone()));
-        }
-        firsts.into_values().collect()
+/// Returns the streams of requesters with these IDs.
+fn by_map<'d>(routing: &'d IommuRouting, ids: &Range<u64>) -> Passage<'d> {
+    let stream = |entry: usize, base: u32, length: u32| {
+        let entry = routing.map.get(entry)?;
+        let skipped = base.checked_sub(entry.rid_base.get())?;
+        Some(Stream {
+            iommu: entry.iommu?,
+            rid_base: base,
+            length,
+            id_base: entry.stream_id_base.and_then(|first| first.checked_add(skipped)),
+            origin: &entry.origin,
+        })
+    };
+    let covered: Vec<_> =
+        routing.map.iter().map(|entry| (entry.rid_base.get(), entry.length)).collect();
+    if routing.mask.as_ref().is_some_and(|mask| mask.value != u32::MAX) {
+        let all = covered.iter().enumerate().filter(|(_, (_, length))| *length > 0);
+        return Passage::Every(
+            all.filter_map(|(entry, (base, length))| stream(entry, *base, *length)).collect(),
+        );
     }
-
-    /// Returns the streams for those requesters in `span` that pass through an IOMMU.
-    pub(crate) fn streams(&self, span: &RouteSpan) -> Vec<Stream<'d>> {
-        let first = span.rid_base.get();
-        self.streams_within(first, first.saturating_add(span.length))
-    }
-
-    /// Returns the streams for all requesters if no requester has a route; otherwise returns none.
-    pub(crate) fn unrouted_streams(&self) -> Vec<Stream<'d>> {
-        if self.spans.is_empty() { self.streams_within(0, u32::MAX) } else { Vec::new() }
-    }
-
-    fn streams_within(&self, first: u32, end: u32) -> Vec<Stream<'d>> {
-        match self.passage {
-            Passage::All(passed) => passed.iter().map(stream_of_device).collect(),
-            Passage::Map(routing) => {
-                // A mask maps several requester IDs to one, so any requester may match any entry.
-                let is_masked = routing.mask.as_ref().is_some_and(|mask| mask.value != u32::MAX);
-                let (first, end) = if is_masked { (0, u32::MAX) } else { (first, end) };
-                routing.map.iter().filter_map(|entry| part(entry, first, end)).collect()
-            }
-        }
-    }
+    let pieces = first_match::pieces(&covered, ids);
+    let streams = pieces.iter().filter_map(|piece| {
+        let (base, length) = piece.base_and_length()?;
+        stream(piece.entry, base, length)
+    });
+    Passage::Sorted(streams.collect())
 }
 
 /// Returns the stream for a device outside PCI. The stream's requester ID is 0.
@@ -125,15 +180,75 @@ fn stream_of_device(passed: &Fact<IommuReference>) -> Stream<'_> {
     }
 }
 
-/// Returns the part of an entry that covers requesters in `first..end`.
-fn part(entry: &Fact<StreamEntry>, first: u32, end: u32) -> Option<Stream<'_>> {
-    let (base, last) = (entry.rid_base.get(), entry.rid_base.get().saturating_add(entry.length));
-    let (low, high) = (base.max(first), last.min(end));
-    Some(Stream {
-        iommu: entry.iommu?,
-        rid_base: low,
-        length: high.checked_sub(low).filter(|&length| length > 0)?,
-        id_base: entry.stream_id_base.and_then(|first| first.checked_add(low - base)),
-        origin: &entry.origin,
-    })
+impl<'d> Requester<'d> {
+    /// Returns the IOMMUs that requesters in `span`, which must be one of the requester's spans,
+    /// pass through, each with the first statement that refers to it.
+    pub(crate) fn iommus(&self, span: &RouteSpan) -> Cow<'_, [Fact<IommuIndex>]> {
+        let is_alone = matches!(span.via, Via::Map(_)) && !self.shares_streams();
+        if is_alone {
+            return distinct(self.streams(span)).into();
+        }
+        self.of_parents.get_or_init(|| distinct(self.streams(span))).as_slice().into()
+    }
+
+    /// Returns `true` if all spans have the same streams.
+    pub(crate) const fn shares_streams(&self) -> bool {
+        matches!(self.passage, Passage::Every(_))
+    }
+
+    /// Returns the streams for those requesters in `span` that pass through an IOMMU.
+    pub(crate) fn streams(&self, span: &RouteSpan) -> impl ExactSizeIterator<Item = Stream<'d>> {
+        let first = span.rid_base.get();
+        self.streams_within(first, first.saturating_add(span.length))
+    }
+
+    /// Returns the streams for all requesters if no requester has a route; otherwise returns none.
+    pub(crate) fn unrouted_streams(&self) -> impl ExactSizeIterator<Item = Stream<'d>> {
+        let all = self.streams_within(0, u32::MAX);
+        let count = if self.spans.is_empty() { all.len() } else { 0 };
+        all.take(count)
+    }
+
+    fn streams_within(&self, first: u32, end: u32) -> impl ExactSizeIterator<Item = Stream<'d>> {
+        let (streams, bounds) = match &self.passage {
+            Passage::Every(streams) => (streams.as_slice(), None),
+            Passage::Sorted(streams) => {
+                let low = streams.partition_point(|one| one.end() <= u64::from(first));
+                let high = streams.partition_point(|one| one.rid_base < end);
+                (streams.get(low..high).unwrap_or_default(), Some((first, end)))
+            }
+        };
+        streams.iter().map(move |one| {
+            work::step();
+            bounds.map_or(*one, |(first, end)| one.within(first, end))
+        })
+    }
+}
+
+impl Stream<'_> {
+    fn end(&self) -> u64 {
+        u64::from(self.rid_base) + u64::from(self.length)
+    }
+
+    /// Returns the part of a stream that covers requesters in `first..end`, which must overlap it.
+    fn within(self, first: u32, end: u32) -> Self {
+        let low = self.rid_base.max(first);
+        let high = self.rid_base.saturating_add(self.length).min(end);
+        Self {
+            rid_base: low,
+            length: high.saturating_sub(low),
+            id_base: self.id_base.and_then(|base| base.checked_add(low - self.rid_base)),
+            ..self
+        }
+    }
+}
+
+/// Returns the streams' IOMMUs, each with the first statement that refers to it.
+fn distinct<'d>(streams: impl Iterator<Item = Stream<'d>>) -> Vec<Fact<IommuIndex>> {
+    let mut firsts = BTreeMap::new();
+    for stream in streams {
+        let fact = || Fact::new(stream.iommu, stream.origin.clone());
+        firsts.entry(stream.iommu).or_insert_with(fact);
+    }
+    firsts.into_values().collect()
 }

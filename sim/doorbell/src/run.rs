@@ -18,7 +18,6 @@ use doorbell_machine::{
 use faults::Faults;
 use gic_firmware::lint::KnownRegisters;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::{self, IsTerminal};
 use std::num::NonZeroU16;
 
 pub(crate) use text::outcome as device_outcome;
@@ -122,7 +121,7 @@ fn refuse(source: &Source, refusal: &doorbell_machine::Refusal, args: &RunArgs) 
 
 /// Creates a progress bar. The bar is hidden unless standard error is a terminal.
 fn progress_bar() -> ProgressBar {
-    if !io::stderr().is_terminal() {
+    if !print::is_animated() {
         return ProgressBar::hidden();
     }
     let style =

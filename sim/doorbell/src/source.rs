@@ -2,8 +2,9 @@
 
 use anyhow::{Context, Result, bail};
 use doorbell_machine::embedded;
-use gic_firmware::acpi::TableSet;
-use gic_firmware::{Description, acpi, devicetree};
+use gic_firmware::acpi::{Table, TableSet};
+use gic_firmware::{Description, NodeId, acpi, devicetree};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
@@ -12,6 +13,9 @@ use std::path::Path;
 pub(crate) const MAX_BYTES: u64 = 16 << 20;
 /// Lower-case names of the tables to read, as used by Linux and `acpixtract`.
 const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];
+/// Name of the table that tells which CPUs belong together. It is read only for pictures, so that a
+/// defect in it doesn't matter otherwise.
+const TOPOLOGY: [&str; 1] = ["pptt"];
 /// Path where Linux exposes the running machine's ACPI tables.
 const RUNNING_ACPI: &str = "/sys/firmware/acpi/tables";
 /// Path where Linux exposes the running machine's devicetree.
@@ -27,6 +31,9 @@ pub(crate) struct Source {
     /// The bytes from which the description was read.
     pub(crate) raw: Raw,
 }
+
+/// The sockets and clusters that contain each CPU, outermost first.
+pub(crate) type CpuClusters = BTreeMap<NodeId, Vec<String>>;
 
 /// A description's bytes.
 #[derive(Debug)]
@@ -87,17 +94,35 @@ impl Source {
     pub(crate) fn acpi(folder: &Path) -> Result<Self> {
         let name = folder.display().to_string();
         let entries = folder.read_dir().with_context(|| format!("cannot read {name}"))?;
-        let mut files = Vec::new();
+        let (mut files, mut topology) = (Vec::new(), None);
         for entry in entries {
             let path = entry.with_context(|| format!("cannot read {name}"))?.path();
-            files.extend(is_table(&path).then_some(path));
+            if is_named(&path, &TOPOLOGY) {
+                topology = Some(path);
+            } else if is_named(&path, &TABLES) {
+                files.push(path);
+            }
         }
         files.sort();
-        let blobs = files.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
+        let mut blobs = files.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
         let tables = TableSet::from_blobs(blobs.iter().map(Vec::as_slice))
             .with_context(|| format!("{name} does not contain a machine's ACPI tables"))?;
         let description = acpi::parse(&tables);
+        blobs.extend(topology.and_then(|path| read(&path).ok()));
         Ok(Self { name, description, raw: Raw::Tables(blobs) })
+    }
+
+    /// Returns the sockets and clusters of the CPUs, as far as firmware tells them.
+    pub(crate) fn cpu_clusters(&self) -> CpuClusters {
+        match &self.raw {
+            Raw::Devicetree(blob) => devicetree::cpu_clusters(blob).unwrap_or_default(),
+            Raw::Tables(blobs) => {
+                let tables = blobs.iter().filter_map(|blob| Table::new(blob).ok());
+                let mut clusters = tables.filter_map(|table| acpi::cpu_clusters(table).ok());
+                clusters.next().unwrap_or_default()
+            }
+            Raw::Embedded => CpuClusters::new(),
+        }
     }
 
     /// Reads an embedded machine. If `name` is `None`, reads the first machine.
@@ -123,16 +148,16 @@ impl Source {
 /// Returns `true` if a folder contains a MADT, and thus the ACPI tables of a machine.
 pub(crate) fn holds_tables(folder: &Path) -> bool {
     let entries = folder.read_dir().into_iter().flatten().flatten();
-    let mut tables = entries.map(|entry| entry.path()).filter(|path| is_table(path));
+    let mut tables = entries.map(|entry| entry.path()).filter(|path| is_named(path, &TABLES));
     tables.any(|path| path.file_stem().is_some_and(|stem| stem.eq_ignore_ascii_case("apic")))
 }
 
-/// Returns `true` if the file is named like one of the tables to read.
-fn is_table(path: &Path) -> bool {
+/// Returns `true` if the file is named like one of `tables`.
+fn is_named(path: &Path, tables: &[&str]) -> bool {
     let lower =
         |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_lowercase);
     let stem = lower(path.file_stem());
-    let is_named = stem.is_some_and(|stem| TABLES.contains(&stem.as_str()));
+    let is_named = stem.is_some_and(|stem| tables.contains(&stem.as_str()));
     let extension = lower(path.extension());
     is_named
         && extension.is_none_or(|extension| ["dat", "aml", "bin"].contains(&extension.as_str()))

@@ -1,4 +1,7 @@
-//! Tables that fit the terminal. Identifiers are shortened from the left; lines are not wrapped.
+//! Tables that fit the terminal. Identifiers are shortened there, but distinct identifiers of a
+//! column stay distinct; lines are not wrapped. Elsewhere, such as in a pipe, nothing is shortened.
+
+mod shortening;
 
 use crate::print::width;
 use comfy_table::{CellAlignment, ContentArrangement, Table as Layout, presets};
@@ -6,6 +9,9 @@ use std::fmt;
 
 /// Minimum length of a shortened identifier in characters.
 const LEAST_IDENTIFIER: usize = 8;
+/// Maximum length of an identifier outside of terminals in characters, so that one identifier can't
+/// make every row long. The paths of devicetrees' nodes are not longer.
+const MAX_NAME: usize = 1024;
 /// Number of blanks on each side of a cell.
 const PADDING: usize = 2;
 
@@ -14,6 +20,8 @@ const PADDING: usize = 2;
 pub(crate) struct Table {
     /// The header, followed by the rows.
     rows: Vec<Vec<String>>,
+    /// Width of each column, and of its header.
+    widths: Vec<(usize, usize)>,
     identifiers: Vec<usize>,
     numbers: usize,
 }
@@ -21,8 +29,13 @@ pub(crate) struct Table {
 impl Table {
     /// Creates a table with a header and no rows.
     pub(crate) fn new<T: Into<String>>(header: impl IntoIterator<Item = T>) -> Self {
-        let header = header.into_iter().map(Into::into).collect();
-        Self { rows: vec![header], identifiers: Vec::new(), numbers: 0 }
+        let mut table =
+            Self { rows: Vec::new(), widths: Vec::new(), identifiers: Vec::new(), numbers: 0 };
+        table.row(header);
+        for (width, header) in &mut table.widths {
+            *header = *width;
+        }
+        table
     }
 
     /// Declares which columns hold identifiers. Identifiers are shortened if the table is too wide.
@@ -37,7 +50,13 @@ impl Table {
 
     /// Adds a row.
     pub(crate) fn row<T: Into<String>>(&mut self, cells: impl IntoIterator<Item = T>) {
-        self.rows.push(cells.into_iter().map(Into::into).collect());
+        let cells: Vec<String> = cells.into_iter().map(Into::into).collect();
+        self.widths.resize(self.widths.len().max(cells.len()), (0, 0));
+        for (cell, (width, _)) in cells.iter().zip(&mut self.widths) {
+            let lines = cell.lines().map(|line| line.chars().count());
+            *width = lines.max().unwrap_or(0).max(*width);
+        }
+        self.rows.push(cells);
     }
 
     /// Returns `true` if the table fits with identifiers shortened to `least` characters or more.
@@ -45,19 +64,18 @@ impl Table {
         self.width_with(least) <= width
     }
 
-    /// Renders the table. Identifiers are shortened if this makes the table fit `width` columns.
-    pub(crate) fn render(&self, width: usize) -> String {
-        let longest = self.widths().into_iter().max().unwrap_or(0);
-        let limit = (LEAST_IDENTIFIER..=longest).rev().find(|limit| self.fits(width, *limit));
-        let limit = limit.unwrap_or(LEAST_IDENTIFIER);
+    /// Renders the table. Identifiers are shortened if the table is wider than `width` columns.
+    /// Without a width, only those of more than [`MAX_NAME`] characters are.
+    pub(crate) fn render(&self, width: Option<usize>) -> String {
+        let limit = width.map_or(MAX_NAME, |width| self.longest_identifier(width));
+        let shortened: Vec<_> =
+            (0..self.widths.len()).map(|column| self.column(column, limit)).collect();
         let mut layout = Layout::new();
         layout.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-        for row in &self.rows {
-            layout.add_row(row.iter().enumerate().map(|(column, cell)| {
-                match self.limit_of(column, limit) {
-                    Some(limit) => shortened(cell, limit),
-                    None => cell.clone(),
-                }
+        for (index, row) in self.rows.iter().enumerate() {
+            layout.add_row(row.iter().zip(&shortened).map(|(cell, column)| {
+                let cell = column.as_ref().and_then(|cells| cells.get(index)).unwrap_or(cell);
+                cell.as_str()
             }));
         }
         for column in layout.column_iter_mut().take(self.numbers) {
@@ -67,11 +85,36 @@ impl Table {
         lines.join("\n")
     }
 
+    /// Returns the cells of a column of identifiers with up to `limit` characters, or `None` if
+    /// nothing in the column has to be shortened.
+    fn column(&self, column: usize, limit: usize) -> Option<Vec<String>> {
+        let limit = self.limit_of(column, limit)?;
+        let (width, _) = *self.widths.get(column)?;
+        let cells = || self.rows.iter().map(|row| row.get(column).map_or("", String::as_str));
+        (width > limit).then(|| shortening::shortened(cells(), limit))
+    }
+
+    /// Returns the greatest length of identifiers with which the table fits `width`, or the minimum
+    /// if it doesn't fit.
+    fn longest_identifier(&self, width: usize) -> usize {
+        let longest = self.widths.iter().map(|(width, _)| *width).max().unwrap_or(0);
+        if self.fits(width, longest) {
+            return longest;
+        }
+        // Invariant: the table fits with `least` if it fits at all, and doesn't with `most`.
+        let (mut least, mut most) = (LEAST_IDENTIFIER, longest.max(LEAST_IDENTIFIER + 1));
+        while most - least > 1 {
+            let middle = usize::midpoint(least, most);
+            if self.fits(width, middle) { least = middle } else { most = middle }
+        }
+        least
+    }
+
     /// Returns the table's width with identifiers of up to `limit` characters.
     fn width_with(&self, limit: usize) -> usize {
-        let widths = self.widths().into_iter().enumerate();
-        let shown = widths.map(|(column, width)| {
-            self.limit_of(column, limit).map_or(width, |limit| width.min(limit))
+        let widths = self.widths.iter().enumerate();
+        let shown = widths.map(|(column, (width, _))| {
+            self.limit_of(column, limit).map_or(*width, |limit| *width.min(&limit))
         });
         shown.map(|width| width + PADDING).sum()
     }
@@ -79,18 +122,8 @@ impl Table {
     /// Returns the maximum cell length in a column, given the limit for identifiers, or `None` if
     /// the column does not hold identifiers. The header is never shortened.
     fn limit_of(&self, column: usize, limit: usize) -> Option<usize> {
-        let header = self.rows[0].get(column).map_or(0, |header| header.chars().count());
+        let header = self.widths.get(column).map_or(0, |(_, header)| *header);
         self.identifiers.contains(&column).then(|| limit.max(header))
-    }
-
-    /// Returns the width of each column.
-    fn widths(&self) -> Vec<usize> {
-        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
-        let width = |column: usize| {
-            let cells = self.rows.iter().filter_map(|row| row.get(column));
-            cells.flat_map(|cell| cell.lines()).map(|line| line.chars().count()).max().unwrap_or(0)
-        };
-        (0..columns).map(width).collect()
     }
 }
 
@@ -100,19 +133,12 @@ impl fmt::Display for Table {
     }
 }
 
-/// Returns the last characters of an identifier, i.e. the node's own name and address.
-fn shortened(identifier: &str, limit: usize) -> String {
-    let length = identifier.chars().count();
-    if length <= limit {
-        return identifier.to_owned();
-    }
-    let kept = identifier.chars().skip(length + 1 - limit);
-    std::iter::once('…').chain(kept).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::{prop_assert, prop_assert_eq, proptest};
+    use std::collections::BTreeSet;
 
     fn table() -> Table {
         let mut table = Table::new(["controller", "kind"]).with_identifiers([0]);
@@ -123,7 +149,7 @@ mod tests {
 
     #[test]
     fn identifiers_are_shortened_from_the_left() {
-        let text = table().render(30);
+        let text = table().render(Some(30));
         let lines: Vec<_> = text.lines().collect();
         assert_eq!(lines[0], " controller              kind");
         assert_eq!(lines[1], " …si-controller@8200000  its");
@@ -134,25 +160,62 @@ mod tests {
     fn headers_are_never_shortened() {
         let mut table = Table::new(["controllers", "by"]).with_identifiers([0, 1]);
         table.row(["/interrupt-controller@8000000", "IORT/SMMUv3@2b000000"]);
-        assert!(table.render(10).starts_with(" controllers  by\n"), "{}", table.render(10));
+        let text = table.render(Some(10));
+        assert!(text.starts_with(" controllers  by\n"), "{text}");
     }
 
     #[test]
     fn a_table_that_fits_is_left_alone() {
-        assert!(table().render(100).contains("/interrupt-controller@8000000/msi"));
+        assert!(table().render(Some(100)).contains("/interrupt-controller@8000000/msi"));
     }
 
     #[test]
     fn other_columns_are_never_shortened() {
-        assert!(table().render(10).lines().all(|line| !line.ends_with('…')));
-        assert!(table().render(10).contains("…r@8200000  its"));
+        let text = table().render(Some(10));
+        assert!(text.lines().all(|line| !line.ends_with('…')));
+        assert!(text.contains("…r@8200000  its"));
     }
 
     #[test]
     fn lines_are_as_wide_as_asked_for_at_most() {
         for width in 20..80 {
-            let text = table().render(width);
+            let text = table().render(Some(width));
             assert!(text.lines().all(|line| line.chars().count() <= width), "{width}: {text}");
+        }
+    }
+
+    #[test]
+    fn wide_tables_are_laid_out_at_once() {
+        let mut table = Table::new(["identifier"]).with_identifiers([0]);
+        table.row(["x".repeat(1 << 24)]);
+        assert_eq!(table.longest_identifier(100), 98);
+    }
+
+    /// Names of nodes that resemble each other, as those of a real machine do.
+    const NAME: &str = "(/soc)?(/pcie@2[08]00000{1,3}|/bus){0,3}/(00:0[0-3]\\.0|i2c|its@[0-2]0)";
+
+    proptest! {
+        #[test]
+        fn rows_keep_their_cells(
+            names in vec((NAME, "[a-z]{0,9}"), 1..20),
+            width in proptest::option::of(8usize..80),
+        ) {
+            let mut table = Table::new(["name", "kind"]).with_identifiers([0]);
+            for (name, kind) in &names {
+                table.row([name, kind]);
+            }
+            let text = table.render(width);
+            prop_assert_eq!(text.lines().count(), names.len() + 1);
+            let shown = |line: &str| line.split_whitespace().next().unwrap_or_default().to_owned();
+            let shown: Vec<_> = text.lines().skip(1).map(shown).collect();
+            let given = names.iter().map(|(name, _)| name);
+            let pairs: BTreeSet<_> = given.clone().zip(&shown).collect();
+            prop_assert_eq!(pairs.len(), given.collect::<BTreeSet<_>>().len());
+            prop_assert_eq!(pairs.len(), shown.iter().collect::<BTreeSet<_>>().len(), "{}", text);
+            for ((name, kind), line) in names.iter().zip(text.lines().skip(1)) {
+                prop_assert!(line.ends_with(kind.as_str()));
+                prop_assert!(width.is_some() || line.contains(name.as_str()));
+            }
         }
     }
 }

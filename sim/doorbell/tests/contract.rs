@@ -76,13 +76,11 @@ fn run_has_its_fields_and_loses_nothing() {
     assert_eq!(total(&report, "sent"), total(&report, "delivered") + total(&report, "coalesced"));
 }
 
-/// Returns the command's text output. No line may be longer than 100 columns.
+/// Returns the command's text output, in which no name may be shortened.
 #[track_caller]
 fn text(arguments: &[&str]) -> String {
     let text = String::from_utf8(doorbell(arguments).stdout).unwrap();
-    for line in text.lines() {
-        assert!(line.chars().count() <= 100, "{arguments:?}: {line}");
-    }
+    assert!(!text.contains('…'), "{arguments:?}: {text}");
     text
 }
 
@@ -110,7 +108,7 @@ fn vectors_are_shown_on_demand() {
 }
 
 #[test]
-fn many_cpus_are_summed_up() {
+fn many_cpus_have_columns_in_a_pipe() {
     let path = temporary("many-cpus.dtb");
     let mut board = embedded::machine("lagoon").unwrap().firmware.describe().unwrap();
     let gic = board.gic.as_mut().unwrap();
@@ -125,7 +123,7 @@ fn many_cpus_are_summed_up() {
     let run = ["run", "--vectors", "--messages", "3", "--dtb", path.to_str().unwrap()];
     let text = text(&run);
     std::fs::remove_file(path).unwrap();
-    assert!(text.contains("runs  on CPUs  INTID") && text.contains(" and 31 more"), "{text}");
+    assert!(text.contains("CPU30  CPU31  INTID") && text.contains(" and 31 more"), "{text}");
 }
 
 #[test]
@@ -219,7 +217,7 @@ fn latencies_are_those_of_the_handled_messages() {
 }
 
 #[test]
-fn descriptions_fit_the_terminal() {
+fn a_pipe_gets_whole_names() {
     let folder = PathBuf::from(test_data(""));
     let files = folder.read_dir().unwrap().map(|entry| entry.unwrap().path());
     let trees: Vec<_> =
@@ -384,7 +382,7 @@ fn unclean_run_gives_its_reason_and_status_1() {
     let output = doorbell(&run);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("1, short of 2") && text.contains("refused 0, short"), "{text}");
+    assert!(text.contains("1, short of 2") && text.contains("\nshort "), "{text}");
     assert!(text.contains("\nverdict: not clean\n"), "{text}");
     std::fs::remove_file(path).unwrap();
 }

@@ -53,7 +53,7 @@ fn both_forms_have_the_same_boxes_and_arrows() {
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), count("rect"), "each identifier belongs to one box");
-    assert_eq!((count("rect"), count("path")), (16, 16));
+    assert_eq!((count("rect"), count("path")), (12, 12));
 }
 
 #[test]

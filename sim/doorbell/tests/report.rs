@@ -69,7 +69,10 @@ fn findings_of_lint_lead_to_their_boxes() {
     for finding in found.as_array().unwrap() {
         assert!(cards.contains(finding["where"].as_str().unwrap()), "{finding}");
     }
-    assert_eq!(cards.matches("<li class=").count(), found.as_array().unwrap().len());
+    assert_eq!(cards.matches("<li>").count(), found.as_array().unwrap().len());
+    let place = |finding: &Value| finding["where"].as_str().unwrap().to_owned();
+    let places: BTreeSet<_> = found.as_array().unwrap().iter().map(place).collect();
+    assert_eq!(cards.matches("<li class=").count(), places.len(), "one card for each place");
     // MBI and the GIC share a node, but each has its own properties.
     for (property, column) in [("mbi-ranges", "controller"), ("redistributor-stride", "gic")] {
         let card = cards.split_once(&format!(">/intc@8000000: {property}<")).unwrap().0;
@@ -109,6 +112,14 @@ fn its_base(madt: &[u8]) -> usize {
         at += usize::from(madt[at + 1]);
     }
     at + 8
+}
+
+#[test]
+fn every_cpu_is_listed() {
+    let (page, _) = page(&["--no-run", &marina()]);
+    let cpus = between(&page, "<ul class=\"cpu-list\">", "</ul>");
+    assert_eq!(cpus.matches("<li>").count(), 6);
+    assert!(cpus.contains(">MADT/GICC@16</a> <span>0.0.0.0</span>"), "{cpus}");
 }
 
 #[test]

@@ -53,6 +53,7 @@ impl Layout {
     /// to the targets of their arrows.
     pub(super) fn of(graph: &Graph) -> Self {
         let mut columns = columns(graph);
+        let arrows = Arrows::of(graph);
         let tallest = columns.iter().map(|(_, items)| height(graph, items)).max().unwrap_or(0);
         let mut areas = vec![NodeBox::default(); graph.nodes.len()];
         let mut passages = vec![Vec::new(); graph.edges.len()];
@@ -60,7 +61,7 @@ impl Layout {
         let mut heights = vec![0; graph.edges.len()];
         for (at, (column, items)) in columns.iter_mut().enumerate().rev() {
             if *column < Column::Controller {
-                items.sort_by_cached_key(|item| mean_height(graph, &heights, *item));
+                items.sort_by_cached_key(|item| arrows.mean_height(&heights, *item));
             }
             let mut y = TOP + (tallest - height(graph, items)) / 2;
             for item in items.iter() {
@@ -127,17 +128,29 @@ fn height(graph: &Graph, items: &[Item]) -> usize {
     items.iter().map(|item| item_height(graph, *item) + ROW_GAP).sum()
 }
 
-/// Returns the mean height of the targets that an item's arrows point to. Boxes without arrows are
-/// placed last.
-fn mean_height(graph: &Graph, heights: &[usize], item: Item) -> usize {
-    let node = match item {
-        Item::Passage(edge) => return heights[edge],
-        Item::Node(node) => node,
-    };
-    let arrows = graph.edges.iter().zip(heights).filter(|(edge, _)| edge.from == node);
-    let (sum, count) =
-        arrows.fold((0, 0usize), |(sum, count), (_, height)| (sum + height, count + 1));
-    usize::checked_div(sum, count).unwrap_or(usize::MAX)
+/// The arrows that leave each box, by their positions.
+struct Arrows(Vec<Vec<usize>>);
+
+impl Arrows {
+    fn of(graph: &Graph) -> Self {
+        let mut arrows = vec![Vec::new(); graph.nodes.len()];
+        for (position, edge) in graph.edges.iter().enumerate() {
+            arrows[edge.from].push(position);
+        }
+        Self(arrows)
+    }
+
+    /// Returns the mean height of the targets that an item's arrows point to. Boxes without arrows
+    /// are placed last.
+    fn mean_height(&self, heights: &[usize], item: Item) -> usize {
+        match item {
+            Item::Passage(edge) => heights[edge],
+            Item::Node(node) => {
+                let sum: usize = self.0[node].iter().map(|arrow| heights[*arrow]).sum();
+                usize::checked_div(sum, self.0[node].len()).unwrap_or(usize::MAX)
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -163,7 +176,8 @@ mod tests {
         let through = (3..6).flat_map(|iommu| [(0, iommu), (iommu, iommu + 3)]);
         let past = (1..3).flat_map(|from| (6..9).map(move |to| (from, to)));
         let edges = through.chain(past).map(|(from, to)| Edge { from, to }).collect();
-        let graph = Graph { nodes, edges };
+        let mut graph = Graph::default();
+        (graph.nodes, graph.edges) = (nodes, edges);
         let layout = Layout::of(&graph);
         let skipping = graph.edges.iter().zip(&layout.passages).filter(|(edge, _)| {
             graph.nodes[edge.from].column == Column::Requester

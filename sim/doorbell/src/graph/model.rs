@@ -1,12 +1,19 @@
 //! Contents of a picture: boxes and arrows.
 
+use super::cpu_groups;
 use crate::requesters::{self, Requester};
-use gic_firmware::{Controller, CpuNode, Description, Gic, NodeId, RouteSpan, SecondaryGic};
+use crate::source::CpuClusters;
+use crate::work;
+use gic_firmware::{Controller, Description, Gic, NodeId, RouteSpan, SecondaryGic, Via};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Maximum number of routes listed in a box. A final line states the number of further routes, if
 /// any.
 const MAX_LINES: usize = 4;
+
+/// Maximum number of boxes in a column. A final box represents the others. No real machine is known
+/// to have more.
+const MAX_BOXES: usize = 200;
 
 /// The columns, from left to right.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -59,23 +66,221 @@ pub(crate) struct Edge {
 pub(crate) struct Graph {
     pub(crate) nodes: Vec<Node>,
     pub(crate) edges: BTreeSet<Edge>,
+    /// Box of each of the description's controllers.
+    pub(crate) controllers: Vec<usize>,
+    /// First box with each identifier.
+    places: BTreeMap<(Column, NodeId), usize>,
+    /// The boxes of each column.
+    drawn: BTreeMap<Column, DrawnColumn>,
+}
+
+/// The number of boxes in a column, and the box that represents those that are not drawn, with
+/// their number.
+#[derive(Debug, Default)]
+struct DrawnColumn {
+    boxes: usize,
+    others: Option<(usize, usize)>,
 }
 
 impl Graph {
     /// Creates the picture for a description, with its requesters and the controllers that they
-    /// signal through.
-    pub(crate) fn of(description: &Description) -> Self {
+    /// signal through. `clusters` are the clusters of its CPUs.
+    pub(crate) fn of(description: &Description, clusters: &CpuClusters) -> Self {
         let mut graph = Self::default();
         let iommus = graph.iommus(description);
-        let controllers = graph.add_controllers(description);
-        let reader = Reader { description, iommus, controllers };
+        graph.add_controllers(description);
         for requester in requesters::all(description) {
-            graph.requester(&reader, &requester);
+            graph.requester(description, &iommus, &requester);
         }
-        graph.root(description, &reader.controllers);
-        let mut graph = graph.without_idle_iommus();
+        graph.root(description, clusters);
+        graph.name_others();
         graph.tell_apart();
         graph
+    }
+
+    /// Returns the index of the box with this identifier in the given column, or of the box that
+    /// represents it.
+    pub(crate) fn place(&self, column: Column, id: &NodeId) -> Option<usize> {
+        self.places.get(&(column, id.clone())).copied()
+    }
+
+    /// Adds boxes for the IOMMUs that messages pass through. Returns the boxes by the IOMMUs'
+    /// positions.
+    fn iommus(&mut self, description: &Description) -> Vec<Option<usize>> {
+        let mut is_used = vec![false; description.iommus.len()];
+        for requester in requesters::all(description) {
+            let mut spans = requester.spans.iter();
+            let alone = spans.clone().filter(|span| matches!(span.via, Via::Map(_)));
+            let alone = alone.filter(|_| !requester.shares_streams());
+            let shared = spans.find(|span| !matches!(span.via, Via::Map(_)));
+            let shared = shared.or_else(|| requester.spans.first());
+            for iommu in alone.chain(shared).flat_map(|span| requester.iommus(span).into_owned()) {
+                if let Some(is_used) = is_used.get_mut(iommu.get()) {
+                    *is_used = true;
+                }
+            }
+        }
+        let add = |(iommu, is_used): (&gic_firmware::Iommu, bool)| {
+            let kind = || iommu.compatible.first().cloned().into_iter().collect();
+            let is_enabled = iommu.status.is_enabled();
+            is_used.then(|| self.add(Column::Iommu, &iommu.id, is_enabled, kind))
+        };
+        description.iommus.iter().zip(is_used).map(add).collect()
+    }
+
+    fn add_controllers(&mut self, description: &Description) {
+        for controller in &description.controllers {
+            let lines = || {
+                let mut lines = vec![controller.kind.to_string()];
+                lines.extend(doorbell(description, controller));
+                for range in controller.ranges.iter().take(MAX_LINES) {
+                    lines.push(format!("INTIDs {}+{}", range.first().get(), range.count()));
+                }
+                if let Some(more) = controller.ranges.len().checked_sub(MAX_LINES + 1) {
+                    lines.push(format!("… {} more", more + 1));
+                }
+                lines
+            };
+            let is_enabled = controller.status.is_enabled();
+            let place = self.add(Column::Controller, &controller.id, is_enabled, lines);
+            self.controllers.push(place);
+        }
+    }
+
+    fn requester(
+        &mut self,
+        description: &Description,
+        iommus: &[Option<usize>],
+        requester: &Requester<'_>,
+    ) {
+        let spans = &requester.spans;
+        let lines = || {
+            let shown = spans.iter().take(MAX_LINES);
+            let mut lines: Vec<_> = shown.map(|span| route(description, span)).collect();
+            if spans.len() > MAX_LINES {
+                lines.push(format!("… {} more", spans.len() - MAX_LINES));
+            }
+            lines
+        };
+        let is_enabled = requester.status.is_enabled();
+        let from = self.add(Column::Requester, requester.id, is_enabled, lines);
+        // Spans of one kind that lead to the same box have the same arrows.
+        let mut drawn = BTreeSet::new();
+        for span in spans {
+            work::step();
+            let Some(&to) = self.controllers.get(span.controller.get()) else { continue };
+            let is_alone = matches!(span.via, Via::Map(_)) && !requester.shares_streams();
+            if !is_alone && !drawn.insert(to) {
+                continue;
+            }
+            let passed = requester.iommus(span);
+            let passed = passed.iter().filter_map(|iommu| *iommus.get(iommu.get())?);
+            let passed: BTreeSet<usize> = passed.collect();
+            for &iommu in &passed {
+                work::step();
+                self.edges.insert(Edge { from, to: iommu });
+                self.edges.insert(Edge { from: iommu, to });
+            }
+            if passed.is_empty() {
+                self.edges.insert(Edge { from, to });
+            }
+        }
+    }
+
+    /// Adds the GIC and the boxes of the CPUs.
+    fn root(&mut self, description: &Description, clusters: &CpuClusters) {
+        let Some(gic) = &description.gic else { return };
+        let is_enabled = gic.status.is_enabled();
+        let root = self.add(Column::Gic, &gic.id, is_enabled, || gic_lines(gic));
+        self.secondary_gics(description);
+        for (controller, &from) in description.controllers.iter().zip(&self.controllers) {
+            let to = match &controller.secondary_gic {
+                None => Some(root),
+                Some(id) => self.place(Column::SecondaryGic, id),
+            };
+            self.edges.extend(to.map(|to| Edge { from, to }));
+        }
+        for group in cpu_groups::of(description, clusters) {
+            let id = NodeId::new(&group.id);
+            let lines = || group.lines();
+            let to = self.add(Column::Cpus, &id, group.enabled > 0, lines);
+            if let Some(node) = self.nodes.get_mut(to) {
+                node.title = group.title;
+            }
+            for cpu in group.cpus {
+                self.places.insert((Column::Cpus, cpu), to);
+            }
+            self.edges.insert(Edge { from: root, to });
+        }
+    }
+
+    /// Adds the secondary GICs, each with the interrupt that it raises at another controller.
+    fn secondary_gics(&mut self, description: &Description) {
+        for SecondaryGic { gic, parent } in &description.secondary_gics {
+            let lines = || {
+                let mut lines = gic_lines(gic);
+                if let Some(parent) = parent {
+                    let at = parent.controller.as_str().rsplit('/').next().unwrap_or_default();
+                    let intid = parent.intid.map(|intid| format!("INTID {} of ", intid.get()));
+                    lines.push(format!("{}{at}", intid.unwrap_or_default()));
+                }
+                lines
+            };
+            let is_enabled = gic.status.is_enabled();
+            let from = self.add(Column::SecondaryGic, &gic.id, is_enabled, lines);
+            let root = parent.as_ref().and_then(|up| self.place(Column::Gic, &up.controller));
+            self.edges.extend(root.map(|to| Edge { from, to }));
+        }
+    }
+
+    /// Adds a box and returns its index. If the column has no room, the box that represents the
+    /// others is returned; it gets its title from [`name_others`](Self::name_others).
+    fn add(
+        &mut self,
+        column: Column,
+        id: &NodeId,
+        is_enabled: bool,
+        lines: impl FnOnce() -> Vec<String>,
+    ) -> usize {
+        work::step();
+        let drawn = self.drawn.entry(column).or_default();
+        let next = self.nodes.len();
+        let place = match &mut drawn.others {
+            _ if drawn.boxes < MAX_BOXES => {
+                drawn.boxes += 1;
+                let title = id.as_str().rsplit('/').next().unwrap_or_default().to_owned();
+                self.nodes.push(Node {
+                    column,
+                    id: id.to_string(),
+                    title,
+                    lines: lines(),
+                    is_enabled,
+                });
+                next
+            }
+            Some((place, count)) => {
+                *count += 1;
+                *place
+            }
+            None => {
+                drawn.others = Some((next, 1));
+                let [id, title] = [String::from("others"), String::new()];
+                self.nodes.push(Node { column, id, title, lines: Vec::new(), is_enabled: true });
+                next
+            }
+        };
+        self.places.entry((column, id.clone())).or_insert(place);
+        place
+    }
+
+    /// Writes into the boxes that represent others how many these are.
+    fn name_others(&mut self) {
+        for (place, count) in self.drawn.values().filter_map(|drawn| drawn.others) {
+            if let Some(node) = self.nodes.get_mut(place) {
+                node.title = format!("{count} more");
+                node.lines = vec!["not drawn one by one".to_owned()];
+            }
+        }
     }
 
     /// Prefixes titles with the parent's name if they occur more than once in a column.
@@ -91,126 +296,6 @@ impl Graph {
             }
         }
     }
-
-    /// Returns the index of the box with this identifier in the given column.
-    pub(crate) fn place(&self, column: Column, id: &NodeId) -> Option<usize> {
-        self.nodes.iter().position(|node| node.column == column && node.id == id.as_str())
-    }
-
-    /// Returns the box indices of the description's controllers, in order.
-    pub(crate) fn controllers(&self) -> impl Iterator<Item = usize> {
-        let all = self.nodes.iter().enumerate();
-        all.filter(|(_, node)| node.column == Column::Controller).map(|(index, _)| index)
-    }
-
-    /// Removes IOMMUs that no message passes through.
-    fn without_idle_iommus(self) -> Self {
-        let used: BTreeSet<usize> = self.edges.iter().map(|edge| edge.to).collect();
-        let mut places = vec![None; self.nodes.len()];
-        let mut nodes = Vec::new();
-        for (index, node) in self.nodes.into_iter().enumerate() {
-            if node.column != Column::Iommu || used.contains(&index) {
-                places[index] = Some(nodes.len());
-                nodes.push(node);
-            }
-        }
-        let moved = |edge: Edge| Some(Edge { from: places[edge.from]?, to: places[edge.to]? });
-        Self { nodes, edges: self.edges.iter().filter_map(|edge| moved(*edge)).collect() }
-    }
-
-    fn iommus(&mut self, description: &Description) -> Vec<usize> {
-        let add = |iommu: &gic_firmware::Iommu| {
-            let kind = iommu.compatible.first().cloned().into_iter().collect();
-            self.add(Column::Iommu, &iommu.id, kind, iommu.status.is_enabled())
-        };
-        description.iommus.iter().map(add).collect()
-    }
-
-    fn add_controllers(&mut self, description: &Description) -> Vec<usize> {
-        let add = |controller: &Controller| {
-            let mut lines = vec![controller.kind.to_string()];
-            lines.extend(doorbell(description, controller));
-            for range in controller.ranges.iter().take(MAX_LINES) {
-                lines.push(format!("INTIDs {}+{}", range.first().get(), range.count()));
-            }
-            self.add(Column::Controller, &controller.id, lines, controller.status.is_enabled())
-        };
-        description.controllers.iter().map(add).collect()
-    }
-
-    fn requester(&mut self, reader: &Reader<'_>, requester: &Requester<'_>) {
-        let spans = &requester.spans;
-        let mut lines: Vec<_> =
-            spans.iter().take(MAX_LINES).map(|span| route(reader.description, span)).collect();
-        if spans.len() > MAX_LINES {
-            lines.push(format!("… {} more", spans.len() - MAX_LINES));
-        }
-        let is_enabled = requester.status.is_enabled();
-        let from = self.add(Column::Requester, requester.id, lines, is_enabled);
-        for span in spans {
-            let Some(&to) = reader.controllers.get(span.controller.get()) else { continue };
-            let passed = requester.iommus(span);
-            let passed: Vec<_> =
-                passed.iter().filter_map(|iommu| reader.iommus.get(iommu.get())).collect();
-            for &&iommu in &passed {
-                self.edges.insert(Edge { from, to: iommu });
-                self.edges.insert(Edge { from: iommu, to });
-            }
-            if passed.is_empty() {
-                self.edges.insert(Edge { from, to });
-            }
-        }
-    }
-
-    /// Adds the GIC and one box per CPU cluster.
-    fn root(&mut self, description: &Description, controllers: &[usize]) {
-        let Some(gic) = &description.gic else { return };
-        let root = self.add(Column::Gic, &gic.id, gic_lines(gic), gic.status.is_enabled());
-        for (controller, &from) in description.controllers.iter().zip(controllers) {
-            if controller.secondary_gic.is_none() {
-                self.edges.insert(Edge { from, to: root });
-            }
-        }
-        self.secondary_gics(description, controllers);
-        let mut clusters: BTreeMap<u64, (usize, usize)> = BTreeMap::new();
-        for cpu in &description.cpus {
-            let (all, enabled) = clusters.entry(cluster_of(cpu)).or_default();
-            *all += 1;
-            *enabled += usize::from(cpu.status.is_enabled());
-        }
-        for (cluster, (all, enabled)) in clusters {
-            let id = cluster_id(cluster);
-            let line = format!("CPUs: {all}, enabled: {enabled}");
-            let to = self.add(Column::Cpus, &id, vec![line], enabled > 0);
-            self.edges.insert(Edge { from: root, to });
-        }
-    }
-
-    /// Adds the secondary GICs, each with the interrupt that it raises at another controller.
-    fn secondary_gics(&mut self, description: &Description, controllers: &[usize]) {
-        for SecondaryGic { gic, parent } in &description.secondary_gics {
-            let mut lines = gic_lines(gic);
-            if let Some(parent) = parent {
-                let at = parent.controller.as_str().rsplit('/').next().unwrap_or_default();
-                let intid = parent.intid.map(|intid| format!("INTID {} of ", intid.get()));
-                lines.push(format!("{}{at}", intid.unwrap_or_default()));
-            }
-            let to = self.add(Column::SecondaryGic, &gic.id, lines, gic.status.is_enabled());
-            for (controller, &from) in description.controllers.iter().zip(controllers) {
-                if controller.secondary_gic.as_ref() == Some(&gic.id) {
-                    self.edges.insert(Edge { from, to });
-                }
-            }
-            let root = parent.as_ref().and_then(|up| self.place(Column::Gic, &up.controller));
-            self.edges.extend(root.map(|root| Edge { from: to, to: root }));
-        }
-    }
-
-    fn add(&mut self, column: Column, id: &NodeId, lines: Vec<String>, is_enabled: bool) -> usize {
-        let title = id.as_str().rsplit('/').next().unwrap_or_default().to_owned();
-        self.nodes.push(Node { column, id: id.to_string(), title, lines, is_enabled });
-        self.nodes.len() - 1
-    }
 }
 
 fn gic_lines(gic: &Gic) -> Vec<String> {
@@ -221,27 +306,6 @@ fn gic_lines(gic: &Gic) -> Vec<String> {
         count => lines.push(format!("{count} redistributor regions")),
     }
     lines
-}
-
-/// Indices of boxes, by the position of IOMMUs and controllers in the description.
-struct Reader<'d> {
-    description: &'d Description,
-    iommus: Vec<usize>,
-    controllers: Vec<usize>,
-}
-
-/// Returns the identifier of the box for a CPU's cluster.
-pub(crate) fn cluster(cpu: &CpuNode) -> NodeId {
-    cluster_id(cluster_of(cpu))
-}
-
-/// Returns a CPU's affinity without its lowest level.
-fn cluster_of(cpu: &CpuNode) -> u64 {
-    cpu.affinity.mpidr() >> 8
-}
-
-fn cluster_id(cluster: u64) -> NodeId {
-    NodeId::from(format!("cluster {cluster:#x}"))
 }
 
 /// Formats a route for a requester's box. The DeviceID is shown only for an ITS, and the requester

@@ -11,6 +11,7 @@ const MAX_TITLE: usize = 28;
 
 /// The picture's style sheet.
 pub(crate) const STYLE: &str = "\
+  svg { max-width: 100%; height: auto; }
   svg { background: #fff; color: #1c2733; font: 12px ui-sans-serif, system-ui, sans-serif; }
   text { fill: currentColor; }
   .heading { font-size: 13px; font-weight: 600; opacity: .8; }
@@ -48,7 +49,8 @@ pub(crate) struct Badge {
 /// Draws a picture for a standalone file.
 pub(super) fn draw(graph: &Graph, name: &str) -> String {
     let layout = Layout::of(graph);
-    let mut svg = begin(&layout, "img", name);
+    let size = format!("width=\"{}\" height=\"{}\"", layout.width, layout.height);
+    let mut svg = begin(&layout, &size, "img", name);
     let _ = write!(svg, "<style>\n{STYLE}</style>\n");
     arrows(&mut svg, graph, &layout);
     for (index, (node, area)) in graph.nodes.iter().zip(&layout.areas).enumerate() {
@@ -65,7 +67,9 @@ pub(super) fn draw(graph: &Graph, name: &str) -> String {
 /// must have one badge for each box.
 pub(crate) fn inline(graph: &Graph, name: &str, badges: &[Badge]) -> String {
     let layout = Layout::of(graph);
-    let mut svg = begin(&layout, "group", name);
+    // In units of the page's text, so that the picture grows with it.
+    let size = format!("width=\"{}.{}rem\"", layout.width / 16, layout.width % 16 * 10 / 16);
+    let mut svg = begin(&layout, &size, "group", name);
     arrows(&mut svg, graph, &layout);
     let boxes = graph.nodes.iter().zip(&layout.areas).zip(badges);
     for (index, ((node, area), badge)) in boxes.enumerate() {
@@ -81,10 +85,10 @@ pub(crate) fn inline(graph: &Graph, name: &str, badges: &[Badge]) -> String {
     svg
 }
 
-fn begin(layout: &Layout, role: &str, name: &str) -> String {
+fn begin(layout: &Layout, size: &str, role: &str, name: &str) -> String {
     let Layout { width, height, .. } = layout;
     format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" {size} \
          viewBox=\"0 0 {width} {height}\" role=\"{role}\" aria-label=\"{0}\">\n\
          <title>{0}</title>\n",
         Escaped(name)

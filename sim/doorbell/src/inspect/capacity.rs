@@ -1,10 +1,11 @@
 //! Capacity of controllers: the number of interrupts that they can handle, and the number that
 //! their devices need.
 
+use super::listing::MAX_ROWS;
 use gic_firmware::lint::{self, KnownRegisters};
 use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, DeviceId};
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Number of EventID bits for a function with up to 2048 MSI-X vectors (PCI Express Base
 /// Specification 6.0, §7.7.2.2).
@@ -27,13 +28,14 @@ pub(crate) struct CapacityRow {
 }
 
 impl CapacityRow {
-    /// Returns one row per enabled controller of a known kind.
+    /// Returns the first rows, one per enabled controller of a known kind.
     pub(super) fn all_of(description: &Description, known: &KnownRegisters) -> Vec<Self> {
-        let reader = Reader { description, known, highest: lint::highest_device_ids(description) };
+        let highest = lint::highest_device_ids(description);
+        let reader = Reader { known, highest, for_pci: for_pci(description) };
         let enabled = description.indexed_controllers().filter(|(_, one)| {
             one.status.is_enabled() && !matches!(one.kind, ControllerKind::Other(_))
         });
-        enabled.map(|(index, controller)| reader.row(index, controller)).collect()
+        enabled.take(MAX_ROWS).map(|(index, controller)| reader.row(index, controller)).collect()
     }
 }
 
@@ -67,9 +69,10 @@ fn number(number: Option<impl ToString>) -> String {
 }
 
 struct Reader<'d> {
-    description: &'d Description,
     known: &'d KnownRegisters,
     highest: BTreeMap<ControllerIndex, DeviceId>,
+    /// Controllers that PCI functions signal through, by index.
+    for_pci: BTreeSet<usize>,
 }
 
 impl Reader<'_> {
@@ -85,7 +88,8 @@ impl Reader<'_> {
             device_id_bits: device_id_bits.filter(|_| is_its),
             needed_device_id_bits: self.highest.get(&index).map(|device| bits(device.get())),
             event_id_bits: self.known.event_id_bits(&controller.id).filter(|_| is_its),
-            needed_event_id_bits: (is_its && self.serves_pci(index)).then_some(MSI_X_BITS),
+            needed_event_id_bits: (is_its && self.for_pci.contains(&index.get()))
+                .then_some(MSI_X_BITS),
         }
     }
 
@@ -98,16 +102,17 @@ impl Reader<'_> {
             _ => Some(controller.ranges.iter().map(|range| u64::from(range.count())).sum()),
         }
     }
+}
 
-    fn serves_pci(&self, index: ControllerIndex) -> bool {
-        let hosts = self.description.hosts.iter().filter(|host| host.status.is_enabled());
-        let mut spans = hosts.flat_map(|host| {
-            let below = host.bridges.iter();
-            let below = below.flat_map(|bridge| self.description.bridge_spans(bridge));
-            self.description.host_spans(host).chain(below)
-        });
-        spans.any(|span| span.controller == index)
-    }
+/// Returns the indices of the controllers that functions behind enabled hosts signal through.
+fn for_pci(description: &Description) -> BTreeSet<usize> {
+    let hosts = description.hosts.iter().filter(|host| host.status.is_enabled());
+    let spans = hosts.flat_map(|host| {
+        let below = host.bridges.iter();
+        let below = below.flat_map(|bridge| description.bridge_spans(bridge));
+        description.host_spans(host).chain(below)
+    });
+    spans.map(|span| span.controller.get()).collect()
 }
 
 /// Returns the number of bits needed for numbers up to and including `last`.

@@ -1,6 +1,7 @@
 //! The contents of `doorbell inspect`, structured like its JSON output.
 
 use super::capacity::CapacityRow;
+use super::listing::{Listing, Omitted};
 use crate::requesters::{self, Requester, Stream};
 use crate::source::Source;
 use gic_firmware::lint::KnownRegisters;
@@ -8,6 +9,7 @@ use gic_firmware::{
     Controller, ControllerKind, Description, Finding, Gic, MsiRouting, RouteSpan, SecondaryGic, Via,
 };
 use serde::Serialize;
+use std::collections::BTreeSet;
 
 /// Everything in a description that is related to interrupts.
 #[derive(Debug, Serialize)]
@@ -21,6 +23,10 @@ pub(crate) struct Inspection {
     pub(crate) capacity: Vec<CapacityRow>,
     pub(crate) devices: Vec<DeviceRow>,
     pub(crate) findings: Vec<FindingRow>,
+    pub(crate) omitted: Omitted,
+    /// Number of enabled CPUs, including those that are not listed.
+    #[serde(skip)]
+    pub(crate) enabled_cpus: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -139,23 +145,33 @@ impl Inspection {
     /// Creates the report about `source`. `known` registers determine the capacities.
     pub(crate) fn of(source: &Source, known: &KnownRegisters) -> Self {
         let description = &source.description;
+        let mut omitted = Omitted::default();
+        let mut cpus = Listing::new();
+        let listed = cpus.first(description.cpus.iter()).into_iter().map(CpuRow::of).collect();
+        omitted.cpus = cpus.omitted();
+        let mut regions = Listing::new();
+        let gic = description.gic.as_ref().map(|gic| GicRow::of(gic, &mut regions));
+        let mut gics = Listing::new();
+        let secondary_gics = gics.first(description.secondary_gics.iter());
+        let secondary_gics = secondary_gics.into_iter();
+        let secondary_gics = secondary_gics.map(|gic| SecondaryGicRow::of(gic, &mut regions));
+        let secondary_gics = secondary_gics.collect();
+        omitted.secondary_gics = gics.omitted();
+        omitted.redistributors = regions.omitted();
+        let controllers = ControllerRow::all_of(description, &mut omitted);
+        let devices = DeviceRow::all_of(description, &mut omitted);
         Self {
             source: source.name.clone(),
             model: description.model.as_ref().map(|model| model.value.clone()),
-            cpus: description.cpus.iter().map(CpuRow::of).collect(),
-            gic: description.gic.as_ref().map(GicRow::of),
-            secondary_gics: description.secondary_gics.iter().map(SecondaryGicRow::of).collect(),
-            controllers: description
-                .controllers
-                .iter()
-                .map(|one| ControllerRow::of(description, one))
-                .collect(),
+            cpus: listed,
+            gic,
+            secondary_gics,
             capacity: CapacityRow::all_of(description, known),
-            devices: requesters::all(description)
-                .iter()
-                .map(|requester| DeviceRow::of(description, requester))
-                .collect(),
+            controllers,
+            devices,
             findings: description.findings.iter().map(FindingRow::of).collect(),
+            omitted,
+            enabled_cpus: description.enabled_cpus().count(),
         }
     }
 }
@@ -171,14 +187,14 @@ impl CpuRow {
 }
 
 impl GicRow {
-    fn of(gic: &Gic) -> Self {
+    fn of(gic: &Gic, regions: &mut Listing) -> Self {
         let stride = gic.redistributor_stride.as_ref().map(|stride| stride.value);
         Self {
             id: gic.id.to_string(),
             version: gic.version.number(),
             distributor: gic.distributor.base(),
-            redistributors: gic
-                .redistributors
+            redistributors: regions
+                .first(gic.redistributors.iter())
                 .iter()
                 .map(|region| RedistributorRow { base: region.base(), size: region.size(), stride })
                 .collect(),
@@ -187,26 +203,52 @@ impl GicRow {
 }
 
 impl SecondaryGicRow {
-    fn of(secondary: &SecondaryGic) -> Self {
+    fn of(secondary: &SecondaryGic, regions: &mut Listing) -> Self {
         let parent = secondary.parent.as_ref().map(|parent| ParentRow {
             controller: parent.controller.to_string(),
             intid: parent.intid.map(gic_firmware::IntId::get),
         });
         let enabled = secondary.gic.status.is_enabled();
-        Self { gic: GicRow::of(&secondary.gic), enabled, parent }
+        Self { gic: GicRow::of(&secondary.gic, regions), enabled, parent }
     }
 }
 
 impl ControllerRow {
-    fn of(description: &Description, controller: &Controller) -> Self {
+    /// Returns the first rows and adds the number of the others to `omitted`.
+    fn all_of(description: &Description, omitted: &mut Omitted) -> Vec<Self> {
+        let mut rows = Listing::new();
+        let (mut doorbells, mut ranges) = (Listing::new(), Listing::new());
+        let listed = rows.first(description.controllers.iter()).into_iter();
+        let listed = listed.map(|one| Self::of(description, one, &mut doorbells, &mut ranges));
+        let listed = listed.collect();
+        omitted.controllers = rows.omitted();
+        (omitted.doorbells, omitted.ranges) = (doorbells.omitted(), ranges.omitted());
+        listed
+    }
+
+    fn of(
+        description: &Description,
+        controller: &Controller,
+        doorbells: &mut Listing,
+        ranges: &mut Listing,
+    ) -> Self {
+        let root = || description.gic.as_ref().map(|gic| &gic.id);
+        let gic = controller.secondary_gic.as_ref().or_else(root);
+        // After the last address that has room, the rest of the controllers counts one each.
+        let addresses = if doorbells.is_full() {
+            doorbells.omit(1);
+            Vec::new()
+        } else {
+            doorbells.first(description.doorbells(controller).into_iter())
+        };
         Self {
             id: controller.id.to_string(),
             kind: controller.kind.to_string(),
             enabled: controller.status.is_enabled(),
-            gic: description.gic_of(controller).map(|gic| gic.id.to_string()),
-            doorbells: description.doorbells(controller),
-            ranges: controller
-                .ranges
+            gic: gic.map(ToString::to_string),
+            doorbells: addresses,
+            ranges: ranges
+                .first(controller.ranges.iter())
                 .iter()
                 .map(|range| RangeRow { first: range.first().get(), count: range.count() })
                 .collect(),
@@ -216,27 +258,53 @@ impl ControllerRow {
     }
 }
 
+/// The lists of requesters that are being filled.
+struct DeviceLists {
+    devices: Listing,
+    routes: Listing,
+    streams: Listing,
+}
+
 impl DeviceRow {
-    fn of(description: &Description, requester: &Requester<'_>) -> Self {
-        let controllers: Vec<_> =
-            requester.spans.iter().map(|span| description.controller(span.controller)).collect();
-        let routes = requester.spans.iter().zip(&controllers);
-        let routes = routes.filter_map(|(span, controller)| {
-            let streams = requester.streams(span).into_iter();
-            let streams = streams.filter_map(|stream| StreamRow::of(description, stream));
-            Some(RouteRow::of(*span, (*controller)?, requester.msi, streams.collect()))
-        });
-        let streams = requester.unrouted_streams().into_iter();
-        let streams = streams.filter_map(|stream| StreamRow::of(description, stream)).collect();
-        let routes = routes.collect();
-        let controllers: Vec<_> = controllers.iter().flatten().copied().collect();
+    /// Returns the first rows and adds the number of the others to `omitted`.
+    fn all_of(description: &Description, omitted: &mut Omitted) -> Vec<Self> {
+        let [devices, routes, streams] = [(); 3].map(|()| Listing::new());
+        let mut lists = DeviceLists { devices, routes, streams };
+        let mut rows = Vec::new();
+        for requester in requesters::all(description) {
+            let name = requester.id.as_str().len() + requester.kind.len();
+            if lists.devices.admits(name) {
+                rows.push(Self::of(description, &requester, &mut lists));
+            } else {
+                lists.routes.omit(requester.spans.len());
+            }
+        }
+        omitted.devices = lists.devices.omitted();
+        (omitted.routes, omitted.streams) = (lists.routes.omitted(), lists.streams.omitted());
+        rows
+    }
+
+    fn of(description: &Description, requester: &Requester<'_>, lists: &mut DeviceLists) -> Self {
+        let controllers =
+            || requester.spans.iter().filter_map(|span| description.controller(span.controller));
+        let mut routes = Vec::new();
+        for (at, span) in requester.spans.iter().enumerate() {
+            let name = requester.id.as_str().len() + requester.kind.len();
+            if !lists.routes.admits(name) {
+                lists.routes.omit(requester.spans.len() - at - 1);
+                break;
+            }
+            let Some(controller) = description.controller(span.controller) else { continue };
+            let streams = StreamRow::all_of(description, requester.streams(span), lists);
+            routes.push(RouteRow::of(*span, controller, requester.msi, streams));
+        }
         Self {
             id: requester.id.to_string(),
             kind: requester.kind.to_owned(),
             enabled: requester.status.is_enabled(),
-            isolation: isolation(&controllers),
+            isolation: isolation(controllers()),
             routes,
-            streams,
+            streams: StreamRow::all_of(description, requester.unrouted_streams(), lists),
         }
     }
 }
@@ -248,11 +316,12 @@ impl RouteRow {
         msi: &MsiRouting,
         streams: Vec<StreamRow>,
     ) -> Self {
-        let mut iommus: Vec<String> = Vec::new();
+        let mut known = BTreeSet::new();
+        let mut iommus = Vec::new();
         for stream in &streams {
             let state = if stream.enabled { "" } else { " (disabled)" };
             let name = format!("{}{state}", stream.iommu);
-            if !iommus.contains(&name) {
+            if known.insert(name.clone()) {
                 iommus.push(name);
             }
         }
@@ -270,6 +339,24 @@ impl RouteRow {
 }
 
 impl StreamRow {
+    /// Returns the rows for which there is room.
+    fn all_of<'d>(
+        description: &Description,
+        mut streams: impl ExactSizeIterator<Item = Stream<'d>>,
+        lists: &mut DeviceLists,
+    ) -> Vec<Self> {
+        let mut rows = Vec::new();
+        while let Some(stream) = streams.next() {
+            let Some(row) = Self::of(description, stream) else { continue };
+            if !lists.streams.admits(row.iommu.len()) {
+                lists.streams.omit(streams.len());
+                break;
+            }
+            rows.push(row);
+        }
+        rows
+    }
+
     fn of(description: &Description, stream: Stream<'_>) -> Option<Self> {
         let Stream { rid_base, length, id_base: stream_id_base, .. } = stream;
         let iommu = description.iommu(stream.iommu)?;
@@ -301,12 +388,14 @@ fn isolates(controller: &Controller) -> bool {
 }
 
 /// Describes whether the device's controllers keep it from triggering interrupts of other devices.
-fn isolation(controllers: &[&Controller]) -> String {
-    let open = controllers.iter().find(|controller| !isolates(controller));
-    match (controllers, open) {
-        ([], _) => "no controller".to_owned(),
-        (_, None) => "isolated by the ITS, per DeviceID".to_owned(),
-        (_, Some(controller)) => {
+fn isolation<'c>(controllers: impl Iterator<Item = &'c Controller>) -> String {
+    let mut controllers = controllers.peekable();
+    if controllers.peek().is_none() {
+        return "no controller".to_owned();
+    }
+    match controllers.find(|controller| !isolates(controller)) {
+        None => "isolated by the ITS, per DeviceID".to_owned(),
+        Some(controller) => {
             format!("not isolated: any bus master may ring any interrupt at {}", controller.id)
         }
     }

@@ -1,11 +1,18 @@
 //! Prints the contents of `doorbell inspect` for people.
 
 use super::capacity::CapacityRow;
-use super::report::{ControllerRow, DeviceRow, FindingRow, Inspection, RouteRow, SecondaryGicRow};
-use crate::print::{Output, wrapped};
+use super::report::{
+    ControllerRow, DeviceRow, FindingRow, Inspection, RangeRow, RouteRow, SecondaryGicRow,
+};
+use crate::print::{Output, count, wrapped};
 use crate::table::Table;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
+
+/// Maximum number of IOMMUs in a route's row.
+const MAX_NAMES: usize = 8;
+/// Maximum number of a controller's ranges in its row.
+const MAX_RANGES: usize = 16;
 
 /// Prints an inspection.
 pub(crate) fn print(out: &mut Output, inspection: &Inspection) -> io::Result<()> {
@@ -20,6 +27,9 @@ pub(crate) fn print(out: &mut Output, inspection: &Inspection) -> io::Result<()>
     print_capacity(out, &inspection.capacity)?;
     print_devices(out, &inspection.devices)?;
     print_streams(out, &inspection.devices)?;
+    for sentence in inspection.omitted.sentences() {
+        writeln!(out, "{sentence}")?;
+    }
     for FindingRow { severity, rule, place, message, help, .. } in &inspection.findings {
         writeln!(out, "{}", wrapped(&format!("{severity}[{rule}] {place}: {message}")))?;
         writeln!(out, "{}", wrapped(&format!("  help: {help}")))?;
@@ -28,8 +38,8 @@ pub(crate) fn print(out: &mut Output, inspection: &Inspection) -> io::Result<()>
 }
 
 fn print_cpus(out: &mut Output, inspection: &Inspection) -> io::Result<()> {
-    let enabled = inspection.cpus.iter().filter(|cpu| cpu.enabled).count();
-    writeln!(out, "{} CPUs, {enabled} enabled", inspection.cpus.len())
+    let Inspection { cpus, omitted, enabled_cpus, .. } = inspection;
+    writeln!(out, "{}, {enabled_cpus} enabled", count(cpus.len() + omitted.cpus, "CPU"))
 }
 
 fn print_gic(out: &mut Output, inspection: &Inspection) -> io::Result<()> {
@@ -77,18 +87,13 @@ fn print_controllers(out: &mut Output, controllers: &[ControllerRow]) -> io::Res
         Table::new(["controller", "kind", "enabled", "isolates", "doorbell", "interrupts"])
             .with_identifiers([0, 1]);
     for controller in controllers {
-        let ranges: Vec<String> = controller
-            .ranges
-            .iter()
-            .map(|range| format!("{}+{}", range.first, range.count))
-            .collect();
         rows.row([
             controller.id.clone(),
             controller.kind.clone(),
             yes_no(controller.enabled).to_owned(),
             yes_no(controller.isolates).to_owned(),
             addresses(&controller.doorbells),
-            ranges.join(" "),
+            ranges(&controller.ranges),
         ]);
     }
     writeln!(out, "{rows}")
@@ -151,9 +156,10 @@ fn print_devices(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
 
 /// Returns the IOMMUs on a route, without duplicates.
 fn through(route: &RouteRow) -> String {
-    let names: Vec<&str> = route.streams.iter().map(|stream| stream.iommu.as_str()).collect();
-    let is_first = |place: &usize| !names[..*place].contains(&names[*place]);
-    (0..names.len()).filter(is_first).map(|place| names[place]).collect::<Vec<_>>().join(" ")
+    let mut known = BTreeSet::new();
+    let names = route.streams.iter().map(|stream| stream.iommu.as_str());
+    let names: Vec<_> = names.filter(|name| known.insert(*name)).collect();
+    first_names(&names)
 }
 
 /// Prints which requesters pass through which IOMMU, without duplicates.
@@ -179,6 +185,25 @@ fn print_streams(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
         return Ok(());
     }
     writeln!(out, "{}", rows.with_identifiers([0, 3]))
+}
+
+/// Joins the first names and states how many others exist.
+pub(crate) fn first_names<N: AsRef<str>>(names: &[N]) -> String {
+    let mut shown: Vec<_> = names.iter().take(MAX_NAMES).map(AsRef::as_ref).collect();
+    let more = names.len().checked_sub(MAX_NAMES + 1);
+    let more = more.map(|more| format!("and {} more", more + 1));
+    shown.extend(more.as_deref());
+    shown.join(" ")
+}
+
+/// Formats the first ranges of interrupts and how many others exist.
+pub(crate) fn ranges(ranges: &[RangeRow]) -> String {
+    let shown = ranges.iter().take(MAX_RANGES);
+    let mut shown: Vec<_> = shown.map(|range| format!("{}+{}", range.first, range.count)).collect();
+    if let Some(more) = ranges.len().checked_sub(MAX_RANGES + 1) {
+        shown.push(format!("and {} more", more + 1));
+    }
+    shown.join(" ")
 }
 
 /// Formats the first doorbell and how many others exist.

@@ -3,9 +3,9 @@
 use super::excerpt::Excerpts;
 use super::levels::JudgedFinding;
 use super::rule::LintRule;
+use crate::print::is_styled;
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 use gic_firmware::Severity;
-use std::io::{self, IsTerminal};
 
 /// Width for formatting messages, in columns.
 const WIDTH: usize = 100;
@@ -54,9 +54,7 @@ pub(super) fn spell(
         group = group.element(Level::NOTE.message(other.finding.message.as_str()));
     }
     let group = group.element(Level::HELP.message(finding.rule.help()));
-    let renderer = if io::stdout().is_terminal() { Renderer::styled() } else { Renderer::plain() };
-    let text = renderer.term_width(WIDTH).render(&[group]);
-    with_place(&text, &format!("{source}: {}", finding.origin))
+    with_place(&renderer().render(&[group]), &format!("{source}: {}", finding.origin))
 }
 
 /// Adds the line that states the place, after the title. The renderer would state a line and a
@@ -76,19 +74,10 @@ pub(super) fn unreadable(source: &str, reason: &str) -> String {
         .element(Origin::path(source))
         .element(Level::NOTE.message(reason))
         .element(Level::HELP.message(rule.help()));
-    let renderer = if io::stdout().is_terminal() { Renderer::styled() } else { Renderer::plain() };
-    let text = renderer.term_width(WIDTH).render(&[group]);
-    if has_text {
-        with_place(&text, source, finding.origin.place().unwrap_or_default())
-    } else {
-        text
-    }
+    renderer().render(&[group])
 }
 
-/// Adds the line that states the place, after the title. The renderer would state a line and a
-/// column as well, which are those of an excerpt that only this program has.
-fn with_place(text: &str, source: &str, place: &str) -> String {
-    let place = format!("{source}: {place}").replace(char::is_control, "\u{fffd}");
-    let (title, rest) = text.split_once('\n').unwrap_or((text, ""));
-    format!("{title}\n--> {place}\n{rest}")
+fn renderer() -> Renderer {
+    let renderer = if is_styled() { Renderer::styled() } else { Renderer::plain() };
+    renderer.term_width(WIDTH)
 }

@@ -1,16 +1,22 @@
 //! Links locations in firmware's input to boxes in the picture.
 
-use crate::graph::{Column, Graph, cluster};
+use crate::graph::{Column, Graph};
 use gic_firmware::{Description, Fact, MsiRouting, NodeId, Origin};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// Locations in the input, each with the box in the picture that shows the fact read there.
-#[derive(Debug)]
-pub(super) struct Anchors(Vec<(Origin, usize)>);
+#[derive(Debug, Default)]
+pub(super) struct Anchors {
+    exact: BTreeMap<Origin, usize>,
+    /// First box with a fact from each node.
+    nodes: BTreeMap<Arc<str>, usize>,
+}
 
 impl Anchors {
     /// Collects the locations from which each box's facts were read.
     pub(super) fn of(description: &Description, graph: &Graph) -> Self {
-        let mut anchors = Self(Vec::new());
+        let mut anchors = Self::default();
         anchors.gic(description, graph);
         anchors.controllers(description, graph);
         anchors.requesters(description, graph);
@@ -24,8 +30,8 @@ impl Anchors {
             );
         }
         for cpu in &description.cpus {
-            let cluster = graph.place(Column::Cpus, &cluster(cpu));
-            anchors.add(cluster, &cpu.id, [&cpu.affinity.origin, &cpu.status.origin]);
+            let group = graph.place(Column::Cpus, &cpu.id);
+            anchors.add(group, &cpu.id, [&cpu.affinity.origin, &cpu.status.origin]);
         }
         anchors
     }
@@ -33,17 +39,15 @@ impl Anchors {
     /// Returns the box for a location. This is the box with a fact from exactly this location, else
     /// a box with a fact from the same node, else the box of the nearest ancestor.
     pub(super) fn find(&self, origin: &Origin) -> Option<usize> {
-        let exact = self.0.iter().find(|(known, _)| known == origin);
         let place = origin.place()?;
-        exact.map(|(_, node)| *node).or_else(|| ancestors(place).find_map(|at| self.at(at)))
-    }
-
-    fn at(&self, place: &str) -> Option<usize> {
-        self.0.iter().find(|(known, _)| known.place() == Some(place)).map(|(_, node)| *node)
+        let exact = self.exact.get(origin).copied();
+        exact.or_else(|| ancestors(place).find_map(|at| self.nodes.get(at).copied()))
     }
 
     fn controllers(&mut self, description: &Description, graph: &Graph) {
-        for (controller, node) in description.controllers.iter().zip(graph.controllers()) {
+        for (controller, node) in
+            description.controllers.iter().zip(graph.controllers.iter().copied())
+        {
             let ranges = controller.ranges.iter().map(|fact| &fact.origin);
             let windows = controller.registers.iter().chain(&controller.pre_its);
             let windows = windows.map(|fact| &fact.origin);
@@ -88,8 +92,18 @@ impl Anchors {
         origins: impl IntoIterator<Item = &'o Origin>,
     ) {
         let Some(node) = node else { return };
-        let facts = origins.into_iter().filter(|origin| origin.place().is_some()).cloned();
-        self.0.extend(facts.chain([id.origin("")]).map(|origin| (origin, node)));
+        origins.into_iter().for_each(|origin| self.add_one(node, origin));
+        self.add_one(node, &id.origin(""));
+    }
+
+    fn add_one(&mut self, node: usize, origin: &Origin) {
+        let Some(place) = origin.place() else { return };
+        if !self.nodes.contains_key(place) {
+            self.nodes.insert(place.into(), node);
+        }
+        if !self.exact.contains_key(origin) {
+            self.exact.insert(origin.clone(), node);
+        }
     }
 }
 

@@ -5,18 +5,34 @@ use crate::graph::Badge;
 use crate::lint::Excerpts;
 use gic_firmware::lint::{self, KnownRegisters};
 use gic_firmware::{Description, Finding, Severity};
+use std::collections::BTreeMap;
 
-/// A finding, with its box in the picture and the source text that it is about.
+/// The findings about one place, with its box in the picture and its source text.
 #[derive(Debug)]
-pub(super) struct FindingCard<'f> {
+pub(super) struct PlaceCard<'f> {
+    /// Severity of the most severe finding.
+    pub(super) severity: &'static str,
+    pub(super) place: String,
+    pub(super) node: Option<usize>,
+    pub(super) excerpt: Option<Quotation>,
+    pub(super) rules: Vec<RuleCard<'f>>,
+}
+
+/// The findings of one rule about a place.
+#[derive(Debug)]
+pub(super) struct RuleCard<'f> {
     pub(super) rule: &'static str,
     pub(super) severity: &'static str,
     pub(super) summary: &'static str,
-    pub(super) place: String,
-    pub(super) message: &'f str,
     pub(super) help: &'static str,
-    pub(super) node: Option<usize>,
-    pub(super) excerpt: Option<Quotation>,
+    pub(super) messages: Vec<&'f str>,
+}
+
+impl PlaceCard<'_> {
+    /// Returns the number of findings about this place.
+    fn count(&self) -> usize {
+        self.rules.iter().map(|rule| rule.messages.len()).sum()
+    }
 }
 
 /// A piece of source text with a highlighted part.
@@ -34,19 +50,46 @@ pub(super) fn judge(description: &Description, known: &KnownRegisters) -> Vec<Fi
     findings
 }
 
-/// Creates a card for each finding, in order.
+/// Returns the number of findings of a severity, and its name.
+pub(super) fn count(findings: &[Finding], severity: Severity) -> (usize, &'static str) {
+    let found = findings.iter().filter(|finding| finding.severity() == severity);
+    (found.count(), class(severity))
+}
+
+/// Creates a card for each place, in the order of the first findings about them.
 pub(super) fn cards<'f>(
     findings: &'f [Finding],
     anchors: &Anchors,
     excerpts: &Excerpts,
-) -> Vec<FindingCard<'f>> {
-    let card = |finding: &'f Finding| FindingCard {
-        rule: finding.rule.name(),
+) -> Vec<PlaceCard<'f>> {
+    let mut cards: Vec<PlaceCard<'f>> = Vec::new();
+    let mut places = BTreeMap::new();
+    for finding in findings {
+        let place = *places.entry(&finding.origin).or_insert(cards.len());
+        if place == cards.len() {
+            cards.push(card(finding, anchors, excerpts));
+        }
+        let Some(card) = cards.get_mut(place) else { continue };
+        let name = finding.rule.name();
+        match card.rules.iter_mut().find(|rule| rule.rule == name) {
+            Some(rule) => rule.messages.push(&finding.message),
+            None => card.rules.push(RuleCard {
+                rule: name,
+                severity: class(finding.severity()),
+                summary: finding.rule.summary(),
+                help: finding.rule.help(),
+                messages: vec![&finding.message],
+            }),
+        }
+    }
+    cards
+}
+
+/// Creates the card for a finding's place, without findings.
+fn card<'f>(finding: &Finding, anchors: &Anchors, excerpts: &Excerpts) -> PlaceCard<'f> {
+    PlaceCard {
         severity: class(finding.severity()),
-        summary: finding.rule.summary(),
         place: finding.origin.to_string(),
-        message: &finding.message,
-        help: finding.rule.help(),
         node: anchors.find(&finding.origin),
         excerpt: excerpts.text(&finding.origin).and_then(|(text, range)| {
             Some(Quotation {
@@ -55,12 +98,12 @@ pub(super) fn cards<'f>(
                 after: text.get(range.end..)?.to_owned(),
             })
         }),
-    };
-    findings.iter().map(card).collect()
+        rules: Vec::new(),
+    }
 }
 
 /// Counts the findings for each box. `nodes` is the number of boxes.
-pub(super) fn badges(cards: &[FindingCard<'_>], nodes: usize) -> Vec<Badge> {
+pub(super) fn badges(cards: &[PlaceCard<'_>], nodes: usize) -> Vec<Badge> {
     let mut badges = vec![Badge::default(); nodes];
     // The most severe finding comes first, so it determines the badge's color.
     for card in cards {
@@ -68,7 +111,7 @@ pub(super) fn badges(cards: &[FindingCard<'_>], nodes: usize) -> Vec<Badge> {
         if badge.findings == 0 {
             badge.class = card.severity;
         }
-        badge.findings += 1;
+        badge.findings += card.count();
     }
     badges
 }

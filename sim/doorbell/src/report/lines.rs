@@ -1,6 +1,9 @@
 //! The tables of controllers and requesters, with the same contents as `doorbell inspect`.
 
-use crate::inspect::{CapacityRow, ControllerRow, Inspection, addresses, yes_no};
+use crate::inspect::{
+    CapacityRow, ControllerRow, Inspection, addresses, first_names, ranges, yes_no,
+};
+use std::collections::BTreeMap;
 
 /// A controller.
 #[derive(Debug)]
@@ -39,21 +42,21 @@ pub(super) fn controllers(
     nodes: impl Iterator<Item = usize>,
 ) -> Vec<ControllerLine> {
     let mut nodes = nodes;
+    let mut capacities = BTreeMap::new();
+    for row in &inspection.capacity {
+        capacities.entry(&row.controller).or_insert(row);
+    }
     let line = |controller: &ControllerRow| {
-        let capacity = inspection.capacity.iter().find(|row| row.controller == controller.id);
-        let shown = |show: fn(&CapacityRow) -> String| capacity.map_or_else(String::new, show);
+        let capacity = capacities.get(&controller.id);
+        let shown =
+            |show: fn(&CapacityRow) -> String| capacity.map_or_else(String::new, |row| show(row));
         ControllerLine {
             id: controller.id.clone(),
             node: nodes.next(),
             kind: controller.kind.clone(),
             enabled: yes_no(controller.enabled),
             doorbell: addresses(&controller.doorbells),
-            interrupts: controller
-                .ranges
-                .iter()
-                .map(|range| format!("{}+{}", range.first, range.count))
-                .collect::<Vec<_>>()
-                .join(" "),
+            interrupts: ranges(&controller.ranges),
             room: shown(CapacityRow::room),
             device_id_bits: shown(CapacityRow::device_ids),
             event_id_bits: shown(CapacityRow::event_ids),
@@ -69,9 +72,10 @@ pub(super) fn devices(
 ) -> Vec<DeviceLine> {
     let mut lines = Vec::new();
     for device in &inspection.devices {
+        let node = node(&device.id);
         let blank = || DeviceLine {
             id: device.id.clone(),
-            node: node(&device.id),
+            node,
             kind: device.kind.clone(),
             enabled: yes_no(device.enabled),
             requesters: String::new(),
@@ -89,7 +93,7 @@ pub(super) fn devices(
             device_ids: span(route.device_id_base, route.length),
             controller: route.controller.clone(),
             by: route.via.clone(),
-            through: route.iommus.join(" "),
+            through: first_names(&route.iommus),
             ..blank()
         }));
     }

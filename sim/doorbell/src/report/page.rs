@@ -1,19 +1,20 @@
 //! The page, a single file that a browser displays without loading anything else.
 
 use super::anchors::Anchors;
+use super::cpus::{self, CpuLine};
 use super::delivery::Delivery;
-use super::findings::{self, FindingCard};
+use super::findings::{self, PlaceCard};
 use super::lines::{self, ControllerLine, DeviceLine};
 use super::routes::{self, RouteCard};
 use super::run::Run;
 use crate::cli::ReportArgs;
-use crate::graph::{self, Graph};
+use crate::graph::{self, Column, Graph};
 use crate::inspect::Inspection;
 use crate::lint::Excerpts;
 use crate::source::Source;
 use askama::Template;
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use gic_firmware::Finding;
+use gic_firmware::{Finding, NodeId, Severity};
 use sha2::{Digest as _, Sha256};
 
 /// The page's own style sheet. The page contains it after the style sheet of the picture.
@@ -30,7 +31,9 @@ pub(super) struct Page<'p> {
     script: &'static str,
     inspection: Inspection,
     picture: String,
-    findings: Vec<FindingCard<'p>>,
+    cpus: Vec<CpuLine>,
+    counts: [(usize, &'static str); 3],
+    findings: Vec<PlaceCard<'p>>,
     controllers: Vec<ControllerLine>,
     devices: Vec<DeviceLine>,
     routes: Vec<RouteCard>,
@@ -51,11 +54,14 @@ impl<'p> Page<'p> {
         args: &ReportArgs,
     ) -> Self {
         let description = &source.description;
-        let graph = Graph::of(description);
+        let clusters = source.cpu_clusters();
+        let graph = Graph::of(description, &clusters);
         let mut routes = routes::cards(description, &graph);
         let of_findings = findings.iter().map(|finding| &finding.origin);
         let excerpts = Excerpts::of(source, of_findings.chain(routes::origins(&routes)));
         routes::quote(&mut routes, &excerpts);
+        let counts = [Severity::Error, Severity::Warning, Severity::Note]
+            .map(|severity| findings::count(findings, severity));
         let findings = findings::cards(findings, &Anchors::of(description, &graph), &excerpts);
         let badges = findings::badges(&findings, graph.nodes.len());
         let style = format!("\n{}{STYLE}", graph::STYLE);
@@ -63,9 +69,11 @@ impl<'p> Page<'p> {
             Run::Made(report) => (Some(Delivery::of(report)), ""),
             Run::NotMade(reason) => (None, reason.as_str()),
         };
-        let node = |id: &str| routes.iter().find(|card| card.id == id).map(|card| card.node);
+        let node = |id: &str| graph.place(Column::Requester, &NodeId::new(id));
         Self {
-            controllers: lines::controllers(&inspection, graph.controllers()),
+            cpus: cpus::lines(&inspection, &graph, &clusters),
+            counts,
+            controllers: lines::controllers(&inspection, graph.controllers.iter().copied()),
             devices: lines::devices(&inspection, node),
             policy: policy(&style, SCRIPT),
             picture: graph::inline(&graph, "Devices, IOMMUs, controllers and CPUs", &badges),
@@ -93,11 +101,17 @@ impl<'p> Page<'p> {
     }
 
     fn enabled_cpus(&self) -> usize {
-        self.inspection.cpus.iter().filter(|cpu| cpu.enabled).count()
+        self.inspection.enabled_cpus
     }
 
-    fn count(&self, severity: &str) -> usize {
-        self.findings.iter().filter(|finding| finding.severity == severity).count()
+    /// Returns the number of findings.
+    fn found(&self) -> usize {
+        self.counts.iter().map(|(count, _)| count).sum()
+    }
+
+    /// Returns the number of CPUs, including those that are not listed.
+    fn all_cpus(&self) -> usize {
+        self.inspection.cpus.len() + self.inspection.omitted.cpus
     }
 }
 

@@ -1,14 +1,18 @@
 //! Each requester's routes, with the statements in firmware that define them.
 
 use crate::graph::{Column, Graph};
+use crate::inspect::Listing;
 use crate::lint::Excerpts;
 use crate::requesters::{self, Requester};
 use gic_firmware::{Controller, Description, Fact, Origin, RouteSpan, Via};
 use std::collections::BTreeSet;
 
+/// Maximum number of statements of one kind about a route.
+const MAX_STATEMENTS: usize = 16;
+
 /// A requester's routes.
 #[derive(Debug)]
-pub(super) struct RouteCard {
+pub(crate) struct RouteCard {
     /// Index of the requester's box in the picture.
     pub(super) node: usize,
     pub(super) id: String,
@@ -37,9 +41,16 @@ pub(super) struct Statement {
 }
 
 /// Creates a card for each requester.
-pub(super) fn cards(description: &Description, graph: &Graph) -> Vec<RouteCard> {
-    let all = requesters::all(description);
-    all.iter().filter_map(|requester| card(description, graph, requester)).collect()
+pub(crate) fn cards(description: &Description, graph: &Graph) -> Vec<RouteCard> {
+    let root = graph.nodes.iter().position(|node| node.column == Column::Gic);
+    let mut listing = Listing::new();
+    let mut cards = Vec::new();
+    for requester in requesters::all(description) {
+        if listing.admits(requester.id.as_str().len()) {
+            cards.extend(card(description, graph, &requester, root, &mut listing));
+        }
+    }
+    cards
 }
 
 /// Fills in each statement's source text.
@@ -58,19 +69,26 @@ pub(super) fn origins(cards: &[RouteCard]) -> impl Iterator<Item = &Origin> {
     routes.flat_map(|route| &route.statements).map(|statement| &statement.origin)
 }
 
-fn card(description: &Description, graph: &Graph, requester: &Requester<'_>) -> Option<RouteCard> {
+fn card(
+    description: &Description,
+    graph: &Graph,
+    requester: &Requester<'_>,
+    root: Option<usize>,
+    listing: &mut Listing,
+) -> Option<RouteCard> {
     let node = graph.place(Column::Requester, requester.id)?;
-    let controllers: Vec<_> = graph.controllers().collect();
-    let root = graph.nodes.iter().position(|node| node.column == Column::Gic);
     let mut way: BTreeSet<usize> = BTreeSet::from([node]);
     let mut routes = Vec::new();
     for span in &requester.spans {
         let Some(controller) = description.controller(span.controller) else { continue };
-        way.extend(controllers.get(span.controller.get()));
+        if !listing.admits(controller.id.as_str().len()) {
+            break;
+        }
+        way.extend(graph.controllers.get(span.controller.get()));
         way.extend(root);
         let secondary = controller.secondary_gic.as_ref();
         way.extend(secondary.and_then(|gic| graph.place(Column::SecondaryGic, gic)));
-        for iommu in requester.iommus(span) {
+        for iommu in requester.iommus(span).iter().take(MAX_STATEMENTS) {
             let iommu = description.iommu(iommu.value);
             way.extend(iommu.and_then(|iommu| graph.place(Column::Iommu, &iommu.id)));
         }
@@ -117,7 +135,7 @@ fn view(
     if let (Some(mask), Via::Map(_)) = (&requester.msi.mask, span.via) {
         say(format!("requester IDs are masked with {:#x}", mask.value), &mask.origin);
     }
-    for passed in requester.iommus(span) {
+    for passed in requester.iommus(span).iter().take(MAX_STATEMENTS) {
         let Some(iommu) = description.iommu(passed.value) else { continue };
         say(format!("messages pass {}", iommu.id), &passed.origin);
         if !iommu.status.is_enabled() {
@@ -135,9 +153,14 @@ fn destination(controller: &Controller, say: &mut impl FnMut(String, &Origin)) {
     if let Some(registers) = &controller.registers {
         say(format!("the controller's registers at {:#x}", registers.base()), &registers.origin);
     }
-    for range in &controller.ranges {
+    for range in controller.ranges.iter().take(MAX_STATEMENTS) {
         let says = format!("INTIDs {}", numbers(range.first().get(), range.count()));
         say(says, &range.origin);
+    }
+    if let Some(more) = controller.ranges.len().checked_sub(MAX_STATEMENTS + 1)
+        && let Some(range) = controller.ranges.last()
+    {
+        say(format!("{} more ranges of INTIDs", more + 1), &range.origin);
     }
     if !controller.status.is_enabled() {
         say("the controller is disabled".to_owned(), &controller.status.origin);

@@ -2,7 +2,7 @@
 
 use crate::cli::RunArgs;
 use crate::inspect::{addresses, yes_no};
-use crate::print::{Output, duration, width, wrapped};
+use crate::print::{Output, count, duration, emphasized, width, wrapped};
 use crate::table::Table;
 use doorbell_machine::{DeviceReport, Isolation, Latency, Report, Totals, VectorReport};
 use std::io::{self, Write};
@@ -17,7 +17,7 @@ pub(super) fn print(
     report: &Report,
     args: &RunArgs,
 ) -> io::Result<()> {
-    write!(out, "{machine}: {}, {} CPUs", report.machine, report.cpus)?;
+    write!(out, "{machine}: {}, {}", report.machine, count(report.cpus, "CPU"))?;
     if args.workload.simulate {
         write!(out, ", simulated with seed {}", args.workload.seed)?;
     }
@@ -37,13 +37,7 @@ pub(super) fn print(
         writeln!(out, "{}", wrapped(&format!("note: {note}")))?;
     }
     print_totals(out, &report.totals)?;
-    print_latency(out, report)?;
-    match report.nanoseconds_per_message().filter(|_| !args.workload.simulate) {
-        Some(each) => {
-            writeln!(out, "{each:.0} ns per message, {:.2} s", report.elapsed.as_secs_f64())
-        }
-        None => Ok(()),
-    }
+    print_latency(out, report)
 }
 
 fn controllers(report: &Report) -> Table {
@@ -162,10 +156,11 @@ impl<'a> Groups<'a> {
     }
 }
 
-/// Renders a table like Linux's `/proc/interrupts`. Omits the columns for CPUs if they don't fit.
-fn interrupts(report: &Report, width: usize) -> String {
+/// Renders a table like Linux's `/proc/interrupts`. Omits the columns for CPUs if they don't fit
+/// the terminal.
+fn interrupts(report: &Report, width: Option<usize>) -> String {
     let by_cpu = interrupt_table(report, PerCpu::Columns);
-    if by_cpu.fits(width, NAME) {
+    if width.is_none_or(|width| by_cpu.fits(width, NAME)) {
         return by_cpu.render(width);
     }
     interrupt_table(report, PerCpu::Summary).render(width)
@@ -221,32 +216,55 @@ fn interrupt(
 
 fn print_totals(out: &mut Output, totals: &Totals) -> io::Result<()> {
     let Totals { vectors, sent, delivered, coalesced, redelivered, moves, .. } = *totals;
-    let Totals { lost, spurious, wrong_cpu, refused, short, guest_faults, no_doorbell, .. } =
-        *totals;
-    writeln!(out, "verdict: {}", if totals.is_clean() { "clean" } else { "not clean" })?;
-    let mut disturbances = vec![format!("{vectors} vectors"), format!("{moves} affinity moves")];
-    for (count, what) in [
-        (totals.replugged, "CPUs replugged"),
-        (totals.readded, "devices removed and added again"),
-        (totals.suspended, "suspensions"),
-        (totals.migrated, "migrations"),
-        (totals.migrated_in_flight, "migrations with a request in flight"),
+    let verdict = if totals.is_clean() { "clean" } else { "not clean" };
+    writeln!(out, "verdict: {}", emphasized(verdict, totals.is_clean()))?;
+    let mut disturbances = vec![count(vectors, "vector"), count(moves, "affinity move")];
+    for (number, one, several) in [
+        (totals.replugged, "CPU replugged", "CPUs replugged"),
+        (totals.readded, "device removed and added again", "devices removed and added again"),
+        (totals.suspended, "suspension", "suspensions"),
+        (totals.migrated, "migration", "migrations"),
+        (
+            totals.migrated_in_flight,
+            "migration with a request in flight",
+            "migrations with a request in flight",
+        ),
     ] {
-        if count != 0 {
-            disturbances.push(format!("{count} {what}"));
+        match number {
+            0 => {}
+            1 => disturbances.push(format!("1 {one}")),
+            number => disturbances.push(format!("{number} {several}")),
         }
     }
     writeln!(out, "{}", wrapped(&disturbances.join(", ")))?;
-    writeln!(
-        out,
-        "{sent} messages sent, {delivered} delivered, {coalesced} coalesced, {redelivered} \
-         redelivered"
-    )?;
-    writeln!(out, "lost {lost}, spurious {spurious}, wrong CPU {wrong_cpu}")?;
-    writeln!(
-        out,
-        "refused {refused}, short {short}, guest faults {guest_faults}, no doorbell {no_doorbell}"
-    )
+    let messages = format!(
+        "{} sent: {delivered} delivered (each ran a handler), {coalesced} coalesced (their \
+         interrupt was pending already; one run serves both)",
+        count(sent, "message")
+    );
+    writeln!(out, "{}", wrapped(&messages))?;
+    writeln!(out, "{} redelivered (resent by a driver)", count(redelivered, "interrupt"))?;
+    print_faults(out, totals)
+}
+
+/// Prints the counts of faults, each with its meaning.
+fn print_faults(out: &mut Output, totals: &Totals) -> io::Result<()> {
+    let faults = [
+        (totals.lost, "lost", "vectors whose handler never saw the last message"),
+        (totals.spurious, "spurious", "interrupts that no message accounts for"),
+        (totals.wrong_cpu, "wrong CPU", "handler runs on a CPU that was not the target"),
+        (totals.refused, "refused", "devices without vectors"),
+        (totals.short, "short", "devices with fewer vectors than they need"),
+        (totals.guest_faults, "guest faults", "mistakes of the drivers that the model noticed"),
+        (totals.no_doorbell, "no doorbell", "messages to an address that nothing decodes"),
+    ];
+    let (found, absent): (Vec<_>, Vec<_>) = faults.iter().partition(|(number, ..)| *number > 0);
+    for (number, name, meaning) in found {
+        let count = emphasized(&format!("{name} {number}"), false);
+        writeln!(out, "{count} ({meaning})")?;
+    }
+    let absent: Vec<_> = absent.iter().map(|(_, name, _)| format!("{name} 0")).collect();
+    if absent.is_empty() { Ok(()) } else { writeln!(out, "{}", absent.join(", ")) }
 }
 
 /// Renders the times from each device's writes to its handlers.

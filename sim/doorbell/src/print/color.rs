@@ -1,0 +1,76 @@
+//! Decides whether text output has colors and progress bars move.
+
+use anstream::stream::IsTerminal as _;
+use anstream::{AutoStream, ColorChoice};
+use clap::ValueEnum;
+use std::{env, io};
+
+/// When to use colors.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ColorWhen {
+    Always,
+    /// On a terminal, unless `NO_COLOR` or `TERM=dumb` is set.
+    Auto,
+    Never,
+}
+
+impl ColorWhen {
+    /// Returns the last `--color` among the arguments. The parser reports invalid values; it can't
+    /// be asked, because its own messages have colors, too.
+    pub(crate) fn of_arguments(arguments: impl Iterator<Item = String>) -> Self {
+        let mut chosen = Self::Auto;
+        let mut arguments = arguments.take_while(|argument| argument != "--");
+        while let Some(argument) = arguments.next() {
+            let value = match argument.strip_prefix("--color") {
+                Some("") => arguments.next(),
+                Some(value) => value.strip_prefix('=').map(str::to_owned),
+                None => None,
+            };
+            let value = value.and_then(|value| Self::from_str(&value, false).ok());
+            chosen = value.unwrap_or(chosen);
+        }
+        chosen
+    }
+
+    /// Makes this choice for the whole process.
+    pub(crate) fn choose(self) {
+        match self {
+            Self::Always => ColorChoice::Always,
+            Self::Auto => ColorChoice::Auto,
+            Self::Never => ColorChoice::Never,
+        }
+        .write_global();
+    }
+}
+
+/// Returns `true` if text on standard output may have colors.
+pub(crate) fn is_styled() -> bool {
+    AutoStream::choice(&io::stdout()) != ColorChoice::Never
+}
+
+/// Returns `true` if standard error is a terminal on which a progress bar can move.
+pub(crate) fn is_animated() -> bool {
+    io::stderr().is_terminal() && env::var_os("TERM").is_none_or(|name| name != "dumb")
+}
+
+/// Emphasizes a text in green if it is good news, otherwise in red.
+pub(crate) fn emphasized(text: &str, is_good: bool) -> String {
+    let color = if is_good { 32 } else { 31 };
+    if is_styled() { format!("\u{1b}[1;{color}m{text}\u{1b}[0m") } else { text.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(arguments: &[&str]) -> ColorWhen {
+        ColorWhen::of_arguments(arguments.iter().map(|&one| one.to_owned()))
+    }
+
+    #[test]
+    fn the_last_color_counts() {
+        assert_eq!(of(&["lint", "--color=always", "--color", "never"]), ColorWhen::Never);
+        assert_eq!(of(&["--color", "always", "--", "--color=never"]), ColorWhen::Always);
+        assert_eq!(of(&["--color=pink", "--colors=always"]), ColorWhen::Auto);
+    }
+}

@@ -1,0 +1,99 @@
+//! Divides requester IDs among the entries of a map, of which the first that contains an ID counts.
+
+use crate::work;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::ops::Range;
+
+/// Consecutive requester IDs for which the same entry of a map counts.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Piece {
+    pub(super) entry: usize,
+    ids: Range<u64>,
+}
+
+impl Piece {
+    /// Returns the first requester ID and the number of requester IDs.
+    pub(super) fn base_and_length(&self) -> Option<(u32, u32)> {
+        let base = u32::try_from(self.ids.start).ok()?;
+        let length = u32::try_from(self.ids.end - self.ids.start).unwrap_or(u32::MAX);
+        Some((base, length))
+    }
+}
+
+/// Returns the pieces of a map within `ids`, in ascending order and disjoint. `entries` have their
+/// first ID and their length; an entry that extends past 32 bits ends there.
+///
+/// There are at most twice as many pieces as entries, and the work is proportional to their number,
+/// apart from sorting.
+pub(super) fn pieces(entries: &[(u32, u32)], ids: &Range<u64>) -> Vec<Piece> {
+    let range = |entry: usize| {
+        let (base, length) = entries.get(entry).copied().unwrap_or_default();
+        let end = (u64::from(base) + u64::from(length)).min(1 << 32);
+        u64::from(base).max(ids.start)..end.min(ids.end)
+    };
+    let mut starts: Vec<usize> =
+        (0..entries.len()).filter(|entry| !range(*entry).is_empty()).collect();
+    starts.sort_by_key(|entry| range(*entry).start);
+    let mut starts = starts.into_iter().peekable();
+    let mut open: BinaryHeap<Reverse<usize>> = BinaryHeap::new();
+    let mut pieces: Vec<Piece> = Vec::new();
+    let mut at = 0;
+    loop {
+        work::step();
+        while let Some(entry) = starts.next_if(|entry| range(*entry).start <= at) {
+            open.push(Reverse(entry));
+        }
+        while open.peek().is_some_and(|first| range(first.0).end <= at) {
+            open.pop();
+        }
+        let next = starts.peek().map(|entry| range(*entry).start);
+        let Some(Reverse(entry)) = open.peek().copied() else {
+            match next {
+                Some(start) => at = start,
+                None => return pieces,
+            }
+            continue;
+        };
+        let end = next.map_or(range(entry).end, |next| next.min(range(entry).end));
+        match pieces.last_mut() {
+            Some(last) if last.entry == entry && last.ids.end == at => last.ids.end = end,
+            _ => pieces.push(Piece { entry, ids: at..end }),
+        }
+        at = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::vec;
+    use proptest::{prop_assert, prop_assert_eq, proptest};
+
+    proptest! {
+        #[test]
+        fn the_first_entry_counts(
+            entries in vec((0u32..40, 0u32..20), 0..12),
+            (first, last) in (0u64..30, 0u64..60),
+        ) {
+            let ids = first..last;
+            let pieces = pieces(&entries, &ids);
+            prop_assert!(pieces.len() <= 2 * entries.len());
+            prop_assert!(pieces.is_sorted_by(|one, next| one.ids.end <= next.ids.start));
+            for id in 0..64 {
+                let contains = |&(base, length): &(u32, u32)| (base..base + length).contains(&id);
+                let id = u64::from(id);
+                let expected = entries.iter().position(contains).filter(|_| ids.contains(&id));
+                let found = pieces.iter().find(|piece| piece.ids.contains(&id));
+                prop_assert_eq!(found.map(|piece| piece.entry), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn entries_end_at_32_bits() {
+        let all = 0..1 << 32;
+        let [piece] = &pieces(&[(u32::MAX, 5)], &all)[..] else { panic!() };
+        assert_eq!(piece.base_and_length(), Some((u32::MAX, 1)));
+    }
+}
