@@ -192,7 +192,10 @@ fn tables_are_shown_by_field() {
     let output = lint(&[folder.to_str().unwrap()]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(text.contains("warning[table-checksum]"), "{text}");
-    assert!(text.contains("MADT+0x9: checksum\n"), "no line of a text that only the tool has: {text}");
+    assert!(
+        text.contains("MADT+0x9: checksum\n"),
+        "no line of a text that only the tool has: {text}"
+    );
     assert!(text.contains("checksum: 0x"), "{text}");
     assert!(text.contains("MADT, header\n"), "{text}");
 }

@@ -28,6 +28,7 @@ const PART_OF_IORT: &[(Rule, &str)] = &[
     (Rule::UnknownSegment, ""),
     (Rule::HostWithoutMsi, ""),
     (Rule::UncoveredBus, ""),
+    (Rule::UnmappedFunctions, ""),
     (Rule::RmrTarget, ""),
     (Rule::SmmuWithoutIts, ""),
     (Rule::UnmappedStream, ""),
@@ -40,7 +41,11 @@ const CAUSES: &[Cause] = &[
         place: "MCFG",
         symptoms: &[(Rule::SharedDeviceId, ""), (Rule::SharedStreamId, "")],
     },
-    Cause { rule: Rule::MapRange, place: "IORT", symptoms: &[(Rule::UncoveredBus, "")] },
+    Cause {
+        rule: Rule::MapRange,
+        place: "IORT",
+        symptoms: &[(Rule::UncoveredBus, ""), (Rule::UnmappedFunctions, "")],
+    },
     Cause { rule: Rule::TableLength, place: "MADT", symptoms: PART_OF_MADT },
     Cause { rule: Rule::TableLength, place: "MADT", symptoms: &[(Rule::MalformedTable, "MADT")] },
     Cause { rule: Rule::TableLength, place: "MADT", symptoms: &[(Rule::TableChecksum, "MADT")] },
@@ -58,12 +63,20 @@ const CAUSES: &[Cause] = &[
     Cause {
         rule: Rule::SmmuWithoutIts,
         place: "",
-        symptoms: &[(Rule::UncoveredBus, ""), (Rule::HostWithoutMsi, "")],
+        symptoms: &[
+            (Rule::UncoveredBus, ""),
+            (Rule::UnmappedFunctions, ""),
+            (Rule::HostWithoutMsi, ""),
+        ],
     },
     Cause {
         rule: Rule::UnmappedStream,
         place: "",
-        symptoms: &[(Rule::UncoveredBus, ""), (Rule::HostWithoutMsi, "")],
+        symptoms: &[
+            (Rule::UncoveredBus, ""),
+            (Rule::UnmappedFunctions, ""),
+            (Rule::HostWithoutMsi, ""),
+        ],
     },
     Cause { rule: Rule::IortReference, place: "", symptoms: &[(Rule::HostWithoutMsi, "")] },
     Cause {
