@@ -15,7 +15,8 @@ impl<P: GicPlatform, E: EoiMode> Irqchip<P, E> {
     /// another CPU during the call. Returns `None` if the interrupt does not exist.
     ///
     /// If the interrupt is routed to another CPU, that CPU's interface is not examined. To include
-    /// it, a kernel can send an IPI to that CPU, which calls [`explain_cpu_interface`](Self::explain_cpu_interface).
+    /// it, a kernel can send an IPI to that CPU, which calls
+    /// [`explain_cpu_interface`](Self::explain_cpu_interface).
     ///
     /// Context: task; may sleep.
     pub fn explain(

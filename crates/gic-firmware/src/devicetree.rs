@@ -8,6 +8,7 @@ mod cpus;
 mod error;
 mod excerpt;
 mod gic;
+mod interrupt_tree;
 mod intx;
 mod iommu_map;
 mod map_entries;

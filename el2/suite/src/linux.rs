@@ -81,8 +81,8 @@ const CASES: &[Case] = &[
     Case::new(Version::Stable, 1, 1, Controller::None, MAX),
     Case::new(Version::Backports, 2, 2, Controller::Its, MAX),
 ];
-/// Cases of the long suite: more interrupts, each kernel on 1, 2 and 8 vCPUs with MBI, and the newer
-/// one on 1 and 8 with an ITS.
+/// Cases of the long suite: more interrupts, each kernel on 1, 2 and 8 vCPUs with MBI, and the
+/// newer one on 1 and 8 with an ITS.
 const LONG_CASES: &[Case] = &[
     Case::new(Version::Stable, 2, 2, Controller::Its, GICV3).reading(MANY_READS),
     Case::new(Version::Stable, 1, 1, Controller::Mbi, GICV3),

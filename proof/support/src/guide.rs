@@ -4,8 +4,8 @@ use std::fs;
 
 const GUIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/no-interrupt.md");
 
-/// Checks that the blocks ` ```text {reader} ` of `docs/no-interrupt.md` are exactly these texts, in
-/// any order.
+/// Checks that the blocks ` ```text {reader} ` of `docs/no-interrupt.md` are exactly these texts,
+/// in any order.
 ///
 /// # Panics
 /// Panics if the guide cannot be read, lacks a text, or shows a block that is not among the texts.

@@ -16,18 +16,22 @@ mod extent;
 mod gic;
 mod mappings;
 mod memory_ranges;
+mod raw_tables;
 mod revisions;
 mod segments;
 mod streams;
 mod wires;
 
-pub(super) use extent::check as check_extent;
-
 use super::iort::{Iort, IortNode};
 use super::madt::MadtStructure;
-use super::table::Fields;
 use super::table_set::TableSet;
 use crate::finding_list::FindingList;
+use raw_tables::RawTables;
+
+/// Checks where tables and their structures end.
+pub(super) fn check_extent(tables: &TableSet<'_>, findings: &mut FindingList) {
+    extent::check(tables, findings);
+}
 
 /// Checks tables whose structures and nodes have been read.
 pub(super) fn check(
@@ -48,27 +52,4 @@ pub(super) fn check(
     mappings::check(madt, nodes, raw, findings);
     streams::check(tables, madt, nodes, findings);
     memory_ranges::check(nodes, raw, findings);
-}
-
-/// The bytes of a MADT and of an IORT, which is empty if it is absent.
-#[derive(Clone, Copy)]
-struct RawTables<'a> {
-    madt: &'a [u8],
-    iort: &'a [u8],
-}
-
-impl<'a> RawTables<'a> {
-    /// Returns the fields of a MADT structure, up to its end.
-    fn structure(self, at: &MadtStructure) -> Fields<'a> {
-        let rest = self.madt.get(at.offset..).unwrap_or_default();
-        let length = rest.get(1).map_or(0, |&length| usize::from(length));
-        Fields(rest.get(..length).unwrap_or(rest))
-    }
-
-    /// Returns the fields of an IORT node, up to its end.
-    fn node(self, node: &IortNode<'_>) -> Fields<'a> {
-        let rest = Fields(self.iort.get(node.offset..).unwrap_or_default());
-        let length = rest.u16(1).map_or(0, usize::from);
-        Fields(rest.0.get(..length).unwrap_or(rest.0))
-    }
 }

@@ -7,9 +7,9 @@
 
 use super::address::cells;
 use super::gic;
+use super::interrupt_tree::{self, CELLS, EXTENDED, INTERRUPTS, PARENT, cell_count};
 use super::specifier;
 use super::tree::{NodeRef, Tree};
-use super::wired::{self, CELLS, EXTENDED, INTERRUPTS, PARENT, cell_count};
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use crate::gic::{ParentInterrupt, SecondaryGic};
@@ -84,7 +84,7 @@ fn gic_above<'t, 'a>(tree: &'t Tree<'a>, node: NodeRef<'t, 'a>) -> Option<NodeRe
 fn interrupt_parent<'t, 'a>(tree: &'t Tree<'a>, node: NodeRef<'t, 'a>) -> Option<NodeRef<'t, 'a>> {
     match node.property(EXTENDED) {
         Some(value) => tree.by_phandle(u32::from_be_bytes(*value.first_chunk()?)),
-        None => wired::parent(tree, node),
+        None => interrupt_tree::parent(tree, node),
     }
 }
 

@@ -2,10 +2,10 @@
 //! 1275 PCI interrupt mapping).
 
 use super::address::cells;
+use super::interrupt_tree::{self, MAP};
 use super::requester_nodes::is_pci_host;
 use super::specifier;
 use super::tree::{NodeRef, Tree};
-use super::wired::{self, MAP};
 use crate::intx::{IntxRoute, IntxRouting, WiredInterrupt};
 use crate::origin::Fact;
 use crate::requester::PciHost;
@@ -34,7 +34,7 @@ fn routing(
     // Without a mask, all bits are compared, as in Linux.
     let mask: [u32; CHILD] = mask.first_chunk().copied().unwrap_or([u32::MAX; CHILD]);
     let is_gic = |node: NodeRef<'_, '_>| gic.is_some_and(|gic| gic.index() == node.index());
-    let route = |entry: wired::MapEntry<'_, '_, '_>| {
+    let route = |entry: interrupt_tree::MapEntry<'_, '_, '_>| {
         let [address, middle, low, pin] = *entry.child.first_chunk()?;
         let interrupt = is_gic(entry.parent).then(|| interrupt(entry.specifier)).flatten();
         // The two lower cells of a function's configuration address are zero.
@@ -44,7 +44,7 @@ fn routing(
     Some(IntxRouting {
         address_mask: mask[0],
         pin_mask: mask[3],
-        routes: wired::map_entries(tree, host, &words).filter_map(route).collect(),
+        routes: interrupt_tree::map_entries(tree, host, &words).filter_map(route).collect(),
     })
 }
 

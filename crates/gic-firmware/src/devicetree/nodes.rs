@@ -1,8 +1,8 @@
 //! Checks the status of all nodes, and the GIC against the nodes around it.
 
 use super::gic;
+use super::interrupt_tree::{CELLS, CONTROLLER, EXTENDED, INTERRUPTS};
 use super::tree::{NodeRef, Tree};
-use super::wired::{CELLS, CONTROLLER, EXTENDED, INTERRUPTS};
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use crate::gic::GicVersion;

@@ -3,12 +3,12 @@
 
 use super::address::{cells, cells_in_words};
 use super::gic;
-use super::specifier::interrupt;
-use super::tree::{NodeRef, Tree};
-use super::wired::{
+use super::interrupt_tree::{
     CELLS, CONTROLLER, EXTENDED, INTERRUPTS, MAP, MapEntry, PARENT, WITHOUT_ADDRESS, cell_count,
     map_entries, map_entries_by,
 };
+use super::specifier::interrupt;
+use super::tree::{NodeRef, Tree};
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use alloc::collections::BTreeMap;

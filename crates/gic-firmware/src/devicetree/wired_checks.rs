@@ -1,9 +1,9 @@
 //! Checks the interrupts that nodes raise at the GIC: their triggers, and whether shared and
 //! private interrupts are used by the right devices.
 
+use super::interrupt_tree::{CELLS, INTERRUPTS, MAP, WITHOUT_ADDRESS};
 use super::specifier::{SPI, describe};
 use super::tree::NodeRef;
-use super::wired::{CELLS, INTERRUPTS, MAP, WITHOUT_ADDRESS};
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use alloc::collections::BTreeMap;

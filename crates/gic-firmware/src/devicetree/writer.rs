@@ -6,12 +6,12 @@ mod properties;
 pub use names::with_node_paths;
 
 use super::blob::{MAX_DEPTH, MAX_NAME, MAX_PATH};
+use super::interrupt_tree;
 use super::iommu_map;
 use super::msi_controllers::PRE_ITS;
 use super::requester_nodes::{BUSES, ECAM_HOSTS};
 use super::specifier;
 use super::windows;
-use super::wired;
 use crate::controller::{Controller, ControllerKind};
 use crate::description::{CpuNode, Description};
 use crate::gic::{BROKEN_SAVE_RESTORE, Gic, GicVersion, SecondaryGic};
@@ -268,7 +268,7 @@ impl Writer<'_> {
         let specifier = parent.intid.and_then(specifier::specifier).ok_or_else(inexpressible)?;
         let [kind, number] = specifier;
         set(self.node(&parent.controller)?, "phandle", phandle);
-        set(self.node(id)?, wired::EXTENDED, [phandle, kind, number, LEVEL_HIGH]);
+        set(self.node(id)?, interrupt_tree::EXTENDED, [phandle, kind, number, LEVEL_HIGH]);
         Ok(())
     }
 

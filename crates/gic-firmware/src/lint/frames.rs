@@ -193,7 +193,8 @@ fn redistributors(description: &Description, findings: &mut FindingList) {
     if u64::try_from(cpus).is_ok_and(|cpus| cpus > room) {
         let origin = gic.redistributors.first().unwrap_or(&gic.distributor).origin.clone();
         let message = format!(
-            "the redistributor regions have room for {room} of {cpus} CPUs, at {stride:#x} bytes each"
+            "the redistributor regions have room for {room} of {cpus} CPUs, at {stride:#x} bytes \
+             each"
         );
         findings.add(Rule::TooFewRedistributors, origin, message);
     }

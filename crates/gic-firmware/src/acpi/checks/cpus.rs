@@ -1,7 +1,7 @@
 //! Checks the GICC structures.
 
-use super::RawTables;
 use super::gic::ADDRESS_BITS;
+use super::raw_tables::RawTables;
 use crate::acpi::cpus::giccs;
 use crate::acpi::fields::{
     Field, GICC_BASE, GICH, GICV, MAINTENANCE_GSIV, SPE_GSIV, TRBE_GSIV, UID,

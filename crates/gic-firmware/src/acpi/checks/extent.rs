@@ -19,7 +19,7 @@ const ITS: u8 = 15;
 const LAST_TYPE: u8 = 31;
 
 /// Reports a header whose length or number of nodes does not match what follows it.
-pub(in crate::acpi) fn check(tables: &TableSet<'_>, findings: &mut FindingList) {
+pub(super) fn check(tables: &TableSet<'_>, findings: &mut FindingList) {
     madt_length(tables.madt.table(), findings);
     swallowed(tables.madt.table().bytes(), findings);
     if let Some(iort) = tables.iort {

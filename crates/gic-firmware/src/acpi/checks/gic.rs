@@ -1,6 +1,6 @@
 //! Checks the distributor, redistributors, ITSes and MSI frames of the MADT.
 
-use super::RawTables;
+use super::raw_tables::RawTables;
 use crate::acpi::fields::SYSTEM_VECTOR_BASE;
 use crate::acpi::madt::{Gicd, MadtContents, MadtStructure, MsiFrame};
 use crate::acpi::places::origin;

@@ -1,7 +1,7 @@
 //! Checks references between IORT nodes, and the interrupts of SMMUs and counter groups.
 
-use super::RawTables;
 use super::gic::address;
+use super::raw_tables::RawTables;
 use crate::acpi::fields::{EVENT_GSIV, GERR_GSIV, NODE_REFERENCE, OVERFLOW_GSIV, node_layout};
 use crate::acpi::iort::{IdMapping, IortContents, IortNode, MAPPING_BYTES};
 use crate::acpi::madt::{MadtContents, MadtStructure};

@@ -1,7 +1,7 @@
 //! Checks the reserved memory ranges of the IORT, which devices access through an SMMU before an
 //! operating system has mapped anything (DEN 0049E §3.1.1.5).
 
-use super::RawTables;
+use super::raw_tables::RawTables;
 use crate::acpi::iort::{IortContents, IortNode};
 use crate::acpi::names::{NodesByOffset, node_name};
 use crate::acpi::places::origin;

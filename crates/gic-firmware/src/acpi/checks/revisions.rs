@@ -1,6 +1,6 @@
 //! Checks revisions of tables and nodes, which decide about the fields that are read.
 
-use super::RawTables;
+use super::raw_tables::RawTables;
 use crate::acpi::cpus::giccs;
 use crate::acpi::fields::{Field, SPE_GSIV, TRBE_GSIV, node_layout};
 use crate::acpi::iort::{Iort, IortContents, IortNode};

@@ -1,6 +1,6 @@
 //! Checks GSIVs, which are INTIDs under ACPI (ACPI 6.6 §5.2.13).
 
-use super::RawTables;
+use super::raw_tables::RawTables;
 use crate::acpi::cpus::giccs;
 use crate::acpi::fields::{
     EVENT_GSIV, Field, GERR_GSIV, MAINTENANCE_GSIV, OVERFLOW_GSIV, PERFORMANCE_GSIV, PRI_GSIV,

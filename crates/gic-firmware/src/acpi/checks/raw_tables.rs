@@ -1,0 +1,28 @@
+//! The bytes of the tables, for checks of fields that no reader returns.
+
+use crate::acpi::iort::IortNode;
+use crate::acpi::madt::MadtStructure;
+use crate::acpi::table::Fields;
+
+/// The bytes of a MADT and of an IORT, which is empty if it is absent.
+#[derive(Clone, Copy)]
+pub(super) struct RawTables<'a> {
+    pub(super) madt: &'a [u8],
+    pub(super) iort: &'a [u8],
+}
+
+impl<'a> RawTables<'a> {
+    /// Returns the fields of a MADT structure, up to its end.
+    pub(super) fn structure(self, at: &MadtStructure) -> Fields<'a> {
+        let rest = self.madt.get(at.offset..).unwrap_or_default();
+        let length = rest.get(1).map_or(0, |&length| usize::from(length));
+        Fields(rest.get(..length).unwrap_or(rest))
+    }
+
+    /// Returns the fields of an IORT node, up to its end.
+    pub(super) fn node(self, node: &IortNode<'_>) -> Fields<'a> {
+        let rest = Fields(self.iort.get(node.offset..).unwrap_or_default());
+        let length = rest.u16(1).map_or(0, usize::from);
+        Fields(rest.0.get(..length).unwrap_or(rest.0))
+    }
+}
