@@ -318,6 +318,8 @@ impl Board {
 
     /// Asserts that another thread may hold the lock that this thread waits for.
     fn check_shared(&self) {
+        // The thread that holds the lock may not have accessed the board yet.
+        self.note_thread();
         let shared = self.0.shared.load(Ordering::SeqCst) || !interleaving::is_one_cpu();
         assert!(shared, "a thread waits for a lock that it already holds");
     }
