@@ -106,7 +106,7 @@ impl Bench {
         same("redistributors", &redistributors(&said)?, &madt.redistributors()?)?;
         same("controllers", &controllers(&said)?, &madt.controllers()?)?;
         if let Some(iort) = find("iort") {
-            walk::compare(&said, iort, madt)?;
+            walk::compare(&said, iort, madt, find("mcfg"))?;
         }
         walk::compare_capacity(&said, madt, find("iort"), find("mcfg"))
     }
