@@ -27,8 +27,14 @@ pub(super) fn read<'t, 'a>(
     gic: NodeRef<'t, 'a>,
     findings: &mut FindingList,
 ) -> Vec<WiredUser> {
+    let gic_cells = gic_cells(gic, findings);
+    if let Some(message) = gic_cells.and_then(|cells| wrong_cells(tree, gic, cells)) {
+        // Every reference to the GIC would be reported, too.
+        findings.add(Rule::MalformedProperty, gic.origin(CELLS), message);
+        return Vec::new();
+    }
     references::check(tree, findings);
-    let Some(gic_cells) = gic_cells(gic, findings) else { return Vec::new() };
+    let Some(gic_cells) = gic_cells else { return Vec::new() };
     let mut reader = Reader { tree, gic, gic_cells, uses: Uses::default(), findings };
     let users = tree.nodes().filter_map(|node| reader.user(node)).collect();
     let Reader { uses, findings, .. } = reader;
@@ -55,6 +61,31 @@ fn gic_cells(gic: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<usize> 
         findings.add(Rule::MalformedProperty, gic.origin(CELLS), message);
     }
     usable
+}
+
+/// Returns a message if more users have interrupts of another number of cells than of the number
+/// that the GIC states: then its number is wrong, not each user.
+fn wrong_cells(tree: &Tree<'_>, gic: NodeRef<'_, '_>, stated: usize) -> Option<String> {
+    let meant = if stated == 3 { 4 } else { 3 };
+    let (mut fit, mut fit_other) = (0, 0);
+    for node in tree.nodes().filter(|node| node.status().is_enabled() && !node.has(EXTENDED)) {
+        let Some(value) = node.property(INTERRUPTS) else { continue };
+        let count = value.len() / size_of::<u32>();
+        if parent(tree, node).is_none_or(|parent| parent.index() != gic.index()) {
+            continue;
+        }
+        if count.is_multiple_of(stated) {
+            fit += 1;
+        } else if count.is_multiple_of(meant) {
+            fit_other += 1;
+        }
+    }
+    (fit_other > fit.max(1)).then(|| {
+        format!(
+            "`{CELLS}` is {stated}, but the `{INTERRUPTS}` of {fit_other} nodes have {meant} cells \
+             for each interrupt: none can be read"
+        )
+    })
 }
 
 struct Reader<'t, 'a, 'f> {

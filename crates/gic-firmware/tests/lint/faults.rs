@@ -276,6 +276,7 @@ fn mistakes_in_wires_are_found() {
         ),
         ("&pcie { interrupt-map-mask = <0 0 0 0>; };", "interrupt-map-overlap", "never used"),
         ("&pcie { /delete-property/ #interrupt-cells; };", "missing-property", "`interrupt-map`"),
+        ("&gic { #interrupt-cells = <4>; };", "malformed-property", "nodes have 3 cells"),
         ("&pcie { interrupt-map = <0 0 0 1 0xdead 0 0 0 36 4>; };", "unknown-phandle", "0xdead"),
         (
             "&pcie { interrupt-map = <0 0 0 1 &gic 0 0 0 36 8>, <0 0 0 2 &gic 0 0 0 37 8>; };",
