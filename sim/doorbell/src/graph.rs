@@ -30,3 +30,6 @@ pub(crate) fn graph(args: &GraphArgs) -> Result<Outcome> {
     }
     Ok(Outcome::Good)
 }
+
+#[cfg(test)]
+mod tests;

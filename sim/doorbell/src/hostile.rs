@@ -31,11 +31,11 @@ const INPUTS: [Input; 10] = [
     ("iommus", iommus),
 ];
 
-fn region(number: u32) -> Region {
+pub(crate) fn region(number: u32) -> Region {
     Region::new(u64::from(number) << 20, 0x2_0000).unwrap()
 }
 
-fn machine() -> Description {
+pub(crate) fn machine() -> Description {
     Description {
         gic: Some(Gic::v3("/gic@800000000", region(0x8000), [region(0x8001)])),
         cpus: vec![CpuNode::new("/cpus/cpu@0", Affinity::new(0, 0, 0, 0))],
@@ -45,7 +45,7 @@ fn machine() -> Description {
     }
 }
 
-fn iommu(number: u32) -> Iommu {
+pub(crate) fn iommu(number: u32) -> Iommu {
     Iommu {
         id: format!("/iommu@{:x}00000", number + 0xa0000).as_str().into(),
         compatible: vec!["arm,smmu-v3".to_owned()],
@@ -54,7 +54,7 @@ fn iommu(number: u32) -> Iommu {
     }
 }
 
-fn entry(base: u32, length: u32) -> MapEntry {
+pub(crate) fn entry(base: u32, length: u32) -> MapEntry {
     MapEntry {
         rid_base: base.into(),
         length,
@@ -63,12 +63,12 @@ fn entry(base: u32, length: u32) -> MapEntry {
     }
 }
 
-fn stream(base: u32, length: u32, iommu: usize) -> Fact<StreamEntry> {
+pub(crate) fn stream(base: u32, length: u32, iommu: usize) -> Fact<StreamEntry> {
     let iommu = Some(IommuIndex::new(iommu));
     Fact::stated(StreamEntry { rid_base: base.into(), length, iommu, stream_id_base: Some(base) })
 }
 
-fn host(number: u32, msi: MsiRouting, map: Vec<Fact<StreamEntry>>) -> PciHost {
+pub(crate) fn host(number: u32, msi: MsiRouting, map: Vec<Fact<StreamEntry>>) -> PciHost {
     let ecam = Region::new((u64::from(number) << 28) + (1 << 44), 1 << 28).unwrap();
     let iommu = IommuRouting { mask: None, map };
     PciHost { iommu, ..PciHost::ecam(format!("/pcie@{:x}", ecam.base()), ecam, msi) }

@@ -3,6 +3,8 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)] // They panic on a closed pipe: see `print`.
 
+#[cfg(test)]
+mod any_machine;
 mod bench;
 mod cli;
 mod diff;

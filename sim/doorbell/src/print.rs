@@ -51,14 +51,6 @@ pub(crate) fn wrapped(sentence: &str) -> String {
     textwrap::fill(sentence, options)
 }
 
-/// Formats a count with the noun in the right number, such as `1 CPU` and `2 CPUs`. The plural must
-/// only add an "s".
-pub(crate) fn count(number: impl TryInto<u64>, noun: &str) -> String {
-    let number = number.try_into().unwrap_or(u64::MAX);
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {noun}{plural}")
-}
-
 /// Formats a duration with three significant digits.
 pub(crate) fn duration(nanoseconds: u64) -> String {
     const UNITS: [&str; 4] = ["ns", "µs", "ms", "s"];

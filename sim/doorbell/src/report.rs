@@ -44,3 +44,6 @@ pub(crate) fn report(args: &ReportArgs) -> Result<Outcome> {
     };
     Ok(if is_sound && is_clean { Outcome::Good } else { Outcome::Findings })
 }
+
+#[cfg(test)]
+mod tests;

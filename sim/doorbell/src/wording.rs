@@ -3,8 +3,9 @@
 /// Minimum similarity of a name that is suggested. Clap has the same threshold for options.
 const SIMILAR: f64 = 0.7;
 
-/// Returns a number with its noun, which takes an "s" unless the number is 1.
-pub(crate) fn counted(number: usize, noun: &str) -> String {
+/// Formats a number with its noun, such as `1 CPU` and `2 CPUs`. The plural must only add an "s".
+pub(crate) fn counted(number: impl TryInto<u64>, noun: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
     format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
 }
 

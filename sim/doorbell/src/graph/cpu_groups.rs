@@ -1,7 +1,7 @@
 //! Groups CPUs for the picture, as far as firmware tells which CPUs belong together.
 
-use crate::print::count;
 use crate::source::CpuClusters;
+use crate::wording::counted;
 use gic_firmware::{CpuNode, Description, NodeId};
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub(super) struct CpuGroup {
 impl CpuGroup {
     /// Returns the lines of the group's box.
     pub(super) fn lines(&self) -> Vec<String> {
-        let all = count(self.cpus.len(), "CPU");
+        let all = counted(self.cpus.len(), "CPU");
         let disabled = self.cpus.len() - self.enabled;
         let own = (self.title != all).then_some(all);
         own.into_iter().chain((disabled > 0).then(|| format!("{} enabled", self.enabled))).collect()
@@ -51,7 +51,7 @@ pub(super) fn of(description: &Description, clusters: &CpuClusters) -> Vec<CpuGr
         return by_affinity.into_iter().map(|(upper, cpus)| group(name(upper), &cpus)).collect();
     }
     let all: Vec<_> = cpus.iter().collect();
-    let title = count(all.len(), "CPU");
+    let title = counted(all.len(), "CPU");
     (!all.is_empty()).then(|| group(title, &all)).into_iter().collect()
 }
 

@@ -202,7 +202,8 @@ impl Display for Escaped<'_> {
                 '>' => f.write_str("&gt;")?,
                 '"' => f.write_str("&quot;")?,
                 '\n' => f.write_char('\n')?,
-                // XML 1.0 doesn't allow any other control characters.
+                // XML 1.0 allows neither other control characters nor these (§2.2).
+                '\u{fffe}' | '\u{ffff}' => f.write_char('?')?,
                 other if other.is_control() => f.write_char('?')?,
                 other => f.write_char(other)?,
             }

@@ -4,8 +4,9 @@ use super::capacity::CapacityRow;
 use super::report::{
     ControllerRow, DeviceRow, FindingRow, Inspection, RangeRow, RouteRow, SecondaryGicRow,
 };
-use crate::print::{Output, count, wrapped};
+use crate::print::{Output, wrapped};
 use crate::table::Table;
+use crate::wording::counted;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
@@ -39,7 +40,7 @@ pub(crate) fn print(out: &mut Output, inspection: &Inspection) -> io::Result<()>
 
 fn print_cpus(out: &mut Output, inspection: &Inspection) -> io::Result<()> {
     let Inspection { cpus, omitted, enabled_cpus, .. } = inspection;
-    writeln!(out, "{}, {enabled_cpus} enabled", count(cpus.len() + omitted.cpus, "CPU"))
+    writeln!(out, "{}, {enabled_cpus} enabled", counted(cpus.len() + omitted.cpus, "CPU"))
 }
 
 fn print_gic(out: &mut Output, inspection: &Inspection) -> io::Result<()> {

@@ -6,11 +6,11 @@ use super::inputs::FirmwareInput;
 use super::levels::{JudgedFinding, Levels};
 use super::suppression::Suppressions;
 use super::{place, text};
+use crate::print::is_animated;
 use crate::source::Source;
 use anyhow::Error;
 use gic_firmware::lint::{self, KnownRegisters};
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::IsTerminal;
 use std::num::NonZero;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -159,7 +159,7 @@ fn text(source: &Source, findings: &[JudgedFinding]) -> Vec<String> {
 /// Creates a progress bar. The bar is hidden for a single source, or if standard error isn't a
 /// terminal.
 fn progress_bar(sources: usize) -> ProgressBar {
-    if sources < 2 || !std::io::stderr().is_terminal() {
+    if sources < 2 || !is_animated() {
         return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} descriptions");

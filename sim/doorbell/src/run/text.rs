@@ -2,8 +2,9 @@
 
 use crate::cli::RunArgs;
 use crate::inspect::{addresses, yes_no};
-use crate::print::{Output, count, duration, emphasized, width, wrapped};
+use crate::print::{Output, duration, emphasized, width, wrapped};
 use crate::table::Table;
+use crate::wording::counted;
 use doorbell_machine::{DeviceReport, Isolation, Latency, Report, Totals, VectorReport};
 use std::io::{self, Write};
 
@@ -17,7 +18,7 @@ pub(super) fn print(
     report: &Report,
     args: &RunArgs,
 ) -> io::Result<()> {
-    write!(out, "{machine}: {}, {}", report.machine, count(report.cpus, "CPU"))?;
+    write!(out, "{machine}: {}, {}", report.machine, counted(report.cpus, "CPU"))?;
     if args.workload.simulate {
         write!(out, ", simulated with seed {}", args.workload.seed)?;
     }
@@ -218,7 +219,7 @@ fn print_totals(out: &mut Output, totals: &Totals) -> io::Result<()> {
     let Totals { vectors, sent, delivered, coalesced, redelivered, moves, .. } = *totals;
     let verdict = if totals.is_clean() { "clean" } else { "not clean" };
     writeln!(out, "verdict: {}", emphasized(verdict, totals.is_clean()))?;
-    let mut disturbances = vec![count(vectors, "vector"), count(moves, "affinity move")];
+    let mut disturbances = vec![counted(vectors, "vector"), counted(moves, "affinity move")];
     for (number, one, several) in [
         (totals.replugged, "CPU replugged", "CPUs replugged"),
         (totals.readded, "device removed and added again", "devices removed and added again"),
@@ -240,10 +241,10 @@ fn print_totals(out: &mut Output, totals: &Totals) -> io::Result<()> {
     let messages = format!(
         "{} sent: {delivered} delivered (each ran a handler), {coalesced} coalesced (their \
          interrupt was pending already; one run serves both)",
-        count(sent, "message")
+        counted(sent, "message")
     );
     writeln!(out, "{}", wrapped(&messages))?;
-    writeln!(out, "{} redelivered (resent by a driver)", count(redelivered, "interrupt"))?;
+    writeln!(out, "{} redelivered (resent by a driver)", counted(redelivered, "interrupt"))?;
     print_faults(out, totals)
 }
 

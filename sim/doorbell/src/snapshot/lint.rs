@@ -14,7 +14,7 @@ use super::machine::Machine;
 use crate::exit::Outcome;
 use crate::print;
 use crate::table::Table;
-use crate::wording::did_you_mean;
+use crate::wording::{counted, did_you_mean};
 use anyhow::{Context, Result};
 use gic_firmware::Severity;
 use serde::Serialize;
@@ -91,8 +91,8 @@ pub(super) fn check(machine: &Machine) -> Vec<Finding> {
 
 fn shortened((mut findings, more): (Vec<Finding>, usize)) -> Vec<Finding> {
     if let Some(last) = findings.last_mut().filter(|_| more > 0) {
-        let s = if more == 1 { "" } else { "s" };
-        last.message = format!("{} ({more} more finding{s} of this rule)", last.message);
+        let more = counted(more, "more finding");
+        last.message = format!("{} ({more} of this rule)", last.message);
     }
     findings
 }

@@ -1,6 +1,7 @@
 //! Writes a trace as text, with one line per event. Each line states the time and the message or
 //! vector concerned.
 
+use crate::wording::counted;
 use doorbell_machine::{Delivery, Event, Occurrence, Record, Signalled, Trace, TraceTime};
 use doorbell_timeline::command_name;
 use std::io::{self, Write};
@@ -54,8 +55,8 @@ fn clause(record: &Record) -> String {
         Occurrence::Handles { cpu, messages: 1 } => format!("CPU {cpu} runs the handler"),
         Occurrence::Handles { cpu, messages } => {
             let earlier = messages - 1;
-            let s = if earlier == 1 { "" } else { "s" };
-            format!("CPU {cpu} runs the handler for this and {earlier} earlier message{s}")
+            let earlier = counted(earlier, "earlier message");
+            format!("CPU {cpu} runs the handler for this and {earlier}")
         }
         Occurrence::Slept { cpu } => format!("CPU {cpu} sleeps"),
         Occurrence::Woke { cpu } => format!("CPU {cpu} wakes"),

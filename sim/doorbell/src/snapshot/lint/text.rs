@@ -1,11 +1,11 @@
 //! Text output of findings.
 
 use super::finding::Finding;
-use crate::print::Output;
+use crate::print::{Output, is_styled};
 use crate::wording::counted;
 use annotate_snippets::{Level, Origin, Renderer};
 use gic_firmware::Severity;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
 /// Width in columns to which messages are formatted.
 const WIDTH: usize = 100;
@@ -43,6 +43,6 @@ fn spell(source: &str, finding: &Finding) -> String {
         .element(Origin::path(format!("{source}: {}", finding.place)))
         .element(Level::NOTE.message(finding.message.as_str()))
         .element(Level::HELP.message(finding.rule.fix()));
-    let renderer = if io::stdout().is_terminal() { Renderer::styled() } else { Renderer::plain() };
+    let renderer = if is_styled() { Renderer::styled() } else { Renderer::plain() };
     renderer.term_width(WIDTH).render(&[group])
 }
