@@ -160,8 +160,12 @@ impl<'t> Reader<'t> {
                 json!([span.first, span.length, span.controller.path, span.device, streams])
             };
             let routes: Vec<_> = spans.iter().map(route).collect();
-            let streams =
-                if spans.is_empty() { self.streams(node, 0, u32::MAX.into()) } else { Vec::new() };
+            let (first, last) = self.existing(node, "iommu-map-mask");
+            let streams = if spans.is_empty() {
+                self.streams(node, first, last - first + 1)
+            } else {
+                Vec::new()
+            };
             vec![json!(node.path), json!(node.enabled), json!(routes), json!(streams)]
         };
         sorted(self.senders().map(row).collect())
@@ -179,7 +183,21 @@ impl<'t> Reader<'t> {
         })
     }
 
+    /// Returns the requesters that have a route, on buses that exist.
     fn spans(&self, node: &'t Node) -> Vec<Span<'t>> {
+        let exists = |span: Span<'t>| {
+            let mask = if span.is_mapped { "msi-map-mask" } else { "" };
+            let (first, last) = self.existing(node, mask);
+            let end = (span.first + span.length).min(last + 1);
+            let skipped = first.saturating_sub(span.first);
+            let first = span.first + skipped;
+            let length = end.checked_sub(first).filter(|&length| length != 0)?;
+            Some(Span { first, length, device: span.device + skipped, ..span })
+        };
+        self.stated_spans(node).into_iter().filter_map(exists).collect()
+    }
+
+    fn stated_spans(&self, node: &'t Node) -> Vec<Span<'t>> {
         let mut spans = Vec::new();
         let is_known_bus = node.is(&["fsl,qoriq-mc", "xlnx,versal-net-cdx"]);
         let is_function = self.node(above(&node.path)).is_some_and(is_bridge);
@@ -287,22 +305,22 @@ impl<'t> Reader<'t> {
                 let counts = span.is_mapped || !is_bus || std::mem::take(&mut is_first_parent);
                 let its = span.controller;
                 let usable = its.is_its() && its.enabled && its.has("msi-controller");
-                let last = self.last_requester(node, &span).filter(|_| counts && usable);
-                let Some(last) = last else { continue };
-                let device = span.device + (last - span.first);
-                let known = highest.entry(its.path.as_str()).or_insert(device);
-                *known = device.max(*known);
+                if counts && usable {
+                    let device = span.device + (span.length - 1);
+                    let known = highest.entry(its.path.as_str()).or_insert(device);
+                    *known = device.max(*known);
+                }
             }
         }
         highest
     }
 
-    /// Returns the last requester of a span that is on an existing bus.
-    fn last_requester(&self, node: &Node, span: &Span<'_>) -> Option<u64> {
-        let last = (span.first + span.length).checked_sub(1)?;
+    /// Returns the first and the last requester behind a PCI host. All numbers exist elsewhere, and
+    /// under a mask, which maps several requesters to one number.
+    fn existing(&self, node: &Node, mask: &str) -> (u64, u64) {
         let host = self.host_of(node);
-        if !is_bridge(host) || node.has("msi-map-mask") {
-            return Some(last);
+        if !is_bridge(host) || node.has(mask) {
+            return (0, u32::MAX.into());
         }
         let stated = host.cells("bus-range");
         let buses = match stated.as_slice() {
@@ -314,8 +332,7 @@ impl<'t> Reader<'t> {
             }
             _ => (0, 0xff),
         };
-        let last = last.min(buses.1 << 8 | 0xff);
-        (span.first.max(buses.0 << 8) <= last).then_some(last)
+        (buses.0 << 8, buses.1 << 8 | 0xff)
     }
 
     /// Returns the regions of registers in CPU addresses; `None` for a region that cannot be

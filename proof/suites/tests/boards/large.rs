@@ -57,7 +57,12 @@ fn inspect(command: &Path, source: &Path, devices: usize) -> Result<()> {
         fastest = fastest.min(start.elapsed());
         let said: Value = serde_json::from_slice(&output.stdout).context("not JSON")?;
         let shown = said["devices"].as_array().map_or(0, Vec::len);
-        ensure!(shown == devices, "{shown} of {devices} devices are shown");
+        let omitted =
+            said["omitted"]["devices"].as_u64().context("no number of omitted devices")?;
+        ensure!(
+            shown as u64 + omitted == devices as u64,
+            "{shown} of {devices} devices are shown, {omitted} omitted"
+        );
     }
     ensure!(fastest < PATIENCE, "took {} ms", fastest.as_millis());
     eprintln!("{}: inspected in {} ms", source.display(), fastest.as_millis());
