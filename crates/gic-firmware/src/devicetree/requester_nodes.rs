@@ -270,7 +270,8 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             let count = self.cells_at(phandle, after);
             let specifier = after.get(..count).unwrap_or(after);
             if specifier.len() < count {
-                let target = self.tree.by_phandle(phandle).map(NodeRef::path).unwrap_or_default();
+                let target = self.tree.by_phandle(phandle).map(NodeRef::path);
+                let target = target.as_deref().unwrap_or_default();
                 let message = format!(
                     "by its `{MSI_CELLS}`, {} must follow the reference to {target}, but {} do",
                     cells_in_words(count),
