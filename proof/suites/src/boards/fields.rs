@@ -521,7 +521,7 @@ mod tests {
             }],
             "devices": [
                 { "id": "/pci@2", "enabled": true, "streams": [],
-                    "routes": route(0x1_0000, 0x100, stream(8, 8, 0x20)) },
+                    "routes": route(0x1000, 0x100, stream(8, 8, 0x20)) },
                 { "id": "/dma@3", "enabled": true, "streams": [],
                     "routes": route(1, 7, stream(0, 1, 0x11)) },
                 { "id": "/pci@4", "enabled": true, "routes": [], "streams": silent },
@@ -541,6 +541,7 @@ mod tests {
             "/cpus/0/affinity",
             "/gic/redistributors/0/base",
             "/controllers/0/doorbells/0",
+            "/devices/0/routes/0/length",
             "/devices/0/routes/0/device_id_base",
             "/devices/0/routes/0/streams/0/stream_id_base",
             "/devices/1/routes/0/streams/0/iommu",
