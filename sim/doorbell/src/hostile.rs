@@ -10,9 +10,8 @@ use gic_firmware::lint::KnownRegisters;
 use gic_firmware::{
     Affinity, Controller, ControllerIndex, ControllerKind, CpuNode, Description, Fact, Gic, IntId,
     IntIdSpan, Iommu, IommuIndex, IommuRouting, MapEntry, MsiRouting, PciHost, PlatformDevice,
-    Region, Status, StreamEntry, Target, devicetree,
+    Region, Status, StreamEntry, Target,
 };
-use std::path::Path;
 
 /// An input's name, and the function that creates it with a number of repeated parts.
 type Input = (&'static str, fn(u32) -> Description);
@@ -209,28 +208,4 @@ fn omitted_rows_are_counted() {
     assert_eq!(omitted(ranges), ["904 more ranges of interrupts are not listed"]);
     assert!(omitted(disjoint)[0].contains("more routes"));
     assert!(Listing::new().omitted() == 0);
-}
-
-/// Writes the devicetrees of all inputs in full size into the folder `$HOSTILE`, to measure the
-/// command's time and memory.
-#[test]
-#[ignore = "writes 100 MB, for measurements"]
-fn write_inputs() {
-    let folder = std::env::var_os("HOSTILE").unwrap();
-    let mut refused = Vec::new();
-    for (name, input) in INPUTS {
-        let count = match name {
-            "hosts" => 60_000,
-            "itses" | "cpus" | "iommus" => 100_000,
-            "devices" => 150_000,
-            _ => 450_000,
-        };
-        match devicetree::write(&input(count)) {
-            Ok(blob) => {
-                std::fs::write(Path::new(&folder).join(name).with_extension("dtb"), blob).unwrap();
-            }
-            Err(error) => refused.push((name, error)),
-        }
-    }
-    assert!(refused.is_empty(), "{refused:?}");
 }

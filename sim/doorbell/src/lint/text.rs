@@ -9,7 +9,9 @@ use gic_firmware::Severity;
 
 /// Width for formatting messages, in columns.
 const WIDTH: usize = 100;
-/// Returns the findings in order, those of the same rule and place together.
+
+/// Returns the findings in order, but those of the same rule and place together. A description has
+/// few findings, because the lists that they come from are limited.
 pub(super) fn grouped<'f>(
     findings: impl Iterator<Item = &'f JudgedFinding>,
 ) -> Vec<Vec<&'f JudgedFinding>> {
