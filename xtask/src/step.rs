@@ -36,7 +36,7 @@ const STEPS: &[Step] = &[
     suite("kvm", "Linux's KVM for arm64 as the judge of the model, nested in QEMU"),
     el2("hypervisor", "Linux as a guest of the hypervisor, in QEMU", "hypervisor"),
     suite("adopters", "another project's monitor, with and without our routes, on nested KVM"),
-    suite("fuzz", "each fuzz target for five seconds, one on each CPU"),
+    suite("fuzz", "each fuzz target for two seconds, one on each CPU"),
     suite("deny", "cargo-deny: licenses, bans, sources, advisories"),
 ];
 
@@ -45,6 +45,8 @@ const LONG: &[Step] = &[
     long("interleavings-long", "every fault that the checks must find", "interleavings"),
     long("fuzz-long", "each fuzz target for ten minutes", "fuzz"),
     long("differential-long", "100,000 scripts", "differential"),
+    long("qemu-long", "each machine and kernel on each QEMU", "qemu"),
+    long("live-long", "the command in each of Debian's kernels", "live"),
     long("kvm-long", "60 plans that migrate between KVM and the model", "kvm"),
     el2("hypervisor-long", "100,000 interrupts, and more vCPUs by MBI", "long"),
     el2("installer", "Debian's installer as a guest, up to its first question", "installer"),

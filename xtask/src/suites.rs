@@ -46,7 +46,8 @@ impl Suite {
                 (cargo, LIMIT)
             }
         };
-        let long = matches!(self, Self::Long(_)).then_some((LONG, "1"));
+        let is_long = matches!(self, Self::Long(_) | Self::Hypervisor("long"));
+        let long = is_long.then_some((LONG, "1"));
         command.env_remove(LONG).envs(long);
         counted::count_all(&mut command, limit, tally)
     }

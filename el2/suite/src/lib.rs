@@ -34,9 +34,10 @@ pub fn cases() -> Vec<Case> {
     all.iter().chain(&others).flat_map(|cases| cases()).collect()
 }
 
-/// Lists the cases that run Debian's kernels with more traffic and on more machines.
+/// Lists the cases that run Debian's kernels with more traffic and on more machines, and the test
+/// bench on each QEMU.
 pub fn long_cases() -> Vec<Case> {
-    linux::long_cases()
+    linux::long_cases().into_iter().chain(bench::cases()).collect()
 }
 
 /// Lists the cases that run Debian's installer as a guest.

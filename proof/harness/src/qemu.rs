@@ -13,6 +13,7 @@ pub use self::peer::Peer;
 use crate::apt::{Apt, Suite};
 use crate::cache;
 use crate::dtb::Tools;
+use crate::suite::is_long;
 use crate::workspace::Workspace;
 
 /// The program for 64-bit Arm machines.
@@ -40,6 +41,20 @@ impl Version {
             Self::Stable => Suite::Stable,
             Self::Backports => Suite::Backports,
         }
+    }
+
+    /// Distributes cases over the versions: the first case runs on the first version, the second
+    /// case on the second version, and so on. Half as many runs thus cover every case and both
+    /// versions. In the long run, each case runs on both versions.
+    ///
+    /// `cases` must return the same cases, in the same order, for each version.
+    pub fn in_turn<C, I: IntoIterator<Item = C>>(cases: impl Fn(Self) -> I) -> Vec<C> {
+        let chosen = |(turn, version): (usize, Self)| {
+            let is_chosen = move |index| is_long() || index % Self::ALL.len() == turn;
+            let cases = cases(version).into_iter().enumerate();
+            cases.filter(move |(index, _)| is_chosen(*index)).map(|(_, case)| case)
+        };
+        Self::ALL.into_iter().enumerate().flat_map(chosen).collect()
     }
 
     fn folder(self, workspace: &Workspace) -> PathBuf {

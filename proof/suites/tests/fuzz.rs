@@ -16,7 +16,7 @@ use doorbell_harness::{process, system};
 /// Manifest of the targets, which are a separate workspace.
 const MANIFEST: &str = "proof/fuzz/Cargo.toml";
 /// Running time of each target, in the short and in the long tests.
-const SECONDS: u64 = 5;
+const SECONDS: u64 = 2;
 const LONG_SECONDS: u64 = 600;
 /// Time limit of building all targets.
 const BUILD_LIMIT: Duration = Duration::from_mins(30);

@@ -12,7 +12,7 @@ use doorbell_suites::qemu::bench::{self, Bench};
 use doorbell_suites::qemu::{cost, minimal, virt};
 
 fn main() -> ExitCode {
-    suite::main(Version::ALL.into_iter().flat_map(cases).collect())
+    suite::main(Version::in_turn(cases))
 }
 
 fn cases(version: Version) -> Vec<Case> {
