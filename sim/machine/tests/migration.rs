@@ -4,8 +4,8 @@
 #![expect(clippy::unwrap_used, reason = "the embedded machines are known to be sound")]
 
 use doorbell_machine::{
-    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Machine, Migration, Moves, Report,
-    RunOptions, Suspensions, TraceEvent, build, embedded, run, simulate,
+    BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, LpiNumbers, Machine, Migration, Moves,
+    Report, RunOptions, Suspensions, TraceEvent, build, embedded, run, simulate,
 };
 use proptest::prelude::*;
 use std::num::NonZeroU16;
@@ -14,7 +14,9 @@ fn machine(name: &str, cpus: Option<u16>) -> Machine {
     let description = embedded::machine(name).unwrap().firmware.describe().unwrap();
     let cpus = cpus.and_then(NonZeroU16::new);
     let migration = Migration::AtRandom { seed: 1 };
-    build(&description, &BuildOptions { cpus, migration, ..BuildOptions::default() }).unwrap()
+    // A migration visits every direct LPI.
+    let lpis = LpiNumbers::Few;
+    build(&description, &BuildOptions { cpus, migration, lpis, ..BuildOptions::default() }).unwrap()
 }
 
 /// Returns options that enable all disturbances.
@@ -50,8 +52,8 @@ fn embedded_machines_survive_hundreds_of_migrations() {
 #[test]
 fn embedded_machines_survive_migration_on_threads() {
     for embedded in embedded::machines() {
-        let report = run(machine(embedded.name, None), &options(1, 300), &mut |_| {}).unwrap();
-        assert_delivered(&report, 300);
+        let report = run(machine(embedded.name, None), &options(1, 100), &mut |_| {}).unwrap();
+        assert_delivered(&report, 100);
         let totals = report.totals;
         let happened = [totals.migrated, totals.moves, totals.replugged, totals.readded];
         assert!(happened.iter().all(|count| *count > 5), "{}: {totals:?}", embedded.name);
@@ -69,9 +71,9 @@ fn nothing_is_lost_by_the_migrations_alone() {
         suspensions: Suspensions::None,
     };
     for embedded in embedded::machines() {
-        let options = RunOptions { messages: 400, seed: 1, disturbances };
+        let options = RunOptions { messages: 150, seed: 1, disturbances };
         let report = run(machine(embedded.name, None), &options, &mut |_| {}).unwrap();
-        assert_delivered(&report, 400);
+        assert_delivered(&report, 150);
         assert!(report.totals.migrated > 5, "{}: {:?}", embedded.name, report.totals);
     }
 }

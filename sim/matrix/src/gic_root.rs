@@ -36,6 +36,8 @@ const FRAME: u64 = 0x0802_0000;
 /// First SPI that is signaled by messages.
 const FIRST_SPI: u32 = 64;
 const SPIS: NonZeroU16 = NonZeroU16::new(64).expect("64 is not zero");
+/// Number of INTID bits: the minimum for LPIs. A migration visits every direct LPI.
+const LPI_ID_BITS: u8 = 14;
 const NO_VECTORS: &str = "a GIC has no x86 vectors";
 /// Requester ID for a trial allocation that checks whether all vectors are free.
 const NOBODY: RequesterId = RequesterId::new(0xff);
@@ -79,7 +81,7 @@ impl GicRootHardware {
             Parent::HypervSpi => {}
             Parent::X86Vector | Parent::HypervApic => return Err(NO_VECTORS.to_owned()),
         }
-        config.lpi_id_bits = matches!(kind, Parent::Its | Parent::DirectLpi).then_some(16);
+        config.lpi_id_bits = matches!(kind, Parent::Its | Parent::DirectLpi).then_some(LPI_ID_BITS);
         let gic = GicHardware::new(config, ram).map_err(|error| error.to_string())?;
         let hyperv = (kind == Parent::HypervSpi)
             .then(|| {

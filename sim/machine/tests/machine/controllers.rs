@@ -290,7 +290,7 @@ fn a_v2m_frame_s_page_holds_no_controls() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 16,
+        cases: 8,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

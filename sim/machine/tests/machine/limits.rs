@@ -66,12 +66,12 @@ fn report(board: &Description, devices: [PlatformDeviceConfig; 3], lpis: LpiNumb
         devices: DeviceHotplug::Readded,
         suspensions: Suspensions::None,
     };
-    let options = RunOptions { messages: 40, seed: 1, disturbances };
+    let options = RunOptions { messages: 12, seed: 1, disturbances };
     let [_, report] = [built.clone(), moving(&built)].map(|built| {
         let report = simulate(build(board, &built).unwrap(), &options).unwrap().report;
         assert!(report.totals.is_delivered(), "{:?}", report.totals);
         assert_refusals_are_counted(&report);
-        assert_eq!(report.totals.sent, report.totals.vectors * 40);
+        assert_eq!(report.totals.sent, report.totals.vectors * 12);
         report
     });
     assert!(report.totals.migrated > 0);

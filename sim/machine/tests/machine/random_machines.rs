@@ -134,7 +134,7 @@ fn on_threads(machine: Machine, options: &RunOptions) -> Result<Report, RunError
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 96,
+        cases: 48,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -149,7 +149,7 @@ proptest! {
     // Each machine is saved and restored dozens of times, which makes a test case about thirty
     // times slower.
     #![proptest_config(ProptestConfig {
-        cases: 16,
+        cases: 8,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -162,7 +162,7 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 16,
+        cases: 8,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
