@@ -199,8 +199,12 @@ fn unpack_qemu(apt: &Apt, root: &Path) -> Result<()> {
     apt.unpack_with_needs(&["qemu-system-arm", "device-tree-compiler"], suite, root)
 }
 
-/// Makes QEMU write the devicetree of a `virt` machine.
-fn dump(tools: &Tools, (name, options, arguments): &Virt, folder: &Path) -> Result<()> {
+/// Makes QEMU write the devicetree of a `virt` machine to a file in `folder`, which has the name of
+/// the machine.
+///
+/// # Errors
+/// Fails if QEMU does not start, or refuses the machine.
+pub fn dump(tools: &Tools, (name, options, arguments): &Virt, folder: &Path) -> Result<()> {
     let file = folder.join(name).with_extension("dtb");
     let mut qemu = tools.command("qemu-system-aarch64");
     qemu.args(["-display", "none", "-nic", "none", "-cpu", "max"]).args(*arguments);

@@ -12,7 +12,7 @@ use doorbell_harness::suite::Absent;
 use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{cache, command, process};
 use doorbell_suites::acpi::disassembly::Table;
-use doorbell_suites::acpi::walk;
+use doorbell_suites::acpi::{tables, walk};
 use doorbell_suites::said::{columns, list, same, text};
 use serde_json::Value;
 
@@ -189,6 +189,31 @@ impl Bench {
     pub(crate) fn iasl(&self) -> Result<Command> {
         let iasl = self.iasl.as_ref().map_err(|absent| Error::from(absent.clone()))?;
         Ok(iasl.command("iasl"))
+    }
+
+    /// Compares the groups of CPUs that the command draws, by both of a machine's descriptions, with
+    /// the topology that the machine was started with.
+    pub(crate) fn agree_with_topology(&self) -> Result<()> {
+        const MACHINE: Virt =
+            ("virt-clusters", "gic-version=3", &["-smp", "8,sockets=2,clusters=2,cores=2"]);
+        let folder = self.folder.join(MACHINE.0);
+        tables::extract(self.tools()?, &MACHINE, &folder)?;
+        dtb::dump(self.tools()?, &MACHINE, &self.folder)?;
+        let tree = folder.with_extension("dtb");
+        for (source, [socket, cluster]) in
+            [(folder, ["package ", "cluster "]), (tree, ["socket", "cluster"])]
+        {
+            let path = self.command.to_string_lossy();
+            let mut graph = process::command(&path, Path::new("/"));
+            let dot = process::capture(graph.args(["graph", "--dot"]).arg(&source))?;
+            let boxes =
+                |group: &String| dot.matches(&format!("label=\"{group}\\n2 CPUs\"")).count();
+            let groups = [(0, 0), (0, 1), (1, 0), (1, 1)];
+            let groups = groups.map(|(one, other)| format!("{socket}{one}, {cluster}{other}"));
+            let drawn: Vec<_> = groups.iter().map(boxes).collect();
+            same(&format!("CPUs of {}", source.display()), &drawn, &vec![1; 4])?;
+        }
+        Ok(())
     }
 }
 

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
         bench.convert_to_tree(&sources(MARINA)?)
     }));
     cases.extend(cases_on_qemu());
+    cases.push(case("clusters of CPUs, by QEMU's topology".into(), Bench::agree_with_topology));
     for subject in linux::SUBJECTS {
         let name = format!("{}, by Linux", subject.name());
         cases.push(case(name, move |bench| linux::judge(bench, &subject)));
