@@ -44,9 +44,6 @@ pub enum SignalError {
     /// The GSI is unrouted.
     #[error("GSI {0} has no route")]
     Unrouted(Gsi),
-    /// The level was set low, but the GSI is routed to a message. Messages have no level.
-    #[error("GSI {0} is routed to a message, which has no level to lower")]
-    Message(Gsi),
     /// The kernel refused the interrupt.
     #[error("KVM refused the interrupt: errno {errno}")]
     Refused {

@@ -145,16 +145,16 @@ impl Router {
     }
 
     /// Drives the level of a GSI's pin. If the GSI is routed to a message, the message is sent when
-    /// `level` is high.
+    /// `level` is high. A message has no level to lower, so a low level then sends nothing and
+    /// returns [`Delivery::Blocked`], as KVM ignores it.
     ///
     /// # Errors
-    /// Returns an error if the GSI has no route, or if `level` is low and the GSI is routed to a
-    /// message, which cannot be withdrawn.
+    /// Returns an error if the GSI has no route.
     pub fn set_level(&self, gsi: Gsi, level: Level) -> Result<Delivery, SignalError> {
         match self.table.route(gsi).ok_or(SignalError::Unrouted(gsi))? {
             Route::Pin(pin) => Ok(self.inputs.set_line(pin.line(), level)),
             Route::Message(message) if level == Level::High => Ok(self.inputs.send(message)),
-            Route::Message(_) => Err(SignalError::Message(gsi)),
+            Route::Message(_) => Ok(Delivery::Blocked),
         }
     }
 
