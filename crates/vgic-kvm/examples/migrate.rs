@@ -3,7 +3,7 @@
 
 use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
-use vgic::{GuestMemory, MemoryFault, Vgic};
+use vgic::{GuestMemory, MemoryFault, Vcpu, Vgic};
 use vgic_kvm::{KvmView, kvm_config, kvm_its_config};
 
 /// Guest memory, starting at address 0.
@@ -36,15 +36,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let config = kvm_config(2, 96).with_its(vec![kvm_its_config(0x0808_0000)]);
     let memory = Arc::new(Ram(Mutex::new(vec![0; 1 << 20])));
     let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(|_| ()))?;
-    let mut frozen = gic.freeze(&mut vcpus)?;
+    let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
 
-    let mut view = KvmView::new(&config, frozen.save()?, &*memory)?;
+    let mut view = KvmView::new(&config, gic.save()?, &*memory)?;
     let registers = view.save()?;
     println!("{} registers; {}", registers.len(), view.left_out());
 
-    let mut view = KvmView::new(&config, frozen.save()?, &*memory)?;
+    let mut view = KvmView::new(&config, gic.save()?, &*memory)?;
     view.load(&registers)?;
     println!("restored; {}", view.left_out());
-    frozen.restore(&view.into_state())?;
+    gic.restore(&view.into_state())?;
     Ok(())
 }

@@ -9,8 +9,8 @@
 //!
 //! | task | calls |
 //! |---|---|
-//! | save for KVM | create a view of [`Frozen::save`](vgic::Frozen::save)'s result, [`save`](KvmView::save), [`left_out`](KvmView::left_out); then copy guest memory |
-//! | restore from KVM | restore guest memory, create a view of the fresh machine's state, [`load`](KvmView::load), [`left_out`](KvmView::left_out), [`into_state`](KvmView::into_state), [`Frozen::restore`](vgic::Frozen::restore) |
+//! | save for KVM | create a view of [`Vgic::save`](vgic::Vgic::save)'s result, [`save`](KvmView::save), [`left_out`](KvmView::left_out); then copy guest memory |
+//! | restore from KVM | restore guest memory, create a view of the fresh machine's state, [`load`](KvmView::load), [`left_out`](KvmView::left_out), [`into_state`](KvmView::into_state), [`Vgic::restore`](vgic::Vgic::restore) |
 //!
 //! # Differences between the model and KVM
 //!
@@ -106,22 +106,22 @@
 //! # impl Kick for NoKick {
 //! #     fn kick(&self, _: Cpu) {}
 //! # }
-//! use vgic::{Vgic, VgicConfig};
+//! use vgic::{Vcpu, Vgic, VgicConfig};
 //! use vgic_kvm::{KvmView, kvm_config, kvm_its_config};
 //!
 //! let config = kvm_config(2, 96).with_its(vec![kvm_its_config(0x0808_0000)]);
 //! let memory = Arc::new(Ram(Mutex::new(vec![0; 1 << 20])));
 //! let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick))?;
-//! let mut frozen = gic.freeze(&mut vcpus)?;
+//! let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
 //!
-//! let mut view = KvmView::new(&config, frozen.save()?, &*memory)?;
+//! let mut view = KvmView::new(&config, gic.save()?, &*memory)?;
 //! let registers = view.save()?;
 //! assert!(view.left_out().is_empty(), "{}", view.left_out());
 //!
-//! let mut view = KvmView::new(&config, frozen.save()?, &*memory)?;
+//! let mut view = KvmView::new(&config, gic.save()?, &*memory)?;
 //! view.load(&registers)?;
 //! assert!(view.left_out().is_empty(), "{}", view.left_out());
-//! frozen.restore(&view.into_state())?;
+//! gic.restore(&view.into_state())?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![no_std]

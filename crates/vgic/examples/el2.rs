@@ -31,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     // Register writes of the guest's driver, as the hypervisor forwards them from aborts and traps.
     let timer = IntId::ppi(11).ok_or("there are 16 PPIs")?;
-    let write = |address, value| gic.write(address, AccessWidth::Word, value);
+    let write = |address, value| gic.write_until_done(address, AccessWidth::Word, value);
     write(distributor + u64::from(gicd::CTLR.offset()), 2)?;
     write(redistributor + u64::from(gicr::WAKER.offset()), 0)?;
     for array in [gicr::IGROUPR, gicr::ISENABLER] {
@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // an exit.
     gic.set_line(Line::Ppi { cpu: Cpu::new(0), intid: timer.get() }, Level::Low);
     interface.list[0].set_state(ListRegisterState::Invalid);
-    let inside = inside.exit(&interface).enter();
-    assert_eq!(inside.interface().list[0].state(), ListRegisterState::Invalid);
+    inside.exit(&interface);
+    assert_eq!(vcpu.enter().interface().list[0].state(), ListRegisterState::Invalid);
     Ok(())
 }

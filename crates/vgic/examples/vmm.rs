@@ -16,7 +16,7 @@ enum Exit {
 
 fn handle(exit: &Exit, vcpu: &mut Vcpu) -> Result<(), Box<dyn Error>> {
     match *exit {
-        Exit::Mmio(address, width, value) => vcpu.vgic().write(address, width, value)?,
+        Exit::Mmio(address, width, value) => vcpu.vgic().write_until_done(address, width, value)?,
         Exit::Msr(register, value) => vcpu.write_sysreg(register, value)?,
         Exit::Wfi => {
             while vcpu.prepare_to_sleep() == Sleep::Ready {

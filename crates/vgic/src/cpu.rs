@@ -4,5 +4,6 @@
 pub(crate) mod cpu_interface;
 pub(crate) mod list_registers;
 pub(crate) mod listed;
+pub(crate) mod paused;
 pub(crate) mod system_registers;
 pub(crate) mod vcpu;

@@ -31,15 +31,15 @@
 //! | security | one state (`DS` = 1), or the Non-secure view of two (`DS` = 0) |
 //! | ITS | see [`its`] |
 //! | GICv2m | several frames, with the SPI naming conventions of existing boards |
-//! | life cycle | system and vCPU reset; freeze, save, restore: see [`saved_state`] |
+//! | life cycle | system and vCPU reset; pause, save, restore: see [`saved_state`] |
 //!
 //! # Choices that the architecture leaves
 //!
 //! - Writes take effect before they return: `RWP`, `UWP` and `SYNCR.Busy` read as zero. The
 //!   exceptions are a vCPU with list registers, which must first exit the guest, and a change that
 //!   affects more mappings than one access may visit, which vCPUs complete later. A write that sets
-//!   `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` visits all mappings before it returns, or must
-//!   be repeated until all have been visited ([`Vgic::begin_write`]).
+//!   `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` must be repeated until all mappings have been
+//!   visited ([`Vgic::write`]), or visits them before it returns ([`Vgic::write_until_done`]).
 //! - If interrupts have equal priority, the lowest INTID is signaled first. LPIs with equal
 //!   priority are signaled round-robin, so none of them starves.
 //! - UNPREDICTABLE accesses are ignored. The three `STATUSR` registers are not implemented.
@@ -123,7 +123,7 @@
 //!
 //! // Writes by the guest's driver, as the monitor's exit handler forwards them.
 //! let timer = IntId::new(27);
-//! let write = |address, value| gic.write(address, AccessWidth::Word, value);
+//! let write = |address, value| gic.write_until_done(address, AccessWidth::Word, value);
 //! write(distributor + u64::from(gicd::CTLR.offset()), 2)?;
 //! write(redistributor + u64::from(gicr::WAKER.offset()), 0)?;
 //! for array in [gicr::IGROUPR, gicr::ISENABLER] {
@@ -177,12 +177,12 @@ pub use config::{
 };
 pub use cpu::list_registers::{InGuest, ListRegisterVcpu, VirtualInterfaceMismatch};
 pub use cpu::listed::{MAX_LIST_REGISTERS, VirtualInterface};
+pub use cpu::paused::Paused;
 pub use cpu::system_registers::Undefined;
 pub use cpu::vcpu::{Inputs, Sleep, Vcpu};
 pub use doorbell_fallible::OutOfMemory;
 pub use frames::its;
 pub use gic_arch;
-pub use lifecycle::freeze::Frozen;
 pub use monitor::access::{AccessWidth, BadWidth};
 pub use monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 pub use monitor::memory::{GuestMemory, MemoryFault};

@@ -1,4 +1,6 @@
-//! Machine life cycle: create, freeze, save and restore.
+//! Machine life cycle: create, save, restore, and lose power.
 
 mod creation;
-pub(crate) mod freeze;
+mod power;
+mod restore;
+mod save;

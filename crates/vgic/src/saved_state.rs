@@ -18,20 +18,20 @@
 //! | power | the value of `GICR_WAKER`, regardless of the machine's reset value; the PSCI implementation must record whether a PE is on |
 //!
 //! A state doesn't record fault counters, observers, or whether vCPUs are asleep. The list
-//! registers of a frozen machine are empty. The priority at which an interrupt was acknowledged is
+//! registers of a paused vCPU are empty. The priority at which an interrupt was acknowledged is
 //! omitted as well: no register shows it, and the priority only matters if more interrupts are
 //! active than there are list registers. A restored machine uses the current priority of each
 //! interrupt whose CPU (`active_at`) is known.
 //!
 //! # Example
 //!
-//! Moving a machine. [`Frozen`](crate::Frozen) describes how messages that arrive during a
-//! migration are handled.
+//! Moving a machine. [`Vgic::save`](crate::Vgic::save) describes how messages that arrive during a
+//! migration are handled. [`monitor.rs`] is a monitor whose threads each pause their own vCPU.
 //!
 //! ```
 //! # use msi_types::{Cpu, Kick, Level, Line, SetLine};
 //! # use std::sync::Arc;
-//! # use vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig};
+//! # use vgic::{GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
 //! # struct NoMemory;
 //! # impl GuestMemory for NoMemory {
 //! #     fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> {
@@ -44,19 +44,23 @@
 //! # struct NoKick;
 //! # impl Kick for NoKick { fn kick(&self, _: Cpu) {} }
 //! # let new = || Vgic::new(VgicConfig::new(2), Arc::new(NoMemory), Arc::new(NoKick));
-//! // Source: all vCPUs have left their guests, and their halves are collected.
+//! // Source: every owner of a vCPU pauses it, here a single thread.
 //! let (gic, mut vcpus) = new()?;
 //! gic.set_line(Line::Spi(40), Level::High);
-//! let frozen = gic.freeze(&mut vcpus)?;
-//! let saved = frozen.save()?;
-//! frozen.thaw();
+//! let paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+//! let saved = gic.save()?;
+//! drop(paused);
 //!
 //! // Destination: a machine with the same configuration, none of whose vCPUs has run.
 //! let (gic, mut vcpus) = new()?;
-//! gic.freeze(&mut vcpus)?.restore(&saved)?;
-//! assert_eq!(gic.freeze(&mut vcpus)?.save()?, saved);
+//! let paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+//! gic.restore(&saved)?;
+//! assert_eq!(gic.save()?, saved);
+//! drop(paused);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! [`monitor.rs`]: https://github.com/doorbell-rs/doorbell/blob/main/crates/vgic/tests/lists/monitor.rs
 //!
 //! # Versions
 //!
@@ -75,7 +79,7 @@ mod numbers;
 
 pub use cpu::{CpuState, InterfaceState, LpiState, RedistributorState};
 pub use distributor::{DistributorState, InterruptState};
-pub use error::{FreezeError, NotRestorable, Object, Problem, RestoreError};
+pub use error::{NotRestorable, Object, Problem, RestoreError, SaveError};
 pub use its::{CollectionState, DeviceState, EventState, ItsState};
 
 use alloc::vec::Vec;

@@ -10,6 +10,7 @@ pub use address_map::{Block, Region};
 pub use links::PhysicalTaken;
 
 use crate::config::{V2mConfig, VgicConfig};
+use crate::cpu::cpu_interface::CpuInterface;
 use crate::frames::distributor::Distributor;
 use crate::frames::its::{CommandFaultLog, Its};
 use crate::frames::mbi::Mbi;
@@ -20,6 +21,7 @@ use crate::lpi::LpiCore;
 use crate::monitor::access::AccessWidth;
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, RegisterFrame};
 use crate::monitor::progress::Progress;
+use crate::sync::lock::Mutex;
 use crate::wakeup::VcpuWakeup;
 use crate::wired::Wired;
 use crate::wired::interrupt::InterruptWord;
@@ -74,6 +76,9 @@ pub struct Vgic {
     /// Indexed by vCPU.
     pub(crate) redistributors: Box<[RedistributorRegisters]>,
     pub(crate) addresses: AddressMap,
+    /// CPU interfaces of the paused vCPUs, indexed by vCPU. While this lock is held, no vCPU can
+    /// pause or resume.
+    pub(crate) paused: Mutex<Box<[Option<CpuInterface>]>>,
 }
 
 /// Error for an access outside the model's [regions](Vgic::regions).
@@ -131,38 +136,18 @@ impl Vgic {
         })
     }
 
-    /// Writes the low `width` of `value` to a guest physical address.
+    /// Writes the low `width` of `value` to a guest physical address, in bounded time. Refused
+    /// accesses are ignored and counted in [`events`](Self::events).
     ///
-    /// Refused accesses are ignored and counted in [`events`](Self::events). Setting
-    /// `GICR_CTLR.EnableLPIs` or `GITS_CTLR.Enabled` takes time in proportion to the number of
-    /// mappings; [`begin_write`](Self::begin_write) bounds the time per call.
-    ///
-    /// # Errors
-    /// [`NotClaimed`] if the address is outside the model's regions.
-    pub fn write(&self, address: u64, width: AccessWidth, value: u64) -> Result<(), NotClaimed> {
-        let begun = self.begin_write(address, width, value)?;
-        match self.frame_at(address) {
-            Some((FrameAt::Its(its), _)) if begun == Progress::Unfinished => its.finish_enabling(),
-            Some((FrameAt::Redistributor(cpu), _)) if begun == Progress::Unfinished => {
-                if let Some(frame) = self.redistributor_of(cpu) {
-                    frame.finish_enabling();
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Writes like [`write`](Self::write), but in bounded time, for hypervisors that can't be
-    /// interrupted during the access.
-    ///
-    /// [`Progress::Unfinished`] means that the guest has enabled LPIs or an ITS, but messages do
-    /// not arrive yet. The vCPU must then repeat the access before it does anything else. At EL2,
-    /// it is enough to reenter the guest without advancing its PC.
+    /// [`Progress::Unfinished`] means that the guest has enabled LPIs or an ITS
+    /// (`GICR_CTLR.EnableLPIs`, `GITS_CTLR.Enabled`), but messages do not arrive yet. The vCPU must
+    /// then repeat the access before it does anything else. At EL2, it is enough to reenter the
+    /// guest without advancing its PC. A VMM that has no means to repeat an access should call
+    /// [`write_until_done`](Self::write_until_done).
     ///
     /// # Errors
     /// [`NotClaimed`] if the address is outside the model's regions.
-    pub fn begin_write(
+    pub fn write(
         &self,
         address: u64,
         width: AccessWidth,
@@ -198,6 +183,32 @@ impl Vgic {
             _ => false,
         };
         Ok(Progress::done(!is_enabling))
+    }
+
+    /// Writes like [`write`](Self::write), but completes the access. Enabling LPIs or an ITS takes
+    /// time in proportion to the number of mappings.
+    ///
+    /// # Errors
+    /// [`NotClaimed`] if the address is outside the model's regions.
+    pub fn write_until_done(
+        &self,
+        address: u64,
+        width: AccessWidth,
+        value: u64,
+    ) -> Result<(), NotClaimed> {
+        let progress = self.write(address, width, value)?;
+        match self.frame_at(address) {
+            Some((FrameAt::Its(its), _)) if progress == Progress::Unfinished => {
+                its.finish_enabling();
+            }
+            Some((FrameAt::Redistributor(cpu), _)) if progress == Progress::Unfinished => {
+                if let Some(frame) = self.redistributor_of(cpu) {
+                    frame.finish_enabling();
+                }
+            }
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Performs a system reset: registers, interrupts and LPIs are as after power-on, but lines

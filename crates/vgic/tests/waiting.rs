@@ -57,8 +57,9 @@ fn a_vcpu_sleeps_while_a_command_waits() {
     let config = VgicConfig::new(1).with_lpi_id_bits(Some(14)).with_its(vec![ItsConfig::new(ITS)]);
     let (gic, _vcpus) = Vgic::new(config, memory, Arc::new(|_| {})).unwrap();
     let gic = &gic;
-    let write =
-        |offset: u32, width, value| gic.write(ITS + u64::from(offset), width, value).unwrap();
+    let write = |offset: u32, width, value| {
+        gic.write_until_done(ITS + u64::from(offset), width, value).unwrap()
+    };
     let queue = Cbaser::new().with_address(0x4000_0000).with_valid(true);
     write(gits::CBASER.offset(), Double, queue.into_bits());
     write(gits::CTLR.offset(), Word, 1);

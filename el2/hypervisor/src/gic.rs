@@ -39,7 +39,7 @@ impl Gic {
         let gic = Self { guest, ram, uart, current: AtomicPtr::default() };
         let (vgic, vcpus) = gic.make(config);
         gic.current.store(Arc::into_raw(vgic).cast_mut(), SeqCst);
-        (Arc::new(gic), vcpus.into_iter().map(with_list_registers).collect())
+        (Arc::new(gic), with_list_registers(vcpus))
     }
 
     fn make(&self, config: VgicConfig) -> (Arc<Vgic>, Vec<Vcpu>) {
@@ -74,23 +74,23 @@ impl Gic {
     /// # Safety
     /// No other CPU may have a reference to the GIC; all other CPUs must be paused in
     /// `moving::stand_still`.
-    pub(crate) unsafe fn rebuild(&self, vcpus: Vec<ListRegisterVcpu>) -> Vec<ListRegisterVcpu> {
+    pub(crate) unsafe fn rebuild(&self, mut vcpus: Vec<ListRegisterVcpu>) -> Vec<ListRegisterVcpu> {
         let before = heap::used();
-        let mut vcpus: Vec<_> = vcpus.into_iter().map(ListRegisterVcpu::into_software).collect();
         let bytes = {
-            let frozen = self.current().freeze(&mut vcpus).expect("these are all vCPUs of the GIC");
-            let saved = frozen.save().expect("not enough memory for the saved state");
+            let _paused: Vec<_> = vcpus.iter_mut().map(ListRegisterVcpu::pause).collect();
+            let saved = self.current().save().expect("the GIC cannot be saved");
             postcard::to_allocvec(&saved).expect("not enough memory for the serialized state")
         };
         self.current().reset();
         drop(vcpus);
-        let (vgic, mut vcpus) = self.make(self.current().config().clone());
+        let (vgic, vcpus) = self.make(self.current().config().clone());
+        let mut vcpus = with_list_registers(vcpus);
         let saved: SavedState =
             postcard::from_bytes(&bytes).expect("the bytes were just serialized");
         drop(bytes);
-        let mut frozen = vgic.freeze(&mut vcpus).expect("these are all vCPUs of the GIC");
-        frozen.restore(&saved).expect("the state is from a GIC with the same configuration");
-        frozen.thaw();
+        let paused: Vec<_> = vcpus.iter_mut().map(ListRegisterVcpu::pause).collect();
+        vgic.restore(&saved).expect("the state is from a GIC with the same configuration");
+        drop(paused);
         drop(saved);
         linked::lower(&vgic, self.uart);
         let old = self.current.swap(Arc::into_raw(vgic).cast_mut(), SeqCst);
@@ -99,16 +99,18 @@ impl Gic {
         let old = unsafe { Arc::from_raw(old) };
         assert_eq!(Arc::strong_count(&old), 1, "another reference to the old GIC exists");
         drop(old);
-        let vcpus = vcpus.into_iter().map(with_list_registers).collect();
         let after = heap::used();
         assert!(after <= before, "a move leaked {} bytes of the heap", after - before);
         vcpus
     }
 }
 
-fn with_list_registers(vcpu: Vcpu) -> ListRegisterVcpu {
-    vcpu.with_list_registers(Hardware::here().vtr)
-        .expect("the CPU's virtual interface is not supported")
+fn with_list_registers(vcpus: Vec<Vcpu>) -> Vec<ListRegisterVcpu> {
+    let vtr = Hardware::here().vtr;
+    let convert = |vcpu: Vcpu| {
+        vcpu.with_list_registers(vtr).expect("the CPU's virtual interface is not supported")
+    };
+    vcpus.into_iter().map(convert).collect()
 }
 
 impl SetLine for Gic {

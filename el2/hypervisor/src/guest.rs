@@ -66,7 +66,8 @@ pub(crate) struct GuestConfig {
 
 /// A vCPU that is not loaded on a CPU.
 pub(crate) struct Vcpu {
-    pub(crate) interrupts: ListRegisterVcpu,
+    /// Boxed, because each load moves the vCPU.
+    pub(crate) interrupts: Box<ListRegisterVcpu>,
     /// Registers of the vCPU, or `None` if it is off.
     pub(crate) registers: Option<Registers>,
 }
@@ -112,6 +113,7 @@ impl Guest {
         }
         let vcpus = vcpus
             .into_iter()
+            .map(Box::new)
             .map(|interrupts| IrqMutex::new(Some(Vcpu { interrupts, registers: None })));
         Self {
             number,
@@ -152,11 +154,11 @@ impl Guest {
         let cpus = || (0..self.vcpus.len() as u32).map(Cpu::new);
         let taken = cpus().map(|cpu| self.take_vcpu(cpu).expect("no vCPU is loaded"));
         let (vcpus, registers): (Vec<_>, Vec<_>) =
-            taken.map(|vcpu| (vcpu.interrupts, vcpu.registers)).unzip();
+            taken.map(|vcpu| (*vcpu.interrupts, vcpu.registers)).unzip();
         // SAFETY: the caller guarantees that no vCPU is loaded and that the other CPUs are paused.
         let vcpus = unsafe { self.gic.rebuild(vcpus) };
         for ((cpu, interrupts), registers) in cpus().zip(vcpus).zip(registers) {
-            self.put_vcpu(cpu, Vcpu { interrupts, registers });
+            self.put_vcpu(cpu, Vcpu { interrupts: Box::new(interrupts), registers });
             // The new GIC doesn't know which vCPUs wait, so kick them all.
             self.kick(cpu);
         }

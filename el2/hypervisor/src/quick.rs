@@ -17,7 +17,7 @@ use vgic::InGuest;
 
 /// Handles a synchronous exception that is a PSCI query, an SGI, or an access to a register that
 /// does not show the state of list registers. Returns `false` for any other exception.
-pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &InGuest) -> bool {
+pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &InGuest<'_>) -> bool {
     let (esr, far) = (read_register!("esr_el2"), read_register!("far_el2"));
     match Trap::decode(esr, far, read_register!("hpfar_el2")) {
         Trap::HypervisorCall => answer(guest, context).is_some(),
@@ -54,7 +54,7 @@ fn read(guest: &Guest, context: &mut Context, access: DeviceAccess) -> Option<()
 }
 
 /// Sends an SGI, possibly to the vCPU itself.
-fn send(context: &mut Context, vcpu: &InGuest, access: RegisterAccess) -> Option<()> {
+fn send(context: &mut Context, vcpu: &InGuest<'_>, access: RegisterAccess) -> Option<()> {
     let RegisterAccess { encoding, register, is_read } = access;
     if is_read || vcpu.write_sgi(encoding, context.register(register)).is_err() {
         return None;

@@ -44,7 +44,7 @@ impl<'a> Recorder<'a> {
 
     /// Records that the vCPU enters its guest.
     #[inline]
-    pub(crate) fn enters(&mut self, vcpu: &InGuest) {
+    pub(crate) fn enters(&mut self, vcpu: &InGuest<'_>) {
         if self.is_on {
             self.enter(vcpu);
         }
@@ -139,7 +139,7 @@ impl<'a> Recorder<'a> {
     }
 
     #[cold]
-    fn enter(&mut self, vcpu: &InGuest) {
+    fn enter(&mut self, vcpu: &InGuest<'_>) {
         self.end();
         if !self.is_listed {
             self.is_listed = true;

@@ -112,7 +112,7 @@ fn write(guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<
     if controller::message_of_vcpu(guest.vgic(), address, width, value).is_some() {
         return Some(Progress::Done);
     }
-    if let Ok(progress) = guest.vgic().begin_write(address, width, value) {
+    if let Ok(progress) = guest.vgic().write(address, width, value) {
         return Some(progress);
     }
     match &guest.uart {

@@ -58,7 +58,7 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
     // The checks below see the interrupts and requests of earlier kicks. `leave` checks for later
     // kicks.
     entity.forget_kicks();
-    let Some(Vcpu { interrupts, registers }) = guest.take_vcpu(id.cpu) else { return };
+    let Some(Vcpu { mut interrupts, registers }) = guest.take_vcpu(id.cpu) else { return };
     let registers = match guest.power.take_request(id.cpu) {
         Some(start) => Some(Registers::starting(start)),
         None => registers,
@@ -69,7 +69,7 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
         return;
     };
     load(id, guest, &registers);
-    let (mut interrupts, stop) = run_loaded(guest, entity, interrupts, &mut registers.context);
+    let stop = run_loaded(guest, entity, &mut interrupts, &mut registers.context);
     registers.floats.store();
     registers.el1 = El1::store();
     interrupts::put_timer();
@@ -112,9 +112,9 @@ fn load(id: VcpuId, guest: &Guest, registers: &Registers) {
 fn run_loaded(
     guest: &Guest,
     entity: &Entity,
-    mut vcpu: ListRegisterVcpu,
+    vcpu: &mut ListRegisterVcpu,
     context: &mut Context,
-) -> (ListRegisterVcpu, Stop) {
+) -> Stop {
     let (cpu, hardware) = (vcpu.cpu(), Hardware::here());
     let (mut recorder, mut left) = (Recorder::new(guest, cpu), Hardware::empty());
     vcpu.returned();
@@ -126,10 +126,10 @@ fn run_loaded(
         let exit = run_guest(guest, entity, context, &inside, &mut recorder);
         hardware.store(used, &mut left);
         recorder.left(inside.interface(), &left);
-        vcpu = inside.exit(&left);
+        inside.exit(&left);
         guest.gate.leave(cpu);
         let next = match exit {
-            Some(Vector::Synchronous) => traps::handle(guest, context, &mut vcpu),
+            Some(Vector::Synchronous) => traps::handle(guest, context, vcpu),
             Some(Vector::Interrupt) => {
                 interrupts::take();
                 Next::Resume
@@ -147,15 +147,15 @@ fn run_loaded(
         match next {
             Next::Resume => {}
             Next::Wait => {
-                if wait(guest, entity, &mut vcpu, &mut recorder) == Sleep::Ready {
-                    return (vcpu, Stop::Waits);
+                if wait(guest, entity, vcpu, &mut recorder) == Sleep::Ready {
+                    return Stop::Waits;
                 }
             }
-            Next::Off => return (vcpu, Stop::Off),
+            Next::Off => return Stop::Off,
             Next::End(end) => guest.end_by(end),
         }
     }
-    (vcpu, Stop::Preempted)
+    Stop::Preempted
 }
 
 /// Runs guest code up to an exit that the fast path does not handle. Returns `None` if this CPU's
@@ -164,7 +164,7 @@ fn run_guest(
     guest: &Guest,
     entity: &Entity,
     context: &mut Context,
-    vcpu: &InGuest,
+    vcpu: &InGuest<'_>,
     recorder: &mut Recorder<'_>,
 ) -> Option<Vector> {
     while !entity.is_kicked() {

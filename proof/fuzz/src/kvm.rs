@@ -44,6 +44,11 @@ impl Kick for NoKick {
     fn kick(&self, _: Cpu) {}
 }
 
+fn saved(gic: &Vgic, vcpus: &mut [Vcpu]) -> SavedState {
+    let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+    gic.save().expect("all vCPUs are paused, and there is memory")
+}
+
 impl Monitor {
     /// Maximum number of actions that are performed.
     pub const MOST_ACTS: usize = 64;
@@ -54,11 +59,7 @@ impl Monitor {
         let memory = Arc::new(Memory::default());
         let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(NoKick))
             .expect("the configuration is valid");
-        let state = gic
-            .freeze(&mut vcpus)
-            .expect("all vCPUs are included")
-            .save()
-            .expect("there is memory");
+        let state = saved(&gic, &mut vcpus);
         let state = KvmView::new(&config, state, &*memory)
             .expect("the configuration is supported by KVM")
             .into_state();
@@ -181,11 +182,7 @@ impl Monitor {
         let (gic, mut vcpus) =
             Vgic::new(self.config.clone(), self.memory.clone(), Arc::new(NoKick))
                 .expect("the same machine was created before");
-        let fresh = gic
-            .freeze(&mut vcpus)
-            .expect("all vCPUs are included")
-            .save()
-            .expect("there is memory");
+        let fresh = saved(&gic, &mut vcpus);
         let mut view = view(&self.config, &fresh, &self.memory);
         if view.load(&registers).is_ok() {
             self.state = view.into_state();
@@ -195,9 +192,9 @@ impl Monitor {
     /// Restores a state of any origin into the machine, and lets the guest continue.
     pub fn restore(&mut self) {
         self.memory.allow(self.tables());
-        let mut frozen = self.gic.freeze(&mut self.vcpus).expect("all vCPUs are included");
-        frozen.restore(&self.state).expect("a view's state is valid for the machine");
-        frozen.thaw();
+        let paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();
+        self.gic.restore(&self.state).expect("a view's state is valid for the machine");
+        drop(paused);
         for vcpu in &mut self.vcpus {
             for _ in 0..16 {
                 let intid = vcpu.read_sysreg(icc::IAR1.encoding()).expect("ICC_IAR1_EL1");
@@ -279,12 +276,7 @@ mod tests {
         let event = monitor.state.its[0].devices[0].events[0];
         assert_eq!((event.intid.get(), event.pending), (8192, true));
         monitor.restore();
-        let state = monitor
-            .gic
-            .freeze(&mut monitor.vcpus)
-            .expect("all vCPUs are included")
-            .save()
-            .expect("there is memory");
+        let state = saved(&monitor.gic, &mut monitor.vcpus);
         assert_eq!(state.its[0].devices.len(), 1);
     }
 }

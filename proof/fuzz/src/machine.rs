@@ -279,16 +279,13 @@ impl Machine {
     }
 
     fn save(&mut self) -> SavedState {
-        self.gic
-            .freeze(&mut self.vcpus)
-            .expect("all vCPUs are included")
-            .save()
-            .expect("there is memory")
+        let _paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();
+        self.gic.save().expect("all vCPUs are paused, and there is memory")
     }
 
     fn restore(&mut self, saved: &SavedState) {
-        let mut frozen = self.gic.freeze(&mut self.vcpus).expect("all vCPUs are included");
-        frozen
+        let _paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();
+        self.gic
             .restore(saved)
             .expect("a saved state can be restored into a machine of the same configuration");
     }
@@ -328,7 +325,7 @@ impl Machine {
     }
 
     fn write(&self, address: u64, width: AccessWidth, value: u64) {
-        _ = self.gic.write(address, width, value);
+        _ = self.gic.write_until_done(address, width, value);
     }
 }
 

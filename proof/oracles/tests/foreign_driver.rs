@@ -85,12 +85,16 @@ impl Replay {
     /// If migrations are enabled, replaces the model by a new one.
     fn perhaps_migrate(&mut self) {
         let Some(on_the_way) = self.migration else { return };
-        let mut saved = self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap();
+        let paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();
+        let mut saved = self.gic.save().unwrap();
+        drop(paused);
         on_the_way(&mut saved);
         let sent = postcard::to_allocvec(&saved).unwrap();
         let (gic, mut vcpus) = model(&self.ram);
         let received: SavedState = postcard::from_bytes(&sent).unwrap();
-        gic.freeze(&mut vcpus).unwrap().restore(&received).unwrap();
+        let paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+        gic.restore(&received).unwrap();
+        drop(paused);
         (self.gic, self.vcpus) = (gic, vcpus);
     }
 
@@ -112,7 +116,7 @@ impl Replay {
 
     fn write(&self, base: u64, words: &[&str]) {
         let [offset, bytes, value] = words else { panic!("{words:?}") };
-        self.gic.write(base + hex(offset), width(bytes), hex(value)).unwrap();
+        self.gic.write_until_done(base + hex(offset), width(bytes), hex(value)).unwrap();
     }
 
     /// Compares a value that Linux read with the value from the model, except in identification

@@ -8,7 +8,7 @@ use gic_arch::ich::{ListRegister, ListRegisterState, Vtr};
 use msi_types::Delivery;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vgic::{InGuest, ListRegisterVcpu, VirtualInterface};
+use vgic::{ListRegisterVcpu, VirtualInterface};
 
 /// Number of timed rounds. An additional round before the timed ones fills the caches.
 const ROUNDS: u32 = 32;
@@ -29,8 +29,8 @@ struct Guests {
     clock: Clock,
 }
 
-/// vCPUs in guest mode, and the virtual interface state that each vCPU's guest modifies.
-type Entered = (Vec<InGuest>, Vec<VirtualInterface>);
+/// The virtual interface state of each vCPU in guest mode, which its guest modifies.
+type Entered = Vec<VirtualInterface>;
 
 /// A clock for operations that hardly take longer than reading the clock.
 struct Clock {
@@ -76,14 +76,15 @@ impl Guests {
 
     /// Makes all vCPUs enter the guest, each with `listed` list registers in use.
     fn enter(&mut self, listed: u32) -> Result<(Entered, Duration), String> {
-        let mut outside: Vec<_> = self.vcpus.drain(..).map(Some).collect();
-        let mut inside = Vec::with_capacity(outside.len());
-        let entered = outside.iter_mut().map(|vcpu| vcpu.take().map(ListRegisterVcpu::enter));
-        let ((), time) = self.clock.time(|| inside.extend(entered));
-        let inside: Vec<_> = inside.into_iter().flatten().collect();
-        let left: Vec<_> = inside.iter().map(|guest| *guest.interface()).collect();
+        let Self { vcpus, clock, .. } = self;
+        let enter = |vcpu: &mut ListRegisterVcpu| {
+            let _inside = vcpu.enter();
+        };
+        let ((), time) = clock.time(|| vcpus.iter_mut().for_each(enter));
+        let inside = vcpus.iter_mut().filter_map(ListRegisterVcpu::in_guest);
+        let left: Vec<_> = inside.map(|guest| *guest.interface()).collect();
         if left.iter().all(|interface| pending(interface) == listed) {
-            Ok(((inside, left), time))
+            Ok((left, time))
         } else {
             Err(format!("a vCPU does not have {listed} interrupts in list registers"))
         }
@@ -93,7 +94,7 @@ impl Guests {
     /// these interrupts, and makes the vCPUs exit. Returns the time spent on the exits.
     fn run_to_end(&mut self, listed: u32) -> Result<Duration, String> {
         let (mut entered, _) = self.enter(listed)?;
-        for interface in &mut entered.1 {
+        for interface in &mut entered {
             let end = |register: &mut ListRegister| {
                 *register = register.with_state(ListRegisterState::Invalid);
             };
@@ -103,10 +104,10 @@ impl Guests {
     }
 
     /// Makes all vCPUs exit the guest.
-    fn exit(&mut self, (inside, left): Entered) -> Duration {
+    fn exit(&mut self, left: Entered) -> Duration {
         let Self { vcpus, clock, .. } = self;
-        let exit = || vcpus.extend(inside.into_iter().zip(&left).map(|(it, left)| it.exit(left)));
-        clock.time(exit).1
+        let inside = vcpus.iter_mut().filter_map(ListRegisterVcpu::in_guest);
+        clock.time(|| inside.zip(&left).for_each(|(guest, left)| guest.exit(left))).1
     }
 }
 
@@ -176,15 +177,13 @@ fn entry_and_exit(name: &'static str, of: Reference, pending: u32) -> Result<Pro
             .try_for_each(|device| guests.send(device, (pending - device * 32).min(32)))?;
         let (entered, _) = guests.enter(pending.min(16))?;
         guests.exit(entered);
-        let Some(mut vcpu) = guests.vcpus.pop() else { return Err("no vCPU".to_owned()) };
+        let Some(vcpu) = guests.vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
         let start = Instant::now();
         for _ in 0..REPEATS {
             let guest = vcpu.enter();
             let left = *guest.interface();
-            vcpu = guest.exit(&left);
+            guest.exit(&left);
         }
-        let time = start.elapsed();
-        guests.vcpus.push(vcpu);
-        Ok(each(time, REPEATS))
+        Ok(each(start.elapsed(), REPEATS))
     }))
 }

@@ -274,7 +274,7 @@ impl MeasuredGic {
     }
 
     fn write(&self, address: u64, width: AccessWidth, value: u64) -> Result<(), String> {
-        self.gic.write(address, width, value).map_err(|error| error.to_string())
+        self.gic.write_until_done(address, width, value).map_err(|error| error.to_string())
     }
 
     /// Sends a device's message to the first ITS.

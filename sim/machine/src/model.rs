@@ -131,13 +131,13 @@ impl GicModel {
     /// Power-cycles the model. Only RAM keeps its contents.
     ///
     /// # Errors
-    /// Returns an error if the model cannot be frozen or reset.
+    /// Returns an error if the model cannot be saved or reset.
     pub(crate) fn lose_power(&self, vcpus: &mut [&mut Vcpu]) -> Result<(), String> {
         let current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         let mut idle = lock(&self.idle);
         let all = vcpus.iter_mut().map(|vcpu| &mut **vcpu).chain(idle.iter_mut());
-        let mut frozen = current.vgic.freeze(all).map_err(|error| error.to_string())?;
-        frozen.lose_power().map_err(|error| error.to_string())
+        let _paused: Vec<_> = all.map(Vcpu::pause).collect();
+        current.vgic.lose_power().map_err(|error| error.to_string())
     }
 
     /// Calls `act` with the current model.
@@ -174,10 +174,8 @@ impl GicModel {
 
     /// Saves the model's state as bytes.
     fn save(&self, vgic: &Vgic, vcpus: &mut [&mut Vcpu]) -> Result<Vec<u8>, String> {
-        let frozen = vgic
-            .freeze(vcpus.iter_mut().map(|vcpu| &mut **vcpu))
-            .map_err(|error| error.to_string())?;
-        let saved = frozen.save().map_err(|error| error.to_string())?;
+        let _paused: Vec<_> = vcpus.iter_mut().map(|vcpu| vcpu.pause()).collect();
+        let saved = vgic.save().map_err(|error| error.to_string())?;
         let sent = match self.wire.get() {
             Some(wire) => wire(saved),
             None => saved,
@@ -199,10 +197,9 @@ impl fmt::Debug for GicModel {
 /// Restores the model from the bytes, and checks that saving it again produces the same bytes.
 fn restore(vgic: &Vgic, vcpus: &mut [&mut Vcpu], sent: &[u8]) -> Result<(), String> {
     let received: SavedState = postcard::from_bytes(sent).map_err(|error| error.to_string())?;
-    let mut frozen =
-        vgic.freeze(vcpus.iter_mut().map(|vcpu| &mut **vcpu)).map_err(|error| error.to_string())?;
-    frozen.restore(&received).map_err(|error| error.to_string())?;
-    if frozen.save().as_ref() == Ok(&received) {
+    let _paused: Vec<_> = vcpus.iter_mut().map(|vcpu| vcpu.pause()).collect();
+    vgic.restore(&received).map_err(|error| error.to_string())?;
+    if vgic.save().as_ref() == Ok(&received) {
         Ok(())
     } else {
         Err("a restored machine does not save the same state".to_owned())

@@ -105,7 +105,7 @@ impl AddressSpace {
         match self.gic.its(0).filter(|_| rings).zip(u32::try_from(value).ok()) {
             Some((its, data)) => drop(its.signal_msi(SENDER, MsiMessage { address, data })),
             // The GIC only rejects writes outside its regions, which have no effect.
-            None => drop(self.gic.write(address, width, value)),
+            None => drop(self.gic.write_until_done(address, width, value)),
         }
         // Executes all commands, as QEMU's ITS does on a write, because no vCPU runs that could
         // continue them later.

@@ -199,7 +199,7 @@ impl MmioDevice for ModelRegion {
     }
 
     fn write(&self, offset: u64, width: AccessWidth, value: u64) {
-        self.gic.write(self.base + offset, width, value).unwrap();
+        self.gic.write_until_done(self.base + offset, width, value).unwrap();
     }
 }
 
@@ -424,7 +424,8 @@ impl Machine {
     /// Resets all registers to their power-on values, but keeps RAM contents and line levels.
     pub(crate) fn lose_power(&self) {
         let mut halves: Vec<_> = self.vcpus.iter().map(|vcpu| vcpu.lock().unwrap()).collect();
-        self.gic.freeze(halves.iter_mut().map(|half| &mut **half)).unwrap().lose_power().unwrap();
+        let _paused: Vec<_> = halves.iter_mut().map(|half| half.pause()).collect();
+        self.gic.lose_power().unwrap();
     }
 
     /// Prevents the ITS from becoming quiescent.

@@ -4,8 +4,8 @@ use gic_arch::gicr;
 use gic_arch::gits::{Baser, Cbaser, Ctlr, PageSize, TableKind};
 use gic_arch::its::Level1Entry;
 use std::sync::Arc;
-use vgic::saved_state::SavedState;
-use vgic::{GuestMemory, Vgic, VgicConfig, VmMemory};
+use vgic::saved_state::{RestoreError, SavedState};
+use vgic::{GuestMemory, Vcpu, Vgic, VgicConfig, VmMemory};
 use vgic_kvm::abi::Errno;
 use vgic_kvm::abi::{Attribute, control};
 use vgic_kvm::{KvmDevice, KvmView, LeftOut, kvm_config, kvm_its_config};
@@ -51,7 +51,23 @@ pub(crate) fn config() -> VgicConfig {
 /// Returns the state of a machine after reset.
 pub(crate) fn fresh() -> SavedState {
     let (gic, mut vcpus) = Vgic::new(config(), Arc::new(ram()), Arc::new(|_| {})).unwrap();
-    gic.freeze(&mut vcpus).unwrap().save().unwrap()
+    save_machine(&gic, &mut vcpus)
+}
+
+/// Saves a machine.
+pub(crate) fn save_machine(gic: &Vgic, vcpus: &mut [Vcpu]) -> SavedState {
+    let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+    gic.save().unwrap()
+}
+
+/// Restores a machine.
+pub(crate) fn restore_machine(
+    gic: &Vgic,
+    vcpus: &mut [Vcpu],
+    state: &SavedState,
+) -> Result<(), RestoreError> {
+    let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+    gic.restore(state)
 }
 
 /// Restores a machine from `state` and saves it again, or returns the restore's error.
@@ -60,9 +76,8 @@ pub(crate) fn through_a_machine(
     memory: Arc<Ram>,
 ) -> Result<SavedState, String> {
     let (gic, mut vcpus) = Vgic::new(config(), memory, Arc::new(|_| {})).unwrap();
-    let mut frozen = gic.freeze(&mut vcpus).unwrap();
-    frozen.restore(state).map_err(|error| error.to_string())?;
-    Ok(frozen.save().unwrap())
+    restore_machine(&gic, &mut vcpus, state).map_err(|error| error.to_string())?;
+    Ok(save_machine(&gic, &mut vcpus))
 }
 
 /// Number of levels of the device table.

@@ -1,6 +1,7 @@
 //! Tests that convert saved states to KVM's format and back. A guest creates the states with
 //! register accesses and commands.
 
+use crate::board::{restore_machine, save_machine};
 use doorbell_test_support::guest::ram;
 use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
 use gic_arch::icc::SysRegEncoding;
@@ -100,7 +101,7 @@ impl Guest {
 
     /// Saves the machine, and takes a snapshot of its state in KVM's format.
     pub(crate) fn snapshot(mut self) -> KvmSnapshot {
-        let saved = self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap();
+        let saved = save_machine(&self.gic, &mut self.vcpus);
         let config = self.gic.config();
         let mut view = KvmView::new(config, saved, &*self.ram).unwrap();
         let cpu = |cpu: &CpuConfig| SnapshotCpu {
@@ -123,8 +124,12 @@ impl Guest {
             let pending = gicr::Pendbaser::new().with_address(pending_table(cpu));
             let frame = self.frame(cpu);
             let (propbaser, pendbaser) = (gicr::PROPBASER.offset(), gicr::PENDBASER.offset());
-            self.gic.write(frame + u64::from(propbaser), Double, config.into_bits()).unwrap();
-            self.gic.write(frame + u64::from(pendbaser), Double, pending.into_bits()).unwrap();
+            self.gic
+                .write_until_done(frame + u64::from(propbaser), Double, config.into_bits())
+                .unwrap();
+            self.gic
+                .write_until_done(frame + u64::from(pendbaser), Double, pending.into_bits())
+                .unwrap();
         }
     }
 
@@ -209,7 +214,7 @@ impl Guest {
 
     /// Saves in KVM's format.
     fn save(&mut self) -> Vec<KvmRegister> {
-        let saved = self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap();
+        let saved = save_machine(&self.gic, &mut self.vcpus);
         let mut view = KvmView::new(self.gic.config(), saved, &*self.ram).unwrap();
         let registers = view.save().unwrap();
         self.left_out = view.left_out();
@@ -223,12 +228,11 @@ impl Guest {
         let config = self.gic.config().clone();
         let (gic, mut vcpus) =
             Vgic::new(config.clone(), self.ram.clone(), Arc::new(|_| {})).unwrap();
-        let mut frozen = gic.freeze(&mut vcpus).unwrap();
-        let mut view = KvmView::new(&config, frozen.save().unwrap(), &*self.ram).unwrap();
+        let fresh = save_machine(&gic, &mut vcpus);
+        let mut view = KvmView::new(&config, fresh, &*self.ram).unwrap();
         view.load(&registers).unwrap();
         assert!(view.left_out().is_empty(), "{}", view.left_out());
-        frozen.restore(&view.into_state()).unwrap();
-        frozen.thaw();
+        restore_machine(&gic, &mut vcpus, &view.into_state()).unwrap();
         Self { gic, vcpus, ..self }
     }
 
@@ -251,11 +255,11 @@ impl Guest {
     }
 
     fn write(&self, address: u64, value: u64) {
-        self.gic.write(address, Word, value).unwrap();
+        self.gic.write_until_done(address, Word, value).unwrap();
     }
 
     fn write_its(&self, offset: u32, value: u64) {
-        self.gic.write(ITS + u64::from(offset), Double, value).unwrap();
+        self.gic.write_until_done(ITS + u64::from(offset), Double, value).unwrap();
     }
 
     fn msr(&mut self, cpu: usize, register: SysRegEncoding, value: u64) {

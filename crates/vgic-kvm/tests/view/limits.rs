@@ -1,7 +1,9 @@
 //! Tests that machines and states that KVM can't represent are refused, with a distinct error for
 //! each limit.
 
-use crate::board::{Levels, PENDING, config, fresh, ram, with_tables, word};
+use crate::board::{
+    Levels, PENDING, config, fresh, ram, restore_machine, save_machine, with_tables, word,
+};
 use gic_arch::gicd::Irouter;
 use gic_arch::gits::Creadr;
 use gic_arch::its::CollectionId;
@@ -120,8 +122,8 @@ fn a_kvm_guest_cannot_make_ppis_edge_triggered() {
         let (cpu, intid) = (config.cpus[0].affinity, IntId::new(20));
         let trigger = gicr::ICFGR.locate(intid).unwrap();
         let address = config.redistributors[0].base + u64::from(trigger.register().offset());
-        gic.write(address, AccessWidth::Word, trigger.mask().into()).unwrap();
-        let state = gic.freeze(&mut vcpus).unwrap().save().unwrap();
+        gic.write_until_done(address, AccessWidth::Word, trigger.mask().into()).unwrap();
+        let state = save_machine(&gic, &mut vcpus);
         let refused = KvmView::new(&config, state, &*memory).err();
         assert_eq!(refused, (!level_ppis).then_some(OutsideKvm::EdgePpi { cpu, intid }));
     }
@@ -136,7 +138,7 @@ fn level_ppis_refuse_an_edge_triggered_one() {
     {
         let config = config().with_level_ppis(level_ppis);
         let (gic, mut vcpus) = Vgic::new(config, Arc::new(ram()), Arc::new(|_| {})).unwrap();
-        let restored = gic.freeze(&mut vcpus).unwrap().restore(&state);
+        let restored = restore_machine(&gic, &mut vcpus, &state);
         assert_eq!(restored.map_err(|error| error.problem), expected);
     }
 }

@@ -1,6 +1,6 @@
 //! Tests for machines with an older revision or with several redistributor regions.
 
-use crate::board::ram;
+use crate::board::{ram, save_machine};
 use gic_arch::{Affinity, Iidr, gicd, gicr};
 use std::sync::Arc;
 use vgic::{CpuConfig, RedistributorRegion, Vgic, VgicConfig};
@@ -11,7 +11,7 @@ use vgic_kvm::{KvmDevice, KvmView, at_revision, kvm_config, kvm_its_config};
 fn viewed<T>(config: &VgicConfig, read: impl FnOnce(&KvmView<'_>) -> T) -> T {
     let memory = Arc::new(ram());
     let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(|_| {})).unwrap();
-    let state = gic.freeze(&mut vcpus).unwrap().save().unwrap();
+    let state = save_machine(&gic, &mut vcpus);
     read(&KvmView::new(config, state, &*memory).unwrap())
 }
 

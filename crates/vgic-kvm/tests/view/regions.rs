@@ -1,6 +1,8 @@
 //! Tests that a state doesn't depend on redistributor addresses, with several regions.
 
-use crate::board::{ITS, Levels, RAM, Ram, TRANSLATIONS, ram, set_up_tables};
+use crate::board::{
+    ITS, Levels, RAM, Ram, TRANSLATIONS, ram, restore_machine, save_machine, set_up_tables,
+};
 use gic_arch::its::CollectionId;
 use gic_arch::lpi::Config;
 use gic_arch::{Affinity, IntId, Priority, gicd, gicr, icc};
@@ -66,15 +68,13 @@ fn with_pending_lpis(mut state: SavedState, memory: &Ram) -> SavedState {
 fn a_state_moves_between_several_regions() {
     let (config, memory) = (config(), Arc::new(ram()));
     let (source, mut vcpus) = machine(&config, &memory);
-    let state = with_pending_lpis(source.freeze(&mut vcpus).unwrap().save().unwrap(), &memory);
+    let state = with_pending_lpis(save_machine(&source, &mut vcpus), &memory);
     let registers = KvmView::new(&config, state, &*memory).unwrap().save().unwrap();
 
     let (target, mut vcpus) = machine(&config, &memory);
-    let mut frozen = target.freeze(&mut vcpus).unwrap();
-    let mut view = KvmView::new(&config, frozen.save().unwrap(), &*memory).unwrap();
+    let mut view = KvmView::new(&config, save_machine(&target, &mut vcpus), &*memory).unwrap();
     view.load(&registers).unwrap();
-    frozen.restore(&view.into_state()).unwrap();
-    frozen.thaw();
+    restore_machine(&target, &mut vcpus, &view.into_state()).unwrap();
 
     let mut acknowledge = || -> Vec<_> {
         let iar = icc::IAR1.encoding();

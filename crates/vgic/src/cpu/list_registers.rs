@@ -25,11 +25,11 @@ mod sgi;
 
 use crate::config::SecurityView;
 use crate::cpu::listed::{ListRegisters, MAX_LIST_REGISTERS, VirtualInterface};
+use crate::cpu::paused::Paused;
 use crate::cpu::system_registers::Undefined;
 use crate::cpu::vcpu::{Inputs, Sleep, Vcpu};
 use crate::vgic::Vgic;
 use crate::wired::index::WiredIndex;
-use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
 use gic_arch::IntId;
@@ -83,29 +83,25 @@ pub enum VirtualInterfaceMismatch {
 /// use vgic::{ListRegisterVcpu, VirtualInterface};
 ///
 /// /// `run` loads the interface into `ICH_*_EL2`, runs the guest until it exits, and stores them.
-/// fn run_once(vcpu: ListRegisterVcpu, run: impl Fn(&mut VirtualInterface)) -> ListRegisterVcpu {
+/// fn run_once(vcpu: &mut ListRegisterVcpu, run: impl Fn(&mut VirtualInterface)) {
 ///     let inside = vcpu.enter();
 ///     let mut interface = *inside.interface();
 ///     run(&mut interface);
-///     inside.exit(&interface)
+///     inside.exit(&interface);
 /// }
 /// ```
 ///
 /// [`el2.rs`]: https://github.com/doorbell-rs/doorbell/blob/main/crates/vgic/examples/el2.rs
-pub struct ListRegisterVcpu(Box<[Vcpu; 1]>);
+pub struct ListRegisterVcpu(Vcpu);
 
 /// [`ListRegisterVcpu`] whose guest is running. The hypervisor loads the
 /// [interface](Self::interface) into the hardware, runs the guest, and [exits](Self::exit).
 ///
-/// If this value is dropped without an exit, the vCPU ends, and its CPU interface no longer
-/// receives interrupts. Interrupts in its list registers revert to their state at the entry. No
-/// interrupt is lost, but an interrupt that the guest has acknowledged since then becomes pending
-/// again. Other vCPUs don't wait for a dropped vCPU.
+/// This value borrows the vCPU, which can therefore not be used outside the guest before the exit.
+/// If it is dropped without an exit, the vCPU stays in guest mode, and
+/// [`ListRegisterVcpu::in_guest`] returns it again.
 #[must_use = "interrupts in list registers return to the model only at the exit"]
-pub struct InGuest {
-    /// The vCPU, or `None` after the exit.
-    vcpu: Option<ListRegisterVcpu>,
-}
+pub struct InGuest<'a>(&'a mut ListRegisterVcpu);
 
 impl Vcpu {
     /// Prepares the vCPU to run its guest on CPUs with the virtual interface that `vtr`
@@ -145,9 +141,8 @@ impl Vcpu {
         }
         self.list_registers =
             ListRegisters { count, traps_dir: vtr.tds(), ..ListRegisters::none() };
-        let active = &mut self.list_registers.active;
-        self.gic.wired().active_indices(self.cpu).for_each(|index| active.insert(index));
-        Ok(ListRegisterVcpu(self.boxed()))
+        self.note_active();
+        Ok(ListRegisterVcpu(self))
     }
 }
 
@@ -159,9 +154,24 @@ impl ListRegisterVcpu {
     /// A vCPU whose list registers were empty may also be kicked once after it has exited: see
     /// [`returned`](Self::returned).
     #[inline]
-    pub fn enter(self) -> InGuest {
-        let vcpu = if self.is_left_alone() { self } else { self.leave() };
-        InGuest { vcpu: Some(vcpu) }
+    pub fn enter(&mut self) -> InGuest<'_> {
+        if !self.is_left_alone() {
+            self.leave();
+        }
+        self.0.list_registers.is_entered = true;
+        InGuest(self)
+    }
+
+    /// Returns the guest mode that an earlier [`enter`](Self::enter) began, or `None` if the vCPU
+    /// has exited since. Intended for hypervisors whose exit handlers do not return to the function
+    /// that entered the guest.
+    ///
+    /// Any other method ends guest mode without an exit. Interrupts in list registers then revert
+    /// to their state at the entry: none is lost, but an interrupt that the guest has acknowledged
+    /// since becomes pending again. Dropping the vCPU has the same effect, and resets its CPU
+    /// interface, so that it no longer receives interrupts. Other vCPUs don't wait for it.
+    pub fn in_guest(&mut self) -> Option<InGuest<'_>> {
+        self.0.list_registers.is_entered.then_some(InGuest(self))
     }
 
     /// Reads a system register on behalf of the guest, after a trapped access.
@@ -187,12 +197,12 @@ impl ListRegisterVcpu {
 
     /// Returns the state of the PE's interrupt inputs, as [`Vcpu::inputs`] does.
     pub fn inputs(&mut self) -> Inputs {
-        self.0[0].inputs()
+        self.outside().inputs()
     }
 
     /// Prepares to sleep while the guest waits (WFI), as [`Vcpu::prepare_to_sleep`] does.
     pub fn prepare_to_sleep(&mut self) -> Sleep {
-        let [vcpu] = &mut *self.0;
+        let vcpu = self.outside();
         // An idle vCPU's last entry checked every source; without an entry, only signaled
         // interrupts matter.
         vcpu.own.wakeup.end_idle();
@@ -216,7 +226,7 @@ impl ListRegisterVcpu {
     /// before it emulates a device or handles a physical interrupt. The call is optional: without
     /// it, the vCPU may just receive a superfluous kick.
     pub fn returned(&mut self) {
-        self.0[0].returned();
+        self.outside().returned();
     }
 
     /// Resets the CPU interface, as [`Vcpu::reset`] does.
@@ -224,56 +234,51 @@ impl ListRegisterVcpu {
         self.own().reset();
     }
 
-    /// Converts this vCPU back to a software CPU interface.
-    pub fn into_software(mut self) -> Vcpu {
-        self.own();
-        Vcpu::unboxed(self.0)
+    /// Pauses the vCPU, as [`Vcpu::pause`] does.
+    pub fn pause(&mut self) -> Paused<'_> {
+        self.own().pause()
     }
 
     /// Returns this vCPU's number.
     pub fn cpu(&self) -> Cpu {
-        self.0[0].cpu()
+        self.0.cpu()
     }
 
     /// Returns the shared half of the virtual GIC.
     pub fn vgic(&self) -> &Arc<Vgic> {
-        self.0[0].vgic()
+        self.0.vgic()
     }
 }
 
-impl InGuest {
+impl InGuest<'_> {
     /// Folds the state that the guest left in the hardware back into the model, after an exit with
     /// or without a kick. Call this before handling the exit reason, because other vCPUs may be
     /// waiting for it.
-    #[must_use]
     #[inline]
-    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it cannot panic")]
-    pub fn exit(mut self, left: &VirtualInterface) -> ListRegisterVcpu {
-        let vcpu = self.vcpu.take().expect("only `exit` takes the vCPU");
-        if vcpu.stays_left(left) { vcpu } else { vcpu.come_back(left) }
+    pub fn exit(self, left: &VirtualInterface) {
+        let Self(vcpu) = self;
+        vcpu.0.list_registers.is_entered = false;
+        if !vcpu.stays_left(left) {
+            vcpu.come_back(left);
+        }
     }
 
     /// Returns the state that the caller must load into the hardware before the guest runs.
-    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it cannot panic")]
     #[inline]
     pub fn interface(&self) -> &VirtualInterface {
-        let vcpu = self.vcpu.as_ref().expect("only `exit` takes the vCPU");
-        &vcpu.0[0].list_registers.interface
+        &self.0.0.list_registers.interface
     }
 
     /// Returns this vCPU's number.
-    #[expect(clippy::missing_panics_doc, clippy::expect_used, reason = "it cannot panic")]
     pub fn cpu(&self) -> Cpu {
-        self.vcpu.as_ref().expect("only `exit` takes the vCPU").cpu()
+        self.0.cpu()
     }
 }
 
-impl Drop for InGuest {
-    #[inline]
+impl Drop for ListRegisterVcpu {
     fn drop(&mut self) {
-        if let Some(vcpu) = &mut self.vcpu {
-            vcpu.exit(ListRegisterVcpu::fold_as_filled);
-            vcpu.reset();
+        if self.0.list_registers.is_entered {
+            self.reset();
         }
     }
 }
@@ -283,42 +288,57 @@ impl ListRegisterVcpu {
     /// register at the next guest entry.
     fn note_acknowledged(&mut self, intid: IntId) {
         if let Some(index) = WiredIndex::of(intid) {
-            self.0[0].list_registers.active.insert(index);
+            self.0.list_registers.active.insert(index);
         }
     }
 
     /// Returns the vCPU, and ends its idle state, because its CPU interface may change outside the
     /// guest, and it may send itself an interrupt.
     fn own(&mut self) -> &mut Vcpu {
-        let [vcpu] = &mut *self.0;
+        let vcpu = self.outside();
         vcpu.own.wakeup.end_idle();
         vcpu.list_registers.made_for = None;
         vcpu
     }
 
+    /// Returns the vCPU, which leaves guest mode if it has not exited.
+    fn outside(&mut self) -> &mut Vcpu {
+        if self.0.list_registers.is_entered {
+            self.abandon_entry();
+        }
+        &mut self.0
+    }
+
+    /// Leaves guest mode without an exit, as if the guest had not changed its list registers.
+    #[cold]
+    #[inline(never)]
+    fn abandon_entry(&mut self) {
+        self.0.list_registers.is_entered = false;
+        self.come_back_by(Self::fold_as_filled);
+    }
+
     /// Handles an exit after which the hardware state has changed.
     #[inline(never)]
-    fn come_back(mut self, left: &VirtualInterface) -> Self {
+    fn come_back(&mut self, left: &VirtualInterface) {
         if self.has_nothing_to_fold(left) {
             self.folded();
             self.load(left);
         } else {
-            self.exit(|vcpu| vcpu.fold(left));
+            self.come_back_by(|vcpu| vcpu.fold(left));
         }
-        self
     }
 
     /// Leaves the guest, and calls `fold` to empty the list registers. The vCPU counts as returned
     /// before `fold` runs, because folded interrupts don't need a kick.
-    fn exit(&mut self, fold: impl FnOnce(&mut Self)) {
-        self.returned();
+    fn come_back_by(&mut self, fold: impl FnOnce(&mut Self)) {
+        self.0.returned();
         fold(self);
         self.folded();
     }
 
     /// Completes an exit. The list registers must be empty.
     fn folded(&self) {
-        let [vcpu] = &*self.0;
+        let Self(vcpu) = self;
         if vcpu.wakeup.folded(&vcpu.own.wakeup) {
             vcpu.gic.poll_all_its();
         }
@@ -327,14 +347,15 @@ impl ListRegisterVcpu {
 
 impl fmt::Debug for ListRegisterVcpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ListRegisterVcpu").field("vcpu", &self.0[0]).finish_non_exhaustive()
+        f.debug_struct("ListRegisterVcpu").field("vcpu", &self.0).finish_non_exhaustive()
     }
 }
 
-impl fmt::Debug for InGuest {
+impl fmt::Debug for InGuest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let lists = self.vcpu.as_ref().map(|vcpu| &vcpu.0[0].list_registers);
-        let listed = lists.map(|lists| &lists.listed[..lists.used]);
-        f.debug_struct("InGuest").field("listed", &listed).finish_non_exhaustive()
+        let lists = &self.0.0.list_registers;
+        f.debug_struct("InGuest")
+            .field("listed", &&lists.listed[..lists.used])
+            .finish_non_exhaustive()
     }
 }

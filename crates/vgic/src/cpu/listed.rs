@@ -29,6 +29,8 @@ pub(crate) struct ListRegisters {
     pub(crate) count: usize,
     /// `ICH_VTR_EL2.TDS`: the CPU can trap `ICC_DIR_EL1` separately.
     pub(crate) traps_dir: bool,
+    /// `true` from a guest entry to the exit.
+    pub(crate) is_entered: bool,
     /// Number of list registers in use, starting with the first.
     pub(crate) used: usize,
     pub(crate) listed: [Listed; MAX_LIST_REGISTERS],
@@ -48,6 +50,7 @@ impl ListRegisters {
         Self {
             count: 0,
             traps_dir: false,
+            is_entered: false,
             used: 0,
             listed: [Listed::Nothing; MAX_LIST_REGISTERS],
             active: WiredSet::new(),

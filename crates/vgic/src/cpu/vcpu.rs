@@ -9,12 +9,9 @@ use crate::wakeup::{VcpuWakeup, WakeupWord};
 use crate::wired::index::WiredIndex;
 use crate::wired::interrupt::InterruptWord;
 use crate::wired::{Group, Private, participation};
-use alloc::boxed::Box;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering::SeqCst;
-use doorbell_fallible::OutOfMemory;
 use gic_arch::icc::{Igrpen, Sgi};
 use gic_arch::{IntId, IntIdClass, Lpi, Priority};
 use msi_types::Cpu;
@@ -60,9 +57,6 @@ pub struct Vcpu {
     pub(crate) list_registers: ListRegisters,
     /// Number of interrupts that the guest has acknowledged.
     pub(crate) acknowledged: u64,
-    /// Memory for this value, so that boxing can't fail. We box a vCPU with list registers because
-    /// each entry and exit moves it.
-    memory: Vec<Self>,
 }
 
 /// References to one vCPU's parts of the shared half, so that we don't have to look them up.
@@ -140,41 +134,20 @@ impl Vcpu {
         own: OwnParts,
         interface: CpuInterface,
         lpis: Option<PendingLpis>,
-    ) -> Result<Self, OutOfMemory> {
-        let mut memory = Vec::new();
-        memory.try_reserve_exact(1)?;
+    ) -> Self {
         let (wakeup, list_registers) = (Arc::clone(&gic.wakeup), ListRegisters::none());
-        let vcpu = Self {
-            cpu,
-            gic,
-            wakeup,
-            own,
-            interface,
-            lpis,
-            list_registers,
-            acknowledged: 0,
-            memory,
-        };
+        let vcpu = Self { cpu, gic, wakeup, own, interface, lpis, list_registers, acknowledged: 0 };
         vcpu.publish_interface();
-        Ok(vcpu)
-    }
-
-    /// Moves this vCPU into its reserved memory.
-    pub(crate) fn boxed(mut self) -> Box<[Self; 1]> {
-        let mut memory = core::mem::take(&mut self.memory);
-        memory.push(self);
-        let Ok(boxed) = memory.into_boxed_slice().try_into() else {
-            unreachable!("exactly one value was pushed")
-        };
-        boxed
-    }
-
-    /// Moves a vCPU out of its reserved memory, but keeps the memory.
-    pub(crate) fn unboxed(boxed: Box<[Self; 1]>) -> Self {
-        let mut memory = (boxed as Box<[Self]>).into_vec();
-        let Some(mut vcpu) = memory.pop() else { unreachable!("the array has one element") };
-        vcpu.memory = memory;
         vcpu
+    }
+
+    /// Records the interrupts that are active at this vCPU, because they need list registers. No-op
+    /// for a software CPU interface.
+    pub(crate) fn note_active(&mut self) {
+        if self.list_registers.count > 0 {
+            let active = &mut self.list_registers.active;
+            self.gic.wired().active_indices(self.cpu).for_each(|index| active.insert(index));
+        }
     }
 
     /// Returns `true` if the PE's IRQ input is asserted.

@@ -7,8 +7,8 @@
 //! guest ([`Vgic::poll`](crate::Vgic::poll)). A command is consumed only when it is complete; until
 //! then, `GITS_CREADR` doesn't move past it.
 //!
-//! The one exception is the write that sets `GITS_CTLR.Enabled`. That write visits all mappings,
-//! unless the VMM requests bounded pieces ([`Vgic::begin_write`](crate::Vgic::begin_write)).
+//! A write that sets `GITS_CTLR.Enabled` visits all mappings, in bounded pieces
+//! ([`Vgic::write`](crate::Vgic::write)).
 //!
 //! # Implementation choices
 //!
@@ -222,7 +222,7 @@ impl Its {
         }
     }
 
-    /// Finishes all work in progress. Callers must have frozen the machine.
+    /// Finishes all work in progress. All vCPUs must be paused.
     pub(crate) fn finish(&self) {
         self.finish_begun(&mut self.state.lock());
     }

@@ -8,6 +8,7 @@ use crate::frames::redistributor::RedistributorRegisters;
 use crate::lpi::{LpiConfig, LpiCore, LpiFaults, Priorities, PriorityView};
 use crate::monitor::events::{EventLog, FaultReason};
 use crate::monitor::memory::GuestMemory;
+use crate::sync::lock::Mutex;
 use crate::vgic::{AddressMap, Vgic};
 use crate::wakeup::VcpuWakeup;
 use crate::wired::Wired;
@@ -42,6 +43,7 @@ impl Vgic {
         let events = try_arc(EventLog::new(kinds)?)?;
         let lpis = lpi_core(&config, memory, &wakeup, &events)?;
         let its = translators(&config, lpis.as_ref(), &events)?;
+        let paused = Mutex::new(try_boxed_slice(config.cpus.iter().map(|_| None))?);
         let gic = try_arc(Self {
             redistributors: redistributors(&config)?,
             addresses: AddressMap::new(&config)?,
@@ -51,6 +53,7 @@ impl Vgic {
             wakeup,
             lpis,
             its,
+            paused,
         })?;
         let mut vcpus = Vec::new();
         let words = gic.wakeup.words();
@@ -68,7 +71,7 @@ impl Vgic {
             None => None,
         };
         let interface = CpuInterface::new(Features::of(&self.config));
-        Vcpu::new(cpu, Arc::clone(self), own, interface, lpis)
+        Ok(Vcpu::new(cpu, Arc::clone(self), own, interface, lpis))
     }
 }
 

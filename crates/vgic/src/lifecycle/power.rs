@@ -1,10 +1,13 @@
 //! Power cycles that preserve guest memory.
 
-use super::Frozen;
+use crate::config::cpu;
+use crate::cpu::cpu_interface::{CpuInterface, Features};
 use crate::saved_state::{EventState, ItsState, RestoreError, SavedState};
+use crate::vgic::Vgic;
+use crate::wired::participation;
 use gic_arch::{Affinity, gicr};
 
-impl Frozen<'_> {
+impl Vgic {
     /// Turns the machine's power off and on again, as a guest's suspend to RAM does: all registers
     /// have their reset values, and lines keep the levels to which they are driven. Guest memory
     /// survives, and with it the state that the architecture keeps there: the mappings of an ITS,
@@ -15,15 +18,23 @@ impl Frozen<'_> {
     /// `GITS_BASER<n>` keep their values, because the contents of these tables are in host memory.
     /// A guest may write the same values again without any effect.
     ///
+    /// All vCPUs must be [paused](crate::Paused).
+    ///
     /// # Errors
-    /// The heap is exhausted.
-    pub fn lose_power(&mut self) -> Result<(), RestoreError> {
-        let before = self.save()?;
-        self.gic.reset();
-        self.vcpus.iter_mut().for_each(|vcpu| vcpu.reset());
-        let mut after = self.save()?;
+    /// A vCPU is not paused, or the heap is exhausted.
+    pub fn lose_power(&self) -> Result<(), RestoreError> {
+        let mut paused = self.all_paused()?;
+        let before = self.save_paused(&paused)?;
+        self.reset();
+        for (index, interface) in paused.iter_mut().enumerate() {
+            *interface = Some(CpuInterface::new(Features::of(self.config())));
+            if self.config().resets_awake() {
+                self.wired.set_participation(cpu(index), participation::AWAKE, 0);
+            }
+        }
+        let mut after = self.save_paused(&paused)?;
         for (its, old) in after.its.iter_mut().zip(&before.its) {
-            let held = self.gic.config().its.iter().find(|config| config.base == old.base);
+            let held = self.config().its.iter().find(|config| config.base == old.base);
             keep_tables(its, old, held.map_or(0, |config| config.held_collections), &before);
         }
         for (cpu, old) in after.cpus.iter_mut().zip(&before.cpus) {
@@ -31,7 +42,7 @@ impl Frozen<'_> {
                 cpu.redistributor.lpis.clone_from(&old.redistributor.lpis);
             }
         }
-        self.restore(&after)
+        self.restore_paused(&mut paused, &after)
     }
 }
 

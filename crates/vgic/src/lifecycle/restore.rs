@@ -1,9 +1,9 @@
 //! Restore of a saved state in two phases: validate the state into an infallible plan, then commit
 //! it.
 
-use crate::config::VgicConfig;
+use super::save::PausedInterfaces;
+use crate::config::{VgicConfig, cpu};
 use crate::cpu::cpu_interface::{CpuInterface, Features};
-use crate::cpu::vcpu::Vcpu;
 use crate::frames::its::{Its, LockedIts, RestoredRegisters};
 use crate::frames::redistributor::{LpiRegisters, RestoredRedistributor};
 use crate::lpi::{Control, LpiTables, NoRoom, Room, SavedLpi};
@@ -16,7 +16,7 @@ use crate::vgic::Vgic;
 use crate::wired::{Bank, RestoredInterrupt};
 use alloc::vec::Vec;
 use core::cmp::Ordering;
-use doorbell_fallible::{OutOfMemory, try_arc, try_collect, try_collect_results};
+use doorbell_fallible::{OutOfMemory, try_arc, try_collect_results};
 use gic_arch::lpi::Config;
 use gic_arch::{Affinity, IntId, Lpi};
 use msi_types::{Cpu, Kick};
@@ -53,10 +53,8 @@ impl VgicConfig {
         let memory = try_arc(Nowhere).map_err(RestoreError::from)?;
         let kick = try_arc(Nowhere).map_err(RestoreError::from)?;
         let config = self.duplicate().map_err(RestoreError::from)?;
-        let (gic, vcpus) = Vgic::new(config, memory, kick)?;
-        let features = vcpus.iter().map(|vcpu| vcpu.interface.features());
-        let features = try_collect(features).map_err(RestoreError::from)?;
-        Plan::of(&gic, features, saved)?;
+        let (gic, _) = Vgic::new(config, memory, kick)?;
+        Plan::of(&gic, saved)?;
         Ok(())
     }
 }
@@ -78,14 +76,45 @@ impl Kick for Nowhere {
     fn kick(&self, _: Cpu) {}
 }
 
+impl Vgic {
+    /// Restores a saved state, regardless of the machine's previous state. All vCPUs must be
+    /// [paused](crate::Paused), each by the thread that owns it, and resume with the restored
+    /// state. None can resume until this call returns.
+    ///
+    /// `saved` must come from a machine with the same [`VgicConfig`], except for the order of vCPUs
+    /// and ITSes, the budgets, and the addresses of frames other than ITS frames. Guest memory must
+    /// have the contents that it had when the state was saved.
+    ///
+    /// The whole state is validated before anything changes. Lines have their saved levels, so
+    /// devices that are restored afterwards must drive their lines again. A message that arrives
+    /// during the restore may be dropped because its event is not mapped yet, just as between a
+    /// reset and the guest's first command. Sleeping vCPUs with pending interrupts are kicked. The
+    /// restore doesn't write to guest memory, and reads LPI configurations that the state does not
+    /// contain from it. Takes time proportional to the size of the state and to the largest number
+    /// of mappings that this machine has ever had. Concurrently, the VMM itself must not access
+    /// registers or continue ITS work.
+    ///
+    /// # Errors
+    /// [`RestoreError`] identifies the first object in the state that is invalid on this machine,
+    /// or reports a running vCPU or that the heap is exhausted. In any case, the machine is
+    /// unchanged.
+    pub fn restore(&self, saved: &SavedState) -> Result<(), RestoreError> {
+        let mut paused = self.all_paused()?;
+        self.restore_paused(&mut paused, saved)
+    }
+
+    pub(super) fn restore_paused(
+        &self,
+        paused: &mut PausedInterfaces<'_>,
+        saved: &SavedState,
+    ) -> Result<(), RestoreError> {
+        Plan::of(self, saved)?.carry_out(self, paused)
+    }
+}
+
 impl<'s> Plan<'s> {
-    /// Validates the whole state, and reserves the memory to restore it. `features` are the
-    /// features that the vCPUs' CPU interfaces implement.
-    pub(super) fn of(
-        gic: &Vgic,
-        features: Vec<Features>,
-        saved: &'s SavedState,
-    ) -> Result<Self, RestoreError> {
+    /// Validates the whole state, and reserves the memory to restore it.
+    fn of(gic: &Vgic, saved: &'s SavedState) -> Result<Self, RestoreError> {
         if saved.version != VERSION {
             return Err(Problem::Version(saved.version).of(Object::Machine));
         }
@@ -98,7 +127,7 @@ impl<'s> Plan<'s> {
                 &saved.distributor.interrupts,
                 Object::Shared,
             )?,
-            cpus: check.cpus(features, &saved.cpus)?,
+            cpus: check.cpus(&saved.cpus)?,
             its: check.all_its(&saved.its)?,
         };
         check.reserve(&plan).map_err(|no_room| Problem::from(no_room).of(Object::Machine))?;
@@ -106,19 +135,21 @@ impl<'s> Plan<'s> {
     }
 
     /// Commits the plan to the machine.
-    pub(super) fn carry_out(self, gic: &Vgic, vcpus: &mut [&mut Vcpu]) -> Result<(), RestoreError> {
+    fn carry_out(self, gic: &Vgic, paused: &mut PausedInterfaces<'_>) -> Result<(), RestoreError> {
         let mut locked = Vec::new();
         locked.try_reserve_exact(gic.its.len()).map_err(OutOfMemory::from)?;
         gic.reset();
         gic.wired.restore(Bank::Shared, &self.shared);
-        for (vcpu, planned) in vcpus.iter_mut().zip(&self.cpus) {
-            planned.restore_wired(gic, vcpu);
+        for (index, (interface, planned)) in paused.iter_mut().zip(&self.cpus).enumerate() {
+            *interface = Some(planned.interface.clone());
+            planned.restore_wired(gic, cpu(index));
         }
         gic.wired.restore_control(self.control);
         let mapped = self.restore_lpis(gic, locked);
         gic.wired.settle_restored(Bank::Shared, &self.shared);
-        for (vcpu, planned) in vcpus.iter().zip(&self.cpus) {
-            gic.wired.settle_restored(Bank::Private(vcpu.cpu()), &planned.redistributor.interrupts);
+        for (index, planned) in self.cpus.iter().enumerate() {
+            let bank = Bank::Private(cpu(index));
+            gic.wired.settle_restored(bank, &planned.redistributor.interrupts);
         }
         // Finishing the work also sends pending notifications for LPIs. This step can't run out of
         // memory, because the entries already have the values that sweeps would store.
@@ -169,9 +200,8 @@ fn vcpu_at(gic: &Vgic, affinity: Affinity) -> u16 {
 }
 
 impl PlannedCpu<'_> {
-    fn restore_wired(&self, gic: &Vgic, vcpu: &mut Vcpu) {
-        let (cpu, redistributor) = (vcpu.cpu(), &self.redistributor);
-        vcpu.change_interface(|interface| *interface = self.interface.clone());
+    fn restore_wired(&self, gic: &Vgic, cpu: Cpu) {
+        let redistributor = &self.redistributor;
         let participation = redistributor.participation | self.interface.participation();
         gic.wired.restore_participation(cpu, participation);
         gic.wired.restore(Bank::Private(cpu), &redistributor.interrupts);
@@ -236,32 +266,23 @@ impl Check<'_> {
     }
 
     /// Validates the CPUs, and returns their plans in vCPU order.
-    fn cpus(
-        self,
-        features: Vec<Features>,
-        saved: &[CpuState],
-    ) -> Result<Vec<PlannedCpu<'_>>, RestoreError> {
+    fn cpus(self, saved: &[CpuState]) -> Result<Vec<PlannedCpu<'_>>, RestoreError> {
         ascending(saved, |cpu| cpu.affinity).map_err(|cpu| Problem::Order.of(Object::Cpu(cpu)))?;
         if let Some(unknown) =
             saved.iter().find(|cpu| self.gic.wired.cpu_at(cpu.affinity).is_none())
         {
             return Err(Problem::Unknown.of(Object::Cpu(unknown.affinity)));
         }
-        let wanted = self.gic.config().cpus.iter().zip(features).enumerate();
-        try_collect_results(wanted.map(|(index, (of, features))| {
+        let wanted = self.gic.config().cpus.iter().enumerate();
+        try_collect_results(wanted.map(|(index, of)| {
             let found = saved.binary_search_by_key(&of.affinity, |cpu| cpu.affinity).ok();
             let found = found.and_then(|at| saved.get(at));
             let absent = Problem::Absent.of(Object::Cpu(of.affinity));
-            self.cpu(crate::config::cpu(index), features, found.ok_or(absent)?)
+            self.cpu(cpu(index), found.ok_or(absent)?)
         }))
     }
 
-    fn cpu(
-        self,
-        cpu: Cpu,
-        features: Features,
-        saved: &CpuState,
-    ) -> Result<PlannedCpu<'_>, RestoreError> {
+    fn cpu(self, cpu: Cpu, saved: &CpuState) -> Result<PlannedCpu<'_>, RestoreError> {
         let affinity = saved.affinity;
         let redistributor =
             self.gic.redistributor_of(cpu).ok_or(Problem::Unknown.of(Object::Cpu(affinity)))?;
@@ -272,6 +293,7 @@ impl Check<'_> {
             self.interrupts(Bank::Private(cpu), &saved.redistributor.interrupts, |intid| {
                 Object::Private { cpu: affinity, intid }
             })?;
+        let features = Features::of(self.gic.config());
         let interface = CpuInterface::restored(features, &saved.interface)
             .map_err(|problem| problem.of(Object::Interface(affinity)))?;
         self.lpis(affinity, &saved.redistributor.lpis)?;

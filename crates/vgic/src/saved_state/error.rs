@@ -26,6 +26,15 @@ impl From<OutOfMemory> for RestoreError {
     }
 }
 
+impl From<SaveError> for RestoreError {
+    fn from(error: SaveError) -> Self {
+        match error {
+            SaveError::Running(cpu) => Problem::Running.of(Object::Cpu(cpu)),
+            SaveError::OutOfMemory(error) => error.into(),
+        }
+    }
+}
+
 impl From<TryReserveError> for RestoreError {
     fn from(error: TryReserveError) -> Self {
         OutOfMemory::from(error).into()
@@ -137,6 +146,8 @@ pub enum Problem {
     },
     /// The mapped LPIs or devices exceed the machine's budgets.
     NoRoom,
+    /// The CPU's vCPU is not [paused](crate::Paused).
+    Running,
     /// The heap is exhausted.
     OutOfMemory,
 }
@@ -214,27 +225,25 @@ impl fmt::Display for Problem {
             Self::Value { field, value } => write!(f, "its {field} cannot be {value:#x}"),
             Self::NoSuchCpu { field, cpu } => write!(f, "its {field} cannot be CPU {cpu}"),
             Self::NoRoom => f.write_str("its mappings exceed the machine's budgets"),
+            Self::Running => f.write_str("its vCPU is not paused: its owner must pause it first"),
             Self::OutOfMemory => OutOfMemory.fmt(f),
         }
     }
 }
 
-/// Error from freezing a machine, e.g. because the caller did not pass exactly its vCPUs.
+/// Error from saving a machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum FreezeError {
-    /// A vCPU of the machine was not passed, and may be running.
-    #[error("the vCPU with affinity {0} was not passed: it may be running")]
-    Missing(Affinity),
-    /// A vCPU belongs to another machine.
-    #[error("the vCPU with affinity {0} belongs to another machine")]
-    Foreign(Affinity),
+pub enum SaveError {
+    /// A vCPU is not [paused](crate::Paused).
+    #[error("the vCPU with affinity {0} is not paused: its owner must pause it first")]
+    Running(Affinity),
     /// The heap is exhausted.
     #[error(transparent)]
     OutOfMemory(#[from] OutOfMemory),
 }
 
-impl From<TryReserveError> for FreezeError {
+impl From<TryReserveError> for SaveError {
     fn from(error: TryReserveError) -> Self {
         OutOfMemory::from(error).into()
     }

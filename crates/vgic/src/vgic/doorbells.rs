@@ -42,7 +42,7 @@ impl Vgic {
         let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
         match self.ring(frame, offset, width, value & width.mask()) {
             Some(delivery) => Ok(DeviceWrite::Message(delivery)),
-            None => self.write(address, width, value).map(|()| DeviceWrite::Register),
+            None => self.write_until_done(address, width, value).map(|()| DeviceWrite::Register),
         }
     }
 }

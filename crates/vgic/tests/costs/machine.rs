@@ -11,6 +11,7 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 use vgic::AccessWidth::{self, Double, Word};
 use vgic::its::ItsConfig;
+use vgic::saved_state::SavedState;
 use vgic::{GuestMemory, MAX_CPUS, MemoryFault, Vcpu, Vgic, VgicConfig};
 
 const ITS: u64 = 0x0808_0000;
@@ -174,6 +175,18 @@ pub(crate) fn largest() -> VgicConfig {
 }
 
 impl Machine {
+    /// Saves the machine.
+    pub(crate) fn save(&mut self) -> SavedState {
+        let _paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();
+        self.gic.save().unwrap()
+    }
+
+    /// Restores a saved state.
+    pub(crate) fn restore(&mut self, saved: &SavedState) {
+        let _paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();
+        self.gic.restore(saved).unwrap();
+    }
+
     /// Creates a machine, sets up all tables, and enables all groups, LPIs and ITSes.
     pub(crate) fn start(config: VgicConfig) -> Self {
         let (memory, kicks) = (Memory::new(RAM_BYTES), Kicks::new(config.cpus.len()));
@@ -300,7 +313,7 @@ impl Machine {
     }
 
     fn write(&self, base: u64, offset: u32, width: AccessWidth, value: u64) {
-        self.gic.write(base + u64::from(offset), width, value).unwrap();
+        self.gic.write_until_done(base + u64::from(offset), width, value).unwrap();
     }
 }
 

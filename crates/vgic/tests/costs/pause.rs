@@ -30,12 +30,10 @@ fn pause(machine: &mut Machine) -> [Duration; 3] {
     let round = || {
         let kicks = machine.kicks.clone();
         let (gic, mut vcpus) = Vgic::new(largest(), machine.memory.clone(), kicks).unwrap();
-        let (saved, saving) =
-            time(|| machine.gic.freeze(&mut machine.vcpus).unwrap().save().unwrap());
-        let restore =
-            |gic: &Vgic, vcpus: &mut [Vcpu]| gic.freeze(vcpus).unwrap().restore(&saved).unwrap();
-        let ((), there) = time(|| restore(&gic, &mut vcpus));
-        let ((), here) = time(|| restore(&machine.gic, &mut machine.vcpus));
+        let (saved, saving) = time(|| machine.save());
+        let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+        let ((), there) = time(|| gic.restore(&saved).unwrap());
+        let ((), here) = time(|| machine.restore(&saved));
         [saving, there, here]
     };
     let rounds: Vec<_> = std::iter::repeat_with(round).take(3).collect();

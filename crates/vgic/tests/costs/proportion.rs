@@ -99,22 +99,20 @@ fn device_ids_of_32_bits_cost_what_is_mapped() {
 #[test]
 fn a_saved_state_is_in_proportion_to_mappings() {
     let mut machine = Machine::start(largest());
-    let save =
-        |machine: &mut Machine| machine.gic.freeze(&mut machine.vcpus).unwrap().save().unwrap();
-    let (idle, idle_bytes) = bytes_of(|| save(&mut machine));
+    let (idle, idle_bytes) = bytes_of(|| machine.save());
     drop(idle);
     let devices: Vec<u32> = (0..1024u32).map(|n| n.wrapping_mul(0x9e37_79b9)).collect();
     for (device, lpi) in devices.iter().zip(8192..) {
         machine.run([mapd(*device, 16), mapti(*device, 0xffff, lpi, 3)]);
     }
 
-    let (saved, bytes) = bytes_of(|| save(&mut machine));
+    let (saved, bytes) = bytes_of(|| machine.save());
 
     // The saved state lists 32 private interrupts of each vCPU and one event of each device.
     assert!(idle_bytes < 512 * 4096, "{idle_bytes} bytes");
     assert!(bytes - idle_bytes < 1024 * 256, "{} bytes more", bytes - idle_bytes);
-    machine.gic.freeze(&mut machine.vcpus).unwrap().restore(&saved).unwrap();
-    assert!(save(&mut machine) == saved);
+    machine.restore(&saved);
+    assert!(machine.save() == saved);
     for (device, lpi) in devices.iter().zip(8192..).step_by(37) {
         assert_eq!(machine.send(*device, 0xffff), Delivery::Pending);
         assert_eq!(machine.handle(3), lpi);

@@ -143,12 +143,12 @@ fn list_registers_allocate_nothing() {
         .with_list_regs_minus_one(3)
         .with_pri_bits_minus_one(4)
         .with_pre_bits_minus_one(4);
-    let mut vcpu = Some(vcpu.with_list_registers(vtr).unwrap());
+    let mut vcpu = vcpu.with_list_registers(vtr).unwrap();
     let mut run = || {
         let rung = ring(&machine);
         let mut listed = 0;
         while listed < rung {
-            let guest = vcpu.take().unwrap().enter();
+            let guest = vcpu.enter();
             let mut registers = *guest.interface();
             // The guest acknowledges and ends all interrupts in its list registers.
             let valid =
@@ -157,7 +157,7 @@ fn list_registers_allocate_nothing() {
                 *register = ListRegister::new();
                 listed += 1;
             }
-            vcpu = Some(guest.exit(&registers));
+            guest.exit(&registers);
         }
     };
     run();

@@ -94,12 +94,10 @@ fn a_reset_interface_is_seen() {
 fn a_restored_interface_is_seen() {
     let mut guest = sent_after(|machine| machine.msr(0, icc::PMR.encoding(), 0));
     let expected = guest.obstacle();
-    let state = guest.machine.gic.freeze(&mut guest.machine.vcpus).unwrap().save().unwrap();
+    let state = guest.machine.save();
     guest.machine.gic.reset();
     guest.machine.vcpus.iter_mut().for_each(vgic::Vcpu::reset);
-    let mut frozen = guest.machine.gic.freeze(&mut guest.machine.vcpus).unwrap();
-    frozen.restore(&state).unwrap();
-    frozen.thaw();
+    guest.machine.restore(&state);
     assert_eq!(guest.obstacle(), expected);
     assert_eq!(expected, Some(Obstacle::PriorityMasked { priority: 0xa0, mask: 0, cpu: CPU }));
 }
@@ -108,22 +106,22 @@ fn a_restored_interface_is_seen() {
 fn a_listed_lpi_is_named() {
     let mut guest = Guest::working();
     guest.send();
-    let vcpu = guest.machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
+    let mut vcpu = guest.machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
     let inside = vcpu.enter();
     assert_eq!(guest.obstacle(), Some(Obstacle::Listed { interrupt: LPI, cpu: CPU }));
     let left = *inside.interface();
-    let _vcpu = inside.exit(&left);
+    inside.exit(&left);
     assert_eq!(guest.obstacle(), None);
 }
 
 #[test]
 fn a_mask_that_the_guest_set_in_hardware_is_seen_after_the_exit() {
     let mut guest = Guest::working();
-    let vcpu = guest.machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
+    let mut vcpu = guest.machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
     let inside = vcpu.enter();
     let mut left = *inside.interface();
     left.vmcr = left.vmcr.with_vpmr(0);
-    let _vcpu = inside.exit(&left);
+    inside.exit(&left);
     guest.send();
     let expected = Obstacle::PriorityMasked { priority: 0xa0, mask: 0, cpu: CPU };
     assert_eq!(guest.obstacle(), Some(expected));

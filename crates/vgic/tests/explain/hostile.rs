@@ -72,7 +72,7 @@ proptest! {
         guest.machine.write(ITS + 0x88, AccessWidth::Double, 0x160);
         for (address, value, is_word) in writes {
             let width = if is_word { AccessWidth::Word } else { AccessWidth::Double };
-            let _ = guest.machine.gic.write(address, width, value);
+            let _ = guest.machine.gic.write_until_done(address, width, value);
             guest.send();
         }
         for (index, value) in registers {

@@ -110,10 +110,9 @@ fn of_vcpus(printed: &mut Vec<String>) {
     guest.send();
     printed.push(guest.explain().to_string());
     guest.machine.vcpus[0].returned();
-    let vcpu = guest.machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
-    let inside = vcpu.enter();
+    let mut vcpu = guest.machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
+    let _inside = vcpu.enter();
     printed.push(guest.explain().to_string());
-    drop(inside);
 
     let guest = Guest::working();
     guest.send();

@@ -71,13 +71,13 @@ fn refused_commands_are_counted_apart() {
 fn a_listed_lpi_counts_as_pending_and_listed() {
     let mut guest = Guest::working();
     guest.send();
-    let vcpu = guest.machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
+    let mut vcpu = guest.machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
     let inside = vcpu.enter();
     let counts = view(&guest).counts(CPU);
     assert_eq!((counts.pending, counts.active, counts.listed), (1, 0, 1));
     let mut left = *inside.interface();
     left.list[0] = left.list[0].with_state(gic_arch::ich::ListRegisterState::Invalid);
-    let _vcpu = inside.exit(&left);
+    inside.exit(&left);
     let view = view(&guest);
     let counts = view.counts(CPU);
     assert_eq!((counts.pending, counts.active, counts.listed), (0, 0, 0));

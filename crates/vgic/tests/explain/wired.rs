@@ -172,10 +172,10 @@ fn a_sleeping_cpu_is_named() {
 fn a_listed_spi_is_named() {
     let mut machine = machine();
     raise(&machine);
-    let inside = machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap().enter();
+    let mut vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5)).unwrap();
+    let _inside = vcpu.enter();
     let expected = Obstacle::Listed { interrupt: INTERRUPT, cpu: CPU };
     assert_eq!(obstacle(&machine, 0, SPI), Some(expected));
-    drop(inside);
 }
 
 #[test]

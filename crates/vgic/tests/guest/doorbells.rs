@@ -179,12 +179,12 @@ fn a_deferred_setlpir_is_saved() {
     let mut machine = direct(&[0xa1; 64]);
     ring(&machine.gic, setlpir(&machine, 1), 8200);
 
-    let saved = machine.gic.freeze(&mut machine.vcpus).unwrap().save().unwrap();
+    let saved = machine.save();
 
     let pending: Vec<_> = saved.cpus.iter().flat_map(|cpu| &cpu.redistributor.lpis).collect();
     assert!(matches!(pending[..], [lpi] if lpi.intid.get() == 8200), "{pending:?}");
     let mut other = direct(&[0xa1; 64]);
-    other.gic.freeze(&mut other.vcpus).unwrap().restore(&saved).unwrap();
+    other.restore(&saved);
     assert_eq!(other.acknowledge(1), 8200);
     other.end(1, 8200);
     assert_eq!(ring(&other.gic, setlpir(&other, 1), 8250), Pending, "it can be signaled again");

@@ -113,10 +113,10 @@ fn restored_direct_lpis_continue() {
     for lpi in (FIRST..=0xffff).step_by(100) {
         assert_eq!(ring(&source, 1, lpi), Delivery::Pending);
     }
-    let saved = source.gic.freeze(&mut source.vcpus).unwrap().save().unwrap();
+    let saved = source.save();
     let mut target = Machine::over(source.gic.config().clone(), source.ram.clone());
-    target.gic.freeze(&mut target.vcpus).unwrap().restore(&saved).unwrap();
-    assert!(target.gic.freeze(&mut target.vcpus).unwrap().save().unwrap() == saved);
+    target.restore(&saved);
+    assert!(target.save() == saved);
     for _ in (FIRST..=0xffff).step_by(100) {
         let intid = target.acknowledge(1);
         assert!(intid >= u64::from(FIRST) && (intid - u64::from(FIRST)).is_multiple_of(100));

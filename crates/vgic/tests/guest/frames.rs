@@ -46,7 +46,7 @@ fn addresses_outside_regions_are_unclaimed() {
     for address in [0x07ff_ffff, 0x0801_0000, 0x0816_0000, 0, u64::MAX] {
         assert!(!machine.gic.claims(address), "{address:#x}");
         assert!(machine.gic.read(address, AccessWidth::Word).is_err());
-        assert!(machine.gic.write(address, AccessWidth::Word, 0).is_err());
+        assert!(machine.gic.write_until_done(address, AccessWidth::Word, 0).is_err());
     }
 }
 

@@ -8,6 +8,7 @@ use gic_arch::its::Command;
 use gic_arch::{Reg, RegisterValue, gicd, gicr, icc};
 use msi_types::{Delivery, DeviceId, Kick, MsiMessage};
 use std::sync::Arc;
+use vgic::saved_state::SavedState;
 use vgic::{AccessWidth, GuestMemory, Vcpu, Vgic, VgicConfig, VmMemory};
 
 /// Address at which memory starts.
@@ -50,6 +51,18 @@ impl Machine {
         let mut machine = Self::new(config);
         machine.start();
         machine
+    }
+
+    /// Saves the machine.
+    pub(crate) fn save(&mut self) -> SavedState {
+        let _paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();
+        self.gic.save().unwrap()
+    }
+
+    /// Restores a saved state.
+    pub(crate) fn restore(&mut self, saved: &SavedState) {
+        let _paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();
+        self.gic.restore(saved).unwrap();
     }
 
     /// Creates a machine with the given kick handler.
@@ -141,7 +154,7 @@ impl Machine {
     }
 
     pub(crate) fn write(&self, address: u64, width: AccessWidth, value: u64) {
-        self.gic.write(address, width, value).unwrap();
+        self.gic.write_until_done(address, width, value).unwrap();
     }
 
     pub(crate) fn read(&self, address: u64, width: AccessWidth) -> u64 {

@@ -34,9 +34,11 @@ impl Busybody {
         let redistributor = gic.config().redistributors[0].base;
         gic.read(ITS + u64::from(gits::CREADR.offset()), Double).unwrap();
         gic.read(ITS + u64::from(gits::CTLR.offset()), Word).unwrap();
-        gic.write(redistributor + u64::from(gicr::INVLPIR.offset()), Double, LPI.into()).unwrap();
+        gic.write_until_done(redistributor + u64::from(gicr::INVLPIR.offset()), Double, LPI.into())
+            .unwrap();
         gic.read(redistributor + u64::from(gicr::PROPBASER.offset()), Double).unwrap();
-        gic.write(gic.config().distributor + u64::from(gicd::CTLR.offset()), Word, 3).unwrap();
+        gic.write_until_done(gic.config().distributor + u64::from(gicd::CTLR.offset()), Word, 3)
+            .unwrap();
         gic.set_line(Line::Spi(SPI + 1), Level::Low);
         _ = gic.poll();
         gic.events().drain(drop);
@@ -169,10 +171,9 @@ fn another_vcpus_sgi_kicks_without_a_lock() {
 #[test]
 fn a_restore_kicks_without_a_lock() {
     kicks(nothing, |machine| {
-        let mut sleeper = machine.gic.freeze(&mut machine.vcpus).unwrap();
-        let mut saved = sleeper.save().unwrap();
+        let mut saved = machine.save();
         saved.its[0].devices[0].events[0].pending = true;
-        sleeper.restore(&saved).unwrap();
+        machine.restore(&saved);
     });
 }
 

@@ -81,7 +81,7 @@ fn before_and_after_a_region_nothing_is_claimed() {
     for outside in [BELOW - 4, BELOW + 0xc_0000, FIRST + 0x4_0000, FAR - 4, FAR + 0x8_0000] {
         assert!(!machine.gic.claims(outside), "{outside:#x}");
         assert!(machine.gic.read(outside, AccessWidth::Word).is_err());
-        assert!(machine.gic.write(outside, AccessWidth::Word, u64::MAX).is_err());
+        assert!(machine.gic.write_until_done(outside, AccessWidth::Word, u64::MAX).is_err());
     }
 }
 
@@ -199,10 +199,10 @@ fn a_state_moves_to_other_regions() {
     for redistributors in [regions(), one] {
         let mut source = with_lpis(RedistributorNaming::ProcessorNumber);
         send_all(&source);
-        let saved = source.gic.freeze(&mut source.vcpus).unwrap().save().unwrap();
+        let saved = source.save();
         let mut target =
             Machine::new(source.gic.config().clone().with_redistributors(redistributors));
-        target.gic.freeze(&mut target.vcpus).unwrap().restore(&saved).unwrap();
+        target.restore(&saved);
         assert_eq!(acknowledge_all(&mut target), each_at_home());
     }
 }

@@ -58,7 +58,7 @@ fn map_events(gic: &Vgic, memory: &OnlyTables, lpis: [u32; 2]) {
     let image: Vec<u8> = words.collect();
     memory.0.write(QUEUE.start, &image).unwrap();
     let write = |offset: u32, value| {
-        gic.write(ITS + u64::from(offset), AccessWidth::Double, value).unwrap();
+        gic.write_until_done(ITS + u64::from(offset), AccessWidth::Double, value).unwrap();
     };
     for table in [0, 1] {
         // The model keeps the mappings in host memory, so it never accesses these tables.
@@ -72,7 +72,7 @@ fn map_events(gic: &Vgic, memory: &OnlyTables, lpis: [u32; 2]) {
         gits::CBASER.offset(),
         Cbaser::new().with_address(QUEUE.start).with_valid(true).into_bits(),
     );
-    gic.write(ITS + u64::from(gits::CTLR.offset()), AccessWidth::Word, 1).unwrap();
+    gic.write_until_done(ITS + u64::from(gits::CTLR.offset()), AccessWidth::Word, 1).unwrap();
     write(gits::CWRITER.offset(), image.len() as u64);
     assert_eq!(gic.command_faults(0).unwrap().count, 0);
 }
@@ -88,11 +88,11 @@ fn invalidating_an_absent_lpi_touches_no_memory() {
     let (gic, _vcpus) = Vgic::new(config, memory.clone(), machine.kicks.clone()).unwrap();
     let frame = machine.frame(0);
     let write = |offset: u32, value| {
-        gic.write(frame + u64::from(offset), AccessWidth::Double, value).unwrap();
+        gic.write_until_done(frame + u64::from(offset), AccessWidth::Double, value).unwrap();
     };
     write(gicr::PROPBASER.offset(), CONFIGURATION.start | 15);
     write(gicr::PENDBASER.offset(), PENDING.start & !0xffff);
-    gic.write(frame, AccessWidth::Word, 1).unwrap();
+    gic.write_until_done(frame, AccessWidth::Word, 1).unwrap();
     // The distributor supports both LPIs, but the second LPI is beyond the redistributor's tables.
     map_events(&gic, &memory, [0xffff, 0xf_ffff]);
 
@@ -105,7 +105,7 @@ fn invalidating_an_absent_lpi_touches_no_memory() {
         let message = MsiMessage { address: ItsConfig::new(ITS).doorbell(), data: event };
         gic.its(0).unwrap().signal_msi(DeviceId::new(1), message);
     }
-    gic.write(frame, AccessWidth::Word, 0).unwrap();
+    gic.write_until_done(frame, AccessWidth::Word, 0).unwrap();
 
     assert_eq!(gic.events().count(FaultReason::LpiTable), 0);
     assert!(

@@ -106,16 +106,16 @@ fn surplus_commands_end_with_list_registers() {
         .with_list_regs_minus_one(3)
         .with_pri_bits_minus_one(4)
         .with_pre_bits_minus_one(4);
-    let mut vcpu = Some(machine.vcpus.remove(0).with_list_registers(vtr).unwrap());
+    let mut vcpu = machine.vcpus.remove(0).with_list_registers(vtr).unwrap();
     for _ in 0..MANY {
         let kicks = machine.kicks.of(0);
-        let guest = vcpu.take().unwrap().enter();
+        let guest = vcpu.enter();
         let registers = *guest.interface();
         if registers.list.iter().any(|register| u64::from(register.virtual_intid()) == last()) {
             return;
         }
         assert!(machine.kicks.of(0) > kicks, "the guest continues without a kick");
-        vcpu = Some(guest.exit(&registers));
+        guest.exit(&registers);
     }
     panic!("the work is never done");
 }
@@ -174,7 +174,7 @@ fn a_vcpu_that_goes_off_passes_work_on() {
 fn a_restored_queue_that_was_half_worked_goes_on() {
     let mut source = machine(2);
     map_and_ring(&source);
-    let saved = source.gic.freeze(&mut source.vcpus).unwrap().save().unwrap();
+    let saved = source.save();
     for asleep in [false, true] {
         let mut target = Machine::over(source.gic.config().clone(), source.ram.clone());
         if asleep {
@@ -182,7 +182,7 @@ fn a_restored_queue_that_was_half_worked_goes_on() {
                 assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready);
             }
         }
-        target.gic.freeze(&mut target.vcpus).unwrap().restore(&saved).unwrap();
+        target.restore(&saved);
         let kicks = target.kicks.of(0) + target.kicks.of(1);
         assert_eq!(kicks, usize::from(asleep), "only a sleeping vCPU must be kicked");
         assert_eq!(waits(&mut target), Some(last()), "asleep: {asleep}");
@@ -202,7 +202,7 @@ fn a_monitor_without_vcpus_polls() {
 /// number of writes.
 fn repeat(machine: &Machine, address: u64, value: u64) -> usize {
     for times in 1..MANY {
-        if machine.gic.begin_write(address, Word, value).unwrap() == Progress::Done {
+        if machine.gic.write(address, Word, value).unwrap() == Progress::Done {
             assert_eq!(machine.read(address, Word) & 1, 1);
             return times;
         }

@@ -25,20 +25,14 @@ fn idle(machine: &mut Machine) -> ListRegisterVcpu {
 }
 
 /// Enters the guest, and exits with the loaded state unchanged.
-fn unchanged(vcpu: ListRegisterVcpu) -> ListRegisterVcpu {
+fn unchanged(mut vcpu: ListRegisterVcpu) -> ListRegisterVcpu {
     let inside = vcpu.enter();
     let left = *inside.interface();
-    inside.exit(&left)
+    inside.exit(&left);
+    vcpu
 }
 
-/// Exits after applying `change` to the loaded register values.
-fn exit(inside: InGuest, change: impl FnOnce(&mut VirtualInterface)) -> ListRegisterVcpu {
-    let mut left = *inside.interface();
-    change(&mut left);
-    inside.exit(&left)
-}
-
-fn listed(inside: &InGuest) -> Vec<(u32, ListRegisterState)> {
+fn listed(inside: &InGuest<'_>) -> Vec<(u32, ListRegisterState)> {
     let used = inside.interface().list.iter().filter(|it| it.state() != Invalid);
     used.map(|it| (it.virtual_intid(), it.state())).collect()
 }
@@ -46,11 +40,13 @@ fn listed(inside: &InGuest) -> Vec<(u32, ListRegisterState)> {
 #[test]
 fn entries_without_change_load_the_same() {
     let mut machine = machine();
-    let first = idle(&mut machine).enter();
+    let mut vcpu = idle(&mut machine);
+    let first = vcpu.enter();
     let loaded = *first.interface();
     let left = VirtualInterface { hcr: loaded.hcr.with_eoi_count(0), ..loaded };
+    first.exit(&left);
 
-    let second = first.exit(&left).enter();
+    let second = vcpu.enter();
 
     assert_eq!(*second.interface(), loaded);
     assert!(loaded.hcr.en() && loaded.vmcr.veng1());
@@ -73,10 +69,13 @@ fn a_trapped_eoi_mode_sets_traps_at_the_next_entry() {
 fn a_guest_that_splits_eoi_is_trapped_afterwards() {
     let mut machine = machine();
     let vcpu = machine.vcpus.remove(0).with_list_registers(vtr(4, 5).with_tds(false)).unwrap();
-    let inside = unchanged(unchanged(vcpu)).enter();
-    assert!(!inside.interface().hcr.tc());
+    let mut vcpu = unchanged(unchanged(vcpu));
+    let inside = vcpu.enter();
+    let mut left = *inside.interface();
+    assert!(!left.hcr.tc());
 
-    let vcpu = exit(inside, |left| left.vmcr.set_veoim(true));
+    left.vmcr.set_veoim(true);
+    inside.exit(&left);
 
     assert!(vcpu.enter().interface().hcr.tc());
 }
@@ -84,7 +83,7 @@ fn a_guest_that_splits_eoi_is_trapped_afterwards() {
 #[test]
 fn an_active_state_set_by_a_register_is_listed() {
     let mut machine = machine();
-    let vcpu = idle(&mut machine);
+    let mut vcpu = idle(&mut machine);
     let at = gicd::ISACTIVER.locate(gic_arch::IntId::new(SPI)).unwrap();
 
     machine.write_gicd(at.register(), at.mask());
@@ -100,7 +99,9 @@ fn an_lpi_that_comes_to_an_idle_vcpu_is_listed() {
         translated.send(event);
         let inside = vcpu.enter();
         assert_eq!(listed(&inside), [(8192 + event, ListRegisterState::Pending)]);
-        vcpu = exit(inside, |left| left.list[0] = ListRegister::new());
+        let mut left = *inside.interface();
+        left.list[0] = ListRegister::new();
+        inside.exit(&left);
         vcpu = unchanged(unchanged(vcpu));
     }
 }
@@ -108,7 +109,7 @@ fn an_lpi_that_comes_to_an_idle_vcpu_is_listed() {
 #[test]
 fn an_idle_vcpu_outside_is_kicked_once() {
     let mut translated = Translated::new(1);
-    let vcpu = idle(&mut translated.machine);
+    let mut vcpu = idle(&mut translated.machine);
 
     for event in [3, 5, 3] {
         translated.send(event);
@@ -147,14 +148,16 @@ fn a_trapped_sgi_to_itself_is_no_kick() {
 }
 
 #[test]
-fn a_software_vcpu_that_was_idle_is_not_kicked() {
+fn a_paused_vcpu_that_was_idle_is_not_kicked() {
     let mut translated = Translated::new(1);
-    let mut vcpu = idle(&mut translated.machine).into_software();
+    let mut vcpu = idle(&mut translated.machine);
+    let paused = vcpu.pause();
 
     translated.send(3);
 
     assert_eq!(translated.machine.kicks.of(0), 0);
-    assert!(vcpu.irq_pending());
+    paused.resume();
+    assert_eq!(listed(&vcpu.enter()), [(8195, ListRegisterState::Pending)]);
 }
 
 #[test]
@@ -183,7 +186,8 @@ fn no_write_waits_for_an_idle_vcpu() {
     assert!(disables_a_group(&machine), "outside");
     machine.write_gicd(gicd::CTLR, gicd::Ctlr::from(2));
 
-    let _inside = unchanged(vcpu).enter();
+    let mut vcpu = unchanged(vcpu);
+    let _inside = vcpu.enter();
 
     assert!(disables_a_group(&machine), "the vCPU is in its guest");
 }
@@ -194,7 +198,7 @@ fn an_idle_vcpu_with_work_left_is_kicked_at_once() {
         config.its[0] = config.its[0].with_work_per_access(1);
         config
     });
-    let vcpu = idle(&mut translated.machine);
+    let mut vcpu = idle(&mut translated.machine);
     translated.run((0..8).map(|_| crate::its::sync()));
     let kicks = translated.machine.kicks.of(0);
 

@@ -4,7 +4,8 @@ use crate::machine::{ITS, Machine, RAM};
 use gic_arch::Priority;
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::lpi::Config;
-use msi_types::{Delivery, DeviceId, EventId};
+use msi_types::{Delivery, DeviceId, EventId, Kick};
+use std::sync::Arc;
 use vgic::its::ItsConfig;
 use vgic::{GuestMemory, VgicConfig};
 
@@ -18,6 +19,10 @@ pub(crate) struct Translated {
     pub(crate) machine: Machine,
 }
 
+fn config(cpus: u16) -> VgicConfig {
+    VgicConfig::new(cpus).with_lpi_id_bits(Some(14)).with_its(vec![ItsConfig::new(ITS)])
+}
+
 impl Translated {
     pub(crate) const EVENTS: u32 = 16;
 
@@ -26,9 +31,17 @@ impl Translated {
     }
 
     pub(crate) fn configured(cpus: u16, with: impl FnOnce(VgicConfig) -> VgicConfig) -> Self {
-        let its = vec![ItsConfig::new(ITS)];
-        let config = with(VgicConfig::new(cpus).with_lpi_id_bits(Some(14)).with_its(its));
-        let this = Self { machine: Machine::running(config) };
+        Self::booted(cpus, Machine::new(with(config(cpus))))
+    }
+
+    /// Creates a machine with the given kick handler.
+    pub(crate) fn kicking(cpus: u16, kick: Arc<dyn Kick>) -> Self {
+        Self::booted(cpus, Machine::kicking(config(cpus), kick))
+    }
+
+    fn booted(cpus: u16, mut machine: Machine) -> Self {
+        machine.start();
+        let this = Self { machine };
         for event in 0..Self::EVENTS {
             this.configure(event, true);
         }

@@ -2,6 +2,7 @@
 //! the time the hypervisor takes it until the guest has deactivated the virtual one, and must be
 //! inactive at all other times.
 
+use crate::entered::Entered;
 use crate::machine::Machine;
 use crate::virtual_interface::{Hardware, vtr};
 use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending};
@@ -11,7 +12,7 @@ use msi_types::{Cpu, Level, Line, LineObserver, SetLine};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
-use vgic::{InGuest, LinkError, ListRegisterVcpu, PhysicalInterrupts, VgicConfig};
+use vgic::{LinkError, ListRegisterVcpu, PhysicalInterrupts, VgicConfig};
 
 const SPI: u32 = 40;
 const PHYSICAL: u32 = 77;
@@ -105,7 +106,7 @@ impl Board {
     }
 
     /// Exits, after forwarding the hardware's deactivations to the physical distributor.
-    fn exit(&self, inside: InGuest, hardware: &mut Hardware) -> ListRegisterVcpu {
+    fn exit(&self, inside: Entered, hardware: &mut Hardware) -> ListRegisterVcpu {
         self.deactivate(hardware);
         inside.exit(&hardware.registers)
     }
@@ -115,9 +116,9 @@ impl Board {
     }
 }
 
-fn enter(vcpu: ListRegisterVcpu) -> (InGuest, Hardware) {
-    let inside = vcpu.enter();
-    let hardware = Hardware::new(*inside.interface(), vtr(4, 5));
+fn enter(vcpu: ListRegisterVcpu) -> (Entered, Hardware) {
+    let mut inside = Entered::new(vcpu);
+    let hardware = Hardware::new(inside.interface(), vtr(4, 5));
     (inside, hardware)
 }
 
@@ -133,9 +134,10 @@ const LISTED: (ListRegisterState, Option<u16>) = (Pending, Some(77));
 fn a_linked_interrupt_ends_without_an_exit() {
     let mut board = board();
     board.machine.gic.observe_lines(board.distributor.clone()).unwrap();
+    let mut vcpu = board.vcpu(4);
     for _ in 0..3 {
         board.fire();
-        let (inside, mut hardware) = enter(board.vcpu(4));
+        let (inside, mut hardware) = enter(vcpu);
         let bits = 1 << 62 | 1 << 61 | 1 << 60 | u64::from(PHYSICAL) << 32 | u64::from(SPI);
         assert_eq!(hardware.registers.list.map(ListRegister::into_bits)[0], bits);
 
@@ -144,9 +146,8 @@ fn a_linked_interrupt_ends_without_an_exit() {
         hardware.end(1, SPI);
 
         assert!(!hardware.asks_for_maintenance());
-        let vcpu = board.exit(inside, &mut hardware);
+        vcpu = board.exit(inside, &mut hardware);
         assert!(!board.distributor.is_active() && !board.is_pending());
-        board.machine.vcpus.insert(0, vcpu.into_software());
     }
 }
 

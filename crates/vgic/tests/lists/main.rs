@@ -2,6 +2,7 @@
 //! interface.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod entered;
 #[expect(dead_code, reason = "shared with other tests")]
 #[path = "../model/half.rs"]
 mod half;
@@ -12,6 +13,7 @@ mod links;
 #[path = "../guest/machine.rs"]
 mod machine;
 mod messages;
+mod monitor;
 mod race;
 mod reference;
 mod registers;

@@ -1,6 +1,7 @@
 //! Tests for LPIs in list registers. LPIs have no active state, and commands that affect a listed
 //! LPI make its vCPU exit. The guest must see the same interrupts as without list registers.
 
+use crate::entered::Entered;
 use crate::half::{ExitPolicy, Half};
 use crate::its::{Translated, clear, discard, inv, mapc, mapti, movall, movi, sync, unmapd};
 use crate::reference::Reference;
@@ -13,17 +14,17 @@ use msi_types::{Delivery, Level, Line, SetLine};
 use proptest::prelude::*;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use vgic::{InGuest, ListRegisterVcpu, VgicConfig};
+use vgic::{ListRegisterVcpu, VgicConfig};
 
 const FIRST: u32 = 8192;
 
 /// Creates a machine with two vCPUs with list registers. vCPU 0 is in its guest and has the LPI of
 /// event 0 in its first list register.
-fn listed() -> (Translated, InGuest, Hardware, ListRegisterVcpu) {
+fn listed() -> (Translated, Entered, Hardware, ListRegisterVcpu) {
     listed_in(Translated::new(2))
 }
 
-fn listed_in(mut translated: Translated) -> (Translated, InGuest, Hardware, ListRegisterVcpu) {
+fn listed_in(mut translated: Translated) -> (Translated, Entered, Hardware, ListRegisterVcpu) {
     let second = translated.machine.vcpus.pop().unwrap();
     let first = translated.machine.vcpus.pop().unwrap();
     let second = second.with_list_registers(vtr(4, 5)).unwrap();
@@ -33,9 +34,9 @@ fn listed_in(mut translated: Translated) -> (Translated, InGuest, Hardware, List
     (translated, inside, hardware, second)
 }
 
-fn enter(vcpu: ListRegisterVcpu) -> (InGuest, Hardware) {
-    let inside = vcpu.enter();
-    let hardware = Hardware::new(*inside.interface(), vtr(4, 5));
+fn enter(vcpu: ListRegisterVcpu) -> (Entered, Hardware) {
+    let mut inside = Entered::new(vcpu);
+    let hardware = Hardware::new(inside.interface(), vtr(4, 5));
     (inside, hardware)
 }
 

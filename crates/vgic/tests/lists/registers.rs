@@ -1,6 +1,7 @@
 //! Tests for wired interrupts in list registers, which `tests/model` does not cover: traps,
 //! maintenance, overflow, and register writes that complete at the exit.
 
+use crate::entered::Entered;
 use crate::machine::Machine;
 use crate::virtual_interface::{Hardware, vtr};
 use gic_arch::icc::{self, Sgi, SysRegEncoding};
@@ -10,8 +11,7 @@ use gic_arch::{IntId, gicd, gicr};
 use msi_types::{Cpu, Level, Line, LineObserver, SetLine};
 use std::sync::{Arc, Mutex};
 use vgic::{
-    AccessWidth, InGuest, ListRegisterVcpu, SecurityView, Sleep, VgicConfig,
-    VirtualInterfaceMismatch,
+    AccessWidth, ListRegisterVcpu, SecurityView, Sleep, VgicConfig, VirtualInterfaceMismatch,
 };
 
 const SPI: u32 = 40;
@@ -28,13 +28,13 @@ fn lists(machine: &mut Machine, count: u8) -> ListRegisterVcpu {
     machine.vcpus.remove(0).with_list_registers(vtr(count, 5)).unwrap()
 }
 
-fn enter(vcpu: ListRegisterVcpu, count: u8) -> (InGuest, Hardware) {
-    let inside = vcpu.enter();
-    let hardware = Hardware::new(*inside.interface(), vtr(count, 5));
+fn enter(vcpu: ListRegisterVcpu, count: u8) -> (Entered, Hardware) {
+    let mut inside = Entered::new(vcpu);
+    let hardware = Hardware::new(inside.interface(), vtr(count, 5));
     (inside, hardware)
 }
 
-fn again(inside: InGuest, hardware: &Hardware, count: u8) -> (InGuest, Hardware) {
+fn again(inside: Entered, hardware: &Hardware, count: u8) -> (Entered, Hardware) {
     enter(inside.exit(&hardware.registers), count)
 }
 
@@ -108,7 +108,7 @@ fn dir_is_trapped_where_it_must_be() {
             let at = gicd::ISACTIVER.locate(IntId::new(spi)).unwrap();
             machine.write_gicd(at.register(), at.mask());
         }
-        let vcpu = vcpu.with_list_registers(vtr(1, 5).with_tds(tds)).unwrap();
+        let mut vcpu = vcpu.with_list_registers(vtr(1, 5).with_tds(tds)).unwrap();
         let inside = vcpu.enter();
         let hcr = inside.interface().hcr;
         assert_eq!((hcr.tdir(), hcr.tc()), expected);
@@ -152,9 +152,9 @@ fn a_vcpu_in_its_guest_sends_sgis() {
         machine.write(enable, AccessWidth::Word, 0xffff);
     }
     let affinities = [0, 1].map(|cpu: usize| machine.gic.config().cpus[cpu].affinity);
-    let (sender, _) = enter(lists(&mut machine, 4), 4);
+    let (mut sender, _) = enter(lists(&mut machine, 4), 4);
     let (receiver, hardware) = enter(lists(&mut machine, 4), 4);
-    let send = |register: SysRegEncoding, sgi, cpu: usize| {
+    let mut send = |register: SysRegEncoding, sgi, cpu: usize| {
         sender.write_sgi(register, Sgi::to(sgi, affinities[cpu]).into_bits())
     };
 
@@ -267,7 +267,8 @@ fn loaded_bits_are_the_manuals() {
         high(&machine, spi);
     }
 
-    let inside = lists(&mut machine, 2).enter();
+    let mut vcpu = lists(&mut machine, 2);
+    let inside = vcpu.enter();
     let registers = inside.interface();
 
     // Bits 0, 3, 7 and 14 are En, NPIE, VGrp1DIE and TDIR.

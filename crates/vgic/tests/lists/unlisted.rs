@@ -5,7 +5,7 @@ use crate::machine::Machine;
 use crate::virtual_interface::{Hardware, vtr};
 use gic_arch::{IntId, IntIdField, gicd};
 use msi_types::{Line, SetLine};
-use vgic::{AccessWidth, InGuest, ListRegisterVcpu, VgicConfig};
+use vgic::{AccessWidth, ListRegisterVcpu, VgicConfig};
 
 const FIRST: u32 = 40;
 /// Priorities of the SPIs. The guest acknowledges the SPIs in this order, and each SPI preempts its
@@ -15,14 +15,14 @@ const PRIORITIES: [u8; 3] = [0x60, 0x40, 0x20];
 /// A guest with three edge-triggered SPIs, and its vCPU on a CPU with one list register.
 struct Board {
     machine: Machine,
-    vcpu: Option<ListRegisterVcpu>,
+    vcpu: ListRegisterVcpu,
 }
 
 impl Board {
     fn new() -> Self {
         let mut machine = Machine::running(VgicConfig::new(1));
         let vcpu = machine.vcpus.remove(0).with_list_registers(vtr(1, 5)).unwrap();
-        let board = Self { machine, vcpu: Some(vcpu) };
+        let board = Self { machine, vcpu };
         for (spi, priority) in (FIRST..).zip(PRIORITIES) {
             board.machine.enable_spi(spi);
             board.machine.make_edge(spi);
@@ -46,10 +46,10 @@ impl Board {
 
     /// Runs the guest once.
     fn run(&mut self, guest: impl FnOnce(&mut Hardware)) {
-        let inside: InGuest = self.vcpu.take().unwrap().enter();
+        let inside = self.vcpu.enter();
         let mut hardware = Hardware::new(*inside.interface(), vtr(1, 5));
         guest(&mut hardware);
-        self.vcpu = Some(inside.exit(&hardware.registers));
+        inside.exit(&hardware.registers);
     }
 
     fn write(&self, field: IntIdField, spi: u32) {
@@ -70,12 +70,15 @@ impl Board {
 
     /// Saves the machine and returns a new machine that was restored from the saved state.
     fn moved(mut self) -> Self {
-        let vcpu = self.vcpu.take().unwrap().into_software();
-        let saved = self.machine.gic.freeze(&mut [vcpu]).unwrap().save().unwrap();
+        let paused = self.vcpu.pause();
+        let saved = self.machine.gic.save().unwrap();
+        drop(paused);
         let mut machine = Machine::running(VgicConfig::new(1));
-        machine.gic.freeze(&mut machine.vcpus).unwrap().restore(&saved).unwrap();
-        let vcpu = machine.vcpus.remove(0).with_list_registers(vtr(1, 5)).unwrap();
-        Self { machine, vcpu: Some(vcpu) }
+        let mut vcpu = machine.vcpus.remove(0).with_list_registers(vtr(1, 5)).unwrap();
+        let paused = vcpu.pause();
+        machine.gic.restore(&saved).unwrap();
+        drop(paused);
+        Self { machine, vcpu }
     }
 }
 

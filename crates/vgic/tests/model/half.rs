@@ -6,7 +6,7 @@ use gic_arch::ich::Vtr;
 use msi_types::{Cpu, Kick};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use vgic::{InGuest, Inputs, ListRegisterVcpu, Undefined, Vcpu};
+use vgic::{Inputs, ListRegisterVcpu, Paused, Sleep, Undefined, Vcpu};
 
 /// Kick flags of the vCPUs.
 #[derive(Debug)]
@@ -42,7 +42,9 @@ pub(crate) enum Half {
 
 #[derive(Debug)]
 pub(crate) struct Lists {
-    mode: Option<GuestMode>,
+    vcpu: ListRegisterVcpu,
+    /// The virtual CPU interface while the vCPU is in its guest.
+    inside: Option<Hardware>,
     vtr: Vtr,
     exits: ExitPolicy,
     /// `true` if the vCPU was kicked since its last exit.
@@ -50,13 +52,6 @@ pub(crate) struct Lists {
     /// Physical interrupts that the hardware deactivated when the guest deactivated the linked
     /// virtual interrupts.
     deactivated: Vec<u32>,
-}
-
-#[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "few values exist")]
-enum GuestMode {
-    Outside(ListRegisterVcpu),
-    Inside(InGuest, Hardware),
 }
 
 impl Half {
@@ -68,13 +63,7 @@ impl Half {
     ) -> Self {
         let vtr = vtr(registers, vcpu.vgic().config().priority_bits);
         let vcpu = vcpu.with_list_registers(vtr).unwrap();
-        Self::Lists(Lists {
-            mode: Some(GuestMode::Outside(vcpu)),
-            vtr,
-            exits,
-            kicked,
-            deactivated: Vec::new(),
-        })
+        Self::Lists(Lists { vcpu, inside: None, vtr, exits, kicked, deactivated: Vec::new() })
     }
 
     pub(crate) fn inputs(&mut self) -> Inputs {
@@ -138,13 +127,27 @@ impl Half {
         }
     }
 
-    /// Exits from the guest and converts the vCPU into one without list registers.
-    pub(crate) fn into_software(mut self) -> Vcpu {
-        self.leave_guest();
+    /// Exits from the guest and pauses the vCPU.
+    pub(crate) fn pause(&mut self) -> Paused<'_> {
         match self {
-            Self::Software(vcpu) => vcpu,
-            Self::Lists(Lists { mode: Some(GuestMode::Outside(vcpu)), .. }) => vcpu.into_software(),
-            Self::Lists(_) => unreachable!("the vCPU has left the guest"),
+            Self::Software(vcpu) => vcpu.pause(),
+            Self::Lists(lists) => lists.exit().pause(),
+        }
+    }
+
+    /// Exits from the guest and prepares to sleep.
+    pub(crate) fn prepare_to_sleep(&mut self) -> Sleep {
+        match self {
+            Self::Software(vcpu) => vcpu.prepare_to_sleep(),
+            Self::Lists(lists) => lists.exit().prepare_to_sleep(),
+        }
+    }
+
+    /// Returns from sleep.
+    pub(crate) fn returned(&mut self) {
+        match self {
+            Self::Software(vcpu) => vcpu.returned(),
+            Self::Lists(lists) => lists.exit().returned(),
         }
     }
 
@@ -159,33 +162,21 @@ impl Half {
 
 impl Lists {
     fn exit(&mut self) -> &mut ListRegisterVcpu {
-        let out = match self.mode.take().unwrap() {
-            GuestMode::Outside(vcpu) => vcpu,
-            GuestMode::Inside(vcpu, mut hardware) => {
-                self.deactivated.append(&mut hardware.deactivated);
-                vcpu.exit(&hardware.registers)
-            }
-        };
-        self.kicked.store(false, SeqCst);
-        match self.mode.insert(GuestMode::Outside(out)) {
-            GuestMode::Outside(vcpu) => vcpu,
-            GuestMode::Inside(..) => unreachable!(),
+        if let Some(mut hardware) = self.inside.take() {
+            self.deactivated.append(&mut hardware.deactivated);
+            self.vcpu.in_guest().unwrap().exit(&hardware.registers);
         }
+        self.kicked.store(false, SeqCst);
+        &mut self.vcpu
     }
 
     fn enter(&mut self) {
-        if let GuestMode::Outside(vcpu) = self.mode.take().unwrap() {
-            let vcpu = vcpu.enter();
-            let hardware = Hardware::new(*vcpu.interface(), self.vtr);
-            self.mode = Some(GuestMode::Inside(vcpu, hardware));
-        }
+        let inside = self.vcpu.enter();
+        self.inside = Some(Hardware::new(*inside.interface(), self.vtr));
     }
 
     fn hardware(&mut self) -> &mut Hardware {
-        match &mut self.mode {
-            Some(GuestMode::Inside(_, hardware)) => hardware,
-            _ => unreachable!(),
-        }
+        self.inside.as_mut().unwrap()
     }
 
     /// Enters the guest, unless the vCPU is already in guest mode and no exit is requested.
@@ -193,10 +184,8 @@ impl Lists {
         let mut unasked = 0;
         loop {
             let kicked = self.kicked.load(SeqCst);
-            let asked = match &self.mode {
-                Some(GuestMode::Inside(_, hardware)) => hardware.asks_for_maintenance() || kicked,
-                _ => true,
-            };
+            let asks = |hardware: &Hardware| hardware.asks_for_maintenance() || kicked;
+            let asked = self.inside.as_ref().is_none_or(asks);
             if !asked {
                 break;
             }

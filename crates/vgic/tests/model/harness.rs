@@ -155,7 +155,7 @@ impl Bench {
     fn write_gicr(&self, cpu: usize, offset: u32, width: AccessWidth, value: u64) {
         let region = self.gic.config().redistributors[0];
         let address = region.base + region.stride * cpu as u64 + u64::from(offset);
-        self.gic.write(address, width, value).unwrap();
+        self.gic.write_until_done(address, width, value).unwrap();
     }
 
     /// Links virtual interrupts to physical interrupts.
@@ -192,16 +192,17 @@ impl Bench {
     /// Saves the machine, serializes its state, and replaces it with a new machine restored from
     /// that state. A restored machine must save the same state.
     fn migrate(&mut self) {
-        let mut left: Vec<Vcpu> = self.vcpus.drain(..).map(Half::into_software).collect();
-        let saved = self.gic.freeze(&mut left).unwrap().save().unwrap();
+        let paused: Vec<_> = self.vcpus.iter_mut().map(Half::pause).collect();
+        let saved = self.gic.save().unwrap();
+        drop(paused);
         let sent = serde_json::to_string(&saved).unwrap();
         let received: SavedState = serde_json::from_str(&sent).unwrap();
         let (gic, mut vcpus) =
             Vgic::new(self.gic.config().clone(), self.table.clone(), self.kicks.clone()).unwrap();
-        let mut frozen = gic.freeze(&mut vcpus).unwrap();
-        frozen.restore(&received).unwrap();
-        assert_eq!(frozen.save().unwrap(), saved);
-        frozen.thaw();
+        let paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+        gic.restore(&received).unwrap();
+        assert_eq!(gic.save().unwrap(), saved);
+        drop(paused);
         self.gic = gic;
         self.physical.end_all();
         self.link();

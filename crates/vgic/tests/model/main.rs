@@ -3,6 +3,7 @@
 //! return the same values.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[expect(dead_code, reason = "shared with other tests")]
 mod half;
 mod harness;
 mod one_of_n;

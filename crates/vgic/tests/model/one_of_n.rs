@@ -110,17 +110,20 @@ impl Machine {
 
     /// Saves the machine and restores the state into a new machine, which replaces it.
     fn migrate(&mut self) {
-        let mut left: Vec<_> = self.halves.drain(..).map(Half::into_software).collect();
-        let saved = self.gic.freeze(&mut left).unwrap().save().unwrap();
+        let paused: Vec<_> = self.halves.iter_mut().map(Half::pause).collect();
+        let saved = self.gic.save().unwrap();
+        drop(paused);
         let config = self.gic.config().clone();
         let (gic, mut vcpus) = Vgic::new(config, no_memory(), self.kicks.clone()).unwrap();
-        gic.freeze(&mut vcpus).unwrap().restore(&saved).unwrap();
+        let paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+        gic.restore(&saved).unwrap();
+        drop(paused);
         self.gic = gic;
         self.split(vcpus);
     }
 
     fn start(&mut self) {
-        self.gic.write(self.gic.config().distributor, AccessWidth::Word, 3).unwrap();
+        self.gic.write_until_done(self.gic.config().distributor, AccessWidth::Word, 3).unwrap();
         for spi in 0..SPIS.len() {
             self.replace(gicd::ICFGR, spi, 2);
             self.apply(&Op::Group { spi, group: 1 });
@@ -138,7 +141,7 @@ impl Machine {
     fn set(&self, field: IntIdField, spi: usize) {
         let at = field.locate(IntId::new(SPIS[spi])).unwrap();
         let address = self.gic.config().distributor + u64::from(at.register().offset());
-        self.gic.write(address, AccessWidth::Word, at.mask().into()).unwrap();
+        self.gic.write_until_done(address, AccessWidth::Word, at.mask().into()).unwrap();
     }
 
     /// Replaces an SPI's field.
@@ -147,13 +150,13 @@ impl Machine {
         let address = self.gic.config().distributor + u64::from(at.register().offset());
         let old = self.gic.read(address, AccessWidth::Word).unwrap();
         let new = at.insert(u32::try_from(old).unwrap(), value);
-        self.gic.write(address, AccessWidth::Word, new.into()).unwrap();
+        self.gic.write_until_done(address, AccessWidth::Word, new.into()).unwrap();
     }
 
     fn write_gicr(&self, cpu: usize, offset: u32, value: u32) {
         let region = self.gic.config().redistributors[0];
         let address = region.base + region.stride * cpu as u64 + u64::from(offset);
-        self.gic.write(address, AccessWidth::Word, value.into()).unwrap();
+        self.gic.write_until_done(address, AccessWidth::Word, value.into()).unwrap();
     }
 
     fn msr(&mut self, cpu: usize, register: SysRegEncoding, value: u64) {
@@ -233,7 +236,7 @@ impl Machine {
         };
         let register = gicd::irouter(IntId::new(SPIS[spi])).unwrap();
         let address = self.gic.config().distributor + u64::from(register.offset());
-        self.gic.write(address, AccessWidth::Double, route.into_bits()).unwrap();
+        self.gic.write_until_done(address, AccessWidth::Double, route.into_bits()).unwrap();
         self.spis[spi].target = target;
     }
 

@@ -7,7 +7,7 @@ use gic_arch::gits;
 use gic_arch::its::{CollectionId, Command, MapAction, Opcode};
 use msi_types::{Delivery, DeviceId, EventId};
 use vgic::its::CommandFault;
-use vgic::saved_state::{FreezeError, ItsState};
+use vgic::saved_state::{ItsState, SaveError};
 use vgic::{OutOfMemory, Progress};
 
 const DEVICE: u32 = 0x205;
@@ -149,7 +149,7 @@ fn a_command_about_many_waits_for_memory() {
                 assert_eq!(starved_registers(&board), [queue]);
                 assert_eq!(board.gic.command_faults(0).unwrap().count, 0);
                 with_allocations(0, || assert_eq!(board.send(DEVICE, 3), Delivery::Pending));
-                assert!(board.gic.freeze(&mut board.vcpus).is_ok(), "the freeze finishes it");
+                let _ = board.save(); // completes it
                 assert!(is_idle(&board));
                 let (here, there) = (board.handle_all(0), board.handle_all(1));
                 assert!(there.contains(&8201), "{there:?}");
@@ -162,11 +162,14 @@ fn a_command_about_many_waits_for_memory() {
 }
 
 #[test]
-fn a_frozen_machine_has_nothing_in_progress() {
+fn a_saved_machine_has_nothing_in_progress() {
     let mut board = Board::running();
     board.run([mapd(DEVICE, 3, ITT), mapti(DEVICE, 3, 8200, 0)]);
     assert!(!run_with(&board, 0, [mapc(0, 1)]));
-    let frozen = with_allocations(1, || board.gic.freeze(&mut board.vcpus).map(drop));
-    assert_eq!(frozen, Err(FreezeError::OutOfMemory(OutOfMemory)));
+    let gic = board.gic.clone();
+    let paused = board.pause();
+    let saved = with_allocations(1, || gic.save().map(drop));
+    assert_eq!(saved, Err(SaveError::OutOfMemory(OutOfMemory)));
+    drop(paused);
     assert!(board.gic.poll() == Progress::Done && is_idle(&board), "polling finishes the command");
 }

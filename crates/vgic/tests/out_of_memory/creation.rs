@@ -37,7 +37,7 @@ fn a_configuration_without_heap_is_an_error() {
 }
 
 #[test]
-fn list_registers_take_memory_of_the_beginning() {
+fn list_registers_and_pauses_take_no_memory() {
     let mut board = Board::running();
     board.enable_private(0, 27);
     let vcpu = board.vcpus.remove(0);
@@ -47,9 +47,11 @@ fn list_registers_take_memory_of_the_beginning() {
         .with_list_regs_minus_one(3);
     let first = with_allocations(0, || {
         board.gic.set_line(Line::Ppi { cpu: vcpu.cpu(), intid: 27 }, Level::High);
-        let guest = vcpu.with_list_registers(vtr).unwrap().enter();
+        let mut vcpu = vcpu.with_list_registers(vtr).unwrap();
+        let guest = vcpu.enter();
         let left = *guest.interface();
-        let vcpu = guest.exit(&left).into_software().with_list_registers(vtr).unwrap();
+        guest.exit(&left);
+        vcpu.pause().resume();
         vcpu.enter().interface().list[0].virtual_intid()
     });
     assert_eq!(first, 27);

@@ -10,8 +10,8 @@ use gic_arch::{IntId, Priority, Reg, RegisterValue, gicd, gicr, icc};
 use msi_types::{Cpu, Delivery, DeviceId, EventId, Level, Line, MsiMessage, SetLine};
 use std::sync::Arc;
 use vgic::its::ItsConfig;
-use vgic::saved_state::SavedState;
-use vgic::{AccessWidth, GuestMemory, Vcpu, Vgic, VgicConfig, VmMemory};
+use vgic::saved_state::{RestoreError, SavedState};
+use vgic::{AccessWidth, GuestMemory, Paused, Vcpu, Vgic, VgicConfig, VmMemory};
 
 pub(crate) const ITS: u64 = 0x0808_0000;
 pub(crate) const CPUS: u16 = 3;
@@ -118,7 +118,14 @@ impl Board {
 
     /// Saves the machine.
     pub(crate) fn save(&mut self) -> SavedState {
-        self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap()
+        let gic = self.gic.clone();
+        let _paused = self.pause();
+        gic.save().unwrap()
+    }
+
+    /// Pauses all vCPUs.
+    pub(crate) fn pause(&mut self) -> Vec<Paused<'_>> {
+        self.vcpus.iter_mut().map(Vcpu::pause).collect()
     }
 
     /// Serializes the machine's state and returns a new machine that was restored from it.
@@ -130,7 +137,13 @@ impl Board {
     }
 
     pub(crate) fn restore(&mut self, saved: &SavedState) {
-        self.gic.freeze(&mut self.vcpus).unwrap().restore(saved).unwrap();
+        self.try_restore(saved).unwrap();
+    }
+
+    pub(crate) fn try_restore(&mut self, saved: &SavedState) -> Result<(), RestoreError> {
+        let gic = self.gic.clone();
+        let _paused = self.pause();
+        gic.restore(saved)
     }
 
     /// Writes an LPI's configuration byte.
@@ -206,7 +219,7 @@ impl Board {
     fn write_at<V: RegisterValue, A>(&self, base: u64, register: Reg<V, A>, value: V) {
         let raw: V::Raw = value.into();
         let width = AccessWidth::try_from(size_of::<V::Raw>()).unwrap();
-        self.gic.write(base + u64::from(register.offset()), width, raw.into()).unwrap();
+        self.gic.write_until_done(base + u64::from(register.offset()), width, raw.into()).unwrap();
     }
 
     pub(crate) fn read_its<V: RegisterValue, A>(&self, register: Reg<V, A>) -> u64 {

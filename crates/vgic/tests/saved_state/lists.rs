@@ -4,8 +4,9 @@
 use crate::board::{Board, mapd, mapti};
 use gic_arch::gicd::Irouter;
 use gic_arch::ich::{ListRegisterState, Vtr};
-use gic_arch::{IntId, gicd, icc};
+use gic_arch::{IntId, gicd};
 use msi_types::{Level, Line, SetLine};
+use vgic::saved_state::SavedState;
 use vgic::{ListRegisterVcpu, VirtualInterface};
 
 /// Returns `ICH_VTR_EL2` for a CPU with the given number of list registers.
@@ -16,13 +17,10 @@ fn vtr(count: u8) -> Vtr {
         .with_pre_bits_minus_one(4)
 }
 
-/// Enters vCPU 0's guest with list registers. Returns the machine with the other vCPUs, the guest,
-/// and its interface.
-fn entered(mut board: Board) -> (Board, vgic::InGuest, VirtualInterface) {
+/// Gives vCPU 0 list registers. Returns the machine with the other vCPUs, and the vCPU.
+fn with_lists(mut board: Board) -> (Board, ListRegisterVcpu) {
     let vcpu = board.vcpus.remove(0).with_list_registers(vtr(4)).unwrap();
-    let guest = vcpu.enter();
-    let interface = *guest.interface();
-    (board, guest, interface)
+    (board, vcpu)
 }
 
 fn states(interface: &VirtualInterface) -> Vec<(u32, ListRegisterState)> {
@@ -42,24 +40,34 @@ fn with_level_and_lpi() -> Board {
     board
 }
 
-/// Exits from the guest, then saves the machine and restores the state into a new machine.
-fn moved(mut board: Board, vcpu: ListRegisterVcpu) -> Board {
-    board.vcpus.insert(0, vcpu.into_software());
-    board.moved()
+/// Saves a machine whose vCPU 0 has list registers.
+fn saved(board: &mut Board, vcpu: &mut ListRegisterVcpu) -> SavedState {
+    let gic = board.gic.clone();
+    let _paused = (vcpu.pause(), board.pause());
+    gic.save().unwrap()
+}
+
+/// Makes the guest acknowledge the SPI in its first list register.
+fn acknowledge_listed(vcpu: &mut ListRegisterVcpu) {
+    let inside = vcpu.enter();
+    let mut left = *inside.interface();
+    assert_eq!(
+        states(&left),
+        [(40, ListRegisterState::Pending), (8192, ListRegisterState::Pending)]
+    );
+    left.list[0] = left.list[0].with_state(ListRegisterState::Active);
+    left.active_priorities[1][0] = 1;
+    inside.exit(&left);
 }
 
 #[test]
 fn list_registers_are_saved_as_pending_or_active() {
-    let (board, guest, mut interface) = entered(with_level_and_lpi());
-    assert_eq!(
-        states(&interface),
-        [(40, ListRegisterState::Pending), (8192, ListRegisterState::Pending)]
-    );
-    // The guest acknowledges the SPI.
-    interface.list[0] = interface.list[0].with_state(ListRegisterState::Active);
-    interface.active_priorities[1][0] = 1;
+    let (mut board, mut vcpu) = with_lists(with_level_and_lpi());
+    acknowledge_listed(&mut vcpu);
 
-    let mut moved = moved(board, guest.exit(&interface));
+    let saved = saved(&mut board, &mut vcpu);
+    let mut moved = Board::over(board.gic.config().clone(), board.ram.clone());
+    moved.restore(&saved);
 
     assert_eq!(moved.acknowledge(0), 1023, "the running interrupt has the highest priority");
     moved.gic.set_line(Line::Spi(40), Level::Low);
@@ -76,24 +84,51 @@ fn an_active_interrupt_is_listed_after_restore() {
     // pending.
     assert!(!moved.vcpus[0].inputs().any());
 
-    let (_, guest, interface) = entered(moved);
+    let (_moved, mut vcpu) = with_lists(moved);
 
-    assert!(states(&interface).contains(&(40, ListRegisterState::Active)));
-    assert_eq!(interface.active_priorities[1][0], 1);
-    drop(guest.exit(&interface));
+    let inside = vcpu.enter();
+    assert!(states(inside.interface()).contains(&(40, ListRegisterState::Active)));
+    assert_eq!(inside.interface().active_priorities[1][0], 1);
 }
 
 #[test]
-fn regained_list_registers_get_active_interrupts() {
-    let (mut board, guest, mut interface) = entered(with_level_and_lpi());
-    interface.list[0] = interface.list[0].with_state(ListRegisterState::Active);
-    interface.active_priorities[1][0] = 1;
-    let mut vcpu = guest.exit(&interface).into_software();
-    assert_eq!(vcpu.read_sysreg(icc::IAR1.encoding()), Ok(1023));
-    board.vcpus.insert(0, vcpu);
+fn a_restore_below_list_registers_is_listed() {
+    let (mut board, mut vcpu) = with_lists(with_level_and_lpi());
+    acknowledge_listed(&mut vcpu);
+    let saved = saved(&mut board, &mut vcpu);
+    let fresh = Board::over(board.gic.config().clone(), board.ram.clone());
+    let (mut moved, mut vcpu) = with_lists(fresh);
+    let inside = vcpu.enter();
+    let empty = *inside.interface();
+    inside.exit(&empty);
 
-    let (_, guest, interface) = entered(board);
+    let gic = moved.gic.clone();
+    let paused = (vcpu.pause(), moved.pause());
+    gic.restore(&saved).unwrap();
+    drop(paused);
 
-    assert!(states(&interface).contains(&(40, ListRegisterState::Active)));
-    drop(guest.exit(&interface));
+    let inside = vcpu.enter();
+    let listed = states(inside.interface());
+    assert_eq!(listed, [(8192, ListRegisterState::Pending), (40, ListRegisterState::Active)]);
+    assert_eq!(inside.interface().active_priorities[1][0], 1);
+    assert!(inside.interface().vmcr.veng1());
+}
+
+#[test]
+fn an_entry_without_exit_is_saved_as_it_began() {
+    let (mut board, mut vcpu) = with_lists(with_level_and_lpi());
+    let before = saved(&mut board, &mut vcpu);
+    let _inside = vcpu.enter();
+    assert_eq!(saved(&mut board, &mut vcpu), before);
+    assert!(vcpu.in_guest().is_none());
+}
+
+#[test]
+fn a_leaked_pause_leaves_a_vcpu_that_takes_nothing() {
+    let mut board = with_level_and_lpi();
+    let before = board.save();
+    std::mem::forget(board.vcpus[0].pause());
+    assert_eq!(board.acknowledge(0), 1023);
+    assert_eq!(board.save(), before, "the second pause must not replace the saved interface");
+    assert_eq!(board.acknowledge(0), 40, "the second resume completes both");
 }

@@ -1,4 +1,4 @@
-//! Tests for messages and line changes that arrive while a machine is frozen.
+//! Tests for messages and line changes that arrive while vCPUs are paused.
 
 use crate::board::{Board, CPUS, mapd, mapti};
 use gic_arch::gicd::Irouter;
@@ -37,12 +37,13 @@ fn a_later_message_is_in_the_next_save() {
         let address = crate::board::ITS + u64::from(gic_arch::gits::TRANSLATER.offset());
         its.signal_msi(msi_types::DeviceId::new(5), msi_types::MsiMessage { address, data: event })
     };
-    let frozen = board.gic.freeze(&mut board.vcpus).unwrap();
+    let gic = board.gic.clone();
+    let paused = board.pause();
     assert_eq!(send(0), Delivery::Pending);
-    let first = frozen.save().unwrap();
+    let first = gic.save().unwrap();
     assert_eq!(send(3), Delivery::Pending);
-    let second = frozen.save().unwrap();
-    frozen.thaw();
+    let second = gic.save().unwrap();
+    drop(paused);
 
     assert_eq!(pending_lpis(&first), BTreeSet::from([8192]));
     assert_eq!(pending_lpis(&second), BTreeSet::from([8192, 8195]));
@@ -61,26 +62,29 @@ fn a_line_changed_meanwhile_is_in_the_next_save() {
     let is_high = |saved: &SavedState| {
         saved.distributor.interrupts.iter().any(|it| it.intid == IntId::new(40) && it.line)
     };
-    let frozen = board.gic.freeze(&mut board.vcpus).unwrap();
-    let first = frozen.save().unwrap();
-    assert_eq!(frozen.vgic().set_line(Line::Spi(40), Level::High), Delivery::Pending);
-    let second = frozen.save().unwrap();
-    frozen.thaw();
+    let gic = board.gic.clone();
+    let paused = board.pause();
+    let first = gic.save().unwrap();
+    assert_eq!(gic.set_line(Line::Spi(40), Level::High), Delivery::Pending);
+    let second = gic.save().unwrap();
+    drop(paused);
 
     assert!(!is_high(&first) && is_high(&second));
     assert_eq!(board.handle_all(0), [40]);
 }
 
 #[test]
-fn a_message_kicks_a_sleeping_frozen_vcpu() {
+fn a_message_kicks_a_sleeping_paused_vcpu() {
     let mut board = with_device();
     assert_eq!(board.vcpus[1].prepare_to_sleep(), vgic::Sleep::Ready);
-    let frozen = board.gic.freeze(&mut board.vcpus).unwrap();
-    let _ = frozen.save().unwrap();
-    let its = frozen.vgic().its(0).unwrap();
+    let gic = board.gic.clone();
+    let paused = board.pause();
+    let _ = gic.save().unwrap();
+    let its = gic.its(0).unwrap();
     let address = crate::board::ITS + u64::from(gic_arch::gits::TRANSLATER.offset());
     let message = msi_types::MsiMessage { address, data: 1 };
     its.signal_msi(msi_types::DeviceId::new(5), message);
+    drop(paused);
     assert_eq!(board.kicks.of(1), 1);
 }
 
@@ -141,7 +145,7 @@ impl Guest {
 }
 
 #[test]
-fn freezing_under_load_loses_nothing() {
+fn pausing_under_load_loses_nothing() {
     let mut board = with_device();
     let wire = Wire::new(&board);
     let mut guest = Guest::default();
@@ -182,15 +186,16 @@ fn moving_under_load_loses_nothing() {
             }
             guest.handle(&mut board, &wire, 5);
             let mut other = Board::over(board.gic.config().clone(), board.ram.clone());
-            let frozen = board.gic.freeze(&mut board.vcpus).unwrap();
-            let early = frozen.save().unwrap();
+            let gic = board.gic.clone();
+            let paused = board.pause();
+            let early = gic.save().unwrap();
             let mut connection = wire.gic.write().unwrap();
-            let last = frozen.save().unwrap();
+            let last = gic.save().unwrap();
             assert!(pending_lpis(&early).is_subset(&pending_lpis(&last)));
             other.restore(&last);
             *connection = other.gic.clone();
             drop(connection);
-            drop(frozen);
+            drop(paused);
             board = other;
         }
         wire.stop.store(true, SeqCst);

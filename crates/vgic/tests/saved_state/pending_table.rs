@@ -72,7 +72,7 @@ fn enabled_lpis_with_ptz_are_refused() {
     let object = Object::Redistributor(cpu.affinity);
     let mut board = Board::running();
 
-    let refused = board.gic.freeze(&mut board.vcpus).unwrap().restore(&saved);
+    let refused = board.try_restore(&saved);
 
     let problem = Problem::Value { field: "GICR_PENDBASER", value: with_promise.into_bits() };
     assert_eq!(refused.map_err(|error| (error.object, error.problem)), Err((object, problem)));

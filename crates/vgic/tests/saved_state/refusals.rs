@@ -1,6 +1,6 @@
 //! Tests that invalid states are refused, and that each error names the object at fault.
 
-use crate::board::{Board, CPUS, ITS, config, mapd, mapti};
+use crate::board::{Board, ITS, config, mapd, mapti};
 use crate::corrupt::non_secure;
 use crate::round_trip::busy;
 use gic_arch::gicd::Irouter;
@@ -8,10 +8,10 @@ use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
 use vgic::saved_state::{
-    CollectionState, FreezeError, InterfaceState, InterruptState, ItsState, LpiState, Object,
-    Problem, RedistributorState, RestoreError, SavedState, VERSION,
+    CollectionState, InterfaceState, InterruptState, ItsState, LpiState, Object, Problem,
+    RedistributorState, RestoreError, SaveError, SavedState, VERSION,
 };
-use vgic::{SecurityView, VgicConfig};
+use vgic::{SecurityView, Vcpu, VgicConfig};
 
 const CPU0: Affinity = Affinity::new(0, 0, 0, 1);
 const STRANGER: Affinity = Affinity::new(9, 9, 9, 9);
@@ -31,7 +31,7 @@ fn refused_by(
     let mut saved = source.save();
     change(&mut saved);
     let before = board.save();
-    let refused = board.gic.freeze(&mut board.vcpus).unwrap().restore(&saved).unwrap_err();
+    let refused = board.try_restore(&saved).unwrap_err();
     assert_eq!(board.save(), before, "{refused}");
     refused
 }
@@ -454,16 +454,24 @@ fn used_slots_take_a_state_that_needs_all() {
 }
 
 #[test]
-fn freezing_takes_exactly_the_machines_vcpus() {
+fn a_running_vcpu_is_named() {
     let (mut board, mut other) = (Board::running(), Board::running());
-    let freeze = |vcpus: Vec<&mut vgic::Vcpu>| board.gic.freeze(vcpus).map(drop);
+    let saved = board.save();
+    let _other: Vec<_> = other.vcpus.iter_mut().map(Vcpu::pause).collect();
+    let gic = board.gic.clone();
     let (first, rest) = board.vcpus.split_first_mut().unwrap();
-    assert_eq!(freeze(rest.iter_mut().collect()), Err(FreezeError::Missing(CPU0)));
-    let foreign = freeze(rest.iter_mut().chain(other.vcpus.iter_mut().take(1)).collect());
-    assert_eq!(foreign, Err(FreezeError::Foreign(CPU0)));
-    let reversed = rest.iter_mut().rev().chain([first]).collect::<Vec<_>>();
-    assert_eq!(reversed.len(), usize::from(CPUS));
-    assert_eq!(freeze(reversed), Ok(()));
+    let _rest: Vec<_> = rest.iter_mut().map(Vcpu::pause).collect();
+
+    for _ in 0..2 {
+        assert_eq!(gic.save(), Err(SaveError::Running(CPU0)));
+        let running = RestoreError { object: Object::Cpu(CPU0), problem: Problem::Running };
+        assert_eq!(gic.restore(&saved), Err(running));
+        assert_eq!(gic.lose_power(), Err(running));
+
+        let paused = first.pause();
+        assert_eq!(gic.save().as_ref(), Ok(&saved));
+        paused.resume();
+    }
 }
 
 #[test]

@@ -108,7 +108,7 @@ proptest! {
         use_up(&board, history);
         let before = board.save();
 
-        let outcome = board.gic.freeze(&mut board.vcpus).unwrap().restore(&saved);
+        let outcome = board.try_restore(&saved);
 
         let no_room = RestoreError { object: Object::Machine, problem: Problem::NoRoom };
         match outcome {

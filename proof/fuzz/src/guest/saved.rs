@@ -2,6 +2,7 @@
 
 use gic_arch::icc;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
+use vgic::Vcpu;
 use vgic::saved_state::SavedState;
 
 use super::Guest;
@@ -71,15 +72,13 @@ impl Guest {
     }
 
     fn save(&mut self) -> SavedState {
-        self.gic
-            .freeze(&mut self.vcpus)
-            .expect("all vCPUs are included")
-            .save()
-            .expect("there is memory")
+        let _paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();
+        self.gic.save().expect("all vCPUs are paused, and there is memory")
     }
 
     fn restore(&mut self, saved: &SavedState) -> Result<(), vgic::saved_state::RestoreError> {
-        self.gic.freeze(&mut self.vcpus).expect("all vCPUs are included").restore(saved)
+        let _paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();
+        self.gic.restore(saved)
     }
 
     /// Acknowledges pending interrupts, and lets the queue continue.

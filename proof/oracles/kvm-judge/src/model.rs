@@ -73,7 +73,8 @@ impl ModelMachine {
         if let Some(staged) = &self.staged {
             return Ok(staged.clone());
         }
-        Ok(self.gic.freeze(&mut self.vcpus)?.save()?)
+        let _paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();
+        Ok(self.gic.save()?)
     }
 
     /// Replaces the machine's state.
@@ -84,7 +85,8 @@ impl ModelMachine {
     /// Restores the state that has been written through attributes.
     fn settle(&mut self) -> Result<(), Failure> {
         if let Some(staged) = self.staged.take() {
-            self.gic.freeze(&mut self.vcpus)?.restore(&staged)?;
+            let _paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();
+            self.gic.restore(&staged)?;
         }
         Ok(())
     }
@@ -99,9 +101,11 @@ impl ModelMachine {
         let gic = &self.gic;
         match operation {
             Operation::Write32(address, value) => {
-                gic.write(address, AccessWidth::Word, value.into())?;
+                gic.write_until_done(address, AccessWidth::Word, value.into())?;
             }
-            Operation::Write64(address, value) => gic.write(address, AccessWidth::Double, value)?,
+            Operation::Write64(address, value) => {
+                gic.write_until_done(address, AccessWidth::Double, value)?
+            }
             Operation::Read32(address) => return Ok(Some(gic.read(address, AccessWidth::Word)?)),
             Operation::Read64(address) => return Ok(Some(gic.read(address, AccessWidth::Double)?)),
         }

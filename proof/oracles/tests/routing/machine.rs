@@ -64,7 +64,7 @@ impl Machine {
             (ITS + 0x80, Double, 1 << 63 | QUEUE),
             (ITS, Word, 1),
         ] {
-            self.gic.write(address, width, value).unwrap();
+            self.gic.write_until_done(address, width, value).unwrap();
         }
         self.vcpu.write_sysreg(icc::PMR.encoding(), 0xff).unwrap();
         self.vcpu.write_sysreg(icc::IGRPEN1.encoding(), 1).unwrap();
@@ -92,7 +92,7 @@ impl Machine {
         let image: Vec<u8> = command.encode().into_iter().flat_map(u64::to_le_bytes).collect();
         self.ram.write(QUEUE + self.written, &image).unwrap();
         self.written = (self.written + 32) % 0x1000;
-        self.gic.write(ITS + 0x88, Double, self.written).unwrap();
+        self.gic.write_until_done(ITS + 0x88, Double, self.written).unwrap();
     }
 
     /// Enables an SPI on the guest's behalf, in Group 1, routed to the guest's CPU, and level- or
@@ -103,21 +103,21 @@ impl Machine {
         let (group, enable) = (distributor + 0x80 + bank, distributor + 0x100 + bank);
         let configuration = distributor + 0xc00 + u64::from(intid / 16) * 4;
         let groups = self.gic.read(group, Word).unwrap();
-        self.gic.write(group, Word, groups | bit).unwrap();
+        self.gic.write_until_done(group, Word, groups | bit).unwrap();
         let triggers = self.gic.read(configuration, Word).unwrap();
         let trigger = 2 << (intid % 16 * 2);
         let triggers = if edge { triggers | trigger } else { triggers & !trigger };
-        self.gic.write(configuration, Word, triggers).unwrap();
-        self.gic.write(distributor + 0x6000 + u64::from(intid) * 8, Double, 0).unwrap();
-        self.gic.write(enable, Word, bit).unwrap();
+        self.gic.write_until_done(configuration, Word, triggers).unwrap();
+        self.gic.write_until_done(distributor + 0x6000 + u64::from(intid) * 8, Double, 0).unwrap();
+        self.gic.write_until_done(enable, Word, bit).unwrap();
     }
 
     /// Enables a PPI on the guest's behalf, in Group 1.
     pub(crate) fn enable_ppi(&self, intid: u32) {
         let frame = self.gic.config().redistributors[0].base + 0x1_0000;
         let groups = self.gic.read(frame + 0x80, Word).unwrap();
-        self.gic.write(frame + 0x80, Word, groups | 1 << intid).unwrap();
-        self.gic.write(frame + 0x100, Word, 1 << intid).unwrap();
+        self.gic.write_until_done(frame + 0x80, Word, groups | 1 << intid).unwrap();
+        self.gic.write_until_done(frame + 0x100, Word, 1 << intid).unwrap();
     }
 
     /// Acknowledges and ends all pending interrupts on the guest's behalf.

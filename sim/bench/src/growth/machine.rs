@@ -158,15 +158,15 @@ impl GrownGic {
 
     fn save_and_restore(&mut self) -> Result<Costs, String> {
         let start = Instant::now();
-        let frozen = self.gic.gic.freeze(&mut self.vcpus).map_err(|error| error.to_string())?;
-        let saved = frozen.save().map_err(|error| error.to_string())?;
+        let paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();
+        let saved = self.gic.gic.save().map_err(|error| error.to_string())?;
         let save = each(start.elapsed(), 1);
-        drop(frozen);
+        drop(paused);
         let (gic, mut vcpus) = self.gic.successor()?;
         let start = Instant::now();
-        let mut frozen = gic.freeze(&mut vcpus).map_err(|error| error.to_string())?;
-        frozen.restore(&saved).map_err(|error| error.to_string())?;
-        drop(frozen);
+        let paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+        gic.restore(&saved).map_err(|error| error.to_string())?;
+        drop(paused);
         Ok(vec![("save", save), ("restore", each(start.elapsed(), 1))])
     }
 }

@@ -15,7 +15,7 @@ use msi_types::{Cpu, DeviceId, EventId};
 use serde::Serialize;
 use std::io::Write as _;
 use std::sync::Arc;
-use vgic::Vgic;
+use vgic::{Vcpu, Vgic};
 
 /// Interrupt that the user asks about.
 #[derive(Clone, Copy, Debug)]
@@ -62,9 +62,9 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<Outcome> {
 pub(super) fn answer(machine: &Machine, question: Question) -> Result<Answer> {
     let (gic, mut vcpus) =
         Vgic::new(machine.config.clone(), machine.memory.clone(), Arc::new(|_: Cpu| ()))?;
-    let mut frozen = gic.freeze(&mut vcpus)?;
-    frozen.restore(&machine.state)?;
-    frozen.thaw();
+    let paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+    gic.restore(&machine.state)?;
+    drop(paused);
     let explanation = match question {
         Question::Event(its, device, event) => gic.explain(its, device, event),
         Question::Interrupt(vcpu, intid) => {

@@ -12,7 +12,7 @@ use msi_types::Cpu;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use vgic::saved_state::SavedState;
-use vgic::{GuestMemory, Vgic, VgicConfig};
+use vgic::{GuestMemory, Vcpu, Vgic, VgicConfig};
 use vgic_kvm::abi::{Attribute, CollectionEntry, Errno, control, frame};
 use vgic_kvm::snapshot::KvmSnapshot;
 use vgic_kvm::{KvmDevice, KvmRegister, KvmView};
@@ -69,8 +69,8 @@ fn load(
     let stray = values.keys().find(|(device, _)| !known(device));
     ensure!(stray.is_none(), "the address of {:?} is missing", stray.map(|(device, _)| device));
     let (gic, mut vcpus) = Vgic::new(config.clone(), memory.clone(), Arc::new(|_: Cpu| ()))?;
-    let fresh = gic.freeze(&mut vcpus)?.save()?;
-    let mut view = KvmView::new(config, fresh, &**memory)?;
+    let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+    let mut view = KvmView::new(config, gic.save()?, &**memory)?;
     for (device, attribute) in snapshot.complete() {
         match values.get(&(device, attribute)) {
             Some(value) => {

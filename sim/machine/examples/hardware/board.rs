@@ -73,7 +73,7 @@ impl MmioDevice for Frames {
 
     fn write(&self, offset: u64, width: AccessWidth, value: u64) {
         // Writes to addresses that no frame claims are ignored.
-        let _ = self.gic.write(self.base + offset, width, value);
+        let _ = self.gic.write_until_done(self.base + offset, width, value);
     }
 }
 

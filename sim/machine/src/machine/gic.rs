@@ -332,7 +332,7 @@ impl MmioDevice for Frames {
     }
 
     fn write(&self, offset: u64, width: AccessWidth, value: u64) {
-        let _ = self.model.with(|vgic| vgic.write(self.base + offset, width, value));
+        let _ = self.model.with(|vgic| vgic.write_until_done(self.base + offset, width, value));
     }
 }
 

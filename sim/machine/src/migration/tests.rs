@@ -217,7 +217,10 @@ fn somebody_who_keeps_the_old_model_is_noticed() {
 fn faults_of_the_guest_are_counted_across_models() {
     with_system(8, |system, migrator| {
         let distributor = system.model.config().distributor;
-        system.model.with(|vgic| vgic.write(distributor + 0xc, AccessWidth::Byte, 0)).unwrap();
+        system
+            .model
+            .with(|vgic| vgic.write_until_done(distributor + 0xc, AccessWidth::Byte, 0))
+            .unwrap();
         for to in [Destination::Fresh, Destination::Same, Destination::Fresh] {
             migrator.migrate_to(to, || {}).unwrap();
             assert_eq!(system.model.guest_faults(), 1);

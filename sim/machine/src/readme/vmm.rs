@@ -94,7 +94,7 @@ impl Machine {
                 let control = u16::from_le_bytes([bytes[0], bytes[1]]);
                 self.function.write_control(Control::from_bits(control));
             }
-            _ if self.gic.write(address, width, value).is_ok() => {
+            _ if self.gic.write_until_done(address, width, value).is_ok() => {
                 self.gic.events().drain(|fault| eprintln!("guest: {fault}"));
             }
             _ => eprintln!("guest: write to {address:#x}, where no device is"),
@@ -203,7 +203,8 @@ pub struct Snapshot {
 
 /// Saves a machine whose devices and vCPUs are paused.
 pub fn save(machine: &Machine, vcpus: &mut [Vcpu]) -> Result<Snapshot, Box<dyn Error>> {
-    let gic = machine.gic.freeze(vcpus)?.save()?;
+    let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+    let gic = machine.gic.save()?;
     Ok(Snapshot { gic, function: machine.function.save() })
 }
 
@@ -213,7 +214,8 @@ pub fn restore(
     vcpus: &mut [Vcpu],
     snapshot: &Snapshot,
 ) -> Result<(), Box<dyn Error>> {
-    machine.gic.freeze(vcpus)?.restore(&snapshot.gic)?;
+    let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+    machine.gic.restore(&snapshot.gic)?;
     machine.function.restore(&snapshot.function)?;
     Ok(())
 }

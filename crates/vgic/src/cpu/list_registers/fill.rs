@@ -30,42 +30,41 @@ impl ListRegisterVcpu {
     /// wasn't kicked. In that case, no interrupt can have arrived.
     #[inline]
     pub(super) fn is_left_alone(&self) -> bool {
-        let [Vcpu { wakeup, own, .. }] = &*self.0;
+        let Vcpu { wakeup, own, .. } = &self.0;
         wakeup.leaves_alone(&own.wakeup)
     }
 
     /// Declares that the vCPU is entering the guest, then checks for interrupts that arrived since
     /// the last entry.
     #[inline(never)]
-    pub(super) fn leave(mut self) -> Self {
-        let [vcpu] = &*self.0;
+    pub(super) fn leave(&mut self) {
+        let Self(vcpu) = self;
         if vcpu.own.wakeup.is_idle() {
             vcpu.own.wakeup.leave();
         }
         if !self.is_unchanged() {
             self.prepare();
         }
-        self
     }
 
     /// Returns `true` if nothing has changed since a guest entry with empty list registers. The
     /// check costs one load per source of change.
     fn is_unchanged(&self) -> bool {
-        let [vcpu] = &*self.0;
+        let Self(vcpu) = self;
         vcpu.own.wakeup.is_idle() && !vcpu.wakeup.has_work() && vcpu.has_nothing()
     }
 
     /// Does one piece of the work that register accesses deferred, and computes the interface state
     /// to load. If work remains, kicks the vCPU immediately.
     fn prepare(&mut self) {
-        let [vcpu] = &*self.0;
+        let vcpu = self.outside();
         vcpu.own.wakeup.enter();
         vcpu.gic.go_on();
         let left = self.fill();
         if self.lists().made_for != Some(left) {
             self.make_control(left);
         }
-        let [Vcpu { own, lpis, list_registers: lists, .. }] = &mut *self.0;
+        let Vcpu { own, lpis, list_registers: lists, .. } = &mut self.0;
         let is_empty = lists.used == 0 && lists.active.is_empty() && left == Unlisted::default();
         if is_empty
             && own.wakeup.took_nothing()
@@ -73,14 +72,14 @@ impl ListRegisterVcpu {
         {
             lpis.prune();
         }
-        self.0[0].exit_for_work();
+        self.0.exit_for_work();
     }
 
     /// Computes all interface registers except the list registers.
     #[inline(never)]
     fn make_control(&mut self, left: Unlisted) {
         let hcr = self.control(left);
-        let [Vcpu { interface, list_registers: lists, .. }] = &mut *self.0;
+        let Vcpu { interface, list_registers: lists, .. } = &mut self.0;
         lists.interface.hcr = hcr;
         lists.interface.vmcr = interface.vmcr();
         lists.interface.active_priorities = interface.active_priorities();
@@ -109,7 +108,7 @@ impl ListRegisterVcpu {
     }
 
     fn groups(&self) -> GroupForwarding {
-        let [vcpu] = &*self.0;
+        let Self(vcpu) = self;
         let distributed = vcpu.distributed();
         let takes = [Group::Zero, Group::One].map(|group| vcpu.interface.takes(group));
         GroupForwarding {
@@ -122,7 +121,7 @@ impl ListRegisterVcpu {
     /// be checked. Returns `false` if others need to be checked, or if the interrupt can't be in a
     /// list register.
     fn list_only(&mut self, groups: GroupForwarding) -> bool {
-        let [Vcpu { cpu, gic, own, lpis, list_registers: lists, .. }] = &*self.0;
+        let Vcpu { cpu, gic, own, lpis, list_registers: lists, .. } = &self.0;
         if !lists.active.is_empty() || !lpis.as_ref().is_none_or(PendingLpis::is_empty) {
             return false;
         }
@@ -132,14 +131,14 @@ impl ListRegisterVcpu {
         if may_list && self.list_wired(groups, Seen { index, state }) {
             return true;
         }
-        self.0[0].own.private.candidates.set(index);
+        self.0.own.private.candidates.set(index);
         false
     }
 
     /// Returns `true` if a wired interrupt may be pending or active at this vCPU, whether or not
     /// its group is forwarded. The result may be a false positive.
     fn has_wired(&self) -> bool {
-        let [vcpu] = &*self.0;
+        let Self(vcpu) = self;
         !vcpu.list_registers.active.is_empty() || !vcpu.own.private.candidates.is_empty()
     }
 
@@ -158,7 +157,7 @@ impl ListRegisterVcpu {
     /// Collects wired interrupts. Returns, for each group, whether any pending interrupt has to
     /// wait until the guest enables the group.
     fn gather(&mut self, groups: GroupForwarding, waiting: &mut Waiting) -> [bool; 2] {
-        let [Vcpu { cpu, gic, list_registers: lists, .. }] = &mut *self.0;
+        let Vcpu { cpu, gic, list_registers: lists, .. } = &mut self.0;
         let (cpu, wired) = (*cpu, gic.wired());
         let mut held_back = [false; 2];
         wired.listable(cpu, |index, state| {
@@ -213,7 +212,7 @@ impl ListRegisterVcpu {
     /// Puts up to `most` LPIs whose priority is higher than `than` into list registers, highest
     /// priority first. Returns `false` if no list register is free or no LPI is left.
     fn list_lpis(&mut self, groups: GroupForwarding, than: Priority, most: usize) -> bool {
-        let [Vcpu { lpis, list_registers: lists, .. }] = &mut *self.0;
+        let Vcpu { lpis, list_registers: lists, .. } = &mut self.0;
         let may_list = groups.forwarded[Group::One.index()] && !lists.is_full();
         let Some(lpis) = lpis.as_mut().filter(|_| may_list) else { return false };
         let before = lists.used;
@@ -228,7 +227,7 @@ impl ListRegisterVcpu {
     /// Puts a wired interrupt into a list register, unless its state has changed since it was
     /// sampled.
     fn list_wired(&mut self, groups: GroupForwarding, seen: Seen) -> bool {
-        let [Vcpu { cpu, gic, list_registers: lists, .. }] = &mut *self.0;
+        let Vcpu { cpu, gic, list_registers: lists, .. } = &mut self.0;
         let distributed = groups.distributed[Group::of(seen.state).index()];
         let forwarding = if distributed { Forwarding::Enabled } else { Forwarding::Disabled };
         let filled = gic.wired().list(*cpu, seen.index, seen.state, forwarding);
@@ -239,16 +238,16 @@ impl ListRegisterVcpu {
 
     /// Returns `true` if an LPI is pending.
     fn has_lpi(&mut self) -> bool {
-        self.0[0].lpis.as_mut().is_some_and(|lpis| lpis.highest(Priority::IDLE).is_some())
+        self.0.lpis.as_mut().is_some_and(|lpis| lpis.highest(Priority::IDLE).is_some())
     }
 
     fn lists(&self) -> &ListRegisters {
-        &self.0[0].list_registers
+        &self.0.list_registers
     }
 
     /// Computes `ICH_HCR_EL2`, which enables the exits that we need.
     fn control(&self, Unlisted { pending, active, held_back }: Unlisted) -> Hcr {
-        let [vcpu] = &*self.0;
+        let Self(vcpu) = self;
         let [zero, one] = [Group::Zero, Group::One].map(|group| vcpu.interface.takes(group));
         let traps_dir = vcpu.list_registers.traps_dir;
         let deactivates = active || vcpu.interface.splits_eoi();

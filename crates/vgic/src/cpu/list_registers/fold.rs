@@ -12,13 +12,13 @@ impl ListRegisterVcpu {
     /// Returns `true` if the vCPU was idle, and the guest didn't change the loaded state.
     #[inline]
     pub(super) fn stays_left(&self, left: &VirtualInterface) -> bool {
-        self.0[0].own.wakeup.is_idle() && left.hcr.eoi_count() == 0 && self.is_as_loaded(left)
+        self.0.own.wakeup.is_idle() && left.hcr.eoi_count() == 0 && self.is_as_loaded(left)
     }
 
     /// Returns `true` if the guest didn't change its CPU interface.
     #[inline]
     fn is_as_loaded(&self, left: &VirtualInterface) -> bool {
-        let loaded = &self.0[0].list_registers.interface;
+        let loaded = &self.0.list_registers.interface;
         left.vmcr == loaded.vmcr
             && (left.active_priorities == loaded.active_priorities
                 || self.has_priorities_as_loaded(left))
@@ -27,7 +27,7 @@ impl ListRegisterVcpu {
     /// Compares the active priorities. Registers that the CPU doesn't implement are ignored.
     #[inline(never)]
     fn has_priorities_as_loaded(&self, left: &VirtualInterface) -> bool {
-        let [Vcpu { interface, list_registers: lists, .. }] = &*self.0;
+        let Vcpu { interface, list_registers: lists, .. } = &self.0;
         let implemented = interface.features().active_priority_registers();
         let pairs = left.active_priorities.iter().zip(&lists.interface.active_priorities);
         pairs.into_iter().all(|(left, loaded)| {
@@ -38,14 +38,14 @@ impl ListRegisterVcpu {
     /// Returns `true` if no interrupt was in a list register, and the guest didn't end an interrupt
     /// that wasn't.
     pub(super) fn has_nothing_to_fold(&self, left: &VirtualInterface) -> bool {
-        self.0[0].list_registers.used == 0 && left.hcr.eoi_count() == 0
+        self.0.list_registers.used == 0 && left.hcr.eoi_count() == 0
     }
 
     /// Folds the hardware state back into the model. With `EOImode` set, an EOI doesn't deactivate
     /// the interrupt. The mode at the guest entry determines this, because the guest may have
     /// changed `EOImode` since.
     pub(super) fn fold(&mut self, left: &VirtualInterface) {
-        let ended = if self.0[0].interface.splits_eoi() { 0 } else { left.hcr.eoi_count() };
+        let ended = if self.0.interface.splits_eoi() { 0 } else { left.hcr.eoi_count() };
         self.load(left);
         (0..ended).for_each(|_| self.end_unlisted());
         self.fold_each(|at, _| left.list[at]);
@@ -56,7 +56,7 @@ impl ListRegisterVcpu {
         if self.is_as_loaded(left) {
             return;
         }
-        let [vcpu] = &mut *self.0;
+        let Self(vcpu) = self;
         let Vcpu { interface, list_registers: lists, .. } = vcpu;
         lists.made_for = None;
         interface.load(left.vmcr, left.active_priorities);
@@ -80,17 +80,17 @@ impl ListRegisterVcpu {
     /// Empties the list registers, and folds their contents into the model. `left` returns the
     /// value that the guest left in each list register.
     fn fold_each(&mut self, left: impl Fn(usize, Listed) -> ListRegister) {
-        for at in 0..self.0[0].list_registers.empty() {
-            let listed = self.0[0].list_registers.listed[at];
+        for at in 0..self.0.list_registers.empty() {
+            let listed = self.0.list_registers.listed[at];
             let left = left(at, listed);
-            self.0[0].acknowledged += u64::from(was_acknowledged(listed, left));
+            self.0.acknowledged += u64::from(was_acknowledged(listed, left));
             self.fold_one(listed, left);
         }
-        self.0[0].publish_activity();
+        self.0.publish_activity();
     }
 
     fn fold_one(&mut self, listed: Listed, left: ListRegister) {
-        let [vcpu] = &mut *self.0;
+        let Self(vcpu) = self;
         match listed {
             Listed::Nothing => {}
             Listed::Lpi(lpi) => {
@@ -111,7 +111,7 @@ impl ListRegisterVcpu {
     /// hardware doesn't report which interrupt ended. Because handlers nest, it must be the one
     /// that the guest acknowledged last.
     fn end_unlisted(&mut self) {
-        let [vcpu] = &mut *self.0;
+        let Self(vcpu) = self;
         let (cpu, wired) = (vcpu.cpu, vcpu.gic.wired());
         let mut found: Option<((bool, u8), IntId)> = None;
         vcpu.list_registers.active.retain(|index: WiredIndex| {

@@ -5,7 +5,7 @@ use crate::cpu::system_registers::Undefined;
 use crate::wired::Group;
 use gic_arch::icc::{self, Sgi, SysRegEncoding};
 
-impl InGuest {
+impl InGuest<'_> {
     /// Writes `ICC_SGI0R_EL1`, `ICC_SGI1R_EL1` or `ICC_ASGI1R_EL1` on behalf of the guest, after a
     /// trapped access. The guest can resume immediately, because the write doesn't fold the list
     /// registers. If a vCPU sends itself an SGI, it is kicked as if another vCPU had sent it.
@@ -20,9 +20,7 @@ impl InGuest {
             register if GROUP_ZERO.contains(&register) => Group::Zero,
             _ => return Err(Undefined(register)),
         };
-        if let Some(vcpu) = &self.vcpu {
-            vcpu.0[0].send(Sgi::from(value), group);
-        }
+        self.0.0.send(Sgi::from(value), group);
         Ok(())
     }
 }

@@ -52,7 +52,7 @@ impl Bench {
         let register = if set { gicd::SETSPI_NSR } else { gicd::CLRSPI_NSR };
         let address = self.gic.config().distributor + u64::from(register.offset());
         let width = if intid & 1 == 0 { AccessWidth::Half } else { AccessWidth::Word };
-        self.gic.write(address, width, intid.into()).unwrap();
+        self.gic.write_until_done(address, width, intid.into()).unwrap();
         if self.doorbells == Doorbells::Messages {
             self.reference.message(intid, set);
         }
@@ -64,21 +64,24 @@ impl Bench {
         match field {
             Field::Priority => {
                 let address = base + u64::from(location.byte_offset());
-                self.gic.write(address, AccessWidth::Byte, value.into()).unwrap();
+                self.gic.write_until_done(address, AccessWidth::Byte, value.into()).unwrap();
             }
             Field::Group | Field::Trigger => {
                 let old = self.gic.read(register, AccessWidth::Word).unwrap();
                 let field =
                     if matches!(field, Field::Group) { value & 1 } else { (value & 1) << 1 };
                 let new = location.insert(u32::try_from(old).unwrap(), field.into());
-                self.gic.write(register, AccessWidth::Word, new.into()).unwrap();
+                self.gic.write_until_done(register, AccessWidth::Word, new.into()).unwrap();
             }
             _ if wide => {
                 let shift = 8 * (register % 8);
                 let value = u64::from(location.mask()) << shift;
-                self.gic.write(register & !7, AccessWidth::Double, value).unwrap();
+                self.gic.write_until_done(register & !7, AccessWidth::Double, value).unwrap();
             }
-            _ => self.gic.write(register, AccessWidth::Word, location.mask().into()).unwrap(),
+            _ => self
+                .gic
+                .write_until_done(register, AccessWidth::Word, location.mask().into())
+                .unwrap(),
         }
     }
 
@@ -121,10 +124,10 @@ impl Bench {
         let address = self.gic.config().distributor + u64::from(register.offset());
         let value = Irouter::to(affinity).into_bits();
         if wide {
-            self.gic.write(address, AccessWidth::Double, value).unwrap();
+            self.gic.write_until_done(address, AccessWidth::Double, value).unwrap();
         } else {
-            self.gic.write(address, AccessWidth::Word, value & 0xffff_ffff).unwrap();
-            self.gic.write(address + 4, AccessWidth::Word, value >> 32).unwrap();
+            self.gic.write_until_done(address, AccessWidth::Word, value & 0xffff_ffff).unwrap();
+            self.gic.write_until_done(address + 4, AccessWidth::Word, value >> 32).unwrap();
         }
         if let Some(it) = self.reference.find(0, intid) {
             it.target = Some(target).filter(|target| *target < AFFINITIES.len());
@@ -133,7 +136,7 @@ impl Bench {
 
     pub(super) fn control(&mut self, groups: [bool; 2]) {
         let value = u64::from(groups[0]) | u64::from(groups[1]) << 1;
-        self.gic.write(self.gic.config().distributor, AccessWidth::Word, value).unwrap();
+        self.gic.write_until_done(self.gic.config().distributor, AccessWidth::Word, value).unwrap();
         self.reference.enabled = match self.reference.view {
             View::Single => groups,
             View::NonSecure => [false, groups[1]],

@@ -84,8 +84,12 @@ impl Guest {
         let config = gicr::Propbaser::new().with_id_bits_minus_one(13).with_address(CONFIG);
         let pending = gicr::Pendbaser::new().with_address(pending);
         let (propbaser, pendbaser) = (gicr::PROPBASER.offset(), gicr::PENDBASER.offset());
-        self.gic.write(frame + u64::from(propbaser), Double, config.into_bits()).unwrap();
-        self.gic.write(frame + u64::from(pendbaser), Double, pending.into_bits()).unwrap();
+        self.gic
+            .write_until_done(frame + u64::from(propbaser), Double, config.into_bits())
+            .unwrap();
+        self.gic
+            .write_until_done(frame + u64::from(pendbaser), Double, pending.into_bits())
+            .unwrap();
         self.enable_lpis(cpu, true);
     }
 
@@ -163,7 +167,8 @@ impl Guest {
     }
 
     pub(super) fn save(&mut self) -> SavedState {
-        self.gic.freeze(&mut self.vcpus).unwrap().save().unwrap()
+        let _paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();
+        self.gic.save().unwrap()
     }
 
     /// Saves the machine through KVM's attributes, and returns the snapshot.
@@ -185,11 +190,11 @@ impl Guest {
     }
 
     pub(super) fn write(&self, address: u64, value: u64) {
-        self.gic.write(address, Word, value).unwrap();
+        self.gic.write_until_done(address, Word, value).unwrap();
     }
 
     fn write_its(&self, offset: u32, value: u64) {
-        self.gic.write(ITS + u64::from(offset), Double, value).unwrap();
+        self.gic.write_until_done(ITS + u64::from(offset), Double, value).unwrap();
     }
 
     fn msr(&mut self, cpu: usize, register: SysRegEncoding, value: u64) {

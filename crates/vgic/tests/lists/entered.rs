@@ -1,0 +1,31 @@
+//! A vCPU in guest mode, as a hypervisor keeps it whose exit handlers do not return to the function
+//! that entered the guest.
+
+use gic_arch::icc::SysRegEncoding;
+use vgic::{ListRegisterVcpu, Undefined, VirtualInterface};
+
+pub(crate) struct Entered(ListRegisterVcpu);
+
+impl Entered {
+    pub(crate) fn new(mut vcpu: ListRegisterVcpu) -> Self {
+        let _inside = vcpu.enter();
+        Self(vcpu)
+    }
+
+    pub(crate) fn interface(&mut self) -> VirtualInterface {
+        *self.0.in_guest().unwrap().interface()
+    }
+
+    pub(crate) fn write_sgi(
+        &mut self,
+        register: SysRegEncoding,
+        value: u64,
+    ) -> Result<(), Undefined> {
+        self.0.in_guest().unwrap().write_sgi(register, value)
+    }
+
+    pub(crate) fn exit(mut self, left: &VirtualInterface) -> ListRegisterVcpu {
+        self.0.in_guest().unwrap().exit(left);
+        self.0
+    }
+}
