@@ -9,6 +9,7 @@
 //!
 //! | task | calls |
 //! |---|---|
+//! | ask whether a machine can move to KVM | [`check_machine`] with its configuration, before anything is stopped |
 //! | save for KVM | create a view of [`Vgic::save`](vgic::Vgic::save)'s result, [`save`](KvmView::save), [`left_out`](KvmView::left_out); then copy guest memory |
 //! | restore from KVM | restore guest memory, create a view of the fresh machine's state, [`load`](KvmView::load), [`left_out`](KvmView::left_out), [`into_state`](KvmView::into_state), [`Vgic::restore`](vgic::Vgic::restore) |
 //!
@@ -152,7 +153,7 @@ mod word;
 pub use config::{kvm_config, kvm_its_config};
 pub use gic_arch;
 pub use left_out::LeftOut;
-pub use limits::OutsideKvm;
+pub use limits::{OutsideKvm, check_machine};
 pub use msi_types;
 pub use register::{KvmDevice, KvmError, KvmRegister};
 pub use revision::at_revision;

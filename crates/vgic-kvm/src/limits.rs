@@ -108,7 +108,16 @@ pub(super) const fn errno(outside: OutsideKvm) -> Errno {
 const PRIORITY_BITS: u8 = 5;
 const ID_BITS: u8 = 16;
 
-pub(super) fn check_machine(config: &VgicConfig) -> Result<(), OutsideKvm> {
+/// Checks whether KVM can represent machines with this configuration. A VMM can ask this question
+/// at any time, in particular before it stops a machine to migrate it.
+///
+/// A guest's choices are part of the state, which only
+/// [`KvmView::new`](crate::KvmView::new) checks: for example, a guest may route an SPI to any CPU if
+/// [`VgicConfig::one_of_n`] lets it.
+///
+/// # Errors
+/// [`OutsideKvm`] names the first property that KVM's machines can't have.
+pub fn check_machine(config: &VgicConfig) -> Result<(), OutsideKvm> {
     if config.priority_bits != PRIORITY_BITS {
         return Err(OutsideKvm::PriorityBits(config.priority_bits));
     }

@@ -15,12 +15,17 @@ use vgic::saved_state::{
     CollectionState, DeviceState, EventState, InterruptState, LpiState, Problem, SavedState,
 };
 use vgic::{AccessWidth, ConfigError, SecurityView, Vgic, VgicConfig};
-use vgic_kvm::{KvmView, OutsideKvm};
+use vgic_kvm::{KvmView, OutsideKvm, check_machine};
 
+/// Asks whether KVM can have a machine, as a monitor does before it stops the machine. A view must
+/// give the same answer, unless no machine can have the configuration.
 fn machine(change: impl FnOnce(&mut VgicConfig)) -> Option<OutsideKvm> {
     let mut config = config();
     change(&mut config);
-    KvmView::new(&config, fresh(), &ram()).err()
+    let viewed = KvmView::new(&config, fresh(), &ram()).err();
+    let is_invalid = matches!(viewed, Some(OutsideKvm::Config(_)));
+    assert_eq!(check_machine(&config).err(), viewed.filter(|_| !is_invalid));
+    viewed
 }
 
 fn its(change: impl FnOnce(&mut ItsConfig)) -> Option<&'static str> {
