@@ -69,6 +69,8 @@
 //! requires a new [`VERSION`]. A reader accepts its own version and any earlier version for which
 //! it has a conversion, and refuses all others. With the feature `serde`, the types serialize in
 //! any format. Self-describing formats reject unknown fields and require all fields of the version.
+//! Human-readable formats contain registers and addresses as hexadecimal strings (`"0x1f"`), and
+//! also accept numbers.
 
 mod cpu;
 mod distributor;

@@ -28,16 +28,21 @@ pub struct CpuState {
 pub struct RedistributorState {
     /// `GICR_CTLR` as the guest reads it, with `RWP` = 0. Only `EnableLPIs` and the `DPG` bits are
     /// restored; `CES` and `IR` describe the machine.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub ctlr: u32,
     /// `GICR_TYPER` without `Last`, which depends on the frame's position in its region.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub typer: u64,
     /// `GICR_WAKER`. Only `ProcessorSleep` is restored. The value is 0 in the Non-secure view.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub waker: u32,
     /// `GICR_PROPBASER`.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub propbaser: u64,
     /// `GICR_PENDBASER`. Until LPIs are enabled, `PTZ` holds the value that the guest wrote. While
     /// LPIs are enabled, the pending table in guest memory is unused, because this state contains
     /// the pending LPIs.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub pendbaser: u64,
     /// SGIs, PPIs and extended PPIs, in INTID order. Interrupts that are absent from the list are
     /// in their reset state, with a low line.
@@ -70,20 +75,26 @@ pub struct LpiState {
 pub struct InterfaceState {
     /// `ICC_CTLR_EL1`. Only `CBPR` and `EOImode` are restored; the other fields describe the
     /// machine.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub ctlr: u64,
     /// `ICC_PMR_EL1`, the priority mask.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub pmr: u8,
     /// `ICC_BPR0_EL1`.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub bpr0: u8,
     /// `ICC_BPR1_EL1`, as the guest reads it while `CBPR` is 0.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub bpr1: u8,
     /// `ICC_IGRPEN0_EL1.Enable`.
     pub igrpen0: bool,
     /// `ICC_IGRPEN1_EL1.Enable`.
     pub igrpen1: bool,
     /// `ICC_AP0R<n>_EL1`.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex_array"))]
     pub ap0r: [u32; 4],
     /// `ICC_AP1R<n>_EL1`. Bit n represents the hardware's n-th group priority, also in the
     /// Non-secure view.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex_array"))]
     pub ap1r: [u32; 4],
 }

@@ -11,10 +11,13 @@ use gic_arch::{Affinity, IntId};
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct DistributorState {
     /// `GICD_CTLR` as the guest reads it, with `RWP` clear.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub ctlr: u32,
     /// `GICD_TYPER`, which describes the kinds and numbers of interrupts.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub typer: u32,
     /// `GICD_IIDR`.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub iidr: u32,
     /// SPIs and extended SPIs, in INTID order. Interrupts that are absent from the list are in
     /// their reset state, with a low line.
@@ -53,6 +56,7 @@ pub struct InterruptState {
     #[cfg_attr(feature = "serde", serde(with = "numbers::optional_affinity"))]
     pub active_at: Option<Affinity>,
     /// `GICD_IROUTER<n>`; 0 for private interrupts.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub route: u64,
     /// CPU chosen for a 1-of-N interrupt, if any, i.e. if `route` allows any participating PE.
     #[cfg_attr(feature = "serde", serde(with = "numbers::optional_affinity"))]

@@ -13,21 +13,29 @@ use msi_types::{DeviceId, EventId};
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct ItsState {
     /// Guest physical address of the ITS's control frame, which identifies the ITS in the state.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub base: u64,
     /// `GITS_CTLR`. Only `Enabled` is restored.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub ctlr: u32,
     /// `GITS_IIDR`.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub iidr: u32,
     /// `GITS_TYPER`.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub typer: u64,
     /// `GITS_CBASER`.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub cbaser: u64,
     /// `GITS_CWRITER`. The ITS has not begun to execute the commands from `creadr` up to this
     /// offset.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub cwriter: u64,
     /// `GITS_CREADR`, with `Stalled`.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub creadr: u64,
     /// `GITS_BASER0` (devices) and `GITS_BASER1` (collections); the others are zero.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex_array"))]
     pub baser: [u64; 8],
     /// Mapped collections, in number order.
     pub collections: Vec<CollectionState>,
@@ -61,6 +69,7 @@ pub struct DeviceState {
     /// Guest physical address of the device's interrupt translation table as the guest passed it to
     /// MAPD, aligned to 256 bytes. The model doesn't use the table; it is only written when the
     /// state is saved in KVM's format.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::hex"))]
     pub itt: u64,
     /// Mapped events, in EventID order.
     pub events: Vec<EventState>,

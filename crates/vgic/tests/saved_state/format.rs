@@ -9,9 +9,11 @@ use serde_json::{Value, json};
 use vgic::VgicConfig;
 use vgic::saved_state::{SavedState, StateVersion, VERSION};
 
-/// The state of [`something_of_everything`] as version 1 wrote it. This file must never change,
+/// The state of [`something_of_everything`] as version 1 writes it. This file must never change,
 /// because a change in the output requires a new version of the format.
 const VERSION_1: &str = include_str!("version-1.json");
+/// The same state with registers as numbers, which version 1 also accepts.
+const WITH_NUMBERS: &str = include_str!("version-1-numbers.json");
 
 fn small() -> VgicConfig {
     config().with_extended_spis(0).with_extended_ppis(0)
@@ -76,6 +78,27 @@ fn what_version_1_wrote_is_read_and_restored() {
 fn what_is_written_today_is_what_version_1_wrote() {
     let text = serde_json::to_string_pretty(&something_of_everything().save()).unwrap();
     assert_eq!(text, VERSION_1.trim_end());
+}
+
+#[test]
+fn registers_are_read_as_numbers_as_well() {
+    let read = |text| serde_json::from_str::<SavedState>(text).unwrap();
+    assert_eq!(read(WITH_NUMBERS), read(VERSION_1));
+}
+
+#[test]
+fn a_wrong_register_is_refused_with_its_place() {
+    let refused = |value: &str| {
+        let text = VERSION_1.replacen("\"0x53\"", value, 1);
+        serde_json::from_str::<SavedState>(&text).unwrap_err().to_string()
+    };
+    let expected = "expected a value of 32 bits as a hexadecimal string like \"0x1f\", or a number";
+    for wrong in ["\"53\"", "\"0x\"", "\"0x+5\"", "\"0x100000000\"", "4294967296", "-1", "null"] {
+        let error = refused(wrong);
+        assert!(error.contains(expected) && error.contains("at line 4 column"), "{wrong}: {error}");
+    }
+    let error = refused("\"0xfg\"");
+    assert!(error.starts_with("invalid value: string \"0xfg\", expected"), "{error}");
 }
 
 #[test]
