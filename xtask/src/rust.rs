@@ -20,6 +20,8 @@ const FORMATTED: &[&[&str]] = &[
     &["--manifest-path", "proof/fuzz/Cargo.toml"],
     &["--manifest-path", "peers/arm-vgic/Cargo.toml"],
     &["--manifest-path", "adopters/alioth/Cargo.toml", "--package", "alioth-adopter"],
+    &["--manifest-path", "adopters/arceos/Cargo.toml", "--", "adopters/arceos/somehal/its.rs"],
+    &["--manifest-path", "adopters/arceos/Cargo.toml", "--", "adopters/arceos/somehal/v3.rs"],
     &["--manifest-path", "images/Cargo.toml", "--all"],
     &["--manifest-path", "el2/Cargo.toml", "--all"],
 ];

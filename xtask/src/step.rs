@@ -49,6 +49,7 @@ const LONG: &[Step] = &[
     long("live-long", "the command in each of Debian's kernels", "live"),
     long("kvm-long", "60 plans that migrate between KVM and the model", "kvm"),
     el2("hypervisor-long", "100,000 interrupts, and more vCPUs by MBI", "long"),
+    long("arceos", "ArceOS, a foreign kernel, with its own interrupt drivers and ours", "arceos"),
     el2("installer", "Debian's installer as a guest, up to its first question", "installer"),
     long("msrv", "each package, built by the oldest compiler that it supports", "msrv"),
     task("package-long", "each archive, built separately", package::run_long),

@@ -170,7 +170,10 @@ impl<'a> ElfFile<'a> {
 }
 
 /// Writes the file's loaded segments in their memory layout, starting at the lowest address.
-fn flatten(elf: &Path, flat: &Path) -> Result<()> {
+///
+/// # Errors
+/// Fails if `elf` is not a 64-bit ELF file, or if a file cannot be accessed.
+pub fn flatten(elf: &Path, flat: &Path) -> Result<()> {
     let file = fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
     fs::write(flat, memory_of(&file).context("not a 64-bit ELF file")?)?;
     Ok(())

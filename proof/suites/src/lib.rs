@@ -4,6 +4,7 @@
 
 pub mod acpi;
 pub mod alioth;
+pub mod arceos;
 pub mod boards;
 pub mod differential;
 pub mod fetched;

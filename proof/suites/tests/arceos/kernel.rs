@@ -1,0 +1,151 @@
+//! Builds the program in `adopters/arceos` with ArceOS's own interrupt drivers, and with ours.
+//!
+//! Ours need a patched `somehal`, which is assembled below the target folder: the registry's
+//! archive, the files of ours that replace or accompany its drivers, and a dependency on
+//! `gic-driver`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_harness::image;
+use doorbell_harness::process;
+use doorbell_harness::suite::Absent;
+use doorbell_harness::toolchain::SOFT_FLOAT_TARGET;
+use doorbell_harness::workspace::Workspace;
+use serde_json::Value;
+
+/// ArceOS uses unstable features of the compiler.
+const TOOLCHAIN: &str = "nightly-2026-07-15";
+const PACKAGE: &str = "somehal";
+/// The folder in the archive that our files are copied to.
+const DRIVERS: &str = "src/arch/aarch64/gic";
+const PROGRAM: &str = "arceos-adopter";
+
+/// The interrupt drivers that ArceOS is built with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drivers {
+    Stock,
+    Ours,
+}
+
+/// Builds ArceOS and returns a flat image.
+pub(crate) fn build(workspace: &Workspace, drivers: Drivers) -> Result<PathBuf> {
+    check_toolchain(&workspace.root)?;
+    let adopter = workspace.root.join("adopters/arceos");
+    let folder = workspace.target.join("adopters/arceos").join(match drivers {
+        Drivers::Stock => "stock",
+        Drivers::Ours => "ours",
+    });
+    empty(&folder)?;
+    copy(&adopter, &folder)?;
+    if drivers == Drivers::Ours {
+        let patched = patched(workspace, &adopter)?;
+        let patch = format!("\n[patch.crates-io]\n{PACKAGE} = {{ path = {patched:?} }}\n");
+        append(&folder.join("Cargo.toml"), &patch)?;
+    }
+    let target = workspace.target.join("adopters/arceos/target");
+    let mut cargo = cargo(&folder);
+    cargo.args(["build", "--release", "--quiet", "--target-dir"]).arg(&target);
+    // The committed lock file does not contain the patched package and its dependencies.
+    cargo.args((drivers == Drivers::Stock).then_some("--locked"));
+    process::must(&mut cargo)?;
+    let elf = target.join(SOFT_FLOAT_TARGET).join("release").join(PROGRAM);
+    let flat = folder.join("arceos.img");
+    image::flatten(&elf, &flat)?;
+    Ok(flat)
+}
+
+/// Checks for the toolchain without installing it.
+fn check_toolchain(root: &Path) -> Result<()> {
+    let mut list = process::command("rustup", root);
+    list.args(["target", "list", "--installed", "--toolchain", TOOLCHAIN]);
+    let targets = process::output(&mut list).ok().filter(|output| output.status.success());
+    let targets = targets.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+    if targets.is_some_and(|list| list.lines().any(|target| target == SOFT_FLOAT_TARGET)) {
+        return Ok(());
+    }
+    let install = format!("rustup toolchain install {TOOLCHAIN} -t {SOFT_FLOAT_TARGET}");
+    Err(Absent::new(format!("ArceOS needs `{install}`")).into())
+}
+
+/// Assembles the patched package and returns its folder.
+fn patched(workspace: &Workspace, adopter: &Path) -> Result<PathBuf> {
+    let (archive, name) = archive(adopter)?;
+    let folder = workspace.target.join("adopters/arceos/patched");
+    empty(&folder)?;
+    let mut tar = process::command("tar", &folder);
+    process::must(tar.arg("-xzf").arg(&archive))?;
+    let package = folder.join(name);
+    copy(&adopter.join(PACKAGE), &package.join(DRIVERS))?;
+    let dependency = workspace.root.join("crates/gic-driver");
+    let dependency = format!(
+        "\n[target.'cfg(target_arch = \"aarch64\")'.dependencies.gic-driver]\npath = {dependency:?}\n"
+    );
+    append(&package.join("Cargo.toml"), &dependency)?;
+    Ok(package)
+}
+
+/// Returns the registry's archive of the package, and the name of the folder in it. Checks the
+/// archive's hash.
+fn archive(adopter: &Path) -> Result<(PathBuf, String)> {
+    let mut metadata = cargo(adopter);
+    metadata.args(["metadata", "--format-version", "1", "--locked"]);
+    let metadata: Value = serde_json::from_str(&process::capture(&mut metadata)?)?;
+    let packages = metadata["packages"].as_array().context("no packages")?;
+    let manifest = packages.iter().find(|package| package["name"] == PACKAGE);
+    let manifest = manifest.and_then(|package| package["manifest_path"].as_str());
+    // `registry/src/INDEX/NAME/Cargo.toml` was unpacked from `registry/cache/INDEX/NAME.crate`.
+    let manifest = Path::new(manifest.with_context(|| format!("no {PACKAGE}"))?);
+    let components: Vec<_> = manifest.iter().collect();
+    let [registry @ .., _, index, name, _] = &components[..] else {
+        anyhow::bail!("{} is not in a registry", manifest.display());
+    };
+    let name = name.to_string_lossy().into_owned();
+    let cache = registry.iter().collect::<PathBuf>().join("cache").join(index);
+    let archive = cache.join(format!("{name}.crate"));
+    let sum = process::capture(process::command("sha256sum", adopter).arg(&archive))?;
+    let expected = checksum(&fs::read_to_string(adopter.join("Cargo.lock"))?)?;
+    ensure!(sum.starts_with(&expected), "{} has the wrong hash", archive.display());
+    Ok((archive, name))
+}
+
+/// Returns the package's hash in a lock file.
+fn checksum(lock: &str) -> Result<String> {
+    let package = lock
+        .split("[[package]]")
+        .find(|package| package.lines().any(|line| line == format!("name = \"{PACKAGE}\"")));
+    let sum = package.and_then(|package| package.split("checksum = \"").nth(1));
+    let sum = sum.and_then(|rest| rest.split('"').next());
+    Ok(sum.context("the lock file has no checksum")?.to_owned())
+}
+
+fn cargo(folder: &Path) -> Command {
+    let mut cargo = process::command("cargo", folder);
+    for variable in ["RUSTC", "RUSTDOC", "CARGO", "RUSTUP_TOOLCHAIN", "RUSTFLAGS"] {
+        cargo.env_remove(variable);
+    }
+    cargo.arg(format!("+{TOOLCHAIN}"));
+    cargo
+}
+
+fn append(file: &Path, text: &str) -> Result<()> {
+    let whole = fs::read_to_string(file)? + text;
+    fs::write(file, whole).with_context(|| format!("cannot write {}", file.display()))
+}
+
+/// Creates an empty folder.
+fn empty(folder: &Path) -> Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    }
+    fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
+}
+
+/// Copies the contents of a folder. Keeps times of modification, by which cargo recognizes files
+/// that have not changed.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let mut copy = process::command("cp", from);
+    process::must(copy.args(["-a", "."]).arg(to))
+}

@@ -1,0 +1,103 @@
+//! Runs ArceOS, another project's kernel, on QEMU, with its own interrupt drivers and with
+//! `gic-driver`. A program on it reads and writes an NVMe disk. QEMU's trace of the GIC and the
+//! disk's contents decide.
+
+#![forbid(unsafe_code)]
+
+mod disk;
+mod kernel;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_harness::dtb::Tools;
+use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
+use doorbell_harness::temporary::Folder;
+use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::{process, qemu};
+use doorbell_suites::arceos::{Boot, EVENTS, Output, Trace};
+
+use crate::kernel::Drivers;
+
+/// Time after which a boot counts as hung. A boot takes 25 seconds, or more on a busy machine.
+const LIMIT: Duration = Duration::from_mins(5);
+/// Time limit of a case. The first case builds both kernels.
+const CASE_LIMIT: Duration = Duration::from_mins(40);
+const SURROUNDINGS: &[&str] =
+    &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
+const ITS: &str = "virt,gic-version=3,its=on";
+const V2M: &str = "virt,gic-version=2";
+/// Bytes of the file that the program reads.
+const INPUT_BYTES: u32 = 1_000_000;
+
+fn main() -> ExitCode {
+    let mut cases = vec![case("as it is", ITS, 4, Drivers::Stock, Boot::judge_stock)];
+    for (name, cpus) in [("1 CPU", 1), ("2 CPUs", 2), ("4 CPUs", 4), ("8 CPUs", 8)] {
+        let name = format!("on our ITS driver, {name}");
+        cases.push(case(&name, ITS, cpus, Drivers::Ours, Boot::judge_its));
+    }
+    cases.push(case("as it is, GICv2", V2M, 2, Drivers::Stock, Boot::judge_stock_v2));
+    for (name, cpus) in [("1 CPU", 1), ("2 CPUs", 2), ("4 CPUs", 4)] {
+        let name = format!("on our GICv2m driver, {name}");
+        cases.push(case(&name, V2M, cpus, Drivers::Ours, Boot::judge_v2m));
+    }
+    suite::main_in_turn(cases)
+}
+
+fn case(
+    name: &str,
+    machine: &'static str,
+    cpus: u64,
+    drivers: Drivers,
+    judge: fn(&Boot) -> Result<()>,
+) -> Case {
+    Case::new(name, CASE_LIMIT, move || {
+        let workspace = workspace::this()?;
+        let image = image(workspace, drivers)?;
+        let tools = qemu::fetch(workspace, qemu::Version::Stable).or_absent("QEMU")?;
+        let boot = boot(&tools, machine, cpus, image)?;
+        eprintln!("{boot}");
+        judge(&boot)
+    })
+}
+
+/// Returns the image with these drivers, which is built once.
+fn image(workspace: &Workspace, drivers: Drivers) -> Result<&'static Path> {
+    static STOCK: Shared<PathBuf> = Shared::new();
+    static OURS: Shared<PathBuf> = Shared::new();
+    let image = if drivers == Drivers::Stock { &STOCK } else { &OURS };
+    image.get(|| kernel::build(workspace, drivers)).map(PathBuf::as_path)
+}
+
+/// Boots the image until the program ends.
+fn boot(tools: &Tools, machine: &str, cpus: u64, image: &Path) -> Result<Boot> {
+    let folder = Folder::new()?;
+    let (disk, trace) = (folder.path().join("disk"), folder.path().join("trace"));
+    let input = input();
+    fs::write(&disk, disk::volume(&input)).context("cannot write the disk")?;
+    let mut qemu = tools.command(qemu::PROGRAM);
+    qemu.arg("-L").arg(tools.root().join("usr/share/qemu"));
+    qemu.args(["-M", machine, "-cpu", "cortex-a72", "-m", "1G", "-smp"]).arg(cpus.to_string());
+    qemu.args(SURROUNDINGS).arg("-kernel").arg(image);
+    let drive = format!("if=none,id=d0,format=raw,file={}", disk.display());
+    // ArceOS requests all vectors of the disk, and a GICv2m frame has 64 SPIs.
+    let vectors = if machine == V2M { 8 } else { 65 };
+    let device = format!("nvme,serial=1,drive=d0,msix_qsize={vectors}");
+    qemu.args(["-drive", &drive, "-device", &device, "-D"]).arg(&trace);
+    qemu.args(EVENTS.iter().flat_map(|event| ["-trace", event]));
+    let mut output = Output::default();
+    let status = process::watch(&mut qemu, LIMIT, |line| output.line(line))
+        .with_context(|| format!("the program printed {output:?}"))?;
+    ensure!(status.success(), "QEMU ended with {status}");
+    let trace = Trace::read(&fs::read_to_string(&trace).context("QEMU wrote no trace")?);
+    Ok(Boot { cpus, input, disk: fs::read(&disk)?, output, trace })
+}
+
+/// Returns the content of the file: a sequence without a short period.
+fn input() -> Vec<u8> {
+    let numbers = (0..INPUT_BYTES / 4).map(|index| index.wrapping_mul(0x9e37_79b9));
+    numbers.flat_map(u32::to_le_bytes).collect()
+}
