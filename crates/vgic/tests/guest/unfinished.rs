@@ -171,6 +171,19 @@ fn a_vcpu_that_goes_off_passes_work_on() {
 }
 
 #[test]
+fn a_paused_vcpu_passes_work_on() {
+    let mut machine = machine(2);
+    for vcpu in &mut machine.vcpus {
+        assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready);
+    }
+    map_and_ring(&machine);
+    let kicked = usize::from(machine.kicks.of(0) == 0);
+    machine.vcpus[kicked].returned();
+    let _paused = machine.vcpus[kicked].pause();
+    assert_eq!([machine.kicks.of(0), machine.kicks.of(1)], [1, 1]);
+}
+
+#[test]
 fn a_restored_queue_that_was_half_worked_goes_on() {
     let mut source = machine(2);
     map_and_ring(&source);

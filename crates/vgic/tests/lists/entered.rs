@@ -26,6 +26,7 @@ impl Entered {
 
     pub(crate) fn exit(mut self, left: &VirtualInterface) -> ListRegisterVcpu {
         self.0.in_guest().unwrap().exit(left);
+        assert!(self.0.in_guest().is_none());
         self.0
     }
 }

@@ -145,6 +145,22 @@ fn a_register_change_ends_with_the_exit() {
 }
 
 #[test]
+fn a_vcpu_dropped_in_its_guest_delays_no_write() {
+    let mut machine = machine();
+    high(&machine, SPI);
+    let (inside, hardware) = enter(lists(&mut machine, 4), 4);
+    assert_eq!(states(&hardware), [(SPI, Pending)]);
+    machine.write_gicd(gicd::CTLR, gicd::Ctlr::new());
+    assert_eq!(machine.read_gicd(gicd::CTLR) >> 31, 1);
+
+    drop(inside);
+
+    assert_eq!(machine.read_gicd(gicd::CTLR) >> 31, 0);
+    let pending = machine.read_gicd(gicd::ISPENDR.registers().get(1).unwrap());
+    assert_eq!(pending >> (SPI - 32) & 1, 1);
+}
+
+#[test]
 fn a_vcpu_in_its_guest_sends_sgis() {
     let mut machine = Machine::running(VgicConfig::new(2));
     for cpu in 0..2 {

@@ -3,9 +3,10 @@
 use crate::board::{Board, CPUS, mapd, mapti};
 use gic_arch::gicd::Irouter;
 use gic_arch::{IntId, gicd};
-use msi_types::{Delivery, Level, Line, SetLine};
+use msi_types::{Cpu, Delivery, Kick, Level, Line, SetLine};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, RwLock};
 use std::thread;
 use vgic::Vgic;
@@ -205,4 +206,53 @@ fn moving_under_load_loses_nothing() {
     let sent: BTreeMap<u32, u64> =
         (0..EVENTS).map(|event| (event, wire.sent[event as usize].load(SeqCst))).collect();
     assert_eq!(guest.0, sent);
+}
+
+/// A kick handler that gives another thread the opportunity to resume its vCPUs.
+struct ResumeDuringKick {
+    ask: Sender<()>,
+    asked: AtomicBool,
+    resumed: AtomicBool,
+    /// `true` if the vCPUs resumed during a kick.
+    seen: AtomicBool,
+}
+
+impl Kick for ResumeDuringKick {
+    fn kick(&self, _: Cpu) {
+        self.ask.send(()).unwrap();
+        while !self.asked.load(SeqCst) {
+            thread::yield_now();
+        }
+        (0..10_000).for_each(|_| thread::yield_now());
+        self.seen.fetch_or(self.resumed.load(SeqCst), SeqCst);
+    }
+}
+
+#[test]
+fn no_vcpu_resumes_during_a_restore() {
+    let mut board = with_device();
+    let its = board.gic.its(0).unwrap();
+    let address = crate::board::ITS + u64::from(gic_arch::gits::TRANSLATER.offset());
+    let message = msi_types::MsiMessage { address, data: 0 };
+    its.signal_msi(msi_types::DeviceId::new(5), message);
+    let saved = board.save();
+    let (ask, asked) = channel();
+    let [no, never, yet] = [const { AtomicBool::new(false) }; 3];
+    let kick = Arc::new(ResumeDuringKick { ask, asked: no, resumed: never, seen: yet });
+    let (gic, mut vcpus) =
+        Vgic::new(board.gic.config().clone(), board.ram.clone(), kick.clone()).unwrap();
+    assert_eq!(vcpus[0].prepare_to_sleep(), vgic::Sleep::Ready);
+    let paused: Vec<_> = vcpus.iter_mut().map(vgic::Vcpu::pause).collect();
+    thread::scope(|scope| {
+        let resumer = kick.clone();
+        scope.spawn(move || {
+            asked.recv().unwrap();
+            resumer.asked.store(true, SeqCst);
+            drop(paused);
+            resumer.resumed.store(true, SeqCst);
+        });
+        gic.restore(&saved).unwrap();
+    });
+    assert!(!kick.seen.load(SeqCst), "a vCPU ran in a half-restored machine");
+    assert!(vcpus[0].irq_pending(), "the vCPU resumes with the restored interface");
 }
