@@ -1,5 +1,6 @@
-//! Pauses vCPUs. The CPU interface of a paused vCPU belongs to the shared half, which saves and
-//! restores it there. A vCPU that isn't paused has its CPU interface, and nobody else can save it.
+//! Pauses vCPUs. While a vCPU is paused, its CPU interface belongs to the shared half, which can
+//! save and restore it. Invariant: a CPU interface is either in its vCPU, which may run, or in the
+//! shared half.
 
 use crate::cpu::cpu_interface::CpuInterface;
 use crate::cpu::vcpu::Vcpu;
