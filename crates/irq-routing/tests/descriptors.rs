@@ -1,14 +1,19 @@
 //! Number of file descriptors that routes and eventfds use. This is a separate, single-threaded
-//! test program because it counts the descriptors of the whole process.
+//! test program because it counts and limits the descriptors of the whole process.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod trials {
-    use irq_routing::irqfd::EventfdPoller;
+    use irq_routing::device_eventfds::DeviceEventfds;
+    use irq_routing::irqfd::{EventfdPoller, IrqfdError, MessageEventfdSet};
     use irq_routing::kvm::{KvmConfig, KvmRouter, MsiIrqfdSet, RustVmm};
-    use irq_routing::{RoutedMessage, Routing, Sender};
+    use irq_routing::msix::MsixTable;
+    use irq_routing::{GsiSpace, Inputs, RoutedMessage, Router, Routing, Sender};
     use kvm_ioctls::Kvm;
     use libtest_mimic::{Completion, Failed, Trial};
-    use msi_types::MsiMessage;
+    use msi_types::pci::msix::Control;
+    use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, SetLine};
+    use rustix::event::{EventfdFlags, eventfd};
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     use std::error::Error;
     use std::sync::Arc;
     use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -21,6 +26,9 @@ mod trials {
         vec![
             trial("a_router_opens_and_duplicates_none", router),
             trial("vectors_cost_none_wherever_they_are_served", vectors),
+            Trial::test("an_unmask_opens_no_file", || {
+                unmask().map_err(|error| Failed::from(error.to_string()))
+            }),
         ]
     }
 
@@ -86,6 +94,68 @@ mod trials {
         expect(open()?, before + 1)?;
         irqfds.hand_over()?;
         expect(open()?, before + 1)
+    }
+
+    /// Controller without lines.
+    struct NoLines;
+
+    impl SetLine for NoLines {
+        fn set_line(&self, _: Line, _: Level) -> Delivery {
+            Delivery::Blocked
+        }
+
+        fn pulse(&self, _: Line) -> Delivery {
+            Delivery::Blocked
+        }
+    }
+
+    /// Masks and unmasks a vector while the process cannot open any file. A duplicate of the
+    /// vector's eventfd must be refused afterwards, so the unmask must know the eventfd's identity
+    /// without reading `/proc`.
+    fn unmask() -> Outcome {
+        let router = Arc::new(Router::new(GsiSpace::default(), Inputs::new(Arc::new(NoLines)))?);
+        let poller = EventfdPoller::new()?;
+        let irqfds = MessageEventfdSet::new(poller, router.clone());
+        let eventfds = Arc::new(DeviceEventfds::new(irqfds));
+        let table = MsixTable::new(2, Sender::Device(DeviceId::new(8)), router)?;
+        let table = table.with_observer(eventfds.clone());
+        let device = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
+        for vector in 0..2 {
+            let source = eventfds.add(device.try_clone()?)?;
+            eventfds.set_vector(source, Some(vector))?;
+        }
+        table.write_control(Control::new().with_enable(true));
+        let mask = |vector: u64, masked: u32| {
+            table.write(vector * 16 + 12, &masked.to_le_bytes());
+        };
+
+        let errors = without_opening_files(|| {
+            for masked in [0, 1, 0] {
+                mask(0, masked);
+            }
+            mask(1, 0);
+            eventfds.take_errors()
+        })?;
+
+        match &*errors {
+            [error] if matches!(error.error, IrqfdError::AlreadyBound) && error.vector == 1 => {
+                Ok(())
+            }
+            _ => Err(format!("the duplicate was not refused: {errors:?}").into()),
+        }
+    }
+
+    /// Runs `work` while the process may not open any further file descriptor.
+    fn without_opening_files<T>(work: impl FnOnce() -> T) -> Result<T, Box<dyn Error>> {
+        let before = getrlimit(Resource::Nofile);
+        setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..before.clone() })?;
+        let result = if std::fs::File::open("/proc/self/fdinfo").is_err() {
+            Ok(work())
+        } else {
+            Err("the limit has no effect".into())
+        };
+        setrlimit(Resource::Nofile, before)?;
+        result
     }
 }
 

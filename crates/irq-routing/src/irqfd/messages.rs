@@ -1,11 +1,11 @@
 //! Eventfds that send messages without using a GSI.
 
 use super::error::IrqfdError;
-use super::poller::{EventfdPoller, PolledEventfd};
+use super::poller::{EventfdId, EventfdPoller, PolledEventfd};
 use crate::{MessageSink, RoutedMessage};
 use alloc::sync::Arc;
 use core::fmt;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 
 /// A factory for eventfds that send messages, implemented by
 /// [`MessageEventfdSet`](crate::irqfd::MessageEventfdSet) for a model in this process, by
@@ -59,7 +59,8 @@ impl MessageIrqfdSet for MessageEventfdSet {
 
     fn add(&self, eventfd: Arc<OwnedFd>) -> MessageEventfd {
         let (poller, sink) = (self.poller.clone(), self.sink.clone());
-        MessageEventfd { poller, sink, eventfd, polled: None }
+        let id = EventfdId::of(eventfd.as_fd());
+        MessageEventfd { poller, sink, eventfd, id, polled: None }
     }
 }
 
@@ -74,6 +75,9 @@ pub struct MessageEventfd {
     poller: Arc<EventfdPoller>,
     sink: Arc<dyn MessageSink>,
     eventfd: Arc<OwnedFd>,
+    /// Identity of the eventfd. It never changes, and looking it up reads a file in `/proc`, which
+    /// costs more than the rest of [`open`](MessageIrqfd::open).
+    id: Option<EventfdId>,
     polled: Option<PolledEventfd>,
 }
 
@@ -85,7 +89,7 @@ impl MessageIrqfd for MessageEventfd {
             // If no doorbell accepts the message, the message is lost, as with `KVM_IRQFD`.
             let _ = sink.signal_msi(message);
         };
-        self.polled = Some(self.poller.add(self.eventfd.clone(), send)?);
+        self.polled = Some(self.poller.add_known(self.eventfd.clone(), self.id, send)?);
         Ok(())
     }
 
