@@ -21,7 +21,7 @@ const STEPS: &[Step] = &[
         "unit, property, integration and documentation tests, and examples",
         programs::run_all,
     ),
-    suite("interleavings", "lock-free code under a scheduler, and a fault for each check"),
+    suite("interleavings", "lock-free code under a scheduler, and faults that must be found"),
     task("package", "each package, from its archive alone, with each feature alone", package::run),
     suite("newcomer", "programs made from the packages' READMEs alone"),
     suite("machine", "cargo run --release, and a comparison of controllers' costs"),
@@ -42,7 +42,7 @@ const STEPS: &[Step] = &[
 
 /// Steps that take hours or need an idle machine. These steps run only with `--long`, or by name.
 const LONG: &[Step] = &[
-    long("interleavings-long", "every fault that the checks must find", "interleavings"),
+    long("interleavings-long", "the same, with ten times as many schedules", "interleavings"),
     long("fuzz-long", "each fuzz target for ten minutes", "fuzz"),
     long("differential-long", "100,000 scripts", "differential"),
     long("qemu-long", "each machine and kernel on each QEMU", "qemu"),

@@ -7,9 +7,16 @@
 
 mod shared;
 
-/// Number of random interleavings of each scenario.
-const SCHEDULES: usize = 200_000;
+use shuttle::scheduler::RandomScheduler;
+use shuttle::{Config, Runner};
 
+/// Number of random interleavings of each scenario in an ordinary run.
+const SCHEDULES: usize = 20_000;
+
+/// Explores a sample of random interleavings, which is ten times as large in a long run. The seed is
+/// fixed.
 fn explore(scenario: fn()) {
-    shuttle::check_random(scenario, SCHEDULES);
+    let is_long = std::env::var_os("DOORBELL_LONG").is_some();
+    let schedules = if is_long { 10 * SCHEDULES } else { SCHEDULES };
+    Runner::new(RandomScheduler::new_from_seed(1, schedules), Config::new()).run(scenario);
 }

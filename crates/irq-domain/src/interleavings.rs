@@ -8,9 +8,16 @@
 mod handler_cell;
 mod shared_line;
 
-/// Number of random interleavings per scenario.
-const SCHEDULES: usize = 200_000;
+use shuttle::scheduler::RandomScheduler;
+use shuttle::{Config, Runner};
 
+/// Number of random interleavings per scenario in an ordinary run.
+const SCHEDULES: usize = 50_000;
+
+/// Explores a sample of random interleavings, which is ten times as large in a long run. The seed is
+/// fixed.
 fn explore(scenario: fn()) {
-    shuttle::check_random(scenario, SCHEDULES);
+    let is_long = std::env::var_os("DOORBELL_LONG").is_some();
+    let schedules = if is_long { 10 * SCHEDULES } else { SCHEDULES };
+    Runner::new(RandomScheduler::new_from_seed(1, schedules), Config::new()).run(scenario);
 }

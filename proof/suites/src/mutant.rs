@@ -1,6 +1,7 @@
 //! Faults described as text: the lines to remove from a file, and the lines to add.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
+use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -46,23 +47,100 @@ fn paragraph(text: &str) -> Result<Mutant> {
     Ok(mutant)
 }
 
-/// Returns the first faults, in order, that make each check named by one of `faults` fail once.
-pub fn covering(faults: Vec<Mutant>) -> Vec<Mutant> {
-    let mut failed = HashSet::new();
-    let mut is_first = |fault: &Mutant| {
-        let new = fault.checks.iter().filter(|check| failed.insert((*check).clone()));
-        new.count() > 0
-    };
-    faults.into_iter().filter(|fault| is_first(fault)).collect()
+/// Returns the module that [`plant`] refers to, for a package's `lib.rs`. It reads the number of the
+/// selected fault from this environment variable.
+pub fn selector(variable: &str) -> String {
+    format!(
+        "\nmod planted_fault {{\n    extern crate std;\n\n    pub(crate) fn number() -> usize {{\n        \
+         static NUMBER: std::sync::LazyLock<usize> = std::sync::LazyLock::new(|| {{\n            \
+         let selected = std::env::var(\"{variable}\").ok();\n            \
+         selected.and_then(|number| number.parse().ok()).unwrap_or(0)\n        \
+         }});\n        *NUMBER\n    }}\n}}\n"
+    )
 }
 
+/// Returns `source` with all these faults. Each one replaces its lines only if it is the selected
+/// one ([`selector`]). Their numbers must not be 0, which selects none of them.
+///
+/// A function with faults chooses between complete copies of its body, because the lines of a fault
+/// may be a part of a statement. It loses its `const`, because the choice is made at run time.
+///
+/// # Errors
+/// Fails unless each fault's removed lines occur exactly once, in the body of a function. The
+/// source must be formatted by rustfmt.
+pub fn plant(source: &str, faults: &[(usize, &Mutant)]) -> Result<String> {
+    let lines: Vec<_> = source.lines().collect();
+    let mut bodies: BTreeMap<Body, Vec<(usize, Vec<&str>)>> = BTreeMap::new();
+    for (number, fault) in faults {
+        let at = fault.find(&lines)?;
+        let body = Body::around(&lines, &at).with_context(|| fault.name.clone())?;
+        let added = fault.added.iter().map(String::as_str);
+        let before = lines[body.start..at.start].iter().copied();
+        let after = lines[at.end..body.end].iter().copied();
+        let faulty = before.chain(added).chain(after).collect();
+        bodies.entry(body).or_default().push((*number, faulty));
+    }
+    let mut planted = Vec::new();
+    let mut written = 0;
+    for (body, faulty) in &bodies {
+        ensure!(written <= body.function, "faults in nested functions");
+        planted.extend(lines[written..body.function].iter().map(|line| (*line).to_owned()));
+        planted.push(lines[body.function].replacen("const fn", "fn", 1));
+        planted.extend(lines[body.function + 1..body.start].iter().map(|line| (*line).to_owned()));
+        planted.push("match crate::planted_fault::number() {".into());
+        for (number, faulty) in faulty {
+            planted.push(format!("{number} => {{\n{}\n}}", faulty.join("\n")));
+        }
+        planted.push(format!("_ => {{\n{}\n}}\n}}", lines[body.start..body.end].join("\n")));
+        written = body.end;
+    }
+    planted.extend(lines[written..].iter().map(|line| (*line).to_owned()));
+    Ok(planted.join("\n") + "\n")
+}
+
+/// The body of a function, without its braces, as a range of lines.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Body {
+    /// Line with the function's name.
+    function: usize,
+    start: usize,
+    end: usize,
+}
+
+impl Body {
+    /// Finds the function around these lines by its indentation.
+    fn around(lines: &[&str], at: &Range<usize>) -> Result<Self> {
+        let indent = |line: &str| line.len() - line.trim_start().len();
+        let inside = indent(lines[at.start]);
+        let is_function = |line: &str| {
+            let name = line.split("fn ").next().unwrap_or_default().trim();
+            line.contains("fn ")
+                && indent(line) < inside
+                && name.split_whitespace().all(|word| QUALIFIERS.contains(&word))
+        };
+        let function = (0..at.start).rev().find(|line| is_function(lines[*line]));
+        let function = function.context("the lines are not in a function")?;
+        let outside = indent(lines[function]);
+        let opens = |line: &usize| {
+            lines[*line].ends_with('{') && (*line == function || indent(lines[*line]) == outside)
+        };
+        let open = (function..at.start).find(opens).context("the function has no body")?;
+        let closes = |line: &usize| lines[*line].trim() == "}" && indent(lines[*line]) == outside;
+        let end = (open..lines.len()).find(closes).context("the function does not end")?;
+        ensure!(at.end <= end, "the lines are not in a single function");
+        Ok(Self { function, start: open + 1, end })
+    }
+}
+
+/// Words that may precede `fn`.
+const QUALIFIERS: &[&str] = &["pub", "pub(crate)", "pub(super)", "const"];
+
 impl Mutant {
-    /// Returns `source` with the fault applied.
+    /// Returns the lines to remove.
     ///
     /// # Errors
     /// Fails unless the removed lines, compared without indentation, occur exactly once.
-    pub fn apply(&self, source: &str) -> Result<String> {
-        let lines: Vec<_> = source.lines().collect();
+    fn find(&self, lines: &[&str]) -> Result<Range<usize>> {
         let is_match = |window: &[&str]| {
             window.iter().zip(&self.removed).all(|(line, removed)| line.trim() == removed)
         };
@@ -72,11 +150,7 @@ impl Mutant {
         let [at] = *places else {
             bail!("the removed lines occur {} times in {}", places.len(), self.file);
         };
-        let (before, rest) = lines.split_at(at);
-        let after = rest.iter().skip(self.removed.len()).copied();
-        let changed =
-            before.iter().copied().chain(self.added.iter().map(String::as_str)).chain(after);
-        Ok(changed.flat_map(|line| [line, "\n"]).collect())
+        Ok(at..at + self.removed.len())
     }
 }
 
@@ -91,35 +165,33 @@ mod tests {
         parse(TEXT).expect("the text is well formed").remove(0)
     }
 
+    const SOURCE: &str = "impl A {\n    pub const fn f(\n        self,\n    ) -> u8 {\n        a();\n        b();\n        \
+                          c();\n        d()\n    }\n}\n";
+
     #[test]
-    fn a_fault_replaces_its_lines() {
-        assert_eq!(
-            mutant().apply("a();\n  b();\n  c();\nd();\n").ok().as_deref(),
-            Some("a();\n c();\nd();\n")
-        );
+    fn a_selected_fault_replaces_its_lines() {
+        let planted = plant(SOURCE, &[(7, &mutant())]).expect("the lines occur once");
+        let expected = "impl A { pub fn f( self, ) -> u8 { match crate::planted_fault::number() { \
+                        7 => { a(); c(); d() } _ => { a(); b(); c(); d() } } } }";
+        assert_eq!(planted.split_whitespace().collect::<Vec<_>>().join(" "), expected);
     }
 
     #[test]
-    fn each_check_keeps_its_first_fault() {
-        let fault = |name: &str, checks: &[&str]| Mutant {
-            name: name.into(),
-            checks: checks.iter().map(|check| (*check).to_owned()).collect(),
-            ..Mutant::default()
-        };
-        let faults = [fault("a", &["x"]), fault("b", &["x"]), fault("c", &["x", "y", "z"])];
-        let names: Vec<_> = covering(faults.into()).into_iter().map(|fault| fault.name).collect();
-        assert_eq!(names, ["a", "c"]);
+    fn lines_outside_of_a_function_are_an_error() {
+        assert!(plant("b();\nc();\n", &[(1, &mutant())]).is_err());
     }
 
     #[test]
     fn lines_that_are_gone_are_an_error() {
-        let error = mutant().apply("a();\nc();\n").expect_err("b() does not occur");
+        let gone = SOURCE.replace("b();", "");
+        let error = plant(&gone, &[(1, &mutant())]).expect_err("b() does not occur");
         assert_eq!(error.to_string(), "the removed lines occur 0 times in src/a.rs");
     }
 
     #[test]
     fn lines_that_occur_twice_are_an_error() {
-        assert!(mutant().apply("b();\nc();\nb();\nc();\n").is_err());
+        let twice = SOURCE.replace("d()", "b();\n        c();");
+        assert!(plant(&twice, &[(1, &mutant())]).is_err());
     }
 
     #[test]
