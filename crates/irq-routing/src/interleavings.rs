@@ -1,8 +1,12 @@
 //! Checks of the lock-free parts under a scheduler that explores interleavings. These tests are
 //! compiled only with `--cfg shuttle`; `cargo xtask test --only interleavings` runs them.
 //!
-//! The checks show that routes are never torn or missed, and that messages are never lost or sent
-//! after a mask. See `interleavings/mutants.txt` for the faults that they must find.
+//! The checks are meant to show that routes are never torn or missed, that messages are never lost
+//! or sent after a mask, and that a level is never lost or asserted forever. Checks that call
+//! [`explore_all`] try every interleaving of their scenario. Checks that call [`explore_random`] or
+//! [`explore`] try a sample of as many interleavings as the call states, with fixed seeds, and ten
+//! times as many in a long run. See `interleavings/mutants.txt` for the faults that they must find,
+//! and [`sync`](crate::sync) for the accesses that the scheduler does not know.
 
 #[cfg(all(
     feature = "kvm",
@@ -10,6 +14,8 @@
     any(target_arch = "aarch64", target_arch = "x86_64")
 ))]
 mod hand_over;
+#[cfg(target_os = "linux")]
+mod levels;
 #[cfg(all(
     feature = "kvm",
     target_os = "linux",
@@ -24,7 +30,7 @@ use crate::route_latch::RouteLatch;
 use crate::sync::SeqCst;
 use crate::table::Table;
 use msi_types::{DeviceId, Gsi, MsiMessage};
-use shuttle::scheduler::{DfsScheduler, RandomScheduler};
+use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler};
 use shuttle::sync::Arc;
 use shuttle::sync::atomic::AtomicU32;
 use shuttle::{Config, MaxSteps, Runner, thread};
@@ -40,10 +46,22 @@ fn explore_all(at_least: usize, scenario: fn()) {
     assert!(executions >= at_least, "only {executions} executions, too few");
 }
 
-/// Explores `count` random interleavings of `scenario`. Intended for scenarios in which threads
-/// wait for each other.
+/// Explores `count` random interleavings of `scenario`, or ten times as many in a long run. Intended
+/// for scenarios in which threads wait for each other.
 fn explore_random(count: usize, scenario: fn()) {
-    Runner::new(RandomScheduler::new(count), config()).run(scenario);
+    Runner::new(RandomScheduler::new_from_seed(1, sample(count)), config()).run(scenario);
+}
+
+/// Explores `count` random interleavings of `scenario`, and as many with few thread switches (PCT,
+/// depth 3). A long run explores ten times as many.
+fn explore(count: usize, scenario: fn()) {
+    explore_random(count, scenario);
+    Runner::new(PctScheduler::new_from_seed(2, 3, sample(count)), config()).run(scenario);
+}
+
+/// Returns the number of executions for a sample that has `count` in an ordinary run.
+fn sample(count: usize) -> usize {
+    if std::env::var_os("DOORBELL_LONG").is_some() { 10 * count } else { count }
 }
 
 fn config() -> Config {

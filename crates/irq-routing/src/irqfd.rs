@@ -49,7 +49,7 @@
 //! ```
 
 pub(crate) mod error;
-mod levels;
+pub(crate) mod levels;
 pub(crate) mod messages;
 mod poller;
 pub(crate) mod serving;

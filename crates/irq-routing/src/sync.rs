@@ -4,7 +4,14 @@
 //! Tests that are compiled with `--cfg shuttle` use the primitives of a scheduler that explores
 //! interleavings but does not reorder accesses. Because every access is sequentially consistent and
 //! no data race exists, the C11 memory model guarantees that weakly ordered CPUs have no other
-//! executions.
+//! executions than interleavings. The checks do not try all of them: see the module
+//! `interleavings`.
+//!
+//! `OnceBox`, which publishes the pages of route tables, and `Arc` are neither sequentially
+//! consistent nor known to the scheduler, so no check switches threads within them. A page is
+//! published, with release and acquire ordering, before a writer stores the routes in it. A reader
+//! that finds no page finds no route, and checks once more whether the identity mapping has ended
+//! in the meantime (`table`).
 
 #[cfg(not(all(test, shuttle)))]
 mod imp {

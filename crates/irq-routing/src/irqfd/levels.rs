@@ -1,6 +1,7 @@
 //! Pins asserted by eventfds. Each pin is driven under its own lock, so its level always reflects
 //! the latest assertion or release.
 
+use crate::sync::{Mutex, MutexGuard};
 use crate::{MessageSink, Pin, Route, Router};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -8,17 +9,17 @@ use alloc::vec::Vec;
 use msi_types::{Gsi, Level, Line};
 use rustix::fd::AsFd;
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 
 /// Pins and the sources that assert them. A pin's entry is never removed.
 #[derive(Default)]
-pub(super) struct Levels(Mutex<HashMap<Pin, Arc<Mutex<Assertions>>>>);
+pub(crate) struct Levels(Mutex<HashMap<Pin, Arc<Mutex<Assertions>>>>);
 
 /// Sources that assert a pin.
 type Assertions = Vec<Arc<LevelSource>>;
 
 /// An eventfd that asserts a GSI's pin.
-pub(super) struct LevelSource {
+pub(crate) struct LevelSource {
     gsi: Gsi,
     resample: Box<dyn AsFd + Send + Sync>,
     /// The pin that the source last raised. The pin may have been lowered since then.
@@ -26,7 +27,7 @@ pub(super) struct LevelSource {
 }
 
 impl LevelSource {
-    pub(super) fn new(gsi: Gsi, resample: impl AsFd + Send + Sync + 'static) -> Arc<Self> {
+    pub(crate) fn new(gsi: Gsi, resample: impl AsFd + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self { gsi, resample: Box::new(resample), raised: Mutex::default() })
     }
 }
@@ -34,7 +35,7 @@ impl LevelSource {
 impl Levels {
     /// Serves a source's signal: raises its GSI's pin or sends the GSI's message. If the GSI has
     /// been rerouted since the last signal, the source releases its former pin.
-    pub(super) fn signal(&self, router: &Router, source: &Arc<LevelSource>) {
+    pub(crate) fn signal(&self, router: &Router, source: &Arc<LevelSource>) {
         let pin = match router.route(source.gsi) {
             Some(Route::Pin(pin)) => Some(pin),
             Some(Route::Message(message)) => {
@@ -53,7 +54,7 @@ impl Levels {
     }
 
     /// Releases the pin that a source asserts.
-    pub(super) fn end(&self, router: &Router, source: &Arc<LevelSource>) {
+    pub(crate) fn end(&self, router: &Router, source: &Arc<LevelSource>) {
         let raised = lock(&source.raised).take();
         if let Some(pin) = raised {
             self.release(router, pin, source);
@@ -81,7 +82,7 @@ impl Levels {
     }
 
     /// Lowers an ended interrupt's line and signals its sources' resample eventfds.
-    pub(super) fn resample(&self, router: &Router, line: Line) {
+    pub(crate) fn resample(&self, router: &Router, line: Line) {
         let pin = match line {
             Line::Spi(intid) => Pin::of_spi(intid).ok(),
             Line::Ppi { .. } => None,
