@@ -5,10 +5,22 @@
 //! The checks show that no interrupt is lost, misplaced or late, and that no wake-up is missed. The
 //! file `interleavings/mutants.txt` lists the mutants that the checks must detect.
 //!
-//! All atomic accesses in this crate are sequentially consistent (the checks refuse other
-//! orderings). The explored interleavings therefore cover all behavior of the hardware, except for
-//! plain memory writes that a sender performs before its message, which pass through a modeled
-//! store buffer (`store_buffer`).
+//! A check explores a part of the interleavings of its scenario:
+//!
+//! | checks | explored |
+//! |---|---|
+//! | those that call [`explore_all`] (four in `candidates`) | every interleaving |
+//! | those that call [`explore`] | a sample: 1,000 random interleavings, and 1,000 with few thread switches (PCT, depth 3); [`explore_more`] multiplies both |
+//! | those that call [`explore_random`] (`model`, `wired_model`, `completion`, `freezing`, three in `candidates`) | a sample: as many random interleavings as the call states |
+//!
+//! `cargo xtask test --long` multiplies the samples by ten ([`sample`]). The seeds are fixed, so a
+//! sample only changes when the code does. A sample shows nothing about the interleavings outside
+//! of it; the mutants show which faults it is large enough to find.
+//!
+//! The scheduler switches threads at the primitives of [`sync`](crate::sync) alone, and executes
+//! accesses in program order. See there for the reason why no other order has to be explored, and
+//! for the accesses that this does not apply to. Plain memory writes that a sender performs before
+//! its message pass through a modeled store buffer (`store_buffer`).
 
 #![expect(clippy::unwrap_used, reason = "a scenario whose setup fails must fail")]
 
@@ -16,10 +28,13 @@ extern crate std;
 
 pub(crate) mod atomic;
 mod candidates;
+mod completion;
 mod event_lpis;
+mod freezing;
 mod listed_lpis;
 mod machine;
 mod model;
+mod one_of_n;
 mod reports;
 mod setlpir;
 mod store_buffer;
@@ -31,18 +46,29 @@ use shuttle::{Config, FailurePersistence, Runner};
 
 /// Number of executions that [`explore`] tries with each scheduler. The number must be large enough
 /// to detect every mutant.
-const EXECUTIONS: usize = 5_000;
+const EXECUTIONS: usize = 1_000;
 
 /// Explores random interleavings of `scenario`, and then the same number of interleavings with few
 /// thread switches.
 fn explore(scenario: impl Fn() + Send + Sync + Copy + 'static) {
-    run(RandomScheduler::new_from_seed(1, EXECUTIONS), scenario);
-    run(PctScheduler::new_from_seed(2, 3, EXECUTIONS), scenario);
+    explore_more(1, scenario);
+}
+
+/// Explores `times` as many interleavings as [`explore`].
+fn explore_more(times: usize, scenario: impl Fn() + Send + Sync + Copy + 'static) {
+    let executions = sample(times * EXECUTIONS);
+    run(RandomScheduler::new_from_seed(1, executions), scenario);
+    run(PctScheduler::new_from_seed(2, 3, executions), scenario);
 }
 
 /// Explores `executions` random interleavings of `scenario`.
 fn explore_random(executions: usize, scenario: impl Fn() + Send + Sync + 'static) {
-    run(RandomScheduler::new_from_seed(1, executions), scenario);
+    run(RandomScheduler::new_from_seed(1, sample(executions)), scenario);
+}
+
+/// Returns the number of executions for a sample that has `executions` in an ordinary run.
+fn sample(executions: usize) -> usize {
+    if std::env::var_os("DOORBELL_LONG").is_some() { 10 * executions } else { executions }
 }
 
 /// Explores every interleaving of `scenario`, and checks that at least `at_least` interleavings

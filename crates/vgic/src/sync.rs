@@ -6,14 +6,23 @@
 //! any cheaper, because all writes on hot paths are read-modify-writes. On Arm, loads become
 //! `LDAR`, and read-modify-writes become `CASAL` or `LDSETAL`.
 //!
-//! Tests compiled with `--cfg shuttle` use the primitives of a scheduler that explores
-//! interleavings but doesn't reorder accesses. Because every access is sequentially consistent and
-//! no data races exist, interleavings cover all executions, including those on weakly ordered CPUs
-//! (the C11 memory model's guarantee).
+//! Tests compiled with `--cfg shuttle` use the primitives of a scheduler that switches threads at
+//! each access but doesn't reorder accesses. Because the accesses are sequentially consistent and
+//! no data races exist, each of their executions, including those on weakly ordered CPUs, is an
+//! interleaving (the C11 memory model's guarantee). The checks don't try every interleaving: see
+//! the module `interleavings` for those that are exhaustive and for the size of the samples.
 //!
-//! Table pages are published through `OnceBox`, with release and acquire ordering. A page is
-//! published before the entry or bit that refers to it is written, so a reader that follows the
-//! reference finds the page.
+//! The following are neither sequentially consistent nor known to the scheduler, so the checks
+//! never switch threads within them, and their correctness rests on the given argument alone:
+//!
+//! - `OnceBox` publishes table pages with release and acquire ordering. A page is published before
+//!   the entry or bit that refers to it is written, so a reader that follows the reference finds
+//!   the page.
+//! - `spin::Once` (`set_once`) publishes observers and links with release and acquire ordering. A
+//!   reader that finds the cell empty behaves as before the value was set.
+//! - `Arc` counts references with relaxed and acquire-release ordering. No decision depends on a
+//!   count.
+//! - `Published` values are relaxed. Only diagnostics read them.
 
 pub(crate) mod lock;
 pub(crate) mod published;

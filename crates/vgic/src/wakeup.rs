@@ -89,7 +89,30 @@ impl Awaited {
     /// Returns `true` if an interrupt that an earlier write changed may still be in a list
     /// register.
     pub(crate) fn is_outstanding(&self, wakeup: &VcpuWakeup) -> bool {
+        self.is_outstanding_after(|| false, wakeup)
+    }
+
+    /// Returns `true` if an earlier write's change is still in progress, which `in_progress` has to
+    /// return, or if an interrupt that it changed may still be in a list register. For changes that
+    /// request their recalls gradually. Writers must [`ask`](Self::ask) after beginning the change.
+    ///
+    /// The order of the steps matters. A change that is counted here has begun, so `in_progress`
+    /// observes it. It requests its recalls before it is complete, so the latest recall's number,
+    /// which is read last, includes all of them. If the number were read while the change was in
+    /// progress, no later call would read it again, and the recalls requested in the meantime would
+    /// never be awaited.
+    pub(crate) fn is_outstanding_after(
+        &self,
+        in_progress: impl FnOnce() -> bool,
+        wakeup: &VcpuWakeup,
+    ) -> bool {
         let asked = self.asked.load(SeqCst);
+        in_progress() || self.awaits_recalls(asked, wakeup)
+    }
+
+    /// Returns `true` if a recall for one of the first `asked` changes has not ended. These changes
+    /// must have requested all their recalls.
+    fn awaits_recalls(&self, asked: u64, wakeup: &VcpuWakeup) -> bool {
         if self.counted.load(SeqCst) < asked {
             // The order matters: a reader that finds `counted` up to date must also find `until` up
             // to date.

@@ -406,6 +406,16 @@ impl Wired {
         awaited.is_outstanding(&self.wakeup)
     }
 
+    /// Returns `true` if a change counted by `awaited` is still in progress, or a vCPU with list
+    /// registers hasn't yet observed it (see [`Awaited::is_outstanding_after`]).
+    pub(crate) fn is_outstanding_after(
+        &self,
+        in_progress: impl FnOnce() -> bool,
+        awaited: &Awaited,
+    ) -> bool {
+        awaited.is_outstanding_after(in_progress, &self.wakeup)
+    }
+
     /// Returns the `GICD_CTLR` bits that [`set_control`](Self::set_control) stored.
     pub(crate) fn control(&self) -> u32 {
         self.control.load(SeqCst)

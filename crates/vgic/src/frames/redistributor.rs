@@ -140,14 +140,15 @@ impl<'a> Redistributor<'a> {
     fn control(self) -> Ctlr {
         let bits = self.private.participation.load(SeqCst);
         let config = self.config;
-        // The order matters: the recalls for a change cannot be complete before the change itself
-        // is.
-        let pending = self.is_disabling()
-            || self.wired.is_outstanding(&self.registers.disabled)
-            || self.wired.is_outstanding(&self.private.awaited);
+        // Read `EnableLPIs` before `RWP`: a reader that finds LPIs disabled must not find the
+        // change complete before it is.
+        let enabled = self.registers.lpis.lock().enabled;
+        let pending =
+            self.wired.is_outstanding_after(|| self.is_disabling(), &self.registers.disabled)
+                || self.wired.is_outstanding(&self.private.awaited);
         Ctlr::new()
             .with_rwp(pending)
-            .with_enable_lpis(self.registers.lpis.lock().enabled)
+            .with_enable_lpis(enabled)
             .with_ces(config.lpi_id_bits.is_some() && config.can_clear_enable_lpis)
             .with_ir(config.lpi_id_bits.is_some() && config.redistributor_invalidation)
             .with_dpg0(bits & participation::DECLINES[0] != 0)
@@ -182,7 +183,8 @@ impl<'a> Redistributor<'a> {
     /// still be in a list register, or while an invalidation still has LPIs to visit.
     fn syncr(self) -> Syncr {
         self.advance();
-        let busy = self.is_invalidating() || self.wired.is_outstanding(&self.registers.invalidated);
+        let invalidated = &self.registers.invalidated;
+        let busy = self.wired.is_outstanding_after(|| self.is_invalidating(), invalidated);
         Syncr::new().with_busy(busy)
     }
 

@@ -186,7 +186,7 @@ fn two_fire() {
 
 #[test]
 fn two_injectors_kick_once() {
-    explore_random(50_000, two_fire);
+    explore_random(5_000, two_fire);
 }
 
 fn one_fires_while_it_is_handled() {
@@ -202,7 +202,7 @@ fn one_fires_while_it_is_handled() {
 
 #[test]
 fn an_interrupt_firing_at_its_ack_stays_pending() {
-    explore_random(50_000, one_fires_while_it_is_handled);
+    explore_random(5_000, one_fires_while_it_is_handled);
 }
 
 fn one_moves_while_it_fires() {
@@ -220,5 +220,5 @@ fn one_moves_while_it_fires() {
 
 #[test]
 fn a_moving_interrupt_wakes_only_its_new_target() {
-    explore_random(50_000, one_moves_while_it_fires);
+    explore_random(5_000, one_moves_while_it_fires);
 }

@@ -1,7 +1,7 @@
 //! Scenarios for LPIs from mapped events, with concurrent senders, commands and vCPUs.
 
 use super::machine::{Commands, Machine, NO_LPIS, machine, machine_with};
-use super::{explore, store_buffer};
+use super::{explore, explore_more, store_buffer};
 use crate::lpi::Injection;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -260,7 +260,7 @@ fn nodes_change_hands() {
 
 #[test]
 fn a_device_never_rings_its_nodes_next_owner() {
-    explore(nodes_change_hands);
+    explore_more(5, nodes_change_hands);
 }
 
 fn lpis_are_disabled() {

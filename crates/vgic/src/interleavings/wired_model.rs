@@ -25,7 +25,7 @@ const SPI: u32 = 40;
 const LINE: Line = Line::Spi(SPI);
 
 /// Number of executions per check. Each execution is slow, because it creates all wired interrupts.
-const RANDOM: usize = 2_000;
+const RANDOM: usize = 500;
 
 /// A machine with an edge-triggered, enabled SPI routed to vCPU 0.
 struct Machine {

@@ -116,6 +116,8 @@ impl Its {
         let raw = fetched.map_err(|_| CommandFault::Unreadable)?;
         let command = Command::decode(raw).map_err(CommandFault::Unknown)?;
         if matches!(command, Command::Sync { .. }) {
+            // Read the latest recall's number here, because all earlier commands' sweeps are done:
+            // a sweep in progress may still request recalls.
             let until = *state.queue.awaited.get_or_insert_with(|| control.recalls());
             if control.awaits(until) {
                 return Ok(CommandProgress::Waits);

@@ -1,0 +1,93 @@
+//! Scenarios in which a redistributor reports that a register write is complete, although it was
+//! in progress when another vCPU began to read the register. A listed LPI must have left its list
+//! register by then.
+
+use super::explore_random;
+use super::model::{
+    CONFIGURATION, EXECUTIONS, Machine, REDISTRIBUTORS, is_one_listed, list_registers, machine,
+    spawn,
+};
+use crate::AccessWidth::Word;
+use crate::GuestMemory;
+use alloc::sync::Arc;
+use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use gic_arch::gicr::{self, Ctlr, Syncr};
+use shuttle::thread;
+
+/// A register write that recalls listed LPIs, and the test for its completion.
+#[derive(Clone, Copy)]
+struct Request {
+    write: fn(&Machine),
+    is_complete: fn(&Machine) -> bool,
+    /// `true` if `is_complete` returns `false` before the write, too.
+    shows_begin: bool,
+}
+
+const DISABLE: Request = Request {
+    write: |machine| machine.write(REDISTRIBUTORS, gicr::CTLR.offset(), 0),
+    is_complete: |machine| {
+        let ctlr = Ctlr::from(read(machine, gicr::CTLR.offset()));
+        !ctlr.enable_lpis() && !ctlr.rwp()
+    },
+    shows_begin: true,
+};
+
+/// Disables the LPI in the configuration table, and makes the redistributor reread the table.
+const INVALIDATE: Request = Request {
+    write: |machine| {
+        machine.ram.write(CONFIGURATION, &[0xa0]).unwrap();
+        machine.write_double(REDISTRIBUTORS, gicr::INVALLR.offset(), 0);
+    },
+    is_complete: |machine| !Syncr::from(read(machine, gicr::SYNCR.offset())).busy(),
+    shows_begin: false,
+};
+
+fn read(machine: &Machine, offset: u32) -> u32 {
+    let value = machine.gic.read(REDISTRIBUTORS + u64::from(offset), Word).unwrap();
+    u32::try_from(value).unwrap()
+}
+
+/// One thread makes the request and waits until it is complete. Another thread reads the same
+/// register, while the vCPU has the LPI in a list register.
+fn is_requested_while_listed(request: Request) {
+    let (machine, [vcpu, _]) = machine();
+    machine.send();
+    let guest = vcpu.with_list_registers(list_registers()).unwrap().enter();
+    let registers = *guest.interface();
+    assert!(is_one_listed(&guest));
+    let is_listed = Arc::new(AtomicBool::new(true));
+    let writer = {
+        let is_listed = is_listed.clone();
+        spawn(&machine, move |machine| {
+            (request.write)(machine);
+            while !(request.is_complete)(machine) {
+                thread::yield_now();
+            }
+            assert!(!is_listed.load(SeqCst), "complete although the LPI is still listed");
+        })
+    };
+    let reader = {
+        let is_listed = is_listed.clone();
+        spawn(&machine, move |machine| {
+            for _ in 0..3 {
+                let is_done = (request.is_complete)(machine) && request.shows_begin;
+                assert!(!is_done || !is_listed.load(SeqCst), "another vCPU reads `complete`");
+            }
+        })
+    };
+    machine.linger();
+    is_listed.store(false, SeqCst);
+    let _vcpu = guest.exit(&registers);
+    writer.join().unwrap();
+    reader.join().unwrap();
+}
+
+#[test]
+fn rwp_is_set_until_no_lpi_is_listed() {
+    explore_random(EXECUTIONS, || is_requested_while_listed(DISABLE));
+}
+
+#[test]
+fn syncr_is_busy_until_no_lpi_is_listed() {
+    explore_random(EXECUTIONS, || is_requested_while_listed(INVALIDATE));
+}
