@@ -52,7 +52,8 @@ fn read(machine: &Machine, offset: u32) -> u32 {
 fn is_requested_while_listed(request: Request) {
     let (machine, [vcpu, _]) = machine();
     machine.send();
-    let guest = vcpu.with_list_registers(list_registers()).unwrap().enter();
+    let mut vcpu = vcpu.with_list_registers(list_registers()).unwrap();
+    let guest = vcpu.enter();
     let registers = *guest.interface();
     assert!(is_one_listed(&guest));
     let is_listed = Arc::new(AtomicBool::new(true));
@@ -77,7 +78,7 @@ fn is_requested_while_listed(request: Request) {
     };
     machine.linger();
     is_listed.store(false, SeqCst);
-    let _vcpu = guest.exit(&registers);
+    guest.exit(&registers);
     writer.join().unwrap();
     reader.join().unwrap();
 }

@@ -1,4 +1,4 @@
-//! Scenarios in which a device signals while the machine is frozen, saved or restored.
+//! Scenarios in which a device signals while the machine is paused, saved or restored.
 
 use super::explore_random;
 use super::model::{
@@ -16,11 +16,13 @@ use shuttle::thread;
 const LINE: Line = Line::Spi(SPI.get());
 
 fn save(machine: &Machine, vcpus: &mut [Vcpu]) -> SavedState {
-    machine.gic.freeze(vcpus).unwrap().save().unwrap()
+    let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+    machine.gic.save().unwrap()
 }
 
 fn restore(machine: &Machine, vcpus: &mut [Vcpu], saved: &SavedState) {
-    machine.gic.freeze(vcpus).unwrap().restore(saved).unwrap();
+    let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+    machine.gic.restore(saved).unwrap();
 }
 
 /// Acknowledges and ends all signaled interrupts, and returns their INTIDs. The SPI's device lowers
@@ -39,7 +41,7 @@ fn taken(machine: &Machine, vcpu: &mut Vcpu) -> Vec<u64> {
 }
 
 /// A device sends a message and raises a line while the machine is saved. Both must be pending
-/// after the thaw. If they were signaled before the save, they must also be pending in a machine
+/// after the resume. If they were signaled before the save, they must also be pending in a machine
 /// that restores the state.
 fn a_device_signals_during_a_save() {
     let (source, mut vcpus) = machine();
@@ -62,7 +64,7 @@ fn a_device_signals_during_a_save() {
     let (copy, mut restored) = machine();
     restore(&copy, &mut restored, &saved);
     assert!(taken(&copy, &mut restored[0]).len() >= before, "an earlier signal is not saved");
-    assert_eq!(taken(&source, &mut vcpus[0]).len(), 2, "a signal was lost by the freeze");
+    assert_eq!(taken(&source, &mut vcpus[0]).len(), 2, "a signal was lost by the pause");
 }
 
 #[test]
