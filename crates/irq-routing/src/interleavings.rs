@@ -46,8 +46,8 @@ fn explore_all(at_least: usize, scenario: fn()) {
     assert!(executions >= at_least, "only {executions} executions, too few");
 }
 
-/// Explores `count` random interleavings of `scenario`, or ten times as many in a long run. Intended
-/// for scenarios in which threads wait for each other.
+/// Explores `count` random interleavings of `scenario`, or ten times as many in a long run.
+/// Intended for scenarios in which threads wait for each other.
 fn explore_random(count: usize, scenario: fn()) {
     Runner::new(RandomScheduler::new_from_seed(1, sample(count)), config()).run(scenario);
 }

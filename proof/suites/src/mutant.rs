@@ -47,16 +47,22 @@ fn paragraph(text: &str) -> Result<Mutant> {
     Ok(mutant)
 }
 
-/// Returns the module that [`plant`] refers to, for a package's `lib.rs`. It reads the number of the
-/// selected fault from this environment variable.
+/// Returns the module that [`plant`] refers to, for a package's `lib.rs`. It reads the number of
+/// the selected fault from this environment variable.
 pub fn selector(variable: &str) -> String {
-    format!(
-        "\nmod planted_fault {{\n    extern crate std;\n\n    pub(crate) fn number() -> usize {{\n        \
-         static NUMBER: std::sync::LazyLock<usize> = std::sync::LazyLock::new(|| {{\n            \
-         let selected = std::env::var(\"{variable}\").ok();\n            \
-         selected.and_then(|number| number.parse().ok()).unwrap_or(0)\n        \
-         }});\n        *NUMBER\n    }}\n}}\n"
-    )
+    [
+        "\nmod planted_fault {",
+        "    extern crate std;\n",
+        "    pub(crate) fn number() -> usize {",
+        "        static NUMBER: std::sync::LazyLock<usize> = std::sync::LazyLock::new(|| {",
+        &format!("            let selected = std::env::var(\"{variable}\").ok();"),
+        "            selected.and_then(|number| number.parse().ok()).unwrap_or(0)",
+        "        });",
+        "        *NUMBER",
+        "    }",
+        "}\n",
+    ]
+    .join("\n")
 }
 
 /// Returns `source` with all these faults. Each one replaces its lines only if it is the selected
@@ -165,8 +171,17 @@ mod tests {
         parse(TEXT).expect("the text is well formed").remove(0)
     }
 
-    const SOURCE: &str = "impl A {\n    pub const fn f(\n        self,\n    ) -> u8 {\n        a();\n        b();\n        \
-                          c();\n        d()\n    }\n}\n";
+    const SOURCE: &str = "impl A {
+    pub const fn f(
+        self,
+    ) -> u8 {
+        a();
+        b();
+        c();
+        d()
+    }
+}
+";
 
     #[test]
     fn a_selected_fault_replaces_its_lines() {

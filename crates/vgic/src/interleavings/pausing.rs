@@ -72,7 +72,8 @@ fn a_signal_before_a_save_is_saved() {
     explore_random(EXECUTIONS, a_device_signals_during_a_save);
 }
 
-/// A device sends a message while a state with the same LPI pending is restored. The vCPU is asleep.
+/// A device sends a message while a state with the same LPI pending is restored. The vCPU
+/// is asleep.
 fn a_device_sends_during_a_restore() {
     let (machine, mut vcpus) = machine();
     machine.send();

@@ -175,8 +175,8 @@ fn folder<'a>(workspace: &'a Workspace, package: &str) -> Result<&'a Path> {
         .with_context(|| format!("the workspace has no package {package}"))
 }
 
-/// Makes `to` a copy of `from`, in which the `changed` files have these contents. Leaves files alone
-/// that are correct, so that cargo finds their artifacts up to date.
+/// Makes `to` a copy of `from`, in which the `changed` files have these contents. Leaves files
+/// alone that are correct, so that cargo finds their artifacts up to date.
 fn mirror(from: &Path, to: &Path, changed: &BTreeMap<PathBuf, String>) -> Result<()> {
     if !from.is_dir() {
         let contents = match changed.get(from) {
