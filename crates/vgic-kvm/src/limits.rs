@@ -111,8 +111,9 @@ const ID_BITS: u8 = 16;
 /// Checks whether KVM can represent machines with this configuration. A VMM can ask this question
 /// at any time, in particular before it stops a machine to migrate it.
 ///
-/// A guest's choices are part of the state, which only [`KvmView::new`](crate::KvmView::new) checks:
-/// for example, a guest may route an SPI to any CPU if [`VgicConfig::one_of_n`] is set.
+/// A guest's choices are part of the state, which only
+/// [`KvmView::new`](crate::KvmView::new) checks: for example, a guest may route an SPI to any CPU
+/// if [`VgicConfig::one_of_n`] is set.
 ///
 /// # Errors
 /// [`OutsideKvm`] names the first property that KVM's machines can't have.
