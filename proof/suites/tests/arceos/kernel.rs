@@ -41,9 +41,9 @@ pub(crate) fn build(workspace: &Workspace, drivers: Drivers) -> Result<PathBuf> 
     empty(&folder)?;
     copy(&adopter, &folder)?;
     if drivers == Drivers::Ours {
-        let patched = patched(workspace, &adopter)?;
-        let patch = format!("\n[patch.crates-io]\n{PACKAGE} = {{ path = {patched:?} }}\n");
-        append(&folder.join("Cargo.toml"), &patch)?;
+        let package = patched(workspace, &adopter)?.display().to_string();
+        let table = format!("\n[patch.crates-io]\n{PACKAGE} = {{ path = {package:?} }}\n");
+        append(&folder.join("Cargo.toml"), &table)?;
     }
     let target = workspace.target.join("adopters/arceos/target");
     let mut cargo = cargo(&folder);
@@ -79,10 +79,9 @@ fn patched(workspace: &Workspace, adopter: &Path) -> Result<PathBuf> {
     process::must(tar.arg("-xzf").arg(&archive))?;
     let package = folder.join(name);
     copy(&adopter.join(PACKAGE), &package.join(DRIVERS))?;
-    let dependency = workspace.root.join("crates/gic-driver");
-    let dependency = format!(
-        "\n[target.'cfg(target_arch = \"aarch64\")'.dependencies.gic-driver]\npath = {dependency:?}\n"
-    );
+    let driver = workspace.root.join("crates/gic-driver").display().to_string();
+    let table = "target.'cfg(target_arch = \"aarch64\")'.dependencies.gic-driver";
+    let dependency = format!("\n[{table}]\npath = {driver:?}\n");
     append(&package.join("Cargo.toml"), &dependency)?;
     Ok(package)
 }
