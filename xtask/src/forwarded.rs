@@ -21,6 +21,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     (HYPERVISOR, "Run a guest on the hypervisor, with its console on this terminal"),
     ("kvm", "Let Linux's KVM for arm64 judge more of the model than the suite does"),
     ("qemu", "Run the bare-metal test bench on one of QEMU's machines, and print its output"),
+    ("soak", "Run random programs against the model and the routes, for a number of messages"),
 ];
 const HYPERVISOR: &str = "hypervisor";
 

@@ -16,11 +16,7 @@ const STEPS: &[Step] = &[
     task("clippy", "clippy on the host and for aarch64-unknown-none", rust::clippy),
     task("docs", "cargo doc, warnings are errors", rust::docs),
     task("api", "each library's public interface, against its list in docs/api", api::run),
-    task(
-        "test",
-        "unit, property, integration and documentation tests, and examples",
-        programs::run_all,
-    ),
+    task("test", "unit, property, integration and doc tests, and examples", programs::run_all),
     suite("interleavings", "lock-free code under a scheduler, and faults that must be found"),
     task("package", "each package, from its archive alone, with each feature alone", package::run),
     suite("newcomer", "programs made from the packages' READMEs alone"),
@@ -37,6 +33,7 @@ const STEPS: &[Step] = &[
     el2("hypervisor", "Linux as a guest of the hypervisor, in QEMU", "hypervisor"),
     suite("adopters", "another project's monitor, with and without our routes, on nested KVM"),
     suite("fuzz", "each fuzz target for two seconds, one on each CPU"),
+    suite("soak", "random programs against the model and the routes, 100,000 messages"),
     suite("deny", "cargo-deny: licenses, bans, sources, advisories"),
 ];
 
@@ -44,6 +41,7 @@ const STEPS: &[Step] = &[
 const LONG: &[Step] = &[
     long("interleavings-long", "the same, with ten times as many schedules", "interleavings"),
     long("fuzz-long", "each fuzz target for ten minutes", "fuzz"),
+    long("soak-long", "ten million messages", "soak"),
     long("differential-long", "100,000 scripts", "differential"),
     long("qemu-long", "each machine and kernel on each QEMU", "qemu"),
     long("live-long", "the command in each of Debian's kernels", "live"),
@@ -65,17 +63,16 @@ pub(crate) struct Step {
 }
 
 /// Function that runs a step.
+type Task = fn(&Workspace, &mut Tally) -> Result<()>;
+
+/// Work of a step.
 #[derive(Debug)]
 enum Work {
-    Task(fn(&Workspace, &mut Tally) -> Result<()>),
+    Task(Task),
     Suite(suites::Suite),
 }
 
-const fn task(
-    name: &'static str,
-    about: &'static str,
-    task: fn(&Workspace, &mut Tally) -> Result<()>,
-) -> Step {
+const fn task(name: &'static str, about: &'static str, task: Task) -> Step {
     Step { name, about, work: Work::Task(task) }
 }
 

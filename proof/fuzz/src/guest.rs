@@ -232,7 +232,9 @@ impl Guest {
     }
 
     fn write(&self, address: u64, width: AccessWidth, value: u64) {
-        self.gic.write_until_done(address, width, value).expect("the address is in one of the GIC's frames");
+        self.gic
+            .write_until_done(address, width, value)
+            .expect("the address is in one of the GIC's frames");
     }
 }
 

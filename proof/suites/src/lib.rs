@@ -17,3 +17,4 @@ pub mod qemu;
 pub mod readme;
 pub mod said;
 pub mod size;
+pub mod soak;

@@ -111,6 +111,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("microbench", &[IMAGES_USE]),
     ("stray-dma", &[IMAGES_USE]),
     ("hostile", &[IMAGES_USE]),
+    ("doorbell-soak", &[LIBRARIES, &["doorbell-machine"]]),
     ("doorbell-oracles", &[LIBRARIES, &["doorbell-qtest"]]),
     ("kvm-judge", &[LIBRARIES, &["doorbell-facts"]]),
     ("kvm-monitor", &[LIBRARIES, &["doorbell-facts"]]),

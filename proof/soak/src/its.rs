@@ -1,0 +1,289 @@
+//! One ITS against a reference. The guest executes random commands, right and wrong, and changes
+//! the registers; devices send; and the machine may be saved and restored at every step. Compared
+//! are each message's delivery, the number of failed commands, and the LPIs that each CPU drains.
+
+mod reference;
+
+use crate::guest::{self, FIRST_LPI, Guest};
+use crate::kicks::Kicks;
+use crate::lifecycle;
+use crate::outcome::Outcome;
+use fastrand::Rng;
+use gic_arch::gits::{self, Creadr};
+use gic_arch::icc;
+use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
+use msi_types::{Delivery, DeviceId, EventId, MsiMessage};
+use reference::{CPUS, Reference};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use vgic::its::{ErrorPolicy, ItsConfig};
+use vgic::{Vcpu, VgicConfig};
+
+const BASE: u64 = 0x1000_0000;
+/// Number of steps with one machine. LPIs whose pending state is unknown accumulate.
+const STEPS: u32 = 400;
+/// Mapped DeviceIDs, and DeviceIDs beyond the tables.
+const DEVICES: [u32; 5] = [0, 1, 2, 3, 5];
+const NO_DEVICES: [u32; 3] = [8192, 8193, 70_000];
+const EVENTS: u32 = 12;
+/// Number of collections.
+const COLLECTIONS: u16 = 5;
+
+/// Sends `messages` messages.
+pub(crate) fn run(seed: u64, messages: u64) -> Outcome {
+    let mut rng = Rng::with_seed(seed);
+    let mut outcome = Outcome::default();
+    while outcome.messages < messages {
+        let mut trial = Trial::new(&mut rng);
+        trial.prepare();
+        for step in 0..STEPS {
+            trial.step = step;
+            trial.act(&mut rng, &mut outcome);
+        }
+        trial.drain_all(&mut outcome);
+    }
+    outcome
+}
+
+struct Trial {
+    guest: Guest,
+    vcpus: Vec<Vcpu>,
+    kicks: Arc<Kicks>,
+    reference: Reference,
+    policy: ErrorPolicy,
+    /// Number of faults at the machines before the last migration.
+    faults: u64,
+    step: u32,
+}
+
+fn config(policy: ErrorPolicy, rng: &mut Rng) -> VgicConfig {
+    let budget = [1, 1, 3, 1024][rng.usize(..4)];
+    let its = ItsConfig::new(BASE).with_error_policy(policy).with_work_per_access(budget);
+    VgicConfig::new(3)
+        .with_lpi_id_bits(Some(16))
+        .with_lpi_work_per_access(budget)
+        .with_redistributor_invalidation(true)
+        .with_its(vec![its])
+}
+
+impl Trial {
+    fn new(rng: &mut Rng) -> Self {
+        let kicks = Arc::new(Kicks::new(CPUS));
+        let policy = if rng.u8(..3) == 0 { ErrorPolicy::Stall } else { ErrorPolicy::Skip };
+        let memory = guest::memory();
+        let (gic, mut vcpus) = lifecycle::create(config(policy, rng), &memory, kicks.clone());
+        let guest = Guest::new(gic, memory);
+        guest::start_wired(&guest);
+        (0..CPUS).for_each(|cpu| guest.start_lpis(cpu));
+        guest.start_its(0, rng.bool());
+        for vcpu in &mut vcpus {
+            vcpu.write_sysreg(icc::PMR.encoding(), 0xff).unwrap();
+            vcpu.write_sysreg(icc::IGRPEN1.encoding(), 1).unwrap();
+        }
+        Self { guest, vcpus, kicks, reference: Reference::enabled(), policy, faults: 0, step: 0 }
+    }
+
+    /// Maps all devices, events and collections.
+    fn prepare(&mut self) {
+        for (device, number) in DEVICES.into_iter().zip(0..) {
+            self.command(guest::mapd(0, device, 4));
+            self.command(guest::mapc(number, number % 3));
+            for event in 0..EVENTS {
+                self.command(guest::mapti(device, event, lpi(device, event), number));
+            }
+        }
+        self.settle();
+    }
+
+    fn act(&mut self, rng: &mut Rng, outcome: &mut Outcome) {
+        let kind = rng.u8(..30);
+        if kind < 14 {
+            outcome.count("commands", 1);
+            self.command(random_command(rng));
+            if rng.u8(..4) != 0 {
+                self.settle();
+            }
+            return;
+        }
+        if kind == 14 {
+            outcome.count("machines restored", 1);
+            self.migrate(rng);
+            return;
+        }
+        self.settle();
+        match kind {
+            15..=22 => {
+                outcome.messages += 1;
+                self.send(rng);
+            }
+            23 | 24 => self.configure(rng),
+            25 => self.toggle_lpis(rng.usize(..CPUS)),
+            26 => self.toggle_its(),
+            27 => self.wrong_command(rng),
+            _ => {
+                let cpu = rng.usize(..CPUS);
+                self.drain(cpu, outcome);
+            }
+        }
+        self.settle();
+    }
+
+    fn command(&mut self, command: Command) {
+        self.guest.post(0, command.encode());
+        self.reference.execute(command);
+    }
+
+    fn wrong_command(&mut self, rng: &mut Rng) {
+        let opcode = [0x00, 0x02, 0x21, 0xff][rng.usize(..4)];
+        self.guest.post(0, [opcode, 0, 0, 0]);
+        self.reference.faults += 1;
+    }
+
+    /// Waits for the commands, and repairs those at which the queue stalls. Then compares the
+    /// number of failed commands.
+    fn settle(&mut self) {
+        while !self.guest.is_done(0) {
+            let read = Creadr::from_bits(self.guest.read_gits(0, gits::CREADR.offset()));
+            if read.stalled() {
+                assert_eq!(self.policy, ErrorPolicy::Stall, "step {}", self.step);
+                let harmless = Command::Sync { target: RdBase::from_processor_number(0) };
+                self.guest.repair(0, read.offset(), harmless);
+            }
+        }
+        let faults = self.faults + self.guest.gic.command_faults(0).unwrap().count;
+        let last = self.guest.gic.command_faults(0).unwrap().last;
+        let wanted = self.reference.faults;
+        assert_eq!(faults, wanted, "step {}: faults, the last is {last:?}", self.step);
+    }
+
+    fn send(&mut self, rng: &mut Rng) {
+        let (device, event) = (any_device(rng), rng.u32(..EVENTS));
+        let address = BASE + u64::from(gits::TRANSLATER.offset());
+        let its = self.guest.gic.its(0).unwrap();
+        let delivery = its.signal_msi(DeviceId::new(device), MsiMessage { address, data: event });
+        let is_pending = self.reference.send(device, event);
+        let wanted = if is_pending { Delivery::Pending } else { Delivery::Blocked };
+        assert_eq!(delivery, wanted, "step {}: event {event} of {device}", self.step);
+    }
+
+    /// Changes an LPI's configuration at every redistributor.
+    fn configure(&mut self, rng: &mut Rng) {
+        let (lpi, enable) = (lpi(DEVICES[rng.usize(..5)], rng.u32(..EVENTS)), rng.bool());
+        self.guest.configure(lpi, 0xa0, enable);
+        if enable {
+            self.reference.masked.remove(&lpi);
+        } else {
+            self.reference.masked.insert(lpi);
+        }
+        if rng.bool() {
+            for number in 0..COLLECTIONS {
+                self.command(Command::Invall { collection: CollectionId::new(number) });
+            }
+            self.settle();
+        } else {
+            (0..CPUS).for_each(|cpu| self.invalidate(cpu, rng.bool().then_some(lpi)));
+        }
+        // INVALL does not reach a redistributor that is not the target of any collection.
+        for cpu in (0..CPUS).filter(|cpu| !self.reference.is_target(*cpu)) {
+            self.invalidate(cpu, None);
+        }
+    }
+
+    /// Makes a redistributor read its configurations again. A disabled one will when it is enabled.
+    fn invalidate(&self, cpu: usize, lpi: Option<u32>) {
+        if self.reference.enabled[cpu] {
+            self.guest.invalidate(cpu, lpi);
+        }
+    }
+
+    fn toggle_lpis(&mut self, cpu: usize) {
+        let enable = !self.reference.enabled[cpu];
+        self.guest.enable_lpis(cpu, enable);
+        self.reference.enabled[cpu] = enable;
+    }
+
+    /// Disables the ITS, checks that it refuses messages, and enables it.
+    fn toggle_its(&mut self) {
+        self.guest.enable_its(0, false);
+        self.reference.its_enabled = false;
+        self.send(&mut Rng::with_seed(self.step.into()));
+        self.guest.enable_its(0, true);
+        self.reference.its_enabled = true;
+    }
+
+    fn migrate(&mut self, rng: &mut Rng) {
+        self.faults += self.guest.gic.command_faults(0).unwrap().count;
+        let before = self.reference.faults;
+        let saved = lifecycle::save(&self.guest.gic, &mut self.vcpus);
+        let executed = self.guest.gic.command_faults(0).unwrap().count;
+        assert!(executed <= before, "step {}: a save executes wrong commands", self.step);
+        let config = config(self.policy, rng);
+        let (gic, mut vcpus) = lifecycle::create(config, &self.guest.memory, self.kicks.clone());
+        lifecycle::restore(&gic, &mut vcpus, &saved);
+        self.guest.move_to(gic);
+        self.vcpus = vcpus;
+    }
+
+    /// Acknowledges and ends all interrupts of a CPU, and compares them.
+    fn drain(&mut self, cpu: usize, outcome: &mut Outcome) {
+        let mut drained = BTreeSet::new();
+        loop {
+            let intid = self.vcpus[cpu].read_sysreg(icc::IAR1.encoding()).unwrap();
+            let lpi = u32::try_from(intid).unwrap();
+            if lpi == 1023 {
+                break;
+            }
+            assert!(drained.insert(lpi), "step {}: CPU {cpu} takes {lpi} twice", self.step);
+            self.vcpus[cpu].write_sysreg(icc::EOIR1.encoding(), intid).unwrap();
+        }
+        outcome.count("drained", drained.len() as u64);
+        let differing = self.reference.drained(cpu, &drained);
+        let Self { step, reference, .. } = self;
+        assert!(
+            differing.is_empty(),
+            "step {step}: CPU {cpu} took {drained:?}; {differing:?} differ; {reference:#?}"
+        );
+    }
+
+    fn drain_all(&mut self, outcome: &mut Outcome) {
+        self.settle();
+        (0..CPUS).for_each(|cpu| self.drain(cpu, outcome));
+    }
+}
+
+/// Returns the only LPI to which an event is mapped.
+fn lpi(device: u32, event: u32) -> u32 {
+    FIRST_LPI + 16 * (device % 16) + event
+}
+
+fn any_device(rng: &mut Rng) -> u32 {
+    if rng.u8(..25) == 0 { NO_DEVICES[rng.usize(..3)] } else { DEVICES[rng.usize(..5)] }
+}
+
+fn random_command(rng: &mut Rng) -> Command {
+    let (number, event_number) = (any_device(rng), rng.u32(..EVENTS));
+    let (device, event) = (DeviceId::new(number), EventId::new(event_number));
+    let collection_number = if rng.u8(..20) == 0 { 9000 } else { rng.u16(..COLLECTIONS) };
+    let collection = CollectionId::new(collection_number);
+    let any_cpu = |rng: &mut Rng| if rng.u8(..20) == 0 { 3 } else { rng.u16(..3) };
+    let target = RdBase::from_processor_number(any_cpu(rng));
+    match rng.u8(..40) {
+        0 => guest::mapd(0, number, if rng.u8(..10) == 0 { 17 } else { rng.u8(1..5) }),
+        1 => Command::Mapd { device, itt: 0, event_bits_minus_one: 0, action: MapAction::Unmap },
+        2..=10 => {
+            let wrong = [0, 100, 8191, 65_536][rng.usize(..4)];
+            let intid = if rng.u8(..15) == 0 { wrong } else { lpi(number, event_number) };
+            guest::mapti(number, event_number, intid, collection_number)
+        }
+        11..=17 => Command::Movi { device, event, collection },
+        18..=21 => Command::Mapc { collection, target, action: MapAction::Map },
+        22 => Command::Mapc { collection, target, action: MapAction::Unmap },
+        23 | 24 => Command::Clear { device, event },
+        25 | 26 => Command::Discard { device, event },
+        27..=31 => Command::Int { device, event },
+        32..=34 => guest::movall(any_cpu(rng), any_cpu(rng)),
+        35 | 36 => Command::Invall { collection },
+        37 => Command::Sync { target },
+        _ => Command::Inv { device, event },
+    }
+}

@@ -1,0 +1,106 @@
+//! Creation, saving and restoring of models, and register writes that run to completion. All calls
+//! whose shape depends on how a monitor holds its vCPUs are in this file.
+
+use crate::half::Half;
+use doorbell_test_support::guest::Ram;
+use msi_types::Kick;
+use std::sync::Arc;
+use vgic::saved_state::SavedState;
+use vgic::{AccessWidth, Paused, Progress, Vcpu, Vgic, VgicConfig, VmMemory};
+use vgic_kvm::{KvmRegister, KvmView};
+
+/// The memory of a guest.
+pub(crate) type Memory = VmMemory<Ram>;
+
+/// Creates a machine.
+pub(crate) fn create(
+    config: VgicConfig,
+    memory: &Memory,
+    kick: Arc<dyn Kick>,
+) -> (Arc<Vgic>, Vec<Vcpu>) {
+    Vgic::new(config, Arc::new(memory.clone()), kick).unwrap()
+}
+
+/// A vCPU that can be paused.
+pub(crate) trait Pause {
+    fn pause(&mut self) -> Paused<'_>;
+}
+
+impl Pause for Vcpu {
+    fn pause(&mut self) -> Paused<'_> {
+        self.pause()
+    }
+}
+
+impl Pause for Half {
+    fn pause(&mut self) -> Paused<'_> {
+        self.pause()
+    }
+}
+
+/// Saves a machine while its vCPUs are paused.
+pub(crate) fn save(gic: &Vgic, vcpus: &mut [impl Pause]) -> SavedState {
+    let _paused: Vec<_> = vcpus.iter_mut().map(Pause::pause).collect();
+    gic.save().unwrap()
+}
+
+/// Restores a state, and checks that a save immediately afterwards returns the same state.
+pub(crate) fn restore(gic: &Vgic, vcpus: &mut [impl Pause], state: &SavedState) {
+    let _paused: Vec<_> = vcpus.iter_mut().map(Pause::pause).collect();
+    gic.restore(state).unwrap();
+    let lacks_configurations = state
+        .its
+        .iter()
+        .flat_map(|its| &its.devices)
+        .any(|device| device.events.iter().any(|event| event.configuration.is_none()));
+    if lacks_configurations {
+        // A state that came through KVM's format: the restore has read them from memory.
+        return;
+    }
+    let again = gic.save().unwrap();
+    assert!(again == *state, "the restored state differs: {}", difference(state, &again));
+}
+
+/// Completes a register write.
+pub(crate) fn write(gic: &Vgic, address: u64, width: AccessWidth, value: u64) {
+    gic.write_until_done(address, width, value).unwrap();
+}
+
+/// Performs only the first step of a register write, as a hypervisor does that can't be
+/// interrupted.
+pub(crate) fn begin_write(gic: &Vgic, address: u64, width: AccessWidth, value: u64) {
+    let _: Progress = gic.write(address, width, value).unwrap();
+}
+
+/// Converts a state to KVM's format and back: the attributes and tables that KVM would save, loaded
+/// into the state of a fresh machine.
+pub(crate) fn through_kvm(
+    config: &VgicConfig,
+    state: SavedState,
+    fresh: SavedState,
+    memory: &Memory,
+) -> SavedState {
+    let saved = kvm_attributes(config, state, memory);
+    let mut view = KvmView::new(config, fresh, memory).unwrap();
+    view.load(&saved).unwrap();
+    assert!(view.left_out().is_empty(), "the load left out {}", view.left_out());
+    let loaded = view.into_state();
+    let again = kvm_attributes(config, loaded.clone(), memory);
+    assert!(saved == again, "KVM's attributes differ: {}", difference(&saved, &again));
+    loaded
+}
+
+fn kvm_attributes(config: &VgicConfig, state: SavedState, memory: &Memory) -> Vec<KvmRegister> {
+    let mut view = KvmView::new(config, state, memory).unwrap();
+    let saved = view.save().unwrap();
+    assert!(view.left_out().is_empty(), "the save left out {}", view.left_out());
+    saved
+}
+
+/// Returns the first lines that differ in the values' `Debug` output.
+fn difference(left: &impl std::fmt::Debug, right: &impl std::fmt::Debug) -> String {
+    let (left, right) = (format!("{left:#?}"), format!("{right:#?}"));
+    let differing = left.lines().zip(right.lines()).filter(|(left, right)| left != right);
+    let shown = differing.take(10).map(|(left, right)| format!("{left} | {right}"));
+    shown.collect::<Vec<_>>().join("\n")
+}

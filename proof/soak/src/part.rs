@@ -1,0 +1,94 @@
+//! The parts of the soak.
+
+use crate::outcome::Outcome;
+use crate::{chaos, its, levels, machine, msix};
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// A part of the soak.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Part {
+    /// All controllers and both kinds of vCPUs, while a guest reprograms everything
+    Chaos,
+    /// An ITS against a reference
+    Its,
+    /// Level-triggered eventfds
+    Levels,
+    /// MSI-X tables
+    Msix,
+    /// Drivers on the simulated machine
+    Machine,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Chaos, Self::Its, Self::Levels, Self::Msix, Self::Machine];
+
+    /// Returns the part's name on the command line.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Chaos => "chaos",
+            Self::Its => "its",
+            Self::Levels => "levels",
+            Self::Msix => "msix",
+            Self::Machine => "machine",
+        }
+    }
+
+    /// Returns the part's share of all messages, in thousandths. Each part has a similar share of
+    /// the time.
+    pub(crate) const fn share(self) -> u64 {
+        match self {
+            Self::Chaos => 400,
+            Self::Its | Self::Levels => 50,
+            Self::Msix => 300,
+            Self::Machine => 200,
+        }
+    }
+
+    /// Returns the number of messages of a slice in a long run.
+    pub(crate) const fn slice(self) -> u64 {
+        match self {
+            Self::Chaos => 100_000,
+            Self::Its | Self::Levels => 50_000,
+            Self::Machine => 20_000,
+            Self::Msix => 1_000_000,
+        }
+    }
+
+    /// Returns the folders of the code that the part tests.
+    pub(crate) const fn code(self) -> &'static [&'static str] {
+        match self {
+            Self::Chaos | Self::Its => &[
+                "crates/msi-types",
+                "crates/fallible",
+                "crates/gic-arch",
+                "crates/vgic",
+                "crates/vgic-kvm",
+                "proof/soak",
+            ],
+            Self::Levels => &[
+                "crates/msi-types",
+                "crates/fallible",
+                "crates/gic-arch",
+                "crates/vgic",
+                "crates/irq-routing",
+                "proof/soak",
+            ],
+            Self::Msix => &["crates/msi-types", "crates/irq-routing", "proof/soak"],
+            Self::Machine => &["crates", "sim/hardware", "sim/machine", "proof/soak"],
+        }
+    }
+
+    /// Runs a slice in this process. Panics if the slice fails.
+    pub(crate) fn run(self, seed: u64, messages: u64) -> Outcome {
+        match self {
+            Self::Chaos => chaos::run(seed, messages),
+            Self::Its => its::run(seed, messages),
+            Self::Levels => levels::run(seed, messages),
+            Self::Msix => msix::run(seed, messages),
+            Self::Machine => machine::run(seed, messages),
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Runs each part of `proof/soak` for a fixed number of messages.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use doorbell_harness::suite::{self, Case};
+use doorbell_harness::{process, workspace};
+use doorbell_suites::soak::{self, PARTS};
+
+/// Time limits of a part, including the build. A long run sends a hundred times as many messages.
+const LIMIT: Duration = Duration::from_mins(20);
+const LONG_LIMIT: Duration = Duration::from_hours(2);
+/// Number of messages of each part.
+const MESSAGES: &str = "20000";
+const LONG_MESSAGES: &str = "2000000";
+
+fn main() -> ExitCode {
+    let (messages, limit) =
+        if suite::is_long() { (LONG_MESSAGES, LONG_LIMIT) } else { (MESSAGES, LIMIT) };
+    let case = |part: &'static str| {
+        Case::new(format!("{part}, {messages} messages"), limit, move || run(part, messages, limit))
+    };
+    suite::main_in_turn(PARTS.into_iter().map(case).collect())
+}
+
+fn run(part: &str, messages: &str, limit: Duration) -> Result<()> {
+    let mut program = soak::program(workspace::this()?);
+    program.args(["--part", part, "--messages", messages]);
+    let status = process::watch(&mut program, limit, |line| eprintln!("{line}"))?;
+    ensure!(status.success(), "ended with {status}");
+    Ok(())
+}
