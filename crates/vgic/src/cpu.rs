@@ -1,7 +1,6 @@
 //! The half of the model owned by a vCPU's thread: the CPU interface, either emulated in software
 //! or backed by list registers.
 
-pub(crate) mod cpu_interface;
 pub(crate) mod list_registers;
 pub(crate) mod listed;
 pub(crate) mod paused;

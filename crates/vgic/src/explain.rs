@@ -8,7 +8,7 @@ mod input;
 mod lpi;
 mod wired;
 
-use crate::cpu::cpu_interface::{CpuInterface, Features};
+use crate::cpu_interface::{CpuInterface, Features};
 use crate::vgic::Vgic;
 use crate::wired::{Group, participation};
 use core::sync::atomic::Ordering::SeqCst;

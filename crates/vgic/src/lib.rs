@@ -157,6 +157,7 @@ extern crate std;
 
 mod config;
 mod cpu;
+mod cpu_interface;
 mod explain;
 mod frames;
 #[cfg(all(test, shuttle))]

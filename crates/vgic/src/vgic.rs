@@ -10,7 +10,7 @@ pub use address_map::{Block, Region};
 pub use links::PhysicalTaken;
 
 use crate::config::{V2mConfig, VgicConfig};
-use crate::cpu::cpu_interface::CpuInterface;
+use crate::cpu_interface::CpuInterface;
 use crate::frames::distributor::Distributor;
 use crate::frames::its::{CommandFaultLog, Its};
 use crate::frames::mbi::Mbi;

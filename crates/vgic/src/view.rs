@@ -1,6 +1,6 @@
 //! Views of a running machine's state, and its `Debug` summary.
 
-use crate::cpu::cpu_interface::{CpuInterface, Features};
+use crate::cpu_interface::{CpuInterface, Features};
 use crate::frames::its::Its;
 use crate::frames::redistributor::{LpiRegisters, RedistributorRegisters};
 use crate::monitor::view::{

@@ -2,8 +2,8 @@
 //! save and restore it. Invariant: a CPU interface is either in its vCPU, which may run, or in the
 //! shared half.
 
-use crate::cpu::cpu_interface::CpuInterface;
 use crate::cpu::vcpu::Vcpu;
+use crate::cpu_interface::CpuInterface;
 use core::fmt;
 use msi_types::Cpu;
 

@@ -1,8 +1,8 @@
 //! The vCPU half of the model: a CPU interface owned by the vCPU's thread.
 
 use crate::config::SecurityView;
-use crate::cpu::cpu_interface::CpuInterface;
 use crate::cpu::listed::ListRegisters;
+use crate::cpu_interface::CpuInterface;
 use crate::lpi::{PendingLpis, ReadyLpi};
 use crate::vgic::Vgic;
 use crate::wakeup::{VcpuWakeup, WakeupWord};

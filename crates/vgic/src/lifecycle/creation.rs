@@ -1,8 +1,8 @@
 //! Creates a machine's shared half and its vCPUs from a configuration.
 
 use crate::config::{ConfigError, ItsConfig, RedistributorNaming, SecurityView, VgicConfig, cpu};
-use crate::cpu::cpu_interface::{CpuInterface, Features};
 use crate::cpu::vcpu::{OwnParts, Vcpu};
+use crate::cpu_interface::{CpuInterface, Features};
 use crate::frames::its::{Its, Targets};
 use crate::frames::redistributor::RedistributorRegisters;
 use crate::lpi::{LpiConfig, LpiCore, LpiFaults, Priorities, PriorityView};

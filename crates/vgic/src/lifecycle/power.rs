@@ -1,7 +1,7 @@
 //! Power cycles that preserve guest memory.
 
 use crate::config::cpu;
-use crate::cpu::cpu_interface::{CpuInterface, Features};
+use crate::cpu_interface::{CpuInterface, Features};
 use crate::saved_state::{EventState, ItsState, RestoreError, SavedState};
 use crate::vgic::Vgic;
 use crate::wired::participation;

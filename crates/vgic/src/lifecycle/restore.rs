@@ -3,7 +3,7 @@
 
 use super::save::PausedInterfaces;
 use crate::config::{VgicConfig, cpu};
-use crate::cpu::cpu_interface::{CpuInterface, Features};
+use crate::cpu_interface::{CpuInterface, Features};
 use crate::frames::its::{Its, LockedIts, RestoredRegisters};
 use crate::frames::redistributor::{LpiRegisters, RestoredRedistributor};
 use crate::lpi::{Control, LpiTables, NoRoom, Room, SavedLpi};

@@ -1,7 +1,7 @@
 //! Saves a machine whose vCPUs are paused.
 
 use crate::config::cpu;
-use crate::cpu::cpu_interface::CpuInterface;
+use crate::cpu_interface::CpuInterface;
 use crate::lpi::{Control, SavedLpi};
 use crate::saved_state::{
     CpuState, ItsState, LpiState, RedistributorState, SaveError, SavedState, VERSION,

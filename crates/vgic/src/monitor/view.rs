@@ -1,7 +1,8 @@
 //! The state of a running machine's interrupts, in the manner of KVM's `vgic-state`.
 //!
 //! [`Vgic::view`](crate::Vgic::view) does not stop vCPUs, so parts of the state may have been read
-//! at different times. A [saved state](crate::saved_state) is consistent, but requires that all vCPUs are paused.
+//! at different times. A [saved state](crate::saved_state) is consistent, but requires that all
+//! vCPUs are paused.
 
 mod text;
 

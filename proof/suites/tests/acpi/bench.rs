@@ -191,8 +191,8 @@ impl Bench {
         Ok(iasl.command("iasl"))
     }
 
-    /// Compares the groups of CPUs that the command draws, by both of a machine's descriptions, with
-    /// the topology that the machine was started with.
+    /// Compares the groups of CPUs that the command draws, by both of a machine's descriptions,
+    /// with the topology that the machine was started with.
     pub(crate) fn agree_with_topology(&self) -> Result<()> {
         const MACHINE: Virt =
             ("virt-clusters", "gic-version=3", &["-smp", "8,sockets=2,clusters=2,cores=2"]);
