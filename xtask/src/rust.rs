@@ -11,8 +11,6 @@ use crate::{lint, suites};
 use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
-/// Libraries that must also build without a heap, that is, without their default features.
-const HEAPLESS: &[&str] = &["--package", "gic-driver"];
 /// The workspace, and the parts outside it: the fuzz targets, the bench's peers, the adopters and
 /// the images. The images' `--all` also formats the packages of the workspace that they use.
 const FORMATTED: &[&[&str]] = &[
@@ -68,8 +66,9 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let libraries: Vec<_> = lint::libraries().flat_map(|library| ["--package", library]).collect();
     let libraries = [&bare, &["--lib"][..], &libraries].concat();
     clippy_case(BARE_TARGET, workspace, "", &libraries, tally);
-    let heapless = [&bare, &["--lib", "--no-default-features"][..], HEAPLESS].concat();
-    clippy_case("without a heap", workspace, "", &heapless, tally);
+    let small =
+        [&bare, &["--package", "gic-driver", "--lib", "--no-default-features"][..]].concat();
+    clippy_case("without a heap", workspace, "", &small, tally);
     let target = workspace.target.join("images").display().to_string();
     let images = [&bare, &["--target-dir", &target][..]].concat();
     // `alone` is built separately. In a build with the other packages, cargo would enable their

@@ -34,12 +34,14 @@ const STEPS: &[Step] = &[
     suite("adopters", "another project's monitor, with and without our routes, on nested KVM"),
     suite("fuzz", "each fuzz target for two seconds, one on each CPU"),
     suite("soak", "random programs against the model and the routes, 100,000 messages"),
+    suite("memory-model", "compiled lock-free code, by Arm's memory model (herd7)"),
     suite("deny", "cargo-deny: licenses, bans, sources, advisories"),
 ];
 
 /// Steps that take hours or need an idle machine. These steps run only with `--long`, or by name.
 const LONG: &[Step] = &[
     long("interleavings-long", "the same, with ten times as many schedules", "interleavings"),
+    long("memory-model-long", "each ordering weakened, and Miri on the cores", "memory-model"),
     long("fuzz-long", "each fuzz target for ten minutes", "fuzz"),
     long("soak-long", "ten million messages", "soak"),
     long("differential-long", "100,000 scripts", "differential"),
@@ -65,7 +67,6 @@ pub(crate) struct Step {
 /// Function that runs a step.
 type Task = fn(&Workspace, &mut Tally) -> Result<()>;
 
-/// Work of a step.
 #[derive(Debug)]
 enum Work {
     Task(Task),

@@ -47,8 +47,7 @@ impl Suite {
             }
         };
         let is_long = matches!(self, Self::Long(_) | Self::Hypervisor("long"));
-        let long = is_long.then_some((LONG, "1"));
-        command.env_remove(LONG).envs(long);
+        command.env_remove(LONG).envs(is_long.then_some((LONG, "1")));
         counted::count_all(&mut command, limit, tally)
     }
 }

@@ -165,6 +165,8 @@ mod interleavings;
 mod lifecycle;
 mod lpi;
 mod monitor;
+#[cfg(memory_model)]
+pub use lpi::memory_model;
 pub mod saved_state;
 mod sync;
 mod vgic;

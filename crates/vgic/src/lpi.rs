@@ -126,6 +126,8 @@ mod its_commands;
 mod itt;
 mod itt_teardown;
 mod mapping;
+#[cfg(memory_model)]
+pub mod memory_model;
 mod pending_lpis;
 mod ready_bitmap;
 mod redistributor;

@@ -118,7 +118,11 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("doorbell-facts", &[]),
     ("doorbell-harness", &[&["doorbell-facts"]]),
     ("hypervisor-suite", &[&["doorbell-facts", "doorbell-harness", "doorbell-timeline"]]),
-    ("doorbell-suites", &[&["doorbell-facts", "doorbell-harness", "doorbell-oracles"]]),
+    ("doorbell-memory-model", &[&["doorbell-harness"]]),
+    (
+        "doorbell-suites",
+        &[&["doorbell-facts", "doorbell-harness", "doorbell-memory-model", "doorbell-oracles"]],
+    ),
     ("xtask", &[&["doorbell-harness"]]),
 ];
 

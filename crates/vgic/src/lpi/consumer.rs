@@ -116,9 +116,9 @@ fn ready(entry: Entry, shared: &Shared) -> ReadyLpi {
 }
 
 /// Visitor that acknowledges the LPI in a ready entry by clearing its pending bit.
-struct Take<'a> {
-    shared: &'a Shared,
-    vcpu: u32,
+pub(super) struct Take<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) vcpu: u32,
 }
 
 impl Visitor for Take<'_> {
@@ -167,9 +167,9 @@ impl<F: FnMut(ReadyLpi, ListedLpi) -> ControlFlow<()>> Visitor for ListFiller<'_
 }
 
 /// Visitor that finds a ready entry, but leaves it pending.
-struct Peek<'a> {
-    shared: &'a Shared,
-    vcpu: u32,
+pub(super) struct Peek<'a> {
+    pub(super) shared: &'a Shared,
+    pub(super) vcpu: u32,
 }
 
 impl Visitor for Peek<'_> {

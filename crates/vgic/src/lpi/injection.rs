@@ -144,7 +144,7 @@ impl Shared {
     /// Step 2 for a redistributor's own LPI, by index. As for an event's message, writes even if P
     /// is already set.
     #[inline]
-    fn set_own_pending(&self, vcpu: u32, index: u32) -> Option<Entry> {
+    pub(super) fn set_own_pending(&self, vcpu: u32, index: u32) -> Option<Entry> {
         let pend = |entry: Entry| entry.is_deliverable().then(|| entry.with_pending(true));
         self.own(vcpu)?.try_update(index, pend)
     }

@@ -6,6 +6,10 @@
 //! mask (64 levels) ─▶ top ─▶ summary ─▶ leaf ─▶ entry
 //! ```
 
+#[cfg(memory_model)]
+#[expect(unreachable_pub, reason = "exported by the crate's root")]
+pub mod memory_model;
+
 use super::entry::{LEVELS, Level};
 use super::entry_table::Position;
 use crate::sync::summary::Summary;

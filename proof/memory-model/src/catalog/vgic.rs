@@ -1,0 +1,177 @@
+//! Tests of `vgic`: injection, acknowledgment and the wake-up protocol.
+
+use crate::case::Does::{Calls, Reads, Writes};
+use crate::case::{Argument, Call, Case, DATA, Word, call, fixed, object, shared};
+
+const MODEL: &[Argument] = &[object("model")];
+const WAKEUP: &[Argument] = &[object("wakeup")];
+const LEAVES: &[Argument] = &[object("wakeup"), object("bitmap")];
+const BITMAP: &[Argument] = &[object("bitmap")];
+const PRUNES: &[Argument] = &[object("bitmap"), object("turns")];
+
+const LEAF: Call = call("leaf_is_empty", BITMAP);
+const SUMMARY: Call = call("summary_is_empty", BITMAP);
+const TOP: Call = call("top_is_empty", BITMAP);
+const MASK: Call = call("bitmap_is_empty", BITMAP);
+
+const ENTRY: Call = call("entry_is_pending", MODEL);
+const OWN: Call = call("own_is_pending", MODEL);
+const MODEL_LEAF: Call = call("shared_leaf_is_empty", MODEL);
+
+/// Position of the first direct LPI: not that of the event's entry.
+const FIRST_OWN: Word = fixed("first_own", call("first_own", MODEL), 32);
+const MODEL_SUMMARY: Word = fixed("summary", call("shared_summary_is_empty", MODEL), 1);
+const MODEL_TOP: Word = fixed("top", call("shared_top_is_empty", MODEL), 1);
+const MODEL_MASK: Word = fixed("mask", call("shared_bitmap_is_empty", MODEL), 1);
+
+/// An entry of generation 1 that is mapped, deliverable and enabled.
+const IDLE: u64 = 1 | 1 << 57 | 1 << 58 | 1 << 62;
+const PENDING: u64 = IDLE | 1 << 63;
+/// A direct LPI's entry has no bits below the level.
+const OWN_PENDING: u64 = PENDING >> 51;
+
+/// The event's entry, whose translation does not change.
+const fn entry(value: u64) -> Word {
+    Word { constant: (1 << 57) - 1, ..shared("entry", ENTRY, value) }
+}
+
+/// The tests.
+pub(super) const CASES: &[Case] = &[
+    WAKE_UP,
+    Case {
+        name: "leaf-and-summary",
+        package: "vgic",
+        retries: 0,
+        is_quick: true,
+        words: &[
+            fixed("turn", call("prune_leaf", PRUNES), 0xffff_ffff),
+            shared("leaf", LEAF, 0),
+            shared("summary", SUMMARY, 1),
+            fixed("top", TOP, 1),
+            fixed("mask", MASK, 1),
+        ],
+        threads: &[
+            &[Calls(call("set_ready", BITMAP), "")],
+            &[Calls(call("prune_leaf", PRUNES), "")],
+        ],
+        forbidden: "leaf=1 /\\ summary=0",
+        possible: "leaf=1 /\\ summary=1",
+    },
+    Case {
+        name: "summary-and-top",
+        package: "vgic",
+        retries: 0,
+        is_quick: false,
+        words: &[
+            fixed("leaf", LEAF, 0),
+            shared("summary", SUMMARY, 0),
+            shared("top", TOP, 1),
+            fixed("mask", MASK, 1),
+        ],
+        threads: &[
+            &[Calls(call("set_ready", BITMAP), "")],
+            &[Calls(call("prune_summary", PRUNES), "")],
+        ],
+        forbidden: "summary=1 /\\ top=0",
+        possible: "summary=1 /\\ top=1",
+    },
+    Case {
+        name: "top-and-mask",
+        package: "vgic",
+        retries: 0,
+        is_quick: false,
+        words: &[
+            fixed("leaf", LEAF, 0),
+            fixed("summary", SUMMARY, 0),
+            shared("top", TOP, 0),
+            shared("mask", MASK, 1),
+        ],
+        threads: &[
+            &[Calls(call("set_ready", BITMAP), "")],
+            &[Calls(call("clear_level", BITMAP), "")],
+        ],
+        forbidden: "top=1 /\\ mask=0",
+        possible: "top=1 /\\ mask=1",
+    },
+    Case {
+        name: "entry-and-leaf-acknowledge",
+        package: "vgic",
+        retries: 0,
+        is_quick: false,
+        words: &[
+            FIRST_OWN,
+            entry(IDLE),
+            shared("leaf", MODEL_LEAF, 1),
+            MODEL_SUMMARY,
+            MODEL_TOP,
+            MODEL_MASK,
+        ],
+        threads: &[&[Calls(call("send", MODEL), "")], &[Calls(call("take", MODEL), "")]],
+        forbidden: "entry=0xc600000000000001 /\\ leaf=0",
+        possible: "entry=0xc600000000000001 /\\ leaf=1",
+    },
+    Case {
+        name: "entry-and-leaf-sleep",
+        package: "vgic",
+        retries: 0,
+        is_quick: false,
+        words: &[
+            FIRST_OWN,
+            entry(IDLE),
+            shared("leaf", MODEL_LEAF, 1),
+            MODEL_SUMMARY,
+            MODEL_TOP,
+            MODEL_MASK,
+        ],
+        threads: &[&[Calls(call("send", MODEL), "")], &[Calls(call("peek", MODEL), "")]],
+        forbidden: "entry=0xc600000000000001 /\\ leaf=0",
+        possible: "entry=0xc600000000000001 /\\ leaf=1",
+    },
+    Case {
+        name: "coalesced-message",
+        package: "vgic",
+        retries: 0,
+        is_quick: false,
+        words: &[FIRST_OWN, DATA, entry(PENDING), fixed("leaf", MODEL_LEAF, 1)],
+        threads: &[
+            &[Writes("data", 1), Calls(call("set_pending", MODEL), "sent")],
+            &[Calls(call("take", MODEL), "taken"), Reads("data", "seen")],
+        ],
+        forbidden: "0:sent=2 /\\ 1:taken=1 /\\ 1:seen=0",
+        possible: "0:sent=2 /\\ 1:taken=1 /\\ 1:seen=1",
+    },
+    Case {
+        name: "coalesced-direct-lpi",
+        package: "vgic",
+        retries: 0,
+        is_quick: false,
+        words: &[FIRST_OWN, DATA, shared("entry", OWN, OWN_PENDING), fixed("leaf", MODEL_LEAF, 1)],
+        threads: &[
+            &[Writes("data", 1), Calls(call("set_own_pending", MODEL), "sent")],
+            &[Calls(call("take_own", MODEL), "taken"), Reads("data", "seen")],
+        ],
+        forbidden: "0:sent=2 /\\ 1:taken=1 /\\ 1:seen=0",
+        possible: "0:sent=2 /\\ 1:taken=1 /\\ 1:seen=1",
+    },
+];
+
+/// A producer sets a ready bit and kicks; the vCPU sleeps unless a bit is set.
+const WAKE_UP: Case = Case {
+    name: "wake-up",
+    package: "vgic",
+    retries: 0,
+    is_quick: true,
+    words: &[
+        shared("mask", MASK, 0),
+        shared("word", call("needs_kick", WAKEUP), 0),
+        fixed("leaf", LEAF, 0),
+        fixed("summary", SUMMARY, 0),
+        fixed("top", TOP, 0),
+    ],
+    threads: &[
+        &[Calls(call("set_ready", BITMAP), ""), Calls(call("kick", WAKEUP), "")],
+        &[Calls(call("leave_unless_ready", LEAVES), "left")],
+    ],
+    forbidden: "word=1 /\\ 1:left=1",
+    possible: "word=0 /\\ 1:left=1",
+};

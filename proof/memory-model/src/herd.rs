@@ -1,0 +1,96 @@
+//! herd7, which judges litmus tests, from Debian's unstable suite.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use doorbell_harness::apt::{self, Apt};
+use doorbell_harness::workspace::Workspace;
+use doorbell_harness::{cache, process};
+
+/// Maximum processor time for one litmus test.
+pub const LIMIT: Duration = Duration::from_mins(1);
+/// Packages that are unpacked: herd7, and the libraries of its suite.
+const PACKAGES: [&str; 3] = ["herdtools7", "libc6", "libgmp10"];
+
+/// A simulator in the cache.
+#[derive(Debug)]
+pub struct Herd {
+    root: PathBuf,
+}
+
+/// herd7's verdict on a condition.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Verdict {
+    /// No execution satisfies the condition.
+    Never,
+    /// An execution satisfies the condition.
+    Sometimes,
+}
+
+/// Unpacks herd7 into the cache.
+///
+/// # Errors
+/// Fails if Debian's mirror does not have the package for this machine's architecture.
+pub fn fetch(workspace: &Workspace) -> Result<Herd> {
+    let root = cache::folder(workspace).join("herdtools7");
+    cache::fill(&root, || {
+        let apt = Apt::update_unstable(&cache::folder(workspace).join("apt-unstable"))?;
+        for package in PACKAGES {
+            apt.download(package, &root)?;
+        }
+        for package in apt::packages_in(&root)? {
+            let mut unpack = process::command("dpkg-deb", &root);
+            process::capture(unpack.arg("-x").arg(&package).arg(&root))?;
+            fs::remove_file(package)?;
+        }
+        Ok(())
+    })?;
+    Ok(Herd { root })
+}
+
+impl Herd {
+    /// Judges a litmus test.
+    ///
+    /// # Errors
+    /// Fails if herd7 cannot read the test, or exceeds [`LIMIT`].
+    pub fn judge(&self, test: &str, folder: &Path, name: &str) -> Result<Verdict> {
+        let file = folder.join(format!("{name}.litmus"));
+        fs::write(&file, test)?;
+        let libraries = self.libraries()?;
+        // The suite's own dynamic linker runs herd7 with the suite's own C library.
+        let mut herd = process::command("prlimit", folder);
+        herd.arg(format!("--cpu={}", LIMIT.as_secs()));
+        herd.arg(linker(&libraries)?).arg("--library-path").arg(&libraries);
+        herd.arg(self.root.join("usr/bin/herd7"));
+        herd.arg("-set-libdir").arg(self.root.join("usr/share/herdtools7/herd"));
+        let output = process::output(herd.args(["-model", "aarch64.cat"]).arg(&file))?;
+        let verdict = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!errors.contains("unrolling limit"), "{name} has a loop: {errors}");
+        let Some(line) = verdict.lines().find(|line| line.starts_with("Observation ")) else {
+            bail!("herd7 does not judge {}: {}{errors}", file.display(), output.status);
+        };
+        match line.split_whitespace().nth(2) {
+            Some("Never") => Ok(Verdict::Never),
+            Some("Sometimes" | "Always") => Ok(Verdict::Sometimes),
+            _ => bail!("herd7 prints `{line}`"),
+        }
+    }
+
+    /// Returns the folder of the suite's libraries.
+    fn libraries(&self) -> Result<PathBuf> {
+        let folders = self.root.join("usr/lib").read_dir()?.filter_map(Result::ok);
+        let mut folders = folders.map(|entry| entry.path());
+        folders.find(|path| path.join("libc.so.6").exists()).context("libc6 has no library")
+    }
+}
+
+fn linker(libraries: &Path) -> Result<PathBuf> {
+    let mut files = libraries.read_dir()?.filter_map(Result::ok).map(|entry| entry.path());
+    let is_linker = |path: &PathBuf| {
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-linux"))
+    };
+    files.find(is_linker).context("libc6 has no dynamic linker")
+}

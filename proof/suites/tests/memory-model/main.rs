@@ -1,0 +1,124 @@
+//! Judges the lock-free cores' compiled code by Arm's memory model, and runs the small cores' tests
+//! in Miri.
+
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_harness::suite::{self, Absent, Case, OrAbsent, Shared};
+use doorbell_harness::{process, workspace};
+use doorbell_memory_model::assembly::Assembly;
+use doorbell_memory_model::case::Case as Litmus;
+use doorbell_memory_model::compile::{self, Target};
+use doorbell_memory_model::herd::{self, Herd, Verdict};
+use doorbell_memory_model::{VERDICTS, catalog};
+
+/// Time limit of a case. The first cases compile the cores.
+const LIMIT: Duration = Duration::from_mins(20);
+/// Time limit of a long case, which judges each ordering of a test weakened by one step.
+const LONG_LIMIT: Duration = Duration::from_hours(2);
+/// Packages whose unit tests run in Miri, and the tests' names.
+const MIRI: &[(&str, &str)] =
+    &[("irq-domain", "irq::handler_cell"), ("irq-routing", "route_latch")];
+
+fn main() -> ExitCode {
+    let mut cases = Vec::new();
+    for target in [Target::Lse, Target::Rcpc] {
+        // Without LSE, the other tests have too many executions.
+        let chosen = |test: &&Litmus| test.is_quick || suite::is_long() && target == Target::Lse;
+        for test in catalog::cases().filter(chosen) {
+            let name = format!("{}: {}", test.name, target.name());
+            cases.push(Case::new(name, LIMIT, move || judge(test, target)));
+        }
+        let weakened = |test: &&Litmus| test.is_quick && suite::is_long();
+        cases.extend(catalog::cases().filter(weakened).map(|test| {
+            let name = format!("{}: {}: weakened", test.name, target.name());
+            Case::new(name, LIMIT, move || weaken(test, target))
+        }));
+    }
+    if suite::is_long() {
+        cases.extend(catalog::cases().filter(|test| test.is_quick).map(|test| {
+            let name = format!("{}: {}", test.name, Target::V8.name());
+            Case::new(name, LIMIT, move || judge(test, Target::V8))
+        }));
+        cases.extend(MIRI.iter().map(|(package, tests)| {
+            Case::new(format!("{package}: Miri"), LONG_LIMIT, || miri(package, tests))
+        }));
+    }
+    suite::main(cases)
+}
+
+fn simulator() -> Result<&'static Herd> {
+    static HERD: Shared<Herd> = Shared::new();
+    HERD.get(|| herd::fetch(workspace::this()?).or_absent("herd7"))
+}
+
+/// Calls `work` with the code of a package, which is compiled once for each target.
+fn with_assembly<T>(
+    package: &'static str,
+    target: Target,
+    work: impl FnOnce(&Assembly) -> Result<T>,
+) -> Result<T> {
+    type Compiled = BTreeMap<(&'static str, Target), Assembly>;
+    static COMPILED: Mutex<Compiled> = Mutex::new(BTreeMap::new());
+    let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !compiled.contains_key(&(package, target)) {
+        let assembly = compile::assembly(workspace::this()?, package, target)?;
+        compiled.insert((package, target), assembly);
+    }
+    work(compiled.get(&(package, target)).context("the code was compiled")?)
+}
+
+/// Checks that the forbidden outcome never happens, and that the possible one can.
+fn judge(test: &'static Litmus, target: Target) -> Result<()> {
+    let herd = simulator()?;
+    let translated = with_assembly(test.package, target, |code| test.translate(code))?;
+    let name = format!("{}-{}", test.name, target.name());
+    let verdict = run(herd, &translated.forbidden(None)?, &name)?;
+    ensure!(verdict == Verdict::Never, "the outcome can happen: {}", test.forbidden);
+    let verdict = run(herd, &translated.possible()?, &format!("{name}-possible"))?;
+    ensure!(verdict == Verdict::Sometimes, "the outcome cannot happen: {}", test.possible);
+    Ok(())
+}
+
+/// Checks the verdicts on the test with each ordering weakened by one step.
+fn weaken(test: &'static Litmus, target: Target) -> Result<()> {
+    let herd = simulator()?;
+    let translated = with_assembly(test.package, target, |code| test.translate(code))?;
+    let mut found = Vec::new();
+    for (number, weakening) in translated.weakenings().iter().enumerate() {
+        let name = format!("{}-{}-weakened-{number}", test.name, target.name());
+        let verdict = run(herd, &translated.forbidden(Some(weakening))?, &name)?;
+        found.push(format!("{} {} {weakening} {verdict:?}", test.name, target.name()));
+    }
+    let prefix = format!("{} {} ", test.name, target.name());
+    let expected: Vec<_> = VERDICTS.lines().filter(|line| line.starts_with(&prefix)).collect();
+    ensure!(found == expected, "the verdicts have changed; found:\n{}", found.join("\n"));
+    Ok(())
+}
+
+fn run(herd: &Herd, test: &str, name: &str) -> Result<Verdict> {
+    let folder = workspace::this()?.target.join("memory-model/litmus");
+    fs::create_dir_all(&folder)?;
+    herd.judge(test, &folder, name)
+}
+
+/// Runs a core's unit tests in Miri.
+fn miri(package: &str, tests: &str) -> Result<()> {
+    let workspace = workspace::this()?;
+    let probe = process::output(process::command("cargo", &workspace.root).args(MIRI_VERSION))?;
+    if !probe.status.success() {
+        return Err(Absent::new("no nightly toolchain has Miri").into());
+    }
+    let mut cargo = process::command("cargo", &workspace.root);
+    cargo.args(["+nightly", "miri", "test", "--package", package, "--lib", "--target-dir"]);
+    cargo.arg(workspace.target.join("miri")).args(["--", tests]);
+    process::must(&mut cargo)
+}
+
+const MIRI_VERSION: [&str; 3] = ["+nightly", "miri", "--version"];
