@@ -19,7 +19,6 @@ use doorbell_harness::workspace::Workspace;
 const SUITES: &str = "proof/suites/tests/";
 /// Time limit of a build from scratch.
 const BUILD_LIMIT: Duration = Duration::from_hours(1);
-
 /// Time limit of an example, which should run only briefly.
 const EXAMPLE_LIMIT: Duration = Duration::from_mins(3);
 

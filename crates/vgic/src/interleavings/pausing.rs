@@ -8,12 +8,13 @@ use super::std::vec::Vec;
 use crate::saved_state::SavedState;
 use crate::{Sleep, Vcpu};
 use alloc::sync::Arc;
-use core::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use gic_arch::{gits, icc};
 use msi_types::{Cpu, Level, Line, MsiMessage, SetLine};
 use shuttle::thread;
 
 const LINE: Line = Line::Spi(SPI.get());
+const FIRST_LPI: u64 = 8192;
 
 fn save(machine: &Machine, vcpus: &mut [Vcpu]) -> SavedState {
     let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
@@ -97,4 +98,55 @@ fn a_device_sends_during_a_restore() {
 #[test]
 fn a_restored_lpi_is_delivered_once() {
     explore_random(EXECUTIONS, a_device_sends_during_a_restore);
+}
+
+fn count_lpis(taken: &[u64]) -> usize {
+    taken.iter().filter(|intid| **intid >= FIRST_LPI).count()
+}
+
+/// Each vCPU is paused and resumed by its own thread, while another thread saves the machine and a
+/// device raises a line. Before that, the device has sent a message, which the first vCPU may
+/// handle before its pause. The source must handle the message and the line once each. Either the
+/// source handles the message before the pause, or the copy does.
+fn owners_pause_while_a_device_signals() {
+    let (source, vcpus) = machine();
+    source.enable_spi();
+    source.send();
+    let is_saved = Arc::new(AtomicBool::new(false));
+    let owners = vcpus.map(|mut vcpu| {
+        let is_saved = is_saved.clone();
+        spawn(&source, move |machine| {
+            let before = taken(machine, &mut vcpu);
+            let paused = vcpu.pause();
+            while !is_saved.load(SeqCst) {
+                thread::yield_now();
+            }
+            paused.resume();
+            (before, vcpu)
+        })
+    });
+    let device = spawn(&source, |machine| {
+        let _ = machine.gic.set_line(LINE, Level::High);
+    });
+    let saved = loop {
+        match source.gic.save() {
+            Ok(saved) => break saved,
+            Err(_) => thread::yield_now(),
+        }
+    };
+    is_saved.store(true, SeqCst);
+    device.join().unwrap();
+    let [(before, mut vcpu), _] = owners.map(|owner| owner.join().unwrap());
+
+    let (copy, mut restored) = machine();
+    restore(&copy, &mut restored, &saved);
+    let moved = taken(&copy, &mut restored[0]);
+    assert_eq!(count_lpis(&before) + count_lpis(&moved), 1, "the message is lost or doubled");
+    let after = taken(&source, &mut vcpu);
+    assert_eq!(before.len() + after.len(), 2, "a signal is lost or doubled by the pause");
+}
+
+#[test]
+fn owners_lose_nothing_by_a_pause() {
+    explore_random(EXECUTIONS, owners_pause_while_a_device_signals);
 }
