@@ -83,8 +83,8 @@ pub fn plant(source: &str, faults: &[(usize, &Mutant)]) -> Result<String> {
         let added = fault.added.iter().map(String::as_str);
         let before = lines[body.start..at.start].iter().copied();
         let after = lines[at.end..body.end].iter().copied();
-        let faulty = before.chain(added).chain(after).collect();
-        bodies.entry(body).or_default().push((*number, faulty));
+        let changed = before.chain(added).chain(after).collect();
+        bodies.entry(body).or_default().push((*number, changed));
     }
     let mut planted = Vec::new();
     let mut written = 0;

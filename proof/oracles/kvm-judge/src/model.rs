@@ -104,7 +104,7 @@ impl ModelMachine {
                 gic.write_until_done(address, AccessWidth::Word, value.into())?;
             }
             Operation::Write64(address, value) => {
-                gic.write_until_done(address, AccessWidth::Double, value)?
+                gic.write_until_done(address, AccessWidth::Double, value)?;
             }
             Operation::Read32(address) => return Ok(Some(gic.read(address, AccessWidth::Word)?)),
             Operation::Read64(address) => return Ok(Some(gic.read(address, AccessWidth::Double)?)),

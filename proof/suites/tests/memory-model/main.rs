@@ -4,12 +4,13 @@
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use doorbell_harness::suite::{self, Absent, Case, OrAbsent, Shared};
 use doorbell_harness::{process, workspace};
 use doorbell_memory_model::assembly::Assembly;
@@ -67,11 +68,12 @@ fn with_assembly<T>(
     type Compiled = BTreeMap<(&'static str, Target), Assembly>;
     static COMPILED: Mutex<Compiled> = Mutex::new(BTreeMap::new());
     let mut compiled = COMPILED.lock().unwrap_or_else(PoisonError::into_inner);
-    if !compiled.contains_key(&(package, target)) {
-        let assembly = compile::assembly(workspace::this()?, package, target)?;
-        compiled.insert((package, target), assembly);
+    match compiled.entry((package, target)) {
+        Entry::Occupied(assembly) => work(assembly.get()),
+        Entry::Vacant(vacant) => {
+            work(vacant.insert(compile::assembly(workspace::this()?, package, target)?))
+        }
     }
-    work(compiled.get(&(package, target)).context("the code was compiled")?)
 }
 
 /// Checks that the forbidden outcome never happens, and that the possible one can.
