@@ -100,14 +100,14 @@ impl Guests {
             };
             interface.list.iter_mut().for_each(end);
         }
-        Ok(self.exit(entered))
+        Ok(self.exit(&entered))
     }
 
     /// Makes all vCPUs exit the guest.
-    fn exit(&mut self, left: Entered) -> Duration {
+    fn exit(&mut self, left: &[VirtualInterface]) -> Duration {
         let Self { vcpus, clock, .. } = self;
         let inside = vcpus.iter_mut().filter_map(ListRegisterVcpu::in_guest);
-        clock.time(|| inside.zip(&left).for_each(|(guest, left)| guest.exit(left))).1
+        clock.time(|| inside.zip(left).for_each(|(guest, left)| guest.exit(left))).1
     }
 }
 
@@ -149,7 +149,7 @@ fn entry(name: &'static str, pending: u32) -> Result<Probe, String> {
         for round in 0..=ROUNDS {
             let (entered, time) = guests.enter(pending)?;
             spent += if round == 0 { Duration::ZERO } else { time };
-            guests.exit(entered);
+            guests.exit(&entered);
         }
         Ok(each(spent, ROUNDS * u32::from(VCPUS)))
     }))
@@ -176,7 +176,7 @@ fn entry_and_exit(name: &'static str, of: Reference, pending: u32) -> Result<Pro
         (0..pending.div_ceil(32))
             .try_for_each(|device| guests.send(device, (pending - device * 32).min(32)))?;
         let (entered, _) = guests.enter(pending.min(16))?;
-        guests.exit(entered);
+        guests.exit(&entered);
         let Some(vcpu) = guests.vcpus.first_mut() else { return Err("no vCPU".to_owned()) };
         let start = Instant::now();
         for _ in 0..REPEATS {
