@@ -33,8 +33,8 @@ pub enum Argument {
 pub struct Word {
     /// Name.
     pub name: &'static str,
-    /// A call whose last access outside of the stack accesses the word, or `None` for data that only
-    /// the test's own steps access.
+    /// A call whose last access outside of the stack accesses the word, or `None` for data that
+    /// only the test's own steps access.
     pub found_by: Option<Call>,
     /// Initial value.
     pub value: u64,
