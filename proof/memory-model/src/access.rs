@@ -100,8 +100,8 @@ pub(crate) fn weaker(name: &str) -> Vec<String> {
     let is_rmw = Access::of(base).is_some_and(|access| {
         matches!(access.kind, Kind::CompareAndSwap | Kind::Swap | Kind::Atomic(..))
     });
-    // `ldsetal` ends in its ordering, but `ldsetl` without one would end in an `l` of its own only
-    // for operations that don't exist.
+    // No read-modify-write instruction has a name that ends in `al` without its ordering, so the
+    // suffix is the ordering.
     match base {
         _ if !is_rmw => Vec::new(),
         _ if let Some(stem) = base.strip_suffix("al") => {

@@ -275,8 +275,8 @@ impl<'a> Machine<'a> {
     }
 
     fn jump(&mut self, state: &mut State, target: usize) -> Next {
-        // A loop without live values ends by itself. A jump back to code that this path has not
-        // visited is not a loop.
+        // The iterations of a loop without live values are bounded by known values, so they need no
+        // other bound. A jump back to code that this path has not visited is not a loop.
         if state.visited.contains_key(&target)
             && state.visited.insert(target, state.emitted) != Some(state.emitted)
         {

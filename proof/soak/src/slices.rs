@@ -92,7 +92,7 @@ fn replay_command(part: Part, seed: u64, messages: u64) -> String {
     )
 }
 
-/// Runs a slice in a process of its own.
+/// Runs a slice in a separate process.
 fn run_slice(part: Part, seed: u64, messages: u64) -> Result<Outcome> {
     let mut command = Command::new(env::current_exe()?);
     command.args(["--part", part.name(), "--seed", &seed.to_string()]);

@@ -157,8 +157,9 @@ fn work_that_is_left_while_all_sleep_kicks_one() {
     assert_eq!(machine.acknowledge(0), last());
 }
 
-#[test]
-fn a_vcpu_that_goes_off_passes_work_on() {
+/// Creates a machine with unfinished work and two vCPUs that slept. Returns the number of the vCPU
+/// that has been kicked for the work.
+fn woken_for_work() -> (Machine, usize) {
     let mut machine = machine(2);
     for vcpu in &mut machine.vcpus {
         assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready);
@@ -166,19 +167,19 @@ fn a_vcpu_that_goes_off_passes_work_on() {
     map_and_ring(&machine);
     let kicked = usize::from(machine.kicks.of(0) == 0);
     machine.vcpus[kicked].returned();
+    (machine, kicked)
+}
+
+#[test]
+fn a_vcpu_that_goes_off_passes_work_on() {
+    let (mut machine, kicked) = woken_for_work();
     machine.vcpus[kicked].reset();
     assert_eq!([machine.kicks.of(0), machine.kicks.of(1)], [1, 1]);
 }
 
 #[test]
 fn a_paused_vcpu_passes_work_on() {
-    let mut machine = machine(2);
-    for vcpu in &mut machine.vcpus {
-        assert_eq!(vcpu.prepare_to_sleep(), Sleep::Ready);
-    }
-    map_and_ring(&machine);
-    let kicked = usize::from(machine.kicks.of(0) == 0);
-    machine.vcpus[kicked].returned();
+    let (mut machine, kicked) = woken_for_work();
     let _paused = machine.vcpus[kicked].pause();
     assert_eq!([machine.kicks.of(0), machine.kicks.of(1)], [1, 1]);
 }

@@ -53,7 +53,7 @@ struct Monitor {
     sources: Vec<Source>,
     pauses: AtomicBool,
     rendezvous: Barrier,
-    /// Whether the devices, then the vCPUs, must stop.
+    /// Requests to stop, for the devices and for the vCPUs.
     stops: [AtomicBool; 2],
 }
 

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use vgic::VgicConfig;
 use vgic::saved_state::{SavedState, StateVersion, VERSION};
 
-/// The state of [`something_of_everything`] as version 1 writes it. This file must never change,
-/// because a change in the output requires a new version of the format.
+/// The state of [`something_of_everything`] as version 1 writes it. Once the format has been
+/// released, this file must not change, because a change in the output requires a new version.
 const VERSION_1: &str = include_str!("version-1.json");
 /// The same state with registers as numbers, which version 1 also accepts.
 const WITH_NUMBERS: &str = include_str!("version-1-numbers.json");

@@ -96,7 +96,7 @@ impl Ledger {
         };
         match self.all().find(is_here) {
             Some(source) => source.handle(|| lower(source)),
-            None => panic!("CPU {cpu} acknowledged {intid}, which nobody signals there"),
+            None => panic!("CPU {cpu} acknowledged {intid}, which no source signals there"),
         }
     }
 
