@@ -2,7 +2,7 @@
 
 use crate::outcome::Outcome;
 use crate::part::Part;
-use crate::verdicts::{Verdict, Verdicts};
+use crate::verdicts::{Code, Earlier, Verdict, Verdicts};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -53,15 +53,20 @@ pub(crate) fn run(amount: Amount<'_>, file: Option<&Path>) -> Result<ExitCode> {
 }
 
 fn run_part(part: Part, wanted: u64, verdicts: &mut Verdicts) -> Result<u64> {
-    let (mut done, mut seed) = verdicts.passed(part);
+    let code = Code::of(part);
+    let Earlier { messages: mut done, mut seed, mut failures } = verdicts.earlier(part, &code);
+    if failures > 0 {
+        println!("{}: {failures} earlier slices of the same code failed", part.name());
+    }
     let size = part.slice().min(wanted.div_ceil(SLICES)).max(1);
-    let (start, earlier, mut failures) = (Instant::now(), done, 0);
+    let (start, earlier) = (Instant::now(), done);
     while done < wanted {
         seed += 1;
         let messages = size.min(wanted - done);
         let slice = Instant::now();
         let outcome = run_slice(part, seed, messages);
-        let verdict = Verdict::new(part, seed, messages, slice.elapsed(), outcome.as_ref().ok());
+        let verdict =
+            Verdict::new(&code, part, seed, messages, slice.elapsed(), outcome.as_ref().ok());
         match &outcome {
             Ok(outcome) => done += outcome.messages,
             Err(error) => {

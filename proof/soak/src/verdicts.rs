@@ -10,16 +10,38 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-/// Marks code that differs from its commit. Slices of such code don't count in a later run.
-const CHANGED: &str = " with changes";
+/// The code that a part tests, as it was when the run began.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Code {
+    /// The commit that is checked out.
+    commit: String,
+    /// The Git objects of the part's folders. `None` outside a repository, or if a folder differs
+    /// from its commit; slices of such code don't count in a later run.
+    objects: Option<String>,
+}
+
+impl Code {
+    /// Asks Git for the code of a part.
+    pub(crate) fn of(part: Part) -> Self {
+        let commit = git(&["rev-parse", "HEAD"]).unwrap_or_default();
+        let objects = part.code().iter().map(|folder| {
+            let object = git(&["rev-parse", "--short=12", &format!("HEAD:{folder}")])?;
+            Some(format!("{folder}@{object}"))
+        });
+        let objects = objects.collect::<Option<Vec<_>>>().map(|objects| objects.join(" "));
+        let changed = [&["status", "--porcelain", "--"], part.code()].concat();
+        let is_clean = git(&changed).is_some_and(|changes| changes.is_empty());
+        Self { commit, objects: objects.filter(|_| is_clean) }
+    }
+}
 
 /// The verdict on a slice.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Verdict {
     /// The commit that was checked out.
     commit: String,
-    /// The Git objects of the code under test. Slices of other code don't count.
-    code: String,
+    /// The Git objects of the code under test. Slices of other or unknown code don't count.
+    code: Option<String>,
     part: Part,
     seed: u64,
     /// Number of messages that were requested.
@@ -31,6 +53,7 @@ pub(crate) struct Verdict {
 
 impl Verdict {
     pub(crate) fn new(
+        code: &Code,
         part: Part,
         seed: u64,
         requested: u64,
@@ -39,9 +62,20 @@ impl Verdict {
     ) -> Self {
         let seconds = elapsed.as_secs_f64();
         let (passed, outcome) = (outcome.is_some(), outcome.cloned());
-        let (commit, code) = (head(), code(part));
+        let Code { commit, objects: code } = code.clone();
         Self { commit, code, part, seed, requested, seconds, passed, outcome }
     }
+}
+
+/// Slices that ran before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Earlier {
+    /// Number of messages in passed slices.
+    pub(crate) messages: u64,
+    /// The highest seed.
+    pub(crate) seed: u64,
+    /// Number of failed slices.
+    pub(crate) failures: u64,
 }
 
 /// The verdicts so far.
@@ -66,16 +100,16 @@ impl Verdicts {
         Ok(Self { file: Some(file.with_context(|| format!("cannot open {shown}"))?), earlier })
     }
 
-    /// Returns the number of messages in passed slices of a part's current code, and the highest
-    /// seed.
-    pub(crate) fn passed(&self, part: Part) -> (u64, u64) {
-        let code = code(part);
-        let is_same = |verdict: &&Verdict| verdict.part == part && verdict.code == code;
-        let counts = |verdict: &&Verdict| is_same(verdict) && !verdict.code.ends_with(CHANGED);
-        let same: Vec<_> = self.earlier.iter().filter(counts).collect();
-        let outcomes = same.iter().filter_map(|verdict| verdict.outcome.as_ref());
-        let messages = outcomes.map(|outcome| outcome.messages).sum();
-        (messages, same.iter().map(|verdict| verdict.seed).max().unwrap_or(0))
+    /// Returns the earlier slices of a part with the same code.
+    pub(crate) fn earlier(&self, part: Part, code: &Code) -> Earlier {
+        let is_same = |verdict: &&Verdict| {
+            verdict.part == part && code.objects.is_some() && verdict.code == code.objects
+        };
+        self.earlier.iter().filter(is_same).fold(Earlier::default(), |sum, verdict| Earlier {
+            messages: sum.messages + verdict.outcome.as_ref().map_or(0, |passed| passed.messages),
+            seed: sum.seed.max(verdict.seed),
+            failures: sum.failures + u64::from(!verdict.passed),
+        })
     }
 
     pub(crate) fn add(&mut self, verdict: &Verdict) -> Result<()> {
@@ -90,25 +124,41 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-/// Returns Git's output, or nothing outside a repository.
-fn git(arguments: &[&str]) -> String {
-    let output = Command::new("git").current_dir(root()).args(arguments).output();
-    let text = output.ok().filter(|output| output.status.success()).map(|output| output.stdout);
-    String::from_utf8_lossy(&text.unwrap_or_default()).trim().to_owned()
+/// Returns Git's output, or `None` if Git fails.
+fn git(arguments: &[&str]) -> Option<String> {
+    let output = Command::new("git").current_dir(root()).args(arguments).output().ok()?;
+    let text = output.status.success().then_some(output.stdout)?;
+    Some(String::from_utf8_lossy(&text).trim().to_owned())
 }
 
-fn head() -> String {
-    git(&["rev-parse", "HEAD"])
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Identifies the code that a part tests, by the Git objects of its folders, and by its changes
-/// since the commit.
-fn code(part: Part) -> String {
-    let objects = part.code().iter().map(|folder| {
-        let object = git(&["rev-parse", "--short=12", &format!("HEAD:{folder}")]);
-        format!("{folder}@{object}")
-    });
-    let objects = objects.collect::<Vec<_>>().join(" ");
-    let changed = [&["diff", "HEAD", "--stat", "--"], part.code()].concat();
-    if git(&changed).is_empty() { objects } else { format!("{objects}{CHANGED}") }
+    #[test]
+    fn only_slices_of_the_same_code_count() {
+        let code = |objects: Option<&str>| Code {
+            commit: "c".into(),
+            objects: objects.map(str::to_owned),
+        };
+        let mut outcome = Outcome::default();
+        outcome.messages = 10;
+        let verdict = |code: &Code, part, seed, outcome| {
+            Verdict::new(code, part, seed, 10, Duration::ZERO, outcome)
+        };
+        let (new, old, unknown) = (code(Some("new")), code(Some("old")), code(None));
+        let verdicts = Verdicts {
+            file: None,
+            earlier: vec![
+                verdict(&new, Part::Its, 1, Some(&outcome)),
+                verdict(&new, Part::Its, 2, None),
+                verdict(&new, Part::Levels, 3, Some(&outcome)),
+                verdict(&old, Part::Its, 4, Some(&outcome)),
+                verdict(&unknown, Part::Its, 5, Some(&outcome)),
+            ],
+        };
+        let expected = Earlier { messages: 10, seed: 2, failures: 1 };
+        assert_eq!(verdicts.earlier(Part::Its, &new), expected);
+        assert_eq!(verdicts.earlier(Part::Its, &unknown), Earlier::default());
+    }
 }
