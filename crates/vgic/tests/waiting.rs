@@ -58,7 +58,7 @@ fn a_vcpu_sleeps_while_a_command_waits() {
     let (gic, _vcpus) = Vgic::new(config, memory, Arc::new(|_| {})).unwrap();
     let gic = &gic;
     let write = |offset: u32, width, value| {
-        gic.write_until_done(ITS + u64::from(offset), width, value).unwrap()
+        gic.write_until_done(ITS + u64::from(offset), width, value).unwrap();
     };
     let queue = Cbaser::new().with_address(0x4000_0000).with_valid(true);
     write(gits::CBASER.offset(), Double, queue.into_bits());

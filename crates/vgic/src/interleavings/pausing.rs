@@ -126,6 +126,8 @@ fn owners_pause_while_a_device_signals() {
         })
     });
     let device = spawn(&source, |machine| {
+        // A first vCPU that handles the message and pauses takes about as many steps.
+        (0..80).for_each(|_| thread::yield_now());
         let _ = machine.gic.set_line(LINE, Level::High);
     });
     let saved = loop {

@@ -181,14 +181,14 @@ fn nothing_is_lost_or_duplicated_by_pauses_under_load() {
                 monitor.run_vcpu(half, &from);
             });
         }
-        let devices = [0, 1].map(|first| scope.spawn(move || monitor.run_device(first)));
+        let [one, other] = [0, 1].map(|first| scope.spawn(move || monitor.run_device(first)));
         for round in 1..=ROUNDS {
             let taken = |source: &Source| source.taken.load(SeqCst);
             monitor.wait(|sources| sources.iter().map(taken).sum::<u64>() >= round * 8);
             monitor.snapshot((round % 2 == 0).then_some(&moved));
         }
         monitor.stops[0].store(true, SeqCst);
-        devices.into_iter().for_each(|device| device.join().unwrap());
+        one.join().and(other.join()).unwrap();
         monitor.wait(|sources| sources.iter().all(Source::is_idle));
         monitor.stops[1].store(true, SeqCst);
         monitor.wake_all();
