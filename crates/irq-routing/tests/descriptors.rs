@@ -148,7 +148,7 @@ mod trials {
     /// Runs `work` while the process may not open any further file descriptor.
     fn without_opening_files<T>(work: impl FnOnce() -> T) -> Result<T, Box<dyn Error>> {
         let before = getrlimit(Resource::Nofile);
-        setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..before.clone() })?;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..before })?;
         let result = if std::fs::File::open("/proc/self/fdinfo").is_err() {
             Ok(work())
         } else {

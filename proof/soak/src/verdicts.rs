@@ -141,8 +141,7 @@ mod tests {
             commit: "c".into(),
             objects: objects.map(str::to_owned),
         };
-        let mut outcome = Outcome::default();
-        outcome.messages = 10;
+        let outcome = Outcome { messages: 10, ..Outcome::default() };
         let verdict = |code: &Code, part, seed, outcome| {
             Verdict::new(code, part, seed, 10, Duration::ZERO, outcome)
         };
