@@ -66,8 +66,7 @@ pub(crate) struct GuestConfig {
 
 /// A vCPU that is not loaded on a CPU.
 pub(crate) struct Vcpu {
-    /// Boxed, because each load moves the vCPU.
-    pub(crate) interrupts: Box<ListRegisterVcpu>,
+    pub(crate) interrupts: ListRegisterVcpu,
     /// Registers of the vCPU, or `None` if it is off.
     pub(crate) registers: Option<Registers>,
 }
@@ -83,8 +82,8 @@ pub(crate) struct Guest {
     pub(crate) uart: Option<Pl011>,
     /// Value of `VTTBR_EL2`.
     pub(crate) vttbr: u64,
-    /// vCPUs that are not loaded on a CPU.
-    vcpus: Box<[IrqMutex<Option<Vcpu>>]>,
+    /// vCPUs that are not loaded on a CPU. Boxed, because each load and each unload moves one.
+    vcpus: Box<[IrqMutex<Option<Box<Vcpu>>>]>,
     /// For each CPU, the number of the vCPU that it last ran, plus 1.
     last_here: [AtomicU32; MAX_CPUS],
     pub(crate) exits: Exits,
@@ -113,8 +112,8 @@ impl Guest {
         }
         let vcpus = vcpus
             .into_iter()
-            .map(Box::new)
-            .map(|interrupts| IrqMutex::new(Some(Vcpu { interrupts, registers: None })));
+            .map(|interrupts| Box::new(Vcpu { interrupts, registers: None }))
+            .map(|vcpu| IrqMutex::new(Some(vcpu)));
         Self {
             number,
             gic,
@@ -142,7 +141,7 @@ impl Guest {
     }
 
     /// Takes a vCPU in order to load it. Returns `None` if it is already loaded.
-    pub(crate) fn take_vcpu(&self, cpu: Cpu) -> Option<Vcpu> {
+    pub(crate) fn take_vcpu(&self, cpu: Cpu) -> Option<Box<Vcpu>> {
         self.vcpus.get(cpu.index())?.with(Option::take)
     }
 
@@ -154,18 +153,18 @@ impl Guest {
         let cpus = || (0..self.vcpus.len() as u32).map(Cpu::new);
         let taken = cpus().map(|cpu| self.take_vcpu(cpu).expect("no vCPU is loaded"));
         let (vcpus, registers): (Vec<_>, Vec<_>) =
-            taken.map(|vcpu| (*vcpu.interrupts, vcpu.registers)).unzip();
+            taken.map(|vcpu| (vcpu.interrupts, vcpu.registers)).unzip();
         // SAFETY: the caller guarantees that no vCPU is loaded and that the other CPUs are paused.
         let vcpus = unsafe { self.gic.rebuild(vcpus) };
         for ((cpu, interrupts), registers) in cpus().zip(vcpus).zip(registers) {
-            self.put_vcpu(cpu, Vcpu { interrupts: Box::new(interrupts), registers });
+            self.put_vcpu(cpu, Box::new(Vcpu { interrupts, registers }));
             // The new GIC doesn't know which vCPUs wait, so kick them all.
             self.kick(cpu);
         }
     }
 
     /// Stores a vCPU until it is loaded again.
-    pub(crate) fn put_vcpu(&self, cpu: Cpu, vcpu: Vcpu) {
+    pub(crate) fn put_vcpu(&self, cpu: Cpu, vcpu: Box<Vcpu>) {
         if let Some(place) = self.vcpus.get(cpu.index()) {
             place.with(|place| *place = Some(vcpu));
         }

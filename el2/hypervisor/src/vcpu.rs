@@ -58,29 +58,26 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
     // The checks below see the interrupts and requests of earlier kicks. `leave` checks for later
     // kicks.
     entity.forget_kicks();
-    let Some(Vcpu { mut interrupts, registers }) = guest.take_vcpu(id.cpu) else { return };
-    let registers = match guest.power.take_request(id.cpu) {
-        Some(start) => Some(Registers::starting(start)),
-        None => registers,
-    };
-    let Some(mut registers) = registers else {
-        guest.put_vcpu(id.cpu, Vcpu { interrupts, registers });
+    let Some(mut vcpu) = guest.take_vcpu(id.cpu) else { return };
+    if let Some(start) = guest.power.take_request(id.cpu) {
+        vcpu.registers = Some(Registers::starting(start));
+    }
+    let Vcpu { interrupts, registers: Some(registers) } = &mut *vcpu else {
+        guest.put_vcpu(id.cpu, vcpu);
         scheduler::leave(id, Leave::Waits { deadline: NEVER });
         return;
     };
-    load(id, guest, &registers);
-    let stop = run_loaded(guest, entity, &mut interrupts, &mut registers.context);
+    load(id, guest, registers);
+    let stop = run_loaded(guest, entity, interrupts, &mut registers.context);
     registers.floats.store();
     registers.el1 = El1::store();
     interrupts::put_timer();
     let deadline = registers.el1.timer_deadline();
-    let registers = if stop == Stop::Off {
+    if stop == Stop::Off {
         interrupts.reset();
-        None
-    } else {
-        Some(registers)
-    };
-    guest.put_vcpu(id.cpu, Vcpu { interrupts, registers });
+        vcpu.registers = None;
+    }
+    guest.put_vcpu(id.cpu, vcpu);
     scheduler::leave(
         id,
         match stop {
