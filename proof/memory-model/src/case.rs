@@ -115,7 +115,7 @@ impl Case {
     /// Translates the test's functions.
     ///
     /// # Errors
-    /// Fails if a function needs what [`Machine`] can't translate.
+    /// Fails if a function needs what the translator can't translate.
     pub fn translate(&self, assembly: &Assembly) -> Result<Translated> {
         let mut heap = Heap::default();
         let mut memory = Bytes::new();
