@@ -70,7 +70,7 @@ impl Hardware {
         Self {
             vtr,
             lists: (usize::from(vtr.list_regs_minus_one()) + 1).min(MAX_LIST_REGISTERS),
-            priorities: 1 << (vtr.pre_bits_minus_one() + 1).saturating_sub(5),
+            priorities: (1 << (vtr.pre_bits_minus_one() + 1).saturating_sub(5)).min(4),
         }
     }
 
@@ -93,10 +93,13 @@ impl Hardware {
     /// which have the lowest indices; all other list registers are empty.
     pub(crate) fn load(self, interface: &VirtualInterface) -> usize {
         write_register!("S3_4_C12_C11_7", interface.vmcr.into());
-        let [zero, one] = interface.active_priorities;
-        for (index, (zero, one)) in zero.into_iter().zip(one).enumerate().take(self.priorities) {
-            write_priorities_0(index, zero.into());
-            write_priorities_1(index, one.into());
+        let [zero, one] = &interface.active_priorities;
+        write_priorities_0(0, zero[0].into());
+        write_priorities_1(0, one[0].into());
+        // Few CPUs have more than 32 preemption levels, which is worth a branch on every entry.
+        for index in 1..self.priorities {
+            write_priorities_0(index, zero[index].into());
+            write_priorities_1(index, one[index].into());
         }
         let in_use = |register: &&ListRegister| **register != ListRegister::new();
         let registers = interface.list.iter().take(self.lists).take_while(in_use);
@@ -110,9 +113,11 @@ impl Hardware {
     pub(crate) fn store(self, used: usize, left: &mut VirtualInterface) {
         left.hcr = Hcr::from(read_register!("S3_4_C12_C11_0"));
         left.vmcr = Vmcr::from(read_register!("S3_4_C12_C11_7"));
-        for index in 0..self.priorities {
-            left.active_priorities[0][index] = read_priorities_0(index) as u32;
-            left.active_priorities[1][index] = read_priorities_1(index) as u32;
+        let [zero, one] = &mut left.active_priorities;
+        (zero[0], one[0]) = (read_priorities_0(0) as u32, read_priorities_1(0) as u32);
+        for index in 1..self.priorities {
+            zero[index] = read_priorities_0(index) as u32;
+            one[index] = read_priorities_1(index) as u32;
         }
         for (index, register) in left.list.iter_mut().enumerate().take(used) {
             *register = ListRegister::from(read_list(index));
