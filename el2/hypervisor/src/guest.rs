@@ -20,7 +20,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use doorbell_facts::{Ending, Fact, HypervisorFact};
 use gic_arch::Affinity;
 use image_rt::cpu::MAX_CPUS;
@@ -31,6 +31,8 @@ use spin::Once;
 use vgic::{ListRegisterVcpu, Vgic, VgicConfig};
 
 static GUESTS: Once<Box<[Guest]>> = Once::new();
+/// Number of guests that have ended and reported it.
+static REPORTED: AtomicUsize = AtomicUsize::new(0);
 
 /// Returns the guests, or an empty slice before [`install`].
 pub(crate) fn guests() -> &'static [Guest] {
@@ -211,7 +213,12 @@ impl Guest {
     /// Ends the machine: its vCPUs are no longer run, and its functions stop sending messages. The
     /// hypervisor ends with the last guest.
     pub(crate) fn end_by(&self, end: End) {
-        if self.end().is_some() || *self.end.call_once(|| end) != end {
+        let mut is_first = false;
+        self.end.call_once(|| {
+            is_first = true;
+            end
+        });
+        if !is_first {
             return;
         }
         self.pci.iter().for_each(Pci::stop);
@@ -222,7 +229,9 @@ impl Guest {
             End::SystemError => Ending::SystemError,
         };
         println!("{}", Fact::from(HypervisorFact::Ended { guest: self.number, how }));
-        if guests().iter().all(|guest| guest.end().is_some()) {
+        // Two guests may end at the same time. The one that reports last turns the machine off, so
+        // that both reports are complete.
+        if REPORTED.fetch_add(1, SeqCst) + 1 == guests().len() {
             moving::report();
             for guest in guests() {
                 guest.exits.report(guest.number);
