@@ -23,7 +23,8 @@ struct Controller([AtomicBool; 2]);
 
 impl SetLine for Controller {
     fn set_line(&self, line: Line, level: Level) -> Delivery {
-        let index = PINS.iter().position(|pin| line == Line::Spi(*pin)).unwrap();
+        let index = PINS.iter().position(|pin| line == Line::Spi(*pin));
+        let index = index.expect("the GSI is only routed to these pins");
         self.0[index].store(level == Level::High, SeqCst);
         Delivery::Pending
     }
@@ -48,9 +49,10 @@ struct Scene {
 impl Scene {
     fn new() -> Arc<Self> {
         let controller = Arc::new(Controller::default());
-        let router = Router::new(GsiSpace::new(4), Inputs::new(controller.clone())).unwrap();
+        let router = Router::new(GsiSpace::new(4), Inputs::new(controller.clone()));
+        let router = router.expect("GSIs 0 to 3 fit");
         let flags = EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC;
-        let resample = Arc::new(eventfd(0, flags).unwrap());
+        let resample = Arc::new(eventfd(0, flags).expect("an eventfd can be created"));
         let source = LevelSource::new(GSI, resample.clone());
         let (levels, serving) = (Levels::default(), Serving::default());
         let trigger = AtomicU32::new(0);
@@ -60,8 +62,9 @@ impl Scene {
     }
 
     fn route(&self, pin: usize) {
-        let pin = Pin::of_spi(PINS[pin]).unwrap();
-        self.router.commit(&[Change::Set(GSI, Route::Pin(pin))]).unwrap();
+        let pin = Pin::of_spi(PINS[pin]).expect("the number is an SPI");
+        let change = Change::Set(GSI, Route::Pin(pin));
+        self.router.commit(&[change]).expect("the GSI exists");
     }
 
     /// Signals the trigger eventfd on behalf of the device.
