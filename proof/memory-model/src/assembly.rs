@@ -118,7 +118,9 @@ impl Assembly {
     pub fn probe(&self, name: &str) -> Result<usize> {
         let part = format!("12memory_model{}{name}", name.len());
         let mut found = self.labels.iter().filter(|(symbol, _)| {
-            symbol.split_once(&part).is_some_and(|(_, rest)| rest.starts_with(['1', 'E']))
+            // Labels that start with a period are not functions, but tables of them.
+            let function = symbol.split_once(&part).filter(|_| !symbol.starts_with('.'));
+            function.is_some_and(|(_, rest)| rest.starts_with(['1', 'E']))
         });
         let (_, index) = found.next().with_context(|| format!("no probe `{name}` was compiled"))?;
         Ok(*index)

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, ensure};
 
 use crate::assembly::Assembly;
+use crate::compile::Target;
 use crate::heap::{self, Bytes, Heap};
 use crate::litmus::{self, Initial, Weakening};
 use crate::machine::Machine;
@@ -67,8 +68,11 @@ pub struct Case {
     pub words: &'static [Word],
     /// Number of times that a call may retry.
     pub retries: u32,
-    /// `true` if all its verdicts cost few seconds of processor time, with and without LSE.
-    pub is_quick: bool,
+    /// Targets on which all its verdicts, also with weaker orderings, cost few seconds of
+    /// processor time.
+    pub quick: &'static [Target],
+    /// Other targets on which it is judged.
+    pub slow: &'static [Target],
     /// Threads.
     pub threads: &'static [&'static [Does]],
     /// The outcome that must never happen.
@@ -100,6 +104,9 @@ pub const fn fixed(name: &'static str, found_by: Call, value: u64) -> Word {
 /// Data that a sender writes and a handler reads.
 pub const DATA: Word =
     Word { name: "data", found_by: None, value: 0, constant: 0, is_shared: true };
+
+/// Targets of tests that are quick on all.
+pub const EVERY: &[Target] = &[Target::Lse, Target::Rcpc];
 
 /// A translated test.
 #[derive(Debug)]

@@ -203,12 +203,29 @@ fn compute_live(
 fn constant_bits(state: &State, code: &Instruction) -> (u64, u64) {
     let ones = |count: u64| if count >= 64 { u64::MAX } else { (1 << count) - 1 };
     let of = |register: &Register| {
-        let (mask, value) = state.constant[register.number];
+        let (mask, value) = match read(state, *register) {
+            Value::Known(value) => (u64::MAX, value),
+            Value::Live => state.constant[register.number],
+        };
         let high = if register.wide { 0 } else { !0xffff_ffff };
         (mask | high, value & !high)
     };
     match (code.name.as_str(), &code.operands[..]) {
         ("mov", [_, Operand::Register(from)]) if from.number != ZERO => of(from),
+        (
+            "add",
+            [_, Operand::Register(one), other @ (Operand::Register(_) | Operand::Number(_))],
+        ) => {
+            let (one, other) = match other {
+                Operand::Register(other) => (of(one), of(other)),
+                Operand::Number(other) => (of(one), (u64::MAX, *other)),
+                _ => return (0, 0),
+            };
+            let (mask, sum) = (one.0 & other.0, one.1.wrapping_add(other.1));
+            // Bits that are not constant add no carry if the sum has zeros in their places.
+            let is_carried = sum & !mask != 0 || !one.0 & !other.0 != 0;
+            if is_carried { (0, 0) } else { (mask, sum) }
+        }
         ("and", [_, Operand::Register(from), Operand::Number(bits)]) => {
             let (mask, value) = of(from);
             (mask | !bits, value & bits)

@@ -21,6 +21,10 @@ use crate::state::{
 /// Maximum number of instructions on one path.
 const STEPS: u32 = 20_000;
 
+/// Parts of the names of functions whose call ends the thread with the result `stopped`: panics,
+/// and the handler's run in `irq-domain`.
+const STOPS: [&str; 4] = ["panic", "unwrap_failed", "expect", "10Dispatcher3run"];
+
 /// Result of an instruction.
 enum Next {
     /// The path continues at the state's next instruction.
@@ -238,6 +242,11 @@ impl<'a> Machine<'a> {
 
     fn jump_to(&mut self, state: &mut State, code: &Instruction, links: bool) -> Result<Next> {
         let Some(Operand::Name(label)) = code.operands.first() else { bail!("no branch target") };
+        if STOPS.iter().any(|stop| label.contains(stop)) {
+            self.output.emit(state, "MOV", "X{=stopped},#1".to_owned(), None);
+            self.output.emit(state, "B", format!("L{END}"), None);
+            return Ok(Next::End);
+        }
         if let Some(target) = self.assembly.label(label) {
             if links {
                 state.returns.push(state.at);
@@ -245,11 +254,6 @@ impl<'a> Machine<'a> {
                 return Ok(Next::Continue);
             }
             return Ok(self.jump(state, target));
-        }
-        if label.contains("panic") || label.contains("unwrap_failed") || label.contains("expect") {
-            self.output.emit(state, "MOV", "X{=panicked},#1".to_owned(), None);
-            self.output.emit(state, "B", format!("L{END}"), None);
-            return Ok(Next::End);
         }
         let known = |register: usize| match state.registers[register] {
             Value::Known(value) => Ok(value),
@@ -334,10 +338,29 @@ impl<'a> Machine<'a> {
         Ok(self.fork(state, &code.name, &format!("{register},{bit}"), target))
     }
 
+    /// Follows both values of a live address in which one bit is not constant, by a branch. Returns
+    /// the one in which the bit is 0.
+    fn select(&mut self, state: &mut State, base: Register) -> Result<u64> {
+        let (constant, address) = state.constant[base.number];
+        ensure!((!constant).is_power_of_two(), "the address is live");
+        let label = self.output.label();
+        let bit = (!constant).trailing_zeros();
+        self.output.emit(state, "tbnz", format!("{base},#{bit},L{label}"), None);
+        let mut other = state.clone();
+        other.at -= 1;
+        write(&mut other, base, Value::Known(address | !constant));
+        self.output.open.push((label, other));
+        write(state, base, Value::Known(address));
+        Ok(address)
+    }
+
     /// Returns the address that a memory operand refers to, and updates its base register.
     fn address(&mut self, state: &mut State, operand: &Operand) -> Result<u64> {
         let Operand::Memory(base, offset, update) = operand else { bail!("no memory operand") };
-        let Value::Known(start) = read(state, *base) else { bail!("the address is live") };
+        let start = match read(state, *base) {
+            Value::Known(start) => start,
+            Value::Live => self.select(state, *base)?,
+        };
         let offset = match offset.as_slice() {
             [] => 0,
             [Operand::Number(number)] => *number,

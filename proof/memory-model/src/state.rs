@@ -104,6 +104,12 @@ impl Output {
         site: Option<usize>,
     ) {
         state.emitted += 1;
+        // herd7 has one name for each condition.
+        let name = match name {
+            "b.lo" => "b.cc",
+            "b.hs" => "b.cs",
+            _ => name,
+        };
         self.lines.push(Line::Code(name.to_uppercase(), operands, site));
     }
 

@@ -1,5 +1,8 @@
 //! Lock-free dispatch of an acknowledged hwirq to its handler.
 
+#[cfg(memory_model)]
+pub mod memory_model;
+
 use crate::host::Host;
 use crate::irq::control::Control;
 use crate::irq::descriptor::{Action, Descriptor};

@@ -21,8 +21,8 @@ pub(crate) struct ReadyLpi {
 /// Entry for an LPI that its vCPU has moved to a list register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ListedLpi {
-    position: Position,
-    generation: u32,
+    pub(super) position: Position,
+    pub(super) generation: u32,
 }
 
 /// Consumer state: the position of the round-robin at each priority.

@@ -7,7 +7,7 @@
 
 pub use super::ready_bitmap::memory_model::*;
 
-use super::consumer::{Peek, Take};
+use super::consumer::{Consumer, ListedLpi, Peek, Take};
 use super::entry::{Entry, Level};
 use super::entry_table::Position;
 use super::itt::EntryRef;
@@ -94,6 +94,13 @@ pub fn take_own(shared: &Shared) -> bool {
     let bit = ready_bit(&shared.ready[0]);
     let position = shared.own_position(0);
     matches!(Take { shared, vcpu: 0 }.visit(bit, LEVEL, position), Visit::Found(_))
+}
+
+/// Folds the LPI, which the guest has acknowledged, from its list register.
+#[inline(never)]
+pub fn fold(consumer: &Consumer, shared: &Shared) -> bool {
+    let listed = ListedLpi { position: FOUND.position, generation: FOUND.generation };
+    consumer.fold(shared, listed, false).is_some()
 }
 
 /// Visits a ready bit before the vCPU sleeps. Returns `true` if an LPI is ready.

@@ -1,13 +1,16 @@
 //! Tests of `vgic`: injection, acknowledgment and the wake-up protocol.
 
 use crate::case::Does::{Calls, Reads, Writes};
-use crate::case::{Argument, Call, Case, DATA, Word, call, fixed, object, shared};
+use crate::case::{Argument, Call, Case, DATA, EVERY, Word, call, fixed, object, shared};
+use crate::compile::Target;
 
 const MODEL: &[Argument] = &[object("model")];
 const WAKEUP: &[Argument] = &[object("wakeup")];
 const LEAVES: &[Argument] = &[object("wakeup"), object("bitmap")];
 const BITMAP: &[Argument] = &[object("bitmap")];
 const PRUNES: &[Argument] = &[object("bitmap"), object("turns")];
+
+const FOLDS: &[Argument] = &[object("consumer"), object("model")];
 
 const LEAF: Call = call("leaf_is_empty", BITMAP);
 const SUMMARY: Call = call("summary_is_empty", BITMAP);
@@ -27,6 +30,7 @@ const MODEL_MASK: Word = fixed("mask", call("shared_bitmap_is_empty", MODEL), 1)
 /// An entry of generation 1 that is mapped, deliverable and enabled.
 const IDLE: u64 = 1 | 1 << 57 | 1 << 58 | 1 << 62;
 const PENDING: u64 = IDLE | 1 << 63;
+const LISTED: u64 = IDLE | 1 << 61;
 /// A direct LPI's entry has no bits below the level.
 const OWN_PENDING: u64 = PENDING >> 51;
 
@@ -42,7 +46,8 @@ pub(super) const CASES: &[Case] = &[
         name: "leaf-and-summary",
         package: "vgic",
         retries: 0,
-        is_quick: true,
+        quick: EVERY,
+        slow: &[Target::V8],
         words: &[
             fixed("turn", call("prune_leaf", PRUNES), 0xffff_ffff),
             shared("leaf", LEAF, 0),
@@ -61,7 +66,8 @@ pub(super) const CASES: &[Case] = &[
         name: "summary-and-top",
         package: "vgic",
         retries: 0,
-        is_quick: false,
+        quick: &[],
+        slow: &[Target::Lse],
         words: &[
             fixed("leaf", LEAF, 0),
             shared("summary", SUMMARY, 0),
@@ -79,7 +85,8 @@ pub(super) const CASES: &[Case] = &[
         name: "top-and-mask",
         package: "vgic",
         retries: 0,
-        is_quick: false,
+        quick: &[],
+        slow: &[Target::Lse],
         words: &[
             fixed("leaf", LEAF, 0),
             fixed("summary", SUMMARY, 0),
@@ -97,7 +104,8 @@ pub(super) const CASES: &[Case] = &[
         name: "entry-and-leaf-acknowledge",
         package: "vgic",
         retries: 0,
-        is_quick: false,
+        quick: &[],
+        slow: &[Target::Lse],
         words: &[
             FIRST_OWN,
             entry(IDLE),
@@ -114,7 +122,8 @@ pub(super) const CASES: &[Case] = &[
         name: "entry-and-leaf-sleep",
         package: "vgic",
         retries: 0,
-        is_quick: false,
+        quick: &[],
+        slow: &[Target::Lse],
         words: &[
             FIRST_OWN,
             entry(IDLE),
@@ -128,10 +137,29 @@ pub(super) const CASES: &[Case] = &[
         possible: "entry=0xc600000000000001 /\\ leaf=1",
     },
     Case {
+        name: "entry-and-leaf-fold",
+        package: "vgic",
+        retries: 0,
+        quick: &[],
+        slow: &[Target::Lse],
+        words: &[
+            FIRST_OWN,
+            entry(LISTED),
+            shared("leaf", MODEL_LEAF, 0),
+            MODEL_SUMMARY,
+            MODEL_TOP,
+            MODEL_MASK,
+        ],
+        threads: &[&[Calls(call("send", MODEL), "")], &[Calls(call("fold", FOLDS), "")]],
+        forbidden: "entry=0xc600000000000001 /\\ leaf=0",
+        possible: "entry=0xc600000000000001 /\\ leaf=1",
+    },
+    Case {
         name: "coalesced-message",
         package: "vgic",
         retries: 0,
-        is_quick: false,
+        quick: &[],
+        slow: &[Target::Lse],
         words: &[FIRST_OWN, DATA, entry(PENDING), fixed("leaf", MODEL_LEAF, 1)],
         threads: &[
             &[Writes("data", 1), Calls(call("set_pending", MODEL), "sent")],
@@ -144,7 +172,8 @@ pub(super) const CASES: &[Case] = &[
         name: "coalesced-direct-lpi",
         package: "vgic",
         retries: 0,
-        is_quick: false,
+        quick: &[],
+        slow: &[Target::Lse],
         words: &[FIRST_OWN, DATA, shared("entry", OWN, OWN_PENDING), fixed("leaf", MODEL_LEAF, 1)],
         threads: &[
             &[Writes("data", 1), Calls(call("set_own_pending", MODEL), "sent")],
@@ -160,7 +189,8 @@ const WAKE_UP: Case = Case {
     name: "wake-up",
     package: "vgic",
     retries: 0,
-    is_quick: true,
+    quick: EVERY,
+    slow: &[Target::V8],
     words: &[
         shared("mask", MASK, 0),
         shared("word", call("needs_kick", WAKEUP), 0),

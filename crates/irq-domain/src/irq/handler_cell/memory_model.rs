@@ -1,0 +1,63 @@
+//! The handler cell's steps as separate symbols, for Arm's memory model.
+
+#![expect(private_interfaces, reason = "the functions are compiled, and never called")]
+#![expect(missing_docs, reason = "each function only calls the function that it is named after")]
+
+use super::{Arrival, HandlerCell, Pinned, Running};
+use crate::sync::SeqCst;
+use core::mem::forget;
+use core::num::NonZeroU64;
+
+/// A cell whose value is a single word, which is zero if no value is installed.
+type Cell = HandlerCell<NonZeroU64>;
+
+#[inline(never)]
+pub fn word(cell: &Cell) -> u32 {
+    cell.word.load(SeqCst)
+}
+
+#[inline(never)]
+pub fn value(cell: &Cell) -> u64 {
+    let pinned = Pinned { cell };
+    let value = pinned.get();
+    forget(pinned);
+    value
+}
+
+/// Reads the value and ends the run, which began with the word `seen`.
+#[inline(never)]
+pub fn finish(cell: &Cell, seen: u32) -> u64 {
+    let running = Running { cell, word: seen };
+    let value = running.get();
+    forget(running.leave());
+    value
+}
+
+/// Returns 1 if the arrival entered the cell, 2 if the cell was busy, and 0 otherwise.
+#[inline(never)]
+pub fn arrive(cell: &Cell) -> u32 {
+    match cell.enter() {
+        Arrival::Entered(running) => {
+            forget(running);
+            1
+        }
+        Arrival::Busy => 2,
+        Arrival::Disabled | Arrival::Absent(_) => 0,
+    }
+}
+
+/// Ends a run that began with the word `seen`.
+#[inline(never)]
+pub fn end_run(cell: &Cell, seen: u32) -> bool {
+    end(cell, seen)
+}
+
+pub(crate) fn end<T>(cell: &HandlerCell<T>, seen: u32) -> bool {
+    cell.end_run(seen)
+}
+
+/// Returns the value, or 0 if it is still in use.
+#[inline(never)]
+pub fn take(cell: &Cell) -> u64 {
+    cell.take().map_or(0, NonZeroU64::get)
+}
