@@ -96,7 +96,8 @@ impl Hardware {
         let [zero, one] = &interface.active_priorities;
         write_priorities_0(0, zero[0].into());
         write_priorities_1(0, one[0].into());
-        // Few CPUs have more than 32 preemption levels, which is worth a branch on every entry.
+        // Every CPU has the first register of each group. A loop would choose it by its index at
+        // each entry.
         for index in 1..self.priorities {
             write_priorities_0(index, zero[index].into());
             write_priorities_1(index, one[index].into());
