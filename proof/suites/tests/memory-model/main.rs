@@ -36,7 +36,7 @@ fn main() -> ExitCode {
             cases.push(Case::new(name, LIMIT, move || judge(test, target)));
         }
         let is_recorded = |target: &&Target| VERDICTS.contains(&prefix(test, **target));
-        let targets = test.quick.iter().chain(slow).filter(is_recorded);
+        let targets = test.quick.iter().chain(slow.iter().filter(is_recorded));
         for &target in targets.filter(|_| suite::is_long()) {
             let name = format!("{}: {}: weakened", test.name, target.name());
             cases.push(Case::new(name, LIMIT, move || weaken(test, target)));
