@@ -9,10 +9,12 @@ pub(crate) fn for_herd(code: &Instruction) -> Result<Vec<(String, String)>> {
     use Operand::{Number, Register as Reg};
     let line = |name: &str, operands: String| (name.to_owned(), operands);
     let ones = |count: u64| u64::MAX >> (64 - count);
-    if let ("bfi" | "ubfiz", [_, _, Number(at), Number(count)]) =
-        (code.name.as_str(), &code.operands[..])
-        && at + count > 32
-    {
+    let end = match (code.name.as_str(), &code.operands[..]) {
+        ("bfi" | "ubfiz", [_, _, Number(at), Number(count)]) => at + count,
+        ("lsl", [_, _, Number(at)]) => at + 1,
+        _ => 0,
+    };
+    if end > 32 {
         bail!("herd7 shifts to the left in 32 bits");
     }
     let lines = match (code.name.as_str(), &code.operands[..]) {
@@ -97,6 +99,7 @@ mod tests {
             ["AND X{t},X11,#255", "LSL X{t},X{t},#16", "AND X8,X8,#-16711681", "ORR X8,X8,X{t}"]
         );
         assert!(rewritten("bfi x8, x11, #32, #32").is_err());
+        assert!(rewritten("lsl x8, x11, #32").is_err());
     }
 
     #[test]

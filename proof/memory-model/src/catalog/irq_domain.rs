@@ -10,7 +10,7 @@ const DISPATCHER: &[Argument] = &[object("dispatcher")];
 
 /// A handler of edges is installed and enabled.
 const INSTALLED: u64 = 1 | 1 << 6 | 1 << 7;
-/// It is running, and the interrupt has arrived during the run.
+/// The handler is running, and its interrupt has arrived during the run.
 const MARKED: u64 = INSTALLED | 1 << 1 | 1 << 2;
 
 /// The last run has not ended yet, and the handler is being removed.
