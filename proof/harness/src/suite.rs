@@ -5,7 +5,7 @@ use std::fmt::{self, Display, Formatter};
 use std::process::ExitCode;
 use std::sync::OnceLock;
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{env, thread};
 
 use anyhow::{Error, Result};
@@ -27,13 +27,21 @@ pub struct Case {
 
 impl Case {
     /// Creates a case that fails if `run` fails or exceeds `limit`. If `run`'s error is caused by
-    /// an [`Absent`], the case is skipped instead.
+    /// an [`Absent`], the case is skipped instead. The case's duration goes to standard error.
     pub fn new(
         name: impl Into<String>,
         limit: Duration,
         run: impl FnOnce() -> Result<()> + Send + 'static,
     ) -> Self {
-        Self { trial: Trial::ignorable_test(name, move || completion(within(limit, run))) }
+        let name = name.into();
+        let timed = name.clone();
+        let trial = Trial::ignorable_test(name, move || {
+            let start = Instant::now();
+            let outcome = within(limit, run);
+            eprintln!("[{:6.1} s] {timed}", start.elapsed().as_secs_f32());
+            completion(outcome)
+        });
+        Self { trial }
     }
 }
 
