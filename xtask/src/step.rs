@@ -45,6 +45,7 @@ const LONG: &[Step] = &[
     long("fuzz-long", "each fuzz target for ten minutes", "fuzz"),
     long("soak-long", "ten million messages", "soak"),
     long("differential-long", "100,000 scripts", "differential"),
+    long("boards-long", "the command on each devicetree of Debian's kernels", "boards"),
     long("qemu-long", "each machine and kernel on each QEMU", "qemu"),
     long("live-long", "the command in each of Debian's kernels", "live"),
     long("kvm-long", "60 plans that migrate between KVM and the model", "kvm"),

@@ -108,12 +108,14 @@ pub fn fetch_kernel(workspace: &Workspace, suite: Suite) -> Result<PathBuf> {
 }
 
 /// Builds the program of a package for arm64 Linux, statically linked. The profile is `dev`, which
-/// builds faster and checks for overflows.
-pub fn build_program(workspace: &Workspace, package: &str) -> Result<PathBuf> {
+/// builds faster and checks for overflows. `opt_level` replaces the profile's level, except in
+/// packages that have their own.
+pub fn build_program(workspace: &Workspace, package: &str, opt_level: u8) -> Result<PathBuf> {
     toolchain::need_target(&workspace.root, JUDGE_TARGET)?;
     let mut cargo = process::cargo(&workspace.root);
     cargo.args(["build", "--package", package, "--target", JUDGE_TARGET]);
     cargo.env("CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER", "rust-lld");
+    cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", opt_level.to_string());
     process::must(&mut cargo)?;
     Ok(workspace.target.join(JUDGE_TARGET).join("debug").join(package))
 }

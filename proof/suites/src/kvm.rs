@@ -76,7 +76,7 @@ fn initramfs() -> Result<&'static Path> {
     let file = FILE.get(|| {
         let workspace = workspace::this()?;
         toolchain::need_target(&workspace.root, JUDGE_TARGET).or_absent(JUDGE_TARGET)?;
-        let program = small_linux::build_program(workspace, "kvm-judge")?;
+        let program = small_linux::build_program(workspace, "kvm-judge", 1)?;
         let folder = workspace.target.join("kvm");
         fs::create_dir_all(&folder)?;
         let file = folder.join("initramfs");

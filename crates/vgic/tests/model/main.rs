@@ -30,7 +30,7 @@ fn doorbells() -> impl Strategy<Value = Doorbells> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1024, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
 
     #[test]
     fn the_model_answers_as_the_reference_does(

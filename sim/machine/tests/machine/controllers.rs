@@ -47,8 +47,8 @@ fn embedded_machines_use_all_controllers() {
         ("cove", vec!["v2m"]),
         ("hyperv", vec!["hyperv-vpci"]),
     ] {
-        let report = deliver_with(&embedded(name), &BuildOptions::default(), 60);
-        assert_delivered(&report, 60);
+        let report = deliver_with(&embedded(name), &BuildOptions::default(), 15);
+        assert_delivered(&report, 15);
         assert_eq!(kinds_in_use(&report), kinds, "{name}");
         assert!(report.controllers.iter().all(|controller| controller.driven), "{name}");
     }
@@ -79,8 +79,8 @@ fn level_device_uses_both_spi_messages() {
         |config| matches!(config, DeviceConfig::Platform(plan) if plan.trigger == Trigger::Level);
     let devices = machine.devices();
     let level = devices.iter().find(|device| is_level(device.config)).unwrap();
-    let report = deliver_with(&board, &options(ControllerChoice::Mbi), 200);
-    assert_delivered(&report, 200);
+    let report = deliver_with(&board, &options(ControllerChoice::Mbi), 50);
+    assert_delivered(&report, 50);
     let device = report.devices.iter().find(|device| device.id == level.id).unwrap();
     assert!(device.vectors.iter().all(|vector| vector.delivered > 0), "{device:?}");
 }
@@ -290,7 +290,7 @@ fn a_v2m_frame_s_page_holds_no_controls() {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 8,
+        cases: 4,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

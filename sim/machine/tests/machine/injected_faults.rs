@@ -48,7 +48,7 @@ fn repended_interrupt_is_spurious_on_threads() {
     for name in MACHINES {
         let moves = if name == "lagoon" { Moves::None } else { Moves::Random };
         let disturbances = Disturbances { moves, ..Disturbances::default() };
-        let options = RunOptions { disturbances, ..options(100) };
+        let options = RunOptions { disturbances, ..options(40) };
         let report = run(machine(name, Fault::RePends(every(number))), &options, &mut |_| {});
         let totals = report.unwrap().totals;
         assert!(totals.spurious > 0 && !totals.is_clean(), "{name}, each {number}th: {totals:?}");

@@ -149,7 +149,7 @@ proptest! {
     // Each machine is saved and restored dozens of times, which makes a test case about thirty
     // times slower.
     #![proptest_config(ProptestConfig {
-        cases: 8,
+        cases: 4,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -162,7 +162,7 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 8,
+        cases: 4,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -175,7 +175,7 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 8,
+        cases: 4,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

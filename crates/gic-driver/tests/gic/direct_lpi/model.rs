@@ -14,11 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
 /// Number of random schedules under which each scenario must pass.
-const SCHEDULES: usize = 1_000;
+const SCHEDULES: usize = 400;
 /// Maximum number of thread switches that a schedule with few switches contains.
 const DEPTH: usize = 5;
 /// Number of runs of each scenario on real threads.
-const ROUNDS: usize = 200;
+const ROUNDS: usize = 60;
 /// Number of times that a CPU polls for interrupts while the other threads run.
 const LOOKS: usize = 6;
 

@@ -19,7 +19,7 @@ const SCHEDULES: usize = 250;
 /// Maximum number of thread switches that a schedule with few switches contains.
 const DEPTH: usize = 4;
 /// Number of runs of each scenario on real threads.
-const ROUNDS: usize = 100;
+const ROUNDS: usize = 40;
 /// Number of times that a CPU polls for interrupts while the other threads run.
 const LOOKS: usize = 6;
 /// The CPU that goes offline, the CPU that takes over its vectors, and the vectors' initial target.

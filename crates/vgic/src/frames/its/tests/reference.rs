@@ -285,7 +285,7 @@ impl Pair {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 300,
+        cases: 150,
         max_shrink_iters: 4000,
         ..ProptestConfig::default()
     })]
