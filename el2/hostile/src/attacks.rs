@@ -18,6 +18,7 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("undescribed-accesses", undescribed_accesses),
     ("calls", calls),
     ("timer", timer),
+    ("physical-timer", physical_timer),
     ("sgis", sgis),
     ("commands", commands::meant),
     ("overlapping-tables", commands::overlapping),
@@ -65,7 +66,7 @@ fn undescribed_accesses(turns: &mut Turns) {
     let mut random = Random::here();
     while turns.next() {
         let offset = random.below(0x1_0000) & !7;
-        let base = [GICD, GICR, ITS, 0x0a00_0000, FOREIGN][random.below(5) as usize];
+        let base = [GICD, GICR, ITS, 0x0b00_0000, FOREIGN][random.below(5) as usize];
         exceptions::access(base + offset);
         exceptions::call(FOREIGN + offset);
     }
@@ -116,6 +117,24 @@ fn timer(turns: &mut Turns) {
     while turns.next() {
         machine::take();
         cpu::start_virtual_timer();
+    }
+}
+
+/// Likewise, with the physical timer.
+fn physical_timer(turns: &mut Turns) {
+    machine::enable_interrupts();
+    while turns.next() {
+        // SAFETY: interrupts are masked.
+        unsafe {
+            asm!(
+                "msr cntp_cval_el0, xzr",
+                "msr cntp_ctl_el0, {}",
+                "isb",
+                in(reg) 1_u64,
+                options(nostack, preserves_flags),
+            );
+        }
+        machine::take();
     }
 }
 

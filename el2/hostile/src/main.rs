@@ -4,7 +4,8 @@
 //!
 //! | words | guest |
 //! |---|---|
-//! | `ticks=N` | measures the delay from its timer's deadlines to its handler, N times |
+//! | `ticks=N` | measures the delay from its timer's deadlines to its handler, N times; with `timer=physical`, of its physical timer |
+//! | `transports=N` | checks that each of N virtio-mmio transports has no device |
 //! | `attack=NAME milliseconds=N` | uses its virtual GIC as no driver does, or writes every system register |
 //! | `scan=N` | reads every system register N times |
 //! | `delay=N` | delays for N microseconds |
@@ -22,6 +23,7 @@ mod machine;
 mod random;
 mod registers;
 mod ticker;
+mod transports;
 mod turns;
 
 use attacks::Attack;
@@ -32,6 +34,7 @@ use dtoolkit::standard::NodeStandard;
 use image_rt::power::{self, CpuStack};
 use image_rt::{Boot, cpu, println, start};
 use spin::Once;
+use ticker::Timer;
 use turns::Turns;
 
 image_rt::image!(main);
@@ -49,7 +52,11 @@ fn main(boot: Boot) -> ! {
     };
     let number = |name| value(name).and_then(|value| value.parse::<u64>().ok());
     if let Some(ticks) = number("ticks") {
-        ticker::run(ticks);
+        let is_physical = value("timer") == Some("physical");
+        ticker::run(ticks, if is_physical { Timer::Physical } else { Timer::Virtual });
+    }
+    if let Some(count) = number("transports") {
+        transports::check(count);
     }
     if let Some(times) = number("scan") {
         leaks::scan(times);

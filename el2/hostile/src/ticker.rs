@@ -9,18 +9,24 @@ use image_rt::{cpu, power, println};
 /// has doubled. The period grows so that deadlines are spread over the turns of other guests.
 const PERIOD: u64 = 3;
 const SHIFT: u64 = 12;
-/// Virtual timer INTID (DEN 0094).
-const TIMER: u64 = 27;
 
-/// Handles `ticks` ticks, and prints how late they were.
-pub(crate) fn run(ticks: u64) -> ! {
+/// A timer of this vCPU. Both compare with the same counter: a hypervisor must not show the guest
+/// two different times.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Timer {
+    Virtual,
+    Physical,
+}
+
+/// Handles `ticks` ticks of the timer, and prints how late they were.
+pub(crate) fn run(ticks: u64, timer: Timer) -> ! {
     cpu::irq_save();
     machine::enable_interrupts();
     let period = PERIOD * cpu::ticks_per_millisecond();
     let (mut worst, mut sum) = (0, 0);
     let mut deadline = cpu::ticks() + period;
     for tick in 0..ticks {
-        let late = tick_at(deadline);
+        let late = timer.tick_at(deadline);
         worst = worst.max(late);
         sum += late;
         deadline = cpu::ticks() + period + period * tick / SHIFT;
@@ -31,31 +37,58 @@ pub(crate) fn run(ticks: u64) -> ! {
     power::system_off()
 }
 
-/// Waits for the timer interrupt and handles it. Returns its delay in counter ticks.
-fn tick_at(deadline: u64) -> u64 {
-    // SAFETY: the interrupt is handled below.
-    unsafe {
-        asm!(
-            "msr cntv_cval_el0, {deadline}",
-            "msr cntv_ctl_el0, {enable}",
-            "isb",
-            deadline = in(reg) deadline,
-            enable = in(reg) 1_u64,
-            options(nostack, preserves_flags),
-        );
-    }
-    loop {
-        cpu::wait_for_interrupt();
-        let late = cpu::ticks().saturating_sub(deadline);
-        let intid = machine::acknowledge();
-        // WFI may end without an interrupt, because it is only a hint (DDI 0487, C6.2).
-        if intid == machine::NONE {
-            continue;
+impl Timer {
+    /// Waits for the timer interrupt and handles it. Returns its delay in counter ticks.
+    fn tick_at(self, deadline: u64) -> u64 {
+        self.start(deadline);
+        loop {
+            cpu::wait_for_interrupt();
+            let late = cpu::ticks().saturating_sub(deadline);
+            let intid = machine::acknowledge();
+            // WFI may end without an interrupt, because it is only a hint (DDI 0487, C6.2).
+            if intid == machine::NONE {
+                continue;
+            }
+            match self {
+                Self::Virtual => cpu::stop_virtual_timer(),
+                Self::Physical => cpu::stop_physical_timer(),
+            }
+            machine::end(intid);
+            if intid == self.intid() {
+                return late;
+            }
         }
-        cpu::stop_virtual_timer();
-        machine::end(intid);
-        if intid == TIMER {
-            return late;
+    }
+
+    /// Returns the INTID of the timer's PPI (DEN 0094).
+    fn intid(self) -> u64 {
+        match self {
+            Self::Virtual => 27,
+            Self::Physical => 30,
+        }
+    }
+
+    fn start(self, deadline: u64) {
+        // SAFETY: the caller handles the interrupt.
+        unsafe {
+            match self {
+                Self::Virtual => asm!(
+                    "msr cntv_cval_el0, {deadline}",
+                    "msr cntv_ctl_el0, {enable}",
+                    "isb",
+                    deadline = in(reg) deadline,
+                    enable = in(reg) 1_u64,
+                    options(nostack, preserves_flags),
+                ),
+                Self::Physical => asm!(
+                    "msr cntp_cval_el0, {deadline}",
+                    "msr cntp_ctl_el0, {enable}",
+                    "isb",
+                    deadline = in(reg) deadline,
+                    enable = in(reg) 1_u64,
+                    options(nostack, preserves_flags),
+                ),
+            }
         }
     }
 }

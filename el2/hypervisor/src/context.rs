@@ -73,8 +73,9 @@ const WFI_TRAPS: u64 = 1 << 13;
 const DEBUG_TRAPS: u64 = 1 << 11 | 1 << 10 | 1 << 9 | 1 << 6 | 1 << 5;
 /// `CPTR_EL2`: the bits that are RES1 without `HCR_EL2.E2H`. Floating point does not trap.
 const NO_FLOAT_TRAPS: u64 = 0x33ff;
-/// `CNTHCTL_EL2`: the physical counter can be read, and the physical timer traps.
-const COUNTER_ALONE: u64 = 1;
+/// `CNTHCTL_EL2`: neither the physical counter nor the physical timer of EL1 trap. EL2 has a timer
+/// of its own (`hypervisor_timer.rs`).
+const COUNTER_AND_TIMER: u64 = 0b11;
 /// `SCTLR_EL1`: MMU and caches off, RES1 bits set.
 const MMU_OFF: u64 = 0x30d0_0800;
 /// `VMPIDR_EL2`: bit 31 is RES1.
@@ -125,7 +126,7 @@ macro_rules! el1_registers {
     };
 }
 
-// The timer's control register must come last, after its deadline.
+// A timer's control register must come last, after its deadline.
 el1_registers! {
     sctlr: "sctlr_el1",
     cpacr: "cpacr_el1",
@@ -152,6 +153,8 @@ el1_registers! {
     cntkctl: "cntkctl_el1",
     timer_compare: "cntv_cval_el0",
     timer_control: "cntv_ctl_el0",
+    physical_timer_compare: "cntp_cval_el0",
+    physical_timer_control: "cntp_ctl_el0",
 }
 
 /// Returns `true` if the CPU has FEAT_RAS (ID_AA64PFR0_EL1.RAS), which `VDISR_EL2` requires.
@@ -166,11 +169,18 @@ impl El1 {
         Self { sctlr: MMU_OFF, ..Self::default() }
     }
 
-    /// Returns the counter value at which the virtual timer fires.
+    /// Returns the counter value at which the first of the timers fires. Both timers compare with
+    /// the same counter, because `CNTVOFF_EL2` is zero.
     pub(crate) fn timer_deadline(&self) -> u64 {
         const ENABLE: u64 = 1;
         const IMASK: u64 = 2;
-        if self.timer_control & (ENABLE | IMASK) == ENABLE { self.timer_compare } else { NEVER }
+        let timers = [
+            (self.timer_control, self.timer_compare),
+            (self.physical_timer_control, self.physical_timer_compare),
+        ];
+        let fires = |(control, _): &(u64, u64)| control & (ENABLE | IMASK) == ENABLE;
+        let deadlines = timers.into_iter().filter(fires);
+        deadlines.map(|(_, compare)| compare).min().unwrap_or(NEVER)
     }
 }
 
@@ -213,10 +223,11 @@ pub(crate) unsafe fn prepare_cpu(wfi: Wfi) {
             "cptr_el2": NO_FLOAT_TRAPS,
             "hstr_el2": 0_u64,
             "mdcr_el2": counters | DEBUG_TRAPS,
-            "cnthctl_el2": COUNTER_ALONE,
+            "cnthctl_el2": COUNTER_AND_TIMER,
             "cntvoff_el2": 0_u64,
             "vpidr_el2": read_register!("midr_el1"),
             "cntv_ctl_el0": 0_u64,
+            "cntp_ctl_el0": 0_u64,
         }
         asm!("isb", "tlbi alle1", "ic iallu", "dsb nsh", "isb", options(nostack, preserves_flags),);
     }

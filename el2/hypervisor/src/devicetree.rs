@@ -1,7 +1,7 @@
 //! Finds the guest's files in the loader's devicetree, and writes the guest's own devicetree.
 
 use crate::controller::{FIRST_SPI, SPIS};
-use crate::layout::{UART, UART_SPI, VIRTUAL_TIMER};
+use crate::layout::{PHYSICAL_TIMER, UART, UART_SPI, VIRTUAL_TIMER};
 use crate::pci::Pci;
 use alloc::format;
 use alloc::string::String;
@@ -267,11 +267,12 @@ fn psci() -> DeviceTreeNode {
     node("psci", [property("compatible", versions), property("method", "hvc")])
 }
 
-/// Describes the timer. The guest uses the virtual timer; the binding `arm,armv8-timer` also
-/// requires the other interrupts.
+/// Describes the timers. The guest has the physical and the virtual timer of EL1; the binding
+/// `arm,armv8-timer` also requires the interrupts of the secure timer and of EL2's.
 fn timer() -> DeviceTreeNode {
     let ppi = |number| [PPI, number, LEVEL_HIGH];
-    let interrupts = [ppi(13), ppi(14), ppi(VIRTUAL_TIMER.get() - 16), ppi(10)];
+    let [virtual_timer, physical] = [VIRTUAL_TIMER, PHYSICAL_TIMER].map(|it| ppi(it.get() - 16));
+    let interrupts = [ppi(13), physical, virtual_timer, ppi(10)];
     node(
         "timer",
         [

@@ -3,11 +3,11 @@
 //! Interrupts are masked at EL2. We acknowledge them after the exits that they cause, and while a
 //! vCPU waits, and drop their priority immediately. Interrupts that are linked to a guest's
 //! interrupt stay active until the guest deactivates its own; all others are deactivated here. The
-//! interrupt of a virtual timer moves with its vCPU from CPU to CPU.
+//! interrupts of a vCPU's timers move with the vCPU from CPU to CPU.
 
 use crate::guest::{Guest, guests};
 use crate::irqchip::{self, KICK};
-use crate::layout::{UART_SPI, VIRTUAL_TIMER};
+use crate::layout::{PHYSICAL_TIMER, TIMERS, UART_SPI, VIRTUAL_TIMER};
 use crate::linked::timer_line;
 use crate::scheduler::{self, VcpuId};
 use crate::trace;
@@ -20,7 +20,7 @@ use msi_types::trace::Event;
 use msi_types::{Cpu, HwIrq, Level, Line, SetLine, Trigger};
 use spin::Once;
 
-/// PPIs for the virtual interface's maintenance interrupt and EL2's physical timer. `virt` uses the
+/// PPIs of the virtual interface's maintenance interrupt and of EL2's timer. `virt` uses the
 /// numbers from the Base System Architecture (DEN 0094).
 const MAINTENANCE: IntId = IntId::ppi(9).expect("16 PPIs exist");
 const HYPERVISOR_TIMER: IntId = IntId::ppi(10).expect("16 PPIs exist");
@@ -29,7 +29,7 @@ static HANDLERS: Once<Handlers> = Once::new();
 
 /// Handles of the interrupts that are handled while the machine runs.
 struct Handlers {
-    per_cpu: [PerCpuHandle; 4],
+    per_cpu: [PerCpuHandle; 5],
     _uart: IrqHandle,
 }
 
@@ -48,12 +48,8 @@ pub(crate) fn serve() {
         let handle = interrupts.request_per_cpu(intid.hwirq(), Trigger::Level, name, handler);
         handle.expect("a private interrupt could not be requested")
     };
-    let virtual_timer = |_: &IrqContext<'_>| {
-        let Some(VcpuId { guest, cpu }) = scheduler::loaded() else { return };
-        if let Some(guest) = guests().get(guest) {
-            guest.vgic().set_line(timer_line(cpu), Level::High);
-        }
-    };
+    let virtual_timer = |_: &IrqContext<'_>| raise_timer(VIRTUAL_TIMER);
+    let physical_timer = |_: &IrqContext<'_>| raise_timer(PHYSICAL_TIMER);
     let uart = |_: &IrqContext<'_>| {
         if let Some(guest) = uart_owner() {
             guest.vgic().set_line(Line::Spi(UART_SPI), Level::High);
@@ -76,12 +72,21 @@ pub(crate) fn serve() {
             kick.expect("the SGI for kicks could not be requested"),
             per_cpu(MAINTENANCE, "virtual interface", |_| ()),
             per_cpu(VIRTUAL_TIMER, "virtual timer", virtual_timer),
+            per_cpu(PHYSICAL_TIMER, "physical timer", physical_timer),
             per_cpu(HYPERVISOR_TIMER, "hypervisor's timer", |_| scheduler::on_timer()),
         ],
         _uart: uart.expect("the UART's interrupt could not be requested"),
     };
     let handlers = HANDLERS.call_once(|| handlers);
     handlers.per_cpu.iter().for_each(PerCpuHandle::enable_here);
+}
+
+/// Asserts the timer line of the vCPU that is loaded here.
+fn raise_timer(timer: IntId) {
+    let Some(VcpuId { guest, cpu }) = scheduler::loaded() else { return };
+    if let Some(guest) = guests().get(guest) {
+        guest.vgic().set_line(timer_line(cpu, timer), Level::High);
+    }
 }
 
 /// Handles all interrupts that are pending at this CPU.
@@ -130,11 +135,17 @@ fn handle(interrupt: Acknowledged) {
     }
 }
 
-/// Assigns this CPU's virtual timer to the vCPU. The timer must be off; the vCPU's timer interrupt
-/// may be active.
-pub(crate) fn load_timer(guest: &Guest, cpu: Cpu) {
-    let is_active = || guest.vgic().is_physical_active(timer_line(cpu));
-    let Some(timer) = timer_here() else { return };
+/// Assigns this CPU's timers to the vCPU. The timers must be off; the vCPU's timer interrupts may
+/// be active.
+pub(crate) fn load_timers(guest: &Guest, cpu: Cpu) {
+    for intid in TIMERS {
+        load_timer(guest, cpu, intid);
+    }
+}
+
+fn load_timer(guest: &Guest, cpu: Cpu, intid: IntId) {
+    let is_active = || guest.vgic().is_physical_active(timer_line(cpu, intid));
+    let Some(timer) = timer_here(intid) else { return };
     // The timer cannot signal this vCPU while the physical interrupt is active.
     assert!(!timer.is_active(), "the timer interrupt of the previous vCPU is active");
     if !is_active() {
@@ -147,24 +158,25 @@ pub(crate) fn load_timer(guest: &Guest, cpu: Cpu) {
     }
 }
 
-/// Stops this CPU's virtual timer, which the vCPU no longer uses. Always deactivates the timer's
-/// interrupt, because another vCPU that deactivates the virtual interrupt may find this vCPU
-/// already unloaded.
-pub(crate) fn put_timer() {
+/// Stops this CPU's timers, which the vCPU no longer uses. Always deactivates the timers'
+/// interrupts, because another vCPU that deactivates a virtual interrupt may find this vCPU already
+/// unloaded.
+pub(crate) fn put_timers() {
     cpu::stop_virtual_timer();
-    if let Some(timer) = timer_here() {
+    cpu::stop_physical_timer();
+    for timer in TIMERS.into_iter().filter_map(timer_here) {
         timer.deactivate();
     }
 }
 
-fn timer_here() -> Option<Interrupt<'static, RawMmio>> {
-    irqchip::gic().redistributor_frames(irqchip::here()).ok()?.interrupt(VIRTUAL_TIMER).ok()
+fn timer_here(intid: IntId) -> Option<Interrupt<'static, RawMmio>> {
+    irqchip::gic().redistributor_frames(irqchip::here()).ok()?.interrupt(intid).ok()
 }
 
 /// Returns `true` if the interrupt stays active until the guest deactivates its own.
 fn is_handed_over(intid: IntId) -> bool {
     match intid {
-        VIRTUAL_TIMER => scheduler::loaded().is_some(),
+        VIRTUAL_TIMER | PHYSICAL_TIMER => scheduler::loaded().is_some(),
         _ => intid.get() == UART_SPI && uart_owner().is_some(),
     }
 }

@@ -6,8 +6,13 @@ use gic_arch::IntId;
 /// Address and SPI of `virt`'s PL011. Each guest has a PL011 at this address.
 pub(crate) const UART: Range<u64> = 0x0900_0000..0x0900_1000;
 pub(crate) const UART_SPI: u32 = 33;
-/// Virtual timer PPI, as in the Base System Architecture (DEN 0094).
+/// PPIs of a guest's timers, as in the Base System Architecture (DEN 0094).
 pub(crate) const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("16 PPIs exist");
+pub(crate) const PHYSICAL_TIMER: IntId = IntId::ppi(14).expect("16 PPIs exist");
+pub(crate) const TIMERS: [IntId; 2] = [VIRTUAL_TIMER, PHYSICAL_TIMER];
+
+/// Addresses of `virt`'s 32 virtio-mmio transports.
+pub(crate) const VIRTIO: Range<u64> = 0x0a00_0000..0x0a00_4000;
 
 /// Kind of a guest's UART.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,8 +1,8 @@
-//! Links guests' lines to physical interrupts: the virtual timers', and the UART's if a guest owns
+//! Links guests' lines to physical interrupts: the timers', and the UART's if a guest owns
 //! the machine's UART.
 
 use crate::irqchip;
-use crate::layout::{UART_SPI, Uart, VIRTUAL_TIMER};
+use crate::layout::{TIMERS, UART_SPI, Uart};
 use crate::scheduler::{self, VcpuId};
 use alloc::sync::Arc;
 use gic_arch::IntId;
@@ -15,8 +15,8 @@ use vgic::{PhysicalInterrupts, Vgic};
 pub(crate) fn link(guest: usize, vgic: &Vgic, uart: Uart) {
     vgic.serve_physical(Arc::new(Physical { guest }))
         .expect("no other physical interrupts were set");
-    for cpu in (0..vgic.config().cpus.len() as u32).map(Cpu::new) {
-        vgic.link(timer_line(cpu), VIRTUAL_TIMER).expect("the guest's GIC has the timer's PPI");
+    for (cpu, timer) in timers(vgic) {
+        vgic.link(timer_line(cpu, timer), timer).expect("the guest's GIC has the timers' PPIs");
     }
     if uart == Uart::Own {
         vgic.link(Line::Spi(UART_SPI), IntId::new(UART_SPI))
@@ -27,16 +27,22 @@ pub(crate) fn link(guest: usize, vgic: &Vgic, uart: Uart) {
 /// Deasserts the linked lines of a guest after it was restored. Interrupts whose physical lines are
 /// still asserted are signaled again.
 pub(crate) fn lower(vgic: &Vgic, uart: Uart) {
-    let timers = (0..vgic.config().cpus.len() as u32).map(|cpu| timer_line(Cpu::new(cpu)));
+    let timers = timers(vgic).map(|(cpu, timer)| timer_line(cpu, timer));
     let uart = (uart == Uart::Own).then_some(Line::Spi(UART_SPI));
     for line in timers.chain(uart) {
         vgic.set_line(line, Level::Low);
     }
 }
 
-/// Returns the line of a vCPU's virtual timer.
-pub(crate) fn timer_line(cpu: Cpu) -> Line {
-    Line::Ppi { cpu, intid: VIRTUAL_TIMER.get() }
+/// Returns each vCPU with the PPI of each of its timers.
+fn timers(vgic: &Vgic) -> impl Iterator<Item = (Cpu, IntId)> {
+    let cpus = (0..vgic.config().cpus.len() as u32).map(Cpu::new);
+    cpus.flat_map(|cpu| TIMERS.map(|timer| (cpu, timer)))
+}
+
+/// Returns the line of a vCPU's timer, given the timer's PPI.
+pub(crate) fn timer_line(cpu: Cpu, timer: IntId) -> Line {
+    Line::Ppi { cpu, intid: timer.get() }
 }
 
 /// Physical interrupts behind the links of one guest.

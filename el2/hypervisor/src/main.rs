@@ -40,6 +40,7 @@ mod trace;
 mod traps;
 mod vcpu;
 mod vectors;
+mod virtio;
 mod virtual_interface;
 
 image_rt::image!(boot::main);

@@ -9,6 +9,7 @@ use crate::layout::UART;
 use crate::power::End;
 use crate::psci::{self, Answer};
 use crate::syndrome::{DeviceAccess, RegisterAccess, Trap};
+use crate::virtio;
 use image_rt::read_register;
 use vgic::{AccessWidth, ListRegisterVcpu, Progress};
 
@@ -120,7 +121,10 @@ fn write(guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<
             uart.write(guest.vgic(), address - UART.start, value);
             Some(Progress::Done)
         }
-        _ => guest.pci.as_ref()?.write(address, width, value).map(|()| Progress::Done),
+        _ => {
+            let pci = || guest.pci.as_ref()?.write(address, width, value);
+            virtio::write(address).or_else(pci).map(|()| Progress::Done)
+        }
     }
 }
 
@@ -136,6 +140,6 @@ fn read(guest: &Guest, address: u64, width: AccessWidth) -> Option<u64> {
         (Err(_), Some(uart)) if UART.contains(&address) => {
             Some(uart.read(guest.vgic(), address - UART.start))
         }
-        _ => guest.pci.as_ref()?.read(address, width),
+        _ => virtio::read(address).or_else(|| guest.pci.as_ref()?.read(address, width)),
     }
 }

@@ -71,7 +71,7 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
     let stop = run_loaded(guest, entity, interrupts, &mut registers.context);
     registers.floats.store();
     registers.el1 = El1::store();
-    interrupts::put_timer();
+    interrupts::put_timers();
     let deadline = registers.el1.timer_deadline();
     if stop == Stop::Off {
         interrupts.reset();
@@ -101,7 +101,7 @@ fn load(id: VcpuId, guest: &Guest, registers: &Registers) {
         if !guest.ran_last_here(id.cpu) {
             context::forget_translations();
         }
-        interrupts::load_timer(guest, id.cpu);
+        interrupts::load_timers(guest, id.cpu);
         registers.el1.load();
     }
 }

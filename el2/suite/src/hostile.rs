@@ -44,6 +44,7 @@ const ATTACKS: &[(&str, bool)] = &[
     ("undescribed-accesses", true),
     ("calls", false),
     ("timer", false),
+    ("physical-timer", false),
     ("sgis", false),
     ("commands", false),
     ("overlapping-tables", false),
@@ -64,11 +65,30 @@ const CROWD: u8 = 8;
 /// interrupt.
 const MOVE_EVERY: u32 = 7;
 
+/// A timer of the first guest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Timer {
+    Virtual,
+    Physical,
+}
+
+impl Timer {
+    /// Returns the word that selects the timer.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Virtual => "virtual",
+            Self::Physical => "physical",
+        }
+    }
+}
+
 /// A run of the two guests.
 #[derive(Clone, Copy)]
 struct Run {
     attack: &'static str,
     takes_exceptions: bool,
+    /// Timer that the first guest uses.
+    timer: Timer,
     /// Number of vCPUs of each guest.
     vcpus: u8,
     cpus: u8,
@@ -80,6 +100,13 @@ impl Run {
     fn name(&self) -> String {
         let Self { attack, vcpus, cpus, .. } = self;
         match (cpus, vcpus) {
+            _ if self.timer == Timer::Physical => {
+                let moved = if self.move_every.is_some() { ", moved" } else { "" };
+                format!(
+                    "a guest's ticks of its physical timer come in time beside `{attack}` of \
+                     {vcpus} vCPUs{moved}"
+                )
+            }
             _ if self.move_every.is_some() => {
                 format!("a guest's ticks come beside `{attack}` of {vcpus} vCPUs, moved")
             }
@@ -94,7 +121,7 @@ impl Run {
         let Self { vcpus, cpus, move_every, .. } = *self;
         let board = Board { vcpus, cpus, move_every, record, ..board()? };
         let words = format!("attack={} milliseconds={MILLISECONDS} vcpus={vcpus}", self.attack);
-        let ticks = format!("ticks={TICKS}");
+        let ticks = format!("ticks={TICKS} timer={}", self.timer.word());
         let mut qemu = board.command(&[first(&ticks)?, second(&words)?])?;
         if cpus == 1 {
             qemu.args(COUNTED);
@@ -147,6 +174,7 @@ pub(crate) fn cases() -> Vec<Case> {
     let run = |attack, vcpus, cpus| Run {
         attack,
         takes_exceptions: false,
+        timer: Timer::Virtual,
         vcpus,
         cpus,
         move_every: None,
@@ -157,8 +185,31 @@ pub(crate) fn cases() -> Vec<Case> {
     let together = TOGETHER.iter().map(|&attack| run(attack, 2, 2));
     let crowded = CROWDED.iter().map(|&attack| run(attack, CROWD, 1));
     let moved = Run { move_every: Some(MOVE_EVERY), ..run("spin", CROWD, 1) };
-    let all = alone.chain(together).chain(crowded).chain([moved]);
-    all.map(|run| built::case(run.name(), LIMIT, move || run.judge())).collect()
+    let physical = [run("timer", 1, 1), run("wake-ups", CROWD, 1), moved]
+        .map(|run| Run { timer: Timer::Physical, ..run });
+    let all = alone.chain(together).chain(crowded).chain([moved]).chain(physical);
+    let empty = built::case("a guest finds virtio-mmio transports without a device", LIMIT, empty);
+    all.map(|run| built::case(run.name(), LIMIT, move || run.judge())).chain([empty]).collect()
+}
+
+/// Number of virtio-mmio transports of QEMU's `virt`.
+const TRANSPORTS: u64 = 32;
+
+/// Checks that the transports exist and that none has a device.
+fn empty() -> Result<()> {
+    let words = format!("transports={TRANSPORTS}");
+    let mut found = None;
+    process::watch(&mut board()?.command(&[first(&words)?])?, LIMIT, |line| {
+        if let Some(Fact::Hostile(HostileFact::Empty { transports, exceptions })) =
+            Fact::parse(line)
+        {
+            found = Some((transports, exceptions));
+        }
+    })?;
+    let (transports, exceptions) = found.context("the guest did not report the transports")?;
+    ensure!(transports == TRANSPORTS, "{transports} of {TRANSPORTS} transports have no device");
+    ensure!(exceptions == 0, "reading the transports caused {exceptions} exceptions");
+    Ok(())
 }
 
 /// The reports of the guests and of the hypervisor.

@@ -20,13 +20,14 @@ const MILLISECONDS: u32 = 200;
 /// Minimum number of readable registers. A Neoverse-N1 has 2,200 at EL1.
 const FEWEST: usize = 2000;
 /// Registers that change without being written: `CNTPCT_EL0`, `CNTVCT_EL0`, `CNTPCTSS_EL0`,
-/// `CNTVCTSS_EL0`, `CNTV_TVAL_EL0`, `RNDR`, `RNDRRS`, and `NZCV`, which holds the reader's own
-/// flags.
+/// `CNTVCTSS_EL0`, `CNTP_TVAL_EL0`, `CNTV_TVAL_EL0`, `RNDR`, `RNDRRS`, and `NZCV`, which holds the
+/// reader's own flags.
 const CLOCKS: &[&str] = &[
     COUNTER,
     "S3_3_C14_C0_1",
     "S3_3_C14_C0_5",
     "S3_3_C14_C0_6",
+    "S3_3_C14_C2_0",
     "S3_3_C14_C3_0",
     "S3_3_C2_C4_0",
     "S3_3_C2_C4_1",

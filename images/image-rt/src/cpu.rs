@@ -190,3 +190,9 @@ pub fn stop_virtual_timer() {
     // SAFETY: a timer that does not fire has no effect.
     unsafe { asm!("msr cntv_ctl_el0, xzr", "isb", options(nostack, preserves_flags)) };
 }
+
+/// Stops this CPU's physical timer of EL1.
+pub fn stop_physical_timer() {
+    // SAFETY: a timer that does not fire has no effect.
+    unsafe { asm!("msr cntp_ctl_el0, xzr", "isb", options(nostack, preserves_flags)) };
+}

@@ -87,7 +87,7 @@ say cpus "\"online\":$cpus,\"again\":false"
 say listens ''
 read -r line
 say heard "\"text\":\"$line\",\"again\":false"
-$B devmem 0x0a000000 32
+$B devmem 0x0b000000 32
 say absent-device "\"status\":$?"
 # While a driver starts, its interrupts and the code that waits for them run on the only CPU.
 others_on 0

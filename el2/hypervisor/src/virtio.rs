@@ -1,0 +1,28 @@
+//! The virtio-mmio transports of `virt`, none of which has a device. The devicetree does not
+//! describe them, but some guests probe them at their fixed addresses.
+
+use crate::layout::VIRTIO;
+
+/// Bytes of each transport.
+const STRIDE: u64 = 0x200;
+
+/// Reads a register. Returns `None` if the address isn't in a transport.
+///
+/// A transport whose `DeviceID` is zero has no device, and drivers must ignore it (VIRTIO 1.2,
+/// 4.2.3.1.1). As on QEMU, its other registers read as zero, except for those that identify the
+/// transport.
+pub(crate) fn read(address: u64) -> Option<u64> {
+    /// `MagicValue`: "virt" in little-endian ASCII.
+    const MAGIC: u64 = 0x7472_6976;
+    const VERSION: u64 = 2;
+    VIRTIO.contains(&address).then_some(match address % STRIDE {
+        0x0 => MAGIC,
+        0x4 => VERSION,
+        _ => 0,
+    })
+}
+
+/// Ignores a write. Returns `None` if the address isn't in a transport.
+pub(crate) fn write(address: u64) -> Option<()> {
+    VIRTIO.contains(&address).then_some(())
+}
