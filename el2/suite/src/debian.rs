@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
+use doorbell_harness::apt::Suite;
 use doorbell_harness::initramfs;
-use doorbell_harness::qemu::Version;
 use doorbell_harness::small_linux::{self, first_files};
 use doorbell_harness::suite::{OrAbsent, Shared};
 use doorbell_harness::workspace::{self, Workspace};
@@ -28,29 +28,35 @@ pub(crate) struct Guest {
     pub(crate) initrd: PathBuf,
 }
 
-/// Returns a Debian release's kernel with its file system.
-pub(crate) fn guest(version: Version) -> Result<&'static Guest> {
-    static GUESTS: [Shared<Guest>; 2] = [const { Shared::new() }; 2];
-    let place = &GUESTS[usize::from(version == Version::Backports)];
-    place.get(|| Guest::fetch(workspace::this()?, version).or_absent("Debian's kernel"))
+/// Returns the kernel of a Debian suite with its file system.
+pub(crate) fn guest(suite: Suite) -> Result<&'static Guest> {
+    static STABLE: Shared<Guest> = Shared::new();
+    static BACKPORTS: Shared<Guest> = Shared::new();
+    static UNSTABLE: Shared<Guest> = Shared::new();
+    let place = match suite {
+        Suite::Stable => &STABLE,
+        Suite::Backports => &BACKPORTS,
+        Suite::Unstable => &UNSTABLE,
+    };
+    place.get(|| Guest::fetch(workspace::this()?, suite).or_absent("Debian's kernel"))
 }
 
 impl Guest {
     /// Fetches a suite's kernel and busybox into the cache, and packs the file system.
-    fn fetch(workspace: &Workspace, version: Version) -> Result<Self> {
+    fn fetch(workspace: &Workspace, suite: Suite) -> Result<Self> {
         let busybox = small_linux::fetch_busybox(workspace).context("busybox")?;
-        let packages = small_linux::fetch_with_modules(workspace, version)?;
+        let packages = small_linux::fetch_with_modules(workspace, suite)?;
         let kernel = small_linux::kernel(&packages)?;
-        let modules = small_linux::pci_modules(version);
+        let modules = small_linux::pci_modules(suite);
         let modules = small_linux::modules(&packages, &modules)?;
         let folder = built::folder()?;
-        let initrd = folder.join(format!("initramfs-{version:?}").to_lowercase());
+        let initrd = folder.join(format!("initramfs-{suite:?}").to_lowercase());
         fs::write(&initrd, initramfs::pack(&first_files(&busybox, INIT, modules)?))?;
         Ok(Self { kernel, initrd })
     }
 }
 
 /// Fetches a suite's kernel into the cache.
-pub(crate) fn kernel(version: Version) -> Result<PathBuf> {
-    small_linux::kernel(&small_linux::fetch_with_modules(workspace::this()?, version)?)
+pub(crate) fn kernel(suite: Suite) -> Result<PathBuf> {
+    small_linux::kernel(&small_linux::fetch_with_modules(workspace::this()?, suite)?)
 }

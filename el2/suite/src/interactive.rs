@@ -102,7 +102,7 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
     };
     let file = wanted.trace.as_deref().map(create).transpose()?;
     let (image, tools) = (built::hypervisor()?, built::tools(wanted.qemu)?);
-    let kernel = own.map_or_else(|| debian::kernel(wanted.qemu), Ok)?;
+    let kernel = own.map_or_else(|| debian::kernel(wanted.qemu.suite()), Ok)?;
     let files = Files { kernel: &kernel, initrd: initrd.as_deref(), append: &wanted.append };
     let guests = vec![files; wanted.guests.into()];
     let board = Board {

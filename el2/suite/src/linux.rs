@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use doorbell_harness::apt::Suite;
 use doorbell_harness::process;
 use doorbell_harness::qemu::Version;
 use doorbell_harness::suite;
@@ -33,6 +34,8 @@ const TYPED: &str = "by interrupt";
 #[derive(Clone, Copy)]
 struct Case {
     version: Version,
+    /// The suite whose kernel the guest runs.
+    kernel: Suite,
     vcpus: u8,
     cpus: u8,
     controller: Controller,
@@ -51,7 +54,17 @@ impl Case {
         controller: Controller,
         machine: Machine,
     ) -> Self {
-        Self { version, vcpus, cpus, controller, machine, move_every: None, reads: READS }
+        let kernel = match version {
+            Version::Stable => Suite::Stable,
+            Version::Backports => Suite::Backports,
+        };
+        Self { version, kernel, vcpus, cpus, controller, machine, move_every: None, reads: READS }
+    }
+
+    /// Returns a case with Debian's newest kernel, on the newer QEMU with an ITS. The guest is moved.
+    const fn newest(vcpus: u8, cpus: u8) -> Self {
+        let case = Self::new(Version::Backports, vcpus, cpus, Controller::Its, GICV3);
+        Self { kernel: Suite::Unstable, ..case }.reading(FEW_READS).moved_every(50)
     }
 
     const fn moved_every(self, milliseconds: u32) -> Self {
@@ -80,6 +93,7 @@ const CASES: &[Case] = &[
     Case::new(Version::Stable, 2, 2, Controller::V2m, GICV3),
     Case::new(Version::Stable, 1, 1, Controller::None, MAX),
     Case::new(Version::Backports, 2, 2, Controller::Its, MAX),
+    Case::newest(2, 2),
 ];
 /// Cases of the long suite: more interrupts, each kernel on 1, 2 and 8 vCPUs with MBI, and the
 /// newer one on 1 and 8 with an ITS.
@@ -92,6 +106,9 @@ const LONG_CASES: &[Case] = &[
     Case::new(Version::Backports, 1, 1, Controller::Mbi, GICV3),
     Case::new(Version::Backports, 8, 2, Controller::Its, GICV3).reading(FEW_READS),
     Case::new(Version::Backports, 8, 2, Controller::Mbi, GICV3).reading(FEW_READS),
+    Case::newest(1, 1),
+    Case::newest(4, 4),
+    Case::newest(8, 2),
 ];
 
 /// Lists the ordinary cases.
@@ -123,10 +140,10 @@ fn listed(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
 
 impl Case {
     fn name(&self) -> String {
-        let Self { version, vcpus, cpus, controller, machine, .. } = self;
+        let Self { kernel, vcpus, cpus, controller, machine, .. } = self;
         let how = if self.move_every.is_some() { ", moved" } else { "" };
         format!(
-            "{version:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how} on \
+            "{kernel:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how} on \
              {machine}"
         )
     }
@@ -137,7 +154,7 @@ impl Case {
     }
 
     fn judge(&self, log: &Path) -> Result<()> {
-        let Self { version, vcpus, cpus, controller, machine, move_every, reads } = *self;
+        let Self { version, kernel, vcpus, cpus, controller, machine, move_every, reads } = *self;
         let has_messages = controller != Controller::None;
         let devices = if has_messages { &traffic::DEVICES[..] } else { &[DEVICE] };
         let board = Board {
@@ -151,7 +168,7 @@ impl Case {
             record: Record { stats: has_messages, ..Record::default() },
             ..Board::plain(version, MEMORY)?
         };
-        let guest = debian::guest(version)?;
+        let guest = debian::guest(kernel)?;
         let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
         let wanted = if has_messages { format!(" reads={reads}") } else { String::new() };
         let append = &format!("{COMMAND_LINE} {WORDS}{wanted}");
@@ -177,7 +194,7 @@ fn two_guests(version: Version, name: &str) -> Result<()> {
         devices: &[CONFINED_DEVICE.to_owned(), CONFINED_DEVICE.to_owned()],
         ..Board::plain(version, MEMORY)?
     };
-    let guest = debian::guest(Version::Stable)?;
+    let guest = debian::guest(Suite::Stable)?;
     let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
     let alone = format!("{COMMAND_LINE} {WORDS}");
     let waiting = format!("{alone} waits");

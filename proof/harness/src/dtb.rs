@@ -160,14 +160,18 @@ pub fn fetch_newest(workspace: &Workspace) -> Result<(String, PathBuf)> {
 /// Downloads the package that contains the devicetrees of the unstable kernel. Since Linux 7, they
 /// are in a separate package that the kernel's package depends on.
 fn download_unstable(apt: &Apt, version: &str, folder: &Path) -> Result<PathBuf> {
-    let packages = apt.dependencies(&format!("{KERNEL}={version}"))?;
-    let kernel = packages.iter().find(|name| name.starts_with("linux-image-"));
-    let kernel =
-        kernel.with_context(|| format!("{KERNEL} {version} depends on no kernel package"))?;
+    let kernel = unstable_kernel(apt, version)?;
     let base = kernel.replacen("image", "base", 1);
-    let package = if apt.dependencies(kernel)?.contains(&base) { &base } else { kernel };
-    apt.download(package, folder)?;
+    let package = if apt.dependencies(&kernel)?.contains(&base) { base } else { kernel };
+    apt.download(&package, folder)?;
     apt::packages_in(folder)?.pop().with_context(|| format!("{package} was not downloaded"))
+}
+
+/// Returns the package that a version of [`KERNEL`] from the unstable suite refers to.
+pub(crate) fn unstable_kernel(apt: &Apt, version: &str) -> Result<String> {
+    let packages = apt.dependencies(&format!("{KERNEL}={version}"))?;
+    let kernel = packages.into_iter().find(|name| name.starts_with("linux-image-"));
+    kernel.with_context(|| format!("{KERNEL} {version} depends on no kernel package"))
 }
 
 /// Unpacks the devicetrees of `suite`'s newest arm64 kernel into `folder`.

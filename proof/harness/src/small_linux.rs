@@ -7,7 +7,6 @@ use anyhow::{Context, Result};
 
 use crate::apt::{self, Apt, Suite};
 use crate::initramfs::{Content, File};
-use crate::qemu::Version;
 use crate::toolchain::{self, JUDGE_TARGET};
 use crate::workspace::Workspace;
 use crate::{cache, dtb, process};
@@ -40,10 +39,11 @@ const VIRTIO: &[&str] = &[
 /// Returns the modules for a virtio entropy source, a virtio network card and an NVMe controller on
 /// PCI, in the order of their dependencies. The guest must decompress modules whose names end with
 /// `.xz`.
-pub fn pci_modules(version: Version) -> Vec<&'static str> {
-    match version {
-        Version::Stable => [VIRTIO, NVME].concat(),
-        Version::Backports => vec![
+pub fn pci_modules(suite: Suite) -> Vec<&'static str> {
+    /// Module of newer kernels that others depend on.
+    const KEYRING: &str = "nvme-keyring.ko.xz";
+    let newer = || {
+        vec![
             "virtio-rng.ko.xz",
             "failover.ko.xz",
             "net_failover.ko.xz",
@@ -51,23 +51,55 @@ pub fn pci_modules(version: Version) -> Vec<&'static str> {
             "nvme-auth.ko.xz",
             "nvme-core.ko.xz",
             "nvme.ko.xz",
-        ],
+        ]
+    };
+    match suite {
+        Suite::Stable => [VIRTIO, NVME].concat(),
+        Suite::Backports => newer(),
+        Suite::Unstable => [vec![KEYRING], newer()].concat(),
     }
 }
 
 /// Fetches a suite's kernel and its [`pci_modules`] into the cache, and returns their folder. The
 /// kernel and the modules come from one package, because a module is only compatible with its own
 /// kernel.
-pub fn fetch_with_modules(workspace: &Workspace, version: Version) -> Result<PathBuf> {
-    let folder = cache::folder(workspace).join(format!("debian-{version:?}").to_lowercase());
+pub fn fetch_with_modules(workspace: &Workspace, suite: Suite) -> Result<PathBuf> {
+    let cache = cache::folder(workspace);
+    let folder = cache.join(format!("debian-{suite:?}").to_lowercase());
     if !cache::is_filled(&folder) {
-        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-        cache::fill(&folder, || {
-            let (suite, modules) = (version.suite(), pci_modules(version));
-            unpack_kernel(&apt, dtb::KERNEL, suite, &modules, &folder)
-        })?;
+        let modules = pci_modules(suite);
+        if suite == Suite::Unstable {
+            let apt = Apt::update_unstable(&cache.join("apt-unstable"))?;
+            cache::fill(&folder, || unpack_unstable(&apt, &modules, &folder))?;
+        } else {
+            let apt = Apt::update(&cache.join("apt"))?;
+            cache::fill(&folder, || unpack_kernel(&apt, dtb::KERNEL, suite, &modules, &folder))?;
+        }
     }
     Ok(folder)
+}
+
+/// Downloads the unstable suite's kernel, and unpacks it and the given modules into `folder`. Since
+/// Linux 7, the kernel's package only depends on one that has the kernel and one that has the
+/// modules.
+fn unpack_unstable(apt: &Apt, modules: &[&str], folder: &Path) -> Result<()> {
+    let kernel = dtb::unstable_kernel(apt, &apt.newest(dtb::KERNEL, Suite::Unstable)?)?;
+    let modules: Vec<_> =
+        modules.iter().map(|name| format!("./usr/lib/modules/*/{name}")).collect();
+    let parts = [("binary", vec!["./usr/lib/modules/*/vmlinuz".to_owned()]), ("modules", modules)];
+    for (part, patterns) in parts {
+        apt.download(&kernel.replacen("image", part, 1), folder)?;
+        let package = apt::packages_in(folder)?.pop();
+        let package = package.with_context(|| format!("{kernel} has no part `{part}`"))?;
+        let patterns: Vec<_> = patterns.iter().map(String::as_str).collect();
+        apt::unpack_matching(&package, &patterns, folder)?;
+        fs::remove_file(package)?;
+    }
+    let files = cache::files_below(folder)?;
+    let image = files.iter().find(|file| file.ends_with("vmlinuz")).context("no vmlinuz")?;
+    let boot = folder.join("boot");
+    fs::create_dir_all(&boot)?;
+    fs::rename(image, boot.join("vmlinuz")).map_err(Into::into)
 }
 
 /// Fetches busybox for arm64 into the cache, and returns its folder.

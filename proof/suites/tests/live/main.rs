@@ -227,9 +227,9 @@ impl Guest {
     fn new(workspace: &Workspace, version: Version) -> Result<Self> {
         let program = program(workspace)?;
         let busybox = small_linux::fetch_busybox(workspace).or_absent("busybox")?;
-        let packages =
-            small_linux::fetch_with_modules(workspace, version).or_absent("Debian's kernel")?;
-        let modules = small_linux::modules(&packages, &small_linux::pci_modules(version))?;
+        let packages = small_linux::fetch_with_modules(workspace, version.suite())
+            .or_absent("Debian's kernel")?;
+        let modules = small_linux::modules(&packages, &small_linux::pci_modules(version.suite()))?;
         let mut files = small_linux::first_files(&busybox, INIT, modules)?;
         files.push(File { path: "doorbell", content: Content::Program(fs::read(program)?) });
         let folder = workspace.target.join("live").join(format!("{version:?}").to_lowercase());
