@@ -2,6 +2,7 @@
 //! facts ([`doorbell_facts`]). The test targets list the cases.
 #![forbid(unsafe_code)]
 
+mod arceos;
 mod bench;
 mod board;
 mod built;
@@ -15,6 +16,7 @@ mod hostile;
 mod installer;
 pub mod interactive;
 mod kvm;
+mod kvm_unit_tests;
 mod leaks;
 mod linux;
 mod machine;
@@ -24,20 +26,26 @@ mod report;
 mod trace;
 mod traffic;
 
+use std::ffi::OsString;
+
 use doorbell_harness::suite::Case;
 
-/// Lists the ordinary cases: Debian's kernels, and guests of this project that check the
-/// hypervisor.
-pub fn cases() -> Vec<Case> {
-    let all = [linux::cases, dma::cases, bench::cases, microbench::cases, record::cases];
+/// Lists the ordinary cases: Debian's kernels, ArceOS, and guests of this project that check the
+/// hypervisor. Removes `--guests DIR` from the suite's arguments: kvm-unit-tests' programs, which
+/// are also cases.
+pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
+    let foreign = kvm_unit_tests::folder_in(arguments);
+    let all =
+        [linux::cases, arceos::cases, dma::cases, bench::cases, microbench::cases, record::cases];
     let others = [trace::cases, hostile::cases, leaks::cases, delay::cases];
-    all.iter().chain(&others).flat_map(|cases| cases()).collect()
+    let own = all.iter().chain(&others).flat_map(|cases| cases());
+    own.chain(kvm_unit_tests::cases(foreign.as_deref())).collect()
 }
 
-/// Lists the cases that run Debian's kernels with more traffic and on more machines, and the test
-/// bench on each QEMU.
+/// Lists the cases that run Debian's kernels with more traffic and on more machines, ArceOS on more
+/// machines and with other drivers, and the test bench on each QEMU.
 pub fn long_cases() -> Vec<Case> {
-    linux::long_cases().into_iter().chain(bench::cases()).collect()
+    [linux::long_cases, arceos::long_cases, bench::cases].iter().flat_map(|cases| cases()).collect()
 }
 
 /// Lists the cases that run Debian's installer as a guest.

@@ -1,9 +1,12 @@
-//! Hypervisor cases for every run.
+//! Hypervisor cases for every run. `--guests DIR` adds kvm-unit-tests' programs.
 
 #![forbid(unsafe_code)]
 
+use std::env;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    doorbell_harness::suite::main(hypervisor_suite::cases())
+    let mut arguments = env::args_os().collect();
+    let cases = hypervisor_suite::cases(&mut arguments);
+    doorbell_harness::suite::main_with(arguments, cases)
 }

@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apt;
+pub mod arceos;
 pub mod archives;
 pub mod browser;
 pub mod cache;

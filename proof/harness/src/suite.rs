@@ -1,6 +1,7 @@
 //! A suite's cases. Cases are selected by name and run on all CPUs. Each case has a time limit and
 //! its own line in the report.
 
+use std::ffi::OsString;
 use std::fmt::{self, Display, Formatter};
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -52,6 +53,12 @@ impl Case {
 /// distinguished from the report.
 pub fn main(cases: Vec<Case>) -> ExitCode {
     conclude(&Arguments::from_args(), cases)
+}
+
+/// Runs cases like [`main`], given the command line. Needed for suites with options of their own,
+/// which the caller must have removed.
+pub fn main_with(arguments: Vec<OsString>, cases: Vec<Case>) -> ExitCode {
+    conclude(&Arguments::from_iter(arguments), cases)
 }
 
 /// Runs cases like [`main`], but one at a time. Needed for cases that measure time, or that share

@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Range;
 
 use anyhow::{Context, Result, ensure};
+use doorbell_harness::arceos::checksum_line;
 
 /// The events that [`Trace`] counts.
 pub const EVENTS: &[&str] = &[
@@ -267,18 +268,11 @@ impl Boot {
         let cpus = self.output.word_after("cpus ")?;
         ensure!(cpus == self.cpus.to_string(), "ArceOS found {cpus} CPUs");
         self.output.word_after("end")?;
-        let written = format!("checksum {:016x}\n", fnv(&self.input));
+        let written = checksum_line(&self.input);
         let is_written = self.disk.windows(written.len()).any(|bytes| bytes == written.as_bytes());
         ensure!(is_written, "the disk does not contain `{}`", written.trim_end());
         Ok(())
     }
-}
-
-/// Returns the FNV-1a hash, which the program computes as well.
-fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-    })
 }
 
 impl fmt::Display for Boot {

@@ -4,23 +4,19 @@
 
 #![forbid(unsafe_code)]
 
-mod disk;
-mod kernel;
-
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use doorbell_harness::arceos::{self, Drivers};
 use doorbell_harness::dtb::Tools;
-use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
+use doorbell_harness::suite::{self, Case, OrAbsent};
 use doorbell_harness::temporary::Folder;
-use doorbell_harness::workspace::{self, Workspace};
+use doorbell_harness::workspace;
 use doorbell_harness::{process, qemu};
 use doorbell_suites::arceos::{Boot, EVENTS, Output, Trace};
-
-use crate::kernel::Drivers;
 
 /// Time after which a boot counts as hung. A boot takes 25 seconds, or more on a busy machine.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -30,8 +26,6 @@ const SURROUNDINGS: &[&str] =
     &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const ITS: &str = "virt,gic-version=3,its=on";
 const V2M: &str = "virt,gic-version=2";
-/// Bytes of the file that the program reads.
-const INPUT_BYTES: u32 = 1_000_000;
 
 fn main() -> ExitCode {
     let mut cases = vec![case("as it is", ITS, 4, Drivers::Stock, Boot::judge_stock)];
@@ -56,7 +50,7 @@ fn case(
 ) -> Case {
     Case::new(name, CASE_LIMIT, move || {
         let workspace = workspace::this()?;
-        let image = image(workspace, drivers)?;
+        let image = arceos::image(workspace, drivers)?;
         let tools = qemu::fetch(workspace, qemu::Version::Stable).or_absent("QEMU")?;
         let boot = boot(&tools, machine, cpus, image)?;
         eprintln!("{boot}");
@@ -64,20 +58,12 @@ fn case(
     })
 }
 
-/// Returns the image with these drivers, which is built once.
-fn image(workspace: &Workspace, drivers: Drivers) -> Result<&'static Path> {
-    static STOCK: Shared<PathBuf> = Shared::new();
-    static OURS: Shared<PathBuf> = Shared::new();
-    let image = if drivers == Drivers::Stock { &STOCK } else { &OURS };
-    image.get(|| kernel::build(workspace, drivers)).map(PathBuf::as_path)
-}
-
 /// Boots the image until the program ends.
 fn boot(tools: &Tools, machine: &str, cpus: u64, image: &Path) -> Result<Boot> {
     let folder = Folder::new()?;
     let (disk, trace) = (folder.path().join("disk"), folder.path().join("trace"));
-    let input = input();
-    fs::write(&disk, disk::volume(&input)).context("cannot write the disk")?;
+    let input = arceos::input();
+    fs::write(&disk, arceos::disk(&input)).context("cannot write the disk")?;
     let mut qemu = tools.command(qemu::PROGRAM);
     qemu.arg("-L").arg(tools.root().join("usr/share/qemu"));
     qemu.args(["-M", machine, "-cpu", "cortex-a72", "-m", "1G", "-smp"]).arg(cpus.to_string());
@@ -94,10 +80,4 @@ fn boot(tools: &Tools, machine: &str, cpus: u64, image: &Path) -> Result<Boot> {
     ensure!(status.success(), "QEMU ended with {status}");
     let trace = Trace::read(&fs::read_to_string(&trace).context("QEMU wrote no trace")?);
     Ok(Boot { cpus, input, disk: fs::read(&disk)?, output, trace })
-}
-
-/// Returns the content of the file: a sequence without a short period.
-fn input() -> Vec<u8> {
-    let numbers = (0..INPUT_BYTES / 4).map(|index| index.wrapping_mul(0x9e37_79b9));
-    numbers.flat_map(u32::to_le_bytes).collect()
 }

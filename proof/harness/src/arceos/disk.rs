@@ -1,4 +1,5 @@
-//! A FAT16 volume with one file (Microsoft's "FAT: General Overview of On-Disk Format", 1.03).
+//! The program's disk: a FAT16 volume with one file (Microsoft's "FAT: General Overview of On-Disk
+//! Format", 1.03).
 
 /// Bytes per sector.
 const SECTOR: usize = 512;
@@ -11,8 +12,26 @@ const TABLE: usize = SECTORS / CLUSTER as usize * 2 / SECTOR;
 /// Entries of the root directory, which fill 32 sectors.
 const ROOT_ENTRIES: usize = 512;
 
+/// Bytes of the file that the program reads.
+const INPUT_BYTES: u32 = 1_000_000;
+
+/// Returns the content of the file that the program reads: a sequence without a short period.
+pub fn input() -> Vec<u8> {
+    let numbers = (0..INPUT_BYTES / 4).map(|index| index.wrapping_mul(0x9e37_79b9));
+    numbers.flat_map(u32::to_le_bytes).collect()
+}
+
+/// Returns the line that the program writes to the disk after it has read this content: its FNV-1a
+/// hash.
+pub fn checksum_line(content: &[u8]) -> String {
+    let hash = content.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    format!("checksum {hash:016x}\n")
+}
+
 /// Returns a volume whose only file, `INPUT.BIN`, has this content.
-pub(crate) fn volume(content: &[u8]) -> Vec<u8> {
+pub fn disk(content: &[u8]) -> Vec<u8> {
     let mut volume = boot_sector();
     let table = table(content.len().div_ceil(SECTOR * usize::from(CLUSTER)));
     volume.extend(table.iter().chain(&table));

@@ -1,20 +1,25 @@
-//! Builds the program in `adopters/arceos` with ArceOS's own interrupt drivers, and with ours.
+//! ArceOS with the program in `adopters/arceos`, with ArceOS's own interrupt drivers and with ours.
 //!
 //! Ours need a patched `somehal`, which is assembled below the target folder: the registry's
 //! archive, the files of ours that replace or accompany its drivers, and a dependency on
 //! `gic-driver`.
+
+mod disk;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use doorbell_harness::image;
-use doorbell_harness::process;
-use doorbell_harness::suite::Absent;
-use doorbell_harness::toolchain::SOFT_FLOAT_TARGET;
-use doorbell_harness::workspace::Workspace;
 use serde_json::Value;
+
+use crate::image;
+use crate::process;
+use crate::suite::{Absent, Shared};
+use crate::toolchain::SOFT_FLOAT_TARGET;
+use crate::workspace::Workspace;
+
+pub use self::disk::{checksum_line, disk, input};
 
 /// ArceOS uses unstable features of the compiler.
 const TOOLCHAIN: &str = "nightly-2026-07-15";
@@ -25,13 +30,26 @@ const PROGRAM: &str = "arceos-adopter";
 
 /// The interrupt drivers that ArceOS is built with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Drivers {
+pub enum Drivers {
+    /// Those of `somehal`: ArceOS is unmodified.
     Stock,
+    /// Those of `adopters/arceos`, on `gic-driver`.
     Ours,
 }
 
+/// Returns a flat image of ArceOS, which the first call builds.
+///
+/// # Errors
+/// Fails if the toolchain is absent, which is a reason to skip a case, or if the build fails.
+pub fn image(workspace: &Workspace, drivers: Drivers) -> Result<&'static Path> {
+    static STOCK: Shared<PathBuf> = Shared::new();
+    static OURS: Shared<PathBuf> = Shared::new();
+    let image = if drivers == Drivers::Stock { &STOCK } else { &OURS };
+    image.get(|| build(workspace, drivers)).map(PathBuf::as_path)
+}
+
 /// Builds ArceOS and returns a flat image.
-pub(crate) fn build(workspace: &Workspace, drivers: Drivers) -> Result<PathBuf> {
+fn build(workspace: &Workspace, drivers: Drivers) -> Result<PathBuf> {
     check_toolchain(&workspace.root)?;
     let adopter = workspace.root.join("adopters/arceos");
     let folder = workspace.target.join("adopters/arceos").join(match drivers {

@@ -1,0 +1,247 @@
+//! Runs ArceOS, another project's kernel, as a guest with an NVMe disk: unmodified, and with
+//! `gic-driver` (`adopters/arceos`).
+//!
+//! Unmodified, ArceOS boots on all vCPUs by its timer and its UART, but does not find its disk: its
+//! ITS driver makes mistakes that QEMU's model tolerates and KVM's does not. The hypervisor must
+//! name the mistakes. With `gic-driver`, the program reads and writes its disk.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_facts::{Ending, Fact, HypervisorFact};
+use doorbell_harness::arceos::{self, Drivers};
+use doorbell_harness::qemu::Version;
+use doorbell_harness::suite;
+use doorbell_harness::temporary::Folder;
+use doorbell_harness::{process, workspace};
+
+use crate::board::{Board, LIMIT, MEMORY, MOVES};
+use crate::built;
+use crate::files::Files;
+
+/// The disk, whose driver requests all vectors.
+const DISK: &str = "nvme,serial=1,drive=d0,msix_qsize=65";
+/// Interval between moves, in milliseconds.
+const MOVE_EVERY: u32 = 50;
+/// What the program prints when it has allocated and freed a vector many times, without a failure.
+const ROUNDS: &str = "rounds 10000 last Ok(())";
+/// Part of a fault of the unmodified ITS driver: the alignment of its collection table. The fault of
+/// its command queue is not required: a saved `GITS_CBASER` has zeros in bits 15:12, so the fault is
+/// lost if the guest is moved between the write and the enable of the ITS.
+const TABLE: &str = "the ITS table is not aligned to its page size";
+/// Likewise, on several vCPUs: all redistributors have the same pending table.
+const SHARED_TABLE: &str = "the pending table overlaps that of another redistributor";
+
+/// A machine with a single guest.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    drivers: Drivers,
+    vcpus: u8,
+    cpus: u8,
+}
+
+const fn stock(vcpus: u8, cpus: u8) -> Case {
+    Case { drivers: Drivers::Stock, vcpus, cpus }
+}
+
+const fn ours(vcpus: u8, cpus: u8) -> Case {
+    Case { drivers: Drivers::Ours, vcpus, cpus }
+}
+
+const CASES: &[Case] = &[stock(1, 1), stock(4, 4)];
+const LONG_CASES: &[Case] =
+    &[stock(2, 2), stock(8, 2), ours(1, 1), ours(2, 2), ours(4, 4), ours(8, 2)];
+
+/// Lists the ordinary cases.
+pub(crate) fn cases() -> Vec<suite::Case> {
+    listed(CASES)
+}
+
+/// Lists the cases that take longer.
+pub(crate) fn long_cases() -> Vec<suite::Case> {
+    listed(LONG_CASES)
+}
+
+fn listed(cases: &[Case]) -> Vec<suite::Case> {
+    let case = |case: &Case| {
+        let case = *case;
+        built::case(case.name(), case.limit(), move || case.judge())
+    };
+    cases.iter().map(case).collect()
+}
+
+impl Case {
+    fn name(self) -> String {
+        let Self { drivers, vcpus, cpus } = self;
+        let kind = match drivers {
+            Drivers::Stock => "unmodified",
+            Drivers::Ours => "with gic-driver",
+        };
+        format!("ArceOS {kind} on {vcpus} vCPUs of {cpus} CPUs, moved")
+    }
+
+    /// Returns a time limit that a run does not exceed even on a busy machine.
+    fn limit(self) -> Duration {
+        match self.drivers {
+            Drivers::Stock => LIMIT,
+            Drivers::Ours => 4 * LIMIT,
+        }
+    }
+
+    fn judge(self) -> Result<()> {
+        let folder = Folder::new()?;
+        let disk = folder.path().join("disk");
+        let input = arceos::input();
+        fs::write(&disk, arceos::disk(&input)).context("cannot write the disk")?;
+        let mut qemu = self.command()?;
+        let drive = format!("if=none,id=d0,format=raw,file={}", disk.display());
+        let mut report = Report::default();
+        process::watch(qemu.args(["-drive", &drive]), self.limit(), |line| report.line(line))
+            .with_context(|| format!("ArceOS printed {:?}", report.said))?;
+        eprintln!("{}: {:?}, {} moves", self.name(), report.said, report.moves);
+        report.judge_end(self.vcpus)?;
+        match self.drivers {
+            Drivers::Stock => report.judge_faults(self.vcpus),
+            Drivers::Ours => report.judge_program(&arceos::checksum_line(&input), &fs::read(disk)?),
+        }
+    }
+
+    fn command(self) -> Result<Command> {
+        let image = arceos::image(workspace::this()?, self.drivers)?;
+        let board = Board {
+            vcpus: self.vcpus,
+            cpus: self.cpus,
+            devices: &[DISK.to_owned()],
+            move_every: Some(MOVE_EVERY),
+            ..Board::plain(Version::Stable, MEMORY)?
+        };
+        board.command(&[Files { kernel: image, initrd: None, append: "" }])
+    }
+}
+
+/// The output of ArceOS, its program and the hypervisor.
+#[derive(Debug, Default)]
+struct Report {
+    /// Number of CPUs that ArceOS found.
+    cpus: Option<u8>,
+    /// Lines of the program.
+    said: Vec<String>,
+    faults: Vec<String>,
+    /// `true` if the hypervisor stated that a message was dropped.
+    is_dropped: bool,
+    moves: u64,
+    ending: Option<Ending>,
+}
+
+impl Report {
+    fn line(&mut self, line: &str) {
+        match Fact::parse(line) {
+            Some(Fact::Hypervisor(HypervisorFact::Fault { fault, .. })) => {
+                self.faults.push(fault.into());
+            }
+            Some(Fact::Hypervisor(HypervisorFact::Moved { times })) => self.moves = times,
+            Some(Fact::Hypervisor(HypervisorFact::Ended { how, .. })) => self.ending = Some(how),
+            _ => {}
+        }
+        let line = line.trim_end();
+        if let Some(number) = line.strip_prefix("smp = ") {
+            self.cpus = number.parse().ok();
+        }
+        if let Some((_, said)) = line.split_once("adopter: ") {
+            self.said.push(said.into());
+        }
+        self.is_dropped |= line.ends_with("the guest's controller dropped the message");
+    }
+
+    /// Checks that ArceOS found its CPUs and turned its machine off.
+    fn judge_end(&self, vcpus: u8) -> Result<()> {
+        ensure!(self.cpus == Some(vcpus), "ArceOS found {:?} CPUs", self.cpus);
+        ensure!(self.ending == Some(Ending::Off), "the machine ended by {:?}", self.ending);
+        ensure!(self.moves > 0, "the guest was not moved");
+        Ok(())
+    }
+
+    /// Checks that the hypervisor named the reasons for which the unmodified driver gets no
+    /// messages.
+    fn judge_faults(&self, vcpus: u8) -> Result<()> {
+        let shared = (vcpus > 1).then_some(SHARED_TABLE);
+        for reason in [TABLE].into_iter().chain(shared) {
+            let is_named = self.faults.iter().any(|fault| fault.contains(reason));
+            ensure!(is_named, "no fault states that {reason}: {:?}", self.faults);
+        }
+        ensure!(self.is_dropped, "no message was dropped");
+        Ok(())
+    }
+
+    /// Checks that the program read the disk and wrote `written` to it, and that the guest made no
+    /// mistake.
+    fn judge_program(&self, written: &str, disk: &[u8]) -> Result<()> {
+        for line in [ROUNDS, "end"] {
+            ensure!(self.said.iter().any(|said| said == line), "the program printed no `{line}`");
+        }
+        let is_written = disk.windows(written.len()).any(|bytes| bytes == written.as_bytes());
+        ensure!(is_written, "the disk does not contain `{}`", written.trim_end());
+        ensure!(!self.is_dropped && self.faults.is_empty(), "faults: {:?}", self.faults);
+        ensure!(self.moves >= MOVES, "{} moves, not {MOVES}", self.moves);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STOCK: [&str; 6] = [
+        "smp = 2",
+        r#"{"hypervisor":{"fault":{"guest":0,"fault":"gicr@80c0000: GICR_PENDBASER: the pending table overlaps that of another redistributor whose LPIs are enabled (of vCPU 0)"}}}"#,
+        r#"{"hypervisor":{"fault":{"guest":0,"fault":"its@8080000: GITS_CBASER = 0xb8e000006ff4e401: the command queue is not aligned to 64 KiB: bits 15:12 are treated as zero"}}}"#,
+        r#"{"hypervisor":{"fault":{"guest":0,"fault":"its@8080000: GITS_BASER1 = 0xbce700006ff4d600: the ITS table is not aligned to its page size"}}}"#,
+        "hypervisor: vector 0 of function 0x0008: the guest's controller dropped the message",
+        r#"{"hypervisor":{"moved":{"times":12}}}"#,
+    ];
+    const OFF: &str = r#"{"hypervisor":{"ended":{"guest":0,"how":"off"}}}"#;
+    const WRITTEN: &str = "checksum 1\n";
+
+    fn report(lines: &[&str]) -> Report {
+        let mut report = Report::default();
+        lines.iter().chain(&[OFF]).for_each(|line| report.line(line));
+        report
+    }
+
+    fn judged_stock(lines: &[&str]) -> Result<()> {
+        let report = report(lines);
+        report.judge_end(2).and_then(|()| report.judge_faults(2))
+    }
+
+    #[test]
+    fn each_mistake_must_be_named() {
+        judged_stock(&STOCK).unwrap();
+        // The second fault is that of the command queue.
+        for missing in (0..STOCK.len()).filter(|line| *line != 2) {
+            let mut lines = STOCK.to_vec();
+            lines.remove(missing);
+            assert!(judged_stock(&lines).is_err(), "without line {missing}");
+        }
+    }
+
+    #[test]
+    fn the_program_must_complete_without_faults() {
+        let good = ["smp = 2", "adopter: rounds 10000 last Ok(())", "adopter: end", STOCK[5]];
+        let judged = |lines: &[&str], disk: &str| {
+            let report = report(lines);
+            report.judge_end(2).and_then(|()| report.judge_program(WRITTEN, disk.as_bytes()))
+        };
+        judged(&good, "\0checksum 1\n").unwrap();
+        assert!(judged(&good, "\0checksum 2\n").is_err());
+        for missing in 0..good.len() {
+            let mut lines = good.to_vec();
+            lines.remove(missing);
+            assert!(judged(&lines, WRITTEN).is_err(), "without line {missing}");
+        }
+        for fault in [STOCK[2], STOCK[4]] {
+            assert!(judged(&[&good[..], &[fault]].concat(), WRITTEN).is_err(), "{fault}");
+        }
+    }
+}

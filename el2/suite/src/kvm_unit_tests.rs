@@ -1,0 +1,276 @@
+//! Runs kvm-unit-tests (<https://gitlab.com/kvm-unit-tests>) as guests. Whoever runs the suite
+//! provides the folder of its arm64 programs, `arm/*.flat`, with `--guests DIR`.
+//!
+//! Most guests are moved while they run. The tests of migration wait for a key, which is typed
+//! after some moves.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use doorbell_facts::{Ending, Fact, HypervisorFact};
+use doorbell_harness::process;
+use doorbell_harness::suite::{Absent, Case};
+
+use crate::board::{Board, COUNTING, LIMIT};
+use crate::built;
+use crate::files::Files;
+
+const OPTION: &str = "--guests";
+/// Memory of a guest in MiB, of which the test `selftest-setup` is told.
+const MEMORY: u32 = 256;
+/// Interval between moves, in milliseconds.
+const MOVE_EVERY: u32 = 20;
+/// Time for some moves, before a key is typed.
+const MIGRATION: Duration = Duration::from_millis(500);
+/// The last line of a program that succeeded: the status, shifted by one bit (QEMU's `isa-debug-exit`
+/// and kvm-unit-tests' `chr_testdev_exit`).
+const SUCCESS: &str = "EXIT: STATUS=1";
+
+/// A program with its arguments, as in `arm/unittests.cfg`.
+#[derive(Clone, Copy, Debug)]
+struct Unit {
+    name: &'static str,
+    program: &'static str,
+    arguments: &'static str,
+    /// Numbers of vCPUs, and of CPUs that they share.
+    machines: &'static [(u8, u8)],
+    time: Time,
+}
+
+/// The virtual time of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Time {
+    /// The host's. The guest is moved.
+    Host,
+    /// Counted in instructions of [`INSTRUCTION`] nanoseconds, because the unit measures time. The
+    /// guest is not moved.
+    Counted,
+}
+
+const ONE: &[(u8, u8)] = &[(1, 1)];
+const TWO: &[(u8, u8)] = &[(2, 2), (2, 1)];
+const ANY: &[(u8, u8)] = &[(1, 1), (2, 2), (4, 4), (8, 2)];
+const SEVERAL: &[(u8, u8)] = &[(2, 2), (4, 4), (8, 2)];
+/// The tests that send LPIs to several CPUs need at least four.
+const FOUR: &[(u8, u8)] = &[(4, 4), (8, 2)];
+/// Nanoseconds of an instruction in virtual time. With fewer, programs that wait for a time would
+/// execute too many instructions.
+const INSTRUCTION: f64 = 64.0;
+const COUNTED: &[&str] = &["-accel", "tcg,thread=single", "-icount", "shift=6,sleep=off"];
+/// Makes the tests run that a hypervisor with known errata would fail (`lib/errata.h`).
+const ENVIRONMENT: &str = "ERRATA_FORCE=y\n";
+
+const fn unit(
+    name: &'static str,
+    program: &'static str,
+    arguments: &'static str,
+    machines: &'static [(u8, u8)],
+) -> Unit {
+    Unit { name, program, arguments, machines, time: Time::Host }
+}
+
+const UNITS: &[Unit] = &[
+    unit("selftest-setup", "selftest", "setup smp=2 mem=256", TWO),
+    unit("selftest-vectors-kernel", "selftest", "vectors-kernel", ONE),
+    unit("selftest-vectors-user", "selftest", "vectors-user", ONE),
+    unit("selftest-smp", "selftest", "smp", ANY),
+    unit("gicv3-ipi", "gic", "ipi", SEVERAL),
+    unit("gicv3-active", "gic", "active", ANY),
+    unit("its-introspection", "gic", "its-introspection", ANY),
+    unit("its-trigger", "gic", "its-trigger", FOUR),
+    unit("its-migration", "gic", "its-migration", FOUR),
+    unit("its-pending-migration", "gic", "its-pending-migration", FOUR),
+    unit("its-migrate-unmapped-collection", "gic", "its-migrate-unmapped-collection", FOUR),
+    unit("psci", "psci", "", SEVERAL),
+    unit("cache", "cache", "", ONE),
+    unit("fpu-context", "fpu", "", TWO),
+    Unit { time: Time::Counted, ..unit("timer", "timer", "", ONE) },
+    Unit { time: Time::Counted, ..unit(MICROBENCH, "micro-bench", "", TWO) },
+];
+/// A program that measures operations, and tests nothing.
+const MICROBENCH: &str = "micro-bench";
+/// The operations that the micro-benchmark must have measured.
+const MEASURED: &[&str] =
+    &["hyp_call", "mmio_read_user", "mmio_read_vgic", "eoi", "ipi", "lpi", "timer_10ms"];
+
+/// Removes `--guests DIR` from the arguments of a suite, and returns the folder.
+pub(crate) fn folder_in(arguments: &mut Vec<OsString>) -> Option<PathBuf> {
+    let at = arguments.iter().position(|argument| argument == OPTION)?;
+    let mut option = arguments.drain(at..arguments.len().min(at + 2));
+    option.nth(1).map(PathBuf::from)
+}
+
+/// Lists the cases: each unit on its machines, or a single case that is skipped if there is no
+/// folder.
+pub(crate) fn cases(folder: Option<&Path>) -> Vec<Case> {
+    let Some(folder) = folder else {
+        let absent = || Err(Absent::new("`-- --guests DIR` names the folder of arm/*.flat").into());
+        return vec![built::case("kvm-unit-tests", LIMIT, absent)];
+    };
+    let units = UNITS.iter().flat_map(|unit| unit.machines.iter().map(move |it| (unit, *it)));
+    let case = |(unit, (vcpus, cpus)): (&'static Unit, _)| {
+        let folder = folder.to_path_buf();
+        let name = format!("kvm-unit-tests: {} on {vcpus} vCPUs of {cpus} CPUs", unit.name);
+        built::case(name.clone(), LIMIT, move || unit.judge(&name, &folder, vcpus, cpus))
+    };
+    units.map(case).collect()
+}
+
+impl Unit {
+    fn judge(&self, name: &str, folder: &Path, vcpus: u8, cpus: u8) -> Result<()> {
+        let program = folder.join(self.program).with_extension("flat");
+        if !program.exists() {
+            return Err(Absent::new(format!("there is no {}", program.display())).into());
+        }
+        let mut qemu = self.command(&program, vcpus, cpus)?;
+        let (keyboard, mut typist) = io::pipe()?;
+        let (mut report, mut typed) = (Report::default(), Ok(()));
+        process::watch(qemu.stdin(keyboard), LIMIT, |line| {
+            if report.line(line) {
+                thread::sleep(MIGRATION);
+                typed = typist.write_all(b"\n");
+            }
+        })?;
+        typed?;
+        eprintln!("{name}: {}", report.summary());
+        report.judge(self)
+    }
+
+    fn command(&self, program: &Path, vcpus: u8, cpus: u8) -> Result<Command> {
+        let move_every = (self.time == Time::Host).then_some(MOVE_EVERY);
+        let board = Board { vcpus, cpus, move_every, ..Board::plain(COUNTING, MEMORY)? };
+        let environment = built::folder()?.join("kvm-unit-tests");
+        fs::write(&environment, ENVIRONMENT)?;
+        let initrd = Some(environment.as_path());
+        let mut qemu =
+            board.command(&[Files { kernel: program, initrd, append: self.arguments }])?;
+        qemu.args(match self.time {
+            Time::Host => &[],
+            Time::Counted => COUNTED,
+        });
+        Ok(qemu)
+    }
+}
+
+/// The output of a program and of the hypervisor.
+#[derive(Debug, Default)]
+struct Report {
+    passed: usize,
+    failed: Vec<String>,
+    is_success: bool,
+    /// Operations that the micro-benchmark measured, each with its mean number of instructions.
+    costs: Vec<(String, f64)>,
+    moves: u64,
+    ending: Option<Ending>,
+}
+
+impl Report {
+    /// Processes a line of output. Returns `true` if the program waits for a key.
+    fn line(&mut self, line: &str) -> bool {
+        let line = line.trim_end();
+        match Fact::parse(line) {
+            Some(Fact::Hypervisor(HypervisorFact::Moved { times })) => self.moves = times,
+            Some(Fact::Hypervisor(HypervisorFact::Ended { how, .. })) => self.ending = Some(how),
+            _ => {}
+        }
+        self.passed += usize::from(line.starts_with("PASS: "));
+        if line.starts_with("FAIL: ") || line.contains("assert failed") {
+            self.failed.push(line.into());
+        }
+        self.is_success |= line == SUCCESS;
+        if let [operation, _, average] = line.split_whitespace().collect::<Vec<_>>()[..]
+            && MEASURED.contains(&operation)
+            && let Ok(nanoseconds) = average.parse::<f64>()
+        {
+            self.costs.push((operation.into(), nanoseconds / INSTRUCTION));
+        }
+        line.contains("press a key") || line.ends_with("(quiet)")
+    }
+
+    /// Returns a summary of the results.
+    fn summary(&self) -> String {
+        let costs: Vec<_> =
+            self.costs.iter().map(|(name, cost)| format!("{name} {cost:.0}")).collect();
+        let Self { passed, failed, moves, .. } = self;
+        format!("{passed} passed, {} failed, {moves} moves {}", failed.len(), costs.join("; "))
+    }
+
+    /// Checks that the program tested something, and that nothing failed.
+    fn judge(&self, unit: &Unit) -> Result<()> {
+        ensure!(self.failed.is_empty(), "{}", self.failed.join("; "));
+        ensure!(self.is_success, "the program did not print `{SUCCESS}`");
+        ensure!(self.ending == Some(Ending::Off), "the machine ended by {:?}", self.ending);
+        if unit.name == MICROBENCH {
+            for operation in MEASURED {
+                let mut names = self.costs.iter().map(|(name, _)| name);
+                let is_measured = names.any(|name| name == operation);
+                ensure!(is_measured, "{operation} was not measured");
+            }
+            return Ok(());
+        }
+        ensure!(self.passed > 0, "the program tested nothing");
+        ensure!(self.moves > 0 || unit.time != Time::Host, "the guest was not moved");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    const OFF: &str = r#"{"hypervisor":{"ended":{"guest":0,"how":"off"}}}"#;
+    const MOVED: &str = r#"{"hypervisor":{"moved":{"times":12}}}"#;
+    const GOOD: [&str; 4] = ["PASS: gicv3: ipi: self: IPI", SUCCESS, OFF, MOVED];
+
+    fn judged(unit: &str, lines: &[&str]) -> Result<()> {
+        let mut report = Report::default();
+        for line in lines {
+            report.line(line);
+        }
+        let unit = UNITS.iter().find(|it| it.name == unit).context("no unit has this name")?;
+        report.judge(unit)
+    }
+
+    #[test]
+    fn each_departure_fails() {
+        judged("gicv3-ipi", &GOOD).unwrap();
+        for missing in 0..GOOD.len() {
+            let mut lines = GOOD.to_vec();
+            lines.remove(missing);
+            assert!(judged("gicv3-ipi", &lines).is_err(), "without line {missing}");
+        }
+        for bad in ["FAIL: gicv3: ipi: self: IPI", "lib/arm/psci.c:77: assert failed: node >= 0"] {
+            assert!(judged("gicv3-ipi", &[&GOOD[..], &[bad]].concat()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_operation_must_be_measured() {
+        let rows: Vec<_> = MEASURED.iter().map(|name| format!("{name}  100.0   10.0")).collect();
+        let of = |rows: &[String]| {
+            let rows = rows.iter().map(String::as_str).chain([SUCCESS, OFF]);
+            judged(MICROBENCH, &rows.collect::<Vec<_>>())
+        };
+        of(&rows).unwrap();
+        assert!(of(&rows[1..]).is_err());
+    }
+
+    #[test]
+    fn the_option_is_removed_from_the_arguments() {
+        let arguments = |words: &[&str]| words.iter().map(OsString::from).collect::<Vec<_>>();
+        let mut given = arguments(&["suite", "--guests", "/kut/arm", "timer"]);
+        assert_eq!(folder_in(&mut given), Some("/kut/arm".into()));
+        assert_eq!(given, arguments(&["suite", "timer"]));
+        for mut other in [arguments(&["suite", "timer"]), arguments(&["suite", "--guests"])] {
+            assert_eq!(folder_in(&mut other), None);
+        }
+    }
+}
