@@ -1,5 +1,6 @@
 //! Starts, supervises and ends child processes.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -58,7 +59,7 @@ pub fn output(command: &mut Command) -> Result<Output> {
 /// arrives.
 ///
 /// The child inherits standard error. A child that exceeds the limit is killed and reported as an
-/// error.
+/// error, with the last lines that it printed.
 pub fn watch(command: &mut Command, limit: Duration, line: impl FnMut(&str)) -> Result<ExitStatus> {
     let start = Instant::now();
     supervise(command, || limit.saturating_sub(start.elapsed()), line)
@@ -75,8 +76,11 @@ pub fn watch_each(
         .with_context(|| format!("{} (limit {} s per line)", shown(command), silence.as_secs()))
 }
 
+/// Number of lines that an error shows of the output of a program that did not end.
+const LAST_LINES: usize = 20;
+
 /// Runs `command`. The child is killed if it neither prints a line nor ends within the time that
-/// `left` returns.
+/// `left` returns. The error then shows its last lines.
 fn supervise(
     command: &mut Command,
     left: impl Fn() -> Duration,
@@ -85,17 +89,33 @@ fn supervise(
     let mut child =
         command.stdout(Stdio::piped()).spawn().context("the program cannot be started")?;
     let lines = lines_of(&mut child);
+    let mut last = VecDeque::with_capacity(LAST_LINES);
     loop {
         match lines.recv_timeout(left()) {
-            Ok(text) => line(&text),
+            Ok(text) => {
+                line(&text);
+                if last.len() == LAST_LINES {
+                    last.pop_front();
+                }
+                last.push_back(text);
+            }
             Err(RecvTimeoutError::Disconnected) => return Ok(child.wait()?),
             Err(RecvTimeoutError::Timeout) => {
                 child.kill()?;
                 child.wait()?;
-                bail!("the program did not end in time");
+                bail!("the program did not end in time; {}", shown_output(&last));
             }
         }
     }
+}
+
+/// Formats the last lines of a program's output.
+fn shown_output(last: &VecDeque<String>) -> String {
+    if last.is_empty() {
+        return "it printed nothing".into();
+    }
+    let lines = last.iter().map(|line| format!("\n    {}", line.trim_end()));
+    format!("its last lines are:{}", lines.collect::<String>())
 }
 
 fn lines_of(child: &mut Child) -> Receiver<String> {
@@ -117,4 +137,26 @@ fn shown(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_name().unwrap_or_default();
     let words = std::iter::once(program).chain(command.get_args());
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns the error of a script that does not end in time.
+    fn hung(script: &str) -> String {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &format!("{script}; exec sleep 1000")]);
+        let error = watch(&mut shell, Duration::from_secs(2), |_| ()).unwrap_err();
+        format!("{error:#}")
+    }
+
+    #[test]
+    fn a_timeout_shows_the_last_lines() {
+        let error = hung("seq 100 130");
+        let shown: Vec<_> = error.lines().filter_map(|line| line.strip_prefix("    ")).collect();
+        let expected: Vec<_> = (111..=130).map(|number: u32| number.to_string()).collect();
+        assert_eq!(shown, expected, "{error}");
+        assert!(hung(":").ends_with("it printed nothing"));
+    }
 }
