@@ -27,12 +27,12 @@ const DISK: &str = "nvme,serial=1,drive=d0,msix_qsize=65";
 const MOVE_EVERY: u32 = 50;
 /// What the program prints when it has allocated and freed a vector many times, without a failure.
 const ROUNDS: &str = "rounds 10000 last Ok(())";
-/// Part of a fault of the unmodified ITS driver: the alignment of its collection table. The fault of
-/// its command queue is not required: a saved `GITS_CBASER` has zeros in bits 15:12, so the fault is
-/// lost if the guest is moved between the write and the enable of the ITS.
-const TABLE: &str = "the ITS table is not aligned to its page size";
+/// Part of a fault of the unmodified ITS driver: the alignment of its collection table. The fault
+/// of its command queue is not required: a saved `GITS_CBASER` has zeros in bits 15:12, so the
+/// fault is lost if the guest is moved between the write and the enable of the ITS.
+const TABLE: &str = "the ITS table is not aligned";
 /// Likewise, on several vCPUs: all redistributors have the same pending table.
-const SHARED_TABLE: &str = "the pending table overlaps that of another redistributor";
+const SHARED_TABLE: &str = "the pending table overlaps";
 
 /// A machine with a single guest.
 #[derive(Clone, Copy, Debug)]
@@ -195,9 +195,9 @@ mod tests {
 
     const STOCK: [&str; 6] = [
         "smp = 2",
-        r#"{"hypervisor":{"fault":{"guest":0,"fault":"gicr@80c0000: GICR_PENDBASER: the pending table overlaps that of another redistributor whose LPIs are enabled (of vCPU 0)"}}}"#,
-        r#"{"hypervisor":{"fault":{"guest":0,"fault":"its@8080000: GITS_CBASER = 0xb8e000006ff4e401: the command queue is not aligned to 64 KiB: bits 15:12 are treated as zero"}}}"#,
-        r#"{"hypervisor":{"fault":{"guest":0,"fault":"its@8080000: GITS_BASER1 = 0xbce700006ff4d600: the ITS table is not aligned to its page size"}}}"#,
+        r#"{"hypervisor":{"fault":{"guest":0,"fault":"the pending table overlaps"}}}"#,
+        r#"{"hypervisor":{"fault":{"guest":0,"fault":"the command queue is not aligned"}}}"#,
+        r#"{"hypervisor":{"fault":{"guest":0,"fault":"the ITS table is not aligned"}}}"#,
         "hypervisor: vector 0 of function 0x0008: the guest's controller dropped the message",
         r#"{"hypervisor":{"moved":{"times":12}}}"#,
     ];

@@ -28,7 +28,7 @@ const MEMORY: u32 = 256;
 const MOVE_EVERY: u32 = 20;
 /// Time for some moves, before a key is typed.
 const MIGRATION: Duration = Duration::from_millis(500);
-/// The last line of a program that succeeded: the status, shifted by one bit (QEMU's `isa-debug-exit`
+/// The last line of a program that succeeded: its status, shifted by one bit (`isa-debug-exit`
 /// and kvm-unit-tests' `chr_testdev_exit`).
 const SUCCESS: &str = "EXIT: STATUS=1";
 

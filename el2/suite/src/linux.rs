@@ -61,7 +61,7 @@ impl Case {
         Self { version, kernel, vcpus, cpus, controller, machine, move_every: None, reads: READS }
     }
 
-    /// Returns a case with Debian's newest kernel, on the newer QEMU with an ITS. The guest is moved.
+    /// Returns a case with Debian's newest kernel, on the newer QEMU with an ITS, moved.
     const fn newest(vcpus: u8, cpus: u8) -> Self {
         let case = Self::new(Version::Backports, vcpus, cpus, Controller::Its, GICV3);
         Self { kernel: Suite::Unstable, ..case }.reading(FEW_READS).moved_every(50)
