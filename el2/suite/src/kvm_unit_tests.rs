@@ -1,5 +1,5 @@
-//! Runs kvm-unit-tests (<https://gitlab.com/kvm-unit-tests>) as guests. Whoever runs the suite
-//! provides the folder of its arm64 programs, `arm/*.flat`, with `--guests DIR`.
+//! Runs kvm-unit-tests (<https://gitlab.com/kvm-unit-tests>) as guests. The suite's option
+//! `--guests DIR` names the folder of its arm64 programs, `arm/*.flat`.
 //!
 //! Most guests are moved while they run. The tests of migration wait for a key, which is typed
 //! after some moves.
