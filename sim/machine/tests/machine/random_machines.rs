@@ -156,7 +156,7 @@ proptest! {
 
     #[test]
     fn random_machines_deliver_during_migration(drawn in machines(8)) {
-        check(&drawn, 12, Migration::AtRandom { seed: drawn.seed }, simulated)?;
+        check(&drawn, 6, Migration::AtRandom { seed: drawn.seed }, simulated)?;
     }
 }
 
@@ -182,6 +182,6 @@ proptest! {
 
     #[test]
     fn random_machines_deliver_on_moving_threads(drawn in machines(4)) {
-        check(&drawn, 400, Migration::AtRandom { seed: drawn.seed }, on_threads)?;
+        check(&drawn, 80, Migration::AtRandom { seed: drawn.seed }, on_threads)?;
     }
 }
