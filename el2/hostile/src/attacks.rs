@@ -124,16 +124,7 @@ fn timer(turns: &mut Turns) {
 fn physical_timer(turns: &mut Turns) {
     machine::enable_interrupts();
     while turns.next() {
-        // SAFETY: interrupts are masked.
-        unsafe {
-            asm!(
-                "msr cntp_cval_el0, xzr",
-                "msr cntp_ctl_el0, {}",
-                "isb",
-                in(reg) 1_u64,
-                options(nostack, preserves_flags),
-            );
-        }
+        cpu::start_physical_timer_at(0);
         machine::take();
     }
 }

@@ -1,7 +1,6 @@
 //! A guest that only waits for its timer interrupts, which must be on time.
 
 use crate::machine;
-use core::arch::asm;
 use doorbell_facts::{Fact, HostileFact};
 use image_rt::{cpu, power, println};
 
@@ -69,26 +68,9 @@ impl Timer {
     }
 
     fn start(self, deadline: u64) {
-        // SAFETY: the caller handles the interrupt.
-        unsafe {
-            match self {
-                Self::Virtual => asm!(
-                    "msr cntv_cval_el0, {deadline}",
-                    "msr cntv_ctl_el0, {enable}",
-                    "isb",
-                    deadline = in(reg) deadline,
-                    enable = in(reg) 1_u64,
-                    options(nostack, preserves_flags),
-                ),
-                Self::Physical => asm!(
-                    "msr cntp_cval_el0, {deadline}",
-                    "msr cntp_ctl_el0, {enable}",
-                    "isb",
-                    deadline = in(reg) deadline,
-                    enable = in(reg) 1_u64,
-                    options(nostack, preserves_flags),
-                ),
-            }
+        match self {
+            Self::Virtual => cpu::start_virtual_timer_at(deadline),
+            Self::Physical => cpu::start_physical_timer_at(deadline),
         }
     }
 }

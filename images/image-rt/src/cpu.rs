@@ -185,14 +185,38 @@ pub fn start_virtual_timer_in(milliseconds: u64) {
     }
 }
 
-/// Stops this CPU's virtual timer.
-pub fn stop_virtual_timer() {
-    // SAFETY: a timer that does not fire has no effect.
-    unsafe { asm!("msr cntv_ctl_el0, xzr", "isb", options(nostack, preserves_flags)) };
+/// Defines the functions of a timer, given its name and the prefix of its registers.
+macro_rules! timer {
+    ($name:literal, $prefix:literal, $start_at:ident, $stop:ident) => {
+        #[doc = concat!("Makes this CPU's ", $name, " fire when the counter reaches `deadline`,")]
+        /// until it is stopped or restarted.
+        pub fn $start_at(deadline: u64) {
+            // SAFETY: the timer's interrupt has a handler or is masked.
+            unsafe {
+                asm!(
+                    concat!("msr ", $prefix, "_cval_el0, {deadline}"),
+                    concat!("msr ", $prefix, "_ctl_el0, {enable}"),
+                    "isb",
+                    deadline = in(reg) deadline,
+                    enable = in(reg) 1_u64,
+                    options(nostack, preserves_flags),
+                );
+            }
+        }
+
+        #[doc = concat!("Stops this CPU's ", $name, ".")]
+        pub fn $stop() {
+            // SAFETY: a timer that does not fire has no effect.
+            unsafe {
+                asm!(
+                    concat!("msr ", $prefix, "_ctl_el0, xzr"),
+                    "isb",
+                    options(nostack, preserves_flags),
+                );
+            }
+        }
+    };
 }
 
-/// Stops this CPU's physical timer of EL1.
-pub fn stop_physical_timer() {
-    // SAFETY: a timer that does not fire has no effect.
-    unsafe { asm!("msr cntp_ctl_el0, xzr", "isb", options(nostack, preserves_flags)) };
-}
+timer!("virtual timer", "cntv", start_virtual_timer_at, stop_virtual_timer);
+timer!("physical timer of EL1", "cntp", start_physical_timer_at, stop_physical_timer);
