@@ -141,22 +141,26 @@ fn shown(command: &Command) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
-    /// Returns the error of a script that does not end in time.
-    fn hung(script: &str) -> String {
+    /// Returns the error of a script that hangs after it has printed this number of lines.
+    fn hung(script: &str, lines: u32) -> String {
         let mut shell = Command::new("sh");
         shell.args(["-c", &format!("{script}; exec sleep 1000")]);
-        let error = watch(&mut shell, Duration::from_secs(2), |_| ()).unwrap_err();
+        let seen = Cell::new(0);
+        let left = || if seen.get() < lines { Duration::from_mins(1) } else { Duration::ZERO };
+        let error = supervise(&mut shell, left, |_| seen.set(seen.get() + 1)).unwrap_err();
         format!("{error:#}")
     }
 
     #[test]
     fn a_timeout_shows_the_last_lines() {
-        let error = hung("seq 100 130");
+        let error = hung("seq 100 130", 31);
         let shown: Vec<_> = error.lines().filter_map(|line| line.strip_prefix("    ")).collect();
         let expected: Vec<_> = (111..=130).map(|number: u32| number.to_string()).collect();
         assert_eq!(shown, expected, "{error}");
-        assert!(hung(":").ends_with("it printed nothing"));
+        assert!(hung(":", 0).ends_with("it printed nothing"));
     }
 }
