@@ -66,8 +66,8 @@ pub(crate) fn rehearse(workspace: &Workspace) -> Result<ExitCode> {
 }
 
 /// Returns the builds of a package: without features, with each feature alone, with the default
-/// ones, and with all. What can be built for machines without an operating system is built for
-/// them only; the step `test` builds everything for the host.
+/// ones, and with all. A build is for a machine without an operating system if that is possible,
+/// otherwise for the host. (The step `test` builds each package for the host, with all features.)
 fn builds(package: &Package) -> Vec<Build> {
     let (names, default) = features(package);
     let mut wanted = vec![Vec::new()];

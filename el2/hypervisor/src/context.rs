@@ -73,8 +73,8 @@ const WFI_TRAPS: u64 = 1 << 13;
 const DEBUG_TRAPS: u64 = 1 << 11 | 1 << 10 | 1 << 9 | 1 << 6 | 1 << 5;
 /// `CPTR_EL2`: the bits that are RES1 without `HCR_EL2.E2H`. Floating point does not trap.
 const NO_FLOAT_TRAPS: u64 = 0x33ff;
-/// `CNTHCTL_EL2`: neither the physical counter nor the physical timer of EL1 trap. EL2 has a timer
-/// of its own (`hypervisor_timer.rs`).
+/// `CNTHCTL_EL2`: neither the physical counter nor EL1's physical timer traps. EL2 uses a separate
+/// timer (`hypervisor_timer.rs`).
 const COUNTER_AND_TIMER: u64 = 0b11;
 /// `SCTLR_EL1`: MMU and caches off, RES1 bits set.
 const MMU_OFF: u64 = 0x30d0_0800;

@@ -25,7 +25,8 @@ use crate::files::Files;
 const DISK: &str = "nvme,serial=1,drive=d0,msix_qsize=65";
 /// Interval between moves, in milliseconds.
 const MOVE_EVERY: u32 = 50;
-/// What the program prints when it has allocated and freed a vector many times, without a failure.
+/// Line that the program prints after it has allocated and freed a vector 10,000 times without a
+/// failure.
 const ROUNDS: &str = "rounds 10000 last Ok(())";
 /// Part of a fault of the unmodified ITS driver: the alignment of its collection table. The fault
 /// of its command queue is not required: a saved `GITS_CBASER` has zeros in bits 15:12, so the

@@ -31,9 +31,9 @@ const PROGRAM: &str = "arceos-adopter";
 /// The interrupt drivers that ArceOS is built with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drivers {
-    /// Those of `somehal`: ArceOS is unmodified.
+    /// The drivers of `somehal`: ArceOS is unmodified.
     Stock,
-    /// Those of `adopters/arceos`, on `gic-driver`.
+    /// The drivers of `adopters/arceos`, which call `gic-driver`.
     Ours,
 }
 

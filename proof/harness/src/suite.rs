@@ -28,7 +28,7 @@ pub struct Case {
 
 impl Case {
     /// Creates a case that fails if `run` fails or exceeds `limit`. If `run`'s error is caused by
-    /// an [`Absent`], the case is skipped instead. The case's duration goes to standard error.
+    /// an [`Absent`], the case is skipped instead. Prints the case's duration to standard error.
     pub fn new(
         name: impl Into<String>,
         limit: Duration,

@@ -86,7 +86,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// Time limit of a case, which may fetch devicetrees, build the command, or test a thousand boards.
 const CASE_LIMIT: Duration = Duration::from_mins(30);
 
-/// An ordinary run tests every board of this step from a tree's sorted list.
+/// Of this number of boards in a tree's sorted list, an ordinary run tests the first one.
 const STEP: usize = 4;
 
 /// Number of messages of each vector in the cases that test many boards.
@@ -227,8 +227,8 @@ impl Bench {
         Ok("a GICv2, inspected and not run".into())
     }
 
-    /// Tests, with few messages, the other boards of a tree: in a long run all, otherwise some from
-    /// each of its folders. An error names the failed boards.
+    /// Tests, with few messages, the other boards of a tree: all of them in a long run, otherwise
+    /// one of [`STEP`]. An error names the failed boards.
     fn sweep(&self, tree: Tree) -> Result<()> {
         let mut boards = dtb::files(&self.folder(tree)?)?;
         boards.retain(|(board, _)| !chosen(tree).contains(&board.as_str()));
