@@ -36,7 +36,7 @@ fn pause(machine: &mut Machine) -> [Duration; 3] {
         let ((), here) = time(|| machine.restore(&saved));
         [saving, there, here]
     };
-    let rounds: Vec<_> = std::iter::repeat_with(round).take(3).collect();
+    let rounds: Vec<_> = std::iter::repeat_with(round).take(5).collect();
     [0, 1, 2].map(|part| rounds.iter().map(|round| round[part]).min().unwrap())
 }
 
@@ -56,6 +56,7 @@ fn a_pause_is_in_proportion_to_mappings() {
     let part = pause(&mut machine);
 
     // The smaller machine spends most of its pause on the wired interrupts of 512 vCPUs, not on
-    // mappings, so the ratio of the pauses is not the ratio of the mappings.
-    assert!(part.iter().zip(&all).all(|(part, all)| *part * 4 < *all), "{part:?} of {all:?}");
+    // mappings, so the ratio of the pauses is not the ratio of the mappings. The smallest is that
+    // of a save, about 4. A pause in proportion to the capacity would have a ratio of 1.
+    assert!(part.iter().zip(&all).all(|(part, all)| *part * 2 < *all), "{part:?} of {all:?}");
 }
