@@ -134,7 +134,7 @@ fn on_threads(machine: Machine, options: &RunOptions) -> Result<Report, RunError
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 48,
+        cases: 24,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

@@ -80,7 +80,7 @@ fn messages_for_running_handler_are_redelivered() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     #[test]
     fn every_order_delivers_without_fault(

@@ -285,7 +285,7 @@ impl Pair {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: 150,
+        cases: 60,
         max_shrink_iters: 4000,
         ..ProptestConfig::default()
     })]
