@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use crate::image;
 use crate::process;
-use crate::suite::{Absent, Shared};
+use crate::suite::{Absent, Shared, is_long};
 use crate::toolchain::SOFT_FLOAT_TARGET;
 use crate::workspace::Workspace;
 
@@ -68,6 +68,10 @@ fn build(workspace: &Workspace, drivers: Drivers) -> Result<PathBuf> {
     cargo.args(["build", "--release", "--quiet", "--target-dir"]).arg(&target);
     // The committed lock file does not contain the patched package and its dependencies.
     cargo.args((drivers == Drivers::Stock).then_some("--locked"));
+    if !is_long() {
+        // The build takes longer than the runs.
+        cargo.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+    }
     process::must(&mut cargo)?;
     let elf = target.join(SOFT_FLOAT_TARGET).join("release").join(PROGRAM);
     let flat = folder.join("arceos.img");

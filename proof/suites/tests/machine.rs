@@ -66,7 +66,7 @@ fn json(arguments: &[&str]) -> Result<Value> {
 }
 
 /// Run enough samples that in at least one of them, other processes hardly disturb the measurement.
-const SAMPLES: [&str; 4] = ["--processes", "3", "--rounds", "17"];
+const SAMPLES: [&str; 4] = ["--processes", "3", "--rounds", "5"];
 
 /// Checks that setup and moves cost less with direct LPIs than with an ITS, because they do not
 /// need a command queue.

@@ -189,8 +189,9 @@ const WAKE_UP: Case = Case {
     name: "wake-up",
     package: "vgic",
     retries: 0,
-    quick: EVERY,
-    slow: &[Target::V8],
+    // Only with RCpc would loads of another ordering compile to other instructions.
+    quick: &[Target::Rcpc],
+    slow: &[Target::V8, Target::Lse],
     words: &[
         shared("mask", MASK, 0),
         shared("word", call("needs_kick", WAKEUP), 0),

@@ -46,7 +46,9 @@ fn main() -> Result<ExitCode> {
             Case::new(name, LIMIT, move || find(package, number, &fault))
         }));
     }
-    cases.push(Case::new("clippy", LIMIT, clippy));
+    if suite::is_long() {
+        cases.push(Case::new("clippy", LIMIT, clippy));
+    }
     Ok(suite::main(cases))
 }
 
