@@ -82,7 +82,7 @@ fn document<'a>(
     let mut cargo = process::cargo(&workspace.root);
     // This variable makes the stable compiler accept the option, whose output format is unstable.
     cargo.env("RUSTC_BOOTSTRAP", "1");
-    cargo.env("RUSTDOCFLAGS", "-Z unstable-options --output-format json");
+    cargo.env("RUSTDOCFLAGS", "-D warnings -Z unstable-options --output-format json");
     cargo.args(["doc", "--quiet", "--lib", "--no-deps", "--all-features", "--target", target]);
     cargo.arg("--target-dir").arg(&folder);
     cargo.args(libraries.iter().flat_map(|package| ["--package", &package.name]));

@@ -1,5 +1,5 @@
 //! Checks the packages as published to a registry. A package must build from its archive alone,
-//! with each single feature, and also for machines without an operating system.
+//! and also for machines without an operating system; in the long run with each single feature.
 
 use std::process::ExitCode;
 
@@ -30,15 +30,20 @@ struct Build {
     bare: bool,
 }
 
-/// Creates the archives, and checks every build of each, as one case each.
+/// Checks each archive without features and with the default ones, as one case each.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    check_all(workspace, false, tally)
+}
+
+fn check_all(workspace: &Workspace, singly: bool, tally: &mut Tally) -> Result<()> {
     let archives = Archives::make(workspace)?;
     tally.pass(1);
     let bare = need_target(&workspace.root, BARE_TARGET);
     if let Err(absent) = &bare {
         tally.skip(format!("the archives for {BARE_TARGET}: {absent:#}"));
     }
-    let builds = published(workspace).flat_map(builds).filter(|build| bare.is_ok() || !build.bare);
+    let builds = published(workspace).flat_map(|package| builds(package, singly));
+    let builds = builds.filter(|build| bare.is_ok() || !build.bare);
     let groups: [Vec<_>; 2] = builds.partition(|build| build.bare).into();
     // Each group has its own artifacts, so that neither waits for the other's cargo.
     let outcomes = on_each_cpu(&groups, |_, group| {
@@ -48,8 +53,9 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Runs cargo's own verification, which builds each archive separately.
+/// Also checks all features, each alone and together, then runs cargo's own verification.
 pub(crate) fn run_long(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    check_all(workspace, true, tally)?;
     let mut cargo = process::cargo(&workspace.root);
     cargo.args(["package", "--allow-dirty"]);
     cargo.args(published(workspace).flat_map(|package| ["--package", &package.name]));
@@ -65,15 +71,15 @@ pub(crate) fn rehearse(workspace: &Workspace) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns the builds of a package: without features, with each feature alone, with the default
-/// ones, and with all. A build is for a machine without an operating system if that is possible,
-/// otherwise for the host. (The step `test` builds each package for the host, with all features.)
-fn builds(package: &Package) -> Vec<Build> {
+/// Returns the builds of a package, for a machine without an operating system if possible: without
+/// features, with the default ones, and if `singly` with each alone and with all. (The step `test`
+/// builds each package for the host, with all features.)
+fn builds(package: &Package, singly: bool) -> Vec<Build> {
     let (names, default) = features(package);
     let mut wanted = vec![Vec::new()];
-    wanted.extend(names.iter().map(|name| vec![name.clone()]));
+    wanted.extend(names.iter().filter(|_| singly).map(|name| vec![name.clone()]));
     wanted.push(default);
-    wanted.push(names);
+    wanted.extend(singly.then_some(names));
     wanted.dedup();
     let bare = lint::is_library(&package.name);
     let hosted = HOSTED.iter().find(|(name, _)| *name == package.name).map_or(&[][..], |row| row.1);
@@ -99,9 +105,7 @@ impl Build {
         let mut cargo = archives.cargo(None);
         cargo.env("RUSTFLAGS", "-D warnings");
         cargo.args(["check", "--quiet", "--package", &self.package, "--no-default-features"]);
-        if !self.features.is_empty() {
-            cargo.args(["--features", &self.features.join(",")]);
-        }
+        cargo.args(["--features", &self.features.join(",")]);
         if self.bare {
             cargo.args(["--lib", "--target", BARE_TARGET, "--target-dir"]);
             cargo.arg(archives.folder.with_file_name("bare"));

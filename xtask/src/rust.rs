@@ -105,9 +105,8 @@ pub(crate) fn clippy_case(
 /// Builds the documentation of every package, which must not cause warnings.
 pub(crate) fn docs(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let mut doc = process::cargo(&workspace.root);
-    doc.args(["doc", "--workspace", "--all-features", "--no-deps"])
-        .env("RUSTDOCFLAGS", "-D warnings");
-    process::must(&mut doc)?;
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    process::must(doc.args(["doc", "--workspace", "--all-features", "--no-deps"]))?;
     tally.pass(1);
     Ok(())
 }
