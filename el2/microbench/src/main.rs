@@ -21,7 +21,7 @@ use edu::Edu;
 use gic_arch::gits::{self, Cbaser, Creadr, Cwriter};
 use gic_arch::icc::Sgi;
 use gic_arch::its::{COMMAND_BYTES, Command, RawCommand};
-use gic_arch::{Lpi, SgiId, gicd};
+use gic_arch::{IntId, Lpi, SgiId, gicd};
 use gic_bringup::{Irqchip, MsiController, Options};
 use gic_driver::its::EventRequest;
 use gic_driver::sysreg::CpuRegisters;
@@ -41,6 +41,10 @@ const NAPS: u64 = 12;
 const NAP: u64 = 3;
 const IPI: SgiId = SgiId::new(1).expect("16 SGIs exist");
 const OTHER: Cpu = Cpu::new(1);
+/// The virtual timer's PPI (DEN 0094).
+const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("16 PPIs exist");
+/// INTID that stands for no interrupt.
+const NONE: u64 = 1023;
 /// DeviceID of a device that does not exist on any machine used here.
 const DEVICE: DeviceId = DeviceId::new(0xfff8);
 const PSCI_VERSION: u64 = 0x8400_0000;
@@ -65,6 +69,7 @@ fn main(boot: Boot) -> ! {
     turn_on_other();
     measure("hypercall", call_hypervisor);
     measure("register", read_register_of(&distributor()));
+    measure("eoi", end_nothing);
     measure("ipi", send_ipi);
     // The driver posts its last commands for the device.
     let edu = Edu::find(irqchip, handle_message);
@@ -74,6 +79,8 @@ fn main(boot: Boot) -> ! {
     if let Some(edu) = &edu {
         measure_spans("msi", || receive_message(edu));
     }
+    enable_timer();
+    measure_spans("timer", take_timer);
     (0..NAPS).for_each(|_| wake_late());
     println!("{}", Fact::from(MicrobenchFact::Woken { times: NAPS }));
     power::system_off()
@@ -127,6 +134,12 @@ fn read_register_of(distributor: &RawMmio) -> impl FnMut() {
     move || {
         core::hint::black_box(distributor.read32(gicd::IIDR.offset()));
     }
+}
+
+/// Ends no interrupt: `ICC_EOIR1_EL1` ignores the special INTIDs (IHI 0069, 12.2).
+fn end_nothing() {
+    // SAFETY: the write has no effect.
+    unsafe { asm!("msr icc_eoir1_el1, {}", in(reg) NONE, options(nostack, preserves_flags)) };
 }
 
 /// Sends an IPI to the other CPU, which waits in WFI, and waits until that CPU has acknowledged it.
@@ -217,6 +230,28 @@ fn receive_message(edu: &Edu) -> u64 {
 
 fn handle_message() {
     HANDLED.store(cpu::ticks(), SeqCst);
+}
+
+fn enable_timer() {
+    let redistributor = gic()
+        .redistributor_frames(GicPlatform::cpu(&Kernel))
+        .expect("this CPU's redistributor was found before");
+    redistributor.interrupt(VIRTUAL_TIMER).expect("the timer's interrupt is a PPI").enable();
+}
+
+/// Returns the ticks from the virtual timer's deadline to the acknowledgment of its interrupt.
+fn take_timer() -> u64 {
+    let interface = interface();
+    let deadline = cpu::ticks() + cpu::ticks_per_millisecond() / 10;
+    cpu::start_virtual_timer_at(deadline);
+    loop {
+        if let Some(interrupt) = interface.acknowledge() {
+            let taken = cpu::ticks();
+            cpu::stop_virtual_timer();
+            interface.end(interrupt);
+            return taken - deadline;
+        }
+    }
 }
 
 fn its(irqchip: &Irqchip<Kernel>) -> Option<Arc<Its<Kernel>>> {

@@ -31,9 +31,9 @@ const COUNTS: &[(&str, u64)] = &[
 
 /// Maximum number of exits of an operation. An SGI causes one exit when it is sent, and one when
 /// the other vCPU is kicked. An LPI by INT causes a write of `GITS_CWRITER` and a read of
-/// `GITS_CREADR`. A device's MSI causes one exit, for the physical interrupt.
+/// `GITS_CREADR`. A device's MSI and the timer cause one exit, for the physical interrupt.
 const EXITS: &[(&str, u64)] =
-    &[("hypercall", 1), ("register", 1), ("ipi", 2), ("lpi", 2), ("msi", 1)];
+    &[("hypercall", 1), ("register", 1), ("ipi", 2), ("lpi", 2), ("msi", 1), ("timer", 1)];
 /// Lists the cases, which share one run of the guest.
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = vec![
