@@ -1,5 +1,7 @@
 //! The parts of the soak.
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use crate::kvm;
 use crate::outcome::Outcome;
 use crate::{chaos, its, levels, machine, msix};
 use clap::ValueEnum;
@@ -19,11 +21,13 @@ pub(crate) enum Part {
     Msix,
     /// Drivers on the simulated machine
     Machine,
+    /// The routes of the host's KVM
+    Kvm,
 }
 
 impl Part {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Chaos, Self::Its, Self::Levels, Self::Msix, Self::Machine];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Chaos, Self::Its, Self::Levels, Self::Msix, Self::Machine, Self::Kvm];
 
     /// Returns the part's name on the command line.
     pub(crate) const fn name(self) -> &'static str {
@@ -33,6 +37,7 @@ impl Part {
             Self::Levels => "levels",
             Self::Msix => "msix",
             Self::Machine => "machine",
+            Self::Kvm => "kvm",
         }
     }
 
@@ -40,8 +45,8 @@ impl Part {
     /// the time.
     pub(crate) const fn share(self) -> u64 {
         match self {
-            Self::Chaos => 400,
-            Self::Its | Self::Levels => 50,
+            Self::Chaos => 350,
+            Self::Its | Self::Levels | Self::Kvm => 50,
             Self::Msix => 300,
             Self::Machine => 200,
         }
@@ -52,6 +57,7 @@ impl Part {
         match self {
             Self::Chaos => 100_000,
             Self::Its | Self::Levels => 50_000,
+            Self::Kvm => 200_000,
             Self::Machine => 20_000,
             Self::Msix => 1_000_000,
         }
@@ -76,7 +82,7 @@ impl Part {
                 "crates/irq-routing",
                 "proof/soak",
             ],
-            Self::Msix => &["crates/msi-types", "crates/irq-routing", "proof/soak"],
+            Self::Msix | Self::Kvm => &["crates/msi-types", "crates/irq-routing", "proof/soak"],
             Self::Machine => &["crates", "sim/hardware", "sim/machine", "proof/soak"],
         }
     }
@@ -89,6 +95,15 @@ impl Part {
             Self::Levels => levels::run(seed, messages),
             Self::Msix => msix::run(seed, messages),
             Self::Machine => machine::run(seed, messages),
+            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            Self::Kvm => kvm::run(seed, messages),
+            #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+            Self::Kvm => panic!("{}", self.absent().unwrap_or_default()),
         }
+    }
+
+    /// Returns the reason why the part cannot run on this host, or `None` if it can.
+    pub(crate) fn absent(self) -> Option<String> {
+        if self == Self::Kvm { doorbell_test_support::kvm::absent() } else { None }
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use doorbell_harness::suite::{self, Case};
+use doorbell_harness::suite::{self, Absent, Case};
 use doorbell_harness::{process, workspace};
 use doorbell_suites::soak::{self, PARTS};
 
@@ -27,9 +27,19 @@ fn main() -> ExitCode {
 }
 
 fn run(part: &str, messages: &str, limit: Duration) -> Result<()> {
-    let mut program = soak::program(workspace::this()?);
+    // In a short run, building with more optimization would take longer than running.
+    let profile = if suite::is_long() { "release" } else { "dev" };
+    let mut program = soak::program(workspace::this()?, profile);
     program.args(["--part", part, "--messages", messages]);
-    let status = process::watch(&mut program, limit, |line| eprintln!("{line}"))?;
+    let mut skipped = None;
+    let status = process::watch(&mut program, limit, |line| {
+        eprintln!("{line}");
+        let why = line.split_once(" is skipped: ").map(|(_, why)| why.to_owned());
+        skipped = skipped.take().or(why);
+    })?;
+    if let Some(reason) = skipped {
+        return Err(Absent::new(reason).into());
+    }
     ensure!(status.success(), "ended with {status}");
     Ok(())
 }

@@ -32,7 +32,7 @@ pub fn run(lists: &[&'static [Trial]]) -> ExitCode {
 }
 
 /// Returns the reason why a virtual machine cannot be created, or `None` if it can.
-fn absent() -> Option<String> {
+pub fn absent() -> Option<String> {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     return local_apic::absent();
     #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]

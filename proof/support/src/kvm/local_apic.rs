@@ -51,7 +51,11 @@ pub fn take_arrived(vcpu: &VcpuFd) -> Result<Vec<u32>, Failure> {
         let (word, bit) = ((*vector / 32) as usize, vector % 32);
         apic.regs[IRR + word * 16 + bit as usize / 8].to_le_bytes()[0] >> (bit % 8) & 1 != 0
     };
-    let arrived = (0..256).filter(is_set).collect();
+    let arrived: Vec<_> = (0..256).filter(is_set).collect();
+    if arrived.is_empty() {
+        // Do not overwrite what arrives now.
+        return Ok(arrived);
+    }
     for word in 0..8 {
         apic.regs[IRR + word * 16..][..4].fill(0);
     }
