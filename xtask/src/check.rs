@@ -60,8 +60,7 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
         });
         step("test", &|tally| {
             let programs = programs::build(workspace, &chosen)?;
-            let cases = [("PROPTEST_CASES", PROPERTY_CASES)];
-            programs::run(&programs, Kind::Test, &cases, LIMIT, tally);
+            programs::run(&programs, Kind::Test, Some(PROPERTY_CASES), LIMIT, tally);
             Ok(())
         });
         step("examples", &|tally| run_examples(workspace, &packages, tally));

@@ -45,8 +45,8 @@ pub(crate) struct Program {
 /// examples. The suites' cases are not run, but the unit tests of `proof/suites` are.
 pub(crate) fn run_all(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let programs = build(workspace, &["--workspace"])?;
-    run(&programs, Kind::Test, &[], counted::LIMIT, tally);
-    run(&programs, Kind::Example, &[], EXAMPLE_LIMIT, tally);
+    run(&programs, Kind::Test, None, counted::LIMIT, tally);
+    run(&programs, Kind::Example, None, EXAMPLE_LIMIT, tally);
     let mut examples = process::cargo(&workspace.root);
     examples.args(["test", "--workspace", "--all-features", "--no-fail-fast", "--doc"]);
     counted::count_all(&mut examples, counted::LIMIT, tally)
@@ -81,17 +81,16 @@ fn program(line: &str) -> Option<Program> {
         _ if message["profile"]["test"].as_bool()? => Kind::Test,
         _ => return None,
     };
-    let manifest = Path::new(message["manifest_path"].as_str()?);
-    let file = message["executable"].as_str()?.into();
-    Some(Program { kind, file, folder: manifest.parent()?.into() })
+    let folder = Path::new(message["manifest_path"].as_str()?).parent()?.into();
+    Some(Program { kind, file: message["executable"].as_str()?.into(), folder })
 }
 
-/// Runs the programs of a kind, each with this environment. Within `limit`, a test program must
-/// finish at least one more test, and an example must end.
+/// Runs the programs of a kind. Within `limit`, a test program must finish at least one more test,
+/// and an example must end. With a number of cases per property, slow tests are skipped.
 pub(crate) fn run(
     programs: &[Program],
     kind: Kind,
-    environment: &[(&str, &str)],
+    property_cases: Option<&str>,
     limit: Duration,
     tally: &mut Tally,
 ) {
@@ -105,7 +104,7 @@ pub(crate) fn run(
     }
     // Run these programs one at a time: each uses all CPUs, and some fail if messages are delayed.
     for program in chosen {
-        program.run_tests(environment, limit, tally);
+        program.run_tests(property_cases, limit, tally);
     }
 }
 
@@ -130,12 +129,14 @@ impl Program {
         Ok(())
     }
 
-    fn run_tests(&self, environment: &[(&str, &str)], limit: Duration, tally: &mut Tally) {
-        let name = self.name();
-        let failures = tally.failures();
+    fn run_tests(&self, property_cases: Option<&str>, limit: Duration, tally: &mut Tally) {
+        let (name, failures) = (self.name(), tally.failures());
         let mut unfinished = self.listed();
         let mut command = self.command();
-        command.envs(environment.iter().copied());
+        match property_cases {
+            Some(cases) => command.env("PROPTEST_CASES", cases),
+            None => command.arg("--include-ignored"),
+        };
         let mut output = vec![name.clone()];
         let outcome = process::watch_each(&mut command, limit, |line| {
             counted::count(line, tally);

@@ -52,6 +52,7 @@ fn said(output: Output) -> String {
 }
 
 #[test]
+#[ignore = "slow: `cargo xtask test` runs it"]
 fn a_closed_pipe_ends_the_output_quietly() {
     for (arguments, status) in COMMANDS.into_iter().chain([(&MEASURE[..], 0)]) {
         let (reader, writer) = pipe().unwrap();
@@ -65,6 +66,7 @@ fn a_closed_pipe_ends_the_output_quietly() {
 }
 
 #[test]
+#[ignore = "slow: `cargo xtask test` runs it"]
 fn output_that_cannot_be_stored_is_an_error() {
     for (arguments, _) in COMMANDS.into_iter().chain([(&MEASURE_TO_JSON[..], 0)]) {
         let full = File::options().write(true).open("/dev/full").unwrap();
