@@ -14,12 +14,11 @@ use crate::built;
 use crate::costs::Costs;
 use crate::files::{Files, GUEST_RAM};
 
-/// Operations of the guest, and the maximum number of instructions of each. Except for `eoi`, it is
-/// less than on Linux's KVM. The limits leave some room for the output of other compilers.
+/// Operations of the guest, and the maximum number of instructions of each, which is less than on
+/// Linux's KVM. The limits leave some room for the output of other compilers.
 const LIMITS: &[(&str, u64)] = &[
     ("hypercall", 160),
     ("register", 420),
-    ("eoi", 10),
     ("ipi", 1_300),
     ("lpi", 2_300),
     ("msi", 1_400),
@@ -30,7 +29,6 @@ const LIMITS: &[(&str, u64)] = &[
 const SHARED_LIMITS: &[(&str, u64)] = &[
     ("hypercall", 160),
     ("register", 420),
-    ("eoi", 10),
     ("ipi", 6_500),
     ("lpi", 2_300),
     ("msi", 1_400),
