@@ -4,7 +4,7 @@ use crate::machine::{Machine, largest, mapd, mapti};
 use crate::proportion::cpu_of;
 use gic_arch::its::{Command, MapAction};
 use msi_types::DeviceId;
-use std::fs;
+use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 use vgic::{Vcpu, Vgic};
 
@@ -13,11 +13,11 @@ fn unmapd(device: u32) -> Command {
     Command::Mapd { device, itt: 0, event_bits_minus_one: 0, action }
 }
 
-/// Returns the processor time of this thread in nanoseconds (first number in
-/// proc_pid_schedstat(5)).
+/// Returns the processor time of this thread. The value in `/proc/thread-self/schedstat` is too
+/// coarse: it advances in steps of 4 ms while the thread runs.
 fn processor_time() -> Duration {
-    let statistics = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
-    Duration::from_nanos(statistics.split(' ').next().unwrap().parse().unwrap())
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::try_from(time).unwrap()
 }
 
 /// Returns the processor times of a save, of a restore into a fresh machine, and of a restore into
@@ -36,7 +36,7 @@ fn pause(machine: &mut Machine) -> [Duration; 3] {
         let ((), here) = time(|| machine.restore(&saved));
         [saving, there, here]
     };
-    let rounds: Vec<_> = std::iter::repeat_with(round).take(5).collect();
+    let rounds: Vec<_> = std::iter::repeat_with(round).take(3).collect();
     [0, 1, 2].map(|part| rounds.iter().map(|round| round[part]).min().unwrap())
 }
 
@@ -56,7 +56,6 @@ fn a_pause_is_in_proportion_to_mappings() {
     let part = pause(&mut machine);
 
     // The smaller machine spends most of its pause on the wired interrupts of 512 vCPUs, not on
-    // mappings, so the ratio of the pauses is not the ratio of the mappings. The smallest is that
-    // of a save, about 4. A pause in proportion to the capacity would have a ratio of 1.
-    assert!(part.iter().zip(&all).all(|(part, all)| *part * 2 < *all), "{part:?} of {all:?}");
+    // mappings, so the ratio of the pauses is not the ratio of the mappings.
+    assert!(part.iter().zip(&all).all(|(part, all)| *part * 4 < *all), "{part:?} of {all:?}");
 }
