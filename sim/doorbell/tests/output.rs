@@ -14,8 +14,8 @@ const GICV2: &str =
 /// A script for `doorbell qtest`. The other commands ignore it.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/qtest-script");
 
-/// The subcommands in each of their modes, and the exit status on success.
-const COMMANDS: [(&[&str], i32); 13] = [
+/// Every subcommand in each of its modes, and its exit status on success.
+const COMMANDS: [(&[&str], i32); 16] = [
     (&["--messages", "1"], 0),
     (&["run", "--json", "--messages", "1"], 0),
     (&["run", "--dtb", GICV2], 2),
@@ -26,14 +26,13 @@ const COMMANDS: [(&[&str], i32); 13] = [
     (&["matrix", "--json"], 0),
     (&["inspect", DEVICETREE], 0),
     (&["inspect", "--json", DEVICETREE], 0),
+    (&["bench", "--rounds", "1", "--processes", "1"], 0),
+    (&["bench", "--markdown", "--rounds", "1", "--processes", "1"], 0),
+    (&["bench", "--json", "--rounds", "1", "--processes", "1"], 0),
     (&["qtest"], 0),
     (&["--help"], 0),
     (&["--version"], 0),
 ];
-
-/// Measurements take seconds, so each test tries only one mode.
-const MEASURE: [&str; 5] = ["bench", "--rounds", "1", "--processes", "1"];
-const MEASURE_TO_JSON: [&str; 6] = ["bench", "--json", "--rounds", "1", "--processes", "1"];
 
 /// Runs the command with the given standard output.
 fn doorbell(arguments: &[&str], stdin: impl Into<Stdio>, stdout: impl Into<Stdio>) -> Output {
@@ -54,7 +53,7 @@ fn said(output: Output) -> String {
 #[test]
 #[ignore = "slow: `cargo xtask test` runs it"]
 fn a_closed_pipe_ends_the_output_quietly() {
-    for (arguments, status) in COMMANDS.into_iter().chain([(&MEASURE[..], 0)]) {
+    for (arguments, status) in COMMANDS {
         let (reader, writer) = pipe().unwrap();
         drop(reader);
         let output = doorbell(arguments, script(), writer);
@@ -68,7 +67,7 @@ fn a_closed_pipe_ends_the_output_quietly() {
 #[test]
 #[ignore = "slow: `cargo xtask test` runs it"]
 fn output_that_cannot_be_stored_is_an_error() {
-    for (arguments, _) in COMMANDS.into_iter().chain([(&MEASURE_TO_JSON[..], 0)]) {
+    for (arguments, _) in COMMANDS {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let output = doorbell(arguments, script(), full);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

@@ -77,8 +77,6 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
     let mut cargo = process::cargo(&folder);
     cargo.args(["build", "--release", "--locked", "--target", TARGET, "--target-dir"]);
     cargo.arg(&target).env("RUSTFLAGS", "-C target-feature=+crt-static");
-    // The build takes longer than both boots.
-    cargo.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
     process::must(&mut cargo)?;
     Ok(target.join(TARGET).join("release/alioth-adopter"))
 }
