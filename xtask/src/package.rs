@@ -57,9 +57,8 @@ fn check_all(workspace: &Workspace, singly: bool, tally: &mut Tally) -> Result<(
 pub(crate) fn run_long(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     check_all(workspace, true, tally)?;
     let mut cargo = process::cargo(&workspace.root);
-    cargo.args(["package", "--allow-dirty"]);
-    cargo.args(published(workspace).flat_map(|package| ["--package", &package.name]));
-    process::must(&mut cargo)?;
+    let packages = published(workspace).flat_map(|package| ["--package", &package.name]);
+    process::must(cargo.args(["package", "--allow-dirty"]).args(packages))?;
     tally.pass(1);
     Ok(())
 }
@@ -72,8 +71,7 @@ pub(crate) fn rehearse(workspace: &Workspace) -> Result<ExitCode> {
 }
 
 /// Returns the builds of a package, for a machine without an operating system if possible: without
-/// features, with the default ones, and if `singly` with each alone and with all. (The step `test`
-/// builds each package for the host, with all features.)
+/// features, with the default ones, and, if `singly` is set, with each feature alone and with all.
 fn builds(package: &Package, singly: bool) -> Vec<Build> {
     let (names, default) = features(package);
     let mut wanted = vec![Vec::new()];

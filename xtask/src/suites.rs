@@ -55,6 +55,5 @@ impl Suite {
 /// Runs the unit tests of the hypervisor's suite, shows their output and counts them.
 pub(crate) fn run_unit_tests(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let mut cargo = process::cargo(&workspace.root.join(EL2));
-    cargo.args(["test", "--package", HYPERVISOR, "--lib"]);
-    counted::count_all(&mut cargo, LIMIT, tally)
+    counted::count_all(cargo.args(["test", "--package", HYPERVISOR, "--lib"]), LIMIT, tally)
 }

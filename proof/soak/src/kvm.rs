@@ -1,6 +1,7 @@
-//! Signals of eventfds and messages through the routes of the host's KVM, while the routes move and
-//! eventfds are unbound and bound again. No guest runs: the local APICs of two vCPUs show what has
-//! arrived.
+//! Sends signals and messages through the routes of the host's KVM while the routes move and
+//! eventfds are unbound and bound again. No guest runs: the local APICs of two vCPUs show which
+//! vectors have arrived. A local APIC merges interrupts of the same vector, so a signal that is
+//! injected twice at the same destination is not detected.
 
 use crate::outcome::Outcome;
 use doorbell_test_support::kvm::{enable, take_arrived};
@@ -19,15 +20,15 @@ use std::time::{Duration, Instant};
 /// Number of local APICs, whose IDs begin at 0.
 const CPUS: u32 = 2;
 const DEVICES: usize = 8;
-/// The I/O APIC has the GSIs below.
+/// Lower GSIs belong to the I/O APIC.
 const FIRST_GSI: u32 = 24;
 /// Each device has its own vectors, so that a vector names the device.
 const FIRST_VECTOR: u32 = 0x30;
 const VECTORS: u32 = 16;
-/// The vector of messages that take no route.
+/// Vector of messages that are sent without a route.
 const UNROUTED: u32 = 0xf0;
-/// Maximum time for a signal to arrive. If it was sent while its eventfd was not bound, or if KVM
-/// needs to sleep, a thread of the kernel delivers it later.
+/// Maximum time for a signal to arrive. If an eventfd was signaled before it was bound, a kernel
+/// thread injects the interrupt later.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A local APIC and a vector.
@@ -91,7 +92,7 @@ impl Rig {
         self.vcpus.iter().zip(0..).flat_map(of).collect()
     }
 
-    /// Waits for an interrupt, which must be the only one.
+    /// Waits for an interrupt. No other vector may arrive with it.
     fn take_one(&self, from: &str) -> Place {
         let start = Instant::now();
         loop {
@@ -104,8 +105,8 @@ impl Rig {
         }
     }
 
-    /// Sends a signal, and checks that it arrives once, at a place to which the device's route led
-    /// meanwhile.
+    /// Sends a signal, and checks that it arrives at exactly one of the destinations that the
+    /// device's route had in the meantime.
     fn judge(&self, device: usize, from: &str, send: impl FnOnce()) {
         let version = &self.lines[device].version;
         let before = version.load(SeqCst) / 2;

@@ -9,7 +9,7 @@
 //! | `levels` | 4 devices with level eventfds, 2 pollers, a vCPU, a monitor that moves GSIs | each request is served; no pin stays high |
 //! | `msix` | 3 senders, a guest that masks, disables and rewrites vectors | nothing is sent while masked, whole messages, nothing lost |
 //! | `machine` | drivers on the simulated machine: moves, hotplug of CPUs and devices, migration | the machine's own judge |
-//! | `kvm` | a sender, and a monitor that moves routes in the host's KVM | each signal arrives once, where its route led meanwhile; skipped without KVM |
+//! | `kvm` | a sender, and a monitor that moves routes in the host's KVM | each signal arrives, and only at a destination that its route had in the meantime; skipped without KVM |
 //!
 //! The seed selects each thread's random choices and the machine's features. The schedule of the
 //! threads remains the operating system's, so a slice that fails may have to be repeated.

@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use doorbell_harness::suite::{self, Absent, Case};
 use doorbell_harness::{process, workspace};
-use doorbell_suites::soak::{self, PARTS};
+use doorbell_suites::soak::{self, KVM, PARTS};
+use doorbell_test_support::kvm;
 
 /// Time limits of a part, including the build. A long run sends a hundred times as many messages.
 const LIMIT: Duration = Duration::from_mins(20);
@@ -27,19 +28,13 @@ fn main() -> ExitCode {
 }
 
 fn run(part: &str, messages: &str, limit: Duration) -> Result<()> {
+    let absent = (part == KVM).then(kvm::absent).flatten();
+    absent.map_or(Ok(()), |reason| Err(Absent::new(reason)))?;
     // In a short run, building with more optimization would take longer than running.
     let profile = if suite::is_long() { "release" } else { "dev" };
     let mut program = soak::program(workspace::this()?, profile);
     program.args(["--part", part, "--messages", messages]);
-    let mut skipped = None;
-    let status = process::watch(&mut program, limit, |line| {
-        eprintln!("{line}");
-        let why = line.split_once(" is skipped: ").map(|(_, why)| why.to_owned());
-        skipped = skipped.take().or(why);
-    })?;
-    if let Some(reason) = skipped {
-        return Err(Absent::new(reason).into());
-    }
+    let status = process::watch(&mut program, limit, |line| eprintln!("{line}"))?;
     ensure!(status.success(), "ended with {status}");
     Ok(())
 }

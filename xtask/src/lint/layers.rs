@@ -121,7 +121,10 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("doorbell-memory-model", &[&["doorbell-harness"]]),
     (
         "doorbell-suites",
-        &[&["doorbell-facts", "doorbell-harness", "doorbell-memory-model", "doorbell-oracles"]],
+        &[
+            &["doorbell-facts", "doorbell-harness", "doorbell-memory-model", "doorbell-oracles"],
+            &["doorbell-test-support"],
+        ],
     ),
     ("xtask", &[&["doorbell-harness"]]),
 ];

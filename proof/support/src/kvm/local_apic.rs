@@ -53,7 +53,7 @@ pub fn take_arrived(vcpu: &VcpuFd) -> Result<Vec<u32>, Failure> {
     };
     let arrived: Vec<_> = (0..256).filter(is_set).collect();
     if arrived.is_empty() {
-        // Do not overwrite what arrives now.
+        // Writing the state back would discard interrupts that arrive in between.
         return Ok(arrived);
     }
     for word in 0..8 {
