@@ -86,7 +86,7 @@ fn program(line: &str) -> Option<Program> {
 }
 
 /// Runs the programs of a kind. Within `limit`, a test program must finish at least one more test,
-/// and an example must end. With a number of cases per property, slow tests are skipped.
+/// and an example must end. If `property_cases` is set, ignored (slow) tests are skipped.
 pub(crate) fn run(
     programs: &[Program],
     kind: Kind,

@@ -53,7 +53,7 @@ const LONG: &[Step] = &[
     el2("installer", "Debian's installer as a guest, up to its first question", "installer"),
     task("docs", "every package's documentation, warnings are errors", rust::docs),
     long("msrv", "each package, built by the oldest compiler that it supports", "msrv"),
-    task("package-long", "each archive, separately, and each feature alone", package::run_long),
+    task("package-long", "each archive built separately, and with each feature", package::run_long),
     task("figures", "the figures of docs/measurements.md", forwarded::figures),
 ];
 

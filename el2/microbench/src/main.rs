@@ -43,7 +43,7 @@ const IPI: SgiId = SgiId::new(1).expect("16 SGIs exist");
 const OTHER: Cpu = Cpu::new(1);
 /// The virtual timer's PPI (DEN 0094).
 const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("16 PPIs exist");
-/// INTID that stands for no interrupt.
+/// Special INTID "no pending interrupt" (IHI 0069).
 const NONE: u64 = 1023;
 /// DeviceID of a device that does not exist on any machine used here.
 const DEVICE: DeviceId = DeviceId::new(0xfff8);
@@ -136,7 +136,7 @@ fn read_register_of(distributor: &RawMmio) -> impl FnMut() {
     }
 }
 
-/// Ends no interrupt: `ICC_EOIR1_EL1` ignores the special INTIDs (IHI 0069, 12.2).
+/// Writes a special INTID to `ICC_EOIR1_EL1`, which ignores it (IHI 0069 §12.2).
 fn end_nothing() {
     // SAFETY: the write has no effect.
     unsafe { asm!("msr icc_eoir1_el1, {}", in(reg) NONE, options(nostack, preserves_flags)) };

@@ -189,7 +189,7 @@ const WAKE_UP: Case = Case {
     name: "wake-up",
     package: "vgic",
     retries: 0,
-    // Only with RCpc would loads of another ordering compile to other instructions.
+    // A weaker load compiles to another instruction only with RCpc.
     quick: &[Target::Rcpc],
     slow: &[Target::V8, Target::Lse],
     words: &[

@@ -11,8 +11,8 @@ mod tables;
 use self::count::{Count, tell};
 use doorbell_facts::CheckFact;
 
-/// Number of plans to try unless the environment contains `plans=…`. (Linux turns such words on
-/// its command line into environment variables of the first process.)
+/// Number of plans to try unless the environment contains `plans=…`. (Linux turns such words on its
+/// command line into environment variables of the first process.)
 const PLANS: u64 = 2;
 
 /// Runs all cases and prints their outcomes.
