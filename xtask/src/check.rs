@@ -1,6 +1,6 @@
 //! A quick check for use during development: format and house lints, then clippy and tests for the
-//! changed packages and their direct dependents. Bare-metal packages are omitted. The hypervisor's
-//! suite runs on the host, in a separate workspace; only its unit tests are run.
+//! changed packages and their direct dependents. Bare-metal packages are omitted, and so are the
+//! cases of suites.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use anyhow::Result;
 
 use crate::programs::{self, Kind};
 use crate::tally::{self, Tally};
-use crate::{counted, lint, rust, suites};
+use crate::{counted, lint, rust};
 use doorbell_harness::process;
 use doorbell_harness::toolchain;
-use doorbell_harness::workspace::{BARE_METAL, Package, Workspace};
+use doorbell_harness::workspace::{Package, Workspace};
 
 /// Number of cases of each property; proptest's default is 256.
 const PROPERTY_CASES: &str = "32";
@@ -34,8 +34,7 @@ pub(crate) struct Wanted {
 /// Checks the changes, and prints the number of cases.
 pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
     let files = changed_files(&workspace.root, &wanted.since)?;
-    let mut packages = concerned(workspace, &files);
-    let with_suite = packages.remove(suites::HYPERVISOR);
+    let packages = concerned(workspace, &files);
     let mut rows = Vec::new();
     let mut step = |name, run: &dyn Fn(&mut Tally) -> Result<()>| {
         println!("── {name}");
@@ -65,11 +64,6 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
         });
         step("examples", &|tally| run_examples(workspace, &packages, tally));
     }
-    if with_suite {
-        println!("── of {}, without its cases in QEMU", suites::HYPERVISOR);
-        step("clippy of the suite", &|tally| rust::clippy_of_suite(workspace, tally));
-        step("test of the suite", &|tally| suites::run_unit_tests(workspace, tally));
-    }
     Ok(tally::summarize(&rows))
 }
 
@@ -88,23 +82,12 @@ fn changed_files(root: &Path, since: &str) -> Result<Vec<PathBuf>> {
 /// Returns the packages for the host whose files changed, and their direct dependents. A change to
 /// a workspace's manifest affects all of its packages.
 fn concerned<'a>(workspace: &'a Workspace, files: &[PathBuf]) -> BTreeSet<&'a str> {
-    let bare_metal = BARE_METAL.map(|folder| workspace.root.join(folder));
-    let is_hosted = |package: &&Package| {
-        package.name == suites::HYPERVISOR
-            || !bare_metal.iter().any(|folder| package.folder.starts_with(folder))
-    };
-    let members = || workspace.packages.iter().filter(is_hosted);
-    let has_manifest = |folder: &Path| {
-        ["Cargo.toml", "Cargo.lock"].iter().any(|name| files.contains(&folder.join(name)))
-    };
-    if has_manifest(&workspace.root) {
+    let members = || workspace.packages.iter().filter(|package| package.hosted);
+    let manifests = ["Cargo.toml", "Cargo.lock"].map(|name| workspace.root.join(name));
+    if manifests.iter().any(|manifest| files.contains(manifest)) {
         return members().map(|package| &*package.name).collect();
     }
-    let mut found = BTreeSet::new();
-    if has_manifest(&workspace.root.join(suites::EL2)) {
-        found.insert(suites::HYPERVISOR);
-    }
-    let mut interfaces = BTreeSet::new();
+    let (mut found, mut interfaces) = (BTreeSet::new(), BTreeSet::new());
     for file in files {
         let owner = members()
             .filter(|package| file.starts_with(&package.folder))
@@ -159,18 +142,15 @@ mod tests {
 
     fn concerned_by(file: &str) -> Vec<String> {
         let root = PathBuf::from("/doorbell");
-        let mut image = package("image", &["vgic"]);
-        image.folder = root.join("images/image");
         let mut hypervisor = package("hypervisor", &["vgic"]);
         hypervisor.folder = root.join("el2/hypervisor");
-        let mut suite = package(suites::HYPERVISOR, &["doorbell-harness"]);
+        hypervisor.hosted = false;
+        let mut suite = package("hypervisor-suite", &[]);
         suite.folder = root.join("el2/suite");
         let packages = vec![
-            package("doorbell-harness", &[]),
             package("gic-arch", &[]),
             package("vgic", &["gic-arch"]),
             package("vgic-kvm", &["vgic"]),
-            image,
             hypervisor,
             suite,
         ];
@@ -192,23 +172,14 @@ mod tests {
 
     #[test]
     fn a_manifest_of_the_workspace_concerns_all() {
-        let all = ["doorbell-harness", "gic-arch", "hypervisor-suite", "vgic", "vgic-kvm"];
+        let all = ["gic-arch", "hypervisor-suite", "vgic", "vgic-kvm"];
         assert_eq!(concerned_by("Cargo.lock"), all);
     }
 
     #[test]
-    fn the_suite_of_the_hypervisor_is_checked() {
-        let suite = [suites::HYPERVISOR];
-        assert_eq!(concerned_by("el2/suite/src/report.rs"), suite);
-        assert_eq!(concerned_by("el2/Cargo.toml"), suite);
-        let harness = concerned_by("crates/doorbell-harness/src/lib.rs");
-        assert_eq!(harness, ["doorbell-harness", suites::HYPERVISOR]);
-    }
-
-    #[test]
-    fn files_outside_of_the_packages_concern_none() {
-        assert!(concerned_by("docs/hierarchy.md").is_empty());
-        assert!(concerned_by("images/image/src/main.rs").is_empty());
+    fn packages_for_bare_metal_are_omitted() {
+        assert_eq!(concerned_by("el2/suite/src/report.rs"), ["hypervisor-suite"]);
         assert!(concerned_by("el2/hypervisor/src/main.rs").is_empty());
+        assert!(concerned_by("docs/hierarchy.md").is_empty());
     }
 }

@@ -31,11 +31,9 @@ pub(crate) fn run(workspace: &Workspace, words: &[OsString]) -> Result<ExitCode>
     let (program, _) = PROGRAMS.iter().find(|(program, _)| program == name).with_context(|| {
         format!("unknown task `{}`; `cargo xtask help` lists the tasks", name.to_string_lossy())
     })?;
-    let is_hypervisor = *program == HYPERVISOR;
-    let folder = if is_hypervisor { suites::EL2 } else { "" };
-    let mut cargo = process::cargo(&workspace.root.join(folder));
+    let mut cargo = process::cargo(&workspace.root);
     cargo.args(["run", "--quiet", "--package"]);
-    if is_hypervisor {
+    if *program == HYPERVISOR {
         cargo.arg(suites::HYPERVISOR);
     } else {
         cargo.args([suites::PACKAGE, "--bin", program]);

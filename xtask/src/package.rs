@@ -1,5 +1,5 @@
 //! Checks the packages as published to a registry. A package must build from its archive alone,
-//! and also for machines without an operating system; in the long run with each single feature.
+//! and also for machines without an operating system, with each single feature.
 
 use std::process::ExitCode;
 
@@ -30,19 +30,16 @@ struct Build {
     bare: bool,
 }
 
-/// Checks each archive without features and with the default ones, as one case each.
+/// Checks each archive with each set of features, as one case each, then runs cargo's own
+/// verification.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    check_all(workspace, false, tally)
-}
-
-fn check_all(workspace: &Workspace, singly: bool, tally: &mut Tally) -> Result<()> {
     let archives = Archives::make(workspace)?;
     tally.pass(1);
     let bare = need_target(&workspace.root, BARE_TARGET);
     if let Err(absent) = &bare {
         tally.skip(format!("the archives for {BARE_TARGET}: {absent:#}"));
     }
-    let builds = published(workspace).flat_map(|package| builds(package, singly));
+    let builds = published(workspace).flat_map(builds);
     let builds = builds.filter(|build| bare.is_ok() || !build.bare);
     let groups: [Vec<_>; 2] = builds.partition(|build| build.bare).into();
     // Each group has its own artifacts, so that neither waits for the other's cargo.
@@ -50,12 +47,6 @@ fn check_all(workspace: &Workspace, singly: bool, tally: &mut Tally) -> Result<(
         group.iter().map(|build| (build.name(), build.check(&archives))).collect::<Vec<_>>()
     });
     outcomes.into_iter().flatten().for_each(|(name, outcome)| tally.case(&name, outcome));
-    Ok(())
-}
-
-/// Also checks all features, each alone and together, then runs cargo's own verification.
-pub(crate) fn run_long(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    check_all(workspace, true, tally)?;
     let mut cargo = process::cargo(&workspace.root);
     let packages = published(workspace).flat_map(|package| ["--package", &package.name]);
     process::must(cargo.args(["package", "--allow-dirty"]).args(packages))?;
@@ -71,13 +62,13 @@ pub(crate) fn rehearse(workspace: &Workspace) -> Result<ExitCode> {
 }
 
 /// Returns the builds of a package, for a machine without an operating system if possible: without
-/// features, with the default ones, and, if `singly` is set, with each feature alone and with all.
-fn builds(package: &Package, singly: bool) -> Vec<Build> {
+/// features, with each feature alone, with the default ones and with all.
+fn builds(package: &Package) -> Vec<Build> {
     let (names, default) = features(package);
     let mut wanted = vec![Vec::new()];
-    wanted.extend(names.iter().filter(|_| singly).map(|name| vec![name.clone()]));
+    wanted.extend(names.iter().map(|name| vec![name.clone()]));
     wanted.push(default);
-    wanted.extend(singly.then_some(names));
+    wanted.push(names);
     wanted.dedup();
     let bare = lint::is_library(&package.name);
     let hosted = HOSTED.iter().find(|(name, _)| *name == package.name).map_or(&[][..], |row| row.1);

@@ -15,8 +15,8 @@ use crate::tally::Tally;
 use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
-/// The folder of the suites' targets.
-const SUITES: &str = "proof/suites/tests/";
+/// The folders of the suites' targets.
+const SUITES: [&str; 2] = ["proof/suites/tests/", "el2/suite/tests/"];
 /// Time limit of a build from scratch.
 const BUILD_LIMIT: Duration = Duration::from_hours(1);
 /// Time limit of an example, which should run only briefly.
@@ -42,7 +42,7 @@ pub(crate) struct Program {
 }
 
 /// Runs every unit, property, integration and documentation test of the workspace, and its
-/// examples. The suites' cases are not run, but the unit tests of `proof/suites` are.
+/// examples. The suites' cases are not run, but the unit tests of the suites' packages are.
 pub(crate) fn run_all(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let programs = build(workspace, &["--workspace"])?;
     run(&programs, Kind::Test, None, counted::LIMIT, tally);
@@ -77,7 +77,7 @@ fn program(line: &str) -> Option<Program> {
     let source = message["target"]["src_path"].as_str().unwrap_or_default();
     let kind = match message["target"]["kind"][0].as_str() {
         Some("example") => Kind::Example,
-        _ if source.contains(SUITES) => Kind::Suite,
+        _ if SUITES.iter().any(|folder| source.contains(folder)) => Kind::Suite,
         _ if message["profile"]["test"].as_bool()? => Kind::Test,
         _ => return None,
     };
@@ -182,8 +182,11 @@ mod tests {
         assert!(program(&line.replace("true", "false")).is_none());
         let example = line.replace("lib", "example").replace("true", "false");
         assert_eq!(program(&example).unwrap().kind, Kind::Example);
-        let suite = r#"{"kind":["test"],"src_path":"/d/proof/suites/tests/a.rs"}"#;
-        assert_eq!(program(&line.replace(r#"{"kind":["lib"]}"#, suite)).unwrap().kind, Kind::Suite);
+        for folder in ["proof/suites", "el2/suite"] {
+            let suite = format!(r#"{{"kind":["test"],"src_path":"/d/{folder}/tests/a.rs"}}"#);
+            let suite = line.replace(r#"{"kind":["lib"]}"#, &suite);
+            assert_eq!(program(&suite).unwrap().kind, Kind::Suite);
+        }
         assert!(program("   Compiling vgic").is_none());
     }
 }

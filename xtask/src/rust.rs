@@ -6,8 +6,8 @@ use anyhow::Result;
 
 use doorbell_harness::toolchain::{BARE_TARGET, JUDGE_TARGET, need_component, need_target};
 
+use crate::lint;
 use crate::tally::Tally;
-use crate::{lint, suites};
 use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
@@ -43,21 +43,12 @@ pub(crate) fn check_format(workspace: &Workspace, tally: &mut Tally) -> Result<(
     Ok(())
 }
 
-/// Runs clippy on the hypervisor's suite, which runs on the host and is in a separate workspace.
-pub(crate) fn clippy_of_suite(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    need_component(&workspace.root, "clippy")?;
-    let suite = ["--package", suites::HYPERVISOR, "--all-targets"];
-    clippy_case("the hypervisor's suite", workspace, suites::EL2, &suite, tally);
-    Ok(())
-}
-
 /// Runs clippy on everything for the host, on the libraries and the images for bare metal, and on
 /// KVM's judge and monitor.
 pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     need_component(&workspace.root, "clippy")?;
     let host = ["--workspace", "--all-targets", "--all-features"];
     clippy_case("clippy", workspace, "", &host, tally);
-    clippy_of_suite(workspace, tally)?;
     if let Err(absent) = need_target(&workspace.root, BARE_TARGET) {
         tally.skip(format!("clippy for {BARE_TARGET}: {absent:#}"));
         return Ok(());
@@ -75,7 +66,7 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     // features in its drivers, too, and these features require a heap.
     for (name, folder, packages) in [
         ("images", "images", ["--workspace", "--exclude", "alone"].as_slice()),
-        ("el2", suites::EL2, &["--workspace", "--exclude", suites::HYPERVISOR]),
+        ("el2", "el2", &["--workspace"]),
         ("the image without a heap", "images", &["--package", "alone"]),
     ] {
         clippy_case(name, workspace, folder, &[&images, packages].concat(), tally);

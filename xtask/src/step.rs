@@ -17,7 +17,6 @@ const STEPS: &[Step] = &[
     task("api", "each library's documentation; its interface, against docs/api", api::run),
     task("test", "unit, property, integration and doc tests, and examples", programs::run_all),
     suite("interleavings", "lock-free code under a scheduler, and faults that must be found"),
-    task("package", "each package, from its archive alone", package::run),
     suite("newcomer", "programs made from the packages' READMEs alone"),
     suite("machine", "cargo run --release, and a comparison of controllers' costs"),
     suite("boards", "the command on real boards' and QEMU's devicetrees"),
@@ -27,11 +26,9 @@ const STEPS: &[Step] = &[
     suite("qemu", "the drivers on bare metal, on QEMU's machines with PCI devices"),
     suite("size", "the text of kernels with one kind of MSI controller, within budgets"),
     suite("differential", "the model against QEMU's GIC and ITS, on the same random scripts"),
-    suite("live", "the command in Debian's kernels with faulty firmware, by Linux's interrupts"),
     suite("kvm", "Linux's KVM for arm64 as the judge of the model, nested in QEMU"),
-    el2("hypervisor", "Linux as a guest of the hypervisor, in QEMU", "hypervisor"),
+    suite("hypervisor", "Linux as a guest of the hypervisor, in QEMU"),
     suite("adopters", "another project's monitor, with and without our routes, on nested KVM"),
-    suite("fuzz", "each fuzz target for two seconds, one on each CPU"),
     suite("soak", "random programs against the model and the routes, 120,000 messages"),
     suite("memory-model", "compiled lock-free code, by Arm's memory model (herd7)"),
     suite("deny", "cargo-deny: licenses, bans, sources, advisories"),
@@ -41,19 +38,27 @@ const STEPS: &[Step] = &[
 const LONG: &[Step] = &[
     long("interleavings-long", "the same, with ten times as many schedules", "interleavings"),
     long("memory-model-long", "each ordering weakened, and Miri on the cores", "memory-model"),
-    long("fuzz-long", "each fuzz target for ten minutes", "fuzz"),
+    long("fuzz", "each fuzz target for ten minutes", "fuzz"),
     long("soak-long", "12 million messages", "soak"),
     long("differential-long", "100,000 scripts", "differential"),
     long("boards-long", "the command on each devicetree of Debian's kernels", "boards"),
     long("qemu-long", "each machine and kernel on each QEMU", "qemu"),
-    long("live-long", "the command in each of Debian's kernels", "live"),
-    long("kvm-long", "60 plans that migrate between KVM and the model", "kvm"),
-    el2("hypervisor-long", "100,000 interrupts, and more vCPUs by MBI", "long"),
+    long(
+        "live",
+        "the command in Debian's kernels with faulty firmware, by Linux's interrupts",
+        "live",
+    ),
+    long("kvm-long", "60 plans that migrate between each KVM and the model", "kvm"),
+    long("hypervisor-long", "100,000 interrupts, and more vCPUs by MBI", "long"),
     long("arceos", "ArceOS, a foreign kernel, with its own interrupt drivers and ours", "arceos"),
-    el2("installer", "Debian's installer as a guest, up to its first question", "installer"),
+    suite("installer", "Debian's installer as a guest, up to its first question"),
     task("docs", "every package's documentation, warnings are errors", rust::docs),
     long("msrv", "each package, built by the oldest compiler that it supports", "msrv"),
-    task("package-long", "each archive built separately, and with each feature", package::run_long),
+    task(
+        "package",
+        "each package, from its archive alone, with each of its features",
+        package::run,
+    ),
     task("figures", "the figures of docs/measurements.md", forwarded::figures),
 ];
 
@@ -84,10 +89,6 @@ const fn suite(name: &'static str, about: &'static str) -> Step {
 
 const fn long(name: &'static str, about: &'static str, suite: &'static str) -> Step {
     Step { name, about, work: Work::Suite(suites::Suite::Long(suite)) }
-}
-
-const fn el2(name: &'static str, about: &'static str, target: &'static str) -> Step {
-    Step { name, about, work: Work::Suite(suites::Suite::Hypervisor(target)) }
 }
 
 /// Returns all steps, including the long ones if `long` is set.

@@ -1,4 +1,4 @@
-//! The suites in `proof/suites` and the hypervisor's suite. Each is a step.
+//! The suites in `proof/suites` and `el2/suite`. Each is a step.
 
 use std::time::Duration;
 
@@ -7,13 +7,11 @@ use doorbell_harness::suite::LONG;
 
 use crate::tally::Tally;
 use crate::{counted, programs};
-use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
 /// The package of the suites.
 pub(crate) const PACKAGE: &str = "doorbell-suites";
-/// The hypervisor's workspace, and the package of its suite.
-pub(crate) const EL2: &str = "el2";
+/// The package of the hypervisor's suite.
 pub(crate) const HYPERVISOR: &str = "hypervisor-suite";
 /// Maximum time for a suite to be built, or to report another case. The limit must be longer than
 /// the limit of each case.
@@ -28,32 +26,17 @@ pub(crate) enum Suite {
     Ordinary(&'static str),
     /// The cases of a suite that take hours or need an idle machine.
     Long(&'static str),
-    /// The cases of the hypervisor.
-    Hypervisor(&'static str),
 }
 
 impl Suite {
     /// Runs the cases, shows their output and counts them.
     pub(crate) fn run(self, workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-        let (mut command, limit) = match self {
-            Self::Ordinary(name) => (programs::suite(workspace, name)?, LIMIT),
-            Self::Long(name) => (programs::suite(workspace, name)?, LONG_LIMIT),
-            Self::Hypervisor(name) => {
-                let mut cargo = process::cargo(&workspace.root.join(EL2));
-                cargo.args(["test", "--no-fail-fast", "--package", HYPERVISOR, "--test", name]);
-                // No other step runs the unit tests of this package.
-                cargo.args((name == "hypervisor").then_some("--lib"));
-                (cargo, LIMIT)
-            }
+        let (name, limit, long) = match self {
+            Self::Ordinary(name) => (name, LIMIT, None),
+            Self::Long(name) => (name, LONG_LIMIT, Some((LONG, "1"))),
         };
-        let is_long = matches!(self, Self::Long(_) | Self::Hypervisor("long"));
-        command.env_remove(LONG).envs(is_long.then_some((LONG, "1")));
+        let mut command = programs::suite(workspace, name)?;
+        command.env_remove(LONG).envs(long);
         counted::count_all(&mut command, limit, tally)
     }
-}
-
-/// Runs the unit tests of the hypervisor's suite, shows their output and counts them.
-pub(crate) fn run_unit_tests(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
-    let mut cargo = process::cargo(&workspace.root.join(EL2));
-    counted::count_all(cargo.args(["test", "--package", HYPERVISOR, "--lib"]), LIMIT, tally)
 }

@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::process;
 use crate::suite::Shared;
 
-/// Folders of the workspaces whose packages run on bare metal, except for the suite in `el2`.
-pub const BARE_METAL: [&str; 2] = ["images", "el2"];
+/// Folders of the workspaces whose packages run on bare metal.
+const BARE_METAL: [&str; 2] = ["images", "el2"];
 
 /// The root folder, the target folder, and the packages, including those for bare metal.
 #[derive(Debug)]
@@ -38,6 +38,9 @@ pub struct Package {
     pub name: String,
     /// Folder of the manifest.
     pub folder: PathBuf,
+    /// `true` if the package is a member of the root's workspace, and `false` if it runs on bare
+    /// metal.
+    pub hosted: bool,
     /// `true` if the package may be uploaded to a registry.
     pub published: bool,
     /// Dependencies of the package, of any kind and origin.
@@ -77,10 +80,10 @@ impl Workspace {
             .nth(2)
             .context("the harness is two folders below the workspace's root")?;
         let metadata = metadata(here)?;
-        let mut packages = each(&metadata["packages"], Package::from_metadata);
+        let mut packages = each(&metadata["packages"], |package| Package::read(package, true));
         for folder in BARE_METAL {
             let metadata = self::metadata(&here.join(folder))?;
-            packages.extend(each(&metadata["packages"], Package::from_metadata));
+            packages.extend(each(&metadata["packages"], |package| Package::read(package, false)));
         }
         Ok(Self {
             root: path(&metadata["workspace_root"]),
@@ -96,11 +99,12 @@ impl Workspace {
 }
 
 impl Package {
-    fn from_metadata(package: &Value) -> Self {
+    fn read(package: &Value, hosted: bool) -> Self {
         let manifest = path(&package["manifest_path"]);
         Self {
             name: text(&package["name"]),
             folder: manifest.parent().map(Path::to_path_buf).unwrap_or_default(),
+            hosted,
             published: package["publish"].is_null(),
             dependencies: each(&package["dependencies"], |dependency| Dependency {
                 name: text(&dependency["name"]),
@@ -116,9 +120,9 @@ impl Package {
         }
     }
 
-    /// Returns a fake package, for testing code that examines dependencies.
+    /// Returns a fake package of the root's workspace, for testing code that examines dependencies.
     pub fn fake(name: &str, dependencies: Vec<Dependency>) -> Self {
-        let mut package = Self::from_metadata(&serde_json::json!({ "name": name }));
+        let mut package = Self::read(&serde_json::json!({ "name": name }), true);
         package.dependencies = dependencies;
         package
     }

@@ -302,7 +302,7 @@ impl Timeline {
     fn command(&mut self, at: u64, guest: usize, its: u64, words: [u64; 4]) {
         self.its.insert((guest, its));
         let (device, event, lpi) =
-            ((words[0] >> 32) as u32, words[1] as u32, (words[1] >> 32) as u32);
+            ((words[0] >> 32) as u32, (words[1] & 0xffff_ffff) as u32, (words[1] >> 32) as u32);
         match words[0] & 0xff {
             MAPTI => _ = self.mapped.insert((guest, device, event), lpi),
             MAPI => _ = self.mapped.insert((guest, device, event), event),

@@ -7,7 +7,8 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -24,8 +25,6 @@ use doorbell_suites::mutant::{self, Mutant};
 const CHECKED: &[&str] = &["vgic", "irq-routing", "irq-domain", "doorbell-fallible"];
 /// Path of a package's faults, relative to its folder.
 const MUTANTS: &str = "src/interleavings/mutants.txt";
-/// Parts of the repository that make up the workspace.
-const COPIED: &[&str] = &["Cargo.toml", "Cargo.lock", "crates", "proof", "sim", "xtask"];
 /// Environment variable that selects a planted fault by its number.
 const SELECTOR: &str = "DOORBELL_FAULT";
 /// Time after which a run, which may build everything, counts as hung.
@@ -121,7 +120,7 @@ fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
         }
     }
     fs::create_dir_all(&copy)?;
-    for part in COPIED {
+    for part in parts(workspace) {
         mirror(&workspace.root.join(part), &copy.join(part), &changed)?;
     }
     // `--locked` would fail, because the lock file lists dependencies that the copy lacks.
@@ -175,6 +174,13 @@ fn folder<'a>(workspace: &'a Workspace, package: &str) -> Result<&'a Path> {
     found
         .map(|package| &*package.folder)
         .with_context(|| format!("the workspace has no package {package}"))
+}
+
+/// Returns the files and top folders that make up the root's workspace.
+fn parts(workspace: &Workspace) -> BTreeSet<&OsStr> {
+    let members = workspace.packages.iter().filter(|package| package.hosted);
+    let folders = members.filter_map(|package| workspace.relative(&package.folder).iter().next());
+    ["Cargo.toml", "Cargo.lock"].into_iter().map(OsStr::new).chain(folders).collect()
 }
 
 /// Makes `to` a copy of `from`, in which the `changed` files have these contents. Leaves files
