@@ -67,6 +67,11 @@ impl Report {
         self.last = line.into();
     }
 
+    /// Returns `true` if the boot with Doorbell's routes has begun.
+    pub fn has_our_routes(&self) -> bool {
+        self.boot("routed").is_ok()
+    }
+
     /// Returns the last line.
     pub fn last(&self) -> &str {
         &self.last

@@ -1,0 +1,27 @@
+//! Linux's KVM, nested in QEMU: for arm64 as the judge of the model, and for x86 below Alioth,
+//! another project's monitor.
+
+#![forbid(unsafe_code)]
+
+mod alioth;
+
+use std::process::ExitCode;
+
+use doorbell_harness::qemu::Version;
+use doorbell_harness::suite::{self, Case};
+use doorbell_suites::fetched::PREPARATION;
+use doorbell_suites::kvm;
+
+fn main() -> ExitCode {
+    suite::main(if suite::is_long() {
+        Version::ALL.iter().map(|&version| judge(version, Some(kvm::LONG_PLANS))).collect()
+    } else {
+        [judge(Version::Backports, None)].into_iter().chain(alioth::cases()).collect()
+    })
+}
+
+/// Returns a case that compares the model with KVM of a kernel.
+fn judge(version: Version, plans: Option<u32>) -> Case {
+    let name = format!("KVM of {version:?}'s kernel");
+    Case::new(name, PREPARATION + kvm::limit(plans), move || kvm::judge(version, plans))
+}
