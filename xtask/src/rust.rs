@@ -60,7 +60,7 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let small =
         [&bare, &["--package", "gic-driver", "--lib", "--no-default-features"][..]].concat();
     clippy_case("without a heap", workspace, "", &small, tally);
-    let target = workspace.target.join("images").display().to_string();
+    let target = workspace.target.display().to_string();
     let images = [&bare, &["--target-dir", &target][..]].concat();
     // `alone` is built separately. In a build with the other packages, cargo would enable their
     // features in its drivers, too, and these features require a heap.

@@ -81,8 +81,7 @@ fn cargo(
     toolchain::need_target(&workspace.root, target)?;
     let mut cargo = process::cargo(&folder(workspace, package));
     cargo.args([verb, "--profile", profile, "--package", package, "--bin", program]);
-    cargo.args(["--target", target, "--target-dir"]);
-    cargo.arg(workspace.target.join("images"));
+    cargo.args(["--target", target, "--target-dir"]).arg(&workspace.target);
     Ok(cargo)
 }
 
@@ -93,7 +92,7 @@ fn folder(workspace: &Workspace, package: &str) -> PathBuf {
 }
 
 fn built(workspace: &Workspace, profile: &str, package: &str, program: &str) -> PathBuf {
-    workspace.target.join("images").join(target(package)).join(profile).join(program)
+    workspace.target.join(target(package)).join(profile).join(program)
 }
 
 /// Returns the target that a package is built for.
