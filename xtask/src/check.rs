@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::programs::{self, Kind};
+use crate::programs::{self, Extent};
 use crate::tally::{self, Tally};
 use crate::{counted, lint, rust};
 use doorbell_harness::process;
 use doorbell_harness::toolchain;
 use doorbell_harness::workspace::{Package, Workspace};
 
-/// Number of cases of each property; proptest's default is 256.
-const PROPERTY_CASES: &str = "32";
+/// Proptest's default is 256 cases.
+const QUICK: Extent = Extent::Quick { property_cases: "32" };
 /// Time in which a test program must finish at least one more test.
 const LIMIT: Duration = Duration::from_mins(2);
 /// Time limit for the documentation tests of all packages.
@@ -59,7 +59,7 @@ pub(crate) fn run(workspace: &Workspace, wanted: &Wanted) -> Result<ExitCode> {
         });
         step("test", &|tally| {
             let programs = programs::build(workspace, &chosen)?;
-            programs::run(&programs, Kind::Test, Some(PROPERTY_CASES), LIMIT, tally);
+            programs::run_tests(&programs, QUICK, LIMIT, tally);
             Ok(())
         });
         step("examples", &|tally| run_examples(workspace, &packages, tally));

@@ -22,9 +22,20 @@ const BUILD_LIMIT: Duration = Duration::from_hours(1);
 /// Time limit of an example, which should run only briefly.
 const EXAMPLE_LIMIT: Duration = Duration::from_mins(3);
 
+/// The tests of a program that are run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Extent {
+    /// All but those ignored as slow, with a number of cases of each property.
+    Quick { property_cases: &'static str },
+    /// All but those ignored as slow.
+    Ordinary,
+    /// Those ignored as slow.
+    Slow,
+}
+
 /// Kind of a program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+enum Kind {
     /// Tests, run by libtest or a harness with the same interface.
     Test,
     /// An example.
@@ -41,15 +52,23 @@ pub(crate) struct Program {
     folder: PathBuf,
 }
 
-/// Runs every unit, property, integration and documentation test of the workspace, and its
-/// examples. The suites' cases are not run, but the unit tests of the suites' packages are.
+/// Runs every unit, property, integration and documentation test of the workspace, but those
+/// ignored as slow, and the examples. The suites' cases are not run, but the unit tests of the
+/// suites' packages are.
 pub(crate) fn run_all(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let programs = build(workspace, &["--workspace"])?;
-    run(&programs, Kind::Test, None, counted::LIMIT, tally);
-    run(&programs, Kind::Example, None, EXAMPLE_LIMIT, tally);
+    run_tests(&programs, Extent::Ordinary, counted::LIMIT, tally);
+    run_examples(&programs, tally);
     let mut examples = process::cargo(&workspace.root);
     examples.args(["test", "--workspace", "--all-features", "--no-fail-fast", "--doc"]);
     counted::count_all(&mut examples, counted::LIMIT, tally)
+}
+
+/// Runs the tests that [`run_all`] skips.
+pub(crate) fn run_slow(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
+    let programs = build(workspace, &["--workspace"])?;
+    run_tests(&programs, Extent::Slow, counted::LIMIT, tally);
+    Ok(())
 }
 
 /// Builds a suite with the same features as the tests of all packages, so that cargo does not build
@@ -85,26 +104,20 @@ fn program(line: &str) -> Option<Program> {
     Some(Program { kind, file: message["executable"].as_str()?.into(), folder })
 }
 
-/// Runs the programs of a kind. Within `limit`, a test program must finish at least one more test,
-/// and an example must end. If `property_cases` is set, ignored (slow) tests are skipped.
-pub(crate) fn run(
-    programs: &[Program],
-    kind: Kind,
-    property_cases: Option<&str>,
-    limit: Duration,
-    tally: &mut Tally,
-) {
-    let chosen: Vec<_> = programs.iter().filter(|program| program.kind == kind).collect();
-    if kind == Kind::Example {
-        let outcomes = on_each_cpu(&chosen, |_, program| program.run_example(limit));
-        for (program, outcome) in chosen.iter().zip(outcomes) {
-            tally.case(&program.name(), outcome);
-        }
-        return;
-    }
+/// Runs the test programs, which must finish at least one more test within `limit`.
+pub(crate) fn run_tests(programs: &[Program], extent: Extent, limit: Duration, tally: &mut Tally) {
     // Run these programs one at a time: each uses all CPUs, and some fail if messages are delayed.
-    for program in chosen {
-        program.run_tests(property_cases, limit, tally);
+    for program in programs.iter().filter(|program| program.kind == Kind::Test) {
+        program.run_tests(extent, limit, tally);
+    }
+}
+
+fn run_examples(programs: &[Program], tally: &mut Tally) {
+    let examples: Vec<_> =
+        programs.iter().filter(|program| program.kind == Kind::Example).collect();
+    let outcomes = on_each_cpu(&examples, |_, program| program.run_example());
+    for (program, outcome) in examples.iter().zip(outcomes) {
+        tally.case(&program.name(), outcome);
     }
 }
 
@@ -120,22 +133,24 @@ impl Program {
         command
     }
 
-    fn run_example(&self, limit: Duration) -> Result<()> {
+    fn run_example(&self) -> Result<()> {
         let mut command = self.command();
         let mut output = vec![format!("example {}", self.name())];
-        let status = process::watch(&mut command, limit, |line| output.push(format!("  {line}")))?;
+        let status =
+            process::watch(&mut command, EXAMPLE_LIMIT, |line| output.push(format!("  {line}")))?;
         println!("{}", output.join("\n"));
         ensure!(status.success(), "ended with {status}");
         Ok(())
     }
 
-    fn run_tests(&self, property_cases: Option<&str>, limit: Duration, tally: &mut Tally) {
+    fn run_tests(&self, extent: Extent, limit: Duration, tally: &mut Tally) {
         let (name, failures) = (self.name(), tally.failures());
         let mut unfinished = self.listed();
         let mut command = self.command();
-        match property_cases {
-            Some(cases) => command.env("PROPTEST_CASES", cases),
-            None => command.arg("--include-ignored"),
+        match extent {
+            Extent::Quick { property_cases } => command.env("PROPTEST_CASES", property_cases),
+            Extent::Ordinary => &mut command,
+            Extent::Slow => command.arg("--ignored"),
         };
         let mut output = vec![name.clone()];
         let outcome = process::watch_each(&mut command, limit, |line| {

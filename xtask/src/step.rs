@@ -26,9 +26,8 @@ const STEPS: &[Step] = &[
     suite("qemu", "the drivers on bare metal, on QEMU's machines with PCI devices"),
     suite("size", "the text of kernels with one kind of MSI controller, within budgets"),
     suite("differential", "the model against QEMU's GIC and ITS, on the same random scripts"),
-    suite("kvm", "Linux's KVM for arm64 as the judge of the model, nested in QEMU"),
+    suite("kvm", "nested KVM: the judge of the model, and Alioth with and without our routes"),
     suite("hypervisor", "Linux as a guest of the hypervisor, in QEMU"),
-    suite("adopters", "another project's monitor, with and without our routes, on nested KVM"),
     suite("soak", "random programs against the model and the routes, 120,000 messages"),
     suite("memory-model", "compiled lock-free code, by Arm's memory model (herd7)"),
     suite("deny", "cargo-deny: licenses, bans, sources, advisories"),
@@ -36,6 +35,7 @@ const STEPS: &[Step] = &[
 
 /// Steps that take hours or need an idle machine. These steps run only with `--long`, or by name.
 const LONG: &[Step] = &[
+    task("test-slow", "tests that simulate whole machines for long", programs::run_slow),
     long("interleavings-long", "the same, with ten times as many schedules", "interleavings"),
     long("memory-model-long", "each ordering weakened, and Miri on the cores", "memory-model"),
     long("fuzz", "each fuzz target for ten minutes", "fuzz"),

@@ -177,7 +177,7 @@ fn steps(description: Description) -> u64 {
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn work_is_linear_in_the_input() {
     for (name, input) in INPUTS {
         let (once, twice) = (steps(input(8_000)), steps(input(16_000)));

@@ -459,7 +459,7 @@ fn inspect_has_the_fields_of_the_contract() {
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn bench_has_its_fields_and_cases() {
     let output = doorbell(&["bench", "--json", "--rounds", "1", "--processes", "2"]);
     assert_eq!(output.status.code(), Some(0));

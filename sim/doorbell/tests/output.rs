@@ -51,7 +51,7 @@ fn said(output: Output) -> String {
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn a_closed_pipe_ends_the_output_quietly() {
     for (arguments, status) in COMMANDS {
         let (reader, writer) = pipe().unwrap();
@@ -65,7 +65,7 @@ fn a_closed_pipe_ends_the_output_quietly() {
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn output_that_cannot_be_stored_is_an_error() {
     for (arguments, _) in COMMANDS {
         let full = File::options().write(true).open("/dev/full").unwrap();

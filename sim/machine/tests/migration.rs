@@ -50,7 +50,7 @@ fn embedded_machines_survive_hundreds_of_migrations() {
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn embedded_machines_survive_migration_on_threads() {
     for embedded in embedded::machines() {
         let report = run(machine(embedded.name, None), &options(1, 100), &mut |_| {}).unwrap();
@@ -64,7 +64,7 @@ fn embedded_machines_survive_migration_on_threads() {
 /// No other disturbance makes a driver resend an interrupt, so a message that a migration loses
 /// stays lost.
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn nothing_is_lost_by_the_migrations_alone() {
     let disturbances = Disturbances {
         moves: Moves::None,

@@ -107,7 +107,7 @@ fn assert_expected_during_migration(world: World) {
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn cells_on_bare_metal_survive_migration() {
     assert_expected_during_migration(World::BareMetal);
 }

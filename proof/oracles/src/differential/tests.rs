@@ -29,13 +29,13 @@ fn finds_every_planted_fault(watch: &str) {
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn every_planted_fault_is_found_where_all_is_watched() {
     finds_every_planted_fault(WATCH_ALL);
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn every_planted_fault_is_found_where_one_line_is_watched() {
     finds_every_planted_fault(WATCH_ONE);
 }

@@ -170,7 +170,7 @@ fn slices_of_a_track_are_nested_or_disjoint() {
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn each_message_flows_from_its_write_to_its_handler() {
     for machine in MACHINES {
         for schedule in SCHEDULES {

@@ -101,7 +101,7 @@ const DISTURBED: Disturbances = Disturbances {
 };
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn judge_finds_one_interrupt_lost_by_migration() {
     for name in ALL {
         for seed in 1..=2 {
@@ -139,7 +139,7 @@ const FOUR_EACH: RunOptions = RunOptions { messages: 4, seed: 1, disturbances: D
 
 // Each loss is found on half of the machines by the simulation, and on the others by threads.
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn simulation_finds_migration_losses() {
     for (what, forget, name) in losses().step_by(2) {
         assert_found(what, name, forget, |machine| {
@@ -150,7 +150,7 @@ fn simulation_finds_migration_losses() {
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn threads_find_migration_losses() {
     // Run the machines concurrently, because each run waits a long time for its lost interrupts.
     thread::scope(|scope| {
@@ -166,7 +166,7 @@ fn threads_find_migration_losses() {
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn judge_finds_lost_intruder_message() {
     for name in ["lagoon", "estuary", "cove"] {
         let rings = |machine| attack(machine, IommuPages::NoIommu).unwrap().unwrap().rang;

@@ -209,7 +209,7 @@ fn everything(seed: u64, messages: u32) -> RunOptions {
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn needless_resends_are_reported_under_disturbance() {
     for migration in [STAYS, MOVES] {
         let machine = machine(LpiDisabling::Impossible, None, migration);
@@ -226,7 +226,7 @@ proptest! {
     })]
 
     #[test]
-    #[ignore = "slow: `cargo xtask test` runs it"]
+    #[ignore = "slow: `cargo xtask test --long` runs it"]
     fn in_no_order_does_a_run_need_an_excuse(
         seed: u64,
         cpus in 2u16..=8,
@@ -243,7 +243,7 @@ proptest! {
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn on_real_threads_no_run_needs_an_excuse() {
     for seed in 0..4 {
         let lpi_disabling =

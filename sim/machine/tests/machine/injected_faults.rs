@@ -72,7 +72,7 @@ fn repended_interrupt_is_spurious_in_simulation() {
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn a_handler_that_is_skipped_loses_messages() {
     for name in MACHINES {
         let totals = simulated(name, Fault::SkipsHandlers(every(300)), 100).totals;
@@ -147,7 +147,7 @@ fn disabled_devices_end_simulation_by_name() {
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn devices_never_able_to_send_end_a_run_by_name() {
     let report = run(machine("harbour", Fault::StaysOff), &at_rest(), &mut |_| {});
     assert_functions_stay_off(&report.unwrap());

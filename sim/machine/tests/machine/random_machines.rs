@@ -155,7 +155,7 @@ proptest! {
     })]
 
     #[test]
-    #[ignore = "slow: `cargo xtask test` runs it"]
+    #[ignore = "slow: `cargo xtask test --long` runs it"]
     fn random_machines_deliver_during_migration(drawn in machines(8)) {
         check(&drawn, 6, Migration::AtRandom { seed: drawn.seed }, simulated)?;
     }
@@ -169,7 +169,7 @@ proptest! {
     })]
 
     #[test]
-    #[ignore = "slow: `cargo xtask test` runs it"]
+    #[ignore = "slow: `cargo xtask test --long` runs it"]
     fn random_machines_deliver_on_threads(drawn in machines(4)) {
         check(&drawn, 400, Migration::Never, on_threads)?;
     }
@@ -183,7 +183,7 @@ proptest! {
     })]
 
     #[test]
-    #[ignore = "slow: `cargo xtask test` runs it"]
+    #[ignore = "slow: `cargo xtask test --long` runs it"]
     fn random_machines_deliver_on_moving_threads(drawn in machines(4)) {
         check(&drawn, 80, Migration::AtRandom { seed: drawn.seed }, on_threads)?;
     }

@@ -83,7 +83,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
     #[test]
-    #[ignore = "slow: `cargo xtask test` runs it"]
+    #[ignore = "slow: `cargo xtask test --long` runs it"]
     fn every_order_delivers_without_fault(
         seed: u64,
         cpus in 1u16..9,

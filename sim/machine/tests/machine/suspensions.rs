@@ -28,7 +28,7 @@ fn disturbed(name: &str, lpi_disabling: LpiDisabling, disturbances: Disturbances
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn nothing_is_lost_or_spurious_over_suspensions() {
     for name in ["harbour", "lagoon", "estuary", "cove", "hyperv"] {
         for disturbances in [ALONE, EVERYTHING] {

@@ -27,7 +27,7 @@ fn doorbell(parent: Parent) -> u64 {
 }
 
 #[test]
-#[ignore = "slow: `cargo xtask test` runs it"]
+#[ignore = "slow: `cargo xtask test --long` runs it"]
 fn doorbells_are_mapped_in_pages_of_every_size() {
     for parent in ARM {
         for (number, granule) in GRANULES.into_iter().enumerate() {

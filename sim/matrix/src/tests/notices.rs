@@ -112,7 +112,7 @@ fn with_own_stores() -> Vec<Parent> {
 
 proptest! {
     #[test]
-    #[ignore = "slow: `cargo xtask test` runs it"]
+    #[ignore = "slow: `cargo xtask test --long` runs it"]
     fn refused_write_leaves_nothing_behind(
         parent in prop::sample::select(with_own_stores()),
         mapped in prop::bool::ANY,
@@ -131,7 +131,7 @@ proptest! {
     }
 
     #[test]
-    #[ignore = "slow: `cargo xtask test` runs it"]
+    #[ignore = "slow: `cargo xtask test --long` runs it"]
     fn refused_move_keeps_vectors_working(
         parent in prop::sample::select(with_own_stores()),
         mapped in prop::bool::ANY,

@@ -291,7 +291,7 @@ proptest! {
     })]
 
     #[test]
-    #[ignore = "slow: `cargo xtask test` runs it"]
+    #[ignore = "slow: `cargo xtask test --long` runs it"]
     fn any_sequence_leaves_the_same_lpis_pending_as_the_naive_its(
         steps in proptest::collection::vec(step(), 1..120),
     ) {
