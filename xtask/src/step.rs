@@ -48,7 +48,11 @@ const LONG: &[Step] = &[
         "the command in Debian's kernels with faulty firmware, by Linux's interrupts",
         "live",
     ),
-    long("kvm-long", "60 plans that migrate between each KVM and the model", "kvm"),
+    long(
+        "kvm-long",
+        "60 plans that migrate between each KVM and the model, and Alioth on x86",
+        "kvm",
+    ),
     long("hypervisor-long", "100,000 interrupts, and more vCPUs by MBI", "long"),
     long("arceos", "ArceOS, a foreign kernel, with its own interrupt drivers and ours", "arceos"),
     suite("installer", "Debian's installer as a guest, up to its first question"),

@@ -4,7 +4,7 @@
 //! `backend SOCKET TAP MAC PAIRS` serves a network device by vhost-user with Alioth's own
 //! implementation. `boot stock|routed KERNEL INITRD COMMAND_LINE SOCKET…` runs a Linux guest with
 //! such devices, either on unmodified Alioth or with the routes of `irq-routing` ([`routed`]).
-#![cfg(all(target_os = "linux", target_arch = "x86_64"))]
+#![cfg(all(target_os = "linux", any(target_arch = "aarch64", target_arch = "x86_64")))]
 
 mod routed;
 
@@ -27,7 +27,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 const MEMORY: u64 = 384 << 20;
-const CPUS: u16 = 2;
+/// On arm64, unmodified Alioth's guest hangs while it starts a second CPU.
+const CPUS: u16 = if cfg!(target_arch = "aarch64") { 1 } else { 2 };
 
 /// Prints the errors that Alioth logs.
 struct Errors;
@@ -86,8 +87,13 @@ fn boot<H: Hypervisor + 'static>(hypervisor: &H, files: &[&str]) -> Result<(), B
         coco: None,
     };
     let machine = Machine::new(hypervisor, config)?;
-    machine.add_com1()?;
-    machine.add_cmos()?;
+    #[cfg(target_arch = "aarch64")]
+    machine.add_pl011()?;
+    #[cfg(target_arch = "x86_64")]
+    {
+        machine.add_com1()?;
+        machine.add_cmos()?;
+    }
     for (index, socket) in sockets.iter().enumerate() {
         let parameters = VuFrontendParam { socket: file(socket), id: DeviceId::NET };
         machine.add_virtio_dev(format!("net{index}"), parameters)?;

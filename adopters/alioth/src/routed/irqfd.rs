@@ -20,12 +20,13 @@ pub fn failed(what: &str, error: impl std::fmt::Display) -> Error {
 #[derive(Debug)]
 pub struct Sender<S> {
     alioth: S,
+    device: irq_routing::Sender,
     irqfds: Arc<MsiIrqfdSet>,
 }
 
 impl<S> Sender<S> {
-    pub fn new(alioth: S, irqfds: Arc<MsiIrqfdSet>) -> Self {
-        Self { alioth, irqfds }
+    pub fn new(alioth: S, device: irq_routing::Sender, irqfds: Arc<MsiIrqfdSet>) -> Self {
+        Self { alioth, device, irqfds }
     }
 }
 
@@ -41,7 +42,7 @@ impl<S: MsiSender> MsiSender for Sender<S> {
         let eventfd = Arc::new(eventfd.map_err(|error| failed("eventfd", error))?);
         let irqfd = self.irqfds.add(eventfd.clone());
         let vector = Vector { message: MsiMessage { address: 0, data: 0 }, is_masked: true };
-        Ok(RoutedIrqfd { eventfd, irqfd, vector: Mutex::new(vector) })
+        Ok(RoutedIrqfd { eventfd, device: self.device, irqfd, vector: Mutex::new(vector) })
     }
 }
 
@@ -49,6 +50,7 @@ impl<S: MsiSender> MsiSender for Sender<S> {
 #[derive(Debug)]
 pub struct RoutedIrqfd {
     eventfd: Arc<OwnedFd>,
+    device: irq_routing::Sender,
     irqfd: MsiIrqfd,
     vector: Mutex<Vector>,
 }
@@ -72,7 +74,7 @@ impl RoutedIrqfd {
     }
 
     fn open(&self, message: MsiMessage) -> Result<()> {
-        let routed = RoutedMessage { sender: irq_routing::Sender::Anonymous, message };
+        let routed = RoutedMessage { sender: self.device, message };
         self.irqfd.open(routed).map_err(|error| failed("irqfd", error))
     }
 }

@@ -1,5 +1,5 @@
-//! Linux's KVM, nested in QEMU: for arm64 as the judge of the model, and for x86 below Alioth,
-//! another project's monitor.
+//! Linux's KVM, nested in QEMU: as the judge of the model, and below Alioth, another project's
+//! monitor.
 
 #![forbid(unsafe_code)]
 
@@ -12,12 +12,16 @@ use doorbell_harness::suite::{self, Case};
 use doorbell_suites::fetched::PREPARATION;
 use doorbell_suites::kvm;
 
+use self::alioth::Host;
+
 fn main() -> ExitCode {
-    suite::main(if suite::is_long() {
+    let mut cases: Vec<_> = if suite::is_long() {
         Version::ALL.iter().map(|&version| judge(version, Some(kvm::LONG_PLANS))).collect()
     } else {
-        [judge(Version::Backports, None)].into_iter().chain(alioth::cases()).collect()
-    })
+        vec![judge(Version::Backports, None)]
+    };
+    cases.extend(alioth::cases(if suite::is_long() { Host::X86 } else { Host::Arm64 }));
+    suite::main(cases)
 }
 
 /// Returns a case that compares the model with KVM of a kernel.

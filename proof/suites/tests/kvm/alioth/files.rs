@@ -10,10 +10,8 @@ use doorbell_harness::small_linux::{first_files, modules};
 use doorbell_harness::workspace::Workspace;
 use doorbell_harness::{cache, small_linux};
 
-/// A small kernel with KVM for virtual machines.
-const KERNEL: &str = "linux-image-cloud-amd64:amd64";
-/// Modules of the monitor's Linux, in the order of their dependencies.
-const HOST_MODULES: &[&str] = &["irqbypass.ko", "kvm.ko", "kvm-amd.ko", "tun.ko"];
+use super::host::Host;
+
 /// Modules of the guest.
 const GUEST_MODULES: &[&str] = &[
     "virtio_ring.ko",
@@ -55,6 +53,7 @@ const HOST: &str = r#"#!/busybox sh
 B=/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
 $B mount -t tracefs trace /sys/kernel/tracing
+console=$($B cat /sys/class/tty/console/active)
 CALLS=/sys/kernel/tracing/events/syscalls/sys_enter_ioctl
 for module in $($B cat /modules); do $B insmod /$module; done
 for way in stock routed; do
@@ -69,7 +68,7 @@ for way in stock routed; do
     done
     echo "boot: $way"
     echo 'hist:keys=cmd' > $CALLS/trigger
-    /adopter boot $way /kernel /initramfs "console=ttyS0 quiet panic=-1 tries=$tries" \
+    /adopter boot $way /kernel /initramfs "console=$console quiet panic=-1 tries=$tries" \
         /tmp/0 /tmp/1 < /dev/console
     echo "host: ended $?"
     $B sed -n 's/^{ cmd/host: ioctl { cmd/p' $CALLS/hist
@@ -88,31 +87,33 @@ pub(crate) struct Files {
 
 impl Files {
     /// Fetches the packages into the cache, and packs the file systems.
-    pub(crate) fn of(workspace: &Workspace, program: &Path) -> Result<Self> {
-        let packages = packages(workspace)?;
+    pub(crate) fn of(workspace: &Workspace, host: Host, program: &Path) -> Result<Self> {
+        let packages = packages(workspace, host)?;
         let kernel = small_linux::kernel(&packages)?;
         let guest = first_files(&packages, GUEST, modules(&packages, GUEST_MODULES)?)?;
-        let mut host = first_files(&packages, HOST, modules(&packages, HOST_MODULES)?)?;
-        host.push(File { path: "adopter", content: Content::Program(fs::read(program)?) });
-        host.push(File { path: "kernel", content: Content::Data(fs::read(&kernel)?) });
-        host.push(File { path: "initramfs", content: Content::Data(initramfs::pack(&guest)) });
+        let mut outer = first_files(&packages, HOST, modules(&packages, host.modules())?)?;
+        outer.push(File { path: "adopter", content: Content::Program(fs::read(program)?) });
+        outer.push(File { path: "kernel", content: Content::Data(fs::read(&kernel)?) });
+        outer.push(File { path: "initramfs", content: Content::Data(initramfs::pack(&guest)) });
         let folder = workspace.target.join("adopters");
         fs::create_dir_all(&folder)?;
-        let initramfs = folder.join("initramfs");
-        fs::write(&initramfs, initramfs::pack(&host))?;
+        let initramfs = folder.join(format!("initramfs-{}", host.name()));
+        fs::write(&initramfs, initramfs::pack(&outer))?;
         Ok(Self { kernel, initramfs })
     }
 }
 
 /// Returns the folder in the cache with the kernel, its modules and busybox.
-fn packages(workspace: &Workspace) -> Result<PathBuf> {
-    let folder = cache::folder(workspace).join("adopters");
+fn packages(workspace: &Workspace, host: Host) -> Result<PathBuf> {
+    let folder = cache::folder(workspace).join(format!("alioth-{}", host.name()));
     if !cache::is_filled(&folder) {
         let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
         cache::fill(&folder, || {
-            let modules = HOST_MODULES.iter().chain(GUEST_MODULES);
-            small_linux::unpack_kernel(&apt, KERNEL, Suite::Stable, modules, &folder)?;
-            apt.unpack_busybox("amd64", &folder)
+            // A small kernel with KVM for virtual machines.
+            let kernel = format!("linux-image-cloud-{0}:{0}", host.name());
+            let modules = host.modules().iter().chain(GUEST_MODULES);
+            small_linux::unpack_kernel(&apt, &kernel, Suite::Stable, modules, &folder)?;
+            apt.unpack_busybox(host.name(), &folder)
         })?;
     }
     Ok(folder)
