@@ -125,9 +125,10 @@ struct Machine {
 }
 
 impl KvmRouter {
-    /// Creates a router for a VM. The in-kernel interrupt controller must already be initialized,
-    /// because its initialization makes the kernel set a default table. From then on, only this
-    /// router may set a table. The kernel defines the number of GSIs (`KVM_CAP_IRQ_ROUTING`).
+    /// Creates a router for a VM. The in-kernel interrupt controller must be initialized before the
+    /// first change of routes, because its initialization makes the kernel set a default table.
+    /// From then on, only this router may set a table. The kernel defines the number of GSIs
+    /// (`KVM_CAP_IRQ_ROUTING`).
     ///
     /// # Errors
     /// Returns [`io::ErrorKind::Unsupported`] if the kernel has no GSI routing, or the kernel's
