@@ -63,7 +63,7 @@ impl<M: RingMemory> RingReader<M> {
                 Some(kind) => Some(Received { kind, length: self.copy(&header, buffer)? }),
                 None => None,
             };
-            if self.consume(inp, header.total) == Notify::Peer {
+            if self.consume(header.total) == Notify::Peer {
                 notify = Notify::Peer;
             }
             if received.is_some() {
@@ -93,12 +93,12 @@ impl<M: RingMemory> RingReader<M> {
         Ok(length)
     }
 
-    /// Frees the next packet's room (`total` bytes). `inp` is the writer's index.
-    fn consume(&mut self, inp: u32, total: u32) -> Notify {
-        let before = free(inp, self.at, self.length);
-        self.at = advance(self.at, total, self.length);
+    /// Frees the next packet's room (`total` bytes).
+    fn consume(&mut self, total: u32) -> Notify {
+        let start = self.at;
+        self.at = advance(start, total, self.length);
         self.memory.set_control(Control::Out, self.at);
-        self.notify(before, free(inp, self.at, self.length))
+        self.notify(start)
     }
 
     /// Unmasks signals, then checks whether a packet arrived before they were unmasked.
@@ -137,12 +137,22 @@ impl<M: RingMemory> RingReader<M> {
         Ok(Header { kind, offset, payload: length - offset, total })
     }
 
-    /// Decides whether to signal a waiting writer, i.e. whether the ring now has room for the
-    /// packet that the writer wants to send. Some writers wait for an empty ring by asking for the
-    /// ring's length or one byte less. Even an empty ring doesn't have that much room.
-    fn notify(&self, before: u32, after: u32) -> Notify {
+    /// Decides whether to signal a waiting writer, i.e. whether the ring has had room for the packet
+    /// that the writer wants to send only since `out` moved on from `start`. Some writers wait for
+    /// an empty ring by asking for the ring's length or one byte less. Even an empty ring doesn't
+    /// have that much room.
+    fn notify(&self, start: u32) -> Notify {
         let waits_for = self.memory.control(Control::PendingSendSize).min(self.length - 8) & !7;
-        let now = waits_for != 0 && before < waits_for && after >= waits_for;
-        if now { Notify::Peer } else { Notify::Nobody }
+        if waits_for == 0 {
+            return Notify::Nobody;
+        }
+        // Load `in` only after the size. The writer may have filled the ring while we copied the
+        // packet; with an older `in`, there would seem to have been room for its packet all along.
+        let Ok(inp) = check_index(self.memory.control(Control::In), self.length) else {
+            // The next read reports the error.
+            return Notify::Nobody;
+        };
+        let (before, after) = (free(inp, start, self.length), free(inp, self.at, self.length));
+        if before < waits_for && after >= waits_for { Notify::Peer } else { Notify::Nobody }
     }
 }

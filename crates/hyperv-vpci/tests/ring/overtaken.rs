@@ -87,6 +87,24 @@ fn a_reader_that_took_the_packet_is_not_signalled() {
 }
 
 #[test]
+fn a_writer_that_fills_the_ring_during_a_read_is_signalled() {
+    let ring = ring(1);
+    let mut writer = RingWriter::new(ring.clone(), 0).unwrap();
+    let _ = writer.write(PacketKind::Notice, &[0; 2000]).unwrap();
+    // While the reader reads this packet, the writer fills the ring and waits.
+    let fill = move || {
+        let _ = writer.write(PacketKind::Notice, &[0; 1000]).unwrap();
+        let full = writer.write(PacketKind::Notice, &[0; 1500]);
+        assert_eq!(full, Err(ChannelError::Full));
+    };
+    let peer = RefCell::new(Some(Box::new(fill) as Box<dyn FnOnce() + Send>));
+    let memory = Overtaken { ring, after: Control::InterruptMask, peer };
+    let mut reader = RingReader::new(memory, 0).unwrap();
+    let (_, notify) = reader.read(&mut [0; 4096]).unwrap();
+    assert_eq!(notify, Notify::Peer, "the packet that the writer wants to send fits now");
+}
+
+#[test]
 fn a_full_ring_is_not_an_error_of_the_channel() {
     let mut writer = RingWriter::new(ring(1), 0).unwrap();
     let _ = writer.write(PacketKind::Notice, &[0; 4000]).unwrap();
