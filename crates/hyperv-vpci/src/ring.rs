@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! writer: write the packet ─▶ store in ─▶ load interrupt_mask, out ─▶ signal if empty and unmasked
-//! reader: copy the packet ─▶ store out ─▶ load pending_send_size, in ─▶ signal if room now
+//! reader: copy the packet ─▶ store out ─▶ load pending_send_size, in ─▶ signal if it fits now
 //! sleep:  clear interrupt_mask ─▶ load in ─▶ sleep if still empty
 //! ```
 //!
