@@ -154,6 +154,7 @@ use doorbell_fallible::{OutOfMemory, try_arc, try_boxed_slice};
 use gic_arch::Lpi;
 use msi_types::Cpu;
 use sweep::Cause;
+pub(crate) use sweep::Pause;
 
 pub(crate) use config::{LpiConfig, MAX_EVENT_BITS, MAX_ID_BITS, Priorities, PriorityView};
 use consumer::Consumer;
@@ -302,20 +303,20 @@ impl LpiCore {
 
     /// Finishes setting `GICR_CTLR.EnableLPIs`. On success, it is in effect for every LPI. Callers
     /// must not hold any locks.
-    pub(crate) fn finish_enabling(&self, cpu: Cpu) -> Result<(), OutOfMemory> {
+    pub(crate) fn finish_enabling(&self, cpu: Cpu) -> Result<(), Pause> {
         self.finish(Cause::Enable(cpu.get()))
     }
 
     /// Finishes setting `GITS_CTLR.Enabled`. On success, it is in effect for every event. Callers
     /// must not hold any locks.
-    pub(crate) fn finish_enabling_its(&self, its: ItsIndex) -> Result<(), OutOfMemory> {
+    pub(crate) fn finish_enabling_its(&self, its: ItsIndex) -> Result<(), Pause> {
         self.finish(Cause::Admit(its))
     }
 
     /// Runs a sweep to its end, in time proportional to the number of mappings. Returns early if a
     /// concurrent write clears the enable bit. The loop terminates because a thread that sets the
     /// bit again runs the new sweep itself.
-    fn finish(&self, cause: Cause) -> Result<(), OutOfMemory> {
+    fn finish(&self, cause: Cause) -> Result<(), Pause> {
         while !self.with(|control| control.advance(cause, control.work() + ENTRIES_PER_PIECE))? {
             // Without a pause, waiting threads would hardly ever acquire the lock.
             (0..SPINS_PER_PIECE).for_each(|_| core::hint::spin_loop());

@@ -284,9 +284,12 @@ impl Vgic {
         self.lpis.as_ref().map_or(Ok(()), |lpis| lpis.finish_sweeps())
     }
 
-    /// Polls the command queue of every ITS.
-    pub(crate) fn poll_all_its(&self) {
+    /// Resumes the commands and register writes that were waiting for a recalled vCPU.
+    pub(crate) fn resume_recalled(&self) {
         self.its.iter().for_each(|its| its.poll());
+        if let Some(lpis) = &self.lpis {
+            lpis.advance_registers();
+        }
     }
 
     /// Resumes commands that were waiting in the restored state.

@@ -340,7 +340,7 @@ impl ListRegisterVcpu {
     fn folded(&self) {
         let Self(vcpu) = self;
         if vcpu.wakeup.folded(&vcpu.own.wakeup) {
-            vcpu.gic.poll_all_its();
+            vcpu.gic.resume_recalled();
         }
     }
 }

@@ -126,6 +126,75 @@ fn a_folded_lpi_is_not_the_next_owners() {
     explore(next_owner_listed_meanwhile);
 }
 
+/// A signal of one event, whose LPI vCPU 0 acknowledges while `change` is in progress. `kept`
+/// returns the number of LPIs that stay pending outside the vCPUs. Afterwards, the vCPUs have
+/// acknowledged one LPI altogether.
+fn acknowledged_during(change: fn(&mut Commands), kept: fn(&Machine) -> usize) {
+    for guest in [Guest::Acknowledges, Guest::Masks] {
+        explore(move || {
+            let (machine, mut commands) = one_event();
+            machine.send(1, 0);
+            let runner = runs(&machine, guest);
+            change(&mut commands);
+            let acknowledged = usize::from(runner.join().unwrap());
+            assert!(commands.sync(), "SYNC must complete after all vCPUs have exited");
+            let pending = [0, 1].map(|vcpu| machine.vcpu(vcpu).drain().len());
+            let kept = kept(&machine);
+            assert_eq!(
+                acknowledged + pending.iter().sum::<usize>() + kept,
+                1,
+                "{acknowledged} acknowledged, {pending:?} pending and {kept} kept of one signal"
+            );
+        });
+    }
+}
+
+#[test]
+fn an_lpi_acknowledged_before_movall_comes_once() {
+    acknowledged_during(|commands| commands.movall(0, 1), |_| 0);
+}
+
+#[test]
+fn an_lpi_acknowledged_before_lpis_are_disabled_is_not_in_the_table() {
+    let kept = |machine: &Machine| usize::from(machine.table_has(0, LPI));
+    acknowledged_during(|commands| commands.disable_lpis(0), kept);
+}
+
+#[test]
+fn an_lpi_acknowledged_before_it_moves_to_disabled_lpis_comes_once() {
+    acknowledged_during(
+        |commands| {
+            commands.disable_lpis(1);
+            commands.movi(1, 0, 1);
+            commands.enable_lpis(1);
+        },
+        |_| 0,
+    );
+}
+
+/// MOVALL has moved the LPI to vCPU 1, which acknowledges it while the event follows.
+fn acknowledged_while_the_event_follows(guest: Guest) {
+    let (machine, mut commands) = one_event();
+    machine.send(1, 0);
+    commands.movall(0, 1);
+    let runner = spawn(&machine, move |machine| {
+        let mut vcpu = machine.vcpu(1);
+        let listed = vcpu.enter();
+        vcpu.exit(listed, matches!(guest, Guest::Masks));
+        listed.is_some() && matches!(guest, Guest::Acknowledges)
+    });
+    commands.movi(1, 0, 1);
+    let acknowledged = usize::from(runner.join().unwrap());
+    assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "pending at the old vCPU");
+    assert_eq!(acknowledged + machine.vcpu(1).drain().len(), 1, "one signal");
+}
+
+#[test]
+fn an_lpi_acknowledged_while_its_event_follows_comes_once() {
+    explore(|| acknowledged_while_the_event_follows(Guest::Acknowledges));
+    explore(|| acknowledged_while_the_event_follows(Guest::Masks));
+}
+
 fn rung_while_listed() {
     let (machine, _commands) = one_event();
     machine.send(1, 0);

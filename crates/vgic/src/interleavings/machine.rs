@@ -16,6 +16,7 @@ use core::sync::atomic::{AtomicU8, Ordering::SeqCst};
 use gic_arch::{Lpi, Priority, gicr};
 use msi_types::{Cpu, Kick};
 use shuttle::sync::atomic::AtomicUsize;
+use shuttle::thread;
 
 /// An empty list of LPIs.
 pub(super) const NO_LPIS: [u32; 0] = [];
@@ -174,14 +175,18 @@ impl Machine {
 }
 
 impl Commands {
-    /// Runs commands to completion, and sends the kicks that they request.
+    /// Runs commands to completion, and sends the kicks that they request. Waits for vCPUs that the
+    /// commands recall.
     fn run<R>(&self, commands: impl FnOnce(&mut Control) -> R) -> R {
-        let result = self.machine.lpis.with_kicks_deferred(|control| {
+        let (result, mut finished) = self.machine.lpis.with_kicks_deferred(|control| {
             let result = commands(control);
-            control.finish_sweeps().unwrap();
-            result
+            (result, control.finish_sweeps())
         });
         self.machine.lpis.send_kicks();
+        while finished.is_err() {
+            thread::yield_now();
+            finished = self.machine.lpis.finish_sweeps();
+        }
         result
     }
 

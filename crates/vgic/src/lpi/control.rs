@@ -14,7 +14,7 @@ use super::injection::Injection;
 use super::itt::EntryRef;
 use super::mapping::ItsIndex;
 use super::shared::{Location, Shared};
-use super::sweep::{Cause, Settings, SweepQueue};
+use super::sweep::{Cause, Pause, Settings, SweepQueue};
 use super::tables::{EnabledTables, LpiTables};
 use super::translator::TranslatorList;
 use crate::monitor::memory::GuestMemory;
@@ -174,6 +174,46 @@ impl Control {
         }
     }
 
+    /// Checks that an LPI's state is known: unless the LPI is pending regardless, it isn't in a list
+    /// register. Otherwise, recalls the vCPU. If a command has moved the LPI since it was listed,
+    /// another vCPU has it, which the command has already recalled.
+    ///
+    /// # Errors
+    /// [`Pause::Listed`] until the recalled vCPU has exited.
+    pub(super) fn ensure_folded(&mut self, location: Location) -> Result<(), Pause> {
+        loop {
+            let entry = self.shared.load(location);
+            if !entry.awaits_fold() {
+                return Ok(());
+            }
+            self.recall(entry);
+            if self.awaits(self.recalls()) {
+                return Err(Pause::Listed);
+            }
+            // No recall is outstanding, so the LPI was folded after we loaded the entry.
+        }
+    }
+
+    /// Changes an existing entry once its LPI's state [is known](Self::ensure_folded). Returns the
+    /// previous value.
+    ///
+    /// # Errors
+    /// [`Pause::Listed`] until the recalled vCPU has exited. The entry is unchanged.
+    pub(super) fn update_folded(
+        &mut self,
+        location: Location,
+        change: impl Fn(Entry) -> Entry,
+    ) -> Result<Entry, Pause> {
+        loop {
+            let known = |entry: Entry| (!entry.awaits_fold()).then(|| change(entry));
+            if let Some(old) = self.shared.try_update(location, known) {
+                self.recall(old);
+                return Ok(old);
+            }
+            self.ensure_folded(location)?;
+        }
+    }
+
     /// Records whether sweeps started by register writes are in progress.
     pub(super) fn note_registers(&mut self) {
         let progress = Progress::done(!self.sweeps.has_register_work());
@@ -285,6 +325,9 @@ impl Control {
                 .with_deliverable(deliverable);
             if is_covered {
                 kept.with_pending(entry.is_pending() || entry.is_held() || brought).with_held(false)
+            } else if entry.awaits_fold() && !brought {
+                // If folding makes the LPI pending, it isn't ready until it is enabled again.
+                kept.with_enabled(false)
             } else {
                 kept.cleared().with_held(entry.is_pending_or_held() || brought)
             }

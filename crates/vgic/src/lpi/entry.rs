@@ -156,6 +156,12 @@ impl Entry {
         self.is_pending() || self.0 & (LISTED | REVOKED) == LISTED
     }
 
+    /// Returns `true` if the LPI is pending only if the guest has not acknowledged it in its list
+    /// register, which is unknown until the list register is folded.
+    pub(super) const fn awaits_fold(self) -> bool {
+        self.0 & (LISTED | REVOKED | PENDING) == LISTED
+    }
+
     /// Returns `true` if the LPI [is pending anywhere](Self::is_pending_anywhere) or held.
     pub(super) const fn is_pending_or_held(self) -> bool {
         self.is_pending_anywhere() || self.is_held()

@@ -11,7 +11,7 @@ use super::itt::EntryRef;
 use super::itt_teardown::IttTeardown;
 use super::mapping::{ItsIndex, MappedDevice, NoRoom};
 use super::shared::Location;
-use super::sweep::{Cause, Meant, OwnCursor, Settings, Sweep};
+use super::sweep::{Cause, Meant, OwnCursor, Pause, Settings, Sweep};
 use alloc::sync::Arc;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::Lpi;
@@ -77,8 +77,8 @@ impl Control {
     /// [`work`](Self::work) reaches `limit`. Returns `true` if the ITS is quiescent.
     ///
     /// # Errors
-    /// The heap is exhausted. The sweeps can be resumed later.
-    pub(crate) fn advance_its(&mut self, its: ItsIndex, limit: u64) -> Result<bool, OutOfMemory> {
+    /// A sweep has paused. It can be resumed later.
+    pub(crate) fn advance_its(&mut self, its: ItsIndex, limit: u64) -> Result<bool, Pause> {
         // Most polls of the queue don't find a sweep in progress.
         if self.sweeps.is_empty() {
             return Ok(true);
@@ -237,6 +237,7 @@ impl Control {
         let (old, _) = self.shared.update(location, |old| old.replaced_by(entry));
         self.recall(old);
         self.write(location, refresh);
+        self.take_listed(its, found.index());
         Ok(())
     }
 
@@ -300,31 +301,39 @@ impl Control {
         let refresh = self.prepare(location, now, route, Settings::Keep)?;
         self.device_entries.set_owner(event.entry.index(), Owner::event(event.its, collection));
         self.write(location, refresh);
+        self.take_listed(event.its, event.entry.index());
         Ok(())
     }
 
-    /// Returns the location of the LPI's own entry at the redistributor that the event targets.
-    fn own_lpi_of(&self, event: MappedEvent) -> Location {
-        let entry = self.shared.load(Location::Event(event.entry.index()));
-        Location::Own { vcpu: entry.target(), index: entry.lpi_index() }
+    /// Lets an event, which a command has mapped or moved, take over the LPI that is in a list
+    /// register of its target, if any. The command is complete when the vCPU has exited.
+    fn take_listed(&mut self, its: ItsIndex, event: EntryIndex) {
+        let entry = self.shared.load(Location::Event(event));
+        let (vcpu, lpi) = (entry.target(), entry.lpi());
+        if self.shared.load(Location::own(vcpu, lpi)).awaits_fold() {
+            let next = Some(event);
+            self.start(Cause::Command(its), Sweep::InvalidateLpi { vcpu, lpi, next });
+        }
     }
 
     /// Executes CLEAR: clears the pending state of the event's LPI at its redistributor.
     pub(crate) fn clear_event(&mut self, event: MappedEvent) {
-        self.clear(self.own_lpi_of(event));
-        self.clear(Location::Event(event.entry.index()));
+        let location = Location::Event(event.entry.index());
+        self.clear(self.own_lpi_of(location));
+        self.clear(location);
     }
 
     /// Executes DISCARD: clears the event like CLEAR, and unmaps it.
     pub(crate) fn discard_event(&mut self, event: MappedEvent) {
-        self.clear(self.own_lpi_of(event));
+        self.clear(self.own_lpi_of(Location::Event(event.entry.index())));
         self.unmap_entry(event.entry.index());
     }
 
     /// Executes INV: rereads the configuration of the event's LPI from memory.
     pub(crate) fn invalidate_event(&mut self, event: MappedEvent) -> Result<(), OutOfMemory> {
-        self.refresh(self.own_lpi_of(event), Settings::Reload)?;
-        self.refresh(Location::Event(event.entry.index()), Settings::Reload)
+        let location = Location::Event(event.entry.index());
+        self.refresh(self.own_lpi_of(location), Settings::Reload)?;
+        self.refresh(location, Settings::Reload)
     }
 
     /// Executes INT: injects a message for the event.

@@ -2,10 +2,11 @@
 //! pending at a redistributor without an event.
 
 use super::control::{Control, Refresh};
+use super::entry::Entry;
 use super::entry_table::EntryIndex;
 use super::redistributor_lpis::{BLOCK, LpiBlock, RedistributorLpis};
 use super::shared::Location;
-use super::sweep::{Cause, Meant, OwnCursor, Settings, Sweep, Visited};
+use super::sweep::{Cause, Meant, OwnCursor, Pause, Settings, Sweep, Visited};
 use super::tables::{LpiTables, PendingBits};
 #[cfg(test)]
 use alloc::{collections::BTreeSet, vec::Vec};
@@ -149,9 +150,8 @@ impl Control {
     #[cfg(test)]
     pub(super) fn pending(&mut self, vcpu: u32) -> Vec<Lpi> {
         let mut found = BTreeSet::new();
-        let is_pending = |entry: super::entry::Entry| {
-            entry.target() == vcpu && (entry.is_pending() || entry.is_held())
-        };
+        let is_pending =
+            |entry: Entry| entry.target() == vcpu && (entry.is_pending() || entry.is_held());
         self.sweep(|control, index| {
             let entry = control.shared.load(Location::Event(index));
             found.extend(is_pending(entry).then(|| entry.lpi()));
@@ -192,7 +192,7 @@ impl Control {
         lpi: Lpi,
         next: &mut Option<EntryIndex>,
         limit: u64,
-    ) -> Result<bool, OutOfMemory> {
+    ) -> Result<bool, Pause> {
         if next.is_some_and(|index| !self.device_entries.is_mapped_to(index, lpi)) {
             // The entry was removed from the LPI's list, so start again.
             *next = self.device_entries.first(lpi.index());
@@ -202,7 +202,9 @@ impl Control {
                 return Ok(false);
             }
             self.count_work(1);
-            self.invalidate_entry(index, vcpu)?;
+            if self.shared.load(Location::Event(index)).target() == vcpu {
+                self.refresh_event(index, Settings::Reload)?;
+            }
             *next = self.device_entries.after(index);
         }
         Ok(true)
@@ -229,7 +231,7 @@ impl Control {
 
     /// Reads the configuration of a block of own LPIs from memory. If a configuration can't be
     /// read, the LPI is disabled.
-    pub(super) fn reload_own(&mut self, vcpu: u32, block: LpiBlock) -> Visited {
+    pub(super) fn reload_own(&mut self, vcpu: u32, block: LpiBlock) -> Visited<OutOfMemory> {
         let mut bytes = [0; BLOCK as usize];
         let read = match self.enabled.get(vcpu) {
             Some(tables) => tables.read_configs(block.first(), &mut bytes, &*self.memory),
@@ -250,13 +252,13 @@ impl Control {
         location: Location,
         from: u32,
         to: u32,
-    ) -> Result<(), OutOfMemory> {
+    ) -> Result<(), Pause> {
         let entry = self.shared.load(location);
         if entry.target() != from || !entry.is_pending_or_held() {
             return Ok(());
         }
         let there = self.prepare_at(to, entry.lpi())?;
-        if self.clear(location)
+        if self.update_folded(location, Entry::emptied)?.is_pending_or_held()
             && let Some((own, refresh)) = there
         {
             self.pend(own, refresh);
@@ -291,9 +293,35 @@ impl Control {
     }
 
     /// Clears the pending state of a redistributor's own LPI, so that the entry of an event that
-    /// targets the redistributor can take it over. Returns `true` if the LPI was pending.
+    /// targets the redistributor can take it over. Returns `true` if the LPI was pending. Leaves an
+    /// LPI alone whose state isn't [known](Self::ensure_folded).
     pub(super) fn take_own(&mut self, vcpu: u32, index: u32) -> bool {
         let own = Location::Own { vcpu, index };
-        self.shared.load(own).is_pending_or_held() && self.clear(own)
+        let taken = |entry: Entry| {
+            let is_known = entry.is_pending_or_held() && !entry.awaits_fold();
+            is_known.then(|| entry.emptied())
+        };
+        self.shared.try_update(own, taken).inspect(|old| self.recall(*old)).is_some()
+    }
+
+    /// Refreshes an event's entry, and checks that it has taken over the pending state that its
+    /// target redistributor holds for its LPI.
+    ///
+    /// # Errors
+    /// The entry must be refreshed again later.
+    pub(super) fn refresh_event(
+        &mut self,
+        index: EntryIndex,
+        settings: Settings,
+    ) -> Result<(), Pause> {
+        let event = Location::Event(index);
+        self.refresh(event, settings)?;
+        self.ensure_folded(self.own_lpi_of(event))
+    }
+
+    /// Returns the location of the LPI's own entry at the redistributor that an event targets.
+    pub(super) fn own_lpi_of(&self, event: Location) -> Location {
+        let entry = self.shared.load(event);
+        Location::own(entry.target(), entry.lpi())
     }
 }

@@ -98,16 +98,22 @@ impl Shared {
         location: Location,
         change: impl Fn(Entry) -> Entry,
     ) -> (Entry, Entry) {
-        let old = match location {
-            Location::Event(index) => {
-                self.entries.try_update(index.position(), |entry| Some(change(entry)))
-            }
-            Location::Own { vcpu, index } => {
-                self.own(vcpu).and_then(|own| own.try_update(index, |entry| Some(change(entry))))
-            }
-        };
+        let old = self.try_update(location, |entry| Some(change(entry)));
         let old = old.unwrap_or(Entry::unmapped(0));
         (old, change(old))
+    }
+
+    /// Replaces an entry with the result of `change`, in one read-modify-write. Returns the old
+    /// value, or `None` if `change` returned `None`.
+    pub(super) fn try_update(
+        &self,
+        location: Location,
+        change: impl Fn(Entry) -> Option<Entry>,
+    ) -> Option<Entry> {
+        match location {
+            Location::Event(index) => self.entries.try_update(index.position(), change),
+            Location::Own { vcpu, index } => self.try_update_own(vcpu, index, change),
+        }
     }
 
     /// Loads the entry for one of `vcpu`'s ready bits.

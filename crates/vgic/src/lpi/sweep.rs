@@ -58,8 +58,24 @@ impl OwnCursor {
 /// A sweep in progress.
 pub(super) struct Work {
     pub(super) sweep: Sweep,
-    /// `true` if the sweep could not continue because the heap was exhausted.
-    pub(super) is_starved: bool,
+    /// Reason why the sweep could not continue.
+    pub(super) pause: Option<Pause>,
+}
+
+/// Reason why a sweep cannot continue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pause {
+    /// The heap is exhausted.
+    OutOfMemory,
+    /// An LPI is in a list register, so it is unknown whether it is still pending. Its vCPU was
+    /// recalled. Once the vCPU has exited, it resumes the sweep.
+    Listed,
+}
+
+impl From<OutOfMemory> for Pause {
+    fn from(OutOfMemory: OutOfMemory) -> Self {
+        Self::OutOfMemory
+    }
 }
 
 /// Sweeps in progress. Has capacity for one sweep per [`Cause`].
@@ -102,7 +118,7 @@ impl SweepQueue {
 
     /// Returns `true` if a sweep with this cause waits for heap memory.
     pub(super) fn is_starved(&self, cause: Cause) -> bool {
-        self.0.get(cause).is_some_and(|work| work.is_starved)
+        self.0.get(cause).is_some_and(|work| work.pause == Some(Pause::OutOfMemory))
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -119,10 +135,10 @@ impl SweepQueue {
         causes.find(|cause| is_meant(*cause) && last.is_none_or(|last| *cause > last))
     }
 
-    /// Returns `true` if sweeps that register writes started are in progress, other than sweeps
-    /// that wait for memory.
+    /// Returns `true` if sweeps that register writes started are in progress, other than paused
+    /// sweeps.
     pub(super) fn has_register_work(&self) -> bool {
-        self.0.iter().any(|(cause, work)| !cause.is_commands() && !work.is_starved)
+        self.0.iter().any(|(cause, work)| !cause.is_commands() && work.pause.is_none())
     }
 }
 
@@ -156,9 +172,9 @@ pub(super) enum Sweep {
     Disable { cursor: Cursor, own: OwnCursor, vcpu: u32, tables: LpiTables, pending: PendingBits },
 }
 
-/// Result of visiting a block of own LPIs. The outer error means that the block was not visited;
-/// the inner error means that its configuration could not be read.
-pub(super) type Visited = Result<Result<(), MemoryFault>, OutOfMemory>;
+/// Result of visiting a block of own LPIs. The outer error means that the block must be visited
+/// again; the inner error means that its configuration could not be read.
+pub(super) type Visited<E> = Result<Result<(), MemoryFault>, E>;
 
 /// Set of entries that a refresh affects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -15,9 +15,13 @@
 //! message that arrives during the sweep is accepted if its entry was already visited; otherwise it
 //! counts as sent before the enable.
 //!
-//! A sweep that runs out of memory pauses, and resumes at the same entry the next time. A paused
+//! A sweep that runs out of memory pauses, and resumes at the same chunk the next time. A paused
 //! sweep doesn't count as deferred work, so it doesn't keep vCPUs awake. If the sweep belongs to a
 //! write that enables LPIs or an ITS, the enable bit is cleared again.
+//!
+//! A sweep that moves pending state to another entry or to memory also pauses at an LPI in a list
+//! register, because only the vCPU knows whether the guest has acknowledged it. The vCPU is
+//! recalled, and resumes the sweep when it has folded its list registers.
 
 use super::control::Control;
 use super::device_entries::{Closing, block_entries};
@@ -28,7 +32,7 @@ use super::itt_teardown::IttTeardown;
 use super::mapping::ItsIndex;
 use super::redistributor_lpis::{BLOCK, LpiBlock};
 use super::shared::Location;
-use super::sweep::{Cause, Cursor, Meant, OwnCursor, Settings, Sweep, Visited, Work};
+use super::sweep::{Cause, Cursor, Meant, OwnCursor, Pause, Settings, Sweep, Visited, Work};
 use super::tables::PendingBits;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::{Lpi, gicr, gits};
@@ -46,7 +50,7 @@ impl Control {
         if cause.is_commands() {
             let _ = self.advance(cause, u64::MAX);
         }
-        self.sweeps.insert(cause, Work { sweep, is_starved: false });
+        self.sweeps.insert(cause, Work { sweep, pause: None });
     }
 
     /// Starts to refresh entries.
@@ -59,16 +63,16 @@ impl Control {
     /// it is done.
     ///
     /// # Errors
-    /// The heap is exhausted. The sweep can be resumed later.
-    pub(super) fn advance(&mut self, cause: Cause, limit: u64) -> Result<bool, OutOfMemory> {
+    /// The sweep has paused. It can be resumed later.
+    pub(super) fn advance(&mut self, cause: Cause, limit: u64) -> Result<bool, Pause> {
         let Some(mut work) = self.sweeps.remove(cause) else { return Ok(true) };
         let result = self.sweep_on(&mut work.sweep, limit);
         if result == Ok(true) {
             self.finish_with(work.sweep);
             return result;
         }
-        let was_starved = core::mem::replace(&mut work.is_starved, result.is_err());
-        if work.is_starved && !was_starved {
+        let before = core::mem::replace(&mut work.pause, result.err());
+        if work.pause == Some(Pause::OutOfMemory) && work.pause != before {
             self.record_starved(cause);
         }
         self.sweeps.insert(cause, work);
@@ -103,7 +107,8 @@ impl Control {
     /// Runs every sweep to its end.
     ///
     /// # Errors
-    /// The heap is exhausted, and a sweep remains unfinished.
+    /// The heap is exhausted, or a vCPU runs with LPIs in list registers, and a sweep remains
+    /// unfinished.
     pub(crate) fn finish_sweeps(&mut self) -> Result<(), OutOfMemory> {
         self.advance_all(u64::MAX, |_| true);
         self.note_registers();
@@ -121,20 +126,20 @@ impl Control {
         true
     }
 
-    fn sweep_on(&mut self, sweep: &mut Sweep, limit: u64) -> Result<bool, OutOfMemory> {
+    fn sweep_on(&mut self, sweep: &mut Sweep, limit: u64) -> Result<bool, Pause> {
         match sweep {
             Sweep::Refresh { cursor, own, meant, settings } => {
                 let visited = self.visit(cursor, limit, |control, index, owner| {
                     if control.is_meant(*meant, index, owner) {
-                        control.refresh(Location::Event(index), *settings)?;
+                        control.refresh_event(index, *settings)?;
                     }
                     Ok(())
                 });
                 match *meant {
                     Meant::Target(vcpu) if visited? => {
-                        self.visit_own(vcpu, own, limit, |control, block| {
+                        Ok(self.visit_own(vcpu, own, limit, |control, block| {
                             control.reload_own(vcpu, block)
-                        })
+                        })?)
                     }
                     _ => visited,
                 }
@@ -157,7 +162,7 @@ impl Control {
             }
             Sweep::Enable { cursor, own, vcpu, pending, next } => {
                 Ok(self.visit(cursor, limit, |control, index, _| {
-                    control.enable_entry(index, *vcpu, pending)
+                    Ok(control.enable_entry(index, *vcpu, pending)?)
                 })? && self.visit_own(*vcpu, own, limit, |control, block| {
                     control.enable_own(*vcpu, block, pending)
                 })? && self.pend_rest(*vcpu, pending, next, limit)?)
@@ -166,13 +171,10 @@ impl Control {
                 let mut each =
                     |control: &mut Self, location| control.disable_entry(location, *vcpu, pending);
                 Ok(self.visit(cursor, limit, |control, index, _| {
-                    each(control, Location::Event(index));
-                    Ok(())
+                    each(control, Location::Event(index))
                 })? && self.visit_own(*vcpu, own, limit, |control, block| {
-                    block
-                        .indices()
-                        .for_each(|index| each(control, Location::Own { vcpu: *vcpu, index }));
-                    Ok(Ok(()))
+                    let mut own = block.indices().map(|index| Location::Own { vcpu: *vcpu, index });
+                    own.try_for_each(|location| each(control, location)).map(Ok)
                 })?)
             }
         }
@@ -201,8 +203,8 @@ impl Control {
         &mut self,
         cursor: &mut Cursor,
         limit: u64,
-        mut each: impl FnMut(&mut Self, EntryIndex, Owner) -> Result<(), OutOfMemory>,
-    ) -> Result<bool, OutOfMemory> {
+        mut each: impl FnMut(&mut Self, EntryIndex, Owner) -> Result<(), Pause>,
+    ) -> Result<bool, Pause> {
         while cursor.next < cursor.end {
             if self.work() >= limit {
                 return Ok(false);
@@ -218,13 +220,13 @@ impl Control {
     }
 
     /// Visits a redistributor's own LPIs, block by block.
-    pub(super) fn visit_own(
+    pub(super) fn visit_own<E>(
         &mut self,
         vcpu: u32,
         cursor: &mut OwnCursor,
         limit: u64,
-        mut each: impl FnMut(&mut Self, LpiBlock) -> Visited,
-    ) -> Result<bool, OutOfMemory> {
+        mut each: impl FnMut(&mut Self, LpiBlock) -> Visited<E>,
+    ) -> Result<bool, E> {
         let shared = self.shared.clone();
         while let Some(block) = shared.own(vcpu).and_then(|own| own.block_from(cursor.next)) {
             if self.work() >= limit {
@@ -326,7 +328,12 @@ impl Control {
         Ok(())
     }
 
-    fn enable_own(&mut self, vcpu: u32, block: LpiBlock, pending: &mut PendingBits) -> Visited {
+    fn enable_own(
+        &mut self,
+        vcpu: u32,
+        block: LpiBlock,
+        pending: &mut PendingBits,
+    ) -> Visited<OutOfMemory> {
         for lpi in block.indices().filter_map(Lpi::from_index) {
             if !pending.take(lpi) {
                 continue;
@@ -363,13 +370,18 @@ impl Control {
         Ok(true)
     }
 
-    fn disable_entry(&mut self, location: Location, vcpu: u32, pending: &mut PendingBits) {
+    fn disable_entry(
+        &mut self,
+        location: Location,
+        vcpu: u32,
+        pending: &mut PendingBits,
+    ) -> Result<(), Pause> {
         if self.shared.load(location).target() == vcpu {
-            let (old, _) = self.shared.update(location, Entry::stopped);
-            self.recall(old);
-            if old.is_pending_anywhere() {
+            let old = self.update_folded(location, Entry::stopped)?;
+            if old.is_pending() {
                 pending.set(old.lpi());
             }
         }
+        Ok(())
     }
 }

@@ -4,10 +4,9 @@
 use super::commands::{Executor, Refusal};
 use super::{Its, ItsRegisters};
 use crate::config::ErrorPolicy;
-use crate::lpi::{Control, ENTRIES_PER_PIECE, ENTRIES_PER_UNIT};
+use crate::lpi::{Control, ENTRIES_PER_PIECE, ENTRIES_PER_UNIT, Pause};
 use crate::monitor::events::{CommandFault, FailedCommand, FaultDetail, FaultReason};
 use crate::monitor::progress::Progress;
-use doorbell_fallible::OutOfMemory;
 use gic_arch::gits;
 use gic_arch::its::{Command, CommandError};
 
@@ -20,8 +19,8 @@ enum CommandProgress {
     Begun,
     /// A sweep is still in progress.
     Sweeps,
-    /// Execution is stalled because a SYNC is waiting for an interrupt that may still be in a list
-    /// register, or because heap memory is exhausted.
+    /// Execution is stalled because a command is waiting for an interrupt that may still be in a
+    /// list register, or because heap memory is exhausted.
     Waits,
 }
 
@@ -80,7 +79,7 @@ impl Its {
     /// Finishes all work in progress without a time limit.
     pub(super) fn finish_begun(&self, state: &mut ItsRegisters) {
         let is_done = self.lpis.with_kicks_deferred(|control| {
-            // A sweep that can't allocate memory stays unfinished.
+            // A paused sweep stays unfinished.
             let _ = control.finish_sweeps();
             control.is_quiescent(self.index)
         });
@@ -99,7 +98,7 @@ impl Its {
         match control.advance_its(self.index, limit) {
             Ok(true) => {}
             Ok(false) => return Some(Ok(CommandProgress::Sweeps)),
-            Err(OutOfMemory) => return Some(Ok(CommandProgress::Waits)),
+            Err(Pause::OutOfMemory | Pause::Listed) => return Some(Ok(CommandProgress::Waits)),
         }
         if core::mem::take(&mut state.queue.begun) {
             state.complete_command();
