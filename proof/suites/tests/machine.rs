@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use doorbell_harness::suite::{self, Case};
 use doorbell_harness::{command, process, workspace};
 use serde_json::Value;
@@ -28,9 +28,6 @@ fn main() -> ExitCode {
         Case::new("a million messages survive migrations", CASE_LIMIT, || {
             let kinds = "migrate,hotplug,remove";
             million(&["run", "--json", "--messages", "7400", "--disturb", kinds])
-        }),
-        Case::new("direct LPIs against an ITS", CASE_LIMIT, || {
-            judge_bench(&json(&[&["bench", "--json"], &SAMPLES[..]].concat())?)
         }),
     ])
 }
@@ -63,27 +60,4 @@ fn json(arguments: &[&str]) -> Result<Value> {
     let command = command::build(workspace)?;
     let mut command = process::command(&command.to_string_lossy(), &workspace.root);
     Ok(serde_json::from_str(&process::capture(command.args(arguments))?)?)
-}
-
-/// Run enough samples that in at least one of them, other processes hardly disturb the measurement.
-const SAMPLES: [&str; 4] = ["--processes", "3", "--rounds", "5"];
-
-/// Checks that setup and moves cost less with direct LPIs than with an ITS, because they do not
-/// need a command queue.
-fn judge_bench(measured: &Value) -> Result<()> {
-    let cases = measured["cases"].as_array().context("no cases")?;
-    let least = |name: &str| {
-        let case = cases.iter().find(|case| case["name"] == name);
-        case.and_then(|case| case["min_ns"].as_f64()).with_context(|| format!("no case {name}"))
-    };
-    for operation in ["setup", "move"] {
-        let (its, direct) =
-            (least(&format!("{operation}-its"))?, least(&format!("{operation}-direct-lpi"))?);
-        eprintln!("{operation}: {direct:.0} ns with direct LPIs, {its:.0} ns with an ITS");
-        ensure!(
-            direct < its,
-            "{operation}: {direct:.0} ns with direct LPIs, {its:.0} ns with an ITS"
-        );
-    }
-    Ok(())
 }
