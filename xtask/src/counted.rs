@@ -15,14 +15,43 @@ pub(crate) const LIMIT: Duration = Duration::from_mins(40);
 /// another line, or end, within `silence`.
 pub(crate) fn count_all(cargo: &mut Command, silence: Duration, tally: &mut Tally) -> Result<()> {
     let failures_before = tally.failures();
+    let mut reason = Reason::default();
     let status = process::watch_each(cargo, silence, |line| {
         println!("{line}");
         count(line, tally);
+        reason.collect(line, tally);
     })?;
     if !status.success() && tally.failures() == failures_before {
         tally.fail(format!("cargo test ended with {status}"));
     }
     Ok(())
+}
+
+/// Number of lines that the summary shows of a failed test's output. The first lines of a panic
+/// contain its place and its message.
+const REASON_LINES: usize = 2;
+
+/// Finds the reasons of failed tests, which test harnesses print after all verdicts.
+#[derive(Default)]
+struct Reason {
+    /// The failed test whose output is being printed.
+    test: String,
+    /// Number of lines that the summary still lacks.
+    missing: usize,
+}
+
+impl Reason {
+    fn collect(&mut self, line: &str, tally: &mut Tally) {
+        if let Some(heading) = line.strip_prefix("---- ").and_then(|line| line.strip_suffix("----"))
+        {
+            let heading = heading.trim_end();
+            heading.strip_suffix(" stdout").unwrap_or(heading).clone_into(&mut self.test);
+            self.missing = REASON_LINES;
+        } else if self.missing > 0 && !line.trim().is_empty() {
+            self.missing -= 1;
+            tally.explain(&self.test, line.trim());
+        }
+    }
 }
 
 /// Processes a line printed by a test harness, either libtest or one with the same format.
@@ -82,6 +111,30 @@ mod tests {
         ] {
             assert_eq!(tally_of(&[line]), tally, "{line}");
         }
+    }
+
+    #[test]
+    fn a_failed_test_is_reported_with_the_first_lines_of_its_output() {
+        let (mut tally, mut reason) = (Tally::default(), Reason::default());
+        for line in [
+            "test a::b ... FAILED",
+            "test c d ... FAILED",
+            "failures:",
+            "---- a::b stdout ----",
+            "",
+            "thread 'a::b' panicked at a.rs:1:",
+            "left is not right",
+            "stack backtrace:",
+            "---- c d ----",
+            "did not end",
+        ] {
+            count(line, &mut tally);
+            reason.collect(line, &mut tally);
+        }
+        let failed =
+            ["a::b: thread 'a::b' panicked at a.rs:1: left is not right", "c d: did not end"];
+        let failed = format!("Tally {{ passed: 0, failed: {failed:?}, skipped: [] }}");
+        assert_eq!(format!("{tally:?}"), failed);
     }
 
     #[test]

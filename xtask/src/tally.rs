@@ -21,6 +21,17 @@ impl Tally {
         self.failed.push(what.into());
     }
 
+    /// Adds a line of output to a failed test's name.
+    pub(crate) fn explain(&mut self, test: &str, line: &str) {
+        let is_meant = |what: &&mut String| {
+            what.strip_prefix(test).is_some_and(|rest| rest.is_empty() || rest.starts_with(": "))
+        };
+        if let Some(what) = self.failed.iter_mut().find(is_meant) {
+            what.push_str(if what.len() == test.len() { ": " } else { " " });
+            what.push_str(line);
+        }
+    }
+
     /// Counts a case that could not be run here; `why` names the missing component.
     pub(crate) fn skip(&mut self, why: impl Into<String>) {
         self.skipped.push(why.into());

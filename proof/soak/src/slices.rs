@@ -31,11 +31,13 @@ impl Amount<'_> {
     }
 }
 
-/// Runs a slice in this process, and prints its outcome. A panic of any thread ends the process.
+/// Runs a slice in this process, and prints its outcome. A panic of any thread ends the process,
+/// after its message was printed instead.
 pub(crate) fn replay(part: Part, seed: u64, messages: u64) -> Result<()> {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {
         report(panic);
+        println!("{panic}");
         process::abort();
     }));
     println!("{}", serde_json::to_string(&part.run(seed, messages))?);
@@ -110,7 +112,8 @@ fn run_slice(part: Part, seed: u64, messages: u64) -> Result<Outcome> {
     wait(&mut child)?;
     let output = child.wait_with_output()?;
     if !output.status.success() {
-        bail!("ended with {}", output.status);
+        let printed = String::from_utf8_lossy(&output.stdout);
+        bail!("ended with {}: {}", output.status, printed.trim().replace('\n', " "));
     }
     let outcome: Outcome =
         serde_json::from_slice(&output.stdout).context("the slice did not report its outcome")?;
@@ -118,7 +121,7 @@ fn run_slice(part: Part, seed: u64, messages: u64) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Waits for a slice, and kills it if it hangs. Its output is a single line, which fits the pipe.
+/// Waits for a slice, and kills it if it hangs. Its output is short, so it fits the pipe.
 fn wait(child: &mut Child) -> Result<()> {
     let start = Instant::now();
     while child.try_wait()?.is_none() {

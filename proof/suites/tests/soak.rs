@@ -34,7 +34,13 @@ fn run(part: &str, messages: &str, limit: Duration) -> Result<()> {
     let profile = if suite::is_long() { "release" } else { "dev" };
     let mut program = soak::program(workspace::this()?, profile);
     program.args(["--part", part, "--messages", messages]);
-    let status = process::watch(&mut program, limit, |line| eprintln!("{line}"))?;
-    ensure!(status.success(), "ended with {status}");
+    let mut failure = String::new();
+    let status = process::watch(&mut program, limit, |line| {
+        eprintln!("{line}");
+        if failure.is_empty() && line.contains(" failed: ") {
+            line.clone_into(&mut failure);
+        }
+    })?;
+    ensure!(status.success(), "ended with {status}; {failure}");
     Ok(())
 }
