@@ -65,9 +65,12 @@
 //!
 //! A command that changes the entry of an LPI in a list register *recalls* the vCPU, i.e. makes it
 //! exit and fold its list registers. SYNC waits until every previously recalled vCPU has done so.
-//! After SYNC, no LPI is pending at a former target, not even in a list register. Disabling LPIs
-//! and MOVALL treat an LPI in a list register as pending. If the guest has acknowledged the LPI but
-//! has not exited since, the LPI is delivered once more.
+//! After SYNC, no LPI is pending at a former target, not even in a list register.
+//!
+//! Until the fold, nobody knows whether the guest has acknowledged the LPI. A change that needs to
+//! know therefore waits for the fold: MOVALL and disabling LPIs, which move the pending state to
+//! another redistributor's entry or to memory, and an event that takes over the LPI of the
+//! redistributor to which it is mapped or moved. The recalled vCPU resumes them.
 //!
 //! # Choices that the architecture leaves
 //!

@@ -187,14 +187,16 @@ fn a_listed_lpi_follows_its_command() {
 
 #[test]
 fn an_acknowledged_lpi_does_not_move() {
-    let (translated, inside, mut hardware, second) = listed();
-    hardware.acknowledge(1);
-    translated.run([movi(0, 1), sync()]);
+    for command in [movi(0, 1), movall(0, 1)] {
+        let (translated, inside, mut hardware, second) = listed();
+        hardware.acknowledge(1);
+        translated.run([command, sync()]);
 
-    let _first = inside.exit(&hardware.registers);
+        let _first = inside.exit(&hardware.registers);
 
-    let (_second, new) = enter(second);
-    assert_eq!(new.registers.list[0].state(), Invalid);
+        let (_second, new) = enter(second);
+        assert_eq!(new.registers.list[0].state(), Invalid, "{command:?}");
+    }
 }
 
 #[test]
