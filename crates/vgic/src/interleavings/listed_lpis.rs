@@ -172,8 +172,10 @@ fn an_lpi_acknowledged_before_it_moves_to_disabled_lpis_comes_once() {
     );
 }
 
-/// MOVALL has moved the LPI to vCPU 1, which acknowledges it while the event follows.
-fn acknowledged_while_the_event_follows(guest: Guest) {
+/// MOVALL has moved the LPI to vCPU 1, which has it in a list register while the event follows.
+/// Afterwards, the event sends `more` messages. Returns the numbers of LPIs that vCPU 1 acknowledged
+/// before and after that.
+fn followed_while_listed(guest: Guest, more: usize) -> [usize; 2] {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
     commands.movall(0, 1);
@@ -185,14 +187,25 @@ fn acknowledged_while_the_event_follows(guest: Guest) {
     });
     commands.movi(1, 0, 1);
     let acknowledged = usize::from(runner.join().unwrap());
+    (0..more).for_each(|_| _ = machine.send(1, 0));
     assert_eq!(machine.vcpu(0).drain(), NO_LPIS, "pending at the old vCPU");
-    assert_eq!(acknowledged + machine.vcpu(1).drain().len(), 1, "one signal");
+    [acknowledged, machine.vcpu(1).drain().len()]
 }
 
 #[test]
 fn an_lpi_acknowledged_while_its_event_follows_comes_once() {
-    explore(|| acknowledged_while_the_event_follows(Guest::Acknowledges));
-    explore(|| acknowledged_while_the_event_follows(Guest::Masks));
+    for guest in [Guest::Acknowledges, Guest::Masks] {
+        explore(move || {
+            assert_eq!(followed_while_listed(guest, 0).iter().sum::<usize>(), 1, "one signal");
+        });
+    }
+}
+
+#[test]
+fn an_event_following_its_listed_lpi_shares_its_pending() {
+    for guest in [Guest::Acknowledges, Guest::Masks] {
+        explore(move || assert_eq!(followed_while_listed(guest, 1)[1], 1, "one is pending"));
+    }
 }
 
 fn rung_while_listed() {

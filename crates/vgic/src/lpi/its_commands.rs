@@ -308,10 +308,10 @@ impl Control {
     /// Lets an event, which a command has mapped or moved, take over the LPI that is in a list
     /// register of its target, if any. The command is complete when the vCPU has exited.
     fn take_listed(&mut self, its: ItsIndex, event: EntryIndex) {
-        let entry = self.shared.load(Location::Event(event));
-        let (vcpu, lpi) = (entry.target(), entry.lpi());
-        if self.shared.load(Location::own(vcpu, lpi)).awaits_fold() {
-            let next = Some(event);
+        let location = Location::Event(event);
+        if self.is_own_left(location) {
+            let entry = self.shared.load(location);
+            let (vcpu, lpi, next) = (entry.target(), entry.lpi(), Some(event));
             self.start(Cause::Command(its), Sweep::InvalidateLpi { vcpu, lpi, next });
         }
     }

@@ -315,8 +315,20 @@ impl Control {
         settings: Settings,
     ) -> Result<(), Pause> {
         let event = Location::Event(index);
-        self.refresh(event, settings)?;
-        self.ensure_folded(self.own_lpi_of(event))
+        while self.route_of(event, self.shared.load(event)).is_some() {
+            self.refresh(event, settings)?;
+            if !self.is_own_left(event) {
+                break;
+            }
+            self.ensure_folded(self.own_lpi_of(event))?;
+        }
+        Ok(())
+    }
+
+    /// Returns `true` if an event's entry has not taken over its LPI's own entry, because the LPI
+    /// was in a list register.
+    pub(super) fn is_own_left(&self, event: Location) -> bool {
+        self.shared.load(self.own_lpi_of(event)).is_pending_or_held()
     }
 
     /// Returns the location of the LPI's own entry at the redistributor that an event targets.
