@@ -48,8 +48,8 @@ fn read(machine: &Machine, offset: u32) -> u32 {
 }
 
 /// One thread makes the request and waits until it is complete. Another thread reads the same
-/// register, while the vCPU has the LPI in a list register. If the LPI is pending `again`, disabling
-/// LPIs doesn't have to wait for the vCPU to learn whether it is pending.
+/// register, while the vCPU has the LPI in a list register. If the LPI is pending `again`,
+/// disabling LPIs doesn't have to wait for the vCPU to learn whether it is pending.
 fn is_requested_while_listed(request: Request, again: bool) {
     let (machine, [vcpu, _]) = machine();
     machine.send();

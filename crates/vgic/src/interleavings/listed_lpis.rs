@@ -173,8 +173,8 @@ fn an_lpi_acknowledged_before_it_moves_to_disabled_lpis_comes_once() {
 }
 
 /// MOVALL has moved the LPI to vCPU 1, which has it in a list register while the event follows.
-/// Afterwards, the event sends `more` messages. Returns the numbers of LPIs that vCPU 1 acknowledged
-/// before and after that.
+/// Afterwards, the event sends `more` messages. Returns the numbers of LPIs that vCPU 1
+/// acknowledged before and after that.
 fn followed_while_listed(guest: Guest, more: usize) -> [usize; 2] {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);

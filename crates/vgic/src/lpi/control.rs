@@ -174,9 +174,9 @@ impl Control {
         }
     }
 
-    /// Checks that an LPI's state is known: unless the LPI is pending regardless, it isn't in a list
-    /// register. Otherwise, recalls the vCPU. If a command has moved the LPI since it was listed,
-    /// another vCPU has it, which the command has already recalled.
+    /// Checks that an LPI's state is known: unless the LPI is pending regardless, it isn't in a
+    /// list register. Otherwise, recalls the vCPU. If a command has moved the LPI since it was
+    /// listed, another vCPU has it, which the command has already recalled.
     ///
     /// # Errors
     /// [`Pause::Listed`] until the recalled vCPU has exited.
