@@ -43,6 +43,8 @@ pub mod channel;
 pub mod config_window;
 pub mod guest;
 pub mod host;
+#[cfg(all(test, shuttle))]
+mod interleavings;
 pub mod protocol;
 pub mod ring;
 mod ring_error;
