@@ -67,10 +67,10 @@
 //! exit and fold its list registers. SYNC waits until every previously recalled vCPU has done so.
 //! After SYNC, no LPI is pending at a former target, not even in a list register.
 //!
-//! Until the fold, nobody knows whether the guest has acknowledged the LPI. A change that needs to
-//! know therefore waits for the fold: MOVALL and disabling LPIs, which move the pending state to
-//! another redistributor's entry or to memory, and an event that takes over the LPI of the
-//! redistributor to which it is mapped or moved. The recalled vCPU resumes them.
+//! Only the fold shows whether the guest has acknowledged the LPI. Changes that depend on this wait
+//! for the fold: MOVALL and disabling LPIs, which move pending state to another redistributor or to
+//! memory, and mapping or moving an event to a redistributor at which its LPI is already pending.
+//! The recalled vCPU resumes them.
 //!
 //! # Choices that the architecture leaves
 //!

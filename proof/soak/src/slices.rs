@@ -31,8 +31,8 @@ impl Amount<'_> {
     }
 }
 
-/// Runs a slice in this process, and prints its outcome. A panic of any thread ends the process,
-/// after its message was printed instead.
+/// Runs a slice in this process, and prints its outcome. If a thread panics, prints the panic's
+/// message instead, and ends the process.
 pub(crate) fn replay(part: Part, seed: u64, messages: u64) -> Result<()> {
     let report = panic::take_hook();
     panic::set_hook(Box::new(move |panic| {

@@ -19,6 +19,9 @@ use shuttle::thread;
 struct Request {
     write: fn(&Machine),
     is_complete: fn(&Machine) -> bool,
+    /// `true` if the LPI is also pending again, so that disabling LPIs doesn't have to wait for the
+    /// vCPU to learn whether it is pending.
+    is_pending_again: bool,
     /// `true` if `is_complete` returns `false` before the write, too.
     shows_begin: bool,
 }
@@ -30,7 +33,10 @@ const DISABLE: Request = Request {
         !ctlr.enable_lpis() && !ctlr.rwp()
     },
     shows_begin: true,
+    is_pending_again: false,
 };
+
+const DISABLE_PENDING: Request = Request { is_pending_again: true, ..DISABLE };
 
 /// Disables the LPI in the configuration table, and makes the redistributor reread the table.
 const INVALIDATE: Request = Request {
@@ -40,6 +46,7 @@ const INVALIDATE: Request = Request {
     },
     is_complete: |machine| !Syncr::from(read(machine, gicr::SYNCR.offset())).busy(),
     shows_begin: false,
+    is_pending_again: false,
 };
 
 fn read(machine: &Machine, offset: u32) -> u32 {
@@ -48,16 +55,15 @@ fn read(machine: &Machine, offset: u32) -> u32 {
 }
 
 /// One thread makes the request and waits until it is complete. Another thread reads the same
-/// register, while the vCPU has the LPI in a list register. If the LPI is pending `again`,
-/// disabling LPIs doesn't have to wait for the vCPU to learn whether it is pending.
-fn is_requested_while_listed(request: Request, again: bool) {
+/// register, while the vCPU has the LPI in a list register.
+fn is_requested_while_listed(request: Request) {
     let (machine, [vcpu, _]) = machine();
     machine.send();
     let mut vcpu = vcpu.with_list_registers(list_registers()).unwrap();
     let guest = vcpu.enter();
     let registers = *guest.interface();
     assert!(is_one_listed(&guest));
-    if again {
+    if request.is_pending_again {
         machine.send();
     }
     let is_listed = Arc::new(AtomicBool::new(true));
@@ -89,11 +95,11 @@ fn is_requested_while_listed(request: Request, again: bool) {
 
 #[test]
 fn rwp_is_set_until_no_lpi_is_listed() {
-    explore_random(EXECUTIONS, || is_requested_while_listed(DISABLE, false));
-    explore_random(20 * EXECUTIONS, || is_requested_while_listed(DISABLE, true));
+    explore_random(EXECUTIONS, || is_requested_while_listed(DISABLE));
+    explore_random(20 * EXECUTIONS, || is_requested_while_listed(DISABLE_PENDING));
 }
 
 #[test]
 fn syncr_is_busy_until_no_lpi_is_listed() {
-    explore_random(EXECUTIONS, || is_requested_while_listed(INVALIDATE, false));
+    explore_random(EXECUTIONS, || is_requested_while_listed(INVALIDATE));
 }
