@@ -4,7 +4,7 @@ use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use core::time::Duration;
 use std::{thread, thread_local};
 
-/// Number of polls after which a holder releases the lock even if no thread waits for it.
+/// Number of polls, a millisecond apart, after which a thread stops waiting for the other one.
 const MOST_LOOKS: u32 = 3000;
 
 /// A kernel that checks in which context its callers wait.
@@ -13,6 +13,20 @@ struct Kernel {
     relaxed: AtomicBool,
     yielded: AtomicBool,
     irq_data: IrqLock<u32>,
+}
+
+impl Kernel {
+    /// Whether the calling thread does not hold the data. Another thread that holds them lets go
+    /// of them meanwhile.
+    fn is_irq_data_released(&self) -> bool {
+        (0..MOST_LOOKS).any(|_| {
+            let is_free = self.irq_data.0.try_lock().is_some();
+            if !is_free {
+                thread::sleep(Duration::from_millis(1));
+            }
+            is_free
+        })
+    }
 }
 
 thread_local! {
@@ -26,7 +40,7 @@ impl LocalCpu for Kernel {
 
     fn irq_restore(&self, state: IrqState) {
         assert!(
-            thread::panicking() || self.irq_data.0.try_lock().is_some(),
+            thread::panicking() || self.is_irq_data_released(),
             "an interrupt handler would find the lock held"
         );
         MASKED.set(state.get());
