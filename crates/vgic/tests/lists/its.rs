@@ -69,6 +69,14 @@ impl Translated {
         self.machine.ram.write(CONFIGURATION + u64::from(event), &[byte]).unwrap();
     }
 
+    /// Returns whether the event's LPI is pending in vCPU 0's table in memory.
+    pub(crate) fn is_saved(&self, event: u32) -> bool {
+        let mut byte = [0];
+        let lpi = 8192 + event;
+        self.machine.ram.read(PENDING + u64::from(lpi / 8), &mut byte).unwrap();
+        byte[0] & 1 << (lpi % 8) != 0
+    }
+
     /// Writes commands to the queue, and updates `GITS_CWRITER`.
     pub(crate) fn run(&self, commands: impl IntoIterator<Item = Command>) {
         self.machine.queue(commands);

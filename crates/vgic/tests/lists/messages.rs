@@ -243,6 +243,23 @@ fn disabling_lpis_saves_listed_ones_to_the_table() {
     assert_eq!(hardware.registers.list[0].virtual_intid(), FIRST);
 }
 
+/// A guest may stop using its redistributor without a read of `GICR_CTLR.RWP`: the exit of the
+/// vCPU alone must finish the write.
+#[test]
+fn an_exit_saves_a_listed_lpi_of_disabled_ones() {
+    for acknowledged in [false, true] {
+        let (translated, inside, mut hardware, _) = listed();
+        translated.machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new());
+        if acknowledged {
+            hardware.acknowledge(1);
+        }
+
+        let _first = inside.exit(&hardware.registers);
+
+        assert_eq!(translated.is_saved(0), !acknowledged);
+    }
+}
+
 #[test]
 fn commands_for_unlisted_lpis_wait_for_nobody() {
     let (translated, _inside, _hardware, _) = listed();
