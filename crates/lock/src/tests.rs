@@ -16,8 +16,8 @@ struct Kernel {
 }
 
 impl Kernel {
-    /// Whether the calling thread does not hold the data. Another thread that holds them lets go
-    /// of them meanwhile.
+    /// Returns `false` if the calling thread holds the lock. If another thread holds it, waits
+    /// until it is free.
     fn is_irq_data_released(&self) -> bool {
         (0..MOST_LOOKS).any(|_| {
             let is_free = self.irq_data.0.try_lock().is_some();
