@@ -30,6 +30,10 @@ use std::time::{Duration, Instant};
 /// Maximum time for the last interrupts of a round to be handled. The machine may be shared with
 /// other load.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// Times between two operations of the guest in a round. Pauses let more interrupts meet the same
+/// configuration.
+const PAUSES: [Duration; 3] =
+    [Duration::ZERO, Duration::from_micros(20), Duration::from_micros(200)];
 /// Number of device threads.
 const SENDERS: usize = 2;
 
@@ -71,10 +75,11 @@ pub(crate) fn run(seed: u64, messages: u64) -> Outcome {
 /// operations. After a quiet round, all signals have been handled.
 fn round(world: &mut World, rng: &mut Rng, share: u64, is_quiet: bool) -> u64 {
     let mut operations = 0;
+    let pause = PAUSES[rng.usize(..PAUSES.len())];
     let seats = thread_round(world, rng, |world, rng| {
         let stop = AtomicBool::new(false);
         thread::scope(|scope| {
-            let programs = Programs { world, stop: &stop };
+            let programs = Programs { world, stop: &stop, pause };
             let seed = rng.u64(..);
             let guest = scope.spawn(move || programs.run(&mut Rng::with_seed(seed)));
             let senders = (0..SENDERS).map(|first| {

@@ -21,11 +21,12 @@ pub(crate) fn run(seed: u64, messages: u64) -> Outcome {
     };
     let cpus =
         |is_replugged| if is_replugged { CpuHotplug::Replugged } else { CpuHotplug::AlwaysOn };
+    let suspensions = if rng.bool() { Suspensions::NowAndThen } else { Suspensions::None };
     let disturbances = Disturbances {
         moves: Moves::Random,
         cpus: cpus(rng.bool()),
         devices: devices(rng.bool()),
-        suspensions: Suspensions::None,
+        suspensions,
     };
     let mut outcome = Outcome::new(format!("{}, migrates: {migrates}", chosen.name));
     let mut each = 10;
@@ -41,6 +42,7 @@ pub(crate) fn run(seed: u64, messages: u64) -> Outcome {
             ("migrations", totals.migrated),
             ("devices added again", totals.readded),
             ("CPUs plugged again", totals.replugged),
+            ("suspensions", totals.suspended),
         ] {
             outcome.count(name, count);
         }

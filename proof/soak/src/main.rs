@@ -8,7 +8,7 @@
 //! | `its` | none | a reference ITS: deliveries, failed commands, drained LPIs |
 //! | `levels` | 4 devices with level eventfds, 2 pollers, a vCPU, a monitor that moves GSIs | each request is served; no pin stays high |
 //! | `msix` | 3 senders, a guest that masks, disables and rewrites vectors | nothing is sent while masked, whole messages, nothing lost |
-//! | `machine` | drivers on the simulated machine: moves, hotplug of CPUs and devices, migration | the machine's own judge |
+//! | `machine` | drivers on the simulated machine: moves, hotplug of CPUs and devices, suspensions, migration | the machine's own judge |
 //! | `kvm` | a sender, and a monitor that moves routes in the host's KVM | each signal arrives, and only at a destination that its route had in the meantime; skipped without KVM |
 //!
 //! The seed selects each thread's random choices and the machine's features. The schedule of the
@@ -67,6 +67,10 @@ struct Arguments {
     /// Number of messages of all parts together, such as 100000 or 1e9
     #[arg(long, value_parser = amount, default_value = "1e5")]
     messages: u64,
+    /// Number of slices that run concurrently. More than the machine's CPUs make more of their
+    /// schedules unusual
+    #[arg(long, default_value_t = 1)]
+    lanes: usize,
     /// Run only this part
     #[arg(long, value_enum)]
     part: Option<Part>,
@@ -89,7 +93,7 @@ fn main() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let whole = Amount { messages: arguments.messages, parts: &parts };
-    slices::run(whole, arguments.verdicts.as_deref())
+    slices::run(whole, arguments.lanes.max(1), arguments.verdicts.as_deref())
 }
 
 /// Parses a number, which may have an exponent.

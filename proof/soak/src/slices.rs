@@ -6,6 +6,7 @@ use crate::verdicts::{Code, Earlier, Verdict, Verdicts};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 use std::{env, panic, process, thread};
 
@@ -44,8 +45,9 @@ pub(crate) fn replay(part: Part, seed: u64, messages: u64) -> Result<()> {
     Ok(())
 }
 
-/// Runs slices until each part has had its messages, counting those in the verdict file.
-pub(crate) fn run(amount: Amount<'_>, file: Option<&Path>) -> Result<ExitCode> {
+/// Runs slices until each part has had its messages, `lanes` at a time. Slices in the verdict file
+/// count.
+pub(crate) fn run(amount: Amount<'_>, lanes: usize, file: Option<&Path>) -> Result<ExitCode> {
     let mut verdicts = Verdicts::open(file)?;
     let mut failures = 0;
     for part in amount.parts {
@@ -53,47 +55,93 @@ pub(crate) fn run(amount: Amount<'_>, file: Option<&Path>) -> Result<ExitCode> {
             println!("{} is skipped: {reason}", part.name());
             continue;
         }
-        failures += run_part(*part, amount.of(*part), &mut verdicts)?;
+        let run = Mutex::new(PartRun::new(*part, amount.of(*part), &mut verdicts));
+        thread::scope(|scope| {
+            let lanes = (0..lanes).map(|_| scope.spawn(|| run_lane(&run))).collect::<Vec<_>>();
+            lanes.into_iter().try_for_each(|lane| lane.join().unwrap())
+        })?;
+        failures += run.into_inner().unwrap().failures;
     }
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn run_part(part: Part, wanted: u64, verdicts: &mut Verdicts) -> Result<u64> {
-    let code = Code::of(part);
-    let Earlier { messages: mut done, mut seed, mut failures } = verdicts.earlier(part, &code);
-    if failures > 0 {
-        println!("{}: {failures} earlier slices of the same code failed", part.name());
-    }
-    let size = part.slice().min(wanted.div_ceil(SLICES)).max(1);
-    let (start, earlier) = (Instant::now(), done);
-    while done < wanted {
-        seed += 1;
-        let messages = size.min(wanted - done);
-        let slice = Instant::now();
+/// Runs slices of a part, while other lanes do the same.
+fn run_lane(run: &Mutex<PartRun<'_>>) -> Result<()> {
+    loop {
+        let Some((seed, messages)) = run.lock().unwrap().next() else { return Ok(()) };
+        let part = run.lock().unwrap().part;
+        let start = Instant::now();
         let outcome = run_slice(part, seed, messages);
-        let verdict =
-            Verdict::new(&code, part, seed, messages, slice.elapsed(), outcome.as_ref().ok());
-        match &outcome {
-            Ok(outcome) => done += outcome.messages,
-            Err(error) => {
-                failures += 1;
-                // The slice must not be repeated forever.
-                done += messages;
-                println!("{} with seed {seed} failed: {error:#}", part.name());
-                println!("replay it: {}", replay_command(part, seed, messages));
-            }
+        run.lock().unwrap().end(seed, messages, start.elapsed(), outcome)?;
+    }
+}
+
+/// The progress of a part.
+struct PartRun<'a> {
+    part: Part,
+    code: Code,
+    verdicts: &'a mut Verdicts,
+    start: Instant,
+    /// Number of messages that the part must send, and those of earlier runs.
+    wanted: u64,
+    earlier: u64,
+    /// Number of messages of all slices that have begun, and of those that have ended.
+    begun: u64,
+    done: u64,
+    /// The last seed.
+    seed: u64,
+    failures: u64,
+}
+
+impl<'a> PartRun<'a> {
+    fn new(part: Part, wanted: u64, verdicts: &'a mut Verdicts) -> Self {
+        let code = Code::of(part);
+        let Earlier { messages: earlier, seed, failures } = verdicts.earlier(part, &code);
+        if failures > 0 {
+            println!("{}: {failures} earlier slices of the same code failed", part.name());
         }
-        verdicts.add(&verdict)?;
-        let seconds = start.elapsed().as_secs_f64().max(0.001);
-        let rate = (done - earlier) / (start.elapsed().as_secs().max(1));
+        let (start, begun, done) = (Instant::now(), earlier, earlier);
+        Self { part, code, verdicts, start, wanted, earlier, begun, done, seed, failures }
+    }
+
+    /// Begins a slice, and returns its seed and its number of messages.
+    fn next(&mut self) -> Option<(u64, u64)> {
+        let left = self.wanted.checked_sub(self.begun).filter(|left| *left > 0)?;
+        let size = self.part.slice().min(self.wanted.div_ceil(SLICES)).max(1);
+        let messages = size.min(left);
+        self.begun += messages;
+        self.seed += 1;
+        Some((self.seed, messages))
+    }
+
+    /// Records and prints the end of a slice. A slice that failed is not repeated.
+    fn end(
+        &mut self,
+        seed: u64,
+        messages: u64,
+        elapsed: Duration,
+        outcome: Result<Outcome>,
+    ) -> Result<()> {
+        let Self { part, wanted, .. } = *self;
+        let name = part.name();
+        let ended = outcome.as_ref().ok();
+        let verdict = Verdict::new(&self.code, part, seed, messages, elapsed, ended);
+        self.verdicts.add(&verdict)?;
+        self.done += ended.map_or(messages, |outcome| outcome.messages);
+        if let Err(error) = &outcome {
+            self.failures += 1;
+            println!("{name} with seed {seed} failed: {error:#}");
+            println!("replay it: {}", replay_command(part, seed, messages));
+        }
+        let seconds = self.start.elapsed().as_secs();
+        let (done, rate) = (self.done, (self.done - self.earlier) / seconds.max(1));
         let dimensions = outcome.map(|outcome| outcome.dimensions).unwrap_or_default();
         println!(
-            "{:8} seed {seed}: {done} of {wanted} messages after {seconds:.1} s, {rate}/s \
-             {dimensions}",
-            part.name()
+            "{name:8} seed {seed}: {done} of {wanted} messages after {seconds} s, {rate}/s \
+             {dimensions}"
         );
+        Ok(())
     }
-    Ok(failures)
 }
 
 fn replay_command(part: Part, seed: u64, messages: u64) -> String {

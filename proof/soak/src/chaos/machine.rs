@@ -90,11 +90,17 @@ impl Plan {
         array::from_fn(|_| if self.is_non_secure() { 0 } else { [0, 0, 1, 2, 4][rng.usize(..5)] })
     }
 
+    /// Returns the width of the INTIDs of LPIs. Sweeps over few LPIs end between two signals more
+    /// often.
+    fn lpi_id_bits(self) -> u8 {
+        if self.is_extended() { 16 } else { 14 }
+    }
+
     fn config(self, budget: u32) -> VgicConfig {
         let its = |base| ItsConfig::new(base).with_work_per_access(budget);
         let base = VgicConfig::new(4)
             .with_spis(96)
-            .with_lpi_id_bits(Some(16))
+            .with_lpi_id_bits(Some(self.lpi_id_bits()))
             .with_one_of_n(true)
             .with_redistributor_invalidation(true);
         let both = |config: VgicConfig| {

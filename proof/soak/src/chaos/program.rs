@@ -11,6 +11,7 @@ use gic_arch::its::{CollectionId, Command, RdBase};
 use msi_types::{DeviceId, EventId};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::thread;
+use std::time::Duration;
 
 /// Number of different operations.
 const KINDS: u8 = 21;
@@ -25,6 +26,8 @@ fn priority(rng: &mut Rng) -> u8 {
 pub(crate) struct Programs<'a> {
     pub(crate) world: &'a World,
     pub(crate) stop: &'a AtomicBool,
+    /// Time between two operations.
+    pub(crate) pause: Duration,
 }
 
 impl Programs<'_> {
@@ -39,6 +42,9 @@ impl Programs<'_> {
             match source.signal {
                 Signal::Event { .. } | Signal::Lpi => self.reprogram_lpi(source, rng),
                 _ => self.reprogram_wired(source, rng),
+            }
+            if !self.pause.is_zero() {
+                thread::sleep(self.pause);
             }
         }
         let guest = &self.world.guest;
