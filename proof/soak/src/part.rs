@@ -55,10 +55,10 @@ impl Part {
     /// Returns the number of messages of a slice in a long run.
     pub(crate) const fn slice(self) -> u64 {
         match self {
-            Self::Chaos => 100_000,
+            Self::Chaos => 400_000,
             Self::Its | Self::Levels => 50_000,
             Self::Kvm => 200_000,
-            Self::Machine => 20_000,
+            Self::Machine => 100_000,
             Self::Msix => 1_000_000,
         }
     }
