@@ -13,6 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 const LINE: HwIrq = HwIrq::new(40);
+/// Number of handlers that a thread adds and removes. Miri is slow, and switches threads more often.
+const VISITS: u32 = if cfg!(miri) { 15 } else { 2_000 };
 
 fn named(name: &str) -> WiredRequest<'_> {
     WiredRequest::new(LINE, Trigger::Level, name).with_sharing(Sharing::Shared)
@@ -309,7 +311,7 @@ fn handlers_come_and_go_under_load() {
         let visitors: Vec<_> = (0..2)
             .map(|_| {
                 scope.spawn(|| {
-                    for _ in 0..2_000 {
+                    for _ in 0..VISITS {
                         let (visitor, handle) = device(&machine, "visitor");
                         handle.disable();
                         drop(handle);
@@ -336,7 +338,7 @@ fn a_line_is_made_and_freed_under_load() {
     thread::scope(|scope| {
         for _ in 0..3 {
             scope.spawn(|| {
-                for _ in 0..2_000 {
+                for _ in 0..VISITS {
                     let (device, handle) = device(&machine, "visitor");
                     arrive(&machine);
                     drop(handle);
