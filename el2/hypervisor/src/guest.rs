@@ -243,9 +243,17 @@ impl Guest {
 
     /// Returns the vCPU with this `MPIDR_EL1`.
     pub(crate) fn cpu_of(&self, mpidr: u64) -> Option<Cpu> {
-        let affinity = Affinity::from_mpidr(mpidr);
-        let mut cpus = (0..).zip(&self.vgic().config().cpus);
-        cpus.find(|(_, cpu)| cpu.affinity == affinity).map(|(index, _)| Cpu::new(index))
+        self.cpus_of(mpidr, 0).next()
+    }
+
+    /// Returns the vCPUs whose affinity is equal to that of `mpidr`, except for the levels below
+    /// `level`, which must be less than 4.
+    pub(crate) fn cpus_of(&self, mpidr: u64, level: u32) -> impl Iterator<Item = Cpu> {
+        let instance = move |affinity: Affinity| affinity.packed() >> (8 * level);
+        let wanted = instance(Affinity::from_mpidr(mpidr));
+        let cpus = (0..).zip(&self.vgic().config().cpus);
+        cpus.filter(move |(_, cpu)| instance(cpu.affinity) == wanted)
+            .map(|(index, _)| Cpu::new(index))
     }
 
     /// Returns the `MPIDR_EL1` of a vCPU.

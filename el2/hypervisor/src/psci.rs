@@ -10,6 +10,12 @@ use smccc::psci::{
     PSCI_SYSTEM_OFF, PSCI_SYSTEM_RESET, PSCI_VERSION,
 };
 
+/// Level of the largest affinity instances.
+const HIGHEST_LEVEL: u64 = 3;
+/// Values that AFFINITY_INFO returns.
+const ON: i32 = 0;
+const OFF: i32 = 1;
+
 /// Effect of a call on the vCPU that made it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Answer {
@@ -91,11 +97,16 @@ fn cpu_on(guest: &Guest, mpidr: u64, entry: u64, argument: u64) -> i32 {
     if guest.start(cpu, Start { entry, argument }) { SUCCESS } else { ALREADY_ON }
 }
 
-/// Implements AFFINITY_INFO for a single CPU (level 0).
+/// Implements AFFINITY_INFO: an affinity instance is on if any of its CPUs is on. PSCI 0.2, with
+/// which the devicetree states compatibility, requires all four levels (DEN 0022, 5.7).
 fn affinity_info(guest: &Guest, mpidr: u64, level: u64) -> i32 {
-    match (level, guest.cpu_of(mpidr)) {
-        (0, Some(cpu)) if guest.power.is_on(cpu) => 0,
-        (0, Some(_)) => 1,
-        _ => INVALID_PARAMETERS,
+    if level > HIGHEST_LEVEL {
+        return INVALID_PARAMETERS;
+    }
+    match guest.cpus_of(mpidr, level as u32).map(|cpu| guest.power.is_on(cpu)).reduce(|a, b| a || b)
+    {
+        Some(true) => ON,
+        Some(false) => OFF,
+        None => INVALID_PARAMETERS,
     }
 }
