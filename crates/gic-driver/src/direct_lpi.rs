@@ -68,6 +68,7 @@ use crate::{Gic, GicPlatform};
 use alloc::sync::Arc;
 use core::fmt;
 use doorbell_lock::IrqLock;
+use gic_arch::Lpi;
 use msi_types::{Cpu, MsiError};
 use records::Records;
 use redistributors::DirectRedistributors;
@@ -115,6 +116,14 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// Returns all doorbells, e.g. to map them into an IOMMU domain.
     pub fn doorbells(&self) -> impl Iterator<Item = u64> {
         self.redistributors.doorbells()
+    }
+
+    /// Returns the CPU that an LPI targets, or `None` if the LPI is not allocated.
+    ///
+    /// Context: any.
+    pub fn target(&self, lpi: Lpi) -> Option<Cpu> {
+        let record = self.records.get(self.platform(), lpi)?;
+        (!record.is_freed()).then_some(record.target)
     }
 
     /// Returns the GIC.

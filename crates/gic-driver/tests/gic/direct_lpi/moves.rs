@@ -2,6 +2,7 @@
 
 use super::endpoint::{Endpoint, StoreKind, attach, request, taken};
 use crate::fake::{Board, REDISTRIBUTOR};
+use gic_driver::gic_arch::Lpi;
 use msi_types::{Cpu, Fit, MoveOutcome, MsiError, MsiParent, Rewrite, Shape};
 use std::num::NonZeroU16;
 
@@ -19,6 +20,27 @@ fn move_invalidates_before_the_rewrite() {
     device.relocate(&board, &direct, 0, 1, &|| ()).unwrap();
     device.fire(&board, 0);
     assert_eq!(taken(&board, 1), [lpi]);
+}
+
+#[test]
+fn target_is_the_messages_cpu() {
+    let board = Board::new(2, 0);
+    let direct = board.direct_lpi().unwrap();
+    let block = direct.allocate(&attach(&direct), &request(ANY, 1, 0)).unwrap();
+    let lpi = Lpi::try_from(block.first().get()).unwrap();
+    let message_cpu = || {
+        let address = direct.compose(&block, 0).unwrap().address;
+        [0, 1].map(Cpu::new).into_iter().find(|cpu| direct.doorbell(*cpu) == Some(address))
+    };
+    for outcome in [MoveOutcome::RolledBack, MoveOutcome::Written] {
+        let moved = direct.begin_move(&block, 0, Cpu::new(1)).unwrap();
+        assert_eq!(direct.target(lpi), Some(Cpu::new(0)), "the move has not ended");
+        direct.end_move(moved, outcome).unwrap();
+        assert_eq!(direct.target(lpi), message_cpu(), "{outcome:?}");
+    }
+    assert_eq!(direct.target(lpi), Some(Cpu::new(1)));
+    direct.free(&attach(&direct), block);
+    assert_eq!(direct.target(lpi), None);
 }
 
 #[test]
