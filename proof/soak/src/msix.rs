@@ -21,6 +21,8 @@ const CONTROL: u64 = 12;
 const VECTOR_SHIFT: u32 = 24;
 /// One of this many messages reaches a slow controller.
 const SLOW: u64 = 8;
+/// Average number of messages that a device sends before it lets another thread run.
+const PAUSE: u64 = 8;
 /// Number of attempts to observe a held signal.
 const PATIENCE: u32 = 10_000;
 
@@ -33,6 +35,10 @@ struct Record {
     seen: AtomicU64,
     held: AtomicU64,
     arrived: AtomicU64,
+    /// Number of the guest's last check of the pending bit, and of the last check after whose mask a
+    /// signal began that was then held.
+    check: AtomicU64,
+    held_in: AtomicU64,
     /// `true` if the guest permits the vector to send.
     open: AtomicBool,
     /// Version of the message.
@@ -72,8 +78,8 @@ pub(crate) fn run(seed: u64, messages: u64) -> Outcome {
     let sink = Arc::new(Sink::default());
     let sender = Sender::Device(DeviceId::new(8));
     let table = MsixTable::new(8, sender, sink.clone()).unwrap();
-    let mut guest =
-        Guest { table: &table, sink: &sink, control: Control::new(), masked: [true; VECTORS] };
+    let (control, masked) = (Control::new(), [true; VECTORS]);
+    let mut guest = Guest { table: &table, sink: &sink, control, masked, checked: 0 };
     guest.open_all();
     let mut outcome = Outcome::default();
     let left = AtomicU64::new(messages.div_ceil(SENDERS) * SENDERS);
@@ -86,6 +92,10 @@ pub(crate) fn run(seed: u64, messages: u64) -> Outcome {
                     for _ in 0..messages.div_ceil(SENDERS) {
                         send(table, sink, &mut rng);
                         left.fetch_sub(1, SeqCst);
+                        // Without pauses, nearly all signals are sent between two guest operations.
+                        if rng.u64(..PAUSE) == 0 {
+                            thread::yield_now();
+                        }
                     }
                 })
             })
@@ -107,16 +117,19 @@ pub(crate) fn run(seed: u64, messages: u64) -> Outcome {
         outcome.count("held", record.held.load(SeqCst));
     }
     assert_eq!(guest.pending(), 0, "pending bits of open vectors");
+    outcome.count("pending bits checked", guest.checked);
     outcome
 }
 
 fn send(table: &MsixTable, sink: &Sink, rng: &mut Rng) {
     let vector = rng.usize(..VECTORS);
     let record = &sink.records[vector];
+    let check = record.check.load(SeqCst);
     record.number.fetch_add(1, Relaxed);
     match table.signal(u16::try_from(vector).unwrap()) {
         Signalled::Held => {
             record.held.fetch_add(1, SeqCst);
+            record.held_in.fetch_max(check, SeqCst);
         }
         Signalled::Sent(Delivery::Pending) => {}
         other => panic!("vector {vector}: {other:?}"),
@@ -129,6 +142,8 @@ struct Guest<'a> {
     sink: &'a Sink,
     control: Control,
     masked: [bool; VECTORS],
+    /// Number of times that a pending bit was found set after a held signal.
+    checked: u64,
 }
 
 impl Guest<'_> {
@@ -203,19 +218,22 @@ impl Guest<'_> {
         u32::from_le_bytes(bytes)
     }
 
-    /// Masks a vector, and checks that its pending bit is set after a held signal.
+    /// Masks a vector, and checks that its pending bit is set after a signal that began later. A
+    /// signal that was held by an earlier mask may return only now.
     fn check_pending(&mut self, vector: usize, left: &AtomicU64) {
         self.set_mask(vector, true);
         let record = &self.sink.records[vector];
-        let before = record.held.load(SeqCst);
+        let check = record.check.fetch_add(1, SeqCst) + 1;
+        let is_held = || record.held_in.load(SeqCst) == check;
         for _ in 0..PATIENCE {
-            if record.held.load(SeqCst) > before || left.load(SeqCst) == 0 {
+            if is_held() || left.load(SeqCst) == 0 {
                 break;
             }
             thread::yield_now();
         }
-        if record.held.load(SeqCst) > before {
+        if is_held() {
             assert_ne!(self.pending() & 1 << vector, 0, "vector {vector} is not pending");
+            self.checked += 1;
         }
     }
 

@@ -15,8 +15,8 @@ use std::time::Duration;
 pub(crate) struct Code {
     /// The commit that is checked out.
     commit: String,
-    /// The Git objects of the part's folders. `None` outside a repository, or if a folder differs
-    /// from its commit; slices of such code don't count in a later run.
+    /// The Git objects of the part's folders and files. `None` outside a repository, or if one of
+    /// them differs from its commit; slices of such code don't count in a later run.
     objects: Option<String>,
 }
 
@@ -24,12 +24,13 @@ impl Code {
     /// Asks Git for the code of a part.
     pub(crate) fn of(part: Part) -> Self {
         let commit = git(&["rev-parse", "HEAD"]).unwrap_or_default();
-        let objects = part.code().iter().map(|folder| {
-            let object = git(&["rev-parse", "--short=12", &format!("HEAD:{folder}")])?;
-            Some(format!("{folder}@{object}"))
+        let paths = part.code();
+        let objects = paths.iter().map(|path| {
+            let object = git(&["rev-parse", "--short=12", &format!("HEAD:{path}")])?;
+            Some(format!("{path}@{object}"))
         });
         let objects = objects.collect::<Option<Vec<_>>>().map(|objects| objects.join(" "));
-        let changed = [&["status", "--porcelain", "--"], part.code()].concat();
+        let changed = [&["status", "--porcelain", "--"], &*paths].concat();
         let is_clean = git(&changed).is_some_and(|changes| changes.is_empty());
         Self { commit, objects: objects.filter(|_| is_clean) }
     }
