@@ -1,5 +1,5 @@
-//! Runs `el2/microbench` as a guest on Linux's KVM, on the QEMU version that counts instructions.
-//! The results are the baseline for the hypervisor's costs.
+//! Runs a guest on Linux's KVM, on the QEMU version that counts instructions: `el2/microbench`, or
+//! a program of kvm-unit-tests. The results are the baseline for the hypervisor's costs.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -78,25 +78,46 @@ pub(crate) fn compare() -> Result<ExitCode> {
 }
 
 fn measure(cpus: u8) -> Result<Costs> {
-    let mut qemu = command(cpus)?;
-    let (mut costs, mut last, mut ended) = (Costs::default(), String::new(), false);
-    process::watch(&mut qemu, LIMIT, |line| {
-        line.trim_end().clone_into(&mut last);
-        if let Some(fact) = Fact::parse(line) {
-            ended |= fact == Fact::from(MonitorFact::Ended { status: 0 });
-            costs.fact(fact);
-        }
-    })?;
-    ensure!(ended, "the guest did not turn its machine off; the last line is `{last}`");
+    let mut costs = Costs::default();
+    let guest = Guest { name: "microbench", image: &microbench::guest()?.flat };
+    guest.run(cpus, COUNTED, |line| costs.line(line))?;
     Ok(costs)
+}
+
+/// A flat program for two vCPUs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guest<'a> {
+    /// Name of the guest's initial file system.
+    pub(crate) name: &'a str,
+    pub(crate) image: &'a Path,
+}
+
+impl Guest<'_> {
+    /// Runs the guest on a machine with `cpus` CPUs, which counts instructions according to
+    /// `counted`. Passes each line of output to `hear`.
+    ///
+    /// # Errors
+    ///
+    /// The guest did not turn its machine off.
+    pub(crate) fn run(self, cpus: u8, counted: &[&str], mut hear: impl FnMut(&str)) -> Result<()> {
+        let mut qemu = command(cpus, self)?;
+        let (mut last, mut ended) = (String::new(), false);
+        process::watch(qemu.args(counted), LIMIT, |line| {
+            line.trim_end().clone_into(&mut last);
+            ended |= Fact::parse(line) == Some(Fact::from(MonitorFact::Ended { status: 0 }));
+            hear(line);
+        })?;
+        ensure!(ended, "the guest did not turn its machine off; the last line is `{last}`");
+        Ok(())
+    }
 }
 
 /// Returns the command that starts QEMU with Linux at EL2, the monitor and its guest, and the
 /// device behind an SMMU.
-fn command(cpus: u8) -> Result<Command> {
-    let (kernel, initrd) = linux(workspace::this()?, &microbench::guest()?.flat)?;
+fn command(cpus: u8, guest: Guest<'_>) -> Result<Command> {
+    let (kernel, initrd) = linux(workspace::this()?, guest)?;
     let mut qemu = built::tools(COUNTING)?.command(qemu::PROGRAM);
-    qemu.args(GICV3.arguments()).args(CONFINED).args(SURROUNDINGS).args(COUNTED);
+    qemu.args(GICV3.arguments()).args(CONFINED).args(SURROUNDINGS);
     qemu.args(["-smp", &cpus.to_string(), "-m", MEMORY, "-append", COMMAND_LINE]);
     qemu.args(["-device", DEVICE]).arg("-kernel").arg(kernel).arg("-initrd").arg(initrd);
     Ok(qemu)
@@ -114,7 +135,7 @@ fn monitor(workspace: &Workspace) -> Result<PathBuf> {
 }
 
 /// Returns the release's kernel, and an initial file system with the monitor and its guest.
-fn linux(workspace: &Workspace, guest: &Path) -> Result<(PathBuf, PathBuf)> {
+fn linux(workspace: &Workspace, guest: Guest<'_>) -> Result<(PathBuf, PathBuf)> {
     let packages = cache::folder(workspace).join("vfio-stable");
     if !cache::is_filled(&packages) {
         let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
@@ -128,8 +149,8 @@ fn linux(workspace: &Workspace, guest: &Path) -> Result<(PathBuf, PathBuf)> {
     let mut files = small_linux::first_files(&packages, INIT, modules)?;
     let monitor = monitor(workspace).context("cannot build the monitor")?;
     files.push(File { path: "kvm-monitor", content: Content::Program(fs::read(monitor)?) });
-    files.push(File { path: "guest", content: Content::Data(fs::read(guest)?) });
-    let initrd = built::folder()?.join("initramfs-kvm");
+    files.push(File { path: "guest", content: Content::Data(fs::read(guest.image)?) });
+    let initrd = built::folder()?.join(format!("initramfs-kvm-{}", guest.name));
     fs::write(&initrd, initramfs::pack(&files))?;
     Ok((small_linux::kernel(&packages)?, initrd))
 }

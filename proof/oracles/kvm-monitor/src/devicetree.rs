@@ -1,6 +1,6 @@
 //! The guest's devicetree.
 
-use crate::layout::{CPUS, DISTRIBUTOR, ECAM, ITS, PCI_WINDOW, RAM, REDISTRIBUTORS};
+use crate::layout::{CPUS, DISTRIBUTOR, ECAM, ITS, PCI_WINDOW, RAM, REDISTRIBUTORS, UART};
 use dtoolkit::ToPropertyValue;
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use std::ops::Range;
@@ -26,8 +26,7 @@ pub(crate) fn devicetree(has_pci: bool) -> Vec<u8> {
     ] {
         root.add_property(property);
     }
-    let psci = node("psci", [property("compatible", "arm,psci-1.0"), property("method", "hvc")]);
-    for child in [node("chosen", []), memory(), cpus(), psci, timer(), gic()] {
+    for child in [node("chosen", []), memory(), cpus(), psci(), timer(), gic(), uart()] {
         root.add_child(child);
     }
     if has_pci {
@@ -58,6 +57,13 @@ fn cpus() -> DeviceTreeNode {
         ));
     }
     cpus
+}
+
+/// Describes PSCI. KVM implements version 1.1, which is compatible with 0.2; kvm-unit-tests looks
+/// only for 0.2.
+fn psci() -> DeviceTreeNode {
+    let versions: &[&str] = &["arm,psci-1.0", "arm,psci-0.2"];
+    node("psci", [property("compatible", versions), property("method", "hvc")])
 }
 
 fn timer() -> DeviceTreeNode {
@@ -97,6 +103,17 @@ fn gic() -> DeviceTreeNode {
         ],
     ));
     gic
+}
+
+/// Describes the UART, which has no interrupt.
+fn uart() -> DeviceTreeNode {
+    node(
+        format!("serial@{:x}", UART.start),
+        [
+            property("compatible", &["arm,pl011", "arm,primecell"] as &[&str]),
+            property("reg", doubles(&[UART])),
+        ],
+    )
 }
 
 /// Make each DeviceID equal to its requester ID.
