@@ -146,6 +146,8 @@ impl Machine<'_> {
         cpus
     }
 
+    /// Describes the GIC. The node has the name that QEMU uses on `virt`, because some kernels look
+    /// for the path `/intc` (Hermit, for example).
     fn gic(&self) -> DeviceTreeNode {
         let distributor = self.gic.distributor;
         let mut regions = Vec::from([distributor, 0x1_0000]);
@@ -153,7 +155,7 @@ impl Machine<'_> {
             regions.extend([region.base, region.stride * u64::from(region.count)]);
         }
         let mut gic = node(
-            format!("interrupt-controller@{distributor:x}"),
+            format!("intc@{distributor:x}"),
             [
                 property("#address-cells", 2_u32),
                 property("#size-cells", 2_u32),
