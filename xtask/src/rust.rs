@@ -11,8 +11,9 @@ use crate::tally::Tally;
 use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
-/// The workspace, and the parts outside it: the fuzz targets, the bench's peers, the adopters and
-/// the images. The images' `--all` also formats the packages of the workspace that they use.
+/// The workspace, and the parts outside it: the fuzz targets, the bench's peers, the adopters, the
+/// images, and the guests that run other projects' kernels. The images' `--all` also formats the
+/// packages of the workspace that they use.
 const FORMATTED: &[&[&str]] = &[
     &["--all"],
     &["--manifest-path", "proof/fuzz/Cargo.toml"],
@@ -22,6 +23,8 @@ const FORMATTED: &[&[&str]] = &[
     &["--manifest-path", "adopters/arceos/Cargo.toml", "--", "adopters/arceos/somehal/v3.rs"],
     &["--manifest-path", "images/Cargo.toml", "--all"],
     &["--manifest-path", "el2/Cargo.toml", "--all"],
+    &["--manifest-path", "el2/foreign/hermit/Cargo.toml"],
+    &["--manifest-path", "el2/foreign/osdemo/Cargo.toml"],
 ];
 
 /// Formats every package.

@@ -14,6 +14,10 @@ pub(crate) const GUEST_RAM: u64 = RAM + MACHINE_BYTES_BELOW;
 /// Space at the end of the guest's RAM that the hypervisor uses for the devicetree.
 const DEVICETREE_ROOM: u64 = 2 << 20;
 const ALIGNMENT: u64 = 2 << 20;
+/// Offset of images without a header, or with an old one.
+const OLD_OFFSET: u64 = 0x8_0000;
+/// Address of the first guest's kernel if the kernel has no header.
+pub(crate) const RAW_KERNEL: u64 = GUEST_RAM + OLD_OFFSET;
 
 /// A guest's files.
 #[derive(Clone, Copy, Debug)]
@@ -121,8 +125,6 @@ struct Span {
 
 impl Span {
     fn of(file: &[u8]) -> Self {
-        /// Offset of images without a header, or with an old one.
-        const OLD_OFFSET: u64 = 0x8_0000;
         let number = |at: usize| {
             let bytes = file.get(at..at + 8).and_then(|bytes| bytes.try_into().ok());
             u64::from_le_bytes(bytes.unwrap_or_default())

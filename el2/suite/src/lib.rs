@@ -12,6 +12,7 @@ mod debian;
 mod delay;
 mod dma;
 mod files;
+mod hermit;
 mod hostile;
 mod installer;
 pub mod interactive;
@@ -21,6 +22,7 @@ mod leaks;
 mod linux;
 mod machine;
 mod microbench;
+mod osdemo;
 mod record;
 mod report;
 mod trace;
@@ -30,22 +32,29 @@ use std::ffi::OsString;
 
 use doorbell_harness::suite::Case;
 
-/// Lists the ordinary cases: Debian's kernels, ArceOS, and guests of this project that check the
-/// hypervisor. Removes `--guests DIR` from the suite's arguments: kvm-unit-tests' programs, which
-/// are also cases.
+/// Lists the ordinary cases: Debian's kernels, ArceOS, Hermit, osdemo, and guests of this project
+/// that check the hypervisor. Removes `--guests DIR` from the suite's arguments: kvm-unit-tests'
+/// programs, which are also cases.
 pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
     let foreign = kvm_unit_tests::folder_in(arguments);
-    let all =
-        [linux::cases, arceos::cases, dma::cases, bench::cases, microbench::cases, record::cases];
+    let kernels = [linux::cases, arceos::cases, hermit::cases, osdemo::cases];
+    let own = [dma::cases, bench::cases, microbench::cases, record::cases];
     let others = [trace::cases, hostile::cases, leaks::cases, delay::cases];
-    let own = all.iter().chain(&others).flat_map(|cases| cases());
-    own.chain(kvm_unit_tests::cases(foreign.as_deref())).collect()
+    let all = [kernels, own, others].into_iter().flatten().flat_map(|cases| cases());
+    all.chain(kvm_unit_tests::cases(foreign.as_deref())).collect()
 }
 
-/// Lists the cases that run Debian's kernels with more traffic and on more machines, ArceOS on more
-/// machines and with other drivers, and the test bench on each QEMU.
+/// Lists the cases that run Debian's kernels with more traffic and on more machines, the other
+/// kernels on more machines, ArceOS with other drivers, and the test bench on each QEMU.
 pub fn long_cases() -> Vec<Case> {
-    [linux::long_cases, arceos::long_cases, bench::cases].iter().flat_map(|cases| cases()).collect()
+    let all: [fn() -> Vec<Case>; 5] = [
+        linux::long_cases,
+        arceos::long_cases,
+        hermit::long_cases,
+        osdemo::long_cases,
+        bench::cases,
+    ];
+    all.iter().flat_map(|cases| cases()).collect()
 }
 
 /// Lists the cases that run Debian's installer as a guest.

@@ -1,0 +1,238 @@
+//! Runs osdemo, another project's kernel, as a guest. osdemo is a shell on Google's crates for bare
+//! metal: `arm-gic` drives the GICv3, `aarch64-rt` starts CPUs, and the UART interrupts for each
+//! character.
+//!
+//! The suite types the commands. `start_cpu` starts a CPU, which enables its SGIs, waits for one
+//! and turns itself off without ending the SGI, so each start takes one SGI. `sgi` sends an SGI to
+//! all CPUs; for a CPU that is off, the SGI stays pending until the next start. Each started CPU
+//! must take each SGI exactly once.
+
+mod image;
+mod typist;
+
+use std::io::{self, Write};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_facts::{Ending, Fact, HypervisorFact};
+use doorbell_harness::process;
+use doorbell_harness::qemu::Version;
+use doorbell_harness::suite;
+
+use self::typist::{SGIS, Typist};
+use crate::board::{Board, LIMIT, MOVES, Record};
+use crate::built;
+use crate::files::Files;
+
+/// Memory of the guest in MiB.
+const MEMORY: u32 = 64;
+/// Interval between moves, in milliseconds.
+const MOVE_EVERY: u32 = 50;
+/// Time limit that a run does not exceed even on a busy machine.
+const TIME: Duration = LIMIT.saturating_mul(2);
+
+/// A machine with a single guest. A guest with several vCPUs is moved. A single vCPU waits only for
+/// the UART's interrupts, and is not moved, because a move would wake it.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    vcpus: u8,
+    cpus: u8,
+}
+
+const CASES: &[Case] = &[Case { vcpus: 1, cpus: 1 }, Case { vcpus: 4, cpus: 4 }];
+const LONG_CASES: &[Case] = &[Case { vcpus: 2, cpus: 2 }, Case { vcpus: 8, cpus: 2 }];
+
+/// Lists the ordinary cases.
+pub(crate) fn cases() -> Vec<suite::Case> {
+    listed(CASES)
+}
+
+/// Lists the cases that take longer.
+pub(crate) fn long_cases() -> Vec<suite::Case> {
+    listed(LONG_CASES)
+}
+
+fn listed(cases: &[Case]) -> Vec<suite::Case> {
+    let case = |case: &Case| {
+        let case = *case;
+        built::case(case.name(), TIME, move || case.judge())
+    };
+    cases.iter().map(case).collect()
+}
+
+impl Case {
+    fn name(self) -> String {
+        let Self { vcpus, cpus } = self;
+        let moved = if self.is_moved() { ", moved" } else { "" };
+        format!("osdemo on {vcpus} vCPUs of {cpus} CPUs{moved}")
+    }
+
+    const fn is_moved(self) -> bool {
+        self.vcpus > 1
+    }
+
+    fn judge(self) -> Result<()> {
+        let mut qemu = self.command()?;
+        let (keyboard, mut keys) = io::pipe()?;
+        let (mut report, mut typist) = (Report::default(), Typist::new(self.vcpus));
+        let mut typed = Ok(());
+        process::watch(qemu.stdin(keyboard), TIME, |line| {
+            report.line(line);
+            for command in typist.answer(line, &report.taken) {
+                typed = keys.write_all(command.as_bytes()).and(keys.write_all(b"\r"));
+                report.typed += command.len() as u64 + 1;
+            }
+        })
+        .with_context(|| format!("{report:?}"))?;
+        typed?;
+        eprintln!("{}: {report}", self.name());
+        report.judge(self)
+    }
+
+    fn command(self) -> Result<Command> {
+        let kernel = image::flat()?;
+        let board = Board {
+            vcpus: self.vcpus,
+            cpus: self.cpus,
+            move_every: self.is_moved().then_some(MOVE_EVERY),
+            record: Record { stats: true, ..Record::default() },
+            ..Board::plain(Version::Stable, MEMORY)?
+        };
+        board.command(&[Files { kernel, initrd: None, append: "" }])
+    }
+}
+
+/// The output of osdemo and the hypervisor.
+#[derive(Debug, Default)]
+struct Report {
+    /// SGIs that a CPU's handler printed: the CPU and the SGI.
+    taken: Vec<(u8, u8)>,
+    /// Number of answers to the command `cpus`.
+    answers: u64,
+    /// Number of typed characters.
+    typed: u64,
+    /// Interrupts that the hypervisor counted.
+    sgis: u64,
+    spis: u64,
+    faults: Vec<String>,
+    moves: u64,
+    ending: Option<Ending>,
+}
+
+impl Report {
+    fn line(&mut self, line: &str) {
+        match Fact::parse(line) {
+            Some(Fact::Hypervisor(HypervisorFact::Count { reason, times, .. })) => match &*reason {
+                "SGI taken" => self.sgis = times,
+                "SPI taken" => self.spis = times,
+                _ => {}
+            },
+            Some(Fact::Hypervisor(HypervisorFact::Fault { fault, .. })) => {
+                self.faults.push(fault.into());
+            }
+            Some(Fact::Hypervisor(HypervisorFact::Moved { times })) => self.moves = times,
+            Some(Fact::Hypervisor(HypervisorFact::Ended { how, .. })) => self.ending = Some(how),
+            _ => {}
+        }
+        self.answers += u64::from(line.contains("PSCI version"));
+        self.taken.extend(taken(line));
+    }
+
+    fn judge(&self, case: Case) -> Result<()> {
+        ensure!(self.ending == Some(Ending::Off), "the machine ended by {:?}", self.ending);
+        ensure!(self.faults.is_empty(), "faults: {:?}", self.faults);
+        let mut taken = self.taken.clone();
+        taken.sort_unstable();
+        let expected: Vec<_> =
+            (1..case.vcpus).flat_map(|cpu| (0..SGIS).map(move |sgi| (cpu, sgi))).collect();
+        ensure!(taken == expected, "the CPUs took {taken:?}");
+        let taken = taken.len() as u64;
+        ensure!(
+            self.sgis == taken,
+            "osdemo took {taken} SGIs, and the hypervisor counted {}",
+            self.sgis
+        );
+        if case.is_moved() {
+            ensure!(self.moves >= MOVES, "{} moves, not {MOVES}", self.moves);
+            return Ok(());
+        }
+        let Self { answers, typed, spis, .. } = self;
+        ensure!(*answers == typist::QUESTIONS, "{answers} answers, not {}", typist::QUESTIONS);
+        // The shell sleeps until the first character of each command. It can read the others before
+        // their interrupt.
+        let possible = typist::QUESTIONS..=*typed;
+        ensure!(possible.contains(spis), "{spis} interrupts of the UART, not {possible:?}");
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { taken, typed, sgis, spis, moves, .. } = self;
+        let taken = taken.len();
+        write!(
+            f,
+            "{taken} SGIs taken, {typed} characters typed; the hypervisor counted {sgis} SGIs and \
+             {spis} SPIs; {moves} moves"
+        )
+    }
+}
+
+/// Parses the log line of a CPU's handler. A log line is contiguous, but may follow an unfinished
+/// line of the shell.
+fn taken(line: &str) -> Option<(u8, u8)> {
+    let (_, rest) = line.trim_end().split_once("[INFO] Secondary CPU ")?;
+    let (cpu, sgi) = rest.split_once(" IRQ handler SGI ")?;
+    Some((cpu.parse().ok()?, sgi.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOVED: &str = r#"{"hypervisor":{"moved":{"times":12}}}"#;
+    const OFF: &str = r#"{"hypervisor":{"ended":{"guest":0,"how":"off"}}}"#;
+    const FAULT: &str = r#"{"hypervisor":{"fault":{"guest":0,"fault":"no such interrupt"}}}"#;
+
+    fn count(reason: &str, times: u64) -> String {
+        let reason = format!(r#""reason":"{reason}","times":{times},"longest":0"#);
+        format!(r#"{{"hypervisor":{{"count":{{"guest":0,{reason}}}}}}}"#)
+    }
+
+    fn judged(vcpus: u8, typed: u64, lines: &[String]) -> Result<()> {
+        let mut report = Report { typed, ..Report::default() };
+        for line in lines {
+            report.line(line);
+        }
+        report.judge(Case { vcpus, cpus: 1 })
+    }
+
+    #[test]
+    fn each_sgi_must_be_taken_once() {
+        let sgi = |sgi| format!("$ [INFO] Secondary CPU 1 IRQ handler SGI {sgi}\r");
+        let lines: Vec<_> =
+            (0..SGIS).map(sgi).chain([count("SGI taken", 16), MOVED.into(), OFF.into()]).collect();
+        judged(2, 1, &lines).unwrap();
+        for missing in 0..lines.len() {
+            let mut lines = lines.clone();
+            lines.remove(missing);
+            assert!(judged(2, 1, &lines).is_err(), "without line {missing}");
+        }
+        for more in [sgi(3), FAULT.into(), count("SGI taken", 17)] {
+            assert!(judged(2, 1, &[&lines[..], &[more]].concat()).is_err());
+        }
+    }
+
+    #[test]
+    fn each_command_must_interrupt() {
+        let answers: Vec<_> = (0..typist::QUESTIONS).map(|_| "PSCI version 1.1".into()).collect();
+        let of = |spis| [&answers[..], &[count("SPI taken", spis), OFF.into()]].concat();
+        judged(1, 105, &of(20)).unwrap();
+        judged(1, 105, &of(105)).unwrap();
+        for spis in [0, 19, 106] {
+            assert!(judged(1, 105, &of(spis)).is_err(), "{spis} interrupts");
+        }
+        assert!(judged(1, 105, &of(20)[1..]).is_err());
+    }
+}

@@ -1,0 +1,69 @@
+//! Builds osdemo from the registry, below the target folder. Only the address in its linker script
+//! is replaced, because a guest's RAM has another address than that of QEMU's `virt` machine.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use doorbell_harness::suite::{OrAbsent, Shared};
+use doorbell_harness::toolchain::{SOFT_FLOAT_TARGET, need_target};
+use doorbell_harness::workspace;
+use doorbell_harness::{image, process};
+
+use crate::built;
+use crate::files::RAW_KERNEL;
+
+/// The package whose lock file states the version.
+const LOCK: &str = "el2/foreign/osdemo";
+const PACKAGE: &str = "osdemo-0.1.3";
+/// The linker script for QEMU's `virt` machine, and the image's address in it.
+const LINKER_SCRIPT: &str = "linker/qemu.ld";
+const ADDRESS: &str = "0x40080000";
+
+/// Returns the flat image, which the first call builds.
+///
+/// # Errors
+/// Fails if the registry is absent, which is a reason to skip a case, or if the build fails.
+pub(super) fn flat() -> Result<&'static Path> {
+    static IMAGE: Shared<PathBuf> = Shared::new();
+    IMAGE.get(build).map(PathBuf::as_path)
+}
+
+fn build() -> Result<PathBuf> {
+    let workspace = workspace::this()?;
+    need_target(&workspace.root, SOFT_FLOAT_TARGET)?;
+    let folder = built::folder()?.join("osdemo");
+    let sources = folder.join("vendor");
+    // `cargo vendor` keeps the files of an existing package.
+    if sources.exists() {
+        fs::remove_dir_all(&sources).context("cannot remove the sources of the last run")?;
+    }
+    let mut vendor = process::cargo(&workspace.root.join(LOCK));
+    vendor.args(["vendor", "--locked", "--versioned-dirs"]).arg(&sources);
+    process::capture(&mut vendor).or_absent(PACKAGE)?;
+
+    let package = sources.join(PACKAGE);
+    let script = package.join(LINKER_SCRIPT);
+    let text = fs::read_to_string(&script).context("cannot read the linker script")?;
+    ensure!(text.contains(ADDRESS), "the linker script does not place the image at {ADDRESS}");
+    fs::write(&script, text.replace(ADDRESS, &format!("{RAW_KERNEL:#x}")))?;
+    // Otherwise, the package would have to be a member of this project's workspace.
+    let manifest = package.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest).context("cannot read the manifest")?;
+    fs::write(&manifest, text + "\n[workspace]\n")?;
+
+    let mut fetch = process::cargo(&package);
+    process::capture(fetch.args(["fetch", "--locked"])).or_absent(PACKAGE)?;
+
+    let target = folder.join("target");
+    let mut cargo = process::cargo(&package);
+    cargo.args(["build", "--release", "--locked", "--quiet", "--target", SOFT_FLOAT_TARGET]);
+    cargo.arg("--target-dir").arg(&target);
+    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
+    cargo.env("RUSTFLAGS", "--cfg platform=\"qemu\"");
+    process::capture(&mut cargo)?;
+    let elf = target.join(SOFT_FLOAT_TARGET).join("release/osdemo");
+    let flat = folder.join("osdemo.img");
+    image::flatten(&elf, &flat)?;
+    Ok(flat)
+}

@@ -1,0 +1,142 @@
+//! The commands that are typed at osdemo's shell.
+
+use std::thread;
+use std::time::Duration;
+
+/// Number of SGIs.
+pub(super) const SGIS: u8 = 16;
+/// Number of times that a single vCPU is asked for the state of its CPUs.
+pub(super) const QUESTIONS: u64 = 20;
+/// Most rounds. Each round starts all CPUs, and each start takes one SGI of a CPU; a CPU that was
+/// moved while it waited turns itself off without having taken one.
+const MOST_ROUNDS: u8 = 4 * SGIS;
+/// Time in which a CPU turns itself off after its last line.
+const TURN_OFF: Duration = Duration::from_millis(50);
+
+/// Answers osdemo's lines with commands.
+#[derive(Debug)]
+pub(super) struct Typist {
+    vcpus: u8,
+    /// Number of rounds that have begun.
+    rounds: u8,
+    /// Number of CPUs that wait in this round, and that have finished waiting.
+    waiting: u8,
+    finished: u8,
+    /// CPU that the shell started last.
+    started: Option<u8>,
+    /// Number of questions that were typed.
+    questions: u64,
+    is_done: bool,
+}
+
+impl Typist {
+    pub(super) const fn new(vcpus: u8) -> Self {
+        Self {
+            vcpus,
+            rounds: 0,
+            waiting: 0,
+            finished: 0,
+            started: None,
+            questions: 0,
+            is_done: false,
+        }
+    }
+
+    /// Returns the commands to type after a line. `taken` are the SGIs that were taken so far.
+    pub(super) fn answer(&mut self, line: &str, taken: &[(u8, u8)]) -> Vec<String> {
+        let others = self.vcpus - 1;
+        if others == 0 {
+            return self.question(line);
+        }
+        let cpu = line.split_once("CPU ").and_then(|(_, rest)| rest.split_once(": ID "));
+        self.started = cpu.and_then(|(cpu, _)| cpu.parse().ok()).or(self.started);
+        if line.contains("[INFO] Configuring IRQs") {
+            return self.round(taken);
+        }
+        // The CPU has printed its last line, but is still on.
+        if line.contains(" already ") {
+            return self.started.map(start).into_iter().collect();
+        }
+        if line.contains("[INFO] Waiting for interrupt") {
+            self.waiting += 1;
+            let sgi = self.rounds - 1;
+            let is_due = self.waiting == others && sgi < SGIS;
+            return is_due.then(|| format!("sgi {sgi}")).into_iter().collect();
+        }
+        if line.contains("[INFO] Finished waiting") {
+            self.finished += 1;
+            if self.finished == others && !self.is_done {
+                thread::sleep(TURN_OFF);
+                return self.round(taken);
+            }
+        }
+        Vec::new()
+    }
+
+    /// Asks for the state of the CPUs again after each answer.
+    fn question(&mut self, line: &str) -> Vec<String> {
+        if !(line.contains("[INFO] Configuring IRQs") || line.contains("  affinity state")) {
+            return Vec::new();
+        }
+        if self.questions == QUESTIONS {
+            return vec!["exit".into()];
+        }
+        self.questions += 1;
+        vec!["cpus".into()]
+    }
+
+    /// Begins a round, or ends the machine if all SGIs were taken.
+    fn round(&mut self, taken: &[(u8, u8)]) -> Vec<String> {
+        let others = self.vcpus - 1;
+        let all = usize::from(SGIS) * usize::from(others);
+        if self.rounds >= SGIS && taken.len() >= all || self.rounds == MOST_ROUNDS {
+            self.is_done = true;
+            return vec!["exit".into()];
+        }
+        self.rounds += 1;
+        (self.waiting, self.finished) = (0, 0);
+        (1..self.vcpus).map(start).collect()
+    }
+}
+
+fn start(cpu: u8) -> String {
+    format!("start_cpu {cpu} 0")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEGIN: &str = "[INFO] Configuring IRQs...";
+    const WAITING: &str = "[INFO] Waiting for interrupt...";
+    const FINISHED: &str = "$ [INFO] Finished waiting";
+
+    #[test]
+    fn an_sgi_is_sent_when_all_cpus_wait() {
+        let mut typist = Typist::new(3);
+        assert_eq!(typist.answer(BEGIN, &[]), ["start_cpu 1 0", "start_cpu 2 0"]);
+        assert!(typist.answer(WAITING, &[]).is_empty());
+        assert_eq!(typist.answer(WAITING, &[]), ["sgi 0"]);
+        assert!(typist.answer(FINISHED, &[]).is_empty());
+        assert_eq!(typist.answer(FINISHED, &[]), ["start_cpu 1 0", "start_cpu 2 0"]);
+        assert!(typist.answer("CPU 2: ID 0x0000000002", &[]).is_empty());
+        assert_eq!(typist.answer(" already On", &[]), ["start_cpu 2 0"]);
+    }
+
+    #[test]
+    fn cpus_are_started_until_they_have_taken_all_sgis() {
+        let rounds_with = |taken: &[(u8, u8)]| {
+            let mut typist = Typist::new(2);
+            typist.answer(BEGIN, taken);
+            (1..=MOST_ROUNDS)
+                .find(|_| {
+                    typist.answer(WAITING, taken);
+                    typist.answer(FINISHED, taken) == ["exit"]
+                })
+                .unwrap()
+        };
+        let all: Vec<_> = (0..SGIS).map(|sgi| (1, sgi)).collect();
+        assert_eq!(rounds_with(&all), SGIS);
+        assert_eq!(rounds_with(&all[1..]), MOST_ROUNDS);
+    }
+}
