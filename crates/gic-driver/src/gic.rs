@@ -227,9 +227,9 @@ impl<P: GicPlatform> Gic<P> {
             let _ = redistributor.sleep(&*self.platform);
         })?;
         self.enable_interface::<S, E>(registers)?;
-        let is_first = !self.cpus.iter().any(|cpu| cpu.on.load(Ordering::Relaxed));
+        let is_first = !self.cpus.iter().any(|cpu| cpu.on.load(Ordering::SeqCst));
         if is_first && !registers.read(icc::CTLR).ext_range() {
-            self.without_extended.store(true, Ordering::Relaxed);
+            self.without_extended.store(true, Ordering::SeqCst);
         }
         self.set_on(cpu, true);
         Ok(attached)
@@ -299,7 +299,7 @@ impl<P: GicPlatform> Gic<P> {
 
     /// Returns `true` if the CPU has been turned on and not turned off since.
     pub fn is_on(&self, cpu: Cpu) -> bool {
-        self.cpus.get(cpu.index()).is_some_and(|per_cpu| per_cpu.on.load(Ordering::Acquire))
+        self.cpus.get(cpu.index()).is_some_and(|per_cpu| per_cpu.on.load(Ordering::SeqCst))
     }
 
     /// Returns the LPIs of this GIC.
@@ -357,7 +357,7 @@ impl<P: GicPlatform> Gic<P> {
 
     fn set_on(&self, cpu: Cpu, on: bool) {
         if let Some(per_cpu) = self.cpus.get(cpu.index()) {
-            per_cpu.on.store(on, Ordering::Release);
+            per_cpu.on.store(on, Ordering::SeqCst);
         }
     }
 }

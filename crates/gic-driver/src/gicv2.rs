@@ -168,7 +168,7 @@ impl<P: Platform> GicV2<P> {
             self.own(IntId::new(sgi)).enable();
         }
         self.cpu_interface_with::<E>().enable(self.config.mask)?;
-        slot.store(target.get(), Ordering::Release);
+        slot.store(target.get(), Ordering::SeqCst);
         Ok(())
     }
 
@@ -181,7 +181,7 @@ impl<P: Platform> GicV2<P> {
     /// [`GicError::UnknownCpu`] if the CPU is not configured.
     pub fn cpu_off(&self, cpu: Cpu) -> Result<(), GicError> {
         let slot = self.slot(cpu).ok_or(GicError::UnknownCpu(cpu))?;
-        slot.store(0, Ordering::Release);
+        slot.store(0, Ordering::SeqCst);
         self.cpu_interface().disable();
         Ok(())
     }
@@ -276,7 +276,7 @@ impl<P: Platform> GicV2<P> {
     }
 
     fn target_of(&self, cpu: Cpu) -> Option<NonZeroU8> {
-        NonZeroU8::new(self.slot(cpu)?.load(Ordering::Acquire))
+        NonZeroU8::new(self.slot(cpu)?.load(Ordering::SeqCst))
     }
 
     fn slot(&self, cpu: Cpu) -> Option<&AtomicU8> {

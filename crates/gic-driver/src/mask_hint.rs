@@ -27,12 +27,14 @@ impl MaskHint {
     /// Records the value of `PMHE` that a CPU read back.
     pub(crate) fn note(&self, pmhe: bool) {
         let state = if pmhe { ON } else { OFF };
-        self.0.fetch_max(state, Ordering::Relaxed);
+        self.0.fetch_max(state, Ordering::SeqCst);
     }
 
     /// Returns `false` if mask writes need no barrier.
     #[inline]
     pub(crate) fn is_possible(&self) -> bool {
+        // Ordering: every write of the mask loads this, no other memory depends on its value, and
+        // with any ordering, another CPU's note may come a moment later.
         self.0.load(Ordering::Relaxed) != OFF
     }
 }

@@ -30,6 +30,8 @@ pub trait Mmio: Send + Sync {
     /// result of another CPU's action, these loads return what that CPU had stored before the
     /// action.
     fn read_barrier(&self) {
+        // Ordering: only later accesses must wait for earlier loads, and every acknowledgment
+        // executes this.
         core::sync::atomic::fence(core::sync::atomic::Ordering::Acquire);
     }
 }

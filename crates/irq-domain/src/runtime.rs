@@ -56,10 +56,10 @@ impl Runtime {
     }
 
     pub(crate) fn count_redelivery(&self) {
-        self.redelivered.fetch_add(1, Ordering::Relaxed);
+        self.redelivered.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn redelivered(&self) -> u64 {
-        self.redelivered.load(Ordering::Relaxed)
+        self.redelivered.load(Ordering::SeqCst)
     }
 }

@@ -203,12 +203,12 @@ impl VectorDomain {
     fn set_entry(&self, cpu_vector: CpuVector, index: Option<usize>) {
         let value = index.map_or(0, |index| u32::try_from(index).map_or(0, |index| index + 1));
         if let Some(entry) = self.entry(cpu_vector) {
-            entry.store(value, Ordering::Release);
+            entry.store(value, Ordering::SeqCst);
         }
     }
 
     fn entry_index(&self, cpu_vector: CpuVector) -> Option<usize> {
-        let index = self.entry(cpu_vector)?.load(Ordering::Acquire).checked_sub(1)?;
+        let index = self.entry(cpu_vector)?.load(Ordering::SeqCst).checked_sub(1)?;
         usize::try_from(index).ok()
     }
 

@@ -123,7 +123,7 @@ impl<P: GicPlatform> Gic<P> {
         // A CPU interface without `ICC_CTLR_EL1.ExtRange` must never see an extended INTID (IHI
         // 0069 §12.2).
         let extended = matches!(intid.class(), IntIdClass::ExtendedPpi | IntIdClass::ExtendedSpi);
-        if extended && self.without_extended.load(Ordering::Relaxed) {
+        if extended && self.without_extended.load(Ordering::SeqCst) {
             return Err(MsiError::UnknownVector(hwirq));
         }
         self.interrupt(intid).map_err(|_| MsiError::UnknownVector(hwirq))

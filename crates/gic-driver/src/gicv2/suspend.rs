@@ -101,7 +101,7 @@ impl<P: Platform> GicV2<P> {
         self.frame.mmio.write(gicd::CTLR, saved.control);
         self.cpu_interface().restore(saved.interface);
         if let Some(slot) = self.slot(saved.cpu) {
-            slot.store(saved.target.get(), Ordering::Release);
+            slot.store(saved.target.get(), Ordering::SeqCst);
         }
     }
 

@@ -252,7 +252,7 @@ impl FaultLog {
     ///
     /// Context: any.
     pub(crate) fn note<P: GicPlatform>(&self, platform: &P, error: ItsError) {
-        self.count.fetch_add(1, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::SeqCst);
         self.last.with(platform, |last| *last = Some(error));
     }
 
@@ -261,7 +261,7 @@ impl FaultLog {
     /// Context: any.
     pub(crate) fn read<P: GicPlatform>(&self, platform: &P) -> (u32, Option<ItsError>) {
         let last = self.last.with(platform, |last| *last);
-        (self.count.load(Ordering::Relaxed), last)
+        (self.count.load(Ordering::SeqCst), last)
     }
 }
 

@@ -83,14 +83,14 @@ impl EventRoutes {
     ///
     /// Context: any.
     pub(crate) fn of(&self, lpi: Lpi) -> Option<EventRoute> {
-        EventRoute::unpack(self.word(lpi)?.load(Ordering::Acquire))
+        EventRoute::unpack(self.word(lpi)?.load(Ordering::SeqCst))
     }
 
     /// Changes a route. The memory for the route must have been [reserved](Self::reserve). Must be
     /// called with the command queue's lock held.
     pub(crate) fn set(&self, lpi: Lpi, route: Option<EventRoute>) {
         if let Some(word) = self.word(lpi) {
-            word.store(route.map_or(NONE, EventRoute::pack), Ordering::Release);
+            word.store(route.map_or(NONE, EventRoute::pack), Ordering::SeqCst);
         }
     }
 
@@ -112,7 +112,7 @@ impl EventRoutes {
             words.iter().enumerate().map(move |(index, word)| (number * CHUNK + index, word))
         });
         routes.filter_map(|(index, word)| {
-            let route = EventRoute::unpack(word.load(Ordering::Acquire))?;
+            let route = EventRoute::unpack(word.load(Ordering::SeqCst))?;
             Some((Lpi::from_index(u32::try_from(index).ok()?)?, route))
         })
     }
@@ -262,12 +262,12 @@ impl Collections {
     pub(super) fn binding(&self, collection: CollectionId) -> Binding {
         self.states
             .get(usize::from(collection.get()))
-            .map_or(Binding::Unmapped, |state| Binding::unpack(state.load(Ordering::Acquire)))
+            .map_or(Binding::Unmapped, |state| Binding::unpack(state.load(Ordering::SeqCst)))
     }
 
     pub(super) fn set(&self, collection: CollectionId, binding: Binding) {
         if let Some(state) = self.states.get(usize::from(collection.get())) {
-            state.store(binding.pack(), Ordering::Release);
+            state.store(binding.pack(), Ordering::SeqCst);
         }
     }
 

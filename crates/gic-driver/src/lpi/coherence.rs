@@ -24,18 +24,18 @@ impl AttachedCoherence {
     /// Returns the common coherence, which is non-coherent until the first redistributor is
     /// recorded.
     pub(super) fn get(&self) -> Coherence {
-        Self::decode(self.0.load(Ordering::Acquire))
+        Self::decode(self.0.load(Ordering::SeqCst))
     }
 
     pub(super) fn note_coherent(&self) {
         // The exchange only succeeds for the first redistributor; for later ones, the state does
         // not change.
-        let _ = self.0.compare_exchange(UNKNOWN, COHERENT, Ordering::AcqRel, Ordering::Acquire);
+        let _ = self.0.compare_exchange(UNKNOWN, COHERENT, Ordering::SeqCst, Ordering::SeqCst);
     }
 
     /// Records a non-coherent redistributor and returns the previous state.
     pub(super) fn note_non_coherent(&self) -> Coherence {
-        Self::decode(self.0.swap(NON_COHERENT, Ordering::AcqRel))
+        Self::decode(self.0.swap(NON_COHERENT, Ordering::SeqCst))
     }
 
     const fn decode(state: u8) -> Coherence {

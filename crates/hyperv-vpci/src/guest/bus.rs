@@ -238,7 +238,7 @@ impl Bus {
     ///
     /// Context: task; may sleep.
     pub fn faults(&self) -> Faults {
-        let refused_unmasks = self.refused_unmasks.load(Ordering::Relaxed);
+        let refused_unmasks = self.refused_unmasks.load(Ordering::SeqCst);
         Faults { refused_unmasks, ..self.with_link(|link| link.faults()) }
     }
 

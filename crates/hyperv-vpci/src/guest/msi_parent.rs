@@ -165,7 +165,7 @@ impl MsiParent for Bus {
         let Some((target, answer)) = known else { return };
         let was_refused = self.tell(hwirq, answer, target).is_err();
         if was_refused {
-            self.refused_unmasks.fetch_add(1, Ordering::Relaxed);
+            self.refused_unmasks.fetch_add(1, Ordering::SeqCst);
         }
         self.with_interrupts(|interrupts| {
             if let Some(interrupt) = interrupts.get_mut(hwirq) {

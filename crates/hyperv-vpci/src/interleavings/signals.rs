@@ -52,10 +52,12 @@ impl RingMemory for Ring {
     }
 
     fn data(&self, offset: u32) -> [u8; 8] {
+        // Ordering: as in `HeapRing`.
         self.0.data[offset as usize / 8].load(Ordering::Relaxed).to_ne_bytes()
     }
 
     fn set_data(&self, offset: u32, bytes: [u8; 8]) {
+        // Ordering: as in `HeapRing`.
         self.0.data[offset as usize / 8].store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
     }
 }

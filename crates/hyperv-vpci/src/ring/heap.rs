@@ -52,11 +52,14 @@ impl RingMemory for HeapRing {
     }
 
     fn data(&self, offset: u32) -> [u8; 8] {
+        // Ordering: the control words, which are sequentially consistent, order the data. Until
+        // then, either end may change the data, and readers copy and check it.
         let word = self.0.data.get(offset as usize / 8);
         word.map_or([0; 8], |word| word.load(Ordering::Relaxed).to_ne_bytes())
     }
 
     fn set_data(&self, offset: u32, bytes: [u8; 8]) {
+        // Ordering: as for loads.
         if let Some(word) = self.0.data.get(offset as usize / 8) {
             word.store(u64::from_ne_bytes(bytes), Ordering::Relaxed);
         }

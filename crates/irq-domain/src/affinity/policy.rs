@@ -23,7 +23,7 @@ pub struct RoundRobin {
 
 impl AffinityPolicy for RoundRobin {
     fn choose(&self, online: &[Cpu]) -> Cpu {
-        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let turn = self.next.fetch_add(1, Ordering::SeqCst);
         online.get(turn % online.len().max(1)).copied().unwrap_or_default()
     }
 }

@@ -88,7 +88,7 @@ impl Descriptor {
     ///
     /// Context: any.
     pub(crate) fn target(&self) -> Cpu {
-        Cpu::new(self.target.load(Ordering::Relaxed))
+        Cpu::new(self.target.load(Ordering::SeqCst))
     }
 
     /// Returns the shared line, if the interrupt can have several handlers.
@@ -122,7 +122,7 @@ impl Descriptor {
 
     /// Sets the target. The caller must hold the source's lock.
     pub(crate) fn set_target(&self, cpu: Cpu) {
-        self.target.store(cpu.get(), Ordering::Relaxed);
+        self.target.store(cpu.get(), Ordering::SeqCst);
     }
 
     /// Moves the interrupt. If the caller passes a list, adds all moved interrupts to it;
@@ -168,7 +168,7 @@ impl Descriptor {
     /// Context: any.
     #[cold]
     pub(crate) fn redeliver(&self, runtime: &Runtime) {
-        self.redelivered.fetch_add(1, Ordering::Relaxed);
+        self.redelivered.fetch_add(1, Ordering::SeqCst);
         runtime.count_redelivery();
         self.source.set_pending(self.hwirq, Pending::Set);
     }

@@ -75,7 +75,7 @@ impl IrqInfo {
             affinity: affinity(descriptor),
             enabled: interrupt.is_enabled(),
             counts: try_collect(descriptor.counts.per_cpu())?,
-            redelivered: descriptor.redelivered.load(Ordering::Relaxed),
+            redelivered: descriptor.redelivered.load(Ordering::SeqCst),
             unhandled: descriptor.unhandled.total(),
         })
     }
@@ -99,7 +99,7 @@ pub(crate) fn describe(interrupt: IrqRef<'_>, out: &mut dyn fmt::Write) -> fmt::
     }
     let runs: u64 = descriptor.counts.per_cpu().sum();
     let state = if interrupt.is_enabled() { "enabled" } else { "disabled" };
-    let redelivered = descriptor.redelivered.load(Ordering::Relaxed);
+    let redelivered = descriptor.redelivered.load(Ordering::SeqCst);
     write!(out, ", {state}, {runs} runs, {redelivered} redelivered")?;
     let unhandled = descriptor.unhandled.total();
     if unhandled != 0 {

@@ -31,6 +31,7 @@ impl Counts {
 
     #[inline]
     pub(crate) fn count(&self, cpu: Cpu) {
+        // Ordering: every run counts, a counter has one writer, and no other memory depends on it.
         if let Some(cell) = self.cells.get(cpu.index() << self.shift) {
             cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
@@ -38,7 +39,7 @@ impl Counts {
 
     /// Returns the number of runs for each CPU.
     pub(crate) fn per_cpu(&self) -> impl Iterator<Item = u64> {
-        self.cells.iter().step_by(1 << self.shift).map(|cell| cell.load(Ordering::Relaxed))
+        self.cells.iter().step_by(1 << self.shift).map(|cell| cell.load(Ordering::SeqCst))
     }
 }
 
@@ -61,11 +62,13 @@ pub(crate) struct UnhandledRuns {
 
 impl UnhandledRuns {
     pub(crate) fn total(&self) -> u64 {
-        self.total.load(Ordering::Relaxed)
+        self.total.load(Ordering::SeqCst)
     }
 
     /// Counts a run that found nothing to do. Returns `true` if the interrupt is spurious.
     pub(crate) fn count(&self, counts: &Counts) -> bool {
+        // Ordering: on a shared line, many runs find nothing to do. The counters have one writer,
+        // and no other memory depends on them.
         self.total.store(self.total() + 1, Ordering::Relaxed);
         let recent = self.recent.load(Ordering::Relaxed) + 1;
         self.recent.store(recent, Ordering::Relaxed);
@@ -73,8 +76,8 @@ impl UnhandledRuns {
             return false;
         }
         let runs: u64 = counts.per_cpu().sum();
-        let in_window = runs.saturating_sub(self.start.swap(runs, Ordering::Relaxed)) <= WINDOW;
-        self.recent.store(0, Ordering::Relaxed);
+        let in_window = runs.saturating_sub(self.start.swap(runs, Ordering::SeqCst)) <= WINDOW;
+        self.recent.store(0, Ordering::SeqCst);
         in_window
     }
 }

@@ -155,8 +155,8 @@ impl SharedLine {
     /// Context: any.
     pub(crate) fn count_disable(&self, index: MemberIndex) {
         if let Some(Member { disables, .. }) = self.member(index) {
-            let count = disables.load(Ordering::Relaxed).saturating_add(1);
-            disables.store(count, Ordering::Relaxed);
+            let count = disables.load(Ordering::SeqCst).saturating_add(1);
+            disables.store(count, Ordering::SeqCst);
         }
     }
 
@@ -167,8 +167,8 @@ impl SharedLine {
     pub(crate) fn uncount_disable(&self, index: MemberIndex) -> bool {
         let disables = self.member(index).map(|member| &member.disables);
         disables.is_some_and(|disables| {
-            let fewer = disables.load(Ordering::Relaxed).checked_sub(1);
-            fewer.inspect(|fewer| disables.store(*fewer, Ordering::Relaxed)).is_some()
+            let fewer = disables.load(Ordering::SeqCst).checked_sub(1);
+            fewer.inspect(|fewer| disables.store(*fewer, Ordering::SeqCst)).is_some()
         })
     }
 
@@ -177,7 +177,7 @@ impl SharedLine {
     ///
     /// Context: any.
     pub(crate) fn take_disables(&self, index: MemberIndex) -> u32 {
-        self.member(index).map_or(0, |member| member.disables.swap(0, Ordering::Relaxed))
+        self.member(index).map_or(0, |member| member.disables.swap(0, Ordering::SeqCst))
     }
 
     /// Sets the name of a member's handler.

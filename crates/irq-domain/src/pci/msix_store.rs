@@ -154,14 +154,14 @@ impl MsixStore {
     fn mask_all(&self) {
         for (slot, control) in (0..).zip(&self.controls) {
             let found = VectorControl::from(self.read(slot, ENTRY_CONTROL)).with_masked(false);
-            control.store(found.into(), Ordering::Relaxed);
+            control.store(found.into(), Ordering::SeqCst);
             self.set_mask(slot, true);
         }
     }
 
     fn set_mask(&self, slot: u16, masked: bool) {
         if let Some(control) = self.controls.get(usize::from(slot)) {
-            let value = VectorControl::from(control.load(Ordering::Relaxed)).with_masked(masked);
+            let value = VectorControl::from(control.load(Ordering::SeqCst)).with_masked(masked);
             self.write(slot, ENTRY_CONTROL, value.into());
         }
     }

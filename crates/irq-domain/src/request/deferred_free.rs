@@ -142,7 +142,7 @@ impl DeferredFree {
     ///
     /// Context: task; may sleep.
     pub(crate) fn reserve(&self, host: &dyn Host) -> Result<(), TryReserveError> {
-        let needed = self.reserved.fetch_add(1, Ordering::Relaxed) + 1;
+        let needed = self.reserved.fetch_add(1, Ordering::SeqCst) + 1;
         if self.list.lock(host).capacity() >= needed {
             return Ok(());
         }
@@ -162,7 +162,7 @@ impl DeferredFree {
     ///
     /// Context: any.
     pub(crate) fn unreserve(&self) {
-        self.reserved.fetch_sub(1, Ordering::Relaxed);
+        self.reserved.fetch_sub(1, Ordering::SeqCst);
     }
 
     /// Adds an object to be freed later. The caller must have reserved room for it.

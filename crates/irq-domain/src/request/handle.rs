@@ -368,7 +368,7 @@ impl IrqHandle {
     ///
     /// Context: any.
     pub fn redelivered(&self) -> u64 {
-        self.descriptor.redelivered.load(Ordering::Relaxed)
+        self.descriptor.redelivered.load(Ordering::SeqCst)
     }
 
     /// Returns the shared line and the handler's position on it.

@@ -83,10 +83,8 @@ impl VectorDomain {
         let Ok(cpu_vector) = taken else { return Err((full, managed)) };
         *state = IrqDataLocked { phase, managed, ..IrqDataLocked::default() };
         core.free.take(index);
-        irq.flags.store(
-            if request.initially == Initially::Masked { HELD } else { 0 },
-            Ordering::Release,
-        );
+        irq.flags
+            .store(if request.initially == Initially::Masked { HELD } else { 0 }, Ordering::SeqCst);
         irq.set_cpu_vector(Some(cpu_vector));
         self.set_entry(cpu_vector, Some(index));
         Ok(())
@@ -170,7 +168,7 @@ impl VectorDomain {
             Phase::Owned { attachment: owner, .. } if owner == attachment => {}
             _ => return false,
         }
-        irq.flags.store(RELEASED, Ordering::Release);
+        irq.flags.store(RELEASED, Ordering::SeqCst);
         irq.await_arrival(None);
         irq.cpu_vector()
             .into_iter()

@@ -39,7 +39,7 @@ impl VectorDomain {
         if irq.arrived(cpu_vector) {
             irq.former().for_each(|former| self.apic().request_cleanup(former.cpu));
         }
-        let flags = irq.flags.load(Ordering::Acquire);
+        let flags = irq.flags.load(Ordering::SeqCst);
         if flags & (HELD | RELEASED) == 0 {
             Arrival::Deliver(number(index))
         } else {
@@ -52,7 +52,7 @@ impl VectorDomain {
     /// Context: any.
     pub(crate) fn hold_back(&self, hwirq: HwIrq) {
         if let Some(irq) = self.irq(hwirq) {
-            irq.flags.fetch_or(HELD, Ordering::AcqRel);
+            irq.flags.fetch_or(HELD, Ordering::SeqCst);
         }
     }
 
@@ -61,7 +61,7 @@ impl VectorDomain {
     /// Context: any.
     pub(crate) fn let_through(&self, hwirq: HwIrq) {
         let Some(irq) = self.irq(hwirq) else { return };
-        irq.flags.fetch_and(!HELD, Ordering::AcqRel);
+        irq.flags.fetch_and(!HELD, Ordering::SeqCst);
         self.with_core(|core| self.send_pending(core, irq));
     }
 
@@ -73,11 +73,11 @@ impl VectorDomain {
         match pending {
             Pending::Set => self.with_core(|core| {
                 let set = |flags| (flags & RELEASED == 0).then_some(flags | PENDING);
-                if irq.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, set).is_ok() {
+                if irq.flags.fetch_update(Ordering::SeqCst, Ordering::SeqCst, set).is_ok() {
                     self.send_pending(core, irq);
                 }
             }),
-            Pending::Clear => drop(irq.flags.fetch_and(!PENDING, Ordering::AcqRel)),
+            Pending::Clear => drop(irq.flags.fetch_and(!PENDING, Ordering::SeqCst)),
         }
     }
 
@@ -91,7 +91,7 @@ impl VectorDomain {
             return false;
         };
         let take = |flags| (flags & (HELD | PENDING) == PENDING).then_some(flags & !PENDING);
-        let sent = irq.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, take).is_ok();
+        let sent = irq.flags.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take).is_ok();
         if sent {
             self.apic().send(id, cpu_vector.vector);
         }
@@ -104,7 +104,7 @@ impl VectorDomain {
     /// Context: any.
     pub(crate) fn pending(&self, hwirq: HwIrq) -> Option<bool> {
         let irq = self.irq(hwirq)?;
-        if irq.flags.load(Ordering::Acquire) & PENDING != 0 {
+        if irq.flags.load(Ordering::SeqCst) & PENDING != 0 {
             return Some(true);
         }
         self.with_core(|_| {
@@ -120,7 +120,7 @@ impl VectorDomain {
 #[cold]
 fn hold(index: usize, irq: &IrqData) -> Arrival {
     let remember = |flags| (flags & (HELD | RELEASED) == HELD).then_some(flags | PENDING);
-    match irq.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, remember) {
+    match irq.flags.fetch_update(Ordering::SeqCst, Ordering::SeqCst, remember) {
         Ok(_) => Arrival::Held,
         Err(flags) if flags & RELEASED != 0 => Arrival::Released,
         Err(_) => Arrival::Deliver(number(index)),

@@ -184,7 +184,7 @@ impl VectorDomain {
     fn send_again(&self, core: &Core, index: usize) -> bool {
         let Some(irq) = self.irqs.get(index) else { return false };
         let set = |flags| (flags & RELEASED == 0).then_some(flags | PENDING);
-        irq.flags.fetch_update(Ordering::AcqRel, Ordering::Acquire, set).is_ok()
+        irq.flags.fetch_update(Ordering::SeqCst, Ordering::SeqCst, set).is_ok()
             && self.send_pending(core, irq)
     }
 }

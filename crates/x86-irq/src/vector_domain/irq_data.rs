@@ -35,12 +35,12 @@ pub(super) struct IrqData {
 
 impl IrqData {
     pub(super) fn cpu_vector(&self) -> Option<CpuVector> {
-        unpack(self.cpu_vector.load(Ordering::Acquire))
+        unpack(self.cpu_vector.load(Ordering::SeqCst))
     }
 
     /// Sets the present vector. The caller must hold the lock.
     pub(super) fn set_cpu_vector(&self, cpu_vector: Option<CpuVector>) {
-        self.cpu_vector.store(cpu_vector.map_or(0, pack), Ordering::Release);
+        self.cpu_vector.store(cpu_vector.map_or(0, pack), Ordering::SeqCst);
     }
 
     /// Sets the vector at which an arrival is awaited. The caller must hold the lock. Like the
