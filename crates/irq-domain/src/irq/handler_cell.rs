@@ -128,8 +128,18 @@ impl<T> HandlerCell<T> {
                 Err(now) => seen = now,
             }
         }
-        // SAFETY: We changed the word from vacant to CHANGING, so no other thread accesses the
-        // value until we clear CHANGING.
+        // SAFETY: We changed the word from vacant to CHANGING.
+        unsafe { self.publish(value, when_busy) };
+        Ok(())
+    }
+
+    /// Stores a value in the disabled state, and clears CHANGING.
+    ///
+    /// # Safety
+    /// The caller must have changed the word from vacant to CHANGING.
+    unsafe fn publish(&self, value: T, when_busy: WhenBusy) {
+        // SAFETY: Our own contract ensures that no other thread accesses the value until we clear
+        // CHANGING.
         unsafe { *self.value.get() = Some(value) };
         let mode = if when_busy == WhenBusy::Mark { EDGE } else { 0 };
         let mut seen = self.word.load(SeqCst);
@@ -138,7 +148,6 @@ impl<T> HandlerCell<T> {
         {
             seen = now;
         }
-        Ok(())
     }
 
     /// Makes the cell mark arrivals for a value that will be installed later. A no-op if a value is

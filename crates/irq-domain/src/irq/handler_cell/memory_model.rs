@@ -1,9 +1,12 @@
 //! The handler cell's steps as separate symbols, for Arm's memory model.
+// UNSAFETY: a step of the installation has a contract for the state word, which the litmus test's
+// initial state satisfies.
 
 #![expect(private_interfaces, reason = "the functions are compiled, and never called")]
+#![expect(unsafe_code, reason = "a step of the installation has a contract")]
 #![expect(missing_docs, reason = "each function only calls the function that it is named after")]
 
-use super::{Arrival, HandlerCell, Pinned, Running};
+use super::{Arrival, HandlerCell, Pinned, Running, WhenBusy};
 use crate::sync::SeqCst;
 use core::mem::forget;
 use core::num::NonZeroU64;
@@ -33,7 +36,27 @@ pub fn finish(cell: &Cell, seen: u32) -> u64 {
     value
 }
 
-/// Returns 1 if the arrival entered the cell, 2 if the cell was busy, and 0 otherwise.
+/// Installs a value for an edge. Returns `false` if the cell was not vacant.
+#[inline(never)]
+pub fn install(cell: &Cell, value: NonZeroU64) -> bool {
+    cell.install(value, WhenBusy::Mark).is_ok()
+}
+
+/// Ends an installation that has changed the word from vacant to CHANGING.
+#[inline(never)]
+pub fn publish(cell: &Cell, value: NonZeroU64) {
+    // SAFETY: The caller has changed the word.
+    unsafe { cell.publish(value, WhenBusy::Mark) };
+}
+
+/// Returns `true` if an arrival must be sent again.
+#[inline(never)]
+pub fn enable(cell: &Cell) -> bool {
+    cell.enable()
+}
+
+/// Returns 1 if the arrival entered the cell, 2 if the cell was busy, 3 if it was disabled or
+/// awaited, and 0 otherwise.
 #[inline(never)]
 pub fn arrive(cell: &Cell) -> u32 {
     match cell.enter() {
@@ -42,7 +65,8 @@ pub fn arrive(cell: &Cell) -> u32 {
             1
         }
         Arrival::Busy => 2,
-        Arrival::Disabled | Arrival::Absent(_) => 0,
+        Arrival::Disabled => 3,
+        Arrival::Absent(_) => 0,
     }
 }
 
