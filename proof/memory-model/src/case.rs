@@ -66,8 +66,9 @@ pub struct Case {
     pub package: &'static str,
     /// Words.
     pub words: &'static [Word],
-    /// Number of times that a call may retry.
-    pub retries: u32,
+    /// Targets on which paths are followed on which a compare-and-swap fails. Such a path still
+    /// ends where a loop starts over.
+    pub fails: &'static [Target],
     /// Targets on which all its verdicts, also with weaker orderings, cost few seconds of
     /// processor time.
     pub quick: &'static [Target],
@@ -108,6 +109,12 @@ pub const DATA: Word =
 /// Targets of tests that are quick on all.
 pub const EVERY: &[Target] = &[Target::Lse, Target::Rcpc];
 
+/// Targets without LSE.
+pub const EXCLUSIVES: &[Target] = &[Target::V8, Target::Rcpc];
+
+/// All targets.
+pub const ALL: &[Target] = &[Target::V8, Target::Rcpc, Target::Lse];
+
 /// A translated test.
 #[derive(Debug)]
 pub struct Translated {
@@ -119,11 +126,11 @@ pub struct Translated {
 }
 
 impl Case {
-    /// Translates the test's functions.
+    /// Translates the test's functions, which were compiled for `target`.
     ///
     /// # Errors
     /// Fails if a function needs what the translator can't translate.
-    pub fn translate(&self, assembly: &Assembly) -> Result<Translated> {
+    pub fn translate(&self, assembly: &Assembly, target: Target) -> Result<Translated> {
         let mut heap = Heap::default();
         let mut memory = Bytes::new();
         let (mut shared, mut found): (Vec<Initial>, _) = (Vec::new(), BTreeMap::new());
@@ -159,7 +166,7 @@ impl Case {
         for thread in self.threads {
             let steps: Vec<Step> = thread.iter().map(|does| does.step(&mut heap)).collect();
             let mut machine = Machine::new(assembly, &mut heap, &locations, &steps);
-            machine.retries = self.retries;
+            machine.fails = self.fails.contains(&target);
             let (lines, is_cut) = machine.translate(&memory)?;
             is_bounded |= is_cut;
             threads.push(lines);

@@ -195,6 +195,12 @@ fn compute_live(
     }
     if flags {
         state.flags = None;
+        state.is_swapped = false;
+    }
+    match (name, &code.operands[..]) {
+        ("mov", [_, Operand::Register(from)]) => state.copied[to.number] = Some(from.number),
+        ("cmp", [Operand::Register(one), Operand::Register(other)]) => state.compare(*one, *other),
+        _ => {}
     }
     Ok(())
 }

@@ -13,6 +13,13 @@ use doorbell_harness::{cache, process};
 pub const LIMIT: Duration = Duration::from_mins(1);
 /// Packages that are unpacked: herd7, and the libraries of its suite.
 const PACKAGES: [&str; 3] = ["herdtools7", "libc6", "libgmp10"];
+/// Options that make herd7 faster by an order of magnitude and do not change a verdict. It ends
+/// once the condition is decided, considers only executions that can decide it, and does not
+/// generate those that are incoherent, which the model forbids.
+const FASTER: [&str; 4] = ["-speedcheck", "fast", "-optace", "true"];
+/// herd7 7.58's new solver loses executions in which a compare-and-swap of 32 bits expects a value
+/// that another thread computed.
+const SOLVER: [&str; 2] = ["-variant", "OldSolver"];
 
 /// A simulator in the cache.
 #[derive(Debug)]
@@ -65,7 +72,8 @@ impl Herd {
         herd.arg(linker(&libraries)?).arg("--library-path").arg(&libraries);
         herd.arg(self.root.join("usr/bin/herd7"));
         herd.arg("-set-libdir").arg(self.root.join("usr/share/herdtools7/herd"));
-        let output = process::output(herd.args(["-model", "aarch64.cat"]).arg(&file))?;
+        herd.args(["-model", "aarch64.cat"]).args(FASTER).args(SOLVER);
+        let output = process::output(herd.arg(&file))?;
         let verdict = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(!errors.contains("unrolling limit"), "{name} has a loop: {errors}");

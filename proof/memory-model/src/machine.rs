@@ -15,7 +15,7 @@ use crate::assembly::{Assembly, Instruction, Operand, REGISTERS, Register, STACK
 use crate::data;
 use crate::heap::{self, Bytes, Heap};
 use crate::state::{
-    CUT, END, Line, Location, Output, State, Step, Value, constant, read, register, write,
+    CUT, END, Expected, Line, Location, Output, State, Step, Value, constant, read, register, write,
 };
 
 /// Maximum number of instructions on one path.
@@ -39,9 +39,8 @@ pub(crate) struct Machine<'a> {
     heap: &'a mut Heap,
     locations: &'a [Location],
     steps: &'a [Step],
-    /// Number of times that a call may jump back in loops whose exits depend on live values. A
-    /// store-exclusive always succeeds.
-    pub(crate) retries: u32,
+    /// `true` if paths are followed on which a compare-and-swap fails.
+    pub(crate) fails: bool,
     output: Output,
     /// Address and size of the latest access to memory that is neither live nor the stack.
     latest: Option<(u64, u64)>,
@@ -61,7 +60,7 @@ impl<'a> Machine<'a> {
             heap,
             locations,
             steps,
-            retries: 0,
+            fails: true,
             output: Output::new(),
             latest: None,
             is_cut: false,
@@ -100,9 +99,11 @@ impl<'a> Machine<'a> {
             returns: Vec::new(),
             step: 0,
             visited: BTreeMap::new(),
-            retries: 0,
             emitted: 0,
             status: None,
+            copied: [None; REGISTERS],
+            swap: None,
+            is_swapped: false,
         };
         self.begin(&mut state)?;
         Ok(state)
@@ -131,7 +132,7 @@ impl<'a> Machine<'a> {
                 }
                 Step::Call(probe, arguments, _) => {
                     state.registers = [Value::Known(0); REGISTERS];
-                    (state.visited, state.retries) = (BTreeMap::new(), 0);
+                    (state.visited, state.swap) = (BTreeMap::new(), None);
                     for (register, argument) in state.registers.iter_mut().zip(arguments) {
                         *register = Value::Known(argument);
                     }
@@ -202,6 +203,7 @@ impl<'a> Machine<'a> {
                 match state.flags {
                     Some(flags) if flags.holds(condition)? => Ok(self.jump(state, target)),
                     Some(_) => Ok(Next::Continue),
+                    None if state.is_swapped && !self.fails => self.swapped(state, name, target),
                     None => Ok(self.fork(state, name, "", target)),
                 }
             }
@@ -284,10 +286,7 @@ impl<'a> Machine<'a> {
         if state.visited.contains_key(&target)
             && state.visited.insert(target, state.emitted) != Some(state.emitted)
         {
-            state.retries += 1;
-            if state.retries > self.retries {
-                return self.cut(state);
-            }
+            return self.cut(state);
         }
         state.at = target;
         Next::Continue
@@ -297,20 +296,28 @@ impl<'a> Machine<'a> {
     fn fork(&mut self, state: &mut State, name: &str, operands: &str, target: usize) -> Next {
         let label = self.output.label();
         self.output.emit(state, name, format!("{operands}L{label}"), None);
-        let mut taken = state.clone();
         if state.visited.contains_key(&target) {
-            taken.retries += 1;
-            if taken.retries > self.retries {
-                self.is_cut = true;
-                if let Some(Line::Code(_, operands, _)) = self.output.lines.last_mut() {
-                    *operands = operands.replace(&format!("L{label}"), &format!("L{CUT}"));
-                }
-                return Next::Continue;
+            self.is_cut = true;
+            if let Some(Line::Code(_, operands, _)) = self.output.lines.last_mut() {
+                *operands = operands.replace(&format!("L{label}"), &format!("L{CUT}"));
             }
+            return Next::Continue;
         }
+        let mut taken = state.clone();
         taken.at = target;
         self.output.open.push((label, taken));
         Next::Continue
+    }
+
+    /// Follows the path on which a compare-and-swap succeeds, and cuts the other one off.
+    fn swapped(&mut self, state: &mut State, name: &str, target: usize) -> Result<Next> {
+        self.is_cut = true;
+        self.output.emit(state, "b.ne", format!("L{CUT}"), None);
+        match name {
+            "b.ne" => Ok(Next::Continue),
+            "b.eq" => Ok(self.jump(state, target)),
+            _ => bail!("a compare-and-swap's success is tested by `{name}`"),
+        }
     }
 
     fn test_and_branch(&mut self, state: &mut State, code: &Instruction) -> Result<Next> {
@@ -447,6 +454,10 @@ impl<'a> Machine<'a> {
         for source in sources {
             self.output.materialize(state, *source);
         }
+        let expected = match read(state, registers[0]) {
+            Value::Known(value) => Some(Expected::Known(value)),
+            Value::Live => state.copied[registers[0].number].map(Expected::Register),
+        };
         let list: Vec<_> = registers.iter().map(Register::to_string).collect();
         let name = code.name.replace("ldur", "ldr").replace("stur", "str");
         let operands = format!("{},[{{{}}}]", list.join(","), location.name);
@@ -468,6 +479,14 @@ impl<'a> Machine<'a> {
         }
         if access.kind == Kind::Conclude {
             state.status = Some(registers[0].number);
+        }
+        match access.kind {
+            Kind::Reserve => state.swap = Some((data.number, Expected::Any)),
+            Kind::Conclude => state.swap = None,
+            Kind::CompareAndSwap => {
+                state.swap = expected.map(|expected| (registers[0].number, expected));
+            }
+            _ => {}
         }
         Ok(())
     }
@@ -514,5 +533,33 @@ impl<'a> Machine<'a> {
             write(state, register, Value::Known(value));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A loop that sets bit 0 of the word by a compare-and-swap.
+    const LOOP: &str = "_ZN1a12memory_model3setE:\n\tldar w8, [x0]\n.L1:\n\torr w9, w8, #1\n\t\
+        mov w10, w8\n\tcasal w10, w9, [x0]\n\tcmp w10, w8\n\tb.ne .L2\n\tret\n.L2:\n\t\
+        mov w8, w10\n\tb .L1\n";
+
+    fn translated(fails: bool) -> String {
+        let (assembly, mut heap) = (Assembly::parse(LOOP).unwrap(), Heap::default());
+        let address = heap.object("word");
+        let locations = [Location { name: "word".to_owned(), address, bytes: 4, constant: (0, 0) }];
+        let steps = [Step::Call("set".to_owned(), vec![address], String::new())];
+        let mut machine = Machine::new(&assembly, &mut heap, &locations, &steps);
+        machine.fails = fails;
+        format!("{:?}", machine.translate(&Bytes::new()).unwrap())
+    }
+
+    #[test]
+    fn a_failing_swap_is_followed_or_cut_off() {
+        let (followed, cut) = (translated(true), translated(false));
+        assert!(followed.contains("Label(3)"), "{followed}");
+        assert!(!cut.contains("Label(3)"), "{cut}");
+        assert!(cut.contains(r#"Code("B.NE", "L0""#), "{cut}");
     }
 }

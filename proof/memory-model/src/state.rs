@@ -69,12 +69,43 @@ pub(crate) struct State {
     pub(crate) step: usize,
     /// Instructions that the current step has executed, and the number of lines emitted before.
     pub(crate) visited: BTreeMap<usize, u32>,
-    /// Number of jumps back in loops with live values, since the step began.
-    pub(crate) retries: u32,
     /// Number of lines emitted on this path.
     pub(crate) emitted: u32,
     /// The status register of the latest live store-exclusive.
     pub(crate) status: Option<usize>,
+    /// For registers that were copied from another one, that register's number.
+    pub(crate) copied: [Option<usize>; REGISTERS],
+    /// Result of the latest live compare-and-swap, and the value that it expected; or of a
+    /// load-exclusive before its store-exclusive.
+    pub(crate) swap: Option<(usize, Expected)>,
+    /// `true` if the live flags compare the latest compare-and-swap's result with the value that it
+    /// expected.
+    pub(crate) is_swapped: bool,
+}
+
+/// The value that a compare-and-swap expects.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Expected {
+    Known(u64),
+    Register(usize),
+    /// Whatever the result is compared with between a load-exclusive and its store-exclusive.
+    Any,
+}
+
+impl State {
+    /// Notes a comparison of two registers. Callers must have made the flags live.
+    pub(crate) fn compare(&mut self, one: Register, other: Register) {
+        self.is_swapped = self.swap.is_some_and(|(result, expected)| {
+            [(one, other), (other, one)].into_iter().any(|(found, wanted)| {
+                let is_expected = match expected {
+                    Expected::Known(value) => read(self, wanted) == Value::Known(value),
+                    Expected::Register(number) => wanted.number == number,
+                    Expected::Any => true,
+                };
+                found.number == result && is_expected
+            })
+        });
+    }
 }
 
 /// Lines of a thread, and paths that have a label but no lines yet.
@@ -150,10 +181,18 @@ pub(crate) fn write(state: &mut State, register: Register, value: Value) {
     if register.number == ZERO {
         return;
     }
-    state.constant[register.number] = (0, 0);
-    if state.status == Some(register.number) {
+    let number = register.number;
+    state.constant[number] = (0, 0);
+    if state.status == Some(number) {
         state.status = None;
     }
+    state.copied[number] = None;
+    for copied in &mut state.copied {
+        *copied = copied.filter(|from| *from != number);
+    }
+    state.swap = state
+        .swap
+        .filter(|(result, expected)| *result != number && *expected != Expected::Register(number));
     if let Some(content) = state.registers.get_mut(register.number) {
         *content = match value {
             Value::Known(value) => Value::Known(alu::low(value, register.wide)),

@@ -1,7 +1,7 @@
 //! Tests of `vgic`: injection, acknowledgment and the wake-up protocol.
 
 use crate::case::Does::{Calls, Reads, Writes};
-use crate::case::{Argument, Call, Case, DATA, EVERY, Word, call, fixed, object, shared};
+use crate::case::{ALL, Argument, Call, Case, DATA, EVERY, Word, call, fixed, object, shared};
 use crate::compile::Target;
 
 const MODEL: &[Argument] = &[object("model")];
@@ -45,7 +45,7 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "leaf-and-summary",
         package: "vgic",
-        retries: 0,
+        fails: ALL,
         quick: EVERY,
         slow: &[Target::V8],
         words: &[
@@ -65,9 +65,9 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "summary-and-top",
         package: "vgic",
-        retries: 0,
+        fails: ALL,
         quick: &[],
-        slow: &[Target::Lse],
+        slow: ALL,
         words: &[
             fixed("leaf", LEAF, 0),
             shared("summary", SUMMARY, 0),
@@ -84,9 +84,9 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "top-and-mask",
         package: "vgic",
-        retries: 0,
+        fails: ALL,
         quick: &[],
-        slow: &[Target::Lse],
+        slow: ALL,
         words: &[
             fixed("leaf", LEAF, 0),
             fixed("summary", SUMMARY, 0),
@@ -103,9 +103,9 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "entry-and-leaf-acknowledge",
         package: "vgic",
-        retries: 0,
+        fails: ALL,
         quick: &[],
-        slow: &[Target::Lse],
+        slow: ALL,
         words: &[
             FIRST_OWN,
             entry(IDLE),
@@ -121,9 +121,9 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "entry-and-leaf-sleep",
         package: "vgic",
-        retries: 0,
+        fails: ALL,
         quick: &[],
-        slow: &[Target::Lse],
+        slow: ALL,
         words: &[
             FIRST_OWN,
             entry(IDLE),
@@ -139,9 +139,9 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "entry-and-leaf-fold",
         package: "vgic",
-        retries: 0,
+        fails: ALL,
         quick: &[],
-        slow: &[Target::Lse],
+        slow: ALL,
         words: &[
             FIRST_OWN,
             entry(LISTED),
@@ -157,9 +157,9 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "coalesced-message",
         package: "vgic",
-        retries: 0,
+        fails: ALL,
         quick: &[],
-        slow: &[Target::Lse],
+        slow: ALL,
         words: &[FIRST_OWN, DATA, entry(PENDING), fixed("leaf", MODEL_LEAF, 1)],
         threads: &[
             &[Writes("data", 1), Calls(call("set_pending", MODEL), "sent")],
@@ -171,9 +171,9 @@ pub(super) const CASES: &[Case] = &[
     Case {
         name: "coalesced-direct-lpi",
         package: "vgic",
-        retries: 0,
+        fails: ALL,
         quick: &[],
-        slow: &[Target::Lse],
+        slow: ALL,
         words: &[FIRST_OWN, DATA, shared("entry", OWN, OWN_PENDING), fixed("leaf", MODEL_LEAF, 1)],
         threads: &[
             &[Writes("data", 1), Calls(call("set_own_pending", MODEL), "sent")],
@@ -188,7 +188,7 @@ pub(super) const CASES: &[Case] = &[
 const WAKE_UP: Case = Case {
     name: "wake-up",
     package: "vgic",
-    retries: 0,
+    fails: ALL,
     // A weaker load compiles to another instruction only with RCpc.
     quick: &[Target::Rcpc],
     slow: &[Target::V8, Target::Lse],

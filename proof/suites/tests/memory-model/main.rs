@@ -95,7 +95,7 @@ fn with_assembly<T>(
 /// Checks that the forbidden outcome never happens, and that the possible one can.
 fn judge(test: &'static Litmus, target: Target) -> Result<()> {
     let herd = simulator()?;
-    let translated = with_assembly(test.package, target, |code| test.translate(code))?;
+    let translated = with_assembly(test.package, target, |code| test.translate(code, target))?;
     let name = format!("{}-{}", test.name, target.name());
     let verdict = run(herd, &translated.forbidden(None)?, &name)?;
     ensure!(verdict == Verdict::Never, "the outcome can happen: {}", test.forbidden);
@@ -107,7 +107,7 @@ fn judge(test: &'static Litmus, target: Target) -> Result<()> {
 /// Checks the verdicts on the test with each ordering weakened by one step.
 fn weaken(test: &'static Litmus, target: Target) -> Result<()> {
     let herd = simulator()?;
-    let translated = with_assembly(test.package, target, |code| test.translate(code))?;
+    let translated = with_assembly(test.package, target, |code| test.translate(code, target))?;
     let mut found = Vec::new();
     for (number, weakening) in translated.weakenings().iter().enumerate() {
         let name = format!("{}-{}-weakened-{number}", test.name, target.name());
