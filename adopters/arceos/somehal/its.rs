@@ -1,17 +1,20 @@
 //! ArceOS's MSIs on `gic-driver`. Replaces `somehal`'s file of the same name.
 
+mod doorbells;
 mod v2m;
 
 use alloc::{collections::BTreeMap, format, sync::Arc, vec::Vec};
+use core::fmt::Display;
 use core::num::NonZeroU16;
 
 use gic_driver::gic_arch::Lpi;
 use gic_driver::its::IdMap;
+use gic_driver::lpi::PendingLpis;
 use gic_driver::msi_types::{
     Attachment, BlockRequest, Cpu, Fit, HwIrq, HwIrqBlock, Initially, MsiError, MsiParent,
     RequesterId, Rewrite,
 };
-use gic_driver::{Its, ItsConfig, ItsMsiParent};
+use gic_driver::{DirectLpi, Its, ItsConfig, ItsMsiParent};
 use irq_framework::{IrqAffinity, IrqDomainId, IrqError, IrqId};
 use kernutil::StaticCell;
 use rdif_msi::{
@@ -24,12 +27,20 @@ use rdrive::{DeviceId, PlatformDevice, module_driver, probe::OnProbeError};
 use super::v3::{ArceOs, gic, irq_error};
 use crate::irq::IrqDomainKind;
 
+pub(super) use doorbells::probe as probe_gic_messages;
+
 pub(super) const LPI_INTID_BASE: u32 = 8192;
 /// Number of events reserved for a device, because ArceOS may allocate its vectors in several
 /// requests.
 const EVENTS_PER_DEVICE: u32 = 32;
 
-static ITS: StaticCell<Arc<Its<ArceOs>>> = StaticCell::uninit();
+static SENDER: StaticCell<LpiSender> = StaticCell::uninit();
+
+/// The controller whose messages become LPIs. A GIC has at most one.
+enum LpiSender {
+    Its(Arc<Its<ArceOs>>),
+    Direct(Arc<DirectLpi<ArceOs>>),
+}
 
 module_driver!(
     name: "GICv3 ITS",
@@ -48,12 +59,10 @@ fn probe_its(probe: ProbeFdt<'_>) -> Result<(), OnProbeError> {
     let base = first_reg(&info)?;
     let gic = gic().ok_or_else(|| OnProbeError::other("the GICv3 is not registered"))?;
     let config = ItsConfig::new(base, gic.cpus().count() as u32);
-    let its =
-        Its::new(gic.clone(), &config).map_err(|error| OnProbeError::other(format!("{error}")))?;
-    let its = Arc::new(its);
-    ITS.init(its.clone());
-    gic.cpus().filter(|cpu| gic.is_on(*cpu)).for_each(cpu_on);
-    register(dev, Arc::new(ItsMsiParent::new(its, IdMap::identity())))
+    let its = Arc::new(Its::new(gic.clone(), &config).map_err(probe_error)?);
+    SENDER.init(LpiSender::Its(its.clone()));
+    gic.cpus().filter(|cpu| gic.is_on(*cpu)).for_each(|cpu| cpu_on(cpu, PendingLpis::Kept));
+    register(&dev, Arc::new(ItsMsiParent::new(its, IdMap::identity())))
 }
 
 /// Returns the address of a node's first frame.
@@ -63,10 +72,14 @@ fn first_reg(info: &FdtInfo<'_>) -> Result<u64, OnProbeError> {
 }
 
 /// Makes a controller of messages a device of ArceOS.
-fn register(dev: PlatformDevice, parent: Arc<dyn MsiParent>) -> Result<(), OnProbeError> {
+fn register(dev: &PlatformDevice, parent: Arc<dyn MsiParent>) -> Result<(), OnProbeError> {
     let id = dev.descriptor.device_id();
     dev.register(Msi::new(MsiProviderId(u64::from(id)), Provider::new(id, parent)?));
     Ok(())
+}
+
+fn probe_error(error: impl Display) -> OnProbeError {
+    OnProbeError::other(format!("{error}"))
 }
 
 fn gic_domain() -> Result<IrqDomainId, OnProbeError> {
@@ -74,31 +87,57 @@ fn gic_domain() -> Result<IrqDomainId, OnProbeError> {
         .ok_or_else(|| OnProbeError::other("the GIC has no IRQ domain"))
 }
 
-/// Makes a CPU that is on at the GIC a target of the ITS.
-pub(super) fn cpu_on(cpu: Cpu) {
-    if ITS.is_init()
-        && let Err(error) = ITS.cpu_on(cpu)
-    {
+fn sender() -> Option<&'static LpiSender> {
+    SENDER.is_init().then(|| &*SENDER)
+}
+
+/// Makes a CPU that is on at the GIC a target of LPIs. `pending` is the fate of LPIs that were
+/// pending at the CPU before.
+pub(super) fn cpu_on(cpu: Cpu, pending: PendingLpis) {
+    let on = match sender() {
+        Some(LpiSender::Its(its)) => its.cpu_on(cpu).map_err(MsiError::from),
+        Some(LpiSender::Direct(direct)) => direct.cpu_on(cpu, pending).map(drop),
+        None => Ok(()),
+    };
+    if let Err(error) = on {
         warn!("CPU {cpu}: {error}");
     }
 }
 
 /// Masks or unmasks an LPI. Takes no lock of ArceOS, so it can't fail because another CPU holds it.
 pub(super) fn set_lpi_enabled(hwirq: HwIrq, enabled: bool) -> Result<(), IrqError> {
-    let lpi = lpi(hwirq)?;
-    let result = if enabled { ITS.unmask(lpi) } else { ITS.mask(lpi) };
-    result.map_err(|error| irq_error(error.into()))
-}
-
-/// Moves an LPI to a CPU, or to the boot CPU if it may be delivered to any.
-pub(super) fn set_lpi_affinity(hwirq: HwIrq, cpu: Option<Cpu>) -> Result<(), IrqError> {
-    let moved = ITS.move_event(lpi(hwirq)?, cpu.unwrap_or(Cpu::new(0)));
-    moved.map(|_| ()).map_err(|error| irq_error(error.into()))
-}
-
-fn lpi(hwirq: HwIrq) -> Result<Lpi, IrqError> {
     let lpi = Lpi::try_from(hwirq.get()).map_err(|_| IrqError::InvalidIrq)?;
-    if ITS.is_init() { Ok(lpi) } else { Err(IrqError::Unsupported) }
+    let changed = match (sender().ok_or(IrqError::Unsupported)?, enabled) {
+        (LpiSender::Its(its), true) => its.unmask(lpi).map_err(MsiError::from),
+        (LpiSender::Its(its), false) => its.mask(lpi).map_err(MsiError::from),
+        (LpiSender::Direct(direct), _) => {
+            if enabled {
+                direct.unmask(hwirq)
+            } else {
+                direct.mask(hwirq)
+            }
+            direct.take_fault().map_or(Ok(()), Err)
+        }
+    };
+    changed.map_err(irq_error)
+}
+
+/// Moves an LPI to a CPU, or to the boot CPU if it may be delivered to any. Refuses to move a
+/// direct LPI, because a direct LPI's message selects the CPU, and ArceOS can't return a new message
+/// to the endpoint's driver.
+pub(super) fn set_lpi_affinity(hwirq: HwIrq, cpu: Option<Cpu>) -> Result<(), IrqError> {
+    let lpi = Lpi::try_from(hwirq.get()).map_err(|_| IrqError::InvalidIrq)?;
+    let cpu = cpu.unwrap_or(Cpu::new(0));
+    match sender().ok_or(IrqError::Unsupported)? {
+        LpiSender::Its(its) => {
+            its.move_event(lpi, cpu).map(drop).map_err(|error| irq_error(error.into()))
+        }
+        LpiSender::Direct(direct) if direct.target(lpi) == Some(cpu) => Ok(()),
+        LpiSender::Direct(_) => {
+            warn!("LPI {hwirq} stays at its CPU: the endpoint's message would have to change");
+            Err(IrqError::Unsupported)
+        }
+    }
 }
 
 /// A controller's vectors, as ArceOS's PCI layer allocates them.

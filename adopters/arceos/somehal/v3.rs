@@ -10,6 +10,7 @@ use aarch64_cpu::registers::{ID_AA64PFR0_EL1, Readable};
 use arm_gic_driver::{fdt_parse_irq_config, v3::Trigger};
 use gic_driver::cpu_interface::{Acknowledged, EoiMode};
 use gic_driver::gic_arch::{IntId, SgiId};
+use gic_driver::lpi::PendingLpis;
 use gic_driver::msi_types::{self, Cpu, HwIrq, MsiError, WiredParent};
 use gic_driver::sysreg::CpuRegisters;
 use gic_driver::{Gic, GicConfig, GicCpuInterface, PhysicalRegion, RedistributorRegion, Route};
@@ -66,6 +67,9 @@ fn probe_gic(probe: ProbeFdt<'_>) -> Result<(), OnProbeError> {
     )
     .map_err(|err| OnProbeError::other(format!("failed to register GICv3 domain: {err:?}")))?;
     dev.register(Intc::new(domain, Controller));
+    if let Err(error) = super::its::probe_gic_messages(&info, &dev) {
+        warn!("[{}] has no messages: {error}", info.node.name());
+    }
     Ok(())
 }
 
@@ -235,7 +239,9 @@ pub fn init_cpu(cpu: usize) {
         return warn!("CPU {cpu} has no GICv3");
     };
     match gic.cpu_on_with::<_, Mode>(cpu, &registers()) {
-        Ok(_) => super::its::cpu_on(cpu),
+        Ok(attached) => {
+            super::its::cpu_on(cpu, attached.map_or(PendingLpis::Kept, |it| it.pending))
+        }
         Err(error) => warn!("CPU {cpu}: {error}"),
     }
 }

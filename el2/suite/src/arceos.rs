@@ -1,9 +1,10 @@
 //! Runs ArceOS, another project's kernel, as a guest with an NVMe disk: unmodified, and with
 //! `gic-driver` (`adopters/arceos`).
 //!
-//! Unmodified, ArceOS boots on all vCPUs by its timer and its UART, but does not find its disk: its
-//! ITS driver makes mistakes that QEMU's model tolerates and KVM's does not. The hypervisor must
-//! name the mistakes. With `gic-driver`, the program reads and writes its disk.
+//! Unmodified, ArceOS boots on all vCPUs by its timer and its UART, but cannot use its disk. On the
+//! ITS, its driver makes mistakes that QEMU's model tolerates and KVM's does not, and the hypervisor
+//! must name them. ArceOS has no drivers for message-based SPIs and direct LPIs. With `gic-driver`,
+//! the program reads and writes its disk on each of these controllers.
 
 use std::fs;
 use std::process::Command;
@@ -19,6 +20,7 @@ use doorbell_harness::{process, workspace};
 
 use crate::board::{Board, LIMIT, MEMORY, MOVES};
 use crate::built;
+use crate::controller::Controller::{self, DirectLpi, Its, Mbi};
 use crate::files::Files;
 
 /// The disk, whose driver requests all vectors.
@@ -34,26 +36,45 @@ const ROUNDS: &str = "rounds 10000 last Ok(())";
 const TABLE: &str = "the ITS table is not aligned";
 /// Likewise, on several vCPUs: all redistributors have the same pending table.
 const SHARED_TABLE: &str = "the pending table overlaps";
+/// Statement of the unmodified disk driver if no driver has registered the node that the disk's
+/// messages are routed to as an MSI controller.
+const NO_CONTROLLER: &str = "MSI-X unavailable (PCI MSI provider interface is unavailable)";
 
 /// A machine with a single guest.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     drivers: Drivers,
+    controller: Controller,
     vcpus: u8,
     cpus: u8,
 }
 
-const fn stock(vcpus: u8, cpus: u8) -> Case {
-    Case { drivers: Drivers::Stock, vcpus, cpus }
+const fn stock(controller: Controller, vcpus: u8, cpus: u8) -> Case {
+    Case { drivers: Drivers::Stock, controller, vcpus, cpus }
 }
 
-const fn ours(vcpus: u8, cpus: u8) -> Case {
-    Case { drivers: Drivers::Ours, vcpus, cpus }
+const fn ours(controller: Controller, vcpus: u8, cpus: u8) -> Case {
+    Case { drivers: Drivers::Ours, controller, vcpus, cpus }
 }
 
-const CASES: &[Case] = &[stock(1, 1), stock(4, 4)];
-const LONG_CASES: &[Case] =
-    &[stock(2, 2), stock(8, 2), ours(1, 1), ours(2, 2), ours(4, 4), ours(8, 2)];
+const CASES: &[Case] =
+    &[stock(Its, 1, 1), stock(Its, 4, 4), stock(Mbi, 1, 1), stock(DirectLpi, 1, 1)];
+const LONG_CASES: &[Case] = &[
+    stock(Its, 2, 2),
+    stock(Its, 8, 2),
+    stock(Mbi, 4, 4),
+    stock(DirectLpi, 4, 4),
+    ours(Its, 1, 1),
+    ours(Its, 2, 2),
+    ours(Its, 4, 4),
+    ours(Its, 8, 2),
+    ours(Mbi, 1, 1),
+    ours(Mbi, 4, 4),
+    ours(Mbi, 8, 2),
+    ours(DirectLpi, 1, 1),
+    ours(DirectLpi, 4, 4),
+    ours(DirectLpi, 8, 2),
+];
 
 /// Lists the ordinary cases.
 pub(crate) fn cases() -> Vec<suite::Case> {
@@ -75,12 +96,12 @@ fn listed(cases: &[Case]) -> Vec<suite::Case> {
 
 impl Case {
     fn name(self) -> String {
-        let Self { drivers, vcpus, cpus } = self;
+        let Self { drivers, controller, vcpus, cpus } = self;
         let kind = match drivers {
             Drivers::Stock => "unmodified",
             Drivers::Ours => "with gic-driver",
         };
-        format!("ArceOS {kind} on {vcpus} vCPUs of {cpus} CPUs, moved")
+        format!("ArceOS {kind} on {vcpus} vCPUs of {cpus} CPUs with {controller:?}, moved")
     }
 
     /// Returns a time limit that a run does not exceed even on a busy machine.
@@ -103,17 +124,22 @@ impl Case {
             .with_context(|| format!("ArceOS printed {:?}", report.said))?;
         eprintln!("{}: {:?}, {} moves", self.name(), report.said, report.moves);
         report.judge_end(self.vcpus)?;
-        match self.drivers {
-            Drivers::Stock => report.judge_faults(self.vcpus),
-            Drivers::Ours => report.judge_program(&arceos::checksum_line(&input), &fs::read(disk)?),
+        match (self.drivers, self.controller) {
+            (Drivers::Stock, Its) => report.judge_faults(self.vcpus),
+            (Drivers::Stock, _) => report.judge_no_driver(),
+            (Drivers::Ours, controller) => {
+                report.judge_program(&arceos::checksum_line(&input), &fs::read(disk)?)?;
+                report.judge_moves(controller, self.vcpus)
+            }
         }
     }
 
     fn command(self) -> Result<Command> {
-        let image = arceos::image(workspace::this()?, self.drivers)?;
+        let image = &arceos::image(workspace::this()?, self.drivers)?.flat;
         let board = Board {
             vcpus: self.vcpus,
             cpus: self.cpus,
+            controller: self.controller,
             devices: &[DISK.to_owned()],
             move_every: Some(MOVE_EVERY),
             ..Board::plain(Version::Stable, MEMORY)?
@@ -132,6 +158,8 @@ struct Report {
     faults: Vec<String>,
     /// `true` if the hypervisor stated that a message was dropped.
     is_dropped: bool,
+    /// `true` if ArceOS stated that its disk has no MSI controller.
+    is_without_controller: bool,
     moves: u64,
     ending: Option<Ending>,
 }
@@ -154,6 +182,7 @@ impl Report {
             self.said.push(said.into());
         }
         self.is_dropped |= line.ends_with("the guest's controller dropped the message");
+        self.is_without_controller |= line.contains(NO_CONTROLLER);
     }
 
     /// Checks that ArceOS found its CPUs and turned its machine off.
@@ -174,6 +203,33 @@ impl Report {
         }
         ensure!(self.is_dropped, "no message was dropped");
         Ok(())
+    }
+
+    /// Checks that the disk could not be used because ArceOS has no driver for the controller, and
+    /// that the guest made no mistake.
+    fn judge_no_driver(&self) -> Result<()> {
+        ensure!(self.is_without_controller, "ArceOS has an MSI controller for its disk");
+        ensure!(self.said.is_empty(), "the program was started: {:?}", self.said);
+        ensure!(!self.is_dropped && self.faults.is_empty(), "faults: {:?}", self.faults);
+        Ok(())
+    }
+
+    /// Checks that the disk's vectors moved to each CPU, except where the message selects the CPU,
+    /// and that the program's own messages reached the CPU that each was requested for.
+    fn judge_moves(&self, controller: Controller, vcpus: u8) -> Result<()> {
+        let refused = self.word_after("refused ")?;
+        let is_refused = controller == DirectLpi && vcpus > 1;
+        ensure!((refused != "0") == is_refused, "{refused} moves were refused");
+        let taken_by = self.word_after("messages to each CPU taken by ")?;
+        let expected: Vec<_> = (0..vcpus).map(Some).collect();
+        ensure!(taken_by == format!("{expected:?}"), "the messages were taken by {taken_by}");
+        Ok(())
+    }
+
+    /// Returns the end of the program's line that contains `name`.
+    fn word_after(&self, name: &str) -> Result<&str> {
+        let word = self.said.iter().find_map(|line| Some(line.split_once(name)?.1));
+        word.with_context(|| format!("the program did not print `{name}`"))
     }
 
     /// Checks that the program read the disk and wrote `written` to it, and that the guest made no
@@ -225,6 +281,46 @@ mod tests {
             lines.remove(missing);
             assert!(judged_stock(&lines).is_err(), "without line {missing}");
         }
+    }
+
+    #[test]
+    fn a_controller_without_driver_leaves_no_disk() {
+        let good = [
+            "smp = 2",
+            "NVMe: MSI-X unavailable (PCI MSI provider interface is unavailable); using INTx",
+            STOCK[5],
+        ];
+        let judged = |lines: &[&str]| {
+            let report = report(lines);
+            report.judge_end(2).and_then(|()| report.judge_no_driver())
+        };
+        judged(&good).unwrap();
+        for missing in 0..good.len() {
+            let mut lines = good.to_vec();
+            lines.remove(missing);
+            assert!(judged(&lines).is_err(), "without line {missing}");
+        }
+        for other in [STOCK[2], STOCK[4], "adopter: cpus 2"] {
+            assert!(judged(&[&good[..], &[other]].concat()).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_direct_lpis_refuse_to_move() {
+        let judged = |controller, refused, taken_by| {
+            let moves = format!("adopter: written moves 4 refused {refused}");
+            let messages = format!("adopter: messages to each CPU taken by {taken_by}");
+            report(&[&moves, &messages]).judge_moves(controller, 2)
+        };
+        const EACH: &str = "[Some(0), Some(1)]";
+        judged(Mbi, 0, EACH).unwrap();
+        judged(DirectLpi, 2, EACH).unwrap();
+        for (controller, refused, taken_by) in
+            [(Mbi, 2, EACH), (DirectLpi, 0, EACH), (Mbi, 0, "[Some(0), Some(0)]"), (Its, 0, "[]")]
+        {
+            assert!(judged(controller, refused, taken_by).is_err(), "{controller:?} {refused}");
+        }
+        assert!(report(&[]).judge_moves(Its, 2).is_err());
     }
 
     #[test]

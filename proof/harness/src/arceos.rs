@@ -13,7 +13,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::image;
+use crate::image::{self, Image};
 use crate::process;
 use crate::suite::{Absent, Shared, is_long};
 use crate::toolchain::SOFT_FLOAT_TARGET;
@@ -37,19 +37,18 @@ pub enum Drivers {
     Ours,
 }
 
-/// Returns a flat image of ArceOS, which the first call builds.
+/// Returns ArceOS's program, which the first call builds.
 ///
 /// # Errors
 /// Fails if the toolchain is absent, which is a reason to skip a case, or if the build fails.
-pub fn image(workspace: &Workspace, drivers: Drivers) -> Result<&'static Path> {
-    static STOCK: Shared<PathBuf> = Shared::new();
-    static OURS: Shared<PathBuf> = Shared::new();
+pub fn image(workspace: &Workspace, drivers: Drivers) -> Result<&'static Image> {
+    static STOCK: Shared<Image> = Shared::new();
+    static OURS: Shared<Image> = Shared::new();
     let image = if drivers == Drivers::Stock { &STOCK } else { &OURS };
-    image.get(|| build(workspace, drivers)).map(PathBuf::as_path)
+    image.get(|| build(workspace, drivers))
 }
 
-/// Builds ArceOS and returns a flat image.
-fn build(workspace: &Workspace, drivers: Drivers) -> Result<PathBuf> {
+fn build(workspace: &Workspace, drivers: Drivers) -> Result<Image> {
     check_toolchain(&workspace.root)?;
     let adopter = workspace.root.join("adopters/arceos");
     let folder = workspace.target.join("adopters/arceos").join(match drivers {
@@ -73,10 +72,12 @@ fn build(workspace: &Workspace, drivers: Drivers) -> Result<PathBuf> {
         cargo.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
     }
     process::must(&mut cargo)?;
-    let elf = target.join(SOFT_FLOAT_TARGET).join("release").join(PROGRAM);
-    let flat = folder.join("arceos.img");
+    // The next build overwrites the program.
+    let (elf, flat) = (folder.join("arceos.elf"), folder.join("arceos.img"));
+    fs::copy(target.join(SOFT_FLOAT_TARGET).join("release").join(PROGRAM), &elf)
+        .context("cannot copy ArceOS's program")?;
     image::flatten(&elf, &flat)?;
-    Ok(flat)
+    Ok(Image { elf, flat })
 }
 
 /// Checks for the toolchain without installing it.

@@ -31,6 +31,8 @@ const BASER1: u64 = 0x108;
 /// Bits 51:16 of `GICR_PENDBASER`: the address.
 const PENDING_TABLE: u64 = 0x000f_ffff_ffff_0000;
 const FIRST_LPI: u64 = 8192;
+/// Start of the program's line with the CPUs that took its own messages, one for each CPU.
+const TAKEN_BY: &str = "messages to each CPU taken by ";
 /// SPIs of the GICv2m frame of QEMU's `virt`.
 const FRAME_SPIS: Range<u64> = 80..144;
 /// Number of vectors of QEMU's NVMe disk.
@@ -191,7 +193,12 @@ impl Boot {
         let rounds = self.output.word_after("rounds ")?;
         ensure!(rounds == format!("{STOCK_EVENTS} last Err(NoMemory)"), "rounds: {rounds}");
         ensure!(trace.discarded == 0, "{} events were discarded", trace.discarded);
-        ensure!(trace.mapped == DISK_VECTORS + STOCK_EVENTS, "{} MAPTIs", trace.mapped);
+        let mapped = DISK_VECTORS + self.cpus + STOCK_EVENTS;
+        ensure!(trace.mapped == mapped, "{} MAPTIs", trace.mapped);
+        // The driver ignores the requested CPU.
+        let taken_by = self.output.word_after(TAKEN_BY)?;
+        let ignored: Vec<_> = (0..self.cpus).map(|_| Some(0)).collect();
+        ensure!(taken_by == format!("{ignored:?}"), "messages taken by {taken_by}");
         Ok(())
     }
 
@@ -208,8 +215,10 @@ impl Boot {
         let syncs = (self.cpus > 1).then_some(2);
         ensure!(trace.syncs == syncs, "a move has {:?} SYNCs", trace.syncs);
         self.judge_rounds()?;
-        ensure!(trace.discarded == ROUNDS, "{} events were discarded", trace.discarded);
-        ensure!(trace.mapped == DISK_VECTORS + ROUNDS, "{} MAPTIs", trace.mapped);
+        self.judge_targets()?;
+        let freed = self.cpus + ROUNDS;
+        ensure!(trace.discarded == freed, "{} events were discarded", trace.discarded);
+        ensure!(trace.mapped == DISK_VECTORS + freed, "{} MAPTIs", trace.mapped);
         let lpis = trace.lpis.len() as u64;
         ensure!(lpis == DISK_VECTORS + 1, "{lpis} LPIs were used");
         Ok(())
@@ -234,6 +243,7 @@ impl Boot {
     pub fn judge_v2m(&self) -> Result<()> {
         self.judge_contents()?;
         self.judge_rounds()?;
+        self.judge_targets()?;
         let Trace { disk_messages, disk_wired, spis_taken, .. } = &self.trace;
         ensure!(*disk_wired == 0 && *disk_messages > 0, "{disk_messages} messages");
         ensure!(spis_taken.len() as u64 == self.cpus, "SPIs: {spis_taken:?}");
@@ -249,6 +259,17 @@ impl Boot {
         ensure!(unmasked == "Ok(())", "an unmask during an allocation: {unmasked}");
         let rounds = self.output.word_after("rounds ")?;
         ensure!(rounds == format!("{ROUNDS} last Ok(())"), "rounds: {rounds}");
+        Ok(())
+    }
+
+    /// Checks that the program moved the disk's vectors, and that each message that it sent itself
+    /// reached the CPU that was requested for it.
+    fn judge_targets(&self) -> Result<()> {
+        let refused = self.output.word_after("written moves ")?;
+        ensure!(refused.ends_with(" refused 0"), "moves: {refused}");
+        let taken_by = self.output.word_after(TAKEN_BY)?;
+        let requested: Vec<_> = (0..self.cpus).map(Some).collect();
+        ensure!(taken_by == format!("{requested:?}"), "messages taken by {taken_by}");
         Ok(())
     }
 
@@ -300,16 +321,22 @@ mod tests {
         gicv3_icc_iar1_read GICv3 ICC_IAR1 read cpu 0x0 value 0x2001\n\
         gicv3_icc_iar1_read GICv3 ICC_IAR1 read cpu 0x1 value 0x2001\n";
 
+    const OUTPUT: [&str; 6] = [
+        "adopter: cpus 2",
+        "adopter: written moves 4 refused 0",
+        "adopter: messages to each CPU taken by [Some(0), Some(1)]",
+        "adopter: unmasked during an allocation Ok(())",
+        "adopter: rounds 10000 last Ok(())",
+        "adopter: end",
+    ];
+
     fn boot(trace: &str) -> Boot {
+        boot_with(trace, &OUTPUT)
+    }
+
+    fn boot_with(trace: &str, lines: &[&str]) -> Boot {
         let mut output = Output::default();
-        for line in [
-            "adopter: cpus 2",
-            "adopter: unmasked during an allocation Ok(())",
-            "adopter: rounds 10000 last Ok(())",
-            "adopter: end",
-        ] {
-            output.line(line);
-        }
+        lines.iter().for_each(|line| output.line(line));
         let disk = b"\0checksum af63bd4c8601b7df\n\0".to_vec();
         Boot { cpus: 2, input: vec![0], disk, output, trace: Trace::read(trace) }
     }
@@ -326,7 +353,7 @@ mod tests {
         for vector in 0..DISK_VECTORS {
             trace += &map(FIRST_LPI + vector);
         }
-        for _ in 0..ROUNDS {
+        for _ in 0..ROUNDS + 2 {
             trace += &map(FIRST_LPI + DISK_VECTORS);
             trace += "gicv3_its_cmd_discard GICv3 ITS: command DISCARD DeviceID 0x10\n";
         }
@@ -373,5 +400,15 @@ mod tests {
         let mut other = boot(&good);
         other.input = vec![1];
         assert!(other.judge_its().is_err());
+        for (line, bad) in [
+            (1, "adopter: written moves 2 refused 2"),
+            (2, "adopter: messages to each CPU taken by [Some(0), Some(0)]"),
+            (2, "adopter: messages to each CPU taken by [Some(0), None]"),
+            (4, "adopter: rounds 32 last Err(NoMemory)"),
+        ] {
+            let mut lines = OUTPUT;
+            lines[line] = bad;
+            assert!(boot_with(&good, &lines).judge_its().is_err(), "{bad}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! MSIs by GICv2m frames, which `somehal` lacks, over its own GICv2 driver.
 
-use alloc::{format, sync::Arc};
+use alloc::sync::Arc;
 use core::num::NonZeroU16;
 
 use arm_gic_driver::{IntId, v2::Gic};
@@ -28,9 +28,8 @@ fn probe_frame(probe: ProbeFdt<'_>) -> Result<(), OnProbeError> {
     let (info, dev) = probe.into_parts();
     let frame = V2mFrame::new(super::first_reg(&info)?);
     let gic = Arc::new(GicV2(super::gic_domain()?));
-    let v2m = V2m::new(Arc::new(ArceOs), gic, &[frame])
-        .map_err(|error| OnProbeError::other(format!("{error}")))?;
-    super::register(dev, Arc::new(v2m))
+    let v2m = V2m::new(Arc::new(ArceOs), gic, &[frame]).map_err(super::probe_error)?;
+    super::register(&dev, Arc::new(v2m))
 }
 
 /// ArceOS's own GICv2, by its IRQ domain.

@@ -50,7 +50,7 @@ fn case(
 ) -> Case {
     Case::new(name, CASE_LIMIT, move || {
         let workspace = workspace::this()?;
-        let image = arceos::image(workspace, drivers)?;
+        let image = &arceos::image(workspace, drivers)?.flat;
         let tools = qemu::fetch(workspace, qemu::Version::Stable).or_absent("QEMU")?;
         let boot = boot(&tools, machine, cpus, image)?;
         eprintln!("{boot}");
