@@ -40,8 +40,6 @@ const WATCHED: usize = 16;
 
 #[unsafe(no_mangle)]
 fn main() {
-    let started = ax_hal::time::monotonic_time_nanos();
-    println!("adopter: started after {started} ns");
     let watched = ax_hal::boot::bootargs().is_some_and(|words| words.contains("watched"));
     match if watched { be_watched() } else { run() } {
         Ok(()) => println!("adopter: end"),

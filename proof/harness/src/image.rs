@@ -102,11 +102,25 @@ fn target(package: &str) -> &'static str {
 
 /// Returns the total size of an ELF file's sections with instructions, in bytes.
 pub fn text_bytes(file: &[u8]) -> Result<u64> {
-    const INSTRUCTIONS: u64 = 1 << 2;
+    bytes_with(file, |flags| flags & INSTRUCTIONS != 0)
+}
+
+/// Returns the total size of an ELF file's sections without instructions that occupy memory, in
+/// bytes.
+pub fn data_bytes(file: &[u8]) -> Result<u64> {
+    const MEMORY: u64 = 1 << 1;
+    bytes_with(file, |flags| flags & (MEMORY | INSTRUCTIONS) == MEMORY)
+}
+
+/// Flag of a section with instructions.
+const INSTRUCTIONS: u64 = 1 << 2;
+
+/// Returns the total size of the sections whose flags are accepted.
+fn bytes_with(file: &[u8], is_accepted: impl Fn(u64) -> bool) -> Result<u64> {
     let file = ElfFile::new(file)?;
     let mut bytes = 0;
     for header in file.sections()? {
-        if file.number(header + 8, 8)? & INSTRUCTIONS != 0 {
+        if is_accepted(file.number(header + 8, 8)?) {
             bytes += file.number(header + 32, 8)?;
         }
     }
@@ -243,6 +257,7 @@ mod tests {
             file[header + 32] = bytes;
         }
         assert_eq!(text_bytes(&file).unwrap(), 23);
+        assert_eq!(data_bytes(&file).unwrap(), 100);
         assert!(text_bytes(&file[..100]).is_err());
     }
 

@@ -1,6 +1,8 @@
 //! Judges ArceOS's interrupts by QEMU's trace of the GIC, and by the output of the program in
 //! `adopters/arceos`.
 
+pub mod cost;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
@@ -336,7 +338,9 @@ mod tests {
 
     fn boot_with(trace: &str, lines: &[&str]) -> Boot {
         let mut output = Output::default();
-        lines.iter().for_each(|line| output.line(line));
+        for line in lines {
+            output.line(line);
+        }
         let disk = b"\0checksum af63bd4c8601b7df\n\0".to_vec();
         Boot { cpus: 2, input: vec![0], disk, output, trace: Trace::read(trace) }
     }

@@ -58,7 +58,7 @@ pub fn of_testbench(version: Version) -> Result<InstructionSplit> {
     let image = image()?;
     let mut qemu = watched_machine(version)?;
     qemu.arg("-kernel").arg(&image.flat).args(["-append", WATCHED.expected]);
-    measure(qemu, &folder(&WATCHED, version)?)
+    measure(qemu, &folder(&WATCHED, version)?, |_| ())
 }
 
 /// Measures an interrupt of Linux.
@@ -66,7 +66,7 @@ pub fn of_linux(version: Version, linux: &Linux) -> Result<InstructionSplit> {
     let mut qemu = watched_machine(version)?;
     qemu.arg("-kernel").arg(&linux.kernel).arg("-initrd").arg(&linux.initrd);
     qemu.args(["-append", "console=ttyAMA0 quiet panic=-1", "-dfilter", KERNEL]);
-    measure(qemu, &folder(&WATCHED, version)?)
+    measure(qemu, &folder(&WATCHED, version)?, |_| ())
 }
 
 /// Returns a machine with the disk as its only device and a single CPU, so that no other interrupt
@@ -79,22 +79,32 @@ fn watched_machine(version: Version) -> Result<Command> {
     qemu.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-m", "512M", "-no-reboot"]);
     qemu.args(["-M", &format!("virt,{options}"), "-cpu", cpu, "-smp", &cpus.to_string()]);
     qemu.arg("-drive").arg(format!("if=none,id=d0,format=raw,readonly=on,file={}", disk.display()));
-    qemu.args(["-device", "nvme,drive=d0,serial=1"]);
+    qemu.args(["-device", "nvme,drive=d0,serial=1", "-icount", "shift=0,sleep=off"]);
     Ok(qemu)
 }
 
-/// Runs a QEMU with a guest that reports [`WatchedFact`]s, and logs the instructions between them.
-fn measure(mut qemu: Command, folder: &Path) -> Result<InstructionSplit> {
+/// Runs a QEMU that counts virtual time in instructions, with a guest that reports
+/// [`WatchedFact`]s, and logs the instructions between them to a file in `folder`. Passes each line
+/// of output to `said`.
+///
+/// # Errors
+/// Fails if QEMU or the guest fails, or if too few interrupts were observed.
+pub fn measure(
+    mut qemu: Command,
+    folder: &Path,
+    mut said: impl FnMut(&str),
+) -> Result<InstructionSplit> {
     let (monitor, log) = (Monitor::offered_by(&mut qemu, folder)?, folder.join("instructions.log"));
     if log.exists() {
         fs::remove_file(&log)?;
     }
     let (typed, mut keyboard) = std::io::pipe()?;
-    qemu.args(["-icount", "shift=0,sleep=off", "-D"]).arg(&log);
+    qemu.arg("-D").arg(&log);
     qemu.stdin(typed);
     let mut handler = None;
     let mut failure = None;
     process::watch(&mut qemu, LIMIT, |line| {
+        said(line);
         let outcome = follow(line, &monitor, &mut keyboard, &mut handler);
         failure = failure.take().or(outcome.err());
     })?;

@@ -6,16 +6,17 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use doorbell_harness::arceos::{self, Drivers};
 use doorbell_harness::dtb::Tools;
 use doorbell_harness::suite::{self, Case, OrAbsent};
 use doorbell_harness::temporary::Folder;
 use doorbell_harness::workspace;
 use doorbell_harness::{process, qemu};
+use doorbell_suites::arceos::cost::{self, Cost};
 use doorbell_suites::arceos::{Boot, EVENTS, Output, Trace};
 
 /// Time after which a boot counts as hung. A boot takes 25 seconds, or more on a busy machine.
@@ -38,7 +39,30 @@ fn main() -> ExitCode {
         let name = format!("on our GICv2m driver, {name}");
         cases.push(case(&name, V2M, cpus, Drivers::Ours, Boot::judge_v2m));
     }
+    // The suite's ordinary build is not optimized, and says nothing about the cost.
+    if suite::is_long() {
+        let name = "cost of an interrupt, as it is and on our ITS driver";
+        cases.push(Case::new(name, CASE_LIMIT, judge_cost));
+    }
     suite::main_in_turn(cases)
+}
+
+fn judge_cost() -> Result<()> {
+    let [stock, ours] = [Drivers::Stock, Drivers::Ours].map(|drivers| {
+        let workspace = workspace::this()?;
+        let image = arceos::image(workspace, drivers)?;
+        let tools = qemu::fetch(workspace, qemu::Version::Stable).or_absent("QEMU")?;
+        let folder = Folder::new()?;
+        let disk = folder.path().join("disk");
+        fs::write(&disk, arceos::disk(&arceos::input())).context("cannot write the disk")?;
+        let mut qemu = machine(&tools, ITS, 1, &image.flat, &disk);
+        // Virtual time must not jump while ArceOS waits for its disk, or its requests time out.
+        qemu.args(["-append", cost::WORD, "-icount", "shift=0"]);
+        let cost = Cost::of(image, qemu, folder.path())?;
+        eprintln!("{drivers:?}: {cost}");
+        Ok::<_, Error>(cost)
+    });
+    ours?.judge(&stock?)
 }
 
 fn case(
@@ -64,6 +88,19 @@ fn boot(tools: &Tools, machine: &str, cpus: u64, image: &Path) -> Result<Boot> {
     let (disk, trace) = (folder.path().join("disk"), folder.path().join("trace"));
     let input = arceos::input();
     fs::write(&disk, arceos::disk(&input)).context("cannot write the disk")?;
+    let mut qemu = self::machine(tools, machine, cpus, image, &disk);
+    qemu.arg("-D").arg(&trace);
+    qemu.args(EVENTS.iter().flat_map(|event| ["-trace", event]));
+    let mut output = Output::default();
+    let status = process::watch(&mut qemu, LIMIT, |line| output.line(line))
+        .with_context(|| format!("the program printed {output:?}"))?;
+    ensure!(status.success(), "QEMU ended with {status}");
+    let trace = Trace::read(&fs::read_to_string(&trace).context("QEMU wrote no trace")?);
+    Ok(Boot { cpus, input, disk: fs::read(&disk)?, output, trace })
+}
+
+/// Returns a QEMU with the image and the disk.
+fn machine(tools: &Tools, machine: &str, cpus: u64, image: &Path, disk: &Path) -> Command {
     let mut qemu = tools.command(qemu::PROGRAM);
     qemu.arg("-L").arg(tools.root().join("usr/share/qemu"));
     qemu.args(["-M", machine, "-cpu", "cortex-a72", "-m", "1G", "-smp"]).arg(cpus.to_string());
@@ -72,12 +109,6 @@ fn boot(tools: &Tools, machine: &str, cpus: u64, image: &Path) -> Result<Boot> {
     // ArceOS requests all vectors of the disk, and a GICv2m frame has 64 SPIs.
     let vectors = if machine == V2M { 8 } else { 65 };
     let device = format!("nvme,serial=1,drive=d0,msix_qsize={vectors}");
-    qemu.args(["-drive", &drive, "-device", &device, "-D"]).arg(&trace);
-    qemu.args(EVENTS.iter().flat_map(|event| ["-trace", event]));
-    let mut output = Output::default();
-    let status = process::watch(&mut qemu, LIMIT, |line| output.line(line))
-        .with_context(|| format!("the program printed {output:?}"))?;
-    ensure!(status.success(), "QEMU ended with {status}");
-    let trace = Trace::read(&fs::read_to_string(&trace).context("QEMU wrote no trace")?);
-    Ok(Boot { cpus, input, disk: fs::read(&disk)?, output, trace })
+    qemu.args(["-drive", &drive, "-device", &device]);
+    qemu
 }

@@ -26,6 +26,11 @@ impl InstructionSplit {
         self.dispatch + self.finish
     }
 
+    /// Returns the number of instructions from the exception to the interrupted code.
+    pub const fn total(self) -> usize {
+        self.acknowledge + self.core() + self.leave
+    }
+
     const ALL: [fn(&Self) -> usize; 4] = [
         |spans| spans.acknowledge,
         |spans| spans.dispatch,

@@ -1,0 +1,146 @@
+//! The cost of ArceOS's own interrupt drivers and of ours: instructions of an interrupt, time until
+//! the first one, and size of the program. Our drivers include message-based SPIs, direct LPIs and
+//! GICv2m, which ArceOS's own lack.
+//!
+//! The program sends the messages itself, so the handler and the device are the same with both
+//! drivers. Time is virtual: QEMU counts a nanosecond for each instruction.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_harness::image::{self, Image};
+
+use super::Output;
+use crate::qemu::cost::{self, InstructionSplit};
+
+/// Word on ArceOS's command line by which the program receives the interrupts.
+pub const WORD: &str = "watched";
+/// Part of the line that ArceOS logs when it has set up the disk's first vector. Later times depend
+/// on the disk.
+const DISK_READY: &str = "block device nvme IRQ source 0 ";
+/// Limits of our drivers' cost, in percent of ArceOS's own cost. The measured costs are 102.7 %,
+/// 99.8 % (with up to 4 % of noise, because ArceOS waits for its console), 112.5 % and 108.5 %.
+const INTERRUPT: u64 = 105;
+const READY: u64 = 105;
+const FIRST: u64 = 115;
+const TEXT: u64 = 110;
+
+/// What ArceOS costs with one of the drivers.
+#[derive(Clone, Copy, Debug)]
+pub struct Cost {
+    /// An interrupt.
+    pub interrupt: InstructionSplit,
+    /// Virtual microseconds from reset until the disk's first vector is set up.
+    pub ready: u64,
+    /// Virtual nanoseconds from the request for a vector to the end of its first interrupt.
+    pub first: u64,
+    /// Bytes of instructions and of data.
+    pub text: u64,
+    /// Bytes of all other memory of the program.
+    pub data: u64,
+}
+
+impl Cost {
+    /// Measures ArceOS's program on a machine with one CPU. `folder` receives the log.
+    ///
+    /// # Errors
+    /// Fails if QEMU or the program fails.
+    pub fn of(image: &Image, qemu: Command, folder: &Path) -> Result<Self> {
+        let mut output = Output::default();
+        let mut ready = None;
+        let interrupt = cost::measure(qemu, folder, |line| {
+            output.line(line);
+            if line.contains(DISK_READY) {
+                ready = logged_at(line);
+            }
+        });
+        let interrupt = interrupt.with_context(|| format!("the program printed {output:?}"))?;
+        let elf = fs::read(&image.elf)?;
+        let first = output.word_after("first interrupt after ")?;
+        Ok(Self {
+            interrupt,
+            ready: ready.context("ArceOS did not set up its disk")?,
+            first: first.strip_suffix(" ns").context("no unit")?.parse()?,
+            text: image::text_bytes(&elf)?,
+            data: image::data_bytes(&elf)?,
+        })
+    }
+
+    /// Checks that our drivers cost at most slightly more than `stock`, ArceOS's own drivers.
+    ///
+    /// # Errors
+    /// Fails if a limit is exceeded.
+    pub fn judge(&self, stock: &Self) -> Result<()> {
+        let total = |cost: &Self| cost.interrupt.total() as u64;
+        within("an interrupt", total(self), total(stock), INTERRUPT)?;
+        within("the setup", self.ready, stock.ready, READY)?;
+        within("the first interrupt", self.first, stock.first, FIRST)?;
+        within("the program", self.text, stock.text, TEXT)
+    }
+}
+
+impl fmt::Display for Cost {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { interrupt, ready, first, text, data } = self;
+        write!(f, "{interrupt}; {} in total; ", interrupt.total())?;
+        write!(f, "disk set up after {ready} us, first interrupt of a vector after {first} ns; ")?;
+        write!(f, "{text} bytes of text, {data} of data")
+    }
+}
+
+/// Returns the time of a line of ArceOS's log in microseconds: `[  0.061229 0:…`, after escape
+/// sequences for colors.
+fn logged_at(line: &str) -> Option<u64> {
+    let mut times = line.split('[').filter_map(|part| {
+        let (seconds, fraction) = part.trim_start().split(' ').next()?.split_once('.')?;
+        let fraction = fraction.parse::<u64>().ok().filter(|_| fraction.len() == 6)?;
+        Some(seconds.parse::<u64>().ok()? * 1_000_000 + fraction)
+    });
+    times.next()
+}
+
+fn within(what: &str, ours: u64, stock: u64, percent: u64) -> Result<()> {
+    ensure!(
+        ours * 100 <= stock * percent,
+        "{what} costs {ours}, more than {percent} % of ArceOS's own {stock}"
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COST: Cost = Cost {
+        interrupt: InstructionSplit { acknowledge: 100, dispatch: 400, finish: 300, leave: 200 },
+        ready: 1_000,
+        first: 1_000,
+        text: 1_000_000,
+        data: 1_000,
+    };
+
+    #[test]
+    fn each_limit_can_be_exceeded() {
+        COST.judge(&COST).unwrap();
+        let slow = InstructionSplit { leave: 300, ..COST.interrupt };
+        for (what, dear) in [
+            ("an interrupt", Cost { interrupt: slow, ..COST }),
+            ("the setup", Cost { ready: 1_001, ..COST }),
+            ("the first interrupt", Cost { first: 1_200, ..COST }),
+            ("the program", Cost { text: 1_200_000, ..COST }),
+        ] {
+            let error = dear.judge(&COST).unwrap_err().to_string();
+            assert!(error.starts_with(what), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_line_is_read() {
+        let line = "\x1b[37m[  1.061229 0:42 \x1b[37mdevice:336] \x1b[32mready";
+        assert_eq!(logged_at(line), Some(1_061_229));
+        assert_eq!(logged_at("[37m[ready 1.5 0.1]"), None);
+    }
+}
