@@ -22,7 +22,7 @@ pub const WORD: &str = "watched";
 /// on the disk.
 const DISK_READY: &str = "block device nvme IRQ source 0 ";
 /// Limits of our drivers' cost, in percent of ArceOS's own cost. The measured costs are 102.7 %,
-/// 99.8 % (with up to 4 % of noise, because ArceOS waits for its console), 112.5 % and 108.5 %.
+/// 99.8 % (which varies by up to 4 % between runs), 112.5 % and 108.5 %.
 const INTERRUPT: u64 = 105;
 const READY: u64 = 105;
 const FIRST: u64 = 115;
