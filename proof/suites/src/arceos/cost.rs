@@ -128,7 +128,7 @@ mod tests {
         let slow = InstructionSplit { leave: 300, ..COST.interrupt };
         for (what, dear) in [
             ("an interrupt", Cost { interrupt: slow, ..COST }),
-            ("the setup", Cost { ready: 1_001, ..COST }),
+            ("the setup", Cost { ready: 1_100, ..COST }),
             ("the first interrupt", Cost { first: 1_200, ..COST }),
             ("the program", Cost { text: 1_200_000, ..COST }),
         ] {
