@@ -123,8 +123,8 @@ pub(super) fn set_lpi_enabled(hwirq: HwIrq, enabled: bool) -> Result<(), IrqErro
 }
 
 /// Moves an LPI to a CPU, or to the boot CPU if it may be delivered to any. Refuses to move a
-/// direct LPI, because a direct LPI's message selects the CPU, and ArceOS can't return a new message
-/// to the endpoint's driver.
+/// direct LPI, because a direct LPI's message selects the CPU, and ArceOS can't return a new
+/// message to the endpoint's driver.
 pub(super) fn set_lpi_affinity(hwirq: HwIrq, cpu: Option<Cpu>) -> Result<(), IrqError> {
     let lpi = Lpi::try_from(hwirq.get()).map_err(|_| IrqError::InvalidIrq)?;
     let cpu = cpu.unwrap_or(Cpu::new(0));

@@ -2,9 +2,9 @@
 //! `gic-driver` (`adopters/arceos`).
 //!
 //! Unmodified, ArceOS boots on all vCPUs by its timer and its UART, but cannot use its disk. On the
-//! ITS, its driver makes mistakes that QEMU's model tolerates and KVM's does not, and the hypervisor
-//! must name them. ArceOS has no drivers for message-based SPIs and direct LPIs. With `gic-driver`,
-//! the program reads and writes its disk on each of these controllers.
+//! ITS, its driver makes mistakes that QEMU's model tolerates and KVM's does not, and the
+//! hypervisor must name them. ArceOS has no drivers for message-based SPIs and direct LPIs. With
+//! `gic-driver`, the program reads and writes its disk on each of these controllers.
 
 use std::fs;
 use std::process::Command;

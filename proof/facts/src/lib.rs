@@ -4,9 +4,9 @@
 //! program or a kind of fact that several programs report. All other console lines are meant for
 //! people, and suites must not parse them. The reporting program and the suite use the same types,
 //! so if a program changes a fact, its suite doesn't compile until it changes too. The exceptions
-//! are [`LinuxFact`] and, under Linux and ArceOS, [`WatchedFact`], which shell scripts and a program
-//! outside this workspace write, and [`MinimalFact::Ticked`], which a kernel without a heap stores as
-//! text.
+//! are [`LinuxFact`] and, under Linux and ArceOS, [`WatchedFact`], which shell scripts and a
+//! program outside this workspace write, and [`MinimalFact::Ticked`], which a kernel without a heap
+//! stores as text.
 //!
 //! ```
 //! use doorbell_facts::{Fact, MicrobenchFact};
