@@ -35,8 +35,8 @@ struct Record {
     seen: AtomicU64,
     held: AtomicU64,
     arrived: AtomicU64,
-    /// Number of the guest's last check of the pending bit, and of the last check after whose mask a
-    /// signal began that was then held.
+    /// Number of the guest's last check of the pending bit, and of the last check after whose mask
+    /// a signal began that was then held.
     check: AtomicU64,
     held_in: AtomicU64,
     /// `true` if the guest permits the vector to send.

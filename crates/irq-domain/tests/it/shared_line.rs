@@ -13,7 +13,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 const LINE: HwIrq = HwIrq::new(40);
-/// Number of handlers that a thread adds and removes. Miri is slow, and switches threads more often.
+/// Number of handlers that a thread adds and removes. Miri is slow, but switches threads more
+/// often.
 const VISITS: u32 = if cfg!(miri) { 15 } else { 2_000 };
 
 fn named(name: &str) -> WiredRequest<'_> {
