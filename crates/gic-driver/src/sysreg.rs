@@ -5,6 +5,7 @@
 //! barriers only order accesses. Callers of [`CpuRegisters::new`] guarantee that the exception
 //! level and the CPU have these registers.
 #![expect(unsafe_code, reason = "system registers are accessed by inline assembly")]
+#![expect(clippy::inline_always, reason = "see `read_one_of`")]
 
 use crate::mask_hint::MaskHint;
 use crate::system_registers::{ExceptionLevel, SystemRegisters};
@@ -47,8 +48,9 @@ pub(crate) fn own_affinity() -> Affinity {
     Affinity::from_mpidr(mpidr)
 }
 
-/// Dispatches a read on an encoding. Encodings are constants throughout this crate, so this
-/// optimizes to a single instruction.
+/// Dispatches a read on an encoding. Encodings are constants throughout this crate, so this becomes
+/// a single instruction, provided that the functions from here to the constant are inlined. That
+/// must not depend on the optimization level or on the size of the program.
 macro_rules! read_one_of {
     ($wanted:expr; $($register:ident: $name:literal),* $(,)?) => {
         match $wanted {
@@ -90,7 +92,7 @@ macro_rules! write_one_of {
 }
 
 impl SystemRegisters for CpuRegisters {
-    #[inline]
+    #[inline(always)]
     fn read_raw(&self, register: SysRegEncoding) -> u64 {
         let value = read_one_of!(register;
             PMR: "S3_0_C4_C6_0", IAR0: "S3_0_C12_C8_0", HPPIR0: "S3_0_C12_C8_2",
@@ -109,7 +111,7 @@ impl SystemRegisters for CpuRegisters {
         value
     }
 
-    #[inline]
+    #[inline(always)]
     fn write_raw(&self, register: SysRegEncoding, value: u64) {
         if [icc::SGI1R.encoding(), icc::ASGI1R.encoding(), icc::SGI0R.encoding()]
             .contains(&register)

@@ -1,5 +1,7 @@
 //! The calling CPU's system registers, as used by the CPU interface driver.
 
+#![expect(clippy::inline_always, reason = "an encoding must reach `CpuRegisters` as a constant")]
+
 use gic_arch::icc::{SysReg, SysRegEncoding};
 use gic_arch::{Readable, RegisterValue, Writable};
 
@@ -34,21 +36,25 @@ pub trait SystemRegisters {
     }
 
     /// Reads a typed register.
+    #[inline(always)]
     fn read<V: RegisterValue<Raw = u64>, A: Readable>(&self, register: SysReg<V, A>) -> V {
         V::from(self.read_raw(register.encoding()))
     }
 
     /// Writes a typed register.
+    #[inline(always)]
     fn write<V: RegisterValue<Raw = u64>, A: Writable>(&self, register: SysReg<V, A>, value: V) {
         self.write_raw(register.encoding(), value.into());
     }
 }
 
 impl<S: SystemRegisters + ?Sized> SystemRegisters for &S {
+    #[inline(always)]
     fn read_raw(&self, register: SysRegEncoding) -> u64 {
         (**self).read_raw(register)
     }
 
+    #[inline(always)]
     fn write_raw(&self, register: SysRegEncoding, value: u64) {
         (**self).write_raw(register, value);
     }

@@ -71,6 +71,11 @@ impl GicErrata {
         Ok(())
     }
 
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(super) fn has(&self, erratum: Erratum) -> bool {
         self.0.iter().any(|entry| entry.erratum == erratum)
     }
