@@ -12,8 +12,8 @@ use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
 /// The workspace, and the parts outside it: the fuzz targets, the bench's peers, the adopters, the
-/// images, and the guests that run other projects' kernels. The images' `--all` also formats the
-/// packages of the workspace that they use.
+/// images, and the guests that run other projects' kernels. In the images' workspace, `--all` also
+/// formats the packages of the main workspace that the images use.
 const FORMATTED: &[&[&str]] = &[
     &["--all"],
     &["--manifest-path", "proof/fuzz/Cargo.toml"],

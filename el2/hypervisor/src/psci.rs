@@ -97,8 +97,8 @@ fn cpu_on(guest: &Guest, mpidr: u64, entry: u64, argument: u64) -> i32 {
     if guest.start(cpu, Start { entry, argument }) { SUCCESS } else { ALREADY_ON }
 }
 
-/// Implements AFFINITY_INFO: an affinity instance is on if any of its CPUs is on. PSCI 0.2, with
-/// which the devicetree states compatibility, requires all four levels (DEN 0022, 5.7).
+/// Implements AFFINITY_INFO: an affinity instance is on if any of its CPUs is on. The devicetree is
+/// compatible with PSCI 0.2, which requires all four levels (DEN 0022, 5.7).
 fn affinity_info(guest: &Guest, mpidr: u64, level: u64) -> i32 {
     if level > HIGHEST_LEVEL {
         return INVALID_PARAMETERS;

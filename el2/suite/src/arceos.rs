@@ -1,9 +1,9 @@
 //! Runs ArceOS, another project's kernel, as a guest with an NVMe disk: unmodified, and with
 //! `gic-driver` (`adopters/arceos`).
 //!
-//! Unmodified, ArceOS boots on all vCPUs by its timer and its UART, but cannot use its disk. On the
-//! ITS, its driver makes mistakes that QEMU's model tolerates and KVM's does not, and the
-//! hypervisor must name them. ArceOS has no drivers for message-based SPIs and direct LPIs. With
+//! Unmodified, ArceOS boots on all vCPUs with its timer and its UART, but cannot use its disk. Its
+//! ITS driver has bugs that QEMU's model tolerates and KVM's does not, and the hypervisor must
+//! report each of them. ArceOS has no drivers for message-based SPIs and direct LPIs. With
 //! `gic-driver`, the program reads and writes its disk on each of these controllers.
 
 use std::fs;
@@ -104,7 +104,7 @@ impl Case {
         format!("ArceOS {kind} on {vcpus} vCPUs of {cpus} CPUs with {controller:?}, moved")
     }
 
-    /// Returns a time limit that a run does not exceed even on a busy machine.
+    /// Returns the time limit of a run, which must suffice on a busy machine.
     fn limit(self) -> Duration {
         match self.drivers {
             Drivers::Stock => LIMIT,

@@ -1,9 +1,9 @@
-//! Runs Hermit, another project's unikernel, as a guest. Its driver of the GICv3 is an old version
-//! of `arm-gic`; its timer is the physical one.
+//! Runs Hermit, another project's unikernel, as a guest. It drives the GICv3 with an old version of
+//! `arm-gic`, and uses the physical timer.
 //!
 //! Hermit sends itself an SGI for each switch of tasks, and counts the interrupts that it takes.
-//! When the program of `el2/foreign/hermit` has ended, Hermit prints the counters. They must be
-//! equal to the hypervisor's, although the guest is moved.
+//! When the program in `el2/foreign/hermit` ends, Hermit prints its counters. They must equal the
+//! hypervisor's, although the guest is moved.
 
 mod image;
 
@@ -23,9 +23,9 @@ use crate::files::Files;
 const MEMORY: u32 = 64;
 /// Interval between moves, in milliseconds.
 const MOVE_EVERY: u32 = 50;
-/// Line of the program: four tasks have slept 200 times each.
+/// Line that the program prints when each of its four tasks has slept 200 times.
 const SLEPT: &str = "guest: slept 800";
-/// Minimum number of interrupts of the timer. Tasks that sleep at the same time share some.
+/// Minimum number of timer interrupts. One interrupt can wake several tasks.
 const TIMER: u64 = 200;
 /// Minimum number of SGIs: each task yields ten times after each sleep.
 const SGIS: u64 = 8_000;
@@ -88,7 +88,7 @@ impl Case {
     }
 }
 
-/// A number of interrupts, as counted by Hermit and by the hypervisor.
+/// Interrupt counts of one kind, from Hermit and from the hypervisor.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Counted {
     guest: u64,

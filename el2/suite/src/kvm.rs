@@ -1,5 +1,5 @@
-//! Runs a guest on Linux's KVM, on the QEMU version that counts instructions: `el2/microbench`, or
-//! a program of kvm-unit-tests. The results are the baseline for the hypervisor's costs.
+//! Runs a guest (`el2/microbench` or a program of kvm-unit-tests) under KVM, on the QEMU version
+//! that counts instructions. The results are the baseline for the hypervisor's costs.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -148,7 +148,7 @@ impl Case {
         )
     }
 
-    /// Returns a time limit that a run does not exceed even on a busy machine.
+    /// Returns the time limit of a run, which must suffice on a busy machine.
     fn limit(&self) -> Duration {
         2 * LIMIT + Duration::from_millis(4 * self.reads)
     }

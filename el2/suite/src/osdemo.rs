@@ -1,6 +1,6 @@
-//! Runs osdemo, another project's kernel, as a guest. osdemo is a shell on Google's crates for bare
-//! metal: `arm-gic` drives the GICv3, `aarch64-rt` starts CPUs, and the UART interrupts for each
-//! character.
+//! Runs osdemo, another project's kernel, as a guest. osdemo is a shell built on Google's
+//! bare-metal crates: `arm-gic` drives the GICv3, `aarch64-rt` starts CPUs, and the UART raises an
+//! interrupt for each typed character.
 //!
 //! The suite types the commands. `start_cpu` starts a CPU, which enables its SGIs, waits for one
 //! and turns itself off without ending the SGI, so each start takes one SGI. `sgi` sends an SGI to
@@ -29,7 +29,7 @@ use crate::files::Files;
 const MEMORY: u32 = 64;
 /// Interval between moves, in milliseconds.
 const MOVE_EVERY: u32 = 50;
-/// Time limit that a run does not exceed even on a busy machine.
+/// Time limit of a run, which must suffice on a busy machine.
 const TIME: Duration = LIMIT.saturating_mul(2);
 
 /// A machine with a single guest. A guest with several vCPUs is moved. A single vCPU waits only for

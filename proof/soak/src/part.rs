@@ -25,7 +25,7 @@ pub(crate) enum Part {
     Kvm,
 }
 
-/// Code of the parts that run a guest on the model.
+/// Code that is common to the parts that run a guest on the model.
 const GUEST: &[&str] = &[
     "crates/msi-types",
     "crates/fallible",
@@ -54,8 +54,8 @@ impl Part {
         }
     }
 
-    /// Returns the part's share of all messages, in thousandths. Most messages pass a controller
-    /// while a guest reprograms it, which takes most of the time.
+    /// Returns the part's share of all messages, in thousandths. Most messages are sent through a
+    /// controller that a guest is reprogramming; they take most of the time.
     pub(crate) const fn share(self) -> u64 {
         match self {
             Self::Chaos => 600,

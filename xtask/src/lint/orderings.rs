@@ -64,7 +64,8 @@ fn weaker_orderings(text: &str) -> Vec<(usize, String)> {
     words.filter(|(_, word)| WEAKER.contains(&word.as_str())).collect()
 }
 
-/// Returns `true` if the lines above `line`, up to the beginning of the function, have a reason.
+/// Returns `true` if a comment between the beginning of the function and `line` justifies the
+/// ordering.
 fn is_justified(text: &str, line: usize) -> bool {
     let lines: Vec<_> = text.lines().take(line).map(str::trim_start).collect();
     let above = lines.iter().rev().take_while(|line| !is_function(line));

@@ -22,8 +22,8 @@ const PAGE: u64 = 4 << 10;
 const DEVICETREE_BYTES: usize = 64 << 10;
 const STACK_BYTES: usize = 64 << 10;
 
-/// Returns a descriptor of stage 1 (DDI 0487, D8.3) for a table, or for a page that was accessed
-/// and is inner shareable. `attributes` is the index of a field in `MAIR_EL1`.
+/// Returns a stage 1 descriptor (DDI 0487, D8.3) of a table, or of an inner shareable page with the
+/// access flag set. `attributes` is the index of a field in `MAIR_EL1`.
 const fn descriptor(address: u64, attributes: u64) -> u64 {
     address | 1 << 10 | 3 << 8 | attributes << 2 | 0b11
 }

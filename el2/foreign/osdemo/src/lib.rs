@@ -1,4 +1,3 @@
-//! An empty library, because cargo requires one. The package's lock file states the version and the
-//! hash of osdemo, which `cargo vendor` downloads. The package cannot use osdemo, which is a
-//! program without a library.
+//! An empty library. The package exists for its lock file, which pins osdemo's version and hash for
+//! `cargo vendor`. The library cannot use osdemo, because osdemo is a program without a library.
 #![no_std]

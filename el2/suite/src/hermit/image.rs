@@ -12,18 +12,17 @@ use crate::built;
 
 const GUEST: &str = "el2/foreign/hermit";
 const PROGRAM: &str = "hermit-guest";
-/// The compiler for which this version of Hermit was written. It uses unstable features that later
-/// compilers do not have.
+/// The compiler for which this version of Hermit was written. Hermit uses unstable features that
+/// later compilers do not have.
 const TOOLCHAIN: &str = "nightly-2025-03-15";
-/// Component from which the standard library is built: that compiler was released without one for
-/// the target.
+/// Component with the standard library's sources. That compiler's release has no library for the
+/// target, so the library is built from source.
 const SOURCES: &str = "rust-src";
 
 /// Returns the flat image, which the first call builds.
 ///
 /// # Errors
-/// Fails if the toolchain or the registry is absent, which is a reason to skip a case, or if the
-/// build fails.
+/// Fails if the build fails, or with [`Absent`] if the toolchain or the registry is not available.
 pub(super) fn flat() -> Result<&'static Path> {
     static IMAGE: Shared<PathBuf> = Shared::new();
     IMAGE.get(build).map(PathBuf::as_path)

@@ -1,5 +1,5 @@
-//! Builds osdemo from the registry, below the target folder. Only the address in its linker script
-//! is replaced, because a guest's RAM has another address than that of QEMU's `virt` machine.
+//! Builds osdemo from the registry, in the target folder. The only change is the address in its
+//! linker script, because RAM does not begin at the same address in a guest as on QEMU's `virt`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,17 +13,17 @@ use doorbell_harness::{image, process};
 use crate::built;
 use crate::files::RAW_KERNEL;
 
-/// The package whose lock file states the version.
+/// The package whose lock file pins the version.
 const LOCK: &str = "el2/foreign/osdemo";
 const PACKAGE: &str = "osdemo-0.1.3";
-/// The linker script for QEMU's `virt` machine, and the image's address in it.
+/// The linker script for QEMU's `virt` machine, and the image's address in that script.
 const LINKER_SCRIPT: &str = "linker/qemu.ld";
 const ADDRESS: &str = "0x40080000";
 
 /// Returns the flat image, which the first call builds.
 ///
 /// # Errors
-/// Fails if the registry is absent, which is a reason to skip a case, or if the build fails.
+/// Fails if the build fails, or with `Absent` if the registry is not available.
 pub(super) fn flat() -> Result<&'static Path> {
     static IMAGE: Shared<PathBuf> = Shared::new();
     IMAGE.get(build).map(PathBuf::as_path)

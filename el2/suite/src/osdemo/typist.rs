@@ -42,7 +42,8 @@ impl Typist {
         }
     }
 
-    /// Returns the commands to type after a line. `taken` are the SGIs that were taken so far.
+    /// Returns the commands to type once osdemo has printed `line`. `taken` contains the SGIs taken
+    /// so far.
     pub(super) fn answer(&mut self, line: &str, taken: &[(u8, u8)]) -> Vec<String> {
         let others = self.vcpus - 1;
         if others == 0 {
@@ -85,7 +86,7 @@ impl Typist {
         vec!["cpus".into()]
     }
 
-    /// Begins a round, or ends the machine if all SGIs were taken.
+    /// Begins a round, or powers off the machine if all SGIs have been taken.
     fn round(&mut self, taken: &[(u8, u8)]) -> Vec<String> {
         let others = self.vcpus - 1;
         let all = usize::from(SGIS) * usize::from(others);

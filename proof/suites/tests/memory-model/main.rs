@@ -35,7 +35,7 @@ const MIRI: &[Tests] = &[
     Tests { package: "irq-routing", target: &["--test", "msix"], names: &["threads_lose"] },
 ];
 
-/// Tests of a package, by parts of their names.
+/// Tests of a package, selected by substrings of their names.
 struct Tests {
     package: &'static str,
     target: &'static [&'static str],

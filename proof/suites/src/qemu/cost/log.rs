@@ -26,7 +26,7 @@ impl InstructionSplit {
         self.dispatch + self.finish
     }
 
-    /// Returns the number of instructions from the exception to the interrupted code.
+    /// Returns the number of instructions from the exception to the return to interrupted code.
     pub const fn total(self) -> usize {
         self.acknowledge + self.core() + self.leave
     }
