@@ -57,21 +57,25 @@ const fn ours(controller: Controller, vcpus: u8, cpus: u8) -> Case {
     Case { drivers: Drivers::Ours, controller, vcpus, cpus }
 }
 
-const CASES: &[Case] =
-    &[stock(Its, 1, 1), stock(Its, 4, 4), stock(Mbi, 1, 1), stock(DirectLpi, 1, 1)];
+const CASES: &[Case] = &[
+    stock(Its, 1, 1),
+    stock(Its, 4, 4),
+    stock(Mbi, 1, 1),
+    stock(DirectLpi, 1, 1),
+    ours(Its, 1, 1),
+    ours(Mbi, 1, 1),
+    ours(DirectLpi, 1, 1),
+];
 const LONG_CASES: &[Case] = &[
     stock(Its, 2, 2),
     stock(Its, 8, 2),
     stock(Mbi, 4, 4),
     stock(DirectLpi, 4, 4),
-    ours(Its, 1, 1),
     ours(Its, 2, 2),
     ours(Its, 4, 4),
     ours(Its, 8, 2),
-    ours(Mbi, 1, 1),
     ours(Mbi, 4, 4),
     ours(Mbi, 8, 2),
-    ours(DirectLpi, 1, 1),
     ours(DirectLpi, 4, 4),
     ours(DirectLpi, 8, 2),
 ];
