@@ -55,6 +55,8 @@ pub enum Does {
     Writes(&'static str, u64),
     /// Loads a word without ordering, and keeps the value under this name.
     Reads(&'static str, &'static str),
+    /// Ends the thread if the result of this name is 0.
+    Requires(&'static str),
 }
 
 /// A test.
@@ -192,6 +194,7 @@ impl Does {
             Self::Calls(call, result) => call.step(heap, result),
             Self::Writes(word, value) => Step::Write((*word).to_owned(), *value),
             Self::Reads(word, result) => Step::Read((*word).to_owned(), (*result).to_owned()),
+            Self::Requires(result) => Step::Require((*result).to_owned()),
         }
     }
 }

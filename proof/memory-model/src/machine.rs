@@ -130,6 +130,9 @@ impl<'a> Machine<'a> {
                     let operands = format!("{w}{{={result}}},[{{{location}}}]");
                     self.output.emit(state, &format!("LDR{name}"), operands, None);
                 }
+                Step::Require(result) => {
+                    self.output.emit(state, "CBZ", format!("X{{={result}}},L{END}"), None);
+                }
                 Step::Call(probe, arguments, _) => {
                     state.registers = [Value::Known(0); REGISTERS];
                     (state.visited, state.swap) = (BTreeMap::new(), None);
@@ -553,6 +556,19 @@ mod tests {
         let mut machine = Machine::new(&assembly, &mut heap, &locations, &steps);
         machine.fails = fails;
         format!("{:?}", machine.translate(&Bytes::new()).unwrap())
+    }
+
+    #[test]
+    fn a_thread_requires_a_result() {
+        let (assembly, mut heap) = (Assembly::parse(LOOP).unwrap(), Heap::default());
+        let steps = [
+            Step::Call("set".to_owned(), vec![heap.object("word")], "got".to_owned()),
+            Step::Require("got".to_owned()),
+        ];
+        let machine = Machine::new(&assembly, &mut heap, &[], &steps);
+        let (lines, _) = machine.translate(&Bytes::new()).unwrap();
+        let end = Line::Code("CBZ".to_owned(), format!("X{{=got}},L{END}"), None);
+        assert!(lines.contains(&end), "{lines:?}");
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub enum Step {
     Write(String, u64),
     /// Loads a location without ordering, and keeps the value under this name.
     Read(String, String),
+    /// Ends the thread if the result of this name is 0.
+    Require(String),
 }
 
 /// A line of a thread.

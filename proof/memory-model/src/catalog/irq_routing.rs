@@ -47,6 +47,21 @@ pub(super) const CASES: &[Case] = &[
         possible: "1:seen=1",
     },
     Case {
+        name: "vector-mask",
+        package: "irq-routing",
+        fails: EXCLUSIVES,
+        quick: &[],
+        slow: ALL,
+        words: &[
+            shared("state", STATE, OPEN),
+            fixed("address", ADDRESS, 1),
+            fixed("rest", REST, 1),
+        ],
+        threads: &[&[Calls(ENTER, "got")], &[Calls(CLOSE, "")]],
+        forbidden: "0:got=0x10001",
+        possible: "0:got=0",
+    },
+    Case {
         name: "vector-change",
         package: "irq-routing",
         fails: EXCLUSIVES,

@@ -1,7 +1,9 @@
 //! Tests of `vgic`: injection, acknowledgment and the wake-up protocol.
 
-use crate::case::Does::{Calls, Reads, Writes};
-use crate::case::{ALL, Argument, Call, Case, DATA, EVERY, Word, call, fixed, object, shared};
+use crate::case::Does::{Calls, Reads, Requires, Writes};
+use crate::case::{
+    ALL, Argument, Call, Case, DATA, EVERY, EXCLUSIVES, Word, call, fixed, object, shared,
+};
 use crate::compile::Target;
 
 const MODEL: &[Argument] = &[object("model")];
@@ -153,6 +155,54 @@ pub(super) const CASES: &[Case] = &[
         threads: &[&[Calls(call("send", MODEL), "")], &[Calls(call("fold", FOLDS), "")]],
         forbidden: "entry=0xc600000000000001 /\\ leaf=0",
         possible: "entry=0xc600000000000001 /\\ leaf=1",
+    },
+    Case {
+        name: "entry-and-leaf-fold-acknowledge",
+        package: "vgic",
+        fails: ALL,
+        quick: &[],
+        slow: EXCLUSIVES,
+        words: &[
+            FIRST_OWN,
+            entry(LISTED),
+            shared("leaf", MODEL_LEAF, 0),
+            MODEL_SUMMARY,
+            MODEL_TOP,
+            MODEL_MASK,
+        ],
+        threads: &[
+            &[Calls(call("send", MODEL), "")],
+            &[Calls(call("fold", FOLDS), ""), Calls(call("take", MODEL), "taken")],
+        ],
+        forbidden: "entry=0xc600000000000001 /\\ leaf=0",
+        possible: "entry=0x4600000000000001 /\\ leaf=1 /\\ 1:taken=1",
+    },
+    Case {
+        name: "folded-message",
+        package: "vgic",
+        fails: ALL,
+        quick: &[],
+        slow: ALL,
+        words: &[
+            FIRST_OWN,
+            DATA,
+            entry(LISTED),
+            fixed("leaf", MODEL_LEAF, 1),
+            MODEL_SUMMARY,
+            MODEL_TOP,
+            MODEL_MASK,
+        ],
+        threads: &[
+            &[Writes("data", 1), Calls(call("set_pending", MODEL), "")],
+            &[
+                Calls(call("fold", FOLDS), "folded"),
+                Requires("folded"),
+                Calls(call("take", MODEL), "taken"),
+                Reads("data", "seen"),
+            ],
+        ],
+        forbidden: "1:folded=1 /\\ (1:taken=0 \\/ 1:seen=0)",
+        possible: "1:folded=1 /\\ 1:taken=1 /\\ 1:seen=1",
     },
     Case {
         name: "coalesced-message",

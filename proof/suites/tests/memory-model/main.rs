@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs;
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -120,10 +120,21 @@ fn weaken(test: &'static Litmus, target: Target) -> Result<()> {
     Ok(())
 }
 
+/// Judges a litmus test. Cases whose tests are the same, such as those of targets for which the
+/// compiler emits the same code, share the verdict.
 fn run(herd: &Herd, test: &str, name: &str) -> Result<Verdict> {
-    let folder = workspace::this()?.target.join("memory-model/litmus");
-    fs::create_dir_all(&folder)?;
-    herd.judge(test, &folder, name)
+    type Known = BTreeMap<String, Arc<Shared<Verdict>>>;
+    static KNOWN: Mutex<Known> = Mutex::new(BTreeMap::new());
+    let verdict = {
+        let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.entry(test.to_owned()).or_default())
+    };
+    let judged = verdict.get(|| {
+        let folder = workspace::this()?.target.join("memory-model/litmus");
+        fs::create_dir_all(&folder)?;
+        herd.judge(test, &folder, name)
+    });
+    judged.copied()
 }
 
 impl Tests {
