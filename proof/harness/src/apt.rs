@@ -98,8 +98,8 @@ impl Apt {
         process::capture(apt.current_dir(to)).map(drop)
     }
 
-    /// Downloads `packages`, along with any dependencies that aren't installed, and unpacks all of
-    /// them into `to`.
+    /// Downloads `packages`, even those that are installed, along with any dependencies that aren't
+    /// installed, and unpacks all of them into `to`.
     pub fn unpack_with_needs(&self, packages: &[&str], suite: Suite, to: &Path) -> Result<()> {
         println!("downloading {} and dependencies", packages.join(", "));
         let archives = to.join("archives");
@@ -107,7 +107,8 @@ impl Apt {
         let mut apt =
             self.command("apt-get", &["-qq", "-y", "--download-only", "--no-install-recommends"]);
         apt.arg("-o").arg(format!("Dir::Cache::archives={}", archives.display()));
-        apt.arg("-t").arg(self.sources.name_of(suite)).arg("install").args(packages);
+        apt.arg("-t").arg(self.sources.name_of(suite)).args(["install", "--reinstall"]);
+        apt.arg("--allow-downgrades").args(packages);
         process::capture(&mut apt)?;
         for package in packages_in(&archives)? {
             process::capture(process::command("dpkg-deb", to).arg("-x").arg(&package).arg(to))?;
