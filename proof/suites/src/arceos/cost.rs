@@ -28,7 +28,7 @@ const READY: u64 = 105;
 const FIRST: u64 = 115;
 const TEXT: u64 = 110;
 
-/// What ArceOS costs with one of the drivers.
+/// Costs of ArceOS with one of the drivers.
 #[derive(Clone, Copy, Debug)]
 pub struct Cost {
     /// An interrupt.
