@@ -71,7 +71,7 @@ impl Part {
             Self::Chaos => 400_000,
             Self::Its | Self::Levels => 50_000,
             Self::Kvm => 200_000,
-            Self::Machine => 100_000,
+            Self::Machine => 20_000,
             Self::Msix => 1_000_000,
         }
     }
