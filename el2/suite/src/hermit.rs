@@ -33,7 +33,8 @@ const SGIS: u64 = 8_000;
 /// regardless of `GICD_TYPER`.
 const FAULT: &str = "no such interrupt (SPI 288)";
 
-/// A machine with a single guest, which is moved. Hermit 0.11 uses only one CPU of an Arm machine.
+/// A machine that repeatedly saves and restores its only guest. Hermit 0.11 uses only one CPU of an
+/// Arm machine.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     vcpus: u8,

@@ -37,7 +37,7 @@ pub enum Drivers {
     Ours,
 }
 
-/// Returns ArceOS's program, which the first call builds.
+/// Returns ArceOS's program. The first call builds it.
 ///
 /// # Errors
 /// Fails if the toolchain is absent, which is a reason to skip a case, or if the build fails.

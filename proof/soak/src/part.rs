@@ -76,7 +76,7 @@ impl Part {
         }
     }
 
-    /// Returns the folders and files of the code that the part tests, and of its program.
+    /// Returns the folders and files of the code under test, and of the part's own program.
     pub(crate) fn code(self) -> Vec<&'static str> {
         let own: &[_] = match self {
             Self::Chaos => &["crates/vgic-kvm", "proof/soak/src/chaos", "proof/soak/src/chaos.rs"],

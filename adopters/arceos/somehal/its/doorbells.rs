@@ -41,7 +41,7 @@ fn address(cells: &[u32]) -> u64 {
     cells.iter().fold(0, |high, low| high << 32 | u64::from(*low))
 }
 
-/// Parses pairs of a first INTID and a number of SPIs. Ignores malformed pairs.
+/// Parses pairs (first INTID, number of SPIs). Ignores malformed pairs.
 fn spi_ranges(cells: &[u32]) -> Vec<SpiRange> {
     let range = |pair: &[u32]| {
         let [first, count] = *pair else { return None };

@@ -14,7 +14,7 @@ const RAM_BYTES: u64 = 56 << 20;
 const UART: u64 = 0x900_0000;
 /// Virtual address of the UART's page.
 const VIRTUAL_UART: u64 = 0x1000;
-/// Number of tables of pages for the image, each of which maps 2 MiB.
+/// Number of page tables for the image. Each maps 2 MiB.
 const TABLES: usize = 8;
 const LARGE_PAGE: u64 = 2 << 20;
 const PAGE: u64 = 4 << 10;

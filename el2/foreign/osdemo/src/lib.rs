@@ -1,3 +1,3 @@
 //! An empty library. The package exists for its lock file, which pins osdemo's version and hash for
-//! `cargo vendor`. The library cannot use osdemo, because osdemo is a program without a library.
+//! `cargo vendor`. The package cannot depend on osdemo, which has no library.
 #![no_std]

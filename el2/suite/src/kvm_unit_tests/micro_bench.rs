@@ -14,7 +14,7 @@ pub(super) const OPERATIONS: &[&str] =
 const WITHOUT_EXIT: &str = "eoi";
 /// Instructions by which the costs of [`WITHOUT_EXIT`] may differ.
 const TOLERANCE: f64 = 2.0;
-/// Time limit of a run, which waits for 256 timers of 10 ms and, on KVM, boots Linux.
+/// Time limit of a run. A run waits for 256 timers of 10 ms and, under KVM, also boots Linux.
 pub(super) const LIMIT: Duration = Duration::from_mins(10);
 
 /// Costs of the operations, in instructions.

@@ -21,8 +21,8 @@ pub const WORD: &str = "watched";
 /// Part of the line that ArceOS logs when it has set up the disk's first vector. Later times depend
 /// on the disk.
 const DISK_READY: &str = "block device nvme IRQ source 0 ";
-/// Limits of our drivers' cost, in percent of ArceOS's own cost. The measured costs are 100.7 %,
-/// 99.8 % (which varies by up to 4 % between runs), 112.5 % and 108.6 %.
+/// Upper limits of our drivers' cost, in percent of the cost of ArceOS's own drivers. The measured
+/// costs are 100.7 %, 99.8 % (which varies by up to 4 % between runs), 112.5 % and 108.6 %.
 const INTERRUPT: u64 = 105;
 const READY: u64 = 105;
 const FIRST: u64 = 115;
