@@ -19,9 +19,10 @@ use gic_driver::{
 use gic_firmware::{Controller, ControllerIndex, Description, Gic, GicVersion, IntIdSpan, PciHost};
 use msi_types::Cpu;
 
-/// The interrupt core and ITSes use 16-bit CPU numbers, and an ITS has no collection for CPU 65535.
+/// Maximum number of CPUs with a GICv3. The interrupt core and ITSes use 16-bit CPU numbers, and an
+/// ITS has no collection for CPU 65535.
 const MAX_CPUS: usize = 0xffff;
-/// A GICv2 has eight CPU interfaces.
+/// Maximum number of CPUs with a GICv2, which has eight CPU interfaces.
 const MAX_CPUS_V2: usize = 8;
 
 /// Configuration for the root controller's driver.

@@ -63,7 +63,7 @@ pub enum ControllerError {
     /// Firmware does not specify the address of the controller's registers.
     #[error("firmware does not state the address of its registers")]
     NoRegisters,
-    /// Requires a GICv3.
+    /// The controller requires a GICv3, but the root controller is a GICv2.
     #[error("it needs a GICv3, and this machine has a GICv2")]
     NeedsGicV3,
     /// No driver supports this kind of controller.

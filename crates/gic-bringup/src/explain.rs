@@ -1,4 +1,5 @@
-//! Explanations of interrupts that include the CPU interface, which only its own CPU can read.
+//! Interrupt explanations that include the CPU interface, whose registers only its own CPU can
+//! read.
 
 use crate::irqchip::Irqchip;
 use gic_arch::Priority;

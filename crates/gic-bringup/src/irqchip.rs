@@ -141,8 +141,8 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Any [`NoParent`] error; the variant distinguishes errors of firmware from unused controllers
-    /// and a lack of memory.
+    /// Any [`NoParent`] error; the variant distinguishes firmware errors, unused controllers and a
+    /// lack of memory.
     pub fn pci_parent(
         &self,
         host: &PciHost,

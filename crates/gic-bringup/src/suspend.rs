@@ -76,8 +76,8 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// Any [`ResumeError`]. After [`ResumeError::Controllers`], all controllers that did not fail
-    /// work.
+    /// Any [`ResumeError`]. After [`ResumeError::Controllers`], all controllers except the failed
+    /// ones work.
     pub fn resume(
         &self,
         suspended: Suspended,

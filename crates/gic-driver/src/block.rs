@@ -1,8 +1,8 @@
-//! GIC blocks.
+//! Parts of a GIC, as named in errors.
 
 use core::fmt;
 
-/// A part of the GIC, for use in errors.
+/// The part of the GIC that an error is about.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Block {
     /// The distributor at this physical address.

@@ -39,7 +39,7 @@ pub enum BlockError {
     /// No sufficiently long run of free numbers with the requested alignment exists.
     #[error("no {count} consecutive numbers aligned to {align} are free")]
     Exhausted {
-        /// Requested number count.
+        /// Length of the requested block.
         count: u32,
         /// Requested alignment.
         align: u32,
@@ -58,7 +58,7 @@ pub enum BlockError {
     /// The allocator's bitmap could not be allocated.
     #[error("out of memory for the bitmap of {count} numbers")]
     NoMemory {
-        /// Length of the block.
+        /// Size of the allocator's range.
         count: u32,
     },
     /// The caller requested specific numbers, and the number in this error is not free.
@@ -251,7 +251,7 @@ impl BlockAllocator {
     }
 }
 
-/// State to which a block of numbers is changed.
+/// New state of a block of numbers.
 #[derive(Clone, Copy, Debug)]
 enum Mark {
     Allocated,

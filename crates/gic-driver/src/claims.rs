@@ -45,7 +45,7 @@ pub(crate) struct Moves {
     enabled: WiredBits,
 }
 
-/// Error: the interrupt is already being moved, or is not a wired interrupt.
+/// Error for an interrupt that is already being moved or is not wired.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Moving;
 

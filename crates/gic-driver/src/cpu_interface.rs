@@ -135,8 +135,8 @@ impl Active {
     }
 }
 
-/// The calling CPU's interface, with system registers ([`CpuInterface`]) or memory-mapped
-/// ([`CpuInterfaceV2`](crate::gicv2::CpuInterfaceV2)).
+/// The calling CPU's interface, accessed through system registers ([`CpuInterface`]) or
+/// memory-mapped registers ([`CpuInterfaceV2`](crate::gicv2::CpuInterfaceV2)).
 pub trait GicCpuInterface {
     /// The EOI mode.
     type Mode: EoiMode;
@@ -391,8 +391,7 @@ impl<S: SystemRegisters, E: EoiMode> CpuInterface<S, E> {
         self.registers.read(icc::BPR1).to_le_bytes()[0] & 7
     }
 
-    /// Returns the number of implemented priority bits, 4 to 8. In a Non-secure view, the number is
-    /// lower by one.
+    /// Returns the number of implemented priority bits, 4 to 8. A Non-secure view shows one fewer.
     pub fn priority_bits(&self) -> u32 {
         u32::from(self.registers.read(icc::CTLR).pri_bits_minus_one()) + 1
     }

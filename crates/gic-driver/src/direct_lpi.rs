@@ -5,7 +5,7 @@
 //! allocations. This module and an ITS share only the tables and the allocator of
 //! [`Lpis`](crate::Lpis). The driver requires that all redistributors of a machine have
 //! `GICR_SETLPIR` and its related registers. Firmware must state that devices use direct LPIs; the
-//! driver can't conclude this from a missing ITS.
+//! driver can't infer this from the absence of an ITS.
 //!
 //! - A message's address selects the CPU, and its data is the LPI. An affinity change must
 //!   therefore rewrite the endpoint's message address, in two phases.

@@ -35,7 +35,8 @@ pub struct DistributorConfig {
 }
 
 impl DistributorConfig {
-    /// Creates a configuration that gives all interrupts this priority and routes them to this CPU.
+    /// Creates a configuration that assigns this priority to all interrupts and routes them to this
+    /// CPU.
     pub const fn new(priority: Priority, route: Affinity) -> Self {
         Self { priority, route }
     }
@@ -61,7 +62,7 @@ pub struct SavedDistributor {
 /// The distributor. All operations take `&self`; an internal lock protects read-modify-write
 /// registers.
 ///
-/// Functions that state no context may be called in any context.
+/// Functions that do not state a context may be called in any context.
 ///
 /// ```
 /// use gic_arch::{Affinity, IntId, Priority};
@@ -118,7 +119,7 @@ impl<M: Mmio> Distributor<M> {
     /// bits 4 and 5, which is harmless: both views need bit 4, and the Non-secure layout ignores
     /// bit 5. If bit 5 reads back as 1, the view is Secure.
     ///
-    /// A GICv2 is detected before accessing any register that its distributor lacks.
+    /// The driver detects a GICv2 before it accesses any register that a GICv2 distributor lacks.
     ///
     /// # Errors
     /// [`GicError::OtherVersion`] or [`GicError::WrongRevision`] for a GIC that is not a GICv3 or
@@ -215,7 +216,7 @@ impl<M: Mmio> Distributor<M> {
         Ok(SavedDistributor { control: self.frame.mmio.read(gicd::CTLR) })
     }
 
-    /// Restores a distributor that lost its state to the state that [`save`](Self::save) read. Must
+    /// Restores the state that [`save`](Self::save) read, after the distributor has lost it. Must
     /// be called before the CPU interfaces are enabled again.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.

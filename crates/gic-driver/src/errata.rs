@@ -112,8 +112,7 @@ pub enum Erratum {
     ItsLocalNodeOnly,
     /// Devices must not write to `GITS_TRANSLATER`, because the ITS would see DeviceID 0. Instead
     /// each device writes to its own word in a [window](crate::ItsConfig::pre_its) in front of the
-    /// ITS.
-    /// [`Its`](crate::Its) composes messages accordingly, and reports that devices are not
+    /// ITS. [`Its`](crate::Its) composes messages accordingly, and reports that devices are not
     /// isolated, because each can write to another's word.
     ItsBehindPreIts,
     /// An entry of an interrupt translation table occupies 16 bytes, regardless of `GITS_TYPER`.

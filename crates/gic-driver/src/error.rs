@@ -83,7 +83,8 @@ pub enum GicError {
     /// The distributor does not support 1-of-N routing.
     #[error("{0} does not support 1-of-N routing")]
     NoOneOfN(Block),
-    /// Firmware gives a stride that is too small for a redistributor.
+    /// Firmware describes a stride that is too small for a redistributor or not a multiple of 64
+    /// KiB.
     #[error(
         "redistributor region {base:#x}: firmware states a stride of {stride:#x}, which must be a \
          multiple of 64 KiB and at least 128 KiB"
@@ -94,7 +95,7 @@ pub enum GicError {
         /// The stride in bytes.
         stride: u64,
     },
-    /// Firmware gives a region that ends inside a redistributor.
+    /// Firmware describes a region that ends inside a redistributor.
     #[error("redistributor region {base:#x}: the region ends inside the redistributor at {at:#x}")]
     RegionTruncated {
         /// The region's base address.

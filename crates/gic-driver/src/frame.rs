@@ -22,7 +22,8 @@ pub(crate) struct Frame<M> {
 pub(crate) struct ChipAliases<M>(pub(crate) [Option<M>; 4]);
 
 impl<M> ChipAliases<M> {
-    /// Each chip owns 320 consecutive SPIs; the fourth also owns the extended SPIs.
+    /// Returns the alias of the chip that owns an SPI. Each chip owns 320 consecutive SPIs; the
+    /// fourth also owns the extended SPIs.
     fn of(&self, intid: IntId) -> Option<&M> {
         let chip = match intid.class() {
             IntIdClass::Spi => (intid.get() - IntId::SPI_BASE) / 320,
@@ -33,9 +34,9 @@ impl<M> ChipAliases<M> {
     }
 }
 
-/// Returns `true` if the distributor is a GICv3's or later. Reads `GICD_TYPER`, which has the same
-/// offset in both versions. On a GICv3 its `IDbits` is at least 9, because INTIDs reach 1023 (IHI
-/// 0069 §12.9, `GICD_TYPER`); on a GICv2 the field is reserved and reads as zero (IHI 0048B
+/// Returns `true` if the distributor belongs to a GICv3 or later. Reads `GICD_TYPER`, which has the
+/// same offset in both versions. On a GICv3 its `IDbits` is at least 9, because INTIDs reach 1023
+/// (IHI 0069 §12.9, `GICD_TYPER`); on a GICv2 the field is reserved and reads as zero (IHI 0048B
 /// §4.3.2). `PIDR2` can't be read first: on a GICv3 it lies beyond the end of a GICv2's frame, and
 /// the GICv2 offset is reserved on a GICv3, where reading it may abort (Cavium erratum 38539).
 pub(crate) fn is_v3_or_later<M: Mmio>(distributor: &M) -> bool {
@@ -74,7 +75,7 @@ impl<M: Mmio> Frame<M> {
         self.wait(platform, "RWP = 0", || !self.write_pending())
     }
 
-    /// Waits until `done` returns `true`, or the platform's clock runs out.
+    /// Waits until `done` returns `true`, or until the platform's time limit is reached.
     pub(crate) fn wait<P: Platform>(
         &self,
         platform: &P,

@@ -71,11 +71,11 @@ impl Default for Priorities {
     }
 }
 
-/// GIC configuration, in part from firmware and in part chosen by the kernel.
+/// GIC configuration, partly from firmware and partly chosen by the kernel.
 ///
 /// For a GICv2, kernels must use [`GicV2`](crate::GicV2) instead. [`Gic::new`] rejects a GICv2
 /// before it accesses a register that a GICv2 lacks, regardless of the distributor frame size that
-/// firmware gives.
+/// firmware describes.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct GicConfig {

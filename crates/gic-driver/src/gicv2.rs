@@ -71,7 +71,7 @@ const MAX_CPUS: usize = 8;
 /// Number of `GICD_ITARGETSR` registers for 32 interrupts.
 const TARGET_WORDS: u32 = 8;
 
-/// GICv2 configuration, in part from firmware and in part chosen by the kernel.
+/// GICv2 configuration, partly from firmware and partly chosen by the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct GicV2Config {
@@ -80,7 +80,7 @@ pub struct GicV2Config {
     /// Physical address of the CPU interface (`GICC`).
     pub cpu_interface: u64,
     /// Size of the CPU interface. The driver always uses the first 4 KiB. EOI and deactivation can
-    /// be [split](GicV2::cpu_on_with) only if firmware gives at least 8 KiB, because `GICC_DIR`
+    /// be [split](GicV2::cpu_on_with) only if firmware describes at least 8 KiB, because `GICC_DIR`
     /// lies in the second page.
     pub cpu_interface_bytes: u64,
     /// Number of CPUs, at most 8.

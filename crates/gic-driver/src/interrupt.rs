@@ -1,5 +1,5 @@
-//! One wired interrupt (SGI, PPI, SPI, extended PPI or extended SPI) at the frame that holds its
-//! state.
+//! A wired interrupt (SGI, PPI, SPI, extended PPI or extended SPI), accessed through the frame that
+//! holds its state.
 
 use crate::frame::{Fields, Frame};
 use crate::{GicError, Group, Mmio, MmioExt, Platform, SecurityView};
@@ -7,7 +7,7 @@ use gic_arch::{IntId, IntIdField, IntIdLocation, Priority};
 use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::{Pending, Trigger};
 
-/// An interrupt that its frame implements. Created by
+/// Handle to an interrupt that its frame implements. Created by
 /// [`Distributor::interrupt`](crate::Distributor::interrupt) and
 /// [`Redistributor::interrupt`](crate::Redistributor::interrupt), which check the INTID.
 ///

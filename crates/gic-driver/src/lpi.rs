@@ -318,7 +318,7 @@ impl<P: GicPlatform> Drop for Lpis<P> {
     }
 }
 
-/// Possibility that redistributors use adopted tables.
+/// Whether redistributors may use adopted tables.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Adoption {
     None,

@@ -33,8 +33,8 @@ impl MaskHint {
     /// Returns `false` if mask writes need no barrier.
     #[inline]
     pub(crate) fn is_possible(&self) -> bool {
-        // Ordering: every write of the mask loads this, no other memory depends on its value, and
-        // with any ordering, another CPU's note may come a moment later.
+        // Ordering: every mask write performs this load, no other memory depends on the value, and
+        // no ordering can prevent another CPU from recording its `PMHE` just after this load.
         self.0.load(Ordering::Relaxed) != OFF
     }
 }

@@ -7,9 +7,9 @@ pub use raw::RawMmio;
 use gic_arch::{RawRegister, Readable, Reg, RegisterValue, Writable};
 
 /// A mapped frame, or several adjacent ones. This is a cheap handle with `&self` access, because
-/// any CPU may use any frame (e.g. to invalidate at another CPU's redistributor). Offsets are in
-/// bytes from the frame's base, come from [`gic_arch`]'s constants, and are aligned to the access
-/// width.
+/// any CPU may use any frame (e.g. to invalidate at another CPU's redistributor). Offsets are byte
+/// offsets from the frame's base. They come from the constants in [`gic_arch`], and are aligned to
+/// the access width.
 ///
 /// Implementations must order accesses to one frame as device memory does. Drivers use the typed
 /// [`MmioExt`].
@@ -27,7 +27,7 @@ pub trait Mmio: Send + Sync {
     fn write8(&self, offset: u32, value: u8);
 
     /// Orders later loads of memory after earlier register reads. If a register read returns a
-    /// result of another CPU's action, these loads return what that CPU had stored before the
+    /// result of another CPU's action, these loads observe all stores that the CPU made before the
     /// action.
     fn read_barrier(&self) {
         // Ordering: only later accesses must wait for earlier loads, and every acknowledgment

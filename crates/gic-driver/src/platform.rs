@@ -101,14 +101,14 @@ impl<P: Deref<Target: Platform> + Send + Sync> Platform for P {
     }
 }
 
-/// A register did not reach the awaited state in time.
+/// Error for a register that did not reach the awaited state in time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("timed out waiting for {0}")]
 pub struct TimedOut(pub &'static str);
 
 /// Waits until `done` returns `true`, bounded by the platform's clock. Polls once more after the
-/// time limit, so that a CPU that was stalled for a long time does not report a timeout although
-/// the hardware is done.
+/// time limit, so that a CPU that was itself stalled does not report a timeout when the hardware
+/// has already finished.
 ///
 /// # Errors
 /// [`TimedOut`] with `what` if the state was not reached in time.

@@ -36,7 +36,8 @@ pub struct PrivateConfig {
 }
 
 impl PrivateConfig {
-    /// Creates a configuration that gives all interrupts this priority, for this security view.
+    /// Creates a configuration that assigns this priority to all interrupts, for this security
+    /// view.
     pub const fn new(priority: Priority, view: SecurityView) -> Self {
         Self { priority, view }
     }
@@ -122,8 +123,8 @@ impl<M: Mmio> Redistributor<M> {
         Ok(())
     }
 
-    /// Restores a redistributor that lost its state to the state that [`save`](Self::save) read.
-    /// The redistributor must be awake.
+    /// Restores the state that [`save`](Self::save) read, after the redistributor has lost it. The
+    /// redistributor must be awake.
     ///
     /// # Errors
     /// [`GicError::TimedOut`] if `RWP` stays set.

@@ -3,7 +3,7 @@
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// One user in the count of users, which is held in the low bits.
+/// Increment for one user. The low bits of the word count the users.
 const ONE_USER: u32 = 1;
 /// Set while the registers may be used.
 const OPEN: u32 = 1 << 30;

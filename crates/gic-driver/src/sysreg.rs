@@ -48,9 +48,9 @@ pub(crate) fn own_affinity() -> Affinity {
     Affinity::from_mpidr(mpidr)
 }
 
-/// Dispatches a read on an encoding. Encodings are constants throughout this crate, so this becomes
-/// a single instruction, provided that the functions from here to the constant are inlined. That
-/// must not depend on the optimization level or on the size of the program.
+/// Dispatches a read on an encoding. Encodings are constants throughout this crate, so a read
+/// compiles to a single instruction if all functions between the constant and this macro are
+/// inlined. Inlining must not depend on the optimization level or on the size of the program.
 macro_rules! read_one_of {
     ($wanted:expr; $($register:ident: $name:literal),* $(,)?) => {
         match $wanted {
@@ -159,8 +159,8 @@ impl SystemRegisters for CpuRegisters {
     fn irqs_masked(&self) -> Option<bool> {
         const I: u64 = 1 << 7;
         let masks: u64;
-        // SAFETY: `DAIF` can be read at EL1 and above (the promise at `new`), and reading it has no
-        // side effects.
+        // SAFETY: `DAIF` can be read at EL1 and above (guaranteed by the caller of `new`), and
+        // reading it has no side effects.
         unsafe { asm!("mrs {}, DAIF", out(reg) masks, options(nomem, nostack, preserves_flags)) };
         Some(masks & I != 0)
     }

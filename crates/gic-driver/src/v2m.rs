@@ -36,7 +36,7 @@ pub type V2m<P> = SpiMessages<P, V2mDoorbell>;
 
 /// Lowest INTID that a frame may use.
 const FIRST_SPI: u32 = 32;
-/// Exclusive upper limit of a frame's SPIs: 1018 is the last INTID that can be used. Like other
+/// Exclusive upper limit of a frame's SPIs: 1018 is the last INTID that can be used. As in other
 /// kernels, the driver refuses a range with the architecture's last SPI, 1019.
 const END: u32 = 1019;
 
@@ -59,7 +59,7 @@ pub struct V2mFrame<'a> {
 }
 
 impl<'a> V2mFrame<'a> {
-    /// Creates a frame for which firmware only gives the address.
+    /// Creates a frame for which firmware specifies only the address.
     pub const fn new(address: u64) -> Self {
         Self { address, first_spi: None, spi_count: None, oem_id: None }
     }
@@ -87,7 +87,8 @@ pub enum V2mError {
     /// The platform can't map the address given by firmware.
     #[error("v2m frame@{0:x}: the platform cannot map it; check the firmware description")]
     NotMapped(u64),
-    /// The frame's registers can't be read on this machine, and firmware does not give its SPIs.
+    /// Firmware does not describe the SPIs of a frame whose registers can't be read on this
+    /// machine.
     #[error("v2m frame@{0:x}: its registers cannot be read, and firmware does not state its SPIs")]
     SpisUnknown(u64),
     /// The range given by the register or firmware is outside the usable SPIs.

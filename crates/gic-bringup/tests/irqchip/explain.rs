@@ -1,5 +1,5 @@
 //! Driver faults, each planted in registers of the machine or of a PCI function, and the obstacle
-//! with which the explanation must name the fault.
+//! that the explanation must report for each.
 
 use crate::machine::{CPU0, CPU1, Chip, CpuRegisters, ITS, Machine};
 use doorbell_hardware::bus::{AccessWidth, Bus, Doorbells};

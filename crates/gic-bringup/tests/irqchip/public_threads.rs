@@ -13,8 +13,8 @@ use msi_types::{DeviceId, HwIrq, Level, Line, MsiMessage, RequesterId, Trigger};
 
 const ENABLED: msix::Control = msix::Control::new().with_enable(true);
 
-/// <https://github.com/endlessm/linux/pull/514>: on resume, the kernel wrote Vector Control of an
-/// NVMe device's entry such that the entry stayed masked.
+/// <https://github.com/endlessm/linux/pull/514>: on resume, the kernel wrote a Vector Control value
+/// that left an NVMe device's MSI-X entry masked.
 #[test]
 fn an_entry_that_a_resume_left_masked_is_named() {
     let resume = |setup: &Setup| setup.write_entry(msix::ENTRY_CONTROL, 1);

@@ -4,7 +4,7 @@ use gic_arch::{IntId, Priority};
 use msi_types::explain::{Explanation, Fact, Group, Obstacle};
 use msi_types::{Cpu, HwIrq};
 
-/// The state of a CPU interface that decides whether an interrupt is signaled.
+/// CPU interface state that determines whether an interrupt is signaled.
 pub(crate) struct InterfaceState {
     /// The group that the kernel handles.
     pub(crate) group: Group,

@@ -76,8 +76,8 @@ pub(super) fn shows_all_priorities<S: SystemRegisters>(registers: &S) -> bool {
     registers.read(icc::PMR).to_le_bytes()[0] != 0
 }
 
-/// Returns the active-priority registers in a group that exist with this many priority bits (IHI
-/// 0069 §12.2, `ICC_AP0R<n>_EL1`, `ICC_AP1R<n>_EL1`); accessing the others is UNDEFINED.
+/// Returns a group's active-priority registers that exist with the implemented number of priority
+/// bits (IHI 0069 §12.2, `ICC_AP0R<n>_EL1`, `ICC_AP1R<n>_EL1`); accessing the others is UNDEFINED.
 fn active_priorities(control: Ctlr, all: &[SysReg<u64>]) -> &[SysReg<u64>] {
     let count = match control.pri_bits_minus_one() {
         0..=4 => 1,

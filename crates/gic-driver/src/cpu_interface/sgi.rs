@@ -1,4 +1,4 @@
-//! Software-generated interrupts: IPIs.
+//! Software-generated interrupts (SGIs), which kernels use as IPIs.
 
 use super::sgi_reach::SgiReach;
 use super::{CpuInterface, EoiMode};

@@ -12,8 +12,8 @@ use core::ops::Range;
 use gic_arch::{IntId, Lpi};
 use msi_types::{BlockRequest, Cpu, Fit, HwIrqBlock, Initially, MsiError, Shape};
 
-/// First INTID that does not fit in PCI MSI's 16 data bits. Lower INTIDs are reserved for endpoints
-/// that need them while higher ones are free.
+/// First INTID that does not fit in PCI MSI's 16 data bits. While higher INTIDs are free, lower
+/// ones are reserved for endpoints that need them.
 const SHORT: u32 = 1 << 16;
 
 impl<P: GicPlatform> DirectLpi<P> {
@@ -66,8 +66,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         self.free_lpis(LpiBlock { first, count: block.count() });
     }
 
-    /// Allocates LPIs that fit the endpoint's data. If the endpoint's data can hold any INTID,
-    /// prefers INTIDs beyond 16 bits.
+    /// Allocates LPIs whose INTIDs fit in the endpoint's message data. If the data can hold any
+    /// INTID, prefers INTIDs beyond 16 bits.
     fn allocate_lpis(
         &self,
         count: NonZeroU16,
@@ -99,7 +99,7 @@ impl<P: GicPlatform> DirectLpi<P> {
 
     /// Inserts the new owner's records and clears the LPIs, because an earlier owner's device may
     /// have sent messages after the LPI was freed. Returns the redistributors that such messages
-    /// can have reached.
+    /// may have reached.
     fn insert(&self, block: LpiBlock, request: &BlockRequest) -> CpuSet {
         let mut everywhere = CpuSet::NONE;
         for lpi in block.lpis() {

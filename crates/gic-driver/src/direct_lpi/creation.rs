@@ -31,7 +31,7 @@ impl<P: GicPlatform> DirectLpi<P> {
         lpis.claim(LpiMessages::Direct)?;
         let new = Self { redistributors, records, fault: IrqLock::new(None), observer: None };
         for cpu in gic.cpus().filter(|cpu| gic.is_on(*cpu)) {
-            // If LPIs are disabled at a redistributor, only its own CPU can't be targeted.
+            // A redistributor with LPIs disabled only prevents its own CPU from being targeted.
             if new.redistributors.takes_lpis(cpu) {
                 new.open(cpu).map_err(DirectLpiError::Fault)?;
             }

@@ -33,7 +33,7 @@ pub struct CpuOff {
 
 impl<P: GicPlatform> DirectLpi<P> {
     /// Enables the delivery of LPIs to a CPU. Must be called after
-    /// [`Gic::cpu_on`](crate::Gic::cpu_on) or [`Gic::resume`](crate::Gic::resume), which return the
+    /// [`Gic::cpu_on`](crate::Gic::cpu_on) or [`Gic::resume`](crate::Gic::resume), which report the
     /// fate of LPIs that were pending at the redistributor
     /// ([`Attached::pending`](crate::lpi::Attached::pending)). All configurations are invalidated,
     /// because the redistributor may have old ones cached. May be called on any CPU.
@@ -76,10 +76,10 @@ impl<P: GicPlatform> DirectLpi<P> {
     /// Vectors whose messages still target the CPU are passed to `stranded`. The closure is called
     /// with interrupts masked and must not call back into the driver.
     ///
-    /// With `GICR_CTLR.CES`, LPIs are disabled at the redistributor, and the driver finds the LPIs
-    /// that it must resend elsewhere in the redistributor's pending table. Without `GICR_CTLR.CES`,
-    /// or if messages still target the CPU, LPIs stay enabled. In that case, every LPI that was
-    /// moved away but may still be pending there is resent at its target, and counted as
+    /// With `GICR_CTLR.CES`, the driver disables LPIs at the redistributor and then reads its
+    /// pending table to find the LPIs that must be resent elsewhere. Without `GICR_CTLR.CES`, or if
+    /// messages still target the CPU, LPIs stay enabled. In that case, every LPI that was moved
+    /// away but may still be pending there is resent at its target, and counted as
     /// [`redelivered`](CpuOff::redelivered).
     ///
     /// # Errors
@@ -187,8 +187,8 @@ impl<P: GicPlatform> DirectLpi<P> {
         Some(carried)
     }
 
-    /// Removes a CPU from the records after no LPI is pending there any more, and frees LPIs whose
-    /// release was waiting for this CPU's redistributor.
+    /// Removes a CPU from the records once no LPI is pending there, and frees LPIs whose release
+    /// was waiting for this CPU's redistributor.
     fn forget(&self, cpu: Cpu) {
         for lpi in self.records.lpis() {
             let waited = self.records.update(self.platform(), lpi, |record| {

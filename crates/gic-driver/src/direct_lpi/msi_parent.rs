@@ -1,4 +1,4 @@
-//! Makes direct LPIs an MSI parent. No per-device state is needed.
+//! MSI parent implementation for direct LPIs, which needs no per-device state.
 
 use super::DirectLpi;
 use super::records::Record;

@@ -167,7 +167,7 @@ impl Records {
         }
     }
 
-    /// Returns the LPIs for whose records memory has been allocated.
+    /// Returns the LPIs whose records have memory allocated.
     ///
     /// Context: any.
     pub(super) fn lpis(&self) -> impl Iterator<Item = Lpi> {
@@ -312,8 +312,8 @@ impl CpuSet {
         Self(self.0 | Self::only(cpu).0)
     }
 
-    /// Returns the set with a CPU removed, if a machine with `cpus` CPUs is small enough for the
-    /// set to distinguish all CPUs.
+    /// Returns the set with a CPU removed, or unchanged if a machine with `cpus` CPUs is too large
+    /// for the set to distinguish its CPUs.
     pub(super) const fn without(self, cpu: Cpu, cpus: usize) -> Self {
         if cpus <= BITS as usize { Self(self.0 & !Self::only(cpu).0) } else { self }
     }

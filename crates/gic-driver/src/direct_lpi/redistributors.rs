@@ -174,8 +174,8 @@ pub(super) struct DirectLpiRegisters<'a, M> {
 }
 
 impl<'a, M: Mmio> DirectLpiRegisters<'a, M> {
-    /// Returns `None` if `GICR_TYPER.DirectLPI` is 0. The offsets of the registers must not be
-    /// accessed in this case.
+    /// Returns the direct LPI registers, or `None` if `GICR_TYPER.DirectLPI` is 0, in which case
+    /// the offsets of these registers must not be accessed.
     pub(super) fn of(redistributor: &'a Redistributor<M>) -> Option<Self> {
         redistributor.typer().direct_lpi().then_some(Self { redistributor })
     }

@@ -17,7 +17,7 @@ pub enum LpiError {
     /// LPIs need at least 14 INTID bits.
     #[error("{bits} INTID bits leave no LPIs: at least 14 are needed")]
     TooFewIdBits {
-        /// INTID bits of the configuration, the hardware or an adopted table.
+        /// INTID bits that the configuration, the hardware and any adopted table allow.
         bits: u8,
     },
     /// The platform could not allocate a table.
@@ -36,7 +36,7 @@ pub enum LpiError {
     Misplaced {
         /// The table.
         table: &'static str,
-        /// Its physical address.
+        /// The table's physical address.
         address: u64,
     },
     /// LPIs are already enabled and cannot be disabled, and the tables in use can't be adopted.
@@ -66,12 +66,12 @@ pub enum LpiError {
 pub enum AdoptionRefused {
     /// The configuration table is outside memory reserved by the platform.
     ConfigNotReserved {
-        /// Its physical address.
+        /// The table's physical address.
         address: u64,
     },
     /// The pending table is outside memory reserved by the platform.
     PendingNotReserved {
-        /// Its physical address.
+        /// The table's physical address.
         address: u64,
     },
     /// The redistributor uses a different configuration table than the others.
@@ -88,7 +88,7 @@ pub enum AdoptionRefused {
     OtherPendingTable {
         /// Address of the table that the redistributor uses.
         found: u64,
-        /// The assigned table.
+        /// Address of the table that the driver assigned.
         expected: u64,
     },
 }

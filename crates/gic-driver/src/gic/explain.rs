@@ -33,7 +33,7 @@ impl<P: GicPlatform> Gic<P> {
         state.explain(cpu, interrupt, priority)
     }
 
-    /// Explains how far an LPI that is routed to `cpu` gets, once it is pending.
+    /// Explains how far a pending LPI that targets `cpu` gets.
     ///
     /// Context: task; may sleep.
     pub(crate) fn explain_lpi(&self, lpi: Lpi, cpu: Cpu) -> Explanation {
@@ -103,7 +103,7 @@ impl<P: GicPlatform> Gic<P> {
     }
 }
 
-/// Explains an interrupt's state in the register frame that holds the state.
+/// Explains an interrupt's state, as read from the register frame that holds it.
 fn explain_state<M: crate::Mmio>(interrupt: &Interrupt<'_, M>, view: SecurityView) -> Explanation {
     let hwirq = interrupt.intid().hwirq();
     let foreign = interrupt.group(view).filter(|group| *group != view.own_group());

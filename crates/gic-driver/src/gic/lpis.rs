@@ -11,6 +11,8 @@ use core::ops::Deref;
 pub(crate) struct GicWithLpis<P: GicPlatform>(Arc<Gic<P>>);
 
 impl<P: GicPlatform> GicWithLpis<P> {
+    /// Wraps a GIC after checking that it has usable LPIs.
+    ///
     /// # Errors
     /// Returns the reason why the GIC has no LPIs.
     pub(crate) fn new(gic: Arc<Gic<P>>) -> Result<Self, LpiError> {

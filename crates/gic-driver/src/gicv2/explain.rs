@@ -32,7 +32,7 @@ impl<P: Platform> GicV2<P> {
         state.explain(cpu, interrupt, priority)
     }
 
-    /// Explains how far an SPI, or an SGI or PPI of the calling CPU, gets.
+    /// Explains how far an interrupt gets: an SPI, or one of the calling CPU's SGIs or PPIs.
     pub(super) fn explain_wired(&self, hwirq: HwIrq) -> Explanation {
         let Ok(interrupt) = self.wired(hwirq) else {
             let missing = Obstacle::NoSuchInterrupt { interrupt: hwirq };

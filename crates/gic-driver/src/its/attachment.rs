@@ -168,7 +168,8 @@ impl<P: GicPlatform> Its<P> {
         self.release_resources(state, Resources::Events(blocks));
     }
 
-    /// Unmaps a device with its remaining events as one batch, and frees its table and their LPIs.
+    /// Unmaps a device with its remaining events as one batch, and frees the device's table and the
+    /// events' LPIs.
     pub(super) fn release_device(
         &self,
         state: &mut TaskState,

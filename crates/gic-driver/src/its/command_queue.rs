@@ -417,7 +417,7 @@ impl CommandQueue {
     }
 
     /// Returns the number of commands that currently fit in the ring. One slot stays free because a
-    /// full ring could not be told from an empty one.
+    /// full ring would be indistinguishable from an empty one.
     fn room(&self, ring: &Ring) -> u16 {
         self.slots - 1 - self.distance(ring.read_slot, ring.write_slot)
     }

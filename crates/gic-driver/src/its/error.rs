@@ -83,7 +83,7 @@ pub enum ProbeError {
         base: u64,
         /// The table that needs the memory.
         table: &'static str,
-        /// Its physical address.
+        /// The table's physical address.
         address: u64,
     },
     /// The ITS supports fewer collections than the configuration has CPUs.
@@ -159,7 +159,7 @@ pub enum ItsError {
     Misplaced {
         /// The table that needs the memory.
         table: &'static str,
-        /// Its physical address.
+        /// The table's physical address.
         address: u64,
     },
     /// A command did not complete, the ITS is suspended, or the attachment or block does not belong
@@ -210,7 +210,7 @@ pub(crate) enum QueueError {
 }
 
 impl QueueError {
-    /// Converts to the public error type, adding the ITS, the command and its object.
+    /// Converts to the public error type, adding the ITS, the command, and its device and event.
     pub(crate) fn at(self, base: u64) -> ItsError {
         let (command, reason) = match self {
             Self::Timeout(command) => (command, "timeout"),

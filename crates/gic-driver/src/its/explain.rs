@@ -36,7 +36,7 @@ impl<P: GicPlatform> Its<P> {
         arrived.and_then(|| self.gic.explain_lpi(lpi, cpu))
     }
 
-    /// Returns the reason why the ITS does not translate messages of this event, if there is one.
+    /// Returns the obstacle that keeps the ITS from translating messages for this event, if any.
     fn untranslated(&self, route: EventRoute, sender: Option<DeviceId>) -> Option<Obstacle> {
         if !self.frame.registers.read(gits::CTLR).enabled() {
             return Some(Obstacle::ItsDisabled { its: self.frame.base });

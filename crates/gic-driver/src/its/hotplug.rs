@@ -123,7 +123,7 @@ impl<P: GicPlatform> Its<P> {
         })
     }
 
-    /// Returns a CPU's redistributor if LPIs are enabled at it.
+    /// Returns a CPU's redistributor if the CPU is on and its LPIs are enabled.
     fn ready_redistributor(&self, cpu: Cpu) -> Result<&Redistributor<P::Mmio>, ItsError> {
         let refused = |reason| Err(ItsError::NotReachable(cpu, reason));
         let Ok(redistributor) = self.gic.redistributor_frames(cpu) else {
@@ -173,16 +173,16 @@ impl<P: GicPlatform> Its<P> {
 }
 
 /// Number of LPIs examined per pass. The limit bounds the time for which a pass holds the queue's
-/// lock, and lets the commands of a pass fit in the smallest queue.
+/// lock, and ensures that the commands of a pass fit in the smallest queue.
 const LPIS_PER_PASS: u32 = 64;
 
 impl<P: GicPlatform> Its<P> {
-    /// Resends every event that is mapped to `cpu` and returns their number. Callers must call this
-    /// function after [`cpu_on`](Self::cpu_on) or [`resume`](Self::resume) if the redistributor
-    /// [lost](crate::lpi::PendingLpis::Lost) its pending LPIs, because the messages that were
-    /// pending at the redistributor are not recorded anywhere else. If a device sent no message,
-    /// its handler runs once spuriously. A masked event stays pending until it is unmasked. The CPU
-    /// must not go offline concurrently, and its events must not move.
+    /// Resends every event that is mapped to `cpu` and returns the number of events. Callers must
+    /// call this function after [`cpu_on`](Self::cpu_on) or [`resume`](Self::resume) if the
+    /// redistributor [lost](crate::lpi::PendingLpis::Lost) its pending LPIs, because the messages
+    /// that were pending at the redistributor are not recorded anywhere else. If a device sent no
+    /// message, its handler runs once spuriously. A masked event stays pending until it is
+    /// unmasked. The CPU must not go offline concurrently, and its events must not move.
     ///
     /// No lock is held throughout: LPIs are examined in passes, and each pass holds the queue's
     /// lock for a bounded number of LPIs.

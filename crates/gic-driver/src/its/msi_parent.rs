@@ -1,5 +1,5 @@
-//! Makes the ITS an MSI parent for a bus's devices: maps requesters to DeviceIDs, and checks that
-//! an endpoint can store its messages.
+//! MSI parent implementation for a bus's devices behind an ITS: maps requesters to DeviceIDs, and
+//! checks that an endpoint can store its messages.
 
 use super::mapping::EventRequest;
 use super::{Its, ItsError};

@@ -1,6 +1,6 @@
-//! LPI routes, which consist of the event and the collection of each mapped LPI. Masking an LPI
+//! Routes of mapped LPIs. A route consists of the LPI's event and its collection. Masking an LPI
 //! requires its event, and may happen in a hard-IRQ handler. A collection selects the redistributor
-//! to which the ITS delivers an LPI. Each CPU has one collection, which has the CPU's number.
+//! to which the ITS delivers an LPI. Each CPU has one collection, with the same number as the CPU.
 
 use super::error::ItsError;
 use alloc::collections::TryReserveError;

@@ -263,9 +263,9 @@ const fn address_bits(page: PageSize) -> u8 {
     }
 }
 
-/// Clears all table registers. If the driver did not provide one of the tables, its register would
-/// otherwise keep pointing to a previous kernel's memory, which may be in use for something else.
-/// The ITS must be disabled.
+/// Clears all table registers. Otherwise, the register of a table that the driver does not provide
+/// would keep pointing to a previous kernel's memory, which may have been reused. The ITS must be
+/// disabled.
 pub(crate) fn clear_all<M: Mmio>(registers: &M) {
     for register in gits::BASER.iter() {
         if registers.read(register).valid() {

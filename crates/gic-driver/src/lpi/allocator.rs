@@ -15,7 +15,7 @@ pub(super) struct LpiAllocator {
     stale: Option<Stale>,
 }
 
-/// Error: some allocated LPIs have not been cleared at the redistributor.
+/// Error for a redistributor at which some allocated LPIs have not been cleared.
 #[derive(Debug)]
 pub(super) struct InUse;
 

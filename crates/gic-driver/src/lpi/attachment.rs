@@ -224,9 +224,9 @@ impl<P: GicPlatform> Lpis<P> {
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// Returns [`Collected::Unknown`], and does not call `found`, if the table was not written
-    /// back, or if the platform [can't read](GicPlatform::observe) what the redistributor wrote.
-    /// The table then counts as [lost](PendingLpis::Lost), and its LPIs do not become pending
-    /// again.
+    /// back, or if the platform [can't read](GicPlatform::observe) the data that the redistributor
+    /// wrote. The table then counts as [lost](PendingLpis::Lost), and its LPIs do not become
+    /// pending again.
     pub fn collect_pending(
         &self,
         redistributor: &Redistributor<P::Mmio>,

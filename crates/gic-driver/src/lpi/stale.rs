@@ -20,8 +20,8 @@ pub(crate) struct StaleAt {
     pub(crate) processor_number: u16,
 }
 
-/// Redistributors at which LPIs may be pending for a previous kernel, and which LPIs have been
-/// cleared there.
+/// Record of the redistributors at which LPIs may be pending for a previous kernel, and of the LPIs
+/// that have been cleared there.
 #[derive(Debug)]
 pub(super) struct Stale {
     redistributors: Vec<StaleAt>,

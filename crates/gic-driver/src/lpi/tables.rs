@@ -58,7 +58,7 @@ pub(super) struct PendingTable {
     pub(super) redistributor: u64,
     pub(super) table: Table,
     pub(super) origin: TableOrigin,
-    /// Use of the table by an earlier attach.
+    /// Whether an earlier attach used the table.
     pub(super) prior_use: PriorUse,
     pub(super) contents: Contents,
     pub(super) tables: NegotiatedTables,
@@ -72,7 +72,7 @@ impl PendingTable {
     }
 }
 
-/// Use of a pending table by this driver.
+/// Whether this driver has used a pending table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum PriorUse {
     Yes,
@@ -166,9 +166,9 @@ fn take_over_config<P: GicPlatform>(
 }
 
 /// Provides a pending table for each redistributor that supports LPIs: a new one, or the previous
-/// kernel's table if LPIs are still enabled. All tables are allocated here, because a CPU is
-/// started with interrupts masked and must not allocate then. `pending` must have room for all
-/// tables. A table that cannot be adopted is omitted, so attaching its redistributor will fail.
+/// kernel's table if LPIs are still enabled. All tables are allocated here, because a CPU starts
+/// with interrupts masked and must not allocate memory. `pending` must have room for all tables. A
+/// table that cannot be adopted is omitted, so attaching its redistributor will fail.
 pub(super) fn provide_pending<'a, P: GicPlatform>(
     platform: &P,
     pending: &mut Vec<PendingTable>,

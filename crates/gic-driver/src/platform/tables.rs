@@ -78,7 +78,7 @@ pub struct Table {
     pub address: u64,
     /// Size in bytes.
     pub bytes: u64,
-    /// Value by which the platform finds its mapping of the memory.
+    /// Value with which the platform looks up its mapping of the memory.
     pub handle: usize,
 }
 

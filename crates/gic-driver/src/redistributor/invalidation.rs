@@ -93,13 +93,13 @@ impl<M: Mmio> Redistributor<M> {
 /// One caller's invalidations.
 struct InvalidationRun<I: Iterator<Item = Invalidation>> {
     wanted: Peekable<I>,
-    /// Number of the caller's last written invalidation.
+    /// Sequence number of the last invalidation that the caller wrote.
     own: u64,
 }
 
 impl<I: Iterator<Item = Invalidation>> InvalidationRun<I> {
-    /// Writes the remaining invalidations as far as possible without waiting. Returns `true` if all
-    /// invalidations are complete.
+    /// Writes as many of the remaining invalidations as possible without waiting. Returns `true` if
+    /// all invalidations are complete.
     fn step<M: Mmio>(&mut self, progress: &mut Progress, redistributor: &Redistributor<M>) -> bool {
         while redistributor.is_idle(progress) {
             let Some(next) = self.wanted.next() else { return true };

@@ -1,11 +1,12 @@
-//! `GICR_PROPBASER`, `GICR_PENDBASER` and `GICR_CTLR.EnableLPIs` (IHI 0069 §5.1, §12.11).
+//! LPI table registers, `GICR_PROPBASER` and `GICR_PENDBASER`, and the LPI enable bit,
+//! `GICR_CTLR.EnableLPIs` (IHI 0069 §5.1, §12.11).
 
 use super::Redistributor;
 use crate::{Coherence, GicError, Mmio, MmioExt, Platform};
 use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser};
 use gic_arch::{Cacheability, OuterCacheability, Shareability};
 
-/// Contents of a pending table, as stated to the redistributor in `GICR_PENDBASER.PTZ`.
+/// Contents of a pending table, as declared to the redistributor in `GICR_PENDBASER.PTZ`.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum PendingContents {
     /// The table is all zero, so the redistributor does not read it.
@@ -18,7 +19,7 @@ pub enum PendingContents {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum TableAccess {
     /// Firmware does not describe the coherence. The driver requests shareable, cacheable accesses
-    /// and reads back what the hardware supports.
+    /// and reads back the attributes that the hardware supports.
     #[default]
     Negotiate,
     /// Accesses are not coherent with CPU caches (`dma-noncoherent`), regardless of the attributes

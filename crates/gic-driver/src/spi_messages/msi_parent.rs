@@ -1,4 +1,4 @@
-//! Makes message-based SPIs an MSI parent. No per-device state is needed.
+//! MSI parent implementation for message-based SPIs, which needs no per-device state.
 
 use super::{Doorbell, Groups, SpiMessages};
 use crate::Platform;

@@ -13,7 +13,7 @@ pub(super) enum Encoding {
 /// INTID that corresponds to data 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum DataBase {
-    /// Base 0, with which the data is the INTID itself.
+    /// Base 0: the data is the INTID itself.
     Zero,
     /// The first SPI (INTID 32).
     FirstSpi,
@@ -21,14 +21,14 @@ pub(super) enum DataBase {
     FirstOfFrame,
 }
 
-/// An implementation with data relative to an INTID other than 0.
+/// An implementation whose message data is relative to a nonzero INTID.
 struct Implementation {
     /// `MSI_IIDR`.
     iidr: u32,
     base: DataBase,
 }
 
-/// Known implementations with data relative to an INTID other than 0.
+/// Known implementations whose message data is relative to a nonzero INTID.
 const TABLE: &[Implementation] = &[
     // APM X-Gene 1.
     Implementation { iidr: 0x0600_0170, base: DataBase::FirstOfFrame },

@@ -196,7 +196,7 @@ mod sgis {
     fn one_target_is_encoded_as_the_manual_has_it() {
         let registers = FakeRegisters::default();
         combined(&registers).send(sgi(5), Affinity::new(4, 3, 2, 0x21)).unwrap();
-        // Expected: Expected value: Aff3 << 48 | RS << 44 | Aff2 << 32 | INTID << 24 | Aff1 << 16 |
+        // Expected value: Aff3 << 48 | RS << 44 | Aff2 << 32 | INTID << 24 | Aff1 << 16 |
         // 1 << (Aff0 % 16).
         assert_eq!(
             registers.sgis().into_iter().map(u64::from).collect::<Vec<_>>(),

@@ -12,9 +12,9 @@ use std::sync::Mutex;
 /// Kinds of message stores.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum StoreKind {
-    /// A maskable store: A maskable store: MSI-X, or MSI with mask bits.
+    /// A maskable store: MSI-X, or MSI with mask bits.
     Masked,
-    /// A store that takes writes of 64 bits or more at a time.
+    /// A store that accepts writes of 64 bits or more.
     Atomic64,
     /// An unmaskable MSI store that is written in 32-bit words.
     Words,

@@ -198,7 +198,7 @@ pub(crate) fn while_allocating(f: impl FnOnce() + 'static) {
 
 impl Board {
     /// Creates a board with these ITSes. Commands address redistributors as the first ITS's
-    /// `GITS_TYPER.PTA` specifies, and their table accesses are not coherent with caches.
+    /// `GITS_TYPER.PTA` specifies. The redistributors' table accesses are not coherent with caches.
     pub(crate) fn with_its(its: Vec<Hardware>, cpus: u32) -> Self {
         let by_address = its[0].typer.pta();
         let redistributors = (0..cpus).map(|cpu| {

@@ -87,7 +87,7 @@ pub(crate) struct Interpreter {
     write: u32,
     read: u32,
     pub(crate) stalled: bool,
-    /// The ITS hangs.
+    /// `true` while the ITS hangs.
     stuck: bool,
     /// `true` if `CREADR` returns an offset that was never posted.
     pub(crate) nonsense: bool,

@@ -5,7 +5,7 @@ use gic_driver::{Coherence, PhysicalRegion, Table, TableLayout};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// View of memory that a controller has.
+/// A controller's view of memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum View {
     /// View of a controller that is coherent with caches, and sees stores that were published with
@@ -167,7 +167,7 @@ impl Memory {
         u64::from_le_bytes(self.device_read(view, address, 8).try_into().unwrap())
     }
 
-    /// Writes memory as a controller with this view does.
+    /// Writes memory as a controller does.
     pub(crate) fn device_write(&mut self, address: u64, bytes: &[u8]) {
         let (region, range) = self.locate(address, bytes.len());
         region.barrier[range.clone()].copy_from_slice(bytes);

@@ -59,7 +59,7 @@ pub(crate) struct FakeRedistributor {
     pub(crate) caches_at_enable: bool,
     /// `true` if writes never take effect, and the redistributor neither falls asleep nor wakes up.
     pub(crate) stuck: bool,
-    /// Invalidations never complete.
+    /// `true` if invalidations never complete.
     pub(crate) stuck_invalidation: bool,
     /// `true` if invalidations are ignored, as if the driver omitted them.
     pub(crate) ignores_invalidation: bool,

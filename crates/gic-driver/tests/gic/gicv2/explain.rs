@@ -6,7 +6,7 @@ use msi_types::explain::{Explanation, Fact, Group, Obstacle, TargetState};
 const CPU0: Cpu = Cpu::new(0);
 const SPI: u32 = 40;
 
-/// A GICv2 with a pending SPI that is routed to CPU 0.
+/// Returns a GICv2 with a pending SPI that is routed to CPU 0.
 fn pending() -> (Board, Arc<GicV2<Board>>) {
     let board = Board::new();
     let gic = board.running();

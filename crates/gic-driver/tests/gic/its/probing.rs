@@ -233,7 +233,8 @@ fn a_device_table_is_as_large_as_memory_allows() {
     assert_eq!(setup.send(lpi(&block, 0)), Some((1, lpi(&block, 0).get())));
 }
 
-/// Offsets that lead to table addresses that no ITS can use: two are misaligned, one exceeds 2^52.
+/// Offsets that move a table to an address that no ITS can use: two are misaligned, one exceeds
+/// 2^52.
 const UNREACHABLE: [u64; 3] = [0x80, 0x1000, 1 << 52];
 
 /// Probes an ITS while the platform returns one of its tables at an address that is off by `shift`.

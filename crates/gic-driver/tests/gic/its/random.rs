@@ -1,5 +1,5 @@
 //! Random operations checked against a model. After each step, even a failed one, the tests compare
-//! what the driver reports, what the ITS does, and which memory is allocated.
+//! the driver's answers, the ITS's behavior and the allocated memory with the model.
 
 use super::setup::{Setup, config, lpi, request};
 use super::steps::{CPUS, Step, hardware, step};
