@@ -61,7 +61,7 @@ pub struct Description {
     /// Users of wired interrupts of [`gic`](Self::gic). Empty under ACPI, which describes wired
     /// interrupts in AML.
     pub wired: Vec<WiredUser>,
-    /// RAM.
+    /// RAM regions.
     pub memory: Vec<Fact<Region>>,
     /// Defects of the input, in the order in which they were found.
     pub findings: Vec<Finding>,

@@ -1,14 +1,14 @@
-//! Text of the part of the input that a finding is about.
+//! Excerpts of the input: the node or structure that a finding refers to.
 
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write as _;
 use core::ops::Range;
 
-/// A node of a devicetree as source, or a structure of an ACPI table with its fields by name.
+/// A devicetree node as source, or an ACPI structure as a list of its named fields.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Excerpt {
-    /// Text of several lines.
+    /// Text, which may have several lines.
     pub text: String,
     pub(crate) name: Range<usize>,
     pub(crate) properties: Vec<(String, Range<usize>)>,

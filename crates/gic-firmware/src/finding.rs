@@ -35,7 +35,7 @@ pub enum Severity {
     Note,
     /// A mistake that common drivers happen to tolerate.
     Warning,
-    /// A mistake because of which a part of the machine does not work.
+    /// A mistake that keeps a part of the machine from working.
     Error,
 }
 

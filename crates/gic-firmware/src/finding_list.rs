@@ -15,7 +15,7 @@ pub(crate) struct FindingList {
 }
 
 impl FindingList {
-    /// Continues `list`.
+    /// Creates a list that starts with the findings in `list`.
     pub(crate) fn new(list: Vec<Finding>) -> Self {
         Self { list }
     }

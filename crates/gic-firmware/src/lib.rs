@@ -1,5 +1,5 @@
-//! Finds out from firmware which interrupt controllers a machine has, which devices signal through
-//! them, and with which DeviceID.
+//! Determines from a devicetree or ACPI tables which interrupt controllers a machine has, which
+//! devices signal through them, and with which DeviceID.
 //!
 //! A [`Description`] looks the same for ACPI and devicetree. Every [`Fact`] in it records its
 //! [`Origin`]. The reader lists the defects that it notices in [`Description::findings`];

@@ -23,7 +23,7 @@ impl Origin {
         Self { place: Some(place), item }
     }
 
-    /// Creates the origin for a fact that a program states, not firmware.
+    /// Creates the origin of a fact that a program states rather than firmware.
     pub const fn program() -> Self {
         Self { place: None, item: "" }
     }
@@ -58,9 +58,9 @@ impl fmt::Debug for Origin {
 
 /// A value and the place where it was read.
 ///
-/// Two facts are equal if their values are equal, regardless of their origins. So a devicetree's
-/// description can be compared with that of ACPI tables, or with the description that is read back
-/// after writing it.
+/// Two facts are equal if their values are equal, regardless of their origins. Thus, a description
+/// from a devicetree can be compared with one from ACPI tables, or with the description that is
+/// read back after writing it.
 #[derive(Clone, Debug)]
 pub struct Fact<T> {
     /// Stated value.

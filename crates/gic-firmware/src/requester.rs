@@ -21,7 +21,7 @@ pub struct PciHost {
     pub compatible: Vec<String>,
     /// Status of the host bridge according to firmware.
     pub status: Fact<Status>,
-    /// Method of access to the configuration space of the functions.
+    /// Access method for the functions' configuration space.
     pub config: Option<Fact<ConfigAccess>>,
     /// Bus numbers behind the bridge.
     pub buses: Fact<BusRange>,
@@ -100,18 +100,17 @@ pub struct PciBridge {
     pub msi: MsiRouting,
 }
 
-/// Method of access to a host bridge's configuration space.
+/// Access method for the configuration space behind a host bridge.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum ConfigAccess {
     /// ECAM, with 4 KiB per function, starting with the first bus of the bridge's range.
     Ecam(Region),
-    /// A method specific to the bridge, with the `config` window, or else the first register
-    /// region.
+    /// A bridge-specific method, which uses the `config` window, or else the first register region.
     Registers(Region),
 }
 
 impl ConfigAccess {
-    /// Returns the region, for both methods of access.
+    /// Returns the region of either access method.
     pub const fn region(self) -> Region {
         match self {
             Self::Ecam(region) | Self::Registers(region) => region,

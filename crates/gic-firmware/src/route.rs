@@ -194,8 +194,7 @@ impl Description {
         Ok(Route { controller, device_id: DeviceId::new(device), via: Via::Map(index) })
     }
 
-    /// Returns the routes of a platform device, which has one for each controller that it refers
-    /// to.
+    /// Returns the routes of a platform device: one for each controller that it refers to.
     pub fn platform_routes(&self, device: &PlatformDevice) -> Vec<Result<Route, NoRoute>> {
         device
             .msi

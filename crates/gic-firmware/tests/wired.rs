@@ -49,7 +49,7 @@ fn a_nexus_uses_what_its_map_leads_to() {
     assert_eq!(nexus.interrupts[0].origin.to_string(), "/pcie@10000000: interrupt-map");
 }
 
-/// Returns the number and trigger of the interrupt of a function's pin on the root bus.
+/// Returns the INTID and the trigger of a pin of a function on the root bus.
 fn intx(host: &str, function: RequesterId, pin: IntxPin) -> Result<(u32, Trigger), NoIntx> {
     let machine = machine();
     let host = machine.hosts.iter().find(|found| found.id.as_str() == host).expect("a host");
@@ -64,8 +64,8 @@ fn pins_follow_the_interrupt_map() {
     assert_eq!(intx(any, device(9), IntxPin::B), Err(NoIntx::OtherController(IntxPin::B)));
     assert_eq!(intx(any, device(9), IntxPin::D), Err(NoIntx::Unmapped(IntxPin::D)));
     let by_device = "/pcie@20000000";
-    // The first matching entry is used. An entry whose lower address cells are compared and not
-    // zero matches no function.
+    // The first matching entry is used. An entry matches no function if its lower address cells are
+    // compared and are not zero.
     assert_eq!(intx(by_device, device(1), IntxPin::A), Ok((92, Trigger::Level)));
     assert_eq!(intx(by_device, device(3), IntxPin::A), Ok((95, Trigger::Level)));
     // Function and bus numbers are compared if the mask includes them.

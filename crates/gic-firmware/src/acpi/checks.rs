@@ -28,7 +28,7 @@ use super::table_set::TableSet;
 use crate::finding_list::FindingList;
 use raw_tables::RawTables;
 
-/// Checks where tables and their structures end.
+/// Checks the stated lengths of tables and their structures.
 pub(super) fn check_extent(tables: &TableSet<'_>, findings: &mut FindingList) {
     extent::check(tables, findings);
 }

@@ -1,4 +1,4 @@
-//! Spells out structures of tables, so that a message can show the field that it is about.
+//! Renders table structures as text, so that a message can show the field that it refers to.
 
 use super::fields::{self, Field};
 use super::iort::{IortContents, IortNode};
@@ -17,7 +17,7 @@ const FIRST_STRUCTURE: usize = 44;
 /// Number of ID mappings that an excerpt of a node lists.
 const LISTED_MAPPINGS: usize = 8;
 
-/// Returns the text of the structures at `places`, by place. A place is that of an
+/// Returns the text of the structure at each of `places`. Each must be the place of an
 /// [`Origin`](crate::Origin), such as `MADT+0x2c`; other places are skipped.
 ///
 /// A field is a line `name: value`, and an ID mapping of the IORT is a line such as
@@ -95,7 +95,7 @@ fn of_iort(iort: Iort<'_>, nodes: &NodesByOffset<'_>, offset: usize) -> Option<E
 fn of_node(table: Table<'_>, nodes: &NodesByOffset<'_>, node: IortNode<'_>) -> Excerpt {
     let mut excerpt = Excerpt::new(node_name(node));
     let bytes = table.bytes().get(node.offset..).unwrap_or_default();
-    // Bytes from the first mapping on are not fields.
+    // The fields end where the first mapping begins.
     let first = node.mappings().next().map(|mapping| mapping.offset.saturating_sub(node.offset));
     let bytes = first.and_then(|first| bytes.get(..first)).unwrap_or(bytes);
     add(&mut excerpt, fields::NODE, Fields(bytes));

@@ -1,7 +1,7 @@
 //! Names, offsets and sizes of the fields of tables (ACPI 6.6 §5.2.12, DEN 0049E, PCI Firmware
 //! Specification 3.3 §4.1.2).
 //!
-//! Findings name fields as this module does, so that an excerpt can point at the field.
+//! Findings use the same names, so that an excerpt can point at the field.
 
 use super::iort::{DRAFT_TYPE, IortContents, SmmuV3};
 use super::table::Fields;
@@ -97,7 +97,7 @@ const GICR: &[Field] = &[
 const ITS: &[Field] =
     &[hex("flags", 2, 1), number("GIC ITS ID", 4, 4), hex("physical base address", 8, 8)];
 
-/// Returns the name of a MADT structure's type, and its fields.
+/// Returns the name and the fields of a MADT structure type.
 pub(super) fn of_madt(kind: u8) -> (&'static str, &'static [Field]) {
     match kind {
         11 => ("GICC", GICC),
@@ -109,7 +109,7 @@ pub(super) fn of_madt(kind: u8) -> (&'static str, &'static [Field]) {
     }
 }
 
-/// Size of a MADT structure whose size has never changed.
+/// Returns the size of a MADT structure type whose size has never changed; `None` for other types.
 pub(super) const fn madt_size(kind: u8) -> Option<usize> {
     match kind {
         12 | 13 => Some(24),

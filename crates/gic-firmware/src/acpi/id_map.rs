@@ -52,7 +52,7 @@ pub(super) struct Span {
     pub(super) requester: u32,
     /// Number of requester IDs minus one.
     pub(super) more: u32,
-    /// ID of the first requester at the end of the path.
+    /// ID that the first requester has at the end of the path.
     pub(super) device: u32,
     /// End of the path.
     pub(super) end: End,
@@ -126,7 +126,7 @@ impl Walk<'_> {
         let node = usize::try_from(target)
             .ok()
             .and_then(|offset| Some((offset, self.maps.nodes.get(&offset)?)));
-        // The checks of the table report broken references at the mapping that has them.
+        // `checks` reports broken references, at the mapping that contains them.
         let Some((offset, node)) = node else { return self.spans.push(span) };
         match node.kind {
             NodeRole::ItsGroup(Some(its)) => self.spans.push(Span { end: End::Its(its), ..span }),

@@ -20,7 +20,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use gic_arch::IntId;
 
-// The MADT doesn't give sizes, so we use the sizes that the architecture defines (IHI 0048B §4.1,
+// The MADT doesn't state sizes, so we use the sizes that the architecture defines (IHI 0048B §4.1,
 // IHI 0069H §12.8–12.19).
 const DISTRIBUTOR_V2_BYTES: u64 = 0x1000;
 const DISTRIBUTOR_V3_BYTES: u64 = 0x1_0000;

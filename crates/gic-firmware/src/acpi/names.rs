@@ -39,7 +39,7 @@ impl<'a> NodesByOffset<'a> {
         Self(nodes.into_iter().map(|node| (node.offset, node)).collect())
     }
 
-    /// Returns the node that a reference leads to.
+    /// Returns the node that a reference resolves to.
     pub(super) fn at(&self, reference: u32) -> Option<IortNode<'a>> {
         self.0.get(&usize::try_from(reference).ok()?).copied()
     }
@@ -49,12 +49,12 @@ impl<'a> NodesByOffset<'a> {
         self.0.range(..=offset).next_back().map(|(_, node)| *node)
     }
 
-    /// Returns the name of the node that a reference leads to.
+    /// Returns the name of the node that a reference resolves to.
     pub(super) fn name(&self, reference: u32) -> String {
         self.at(reference).map_or_else(|| format!("no node ({reference:#x})"), node_name)
     }
 
-    /// Spells out a mapping, e.g. `input 0x0, count 0x1, output 0x0 -> ITS group 0, single`.
+    /// Formats a mapping, e.g. as `input 0x0, count 0x1, output 0x0 -> ITS group 0, single`.
     pub(super) fn mapping(&self, mapping: IdMapping) -> String {
         let single = if mapping.is_single { ", single" } else { "" };
         format!(

@@ -1,4 +1,4 @@
-//! The PPTT tells which CPUs belong together (ACPI 6.5 §5.2.30).
+//! The PPTT groups CPUs into packages and clusters (ACPI 6.5 §5.2.30).
 
 use super::places::madt_id;
 use super::table::{Fields, Signature, Table, TableError};
@@ -39,10 +39,10 @@ impl Processor {
 }
 
 /// Returns the packages and clusters that contain each CPU of a PPTT, outermost first. A name
-/// consists of the kind and the position below the level above, e.g. `package 0` and `cluster 1`.
+/// consists of the kind and the position within the parent, e.g. `package 0` and `cluster 1`.
 ///
-/// The names of CPUs are those of the GICCs with the same UID in the MADT. Structures that are too
-/// short for their fields are skipped; a structure without a valid length ends the table.
+/// A CPU has the name of the GICC with the same UID in the MADT. Structures that are too short for
+/// their fields are skipped; a structure without a valid length ends the table.
 ///
 /// # Errors
 ///
@@ -77,7 +77,7 @@ fn processors(table: Table<'_>) -> BTreeMap<u32, Processor> {
     nodes
 }
 
-/// Returns the packages and clusters above a CPU. The core above a thread is no cluster.
+/// Returns the packages and clusters above a CPU. The core above a thread is not a cluster.
 fn clusters(nodes: &BTreeMap<u32, Processor>, cpu: Processor) -> Vec<String> {
     let above = core::iter::successors(nodes.get(&cpu.parent), |node| nodes.get(&node.parent));
     let skipped = usize::from(cpu.is(THREAD));
@@ -94,7 +94,7 @@ fn clusters(nodes: &BTreeMap<u32, Processor>, cpu: Processor) -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// Returns a table with these nodes, each as flags, parent (by position) and UID.
+    /// Returns a table with these nodes, given as (flags, position of the parent, UID).
     fn table(nodes: &[(u32, Option<u32>, u32)]) -> Vec<u8> {
         let mut bytes = b"PPTT".to_vec();
         bytes.resize(FIRST_STRUCTURE, 0);

@@ -288,7 +288,7 @@ impl Reader<'_, '_> {
 
     fn target(&self, span: Span) -> Target {
         match span.end {
-            // The checks of the table report groups of unknown ITSes.
+            // `checks` reports groups of unknown ITSes.
             End::Its(its) => {
                 self.controllers.of_its(its).map_or(Target::Nowhere, Target::Controller)
             }

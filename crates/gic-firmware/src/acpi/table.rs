@@ -52,8 +52,8 @@ impl fmt::Debug for Signature {
     }
 }
 
-/// A table that cannot be read, at least in part. Either the producer or the transport of the table
-/// is at fault.
+/// A table that cannot be read completely. Either the producer or the transport of the table is at
+/// fault.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
 #[error("{table} byte {offset:#x}: {kind}")]
 pub struct TableError {

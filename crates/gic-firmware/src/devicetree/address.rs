@@ -21,7 +21,7 @@ pub(super) fn cells(value: &[u8]) -> Option<Vec<u32>> {
     rest.is_empty().then(|| cells.iter().map(|cell| u32::from_be_bytes(*cell)).collect())
 }
 
-/// Returns the words for a number of cells.
+/// Formats a number of cells, e.g. as `2 cells`.
 pub(super) fn cells_in_words(count: usize) -> String {
     if count == 1 { String::from("1 cell") } else { format!("{count} cells") }
 }

@@ -1,9 +1,8 @@
-//! Tells the root GIC from secondary GICs (binding `arm,gic.yaml`).
+//! Distinguishes the root GIC from secondary GICs (binding `arm,gic.yaml`).
 //!
 //! A GIC is cascaded to another GIC if it raises its interrupt at that GIC, directly or through
-//! other controllers. The interrupt of the root GIC reaches no other GIC. Its parent may be the
-//! root GIC itself, because many trees set one `interrupt-parent` for all nodes, including the root
-//! GIC.
+//! other controllers. The interrupt of the root GIC reaches no other GIC. The root GIC may be its
+//! own parent, because many trees set one `interrupt-parent` for all nodes, including the root GIC.
 
 use super::address::cells;
 use super::gic;

@@ -1,4 +1,4 @@
-//! Reads which CPUs belong together (Linux binding `cpu/cpu-topology.txt`).
+//! Reads the sockets and clusters that contain the CPUs (Linux binding `cpu/cpu-topology.txt`).
 
 use super::blob;
 use super::error::DtbError;
@@ -9,8 +9,8 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-/// Returns the sockets and clusters that contain each CPU of `/cpus/cpu-map`, outermost first.
-/// Their names are those of their nodes. The result is empty if the tree has no such node.
+/// Returns the sockets and clusters that contain each CPU of `/cpus/cpu-map`, outermost first. They
+/// have the names of their nodes. The result is empty if the tree has no `cpu-map`.
 ///
 /// # Errors
 ///

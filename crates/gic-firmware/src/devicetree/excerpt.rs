@@ -1,4 +1,4 @@
-//! Renders nodes as devicetree source, so that a message can show the property that it is about.
+//! Renders nodes as devicetree source, so that a message can show the property that it refers to.
 
 use super::address::cells;
 use super::blob;

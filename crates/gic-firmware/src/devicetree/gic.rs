@@ -87,7 +87,7 @@ pub(super) fn read(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<
     })
 }
 
-/// Returns how many of the `available` regions that follow the distributor's contain
+/// Returns how many of the `available` regions after the distributor's region contain
 /// redistributors.
 fn redistributor_regions(
     node: NodeRef<'_, '_>,

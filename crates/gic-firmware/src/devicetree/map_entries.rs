@@ -4,8 +4,8 @@
 //! number of IDs. As for every reference, a property of the target's node states how many cells a
 //! specifier has (bindings `pci/pci-msi.txt`, `pci/pci-iommu.txt`). Linux has read maps this way
 //! since commit ccb2fd725d41 ("of: Respect #{iommu,msi}-cells in maps"). Older versions of Linux
-//! read one cell regardless of the target; newer versions still accept a map written for them if
-//! they [recognize](is_one_cell_map) it.
+//! read one cell regardless of the target; newer versions still accept a map written for older ones
+//! if they [recognize](is_one_cell_map) it.
 
 use super::address::cells;
 use super::tree::{NodeRef, Tree};
@@ -85,8 +85,8 @@ pub(super) fn read(
     Some(entries)
 }
 
-/// Returns the words for a phandle of `entry` that no node has. The entry may have been written in
-/// another order.
+/// Formats the message about an entry whose phandle belongs to no node. The message adds a hint if
+/// the entry begins with the phandle of a possible target.
 pub(super) fn unresolved(tree: &Tree<'_>, kind: MapKind, entry: &Entry) -> String {
     let first = tree.by_phandle(entry.first).filter(|node| node.has(kind.cells));
     let hint = match first {
@@ -135,9 +135,8 @@ fn is_its(node: NodeRef<'_, '_>) -> bool {
     node.is_compatible(&["arm,gic-v3-its"])
 }
 
-/// Returns `true` if the `msi-map` of `node` has one cell for each DeviceID, although the
-/// `#msi-cells` of its ITS state another number, with which the map cannot be read. Then the number
-/// is wrong, not the map.
+/// Returns `true` if the `msi-map` of `node` can be read only with one cell per DeviceID, although
+/// its ITS states another number in `#msi-cells`. In that case, the number is wrong, not the map.
 pub(super) fn is_for_one_cell_its(tree: &Tree<'_>, node: NodeRef<'_, '_>, kind: MapKind) -> bool {
     let words = node.property(kind.property).and_then(cells).unwrap_or_default();
     let ends = |its_cells: Option<u32>| {
@@ -164,8 +163,8 @@ fn cut_off(target: Option<NodeRef<'_, '_>>, kind: MapKind, count: u32, remaining
     format!("by its `{cells}`, an entry for {path} has {expected} cells, but {remaining} remain")
 }
 
-/// Splits the first entry off `words`, whose target's specifiers have `count` cells. Returns `None`
-/// if `words` is too short, or if `count` exceeds [`MAX_CELLS`].
+/// Splits the first entry, whose specifier has `count` cells, off `words`. Returns `None` if
+/// `words` is too short, or if `count` exceeds [`MAX_CELLS`].
 fn split_entry(words: &[u32], count: u32) -> Option<(Entry, &[u32])> {
     let count = usize::try_from(count).ok().filter(|&count| count <= MAX_CELLS)?;
     let (&[first, phandle], after) = words.split_first_chunk()?;

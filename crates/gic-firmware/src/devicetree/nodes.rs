@@ -1,4 +1,5 @@
-//! Checks the status of all nodes, and the GIC against the nodes around it.
+//! Checks node statuses, and reports SMMUs without interrupts, ITSes without a GICv3 and unknown
+//! GICs.
 
 use super::gic;
 use super::interrupt_tree::{CELLS, CONTROLLER, EXTENDED, INTERRUPTS};
@@ -8,8 +9,8 @@ use crate::finding_list::FindingList;
 use crate::gic::GicVersion;
 use alloc::format;
 
-/// The status of a node (Devicetree Specification §2.3.4), and `ok`, which Linux also knows. A
-/// status that starts with `fail` states an error.
+/// Statuses of a node (Devicetree Specification §2.3.4), and `ok`, which Linux also accepts. A
+/// status that starts with `fail` is valid as well, and states an error.
 const STATUSES: &[&str] = &["okay", "ok", "disabled", "reserved"];
 
 pub(super) fn check(tree: &Tree<'_>, gic: Option<NodeRef<'_, '_>>, findings: &mut FindingList) {
@@ -36,7 +37,7 @@ pub(super) fn check(tree: &Tree<'_>, gic: Option<NodeRef<'_, '_>>, findings: &mu
     }
 }
 
-/// Returns `true` if the status of `node`, or of a node above it, does not exist.
+/// Returns `true` if `node`, or a node above it, has an unknown status.
 pub(super) fn has_unknown_status(node: NodeRef<'_, '_>) -> bool {
     node.upwards().any(|above| above.text("status").is_some_and(is_unknown))
 }

@@ -1,5 +1,4 @@
-//! Checks that the references of interrupts to their controllers resolve (Devicetree Specification
-//! §2.4).
+//! Checks that references to interrupt controllers resolve (Devicetree Specification §2.4).
 
 use super::address::{cells, cells_in_words};
 use super::gic;
@@ -18,7 +17,7 @@ use alloc::vec::Vec;
 
 const MAP_MASK: &str = "interrupt-map-mask";
 const ADDRESS_CELLS: &str = "#address-cells";
-/// Numbers of address cells with which a map is tried if the stated number does not fit.
+/// Numbers of address cells to try if a map does not match the stated number.
 const TRIED: [usize; 4] = [0, 1, 2, 3];
 
 /// Reports interrupts without a controller.
@@ -28,7 +27,7 @@ pub(super) fn check(tree: &Tree<'_>, findings: &mut FindingList) {
         if !node.status().is_enabled() {
             continue;
         }
-        // Those of GICs are checked as cascades.
+        // `cascade` checks the references of GICs.
         let is_gic = gic::version(node).is_some();
         if let Some(phandle) = node.number(PARENT).filter(|_| is_used(node) && !is_gic) {
             parent(tree, node, phandle, findings);
@@ -61,7 +60,8 @@ pub(super) fn check(tree: &Tree<'_>, findings: &mut FindingList) {
     findings.add(Rule::MissingInterruptParent, root.origin(PARENT), message);
 }
 
-/// Returns `true` if `interrupt-parent` of `node` is of use: to the node, or to nodes below it.
+/// Returns `true` if `interrupt-parent` of `node` is used: by the node's own interrupts, or, in the
+/// root, by other nodes.
 fn is_used(node: NodeRef<'_, '_>) -> bool {
     node.parent().is_none() || node.has(INTERRUPTS)
 }
@@ -133,7 +133,8 @@ pub(super) fn extended<'t, 'a, 'c>(
     })
 }
 
-/// Checks `interrupt-map` of an enabled node. Returns `true` if its entries cannot be told apart.
+/// Checks `interrupt-map` of an enabled node. Returns `true` if the map cannot be split into
+/// entries.
 pub(super) fn map(
     tree: &Tree<'_>,
     node: NodeRef<'_, '_>,
@@ -191,8 +192,8 @@ fn unresolved(tree: &Tree<'_>, node: NodeRef<'_, '_>, words: &[u32], findings: &
     findings.add(rule, node.origin(MAP), message);
 }
 
-/// Returns `true` if the entries fill the map, and if those of a GIC are interrupts of it. The
-/// entries have `address` cells for a parent's address, or as many as the parents state.
+/// Returns `true` if the entries fill the map, and if each entry whose parent is a GIC has a valid
+/// specifier. A parent's address has `address` cells, or as many as the parent states if `None`.
 fn is_sound(
     entries: &[MapEntry<'_, '_, '_>],
     words: usize,

@@ -64,7 +64,7 @@ impl Requesters {
                 by_node.insert(node.index(), requesters.hosts.len());
                 requesters.hosts.push(reader.host(node));
             } else if node.has(MAP) && node.parent().is_some_and(is_pci_bridge) {
-                // The list contains a host before all nodes below the host.
+                // A host precedes the nodes below it, so the list already contains the host.
                 let host = node.upwards().find(|above| is_pci_host(*above));
                 let place = host.and_then(|host| by_node.get(&host.index()));
                 let host = place.and_then(|place| requesters.hosts.get_mut(*place));
@@ -217,7 +217,8 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
 
     fn map(&mut self, node: NodeRef<'t, 'a>, mask: Option<u32>) -> Option<Vec<Fact<MapEntry>>> {
         const KIND: MapKind = MapKind { property: MAP, cells: MSI_CELLS };
-        // Then the cause is the number of cells, which is reported for the ITS.
+        // Findings about the map would be symptoms of the ITS's wrong number of cells, which is
+        // reported for the ITS.
         if map_entries::is_for_one_cell_its(self.tree, node, KIND) {
             let mut symptoms = FindingList::default();
             let mut reader = Reader { findings: &mut symptoms, ..*self };
@@ -293,7 +294,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
 
     /// Returns the number of cells that follow a reference to the node with this phandle. If one
     /// cell follows a reference to an ITS, that cell is the DeviceID even if the ITS states another
-    /// number of cells: then the number is wrong, not the reference.
+    /// number of cells, because then the number is wrong, not the reference.
     fn cells_at(&self, phandle: u32, after: &[u32]) -> usize {
         let controller = |phandle: u32| {
             let node = self.tree.by_phandle(phandle)?;

@@ -31,7 +31,7 @@ pub(super) fn describe(intid: IntId) -> String {
     named.unwrap_or_else(|| format!("INTID {}", intid.get()))
 }
 
-/// Returns `true` if the type that a specifier states exists.
+/// Returns `true` if a specifier states a known type of interrupt.
 pub(super) fn has_type(specifier: &[u32]) -> bool {
     let kind = specifier.first().and_then(|&kind| usize::try_from(kind).ok());
     kind.is_some_and(|kind| kind < CLASSES.len())

@@ -29,7 +29,7 @@ pub(super) fn read<'t, 'a>(
 ) -> Vec<WiredUser> {
     let gic_cells = gic_cells(gic, findings);
     if let Some(message) = gic_cells.and_then(|cells| wrong_cells(tree, gic, cells)) {
-        // Every reference to the GIC would be reported, too.
+        // Stop here; otherwise, every reference to the GIC would be reported as well.
         findings.add(Rule::MalformedProperty, gic.origin(CELLS), message);
         return Vec::new();
     }
@@ -42,7 +42,7 @@ pub(super) fn read<'t, 'a>(
     users
 }
 
-/// Returns the number of cells of a GIC's interrupts.
+/// Returns the number of cells in a GIC's interrupt specifiers.
 fn gic_cells(gic: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<usize> {
     if gic.status().is_enabled() {
         for (property, purpose) in [
@@ -63,8 +63,8 @@ fn gic_cells(gic: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<usize> 
     usable
 }
 
-/// Returns a message if more users have interrupts of another number of cells than of the number
-/// that the GIC states: then its number is wrong, not each user.
+/// Returns a message if the interrupts of more users fit another number of cells than fit the
+/// number that the GIC states. In that case, the GIC is wrong, not its users.
 fn wrong_cells(tree: &Tree<'_>, gic: NodeRef<'_, '_>, stated: usize) -> Option<String> {
     let meant = if stated == 3 { 4 } else { 3 };
     let (mut fit, mut fit_other) = (0, 0);
@@ -135,8 +135,8 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
         self.findings.add(Rule::InterruptSpecifier, node.origin(INTERRUPTS), message);
     }
 
-    /// Returns a message if `cells` begin with a controller, although `interrupts` does not name
-    /// one.
+    /// Returns a message if `cells` begin with the phandle of a controller, which does not belong
+    /// in `interrupts`.
     fn begins_with_phandle(&self, cells: &[u32]) -> Option<String> {
         let named = self.tree.by_phandle(*cells.first()?).filter(|named| named.has(CELLS))?;
         let path = named.path();

@@ -25,7 +25,7 @@ const TIMERS: &[&str] = &["arm,armv8-timer", "arm,armv7-timer", "arm,cortex-a15-
 /// Compatible strings of other parts of each CPU, whose interrupts are always private.
 const CPU_PARTS: &[&str] =
     &["arm,statistical-profiling-extension-v1", "arm,trace-buffer-extension"];
-/// Parts of the compatible strings of nodes that may use PPIs although they have registers.
+/// Substrings of the compatible strings of nodes that may use PPIs although they have registers.
 const PRIVATE: &[&str] = &["timer", "twd", "pmu", "-pic", "xen"];
 
 /// Use of an interrupt by a node.
@@ -37,7 +37,7 @@ pub(super) struct Use<'t, 'a> {
     pub(super) flags: u32,
 }
 
-/// The uses of interrupts that were checked.
+/// Uses of interrupts by enabled nodes, collected for the checks.
 #[derive(Default)]
 pub(super) struct Uses<'t, 'a>(Vec<Use<'t, 'a>>);
 
@@ -68,7 +68,7 @@ impl<'t, 'a> Uses<'t, 'a> {
     }
 }
 
-/// Returns the words for trigger flags.
+/// Formats trigger flags as text.
 fn words(flags: u32) -> String {
     match flags & TRIGGER {
         0 => String::from("no trigger"),
@@ -80,9 +80,9 @@ fn words(flags: u32) -> String {
     }
 }
 
-/// Checks the flags that successive specifiers of a property have. The signals of PPIs are fixed in
-/// hardware, so that operating systems accept each single trigger there, and many trees state
-/// "level low".
+/// Checks the trigger flags of successive specifiers with equal flags in one property. The signals
+/// of PPIs are fixed in hardware, so operating systems accept any single trigger for them, and many
+/// trees state "level low".
 fn trigger(uses: &[Use<'_, '_>], findings: &mut FindingList) {
     let Some(first) = uses.first() else { return };
     // The drivers of these controllers choose the trigger themselves.
@@ -144,8 +144,8 @@ fn report_kinds(uses: &[Use<'_, '_>], gic: NodeRef<'_, '_>, findings: &mut Findi
     findings.add(Rule::InterruptKind, one.node.origin(one.property), message);
 }
 
-/// Checks that a part of each CPU has a private interrupt, and a single device a shared one.
-/// Returns a message if not.
+/// Returns a message if a part of each CPU has a shared interrupt, or if a single device has a
+/// private one.
 fn kind(one: Use<'_, '_>, gic: NodeRef<'_, '_>) -> Option<String> {
     let (node, name) = (one.node, describe(one.intid));
     let is_gic = node.index() == gic.index() && one.property == INTERRUPTS;
@@ -161,7 +161,7 @@ fn kind(one: Use<'_, '_>, gic: NodeRef<'_, '_>) -> Option<String> {
     match part {
         Some(part) if one.intid.is_shared() => {
             let number = one.intid.get() - SPI.first;
-            // The number may have been copied as that of a PPI, or as an INTID.
+            // The number may be that of a PPI, or an INTID.
             let meant = match number {
                 0..16 => format!(": was PPI {number} meant (type 1)?"),
                 16..32 => format!(": was INTID {number} meant, PPI {}?", number - 16),
@@ -183,7 +183,8 @@ fn is_single(one: Use<'_, '_>) -> bool {
     one.property == MAP || (one.node.has("reg") && !one.node.has(CELLS) && !is_private)
 }
 
-/// Reports private interrupts that a timer or the GIC states twice, or that both state.
+/// Reports private interrupts that timers, PMUs and the GIC use more than once. Several PMUs may
+/// use the same interrupt.
 fn private_users<'t, 'a>(uses: &[Use<'t, 'a>], gic: NodeRef<'t, 'a>, findings: &mut FindingList) {
     let mut known: BTreeMap<IntId, NodeRef<'t, 'a>> = BTreeMap::new();
     for one in uses.iter().filter(|one| !one.intid.is_shared() && one.property != MAP) {

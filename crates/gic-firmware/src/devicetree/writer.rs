@@ -117,7 +117,7 @@ fn iommu_cells(description: &Description) -> Vec<usize> {
     cells.into_iter().map(|count| count.unwrap_or(1)).collect()
 }
 
-/// Sets `iommu-map` of a host or another bus to the cells `streams`, and `iommu-map-mask`.
+/// Sets `iommu-map` of a host or another bus to `streams`, and sets `iommu-map-mask`.
 fn set_streams(node: &mut DeviceTreeNode, routing: &IommuRouting, streams: Vec<u32>) {
     if !routing.map.is_empty() {
         set(node, iommu_map::MAP, streams);
@@ -256,8 +256,8 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Writes a secondary GIC, and the interrupt that it raises at another GIC as level-triggered
-    /// and active high.
+    /// Writes a secondary GIC. Its interrupt at another GIC is written as level-triggered and
+    /// active high.
     fn secondary_gic(&mut self, secondary: &SecondaryGic) -> Result<(), WriteError> {
         let id = &secondary.gic.id;
         self.gic(&secondary.gic)?;

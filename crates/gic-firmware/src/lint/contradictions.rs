@@ -103,8 +103,8 @@ fn controllers(one: &Description, other: &Description, findings: &mut FindingLis
     report(&keys(one), &keys(other), Rule::ContradictingControllers, place, findings);
 }
 
-/// Compares the routes of each host's requesters at both ends of each span in either description.
-/// Hosts are matched by the address of their configuration space.
+/// Compares the routes of each host for the first and the last requester of every span in either
+/// description. Hosts are matched by the address of their configuration space.
 fn routes(one: &Description, other: &Description, findings: &mut FindingList) {
     let base = |host: &PciHost| host.config.as_ref().map(|config| config.region().base());
     let usable = |host: &&PciHost| host.status.is_enabled();
@@ -133,7 +133,7 @@ fn routes(one: &Description, other: &Description, findings: &mut FindingList) {
     }
 }
 
-/// Maximum number of spans of a host that are compared, because each lookup walks its map.
+/// Maximum number of spans compared per host, limited because each lookup walks the host's map.
 const MAX_SPANS: usize = 64;
 
 fn ends(description: &Description, host: &PciHost) -> Vec<u32> {

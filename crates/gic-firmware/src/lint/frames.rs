@@ -64,7 +64,7 @@ fn frames(description: &Description) -> Vec<Frame<'_>> {
     }
     for controller in description.controllers.iter().filter(|one| one.status.is_enabled()) {
         let (name, alignment, least) = match controller.kind {
-            // The size is compared with the address of the doorbell.
+            // `doorbells` compares the size with the address of the doorbell.
             ControllerKind::Its => ("the ITS", FRAME_BYTES, 0),
             ControllerKind::V2m => ("the MSI frame", PAGE_BYTES, MSI_FRAME_BYTES),
             _ => continue,
@@ -185,7 +185,7 @@ fn redistributors(description: &Description, findings: &mut FindingList) {
     let room = gic.redistributors.iter().fold(0u64, |room, region| {
         room.saturating_add(region.size().checked_div(stride).unwrap_or(0))
     });
-    // A region of another size has been reported.
+    // A region whose size is not a multiple of the stride has already been reported.
     if gic.redistributors.iter().any(|region| !region.size().is_multiple_of(stride)) {
         return;
     }

@@ -53,7 +53,7 @@ impl KnownRegisters {
         self.gits_typer.get(id).map(|typer| low_bits(typer >> 8) + 1)
     }
 
-    /// Returns the highest INTID of SPIs.
+    /// Returns the INTID of the last SPI.
     fn last_spi(&self) -> Option<u32> {
         Some((((self.gicd_typer? & 0x1f) + 1) * 32 - 1).min(1019))
     }

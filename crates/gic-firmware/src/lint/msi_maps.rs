@@ -101,7 +101,7 @@ fn disabled(description: &Description, index: crate::iommu::IommuIndex) -> Optio
 }
 
 fn beyond_pci(description: &Description, routing: &MsiRouting, findings: &mut FindingList) {
-    // If the target or the length of references to it is wrong, the entry may be read wrong, too.
+    // If the target or its number of cells is wrong, the entry itself may have been misread.
     let resolved = |entry: &&Fact<MapEntry>| match entry.target {
         Target::Nowhere => false,
         Target::Controller(index) => description
@@ -118,7 +118,7 @@ fn beyond_pci(description: &Description, routing: &MsiRouting, findings: &mut Fi
     }
 }
 
-/// Compares the map of a host with its buses.
+/// Reports map entries outside the host's buses, and buses that the map does not cover.
 fn uncovered_buses(host: &PciHost, findings: &mut FindingList) {
     let Some(map) = &host.msi.map else { return };
     // An empty entry has been reported, and its length is unknown.
@@ -167,7 +167,7 @@ fn uncovered_buses(host: &PciHost, findings: &mut FindingList) {
 
 /// Reports a mask that gives requesters of several buses the same DeviceID, if it clears all bits
 /// in which the buses differ, or if an entry was written for IDs that have the cleared bits. (A
-/// mask of zero, and a mask next to entries for single functions, is deliberate.)
+/// mask of zero, or next to entries for single functions, is deliberate.)
 fn aliased_buses(description: &Description, host: &PciHost, findings: &mut FindingList) {
     let (Some(mask), Some(map)) = (&host.msi.mask, &host.msi.map) else { return };
     let (first, last) = (u32::from(host.buses.first), u32::from(host.buses.last));
@@ -193,7 +193,7 @@ fn aliased_buses(description: &Description, host: &PciHost, findings: &mut Findi
     findings.add(Rule::SharedDeviceId, mask.origin.clone(), message);
 }
 
-/// Reports an `iommu-map` that covers whole buses, but not all of them.
+/// Reports an `iommu-map` that covers whole buses, but not all buses of the host.
 fn unprotected_buses(host: &PciHost, findings: &mut FindingList) {
     let map = &host.iommu.map;
     let (None, Some(entry)) = (&host.iommu.mask, map.first()) else { return };

@@ -67,7 +67,7 @@ fn report(
         last if last == claim.first => format!("StreamID {last:#x}"),
         last => format!("StreamIDs {:#x} to {last:#x}", claim.first),
     };
-    // The place is the bus if one of the two is a device.
+    // If one of the two is a device, report the finding at the bus.
     let (at, other) = if claim.is_bus { (claim, before) } else { (before, claim) };
     let message = format!(
         "{} uses {shared} at {iommu}, and so does {}: they share one translation",
@@ -111,8 +111,8 @@ fn streams(reference: &IommuReference) -> Option<(u32, u32)> {
     Some((id & !mask, id | mask))
 }
 
-/// Adds the entries of a map, without requesters on buses that are not behind the host. Under a
-/// mask, an entry is only reached by requester IDs that do not exceed the mask.
+/// Adds a claim for each entry of a map. Without a mask, ignores requesters on buses that are not
+/// behind the host; with a mask, ignores requester IDs that exceed the mask.
 fn add_map<'d>(
     claims: &mut Vec<StreamClaim<'d>>,
     owner: &'d NodeId,

@@ -3,17 +3,16 @@
 use crate::finding::{Finding, Rule};
 use alloc::vec::Vec;
 
-/// A finding that makes others pointless.
+/// A kind of finding that makes other findings redundant.
 struct Cause {
     rule: Rule,
-    /// Start of the place of the cause; empty for any place.
+    /// Prefix of the cause's place; empty for any place.
     place: &'static str,
-    /// Rules that are not reported next to the cause, each with the start of the place of the
-    /// symptom.
+    /// Rules whose findings are removed, each with a prefix of the symptom's place.
     symptoms: &'static [(Rule, &'static str)],
 }
 
-/// Symptoms of a MADT that was read in part.
+/// Symptoms of a partially read MADT.
 const PART_OF_MADT: &[(Rule, &str)] = &[
     (Rule::UnknownIts, ""),
     (Rule::TooFewRedistributors, ""),
@@ -22,7 +21,7 @@ const PART_OF_MADT: &[(Rule, &str)] = &[
     (Rule::HostWithoutMsi, ""),
     (Rule::MissingProperty, "MADT+0x0"),
 ];
-/// Symptoms of an IORT that was read in part.
+/// Symptoms of a partially read IORT.
 const PART_OF_IORT: &[(Rule, &str)] = &[
     (Rule::IortReference, ""),
     (Rule::UnknownSegment, ""),

@@ -1,5 +1,5 @@
 //! Plants mistakes that firmware authors make in sound tables, and compares the rules that find
-//! them. Each mistake has one cause, so it must result in that cause alone.
+//! them. Each mistake has one cause, so only the rules for that cause may report it.
 
 use super::bytes::{
     Bytes, Mapping, describe, gicc, gicd, gicr, iort, its, its_group, madt, mcfg, msi_frame,
@@ -111,7 +111,7 @@ fn findings(tables: &[Vec<u8>]) -> Vec<Finding> {
 /// A mistake's name, the tables that have it, and the rules that find it.
 type Fault<'f> = (&'f str, Vec<Vec<u8>>, &'f [Rule]);
 
-/// Checks that each machine has findings of these rules, and no other.
+/// Checks that each machine has findings of these rules, and no others.
 fn expect(cases: Vec<(&str, Machine, &[Rule])>) {
     let cases = cases.into_iter().map(|(name, machine, rules)| (name, machine.tables(), rules));
     expect_tables(cases.collect());
@@ -373,7 +373,7 @@ fn headers_state_what_follows() {
     expect(vec![("GICR that hides the ITS", hidden, &[Rule::MalformedTable])]);
 }
 
-/// Mistakes that were reported in public.
+/// Plants mistakes from public bug reports.
 #[test]
 fn reported_mistakes_are_found() {
     let sound = Machine::sound;
@@ -404,12 +404,12 @@ fn reported_mistakes_are_found() {
         // https://github.com/ARM-software/sysarch-acs/pull/349: several GICDs.
         ("sysarch-acs 349", sound().with(gicd(0x900_0000, 3)), &[Rule::SeveralDistributors]),
         // https://github.com/ARM-software/arm-enterprise-acs/issues/120: the address of the CPU
-        // interface is neither 0 nor that of registers.
+        // interface is neither 0 nor a register address.
         ("enterprise-acs 120", sound().each_cpu(32, &[1]), &[Rule::MalformedProperty]),
         // https://github.com/tianocore/edk2-platforms/pull/222: CCA is 1 and CPM is 0.
         ("edk2-platforms 222", sound().node(COMPLEX, 23, &[0]), &[Rule::MalformedProperty]),
         // https://github.com/cloud-hypervisor/cloud-hypervisor/issues/3296: the IORT has a root
-        // complex for segment 0 alone.
+        // complex only for segment 0.
         ("cloud-hypervisor 3296", without_segment, &[Rule::HostWithoutMsi]),
         // https://github.com/microsoft/mu_msvm/pull/87: two hosts of a segment must have disjoint
         // buses in the MCFG.

@@ -113,8 +113,7 @@ fn named_components_are_known_by_path() {
 fn smmu_mapping_does_not_serve_its_clients() {
     let smmu = GROUP + 24;
     let maps: &[Mapping] = &[[0, 0xffff, 0, GROUP, 0], [0, 0, 0xbeef, GROUP, SINGLE]];
-    // The node's revision, its flags and the GSIV of its interrupts, and whether it has a mapping
-    // for its own messages.
+    // Cases as (revision, flags, GSIV, whether the node has a mapping for its own messages).
     let cases = [
         (0, 0, 0, false),
         (1, 0, 0, true),

@@ -88,7 +88,7 @@ fn two_its(second: u32) -> TableBlobs {
 /// Offset of a node after the ITS group.
 const SMMU: u32 = GROUP + 24;
 
-/// Returns the tables after one of them was changed, with a correct checksum.
+/// Returns the tables with `bytes` written to one of them and its checksum corrected.
 fn changed(mut tables: TableBlobs, table: usize, at: usize, bytes: &[u8]) -> TableBlobs {
     let table = &mut tables[table];
     table[at..at + bytes.len()].copy_from_slice(bytes);

@@ -225,7 +225,7 @@ proptest! {
     fn written_tables_read_back_equal(
         description in prop_oneof![3 => with_its(), 1 => with_frames()],
     ) {
-        // A random machine breaks rules, e.g. because two of its CPUs have one number.
+        // A random machine breaks rules, e.g. because two of its CPUs have the same number.
         let read = Description { findings: Vec::new(), ..read(&description) };
         prop_assert_eq!(read, description);
     }

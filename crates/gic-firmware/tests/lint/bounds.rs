@@ -1,4 +1,4 @@
-//! Checks the numbers at the boundary of each rule, where findings start and end.
+//! Checks each rule with values on both sides of its limits.
 
 use super::findings;
 use gic_firmware::lint::{KnownRegisters, check};
@@ -46,7 +46,7 @@ fn a_mask_that_clears_bus_numbers_shares_device_ids() {
     // Functions of a device may share their DeviceID.
     assert!(!shares("0xfff8", "0x0 &its 0x0 0x10000"));
     assert!(!shares("0xffff", "0x0 &its 0x0 0x10000"));
-    // A host with few DeviceIDs gives them to some functions.
+    // A host with few DeviceIDs assigns them to individual functions.
     assert!(!shares("0x1ff", "0x0 &its 0x10 0x1 0x100 &its 0x11 0x7"));
     let one_bus = "&pcie { msi-map-mask = <0xff>; bus-range = <0x3 0x3>; };";
     assert!(!breaks(Rule::SharedDeviceId, one_bus, &KnownRegisters::default()));
@@ -61,7 +61,7 @@ fn streams_are_shared_by_ranges_and_devices() {
     assert!(!shares("&pcie { bus-range = <0x0 0xf>; }; &dma { iommus = <&smmu 0x1000>; };"));
     assert!(!shares("&pcie { iommu-map-mask = <0x0>; }; &dma { iommus = <&smmu 0x1>; };"));
     assert!(shares("&pcie { iommu-map-mask = <0x0>; }; &dma { iommus = <&smmu 0x0>; };"));
-    // A device without messages counts, and the mask in the second cell does, too.
+    // Devices that send no messages are checked as well, and the mask in the second cell counts.
     let gpu = "/ { gpu@1000 { reg = <0x0 0x1000 0x0 0x1000>; iommus = <&smmu 0x20>; }; };";
     assert!(shares(gpu));
     let masked = "&smmu { #iommu-cells = <2>; }; &pcie { iommu-map = <0x0 &smmu 0x100 0x0 0x1>; }; \

@@ -1,5 +1,5 @@
 //! A compiler for the subset of devicetree source in the rules' examples: nodes, labels, cells,
-//! strings, references, and changes to a tree that was read before.
+//! strings, references, and changes to the nodes of earlier sources.
 
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
 //! Plants mistakes that people make in devicetrees, one at a time, in a machine without findings.
-//! Each must be found by one rule alone, with a message that leads to the cause.
+//! Exactly one rule must find each mistake, with a message that points to the cause.
 
 use super::{BASE, dts};
 use gic_firmware::lint::{KnownRegisters, check};
@@ -58,7 +58,8 @@ fn findings(change: &str) -> Vec<Finding> {
 /// A mistake as (change to the machine, the rule that finds it, part of its message).
 type Case = (&'static str, &'static str, &'static str);
 
-/// Plants each mistake, and checks that its rule alone finds it, in the words of the cause.
+/// Plants each mistake, and checks that only its rule finds it, with a message that states the
+/// cause.
 fn check_all(cases: &[Case]) {
     let is_found = |case: &&Case| {
         let (change, rule, words) = **case;
@@ -175,7 +176,7 @@ fn mistakes_in_controllers_are_found() {
         ("&gic { compatible = \"arm,gicv3\"; };", "unknown-gic", "arm,gicv3"),
         ("&gic { /delete-property/ interrupt-controller; };", "missing-property", "do not use"),
         ("&cpu1 { reg = <0x0>; };", "duplicate-affinity", "affinity"),
-        // MSIs on wires, in SPI numbers for INTIDs.
+        // MSIs on wires, and SPI numbers in place of INTIDs.
         (
             "&gic { msi-controller; mbi-ranges = <80 8>; };",
             "msi-over-wired",
@@ -286,28 +287,28 @@ fn mistakes_in_wires_are_found() {
     ]);
 }
 
-/// Mistakes that were reported in public, each with its report.
+/// Plants mistakes from public bug reports, each with its report.
 #[test]
 fn reported_mistakes_are_found() {
     check_all(&[
         // The SMMUv3 in front of PCI was left "reserved": no MSI arrived.
         // https://github.com/TravMurav/slbounce/issues/13
         ("&smmu { status = \"reserved\"; };", "disabled-iommu", "/iommu@9050000"),
-        // `msi-parent` of a host without the cell that `#msi-cells` asks for.
+        // `msi-parent` of a host without the cell that `#msi-cells` requires.
         // https://github.com/google/alioth/pull/377
         (
             "&pcie { /delete-property/ msi-map; msi-parent = <&its>; };",
             "malformed-property",
             "1 cell must follow",
         ),
-        // Adding an ITS gave the GIC `#address-cells`, which the map has to follow.
+        // Adding an ITS gave the GIC `#address-cells`, to which the map must conform.
         // https://android-kvm.googlesource.com/kvmtool/+/14421de9e076ac4f22dd2b2715bfc878986dc66a
         (
             "&pcie { interrupt-map = <0 0 0 1 &gic 0 3 1>, <0 0 0 2 &gic 0 4 1>; };",
             "interrupt-map-cells",
             "whose `#address-cells` is 2",
         ),
-        // Two phantom cells per entry, as a GIC without `#address-cells` has none.
+        // Two superfluous cells per entry, because a GIC without `#address-cells` has none.
         // https://github.com/richlowe/illumos-gate/pull/226
         (
             "/ { intc: interrupt-controller@7000000 { interrupt-controller; \
@@ -339,7 +340,7 @@ fn reported_mistakes_are_found() {
             "frame-size",
             "0x4000 bytes, not 0x10000",
         ),
-        // Two cells for an interrupt's number, as the type was taken for its upper half.
+        // Two cells per interrupt, because the type was taken for the upper half of the number.
         // https://github.com/rondoval/emu68-genet-driver/issues/19
         ("&uart { interrupts = <157 4>; };", "interrupt-specifier", "`interrupts` has 2 cells"),
         // A four-cell map for several requesters at an IOMMU that takes two cells.

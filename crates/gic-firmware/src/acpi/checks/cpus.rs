@@ -55,7 +55,7 @@ fn uids(madt: &[MadtStructure], findings: &mut FindingList) {
     }
 }
 
-/// Reports a machine that cannot boot because all CPUs are disabled, and contradictory flags.
+/// Reports contradictory flags, and a machine that cannot boot because its boot CPU is disabled.
 fn enabled(madt: &[MadtStructure], findings: &mut FindingList) {
     let flags = |offset| origin(Signature::MADT, offset, "flags");
     if let Some((first, _)) = giccs(madt).next()
@@ -87,7 +87,7 @@ fn enabled(madt: &[MadtStructure], findings: &mut FindingList) {
     }
 }
 
-/// Reports addresses of CPU interfaces that cannot be those of registers.
+/// Reports CPU interface addresses at which no registers can be.
 fn interfaces(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut FindingList) {
     for field in [GICC_BASE, GICV, GICH] {
         let wrong = madt.iter().find_map(|structure| {
@@ -120,7 +120,7 @@ fn redistributors(madt: &[MadtStructure], findings: &mut FindingList) {
     }
 }
 
-/// Reports the first enabled CPU whose field differs from that of the first enabled CPU.
+/// Reports the first enabled CPU whose `field` differs from the first enabled CPU's.
 fn equal(
     madt: &[MadtStructure],
     raw: RawTables<'_>,

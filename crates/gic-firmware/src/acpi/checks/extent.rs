@@ -1,4 +1,4 @@
-//! Checks where tables and their structures end.
+//! Checks the stated lengths of tables and their structures, and the number of IORT nodes.
 
 use crate::acpi::fields::madt_size;
 use crate::acpi::iort::{Iort, IortNode};
@@ -12,13 +12,13 @@ use alloc::format;
 
 /// Offset of the first structure of a MADT.
 const FIRST_STRUCTURE: usize = 44;
-/// Types of the GIC's structures.
+/// First and last type of the GIC's structures.
 const GICC: u8 = 11;
 const ITS: u8 = 15;
 /// Highest type of a structure that ACPI 6.7 defines.
 const LAST_TYPE: u8 = 31;
 
-/// Reports a header whose length or number of nodes does not match what follows it.
+/// Reports lengths and node counts that do not match the contents of a table.
 pub(super) fn check(tables: &TableSet<'_>, findings: &mut FindingList) {
     madt_length(tables.madt.table(), findings);
     swallowed(tables.madt.table().bytes(), findings);
@@ -30,7 +30,8 @@ pub(super) fn check(tables: &TableSet<'_>, findings: &mut FindingList) {
     }
 }
 
-/// Returns the end of a sequence of MADT structures; `None` if a structure cannot be one.
+/// Returns the end of a sequence of MADT structures; `None` if one of them has an unknown type or
+/// is too short.
 fn structures_end(bytes: &[u8]) -> Option<usize> {
     let mut at = FIRST_STRUCTURE;
     while at < bytes.len() {
@@ -62,7 +63,7 @@ fn madt_length(table: Table<'_>, findings: &mut FindingList) {
 fn mcfg_length(table: Table<'_>, findings: &mut FindingList) {
     let (stated, whole) = (table.bytes().len(), table.with_rest());
     let more = whole.get(stated..).unwrap_or_default();
-    // An allocation has four reserved bytes at its end, and an address.
+    // An allocation has an aligned address, ordered buses, and four reserved bytes at its end.
     let last = whole.len().checked_sub(16).map(|at| Fields(whole.get(at..).unwrap_or_default()));
     let is_one = last.is_some_and(|last| {
         last.u32(12) == Some(0)
@@ -78,7 +79,7 @@ fn mcfg_length(table: Table<'_>, findings: &mut FindingList) {
     }
 }
 
-/// Reports structures of the GIC whose length includes the structure after them.
+/// Reports GIC structures whose stated length includes the next structure.
 fn swallowed(bytes: &[u8], findings: &mut FindingList) {
     let mut at = FIRST_STRUCTURE;
     while let (Some(&kind), Some(&length)) = (bytes.get(at), bytes.get(at + 1)) {
@@ -104,8 +105,8 @@ fn swallowed(bytes: &[u8], findings: &mut FindingList) {
     }
 }
 
-/// Reports a number of nodes that differs from the nodes up to the table's end, and an offset at
-/// which no node can be.
+/// Reports a node count that differs from the number of nodes in the table, and an impossible
+/// offset of the first node.
 fn node_count(iort: Iort<'_>, findings: &mut FindingList) {
     let (table, stated) = (iort.table(), iort.stated_nodes());
     let first = table.fields().u32(40).unwrap_or_default();
@@ -133,7 +134,7 @@ fn node_count(iort: Iort<'_>, findings: &mut FindingList) {
     findings.add(Rule::IortNodeCount, origin(Signature::IORT, 36, "number of nodes"), message);
 }
 
-/// Reports bytes after the table that are nodes.
+/// Reports a node that follows the stated end of the table.
 fn shorter_table(table: Table<'_>, findings: &mut FindingList) {
     let (stated, whole) = (table.bytes().len(), table.with_rest());
     let Some(rest) = whole.get(stated..).filter(|rest| rest.len() >= 16) else { return };
@@ -147,14 +148,14 @@ fn shorter_table(table: Table<'_>, findings: &mut FindingList) {
     }
 }
 
-/// The nodes from the first one to the end of the table.
+/// The nodes up to the end of the table, regardless of the stated number of nodes.
 struct FoundNodes<'a> {
     count: u32,
-    /// First node that the header does not count.
+    /// First node beyond the stated number.
     unstated: Option<IortNode<'a>>,
 }
 
-/// Returns the nodes of a table that ends with a node; `None` if it does not.
+/// Counts the nodes up to the end of the table; `None` if the table does not end with a node.
 fn nodes_to_end(iort: Iort<'_>) -> Option<FoundNodes<'_>> {
     let mut found = FoundNodes { count: 0, unstated: None };
     let end = iort.table().bytes().len();

@@ -11,7 +11,7 @@ use alloc::collections::BTreeSet;
 use alloc::format;
 use gic_arch::{IntId, IntIdClass};
 
-/// Number of address bits of Armv9 (FEAT_D128); no physical address has more.
+/// Maximum number of bits of a physical address (Armv9, FEAT_D128).
 pub(super) const ADDRESS_BITS: u32 = 56;
 
 pub(super) fn check(madt: &[MadtStructure], raw: RawTables<'_>, findings: &mut FindingList) {
@@ -52,7 +52,7 @@ fn at(offset: usize, item: &'static str) -> crate::origin::Origin {
     origin(Signature::MADT, offset, item)
 }
 
-/// Reports an address that cannot be one: zero, or beyond the width of physical addresses.
+/// Reports an impossible address: zero, or wider than a physical address.
 pub(super) fn address(
     name: &str,
     base: u64,
@@ -69,7 +69,7 @@ pub(super) fn address(
     findings.add(Rule::MalformedProperty, place, message);
 }
 
-/// Compares the version with the structures next to the distributor.
+/// Compares the distributor's version with the other structures of the MADT.
 fn version(madt: &[MadtStructure], offset: usize, distributor: Gicd, findings: &mut FindingList) {
     let has = |test: fn(&MadtContents) -> bool| {
         madt.iter().find(|structure| test(&structure.contents)).map(|structure| structure.offset)
@@ -101,7 +101,7 @@ fn version(madt: &[MadtStructure], offset: usize, distributor: Gicd, findings: &
     findings.add(Rule::GicdVersion, at(offset, "GIC version"), message);
 }
 
-/// Checks the SPIs that an MSI frame states instead of its register.
+/// Checks the SPIs with which the MADT overrides an MSI frame's register.
 fn spis(frame: MsiFrame, offset: usize, findings: &mut FindingList) {
     let Some((first, count)) = frame.spis else { return };
     let last = u32::from(first) + u32::from(count).saturating_sub(1);

@@ -100,7 +100,7 @@ fn layout(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
     }
 }
 
-/// Reports mappings that a node has room for but does not state.
+/// Reports a node that has room for more mappings than it states.
 fn unstated(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
     let is_last = matches!(
         node.contents,
@@ -143,8 +143,8 @@ fn interrupt_lists(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut Finding
     }
 }
 
-/// Reports a single mapping of a root complex that states several IDs: all of its functions have
-/// the DeviceID of the first one.
+/// Reports a root complex's single mapping that states several IDs, because all functions use the
+/// first of them.
 fn single(node: IortNode<'_>, findings: &mut FindingList) {
     let IortContents::RootComplex(complex) = node.contents else { return };
     for mapping in node.mappings().filter(|mapping| mapping.is_single && mapping.id_count > 0) {
@@ -187,7 +187,7 @@ fn target(
             | IortContents::Iwb
             | IortContents::DraftRedistributorGroup,
         )) => return,
-        // The check of reserved memory reports these.
+        // `memory_ranges` reports the mappings of reserved memory.
         Some(_) if node.contents == IortContents::Rmr => return,
         Some((target, _)) => {
             format!("mapping {index} of {name} refers to {}, which takes no IDs", node_name(target))
@@ -197,7 +197,8 @@ fn target(
     findings.add(Rule::IortReference, place, message);
 }
 
-/// Reports an SMMU that can signal neither events nor errors, and an index that leads nowhere.
+/// Reports an SMMUv3 that cannot signal its events or its errors, and a DeviceID mapping index that
+/// refers to no mapping.
 fn smmu_interrupts(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
     if node.own_mapping().is_some() {
         return;
@@ -271,8 +272,8 @@ const fn is_counted(contents: IortContents<'_>) -> bool {
     )
 }
 
-/// Reports memory access properties at byte `at` that contradict each other: accesses that are
-/// coherent although they do not take the path that keeps them coherent (DEN 0049E table 14).
+/// Reports contradictory memory access properties at byte `at`: coherent accesses without a
+/// coherent path to memory (DEN 0049E table 14).
 fn coherence(node: IortNode<'_>, bytes: Fields<'_>, at: usize, findings: &mut FindingList) {
     let (Some(coherent), Some(flags)) = (bytes.u32(at), bytes.u8(at + 7)) else { return };
     let reason = match (coherent, flags & COHERENT_PATH) {

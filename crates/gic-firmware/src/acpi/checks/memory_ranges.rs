@@ -51,7 +51,7 @@ pub(super) fn check(nodes: &[IortNode<'_>], raw: RawTables<'_>, findings: &mut F
     overlaps(all, findings);
 }
 
-/// Returns base and length of the node's ranges, or the field that cannot be right and the reason.
+/// Returns the base and the length of each range of the node, or the invalid field and the reason.
 fn ranges(
     bytes: Fields<'_>,
     node: IortNode<'_>,
@@ -78,7 +78,7 @@ fn ranges(
     Ok(array.chunks_exact(RANGE_BYTES).filter_map(range).collect())
 }
 
-/// Returns the reason why memory cannot be reserved.
+/// Returns the reason why a range cannot be reserved, if any.
 fn wrong(base: u64, length: u64) -> Option<String> {
     if length == 0 {
         return Some(format!("base {base:#x}, is empty"));
@@ -93,7 +93,7 @@ fn wrong(base: u64, length: u64) -> Option<String> {
     (!fits).then(|| format!("base {base:#x}, length {length:#x}, reaches past the address space"))
 }
 
-/// Reports mappings that do not lead to an SMMU.
+/// Reports a node without mappings, and mappings whose target is not an SMMU.
 fn targets(node: IortNode<'_>, nodes: &NodesByOffset<'_>, findings: &mut FindingList) {
     if node.mappings().next().is_none() {
         let message = "without an ID mapping, the memory is reserved for no StreamID";
@@ -105,7 +105,7 @@ fn targets(node: IortNode<'_>, nodes: &NodesByOffset<'_>, findings: &mut Finding
         let is_smmu = |node: IortNode<'_>| {
             matches!(node.contents, IortContents::SmmuV2(_) | IortContents::SmmuV3(_))
         };
-        // A reference to no node at all is reported with those of other nodes.
+        // `mappings` reports references that do not resolve, for all types of nodes.
         if let Some(target) = target.filter(|target| !is_smmu(*target)) {
             let message = format!(
                 "the mapping leads to {}, but StreamIDs are those of an SMMU",

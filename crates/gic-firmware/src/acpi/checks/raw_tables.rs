@@ -1,10 +1,10 @@
-//! The bytes of the tables, for checks of fields that no reader returns.
+//! Raw bytes of the tables, for checks of fields that the readers do not return.
 
 use crate::acpi::iort::IortNode;
 use crate::acpi::madt::MadtStructure;
 use crate::acpi::table::Fields;
 
-/// The bytes of a MADT and of an IORT, which is empty if it is absent.
+/// The bytes of the MADT and of the IORT; the latter are empty if the machine has no IORT.
 #[derive(Clone, Copy)]
 pub(super) struct RawTables<'a> {
     pub(super) madt: &'a [u8],

@@ -1,4 +1,4 @@
-//! Checks revisions of tables and nodes, which decide about the fields that are read.
+//! Checks the revisions of tables and nodes, which determine the fields that are read.
 
 use super::raw_tables::RawTables;
 use crate::acpi::cpus::giccs;
@@ -19,8 +19,8 @@ use alloc::string::String;
 const MADT: u8 = 7;
 const IORT: u8 = 7;
 const MCFG: u8 = 1;
-/// First revisions of the MADT with structures of a GIC (ACPI 5.0), with the GSIV of SPE (6.3), and
-/// with that of TRBE, and CPUs that come online later (6.5).
+/// First revisions of the MADT with GIC structures (ACPI 5.0), with the GSIV of SPE (6.3), and with
+/// the GSIV of TRBE and online-capable CPUs (6.5).
 const MADT_GIC: u8 = 3;
 const MADT_SPE: u8 = 5;
 const MADT_TRBE: u8 = 6;
@@ -107,8 +107,8 @@ fn of_node(node: IortNode<'_>, bytes: Fields<'_>, table: u8, findings: &mut Find
     }
 }
 
-/// Reports root complexes with a memory address size limit that their revision does not have. Such
-/// root complexes result in one finding, because a generator repeats the mistake.
+/// Reports root complexes that state a memory address size limit, although their revision has no
+/// such field. All of them result in one finding, because a generator repeats the mistake.
 fn limits(nodes: &[IortNode<'_>], raw: RawTables<'_>, findings: &mut FindingList) {
     let limit = |node: &IortNode<'_>| {
         let is_old = matches!(node.contents, IortContents::RootComplex(_)) && node.revision == 0;

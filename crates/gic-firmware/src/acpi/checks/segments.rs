@@ -32,7 +32,7 @@ pub(super) fn check(tables: &TableSet<'_>, nodes: &[IortNode<'_>], findings: &mu
 
 /// Reports root complexes of segments that do not exist, if another segment has no root complex.
 ///
-/// A root complex without an allocation is no mistake by itself, because the namespace can state
+/// A root complex without an allocation is not a mistake by itself, because the namespace can state
 /// the address of its configuration space (`_CBA`).
 fn unknown(all: &[Allocation], nodes: &[IortNode<'_>], findings: &mut FindingList) {
     let known: BTreeSet<u32> = all.iter().map(|one| u32::from(one.segment)).collect();

@@ -13,14 +13,14 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::vec::Vec;
 
-/// An SMMU, and the ranges of IDs that it maps, without overlaps and in ascending order.
+/// An SMMU with the ranges of IDs that it maps, merged and in ascending order.
 struct Smmu<'a> {
     node: IortNode<'a>,
     mapped: Vec<(u64, u64)>,
 }
 
-/// Reports root complexes whose messages pass an SMMU that does not map them. A machine without an
-/// ITS has no use for the mappings of an SMMU.
+/// Reports root complexes whose messages pass an SMMU that does not map them. Skips machines
+/// without an ITS, because they do not use the mappings of an SMMU.
 pub(super) fn check(
     tables: &TableSet<'_>,
     madt: &[MadtStructure],
@@ -90,7 +90,7 @@ fn requesters(tables: &TableSet<'_>) -> BTreeMap<u32, (u64, u64)> {
     buses
 }
 
-/// Returns the IDs that a mapping gives to the requesters within `limits`.
+/// Returns the first and the last ID that a mapping assigns to requesters within `limits`.
 fn outputs(mapping: IdMapping, limits: Option<(u64, u64)>) -> Option<(u64, u64)> {
     let output = u64::from(mapping.output);
     if mapping.is_single {
@@ -103,7 +103,7 @@ fn outputs(mapping: IdMapping, limits: Option<(u64, u64)>) -> Option<(u64, u64)>
     (first <= last).then(|| (output + (first - input), output + (last - input)))
 }
 
-/// Returns the first ID of a range that is in none of `mapped`.
+/// Returns the first ID from `first` to `last` that is in none of the `mapped` ranges.
 fn first_missing(mapped: &[(u64, u64)], first: u64, last: u64) -> Option<u64> {
     let after = mapped.partition_point(|(begin, _)| *begin <= first);
     let around = after.checked_sub(1).and_then(|index| mapped.get(index));
@@ -125,7 +125,8 @@ fn without_its(complex: IortNode<'_>, smmu: IortNode<'_>, findings: &mut Finding
     findings.add(Rule::SmmuWithoutIts, place, message);
 }
 
-/// Reports IDs that the SMMU does not map, at the mapping of the SMMU before them.
+/// Reports IDs that the SMMU does not map. The finding refers to the SMMU's mapping that precedes
+/// them.
 fn partly(
     complex: IortNode<'_>,
     (first, last): (u64, u64),

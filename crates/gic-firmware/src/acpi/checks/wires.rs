@@ -21,20 +21,21 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use gic_arch::{IntId, IntIdClass};
 
-/// Difference between the number of an SPI among SPIs, or of a PPI among PPIs, and its INTID.
+/// INTIDs of the first SPI and of the first PPI.
 const FIRST_SPI: u32 = 32;
 const FIRST_PPI: u32 = 16;
 
-/// Fields of a GICC with a GSIV, and whether it may be an SPI.
+/// Fields of a GICC that hold a GSIV, each with `true` if the GSIV may be an SPI.
 const OF_CPUS: [(Field, bool); 4] =
     [(PERFORMANCE_GSIV, true), (MAINTENANCE_GSIV, false), (SPE_GSIV, false), (TRBE_GSIV, false)];
-/// Fields of an SMMUv3 with a GSIV.
+/// Fields of an SMMUv3 that hold a GSIV.
 const OF_SMMU_V3: [Field; 4] = [EVENT_GSIV, PRI_GSIV, GERR_GSIV, SYNC_GSIV];
-/// Lists of an SMMUv2 with GSIVs: the field of the count, its offset, and that of the offset.
+/// Fields that locate an SMMUv2's lists of GSIVs: for global interrupts, the offset of the list;
+/// for the others, the count, which is followed by the offset of the list.
 const GLOBAL_INTERRUPTS: usize = 40;
 const CONTEXT_INTERRUPTS: usize = 44;
 const PMU_INTERRUPTS: usize = 52;
-/// Bytes of an interrupt of an SMMUv2: GSIV and flags.
+/// Bytes per interrupt of an SMMUv2: GSIV and flags.
 const WIRE_BYTES: usize = 8;
 
 pub(super) fn check(
@@ -73,14 +74,14 @@ fn not_spi(gsiv: u32) -> String {
     }
 }
 
-/// A wire of a node.
+/// A wired interrupt of a node.
 struct Wire {
     item: &'static str,
     gsiv: u32,
 }
 
-/// Returns the wired interrupts of an SMMU or a counter group. Zero means that there is none, or
-/// that the interrupt is a message.
+/// Returns the wired interrupts of an SMMU or a counter group. Omits GSIV 0, which means that the
+/// interrupt is absent or sent as a message.
 fn of_node(node: IortNode<'_>, bytes: Fields<'_>) -> Vec<Wire> {
     let field = |field: Field| {
         let gsiv = field.read(bytes).and_then(|gsiv| u32::try_from(gsiv).ok())?;
@@ -106,7 +107,7 @@ fn of_smmu_v2(bytes: Fields<'_>) -> Vec<Wire> {
     };
     let word = |at| bytes.u32(at).unwrap_or_default();
     if word(GLOBAL_INTERRUPTS) != 0 {
-        // The second of the two global interrupts is that of the configuration access.
+        // Skip the second global interrupt, which is that of the configuration access.
         list("offset of global interrupts", 1, word(GLOBAL_INTERRUPTS));
     }
     list("offset of context interrupts", word(CONTEXT_INTERRUPTS), word(CONTEXT_INTERRUPTS + 4));
@@ -114,8 +115,8 @@ fn of_smmu_v2(bytes: Fields<'_>) -> Vec<Wire> {
     wires
 }
 
-/// Reports a GSIV that an earlier node also has. SMMUs of version 2 may share their wires, because
-/// their drivers allow it.
+/// Reports GSIVs of an SMMUv3 that an earlier node also has. SMMUv2s may share wires, because their
+/// drivers allow it.
 fn shared(
     node: IortNode<'_>,
     wires: &[Wire],
@@ -141,7 +142,7 @@ fn shared(
     }
 }
 
-/// Reports MSI frames that hand out an SPI which is a wire of an SMMU or a counter group.
+/// Reports MSI frames whose SPIs include a wired interrupt of an SMMU or a counter group.
 fn over_messages(
     madt: &[MadtStructure],
     users: &BTreeMap<u32, (usize, String)>,

@@ -13,8 +13,8 @@ pub(super) struct Oem {
 }
 
 impl Oem {
-    /// Returns the names in `compatible`, in the reader's order, or this project's if they do not
-    /// fit.
+    /// Returns the names in `compatible`, where the reader stores them, or this project's names if
+    /// they do not fit.
     pub(super) fn of(compatible: &[String]) -> Self {
         match compatible {
             [table_id, id] => Self::fitting(id, table_id),

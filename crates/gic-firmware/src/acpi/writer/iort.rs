@@ -239,7 +239,8 @@ impl Writer<'_> {
         self.description.controller(index).is_some_and(|controller| controller.status.is_enabled())
     }
 
-    /// Returns `true` if `target` is the frame that serves all requesters without an IORT.
+    /// Returns `true` if `target` is the frame that serves all requesters of a machine without an
+    /// IORT.
     fn is_implied(&self, target: Target) -> bool {
         let frames = numbered(self.description, &ControllerKind::V2m, "MADT/MSI-frame@");
         let first =
@@ -248,7 +249,8 @@ impl Writer<'_> {
     }
 }
 
-/// Returns the address of the registers of a device whose kind has its own node type.
+/// Returns the register address of a device that has this compatible string, for which the IORT has
+/// a separate node type.
 fn registers(device: &PlatformDevice, compatible: &str) -> Option<u64> {
     let is_such =
         device.role == Role::Device && device.compatible.iter().any(|one| one == compatible);

@@ -27,7 +27,7 @@ pub fn with_node_paths(description: &Description) -> Description {
     for controller in &mut description.controllers {
         let base = controller.registers.as_ref().map_or(0, |region| region.base());
         match controller.kind {
-            // Controllers that share the GIC's node.
+            // These controllers share the GIC's node.
             ControllerKind::DirectLpi | ControllerKind::Mbi => {
                 let root = || NodeId::new(&parent);
                 controller.id = controller.secondary_gic.clone().unwrap_or_else(root);
