@@ -37,7 +37,7 @@ pub enum RequestError {
     /// The kernel's heap is exhausted. Nothing was changed.
     #[error("the kernel has no memory for the interrupt's handler")]
     NoMemory,
-    /// The controller refused.
+    /// The controller refused the request.
     #[error(transparent)]
     Controller(MsiError),
     /// A wired-to-MSI bridge has no vector for the input.
@@ -108,7 +108,7 @@ pub struct Stranded {
     pub error: MoveError,
 }
 
-/// A CPU number is not below the number of CPUs in the core's configuration.
+/// A CPU number that is not below the number of CPUs in the core's configuration.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("CPU {0} is unknown to the interrupt core")]
 pub struct UnknownCpu(pub Cpu);
@@ -143,8 +143,7 @@ pub enum MsiDeviceError {
     /// The slot has no vector.
     #[error("the device has no vector allocated at slot {0}")]
     NoVector(u16),
-    /// The slot belongs to a group, the vectors of which share one message and can only be freed
-    /// together.
+    /// The slot belongs to a group, whose vectors share one message and can only be freed together.
     #[error("slot {0} belongs to a group, which can be freed only as a whole")]
     OfAGroup(u16),
     /// An aligned group needs the whole store, but some vectors are already allocated.
@@ -187,7 +186,7 @@ pub enum MsiDeviceError {
     /// The kernel's heap is exhausted.
     #[error("the kernel has no memory for the device's vectors")]
     NoMemory,
-    /// The controller refused.
+    /// The controller refused the request.
     #[error(transparent)]
     Controller(#[from] MsiError),
     /// The endpoint did not accept its messages.

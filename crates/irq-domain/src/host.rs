@@ -4,8 +4,8 @@ use crate::number::Irq;
 use core::ops::Deref;
 use msi_types::{Cpu, TaskContext};
 
-/// The kernel (or a simulation of one), as the interrupt core uses it. The core may call every
-/// function in any context.
+/// Services that the interrupt core requires of the kernel (or of a simulated one). The core may
+/// call every function in any context.
 pub trait Host: TaskContext {
     /// Returns the calling CPU, or `None` on a thread that isn't a CPU (the host side of a
     /// simulation).

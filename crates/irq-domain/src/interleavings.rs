@@ -1,5 +1,5 @@
-//! Checks the lock-free parts under a scheduler that explores interleavings. Only compiled with
-//! `--cfg shuttle`; `cargo xtask test --only interleavings` runs them.
+//! Checks of the lock-free parts, under a scheduler that explores interleavings. These checks are
+//! only compiled with `--cfg shuttle`; `cargo xtask test --only interleavings` runs them.
 //!
 //! The checks assert that a handler never runs concurrently with itself or after it was freed, and
 //! that no message is lost. See `interleavings/mutants.txt` for the faults that they must find.

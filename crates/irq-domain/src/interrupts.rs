@@ -88,9 +88,9 @@ impl fmt::Debug for Config {
 /// enabled.
 ///
 /// All clones refer to the same core, as do the handles and devices created with it. The last of
-/// these objects must be dropped by a task.
+/// these objects must be dropped in task context.
 ///
-/// The trap loop dispatches a wired interrupt in this example. `Kernel` implements [`Host`], and
+/// In this example, the trap loop dispatches a wired interrupt. `Kernel` implements [`Host`], and
 /// `Gic` implements [`WiredParent`]; see [`MsiDevice`](crate::MsiDevice) for message-signaled
 /// interrupts:
 ///
@@ -140,7 +140,7 @@ pub struct Interrupts {
 }
 
 impl Interrupts {
-    /// Creates an interrupt core without interrupts. Only the boot CPU is online. The kernel must
+    /// Creates an interrupt core with no interrupts. Only the boot CPU is online. The kernel must
     /// keep the core alive for as long as its CPUs take interrupts.
     ///
     /// Context: task; may sleep.
@@ -347,7 +347,7 @@ impl Interrupts {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// See [`MoveError`]. Among others, [`MsiError::WouldTear`](msi_types::MsiError::WouldTear).
+    /// See [`MoveError`], in particular [`MsiError::WouldTear`](msi_types::MsiError::WouldTear).
     pub fn set_affinity(&self, irq: Irq, to: Cpu) -> Result<Moved, MoveError> {
         let registry = &self.core.registry;
         let descriptor = registry.find(irq).ok_or(MoveError::UnknownIrq(irq))?;
@@ -414,8 +414,8 @@ impl Interrupts {
     /// [`describe`](Self::describe), reads back the state of the device, the IOMMU and the
     /// controllers, up to the first obstacle. The machine keeps running, so the stages may have
     /// been read at different times. The target's CPU interface is not examined, because only the
-    /// target itself can read it. A private interrupt is explained for the calling CPU. Does not
-    /// allocate. Returns `None` if the interrupt does not exist.
+    /// target itself can read it. For a private interrupt, the explanation applies to the calling
+    /// CPU. Does not allocate. Returns `None` if the interrupt does not exist.
     ///
     /// Context: task; may sleep.
     pub fn explain(&self, irq: Irq) -> Option<Explanation> {

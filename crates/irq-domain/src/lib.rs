@@ -37,8 +37,8 @@
 //!   nor frees, and a later task operation frees the handler.
 //! - **A level-triggered input may have several handlers** ([`Sharing::Shared`]). Handlers can be
 //!   added and removed while CPUs dispatch, and each interrupt runs all of the line's handlers.
-//! - **A spurious interrupt is disabled**, i.e. one whose handler [finds nothing to
-//!   do](IrqReturn::None) in nearly every run.
+//! - **Spurious interrupts are disabled**: if a handler [finds nothing to do](IrqReturn::None) in
+//!   nearly every run, the core disables its interrupt.
 //! - **A message that arrives before its handler is requested is not lost**. If the endpoint can be
 //!   masked at any time, it holds the message back. Otherwise, the core acknowledges the message
 //!   and sends it again when a handler is requested. Controllers therefore need not mask new

@@ -1,4 +1,4 @@
-//! Names of handlers and devices, for messages and statistics.
+//! Names of handlers and devices, for diagnostics and statistics.
 
 use alloc::collections::TryReserveError;
 use alloc::string::String;

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-/// An IRQ number. The core assigns one to each interrupt. IRQ numbers are dense from 0, are reused
-/// after they are freed, and are unrelated to INTIDs.
+/// An IRQ number. The core assigns one to each interrupt. IRQ numbers are dense, start at 0, are
+/// reused after they are freed, and are unrelated to INTIDs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Irq(u32);
 

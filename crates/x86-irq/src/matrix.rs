@@ -4,8 +4,8 @@
 //! CPUs and vectors. Vectors are of three kinds:
 //! - *system* vectors are reserved for the kernel, on all CPUs;
 //! - *managed* vectors are reserved on each CPU of a set, whether or not the CPU is online. Managed
-//!   vectors are for interrupts that follow a set of CPUs while these go offline and come online
-//!   again (e.g. one queue per CPU), because moving such an interrupt can't fail for lack of a
+//!   vectors are for interrupts that follow a set of CPUs as these go offline and come online again
+//!   (e.g. the interrupts of per-CPU queues): moving such an interrupt can't fail for lack of a
 //!   vector;
 //! - *normal* vectors are all others, which are allocated on demand.
 //!
@@ -172,8 +172,8 @@ impl VectorMatrix {
         Ok(())
     }
 
-    /// Reserves one managed vector on each CPU of the set, online or not; reserves all of them or
-    /// none. The vectors may differ from CPU to CPU.
+    /// Reserves one managed vector on each CPU of the set, whether or not the CPU is online. If one
+    /// reservation fails, none is made. The vectors may differ from CPU to CPU.
     ///
     /// # Errors
     /// Returns [`MatrixError::UnknownCpu`] if a CPU is not in the matrix, or

@@ -53,7 +53,7 @@ pub struct Data {
 /// Width and position of a message's destination bits.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DestinationFormat {
-    /// 8 bits, in address bits 19:12: hardware without interrupt remapping.
+    /// 8 bits, in address bits 19:12. Used by hardware without interrupt remapping.
     Xapic,
     /// 15 bits: bits 14:8 are in address bits 11:5. Supported by hypervisors that advertise it: KVM
     /// with `KVM_FEATURE_MSI_EXT_DEST_ID` (CPUID 0x4000_0001, EAX bit 15), and likewise Hyper-V and
@@ -182,8 +182,8 @@ pub struct ApicMessage {
 }
 
 impl ApicMessage {
-    /// Creates an edge that makes `vector` pending at one APIC. All messages that this crate writes
-    /// to devices are of this kind.
+    /// Creates an edge-triggered message that makes `vector` pending at one APIC. All messages that
+    /// this crate writes to devices are of this kind.
     pub const fn fixed(destination: ApicId, vector: ApicVector) -> Self {
         Self {
             destination,

@@ -58,7 +58,7 @@ pub trait EntryCache: Send + Sync {
     fn invalidate(&self, first: u16, log2_count: u8) -> Result<(), InvalidationError>;
 }
 
-/// The unit did not complete an invalidation.
+/// Error for an invalidation that the unit did not complete.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the remapping unit did not invalidate its interrupt entry cache: {reason}")]
 pub struct InvalidationError {
@@ -69,7 +69,7 @@ pub struct InvalidationError {
 /// The parts of a remapping layer.
 #[non_exhaustive]
 pub struct RemappedVectorsConfig<M> {
-    /// Vectors of the CPUs.
+    /// The domain that allocates the CPUs' vectors.
     pub vectors: Arc<VectorDomain>,
     /// Table that the unit was configured with. All entries must be absent.
     pub table: RemapTable<M>,
@@ -205,7 +205,7 @@ impl<M: RemapMemory> RemappedVectors<M> {
         Ok(Self { vectors, table, cache, base, sources, records: TaskLock::new(records) })
     }
 
-    /// Returns the vectors of the CPUs.
+    /// Returns the domain that allocates the CPUs' vectors.
     pub fn vectors(&self) -> &Arc<VectorDomain> {
         &self.vectors
     }

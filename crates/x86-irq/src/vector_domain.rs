@@ -1,11 +1,11 @@
 //! Root domain of the interrupt hierarchy on x86. It manages the vectors on all CPUs.
 //!
 //! # Numbers
-//! CPUs acknowledge pairs of CPU and vector, but an interrupt core needs one number per interrupt
-//! that does not change when the interrupt moves. The domain therefore allocates [`HwIrq`]s,
-//! starting at [`FIRST_HWIRQ`]. Lower numbers are reserved for interrupts that each CPU receives on
-//! its own vectors. For each CPU, the domain maintains a table from vector to hwirq, which
-//! [`VectorDomain::arrive`] reads at the trap entry without a lock:
+//! On x86, an interrupt is identified by a CPU and a vector, but an interrupt core needs one number
+//! per interrupt that does not change when the interrupt moves. The domain therefore allocates
+//! [`HwIrq`]s, starting at [`FIRST_HWIRQ`]. Lower numbers are reserved for interrupts that each CPU
+//! receives on its own vectors. For each CPU, the domain maintains a table from vector to hwirq,
+//! which [`VectorDomain::arrive`] reads at the trap entry without a lock:
 //!
 //! ```text
 //! trap(cpu, vector):
@@ -39,10 +39,11 @@
 //! that is free on as many CPUs as possible.
 //!
 //! The domain keeps an interrupt's former vector allocated until an interrupt has arrived at the
-//! new vector, and the old CPU has then found no request of the former vector pending. The device
-//! sends this interrupt only after its last message to the former vector. [`Apic::request_cleanup`]
-//! asks the old CPU to check its pending requests. If the former vector were reused earlier, a late
-//! message could reach another interrupt's handler. Freed vectors must be cleaned up the same way.
+//! new vector, and the old CPU has then found no request pending for the former vector. The device
+//! sends the interrupt to the new vector only after its last message to the former one.
+//! [`Apic::request_cleanup`] asks the old CPU to check its pending requests. If the former vector
+//! were reused earlier, a late message could reach another interrupt's handler. Freed vectors must
+//! be cleaned up the same way.
 //!
 //! A *managed* interrupt moves only among the CPUs of a set. One vector is reserved for it on each
 //! of them, so such a move can't fail for lack of a vector.
@@ -95,7 +96,7 @@ pub(crate) use quotas::AttachmentId;
 /// Lowest hwirq that a domain allocates.
 pub const FIRST_HWIRQ: u32 = 256;
 
-/// Allocates and dispatches the vectors of all CPUs. See the [module](self).
+/// The root domain, which allocates and dispatches the vectors of all CPUs. See the [module](self).
 ///
 /// The [crate's example](crate#example) allocates a vector and handles its first interrupt.
 pub struct VectorDomain {
@@ -156,7 +157,7 @@ impl VectorDomain {
         self.with_core(|core| self.message_to(core, cpu_vector))
     }
 
-    /// Returns the APIC of a CPU that is or was online.
+    /// Returns the APIC ID of a CPU that is or was online.
     ///
     /// Context: any.
     pub fn apic_id(&self, cpu: Cpu) -> Option<ApicId> {

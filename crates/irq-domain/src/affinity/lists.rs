@@ -32,7 +32,8 @@ impl Hotplug {
     }
 }
 
-/// Memory for a list of CPUs with a count for each.
+/// Preallocated memory for a list of candidate CPUs, and for each CPU's number of managed
+/// interrupts.
 pub(crate) struct Candidates {
     pub(crate) cpus: Vec<Cpu>,
     pub(crate) load: Vec<u32>,

@@ -1,5 +1,5 @@
-//! Transactional vector allocation: a device's vectors are placed on CPUs, numbered and composed,
-//! or else everything is rolled back.
+//! Transactional vector allocation. A transaction places a device's vectors on CPUs, numbers them
+//! and composes their messages. If a step fails, everything is rolled back.
 
 use super::counts::Counts;
 use super::endpoint::Endpoint;
@@ -109,8 +109,8 @@ impl<'a> Transaction<'a> {
         self.take_in(Allocation { block, shape, first: 0 }, cpu, None)
     }
 
-    /// Allocates independent vectors on the CPUs that the policy chooses, with a single request for
-    /// each CPU.
+    /// Allocates independent vectors on the CPUs that the policy chooses. Makes a single request
+    /// for each CPU.
     pub(super) fn spread(&mut self, slots: &[u16]) -> Result<(), MsiDeviceError> {
         let mut placed = Vec::new();
         placed.try_reserve_exact(slots.len())?;

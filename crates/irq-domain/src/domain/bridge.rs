@@ -21,8 +21,8 @@ pub trait InputBridge: MessageStore {
     /// The input does not support this trigger mode.
     fn set_trigger(&self, input: u16, trigger: Trigger) -> Result<(), StoreError>;
 
-    /// Ends an input's interrupt after its handler has returned. If a level is still asserted, the
-    /// bridge must send its message again.
+    /// Ends an input's interrupt after its handler has returned. If a level-triggered input is
+    /// still asserted, the bridge must send its message again.
     ///
     /// Context: any.
     fn end(&self, input: u16);
@@ -64,8 +64,8 @@ impl WiredBridge {
         Ok(Self { device, bridge })
     }
 
-    /// Installs an input's handler, sets the trigger mode, and enables the interrupt. Ends the
-    /// input each time the handler returns.
+    /// Installs an input's handler, sets the trigger mode, and enables the interrupt. Each time the
+    /// handler returns, the input is ended.
     ///
     /// Context: task; may sleep.
     pub fn request<R: Into<IrqReturn>>(

@@ -33,7 +33,7 @@ impl Endpoint {
         self.0.trigger()
     }
 
-    /// Returns the limits on messages in the store.
+    /// Returns the store's limits on messages.
     pub(super) fn fit(&self) -> Fit {
         self.0.fit()
     }

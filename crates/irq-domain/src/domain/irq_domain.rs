@@ -123,7 +123,7 @@ impl IrqDomain {
         })
     }
 
-    /// Plans and makes an allocation, then composes, writes and commits the messages. If a step
+    /// Plans and makes an allocation, composes and writes its messages, and commits it. If a step
     /// fails, all previous ones are rolled back.
     fn grant<P>(
         this: &Shared<Self>,
@@ -194,8 +194,8 @@ impl IrqDomain {
         Ok(quiet?)
     }
 
-    /// Closes the vector at `slot` and frees its slot. Turns the store off if this was the last
-    /// vector, and also returns the result of that write.
+    /// Closes the vector at `slot` and clears its slot. Turns the store off if this was the last
+    /// vector. Returns the vector, and the result of the writes to the store.
     fn remove_vector(
         &self,
         registry: &IrqRegistry,
@@ -250,8 +250,8 @@ impl IrqDomain {
             return Ok(());
         }
         let descriptors = || state.table.iter().map(|(_, vector)| &vector.descriptor);
-        // If the interrupt is enabled or disabled during the rewrite, this applies the change to
-        // the endpoint's mask.
+        // If an interrupt is enabled or disabled during the rewrite, `end_rewrite` applies the
+        // change to the endpoint's mask.
         let masks_itself = self.endpoint.mask().is_some();
         if masks_itself {
             descriptors().for_each(|one| one.control.lock(registry.host()).begin_rewrite());

@@ -24,10 +24,10 @@ use msi_types::{
     NotDmaIsolated, NotIsolated, RequesterId, Shape, StoreError,
 };
 
-/// A device, as its bus describes it.
+/// Configuration for a device with one message store.
 #[non_exhaustive]
 pub struct MsiDeviceConfig<'a, S: ?Sized = dyn MessageStore> {
-    /// Device name for messages and statistics: the function's address or the node's name.
+    /// Device name for diagnostics and statistics: the function's address or the node's name.
     pub name: &'a str,
     /// The device's requester ID.
     pub requester: RequesterId,
@@ -67,8 +67,8 @@ impl<S: ?Sized> fmt::Debug for MsiDeviceConfig<'_, S> {
 /// [`request`](Self::request) for each slot. Later on, it can add and remove single vectors with
 /// [`allocate_at`](Self::allocate_at) and [`free`](Self::free). Dropping the domain removes the
 /// handlers, turns the store off, then frees the vectors and detaches the device; this order
-/// prevents stray messages. Handles that outlive the domain are harmless no-ops. If the caller of
-/// the drop [may not wait](crate::TaskContext::may_wait), a later task operation performs these
+/// prevents stray messages. Handles that outlive the domain become no-ops. If the caller that drops
+/// the domain [may not wait](crate::TaskContext::may_wait), a later task operation performs these
 /// steps, and handlers may still run until then.
 ///
 /// The [crate's example](crate#example) attaches a device and requests a vector. See
@@ -151,12 +151,12 @@ impl MsiDevice {
         IrqDomain::allocate_at(&self.domain, &self.core, slots)
     }
 
-    /// Grants a vector at `slot` that is only ever delivered to CPUs of `among`, e.g. those that
-    /// use a queue. The vector targets the online CPU of `among` that has the fewest managed
-    /// vectors. When that CPU goes offline, the vector moves to another CPU in the set. When the
-    /// last CPU in the set goes offline, the vector is shut down until one of them is online again;
-    /// the device's messages stay pending until then. The controller reserves everything that these
-    /// moves require.
+    /// Grants a vector at `slot` that is only ever delivered to CPUs of `among`, e.g. the CPUs that
+    /// use one of the device's queues. The vector targets the online CPU of `among` that has the
+    /// fewest managed vectors. When that CPU goes offline, the vector moves to another CPU in the
+    /// set. When the last CPU in the set goes offline, the vector is shut down until one of them is
+    /// online again; the device's messages stay pending until then. The controller reserves
+    /// everything that these moves require.
     ///
     /// Context: task; may sleep.
     ///
@@ -172,8 +172,8 @@ impl MsiDevice {
         IrqDomain::allocate_managed(&self.domain, &self.core, slot, among)
     }
 
-    /// Frees the vector at `slot` and its handler. The handle becomes a no-op, and the slot can be
-    /// allocated again in any way. Must not be called from within the handler.
+    /// Frees the vector at `slot` and its handler. The handle becomes a no-op, and any of the
+    /// allocation functions can use the slot again. Must not be called from within the handler.
     ///
     /// Context: task; may sleep.
     ///
@@ -234,8 +234,8 @@ impl MsiDevice {
     /// it), but before the device's own driver starts the device again. Vectors must not be enabled
     /// or disabled between the loss of the registers and this call.
     ///
-    /// A message that the device should have sent while it was down is lost with the rest of its
-    /// state. If the device can wake the system, its driver must therefore check it after this
+    /// A message that the device should have sent while it was down is lost along with the rest of
+    /// its state. If the device can wake the system, its driver must therefore check it after this
     /// call.
     ///
     /// Context: task; may sleep.
@@ -284,9 +284,10 @@ impl MsiDevice {
             .with_table(self.core.host(), |table| table.get(slot).and_then(DeviceVector::message))
     }
 
-    /// Returns the message that the device sends for the vector at `slot`: either the stored one,
-    /// or the one that the device derives from its group's. Drivers of devices that keep a copy of
-    /// the message elsewhere can use this, and must update the copy when the interrupt moves.
+    /// Returns the message that the device sends for the vector at `slot`: either the stored
+    /// message, or the one that the device derives from its group's message. Drivers of devices
+    /// that keep a copy of the message elsewhere can use this, and must update the copy when the
+    /// interrupt moves.
     ///
     /// Context: task; may sleep.
     pub fn sent_message(&self, slot: u16) -> Option<MsiMessage> {

@@ -56,7 +56,7 @@ pub struct SharedDevice {
     owner: TakenOnDrop<dyn Teardown>,
 }
 
-/// A [`SharedDevice`]'s own use of the attachment.
+/// The [`SharedDevice`] itself, as a user of the attachment.
 struct AttachmentOwner(Shared<SharedAttachment>);
 
 impl Teardown for AttachmentOwner {
@@ -66,7 +66,7 @@ impl Teardown for AttachmentOwner {
 }
 
 impl SharedDevice {
-    /// Attaches the device to its controller, with room for all its domains.
+    /// Attaches the device to its controller, and reserves room for the vectors of all its domains.
     ///
     /// Context: task; may sleep.
     pub fn attach(

@@ -101,7 +101,7 @@ impl fmt::Debug for VectorTable {
 }
 
 impl VectorTable {
-    /// Reserves room.
+    /// Reserves room for this many allocations and vectors.
     pub(super) fn reserve(
         &mut self,
         allocations: usize,
@@ -169,7 +169,7 @@ impl VectorTable {
         self.allocations.remove(first)
     }
 
-    /// Returns all entries.
+    /// Returns all allocations and vectors.
     pub(super) fn into_parts(
         self,
     ) -> (impl Iterator<Item = Allocation>, impl Iterator<Item = DeviceVector>) {

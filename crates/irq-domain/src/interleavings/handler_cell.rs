@@ -101,7 +101,7 @@ macro_rules! threads {
     };
 }
 
-/// Two CPUs acknowledge a device's three messages while the affinity moves between them.
+/// Two CPUs acknowledge a device's three messages while the interrupt moves between them.
 fn two_cpus_share_an_interrupt() {
     let (machine, _) = Machine::new();
     threads! {

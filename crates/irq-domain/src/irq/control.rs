@@ -13,8 +13,8 @@
 //! | `closing` | the close of a handler, per cell | a task that frees the handler |
 //! | `shut_down` | the last CPU of a managed interrupt that goes offline | the first one that comes online |
 //!
-//! All fields are changed under the descriptor's lock. The fields may be changed in every context,
-//! except that `rewriting` is only changed by a task that also holds the device's lock, and
+//! All fields are protected by the descriptor's lock. They may be changed in any context, with two
+//! exceptions: `rewriting` is only changed by a task that also holds the device's lock, and
 //! `shut_down` only by a task that also holds the hotplug lock. The source is masked while
 //! `disables` is not 0. If `disables` changes while `rewriting` is set, the source is masked or
 //! unmasked when `rewriting` is cleared.
@@ -48,7 +48,7 @@ pub(crate) enum HandlerPhase {
     Gone,
 }
 
-/// The part of an interrupt that a dropped handle left to be freed.
+/// The part of an interrupt that remains to be freed after a handle was dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Released {
     /// The interrupt is closed, but its handler may still be running.
@@ -92,7 +92,8 @@ impl Control {
         self.shut_down
     }
 
-    /// Returns the reason why the handler does not run when the interrupt arrives, if there is one.
+    /// Returns the obstacle, if any, that keeps the handler from running when the interrupt
+    /// arrives.
     pub(crate) const fn obstacle(&self) -> Option<Obstacle> {
         match self.handler {
             HandlerPhase::Vacant | HandlerPhase::Gone => Some(Obstacle::NotRequested),
@@ -190,7 +191,7 @@ impl Control {
         self.members == 0
     }
 
-    /// Marks a spurious interrupt. The caller must disable it.
+    /// Marks the interrupt as shut off because it is spurious. The caller must disable it.
     pub(crate) fn shut_off(&mut self) {
         self.shut_off = true;
     }
@@ -201,15 +202,15 @@ impl Control {
         core::mem::take(&mut self.shut_off)
     }
 
-    /// Undoes `disables`. Returns `true` if this enables the interrupt.
+    /// Undoes the given number of disables. Returns `true` if this enables the interrupt.
     pub(crate) fn enable_all(&mut self, disables: u32) -> bool {
         let was_disabled = self.disables != 0;
         self.disables = self.disables.saturating_sub(disables);
         was_disabled && self.disables == 0
     }
 
-    /// Marks a managed interrupt that has no online CPU. Returns `true` if the interrupt was not
-    /// marked before; the caller must then disable it.
+    /// Marks a managed interrupt as shut down, because none of its CPUs is online. Returns `true`
+    /// if the interrupt was not marked before; the caller must then disable it.
     pub(crate) fn shut_down(&mut self) -> bool {
         !core::mem::replace(&mut self.shut_down, true)
     }

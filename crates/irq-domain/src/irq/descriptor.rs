@@ -108,8 +108,8 @@ impl Descriptor {
         matches!(&self.source, Source::PerCpu(input) if input.is_on(cpu))
     }
 
-    /// Returns the names of the interrupt's handlers. Without a handler, returns the name of the
-    /// last one.
+    /// Returns the names of the interrupt's handlers. If the interrupt has no handler, returns the
+    /// name of the last one.
     ///
     /// Context: task; may sleep.
     ///
@@ -143,8 +143,8 @@ impl Descriptor {
     }
 
     /// Waits for a move in progress to end and returns the target, or `None` for a private
-    /// interrupt. A move checks under the same lock that its target CPU is online. Once a CPU has
-    /// been marked offline, no move that follows this call can select it.
+    /// interrupt. A move checks under the same lock that its target CPU is online. If a CPU was
+    /// marked offline before this call, no later move can select that CPU.
     ///
     /// Context: task; may sleep.
     pub(crate) fn settled_target(&self, host: &dyn Host) -> Option<Cpu> {
@@ -374,8 +374,8 @@ impl Source {
         }
     }
 
-    /// Explains the stages from the device to the target CPU. A private interrupt is explained for
-    /// the calling CPU.
+    /// Explains the stages from the device to the target CPU. For a private interrupt, the
+    /// explanation applies to the calling CPU.
     ///
     /// Context: task; may sleep.
     pub(crate) fn explain(&self, host: &dyn Host, hwirq: HwIrq) -> Explanation {

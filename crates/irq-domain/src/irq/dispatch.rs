@@ -29,7 +29,8 @@ pub enum Dispatched {
 }
 
 /// The reason why a handler did not run immediately. No arrival is lost: an edge or message is sent
-/// again through the controller, to the CPU that is the target by then, and a level stays asserted.
+/// again through the controller, to the interrupt's target at that time, and a level stays
+/// asserted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Deferral {
     /// The handler is already running on another CPU (or on this one, in the context that the
@@ -121,7 +122,7 @@ impl Dispatcher {
     }
 
     /// # Errors
-    /// Handles an arrival at a cell without a handler.
+    /// Returns the cell's history if the cell has no handler.
     #[inline]
     fn arrive(&self, cell: &HandlerCell<Action>, cpu: Cpu) -> Result<Dispatched, History> {
         match cell.enter() {
@@ -170,7 +171,8 @@ impl Dispatcher {
         }
     }
 
-    /// Returns a vector's entry, allocated if necessary, or `None` for vectors beyond the table.
+    /// Returns a vector's entry, allocating it if necessary, or `None` for vectors beyond the
+    /// table.
     ///
     /// Context: task; may sleep.
     pub(crate) fn ensure(&self, hwirq: HwIrq) -> Result<Option<&HwIrqEntry>, TryReserveError> {

@@ -72,8 +72,7 @@ type Middle = [OnceBox<Leaf>; FANOUT];
 /// requested one, and 2 KiB for each such range of 65536.
 #[derive(Debug)]
 pub(crate) struct DispatchTable {
-    /// Vectors below 65536, whose lookup has one step less. Most systems have no vectors above
-    /// them.
+    /// Vectors below 65536, whose lookup is one step shorter. Most systems have no higher vectors.
     low: Box<Middle>,
     high: Box<[OnceBox<Middle>; FANOUT]>,
 }
@@ -97,7 +96,8 @@ impl DispatchTable {
         middle.get((index >> 8) % FANOUT)?.get()?.get(index % FANOUT)
     }
 
-    /// Returns a vector's entry, allocated if necessary, or `None` for vectors beyond [`HWIRQS`].
+    /// Returns a vector's entry, allocating it if necessary, or `None` for vectors beyond
+    /// [`HWIRQS`].
     ///
     /// Context: task; may sleep.
     pub(crate) fn ensure(&self, hwirq: HwIrq) -> Result<Option<&HwIrqEntry>, TryReserveError> {

@@ -24,8 +24,8 @@ pub(crate) fn explain(interrupt: IrqRef<'_>) -> Explanation {
     })
 }
 
-/// Returns the reason why the handler does not run when the interrupt arrives, if there is one. For
-/// a private interrupt, checks the handler of the calling CPU.
+/// Returns the obstacle, if any, that keeps the handler from running when the interrupt arrives.
+/// For a private interrupt, checks the handler of the calling CPU.
 fn disabled(interrupt: IrqRef<'_>) -> Option<Obstacle> {
     let (descriptor, host) = (interrupt.descriptor, interrupt.runtime.host());
     if descriptor.flow != Flow::PerCpu {

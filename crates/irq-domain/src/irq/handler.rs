@@ -1,4 +1,4 @@
-//! Handlers, what they receive and what they return.
+//! Interrupt handlers, their argument and their result.
 
 use crate::number::Irq;
 use alloc::collections::TryReserveError;

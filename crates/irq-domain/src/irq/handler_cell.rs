@@ -209,7 +209,8 @@ impl<T> HandlerCell<T> {
         }
     }
 
-    /// Disables the cell: arrivals are marked, not run. A running handler continues.
+    /// Disables the cell: arrivals do not run the handler, and edges are marked to be sent again. A
+    /// running handler continues.
     ///
     /// Context: any.
     pub(crate) fn disable(&self) {
@@ -380,8 +381,8 @@ impl<T> Drop for Running<'_, T> {
     }
 }
 
-/// Keeps the value in place while an arrival is sent again. Other CPUs may run the handler in the
-/// meantime.
+/// A pin, which keeps the value in place while an arrival is sent again. Other CPUs may run the
+/// handler in the meantime.
 pub(crate) struct Pinned<'a, T> {
     cell: &'a HandlerCell<T>,
 }

@@ -121,7 +121,7 @@ fn affinity(descriptor: &Descriptor) -> EffectiveAffinity {
     }
 }
 
-/// Indents each line by two spaces.
+/// A writer that indents each line by two spaces.
 struct Indented<'a> {
     out: &'a mut dyn fmt::Write,
     /// `true` once a line's first character has been written.

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use doorbell_fallible::try_collect;
 use msi_types::Cpu;
 
-/// Memory layout of the counters of several CPUs.
+/// Memory layout of per-CPU counters.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spacing {
     /// Adjacent counters, because only one CPU counts at a time.
@@ -15,8 +15,8 @@ pub(crate) enum Spacing {
     OwnLines,
 }
 
-/// Number of runs on each CPU. Only that CPU writes its counter, under the exclusion that the
-/// handler cell provides, so we don't need atomic additions.
+/// Number of runs on each CPU. Each counter is written only by its own CPU, and the handler cell
+/// excludes concurrent runs there, so we don't need atomic additions.
 #[derive(Debug)]
 pub(crate) struct Counts {
     cells: Vec<AtomicU64>,
@@ -31,7 +31,8 @@ impl Counts {
 
     #[inline]
     pub(crate) fn count(&self, cpu: Cpu) {
-        // Ordering: every run counts, a counter has one writer, and no other memory depends on it.
+        // Ordering: every handler run executes this, so it must be cheap. Each counter has a single
+        // writer, and no other memory access depends on it.
         if let Some(cell) = self.cells.get(cpu.index() << self.shift) {
             cell.store(cell.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
@@ -67,8 +68,8 @@ impl UnhandledRuns {
 
     /// Counts a run that found nothing to do. Returns `true` if the interrupt is spurious.
     pub(crate) fn count(&self, counts: &Counts) -> bool {
-        // Ordering: on a shared line, many runs find nothing to do. The counters have one writer,
-        // and no other memory depends on them.
+        // Ordering: on a shared line, many runs find nothing to do, so this must be cheap. The
+        // counters have a single writer, and no other memory access depends on them.
         self.total.store(self.total() + 1, Ordering::Relaxed);
         let recent = self.recent.load(Ordering::Relaxed) + 1;
         self.recent.store(recent, Ordering::Relaxed);

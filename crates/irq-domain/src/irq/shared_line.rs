@@ -26,7 +26,7 @@ use once_cell::race::OnceBox;
 pub(crate) struct MemberIndex(usize);
 
 impl MemberIndex {
-    /// The member that created the line.
+    /// Index of the member that created the line.
     pub(crate) const FIRST: Self = Self(0);
 }
 
@@ -81,7 +81,7 @@ impl SharedLine {
         line
     }
 
-    /// Runs every member's handler. The interrupt is handled if any of them handled it.
+    /// Runs every member's handler. Returns [`IrqReturn::Handled`] if at least one of them did.
     ///
     /// Context: hard IRQ.
     pub(crate) fn run(&self, context: &IrqContext<'_>) -> IrqReturn {
@@ -115,8 +115,8 @@ impl SharedLine {
         Ok(MemberIndex(self.members().count() - 1))
     }
 
-    /// Installs a vacant member's handler. Returns `false` if the line is being removed. The caller
-    /// must hold the control lock.
+    /// Installs a handler in a vacant member. Returns `false` if the line is being removed. The
+    /// caller must hold the control lock.
     ///
     /// Context: any.
     pub(crate) fn join(&self, control: &mut Control, index: MemberIndex, handler: Handler) -> bool {

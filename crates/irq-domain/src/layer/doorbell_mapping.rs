@@ -57,7 +57,7 @@ pub enum IovaConstraint {
         /// Number of address bits: 32 or 64.
         address_bits: u8,
     },
-    /// Exactly this page.
+    /// The page must be mapped at exactly this address.
     At(u64),
 }
 

@@ -1,4 +1,4 @@
-//! Layer for a hypervisor below the controllers that it presents to its guest.
+//! Layer that represents a hypervisor below the virtual controllers that it presents to its guest.
 
 use super::Layer;
 use msi_types::{Capabilities, Capability, Properties, Property, Tier};

@@ -34,9 +34,9 @@ struct Records {
     /// Devices, keyed by the cookie of their attachment to the parent.
     devices: SortedMap<u32, RequesterId>,
     vectors: SortedMap<HwIrq, DeviceMessages>,
-    /// Messages whose vectors are being freed, each with the number of the operation that frees
-    /// them. Messages stay in this list until the parent has freed their vectors. The list has room
-    /// for all vectors.
+    /// Messages whose vectors are being freed, each with the number of the freeing operation.
+    /// Messages stay in this list until the parent has freed their vectors. The list has room for
+    /// all vectors.
     freed: Vec<(u64, DeviceMessages)>,
     operations: u64,
 }

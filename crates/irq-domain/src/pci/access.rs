@@ -46,8 +46,8 @@ pub trait ConfigSpace: Send + Sync {
 
     /// Returns the address of a bridge upstream of the function that does not forward the
     /// function's messages, because its Bus Master Enable is 0. If there are several, returns the
-    /// one nearest to the function. Returns `None` if the bus driver does not know of one, as does
-    /// the provided method.
+    /// one nearest to the function. Returns `None` if the bus driver knows of no such bridge. The
+    /// provided method always returns `None`.
     fn closed_bridge(&self) -> Option<RequesterId> {
         None
     }

@@ -36,7 +36,7 @@ pub fn capabilities(config: &dyn ConfigSpace) -> CapabilityIter<'_> {
     CapabilityIter { config, next, left: MOST }
 }
 
-/// Iterates over a function's [`capabilities`].
+/// Iterator over a function's [`capabilities`].
 pub struct CapabilityIter<'a> {
     config: &'a dyn ConfigSpace,
     next: u8,

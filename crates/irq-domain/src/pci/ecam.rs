@@ -34,8 +34,8 @@ pub struct Ecam {
 }
 
 impl Ecam {
-    /// Creates access to the configuration space of `buses`. The window starts with the first of
-    /// these buses. Buses beyond the window's length are treated as empty.
+    /// Creates an accessor for the configuration space of `buses`. The window starts with the first
+    /// of these buses. Buses beyond the window's length are treated as empty.
     pub fn new(window: Arc<dyn EcamWindow>, buses: BusRange) -> Self {
         Self { window, buses }
     }

@@ -86,7 +86,7 @@ impl Function {
     /// 10 in the command register).
     ///
     /// # Errors
-    /// [`PciError::Unplaced`] if a region has no address. Otherwise, the device would decode that
+    /// [`PciError::Unplaced`] if a region has no address, because the device would decode that
     /// region at address 0.
     pub fn enable(&self) -> Result<(), PciError> {
         if let Some(bir) = self.bars.unplaced {

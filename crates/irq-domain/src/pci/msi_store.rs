@@ -70,7 +70,8 @@ impl MsiStore {
         Ok(Self { registers, host, log2_capable, state: TaskLock::new(quiet), masks })
     }
 
-    /// Returns the reason why the slot cannot send messages, apart from its mask, if there is one.
+    /// Returns the obstacle, if any, that keeps the slot from sending messages. Ignores the slot's
+    /// mask.
     fn check_enabled(&self, slot: u16) -> Option<Obstacle> {
         if slot >= self.slots() {
             return Some(Obstacle::NoVector { vector: slot, vectors: self.slots() });

@@ -115,11 +115,11 @@ pub struct MsixStore {
 enum MsixEnable {
     /// MSI-X is disabled, and the table has not been accessed yet.
     Untouched,
-    /// Disabled.
+    /// MSI-X is disabled, and the table has been accessed.
     Off,
     /// MSI-X is enabled, with the function mask set.
     Held,
-    /// Enabled.
+    /// MSI-X is enabled, with the function mask clear.
     On,
 }
 
@@ -186,9 +186,9 @@ impl MsixStore {
         Control::from(self.parts.config.read16(self.parts.capability.offset + CONTROL))
     }
 
-    /// Returns the reason why the slot cannot send messages, apart from its table entry, if there
-    /// is one. The entry must only be read if there is none, because some functions do not respond
-    /// to table accesses while MSI-X is disabled.
+    /// Returns the obstacle, if any, that keeps the slot from sending messages. Ignores the slot's
+    /// table entry, which must only be read if this function finds no obstacle, because some
+    /// functions do not respond to table accesses while MSI-X is disabled.
     fn check_table(&self, slot: u16) -> Option<Obstacle> {
         if slot >= self.slots() {
             return Some(Obstacle::NoVector { vector: slot, vectors: self.slots() });

@@ -13,8 +13,8 @@ const POWER: u8 = 0x01;
 const POWER_STATUS: u16 = 0x04;
 const POWER_STATE: u16 = 3;
 
-/// Returns the state of a slot that is subject to `obstacle`, if there is one. Otherwise, `read`
-/// returns the slot's message and, if the slot is masked, its pending bit.
+/// Returns the state of a slot. Reports `obstacle` if the slot has one. Otherwise, calls `read` for
+/// the slot's message and, if the slot is masked, its pending bit.
 pub(super) fn slot_state(
     config: &dyn ConfigSpace,
     slot: u16,

@@ -22,9 +22,9 @@ pub struct FunctionStore {
 /// Context: task; may sleep.
 ///
 /// # Errors
-/// This function can return every [`PciError`] except [`PciError::NoCapability`]. If the function
-/// has an MSI-X capability that cannot be used, the result is an error; a caller that wants to use
-/// MSI instead must call [`MsiStore::new`].
+/// This function can return any [`PciError`] except [`PciError::NoCapability`]. If the function has
+/// an MSI-X capability that cannot be used, the result is an error; a caller that wants to use MSI
+/// instead must call [`MsiStore::new`].
 ///
 /// # Example
 /// ```

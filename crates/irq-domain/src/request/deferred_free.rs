@@ -1,5 +1,5 @@
-//! Frees handlers and devices: immediately, or later in a task if their owner was dropped where the
-//! caller may not wait.
+//! Frees handlers and devices: immediately if the caller that drops their owner may wait, and
+//! otherwise later in a task.
 
 use crate::host::Host;
 use crate::irq::control::Released;

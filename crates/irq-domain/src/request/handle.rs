@@ -30,7 +30,7 @@ pub struct WiredRequest<'a> {
     pub hwirq: HwIrq,
     /// The device's trigger mode.
     pub trigger: Trigger,
-    /// Handler name for messages and statistics.
+    /// Handler name for diagnostics and statistics.
     pub name: &'a str,
     /// The interrupt's initial state.
     pub start: Start,
@@ -71,9 +71,9 @@ impl<'a> WiredRequest<'a> {
 /// - If the caller [may wait](crate::TaskContext::may_wait), drop returns once the handler has
 ///   returned on all CPUs and its memory has been freed. The caller must not hold a lock that the
 ///   handler takes.
-/// - Otherwise (in hard-IRQ context, whether in its own handler or not, or with interrupts masked),
-///   drop neither waits nor frees. The handler is not entered again, and a later task operation,
-///   such as [`Interrupts::reclaim`](crate::Interrupts::reclaim), frees it.
+/// - Otherwise (in hard-IRQ context, including in its own handler, or with interrupts masked), drop
+///   neither waits nor frees. The handler is not entered again, and a later task operation, such as
+///   [`Interrupts::reclaim`](crate::Interrupts::reclaim), frees it.
 ///
 /// **A [shared](Sharing::Shared) line** is one interrupt with one number, state, affinity and run
 /// count. Each handle on a shared line controls the whole line: [`disable`](Self::disable) masks

@@ -116,7 +116,7 @@ impl Function {
         self.writable.lock().unwrap()[usize::from(at)..][..bits.len()].copy_from_slice(bits);
     }
 
-    /// Only tasks may access configuration space behind a mailbox.
+    /// Checks that configuration space behind a mailbox is only accessed by tasks.
     fn check_context(&self) {
         if self.context == AccessContext::Task {
             assert_task();
@@ -266,8 +266,7 @@ impl TableMemory for Function {
         self.memory.lock().unwrap().len() as u64 * 4
     }
 
-    /// Reads must only be made while MSI-X is enabled, because some functions do not respond
-    /// otherwise.
+    /// Reads the table. MSI-X must be enabled, because some functions do not respond otherwise.
     fn read32(&self, offset: u64) -> u32 {
         if self.gone.load(Ordering::Relaxed) {
             return u32::MAX;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 const LINE: WiredRequest<'static> = WiredRequest::new(HwIrq::new(33), Trigger::Level, "line");
 
-/// Requests a line whose handler returns what the flag selects.
+/// Requests a line whose handler returns `Handled` while the flag is set, and `None` otherwise.
 fn line(machine: &Machine) -> (IrqHandle, Arc<AtomicBool>) {
     let mine = Arc::new(AtomicBool::new(false));
     let says = mine.clone();

@@ -30,7 +30,7 @@ thread_local! {
     static SPURIOUS: Cell<Option<Irq>> = const { Cell::new(None) };
 }
 
-/// Takes the interrupt that this thread's dispatch shut off last.
+/// Returns the interrupt that this thread's dispatch shut off last, and clears the record.
 pub(crate) fn take_spurious() -> Option<Irq> {
     SPURIOUS.take()
 }
@@ -46,7 +46,7 @@ pub(crate) fn on_cpu<T>(cpu: u32, act: impl FnOnce() -> T) -> T {
     in_context(Some(cpu), false, act)
 }
 
-/// Runs `act` in task context, as another CPU's task would in the middle of a handler.
+/// Runs `act` in task context, as if a task on another CPU ran it in the middle of a handler.
 pub(crate) fn in_task<T>(act: impl FnOnce() -> T) -> T {
     in_context(None, false, act)
 }

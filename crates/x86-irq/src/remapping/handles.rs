@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use doorbell_fallible::try_collect;
 
-/// Allocator for a table's entries. The first entry of a block is a multiple of its count rounded
-/// up to a power of two, so that one invalidation covers the block.
+/// Allocator for a table's entries. The index of a block's first entry is a multiple of the block's
+/// size rounded up to a power of two, so that one invalidation covers the block.
 #[derive(Debug)]
 pub(super) struct Handles {
     /// One bit per entry, set while the entry is in use.

@@ -111,7 +111,7 @@ pub struct IrteTarget {
 }
 
 impl IrteTarget {
-    /// Creates an edge that makes `vector` pending at one APIC.
+    /// Creates an edge-triggered target that makes `vector` pending at one APIC.
     pub const fn fixed(destination: ApicId, vector: ApicVector) -> Self {
         Self {
             destination,

@@ -84,7 +84,7 @@ pub struct RemapTable<M> {
 }
 
 impl<M: RemapMemory> RemapTable<M> {
-    /// Creates a table in `memory`, which must have [`TableSize::bytes`].
+    /// Creates a table in `memory`, which must be [`TableSize::bytes`] long.
     pub const fn new(config: RemapTableConfig, memory: M) -> Self {
         Self { config, memory }
     }

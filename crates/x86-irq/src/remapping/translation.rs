@@ -73,7 +73,7 @@ impl RemapFault {
 }
 
 impl<M: RemapMemory> RemapTable<M> {
-    /// Translates a requester's message as the unit does, to an APIC and the interrupt there.
+    /// Translates a requester's message as the unit does, and returns its target.
     ///
     /// The caller must record faults, unless the entry has FPD set: see [`entry`](Self::entry).
     ///

@@ -11,8 +11,8 @@ use msi_types::{
 };
 
 impl VectorDomain {
-    /// Allocates hwirqs for `request`, all or none. Each has a vector on its CPU; a managed hwirq
-    /// also has a list of CPUs.
+    /// Allocates the hwirqs for `request`: either all of them or none. Each hwirq has a vector on
+    /// the request's CPU; a managed hwirq also has a list of CPUs.
     ///
     /// Context: task; may sleep.
     pub(crate) fn allocate_block(
@@ -38,7 +38,7 @@ impl VectorDomain {
                 let among = managed.pop();
                 if let Err((error, among)) = self.occupy(core, index, request, (phase, among)) {
                     // Put the lists back into `managed`, which has room for them, so that they are
-                    // dropped without the lock.
+                    // dropped without holding the lock.
                     managed.extend(among);
                     for index in first..first + done {
                         managed.extend(self.vacate(core, index));

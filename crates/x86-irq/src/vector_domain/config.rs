@@ -20,7 +20,7 @@ const MOST_BY_DEFAULT: u16 = 16384;
 /// Configuration of a [`VectorDomain`](crate::VectorDomain).
 #[non_exhaustive]
 pub struct VectorDomainConfig<'a> {
-    /// Number of CPUs that are or can be brought online.
+    /// Number of CPUs that are online or can come online.
     pub cpus: NonZeroU16,
     /// Maximum number of interrupts in use at a time, across all CPUs. Memory for all of them,
     /// about 64 bytes each, is allocated at creation. A large machine may have more vectors than

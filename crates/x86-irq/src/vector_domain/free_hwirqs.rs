@@ -73,7 +73,7 @@ impl FreeHwirqs {
         }
     }
 
-    /// Returns the next run of free hwirqs from `from` on. The search may stop after `enough`
+    /// Returns the next run of free hwirqs at or after `from`. The search may stop after `enough`
     /// hwirqs.
     fn next_run(&self, from: usize, enough: usize) -> Option<Range<usize>> {
         let start = self.next(from)?;
@@ -89,7 +89,7 @@ impl FreeHwirqs {
         Some(start..end)
     }
 
-    /// Returns the first free hwirq from `from` on.
+    /// Returns the first free hwirq at or after `from`.
     fn next(&self, from: usize) -> Option<usize> {
         let mut at = from;
         loop {

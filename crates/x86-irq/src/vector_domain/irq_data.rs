@@ -75,8 +75,8 @@ impl IrqData {
         self.former().count() < MOST_FORMER
     }
 
-    /// Returns `true` if there are so many former vectors that they must be freed without waiting
-    /// for an arrival, before no room is left.
+    /// Returns `true` if little room is left for former vectors, so that they must be freed without
+    /// waiting for an arrival.
     pub(super) fn is_crowded(&self) -> bool {
         self.former().count() >= MOST_FORMER / 2
     }

@@ -105,8 +105,8 @@ impl MsiParent for VectorDomain {
         visit(&Tier::new("x86-vector").with_provides(provides).with_blocks(groups));
     }
 
-    /// A device's write to this page is always a message, regardless of the registers that a CPU
-    /// sees at the same address.
+    /// Returns [`DoorbellPage::Alone`], because a device's write to this page is always a message,
+    /// regardless of the registers that a CPU sees at the same address.
     fn doorbell_page(&self, _: Granule) -> DoorbellPage {
         DoorbellPage::Alone
     }

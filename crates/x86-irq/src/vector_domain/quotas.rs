@@ -19,7 +19,7 @@ struct VectorQuota {
     used: u32,
 }
 
-/// Each attached device's limit, and how many vectors it uses.
+/// Each attached device's limit and number of vectors in use.
 #[derive(Debug, Default)]
 pub(super) struct QuotaTable {
     next: u32,

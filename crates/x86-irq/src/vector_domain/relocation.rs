@@ -5,11 +5,11 @@ use super::{Core, VectorDomain};
 use crate::apic::CpuVector;
 use msi_types::{Cpu, HwIrq, MoveOutcome, MsiError, MsiMessage, Rewrite};
 
-/// Error for an endpoint that cannot change its data together with its address. The interrupt needs
-/// the same vector at the new CPU.
+/// Error for an endpoint that cannot change its data together with its address. Its interrupt can
+/// only move to the same vector on the new CPU.
 const SAME_VECTOR_TAKEN: &str =
     "the same vector is taken there, and the endpoint cannot change address and data together";
-/// Error for an interrupt with too many former vectors that wait for their clean-up.
+/// Error for an interrupt with too many former vectors waiting for clean-up.
 const TOO_OFTEN: &str = "the interrupt has too many former vectors that are not cleaned up yet";
 
 /// A move that has begun.
@@ -103,7 +103,7 @@ impl VectorDomain {
             Rewrite::Masked | Rewrite::Atomic64 => core.vector_on(irq, aside, to)?,
             _ if takes_address => {
                 if irq.former().any(|former| former == same) {
-                    // The interrupt left this vector recently and still owns it.
+                    // The interrupt recently moved away from this vector and still owns it.
                     irq.remove_former(same);
                     same
                 } else {
@@ -165,8 +165,8 @@ impl VectorDomain {
 }
 
 impl Core {
-    /// Returns a vector on a CPU, with any number: a former vector of the interrupt there, if one
-    /// is not yet freed, or else a new one. A managed interrupt uses its reserved vector.
+    /// Returns any vector on CPU `to`: one of the interrupt's former vectors that is not yet freed,
+    /// or else a new one. For a managed interrupt, the new vector is a reserved one.
     fn vector_on(&mut self, irq: &IrqData, aside: Aside, to: Cpu) -> Result<CpuVector, MsiError> {
         if let Aside::Elsewhere = aside {
             return Err(MsiError::NotReachable(to, "the interrupt is managed for other CPUs"));

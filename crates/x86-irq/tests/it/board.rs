@@ -118,7 +118,7 @@ pub(crate) struct Taken {
 }
 
 impl Board {
-    /// Creates a board with all CPUs online and 12 vectors each.
+    /// Creates a board with all CPUs online and 12 vectors per CPU.
     pub(crate) fn new(cpus: u16) -> Self {
         let board = Self::off_line(cpus, DestinationFormat::Xapic);
         board.cpus().for_each(|cpu| board.online(cpu));

@@ -1,4 +1,4 @@
-//! A CPU that goes offline while an arrival elsewhere asks it to clean up.
+//! Tests a CPU that goes offline while an arrival on another CPU asks it to clean up.
 
 use msi_types::{
     BlockRequest, Cpu, Fit, Initially, MoveOutcome, MsiParent, RequesterId, Rewrite, Shape,

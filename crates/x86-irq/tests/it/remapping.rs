@@ -1,5 +1,4 @@
-//! The remapping layer with a unit that caches the entries that it has read until they are
-//! invalidated.
+//! Tests the remapping layer with a unit that caches entries until they are invalidated.
 
 use crate::board::{Board, Device, request};
 use msi_types::{

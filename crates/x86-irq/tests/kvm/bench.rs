@@ -15,7 +15,7 @@ use x86_irq::{
 
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// The kernel's part of the interface.
+/// The kernel's implementation of [`Apic`].
 pub(crate) struct KvmApic {
     machine: Arc<Machine>,
     cleanups: Mutex<BTreeSet<Cpu>>,

@@ -1,4 +1,4 @@
-//! The trials.
+//! Trials of this crate's messages with KVM's local APICs.
 
 use crate::bench::Bench;
 use crate::machine::Machine;
@@ -81,7 +81,7 @@ impl<'a> Device<'a> {
         Ok(Self { parent, attachment, block, message })
     }
 
-    /// Performs the endpoint's store, between the two phases of a move.
+    /// Rewrites the endpoint's message, between the two phases of a move.
     fn rewrite(&mut self, moved: &Move) {
         self.message = moved.message.unwrap_or(self.message);
     }

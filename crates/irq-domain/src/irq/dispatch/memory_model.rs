@@ -1,4 +1,4 @@
-//! Dispatch as a separate symbol, for Arm's memory model.
+//! Dispatch as separate symbols, whose machine code is checked against Arm's memory model.
 
 #![expect(private_interfaces, reason = "the functions are compiled, and never called")]
 
@@ -10,7 +10,7 @@ use msi_types::{Cpu, HwIrq};
 const CPU: Cpu = Cpu::new(0);
 const HWIRQ: HwIrq = HwIrq::new(0);
 
-/// Loads the state word of the vector's cell as the last access.
+/// Looks up the vector's cell. The last access loads the cell's state word.
 #[inline(never)]
 pub fn dispatched_word(dispatcher: &Dispatcher) -> bool {
     dispatcher.table.get(HWIRQ).is_some_and(|entry| entry.shared.is_busy())

@@ -1,6 +1,7 @@
-//! The handler cell's steps as separate symbols, for Arm's memory model.
-// UNSAFETY: a step of the installation has a contract for the state word, which the litmus test's
-// initial state satisfies.
+//! The handler cell's steps as separate symbols, whose machine code is checked against Arm's memory
+//! model.
+// UNSAFETY: `HandlerCell::publish` requires that the caller has changed the state word to CHANGING.
+// In the litmus tests that call it separately, the initial state satisfies this contract.
 
 #![expect(private_interfaces, reason = "the functions are compiled, and never called")]
 #![expect(unsafe_code, reason = "a step of the installation has a contract")]
@@ -36,7 +37,7 @@ pub fn finish(cell: &Cell, seen: u32) -> u64 {
     value
 }
 
-/// Installs a value for an edge. Returns `false` if the cell was not vacant.
+/// Installs a value for an edge-triggered interrupt. Returns `false` if the cell was not vacant.
 #[inline(never)]
 pub fn install(cell: &Cell, value: NonZeroU64) -> bool {
     cell.install(value, WhenBusy::Mark).is_ok()

@@ -54,10 +54,10 @@ pub(crate) struct Controller {
     pub(crate) fail_in: AtomicUsize,
     /// Offset that is added to message data, to simulate a controller that does not align groups.
     pub(crate) skew: AtomicU32,
-    /// Number of calls of `mask` and `unmask`.
+    /// Numbers of `mask` and `unmask` calls.
     pub(crate) mask_calls: AtomicUsize,
     pub(crate) unmask_calls: AtomicUsize,
-    /// Number of calls of `release` for whole devices, and of `free` for single blocks.
+    /// Numbers of `release` calls (for whole devices) and `free` calls (for single blocks).
     pub(crate) releases: AtomicUsize,
     pub(crate) frees: AtomicUsize,
     /// Attached requesters, in order of attachment.
@@ -176,7 +176,7 @@ impl Controller {
         self.inside().unreachable.insert(Cpu::new(cpu));
     }
 
-    /// Moves a vector without the core, as a controller does whose CPU was turned off.
+    /// Moves a vector without involving the core, as a controller does when a CPU is turned off.
     pub(crate) fn displace(&self, hwirq: HwIrq, cpu: Cpu) {
         self.inside().lines.get_mut(&hwirq).unwrap().cpu = cpu;
     }

@@ -67,7 +67,7 @@ impl Gate {
 }
 
 impl LongHandler {
-    /// Creates the control of a handler, and the function that the handler must call.
+    /// Creates the object that controls a handler, and the function that the handler must call.
     pub(crate) fn new() -> (Self, impl Fn() + Send + Sync + 'static) {
         let (gate, (tell, begun)) = (Arc::new(Gate::default()), channel());
         let inner = gate.clone();
