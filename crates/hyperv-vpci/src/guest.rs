@@ -22,10 +22,10 @@
 //! ([`Kernel::wait`]). If a late answer grants an interrupt, the bus returns the interrupt to the
 //! host.
 //!
-//! The host may send a vector's message until the host has confirmed the message's deletion, has
-//! listed the bus without the function, or has lost its channel. A freed vector stays allocated at
-//! the root until then, and still counts against [`BusConfig::vectors`]. If a deletion can't be
-//! sent yet, it is queued.
+//! The host may send a vector's message until it has confirmed the message's deletion, has sent a
+//! list that no longer contains the function, or has lost its channel. Until then, a freed vector
+//! stays allocated at the root, and still counts against [`BusConfig::vectors`]. If a deletion
+//! can't be sent yet, it is queued.
 //!
 //! Locks, outermost first:
 //!
@@ -57,10 +57,10 @@ pub use vectors::{ApicVectors, Hypercall, Vectors};
 
 use msi_types::{Cpu, TaskContext};
 
-/// Next step of a task after one turn of a bounded wait.
+/// Next step of a task after one iteration of a bounded wait.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Wait {
-    /// The caller must check its condition again, and may wait for another turn.
+    /// The caller must check its condition again, and may wait again.
     Again,
     /// The time limit was reached.
     GiveUp,
@@ -84,10 +84,11 @@ pub trait Kernel: TaskContext {
     /// Context: any.
     fn wake(&self);
 
-    /// Waits for the host until the number of wake-ups differs from `seen` (perhaps it already
-    /// does) or the kernel's clock ends the turn. `turn` counts from 0 in each wait. The kernel
-    /// decides how long the host may be silent, and ends the wait by returning [`Wait::GiveUp`].
-    /// The kernel must measure this time with its clock, because wake-ups might never stop.
+    /// Blocks until the number of wake-ups differs from `seen` (it may already) or the kernel's
+    /// time limit for one iteration expires. `turn` is the iteration's number, starting at 0 in
+    /// each wait. The kernel decides how long the host may stay silent, and then returns
+    /// [`Wait::GiveUp`]. It must measure this time with its clock, because wake-ups might never
+    /// stop.
     ///
     /// Context: task; may sleep.
     fn wait(&self, seen: u32, turn: u32) -> Wait;

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A [`Host`] must be used by one thread at a time, or under a lock. Each device model owns its
-//! function's [`FunctionInterrupts`], and can send without taking a lock or allocating. After the
-//! host has answered a deletion, it sends nothing more for the deleted message.
+//! function's [`FunctionInterrupts`], and can send without taking a lock or allocating. Once the
+//! host has answered a deletion, the deleted message can no longer be sent.
 //!
 //! The guest chooses the vectors, but only among its own, so it can't disturb other guests. A
 //! request that is malformed, out of order or over the quota is refused and has no effect. If a

@@ -93,7 +93,7 @@ pub enum Notify {
 mod packet {
     pub(super) const IN_BAND: u16 = 6;
     pub(super) const COMPLETION: u16 = 11;
-    /// Flag that the sender expects a completion.
+    /// Flag: the sender expects a completion.
     pub(super) const COMPLETION_REQUESTED: u16 = 1;
     /// Length of a descriptor in bytes.
     pub(super) const DESCRIPTOR: u32 = 16;

@@ -21,7 +21,7 @@ const BAR_KIND: u32 = 0xf;
 /// the ID, class and subsystem registers from the function's description, and return zeros for the
 /// expansion ROM, interrupt line and interrupt pin registers. Following OpenVMM's client, we keep
 /// base address registers here and write them to the function when memory accesses are enabled
-/// (Hyper-V ignores writes while they are enabled); the enable bit reads as it was written.
+/// (Hyper-V ignores writes while they are enabled); the enable bit reads back as written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FunctionConfig {
     description: DeviceDescription,

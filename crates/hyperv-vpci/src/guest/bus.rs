@@ -85,7 +85,7 @@ pub(super) enum Outcome {
     /// The host answered.
     Answered(Completion),
     /// The host did not answer, for this reason. The caller must abandon the request with this
-    /// number.
+    /// transaction ID.
     Unanswered(u64, VpciError),
 }
 
@@ -364,8 +364,8 @@ impl Bus {
         self.with_link_as(0, f)
     }
 
-    /// Calls `f` with the link, then wakes other tasks if something happened that they may wait
-    /// for.
+    /// Calls `f` with the link, then wakes other tasks if something happened that they may be
+    /// waiting for.
     fn with_link_as<R>(&self, own: u32, f: impl FnOnce(&mut Link) -> R) -> R {
         let (result, wakes) = self.link.with(&*self.kernel, |link| {
             let result = f(link);

@@ -116,7 +116,7 @@ impl FunctionTable {
         Some((function.description.slot, function.epoch))
     }
 
-    /// Returns `true` if a function hasn't been assigned its resources yet.
+    /// Returns `true` if any function hasn't been assigned its resources yet.
     pub(super) fn has_listed(&self) -> bool {
         self.iter().any(|function| function.state == FunctionState::Listed)
     }
@@ -157,7 +157,7 @@ impl FunctionTable {
         }
     }
 
-    /// Removes a function. Queues the event if the function's arrival was reported.
+    /// Removes a function, and queues a removal event if the function's arrival was reported.
     pub(super) fn remove(&mut self, slot: Slot) {
         // If we never reported a function's arrival, we must not report that it's gone.
         if self.forget(slot) {

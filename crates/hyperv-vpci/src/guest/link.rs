@@ -24,7 +24,7 @@ const BUDGET: usize = 256;
 /// interrupt.
 const MAX_REQUEST: usize = 216;
 
-/// Number of bytes that we keep of an answer. No parser reads more.
+/// Number of bytes of an answer that we keep. No parser reads more.
 const MAX_ANSWER: usize = 32;
 
 /// Counters of faults by the host and the hypervisor.
@@ -120,7 +120,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// Creates a link that has room for this many vectors' deletions.
+    /// Creates a link with room for the deletions of `vectors` vectors.
     pub(super) fn new(channel: Box<dyn Channel>, vectors: u16) -> Result<Self, VpciError> {
         let no_memory = |_| VpciError::NoMemory;
         let (mut transactions, mut unsent) = (Vec::new(), Vec::new());
@@ -213,9 +213,9 @@ impl Link {
         }
     }
 
-    /// Asks the host to delete freed vectors' message. The vectors are released once the host can
-    /// no longer send this message. If the host must confirm, returns the deletion's transaction
-    /// ID.
+    /// Asks the host to delete the message of freed vectors. The vectors are released once the host
+    /// can no longer send this message. If the host must confirm, returns the deletion's
+    /// transaction ID.
     pub(super) fn delete(&mut self, vectors: &Vectors, freed: FreedBlock) -> Option<u64> {
         if self.host_is_gone || !self.functions.is_present(freed.slot, freed.epoch) {
             self.devices.release(vectors, freed.cookie, freed.block);
@@ -250,7 +250,7 @@ impl Link {
     }
 
     /// Releases the vectors whose messages the host can no longer send, and forgets messages that
-    /// the host may have granted to functions that are now removed.
+    /// the host may have granted to functions that have since been removed.
     fn release_unsendable(&mut self, vectors: &Vectors) {
         let (functions, host_is_gone) = (&self.functions, self.host_is_gone);
         let cannot_send =
@@ -368,7 +368,7 @@ impl Link {
                     self.unexpected();
                 }
             }
-            // The host's new list will show what has changed.
+            // The host's new list will show the change.
             Notice::InvalidateDevice(_) | Notice::InvalidateBus => {
                 if !self.unsent.contains(&Request::QueryRelations) {
                     self.send_later(Request::QueryRelations);

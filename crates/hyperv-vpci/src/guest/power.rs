@@ -10,9 +10,9 @@ use crate::protocol::{Request, Status, Version};
 use alloc::boxed::Box;
 
 impl Bus {
-    /// Turns the bus off and drops its channel, which closes the channel. Freed vectors are
-    /// released even if the host did not confirm their deletion. Vectors that are still allocated
-    /// are masked at the root, and stay allocated until they are freed. The root's domain is kept.
+    /// Turns the bus off, and closes its channel by dropping it. Freed vectors are released even if
+    /// the host did not confirm their deletion. Vectors that are still allocated are masked at the
+    /// root, and stay allocated until they are freed. The root's domain is kept.
     ///
     /// Context: task; may sleep.
     ///
@@ -22,11 +22,10 @@ impl Bus {
         self.turn_off(VpciError::Closed, Link::closed)
     }
 
-    /// Turns the bus off, e.g. before hibernation, and drops its channel, which closes the channel.
-    /// Functions stay attached and vectors stay allocated, but the host's messages are void. Each
-    /// vector is masked at the root until its owner unmasks it after a [`resume`](Self::resume).
-    /// Drivers must already have stopped their functions, and no other task may be inside a call on
-    /// the bus.
+    /// Turns the bus off, e.g. before hibernation, and closes its channel by dropping it. Functions
+    /// stay attached and vectors stay allocated, but the host's messages are void. Each vector is
+    /// masked at the root until its owner unmasks it after a [`resume`](Self::resume). Drivers must
+    /// already have stopped their functions, and no other task may be inside a call on the bus.
     ///
     /// Context: task; may sleep.
     ///
@@ -43,8 +42,8 @@ impl Bus {
     /// which the host must support. Functions that the host still lists are assigned their
     /// resources again, and each message is requested again, for the same vector and its current
     /// target. The answers may be different messages: before vectors are unmasked, the caller must
-    /// write what [`compose`](msi_types::MsiParent::compose) returns to every function. A function
-    /// that the host refuses or no longer lists is [gone](super::BusEvent::Gone).
+    /// write the messages returned by [`compose`](msi_types::MsiParent::compose) to every function.
+    /// A function that the host refuses or no longer lists is [gone](super::BusEvent::Gone).
     ///
     /// Context: task; may sleep.
     ///

@@ -32,7 +32,7 @@ pub enum HostError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreError {
-    /// The state has a format of another version of this crate.
+    /// The state has the format of another version of this crate.
     #[error("the state has format {0}, which is not supported")]
     UnknownFormat(u32),
     /// The state names a protocol version that this host does not accept.
@@ -41,8 +41,8 @@ pub enum RestoreError {
     /// The parts of the state contradict each other, for example a window without a version.
     #[error("the state is inconsistent: no bus can be in it")]
     Inconsistent,
-    /// This host does not offer a function of the state, or the functions are not in ascending
-    /// order of slots.
+    /// This host does not offer a function in the state, or the state's functions are not in
+    /// ascending slot order.
     #[error("the state's function in slot {0:#x} is not offered here, or is out of order")]
     NoFunction(u32),
     /// The vectors of a function overlap other vectors, or are not valid.

@@ -17,7 +17,7 @@ use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use msi_types::{Delivery, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 
-/// The guest's interrupt controller, as this crate uses it.
+/// The guest's interrupt controller, into which messages are injected.
 #[derive(Clone)]
 pub enum Injection {
     /// A GIC's SPIs. A message's data is the INTID of an SPI, and the message is injected as an

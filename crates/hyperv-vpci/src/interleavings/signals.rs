@@ -12,8 +12,8 @@ use shuttle::sync::atomic::AtomicU32;
 use shuttle::sync::mpsc::{Receiver, Sender, channel};
 use shuttle::thread;
 
-/// Lengths of the payloads in bytes. The ring has room for the first two packets, but not for
-/// three, and the third would fit beside the first.
+/// Lengths of the payloads in bytes. The ring has room for the first two packets, but not for the
+/// first three. The first and the third together would fit.
 const PAYLOADS: [usize; 4] = [2000, 1600, 1600, 16];
 
 /// A ring of one page. The scheduler may switch at each access to a control word; the indices order

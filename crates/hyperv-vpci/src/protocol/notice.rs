@@ -233,5 +233,5 @@ impl DeviceDescription {
     }
 }
 
-/// Flag of a description that the NUMA node is valid.
+/// Description flag: the NUMA node is valid.
 const NODE_VALID: u32 = 1;

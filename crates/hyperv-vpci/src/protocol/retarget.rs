@@ -169,7 +169,7 @@ impl Retarget {
     }
 }
 
-/// Reads the lowest VP index of a target and the number of its processors.
+/// Reads a target's processors. Returns the lowest VP index and the number of processors.
 fn read_processors(is_set: bool, from: &mut Reader<'_>) -> Result<(u16, u32), ProtocolError> {
     let banks = match (is_set, from.u64()?) {
         (false, mask) => return Ok((lowest(0, mask), mask.count_ones())),

@@ -52,8 +52,8 @@ impl RingMemory for HeapRing {
     }
 
     fn data(&self, offset: u32) -> [u8; 8] {
-        // Ordering: the control words, which are sequentially consistent, order the data. Until
-        // then, either end may change the data, and readers copy and check it.
+        // Ordering: the control words, which are sequentially consistent, order the data. A peer
+        // that breaks the rules may change the data at any time, so readers copy and check it.
         let word = self.0.data.get(offset as usize / 8);
         word.map_or([0; 8], |word| word.load(Ordering::Relaxed).to_ne_bytes())
     }

@@ -137,10 +137,10 @@ impl<M: RingMemory> RingReader<M> {
         Ok(Header { kind, offset, payload: length - offset, total })
     }
 
-    /// Decides whether to signal a waiting writer, i.e. whether the ring has had room for the
-    /// packet that the writer wants to send only since `out` moved on from `start`. Some writers
-    /// wait for an empty ring by asking for the ring's length or one byte less. Even an empty ring
-    /// doesn't have that much room.
+    /// Decides whether to signal a waiting writer, i.e. whether moving `out` on from `start` made
+    /// room for the packet that the writer wants to send. Some writers wait for an empty ring by
+    /// asking for the ring's length or one byte less, which is more room than even an empty ring
+    /// has.
     fn notify(&self, start: u32) -> Notify {
         let waits_for = self.memory.control(Control::PendingSendSize).min(self.length - 8) & !7;
         if waits_for == 0 {

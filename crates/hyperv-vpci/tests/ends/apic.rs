@@ -161,7 +161,7 @@ impl Pc {
         self.bus.attach(SLOT.requester(BUS), 64).unwrap()
     }
 
-    /// Returns the message that a local APIC receives when the device sends this one.
+    /// Returns the message that a local APIC receives when the device sends `message`.
     fn arrives(&self, message: MsiMessage) -> MsiMessage {
         assert_eq!(self.device.signal_msi(NoIdentity, message), Delivery::Pending);
         self.machine.taken.lock().unwrap().pop().expect("a message arrived")

@@ -222,7 +222,7 @@ fn a_host_without_room_for_an_ejection_is_blocked() {
     assert!(matches!(kinds, [Some(PacketKind::Notice), Some(PacketKind::Completion(_))]));
 }
 
-/// Channel from which a further notice can always be received.
+/// Channel that always has another notice to receive.
 struct Endless(Ring, Request);
 
 impl Channel for Endless {

@@ -368,7 +368,7 @@ pub(crate) fn request(count: u16, shape: Shape) -> BlockRequest {
     .with_shape(shape)
 }
 
-/// Returns the reason of a controller's failure.
+/// Returns the reason for a controller's failure.
 pub(crate) fn reason(error: MsiError) -> &'static str {
     match error {
         MsiError::Controller(fault) => fault.reason,
@@ -376,7 +376,7 @@ pub(crate) fn reason(error: MsiError) -> &'static str {
     }
 }
 
-/// CPU of the SPI domain, without interrupts.
+/// Task context of the SPI domain, on a CPU without interrupts.
 pub(crate) struct Idle;
 
 impl TaskContext for Idle {

@@ -19,7 +19,7 @@ fn board() -> Board {
 }
 
 /// Asserts that the vector still belongs to its old owner, so that its message cannot reach another
-/// one.
+/// owner.
 fn is_kept(board: &Board, first: u32, message: MsiMessage) {
     let spi = board.gic.spi(first);
     assert!(spi.claimed && !spi.enabled);
@@ -38,7 +38,7 @@ fn is_free(board: &Board, first: u32, message: MsiMessage) {
     assert_eq!(board.send(message), Delivery::Blocked);
 }
 
-/// Requests a vector's message `count` times without getting an answer.
+/// Requests a vector's message `count` times without receiving an answer.
 fn compose_in_vain(board: &Board, block: &HwIrqBlock, count: usize) {
     for _ in 0..count {
         let refused = board.bus.compose(block, 0).unwrap_err();
@@ -74,7 +74,7 @@ fn deletions_that_find_a_full_ring_are_sent_once_there_is_room() {
     let messages: Vec<_> = vectors.iter().map(|(_, message)| *message).collect();
     let other = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
     board.kernel.stall();
-    // The requests take 112 bytes each of 4088, so the first deletion still has room.
+    // Each request takes 112 of the ring's 4088 bytes, so the first deletion still has room.
     compose_in_vain(&board, &other, 40);
     for (block, _) in vectors {
         board.bus.free(&device, block);

@@ -19,7 +19,7 @@ enum Step {
     Unmask(usize),
     Free(usize),
     Poll,
-    /// Sets how the host's further answers are treated.
+    /// Sets how the host's later answers are treated.
     Answers(Fate),
     /// Delivers the packets that were kept.
     LetGo,

@@ -1,5 +1,5 @@
-//! Guest and host connected to each other: requirements from reviews, and each end with a
-//! misbehaving peer.
+//! A guest and a host connected to each other: requirements from reviews, and each end's behavior
+//! with a misbehaving peer.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

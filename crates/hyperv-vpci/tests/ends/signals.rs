@@ -98,7 +98,7 @@ impl EndSignals {
         std::mem::take(&mut self.lock().raised)
     }
 
-    /// Returns the number of the guest's waits since the last call that no signal ended.
+    /// Returns the number of guest waits since the last call that were not ended by a signal.
     pub(crate) fn waits_in_vain(&self) -> u32 {
         std::mem::take(&mut self.lock().waits_in_vain)
     }

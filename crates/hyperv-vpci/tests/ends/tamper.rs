@@ -10,7 +10,7 @@ const D0_ENTRY: [u8; 4] = [7, 0, 0x49, 0x42];
 
 pub(crate) type Change = fn(&mut Vec<u8>);
 
-/// Treatment of the host's further completions.
+/// Treatment of the host's later completions.
 #[derive(Clone, Default, Debug)]
 pub(crate) enum Fate {
     #[default]

@@ -1,4 +1,4 @@
-//! A host's end that injects into the local APICs of the host's KVM. Their state shows which
+//! A host end that injects into local APICs emulated by KVM. The state of the APICs shows which
 //! interrupts arrived; no guest runs.
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

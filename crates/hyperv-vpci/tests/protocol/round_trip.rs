@@ -1,4 +1,4 @@
-//! Laws for all messages: an emitted message parses to itself, even with the padding of a ring, and
+//! Laws for all messages: an emitted message parses back to itself, even with a ring's padding, and
 //! a parsed message emits bytes that parse to the same message.
 
 use hyperv_vpci::protocol::reply::{InterruptReply, Status};

@@ -1,5 +1,5 @@
-//! Both ends with the packets of foreign ends: recorded packets of OpenVMM, and sequences of
-//! Linux's driver. Each end sleeps until it is signaled.
+//! Replays packets of foreign ends to both ends: packets recorded from OpenVMM, and sequences taken
+//! from Linux's driver. Each end sleeps until it is signaled.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 

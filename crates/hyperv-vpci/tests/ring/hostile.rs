@@ -5,7 +5,7 @@ use hyperv_vpci::channel::{ChannelError, Idle, PacketKind, Received};
 use hyperv_vpci::ring::{Control, Notify, RingError, RingMemory, RingReader, RingWriter};
 use proptest::prelude::*;
 
-/// Half of the generated values are valid for a ring.
+/// Generates words, many of which are valid for a ring.
 fn words() -> impl Strategy<Value = u32> {
     prop_oneof![(0..513u32).prop_map(|index| index * 8), any::<u32>(), 0..5000u32]
 }
