@@ -1,6 +1,6 @@
-//! The cost of ITS commands in a long queue, both in the model and, where it is installed, in QEMU.
-//! Both the model and QEMU receive the same lines of QEMU's qtest protocol. INT has the same effect
-//! as a message that arrives at the ITS. SYNC does almost nothing, so subtracting it leaves the
+//! The cost of ITS commands in a long queue, both in the model and in QEMU (if installed). Both the
+//! model and QEMU receive the same lines of QEMU's qtest protocol. INT has the same effect as a
+//! message that arrives at the ITS. SYNC does almost nothing, so subtracting its cost leaves the
 //! cost of making an LPI pending, without the cost of reading commands.
 
 use crate::probe::{Probe, Reference, each};
@@ -40,7 +40,7 @@ const COLLECTION: CollectionId = CollectionId::new(0);
 const TARGET: RdBase = RdBase::from_processor_number(0);
 /// Number of command bytes per line.
 const CHUNK: usize = 0x8000;
-/// Maximum number of reads of `CREADR` or `GICR_CTLR` until the hardware must have finished.
+/// Maximum number of reads of `CREADR` or `GICR_CTLR` before a wait times out.
 const TURNS: u32 = 10_000;
 
 /// A server of the qtest protocol.
@@ -116,8 +116,8 @@ pub(crate) fn qemu() -> Result<Vec<Probe>, (&'static str, String)> {
     probes(QEMUS, [Reference::FetchOr; 2], machine)
 }
 
-/// Returns the probes for INT and SYNC. The probe for INT executes the first half of the queue, and
-/// that for SYNC the second half.
+/// Returns the probes for INT and SYNC. The INT probe executes the first half of the queue, and the
+/// SYNC probe the second half.
 fn probes(
     names: [&'static str; 2],
     of: [Reference; 2],

@@ -62,7 +62,7 @@ fn locks_and_maps() -> Vec<Probe> {
 /// Number of entries in the maps.
 const MAPPED: u32 = 10_000;
 
-/// Returns the key of a map entry, which differs for each operation number `at`.
+/// Returns the key that operation number `at` looks up. Successive operations use scattered keys.
 fn key(at: u32) -> u32 {
     at.wrapping_mul(2_654_435_761) % MAPPED
 }

@@ -1,5 +1,5 @@
-//! How the cost of operations and the model's memory grow with the number of vCPUs, ITSes and
-//! mapped events.
+//! Growth of operation costs, and of the model's memory, with the number of vCPUs, ITSes and mapped
+//! events.
 
 mod machine;
 mod size;
@@ -109,7 +109,7 @@ pub struct Growth {
 /// Measures costs and memory. `heap` must return the number of bytes that are currently allocated.
 ///
 /// # Errors
-/// An operation failed.
+/// Returns an error if an operation fails.
 pub fn measure(heap: &dyn Fn() -> usize) -> Result<Growth, MeasureError> {
     let mut rows = Vec::new();
     for dimension in Dimension::ALL {
@@ -133,10 +133,10 @@ fn measure_along(dimension: Dimension) -> Result<Vec<Row>, MeasureError> {
     Ok(rows)
 }
 
-/// Measures memory like [`measure`], but no costs.
+/// Measures only the memory, in the same way as [`measure`].
 ///
 /// # Errors
-/// A machine could not be created.
+/// Returns an error if a machine cannot be created.
 pub fn memory(heap: &dyn Fn() -> usize) -> Result<Memory, MeasureError> {
     let failed = |reason| MeasureError::Case("memory".to_owned(), reason);
     let without_lpis = |vcpus| machine::bytes_without_lpis(vcpus, heap).map_err(failed);

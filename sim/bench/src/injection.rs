@@ -135,8 +135,8 @@ fn inject_random(
     }))
 }
 
-/// Measures two threads that send messages concurrently. The cost is that of this thread, on whose
-/// core no other hardware thread is active.
+/// Measures two threads that send messages concurrently. Reports the cost on this thread, whose
+/// core has no other active hardware thread.
 fn two_threads() -> Result<Probe, MeasureError> {
     let name = "inject-2-threads";
     let (model, _vcpus) = model(name, EventMapping::new(2, 1), 2)?;
@@ -190,7 +190,7 @@ fn priorities() -> Result<Probe, MeasureError> {
 }
 
 /// Measures acknowledging the highest-priority LPI while `pending` LPIs are pending, and sending
-/// the message of its event again.
+/// its event's message again.
 fn depth(name: &'static str, pending: u32) -> Result<Probe, MeasureError> {
     let mapping = EventMapping::new(LPIS / 32, 5);
     let (model, mut vcpus) = model(name, mapping, 1)?;

@@ -39,9 +39,9 @@ const PATIENCE: Duration = Duration::from_millis(300);
 pub struct MeasureOptions {
     /// Number of samples per case. The median is reported.
     pub rounds: u32,
-    /// Programs that measure other implementations, sampled in turn with the cases here. A program
-    /// must answer the line `cases` with the names of its cases, separated by spaces, and a name
-    /// with the nanoseconds per operation.
+    /// Programs that measure other implementations, sampled in turn with this crate's cases. A
+    /// program must answer the line `cases` with the names of its cases, separated by spaces, and
+    /// each name with that case's nanoseconds per operation.
     pub peers: Vec<PathBuf>,
 }
 
@@ -54,7 +54,7 @@ impl Default for MeasureOptions {
 /// Measures the hot paths, and each controller's vector setup, affinity moves and delivery.
 ///
 /// # Errors
-/// A driver or an operation failed.
+/// Returns an error if a driver or an operation fails.
 pub fn measure(options: &MeasureOptions) -> Result<Measurements, MeasureError> {
     let mut floor = Probe::new("fetch_or", Reference::FetchOr, || Ok(floors::fetch_or()));
     let mut skipped = Vec::new();

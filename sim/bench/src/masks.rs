@@ -294,7 +294,7 @@ impl Mmio for Frame {
 
     fn read64(&self, offset: u32) -> u64 {
         if self.base == ITS && offset == gits::CREADR.offset() {
-            // All commands count as executed.
+            // Report all commands as executed.
             return self.at(gits::CWRITER.offset()).load(Ordering::Acquire).into();
         }
         if offset == gits::TYPER.offset() {

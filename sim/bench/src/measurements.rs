@@ -55,7 +55,7 @@ pub struct Case {
     pub median_ns: f64,
     /// The lowest of the processes' medians.
     pub min_ns: f64,
-    /// [`min_ns`](Self::min_ns) in units of the reference's `min_ns`; see [`of`](Self::of).
+    /// Ratio of [`min_ns`](Self::min_ns) to the reference's `min_ns`; see [`of`](Self::of).
     pub ratio: f64,
     /// Reference of the ratio: another case, or `fetch_or`.
     pub of: String,
@@ -65,7 +65,7 @@ pub struct Case {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Skipped {
-    /// Name of the first case of a group that can't be measured, or the program of a peer.
+    /// Name of the first case of a group that can't be measured, or path of a peer program.
     pub name: String,
     /// The reason why the case can't be measured.
     pub reason: String,

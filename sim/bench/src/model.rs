@@ -90,8 +90,8 @@ pub(crate) struct GicSize {
 }
 
 impl GicSize {
-    /// Returns the configuration of the GIC. Its priority bits are enough for a mask that admits 32
-    /// LPI priorities.
+    /// Returns the GIC configuration. It has enough priority bits for a priority mask that admits
+    /// 32 LPI priorities.
     pub(crate) fn config(self) -> VgicConfig {
         let base = |its| ITSES + ITS_BYTES * u64::from(its);
         let redistributors = RedistributorRegion::new(REDISTRIBUTORS, self.vcpus.into());
@@ -137,9 +137,9 @@ impl EventMapping {
 }
 
 impl MeasuredGic {
-    /// Creates a machine with `targets` vCPUs, at least two, and one ITS. The events are mapped to
-    /// consecutive LPIs; after the last LPI, the mapping starts over at the first. Device n targets
-    /// vCPU n modulo `targets`.
+    /// Creates a machine with one ITS and `targets` vCPUs, but at least two. The events are mapped
+    /// to consecutive LPIs; after the last LPI, the mapping starts over at the first. Device n
+    /// targets vCPU n modulo `targets`.
     pub(crate) fn mapped(
         mapping: EventMapping,
         targets: u16,
@@ -217,7 +217,7 @@ impl MeasuredGic {
         self.write(its.base + u64::from(gits::CTLR.offset()), AccessWidth::Word, 1)
     }
 
-    /// Enables the first LPIs at the priorities of their events.
+    /// Enables the first `lpis` LPIs at the priorities of their events.
     pub(crate) fn configure(&self, mapping: EventMapping, lpis: u32) -> Result<(), String> {
         let byte = |lpi: u32| {
             let priority = Priority::new((mapping.priority)(lpi % (1 << mapping.event_bits)));
@@ -227,7 +227,7 @@ impl MeasuredGic {
         self.ram.write(CONFIGURATION, &bytes).map_err(|fault| fault.to_string())
     }
 
-    /// Maps events at an ITS. Its collections target the first `targets` vCPUs.
+    /// Maps events at an ITS, whose collections target the first `targets` vCPUs.
     pub(crate) fn map(
         &mut self,
         its: usize,

@@ -1,10 +1,10 @@
 //! Detects whether another hardware thread is active on this core.
 //!
-//! The units of a core serve several hardware threads (SMT), and on a rented machine the other
-//! threads belong to another tenant. While one of them runs, code that keeps the units busy takes
-//! up to twice as long, whereas code that waits for one result after another (e.g. locked
-//! operations) hardly slows down. So the ratios between times change, and no clock or counter on
-//! the rented machine shows the reason.
+//! Several hardware threads (SMT) share the execution units of a core, and on a rented machine, the
+//! other threads belong to another tenant. While one of them runs, code that keeps the units busy
+//! takes up to twice as long, whereas code that waits for one result after another (e.g. locked
+//! operations) hardly slows down. The ratios between times therefore change, although no clock or
+//! counter on the rented machine shows the reason.
 //!
 //! Two loops reveal the activity of another thread. In one loop, every operation depends on the
 //! previous operation; in the other, the operations are independent. The quotient of the loops'

@@ -10,10 +10,10 @@ use std::hint::black_box;
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-/// Measures a plain implementation of the path from a message's mapping to a pending list and from
-/// there to the vCPU: a lock around ordered maps with 64k mappings, with one LPI pending at a time
-/// and without priorities. No product uses this implementation; it shows the cost of a
-/// straightforward design.
+/// Measures a plain implementation that looks up a message's mapping, adds the LPI to a pending
+/// list, and removes it again for the vCPU. A lock protects ordered maps with 64k mappings; one LPI
+/// is pending at a time, and priorities are not supported. No product uses this implementation; it
+/// shows the cost of a straightforward design.
 pub(crate) fn locked_list() -> Probe {
     struct State {
         mappings: BTreeMap<(u32, u32), u32>,

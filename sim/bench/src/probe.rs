@@ -5,7 +5,7 @@ use crate::neighbour::Neighbour;
 use doorbell_machine::RunError;
 use std::time::Duration;
 
-/// The reference of a case, which its time is compared with.
+/// The reference that a case's time is compared with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Reference {
     /// An uncontended `fetch_or` in the L1 cache.

@@ -47,8 +47,8 @@ fn failed(name: &str, error: impl Display) -> MeasureError {
 }
 
 /// Changes the message of one route after the other, each in a separate commit, across a table of
-/// 2^`bits` routes. The first pass only warms the caches, which other cases have used since the
-/// last sample, and isn't counted.
+/// 2^`bits` routes. The first pass isn't counted: it only warms the caches, which other cases have
+/// used since the last sample.
 fn update(name: &'static str, of: Reference, bits: u32) -> Result<Probe, MeasureError> {
     let routes = 1 << bits;
     let space = GsiSpace::new(4096).with_first_allocated(0);

@@ -8,7 +8,7 @@ use gic_firmware::{
 };
 use proptest::prelude::*;
 
-/// Parts of names that mean something in SVG, HTML or DOT, or that no file may contain.
+/// Name fragments that are special in SVG, HTML or DOT, or that such files must not contain.
 const ODD: [&str; 12] = [
     "",
     "<x-odd>",
@@ -28,7 +28,7 @@ fn odd() -> impl Strategy<Value = &'static str> {
     prop::sample::select(&ODD[..])
 }
 
-/// Returns up to `most` odd names and states of nodes.
+/// Returns a strategy for fewer than `most` nodes, each with an odd name and its state.
 fn nodes(most: usize) -> impl Strategy<Value = Vec<(&'static str, bool)>> {
     prop::collection::vec((odd(), any::<bool>()), 0..most)
 }
@@ -37,7 +37,7 @@ fn status(is_enabled: bool) -> Fact<Status> {
     Fact::stated(if is_enabled { Status::Enabled } else { Status::Disabled })
 }
 
-/// Returns a routing of 256 requesters of a host, by one of the ways in which firmware states it.
+/// Returns a host's MSI routing in one of the forms that firmware uses.
 fn routing(number: u32, way: u8, itses: u32) -> MsiRouting {
     let controller = ControllerIndex::new((number % itses) as usize);
     match way {

@@ -1,5 +1,5 @@
-//! Inputs that are made to be expensive: outputs about them must take work that is linear in their
-//! size, and must be bounded.
+//! Inputs that are designed to be expensive. The work for an output must be linear in the size of
+//! the input, and the size of the output must be bounded.
 
 use crate::graph::Graph;
 use crate::inspect::{Inspection, Listing};
@@ -13,7 +13,7 @@ use gic_firmware::{
     Region, Status, StreamEntry, Target,
 };
 
-/// An input's name, and the function that creates it with a number of repeated parts.
+/// An input's name, and the function that creates it with the given number of repeated parts.
 type Input = (&'static str, fn(u32) -> Description);
 
 /// Every input.
@@ -73,7 +73,7 @@ pub(crate) fn host(number: u32, msi: MsiRouting, map: Vec<Fact<StreamEntry>>) ->
     PciHost { iommu, ..PciHost::ecam(format!("/pcie@{:x}", ecam.base()), ecam, msi) }
 }
 
-/// Hosts whose map entries overlap each other, and those of their maps to an IOMMU.
+/// Hosts whose MSI maps and IOMMU maps have overlapping entries.
 fn overlapping(count: u32) -> Description {
     let hosts = (0..4).map(|number| {
         let entries = (0..count / 4).map(|at| entry(at % 0xffff, 0x1_0000 - at % 0xffff));
@@ -90,7 +90,7 @@ fn disjoint(count: u32) -> Description {
     Description { hosts: vec![host(0, MsiRouting::map(entries), streams)], ..machine() }
 }
 
-/// A host whose maps have masks, so that every entry may belong to every other.
+/// A host whose maps have masks, so that every IOMMU map entry may apply to every MSI map entry.
 fn masked(count: u32) -> Description {
     let mut machine = disjoint(count);
     for host in &mut machine.hosts {
@@ -152,7 +152,7 @@ fn cpus(count: u32) -> Description {
     Description { cpus: (0..count).map(cpu).collect(), ..machine() }
 }
 
-/// A host whose functions pass through an IOMMU each, with a mask.
+/// A host whose map has a mask, and whose functions each pass through a different IOMMU.
 fn iommus(count: u32) -> Description {
     let streams = (0..count).map(|at| stream(at % 0x1_0000, 1, at as usize)).collect();
     let entries = (0..count).map(|at| entry(at % 0x1_0000, 1));
@@ -166,7 +166,7 @@ fn source(description: Description) -> Source {
     Source { name: String::from("hostile"), description, raw: Raw::Embedded }
 }
 
-/// Returns the number of steps of all outputs.
+/// Returns the number of steps that all outputs take.
 fn steps(description: Description) -> u64 {
     let source = source(description);
     work::steps_of(|| {

@@ -93,7 +93,7 @@ fn report(args: &LintArgs, judge: &Judge, verdicts: &[Verdict]) -> Result<()> {
     print::text(|out| summary::print(out, verdicts, args.summary))
 }
 
-/// Returns what is wrong with the suppressions and the baseline.
+/// Returns the complaints about the suppressions and the baseline.
 fn complaints(args: &LintArgs, judge: &Judge, verdicts: &[Verdict]) -> Vec<String> {
     let sources: Vec<&str> = verdicts.iter().map(|verdict| verdict.source.as_str()).collect();
     let mut complaints = judge.suppressions.complaints(&sources);

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Returns the arguments that are text; others are paths.
+/// Returns the arguments that are valid Unicode. All others are paths.
 fn arguments() -> impl Iterator<Item = String> {
     env::args_os().skip(1).filter_map(|argument| argument.into_string().ok())
 }

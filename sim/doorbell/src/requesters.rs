@@ -1,8 +1,8 @@
-//! All kinds of requesters in one form, for tables, pictures and routes.
+//! Common form of all kinds of requesters, for tables, pictures and routes.
 //!
-//! A requester's spans and streams are those that a function can use: maps are reduced to the first
-//! entry for each requester ID, and to the buses behind the host. Consecutive requester IDs are in
-//! at most one span of a map and in at most one stream, so both lists can be joined in linear time.
+//! A requester's spans and streams cover only what functions can use: maps are reduced to the buses
+//! behind the host, and to the first entry for each requester ID. Thus each requester ID is in at
+//! most one span of a map and in at most one stream, and both lists can be joined in linear time.
 
 mod first_match;
 
@@ -35,8 +35,8 @@ pub(crate) struct Requester<'d> {
 enum Passage<'d> {
     /// Streams by requester ID, sorted and disjoint.
     Sorted(Vec<Stream<'d>>),
-    /// Streams of every requester: those of a device outside PCI; or those of a map with a mask,
-    /// because a mask maps several requester IDs to one.
+    /// Streams that apply to every requester: those of a device outside PCI, or those of a map with
+    /// a mask, because a mask maps several requester IDs to one.
     Every(Vec<Stream<'d>>),
 }
 

@@ -13,8 +13,8 @@ use std::path::Path;
 pub(crate) const MAX_BYTES: u64 = 16 << 20;
 /// Lower-case names of the tables to read, as used by Linux and `acpixtract`.
 const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];
-/// Name of the table that tells which CPUs belong together. It is read only for pictures, so that a
-/// defect in it doesn't matter otherwise.
+/// Name of the table that states which CPUs belong together. It is read only for pictures, so a
+/// defect in it affects no other output.
 const TOPOLOGY: [&str; 1] = ["pptt"];
 /// Path where Linux exposes the running machine's ACPI tables.
 const RUNNING_ACPI: &str = "/sys/firmware/acpi/tables";
@@ -112,7 +112,7 @@ impl Source {
         Ok(Self { name, description, raw: Raw::Tables(blobs) })
     }
 
-    /// Returns the sockets and clusters of the CPUs, as far as firmware tells them.
+    /// Returns the sockets and clusters of the CPUs, to the extent that firmware states them.
     pub(crate) fn cpu_clusters(&self) -> CpuClusters {
         match &self.raw {
             Raw::Devicetree(blob) => devicetree::cpu_clusters(blob).unwrap_or_default(),

@@ -1,5 +1,6 @@
-//! Tables that fit the terminal. Identifiers are shortened there, but distinct identifiers of a
-//! column stay distinct; lines are not wrapped. Elsewhere, such as in a pipe, nothing is shortened.
+//! Tables that fit the terminal. On a terminal, identifiers are shortened, but distinct identifiers
+//! in a column remain distinct; lines are not wrapped. Other outputs, such as a pipe, only shorten
+//! very long identifiers.
 
 mod shortening;
 
@@ -9,8 +10,8 @@ use std::fmt;
 
 /// Minimum length of a shortened identifier in characters.
 const LEAST_IDENTIFIER: usize = 8;
-/// Maximum length of an identifier outside of terminals in characters, so that one identifier can't
-/// make every row long. The paths of devicetrees' nodes are not longer.
+/// Maximum length of an identifier in characters if the output isn't a terminal, so that one
+/// identifier can't make every row long. Paths of devicetree nodes are not longer.
 const MAX_NAME: usize = 1024;
 /// Number of blanks on each side of a cell.
 const PADDING: usize = 2;
@@ -59,7 +60,7 @@ impl Table {
         self.rows.push(cells);
     }
 
-    /// Returns `true` if the table fits with identifiers shortened to `least` characters or more.
+    /// Returns `true` if the table fits `width` with identifiers shortened to `least` characters.
     pub(crate) fn fits(&self, width: usize, least: usize) -> bool {
         self.width_with(least) <= width
     }
@@ -94,14 +95,14 @@ impl Table {
         (width > limit).then(|| shortening::shortened(cells(), limit))
     }
 
-    /// Returns the greatest length of identifiers with which the table fits `width`, or the minimum
-    /// if it doesn't fit.
+    /// Returns the greatest identifier length with which the table fits `width`, or the minimum if
+    /// it doesn't fit.
     fn longest_identifier(&self, width: usize) -> usize {
         let longest = self.widths.iter().map(|(width, _)| *width).max().unwrap_or(0);
         if self.fits(width, longest) {
             return longest;
         }
-        // Invariant: the table fits with `least` if it fits at all, and doesn't with `most`.
+        // Invariant: the table fits with `least` if it fits at all, and does not fit with `most`.
         let (mut least, mut most) = (LEAST_IDENTIFIER, longest.max(LEAST_IDENTIFIER + 1));
         while most - least > 1 {
             let middle = usize::midpoint(least, most);
@@ -191,7 +192,7 @@ mod tests {
         assert_eq!(table.longest_identifier(100), 98);
     }
 
-    /// Names of nodes that resemble each other, as those of a real machine do.
+    /// Node names that resemble each other like those of a real machine.
     const NAME: &str = "(/soc)?(/pcie@2[08]00000{1,3}|/bus){0,3}/(00:0[0-3]\\.0|i2c|its@[0-2]0)";
 
     proptest! {

@@ -1,6 +1,6 @@
 //! Numbers and names in messages.
 
-/// Minimum similarity of a name that is suggested. Clap has the same threshold for options.
+/// Minimum similarity of a suggested name. Clap has the same threshold for options.
 const SIMILAR: f64 = 0.7;
 
 /// Formats a number with its noun, such as `1 CPU` and `2 CPUs`. The plural must only add an "s".
@@ -17,7 +17,7 @@ pub(crate) fn did_you_mean<'n>(name: &str, names: impl Iterator<Item = &'n str>)
 /// Returns the name that is most similar to `name`; `None` if none is similar.
 fn similar<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     let likeness = |candidate: &'n str| {
-        // A prefix such as `msi-over` is as good as a misspelling.
+        // A prefix such as `msi-over` also suggests the name.
         let is_start = name.len() > 3 && candidate.starts_with(name);
         let likeness = if is_start { 1.0 } else { strsim::jaro(name, candidate) };
         (likeness, candidate)

@@ -1,4 +1,4 @@
-//! Checks that `doorbell graph` draws every box and arrow, whatever their names.
+//! Checks that `doorbell graph` draws every box and arrow, regardless of their names.
 
 #![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
 

@@ -36,7 +36,7 @@ fn matrix_has_its_fields_and_reasons() {
     assert_eq!(named("outcome", "works") + named("outcome", "refused"), cells.len());
 }
 
-/// Returns the documentation's table, which is between fences.
+/// Compares the output with the table in the documentation, which is between fences.
 #[test]
 fn documented_matrix_is_the_printed_one() {
     let output = doorbell(&["matrix"]);

@@ -6,8 +6,8 @@ use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
-/// Runs a subcommand of `doorbell snapshot` in the folder with a real KVM's snapshots. The name of
-/// each file states the procedure that saved it.
+/// Runs a subcommand of `doorbell snapshot` in the folder with a real KVM's snapshots. Each file is
+/// named after the procedure that saved it.
 fn snapshot(arguments: &[&str]) -> Output {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/data/snapshot");
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));

@@ -28,7 +28,7 @@ use std::fmt;
 use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-/// The address in the messages that the host gives to the guest. No other doorbell may use this
+/// The address of all messages that the host grants to the guest. No other doorbell may use this
 /// address.
 pub const MESSAGE_ADDRESS: u64 = 0xfeed_0000;
 
@@ -51,8 +51,8 @@ pub struct HypervHost {
     rings: [HeapRing; 2],
     end: Mutex<HostEnd>,
     guest: Mutex<Option<Channel>>,
-    /// The lock is held for reading while a function sends a message. A function that has been
-    /// removed from the list can't send.
+    /// The functions that can send messages. The lock is held for reading while a function sends,
+    /// so a function that was removed from the list can't still be sending.
     senders: RwLock<Vec<(RequesterId, Arc<FunctionInterrupts>)>>,
 }
 
@@ -245,7 +245,7 @@ impl Answers for HypervHost {
     }
 }
 
-/// Functions send the messages that the guest has stored in them. Only functions that the host
+/// A function sends the messages that the guest has stored in it. Only functions that the host
 /// offers can send on a virtual bus.
 impl SignalMsi<RequesterId> for HypervHost {
     fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {

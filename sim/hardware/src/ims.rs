@@ -1,5 +1,5 @@
-//! Devices that store their messages themselves (IMS), either in memory of their own (like the
-//! rings in a wireless device) or behind a command queue.
+//! Devices that store their messages themselves (IMS), either in rings in memory (like a wireless
+//! device) or behind a command queue.
 
 mod command_queue;
 mod ring_memory;

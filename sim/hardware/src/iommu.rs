@@ -1,5 +1,4 @@
-//! An IOMMU with address spaces. The IOMMU holds each device's domain, and the pages that are
-//! mapped in each domain.
+//! An IOMMU, which records each device's domain and the pages that are mapped in each domain.
 //!
 //! Accesses to unmapped pages are blocked and recorded with their sender. A region may be reserved
 //! for messages, in which case messages to this region pass untranslated, as on x86. A domain is

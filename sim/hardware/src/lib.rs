@@ -1,7 +1,7 @@
-//! The hardware of a machine in one process: RAM, a bus, PCI functions with real configuration
-//! space, platform devices, an IOMMU, x86's local APICs, and Hyper-V's virtual PCI bus. For each
-//! device, the package also has the driver side, which accesses the device through registers and
-//! memory only.
+//! A machine's hardware in one process: RAM, a bus, PCI functions with real configuration space,
+//! platform devices, an IOMMU, x86's local APICs, and Hyper-V's virtual PCI bus. For each device,
+//! the package also has the driver side, which accesses the device only through registers and
+//! memory.
 //!
 //! ```text
 //!  driver side              │ hardware side

@@ -1,6 +1,6 @@
-//! The platform on which the drivers run; implements the traits of `gic-driver` and `irq-domain`,
-//! both for threads and for the deterministic scheduler. Accesses are made on behalf of the CPU
-//! whose code the calling thread is running.
+//! The platform on which the drivers run. It implements the traits of `gic-driver` and
+//! `irq-domain`, both for threads and for the deterministic scheduler. Accesses are made on behalf
+//! of the CPU whose code the calling thread is running.
 
 use crate::bus::{AccessWidth, Bus};
 use crate::ram::{Publication, Ram};
@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 /// Maximum time that a driver waits for hardware. The time is long because a heavily loaded host
 /// may deschedule a thread for seconds.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// Maximum number of turns in a driver's wait if no clock is used. Between two turns, only the
-/// scheduler acts.
+/// Maximum number of iterations of a driver's wait if no clock is used. Between two iterations,
+/// only the scheduler runs.
 const TURNS: u32 = 100_000;
 
 /// Number of times that a slow handler yields.
@@ -33,7 +33,7 @@ thread_local! {
     static WAITING_SINCE: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// A guard: while it exists, this thread runs as a CPU.
+/// A guard that makes its thread run as a CPU until it is dropped.
 #[derive(Debug)]
 pub struct Executing {
     before: Option<Cpu>,

@@ -1,4 +1,4 @@
-//! Platform devices: a few registers that hold messages, plus a DeviceID that firmware states.
+//! Platform devices, each with a few registers that hold messages and a DeviceID from firmware.
 
 mod config;
 mod registers;
@@ -17,7 +17,7 @@ use slots::MessageSlot;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-/// A device outside PCI that only sends interrupts.
+/// A non-PCI device that does nothing but send interrupts.
 pub struct PlatformDevice {
     device: DeviceId,
     config: PlatformDeviceConfig,
@@ -70,8 +70,8 @@ impl PlatformDevice {
         if slot.is_masked() { Signalled::Held } else { self.settle(slot) }
     }
 
-    /// Removes the device, after deasserting all its levels, because a removed device can't do so.
-    /// The device's registers then read as all ones.
+    /// Removes the device. Deasserts all its levels first, because a removed device can't do so.
+    /// Afterwards, the device's registers read as all ones.
     pub fn unplug(&self) {
         let mut state = lock(&self.state);
         if state.enabled {

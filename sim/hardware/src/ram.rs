@@ -3,7 +3,8 @@
 //!
 //! If a controller does not snoop the CPUs' caches, a word that a CPU stores stays in a cached copy
 //! until the CPU cleans it; table writes that a driver forgot to clean are invisible to the model.
-//! Cache lines are as short as possible (one 8-byte word), so that no word is cleaned by accident
+//! Cache lines are as short as possible (one 8-byte word), so that cleaning a word never also
+//! cleans its neighbors.
 //! together with its neighbors.
 
 mod allocator;
@@ -53,7 +54,7 @@ struct Bank {
 
 type Chunk = [OnceLock<Box<Page>>];
 
-/// The location of a word in RAM, given by its page and its index in that page.
+/// The location of a word in RAM: its page, and its index in that page.
 struct WordRef<'a> {
     page: &'a Page,
     word: usize,
@@ -119,7 +120,7 @@ impl Ram {
         byte_of(self.cpu_load64(address & !7), address)
     }
 
-    /// Makes the CPUs' stores to `range` visible, with the method `how`, to other masters.
+    /// Makes the CPUs' stores to `range` visible to other masters, using the method `how`.
     pub fn publish(&self, range: Range<u64>, how: Publication) {
         let reaches = match (self.caches, how) {
             (Caches::Snooped, _) | (Caches::Hidden, Publication::Barrier) => return,

@@ -51,7 +51,7 @@ impl FaultInjector {
         Self { kind, handled: AtomicU32::new(0), devices: AtomicU32::new(0) }
     }
 
-    /// Attaches the next device to the controller, unless the fault makes the controller refuse it.
+    /// Admits the next device to its controller, unless the fault makes the controller refuse it.
     ///
     /// # Errors
     /// Returns an error if the injected fault makes the controller refuse this device.
@@ -123,7 +123,7 @@ struct Tampered {
     store: Arc<dyn MessageStore>,
     /// Offset added to the stored addresses.
     astray: u64,
-    /// Set if the store ignores the request to enable it.
+    /// Set if the store ignores requests to enable it.
     off: bool,
 }
 

@@ -1,11 +1,11 @@
-//! Measurement of the times from a device's write to the start of its handler.
+//! Latency measurement, from a device's write to the start of its handler.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::oracle::MessageTimes;
 
-/// Logarithm of the number of bins per power of two. With 16 bins, a percentile is at most 1/16 too
+/// log2 of the number of bins per power of two. With 16 bins, a percentile is at most 1/16 too
 /// high.
 const STEPS_LOG2: u32 = 4;
 /// Number of bins that cover all 64-bit numbers.
@@ -22,8 +22,8 @@ pub struct Latency {
     pub p50: u64,
     /// The 99th percentile, in nanoseconds.
     pub p99: u64,
-    /// Upper limit in nanoseconds and number of messages of each bin, in ascending order. Empty
-    /// bins are omitted.
+    /// Upper limit (in nanoseconds) and message count of each bin, in ascending order. Empty bins
+    /// are omitted.
     pub bins: Vec<(u64, u64)>,
 }
 

@@ -72,7 +72,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Returns the machine's name, as stated by firmware.
+    /// Returns the machine's name, as reported by firmware.
     pub fn name(&self) -> &str {
         &self.name
     }

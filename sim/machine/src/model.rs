@@ -114,8 +114,8 @@ impl GicModel {
         old.leave_behind()
     }
 
-    /// Saves the model and restores the bytes into the same model, whatever state it has reached in
-    /// the meantime. Otherwise like [`exchange`](Self::exchange).
+    /// Saves the model and restores the bytes into the same model, over its current state.
+    /// Otherwise like [`exchange`](Self::exchange).
     ///
     /// # Errors
     /// Returns an error if the model cannot be saved or restored.

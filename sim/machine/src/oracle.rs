@@ -10,8 +10,8 @@
 //! is the vector's target, and while the vector may be moving to it. The CPU is *closed* once the
 //! vector has finished moving away from it.
 //!
-//! The judge doesn't use the controllers' counters. Drivers and the interrupt core report every
-//! interrupt that they resend to the judge, because no message accounts for the resulting handler
+//! The judge doesn't use the controllers' counters. Drivers and the interrupt core report to the
+//! judge every interrupt that they resend, because no message accounts for the resulting handler
 //! run.
 //!
 //! # Verdicts
@@ -36,10 +36,10 @@
 //!
 //! - **One pending bit that moves with the vector** (an ITS, SPIs): the previous acknowledgement on
 //!   any CPU. Each message makes one acknowledgement due, unless the interrupt was already pending
-//!   when the message arrived. If several were in flight, the acknowledgement was for the one that
-//!   arrived first. Rule 3 judges the oldest message that was unhandled when the CPU
-//!   looked for interrupts, not when its handler ran, because another CPU may handle later messages
-//!   in between.
+//!   when the message arrived. If several messages were in flight, the acknowledgement is
+//!   attributed to the first one to arrive. Rule 3 considers the oldest message that was unhandled
+//!   when the CPU looked for interrupts rather than when its handler ran, because another CPU may
+//!   handle later messages in between.
 //! - **One pending bit per CPU, which does not move with the vector** (direct LPIs): the previous
 //!   acknowledgement on the same CPU. A message can only become pending at CPUs that were open
 //!   while the message was in flight, i.e. from just before the device sent it until the bus
@@ -50,7 +50,7 @@
 //!   are stricter than rule 3, so rule 3 does not apply.
 //!
 //! A resend by the interrupt core is due only if it follows an acknowledgement that was caused by a
-//! message, and whose dispatch was deferred.
+//! message and whose dispatch was deferred.
 
 mod pending;
 mod route;
@@ -113,7 +113,7 @@ pub(crate) struct VectorRecord {
     /// Number of runs excused in earlier routes because the driver could not know whether the
     /// interrupt was pending.
     unknowable: AtomicU64,
-    /// Number of operations in progress; while there are some, the endpoint may hold messages back.
+    /// Number of operations in progress. While it is nonzero, the endpoint may hold messages back.
     operations: Mutex<u32>,
 }
 
@@ -350,8 +350,8 @@ impl VectorRecord {
     }
 
     /// Returns the oldest message that was unhandled when the CPU started to look for interrupts.
-    /// If all messages had been handled by then, returns the last one: it arrived after a handler
-    /// run for an earlier message had already read its sequence number. Returns `None` if the
+    /// If all messages had been handled by then, returns the last one, which arrived only after a
+    /// handler run for an earlier message had read its sequence number. Returns `None` if the
     /// message is so old that its time has been discarded.
     fn oldest_unhandled(&self, run: Run) -> Option<u64> {
         let mut oldest = run.number.min(run.seen + 1);

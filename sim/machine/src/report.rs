@@ -13,7 +13,7 @@ pub struct Report {
     pub machine: String,
     /// Number of CPUs that took part.
     pub cpus: usize,
-    /// The enabled controllers, in the order of the description.
+    /// The enabled controllers, in the order in which the description lists them.
     pub controllers: Vec<ControllerReport>,
     /// The devices, in discovery order.
     pub devices: Vec<DeviceReport>,
@@ -29,7 +29,7 @@ pub struct Report {
 impl Report {
     /// Returns the devices that share the DeviceID of `device`, so that an isolating controller
     /// cannot distinguish them: functions behind a conventional bridge, or functions whose
-    /// requester IDs a map's mask makes equal. Devices that share a DeviceID form one isolation
+    /// requester IDs are equal under a map's mask. Devices that share a DeviceID form one isolation
     /// group.
     pub fn one_group_with<'a>(&'a self, device: &'a DeviceReport) -> impl Iterator<Item = &'a str> {
         let isolated = matches!(device.isolation, Isolation::Isolated(_));
@@ -67,7 +67,7 @@ impl Report {
 pub struct ControllerReport {
     /// The controller's name in firmware.
     pub id: String,
-    /// `its`, or the name of another kind.
+    /// The controller's kind, such as `its`.
     pub kind: String,
     /// Addresses of the doorbells.
     pub doorbells: Vec<u64>,
@@ -111,8 +111,8 @@ pub struct DeviceReport {
     pub kind: DeviceKind,
     /// The [`ControllerReport::id`] of the controller that receives the device's messages.
     pub controller: String,
-    /// The requester ID; behind a conventional bridge, the bridge's alias. Platform devices have
-    /// none (`None`).
+    /// The requester ID; behind a conventional bridge, the bridge's alias. `None` for platform
+    /// devices.
     pub requester_id: Option<RequesterId>,
     /// The device's DeviceID at the controller.
     pub device_id: DeviceId,
@@ -123,7 +123,7 @@ pub struct DeviceReport {
     /// Times from the device's writes to its handlers. `None` if no handler found a message, or if
     /// the run was a simulation, whose times differ from those of a real machine.
     pub latency: Option<Latency>,
-    /// Minimum number of vectors with which the device is useful.
+    /// Minimum number of vectors that the device needs.
     pub useful_minimum: u16,
     /// The reason why the device does not send: it was denied vectors, or it was never able to
     /// send.
@@ -182,9 +182,9 @@ pub struct Totals {
     pub coalesced: u64,
     /// Vectors whose handler never saw the last message's sequence number.
     pub lost: u64,
-    /// Acknowledged INTIDs without a handler, and handler runs that were not due. Handler runs
-    /// beyond the number of a vector's messages also count as spurious, unless the driver resent
-    /// the interrupt without knowing whether it was pending.
+    /// Acknowledged INTIDs without a handler, and handler runs that were not due. Handler runs in
+    /// excess of a vector's messages also count as spurious, unless the driver resent the interrupt
+    /// without knowing whether it was pending.
     pub spurious: u64,
     /// Handler runs on a CPU that the vector had not targeted at any time since the message was
     /// sent.
@@ -197,8 +197,8 @@ pub struct Totals {
     pub guest_faults: u64,
     /// Messages to an address without a doorbell.
     pub no_doorbell: u64,
-    /// Messages that a controller accepted and dropped. Dropped messages don't affect the verdict
-    /// by themselves, because the messages that they lose already count as lost.
+    /// Messages that a controller accepted and then dropped. They don't affect the verdict by
+    /// themselves, because [`lost`](Self::lost) already counts the resulting losses.
     pub blocked: u64,
     /// Interrupts resent by the interrupt core and the drivers, by their own count.
     pub redelivered: u64,

@@ -31,7 +31,7 @@ pub struct Simulation {
 /// On average, the simulation causes a disturbance once in this many steps.
 const MOVE_EVERY: usize = 12;
 const RARE_EVERY: usize = 400;
-/// The simulation ends after this many consecutive steps without an event.
+/// The simulation ends after this many consecutive steps without progress.
 const HOPELESS: u32 = 20_000;
 
 /// Runs the workload on one thread, in an order determined by `options.seed`, and judges the

@@ -63,13 +63,13 @@ pub(crate) struct System {
     /// progress.
     pub(crate) surprises: AtomicU64,
     pub(crate) cores: Vec<Arc<CpuCore>>,
-    /// Tasks hold this lock while they use drivers. A suspend waits until all tasks have released
-    /// it, and so are frozen.
+    /// Tasks hold this lock shared while they use drivers. A suspend takes it exclusively, which
+    /// freezes all tasks.
     pub(crate) tasks: RwLock<()>,
 }
 
 impl System {
-    /// Returns what this controller does with a pending bit when the vector moves.
+    /// Returns how this controller's pending bits behave when a vector moves.
     pub(crate) fn pending_at(&self, controller: ControllerIndex) -> Pending {
         match self.description.controller(controller).map(|described| &described.kind) {
             Some(ControllerKind::DirectLpi) => Pending::Stays,
@@ -78,8 +78,7 @@ impl System {
     }
 
     /// Returns the number of vectors that a device may allocate. If vectors are scarce, like the
-    /// SPIs behind a doorbell, each device receives an equal share before any device receives as
-    /// many as it asks for.
+    /// SPIs behind a doorbell, each device may allocate at most an equal share.
     pub(crate) fn fair_share(&self, controller: ControllerIndex) -> u16 {
         let driver = self.irqchip.controller(controller).ok();
         let Some(spis) = driver.and_then(MsiController::spis) else { return u16::MAX };

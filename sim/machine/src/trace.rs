@@ -144,7 +144,7 @@ impl Recorder {
         })
     }
 
-    /// Takes the records out of the recorder. They still count towards the limit.
+    /// Takes the records out of the recorder. They still count toward the limit.
     pub fn take(&self) -> Trace {
         let mut records: Vec<_> =
             self.buffers.iter().flat_map(|buffer| std::mem::take(&mut *lock(buffer))).collect();

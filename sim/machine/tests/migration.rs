@@ -14,7 +14,7 @@ fn machine(name: &str, cpus: Option<u16>) -> Machine {
     let description = embedded::machine(name).unwrap().firmware.describe().unwrap();
     let cpus = cpus.and_then(NonZeroU16::new);
     let migration = Migration::AtRandom { seed: 1 };
-    // A migration visits every direct LPI.
+    // Keep the number of LPIs small, because a migration visits every direct LPI.
     let lpis = LpiNumbers::Few;
     build(&description, &BuildOptions { cpus, migration, lpis, ..BuildOptions::default() }).unwrap()
 }

@@ -16,7 +16,7 @@ use irq_domain::pci::FunctionStore;
 use msi_types::{DeviceId, Masking, MessageStore, MsiMessage, RequesterId, Shape, SignalMsi};
 use std::sync::Arc;
 
-/// Number of vectors for each kind of endpoint that needs a fixed number of vectors.
+/// Vector counts of the endpoints that need a fixed number of vectors.
 const GROUP_LOG2: u8 = 3;
 const TABLE: u16 = 8;
 const QUEUE: u16 = 16;
@@ -69,8 +69,8 @@ impl Endpoint {
 
 /// Destinations of the devices' messages.
 pub(crate) struct DeviceUpstreams {
-    /// Destination for devices whose message stores a hypervisor traps, i.e. registers that PCI
-    /// defines and emulated devices.
+    /// Destination for devices whose message stores a hypervisor traps, i.e. PCI functions with
+    /// PCI-defined registers, and emulated devices.
     pub(crate) bus: Arc<dyn SignalMsi<RequesterId>>,
     /// Destination for devices that store their messages elsewhere.
     pub(crate) own: Arc<dyn SignalMsi<RequesterId>>,
@@ -243,7 +243,7 @@ enum Hardware {
     Platform(Arc<PlatformDevice>),
 }
 
-/// An endpoint with a driver that has found its message store.
+/// An endpoint whose driver has found its message store.
 pub(crate) struct Probed {
     pub(crate) endpoint: Endpoint,
     hardware: Hardware,
@@ -283,7 +283,7 @@ impl Probed {
         }
     }
 
-    /// Resets the PCI function, and restores its configuration header like the bus driver.
+    /// Resets the PCI function, and restores its configuration header as the bus driver does.
     #[cfg(test)]
     pub(crate) fn reset(&self) {
         if let Hardware::Function(function) = &self.hardware {

@@ -36,7 +36,7 @@ const FRAME: u64 = 0x0802_0000;
 /// First SPI that is signaled by messages.
 const FIRST_SPI: u32 = 64;
 const SPIS: NonZeroU16 = NonZeroU16::new(64).expect("64 is not zero");
-/// Number of INTID bits: the minimum for LPIs. A migration visits every direct LPI.
+/// Number of INTID bits: the minimum for LPIs, because a migration visits every direct LPI.
 const LPI_ID_BITS: u8 = 14;
 const NO_VECTORS: &str = "a GIC has no x86 vectors";
 /// Requester ID for a trial allocation that checks whether all vectors are free.

@@ -1,5 +1,5 @@
 //! Tries every kind of endpoint on every parent, behind every layer, in every environment. The
-//! results are those of actual trials, not of a table.
+//! results come from actual trials rather than from a table.
 //!
 //! For each combination, we build a machine with an endpoint of each kind on its bus. A trial
 //! creates the endpoint's domain and allocates its vectors. The endpoint then sends messages

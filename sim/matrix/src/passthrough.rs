@@ -27,7 +27,7 @@ pub enum PassthroughError {
         /// The reason why its memory accesses are not isolated.
         reason: NotDmaIsolated,
     },
-    /// The two proofs are about different devices or different parents.
+    /// The two proofs are for different devices or different parents.
     #[error(
         "requester {0} cannot be passed through: the proof of DMA isolation is not of this device \
          at this parent"
@@ -39,8 +39,8 @@ pub enum PassthroughError {
 }
 
 /// A passed-through device. The new owner may write any message into the device, and may make the
-/// device access any address. So the path from the device must isolate both its interrupts and its
-/// memory accesses. The caller proves this for this device at this parent:
+/// device access any address. Therefore, the path from the device must isolate both its interrupts
+/// and its memory accesses. The caller must prove this for this device at this parent:
 ///
 /// ```
 /// use doorbell_matrix::{Passthrough, PassthroughError};
@@ -78,13 +78,12 @@ pub struct Passthrough<'a> {
 }
 
 impl<'a> Passthrough<'a> {
-    /// Passes the device that is the subject of both proofs through to a new owner, with up to
-    /// `vectors` vectors.
+    /// Assigns the device covered by both proofs to a new owner, with up to `vectors` vectors.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`PassthroughError::ForeignProof`] if the proofs are about different devices or parents. The
+    /// [`PassthroughError::ForeignProof`] if the proofs are for different devices or parents. The
     /// parent is queried again, and a device that is no longer isolated is refused.
     pub fn new(
         interrupts: InterruptIsolated<'a>,

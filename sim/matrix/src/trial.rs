@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Number of trials per board. The second trial starts in the state in which the first trial leaves
+/// Number of trials per board. The second trial starts in the state in which the first trial left
 /// the board.
 const LIVES: usize = 2;
 
@@ -249,8 +249,8 @@ impl<'a> Trial<'a> {
         self.handles.values().map(IrqHandle::count).sum()
     }
 
-    /// Checks that a message that is sent before its vector moves is handled exactly once, either
-    /// before or after the move.
+    /// Checks that a message sent before its vector moves is handled exactly once, either before or
+    /// after the move.
     fn overtake(&self) -> Result<(), TrialError> {
         let slots: Vec<_> = self.handles.keys().copied().collect();
         for (sender, slot) in self.probed.senders(&slots) {

@@ -15,10 +15,10 @@ use vgic::{GuestMemory, Progress, Vgic};
 pub const RAM_BASE: u64 = 0x4000_0000;
 /// Size of RAM.
 pub const RAM_BYTES: u64 = 128 << 20;
-/// Sender of messages that a script writes, which have no requester.
+/// DeviceID of the messages that a script writes, which have no requester.
 const SENDER: DeviceId = DeviceId::new(0);
 
-/// The physical addresses of the machine.
+/// The machine's physical address space.
 pub(super) struct AddressSpace {
     gic: Arc<Vgic>,
     ram: Arc<Ram>,
@@ -45,7 +45,7 @@ impl AddressSpace {
         &self.gic
     }
 
-    /// Loads a little-endian number with up to 8 bytes.
+    /// Loads a little-endian number of up to 8 bytes.
     pub(super) fn load(&self, address: u64, bytes: usize) -> u64 {
         let mut number = [0; 8];
         self.fill(address, &mut number[..bytes]);
@@ -104,11 +104,11 @@ impl AddressSpace {
         let rings = self.doorbell == Some(address) && width >= AccessWidth::Half;
         match self.gic.its(0).filter(|_| rings).zip(u32::try_from(value).ok()) {
             Some((its, data)) => drop(its.signal_msi(SENDER, MsiMessage { address, data })),
-            // The GIC only rejects writes outside its regions, which have no effect.
+            // The GIC rejects only writes outside its regions, and such writes have no effect.
             None => drop(self.gic.write_until_done(address, width, value)),
         }
-        // Executes all commands, as QEMU's ITS does on a write, because no vCPU runs that could
-        // continue them later.
+        // Executes all commands, as QEMU's ITS does on a write, because no vCPU is running that
+        // could resume them later.
         while self.gic.poll() == Progress::Unfinished {}
     }
 

@@ -1,6 +1,6 @@
-//! QEMU's qtest line protocol for a GICv3 and ITS in the memory map of QEMU's `virt` machine, whose
-//! CPUs do not execute. A script that accesses registers, memory and lines works both with QEMU and
-//! with this server.
+//! QEMU's qtest line protocol for a GICv3 and ITS in the memory map of QEMU's `virt` machine. The
+//! CPUs don't execute code. A script that accesses registers, memory and lines works with both QEMU
+//! and this server.
 //!
 //! | at | is | |
 //! |---|---|---|
@@ -11,8 +11,8 @@
 //!
 //! As in QEMU, a write to `GITS_TRANSLATER` is a message from DeviceID 0. Reads of unclaimed
 //! addresses return zero. Accesses are split into aligned pieces of up to 8 bytes. Objects that own
-//! lines have the same paths as in a QEMU without devices. `/machine/unattached/device[N]` is CPU
-//! N; the next two numbers after the last CPU are the GIC and the ITS.
+//! lines have the same paths as in a QEMU machine without devices. `/machine/unattached/device[N]`
+//! is CPU N; the two numbers after the last CPU refer to the GIC and the ITS.
 //!
 //! # Intercepted lines
 //!
@@ -175,8 +175,8 @@ impl Qtest {
         }
     }
 
-    /// Advances the clock. Without a step, QEMU advances to the next deadline of a timer; this
-    /// machine has no timers, so the step must be explicit.
+    /// Advances the clock. Without a step, QEMU advances to the next timer deadline; this machine
+    /// has no timers, so the step must be explicit.
     fn step_clock(&mut self, step: Option<i64>) -> Reply {
         let Some(step) = step else { return Reply::Fail(Mistake::NoDeadline) };
         match self.clock.checked_add(step) {
@@ -196,8 +196,8 @@ impl Qtest {
         }
     }
 
-    /// Returns the changes of intercepted lines since the last answer, caused by accesses to a
-    /// [`vcpu`](Self::vcpu).
+    /// Returns the changes to intercepted lines that accesses to a [`vcpu`](Self::vcpu) have caused
+    /// since the last answer.
     pub fn irq_changes(&mut self) -> Vec<IrqChange> {
         self.lines.changes_of_inputs(&mut self.vcpus)
     }
@@ -222,7 +222,7 @@ impl fmt::Debug for Qtest {
     }
 }
 
-/// Does nothing, because CPUs don't execute and so never need a kick.
+/// A kick that does nothing, because CPUs don't execute code and so never need one.
 struct NoKick;
 
 impl msi_types::Kick for NoKick {

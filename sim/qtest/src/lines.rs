@@ -58,7 +58,7 @@ impl Lines {
     }
 
     /// Intercepts an object's lines from now on. Only one object can be intercepted, and the first
-    /// request determines which of its lines.
+    /// request determines which of its lines are reported.
     pub(super) fn intercept(&mut self, path: &str, what: &Interception) -> Result<(), Mistake> {
         let object = self.object(path)?;
         if matches!(what, Interception::Inputs(Some(_))) {

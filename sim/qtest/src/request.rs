@@ -46,7 +46,7 @@ pub(super) enum Request {
     SetLine { object: String, pin: Pin, level: u64 },
 }
 
-/// How a reply formats memory contents.
+/// The format of memory contents in a reply.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
     /// Hexadecimal digits.
@@ -106,7 +106,7 @@ pub enum Mistake {
     /// An argument is not a number, or is too large.
     #[error("{0} is not a number of 64 bits")]
     Number(&'static str),
-    /// The number of bytes is zero, exceeds the limit for one access, or exceeds the address space.
+    /// The size is zero or exceeds the limit for an access, or the range exceeds the address space.
     #[error("the size is not between 1 and {MAX_BYTES} bytes of the address space")]
     Size,
     /// The port number exceeds 65535.
@@ -118,7 +118,7 @@ pub enum Mistake {
     /// The data doesn't contain a complete byte.
     #[error("invalid argument size")]
     ArgumentSize,
-    /// Modules don't exist.
+    /// The module does not exist.
     #[error("there are no modules")]
     Module,
     /// The clock would not advance.

@@ -62,7 +62,7 @@ fn surplus_redistributors_lie_in_high_region() {
 fn misaligned_accesses_fall_into_aligned_pieces() {
     let script = ["readq 0x08000001", "readq 0x08000004", "readl 0x08000001"];
     // Byte and halfword reads of GICD_TYPER return zero, whereas word reads return its value.
-    // GICD_IIDR follows it.
+    // GICD_IIDR follows GICD_TYPER.
     let read = run(&mut machine(), &script);
     assert_eq!(read, ["OK 0x00077a0008000000", "OK 0x0000043b077a0008", "OK 0x0000000000000000"]);
 }
@@ -274,7 +274,7 @@ fn translater_write_uses_device_zero() {
 
 #[test]
 fn one_write_works_the_whole_command_queue_off() {
-    // 2000 commands with an invalid opcode. They are skipped.
+    // 2000 commands with an invalid opcode, which the ITS skips.
     let script = [
         "writeq 0x08080080 0x800000004001000f",
         "writel 0x08080000 1",

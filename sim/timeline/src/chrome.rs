@@ -84,7 +84,7 @@ impl<W: Write> ChromeWriter<W> {
         Ok(Self { out, is_first: true })
     }
 
-    /// Ends the JSON object. `facts` about the whole trace become `otherData`.
+    /// Ends the JSON object, and writes `facts` about the whole trace as `otherData`.
     pub fn finish(mut self, facts: &Value) -> io::Result<()> {
         write!(self.out, "\n],\"otherData\":")?;
         serde_json::to_writer(&mut self.out, facts)?;
@@ -130,7 +130,7 @@ impl<W: Write> ChromeWriter<W> {
         self.write(&TraceEvent { ts: Some(microseconds(at)), s: Some('t'), args, ..event })
     }
 
-    /// Draws an instant across all tracks. `track` is the one on which the viewer selects it.
+    /// Draws an instant across all tracks. The viewer selects the instant on `track`.
     pub fn instant_everywhere(&mut self, track: Track, at: u64, name: &str) -> io::Result<()> {
         let event = TraceEvent::new('i', track, name);
         self.write(&TraceEvent { ts: Some(microseconds(at)), s: Some('g'), ..event })

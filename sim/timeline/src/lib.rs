@@ -1,4 +1,4 @@
-//! Timelines of interrupts in Chrome's trace format, which Perfetto opens.
+//! Interrupt timelines in Chrome's trace format, which Perfetto can open.
 //!
 //! ```
 //! use doorbell_timeline::{ChromeWriter, FlowPoint, Span, Track, interrupt_name};

@@ -1,4 +1,4 @@
-//! Prints how costs and memory grow, as the tables in `docs/measurements.md`.
+//! Prints how costs and memory grow, in the form of the tables in `docs/measurements.md`.
 #![forbid(unsafe_code)]
 
 use doorbell_bench::growth::{self, Dimension, Growth, Row};

@@ -1,4 +1,5 @@
-//! The floor for dispatch: the minimum for a handler table that other CPUs may change concurrently.
+//! The floor for dispatch: the minimum work for a handler table that other CPUs may change
+//! concurrently.
 //!
 //! | loads | read-modify-writes |
 //! |---|---|

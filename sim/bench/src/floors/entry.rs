@@ -42,7 +42,8 @@ impl<W: Word> Machine<W> {
         Self { wakeup: (0..vcpus).map(|_| line()).collect(), work: line() }
     }
 
-    /// Performs the loads of each vCPU's entry. Returns `true` if any vCPU has a change.
+    /// Performs the loads of each vCPU's entry. Returns `true` if anything has changed for any
+    /// vCPU.
     #[inline]
     fn changed(&self) -> bool {
         self.wakeup.iter().fold(0, |seen, own| seen | own.0.load() | self.work.0.load()) != 0

@@ -9,7 +9,7 @@
 //!
 //! The event's word is exchanged even if the event is already pending, because without that
 //! exchange, the sender's earlier writes would not be ordered before the handler that must see
-//! them. The floors support neither levels, groups and targets, nor unmapping and notification.
+//! them. The floors do not support levels, groups, targets, unmapping or notification.
 
 use crate::probe::{Probe, each, floor};
 use crate::word::{Word, zeros};
@@ -31,9 +31,9 @@ pub(crate) const SEND_TAKE: &str = "floor-send-take";
 const OPERATIONS: u32 = 8192;
 const DEVICES: u32 = 2048;
 const EVENTS: u32 = 32;
-/// Number of DeviceIDs that have a word.
+/// Number of words for DeviceIDs.
 const DEVICE_IDS: u32 = 1 << 16;
-/// Number of events that have a word, which equals the model's default budget of mapped events.
+/// Number of words for events, which equals the model's default budget of mapped events.
 const EVENT_WORDS: u32 = 1 << 17;
 /// Number of words in a page. The words of one device's events are [`STRIDE`] words apart in the
 /// page.
@@ -98,7 +98,7 @@ impl<W: Word> Translation<W> {
         Some(fresh)
     }
 
-    /// Acknowledges the first event whose ready bit is in this word.
+    /// Acknowledges the first event whose ready bit is set in this word.
     #[inline]
     fn take(&self, word: usize) -> Option<usize> {
         let ready = self.ready.get(word)?;

@@ -49,7 +49,7 @@ fn gic_size(size: Size) -> Result<GicSize, String> {
     Ok(GicSize { vcpus: small(size.vcpus)?, its: small(size.its)?, budget, lpi_id_bits })
 }
 
-/// Returns how each ITS's events are mapped.
+/// Returns the event mapping of each ITS.
 fn mapping(size: Size) -> EventMapping {
     let events = size.events / size.its;
     let event_bits = events.div_ceil(MOST_DEVICES).next_power_of_two().ilog2().max(5);
@@ -222,7 +222,7 @@ pub(super) fn bytes_without_lpis(vcpus: u16, heap: &dyn Fn() -> usize) -> Result
     Ok(bytes)
 }
 
-/// The memory of a guest that doesn't access any memory.
+/// Empty guest memory, for a guest that never accesses memory.
 struct NoMemory;
 
 impl vgic::GuestMemory for NoMemory {

@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-/// How a cost grows from the smallest to the largest value.
+/// Growth of a cost from the smallest to the largest value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum Trend {
-    /// Cost grows with less than the 0.4th power, no more than cache effects explain.
+    /// Cost grows with less than the 0.4th power, which cache effects can explain.
     Flat,
     /// Cost grows with at most the 1.2th power.
     Linear,

@@ -25,7 +25,7 @@ struct Program {
 /// Returns the cases of `program`, each prefixed with `peer-`.
 ///
 /// # Errors
-/// The program cannot be started, or doesn't list its cases.
+/// Returns an error if the program cannot be started or doesn't list its cases.
 pub(crate) fn probes(program: &mut Command) -> Result<Vec<Probe>, String> {
     let program = Rc::new(RefCell::new(Program::start(program)?));
     let cases = program.borrow_mut().ask("cases")?;
@@ -81,8 +81,8 @@ impl Drop for Program {
 mod tests {
     use super::*;
 
-    /// Returns the probes for a peer that answers each line by running this shell command. The
-    /// command finds the line in `$line`.
+    /// Returns the probes for a peer that answers each line by running this shell command. The line
+    /// is in the variable `$line`.
     fn peer(answer: &str) -> Result<Vec<Probe>, String> {
         probes(Command::new("sh").args(["-c", &format!("while read -r line; do {answer}; done")]))
     }

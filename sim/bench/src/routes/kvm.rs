@@ -55,8 +55,8 @@ pub(super) fn update(name: &'static str, routes: u32) -> Result<Probe, String> {
     }))
 }
 
-/// Measures the cost per vector if a whole table is set for each: the mean over table sizes from
-/// one to all vectors.
+/// Measures the cost per vector if a whole table is set for each vector: the mean over table sizes
+/// from one to all vectors.
 pub(super) fn table_each() -> Result<Probe, String> {
     const SIZES: u32 = 8;
     let step = VECTORS / SIZES;

@@ -2,14 +2,15 @@
 
 use serde::Serialize;
 
-/// Maximum number of differences of a section that are listed.
+/// Maximum number of differences listed per section.
 const LISTED: usize = 1000;
 
 /// A difference between two descriptions.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(super) struct Difference {
     pub(super) section: Section,
-    /// Node, CPU or table entry; the name in the new description, if it has the object.
+    /// Name of the node, CPU or table entry: the one in the new description, if that has the
+    /// object.
     pub(super) object: String,
     /// Name of the object in the old description, if it differs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,7 +57,7 @@ impl Differences {
         Self { old: old.to_owned(), new: new.to_owned(), ..Self::default() }
     }
 
-    /// Adds a difference. The list has a limited number of differences of each section.
+    /// Adds a difference. The list holds a limited number of differences per section.
     pub(super) fn add(&mut self, difference: Difference) {
         if self.section != Some(difference.section) {
             (self.section, self.listed) = (Some(difference.section), 0);

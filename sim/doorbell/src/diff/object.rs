@@ -3,7 +3,7 @@
 use super::difference::{Difference, Differences, Section};
 use std::collections::BTreeMap;
 
-/// Number of values of a list that are shown.
+/// Maximum number of values shown from a list.
 const SHOWN: usize = 8;
 
 /// A node, CPU or table entry.
@@ -57,7 +57,8 @@ impl Object {
     }
 }
 
-/// Reports the differences of two counterparts in a section. Names are compared if `has_names`.
+/// Reports the differences between two counterparts in a section. Names are compared if
+/// `has_names`.
 pub(super) fn compare(
     section: Section,
     old: Option<&Object>,
@@ -112,7 +113,7 @@ pub(super) fn compare(
     }
 }
 
-/// Returns two fields as text; `None` if they are equal.
+/// Returns two fields as text, or `None` if they are equal.
 fn changed(
     before: Option<Vec<Value>>,
     after: Option<Vec<Value>>,
@@ -124,7 +125,7 @@ fn changed(
     if here == there {
         return None;
     }
-    // Long lists are shown without the values that they have in common at both ends.
+    // Long lists are shown without their common prefix and suffix.
     let is_long = here.len().max(there.len()) > SHOWN;
     let equal = |pairs: &mut dyn Iterator<Item = (&String, &String)>| {
         if is_long { pairs.take_while(|(one, other)| one == other).count() } else { 0 }

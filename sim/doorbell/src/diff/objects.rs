@@ -16,7 +16,7 @@ pub(super) struct AllLabels {
     pub(super) iommus: Labels,
 }
 
-/// Compares objects that refer to no others.
+/// Compares the objects that do not refer to other objects.
 pub(super) fn compare(two: Two<'_>, found: &mut Differences) -> AllLabels {
     let (old, new) = (&two.old.description, &two.new.description);
     let is_same_form = two.is_same_form();
@@ -57,8 +57,8 @@ pub(super) fn keys(kind: &str, id: &NodeId, address: Option<u64>) -> Vec<String>
     vec![format!("{kind} {id}"), by_address, format!("{kind} {}", without_addresses(id.as_str()))]
 }
 
-/// Returns a region as text. Forms state sizes differently, so they are compared only within a
-/// form.
+/// Returns a region as text. Devicetree and ACPI state sizes differently, so sizes are compared
+/// only within one form.
 pub(super) fn region(region: Region, has_size: bool) -> String {
     if has_size {
         format!("{:#x}+{:#x}", region.base(), region.size())

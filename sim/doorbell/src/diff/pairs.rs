@@ -7,9 +7,9 @@ use std::collections::{HashMap, VecDeque};
 /// Positions of an object in the old and in the new list.
 pub(super) type Pair = (Option<usize>, Option<usize>);
 
-/// Pairs objects by their first keys, then those that are left by their second keys, and so on.
+/// Pairs objects by their first keys, then the remaining ones by their second keys, and so on.
 /// Objects with the same key are paired in order. The result is in the order of the old list,
-/// followed by objects of the new list alone.
+/// followed by the objects that only the new list has.
 pub(super) fn pair(old: &[Object], new: &[Object]) -> Vec<Pair> {
     let (mut of_old, mut taken) = (vec![None; old.len()], vec![false; new.len()]);
     let tiers = old.iter().chain(new).map(|object| object.keys.len()).max().unwrap_or(0);

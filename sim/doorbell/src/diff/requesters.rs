@@ -201,7 +201,7 @@ fn add_mask(object: &mut Object, msi: &MsiRouting) {
     }
 }
 
-/// Adds whether the requester's controllers tell devices apart by an ID that they cannot choose.
+/// Adds whether the requester's controllers identify devices by an ID that devices cannot choose.
 fn add_isolation(object: &mut Object, description: &Description, routes: &[Span]) {
     let isolates = |span: &Span| {
         let controller = description.controller(ControllerIndex::new(span.index));

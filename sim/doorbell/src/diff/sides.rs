@@ -12,7 +12,7 @@ pub(super) struct Two<'s> {
 
 impl Two<'_> {
     /// Returns `true` if both are devicetrees, or both ACPI tables. Nodes of different forms have
-    /// different names, and some facts exist in one form alone.
+    /// different names, and some facts exist in only one form.
     pub(super) const fn is_same_form(self) -> bool {
         matches!(
             (&self.old.raw, &self.new.raw),

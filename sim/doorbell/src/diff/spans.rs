@@ -1,10 +1,10 @@
-//! Compares two maps from requester IDs, wherever their entries begin and end.
+//! Compares two maps from requester IDs, no matter how the IDs are divided among entries.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
-/// Consecutive requesters and where they are mapped to.
+/// Consecutive requesters, and the controller or IOMMU that they are mapped to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Span {
     pub(super) first: u64,
@@ -14,7 +14,7 @@ pub(super) struct Span {
     pub(super) label: usize,
     /// Position of the controller or IOMMU in its description, for its name.
     pub(super) index: usize,
-    /// ID of the first requester there, if it has one.
+    /// ID of the first requester at that controller or IOMMU, if it has one.
     pub(super) base: Option<u64>,
 }
 
@@ -37,7 +37,7 @@ impl Span {
     }
 }
 
-/// Requesters that two maps map to different places.
+/// Requesters that two maps map differently.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Change {
     pub(super) first: u64,
@@ -46,8 +46,8 @@ pub(super) struct Change {
     pub(super) after: Option<Span>,
 }
 
-/// Returns the requesters that two maps map to different places. In each map, the first entry that
-/// contains a requester wins. Time is that of sorting the entries.
+/// Returns the requesters that two maps map differently. In each map, the first entry that contains
+/// a requester wins. The running time is dominated by sorting the entries.
 pub(super) fn changes(before: &[Span], after: &[Span]) -> Vec<Change> {
     let (before, after) = (flat(before), flat(after));
     let mut bounds: Vec<u64> =
@@ -93,7 +93,7 @@ fn push(changes: &mut Vec<Change>, next: Change) {
     }
 }
 
-/// Returns a map without overlaps, in order.
+/// Returns a map as sorted spans that do not overlap.
 fn flat(spans: &[Span]) -> Vec<Span> {
     let mut bounds: Vec<u64> = spans.iter().flat_map(|span| [span.first, span.end]).collect();
     bounds.sort_unstable();

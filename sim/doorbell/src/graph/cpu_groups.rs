@@ -1,4 +1,4 @@
-//! Groups CPUs for the picture, as far as firmware tells which CPUs belong together.
+//! Groups CPUs for the picture, to the extent that firmware states which CPUs belong together.
 
 use crate::source::CpuClusters;
 use crate::wording::counted;
@@ -27,10 +27,10 @@ impl CpuGroup {
     }
 }
 
-/// Returns the groups in the order of their names: by the lowest level of firmware's hierarchy that
-/// distinguishes a few groups. Without a hierarchy, Aff2 and Aff3 tell groups apart if Aff0 is 0
-/// everywhere, because CPUs with a thread number in Aff0 have the core in Aff1. Otherwise, there is
-/// one group.
+/// Groups the CPUs by the lowest level of firmware's hierarchy that yields a few groups, and
+/// returns the groups sorted by name. Without a hierarchy, CPUs are grouped by Aff2 and Aff3 if
+/// Aff0 is 0 everywhere, because CPUs with a thread number in Aff0 have the core in Aff1.
+/// Otherwise, all CPUs form one group.
 pub(super) fn of(description: &Description, clusters: &CpuClusters) -> Vec<CpuGroup> {
     let cpus = &description.cpus;
     let depth = clusters.values().map(Vec::len).max().unwrap_or(0);
@@ -95,7 +95,7 @@ fn grouped<K: Ord>(cpus: &[CpuNode], key: impl Fn(&CpuNode) -> K) -> BTreeMap<K,
     groups
 }
 
-/// Returns `true` if there are a few groups, not all of them with a single CPU.
+/// Returns `true` if there are a few groups, at least one of which has several CPUs.
 fn is_apt<K>(groups: &BTreeMap<K, Vec<&CpuNode>>, cpus: usize) -> bool {
     (2..=MAX_GROUPS).contains(&groups.len()) && groups.len() < cpus
 }

@@ -31,7 +31,7 @@ pub(super) fn spell(graph: &Graph) -> String {
     dot
 }
 
-/// Quotes a string for DOT, with line breaks as escape sequences.
+/// Quotes a string for DOT, and escapes line breaks.
 fn quoted(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
 }

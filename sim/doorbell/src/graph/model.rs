@@ -74,8 +74,7 @@ pub(crate) struct Graph {
     drawn: BTreeMap<Column, DrawnColumn>,
 }
 
-/// The number of boxes in a column, and the box that represents those that are not drawn, with
-/// their number.
+/// The number of boxes in a column, plus the box that represents the omitted ones and their number.
 #[derive(Debug, Default)]
 struct DrawnColumn {
     boxes: usize,
@@ -104,8 +103,8 @@ impl Graph {
         self.places.get(&(column, id.clone())).copied()
     }
 
-    /// Adds boxes for the IOMMUs that messages pass through. Returns the boxes by the IOMMUs'
-    /// positions.
+    /// Adds boxes for the IOMMUs that messages pass through. Returns each IOMMU's box, in the order
+    /// of the description.
     fn iommus(&mut self, description: &Description) -> Vec<Option<usize>> {
         let mut is_used = vec![false; description.iommus.len()];
         for requester in requesters::all(description) {
@@ -164,7 +163,7 @@ impl Graph {
         };
         let is_enabled = requester.status.is_enabled();
         let from = self.add(Column::Requester, requester.id, is_enabled, lines);
-        // Spans of one kind that lead to the same box have the same arrows.
+        // Spans that are not from a map have the same arrows if they lead to the same box.
         let mut drawn = BTreeSet::new();
         for span in spans {
             work::step();
@@ -233,8 +232,8 @@ impl Graph {
         }
     }
 
-    /// Adds a box and returns its index. If the column has no room, the box that represents the
-    /// others is returned; it gets its title from [`name_others`](Self::name_others).
+    /// Adds a box and returns its index. If the column is full, returns the box that represents the
+    /// others, whose title [`name_others`](Self::name_others) sets.
     fn add(
         &mut self,
         column: Column,
@@ -273,7 +272,7 @@ impl Graph {
         place
     }
 
-    /// Writes into the boxes that represent others how many these are.
+    /// Sets the title of each box that represents others to their number.
     fn name_others(&mut self) {
         for (place, count) in self.drawn.values().filter_map(|drawn| drawn.others) {
             if let Some(node) = self.nodes.get_mut(place) {

@@ -67,7 +67,7 @@ pub(super) fn draw(graph: &Graph, name: &str) -> String {
 /// must have one badge for each box.
 pub(crate) fn inline(graph: &Graph, name: &str, badges: &[Badge]) -> String {
     let layout = Layout::of(graph);
-    // In units of the page's text, so that the picture grows with it.
+    // Use units of the page's text, so that the picture scales with the text.
     let size = format!("width=\"{}.{}rem\"", layout.width / 16, layout.width % 16 * 10 / 16);
     let mut svg = begin(&layout, &size, "group", name);
     arrows(&mut svg, graph, &layout);

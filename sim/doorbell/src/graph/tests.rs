@@ -43,7 +43,7 @@ fn check(svg: &str, graph: &Graph) -> Result<(), TestCaseError> {
         prop_assert!(above[0] != below[0] || above[3] <= below[2], "{above:?} over {below:?}");
         prop_assert!(above[0] == below[0] || above[1] <= below[0], "{above:?} beside {below:?}");
     }
-    // The tip of a box has the whole name, except for characters that XML cannot contain.
+    // The tooltip of a box has the whole name, except for characters that XML cannot contain.
     let tips: Vec<_> = all("title").filter_map(|one| one.text()).collect();
     for node in graph.nodes.iter().filter(|node| !node.id.contains(['\u{1}', '\u{ffff}', '\n'])) {
         prop_assert!(tips.iter().any(|tip| tip.lines().next() == Some(&node.id)), "{}", node.id);
@@ -51,8 +51,8 @@ fn check(svg: &str, graph: &Graph) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Returns the quoted strings of a DOT file, without their escape sequences; `None` if a string
-/// does not end.
+/// Returns the quoted strings of a DOT file with their escape sequences decoded, or `None` if a
+/// string is not terminated.
 fn strings(dot: &str) -> Option<Vec<String>> {
     let mut found = Vec::new();
     let mut rest = dot.chars();

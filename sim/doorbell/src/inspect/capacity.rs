@@ -39,7 +39,7 @@ impl CapacityRow {
     }
 }
 
-/// The row's cells: the available capacity, followed by the capacity that devices need in brackets.
+/// The row's cells: the available capacity, and in parentheses the capacity that devices need.
 impl CapacityRow {
     pub(crate) fn room(&self) -> String {
         number(self.interrupts)

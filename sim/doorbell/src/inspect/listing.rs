@@ -1,4 +1,4 @@
-//! Limits the rows that an output lists, so that its length is bounded whatever the input.
+//! Limits the rows that an output lists, so that its length is bounded for any input.
 
 use crate::work;
 use serde::Serialize;
@@ -8,7 +8,7 @@ pub(crate) const MAX_ROWS: usize = 4096;
 /// Maximum number of bytes of names in a list's rows.
 const MAX_BYTES: usize = 4 << 20;
 
-/// The rows and bytes that a list has room for, and the number of rows that it left out.
+/// The number of further rows and bytes that a list has room for, and the number of omitted rows.
 #[derive(Debug)]
 pub(crate) struct Listing {
     rows: usize,
@@ -22,8 +22,8 @@ impl Listing {
         Self { rows: MAX_ROWS, bytes: MAX_BYTES, omitted: 0 }
     }
 
-    /// Takes the room for a row with names of `bytes`. Returns `false` and counts the row as left
-    /// out if there is none.
+    /// Reserves room for a row whose names have `bytes` bytes. If there is no room, counts the row
+    /// as omitted and returns `false`.
     pub(crate) fn admits(&mut self, bytes: usize) -> bool {
         work::step();
         let left = self.rows.checked_sub(1).zip(self.bytes.checked_sub(bytes));
@@ -39,13 +39,13 @@ impl Listing {
         self.rows == 0
     }
 
-    /// Counts rows as left out. A list that leaves out rows is full.
+    /// Counts rows as omitted. A list that omits rows is full.
     pub(crate) const fn omit(&mut self, rows: usize) {
         self.rows = 0;
         self.omitted = self.omitted.saturating_add(rows);
     }
 
-    /// Returns the first rows for which there is room.
+    /// Returns the first rows, as many as the list has room for.
     pub(crate) fn first<T>(&mut self, all: impl Iterator<Item = T>) -> Vec<T> {
         all.filter(|_| self.admits(0)).collect()
     }
@@ -55,7 +55,7 @@ impl Listing {
     }
 }
 
-/// Numbers of rows that lists leave out: 0, except for an input with thousands of them.
+/// Numbers of rows that lists omit: 0, except for an input with thousands of rows.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Omitted {
     pub(crate) cpus: usize,

@@ -234,7 +234,7 @@ impl ControllerRow {
     ) -> Self {
         let root = || description.gic.as_ref().map(|gic| &gic.id);
         let gic = controller.secondary_gic.as_ref().or_else(root);
-        // After the last address that has room, the rest of the controllers counts one each.
+        // Once the address list is full, each further controller counts as one omitted address.
         let addresses = if doorbells.is_full() {
             doorbells.omit(1);
             Vec::new()
@@ -339,7 +339,7 @@ impl RouteRow {
 }
 
 impl StreamRow {
-    /// Returns the rows for which there is room.
+    /// Returns the first rows, as many as the list has room for.
     fn all_of<'d>(
         description: &Description,
         mut streams: impl ExactSizeIterator<Item = Stream<'d>>,
@@ -365,7 +365,7 @@ impl StreamRow {
     }
 }
 
-/// Returns the property or table entry that defines a route, as a text for the output.
+/// Returns the property or table entry that defines a route, as text for the output.
 fn statement(msi: &MsiRouting, via: Via) -> String {
     match via {
         Via::Map(index) => {

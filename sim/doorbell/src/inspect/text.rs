@@ -100,7 +100,7 @@ fn print_controllers(out: &mut Output, controllers: &[ControllerRow]) -> io::Res
     writeln!(out, "{rows}")
 }
 
-/// Prints the available capacity, followed by the capacity that devices need in brackets.
+/// Prints the available capacity, followed in parentheses by the capacity that devices need.
 fn print_capacity(out: &mut Output, capacity: &[CapacityRow]) -> io::Result<()> {
     if capacity.is_empty() {
         return Ok(());

@@ -74,7 +74,7 @@ impl Baseline {
         rows.filter(|row| is_same_file(&row.source, source)).cloned().collect()
     }
 
-    /// Returns a source that the baseline is about, if it has no entry for any of `sources`.
+    /// Returns one of the baseline's sources if the baseline has no entry for any of `sources`.
     pub(super) fn stranger(&self, sources: &[&str]) -> Option<&str> {
         let is_here = sources.iter().any(|source| !self.of_source(source).is_empty());
         self.first.as_deref().filter(|_| !is_here)
@@ -87,7 +87,7 @@ fn last_part(path: &str) -> String {
     name.map_or_else(|| path.to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Returns `true` if two paths are the same, except that one may begin further up.
+/// Returns `true` if two paths are equal, or if one consists of the other's last components.
 fn is_same_file(one: &str, other: &str) -> bool {
     let parts = |path| {
         let all = Path::new(path).components();
@@ -99,9 +99,10 @@ fn is_same_file(one: &str, other: &str) -> bool {
     !short.is_empty() && long.ends_with(&short)
 }
 
-/// Finds out which of a source's findings are also in `known`. Each entry stands for one finding:
-/// one with the same message, else one at the same place, else one whose place differs only by
-/// addresses. The last does not apply if the entry's node still exists: then it has not moved.
+/// Determines which of a source's findings are also in `known`. Each entry matches at most one
+/// finding: preferably one with the same message, otherwise one at the same place, otherwise one
+/// whose place differs only in addresses. An entry whose node still exists has not moved, so it
+/// never matches in this last way.
 pub(super) fn compare(known: &[KnownFinding], findings: &[Finding], source: &Source) -> Comparison {
     let mut matching = Matching {
         open: (0..known.len()).collect(),
@@ -183,8 +184,8 @@ impl Matching<'_> {
         self.open.sort_unstable();
     }
 
-    /// Removes and returns the open entries whose node still exists in a devicetree. Offsets of
-    /// tables are not names, so all entries of tables stay open.
+    /// Removes and returns the open entries whose node still exists in a devicetree. Offsets in
+    /// ACPI tables are not names, so all entries of tables stay open.
     fn close_existing(&mut self, source: &Source) -> Vec<usize> {
         if !matches!(source.raw, Raw::Devicetree(_)) {
             return Vec::new();

@@ -11,7 +11,7 @@ use std::ops::Range;
 #[derive(Debug, Default)]
 pub(crate) struct Excerpts {
     texts: BTreeMap<String, Excerpt>,
-    /// `true` if the texts are short enough to be shown whole.
+    /// `true` if the texts are short enough to be shown in full.
     are_short: bool,
 }
 
@@ -32,7 +32,7 @@ impl Excerpts {
         Self { texts, are_short: matches!(source.raw, Raw::Tables(_)) }
     }
 
-    /// Returns `true` if the texts are those of structures of tables, which have few fields.
+    /// Returns `true` if the texts are structures of ACPI tables, which have few fields.
     pub(crate) fn are_short(&self) -> bool {
         self.are_short
     }

@@ -31,7 +31,7 @@ impl FirmwareInput {
         }
     }
 
-    /// Returns the name of the source, as findings state it.
+    /// Returns the name of the source as it appears in findings.
     pub(super) fn name(&self) -> String {
         match self {
             Self::Dtb(path) if is_stdin(path) => String::from("stdin"),

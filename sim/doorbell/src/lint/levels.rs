@@ -51,8 +51,7 @@ impl Levels {
         })
     }
 
-    /// Returns the severity that the user's levels give to a finding. Returns `None` if its rule is
-    /// allowed.
+    /// Returns a finding's severity under the user's levels, or `None` if its rule is allowed.
     pub(super) fn weigh(&self, finding: &Finding) -> Option<Severity> {
         let rule = finding.rule;
         let severity =
@@ -61,7 +60,7 @@ impl Levels {
     }
 }
 
-/// Returns the named rules of descriptions, and whether all are meant.
+/// Returns the named rules about descriptions, and whether `all` is among the names.
 fn named(names: &[String]) -> Result<(BTreeSet<Rule>, bool)> {
     let mut rules = BTreeSet::new();
     for name in names.iter().filter(|name| *name != ALL) {

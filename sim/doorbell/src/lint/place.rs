@@ -38,8 +38,8 @@ pub(super) fn split(printed: &str) -> (&str, &str) {
     printed.split_once(": ").unwrap_or((printed, ""))
 }
 
-/// Returns the part of a fingerprint that findings of one rule at one property share, wherever the
-/// property's node is.
+/// Returns the part of a fingerprint that all findings of a rule at a property share, even if the
+/// property's node moves.
 pub(super) fn shared_part(rule: &str, place: &str, item: &str) -> String {
     let mut hash = Sha256::new();
     for part in [rule, &without_addresses(place), item] {
@@ -53,8 +53,8 @@ pub(super) fn shared_part(rule: &str, place: &str, item: &str) -> String {
     part
 }
 
-/// Returns the fingerprint of each of a source's findings, which is the shared part and the number
-/// of the finding among those with this part. Thus findings of a source have distinct fingerprints.
+/// Returns the fingerprint of each of a source's findings: the shared part, and the number of the
+/// finding among those with the same shared part. The number makes the fingerprints distinct.
 ///
 /// Neither addresses nor messages are part of a fingerprint: a message states INTIDs and other
 /// nodes, and a later version may word it differently.

@@ -1,4 +1,4 @@
-//! A finding as programs read it.
+//! A finding in machine-readable form.
 
 use super::judge::Verdict;
 use super::levels::JudgedFinding;
@@ -25,7 +25,7 @@ pub(super) struct Row<'v> {
     pub(super) baseline: Option<BaselineState>,
 }
 
-/// State of a finding compared with a baseline, in SARIF's words.
+/// State of a finding compared with a baseline, in SARIF's terms.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum BaselineState {
@@ -34,14 +34,14 @@ pub(super) enum BaselineState {
 }
 
 impl<'v> Row<'v> {
-    /// Returns the findings of a source that are not suppressed, including the one that the source
-    /// is unreadable.
+    /// Returns the findings of a source that are not suppressed, including the finding that reports
+    /// an unreadable source.
     pub(super) fn all_of(verdict: &'v Verdict) -> impl Iterator<Item = Self> {
         let found = verdict.findings.iter().filter(|found| found.suppressed.is_none());
         Self::unreadable(verdict).into_iter().chain(found.map(|found| Self::of(verdict, found)))
     }
 
-    /// Returns the finding that a source is unreadable, if it is.
+    /// Returns the finding that reports an unreadable source, if the source is unreadable.
     pub(super) fn unreadable(verdict: &'v Verdict) -> Option<Self> {
         let message = verdict.unreadable.as_deref()?;
         let rule = LintRule::UnreadableSource;

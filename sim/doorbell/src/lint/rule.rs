@@ -1,4 +1,4 @@
-//! The rules of `doorbell lint`: those of descriptions, and one about sources without any.
+//! The rules of `doorbell lint`: the rules about descriptions, and one about unreadable sources.
 
 use crate::wording::did_you_mean;
 use anyhow::{Result, anyhow};

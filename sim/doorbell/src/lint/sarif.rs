@@ -96,7 +96,7 @@ struct Accepted<'v> {
     justification: Option<&'v str>,
 }
 
-/// The run of the command, and what it has to say about itself.
+/// The command's invocation, with notifications about its execution and its options.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Invocation<'v> {
@@ -147,7 +147,7 @@ struct Logical {
 
 impl<'v> Log<'v> {
     /// Creates the log for the findings in `verdicts`. The log describes all rules, including those
-    /// without findings. `complaints` are those about the options.
+    /// without findings. `complaints` concern the options.
     pub(super) fn of(
         verdicts: &'v [Verdict],
         suppressions: &'v Suppressions,
@@ -230,7 +230,7 @@ impl<'v> Outcome<'v> {
     }
 }
 
-/// Returns a path as a relative reference (RFC 3986): other characters are percent-encoded.
+/// Converts a path to a relative reference (RFC 3986), and percent-encodes special characters.
 fn reference(path: &str) -> String {
     let mut uri = String::new();
     for byte in path.trim_start_matches("./").bytes() {

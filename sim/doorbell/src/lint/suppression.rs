@@ -7,7 +7,7 @@ use gic_firmware::{Finding, Origin, Rule};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Text between a suppression and its reason. Names of properties contain `#`, but no blanks.
+/// Text between a suppression and its reason. Property names may contain `#`, but no blanks.
 const REASON: &str = " # ";
 
 /// An accepted finding: `RULE@WHERE # REASON`.
@@ -62,8 +62,8 @@ impl Suppressions {
         self.0.get(index)?.reason.as_deref()
     }
 
-    /// Returns what is wrong with the suppressions: no reason, or no finding in any of the
-    /// `sources`.
+    /// Returns complaints about suppressions without a reason, and about those that match no
+    /// finding in any of the `sources`.
     pub(super) fn complaints(&self, sources: &[&str]) -> Vec<String> {
         let mut complaints = Vec::new();
         for one in &self.0 {

@@ -10,8 +10,8 @@ use gic_firmware::Severity;
 /// Width for formatting messages, in columns.
 const WIDTH: usize = 100;
 
-/// Returns the findings in order, but those of the same rule and place together. A description has
-/// few findings, because the lists that they come from are limited.
+/// Groups findings of the same rule and place, in the order of their first occurrence. A
+/// description has few findings, because the lists that they come from are limited.
 pub(super) fn grouped<'f>(
     findings: impl Iterator<Item = &'f JudgedFinding>,
 ) -> Vec<Vec<&'f JudgedFinding>> {
@@ -59,15 +59,15 @@ pub(super) fn spell(
     with_place(&renderer().render(&[group]), &format!("{source}: {}", finding.origin))
 }
 
-/// Adds the line that states the place, after the title. The renderer would state a line and a
-/// column as well, which are those of an excerpt that only this program has.
+/// Adds the line that states the place, after the title. The renderer would also state a line and a
+/// column, but they would refer to an excerpt that exists only in this program.
 fn with_place(text: &str, place: &str) -> String {
     let place = place.replace(char::is_control, "\u{fffd}");
     let (title, rest) = text.split_once('\n').unwrap_or((text, ""));
     format!("{title}\n--> {place}\n{rest}")
 }
 
-/// Renders the finding that a source is unreadable.
+/// Renders the finding that reports an unreadable source.
 pub(super) fn unreadable(source: &str, reason: &str) -> String {
     let rule = LintRule::UnreadableSource;
     let group = Level::ERROR

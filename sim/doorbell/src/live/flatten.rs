@@ -74,7 +74,7 @@ impl Flat {
         Some(())
     }
 
-    /// Returns `true` if this many more bytes are within the limit.
+    /// Returns `true` if this many more bytes fit within the limit.
     fn has_room(&self, bytes: usize) -> bool {
         self.structure.len() + self.names.len() + bytes < MAX_BYTES
     }
@@ -96,7 +96,7 @@ impl Flat {
         let structure = HEADER + RESERVATIONS;
         let names = structure + self.structure.len();
         let total = names + self.names.len();
-        // The structure and the names together have little more than `MAX_BYTES`.
+        // The structure and the names together are only slightly larger than `MAX_BYTES`.
         let number = |length: usize| u32::try_from(length).unwrap_or(u32::MAX);
         let header = [
             MAGIC,

@@ -1,4 +1,4 @@
-//! Decides whether text output has colors and progress bars move.
+//! Decides whether text output is colored and whether progress bars are animated.
 
 use anstream::stream::IsTerminal as _;
 use anstream::{AutoStream, ColorChoice};
@@ -15,8 +15,8 @@ pub(crate) enum ColorWhen {
 }
 
 impl ColorWhen {
-    /// Returns the last `--color` among the arguments. The parser reports invalid values; it can't
-    /// be asked, because its own messages have colors, too.
+    /// Returns the last `--color` among the arguments. Invalid values are left to the parser. It
+    /// cannot supply the choice, because its own messages are colored, too.
     pub(crate) fn of_arguments(arguments: impl Iterator<Item = String>) -> Self {
         let mut chosen = Self::Auto;
         let mut arguments = arguments.take_while(|argument| argument != "--");
@@ -32,7 +32,7 @@ impl ColorWhen {
         chosen
     }
 
-    /// Makes this choice for the whole process.
+    /// Applies this choice to the whole process.
     pub(crate) fn choose(self) {
         match self {
             Self::Always => ColorChoice::Always,
@@ -48,12 +48,12 @@ pub(crate) fn is_styled() -> bool {
     AutoStream::choice(&io::stdout()) != ColorChoice::Never
 }
 
-/// Returns `true` if standard error is a terminal on which a progress bar can move.
+/// Returns `true` if standard error is a terminal that can animate a progress bar.
 pub(crate) fn is_animated() -> bool {
     io::stderr().is_terminal() && env::var_os("TERM").is_none_or(|name| name != "dumb")
 }
 
-/// Emphasizes a text in green if it is good news, otherwise in red.
+/// Emphasizes a text, in green if `is_good`, otherwise in red.
 pub(crate) fn emphasized(text: &str, is_good: bool) -> String {
     let color = if is_good { 32 } else { 31 };
     if is_styled() { format!("\u{1b}[1;{color}m{text}\u{1b}[0m") } else { text.to_owned() }

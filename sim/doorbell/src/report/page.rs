@@ -125,8 +125,8 @@ fn order(args: &ReportArgs) -> String {
     }
 }
 
-/// Returns a content security policy that allows only this style and script, whatever the page
-/// contains.
+/// Returns a content security policy that allows only this style and script, regardless of the
+/// page's contents.
 fn policy(style: &str, script: &str) -> String {
     let [style, script] =
         [style, script].map(|text| BASE64_STANDARD.encode(Sha256::digest(text.as_bytes())));

@@ -1,11 +1,11 @@
-//! Divides requester IDs among the entries of a map, of which the first that contains an ID counts.
+//! Divides requester IDs among the entries of a map. The first entry that contains an ID applies.
 
 use crate::work;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::ops::Range;
 
-/// Consecutive requester IDs for which the same entry of a map counts.
+/// Consecutive requester IDs to which the same map entry applies.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Piece {
     pub(super) entry: usize,
@@ -21,11 +21,11 @@ impl Piece {
     }
 }
 
-/// Returns the pieces of a map within `ids`, in ascending order and disjoint. `entries` have their
-/// first ID and their length; an entry that extends past 32 bits ends there.
+/// Returns the pieces of a map within `ids`, in ascending order and disjoint. Each of `entries` has
+/// a first ID and a length; an entry that extends past 32 bits is truncated.
 ///
-/// There are at most twice as many pieces as entries, and the work is proportional to their number,
-/// apart from sorting.
+/// The number of pieces is at most twice the number of entries. Apart from sorting, the work is
+/// proportional to the number of entries.
 pub(super) fn pieces(entries: &[(u32, u32)], ids: &Range<u64>) -> Vec<Piece> {
     let range = |entry: usize| {
         let (base, length) = entries.get(entry).copied().unwrap_or_default();

@@ -24,7 +24,7 @@ impl<'s> Faults<'s> {
         Self { findings, source }
     }
 
-    /// Returns a sentence about the errors; `None` without any.
+    /// Returns a one-sentence summary of the errors, or `None` if there are none.
     pub(super) fn hint(&self) -> Option<String> {
         if self.findings.is_empty() {
             return None;

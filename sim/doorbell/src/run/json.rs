@@ -20,8 +20,8 @@ pub(super) struct Document<'a> {
     notes: &'a [String],
     /// Errors that `doorbell lint` finds in the description.
     lint_errors: Vec<LintError<'a>>,
-    /// `null` if no message was sent. Also `null` for a simulation, because its time is not that of
-    /// a real machine.
+    /// `null` if no message was sent. Also `null` for a simulation, whose times differ from those
+    /// of a real machine.
     nanoseconds_per_message: Option<f64>,
 }
 

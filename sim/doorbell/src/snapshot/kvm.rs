@@ -141,7 +141,7 @@ fn check_targets(
     }
 }
 
-/// Finds the bits that are still set in the pending tables after the ITS tables were restored. No
+/// Finds bits that are still set in the pending tables after the ITS tables have been restored: no
 /// event with such a bit's INTID targets the vCPU.
 fn check_bits(state: &SavedState, memory: &Memory, problems: &mut Vec<Problem>) {
     let mut seen = BTreeSet::new();

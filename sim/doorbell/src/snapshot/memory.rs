@@ -10,7 +10,7 @@ use vgic_kvm::snapshot::MemoryRange;
 
 const PAGE_BYTES: usize = 0x1000;
 const PAGE: u64 = PAGE_BYTES as u64;
-/// Maximum number of stored pages, which is 128 MiB.
+/// Maximum number of stored pages, 128 MiB in total.
 const MOST_PAGES: usize = 1 << 15;
 /// End of the guest physical address space.
 const END: u64 = 1 << 52;

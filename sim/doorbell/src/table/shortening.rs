@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// distinct.
 ///
 /// An identifier keeps its last characters, i.e. the node's own name and address. Identifiers that
-/// would be the same keep the place where they differ, too; if this doesn't suffice, they are not
-/// shortened.
+/// would become equal also keep the part in which they differ; if this doesn't suffice, they are
+/// not shortened.
 pub(super) fn shortened<'i>(
     identifiers: impl Iterator<Item = &'i str>,
     limit: usize,
@@ -51,7 +51,7 @@ fn from_left(identifier: &str, limit: usize) -> String {
     std::iter::once('…').chain(kept).collect()
 }
 
-/// Returns the number of characters with which all identifiers of a group end.
+/// Returns the length of the longest common suffix of a group's identifiers.
 fn suffix(group: &[&str]) -> usize {
     let Some((first, others)) = group.split_first() else { return 0 };
     let common = |other: &&str| {

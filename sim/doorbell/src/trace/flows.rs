@@ -7,11 +7,11 @@ use std::collections::{HashMap, HashSet};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Flow {
     pub(super) id: u64,
-    /// Start of the handler run that found the message.
+    /// Start time of the handler run that found the message.
     pub(super) end: u64,
 }
 
-/// Flows of the messages whose sending and whose handler run are completely in the trace.
+/// Flows of the messages whose send and handler run are both complete in the trace.
 pub(super) struct Flows(HashMap<Subject, Flow>);
 
 impl Flows {

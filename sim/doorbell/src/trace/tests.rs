@@ -214,7 +214,7 @@ fn the_timeline_agrees_with_the_totals() {
                 (&drawn.facts["lost"], &drawn.facts["events_left_out"]),
                 (&0.into(), &0.into())
             );
-            // Like the totals, do not count more handler runs of a vector than it sent messages.
+            // Like the totals, count at most as many handler runs of a vector as it sent messages.
             let runs = drawn.handler_runs();
             let sent = 0..if schedule == Schedule::Threads { 40 } else { 12 };
             let delivered: u64 = runs.values().map(|runs| u64::min(*runs, sent.end)).sum();

@@ -20,8 +20,7 @@ pub struct Overlap {
 /// Claimed regions, which never overlap.
 #[derive(Clone, Default)]
 pub struct AddressMap {
-    /// Claims, sorted by base address. The number of a claim is its index in the order in which
-    /// claims were made.
+    /// Claims, sorted by base address. Claims are numbered in the order in which they were made.
     claims: Vec<(Region, usize, String)>,
 }
 

@@ -1,4 +1,4 @@
-//! The targets of writes by devices. The doorbell table counts messages to addresses without a
+//! The targets of device writes. The doorbell table counts messages to addresses without a
 //! doorbell, and messages that a controller dropped.
 
 use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
@@ -6,12 +6,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The result of a write by a device.
+/// The result of a device write.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Written {
     /// The write reached a doorbell.
     Message(Delivery),
-    /// The write reached a register, like a write by a CPU.
+    /// The write reached a register, like a CPU write.
     Register,
     /// The write reached RAM.
     Memory,
@@ -19,13 +19,13 @@ pub enum Written {
     Nowhere,
 }
 
-/// A target for writes by devices that doesn't need to know which device sent them.
+/// A target for device writes that doesn't need to know which device sent them.
 pub trait DeviceWrites: Send + Sync {
     /// Stores 32 bits.
     fn write(&self, address: u64, data: u32) -> Written;
 }
 
-/// The doorbells on a bus, and the target of all other writes by devices: another register, RAM, or
+/// The doorbells on a bus, and the target of all other device writes: another register, RAM, or
 /// none.
 ///
 /// The sender's DeviceID is already known, because the host bridge or the platform's sideband has
@@ -45,8 +45,8 @@ impl Doorbells {
         Self { elsewhere: Some(elsewhere), ..Self::default() }
     }
 
-    /// Registers the doorbell of `controller` at `address`. The controller is told the sender of
-    /// each message.
+    /// Registers the doorbell of `controller` at `address`. The controller receives the sender's
+    /// DeviceID with each message.
     pub fn listen(&mut self, address: u64, controller: Arc<dyn SignalMsi<DeviceId>>) {
         self.bells.push((address, controller));
     }
@@ -57,7 +57,7 @@ impl Doorbells {
         Delivery::Blocked
     }
 
-    /// Performs a write by a device to any target.
+    /// Performs a device write to any target.
     pub fn write(&self, from: DeviceId, message: MsiMessage) -> Written {
         let bell = self.bells.iter().find(|(address, _)| *address == message.address);
         let written = match (bell, &self.elsewhere) {

@@ -1,16 +1,16 @@
-//! The guest's kernel, as the guest end of the bus uses it.
+//! The guest's kernel, as seen by the guest end of the bus.
 
 use crate::platform::MachinePlatform;
 use hyperv_vpci::guest::{Kernel, Wait};
 use msi_types::{Cpu, IrqState, LocalCpu, TaskContext};
 use std::sync::Arc;
 
-/// Maximum number of turns in a guest's wait. The host replies during the first turn.
+/// Maximum number of iterations of a guest's wait. The host replies during the first one.
 const PATIENCE: u32 = 8;
 
 /// Runs the host while a guest waits for it.
 pub(super) trait Answers: Send + Sync {
-    /// Lets the host run in turn number `turn` of this wait.
+    /// Lets the host run in iteration `turn` of this wait.
     fn answer(&self, turn: u32);
 }
 
@@ -47,8 +47,8 @@ impl TaskContext for GuestKernel {
 }
 
 impl Kernel for GuestKernel {
-    /// Returns a constant, because tasks in this kernel don't sleep: each turn of a wait lets the
-    /// host run.
+    /// Returns a constant, because tasks in this kernel don't sleep: each iteration of a wait lets
+    /// the host run.
     fn wake_ups(&self) -> u32 {
         0
     }

@@ -1,5 +1,5 @@
-//! A device that stores its messages internally. Software changes these messages by commands, which
-//! take time to execute.
+//! A device that stores its messages internally. Software changes these messages with commands,
+//! which take time to execute.
 
 use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;

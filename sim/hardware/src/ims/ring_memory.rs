@@ -26,10 +26,10 @@ mod registers {
     pub(super) const LOOK: u64 = 0x10;
 }
 
-/// Size of a ring in memory, in bytes; a ring consists of the message's address, and its data word
-/// with [`ARMED`].
+/// Size of a ring in memory, in bytes. A ring consists of the message's address, followed by a word
+/// with the message's data and the [`ARMED`] flag.
 const RING: u64 = 16;
-/// Flag in the second word: the device may signal the ring's work.
+/// Flag in the second word: the device may signal work in the ring.
 const ARMED: u64 = 1 << 32;
 
 /// The hardware side.
@@ -170,7 +170,7 @@ impl RingStore {
         self.rings.1
     }
 
-    /// Returns the slot of the vector for a ring's work.
+    /// Returns the slot of the vector that signals a ring's work.
     pub fn slot_of(&self, ring: u16) -> u16 {
         ring % self.vectors.load(Ordering::Relaxed).max(1)
     }

@@ -19,8 +19,8 @@ pub enum BridgeKind {
 }
 
 impl BridgeKind {
-    /// Returns the path by which functions on bus `secondary` send messages upstream, behind a
-    /// bridge of this kind.
+    /// Returns the path through which functions on bus `secondary`, behind a bridge of this kind,
+    /// send messages upstream.
     pub(super) fn upstream(
         self,
         secondary: Arc<BusNumber>,
@@ -99,9 +99,9 @@ impl Bridge {
     }
 }
 
-/// The path by which a function's messages reach the host bridge. A conventional-PCI bridge takes
-/// ownership of its functions' transactions and forwards them with the requester ID of device 0,
-/// function 0 on the bridge's secondary bus.
+/// The path through which a function's messages reach the host bridge. A conventional-PCI bridge
+/// takes ownership of its functions' transactions and forwards them with the requester ID of device
+/// 0, function 0 on the bridge's secondary bus.
 struct BridgeUpstream {
     kind: BridgeKind,
     secondary: Arc<BusNumber>,

@@ -83,8 +83,8 @@ impl ConfigBytes {
     }
 }
 
-/// Returns the range of bytes that an access covers. A configuration access covers at most four
-/// bytes.
+/// Returns the bytes that an access of this width transfers. A configuration access covers at most
+/// four bytes.
 fn bytes(width: AccessWidth, value: u32) -> impl Iterator<Item = u8> {
     let count = match width {
         AccessWidth::Byte => 1,

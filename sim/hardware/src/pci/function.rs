@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 
 /// PCI vendor ID that the machine's functions use. The ID isn't assigned to any vendor.
 const VENDOR: u32 = 0xd00b;
-/// Device ID. The low byte additionally encodes the kind of message store.
+/// Device ID that all functions use.
 const DEVICE: u32 = 0x0001;
 /// Class code: unclassified.
 const CLASS: u32 = 0xff00_0000;
@@ -37,7 +37,7 @@ pub enum Signalled {
     Off,
 }
 
-/// Number of functions of a device: one or several.
+/// Number of functions in a device: one or several.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceFunctions {
     /// The device has only function 0.
@@ -57,7 +57,7 @@ pub struct FunctionConfig {
     pub functions_in_device: DeviceFunctions,
 }
 
-/// A PCI function that only sends interrupts.
+/// A PCI function that does nothing but send interrupts.
 pub struct Function {
     config: FunctionConfig,
     number: Arc<BusNumber>,
@@ -102,7 +102,7 @@ impl Function {
         }
     }
 
-    /// Returns the kind of message store.
+    /// Returns the parameters of the message store.
     pub fn store(&self) -> StoreConfig {
         self.config.store
     }

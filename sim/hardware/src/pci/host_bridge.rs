@@ -1,5 +1,5 @@
-//! A host bridge, which has configuration space accessed through ECAM and a memory window, and
-//! translates the requester IDs of its functions' messages to DeviceIDs.
+//! A host bridge, which decodes an ECAM window and a memory window, and translates the requester ID
+//! of each message from its functions to a DeviceID.
 
 use crate::bus::{AccessWidth, Doorbells, MmioDevice};
 use crate::pci::bus_number::DevFn;
@@ -87,7 +87,7 @@ impl HostBridge {
         Arc::new(Memory(Arc::clone(self)))
     }
 
-    /// Returns the function that decodes this address, with the BAR and the offset in that BAR.
+    /// Returns the function and BAR that decode this address, and the offset in the BAR.
     fn target(&self, address: u64) -> Option<(&Function, u8, u64)> {
         let (function, bar, offset) = self.functions().iter().find_map(|function| {
             let (bar, offset) = function.region_at(address)?;

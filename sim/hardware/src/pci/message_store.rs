@@ -1,5 +1,5 @@
-//! The device side of MSI and MSI-X, which decides whether a message is sent or a mask holds it
-//! back.
+//! The device side of MSI and MSI-X, which decides whether a message is sent or held back by a
+//! mask.
 
 use crate::bus::AccessWidth;
 use crate::pci::config_bytes::ConfigBytes;
@@ -51,7 +51,7 @@ impl StoreConfig {
     }
 }
 
-/// The result of a request to a message store to send a message.
+/// The result of asking a message store to send a message.
 pub(super) enum SignalAction {
     /// The function must send the message.
     Send(MsiMessage),

@@ -40,8 +40,8 @@ impl Segment {
         self.nodes.insert(at, Node::Bridge(Box::new(bridge), secondary));
     }
 
-    /// Returns the path by which functions on this bus send messages upstream if the bus is behind
-    /// a bridge of this kind.
+    /// Returns the path through which functions on this bus send messages upstream if the bus is
+    /// behind a bridge of this kind.
     pub fn upstream(
         &self,
         kind: BridgeKind,

@@ -26,8 +26,8 @@ pub struct PlatformDeviceConfig {
     pub address: AddressWidth,
     /// Data width of a slot.
     pub data: DataWidth,
-    /// The way in which a message can be changed. Slots have mask bits with [`Rewrite::Masked`]
-    /// only. With [`Rewrite::Atomic64`], all words take effect at the commit; with
+    /// The way in which a message can be changed. Only slots with [`Rewrite::Masked`] have mask
+    /// bits. With [`Rewrite::Atomic64`], all words take effect at the commit; with
     /// [`Rewrite::AddressOnly`], only the address takes effect at the commit. In all other cases,
     /// each word takes effect immediately.
     pub rewrite: Rewrite,
@@ -36,7 +36,8 @@ pub struct PlatformDeviceConfig {
 }
 
 impl PlatformDeviceConfig {
-    /// Up to [`MAX_SLOTS`] maskable, edge-triggered slots with 64-bit addresses and 32-bit data.
+    /// Creates parameters for maskable, edge-triggered slots with 64-bit addresses and 32-bit data.
+    /// If `slots` exceeds [`MAX_SLOTS`], the device has [`MAX_SLOTS`] slots.
     pub const fn new(slots: u16) -> Self {
         Self {
             slots: if slots > MAX_SLOTS { MAX_SLOTS } else { slots },

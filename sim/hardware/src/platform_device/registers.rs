@@ -16,8 +16,8 @@ pub(super) const SLOT_SIZE: u64 = 16;
 pub(super) const ADDRESS_LOW: u64 = 0;
 pub(super) const ADDRESS_HIGH: u64 = 4;
 pub(super) const DATA: u64 = 8;
-/// Bit 0: the slot is masked. Bit 1: written as one to make the values written to the slot's other
-/// words take effect.
+/// Bit 0: the slot is masked. Bit 1: writing one makes the values written to the slot's other words
+/// take effect.
 pub(super) const SLOT_CONTROL: u64 = 12;
 
 pub(super) const MASK: u32 = 1 << 0;

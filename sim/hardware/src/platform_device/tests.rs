@@ -3,7 +3,7 @@ use crate::bus::{DeviceWrites, Written};
 use crate::pci::AddressWidth;
 use msi_types::{MsiMessage, Rewrite, Trigger};
 
-/// Records all writes by devices.
+/// A log of all device writes.
 #[derive(Default)]
 struct SentMessages(Mutex<Vec<(u64, u32)>>);
 

@@ -22,7 +22,7 @@ pub enum Caches {
 
 /// A 64 KiB page.
 pub(super) struct Page {
-    /// The words in memory, as masters that don't snoop see them.
+    /// The words in memory, as seen by non-snooping masters.
     words: Box<[AtomicU64]>,
     /// The words that a CPU has stored but not yet cleaned.
     dirty: Mutex<BTreeMap<usize, u64>>,

@@ -1,4 +1,4 @@
-//! The target of writes by devices on an x86 machine: the local APICs, a remapping unit in front of
+//! The target of device writes on an x86 machine: the local APICs, a remapping unit in front of
 //! them, or RAM.
 
 use super::interrupt_remapping::RemappingUnit;
@@ -9,7 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 use vgic::GuestMemory as _;
 
-/// Routes writes by devices. Writes to the MiB at 0xFEE00000 are messages, which reach the
+/// A router for device writes. Writes to the MiB at 0xFEE00000 are messages, which reach the
 /// remapping unit or, if the machine has none, the APICs. All other writes reach RAM.
 pub struct Chipset {
     /// The local APICs.

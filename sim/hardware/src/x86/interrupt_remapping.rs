@@ -172,8 +172,8 @@ mod tests {
     const TABLE: u64 = 0x8000_0000;
     const DEVICE: RequesterId = RequesterId::new(0x0108);
 
-    /// Returns a table with 16 entries in xAPIC mode. Entry 5 is vector 0x61 at APIC 9, for the
-    /// device.
+    /// Returns a unit whose table has 16 entries in xAPIC mode. Entry 5 accepts messages from the
+    /// device, and targets vector 0x61 at APIC 9.
     fn unit() -> (Arc<Ram>, RemappingUnit) {
         let region = Region::new(TABLE, 0x10_0000).unwrap();
         let ram = Arc::new(Ram::new(&[region], Caches::Snooped));

@@ -129,7 +129,7 @@ impl LocalApicBank {
         Some(vector)
     }
 
-    /// Ends the interrupt whose vector is the highest in service.
+    /// Ends the in-service interrupt with the highest vector.
     pub fn end(&self, cpu: Cpu) {
         let Some(apic) = self.apics.get(cpu.index()) else { return };
         let mut apic = lock(apic);

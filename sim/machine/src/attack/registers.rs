@@ -1,4 +1,4 @@
-//! The other registers in the doorbell page, and what a hostile device can do with them.
+//! The other registers in the doorbell page, and attacks on them by a hostile device.
 
 use super::hostile_device::HostileDevice;
 use crate::system::{Device, System};
@@ -57,7 +57,7 @@ pub(super) fn changed(before: Vec<Reading>, after: &[Reading]) -> Vec<Overwritte
         .collect()
 }
 
-/// Makes the redistributor whose doorbell `victim` writes to use LPI tables in the attacker's own
+/// Makes the redistributor that receives the message `victim` use LPI tables in the attacker's own
 /// memory. Returns `true` if the attacked device's LPI arrives while the attacker's table enables
 /// it, and does not arrive while the table disables it.
 pub(super) fn seize(

@@ -31,9 +31,9 @@ pub(crate) fn looked_at() -> u64 {
 /// Counts of interrupts for which no handler was found.
 #[derive(Debug, Default)]
 pub(crate) struct UnhandledCounts {
-    /// The vector had no handler when the CPU looked for the interrupt.
+    /// Interrupts whose vector had no handler when the CPU looked for interrupts.
     pub(crate) spurious: AtomicU64,
-    /// The vector lost its handler while the interrupt was in flight.
+    /// Interrupts whose vector lost its handler while they were in flight.
     pub(crate) late: AtomicU64,
     /// The time at which each vector last lost its handler.
     gone_at: Mutex<HashMap<u32, u64>>,

@@ -33,7 +33,7 @@ impl SleepingCpus {
         *called = false;
     }
 
-    /// Returns `true` if `cpu` was kicked since its last response to a kick.
+    /// Responds to a kick. Returns `true` if `cpu` was kicked since its last response.
     pub(crate) fn answer(&self, cpu: Cpu) -> bool {
         self.wakers.get(cpu.index()).is_some_and(|waker| std::mem::take(&mut *lock(&waker.called)))
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
 
-/// Work that waits for a CPU to perform it.
+/// Queue of work for a CPU.
 type Mailbox = Mutex<VecDeque<Work>>;
 
 /// The CPU threads, which end when this value is dropped.

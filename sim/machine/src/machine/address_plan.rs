@@ -1,5 +1,5 @@
-//! The machine's address space while the machine is being planned. Firmware places some regions;
-//! the others are placed in the gaps.
+//! The address space of a machine that is being planned. Firmware places some regions; the others
+//! are placed in the gaps.
 
 use super::Refusal;
 use doorbell_hardware::bus::{AddressMap, Overlap};
@@ -12,7 +12,7 @@ const BELOW: u64 = 1 << 48;
 /// Alignment of regions that firmware does not place. The alignment also keeps these regions apart.
 const ALIGN: u64 = 1 << 20;
 
-/// Claimed addresses, and the notes about them.
+/// Claimed address ranges, and the notes to be reported.
 #[derive(Default)]
 pub(super) struct AddressPlan {
     map: AddressMap,

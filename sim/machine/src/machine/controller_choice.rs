@@ -2,7 +2,7 @@
 
 use gic_firmware::{Controller, ControllerKind, Description, NoRoute, Route};
 
-/// The kind that this crate uses for a virtual PCI bus of Hyper-V.
+/// The controller kind that this crate uses for a Hyper-V virtual PCI bus.
 pub(super) const HYPERV_VPCI: &str = "hyperv-vpci";
 
 /// Returns `true` if the controller is a virtual bus.
@@ -10,8 +10,8 @@ pub(crate) fn is_virtual_bus(kind: &ControllerKind) -> bool {
     matches!(kind, ControllerKind::Other(name) if name == HYPERV_VPCI)
 }
 
-/// The controllers that take part, together with their devices. Firmware alone assigns devices to
-/// controllers, so a selection can only omit devices whose controllers it excludes.
+/// The participating controllers and their devices. Firmware alone assigns devices to controllers,
+/// so a selection can only omit devices whose controllers it excludes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum ControllerChoice {
     /// All described controllers.
@@ -25,7 +25,7 @@ pub enum ControllerChoice {
     Mbi,
     /// Devices that firmware assigns to a GICv2m frame.
     V2m,
-    /// Devices on a virtual PCI bus of Hyper-V.
+    /// Devices on a Hyper-V virtual PCI bus.
     HypervVpci,
 }
 

@@ -3,7 +3,7 @@
 use super::{ControllerChoice, Refusal};
 use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description};
 
-/// Returns the usable controllers, in the order of the description.
+/// Returns the usable controllers, in the order in which the description lists them.
 pub(crate) fn usable(
     description: &Description,
 ) -> impl Iterator<Item = (ControllerIndex, &Controller)> {

@@ -27,7 +27,7 @@ use vgic::{
 /// Minimum number of DeviceID bits in an ITS.
 const LEAST_DEVICE_ID_BITS: u32 = 16;
 
-/// The model's configuration, and facts derived with it.
+/// The model's configuration and related data.
 pub(super) struct GicPlan {
     pub(super) config: VgicConfig,
     /// Number of CPUs that take part; the model has all CPUs that firmware describes.
@@ -272,7 +272,7 @@ pub(super) fn observed(
     }
 }
 
-/// Receives the device writes that are not addressed to the doorbell of an ITS.
+/// Target of the device writes that are not addressed to an ITS doorbell.
 struct Anywhere {
     model: Arc<GicModel>,
     ram: Arc<Ram>,
@@ -293,8 +293,8 @@ impl DeviceWrites for Anywhere {
     }
 }
 
-/// Reports the device writes that are not addressed to the doorbell of an ITS. The reports contain
-/// DeviceID 0, because the targets of these writes cannot identify the sender.
+/// Wrapper that reports the device writes handled by [`Anywhere`]. The reports contain DeviceID 0,
+/// because the targets of these writes cannot identify the sender.
 struct WatchedWrites {
     writes: Anywhere,
     recorder: Arc<Recorder>,
@@ -343,7 +343,7 @@ struct CommandWatch {
 }
 
 impl CommandWatch {
-    /// Reports the commands from offset `first` of the queue to `GITS_CWRITER`.
+    /// Reports the commands from queue offset `first` up to `GITS_CWRITER`.
     fn report(&self, first: u32) {
         let read = |offset| self.frames.read(offset, AccessWidth::Double);
         let queue = gits::Cbaser::from(read(gits::CBASER.offset().into()));

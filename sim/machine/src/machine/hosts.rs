@@ -28,7 +28,7 @@ pub(crate) struct Host {
     pub(crate) bridge: Arc<HostBridge>,
 }
 
-/// Plans all enabled host bridges that have functions taking part.
+/// Plans all enabled host bridges that have participating functions.
 pub(super) fn plan(
     description: &Description,
     options: &BuildOptions,

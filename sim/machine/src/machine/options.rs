@@ -37,12 +37,12 @@ pub struct BuildOptions {
 /// The INTIDs of direct LPIs, which devices store in their messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LpiNumbers {
-    /// INTIDs of 14 bits, the minimum for LPIs: 8192 LPIs.
+    /// 14-bit INTIDs, the minimum for LPIs, which provide 8192 LPIs.
     Few,
-    /// INTIDs of 16 bits.
+    /// 16-bit INTIDs.
     #[default]
     Short,
-    /// INTIDs of 17 bits; all INTIDs below 2^16 are already in use.
+    /// 17-bit INTIDs; all INTIDs below 2^16 are already in use.
     Long,
 }
 

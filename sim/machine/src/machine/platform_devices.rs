@@ -24,8 +24,8 @@ pub(crate) struct DevicePlan {
     pub(crate) config: PlatformDeviceConfig,
 }
 
-/// Plans all enabled devices that take part. On a bus other than PCI (`fsl-mc`), a device is
-/// planned once per requester.
+/// Plans all enabled devices that take part. For a bus other than PCI (`fsl-mc`), plans one device
+/// per requester.
 pub(super) fn plan(
     description: &Description,
     options: &BuildOptions,

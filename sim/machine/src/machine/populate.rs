@@ -24,13 +24,12 @@ const ON_ROOT: usize = 3;
 const ON_BRANCH: usize = 2;
 /// Maximum number of bridges on one root bus.
 const BRIDGES: u8 = 12;
-/// Maximum number of a host's routing entries for which functions are planned.
+/// Maximum number of routing entries per host for which functions are planned.
 const STATEMENTS: usize = 24;
-/// A function whose message addresses have 32 bits cannot store the address of a doorbell at or
-/// above this one.
+/// Lowest doorbell address that a function with 32-bit message addresses cannot store.
 const FOUR_GIB: u64 = 1 << 32;
 
-/// The kinds of message stores, in the order in which functions receive them.
+/// The kinds of message stores, in the order in which they are assigned to functions.
 const STORES: [StoreConfig; 7] = [
     StoreConfig::Msix { vectors: 8, table_bar: 0, pba_bar: 2 },
     StoreConfig::Msi {

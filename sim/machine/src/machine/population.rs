@@ -17,11 +17,11 @@ pub enum Population {
 /// Explicitly chosen devices.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ChosenDevices {
-    /// PCI functions, distributed round-robin over the host bridges. If no location is suitable,
-    /// the function is omitted and a note says so.
+    /// PCI functions, distributed round-robin over the host bridges. If no location is suitable for
+    /// a function, the function is omitted and a note says so.
     pub functions: Vec<ChosenFunction>,
-    /// Parameters for the platform devices that firmware describes, in order and repeated as often
-    /// as needed. If the list is empty, the devices use the defaults.
+    /// Parameters for the platform devices that firmware describes, in order and repeated as
+    /// needed. If the list is empty, the devices use the defaults.
     pub devices: Vec<PlatformDeviceConfig>,
 }
 
@@ -34,15 +34,15 @@ pub struct ChosenFunction {
     pub store: StoreConfig,
 }
 
-/// The location of a PCI function, which receives the next requester ID of this kind that firmware
-/// routes to a participating controller.
+/// The kind of location of a PCI function. The function receives the next requester ID of this kind
+/// that firmware routes to a participating controller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FunctionPlacement {
     /// A new device on the root bus.
     Root,
     /// Another function of the most recently placed device.
     BesideLast,
-    /// Behind a root port of its own.
+    /// Behind a separate root port.
     Branch,
     /// Behind the host's conventional-PCI bridge. All functions behind that bridge share one
     /// requester ID.

@@ -6,9 +6,9 @@ use gic_arch::{IntId, IntIdClass};
 use gic_firmware::{ControllerKind, Description, IntIdSpan};
 use vgic::{V2mConfig, VgicConfig};
 
-/// Number of SPIs on a machine where no message signals an SPI.
+/// Number of SPIs on machines without message-signaled SPIs.
 const FEW: u32 = 256;
-/// Number of SPIs on machines where messages signal SPIs: INTIDs 32 to 991.
+/// Number of SPIs on machines with message-signaled SPIs: INTIDs 32 to 991.
 const MANY: u32 = 960;
 /// Maximum number of SPIs, which have INTIDs up to 1019.
 const ALL: u32 = 988;
@@ -72,7 +72,7 @@ fn spans(description: &Description) -> impl Iterator<Item = IntIdSpan> {
         .flat_map(|(_, controller)| controller.ranges.iter().map(|range| range.value))
 }
 
-/// Returns the INTID that follows a range of ordinary SPIs, as opposed to extended SPIs.
+/// Returns the INTID that follows a range of ordinary SPIs, or `None` for extended SPIs.
 fn plain_end(span: IntIdSpan) -> Option<u32> {
     let last = span.last().filter(|_| span.first().class() == IntIdClass::Spi)?;
     last.get().checked_add(1)

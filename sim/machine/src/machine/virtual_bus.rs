@@ -19,11 +19,11 @@ use hyperv_vpci::host::Injection;
 use msi_types::{DeviceId, RequesterId};
 use std::sync::Arc;
 
-/// Machine name that firmware reports on a machine with virtual buses, as in OpenVMM's devicetree.
+/// Compatible string that identifies a machine with virtual buses, as in OpenVMM's devicetree.
 const OPENVMM: &str = "microsoft,openvmm";
 /// Name of the bus.
 pub(crate) const NAME: &str = "vpci";
-/// Number of the bus in the kernel.
+/// Bus number that the kernel uses for the virtual bus.
 const BUSES: BusRange = BusRange { first: 0, last: 0 };
 /// Number of slots in each group of devices.
 const GROUP: u8 = 10;
@@ -40,7 +40,7 @@ pub(super) struct VirtualBusPlan {
     functions: Functions,
 }
 
-/// A virtual bus whose host end is accepting messages.
+/// A virtual bus whose host end is registered to receive messages.
 pub(super) struct ListeningBus {
     plan: VirtualBusPlan,
     host: Arc<HypervHost>,
@@ -63,7 +63,7 @@ pub(super) fn enter(description: &mut Description) {
     }
 }
 
-/// Plans the bus and its functions if the machine has a bus that takes part.
+/// Plans the bus and its functions, if the machine has a participating bus.
 pub(super) fn plan(
     description: &Description,
     options: &BuildOptions,
@@ -106,7 +106,7 @@ fn functions(options: &BuildOptions, space: &mut AddressPlan) -> Functions {
 }
 
 impl VirtualBusPlan {
-    /// Creates the host end with the planned functions, and makes it accept their messages.
+    /// Creates the host end with the planned functions, and registers it to receive their messages.
     pub(super) fn listen(
         self,
         model: &Arc<GicModel>,

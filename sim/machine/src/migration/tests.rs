@@ -1,5 +1,5 @@
-//! Checks that a run reports the state that a faulty migration loses, and that no references to the
-//! old model remain.
+//! Checks that a run detects state lost by a faulty migration, and that no references to the old
+//! model remain.
 
 use super::{Destination, Migration, Migrator};
 use crate::attack::{IommuPages, attack};
@@ -125,7 +125,7 @@ fn assert_found(what: &str, name: &str, forget: DropState, is_well: impl FnOnce(
     assert!(!is_well(machine) && lost.load(Ordering::SeqCst) != 0, "{what}, {name}");
 }
 
-/// The kinds of losses, with the machines on which they occur.
+/// Returns each kind of loss, paired with each machine on which it can occur.
 fn losses() -> impl Iterator<Item = (&'static str, DropState, &'static str)> {
     let everywhere: [(_, DropState); 2] = [("pending", one_pending), ("enable", one_enable)];
     let everywhere =
@@ -137,7 +137,7 @@ fn losses() -> impl Iterator<Item = (&'static str, DropState, &'static str)> {
 
 const FOUR_EACH: RunOptions = RunOptions { messages: 4, seed: 1, disturbances: DISTURBED };
 
-// Each loss is found on half of the machines by the simulation, and on the others by threads.
+// The simulation must find each loss on half of the machines, and threads on the other half.
 #[test]
 #[ignore = "slow: `cargo xtask test --long` runs it"]
 fn simulation_finds_migration_losses() {

@@ -11,7 +11,7 @@ const ACKNOWLEDGEMENTS: usize = 64;
 /// that can wait for a handler.
 const ARRIVALS: usize = 1024;
 
-/// What happens to a pending bit when its vector moves.
+/// Behavior of a pending bit when its vector moves.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Pending {
     /// The vector has a single pending bit that moves with it.
@@ -27,7 +27,7 @@ pub(super) enum Cause {
     Message,
     /// A message that the endpoint holds back until an operation ends.
     Held,
-    /// Any number of messages that the device may send without a record, until the operation ends.
+    /// Any number of unrecorded messages, which the device may send until the operation ends.
     Untold,
     /// A resend by the driver or the interrupt core.
     Resend,
@@ -46,7 +46,7 @@ struct UnderWay {
     taken: Option<u64>,
 }
 
-/// What an outside observer can know about a vector's pending bits.
+/// An outside observer's knowledge of a vector's pending bits.
 #[derive(Debug)]
 pub(super) struct PendingBits {
     under_way: Vec<UnderWay>,
@@ -193,7 +193,7 @@ impl Arrived {
 struct CpuBit {
     /// The time of the last arrival at this CPU.
     arrived_at: u64,
-    /// The time at which the CPU started to look for interrupts before its last acknowledgement.
+    /// The time at which the CPU started to look for the last interrupt that it acknowledged.
     looked_at: u64,
 }
 
@@ -209,8 +209,9 @@ impl CpuBit {
 ///
 /// An acknowledgement accounts for every message that arrived before the acknowledging CPU started
 /// to look for interrupts. The next acknowledgement therefore needs a later arrival, and no two
-/// acknowledgements share one. If two acknowledgements overlap in time, their order is unknown: one
-/// counts as earlier only if it was recorded before the other CPU started to look for interrupts.
+/// acknowledgements share an arrival. If two acknowledgements overlap in time, their order is
+/// unknown: one counts as earlier only if it was recorded before the other CPU started to look for
+/// interrupts.
 #[derive(Debug, Default)]
 struct SharedBit {
     arrivals: VecDeque<Arrival>,

@@ -21,7 +21,7 @@ pub(crate) enum SendOutcome {
     NotSent,
 }
 
-/// One allocation of a vector, up to the time when the vector is freed.
+/// One allocation of a vector, which lasts until the vector is freed.
 #[derive(Debug)]
 pub(crate) struct Route {
     clock: Arc<Clock>,
@@ -35,7 +35,7 @@ pub(crate) struct Route {
 struct RouteState {
     /// The time at which each CPU stopped being a possible target; 0 if the CPU never was one.
     closed_at: Vec<u64>,
-    /// The possible targets: normally one CPU, during a move two.
+    /// The possible targets: normally one CPU, or two during a move.
     open: Vec<Cpu>,
     bits: PendingBits,
     due: DueRuns,
@@ -44,8 +44,8 @@ struct RouteState {
     unknowable: u64,
 }
 
-/// Number of acknowledgements that were caused by a message, and have led to neither a run nor a
-/// resend yet.
+/// Counts of acknowledgements that were caused by a message, and have not led to a run or a resend
+/// yet.
 #[derive(Debug, Default)]
 struct DueRuns {
     now: u64,
@@ -99,7 +99,7 @@ impl Route {
         match left {
             SendOutcome::NotSent => state.bits.cancel_message(),
             SendOutcome::Held => state.bits.hold_message(),
-            // Messages that the endpoint held back have been sent before this one.
+            // The endpoint sent all messages that it held back before this one.
             SendOutcome::Sent => {
                 let causes = [Cause::Untold, Cause::Held, Cause::Message];
                 state.bits.arrive(&causes, self.clock.tick());

@@ -90,7 +90,7 @@ impl RouteTable {
         self.by_vector.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the route of a vector that a driver reports to have resent.
+    /// Returns the route of a vector whose interrupt a driver reports as resent.
     fn told(&self, resend: Resend) -> Option<Arc<Route>> {
         #[cfg(test)]
         if lock(&self.unheard).contains(&resend.hwirq.get()) {

@@ -22,13 +22,13 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// count as lost. On a heavily loaded host, threads run so rarely that elapsed time alone proves
 /// nothing; the CPUs' threads run about as often as the waiting thread.
 const SETTLE_TURNS: u32 = 2_000;
-/// Time for which a device may be unable to send once an earlier message has failed to arrive in
-/// time. The time must be longer than it takes to remove a device and add it again.
+/// Maximum time for which a device may be unable to send once an earlier message has failed to
+/// arrive in time. Must be longer than it takes to remove a device and add it again.
 const UNABLE: Duration = Duration::from_secs(2);
 /// Number of times that a device with [`WaitPolicy::Some`] yields before it sends the next message
 /// anyway.
 const SOME_TURNS: u32 = 40;
-/// Pause between two affinity changes, and pause between two of the rarer disturbances.
+/// Pauses between affinity changes, between the rarer disturbances, and between suspends.
 const MOVE_PAUSE: Duration = Duration::from_micros(200);
 const RARE_PAUSE: Duration = Duration::from_millis(4);
 const SUSPEND_PAUSE: Duration = Duration::from_millis(8);
@@ -69,12 +69,12 @@ impl WaitPolicy {
 struct RemainingSends<'a> {
     vector: &'a DeviceVector,
     messages: u32,
-    /// The time since when the device has been unable to send.
+    /// The time since which the device has been unable to send.
     unable_since: Option<Instant>,
 }
 
-/// A wait for messages to be handled. The wait ends once no message has been handled for [`SETTLE`]
-/// and for [`SETTLE_TURNS`] turns of the waiting thread.
+/// A wait for messages to be handled. The wait times out once no message has been handled for
+/// [`SETTLE`], during which the waiting thread must have polled at least [`SETTLE_TURNS`] times.
 #[derive(Default)]
 struct Silence {
     turns: u32,
@@ -84,9 +84,9 @@ struct Silence {
 }
 
 impl Silence {
-    /// Counts a turn of the waiting thread, and returns `true` if no message has been handled for
-    /// too long. `arrivals` returns the number of messages handled so far. The function is not
-    /// called during short waits.
+    /// Counts one poll by the waiting thread, and returns `true` if no message has been handled for
+    /// too long. `arrivals` must return the number of messages handled so far; it is not called
+    /// during short waits.
     fn is_final(&mut self, arrivals: impl Fn() -> u64) -> bool {
         self.turns += 1;
         if self.turns < SETTLE_TURNS {
@@ -203,8 +203,8 @@ impl<'a> Load<'a> {
             let start = rng.below(left.len());
             left.rotate_left(start);
             for one in &mut left {
-                // The last message must be sent only after the one before it has been handled;
-                // otherwise, the last message could hide that one's loss.
+                // Send the last message only after the previous one has been handled; otherwise, it
+                // could hide the loss of the previous one.
                 let wait_policy = if one.messages == 1 {
                     WaitPolicy::Endless
                 } else {
@@ -227,8 +227,8 @@ impl<'a> Load<'a> {
         self.sending.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Returns `true` if the device has been unable to send for so long that it is considered
-    /// unable forever.
+    /// Returns `true` if the device has been unable to send for so long that the run gives up on
+    /// it.
     fn is_unable(&self, since: &Instant) -> bool {
         let wait_policy = if self.hopeless.load(Ordering::Relaxed) { UNABLE } else { SETTLE };
         let is_unable = since.elapsed() > wait_policy;
@@ -244,9 +244,9 @@ impl<'a> Load<'a> {
         self.migrator.is_some() && self.options.messages != 0
     }
 
-    /// Waits until the vector's last message has been handled. Returns `false` if it was lost. With
-    /// [`WaitPolicy::Endless`], the device must then not send another message, because it would
-    /// hide the loss.
+    /// Waits until the vector's last message has been handled, for as long as `wait_policy`
+    /// permits. Returns `false` if the message was lost. The device must then not send another
+    /// message, because that message would hide the loss.
     fn await_handler(&self, vector: &DeviceVector, wait_policy: WaitPolicy) -> bool {
         let mut silence = Silence::default();
         let turns = match wait_policy {

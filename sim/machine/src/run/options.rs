@@ -24,7 +24,7 @@ pub struct Disturbances {
     pub moves: Moves,
     /// CPU hotplug.
     pub cpus: CpuHotplug,
-    /// Removal and return of devices.
+    /// Device hotplug.
     pub devices: DeviceHotplug,
     /// Suspensions of the whole machine.
     pub suspensions: Suspensions,
@@ -59,7 +59,7 @@ pub enum CpuHotplug {
     Replugged,
 }
 
-/// Removal and return of devices during a run.
+/// Device hotplug during a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DeviceHotplug {
     /// Devices stay.

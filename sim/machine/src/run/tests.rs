@@ -46,8 +46,8 @@ struct SingleVector {
 }
 
 impl SingleVector {
-    /// Moves the vector from one CPU to another. LPIs cannot be disabled, so the driver cannot know
-    /// which interrupts are pending at a CPU that goes offline.
+    /// Builds a machine whose vector has moved from one CPU to another. LPIs cannot be disabled, so
+    /// the driver cannot know which interrupts are pending at a CPU that goes offline.
     fn new(migration: Migration) -> Self {
         let mut machine = machine(LpiDisabling::Impossible, None, migration);
         let powered = PoweredMachine::on(&mut machine);

@@ -38,7 +38,7 @@ impl GicHardware {
         self.model.config()
     }
 
-    /// Returns the targets of writes by devices: doorbells, GIC registers and RAM.
+    /// Returns the targets of device writes: doorbells, GIC registers and RAM.
     pub fn doorbells(&self) -> Doorbells {
         gic::doorbells(&self.model, &self.ram, None)
     }
@@ -56,7 +56,7 @@ impl GicHardware {
         gic::attach(&self.model, None, bus)
     }
 
-    /// Powers on the CPUs. If migration is enabled, the GIC migrates from now on between any two
+    /// Powers on the CPUs. If migration is enabled, the GIC may migrate from now on between any two
     /// accesses of `platform`, and whenever a CPU looks for interrupts.
     pub fn power_on(self, migration: Migration, platform: &MachinePlatform) -> GicCpus {
         let records = CpuRecords::new(self.vcpus.len());
@@ -120,7 +120,7 @@ impl GicCpus {
     /// function to check that corrupted states are detected.
     ///
     /// # Panics
-    /// Returns an error if a change has already been set.
+    /// Panics if a change has already been set.
     pub fn change_saved_states(
         &self,
         change: impl Fn(SavedState) -> SavedState + Send + Sync + 'static,

@@ -142,8 +142,8 @@ impl Scheduler {
         self.record(TraceEvent::Migrated);
     }
 
-    /// Performs a task's work unless another task is in progress, whose handler may be waiting
-    /// further down the stack.
+    /// Performs a task's work unless another task is in progress. That task is further down the
+    /// stack, so waiting for it could take forever.
     pub(super) fn as_task(&self, work: impl FnOnce() -> Result<(), String>) {
         if std::mem::replace(&mut lock(&self.state).in_task, true) {
             return;
@@ -178,7 +178,7 @@ impl Scheduler {
         lock(&self.state).failure.clone()
     }
 
-    /// Lets all CPUs advance until they all have nothing to do.
+    /// Lets all CPUs advance until none of them has anything left to do.
     pub(super) fn settle(&self) {
         loop {
             let before = self.events();

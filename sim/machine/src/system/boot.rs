@@ -1,4 +1,4 @@
-//! Brings up the drivers in the order that a kernel would.
+//! Brings up the drivers in the same order as a kernel.
 
 use super::device::{Device, DeviceHardware, DiscoveredDevice, Probe};
 use super::{Irqchip, System, VirtualBus, VirtualFunction, turn_on};
@@ -25,7 +25,7 @@ use std::num::NonZeroU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, RwLock};
 
-/// Requester ID of a platform device with a parent of its own. No other requester uses that parent.
+/// Requester ID of a platform device with a separate parent, which no other requester uses.
 const ALONE: RequesterId = RequesterId::new(0);
 
 /// The parts of a powered-on machine that aren't passed to the drivers.
@@ -165,8 +165,8 @@ fn take_short(irqchip: &Irqchip) -> Result<(), RunError> {
     taken.map(drop).map_err(|error| failed("allocating the LPIs below 2^16", &error))
 }
 
-/// The GIC of boards whose firmware owns `GICR_WAKER`. Kernels must not access the register (the
-/// driver's erratum `WakerUnusable`); firmware wakes the redistributors.
+/// Compatible string of the GIC on boards whose firmware owns `GICR_WAKER`. Kernels must not access
+/// the register (the driver's erratum `WakerUnusable`); firmware wakes the redistributors.
 const FIRMWARE_KEEPS_WAKER: &str = "qcom,msm8996-gic-v3";
 
 /// Wakes the redistributors, as firmware on a board that owns `GICR_WAKER` would.

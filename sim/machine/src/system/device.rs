@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-/// On average, one in this many handler runs takes a long time.
+/// One in this many handler runs of a vector takes a long time.
 const LONG_RUNS: u64 = 5;
 
 /// The hardware that sends the messages.
@@ -91,7 +91,7 @@ pub(crate) struct DiscoveredDevice {
     pub(crate) device_id: DeviceId,
 }
 
-/// A vector and its records, over all requests for the vector.
+/// A vector and its records, which span all requests for the vector.
 pub(crate) struct DeviceVector {
     pub(crate) slot: u16,
     pub(crate) record: VectorRecord,
@@ -189,7 +189,7 @@ impl Device {
         }
     }
 
-    /// Makes the driver allocate as many vectors as the device has or may use, and request their
+    /// Makes the driver allocate as many of the device's vectors as it may use, and install their
     /// handlers.
     pub(crate) fn activate(&self, system: &System) {
         let mut driver = lock(&self.driver);
@@ -282,8 +282,8 @@ impl Device {
         self.asleep.store(asleep, Ordering::Relaxed);
     }
 
-    /// Discards all device state that a loss of power would discard. The bus driver then restores
-    /// the device's configuration header, and the interrupt core restores its message store.
+    /// Discards all device state that a power loss would discard. The bus driver then restores the
+    /// device's configuration header, and the interrupt core restores its message store.
     ///
     /// # Errors
     /// Returns an error if the device's messages cannot be restored.
@@ -374,10 +374,9 @@ impl Device {
         self.vectors().iter().any(|vector| vector.is_off.load(Ordering::Relaxed))
     }
 
-    /// Returns the smallest number of vectors with which the device is useful. A function that has
-    /// only one MSI message uses it for all its interrupts. A driver of an MSI-X function needs one
-    /// vector for control and one for work. Each vector of a platform device signals a separate
-    /// cause.
+    /// Returns the minimum number of vectors that the device needs. A function that has only one
+    /// MSI message uses it for all its interrupts. A driver of an MSI-X function needs one vector
+    /// for control and one for work. Each vector of a platform device signals a separate cause.
     pub(crate) fn useful_minimum(&self) -> u16 {
         match &self.config.hardware {
             DeviceHardware::Platform(device) => device.config().slots,

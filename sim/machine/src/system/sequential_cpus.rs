@@ -26,8 +26,8 @@ impl SequentialCpus {
         Self::of(powered.cores.clone(), powered.migrator.clone(), &powered.platform)
     }
 
-    /// Wraps `cores`. If migration is enabled, the model also migrates between any two accesses of
-    /// `platform` from now on.
+    /// Wraps `cores`. If migration is enabled, the model may also migrate between any two accesses
+    /// of `platform` from now on.
     pub(crate) fn of(
         cores: Vec<Arc<CpuCore>>,
         migrator: Option<Arc<Migrator>>,

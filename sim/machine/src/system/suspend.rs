@@ -24,7 +24,7 @@ pub(crate) enum SuspendOutcome {
     Refused,
 }
 
-/// The parts of the machine that are needed by the last CPU that is still running.
+/// The parts of the machine that the last running CPU needs.
 struct Sleeper {
     irqchip: Arc<Irqchip<MachinePlatform>>,
     platform: Arc<MachinePlatform>,

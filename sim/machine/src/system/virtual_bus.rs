@@ -118,8 +118,8 @@ impl VirtualFunction {
         *lock(&self.presence) = Presence::Ejecting;
     }
 
-    /// Removes the function. If the host has asked the guest to release the function before, the
-    /// removal is orderly; otherwise, it is a surprise.
+    /// Removes the function. The removal is orderly if the host has asked the guest to release the
+    /// function; otherwise, it is a surprise.
     pub(super) fn unplug(&self) {
         self.function.unplug();
         let presence = std::mem::replace(&mut *lock(&self.presence), Presence::Gone);

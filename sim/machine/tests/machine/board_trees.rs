@@ -12,7 +12,7 @@ const DISTRIBUTOR: u64 = 0x0800_0000;
 const REDISTRIBUTORS: u64 = 0x0900_0000;
 const ITS: u64 = 0x0a00_0000;
 const ECAM: u64 = 0x4000_0000;
-/// Sixteen buses.
+/// Size of an ECAM window for sixteen buses.
 const ECAM_SIZE: u64 = 0x0100_0000;
 
 pub(crate) fn region(base: u64, size: u64) -> Region {

@@ -131,7 +131,7 @@ fn assert_functions_stay_off(report: &Report) {
     assert!(!report.totals.is_clean());
 }
 
-/// Returns options without moves, because moving a vector rewrites its MSI-X table entry, which
+/// Returns options that disable moves. Moving a vector rewrites its MSI-X table entry, which
 /// temporarily enables MSI-X.
 fn at_rest() -> RunOptions {
     let disturbances = Disturbances { moves: Moves::None, ..Disturbances::default() };

@@ -1,5 +1,5 @@
-//! Devices that cannot store their controller's messages must be denied vectors with the reason,
-//! while all other devices work.
+//! Devices that cannot store their controller's messages must be denied vectors and told the
+//! reason, while all other devices must work.
 
 use crate::board_trees::{self, flashed, region};
 use crate::{assert_refusals_are_counted, moving};

@@ -1,5 +1,5 @@
-//! Runs without threads, in which no order of events may lose a message, and the order must depend
-//! only on the seed.
+//! Runs without threads: no order of events may lose a message, and the order must depend only on
+//! the seed.
 
 use crate::{board_trees, harbour, migration};
 use doorbell_machine::{

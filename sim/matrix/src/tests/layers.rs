@@ -32,7 +32,7 @@ fn doorbells_are_mapped_in_pages_of_every_size() {
     for parent in ARM {
         for (number, granule) in GRANULES.into_iter().enumerate() {
             let board = behind(parent, DoorbellMode::Mapped(granule));
-            // The endpoints share the mapping's code, so each needs only one of the sizes.
+            // All endpoints share the mapping code, so each is tested with only one of the sizes.
             for endpoint in Endpoint::ALL.iter().skip(number).step_by(GRANULES.len()) {
                 assert_eq!(
                     attempt(&board, *endpoint),

@@ -65,7 +65,7 @@ fn shared_bit_message_under_way_is_due_once() {
     assert_eq!(rig.faults(), (0, 1));
 }
 
-/// A vector that the interrupt core is resending to CPU 0, whose handler is running.
+/// Returns a vector whose handler is running, and which the interrupt core is resending to CPU 0.
 fn resending() -> Rig {
     let rig = Rig::new(Pending::Travels);
     rig.send();

@@ -125,7 +125,8 @@ impl Drawn {
         }
     }
 
-    /// Places CPU 0's redistributor at a low address, wherever the other redistributors are.
+    /// Places the redistributors. With [`Distance::Both`], CPU 0's redistributor is at a low
+    /// address.
     fn place_redistributors(&self, board: &mut Description, place: Distance) {
         let Some(gic) = &mut board.gic else { return };
         let size = u64::from(self.cpus) * 0x2_0000;
