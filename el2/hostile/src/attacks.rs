@@ -58,8 +58,8 @@ fn system_registers(turns: &mut Turns) {
     }
 }
 
-/// Executes instructions whose exits have no valid syndrome, on devices, on unmapped addresses, and
-/// on the hypervisor's RAM.
+/// Executes instructions whose exits have no valid syndrome. They access devices, unmapped
+/// addresses, and the hypervisor's RAM.
 fn undescribed_accesses(turns: &mut Turns) {
     /// Machine RAM that doesn't belong to the guest.
     const FOREIGN: u64 = 0x4100_0000;
@@ -120,7 +120,7 @@ fn timer(turns: &mut Turns) {
     }
 }
 
-/// Likewise, with the physical timer.
+/// Runs the physical timer in the same way.
 fn physical_timer(turns: &mut Turns) {
     machine::enable_interrupts();
     while turns.next() {

@@ -139,7 +139,7 @@ pub(crate) fn absent(turns: &mut Turns) {
     }
 }
 
-/// Signals LPIs without end: 1,000 events, each of which is sent again as soon as it was handled.
+/// Signals LPIs without end: 1,000 events, each of which is sent again once it has been handled.
 pub(crate) fn to_itself(turns: &mut Turns) {
     const EVENTS: u64 = 1000;
     attack(turns, QUEUE_BYTES, |slot| match slot {

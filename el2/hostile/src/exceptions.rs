@@ -33,13 +33,13 @@ pub(crate) fn taken() -> u64 {
     EXCEPTIONS.load(Relaxed)
 }
 
-/// Executes loads and stores without a valid syndrome, at an address that is not RAM of any guest.
+/// Executes loads and stores without a valid syndrome, at an address outside every guest's RAM.
 pub(crate) fn access(address: u64) {
     // SAFETY: the access either aborts, and is then skipped, or accesses a device.
     unsafe { hostile_accesses(address) };
 }
 
-/// Jumps to an address that is not RAM of any guest.
+/// Jumps to an address outside every guest's RAM.
 pub(crate) fn call(address: u64) {
     // SAFETY: the instruction fetch aborts, and execution continues in the caller.
     unsafe { hostile_call(address) };

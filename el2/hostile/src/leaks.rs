@@ -14,7 +14,7 @@ use image_rt::{cpu, power, println};
 /// All encodings of Op0 (2 or 3), Op1, CRn, CRm and Op2, as in bits 20:5 of MRS and MSR.
 const ENCODINGS: Range<u32> = 2 << 14..4 << 14;
 /// Milliseconds between two readings. In the meantime, the other guest writes registers during its
-/// turn of 2 ms.
+/// time slice of 2 ms.
 const READING: u64 = 5;
 /// Milliseconds between two rounds of writes.
 const WRITING: u64 = 1;

@@ -11,7 +11,7 @@ pub(crate) const GICD: u64 = 0x0800_0000;
 pub(crate) const GICR: u64 = 0x080a_0000;
 pub(crate) const ITS: u64 = 0x0808_0000;
 
-/// Offset of unused RAM behind the image.
+/// Offset of unused RAM after the image.
 const FREE: u64 = 16 << 20;
 static MEMORY: AtomicU64 = AtomicU64::new(0);
 
@@ -58,7 +58,7 @@ impl Layout {
     }
 }
 
-/// Fills RAM of a layout.
+/// Fills a range of a layout's RAM.
 pub(crate) fn fill(address: u64, bytes: u64, byte: u8) {
     let start = core::ptr::with_exposed_provenance_mut::<u8>(address as usize);
     // SAFETY: this RAM is beyond the image and the heap, so no references to it exist.

@@ -1,6 +1,6 @@
-//! Guests that misbehave, and a guest that must not notice. All guests share one image, and the
-//! command line selects the guest. A hypervisor runs two at a time, and the first must behave as if
-//! it ran alone.
+//! Guests that misbehave, and a guest that they must not affect. All guests share one image, and
+//! the command line selects the guest. A hypervisor runs two at a time, and the first must behave
+//! as if it ran alone.
 //!
 //! | words | guest |
 //! |---|---|

@@ -13,7 +13,7 @@ const FRAMES: [(u64, u64); 4] = [
     (GICR, 2 * gicr::STRIDE_V3),
 ];
 
-/// Reads and writes with any width at any address of the frames, aligned or not.
+/// Reads and writes the frames at any address, with any width and alignment.
 pub(crate) fn any(turns: &mut Turns) {
     let mut random = Random::here();
     while turns.next() {

@@ -5,7 +5,7 @@ use doorbell_facts::{Fact, HostileFact};
 use image_rt::{cpu, power, println};
 
 /// Milliseconds from a tick to the next deadline, and the number of ticks after which this period
-/// has doubled. The period grows so that deadlines are spread over the turns of other guests.
+/// has doubled. The period grows so that deadlines are spread over the time slices of other guests.
 const PERIOD: u64 = 3;
 const SHIFT: u64 = 12;
 

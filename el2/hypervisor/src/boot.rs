@@ -1,4 +1,4 @@
-//! Brings up the machine and creates its guests from the files that the loader left in memory.
+//! Brings up the machine and creates its guests from the files that the loader placed in memory.
 
 use crate::devicetree::{self, Files, Machine};
 use crate::guest::{self, Guest, GuestConfig};
@@ -57,7 +57,7 @@ pub(crate) fn main(boot: Boot) -> ! {
     vcpu::serve()
 }
 
-/// Creates a guest for each kernel that the loader left. Returns the guests' start states.
+/// Creates a guest for each kernel that the loader provides. Returns the guests' start states.
 fn make_guests(around: &Started, options: Options, cpus: u32) -> Vec<Start> {
     let files = devicetree::files(around.devicetree);
     assert!(
@@ -110,8 +110,8 @@ fn make_guest(
     (guest, Start { entry: files.kernel.start, argument })
 }
 
-/// Returns the PCI functions that guests may have: those whose DMA an SMMU confines, or all if the
-/// guests are trusted.
+/// Returns the PCI functions that may be assigned to guests: those whose DMA an SMMU confines, or
+/// all if the guests are trusted.
 fn functions(options: Options) -> Vec<Function> {
     let host = irqchip::get().description().hosts.first();
     let Some(host) = host else { return Vec::new() };

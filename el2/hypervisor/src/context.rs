@@ -238,7 +238,7 @@ pub(crate) fn wfi_traps() -> bool {
     read_register!("hcr_el2") & WFI_TRAPS != 0
 }
 
-/// Sets a vCPU's stage 2 and its number.
+/// Sets a vCPU's stage 2 and MPIDR on the calling CPU.
 ///
 /// # Safety
 /// `vttbr` must describe a stage 2 that maps only memory that the guest may access, and that does

@@ -13,14 +13,14 @@ use vgic::{AccessWidth, V2mConfig, Vgic, VgicConfig};
 /// Addresses of a guest's ITS and GICv2m frame: the same as on `virt`.
 const ITS: u64 = 0x0808_0000;
 const V2M: u64 = 0x0802_0000;
-/// First INTID and number of the SPIs for message-based SPIs and for the GICv2m frame. The range
-/// begins as on `virt`, above the wired SPIs.
+/// First INTID and number of the SPIs that MBI or the GICv2m frame uses. As on `virt`, the range
+/// begins above the wired SPIs.
 pub(crate) const FIRST_SPI: u32 = 80;
 pub(crate) const SPIS: u32 = 128;
 /// Number of INTID bits for LPIs, as on `virt`.
 const LPI_ID_BITS: u8 = 16;
-/// Units of work that a guest's access and each entry may take. A unit is an ITS command or 16
-/// LPIs. The hypervisor can't be interrupted during this work.
+/// Maximum units of work for an access by the guest, and for each entry. A unit is an ITS command
+/// or 16 LPIs. The hypervisor can't be interrupted during this work.
 const WORK_PER_ACCESS: u32 = 8;
 /// DeviceID of messages that vCPUs send, as on `virt`.
 const VCPU: DeviceId = DeviceId::new(0);

@@ -13,7 +13,7 @@ use vgic::{EventLog, FaultReason};
 pub(crate) struct Faults(IrqMutex<Vec<FaultReason>>);
 
 impl Faults {
-    /// Prints faults since the last call whose kinds have not been printed yet.
+    /// Prints the faults recorded since the last call, except those of kinds already printed.
     #[inline]
     pub(crate) fn print(&self, guest: usize, events: &EventLog) {
         events.drain(|fault| {

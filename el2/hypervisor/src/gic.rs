@@ -62,8 +62,8 @@ impl Gic {
     /// Returns the current GIC. The reference must not be used after the CPU has paused for a move,
     /// which replaces the GIC.
     pub(crate) fn current(&self) -> &Vgic {
-        // SAFETY: the pointer is valid since `new`. Only `rebuild` drops the GIC, when no other
-        // reference exists.
+        // SAFETY: the pointer has been valid since `new`. Only `rebuild` drops the GIC, when no
+        // other reference exists.
         unsafe { &*self.current.load(SeqCst) }
     }
 
@@ -123,7 +123,7 @@ impl SetLine for Gic {
     }
 }
 
-/// A message to any of the guest's doorbells. Only its ITS uses the DeviceID.
+/// Delivers messages to any of the guest's doorbells. Only the ITS uses the DeviceID.
 impl SignalMsi<DeviceId> for Gic {
     fn signal_msi(&self, from: DeviceId, message: MsiMessage) -> Delivery {
         let gic = self.current();

@@ -31,7 +31,7 @@ use spin::Once;
 use vgic::{ListRegisterVcpu, Vgic, VgicConfig};
 
 static GUESTS: Once<Box<[Guest]>> = Once::new();
-/// Number of guests that have ended and reported it.
+/// Number of guests that have ended and reported their end.
 static REPORTED: AtomicUsize = AtomicUsize::new(0);
 
 /// Returns the guests, or an empty slice before [`install`].

@@ -22,7 +22,7 @@ pub(crate) fn read(encoding: SysRegEncoding) -> Option<u64> {
     Some(physical(crm, op2) & shown(crm, op2))
 }
 
-/// Returns the bits of the fields that the guest sees.
+/// Returns a mask of the fields that the guest sees.
 fn shown(crm: u16, op2: u16) -> u64 {
     /// Returns the mask of the 4-bit field that starts at bit `bit`.
     const fn field(bit: u32) -> u64 {

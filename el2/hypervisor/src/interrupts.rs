@@ -2,8 +2,8 @@
 //!
 //! Interrupts are masked at EL2. We acknowledge them after the exits that they cause, and while a
 //! vCPU waits, and drop their priority immediately. Interrupts that are linked to a guest's
-//! interrupt stay active until the guest deactivates its own; all others are deactivated here. The
-//! interrupts of a vCPU's timers move with the vCPU from CPU to CPU.
+//! interrupt stay active until the guest deactivates its interrupt; all others are deactivated
+//! here. The interrupts of a vCPU's timers move with the vCPU from CPU to CPU.
 
 use crate::guest::{Guest, guests};
 use crate::irqchip::{self, KICK};
@@ -173,7 +173,7 @@ fn timer_here(intid: IntId) -> Option<Interrupt<'static, RawMmio>> {
     irqchip::gic().redistributor_frames(irqchip::here()).ok()?.interrupt(intid).ok()
 }
 
-/// Returns `true` if the interrupt stays active until the guest deactivates its own.
+/// Returns `true` if the interrupt stays active until the guest deactivates the linked interrupt.
 fn is_handed_over(intid: IntId) -> bool {
     match intid {
         VIRTUAL_TIMER | PHYSICAL_TIMER => scheduler::loaded().is_some(),

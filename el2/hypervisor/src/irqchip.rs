@@ -12,7 +12,7 @@ use image_rt::{cpu, println};
 use msi_types::Cpu;
 use spin::Once;
 
-/// SGI that makes a CPU leave its guest, or WFI.
+/// SGI that makes a CPU leave its guest, or wake from WFI.
 pub(crate) const KICK: SgiId = SgiId::new(0).expect("16 SGIs exist");
 
 static IRQCHIP: Once<Irqchip<Kernel, SplitEoi>> = Once::new();
@@ -51,7 +51,7 @@ pub(crate) fn here() -> Cpu {
     GicPlatform::cpu(&Kernel)
 }
 
-/// Makes a CPU leave its guest, or WFI.
+/// Makes a CPU leave its guest, or wake from WFI.
 pub(crate) fn kick(cpu: Cpu) {
     let affinity = gic().affinity(cpu).ok_or(GicError::UnknownCpu(cpu));
     if let Err(error) = affinity.and_then(|affinity| interface().send(KICK, affinity)) {

@@ -1,5 +1,5 @@
-//! An emulated PL011 (DDI 0183) for guests that share the machine's. A guest's output is printed
-//! line by line, with the guest's number in front. Input goes to every guest.
+//! An emulated PL011 (DDI 0183) for guests that share the machine's PL011. A guest's output is
+//! printed line by line, prefixed with the guest's number. Input is passed to every guest.
 
 use crate::layout::UART_SPI;
 use alloc::collections::VecDeque;

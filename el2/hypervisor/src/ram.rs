@@ -1,4 +1,4 @@
-//! Guest memory, as the guest's GIC accesses it.
+//! Guest memory, as accessed by the guest's GIC.
 
 use core::ops::Range;
 use vgic::{GuestMemory, MemoryFault};

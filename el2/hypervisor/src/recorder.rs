@@ -74,8 +74,8 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Records the interrupts that the guest acknowledged and ended: those that are no longer
-    /// pending in the list registers, and those that are no longer in them.
+    /// Records the interrupts that the guest acknowledged (they are no longer pending in the list
+    /// registers) and ended (they are no longer in the list registers).
     #[inline]
     pub(crate) fn left(&mut self, loaded: &VirtualInterface, left: &VirtualInterface) {
         if self.is_on {
@@ -257,8 +257,8 @@ impl Display for Detail<'_> {
     }
 }
 
-/// Records the commands that a guest passes to its ITS, if it is about to write this value to
-/// `GITS_CWRITER` at this address.
+/// Records the commands that a guest passes to its ITS by writing `value` to `address`. Does
+/// nothing if this is not the address of `GITS_CWRITER`.
 fn record_commands(guest: &Guest, address: u64, value: u64) {
     let (vgic, ram) = (guest.vgic(), guest.ram());
     let Some(its) = vgic.config().its.first().map(|its| its.base) else { return };

@@ -1,13 +1,13 @@
-//! Preemptive scheduler for the vCPUs of all guests on all CPUs. Guests run in turn.
+//! Preemptive scheduler for the vCPUs of all guests on all CPUs. Guests run round-robin.
 //!
 //! A vCPU that waits for an interrupt keeps its CPU until another vCPU needs one. So if each vCPU
 //! has its own CPU, vCPUs are never switched.
 //!
-//! While vCPUs are queued, a CPU runs one guest for [`TURN`], and then the next guest that has a
-//! queued vCPU. The guest's vCPUs share its turn and can't extend it. The turn begins with the vCPU
-//! that has been queued longest. A vCPU that is woken preempts the running vCPU of its guest. A
-//! vCPU that waits leaves the rest of the turn to the next vCPU of its guest; woken vCPUs run
-//! first.
+//! While vCPUs are queued, a CPU runs one guest for a time slice (its turn, [`TURN`]), and then the
+//! next guest that has a queued vCPU. The guest's vCPUs share its time slice and can't extend it. A
+//! time slice begins with the vCPU that has been queued longest. A woken vCPU preempts the running
+//! vCPU of its guest. A vCPU that waits leaves the rest of the time slice to the next vCPU of its
+//! guest; woken vCPUs run first.
 //!
 //! | state | transitions |
 //! |---|---|
@@ -33,7 +33,7 @@ use image_rt::cpu::{self, MAX_CPUS};
 use msi_types::Cpu;
 use spin::{Mutex, Once};
 
-/// Length of a guest's turn on a CPU while other vCPUs are queued, in milliseconds.
+/// Length of a guest's time slice on a CPU while other vCPUs are queued, in milliseconds.
 const TURN: u64 = 2;
 
 /// Scheduling state of each guest's vCPUs.
@@ -41,7 +41,7 @@ static ENTITIES: Once<Box<[Box<[Entity]>]>> = Once::new();
 static QUEUE: Mutex<VecDeque<(VcpuId, Queued)>> = Mutex::new(VecDeque::new());
 /// Length of the queue. Must only be changed while holding the queue's lock.
 static QUEUED_VCPUS: AtomicUsize = AtomicUsize::new(0);
-/// Bitmap of CPUs that wait for work. The first CPU boots, and takes the first vCPU.
+/// Bitmap of CPUs that wait for work. Initially, this is the first CPU, which runs the first vCPU.
 static IDLE: AtomicU32 = AtomicU32::new(1);
 static CPUS: [CpuState; MAX_CPUS] = [const { CpuState::new() }; MAX_CPUS];
 
@@ -51,7 +51,7 @@ struct CpuState {
     loaded: AtomicU32,
     /// Guest whose vCPUs this CPU currently runs.
     guest: AtomicUsize,
-    /// End of the turn, or 0 while no other vCPU needs the CPU.
+    /// End of the time slice, or 0 while no other vCPU needs the CPU.
     turn_end: AtomicU64,
     /// Guests for which a vCPU was woken on this CPU since it took its current vCPU, as a bitmap of
     /// [`VcpuId::guest_bit`]. A bit is set only while holding the queue's lock. The CPU clears all
@@ -161,7 +161,7 @@ pub(crate) enum Leave {
     Ended,
 }
 
-/// Reason for queueing a vCPU. Within a turn, vCPUs run in this order.
+/// Reason for queueing a vCPU. Within a time slice, vCPUs run in this order.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Queued {
     Woken,
@@ -193,7 +193,7 @@ pub(crate) fn idle() {
     IDLE.fetch_and(!bit, SeqCst);
 }
 
-/// Dequeues a vCPU of the guest whose turn it is, or of the next guest in turn.
+/// Dequeues a vCPU of the guest that has the time slice, or of the next guest with a queued vCPU.
 pub(crate) fn next() -> Option<(VcpuId, &'static Entity)> {
     let here = CpuState::here();
     let (last, turn_end) = (here.guest.load(SeqCst), here.turn_end.load(SeqCst));
@@ -297,8 +297,8 @@ pub(crate) fn is_wanted() -> bool {
     QUEUED_VCPUS.load(SeqCst) != 0 || moving::is_wanted()
 }
 
-/// Returns `true` if this CPU's vCPU must let other vCPUs run. The turn of the vCPU's guest begins
-/// with the first call that finds other vCPUs queued.
+/// Returns `true` if this CPU's vCPU must let other vCPUs run. The time slice of the vCPU's guest
+/// begins with the first call that finds other vCPUs queued.
 pub(crate) fn is_turn_over() -> bool {
     let here = CpuState::here();
     // Must precede `is_wanted`: `queue` counts the vCPU before it sets the bit.
@@ -342,7 +342,7 @@ pub(crate) fn on_timer() {
     set_timer();
 }
 
-/// Sets this CPU's timer to the next end of a turn or deadline.
+/// Sets this CPU's timer to the end of the time slice or to the next deadline.
 pub(crate) fn set_timer() {
     let deadlines = waiting_here().map(|(_, entity)| entity.deadline.load(SeqCst));
     let end = CpuState::here().turn_end.load(SeqCst);

@@ -50,8 +50,8 @@ impl Gate {
         }
     }
 
-    /// Runs `work` while no vCPU is inside. The calling vCPU must have left. `kick` must make a
-    /// vCPU leave.
+    /// Runs `work` while no vCPU is inside. The calling vCPU must not be inside. `kick` must make a
+    /// vCPU leave the guest.
     pub(crate) fn while_empty<R>(&self, kick: impl Fn(Cpu), work: impl FnOnce() -> R) -> R {
         let _turn = self.one_at_a_time.lock();
         self.closed.store(true, SeqCst);

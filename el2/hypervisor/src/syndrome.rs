@@ -63,7 +63,7 @@ pub(crate) struct DeviceAccess {
     pub(crate) extension: Extension,
 }
 
-/// Value of the register bits above those that a load read.
+/// Extension of a loaded value to the full register.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Extension {
     Zero,

@@ -80,7 +80,7 @@ impl TranslationTables {
         Self { root: Box::new(Table([0; ENTRIES])), stage }
     }
 
-    /// Maps whole pages at their own addresses, with the largest blocks that fit.
+    /// Identity-maps whole pages, using the largest blocks that fit.
     pub(crate) fn map(&mut self, range: Range<u64>, memory: Memory) {
         assert!(range.start.is_multiple_of(PAGE) && range.end.is_multiple_of(PAGE));
         assert!(range.end <= 1 << ADDRESS_BITS, "addresses are limited to {ADDRESS_BITS} bits");

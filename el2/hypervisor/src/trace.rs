@@ -1,6 +1,6 @@
 //! Records what happens to interrupts, from a physical interrupt to the end of the guest's, and
 //! prints the records at the end (`trace`). Each CPU has memory for its first [`LIMIT`] records,
-//! because printing would change the times. Without the option, seams are not observed
+//! because printing would change the timing. Without the option, seams are not observed
 //! ([`Observed`]).
 //!
 //! | event | where it is recorded |
@@ -83,7 +83,7 @@ impl Observer for GuestObserver {
     }
 }
 
-/// Returns a guest's seam with an observer that records events.
+/// Adds an observer that records events to a guest's seam.
 pub(crate) fn observed<T>(guest: usize, seam: T) -> Observed<T, Arc<GuestObserver>> {
     Observed::new(seam, Arc::new(GuestObserver(guest)))
 }

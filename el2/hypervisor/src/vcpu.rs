@@ -45,7 +45,7 @@ fn prepare_cpu() {
 /// Reason why a loaded vCPU stops.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stop {
-    /// The vCPU's turn has ended, or its machine has been turned off.
+    /// The vCPU must let other vCPUs run, or its machine has been turned off.
     Preempted,
     /// The vCPU waits for an interrupt, and another vCPU needs the CPU.
     Waits,
@@ -53,7 +53,7 @@ enum Stop {
     Off,
 }
 
-/// Runs a vCPU that this CPU has dequeued, until it leaves.
+/// Runs a vCPU that this CPU has dequeued, until it leaves the CPU.
 fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
     // The checks below see the interrupts and requests of earlier kicks. `leave` checks for later
     // kicks.

@@ -2,8 +2,9 @@
 //! code that switches registers.
 //!
 //! `enter_guest` saves the callee-saved registers on the stack, loads the guest's registers and
-//! returns to the guest. An exception from the guest finds the address of the context on top of the
-//! stack, stores the registers in the context, and returns from `enter_guest`.
+//! returns to the guest. On an exception from the guest, the vector finds the address of the
+//! context on top of the stack, stores the registers in the context, and returns from
+//! `enter_guest`.
 
 use crate::context::{Context, Floats};
 use core::mem::offset_of;

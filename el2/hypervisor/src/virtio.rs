@@ -8,8 +8,8 @@ const STRIDE: u64 = 0x200;
 
 /// Reads a register. Returns `None` if the address isn't in a transport.
 ///
-/// A transport whose `DeviceID` is zero has no device. Drivers must read no other register than
-/// `MagicValue`, `Version` and `DeviceID` then (VIRTIO 1.2, 4.2.3.1.1); the others read as zero.
+/// A transport whose `DeviceID` is zero has no device. Drivers must read only its registers
+/// `MagicValue`, `Version` and `DeviceID` (VIRTIO 1.2, 4.2.3.1.1); the others read as zero.
 pub(crate) fn read(address: u64) -> Option<u64> {
     /// `MagicValue`: "virt" in little-endian ASCII.
     const MAGIC: u64 = 0x7472_6976;

@@ -6,7 +6,7 @@ use gic_arch::ich::{Hcr, ListRegister, Vmcr, Vtr};
 use image_rt::read_register;
 use vgic::{MAX_LIST_REGISTERS, VirtualInterface};
 
-/// Number of registers that this CPU implements.
+/// Numbers of registers that this CPU implements.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hardware {
     pub(crate) vtr: Vtr,
@@ -64,7 +64,7 @@ indexed! {
 }
 
 impl Hardware {
-    /// Returns the numbers for this CPU.
+    /// Reads the numbers from this CPU.
     pub(crate) fn here() -> Self {
         let vtr = Vtr::from(read_register!("S3_4_C12_C11_1"));
         Self {
@@ -96,8 +96,8 @@ impl Hardware {
         let [zero, one] = &interface.active_priorities;
         write_priorities_0(0, zero[0].into());
         write_priorities_1(0, one[0].into());
-        // Every CPU has the first register of each group. A loop would choose it by its index at
-        // each entry.
+        // Every CPU has the first register of each group. A loop would select it by index at each
+        // entry.
         for index in 1..self.priorities {
             write_priorities_0(index, zero[index].into());
             write_priorities_1(index, one[index].into());
@@ -109,8 +109,8 @@ impl Hardware {
         used
     }
 
-    /// Stores the guest's content of the first `used` list registers, empties them, and disables
-    /// the interface, which deasserts its maintenance interrupt.
+    /// Stores the contents of the first `used` list registers, empties them, and disables the
+    /// interface, which deasserts its maintenance interrupt.
     pub(crate) fn store(self, used: usize, left: &mut VirtualInterface) {
         left.hcr = Hcr::from(read_register!("S3_4_C12_C11_0"));
         left.vmcr = Vmcr::from(read_register!("S3_4_C12_C11_7"));

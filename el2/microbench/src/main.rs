@@ -34,7 +34,7 @@ use spin::Once;
 
 image_rt::image!(main);
 
-/// Number of measured repetitions, after a first one that includes one-time work.
+/// Number of measured repetitions. An earlier one, which includes one-time work, is not measured.
 const TURNS: u64 = 200;
 /// Number of times that the other CPU is woken, and milliseconds of sleep before each.
 const NAPS: u64 = 12;
@@ -71,7 +71,7 @@ fn main(boot: Boot) -> ! {
     measure("register", read_register_of(&distributor()));
     measure("eoi", end_nothing);
     measure("ipi", send_ipi);
-    // The driver posts its last commands for the device.
+    // The driver posts all commands for the device here, before `send_lpi` uses the queue.
     let edu = Edu::find(irqchip, handle_message);
     measure("lpi", send_lpi(irqchip));
     // The device is never dropped, because its driver would then overwrite the commands of
@@ -154,7 +154,7 @@ fn send_ipi() {
 }
 
 /// Wakes the other CPU after a period without interrupts. A hypervisor may move the guest during
-/// this time. The registers of this CPU must keep their values meanwhile.
+/// this time. The registers of this CPU must keep their values in the meantime.
 fn wake_late() {
     let end = cpu::ticks() + NAP * cpu::ticks_per_millisecond();
     let here = gic().affinity(Cpu::new(0)).expect("the GIC knows the first CPU");

@@ -1,4 +1,4 @@
-//! Checks the vector registers. A hypervisor must preserve them for its guest through exits, and
+//! Checks the vector registers. A hypervisor must preserve them for its guest across exits, and
 //! while another vCPU uses the CPU.
 
 use core::arch::asm;

@@ -100,7 +100,7 @@ impl Controller {
     }
 
     /// Submits a command. Returns `true` if the command completes; it does not complete if the
-    /// controller can't access memory. Must not be called often enough to fill the queue.
+    /// controller can't access memory. Callers must not fill the queue.
     fn run(&mut self, (opcode, more): (u32, u32), data: u64) -> bool {
         let command = self.submissions as usize + 64 * self.tail;
         let command = core::ptr::with_exposed_provenance_mut::<u32>(command);

@@ -36,8 +36,8 @@ const ROUNDS: &str = "rounds 10000 last Ok(())";
 const TABLE: &str = "the ITS table is not aligned";
 /// Likewise, on several vCPUs: all redistributors have the same pending table.
 const SHARED_TABLE: &str = "the pending table overlaps";
-/// Statement of the unmodified disk driver if no driver has registered the node that the disk's
-/// messages are routed to as an MSI controller.
+/// Message of the unmodified disk driver if no driver has registered an MSI controller for the node
+/// that the disk's messages are routed to.
 const NO_CONTROLLER: &str = "MSI-X unavailable (PCI MSI provider interface is unavailable)";
 
 /// A machine with a single guest.
@@ -197,8 +197,7 @@ impl Report {
         Ok(())
     }
 
-    /// Checks that the hypervisor named the reasons for which the unmodified driver gets no
-    /// messages.
+    /// Checks that the hypervisor named the reasons why the unmodified driver receives no messages.
     fn judge_faults(&self, vcpus: u8) -> Result<()> {
         let shared = (vcpus > 1).then_some(SHARED_TABLE);
         for reason in [TABLE].into_iter().chain(shared) {
@@ -230,7 +229,7 @@ impl Report {
         Ok(())
     }
 
-    /// Returns the end of the program's line that contains `name`.
+    /// Returns the text after `name` in the program's line that contains it.
     fn word_after(&self, name: &str) -> Result<&str> {
         let word = self.said.iter().find_map(|line| Some(line.split_once(name)?.1));
         word.with_context(|| format!("the program did not print `{name}`"))

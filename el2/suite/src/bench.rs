@@ -38,7 +38,7 @@ const FUNCTIONS: &str = "1033:0194,1234:11e8,1af4:1041,1af4:1042,1af4:1044,1af4:
 /// listed.
 const MSI: &str = "1033:0194,1234:11e8";
 
-/// A controller, what the test bench must find, and the permitted reasons for skipping a test.
+/// A controller, the features that the test bench must find, and the permitted reasons for a skip.
 struct Case {
     controller: Controller,
     found: &'static str,
@@ -46,7 +46,7 @@ struct Case {
 }
 
 const NO_ITS: &str = "no ITS";
-/// The guest sees only one `edu`.
+/// Reason for skipping a test: the guest sees only one `edu`.
 const NO_PAIR: &str = "no second edu";
 
 const CASES: &[Case] = &[
@@ -77,7 +77,7 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// Lists the cases: the test bench on each controller. In the long run, each runs on each QEMU.
+/// Lists the cases: the test bench on each controller. The long suite runs each on each QEMU.
 pub(crate) fn cases() -> Vec<suite::Case> {
     let on = |version| {
         CASES.iter().map(move |case| {

@@ -25,7 +25,7 @@ pub(crate) const COUNTED: &[&str] =
     &["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"];
 /// The QEMU version that can count the instructions of several CPUs.
 pub(crate) const COUNTING: Version = Version::Backports;
-/// Minimum number of times that a moving guest must move.
+/// Minimum number of moves in a run that moves its guests.
 pub(crate) const MOVES: u64 = 10;
 /// A Linux guest's memory in MiB.
 pub(crate) const MEMORY: u32 = 512;

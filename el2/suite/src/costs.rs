@@ -63,12 +63,12 @@ impl Costs {
         judge(&self.instructions, operation, limit)
     }
 
-    /// Checks that the operation takes at most `limit` exits.
+    /// Checks that the operation causes at most `limit` exits.
     pub(crate) fn judge_exits(&self, operation: &str, limit: u64) -> Result<()> {
         judge(&self.exits, operation, limit * TURNS + OTHERS)
     }
 
-    /// Replaces the numbers of exits by the numbers from another run.
+    /// Replaces the numbers of exits with those of another run.
     pub(crate) fn with_exits_of(self, other: Self) -> Self {
         Self { exits: other.exits, ..self }
     }

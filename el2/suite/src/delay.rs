@@ -1,4 +1,4 @@
-//! Tests delays the way Linux does them (`el2/hostile`, `delay`), with and without trapped WFI.
+//! Tests delays as Linux implements them (`el2/hostile`, `delay`), with and without trapped WFI.
 
 use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Fact, HostileFact, Means};

@@ -15,7 +15,7 @@ use crate::board::{Board, LIMIT};
 use crate::built;
 use crate::files::{Files, GUEST_RAM, MACHINE_BYTES_BELOW, RAM};
 
-/// Memory of the guest in MiB.
+/// Guest memory in MiB.
 const MEMORY: u32 = 64;
 /// The first function behind the host bridge. The function's stream is [`STREAM`].
 const DEVICE: &str = "nvme,serial=1,addr=01.0";
@@ -30,7 +30,7 @@ const PAGE: usize = 4096;
 /// The addresses of the PCI functions.
 const FUNCTION: u32 = 0x08;
 const UNCONFINED_FUNCTION: u32 = 0x10;
-/// Vendor ID of QEMU's controller. The device writes it (docs/specs/pci-ids.rst).
+/// Vendor ID of QEMU's controller, which the device writes to memory (docs/specs/pci-ids.rst).
 const VENDOR: u16 = 0x1b36;
 
 /// Lists the cases on each QEMU version: with an SMMU and the stage that this version supports, as
@@ -78,7 +78,7 @@ enum With {
     Smmu,
     /// The guest is trusted.
     Trust,
-    /// The guest may not have the device.
+    /// The device must not be assigned to the guest.
     Neither,
 }
 
@@ -140,7 +140,7 @@ impl Attempt {
         self.must_say(StrayDmaFact::AfterOutside { completes: true })
     }
 
-    /// Checks that the guest did not get a device and did not attempt to use one.
+    /// Checks that no device was assigned to the guest, and that the guest did not try to use one.
     fn is_refused(&self) -> Result<()> {
         [FUNCTION, UNCONFINED_FUNCTION].iter().try_for_each(|it| self.must_withhold(*it))?;
         let tried = self.facts.iter().any(|fact| matches!(fact, Fact::StrayDma(_)));

@@ -1,8 +1,8 @@
 //! Runs Hermit, another project's unikernel, as a guest. It drives the GICv3 with an old version of
 //! `arm-gic`, and uses the physical timer.
 //!
-//! Hermit sends itself an SGI for each switch of tasks, and counts the interrupts that it takes.
-//! When the program in `el2/foreign/hermit` ends, Hermit prints its counters. They must equal the
+//! Hermit sends itself an SGI for each task switch, and counts the interrupts that it takes. When
+//! the program in `el2/foreign/hermit` ends, Hermit prints its counters. They must equal the
 //! hypervisor's, although the guest is moved.
 
 mod image;
@@ -19,7 +19,7 @@ use crate::board::{Board, LIMIT, MOVES, Record};
 use crate::built;
 use crate::files::Files;
 
-/// Memory of the guest in MiB, of which the program's boot loader passes 56 MiB to Hermit.
+/// Guest memory in MiB. The program's boot loader passes 56 MiB of it to Hermit.
 const MEMORY: u32 = 64;
 /// Interval between moves, in milliseconds.
 const MOVE_EVERY: u32 = 50;
@@ -29,8 +29,8 @@ const SLEPT: &str = "guest: slept 800";
 const TIMER: u64 = 200;
 /// Minimum number of SGIs: each task yields ten times after each sleep.
 const SGIS: u64 = 8_000;
-/// End of the only fault: this version of `arm-gic` writes the registers of all possible SPIs,
-/// regardless of `GICD_TYPER`.
+/// End of the only permitted fault: this version of `arm-gic` writes the registers of all possible
+/// SPIs, regardless of `GICD_TYPER`.
 const FAULT: &str = "no such interrupt (SPI 288)";
 
 /// A machine that repeatedly saves and restores its only guest. Hermit 0.11 uses only one CPU of an
@@ -175,7 +175,7 @@ mod tests {
         r#"{"hypervisor":{"count":{"guest":0,"reason":"PPI taken","times":358,"longest":0}}}"#,
         r#"{"hypervisor":{"count":{"guest":0,"reason":"SGI taken","times":8808,"longest":0}}}"#,
     ];
-    /// A fault that this version of Hermit makes, and one that it must not make.
+    /// A fault that this version of Hermit causes, and one that it must not cause.
     const KNOWN: &str =
         r#"{"hypervisor":{"fault":{"guest":0,"fault":"no such interrupt (SPI 288)"}}}"#;
     const OTHER: &str =

@@ -1,5 +1,5 @@
-//! Runs a hostile guest (`el2/hostile`) next to one that waits for its timer. Two bounds are
-//! checked: how late a tick may be, and how long an exit may take.
+//! Runs a hostile guest (`el2/hostile`) next to a guest that waits for its timer, and checks two
+//! bounds: the delay of a tick, and the duration of an exit.
 //!
 //! We check the bounds with both guests on one CPU and virtual time counted in instructions, so
 //! every run has the same results. With two CPUs, time passes at the host's pace, so we only check
@@ -33,7 +33,7 @@ const LATENCY: u64 = EXIT + TURN + EXIT;
 
 const MEMORY: u32 = 64;
 const TICKS: u64 = 8;
-/// The attack must last as long as all the ticks. They arrive late.
+/// Duration of the attack, which must outlast all ticks, including their delays.
 const MILLISECONDS: u32 = 50;
 
 /// Names of the attacks, and whether the guest must have handled exceptions.

@@ -134,8 +134,8 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
     Ok(if all_off { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Copies the console to the terminal as output arrives, up to the trace. Returns how the machines
-/// ended.
+/// Copies console output to the terminal as it arrives, until the trace begins. Returns how the
+/// machines ended.
 fn show(mut console: impl Read, trace: &mut Trace) -> Result<Vec<Ending>> {
     let (mut line, mut endings) = (Vec::new(), Vec::new());
     let mut bytes = [0; 4096];

@@ -48,13 +48,14 @@ pub(crate) const KVM_SHARED: &[(&str, u64, u64)] = &[
 /// A run takes 4 seconds, or up to a minute on a busy machine. A run that exceeds the limit is
 /// assumed to hang.
 const LIMIT: Duration = Duration::from_mins(5);
-/// Memory of Linux, including that of the guest.
+/// Memory of the Linux host, including guest memory.
 const MEMORY: &str = "512M";
 /// Modules in the order of their dependencies.
 const MODULES: &[&str] =
     &["vfio.ko", "vfio_virqfd.ko", "vfio_iommu_type1.ko", "vfio-pci-core.ko", "vfio-pci.ko"];
 
-/// The device's interrupt is sent to the CPU of the vCPU that takes the device's MSI.
+/// Init script of the Linux host. It routes the device's interrupt to the CPU of the vCPU that
+/// takes the device's MSI.
 const INIT: &str = r#"#!/busybox sh
 B=/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
@@ -98,7 +99,7 @@ impl Guest<'_> {
     ///
     /// # Errors
     ///
-    /// The guest did not turn its machine off.
+    /// Fails if the guest did not turn its machine off.
     pub(crate) fn run(self, cpus: u8, counted: &[&str], mut hear: impl FnMut(&str)) -> Result<()> {
         let mut qemu = command(cpus, self)?;
         let (mut last, mut ended) = (String::new(), false);
@@ -123,7 +124,7 @@ fn command(cpus: u8, guest: Guest<'_>) -> Result<Command> {
     Ok(qemu)
 }
 
-/// Builds the monitor for the machine that has KVM.
+/// Builds the monitor for the machine that runs Linux's KVM.
 fn monitor(workspace: &Workspace) -> Result<PathBuf> {
     const PACKAGE: &str = "kvm-monitor";
     toolchain::need_target(&workspace.root, JUDGE_TARGET)?;

@@ -1,7 +1,7 @@
 //! Runs kvm-unit-tests (<https://gitlab.com/kvm-unit-tests>) as guests. The suite's option
 //! `--guests DIR` names the folder of its arm64 programs, `arm/*.flat`.
 //!
-//! Most guests are moved while they run. The tests of migration wait for a key, which is typed
+//! Most guests are moved while they run. The migration tests wait for a key, which the suite types
 //! after some moves.
 
 mod micro_bench;
@@ -25,7 +25,7 @@ use crate::files::Files;
 use crate::kvm::Guest;
 
 const OPTION: &str = "--guests";
-/// Memory of a guest in MiB, of which the test `selftest-setup` is told.
+/// Guest memory in MiB, which is an argument of the test `selftest-setup`.
 const MEMORY: u32 = 256;
 /// Interval between moves, in milliseconds.
 const MOVE_EVERY: u32 = 20;
@@ -49,12 +49,12 @@ struct Unit {
 /// The virtual time of a unit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Time {
-    /// The host's. The guest is moved.
+    /// The host's time. The guest is moved.
     Host,
     /// Counted in instructions of [`INSTRUCTION`] nanoseconds, because the unit measures time. The
     /// guest is not moved.
     Counted,
-    /// Likewise, in instructions of [`FINE_INSTRUCTION`] nanoseconds: Linux as the host has a timer
+    /// Likewise, in instructions of [`FINE_INSTRUCTION`] nanoseconds: the Linux host has a timer
     /// tick every 4 ms, which must be rare compared with the measured operations.
     Fine,
 }
@@ -79,14 +79,14 @@ const ANY: &[(u8, u8)] = &[(1, 1), (2, 2), (4, 4), (8, 2)];
 const SEVERAL: &[(u8, u8)] = &[(2, 2), (4, 4), (8, 2)];
 /// The tests that send LPIs to several CPUs need at least four.
 const FOUR: &[(u8, u8)] = &[(4, 4), (8, 2)];
-/// Nanoseconds of an instruction in virtual time. With fewer, programs that wait for a time would
-/// execute too many instructions.
+/// Nanoseconds of virtual time per instruction. With a lower value, programs that wait for a period
+/// would execute too many instructions.
 const INSTRUCTION: f64 = 64.0;
 const COUNTED: &[&str] = &["-accel", "tcg,thread=single", "-icount", "shift=6,sleep=off"];
-/// Likewise, with ticks of a million instructions.
+/// Likewise, for [`Time::Fine`]. A timer tick of the Linux host takes a million instructions.
 const FINE_INSTRUCTION: f64 = 4.0;
 const FINE: &[&str] = &["-accel", "tcg,thread=single", "-icount", "shift=2,sleep=off"];
-/// Makes the tests run that a hypervisor with known errata would fail (`lib/errata.h`).
+/// Environment that enables tests that a hypervisor with known errata would fail (`lib/errata.h`).
 const ENVIRONMENT: &str = "ERRATA_FORCE=y\n";
 
 const fn unit(
@@ -124,8 +124,8 @@ pub(crate) fn folder_in(arguments: &mut Vec<OsString>) -> Option<PathBuf> {
     option.nth(1).map(PathBuf::from)
 }
 
-/// Lists the cases: each unit on its machines, or a single case that is skipped if there is no
-/// folder.
+/// Lists the cases: each unit on its machines, or a single case that is skipped if no folder is
+/// given.
 pub(crate) fn cases(folder: Option<&Path>) -> Vec<Case> {
     let Some(folder) = folder else {
         let absent = || Err(Absent::new("`-- --guests DIR` names the folder of arm/*.flat").into());
@@ -184,7 +184,7 @@ impl Unit {
     }
 }
 
-/// Returns the comparison of the micro-benchmark's costs with those on KVM.
+/// Returns the case that compares the micro-benchmark's costs with those on KVM.
 fn comparison(folder: &Path) -> Case {
     let name = format!("kvm-unit-tests: {} is cheaper than on KVM", micro_bench::NAME);
     let folder = folder.to_owned();

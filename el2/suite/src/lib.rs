@@ -1,4 +1,4 @@
-//! Test suite for the hypervisor: it runs in QEMU machines, with guests that check it and report
+//! Test suite for the hypervisor, which runs in QEMU machines with guests that check it and report
 //! facts ([`doorbell_facts`]). The test targets list the cases.
 #![forbid(unsafe_code)]
 
@@ -33,8 +33,8 @@ use std::ffi::OsString;
 use doorbell_harness::suite::Case;
 
 /// Lists the ordinary cases: Debian's kernels, ArceOS, Hermit, osdemo, and guests of this project
-/// that check the hypervisor. Removes `--guests DIR` from the suite's arguments: kvm-unit-tests'
-/// programs, which are also cases.
+/// that check the hypervisor. Removes `--guests DIR` from the suite's arguments; the kvm-unit-tests
+/// programs in that folder are also cases.
 pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
     let foreign = kvm_unit_tests::folder_in(arguments);
     let kernels = [linux::cases, arceos::cases, hermit::cases, osdemo::cases];

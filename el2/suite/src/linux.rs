@@ -20,8 +20,8 @@ use crate::machine::{GICV3, GICV4, MAX, Machine};
 use crate::report::{Expected, GuestReports, Load};
 use crate::{built, traffic};
 
-/// The kernel's log has no timestamps, so its lines are exactly what the guest writes. No
-/// unsolicited packets arrive.
+/// Kernel parameters. The log has no timestamps, so its lines are exactly what the guest writes,
+/// and no unsolicited packets arrive.
 const WORDS: &str = "printk.time=0 ipv6.disable=1";
 /// A device with MSI-X, for a guest without an MSI controller.
 const DEVICE: &str = "virtio-rng-pci";
@@ -61,7 +61,7 @@ impl Case {
         Self { version, kernel, vcpus, cpus, controller, machine, move_every: None, reads: READS }
     }
 
-    /// Returns a case with Debian's newest kernel, on the newer QEMU with an ITS, moved.
+    /// Returns a case that moves a guest with Debian's newest kernel and an ITS, on the newer QEMU.
     const fn newest(vcpus: u8, cpus: u8) -> Self {
         let case = Self::new(Version::Backports, vcpus, cpus, Controller::Its, GICV3);
         Self { kernel: Suite::Unstable, ..case }.reading(FEW_READS).moved_every(50)
@@ -121,7 +121,7 @@ pub(crate) fn long_cases() -> Vec<suite::Case> {
     listed(LONG_CASES).chain(confined_cases()).collect()
 }
 
-/// Lists the cases with two guests that run the stable kernel. In the long run, they run on each
+/// Lists the cases with two guests that run the stable kernel. The long suite runs them on each
 /// QEMU version.
 fn confined_cases() -> Vec<suite::Case> {
     Version::in_turn(|version| {
@@ -185,8 +185,8 @@ impl Case {
     }
 }
 
-/// Runs two guests at once, each with a device that an SMMU confines. The first guest continues
-/// after the second has ended.
+/// Runs two guests at the same time, each with a device that an SMMU confines. The first guest
+/// continues after the second has ended.
 fn two_guests(version: Version, name: &str) -> Result<()> {
     let board = Board {
         vcpus: 2,

@@ -43,7 +43,7 @@ const MEMORY: u32 = 64;
 /// QEMU's educational device, whose MSI the guest measures.
 pub(crate) const DEVICE: &str = "edu";
 
-/// Lists the cases: each operation and its limit, and the vCPU that is woken.
+/// Lists the cases: one for each operation and its limit, and one for the vCPU that is woken.
 pub(crate) fn cases() -> Vec<Case> {
     static COSTS: [Shared<Costs>; 2] = [const { Shared::new() }; 2];
     let mut cases = Vec::new();

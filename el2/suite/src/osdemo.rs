@@ -25,7 +25,7 @@ use crate::board::{Board, LIMIT, MOVES, Record};
 use crate::built;
 use crate::files::Files;
 
-/// Memory of the guest in MiB.
+/// Guest memory in MiB.
 const MEMORY: u32 = 64;
 /// Interval between moves, in milliseconds.
 const MOVE_EVERY: u32 = 50;

@@ -30,8 +30,8 @@ const COUNTS: &[(&str, u64)] = &[
 ];
 
 /// Maximum number of exits of an operation. An SGI causes one exit when it is sent, and one when
-/// the other vCPU is kicked. An LPI by INT causes a write of `GITS_CWRITER` and a read of
-/// `GITS_CREADR`. A device's MSI and the timer cause one exit, for the physical interrupt.
+/// the other vCPU is kicked. An LPI from an INT command causes a write of `GITS_CWRITER` and a read
+/// of `GITS_CREADR`. A device's MSI and the timer each cause one exit, for the physical interrupt.
 const EXITS: &[(&str, u64)] =
     &[("hypercall", 1), ("register", 1), ("ipi", 2), ("lpi", 2), ("msi", 1), ("timer", 1)];
 /// Lists the cases, which share one run of the guest.
@@ -90,7 +90,7 @@ impl Run {
         self.costs.fact(fact);
     }
 
-    /// Checks that equally many exits of each reason were printed and counted.
+    /// Checks that the numbers of printed and counted exits are equal for each reason.
     fn compare(&self) -> Result<()> {
         ensure!(!self.printed.is_empty(), "no exits were printed");
         self.printed.iter().try_for_each(|(reason, times)| judge(&self.counts, reason, *times))

@@ -75,8 +75,8 @@ impl GuestReports {
         format!("{}; {} moves", all.join("; "), self.moves)
     }
 
-    /// Checks that every guest reports what is expected. If there are several guests, the first
-    /// must have waited until the others ended.
+    /// Checks that every guest's report is as expected. If there are several guests, the first must
+    /// have waited until the others ended.
     pub(crate) fn judge(&self, expected: &Expected<'_>) -> Result<()> {
         for (number, guest) in self.guests.iter().enumerate() {
             guest.judge(expected).with_context(|| format!("guest {number}"))?;
@@ -145,10 +145,11 @@ pub(crate) enum Load<'a> {
     Traffic { reads: u64, log: &'a Path },
 }
 
-/// The interrupt that corresponds to MSIs of the entropy source.
+/// Name of the interrupt that corresponds to the entropy source's MSIs.
 const DEVICE: &str = "virtio0-input";
 
-/// 128 plus the number of SIGBUS, by which a shell reports that an external abort ended a program.
+/// Exit status with which a shell reports that an external abort ended a program: 128 plus the
+/// number of SIGBUS.
 const BUS_ERROR: u32 = 135;
 /// Minimum number of timer interrupts during one second of work; a vCPU whose timer fires only once
 /// takes fewer.

@@ -47,7 +47,7 @@ fn run() -> Result<()> {
         let drawn = document.count("X", "guest 0 vCPU ", class)?;
         ensure!(drawn == counted, "{drawn} slices of {class}s, not {counted}");
     }
-    // The device's messages, and as many LPIs by commands.
+    // The device's messages, and the same number of LPIs from commands.
     let commands = document.count("i", "guest 0 ITS ", "INT")?;
     ensure!(commands == TURNS, "{commands} INT commands, not {TURNS}");
     let physical = document.count("X", "CPU ", "LPI ")?;
@@ -57,7 +57,7 @@ fn run() -> Result<()> {
     Ok(())
 }
 
-/// Checks that all events arrived, those of each CPU in the order of their times.
+/// Checks that all events arrived, and that each CPU's events are in chronological order.
 fn judge_events(trace: &Trace) -> Result<()> {
     ensure!(trace.left_out == 0, "{} events were left out", trace.left_out);
     ensure!(trace.announced > 0, "no events were recorded");
@@ -98,8 +98,8 @@ impl<'a> Document<'a> {
         Ok(Self { events, tracks })
     }
 
-    /// Returns the number of events of a kind whose names, and whose tracks' names, start like
-    /// this.
+    /// Returns the number of events of a kind whose names start with `name`, on tracks whose names
+    /// start with `track_name`.
     fn count(&self, kind: &str, track_name: &str, name: &str) -> Result<u64> {
         let mut count = 0;
         for event in self.events.iter().filter(|event| event["ph"] == kind) {
@@ -109,9 +109,9 @@ impl<'a> Document<'a> {
         Ok(count)
     }
 
-    /// Returns the number of flows. Checks that each has one start, one step and one end, in the
-    /// order of time, from a device through a controller to a vCPU, and that each point is in a
-    /// slice. The hypervisor executes hundreds of instructions between the points, so no two are
+    /// Returns the number of flows. Checks that each has one start, one step and one end, in
+    /// chronological order, from a device through a controller to a vCPU, and that each point is in
+    /// a slice. The hypervisor executes hundreds of instructions between the points, so no two are
     /// at the same time.
     fn flows(&self) -> Result<u64> {
         let mut flows: BTreeMap<u64, Vec<(&str, f64, u64)>> = BTreeMap::new();

@@ -32,7 +32,7 @@ const VECTORS_STAY: &str = "pci_nvme_create_cq";
 
 /// Linux reads the first page to find a partition table.
 const OWN_READS: u64 = 1;
-/// Number of times that the guest's program takes all CPUs except the first offline and online.
+/// Number of times that the guest's program takes all CPUs but the first offline and back online.
 const TURNS: u64 = 2;
 
 /// Adds the devices' backends to the command, and makes QEMU log the devices' MSIs.
@@ -47,12 +47,12 @@ pub(crate) fn logged(qemu: &mut Command, log: &Path) {
 /// The MSIs that the devices sent.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sent {
-    /// MSIs of the disk's first vector during initialization of the driver. Afterwards the driver
-    /// releases the vector, so Linux forgets its count.
+    /// MSIs of the disk's first vector during driver initialization. The driver then releases the
+    /// vector, so Linux discards its count.
     early: u64,
     /// MSIs of the disk by vector, including the early ones.
     disk: BTreeMap<usize, u64>,
-    /// MSIs of the network card by address of the queue. The first queue is the receive queue.
+    /// MSIs of the network card by queue address. The first queue is the receive queue.
     network: BTreeMap<u64, u64>,
 }
 
@@ -129,11 +129,11 @@ pub(crate) struct Traffic {
     pings: Option<(u64, u64)>,
     /// Number of vectors that were moved to the requested CPU.
     moved: u64,
-    /// Number of times that CPUs went offline and online.
+    /// Number of times that CPUs went offline and back online.
     turns: u64,
 }
 
-/// The known data about a run.
+/// Known data about a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Known<'a> {
     pub(crate) controller: Controller,
@@ -141,7 +141,8 @@ pub(crate) struct Known<'a> {
     /// Minimum number of reads of all CPUs together.
     pub(crate) reads: u64,
     pub(crate) rows: &'a [Row],
-    /// Interrupts of the controller's kind that the guest took according to the hypervisor.
+    /// Number of interrupts of the controller's kind (LPIs or SPIs) that the guest took, according
+    /// to the hypervisor.
     pub(crate) taken: u64,
 }
 

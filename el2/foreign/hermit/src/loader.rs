@@ -1,5 +1,5 @@
-//! The boot loader: maps the image at its own addresses, and starts Hermit with the boot
-//! information that `hermit-entry` defines.
+//! The boot loader, which identity-maps the image and starts Hermit with the boot information that
+//! `hermit-entry` defines.
 
 use core::arch::{asm, global_asm};
 use core::num::NonZeroU64;
@@ -31,10 +31,10 @@ const fn descriptor(address: u64, attributes: u64) -> u64 {
 const DEVICE: u64 = 0;
 const NORMAL: u64 = 4;
 const MAIR: u64 = 0xff_44_0c_04_00;
-/// 48 bits of virtual addresses in `TTBR0_EL1`, by pages of 4 KiB and write-back tables; none in
-/// `TTBR1_EL1`. Physical addresses have 40 bits.
+/// `TTBR0_EL1` translates 48-bit virtual addresses, with 4 KiB pages and write-back tables;
+/// `TTBR1_EL1` translates none. Physical addresses have 40 bits.
 const TCR: u64 = 16 | 1 << 8 | 1 << 10 | 3 << 12 | 16 << 16 | 1 << 23 | 2 << 30 | 2 << 32;
-/// RES1 bits; translation, caches and the check of the stack's alignment are on.
+/// RES1 bits; translation, caches and stack alignment checks are on.
 const SCTLR: u64 = 0x30d0_0800 | 1 | 1 << 2 | 1 << 3 | 1 << 12;
 
 #[repr(C, align(4096))]
@@ -129,8 +129,8 @@ unsafe extern "C" fn load(devicetree: *const u8) -> ! {
     }
 }
 
-/// Fills the tables. Hermit reaches its tables by the last entry of level 0, which refers to level
-/// 0 itself.
+/// Fills the tables. Hermit accesses its tables through the last entry of level 0, which refers to
+/// level 0 itself.
 unsafe fn map() {
     let table = |table: *const Table| descriptor(table as u64, NORMAL);
     // SAFETY: the caller ensures that nothing else refers to the tables.

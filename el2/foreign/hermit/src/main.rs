@@ -39,7 +39,7 @@ extern "C" fn runtime_entry(_: i32, _: *const *const u8, _: *const *const u8) ->
     sys_exit(0)
 }
 
-/// Sleeps and yields in turn.
+/// Sleeps and yields alternately.
 unsafe extern "C" fn sleep(task: usize) {
     for _ in 0..SLEEPS {
         sys_usleep(SLEEP + 100 * task as u64);

@@ -15,7 +15,7 @@ const PROGRAM: &str = "hermit-guest";
 /// The compiler for which this version of Hermit was written. Hermit uses unstable features that
 /// later compilers do not have.
 const TOOLCHAIN: &str = "nightly-2025-03-15";
-/// Component with the standard library's sources. That compiler's release has no library for the
+/// Component with the standard library's sources. The compiler's release has no library for the
 /// target, so the library is built from source.
 const SOURCES: &str = "rust-src";
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-/// The program. It measures operations, and tests nothing.
+/// Name of the program, which only measures operations and tests nothing.
 pub(super) const NAME: &str = "micro-bench";
 /// The operations that the program must have measured.
 pub(super) const OPERATIONS: &[&str] =
@@ -26,7 +26,7 @@ pub(super) struct Costs {
 }
 
 impl Costs {
-    /// Returns the costs of a run that has not printed any yet.
+    /// Creates the costs of a run that has not printed any yet.
     pub(super) const fn counted_by(nanoseconds_per_instruction: f64) -> Self {
         Self { nanoseconds_per_instruction, rows: Vec::new() }
     }

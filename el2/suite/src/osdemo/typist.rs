@@ -7,8 +7,8 @@ use std::time::Duration;
 pub(super) const SGIS: u8 = 16;
 /// Number of times that a single vCPU is asked for the state of its CPUs.
 pub(super) const QUESTIONS: u64 = 20;
-/// Most rounds. Each round starts all CPUs, and each start takes one SGI of a CPU; a CPU that was
-/// moved while it waited turns itself off without having taken one.
+/// Maximum number of rounds. Each round starts all CPUs, and each start takes one SGI of a CPU; a
+/// CPU that was moved while it waited turns itself off without having taken one.
 const MOST_ROUNDS: u8 = 4 * SGIS;
 /// Time in which a CPU turns itself off after its last line.
 const TURN_OFF: Duration = Duration::from_millis(50);

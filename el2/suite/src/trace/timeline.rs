@@ -2,10 +2,10 @@
 //! CPU and vCPU, and a flow per message from the physical interrupt that the hypervisor forwards to
 //! the guest's interrupt.
 //!
-//! A guest's interrupt lasts from the entry that loads it into a list register to the exit after
-//! which the list register is empty. The guest acknowledged and ended it in between. Messages that
-//! arrive before the guest acknowledges the interrupt are merged, so several flows may end in one
-//! slice.
+//! The slice of a guest's interrupt begins at the entry that loads the interrupt into a list
+//! register, and ends at the exit after which the list register is empty. In the meantime, the
+//! guest has acknowledged and ended the interrupt. Messages that arrive before the guest
+//! acknowledges the interrupt are merged, so several flows may end in one slice.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -141,7 +141,7 @@ struct Instant {
     args: Value,
 }
 
-/// A message on its way.
+/// A message in flight.
 struct Message {
     /// Time of the physical interrupt, or of the message if no physical interrupt caused it.
     start: u64,
@@ -170,7 +170,7 @@ struct Presented {
     messages: Vec<(usize, u64)>,
 }
 
-/// Identifies a guest's interrupt. Private interrupts have a vCPU.
+/// Identity of a guest's interrupt: the guest, the vCPU of a private interrupt, and the INTID.
 type Interrupt = (usize, Option<u32>, u32);
 
 fn interrupt_of(guest: usize, TracedInterrupt { cpu, intid }: TracedInterrupt) -> Interrupt {
@@ -190,7 +190,7 @@ struct Timeline {
     physical: HashMap<u32, (u64, u32)>,
     /// The message that each CPU is sending, as an index.
     sending: HashMap<u32, usize>,
-    /// Messages whose interrupts were not in a list register since, as indices.
+    /// Messages whose interrupts have not been in a list register since they arrived, as indices.
     waiting: HashMap<(usize, u32), Vec<usize>>,
     presented: HashMap<Interrupt, Presented>,
 }
@@ -251,7 +251,7 @@ impl Timeline {
         }
     }
 
-    /// Draws a message at its device and at its controller, which has answered.
+    /// Draws a message on the tracks of its device and of the controller that has answered it.
     fn answered(&mut self, at: u64, cpu: u32, is_pending: bool) {
         let Some(index) = self.sending.remove(&cpu) else { return };
         let Some(sent) = self.messages.get_mut(index) else { return };
@@ -362,7 +362,7 @@ impl Timeline {
     }
 }
 
-/// Sorts a track's slices, and cuts those that end after a slice in which they begin.
+/// Sorts a track's slices, and truncates those that outlast the slice in which they begin.
 fn nested(mut slices: Vec<Slice>) -> Vec<Slice> {
     slices.sort_by_key(|Slice { span, .. }| (span.start, Reverse(span.end)));
     let mut open: Vec<u64> = Vec::new();
