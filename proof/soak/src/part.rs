@@ -56,7 +56,7 @@ impl Part {
 
     /// Returns the part's share of all messages, in thousandths. Nearly all messages are sent
     /// through a controller that a guest is reprogramming. A message of [`Self::Machine`] takes a
-    /// hundred times as long, because the whole machine is frequently suspended, saved and restored.
+    /// hundred times as long, because the whole machine is so often suspended, saved and restored.
     pub(crate) const fn share(self) -> u64 {
         match self {
             Self::Chaos => 960,
