@@ -25,7 +25,7 @@ use doorbell_harness::workspace::{Package, Workspace};
 /// The target for libraries that run on every machine.
 const HOSTED_TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Compares each library's interface with its list, as one case each.
+/// Compares each library's interface with its recorded list, one case per library.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     for target in [HOSTED_TARGET, BARE_TARGET] {
         if let Err(absent) = need_target(&workspace.root, target) {

@@ -16,9 +16,9 @@ use doorbell_harness::process;
 use doorbell_harness::toolchain;
 use doorbell_harness::workspace::{Package, Workspace};
 
-/// Proptest's default is 256 cases.
+/// Extent of the tests. Proptest's default is 256 cases.
 const QUICK: Extent = Extent::Quick { property_cases: "32" };
-/// Time in which a test program must finish at least one more test.
+/// Time within which a test program must finish at least one more test.
 const LIMIT: Duration = Duration::from_mins(2);
 /// Time limit for the documentation tests of all packages.
 const DOC_LIMIT: Duration = Duration::from_mins(5);

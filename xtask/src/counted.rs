@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::tally::Tally;
 use doorbell_harness::process;
 
-/// Time in which a program must finish at least one more test, or a build must end.
+/// Time within which a program must finish at least one more test, or a build must end.
 pub(crate) const LIMIT: Duration = Duration::from_mins(40);
 
 /// Runs a `cargo test` command, shows its output and counts the results. The command must print
@@ -27,16 +27,16 @@ pub(crate) fn count_all(cargo: &mut Command, silence: Duration, tally: &mut Tall
     Ok(())
 }
 
-/// Number of lines that the summary shows of a failed test's output. The first lines of a panic
-/// contain its place and its message.
+/// Number of lines of a failed test's output that the summary shows. The first lines of a panic
+/// contain its location and message.
 const REASON_LINES: usize = 2;
 
-/// Finds the reasons of failed tests, which test harnesses print after all verdicts.
+/// Collects the reasons for failed tests, which test harnesses print after all verdicts.
 #[derive(Default)]
 struct Reason {
     /// The failed test whose output is being printed.
     test: String,
-    /// Number of lines that the summary still lacks.
+    /// Number of lines that are still to be collected.
     missing: usize,
 }
 
@@ -79,7 +79,7 @@ fn reason(why: &str) -> &str {
     }
 }
 
-/// Returns the number immediately before `word`, or 0 if there is none.
+/// Returns the number immediately before `word`, or 0 if no number is there.
 fn number_before(text: &str, word: &str) -> usize {
     let digits = text
         .find(word)

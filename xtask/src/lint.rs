@@ -52,7 +52,7 @@ const RULES: &[Rule] = &[
     ("walks", walks::check),
 ];
 
-/// Runs every rule, as one case each.
+/// Runs every rule, one case per rule.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     for (name, rule) in RULES {
         tally.case(name, none(&rule(workspace)?));

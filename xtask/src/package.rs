@@ -30,7 +30,7 @@ struct Build {
     bare: bool,
 }
 
-/// Checks each archive with each set of features, as one case each, then runs cargo's own
+/// Checks each archive with each set of features, one case per combination, then runs cargo's own
 /// verification.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let archives = Archives::make(workspace)?;

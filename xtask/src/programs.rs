@@ -40,7 +40,7 @@ enum Kind {
     Test,
     /// An example.
     Example,
-    /// A suite, each of whose cases takes minutes.
+    /// A suite, whose cases take minutes each.
     Suite,
 }
 
@@ -52,9 +52,9 @@ pub(crate) struct Program {
     folder: PathBuf,
 }
 
-/// Runs every unit, property, integration and documentation test of the workspace, but those
-/// ignored as slow, and the examples. The suites' cases are not run, but the unit tests of the
-/// suites' packages are.
+/// Runs the workspace's unit, property, integration and documentation tests, except those ignored
+/// as slow, and runs the examples. Of the suites' packages, only the unit tests are run, not the
+/// cases.
 pub(crate) fn run_all(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let programs = build(workspace, &["--workspace"])?;
     run_tests(&programs, Extent::Ordinary, counted::LIMIT, tally);

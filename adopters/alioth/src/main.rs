@@ -1,7 +1,7 @@
 //! Runs Alioth on top of `irq-routing`, with a guest that has more interrupts than Alioth has
 //! routes.
 //!
-//! `backend SOCKET TAP MAC PAIRS` serves a network device by vhost-user with Alioth's own
+//! `backend SOCKET TAP MAC PAIRS` serves a network device over vhost-user, using Alioth's own
 //! implementation. `boot stock|routed KERNEL INITRD COMMAND_LINE SOCKET…` runs a Linux guest with
 //! such devices, either on unmodified Alioth or with the routes of `irq-routing` ([`routed`]).
 #![cfg(all(target_os = "linux", any(target_arch = "aarch64", target_arch = "x86_64")))]
@@ -27,7 +27,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 const MEMORY: u64 = 384 << 20;
-/// On arm64, unmodified Alioth's guest hangs while it starts a second CPU.
+/// Number of vCPUs. On arm64, the guest of an unmodified Alioth hangs when it starts a second CPU.
 const CPUS: u16 = if cfg!(target_arch = "aarch64") { 1 } else { 2 };
 
 /// Prints the errors that Alioth logs.

@@ -1,5 +1,5 @@
-//! Alioth's KVM backend with a different implementation of routes. Only the routing of MSIs from
-//! eventfds is changed.
+//! Alioth's KVM backend with the routes of `irq-routing` in place of its own. The only change is
+//! how eventfds are routed to MSIs.
 
 mod irqfd;
 
@@ -24,14 +24,14 @@ use {
 
 type AliothVm = <Kvm as Hypervisor>::Vm;
 
-/// Alioth's pins precede the first GSI of an MSI: SPIs, of which it uses one.
+/// Routing configuration. The first 32 GSIs are reserved for pins: SPIs, of which Alioth uses one.
 #[cfg(target_arch = "aarch64")]
 const CONFIG: KvmConfig = KvmConfig::new(32);
-/// Alioth's pins, of the I/O APIC, precede the first GSI of an MSI.
+/// Routing configuration. The first 24 GSIs are reserved for the pins of Alioth's I/O APIC.
 #[cfg(target_arch = "x86_64")]
 const CONFIG: KvmConfig = KvmConfig::new(24).with_apic_ids(ApicIds::Extended);
 
-/// KVM, with the routes of `irq-routing`.
+/// KVM with the routes of `irq-routing`.
 pub struct Routed(Kvm);
 
 impl Routed {
@@ -58,14 +58,14 @@ impl Hypervisor for Routed {
     }
 }
 
-/// Creates the eventfds for a machine's routes, and the thread that serves the eventfds that the
-/// kernel does not serve yet.
+/// Creates the eventfds for a machine's routes, and a thread that serves them until the kernel
+/// does.
 fn serve(router: KvmRouter) -> Result<(MsiIrqfdSet, IrqfdThread), IrqfdError> {
     let poller = EventfdPoller::new()?;
     Ok((MsiIrqfdSet::new(Arc::new(router), poller.clone())?, poller.spawn()?))
 }
 
-/// A virtual machine of Alioth and its eventfds.
+/// An Alioth VM and its eventfds.
 pub struct RoutedVm {
     irqfds: Arc<MsiIrqfdSet>,
     _serving: IrqfdThread,

@@ -71,7 +71,7 @@ fn first_reg(info: &FdtInfo<'_>) -> Result<u64, OnProbeError> {
     info.node.regs().first().map(|reg| reg.address).ok_or_else(no_reg)
 }
 
-/// Makes a controller of messages a device of ArceOS.
+/// Registers an MSI controller as a device of ArceOS.
 fn register(dev: &PlatformDevice, parent: Arc<dyn MsiParent>) -> Result<(), OnProbeError> {
     let id = dev.descriptor.device_id();
     dev.register(Msi::new(MsiProviderId(u64::from(id)), Provider::new(id, parent)?));
@@ -91,8 +91,8 @@ fn sender() -> Option<&'static LpiSender> {
     SENDER.is_init().then(|| &*SENDER)
 }
 
-/// Makes a CPU that is on at the GIC a target of LPIs. `pending` is the fate of LPIs that were
-/// pending at the CPU before.
+/// Makes a CPU a target of LPIs. The CPU must already be on at the GIC. `pending` states what
+/// happens to LPIs that were pending at the CPU before.
 pub(super) fn cpu_on(cpu: Cpu, pending: PendingLpis) {
     let on = match sender() {
         Some(LpiSender::Its(its)) => its.cpu_on(cpu).map_err(MsiError::from),

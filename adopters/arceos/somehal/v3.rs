@@ -21,7 +21,7 @@ use rdrive::{module_driver, probe::OnProbeError, register::ProbeFdt};
 
 pub(super) use platform::ArceOs;
 
-/// Hypervisors end interrupts before the guest deactivates them.
+/// EOI mode. A hypervisor ends an interrupt before its guest deactivates it.
 #[cfg(feature = "hv")]
 type Mode = gic_driver::cpu_interface::SplitEoi;
 #[cfg(not(feature = "hv"))]
@@ -110,7 +110,7 @@ pub(super) fn gic() -> Option<&'static Arc<Gic<ArceOs>>> {
     GIC.is_init().then(|| &*GIC)
 }
 
-/// Returns ArceOS's error for a driver's error.
+/// Converts a driver's error to ArceOS's.
 pub(super) fn irq_error(error: MsiError) -> IrqError {
     warn!("{error}");
     match error {

@@ -1,4 +1,4 @@
-//! A vector whose message a CPU sends.
+//! A vector whose message is sent by a CPU.
 
 use alloc::boxed::Box;
 use core::error::Error;

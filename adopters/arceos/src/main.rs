@@ -29,7 +29,7 @@ use crate::cpu_message::CpuMessage;
 
 /// Vectors that the disk uses: the admin queue's, and one for each I/O queue.
 const VECTORS: u32 = 2;
-/// Bytes read between two moves, more than one request of the disk.
+/// Number of bytes read between two moves. Reading them takes more than one disk request.
 const CHUNK: usize = 16 * 1024;
 /// Requester ID of the device whose vectors are allocated and freed. It sends no messages.
 const OTHER_DEVICE: u32 = 0x10;
@@ -66,7 +66,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Numbers of moves to another CPU, or to the current one.
+/// Numbers of vector moves, including moves to the current CPU.
 #[derive(Default)]
 struct Moves {
     done: u32,
@@ -153,8 +153,8 @@ fn be_watched() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Allocates and frees one vector until that fails. Returns the number of successful rounds, and
-/// the last result.
+/// Allocates and frees a vector up to [`ROUNDS`] times, until this fails. Returns the number of
+/// successful rounds and the last result.
 fn allocate_and_free() -> (u32, Result<(), IrqError>) {
     for round in 0..ROUNDS {
         let result = with_msi(|msi| {
@@ -170,7 +170,7 @@ fn allocate_and_free() -> (u32, Result<(), IrqError>) {
     (ROUNDS, Ok(()))
 }
 
-/// Returns the INTID of the disk's first vector, the only device with messages so far.
+/// Returns the INTID of the disk's first vector. The disk is the only device with messages so far.
 fn first_vector() -> Option<u32> {
     let has_route = |intid: &u32| {
         let irq = gic_irq(*intid);
@@ -179,7 +179,7 @@ fn first_vector() -> Option<u32> {
     (32..1020).chain(8192..8256).find(has_route)
 }
 
-/// Returns a handle to a vector with this INTID, by which the provider knows it.
+/// Returns a handle to the vector with this INTID. The provider identifies vectors by INTID.
 fn vector_of(intid: u32) -> MsiVector {
     MsiVector::new(MsiVectorIndex(0), MsiEventId(0), gic_irq(intid))
 }

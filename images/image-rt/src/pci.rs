@@ -48,8 +48,8 @@ fn memory(host: &PciHost) -> impl Iterator<Item = PciWindow> + use<'_> {
     windows.filter(|window| window.space() == PciSpace::Memory32)
 }
 
-/// Returns access to a region that the start code has mapped, such as the configuration space or
-/// memory of a host bridge.
+/// Returns an accessor for a region that the start code has mapped, such as the configuration space
+/// or memory of a host bridge.
 pub fn mapped(region: Region) -> MappedRegion {
     let base = NonNull::new(with_exposed_provenance_mut(region.base() as usize));
     // SAFETY: the start code permanently maps the host bridge's windows as device memory,

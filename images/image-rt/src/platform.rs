@@ -26,11 +26,11 @@ pub fn registers() -> CpuRegisters {
     unsafe { CpuRegisters::new() }
 }
 
-/// Number of one-microsecond turns after which a wait gives up.
+/// Number of one-microsecond calls of `wait` after which a driver gives up.
 const MOST_TURNS: u32 = 1_000_000;
 
 impl LocalCpu for Kernel {
-    /// Uses DAIF. In `yield_now`, a kernel with a scheduler should yield.
+    /// Masks interrupts with DAIF. A kernel with a scheduler should also implement `yield_now`.
     fn irq_save(&self) -> IrqState {
         IrqState::new(cpu::irq_save() as usize)
     }
@@ -58,8 +58,8 @@ impl Platform for Kernel {
         Some(unsafe { RawMmio::new(base, region.bytes as usize) })
     }
 
-    /// Waits about a second in total. The first turns do not wait, because most hardware is ready
-    /// by then.
+    /// Waits about a second in total. The first calls return immediately, because most hardware is
+    /// ready by then.
     fn wait(&self, turn: u32) -> Wait {
         if turn > 16 {
             let start = cpu::ticks();

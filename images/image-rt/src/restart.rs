@@ -1,4 +1,4 @@
-//! Restarts the image and resets only the boot CPU, the way kexec starts another kernel.
+//! Restarts the image the way kexec starts another kernel: only the boot CPU is reset.
 
 use crate::boot::Boot;
 use crate::{cpu, monitor, read_register};
@@ -16,7 +16,7 @@ pub fn count() -> u64 {
     read_register!("tpidr_el0")
 }
 
-/// Restarts the image on this CPU, with MMU and caches off, as the loader did. Devices and
+/// Restarts the image on this CPU, with MMU and caches off, as the loader started it. Devices and
 /// interrupt controllers keep their state.
 ///
 /// # Safety

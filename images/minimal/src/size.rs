@@ -30,7 +30,7 @@ pub type BringUp = fn(&Arc<Gic>) -> Result<Arc<dyn MsiParent>, Box<dyn Error>>;
 /// Function that reads a devicetree.
 pub type Read = fn(&[u8]) -> Result<(), Box<dyn Error>>;
 
-/// A device with vectors, and its handler's handle.
+/// A device with its vectors, and the handle of its requested interrupt.
 pub type Served = (MsiDevice, irq_domain::IrqHandle);
 
 /// The only CPU of these kernels.

@@ -66,18 +66,18 @@ impl Smmu {
         self.streams.translates(stream)
     }
 
-    /// Starts aborting a stream's accesses, each with an event.
+    /// Starts aborting a stream's accesses and reporting an event for each.
     pub fn refuse(&mut self, stream: StreamId) -> Result<(), SmmuError> {
         self.streams.clear(stream);
         self.forget(Forget::Stream(stream))
     }
 
-    /// Invalidates a page of an address space, so that the SMMU walks the tables again.
+    /// Invalidates the cached translation of a page, so that the SMMU walks the tables again.
     pub fn forget_page(&mut self, space: SpaceId, page: u64) -> Result<(), SmmuError> {
         self.forget(Forget::Page { space, page })
     }
 
-    /// Returns the oldest event that was not read yet.
+    /// Returns the oldest event that has not been read yet.
     pub fn next_event(&mut self) -> Option<Event> {
         self.events.next(&self.registers)
     }

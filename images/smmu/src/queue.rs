@@ -109,7 +109,7 @@ impl EventQueue {
         Ok(Self { table: memory(EVENT_BYTES << bits, 32, "events")?, bits, read: 0 })
     }
 
-    /// Returns the oldest event that was not read yet.
+    /// Returns the oldest event that has not been read yet.
     pub(crate) fn next(&mut self, registers: &Registers) -> Option<Event> {
         if registers.events_end() == self.read {
             return None;

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-/// StreamID, by which the SMMU identifies a device.
+/// StreamID: the number that identifies a device to the SMMU.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct StreamId(pub u32);
 

@@ -98,7 +98,7 @@ impl Context {
 }
 
 impl StreamTable {
-    /// Creates an empty table for streams with this number of bits.
+    /// Creates an empty table for StreamIDs with this number of bits.
     pub(crate) fn new(bits: u32) -> Result<Self, SmmuError> {
         // An address space has its stream's number, so limit streams to 16 bits.
         let bits = bits.clamp(SPLIT, 16);
@@ -141,7 +141,7 @@ impl StreamTable {
         })
     }
 
-    /// Makes the SMMU abort a stream's accesses, each with an event.
+    /// Makes the SMMU abort a stream's accesses and report an event for each.
     pub(crate) fn clear(&mut self, stream: StreamId) {
         if let Some(leaf) = self.leaves.get(&(stream.0 >> SPLIT)) {
             store(leaf, place(stream), &[0]);

@@ -1,4 +1,4 @@
-//! Minimal drivers, which only make devices send interrupts.
+//! Minimal drivers that only make devices send interrupts.
 
 pub(crate) mod edu;
 mod intel_nic;
@@ -12,7 +12,7 @@ use crate::driver::Driver;
 use alloc::sync::Arc;
 use image_rt::pci::Function;
 
-/// A kind of device for which a driver exists here.
+/// A kind of device that has a driver in this module.
 pub(crate) struct DeviceKind {
     pub(crate) name: &'static str,
     vendor: u16,

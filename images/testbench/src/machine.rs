@@ -27,7 +27,7 @@ pub(crate) struct Machine {
     pub(crate) description: Arc<Description>,
     pub(crate) irqchip: Irqchip<Kernel>,
     pub(crate) its: Option<Arc<Its<Kernel>>>,
-    /// Register accesses and commands that the ITS bring-up took.
+    /// Number of register accesses and commands during ITS bring-up.
     pub(crate) its_cost: Ledger,
     /// Parent of messages from the PCI host: the controller, or the layer above it.
     pub(crate) parent: Option<Arc<dyn MsiParent>>,
@@ -155,7 +155,7 @@ impl Machine {
         self.irqchip.pci_parent(host, function.sender()).ok()
     }
 
-    /// Returns the affinity by which firmware identifies a CPU.
+    /// Returns the affinity with which firmware identifies a CPU.
     pub(crate) fn affinity(&self, cpu: Cpu) -> Option<Affinity> {
         self.description.enabled_cpus().nth(cpu.index()).map(|cpu| cpu.affinity.value)
     }

@@ -78,8 +78,8 @@ struct Space {
 }
 
 impl Smmu {
-    /// Initializes the SMMU without an address space for any stream. `write` must make a device
-    /// write to memory, and return `true` if the write succeeds.
+    /// Initializes the SMMU. No stream has an address space yet. `write` must make a device write
+    /// to memory, and return `true` if the write succeeds.
     pub(crate) fn new(
         description: SmmuDescription,
         write: impl FnOnce() -> Result<bool, Verdict>,
@@ -108,7 +108,7 @@ impl Smmu {
                 return Ok(());
             }
             let memory = AddressSpace::new(memory)?;
-            // An address space has the number of its stream, which has 16 bits at PCI.
+            // An address space has the number of its stream. PCI streams have 16-bit numbers.
             let id = SpaceId(stream.0 as u16);
             let translation = Translation::Stage1(Context::new(id, memory.root())?);
             state.driver.translate(stream, &translation)?;

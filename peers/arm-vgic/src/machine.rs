@@ -1,4 +1,4 @@
-//! A virtual GIC with an ITS that is programmed like a driver would program it.
+//! A virtual GIC with an ITS, programmed through its registers and command queue.
 
 use arm_vgic::{
     CpuInterfaceState, EventId, GicAffinity, GicV3Backend, GicV3BackendError, GicV3Config,
@@ -56,8 +56,8 @@ impl GicV3VcpuWake for NoWake {
     }
 }
 
-/// A guest that has always acknowledged and deactivated the contents of its list registers when it
-/// exits.
+/// A guest that, before each exit, acknowledges and deactivates all interrupts in its list
+/// registers.
 struct Diligent;
 
 impl GicV3Backend for Diligent {

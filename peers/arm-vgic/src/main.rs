@@ -94,8 +94,8 @@ fn random(events: u32) -> Result<Sample, VgicError> {
     }))
 }
 
-/// With `events` events pending, a vCPU takes the events with the highest priority, and their MSIs
-/// are sent again.
+/// With `events` events pending, takes the events with the highest priority on a vCPU, and sends
+/// their MSIs again.
 fn depth(events: u32) -> Result<Sample, VgicError> {
     let machine = Machine::mapped(events.div_ceil(machine::EVENTS), 1)?;
     (0..events).try_for_each(|event| machine.send(event))?;
@@ -112,7 +112,7 @@ fn depth(events: u32) -> Result<Sample, VgicError> {
     }))
 }
 
-/// Two threads each send MSIs that are already pending, each to its own vCPU. The result is the
+/// Sends MSIs that are already pending from two threads, each to its own vCPU. The result is the
 /// mean cost per MSI.
 fn two_threads() -> Result<Sample, VgicError> {
     let machine = Machine::mapped(2, 2)?;

@@ -43,7 +43,7 @@ pub enum HostileFact {
         register: Text,
         /// The first value.
         first: u64,
-        /// The register's current value; `None` if reading the register now traps.
+        /// The register's current value, or `None` if reading the register now traps.
         now: Option<u64>,
     },
     /// The number of system registers that never changed. The guest reports this fact at its end.

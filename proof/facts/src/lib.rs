@@ -65,7 +65,7 @@ const LONGEST: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fact {
-    /// The hypervisor.
+    /// Fact from the hypervisor.
     Hypervisor(HypervisorFact),
     /// Fact from a Linux guest's first process.
     Linux(LinuxFact),
@@ -80,13 +80,13 @@ pub enum Fact {
     Monitor(MonitorFact),
     /// Fact from a program that performs checks: the test bench, or KVM's judge.
     Checks(CheckFact),
-    /// The test bench.
+    /// Fact from the test bench.
     Testbench(TestbenchFact),
     /// Fact from a guest whose instructions are logged: the test bench, or Linux.
     Watched(WatchedFact),
     /// Fact from one of the smallest kernels.
     Minimal(MinimalFact),
-    /// KVM's judge.
+    /// Fact from KVM's judge.
     Judge(JudgeFact),
 }
 

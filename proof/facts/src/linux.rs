@@ -62,9 +62,10 @@ pub enum LinuxFact {
         /// Number of moves.
         moved: u64,
     },
-    /// Number of times that all CPUs except the first went offline and came back online under load.
+    /// Hotplug cycles under load. In each cycle, all CPUs except the first go offline and come back
+    /// online.
     Hotplugs {
-        /// Number of turns.
+        /// Number of cycles.
         turns: u64,
     },
 }

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// An event on the way of an interrupt, as `msi_types::trace::Event` defines it. The INTIDs, CPUs
-/// and DeviceIDs of a guest's events are the guest's.
+/// An event on an interrupt's path, as defined by `msi_types::trace::Event`. The INTIDs, CPUs and
+/// DeviceIDs in a guest's events are the guest's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TraceEvent {

@@ -3,7 +3,7 @@
 use gic_firmware::acpi::{TableSet, parse};
 use gic_firmware::{Description, Rule};
 
-/// Returns a table with this body, and with a header whose length and checksum are correct.
+/// Builds a table from a signature and a body. The length and checksum in its header are correct.
 pub fn table(signature: [u8; 4], body: &[u8]) -> Vec<u8> {
     let length = u32::try_from(36 + body.len()).expect("inputs are small");
     let mut table = Vec::from(signature);

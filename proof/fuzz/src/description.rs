@@ -4,7 +4,7 @@ use gic_firmware::lint::{self, KnownRegisters};
 use gic_firmware::{Description, PciHost, Route, Via};
 use msi_types::{DeviceId, RequesterId};
 
-/// Performs every query that building a machine needs.
+/// Runs every query that is needed to build a machine, and checks the results.
 pub fn check(description: &Description) {
     for controller in &description.controllers {
         _ = controller.doorbell(DeviceId::new(u32::MAX));
@@ -36,7 +36,7 @@ pub fn check(description: &Description) {
     }
 }
 
-/// Checks that a route targets an enabled controller and lies within its statement's span.
+/// Checks that a route targets an enabled controller and lies within its host's span.
 fn check_route(description: &Description, host: &PciHost, requester: RequesterId, route: Route) {
     check_target(description, route);
     let mut spans = description.host_spans(host);

@@ -120,7 +120,7 @@ fn value(rest: &mut impl Iterator<Item = u8>) -> Vec<u8> {
         };
         bytes.extend(cell.to_be_bytes());
     }
-    // The length may also be one that isn't a multiple of a cell.
+    // For some forms, drop a byte, so that the length isn't a multiple of a cell.
     bytes.truncate(bytes.len() - bytes.len().min(usize::from(form / 13 == 9)));
     bytes
 }

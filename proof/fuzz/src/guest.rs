@@ -167,8 +167,8 @@ impl Guest {
         self.queued += 1;
     }
 
-    /// Posts the queued commands, then reads `GITS_CREADR` as often as commands can remain: each
-    /// read executes at least one.
+    /// Posts the queued commands, then polls `GITS_CREADR`. Each read must execute at least one
+    /// command, so the number of reads is limited to the capacity of the queue.
     fn ring(&mut self, retry: bool) {
         let end = self.queued % QUEUE_COMMANDS * 32;
         self.write_its(gits::CWRITER.offset(), AccessWidth::Double, end | u64::from(retry));

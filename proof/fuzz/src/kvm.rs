@@ -22,8 +22,8 @@ pub use self::input::{Access, Act, Machine};
 use crate::guest::Damage;
 use crate::memory::{Memory, layout, pending_bits};
 
-/// Maximum number of reads of memory in one access: each entry of the tables is read separately,
-/// plus a few bytes for each.
+/// Maximum number of memory reads in one access, which reads each table entry separately, plus a
+/// few bytes per entry.
 const MOST_READS: u64 = 1 << 26;
 const ENTRY: u64 = 8;
 
@@ -53,7 +53,7 @@ impl Monitor {
     /// Maximum number of actions that are performed.
     pub const MOST_ACTS: usize = 64;
 
-    /// Creates a machine in its state after reset.
+    /// Creates a machine in its reset state.
     pub fn new(machine: Machine) -> Self {
         let config = machine.config();
         let memory = Arc::new(Memory::default());
@@ -155,7 +155,7 @@ impl Monitor {
         outcome
     }
 
-    /// Reads, and checks that this does not change the state.
+    /// Runs `read`, and checks that it changes neither the state nor memory.
     fn read_only(&mut self, read: impl FnOnce(&KvmView<'_>)) {
         self.memory.allow([]);
         let view = view(&self.config, &self.state, &self.memory);
@@ -189,7 +189,8 @@ impl Monitor {
         }
     }
 
-    /// Restores a state of any origin into the machine, and lets the guest continue.
+    /// Restores the current state into the machine, whatever its origin, and lets the guest
+    /// continue.
     pub fn restore(&mut self) {
         self.memory.allow(self.tables());
         let paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();

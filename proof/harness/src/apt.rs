@@ -40,7 +40,7 @@ impl Apt {
         Self::update_any(folder, &[&[Suite::Unstable]])
     }
 
-    /// Fetches the index for the first of these suite lists that the mirror offers, once in a
+    /// Fetches the index for the first of these suite lists that the mirror offers, once per
     /// process. Fetching it again would disturb another thread's use of it.
     fn update_any(folder: &Path, choices: &[&[Suite]]) -> Result<Self> {
         ensure!(process::exists("apt-get"), "apt-get is not installed on this machine");

@@ -1,8 +1,8 @@
-//! ArceOS with the program in `adopters/arceos`, with ArceOS's own interrupt drivers and with ours.
+//! Builds ArceOS with the program in `adopters/arceos`, either with its own interrupt drivers or
+//! with ours.
 //!
 //! Ours need a patched `somehal`, which is assembled below the target folder: the registry's
-//! archive, the files of ours that replace or accompany its drivers, and a dependency on
-//! `gic-driver`.
+//! archive, our files that replace or accompany its drivers, and a dependency on `gic-driver`.
 
 mod disk;
 
@@ -165,8 +165,8 @@ fn empty(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))
 }
 
-/// Copies the contents of a folder. Keeps times of modification, by which cargo recognizes files
-/// that have not changed.
+/// Copies the contents of a folder. Preserves modification times, from which cargo recognizes
+/// unchanged files.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let mut copy = process::command("cp", from);
     process::must(copy.args(["-a", "."]).arg(to))

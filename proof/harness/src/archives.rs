@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::process;
 use crate::workspace::{Package, Workspace};
 
-/// The workspace contains exactly the files that users of the packages receive.
+/// A workspace with exactly the files that users of the packages receive.
 #[derive(Debug)]
 pub struct Archives {
     /// A workspace of the unpacked packages.
@@ -51,7 +51,8 @@ impl Archives {
         Ok(archives)
     }
 
-    /// Returns cargo in the unpacked workspace, of the given toolchain or, by default, of this one.
+    /// Returns a cargo command for the unpacked workspace, using the given toolchain or, by
+    /// default, the one that runs this program.
     pub fn cargo(&self, toolchain: Option<&str>) -> Command {
         let mut cargo = match toolchain {
             None => process::cargo(&self.folder),
@@ -67,7 +68,7 @@ impl Archives {
         cargo
     }
 
-    /// Returns manifest lines that replace the registry's packages by the unpacked packages.
+    /// Returns manifest lines that replace the registry's packages with the unpacked packages.
     pub fn patch(&self) -> String {
         let mut lines = String::from("[patch.crates-io]\n");
         for folder in &self.packages {

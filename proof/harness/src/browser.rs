@@ -137,7 +137,7 @@ impl Browser {
         BASE64_STANDARD.decode(picture).map_err(Into::into)
     }
 
-    /// Returns the page as a PDF file, on the paper that its style sheet chooses.
+    /// Returns the page as a PDF file, in the paper size that its style sheet chooses.
     pub fn print(&self) -> Result<Vec<u8>> {
         let printed = self.devtools("Page.printToPDF", &json!({ "preferCSSPageSize": true }))?;
         let printed = printed["data"].as_str().context("no file")?;

@@ -86,7 +86,7 @@ pub struct Tools {
 }
 
 impl Tools {
-    /// Returns QEMU and the devicetree compiler.
+    /// Returns the QEMU and the devicetree compiler in the cache.
     pub fn of(workspace: &Workspace) -> Self {
         Self { root: cache::folder(workspace).join("qemu") }
     }
@@ -101,11 +101,11 @@ impl Tools {
         &self.root
     }
 
-    /// Returns a command for one of the programs, with its own libraries and data.
+    /// Returns a command for one of the programs, which uses the unpacked libraries and data.
     pub fn command(&self, program: &str) -> Command {
         let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
         let usr = self.root.join("usr/lib").join(&triplet);
-        // PulseAudio's library finds its private library only by an absolute path.
+        // PulseAudio's library needs the absolute path of its private library.
         let libraries = [usr.clone(), self.root.join("lib").join(&triplet), usr.join("pulseaudio")];
         let libraries = libraries.map(|folder| folder.display().to_string());
         let path = self.root.join("usr/bin").join(program);
@@ -196,14 +196,14 @@ fn unpack_trees(package: &Path, folder: &Path) -> Result<()> {
     fs::remove_file(package).map_err(Into::into)
 }
 
-/// Unpacks the backports' QEMU, if it exists.
+/// Unpacks QEMU and the devicetree compiler, from the backports if they have a QEMU.
 fn unpack_qemu(apt: &Apt, root: &Path) -> Result<()> {
     let backports = apt.newest("qemu-system-arm", Suite::Backports).is_ok();
     let suite = if backports { Suite::Backports } else { Suite::Stable };
     apt.unpack_with_needs(&["qemu-system-arm", "device-tree-compiler"], suite, root)
 }
 
-/// Makes QEMU write the devicetree of a `virt` machine to a file in `folder`, which has the name of
+/// Makes QEMU write the devicetree of a `virt` machine to a file in `folder` that is named after
 /// the machine.
 ///
 /// # Errors

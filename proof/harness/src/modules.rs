@@ -117,7 +117,7 @@ impl Graph {
         Some(origin.iter().chain(rest).cloned().collect())
     }
 
-    /// Returns a path from the package's root; `None` if it starts elsewhere.
+    /// Returns the path relative to the package's root, or `None` if it starts outside the package.
     fn absolute(&self, inner: &Path, module: &Path, path: &[String]) -> Option<Path> {
         let (first, rest) = path.split_first()?;
         let mut start = match first.as_str() {

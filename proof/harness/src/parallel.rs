@@ -1,4 +1,4 @@
-//! Runs independent pieces of work, as many at a time as there are CPUs.
+//! Runs independent pieces of work in parallel, one per CPU.
 
 use std::num::NonZero;
 use std::sync::{Mutex, PoisonError};

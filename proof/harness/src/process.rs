@@ -76,7 +76,7 @@ pub fn watch_each(
         .with_context(|| format!("{} (limit {} s per line)", shown(command), silence.as_secs()))
 }
 
-/// Number of lines that an error shows of the output of a program that did not end.
+/// Number of output lines that an error shows if a program did not end.
 const LAST_LINES: usize = 20;
 
 /// Runs `command`. The child is killed if it neither prints a line nor ends within the time that

@@ -1,4 +1,4 @@
-//! QEMU from Debian's packages, QEMU's monitor, and a device whose other side runs in this process.
+//! QEMU from Debian's packages, its monitor, and a device peer that runs in this process.
 
 mod monitor;
 mod peer;
@@ -45,7 +45,7 @@ impl Version {
 
     /// Distributes cases over the versions: the first case runs on the first version, the second
     /// case on the second version, and so on. Half as many runs thus cover every case and both
-    /// versions. In the long run, each case runs on both versions.
+    /// versions. If long cases are requested, each case runs on both versions.
     ///
     /// `cases` must return the same cases, in the same order, for each version.
     pub fn in_turn<C, I: IntoIterator<Item = C>>(cases: impl Fn(Self) -> I) -> Vec<C> {
@@ -77,7 +77,7 @@ pub fn fetch(workspace: &Workspace, version: Version) -> Result<Tools> {
     Ok(Tools::at(folder))
 }
 
-/// Returns arguments that make a file the drives `d0` and `d1`.
+/// Returns arguments that define the drives `d0` and `d1`, both backed by `disk`.
 pub fn drives(disk: &Path) -> [String; 4] {
     let drive = |id| format!("if=none,id={id},format=raw,readonly=on,file={}", disk.display());
     ["-drive".into(), drive("d0"), "-drive".into(), drive("d1")]

@@ -80,7 +80,7 @@ pub fn fetch_with_modules(workspace: &Workspace, suite: Suite) -> Result<PathBuf
 }
 
 /// Downloads the unstable suite's kernel, and unpacks it and the given modules into `folder`. Since
-/// Linux 7, the kernel's package only depends on one that has the kernel and one that has the
+/// Linux 7, the kernel's package only depends on two others, which contain the kernel and the
 /// modules.
 fn unpack_unstable(apt: &Apt, modules: &[&str], folder: &Path) -> Result<()> {
     let kernel = dtb::unstable_kernel(apt, &apt.newest(dtb::KERNEL, Suite::Unstable)?)?;
@@ -169,8 +169,8 @@ pub fn modules(folder: &Path, names: &[&'static str]) -> Result<Vec<File>> {
     names.iter().map(module).collect()
 }
 
-/// Returns the first file system, with the busybox that was unpacked into `folder`. Its file
-/// `modules` lists the modules in order, for `init` to load.
+/// Returns the files of an initramfs, including the busybox that was unpacked into `folder`. The
+/// file `modules` lists the modules in the order in which `init` must load them.
 pub fn first_files(folder: &Path, init: &str, modules: Vec<File>) -> Result<Vec<File>> {
     let folders = ["dev", "proc", "sys", "tmp"];
     let busybox = fs::read(folder.join(apt::BUSYBOX)).context("busybox")?;

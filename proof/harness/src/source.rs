@@ -24,8 +24,7 @@ pub fn without_comments(text: &str) -> String {
     blanked(text, |this| this.starts_with("//") || this.starts_with("/*"))
 }
 
-/// Returns `text` with those comments, strings and characters blanked for which `chosen` returns
-/// `true`.
+/// Returns `text` with the comments, strings and character literals that `chosen` accepts blanked.
 fn blanked(text: &str, chosen: fn(&str) -> bool) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
@@ -96,8 +95,8 @@ fn raw_string(rest: &str) -> Option<usize> {
     Some(body.find(&end).map_or(rest.len(), |at| 2 + hashes + at + end.len()))
 }
 
-/// Returns `true` if a quote starts a character and not a lifetime: an escape follows it, or
-/// another quote follows after one character.
+/// Returns `true` if a quote starts a character literal rather than a lifetime: it is followed by
+/// an escape, or by one character and another quote.
 fn is_character(rest: &str) -> bool {
     let mut following = rest.chars().skip(1);
     following.next() == Some('\\') || following.next() == Some('\'')

@@ -15,7 +15,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 /// Environment variable that makes suites also run their long cases.
 pub const LONG: &str = "DOORBELL_LONG";
 
-/// Returns `true` if cases are requested that take hours or need an idle machine.
+/// Returns `true` if long cases are requested, which take hours or need an idle machine.
 pub fn is_long() -> bool {
     env::var_os(LONG).is_some()
 }
@@ -55,8 +55,8 @@ pub fn main(cases: Vec<Case>) -> ExitCode {
     conclude(&Arguments::from_args(), cases)
 }
 
-/// Runs cases like [`main`], given the command line. Needed for suites with options of their own,
-/// which the caller must have removed.
+/// Runs cases like [`main`], with the given command line. Needed for suites that have additional
+/// options, which the caller must have removed.
 pub fn main_with(arguments: Vec<OsString>, cases: Vec<Case>) -> ExitCode {
     conclude(&Arguments::from_iter(arguments), cases)
 }

@@ -1,4 +1,4 @@
-//! Memory accesses: their mnemonics, and the next weaker ones.
+//! Memory accesses: their mnemonics, and the mnemonics with the next weaker ordering.
 
 /// The effect of an access.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -11,7 +11,7 @@ pub(crate) enum Kind {
     Conclude,
     CompareAndSwap,
     Swap,
-    /// An atomic operation: `add`, `set`, `clr`, `eor`, `umax`. Without a destination if `false`.
+    /// An atomic operation: `add`, `set`, `clr`, `eor`, `umax`. `true` if it has a destination.
     Atomic(&'static str, bool),
 }
 
@@ -21,7 +21,7 @@ pub(crate) struct Access {
     pub(crate) kind: Kind,
     /// Size in bytes, or `None` if the register determines it.
     pub(crate) bytes: Option<u64>,
-    /// `true` for loads that extend the sign.
+    /// `true` for sign-extending loads.
     pub(crate) is_signed: bool,
 }
 
@@ -75,10 +75,10 @@ impl Access {
     }
 }
 
-/// Returns the orderings one step weaker than that of an instruction, as mnemonics.
+/// Returns the mnemonics of an instruction with its ordering weakened by one step.
 ///
-/// A load-acquire is weakened to `ldapr`, which compilers emit for Acquire on cores with RCpc, and
-/// that to a plain load. A read-modify-write loses its acquire or its release half.
+/// A load-acquire becomes an `ldapr`, which compilers emit for Acquire on cores with RCpc; an
+/// `ldapr` becomes a plain load. A read-modify-write loses either its acquire or its release half.
 pub(crate) fn weaker(name: &str) -> Vec<String> {
     let size = if name.ends_with(['b', 'h']) && Access::of(name).is_some() {
         &name[name.len() - 1..]

@@ -61,7 +61,7 @@ pub(crate) fn opposite(condition: &str) -> Result<&'static str> {
     bail!("the condition `{condition}` has no opposite")
 }
 
-/// Returns a value's low bits: 64 or 32.
+/// Returns the low 64 or 32 bits of a value.
 pub(crate) const fn low(value: u64, wide: bool) -> u64 {
     if wide { value } else { value & 0xffff_ffff }
 }
@@ -93,7 +93,7 @@ fn sign(value: u64, bits: u32) -> i64 {
     (value << (64 - bits)).cast_signed() >> (64 - bits)
 }
 
-/// Adds, and returns the flags.
+/// Adds two values. Returns the sum and the flags.
 fn add(a: u64, b: u64, carry: bool, wide: bool) -> (u64, Nzcv) {
     let (a, b) = (low(a, wide), low(b, wide));
     let bits = if wide { 64 } else { 32 };

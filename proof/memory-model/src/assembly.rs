@@ -96,7 +96,7 @@ impl Assembly {
                 assembly.code.push(Instruction { name: name.to_owned(), operands });
             }
         }
-        // Identical functions are compiled once.
+        // The compiler emits identical functions only once, with aliases.
         for (alias, symbol) in aliases {
             if let Some(index) = assembly.label(&symbol) {
                 assembly.labels.insert(alias, index);

@@ -68,13 +68,13 @@ pub struct Case {
     pub package: &'static str,
     /// Words.
     pub words: &'static [Word],
-    /// Targets on which paths are followed on which a compare-and-swap fails. Such a path still
+    /// Targets for which paths with a failing compare-and-swap are also followed. Such a path still
     /// ends where a loop starts over.
     pub fails: &'static [Target],
-    /// Targets on which all its verdicts, also with weaker orderings, cost few seconds of
-    /// processor time.
+    /// Targets for which all of the test's verdicts, including those with weaker orderings, take
+    /// only a few seconds of CPU time.
     pub quick: &'static [Target],
-    /// Other targets on which it is judged.
+    /// Other targets for which the test is judged.
     pub slow: &'static [Target],
     /// Threads.
     pub threads: &'static [&'static [Does]],
@@ -108,7 +108,7 @@ pub const fn fixed(name: &'static str, found_by: Call, value: u64) -> Word {
 pub const DATA: Word =
     Word { name: "data", found_by: None, value: 0, constant: 0, is_shared: true };
 
-/// Targets of tests that are quick on all.
+/// Targets with `LDAPR`, for tests that are quick on both.
 pub const EVERY: &[Target] = &[Target::Lse, Target::Rcpc];
 
 /// Targets without LSE.
@@ -131,7 +131,7 @@ impl Case {
     /// Translates the test's functions, which were compiled for `target`.
     ///
     /// # Errors
-    /// Fails if a function needs what the translator can't translate.
+    /// Fails if a function contains code that the translator doesn't support.
     pub fn translate(&self, assembly: &Assembly, target: Target) -> Result<Translated> {
         let mut heap = Heap::default();
         let mut memory = Bytes::new();
@@ -200,7 +200,7 @@ impl Does {
 }
 
 impl Translated {
-    /// Writes the litmus test of the forbidden outcome, with an instruction weakened or unchanged.
+    /// Writes the litmus test for the forbidden outcome, optionally with one instruction weakened.
     ///
     /// # Errors
     /// Fails if a thread needs too many registers.
@@ -208,7 +208,7 @@ impl Translated {
         self.write(self.case.forbidden, weakened)
     }
 
-    /// Writes the litmus test of the outcome that must be possible.
+    /// Writes the litmus test for the outcome that must be possible.
     ///
     /// # Errors
     /// Fails if a thread needs too many registers.

@@ -41,7 +41,7 @@ impl Target {
 /// Compiles the library `package` for `target`, with its module `memory_model`.
 ///
 /// # Errors
-/// Fails if the compiler does.
+/// Fails if the compiler fails.
 pub fn assembly(workspace: &Workspace, package: &str, target: Target) -> Result<Assembly> {
     toolchain::need_target(&workspace.root, toolchain::BARE_TARGET)?;
     let folder = workspace.target.join("memory-model");

@@ -38,7 +38,7 @@ pub(crate) fn select(state: &mut State, output: &mut Output, code: &Instruction)
             write(state, to, Value::Live);
         }
         (Some(_), _) => bail!("a live value is changed by known flags"),
-        // An address is selected: both ways are followed, by a branch.
+        // An address is selected: emit a branch, and follow both paths.
         (None, (Value::Known(first), Value::Known(second)))
             if change == "csel" && first.min(second) >= heap::SPACING =>
         {
@@ -60,7 +60,7 @@ pub(crate) fn select(state: &mut State, output: &mut Output, code: &Instruction)
     Ok(())
 }
 
-/// Translates `ccmp`, which herd7 lacks, into a branch and a comparison.
+/// Translates `ccmp`, which herd7 doesn't support, into a branch and a comparison.
 pub(crate) fn compare_if(
     state: &mut State,
     output: &mut Output,
@@ -90,7 +90,7 @@ pub(crate) fn compare_if(
     }
 }
 
-/// Performs an instruction without memory access, or emits it.
+/// Computes an instruction without a memory access, or emits it if its result is live.
 pub(crate) fn compute(
     state: &mut State,
     output: &mut Output,
@@ -228,7 +228,8 @@ fn constant_bits(state: &State, code: &Instruction) -> (u64, u64) {
                 _ => return (0, 0),
             };
             let (mask, sum) = (one.0 & other.0, one.1.wrapping_add(other.1));
-            // Bits that are not constant add no carry if the sum has zeros in their places.
+            // Bits that are not constant cause no carry if the corresponding bits of the sum are
+            // zero.
             let is_carried = sum & !mask != 0 || !one.0 & !other.0 != 0;
             if is_carried { (0, 0) } else { (mask, sum) }
         }

@@ -1,6 +1,6 @@
-//! Memory outside of a test's locations. It comes into being on demand, so that a test need not
-//! know the layout of any struct: a pointer or length that was never written reads as the address
-//! of a new object, which is also larger than any index, and a smaller field reads as 0.
+//! Memory outside of a test's locations. It is created on demand, so that a test need not know the
+//! layout of any struct: a pointer or length that was never written reads as the address of a new
+//! object, which is also larger than any index, and a smaller field reads as 0.
 
 use std::collections::BTreeMap;
 

@@ -1,7 +1,7 @@
-//! Judges compiled lock-free code by Arm's memory model.
+//! Checks compiled lock-free code against Arm's memory model.
 //!
-//! A core's module `memory_model`, which only exists with `--cfg memory_model`, makes the core's
-//! functions symbols of their own. [`compile`] compiles them for AArch64. [`case`] translates the
+//! A core's module `memory_model`, which only exists with `--cfg memory_model`, exports the core's
+//! functions as separate symbols. [`compile`] compiles them for AArch64. [`case`] translates the
 //! assembly into litmus tests, which [`herd`] judges by Arm's own model, `aarch64.cat`.
 #![forbid(unsafe_code)]
 

@@ -31,8 +31,8 @@ impl Display for Weakening {
 /// A location's initial value.
 pub(crate) type Initial = (Location, u64);
 
-/// Writes a litmus test. herd7 decides whether an execution satisfies `condition` in which no path
-/// was cut off.
+/// Writes a litmus test. herd7 decides whether an execution in which no path was cut off satisfies
+/// `condition`.
 pub(crate) fn write(
     name: &str,
     locations: &[Initial],
@@ -152,8 +152,7 @@ fn table(columns: &[Vec<String>]) -> String {
     text
 }
 
-/// Returns the weaker orderings of each instruction that accesses a location, once per instruction
-/// of the assembly.
+/// Returns the possible weakenings of the instructions that access a location, without duplicates.
 pub(crate) fn weakenings(threads: &[Vec<Line>]) -> Vec<Weakening> {
     let mut found: Vec<Weakening> = Vec::new();
     for (thread, lines) in threads.iter().enumerate() {

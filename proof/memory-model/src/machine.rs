@@ -1,9 +1,9 @@
 //! Translates compiled functions into a litmus test's thread.
 //!
-//! The machine runs a function's instructions. Registers and memory whose values are known are
-//! computed here; what depends on a load from one of the test's locations is *live*, and its
-//! instructions are emitted unchanged, with the location's name in place of the address. A branch
-//! on a live value is emitted, and both of its ways are followed.
+//! The machine runs a function's instructions. Registers and memory with known values are computed
+//! here. A value that depends on a load from one of the test's locations is *live*; instructions
+//! that use it are emitted unchanged, with the location's name in place of the address. A branch on
+//! a live value is emitted, and both of its paths are followed.
 
 use std::collections::BTreeMap;
 
@@ -21,8 +21,8 @@ use crate::state::{
 /// Maximum number of instructions on one path.
 const STEPS: u32 = 20_000;
 
-/// Parts of the names of functions whose call ends the thread with the result `stopped`: panics,
-/// and the handler's run in `irq-domain`.
+/// Substrings of function names. A call of such a function ends the thread with the result
+/// `stopped`. They match panics, and the handler's run in `irq-domain`.
 const STOPS: [&str; 4] = ["panic", "unwrap_failed", "expect", "10Dispatcher3run"];
 
 /// Result of an instruction.
@@ -39,10 +39,10 @@ pub(crate) struct Machine<'a> {
     heap: &'a mut Heap,
     locations: &'a [Location],
     steps: &'a [Step],
-    /// `true` if paths are followed on which a compare-and-swap fails.
+    /// `true` if paths with a failing compare-and-swap are also followed.
     pub(crate) fails: bool,
     output: Output,
-    /// Address and size of the latest access to memory that is neither live nor the stack.
+    /// Address and size of the latest access to memory that is neither live nor on the stack.
     latest: Option<(u64, u64)>,
     /// `true` if a path was cut off because its loop exceeded its bound.
     is_cut: bool,
@@ -188,7 +188,7 @@ impl<'a> Machine<'a> {
             }
             "ret" | "br" => self.leave(state),
             "b" | "bl" => self.jump_to(state, code, name == "bl"),
-            // The callee belongs to the caller of the crate.
+            // The callee is code of the crate's user. Assume that it returns 0.
             "blr" => {
                 state.registers[0] = Value::Known(0);
                 Ok(Next::Continue)
@@ -348,8 +348,8 @@ impl<'a> Machine<'a> {
         Ok(self.fork(state, &code.name, &format!("{register},{bit}"), target))
     }
 
-    /// Follows both values of a live address in which one bit is not constant, by a branch. Returns
-    /// the one in which the bit is 0.
+    /// If only one bit of a live address isn't constant, emits a branch on that bit and follows
+    /// both resulting addresses. Returns the address in which the bit is 0.
     fn select(&mut self, state: &mut State, base: Register) -> Result<u64> {
         let (constant, address) = state.constant[base.number];
         ensure!((!constant).is_power_of_two(), "the address is live");

@@ -31,7 +31,7 @@ pub(crate) fn for_herd(code: &Instruction) -> Result<Vec<(String, String)>> {
             let temporary = if to.wide { "X{t}" } else { "W{t}" };
             let bits = immediate(ones(*count));
             let (shift, field) = if code.name == "bfi" {
-                // herd7 evaluates the bitfield moves to the left as those to the right.
+                // herd7 evaluates bitfield moves to the left as if they were moves to the right.
                 let masked = line("AND", format!("{temporary},{from},{bits}"));
                 (*at, [masked, line("LSL", format!("{temporary},{temporary},#{at}"))])
             } else {

@@ -67,9 +67,10 @@ pub(crate) struct State {
     pub(crate) flags: Option<Nzcv>,
     pub(crate) memory: Bytes,
     pub(crate) returns: Vec<usize>,
-    /// Number of steps of the thread that are done.
+    /// Number of completed steps of the thread.
     pub(crate) step: usize,
-    /// Instructions that the current step has executed, and the number of lines emitted before.
+    /// Instructions that the current step has executed, with the number of lines emitted before
+    /// each.
     pub(crate) visited: BTreeMap<usize, u32>,
     /// Number of lines emitted on this path.
     pub(crate) emitted: u32,
@@ -77,11 +78,11 @@ pub(crate) struct State {
     pub(crate) status: Option<usize>,
     /// For registers that were copied from another one, that register's number.
     pub(crate) copied: [Option<usize>; REGISTERS],
-    /// Result of the latest live compare-and-swap, and the value that it expected; or of a
-    /// load-exclusive before its store-exclusive.
+    /// Result register of the latest live compare-and-swap, and the value that it expected. Between
+    /// a load-exclusive and its store-exclusive, the register of the load-exclusive.
     pub(crate) swap: Option<(usize, Expected)>,
-    /// `true` if the live flags compare the latest compare-and-swap's result with the value that it
-    /// expected.
+    /// `true` if the live flags are those of comparing the latest compare-and-swap's result with
+    /// the value that it expected.
     pub(crate) is_swapped: bool,
 }
 
@@ -90,7 +91,8 @@ pub(crate) struct State {
 pub(crate) enum Expected {
     Known(u64),
     Register(usize),
-    /// Whatever the result is compared with between a load-exclusive and its store-exclusive.
+    /// Any value with which the result is compared between a load-exclusive and its
+    /// store-exclusive.
     Any,
 }
 
@@ -137,7 +139,7 @@ impl Output {
         site: Option<usize>,
     ) {
         state.emitted += 1;
-        // herd7 has one name for each condition.
+        // herd7 accepts only one name for each condition.
         let name = match name {
             "b.lo" => "b.cc",
             "b.hs" => "b.cs",

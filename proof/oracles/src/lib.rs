@@ -1,8 +1,8 @@
 //! Oracles that are independent of Doorbell's own definitions.
 //!
-//! Drivers and models share the definitions in [`gic_arch`](../gic_arch/index.html), so an offset
-//! that is wrong there is wrong on both sides, and tests that use both sides don't detect it. The
-//! tests in this package compare the drivers and models with independent material:
+//! Drivers and models share the definitions in [`gic_arch`](../gic_arch/index.html), so a wrong
+//! offset there is wrong on both sides, and tests that use both sides don't detect it. The tests in
+//! this package compare the drivers and models with independent material:
 //!
 //! - `registers.rs`, `command_figures.rs`, `tables.rs`: numbers typed by hand from the
 //!   specification's tables and figures,

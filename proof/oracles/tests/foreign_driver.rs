@@ -44,7 +44,7 @@ struct Replay {
     gic: Arc<Vgic>,
     vcpus: Vec<Vcpu>,
     ram: Arc<VmMemory<Ram>>,
-    /// Offset in the queue of Linux's next command.
+    /// Queue offset of Linux's next command.
     slot: u64,
     /// The mappings that Linux has made: (DeviceID, EventID) → (INTID, collection).
     events: HashMap<(u64, u64), (u64, u64)>,
@@ -82,7 +82,7 @@ impl Replay {
         Self { gic, vcpus, ram, slot: 0, events, enabled, messages: 0, migration }
     }
 
-    /// If migrations are enabled, replaces the model by a new one.
+    /// Replaces the model with a new one if migrations are enabled.
     fn perhaps_migrate(&mut self) {
         let Some(on_the_way) = self.migration else { return };
         let paused: Vec<_> = self.vcpus.iter_mut().map(Vcpu::pause).collect();

@@ -1,4 +1,4 @@
-//! Independent interpretations of ACPI tables, with which the command's output is compared.
+//! Independent interpretations of ACPI tables, for comparison with the command's output.
 
 pub mod disassembly;
 pub mod linux;

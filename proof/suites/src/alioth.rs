@@ -1,5 +1,5 @@
-//! Parses and checks the reports of Alioth's guest, which is booted with Alioth's routes and with
-//! Doorbell's.
+//! Parses and checks the reports of Alioth's guest, which is booted once with Alioth's own routes
+//! and once with Doorbell's.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,8 +13,8 @@ const IRQFD: u64 = 0x4020_ae76;
 /// Number of Alioth's eventfds that have a route: its table has 256 entries, of which 24 are used
 /// by pins.
 const STOCK_ROUTES: u64 = 232;
-/// Number of other changes of routes: the guest moves a few interrupts, and opens a vector of a
-/// device without a route.
+/// Number of other route changes: the guest moves a few interrupts, and opens a vector of a device
+/// without a route.
 const OTHER_TABLES: u64 = 16;
 /// Maximum number of times that the routing table is set for all vectors of the guest, with
 /// Doorbell's routes. Five are typical.
@@ -80,7 +80,7 @@ impl Report {
     /// Checks the boot with Alioth's own routes.
     ///
     /// # Errors
-    /// Fails if the result is not as expected. The device whose interrupts have no route must not
+    /// Fails if the result is not as expected: the device whose interrupts have no route must not
     /// work.
     pub fn judge_stock(&self) -> Result<()> {
         self.boot("stock")?.judge_stock()
@@ -89,7 +89,7 @@ impl Report {
     /// Checks the boot with Doorbell's routes.
     ///
     /// # Errors
-    /// Fails if the result is not as expected. Both devices must work, and the routing table must
+    /// Fails if the result is not as expected: both devices must work, and the routing table must
     /// be set only a few times.
     pub fn judge_routed(&self) -> Result<()> {
         self.boot("routed")?.judge_routed()
@@ -188,8 +188,8 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
-    /// Returns `true` for the boot with Alioth's routes if its report is as expected, and likewise
-    /// for the boot with Doorbell's routes.
+    /// Returns whether the report of the boot with Alioth's routes is as expected, and likewise for
+    /// the boot with Doorbell's routes.
     fn judged(lines: &[&str]) -> (bool, bool) {
         let mut report = Report::default();
         for line in lines {

@@ -1,4 +1,4 @@
-//! Judges ArceOS's interrupts by QEMU's trace of the GIC, and by the output of the program in
+//! Judges ArceOS's interrupts from QEMU's trace of the GIC, and from the output of the program in
 //! `adopters/arceos`.
 
 pub mod cost;
@@ -178,7 +178,7 @@ pub struct Boot {
 }
 
 impl Boot {
-    /// Checks a boot with ArceOS's own driver, and that it still has its faults.
+    /// Checks a boot with ArceOS's own driver, which must still have its known faults.
     ///
     /// # Errors
     /// Fails if the disk was not usable, or if one of the faults is absent.
@@ -275,7 +275,8 @@ impl Boot {
         Ok(())
     }
 
-    /// Checks that the program read the disk by LPIs at every CPU, and wrote what it read.
+    /// Checks that the disk sent messages, that every CPU took LPIs, and that the program wrote the
+    /// checksum of its input.
     fn judge_disk(&self) -> Result<()> {
         self.judge_contents()?;
         let trace = &self.trace;

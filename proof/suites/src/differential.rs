@@ -18,7 +18,7 @@ use doorbell_oracles::differential::{
 
 /// Number of cases of each family in a long run.
 pub const LONG_CASES: u32 = 100_000;
-/// Maximum number of cases within which a planted fault must be found.
+/// Maximum number of cases needed to find a planted fault.
 const CASES_OF_A_HUNT: u32 = 2000;
 /// Time limit for a comparison. The limit only detects hangs, because a short comparison has its
 /// own budget.

@@ -9,8 +9,8 @@ use anyhow::{Result, ensure};
 /// Inserts `additions` into `schema`.
 ///
 /// - Mappings are merged key by key. New keys are appended, except at the top level.
-/// - A list is appended to the list of the same key.
-/// - Any other value replaces the value of the same key.
+/// - A list is appended to the list with the same key.
+/// - Any other value replaces the value with the same key.
 ///
 /// # Errors
 ///

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use anyhow::{Context, Result, bail, ensure};
 
-/// A fault, and the checks that must find it.
+/// A change to a file that introduces a fault, and the checks that must detect the fault.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Mutant {
     /// Description of the fault.
@@ -47,8 +47,8 @@ fn paragraph(text: &str) -> Result<Mutant> {
     Ok(mutant)
 }
 
-/// Returns the module that [`plant`] refers to, for a package's `lib.rs`. It reads the number of
-/// the selected fault from this environment variable.
+/// Returns the source of a module for a package's `lib.rs`, which the code written by [`plant`]
+/// uses. The module reads the number of the selected fault from this environment variable.
 pub fn selector(variable: &str) -> String {
     [
         "\nmod planted_fault {",
@@ -65,8 +65,8 @@ pub fn selector(variable: &str) -> String {
     .join("\n")
 }
 
-/// Returns `source` with all these faults. Each one replaces its lines only if it is the selected
-/// one ([`selector`]). Their numbers must not be 0, which selects none of them.
+/// Returns `source` with all of these faults planted. A fault replaces its lines only if it is
+/// selected ([`selector`]). The faults' numbers must not be 0, which selects no fault.
 ///
 /// A function with faults chooses between complete copies of its body, because the lines of a fault
 /// may be a part of a statement. It loses its `const`, because the choice is made at run time.

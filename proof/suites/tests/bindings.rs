@@ -104,7 +104,7 @@ impl Judge {
         Ok(())
     }
 
-    /// Checks the examples in the schema's text, one of which the additions contain.
+    /// Checks the examples in the schema's text, one of which comes from the additions.
     fn accept_schema_examples(&self) -> Result<()> {
         let (before, _) = self.examples(&self.original, "before")?;
         let (count, blob) = self.examples(&self.extended, "after")?;
@@ -112,7 +112,7 @@ impl Judge {
         self.accept(&self.extended, &blob)
     }
 
-    /// Checks that the schema's examples pass without the additions, and that ours does not.
+    /// Checks that the schema's examples pass without the additions, and that our example does not.
     fn check_original(&self) -> Result<()> {
         let (count, blob) = self.examples(&self.original, "alone")?;
         ensure!(count > 0, "the schema has no example");

@@ -44,7 +44,8 @@ fn main() -> ExitCode {
 
 fn judge(manifest: &str, check: &str) -> Result<()> {
     static PROGRAM: Shared<PathBuf> = Shared::new();
-    /// Whether a case found that the database cannot be reached, which takes long to find out.
+    /// Set once a case has found that the database cannot be reached, because each attempt takes
+    /// long.
     static UNREACHED: AtomicBool = AtomicBool::new(false);
     let workspace = workspace::this()?;
     let program = PROGRAM.get(|| find_or_install(workspace).or_absent("cargo-deny"))?;
@@ -77,7 +78,7 @@ fn find_or_install(workspace: &Workspace) -> Result<PathBuf> {
 
 fn install(workspace: &Path, root: &Path) -> Result<()> {
     let mut cargo = process::cargo(workspace);
-    // Optimizing the program takes longer than it saves: it runs for seconds.
+    // The program runs for seconds, so optimizing it would take longer than it saves.
     cargo.arg("--config=profile.dev.debug=false");
     cargo
         .args([

@@ -81,7 +81,7 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
     cargo.args(["build", "--release", "--locked", "--manifest-path", MANIFEST, "--target", &host]);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}")).env("CARGO_TARGET_DIR", &target);
     if !suite::is_long() {
-        // The build takes most of the time of a short run, so do not optimize.
+        // Most of a short run is spent on the build, so do not optimize.
         cargo.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0");
     }
     process::must(&mut cargo)?;

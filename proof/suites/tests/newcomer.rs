@@ -17,7 +17,7 @@ use doorbell_harness::toolchain::{BARE_TARGET, need_target};
 use doorbell_harness::{process, qemu, workspace};
 use doorbell_suites::readme;
 
-/// Time limit of building a program and its dependencies, also on a busy machine.
+/// Time limit for building a program and its dependencies, even on a busy machine.
 const LIMIT: Duration = Duration::from_mins(10);
 /// Time limit of a case. The first case packages everything.
 const CASE_LIMIT: Duration = Duration::from_mins(25);

@@ -1,4 +1,4 @@
-//! Comparison of the guide for missing interrupts with what the code prints.
+//! Compares the guide for missing interrupts with the output of the code.
 
 use std::fs;
 

@@ -1,7 +1,7 @@
 //! A heap that counts allocations, and makes allocations fail on request. This heap is the
 //! allocator of every test program that uses this crate. Code that can't handle a failed allocation
-//! then aborts the program. As with other heaps, the block that was freed last can be allocated
-//! again.
+//! then aborts the program. As with other heaps, the block that was freed last can always be
+//! allocated again.
 //!
 //! `unsafe` is needed to implement [`GlobalAlloc`]: the allocator passes each call to the system's
 //! allocator with the same arguments, or returns null, which the trait permits.

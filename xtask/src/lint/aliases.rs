@@ -1,6 +1,6 @@
-//! Checks the glossary's names: each exists in the package that its row states, and the libraries'
-//! public types have the Linux and KVM names from the second column as `#[doc(alias)]`, so that
-//! searching the documentation finds them.
+//! Checks the glossary's names: each must exist in the package that its row states, and the
+//! libraries' public types must have the Linux and KVM names from the second column as
+//! `#[doc(alias)]`, so that searching the documentation finds them.
 
 use std::fs;
 

@@ -1,5 +1,5 @@
-//! Checks that certain parts of a package don't depend on each other: their files must not contain
-//! certain words.
+//! Checks that certain parts of a package don't depend on each other: their files must not name
+//! each other's modules.
 
 use std::path::Path;
 

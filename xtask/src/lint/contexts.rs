@@ -16,7 +16,7 @@ const FORMS: [&str; 4] = [
 /// Phrases that state a context in running text.
 const LOOSE: [&str; 5] = ["Task.", "Any context", "Any thread", "Hard IRQ.", "Hard IRQ:"];
 
-/// Returns the doc comments that state a context in another form.
+/// Returns the doc comments that state a context in any other form.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     files::findings(workspace, &["rs"], |file, text| {
         let lines = (1..).zip(text.lines());

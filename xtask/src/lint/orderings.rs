@@ -1,6 +1,7 @@
 //! Checks the orderings of atomic accesses. The model checks of lock-free cores explore
 //! interleavings but not reordering, so cores must use sequentially consistent accesses. Other code
-//! may use a weaker one if a comment `// Ordering: …` above it, in the same function, states why.
+//! may use a weaker ordering if a comment `// Ordering: …` above it, in the same function, states
+//! why.
 
 use anyhow::Result;
 

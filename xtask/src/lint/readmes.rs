@@ -1,5 +1,5 @@
-//! Checks the README of each published package: it has the required contents, its links also work
-//! on docs.rs, and its code equals a tested file.
+//! Checks the README of each published package: it must have the required contents, its links must
+//! also work on docs.rs, and its code must equal a tested file.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -15,8 +15,8 @@ pub fn failed(what: &str, error: impl std::fmt::Display) -> Error {
     Error::IrqFd { error, _location: snafu::Location::generate() }
 }
 
-/// Sends the MSIs of a device, either by Alioth's own calls or by eventfds with routes of
-/// `irq-routing`.
+/// Sends the MSIs of a device, either through Alioth's own calls or through eventfds that
+/// `irq-routing` routes.
 #[derive(Debug)]
 pub struct Sender<S> {
     alioth: S,

@@ -1,5 +1,5 @@
-//! MSIs by doorbells in the frames of the GICv3 itself, which `somehal` lacks: message-based SPIs
-//! (`mbi-ranges`) and direct LPIs (`arm,direct-lpi`). The GIC's own node is the MSI controller.
+//! MSIs by doorbells in the GICv3's own frames: message-based SPIs (`mbi-ranges`) and direct LPIs
+//! (`arm,direct-lpi`). `somehal` supports neither. The GIC's own node is the MSI controller.
 
 use alloc::{sync::Arc, vec::Vec};
 use core::num::NonZeroU16;

@@ -1,4 +1,4 @@
-//! MSIs by GICv2m frames, which `somehal` lacks, over its own GICv2 driver.
+//! MSIs by GICv2m frames, which `somehal` does not support, on top of `somehal`'s own GICv2 driver.
 
 use alloc::sync::Arc;
 use core::num::NonZeroU16;
@@ -32,7 +32,7 @@ fn probe_frame(probe: ProbeFdt<'_>) -> Result<(), OnProbeError> {
     super::register(&dev, Arc::new(v2m))
 }
 
-/// ArceOS's own GICv2, by its IRQ domain.
+/// ArceOS's own GICv2, identified by its IRQ domain.
 struct GicV2(IrqDomainId);
 
 impl GicV2 {

@@ -32,7 +32,7 @@ impl LocalCpu for ArceOs {
         DAIF.set(state.get() as u64);
     }
 
-    /// Pauses. This package is below ArceOS's scheduler, and can't yield to other tasks.
+    /// Spins, because this package is below ArceOS's scheduler and can't yield to other tasks.
     fn yield_now(&self) {
         self.relax();
     }
@@ -48,10 +48,10 @@ impl Platform for ArceOs {
         Some(unsafe { RawMmio::new(mapped.as_nonnull_ptr(), bytes) })
     }
 
-    /// Waits about a second, in turns of a microsecond.
+    /// Waits a microsecond per call, and gives up after about a second.
     fn wait(&self, turn: u32) -> Wait {
         let (start, microsecond) = (CNTVCT_EL0.get(), CNTFRQ_EL0.get() / 1_000_000);
-        // Don't pause during the first turns, because most hardware is ready by then.
+        // Don't pause in the first calls, because most hardware is ready by then.
         while turn > 16 && CNTVCT_EL0.get() - start < microsecond {
             core::hint::spin_loop();
         }

@@ -141,7 +141,7 @@ impl Function {
         (self.vendor, self.device) == (vendor, device)
     }
 
-    /// Returns a region that the device's driver knows to exist.
+    /// Returns the memory region of a BAR, which must exist.
     pub fn bar(&self, index: usize) -> Bar {
         self.bars[index].unwrap_or_else(|| panic!("{} has no BAR {index}", self.address))
     }
@@ -159,7 +159,7 @@ impl Function {
         const END: u16 = 0x1000;
         let header = |offset| Some(self.config.read32(offset)).filter(|header| *header != 0);
         let mut offset = FIRST;
-        // No more capabilities than this fit, so a circular list can't trap us.
+        // At most this many capabilities fit, so a circular list can't trap us.
         for _ in (FIRST..END).step_by(4) {
             let found = header(offset)?;
             if found as u16 == id {

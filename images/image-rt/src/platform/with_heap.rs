@@ -81,8 +81,8 @@ impl TaskContext for Kernel {
 }
 
 impl Host for Kernel {
-    /// A kernel with threads should read its per-CPU data here. The core calls this only with
-    /// interrupts masked.
+    /// A kernel with threads should read the CPU number from its per-CPU data. The core calls this
+    /// function only with interrupts masked.
     fn current_cpu(&self) -> Option<Cpu> {
         Some(GicPlatform::cpu(self))
     }

@@ -9,7 +9,7 @@ use smccc::psci;
 /// Number of pages of a CPU's stack.
 const STACK_PAGES: usize = 32;
 
-/// A CPU's stack. A CPU's stack is reused each time the CPU starts.
+/// A CPU's stack, which is reused each time the CPU starts.
 #[derive(Clone, Copy)]
 pub struct CpuStack(*mut Stack<STACK_PAGES>);
 
@@ -37,7 +37,7 @@ impl core::fmt::Debug for CpuStack {
     }
 }
 
-/// Starts a CPU that is off with this number. `main` must not return.
+/// Starts a CPU that is off, and assigns it this number. `main` must not return.
 ///
 /// # Errors
 /// Returns the error of the firmware call.

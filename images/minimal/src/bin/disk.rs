@@ -95,7 +95,8 @@ fn start_disk(
     Ok(Driver { nvme, admin, io, device })
 }
 
-/// Exchanges the vectors' CPUs three times, and sends 100 commands to each queue after each time.
+/// Swaps the CPUs of the two vectors three times, and sends 100 commands to each queue after each
+/// swap.
 fn take_on_both_cpus(driver: &Driver) -> Result<(), Box<dyn Error>> {
     for target in [1, 0, 1] {
         driver.admin.set_affinity(Cpu::new(target))?;

@@ -1,5 +1,5 @@
-//! ivshmem with doorbells. When we ring one of the peer's vectors, the peer rings the same vector
-//! here.
+//! ivshmem with doorbells. When we ring one of the peer's vectors, the peer rings our vector with
+//! the same number.
 
 use crate::driver::Driver;
 use crate::report::{Verdict, check};

@@ -204,7 +204,7 @@ impl Driver for Blk {
     }
 }
 
-/// A virtio network interface, of which only the vectors are used.
+/// A virtio network interface. Only its vectors are used.
 pub(crate) struct Net;
 
 impl Net {

@@ -156,7 +156,7 @@ fn two_cpus(machine: &Machine) -> Result<(Cpu, Cpu), Verdict> {
 }
 
 /// Returns `true` if pending LPIs stay at their redistributor when they are moved. LPIs behave this
-/// way if there is no ITS ([`DirectLpi`](gic_driver::DirectLpi)).
+/// way on machines without an ITS ([`DirectLpi`](gic_driver::DirectLpi)).
 fn leaves_pending_lpis(machine: &Machine) -> bool {
     let mut controllers = machine.irqchip.controllers();
     controllers.any(|(_, driver)| matches!(driver, MsiController::DirectLpi(_)))
@@ -183,8 +183,8 @@ fn moved(machine: &Machine) -> Outcome {
     device.tear_down()
 }
 
-/// The CPU at which the message is pending does not acknowledge it, because its interrupts are
-/// masked.
+/// Tests MOVALL. The CPU at which the message is pending does not acknowledge it, because
+/// interrupts are masked on that CPU.
 fn all_moved(machine: &'static Machine) -> Outcome {
     let its = its(machine)?;
     let (here, there) = two_cpus(machine)?;
@@ -239,8 +239,9 @@ fn inherited(machine: &Machine) -> Outcome {
     device.tear_down()
 }
 
-/// QEMU's ITS stalls if it cannot access a table, so the device gets a table that is not backed by
-/// memory. If an ITS keeps its mappings elsewhere, the command cannot fail, so the test is skipped.
+/// Tests a command that fails. QEMU's ITS stalls if it cannot access a table, so the device gets a
+/// table that is not backed by memory. If the ITS keeps its mappings elsewhere, the command cannot
+/// fail, and the test is skipped.
 fn stalled(machine: &Machine) -> Outcome {
     const NOBODY: DeviceId = DeviceId::new(0xfff8);
     let its = its(machine)?;

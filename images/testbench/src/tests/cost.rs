@@ -24,8 +24,8 @@ const LINUX: Ledger = Ledger { commands: 66, writes: 37, reads: 138, accesses: 2
 
 /// Number of messages that are timed.
 const TIMED: u64 = 2000;
-/// Number of interrupts whose instructions QEMU logs, and time in milliseconds until the runner has
-/// turned the log on.
+/// Number of interrupts whose instructions QEMU logs, and time limit in milliseconds for the runner
+/// to turn the log on.
 const WATCHED: usize = 16;
 const WATCHER_PATIENCE: u64 = 60_000;
 

@@ -50,7 +50,7 @@ pub(super) fn wrong_requester(machine: &Machine, function: &Function) -> Outcome
     Ok(())
 }
 
-/// Plants faults of the function and its driver, then faults of the GIC and the CPU.
+/// Plants faults in the function and its driver, then faults in the GIC and the CPU.
 pub(super) fn faults(machine: &Machine, rig: &Rig, function: &Function) -> Outcome {
     let handle = rig.handles.first().ok_or(Verdict::Failed("no vectors".into()))?;
     let here = GicPlatform::cpu(&Kernel);
@@ -194,7 +194,7 @@ fn of_interface(found: &Found<'_>) -> Outcome {
     let right = distributor.read(gicd::CTLR);
     let groups = right.with_enable_grp0(false).with_enable_grp1(false);
     distributor.write(gicd::CTLR, groups);
-    // RWP is 1 until the distributor has the change.
+    // RWP reads as 1 until the write has taken effect in the distributor.
     let is_written = || !distributor.read(gicd::CTLR).rwp();
     check!(cpu::wait_until(1000, is_written), "RWP stays 1");
     let (ctlr, obstacle) = (distributor.read(gicd::CTLR).into(), found.obstacle());

@@ -133,7 +133,8 @@ fn path(machine: &Machine, function: RequesterId) -> Vec<RequesterId> {
 struct Sharer {
     registers: Bar,
     handle: IrqHandle,
-    /// Number of handler runs in which the function asserted the level, and number of other runs.
+    /// Number of handler runs that found the function asserting the level, and number of other
+    /// runs.
     served: Arc<AtomicU32>,
     unserved: Arc<AtomicU32>,
 }

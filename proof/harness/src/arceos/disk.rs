@@ -5,7 +5,7 @@
 const SECTOR: usize = 512;
 /// Sectors per cluster.
 const CLUSTER: u8 = 4;
-/// Sectors of the volume: 32 MiB, so that its number of clusters needs 16 bits.
+/// Sectors of the volume, which has 32 MiB so that its number of clusters needs 16 bits.
 const SECTORS: usize = 65536;
 /// Sectors of each of the two tables.
 const TABLE: usize = SECTORS / CLUSTER as usize * 2 / SECTOR;

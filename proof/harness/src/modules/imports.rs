@@ -1,6 +1,6 @@
-//! Finds the paths that a Rust file uses, with a parser for a subset of the language.
+//! Finds the paths that a Rust file uses. The parser supports a subset of the language.
 
-/// A path, as its segments.
+/// Segments of a path.
 pub(super) type Path = Vec<String>;
 
 /// The modules that a file declares, its imports, and the paths in its code.
@@ -95,7 +95,8 @@ impl<'a> Reader<'a> {
         self.tokens.get(self.at + ahead).copied()
     }
 
-    /// Returns `true` at an attribute `#[cfg(test)]`, with or without further conditions.
+    /// Returns `true` if the next tokens are a `#[cfg(test)]` attribute, with or without further
+    /// conditions.
     fn is_for_tests(&self) -> bool {
         use Token::{Other, Word};
         let rest = self.tokens.get(self.at..).unwrap_or_default();

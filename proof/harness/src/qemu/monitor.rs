@@ -19,7 +19,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Makes a QEMU that is about to start offer a monitor, at a socket in `folder`.
+    /// Adds an argument that makes QEMU offer a monitor on a socket in `folder`.
     pub fn offered_by(qemu: &mut Command, folder: &Path) -> Result<Self> {
         let socket = folder.join("monitor.sock");
         if socket.exists() {

@@ -19,7 +19,7 @@ const VECTORS: usize = 4;
 const MEMORY: u64 = 1 << 20;
 const PROTOCOL: i64 = 0;
 const GUEST: i64 = 0;
-/// The number by which the image knows this peer.
+/// The number that the image uses for this peer.
 const PEER: i64 = 1;
 /// Value that is sent with the shared memory, in place of a peer's number.
 const SHARED_MEMORY: i64 = -1;

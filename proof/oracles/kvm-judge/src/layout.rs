@@ -31,8 +31,8 @@ pub const OPERATIONS: u64 = RAM + 0x1000;
 /// Start of the memory that the GIC uses. A snapshot includes the memory from this address to the
 /// end of RAM.
 pub const GIC_MEMORY: u64 = RAM + 0x1_0000;
-/// Command queue of the first ITS, 64 KiB. The second ITS uses [corresponding addresses](of_its)
-/// further up.
+/// Command queue of the first ITS, 64 KiB. The second ITS uses [corresponding addresses](of_its) at
+/// a higher offset.
 pub const QUEUE: u64 = GIC_MEMORY;
 /// Device table, 64 KiB: the only level of a flat table, or the first level of a two-level table.
 pub const DEVICE_TABLE: u64 = RAM + 0x2_0000;
@@ -54,7 +54,8 @@ pub const fn redistributor(cpu: u16) -> u64 {
     REDISTRIBUTORS + cpu as u64 * gic_arch::gicr::STRIDE_V3
 }
 
-/// Returns the address at this ITS that corresponds to an address at the first ITS.
+/// Converts an address that the first ITS uses to the corresponding address for the ITS with this
+/// index.
 pub const fn of_its(its: usize, address: u64) -> u64 {
     address + its as u64 * 0x10_0000
 }

@@ -4,7 +4,7 @@
 //! The program in this package is the only process on a small arm64 Linux that QEMU emulates. The
 //! program runs a guest that sets up KVM's GICv3 and two ITSes, saves registers and tables through
 //! KVM's device attributes, and restores them on other machines. A [`Snapshot`] also has a text
-//! form, in which the state of a real KVM is kept as test data.
+//! form, which is used to store the state of a real KVM as test data.
 //!
 //! # Example
 //!

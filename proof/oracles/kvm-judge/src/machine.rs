@@ -50,7 +50,7 @@ pub trait Machine {
     /// then deasserts its line.
     fn acknowledge(&mut self, cpu: u16) -> Result<Vec<u32>, Failure>;
 
-    /// Returns `true` if a vCPU is powered off; `None` if the machine does not know.
+    /// Returns whether a vCPU is powered off, or `None` if the machine does not know.
     fn stopped(&self, cpu: u16) -> Result<Option<bool>, Failure>;
 
     /// Reads an attribute.

@@ -1,4 +1,4 @@
-//! Procedures by which monitors save a machine: the documented one, and those of two publicly
+//! Procedures that monitors use to save a machine: the documented one, and two from publicly
 //! reported bugs.
 //!
 //! The result is a [`KvmSnapshot`], which `doorbell snapshot` reads. A snapshot from one of the
@@ -87,7 +87,7 @@ impl KvmAttributes for Devices<'_> {
     }
 }
 
-/// Memory in which only the pages in `written` can be read.
+/// Memory that can only be read in the pages listed in `written`.
 struct WrittenPages {
     ram: Ram,
     /// Numbers of the pages, in ascending order.

@@ -116,7 +116,7 @@ fn uart() -> DeviceTreeNode {
     )
 }
 
-/// Make each DeviceID equal to its requester ID.
+/// Describes the PCI host. Each DeviceID equals its requester ID.
 fn pci_host() -> DeviceTreeNode {
     const MEMORY_32: u32 = 0x0200_0000;
     let [start, size] = [PCI_WINDOW.start, PCI_WINDOW.end - PCI_WINDOW.start]

@@ -1,6 +1,6 @@
 //! A PCI function of the host, passed through by VFIO. The function has one memory region and an
-//! MSI capability, which `irq-routing` emulates. VFIO signals the function's interrupt by an
-//! eventfd, from which KVM forwards it to the guest.
+//! MSI capability, which `irq-routing` emulates. VFIO signals the function's interrupt on an
+//! eventfd, and KVM forwards it to the guest.
 
 use crate::failure::Failure;
 use crate::kernel;

@@ -64,7 +64,7 @@ impl Machine {
         Ok(Self { cpus, devices, _gic: gic })
     }
 
-    /// Runs until the guest powers the machine off. Each vCPU runs on a CPU of its own.
+    /// Runs until the guest powers the machine off. Each vCPU runs on its own host CPU.
     pub(crate) fn run(self) -> Result<(), Failure> {
         let (sender, ends) = mpsc::channel();
         let devices = Arc::new(self.devices);
@@ -117,13 +117,13 @@ fn place(device: &DeviceFd, kind: u32, address: u64) -> Result<(), Failure> {
     set(device, KVM_DEV_ARM_VGIC_GRP_ADDR, kind, &raw const address as u64)
 }
 
-/// Sets an attribute to the value stored at an address in this program.
+/// Sets an attribute. `value` is the address at which this program stores the new value.
 fn set(device: &DeviceFd, group: u32, attribute: u32, value: u64) -> Result<(), Failure> {
     let attribute = kvm_device_attr { group, attr: attribute.into(), addr: value, flags: 0 };
     Ok(device.set_device_attr(&attribute)?)
 }
 
-/// The devices whose register accesses cause exits to this program.
+/// The devices that this program emulates. Accesses to their registers cause exits to it.
 struct Devices {
     console: Mutex<Console>,
     function: Option<Mutex<Function>>,

@@ -71,7 +71,7 @@ pub(super) const fn slot(device: u32) -> u32 {
 }
 
 /// Returns the address of the device's interrupt translation table. Each device that can be mapped
-/// has a table of its own.
+/// has its own table.
 pub(super) const fn translation_table(device: u32) -> u64 {
     TRANSLATION_TABLES + slot(device) as u64 * TRANSLATION_TABLE
 }

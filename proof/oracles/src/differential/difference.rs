@@ -19,7 +19,7 @@ pub struct Difference {
     pub verdict: Verdict,
     /// Section of IHI 0069H.b that settles whether the difference is permitted.
     pub section: &'static str,
-    /// What this section says.
+    /// The section's statement in short.
     pub because: &'static str,
 }
 
@@ -91,7 +91,7 @@ pub struct Registers {
 #[derive(Clone, Copy, Debug)]
 enum Frame {
     Distributor,
-    /// Registers in the redistributor frames, of which each CPU has one.
+    /// Registers in the redistributor frames. Each CPU has its own frame.
     Redistributor,
     Its,
 }

@@ -212,7 +212,8 @@ fn connect(child: &mut Child, socket: &Path) -> Result<BufReader<UnixStream>> {
 }
 
 impl Peer for Qemu {
-    /// Once the CPUs have answered the first request for acknowledgements, they have been set up.
+    /// Resets QEMU. Once the CPUs have answered the first request for acknowledgements, they have
+    /// been set up.
     fn reset(&mut self) -> Result<()> {
         self.monitor("system_reset", "\"RESET\"")?;
         if self.world != World::Stopped {

@@ -22,7 +22,7 @@ const COMMANDS_OF_PAGE: u64 = 128;
 /// Number of bytes to compare in each pending table. These bytes cover all LPIs that cases map.
 const COMPARED_PENDING: u64 = 0x200;
 
-/// A protocol line, and the way in which the replies to it are compared.
+/// A protocol line, and how the replies to it are compared.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Query {
     /// The line.
@@ -68,7 +68,7 @@ impl Query {
     }
 }
 
-/// The way in which two replies are compared.
+/// The method of comparing two replies.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Compared {
     /// The replies must be identical.

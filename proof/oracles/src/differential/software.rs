@@ -39,7 +39,7 @@ impl Before {
 }
 
 impl Software {
-    /// Returns the preparation with which `command` obeys the rules.
+    /// Returns the preparation that makes `command` obey the rules.
     pub(super) fn prepare(&mut self, command: Command) -> Before {
         let mut before = Before::default();
         match command {

@@ -1,4 +1,4 @@
-//! The steps of which a case consists.
+//! The steps of a case.
 
 use super::command::Command;
 

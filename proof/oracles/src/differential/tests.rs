@@ -76,8 +76,8 @@ fn what_is_found_is_made_small() {
         (mutant.model(WATCH_ALL).unwrap(), Model::new(mutant.world, WATCH_ALL).unwrap());
     let of = Comparison { family: Family::Wired, world: mutant.world };
     let found = compare(of, LIMITS, &mut faulty, &mut right).unwrap().mismatch.unwrap();
-    // The script contains the two writes with which every case starts, one priority write, and the
-    // read that shows the difference.
+    // The script contains the two writes that start every case, one priority write, and the read
+    // that shows the difference.
     assert_eq!(found.script.len(), 4, "{found}");
 }
 

@@ -1,5 +1,5 @@
-//! The configurations in which the machines are compared, which differ in the number of security
-//! states and in what the CPUs do.
+//! The configurations in which the machines are compared. They differ in the number of security
+//! states and in the activity of the CPUs.
 
 use super::address_map::CPUS;
 use super::family::Family;

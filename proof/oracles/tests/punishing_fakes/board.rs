@@ -180,7 +180,8 @@ impl GicPlatform for Board {
     }
 }
 
-/// A CPU's system registers. The registers read back what was written, with 5 priority bits.
+/// A CPU's system registers. The registers return the values that were written, with 5 priority
+/// bits.
 #[derive(Default)]
 pub(crate) struct CpuRegisters(RefCell<HashMap<u16, u64>>);
 

@@ -97,7 +97,7 @@ fn a_sender_under_device_id_0_is_named() {
     assert_eq!(table.explain(0).obstacle(), Some(expected));
 }
 
-/// If there are several faults between a vector and its CPU, the explanation names the first one.
+/// If several faults exist between a vector and its CPU, the explanation names the first one.
 #[test]
 fn masks_come_before_the_controller() {
     let machine = Machine::new();

@@ -1,5 +1,5 @@
-//! A GIC with an ITS and a GICv2m frame, set up as a guest would do it, and one vCPU that takes
-//! interrupts.
+//! A machine with one vCPU, and a GIC with an ITS and a GICv2m frame. The tests program the GIC and
+//! take interrupts on the guest's behalf.
 
 use doorbell_test_support::guest::{Kicks, Ram, ram};
 use gic_arch::icc;

@@ -81,8 +81,8 @@ impl Table {
         Ok(rows)
     }
 
-    /// Returns the number of SPIs of each frame by name; `None` if the frame's register determines
-    /// it.
+    /// Returns the number of SPIs of each frame by name, or `None` if the frame's register
+    /// determines the number.
     pub(super) fn frame_spis(&self) -> Result<BTreeMap<String, Option<u64>>> {
         let row = |part: Part<'_>| {
             let id = format!("MADT/MSI-frame@{}", part.number("MSI Frame ID")?);

@@ -54,7 +54,7 @@ fn first_table(blob: &[u8]) -> Result<Option<Vec<u8>>> {
     Ok(Some(table.context("a table is longer than the file")?.to_vec()))
 }
 
-/// A QEMU that executes commands, and that is killed on drop.
+/// A QEMU that executes commands, and is killed on drop.
 struct Qemu {
     child: Child,
     orders: ChildStdin,

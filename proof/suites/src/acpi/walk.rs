@@ -22,7 +22,7 @@ pub type Route = Option<(String, u64)>;
 type Stream = Option<(String, u64)>;
 
 /// Compares the routes and streams of every host and device with the results computed from the
-/// fields of `iort`. Requesters on buses that `mcfg` does not have must have no route.
+/// fields of `iort`. Requesters on buses that `mcfg` does not cover must have no route.
 ///
 /// # Errors
 /// Fails if the results differ.
@@ -74,7 +74,7 @@ pub fn compare(said: &Value, iort: &Table, madt: &Table, mcfg: Option<&Table>) -
 }
 
 /// Returns the name and the route of an SMMUv3 or a counter group that signals by message, that is,
-/// one with a valid mapping of its own and without wires (DEN 0049, SMMUv3 and PMCG nodes).
+/// one that has its own valid mapping and no wires (DEN 0049, SMMUv3 and PMCG nodes).
 fn own_messages(
     nodes: &BTreeMap<u64, Part<'_>>,
     node: Part<'_>,
@@ -126,7 +126,8 @@ fn stream(nodes: &BTreeMap<u64, Part<'_>>, target: u64, id: u64) -> Result<Strea
     Ok(if matches!(node.number("Type")?, 3 | 4) { Some((smmu(node)?, id)) } else { None })
 }
 
-/// Returns the stream that the command shows.
+/// Returns the stream that the command shows for a requester behind the device for which `is_meant`
+/// returns `true`.
 fn shown_stream(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64) -> Result<Stream> {
     let Some(device) = list(said, "devices")?.iter().find(|device| is_meant(device)) else {
         return Ok(None);

@@ -1,6 +1,6 @@
-//! The cost of ArceOS's own interrupt drivers and of ours: instructions of an interrupt, time until
-//! the first one, and size of the program. Our drivers include message-based SPIs, direct LPIs and
-//! GICv2m, which ArceOS's own lack.
+//! The cost of ArceOS's own interrupt drivers and of ours: instructions per interrupt, time until
+//! the first interrupt, and program size. Our drivers include message-based SPIs, direct LPIs and
+//! GICv2m, which ArceOS's own drivers lack.
 //!
 //! The program sends the messages itself, so the handler and the device are the same with both
 //! drivers. Time is virtual: QEMU counts a nanosecond for each instruction.
@@ -16,7 +16,7 @@ use doorbell_harness::image::{self, Image};
 use super::Output;
 use crate::qemu::cost::{self, InstructionSplit};
 
-/// Word on ArceOS's command line by which the program receives the interrupts.
+/// Word on ArceOS's command line that makes the program receive the interrupts.
 pub const WORD: &str = "watched";
 /// Part of the line that ArceOS logs when it has set up the disk's first vector. Later times depend
 /// on the disk.

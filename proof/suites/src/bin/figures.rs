@@ -13,7 +13,7 @@ use doorbell_suites::size;
 
 const PAGE: &str = "docs/measurements.md";
 const END: &str = "<!-- end of figures -->";
-/// The compared crate that needs another compiler, if it has been built.
+/// Program of the compared crate that needs another compiler, if it has been built.
 const PEER: &str = "peers/arm-vgic/target/release/arm-vgic-peer";
 
 /// Measures the figures of docs/measurements.md and writes them; the machine should be idle

@@ -315,8 +315,9 @@ impl<'t> Reader<'t> {
         highest
     }
 
-    /// Returns the first and the last requester behind a PCI host. All numbers exist elsewhere, and
-    /// under a mask, which maps several requesters to one number.
+    /// Returns the first and last requester IDs that exist at a node. Behind a PCI host, these are
+    /// the IDs on its buses. Without a PCI host, or if a mask maps several requesters to one ID,
+    /// all IDs exist.
     fn existing(&self, node: &Node, mask: &str) -> (u64, u64) {
         let host = self.host_of(node);
         if !is_bridge(host) || node.has(mask) {
@@ -335,7 +336,7 @@ impl<'t> Reader<'t> {
         (buses.0 << 8, buses.1 << 8 | 0xff)
     }
 
-    /// Returns the regions of registers in CPU addresses; `None` for a region that cannot be
+    /// Returns the register regions in CPU addresses, with `None` for each region that cannot be
     /// translated.
     fn regions(&self, node: &Node) -> Vec<Option<(u64, u64)>> {
         let (address, size) = self.shape(above(&node.path));
@@ -401,7 +402,7 @@ fn stream_row(iommu: &Node, (first, length): (u64, u64), stream: Option<u64>) ->
     })
 }
 
-/// Returns the node's kind of controller, by the command's name for it.
+/// Returns the controller kind of a node, under the name that the command uses.
 fn kind(node: &Node) -> Option<String> {
     if node.is_its() {
         return Some("its".into());

@@ -11,7 +11,8 @@ use doorbell_harness::workspace::Workspace;
 use doorbell_harness::{command, process};
 use serde_json::Value;
 
-/// Procedures, each with the rule that must find its mistake; `None` if the snapshot must be clean.
+/// Procedures, each with the rule that must find its mistake, or `None` if the snapshot must be
+/// clean.
 const EXPECTED: [(&str, Option<&str>); 3] = [
     ("documented", None),
     ("first-cpu-for-all", Some("shared-pending-table")),

@@ -37,7 +37,7 @@ const FEWEST: usize = 8;
 pub const LINUX: InstructionSplit =
     InstructionSplit { acknowledge: 130, dispatch: 224, finish: 220, leave: 143 };
 
-/// Use Linux's own addresses, so that its programs aren't logged.
+/// Linux's own addresses. Only these are logged, because its programs don't count.
 const KERNEL: &str = "0xffff000000000000..0xffffffffffffffff";
 
 /// Checks that an interrupt of the test bench takes fewer instructions from IAR to EOI than an

@@ -65,20 +65,20 @@ impl Machine {
         devices.iter().filter(move |device| !device.newer || version == Version::Backports)
     }
 
-    /// Returns the reasons for which the image may skip a test: the machine's missing features, and
-    /// this QEMU's defects.
+    /// Returns the reasons that the image may give for skipping a test: the machine's missing
+    /// features, and this QEMU's defects.
     pub fn reasons(&self, version: Version) -> Vec<&'static str> {
         [self.lacks, self.flaws(version)].concat()
     }
 
-    /// Returns the defects of this QEMU for which the image may skip a test.
+    /// Returns the defects of this QEMU that the image may give as reasons for skipping a test.
     fn flaws(&self, version: Version) -> &'static [&'static str] {
         match version {
             // Before QEMU 9.2, writing GICD_ITARGETSR did not affect pending interrupts.
             Version::Stable if self.options.contains("gic-version=2") => {
                 &["this QEMU leaves what is pending behind"]
             }
-            // QEMU has SMMU_GBPA since 8.0.
+            // QEMU has supported SMMU_GBPA since 8.0.
             Version::Stable if self.iommu() == "smmuv3" => {
                 &["this SMMU lets everything pass while it is off"]
             }

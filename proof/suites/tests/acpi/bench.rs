@@ -180,7 +180,7 @@ impl Bench {
         serde_json::from_str(&said).context("not JSON")
     }
 
-    /// Returns QEMU and the devicetree compiler.
+    /// Returns the unpacked QEMU and devicetree compiler, or an error if they could not be fetched.
     pub(crate) fn tools(&self) -> Result<&Tools> {
         self.tools.as_ref().map_err(|absent| absent.clone().into())
     }
@@ -191,7 +191,7 @@ impl Bench {
         Ok(iasl.command("iasl"))
     }
 
-    /// Compares the groups of CPUs that the command draws, by both of a machine's descriptions,
+    /// Compares the CPU groups that the command draws from each of a machine's two descriptions
     /// with the topology that the machine was started with.
     pub(crate) fn agree_with_topology(&self) -> Result<()> {
         const MACHINE: Virt =

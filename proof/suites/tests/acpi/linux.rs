@@ -45,8 +45,8 @@ const PORTS: &[&str] = &[
 ];
 const PORTS_FOUND: usize = 5;
 
-/// An IORT whose DeviceIDs differ from the requester IDs, which Linux reads from its first file
-/// system (`Documentation/admin-guide/acpi/initrd_table_override.rst`).
+/// An IORT whose DeviceIDs differ from the requester IDs. Linux reads it from its initramfs
+/// (`Documentation/admin-guide/acpi/initrd_table_override.rst`).
 const OTHER_IORT: &str = "proof/suites/tests/acpi/iort.asl";
 const IORT_IN_INITRAMFS: &str = "kernel/firmware/acpi/iort.aml";
 
@@ -132,8 +132,8 @@ impl Judge<'_> {
         Ok(())
     }
 
-    /// Replaces the IORT in `tables` by the compiled `source`, and packs it into a first file
-    /// system for Linux.
+    /// Replaces the IORT in `tables` with the compiled `source`, and packs it into an initramfs for
+    /// Linux.
     fn replace(&self, source: &str, tables: &Path) -> Result<PathBuf> {
         let compiled = self.bench.folder.join("iort-for-linux");
         let source = self.workspace.root.join(source);

@@ -1,5 +1,5 @@
-//! Compares the command with independent readers of ACPI tables: it must agree with what `iasl`
-//! shows, with QEMU's devicetree for the same machine, and with the routes that Linux uses.
+//! Compares the command with independent readers of ACPI tables: it must agree with `iasl`'s
+//! output, with QEMU's devicetree for the same machine, and with the routes that Linux uses.
 
 #![forbid(unsafe_code)]
 
@@ -55,7 +55,8 @@ fn main() -> ExitCode {
     suite::main(cases)
 }
 
-/// Returns two cases for each machine: its tables compared with iasl, and with its devicetree.
+/// Returns two cases for each machine: one compares its tables with iasl's output, and the other
+/// compares them with its devicetree.
 fn cases_on_qemu() -> Vec<Case> {
     let mut cases = Vec::new();
     for virt in VIRT {

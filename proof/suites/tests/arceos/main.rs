@@ -1,6 +1,6 @@
 //! Runs ArceOS, another project's kernel, on QEMU, with its own interrupt drivers and with
-//! `gic-driver`. A program on it reads and writes an NVMe disk. QEMU's trace of the GIC and the
-//! disk's contents decide.
+//! `gic-driver`. A program on it reads and writes an NVMe disk. The verdict is based on QEMU's
+//! trace of the GIC and the disk's contents.
 
 #![forbid(unsafe_code)]
 

@@ -86,7 +86,7 @@ const LIMIT: Duration = Duration::from_mins(1);
 /// Time limit of a case, which may fetch devicetrees, build the command, or test a thousand boards.
 const CASE_LIMIT: Duration = Duration::from_mins(30);
 
-/// Of this number of boards in a tree's sorted list, an ordinary run tests the first one.
+/// Interval at which an ordinary run picks boards from a tree's sorted list.
 const STEP: usize = 4;
 
 /// Number of messages of each vector in the cases that test many boards.
@@ -211,7 +211,8 @@ impl Bench {
         }
     }
 
-    /// Compares the command's description of a board; the command may be unable to run the board.
+    /// Compares the command's description of a board with its devicetree. The command need not be
+    /// able to run the board.
     fn inspect(&self, file: &Path, source: &Source) -> Result<()> {
         let mut inspect = process::command(&self.command.to_string_lossy(), Path::new("/"));
         let output = process::output(inspect.args(["inspect", "--json"]).arg(file))?;
@@ -227,8 +228,8 @@ impl Bench {
         Ok("a GICv2, inspected and not run".into())
     }
 
-    /// Tests, with few messages, the other boards of a tree: all of them in a long run, otherwise
-    /// one of [`STEP`]. An error names the failed boards.
+    /// Tests the other boards of a tree with few messages: all of them in a long run, otherwise
+    /// every [`STEP`]th board. An error names the failed boards.
     fn sweep(&self, tree: Tree) -> Result<()> {
         let mut boards = dtb::files(&self.folder(tree)?)?;
         boards.retain(|(board, _)| !chosen(tree).contains(&board.as_str()));
@@ -294,7 +295,8 @@ fn explained_shortage(report: &Value) -> Result<bool> {
     Ok(shortage)
 }
 
-/// Returns `true` if this device is the node or a function behind it, and has vectors.
+/// Returns `true` if this device has vectors, and is either the node itself or a function behind
+/// it.
 fn is_served(device: &Value, node: &str) -> bool {
     text(&device["id"]).starts_with(node)
         && device["vectors"].as_array().is_some_and(|vectors| !vectors.is_empty())

@@ -183,8 +183,8 @@ fn parts(workspace: &Workspace) -> BTreeSet<&OsStr> {
     ["Cargo.toml", "Cargo.lock"].into_iter().map(OsStr::new).chain(folders).collect()
 }
 
-/// Makes `to` a copy of `from`, in which the `changed` files have these contents. Leaves files
-/// alone that are correct, so that cargo finds their artifacts up to date.
+/// Makes `to` a copy of `from`, in which the `changed` files have these contents. Does not touch
+/// files that are already correct, so that cargo considers their artifacts up to date.
 fn mirror(from: &Path, to: &Path, changed: &BTreeMap<PathBuf, String>) -> Result<()> {
     if !from.is_dir() {
         let contents = match changed.get(from) {

@@ -50,7 +50,8 @@ fn boot(workspace: &Workspace, host: Host) -> Result<Report> {
     if let Err(error) = &outcome
         && !report.has_our_routes()
     {
-        // Our routes cannot be the cause of a hang, unlike QEMU's emulation of nested guests.
+        // Our routes were not in use yet, so they did not cause the hang. QEMU's emulation of
+        // nested guests may have.
         eprintln!("booting again: {error:#}");
         (report, outcome) = watch(&mut qemu);
     }

@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     suite::main(cases)
 }
 
-/// Returns a case that compares the model with KVM of a kernel.
+/// Returns a case that compares the model with the KVM of a kernel.
 fn judge(version: Version, plans: Option<u32>) -> Case {
     let name = format!("KVM of {version:?}'s kernel");
     Case::new(name, PREPARATION + kvm::limit(plans), move || kvm::judge(version, plans))

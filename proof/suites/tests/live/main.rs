@@ -85,7 +85,7 @@ macro_rules! all {
         ]
     };
 }
-/// Machine, the fault that is planted in it, and the expected results of the command.
+/// Machine with a planted fault, and the expected results of the command.
 #[derive(Clone, Copy, Debug)]
 struct Subject {
     name: &'static str,

@@ -42,7 +42,7 @@ const FOREIGN: &str = "const one = document.createElement('script');
 /// Color scheme and width of a window.
 type View = (&'static str, u32);
 
-/// Color schemes and window widths with which the page is tested.
+/// Color schemes and window widths that the page is tested with.
 const VIEWS: [View; 4] = [("light", 1280), ("light", 390), ("dark", 1280), ("dark", 390)];
 const HEIGHT: u32 = 900;
 /// Maximum number of defects printed for a page.
@@ -236,7 +236,7 @@ impl Bench {
         self.quiet()
     }
 
-    /// Returns what the command prints, whatever its exit status.
+    /// Returns the command's output, whatever its exit status.
     fn json(&self, arguments: &[&str]) -> Result<Value> {
         let mut command = process::command(&self.command.to_string_lossy(), &self.folder);
         let output = process::output(command.args(arguments))?;

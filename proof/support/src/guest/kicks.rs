@@ -28,7 +28,7 @@ impl Kicks {
         self.counts()[cpu]
     }
 
-    /// Returns the number of times that all vCPUs together have been kicked.
+    /// Returns the total number of kicks of all vCPUs.
     pub fn total(&self) -> usize {
         self.counts().iter().sum()
     }

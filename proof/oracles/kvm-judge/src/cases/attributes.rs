@@ -84,7 +84,7 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Returns the bits of an attribute that must be equal. Omitted are bits that identify the machine,
+/// Returns the bits of an attribute that must be equal. Excludes bits that identify the machine,
 /// memory attributes that KVM replaces, and bits that only the model lets a guest set.
 fn known(device: KvmDevice, attribute: Attribute) -> u64 {
     const QUEUE: u64 = 0x800f_ffff_ffff_f0ff;

@@ -8,7 +8,7 @@ pub(super) fn tell(fact: impl Into<Fact>) {
     println!("{}", serde_json::to_string(&fact.into()).expect("facts consist of text and numbers"));
 }
 
-/// Outcome counts so far.
+/// Numbers of outcomes so far.
 #[derive(Debug, Default)]
 pub(super) struct Count {
     pub(super) passed: usize,

@@ -41,7 +41,7 @@ fn spoiled_tables(plan: &Plan, seed: u64) -> Result<(), Failure> {
     accept(different.is_empty(), || format!("{} differ: {}", different.len(), different.join("; ")))
 }
 
-/// The interrupts that were acknowledged, as one list per vCPU.
+/// The acknowledged interrupts, in one list per vCPU.
 type Acknowledged = Vec<Vec<u32>>;
 
 /// Restores a snapshot on a new machine. Returns the interrupts delivered before and after messages

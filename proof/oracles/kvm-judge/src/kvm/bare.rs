@@ -78,6 +78,6 @@ fn create(vm: &VmFd, kind: u32) -> Result<DeviceFd, Failure> {
 }
 
 pub(super) fn errno(error: kvm_ioctls::Error) -> Errno {
-    // The case fails, whatever the error number is.
+    // The case fails regardless of the error number.
     Errno::from_number(error.errno()).unwrap_or(Errno::NoAccess)
 }

@@ -119,7 +119,7 @@ const PAGE: u32 = 0x2000;
 const MOST_EVENTS: u32 = 4;
 /// Number of devices that exist at both ITSes.
 const TWINS: usize = 2;
-/// Maximum number of EventID bits with which a device's table fits into 4 KiB.
+/// Maximum number of EventID bits for which a device's table fits into 4 KiB.
 const MOST_EVENT_BITS: u32 = 9;
 
 impl Plan {

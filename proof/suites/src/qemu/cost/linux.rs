@@ -9,7 +9,8 @@ use doorbell_harness::apt::{Apt, Suite};
 use doorbell_harness::workspace::Workspace;
 use doorbell_harness::{cache, dtb, initramfs, small_linux};
 
-/// Reads once so that one-time work isn't measured, and then sixteen times for the log.
+/// Init program. Reads once, so that one-time work isn't measured, and then sixteen times for the
+/// log.
 const INIT: &str = r#"#!/busybox sh
 B=/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
@@ -24,19 +25,19 @@ echo '{"watched":"done"}'
 $B poweroff -f
 "#;
 
-/// The kernel and its first file system.
+/// The kernel and its initramfs.
 #[derive(Debug)]
 pub struct Linux {
     /// The kernel.
     pub kernel: PathBuf,
-    /// The first file system.
+    /// The initramfs.
     pub initrd: PathBuf,
     /// File name of the kernel.
     pub name: String,
 }
 
 impl Linux {
-    /// Fetches the release's kernel into the cache, and packs its first file system.
+    /// Fetches the release's kernel into the cache, and packs its initramfs.
     pub fn fetch(workspace: &Workspace) -> Result<Self> {
         let folder = cache::folder(workspace).join("linux");
         if !cache::is_filled(&folder) {

@@ -12,7 +12,7 @@ use doorbell_harness::{cache, process, toolchain};
 use super::host::Host;
 
 const MANIFEST: &str = "adopters/alioth";
-/// Files of the C library, and of GCC's, with which a program begins and ends.
+/// Object files of the C library, and of GCC's library, at the beginning and end of a program.
 const C_FILES: [&str; 3] = ["rcrt1.o", "crti.o", "crtn.o"];
 const GCC_FILES: [&str; 2] = ["crtbeginS.o", "crtendS.o"];
 
@@ -35,7 +35,7 @@ pub(crate) fn build(workspace: &Workspace, host: Host) -> Result<PathBuf> {
     Ok(folder.join(target).join("release/alioth-adopter"))
 }
 
-/// The folders of Debian's C library and of GCC's for arm64, unpacked in the cache.
+/// The folders of Debian's C library and GCC's library for arm64, unpacked in the cache.
 struct Libraries {
     c: PathBuf,
     gcc: PathBuf,

@@ -48,7 +48,7 @@ ask 0 30; ask 1 $tries
 $B poweroff -f
 "#;
 
-/// The first process of the monitor's Linux, whose kernel counts the system calls.
+/// The first process of the monitor's Linux. The kernel counts the system calls.
 const HOST: &str = r#"#!/busybox sh
 B=/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
@@ -77,8 +77,7 @@ done
 $B poweroff -f
 "#;
 
-/// The kernel of both the monitor's Linux and the guest, and the first file system of the monitor's
-/// Linux.
+/// The kernel of both the monitor's Linux and the guest, and the initramfs of the monitor's Linux.
 #[derive(Debug)]
 pub(crate) struct Files {
     pub(crate) kernel: PathBuf,
@@ -86,7 +85,7 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Fetches the packages into the cache, and packs the file systems.
+    /// Fetches the packages into the cache, and packs each initramfs.
     pub(crate) fn of(workspace: &Workspace, host: Host, program: &Path) -> Result<Self> {
         let packages = packages(workspace, host)?;
         let kernel = small_linux::kernel(&packages)?;

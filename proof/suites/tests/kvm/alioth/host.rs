@@ -57,7 +57,7 @@ impl Host {
         }
     }
 
-    /// Returns a command for the machine, which lacks a kernel.
+    /// Returns a command for the machine. The caller must add a kernel.
     pub(crate) fn command(self, workspace: &Workspace) -> Result<Command> {
         let mut qemu = match self {
             Self::Arm64 => fetched::qemu(Version::Backports)?.command(PROGRAM),
@@ -76,7 +76,7 @@ impl Host {
     }
 }
 
-/// Returns the command of QEMU for x86. Its programs come from packages for x86.
+/// Returns a command for the QEMU that emulates x86. Its programs come from packages for x86.
 fn x86_qemu(workspace: &Workspace) -> Result<Command> {
     if (consts::ARCH, consts::OS) != ("x86_64", "linux") {
         return Err(Absent::new(format!("not on {}", consts::ARCH)).into());
