@@ -8,11 +8,11 @@ use anyhow::Result;
 use crate::tally::Tally;
 use doorbell_harness::process;
 
-/// Time within which a program must finish at least one more test, or a build must end.
+/// Maximum duration of a build, and of the time between two completed tests of a program.
 pub(crate) const LIMIT: Duration = Duration::from_mins(40);
 
-/// Runs a `cargo test` command, shows its output and counts the results. The command must print
-/// another line, or end, within `silence`.
+/// Runs a `cargo test` command, shows its output and counts the results. Fails if the command
+/// neither prints a line nor ends for the duration `silence`.
 pub(crate) fn count_all(cargo: &mut Command, silence: Duration, tally: &mut Tally) -> Result<()> {
     let failures_before = tally.failures();
     let mut reason = Reason::default();

@@ -36,7 +36,7 @@ image_rt::image!(main);
 
 /// Number of measured repetitions. An earlier one, which includes one-time work, is not measured.
 const TURNS: u64 = 200;
-/// Number of times that the other CPU is woken, and milliseconds of sleep before each.
+/// Number of times that the other CPU is woken, and its sleep before each wake-up in milliseconds.
 const NAPS: u64 = 12;
 const NAP: u64 = 3;
 const IPI: SgiId = SgiId::new(1).expect("16 SGIs exist");

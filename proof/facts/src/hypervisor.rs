@@ -93,7 +93,7 @@ pub enum HypervisorFact {
         guest: usize,
         /// Index of the vCPU.
         vcpu: u32,
-        /// The reason under which the exit is counted.
+        /// The category under which the exit is counted.
         reason: Text,
         /// The operands of the trapped instruction, as free text.
         detail: Text,

@@ -19,7 +19,7 @@ pub fn build(workspace: &Workspace) -> Result<PathBuf> {
     Ok(workspace.target.join("release/doorbell"))
 }
 
-/// Checks that messages were sent and that none was lost, spurious or delivered to a wrong CPU.
+/// Checks that messages were sent and that none was lost, spurious or delivered to the wrong CPU.
 /// Returns a one-line summary.
 pub fn judge_totals(totals: &Value) -> Result<String> {
     let number =

@@ -11,7 +11,7 @@ use crate::toolchain::{self, JUDGE_TARGET};
 use crate::workspace::Workspace;
 use crate::{cache, dtb, process};
 
-/// Modules of the NVMe driver of the release's kernel, in the order of their dependencies.
+/// Modules of the kernel's NVMe driver, in dependency order.
 pub const NVME: &[&str] = &[
     "crc64.ko",
     "crct10dif_common.ko",

@@ -1,5 +1,5 @@
-//! Judges ArceOS's interrupts from QEMU's trace of the GIC, and from the output of the program in
-//! `adopters/arceos`.
+//! Checks ArceOS's interrupt handling against QEMU's trace of the GIC and the output of the program
+//! in `adopters/arceos`.
 
 pub mod cost;
 

@@ -42,8 +42,8 @@ pub(crate) enum Command {
     Run(RunArgs),
     /// List the embedded machines.
     Machines(OutputArgs),
-    /// Measure injection, acknowledgment, dispatch, and each kind of controller, as ratios to
-    /// floors in the same run.
+    /// Measure injection, acknowledgment, dispatch, and messages through each kind of controller,
+    /// relative to floors that are measured in the same run.
     Bench(BenchArgs),
     /// Try every kind of endpoint on every kind of controller, behind every IOMMU layer, on bare
     /// metal and in guests.

@@ -73,7 +73,7 @@ fn find(machine: &Machine, name: &str) -> String {
     }
 }
 
-/// Returns the vendor and device IDs of the functions for which `are` is true.
+/// Returns the vendor and device IDs of the functions that `are` selects.
 fn functions(machine: &Machine, are: impl Fn(&&Function) -> bool) -> String {
     let functions = machine.functions.iter().filter(are);
     let mut ids: Vec<_> = functions.map(|f| format!("{:04x}:{:04x}", f.vendor, f.device)).collect();

@@ -11,7 +11,7 @@ use crate::dtb::Tools;
 use crate::workspace::Workspace;
 
 const PACKAGES: [&str; 3] = ["chromium", "chromium-driver", "fonts-dejavu-core"];
-/// Path of Fontconfig's configuration in the folder of the packages.
+/// Path of the Fontconfig configuration in the packages' folder.
 pub(super) const FONTS: &str = "fonts.conf";
 /// Path of the browser in that folder: the executable, not the script that starts it on a desktop.
 pub(super) const BROWSER: &str = "usr/lib/chromium/chromium";

@@ -126,8 +126,8 @@ fn stream(nodes: &BTreeMap<u64, Part<'_>>, target: u64, id: u64) -> Result<Strea
     Ok(if matches!(node.number("Type")?, 3 | 4) { Some((smmu(node)?, id)) } else { None })
 }
 
-/// Returns the stream that the command shows for a requester behind the device for which `is_meant`
-/// returns `true`.
+/// Returns the stream that the command shows for a requester behind the device that `is_meant`
+/// selects.
 fn shown_stream(said: &Value, is_meant: impl Fn(&Value) -> bool, requester: u64) -> Result<Stream> {
     let Some(device) = list(said, "devices")?.iter().find(|device| is_meant(device)) else {
         return Ok(None);

@@ -370,7 +370,7 @@ impl<'t> Reader<'t> {
         self.translate(upper, found?)
     }
 
-    /// Returns the numbers of cells for addresses and sizes on the bus at `path`.
+    /// Returns `#address-cells` and `#size-cells` of the bus at `path`.
     fn shape(&self, path: &str) -> (usize, usize) {
         let stated = |name: &str| {
             let mut at = path;

@@ -162,7 +162,7 @@ impl Bench {
         Ok(Self { command, tools, absent, output: workspace.target.join("boards") })
     }
 
-    /// Returns the folder of a tree, if it could be fetched.
+    /// Returns the folder of a tree, or the reason why the tree could not be fetched.
     fn folder(&self, tree: Tree) -> Result<PathBuf> {
         if let Some((_, why)) = self.absent.iter().find(|(absent, _)| *absent == tree) {
             return Err(why.clone().into());
