@@ -3,12 +3,14 @@
 use super::ledger::{Signal, Source};
 use super::machine::World;
 use super::program::event;
+use super::seat::Seat;
 use crate::guest::FIRST_LPI;
 use crate::half::Half;
 use fastrand::Rng;
 use gic_arch::icc;
 use gic_arch::its::{CollectionId, Command};
-use vgic::{SecurityView, VgicConfig};
+use std::mem;
+use vgic::{Progress, SecurityView, VgicConfig};
 
 /// The CPU that drains.
 const CPU: usize = 0;
@@ -36,8 +38,9 @@ fn group_priority(config: &VgicConfig, priority: u8) -> u8 {
 /// Signals interrupts with random priorities to a CPU, and checks the order in which the CPU
 /// acknowledges them, the running priority, and the effect of the priority mask.
 pub(crate) fn drain(world: &mut World, rng: &mut Rng) {
-    let mut seat = world.seats.remove(CPU);
-    seat.end_all();
+    let mut seats = mem::take(&mut world.seats);
+    seats.iter_mut().for_each(|seat| take_all(world, seat, rng));
+    let seat = &mut seats[CPU];
     let is_used = |source: &&Source| match source.signal {
         Signal::Pulse(_) | Signal::Spi | Signal::Level(_) | Signal::Lpi => {
             source.cpu.is_none_or(|cpu| cpu == CPU)
@@ -73,7 +76,21 @@ pub(crate) fn drain(world: &mut World, rng: &mut Rng) {
         program(world, source, 0);
         acknowledge(world, vcpu, &[(0, intid)]);
     }
-    world.seats.insert(CPU, seat);
+    world.seats = seats;
+}
+
+/// Handles and ends all interrupts of a vCPU, also at CPUs that do not drain: an active interrupt is
+/// not signaled to another CPU, and a pending LPI may follow its collection.
+///
+/// Interrupts may be pending although all signals have been handled: a handling also counts for a
+/// signal that arrives between the acknowledgment and the handler's start, and a vCPU may send an
+/// SGI after the last check.
+fn take_all(world: &World, seat: &mut Seat, rng: &mut Rng) {
+    while world.guest.gic.poll() == Progress::Unfinished {}
+    seat.end_all();
+    while seat.take_one(world, rng) {
+        seat.end_all();
+    }
 }
 
 /// Sets an interrupt's priority and target, and returns the priority as the guest reads it.
@@ -118,7 +135,7 @@ fn acknowledge(world: &World, vcpu: &mut Half, expected: &[(u8, u32)]) {
     let mut left = expected.to_vec();
     let mut last = 0;
     loop {
-        while world.guest.gic.poll() == vgic::Progress::Unfinished {}
+        while world.guest.gic.poll() == Progress::Unfinished {}
         let intid = u32::try_from(vcpu.read_sysreg(icc::IAR1.encoding())).unwrap();
         if intid == 1023 {
             break;

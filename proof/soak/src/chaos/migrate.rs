@@ -2,6 +2,7 @@
 
 use super::machine::{self, Plan, World};
 use super::program;
+use crate::guest::FIRST_LPI;
 use crate::half::Half;
 use crate::lifecycle;
 use fastrand::Rng;
@@ -9,9 +10,15 @@ use gic_arch::{gicr, icc};
 use std::mem;
 use vgic::saved_state::SavedState;
 
+/// INTID of the first SPI.
+const FIRST_SPI: u32 = 32;
+
 /// Migrates, and returns the name of the way.
 pub(crate) fn migrate(world: &mut World, rng: &mut Rng) -> &'static str {
     let disabled = if rng.bool() { program::leave_work(world, rng) } else { Vec::new() };
+    if world.plan == Plan::Kvm {
+        route_active(world);
+    }
     world.unlink();
     let mut vcpus = Vec::new();
     let mut seats = Vec::new();
@@ -44,6 +51,17 @@ pub(crate) fn migrate(world: &mut World, rng: &mut Rng) -> &'static str {
     }
     (0..world.guest.gic.config().its.len()).for_each(|its| world.guest.wait_its(its));
     way
+}
+
+/// Routes each active SPI to the CPU that acknowledged it. KVM's format does not contain that CPU,
+/// so a restore assumes that an SPI is active at its target.
+fn route_active(world: &World) {
+    for seat in &world.seats {
+        let spis = seat.running.iter().filter(|(_, intid)| (FIRST_SPI..FIRST_LPI).contains(intid));
+        for (_, intid) in spis {
+            world.guest.route(*intid, Some(seat.cpu()));
+        }
+    }
 }
 
 /// Returns the state that a fresh machine has after KVM's save and restore.

@@ -58,7 +58,7 @@ impl Seat {
 
     /// Acknowledges an interrupt, if one is signaled, and may end it. Returns `true` if one was
     /// acknowledged.
-    fn take_one(&mut self, world: &World, rng: &mut Rng) -> bool {
+    pub(super) fn take_one(&mut self, world: &World, rng: &mut Rng) -> bool {
         let inputs = self.vcpu.inputs();
         let group = usize::from(inputs.irq);
         if !inputs.any() {
