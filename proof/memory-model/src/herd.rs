@@ -9,8 +9,6 @@ use doorbell_harness::apt::{self, Apt};
 use doorbell_harness::workspace::Workspace;
 use doorbell_harness::{cache, process};
 
-/// Maximum processor time for one litmus test.
-pub const LIMIT: Duration = Duration::from_mins(1);
 /// Packages that are unpacked: herd7, and the libraries of its suite.
 const PACKAGES: [&str; 3] = ["herdtools7", "libc6", "libgmp10"];
 /// Options that make herd7 faster by an order of magnitude and do not change a verdict. It ends
@@ -25,6 +23,8 @@ const SOLVER: [&str; 2] = ["-variant", "OldSolver"];
 #[derive(Debug)]
 pub struct Herd {
     root: PathBuf,
+    /// Maximum processor time for one litmus test.
+    limit: Duration,
 }
 
 /// herd7's verdict on a condition.
@@ -36,11 +36,12 @@ pub enum Verdict {
     Sometimes,
 }
 
-/// Unpacks herd7 into the cache.
+/// Unpacks herd7 into the cache. It is stopped when it has used `limit` of processor time for a
+/// litmus test.
 ///
 /// # Errors
 /// Fails if Debian's mirror does not have the package for this machine's architecture.
-pub fn fetch(workspace: &Workspace) -> Result<Herd> {
+pub fn fetch(workspace: &Workspace, limit: Duration) -> Result<Herd> {
     let root = cache::folder(workspace).join("herdtools7");
     cache::fill(&root, || {
         let apt = Apt::update_unstable(&cache::folder(workspace).join("apt-unstable"))?;
@@ -54,21 +55,21 @@ pub fn fetch(workspace: &Workspace) -> Result<Herd> {
         }
         Ok(())
     })?;
-    Ok(Herd { root })
+    Ok(Herd { root, limit })
 }
 
 impl Herd {
     /// Judges a litmus test.
     ///
     /// # Errors
-    /// Fails if herd7 cannot read the test, or exceeds [`LIMIT`].
+    /// Fails if herd7 cannot read the test, or exceeds the limit.
     pub fn judge(&self, test: &str, folder: &Path, name: &str) -> Result<Verdict> {
         let file = folder.join(format!("{name}.litmus"));
         fs::write(&file, test)?;
         let libraries = self.libraries()?;
         // The suite's own dynamic linker runs herd7 with the suite's own C library.
         let mut herd = process::command("prlimit", folder);
-        herd.arg(format!("--cpu={}", LIMIT.as_secs()));
+        herd.arg(format!("--cpu={}", self.limit.as_secs()));
         herd.arg(linker(&libraries)?).arg("--library-path").arg(&libraries);
         herd.arg(self.root.join("usr/bin/herd7"));
         herd.arg("-set-libdir").arg(self.root.join("usr/share/herdtools7/herd"));

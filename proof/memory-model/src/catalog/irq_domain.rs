@@ -92,7 +92,7 @@ pub(super) const CASES: &[Case] = &[
         package: "irq-domain",
         fails: EXCLUSIVES,
         quick: &[],
-        slow: &[Target::Rcpc, Target::V8],
+        slow: ALL,
         words: &[
             shared("word", call("word", CELL), CLOSED),
             shared("value", call("value", CELL), 7),

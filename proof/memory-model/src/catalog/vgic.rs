@@ -1,9 +1,7 @@
 //! Tests of `vgic`: injection, acknowledgment and the wake-up protocol.
 
 use crate::case::Does::{Calls, Reads, Requires, Writes};
-use crate::case::{
-    ALL, Argument, Call, Case, DATA, EVERY, EXCLUSIVES, Word, call, fixed, object, shared,
-};
+use crate::case::{ALL, Argument, Call, Case, DATA, EVERY, Word, call, fixed, object, shared};
 use crate::compile::Target;
 
 const MODEL: &[Argument] = &[object("model")];
@@ -161,7 +159,7 @@ pub(super) const CASES: &[Case] = &[
         package: "vgic",
         fails: ALL,
         quick: &[],
-        slow: EXCLUSIVES,
+        slow: ALL,
         words: &[
             FIRST_OWN,
             entry(LISTED),

@@ -23,6 +23,10 @@ use doorbell_memory_model::{VERDICTS, catalog};
 const LIMIT: Duration = Duration::from_mins(20);
 /// Time limit of a long case, which judges each ordering of a test weakened by one step.
 const LONG_LIMIT: Duration = Duration::from_hours(2);
+/// Maximum processor time for one litmus test.
+const LITMUS_LIMIT: Duration = Duration::from_mins(1);
+/// Maximum processor time for one litmus test in the long run.
+const LONG_LITMUS_LIMIT: Duration = Duration::from_mins(15);
 /// Tests that run in Miri: those of the files that contain `unsafe`, and those with threads.
 const MIRI: &[Tests] = &[
     Tests { package: "doorbell-fallible", target: &["--lib"], names: &["heap::", "shared::"] },
@@ -54,7 +58,7 @@ fn main() -> ExitCode {
         let targets = test.quick.iter().chain(slow.iter().filter(is_recorded));
         for &target in targets.filter(|_| suite::is_long()) {
             let name = format!("{}: {}: weakened", test.name, target.name());
-            cases.push(Case::new(name, LIMIT, move || weaken(test, target)));
+            cases.push(Case::new(name, LONG_LIMIT, move || weaken(test, target)));
         }
     }
     if suite::is_long() {
@@ -72,7 +76,8 @@ fn prefix(test: &Litmus, target: Target) -> String {
 
 fn simulator() -> Result<&'static Herd> {
     static HERD: Shared<Herd> = Shared::new();
-    HERD.get(|| herd::fetch(workspace::this()?).or_absent("herd7"))
+    let limit = if suite::is_long() { LONG_LITMUS_LIMIT } else { LITMUS_LIMIT };
+    HERD.get(|| herd::fetch(workspace::this()?, limit).or_absent("herd7"))
 }
 
 /// Calls `work` with the code of a package, which is compiled once for each target.
