@@ -30,7 +30,7 @@ pub fn registers() -> CpuRegisters {
 const MOST_TURNS: u32 = 1_000_000;
 
 impl LocalCpu for Kernel {
-    /// Masks interrupts with DAIF. A kernel with a scheduler should also implement `yield_now`.
+    /// Uses DAIF. In `yield_now`, a kernel with a scheduler should yield.
     fn irq_save(&self) -> IrqState {
         IrqState::new(cpu::irq_save() as usize)
     }

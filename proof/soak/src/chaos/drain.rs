@@ -39,7 +39,9 @@ fn group_priority(config: &VgicConfig, priority: u8) -> u8 {
 /// acknowledges them, the running priority, and the effect of the priority mask.
 pub(crate) fn drain(world: &mut World, rng: &mut Rng) {
     let mut seats = mem::take(&mut world.seats);
-    seats.iter_mut().for_each(|seat| take_all(world, seat, rng));
+    for seat in &mut seats {
+        take_all(world, seat, rng);
+    }
     let seat = &mut seats[CPU];
     let is_used = |source: &&Source| match source.signal {
         Signal::Pulse(_) | Signal::Spi | Signal::Level(_) | Signal::Lpi => {
@@ -79,8 +81,8 @@ pub(crate) fn drain(world: &mut World, rng: &mut Rng) {
     world.seats = seats;
 }
 
-/// Handles and ends all interrupts of a vCPU, also at CPUs that do not drain: an active interrupt is
-/// not signaled to another CPU, and a pending LPI may follow its collection.
+/// Handles and ends all interrupts of a vCPU, even if another one drains: an active interrupt is not
+/// signaled to another CPU, and a pending LPI may follow its collection.
 ///
 /// Interrupts may be pending although all signals have been handled: a handling also counts for a
 /// signal that arrives between the acknowledgment and the handler's start, and a vCPU may send an
