@@ -81,7 +81,7 @@ pub(crate) fn drain(world: &mut World, rng: &mut Rng) {
     world.seats = seats;
 }
 
-/// Handles and ends all interrupts of a vCPU, even if another one drains: an active interrupt is not
+/// Handles and ends all interrupts of a vCPU, whether or not it drains: an active interrupt is not
 /// signaled to another CPU, and a pending LPI may follow its collection.
 ///
 /// Interrupts may be pending although all signals have been handled: a handling also counts for a
