@@ -34,8 +34,8 @@ const SURROUNDINGS: &[&str] =
     &["-nodefaults", "-display", "none", "-serial", "stdio", "-no-reboot"];
 const COMMAND_LINE: &str = "console=ttyAMA0 quiet panic=-1";
 
-/// Returns the time limit of a run with `plans` plans, where `None` stands for the judge's default
-/// number.
+/// Returns the time limit of a run with `plans` plans, or with the judge's default number of plans
+/// if `plans` is `None`.
 pub fn limit(plans: Option<u32>) -> Duration {
     LIMIT + PER_PLAN * plans.unwrap_or(0)
 }
