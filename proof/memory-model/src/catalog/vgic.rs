@@ -39,6 +39,20 @@ const fn entry(value: u64) -> Word {
     Word { constant: (1 << 57) - 1, ..shared("entry", ENTRY, value) }
 }
 
+/// An idle entry whose ready bit is still set.
+const READY: &[Word] =
+    &[FIRST_OWN, entry(IDLE), shared("leaf", MODEL_LEAF, 1), MODEL_SUMMARY, MODEL_TOP, MODEL_MASK];
+
+/// A listed entry whose ready bit is clear.
+const FOLDED: &[Word] = &[
+    FIRST_OWN,
+    entry(LISTED),
+    shared("leaf", MODEL_LEAF, 0),
+    MODEL_SUMMARY,
+    MODEL_TOP,
+    MODEL_MASK,
+];
+
 /// The tests.
 pub(super) const CASES: &[Case] = &[
     WAKE_UP,
@@ -106,14 +120,7 @@ pub(super) const CASES: &[Case] = &[
         fails: ALL,
         quick: &[],
         slow: ALL,
-        words: &[
-            FIRST_OWN,
-            entry(IDLE),
-            shared("leaf", MODEL_LEAF, 1),
-            MODEL_SUMMARY,
-            MODEL_TOP,
-            MODEL_MASK,
-        ],
+        words: READY,
         threads: &[&[Calls(call("send", MODEL), "")], &[Calls(call("take", MODEL), "")]],
         forbidden: "entry=0xc600000000000001 /\\ leaf=0",
         possible: "entry=0xc600000000000001 /\\ leaf=1",
@@ -124,14 +131,7 @@ pub(super) const CASES: &[Case] = &[
         fails: ALL,
         quick: &[],
         slow: ALL,
-        words: &[
-            FIRST_OWN,
-            entry(IDLE),
-            shared("leaf", MODEL_LEAF, 1),
-            MODEL_SUMMARY,
-            MODEL_TOP,
-            MODEL_MASK,
-        ],
+        words: READY,
         threads: &[&[Calls(call("send", MODEL), "")], &[Calls(call("peek", MODEL), "")]],
         forbidden: "entry=0xc600000000000001 /\\ leaf=0",
         possible: "entry=0xc600000000000001 /\\ leaf=1",
@@ -142,14 +142,7 @@ pub(super) const CASES: &[Case] = &[
         fails: ALL,
         quick: &[],
         slow: ALL,
-        words: &[
-            FIRST_OWN,
-            entry(LISTED),
-            shared("leaf", MODEL_LEAF, 0),
-            MODEL_SUMMARY,
-            MODEL_TOP,
-            MODEL_MASK,
-        ],
+        words: FOLDED,
         threads: &[&[Calls(call("send", MODEL), "")], &[Calls(call("fold", FOLDS), "")]],
         forbidden: "entry=0xc600000000000001 /\\ leaf=0",
         possible: "entry=0xc600000000000001 /\\ leaf=1",
@@ -160,14 +153,7 @@ pub(super) const CASES: &[Case] = &[
         fails: ALL,
         quick: &[],
         slow: ALL,
-        words: &[
-            FIRST_OWN,
-            entry(LISTED),
-            shared("leaf", MODEL_LEAF, 0),
-            MODEL_SUMMARY,
-            MODEL_TOP,
-            MODEL_MASK,
-        ],
+        words: FOLDED,
         threads: &[
             &[Calls(call("send", MODEL), "")],
             &[Calls(call("fold", FOLDS), ""), Calls(call("take", MODEL), "taken")],
