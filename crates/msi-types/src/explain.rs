@@ -11,6 +11,7 @@ mod fix;
 mod obstacle;
 mod setup;
 mod table_register;
+mod unexamined;
 mod words;
 
 pub use controller::ExplainInput;
@@ -18,6 +19,7 @@ pub use fact::{Fact, TargetState};
 pub use obstacle::{Group, Obstacle};
 pub use setup::SetupFault;
 pub use table_register::TableRegister;
+pub use unexamined::{StageState, Unexamined};
 
 use core::fmt;
 
@@ -107,32 +109,75 @@ impl fmt::Display for Stage {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[must_use]
 pub struct Explanation {
-    /// At most one fact per stage, in the order of the stages.
-    facts: [Option<Fact>; Stage::ALL.len()],
+    /// Facts in the order of their stages, and those of one stage in the order of observation.
+    facts: [Option<Fact>; MOST_FACTS],
     obstacle: Option<Obstacle>,
+    /// Bit `n` is set if the fact with number `n` of [`Unexamined::ALL`] was not examined.
+    unexamined: u16,
 }
+
+/// Maximum number of facts in an explanation. No explanation of these libraries has more.
+const MOST_FACTS: usize = 14;
 
 impl Explanation {
     /// Creates an explanation without facts or an obstacle.
     pub const fn new() -> Self {
-        Self { facts: [None; Stage::ALL.len()], obstacle: None }
+        Self { facts: [None; MOST_FACTS], obstacle: None, unexamined: 0 }
     }
 
-    /// Records a fact, which replaces an earlier fact at the same stage. A fact is ignored if an
-    /// obstacle has already been recorded.
-    pub const fn with_fact(mut self, fact: Fact) -> Self {
+    /// Records a fact. A fact is ignored if an obstacle has already been recorded. Of more than 14
+    /// facts, the last ones are dropped.
+    // Don't inline this: it would make kernels larger, and an explanation need not be fast.
+    #[inline(never)]
+    pub fn with_fact(mut self, fact: Fact) -> Self {
         if self.obstacle.is_none() {
-            self.facts[fact.stage() as usize] = Some(fact);
+            self.insert(fact);
         }
         self
     }
 
+    fn insert(&mut self, mut fact: Fact) {
+        for place in &mut self.facts {
+            let Some(known) = place else {
+                *place = Some(fact);
+                return;
+            };
+            // A controller and a CPU interface may both know that an interrupt is pending.
+            if matches!((*known, fact), (Fact::Pending(a), Fact::Pending(b)) if a == b) {
+                return;
+            }
+            if known.stage() > fact.stage() {
+                core::mem::swap(known, &mut fact);
+            }
+        }
+    }
+
     /// Records the obstacle that stops the interrupt. An obstacle is ignored if one has already
     /// been recorded.
+    #[inline(never)]
     pub const fn with_obstacle(mut self, obstacle: Obstacle) -> Self {
         if self.obstacle.is_none() {
             self.obstacle = Some(obstacle);
         }
+        self
+    }
+
+    /// Records a fact that was observed beside the obstacle, if there is one.
+    pub fn with_observation(mut self, fact: Fact) -> Self {
+        self.insert(fact);
+        self
+    }
+
+    /// Replaces the obstacle with its cause.
+    pub const fn caused_by(mut self, cause: Obstacle) -> Self {
+        self.obstacle = Some(cause);
+        self
+    }
+
+    /// Records that a part of a stage was not examined.
+    #[inline(never)]
+    pub const fn with_unexamined(mut self, part: Unexamined) -> Self {
+        self.unexamined |= 1 << part as u16;
         self
     }
 
@@ -143,11 +188,21 @@ impl Explanation {
             return self;
         }
         let next = next();
-        let joined = next.facts().fold(self, Self::with_fact);
-        match next.obstacle {
-            Some(obstacle) => joined.with_obstacle(obstacle),
-            None => joined,
+        let mut joined = self;
+        joined.adopt(&next, None);
+        joined.obstacle = next.obstacle;
+        joined
+    }
+
+    /// Adds the facts at stages before `end`, and what was not examined.
+    #[inline(never)]
+    fn adopt(&mut self, other: &Self, end: Option<Stage>) {
+        for fact in other.facts() {
+            if end.is_none_or(|end| fact.stage() < end) {
+                self.insert(fact);
+            }
         }
+        self.unexamined |= other.unexamined;
     }
 
     /// Merges two independent explanations of the same interrupt. Keeps the obstacle at the earlier
@@ -160,11 +215,8 @@ impl Explanation {
             (mine, theirs) => mine.is_none() && theirs.is_some(),
         };
         let (first, second) = if other_first { (other, self) } else { (self, other) };
-        let passed = |fact: &Fact| first.obstacle.is_none_or(|end| fact.stage() < end.stage());
         let mut merged = first;
-        for fact in second.facts().filter(passed) {
-            merged.facts[fact.stage() as usize].get_or_insert(fact);
-        }
+        merged.adopt(&second, first.obstacle.map(Obstacle::stage));
         merged
     }
 
@@ -174,50 +226,117 @@ impl Explanation {
     }
 
     /// Returns the facts recorded before the obstacle, in the order of their stages.
-    pub fn facts(&self) -> impl Iterator<Item = Fact> {
-        self.facts.into_iter().flatten()
+    pub fn facts(&self) -> impl Iterator<Item = Fact> + Clone {
+        self.facts.iter().flatten().copied()
+    }
+}
+
+impl Explanation {
+    /// Returns advice on how to remove the obstacle. If a fact shows how the obstacle came about,
+    /// the advice is about that fact, for example about a command that the ITS refused.
+    pub fn fix(&self) -> Option<&'static str> {
+        let obstacle = self.obstacle?;
+        Some(self.facts().find_map(|fact| fact.fix(obstacle)).unwrap_or_else(|| obstacle.fix()))
+    }
+
+    /// Returns what is known of a stage.
+    pub fn state(&self, stage: Stage) -> StageState {
+        let end = self.obstacle.map(Obstacle::stage);
+        // A line needs no bus and no translation.
+        let is_wired = self.facts().any(|fact| matches!(fact, Fact::Input(_)));
+        if end == Some(stage) {
+            StageState::Stopped
+        } else if self.facts().any(|fact| fact.stage() == stage) {
+            StageState::Passed
+        } else if end.is_some_and(|end| end < stage) {
+            StageState::NotReached
+        } else if is_wired && matches!(stage, Stage::Bus | Stage::Translation) {
+            StageState::NotApplicable
+        } else {
+            StageState::NotExamined
+        }
+    }
+
+    /// Returns the parts of stages that were not examined, in the order of the stages. Whole stages
+    /// are not among them: their [state](Self::state) is [`StageState::NotExamined`].
+    pub fn unexamined(&self) -> impl Iterator<Item = Unexamined> + use<> + Clone {
+        let parts = self.unexamined;
+        Unexamined::ALL.into_iter().filter(move |part| parts >> *part as u16 & 1 != 0)
     }
 }
 
 /// Formats one line per fact, then either the obstacle and its fix, or a line that says that no
-/// obstacle was found.
+/// obstacle was found, and a list of what was not examined.
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for fact in self.facts() {
-            writeln!(f, "{}: {fact}", fact.stage())?;
+            let warning = if fact.is_warning() { "warning: " } else { "" };
+            writeln!(f, "{}: {warning}{fact}", fact.stage())?;
         }
-        match self.obstacle {
-            Some(obstacle) => {
-                writeln!(f, "{}: {obstacle}\nfix: {}", obstacle.stage(), obstacle.fix())
+        if let Some((obstacle, fix)) = self.obstacle.zip(self.fix()) {
+            return writeln!(f, "{}: {obstacle}\nfix: {fix}", obstacle.stage());
+        }
+        let never = self.facts().any(|fact| fact == Fact::Runs(0));
+        let end = if never { ", but the handler has never run" } else { "" };
+        writeln!(f, "no obstacle was found{end}")?;
+        let mut separator = "not examined: ";
+        for stage in Stage::ALL {
+            if self.state(stage) == StageState::NotExamined {
+                write!(f, "{separator}{stage}")?;
+                separator = ", ";
             }
-            None => writeln!(f, "no obstacle was found"),
+            for part in self.unexamined().filter(|part| part.stage() == stage) {
+                write!(f, "{separator}{part}")?;
+                separator = ", ";
+            }
         }
+        if separator == ", " { writeln!(f) } else { Ok(()) }
     }
 }
 
-/// Serializes the facts with their stages, and the obstacle with its stage, its fields, its message
-/// and its fix.
+/// Serializes the state and facts of each stage, and the obstacle with its stage, its fields, its
+/// message and its mend.
 #[cfg(feature = "serde")]
 impl serde::Serialize for Explanation {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         use serde::ser::SerializeStruct;
         let mut explanation = serializer.serialize_struct("Explanation", 5)?;
-        explanation.serialize_field("facts", &Facts(self))?;
+        explanation.serialize_field("stages", &Stage::ALL.map(|stage| StageOf(self, stage)))?;
         explanation.serialize_field("stage", &self.obstacle.map(Obstacle::stage))?;
         explanation.serialize_field("obstacle", &self.obstacle)?;
         explanation.serialize_field("message", &self.obstacle.map(Sentence))?;
-        explanation.serialize_field("fix", &self.obstacle.map(Obstacle::fix))?;
+        explanation.serialize_field("mend", &self.fix())?;
         explanation.end()
     }
 }
 
 #[cfg(feature = "serde")]
-struct Facts<'a>(&'a Explanation);
+struct StageOf<'a>(&'a Explanation, Stage);
 
 #[cfg(feature = "serde")]
-impl serde::Serialize for Facts<'_> {
+impl serde::Serialize for StageOf<'_> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.facts().map(|fact| (fact.stage(), fact)))
+        use serde::ser::SerializeStruct;
+        let Self(explanation, of) = *self;
+        let facts = explanation.facts().map(|fact| Some(fact).filter(|fact| fact.stage() == of));
+        let parts = explanation.unexamined().map(|part| Some(part).filter(|p| p.stage() == of));
+        let mut stage = serializer.serialize_struct("Stage", 4)?;
+        stage.serialize_field("stage", &of)?;
+        stage.serialize_field("state", &explanation.state(of))?;
+        stage.serialize_field("facts", &List(facts))?;
+        stage.serialize_field("unexamined", &List(parts))?;
+        stage.end()
+    }
+}
+
+/// The items of an iterator that are `Some`, as a sequence.
+#[cfg(feature = "serde")]
+struct List<I>(I);
+
+#[cfg(feature = "serde")]
+impl<T: serde::Serialize, I: Iterator<Item = Option<T>> + Clone> serde::Serialize for List<I> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.clone().flatten())
     }
 }
 
@@ -286,7 +405,12 @@ mod tests {
         let first = Explanation::new().with_fact(Fact::Message(MESSAGE)).with_fact(Fact::Irq(1));
         let second = Explanation::new().with_fact(Fact::Enabled(0xa0)).with_fact(Fact::Irq(2));
         let merged = first.merge(second);
-        assert!(merged.facts().eq([Fact::Message(MESSAGE), Fact::Enabled(0xa0), Fact::Irq(1)]));
+        let irqs = [Fact::Irq(1), Fact::Irq(2)];
+        assert!(
+            merged
+                .facts()
+                .eq([Fact::Message(MESSAGE), Fact::Enabled(0xa0)].into_iter().chain(irqs))
+        );
         assert_eq!(merged.obstacle(), None);
     }
 

@@ -48,6 +48,15 @@ pub trait WiredParent: Send + Sync {
     ///
     /// Context: any.
     fn is_pending(&self, hwirq: HwIrq) -> bool;
+    /// Returns `true` if each CPU has its own interrupt with this number (on a GIC: an implemented
+    /// SGI or PPI). The core refuses requests for other private interrupts. The provided method
+    /// returns `true`.
+    ///
+    /// Context: task; may sleep.
+    fn has_private(&self, hwirq: HwIrq) -> bool {
+        let _ = hwirq;
+        true
+    }
     /// Explains how far the interrupt gets in this controller, by reading the hardware's registers.
     /// A private interrupt is explained for the calling CPU. The provided method returns an empty
     /// explanation.

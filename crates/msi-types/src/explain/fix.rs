@@ -1,10 +1,11 @@
 //! Advice on how to remove an obstacle.
 
+use super::words::Lost;
 use super::{Obstacle, Stage};
 
 impl Obstacle {
     /// Returns advice on how a driver, guest or firmware can remove the obstacle.
-    pub const fn fix(self) -> &'static str {
+    pub(super) const fn fix(self) -> &'static str {
         if let Self::Setup(fault) = self {
             return fault.fix();
         }
@@ -20,16 +21,29 @@ impl Obstacle {
             Self::NoVector { .. } => "use a vector below the table size, or request more vectors",
             Self::Absent => "return the function to D0, or detach its driver if it was removed",
             Self::MessagesDisabled => {
-                "set MSI Enable or MSI-X Enable in Message Control after the messages are stored"
+                "store the messages, which a reset clears, then set MSI Enable or MSI-X Enable in \
+                 Message Control"
             }
             Self::FunctionMasked => "clear Function Mask in Message Control",
             Self::VectorMasked { .. } => "clear the mask bit of the vector",
             Self::NoMessage => "store a message in the vector before unmasking it",
-            Self::MessageDiffers { .. } => {
-                "find out what overwrote the message; if the function was reset, restore it"
-            }
+            Self::BothEnabled => "clear MSI Enable or MSI-X Enable",
+            Self::MessageDiffers { stored, expected } => match Lost::of(stored, expected) {
+                Lost::Everything => {
+                    "restore the messages, which a reset clears and a function outside D0 does not \
+                     store"
+                }
+                Lost::HighBits => {
+                    "store all bits of the message, or state in the store's `Fit` which it holds"
+                }
+                Lost::Other => {
+                    "find out what overwrote the message; if the function was reset, restore it"
+                }
+            },
             Self::LineLow => {
-                "check that the device asserts its interrupt, and to which input its line is wired"
+                "check to which input the device's line is wired, and that the device holds it \
+                 high until it is served; if it only pulses the line, make the interrupt \
+                 edge-triggered in GICD_ICFGR<n>"
             }
             Self::BusMasterDisabled => {
                 "set Bus Master Enable, without which a function cannot send messages"
@@ -133,7 +147,9 @@ impl Obstacle {
             Self::Asleep { .. } => {
                 "clear GICR_WAKER.ProcessorSleep and wait for ChildrenAsleep = 0"
             }
-            Self::Offline { .. } => "move the interrupt to an online CPU",
+            Self::Offline { .. } => {
+                "bring the CPU online (`cpu_on`), or move the interrupt to an online CPU"
+            }
             Self::GroupDisabled { .. } => "enable the group in GICD_CTLR",
             Self::InterfaceGroupDisabled { .. } => "enable the group at the CPU interface",
             Self::PriorityMasked { .. } => {

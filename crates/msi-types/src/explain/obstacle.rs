@@ -1,6 +1,6 @@
 //! Reasons why an interrupt does not pass a stage.
 
-use super::words::{By, Other, OtherDevices};
+use super::words::{By, Lost, Other, OtherDevices};
 use super::{SetupFault, Stage, TableRegister};
 use crate::{Cpu, DeviceId, EventId, Gsi, HwIrq, MsiMessage, RequesterId};
 use core::fmt;
@@ -46,6 +46,9 @@ pub enum Obstacle {
     /// MSI or MSI-X is disabled in the function's Message Control.
     #[error("MSI or MSI-X is disabled in the function's Message Control")]
     MessagesDisabled,
+    /// MSI and MSI-X are both enabled, which PCI leaves undefined.
+    #[error("MSI and MSI-X are both enabled in the function's Message Control registers")]
+    BothEnabled,
     /// The function mask of Message Control is set.
     #[error("the function mask in Message Control is set")]
     FunctionMasked,
@@ -66,8 +69,8 @@ pub enum Obstacle {
     NoMessage,
     /// The endpoint holds a message that differs from the one that its driver stored.
     #[error(
-        "sends {:#x} to {:#x}, but its driver stored {:#x} for {:#x}",
-        stored.data, stored.address, expected.data, expected.address
+        "sends {:#x} to {:#x}, but its driver stored {:#x} for {:#x}{}",
+        stored.data, stored.address, expected.data, expected.address, Lost::of(*stored, *expected)
     )]
     MessageDiffers {
         /// The message that the endpoint holds.
@@ -76,7 +79,7 @@ pub enum Obstacle {
         expected: MsiMessage,
     },
     /// The line of a level-sensitive interrupt is low.
-    #[error("the line is low")]
+    #[error("the line is low, and the input is level-sensitive")]
     LineLow,
     // Bus.
     /// Bus Master Enable is clear in the function's Command register.
@@ -473,6 +476,7 @@ impl Obstacle {
             Self::NoVector { .. }
             | Self::Absent
             | Self::MessagesDisabled
+            | Self::BothEnabled
             | Self::FunctionMasked
             | Self::VectorMasked { .. }
             | Self::NoMessage

@@ -19,6 +19,9 @@ pub enum SetupFault {
     /// The kernel was started with an option that disables messages.
     #[error("the kernel's command line disables MSI and MSI-X")]
     TurnedOff,
+    /// The kernel was started with an option that disables LPIs.
+    #[error("the kernel's command line disables LPIs, and with them the ITS")]
+    LpisTurnedOff,
     /// The function's driver has not allocated interrupts.
     #[error("the function's driver has not allocated an interrupt")]
     NotAllocated,
@@ -91,6 +94,7 @@ impl SetupFault {
             Self::NoDriver
             | Self::NoCapability
             | Self::TurnedOff
+            | Self::LpisTurnedOff
             | Self::NotAllocated
             | Self::IntxDisabled => Stage::Endpoint,
             Self::Forbidden | Self::NoStream { .. } => Stage::Bus,
@@ -112,6 +116,7 @@ impl SetupFault {
                 "the function can only use INTx; route its pin in interrupt-map or _PRT"
             }
             Self::TurnedOff => "remove `nomsi` from the option `pci=` of the kernel's command line",
+            Self::LpisTurnedOff => "remove `irqchip.gicv3_nolpi` from the kernel's command line",
             Self::NotAllocated => "look for the driver's errors in the kernel's log",
             Self::IntxDisabled => "clear Interrupt Disable in the Command register",
             Self::Forbidden => {
