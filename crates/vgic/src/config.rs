@@ -86,10 +86,10 @@ pub struct VgicConfig {
     /// been enabled, each vCPU needs a host buffer with one bit per LPI to read and write its
     /// pending table.
     pub lpi_id_bits: Option<u8>,
-    /// Maximum work per access to a redistributor register, in units of 16 LPIs. The next access,
-    /// or a vCPU that is about to enter its guest, continues with the remaining LPIs. Together with
-    /// [`ItsConfig::work_per_access`], this bounds the length of an exit for a hypervisor that
-    /// can't be interrupted.
+    /// Maximum work per access to a redistributor register, in units of 16 LPIs. An LPI that is
+    /// visited and changed counts twice. The next access, or a vCPU that is about to enter its
+    /// guest, continues with the remaining LPIs. Together with [`ItsConfig::work_per_access`], this
+    /// bounds the length of an exit for a hypervisor that can't be interrupted.
     pub lpi_work_per_access: u32,
     /// Translation budget: roughly the largest number of mapped events, shared by all ITSes, at
     /// most 2^22. Up to 32 events, a device is charged the next power of two; above that, the next
@@ -273,17 +273,7 @@ impl VgicConfig {
 
     /// Iterates over the vCPUs' redistributor frames, in order.
     pub(crate) fn redistributor_frames(&self) -> impl Iterator<Item = RedistributorFrame> + Clone {
-        let frames = self.redistributors.iter().flat_map(|region| {
-            (0..u64::from(region.count)).map(move |index| RedistributorFrame {
-                base: region.base + index * region.stride,
-                last: index + 1 == u64::from(region.count),
-            })
-        });
-        let cpus = self.cpus.len();
-        frames.take(cpus).enumerate().map(move |(index, frame)| RedistributorFrame {
-            last: frame.last || index + 1 == cpus,
-            ..frame
-        })
+        topology::redistributor_frames(&self.redistributors, self.cpus.len())
     }
 
     /// Checks that a GIC with this configuration can exist.
@@ -562,5 +552,39 @@ mod tests {
         let frames: Vec<_> =
             config.redistributor_frames().map(|frame| (frame.base, frame.last)).collect();
         assert_eq!(frames, [(0x10_0000, false), (0x12_0000, true), (0x80_0000, true)]);
+    }
+
+    /// Each case: regions, vCPUs, and `GICR_TYPER.Last` of each vCPU's redistributor.
+    #[test]
+    fn last_ends_each_series_of_contiguous_redistributors() {
+        let region = RedistributorRegion::new;
+        let cases: [(_, &[u8]); 7] = [
+            (
+                vec![region(0x10_0000, 2), region(0x14_0000, 2), region(0x20_0000, 1)],
+                &[0, 0, 0, 1, 1],
+            ),
+            // The order of the regions, which numbers the redistributors, is irrelevant.
+            (vec![region(0x14_0000, 2), region(0x10_0000, 2)], &[0, 1, 0, 0]),
+            (vec![region(0x12_0000, 1), region(0x14_0000, 1), region(0x10_0000, 1)], &[0, 1, 0]),
+            // The next region has no redistributors, or the first one has room for another.
+            (vec![region(0x10_0000, 2), region(0x14_0000, 2)], &[0, 1]),
+            (vec![region(0x10_0000, 2), region(0x14_0000, 4)], &[0, 0, 0, 1]),
+            (vec![region(0x10_0000, 3), region(0x16_0000, 2)], &[0, 1]),
+            // A walk with one stride would miss a redistributor of the other region.
+            (
+                vec![
+                    region(0x10_0000, 1).with_stride(0x4_0000),
+                    region(0x14_0000, 1).with_stride(0x4_0000),
+                    region(0x18_0000, 2),
+                ],
+                &[0, 1, 0, 1],
+            ),
+        ];
+        for (regions, expected) in cases {
+            let mut config = VgicConfig::new(expected.len().try_into().unwrap());
+            config.redistributors = regions;
+            let last = config.redistributor_frames().map(|frame| u8::from(frame.last));
+            assert_eq!(last.collect::<Vec<_>>(), expected, "{:?}", config.redistributors);
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::vgic::Vgic;
 use crate::wired::{Group, participation};
 use core::sync::atomic::Ordering::SeqCst;
 use gic_arch::{IntId, Lpi, Priority};
-use msi_types::explain::{Explanation, Fact, Obstacle};
+use msi_types::explain::{Explanation, Fact, Obstacle, Unexamined};
 use msi_types::{Cpu, DeviceId, EventId, HwIrq};
 
 /// Result of following an interrupt: `Ok` if it passes, or its first obstacle.
@@ -67,7 +67,10 @@ impl Vgic {
     /// ```
     pub fn explain(&self, its: usize, device: DeviceId, event: EventId) -> Explanation {
         explained(|explanation| match self.its.get(its) {
-            Some(its) => self.explain_event(its, device, event, explanation),
+            Some(its) => {
+                note(explanation, Fact::Doorbell(its.doorbell()));
+                self.explain_event(its, device, event, explanation)
+            }
             None => {
                 Err(Obstacle::NoIts { index: truncated(its), count: truncated(self.its.len()) })
             }
@@ -94,6 +97,7 @@ impl Vgic {
         let Arrival { interrupt, cpu, group, .. } = *arrival;
         let private = self.wired.private(cpu).ok_or(Obstacle::NoSuchInterrupt { interrupt })?;
         if private.participation.load(SeqCst) & participation::AWAKE == 0 {
+            note(explanation, Fact::Routed(cpu));
             return Err(Obstacle::Asleep { cpu });
         }
         note(explanation, Fact::Target(cpu, self.target_state(cpu)));
@@ -101,13 +105,18 @@ impl Vgic {
             let ctlr = self.distributor().control();
             return Err(Obstacle::GroupDisabled { group: group.into(), ctlr });
         }
-        if let Some(obstacle) = self.interface(cpu).obstacle(cpu, group, arrival.priority) {
+        let interface = self.interface(cpu);
+        if let Some(obstacle) = interface.obstacle(cpu, group, arrival.priority) {
+            let grouping = interface.grouping(group, arrival.priority);
+            let blocks = matches!(obstacle, Obstacle::PriorityNotHigher { .. });
+            note_all(explanation, grouping.filter(|_| blocks));
             return Err(obstacle);
         }
         if arrival.is_listed {
             return Err(Obstacle::Listed { interrupt, cpu });
         }
         note(explanation, Fact::Signaled(cpu));
+        *explanation = explanation.with_unexamined(Unexamined::ExceptionMask);
         Ok(())
     }
 
@@ -130,8 +139,12 @@ fn explained(follow: impl FnOnce(&mut Explanation) -> Passed) -> Explanation {
     }
 }
 
-const fn note(explanation: &mut Explanation, fact: Fact) {
+fn note(explanation: &mut Explanation, fact: Fact) {
     *explanation = explanation.with_fact(fact);
+}
+
+fn note_all(explanation: &mut Explanation, facts: impl IntoIterator<Item = Fact>) {
+    facts.into_iter().for_each(|fact| note(explanation, fact));
 }
 
 fn truncated(index: usize) -> u32 {

@@ -178,7 +178,7 @@ pub use config::{
     ConfigError, CpuConfig, MAX_CPUS, RedistributorRegion, SecurityView, V2mConfig, V2mConfigError,
     V2mNaming, VgicConfig,
 };
-pub use cpu::list_registers::{InGuest, ListRegisterVcpu, VirtualInterfaceMismatch};
+pub use cpu::list_registers::{InGuest, ListRegisterVcpu, RefusedVcpu, VirtualInterfaceMismatch};
 pub use cpu::listed::{MAX_LIST_REGISTERS, VirtualInterface};
 pub use cpu::paused::Paused;
 pub use cpu::system_registers::Undefined;

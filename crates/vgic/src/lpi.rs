@@ -42,7 +42,9 @@
 //!    another device, so a message that has read an entry checks that the entry still belongs to
 //!    the message's device (`device_table`).
 //! 3. Ready bits are only hints. A vCPU that follows a stale bit finds an entry that isn't ready,
-//!    and ignores the bit.
+//!    and ignores the bit. A command clears the bit of an LPI that it takes away, so only a message
+//!    that a command overtakes leaves a stale bit. Later commands clear that bit as well
+//!    (`control`), so stale bits don't accumulate.
 //! 4. After storing a pending, enabled entry, a writer sets its ready bit, then kicks the target.
 //!    The accesses in each of these pairs are sequentially consistent, so at least one side
 //!    observes the other. The pairs are entry and leaf, leaf and summary, summary and top, top and
@@ -135,6 +137,7 @@ mod pending_lpis;
 mod ready_bitmap;
 mod redistributor;
 mod redistributor_lpis;
+mod reload;
 mod saved;
 mod shared;
 mod status;
@@ -169,7 +172,7 @@ pub(crate) use injection::Injection;
 pub(crate) use its_commands::MappedEvent;
 pub(crate) use mapping::{ItsIndex, MappedDevice, NoRoom};
 pub(crate) use pending_lpis::PendingLpis;
-pub(crate) use saved::{ReservedLevels, Room, SavedLpi};
+pub(crate) use saved::{EnabledRange, ReservedLevels, Room, SavedLpi};
 use shared::Shared;
 pub(crate) use status::{EventStatus, LpiStatus, LpiTarget};
 pub(crate) use tables::LpiTables;
@@ -385,6 +388,37 @@ impl LpiCore {
     /// Handles a write to `GICR_CLRLPIR`.
     pub(crate) fn clear_lpi(&self, cpu: Cpu, lpi: Lpi) {
         self.with(|control| control.clear_lpi(cpu.get(), lpi));
+    }
+
+    /// Returns the number of ready bits for `cpu`, and of leaves whose summary bits are set.
+    #[cfg(all(test, not(shuttle)))]
+    pub(crate) fn ready_bits(&self, cpu: Cpu) -> (u32, u32) {
+        self.shared.ready[cpu.index()].count()
+    }
+
+    /// Makes an event pending as a message does. Returns the rest of the message's work, so that
+    /// tests can delay it.
+    #[cfg(test)]
+    pub(crate) fn begin_signal(
+        &self,
+        devices: &DeviceTable,
+        (device, event): (u32, u32),
+    ) -> impl FnOnce() {
+        let found = self.shared.find(devices, device, event).expect("mapped");
+        let seen = self.shared.set_pending(found).expect("deliverable");
+        move || {
+            let written = seen.with_pending(true);
+            if let Some(vcpu) = self.shared.set_ready_bit(written, found.position) {
+                self.kick(vcpu);
+            }
+        }
+    }
+
+    /// Sets an event's ready bit for `cpu`, like a message that was overtaken by a command.
+    #[cfg(all(test, shuttle))]
+    pub(crate) fn leave_ready_bit(&self, cpu: Cpu, devices: &DeviceTable, event: (u32, u32)) {
+        let position = self.shared.find(devices, event.0, event.1).expect("mapped").position;
+        self.shared.ready[cpu.index()].set(self.shared.entries.load(position).level(), position);
     }
 
     /// Returns the LPIs that are pending at `cpu`'s redistributor.

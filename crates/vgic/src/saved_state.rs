@@ -14,6 +14,7 @@
 //! | registers | the value in the architecture's layout; fields that only describe the machine (`TYPER`, `IIDR`, `PRIbits`, …) are compared during a restore |
 //! | wired interrupts | one record each, with hardware priorities; interrupts in their reset state with a low line are omitted |
 //! | LPIs | the pending state with the event, or with the redistributor if it is pending there by itself |
+//! | direct LPIs | also the ranges of LPIs that each redistributor has enabled |
 //! | tables in guest memory | neither written nor read: the state contains all mappings and pending bits |
 //! | power | the value of `GICR_WAKER`, regardless of the machine's reset value; the PSCI implementation must record whether a PE is on |
 //!
@@ -67,7 +68,8 @@
 //! `version` is the first field, so that a reader can decode it alone, as [`StateVersion`], before
 //! it interprets the rest. Any change to a field, to its meaning or to the set of omitted values
 //! requires a new [`VERSION`]. A reader accepts its own version and any earlier version for which
-//! it has a conversion, and refuses all others. With the feature `serde`, the types serialize in
+//! it has a conversion, and refuses all others. This library reads no earlier version: version 1
+//! does not record which direct LPIs are enabled. With the feature `serde`, the types serialize in
 //! any format. Self-describing formats reject unknown fields and require all fields of the version.
 //! Human-readable formats contain registers and addresses as hexadecimal strings (`"0x1f"`), and
 //! also accept numbers.
@@ -79,7 +81,7 @@ mod its;
 #[cfg(feature = "serde")]
 mod numbers;
 
-pub use cpu::{CpuState, InterfaceState, LpiState, RedistributorState};
+pub use cpu::{CpuState, EnabledLpis, InterfaceState, LpiState, RedistributorState};
 pub use distributor::{DistributorState, InterruptState};
 pub use error::{NotRestorable, Object, Problem, RestoreError, SaveError};
 pub use its::{CollectionState, DeviceState, EventState, ItsState};
@@ -87,7 +89,7 @@ pub use its::{CollectionState, DeviceState, EventState, ItsState};
 use alloc::vec::Vec;
 
 /// Version of the format that this library writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Version of a saved state, deserialized from the same bytes regardless of the other fields. This
 /// is the only readable part of a state whose version this library does not know.

@@ -61,6 +61,8 @@ pub(crate) struct Wired {
     /// Recalls caused by distributor register writes.
     awaited: Awaited,
     observer: SetOnce<Arc<dyn LineObserver>>,
+    /// INTID of the last pulse that a level-sensitive input ignored, or 0.
+    lost_pulse: AtomicU32,
 }
 
 impl Wired {
@@ -75,6 +77,7 @@ impl Wired {
             wakeup,
             awaited: Awaited::new(),
             observer: SetOnce::new(),
+            lost_pulse: AtomicU32::new(0),
         };
         wired.reset(config);
         Ok(wired)
@@ -377,7 +380,23 @@ impl Wired {
 
     /// Latches an edge on a wired input. Returns `None` if the input does not exist.
     pub(crate) fn pulse(&self, line: Line) -> Option<InterruptWord> {
-        self.change_input(line, InterruptWord::pulsed)
+        let state = self.change_input(line, InterruptWord::pulsed);
+        if state.is_some_and(|state| !state.pending()) {
+            self.note_lost_pulse(line);
+        }
+        state
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_lost_pulse(&self, line: Line) {
+        let (Line::Spi(intid) | Line::Ppi { intid, .. }) = line;
+        self.lost_pulse.store(intid, SeqCst);
+    }
+
+    /// Returns the input whose pulse was lost last, because it is level-sensitive.
+    pub(crate) fn lost_pulse(&self) -> Option<IntId> {
+        Some(self.lost_pulse.load(SeqCst)).filter(|intid| *intid != 0).map(IntId::new)
     }
 
     fn change_input(

@@ -42,9 +42,9 @@ pub struct ItsConfig {
     /// Policy for command errors.
     pub error_policy: ErrorPolicy,
     /// Units of work that one register access may do before the rest is left for the next access. A
-    /// command is one unit, plus one for every 16 mappings that it visits. A command that exceeds
-    /// the limit resumes at the next access, or when a vCPU is about to sleep or to enter its
-    /// guest.
+    /// command is one unit, plus one for every 16 mappings that it visits. A mapping that is
+    /// visited and changed counts twice. A command or a write to `GITS_CTLR` that exceeds the limit
+    /// resumes at the next access, or when a vCPU is about to sleep or to enter its guest.
     pub work_per_access: u32,
 }
 

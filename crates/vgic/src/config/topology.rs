@@ -35,8 +35,10 @@ impl CpuConfig {
     }
 }
 
-/// Range of consecutive redistributors. Later versions may add fields; the values that
-/// [`new`](Self::new) sets for them keep the behavior of this version.
+/// Range of consecutive redistributors. Firmware tables should describe contiguous regions as one:
+/// in the last redistributor of a region that another one continues, `GICR_TYPER.Last` is 0, and
+/// Linux then walks on, beyond the region that it has mapped. Later versions may add fields; the
+/// values that [`new`](Self::new) sets for them keep the behavior of this version.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct RedistributorRegion {
@@ -62,6 +64,13 @@ impl RedistributorRegion {
         Self::new(0x080a_0000, cpus.into())
     }
 
+    /// Returns `true` if a walk over this region's redistributors must go on to the `next` region:
+    /// they are contiguous (IHI 0069, `GICR_TYPER.Last`), and have one stride.
+    fn is_continued_by(&self, next: &Self) -> bool {
+        let bytes = u64::from(self.count).saturating_mul(self.stride);
+        next.stride == self.stride && next.base == self.base.saturating_add(bytes)
+    }
+
     msi_types::setters! {
         with_base: base: u64,
         with_stride: stride: u64,
@@ -75,4 +84,32 @@ pub(crate) struct RedistributorFrame {
     pub(crate) base: u64,
     /// `GICR_TYPER.Last`.
     pub(crate) last: bool,
+}
+
+/// Iterates over the redistributor frames of this many vCPUs, in order.
+pub(super) fn redistributor_frames(
+    regions: &[RedistributorRegion],
+    vcpus: usize,
+) -> impl Iterator<Item = RedistributorFrame> + Clone {
+    let regions = filled_regions(regions, vcpus);
+    regions.clone().flat_map(move |region| {
+        let is_continued = regions.clone().any(|next| region.is_continued_by(&next));
+        (1..=region.count).map(move |number| RedistributorFrame {
+            base: region.base + u64::from(number - 1) * region.stride,
+            last: number == region.count && !is_continued,
+        })
+    })
+}
+
+/// Iterates over the regions that contain vCPUs' redistributors, each shortened to those.
+fn filled_regions(
+    regions: &[RedistributorRegion],
+    vcpus: usize,
+) -> impl Iterator<Item = RedistributorRegion> + Clone {
+    let filled = regions.iter().scan(vcpus, |left, region| {
+        let count = u32::try_from(*left).unwrap_or(u32::MAX).min(region.count);
+        *left -= count as usize;
+        Some(region.with_count(count))
+    });
+    filled.take_while(|region| region.count > 0)
 }

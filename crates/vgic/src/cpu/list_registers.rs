@@ -68,6 +68,17 @@ pub enum VirtualInterfaceMismatch {
     Count(usize),
 }
 
+/// Error for a vCPU that cannot run on a CPU's virtual interface. It returns the vCPU, which can
+/// still run with the software interface or on another CPU.
+#[derive(Debug, thiserror::Error)]
+#[error("{mismatch}")]
+pub struct RefusedVcpu {
+    /// The unchanged vCPU.
+    pub vcpu: Vcpu,
+    /// Reason why the CPU's virtual interface is not suitable.
+    pub mismatch: VirtualInterfaceMismatch,
+}
+
 /// vCPU whose guest runs with list registers. The vCPU's thread owns this value while the guest is
 /// not running.
 ///
@@ -108,12 +119,20 @@ impl Vcpu {
     /// (`ICH_VTR_EL2`) describes.
     ///
     /// # Errors
-    /// [`VirtualInterfaceMismatch`] if the guest would see a different CPU interface than the one
-    /// configured for the machine.
-    pub fn with_list_registers(
-        mut self,
-        vtr: Vtr,
-    ) -> Result<ListRegisterVcpu, VirtualInterfaceMismatch> {
+    /// [`RefusedVcpu`], which returns the vCPU, if the guest would see a different CPU interface
+    /// than the one configured for the machine.
+    #[expect(clippy::result_large_err, reason = "the error contains the vCPU, as `Ok` does")]
+    pub fn with_list_registers(mut self, vtr: Vtr) -> Result<ListRegisterVcpu, RefusedVcpu> {
+        match self.list_registers_on(vtr) {
+            Ok(list_registers) => self.list_registers = list_registers,
+            Err(mismatch) => return Err(RefusedVcpu { vcpu: self, mismatch }),
+        }
+        self.note_active();
+        Ok(ListRegisterVcpu(self))
+    }
+
+    /// Returns the empty list registers of a CPU with this virtual interface.
+    fn list_registers_on(&self, vtr: Vtr) -> Result<ListRegisters, VirtualInterfaceMismatch> {
         let config = self.gic.config();
         let (priorities, preemption) = (config.priority_bits, config.priority_bits.min(7));
         let hardware = (vtr.pri_bits_minus_one() + 1, vtr.pre_bits_minus_one() + 1);
@@ -139,10 +158,7 @@ impl Vcpu {
         if count > MAX_LIST_REGISTERS {
             return Err(VirtualInterfaceMismatch::Count(count));
         }
-        self.list_registers =
-            ListRegisters { count, traps_dir: vtr.tds(), ..ListRegisters::none() };
-        self.note_active();
-        Ok(ListRegisterVcpu(self))
+        Ok(ListRegisters { count, traps_dir: vtr.tds(), ..ListRegisters::none() })
     }
 }
 

@@ -8,7 +8,7 @@ use crate::wired::{Group, PublishedInterface};
 use gic_arch::Priority;
 use gic_arch::ich::Vmcr;
 use msi_types::Cpu;
-use msi_types::explain::Obstacle;
+use msi_types::explain::{Fact, Obstacle};
 
 /// Number of low bits in the published activity that hold the highest active group priority of each
 /// group, one byte per group. The other bits hold the number of acknowledgments.
@@ -41,6 +41,18 @@ impl CpuInterface {
         let running = self.running_view();
         let blocks = !self.preempts(priority, group);
         blocks.then_some(Obstacle::PriorityNotHigher { priority: shown, running, cpu })
+    }
+
+    /// Returns a fact if the binary point hides a part of the priority from the comparison with the
+    /// running priority.
+    pub(crate) fn grouping(&self, group: Group, priority: Priority) -> Option<Fact> {
+        let compared = self.group_priority(priority, group);
+        let point = if self.common_binary_point { Group::Zero } else { group };
+        (compared != priority).then(|| Fact::GroupPriority {
+            priority: self.view(priority),
+            group_priority: self.view(compared),
+            binary_point: self.binary_point[point.index()],
+        })
     }
 
     /// Returns a priority in the guest's security view.

@@ -51,15 +51,19 @@ impl Vgic {
             }
             Doorbell::MessageBasedSpi => {
                 let spi = Some(IntId::new(data)).filter(|spi| spi.is_shared());
-                self.explain_message_spi(spi.ok_or(unknown)?, explanation)
+                let spi = spi.ok_or(unknown)?;
+                note(explanation, Fact::MessageIntid(HwIrq::new(spi.get())));
+                self.explain_message_spi(spi, explanation)
             }
             Doorbell::DirectLpi(cpu) => {
                 let lpi = Lpi::try_from(data).map_err(|_| unknown)?;
+                note(explanation, Fact::MessageIntid(HwIrq::new(data)));
                 self.explain_lpi(cpu, lpi, explanation)
             }
             Doorbell::V2m(frame, offset) => {
                 let named = frame.named(offset, data).filter(|spi| frame.spis().contains(spi));
                 let spi = IntId::new(named.ok_or(unknown)?);
+                note(explanation, Fact::MessageIntid(HwIrq::new(spi.get())));
                 let state = self.wired.visible(Cpu::new(0), spi);
                 if state.is_some_and(|state| !state.edge()) {
                     let interrupt = HwIrq::new(spi.get());

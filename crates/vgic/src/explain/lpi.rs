@@ -7,6 +7,7 @@ use crate::frames::redistributor::{LpiRegisters, RedistributorRegisters};
 use crate::lpi::{LpiStatus, LpiTarget};
 use crate::vgic::Vgic;
 use crate::wired::Group;
+use core::num::NonZeroU32;
 use gic_arch::Lpi;
 use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::lpi::{self, Config};
@@ -17,7 +18,7 @@ use msi_types::{Cpu, DeviceId, EventId, HwIrq};
 const CONFIGURATION: u8 = 0xfd;
 
 impl Vgic {
-    /// Follows a message from the ITS's doorbell to the target vCPU.
+    /// Follows a message that has reached the ITS's doorbell to the target vCPU.
     pub(super) fn explain_event(
         &self,
         its: &Its,
@@ -25,13 +26,14 @@ impl Vgic {
         event: EventId,
         explanation: &mut Explanation,
     ) -> Passed {
-        note(explanation, Fact::Doorbell(its.doorbell()));
         let status = its.explain(device, event, explanation)?;
         let interrupt = HwIrq::new(status.lpi.get());
         note(explanation, Fact::Event { device, event, interrupt });
         self.explain_status(status, explanation).map_err(|obstacle| match obstacle {
-            // The INV may still be in the command queue.
-            Obstacle::StaleConfiguration { .. } => its.queued_commands().unwrap_or(obstacle),
+            // The INV or INT may still be in the command queue.
+            Obstacle::StaleConfiguration { .. } | Obstacle::NotPending { .. } => {
+                its.queued_commands().unwrap_or(obstacle)
+            }
             _ => obstacle,
         })
     }
@@ -52,6 +54,10 @@ impl Vgic {
 
     fn explain_status(&self, status: LpiStatus, explanation: &mut Explanation) -> Passed {
         let (interrupt, cpu) = (HwIrq::new(status.lpi.get()), status.cpu);
+        if let Some(events) = NonZeroU32::new(status.sharers) {
+            let (other, events) = (status.sharer, events.get());
+            note(explanation, Fact::SharedInterrupt { interrupt, other, events });
+        }
         let in_memory = self.explain_tables(&status)?;
         let cached = status.cached();
         let stale = Obstacle::StaleConfiguration {
@@ -68,6 +74,10 @@ impl Vgic {
             return Err(self.ignored_propbaser(cpu).unwrap_or(disabled));
         }
         note(explanation, Fact::Enabled(cached.priority().get()));
+        if !in_memory.enable() {
+            // The redistributor still uses the byte that it has cached.
+            self.note_configuration(&status, in_memory, explanation);
+        }
         if !status.is_pending {
             return Err(self.why_not_pending(&status));
         }

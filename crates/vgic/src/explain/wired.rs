@@ -1,6 +1,6 @@
 //! Explanations of SGIs, PPIs and SPIs.
 
-use super::{Arrival, Passed, note};
+use super::{Arrival, Passed, note, note_all};
 use crate::vgic::Vgic;
 use crate::wired::Group;
 use crate::wired::interrupt::InterruptWord;
@@ -67,6 +67,8 @@ impl Vgic {
             return Err(Obstacle::Active { interrupt, cpu: state.taker() });
         }
         if !state.pending() {
+            let lost = is_driven && self.wired.lost_pulse() == Some(intid);
+            note_all(explanation, lost.then_some(Fact::PulseLost(interrupt)));
             return Err(match (is_driven, state.line()) {
                 (true, _) => Obstacle::LineLow,
                 (false, true) => Obstacle::NoEdge { interrupt },

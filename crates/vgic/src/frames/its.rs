@@ -19,6 +19,8 @@
 //! | nonzero bits 15:12 of `GITS_CBASER` | treated as zero; recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedQueue`]) |
 //! | a table that is not aligned to its page size, or not in memory | recorded when `GITS_CTLR.Enabled` is set ([`FaultReason::UnalignedItsTable`], [`FaultReason::ItsTable`]). Commands don't fail because of it, because the model keeps mappings in host memory |
 //! | `GITS_CWRITER` beyond the queue | the write is ignored |
+//! | `GITS_BASER<n>` or `GITS_CBASER` written before `GITS_CTLR.Quiescent` was read as 1 | accepted and recorded ([`FaultReason::ItsNotQuiescent`]) |
+//! | a device's interrupt translation table that is not in memory | recorded at MAPD ([`FaultReason::TranslationTable`]), which succeeds |
 //! | MAPD, MAPTI of an existing mapping | replaces the mapping and discards its pending state |
 //! | a command for virtual LPIs (GICv4) | a command error |
 //! | MAPTI to an unmapped collection | accepted; messages are dropped until MAPC |
@@ -61,6 +63,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use doorbell_fallible::{OutOfMemory, try_arc};
 use gic_arch::gits;
+use msi_types::explain::TableRegister;
 use msi_types::{Delivery, DeviceId, EventId, MsiMessage, SignalMsi};
 use queue::Queue;
 use tables::TableRegisters;
@@ -83,8 +86,14 @@ struct ItsRegisters {
     tables: TableRegisters,
     faults: CommandFaultLog,
     ignored: IgnoredWrites,
+    /// `true` if the ITS was disabled, and the guest has not read `Quiescent` as 1 since.
+    awaits_quiescence: bool,
+    /// The last write to a base register while `awaits_quiescence` was set.
+    hasty: Option<(TableRegister, u64)>,
     /// Number of completed commands.
     commands: u64,
+    /// `true` if a restore has set the queue, which may have wrapped before.
+    has_past: bool,
     /// `true` if work remained after the last access.
     left: bool,
     /// `true` if, after the last access, no work remained and no command was waiting.
@@ -272,7 +281,10 @@ impl ItsRegisters {
             tables: TableRegisters::new(config),
             faults: CommandFaultLog::default(),
             ignored: IgnoredWrites::default(),
+            awaits_quiescence: false,
+            hasty: None,
             commands: 0,
+            has_past: false,
             left: false,
             is_done: false,
         }

@@ -398,6 +398,7 @@ fn a_vcpu_sleeps_over_a_stale_hint() {
     let (machine, mut commands) = one_event();
     machine.send(1, 0);
     commands.movi(1, 0, 1);
+    machine.leave_ready_bit(0, (1, 0));
     let mover = thread::spawn(move || commands.movi(1, 0, 0));
     let sleeper = spawn(&machine, |machine| machine.vcpu(0).leave());
     mover.join().unwrap();
@@ -409,4 +410,64 @@ fn a_vcpu_sleeps_over_a_stale_hint() {
 #[test]
 fn no_vcpu_sleeps_over_a_stale_ready_bit() {
     explore(a_vcpu_sleeps_over_a_stale_hint);
+}
+
+/// CLEAR clears an event's ready bit, while a message makes it or its neighbor pending and the vCPU
+/// falls asleep.
+fn a_ready_bit_is_cleared_while_a_vcpu_sleeps(event: u32) {
+    let (machine, mut commands) = one_event();
+    commands.map_event(1, 1, OTHER, 0);
+    machine.send(1, 0);
+    clear_while_a_vcpu_sleeps(&machine, commands, 0, event);
+}
+
+/// Clears one event while a message makes another pending and the vCPU falls asleep.
+fn clear_while_a_vcpu_sleeps(
+    machine: &Arc<Machine>,
+    mut commands: Commands,
+    cleared: u32,
+    sent: u32,
+) {
+    let clearer = thread::spawn(move || {
+        commands.clear(1, cleared);
+        commands
+    });
+    let sender = spawn(machine, move |machine| machine.send(1, sent));
+    let sleeper = spawn(machine, |machine| machine.vcpu(0).leave());
+    let mut commands = clearer.join().unwrap();
+    sender.join().unwrap();
+    let gone = sleeper.join().unwrap();
+    let pending = commands.pending(0);
+    assert!(!gone || pending.is_empty() || machine.kicks(0) == 1, "the vCPU sleeps");
+    assert_eq!(machine.vcpu(0).drain(), pending, "an interrupt has no ready bit");
+}
+
+/// CLEAR overtakes the messages of two events, and the second clears the ready bit that the first
+/// message may have left. Meanwhile, the first event's next message arrives.
+fn an_entry_is_ready_again_after_an_overtaken_message() {
+    let (machine, mut commands) = one_event();
+    commands.map_event(1, 1, OTHER, 0);
+    machine.begin_signal((1, 0));
+    commands.clear(1, 0);
+    machine.begin_signal((1, 1));
+    clear_while_a_vcpu_sleeps(&machine, commands, 1, 0);
+}
+
+#[test]
+fn clearing_a_stale_bit_hides_no_interrupt() {
+    explore(an_entry_is_ready_again_after_an_overtaken_message);
+}
+
+fn an_entry_is_ready_again_after_clear() {
+    a_ready_bit_is_cleared_while_a_vcpu_sleeps(0);
+}
+
+fn a_neighbor_is_ready_after_clear() {
+    a_ready_bit_is_cleared_while_a_vcpu_sleeps(1);
+}
+
+#[test]
+fn clearing_a_ready_bit_hides_no_interrupt() {
+    explore(an_entry_is_ready_again_after_clear);
+    explore_more(40, a_neighbor_is_ready_after_clear);
 }

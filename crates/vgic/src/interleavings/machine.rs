@@ -141,6 +141,16 @@ impl Machine {
         self.lpis.set_lpi(cpu(vcpu), lpi(number))
     }
 
+    /// Leaves an event's ready bit set for a vCPU.
+    pub(super) fn leave_ready_bit(&self, vcpu: u16, event: (u32, u32)) {
+        self.lpis.leave_ready_bit(cpu(vcpu), &self.devices, event);
+    }
+
+    /// Makes an event pending but does not set its ready bit, like a message that is delayed.
+    pub(super) fn begin_signal(&self, event: (u32, u32)) {
+        let _ = self.lpis.begin_signal(&self.devices, event);
+    }
+
     pub(super) fn vcpu(self: &Arc<Self>, vcpu: u16) -> Vcpu {
         let lpis = self.lpis.pending_lpis(cpu(vcpu)).unwrap().expect("the vCPU already runs");
         Vcpu { machine: self.clone(), cpu: cpu(vcpu), lpis }
@@ -219,6 +229,10 @@ impl Commands {
 
     pub(super) fn discard(&mut self, device: u32, event: u32) {
         self.run_of((device, event), Control::discard_event);
+    }
+
+    pub(super) fn clear(&mut self, device: u32, event: u32) {
+        self.run_of((device, event), Control::clear_event);
     }
 
     pub(super) fn movi(&mut self, device: u32, event: u32, collection: u16) {

@@ -6,17 +6,18 @@ use crate::config::{VgicConfig, cpu};
 use crate::cpu_interface::{CpuInterface, Features};
 use crate::frames::its::{Its, LockedIts, RestoredRegisters};
 use crate::frames::redistributor::{LpiRegisters, RestoredRedistributor};
-use crate::lpi::{Control, LpiTables, NoRoom, Room, SavedLpi};
+use crate::lpi::{Control, EnabledRange, LpiTables, NoRoom, Room, SavedLpi};
 use crate::monitor::memory::{GuestMemory, MemoryFault};
 use crate::saved_state::{
     CpuState, DeviceState, InterruptState, ItsState, LpiState, NotRestorable, Object, Problem,
-    RestoreError, SavedState, VERSION,
+    RedistributorState, RestoreError, SavedState, VERSION,
 };
 use crate::vgic::Vgic;
 use crate::wired::{Bank, RestoredInterrupt};
 use alloc::vec::Vec;
 use core::cmp::Ordering;
 use doorbell_fallible::{OutOfMemory, try_arc, try_collect_results};
+use gic_arch::gicr::Ctlr;
 use gic_arch::lpi::Config;
 use gic_arch::{Affinity, IntId, Lpi};
 use msi_types::{Cpu, Kick};
@@ -34,7 +35,7 @@ pub(super) struct Plan<'s> {
 struct PlannedCpu<'s> {
     redistributor: RestoredRedistributor,
     interface: CpuInterface,
-    lpis: &'s [LpiState],
+    saved: &'s RedistributorState,
 }
 
 struct PlannedIts<'s> {
@@ -170,7 +171,7 @@ impl<'s> Plan<'s> {
         lpis.with_kicks_deferred(|control| {
             for (vcpu, planned) in (0..).zip(&self.cpus) {
                 if let Some(tables) = planned.tables(gic) {
-                    control.restore_enabled(vcpu, tables)?;
+                    control.restore_enabled(vcpu, tables, planned.enabled())?;
                 }
             }
             self.restore_its(gic, &mut locked, control)?;
@@ -219,13 +220,21 @@ impl PlannedCpu<'_> {
 
     /// Iterates over the LPIs that are pending at the redistributor without an event.
     fn pending(&self, vcpu: u32) -> impl Iterator<Item = Result<SavedLpi, NoRoom>> {
-        self.lpis.iter().map(move |saved| {
+        self.saved.lpis.iter().map(move |saved| {
             Ok(SavedLpi {
                 lpi: Lpi::try_from(saved.intid).map_err(|_| NoRoom::Budget)?,
                 target: vcpu,
                 pending: true,
                 configuration: saved.configuration.map(Config::from_bits),
             })
+        })
+    }
+
+    /// Iterates over the direct LPIs that the redistributor has enabled.
+    fn enabled(&self) -> impl Iterator<Item = EnabledRange> {
+        self.saved.enabled_lpis.iter().map(|range| {
+            let first = range.first.get().saturating_sub(Lpi::FIRST.get());
+            (first..first.saturating_add(range.count), Config::from_bits(range.configuration))
         })
     }
 
@@ -237,9 +246,8 @@ impl PlannedCpu<'_> {
         let tables = self.tables(gic);
         self.pending(vcpu)
             .try_for_each(|saved| Ok::<_, NoRoom>(control.reserve_pending(saved?, tables)?))?;
-        // This call must come last, because it reads the configurations of all LPIs whose entries
-        // have been allocated.
-        Ok(tables.map_or(Ok(()), |tables| control.reserve_enabled(vcpu, tables))?)
+        let enabled = self.enabled();
+        Ok(tables.map_or(Ok(()), |tables| control.reserve_enabled(vcpu, tables, enabled))?)
     }
 }
 
@@ -297,7 +305,9 @@ impl Check<'_> {
         let interface = CpuInterface::restored(features, &saved.interface)
             .map_err(|problem| problem.of(Object::Interface(affinity)))?;
         self.lpis(affinity, &saved.redistributor.lpis)?;
-        Ok(PlannedCpu { redistributor, interface, lpis: &saved.redistributor.lpis })
+        self.enabled_lpis(&saved.redistributor)
+            .map_err(|problem| problem.of(Object::Redistributor(affinity)))?;
+        Ok(PlannedCpu { redistributor, interface, saved: &saved.redistributor })
     }
 
     fn lpis(self, cpu: Affinity, saved: &[LpiState]) -> Result<(), RestoreError> {
@@ -307,6 +317,20 @@ impl Check<'_> {
             Some(unknown) => Err(Problem::Unknown.of(object(unknown.intid))),
             None => Ok(()),
         }
+    }
+
+    /// Checks that the ranges of enabled LPIs are in order, don't overlap, and are possible.
+    fn enabled_lpis(self, saved: &RedistributorState) -> Result<(), Problem> {
+        let enabled = Ctlr::from(saved.ctlr).enable_lpis() && self.gic.config().direct_lpi;
+        let mut next = 0;
+        saved.enabled_lpis.iter().try_for_each(|range| {
+            let first = range.first.get();
+            let last = first.saturating_add(range.count.saturating_sub(1));
+            let is_range = range.count > 0 && first >= next;
+            let exist = [first, last].into_iter().all(|intid| self.implements(IntId::new(intid)));
+            next = last.saturating_add(1);
+            Problem::unless(enabled && is_range && exist, "range of enabled LPIs", first)
+        })
     }
 
     /// Returns `true` if the distributor implements this LPI.

@@ -4,13 +4,13 @@ use crate::config::cpu;
 use crate::cpu_interface::CpuInterface;
 use crate::lpi::{Control, SavedLpi};
 use crate::saved_state::{
-    CpuState, ItsState, LpiState, RedistributorState, SaveError, SavedState, VERSION,
+    CpuState, EnabledLpis, ItsState, LpiState, RedistributorState, SaveError, SavedState, VERSION,
 };
 use crate::sync::lock::MutexGuard;
 use crate::vgic::Vgic;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
-use doorbell_fallible::{OutOfMemory, try_collect, try_collect_results};
+use doorbell_fallible::{OutOfMemory, try_collect, try_collect_results, try_push};
 use gic_arch::Affinity;
 use gic_arch::lpi::Config;
 use msi_types::Cpu;
@@ -69,7 +69,8 @@ impl Vgic {
             let saved = self.redistributor_of(cpu(index))?.save();
             let affinity = self.affinity(cpu(index));
             Some(saved.map(|saved| {
-                let redistributor = RedistributorState { lpis, ..saved };
+                let (lpis, enabled_lpis) = lpis;
+                let redistributor = RedistributorState { lpis, enabled_lpis, ..saved };
                 CpuState { affinity, redistributor, interface }
             }))
         });
@@ -78,11 +79,12 @@ impl Vgic {
         Ok(SavedState { version: VERSION, distributor: self.distributor().save()?, cpus, its })
     }
 
-    /// Saves the ITSes and, for each vCPU, the LPIs that are pending at its redistributor without
-    /// an event. No command can execute in between.
-    fn save_lpis(&self) -> Result<(Vec<ItsState>, Vec<Vec<LpiState>>), OutOfMemory> {
+    /// Saves the ITSes and, for each vCPU, the LPIs of its redistributor. No command can execute in
+    /// between.
+    fn save_lpis(&self) -> Result<(Vec<ItsState>, Vec<OwnLpis>), OutOfMemory> {
         let Some(core) = &self.lpis else {
-            return Ok((Vec::new(), try_collect(self.config().cpus.iter().map(|_| Vec::new()))?));
+            let none = self.config().cpus.iter().map(|_| OwnLpis::default());
+            return Ok((Vec::new(), try_collect(none)?));
         };
         let locked = try_collect(self.its.iter().map(|its| its.lock()))?;
         core.with_kicks_deferred(|control| {
@@ -91,7 +93,7 @@ impl Vgic {
             let mut its = try_collect_results(its)?;
             its.sort_unstable_by_key(|its| its.base);
             let cpus = (0..self.config().cpus.len()).map(cpu);
-            let lpis = cpus.map(|cpu| pending_by_themselves(control, cpu));
+            let lpis = cpus.map(|cpu| own_lpis(control, cpu));
             Ok((its, try_collect_results(lpis)?))
         })
     }
@@ -101,6 +103,13 @@ impl Vgic {
     }
 }
 
+/// LPIs that are pending at a redistributor without an event, and enabled direct LPIs.
+type OwnLpis = (Vec<LpiState>, Vec<EnabledLpis>);
+
+fn own_lpis(control: &Control, cpu: Cpu) -> Result<OwnLpis, OutOfMemory> {
+    Ok((pending_by_themselves(control, cpu)?, enabled_lpis(control, cpu)?))
+}
+
 fn pending_by_themselves(control: &Control, cpu: Cpu) -> Result<Vec<LpiState>, OutOfMemory> {
     Ok(try_collect(control.pending_by_themselves(cpu.get()).map(
         |SavedLpi { lpi, configuration, .. }| LpiState {
@@ -108,4 +117,21 @@ fn pending_by_themselves(control: &Control, cpu: Cpu) -> Result<Vec<LpiState>, O
             configuration: configuration.map(Config::into_bits),
         },
     ))?)
+}
+
+fn enabled_lpis(control: &Control, cpu: Cpu) -> Result<Vec<EnabledLpis>, OutOfMemory> {
+    let mut ranges: Vec<EnabledLpis> = Vec::new();
+    for (lpi, config) in control.enabled_direct_lpis(cpu.get()) {
+        let (first, configuration) = (lpi.intid(), config.into_bits());
+        match ranges.last_mut() {
+            Some(last)
+                if last.configuration == configuration
+                    && last.first.get() + last.count == first.get() =>
+            {
+                last.count += 1;
+            }
+            _ => try_push(&mut ranges, EnabledLpis { first, count: 1, configuration })?,
+        }
+    }
+    Ok(ranges)
 }

@@ -42,6 +42,19 @@ pub(crate) struct Control {
     left: bool,
     pub(super) sweeps: SweepQueue,
     work: u64,
+    /// The last entries that a command changed before a message had set their ready bits, as they
+    /// were before the change.
+    overtaken: [Option<(Location, Entry)>; OVERTAKEN],
+    next_overtaken: usize,
+}
+
+/// Number of overtaken messages to remember. A message that is delayed until this many others have
+/// been overtaken leaves a stale ready bit, so each sender can leave one.
+pub(super) const OVERTAKEN: usize = 16;
+
+/// Returns the vCPU and level at which an entry has its ready bit.
+fn place(entry: Entry) -> (u32, Level) {
+    (entry.target(), entry.level())
 }
 
 /// An interrupt's route.
@@ -53,6 +66,13 @@ pub(super) struct Route {
     is_mapped: bool,
     /// `true` if the ITS accepts messages.
     is_open: bool,
+}
+
+impl Route {
+    /// Returns the target vCPU.
+    pub(super) const fn target(self) -> u32 {
+        self.target
+    }
 }
 
 /// An entry's next value, for which all memory has been allocated.
@@ -120,6 +140,8 @@ impl Control {
             left: false,
             sweeps: SweepQueue::new(),
             work: 0,
+            overtaken: [None; OVERTAKEN],
+            next_overtaken: 0,
         };
         control.make_room_for_sweeps()?;
         Ok(control)
@@ -140,12 +162,13 @@ impl Control {
         self.pending_kicks.pop()
     }
 
-    /// Returns the number of entries visited so far. Work budgets are counted in entries.
+    /// Returns the work done so far, which budgets limit: the number of entries visited, plus the
+    /// number of entries changed, because a change takes longer than a visit.
     pub(crate) const fn work(&self) -> u64 {
         self.work + self.device_entries.opened()
     }
 
-    /// Counts entries as visited.
+    /// Counts entries as visited, or other work that takes as long as visiting this many entries.
     pub(super) fn count_work(&mut self, entries: u32) {
         self.work += u64::from(entries);
     }
@@ -163,6 +186,58 @@ impl Control {
     pub(super) fn set_ready_bit(&mut self, written: Entry, position: Position) {
         if let Some(vcpu) = self.shared.set_ready_bit(written, position) {
             self.pending_kicks.insert(vcpu);
+        }
+    }
+
+    /// Completes a change of an entry for the vCPU that `old` targets: recalls the LPI from a list
+    /// register, and clears the ready bit if `new` is not ready there. Otherwise, the vCPU would
+    /// have to look at each of these entries before it finds the next ready one. If `new` is
+    /// ready, callers must set its ready bit.
+    pub(super) fn retire(&mut self, location: Location, old: Entry, new: Entry) {
+        self.work += u64::from(old != new);
+        self.recall(old);
+        if !old.is_ready() || (new.is_ready() && place(new) == place(old)) {
+            return;
+        }
+        if !self.clear_ready_bit(location, old) {
+            self.clear_stale_bits();
+            self.overtaken[self.next_overtaken] = Some((location, old));
+            self.next_overtaken = (self.next_overtaken + 1) % OVERTAKEN;
+        }
+        // A message may have made the entry ready again before its bit was cleared.
+        let now = self.shared.load(location);
+        if now.is_ready() && !new.is_ready() {
+            self.set_ready_bit(now, self.shared.position(location));
+        }
+    }
+
+    /// Clears an entry's ready bit where it was ready before a change. Returns `false` if the bit
+    /// was not set: a message that has not set it yet may do so later. Callers must check the entry
+    /// afterwards.
+    fn clear_ready_bit(&mut self, location: Location, old: Entry) -> bool {
+        let cleared = self.shared.clear_ready_bit(old, self.shared.position(location));
+        if cleared.is_some_and(|cleared| cleared.hid_others) {
+            self.pending_kicks.insert(old.target());
+        }
+        cleared.is_none_or(|cleared| cleared.was_set)
+    }
+
+    /// Clears the ready bits that overtaken messages have set since. Without this, a guest could
+    /// collect stale bits at a vCPU that doesn't look at them, and its next entry would visit all.
+    fn clear_stale_bits(&mut self) {
+        for index in 0..OVERTAKEN {
+            let Some((location, old)) = self.overtaken[index] else { continue };
+            let is_ready = |entry: Entry| entry.is_ready() && place(entry) == place(old);
+            if is_ready(self.shared.load(location)) {
+                continue;
+            }
+            if self.clear_ready_bit(location, old) {
+                self.overtaken[index] = None;
+            }
+            let now = self.shared.load(location);
+            if is_ready(now) {
+                self.set_ready_bit(now, self.shared.position(location));
+            }
         }
     }
 
@@ -207,7 +282,7 @@ impl Control {
         loop {
             let known = |entry: Entry| (!entry.awaits_fold()).then(|| change(entry));
             if let Some(old) = self.shared.try_update(location, known) {
-                self.recall(old);
+                self.retire(location, old, change(old));
                 return Ok(old);
             }
             self.ensure_folded(location)?;
@@ -245,9 +320,11 @@ impl Control {
     /// Visits every entry that has an owner, in a single pass.
     pub(super) fn sweep(&mut self, mut each: impl FnMut(&mut Self, EntryIndex)) {
         for chunk in 0..self.device_entries.chunk_count() {
-            for (index, _) in self.device_entries.owned_entries(chunk) {
-                self.work += 1;
-                each(self, index);
+            for index in self.device_entries.entries_in_use(chunk) {
+                if self.device_entries.owner(index) != Owner::Nobody {
+                    self.work += 1;
+                    each(self, index);
+                }
             }
         }
     }
@@ -310,6 +387,14 @@ impl Control {
         Ok(Refresh { route, enabled, level, deliverable, is_covered: covering.is_some(), reloads })
     }
 
+    /// Returns `true` if refreshing an entry within its target's tables would not change it.
+    pub(super) fn is_current(&self, now: Entry, route: Route, config: Config) -> bool {
+        let Route { target, is_mapped, is_open } = route;
+        let (enabled, level) = self.settings_of(config);
+        let next = now.with_target(target).with_level(level).with_enabled(enabled);
+        now == next.with_mapped(is_mapped).with_deliverable(is_open).with_held(false)
+    }
+
     /// Writes a prepared value to an entry.
     pub(super) fn write(&mut self, location: Location, refresh: Refresh) {
         let Refresh { route, enabled, level, deliverable, is_covered, reloads } = refresh;
@@ -333,7 +418,7 @@ impl Control {
             }
         });
         if old != new {
-            self.recall(old);
+            self.retire(location, old, new);
         }
         if old != new || reloads {
             self.set_ready_bit(new, self.shared.position(location));
@@ -394,8 +479,8 @@ impl Control {
     /// Clears an entry's pending state, including pending state held for a redistributor whose LPIs
     /// are disabled. Returns `true` if either was set.
     pub(super) fn clear(&mut self, location: Location) -> bool {
-        let (old, _) = self.shared.update(location, Entry::emptied);
-        self.recall(old);
+        let (old, new) = self.shared.update(location, Entry::emptied);
+        self.retire(location, old, new);
         old.is_pending_or_held()
     }
 

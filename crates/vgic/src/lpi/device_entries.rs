@@ -227,12 +227,9 @@ impl DeviceEntries {
         self.allocator.chunk_count()
     }
 
-    /// Returns the entries in a chunk that have an owner.
-    pub(super) fn owned_entries(
-        &self,
-        chunk: u32,
-    ) -> impl Iterator<Item = (EntryIndex, Owner)> + use<> {
-        self.allocator.owned_entries(chunk)
+    /// Returns the entries in a chunk's blocks, with or without an owner.
+    pub(super) fn entries_in_use(&self, chunk: u32) -> impl Iterator<Item = EntryIndex> + use<> {
+        self.allocator.entries_in_use(chunk)
     }
 
     /// Visits a device's entries in EventID order, including those without an owner.

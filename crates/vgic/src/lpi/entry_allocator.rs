@@ -286,18 +286,10 @@ impl EntryAllocator {
         u32::try_from(self.chunks.len()).unwrap_or(u32::MAX)
     }
 
-    /// Returns the entries in a chunk that have an owner.
-    pub(super) fn owned_entries(
-        &self,
-        chunk: u32,
-    ) -> impl Iterator<Item = (EntryIndex, Owner)> + use<> {
-        let (used, owners) = match self.chunks.get(chunk as usize) {
-            Some(found) => (found.used, found.owners),
-            None => (0, [Owner::Nobody; CHUNK_ENTRIES as usize]),
-        };
-        set_bits(used)
-            .map(move |at| (EntryIndex::new(chunk * CHUNK_ENTRIES + at), owners[at as usize]))
-            .filter(|(_, owner)| *owner != Owner::Nobody)
+    /// Returns the entries in a chunk's blocks, with or without an owner.
+    pub(super) fn entries_in_use(&self, chunk: u32) -> impl Iterator<Item = EntryIndex> + use<> {
+        let used = self.chunks.get(chunk as usize).map_or(0, |found| found.used);
+        set_bits(used).map(move |at| EntryIndex::new(chunk * CHUNK_ENTRIES + at))
     }
 }
 

@@ -60,7 +60,7 @@ impl Control {
     }
 
     fn refresh_its(&mut self, cause: Cause, its: ItsIndex) {
-        self.start_refresh(cause, Meant::Its(its.get()), Settings::Keep);
+        self.start_refresh(cause, Meant::Its(its.get()));
     }
 
     /// Returns `true` if the ITS is being enabled, but doesn't accept messages for every event yet.
@@ -193,13 +193,13 @@ impl Control {
 
     fn refresh_collection(&mut self, its: ItsIndex, collection: u16) {
         let meant = Meant::Collection { its: its.get(), collection };
-        self.start_refresh(Cause::Command(its), meant, Settings::Keep);
+        self.start_refresh(Cause::Command(its), meant);
     }
 
     /// Executes INVALL: rereads the configuration of every LPI at a redistributor from memory. The
     /// command is complete when its sweep is done.
     pub(crate) fn invalidate_all_for(&mut self, its: ItsIndex, vcpu: u16) {
-        self.start_refresh(Cause::Command(its), Meant::Target(vcpu.into()), Settings::Reload);
+        self.start_invalidation(Cause::Command(its), vcpu.into());
     }
 
     /// Executes MOVALL: LPIs that are pending at `from` become pending at `to` instead. Events stay
@@ -234,8 +234,8 @@ impl Control {
         let route = self.route_of_event(its, collection, entry).ok_or(NoRoom::Budget)?;
         let refresh = self.prepare(location, entry, route, Settings::Reload)?;
         self.give_entry(found.index(), Owner::event(its, collection), lpi);
-        let (old, _) = self.shared.update(location, |old| old.replaced_by(entry));
-        self.recall(old);
+        let (old, new) = self.shared.update(location, |old| old.replaced_by(entry));
+        self.retire(location, old, new);
         self.write(location, refresh);
         self.take_listed(its, found.index());
         Ok(())
@@ -285,8 +285,9 @@ impl Control {
             let target = entry.target();
             entry.replaced_by(Entry::unmapped(entry.generation()).with_target(target))
         };
-        let (old, _) = self.shared.update(Location::Event(index), unmapped);
-        self.recall(old);
+        let location = Location::Event(index);
+        let (old, new) = self.shared.update(location, unmapped);
+        self.retire(location, old, new);
     }
 
     /// Executes MOVI: the event and its pending state move to another collection.

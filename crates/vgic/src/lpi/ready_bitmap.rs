@@ -1,6 +1,7 @@
 //! A vCPU's ready bitmap: for each priority level, one bit per entry with two layers of summaries,
 //! and a mask of levels. False positives are harmless. A ready entry's bit can only be clear after
-//! a writer has stored the entry and before it has set the bit.
+//! a writer has stored the entry and before it has set the bit, or until a command that
+//! [clears](ReadyBitmap::clear) bits has looked at the entry again and kicked its vCPU.
 //!
 //! ```text
 //! mask (64 levels) ─▶ top ─▶ summary ─▶ leaf ─▶ entry
@@ -112,6 +113,16 @@ impl LevelBitmap {
     const fn top_count(&self) -> u32 {
         self.top_count
     }
+}
+
+/// Result of clearing a ready bit from outside the vCPU.
+#[derive(Clone, Copy)]
+pub(super) struct Cleared {
+    /// `true` if the bit was set, or if nothing can set it.
+    pub(super) was_set: bool,
+    /// `true` if bits that other writers set in the meantime were invisible to the vCPU for a
+    /// moment. Callers must then kick the vCPU.
+    pub(super) hid_others: bool,
 }
 
 /// Result of visiting an entry.
@@ -271,6 +282,51 @@ impl ReadyBitmap {
         self.mask.set(1 << level.index());
     }
 
+    /// Clears the ready bit of an entry that a command has changed, and the summary bits of the
+    /// branches that this leaves empty. The vCPU may be iterating at the same time. Callers must
+    /// check the entry afterwards.
+    pub(super) fn clear(&self, level: Level, position: Position) -> Cleared {
+        let index = position.get();
+        let leaf = index >> FANOUT_BITS;
+        let summary = leaf >> FANOUT_BITS;
+        let Some((tree, page)) =
+            self.tree(level).and_then(|tree| Some((tree, tree.page(summary)?)))
+        else {
+            return Cleared { was_set: true, hid_others: false };
+        };
+        let (word, top) = (page.leaf(leaf), tree.top(summary >> FANOUT_BITS));
+        let before = word.fetch_and(!bit(index), SeqCst);
+        let was_set = before & bit(index) != 0;
+        if before & !bit(index) != 0 {
+            return Cleared { was_set, hid_others: false };
+        }
+        page.summary.clear(bit(leaf), || word.load(SeqCst) == 0);
+        let is_empty = || page.summary.bits() == 0;
+        let had_none = is_empty();
+        if had_none {
+            top.clear(bit(summary), is_empty);
+        }
+        // The vCPU may have found an upper layer empty while a bit below it was clear, so a bit
+        // that was set again needs its whole path.
+        let has_any = !is_empty();
+        if has_any {
+            top.set(bit(summary));
+            self.mask.set(1 << level.index());
+        }
+        Cleared { was_set, hid_others: word.load(SeqCst) != 0 || (had_none && has_any) }
+    }
+
+    /// Returns the number of ready bits at all levels, and of leaves whose summary bits are set.
+    #[cfg(all(test, not(shuttle)))]
+    pub(super) fn count(&self) -> (u32, u32) {
+        let trees = self.levels.iter().filter_map(|level| level.get().map(|[tree]| tree));
+        let pages = trees.flat_map(|tree| tree.pages.iter().filter_map(|page| page.get()));
+        pages.fold((0, 0), |(bits, leaves), [page]| {
+            let set: u32 = page.leaves.iter().map(|leaf| leaf.load(SeqCst).count_ones()).sum();
+            (bits + set, leaves + page.summary.bits().count_ones())
+        })
+    }
+
     /// Visits the entries whose bits are set until the visitor finds one, highest priority first
     /// and only in the first `count` levels. Only one thread may iterate over a vCPU's bitmap at a
     /// time. Clears the summary bits of empty branches, except for the paths in `turns`.
@@ -391,15 +447,38 @@ impl<V: Visitor> LevelWalk<'_, V> {
             let at = at.to_le_bytes()[0];
             match self.visitor.visit(ready_bit, self.level, position) {
                 Visit::Found(found) => {
-                    self.turns.found(self.level, leaf, at, V::TAKES);
+                    self.found(leaf, at, V::TAKES);
                     return Some(found);
                 }
-                Visit::Taken if self.turns.found(self.level, leaf, at, true) == 0 => return None,
+                Visit::Taken if self.found(leaf, at, true) == 0 => return None,
                 Visit::Taken | Visit::Stale => {}
             }
             bits &= bits - 1;
         }
         None
+    }
+
+    /// Records that the iteration found an entry at a bit of a leaf. See [`TurnTable::found`].
+    #[inline]
+    fn found(&mut self, leaf: u32, at: u8, takes: bool) -> u8 {
+        let before = self.turns.of(self.level).leaf;
+        let left = self.turns.found(self.level, leaf, at, takes);
+        if before != leaf {
+            self.prune(before);
+        }
+        left
+    }
+
+    /// Prunes a leaf whose turn has ended. Otherwise, each leaf that acknowledgments empty would
+    /// stay set until the round-robin returns to it, and a single iteration might visit all of
+    /// them.
+    #[inline(never)]
+    fn prune(&self, leaf: u32) {
+        let summary = leaf >> FANOUT_BITS;
+        if let Some(page) = self.tree.page(summary) {
+            self.prune_leaf(page, leaf);
+            self.prune_summary(page, summary);
+        }
     }
 
     /// Clears an empty leaf's bit in its summary, unless this is the leaf that was found last.

@@ -6,7 +6,7 @@ use super::entry::Entry;
 use super::entry_table::EntryIndex;
 use super::redistributor_lpis::{BLOCK, LpiBlock, RedistributorLpis};
 use super::shared::Location;
-use super::sweep::{Cause, Meant, OwnCursor, Pause, Settings, Sweep, Visited};
+use super::sweep::{Cause, OwnCursor, Pause, Settings, Sweep, Visited};
 use super::tables::{LpiTables, PendingBits};
 #[cfg(test)]
 use alloc::{collections::BTreeSet, vec::Vec};
@@ -69,15 +69,17 @@ impl Control {
 
     /// Reads the pending table into an empty image.
     fn load_pending(
-        &self,
+        &mut self,
         vcpu: u32,
         tables: &LpiTables,
         pendbaser: gicr::Pendbaser,
         image: &mut PendingBits,
     ) {
-        if !pendbaser.pending_table_zero()
-            && let Err(fault) = tables.read_pending(image, &*self.memory)
-        {
+        if pendbaser.pending_table_zero() {
+            return;
+        }
+        self.count_work(image.transfer_work());
+        if let Err(fault) = tables.read_pending(image, &*self.memory) {
             self.faults.unreadable(vcpu, gicr::PENDBASER.offset(), fault);
             image.clear();
         }
@@ -129,13 +131,14 @@ impl Control {
     }
 
     fn reset_entry(&mut self, location: Location) {
-        let (old, _) = self.shared.update(location, |entry| entry.stopped().with_held(false));
-        self.recall(old);
+        let stopped = |entry: Entry| entry.stopped().with_held(false);
+        let (old, new) = self.shared.update(location, stopped);
+        self.retire(location, old, new);
     }
 
-    /// Returns the blocks in which the redistributor has entries for its own LPIs.
-    pub(super) fn own_blocks(&self, vcpu: u32) -> impl Iterator<Item = LpiBlock> {
-        self.shared.own(vcpu).into_iter().flat_map(RedistributorLpis::blocks)
+    /// Returns the entries of the redistributor's own LPIs, in LPI order.
+    pub(super) fn own_entries(&self, vcpu: u32) -> impl Iterator<Item = Entry> {
+        self.shared.own(vcpu).into_iter().flat_map(RedistributorLpis::entries)
     }
 
     /// Handles a write to `GICR_CLRLPIR`. Machines with this register don't have events, so the LPI
@@ -156,10 +159,7 @@ impl Control {
             let entry = control.shared.load(Location::Event(index));
             found.extend(is_pending(entry).then(|| entry.lpi()));
         });
-        for index in self.own_blocks(vcpu).flat_map(LpiBlock::indices) {
-            let entry = self.shared.load(Location::Own { vcpu, index });
-            found.extend(is_pending(entry).then(|| entry.lpi()));
-        }
+        found.extend(self.own_entries(vcpu).filter(|entry| is_pending(*entry)).map(Entry::lpi));
         found.into_iter().collect()
     }
 
@@ -221,7 +221,7 @@ impl Control {
     /// Handles a write to `GICR_INVALLR`: rereads every LPI's configuration from memory. The
     /// invalidation is complete when its sweep is done.
     pub(crate) fn invalidate_all(&mut self, vcpu: u32) {
-        self.start_refresh(Cause::Invalidate(vcpu), Meant::Target(vcpu), Settings::Reload);
+        self.start_invalidation(Cause::Invalidate(vcpu), vcpu);
     }
 
     /// Returns `true` if an invalidation by a register write is not yet complete.
@@ -277,10 +277,16 @@ impl Control {
     /// Returns the entry in which an LPI is pending at a redistributor, and its next value.
     fn prepare_at(&self, vcpu: u32, lpi: Lpi) -> Result<Option<(Location, Refresh)>, OutOfMemory> {
         let location = self.place_of(vcpu, lpi);
+        let mut settings = Settings::Keep;
         if let (Location::Own { .. }, Some(own)) = (location, self.shared.own(vcpu)) {
             own.ensure(lpi)?;
+            if !self.shared.load(location).is_pending_or_held() {
+                // The entry may hold the configuration from an earlier time that the LPI was
+                // pending here, which a saved state doesn't contain.
+                settings = Settings::Reload;
+            }
         }
-        Ok(self.prepared(location, Settings::Keep)?.map(|refresh| (location, refresh)))
+        Ok(self.prepared(location, settings)?.map(|refresh| (location, refresh)))
     }
 
     /// Returns the entry in which an LPI is pending at a redistributor: its event's entry if the
@@ -301,7 +307,8 @@ impl Control {
             let is_known = entry.is_pending_or_held() && !entry.awaits_fold();
             is_known.then(|| entry.emptied())
         };
-        self.shared.try_update(own, taken).inspect(|old| self.recall(*old)).is_some()
+        let old = self.shared.try_update(own, taken);
+        old.inspect(|old| self.retire(own, *old, old.emptied())).is_some()
     }
 
     /// Refreshes an event's entry, and checks that it has taken over the pending state that its

@@ -97,6 +97,16 @@ impl RedistributorLpis {
         Some(LpiBlock { first: index.max(page << PAGE_BITS) })
     }
 
+    /// Returns all entries, in LPI order.
+    pub(super) fn entries(&self) -> impl Iterator<Item = Entry> {
+        let pages = self.pages.iter().zip((0..).step_by(1 << PAGE_BITS));
+        let pages = pages.filter_map(|(page, first)| Some((page.get()?, first)));
+        pages.flat_map(|(page, first)| {
+            let entries = page.iter().zip(first..);
+            entries.map(|(entry, index)| self.expand(index, entry.load(SeqCst)))
+        })
+    }
+
     /// Returns all blocks with entries.
     pub(super) fn blocks(&self) -> impl Iterator<Item = LpiBlock> {
         core::iter::successors(self.block_from(0), |block| self.block_from(block.next()))

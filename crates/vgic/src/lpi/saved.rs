@@ -1,5 +1,6 @@
-//! Saves and restores mappings and pending LPIs as plain data, in time proportional to the number
-//! of mappings.
+//! Saves and restores mappings, pending LPIs and enabled direct LPIs as plain data. Takes time
+//! proportional to the number of mappings and of direct LPIs, and reads guest memory only for LPIs
+//! whose configuration a state doesn't contain.
 
 use super::control::Control;
 use super::entry::{Entry, LEVELS, Level};
@@ -8,12 +9,12 @@ use super::entry_table::Position;
 use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, NODE_BITS, depth};
 use super::mapping::{ItsIndex, MappedDevice, NoRoom};
 use super::ready_bitmap::ENTRIES_PER_SUMMARY;
-use super::redistributor_lpis::LpiBlock;
 use super::shared::Location;
-use super::sweep::{OwnCursor, Settings};
+use super::sweep::Settings;
 use super::tables::LpiTables;
 use super::translator::Translator;
 use alloc::boxed::Box;
+use core::ops::Range;
 use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use gic_arch::Lpi;
 use gic_arch::lpi::Config;
@@ -60,7 +61,8 @@ impl Control {
             if let Owner::Event { collection, .. } = self.device_entries.owner(index)
                 && outcome.is_ok()
             {
-                outcome = each(event, collection, self.saved(Location::Event(index)));
+                let entry = self.shared.load(Location::Event(index));
+                outcome = each(event, collection, saved(entry));
             }
         });
         outcome
@@ -68,27 +70,36 @@ impl Control {
 
     /// Returns the LPIs that are pending at a redistributor without an event, in ascending order.
     pub(crate) fn pending_by_themselves(&self, vcpu: u32) -> impl Iterator<Item = SavedLpi> {
-        let all = self.own_blocks(vcpu).flat_map(LpiBlock::indices);
-        all.map(move |index| self.saved(Location::Own { vcpu, index }))
-            .filter(|saved| saved.pending)
+        self.own_entries(vcpu).map(saved).filter(|saved| saved.pending)
     }
 
-    /// Reads an LPI's state with a single load of its entry, so that it can't be saved as pending
-    /// at two targets.
-    fn saved(&self, location: Location) -> SavedLpi {
-        let entry = self.shared.load(location);
-        SavedLpi {
-            lpi: entry.lpi(),
-            target: entry.target(),
-            pending: entry.is_pending_or_held(),
-            configuration: Some(
-                Config::new()
-                    .with_enable(entry.is_enabled())
-                    .with_priority(entry.level().configured()),
-            ),
-        }
+    /// Returns the direct LPIs that are enabled at a redistributor, pending or not, with their
+    /// configurations and in ascending order.
+    pub(crate) fn enabled_direct_lpis(&self, vcpu: u32) -> impl Iterator<Item = (Lpi, Config)> {
+        let has_any = self.config.direct && self.enabled.get(vcpu).is_some();
+        let all = has_any.then(|| self.own_entries(vcpu)).into_iter().flatten();
+        let enabled = all.filter(|entry| entry.is_enabled() && entry.is_deliverable());
+        enabled.map(|entry| (entry.lpi(), configuration(entry)))
     }
 }
+
+/// Converts an entry to plain data. The entry must come from a single load, so that an LPI can't be
+/// saved as pending at two targets.
+fn saved(entry: Entry) -> SavedLpi {
+    SavedLpi {
+        lpi: entry.lpi(),
+        target: entry.target(),
+        pending: entry.is_pending_or_held(),
+        configuration: Some(configuration(entry)),
+    }
+}
+
+fn configuration(entry: Entry) -> Config {
+    Config::new().with_enable(entry.is_enabled()).with_priority(entry.level().configured())
+}
+
+/// Indices of consecutive LPIs with the same configuration.
+pub(crate) type EnabledRange = (Range<u32>, Config);
 
 /// Set of vCPUs and priority levels for which ready bits for all events are allocated.
 pub(crate) struct ReservedLevels(Box<[u64]>);
@@ -166,16 +177,22 @@ impl Control {
     }
 
     /// Allocates the memory for a redistributor whose LPIs are enabled, including ready bits for
-    /// its existing own LPIs.
+    /// these direct LPIs.
     pub(crate) fn reserve_enabled(
         &mut self,
         vcpu: u32,
         tables: LpiTables,
+        direct: impl Iterator<Item = EnabledRange>,
     ) -> Result<(), OutOfMemory> {
         self.provide(vcpu, &tables)?;
-        for lpi in self.own_blocks(vcpu).flat_map(LpiBlock::indices).filter_map(Lpi::from_index) {
-            let saved = SavedLpi { lpi, target: vcpu, pending: true, configuration: None };
-            self.reserve_pending(saved, Some(tables))?;
+        for (indices, config) in direct {
+            let level = self.config.priorities.level(config.priority());
+            let end = self.shared.own_position(indices.end).get();
+            let mut position = self.shared.own_position(indices.start).get();
+            while position < end {
+                self.shared.ensure_ready_bit(vcpu, level, Position::new(position))?;
+                position = (position + 1).next_multiple_of(ENTRIES_PER_SUMMARY);
+            }
         }
         Ok(())
     }
@@ -194,17 +211,39 @@ impl Control {
 /// Restores the state into a core that was just reset. Callers must first have checked that the
 /// budget has [`Room`].
 impl Control {
-    /// Restores `EnableLPIs` at a redistributor whose pending state is not in memory.
+    /// Restores `EnableLPIs` at a redistributor whose pending state is not in memory. Of the direct
+    /// LPIs, enables those in these ranges, which must be in ascending order.
     pub(crate) fn restore_enabled(
         &mut self,
         vcpu: u32,
         tables: LpiTables,
+        direct: impl Iterator<Item = EnabledRange>,
     ) -> Result<(), OutOfMemory> {
         self.provide(vcpu, &tables)?;
         self.enabled.set(vcpu, Some(tables));
-        let reload = |control: &mut Self, block| control.reload_own(vcpu, block);
-        let mut all = OwnCursor::START;
-        self.visit_own(vcpu, &mut all, u64::MAX, reload).map(drop)
+        if self.config.direct {
+            let mut next = 0;
+            let end = tables.end().saturating_sub(Lpi::FIRST.get());
+            let disabled = core::iter::once((end..end, Config::new()));
+            for (indices, config) in direct.chain(disabled) {
+                let (first, last) = (indices.start.min(end), indices.end.min(end));
+                self.restore_direct_lpis(vcpu, next..first, Config::new());
+                self.restore_direct_lpis(vcpu, first..last, config);
+                next = last;
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives the direct LPIs with these indices the same configuration.
+    fn restore_direct_lpis(&self, vcpu: u32, indices: Range<u32>, config: Config) {
+        let level = self.config.priorities.level(config.priority());
+        for index in indices {
+            self.shared.update(Location::Own { vcpu, index }, |entry| {
+                let open = entry.with_mapped(true).with_deliverable(true);
+                open.with_enabled(config.enable()).with_level(level)
+            });
+        }
     }
 
     /// Restores a mapped collection, before any of its events.
@@ -266,8 +305,8 @@ impl Control {
                 (entry, Settings::Given)
             }
         };
-        let (old, _) = self.shared.update(location, |old| old.replaced_by(entry));
-        self.recall(old);
+        let (old, new) = self.shared.update(location, |old| old.replaced_by(entry));
+        self.retire(location, old, new);
         self.refresh(location, settings)
     }
 }

@@ -5,7 +5,7 @@ use super::config::{LpiConfig, Priorities};
 use super::entry::{Entry, Level};
 use super::entry_table::{EntryIndex, EntryTable, Position};
 use super::itt::Nodes;
-use super::ready_bitmap::ReadyBitmap;
+use super::ready_bitmap::{Cleared, ReadyBitmap};
 use super::redistributor_lpis::RedistributorLpis;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -150,6 +150,12 @@ impl Shared {
         change: impl Fn(Entry) -> Option<Entry>,
     ) -> Option<Entry> {
         self.own(vcpu)?.try_update(index, change)
+    }
+
+    /// Clears the ready bit that an entry had before a change.
+    pub(super) fn clear_ready_bit(&self, old: Entry, position: Position) -> Option<Cleared> {
+        let bitmap = self.ready.get(old.target() as usize)?;
+        Some(bitmap.clear(old.level(), position))
     }
 
     /// Allocates the ready bit at `position` for this vCPU and level, if necessary. Must not be

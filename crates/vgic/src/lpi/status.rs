@@ -12,10 +12,13 @@ use crate::monitor::events::FaultReason;
 use crate::monitor::memory::GuestMemory;
 use gic_arch::lpi::Config;
 use gic_arch::{Lpi, Priority};
-use msi_types::Cpu;
+use msi_types::{Cpu, DeviceId, EventId};
 
 /// Maximum number of events that are examined per LPI.
 const EVENTS_EXAMINED: usize = 64;
+
+/// Maximum number of a device's events that are searched for one that shares an LPI.
+const DEVICE_EVENTS_EXAMINED: u32 = 256;
 
 /// The state of a device's event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +62,10 @@ pub(crate) struct LpiStatus {
     pub(crate) has_pending_table: bool,
     pub(crate) is_pending: bool,
     pub(crate) is_listed: bool,
+    /// Number of other events that are mapped to the LPI. At most [`EVENTS_EXAMINED`] are counted.
+    pub(crate) sharers: u32,
+    /// Another event of the same device that is mapped to the LPI, if known.
+    pub(crate) sharer: Option<(DeviceId, EventId)>,
     is_enabled: bool,
     level: Level,
     priorities: Priorities,
@@ -80,9 +87,28 @@ impl Control {
     /// Returns the state of a device's event.
     pub(crate) fn event_status(&self, its: ItsIndex, device: u32, event: u32) -> EventStatus {
         match self.mapped_event(its, device, event) {
-            Ok(location) => EventStatus::Mapped(self.lpi_status(location)),
+            Ok(location) => {
+                let status = self.lpi_status(location);
+                let sharer = || self.other_event(its, (device, event), status.lpi);
+                let sharer = if status.sharers == 0 { None } else { sharer() };
+                EventStatus::Mapped(LpiStatus { sharer, ..status })
+            }
             Err(status) => status,
         }
+    }
+
+    /// Finds another event of the device that is mapped to the LPI, among the first ones.
+    fn other_event(
+        &self,
+        its: ItsIndex,
+        (device, event): (u32, u32),
+        lpi: Lpi,
+    ) -> Option<(DeviceId, EventId)> {
+        let others = (0..DEVICE_EVENTS_EXAMINED).filter(|other| *other != event);
+        let found = others.filter_map(|other| Some((other, self.event(its, device, other)?)));
+        let mut shares =
+            found.filter(|(_, event)| self.device_entries.is_mapped_to(event.index(), lpi));
+        shares.next().map(|(other, _)| (DeviceId::new(device), EventId::new(other)))
     }
 
     /// Returns the location of an event's entry, or the reason why the event has none.
@@ -138,10 +164,8 @@ impl Control {
     /// the LPI, prefers events that target `cpu`, and among these a pending one.
     pub(crate) fn lpi_target(&self, cpu: Cpu, lpi: Lpi) -> LpiTarget {
         let own = Location::own(cpu.get(), lpi);
-        let after = |index: &EntryIndex| self.device_entries.after(*index);
-        let events = core::iter::successors(self.device_entries.first(lpi.index()), after);
         let mut found = None;
-        for event in events.take(EVENTS_EXAMINED).map(Location::Event) {
+        for event in self.events_of(lpi) {
             let entry = self.shared.load(event);
             let is_here = entry.target() == cpu.get();
             let rank = (is_here, is_here && entry.is_pending_anywhere());
@@ -158,6 +182,13 @@ impl Control {
         }
     }
 
+    /// Returns the entries of the events that are mapped to an LPI, at most [`EVENTS_EXAMINED`].
+    fn events_of(&self, lpi: Lpi) -> impl Iterator<Item = Location> {
+        let after = |index: &EntryIndex| self.device_entries.after(*index);
+        let events = core::iter::successors(self.device_entries.first(lpi.index()), after);
+        events.take(EVENTS_EXAMINED).map(Location::Event)
+    }
+
     fn lpi_status(&self, location: Location) -> LpiStatus {
         let (entry, memory) = (self.shared.load(location), &*self.memory);
         let tables = self.enabled.get(entry.target());
@@ -172,6 +203,10 @@ impl Control {
             has_pending_table: tables.is_some_and(|tables| is_in_memory(&tables, memory)),
             is_pending: entry.is_pending_anywhere(),
             is_listed: entry.is_listed() && !entry.is_pending(),
+            sharers: self
+                .events_of(entry.lpi())
+                .fold(0, |count, of| count + u32::from(of != location)),
+            sharer: None,
             is_enabled: entry.is_enabled(),
             level: entry.level(),
             priorities: self.config.priorities,

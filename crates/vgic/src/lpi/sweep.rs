@@ -1,6 +1,7 @@
 //! A sweep updates all entries that a command or register write affects, in bounded pieces. This
 //! module holds a sweep's cause, task and progress as plain data; `sweep_steps` carries sweeps out.
 
+use super::entry_allocator::Owner;
 use super::entry_table::EntryIndex;
 use super::itt_teardown::IttTeardown;
 use super::mapping::ItsIndex;
@@ -156,8 +157,10 @@ impl Cause {
 
 /// Task of a sweep.
 pub(super) enum Sweep {
-    /// Refreshes entries.
-    Refresh { cursor: Cursor, own: OwnCursor, meant: Meant, settings: Settings },
+    /// Refreshes entries. Reads an LPI's configuration only if its entry becomes deliverable.
+    Refresh { cursor: Cursor, meant: Meant },
+    /// Rereads the configurations of all LPIs that target a vCPU.
+    Invalidate { cursor: Cursor, own: OwnCursor, vcpu: u32 },
     /// Refreshes the entries of one LPI that target a vCPU, starting at entry `next`.
     InvalidateLpi { vcpu: u32, lpi: Lpi, next: Option<EntryIndex> },
     /// Executes MOVALL.
@@ -183,8 +186,19 @@ pub(super) enum Meant {
     Its(u16),
     /// All events of a collection.
     Collection { its: u16, collection: u16 },
-    /// All entries that target a vCPU.
-    Target(u32),
+}
+
+impl Meant {
+    /// Returns `true` if the set contains the entries of this owner.
+    pub(super) fn contains(self, owner: Owner) -> bool {
+        match (self, owner) {
+            (Self::Its(its), Owner::Event { its: of, .. }) => its == of,
+            (Self::Collection { its, collection }, owner) => {
+                owner == Owner::Event { its, collection }
+            }
+            (Self::Its(_), Owner::Nobody) => false,
+        }
+    }
 }
 
 /// Source of the enable bit and the priority in a refresh.

@@ -31,6 +31,7 @@ use super::entry_table::EntryIndex;
 use super::itt_teardown::IttTeardown;
 use super::mapping::ItsIndex;
 use super::redistributor_lpis::{BLOCK, LpiBlock};
+use super::reload::ReadAhead;
 use super::shared::Location;
 use super::sweep::{Cause, Cursor, Meant, OwnCursor, Pause, Settings, Sweep, Visited, Work};
 use super::tables::PendingBits;
@@ -54,9 +55,15 @@ impl Control {
     }
 
     /// Starts to refresh entries.
-    pub(super) fn start_refresh(&mut self, cause: Cause, meant: Meant, settings: Settings) {
+    pub(super) fn start_refresh(&mut self, cause: Cause, meant: Meant) {
         let cursor = self.all_chunks();
-        self.start(cause, Sweep::Refresh { cursor, own: OwnCursor::START, meant, settings });
+        self.start(cause, Sweep::Refresh { cursor, meant });
+    }
+
+    /// Starts to reread the configuration of every LPI at a redistributor.
+    pub(super) fn start_invalidation(&mut self, cause: Cause, vcpu: u32) {
+        let (cursor, own) = (self.all_chunks(), OwnCursor::START);
+        self.start(cause, Sweep::Invalidate { cursor, own, vcpu });
     }
 
     /// Advances a sweep until it is done or [`work`](Self::work) reaches `limit`. Returns `true` if
@@ -118,7 +125,8 @@ impl Control {
     fn advance_all(&mut self, limit: u64, is_meant: impl Fn(Cause) -> bool) -> bool {
         let mut last = None;
         while let Some(cause) = self.sweeps.next(last, &is_meant) {
-            if self.advance(cause, limit) == Ok(false) {
+            // A sweep that reads or writes a pending table may exceed the limit as it ends.
+            if self.work() >= limit || self.advance(cause, limit) == Ok(false) {
                 return false;
             }
             last = Some(cause);
@@ -128,21 +136,21 @@ impl Control {
 
     fn sweep_on(&mut self, sweep: &mut Sweep, limit: u64) -> Result<bool, Pause> {
         match sweep {
-            Sweep::Refresh { cursor, own, meant, settings } => {
-                let visited = self.visit(cursor, limit, |control, index, owner| {
-                    if control.is_meant(*meant, index, owner) {
-                        control.refresh_event(index, *settings)?;
+            Sweep::Refresh { cursor, meant } => {
+                self.visit(cursor, limit, |control, index, owner| {
+                    if meant.contains(owner) {
+                        control.refresh_event(index, Settings::Keep)?;
                     }
                     Ok(())
-                });
-                match *meant {
-                    Meant::Target(vcpu) if visited? => {
-                        Ok(self.visit_own(vcpu, own, limit, |control, block| {
-                            control.reload_own(vcpu, block)
-                        })?)
-                    }
-                    _ => visited,
-                }
+                })
+            }
+            Sweep::Invalidate { cursor, own, vcpu } => {
+                let mut ahead = ReadAhead::default();
+                Ok(self.visit(cursor, limit, |control, index, owner| {
+                    control.reload_event(*vcpu, (index, owner), &mut ahead)
+                })? && self.visit_own(*vcpu, own, limit, |control, block| {
+                    control.reload_own(*vcpu, block)
+                })?)
             }
             Sweep::InvalidateLpi { vcpu, lpi, next } => {
                 self.invalidate_on(*vcpu, *lpi, next, limit)
@@ -185,12 +193,14 @@ impl Control {
         let (vcpu, image) = match sweep {
             Sweep::Enable { vcpu, pending, .. } => (vcpu, pending),
             Sweep::Disable { vcpu, tables, pending, .. } => {
+                self.count_work(pending.transfer_work());
                 if let Err(fault) = tables.write_pending(&pending, &*self.memory) {
                     self.faults.unreadable(vcpu, gicr::PENDBASER.offset(), fault);
                 }
                 (vcpu, pending)
             }
             Sweep::Refresh { .. }
+            | Sweep::Invalidate { .. }
             | Sweep::InvalidateLpi { .. }
             | Sweep::MoveAll { .. }
             | Sweep::Unmap { .. } => return,
@@ -210,9 +220,12 @@ impl Control {
                 return Ok(false);
             }
             self.count_work(1);
-            for (index, owner) in self.device_entries.owned_entries(cursor.next) {
-                self.count_work(1);
-                each(self, index, owner)?;
+            for index in self.device_entries.entries_in_use(cursor.next) {
+                let owner = self.device_entries.owner(index);
+                if owner != Owner::Nobody {
+                    self.count_work(1);
+                    each(self, index, owner)?;
+                }
             }
             cursor.next += 1;
         }
@@ -220,7 +233,7 @@ impl Control {
     }
 
     /// Visits a redistributor's own LPIs, block by block.
-    pub(super) fn visit_own<E>(
+    fn visit_own<E>(
         &mut self,
         vcpu: u32,
         cursor: &mut OwnCursor,
@@ -241,17 +254,6 @@ impl Control {
             cursor.next = block.next();
         }
         Ok(true)
-    }
-
-    fn is_meant(&self, meant: Meant, index: EntryIndex, owner: Owner) -> bool {
-        match (meant, owner) {
-            (Meant::Its(its), Owner::Event { its: of, .. }) => its == of,
-            (Meant::Collection { its, collection }, owner) => {
-                owner == Owner::Event { its, collection }
-            }
-            (Meant::Target(vcpu), _) => self.shared.load(Location::Event(index)).target() == vcpu,
-            (Meant::Its(_), Owner::Nobody) => false,
-        }
     }
 
     fn unmap_on(

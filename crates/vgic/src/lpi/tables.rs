@@ -189,6 +189,13 @@ impl PendingBits {
         ((index / 8) as usize, 1 << (index % 8))
     }
 
+    /// Returns the work of reading or writing the pending table, in entries.
+    pub(super) fn transfer_work(&self) -> u32 {
+        /// Number of bytes whose transfer takes as long as visiting an entry.
+        const BYTES_PER_ENTRY: usize = 16;
+        u32::try_from(self.bytes.len() / BYTES_PER_ENTRY).unwrap_or(u32::MAX)
+    }
+
     /// Clears all bits.
     pub(super) fn clear(&mut self) {
         self.bytes.fill(0);

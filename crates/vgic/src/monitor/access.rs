@@ -21,12 +21,7 @@ pub struct BadWidth(pub usize);
 impl AccessWidth {
     /// Returns the width in bytes: 1, 2, 4 or 8.
     pub const fn bytes(self) -> u32 {
-        match self {
-            Self::Byte => 1,
-            Self::Half => 2,
-            Self::Word => 4,
-            Self::Double => 8,
-        }
+        1 << self as u32
     }
 
     /// Returns a mask that covers this width.

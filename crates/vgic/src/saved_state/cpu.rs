@@ -52,6 +52,25 @@ pub struct RedistributorState {
     /// mapped event. While LPIs are disabled at this redistributor, the pending state has no effect
     /// until LPIs are enabled.
     pub lpis: Vec<LpiState>,
+    /// Direct LPIs that are enabled at this redistributor according to its copies of their
+    /// configuration bytes, pending or not, in INTID order. Until the guest makes the redistributor
+    /// read their configurations again, all others are disabled. Empty while `EnableLPIs` is clear,
+    /// and on machines without direct LPIs.
+    pub enabled_lpis: Vec<EnabledLpis>,
+}
+
+/// Consecutive LPIs that are enabled at a redistributor with the same priority.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
+#[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
+pub struct EnabledLpis {
+    /// INTID of the first LPI.
+    #[cfg_attr(feature = "serde", serde(with = "numbers::intid"))]
+    pub first: IntId,
+    /// Number of LPIs.
+    pub count: u32,
+    /// Configuration byte of each of these LPIs, with the upper five bits of the priority.
+    pub configuration: u8,
 }
 
 /// State of an LPI that is pending at a redistributor without an event.

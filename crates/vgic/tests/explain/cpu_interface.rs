@@ -1,8 +1,9 @@
 //! Obstacles at the target: sleep, groups, priorities, list registers and kicks.
 
-use crate::guest::{CPU, Guest, LPI, facts};
+use crate::guest::{CPU, DEVICE, EVENT, Guest, LPI, facts};
 use crate::machine::Machine;
 use crate::virtual_interface::vtr;
+use gic_arch::its::Command;
 use gic_arch::{gicd, gicr, icc};
 use msi_types::explain::{Fact, Group, Obstacle, TargetState};
 use msi_types::{Cpu, HwIrq, Level, Line, SetLine};
@@ -74,6 +75,31 @@ fn the_binary_point_decides_about_preemption() {
     guest.machine.msr(0, icc::BPR1.encoding(), 6);
     let expected = Obstacle::PriorityNotHigher { priority: 0x80, running: 0xa0, cpu: CPU };
     assert_eq!(guest.obstacle(), Some(expected));
+}
+
+#[test]
+fn a_priority_that_the_binary_point_cuts_is_shown() {
+    for (configuration, binary_point, group_priority) in
+        [(0x91, 6, Some(0x80)), (0x91, 5, None), (0xb1, 5, Some(0xa0)), (0xb1, 4, None)]
+    {
+        let mut guest = Guest::working();
+        guest.machine.msr(0, icc::BPR1.encoding(), binary_point);
+        guest.send();
+        guest.machine.acknowledge(0);
+        guest.configure(configuration);
+        guest.machine.run([Command::Inv { device: DEVICE, event: EVENT }]);
+        guest.send();
+        let (priority, binary_point) = (configuration & 0xfc, u8::try_from(binary_point).unwrap());
+        let shown = facts(&guest.explain())
+            .into_iter()
+            .find(|fact| matches!(fact, Fact::GroupPriority { .. }));
+        let expected = group_priority.map(|group_priority| Fact::GroupPriority {
+            priority,
+            group_priority,
+            binary_point,
+        });
+        assert_eq!(shown, expected, "{configuration:#x} {binary_point}");
+    }
 }
 
 #[test]

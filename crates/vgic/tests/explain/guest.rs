@@ -11,6 +11,8 @@ use vgic::{GuestMemory, VgicConfig};
 
 pub(crate) const CONFIGURATION: u64 = RAM + 0x10_0000;
 pub(crate) const PENDING: u64 = RAM + 0x20_0000;
+/// Interrupt translation table of the device.
+pub(crate) const ITT: u64 = RAM + 0x38_0000;
 pub(crate) const DEVICE: DeviceId = DeviceId::new(0x10);
 pub(crate) const EVENT: EventId = EventId::new(0);
 /// The LPI to which the event is mapped.
@@ -97,7 +99,7 @@ pub(crate) fn mapc(collection: u16, cpu: u16) -> Command {
 
 pub(crate) fn mapd(event_bits: u8) -> Command {
     let (device, action) = (DEVICE, MapAction::Map);
-    Command::Mapd { device, itt: 0, event_bits_minus_one: event_bits - 1, action }
+    Command::Mapd { device, itt: ITT, event_bits_minus_one: event_bits - 1, action }
 }
 
 pub(crate) fn mapti(event: u32, intid: u32, collection: u16) -> Command {

@@ -1,14 +1,15 @@
 //! Obstacles in redistributors' LPI tables and in LPI configurations.
 
 use crate::guest::{
-    CONFIGURATION, CPU, DEVICE, EVENT, Guest, LPI, PENDING, config, mapc, mapd, mapti, propbaser,
+    CONFIGURATION, CPU, DEVICE, EVENT, Guest, LPI, PENDING, config, facts, mapc, mapd, mapti,
+    propbaser,
 };
 use crate::machine::ITS;
 use gic_arch::gicr::{self, Pendbaser, Propbaser};
-use gic_arch::icc;
 use gic_arch::its::Command;
-use msi_types::HwIrq;
-use msi_types::explain::{Obstacle, TableRegister};
+use gic_arch::{IntId, icc};
+use msi_types::explain::{Explanation, Fact, Obstacle, TableRegister};
+use msi_types::{EventId, HwIrq};
 use vgic::FaultReason;
 use vgic::its::{ErrorPolicy, ItsConfig};
 
@@ -187,9 +188,7 @@ fn of_two_events_of_an_lpi_the_pending_one_is_explained() {
         assert_eq!(guest.obstacle_of(0, 8192), Some(Obstacle::NotPending { interrupt: LPI }));
         let _ = guest.machine.send(DEVICE.get(), event);
         assert_eq!(guest.obstacle_of(0, 8192), None, "event {event}");
-        guest
-            .machine
-            .run([Command::Clear { device: DEVICE, event: msi_types::EventId::new(event) }]);
+        guest.machine.run([Command::Clear { device: DEVICE, event: EventId::new(event) }]);
     }
 }
 
@@ -226,5 +225,29 @@ fn messages_to_missing_or_small_tables_are_told_apart() {
             faults(guest);
         });
         assert_eq!(faults(&guest), [(reason, ItsConfig::new(ITS).doorbell())]);
+    }
+}
+
+#[test]
+fn events_that_share_an_lpi_are_shown() {
+    for sharers in 0..4u32 {
+        let guest = Guest::working();
+        guest.machine.run([mapd(4), mapti(0, 8192, 0), mapti(9, 8193, 0)]);
+        guest.machine.run((1..=sharers).map(|event| mapti(event, 8192, 0)));
+        let shared = |explanation: Explanation| {
+            facts(&explanation).into_iter().find_map(|fact| match fact {
+                Fact::SharedInterrupt { interrupt, other, events } => {
+                    assert_eq!(interrupt, LPI);
+                    Some((other.map(|(device, _)| device), events))
+                }
+                _ => None,
+            })
+        };
+        let gic = &guest.machine.gic;
+        let expected = (sharers > 0).then_some((Some(DEVICE), sharers));
+        assert_eq!(shared(guest.explain()), expected, "of the event");
+        assert_eq!(shared(gic.explain(0, DEVICE, EventId::new(9))), None, "of another LPI");
+        let by_intid = shared(gic.explain_interrupt(CPU, IntId::new(8192)));
+        assert_eq!(by_intid, (sharers > 0).then_some((None, sharers)), "of the INTID");
     }
 }

@@ -10,6 +10,7 @@ mod lpi_tables;
 #[expect(dead_code, reason = "shared with other tests")]
 #[path = "../guest/machine.rs"]
 mod machine;
+mod mutations;
 mod page;
 mod public_threads;
 mod translation;

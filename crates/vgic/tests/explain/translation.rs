@@ -3,10 +3,11 @@
 use crate::guest::{CPU, DEVICE, EVENT, Guest, LPI, config, facts, mapc, mapd, mapti};
 use crate::machine::{ITS, QUEUE, RAM};
 use gic_arch::gits::{self, Baser, Cbaser, PageSize};
-use gic_arch::its::Command;
+use gic_arch::its::{Command, MapAction};
 use msi_types::explain::{Fact, Obstacle, TableRegister, TargetState};
 use msi_types::{DeviceId, EventId};
 use vgic::AccessWidth::{Double, Word};
+use vgic::GuestMemory as _;
 use vgic::its::{ErrorPolicy, ItsConfig};
 
 /// Returns a guest that has enabled LPIs and the ITS, and has executed these commands.
@@ -41,6 +42,25 @@ fn a_working_event_has_no_obstacle() {
         Fact::Signaled(CPU),
     ];
     assert_eq!(facts(&explanation), expected);
+}
+
+/// A saved state does not tell whether the queue has wrapped.
+#[test]
+fn a_restored_queue_may_contain_old_commands() {
+    let mut guest = Guest::working();
+    for (address, word) in (QUEUE + 0x60..).step_by(8).zip(mapti(0, 8192, 0).encode()) {
+        guest.machine.ram.write(address, &word.to_le_bytes()).unwrap();
+    }
+    let is_old = |guest: &Guest| {
+        guest.explain().facts().find_map(|fact| match fact {
+            Fact::Unannounced { wrapped, .. } => Some(wrapped),
+            _ => None,
+        })
+    };
+    assert_eq!(is_old(&guest), Some(false));
+    let saved = guest.machine.save();
+    guest.machine.restore(&saved);
+    assert_eq!(is_old(&guest), Some(true));
 }
 
 #[test]
@@ -103,8 +123,19 @@ fn commands_in_the_wrong_order_are_named() {
     let explanation = guest.explain();
     let expected = Obstacle::UnmappedEvent { device: DEVICE, event: EVENT };
     assert_eq!(explanation.obstacle(), Some(expected));
-    let refused = Fact::RefusedCommands { count: 1, command: "MAPTI", reason: "device not mapped" };
+    let refused = Fact::RefusedCommands {
+        count: 1,
+        address: QUEUE + 0x20,
+        command: "MAPTI",
+        reason: "device not mapped",
+        operand: Some(DEVICE.get()),
+        fix: Some("send MAPD for the device first, and then the command again"),
+    };
     assert_eq!(facts(&explanation), [Fact::Doorbell(ITS + 0x1_0040), refused]);
+    assert_eq!(
+        explanation.fix(),
+        Some("send MAPD for the device first, and then the command again")
+    );
 }
 
 #[test]
@@ -174,4 +205,36 @@ fn a_table_that_is_written_again_is_no_longer_blamed() {
     guest.machine.write(ITS, Word, 1);
     let expected = Obstacle::UnmappedDevice { device: DEVICE, mapped: 0 };
     assert_eq!(guest.obstacle(), Some(expected));
+}
+
+#[test]
+fn a_command_that_removed_the_mapping_is_shown() {
+    let unmapped = |command| match command {
+        Command::Mapd { device, itt, event_bits_minus_one, .. } => {
+            Command::Mapd { device, itt, event_bits_minus_one, action: MapAction::Unmap }
+        }
+        Command::Mapc { collection, target, .. } => {
+            Command::Mapc { collection, target, action: MapAction::Unmap }
+        }
+        other => other,
+    };
+    let discard = Command::Discard { device: DEVICE, event: EVENT };
+    for (last, expected) in [
+        (vec![discard], Some("DISCARD")),
+        (vec![mapd(4)], Some("MAPD")),
+        (vec![unmapped(mapd(1))], Some("MAPD")),
+        (vec![unmapped(mapc(0, 0))], Some("MAPC")),
+        (vec![unmapped(mapc(0, 0)), discard, mapti(0, 8192, 0)], Some("MAPC")),
+        (vec![unmapped(mapc(1, 0)), mapti(0, 8192, 1)], None),
+        (vec![discard, mapti(0, 8192, 0), discard, mapc(1, 0)], Some("DISCARD")),
+        (vec![discard, mapti(0, 8192, 0)], None),
+        (vec![mapti(0, 8192, 7)], None),
+    ] {
+        let guest = after([mapc(0, 0), mapd(1), mapti(0, 8192, 0)].into_iter().chain(last));
+        let removed = guest.explain().facts().find_map(|fact| match fact {
+            Fact::Removed { command, .. } => Some(command),
+            _ => None,
+        });
+        assert_eq!(removed, expected, "{}", guest.explain());
+    }
 }

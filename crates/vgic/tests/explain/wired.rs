@@ -150,6 +150,23 @@ fn a_one_of_n_interrupt_without_participants_is_explained_at_the_cpu() {
 }
 
 #[test]
+fn a_pulse_that_a_level_input_loses_is_shown() {
+    let lost = |machine: &Machine| {
+        let explained = machine.gic.explain_interrupt(CPU, IntId::new(SPI));
+        explained.facts().any(|fact| fact == Fact::PulseLost(INTERRUPT))
+    };
+    let machine = machine();
+    assert!(!lost(&machine), "before a pulse");
+    let _ = machine.gic.pulse(Line::Spi(SPI));
+    assert!(lost(&machine), "after a pulse");
+    raise(&machine);
+    assert!(!lost(&machine), "while the line is high");
+    machine.make_edge(SPI);
+    machine.gic.set_line(Line::Spi(SPI), Level::Low);
+    assert!(!lost(&machine), "after the input became edge-triggered");
+}
+
+#[test]
 fn a_running_priority_is_named() {
     let mut machine = machine();
     machine.enable_spi(SPI + 1);

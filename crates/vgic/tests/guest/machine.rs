@@ -19,8 +19,8 @@ pub(crate) const ITS: u64 = 0x0808_0000;
 /// Command queue of the ITS.
 pub(crate) const QUEUE: u64 = RAM;
 const QUEUE_BYTES: u32 = 0x1_0000;
-const DEVICES: u64 = RAM + 0x1_0000;
-const COLLECTIONS: u64 = RAM + 0x2_0000;
+pub(crate) const DEVICES: u64 = RAM + 0x1_0000;
+pub(crate) const COLLECTIONS: u64 = RAM + 0x2_0000;
 
 pub(crate) fn memory() -> Arc<VmMemory<Ram>> {
     Arc::new(VmMemory(ram(RAM, 4 << 20)))

@@ -4,9 +4,9 @@
 use crate::machine::Machine;
 use gic_arch::gicr::{self, Pendbaser, Propbaser};
 use gic_arch::gits::{self, Baser, Cbaser, PageSize};
-use gic_arch::its::{CommandErrorReason, Opcode};
+use gic_arch::its::{Command, CommandErrorReason, MapAction, Opcode};
 use gic_arch::{IntId, gicd};
-use msi_types::Cpu;
+use msi_types::{Cpu, DeviceId};
 use vgic::its::{CommandFault, ItsConfig, PageSizes};
 use vgic::{AccessWidth, FaultDetail, FaultReason, GuestMemory, RegisterFrame, VgicConfig};
 
@@ -78,6 +78,57 @@ fn an_unaligned_queue_that_is_written_as_two_words_is_recorded() {
     assert_eq!(machine.read(register, AccessWidth::Double), queue(QUEUE).into_bits());
 }
 
+fn wait_for_quiescence(machine: &Machine) {
+    let ctlr = machine.read(ITS + u64::from(gits::CTLR.offset()), AccessWidth::Word);
+    assert!(gits::Ctlr::from(u32::try_from(ctlr).unwrap()).quiescent());
+}
+
+#[test]
+fn a_register_that_is_written_before_quiescence_is_recorded() {
+    let machine = its(PageSizes::Only(PageSize::Size64K));
+    let offsets = [baser(0), baser(1), gits::CBASER.offset()];
+    for (offset, is_hasty) in offsets.into_iter().flat_map(|one| [(one, true), (one, false)]) {
+        set_enabled(&machine, true);
+        set_enabled(&machine, false);
+        faults(&machine);
+        if !is_hasty {
+            wait_for_quiescence(&machine);
+        }
+        let at = ITS + u64::from(offset);
+        machine.write(at, AccessWidth::Double, machine.read(at, AccessWidth::Double));
+        let recorded = faults(&machine).into_iter().map(|(reason, at, _)| (reason, at));
+        let hasty = is_hasty.then_some((FaultReason::ItsNotQuiescent, at));
+        assert_eq!(recorded.collect::<Vec<_>>(), hasty.into_iter().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_restored_its_may_be_set_up_at_once() {
+    let mut machine = its(PageSizes::Only(PageSize::Size64K));
+    let saved = machine.save();
+    set_enabled(&machine, true);
+    set_enabled(&machine, false);
+    machine.restore(&saved);
+    faults(&machine);
+    write_its(&machine, gits::CBASER.offset(), queue(QUEUE).into_bits());
+    assert_eq!(faults(&machine), []);
+}
+
+#[test]
+fn a_translation_table_outside_of_memory_is_recorded() {
+    let machine = its(PageSizes::Only(PageSize::Size64K));
+    machine.start_its();
+    for (itt, missing) in [(QUEUE, None), (END, Some(END)), (END - 0x100, Some(END + 0xff))] {
+        let (device, action) = (DeviceId::new(0), MapAction::Map);
+        machine.queue([Command::Mapd { device, itt, event_bits_minus_one: 5, action }]);
+        let recorded = missing.map(|byte| {
+            let register = ITS + u64::from(gits::CREADR.offset());
+            (FaultReason::TranslationTable, register, FaultDetail::Memory(byte))
+        });
+        assert_eq!(faults(&machine), recorded.into_iter().collect::<Vec<_>>());
+    }
+}
+
 #[test]
 fn an_unaligned_queue_is_recorded_at_each_enable() {
     let machine = its(PageSizes::Only(PageSize::Size64K));
@@ -93,6 +144,7 @@ fn an_unaligned_queue_is_recorded_at_each_enable() {
             assert_eq!(faults(&machine), [unaligned]);
             set_enabled(&machine, false);
         }
+        wait_for_quiescence(&machine);
         assert_eq!(machine.read(register, AccessWidth::Double), queue(QUEUE).into_bits());
     }
 

@@ -49,7 +49,12 @@ fn map_events(gic: &Vgic, memory: &OnlyTables, lpis: [u32; 2]) {
             target: RdBase::from_processor_number(0),
             action: MapAction::Map,
         },
-        Command::Mapd { device, itt: 0, event_bits_minus_one: 0, action: MapAction::Map },
+        Command::Mapd {
+            device,
+            itt: TABLES.start,
+            event_bits_minus_one: 0,
+            action: MapAction::Map,
+        },
         event(0, lpis[0]),
         event(1, lpis[1]),
         Command::Inv { device, event: EventId::new(1) },

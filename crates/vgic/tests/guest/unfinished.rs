@@ -224,11 +224,16 @@ fn repeat(machine: &Machine, address: u64, value: u64) -> usize {
     panic!("the write is never done");
 }
 
-#[test]
-fn enabling_is_done_in_pieces_on_request() {
-    const DEVICES: u32 = 40;
+const DEVICES: u32 = 40;
+
+/// Lets the model finish its work.
+fn settle(machine: &Machine) {
+    while machine.gic.poll() == Progress::Unfinished {}
+}
+
+/// Creates a machine with more events than a single access visits: 1024 on each device.
+fn machine_with_many_events() -> Machine {
     let machine = machine(1);
-    let settle = |machine: &Machine| while machine.gic.poll() == Progress::Unfinished {};
     for device in 2..2 + DEVICES {
         let (device, action) = (DeviceId::new(device), MapAction::Map);
         let mapd = Command::Mapd { device, itt: 0, event_bits_minus_one: 9, action };
@@ -241,6 +246,12 @@ fn enabling_is_done_in_pieces_on_request() {
         machine.queue(core::iter::once(mapd).chain((0..1024).map(map)));
         settle(&machine);
     }
+    machine
+}
+
+#[test]
+fn enabling_is_done_in_pieces_on_request() {
+    let machine = machine_with_many_events();
     let (its, redistributor) = (ITS + u64::from(gits::CTLR.offset()), machine.frame(0));
     for address in [its, redistributor] {
         machine.write(address, Word, 0);
@@ -252,4 +263,33 @@ fn enabling_is_done_in_pieces_on_request() {
         machine.write(address, Word, 1);
         assert_eq!(machine.read(address, Word) & 1, 1, "a write must be done when it returns");
     }
+}
+
+/// `GITS_CTLR.Enabled` and `Quiescent`.
+const STATE: u64 = 1 | 1 << 31;
+
+#[test]
+fn a_save_completes_switching_an_its() {
+    let mut source = machine_with_many_events();
+    let ctlr = ITS + u64::from(gits::CTLR.offset());
+    let (first, last) = (2, 1 + DEVICES);
+    assert_eq!(source.send(first, 0), Delivery::Pending);
+
+    source.write(ctlr, Word, 0);
+    assert_eq!(source.read(ctlr, Word) & STATE, 0, "the ITS must not be quiescent");
+    let disabled = source.save();
+    let mut target = Machine::over(source.gic.config().clone(), source.ram.clone());
+    target.restore(&disabled);
+    assert_eq!(target.read(ctlr, Word) & STATE, 1 << 31);
+    assert_eq!([first, last].map(|device| target.send(device, 1)), [Delivery::Blocked; 2]);
+    assert_eq!(target.acknowledge(0), u64::from(FIRST), "the pending LPI stays pending");
+
+    assert_eq!(target.gic.write(ctlr, Word, 1), Ok(Progress::Unfinished));
+    assert_eq!(target.read(ctlr, Word) & STATE, 0, "the ITS must not be enabled");
+    let enabled = target.save();
+    let mut after = Machine::over(source.gic.config().clone(), source.ram.clone());
+    after.restore(&enabled);
+    assert_eq!(after.gic.write(ctlr, Word, 1), Ok(Progress::Done), "the repeated write");
+    assert_eq!(after.read(ctlr, Word) & STATE, 1);
+    assert_eq!([first, last].map(|device| after.send(device, 1)), [Delivery::Pending; 2]);
 }

@@ -11,7 +11,8 @@ use gic_arch::{IntId, gicd, gicr};
 use msi_types::{Cpu, Level, Line, LineObserver, SetLine};
 use std::sync::{Arc, Mutex};
 use vgic::{
-    AccessWidth, ListRegisterVcpu, SecurityView, Sleep, VgicConfig, VirtualInterfaceMismatch,
+    AccessWidth, ListRegisterVcpu, RefusedVcpu, SecurityView, Sleep, VgicConfig,
+    VirtualInterfaceMismatch,
 };
 
 const SPI: u32 = 40;
@@ -188,7 +189,7 @@ fn a_vcpu_in_its_guest_sends_sgis() {
 #[test]
 fn a_machine_needs_a_like_virtual_interface() {
     let refused = |config: VgicConfig, vtr: Vtr| {
-        Machine::new(config).vcpus.remove(0).with_list_registers(vtr).unwrap_err()
+        Machine::new(config).vcpus.remove(0).with_list_registers(vtr).unwrap_err().mismatch
     };
     let machine = VgicConfig::new(1);
     let mismatch = VirtualInterfaceMismatch::PriorityBits { machine: 5, hardware: 6 };
@@ -202,6 +203,18 @@ fn a_machine_needs_a_like_virtual_interface() {
     assert_eq!(refused(wide, vtr(4, 5)), VirtualInterfaceMismatch::IdBits(17));
     let many = vtr(4, 5).with_list_regs_minus_one(16);
     assert_eq!(refused(machine, many), VirtualInterfaceMismatch::Count(17));
+}
+
+#[test]
+fn a_refused_vcpu_takes_its_interrupts_elsewhere() {
+    let mut machine = machine();
+    let vcpu = machine.vcpus.remove(0);
+    let RefusedVcpu { mut vcpu, mismatch } = vcpu.with_list_registers(vtr(4, 6)).unwrap_err();
+    assert_eq!(mismatch, VirtualInterfaceMismatch::PriorityBits { machine: 5, hardware: 6 });
+    high(&machine, SPI);
+    assert!(vcpu.enter_guest().irq, "the software interface signals the interrupt");
+    let (_inside, hardware) = enter(vcpu.with_list_registers(vtr(4, 5)).unwrap(), 4);
+    assert_eq!(states(&hardware), [(SPI, Pending)]);
 }
 
 #[test]

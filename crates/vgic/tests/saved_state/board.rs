@@ -146,6 +146,12 @@ impl Board {
         gic.restore(saved)
     }
 
+    pub(crate) fn copy_memory_to(&self, other: &Self) {
+        let mut bytes = vec![0; RAM_BYTES];
+        self.ram.read(RAM, &mut bytes).unwrap();
+        other.ram.write(RAM, &bytes).unwrap();
+    }
+
     /// Writes an LPI's configuration byte.
     pub(crate) fn configure(&self, lpi: u32, enable: bool, priority: u8) {
         let config = Config::new().with_enable(enable).with_priority(Priority::new(priority));

@@ -7,13 +7,13 @@ use gic_arch::{IntId, gicd, gicr, icc};
 use msi_types::{Cpu, Level, Line, SetLine};
 use serde_json::{Value, json};
 use vgic::VgicConfig;
-use vgic::saved_state::{SavedState, StateVersion, VERSION};
+use vgic::saved_state::{Problem, SavedState, StateVersion, VERSION};
 
-/// The state of [`something_of_everything`] as version 1 writes it. Once the format has been
+/// The state of [`something_of_everything`] as version 2 writes it. Once the format has been
 /// released, this file must not change, because a change in the output requires a new version.
-const VERSION_1: &str = include_str!("version-1.json");
-/// The same state with registers as numbers, which version 1 also accepts.
-const WITH_NUMBERS: &str = include_str!("version-1-numbers.json");
+const VERSION_2: &str = include_str!("version-2.json");
+/// The same state with registers as numbers, which version 2 also accepts.
+const WITH_NUMBERS: &str = include_str!("version-2-numbers.json");
 
 fn small() -> VgicConfig {
     config().with_extended_spis(0).with_extended_ppis(0)
@@ -65,8 +65,8 @@ fn something_of_everything() -> Board {
 }
 
 #[test]
-fn what_version_1_wrote_is_read_and_restored() {
-    let saved: SavedState = serde_json::from_str(VERSION_1).unwrap();
+fn what_version_2_wrote_is_read_and_restored() {
+    let saved: SavedState = serde_json::from_str(VERSION_2).unwrap();
     let mut board = Board::new(small());
 
     board.restore(&saved);
@@ -75,21 +75,21 @@ fn what_version_1_wrote_is_read_and_restored() {
 }
 
 #[test]
-fn what_is_written_today_is_what_version_1_wrote() {
+fn what_is_written_today_is_what_version_2_wrote() {
     let text = serde_json::to_string_pretty(&something_of_everything().save()).unwrap();
-    assert_eq!(text, VERSION_1.trim_end());
+    assert_eq!(text, VERSION_2.trim_end());
 }
 
 #[test]
 fn registers_are_read_as_numbers_as_well() {
     let read = |text| serde_json::from_str::<SavedState>(text).unwrap();
-    assert_eq!(read(WITH_NUMBERS), read(VERSION_1));
+    assert_eq!(read(WITH_NUMBERS), read(VERSION_2));
 }
 
 #[test]
 fn a_wrong_register_is_refused_with_its_place() {
     let refused = |value: &str| {
-        let text = VERSION_1.replacen("\"0x53\"", value, 1);
+        let text = VERSION_2.replacen("\"0x53\"", value, 1);
         serde_json::from_str::<SavedState>(&text).unwrap_err().to_string()
     };
     let expected = "expected a value of 32 bits as a hexadecimal string like \"0x1f\", or a number";
@@ -103,12 +103,17 @@ fn a_wrong_register_is_refused_with_its_place() {
 
 #[test]
 fn each_list_and_optional_field_is_used() {
-    let everything: Value = serde_json::from_str(VERSION_1).unwrap();
+    let everything: Value = serde_json::from_str(VERSION_2).unwrap();
     let mut seen = std::collections::BTreeMap::<String, bool>::new();
-    each_field(&everything, &mut |name, value| {
-        let is_said = !value.is_null() && value.as_array().is_none_or(|items| !items.is_empty());
-        *seen.entry(name.to_owned()).or_default() |= is_said;
-    });
+    // A machine with direct LPIs has no ITS.
+    let direct = serde_json::to_value(crate::direct_lpis::started().save()).unwrap();
+    for state in [everything, direct] {
+        each_field(&state, &mut |name, value| {
+            let is_said =
+                !value.is_null() && value.as_array().is_none_or(|items| !items.is_empty());
+            *seen.entry(name.to_owned()).or_default() |= is_said;
+        });
+    }
     let never: Vec<_> = seen.iter().filter(|(_, is_said)| !**is_said).collect();
     assert!(never.is_empty(), "{never:?}");
 }
@@ -132,7 +137,36 @@ fn an_unknown_formats_version_is_read() {
 
     assert!(serde_json::from_str::<SavedState>(&later).is_err());
     assert_eq!(serde_json::from_str(&later).ok(), Some(StateVersion { version: VERSION + 1 }));
-    assert_eq!(serde_json::from_str(VERSION_1).ok(), Some(StateVersion { version: VERSION }));
+    assert_eq!(serde_json::from_str(VERSION_2).ok(), Some(StateVersion { version: VERSION }));
+}
+
+#[test]
+fn version_1_is_refused_by_its_version() {
+    let mut first: Value = serde_json::from_str(VERSION_2).unwrap();
+    first["version"] = json!(1);
+    let saved: SavedState = serde_json::from_value(first).unwrap();
+
+    let error = Board::new(small()).try_restore(&saved).unwrap_err();
+
+    assert_eq!(error.problem, Problem::Version(1));
+}
+
+#[test]
+fn enabled_direct_lpis_are_saved_as_ranges() {
+    let mut board = crate::direct_lpis::started();
+    for (lpi, enable, priority) in [(8300, false, 0xa0), (8301, true, 0x48), (9000, true, 0)] {
+        board.configure(lpi, enable, priority);
+        board.write_gicr(0, gicr::INVLPIR, lpi.into());
+    }
+    board.write_gicr(0, gicr::SETLPIR, 8200);
+
+    let saved = serde_json::to_value(&board.save().cpus[0].redistributor.enabled_lpis).unwrap();
+
+    let ranges = [(8192, 108, 0xa3), (8301, 1, 0x4b), (8302, 146, 0xa3), (9000, 1, 3)];
+    let expected = ranges.map(|(first, count, configuration)| {
+        json!({ "first": first, "count": count, "configuration": configuration })
+    });
+    assert_eq!(saved, json!(expected));
 }
 
 /// Collects the paths of all objects in a JSON tree.
@@ -154,7 +188,7 @@ fn objects(value: &Value, at: &str, found: &mut Vec<String>) {
 
 #[test]
 fn a_field_more_or_less_anywhere_is_refused() {
-    let everything: Value = serde_json::from_str(VERSION_1).unwrap();
+    let everything: Value = serde_json::from_str(VERSION_2).unwrap();
     let mut places = Vec::new();
     objects(&everything, "", &mut places);
     assert!(places.len() > 20);
@@ -178,7 +212,7 @@ fn a_field_more_or_less_anywhere_is_refused() {
 
 #[test]
 fn a_text_that_ends_too_early_is_refused() {
-    let text = VERSION_1.trim_end();
+    let text = VERSION_2.trim_end();
     for end in (0..text.len()).step_by(7).chain([text.len() - 1]) {
         assert!(serde_json::from_str::<SavedState>(&text[..end]).is_err(), "the first {end} bytes");
     }
@@ -186,7 +220,7 @@ fn a_text_that_ends_too_early_is_refused() {
 
 #[test]
 fn bytes_begin_with_the_version() {
-    let saved: SavedState = serde_json::from_str(VERSION_1).unwrap();
+    let saved: SavedState = serde_json::from_str(VERSION_2).unwrap();
     let bytes = postcard::to_allocvec(&saved).unwrap();
 
     assert_eq!(postcard::from_bytes(&bytes), Ok(saved));
@@ -203,7 +237,7 @@ fn bytes_begin_with_the_version() {
 fn an_overlong_list_ends_with_the_bytes() {
     // The input contains the version, the distributor's three registers, and a number of interrupts
     // that is far too large.
-    let bytes = [&[1, 0, 0, 0][..], &[0xff; 9], &[1]].concat();
+    let bytes = [&[2, 0, 0, 0][..], &[0xff; 9], &[1]].concat();
 
     assert_eq!(
         postcard::from_bytes::<SavedState>(&bytes),

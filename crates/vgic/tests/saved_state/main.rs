@@ -3,6 +3,7 @@
 
 mod board;
 mod corrupt;
+mod direct_lpis;
 mod format;
 mod lists;
 mod meanwhile;

@@ -8,8 +8,8 @@ use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
 use vgic::saved_state::{
-    CollectionState, InterfaceState, InterruptState, ItsState, LpiState, Object, Problem,
-    RedistributorState, RestoreError, SaveError, SavedState, VERSION,
+    CollectionState, EnabledLpis, InterfaceState, InterruptState, ItsState, LpiState, Object,
+    Problem, RedistributorState, RestoreError, SaveError, SavedState, VERSION,
 };
 use vgic::{SecurityView, Vcpu, VgicConfig};
 
@@ -482,4 +482,33 @@ fn an_error_says_what_is_wrong_with_which_object() {
         "the saved state of its@8080000, device 0x5 event 0x0 cannot be restored: its LPI cannot \
          be 0x1fff"
     );
+}
+
+#[test]
+fn ranges_of_direct_lpis_that_cannot_be_so_are_refused() {
+    let mut board = crate::direct_lpis::started();
+    let saved = board.save();
+    let range = |first, count| EnabledLpis { first: IntId::new(first), count, configuration: 0xa3 };
+    let mut problem = |ranges: &[EnabledLpis]| {
+        let mut saved = saved.clone();
+        saved.cpus[1].redistributor.enabled_lpis = ranges.to_vec();
+        board.try_restore(&saved).map_err(|error| error.problem)
+    };
+    assert_eq!(problem(&[range(8192, 57_000), range(65_192, 344)]), Ok(()));
+    for (first, count, second) in [
+        (8191, 2, 9000),
+        (8192, 0, 9000),
+        (8192, 57_345, 9000),
+        (8192, u32::MAX, 9000),
+        (8195, 7, 8195),
+        (8195, 7, 8201),
+        (8195, 7, 65_536),
+    ] {
+        let wrong = if first == 8195 { second } else { first };
+        let wrong = Err(value("range of enabled LPIs", wrong.into()));
+        assert_eq!(problem(&[range(first, count), range(second, 1)]), wrong, "{first}, {count}");
+    }
+    let of_an_its =
+        refused(|saved| saved.cpus[0].redistributor.enabled_lpis = vec![range(8192, 1)]);
+    assert_eq!(of_an_its.problem, value("range of enabled LPIs", 8192));
 }

@@ -311,27 +311,6 @@ fn a_chosen_one_of_n_cpu_is_kept() {
 }
 
 #[test]
-fn restored_direct_lpis_can_be_sent_again() {
-    let config = config()
-        .with_lpi_id_bits(Some(16))
-        .with_direct_lpi(true)
-        .with_its(Vec::new())
-        .with_message_based_spis(false)
-        .with_redistributor_invalidation(false);
-    let mut board = Board::new(config);
-    board.start_cpus();
-    board.write_gicr(1, gicr::SETLPIR, 8200);
-    board.write_gicr(2, gicr::SETLPIR, 8233);
-
-    let mut moved = board.moved();
-
-    assert_eq!(moved.handle_all(1), [8200]);
-    assert_eq!(moved.handle_all(2), [8233]);
-    moved.write_gicr(1, gicr::SETLPIR, 8300);
-    assert_eq!(moved.handle_all(1), [8300]);
-}
-
-#[test]
 fn a_line_that_is_not_in_the_state_is_low() {
     let mut board = Board::new(config());
     let saved = board.save();

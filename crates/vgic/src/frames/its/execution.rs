@@ -2,13 +2,15 @@
 //! it is in progress, `GITS_CREADR` doesn't move past it.
 
 use super::commands::{Executor, Refusal};
+use super::tables::check_translation_table;
 use super::{Its, ItsRegisters};
 use crate::config::ErrorPolicy;
 use crate::lpi::{Control, ENTRIES_PER_PIECE, ENTRIES_PER_UNIT, Pause};
 use crate::monitor::events::{CommandFault, FailedCommand, FaultDetail, FaultReason};
+use crate::monitor::memory::GuestMemory;
 use crate::monitor::progress::Progress;
 use gic_arch::gits;
-use gic_arch::its::{Command, CommandError};
+use gic_arch::its::{Command, CommandError, MapAction};
 
 /// Progress of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,7 +131,13 @@ impl Its {
             tables: state.tables,
             control,
         };
-        match executor.execute(command) {
+        let outcome = executor.execute(command);
+        if let (Ok(()), Command::Mapd { itt, event_bits_minus_one, action: MapAction::Map, .. }) =
+            (outcome, command)
+        {
+            self.judge_translation_table(itt, event_bits_minus_one + 1, control.memory());
+        }
+        match outcome {
             Ok(()) if control.is_quiescent(self.index) => Ok(CommandProgress::Done),
             Ok(()) => Ok(CommandProgress::Begun),
             Err(Refusal::Reason(reason)) => {
@@ -137,6 +145,15 @@ impl Its {
             }
             Err(Refusal::NoRoom) => Err(CommandFault::NoRoom(command.opcode())),
             Err(Refusal::OutOfMemory) => Err(CommandFault::OutOfMemory(command.opcode())),
+        }
+    }
+
+    /// Records a fault if a device's interrupt translation table is not in memory.
+    fn judge_translation_table(&self, itt: u64, event_bits: u8, memory: &dyn GuestMemory) {
+        if let Err(fault) = check_translation_table(itt, event_bits, memory) {
+            let (reason, detail) =
+                (FaultReason::TranslationTable, FaultDetail::Memory(fault.address));
+            self.fault(gits::CREADR.offset(), reason, detail);
         }
     }
 

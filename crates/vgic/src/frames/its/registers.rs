@@ -8,8 +8,9 @@ use crate::frames::registers::{
     Frame, ID_REGISTERS, Lanes, Register, identification, low_word, register,
 };
 use crate::monitor::events::{FaultDetail, FaultReason};
-use gic_arch::Shareability;
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter};
+use gic_arch::{Reg, Shareability};
+use msi_types::explain::TableRegister;
 
 impl<'a> Frame<'a, &'a Its> {
     /// Registers in both frames. Writes to `GITS_TRANSLATER` from a CPU have no effect, because
@@ -72,7 +73,9 @@ impl Its {
         if !state.enabled {
             self.run(&mut state);
         }
-        self.ctlr(&state)
+        let ctlr = self.ctlr(&state);
+        state.awaits_quiescence &= !ctlr.quiescent();
+        ctlr
     }
 
     /// Changes the registers, then does work within the budget of one access.
@@ -100,6 +103,7 @@ impl Its {
             let enabled = Ctlr::from_bits(low_word(written)).enabled();
             if enabled != state.enabled {
                 state.enabled = enabled;
+                state.awaits_quiescence = !enabled;
                 if enabled {
                     self.judge_tables(state);
                 }
@@ -134,6 +138,7 @@ impl Its {
         // The guest may write the register as two words, so merge this word with the previous
         // value.
         let written = Cbaser::from_bits(lanes.over(state.queue.written().into_bits()));
+        self.judge_haste(&mut state, TableRegister::Cbaser, written.into_bits());
         state.queue = Queue::at(match self.config.coherence {
             Coherence::Coherent => written,
             Coherence::NonCoherent => written.with_shareability(Shareability::Non),
@@ -177,6 +182,9 @@ impl Its {
             index,
             Baser::from_bits(lanes.over(old.into_bits())),
         );
+        if let Ok(index @ 0..=1) = u8::try_from(index) {
+            self.judge_haste(&mut state, TableRegister::Baser(index), new.into_bits());
+        }
         match index {
             0 => state.tables.devices = new,
             1 => state.tables.collections = new,
@@ -190,6 +198,24 @@ impl Its {
                 }
             });
             self.run(&mut state);
+        }
+    }
+
+    /// Records a write to a base register if the guest has disabled the ITS, but did not wait for
+    /// `Quiescent`. Hardware may still use the old table or queue then.
+    fn judge_haste(&self, state: &mut ItsRegisters, register: TableRegister, value: u64) {
+        if state.awaits_quiescence {
+            state.hasty = Some((register, value));
+            let offset = match register {
+                TableRegister::Baser(index) => gits::BASER.get(index.into()).map(Reg::offset),
+                _ => Some(gits::CBASER.offset()),
+            };
+            let (reason, detail) = (FaultReason::ItsNotQuiescent, FaultDetail::Value(value));
+            if let Some(offset) = offset {
+                self.fault(offset, reason, detail);
+            }
+        } else if state.hasty.is_some_and(|(hasty, _)| hasty == register) {
+            state.hasty = None;
         }
     }
 

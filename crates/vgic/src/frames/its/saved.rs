@@ -184,6 +184,7 @@ impl LockedIts<'_> {
         let index = self.its.index;
         let RestoredRegisters { enabled, queue, tables } = registers;
         (self.state.enabled, self.state.queue, self.state.tables) = (enabled, queue, tables);
+        self.state.has_past = queue.base.valid();
         control.set_its_enabled(index, enabled);
         for CollectionState { collection, target } in &saved.collections {
             control.restore_collection(index, collection.get(), vcpu(*target))?;

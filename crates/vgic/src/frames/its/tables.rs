@@ -6,7 +6,7 @@
 
 use crate::config::{Coherence, ItsConfig, PageSizes, TableLevels};
 use crate::monitor::events::{FaultDetail, FaultReason};
-use crate::monitor::memory::GuestMemory;
+use crate::monitor::memory::{GuestMemory, MemoryFault};
 use gic_arch::Shareability;
 use gic_arch::gits::{Baser, PageSize, TableKind};
 use gic_arch::its::Level1Entry;
@@ -108,6 +108,19 @@ pub(super) fn covers(table: Baser, id: u32, memory: &dyn GuestMemory) -> bool {
     memory
         .read_u64(table.address() + index * LEVEL1_BYTES)
         .is_ok_and(|entry| Level1Entry::from_bits(entry).valid())
+}
+
+/// Size of an entry in an interrupt translation table (`GITS_TYPER.ITT_entry_size`).
+pub(super) const ITT_ENTRY_BYTES: u64 = 8;
+
+/// Checks that the first and the last byte of an interrupt translation table are in memory.
+pub(super) fn check_translation_table(
+    itt: u64,
+    event_bits: u8,
+    memory: &dyn GuestMemory,
+) -> Result<(), MemoryFault> {
+    let last = itt.saturating_add((ITT_ENTRY_BYTES << event_bits.min(32)) - 1);
+    [itt, last].iter().try_for_each(|byte| memory.read(*byte, &mut [0]))
 }
 
 /// Checks that a table is aligned and that all its pages are in memory. Reads the first word of

@@ -9,6 +9,7 @@ mod invalidation;
 mod known_mistakes;
 mod long_work;
 mod queue;
+mod ready_bits;
 mod reference;
 mod reservation;
 mod rig;

@@ -29,6 +29,7 @@ impl Redistributor<'_> {
             pendbaser: registers.pendbaser.into_bits(),
             interrupts: self.wired.save(self.config, Bank::Private(self.cpu))?,
             lpis: Vec::new(),
+            enabled_lpis: Vec::new(),
         })
     }
 

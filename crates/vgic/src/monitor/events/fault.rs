@@ -30,8 +30,14 @@ pub enum FaultReason {
     SharedPendingTable,
     /// A write to `GITS_BASER<n>` or `GITS_CBASER` was ignored, because the ITS is enabled.
     ItsTablesInUse,
+    /// `GITS_BASER<n>` or `GITS_CBASER` was written after the ITS was disabled, but before
+    /// `GITS_CTLR.Quiescent` was read as 1. Writes while the bit is 0 are UNPREDICTABLE.
+    ItsNotQuiescent,
     /// An ITS table or command queue is not in memory.
     ItsTable,
+    /// MAPD named an interrupt translation table that is not in memory. The command succeeds,
+    /// because the model keeps mappings in host memory.
+    TranslationTable,
     /// The ITS was enabled with a table whose address is not aligned to its page size. With pages
     /// of 64 KiB, bits 15:12 of `GITS_BASER<n>` are address bits 51:48 (IHI 0069 §12.19), where the
     /// guest has no memory.
@@ -95,7 +101,7 @@ impl FaultReason {
     ];
 
     /// All kinds, in the order of declaration.
-    pub(crate) const ALL: [Self; 25] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::UnknownRegister,
         Self::AccessWidth,
         Self::AccessDirection,
@@ -105,7 +111,9 @@ impl FaultReason {
         Self::UnalignedPendingTable,
         Self::SharedPendingTable,
         Self::ItsTablesInUse,
+        Self::ItsNotQuiescent,
         Self::ItsTable,
+        Self::TranslationTable,
         Self::UnalignedItsTable,
         Self::UnalignedQueue,
         Self::ItsCommand,
@@ -140,7 +148,11 @@ impl fmt::Display for FaultReason {
                 "the pending table overlaps that of another redistributor whose LPIs are enabled"
             }
             Self::ItsTablesInUse => "write ignored, because the ITS is enabled",
+            Self::ItsNotQuiescent => {
+                "write before GITS_CTLR.Quiescent was read as 1 after the ITS was disabled"
+            }
             Self::ItsTable => "points outside of guest memory",
+            Self::TranslationTable => "MAPD with an interrupt translation table outside of memory",
             Self::UnalignedItsTable => {
                 "the ITS table is not aligned to its page size, which may be read-only (with \
                  64 KiB pages, bits 15:12 are address bits 51:48)"

@@ -81,7 +81,7 @@ impl Rig {
         rig.lpis.with_kicks_deferred(|control| {
             for vcpu in enabled {
                 let tables = LpiTables::new(Self::propbaser(), Self::pendbaser(*vcpu), 16);
-                control.restore_enabled((*vcpu).into(), tables).unwrap();
+                control.restore_enabled((*vcpu).into(), tables, core::iter::empty()).unwrap();
             }
             locked.restore(registers, &its, control, vcpu).expect("the memory was reserved");
             for saved in &own {
