@@ -152,6 +152,14 @@ fn set_baser(state: &mut ItsState, config: &ItsConfig, index: usize, value: u64)
     }
 }
 
+/// Returns `true` if an enabled ITS has executed commands, but has no collection and no event. A
+/// guest can do this, but in most cases, its memory was copied before the tables were saved.
+pub(super) fn has_lost_mappings(state: &ItsState) -> bool {
+    let has_moved = state.creadr != 0 || state.cwriter != 0;
+    let is_empty = state.devices.iter().all(|device| device.events.is_empty());
+    Ctlr::from(state.ctlr).enabled() && has_moved && state.collections.is_empty() && is_empty
+}
+
 /// Resets the ITS to its state after creation. The table registers keep their fields other than
 /// `Valid`.
 pub(super) fn reset(state: &mut ItsState) {

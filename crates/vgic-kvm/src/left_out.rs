@@ -4,7 +4,7 @@ use crate::abi::Errno;
 use core::fmt;
 use vgic::{GuestMemory, MemoryFault};
 
-/// Counts of the table contents that a [`KvmView`](crate::KvmView) could not save or restore.
+/// Counts of the state that a [`KvmView`](crate::KvmView) could not save or restore.
 ///
 /// A guest that places its tables outside memory causes nonzero counts, but must not prevent its
 /// own migration. The counts are also nonzero if the VMM's own accesses to guest memory fail. In
@@ -26,6 +26,23 @@ pub struct LeftOut {
     /// Number of pending bits that could not be read or written. For a save, this includes pending
     /// LPIs that have no bit in a pending table.
     pub pending_bits: u32,
+    /// Number of ITSes whose tables a save has written, but a restore would refuse, because the
+    /// guest's tables overlap or are larger than a restore reads.
+    pub refused: u32,
+    /// Number of objects that a save has written, but a restore would read otherwise, because the
+    /// guest's tables overlap: collections, devices, events, pending bits, configurations of mapped
+    /// LPIs, and commands that wait in the queue.
+    pub changed: u32,
+    /// Number of active SPIs that a restore would take for active at another CPU, because the
+    /// CPUs' active priorities don't tell which one has acknowledged them.
+    pub active_spis: u32,
+    /// Number of ITSes that a restore has enabled, and that have executed commands, but that have
+    /// no collection and no event in their tables. Guest memory was probably copied before the
+    /// tables were saved.
+    pub empty_its: u32,
+    /// Number of bits in attributes that a restore has dropped because the machine doesn't have
+    /// them. This includes all fields of SPIs beyond the machine's last one.
+    pub attribute_bits: u32,
     /// Number of failed accesses to tables. If a restore can't read a table, it doesn't know how
     /// many devices or collections it has left out, so it only counts the access.
     pub faults: u32,
@@ -47,11 +64,22 @@ impl fmt::Display for LeftOut {
         if self.is_empty() {
             return f.write_str("nothing was left out");
         }
-        let Self { devices, events, collections, pending_bits, faults, first_fault } = *self;
+        let Self { devices, events, collections, pending_bits, faults, first_fault, .. } = *self;
         let [devices, events] = [Count(devices, "device"), Count(events, "event")];
         let [collections, bits] =
             [Count(collections, "collection"), Count(pending_bits, "pending bit")];
         write!(f, "left out {devices}, {events}, {collections} and {bits}")?;
+        for (count, name, what) in [
+            (self.refused, "ITS", "whose tables a restore refuses"),
+            (self.changed, "object", "that a restore reads otherwise, because tables overlap"),
+            (self.active_spis, "active SPI", "whose CPU the format does not contain"),
+            (self.empty_its, "enabled ITS", "without mappings: was memory copied too early?"),
+            (self.attribute_bits, "attribute bit", "that the machine does not have"),
+        ] {
+            if count > 0 {
+                write!(f, "; {} {what}", Count(count, name))?;
+            }
+        }
         first_fault.map_or(Ok(()), |first| {
             write!(f, "; {}, first: {first}", Count(faults, "memory fault"))
         })
@@ -64,7 +92,8 @@ struct Count(u32, &'static str);
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(number, name) = self;
-        write!(f, "{number} {name}{}", if *number == 1 { "" } else { "s" })
+        let plural = if name.ends_with('S') { "es" } else { "s" };
+        write!(f, "{number} {name}{}", if *number == 1 { "" } else { plural })
     }
 }
 
@@ -75,7 +104,7 @@ pub(super) fn add(count: &mut u32, more: usize) {
 
 /// Guest memory that contains the tables, and the record of a save or restore.
 pub(super) struct TableMemory<'a> {
-    memory: &'a dyn GuestMemory,
+    pub(super) memory: &'a dyn GuestMemory,
     pub(super) left_out: &'a mut LeftOut,
 }
 

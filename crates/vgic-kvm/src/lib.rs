@@ -13,6 +13,8 @@
 //! | save for KVM | create a view of [`Vgic::save`](vgic::Vgic::save)'s result, [`save`](KvmView::save), [`left_out`](KvmView::left_out); then copy guest memory |
 //! | restore from KVM | restore guest memory, create a view of the fresh machine's state, [`load`](KvmView::load), [`left_out`](KvmView::left_out), [`into_state`](KvmView::into_state), [`Vgic::restore`](vgic::Vgic::restore) |
 //!
+//! A [`KvmExplainer`] explains why an interrupt does not arrive from KVM's controller.
+//!
 //! # Differences between the model and KVM
 //!
 //! A state that KVM can't represent is [refused](OutsideKvm). Redistributor regions aren't part of
@@ -23,7 +25,8 @@
 //!
 //! - the sleep state of a redistributor (`GICR_WAKER`);
 //! - the levels of edge-triggered inputs;
-//! - the CPU that acknowledged an active SPI;
+//! - the CPU that acknowledged an active SPI, unless it is the SPI's target or the only CPU whose
+//!   active priorities contain the SPI's;
 //! - the Group 1 binary point while both groups use the binary point of Group 0;
 //! - a pending latch that software set on a level-sensitive interrupt while it was active;
 //! - cached configurations of LPIs;
@@ -55,6 +58,11 @@
 //! it fails with `EFAULT`. If a valid `GITS_BASER<n>` points outside memory, KVM may refuse to
 //! restore the machine. The versions named below are expected to return an error.
 //!
+//! A guest can also let its tables overlap each other, its command queue or its LPI configuration
+//! table. What one of them contains is then lost. A save therefore reads back what it has written,
+//! and counts each difference, and each ITS whose tables a restore would refuse. KVM's own save
+//! reports neither.
+//!
 //! This crate cannot distinguish such tables from errors of the VMM, which may, for example,
 //! restore a machine before it has registered the guest's RAM. The save or restore then succeeds,
 //! although it transfers few or no table contents. A VMM should therefore log [`KvmView::left_out`]
@@ -66,6 +74,7 @@
 //! This crate follows the behavior of Linux 6.1 and 6.12:
 //!
 //! - Registers of a distributor or redistributor that do not exist read as zero and ignore writes.
+//!   A load counts the bits that it drops in this way, including those of SPIs.
 //! - Unknown ITS control commands succeed.
 //! - `IDbits` in `ICC_CTLR_EL1` describes the host, so KVM does not compare the field with the
 //!   guest's value.
@@ -132,9 +141,12 @@
 extern crate alloc;
 
 pub mod abi;
+mod active;
 mod attributes;
+mod check;
 mod config;
 mod distributor;
+mod explain;
 mod interface;
 mod interrupts;
 mod its;
@@ -143,6 +155,7 @@ mod limits;
 mod order;
 mod pending;
 mod redistributor;
+mod refused_entry;
 mod register;
 mod revision;
 pub mod snapshot;
@@ -151,10 +164,12 @@ mod view;
 mod word;
 
 pub use config::{kvm_config, kvm_its_config};
+pub use explain::{KvmExplainer, NotExamined};
 pub use gic_arch;
 pub use left_out::LeftOut;
 pub use limits::{OutsideKvm, check_machine};
 pub use msi_types;
+pub use refused_entry::{EntryFault, RefusedEntry};
 pub use register::{KvmDevice, KvmError, KvmRegister};
 pub use revision::at_revision;
 pub use vgic;

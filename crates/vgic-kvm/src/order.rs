@@ -72,6 +72,23 @@ pub(super) fn cleared_by(attribute: Attribute) -> Option<(Attribute, u64)> {
     }
 }
 
+/// Returns the bits of an attribute that describe a machine or the moment of the save. A restore
+/// may ignore them.
+pub(super) fn described_by(attribute: Attribute) -> u64 {
+    match attribute {
+        // PRIbits, IDbits, SEIS, A3V, RSS and ExtRange.
+        Attribute::SystemRegister { register, .. } if register == icc::CTLR.encoding() => 0xcff00,
+        Attribute::Its { offset } if offset == u64::from(gits::CTLR.offset()) => {
+            gits::Ctlr::new().with_quiescent(true).into_bits().into()
+        }
+        // `GICR_PENDBASER.PTZ` reads as zero.
+        Attribute::Redistributor { offset, .. } if offset == gicr::PENDBASER.offset() + 4 => {
+            gicr::Pendbaser::new().with_pending_table_zero(true).into_bits() >> 32
+        }
+        _ => 0,
+    }
+}
+
 fn distributor(intids: Range<u32>) -> impl Iterator<Item = Attribute> {
     // KVM doesn't signal interrupts that become pending while the distributor is disabled.
     let first = [gicd::IIDR.offset(), gicd::CTLR.offset()];

@@ -4,9 +4,11 @@
 use crate::abi::Errno;
 use crate::left_out::{TableMemory, add};
 use alloc::collections::TryReserveError;
+use alloc::vec::Vec;
 use doorbell_fallible::try_collect;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::{Affinity, IntId, Lpi, lpi};
+use vgic::GuestMemory;
 use vgic::saved_state::{CollectionState, EventState, RedistributorState, SavedState};
 
 /// A bit in a pending table.
@@ -49,6 +51,13 @@ impl Bit {
         add(&mut memory.left_out.pending_bits, usize::from(written.is_err()));
     }
 
+    /// Returns `true` if the bit is set, or `None` if it is outside memory.
+    pub(super) fn peek(self, memory: &dyn GuestMemory) -> Option<bool> {
+        let mut byte = [0];
+        memory.read(self.address, &mut byte).ok()?;
+        Some(byte[0] & self.mask() != 0)
+    }
+
     fn byte(self, memory: &mut TableMemory<'_>) -> Result<u8, Errno> {
         let mut byte = [0];
         memory.read(self.address, &mut byte)?;
@@ -65,29 +74,62 @@ fn has_enabled_lpis(redistributor: &RedistributorState) -> bool {
 }
 
 /// Writes the bits of all LPIs that have events mapped to them.
-///
-/// While LPIs are disabled, bits are set but never cleared. The state doesn't contain the LPIs that
-/// were pending when the guest disabled LPIs: the redistributor wrote them to the guest's table,
-/// and reads them when LPIs are enabled again (IHI 0069, `GICR_CTLR.EnableLPIs`).
 pub(super) fn save(
     state: &SavedState,
     memory: &mut TableMemory<'_>,
 ) -> Result<(), TryReserveError> {
+    for SavedBit { bit, pending, .. } in bits(state)?.into_iter().filter(|saved| !saved.is_kept) {
+        match bit {
+            Some(bit) => bit.write(memory, pending),
+            None => add(&mut memory.left_out.pending_bits, usize::from(pending)),
+        }
+    }
+    Ok(())
+}
+
+/// Returns the bits in memory with the values that they must have after a save: those whose values
+/// are kept, for which this must be called before the save, or those that the save writes.
+pub(super) fn expected(
+    state: &SavedState,
+    memory: &dyn GuestMemory,
+    are_kept: bool,
+) -> Result<Vec<(Bit, bool)>, TryReserveError> {
+    let bits = bits(state)?.into_iter().filter(|saved| saved.is_kept == are_kept);
+    try_collect(bits.filter_map(|SavedBit { bit, pending, is_kept }| {
+        let before = bit?.peek(memory)?;
+        Some((bit?, if is_kept { before } else { pending }))
+    }))
+}
+
+/// Bit of an LPI that has events mapped to it.
+struct SavedBit {
+    /// `None` if the LPI has no bit.
+    bit: Option<Bit>,
+    pending: bool,
+    /// `true` if a save doesn't write the bit.
+    is_kept: bool,
+}
+
+/// Returns the bits of all LPIs that have events mapped to them.
+///
+/// While LPIs are disabled, bits are set but never cleared. The state doesn't contain the LPIs that
+/// were pending when the guest disabled LPIs: the redistributor wrote them to the guest's table,
+/// and reads them when LPIs are enabled again (IHI 0069, `GICR_CTLR.EnableLPIs`).
+fn bits(state: &SavedState) -> Result<Vec<SavedBit>, TryReserveError> {
     let mut bits =
         try_collect(events(state).map(|(cpu, event)| (cpu, event.intid, event.pending)))?;
     // Sort pending events before other events of the same LPI, so that deduplication keeps the
     // pending event.
     bits.sort_unstable_by_key(|(cpu, intid, pending)| (*cpu, *intid, !pending));
     bits.dedup_by_key(|(cpu, intid, _)| (*cpu, *intid));
-    for (cpu, intid, pending) in bits {
+    try_collect(bits.into_iter().map(|(cpu, intid, pending)| {
         let cpu = state.cpus.iter().find(|of| of.affinity == cpu).map(|of| &of.redistributor);
-        let written = cpu.filter(|of| pending || has_enabled_lpis(of));
-        match written.and_then(|of| Bit::of(of, intid)) {
-            Some(bit) => bit.write(memory, pending),
-            None => add(&mut memory.left_out.pending_bits, usize::from(pending)),
+        SavedBit {
+            bit: cpu.and_then(|of| Bit::of(of, intid)),
+            pending,
+            is_kept: !pending && !cpu.is_some_and(has_enabled_lpis),
         }
-    }
-    Ok(())
+    }))
 }
 
 /// Clears pending bits in guest memory that were transferred into a state.

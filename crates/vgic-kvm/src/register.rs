@@ -1,6 +1,7 @@
 //! KVM devices, and attributes together with their values.
 
 use crate::abi::{Attribute, Errno};
+use crate::refused_entry::RefusedEntry;
 
 /// A device that has attributes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -24,7 +25,10 @@ pub struct KvmRegister {
 
 /// Error for an attribute that could not be read or written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{attribute:x?} of {device:?}: {errno}")]
+#[error(
+    "{attribute:x?} of {device:?}: {errno}{}",
+    entry.map(|entry| alloc::format!("; {entry}")).unwrap_or_default()
+)]
 #[non_exhaustive]
 pub struct KvmError {
     /// Device that has the attribute.
@@ -33,4 +37,13 @@ pub struct KvmError {
     pub attribute: Attribute,
     /// Error number that KVM returns.
     pub errno: Errno,
+    /// Table entry that a restore of an ITS's tables refused.
+    pub entry: Option<RefusedEntry>,
+}
+
+impl KvmError {
+    /// Creates the error for an attribute that is not a restore of tables.
+    pub(super) const fn new(device: KvmDevice, attribute: Attribute, errno: Errno) -> Self {
+        Self { device, attribute, errno, entry: None }
+    }
 }

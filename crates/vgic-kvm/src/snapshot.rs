@@ -173,15 +173,12 @@ impl KvmSnapshot {
         let saved = order::saved(&config, its);
         for (device, attribute) in bases.chain(saved) {
             let register = read(devices, device, attribute)?;
-            try_push(&mut snapshot.attributes, register).map_err(|error| KvmError {
-                device,
-                attribute,
-                errno: error.into(),
-            })?;
+            try_push(&mut snapshot.attributes, register)
+                .map_err(|error| KvmError::new(device, attribute, error.into()))?;
         }
         let copied = snapshot.copy_tables(memory);
         let (device, attribute) = (KvmDevice::Gic, Attribute::Control(control::ITS_SAVE_TABLES));
-        copied.map_err(|errno| KvmError { device, attribute, errno })?;
+        copied.map_err(|errno| KvmError::new(device, attribute, errno))?;
         Ok(snapshot)
     }
 
@@ -302,7 +299,7 @@ fn read(
     attribute: Attribute,
 ) -> Result<KvmRegister, KvmError> {
     let value = devices.get(device, attribute);
-    let value = value.map_err(|errno| KvmError { device, attribute, errno })?;
+    let value = value.map_err(|errno| KvmError::new(device, attribute, errno))?;
     Ok(KvmRegister { device, attribute, value })
 }
 
@@ -313,5 +310,5 @@ fn save_tables(
 ) -> Result<(), KvmError> {
     let attribute = Attribute::Control(command);
     let outcome = devices.set(device, attribute, 0);
-    outcome.map_err(|errno| KvmError { device, attribute, errno })
+    outcome.map_err(|errno| KvmError::new(device, attribute, errno))
 }

@@ -7,6 +7,7 @@ pub(super) mod scan;
 use crate::abi::{CollectionEntry, DeviceEntry, Errno, TranslationEntry};
 use crate::left_out::{TableMemory, add};
 use crate::pending::Bit;
+use crate::refused_entry::{EntryFault, RefusedEntry};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -16,8 +17,7 @@ use gic_arch::gits::{self, Baser};
 use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
-use scan::{Budget, ENTRY, IDS, Next};
-use vgic::VgicConfig;
+use scan::{Budget, ENTRY, EntryReader, IDS, Next};
 use vgic::saved_state::{CollectionState, CpuState, DeviceState, EventState, ItsState};
 
 /// Number of EventID bits.
@@ -49,14 +49,33 @@ pub(super) fn save(
     its: &ItsState,
     numbers: &Numbers,
     memory: &mut TableMemory<'_>,
-) -> Result<(), Errno> {
-    let [devices, collections, ..] = its.baser.map(Baser::from_bits);
+) -> Result<Written, Errno> {
+    let [table, collections, ..] = its.baser.map(Baser::from_bits);
     let mut budget = Budget::new(u32::MAX, u32::MAX);
-    let saved = save_collections(collections, its, numbers, memory)?;
-    if devices.valid() {
-        save_devices(devices, &its.devices, &saved, memory, &mut budget)
+    let collections = save_collections(collections, its, numbers, memory)?;
+    let devices = if table.valid() {
+        save_devices(table, &its.devices, &collections, memory, &mut budget)?
     } else {
-        Ok(())
+        Vec::new()
+    };
+    Ok(Written { collections, devices })
+}
+
+/// Objects that a save has written to an ITS's tables, in ascending order.
+pub(super) struct Written {
+    collections: Vec<CollectionId>,
+    devices: Vec<u64>,
+}
+
+impl Written {
+    /// Returns `true` if the collection table contains the collection, mapped or not.
+    pub(super) fn has_collection(&self, number: u64) -> bool {
+        self.collections.binary_search_by_key(&number, |id| id.get().into()).is_ok()
+    }
+
+    /// Returns `true` if the device table contains the device.
+    pub(super) fn has_device(&self, id: u64) -> bool {
+        self.devices.binary_search(&id).is_ok()
     }
 }
 
@@ -72,14 +91,14 @@ fn written<T>(outcome: Result<T, Errno>) -> Result<Option<T>, Errno> {
 /// Writes the device table. A reader follows the distances between entries, and advances by one at
 /// an invalid entry. Old contents must therefore be cleared wherever a reader could find them,
 /// which is before the first entry on each page and where a distance saturates. A device is left
-/// out if its entry or its translation table is outside memory.
+/// out if its entry or its translation table is outside memory. Returns the DeviceIDs in the table.
 fn save_devices(
     table: Baser,
     devices: &[DeviceState],
     collections: &[CollectionId],
     memory: &mut TableMemory<'_>,
     budget: &mut Budget,
-) -> Result<(), Errno> {
+) -> Result<Vec<u64>, Errno> {
     let mut saved = Vec::new();
     for device in devices {
         let address = scan::locate(table, device.device.get().into(), memory);
@@ -117,7 +136,7 @@ fn save_devices(
             .with_event_bits_minus_one(device.event_bits.saturating_sub(1));
         memory.write_u64(address, entry.into_bits())?;
     }
-    Ok(())
+    Ok(ids)
 }
 
 /// Writes the events that use one of these collections, and returns their number. Leaves out other
@@ -241,18 +260,22 @@ impl Restored {
 }
 
 /// Reads all tables. The guest controls the contents, so the work must be bounded for any contents.
+/// Stores the entry that causes an error in `refused`.
 pub(super) fn restore(
-    config: &VgicConfig,
     its: &ItsState,
     cpus: &[CpuState],
     memory: &mut TableMemory<'_>,
+    budget: &mut Budget,
+    refused: &mut Option<RefusedEntry>,
 ) -> Result<Restored, Errno> {
     let [devices, collections, ..] = its.baser.map(Baser::from_bits);
     let mut reader = Reader {
         cpus,
         numbers: Numbers::of(cpus)?,
         memory,
-        budget: Budget::new(config.its_devices, config.its_events),
+        budget,
+        refused,
+        device: DeviceId::new(0),
         known: SortedMap::new(),
         restored: Restored { collections: Vec::new(), devices: Vec::new(), consumed: Vec::new() },
         found: Vec::new(),
@@ -271,7 +294,10 @@ struct Reader<'a, 'm> {
     cpus: &'a [CpuState],
     numbers: Numbers,
     memory: &'a mut TableMemory<'m>,
-    budget: Budget,
+    budget: &'a mut Budget,
+    refused: &'a mut Option<RefusedEntry>,
+    /// Device whose entry or events are being read.
+    device: DeviceId,
     /// Collections in the table, mapped or not.
     known: SortedMap<CollectionId, ()>,
     restored: Restored,
@@ -283,19 +309,24 @@ impl Reader<'_, '_> {
     /// Reads the collection table, up to `named` entries or the first one that can't be read.
     fn collections(&mut self, table: Baser, named: u64) -> Result<(), Errno> {
         let room = (table.bytes() / ENTRY).min(named);
+        let mut entries = EntryReader::new(table.address() + ENTRY * room);
         for index in 0..room {
             self.budget.spend()?;
-            let Ok(word) = self.memory.read_u64(table.address() + ENTRY * index) else { break };
+            let address = table.address() + ENTRY * index;
+            let Ok(word) = entries.read(address, self.memory) else { break };
             let entry = CollectionEntry::from_bits(word);
             if !entry.valid() {
                 break;
             }
             let collection = CollectionId::new(entry.collection());
+            let at = u32::try_from(index).unwrap_or(u32::MAX);
+            let at = |fault| RefusedEntry::Collection(at, collection, fault);
             if u64::from(entry.collection()) >= room {
-                return Err(Errno::Invalid);
+                let fault = EntryFault::CollectionOutOfRange(room);
+                return Err(self.refuse(at(fault), Errno::Invalid));
             }
             if self.known.contains(collection) {
-                return Err(Errno::Exists);
+                return Err(self.refuse(at(EntryFault::Duplicate), Errno::Exists));
             }
             self.known.reserve()?;
             self.known.insert(collection, ());
@@ -303,7 +334,9 @@ impl Reader<'_, '_> {
             match entry.target() & UNMAPPED {
                 UNMAPPED => {}
                 number => {
-                    let target = self.numbers.affinity(number).ok_or(Errno::Invalid)?;
+                    let target = self.numbers.affinity(number).ok_or_else(|| {
+                        self.refuse(at(EntryFault::NoCpu(number)), Errno::Invalid)
+                    })?;
                     try_push(
                         &mut self.restored.collections,
                         CollectionState { collection, target },
@@ -327,9 +360,11 @@ impl Reader<'_, '_> {
 
     fn page(&mut self, page: scan::Page) -> Result<Next, Errno> {
         let mut index = 0;
+        let mut entries = EntryReader::new(page.address + ENTRY * page.entries);
         while index < page.entries {
             self.budget.spend()?;
-            let Ok(word) = self.memory.read_u64(page.address + ENTRY * index) else { break };
+            let address = page.address + ENTRY * index;
+            let Ok(word) = entries.read(address, self.memory) else { break };
             let entry = DeviceEntry::from_bits(word);
             if !entry.valid() {
                 index += 1;
@@ -346,12 +381,14 @@ impl Reader<'_, '_> {
 
     fn device(&mut self, id: u64, entry: DeviceEntry) -> Result<(), Errno> {
         let event_bits = entry.event_bits_minus_one() + 1;
+        let device = DeviceId::new(u32::try_from(id).map_err(|_| Errno::Invalid)?);
         if event_bits > EVENT_BITS {
-            return Err(Errno::Invalid);
+            let entry = RefusedEntry::Device(device, EntryFault::EventBits(event_bits));
+            return Err(self.refuse(entry, Errno::Invalid));
         }
         self.budget.map_device()?;
+        self.device = device;
         let events = self.events(entry.itt_address(), event_bits)?;
-        let device = DeviceId::new(u32::try_from(id).map_err(|_| Errno::Invalid)?);
         let state = DeviceState { device, event_bits, itt: entry.itt_address(), events };
         Ok(try_push(&mut self.restored.devices, state)?)
     }
@@ -360,17 +397,22 @@ impl Reader<'_, '_> {
         let all = 1_u64 << event_bits;
         let mut events = Vec::new();
         let mut id = 0;
+        let mut entries = EntryReader::new(itt.checked_add(ENTRY * all).ok_or(Errno::Fault)?);
         while id < all {
             self.budget.spend()?;
-            let address = itt.checked_add(ENTRY * id).ok_or(Errno::Fault)?;
-            let entry = TranslationEntry::from_bits(self.memory.read_u64(address)?);
+            let address = itt + ENTRY * id;
+            let word = entries.read(address, self.memory).map_err(|errno| {
+                self.refuse(self.event_at(id, EntryFault::Unreadable(address)), errno)
+            })?;
+            let entry = TranslationEntry::from_bits(word);
             if entry.intid() == 0 {
                 id += 1;
                 continue;
             }
             let distance = u64::from(entry.next());
             if id + distance >= all {
-                return Err(Errno::Invalid);
+                let entry = self.event_at(id, EntryFault::Distance(entry.next()));
+                return Err(self.refuse(entry, Errno::Invalid));
             }
             self.budget.map_event()?;
             let event = self.event(id, entry, events.len())?;
@@ -393,8 +435,11 @@ impl Reader<'_, '_> {
     ) -> Result<EventState, Errno> {
         let intid = IntId::new(entry.intid());
         let collection = CollectionId::new(entry.collection());
-        if !intid.is_lpi() || u64::from(entry.intid()) >= IDS || !self.known.contains(collection) {
-            return Err(Errno::Invalid);
+        let is_lpi = intid.is_lpi() && u64::from(entry.intid()) < IDS;
+        if !is_lpi || !self.known.contains(collection) {
+            let no_collection = EntryFault::NoCollection(collection);
+            let fault = if is_lpi { no_collection } else { EntryFault::NotLpi(intid) };
+            return Err(self.refuse(self.event_at(id, fault), Errno::Invalid));
         }
         Ok(EventState {
             event: EventId::new(u32::try_from(id).map_err(|_| Errno::Invalid)?),
@@ -424,6 +469,17 @@ impl Reader<'_, '_> {
             try_push(&mut self.found, (bit, self.restored.devices.len(), event))?;
         }
         Ok(pending)
+    }
+
+    /// Records an entry as refused, and returns the error number.
+    const fn refuse(&mut self, entry: RefusedEntry, errno: Errno) -> Errno {
+        *self.refused = Some(entry);
+        errno
+    }
+
+    fn event_at(&self, id: u64, fault: EntryFault) -> RefusedEntry {
+        let event = EventId::new(u32::try_from(id).unwrap_or(u32::MAX));
+        RefusedEntry::Event(self.device, event, fault)
     }
 
     /// If an LPI has several events, assigns its pending bit to the first of them.

@@ -1,13 +1,17 @@
 //! A view of a saved state, for reading and writing attributes.
 
 use crate::abi::{self, Attribute, Errno, LINE_LEVEL, control, frame};
-use crate::left_out::{LeftOut, TableMemory};
+use crate::check::Expected;
+use crate::left_out::{LeftOut, TableMemory, add};
 use crate::limits::OutsideKvm;
+use crate::refused_entry::RefusedEntry;
 use crate::register::{KvmDevice, KvmError, KvmRegister};
+use crate::tables::Written;
+use crate::tables::scan::Budget;
 use crate::word::low_word;
 use crate::{
-    attributes, distributor, interface, interrupts, its, limits, order, pending, redistributor,
-    tables,
+    active, attributes, distributor, interface, interrupts, its, limits, order, pending,
+    redistributor, tables,
 };
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -29,6 +33,12 @@ pub struct KvmView<'a> {
     /// state.
     state: SavedState,
     left_out: LeftOut,
+    refused: Option<RefusedEntry>,
+    /// Memory contents required by the save commands of the current series. A write of another
+    /// attribute ends the series.
+    expected: Option<Expected>,
+    /// Differences found in this series, which the field `left_out` does not contain.
+    differences: LeftOut,
 }
 
 impl core::fmt::Debug for KvmView<'_> {
@@ -55,7 +65,8 @@ impl<'a> KvmView<'a> {
         redistributor::share_propbaser(&mut state.cpus);
         pending::hand_over(&mut state)?;
         interrupts::list_all(&mut state, config.spis)?;
-        Ok(Self { config, memory, state, left_out: LeftOut::default() })
+        let [left_out, differences] = Default::default();
+        Ok(Self { config, memory, state, left_out, refused: None, expected: None, differences })
     }
 
     /// Writes the tables and pending bits to guest memory, and returns every attribute to restore,
@@ -63,21 +74,19 @@ impl<'a> KvmView<'a> {
     ///
     /// # Errors
     /// [`KvmError`] if the heap is exhausted; guest memory may then be partly written. A save
-    /// succeeds even if some tables can't be written, so the caller should check what the save
-    /// [left out](Self::left_out).
+    /// succeeds even if some tables can't be written, or if a load would refuse them, so the caller
+    /// should check what the save [left out](Self::left_out).
     pub fn save(&mut self) -> Result<Vec<KvmRegister>, KvmError> {
-        for index in 0..self.config.its.len() {
-            self.command(KvmDevice::Its(index), control::ITS_SAVE_TABLES)?;
-        }
-        if self.config.lpi_id_bits.is_some() {
-            self.command(KvmDevice::Gic, control::SAVE_PENDING_TABLES)?;
-        }
+        self.write_tables(0..self.config.its.len(), true).map_err(|errno| {
+            let attribute = Attribute::Control(control::SAVE_PENDING_TABLES);
+            KvmError::new(KvmDevice::Gic, attribute, errno)
+        })?;
         let mut saved = Vec::new();
         for (device, attribute) in order::saved(self.config, self.config.its.len()) {
             let value = self.get(device, attribute).and_then(|value| {
                 Ok(try_push(&mut saved, KvmRegister { device, attribute, value })?)
             });
-            value.map_err(|errno| KvmError { device, attribute, errno })?;
+            value.map_err(|errno| KvmError::new(device, attribute, errno))?;
         }
         Ok(saved)
     }
@@ -96,28 +105,38 @@ impl<'a> KvmView<'a> {
                 self.command(device, control::ITS_RESTORE_TABLES)?;
             }
             if let Some((clear, ones)) = order::cleared_by(attribute) {
-                self.set(device, clear, ones).map_err(|errno| KvmError {
-                    device,
-                    attribute: clear,
-                    errno,
-                })?;
+                let cleared = self.set(device, clear, ones);
+                cleared.map_err(|errno| KvmError::new(device, clear, errno))?;
             }
-            self.set(device, attribute, value).map_err(|errno| KvmError {
-                device,
-                attribute,
-                errno,
-            })?;
+            let written = self.set(device, attribute, value);
+            written.map_err(|errno| KvmError::new(device, attribute, errno))?;
+            self.count_dropped(device, attribute, value);
         }
+        let empty = self.state.its.iter().filter(|its| its::has_lost_mappings(its)).count();
+        add(&mut self.left_out.empty_its, empty);
         Ok(())
+    }
+
+    /// Counts the bits of an attribute that don't read back, because the machine doesn't have them.
+    fn count_dropped(&mut self, device: KvmDevice, attribute: Attribute, value: u64) {
+        let kept = self.get(device, attribute).unwrap_or(value);
+        let dropped = value & !kept & !order::described_by(attribute);
+        add(&mut self.left_out.attribute_bits, dropped.count_ones() as usize);
     }
 
     fn command(&mut self, device: KvmDevice, command: u64) -> Result<(), KvmError> {
         let attribute = Attribute::Control(command);
-        self.set(device, attribute, 0).map_err(|errno| KvmError { device, attribute, errno })
+        let outcome = self.set(device, attribute, 0);
+        outcome.map_err(|errno| KvmError {
+            entry: self.refused,
+            ..KvmError::new(device, attribute, errno)
+        })
     }
 
     /// Writes an attribute, as `KVM_SET_DEVICE_ATTR` does. Bits of `value` beyond the attribute's
-    /// width are ignored. [`Attribute::Control`] saves or restores tables.
+    /// width are ignored. [`Attribute::Control`] saves or restores tables. Like
+    /// [`save`](Self::save), a command that saves reads back what it and the save commands before
+    /// it have written, and [`left_out`](Self::left_out) contains the differences.
     ///
     /// # Errors
     /// The error number that KVM returns.
@@ -127,6 +146,18 @@ impl<'a> KvmView<'a> {
         attribute: Attribute,
         value: u64,
     ) -> Result<(), Errno> {
+        match (device, attribute) {
+            (KvmDevice::Gic, Attribute::Control(control::SAVE_PENDING_TABLES)) => {
+                return self.write_tables(None, true);
+            }
+            (KvmDevice::Its(index), Attribute::Control(control::ITS_SAVE_TABLES)) => {
+                return self.write_tables(Some(index), false);
+            }
+            _ => {}
+        }
+        // The tables in memory are those of an earlier state.
+        self.left_out = self.left_out();
+        (self.expected, self.differences) = Default::default();
         match device {
             KvmDevice::Gic => self.set_gic(attribute, value),
             KvmDevice::Its(index) => self.set_its(index, attribute, value),
@@ -140,10 +171,6 @@ impl<'a> KvmView<'a> {
             Attribute::Address(frame::REDISTRIBUTOR_REGION) => Err(Errno::Invalid),
             Attribute::InterruptCount | Attribute::MaintenanceInterrupt => Err(Errno::Busy),
             Attribute::Control(control::INIT) => Ok(()),
-            Attribute::Control(control::SAVE_PENDING_TABLES) => {
-                let mut memory = TableMemory::new(self.memory, &mut self.left_out);
-                Ok(pending::save(&self.state, &mut memory)?)
-            }
             Attribute::Distributor { offset } => {
                 distributor::set(&mut self.state.distributor, offset, word)
             }
@@ -175,11 +202,6 @@ impl<'a> KvmView<'a> {
         match attribute {
             Attribute::Address(frame::ITS) => Err(Errno::Exists),
             Attribute::Address(_) => Err(Errno::NoDevice),
-            Attribute::Control(control::ITS_SAVE_TABLES) => {
-                let numbers = self.numbers()?;
-                let mut memory = TableMemory::new(self.memory, &mut self.left_out);
-                tables::save(&self.state.its[its], &numbers, &mut memory)
-            }
             Attribute::Control(control::ITS_RESTORE_TABLES) => self.restore_tables(its),
             Attribute::Control(control::ITS_RESET) => {
                 its::reset(&mut self.state.its[its]);
@@ -194,14 +216,56 @@ impl<'a> KvmView<'a> {
         }
     }
 
+    /// Writes the tables of the ITSes with these indices, and pending bits. Reads back everything
+    /// that was saved since another attribute was written, and counts the differences. Also counts
+    /// the active SPIs whose CPUs the attributes don't contain.
+    fn write_tables(
+        &mut self,
+        its: impl IntoIterator<Item = usize>,
+        pending_bits: bool,
+    ) -> Result<(), Errno> {
+        let mut expected = match self.expected.take() {
+            Some(expected) => expected,
+            None => Expected::before_save(&self.state, self.memory)?,
+        };
+        for index in its {
+            let its = self.its_index(index)?;
+            let tables = self.save_tables(its)?;
+            expected.tables.retain(|(other, _)| *other != its);
+            try_push(&mut expected.tables, (its, tables))?;
+        }
+        if pending_bits {
+            pending::save(&self.state, &mut TableMemory::new(self.memory, &mut self.left_out))?;
+            expected.bits = pending::expected(&self.state, self.memory, false)?;
+        }
+        self.differences = expected.differences(self.config, &self.state, self.memory)?;
+        let misplaced = active::misplaced(&self.state.distributor.interrupts, &self.state.cpus);
+        add(&mut self.differences.active_spis, misplaced);
+        self.expected = Some(expected);
+        Ok(())
+    }
+
+    /// Writes an ITS's tables.
+    fn save_tables(&mut self, its: usize) -> Result<Written, Errno> {
+        let numbers = self.numbers()?;
+        let mut memory = TableMemory::new(self.memory, &mut self.left_out);
+        tables::save(&self.state.its[its], &numbers, &mut memory)
+    }
+
     /// Reads the mappings from the tables, and keeps them if they are valid for the machine.
     fn restore_tables(&mut self, its: usize) -> Result<(), Errno> {
         let state = &mut self.state;
         let memory = &mut TableMemory::new(self.memory, &mut self.left_out);
-        let mut restored = tables::restore(self.config, &state.its[its], &state.cpus, memory)?;
+        let mut budget = Budget::new(self.config.its_devices, self.config.its_events);
+        let refused = &mut self.refused;
+        *refused = None;
+        let mut restored =
+            tables::restore(&state.its[its], &state.cpus, memory, &mut budget, refused)?;
         restored.exchange(&mut state.its[its]);
-        let possible =
-            self.config.check_restorable(state).map_err(|error| limits::errno(error.into()));
+        let possible = self.config.check_restorable(state).map_err(|error| {
+            *refused = Some(RefusedEntry::State(error));
+            limits::errno(error.into())
+        });
         if possible.is_err() {
             restored.exchange(&mut state.its[its]);
         } else {
@@ -219,15 +283,30 @@ impl<'a> KvmView<'a> {
     /// the guest would lose LPIs.
     #[must_use]
     pub const fn left_out(&self) -> LeftOut {
-        self.left_out
+        let LeftOut { refused, changed, active_spis, .. } = self.differences;
+        LeftOut {
+            refused: self.left_out.refused.saturating_add(refused),
+            changed: self.left_out.changed.saturating_add(changed),
+            active_spis: self.left_out.active_spis.saturating_add(active_spis),
+            ..self.left_out
+        }
     }
 
-    /// Returns the saved state. All redistributors are awake, because KVM does not model their
-    /// sleep state. The pending latches of active level-sensitive interrupts are clear, because KVM
-    /// drops them when the guest deactivates the interrupt.
+    /// Returns the table entry that the last restore of an ITS's tables refused; `None` if the
+    /// restore succeeded or failed for another reason.
+    #[must_use]
+    pub const fn refused_entry(&self) -> Option<RefusedEntry> {
+        self.refused
+    }
+
+    /// Returns the saved state. An active SPI is active at its target, or at the only other CPU
+    /// whose active priorities tell that it runs there. All redistributors are awake, because KVM
+    /// does not model their sleep state. The pending latches of active level-sensitive interrupts
+    /// are clear, because KVM drops them when the guest deactivates the interrupt.
     pub fn into_state(self) -> SavedState {
         let mut state = self.state;
         interrupts::drop_latches(&mut state);
+        active::place(&mut state.distributor.interrupts, &state.cpus);
         interrupts::list_changed(&mut state);
         for cpu in &mut state.cpus {
             cpu.redistributor.waker = 0;

@@ -17,7 +17,7 @@ use vgic::{CpuConfig, GuestMemory, Vcpu, Vgic, VmMemory};
 use vgic_kvm::snapshot::{KvmSnapshot, SnapshotCpu};
 use vgic_kvm::{KvmRegister, KvmView, LeftOut, kvm_config, kvm_its_config};
 
-const ITS: u64 = 0x0808_0000;
+pub(crate) const ITS: u64 = 0x0808_0000;
 /// Number of CPUs. The guest never provides LPI tables for the last CPU.
 const CPUS: u16 = 3;
 /// Size of memory, which starts at address 0. A `GICR_PENDBASER` that was never written therefore
@@ -26,9 +26,9 @@ pub(crate) const RAM_BYTES: usize = 1 << 20;
 const QUEUE: u64 = 0x1_0000;
 const DEVICES: u64 = 0x2_0000;
 const COLLECTIONS: u64 = 0x3_0000;
-const CONFIG: u64 = 0x4_0000;
+pub(crate) const CONFIG: u64 = 0x4_0000;
 const PENDING: u64 = 0x6_0000;
-const TRANSLATIONS: u64 = 0xa_0000;
+pub(crate) const TRANSLATIONS: u64 = 0xa_0000;
 /// Size of a pending table for INTIDs of 14 bits.
 const PENDING_BYTES: u64 = 2 << 10;
 /// LPIs to which the device's events are mapped. The last LPI is beyond the LPI tables.
@@ -58,8 +58,8 @@ fn steps(cpus: u16) -> impl Strategy<Value = Vec<Step>> {
 }
 
 pub(crate) struct Guest {
-    gic: Arc<Vgic>,
-    vcpus: Vec<Vcpu>,
+    pub(crate) gic: Arc<Vgic>,
+    pub(crate) vcpus: Vec<Vcpu>,
     pub(crate) ram: Arc<VmMemory<doorbell_test_support::guest::Ram>>,
     commands: u32,
     /// Acknowledged LPIs.
@@ -102,15 +102,17 @@ impl Guest {
     /// Saves the machine, and takes a snapshot of its state in KVM's format.
     pub(crate) fn snapshot(mut self) -> KvmSnapshot {
         let saved = save_machine(&self.gic, &mut self.vcpus);
-        let config = self.gic.config();
-        let mut view = KvmView::new(config, saved, &*self.ram).unwrap();
+        let mut view = KvmView::new(self.gic.config(), saved, &*self.ram).unwrap();
+        KvmSnapshot::take(&mut view, self.cpus(), 1, &*self.ram).unwrap()
+    }
+
+    pub(crate) fn cpus(&self) -> Vec<SnapshotCpu> {
         let cpu = |cpu: &CpuConfig| SnapshotCpu {
             affinity: cpu.affinity,
             number: cpu.processor_number,
             stopped: None,
         };
-        let cpus = config.cpus.iter().map(cpu).collect();
-        KvmSnapshot::take(&mut view, cpus, 1, &*self.ram).unwrap()
+        self.gic.config().cpus.iter().map(cpu).collect()
     }
 
     fn start_cpus(&mut self) {
@@ -176,14 +178,14 @@ impl Guest {
     }
 
     /// Writes `EnableLPIs`, and waits for `RWP`.
-    fn enable(&self, cpu: usize, on: bool) {
+    pub(crate) fn enable(&self, cpu: usize, on: bool) {
         let control = self.frame(cpu) + u64::from(gicr::CTLR.offset());
         self.write(control, gicr::Ctlr::new().with_enable_lpis(on).into_bits().into());
         let read = || u32::try_from(self.gic.read(control, Word).unwrap()).unwrap();
         while gicr::Ctlr::from(read()).rwp() {}
     }
 
-    fn run(&mut self, command: Command) {
+    pub(crate) fn run(&mut self, command: Command) {
         for (at, word) in (0..).zip(command.encode()) {
             let address = QUEUE + u64::from(self.commands) * 32 + 8 * at;
             self.ram.write(address, &word.to_le_bytes()).unwrap();
@@ -254,7 +256,7 @@ impl Guest {
         region.base + region.stride * cpu as u64
     }
 
-    fn write(&self, address: u64, value: u64) {
+    pub(crate) fn write(&self, address: u64, value: u64) {
         self.gic.write_until_done(address, Word, value).unwrap();
     }
 
@@ -262,7 +264,7 @@ impl Guest {
         self.gic.write_until_done(ITS + u64::from(offset), Double, value).unwrap();
     }
 
-    fn msr(&mut self, cpu: usize, register: SysRegEncoding, value: u64) {
+    pub(crate) fn msr(&mut self, cpu: usize, register: SysRegEncoding, value: u64) {
         self.vcpus[cpu].write_sysreg(register, value).unwrap();
     }
 }

@@ -42,7 +42,7 @@ fn state(change: impl FnOnce(&mut SavedState)) -> Option<OutsideKvm> {
     KvmView::new(&config, state, &memory).err()
 }
 
-fn interrupt(intid: u32) -> InterruptState {
+pub(crate) fn interrupt(intid: u32) -> InterruptState {
     InterruptState {
         intid: IntId::new(intid),
         group1: true,

@@ -228,12 +228,42 @@ fn has_enabled_lpis(cpu: &CpuState) -> bool {
     gicr::Ctlr::from(cpu.redistributor.ctlr).enable_lpis()
 }
 
+/// Returns the state as it comes back from KVM's format, which tells the CPU of an active SPI only
+/// if a single CPU other than the SPI's target runs its priority.
+pub(crate) fn expected(mut state: SavedState) -> SavedState {
+    let spis = state.distributor.interrupts.clone();
+    let running = |spi: &InterruptState, cpu: &CpuState| {
+        // The lowest binary points, 2 and 3, make all five bits part of the group priority.
+        let (active, ignored) = if spi.group1 {
+            (cpu.interface.ap1r[0], cpu.interface.bpr1 - 3)
+        } else {
+            (cpu.interface.ap0r[0], cpu.interface.bpr0 - 2)
+        };
+        let group = |of: &InterruptState| (of.group1, of.priority >> 3 >> ignored);
+        let is_active = active & 1 << (spi.priority >> 3 >> ignored << ignored) != 0;
+        let same = |other: &&InterruptState| other.active && group(other) == group(spi);
+        let explained = cpu.redistributor.interrupts.iter().filter(same).count();
+        let targets = |other: &&InterruptState| other.route == cpu.affinity.mpidr();
+        let rivals = spis.iter().filter(same).filter(targets).count();
+        (is_active && explained == 0, rivals)
+    };
+    for spi in state.distributor.interrupts.iter_mut().filter(|spi| spi.active) {
+        let of = |cpu: &CpuState| (cpu.affinity, running(spi, cpu));
+        let all: Vec<_> = state.cpus.iter().map(of).filter(|(_, (runs, _))| *runs).collect();
+        if all.iter().all(|(cpu, _)| cpu.mpidr() != spi.route) {
+            let mut others = all.iter().filter(|(_, (_, rivals))| *rivals == 0);
+            spi.active_at = others.next().filter(|_| others.next().is_none()).map(|(cpu, _)| *cpu);
+        }
+    }
+    state
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn attributes_and_tables_keep_a_state((levels, state) in states()) {
-        prop_assert_eq!(moved(&state, &memory(levels)), state);
+        prop_assert_eq!(moved(&state, &memory(levels)), expected(state));
     }
 
     #[test]
@@ -257,7 +287,7 @@ proptest! {
     ) {
         let memory = memory(levels);
         moved(&first, &memory);
-        prop_assert_eq!(moved(&second, &memory), second);
+        prop_assert_eq!(moved(&second, &memory), expected(second));
     }
 
     #[test]
@@ -271,7 +301,7 @@ proptest! {
             cpu.redistributor.ctlr = fresh.redistributor.ctlr;
         }
         let memory = memory(levels);
-        prop_assert_eq!(moved_over(before, &state, &memory), state);
+        prop_assert_eq!(moved_over(before, &state, &memory), expected(state));
     }
 
     #[test]
@@ -284,6 +314,6 @@ proptest! {
             // pending.
             (event.configuration, event.stays_at) = (None, None);
         }
-        prop_assert_eq!(again, state);
+        prop_assert_eq!(again, expected(state));
     }
 }

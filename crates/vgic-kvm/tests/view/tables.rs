@@ -44,10 +44,14 @@ pub(crate) fn numbers(state: &SavedState) -> Vec<(u32, Vec<u32>)> {
     state.its[0].devices.iter().map(|device| (device.device.get(), events(device))).collect()
 }
 
-fn refused(words: &[(u64, u64)]) -> Errno {
-    let memory = small();
+/// Changes words of valid tables, and returns the error of the restore, with the refused entry.
+fn refused(words: &[(u64, u64)]) -> (Errno, String) {
+    let (memory, config) = (small(), config());
     put(&memory, words);
-    restore_tables(Levels::Flat, &memory).unwrap_err()
+    let mut view = KvmView::new(&config, with_tables(Levels::Flat, &memory), &memory).unwrap();
+    let restore = Attribute::Control(control::ITS_RESTORE_TABLES);
+    let errno = view.set(KvmDevice::Its(0), restore, 0).unwrap_err();
+    (errno, view.refused_entry().unwrap().to_string())
 }
 
 #[test]
@@ -271,28 +275,24 @@ fn bits_of_a_disabled_redistributor_are_only_set() {
 }
 
 #[test]
-fn impossible_tables_give_kvms_errors() {
-    assert_eq!(refused(&[(COLLECTIONS, collection(5, 3))]), Errno::Invalid, "unknown CPU");
-    assert_eq!(refused(&[(COLLECTIONS + 8, collection(5, 0))]), Errno::Exists, "twice");
-    assert_eq!(
-        refused(&[(COLLECTIONS + 8, collection(0x2000, 0))]),
-        Errno::Invalid,
-        "beyond the table"
-    );
-    assert_eq!(refused(&[(TRANSLATIONS, event(0, 8191, 5))]), Errno::Invalid, "no LPI");
-    assert_eq!(
-        refused(&[(TRANSLATIONS, event(0, 0x1_0000, 5))]),
-        Errno::Invalid,
-        "more than 16 bits"
-    );
-    assert_eq!(
-        refused(&[(TRANSLATIONS, event(4, 8200, 5))]),
-        Errno::Invalid,
-        "the next beyond EventIDs"
-    );
-    assert_eq!(refused(&[(TRANSLATIONS, event(0, 8200, 6))]), Errno::Invalid, "unknown collection");
-    assert_eq!(refused(&[(DEVICES, device(0) | 0x1f)]), Errno::Invalid, "EventIDs of 32 bits");
-    assert_eq!(refused(&[(DEVICES, VALID | 0x1_0000 << 5 | 1)]), Errno::Fault, "no memory");
+fn refused_entries_are_named() {
+    use Errno::{Exists, Fault, Invalid};
+    let second = COLLECTIONS + 8;
+    for (at, word, errno, entry) in [
+        (COLLECTIONS, collection(5, 3), Invalid, "collection 5: no vCPU has the vcpu_id 3"),
+        (second, collection(5, 0), Exists, "collection 5: the collection already has an entry"),
+        (second, collection(0x2000, 0), Invalid, "the limit of 8192 collections"),
+        (TRANSLATIONS, event(0, 8191, 5), Invalid, "0x0: INTID 8191 is not a supported LPI"),
+        (TRANSLATIONS, event(0, 0x1_0000, 5), Invalid, "INTID 65536 is not a supported LPI"),
+        (TRANSLATIONS, event(4, 8200, 5), Invalid, "4 to the next entry exceeds the table"),
+        (TRANSLATIONS, event(0, 8200, 6), Invalid, "collection 6 is not in the collection table"),
+        (DEVICES, device(0) | 0x1f, Invalid, "device table: 32 EventID bits are not supported"),
+        (DEVICES, VALID | 0x1_0000 << 5 | 1, Fault, "0x1000000 is not in guest memory"),
+    ] {
+        let (found, named) = refused(&[(at, word)]);
+        assert_eq!(found, errno, "{named}");
+        assert!(named.ends_with(entry), "{named}");
+    }
 }
 
 #[test]
