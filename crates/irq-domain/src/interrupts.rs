@@ -230,6 +230,7 @@ impl Interrupts {
     ///
     /// # Errors
     /// [`RequestError::NoWiredParent`] if the core has no wired parent to unmask the interrupt;
+    /// [`RequestError::Controller`] if the wired parent has no private interrupt with this number;
     /// [`RequestError::OutOfRange`]; [`RequestError::InUse`].
     pub fn request_per_cpu<R: Into<IrqReturn>>(
         &self,

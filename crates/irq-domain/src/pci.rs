@@ -7,12 +7,13 @@
 //! | finds the functions, and assigns bus numbers and addresses | [`enumerate`] |
 //! | starts to use a function | [`Function::enable`], [`Function::store`] |
 //! | passes the store to the interrupt core | [`MsiDeviceConfig::new`](crate::MsiDeviceConfig::new) |
+//! | assigns functions to different guests | [`enable_acs`], [`isolation_groups`] |
 //!
 //! A kernel that already has a PCI subsystem skips the first two steps. Its bus driver provides
 //! access ([`ConfigSpace`] for one function, [`TableMemory`] for one of its memory regions) and
 //! calls [`find_store`] to obtain a [`MessageStore`](msi_types::MessageStore).
 //!
-//! Source: PCI Local Bus 3.0 §6.7 and §6.8, PCI Express Base §7.5 and §7.7.
+//! Source: PCI Local Bus 3.0 §6.7 and §6.8, PCI Express Base §6.12, §7.5 and §7.7.
 
 mod access;
 mod bar_sizing;
@@ -21,6 +22,7 @@ mod ecam;
 mod enumerate;
 mod function;
 mod header;
+mod isolation_groups;
 mod mapped_region;
 mod msi_store;
 mod msix_store;
@@ -29,10 +31,11 @@ mod store;
 mod windows;
 
 pub use access::{AccessContext, ConfigSpace, EcamWindow, TableMemory};
-pub use capabilities::{Capability, CapabilityIter, capabilities};
+pub use capabilities::{Capability, CapabilityIter, capabilities, extended_capability};
 pub use ecam::{Ecam, EcamFunction};
 pub use enumerate::enumerate;
 pub use function::Function;
+pub use isolation_groups::{Isolation, enable_acs, isolation_groups};
 pub use mapped_region::MappedRegion;
 pub use msi_store::MsiStore;
 pub use msix_store::{MsixCapability, MsixParts, MsixStore};

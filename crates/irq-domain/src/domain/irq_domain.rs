@@ -22,7 +22,7 @@ use core::fmt;
 use core::ops::RangeInclusive;
 use doorbell_fallible::Shared;
 use doorbell_lock::TaskLock;
-use msi_types::explain::{Explanation, Obstacle};
+use msi_types::explain::{Explanation, Fact, Obstacle, Unexamined};
 use msi_types::{
     Capability, Cpu, HwIrq, MessageStore, MsiError, MsiParent, Pending, Shape, StoreError, Trigger,
 };
@@ -270,6 +270,17 @@ struct Slot {
     number: u16,
 }
 
+impl Slot {
+    /// Returns another slot that is masked and has its pending bit set. Examines the first 64
+    /// slots.
+    fn other_pending_slot(&self) -> Option<u16> {
+        let Self { domain, number } = self;
+        let mask = domain.endpoint.mask()?;
+        let mut slots = 0..domain.endpoint.slots().min(64);
+        slots.find(|slot| slot != number && mask.is_pending(*slot))
+    }
+}
+
 impl IrqSource for Slot {
     fn mask(&self, hwirq: HwIrq) {
         match self.domain.endpoint.mask() {
@@ -329,7 +340,10 @@ impl IrqSource for Slot {
             (endpoint.read_back(self.number), table.sent_message(self.number))
         });
         let requester = read.and_then(|read| read.requester).unwrap_or(attachment.requester);
-        let device = read.map_or(Explanation::new(), |read| {
+        const UNREAD: Explanation = Explanation::new()
+            .with_unexamined(Unexamined::StoredMessage)
+            .with_unexamined(Unexamined::Requester);
+        let mut device = read.map_or(UNREAD, |read| {
             let differs =
                 read.message.zip(expected).filter(|(stored, expected)| stored != expected);
             let differs = differs.map_or(Explanation::new(), |(stored, expected)| {
@@ -337,7 +351,15 @@ impl IrqSource for Slot {
             });
             differs.merge(read.explanation)
         });
-        device.and_then(|| self.domain.parent().explain(hwirq, requester))
+        // The store must not be read while messages are disabled.
+        if device.obstacle().is_none()
+            && let Some(slot) = self.other_pending_slot()
+        {
+            device = device.with_fact(Fact::OtherVectorPending(slot));
+        }
+        let all = device.and_then(|| self.domain.parent().explain(hwirq, requester));
+        let is_mapped = all.facts().any(|fact| matches!(fact, Fact::Mapped { .. }));
+        if is_mapped { all } else { all.with_unexamined(Unexamined::Iommu) }
     }
 
     fn describe(&self, host: &dyn Host, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {

@@ -43,7 +43,7 @@ fn disabled(interrupt: IrqRef<'_>) -> Option<Obstacle> {
 fn masked_because(source: &Explanation, reason: Option<Obstacle>) -> Explanation {
     match (source.obstacle(), reason) {
         (Some(Obstacle::VectorMasked { .. } | Obstacle::Disabled { .. }), Some(reason)) => {
-            source.facts().fold(Explanation::new(), Explanation::with_fact).with_obstacle(reason)
+            source.caused_by(reason)
         }
         _ => *source,
     }

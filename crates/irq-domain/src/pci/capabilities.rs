@@ -1,6 +1,8 @@
 //! A function's capability list.
 
-use super::header::{HEADER_TYPE, MULTI_FUNCTION, STATUS, STATUS_CAPABILITIES, TYPE_CARDBUS};
+use super::header::{
+    EXPRESS, EXPRESS_FLAGS, HEADER_TYPE, MULTI_FUNCTION, STATUS, STATUS_CAPABILITIES, TYPE_CARDBUS,
+};
 use super::{ConfigSpace, PciError};
 use core::fmt;
 
@@ -10,6 +12,8 @@ const POINTER_CARDBUS: u16 = 0x14;
 /// Lowest possible capability offset, right after the standard header.
 const FIRST: u16 = 0x40;
 const END: u16 = 0x100;
+/// End of the extended capabilities, which begin at [`END`].
+const EXTENDED_END: u16 = 0x1000;
 /// Maximum number of capabilities that fit in configuration space. A longer list must be circular.
 const MOST: u8 = 48;
 
@@ -69,6 +73,30 @@ impl fmt::Debug for CapabilityIter<'_> {
             .field("left", &self.left)
             .finish_non_exhaustive()
     }
+}
+
+/// Returns the offset of the first extended capability with this ID. The function must be a PCI
+/// Express function: others have no extended configuration space.
+///
+/// Context: task; may sleep.
+pub fn extended_capability(config: &dyn ConfigSpace, id: u16) -> Option<u16> {
+    let mut offset = END;
+    // At most this many capabilities fit, so a circular list cannot trap us.
+    for _ in (END..EXTENDED_END).step_by(4) {
+        if config.read16(offset) == id {
+            return Some(offset);
+        }
+        let next = config.read16(offset + 2) >> 4 & !3;
+        offset = Some(next).filter(|next| *next >= END)?;
+    }
+    None
+}
+
+/// Returns the type of a PCI Express function's device or port (PCI Express Base §7.5.3.2), or
+/// `None` for conventional PCI.
+pub(super) fn port_type(config: &dyn ConfigSpace) -> Option<u8> {
+    let express = capabilities(config).find(|found| found.id == EXPRESS)?;
+    Some(config.read8(express.offset + EXPRESS_FLAGS) >> 4)
 }
 
 /// Returns the offset of the first capability with this ID.

@@ -1,12 +1,12 @@
 //! Depth-first enumeration, starting at a host bridge's root bus.
 
 use super::bar_sizing::{BarSet, MAX_BARS};
-use super::capabilities::capabilities;
+use super::capabilities::port_type;
 use super::function::{Bridge, Function};
 use super::header::{
-    CLASS, COMMAND, COMMAND_MASTER, COMMAND_MEMORY, DEVICE, EXPRESS, EXPRESS_FLAGS, HEADER_TYPE,
-    MULTI_FUNCTION, PORT_FROM_CONVENTIONAL, PORT_TO_CONVENTIONAL, PRIMARY_BUS, SECONDARY_BUS,
-    SUBORDINATE_BUS, TYPE_BRIDGE, TYPE_ENDPOINT, VENDOR,
+    CLASS, COMMAND, COMMAND_MASTER, COMMAND_MEMORY, DEVICE, HEADER_TYPE, MULTI_FUNCTION,
+    PORT_FROM_CONVENTIONAL, PORT_TO_CONVENTIONAL, PRIMARY_BUS, SECONDARY_BUS, SUBORDINATE_BUS,
+    TYPE_BRIDGE, TYPE_ENDPOINT, VENDOR,
 };
 use super::windows::{BridgeWindows, WindowPools};
 use super::{ConfigSpace, PciError};
@@ -217,9 +217,7 @@ fn alias_below(
     bridge: RequesterId,
     secondary: u8,
 ) -> Option<RequesterId> {
-    let express = capabilities(config).find(|found| found.id == EXPRESS);
-    let port = express.map(|found| config.read16(found.offset + EXPRESS_FLAGS) >> 4 & 0xf);
-    match port {
+    match port_type(config) {
         None | Some(PORT_FROM_CONVENTIONAL) => Some(bridge),
         Some(PORT_TO_CONVENTIONAL) => Some(RequesterId::pci(secondary, 0, 0)),
         Some(_) => None,

@@ -1,7 +1,10 @@
 //! Functions found by enumeration.
 
 use super::bar_sizing::BarSet;
-use super::header::{COMMAND, COMMAND_MASTER, COMMAND_MEMORY};
+use super::header::{
+    COMMAND, COMMAND_MASTER, COMMAND_MEMORY, HEADER_TYPE, MULTI_FUNCTION, TYPE_BRIDGE,
+};
+use super::isolation_groups::Isolation;
 use super::store::{FunctionStore, find_store};
 use super::windows::Bar;
 use super::{AccessContext, ConfigSpace, PciError, TableMemory};
@@ -65,6 +68,19 @@ impl Function {
     /// Returns the number of the bus behind the function, if it is a bridge that was assigned one.
     pub fn secondary_bus(&self) -> Option<u8> {
         self.secondary
+    }
+
+    /// Returns `true` if the function is a bridge to another bus, whether or not that bus was
+    /// assigned a number.
+    pub fn is_bridge(&self) -> bool {
+        self.config.read8(HEADER_TYPE) & !MULTI_FUNCTION == TYPE_BRIDGE
+    }
+
+    /// Reads what isolates the function from others, for
+    /// [`isolation_groups`](super::isolation_groups).
+    pub fn isolation(&self) -> Isolation {
+        let bridge = self.bridge.as_ref().map(|bridge| bridge.address);
+        Isolation::read(&*self.config, self.requester, bridge)
     }
 
     /// Returns the function's configuration space.

@@ -39,7 +39,11 @@ pub(super) const PREFETCHABLE_LIMIT_UPPER: u16 = 0x2c;
 pub(super) const EXPRESS: u8 = 0x10;
 /// Offset of the PCI Express Capabilities register. Bits 7:4 are the port type (§7.5.3.2).
 pub(super) const EXPRESS_FLAGS: u16 = 0x02;
+pub(super) const PORT_ROOT: u8 = 4;
+pub(super) const PORT_DOWNSTREAM: u8 = 6;
 /// Port type: PCI Express to conventional PCI bridge.
-pub(super) const PORT_TO_CONVENTIONAL: u16 = 7;
+pub(super) const PORT_TO_CONVENTIONAL: u8 = 7;
 /// Port type: conventional PCI to PCI Express bridge.
-pub(super) const PORT_FROM_CONVENTIONAL: u16 = 8;
+pub(super) const PORT_FROM_CONVENTIONAL: u8 = 8;
+/// Port type: root complex event collector.
+pub(super) const PORT_EVENT_COLLECTOR: u8 = 10;

@@ -4,7 +4,8 @@
 use super::ConfigSpace;
 use super::capabilities::capabilities;
 use super::header::{COMMAND, COMMAND_MASTER, COMMAND_MEMORY, VENDOR};
-use msi_types::explain::{Explanation, Fact, Obstacle};
+use msi_types::explain::{Explanation, Fact, Obstacle, Unexamined};
+use msi_types::pci::{msi, msix};
 use msi_types::{MsiMessage, SlotState};
 
 /// Capability ID of PCI Power Management, and the offset of its Control/Status register, whose bits
@@ -22,7 +23,7 @@ pub(super) fn slot_state(
     read: impl FnOnce() -> (MsiMessage, Option<bool>),
 ) -> SlotState {
     let state = SlotState::new(Explanation::new()).with_requester(config.requester());
-    if let Some(obstacle) = obstacle {
+    if let Some(obstacle) = obstacle.or_else(|| check_both(config)) {
         return state.with_explanation(Explanation::new().with_obstacle(obstacle));
     }
     let (message, pending_if_masked) = read();
@@ -32,8 +33,23 @@ pub(super) fn slot_state(
         }
         None => Explanation::new().with_fact(Fact::Message(message)),
     };
-    let explanation = endpoint.and_then(|| explain_bus(config));
+    let mut explanation = endpoint.and_then(|| explain_bus(config));
+    if config.requester().is_none() {
+        explanation =
+            explanation.with_unexamined(Unexamined::Requester).with_unexamined(Unexamined::Bridges);
+    }
     state.with_message(Some(message)).with_explanation(explanation)
+}
+
+/// Returns an obstacle if both MSI and MSI-X are enabled.
+fn check_both(config: &dyn ConfigSpace) -> Option<Obstacle> {
+    let control = |id, register| {
+        let found = capabilities(config).find(|capability| capability.id == id);
+        found.map_or(0, |found| config.read16(found.offset + register))
+    };
+    let msi = msi::Control::from_bits(control(msi::CAPABILITY_ID, msi::CONTROL));
+    let msix = msix::Control::from_bits(control(msix::CAPABILITY_ID, msix::CONTROL));
+    (msi.enable() && msix.enable()).then_some(Obstacle::BothEnabled)
 }
 
 /// Returns an obstacle if the function does not respond or is not in D0.

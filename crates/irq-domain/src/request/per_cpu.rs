@@ -14,7 +14,7 @@ use crate::runtime::Runtime;
 use alloc::vec::Vec;
 use core::fmt;
 use doorbell_fallible::{Shared, try_collect};
-use msi_types::{Cpu, HwIrq, Trigger};
+use msi_types::{Cpu, HwIrq, MsiError, Trigger};
 
 /// A requested private interrupt. Dropping the handle follows the rules for
 /// [`IrqHandle`](crate::IrqHandle) on all CPUs, but only the calling CPU's hardware is masked.
@@ -39,7 +39,11 @@ impl PerCpuHandle {
     ) -> Result<Self, RequestError> {
         let IrqCore { registry, root, deferred, .. } = &**core;
         let on = on.map(|on| set_of(registry.runtime(), on)).transpose()?;
-        let input = PrivateInput::new(root.parent()?.clone(), on);
+        let parent = root.parent()?;
+        if !parent.has_private(hwirq) {
+            return Err(MsiError::UnknownVector(hwirq).into());
+        }
+        let input = PrivateInput::new(parent.clone(), on);
         let name = Name::try_new(name)?;
         let entry = registry.dispatcher.ensure(hwirq)?.ok_or(RequestError::OutOfRange(hwirq))?;
         let cpus = registry.runtime().cpus();

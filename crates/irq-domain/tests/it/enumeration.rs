@@ -15,17 +15,17 @@ const EXPRESS: u8 = 0x10;
 const BUSES: BusRange = BusRange { first: 0x20, last: 0x2f };
 const ROOT: u8 = BUSES.first;
 
-/// Configuration space of 256 bytes, with a mask of writable bits.
+/// Configuration space, with a mask of writable bits.
 #[derive(Debug)]
-struct Registers {
-    bytes: [u8; 256],
-    writable: [u8; 256],
+pub(crate) struct Registers {
+    pub(crate) bytes: [u8; 4096],
+    writable: [u8; 4096],
 }
 
 impl Registers {
     /// Creates a function with these base address registers (flags and size).
-    fn endpoint(bars: &[(u32, u64)]) -> Self {
-        let mut new = Self { bytes: [0; 256], writable: [0; 256] };
+    pub(crate) fn endpoint(bars: &[(u32, u64)]) -> Self {
+        let mut new = Self { bytes: [0; 4096], writable: [0; 4096] };
         new.set(0x00, 0x11e8_1234);
         new.allow(0x04, 7);
         let mut at = 0x10;
@@ -44,7 +44,7 @@ impl Registers {
 
     /// Creates a PCI Express bridge of the given port type, or a conventional bridge if `None` is
     /// given.
-    fn bridge(port: Option<u16>, secondary: u8) -> Self {
+    pub(crate) fn bridge(port: Option<u16>, secondary: u8) -> Self {
         let mut new = Self::endpoint(&[]);
         new.bytes[0x0e] = 1;
         new.allow(0x18, 0xff_ffff);
@@ -54,41 +54,46 @@ impl Registers {
         new.allow(0x24, 0xfff0_fff0);
         new.allow(0x28, u32::MAX);
         new.allow(0x2c, u32::MAX);
-        if let Some(port) = port {
-            new.bytes[0x06] = 0x10;
-            new.bytes[0x34] = 0x40;
-            new.bytes[0x40] = EXPRESS;
-            new.bytes[0x42] = u8::try_from(port << 4 | 2).unwrap();
-        }
+        new.set_port(port);
         new
     }
 
-    fn set(&mut self, at: usize, value: u32) {
+    /// Adds a PCI Express capability, if the function has a port type.
+    pub(crate) fn set_port(&mut self, port: Option<u16>) {
+        if let Some(port) = port {
+            self.bytes[0x06] = 0x10;
+            self.bytes[0x34] = 0x40;
+            self.bytes[0x40] = EXPRESS;
+            self.bytes[0x42] = u8::try_from(port << 4 | 2).unwrap();
+        }
+    }
+
+    pub(crate) fn set(&mut self, at: usize, value: u32) {
         self.bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
     }
 
-    fn allow(&mut self, at: usize, bits: u32) {
+    pub(crate) fn allow(&mut self, at: usize, bits: u32) {
         self.writable[at..at + 4].copy_from_slice(&bits.to_le_bytes());
     }
 }
 
-type Place = (usize, u8);
+pub(crate) type Place = (usize, u8);
 
 /// Buses, of which number 0 is the root bus, and the bridges above them.
 #[derive(Debug, Default)]
-struct Tree {
+pub(crate) struct Tree {
     functions: BTreeMap<Place, Registers>,
     /// The bus behind each bridge.
     behind: BTreeMap<Place, usize>,
 }
 
 impl Tree {
-    fn with(mut self, bus: usize, place: u8, registers: Registers) -> Self {
+    pub(crate) fn with(mut self, bus: usize, place: u8, registers: Registers) -> Self {
         self.functions.insert((bus, place), registers);
         self
     }
 
-    fn with_bridge(mut self, at: Place, registers: Registers, behind: usize) -> Self {
+    pub(crate) fn with_bridge(mut self, at: Place, registers: Registers, behind: usize) -> Self {
         self.behind.insert(at, behind);
         self.with(at.0, at.1, registers)
     }
@@ -111,7 +116,7 @@ impl Tree {
 }
 
 #[derive(Clone, Debug)]
-struct Config(Arc<Mutex<Tree>>, RequesterId);
+pub(crate) struct Config(Arc<Mutex<Tree>>, RequesterId);
 
 impl Config {
     fn read(&self, offset: u16, width: usize) -> u32 {
@@ -164,7 +169,7 @@ fn high() -> PciWindow {
     PciWindow::identity(PciSpace::Memory64, Region::new(0x80_0000_0000, 1 << 30).unwrap())
 }
 
-fn found(tree: Tree, windows: &[PciWindow]) -> (Vec<Function>, Config) {
+pub(crate) fn found(tree: Tree, windows: &[PciWindow]) -> (Vec<Function>, Config) {
     let config = Config(Arc::new(Mutex::new(tree)), RequesterId::pci(ROOT, 0, 0));
     let at = |address| Some(Config(config.0.clone(), address));
     (enumerate(BUSES, windows, at).unwrap(), config)

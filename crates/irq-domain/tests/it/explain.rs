@@ -134,6 +134,44 @@ fn a_masked_entry_is_named_with_its_pending_bit() {
 }
 
 #[test]
+fn another_pending_vector_is_shown() {
+    let setup = Setup::msix();
+    // Vector 0 has no handler, so the core has masked it. Vector 1 is open.
+    for (pending, expected) in [(0, None), (1, Some(0)), (1 << 1, None), (1 << 3 | 1, Some(0))] {
+        setup.function.set_memory(PENDING_AT, pending);
+        let other = setup.explain().facts().find_map(|fact| match fact {
+            Fact::OtherVectorPending(vector) => Some(vector),
+            _ => None,
+        });
+        assert_eq!(other, expected, "{pending:#x}");
+    }
+    setup.set_msix(msix::Control::new());
+    let shown = setup.explain().facts().any(|fact| fact == Fact::OtherVectorPending(0));
+    assert!(!shown, "while messages are disabled, the pending bits are not read");
+    setup.restore();
+}
+
+#[test]
+fn msi_beside_msix_is_named() {
+    const OTHER: u16 = 0x90;
+    let setup = Setup::msix();
+    let list = [(AT, msix::CAPABILITY_ID, 0x80), (POWER, 1, 0x90), (OTHER, msi::CAPABILITY_ID, 0)];
+    setup.function.set_list(&list);
+    let enabled = u16::from(msi::Control::new().with_enable(true));
+    let msix = msix::Control::new();
+    for (control, msix, expected) in [
+        (0, msix.with_enable(true), None),
+        (enabled, msix.with_enable(true), Some(Obstacle::BothEnabled)),
+        (enabled, msix, Some(Obstacle::MessagesDisabled)),
+    ] {
+        setup.function.set(OTHER + msi::CONTROL, &control.to_le_bytes());
+        setup.set_msix(msix);
+        assert_eq!(setup.explain().obstacle(), expected);
+    }
+    setup.restore();
+}
+
+#[test]
 fn an_overwritten_message_is_named_with_both() {
     let setup = Setup::msix();
     let expected = setup.function.entry_message(1);

@@ -16,6 +16,7 @@ mod function;
 mod handle;
 mod ims;
 mod irq_return;
+mod isolation;
 mod layer;
 mod levels;
 mod managed;
