@@ -10,16 +10,19 @@
 //! - [`set_vector`](DeviceEventfds::set_vector) moves a source to another vector, e.g. when the
 //!   guest writes a virtio device's `queue_msix_vector`. The process that signals the eventfd
 //!   needn't know about the move. Several sources may share a vector.
+//! - Before a save, [`MsixTable::settle`](crate::msix::MsixTable::settle) sends the signals that
+//!   open vectors' eventfds still hold.
 
 pub use crate::irqfd::messages::{MessageIrqfd, MessageIrqfdSet};
 
-use crate::RoutedMessage;
 use crate::irqfd::error::IrqfdError;
 use crate::lock::Mutex;
 use crate::msix::VectorObserver;
+use crate::{RoutedMessage, Unsettled};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use core::time::Duration;
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::fs::{OFlags, fcntl_getfl};
 use std::collections::HashMap;
@@ -178,6 +181,10 @@ impl<I: MessageIrqfdSet> VectorObserver for DeviceEventfds<I> {
         let closed = sources.filter(|source| source.vector == Some(vector) && !source.is_open);
         // Read the eventfds of all sources, because their signals merge into one.
         closed.filter(|source| rustix::io::read(&source.eventfd, &mut [0; 8]) == Ok(8)).count() > 0
+    }
+
+    fn settle(&self, limit: Duration) -> Result<(), Unsettled> {
+        self.irqfds.settle(limit)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Errors from route changes and signals. A failed change has no effect.
 
+use core::time::Duration;
 use msi_types::Gsi;
 
 /// Reason why routes were not changed, or why a GSI was not allocated or released. The VMM is at
@@ -51,3 +52,9 @@ pub enum SignalError {
         errno: i32,
     },
 }
+
+/// Error for signals that were still being served at the time limit of a `settle`. Either a device
+/// has not stopped, or a function that serves a signal blocks, such as a vCPU's kick.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("signals are still being served after {0:?}: a device still signals, or a kick blocks")]
+pub struct Unsettled(pub Duration);

@@ -1,10 +1,11 @@
 //! Inputs of an interrupt controller to which GSIs can be routed: lines, ITSs and doorbells.
 
+use crate::explainer::Explainer;
 use crate::{RoutedMessage, Sender};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use msi_types::explain::{ExplainInput, Explanation};
+use msi_types::explain::ExplainInput;
 use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 
 /// An interrupt controller model's inputs, to which GSIs can be routed. The `with_` functions add
@@ -14,13 +15,13 @@ pub struct Inputs {
     lines: Arc<dyn SetLine>,
     its: Vec<Arc<dyn SignalMsi<DeviceId>>>,
     doorbells: Vec<Arc<dyn SignalMsi<NoIdentity>>>,
-    controller: Option<Arc<dyn ExplainInput>>,
+    pub(crate) explainer: Explainer,
 }
 
 impl Inputs {
     /// Creates inputs with lines but without ITSs or doorbells.
     pub fn new(lines: Arc<dyn SetLine>) -> Self {
-        Self { lines, its: Vec::new(), doorbells: Vec::new(), controller: None }
+        Self { lines, its: Vec::new(), doorbells: Vec::new(), explainer: Explainer::default() }
     }
 
     /// Adds an ITS. The ITS must return [`Delivery::NoDoorbell`] for a message that is not written
@@ -41,26 +42,8 @@ impl Inputs {
     /// Sets the controller whose explanations are appended to those of routes and MSI-X tables.
     #[must_use]
     pub fn with_explainer(mut self, controller: Arc<dyn ExplainInput>) -> Self {
-        self.controller = Some(controller);
+        self.explainer = Explainer::new(controller);
         self
-    }
-
-    /// Explains what stops a message, starting at its doorbell.
-    pub(crate) fn explain_message(&self, routed: RoutedMessage) -> Explanation {
-        let sender = match routed.sender {
-            Sender::Device(device) => Some(device),
-            Sender::Anonymous => None,
-        };
-        self.explained(|controller| controller.explain_message(sender, routed.message))
-    }
-
-    /// Explains what stops a line's interrupt.
-    pub(crate) fn explain_line(&self, line: Line) -> Explanation {
-        self.explained(|controller| controller.explain_line(line))
-    }
-
-    fn explained(&self, explain: impl FnOnce(&dyn ExplainInput) -> Explanation) -> Explanation {
-        self.controller.as_deref().map_or_else(Explanation::new, explain)
     }
 
     /// Drives a line.

@@ -25,11 +25,13 @@ mod pins;
 
 use crate::lock::WaitQueue;
 use crate::msix::vector::{Entered, MsixVector};
+use crate::msix::{BusMaster, MsixTable};
 use crate::route::{Pin, Route, RoutedMessage, Sender};
 use crate::route_latch::RouteLatch;
 use crate::sync::SeqCst;
 use crate::table::Table;
-use msi_types::{DeviceId, Gsi, MsiMessage};
+use crate::{MessageSink, SignalError};
+use msi_types::{Delivery, DeviceId, Gsi, MsiMessage};
 use shuttle::scheduler::{DfsScheduler, PctScheduler, RandomScheduler};
 use shuttle::sync::Arc;
 use shuttle::sync::atomic::AtomicU32;
@@ -175,7 +177,7 @@ impl Function {
         }
     }
 
-    /// Opens the vector as `MsixTable::settle` does.
+    /// Opens the vector as `MsixTable::apply` does.
     fn unmask(&self, number: u32) {
         self.current.store(number, SeqCst);
         if self.vector.open(numbered(number)) {
@@ -250,4 +252,36 @@ fn masking_and_unmasking_loses_no_message() {
         assert!(!function.vector.is_pending());
     }
     explore_random(5_000, scenario);
+}
+
+/// Counts messages.
+struct Sent(AtomicU32);
+
+impl MessageSink for Sent {
+    fn signal_msi(&self, _: RoutedMessage) -> Result<Delivery, SignalError> {
+        self.0.fetch_add(1, SeqCst);
+        Ok(Delivery::Pending)
+    }
+}
+
+#[test]
+fn a_function_without_bus_mastering_keeps_its_message() {
+    fn scenario() {
+        let sent = alloc::sync::Arc::new(Sent(AtomicU32::new(0)));
+        let table = MsixTable::new(1, Sender::Anonymous, sent.clone()).expect("a vector fits");
+        table.write_capability(3, &[0x80]);
+        table.write(12, &0u32.to_le_bytes());
+        let table = Arc::new(table);
+        let device = thread::spawn({
+            let table = table.clone();
+            move || table.signal(0)
+        });
+        table.set_bus_master(BusMaster::Disabled);
+        let before = sent.0.load(SeqCst);
+        device.join().unwrap();
+        assert_eq!(sent.0.load(SeqCst), before, "a message was sent without bus mastering");
+        table.set_bus_master(BusMaster::Enabled);
+        assert_eq!(sent.0.load(SeqCst), 1);
+    }
+    explore_random(2_500, scenario);
 }

@@ -60,9 +60,10 @@ pub use messages::{MessageEventfd, MessageEventfdSet};
 pub(crate) use poller::EventfdId;
 pub use poller::{EventfdPoller, IrqfdThread, PolledEventfd};
 
-use crate::{Router, Routing};
+use crate::{Router, Routing, Unsettled};
 use alloc::sync::{Arc, Weak};
 use core::fmt;
+use core::time::Duration;
 use levels::{LevelSource, Levels};
 use msi_types::{Gsi, Line, LineObserver};
 use poller::unblocking;
@@ -133,6 +134,14 @@ impl IrqfdSet {
         let polled = self.poller.add(trigger, ring)?;
         let asserted = Asserted { irqfds: self.clone(), source };
         Ok(Irqfd { _polled: polled, _asserted: Some(asserted) })
+    }
+
+    /// Serves every signal from before this call. See [`EventfdPoller::settle`], which this calls.
+    ///
+    /// # Errors
+    /// Returns [`Unsettled`] if another thread is still serving a signal after `limit`.
+    pub fn settle(&self, limit: Duration) -> Result<(), Unsettled> {
+        self.poller.settle(limit)
     }
 
     /// Returns the observer that [`bind_level`](Self::bind_level) depends on. The caller must

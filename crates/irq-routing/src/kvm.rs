@@ -40,6 +40,7 @@ pub use rust_vmm::{FdOwner, RustVmm};
 
 use self::pulses::Pulses;
 use crate::SignalError;
+use crate::explainer::Explainer;
 use crate::gsis::Gsis;
 use crate::lock::Mutex;
 use crate::table::Table;
@@ -48,6 +49,7 @@ use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use core::fmt;
+use msi_types::explain::{ExplainInput, Explanation};
 use msi_types::{Delivery, Gsi};
 use rustix::fd::{AsFd, BorrowedFd};
 use rustix::io::Errno;
@@ -106,6 +108,7 @@ pub struct KvmRouter {
     /// The kernel's table. The lock is held during route changes.
     kernel: Mutex<Kernel>,
     pulses: Pulses,
+    explainer: Explainer,
 }
 
 /// The kernel's table and the allocated GSIs.
@@ -143,7 +146,17 @@ impl KvmRouter {
         let machine = Arc::new(Machine { vm: Box::new(vm), bound: Mutex::default() });
         let kernel = Mutex::new(Kernel { table: None, updates: 0, gsis });
         let (apic_ids, pulses) = (config.apic_ids, Pulses::default());
-        Ok(Self { machine, limit, apic_ids, routes, kernel, pulses })
+        let explainer = Explainer::default();
+        Ok(Self { machine, limit, apic_ids, routes, kernel, pulses, explainer })
+    }
+
+    /// Sets the controller whose explanations are appended to those of routes, vectors and MSI
+    /// capabilities. Without it, an explanation ends at the message. On arm64, `KvmExplainer` in
+    /// the crate `vgic-kvm` reads KVM's controller while all vCPUs are stopped.
+    #[must_use]
+    pub fn with_explainer(mut self, controller: Arc<dyn ExplainInput>) -> Self {
+        self.explainer = Explainer::new(controller);
+        self
     }
 
     /// Returns the limit: all GSIs are less than this.
@@ -156,6 +169,12 @@ impl KvmRouter {
     /// Context: any.
     pub fn route(&self, gsi: Gsi) -> Option<Route> {
         self.routes.route(gsi)
+    }
+
+    /// Explains why signaling a GSI does not interrupt a CPU, like
+    /// [`Router::explain`](crate::Router::explain).
+    pub fn explain(&self, gsi: Gsi) -> Explanation {
+        self.explainer.explain_route(gsi, self.route(gsi))
     }
 
     /// Returns the number of `KVM_SET_GSI_ROUTING` calls so far.
@@ -231,7 +250,8 @@ impl KvmRouter {
         }
         ioctl::bind(self.vm(), trigger.as_fd(), resample, gsi)?;
         *self.machine.bound.lock().entry(gsi).or_default() += 1;
-        Ok(KvmIrqfd { machine: self.machine.clone(), trigger, gsi })
+        let is_level = resample.is_some();
+        Ok(KvmIrqfd { machine: self.machine.clone(), trigger, gsi, is_level })
     }
 
     fn judge(&self, gsi: Gsi) -> Result<(), RouteError> {
@@ -296,6 +316,10 @@ impl MessageSink for KvmRouter {
             Ok(_) => Ok(Delivery::Pending),
             Err(error) => Err(unsent(error)),
         }
+    }
+
+    fn explain_message(&self, message: RoutedMessage) -> Explanation {
+        self.explainer.explain_message(message)
     }
 }
 
@@ -391,6 +415,27 @@ pub struct KvmIrqfd<E: AsFd> {
     machine: Arc<Machine>,
     trigger: E,
     gsi: Gsi,
+    is_level: bool,
+}
+
+impl<E: AsFd> KvmIrqfd<E> {
+    /// Waits until every signal from before this call is in the kernel's interrupt controller. Call
+    /// this once the devices have stopped, and before the controller is saved. Unbinds the eventfd,
+    /// which waits for earlier signals, and binds it again.
+    ///
+    /// Has no effect on an eventfd that is bound to a level, because unbinding it would lower the
+    /// pin. After the restore, the resample eventfd makes the device signal again.
+    ///
+    /// # Errors
+    /// Returns the kernel's error if it does not bind the eventfd again. Later signals then stay in
+    /// the eventfd.
+    pub fn settle(&self) -> io::Result<()> {
+        if self.is_level {
+            return Ok(());
+        }
+        ioctl::unbind(self.machine.vm.as_fd(), self.trigger.as_fd(), self.gsi)?;
+        Ok(ioctl::bind(self.machine.vm.as_fd(), self.trigger.as_fd(), None, self.gsi)?)
+    }
 }
 
 impl<E: AsFd> Drop for KvmIrqfd<E> {

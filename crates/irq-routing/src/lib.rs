@@ -77,9 +77,11 @@ extern crate alloc;
 extern crate std;
 
 mod bus;
+mod config_space;
 #[cfg(all(feature = "std", target_os = "linux"))]
 pub mod device_eventfds;
 mod error;
+mod explainer;
 mod gsis;
 mod inputs;
 #[cfg(all(test, shuttle))]
@@ -107,7 +109,7 @@ mod sync;
 mod table;
 
 pub use bus::{MessageSource, SecondaryBus};
-pub use error::{RouteError, SignalError};
+pub use error::{RouteError, SignalError, Unsettled};
 pub use inputs::Inputs;
 pub use irq_line::{CpuInput, IrqLine, IrqLineError};
 pub use line_observers::LineObservers;

@@ -13,6 +13,8 @@
 //!   function must assert its pin instead, and messages don't become pending. A message that races
 //!   with the write that disables MSI may become pending; it is then sent when MSI is enabled
 //!   again.
+//! - While the function is not a bus master, it sends nothing, and the messages of its vectors
+//!   become pending, also without mask and pending bits ([`MsiCapability::set_bus_master`]).
 //!
 //! When a write that masks a vector or disables MSI returns, no thread is sending the vector's
 //! message, and none will until the vector is open again.
@@ -51,17 +53,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod explain;
 mod registers;
 
 pub use registers::MsiLayout;
 
 use crate::lock::Mutex;
-use crate::msix::{MsixTable, Signalled, VectorObserver};
+use crate::msix::{BusMaster, MsixTable, Signalled, VectorObserver};
 use crate::saved_state::{MsiState, StateError};
-use crate::{MessageSink, Sender};
+use crate::{MessageSink, Sender, Unsettled};
 use alloc::sync::Arc;
 use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering};
+use core::time::Duration;
 use msi_types::pci::msi::Control;
 use registers::Registers;
 
@@ -127,7 +131,7 @@ impl MsiCapability {
     pub fn write(&self, offset: u16, bytes: &[u8]) {
         let mut registers = self.registers.lock();
         if registers.write(offset, bytes) {
-            self.settle(&registers);
+            self.apply(&registers);
         }
     }
 
@@ -180,6 +184,12 @@ impl MsiCapability {
         self.table.set_sender(sender);
     }
 
+    /// Follows Bus Master Enable in the function's Command register; see
+    /// [`MsixTable::set_bus_master`].
+    pub fn set_bus_master(&self, bus_master: BusMaster) {
+        self.table.set_bus_master(bus_master);
+    }
+
     /// Resets the capability: disables MSI, unmasks all vectors, and clears the message and the
     /// pending bits.
     pub fn reset(&self) {
@@ -189,10 +199,19 @@ impl MsiCapability {
         self.table.reset();
     }
 
+    /// Waits until every signal from before this call has been sent or is pending. See
+    /// [`MsixTable::settle`].
+    ///
+    /// # Errors
+    /// Returns [`Unsettled`] if a signal is still being served after `limit`.
+    pub fn settle(&self, limit: Duration) -> Result<(), Unsettled> {
+        self.table.settle(limit)
+    }
+
     /// Saves the capability. See [`MsixTable::save`].
     pub fn save(&self) -> MsiState {
         let registers = self.registers.lock();
-        registers.state(self.table.pending_word(0))
+        registers.state(self.table.pending_word(0), self.table.bus_master())
     }
 
     /// Restores a saved state, and sends pending messages that are not masked.
@@ -204,17 +223,18 @@ impl MsiCapability {
         let mut registers = self.registers.lock();
         let restored = registers.restored(state)?;
         self.table.reset();
+        self.table.set_bus_master(state.bus_master);
         for vector in (0..registers.vectors()).filter(|vector| state.pending >> vector & 1 != 0) {
             // The table is disabled, so `signal` only makes the message pending.
             self.table.signal(vector);
         }
         *registers = restored;
-        self.settle(&registers);
+        self.apply(&registers);
         Ok(())
     }
 
     /// Updates the vectors to match the registers.
-    fn settle(&self, registers: &Registers) {
+    fn apply(&self, registers: &Registers) {
         let granted = registers.log2_granted();
         self.granted.store(granted.unwrap_or(DISABLED), Ordering::SeqCst);
         self.table.replace(registers.table_control(), |vector| registers.entry(vector));

@@ -10,6 +10,9 @@
 //! - A device in the kernel or in another process signals through an eventfd. A [`VectorObserver`]
 //!   learns which message each vector currently sends, and has the eventfd send it;
 //!   `device_eventfds` is one implementation.
+//! - The guest enables MSI-X in the capability, by accesses of any size
+//!   ([`MsixTable::write_capability`]). While the function is not a bus master, its messages become
+//!   pending ([`MsixTable::set_bus_master`]).
 //!
 //! When a write that masks a vector returns, no thread is sending the vector's message, and none
 //! will until the vector is open again. The specification leaves writes to an unmasked vector's
@@ -20,7 +23,6 @@
 //! ```
 //! use irq_routing::msix::{MsixTable, Signalled};
 //! use irq_routing::{GsiSpace, Inputs, Router, Sender};
-//! use msi_types::pci::msix::Control;
 //! use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, SetLine, SignalMsi};
 //! use std::sync::Arc;
 //!
@@ -39,7 +41,7 @@
 //! let router = Arc::new(Router::new(GsiSpace::default(), inputs)?);
 //! let table = MsixTable::new(32, Sender::Device(DeviceId::new(8)), router)?;
 //!
-//! table.write_control(Control::new().with_enable(true)); // the guest's driver enables MSI-X,
+//! table.write_capability(0x02, &0x8000u16.to_le_bytes()); // the guest's driver enables MSI-X,
 //! table.write(0x10, &0x0809_0040u64.to_le_bytes()); // writes the address of vector 1,
 //! table.write(0x18, &3u64.to_le_bytes()); // writes its data and unmasks it
 //!
@@ -52,17 +54,21 @@
 mod creation;
 
 mod access;
+mod capability;
 mod guest;
 mod saved_state;
 pub(crate) mod vector;
 
+pub use crate::config_space::{BusMaster, MsixLayout};
+
 use crate::lock::{self, Mutex};
-use crate::{MessageSink, RoutedMessage, Sender, SignalError};
+use crate::{MessageSink, RoutedMessage, Sender, SignalError, Unsettled};
 use access::{read_words, words_at};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt;
 use core::ops::Range;
+use core::time::Duration;
 use guest::{Entry, Guest, WORDS};
 use msi_types::Delivery;
 use msi_types::explain::{Explanation, Fact, Obstacle};
@@ -102,11 +108,20 @@ pub trait VectorObserver: Send + Sync {
     /// the vector's message. If a device needs to signal in the meantime, it must call
     /// [`MsixTable::signal`], which makes the message pending.
     fn closed(&self, vector: u16);
-    /// Consumes a signal from a closed vector's eventfds. If this returns `true`, the vector
-    /// becomes pending. The table calls this method before pending bits are read, and before the
-    /// table is saved or reset.
+    /// Consumes a signal from those of a vector's eventfds that nobody else serves, because the
+    /// vector is closed or the host refused to bind them. If this returns `true`, the table signals
+    /// the vector. The table calls this method before pending bits are read, and before the table
+    /// is settled, saved or reset.
     fn take_signal(&self, _vector: u16) -> bool {
         false
+    }
+    /// Waits until the signals of open vectors' eventfds have been sent; see
+    /// [`MsixTable::settle`], which calls this method without a lock.
+    ///
+    /// # Errors
+    /// Returns [`Unsettled`] if a signal is still being served after `limit`.
+    fn settle(&self, _limit: Duration) -> Result<(), Unsettled> {
+        Ok(())
     }
 }
 
@@ -117,6 +132,7 @@ pub struct MsixTable {
     vectors: Box<[MsixVector]>,
     sink: Arc<dyn MessageSink>,
     observer: Option<Arc<dyn VectorObserver>>,
+    layout: MsixLayout,
     guest: Mutex<Guest>,
     /// Queue of the thread that is closing a vector. The last thread that sends the vector's
     /// message wakes it.
@@ -215,7 +231,11 @@ impl MsixTable {
         let pending = state.is_pending();
         let allowed = entry.allowed(control, guest.sender);
         let routed = allowed.ok_or(Obstacle::VectorMasked { vector, pending })?;
-        if routed.message.address == 0 { Err(Obstacle::NoMessage) } else { Ok(routed) }
+        match guest.bus_master {
+            _ if routed.message.address == 0 => Err(Obstacle::NoMessage),
+            BusMaster::Disabled => Err(Obstacle::BusMasterDisabled),
+            BusMaster::Enabled => Ok(routed),
+        }
     }
 
     /// Writes the table for the guest. The access must be aligned and have 4 or 8 bytes; otherwise
@@ -228,7 +248,7 @@ impl MsixTable {
         for (index, value) in words.zip(bytes.as_chunks().0) {
             entry.write(index % WORDS, u32::from_le_bytes(*value));
         }
-        self.settle(&mut guest, vector..vector + 1);
+        self.apply(&mut guest, vector..vector + 1);
     }
 
     /// Writes Message Control for the guest: the enable bit and the function mask. Like
@@ -236,7 +256,7 @@ impl MsixTable {
     pub fn write_control(&self, control: Control) {
         let mut guest = self.guest.lock();
         guest.write_control(control);
-        self.settle_all(&mut guest);
+        self.apply_all(&mut guest);
     }
 
     /// Replaces Message Control and all entries in a single write.
@@ -246,7 +266,7 @@ impl MsixTable {
         for (vector, place) in (0..).zip(&mut guest.entries) {
             place.set_words(entry(vector));
         }
-        self.settle_all(&mut guest);
+        self.apply_all(&mut guest);
     }
 
     /// Sets the sender for later messages, for example after the guest renumbered the function's
@@ -254,7 +274,7 @@ impl MsixTable {
     pub fn set_sender(&self, sender: Sender) {
         let mut guest = self.guest.lock();
         guest.sender = sender;
-        self.settle_all(&mut guest);
+        self.apply_all(&mut guest);
     }
 
     /// Resets the table: disables MSI-X, masks all vectors, and clears all messages and pending
@@ -266,31 +286,29 @@ impl MsixTable {
     /// Resets the table and discards pending messages, including signals in eventfds.
     fn forget_all(&self, guest: &mut Guest) {
         guest.reset();
-        self.settle_all(guest);
+        self.apply_all(guest);
         self.poll(guest, 0..guest.entries.len());
         self.vectors.iter().for_each(MsixVector::forget);
     }
 
-    /// Turns signals in closed vectors' eventfds into pending bits.
-    fn poll(&self, guest: &Guest, range: Range<usize>) {
+    /// Signals the vectors whose eventfds hold signals that nobody else serves. Closed vectors
+    /// become pending. Callers must hold the lock of the guest's registers, so that no vector is
+    /// opened or closed meanwhile.
+    fn poll(&self, _guest: &Guest, vectors: Range<usize>) {
         let Some(observer) = &self.observer else { return };
-        let vectors = (0..).zip(&self.vectors).zip(&guest.entries);
-        for ((at, vector), entry) in vectors.skip(range.start).take(range.len()) {
-            if entry.open.is_none() && observer.take_signal(at) {
-                // The vector is closed, so `enter` makes the message pending.
-                vector.enter();
-            }
-        }
+        let numbers = (0..).zip(&self.vectors).skip(vectors.start).take(vectors.len());
+        let signaled = numbers.filter(|(vector, _)| observer.take_signal(*vector));
+        signaled.for_each(|(vector, _)| _ = self.signal(vector));
     }
 
-    fn settle_all(&self, guest: &mut Guest) {
-        self.settle(guest, 0..guest.entries.len());
+    fn apply_all(&self, guest: &mut Guest) {
+        self.apply(guest, 0..guest.entries.len());
     }
 
     /// Applies the guest's writes to the vectors in `range`: first closes vectors, then opens
     /// others and sends their pending messages.
-    fn settle(&self, guest: &mut Guest, range: Range<usize>) {
-        let (control, sender) = (guest.control, guest.sender);
+    fn apply(&self, guest: &mut Guest, range: Range<usize>) {
+        let (control, sender) = (guest.effective_control(), guest.sender);
         for (at, vector, entry) in self.each(&mut guest.entries, range.clone()) {
             if entry.open.is_some() && entry.open != entry.allowed(control, sender) {
                 vector.close(&self.idle);
@@ -339,6 +357,7 @@ impl fmt::Debug for MsixTable {
         let guest = self.guest.lock();
         f.debug_struct("MsixTable")
             .field("control", &guest.control)
+            .field("bus_master", &guest.bus_master)
             .field("sender", &guest.sender)
             .field("open", &guest.entries.iter().filter(|entry| entry.open.is_some()).count())
             .finish_non_exhaustive()

@@ -11,8 +11,8 @@ use crate::{MessageSink, Routing, SignalError};
 use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
-use msi_types::explain::{Explanation, Fact, Obstacle};
-use msi_types::{Delivery, Gsi, HwIrq, Level};
+use msi_types::explain::Explanation;
+use msi_types::{Delivery, Gsi, Level};
 
 /// Number of GSIs, and the range from which they are allocated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,18 +130,7 @@ impl Router {
     /// the controller's explanation of the message or pin ([`Inputs::with_explainer`]). Does not
     /// change the route, which may change concurrently.
     pub fn explain(&self, gsi: Gsi) -> Explanation {
-        match self.table.route(gsi) {
-            None => Explanation::new().with_obstacle(Obstacle::NoRoute { gsi }),
-            Some(Route::Message(message)) => Explanation::new()
-                .with_fact(Fact::Message(message.message))
-                .and_then(|| self.inputs.explain_message(message)),
-            Some(Route::Pin(pin)) => {
-                let interrupt = HwIrq::new(pin.get() + Pin::FIRST_SPI);
-                Explanation::new()
-                    .with_fact(Fact::Route { gsi, interrupt })
-                    .and_then(|| self.inputs.explain_line(pin.line()))
-            }
-        }
+        self.inputs.explainer.explain_route(gsi, self.table.route(gsi))
     }
 
     /// Drives the level of a GSI's pin. If the GSI is routed to a message, the message is sent when
@@ -184,7 +173,7 @@ impl MessageSink for Router {
     }
 
     fn explain_message(&self, message: RoutedMessage) -> Explanation {
-        self.inputs.explain_message(message)
+        self.inputs.explainer.explain_message(message)
     }
 }
 

@@ -33,10 +33,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+use crate::config_space::BusMaster;
 use alloc::vec::Vec;
 
-/// Format version that this library writes. The library cannot read any other version.
-pub const VERSION: u32 = 1;
+/// Format version that this library writes. The library also reads version 1, which has no
+/// `bus_master` and is therefore readable only in self-describing formats.
+pub const VERSION: u32 = 2;
 
 /// Saved state of an [`MsixTable`](crate::msix::MsixTable).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,10 +48,13 @@ pub const VERSION: u32 = 1;
     serde(deny_unknown_fields)
 )]
 pub struct MsixState {
-    /// Version of the format: [`VERSION`].
+    /// Version of the format; [`VERSION`] in a state that this library saves.
     pub version: u32,
     /// Message Control.
     pub control: u16,
+    /// Bus Master Enable of the function's Command register.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub bus_master: BusMaster,
     /// Words of the entries: address low, address high, data, vector control.
     pub entries: Vec<[u32; 4]>,
     /// Pending vectors, in ascending order.
@@ -64,10 +69,13 @@ pub struct MsixState {
     serde(deny_unknown_fields)
 )]
 pub struct MsiState {
-    /// Version of the format: [`VERSION`].
+    /// Version of the format; [`VERSION`] in a state that this library saves.
     pub version: u32,
     /// Message Control.
     pub control: u16,
+    /// Bus Master Enable of the function's Command register.
+    #[cfg_attr(feature = "serde", serde(default))]
+    pub bus_master: BusMaster,
     /// Message Address. The upper half is 0 if the address has 32 bits.
     pub address: u64,
     /// Message Data.
@@ -84,7 +92,7 @@ pub struct MsiState {
 #[non_exhaustive]
 pub enum StateError {
     /// The state's version is not supported.
-    #[error("the state has version {0}, but this library reads version {VERSION}")]
+    #[error("the state has version {0}, but this library reads versions 1 to {VERSION}")]
     Version(u32),
     /// The state belongs to another function: its read-only bits or its number of entries differ.
     #[error(
@@ -110,4 +118,8 @@ pub enum StateError {
     /// A pending vector does not exist, or the pending vectors are not in ascending order.
     #[error("the state's pending vector {0} does not exist, or is not in ascending order")]
     Pending(u16),
+}
+
+pub(crate) fn check_version(version: u32) -> Result<(), StateError> {
+    if (1..=VERSION).contains(&version) { Ok(()) } else { Err(StateError::Version(version)) }
 }

@@ -6,7 +6,7 @@ mod controller;
 
 use controller::{Controller, Heard};
 use irq_routing::msi::{MsiCapability, MsiLayout};
-use irq_routing::msix::MsixTable;
+use irq_routing::msix::{BusMaster, MsixTable};
 use irq_routing::saved_state::{MsiState, MsixState, StateError};
 use irq_routing::{GsiSpace, Router, Sender};
 use msi_types::DeviceId;
@@ -35,6 +35,10 @@ fn capability(layout: MsiLayout) -> (MsiCapability, Arc<Controller>) {
     (MsiCapability::new(layout, 0, sender, router).unwrap(), controller)
 }
 
+fn bus_masters() -> impl Strategy<Value = BusMaster> {
+    prop_oneof![Just(BusMaster::Enabled), Just(BusMaster::Disabled)]
+}
+
 fn through_json<T: serde::Serialize + serde::de::DeserializeOwned>(state: &T) -> T {
     serde_json::from_str(&serde_json::to_string(state).unwrap()).unwrap()
 }
@@ -53,8 +57,10 @@ proptest! {
         writes in prop::collection::vec((0u64..u64::from(VECTORS) * 4, any::<u32>()), 0..80),
         signals in prop::collection::vec(0..VECTORS, 0..20),
         control in any::<u16>(),
+        bus_master in bus_masters(),
     ) {
         let (table, controller) = table();
+        table.set_bus_master(bus_master);
         for (word, value) in writes {
             table.write(word * 4, &value.to_le_bytes());
         }
@@ -72,6 +78,7 @@ proptest! {
         prop_assert_eq!(restored.control(), table.control());
         for both in [&table, &restored] {
             both.write_control(Control::new().with_enable(true));
+            both.set_bus_master(BusMaster::Enabled);
         }
         prop_assert_eq!(hears.heard(), controller.heard());
     }
@@ -83,9 +90,11 @@ proptest! {
         per_vector_masking: bool,
         bytes in prop::collection::vec(any::<u8>(), 24),
         signals in prop::collection::vec(0u16..32, 0..20),
+        bus_master in bus_masters(),
     ) {
         let layout = MsiLayout { log2_vectors, address_64, per_vector_masking };
         let (msi, controller) = capability(layout);
+        msi.set_bus_master(bus_master);
         msi.write(0, &bytes);
         for vector in signals {
             msi.signal(vector);
@@ -95,7 +104,9 @@ proptest! {
         let (restored, hears) = capability(layout);
         restored.restore(&through_json(&saved)).unwrap();
         prop_assert_eq!(restored.save(), saved);
+        prop_assert_eq!(hears.heard(), []);
         for both in [&msi, &restored] {
+            both.set_bus_master(BusMaster::Enabled);
             both.write(4, &Controller::ITS.to_le_bytes()[..4]);
             both.write(if address_64 { 16 } else { 12 }, &[0; 4]);
         }
@@ -112,11 +123,12 @@ proptest! {
     #[test]
     fn any_capability_state_is_refused_or_kept(
         control: u16, address: u64, data: u16, masks: u32, pending: u32, tame: bool,
+        bus_master in bus_masters(),
     ) {
         let possible = (control & 0x31 | 0x186, address & !3, masks & 0xff, pending & masks & 0xff);
         let drawn = (control, address, masks, pending);
         let (control, address, masks, pending) = if tame { possible } else { drawn };
-        let state = MsiState { version: 1, control, address, data, masks, pending };
+        let state = MsiState { version: 2, control, bus_master, address, data, masks, pending };
         let (msi, _) = capability(LAYOUT);
         let before = msi.save();
         let restored = msi.restore(&state).is_ok();
@@ -151,7 +163,7 @@ fn impossible_table_states_are_refused() {
         assert_eq!(table.save(), good);
         refused
     };
-    assert_eq!(with(&|state| state.version = 2), StateError::Version(2));
+    assert_eq!(with(&|state| state.version = 3), StateError::Version(3));
     let (here, other) = (0x8045, 0x8044);
     let refused = StateError::OtherFunction { saved: other, entries: 70, here };
     assert_eq!(with(&|state| state.control = other), refused);
@@ -162,6 +174,24 @@ fn impossible_table_states_are_refused() {
     assert_eq!(with(&|state| state.entries[69][3] = 5), reserved("Vector Control", 4));
     assert_eq!(with(&|state| state.pending = vec![70]), StateError::Pending(70));
     assert_eq!(with(&|state| state.pending = vec![5, 5]), StateError::Pending(5));
+}
+
+#[test]
+fn states_of_version_1_are_bus_masters() {
+    let ((table, _), (msi, _)) = (table(), capability(LAYOUT));
+    let mut states =
+        [serde_json::to_value(table.save()).unwrap(), serde_json::to_value(msi.save()).unwrap()];
+    for state in &mut states {
+        state["version"] = 1.into();
+        assert!(state.as_object_mut().unwrap().remove("bus_master").is_some());
+    }
+    table.set_bus_master(BusMaster::Disabled);
+    msi.set_bus_master(BusMaster::Disabled);
+    let [of_table, of_msi] = states;
+    table.restore(&serde_json::from_value(of_table).unwrap()).unwrap();
+    msi.restore(&serde_json::from_value(of_msi).unwrap()).unwrap();
+    assert_eq!([table.save().bus_master, msi.save().bus_master], [BusMaster::Enabled; 2]);
+    assert_eq!((table.save().version, msi.save().version), (2, 2));
 }
 
 #[test]

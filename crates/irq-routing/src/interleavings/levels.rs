@@ -6,12 +6,14 @@ use crate::irqfd::levels::{LevelSource, Levels};
 use crate::irqfd::serving::{Read, Serving, Taken};
 use crate::sync::{AtomicBool, SeqCst};
 use crate::{Change, GsiSpace, Inputs, Pin, Route, Router, Routing};
+use core::time::Duration;
 use msi_types::{Delivery, Gsi, Level, Line, SetLine};
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 use shuttle::sync::Arc;
 use shuttle::sync::atomic::AtomicU32;
 use shuttle::thread;
+use std::time::Instant;
 
 const GSI: Gsi = Gsi::new(1);
 /// Pins to which the GSI can be routed.
@@ -81,6 +83,12 @@ impl Scene {
         if let Taken::Signal(turn) = self.serving.take(read) {
             turn.serve(|| self.levels.signal(&self.router, &self.source));
         }
+    }
+
+    /// Settles the trigger eventfd, as `EventfdPoller::settle` does.
+    fn settle(&self) {
+        self.poll();
+        assert!(self.serving.wait_until_idle(Instant::now(), Duration::MAX));
     }
 
     /// Ends the first pin's interrupt on behalf of the guest.
@@ -153,6 +161,19 @@ fn a_request_after_a_resample_is_not_lost() {
         guest.join().unwrap();
         assert_eq!(has_requested, scene.levels()[0], "the request is lost");
         assert_ne!(has_requested, scene.is_resampled(), "the device waits forever");
+    }
+    explore(2_500, scenario);
+}
+
+#[test]
+fn a_settled_request_has_raised_its_pin() {
+    fn scenario() {
+        let scene = Scene::new();
+        scene.request();
+        let poller = spawn(&scene, Scene::poll);
+        scene.settle();
+        assert_eq!(scene.levels(), [true, false], "a saved state would lack the level");
+        poller.join().unwrap();
     }
     explore(2_500, scenario);
 }

@@ -2,9 +2,10 @@
 
 use super::error::IrqfdError;
 use super::poller::{EventfdId, EventfdPoller, PolledEventfd};
-use crate::{MessageSink, RoutedMessage};
+use crate::{MessageSink, RoutedMessage, Unsettled};
 use alloc::sync::Arc;
 use core::fmt;
+use core::time::Duration;
 use rustix::fd::{AsFd, OwnedFd};
 
 /// A factory for eventfds that send messages, implemented by
@@ -16,6 +17,13 @@ pub trait MessageIrqfdSet: Send + Sync {
 
     /// Adds an eventfd, initially closed.
     fn add(&self, eventfd: Arc<OwnedFd>) -> Self::Irqfd;
+
+    /// Waits until every signal from before this call, of any open eventfd in the set, is in the
+    /// interrupt controller. Called once the devices have stopped, before the controller is saved.
+    ///
+    /// # Errors
+    /// Returns [`Unsettled`] if a signal is still being served after `limit`.
+    fn settle(&self, limit: Duration) -> Result<(), Unsettled>;
 }
 
 /// An eventfd that sends a message while it is open. Dropping it closes it.
@@ -36,6 +44,10 @@ impl<T: MessageIrqfdSet + ?Sized> MessageIrqfdSet for Arc<T> {
 
     fn add(&self, eventfd: Arc<OwnedFd>) -> T::Irqfd {
         (**self).add(eventfd)
+    }
+
+    fn settle(&self, limit: Duration) -> Result<(), Unsettled> {
+        (**self).settle(limit)
     }
 }
 
@@ -61,6 +73,10 @@ impl MessageIrqfdSet for MessageEventfdSet {
         let (poller, sink) = (self.poller.clone(), self.sink.clone());
         let id = EventfdId::of(eventfd.as_fd());
         MessageEventfd { poller, sink, eventfd, id, polled: None }
+    }
+
+    fn settle(&self, limit: Duration) -> Result<(), Unsettled> {
+        self.poller.settle(limit)
     }
 }
 

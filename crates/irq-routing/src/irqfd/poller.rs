@@ -2,9 +2,11 @@
 
 use super::IrqfdError;
 use super::serving::{Read, Serving, Taken};
+use crate::Unsettled;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use core::time::Duration;
@@ -16,6 +18,7 @@ use rustix::io::Errno;
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::Instant;
 use std::{fs, io};
 
 /// Maximum number of eventfds that one [`EventfdPoller::dispatch`] call serves.
@@ -141,9 +144,31 @@ impl EventfdPoller {
         Ok(u32::try_from(served.count()).unwrap_or(u32::MAX))
     }
 
+    /// Serves every signal from before this call, and waits for other threads that have already
+    /// read such a signal. Call this once the devices have stopped, and before the interrupt
+    /// controller is saved; otherwise, signals that are still in eventfds are in no saved state.
+    /// The function that serves an eventfd must not call this.
+    ///
+    /// # Errors
+    /// Returns [`Unsettled`] if another thread is still serving a signal after `limit`. The limit
+    /// does not apply to functions that this call itself runs.
+    pub fn settle(&self, limit: Duration) -> Result<(), Unsettled> {
+        let start = Instant::now();
+        let sources: Vec<_> = self.polled().sources.values().cloned().collect();
+        for source in &sources {
+            self.serve_source(source);
+        }
+        let is_idle = |source: &Arc<Source>| source.serving.wait_until_idle(start, limit);
+        if sources.iter().all(is_idle) { Ok(()) } else { Err(Unsettled(limit)) }
+    }
+
     /// Serves one eventfd. Returns `true` if the eventfd had been signaled.
     fn serve(&self, token: u64) -> bool {
-        let Some(source) = self.polled().sources.get(&token).cloned() else { return false };
+        let source = self.polled().sources.get(&token).cloned();
+        source.is_some_and(|source| self.serve_source(&source))
+    }
+
+    fn serve_source(&self, source: &Source) -> bool {
         match source.serving.take(|| source.read()) {
             Taken::Nothing => false,
             Taken::NoEventfd => {

@@ -9,7 +9,9 @@
 //!    Later signals stay in the eventfd.
 
 use crate::sync::{Condvar, Mutex, MutexGuard};
+use core::time::Duration;
 use std::sync::PoisonError;
+use std::time::Instant;
 
 #[derive(Default)]
 pub(crate) struct Serving {
@@ -91,6 +93,21 @@ impl Serving {
         while state.phase != Phase::Idle {
             state = self.served.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Waits until all signals that were already read have been served. Returns `false` if that is
+    /// not the case `limit` after `start`.
+    pub(crate) fn wait_until_idle(&self, start: Instant, limit: Duration) -> bool {
+        let mut state = self.state();
+        while state.phase != Phase::Idle {
+            let left = limit.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return false;
+            }
+            let waited = self.served.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        true
     }
 
     /// Ends a turn. If another signal was read in the meantime, returns `false`, and the turn

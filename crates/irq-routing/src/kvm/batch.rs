@@ -180,6 +180,19 @@ impl<B: Backend> Batch<B> {
         self.state.lock().hand_over(&self.backend)
     }
 
+    /// Waits until the kernel has served the earlier signals of the vectors bound in it: unbinding
+    /// waits for them. Vectors that the kernel refuses to bind again are polled.
+    pub(crate) fn settle(&self) {
+        let mut state = self.state.lock();
+        let State { vectors, polled, bound, .. } = &mut *state;
+        for (key, vector) in vectors {
+            if matches!(vector.service, Service::Bound(_)) && !vector.take_over(&self.backend) {
+                *bound -= 1;
+                polled.insert(*key);
+            }
+        }
+    }
+
     /// Returns the number of open vectors that user space serves.
     pub(crate) fn polled(&self) -> usize {
         self.state.lock().polled.len()
@@ -338,8 +351,8 @@ impl<B: Backend> Vector<B> {
         Ok(())
     }
 
-    /// Stops polling and binds the eventfd in the kernel. If the kernel refuses to bind it, resumes
-    /// polling and returns `false`.
+    /// Ends the service and binds the eventfd in the kernel. If the kernel refuses to bind it,
+    /// polls it and returns `false`.
     fn take_over(&mut self, backend: &Arc<B>) -> bool {
         self.service = Service::None;
         let bound = self.bind(backend).is_ok();

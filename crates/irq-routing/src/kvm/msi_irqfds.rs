@@ -14,7 +14,7 @@ use super::batch::{Backend, Batch};
 use super::{KvmIrqfd, KvmRouter};
 use crate::irqfd::messages::{MessageIrqfd, MessageIrqfdSet};
 use crate::irqfd::{EventfdId, EventfdPoller, IrqfdError, PolledEventfd};
-use crate::{RouteError, RoutedMessage, Routing};
+use crate::{RouteError, RoutedMessage, Routing, Unsettled};
 use alloc::sync::Arc;
 use core::fmt;
 use core::time::Duration;
@@ -61,6 +61,7 @@ pub struct MsiIrqfdSet(Arc<Shared>);
 
 struct Shared {
     batch: Arc<Batch<Kernel>>,
+    poller: Arc<EventfdPoller>,
     _timer: PolledEventfd,
 }
 
@@ -83,16 +84,15 @@ impl MsiIrqfdSet {
     pub fn new(router: Arc<KvmRouter>, poller: Arc<EventfdPoller>) -> Result<Self, IrqfdError> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = Arc::new(timerfd_create(TimerfdClockId::Monotonic, flags)?);
-        let serving = poller.clone();
-        let kernel = Kernel { router, poller, timer: timer.clone() };
+        let kernel = Kernel { router, poller: poller.clone(), timer: timer.clone() };
         let batch = Arc::new(Batch::new(kernel));
         let late = batch.clone();
         let hand_over = move || {
             // If the kernel doesn't accept an eventfd, user space keeps serving it.
             let _ = late.hand_over_active();
         };
-        let timer = serving.add(timer, hand_over)?;
-        Ok(Self(Arc::new(Shared { batch, _timer: timer })))
+        let timer = poller.add(timer, hand_over)?;
+        Ok(Self(Arc::new(Shared { batch, poller, _timer: timer })))
     }
 
     /// Adds an eventfd, initially closed. The caller passes the eventfd by value or in an `Arc`;
@@ -110,6 +110,20 @@ impl MsiIrqfdSet {
     /// could not be routed are still served by user space.
     pub fn hand_over(&self) -> Result<usize, RouteError> {
         self.0.batch.hand_over()
+    }
+
+    /// Waits until every signal from before this call is in the kernel's interrupt controller. Call
+    /// this once the devices have stopped, and before the controller is saved. Each eventfd that
+    /// the kernel serves costs two system calls.
+    ///
+    /// # Errors
+    /// Returns [`Unsettled`] if the poller is still serving a signal after `limit`.
+    pub fn settle(&self, limit: Duration) -> Result<(), Unsettled> {
+        // The poller comes first, because it may hand over an eventfd that holds a signal. The
+        // kernel then serves this signal in a thread of its own.
+        self.0.poller.settle(limit)?;
+        self.0.batch.settle();
+        Ok(())
     }
 
     /// Returns the number of open eventfds that user space serves.
@@ -185,6 +199,10 @@ impl MessageIrqfdSet for MsiIrqfdSet {
 
     fn add(&self, eventfd: Arc<OwnedFd>) -> MsiIrqfd {
         Self::add(self, eventfd)
+    }
+
+    fn settle(&self, limit: Duration) -> Result<(), Unsettled> {
+        Self::settle(self, limit)
     }
 }
 

@@ -1,6 +1,7 @@
 //! The capability's registers, including which bits a guest can write.
 
-use crate::saved_state::{MsiState, StateError, VERSION};
+use crate::config_space::BusMaster;
+use crate::saved_state::{MsiState, StateError, VERSION, check_version};
 use msi_types::pci::msi::{self, Layout, vector_data};
 use msi_types::pci::msix;
 
@@ -91,14 +92,15 @@ impl Registers {
     }
 
     /// Returns the registers' saved state.
-    pub(super) fn state(&self, pending: u32) -> MsiState {
+    pub(super) fn state(&self, pending: u32, bus_master: BusMaster) -> MsiState {
         let word = |at| u32::from_le_bytes(get(&self.bytes, at));
         let high = self.layout.address_high().map_or(0, word);
         MsiState {
             version: VERSION,
             control: self.control().into_bits(),
+            bus_master,
             address: u64::from(high) << 32 | u64::from(word(msi::ADDRESS_LOW)),
-            data: u16::from_le_bytes(get(&self.bytes, self.layout.data())),
+            data: self.data(),
             masks: self.layout.mask().map_or(0, word),
             pending,
         }
@@ -107,10 +109,8 @@ impl Registers {
     /// Restores registers by writing the state as a guest would. Refuses the state unless the
     /// resulting registers match it.
     pub(super) fn restored(&self, state: &MsiState) -> Result<Self, StateError> {
-        let MsiState { version, control, address, data, masks, pending } = *state;
-        if version != VERSION {
-            return Err(StateError::Version(version));
-        }
+        let MsiState { version, control, address, data, masks, pending, bus_master: _ } = *state;
+        check_version(version)?;
         let mut restored = self.clone();
         restored.reset();
         restored.write(msi::CONTROL, &control.to_le_bytes());
@@ -134,7 +134,7 @@ impl Registers {
 
     /// Returns an error unless the state matches these registers, which were restored from it.
     fn same_as(&self, state: &MsiState) -> Result<(), StateError> {
-        let here = self.state(state.pending);
+        let here = self.state(state.pending, state.bus_master);
         if here.control != state.control {
             let (saved, here) = (state.control, here.control);
             return Err(StateError::OtherFunction { saved, entries: 0, here });
@@ -189,6 +189,11 @@ impl Registers {
         control.enable().then(|| control.multiple_message_enable())
     }
 
+    /// Returns the message data that the driver stored.
+    pub(super) fn data(&self) -> u16 {
+        u16::from_le_bytes(get(&self.bytes, self.layout.data()))
+    }
+
     pub(super) fn table_control(&self) -> msix::Control {
         msix::Control::new().with_enable(self.control().enable())
     }
@@ -197,8 +202,7 @@ impl Registers {
     pub(super) fn entry(&self, vector: u16) -> [u32; 4] {
         let word = |at| u32::from_le_bytes(get(&self.bytes, at));
         let granted = self.control().multiple_message_enable();
-        let data = u16::from_le_bytes(get(&self.bytes, self.layout.data()));
-        let data = vector_data(data.into(), granted, vector);
+        let data = vector_data(self.data().into(), granted, vector);
         let masks = self.layout.mask().map_or(0, word);
         let masked = masks >> vector & 1 != 0 || vector >> granted != 0;
         let control = msix::VectorControl::new().with_masked(masked);

@@ -2,7 +2,7 @@
 
 use super::guest::Guest;
 use super::vector::MsixVector;
-use super::{BadTableSize, MsixTable, VectorObserver};
+use super::{BadTableSize, MsixLayout, MsixTable, VectorObserver};
 use crate::lock::{self, Mutex};
 use crate::{MessageSink, Sender};
 use alloc::sync::Arc;
@@ -22,8 +22,9 @@ impl MsixTable {
             return Err(BadTableSize(vectors));
         }
         let guest = Mutex::new(Guest::new(vectors, sender));
+        let layout = MsixLayout::of(vectors);
         let vectors = (0..vectors).map(|_| MsixVector::new()).collect();
-        Ok(Self { vectors, sink, observer: None, guest, idle: lock::WaitQueue::default() })
+        Ok(Self { vectors, sink, observer: None, layout, guest, idle: lock::WaitQueue::default() })
     }
 
     /// Sets the observer of the open vectors.

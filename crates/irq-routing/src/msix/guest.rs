@@ -1,5 +1,6 @@
 //! The table as the guest has written it, and the resulting messages.
 
+use crate::config_space::BusMaster;
 use crate::{RoutedMessage, Sender};
 use alloc::vec;
 use alloc::vec::Vec;
@@ -17,6 +18,7 @@ pub(super) const WORDS: usize = 4;
 #[derive(Debug)]
 pub(super) struct Guest {
     pub(super) control: Control,
+    pub(super) bus_master: BusMaster,
     pub(super) sender: Sender,
     pub(super) entries: Vec<Entry>,
 }
@@ -35,10 +37,11 @@ impl Guest {
     pub(super) fn new(vectors: u16, sender: Sender) -> Self {
         let control = Control::new().with_table_size_minus_one(vectors.saturating_sub(1));
         let entry = Entry { words: [0, 0, 0, MASKED], open: None };
-        Self { control, sender, entries: vec![entry; vectors.into()] }
+        let entries = vec![entry; vectors.into()];
+        Self { control, bus_master: BusMaster::Enabled, sender, entries }
     }
 
-    /// Resets the registers. The caller must then call [`settle`](super::MsixTable::settle) to
+    /// Resets the registers. The caller must then call [`apply`](super::MsixTable::apply) to
     /// close the vectors.
     pub(super) fn reset(&mut self) {
         self.write_control(Control::new());
@@ -51,6 +54,13 @@ impl Guest {
     pub(super) fn write_control(&mut self, control: Control) {
         self.control =
             self.control.with_enable(control.enable()).with_function_mask(control.function_mask());
+    }
+
+    /// Returns Message Control as it affects the vectors: a function that is not a bus master holds
+    /// back all messages, as if its Function Mask were set.
+    pub(super) fn effective_control(&self) -> Control {
+        let held = self.control.function_mask() || self.bus_master == BusMaster::Disabled;
+        self.control.with_function_mask(held)
     }
 }
 

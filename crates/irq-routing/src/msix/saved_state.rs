@@ -2,11 +2,29 @@
 
 use super::MsixTable;
 use super::guest::Entry;
-use crate::saved_state::{MsixState, StateError, VERSION};
+use crate::Unsettled;
+use crate::saved_state::{MsixState, StateError, VERSION, check_version};
+use core::time::Duration;
 use msi_types::pci::msix::Control;
 
 impl MsixTable {
+    /// Waits until every signal from before this call is in the interrupt controller or is pending
+    /// in the table, including signals that are still in eventfds. Call this once the devices have
+    /// stopped, and before the interrupt controller is saved. Otherwise, a signal that is still in
+    /// an open vector's eventfd is in neither saved state.
+    ///
+    /// # Errors
+    /// Returns [`Unsettled`] if a signal is still being served after `limit`.
+    pub fn settle(&self, limit: Duration) -> Result<(), Unsettled> {
+        // A function that serves a signal may call the table, so don't hold the lock yet.
+        self.observer.as_ref().map_or(Ok(()), |observer| observer.settle(limit))?;
+        let guest = self.guest.lock();
+        self.poll(&guest, 0..guest.entries.len());
+        Ok(())
+    }
+
     /// Saves the table. Consumes signals in masked vectors' eventfds and saves them as pending.
+    /// [`settle`](Self::settle) must come first if open vectors have eventfds.
     pub fn save(&self) -> MsixState {
         let guest = self.guest.lock();
         self.poll(&guest, 0..guest.entries.len());
@@ -14,6 +32,7 @@ impl MsixTable {
         MsixState {
             version: VERSION,
             control: guest.control.into_bits(),
+            bus_master: guest.bus_master,
             entries: guest.entries.iter().map(Entry::words).collect(),
             pending: pending.map(|(number, _)| number).collect(),
         }
@@ -32,11 +51,12 @@ impl MsixTable {
             state.pending.iter().filter_map(|number| self.vectors.get(usize::from(*number)));
         // Every vector is closed, so this makes the message pending.
         pending.for_each(|vector| _ = vector.enter());
+        guest.bus_master = state.bus_master;
         guest.write_control(Control::from_bits(state.control));
         for (entry, words) in guest.entries.iter_mut().zip(&state.entries) {
             entry.set_words(*words);
         }
-        self.settle_all(&mut guest);
+        self.apply_all(&mut guest);
         Ok(())
     }
 }
@@ -45,10 +65,8 @@ impl MsixTable {
 const WRITABLE: u16 = Control::new().with_enable(true).with_function_mask(true).into_bits();
 
 fn check(state: &MsixState, here: Control) -> Result<(), StateError> {
-    let MsixState { version, control, entries, pending } = state;
-    if *version != VERSION {
-        return Err(StateError::Version(*version));
-    }
+    let MsixState { version, control, bus_master: _, entries, pending } = state;
+    check_version(*version)?;
     let fixed = here.into_bits() & !WRITABLE;
     if control & !WRITABLE != fixed || entries.len() != usize::from(here.table_size()) {
         let (saved, entries) = (*control, entries.len());

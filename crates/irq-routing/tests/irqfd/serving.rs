@@ -1,10 +1,10 @@
 //! Threads and event loops that serve eventfds.
 
 use crate::controller::Controller;
-use crate::rig::{MESSAGE, Rig, count, event, message, nonblocking, signal};
+use crate::rig::{LINE, MESSAGE, Rig, count, event, line, message, nonblocking, signal};
 use irq_routing::irqfd::{EventfdPoller, IrqfdSet};
-use irq_routing::{Change, GsiSpace, Inputs, Router, Routing};
-use msi_types::{Delivery, DeviceId, MsiMessage, SignalMsi};
+use irq_routing::{Change, GsiSpace, Inputs, Router, Routing, Unsettled};
+use msi_types::{Delivery, DeviceId, Level, MsiMessage, SignalMsi};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fd::AsFd;
 use std::sync::Arc;
@@ -65,6 +65,9 @@ fn an_irqfd_whose_kick_blocks_delays_no_other() {
     drop(irqfds.bind(nonblocking(), gsis[0]).unwrap());
     assert_eq!(slow.rung[1].load(SeqCst), 1, "only one thread at a time may serve an eventfd");
 
+    let limit = Duration::from_millis(20);
+    assert_eq!(irqfds.settle(limit), Err(Unsettled(limit)), "a kick still blocks");
+
     slow.blocks.store(false, SeqCst);
 
     slow.wait_until_rung(1, 2);
@@ -85,6 +88,21 @@ fn event_loop_sees_pending_work() {
     rig.serve();
     assert!(!is_readable());
     assert!(rig.poller.as_fd().try_clone_to_owned().is_ok());
+}
+
+#[test]
+fn settling_serves_edges_and_levels() {
+    let rig = Rig::new();
+    let devices = [nonblocking(), nonblocking()];
+    let _edge = rig.irqfds.bind(devices[0].clone(), MESSAGE).unwrap();
+    let _level = rig.irqfds.bind_level(devices[1].clone(), nonblocking(), LINE).unwrap();
+    for device in &devices {
+        signal(device);
+    }
+    rig.irqfds.settle(Duration::MAX).unwrap();
+    let heard = rig.controller.heard();
+    assert!(heard.contains(&event(1)) && heard.contains(&line(40, Level::High)), "{heard:?}");
+    assert_eq!(rig.serve(), []);
 }
 
 #[test]

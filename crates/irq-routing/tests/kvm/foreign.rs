@@ -11,6 +11,7 @@ use msi_types::pci::msix::Control;
 use rustix::event::{EventfdFlags, eventfd};
 use rustix::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) const ALL: &[Trial] = &[
     ("a_masked_foreign_eventfd_is_pending_until_the_unmask", masked),
@@ -18,6 +19,7 @@ pub(crate) const ALL: &[Trial] = &[
     ("a_changed_vector_needs_no_word_to_the_device", changed),
     ("a_saved_table_has_the_signals_of_foreign_eventfds", saved),
     ("foreign_eventfds_that_share_a_vector_send_each", shared),
+    ("a_settled_signal_is_in_the_kernels_controller", settled),
 ];
 
 const VECTORS: u16 = 3;
@@ -140,4 +142,25 @@ fn shared() -> Outcome {
     function.ring(0)?;
     function.ring(1)?;
     function.expect(&[], 0b10)
+}
+
+/// A signal from before the unmask is sent by a thread of the kernel.
+fn settled() -> Outcome {
+    let function = Function::new()?;
+    function.mask(0, false);
+    function.mask(1, false);
+    function.irqfds.hand_over()?;
+    function.ring(2)?;
+    for _ in 0..3000 {
+        function.mask(0, true);
+        function.ring(0)?;
+        function.ring(1)?;
+        function.mask(0, false);
+        function.table.settle(Duration::from_secs(20))?;
+        let mut arrived = function.machine.arrived()?;
+        arrived.sort_unstable();
+        same(arrived, vec![0x40, 0x41])?;
+    }
+    same(function.irqfds.waiting(), 0)?;
+    same(function.table.save().pending, vec![2])
 }

@@ -11,7 +11,8 @@ use kvm_bindings::{
     kvm_enable_cap,
 };
 use kvm_ioctls::{Kvm, VmFd};
-use msi_types::{Delivery, Gsi, MsiMessage};
+use msi_types::explain::{ExplainInput, Explanation, Fact, Obstacle, Unexamined};
+use msi_types::{Delivery, DeviceId, Gsi, Line, MsiMessage};
 use std::fs;
 use std::sync::Arc;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -20,6 +21,7 @@ pub(crate) const ALL: &[Trial] = &[
     ("a_file_that_is_no_machine_is_refused", no_machine),
     ("a_split_irqchip_has_no_pins", split),
     ("a_refused_message_tells_its_error", refusals),
+    ("a_gsi_is_explained_by_the_controller", explained),
     ("extended_destinations_reach_their_apics", extended),
     ("released_gsis_cost_no_table", releases),
     ("a_reused_gsi_never_leads_to_its_former_message", reuse),
@@ -70,6 +72,31 @@ fn refusals() -> Outcome {
     same(matches!(sent, Err(SignalError::Refused { errno: 6 | 22 })), true)?;
     let bound = router.bind(RustVmm(&eventfd()?), Gsi::new(FIRST)).map(drop);
     same(bound.map_err(|error| error.raw_os_error()), Err(Some(22)))
+}
+
+/// A controller that is not examined.
+struct Unread;
+
+impl ExplainInput for Unread {
+    fn explain_message(&self, _: Option<DeviceId>, message: MsiMessage) -> Explanation {
+        self.explain_line(Line::Spi(0)).with_fact(Fact::Doorbell(message.address))
+    }
+
+    fn explain_line(&self, _: Line) -> Explanation {
+        Explanation::new().with_unexamined(Unexamined::KernelController)
+    }
+}
+
+fn explained() -> Outcome {
+    let router = KvmRouter::new(RustVmm(split_machine()?), KvmConfig::new(FIRST))?;
+    let router = router.with_explainer(Arc::new(Unread));
+    let gsi = router.allocate()?;
+    same(router.explain(gsi).obstacle(), Some(Obstacle::NoRoute { gsi }))?;
+    router.commit(&[Change::Set(gsi, vector(0x41))])?;
+    let message = MsiMessage { address: 0xfee0_0000, data: 0x41 };
+    let facts = [Fact::Message(message), Fact::Doorbell(message.address)];
+    let expected = facts.into_iter().fold(Explanation::new(), Explanation::with_fact);
+    same(router.explain(gsi), expected.with_unexamined(Unexamined::KernelController))
 }
 
 /// Messages for APIC ID 0x101 in the format of a guest that was offered

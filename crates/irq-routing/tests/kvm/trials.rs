@@ -9,6 +9,7 @@ use irq_routing::{
     SignalError,
 };
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
+use msi_types::explain::{Fact, Obstacle, Stage, StageState};
 use msi_types::pci::msix::Control;
 use msi_types::{Delivery, Gsi, MsiMessage};
 use std::collections::BTreeMap;
@@ -19,9 +20,11 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 pub(crate) const ALL: &[Trial] = &[
     ("a_gsi_leads_to_its_message", signals),
+    ("a_gsi_is_explained_up_to_its_message", explains),
     ("a_message_needs_no_gsi", messages),
     ("an_eventfd_rings_wherever_its_gsi_leads_now", irqfds),
     ("what_is_not_bound_any_more_rings_nothing_and_can_be_bound_again", unbound),
+    ("a_settled_irqfd_has_been_served", settled),
     ("a_level_takes_a_pin_and_a_second_eventfd", levels),
     ("a_table_as_large_as_can_be_is_one_change", full),
     ("a_change_that_kvm_refuses_has_no_effect", refused),
@@ -101,6 +104,31 @@ fn signals() -> Outcome {
     same(machine.router.signal(Gsi::new(77)), Err(SignalError::Unrouted(Gsi::new(77))))
 }
 
+fn explains() -> Outcome {
+    let machine = Machine::new()?;
+    let (gsi, pin) = (machine.router.allocate()?, Gsi::new(5));
+    let message = MsiMessage { address: 0xfee0_0000, data: 0x41 };
+    let route = Route::to_doorbell(message);
+    machine
+        .router
+        .commit(&[Change::Set(gsi, route), Change::Set(pin, Route::Pin(Pin::new(5)?))])?;
+    let explained = machine.router.explain(gsi);
+    same(
+        (explained.obstacle(), explained.facts().collect()),
+        (None, vec![Fact::Message(message)]),
+    )?;
+    // Nothing behind the message was examined.
+    for stage in Stage::ALL.into_iter().skip(1) {
+        same(explained.state(stage), StageState::NotExamined)?;
+    }
+    same(machine.router.explain(pin).obstacle(), None)?;
+    machine.router.commit(&[Change::Clear(gsi)])?;
+    for gsi in [gsi, Gsi::new(u32::MAX)] {
+        same(machine.router.explain(gsi).obstacle(), Some(Obstacle::NoRoute { gsi }))?;
+    }
+    Ok(())
+}
+
 fn messages() -> Outcome {
     let machine = Machine::new()?;
     let message = MsiMessage { address: 0xfee0_0000, data: 0x63 };
@@ -136,6 +164,22 @@ fn unbound() -> Outcome {
     same(machine.router.bind(RustVmm(&device), gsi).is_err(), true)?;
     device.write(1)?;
     same(machine.arrived()?, vec![0x41])
+}
+
+/// A signal from before the bind is sent by a thread of the kernel.
+fn settled() -> Outcome {
+    let machine = Machine::new()?;
+    let (gsi, device) = (machine.router.allocate()?, eventfd()?);
+    machine.router.commit(&[Change::Set(gsi, vector(0x41))])?;
+    for _ in 0..3000 {
+        device.write(1)?;
+        let bound = machine.router.bind(RustVmm(&device), gsi)?;
+        bound.settle()?;
+        same(machine.arrived()?, vec![0x41])?;
+        device.write(1)?;
+        same(machine.arrived()?, vec![0x41])?;
+    }
+    Ok(())
 }
 
 fn levels() -> Outcome {

@@ -4,7 +4,7 @@ use crate::controller::{Controller, Heard};
 use crate::rig::{DEVICE, NEXT, Rig};
 use irq_routing::Sender;
 use irq_routing::msi::MsiLayout;
-use irq_routing::msix::Signalled;
+use irq_routing::msix::{BusMaster, Signalled};
 use msi_types::{Delivery, DeviceId};
 use proptest::prelude::*;
 
@@ -14,6 +14,7 @@ enum Step {
     Signal(u16),
     Withdraw(u16),
     Sender(u32),
+    BusMaster(BusMaster),
     Reset,
 }
 
@@ -43,6 +44,8 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => (0u16..4).prop_map(Step::Signal),
         1 => (0u16..4).prop_map(Step::Withdraw),
         1 => (8u32..10).prop_map(Step::Sender),
+        2 => prop_oneof![3 => Just(BusMaster::Enabled), 1 => Just(BusMaster::Disabled)]
+            .prop_map(Step::BusMaster),
         1 => Just(Step::Reset),
     ]
 }
@@ -57,12 +60,14 @@ struct Model {
     masks: u32,
     pending: [bool; 32],
     device: DeviceId,
+    bus_master: BusMaster,
 }
 
 impl Model {
     fn new(layout: MsiLayout, device: DeviceId) -> Self {
-        let (enable, granted, address, data, masks) = Default::default();
-        Self { layout, enable, granted, address, data, masks, pending: [false; 32], device }
+        let (enable, granted, address, data, masks, bus_master) = Default::default();
+        let pending = [false; 32];
+        Self { layout, enable, granted, address, data, masks, pending, device, bus_master }
     }
 
     /// Returns the bytes according to the figures of PCI Local Bus 3.0 §6.8.1.
@@ -113,7 +118,8 @@ impl Model {
     }
 
     fn is_open(&self, vector: usize) -> bool {
-        self.enable && vector < 1 << self.granted && self.masks >> vector & 1 == 0
+        let sends = self.enable && self.bus_master == BusMaster::Enabled;
+        sends && vector < 1 << self.granted && self.masks >> vector & 1 == 0
     }
 
     fn message(&self, vector: usize) -> Option<Heard> {
@@ -162,7 +168,10 @@ impl Model {
             Step::Signal(vector) => return self.signal(usize::from(*vector)),
             Step::Withdraw(vector) => self.pending[usize::from(*vector)] = false,
             Step::Sender(device) => self.device = DeviceId::new(*device),
-            Step::Reset => *self = Self::new(self.layout, self.device),
+            Step::BusMaster(bus_master) => self.bus_master = *bus_master,
+            Step::Reset => {
+                *self = Self { bus_master: self.bus_master, ..Self::new(self.layout, self.device) };
+            }
         }
         (self.settle(), None)
     }
@@ -174,6 +183,7 @@ fn act(rig: &Rig, step: &Step) -> Option<Signalled> {
         Step::Signal(vector) => return Some(rig.msi.signal(*vector)),
         Step::Withdraw(vector) => rig.msi.withdraw(*vector),
         Step::Sender(device) => rig.msi.set_sender(Sender::Device(DeviceId::new(*device))),
+        Step::BusMaster(bus_master) => rig.msi.set_bus_master(*bus_master),
         Step::Reset => rig.msi.reset(),
     }
     None

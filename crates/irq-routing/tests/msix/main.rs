@@ -5,6 +5,7 @@
 #[path = "../controller/mod.rs"]
 mod controller;
 
+mod capability;
 mod guest_accesses;
 mod model;
 mod open_vectors;

@@ -2,7 +2,7 @@
 
 use crate::controller::{Controller, Heard};
 use crate::rig::{Rig, event, pending, read32};
-use irq_routing::msix::{MsixTable, Signalled};
+use irq_routing::msix::{BusMaster, MsixTable, Signalled};
 use msi_types::Delivery;
 use msi_types::pci::msix::Control;
 use proptest::prelude::*;
@@ -11,6 +11,7 @@ use proptest::prelude::*;
 enum Step {
     Write { word: u64, wide: bool, values: [u32; 2] },
     Control(Control),
+    BusMaster(BusMaster),
     Signal(u16),
     Reset,
 }
@@ -24,6 +25,8 @@ fn steps() -> impl Strategy<Value = Step> {
         2 => (prop::bool::weighted(0.8), any::<bool>()).prop_map(|(enable, mask)| {
             Step::Control(Control::from(0x07ff).with_enable(enable).with_function_mask(mask))
         }),
+        2 => prop_oneof![3 => Just(BusMaster::Enabled), 1 => Just(BusMaster::Disabled)]
+            .prop_map(Step::BusMaster),
         4 => (0u16..6).prop_map(Step::Signal),
         1 => Just(Step::Reset),
     ]
@@ -36,6 +39,7 @@ struct Model {
     pending: [bool; 5],
     enable: bool,
     mask: bool,
+    bus_master: BusMaster,
 }
 
 impl Model {
@@ -44,7 +48,8 @@ impl Model {
     }
 
     fn open(&self, vector: usize) -> bool {
-        self.enable && !self.mask && self.words[vector][3] == 0
+        let sends = self.enable && !self.mask && self.bus_master == BusMaster::Enabled;
+        sends && self.words[vector][3] == 0
     }
 
     fn message(&self, vector: usize) -> Option<Heard> {
@@ -92,7 +97,8 @@ impl Model {
                     if heard.is_some() { Delivery::Pending } else { Delivery::NoDoorbell };
                 return (heard.into_iter().collect(), Some(Signalled::Sent(delivery)));
             }
-            Step::Reset => *self = Self::new(),
+            Step::BusMaster(bus_master) => self.bus_master = bus_master,
+            Step::Reset => *self = Self { bus_master: self.bus_master, ..Self::new() },
         }
         (self.settle(), None)
     }
@@ -108,6 +114,7 @@ fn act(table: &MsixTable, step: &Step) -> Option<Signalled> {
             table.write(word / 2 * 8, &value.to_le_bytes());
         }
         Step::Control(control) => table.write_control(control),
+        Step::BusMaster(bus_master) => table.set_bus_master(bus_master),
         Step::Signal(vector) => return Some(table.signal(vector)),
         Step::Reset => table.reset(),
     }
