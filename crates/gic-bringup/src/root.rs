@@ -58,8 +58,9 @@ impl<P: GicPlatform> RootGic<P> {
     /// Context: any.
     ///
     /// # Errors
-    /// [`GicError::UnknownCpu`], [`GicError::SgiOutOfReach`]. In case of an error, a GICv3 sends no
-    /// SGI, whereas a GICv2 has already sent the SGI to the CPUs that precede the invalid CPU.
+    /// [`GicError::UnknownCpu`], [`GicError::CpuOff`], [`GicError::SgiOutOfReach`]. In case of an
+    /// error, a GICv3 sends no SGI, whereas a GICv2 has already sent the SGI to the CPUs that
+    /// precede the invalid CPU.
     pub fn send(
         &self,
         sgi: SgiId,
@@ -70,6 +71,9 @@ impl<P: GicPlatform> RootGic<P> {
             Self::V3(gic) => {
                 if let Some(unknown) = to.iter().find(|cpu| gic.affinity(**cpu).is_none()) {
                     return Err(GicError::UnknownCpu(*unknown));
+                }
+                if let Some(off) = to.iter().find(|cpu| !gic.is_on(**cpu)) {
+                    return Err(GicError::CpuOff(*off));
                 }
                 let targets = to.iter().filter_map(|cpu| gic.affinity(*cpu));
                 gic.cpu_interface(registers).send_to(sgi, targets)

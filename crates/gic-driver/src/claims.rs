@@ -4,6 +4,10 @@ use core::num::NonZeroU16;
 use gic_arch::{IntId, IntIdClass};
 use msi_types::{HwIrq, MsiError};
 
+/// Reason why a private interrupt cannot be used like an SPI, with the usual mistake.
+pub(crate) const PRIVATE: &str =
+    "each CPU has its own private interrupts; SPI n of a devicetree is INTID 32 + n";
+
 /// Claimed wired interrupts. A claim on a private interrupt covers all CPUs.
 #[derive(Debug, Default)]
 pub(crate) struct Claims(WiredBits);
@@ -26,6 +30,11 @@ impl Claims {
             return Err(refused);
         }
         Ok(())
+    }
+
+    /// Returns `true` if the interrupt has an owner.
+    pub(crate) fn has(&mut self, intid: IntId) -> bool {
+        self.0.get(intid)
     }
 
     /// Releases `count` interrupts starting at `first`.

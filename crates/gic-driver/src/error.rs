@@ -109,6 +109,9 @@ pub enum GicError {
     /// The CPU is not part of the configuration.
     #[error("CPU {0} is not in this GIC's configuration")]
     UnknownCpu(Cpu),
+    /// `cpu_on` has not been called on the CPU, or `cpu_off` has been called since.
+    #[error("CPU {0} is off: call `cpu_on` on it")]
+    CpuOff(Cpu),
     /// `GICD_ITARGETSR0` to `7` of a GICv2 read as zero on one of several CPUs, so that CPU can't
     /// determine its CPU interface number.
     #[error("CPU {0} finds no CPU interface number: GICD_ITARGETSR0 to 7 read as zero")]

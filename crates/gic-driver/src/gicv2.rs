@@ -192,9 +192,12 @@ impl<P: Platform> GicV2<P> {
     /// Context: any.
     ///
     /// # Errors
-    /// [`GicError::UnknownCpu`] if the CPU is not configured, or is off.
+    /// [`GicError::UnknownCpu`] if the CPU is not configured; [`GicError::CpuOff`] if it is off.
     pub fn send(&self, sgi: SgiId, to: Cpu) -> Result<(), GicError> {
-        let target = self.target_of(to).ok_or(GicError::UnknownCpu(to))?;
+        let target = self.target_of(to).ok_or_else(|| {
+            let is_known = self.cpus().any(|known| known == to);
+            if is_known { GicError::CpuOff(to) } else { GicError::UnknownCpu(to) }
+        })?;
         self.write_sgi(Sgir::new().with_intid(sgi.get()).with_target_list(target.get()));
         Ok(())
     }

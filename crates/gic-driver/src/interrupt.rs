@@ -184,6 +184,10 @@ impl<'a, M: Mmio> Interrupt<'a, M> {
             return enabled.with_obstacle(Obstacle::Active { interrupt, cpu: None });
         }
         if !self.is_pending() {
+            let enabled = match self.trigger() {
+                Trigger::Level => enabled.with_fact(Fact::LevelSensitive),
+                Trigger::Edge => enabled,
+            };
             return enabled.with_obstacle(Obstacle::NotPending { interrupt });
         }
         enabled.with_fact(Fact::Pending(interrupt))

@@ -11,14 +11,14 @@ use doorbell_hardware::pci::{
 use gic_arch::icc::{self, Igrpen, SysRegEncoding};
 use gic_arch::{Affinity, IntId, gicd, gicr, gits};
 use gic_bringup::MsiController;
-use gic_driver::{Group, MmioExt, Route, SecurityView, SystemRegisters};
+use gic_driver::{GicError, Group, MmioExt, Route, SecurityView, SystemRegisters};
 use gic_firmware::{BusRange, Region};
-use irq_domain::{Irq, IrqHandle, MsiDevice, MsiDeviceConfig, WiredRequest};
+use irq_domain::{Irq, IrqHandle, MsiDevice, MsiDeviceConfig, RequestError, WiredRequest};
 use msi_types::explain::{self, Explanation, Fact, Obstacle, TargetState};
 use msi_types::pci::msix;
 use msi_types::{
-    Cpu, Delivery, DeviceId, HwIrq, IrqState, Level, Line, LocalCpu, MsiMessage, RequesterId,
-    SignalMsi, Trigger, WiredParent,
+    Cpu, Delivery, DeviceId, HwIrq, IrqState, Level, Line, LocalCpu, MsiError, MsiMessage,
+    RequesterId, SignalMsi, Trigger, WiredParent,
 };
 use std::sync::{Arc, OnceLock};
 use vgic::Vgic;
@@ -130,15 +130,20 @@ impl Setup {
         bus.write(self.entry(register), AccessWidth::Word, value.into());
     }
 
-    pub(crate) fn set_msix(&self, control: msix::Control) {
+    /// Returns the offset of MSI-X Message Control in configuration space.
+    pub(crate) fn msix_control(&self) -> u16 {
         let at = |offset: u16| self.function().config_read(offset, AccessWidth::Byte);
         let at = |offset| u16::try_from(at(offset)).unwrap();
         let mut capability = at(0x34);
         while at(capability) != u16::from(msix::CAPABILITY_ID) {
             capability = at(capability + 1);
         }
-        let register = capability + msix::CONTROL;
-        self.function().config_write(register, AccessWidth::Half, u16::from(control).into());
+        capability + msix::CONTROL
+    }
+
+    pub(crate) fn set_msix(&self, control: msix::Control) {
+        let control = u16::from(control).into();
+        self.function().config_write(self.msix_control(), AccessWidth::Half, control);
     }
 
     pub(crate) fn explain(&self) -> Explanation {
@@ -395,6 +400,78 @@ fn a_line_that_others_change_is_named() {
     let missing = HwIrq::new(1019);
     let absent = Obstacle::NoSuchInterrupt { interrupt: missing };
     assert_eq!(gic.explain(missing).obstacle(), Some(absent));
+}
+
+#[test]
+fn a_cpu_that_was_never_turned_on_is_named() {
+    let machine = Machine::new();
+    let chip = machine.bring_up().unwrap();
+    machine.execute(CPU0, |own| chip.cpu_on(CPU0, own, |_| unreachable!())).unwrap();
+    for (hwirq, trigger) in [(1, Trigger::Edge), (27, Trigger::Level)] {
+        let hwirq = HwIrq::new(hwirq);
+        let private = chip.interrupts().request_per_cpu(hwirq, trigger, "private", |_| {}).unwrap();
+        let explained = machine.execute(CPU1, |own| {
+            private.enable_here();
+            machine.kernel.irq_restore(IrqState::new(0));
+            chip.explain(private.irq(), CPU1, own).unwrap()
+        });
+        assert_eq!(explained.obstacle(), Some(Obstacle::Offline { cpu: CPU1 }), "{hwirq}");
+    }
+    let sgi = gic_arch::SgiId::new(1).unwrap();
+    let sent = machine.execute(CPU0, |own| chip.send_ipi(sgi, &[CPU0, CPU1], own));
+    assert!(matches!(sent, Err(GicError::CpuOff(CPU1))), "{sent:?}");
+}
+
+#[test]
+fn private_interrupts_that_do_not_exist_are_refused() {
+    let setup = Setup::new();
+    let request = |hwirq| {
+        let interrupts = setup.chip.interrupts();
+        interrupts.request_per_cpu(HwIrq::new(hwirq), Trigger::Level, "private", |_| {})
+    };
+    for hwirq in [0, 15, 16, 31] {
+        assert!(request(hwirq).is_ok(), "{hwirq}");
+    }
+    // SPIs, special INTIDs, an extended PPI and an extended SPI that are not implemented, an LPI.
+    for hwirq in [32, 1019, 1020, 1023, 1056, 1119, 4096, 5119, 8193, u32::MAX] {
+        let refused = RequestError::from(MsiError::UnknownVector(HwIrq::new(hwirq)));
+        assert_eq!(request(hwirq).map(drop), Err(refused));
+    }
+}
+
+#[test]
+fn a_pending_input_without_a_driver_is_shown() {
+    let setup = Setup::new();
+    let line = setup.line(Trigger::Level);
+    let facts = || setup.explain_on(CPU0, line.irq());
+    let shown = |fact| facts().facts().any(|known| known == fact);
+    for (raised, expected) in [(SPI + 1, true), (SPI - 8, true), (SPI, false)] {
+        setup.machine.set_line(Line::Spi(raised), Level::High);
+        assert_eq!(shown(Fact::OtherPending(HwIrq::new(raised))), expected, "{raised}");
+        let names_numbers = facts().fix().is_some_and(|fix| fix.contains("INTID 32 + n"));
+        assert_eq!(names_numbers, expected, "{raised}");
+        setup.machine.set_line(Line::Spi(raised), Level::Low);
+    }
+}
+
+#[test]
+fn a_binary_point_that_hides_the_priority_is_shown() {
+    for (binary_point, is_shown) in [(6, true), (5, false)] {
+        let setup = Setup::new();
+        setup.function().signal(1);
+        setup.on(CPU0, |own| {
+            own.write_raw(icc::BPR1.encoding(), binary_point);
+            own.read(icc::IAR1)
+        });
+        let explained = setup.explain();
+        let point = u8::try_from(binary_point).unwrap();
+        let (priority, group_priority) = (0xa0, 0x80);
+        let grouping = Fact::GroupPriority { priority, group_priority, binary_point: point };
+        assert_eq!(explained.facts().any(|fact| fact == grouping), is_shown);
+        assert!(matches!(explained.obstacle(), Some(Obstacle::PriorityNotHigher { .. })));
+        let names_point = explained.fix().is_some_and(|fix| fix.contains("lower the binary point"));
+        assert_eq!(names_point, is_shown);
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 mod boot_cpu;
 mod bridge;
+mod changes;
 mod choices;
 mod explain;
 mod guide;

@@ -1,7 +1,7 @@
 //! Explanations of whether a CPU interface signals an interrupt.
 
 use gic_arch::{IntId, Priority};
-use msi_types::explain::{Explanation, Fact, Group, Obstacle};
+use msi_types::explain::{Explanation, Fact, Group, Obstacle, Unexamined};
 use msi_types::{Cpu, HwIrq};
 
 /// CPU interface state that determines whether an interrupt is signaled.
@@ -15,6 +15,8 @@ pub(crate) struct InterfaceState {
     pub(crate) highest_pending: Option<IntId>,
     /// `true` if the CPU masks IRQ exceptions (`PSTATE.I`); `None` if unknown.
     pub(crate) irqs_masked: Option<bool>,
+    /// Number of low bits of a priority that are not compared with the running priority.
+    pub(crate) binary_point: u8,
 }
 
 impl InterfaceState {
@@ -28,18 +30,32 @@ impl InterfaceState {
         let pending =
             if is_pending { pending.with_fact(Fact::Pending(interrupt)) } else { pending };
         let (mask, running, priority) = (self.mask.get(), self.running.get(), priority.get());
+        let group_priority = priority >> self.binary_point.min(7) << self.binary_point.min(7);
+        let grouping = (group_priority != priority).then_some(Fact::GroupPriority {
+            priority,
+            group_priority,
+            binary_point: self.binary_point,
+        });
+        let signals = |fact| match self.irqs_masked {
+            None => pending.with_fact(fact).with_unexamined(Unexamined::ExceptionMask),
+            Some(_) => pending.with_fact(fact),
+        };
         let obstacle = if !self.is_enabled {
             Obstacle::InterfaceGroupDisabled { group: self.group, cpu }
         } else if priority >= mask {
             Obstacle::PriorityMasked { priority, mask, cpu }
-        } else if priority >= running {
-            Obstacle::PriorityNotHigher { priority, running, cpu }
+        } else if group_priority >= running {
+            let running = Obstacle::PriorityNotHigher { priority, running, cpu };
+            return grouping
+                .into_iter()
+                .fold(pending, Explanation::with_fact)
+                .with_obstacle(running);
         } else if self.irqs_masked == Some(true) {
             Obstacle::ExceptionsMasked { cpu }
         } else if is_pending {
-            return pending.with_fact(Fact::Signaled(cpu));
+            return signals(Fact::Signaled(cpu));
         } else {
-            return pending.with_fact(Fact::WouldSignal(cpu));
+            return signals(Fact::WouldSignal(cpu));
         };
         pending.with_obstacle(obstacle)
     }

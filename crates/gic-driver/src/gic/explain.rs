@@ -29,6 +29,7 @@ impl<P: GicPlatform> Gic<P> {
             running: interface.running_priority(),
             highest_pending: interface.highest_pending(),
             irqs_masked: registers.irqs_masked(),
+            binary_point: registers.read(icc::BPR1).to_le_bytes()[0],
         };
         state.explain(cpu, interrupt, priority)
     }
@@ -68,7 +69,15 @@ impl<P: GicPlatform> Gic<P> {
         let Ok(interrupt) = self.wired(hwirq) else {
             return stopped(Obstacle::NoSuchInterrupt { interrupt: hwirq });
         };
+        let cpu = self.platform.cpu();
+        if interrupt.intid().is_private() && !self.is_on(cpu) {
+            return stopped(Obstacle::Offline { cpu });
+        }
         let state = explain_state(&interrupt, self.distributor.view());
+        if let Some(Obstacle::NotPending { .. }) = state.obstacle() {
+            let Some(other) = self.unclaimed_pending() else { return state };
+            return state.with_observation(Fact::OtherPending(other.hwirq()));
+        }
         state.and_then(|| {
             if IntId::from(hwirq).is_private() {
                 return self.explain_target(self.platform.cpu());
@@ -81,6 +90,17 @@ impl<P: GicPlatform> Gic<P> {
                 }
                 Ok(Route::AnyParticipating) | Err(_) => self.explain_forwarding(),
             }
+        })
+    }
+
+    /// Returns a pending SPI that no driver has claimed.
+    fn unclaimed_pending(&self) -> Option<IntId> {
+        let spis = (32..1020).map(IntId::new);
+        let is_pending =
+            |intid: &IntId| self.distributor.interrupt(*intid).is_ok_and(|spi| spi.is_pending());
+        spis.filter(is_pending).find(|intid| {
+            let is_claimed = self.claims.with(&*self.platform, |claims| claims.has(*intid));
+            !is_claimed
         })
     }
 

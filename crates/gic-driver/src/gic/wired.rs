@@ -2,7 +2,7 @@
 //! extended PPIs at the calling CPU's redistributor.
 
 use super::Gic;
-use crate::claims::{Moving, nth};
+use crate::claims::{Moving, PRIVATE, nth};
 use crate::{GicError, GicPlatform, Interrupt, Route};
 use core::num::NonZeroU16;
 use core::sync::atomic::Ordering;
@@ -46,7 +46,7 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
 
     fn set_target(&self, hwirq: HwIrq, cpu: Cpu) -> Result<(), MsiError> {
         if IntId::from(hwirq).is_private() {
-            return Err(MsiError::NotReachable(cpu, "each CPU has its own private interrupts"));
+            return Err(MsiError::NotReachable(cpu, PRIVATE));
         }
         let affinity =
             self.affinity(cpu).ok_or(MsiError::NotReachable(cpu, "the GIC does not know it"))?;
@@ -92,6 +92,10 @@ impl<P: GicPlatform> WiredParent for Gic<P> {
 
     fn is_pending(&self, hwirq: HwIrq) -> bool {
         self.wired(hwirq).is_ok_and(|interrupt| interrupt.is_pending())
+    }
+
+    fn has_private(&self, hwirq: HwIrq) -> bool {
+        IntId::from(hwirq).is_private() && self.wired(hwirq).is_ok()
     }
 
     fn explain(&self, hwirq: HwIrq) -> Explanation {
@@ -204,6 +208,7 @@ impl<P: GicPlatform> Gic<P> {
         let reason = match error {
             GicError::TimedOut { what, .. } => what,
             GicError::StillEnabled(_) => "the interrupt is enabled",
+            GicError::FixedTrigger(intid) if intid.is_private() => PRIVATE,
             GicError::FixedTrigger(_) => "the hardware fixes the trigger",
             _ => "refused",
         };

@@ -28,6 +28,8 @@ impl<P: Platform> GicV2<P> {
             running: interface.running_priority(),
             highest_pending: interface.highest_pending(),
             irqs_masked,
+            // In the Group 0 view, the register selects one bit more.
+            binary_point: self.interface.read(gicc::BPR).to_le_bytes()[0].saturating_add(1),
         };
         state.explain(cpu, interrupt, priority)
     }

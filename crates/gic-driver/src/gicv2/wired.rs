@@ -1,7 +1,7 @@
 //! Wired interrupts on a GICv2.
 
 use super::GicV2;
-use crate::claims::nth;
+use crate::claims::{PRIVATE, nth};
 use crate::{Interrupt, Mmio, MmioExt, Platform};
 use core::num::NonZeroU16;
 use gic_arch::{IntId, gicd};
@@ -36,7 +36,11 @@ impl<P: Platform> WiredParent for GicV2<P> {
             operation: "set trigger",
             device: None,
             event: None,
-            reason: "the interrupt is enabled, or the hardware fixes the trigger",
+            reason: if IntId::from(hwirq).is_private() {
+                PRIVATE
+            } else {
+                "the interrupt is enabled, or the hardware fixes the trigger"
+            },
         };
         let interrupt = self.wired(hwirq)?;
         interrupt.set_trigger(&self.platform, trigger).map_err(|_| MsiError::Controller(fault))
@@ -44,7 +48,7 @@ impl<P: Platform> WiredParent for GicV2<P> {
 
     fn set_target(&self, hwirq: HwIrq, cpu: Cpu) -> Result<(), MsiError> {
         if IntId::from(hwirq).is_private() {
-            return Err(MsiError::NotReachable(cpu, "each CPU has its own private interrupts"));
+            return Err(MsiError::NotReachable(cpu, PRIVATE));
         }
         self.wired(hwirq)?;
         let target = self.target_of(cpu).ok_or(MsiError::NotReachable(cpu, "it is off"))?;
@@ -83,6 +87,10 @@ impl<P: Platform> WiredParent for GicV2<P> {
 
     fn is_pending(&self, hwirq: HwIrq) -> bool {
         self.wired(hwirq).is_ok_and(|interrupt| interrupt.is_pending())
+    }
+
+    fn has_private(&self, hwirq: HwIrq) -> bool {
+        IntId::from(hwirq).is_private() && self.wired(hwirq).is_ok()
     }
 
     fn explain(&self, hwirq: HwIrq) -> Explanation {

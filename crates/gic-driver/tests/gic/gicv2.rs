@@ -120,7 +120,7 @@ fn an_sgi_names_interfaces_and_not_cpus() {
     gic.send_to_others(SgiId::new(5).unwrap());
     assert_eq!(
         gic.send(SgiId::new(3).unwrap(), Cpu::new(2)),
-        Err(GicError::UnknownCpu(Cpu::new(2))),
+        Err(GicError::CpuOff(Cpu::new(2))),
         "CPU 2 is off"
     );
     let sent =

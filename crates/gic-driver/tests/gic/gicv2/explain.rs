@@ -44,6 +44,15 @@ fn the_state_of_an_spi_is_explained() {
     assert_eq!(explain(interrupt).obstacle(), Some(Obstacle::NoSuchInterrupt { interrupt }));
 }
 
+#[test]
+fn sgis_and_ppis_are_private() {
+    let (_, gic) = pending();
+    assert!((0..32).all(|number| gic.has_private(hwirq(number))));
+    for number in [32, SPI, 1019, 1020, 1023, 1056, 4096, 8192, u32::MAX] {
+        assert!(!gic.has_private(hwirq(number)), "{number}");
+    }
+}
+
 /// A private interrupt targets the calling CPU, so the explanation can continue at this CPU's
 /// interface.
 #[test]
