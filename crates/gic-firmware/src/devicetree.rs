@@ -67,7 +67,7 @@ use tree::{NodeRef, Tree};
 /// # Ok::<(), devicetree::DtbError>(())
 /// ```
 pub fn parse(blob: &[u8]) -> Result<Description, DtbError> {
-    let tree = Tree::unfold(blob::open(blob)?);
+    let tree = Tree::read(blob)?;
     let mut findings = FindingList::default();
     for node in tree.repeated_phandles() {
         let message = "an earlier node has the same phandle";

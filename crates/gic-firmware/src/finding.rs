@@ -229,6 +229,9 @@ rules! {
     OldRevision "old-revision" Note
         "A table or an IORT node states a field that its revision does not have."
         "Raise the revision to the one that introduced the field.";
+    UnusedField "unused-field" Note
+        "A field or structure of an ACPI table contradicts itself or is empty: it has no effect."
+        "Complete it, or leave it out.";
     GicdVersion "gicd-version" Error
         "The GIC version of a GICD contradicts the other structures of the MADT."
         "Redistributors and ITSes belong to a GICv3 or later, CPU interfaces at an address to a \
@@ -379,6 +382,9 @@ rules! {
     AddressSizeLimit "address-size-limit" Error
         "A device cannot address the doorbell with its address bits."
         "Correct the memory address size limit, or put an SMMU between them.";
+    DoorbellOutsideDmaRanges "doorbell-outside-dma-ranges" Warning
+        "No `dma-ranges` of a PCI host contains the doorbell that its functions write to."
+        "Add an entry that contains the doorbell.";
     ItsWithoutLpis "its-without-lpis" Error
         "The machine has an ITS, but its registers report no physical LPIs."
         "Disable the ITS in the description, or build the GIC with LPIs.";

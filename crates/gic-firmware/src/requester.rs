@@ -29,6 +29,9 @@ pub struct PciHost {
     /// where the windows are resources of the bridge in AML (`_CRS`), which the kernel's
     /// interpreter must evaluate.
     pub windows: Vec<Fact<PciWindow>>,
+    /// Windows through which the functions reach memory and doorbells (`dma-ranges`). Empty if
+    /// firmware states no limit, as under ACPI, where the windows are in AML (`_DMA`).
+    pub dma_windows: Vec<Fact<PciWindow>>,
     /// PCI domain (segment), if firmware numbers it.
     pub segment: Option<Fact<u32>>,
     /// MSI controllers that receive the functions' messages.
@@ -59,6 +62,7 @@ impl PciHost {
             config: Some(Fact::stated(ConfigAccess::Ecam(ecam))),
             buses: Fact::stated(BusRange::of_ecam(ecam)),
             windows: Vec::new(),
+            dma_windows: Vec::new(),
             segment: None,
             msi,
             own_controller: None,

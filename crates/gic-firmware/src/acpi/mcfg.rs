@@ -25,6 +25,11 @@ impl<'a> Mcfg<'a> {
         self.0
     }
 
+    /// Returns the windows that describe configuration space. Errors are skipped.
+    pub(super) fn used(self) -> impl Iterator<Item = Allocation> {
+        self.allocations().filter_map(Result::ok).filter(Allocation::is_used)
+    }
+
     /// Returns the windows in order. A truncated last window is an error.
     pub fn allocations(self) -> impl Iterator<Item = Result<Allocation, TableError>> {
         let bytes = self.0.bytes().get(FIRST_ALLOCATION..).unwrap_or_default();
@@ -52,6 +57,12 @@ pub struct Allocation {
 }
 
 impl Allocation {
+    /// Returns `false` if all fields are zero: firmware for a variable number of hosts leaves such
+    /// allocations behind.
+    pub(super) const fn is_used(&self) -> bool {
+        self.base != 0 || self.segment != 0 || self.first_bus != 0 || self.last_bus != 0
+    }
+
     fn read(offset: usize, fields: Fields<'_>) -> Option<Self> {
         fields.slice(0, ALLOCATION_BYTES)?;
         Some(Self {

@@ -59,6 +59,9 @@ impl Requesters {
         let mut seen = BTreeSet::new();
         for allocation in tables.mcfg.into_iter().flat_map(Mcfg::allocations) {
             let Some(allocation) = sound(allocation, reader.findings) else { continue };
+            if !allocation.is_used() {
+                continue; // The checks report these.
+            }
             let segment = u32::from(allocation.segment);
             seen.insert(segment);
             hosts.extend(reader.allocated(allocation, complexes.get(&segment).copied()));
@@ -210,6 +213,7 @@ impl Reader<'_, '_> {
             config: None,
             buses: Fact::new(BusRange::ALL, segment.origin.clone()),
             windows: Vec::new(),
+            dma_windows: Vec::new(),
             segment: Some(segment),
             msi,
             own_controller: None,

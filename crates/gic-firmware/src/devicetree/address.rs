@@ -104,13 +104,14 @@ pub(super) fn to_cpu(node: NodeRef<'_, '_>, address: u128) -> Result<u64, String
     u64::try_from(address).map_err(|_| format!("address {address:#x} has more than 64 bits"))
 }
 
-/// Returns the `ranges` entries of `bus` as (bus address, parent address, size). Bus addresses must
-/// have `cells` cells. `None` if the property is absent or malformed.
+/// Returns the entries of `ranges` or `dma-ranges` of `bus` as (bus address, parent address, size).
+/// Bus addresses must have `cells` cells. `None` if the property is absent or malformed.
 pub(super) fn range_entries<'a>(
     bus: NodeRef<'_, 'a>,
+    property: &str,
     cells: usize,
 ) -> Option<impl Iterator<Item = [u128; 3]> + use<'a>> {
-    let ranges = bus.property("ranges")?;
+    let ranges = bus.property(property)?;
     let (child, parent) = (Shape::of(bus).ok()?, Shape::of(bus.parent()?).ok()?);
     let fields = [child.address, parent.address, child.size];
     if child.address == cells { entries(ranges, fields) } else { None }

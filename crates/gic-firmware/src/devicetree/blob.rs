@@ -1,16 +1,13 @@
-//! Validates the structure of a blob (Devicetree Specification §5). A blob must pass before its
-//! nodes are walked.
+//! Reads the nodes of a blob and validates its structure on the way (Devicetree Specification §5).
 //!
-//! `dtoolkit` also checks blobs, but refuses node and property names longer than the
-//! specification's 31 characters. More than half of Linux's own arm64 devicetrees have such names
-//! (e.g. `snps,dis-tx-ipgap-linecheck-quirk`). So we use the unchecked walk of `dtoolkit`, and this
-//! module checks everything that the walk relies on. This module also limits the depth of the tree
-//! and the lengths of names and paths. Without these limits, time and memory wouldn't be
-//! proportional to the size of the blob, because finding a child means skipping over its siblings'
-//! subtrees, and every fact carries a path.
+//! The specification limits names to 31 characters, but more than half of Linux's own arm64
+//! devicetrees have longer ones (e.g. `snps,dis-tx-ipgap-linecheck-quirk`), so names are limited to
+//! [`MAX_NAME`] instead. The depth of the tree and the length of paths are limited as well. Without
+//! these limits, time and memory wouldn't be proportional to the size of the blob, because every
+//! fact carries a path.
 
 use super::error::{DtbError, DtbErrorKind};
-use dtoolkit::fdt::Fdt;
+use alloc::vec::Vec;
 
 /// Maximum depth of nested nodes, including the root. Linux has the same limit.
 pub const MAX_DEPTH: usize = 64;
@@ -29,20 +26,36 @@ const PROP: u32 = 3;
 const NOP: u32 = 4;
 const END: u32 = 9;
 
-/// Returns the devicetree in `input` after validation, so that it is safe to walk. Bytes that
-/// follow the devicetree are ignored.
-pub(super) fn open(input: &[u8]) -> Result<Fdt<'_>, DtbError> {
+/// A node of a blob.
+pub(super) struct BlobNode<'a> {
+    /// Index of the parent, which precedes the node.
+    pub(super) parent: Option<usize>,
+    pub(super) name: &'a str,
+    /// Properties in the blob's order.
+    pub(super) properties: Vec<Property<'a>>,
+}
+
+/// A property of a node.
+#[derive(Clone, Copy)]
+pub(super) struct Property<'a> {
+    pub(super) name: &'a str,
+    pub(super) value: &'a [u8],
+}
+
+/// Returns the nodes of the devicetree in `input`, in its order. Bytes that follow the devicetree
+/// are ignored.
+pub(super) fn nodes(input: &[u8]) -> Result<Vec<BlobNode<'_>>, DtbError> {
     let header = Header::read(input)?;
     let blob = input.get(..header.total).ok_or(DtbErrorKind::NoHeader.at(0))?;
-    Skeleton {
+    let mut walk = Walk {
         blob,
         strings: header.strings,
         end: header.structure.1,
-        depth: 0,
-        path: [0; MAX_DEPTH],
-    }
-    .check(header.structure.0)?;
-    Ok(Fdt::new_unchecked(blob))
+        open: Vec::new(),
+        nodes: Vec::new(),
+    };
+    walk.run(header.structure.0)?;
+    Ok(walk.nodes)
 }
 
 /// The required fields of the header, with byte ranges as (start, end).
@@ -85,18 +98,18 @@ impl Header {
 }
 
 /// A walk over the structure block, token by token.
-struct Skeleton<'a> {
+struct Walk<'a> {
     blob: &'a [u8],
     strings: (usize, usize),
     /// End of the structure block.
     end: usize,
-    depth: usize,
-    /// Length of the path of each open node, starting with the root.
-    path: [usize; MAX_DEPTH],
+    /// Each open node's index and the length of its path, starting with the root.
+    open: Vec<(usize, usize)>,
+    nodes: Vec<BlobNode<'a>>,
 }
 
-impl<'a> Skeleton<'a> {
-    fn check(&mut self, start: usize) -> Result<(), DtbError> {
+impl<'a> Walk<'a> {
+    fn run(&mut self, start: usize) -> Result<(), DtbError> {
         let mut offset = start;
         // Properties must precede subnodes, and both must be inside a node.
         let mut properties_may_follow = false;
@@ -104,16 +117,16 @@ impl<'a> Skeleton<'a> {
             let token = self.token(offset)?;
             let after = offset + TOKEN_BYTES;
             offset = match token {
-                NOP if self.depth > 0 => after,
+                NOP if !self.open.is_empty() => after,
                 BEGIN_NODE => {
                     properties_may_follow = true;
                     self.open_node(after)?
                 }
                 PROP if properties_may_follow => self.property(offset)?,
-                END_NODE if self.depth > 0 => {
+                END_NODE if !self.open.is_empty() => {
                     properties_may_follow = false;
-                    self.depth -= 1;
-                    if self.depth == 0 {
+                    self.open.pop();
+                    if self.open.is_empty() {
                         return self.ends_at(after);
                     }
                     after
@@ -134,35 +147,43 @@ impl<'a> Skeleton<'a> {
         }
     }
 
-    /// Checks a node's name at `offset`; returns the offset of the next token.
+    /// Adds the node whose name is at `offset`; returns the offset of the next token.
     fn open_node(&mut self, offset: usize) -> Result<usize, DtbError> {
         let name = self.name(offset, self.end)?;
-        if (self.depth == 0) != name.is_empty() || name.contains('/') {
+        if self.open.is_empty() != name.is_empty() || name.contains('/') {
             return Err(DtbErrorKind::Name.at(offset));
         }
-        let parent =
-            self.depth.checked_sub(1).and_then(|depth| self.path.get(depth)).copied().unwrap_or(0);
-        let path = parent + 1 + name.len();
+        let parent = self.open.last().copied();
+        let path = parent.map_or(0, |(_, path)| path) + 1 + name.len();
         if path > MAX_PATH {
             return Err(DtbErrorKind::Path.at(offset));
         }
-        *self.path.get_mut(self.depth).ok_or(DtbErrorKind::Depth.at(offset))? = path;
-        self.depth += 1;
+        if self.open.len() == MAX_DEPTH {
+            return Err(DtbErrorKind::Depth.at(offset));
+        }
+        self.open.push((self.nodes.len(), path));
+        let parent = parent.map(|(index, _)| index);
+        self.nodes.push(BlobNode { parent, name, properties: Vec::new() });
         Ok((offset + name.len() + 1).next_multiple_of(TOKEN_BYTES))
     }
 
-    /// Checks the property whose token is at `offset`; returns the offset of the next token.
-    fn property(&self, offset: usize) -> Result<usize, DtbError> {
+    /// Adds the property whose token is at `offset`; returns the offset of the next token.
+    fn property(&mut self, offset: usize) -> Result<usize, DtbError> {
         let ends = DtbErrorKind::Ends.at(offset);
         let length = cell(self.blob, offset + 4).ok_or(ends)?;
         let name = cell(self.blob, offset + 8).ok_or(ends)?;
-        let value = offset + 12;
-        let end = value.checked_add(index(length)).filter(|&end| end <= self.end);
-        let end = end.ok_or(DtbErrorKind::Property(length).at(offset))?;
+        let start = offset + 12;
+        let end = start.checked_add(index(length)).filter(|&end| end <= self.end);
+        let value = end.and_then(|end| self.blob.get(start..end));
+        let value = value.ok_or(DtbErrorKind::Property(length).at(offset))?;
         let name =
             self.strings.0.checked_add(index(name)).ok_or(DtbErrorKind::Name.at(offset + 8))?;
-        self.name(name, self.strings.1)?;
-        Ok(end.next_multiple_of(TOKEN_BYTES))
+        let name = self.name(name, self.strings.1)?;
+        // Properties precede subnodes, so they belong to the last node.
+        if let Some(node) = self.nodes.last_mut() {
+            node.properties.push(Property { name, value });
+        }
+        Ok((start + value.len()).next_multiple_of(TOKEN_BYTES))
     }
 
     /// Returns the name at `offset`, which must end before `limit`.

@@ -1,6 +1,5 @@
 //! Reads the sockets and clusters that contain the CPUs (Linux binding `cpu/cpu-topology.txt`).
 
-use super::blob;
 use super::error::DtbError;
 use super::tree::{NodeRef, Tree};
 use crate::origin::NodeId;
@@ -16,7 +15,7 @@ use alloc::vec::Vec;
 ///
 /// Returns an error if `input` is not a valid devicetree.
 pub fn cpu_clusters(input: &[u8]) -> Result<BTreeMap<NodeId, Vec<String>>, DtbError> {
-    let tree = Tree::unfold(blob::open(input)?);
+    let tree = Tree::read(input)?;
     let entries = tree.nodes().filter_map(|entry| {
         let cpu = tree.by_phandle(entry.number("cpu")?)?;
         Some((cpu.id(), clusters(entry)?))

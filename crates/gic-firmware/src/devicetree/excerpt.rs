@@ -1,7 +1,6 @@
 //! Renders nodes as devicetree source, so that a message can show the property that it refers to.
 
 use super::address::cells;
-use super::blob;
 use super::error::DtbError;
 use super::tree::{NodeRef, Tree};
 use crate::excerpt::Excerpt;
@@ -10,7 +9,6 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use dtoolkit::Property as _;
 
 /// Maximum number of cells or bytes shown per value.
 const MAX_SHOWN: usize = 24;
@@ -26,7 +24,7 @@ pub fn excerpts(
     input: &[u8],
     paths: &BTreeSet<&str>,
 ) -> Result<BTreeMap<NodeId, Excerpt>, DtbError> {
-    let tree = Tree::unfold(blob::open(input)?);
+    let tree = Tree::read(input)?;
     let wanted = tree.nodes().filter(|node| paths.contains(&*node.path()));
     Ok(wanted.map(|node| (node.id(), excerpt_of(node))).collect())
 }
@@ -38,14 +36,13 @@ fn excerpt_of(node: NodeRef<'_, '_>) -> Excerpt {
     for property in node.properties() {
         text.push_str("    ");
         let start = text.len();
-        text.push_str(property.name());
-        let value: &[u8] = property.value_as().unwrap_or_default();
-        if !value.is_empty() {
+        text.push_str(property.name);
+        if !property.value.is_empty() {
             text.push_str(" = ");
-            text.push_str(&spelled(property.name(), value));
+            text.push_str(&spelled(property.name, property.value));
         }
         text.push(';');
-        properties.push((property.name().to_string(), start..text.len()));
+        properties.push((property.name.to_string(), start..text.len()));
         text.push('\n');
     }
     text.push('}');

@@ -62,9 +62,14 @@ fn silent(smmu: NodeRef<'_, '_>, findings: &mut FindingList) {
     }
 }
 
-/// Reports a controller that seems to be a GIC, if the tree has no GIC that drivers recognize.
-/// (GICv5 is a different architecture.)
+/// Reports a GICv5, whose nodes (binding `arm,gic-v5.yaml`) describe another architecture, or a
+/// controller that seems to be a GIC, if the tree has no GIC that drivers recognize.
 fn unknown(tree: &Tree<'_>, findings: &mut FindingList) {
+    let is_v5 = |node: &NodeRef<'_, '_>| node.is_compatible(&["arm,gic-v5"]);
+    if let Some(node) = tree.nodes().find(|node| is_v5(node) && node.status().is_enabled()) {
+        let message = "the machine has a GICv5";
+        return findings.add(Rule::OtherGicVersion, node.origin("compatible"), message);
+    }
     let is_meant = |name: &str| name.contains("gic") && !name.contains("gic-v5");
     let meant = tree.nodes().filter(|node| node.has(CONTROLLER) && node.has(CELLS));
     for node in meant.filter(|node| node.status().is_enabled()) {

@@ -107,6 +107,7 @@ impl<'t, 'a> Reader<'t, 'a, '_> {
             buses: self.buses(node, config.as_ref()),
             config,
             windows: windows::read(node),
+            dma_windows: windows::read_dma(node),
             segment: node
                 .number("linux,pci-domain")
                 .map(|segment| Fact::new(segment, node.origin("linux,pci-domain"))),

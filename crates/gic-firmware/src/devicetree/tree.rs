@@ -1,6 +1,8 @@
 //! Unfolds the tree into an arena, which adds the parents, phandles and paths that a flat blob
 //! lacks.
 
+use super::blob::{self, BlobNode, Property};
+use super::error::DtbError;
 use crate::origin::{Fact, NodeId, Origin};
 use crate::status::Status;
 use alloc::collections::BTreeMap;
@@ -9,8 +11,6 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::{Cell, OnceCell};
-use dtoolkit::fdt::{Fdt, FdtNode, FdtProperty};
-use dtoolkit::{FdtStringListIterator, Node as _, Property as _};
 
 /// All nodes, each after its parent and after the earlier children of its parent.
 pub(super) struct Tree<'a> {
@@ -31,7 +31,7 @@ struct Node<'a> {
     name: &'a str,
     /// Properties sorted by name. If several properties have the same name, only the first one is
     /// used.
-    properties: Vec<FdtProperty<'a>>,
+    properties: Vec<Property<'a>>,
     /// Number of cells in the addresses and sizes of the node's children, inherited from the parent
     /// if the node does not set it.
     child_cells: ChildCells,
@@ -48,30 +48,22 @@ pub(super) struct ChildCells {
 }
 
 impl<'a> Tree<'a> {
-    /// Unfolds `fdt`, which must have passed [`open`](super::blob::open).
-    pub(super) fn unfold(fdt: Fdt<'a>) -> Self {
+    /// Reads the tree of a blob.
+    pub(super) fn read(input: &'a [u8]) -> Result<Self, DtbError> {
         let mut tree = Self {
             nodes: Vec::new(),
             phandles: BTreeMap::new(),
             repeated_phandles: Vec::new(),
             budget: Cell::new(RANGE_STEPS),
         };
-        let root = fdt.root();
-        let mut open = alloc::vec![(tree.add(&root, None), root.children())];
-        while let Some((parent, children)) = open.last_mut() {
-            let parent = *parent;
-            match children.next() {
-                Some(child) => open.push((tree.add(&child, Some(parent)), child.children())),
-                None => drop(open.pop()),
-            }
-        }
-        tree
+        blob::nodes(input)?.into_iter().for_each(|node| tree.add(node));
+        Ok(tree)
     }
 
-    fn add(&mut self, node: &FdtNode<'a>, parent: Option<usize>) -> usize {
+    fn add(&mut self, node: BlobNode<'a>) {
+        let BlobNode { parent, name, mut properties } = node;
         let index = self.nodes.len();
-        let mut properties: Vec<_> = node.properties().collect();
-        properties.sort_by(|one, other| one.name().cmp(other.name()));
+        properties.sort_by_key(|property| property.name);
         let above = parent.and_then(|parent| self.nodes.get(parent));
         // As in Linux, use the nearest ancestor's number, or else one cell. (The specification
         // forbids inheritance and defaults to two address cells, but no real tree relies on these
@@ -80,7 +72,7 @@ impl<'a> Tree<'a> {
         let disabled_above = above.and_then(|above| above.disabled_by);
         self.nodes.push(Node {
             parent,
-            name: node.name(),
+            name,
             properties,
             child_cells: inherited,
             disabled_by: disabled_above,
@@ -105,7 +97,6 @@ impl<'a> Tree<'a> {
                 Entry::Occupied(_) => self.repeated_phandles.push(index),
             }
         }
-        index
     }
 
     pub(super) fn nodes(&self) -> impl Iterator<Item = NodeRef<'_, 'a>> {
@@ -153,12 +144,12 @@ impl<'t, 'a> NodeRef<'t, 'a> {
 
     pub(super) fn property(self, name: &str) -> Option<&'a [u8]> {
         let properties = &self.node().properties;
-        let place = properties.partition_point(|property| property.name() < name);
-        properties.get(place).filter(|property| property.name() == name)?.value_as().ok()
+        let place = properties.partition_point(|property| property.name < name);
+        Some(properties.get(place).filter(|property| property.name == name)?.value)
     }
 
     /// Returns all properties, sorted by name.
-    pub(super) fn properties(self) -> &'t [FdtProperty<'a>] {
+    pub(super) fn properties(self) -> &'t [Property<'a>] {
         &self.node().properties
     }
 
@@ -186,7 +177,8 @@ impl<'t, 'a> NodeRef<'t, 'a> {
     }
 
     pub(super) fn is_compatible(self, with: &[&str]) -> bool {
-        self.strings("compatible").any(|name| with.contains(&name))
+        let names = self.property("compatible").unwrap_or_default();
+        terminated(names).any(|name| with.iter().any(|one| one.as_bytes() == name))
     }
 
     /// Returns the status, disabled if the node or an ancestor is. If the node is disabled, the
@@ -240,6 +232,11 @@ impl<'t, 'a> NodeRef<'t, 'a> {
 
 /// Returns the strings of a string list, up to the first that is not terminated or not UTF-8.
 fn strings(value: &[u8]) -> impl Iterator<Item = &str> {
-    use dtoolkit::FromPropertyValue as _;
-    FdtStringListIterator::from_property_value(value).into_iter().flatten()
+    terminated(value).map_while(|bytes| core::str::from_utf8(bytes).ok())
+}
+
+/// Returns the strings of a string list that end with a zero, without it.
+fn terminated(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let all = value.split_inclusive(|&byte| byte == 0);
+    all.filter_map(|string| string.strip_suffix(&[0]))
 }

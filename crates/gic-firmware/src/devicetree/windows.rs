@@ -1,5 +1,5 @@
-//! Reads the windows of a PCI host bridge from its `ranges` (IEEE 1275 PCI binding §2.1.4.1 and
-//! §2.2.1.1).
+//! Reads the windows of a PCI host bridge from its `ranges` and `dma-ranges` (IEEE 1275 PCI binding
+//! §2.1.4.1 and §2.2.1.1; Devicetree Specification §2.3.9).
 
 use super::address::{range_entries, to_cpu};
 use super::tree::NodeRef;
@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 use msi_types::pci::{PciSpace, PciWindow};
 
 const RANGES: &str = "ranges";
+const DMA_RANGES: &str = "dma-ranges";
 /// Number of cells of a PCI address: space and flags, then 64 bits of address.
 const PCI_CELLS: usize = 3;
 
@@ -22,7 +23,27 @@ const MEMORY_64: u32 = 3 << 24;
 /// Returns the windows of `host`, in the property's order. Omits entries without a CPU address, and
 /// entries for configuration space.
 pub(super) fn read(host: NodeRef<'_, '_>) -> Vec<Fact<PciWindow>> {
-    let Some(entries) = range_entries(host, PCI_CELLS) else { return Vec::new() };
+    entries(host, RANGES, |parent| to_cpu(host, parent).ok())
+}
+
+/// Returns the windows through which the functions behind `host` reach memory and doorbells. The
+/// list is empty if firmware states no limit, or if a bus above translates the addresses further.
+pub(super) fn read_dma(host: NodeRef<'_, '_>) -> Vec<Fact<PciWindow>> {
+    let translates =
+        |bus: NodeRef<'_, '_>| bus.property(DMA_RANGES).is_some_and(|at| !at.is_empty());
+    if host.upwards().skip(1).any(translates) {
+        return Vec::new();
+    }
+    entries(host, DMA_RANGES, |parent| u64::try_from(parent).ok())
+}
+
+/// Reads a property of windows, whose parent addresses `cpu` translates.
+fn entries(
+    host: NodeRef<'_, '_>,
+    property: &'static str,
+    cpu: impl Fn(u128) -> Option<u64>,
+) -> Vec<Fact<PciWindow>> {
+    let Some(entries) = range_entries(host, property, PCI_CELLS) else { return Vec::new() };
     let windows = entries.filter_map(|[child, parent, size]| {
         let (flags, bus_base) = split(child)?;
         let space = match flags & SPACE {
@@ -31,12 +52,12 @@ pub(super) fn read(host: NodeRef<'_, '_>) -> Vec<Fact<PciWindow>> {
             MEMORY_64 => PciSpace::Memory64,
             _ => return None,
         };
-        let cpu = Region::new(to_cpu(host, parent).ok()?, u64::try_from(size).ok()?)?;
+        let cpu = Region::new(cpu(parent)?, u64::try_from(size).ok()?)?;
         let window = PciWindow::new(space, cpu, bus_base)?;
         let prefetchable = flags & PREFETCHABLE != 0;
         Some(if prefetchable { window.prefetchable() } else { window })
     });
-    windows.map(|window| Fact::new(window, host.origin(RANGES))).collect()
+    windows.map(|window| Fact::new(window, host.origin(property))).collect()
 }
 
 /// Returns the first cell of a PCI address, and the address itself.
@@ -45,7 +66,8 @@ fn split(address: u128) -> Option<(u32, u64)> {
     Some((flags, u64::try_from(address & u128::from(u64::MAX)).ok()?))
 }
 
-/// Returns the cells of `ranges` for these windows. Each CPU address and each size has two cells.
+/// Returns the cells of `ranges` or `dma-ranges` for these windows. Each CPU address and each size
+/// has two cells.
 #[cfg(feature = "write")]
 pub(super) fn ranges(windows: &[Fact<PciWindow>]) -> Vec<u32> {
     let entry = |window: &Fact<PciWindow>| {

@@ -26,7 +26,8 @@ const TIMERS: &[&str] = &["arm,armv8-timer", "arm,armv7-timer", "arm,cortex-a15-
 const CPU_PARTS: &[&str] =
     &["arm,statistical-profiling-extension-v1", "arm,trace-buffer-extension"];
 /// Substrings of the compatible strings of nodes that may use PPIs although they have registers.
-const PRIVATE: &[&str] = &["timer", "twd", "pmu", "-pic", "xen"];
+/// Samsung's multi-core timer (binding `samsung,exynos4210-mct.yaml`) is called `mct`.
+const PRIVATE: &[&str] = &["timer", "twd", "pmu", "-pic", "-mct", "xen"];
 
 /// Use of an interrupt by a node.
 #[derive(Clone, Copy)]

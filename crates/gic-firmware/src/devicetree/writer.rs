@@ -345,6 +345,9 @@ impl Writer<'_> {
         if !host.windows.is_empty() {
             set(node, "ranges", windows::ranges(&host.windows));
         }
+        if !host.dma_windows.is_empty() {
+            set(node, "dma-ranges", windows::ranges(&host.dma_windows));
+        }
         if let Some(segment) = &host.segment {
             set(node, "linux,pci-domain", segment.value);
         }

@@ -29,7 +29,9 @@ pub(super) fn check(description: &Description, findings: &mut FindingList) {
     let claims = claims(description);
     shared_ids(description, &claims, findings);
     pre_its(description, &claims, findings);
-    address_limits(description, findings);
+    let doorbells = highest_doorbells(description);
+    address_limits(description, &doorbells, findings);
+    dma_windows(description, &doorbells, findings);
 }
 
 fn check_host(description: &Description, host: &PciHost, findings: &mut FindingList) {
@@ -193,7 +195,9 @@ fn aliased_buses(description: &Description, host: &PciHost, findings: &mut Findi
     findings.add(Rule::SharedDeviceId, mask.origin.clone(), message);
 }
 
-/// Reports an `iommu-map` that covers whole buses, but not all buses of the host.
+/// Reports an IOMMU map that covers whole buses, but not all buses of the host. In an IORT, one
+/// list of mappings leads some buses to an SMMU and others to an ITS: the latter bypass the SMMU
+/// on purpose.
 fn unprotected_buses(host: &PciHost, findings: &mut FindingList) {
     let map = &host.iommu.map;
     let (None, Some(entry)) = (&host.iommu.mask, map.first()) else { return };
@@ -201,11 +205,12 @@ fn unprotected_buses(host: &PciHost, findings: &mut FindingList) {
     if map.iter().any(|entry| entry.length == 0) || !map.iter().any(|entry| is_whole(&entry)) {
         return;
     }
-    let ranges = map.iter().map(|entry| {
-        let first = u64::from(entry.rid_base.get());
-        (first, first + u64::from(entry.length))
-    });
-    let ranges: Vec<_> = ranges.collect();
+    let range = |first: u32, length: u32| (u64::from(first), u64::from(first) + u64::from(length));
+    let translated = map.iter().map(|entry| range(entry.rid_base.get(), entry.length));
+    let same_list = |one: &&Fact<MapEntry>| one.origin.item() == entry.origin.item();
+    let direct = host.msi.map.iter().flatten().filter(same_list);
+    let direct = direct.map(|entry| range(entry.rid_base.get(), entry.length));
+    let ranges: Vec<_> = translated.chain(direct).collect();
     let is_covered = |bus: &u8| {
         let first = u64::from(*bus) << 8;
         ranges.iter().any(|(from, to)| *from < first + 0x100 && first < *to)
@@ -288,16 +293,38 @@ fn pre_its(description: &Description, claims: &[Claim<'_>], findings: &mut Findi
     }
 }
 
+/// Returns the highest doorbell of each controller. Direct LPI has one for each CPU.
+fn highest_doorbells(description: &Description) -> Vec<Option<u64>> {
+    let highest = |controller| description.doorbells(controller).into_iter().max();
+    description.controllers.iter().map(highest).collect()
+}
+
+/// Reports hosts whose functions cannot reach a doorbell, because none of the host's windows to
+/// memory contains it. An IOMMU translates the address before the window does.
+fn dma_windows(description: &Description, doorbells: &[Option<u64>], findings: &mut FindingList) {
+    for host in description.hosts.iter().filter(|host| host.status.is_enabled()) {
+        let Some(window) = host.dma_windows.first() else { continue };
+        let is_inside =
+            |doorbell: u64| host.dma_windows.iter().any(|window| window.cpu().contains(doorbell));
+        let outside = description.host_spans(host).into_iter().find_map(|span| {
+            let index = span.controller.get();
+            let doorbell = doorbells.get(index).copied().flatten()?;
+            let passes_iommu = host.iommu.stream(span.rid_base).is_some();
+            (!passes_iommu && !is_inside(doorbell)).then_some((index, doorbell))
+        });
+        if let Some((index, doorbell)) = outside {
+            let to = description.controllers.get(index).map(|one| one.id.as_str());
+            let message = format!(
+                "no window contains the doorbell {doorbell:#x} of {}",
+                to.unwrap_or_default()
+            );
+            findings.add(Rule::DoorbellOutsideDmaRanges, window.origin.clone(), message);
+        }
+    }
+}
+
 /// Compares the doorbells with the address bits of requesters that aren't behind an IOMMU.
-fn address_limits(description: &Description, findings: &mut FindingList) {
-    let highest: Vec<Option<u64>> = description
-        .controllers
-        .iter()
-        .map(|controller| {
-            // Direct LPI has one doorbell per CPU.
-            description.doorbells(controller).into_iter().max()
-        })
-        .collect();
+fn address_limits(description: &Description, highest: &[Option<u64>], findings: &mut FindingList) {
     let mut judge = |bits: &Fact<u8>, index: usize, origin: &Origin| {
         let doorbell = highest.get(index).copied().flatten();
         let limit = 1u64.checked_shl(bits.value.into());

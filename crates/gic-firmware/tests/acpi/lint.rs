@@ -101,6 +101,12 @@ fn shortened(by: u32) -> TableBlobs {
     changed(sound(), 0, 4, &length.to_le_bytes())
 }
 
+fn with_allocation_of_zeros() -> TableBlobs {
+    let mut tables = sound();
+    tables[1] = mcfg(&[(0x40_1000_0000, 0, 0, 0xff), (0, 0, 0, 0)]);
+    tables
+}
+
 fn counted(nodes: u32) -> TableBlobs {
     changed(sound(), 2, 36, &nodes.to_le_bytes())
 }
@@ -179,6 +185,7 @@ fn cases() -> Vec<(Rule, TableBlobs, TableBlobs)> {
         (Rule::IortNodeCount, counted(1), counted(2)),
         (Rule::UnknownRevision, of_revision(40, 64), of_revision(3, 64)),
         (Rule::OldRevision, of_revision(0, 40), of_revision(1, 40)),
+        (Rule::UnusedField, with_allocation_of_zeros(), sound()),
         (Rule::GicdVersion, with_version(2), with_version(3)),
         (Rule::NoUsableCpu, with_flags(0), with_flags(1)),
         (Rule::GiccMismatch, maintained(25, 0), maintained(25, 25)),

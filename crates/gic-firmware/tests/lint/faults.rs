@@ -287,6 +287,43 @@ fn mistakes_in_wires_are_found() {
     ]);
 }
 
+/// A tree in the shape that QEMU 11.1 writes for `virt,gic-version=x-5`.
+#[test]
+fn a_gicv5_is_named() {
+    const TREE: &str = r#"/dts-v1/;
+/ {
+	#address-cells = <2>;
+	#size-cells = <2>;
+	interrupt-parent = <&gic>;
+	gic: interrupt-controller {
+		compatible = "arm,gic-v5";
+		interrupt-controller;
+		#interrupt-cells = <3>;
+		#address-cells = <2>;
+		#size-cells = <2>;
+		ranges;
+		irs@8000000 {
+			compatible = "arm,gic-v5-irs";
+			reg = <0x0 0x8000000 0x0 0x10000>;
+			reg-names = "ns-config";
+		};
+	};
+};"#;
+    let blob = dts::compile(&[TREE]);
+    let found = check(&devicetree::parse(&blob).expect("readable"), &KnownRegisters::default());
+    let rules: Vec<_> = found.iter().map(|finding| finding.rule.name()).collect();
+    assert_eq!(rules, ["other-gic-version"], "{found:#?}");
+}
+
+/// Each CPU has a part of these devices, whose registers are shared.
+#[test]
+fn private_interrupts_of_parts_of_cpus_are_right() {
+    for compatible in ["samsung,exynos4412-mct", "arm,cortex-a9-twd-timer", "qcom,kpss-timer"] {
+        let change = format!("&uart {{ compatible = \"{compatible}\"; interrupts = <1 1 4>; }};");
+        assert_eq!(findings(&change), [], "{compatible}");
+    }
+}
+
 /// Plants mistakes from public bug reports, each with its report.
 #[test]
 fn reported_mistakes_are_found() {

@@ -171,11 +171,16 @@ fn windows() -> impl Strategy<Value = Vec<Fact<PciWindow>>> {
 }
 
 fn hosts(controllers: &[Controller]) -> BoxedStrategy<Vec<PciHost>> {
-    let buses = (any::<[u8; 2]>(), windows());
+    let buses = (any::<[u8; 2]>(), windows(), windows());
     let parts = (regions(), any::<bool>(), buses, option::of(any::<u32>()), streams());
     let bridges = vec((any::<u8>(), routings(controllers)), 0..2);
     let host = (parts, routings(controllers), statuses(), bridges).prop_map(
-        |((window, is_ecam, (buses, windows), segment, iommu), msi, status, bridges)| {
+        |(
+            (window, is_ecam, (buses, windows, dma_windows), segment, iommu),
+            msi,
+            status,
+            bridges,
+        )| {
             // A node below a disabled node must be disabled too.
             let bridges = bridges.into_iter().filter(|(_, msi)| msi.map.is_some());
             let bridge = |(function, msi): (u8, _)| PciBridge {
@@ -197,6 +202,7 @@ fn hosts(controllers: &[Controller]) -> BoxedStrategy<Vec<PciHost>> {
                     last: buses[0].max(buses[1]),
                 }),
                 windows,
+                dma_windows,
                 segment: segment.map(Fact::stated),
                 bridges,
                 iommu,

@@ -85,10 +85,21 @@ fn base(name: &str, node: IortNode<'_>, base: u64, findings: &mut FindingList) {
     address(name, base, origin(Signature::IORT, node.offset, "base address"), findings);
 }
 
-/// Reports mappings that overlap the fields of their node.
+/// Reports a node that ends before its fields do, and mappings that overlap the fields.
 fn layout(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
     let kind = bytes.u8(0).unwrap_or_default();
     let Some((size, _)) = node_layout(kind, node.revision) else { return };
+    if bytes.0.len() < size {
+        let message = format!(
+            "{} has {} bytes, but the fields of revision {} have {size}",
+            node_name(node),
+            bytes.0.len(),
+            node.revision
+        );
+        let place = origin(Signature::IORT, node.offset, "length");
+        findings.add(Rule::MalformedTable, place, message);
+        return;
+    }
     let first = node.mappings().next().map(|mapping| mapping.offset.saturating_sub(node.offset));
     if let Some(first) = first.filter(|&first| first < size) {
         let message = format!(
@@ -100,7 +111,8 @@ fn layout(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
     }
 }
 
-/// Reports a node that has room for more mappings than it states.
+/// Reports a node that contains more mappings than it states. Room that is filled with zeros is
+/// common: tables written in C have arrays of a fixed size.
 fn unstated(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
     let is_last = matches!(
         node.contents,
@@ -114,7 +126,8 @@ fn unstated(node: IortNode<'_>, bytes: Fields<'_>, findings: &mut FindingList) {
     let Some(rest) = end.and_then(|end| bytes.0.get(end..)).filter(|_| is_last && at != 0) else {
         return;
     };
-    if rest.len() >= MAPPING_BYTES && rest.len().is_multiple_of(MAPPING_BYTES) {
+    let is_filled = rest.iter().any(|&byte| byte != 0);
+    if is_filled && rest.len() >= MAPPING_BYTES && rest.len().is_multiple_of(MAPPING_BYTES) {
         let message = format!(
             "{} states {stated} ID mappings, but has {}",
             node_name(node),
@@ -276,16 +289,20 @@ const fn is_counted(contents: IortContents<'_>) -> bool {
 /// coherent path to memory (DEN 0049E table 14).
 fn coherence(node: IortNode<'_>, bytes: Fields<'_>, at: usize, findings: &mut FindingList) {
     let (Some(coherent), Some(flags)) = (bytes.u32(at), bytes.u8(at + 7)) else { return };
-    let reason = match (coherent, flags & COHERENT_PATH) {
+    let (rule, reason) = match (coherent, flags & COHERENT_PATH) {
         (0, _) | (1, COHERENT_PATH) => return,
-        (1, _) => String::from(
-            "states cache coherent accesses (CCA 1) without a coherent path to memory (CPM 0)",
+        (1, _) => (
+            Rule::UnusedField,
+            String::from("states cache coherent accesses (CCA 1) without a coherent path (CPM 0)"),
         ),
-        _ => format!("states cache coherency {coherent:#x}, which is neither 0 nor 1"),
+        _ => (
+            Rule::MalformedProperty,
+            format!("states cache coherency {coherent:#x}, which is neither 0 nor 1"),
+        ),
     };
     let place = origin(Signature::IORT, node.offset, "memory access properties");
     let message = format!("{} {reason}", node_name(node));
-    findings.add(Rule::MalformedProperty, place, message);
+    findings.add(rule, place, message);
 }
 
 /// Reports a component whose path no object of the namespace can have.

@@ -20,6 +20,12 @@ pub(super) fn check(tables: &TableSet<'_>, nodes: &[IortNode<'_>], findings: &mu
     let all: Vec<Allocation> =
         tables.mcfg.into_iter().flat_map(Mcfg::allocations).filter_map(Result::ok).collect();
     for allocation in &all {
+        if !allocation.is_used() {
+            let place = origin(Signature::MCFG, allocation.offset, "base address");
+            let message = "the allocation consists of zeros: it describes no configuration space";
+            findings.add(Rule::UnusedField, place, message);
+            continue;
+        }
         let last = u64::from(allocation.last_bus) + 1;
         if allocation.base.checked_add(last * BUS_BYTES - 1).is_none() {
             continue; // The reader reports these.
@@ -35,7 +41,8 @@ pub(super) fn check(tables: &TableSet<'_>, nodes: &[IortNode<'_>], findings: &mu
 /// A root complex without an allocation is not a mistake by itself, because the namespace can state
 /// the address of its configuration space (`_CBA`).
 fn unknown(all: &[Allocation], nodes: &[IortNode<'_>], findings: &mut FindingList) {
-    let known: BTreeSet<u32> = all.iter().map(|one| u32::from(one.segment)).collect();
+    let used = all.iter().filter(|one| one.is_used());
+    let known: BTreeSet<u32> = used.map(|one| u32::from(one.segment)).collect();
     let complexes = || {
         nodes.iter().filter_map(|node| match node.contents {
             IortContents::RootComplex(complex) => Some((node.offset, complex.segment)),

@@ -82,7 +82,7 @@ fn smmu(node: IortNode<'_>) -> Option<Smmu<'_>> {
 /// Returns the first and the last requester ID of each segment of the MCFG.
 fn requesters(tables: &TableSet<'_>) -> BTreeMap<u32, (u64, u64)> {
     let mut buses: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
-    for one in tables.mcfg.into_iter().flat_map(Mcfg::allocations).filter_map(Result::ok) {
+    for one in tables.mcfg.into_iter().flat_map(Mcfg::used) {
         let (first, last) = (u64::from(one.first_bus) << 8, u64::from(one.last_bus) << 8 | 0xff);
         let known = buses.entry(one.segment.into()).or_insert((first, last));
         *known = (known.0.min(first), known.1.max(last));
