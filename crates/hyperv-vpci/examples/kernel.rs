@@ -11,12 +11,13 @@ use msi_types::{
     BlockRequest, Cpu, Delivery, Fit, HwIrq, IrqState, Level, Line, LocalCpu, MsiError, MsiParent,
     Pending, Rewrite, SetLine, TaskContext, Trigger, WiredParent,
 };
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::num::{NonZeroU8, NonZeroU16};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SLOT: Slot = Slot::new(0, 0);
 const TASKS: u32 = 4;
@@ -47,12 +48,24 @@ impl SignalCount {
     }
 }
 
+std::thread_local! {
+    /// Time at which the calling task's wait must end.
+    static DEADLINE: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
 /// The guest's kernel. [`Kernel::wake`] is the handler for the channel's interrupt.
-#[derive(Default)]
-struct SleepingKernel {
+pub(crate) struct SleepingKernel {
     signals: SignalCount,
+    /// Time limit of a wait.
+    limit: Duration,
     /// Number of waits that timed out.
     timeouts: AtomicU32,
+}
+
+impl SleepingKernel {
+    pub(crate) fn new(limit: Duration) -> Self {
+        Self { signals: SignalCount::default(), limit, timeouts: AtomicU32::new(0) }
+    }
 }
 
 impl LocalCpu for SleepingKernel {
@@ -84,11 +97,19 @@ impl Kernel for SleepingKernel {
     }
 
     fn wait(&self, seen: u32, turn: u32) -> Wait {
-        if self.signals.sleep(seen, Duration::from_secs(2)) {
-            return if turn < 100_000 { Wait::Again } else { Wait::GiveUp };
+        // A host can wake the task as often as it likes, so the limit is that of the whole wait.
+        if turn == 0 {
+            DEADLINE.set(Instant::now().checked_add(self.limit));
         }
-        self.timeouts.fetch_add(1, Ordering::Relaxed);
-        Wait::GiveUp
+        let deadline = DEADLINE.get();
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        match left.filter(|left| !left.is_zero()) {
+            Some(left) if self.signals.sleep(seen, left) => Wait::Again,
+            _ => {
+                self.timeouts.fetch_add(1, Ordering::Relaxed);
+                Wait::GiveUp
+            }
+        }
     }
 
     fn processor(&self, cpu: Cpu) -> Option<u16> {
@@ -190,7 +211,7 @@ pub(crate) fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let description = DeviceDescription { vendor: 0x1414, slot: SLOT, ..Default::default() };
     host.offer(HostFunction::new(description, [0; 6]))?;
     let (to_host, end) = (Arc::new(SignalCount::default()), AtomicU32::new(0));
-    let kernel = Arc::new(SleepingKernel::default());
+    let kernel = Arc::new(SleepingKernel::new(Duration::from_secs(2)));
     let pages = NonZeroU8::new(4).ok_or("a ring has pages")?;
     let (there, back) = (HeapRing::new(pages)?, HeapRing::new(pages)?);
     // Each end's notifier wakes the other end.

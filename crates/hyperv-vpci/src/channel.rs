@@ -18,8 +18,17 @@ pub enum PacketKind {
 pub struct Received {
     /// Kind of the packet.
     pub kind: PacketKind,
-    /// Payload length in bytes. A ring rounds the length up to a multiple of 8.
+    /// Payload length in bytes. A ring rounds the length up to a multiple of 8. The length exceeds
+    /// the receiver's buffer if the packet was too long and was skipped.
     pub length: usize,
+}
+
+impl Received {
+    /// Returns the payload in the buffer that was passed to [`Channel::receive`], or `None` if the
+    /// packet was longer than the buffer and was skipped.
+    pub fn payload<'a>(&self, buffer: &'a [u8]) -> Option<&'a [u8]> {
+        buffer.get(..self.length)
+    }
 }
 
 /// Reason why a channel could not send or receive a packet.
@@ -29,7 +38,7 @@ pub enum ChannelError {
     /// The channel is full. The peer signals once it has made room.
     #[error("the channel has no room for the packet yet")]
     Full,
-    /// The packet exceeds the channel's capacity, or a received payload doesn't fit the buffer.
+    /// The packet exceeds the [capacity](Channel::capacity) of the channel.
     #[error("the packet is longer than the channel or the buffer permits")]
     TooLong,
     /// The peer broke the channel's rules. The channel can no longer be used.
@@ -63,17 +72,25 @@ pub trait Channel: Send {
     /// Returns [`ChannelError`] if the packet was not sent.
     fn send(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), ChannelError>;
 
+    /// Returns the length in bytes of the longest payload that can be sent. The default is that any
+    /// length can.
+    fn capacity(&self) -> usize {
+        usize::MAX
+    }
+
     /// Receives the next packet and copies its payload to `buffer`. Returns `None` if no packet is
-    /// waiting.
+    /// waiting. Implementations must skip and [count](Self::skipped) a packet whose payload does
+    /// not fit, and return its kind and its true length, because the peer may expect a completion.
+    /// Otherwise, a peer that knows longer messages than this end would lose the channel. Use
+    /// [`Received::payload`] to find the payload: slicing the buffer would panic.
     ///
     /// # Errors
-    /// Returns [`ChannelError::TooLong`] if the payload does not fit `buffer`, and
-    /// [`ChannelError::Broken`] or [`ChannelError::Closed`] if the channel failed. The channel must
-    /// not be used after an error.
+    /// Returns [`ChannelError::Broken`] or [`ChannelError::Closed`] if the channel failed. The
+    /// channel must not be used after an error.
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError>;
 
     /// Returns the number of received packets that were skipped because this end doesn't know their
-    /// types or flags.
+    /// types or flags, or because they didn't fit the buffer.
     fn skipped(&self) -> u32 {
         0
     }

@@ -59,7 +59,9 @@ pub trait WindowMemory {
 }
 
 /// The guest's end of the window. Methods take `&mut self` because no other access may intervene
-/// between the selection of a function and the access to its registers.
+/// between the selection of a function and the access to its registers. A slot may since have been
+/// taken by another function: once a function is [gone](crate::guest::BusEvent::Gone), its driver
+/// must not access the slot, otherwise it changes the successor's registers.
 #[derive(Debug)]
 pub struct ConfigWindow<M>(M);
 

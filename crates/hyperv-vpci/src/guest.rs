@@ -25,7 +25,8 @@
 //! The host may send a vector's message until it has confirmed the message's deletion, has sent a
 //! list that no longer contains the function, or has lost its channel. Until then, a freed vector
 //! stays allocated at the root, and still counts against [`BusConfig::vectors`]. If a deletion
-//! can't be sent yet, it is queued.
+//! can't be sent yet, it is queued. A vector without a message is treated in the same way until the
+//! host has answered all requests for its message.
 //!
 //! Locks, outermost first:
 //!
@@ -46,6 +47,7 @@ mod link;
 mod msi_parent;
 mod power;
 mod spi_domain;
+mod transaction;
 mod vectors;
 
 pub use bus::{Bus, BusConfig};
@@ -85,10 +87,12 @@ pub trait Kernel: TaskContext {
     fn wake(&self);
 
     /// Blocks until the number of wake-ups differs from `seen` (it may already) or the kernel's
-    /// time limit for one iteration expires. `turn` is the iteration's number, starting at 0 in
-    /// each wait. The kernel decides how long the host may stay silent, and then returns
-    /// [`Wait::GiveUp`]. It must measure this time with its clock, because wake-ups might never
-    /// stop.
+    /// time limit expires. The limit applies to the whole wait of a task, not to one call: `turn`
+    /// counts the calls of a wait, starting at 0. At turn 0, the kernel must record the time for
+    /// the calling task, with its clock. Once the limit has passed since then, the kernel must
+    /// return [`Wait::GiveUp`], even if there was a wake-up. A limit on the number of turns or on
+    /// the time of one call doesn't suffice: a host that sends irrelevant packets wakes the task
+    /// each time, and would keep it for as long as it likes.
     ///
     /// Context: task; may sleep.
     fn wait(&self, seen: u32, turn: u32) -> Wait;

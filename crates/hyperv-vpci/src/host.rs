@@ -114,6 +114,8 @@ pub struct Host {
     version: Option<Version>,
     /// Address of the configuration window while the bus is on.
     window: Option<u64>,
+    /// Longest message that the channel can send, as far as it is known.
+    capacity: usize,
     functions: OfferTable,
     /// `true` if the guest must still be sent the list of functions.
     relations_pending: bool,
@@ -127,17 +129,24 @@ impl Host {
     /// Offers a function. The function's device model uses the returned object to send interrupts.
     ///
     /// # Errors
-    /// Returns [`HostError::SlotInUse`] if the slot is occupied, or [`HostError::NoMemory`] if the
+    /// Returns [`HostError::SlotInUse`] if the slot is occupied, [`HostError::RingTooSmall`] if the
+    /// guest's ring has no room for the list with the function, or [`HostError::NoMemory`] if the
     /// host's heap is exhausted.
     pub fn offer(&mut self, function: HostFunction) -> Result<Arc<FunctionInterrupts>, HostError> {
+        if let (Some(version), None) = (self.version, self.functions.get(function.description.slot))
+        {
+            self.check_list(version, self.functions.iter().len() + 1)?;
+        }
         let interrupts = FunctionInterrupts::new(&self.config, self.injection.clone())?;
         let interrupts = try_arc(interrupts).map_err(|_| HostError::NoMemory)?;
         self.functions.offer(function, interrupts.clone())?;
-        self.relations_pending = self.version.is_some();
+        self.list_again();
         Ok(interrupts)
     }
 
-    /// Requests the ejection of a function. The function is removed when the guest confirms.
+    /// Requests the ejection of a function. The request is sent while the bus is on, and sent again
+    /// if the guest turns the bus off and on before it confirms. The function is removed when the
+    /// guest confirms.
     ///
     /// # Errors
     /// Returns [`HostError::NoFunction`] if the slot is empty.
@@ -153,17 +162,33 @@ impl Host {
     /// Returns [`HostError::NoFunction`] if the slot is empty.
     pub fn remove(&mut self, slot: Slot) -> Result<(), HostError> {
         self.functions.remove(slot).ok_or(HostError::NoFunction(slot))?;
-        self.relations_pending = self.version.is_some();
+        self.list_again();
         Ok(())
+    }
+
+    /// Sends the guest a new list. While the bus is off, none is needed: the guest receives one
+    /// when it turns the bus on.
+    const fn list_again(&mut self) {
+        self.relations_pending |= self.window.is_some();
+    }
+
+    /// Returns an error if the guest's ring has no room for a list of `count` functions. The
+    /// protocol cannot split a list: a function that a list doesn't contain counts as removed.
+    fn check_list(&self, version: Version, count: usize) -> Result<(), HostError> {
+        let needed = Relations::message_length(version.relations(), count);
+        let room = self.capacity;
+        if needed <= room { Ok(()) } else { Err(HostError::RingTooSmall { needed, room }) }
     }
 
     /// Serves the guest's requests. The VMM must call this when the channel signals, and after each
     /// call to another method that changes the bus.
     ///
     /// # Errors
-    /// Returns an error if the channel failed or the guest violated the protocol. The VMM must then
-    /// close the channel and [reset](Self::reset) the host.
+    /// Returns an error if the channel failed, the guest violated the protocol, or its ring has no
+    /// room for the list of functions. The VMM must then close the channel and
+    /// [reset](Self::reset) the host.
     pub fn serve(&mut self, channel: &mut dyn Channel) -> Result<Served, HostError> {
+        self.capacity = channel.capacity();
         for _ in 0..BUDGET {
             // Send the pending answer before receiving the next request.
             if !self.flush(channel)? {
@@ -173,8 +198,7 @@ impl Host {
             let received = channel.receive(&mut buffer);
             let result = match received {
                 Ok(Some(received)) => {
-                    let payload = buffer.get(..received.length).unwrap_or_default();
-                    self.take(received.kind, payload).map(|()| true)
+                    self.take(received.kind, received.payload(&buffer)).map(|()| true)
                 }
                 // If a request arrived before the channel was re-armed, it didn't raise a signal.
                 Ok(None) => channel.idle().map(|idle| idle == Idle::Busy).map_err(HostError::from),
@@ -188,7 +212,7 @@ impl Host {
         Ok(Served::More)
     }
 
-    fn take(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), HostError> {
+    fn take(&mut self, kind: PacketKind, payload: Option<&[u8]>) -> Result<(), HostError> {
         let wants = match kind {
             PacketKind::Request(id) => Some(id),
             PacketKind::Notice => None,
@@ -200,8 +224,16 @@ impl Host {
         Ok(())
     }
 
-    /// Sends pending messages. Returns `false` if the guest must make room first.
+    /// Sends pending messages. Returns `false` if the guest must make room first. Messages must not
+    /// overtake one that has no room: the guest only signals room for the last one.
+    ///
+    /// A guest that negotiates expects no notice. It relies on the list before its D0 entry is
+    /// answered, and may only then be able to eject a function.
     fn flush(&mut self, channel: &mut dyn Channel) -> Result<bool, HostError> {
+        let negotiates = matches!(self.reply, Some((_, Reply::Version(_))));
+        if negotiates && !self.send_reply(channel)? {
+            return Ok(false);
+        }
         if self.relations_pending {
             let form = self.version.unwrap_or(Version::V1_1).relations();
             let (room, out) = self.buffer.split_at_mut(MAX_MESSAGE);
@@ -213,13 +245,14 @@ impl Host {
             }
             self.relations_pending = false;
         }
-        while self.version.is_some()
+        if !self.send_reply(channel)? {
+            return Ok(false);
+        }
+        while self.window.is_some()
             && let Some(slot) = self.functions.ejection()
         {
             let length = Notice::Eject(slot).emit(&mut self.buffer).map_err(HostError::Emit)?;
             let message = self.buffer.get(..length).unwrap_or_default();
-            // An answer must not overtake the notice. Otherwise, the guest would not signal that
-            // the channel has room.
             if !sent(channel.send(PacketKind::Notice, message))? {
                 return Ok(false);
             }
@@ -227,15 +260,19 @@ impl Host {
                 function.ejection_was_sent();
             }
         }
-        if let Some((id, reply)) = self.reply {
-            let length = reply.emit(&mut self.buffer).map_err(HostError::Emit)?;
-            let message = self.buffer.get(..length).unwrap_or_default();
-            if !sent(channel.send(PacketKind::Completion(id), message))? {
-                return Ok(false);
-            }
+        Ok(true)
+    }
+
+    /// Sends the pending answer, if any. Returns `false` if the guest must make room first.
+    fn send_reply(&mut self, channel: &mut dyn Channel) -> Result<bool, HostError> {
+        let Some((id, reply)) = self.reply else { return Ok(true) };
+        let length = reply.emit(&mut self.buffer).map_err(HostError::Emit)?;
+        let message = self.buffer.get(..length).unwrap_or_default();
+        let was_sent = sent(channel.send(PacketKind::Completion(id), message))?;
+        if was_sent {
             self.reply = None;
         }
-        Ok(true)
+        Ok(was_sent)
     }
 
     /// Serves the hypercall that retargets an interrupt on x86, and returns its status. `input`
@@ -255,10 +292,15 @@ impl Host {
         self.window = None;
         self.reply = None;
         self.relations_pending = false;
+        self.capacity = usize::MAX;
         self.functions.power_off();
     }
 
-    /// Returns the address of the [configuration window](crate::config_window) while the bus is on.
+    /// Returns the guest physical address of the [configuration window](crate::config_window) while
+    /// the bus is on. A confidential guest hands over the address with its vTOM bit set, because
+    /// the window is shared with the host. The returned address doesn't have the bit, provided that
+    /// [`HostConfig::vtom`] is set; otherwise, the VMM must clear the bit. Such a guest may access
+    /// the window with or without the bit.
     pub const fn window(&self) -> Option<u64> {
         self.window
     }

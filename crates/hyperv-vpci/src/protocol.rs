@@ -45,7 +45,7 @@ pub const SLOTS: usize = 256;
 
 /// Length in bytes of the longest message that either end sends: a bus relations notice for a full
 /// bus.
-pub const MAX_MESSAGE: usize = 8 + SLOTS * 28;
+pub const MAX_MESSAGE: usize = Relations::message_length(RelationsForm::V2, SLOTS);
 
 /// Message type numbers. All of them start at `0x42490000` ("BI").
 mod kind {

@@ -188,9 +188,22 @@ impl<M: RingMemory, N: Notifier> Channel for RingChannel<M, N> {
     }
 
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError> {
-        let (received, notify) = self.reader.read(buffer)?;
+        let (received, notify) = match self.reader.read(buffer) {
+            Err(ChannelError::TooLong) => {
+                let (skipped, notify) = self.reader.skip()?;
+                // The peer may have shortened the packet in the meantime.
+                let length = buffer.len().saturating_add(1);
+                let cut = |of: Received| Received { length: of.length.max(length), ..of };
+                (skipped.map(cut), notify)
+            }
+            read => read?,
+        };
         self.tell(notify);
         Ok(received)
+    }
+
+    fn capacity(&self) -> usize {
+        self.writer.capacity()
     }
 
     fn skipped(&self) -> u32 {

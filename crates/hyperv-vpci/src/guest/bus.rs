@@ -1,8 +1,9 @@
 //! The virtual bus: opening, polling, and requests to the host.
 
-use super::function_table::{Function, FunctionState};
+use super::function_table::{Function, FunctionId, FunctionState};
 use super::interrupt_table::InterruptTable;
-use super::link::{Completion, Link};
+use super::link::Link;
+use super::transaction::Completion;
 use super::{BusEvent, Faults, Kernel, Vectors, VpciError, Wait};
 use crate::channel::{Channel, Idle};
 use crate::protocol::reply::BarsReply;
@@ -126,7 +127,8 @@ impl Bus {
     /// when the channel signals. It must also call it again on [`Idle::Busy`], because packets or
     /// functions are left, and the host won't send another signal for them. After [`Idle::Sleep`],
     /// the next packet raises a signal. If the host doesn't answer for a function, the call returns
-    /// after that function, so it times out at most once.
+    /// after that function, so it times out at most once. It also returns after a function if the
+    /// host never stops sending.
     ///
     /// Context: task; may sleep.
     ///
@@ -137,11 +139,14 @@ impl Bus {
         let _ = self.look(0, &mut |_| Ok(None::<()>))?;
         for _ in 0..SLOTS {
             let listed = self.with_link(|link| link.functions.take_listed());
-            let Some((slot, epoch)) = listed else { break };
-            let assigned = self.assign(slot);
+            let Some(id) = listed else { break };
+            let assigned = self.assign(id);
             let state = assigned.map_or(FunctionState::Failed, FunctionState::Ready);
-            self.with_link(|link| link.functions.set_state(slot, epoch, state));
-            if let Err(VpciError::Silent(_)) = assigned {
+            let idle = self.with_link(|link| {
+                link.functions.set_state(id, state);
+                link.idle
+            });
+            if idle == Idle::Busy || matches!(assigned, Err(VpciError::Silent(_))) {
                 break;
             }
         }
@@ -152,17 +157,16 @@ impl Bus {
         })
     }
 
-    pub(super) fn assign(&self, slot: Slot) -> Result<[u32; BARS], VpciError> {
+    pub(super) fn assign(&self, id: FunctionId) -> Result<[u32; BARS], VpciError> {
         let operation = "query resources";
-        let answer = self.request(operation, &Request::QueryResources(slot), None)?;
-        let answer = self.answered(answer)?;
+        let answer = self.ask(operation, &Request::QueryResources(id.slot), Some(id))?;
         let malformed = |error| VpciError::Protocol { operation, error };
         let refused = |status| VpciError::Refused { operation, status };
         let BarsReply(bars) =
             BarsReply::parse(answer.bytes()).map_err(malformed)?.map_err(refused)?;
         let operation = "assign resources";
-        let assigned = AssignedResources::new(slot, self.version.resources());
-        match self.ask(operation, &Request::AssignResources(assigned))? {
+        let assigned = AssignedResources::new(id.slot, self.version.resources());
+        match self.ask_status(operation, &Request::AssignResources(assigned), Some(id))? {
             status if status.is_success() => Ok(bars),
             status => Err(VpciError::Refused { operation, status }),
         }
@@ -212,20 +216,21 @@ impl Bus {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Returns [`VpciError::NoFunction`] if the slot is empty, or another error if the host doesn't
-    /// read the messages or the channel fails.
+    /// Returns [`VpciError::NoFunction`] if the slot is empty, or if the function whose ejection
+    /// was reported was removed, even if another one is in its slot. Returns another error if the
+    /// host doesn't read the messages or the channel fails.
     pub fn eject_complete(&self, slot: Slot) -> Result<(), VpciError> {
-        let is_there = self.with_link(|link| link.functions.get(slot).is_some());
-        if !is_there {
-            return Err(VpciError::NoFunction(slot));
-        }
+        let ejected = self.with_link(|link| link.functions.ejected(slot));
+        let about = Some(ejected.ok_or(VpciError::NoFunction(slot))?);
         // The host must receive the deletions of the function's messages before the ejection, and
         // the tasks that requested the deletions must have received their answers.
         let operation = "complete ejection";
         self.wait(operation, |link| Ok((!link.deletions.is_pending(slot)).then_some(())))?;
-        self.notify("release resources", &Request::ReleaseResources(slot))?;
-        self.notify(operation, &Request::EjectionComplete(slot))?;
-        self.with_link(|link| link.functions.forget(slot));
+        self.notify("release resources", &Request::ReleaseResources(slot), about)?;
+        self.wait(operation, |link| {
+            let was_sent = link.notify(operation, &Request::EjectionComplete(slot), about)?;
+            Ok(was_sent.then(|| link.functions.forget(slot)))
+        })?;
         Ok(())
     }
 
@@ -243,19 +248,25 @@ impl Bus {
     }
 
     /// Sends a request whose answer is a status, and returns the status.
-    pub(super) fn ask(
+    pub(super) fn ask_status(
         &self,
         operation: &'static str,
         request: &Request,
+        about: Option<FunctionId>,
     ) -> Result<Status, VpciError> {
-        let answer = self.request(operation, request, None)?;
-        let answer = self.answered(answer)?;
+        let answer = self.ask(operation, request, about)?;
         let malformed = |error| VpciError::Protocol { operation, error };
         Status::parse(answer.bytes()).map_err(malformed)
     }
 
-    fn answered(&self, outcome: Outcome) -> Result<Completion, VpciError> {
-        match outcome {
+    /// Sends a request and returns its answer. Abandons the request if there is none.
+    fn ask(
+        &self,
+        operation: &'static str,
+        request: &Request,
+        about: Option<FunctionId>,
+    ) -> Result<Completion, VpciError> {
+        match self.request(operation, request, about)? {
             Outcome::Answered(completion) => Ok(completion),
             Outcome::Unanswered(id, error) => {
                 self.with_link(|link| link.abandon(id, None));
@@ -264,21 +275,21 @@ impl Bus {
         }
     }
 
-    /// Sends a request and waits for its answer. If `about` refers to a function, the wait also
-    /// ends when that function is removed.
+    /// Sends a request and waits for its answer. If `about` refers to a function, the request is
+    /// not sent once that function was removed, the wait also ends when it is removed, and a later
+    /// answer doesn't count, because the host has deleted whatever it granted.
     pub(super) fn request(
         &self,
         operation: &'static str,
         request: &Request,
-        about: Option<(Slot, u32)>,
+        about: Option<FunctionId>,
     ) -> Result<Outcome, VpciError> {
-        let id = self.wait(operation, |link| link.begin(operation, request))?;
+        let id = self.wait(operation, |link| link.begin(operation, request, about))?;
         let answered = self.wait(operation, |link| {
-            if let Some(completion) = link.take(id)? {
-                return Ok(Some(Outcome::Answered(completion)));
+            if let (Err(gone), None) = (link.check_present(about), link.end()) {
+                return Ok(Some(Outcome::Unanswered(id, gone)));
             }
-            let gone = about.filter(|(slot, epoch)| !link.functions.is_present(*slot, *epoch));
-            Ok(gone.map(|(slot, _)| Outcome::Unanswered(id, VpciError::NoFunction(slot))))
+            Ok(link.take(id)?.map(Outcome::Answered))
         });
         match answered {
             Err(error @ VpciError::Silent(_)) => Ok(Outcome::Unanswered(id, error)),
@@ -290,8 +301,9 @@ impl Bus {
         &self,
         operation: &'static str,
         request: &Request,
+        about: Option<FunctionId>,
     ) -> Result<(), VpciError> {
-        self.wait(operation, |link| Ok(link.notify(operation, request)?.then_some(())))
+        self.wait(operation, |link| Ok(link.notify(operation, request, about)?.then_some(())))
     }
 
     /// Handles received packets until `done` returns a result or the kernel's clock ends the wait.
@@ -364,11 +376,16 @@ impl Bus {
         self.with_link_as(0, f)
     }
 
-    /// Calls `f` with the link, then wakes other tasks if something happened that they may be
-    /// waiting for.
+    /// Calls `f` with the link. Then forgets the messages of functions that were removed, so that
+    /// no successor is retargeted by them, and wakes other tasks if something happened that they
+    /// may be waiting for.
     fn with_link_as<R>(&self, own: u32, f: impl FnOnce(&mut Link) -> R) -> R {
         let (result, wakes) = self.link.with(&*self.kernel, |link| {
             let result = f(link);
+            if link.functions.take_removed() {
+                let functions = &link.functions;
+                self.with_interrupts(|table| table.forget_messages(|id| !functions.is_present(id)));
+            }
             (result, link.take_news(own))
         });
         if wakes {
@@ -382,16 +399,16 @@ impl Bus {
     }
 }
 
-/// Returns the slots whose functions match the filter.
+/// Returns the functions that match the filter, in slot order.
 pub(super) fn listed(
     link: &Link,
     filter: impl Fn(&Function) -> bool,
-) -> Result<Vec<Slot>, VpciError> {
-    let mut slots = Vec::new();
-    slots.try_reserve_exact(SLOTS).map_err(|_| VpciError::NoMemory)?;
+) -> Result<Vec<FunctionId>, VpciError> {
+    let mut ids = Vec::new();
+    ids.try_reserve_exact(SLOTS).map_err(|_| VpciError::NoMemory)?;
     let chosen = link.functions.iter().filter(|function| filter(function));
-    slots.extend(chosen.map(|function| function.description.slot));
-    Ok(slots)
+    ids.extend(chosen.map(|function| function.id));
+    Ok(ids)
 }
 
 impl fmt::Debug for Bus {

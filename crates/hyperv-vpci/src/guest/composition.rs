@@ -2,26 +2,24 @@
 
 use super::bus::{Bus, Outcome};
 use super::deletion_queue::FreedBlock;
+use super::function_table::FunctionId;
 use super::interrupt_table::{Answer, Interrupt};
-use super::link::LateMessage;
 use super::{Vectors, VpciError};
 use crate::protocol::reply::InterruptReply;
-use crate::protocol::{
-    Delivery, InterruptDescriptor, Processors, Request, Slot, TranslatedInterrupt,
-};
+use crate::protocol::{Delivery, InterruptDescriptor, Processors, Request, TranslatedInterrupt};
 use msi_types::{HwIrq, HwIrqBlock, MsiError, MsiMessage};
 
 pub(super) const CREATE: &str = "create interrupt";
 const DELETE: &str = "delete interrupt";
 
 impl Bus {
-    /// Asks the host for a message, for a group or a single vector.
+    /// Asks the host for a message, for a group or a single vector, and records it.
     pub(super) fn create(
         &self,
         first: HwIrq,
         interrupt: &Interrupt,
     ) -> Result<TranslatedInterrupt, MsiError> {
-        let (slot, epoch) = (interrupt.slot, interrupt.epoch);
+        let function = interrupt.function;
         let descriptor = InterruptDescriptor {
             vector: self.vectors.requested(interrupt.target, interrupt.count),
             delivery: Delivery::Fixed,
@@ -29,12 +27,13 @@ impl Bus {
             processors: Processors::one(self.processor(interrupt.target.cpu)?),
         };
         let form = self.version.interrupts();
+        let slot = function.slot;
         let request = Request::CreateInterrupt { slot, form, interrupt: descriptor };
         let failed = |error: VpciError| error.as_msi_error(self.config.window);
-        let completion = match self.request(CREATE, &request, Some((slot, epoch))) {
+        let completion = match self.request(CREATE, &request, Some(function)) {
             Ok(Outcome::Answered(completion)) => completion,
             Ok(Outcome::Unanswered(id, error)) => {
-                self.with_link(|link| link.abandon(id, Some(LateMessage { slot, epoch })));
+                self.with_link(|link| link.abandon(id, Some((function, first))));
                 return Err(failed(error));
             }
             Err(error) => return Err(failed(error)),
@@ -44,10 +43,18 @@ impl Bus {
         let InterruptReply(answer) =
             InterruptReply::parse(completion.bytes()).map_err(malformed)?.map_err(refused)?;
         if let Err(error) = self.check(first, interrupt, &answer) {
-            self.give_back(slot, answer);
+            self.give_back(function, answer);
             return Err(error);
         }
-        Ok(answer)
+        self.with_link(|link| {
+            link.check_present(Some(function)).map_err(failed)?;
+            self.with_interrupts(|interrupts| {
+                if let Some(interrupt) = interrupts.get_mut(first) {
+                    interrupt.answer = Answer::Known(answer);
+                }
+            });
+            Ok(answer)
+        })
     }
 
     /// Validates an answer: the function must be able to store the message, and no other interrupt
@@ -70,8 +77,8 @@ impl Bus {
         }
         let highest = answer.message.data | u32::from(count - 1);
         interrupt.fit.check(MsiMessage { data: highest, ..answer.message })?;
-        let (slot, epoch) = (interrupt.slot, interrupt.epoch);
-        if self.with_interrupts(|interrupts| interrupts.is_taken(slot, epoch, answer)) {
+        let function = interrupt.function;
+        if self.with_interrupts(|interrupts| interrupts.is_taken(function, answer)) {
             return useless("the host gave this message to another interrupt");
         }
         if let (Vectors::Apic(_), 2..) = (&self.vectors, count) {
@@ -84,7 +91,13 @@ impl Bus {
                 let message = MsiMessage { data, ..answer.message };
                 if let Some(place) = place {
                     let processor = self.processor(place.cpu)?;
-                    self.vectors.retarget(self.version, slot, message, place, processor)?;
+                    self.vectors.retarget(
+                        self.version,
+                        function.slot,
+                        message,
+                        place,
+                        processor,
+                    )?;
                 }
             }
         }
@@ -93,26 +106,28 @@ impl Bus {
 
     /// Returns an unusable answer to the host, unless another interrupt has the same message. In
     /// that case, the host would delete the other interrupt's message.
-    fn give_back(&self, slot: Slot, interrupt: TranslatedInterrupt) {
-        let epoch = self.with_link(|link| link.functions.get(slot).map(|of| of.epoch));
-        let Some(epoch) = epoch else { return };
-        let taken = self.with_interrupts(|interrupts| interrupts.is_taken(slot, epoch, &interrupt));
-        if !taken {
-            self.with_link(|link| link.send_later(Request::DeleteInterrupt { slot, interrupt }));
-        }
+    fn give_back(&self, to: FunctionId, interrupt: TranslatedInterrupt) {
+        self.with_link(|link| {
+            if !self.with_interrupts(|interrupts| interrupts.is_taken(to, &interrupt)) {
+                link.give_back(to, interrupt);
+            }
+        });
     }
 
     /// Frees a masked group or single vector, and waits until the host has confirmed that the
-    /// message is deleted. If the host takes too long, the vectors stay allocated until it does.
+    /// message is deleted. If the host takes too long, the vectors stay allocated until it does, as
+    /// they do while a request for the message is unanswered.
     pub(super) fn free_block(&self, cookie: u32, block: HwIrqBlock) {
         let deletion = self.with_link(|link| {
-            let first = self.remove_block(&block);
-            let Some(Interrupt { answer: Answer::Known(interrupt), slot, epoch, .. }) = first
-            else {
+            let Some(Interrupt { answer, function, .. }) = self.remove_block(&block) else {
                 link.devices.release(&self.vectors, cookie, block);
                 return None;
             };
-            let freed = FreedBlock { cookie, block, slot, epoch, interrupt };
+            let interrupt = match answer {
+                Answer::Known(interrupt) => Some(interrupt),
+                Answer::None | Answer::Asked | Answer::Lost => None,
+            };
+            let freed = FreedBlock { cookie, block, function, interrupt };
             link.delete(&self.vectors, freed)
         });
         let Some(id) = deletion else { return };

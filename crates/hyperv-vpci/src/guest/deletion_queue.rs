@@ -1,8 +1,10 @@
-//! Freed vectors whose messages the host hasn't deleted yet.
+//! Freed vectors whose messages the host hasn't deleted yet, or may still grant.
 //!
 //! Invariant: a vector stays in the queue until the host can no longer send its message, i.e. until
-//! the host has confirmed the deletion, listed the bus without the function, or lost its channel.
+//! the host has confirmed the deletion, has answered the abandoned requests for the message, listed
+//! the bus without the function, or lost its channel.
 
+use super::function_table::FunctionId;
 use crate::protocol::{Request, Slot, TranslatedInterrupt};
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -19,6 +21,8 @@ pub(super) enum Progress {
     GivenUp,
     /// The host answered but did not confirm. The request is not repeated.
     Refused,
+    /// There is no message to delete, but the host may still grant one that was requested before.
+    Ungranted,
 }
 
 /// A freed block of vectors and its message.
@@ -27,9 +31,9 @@ pub(super) struct FreedBlock {
     /// Cookie of the attachment that allocated the block.
     pub(super) cookie: u32,
     pub(super) block: HwIrqBlock,
-    pub(super) slot: Slot,
-    pub(super) epoch: u32,
-    pub(super) interrupt: TranslatedInterrupt,
+    pub(super) function: FunctionId,
+    /// `None` if the host has granted no message.
+    pub(super) interrupt: Option<TranslatedInterrupt>,
 }
 
 /// The deletion of a freed block's message.
@@ -42,9 +46,10 @@ pub(super) struct Deletion {
 }
 
 impl Deletion {
-    pub(super) const fn request(&self) -> Request {
-        let FreedBlock { slot, interrupt, .. } = self.freed;
-        Request::DeleteInterrupt { slot, interrupt }
+    pub(super) fn request(&self) -> Option<Request> {
+        let FreedBlock { function, interrupt, .. } = self.freed;
+        let slot = function.slot;
+        interrupt.map(|interrupt| Request::DeleteInterrupt { slot, interrupt })
     }
 }
 
@@ -70,11 +75,15 @@ impl DeletionQueue {
     /// Appends a deletion. The caller must already have removed the block's vectors from the
     /// interrupt table, so that the reserved capacity suffices.
     pub(super) fn push(&mut self, id: u64, freed: FreedBlock) {
-        self.0.push(Deletion { id, progress: Progress::Queued, freed });
+        let progress =
+            if freed.interrupt.is_some() { Progress::Queued } else { Progress::Ungranted };
+        self.0.push(Deletion { id, progress, freed });
     }
 
-    pub(super) fn next_queued(&mut self) -> Option<&mut Deletion> {
-        self.0.iter_mut().find(|deletion| deletion.progress == Progress::Queued)
+    /// Returns the transaction ID and the request of the first deletion that has not been sent.
+    pub(super) fn next_queued(&self) -> Option<(u64, Request)> {
+        let mut queued = self.0.iter().filter(|deletion| deletion.progress == Progress::Queued);
+        queued.find_map(|deletion| Some((deletion.id, deletion.request()?)))
     }
 
     pub(super) fn get_mut(&mut self, id: u64) -> Option<&mut Deletion> {
@@ -90,7 +99,7 @@ impl DeletionQueue {
     /// Returns `true` if a deletion for the function in this slot is unsent, or if its task is
     /// still waiting for the answer.
     pub(super) fn is_pending(&self, slot: Slot) -> bool {
-        let mut of_function = self.0.iter().filter(|deletion| deletion.freed.slot == slot);
+        let mut of_function = self.0.iter().filter(|deletion| deletion.freed.function.slot == slot);
         of_function.any(|deletion| matches!(deletion.progress, Progress::Queued | Progress::Sent))
     }
 }

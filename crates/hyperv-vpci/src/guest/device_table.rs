@@ -1,16 +1,15 @@
 //! Attachments. Each attachment of a function has its own entry.
 
 use super::VpciError;
+use super::function_table::FunctionId;
 use super::vectors::Vectors;
-use crate::protocol::Slot;
 use alloc::vec::Vec;
 use msi_types::{Attachment, HwIrqBlock, MsiError};
 
 /// One attachment of a function.
 #[derive(Debug)]
 pub(super) struct Device {
-    pub(super) slot: Slot,
-    pub(super) epoch: u32,
+    pub(super) function: FunctionId,
     /// The function's attachment at the root.
     pub(super) root: Attachment,
     limit: u32,
@@ -42,13 +41,13 @@ impl DeviceTable {
     pub(super) fn insert(
         &mut self,
         cookie: u32,
-        (slot, epoch): (Slot, u32),
+        function: FunctionId,
         root: Attachment,
         limit: u32,
     ) {
         if let Some(entry) = self.0.get_mut(cookie as usize) {
             let is_detached = false;
-            *entry = Some(Device { slot, epoch, root, limit, used: 0, is_detached });
+            *entry = Some(Device { function, root, limit, used: 0, is_detached });
         }
     }
 

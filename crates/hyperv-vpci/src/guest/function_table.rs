@@ -17,12 +17,19 @@ pub enum BusEvent {
     Arrived(Slot),
 }
 
+/// Identity of a function, which no later function in the same slot shares.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct FunctionId {
+    pub(super) slot: Slot,
+    /// Distinguishes functions that occupied the same slot at different times.
+    epoch: u64,
+}
+
 /// A slot's function.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Function {
     pub(super) description: DeviceDescription,
-    /// Distinguishes functions that occupied the same slot at different times.
-    pub(super) epoch: u32,
+    pub(super) id: FunctionId,
     pub(super) state: FunctionState,
 }
 
@@ -52,6 +59,11 @@ impl SlotSet {
         if let Some(word) = self.0.get_mut(word) {
             *word |= bit;
         }
+    }
+
+    fn contains(&self, slot: Slot) -> bool {
+        let (word, bit) = Self::place(slot);
+        self.0.get(word).is_some_and(|word| word & bit != 0)
     }
 
     /// Clears a bit and returns `true` if it was set.
@@ -84,10 +96,16 @@ pub(super) fn slots() -> impl DoubleEndedIterator<Item = Slot> {
 #[derive(Debug)]
 pub(super) struct FunctionTable {
     slots: Vec<Option<Function>>,
-    epoch: u32,
+    epoch: u64,
     gone: SlotSet,
     ejecting: SlotSet,
+    /// Slots whose function's ejection was reported to the kernel.
+    ejected: SlotSet,
+    /// Slots whose last reported ejection is void, because its function was removed or the bus was
+    /// suspended.
+    void_ejections: SlotSet,
     arrived: SlotSet,
+    has_removed: bool,
 }
 
 impl FunctionTable {
@@ -95,8 +113,9 @@ impl FunctionTable {
         let mut slots = Vec::new();
         slots.try_reserve_exact(SLOTS)?;
         slots.resize(SLOTS, None);
-        let [gone, ejecting, arrived] = Default::default();
-        Ok(Self { slots, epoch: 0, gone, ejecting, arrived })
+        let [gone, ejecting, ejected, void_ejections, arrived] = Default::default();
+        let (epoch, has_removed) = (0, false);
+        Ok(Self { slots, epoch, gone, ejecting, ejected, void_ejections, arrived, has_removed })
     }
 
     pub(super) fn get(&self, slot: Slot) -> Option<&Function> {
@@ -109,11 +128,11 @@ impl FunctionTable {
 
     /// Returns a listed function and marks it as being assigned. The caller must then assign its
     /// resources.
-    pub(super) fn take_listed(&mut self) -> Option<(Slot, u32)> {
+    pub(super) fn take_listed(&mut self) -> Option<FunctionId> {
         let mut functions = self.slots.iter_mut().flatten();
         let function = functions.find(|function| function.state == FunctionState::Listed)?;
         function.state = FunctionState::Assigning;
-        Some((function.description.slot, function.epoch))
+        Some(function.id)
     }
 
     /// Returns `true` if any function hasn't been assigned its resources yet.
@@ -125,35 +144,44 @@ impl FunctionTable {
         self.slots.iter().flatten()
     }
 
-    /// Returns `true` if the function from this epoch is still present.
-    pub(super) fn is_present(&self, slot: Slot, epoch: u32) -> bool {
-        self.get(slot).is_some_and(|function| function.epoch == epoch)
+    /// Returns `true` if this function, and not a successor, is in its slot.
+    pub(super) fn is_present(&self, id: FunctionId) -> bool {
+        self.get(id.slot).is_some_and(|function| function.id == id)
+    }
+
+    /// Returns `true` if any function was removed since the last call.
+    pub(super) fn take_removed(&mut self) -> bool {
+        core::mem::take(&mut self.has_removed)
     }
 
     /// Updates the functions from the host's list. A function counts as removed if it isn't listed,
     /// or if [another one](DeviceDescription::is_same_function) is listed in its slot.
     pub(super) fn update(&mut self, relations: &Relations<'_>) {
-        for slot in slots() {
-            let listed = relations.functions().find(|function| function.slot == slot);
-            self.update_slot(slot, listed);
+        let mut listed = SlotSet::default();
+        for description in relations.functions() {
+            // If the host lists several functions in a slot, the first one counts.
+            if !listed.contains(description.slot) {
+                listed.set(description.slot);
+                self.update_slot(description);
+            }
         }
+        slots().filter(|slot| !listed.contains(*slot)).for_each(|slot| self.remove(slot));
     }
 
-    fn update_slot(&mut self, slot: Slot, listed: Option<DeviceDescription>) {
-        if let (Some(Some(known)), Some(listed)) = (self.entry(slot), &listed)
-            && known.description.is_same_function(listed)
+    fn update_slot(&mut self, description: DeviceDescription) {
+        let slot = description.slot;
+        if let Some(Some(known)) = self.entry(slot)
+            && known.description.is_same_function(&description)
         {
-            known.description = *listed;
+            known.description = description;
             return;
         }
         self.remove(slot);
-        if let Some(description) = listed {
-            self.epoch = self.epoch.wrapping_add(1);
-            let epoch = self.epoch;
-            let state = FunctionState::Listed;
-            if let Some(entry) = self.entry(slot) {
-                *entry = Some(Function { description, epoch, state });
-            }
+        self.epoch += 1;
+        let id = FunctionId { slot, epoch: self.epoch };
+        let state = FunctionState::Listed;
+        if let Some(entry) = self.entry(slot) {
+            *entry = Some(Function { description, id, state });
         }
     }
 
@@ -171,6 +199,10 @@ impl FunctionTable {
         let removed = self.entry(slot).and_then(Option::take);
         let was_told = !self.arrived.take(slot);
         self.ejecting.take(slot);
+        if self.ejected.take(slot) {
+            self.void_ejections.set(slot);
+        }
+        self.has_removed |= removed.is_some();
         let had_resources = |function: Function| {
             matches!(function.state, FunctionState::Ready(_) | FunctionState::Suspended(_))
         };
@@ -181,6 +213,9 @@ impl FunctionTable {
     /// suspended.
     pub(super) fn suspend(&mut self) {
         self.ejecting = SlotSet::default();
+        while let Some(slot) = self.ejected.take_first() {
+            self.void_ejections.set(slot);
+        }
         for function in self.slots.iter_mut().flatten() {
             function.state = match function.state {
                 FunctionState::Ready(bars) | FunctionState::Suspended(bars) => {
@@ -193,13 +228,6 @@ impl FunctionTable {
         }
     }
 
-    /// Records that a function's resources have been assigned again.
-    pub(super) fn resume(&mut self, slot: Slot, bars: [u32; BARS]) {
-        if let Some(Some(function)) = self.entry(slot) {
-            function.state = FunctionState::Ready(bars);
-        }
-    }
-
     /// Records that the host wants to eject a function. Returns `false` if the slot is empty.
     pub(super) fn eject(&mut self, slot: Slot) -> bool {
         let there = self.get(slot).is_some();
@@ -209,24 +237,35 @@ impl FunctionTable {
         there
     }
 
+    /// Returns the function in this slot, unless the last reported ejection from the slot is void:
+    /// its completion is then about the function that was there before.
+    pub(super) fn ejected(&self, slot: Slot) -> Option<FunctionId> {
+        let function = self.get(slot).filter(|_| !self.void_ejections.contains(slot));
+        function.map(|function| function.id)
+    }
+
     /// Records the outcome of assigning a function's resources, unless the function was removed in
-    /// the meantime.
-    pub(super) fn set_state(&mut self, slot: Slot, epoch: u32, state: FunctionState) {
-        if !self.is_present(slot, epoch) {
+    /// the meantime. A function that was suspended doesn't arrive again.
+    pub(super) fn set_state(&mut self, id: FunctionId, state: FunctionState) {
+        if !self.is_present(id) {
             return;
         }
-        if let Some(Some(function)) = self.entry(slot) {
-            function.state = state;
-        }
-        if matches!(state, FunctionState::Ready(_)) {
-            self.arrived.set(slot);
+        let Some(Some(function)) = self.entry(id.slot) else { return };
+        let before = core::mem::replace(&mut function.state, state);
+        let is_new = !matches!(before, FunctionState::Suspended(_));
+        if is_new && matches!(state, FunctionState::Ready(_)) {
+            self.arrived.set(id.slot);
         }
     }
 
     /// Returns the next event. For each slot, a removal precedes later events.
     pub(super) fn next_event(&mut self) -> Option<BusEvent> {
         let gone = self.gone.take_first().map(BusEvent::Gone);
-        gone.or_else(|| self.arrived.take_first().map(BusEvent::Arrived))
-            .or_else(|| self.ejecting.take_first().map(BusEvent::EjectRequested))
+        gone.or_else(|| self.arrived.take_first().map(BusEvent::Arrived)).or_else(|| {
+            let slot = self.ejecting.take_first()?;
+            self.ejected.set(slot);
+            self.void_ejections.take(slot);
+            Some(BusEvent::EjectRequested(slot))
+        })
     }
 }

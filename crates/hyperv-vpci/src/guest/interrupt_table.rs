@@ -1,7 +1,8 @@
 //! Interrupts, with their targets and the messages that the host granted.
 
+use super::function_table::FunctionId;
 use super::vectors::VectorTarget;
-use crate::protocol::{Slot, TranslatedInterrupt};
+use crate::protocol::TranslatedInterrupt;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use msi_types::{Fit, HwIrq};
@@ -22,8 +23,7 @@ pub(super) enum Answer {
 /// An allocated vector.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Interrupt {
-    pub(super) slot: Slot,
-    pub(super) epoch: u32,
+    pub(super) function: FunctionId,
     /// First vector in the group. An independent vector is its own group.
     pub(super) first: HwIrq,
     pub(super) count: u16,
@@ -66,6 +66,16 @@ impl InterruptTable {
         for (_, interrupt) in &mut self.entries {
             if let Answer::Known(_) = interrupt.answer {
                 interrupt.answer = Answer::Lost;
+            }
+        }
+    }
+
+    /// Forgets the host's messages for functions that were removed. Their data may since identify a
+    /// successor's message.
+    pub(super) fn forget_messages(&mut self, is_gone: impl Fn(FunctionId) -> bool) {
+        for (_, interrupt) in &mut self.entries {
+            if matches!(interrupt.answer, Answer::Known(_)) && is_gone(interrupt.function) {
+                interrupt.answer = Answer::None;
             }
         }
     }
@@ -117,12 +127,12 @@ impl InterruptTable {
     }
 
     /// Returns `true` if one of the function's interrupts already has a message in this answer.
-    pub(super) fn is_taken(&self, slot: Slot, epoch: u32, answer: &TranslatedInterrupt) -> bool {
+    pub(super) fn is_taken(&self, function: FunctionId, answer: &TranslatedInterrupt) -> bool {
         let end =
             |answer: &TranslatedInterrupt| u64::from(answer.message.data) + u64::from(answer.count);
         self.entries.iter().any(|(_, interrupt)| {
             let Answer::Known(other) = interrupt.answer else { return false };
-            (interrupt.slot, interrupt.epoch) == (slot, epoch)
+            interrupt.function == function
                 && other.message.address == answer.message.address
                 && u64::from(other.message.data) < end(answer)
                 && u64::from(answer.message.data) < end(&other)

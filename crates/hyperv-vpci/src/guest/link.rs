@@ -4,28 +4,34 @@
 //! answers, and decide what to do with a late one.
 
 use super::deletion_queue::{Deletion, DeletionQueue, FreedBlock, Progress};
-use super::function_table::{FunctionTable, slots};
+use super::function_table::{FunctionId, FunctionTable, slots};
+use super::transaction::{Completion, State, Transaction};
 use super::vectors::Vectors;
 use super::{VpciError, device_table::DeviceTable};
 use crate::channel::{Channel, ChannelError, Idle, PacketKind};
 use crate::protocol::reply::{InterruptReply, Status};
-use crate::protocol::{MAX_MESSAGE, Notice, ProtocolError, Request, Slot};
+use crate::protocol::{MAX_MESSAGE, Notice, ProtocolError, Request, TranslatedInterrupt};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use msi_types::HwIrq;
 
 /// Maximum number of unanswered requests (the same as in Linux).
 const MAX_UNANSWERED: usize = 64;
 
-/// Maximum number of packets per poll. Without a limit, a host that never stops sending could
-/// occupy a task indefinitely.
+/// Work per poll, in short packets. Without a limit, a host that never stops sending could occupy a
+/// task indefinitely.
 const BUDGET: usize = 256;
+
+/// Number of payload bytes that take as much work as a short packet.
+const BYTES_PER_UNIT: usize = 112;
+
+/// Work per list of functions, in short packets. Even an empty list updates every slot, so a poll
+/// handles at most four lists of any length.
+const LIST_UNITS: usize = 64;
 
 /// Length in bytes of the guest's longest request: a resource assignment with room for one
 /// interrupt.
 const MAX_REQUEST: usize = 216;
-
-/// Number of bytes of an answer that we keep. No parser reads more.
-const MAX_ANSWER: usize = 32;
 
 /// Counters of faults by the host and the hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -38,55 +44,12 @@ pub struct Faults {
     /// Late answers to abandoned message requests. If such an answer grants a message, it is
     /// returned to the host.
     pub late: u32,
-    /// Packets of unknown types or with unknown flags, which were skipped.
+    /// Packets of unknown types, with unknown flags, or longer than any message, which were
+    /// skipped.
     pub skipped: u32,
     /// Unmasks on x86 for which the hypervisor refused the hypercall. The vectors were unmasked
     /// with their previous targets.
     pub refused_unmasks: u32,
-}
-
-/// The first bytes of a completion's payload.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Completion {
-    bytes: [u8; MAX_ANSWER],
-    length: usize,
-}
-
-impl Completion {
-    fn new(payload: &[u8]) -> Self {
-        let mut bytes = [0; MAX_ANSWER];
-        bytes.iter_mut().zip(payload).for_each(|(to, from)| *to = *from);
-        Self { bytes, length: payload.len().min(MAX_ANSWER) }
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or_default()
-    }
-}
-
-/// A request that was sent.
-#[derive(Debug)]
-struct Transaction {
-    id: u64,
-    state: State,
-}
-
-#[derive(Debug)]
-enum State {
-    Waiting,
-    Done(Completion),
-    /// The request was abandoned. If its answer grants a message, the message is returned to the
-    /// host.
-    Late(LateMessage),
-    /// The request is for a deletion in the [`DeletionQueue`].
-    Deletion,
-}
-
-/// A message whose request was abandoned.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct LateMessage {
-    pub(super) slot: Slot,
-    pub(super) epoch: u32,
 }
 
 /// State of the link.
@@ -94,8 +57,9 @@ pub(super) struct Link {
     /// `None` once the bus is closed.
     channel: Option<Box<dyn Channel>>,
     transactions: Vec<Transaction>,
-    /// Messages to send to the host once the channel has room.
-    unsent: Vec<Request>,
+    /// Messages to send to the host once the channel has room. A message about a function is
+    /// dropped if the function is removed first.
+    unsent: Vec<(Request, Option<FunctionId>)>,
     pub(super) deletions: DeletionQueue,
     next_id: u64,
     /// Reason why the exchange has ended, or `None` while it is in progress.
@@ -115,6 +79,8 @@ pub(super) struct Link {
     pub(super) functions: FunctionTable,
     pub(super) devices: DeviceTable,
     pub(super) has_relations: bool,
+    /// `true` if a D0 entry was sent over this channel.
+    pub(super) may_be_on: bool,
     /// Result of the last poll, which is [`Idle::Sleep`] only if the next packet raises a signal.
     pub(super) idle: Idle,
 }
@@ -146,8 +112,18 @@ impl Link {
             functions: FunctionTable::new().map_err(no_memory)?,
             devices: DeviceTable::default(),
             has_relations: false,
+            may_be_on: false,
             idle: Idle::Busy,
         })
+    }
+
+    /// Fails if the function was removed, even if another one has taken its slot. Every message
+    /// about a function must be checked under the lock under which it is sent.
+    pub(super) fn check_present(&self, about: Option<FunctionId>) -> Result<(), VpciError> {
+        match about.filter(|id| !self.functions.is_present(*id)) {
+            Some(id) => Err(VpciError::NoFunction(id.slot)),
+            None => Ok(()),
+        }
     }
 
     /// Sends a request that needs an answer, and returns its transaction ID. Returns `None` if the
@@ -156,7 +132,9 @@ impl Link {
         &mut self,
         operation: &'static str,
         request: &Request,
+        about: Option<FunctionId>,
     ) -> Result<Option<u64>, VpciError> {
+        self.end.map_or_else(|| self.check_present(about), Err)?;
         // A deletion that is waiting for room must be sent first.
         let has_room = self.flush();
         if !self.has_place() && *request != Request::D0Exit {
@@ -181,7 +159,9 @@ impl Link {
         &mut self,
         operation: &'static str,
         request: &Request,
+        about: Option<FunctionId>,
     ) -> Result<bool, VpciError> {
+        self.end.map_or_else(|| self.check_present(about), Err)?;
         Ok(self.flush() && self.send(operation, PacketKind::Notice, request)?)
     }
 
@@ -213,19 +193,21 @@ impl Link {
         }
     }
 
-    /// Asks the host to delete the message of freed vectors. The vectors are released once the host
-    /// can no longer send this message. If the host must confirm, returns the deletion's
-    /// transaction ID.
+    /// Asks the host to delete the message of freed vectors, if it has granted one. The vectors are
+    /// released once the host can no longer send or grant this message. If the host must confirm,
+    /// returns the deletion's transaction ID.
     pub(super) fn delete(&mut self, vectors: &Vectors, freed: FreedBlock) -> Option<u64> {
-        if self.host_is_gone || !self.functions.is_present(freed.slot, freed.epoch) {
+        if self.host_is_gone || !self.functions.is_present(freed.function) {
             self.devices.release(vectors, freed.cookie, freed.block);
             return None;
         }
+        let has_message = freed.interrupt.is_some();
         let id = self.next_id;
         self.next_id += 1;
         self.deletions.push(id, freed);
         self.flush();
-        Some(id)
+        self.release_answered(vectors);
+        has_message.then_some(id)
     }
 
     /// Returns `true` if the caller must stop waiting: either the host has answered the deletion,
@@ -235,7 +217,7 @@ impl Link {
         self.deletions.get_mut(id).is_none_or(|deletion| match deletion.progress {
             Progress::Queued => !has_place,
             Progress::Sent | Progress::GivenUp => false,
-            Progress::Refused => true,
+            Progress::Refused | Progress::Ungranted => true,
         })
     }
 
@@ -250,16 +232,17 @@ impl Link {
     }
 
     /// Releases the vectors whose messages the host can no longer send, and forgets messages that
-    /// the host may have granted to functions that have since been removed.
+    /// the host may have granted to functions that have since been removed. Another function may be
+    /// in the same slot, so it must not receive their deletions.
     fn release_unsendable(&mut self, vectors: &Vectors) {
         let (functions, host_is_gone) = (&self.functions, self.host_is_gone);
-        let cannot_send =
-            |slot: Slot, epoch: u32| host_is_gone || !functions.is_present(slot, epoch);
+        let cannot_send = |id: FunctionId| host_is_gone || !functions.is_present(id);
         self.transactions.retain(|transaction| match transaction.state {
-            State::Late(LateMessage { slot, epoch }) => !cannot_send(slot, epoch),
+            State::Late(id, _) => !cannot_send(id),
             State::Waiting | State::Done(_) | State::Deletion => true,
         });
-        let is_over = |deletion: &Deletion| cannot_send(deletion.freed.slot, deletion.freed.epoch);
+        self.unsent.retain(|(_, about)| !about.is_some_and(cannot_send));
+        let is_over = |deletion: &Deletion| cannot_send(deletion.freed.function);
         while let Some(Deletion { freed, .. }) = self.deletions.take(is_over) {
             self.devices.release(vectors, freed.cookie, freed.block);
         }
@@ -289,17 +272,17 @@ impl Link {
     /// Abandons a request. If the request asked for a message and a late answer grants one, the
     /// link returns this message to the host. Any other late answer is unexpected, because
     /// transaction IDs are never reused.
-    pub(super) fn abandon(&mut self, id: u64, message: Option<LateMessage>) {
+    pub(super) fn abandon(&mut self, id: u64, message: Option<(FunctionId, HwIrq)>) {
         let found = self.transactions.iter().position(|transaction| transaction.id == id);
         let Some(index) = found else { return };
         let state = self.transactions.swap_remove(index).state;
-        let Some(late) = message else { return };
+        let Some((late, first)) = message else { return };
         match state {
             State::Done(completion) => self.settle(late, completion.bytes()),
-            State::Waiting | State::Late(_) | State::Deletion => {
+            State::Waiting | State::Late(..) | State::Deletion => {
                 // The host holds no messages for a removed function.
-                if self.functions.is_present(late.slot, late.epoch) {
-                    self.transactions.push(Transaction { id, state: State::Late(late) });
+                if self.functions.is_present(late) {
+                    self.transactions.push(Transaction { id, state: State::Late(late, first) });
                 }
             }
         }
@@ -312,7 +295,8 @@ impl Link {
     pub(super) fn poll(&mut self, vectors: &Vectors) {
         self.idle = Idle::Busy;
         let mut buffer = core::mem::take(&mut self.buffer);
-        for _ in 0..BUDGET {
+        let mut budget = BUDGET;
+        while budget > 0 {
             if self.end.is_some() {
                 self.idle = Idle::Sleep;
             }
@@ -322,14 +306,25 @@ impl Link {
             let Some(channel) = &mut self.channel else { break };
             match channel.receive(&mut buffer) {
                 Ok(Some(received)) => {
-                    let payload = buffer.get(..received.length).unwrap_or_default();
-                    self.dispatch(received.kind, payload, vectors);
+                    budget = budget.saturating_sub(1 + received.length / BYTES_PER_UNIT);
+                    match (received.payload(&buffer), received.kind) {
+                        (Some(payload), kind) => {
+                            let units = self.dispatch(kind, payload, vectors);
+                            budget = budget.saturating_sub(units);
+                        }
+                        (None, PacketKind::Completion(id)) => self.complete(id, &[], vectors),
+                        // The channel has counted the packet.
+                        (None, PacketKind::Notice | PacketKind::Request(_)) => {}
+                    }
                 }
                 // If a packet arrived before the channel was re-armed, it didn't raise a signal.
-                Ok(None) => match channel.idle() {
-                    Ok(idle) => self.idle = idle,
-                    Err(error) => self.fail(error, vectors),
-                },
+                Ok(None) => {
+                    budget -= 1;
+                    match channel.idle() {
+                        Ok(idle) => self.idle = idle,
+                        Err(error) => self.fail(error, vectors),
+                    }
+                }
                 Err(error) => self.fail(error, vectors),
             }
         }
@@ -345,23 +340,29 @@ impl Link {
         self.release_unsendable(vectors);
     }
 
-    fn dispatch(&mut self, kind: PacketKind, payload: &[u8], vectors: &Vectors) {
+    /// Handles a packet, and returns the work beyond that of a packet of this length.
+    fn dispatch(&mut self, kind: PacketKind, payload: &[u8], vectors: &Vectors) -> usize {
         match kind {
-            PacketKind::Completion(id) => self.complete(id, payload, vectors),
+            PacketKind::Completion(id) => {
+                self.complete(id, payload, vectors);
+                0
+            }
             PacketKind::Notice | PacketKind::Request(_) => {
-                if self.notice(payload, vectors).is_err() {
+                self.notice(payload, vectors).unwrap_or_else(|_| {
                     self.malformed();
-                }
+                    0
+                })
             }
         }
     }
 
-    fn notice(&mut self, payload: &[u8], vectors: &Vectors) -> Result<(), ProtocolError> {
+    fn notice(&mut self, payload: &[u8], vectors: &Vectors) -> Result<usize, ProtocolError> {
         match Notice::parse(payload)? {
             Notice::Relations(relations) => {
                 self.functions.update(&relations);
                 self.release_unsendable(vectors);
                 self.has_relations = true;
+                return Ok(LIST_UNITS);
             }
             Notice::Eject(slot) => {
                 if !self.functions.eject(slot) {
@@ -370,12 +371,13 @@ impl Link {
             }
             // The host's new list will show the change.
             Notice::InvalidateDevice(_) | Notice::InvalidateBus => {
-                if !self.unsent.contains(&Request::QueryRelations) {
-                    self.send_later(Request::QueryRelations);
+                let query = (Request::QueryRelations, None);
+                if !self.unsent.contains(&query) {
+                    self.send_later(query);
                 }
             }
         }
-        Ok(())
+        Ok(0)
     }
 
     fn complete(&mut self, id: u64, payload: &[u8], vectors: &Vectors) {
@@ -386,11 +388,13 @@ impl Link {
                 *state = State::Done(Completion::new(payload));
                 self.has_news = true;
             }
-            Some(State::Late(late)) => {
+            Some(State::Late(late, _)) => {
                 let late = *late;
                 self.transactions.swap_remove(index);
                 self.late();
+                // A message is returned ahead of the next request for these vectors.
                 self.settle(late, payload);
+                self.release_answered(vectors);
             }
             Some(State::Deletion) => {
                 self.transactions.swap_remove(index);
@@ -420,29 +424,47 @@ impl Link {
             self.late();
         }
         if status.is_ok_and(Status::is_success)
-            && let Some(Deletion { freed, .. }) = self.deletions.take(|deletion| deletion.id == id)
+            && let Some(deletion) = self.deletions.get_mut(id)
         {
+            deletion.progress = Progress::Ungranted;
+            self.release_answered(vectors);
+        }
+    }
+
+    /// Releases freed vectors without a message, once the host can no longer grant one.
+    fn release_answered(&mut self, vectors: &Vectors) {
+        let transactions = &self.transactions;
+        let is_over = |Deletion { progress, freed, .. }: &Deletion| {
+            let late = State::Late(freed.function, freed.block.first());
+            *progress == Progress::Ungranted && transactions.iter().all(|of| of.state != late)
+        };
+        while let Some(Deletion { freed, .. }) = self.deletions.take(is_over) {
             self.devices.release(vectors, freed.cookie, freed.block);
         }
     }
 
     /// Returns a late answer's message to the host.
-    fn settle(&mut self, LateMessage { slot, epoch }: LateMessage, payload: &[u8]) {
+    fn settle(&mut self, late: FunctionId, payload: &[u8]) {
         match InterruptReply::parse(payload) {
-            // The transaction's entry is already free, so `send_later` has room for the deletion.
-            Ok(Ok(InterruptReply(interrupt))) if self.functions.is_present(slot, epoch) => {
-                self.send_later(Request::DeleteInterrupt { slot, interrupt });
-            }
-            Ok(_) => {}
+            // The transaction's entry is already free, so there is room for the deletion.
+            Ok(Ok(InterruptReply(interrupt))) => self.give_back(late, interrupt),
+            Ok(Err(_)) => {}
             Err(_) => self.malformed(),
+        }
+    }
+
+    /// Returns a message that the host granted to a function, unless the function was removed.
+    pub(super) fn give_back(&mut self, to: FunctionId, interrupt: TranslatedInterrupt) {
+        if self.functions.is_present(to) {
+            self.send_later((Request::DeleteInterrupt { slot: to.slot, interrupt }, Some(to)));
         }
     }
 
     /// Queues a message that needs no answer, until the channel has room. Drops the message if too
     /// many are waiting.
-    pub(super) fn send_later(&mut self, request: Request) {
+    fn send_later(&mut self, message: (Request, Option<FunctionId>)) {
         if self.has_place() {
-            self.unsent.push(request);
+            self.unsent.push(message);
         }
     }
 
@@ -450,7 +472,7 @@ impl Link {
     /// caller must not send another message before them: the host only signals room for the message
     /// that was refused last.
     fn flush(&mut self) -> bool {
-        while let Some(request) = self.unsent.first().copied() {
+        while let Some((request, _)) = self.unsent.first().copied() {
             match self.send("settle", PacketKind::Notice, &request) {
                 Ok(true) => {
                     self.unsent.remove(0);
@@ -460,9 +482,8 @@ impl Link {
             }
         }
         while self.has_place()
-            && let Some(deletion) = self.deletions.next_queued()
+            && let Some((id, request)) = self.deletions.next_queued()
         {
-            let (id, request) = (deletion.id, deletion.request());
             match self.send("delete interrupt", PacketKind::Request(id), &request) {
                 Ok(true) => {
                     self.transactions.push(Transaction { id, state: State::Deletion });
@@ -524,7 +545,7 @@ impl Link {
         self.channel = Some(channel);
         self.transactions.clear();
         (self.end, self.host_is_gone, self.is_full) = (None, false, false);
-        (self.has_relations, self.idle) = (false, Idle::Busy);
+        (self.has_relations, self.may_be_on, self.idle) = (false, false, Idle::Busy);
         Ok(())
     }
 

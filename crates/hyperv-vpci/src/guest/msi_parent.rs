@@ -3,7 +3,7 @@
 use super::VpciError;
 use super::bus::Bus;
 use super::composition::CREATE;
-use super::function_table::FunctionState;
+use super::function_table::{FunctionId, FunctionState};
 use super::interrupt_table::{Answer, Interrupt};
 use super::link::Link;
 use super::vectors::{UNNAMED, VectorTarget};
@@ -34,11 +34,11 @@ impl MsiParent for Bus {
                 .functions
                 .get(slot)
                 .filter(|function| matches!(function.state, FunctionState::Ready(_)));
-            let epoch = ready.ok_or(no_route)?.epoch;
+            let function = ready.ok_or(no_route)?.id;
             let no_memory = |_| MsiError::NoMemory("an attachment");
             let cookie = link.devices.reserve().map_err(no_memory)?;
             let root = self.vectors.attach(device, max)?;
-            link.devices.insert(cookie, (slot, epoch), root, max);
+            link.devices.insert(cookie, function, root, max);
             Ok(Attachment::new(cookie))
         })
     }
@@ -100,13 +100,14 @@ impl MsiParent for Bus {
             Answer::Asked => return Err(self.fault(CREATE, "a request is already in progress")),
             Answer::None | Answer::Lost => {}
         }
-        let before = interrupt.answer;
         let answer = self.create(hwirq, &interrupt);
-        self.with_interrupts(|interrupts| {
-            if let Some(interrupt) = interrupts.get_mut(hwirq) {
-                interrupt.answer = answer.map_or(before, Answer::Known);
-            }
-        });
+        if answer.is_err() {
+            self.with_interrupts(|interrupts| {
+                if let Some(asked) = interrupts.get_mut(hwirq) {
+                    asked.answer = interrupt.answer;
+                }
+            });
+        }
         answer.map(|answer| answer.message)
     }
 
@@ -202,7 +203,7 @@ impl MsiParent for Bus {
     fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
         let (known, was_refused) = self.with_interrupts(|interrupts| {
             let interrupt = interrupts.get(hwirq);
-            let known = interrupt.map(|of| (of.slot, interrupts.message(hwirq)));
+            let known = interrupt.map(|of| (of.function.slot, interrupts.message(hwirq)));
             (known, interrupt.is_some_and(|of| of.unmask_was_refused))
         });
         let base = self.config.window;
@@ -238,23 +239,25 @@ impl Bus {
         let highest = self.version.interrupts().highest_vector();
         self.with_link(|link| {
             let has_room = self.has_room(link, count);
+            if let Some(of) = link.devices.get(device.cookie()) {
+                let gone = |error: VpciError| error.as_msi_error(self.config.window);
+                link.check_present(Some(of.function)).map_err(gone)?;
+            }
             let device_of = link.devices.take(device.cookie(), count)?;
-            let (slot, epoch) = (device_of.slot, device_of.epoch);
-            let root = &device_of.root;
+            let (function, root) = (device_of.function, &device_of.root);
             let allocated = if has_room {
                 self.vectors.allocate(root, request, among, highest)
             } else {
                 Err(MsiError::NoVectors { wanted: count })
             };
-            let noted = allocated.and_then(|block| {
-                match self.note(&block, request, group, (slot, epoch)) {
+            let noted =
+                allocated.and_then(|block| match self.note(&block, request, group, function) {
                     Ok(()) => Ok(block),
                     Err(error) => {
                         self.vectors.free(root, block);
                         Err(error)
                     }
-                }
-            });
+                });
             if noted.is_err() {
                 link.devices.give_back(&self.vectors, device.cookie(), count);
             }
@@ -275,7 +278,7 @@ impl Bus {
         block: &HwIrqBlock,
         request: &BlockRequest,
         group: u16,
-        (slot, epoch): (Slot, u32),
+        function: FunctionId,
     ) -> Result<(), MsiError> {
         for index in 0..block.count().get() {
             self.vectors.target(block, index, request.cpu)?;
@@ -284,8 +287,7 @@ impl Bus {
             let target = self.vectors.target(block, index, request.cpu)?;
             let hwirq = block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))?;
             let interrupt = Interrupt {
-                slot,
-                epoch,
+                function,
                 first: if group == 1 { hwirq } else { block.first() },
                 count: group,
                 fit: request.fit,
@@ -307,7 +309,8 @@ impl Bus {
         target: VectorTarget,
     ) -> Result<(), MsiError> {
         let Some(answer) = answer else { return Ok(()) };
-        let slot = self.with_interrupts(|interrupts| interrupts.get(hwirq).map(|of| of.slot));
+        let slot =
+            self.with_interrupts(|interrupts| interrupts.get(hwirq).map(|of| of.function.slot));
         let slot = slot.ok_or(MsiError::UnknownVector(hwirq))?;
         let processor = self.processor(target.cpu)?;
         self.vectors.retarget(self.version, slot, answer.message, target, processor)

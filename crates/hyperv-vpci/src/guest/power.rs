@@ -2,7 +2,7 @@
 
 use super::bus::{Bus, listed};
 use super::function_table::{Function, FunctionState};
-use super::interrupt_table::{Answer, InterruptTable};
+use super::interrupt_table::InterruptTable;
 use super::link::Link;
 use super::{Vectors, VpciError};
 use crate::channel::Channel;
@@ -54,8 +54,12 @@ impl Bus {
     pub fn resume(&self, channel: Box<dyn Channel>) -> Result<(), VpciError> {
         self.with_link(|link| link.resume(channel))?;
         let resumed = self.turn_on_again();
-        if resumed.is_err() {
-            // Return the first error, because it is more specific.
+        if let Err(error) = resumed {
+            // Return this error, because it is the first one. A host that was silent is not waited
+            // for once more: the end of its channel turns the bus off.
+            if let VpciError::Silent(_) = error {
+                self.with_link(|link| link.may_be_on = false);
+            }
             let _ = self.suspend();
         }
         resumed
@@ -66,14 +70,18 @@ impl Bus {
         self.query_relations()?;
         self.power_on()?;
         let suspended = |function: &Function| matches!(function.state, FunctionState::Suspended(_));
-        for slot in self.with_link(|link| listed(link, suspended))? {
-            match self.assign(slot) {
-                Ok(bars) => self.with_link(|link| link.functions.resume(slot, bars)),
-                Err(VpciError::Refused { .. }) => {
-                    self.with_link(|link| link.functions.remove(slot));
+        for id in self.with_link(|link| listed(link, suspended))? {
+            let assigned = self.assign(id);
+            self.with_link(|link| {
+                match assigned {
+                    // The host may have removed the function, and put another one in its slot.
+                    _ if !link.functions.is_present(id) => {}
+                    Ok(bars) => link.functions.set_state(id, FunctionState::Ready(bars)),
+                    Err(VpciError::Refused { .. }) => link.functions.remove(id.slot),
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
-            }
+                Ok(())
+            })?;
         }
         self.create_again()
     }
@@ -85,20 +93,12 @@ impl Bus {
             self.with_interrupts(|interrupts| interrupts.next_lost(last))
         {
             last = Some(hwirq);
-            let (slot, epoch) = (interrupt.slot, interrupt.epoch);
-            let is_gone = || self.with_link(|link| !link.functions.is_present(slot, epoch));
-            // The function's driver must free the vector.
-            if is_gone() {
-                continue;
-            }
-            match self.create(hwirq, &interrupt) {
-                Ok(answer) => self.with_interrupts(|interrupts| {
-                    if let Some(interrupt) = interrupts.get_mut(hwirq) {
-                        interrupt.answer = Answer::Known(answer);
-                    }
-                }),
-                Err(_) if is_gone() => {}
-                Err(error) => return Err(VpciError::NotRecreated(error)),
+            let created = self.create(hwirq, &interrupt);
+            let is_present = self.with_link(|link| link.functions.is_present(interrupt.function));
+            match created {
+                Err(error) if is_present => return Err(VpciError::NotRecreated(error)),
+                // The driver of a function that was removed must free the vector.
+                Ok(_) | Err(_) => {}
             }
         }
         Ok(())
@@ -107,7 +107,7 @@ impl Bus {
     pub(super) fn negotiate(&self, versions: &[Version]) -> Result<Version, VpciError> {
         for version in versions {
             let operation = "query version";
-            match self.ask(operation, &Request::QueryVersion(version.to_wire()))? {
+            match self.ask_status(operation, &Request::QueryVersion(version.to_wire()), None)? {
                 Status::REVISION_MISMATCH => {}
                 status if status.is_success() => return Ok(*version),
                 status => return Err(VpciError::Refused { operation, status }),
@@ -118,7 +118,7 @@ impl Bus {
 
     pub(super) fn query_relations(&self) -> Result<(), VpciError> {
         let operation = "query relations";
-        self.notify(operation, &Request::QueryRelations)?;
+        self.notify(operation, &Request::QueryRelations, None)?;
         self.wait(operation, |link| Ok(link.has_relations.then_some(())))
     }
 
@@ -127,14 +127,15 @@ impl Bus {
     pub(super) fn power_on(&self) -> Result<(), VpciError> {
         let operation = "enter D0";
         let entry = Request::D0Entry { window: self.config.window };
-        if self.ask(operation, &entry)?.is_success() {
+        self.with_link(|link| link.may_be_on = true);
+        if self.ask_status(operation, &entry, None)?.is_success() {
             return Ok(());
         }
-        for slot in self.with_link(|link| listed(link, |_| true))? {
-            self.notify("release resources", &Request::ReleaseResources(slot))?;
+        for id in self.with_link(|link| listed(link, |_| true))? {
+            self.notify("release resources", &Request::ReleaseResources(id.slot), None)?;
         }
-        self.ask("exit D0", &Request::D0Exit)?;
-        match self.ask(operation, &entry)? {
+        self.ask_status("exit D0", &Request::D0Exit, None)?;
+        match self.ask_status(operation, &entry, None)? {
             status if status.is_success() => Ok(()),
             status => Err(VpciError::Refused { operation, status }),
         }
@@ -163,12 +164,17 @@ impl Bus {
     }
 
     fn power_off(&self) -> Result<(), VpciError> {
+        // A host that has not negotiated would not answer.
+        let is_off = self.with_link(|link| link.end().is_none() && !link.may_be_on);
+        if is_off {
+            return Ok(());
+        }
         let ready = |function: &Function| matches!(function.state, FunctionState::Ready(_));
-        for slot in self.with_link(|link| listed(link, ready))?.into_iter().rev() {
-            self.notify("release resources", &Request::ReleaseResources(slot))?;
+        for id in self.with_link(|link| listed(link, ready))?.into_iter().rev() {
+            self.notify("release resources", &Request::ReleaseResources(id.slot), None)?;
         }
         let operation = "exit D0";
-        match self.ask(operation, &Request::D0Exit)? {
+        match self.ask_status(operation, &Request::D0Exit, None)? {
             status if status.is_success() => Ok(()),
             status => Err(VpciError::Refused { operation, status }),
         }

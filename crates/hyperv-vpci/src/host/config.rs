@@ -14,6 +14,9 @@ pub struct HostConfig {
     pub processors: u16,
     /// Doorbell address in all messages. The machine must have no other doorbell at this address.
     pub address: u64,
+    /// The bit of guest physical addresses above the virtual top of memory (vTOM), with which a
+    /// confidential guest marks memory that it shares with the host, or 0 if it has none.
+    pub vtom: u64,
     /// The bus's instance GUID, in memory order.
     pub instance: [u8; 16],
 }
@@ -22,7 +25,7 @@ impl HostConfig {
     /// Creates a configuration for a guest with this many processors. Accepts protocol versions up
     /// to 1.4, and up to 64 vectors per function.
     pub const fn new(processors: u16, address: u64, instance: [u8; 16]) -> Self {
-        Self { highest: Version::V1_4, quota: 64, processors, address, instance }
+        Self { highest: Version::V1_4, quota: 64, processors, address, vtom: 0, instance }
     }
 
     msi_types::setters! {
@@ -30,6 +33,7 @@ impl HostConfig {
         with_quota: quota: u16,
         with_processors: processors: u16,
         with_address: address: u64,
+        with_vtom: vtom: u64,
         with_instance: instance: [u8; 16],
     }
 }

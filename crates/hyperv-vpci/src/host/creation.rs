@@ -20,6 +20,7 @@ impl Host {
             injection,
             version: None,
             window: None,
+            capacity: usize::MAX,
             functions: OfferTable::default(),
             relations_pending: false,
             reply: None,

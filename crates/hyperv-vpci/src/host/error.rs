@@ -13,6 +13,15 @@ pub enum HostError {
     /// The caller named an empty slot.
     #[error("slot {0} is empty")]
     NoFunction(Slot),
+    /// The guest's ring has no room for the list of functions, which cannot be split. The guest
+    /// must open the channel with a larger ring, or the host must offer fewer functions.
+    #[error("the list of functions needs {needed} bytes, but the guest's ring only takes {room}")]
+    RingTooSmall {
+        /// Length of the list in bytes.
+        needed: usize,
+        /// Length in bytes of the longest message that fits the ring.
+        room: usize,
+    },
     /// The host's heap is exhausted.
     #[error("out of memory for the bus")]
     NoMemory,

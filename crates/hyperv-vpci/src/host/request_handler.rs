@@ -11,10 +11,15 @@ use crate::protocol::{
 use msi_types::MsiMessage;
 
 impl Host {
-    /// Handles a request and returns the answer.
-    pub(super) fn answer(&mut self, message: &[u8]) -> Result<Reply, HostError> {
+    /// Handles a request and returns the answer. `message` is `None` for a request that is longer
+    /// than any that this host supports.
+    pub(super) fn answer(&mut self, message: Option<&[u8]>) -> Result<Reply, HostError> {
+        let Some(message) = message else {
+            let known = self.version.ok_or(HostError::OutOfOrder);
+            return known.map(|_| Reply::Status(Status::NOT_SUPPORTED));
+        };
         match (Request::parse(message), self.version) {
-            (Ok(Request::QueryVersion(version)), None) => Ok(self.negotiate(version)),
+            (Ok(Request::QueryVersion(version)), None) => self.negotiate(version),
             (_, None) | (Ok(Request::QueryVersion(_)), Some(_)) => Err(HostError::OutOfOrder),
             (Ok(request), Some(version)) => {
                 Ok(self.carry_out(version, &request).unwrap_or_else(Reply::Status))
@@ -26,12 +31,15 @@ impl Host {
         }
     }
 
-    fn negotiate(&mut self, wire: u32) -> Reply {
+    fn negotiate(&mut self, wire: u32) -> Result<Reply, HostError> {
         let highest = self.config.highest;
         let known = Version::from_wire(wire).filter(|version| *version <= highest);
+        if let Some(version) = known {
+            self.check_list(version, self.functions.iter().len())?;
+        }
         self.version = known;
         let status = known.map_or(Status::REVISION_MISMATCH, |_| Status::SUCCESS);
-        Reply::Version(VersionReply { status, version: highest.to_wire() })
+        Ok(Reply::Version(VersionReply { status, version: highest.to_wire() }))
     }
 
     fn carry_out(&mut self, version: Version, request: &Request) -> Result<Reply, Status> {
@@ -73,6 +81,7 @@ impl Host {
     }
 
     fn power_on(&mut self, window: u64) -> Result<(), Status> {
+        let window = window & !self.config.vtom;
         let aligned = window.is_multiple_of(0x1000) && window.checked_add(WINDOW_LENGTH).is_some();
         if self.window.is_some() || !aligned {
             return Err(Status::BAD_DATA);

@@ -154,6 +154,7 @@ impl Host {
         let offered = self.functions.get_mut(slot).ok_or(none)?;
         let consistent = (is_on || !saved.is_assigned)
             && (saved.is_assigned || saved.mappings.is_empty())
+            && (is_on || !saved.ejection_was_sent)
             && !(saved.ejection_pending && saved.ejection_was_sent);
         if !consistent {
             return Err(RestoreError::Inconsistent);

@@ -103,6 +103,11 @@ impl<'a> Relations<'a> {
         Ok(Self { form, descriptions: room.get(..length).unwrap_or_default() })
     }
 
+    /// Returns the length in bytes of a message with this number of functions.
+    pub const fn message_length(form: RelationsForm, functions: usize) -> usize {
+        8 + functions * form.description_length()
+    }
+
     /// Returns the descriptions in message order.
     pub fn functions(&self) -> impl ExactSizeIterator<Item = DeviceDescription> + use<'a> {
         let form = self.form;

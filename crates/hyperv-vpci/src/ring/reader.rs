@@ -47,8 +47,9 @@ impl<M: RingMemory> RingReader<M> {
     /// is [`Notify::Peer`], the caller must signal the writer, even if no packet is left.
     ///
     /// # Errors
-    /// Returns [`ChannelError::TooLong`] if `buffer` is too short, or [`ChannelError::Broken`] if
-    /// the writer violated the ring's rules. On error, the packet is not consumed.
+    /// Returns [`ChannelError::TooLong`] if `buffer` is too short for the packet, which the caller
+    /// may then [skip](Self::skip), or [`ChannelError::Broken`] if the writer violated the ring's
+    /// rules. On error, the packet is not consumed.
     pub fn read(&mut self, buffer: &mut [u8]) -> Result<(Option<Received>, Notify), ChannelError> {
         let mut notify = Notify::Nobody;
         for _ in 0..MAX_SKIPPED {
@@ -59,8 +60,11 @@ impl<M: RingMemory> RingReader<M> {
             }
             self.memory.set_control(Control::InterruptMask, 1);
             let header = self.header(available)?;
-            let received = match header.kind {
-                Some(kind) => Some(Received { kind, length: self.copy(&header, buffer)? }),
+            let received = match header.kind.map(|kind| (kind, self.copy(&header, buffer))) {
+                Some((kind, Ok(length))) => Some(Received { kind, length }),
+                // The caller must signal the writer before it skips the packet.
+                Some((_, Err(_))) if notify == Notify::Peer => break,
+                Some((_, Err(error))) => return Err(error),
                 None => None,
             };
             if self.consume(header.total) == Notify::Peer {
@@ -71,11 +75,30 @@ impl<M: RingMemory> RingReader<M> {
             }
             self.skipped = self.skipped.saturating_add(1);
         }
-        // If we hit the limit of unknown packets, more may be left; `idle` reports them.
+        // Packets may be left; `idle` reports them.
         Ok((None, notify))
     }
 
-    /// Returns the number of packets that were skipped because their types or flags are unknown.
+    /// Skips and [counts](Self::skipped) the next packet, whose payload doesn't fit the caller's
+    /// buffer. Otherwise like [`read`](Self::read).
+    ///
+    /// # Errors
+    /// Returns [`ChannelError::Broken`] if the writer violated the ring's rules.
+    pub fn skip(&mut self) -> Result<(Option<Received>, Notify), ChannelError> {
+        let inp = check_index(self.memory.control(Control::In), self.length)?;
+        let available = used(inp, self.at, self.length);
+        if available == 0 {
+            return Ok((None, Notify::Nobody));
+        }
+        let header = self.header(available)?;
+        self.skipped = self.skipped.saturating_add(1);
+        let length = header.payload as usize;
+        let received = header.kind.map(|kind| Received { kind, length });
+        Ok((received, self.consume(header.total)))
+    }
+
+    /// Returns the number of packets that were skipped because their types or flags are unknown, or
+    /// because they were too long.
     pub const fn skipped(&self) -> u32 {
         self.skipped
     }

@@ -63,17 +63,24 @@ impl<M: RingMemory> RingWriter<M> {
     /// requests a signal from the reader and fails.
     fn check_room(&self, payload: usize) -> Result<u16, ChannelError> {
         let words = u16::try_from(payload.div_ceil(8)).map_err(|_| ChannelError::TooLong)?;
-        words.checked_add(2).ok_or(ChannelError::TooLong)?;
-        let needed = packet::DESCRIPTOR + u32::from(words) * 8 + packet::FOOTER;
-        if needed > self.length - 8 {
+        if payload > self.capacity() {
             return Err(ChannelError::TooLong);
         }
+        let needed = packet::DESCRIPTOR + u32::from(words) * 8 + packet::FOOTER;
         if needed <= self.free()? {
             return Ok(words);
         }
         self.memory.set_control(Control::PendingSendSize, needed);
         // The reader may have made room before it saw that we're waiting.
         if needed <= self.free()? { Ok(words) } else { Err(ChannelError::Full) }
+    }
+
+    /// Returns the length in bytes of the longest payload that fits the empty ring and its packet's
+    /// length field.
+    pub fn capacity(&self) -> usize {
+        let in_ring = self.length - 8 - packet::FOOTER;
+        let packet = in_ring.min(u32::from(u16::MAX) * 8);
+        (packet - packet::DESCRIPTOR) as usize
     }
 
     /// Returns the index of the next packet.

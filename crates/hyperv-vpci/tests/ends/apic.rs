@@ -202,6 +202,28 @@ fn moves_are_hypercalls_and_leave_the_message_alone() {
     assert_eq!(pc.bus.compose(&block, 0), Ok(opaque));
 }
 
+/// The host names messages by small numbers, so a successor's message equals its predecessor's.
+#[test]
+fn a_stale_driver_does_not_retarget_its_successor() {
+    let mut pc = Pc::new(Version::V1_4);
+    let stale = pc.attach();
+    let old = pc.bus.allocate(&stale, &request(1, Shape::Independent)).unwrap();
+    let before = pc.bus.compose(&old, 0).unwrap();
+    pc.device = pc.kernel.side.lock().unwrap().replace(SLOT, 10);
+    pc.kernel.side.lock().unwrap().serve().unwrap();
+    assert!(pc.bus.poll().is_ok());
+    let device = pc.attach();
+    let block = pc.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let opaque = pc.bus.compose(&block, 0).unwrap();
+    assert_eq!(opaque, before);
+    let arrived = pc.arrives(opaque);
+    pc.calls();
+    pc.bus.unmask(old.first());
+    let moved = pc.bus.begin_move(&old, 0, Cpu::new(3)).unwrap();
+    pc.bus.end_move(moved, MoveOutcome::Written).unwrap();
+    assert_eq!((pc.calls(), pc.arrives(opaque)), (0, arrived));
+}
+
 #[test]
 fn a_move_that_is_rolled_back_is_undone_by_hypercall() {
     let pc = Pc::new(Version::V1_4);

@@ -8,12 +8,13 @@ use crate::gic::Gic;
 use crate::host::{Peer, create};
 use crate::tamper::Tamper;
 use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
-use hyperv_vpci::guest::{Bus, BusEvent, SpiDomain, Vectors};
+use hyperv_vpci::guest::{Bus, BusEvent, Kernel, SpiDomain, Vectors, Wait};
 use hyperv_vpci::host::{Injection, Served};
 use hyperv_vpci::protocol::{Request, Slot, Version};
 use msi_types::MsiParent;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::time::{Duration, Instant};
 
 #[test]
 fn no_wait_is_in_vain() {
@@ -58,9 +59,9 @@ fn every_change_of_the_bus_is_signalled() {
 }
 
 /// Channel whose peer sends between the last check and the re-arming of the signal.
-struct Overtaken<F> {
-    inner: Ring,
-    before_idle: F,
+pub(crate) struct Overtaken<F> {
+    pub(crate) inner: Ring,
+    pub(crate) before_idle: F,
 }
 
 impl<F: FnMut() + Send> Channel for Overtaken<F> {
@@ -186,15 +187,15 @@ fn a_host_that_sends_more_than_one_look_takes_is_heard() {
     assert_eq!(board.kernel.signals.waits_in_vain(), 0);
 }
 
-/// Channel that has no room for the first notice but accepts all later ones.
-struct FullOnce {
-    inner: Ring,
-    is_full: bool,
+/// Channel that has no room for the first packet but accepts all later ones.
+pub(crate) struct FullOnce {
+    pub(crate) inner: Ring,
+    pub(crate) is_full: bool,
 }
 
 impl Channel for FullOnce {
     fn send(&mut self, kind: PacketKind, payload: &[u8]) -> Result<(), ChannelError> {
-        if kind == PacketKind::Notice && std::mem::take(&mut self.is_full) {
+        if std::mem::take(&mut self.is_full) {
             return Err(ChannelError::Full);
         }
         self.inner.send(kind, payload)
@@ -254,4 +255,29 @@ fn a_host_that_never_pauses_holds_nobody_up() {
 #[test]
 fn tasks_that_wait_on_one_bus_lose_no_wake_up() {
     kernel::main().unwrap();
+}
+
+/// Wakes two of the example's tasks all the time, the second of which begins to wait later.
+#[test]
+fn woken_tasks_of_the_example_give_up_in_time() {
+    let limit = Duration::from_millis(200);
+    let kernel = kernel::SleepingKernel::new(limit);
+    let wait = || {
+        let start = Instant::now();
+        for turn in 0.. {
+            let seen = kernel.wake_ups();
+            std::thread::sleep(Duration::from_millis(1));
+            kernel.wake();
+            if kernel.wait(seen, turn) == Wait::GiveUp {
+                break;
+            }
+        }
+        start.elapsed()
+    };
+    let elapsed = std::thread::scope(|scope| {
+        let first = scope.spawn(wait);
+        std::thread::sleep(limit / 2);
+        [wait(), first.join().unwrap(), wait()]
+    });
+    assert!(elapsed.iter().all(|it| (limit..100 * limit).contains(it)), "{elapsed:?}");
 }

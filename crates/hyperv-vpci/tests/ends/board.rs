@@ -45,7 +45,7 @@ pub(crate) fn channel() -> (Ring, Ring) {
 
 /// Creates both ends of a channel with rings of `pages` pages. The guest signals `to_host`, and the
 /// host signals `to_guest`.
-fn channel_with(pages: u8, to_host: Bell, to_guest: Bell) -> (Ring, Ring) {
+pub(crate) fn channel_with(pages: u8, to_host: Bell, to_guest: Bell) -> (Ring, Ring) {
     let pages = NonZeroU8::new(pages).expect("the count is not 0");
     let rings = [0, 1].map(|_| HeapRing::new(pages).expect("the heap has room"));
     let [there, back] = rings;
@@ -63,6 +63,14 @@ pub(crate) struct HostSide {
 impl HostSide {
     pub(crate) fn serve(&mut self) -> Result<Served, HostError> {
         self.host.serve(&mut self.channel)
+    }
+
+    /// Removes the function in `slot` and offers another one there.
+    pub(crate) fn replace(&mut self, slot: Slot, serial: u32) -> Arc<FunctionInterrupts> {
+        self.host.remove(slot).unwrap();
+        let mut function = function(slot);
+        function.description.serial = serial;
+        self.host.offer(function).unwrap()
     }
 }
 
@@ -350,6 +358,16 @@ impl Board {
         while self.kernel.signals.guest_sleeps() {
             assert_eq!(self.bus.poll(), Ok(hyperv_vpci::channel::Idle::Sleep));
         }
+    }
+
+    /// Replaces the function in [`SLOT`], and lets the guest hear of it.
+    pub(crate) fn replace(&self, serial: u32) -> Arc<FunctionInterrupts> {
+        let mut side = self.kernel.side.lock().unwrap();
+        let successor = side.replace(SLOT, serial);
+        side.serve().unwrap();
+        drop(side);
+        self.hear();
+        successor
     }
 
     /// Asserts that the host has signaled, and polls the guest.

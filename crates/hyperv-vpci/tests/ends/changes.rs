@@ -2,7 +2,7 @@
 
 use crate::board::{Board, OTHER, SLOT, channel_to, function, reason, request};
 use crate::gic::Gic;
-use crate::tamper::Fate;
+use crate::tamper::{Change, Fate};
 use hyperv_vpci::channel::{Idle, PacketKind};
 use hyperv_vpci::guest::{BusEvent, VpciError};
 use hyperv_vpci::protocol::{
@@ -220,4 +220,22 @@ fn a_bus_that_cannot_resume_stays_suspended() {
     assert_eq!(board.bus.resume(Box::new(unused)), Err(VpciError::Closed));
     board.bus.free(&device, block);
     assert!(board.gic.claimed().is_empty());
+}
+
+/// A failed resume waits for the host once, and asks nothing of a host that did not negotiate.
+#[test]
+fn a_failed_resume_waits_for_the_host_once() {
+    let early = [Request::QueryVersion(Version::V1_4.to_wire())];
+    let refuse: Change = |answer| answer[..4].copy_from_slice(&[0x0b, 9, 0, 0xc0]);
+    for (fate, waits) in [(Fate::Lost, 1), (Fate::Changed(refuse), 0)] {
+        let board = Board::new();
+        assert_eq!(board.bus.suspend(), Ok(()));
+        let guest = channel_to(&board, hyperv_vpci::host::Host::reset);
+        board.requests();
+        board.kernel.signals.waits_in_vain();
+        board.tamper.set(fate);
+        assert!(board.bus.resume(Box::new(guest)).is_err());
+        assert_eq!((board.requests(), board.kernel.signals.waits_in_vain()), (early.into(), waits));
+        assert_eq!(board.bus.poll(), Err(VpciError::Suspended));
+    }
 }

@@ -1,12 +1,12 @@
 //! Freed vectors must not be allocated again while the host may still send their messages.
 
-use crate::board::{Board, OTHER, Ring, SLOT, function, reason, request};
+use crate::board::{ADDRESS, Board, OTHER, Ring, SLOT, function, reason, request};
 use crate::gic::Gic;
 use crate::tamper::{Change, Fate};
 use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind, Received};
 use hyperv_vpci::guest::{Faults, VpciError};
 use hyperv_vpci::protocol::{Request, Slot};
-use msi_types::{Delivery, HwIrqBlock, MsiError, MsiMessage, MsiParent, Shape};
+use msi_types::{Attachment, Delivery, HwIrqBlock, MsiError, MsiMessage, MsiParent, Shape};
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 const UNCONFIRMED: [(Change, u32); 2] =
     [(|answer| answer[3] = 0xc0, 0), (|answer| answer.truncate(0), 1)];
 
-fn board() -> Board {
+pub(crate) fn board() -> Board {
     Board::over(|ring, _| Box::new(ring))
 }
 
@@ -39,11 +39,85 @@ fn is_free(board: &Board, first: u32, message: MsiMessage) {
 }
 
 /// Requests a vector's message `count` times without receiving an answer.
-fn compose_in_vain(board: &Board, block: &HwIrqBlock, count: usize) {
+pub(crate) fn compose_in_vain(board: &Board, block: &HwIrqBlock, count: usize) {
     for _ in 0..count {
         let refused = board.bus.compose(block, 0).unwrap_err();
         assert_eq!(reason(refused), "the host did not answer in time");
     }
+}
+
+/// Frees a vector whose message was requested `count` times, while the host keeps its answers.
+fn free_requested(board: &Board, device: &Attachment, count: usize) {
+    let block = board.bus.allocate(device, &request(1, Shape::Independent)).unwrap();
+    board.tamper.set(Fate::Kept);
+    compose_in_vain(board, &block, count);
+    board.tamper.set(Fate::Sent);
+    board.bus.free(device, block);
+    assert_eq!(board.gic.claimed(), [64]);
+}
+
+#[test]
+fn a_vector_is_kept_while_its_message_is_requested() {
+    for count in [1, 3] {
+        let board = Board::new();
+        let (device, other) = (board.attach(SLOT), board.attach(OTHER));
+        free_requested(&board, &device, count);
+        // The host has granted SPI 64 already, and would refuse it to another function.
+        let (second, _) = board.vector(&other);
+        assert_eq!((second.first().get(), board.mapped()), (65, 2));
+        board.let_go();
+        assert_eq!((board.gic.claimed(), board.mapped()), (vec![65], 1));
+        assert_eq!(board.vector(&other).0.first().get(), 64);
+    }
+}
+
+#[test]
+fn a_deleted_message_keeps_its_vector_while_requested() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    let block = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    board.tamper.set(Fate::Kept);
+    compose_in_vain(&board, &block, 1);
+    // The host answers the second request first, with the same message.
+    let [status, count, data] = [0, 1 << 16, 64].map(u32::to_le_bytes);
+    let answer = [status, status, count, data].concat();
+    board.tamper.set(Fate::Replaced([&answer[..], &ADDRESS.to_le_bytes()].concat()));
+    assert!(board.bus.compose(&block, 0).is_ok());
+    board.tamper.set(Fate::Sent);
+    board.bus.free(&device, block);
+    assert_eq!((board.gic.claimed(), board.mapped()), (vec![64], 0));
+    board.let_go();
+    assert!(board.gic.claimed().is_empty());
+}
+
+#[test]
+fn late_refusals_release_a_vector() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    free_requested(&board, &device, 2);
+    let kinds = board.tamper.heard().into_iter().map(|(kind, _)| kind);
+    let ids = kinds.filter_map(|kind| match kind {
+        PacketKind::Request(id) => Some(id),
+        _ => None,
+    });
+    for (id, claimed) in ids.zip([&[64][..], &[]]) {
+        let refusal = 0xc000_0001_u32.to_le_bytes();
+        let mut side = board.kernel.side.lock().unwrap();
+        side.channel.inner.send(PacketKind::Completion(id), &refusal).unwrap();
+        drop(side);
+        board.hear();
+        assert_eq!(board.gic.claimed(), claimed);
+    }
+    assert_eq!(board.bus.faults(), Faults { late: 2, ..Faults::default() });
+}
+
+#[test]
+fn a_removal_releases_a_requested_vector() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    free_requested(&board, &device, 1);
+    board.replace(7);
+    assert!(board.gic.claimed().is_empty());
 }
 
 #[test]
@@ -162,18 +236,19 @@ fn a_removal_ends_unconfirmed_deletions() {
     }
 }
 
-/// Channel that its host rescinds. When the channel is closed, it records the vectors that are
-/// claimed at the GIC.
+/// Channel that its host rescinds, or that fails with another error. When the channel is closed, it
+/// records the vectors that are claimed at the GIC.
 struct Rescinded {
     inner: Ring,
     ended: Arc<AtomicBool>,
+    error: ChannelError,
     gic: Arc<Gic>,
     claimed_at_close: Arc<Mutex<Vec<u32>>>,
 }
 
 impl Rescinded {
     fn check(&self) -> Result<(), ChannelError> {
-        if self.ended.load(SeqCst) { Err(ChannelError::Closed) } else { Ok(()) }
+        if self.ended.load(SeqCst) { Err(self.error) } else { Ok(()) }
     }
 }
 
@@ -199,11 +274,16 @@ impl Drop for Rescinded {
 }
 
 fn rescindable() -> (Board, Arc<AtomicBool>, Arc<Mutex<Vec<u32>>>) {
+    failing(ChannelError::Closed)
+}
+
+/// Returns a board whose channel fails once the flag is set.
+pub(crate) fn failing(error: ChannelError) -> (Board, Arc<AtomicBool>, Arc<Mutex<Vec<u32>>>) {
     let (is_rescinded, claimed_at_close) = (Arc::default(), Arc::default());
     let board = Board::over(|inner, gic| {
         let (ended, gic) = (Arc::clone(&is_rescinded), gic.clone());
         let claimed_at_close = Arc::clone(&claimed_at_close);
-        Box::new(Rescinded { inner, ended, gic, claimed_at_close })
+        Box::new(Rescinded { inner, ended, error, gic, claimed_at_close })
     });
     (board, is_rescinded, claimed_at_close)
 }

@@ -97,15 +97,7 @@ fn a_new_function_in_the_slot_is_another() {
     drain(&board);
     let device = board.attach(SLOT);
     let (block, _) = board.vector(&device);
-    {
-        let mut side = board.kernel.side.lock().unwrap();
-        side.host.remove(SLOT).unwrap();
-        let mut function = crate::board::function(SLOT);
-        function.description.serial = 10;
-        side.host.offer(function).unwrap();
-        side.serve().unwrap();
-    }
-    board.hear();
+    board.replace(10);
     assert_eq!(drain(&board), [BusEvent::Gone(SLOT), BusEvent::Arrived(SLOT)]);
     let again = board.attach(SLOT);
     let (second, _) = board.vector(&again);
@@ -127,15 +119,7 @@ fn a_late_message_of_a_gone_function_is_not_deleted() {
     board.tamper.set(Fate::Kept);
     board.bus.compose(&block, 0).unwrap_err();
     board.tamper.set(Fate::Sent);
-    {
-        let mut side = board.kernel.side.lock().unwrap();
-        side.host.remove(SLOT).unwrap();
-        let mut function = crate::board::function(SLOT);
-        function.description.serial = 10;
-        side.host.offer(function).unwrap();
-        side.serve().unwrap();
-    }
-    board.hear();
+    board.replace(10);
     // The second function is allocated the same vector and therefore granted the same message.
     board.bus.free(&device, block);
     let again = board.attach(SLOT);

@@ -1,7 +1,9 @@
 //! A host facing a guest that can send arbitrary messages.
 
-use crate::board::{ADDRESS, OTHER, Ring, SLOT, channel, function, host_config};
+use crate::asleep::FullOnce;
+use crate::board::{ADDRESS, OTHER, Ring, SLOT, channel, channel_with, function, host_config};
 use crate::gic::Gic;
+use crate::signals::Bell;
 use doorbell_test_support::with_allocations;
 use hyperv_vpci::channel::{Channel, ChannelError, PacketKind};
 use hyperv_vpci::host::{Host, HostError, Injection, Served};
@@ -60,14 +62,16 @@ impl Peer {
     /// Sends a message and returns its completion.
     pub(crate) fn exchange(&mut self, message: &[u8]) -> Result<Vec<u8>, HostError> {
         let id = self.send(message);
-        while self.host.serve(&mut self.far)? != Served::All {}
-        self.host.serve(&mut self.far)?;
         let mut buffer = [0; 8192];
         let mut answers = Vec::new();
-        while let Some(received) = self.near.receive(&mut buffer).unwrap() {
-            if let PacketKind::Completion(of) = received.kind {
-                assert_eq!(of, id);
-                answers.push(buffer[..received.length].to_vec());
+        let mut served = Served::More;
+        while served != Served::All {
+            served = self.host.serve(&mut self.far)?;
+            while let Some(received) = self.near.receive(&mut buffer).unwrap() {
+                if let PacketKind::Completion(of) = received.kind {
+                    assert_eq!(of, id);
+                    answers.push(buffer[..received.length].to_vec());
+                }
             }
         }
         assert_eq!(answers.len(), 1, "each request is answered once");
@@ -307,6 +311,118 @@ fn one_slot_has_one_function() {
     assert_eq!(peer.host.remove(SLOT), Err(HostError::NoFunction(SLOT)));
     assert_eq!(peer.host.eject(SLOT), Err(HostError::NoFunction(SLOT)));
     assert!(peer.host.offer(function(SLOT)).is_ok());
+}
+
+/// OpenVMM's longest message has 39,656 bytes.
+#[test]
+fn requests_longer_than_any_message_are_not_supported() {
+    let mut peer = Peer::new(Version::V1_4);
+    (peer.near, peer.far) = channel_with(32, Bell::Nobody, Bell::Nobody);
+    let long = |length: usize| [&0x4249_001du32.to_le_bytes()[..], &vec![0; length - 4]].concat();
+    peer.ask(&Request::QueryVersion(0x1_0004)).unwrap();
+    for length in [14_352, 14_360, 20_000, 39_656, 65_000] {
+        let answer = peer.exchange(&long(length)).unwrap();
+        assert_eq!(Status::parse(&answer), Ok(Status::NOT_SUPPORTED));
+        peer.near.send(PacketKind::Notice, &long(length)).unwrap();
+        assert_eq!(peer.ask(&Request::QueryRelations), Ok(Status::SUCCESS));
+    }
+    assert_eq!(peer.far.skipped(), 8);
+    peer.host.reset();
+    assert_eq!(peer.exchange(&long(20_000)), Err(HostError::OutOfOrder));
+}
+
+#[test]
+fn a_ring_without_room_for_the_list_is_refused() {
+    for (version, fits) in [(Version::V1_4, 144), (Version::V1_3, 144), (Version::V1_2, 202)] {
+        let mut peer = Peer::new(version);
+        (peer.near, peer.far) = channel_with(1, Bell::Nobody, Bell::Nobody);
+        let slot = |number: u8| Slot::new(number & 0x1f, number >> 5);
+        let free = (0..=255).map(slot).filter(|slot| ![SLOT, OTHER].contains(slot));
+        let mut free: Vec<_> = free.collect();
+        for slot in free.drain(..fits - 2) {
+            peer.host.offer(function(slot)).unwrap();
+        }
+        let hello = Request::QueryVersion(version.to_wire());
+        assert_eq!(peer.ask(&hello), Ok(Status::SUCCESS));
+        assert_eq!(peer.ask(&Request::D0Entry { window: 0x2000 }), Ok(Status::SUCCESS));
+        // A function that does not fit is refused, and the guest goes on.
+        let length = version.relations().description_length();
+        let (needed, room) = (8 + (fits + 1) * length, 4096 - 32);
+        let refused = Err(HostError::RingTooSmall { needed, room });
+        assert_eq!(peer.host.offer(function(free[0])).map(|_| ()), refused);
+        assert_eq!(peer.ask(&Request::QueryRelations), Ok(Status::SUCCESS));
+        // Without a guest, every function can be offered, but the next guest may be refused.
+        peer.host.reset();
+        peer.host.offer(function(free[0])).unwrap();
+        assert_eq!(peer.ask(&hello), refused.map(|()| Status::SUCCESS));
+        peer.host.reset();
+        (peer.near, peer.far) = channel_with(2, Bell::Nobody, Bell::Nobody);
+        for slot in free.drain(1..) {
+            peer.host.offer(function(slot)).unwrap();
+        }
+        assert_eq!(peer.ask(&hello), Ok(Status::SUCCESS));
+        assert_eq!(peer.ask(&Request::QueryRelations), Ok(Status::SUCCESS));
+    }
+}
+
+/// Returns the types of the packets that a guest receives when it turns the bus on, after `early`
+/// changed the host before the guest was answered.
+fn packets_until_on(early: impl FnOnce(&mut Host), between: impl FnOnce(&mut Host)) -> Vec<u32> {
+    let mut peer = Peer::new(Version::V1_4);
+    peer.send(&Peer::emit(&Request::QueryVersion(0x1_0004)));
+    early(&mut peer.host);
+    let inner = std::mem::replace(&mut peer.far, channel().1);
+    let mut full = FullOnce { inner, is_full: true };
+    assert_eq!(peer.host.serve(&mut full), Ok(Served::Blocked));
+    between(&mut peer.host);
+    assert_eq!(peer.host.serve(&mut full), Ok(Served::All));
+    peer.send(&Peer::emit(&Request::D0Entry { window: 0x2000 }));
+    assert_eq!(peer.host.serve(&mut full), Ok(Served::All));
+    let mut buffer = [0; 256];
+    let mut packets = Vec::new();
+    while let Some(received) = peer.near.receive(&mut buffer).unwrap() {
+        let completes = matches!(received.kind, PacketKind::Completion(_));
+        packets.push(if completes { 0 } else { u32::from(buffer[0]) });
+    }
+    packets
+}
+
+#[test]
+fn notices_wait_until_the_bus_is_on() {
+    let expected = [0, 0x19, 0, 0x0b];
+    assert_eq!(packets_until_on(|host| host.eject(SLOT).unwrap(), |_| {}), expected);
+    // The version's answer is under way.
+    assert_eq!(packets_until_on(|_| {}, |host| host.eject(SLOT).unwrap()), expected);
+    let offer = |host: &mut Host| _ = host.offer(function(Slot::new(2, 0))).unwrap();
+    assert_eq!(packets_until_on(offer, |host| host.remove(OTHER).unwrap()), expected[..3]);
+}
+
+#[test]
+fn an_ejection_is_requested_again_after_a_reset() {
+    for is_reset in [false, true] {
+        let mut peer = Peer::on(Version::V1_4);
+        peer.host.eject(SLOT).unwrap();
+        assert_eq!(peer.ask(&Request::D0Exit), Ok(Status::SUCCESS));
+        if is_reset {
+            peer.host.reset();
+            assert_eq!(peer.ask(&Request::QueryVersion(0x1_0004)), Ok(Status::SUCCESS));
+        }
+        assert_eq!(peer.ask(&Request::D0Entry { window: 0x2000 }), Ok(Status::SUCCESS));
+        assert_eq!(peer.ask(&Request::EjectionComplete(SLOT)), Ok(Status::SUCCESS));
+    }
+}
+
+#[test]
+fn the_window_is_below_the_top_of_memory() {
+    let mut peer = Peer::new(Version::V1_4);
+    let config = host_config(Version::V1_4).with_vtom(1 << 39);
+    peer.host = Host::new(config, Injection::Spi(Arc::new(Gic::new(1020, 4)))).unwrap();
+    assert_eq!(peer.ask(&Request::QueryVersion(0x1_0004)), Ok(Status::SUCCESS));
+    for window in [0x2000, 1 << 39 | 0x2000] {
+        assert_eq!(peer.ask(&Request::D0Entry { window }), Ok(Status::SUCCESS));
+        assert_eq!(peer.host.window(), Some(0x2000));
+        assert_eq!(peer.ask(&Request::D0Exit), Ok(Status::SUCCESS));
+    }
 }
 
 fn slots() -> impl Strategy<Value = Slot> {

@@ -1,10 +1,13 @@
 //! Hosts that answer late, wrongly, twice or never.
 
 use crate::board::{Board, OTHER, SLOT, reason, request};
+use crate::deletions::failing;
 use crate::tamper::{Change, Fate};
-use hyperv_vpci::channel::{Channel, Idle, PacketKind};
+use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind};
 use hyperv_vpci::guest::Faults;
+use hyperv_vpci::ring::RingError;
 use msi_types::{Delivery, MsiParent, Shape};
+use std::sync::atomic::Ordering::SeqCst;
 
 /// Invalid answers of the host, each with the guest's reason for refusing it.
 const WRONG: [(Change, &str); 5] = [
@@ -104,8 +107,11 @@ fn a_silent_host_ends_a_wait() {
     let refused = board.bus.compose(&block, 0).unwrap_err();
     assert_eq!(reason(refused), "the host did not answer in time");
     board.tamper.set(Fate::Sent);
-    // The vector has no message, so no deletion is sent.
+    board.requests();
+    // The vector has no message to delete, but the host may still grant one.
     board.bus.free(&device, block);
+    assert_eq!((board.requests(), board.gic.claimed()), (vec![], vec![64]));
+    board.bus.close().unwrap();
     assert!(board.gic.claimed().is_empty());
 }
 
@@ -154,21 +160,22 @@ fn unanswered_requests_are_bounded() {
         (0..70).map(|_| reason(board.bus.compose(&block, 0).unwrap_err())).collect();
     assert_eq!(reasons[63], "the host did not answer in time");
     assert_eq!(reasons[64], "too many requests are unanswered");
-    // A request that cannot be tracked is not sent, so the vector is free immediately.
+    // A request that cannot be tracked is not sent, so its vector is free immediately.
+    let second = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let refused = board.bus.compose(&second, 0).unwrap_err();
+    assert_eq!(reason(refused), "too many requests are unanswered");
+    board.bus.free(&device, second);
     board.bus.free(&device, block);
-    assert!(board.gic.claimed().is_empty());
+    assert_eq!(board.gic.claimed(), [64]);
 }
 
 #[test]
 fn a_broken_channel_ends_every_wait() {
-    let board = Board::new();
+    let (board, is_broken, _) = failing(ChannelError::Broken(RingError::BadIndex(4)));
     let device = board.attach(SLOT);
     let (block, _) = board.vector(&device);
     let second = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
-    board.kernel.meanwhile(|side| {
-        // This is longer than any message of a host.
-        side.channel.inner.send(PacketKind::Notice, &[0; 10_000]).unwrap();
-    });
+    board.kernel.meanwhile(move |_| is_broken.store(true, SeqCst));
     let refused = board.bus.compose(&second, 0).unwrap_err();
     assert_eq!(reason(refused), "the channel failed");
     assert!(board.bus.poll().is_err());
@@ -179,6 +186,28 @@ fn a_broken_channel_ends_every_wait() {
     assert_eq!(board.gic.claimed(), [first]);
     assert!(board.bus.close().is_err());
     assert!(board.gic.claimed().is_empty());
+}
+
+/// The longest message of a host has 7,176 bytes.
+#[test]
+fn notices_longer_than_any_message_are_skipped() {
+    let board = Board::new();
+    let device = board.attach(SLOT);
+    board.kernel.meanwhile(|side| {
+        side.channel.inner.send(PacketKind::Notice, &[0; 7184]).unwrap();
+        side.channel.inner.send(PacketKind::Completion(1), &[0; 8000]).unwrap();
+    });
+    let (block, message) = board.vector(&device);
+    assert_eq!((message.data, board.send(message)), (64, Delivery::Pending));
+    assert_eq!(board.bus.faults(), Faults { unexpected: 1, skipped: 2, ..Faults::default() });
+    // An answer that is too long ends the wait for it.
+    board.tamper.set(Fate::Changed(|answer| answer.resize(7184, 0)));
+    let other = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
+    let refused = board.bus.compose(&other, 0).unwrap_err();
+    assert_eq!(reason(refused), "a message is malformed");
+    board.tamper.set(Fate::Sent);
+    board.bus.free(&device, block);
+    assert_eq!(board.gic.claimed(), [65]);
 }
 
 #[test]

@@ -110,8 +110,9 @@ impl<C: Channel> Channel for Tampered<C> {
     fn receive(&mut self, buffer: &mut [u8]) -> Result<Option<Received>, ChannelError> {
         let _outside = Outside::new();
         let received = self.inner.receive(buffer)?;
-        if let Some(Received { kind, length }) = received {
-            self.tamper.with(|script| script.heard.push((kind, buffer[..length].to_vec())));
+        if let Some((kind, payload)) = received.and_then(|of| Some((of.kind, of.payload(buffer)?)))
+        {
+            self.tamper.with(|script| script.heard.push((kind, payload.to_vec())));
         }
         Ok(received)
     }
