@@ -1,15 +1,12 @@
 //! The attacks, by name. Each attack runs until its time is up.
 
 use crate::exceptions;
-use crate::machine::{self, GICD, GICR, ITS};
+use crate::machine::{self, GICD, GICR, ITS, OTHERS, send};
 use crate::random::Random;
-use crate::turns::Turns;
-use crate::{commands, leaks, registers};
+use crate::turns::{Attack, Turns};
+use crate::{commands, crowd, device, leaks, registers, stale};
 use core::arch::asm;
 use image_rt::cpu;
-
-/// An attack that a vCPU repeats until its time is over.
-pub(crate) type Attack = fn(&mut Turns);
 
 const ATTACKS: &[(&str, Attack)] = &[
     ("registers", registers::any),
@@ -27,11 +24,18 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("invalidations", commands::invalidations),
     ("moves", commands::moves),
     ("mappings", commands::mappings),
+    ("stale-cleared", stale::cleared),
+    ("stale-moved", stale::moved),
+    ("stale-discarded", stale::discarded),
+    ("crowd-toggles", crowd::toggles),
+    ("crowd-power", crowd::power),
+    ("crowd-invalidations", crowd::invalidations),
     ("many-pending", registers::many_pending),
     ("stain", leaks::stain),
     ("enables", commands::enables),
     ("spin", spin),
     ("wake-ups", wake_ups),
+    ("devices", device::attack),
 ];
 
 pub(crate) fn named(name: &str) -> Option<Attack> {
@@ -129,9 +133,6 @@ fn physical_timer(turns: &mut Turns) {
     }
 }
 
-/// `ICC_SGI1R_EL1.IRM`: the SGI targets all other PEs.
-const OTHERS: u64 = 1 << 40;
-
 /// Sends SGIs to every vCPU, and handles the SGIs that arrive.
 fn sgis(turns: &mut Turns) {
     machine::enable_interrupts();
@@ -142,13 +143,6 @@ fn sgis(turns: &mut Turns) {
             }
             machine::take();
         }
-    }
-}
-
-fn send(sgi: u64, target: u64) {
-    // SAFETY: the vCPUs' interrupts are masked.
-    unsafe {
-        asm!("msr icc_sgi1r_el1, {}", in(reg) sgi << 24 | target);
     }
 }
 

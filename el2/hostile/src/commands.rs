@@ -5,36 +5,36 @@ use crate::random::Random;
 use crate::turns::Turns;
 use gic_arch::gits;
 
-const COMMAND_BYTES: u64 = 32;
+pub(crate) const COMMAND_BYTES: u64 = 32;
 /// Queue size for commands that visit all mappings.
 const MIDDLE_QUEUE_BYTES: u64 = 0x1_0000;
-const VALID: u64 = 1 << 63;
+pub(crate) const VALID: u64 = 1 << 63;
 /// INTID of the first LPI.
 const LPIS: u64 = 8192;
 /// An address above all of the machine's RAM.
 const NOWHERE: u64 = 0x00ff_ffff_0000;
 
-type Words = [u64; 4];
+pub(crate) type Words = [u64; 4];
 
-fn mapd(device: u64, event_bits: u64, valid: u64) -> Words {
+pub(crate) fn mapd(device: u64, event_bits: u64, valid: u64) -> Words {
     [0x08 | device << 32, event_bits - 1, valid, 0]
 }
 
-fn mapc(collection: u64, vcpu: u64) -> Words {
+pub(crate) fn mapc(collection: u64, vcpu: u64) -> Words {
     [0x09, 0, VALID | vcpu << 16 | collection, 0]
 }
 
-fn mapti(device: u64, event: u64, lpi: u64) -> Words {
+pub(crate) fn mapti(device: u64, event: u64, lpi: u64) -> Words {
     [0x0a | device << 32, event | (LPIS + lpi) << 32, 0, 0]
 }
 
-fn int(device: u64, event: u64) -> Words {
+pub(crate) fn int(device: u64, event: u64) -> Words {
     [0x03 | device << 32, event, 0, 0]
 }
 
-const INVALL: Words = [0x0d, 0, 0, 0];
+pub(crate) const INVALL: Words = [0x0d, 0, 0, 0];
 
-fn movall(from: u64, to: u64) -> Words {
+pub(crate) fn movall(from: u64, to: u64) -> Words {
     [0x0e, 0, from << 16, to << 16]
 }
 
@@ -89,7 +89,7 @@ impl Ring {
 }
 
 /// Enables interrupts, LPIs and the ITS, with all tables in place.
-fn enable(layout: Layout, queue_bytes: u64) {
+pub(crate) fn enable(layout: Layout, queue_bytes: u64) {
     machine::enable_interrupts();
     machine::fill(layout.configuration, 0x1_0000, 0xa1);
     machine::fill(layout.pending, 0x2_0000, 0);

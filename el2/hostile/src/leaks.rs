@@ -74,12 +74,12 @@ pub(crate) fn scan(times: u64) -> ! {
     power::system_off()
 }
 
-fn wait(milliseconds: u64) {
+pub(crate) fn wait(milliseconds: u64) {
     let end = cpu::ticks() + milliseconds * cpu::ticks_per_millisecond();
     while cpu::ticks() < end {}
 }
 
-fn read(encoding: u32) -> Option<u64> {
+pub(crate) fn read(encoding: u32) -> Option<u64> {
     let before = exceptions::taken();
     let value = exceptions::system_register(encoding, 0, true);
     (exceptions::taken() == before).then_some(value)

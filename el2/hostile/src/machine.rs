@@ -178,3 +178,14 @@ pub(crate) fn write_its(offset: u32, value: u64) {
 pub(crate) fn read_its(offset: u32) -> u64 {
     read(ITS + u64::from(offset), 8)
 }
+
+/// `ICC_SGI1R_EL1.IRM`: the SGI targets all other PEs.
+pub(crate) const OTHERS: u64 = 1 << 40;
+
+/// Sends an SGI to the targets.
+pub(crate) fn send(sgi: u64, target: u64) {
+    // SAFETY: the vCPUs' interrupts are masked.
+    unsafe {
+        asm!("msr icc_sgi1r_el1, {}", in(reg) sgi << 24 | target);
+    }
+}

@@ -8,39 +8,40 @@
 //! | `transports=N` | checks that each of N virtio-mmio transports has no device |
 //! | `attack=NAME milliseconds=N` | uses its virtual GIC as no driver does, or writes every system register |
 //! | `scan=N` | reads every system register N times |
+//! | `checks=N` | checks N times that the machine does what its ID registers say |
+//! | `absent=N` | reads N times where no device is |
 //! | `delay=N` | delays for N microseconds |
+//! | `device=N` | moves the memory of its PCI device for N milliseconds |
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
 mod attacks;
+mod checks;
 mod commands;
+mod crowd;
 mod delay;
+mod device;
 mod exceptions;
 mod leaks;
 mod machine;
 mod random;
 mod registers;
+mod stale;
 mod ticker;
 mod transports;
 mod turns;
 
-use attacks::Attack;
 use doorbell_facts::{Fact, HostileFact};
 use dtoolkit::Node;
 use dtoolkit::fdt::Fdt;
 use dtoolkit::standard::NodeStandard;
 use image_rt::power::{self, CpuStack};
-use image_rt::{Boot, cpu, println, start};
-use spin::Once;
+use image_rt::{Boot, println, start};
 use ticker::Timer;
-use turns::Turns;
 
 image_rt::image!(main);
-
-/// The selected attack, and its duration in milliseconds.
-static ATTACK: Once<(Attack, u64)> = Once::new();
 
 fn main(boot: Boot) -> ! {
     // SAFETY: `boot` is the value that the entry point received, and `main` is called only once.
@@ -61,8 +62,17 @@ fn main(boot: Boot) -> ! {
     if let Some(times) = number("scan") {
         leaks::scan(times);
     }
+    if let Some(rounds) = number("checks") {
+        checks::run(rounds);
+    }
+    if let Some(times) = number("absent") {
+        checks::absent(times);
+    }
     if let Some(microseconds) = number("delay") {
         delay::run(microseconds);
+    }
+    if let Some(milliseconds) = number("device") {
+        device::keep_using(milliseconds);
     }
     let name =
         value("attack").expect("the command line must select a guest, such as `attack=NAME`");
@@ -70,28 +80,15 @@ fn main(boot: Boot) -> ! {
     let milliseconds =
         number("milliseconds").expect("the command line must contain `milliseconds=N`");
     machine::find_memory(around.memory.start as u64);
-    ATTACK.call_once(|| (attack, milliseconds));
+    turns::select(attack, milliseconds);
     for other in 1..number("vcpus").unwrap_or(1) {
-        power::cpu_on(other as usize, other, CpuStack::new(), || {
-            attack_here();
-            power::cpu_off();
-        })
-        .expect("a vCPU could not be turned on");
+        power::cpu_on(other as usize, other, CpuStack::new(), turns::attack_and_turn_off)
+            .expect("a vCPU could not be turned on");
     }
-    let turns = attack_here();
+    let turns = turns::attack_here();
     let (attack, exceptions) = (name.into(), exceptions::taken());
     println!("{}", Fact::from(HostileFact::Attacked { attack, turns, exceptions }));
     power::system_off()
-}
-
-/// Runs the attack on this vCPU until its duration has elapsed. Returns the number of turns.
-fn attack_here() -> u64 {
-    cpu::irq_save();
-    exceptions::install();
-    let &(attack, milliseconds) = ATTACK.get().expect("the attack is selected before vCPUs start");
-    let mut turns = Turns::until(milliseconds);
-    attack(&mut turns);
-    turns.count()
 }
 
 /// Returns `true` if the devicetree describes PSCI to a kernel that knows only PSCI 0.2.

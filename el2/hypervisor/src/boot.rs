@@ -6,7 +6,7 @@ use crate::layout::Uart;
 use crate::options::Options;
 use crate::pci::{self, Pci};
 use crate::power::Start;
-use crate::{dma, exits, interrupts, irqchip, moving, scheduler, trace, vcpu};
+use crate::{dma, exits, hypervisor_timer, interrupts, irqchip, moving, scheduler, trace, vcpu};
 use alloc::string::ToString;
 use alloc::vec::Vec;
 use core::iter;
@@ -43,6 +43,7 @@ pub(crate) fn main(boot: Boot) -> ! {
     if options.trace {
         trace::start(cpus);
     }
+    options.limit.into_iter().for_each(hypervisor_timer::set_limit);
     let starts = make_guests(&around, options, cpus);
     interrupts::serve();
     for cpu in (1..cpus).map(Cpu::new) {
@@ -79,8 +80,8 @@ fn make_guests(around: &Started, options: Options, cpus: u32) -> Vec<Start> {
     let (mut guests, mut starts) = (Vec::new(), Vec::new());
     for ((number, of_guest), end) in files.iter().enumerate().zip(ends) {
         let config = GuestConfig { number, ram: first(of_guest)..end, vcpus, uart, controller };
-        let mine = functions.iter().skip(number).step_by(files.len()).cloned();
-        dma::confine(number, &config.ram, mine.clone());
+        let mine = dealt(&functions, number, files.len());
+        dma::confine(number, &config.ram, &mine);
         let (guest, start) = make_guest(config, mine, of_guest);
         guests.push(guest);
         starts.push(start);
@@ -90,11 +91,7 @@ fn make_guests(around: &Started, options: Options, cpus: u32) -> Vec<Start> {
     starts
 }
 
-fn make_guest(
-    config: GuestConfig,
-    functions: impl ExactSizeIterator<Item = Function>,
-    files: &Files,
-) -> (Guest, Start) {
+fn make_guest(config: GuestConfig, functions: Vec<Function>, files: &Files) -> (Guest, Start) {
     let GuestConfig { ref ram, vcpus, .. } = config;
     let (ram, count) = (ram.clone(), functions.len());
     let guest = Guest::new(config, |gic| {
@@ -110,9 +107,10 @@ fn make_guest(
     (guest, Start { entry: files.kernel.start, argument })
 }
 
-/// Returns the PCI functions that may be assigned to guests: those whose DMA an SMMU confines, or
-/// all if the guests are trusted.
-fn functions(options: Options) -> Vec<Function> {
+/// Returns the PCI functions that may be assigned to guests, with their groups: those whose DMA an
+/// SMMU confines, or all if the guests are trusted. The others are disabled, so that a function
+/// that reaches them without passing the SMMU finds nothing.
+fn functions(options: Options) -> Vec<(usize, Function)> {
     let host = irqchip::get().description().hosts.first();
     let Some(host) = host else { return Vec::new() };
     let trusted = options.trusted_guest;
@@ -121,15 +119,35 @@ fn functions(options: Options) -> Vec<Function> {
         dma::bring_up(host);
     }
     let mut functions = pci::functions(host);
-    functions.retain(|function| match dma::stream(function) {
+    functions.retain(|(_, function)| match dma::stream(function) {
         Err(reason) if !trusted => {
-            let (function, reason) = (function.address.get(), reason.to_string().into());
-            println!("{}", Fact::from(HypervisorFact::Withheld { function, reason }));
+            withhold(function, &reason.to_string());
             false
         }
         _ => true,
     });
     functions
+}
+
+/// Disables a function that is not assigned to a guest.
+fn withhold(function: &Function, reason: &str) {
+    function.disable();
+    let (function, reason) = (function.address.get(), reason.to_string().into());
+    println!("{}", Fact::from(HypervisorFact::Withheld { function, reason }));
+}
+
+/// Returns the functions of a guest. Groups are dealt out round-robin.
+fn dealt(functions: &[(usize, Function)], guest: usize, guests: usize) -> Vec<Function> {
+    let mut groups: Vec<_> = functions.iter().map(|(group, _)| *group).collect();
+    groups.sort_unstable();
+    groups.dedup();
+    let owner = |group: &usize| groups.binary_search(group).map(|place| place % guests);
+    let mine = functions.iter().filter(|(group, _)| owner(group) == Ok(guest));
+    let mut mine: Vec<_> = mine.map(|(_, function)| function.clone()).collect();
+    for function in mine.split_off(mine.len().min(pci::MOST)) {
+        withhold(&function, "its guest's bus is full");
+    }
+    mine
 }
 
 /// Writes the guest's devicetree to the end of its RAM and cleans the caches, because the guest

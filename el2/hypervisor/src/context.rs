@@ -2,13 +2,27 @@
 //! use stay in the CPU while the vCPU is loaded: the EL1 registers, and the vector registers (code
 //! built for `aarch64-unknown-none-softfloat` doesn't use vector registers).
 
+use crate::debug::Debug;
+use crate::faults::Repeats;
 use crate::hypervisor_timer::NEVER;
 use crate::power::Start;
+use crate::syndrome::{self, ByteOrder, DeviceAccess, advanced};
 use crate::tables::VTCR;
 use core::arch::asm;
 use image_rt::read_register;
 
-/// Registers that an exit stores and an entry loads; see `vectors.rs`.
+macro_rules! write_registers {
+    ($($name:literal: $value:expr),* $(,)?) => {
+        $(asm!(
+            concat!("msr ", $name, ", {}"),
+            in(reg) $value,
+            options(nostack, preserves_flags),
+        );)*
+    };
+}
+
+/// Registers that an exit stores and an entry loads; see `vectors.rs`. Also contains the state of
+/// the vCPU that only traps change.
 #[derive(Debug)]
 #[repr(C, align(16))]
 pub(crate) struct Context {
@@ -18,6 +32,8 @@ pub(crate) struct Context {
     pub(crate) pc: u64,
     /// The guest's PSTATE, in `SPSR_EL2` format.
     pub(crate) pstate: u64,
+    pub(crate) debug: Debug,
+    pub(crate) repeats: Repeats,
 }
 
 /// Vector and floating-point registers; see `vectors.rs`.
@@ -33,13 +49,17 @@ pub(crate) struct Floats {
 /// PSTATE for EL1 with its own stack pointer and all exceptions masked.
 pub(crate) const EL1H_MASKED: u64 = 0x3c5;
 
+/// PSTATE.M: EL1, unless the vCPU executes AArch32 instructions.
+const EL1: u64 = 1 << 2;
+
 impl Context {
     /// Returns the state of a starting vCPU. Both the Linux boot protocol and PSCI pass an argument
     /// in x0.
     pub(crate) fn starting(entry: u64, argument: u64) -> Self {
         let mut registers = [0; 31];
         registers[0] = argument;
-        Self { registers, pc: entry, pstate: EL1H_MASKED }
+        let (debug, repeats) = (Debug::reset(), Repeats::default());
+        Self { registers, pc: entry, pstate: EL1H_MASKED, debug, repeats }
     }
 
     /// Returns a general-purpose register; register 31 is the zero register.
@@ -54,10 +74,106 @@ impl Context {
         }
     }
 
-    /// Continues after the instruction that trapped. All AArch64 instructions have four bytes;
-    /// accesses of AArch32 code at EL0 are not emulated.
-    pub(crate) fn skip_instruction(&mut self) {
+    /// Returns the value that a store writes to a little-endian device.
+    #[inline]
+    pub(crate) fn stored(&self, access: DeviceAccess) -> u64 {
+        self.byte_order().convert(self.register(access.register), access.width)
+    }
+
+    /// Sets the register of a load, where `value` is the value of a little-endian device.
+    #[inline]
+    pub(crate) fn load(&mut self, access: DeviceAccess, value: u64) {
+        let DeviceAccess { width, register, extension, .. } = access;
+        let value = self.byte_order().convert(value, width);
+        self.set_register(register, extension.apply(value, width));
+    }
+
+    /// Returns `true` if the instruction that trapped has four bytes, does not change PSTATE, and
+    /// accesses little-endian memory.
+    #[inline]
+    pub(crate) fn is_simple(&self) -> bool {
+        syndrome::is_simple(self.pstate, read_register!("sctlr_el1"))
+    }
+
+    /// Continues after a [simple](Self::is_simple) instruction.
+    pub(crate) fn skip_word(&mut self) {
         self.pc = self.pc.wrapping_add(4);
+    }
+
+    /// Continues after the instruction that trapped, as if it had been executed.
+    pub(crate) fn skip_instruction(&mut self) {
+        if syndrome::is_simple(self.pstate, 0) {
+            return self.skip_word();
+        }
+        (self.pc, self.pstate) = advanced(self.pc, self.pstate, read_register!("esr_el2"));
+    }
+
+    /// Returns the order of the bytes in the guest's loads and stores.
+    #[inline]
+    fn byte_order(&self) -> ByteOrder {
+        ByteOrder::of(self.pstate, read_register!("sctlr_el1"))
+    }
+
+    /// Returns a base register; register 31 is the stack pointer.
+    pub(crate) fn base(&self, number: usize) -> u64 {
+        match self.registers.get(number) {
+            Some(register) => *register,
+            None if self.uses_sp_el1() => read_register!("sp_el1"),
+            None => read_register!("sp_el0"),
+        }
+    }
+
+    /// Sets a base register; register 31 is the stack pointer.
+    pub(crate) fn set_base(&mut self, number: usize, value: u64) {
+        let stack = self.uses_sp_el1();
+        match self.registers.get_mut(number) {
+            Some(register) => *register = value,
+            // SAFETY: the stack pointers of EL1 and EL0 belong to the guest.
+            None if stack => unsafe {
+                write_registers! { "sp_el1": value }
+            },
+            // SAFETY: as above.
+            None => unsafe {
+                write_registers! { "sp_el0": value }
+            },
+        }
+    }
+
+    const fn is_at_el0(&self) -> bool {
+        self.pstate & EL1 == 0
+    }
+
+    /// Returns `true` if the guest executes A64 instructions.
+    pub(crate) const fn is_a64(&self) -> bool {
+        self.pstate & 1 << 4 == 0
+    }
+
+    /// Returns `true` if PSTATE.M is EL1h.
+    const fn uses_sp_el1(&self) -> bool {
+        self.pstate & 0b1_1111 == 0b0_0101
+    }
+
+    /// Translates a guest virtual address to a guest physical address, as the guest's tables do for
+    /// a load. Returns `None` if the guest's tables do not map it.
+    pub(crate) fn translate(&self, address: u64) -> Option<u64> {
+        const FAILED: u64 = 1;
+        const ADDRESS: u64 = (1 << 52) - (1 << 12);
+        let of_guest = read_register!("par_el1");
+        // SAFETY: changes only `PAR_EL1`, which belongs to the guest and is restored below. The
+        // walk cannot abort, because stage 2 restricts it to RAM (`HCR_EL2.PTW`).
+        unsafe {
+            if self.is_at_el0() {
+                asm!("at s1e0r, {}", "isb", in(reg) address, options(nostack, preserves_flags));
+            } else {
+                asm!("at s1e1r, {}", "isb", in(reg) address, options(nostack, preserves_flags));
+            }
+        }
+        let found = read_register!("par_el1");
+        // SAFETY: as above.
+        unsafe {
+            write_registers! { "par_el1": of_guest }
+        }
+        (found & FAILED == 0).then_some(found & ADDRESS | address & 0xfff)
     }
 }
 
@@ -69,7 +185,8 @@ const TRAPS: u64 =
     1 << 31 | 1 << 20 | 1 << 19 | 1 << 18 | 1 << 10 | 1 << 9 | 1 << 5 | 1 << 4 | 1 << 3 | 0b111;
 /// `HCR_EL2.TWI`.
 const WFI_TRAPS: u64 = 1 << 13;
-/// `MDCR_EL2`: debug and performance monitor registers trap.
+/// `MDCR_EL2`: debug and performance monitor registers trap, but the guest's EL1 takes its debug
+/// exceptions.
 const DEBUG_TRAPS: u64 = 1 << 11 | 1 << 10 | 1 << 9 | 1 << 6 | 1 << 5;
 /// `CPTR_EL2`: the bits that are RES1 without `HCR_EL2.E2H`. Floating point does not trap.
 const NO_FLOAT_TRAPS: u64 = 0x33ff;
@@ -80,16 +197,6 @@ const COUNTER_AND_TIMER: u64 = 0b11;
 const MMU_OFF: u64 = 0x30d0_0800;
 /// `VMPIDR_EL2`: bit 31 is RES1.
 const MPIDR_RES1: u64 = 1 << 31;
-
-macro_rules! write_registers {
-    ($($name:literal: $value:expr),* $(,)?) => {
-        $(asm!(
-            concat!("msr ", $name, ", {}"),
-            in(reg) $value,
-            options(nostack, preserves_flags),
-        );)*
-    };
-}
 
 macro_rules! el1_registers {
     ($($field:ident: $name:literal),* $(,)?) => {
@@ -241,8 +348,7 @@ pub(crate) fn wfi_traps() -> bool {
 /// Sets a vCPU's stage 2 and MPIDR on the calling CPU.
 ///
 /// # Safety
-/// `vttbr` must describe a stage 2 that maps only memory that the guest may access, and that does
-/// not change.
+/// `vttbr` must describe a stage 2 that maps only memory that the guest may access.
 pub(crate) unsafe fn load_stage2(vttbr: u64, mpidr: u64) {
     // SAFETY: EL2 does not use these registers; the caller guarantees that stage 2 is valid.
     unsafe {
@@ -258,4 +364,11 @@ pub(crate) fn forget_translations() {
     unsafe {
         asm!("tlbi vmalle1", "ic iallu", "dsb nsh", "isb", options(nostack, preserves_flags),);
     }
+}
+
+/// Invalidates the TLB entries of the loaded vCPU's guest on all CPUs, after a change of its stage
+/// 2.
+pub(crate) fn forget_stage2() {
+    // SAFETY: invalidated translations are walked again.
+    unsafe { asm!("dsb ishst", "tlbi vmalls12e1is", "dsb ish", "isb", options(nostack)) };
 }

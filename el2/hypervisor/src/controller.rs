@@ -88,8 +88,8 @@ pub(crate) fn message_of_vcpu(
     width: AccessWidth,
     value: u64,
 ) -> Option<Delivery> {
-    let is_doorbell = vgic.config().its.first().is_some_and(|its| its.doorbell() == address);
-    if !is_doorbell || !matches!(width, AccessWidth::Half | AccessWidth::Word) {
+    let is_doorbell = || vgic.config().its.first().is_some_and(|its| its.doorbell() == address);
+    if !matches!(width, AccessWidth::Half | AccessWidth::Word) || !is_doorbell() {
         return None;
     }
     let data = (value & width.mask()) as u32;

@@ -119,8 +119,6 @@ impl Machine<'_> {
                 property("stdout-path", format!("/serial@{:x}", UART.start)),
             ],
         );
-        // Keep the guest from assigning new addresses to functions.
-        chosen.add_property(property("linux,pci-probe-only", 1_u32));
         if let Some(initrd) = &self.files.initrd {
             chosen.add_property(property("linux,initrd-start", initrd.start));
             chosen.add_property(property("linux,initrd-end", initrd.end));

@@ -131,11 +131,11 @@ fn bypasses(function: &Function) -> bool {
 
 /// Assigns the guest's address space to its functions' streams. Without an SMMU, the guest is
 /// trusted.
-pub(crate) fn confine(guest: usize, ram: &Range<u64>, functions: impl Iterator<Item = Function>) {
+pub(crate) fn confine(guest: usize, ram: &Range<u64>, functions: &[Function]) {
     let Some(confinement) = CONFINEMENT.get() else { return };
     confinement.state.with(|state| {
         let translation = translation(guest, ram, state.smmu.has_stage_2());
-        for stream in functions.filter_map(|function| stream(&function).ok()) {
+        for stream in functions.iter().filter_map(|function| stream(function).ok()) {
             state
                 .smmu
                 .translate(stream, &translation)
@@ -156,7 +156,7 @@ fn translation(guest: usize, ram: &Range<u64>, by_stage_2: bool) -> Translation 
             tables.map(page..page + PAGE, Memory::Device);
         }
     }
-    let root = tables.leak();
+    let root = tables.root();
     if by_stage_2 {
         return Translation::Stage2 { vmid: space(guest), vtcr: VTCR, root };
     }

@@ -1,31 +1,158 @@
-//! Prints the faults that the model records when a guest misuses its GIC. Only the first fault of
-//! each kind appears on the console.
+//! Prints the faults that the model records when a guest misuses its GIC, and the guest's
+//! instructions that the hypervisor refuses. Only the first fault of each kind appears on the
+//! console, regardless of the number of vCPUs.
 
-use alloc::string::ToString;
+use crate::layout::MACHINE_RAM;
+use crate::{scheduler, trace};
+use alloc::format;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::Range;
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use doorbell_facts::{Fact, HypervisorFact};
 use image_rt::lock::IrqMutex;
-use image_rt::println;
+use image_rt::{println, read_register};
 use vgic::{EventLog, FaultReason};
 
-/// Kinds of faults that have been printed for a guest.
+/// Number of equal refusals in a row after which a vCPU makes no progress.
+const NO_PROGRESS: u32 = 1_000;
+/// Bit in [`Faults::refused`] of a guest that makes no progress.
+const NO_PROGRESS_BIT: u32 = 31;
+
+/// Faults that have been printed for a guest.
 #[derive(Debug, Default)]
-pub(crate) struct Faults(IrqMutex<Vec<FaultReason>>);
+pub(crate) struct Faults {
+    /// Kinds of faults of the GIC.
+    printed: IrqMutex<Vec<FaultReason>>,
+    /// Bitmap of [`Refused::bit`].
+    refused: AtomicU32,
+}
+
+/// An instruction of a guest that causes an exception in the guest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refused {
+    pub(crate) kind: Kind,
+    /// Guest physical address, virtual address of an abort, or zero.
+    pub(crate) address: u64,
+    /// A number whose meaning depends on the kind.
+    pub(crate) detail: u64,
+}
+
+/// Kind of a refused instruction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Kind {
+    /// A load or store that no device handles. The detail is its number of bytes.
+    Access,
+    /// A load or store that the syndrome does not describe, and that is not emulated. The detail is
+    /// the instruction, or zero if it can't be read.
+    Undescribed,
+    /// A load or store that aborted during the walk of the guest's tables, or at a device.
+    Abort,
+    /// An instruction fetch from outside of the guest's RAM.
+    Fetch,
+    /// An access to an undefined system register. The detail is its encoding.
+    Register,
+    /// Any other undefined instruction.
+    Instruction,
+}
+
+impl Refused {
+    /// Returns the bit that stands for the kind. Each kind has two bits, the second for RAM that
+    /// the guest does not own.
+    fn bit(&self) -> u32 {
+        2 * self.kind as u32 + u32::from(self.is_foreign_ram())
+    }
+
+    fn is_foreign_ram(&self) -> bool {
+        self.kind != Kind::Abort && MACHINE_RAM.contains(&self.address)
+    }
+
+    fn describe(&self, ram: &Range<u64>) -> String {
+        let Self { kind, address, detail } = self;
+        let text = match kind {
+            Kind::Access => format!("no device handles {detail} bytes at {address:#x}"),
+            Kind::Undescribed => {
+                format!("an access to {address:#x} is not emulated: instruction {detail:#010x}")
+            }
+            Kind::Abort => format!("an access to the virtual address {address:#x} aborted"),
+            Kind::Fetch => format!("there are no instructions at {address:#x}"),
+            Kind::Register => format!("the system register {detail:#06x} is undefined"),
+            Kind::Instruction => "an instruction is undefined".into(),
+        };
+        if self.is_foreign_ram() {
+            return format!("{text}; the guest's RAM is {:#x} to {:#x}", ram.start, ram.end - 1);
+        }
+        text
+    }
+}
+
+/// Number of consecutive, equal refusals of a vCPU's instructions.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub(crate) struct Repeats {
+    pc: u64,
+    bit: u32,
+    times: u32,
+    address: u64,
+}
+
+impl Repeats {
+    /// Counts a refusal. Refusals of the same kind and PC are equal if their address is the same,
+    /// or if the guest has not returned from the last one: a handler that aborts may do so at a new
+    /// stack address each time.
+    fn count(&mut self, pc: u64, refused: &Refused) -> u32 {
+        let (bit, address) = (refused.bit(), refused.address);
+        let is_same = (self.pc, self.bit) == (pc, bit)
+            && (self.address == address || read_register!("elr_el1") == pc);
+        let times = if is_same { self.times.saturating_add(1) } else { 1 };
+        *self = Self { pc, bit, times, address };
+        times
+    }
+}
 
 impl Faults {
     /// Prints the faults recorded since the last call, except those of kinds already printed.
     #[inline]
     pub(crate) fn print(&self, guest: usize, events: &EventLog) {
         events.drain(|fault| {
-            let is_new = self.0.with(|printed| {
+            let is_new = self.printed.with(|printed| {
                 let is_new = !printed.contains(&fault.reason);
                 printed.extend(is_new.then_some(fault.reason));
                 is_new
             });
             if is_new {
-                let fault = fault.to_string().into();
-                println!("{}", Fact::from(HypervisorFact::Fault { guest, fault }));
+                report(guest, fault.to_string());
             }
         });
     }
+
+    /// Prints the first refusal of each kind, and that the guest makes no progress. Then also ends
+    /// the trace, because the guest's machine may never end.
+    pub(crate) fn refuse(
+        &self,
+        (guest, ram): (usize, &Range<u64>),
+        pc: u64,
+        repeats: &mut Repeats,
+        refused: Refused,
+    ) {
+        let vcpu = scheduler::loaded().map_or(0, |id| id.cpu.get());
+        let place = || format!("vCPU {vcpu} at PC {pc:#x}");
+        if self.is_first(refused.bit()) {
+            report(guest, format!("{}: {}", place(), refused.describe(ram)));
+        }
+        if repeats.count(pc, &refused) == NO_PROGRESS && self.is_first(NO_PROGRESS_BIT) {
+            let what = refused.describe(ram);
+            let times = format!("{}, {NO_PROGRESS} times in a row", place());
+            report(guest, format!("guest {guest} makes no progress: {times}: {what}"));
+            trace::report();
+        }
+    }
+
+    fn is_first(&self, bit: u32) -> bool {
+        self.refused.fetch_or(1 << bit, Relaxed) & 1 << bit == 0
+    }
+}
+
+fn report(guest: usize, fault: String) {
+    println!("{}", Fact::from(HypervisorFact::Fault { guest, fault: fault.into() }));
 }

@@ -1,9 +1,9 @@
 //! A guest's machine: its memory, its GIC, and its vCPUs that aren't loaded on a CPU.
 
-use crate::context::Registers;
+use crate::context::{self, Context, Registers};
 use crate::controller::Controller;
 use crate::exits::Exits;
-use crate::faults::Faults;
+use crate::faults::{Faults, Refused};
 use crate::gic::Gic;
 use crate::layout::{UART, Uart};
 use crate::moving;
@@ -54,6 +54,16 @@ pub(crate) unsafe fn move_all() -> usize {
     running.map(|guest| unsafe { guest.rebuild_interrupts() }).count()
 }
 
+/// Prints the reports, and turns the machine off.
+pub(crate) fn end_machine() -> ! {
+    moving::report();
+    for guest in guests() {
+        guest.exits.report(guest.number);
+    }
+    trace::report();
+    power::system_off()
+}
+
 /// Configuration of a guest's machine.
 #[derive(Clone, Debug)]
 pub(crate) struct GuestConfig {
@@ -80,6 +90,7 @@ pub(crate) struct Guest {
     pub(crate) power: Power,
     pub(crate) gate: Gate,
     pub(crate) pci: Option<Pci>,
+    stage2: IrqMutex<TranslationTables>,
     /// The emulated UART, or `None` if the guest has the machine's UART.
     pub(crate) uart: Option<Pl011>,
     /// Value of `VTTBR_EL2`.
@@ -109,9 +120,6 @@ impl Guest {
         let config = controller.added_to(config.with_awake_redistributors(true));
         let (gic, vcpus) = Gic::new(number, ram, uart, config);
         let pci = assign(&gic);
-        for page in pci.iter().flat_map(Pci::memory) {
-            stage2.map(page, Memory::Device);
-        }
         let vcpus = vcpus
             .into_iter()
             .map(|interrupts| Box::new(Vcpu { interrupts, registers: None }))
@@ -123,7 +131,8 @@ impl Guest {
             gate: Gate::new(cpus.into()),
             pci,
             uart: (uart == Uart::Shared).then(|| Pl011::new(number)),
-            vttbr: stage2.leak() | u64::from(space(number)) << 48,
+            vttbr: stage2.root() | u64::from(space(number)) << 48,
+            stage2: IrqMutex::new(stage2),
             vcpus: vcpus.collect(),
             last_here: [const { AtomicU32::new(0) }; MAX_CPUS],
             exits: Exits::default(),
@@ -140,6 +149,24 @@ impl Guest {
     /// Returns the memory.
     pub(crate) fn ram(&self) -> Ram {
         self.gic.ram()
+    }
+
+    /// Maps the page of a function's memory that the guest has placed at `page`. Returns `None` if
+    /// none is there, or if accesses to it must trap.
+    pub(crate) fn map_device_page(&self, page: u64) -> Option<()> {
+        let pci = self.pci.as_ref().filter(|pci| pci.window.contains(&page))?;
+        // The lock keeps a page that the guest moves away from being mapped after `unmap_devices`.
+        self.stage2.with(|stage2| pci.page(page).map(|physical| stage2.map_page(page, physical)))
+    }
+
+    /// Unmaps the memory of all functions after the guest has moved one. A vCPU of this guest must
+    /// be loaded on the calling CPU.
+    pub(crate) fn unmap_devices(&self) {
+        let Some(pci) = &self.pci else { return };
+        self.stage2.with(|stage2| {
+            stage2.unmap_pages(&pci.window);
+            context::forget_stage2();
+        });
     }
 
     /// Takes a vCPU in order to load it. Returns `None` if it is already loaded.
@@ -205,6 +232,15 @@ impl Guest {
         self.faults.print(self.number, self.vgic().events());
     }
 
+    /// Records that an instruction of the loaded vCPU is refused. Must be called before the
+    /// exception is injected.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn refuse(&self, context: &mut Context, refused: Refused) {
+        let Context { pc, repeats, .. } = context;
+        self.faults.refuse((self.number, &self.ram().0), *pc, repeats, refused);
+    }
+
     /// Returns how the machine ended, or `None` if it has not ended.
     pub(crate) fn end(&self) -> Option<End> {
         self.end.get().copied()
@@ -232,12 +268,7 @@ impl Guest {
         // Two guests may end at the same time. The one that reports last turns the machine off, so
         // that both reports are complete.
         if REPORTED.fetch_add(1, SeqCst) + 1 == guests().len() {
-            moving::report();
-            for guest in guests() {
-                guest.exits.report(guest.number);
-            }
-            trace::report();
-            power::system_off();
+            end_machine();
         }
     }
 

@@ -1,12 +1,31 @@
 //! The hypervisor's timer on each CPU, `CNTHP_*_EL2` (DDI 0487, D11.2).
 
 use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use image_rt::cpu;
 
 /// Deadline of a disabled timer.
 pub(crate) const NEVER: u64 = u64::MAX;
 
-/// Makes the timer fire when the counter reaches `deadline`.
+/// Counter value at which the machine ends.
+static LIMIT: AtomicU64 = AtomicU64::new(NEVER);
+
+/// Sets the time after which the machine ends. Must be called before the guests run.
+pub(crate) fn set_limit(seconds: u64) {
+    let ticks = seconds.saturating_mul(1000 * cpu::ticks_per_millisecond());
+    LIMIT.store(cpu::ticks().saturating_add(ticks), SeqCst);
+}
+
+/// Returns `true` if the machine must end.
+pub(crate) fn is_over() -> bool {
+    cpu::ticks() >= LIMIT.load(SeqCst)
+}
+
+/// Makes the timer fire when the counter reaches `deadline`, or the machine's limit on the first
+/// CPU.
 pub(crate) fn set(deadline: u64) {
+    let limit = if cpu::current() == 0 { LIMIT.load(SeqCst) } else { NEVER };
+    let deadline = deadline.min(limit);
     let is_enabled = u64::from(deadline != NEVER);
     // SAFETY: only the hypervisor uses this timer, and its interrupt has a handler.
     unsafe {

@@ -1,9 +1,10 @@
 //! ID registers as the guest sees them (DDI 0487, D19.2): the CPU's ID registers without the
 //! features whose instructions or registers trap here or are not switched with a vCPU. The hidden
-//! features are SVE, SME, MTE, pointer authentication, MPAM, AMU, RME, LS64, MOPS, tracing and
-//! profiling, and everything that `HCRX_EL2` would have to enable. If WFI traps, WFIT is hidden as
-//! well: QEMU 10.0 reports a trapped WFIT as WFI and does not provide the register with its timeout
-//! (`wfit` in its `target/arm/tcg/op_helper.c`), so a WFIT would last until the next interrupt.
+//! features are EL2, SVE, SME, MTE, pointer authentication, MPAM, AMU, RME, LS64, MOPS, tracing,
+//! performance monitors and profiling, and everything that `HCRX_EL2` would have to enable. If WFI
+//! traps, WFIT is hidden as well: QEMU 10.0 reports a trapped WFIT as WFI and does not provide the
+//! register with its timeout (`wfit` in its `target/arm/tcg/op_helper.c`), so a WFIT would last
+//! until the next interrupt.
 
 use crate::context;
 use core::arch::asm;
@@ -30,16 +31,20 @@ fn shown(crm: u16, op2: u16) -> u64 {
     }
     match (crm, op2) {
         // ID_AA64PFR0_EL1
-        (4, 0) => !(field(32) | field(40) | field(44) | field(52)),
+        (4, 0) => !(field(8) | field(32) | field(40) | field(44) | field(52)),
         // ID_AA64PFR1_EL1: BT, SSBS.
         (4, 1) => field(0) | field(4),
-        // ID_AA64DFR0_EL1: the numbers of breakpoints and watchpoints, PMUVer.
-        (5, 0) => field(0) | field(8) | field(12) | field(20) | field(28),
+        // ID_AA64DFR0_EL1: DebugVer, and the numbers of breakpoints and watchpoints.
+        (5, 0) => field(0) | field(12) | field(20) | field(28),
         // ID_AA64ISAR1_EL1
         (6, 1) => !(field(4) | field(8) | field(24) | field(28) | field(60)),
         // ID_AA64ISAR2_EL1: WFxT, RPRES, BC.
         (6, 2) if !context::wfi_traps() => field(0) | field(4) | field(20),
         (6, 2) => field(4) | field(20),
+        // ID_PFR1_EL1: the hypervisor's exception level.
+        (1, 1) => !field(12),
+        // ID_DFR0_EL1: debug, without tracing and performance monitors.
+        (1, 2) => field(0) | field(4) | field(8),
         // ID_AA64MMFR0_EL1 to ID_AA64MMFR2_EL1, ID_AA64ISAR0_EL1, and AArch32's.
         (7, 0..=2) | (6, 0) | (1..=3, _) => u64::MAX,
         _ => 0,

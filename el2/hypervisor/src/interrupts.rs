@@ -5,16 +5,16 @@
 //! interrupt stay active until the guest deactivates its interrupt; all others are deactivated
 //! here. The interrupts of a vCPU's timers move with the vCPU from CPU to CPU.
 
-use crate::guest::{Guest, guests};
+use crate::guest::{Guest, end_machine, guests};
 use crate::irqchip::{self, KICK};
 use crate::layout::{PHYSICAL_TIMER, TIMERS, UART_SPI, VIRTUAL_TIMER};
 use crate::linked::timer_line;
 use crate::scheduler::{self, VcpuId};
-use crate::trace;
+use crate::{hypervisor_timer, trace};
 use gic_arch::{IntId, IntIdClass};
 use gic_driver::cpu_interface::Acknowledged;
 use gic_driver::{Interrupt, RawMmio};
-use image_rt::{console, cpu};
+use image_rt::{console, cpu, println};
 use irq_domain::{IrqContext, IrqHandle, PerCpuHandle, WiredRequest};
 use msi_types::trace::Event;
 use msi_types::{Cpu, HwIrq, Level, Line, SetLine, Trigger};
@@ -73,12 +73,21 @@ pub(crate) fn serve() {
             per_cpu(MAINTENANCE, "virtual interface", |_| ()),
             per_cpu(VIRTUAL_TIMER, "virtual timer", virtual_timer),
             per_cpu(PHYSICAL_TIMER, "physical timer", physical_timer),
-            per_cpu(HYPERVISOR_TIMER, "hypervisor's timer", |_| scheduler::on_timer()),
+            per_cpu(HYPERVISOR_TIMER, "hypervisor's timer", on_own_timer),
         ],
         _uart: uart.expect("the UART's interrupt could not be requested"),
     };
     let handlers = HANDLERS.call_once(|| handlers);
     handlers.per_cpu.iter().for_each(PerCpuHandle::enable_here);
+}
+
+/// Handles this CPU's own timer.
+fn on_own_timer(_: &IrqContext<'_>) {
+    if hypervisor_timer::is_over() {
+        println!("hypervisor: the time limit is over");
+        end_machine();
+    }
+    scheduler::on_timer();
 }
 
 /// Asserts the timer line of the vCPU that is loaded here.

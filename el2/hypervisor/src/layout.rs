@@ -11,6 +11,9 @@ pub(crate) const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("16 PPIs exist");
 pub(crate) const PHYSICAL_TIMER: IntId = IntId::ppi(14).expect("16 PPIs exist");
 pub(crate) const TIMERS: [IntId; 2] = [VIRTUAL_TIMER, PHYSICAL_TIMER];
 
+/// The part of `virt`'s RAM that the hypervisor uses.
+pub(crate) const MACHINE_RAM: Range<u64> = 0x4000_0000..0xc000_0000;
+
 /// Addresses of `virt`'s 32 virtio-mmio transports.
 pub(crate) const VIRTIO: Range<u64> = 0x0a00_0000..0x0a00_4000;
 

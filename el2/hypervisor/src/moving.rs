@@ -23,6 +23,8 @@ static WANTED: AtomicBool = AtomicBool::new(false);
 /// Number of CPUs, not counting the first, that are paused for a move.
 static STANDING: AtomicUsize = AtomicUsize::new(0);
 static MOVES: AtomicU64 = AtomicU64::new(0);
+/// Number of moves after which more memory was in use than before.
+static GROWN: AtomicU64 = AtomicU64::new(0);
 
 /// Starts moving guests every `milliseconds`.
 pub(crate) fn start(milliseconds: u64) {
@@ -75,11 +77,20 @@ pub(crate) fn stand_still(move_guests: impl FnOnce() -> usize) -> bool {
     true
 }
 
+/// Counts a move after which `bytes` more of the heap are in use, and prints the first one. How
+/// much memory a restored GIC needs depends on the guest, so this must not stop the hypervisor.
+pub(crate) fn note_growth(bytes: usize) {
+    if bytes > 0 && GROWN.fetch_add(1, SeqCst) == 0 {
+        println!("hypervisor: a restored GIC uses {bytes} bytes more than the saved one");
+    }
+}
+
 /// Prints the number of moves, if guests are moved.
 pub(crate) fn report() {
     if INTERVAL.load(SeqCst) != 0 {
         let times = MOVES.load(SeqCst);
-        println!("{}", Fact::from(HypervisorFact::Moved { times }));
+        let grown = GROWN.load(SeqCst);
+        println!("{}", Fact::from(HypervisorFact::Moved { times, grown }));
     }
 }
 

@@ -15,6 +15,8 @@ pub(crate) struct Options {
     pub(crate) stats: bool,
     /// Print each exit when it happens.
     pub(crate) exits: bool,
+    /// Seconds after which the machine ends, with its reports. By default, it ends with its guests.
+    pub(crate) limit: Option<u64>,
     /// Record what happens to interrupts, and print the records at the end.
     pub(crate) trace: bool,
     /// MSI controller of the guests.
@@ -42,6 +44,7 @@ impl Options {
             ("trace", "") => self.trace = true,
             ("vcpus", number) => self.vcpus = Some(number.parse().ok()?),
             ("moves", number) => self.moves = Some(number.parse().ok()?),
+            ("limit", number) => self.limit = Some(number.parse().ok()?),
             ("controller", name) => self.controller = Controller::named(name)?,
             _ => return None,
         }

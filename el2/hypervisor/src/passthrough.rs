@@ -3,10 +3,13 @@
 //!
 //! | access of the guest | effect |
 //! |---|---|
-//! | command, cache line, latency, interrupt line | reaches the function |
-//! | base addresses | can be sized, but not moved |
+//! | base addresses, memory space enable | moves the function's memory in the guest's address space |
+//! | other command bits but I/O space; cache line, latency, interrupt line | reaches the function |
 //! | MSI; Message Control, table and pending bits of MSI-X | handled by `irq-routing`'s models |
 //! | all other writes | ignored |
+//!
+//! The function itself never moves and always decodes its memory. The guest's accesses to base
+//! addresses and to the command register may have any width.
 //!
 //! Each vector is a physical event that `irq-domain` manages. The event's handler signals the
 //! model's vector, which contains the message that the guest wrote for its own controller. If a
@@ -18,32 +21,50 @@ mod messages;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::ops::Range;
-use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
-use image_rt::pci::{Bar, Function};
+use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
+use image_rt::pci::Function;
 use image_rt::println;
 use irq_domain::pci::FunctionStore;
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig};
 use irq_routing::Router;
 use messages::{Messages, PAGE};
-use msi_types::MsiParent;
+use msi_types::{DeviceId, MsiParent, RequesterId};
 use vgic::AccessWidth;
 
 use crate::irqchip;
 
 const COMMAND: u16 = 0x04;
+/// Upper half of the command register.
+const COMMAND_UPPER: u16 = COMMAND + 1;
+const IO_SPACE: u8 = 1 << 0;
+const MEMORY_SPACE: u8 = 1 << 1;
 const CACHE_LINE: u16 = 0x0c;
+const LATENCY: u16 = 0x0d;
 const FIRST_BAR: u16 = 0x10;
+const LAST_BAR_BYTE: u16 = 0x27;
 const EXPANSION_ROM: u16 = 0x30;
 const INTERRUPT_LINE: u16 = 0x3c;
+/// Bits of a base address register that do not belong to the address.
 const BAR_FLAGS: u32 = 0xf;
+/// The register has 64 bits, of which the upper half is in the next register.
+const BAR_WIDE: u32 = 0x4;
+/// Bit of the word at [`CACHE_LINE`]: the device has several functions.
+const MULTI_FUNCTION: u32 = 1 << 23;
 
 /// A function that is assigned to the guest.
 pub(crate) struct Assigned {
+    /// The function's address in the guest.
+    pub(crate) place: RequesterId,
     function: Function,
     messages: Arc<Messages>,
-    /// Values that the guest wrote to the BARs.
-    bars: [AtomicU32; 6],
+    /// `true` if the guest has set Memory Space Enable.
+    decodes: AtomicBool,
+    /// `true` once the guest has ended.
+    is_stopped: AtomicBool,
+    /// Bytes that the guest wrote to the base address registers.
+    bars: [AtomicU8; 24],
+    /// Flags of each base address register, and the mask of its address bits.
+    bar_bits: [(u32, u32); 6],
     _device: MsiDevice,
     _handles: Vec<IrqHandle>,
 }
@@ -52,10 +73,11 @@ impl Assigned {
     /// Assigns a function to the guest. Returns `None` if the function has neither MSI nor MSI-X.
     pub(crate) fn new(
         function: Function,
+        place: RequesterId,
         parent: Arc<dyn MsiParent>,
         router: Arc<Router>,
     ) -> Option<Self> {
-        let messages = Arc::new(Messages::new(&function, router)?);
+        let messages = Arc::new(Messages::new(&function, DeviceId::new(place.get()), router)?);
         let FunctionStore { store, shape } = function.store().ok()?;
         let slots = store.slots();
         let config = MsiDeviceConfig::new("passthrough", function.requester, parent, store);
@@ -78,46 +100,64 @@ impl Assigned {
                     .expect("the vector was allocated above")
             });
         let handles = handles.collect();
-        let address = |index: usize| match function.bars[index] {
-            Some(bar) => bar.address as u32,
-            None => 0,
-        };
-        let bars = core::array::from_fn(|index| AtomicU32::new(address(index)));
-        Some(Self { function, messages, bars, _device: device, _handles: handles })
-    }
-
-    /// Returns the physical address of the function's configuration space.
-    pub(crate) fn config_base(&self) -> u64 {
-        self.function.config_base
+        let bar_bits = bar_bits(&function);
+        let bars = core::array::from_fn(|index| {
+            AtomicU8::new(function.config.read8(FIRST_BAR + index as u16))
+        });
+        let decodes = AtomicBool::new(true);
+        Some(Self {
+            place,
+            function,
+            messages,
+            decodes,
+            is_stopped: AtomicBool::new(false),
+            bars,
+            bar_bits,
+            _device: device,
+            _handles: handles,
+        })
     }
 
     /// Stops the function from sending messages and accessing memory.
     pub(crate) fn stop(&self) {
         const MASTER: u16 = 1 << 2;
+        self.is_stopped.store(true, SeqCst);
         let command = self.function.config.read16(COMMAND);
         self.function.config.write16(COMMAND, command & !MASTER);
     }
 
-    /// Returns the pages that the guest may access.
-    pub(crate) fn memory(&self) -> impl Iterator<Item = Range<u64>> {
-        let bars = self.function.bars.iter().flatten();
-        let pages = bars.flat_map(|bar| {
-            (bar.address..bar.address + bar.length.next_multiple_of(PAGE)).step_by(PAGE as usize)
-        });
-        pages.map(|page| page..page + PAGE).filter(move |page| {
-            let trap = |memory: &Range<u64>| memory.start < page.end && page.start < memory.end;
-            !self.messages.memory().any(trap)
+    /// Returns the BAR and the offset of an address in the guest's address space, if the guest has
+    /// placed the function's memory there.
+    fn locate(&self, address: u64) -> Option<(usize, u64)> {
+        let mut bars = self.function.bars.iter().enumerate();
+        bars.find_map(|(index, bar)| {
+            let length = (*bar)?.length.max(PAGE);
+            let is_wide = self.bar_bits[index].0 & BAR_WIDE != 0;
+            let upper = if is_wide { self.bar_word(index + 1) } else { 0 };
+            let base = u64::from(upper) << 32 | u64::from(self.bar_word(index) & !BAR_FLAGS);
+            let offset = address.checked_sub(base).filter(|offset| *offset < length)?;
+            self.decodes.load(SeqCst).then_some((index, offset))
         })
     }
 
+    /// Returns the physical address of a page of the guest's address space, if the function's
+    /// memory is there and the guest may access it.
+    pub(crate) fn page(&self, page: u64) -> Option<u64> {
+        let (index, offset) = self.locate(page)?;
+        let bar = self.function.bars[index]?;
+        (!self.messages.traps(index, offset)).then_some(bar.address + offset)
+    }
+
     /// Reads from a page whose accesses trap. Returns `None` if the address is not in such a page.
-    pub(crate) fn read_page(&self, address: u64, width: AccessWidth) -> Option<u64> {
-        self.messages.read_page(address, width)
+    pub(crate) fn read_memory(&self, address: u64, width: AccessWidth) -> Option<u64> {
+        let (bar, offset) = self.locate(address)?;
+        self.messages.read_page(bar, offset, width)
     }
 
     /// Writes to a page whose accesses trap. Returns `None` if the address is not in such a page.
-    pub(crate) fn write_page(&self, address: u64, width: AccessWidth, value: u64) -> Option<()> {
-        self.messages.write_page(address, width, value)
+    pub(crate) fn write_memory(&self, address: u64, width: AccessWidth, value: u64) -> Option<()> {
+        let (bar, offset) = self.locate(address)?;
+        self.messages.write_page(bar, offset, width, value)
     }
 
     /// Reads configuration space.
@@ -128,62 +168,75 @@ impl Assigned {
 
     fn config_word(&self, offset: u16) -> u32 {
         let word = self.function.config.read32(offset);
-        if let Some(index) = bar_index(offset) {
-            return self.bar_word(index, word);
-        }
         match offset {
+            COMMAND if self.decodes.load(SeqCst) => word,
+            COMMAND => word & !u32::from(MEMORY_SPACE),
+            CACHE_LINE => word & !MULTI_FUNCTION,
+            FIRST_BAR..=LAST_BAR_BYTE => self.bar_word(usize::from((offset - FIRST_BAR) / 4)),
             EXPANSION_ROM => 0,
             _ => self.messages.config_word(offset, word),
         }
     }
 
-    /// Returns the value of a base address register: the address bits above the region's size, as
-    /// the guest wrote them.
-    fn bar_word(&self, index: usize, physical: u32) -> u32 {
-        let written = self.bars[index].load(Relaxed);
-        let is_upper = index.checked_sub(1).and_then(|lower| self.wide_bar(lower));
-        match (self.function.bars[index], is_upper) {
-            (Some(bar), _) => written & size_mask(bar) as u32 | physical & BAR_FLAGS,
-            (None, Some(bar)) => written & (size_mask(bar) >> 32) as u32,
-            (None, None) => 0,
-        }
+    /// Returns a base address register: the address bits above the region's size, as the guest
+    /// wrote them.
+    fn bar_word(&self, index: usize) -> u32 {
+        let byte = |at: usize| self.bars.get(4 * index + at).map_or(0, |byte| byte.load(SeqCst));
+        let (flags, mask) = self.bar_bits.get(index).copied().unwrap_or_default();
+        u32::from_le_bytes(core::array::from_fn(byte)) & mask | flags
     }
 
-    /// Returns the region if this register is the lower half of a 64-bit BAR.
-    fn wide_bar(&self, index: usize) -> Option<Bar> {
-        const TYPE: u32 = 0x7;
-        const WIDE: u32 = 0x4;
-        let register = FIRST_BAR + 4 * index as u16;
-        self.function.bars[index].filter(|_| self.function.config.read32(register) & TYPE == WIDE)
-    }
-
-    /// Writes configuration space.
-    pub(crate) fn write_config(&self, offset: u16, width: AccessWidth, value: u64) {
-        if let (Some(index), AccessWidth::Word) = (bar_index(offset), width) {
-            self.bars[index].store(value as u32, Relaxed);
+    /// Writes configuration space. Calls `unmap` if the function's memory may have left its place
+    /// in the guest's address space.
+    pub(crate) fn write_config(
+        &self,
+        offset: u16,
+        width: AccessWidth,
+        value: u64,
+        unmap: impl FnOnce(),
+    ) {
+        let config = &self.function.config;
+        let bytes = &value.to_le_bytes()[..width.bytes() as usize];
+        let mut moves = false;
+        for (at, &byte) in (offset..).zip(bytes) {
+            moves |= matches!(at, COMMAND | FIRST_BAR..=LAST_BAR_BYTE);
+            match at {
+                COMMAND => {
+                    self.decodes.store(byte & MEMORY_SPACE != 0, SeqCst);
+                    config.write8(at, byte & !IO_SPACE | MEMORY_SPACE);
+                    // Another vCPU may have ended the guest in the meantime.
+                    if self.is_stopped.load(SeqCst) {
+                        self.stop();
+                    }
+                }
+                FIRST_BAR..=LAST_BAR_BYTE => {
+                    self.bars[usize::from(at - FIRST_BAR)].store(byte, SeqCst);
+                }
+                COMMAND_UPPER | CACHE_LINE | LATENCY | INTERRUPT_LINE => config.write8(at, byte),
+                _ => {}
+            }
         }
-        match (offset, width) {
-            (COMMAND | CACHE_LINE, AccessWidth::Half) => {
-                self.function.config.write16(offset, value as u16);
-            }
-            (COMMAND, AccessWidth::Word) => self.function.config.write16(offset, value as u16),
-            (INTERRUPT_LINE, AccessWidth::Byte) => {
-                self.function.config.write8(offset, value as u8);
-            }
-            _ => {
-                let bytes = &value.to_le_bytes()[..width.bytes() as usize];
-                self.messages.write_config(offset, bytes);
-            }
+        if moves {
+            unmap();
         }
+        self.messages.write_config(offset, bytes);
     }
 }
 
-/// Returns the index of the base address register at an offset.
-fn bar_index(offset: u16) -> Option<usize> {
-    let index = usize::from(offset.checked_sub(FIRST_BAR)? / 4);
-    (index < 6 && offset.is_multiple_of(4)).then_some(index)
-}
-
-fn size_mask(bar: Bar) -> u64 {
-    !(bar.length - 1)
+/// Returns the flags of each base address register, and the mask of its address bits. To the guest,
+/// each region has at least a page, so that it cannot place two of them on the same page.
+fn bar_bits(function: &Function) -> [(u32, u32); 6] {
+    let mut bits = [(0, 0); 6];
+    for (index, bar) in function.bars.iter().enumerate() {
+        let Some(bar) = bar else { continue };
+        let flags = function.config.read32(FIRST_BAR + 4 * index as u16) & BAR_FLAGS;
+        let mask = !(bar.length.max(PAGE) - 1);
+        bits[index] = (flags, mask as u32);
+        if flags & BAR_WIDE != 0
+            && let Some(upper) = bits.get_mut(index + 1)
+        {
+            upper.1 = (mask >> 32) as u32;
+        }
+    }
+    bits
 }

@@ -1,5 +1,6 @@
 //! The guest's view of PCI: QEMU's host bridge, with only those functions that are assigned to this
-//! guest. Configuration space of other functions reads as all ones.
+//! guest. They are all on bus 0, each as a device of its own. Other addresses of configuration
+//! space read as all ones, as do addresses of the window at which the guest has placed no function.
 
 use crate::controller;
 use crate::gic::Gic;
@@ -8,17 +9,35 @@ use crate::passthrough::Assigned;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
+use doorbell_facts::{Fact, HypervisorFact};
 use gic_firmware::PciHost;
 use image_rt::pci::{self, Function};
+use image_rt::println;
+use irq_domain::pci::{enable_acs, isolation_groups};
 use irq_routing::{GsiSpace, Router};
+use msi_types::RequesterId;
 use msi_types::pci::{msi, msix};
 use vgic::AccessWidth;
 
-/// Returns the machine's functions that have MSI or MSI-X.
-pub(crate) fn functions(host: &PciHost) -> Vec<Function> {
-    let mut functions = pci::enumerate(host);
+/// Number of functions that fit on a guest's bus. Device 0 is left out, because its DeviceID is
+/// that of the messages that vCPUs send.
+pub(crate) const MOST: usize = 31;
+
+/// Returns the machine's functions that may be assigned, with the numbers of their groups:
+/// functions that have the same number must be assigned to the same guest. Bridges and functions
+/// without MSI and MSI-X stay with the hypervisor.
+pub(crate) fn functions(host: &PciHost) -> Vec<(usize, Function)> {
+    let functions = pci::enumerate(host);
+    for function in &functions {
+        enable_acs(&*function.config);
+    }
+    let isolation: Vec<_> = functions.iter().map(Function::isolation).collect();
+    let groups = isolation_groups(&isolation).expect("not enough memory for the groups");
+    let mut functions: Vec<_> = groups.into_iter().zip(functions).collect();
     let kinds = [msi::CAPABILITY_ID, msix::CAPABILITY_ID];
-    functions.retain(|function| kinds.iter().any(|id| function.capability(*id).is_some()));
+    functions.retain(|(_, function)| {
+        !function.is_bridge() && kinds.iter().any(|id| function.capability(*id).is_some())
+    });
     functions
 }
 
@@ -26,7 +45,8 @@ pub(crate) fn functions(host: &PciHost) -> Vec<Function> {
 pub(crate) struct Pci {
     /// ECAM window. The guest sees it at the same address.
     pub(crate) config: Range<u64>,
-    /// Window for the functions' memory. The guest sees it at the same address.
+    /// Window for the functions' memory. The guest sees it at the same address, and may place its
+    /// functions anywhere in it.
     pub(crate) window: Range<u64>,
     functions: Vec<Assigned>,
 }
@@ -37,7 +57,7 @@ impl Pci {
     pub(crate) fn assign(
         host: &PciHost,
         window: Range<u64>,
-        functions: impl Iterator<Item = Function>,
+        functions: Vec<Function>,
         gic: &Arc<Gic>,
     ) -> Self {
         let ecam = pci::ecam(host).expect("the host bridge has an ECAM window");
@@ -45,10 +65,15 @@ impl Pci {
         let router = router.expect("not enough memory for the routes");
         let router = Arc::new(router);
         let parent = |requester| irqchip::get().pci_parent(host, requester);
-        let functions = functions.filter_map(|function| {
+        let functions = (1..).zip(functions).filter_map(|(device, function)| {
+            let place = RequesterId::pci(0, device, 0);
+            let (guest, address) = (gic.guest, function.address.get());
             let parent = parent(function.sender())
                 .expect("firmware routes the function's messages to an ITS");
-            Assigned::new(function, parent, router.clone())
+            let assigned = Assigned::new(function, place, parent, router.clone())?;
+            let fact = HypervisorFact::Assigned { guest, function: address, at: place.get() };
+            println!("{}", Fact::from(fact));
+            Some(assigned)
         });
         Self {
             config: ecam.base()..ecam.base() + ecam.size(),
@@ -57,9 +82,10 @@ impl Pci {
         }
     }
 
-    /// Returns the functions' memory that the guest can access without trapping.
-    pub(crate) fn memory(&self) -> impl Iterator<Item = Range<u64>> {
-        self.functions.iter().flat_map(Assigned::memory)
+    /// Returns the physical address of a page in the window, if a function's memory is there that
+    /// the guest may access without trapping.
+    pub(crate) fn page(&self, page: u64) -> Option<u64> {
+        self.functions.iter().find_map(|function| function.page(page))
     }
 
     /// Stops the functions from sending messages and accessing memory.
@@ -67,34 +93,43 @@ impl Pci {
         self.functions.iter().for_each(Assigned::stop);
     }
 
-    /// Reads from configuration space, or from a page that contains an MSI-X table. Returns `None`
-    /// for other addresses.
+    /// Reads from configuration space or from the window. Returns `None` for other addresses.
     pub(crate) fn read(&self, address: u64, width: AccessWidth) -> Option<u64> {
-        if !self.config.contains(&address) {
-            return self.functions.iter().find_map(|function| function.read_page(address, width));
-        }
-        let found = self.function_at(address);
-        let value =
-            found.map_or(u64::MAX, |(function, offset)| function.read_config(offset, width));
-        Some(value & width.mask())
+        let value = if self.window.contains(&address) {
+            self.functions.iter().find_map(|function| function.read_memory(address, width))
+        } else if self.config.contains(&address) {
+            let found = self.function_at(address);
+            found.map(|(function, offset)| function.read_config(offset, width))
+        } else {
+            return None;
+        };
+        Some(value.unwrap_or(u64::MAX) & width.mask())
     }
 
-    /// Writes to configuration space, or to a page that contains an MSI-X table. Returns `None` for
-    /// other addresses.
-    pub(crate) fn write(&self, address: u64, width: AccessWidth, value: u64) -> Option<()> {
-        if !self.config.contains(&address) {
+    /// Writes to configuration space or to the window. Returns `None` for other addresses. Calls
+    /// `unmap` if the guest may have moved a function's memory.
+    pub(crate) fn write(
+        &self,
+        address: u64,
+        width: AccessWidth,
+        value: u64,
+        unmap: impl FnOnce(),
+    ) -> Option<()> {
+        if self.window.contains(&address) {
             let mut functions = self.functions.iter();
-            return functions.find_map(|function| function.write_page(address, width, value));
-        }
-        if let Some((function, offset)) = self.function_at(address) {
-            function.write_config(offset, width, value);
+            functions.find_map(|function| function.write_memory(address, width, value));
+        } else if !self.config.contains(&address) {
+            return None;
+        } else if let Some((function, offset)) = self.function_at(address) {
+            function.write_config(offset, width, value, unmap);
         }
         Some(())
     }
 
     fn function_at(&self, address: u64) -> Option<(&Assigned, u16)> {
-        let offset = (address & 0xfff) as u16;
-        let base = address & !0xfff;
-        Some((self.functions.iter().find(|function| function.config_base() == base)?, offset))
+        let place = (address - self.config.start) >> 12;
+        let mut functions = self.functions.iter();
+        let found = functions.find(|function| u64::from(function.place.get()) == place)?;
+        Some((found, (address & 0xfff) as u16))
     }
 }

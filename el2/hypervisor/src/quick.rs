@@ -11,9 +11,8 @@ use crate::controller;
 use crate::guest::Guest;
 use crate::psci::{self, Answer};
 use crate::syndrome::{DeviceAccess, RegisterAccess, Trap};
-use crate::traps;
 use image_rt::read_register;
-use vgic::InGuest;
+use vgic::{InGuest, Progress, Vgic};
 
 /// Handles a synchronous exception that is a PSCI query, an SGI, or an access to a register that
 /// does not show the state of list registers. Returns `false` for any other exception.
@@ -22,12 +21,16 @@ pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &InGuest<'_>) -
     match Trap::decode(esr, far, read_register!("hpfar_el2")) {
         Trap::HypervisorCall => answer(guest, context).is_some(),
         Trap::SystemRegister(access) => send(context, vcpu, access).is_some(),
-        Trap::Device(access) if controller::shows_no_state(guest.vgic(), access.address) => {
-            if access.is_write {
-                traps::device(guest, context, access);
-                return true;
+        Trap::Device(access) if context.is_simple() => {
+            let vgic = guest.vgic();
+            if !controller::shows_no_state(vgic, access.address) {
+                return false;
             }
-            read(guest, context, access).is_some()
+            if access.is_write {
+                write(vgic, context, access).is_some()
+            } else {
+                read(vgic, context, access).is_some()
+            }
         }
         _ => false,
     }
@@ -45,11 +48,22 @@ fn answer(guest: &Guest, context: &mut Context) -> Option<()> {
     Some(())
 }
 
-fn read(guest: &Guest, context: &mut Context, access: DeviceAccess) -> Option<()> {
+fn read(vgic: &Vgic, context: &mut Context, access: DeviceAccess) -> Option<()> {
     let DeviceAccess { address, width, register, .. } = access;
-    let value = guest.vgic().read(address, width).ok()?;
+    let value = vgic.read(address, width).ok()?;
     context.set_register(register, access.extension.apply(value, width));
-    context.skip_instruction();
+    context.skip_word();
+    Some(())
+}
+
+fn write(vgic: &Vgic, context: &mut Context, access: DeviceAccess) -> Option<()> {
+    let DeviceAccess { address, width, register, .. } = access;
+    let value = context.register(register);
+    let is_message = controller::message_of_vcpu(vgic, address, width, value).is_some();
+    // The guest must repeat an unfinished store.
+    if is_message || vgic.write(address, width, value).ok()? == Progress::Done {
+        context.skip_word();
+    }
     Some(())
 }
 

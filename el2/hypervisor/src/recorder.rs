@@ -4,7 +4,7 @@ use crate::context::Context;
 use crate::exits::{self, Reason};
 use crate::guest::Guest;
 use crate::layout::UART;
-use crate::syndrome::{DeviceAccess, RegisterAccess, Trap};
+use crate::syndrome::{DeviceAccess, RegisterAccess, Trap, UndescribedAccess};
 use crate::trace;
 use crate::vectors::Vector;
 use alloc::format;
@@ -180,7 +180,9 @@ impl<'a> Recorder<'a> {
             Trap::SecureMonitorCall => ("SMC", ""),
             Trap::SystemRegister(access) => ("system register", direction(!access.is_read)),
             Trap::Device(access) => (self.device(access.address), direction(access.is_write)),
-            Trap::UndescribedAccess { .. } => ("undescribed access", ""),
+            Trap::Undescribed(_) => ("undescribed access", ""),
+            Trap::CacheMaintenance => ("cache maintenance", ""),
+            Trap::Abort { .. } => ("abort", ""),
             Trap::Fetch { .. } => ("fetch", ""),
             Trap::Undefined => ("undefined instruction", ""),
         }
@@ -249,10 +251,10 @@ impl Display for Detail<'_> {
                 write!(f, "{address:#x}, {} bytes", width.bytes())?;
                 if is_write { write!(f, " = {:#x}", context.register(register)) } else { Ok(()) }
             }
-            Trap::UndescribedAccess { address } | Trap::Fetch { address } => {
-                write!(f, "{address:#x}")
-            }
-            Trap::WaitForInterrupt | Trap::Undefined => Ok(()),
+            Trap::Undescribed(UndescribedAccess { virtual_address: address, .. })
+            | Trap::Abort { address }
+            | Trap::Fetch { address, .. } => write!(f, "{address:#x}"),
+            Trap::WaitForInterrupt | Trap::CacheMaintenance | Trap::Undefined => Ok(()),
         }
     }
 }

@@ -1,8 +1,10 @@
-//! Translation tables (DDI 0487, D8) that identity-map the guest's physical addresses. A CPU walks
-//! stage 2 tables; an SMMU may walk either stage. Accesses to unmapped addresses trap.
+//! Translation tables (DDI 0487, D8). The guest's RAM is identity-mapped; the memory of its PCI
+//! functions is mapped where the guest places it. A CPU walks stage 2 tables; an SMMU may walk
+//! either stage. Accesses to unmapped addresses trap.
 
 use alloc::boxed::Box;
 use core::ops::Range;
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 const ENTRIES: usize = 512;
 const PAGE: u64 = 1 << PAGE_SHIFT;
@@ -66,18 +68,30 @@ pub(crate) const fn space(guest: usize) -> u8 {
     guest as u8 + 1
 }
 
+/// Descriptors are stored atomically, because a CPU may walk the table at any time.
 #[repr(C, align(4096))]
-struct Table([u64; ENTRIES]);
+struct Table([AtomicU64; ENTRIES]);
 
-/// A guest's tables. The tables are created before the guest runs, and are never changed or freed.
+impl Table {
+    fn new() -> Box<Self> {
+        Box::new(Self([const { AtomicU64::new(0) }; ENTRIES]))
+    }
+
+    /// Returns the entry for an address, where each entry covers `1 << shift` bytes.
+    fn entry(&self, address: u64, shift: u32) -> &AtomicU64 {
+        &self.0[(address >> shift) as usize % ENTRIES]
+    }
+}
+
+/// The tables of an address space. They stay in use until the machine ends.
 pub(crate) struct TranslationTables {
-    root: Box<Table>,
+    root: &'static Table,
     stage: Stage,
 }
 
 impl TranslationTables {
     pub(crate) fn new(stage: Stage) -> Self {
-        Self { root: Box::new(Table([0; ENTRIES])), stage }
+        Self { root: Box::leak(Table::new()), stage }
     }
 
     /// Identity-maps whole pages, using the largest blocks that fit.
@@ -86,14 +100,32 @@ impl TranslationTables {
         assert!(range.end <= 1 << ADDRESS_BITS, "addresses are limited to {ADDRESS_BITS} bits");
         let (mut address, attributes) = (range.start, memory.attributes(self.stage));
         while address < range.end {
-            address += map_one(&mut self.root, address, range.end - address, attributes);
+            let bytes = range.end - address;
+            address += map_one(self.root, address, bytes, address | attributes);
         }
     }
 
-    /// Returns the address of the first-level table. The tables are never freed.
-    pub(crate) fn leak(self) -> u64 {
-        let root: &'static Table = Box::leak(self.root);
-        core::ptr::from_ref(root).expose_provenance() as u64
+    /// Maps a page of device registers at `address`, where the guest must not have RAM.
+    pub(crate) fn map_page(&mut self, address: u64, physical: u64) {
+        map_one(self.root, address, PAGE, physical | Memory::Device.attributes(self.stage));
+    }
+
+    /// Removes all pages from the blocks that overlap a range. The caller must invalidate the TLBs
+    /// of all CPUs before the next change.
+    pub(crate) fn unmap_pages(&mut self, range: &Range<u64>) {
+        let [outer, inner] = BLOCK_SHIFTS;
+        for address in (range.start >> inner << inner..range.end).step_by(1 << inner) {
+            let Some(table) = table(self.root.entry(address, outer)) else { continue };
+            let entry = table.entry(address, inner);
+            if entry.load(SeqCst) & TABLE_OR_PAGE != 0 {
+                entry.fetch_and(!VALID, SeqCst);
+            }
+        }
+    }
+
+    /// Returns the address of the first-level table.
+    pub(crate) fn root(&self) -> u64 {
+        core::ptr::from_ref(self.root).expose_provenance() as u64
     }
 }
 
@@ -103,31 +135,45 @@ pub(crate) const VTCR: u64 =
     1 << 31 | 2 << 16 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | (64 - ADDRESS_BITS);
 
 /// Maps one block or page at `address` of at most `bytes` bytes. Returns its size.
-fn map_one(root: &mut Table, address: u64, bytes: u64, attributes: u64) -> u64 {
-    let index = |shift: u32| (address >> shift) as usize % ENTRIES;
+fn map_one(root: &Table, address: u64, bytes: u64, descriptor: u64) -> u64 {
     let mut table = root;
     for shift in BLOCK_SHIFTS {
         let block = 1 << shift;
-        let entry = &mut table.0[index(shift)];
-        if *entry == 0 && address.is_multiple_of(block) && bytes >= block {
-            *entry = address | attributes;
+        let entry = table.entry(address, shift);
+        let is_free = entry.load(SeqCst) == 0;
+        if is_free && address.is_multiple_of(block) && bytes >= block {
+            entry.store(descriptor, SeqCst);
             return block;
         }
         table = below(entry);
     }
-    table.0[index(PAGE_SHIFT)] = address | attributes | TABLE_OR_PAGE;
+    table.entry(address, PAGE_SHIFT).store(descriptor | TABLE_OR_PAGE, SeqCst);
     PAGE
 }
 
-/// Returns the table below an entry. Allocates the table if the entry has none.
-fn below(entry: &mut u64) -> &mut Table {
-    if *entry == 0 {
-        let table = Box::into_raw(Box::new(Table([0; ENTRIES])));
-        *entry = table.expose_provenance() as u64 | VALID | TABLE_OR_PAGE;
+/// Returns the table below an entry. Allocates the table if the entry has none, and empties it if
+/// its pages were removed.
+fn below(entry: &AtomicU64) -> &Table {
+    let descriptor = entry.load(SeqCst);
+    if descriptor == 0 {
+        let table = core::ptr::from_mut(Box::leak(Table::new())).expose_provenance();
+        entry.store(table as u64 | VALID | TABLE_OR_PAGE, SeqCst);
     }
-    assert!(*entry & TABLE_OR_PAGE != 0, "ranges of different memory overlap");
-    let table = core::ptr::with_exposed_provenance_mut((*entry & ADDRESS) as usize);
-    // SAFETY: the table was allocated above and is never freed. Only this entry points to the
-    // table.
-    unsafe { &mut *table }
+    let table = table(entry).expect("ranges of different memory do not overlap");
+    if descriptor & (VALID | TABLE_OR_PAGE) == TABLE_OR_PAGE {
+        // No CPU walks a table without a valid entry.
+        for page in &table.0 {
+            page.store(0, SeqCst);
+        }
+        entry.fetch_or(VALID, SeqCst);
+    }
+    table
+}
+
+/// Returns the table that an entry refers to, if it is not empty and not a block.
+fn table(entry: &AtomicU64) -> Option<&Table> {
+    let descriptor = entry.load(SeqCst);
+    let table = core::ptr::with_exposed_provenance::<Table>((descriptor & ADDRESS) as usize);
+    // SAFETY: `below` allocated the table, which is never freed.
+    (descriptor & TABLE_OR_PAGE != 0).then(|| unsafe { &*table })
 }

@@ -2,16 +2,18 @@
 
 use crate::context::Context;
 use crate::controller;
+use crate::faults::{Kind, Refused};
 use crate::guest::Guest;
 use crate::id_registers;
 use crate::inject;
+use crate::instruction::IndexedTransfer;
 use crate::layout::UART;
 use crate::power::End;
 use crate::psci::{self, Answer};
-use crate::syndrome::{DeviceAccess, RegisterAccess, Trap};
+use crate::syndrome::{self, DeviceAccess, RegisterAccess, Trap, UndescribedAccess};
 use crate::virtio;
 use image_rt::read_register;
-use vgic::{AccessWidth, ListRegisterVcpu, Progress};
+use vgic::{AccessWidth, GuestMemory as _, ListRegisterVcpu, Progress};
 
 /// Next step of a vCPU after an exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,9 +30,12 @@ pub(crate) enum Next {
 
 /// Handles a synchronous exception of the guest. Guest actions never cause errors here: actions
 /// that no machine would support cause an exception in the guest.
+// Don't inline this: it would add instructions to the exits that the fast path handles.
+#[inline(never)]
 pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &mut ListRegisterVcpu) -> Next {
     let (esr, far) = (read_register!("esr_el2"), read_register!("far_el2"));
-    match Trap::decode(esr, far, read_register!("hpfar_el2")) {
+    let hpfar = read_register!("hpfar_el2");
+    match Trap::decode(esr, far, hpfar) {
         Trap::WaitForInterrupt => {
             context.skip_instruction();
             return Next::Wait;
@@ -40,11 +45,27 @@ pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &mut ListRegist
             context.skip_instruction();
             return call(guest, context);
         }
-        Trap::SystemRegister(access) => system_register(context, vcpu, access),
-        Trap::Device(access) => device(guest, context, access),
-        Trap::UndescribedAccess { address } => inject::data_abort(context, address),
-        Trap::Fetch { address } => inject::fetch_abort(context, address),
-        Trap::Undefined => inject::undefined(context),
+        Trap::SystemRegister(access) => system_register(guest, context, vcpu, access),
+        // Memory of PCI functions is mapped when the guest first accesses it.
+        Trap::Device(_) | Trap::Undescribed(_) | Trap::Fetch { .. }
+            if syndrome::unmapped_page(esr, hpfar)
+                .and_then(|page| guest.map_device_page(page))
+                .is_some() => {}
+        Trap::Device(access) => _ = device(guest, context, access),
+        Trap::Undescribed(access) => undescribed(guest, context, access),
+        Trap::CacheMaintenance => context.skip_instruction(),
+        Trap::Abort { address } => {
+            guest.refuse(context, refused(Kind::Abort, address, 0));
+            inject::data_abort(context, address);
+        }
+        Trap::Fetch { address, physical } => {
+            guest.refuse(context, refused(Kind::Fetch, physical, 0));
+            inject::fetch_abort(context, address);
+        }
+        Trap::Undefined => {
+            guest.refuse(context, refused(Kind::Instruction, 0, 0));
+            inject::undefined(context);
+        }
     }
     Next::Resume
 }
@@ -65,39 +86,46 @@ fn call(guest: &Guest, context: &mut Context) -> Next {
     }
 }
 
-/// Handles trapped accesses to CPU interface and ID registers. Debug and performance monitor
-/// registers read as zero and ignore writes. Other registers are undefined.
-fn system_register(context: &mut Context, vcpu: &mut ListRegisterVcpu, access: RegisterAccess) {
-    if access.is_debugging() {
-        if access.is_read {
-            context.set_register(access.register, 0);
+const fn refused(kind: Kind, address: u64, detail: u64) -> Refused {
+    Refused { kind, address, detail }
+}
+
+/// Handles trapped accesses to debug, CPU interface and ID registers. Other registers are
+/// undefined, such as those of the performance monitors, which the ID registers do not show.
+fn system_register(
+    guest: &Guest,
+    context: &mut Context,
+    vcpu: &mut ListRegisterVcpu,
+    access: RegisterAccess,
+) {
+    let RegisterAccess { encoding, register, is_read } = access;
+    let value = context.register(register);
+    let done = match (access.is_debugging(), is_read) {
+        (true, true) => {
+            context.debug.read(access).map(|value| context.set_register(register, value))
         }
-        return context.skip_instruction();
-    }
-    if let Some(value) = id_registers::read(access.encoding).filter(|_| access.is_read) {
-        context.set_register(access.register, value);
-        return context.skip_instruction();
-    }
-    let done = if access.is_read {
-        vcpu.read_sysreg(access.encoding).map(|value| context.set_register(access.register, value))
-    } else {
-        vcpu.write_sysreg(access.encoding, context.register(access.register))
+        (true, false) => context.debug.write(access, value),
+        (false, true) => id_registers::read(encoding)
+            .or_else(|| vcpu.read_sysreg(encoding).ok())
+            .map(|value| context.set_register(register, value)),
+        (false, false) => vcpu.write_sysreg(encoding, value).ok(),
     };
-    match done {
-        Ok(()) => context.skip_instruction(),
-        Err(_) => inject::undefined(context),
+    if done.is_some() {
+        return context.skip_instruction();
     }
+    guest.refuse(context, refused(Kind::Register, 0, encoding.packed().into()));
+    inject::undefined(context);
 }
 
 /// Handles a load or store outside of the memory that stage 2 maps: to registers of the GIC or of
-/// PCI, or to an unmapped address.
-pub(crate) fn device(guest: &Guest, context: &mut Context, access: DeviceAccess) {
-    let DeviceAccess { address, width, register, .. } = access;
+/// PCI, or to an unmapped address. Returns `true` if the access is complete.
+fn device(guest: &Guest, context: &mut Context, access: DeviceAccess) -> bool {
+    let DeviceAccess { address, width, .. } = access;
     let done = if access.is_write {
-        write(guest, address, width, context.register(register))
+        write(guest, address, width, context.stored(access))
     } else {
         read(guest, address, width).map(|value| {
-            context.set_register(register, access.extension.apply(value, width));
+            context.load(access, value);
             Progress::Done
         })
     };
@@ -105,24 +133,57 @@ pub(crate) fn device(guest: &Guest, context: &mut Context, access: DeviceAccess)
         Some(Progress::Done) => context.skip_instruction(),
         // The guest must repeat the store.
         Some(Progress::Unfinished) => {}
-        None => inject::data_abort(context, access.virtual_address),
+        None => {
+            guest.refuse(context, refused(Kind::Access, address, width.bytes().into()));
+            inject::data_abort(context, access.virtual_address);
+        }
+    }
+    done == Some(Progress::Done)
+}
+
+/// Handles a load or store that the syndrome does not describe, by decoding the instruction.
+#[cold]
+#[inline(never)]
+fn undescribed(guest: &Guest, context: &mut Context, access: UndescribedAccess) {
+    let instruction = instruction(guest, context);
+    let transfer = instruction.and_then(IndexedTransfer::decode);
+    let found = transfer.and_then(|it| Some((it.base, it.of(access, context.base(it.base))?)));
+    let Some((base, (access, updated))) = found else {
+        guest.refuse(
+            context,
+            refused(Kind::Undescribed, access.address, instruction.unwrap_or(0).into()),
+        );
+        return inject::data_abort(context, access.virtual_address);
+    };
+    if device(guest, context, access) {
+        context.set_base(base, updated);
     }
 }
 
+/// Reads the A64 instruction that trapped from the guest's RAM.
+fn instruction(guest: &Guest, context: &Context) -> Option<u32> {
+    let address = context.is_a64().then(|| context.translate(context.pc)).flatten()?;
+    let mut bytes = [0; 4];
+    guest.ram().read(address, &mut bytes).ok()?;
+    Some(u32::from_le_bytes(bytes))
+}
+
 fn write(guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<Progress> {
-    if controller::message_of_vcpu(guest.vgic(), address, width, value).is_some() {
+    let vgic = guest.vgic();
+    if controller::message_of_vcpu(vgic, address, width, value).is_some() {
         return Some(Progress::Done);
     }
-    if let Ok(progress) = guest.vgic().write(address, width, value) {
+    if let Ok(progress) = vgic.write(address, width, value) {
         return Some(progress);
     }
     match &guest.uart {
         Some(uart) if UART.contains(&address) => {
-            uart.write(guest.vgic(), address - UART.start, value);
+            uart.write(vgic, address - UART.start, value);
             Some(Progress::Done)
         }
         _ => {
-            let pci = || guest.pci.as_ref()?.write(address, width, value);
+            let unmap = || guest.unmap_devices();
+            let pci = || guest.pci.as_ref()?.write(address, width, value, unmap);
             virtio::write(address).or_else(pci).map(|()| Progress::Done)
         }
     }

@@ -9,7 +9,7 @@ use crate::scheduler::{self, Entity, Leave, VcpuId};
 use crate::traps::{self, Next};
 use crate::vectors::{self, Vector};
 use crate::virtual_interface::Hardware;
-use crate::{interrupts, irqchip, moving, quick};
+use crate::{debug, interrupts, irqchip, moving, quick};
 use image_rt::cpu;
 use vgic::{InGuest, ListRegisterVcpu, Sleep};
 
@@ -39,6 +39,7 @@ fn prepare_cpu() {
     let shared = scheduler::vcpus() > irqchip::get().cpus().count();
     // SAFETY: no vCPU is loaded.
     unsafe { context::prepare_cpu(if shared { Wfi::Traps } else { Wfi::Idles }) };
+    debug::prepare_cpu();
     Hardware::here().clear();
 }
 
@@ -94,8 +95,9 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
 
 fn load(id: VcpuId, guest: &Guest, registers: &Registers) {
     registers.floats.load();
-    // SAFETY: the guest's tables map only its own RAM and its devices, and never change. No vCPU's
-    // EL1 state is loaded.
+    registers.context.debug.load();
+    // SAFETY: the guest's tables map only its own RAM and its devices. No vCPU's EL1 state is
+    // loaded.
     unsafe {
         context::load_stage2(guest.vttbr, guest.mpidr(id.cpu));
         if !guest.ran_last_here(id.cpu) {

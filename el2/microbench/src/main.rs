@@ -20,7 +20,7 @@ use doorbell_facts::{Fact, MicrobenchFact};
 use edu::Edu;
 use gic_arch::gits::{self, Cbaser, Creadr, Cwriter};
 use gic_arch::icc::Sgi;
-use gic_arch::its::{COMMAND_BYTES, Command, RawCommand};
+use gic_arch::its::{COMMAND_BYTES, CollectionId, Command, RawCommand};
 use gic_arch::{IntId, Lpi, SgiId, gicd};
 use gic_bringup::{Irqchip, MsiController, Options};
 use gic_driver::its::EventRequest;
@@ -45,8 +45,11 @@ const OTHER: Cpu = Cpu::new(1);
 const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("16 PPIs exist");
 /// Special INTID "no pending interrupt" (IHI 0069).
 const NONE: u64 = 1023;
-/// DeviceID of a device that does not exist on any machine used here.
+/// DeviceIDs of devices that do not exist on any machine used here.
 const DEVICE: DeviceId = DeviceId::new(0xfff8);
+const LARGE_DEVICE: DeviceId = DeviceId::new(0xfff0);
+/// Number of events of the large device.
+const LPIS: NonZeroU16 = NonZeroU16::new(1024).expect("the number is not zero");
 const PSCI_VERSION: u64 = 0x8400_0000;
 
 static IRQCHIP: Once<Irqchip<Kernel>> = Once::new();
@@ -71,11 +74,11 @@ fn main(boot: Boot) -> ! {
     measure("register", read_register_of(&distributor()));
     measure("eoi", end_nothing);
     measure("ipi", send_ipi);
-    // The driver posts all commands for the device here, before `send_lpi` uses the queue.
+    // The driver posts all commands for the device here, before `measure_commands` uses the queue.
     let edu = Edu::find(irqchip, handle_message);
-    measure("lpi", send_lpi(irqchip));
+    measure_commands(irqchip);
     // The device is never dropped, because its driver would then overwrite the commands of
-    // `send_lpi`.
+    // `measure_commands`.
     if let Some(edu) = &edu {
         measure_spans("msi", || receive_message(edu));
     }
@@ -163,24 +166,34 @@ fn wake_late() {
     send_ipi();
 }
 
-/// Returns an operation that makes an LPI pending with an INT command, and waits until this CPU has
-/// acknowledged it. The driver maps the event, and must not post any further command.
-fn send_lpi(irqchip: &'static Irqchip<Kernel>) -> impl FnMut() {
+/// Measures an LPI from the INT command until this CPU has acknowledged it, and the part of an
+/// INVALL command that each of [`LPIS`] LPIs takes. The driver maps the events, and must not post
+/// any further command.
+fn measure_commands(irqchip: &'static Irqchip<Kernel>) {
     let its = its(irqchip).expect("the machine has no ITS");
-    let device = its.attach(DEVICE, 1).expect("the device could not be attached");
-    let events = its.map_events(&device, EventRequest::new(NonZeroU16::MIN, Cpu::new(0)));
-    let lpi = Lpi::try_from(events.expect("an LPI could not be allocated").first().get())
-        .expect("an ITS maps events to LPIs");
+    let map = |device, events: NonZeroU16| {
+        let device =
+            its.attach(device, events.get().into()).expect("a device could not be attached");
+        let events = its.map_events(&device, EventRequest::new(events, Cpu::new(0)));
+        events.expect("LPIs could not be allocated").first()
+    };
+    let lpi = Lpi::try_from(map(DEVICE, NonZeroU16::MIN).get()).expect("an ITS maps to LPIs");
+    map(LARGE_DEVICE, LPIS);
     let (device, event, _) = its.event_of(lpi).expect("the event was mapped above");
     // SAFETY: the driver is idle from now on, because only `measure` runs.
     let mut queue = unsafe { CommandQueue::taken_from(&its) };
-    move || {
+    measure("lpi", || {
         let before = TAKEN.load(SeqCst);
         queue.run(Command::Int { device, event });
         while TAKEN.load(SeqCst) == before {
             take();
         }
-    }
+    });
+    measure_spans("invall", || {
+        let start = cpu::ticks();
+        queue.run(Command::Invall { collection: CollectionId::new(0) });
+        (cpu::ticks() - start) / u64::from(LPIS.get())
+    });
 }
 
 /// An ITS command queue without a driver's bookkeeping. Posts one command at a time, as the

@@ -174,7 +174,7 @@ impl Report {
             Some(Fact::Hypervisor(HypervisorFact::Fault { fault, .. })) => {
                 self.faults.push(fault.into());
             }
-            Some(Fact::Hypervisor(HypervisorFact::Moved { times })) => self.moves = times,
+            Some(Fact::Hypervisor(HypervisorFact::Moved { times, grown: 0 })) => self.moves = times,
             Some(Fact::Hypervisor(HypervisorFact::Ended { how, .. })) => self.ending = Some(how),
             _ => {}
         }
@@ -185,7 +185,7 @@ impl Report {
         if let Some((_, said)) = line.split_once("adopter: ") {
             self.said.push(said.into());
         }
-        self.is_dropped |= line.ends_with("the guest's controller dropped the message");
+        self.is_dropped |= line.contains("the guest's controller dropped the message (");
         self.is_without_controller |= line.contains(NO_CONTROLLER);
     }
 
@@ -258,8 +258,9 @@ mod tests {
         r#"{"hypervisor":{"fault":{"guest":0,"fault":"the pending table overlaps"}}}"#,
         r#"{"hypervisor":{"fault":{"guest":0,"fault":"the command queue is not aligned"}}}"#,
         r#"{"hypervisor":{"fault":{"guest":0,"fault":"the ITS table is not aligned"}}}"#,
-        "hypervisor: vector 0 of function 0x0008: the guest's controller dropped the message",
-        r#"{"hypervisor":{"moved":{"times":12}}}"#,
+        "hypervisor: vector 0 of function 0x0008: the guest's controller dropped the message \
+         (0x0 to 0x8090040)",
+        r#"{"hypervisor":{"moved":{"times":12,"grown":0}}}"#,
     ];
     const OFF: &str = r#"{"hypervisor":{"ended":{"guest":0,"how":"off"}}}"#;
     const WRITTEN: &str = "checksum 1\n";

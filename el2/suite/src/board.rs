@@ -52,6 +52,8 @@ pub(crate) struct Board<'a> {
     /// Interval between moves of the guests, in milliseconds.
     pub(crate) move_every: Option<u32>,
     pub(crate) record: Record,
+    /// Number of seconds after which the machine ends, with its reports, even if a guest hangs.
+    pub(crate) limit: Option<u32>,
 }
 
 /// The hypervisor's records of exits and interrupts.
@@ -81,6 +83,7 @@ impl Board<'static> {
             trusted: false,
             move_every: None,
             record: Record::default(),
+            limit: None,
         })
     }
 }
@@ -101,11 +104,15 @@ impl Board<'_> {
         qemu.args(if confined { CONFINED } else { &[] });
         let trusted = if self.trusted { " trusted-guest" } else { "" };
         let moves = self.move_every.map_or(String::new(), |time| format!(" moves={time}"));
+        let limit = self.limit.map_or(String::new(), |seconds| format!(" limit={seconds}"));
         let Record { exits, stats, trace } = self.record;
         let records = [(exits, " exits"), (stats, " stats"), (trace, " trace")];
         let records: String = records.iter().filter(|it| it.0).map(|it| it.1).collect();
-        let words =
-            format!("vcpus={} {}{moves}{trusted}{records}", self.vcpus, self.controller.word());
+        let words = format!(
+            "vcpus={} {}{moves}{limit}{trusted}{records}",
+            self.vcpus,
+            self.controller.word()
+        );
         qemu.args(["-append", &words]);
         for device in self.devices {
             qemu.args(["-device", device]);

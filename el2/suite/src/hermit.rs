@@ -132,7 +132,7 @@ impl Report {
             Some(Fact::Hypervisor(HypervisorFact::Fault { fault, .. })) => {
                 self.faults.push(fault.into());
             }
-            Some(Fact::Hypervisor(HypervisorFact::Moved { times })) => self.moves = times,
+            Some(Fact::Hypervisor(HypervisorFact::Moved { times, grown: 0 })) => self.moves = times,
             Some(Fact::Hypervisor(HypervisorFact::Ended { how, .. })) => self.ending = Some(how),
             _ => {}
         }
@@ -171,7 +171,7 @@ mod tests {
         "[0][INFO] [0][Reschedule]: 8808",
         "[0][INFO] [0][Timer]: 358",
         r#"{"hypervisor":{"ended":{"guest":0,"how":"off"}}}"#,
-        r#"{"hypervisor":{"moved":{"times":48}}}"#,
+        r#"{"hypervisor":{"moved":{"times":48,"grown":0}}}"#,
         r#"{"hypervisor":{"count":{"guest":0,"reason":"PPI taken","times":358,"longest":0}}}"#,
         r#"{"hypervisor":{"count":{"guest":0,"reason":"SGI taken","times":8808,"longest":0}}}"#,
     ];

@@ -25,7 +25,7 @@ const TURN: u64 = 2_000_000;
 /// Maximum number of instructions from an exit to the next entry: the budgets of an access and of
 /// the following entry (`WORK_PER_ACCESS` in `controller.rs`), and the chunks of LPIs that both
 /// have already begun.
-const EXIT: u64 = 400_000;
+pub(crate) const EXIT: u64 = 400_000;
 /// Maximum delay of a tick in nanoseconds, at one nanosecond per instruction. The other guest first
 /// completes the exit in progress at the deadline, then its time slice, and then the exit in
 /// progress when the time slice ends.
@@ -61,6 +61,13 @@ const TOGETHER: &[&str] = &["state-registers", "sgis", "commands", "enables"];
 /// Attacks by several vCPUs that share the other guest's CPU.
 const CROWDED: &[&str] = &["spin", "wake-ups"];
 const CROWD: u8 = 8;
+/// Attacks by several vCPUs that share the other guest's CPU, with all LPIs pending at them, and
+/// the number of vCPUs.
+const LOADED: &[(&str, u8)] =
+    &[("crowd-toggles", 4), ("crowd-power", 4), ("crowd-invalidations", 4)];
+/// Attacks by the first of several vCPUs that share the other guest's CPU on the guest entries of
+/// the second, and the number of vCPUs.
+const STALE: &[(&str, u8)] = &[("stale-cleared", 2), ("stale-moved", 4), ("stale-discarded", 2)];
 /// Interval between moves, in milliseconds. A move kicks all vCPUs, so WFI ends without an
 /// interrupt.
 const MOVE_EVERY: u32 = 7;
@@ -184,10 +191,11 @@ pub(crate) fn cases() -> Vec<Case> {
         .map(|&(attack, takes_exceptions)| Run { takes_exceptions, ..run(attack, 1, 1) });
     let together = TOGETHER.iter().map(|&attack| run(attack, 2, 2));
     let crowded = CROWDED.iter().map(|&attack| run(attack, CROWD, 1));
+    let stale = STALE.iter().chain(LOADED).map(|&(attack, vcpus)| run(attack, vcpus, 1));
     let moved = Run { move_every: Some(MOVE_EVERY), ..run("spin", CROWD, 1) };
     let physical = [run("timer", 1, 1), run("wake-ups", CROWD, 1), moved]
         .map(|run| Run { timer: Timer::Physical, ..run });
-    let all = alone.chain(together).chain(crowded).chain([moved]).chain(physical);
+    let all = alone.chain(together).chain(crowded).chain(stale).chain([moved]).chain(physical);
     let empty = built::case("a guest finds virtio-mmio transports without a device", LIMIT, empty);
     all.map(|run| built::case(run.name(), LIMIT, move || run.judge())).chain([empty]).collect()
 }
@@ -301,6 +309,21 @@ mod tests {
             found.line(line.as_ref());
         }
         found.judge(true)
+    }
+
+    #[test]
+    fn documents_state_the_number_of_attacks() {
+        let crowded = CROWDED.len() + STALE.len() + LOADED.len();
+        let attacks = ATTACKS.len() + crowded;
+        let readme = include_str!("../../hypervisor/README.md");
+        assert_eq!(crowded, 8, "the README says eight");
+        assert!(readme.contains(&format!("step runs its {attacks} attacks, eight of them with")));
+        let reliability = include_str!("../../../docs/reliability.md");
+        assert!(reliability.contains(&format!("`hypervisor`: {attacks} attacks")));
+        let measurements = include_str!("../../../docs/measurements.md");
+        let table = measurements.split("| attack | latest tick").nth(1).unwrap();
+        let rows = table.lines().skip(2).take_while(|line| line.starts_with('|')).count();
+        assert_eq!(rows, attacks, "rows of the table");
     }
 
     #[test]

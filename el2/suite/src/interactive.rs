@@ -65,6 +65,9 @@ pub struct Wanted {
     /// Writes what happens to interrupts to a file, in Chrome's trace format
     #[arg(long, value_name = "FILE.json")]
     trace: Option<PathBuf>,
+    /// Ends the machine after this time, with its trace and its counts, even if a guest hangs
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
+    limit: Option<u32>,
     /// Prints exits as they occur, with the counter's value
     #[arg(long)]
     exits: bool,
@@ -117,6 +120,7 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
         devices: &wanted.device,
         trusted: wanted.trusted_guest,
         record: Record { exits: wanted.exits, stats: wanted.stats, trace: file.is_some() },
+        limit: wanted.limit,
     };
     let mut qemu = board.command(&guests)?;
     let mut child = qemu.stdin(Stdio::inherit()).stdout(Stdio::piped()).spawn()?;
@@ -134,7 +138,7 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
     Ok(if all_off { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Copies console output to the terminal as it arrives, until the trace begins. Returns how the
+/// Copies console output to the terminal as it arrives, except for the trace. Returns how the
 /// machines ended.
 fn show(mut console: impl Read, trace: &mut Trace) -> Result<Vec<Ending>> {
     let (mut line, mut endings) = (Vec::new(), Vec::new());
@@ -145,7 +149,7 @@ fn show(mut console: impl Read, trace: &mut Trace) -> Result<Vec<Ending>> {
             return Ok(endings);
         }
         for part in bytes[..count].split_inclusive(|byte| *byte == b'\n') {
-            if trace.announced == 0 {
+            if trace.events.len() == trace.announced {
                 io::stdout().write_all(part)?;
             }
             line.extend(part);

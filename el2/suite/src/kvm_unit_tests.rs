@@ -70,6 +70,11 @@ impl Time {
     }
 }
 
+/// The program whose tests must be skipped, because a guest has no performance monitors, and the
+/// line that it then prints.
+const PMU: &str = "pmu";
+const SKIPPED: &str = "No PMU found, test skipped...";
+
 const ONE: &[(u8, u8)] = &[(1, 1)];
 const TWO: &[(u8, u8)] = &[(2, 2), (2, 1)];
 /// Each vCPU has a CPU. The second vCPU of the micro-benchmark never waits: if the vCPUs shared a
@@ -113,6 +118,14 @@ const UNITS: &[Unit] = &[
     unit("psci", "psci", "", SEVERAL),
     unit("cache", "cache", "", ONE),
     unit("fpu-context", "fpu", "", TWO),
+    unit("debug-bp", "debug", "bp", ONE),
+    unit("debug-bp-migration", "debug", "bp-migration", ONE),
+    unit("debug-wp", "debug", "wp", ONE),
+    unit("debug-wp-migration", "debug", "wp-migration", ONE),
+    unit("debug-sstep", "debug", "ss", ONE),
+    unit("debug-sstep-migration", "debug", "ss-migration", ONE),
+    unit("pmu-cycle-counter", PMU, "cycle-counter 0", ONE),
+    unit("pmu-event-introspection", PMU, "pmu-event-introspection", ONE),
     Unit { time: Time::Counted, ..unit("timer", "timer", "", ONE) },
     Unit { time: Time::Counted, ..unit(micro_bench::NAME, micro_bench::NAME, "", PAIR) },
 ];
@@ -211,6 +224,7 @@ fn compare(name: &str, folder: &Path) -> Result<()> {
 struct Report {
     passed: usize,
     failed: Vec<String>,
+    is_skipped: bool,
     is_success: bool,
     /// Costs that the micro-benchmark measured.
     costs: micro_bench::Costs,
@@ -223,6 +237,7 @@ impl Report {
         Self {
             passed: 0,
             failed: Vec::new(),
+            is_skipped: false,
             is_success: false,
             costs: micro_bench::Costs::counted_by(INSTRUCTION),
             moves: 0,
@@ -234,7 +249,7 @@ impl Report {
     fn line(&mut self, line: &str) -> bool {
         let line = line.trim_end();
         match Fact::parse(line) {
-            Some(Fact::Hypervisor(HypervisorFact::Moved { times })) => self.moves = times,
+            Some(Fact::Hypervisor(HypervisorFact::Moved { times, grown: 0 })) => self.moves = times,
             Some(Fact::Hypervisor(HypervisorFact::Ended { how, .. })) => self.ending = Some(how),
             _ => {}
         }
@@ -242,6 +257,7 @@ impl Report {
         if line.starts_with("FAIL: ") || line.contains("assert failed") {
             self.failed.push(line.into());
         }
+        self.is_skipped |= line == SKIPPED;
         self.is_success |= line == SUCCESS;
         self.costs.line(line);
         line.contains("press a key") || line.ends_with("(quiet)")
@@ -250,14 +266,19 @@ impl Report {
     /// Returns a summary of the results.
     fn summary(&self) -> String {
         let Self { passed, failed, costs, moves, .. } = self;
-        format!("{passed} passed, {} failed, {moves} moves {costs}", failed.len())
+        let skipped = if self.is_skipped { "skipped, " } else { "" };
+        format!("{skipped}{passed} passed, {} failed, {moves} moves {costs}", failed.len())
     }
 
     /// Checks that the program tested something, and that nothing failed.
     fn judge(&self, unit: &Unit) -> Result<()> {
         ensure!(self.failed.is_empty(), "{}", self.failed.join("; "));
-        ensure!(self.is_success, "the program did not print `{SUCCESS}`");
         ensure!(self.ending == Some(Ending::Off), "the machine ended by {:?}", self.ending);
+        if unit.program == PMU {
+            ensure!(self.is_skipped && self.passed == 0, "the guest found performance monitors");
+            return Ok(());
+        }
+        ensure!(self.is_success, "the program did not print `{SUCCESS}`");
         if unit.name == micro_bench::NAME {
             return self.costs.judge();
         }
@@ -274,7 +295,7 @@ mod tests {
     use super::*;
 
     const OFF: &str = r#"{"hypervisor":{"ended":{"guest":0,"how":"off"}}}"#;
-    const MOVED: &str = r#"{"hypervisor":{"moved":{"times":12}}}"#;
+    const MOVED: &str = r#"{"hypervisor":{"moved":{"times":12,"grown":0}}}"#;
     const GOOD: [&str; 4] = ["PASS: gicv3: ipi: self: IPI", SUCCESS, OFF, MOVED];
 
     fn judged(unit: &str, lines: &[&str]) -> Result<()> {
@@ -296,6 +317,14 @@ mod tests {
         }
         for bad in ["FAIL: gicv3: ipi: self: IPI", "lib/arm/psci.c:77: assert failed: node >= 0"] {
             assert!(judged("gicv3-ipi", &[&GOOD[..], &[bad]].concat()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn performance_monitors_must_not_be_found() {
+        judged("pmu-cycle-counter", &[SKIPPED, OFF]).unwrap();
+        for lines in [&GOOD[..], &[SKIPPED, GOOD[0], OFF], &[SKIPPED]] {
+            assert!(judged("pmu-cycle-counter", lines).is_err(), "{lines:?}");
         }
     }
 

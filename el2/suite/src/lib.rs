@@ -6,10 +6,12 @@ mod arceos;
 mod bench;
 mod board;
 mod built;
+mod checks;
 mod controller;
 mod costs;
 mod debian;
 mod delay;
+mod devices;
 mod dma;
 mod files;
 mod hermit;
@@ -28,6 +30,15 @@ mod report;
 mod trace;
 mod traffic;
 
+/// The hypervisor's decoders, which do not depend on the machine. They are tested on the host.
+#[cfg(test)]
+#[path = "../../hypervisor/src/instruction.rs"]
+mod instruction;
+#[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "its fields of a syndrome have up to 4 bits")]
+#[path = "../../hypervisor/src/syndrome.rs"]
+mod syndrome;
+
 use std::ffi::OsString;
 
 use doorbell_harness::suite::Case;
@@ -37,10 +48,10 @@ use doorbell_harness::suite::Case;
 /// programs in that folder are also cases.
 pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
     let foreign = kvm_unit_tests::folder_in(arguments);
-    let kernels = [linux::cases, arceos::cases, hermit::cases, osdemo::cases];
-    let own = [dma::cases, bench::cases, microbench::cases, record::cases];
-    let others = [trace::cases, hostile::cases, leaks::cases, delay::cases];
-    let all = [kernels, own, others].into_iter().flatten().flat_map(|cases| cases());
+    let kernels = [linux::cases, arceos::cases, hermit::cases, osdemo::cases, dma::cases];
+    let own = [bench::cases, microbench::cases, record::cases, checks::cases, trace::cases];
+    let hostile = [hostile::cases, leaks::cases, delay::cases, devices::cases];
+    let all = kernels.into_iter().chain(own).chain(hostile).flat_map(|cases| cases());
     all.chain(kvm_unit_tests::cases(foreign.as_deref())).collect()
 }
 

@@ -44,6 +44,34 @@ struct Case {
     move_every: Option<u32>,
     /// Minimum number of reads of the disk, if the guest has an MSI controller.
     reads: u64,
+    place: Place,
+}
+
+/// The place of the devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// The root bus.
+    Root,
+    /// Root ports, one for each device.
+    Ports,
+}
+
+impl Place {
+    /// Returns QEMU's names of the devices at this place.
+    fn of(self, devices: &[&str]) -> Vec<String> {
+        let below = |(port, device): (usize, &&str)| match self {
+            Self::Root => vec![(*device).to_owned()],
+            Self::Ports => vec![
+                format!("pcie-root-port,id=port{port},chassis={port}"),
+                format!("{device},bus=port{port}"),
+            ],
+        };
+        devices.iter().enumerate().flat_map(below).collect()
+    }
+
+    fn suffix(self) -> &'static str {
+        if self == Self::Ports { ", below root ports" } else { "" }
+    }
 }
 
 impl Case {
@@ -58,7 +86,8 @@ impl Case {
             Version::Stable => Suite::Stable,
             Version::Backports => Suite::Backports,
         };
-        Self { version, kernel, vcpus, cpus, controller, machine, move_every: None, reads: READS }
+        let (move_every, reads, place) = (None, READS, Place::Root);
+        Self { version, kernel, vcpus, cpus, controller, machine, move_every, reads, place }
     }
 
     /// Returns a case that moves a guest with Debian's newest kernel and an ITS, on the newer QEMU.
@@ -69,6 +98,10 @@ impl Case {
 
     const fn moved_every(self, milliseconds: u32) -> Self {
         Self { move_every: Some(milliseconds), ..self }
+    }
+
+    const fn below_ports(self) -> Self {
+        Self { place: Place::Ports, ..self }
     }
 
     const fn reading(self, reads: u64) -> Self {
@@ -88,6 +121,7 @@ const CASES: &[Case] = &[
     Case::new(Version::Stable, 4, 4, Controller::Its, GICV4),
     Case::new(Version::Stable, 8, 2, Controller::Its, GICV3).reading(FEW_READS),
     Case::new(Version::Stable, 4, 2, Controller::Its, GICV3).moved_every(50),
+    Case::new(Version::Stable, 2, 2, Controller::Its, GICV3).reading(FEW_READS).below_ports(),
     Case::new(Version::Stable, 2, 2, Controller::Mbi, GICV3),
     Case::new(Version::Stable, 2, 2, Controller::V2m, GICV3),
     Case::new(Version::Stable, 1, 1, Controller::None, MAX),
@@ -125,8 +159,11 @@ pub(crate) fn long_cases() -> Vec<suite::Case> {
 /// QEMU version.
 fn confined_cases() -> Vec<suite::Case> {
     Version::in_turn(|version| {
-        let name = format!("two confined guests of 2 vCPUs on 2 CPUs of {version:?}'s QEMU");
-        [built::case(name.clone(), LIMIT, move || two_guests(version, &name))]
+        [Place::Root, Place::Ports].map(|place| {
+            let (guests, place_name) = ("two confined guests of 2 vCPUs on 2 CPUs", place.suffix());
+            let name = format!("{guests} of {version:?}'s QEMU{place_name}");
+            built::case(name.clone(), LIMIT, move || two_guests(version, place, &name))
+        })
     })
 }
 
@@ -140,11 +177,12 @@ fn listed(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
 
 impl Case {
     fn name(&self) -> String {
-        let Self { kernel, vcpus, cpus, controller, machine, .. } = self;
+        let Self { kernel, vcpus, cpus, controller, machine, place, .. } = self;
+        let place = place.suffix();
         let how = if self.move_every.is_some() { ", moved" } else { "" };
         format!(
             "{kernel:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how} on \
-             {machine}"
+             {machine}{place}"
         )
     }
 
@@ -154,7 +192,8 @@ impl Case {
     }
 
     fn judge(&self, log: &Path) -> Result<()> {
-        let Self { version, kernel, vcpus, cpus, controller, machine, move_every, reads } = *self;
+        let Self { version, kernel, vcpus, cpus, controller, machine, move_every, reads, place } =
+            *self;
         let has_messages = controller != Controller::None;
         let devices = if has_messages { &traffic::DEVICES[..] } else { &[DEVICE] };
         let board = Board {
@@ -162,7 +201,7 @@ impl Case {
             vcpus,
             cpus,
             controller,
-            devices: &devices.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            devices: &place.of(devices),
             trusted: true,
             move_every,
             record: Record { stats: has_messages, ..Record::default() },
@@ -187,11 +226,11 @@ impl Case {
 
 /// Runs two guests at the same time, each with a device that an SMMU confines. The first guest
 /// continues after the second has ended.
-fn two_guests(version: Version, name: &str) -> Result<()> {
+fn two_guests(version: Version, place: Place, name: &str) -> Result<()> {
     let board = Board {
         vcpus: 2,
         cpus: 2,
-        devices: &[CONFINED_DEVICE.to_owned(), CONFINED_DEVICE.to_owned()],
+        devices: &place.of(&[CONFINED_DEVICE; 2]),
         ..Board::plain(version, MEMORY)?
     };
     let guest = debian::guest(Suite::Stable)?;

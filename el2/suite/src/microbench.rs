@@ -21,6 +21,7 @@ const LIMITS: &[(&str, u64)] = &[
     ("register", 420),
     ("ipi", 1_300),
     ("lpi", 2_300),
+    ("invall", 150),
     ("msi", 1_400),
     ("timer", 1_700),
 ];
@@ -31,6 +32,7 @@ const SHARED_LIMITS: &[(&str, u64)] = &[
     ("register", 420),
     ("ipi", 6_500),
     ("lpi", 2_300),
+    ("invall", 150),
     ("msi", 1_400),
     ("timer", 1_700),
 ];
@@ -73,7 +75,7 @@ fn wakes(mut qemu: Command) -> Result<()> {
     process::watch(&mut qemu, LIMIT, |line| match Fact::parse(line) {
         Some(Fact::Microbench(MicrobenchFact::Woken { .. })) => is_woken = true,
         Some(Fact::Hypervisor(HypervisorFact::Fault { fault, .. })) => mistake = Some(fault),
-        Some(Fact::Hypervisor(HypervisorFact::Moved { times })) => moved = times,
+        Some(Fact::Hypervisor(HypervisorFact::Moved { times, grown: 0 })) => moved = times,
         _ => {}
     })?;
     ensure!(is_woken, "the guest did not report that the vCPU was woken");

@@ -61,7 +61,7 @@ impl GuestReports {
                     guest.ending = Some(how);
                 }
             }
-            HypervisorFact::Moved { times } => self.moves = times,
+            HypervisorFact::Moved { times, grown: 0 } => self.moves = times,
             HypervisorFact::Count { reason, times, .. } => {
                 self.counts.insert(reason.into(), times);
             }
@@ -267,7 +267,7 @@ mod tests {
         moves: 10,
     };
 
-    const MOVED: &str = r#"{"hypervisor":{"moved":{"times":12}}}"#;
+    const MOVED: &str = r#"{"hypervisor":{"moved":{"times":12,"grown":0}}}"#;
     const END: &str = r#"{"hypervisor":{"ended":{"guest":0,"how":"off"}}}"#;
     const END_OF_1: &str = r#"{"hypervisor":{"ended":{"guest":1,"how":"off"}}}"#;
     const LISTENS: &str = r#"{"linux":{"listens":{}}}"#;
@@ -309,7 +309,8 @@ mod tests {
         for (from, to) in [
             (r#""off""#, r#""reset""#),
             (r#""heard":{"text":"hello""#, r#""heard":{"text":"hell""#),
-            ("12}", "9}"),
+            (r#""times":12"#, r#""times":9"#),
+            (r#""grown":0"#, r#""grown":1"#),
             ("135", "0"),
             (r#"2,"again":true"#, r#"1,"again":true"#),
             ("ITS [mem 0x0808", "ITS [mem 0x0809"),

@@ -23,8 +23,7 @@ pub fn enumerate(host: &PciHost) -> Vec<Function> {
     found
         .map(|function| {
             function.enable().expect("the host bridge has memory for every region");
-            let place = function.requester().function.get() - (u32::from(ecam.buses().first) << 8);
-            Function::new(function, region.base() + (u64::from(place) << 12))
+            Function::new(function)
         })
         .collect()
 }

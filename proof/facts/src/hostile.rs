@@ -51,6 +51,22 @@ pub enum HostileFact {
         /// The number.
         registers: usize,
     },
+    /// The guest has used its device.
+    Used {
+        /// Number of times that it moved the device's memory and used the device.
+        turns: u64,
+        /// Number of times that the device did not answer as expected.
+        wrong: u64,
+        /// Number of exceptions that the hypervisor injected.
+        exceptions: u64,
+    },
+    /// The guest has checked that the machine does what it says.
+    Checked {
+        /// Number of rounds.
+        rounds: u64,
+        /// Names of the checks that failed in a round, or nothing.
+        failed: Text,
+    },
     /// A delay has ended.
     Delayed {
         /// Requested time in nanoseconds.

@@ -19,6 +19,9 @@ pub enum HypervisorFact {
     Moved {
         /// Number of moves.
         times: u64,
+        /// Number of moves after which a guest's GIC used more memory than before. A guest that
+        /// maps interrupts at many priorities can cause a few of them, a leak causes one per move.
+        grown: u64,
     },
     /// A guest's mistake that the GIC model detected.
     Fault {
@@ -31,6 +34,15 @@ pub enum HypervisorFact {
     Confines {
         /// The translation stage in use, 1 or 2.
         stage: u8,
+    },
+    /// A function is assigned to a guest.
+    Assigned {
+        /// Index of the guest.
+        guest: usize,
+        /// The function's address on the machine: segment, bus, device and function.
+        function: u32,
+        /// The function's address in the guest.
+        at: u32,
     },
     /// A function on the machine that isn't assigned to any guest.
     Withheld {

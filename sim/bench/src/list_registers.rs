@@ -54,9 +54,11 @@ impl Clock {
 impl Guests {
     fn new(mapping: EventMapping, vcpus: u16) -> Result<Self, String> {
         let (model, all) = MeasuredGic::mapped(mapping, vcpus, Arc::new(NoKick))?;
-        let with_list_registers = all.into_iter().map(|vcpu| vcpu.with_list_registers(interface()));
-        let vcpus = with_list_registers.take(vcpus.into()).collect::<Result<_, _>>();
-        let vcpus = vcpus.map_err(|error| error.to_string())?;
+        let with_list_registers = all
+            .into_iter()
+            .take(vcpus.into())
+            .map(|vcpu| vcpu.with_list_registers(interface()).map_err(|error| error.to_string()));
+        let vcpus = with_list_registers.collect::<Result<_, _>>()?;
         Ok(Self { model, vcpus, clock: Clock::new() })
     }
 

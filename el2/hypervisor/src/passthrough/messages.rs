@@ -3,14 +3,15 @@
 //! whenever the function's physical message arrives.
 
 use alloc::sync::Arc;
+use core::fmt::{self, Display, Formatter};
 use core::ops::Range;
 use image_rt::pci::Function;
 use irq_domain::pci::MsixCapability;
 use irq_routing::msi::{MsiCapability, MsiLayout};
-use irq_routing::msix::{MsixTable, Signalled};
+use irq_routing::msix::{MsixLayout, MsixTable, Signalled};
 use irq_routing::{Router, Sender};
 use msi_types::pci::{msi, msix};
-use msi_types::{Delivery, DeviceId};
+use msi_types::{Delivery, DeviceId, MsiMessage};
 use vgic::AccessWidth;
 
 /// Page size of the guest's memory mappings.
@@ -25,28 +26,43 @@ pub(super) enum Messages {
 /// An MSI-X table in the function's memory.
 pub(super) struct Msix {
     table: MsixTable,
-    entries: Range<u64>,
-    pending: Range<u64>,
+    entries: Place,
+    pending: Place,
     /// Offset of the function's MSI capability, which the guest sees as a null capability.
     msi: Option<u16>,
 }
 
+/// A BAR, and a range of offsets in its memory.
+struct Place(usize, Range<u64>);
+
+impl Place {
+    /// Returns `true` if the place contains an address.
+    fn contains(&self, bar: usize, offset: u64) -> bool {
+        self.0 == bar && self.1.contains(&offset)
+    }
+
+    /// Returns `true` if the place is at least partially on the same page as an address.
+    fn shares_page(&self, bar: usize, offset: u64) -> bool {
+        let pages = self.1.start & !(PAGE - 1)..self.1.end.next_multiple_of(PAGE);
+        self.0 == bar && pages.contains(&offset)
+    }
+}
+
 impl Messages {
-    /// Creates the model of a function's messages. Returns `None` if the function has neither
-    /// capability, or if it contains reserved values.
-    pub(super) fn new(function: &Function, router: Arc<Router>) -> Option<Self> {
-        let sender = Sender::Device(DeviceId::new(function.requester.get()));
+    /// Creates the model of a function's messages, which have this DeviceID in the guest. Returns
+    /// `None` if the function has neither capability, or if it contains reserved values.
+    pub(super) fn new(function: &Function, device: DeviceId, router: Arc<Router>) -> Option<Self> {
+        let sender = Sender::Device(device);
         let msi = function.capability(msi::CAPABILITY_ID);
         if let Ok(capability) = MsixCapability::find(&*function.config) {
             let MsixCapability { offset, slots, table, pending, .. } = capability;
-            let range = |(bir, offset): (u8, u64), length| {
-                let start = function.bars[usize::from(bir)]?.address + offset;
-                Some(start..start + length)
-            };
-            let entries = range((table.bir(), table.offset()), capability.table_length())?;
-            let pending = range((pending.bir(), pending.offset()), capability.pending_length())?;
-            let table = MsixTable::new(slots, sender, router).ok()?;
-            return Some(Self::Msix(offset, Msix { table, entries, pending, msi }));
+            let place = |bir: u8, start, length| Place(bir.into(), start..start + length);
+            let entries = place(table.bir(), table.offset(), capability.table_length());
+            let bits = place(pending.bir(), pending.offset(), capability.pending_length());
+            let next = function.config.read8(offset + 1);
+            let layout = MsixLayout { next, table, pending };
+            let table = MsixTable::new(slots, sender, router).ok()?.with_layout(layout);
+            return Some(Self::Msix(offset, Msix { table, entries, pending: bits, msi }));
         }
         let offset = msi?;
         let control = msi::Control::from(function.config.read16(offset + msi::CONTROL));
@@ -63,92 +79,114 @@ impl Messages {
     /// pending in the table.
     ///
     /// # Errors
-    /// Returns the reason why the message was lost. Without INTx, the guest is not notified in any
-    /// other way.
-    pub(super) fn signal(&self, vector: u16) -> Result<(), &'static str> {
+    /// The message was lost. Without INTx, the guest is not notified in any other way.
+    pub(super) fn signal(&self, vector: u16) -> Result<(), Lost<'_>> {
         let signalled = match self {
             Self::Msi(_, capability) => capability.signal(vector),
             Self::Msix(_, msix) => msix.table.signal(vector),
         };
-        Err(match signalled {
+        let reason = match signalled {
             Signalled::Sent(Delivery::Pending) | Signalled::Held => return Ok(()),
             Signalled::Sent(Delivery::Blocked) => "the guest's controller dropped the message",
             Signalled::Sent(Delivery::NoDoorbell) => "the message's address is not a doorbell",
             Signalled::Refused(_) => "the message's route was refused",
             Signalled::Disabled => "the guest has disabled MSI",
             Signalled::NoSuchVector => "the guest has not enabled this vector",
-        })
+        };
+        Err(Lost { messages: self, vector, reason })
+    }
+
+    /// Returns the message of a vector as the guest wrote it.
+    fn message(&self, vector: u16) -> MsiMessage {
+        let mut words = [[0; 4]; 3];
+        let [low, high, data] = &mut words;
+        match self {
+            Self::Msix(_, Msix { table, .. }) => {
+                let entry = u64::from(vector) * msix::ENTRY_SIZE;
+                table.read(entry + msix::ENTRY_ADDRESS_LOW, low);
+                table.read(entry + msix::ENTRY_ADDRESS_HIGH, high);
+                table.read(entry + msix::ENTRY_DATA, data);
+            }
+            Self::Msi(_, capability) => {
+                let layout = msi::Layout::new(capability.control());
+                capability.read(msi::ADDRESS_LOW, low);
+                layout.address_high().into_iter().for_each(|at| capability.read(at, high));
+                capability.read(layout.data(), &mut data[..2]);
+            }
+        }
+        let [low, high, data] = words.map(u32::from_le_bytes);
+        let data = match self {
+            Self::Msix(..) => data,
+            Self::Msi(_, capability) => {
+                let granted = capability.control().multiple_message_enable();
+                msi::vector_data(data, granted, vector)
+            }
+        };
+        MsiMessage { address: u64::from(high) << 32 | u64::from(low), data }
     }
 
     /// Returns a word of configuration space as the guest sees it, where `physical` is the physical
     /// value.
     pub(super) fn config_word(&self, offset: u16, physical: u32) -> u32 {
+        let mut bytes = physical.to_le_bytes();
         match self {
-            Self::Msi(at, capability) if offset >= *at => {
-                let mut bytes = physical.to_le_bytes();
-                capability.read(offset - at, &mut bytes);
-                u32::from_le_bytes(bytes)
+            Self::Msi(at, capability) if offset >= *at => capability.read(offset - at, &mut bytes),
+            Self::Msix(_, msix) if msix.msi == Some(offset) => return physical & 0xff00,
+            Self::Msix(at, msix) if offset >= *at => {
+                msix.table.read_capability(offset - at, &mut bytes);
             }
-            Self::Msix(at, msix) if offset == *at => {
-                physical & 0xffff | u32::from(u16::from(msix.table.control())) << 16
-            }
-            Self::Msix(_, msix) if msix.msi == Some(offset) => physical & 0xff00,
-            _ => physical,
+            _ => {}
         }
+        u32::from_le_bytes(bytes)
     }
 
     /// Writes to configuration space.
     pub(super) fn write_config(&self, offset: u16, bytes: &[u8]) {
-        match (self, bytes) {
-            (Self::Msi(at, capability), _) if offset >= *at => {
-                capability.write(offset - at, bytes);
-            }
-            (Self::Msix(at, msix), [low, high]) if offset == at + 2 => {
-                msix.write_control(*low, *high);
-            }
-            (Self::Msix(at, msix), [_, _, low, high]) if offset == *at => {
-                msix.write_control(*low, *high);
+        match self {
+            Self::Msi(at, capability) if offset >= *at => capability.write(offset - at, bytes),
+            Self::Msix(at, msix) if offset >= *at => {
+                msix.table.write_capability(offset - at, bytes);
             }
             _ => {}
         }
     }
 
-    /// Returns the memory of the function that the model emulates.
-    pub(super) fn memory(&self) -> impl Iterator<Item = &Range<u64>> {
-        self.msix().into_iter().flat_map(|msix| [&msix.entries, &msix.pending])
-    }
-
     /// Reads from a page whose accesses trap. Returns `None` if the address is not in such a page.
-    pub(super) fn read_page(&self, address: u64, width: AccessWidth) -> Option<u64> {
+    pub(super) fn read_page(&self, bar: usize, offset: u64, width: AccessWidth) -> Option<u64> {
         let Msix { table, entries, pending, .. } = self.msix()?;
         let mut bytes = [0; 8];
         let part = &mut bytes[..width.bytes() as usize];
-        if entries.contains(&address) {
-            table.read(address - entries.start, part);
-        } else if pending.contains(&address) {
-            table.read_pending(address - pending.start, part);
-        } else if !self.shares_page(address) {
+        if entries.contains(bar, offset) {
+            table.read(offset - entries.1.start, part);
+        } else if pending.contains(bar, offset) {
+            table.read_pending(offset - pending.1.start, part);
+        } else if !self.traps(bar, offset) {
             return None;
         }
         Some(u64::from_le_bytes(bytes))
     }
 
     /// Writes to a page whose accesses trap. Returns `None` if the address is not in such a page.
-    pub(super) fn write_page(&self, address: u64, width: AccessWidth, value: u64) -> Option<()> {
+    pub(super) fn write_page(
+        &self,
+        bar: usize,
+        offset: u64,
+        width: AccessWidth,
+        value: u64,
+    ) -> Option<()> {
         let Msix { table, entries, .. } = self.msix()?;
-        if entries.contains(&address) {
+        if entries.contains(bar, offset) {
             let bytes = &value.to_le_bytes()[..width.bytes() as usize];
-            table.write(address - entries.start, bytes);
+            table.write(offset - entries.1.start, bytes);
             return Some(());
         }
-        self.shares_page(address).then_some(())
+        self.traps(bar, offset).then_some(())
     }
 
-    /// Returns `true` if the address is in a page that contains the model's memory.
-    fn shares_page(&self, address: u64) -> bool {
-        let mut pages =
-            self.memory().map(|range| range.start & !(PAGE - 1)..range.end.next_multiple_of(PAGE));
-        pages.any(|pages| pages.contains(&address))
+    /// Returns `true` if the address is in a page that contains memory of the model.
+    pub(super) fn traps(&self, bar: usize, offset: u64) -> bool {
+        let places = self.msix().map(|msix| [&msix.entries, &msix.pending]);
+        places.into_iter().flatten().any(|place| place.shares_page(bar, offset))
     }
 
     fn msix(&self) -> Option<&Msix> {
@@ -159,8 +197,16 @@ impl Messages {
     }
 }
 
-impl Msix {
-    fn write_control(&self, low: u8, high: u8) {
-        self.table.write_control(msix::Control::from(u16::from_le_bytes([low, high])));
+/// A message that was lost.
+pub(super) struct Lost<'a> {
+    messages: &'a Messages,
+    vector: u16,
+    reason: &'static str,
+}
+
+impl Display for Lost<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let MsiMessage { address, data } = self.messages.message(self.vector);
+        write!(f, "{} ({data:#x} to {address:#x})", self.reason)
     }
 }

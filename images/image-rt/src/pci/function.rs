@@ -104,15 +104,13 @@ pub struct Function {
     pub device: u16,
     /// Configuration space.
     pub config: Arc<dyn ConfigSpace>,
-    /// Physical address of the function's configuration space.
-    pub config_base: u64,
     /// Memory regions, indexed by their BARs.
     pub bars: [Option<Bar>; 6],
     found: pci::Function,
 }
 
 impl Function {
-    pub(super) fn new(found: pci::Function, config_base: u64) -> Self {
+    pub(super) fn new(found: pci::Function) -> Self {
         let bar = |index: usize| found.bar(index as u8).map(Bar::from);
         Self {
             address: found.requester().function,
@@ -120,7 +118,6 @@ impl Function {
             vendor: found.vendor(),
             device: found.device(),
             config: found.config().clone(),
-            config_base,
             bars: core::array::from_fn(bar),
             found,
         }
@@ -155,22 +152,23 @@ impl Function {
 
     /// Returns the offset of the extended capability with this ID.
     pub fn extended_capability(&self, id: u16) -> Option<u16> {
-        const FIRST: u16 = 0x100;
-        const END: u16 = 0x1000;
-        let header = |offset| Some(self.config.read32(offset)).filter(|header| *header != 0);
-        let mut offset = FIRST;
-        // At most this many capabilities fit, so a circular list can't trap us.
-        for _ in (FIRST..END).step_by(4) {
-            let found = header(offset)?;
-            if found as u16 == id {
-                return Some(offset);
-            }
-            offset = (found >> 20) as u16 & !3;
-            if offset < FIRST {
-                return None;
-            }
-        }
-        None
+        pci::extended_capability(&*self.config, id)
+    }
+
+    /// Reads what isolates the function from others.
+    pub fn isolation(&self) -> pci::Isolation {
+        self.found.isolation()
+    }
+
+    /// Stops the function from decoding accesses, accessing memory and sending messages.
+    pub fn disable(&self) {
+        const COMMAND: u16 = 0x04;
+        self.config.write16(COMMAND, 0);
+    }
+
+    /// Returns `true` if the function is a bridge.
+    pub fn is_bridge(&self) -> bool {
+        self.found.is_bridge()
     }
 
     /// Creates the function's message store: for MSI-X if available, otherwise for MSI.

@@ -1,0 +1,78 @@
+//! A guest that uses a PCI device, QEMU's `edu`, and an attack on the devices of other guests. Both
+//! access configuration space at `virt`'s address.
+
+use crate::random::Random;
+use crate::turns::Turns;
+use crate::{exceptions, machine};
+use doorbell_facts::{Fact, HostileFact};
+use image_rt::{power, println};
+
+const ECAM: u64 = 0x40_1000_0000;
+/// Number of functions that fit on the first four buses.
+const FUNCTIONS: u64 = 1024;
+/// The window for 32-bit addresses.
+const WINDOW: u64 = 0x1000_0000;
+const WINDOW_BYTES: u64 = 0x2eff_0000;
+/// Vendor and device ID, length of the device's memory, and its first register
+/// (docs/specs/edu.rst).
+const EDU: u32 = 0x11e8_1234;
+const LENGTH: u64 = 1 << 20;
+const IDENTIFICATION: u32 = 0x0100_00ed;
+const COMMAND: u64 = 0x04;
+const MEMORY_AND_MASTER: u64 = 6;
+const BAR: u64 = 0x10;
+
+fn read(address: u64) -> u32 {
+    machine::read(address, 4) as u32
+}
+
+/// Writes 32 bits by accesses of this many bytes.
+fn write(address: u64, bytes: u8, value: u64) {
+    for at in (0..4).step_by(bytes.into()) {
+        machine::write(address + at, bytes, value >> (8 * at));
+    }
+}
+
+/// Keeps moving the device's memory for this many milliseconds. The device must answer at each
+/// place, and only there. Prints how often it did not.
+pub(crate) fn keep_using(milliseconds: u64) -> ! {
+    exceptions::install();
+    let mut functions = (0..FUNCTIONS).map(|function| ECAM + (function << 12));
+    let edu = functions.find(|edu| read(*edu) == EDU).expect("the guest has no edu");
+    let (mut turns, mut wrong) = (Turns::until(milliseconds), 0);
+    let mut old = u64::from(read(edu + BAR));
+    while turns.next() {
+        let turn = turns.count();
+        let place = WINDOW + (1 + turn % 700) * LENGTH;
+        let bytes = [1, 2, 4][turn as usize % 3];
+        write(edu + BAR, bytes, u64::MAX);
+        let size = read(edu + BAR);
+        write(edu + BAR, bytes, place);
+        machine::write(edu + COMMAND, bytes, 0);
+        let hidden = read(place);
+        machine::write(edu + COMMAND, bytes, MEMORY_AND_MASTER);
+        let found = [size, read(edu + BAR), hidden, read(place), read(old)];
+        let expected = [!(LENGTH as u32 - 1), place as u32, u32::MAX, IDENTIFICATION, u32::MAX];
+        wrong += u64::from(found != expected);
+        old = place;
+    }
+    let (turns, exceptions) = (turns.count(), exceptions::taken());
+    println!("{}", Fact::from(HostileFact::Used { turns, wrong, exceptions }));
+    power::system_off()
+}
+
+/// Disables every function on the first four buses, and writes to random registers of functions and
+/// to random addresses of the window.
+pub(crate) fn attack(turns: &mut Turns) {
+    let mut random = Random::here();
+    while turns.next() {
+        let function = ECAM + ((turns.count() % FUNCTIONS) << 12);
+        for bytes in [1, 2, 4] {
+            machine::write(function + COMMAND, bytes, 0);
+            let register = random.below(0x100) & !(u64::from(bytes) - 1);
+            machine::write(function + register, bytes, random.value());
+            let address = WINDOW + (random.below(WINDOW_BYTES) & !7);
+            machine::write(address, bytes, random.value());
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! Checks guests that make unusual accesses (`el2/hostile`, `checks` and `absent`), and what the
+//! hypervisor prints about accesses that it refuses.
+
+use anyhow::{Context, Result, ensure};
+use doorbell_facts::{Fact, HostileFact, HypervisorFact};
+use doorbell_harness::process;
+use doorbell_harness::suite::Case;
+
+use crate::board::{Board, COUNTED, LIMIT, Record};
+use crate::machine::{GICV3, MAX, Machine};
+use crate::report::fact_of;
+use crate::{built, hostile};
+
+const ROUNDS: u64 = 20;
+/// Number of equal refusals in a row after which the hypervisor reports no progress.
+const NO_PROGRESS: u64 = 1000;
+
+/// Lists the cases.
+pub(crate) fn cases() -> Vec<Case> {
+    let check = |machine| {
+        let name = format!("two guests of a CPU are what their ID registers say on {machine}");
+        built::case(name, LIMIT, move || check(machine))
+    };
+    let refuse = |(times, name): (u64, &str)| {
+        built::case(name, LIMIT, move || judge_refusals(&refused(times)?, times))
+    };
+    let refused = [
+        (NO_PROGRESS - 1, "the first refused access of a guest is printed once"),
+        (NO_PROGRESS, "a guest without progress is named, and its trace is printed"),
+    ];
+    let hang = built::case("the trace of a guest that hangs is printed", LIMIT, hang);
+    [GICV3, MAX].map(check).into_iter().chain(refused.map(refuse)).chain([hang]).collect()
+}
+
+fn check(machine: Machine) -> Result<()> {
+    let words = format!("checks={ROUNDS}");
+    let board = Board { machine, ..hostile::board()? };
+    let mut qemu = board.command(&[hostile::first(&words)?, hostile::second(&words)?])?;
+    let mut found = [None, None];
+    process::watch(qemu.args(COUNTED), LIMIT, |line| {
+        if let Some((guest, Fact::Hostile(HostileFact::Checked { rounds, failed }))) = fact_of(line)
+            && let Some(place) = found.get_mut(guest)
+        {
+            *place = Some((rounds, failed.into_owned()));
+        }
+    })?;
+    for (guest, found) in found.into_iter().enumerate() {
+        let (rounds, failed) = found.with_context(|| format!("guest {guest} did not report"))?;
+        ensure!(rounds == ROUNDS, "guest {guest} made {rounds} rounds");
+        ensure!(failed.is_empty(), "guest {guest}: {failed}");
+    }
+    Ok(())
+}
+
+/// Runs a guest that never ends, on a machine with a limit.
+fn hang() -> Result<()> {
+    let record = Record { trace: true, stats: true, ..Record::default() };
+    let board = Board { record, limit: Some(1), ..hostile::board()? };
+    let mut qemu = board.command(&[hostile::first("attack=timer milliseconds=1000000")?])?;
+    let (mut events, mut announced, mut is_counted, mut is_ended) = (0, 0, false, false);
+    process::watch(&mut qemu, LIMIT, |line| match Fact::parse(line) {
+        Some(Fact::Hypervisor(HypervisorFact::Trace { events, .. })) => announced = events,
+        Some(Fact::Hypervisor(HypervisorFact::Event { .. })) => events += 1,
+        Some(Fact::Hypervisor(HypervisorFact::Count { .. })) => is_counted = true,
+        Some(Fact::Hypervisor(HypervisorFact::Ended { .. })) => is_ended = true,
+        _ => {}
+    })?;
+    ensure!(events > 0 && events == announced, "{events} of {announced} events were printed");
+    ensure!(is_counted && !is_ended, "the limit did not end the machine");
+    Ok(())
+}
+
+/// Output of the hypervisor.
+#[derive(Debug, Default)]
+struct Refusals {
+    faults: Vec<String>,
+    is_traced: bool,
+}
+
+fn refused(times: u64) -> Result<Refusals> {
+    let words = format!("absent={times}");
+    let record = Record { trace: true, ..Record::default() };
+    let mut qemu = Board { record, ..hostile::board()? }.command(&[hostile::first(&words)?])?;
+    let mut found = Refusals::default();
+    process::watch(qemu.args(COUNTED), LIMIT, |line| match Fact::parse(line) {
+        Some(Fact::Hypervisor(HypervisorFact::Fault { fault, .. })) => {
+            found.faults.push(fault.into_owned());
+        }
+        Some(Fact::Hypervisor(HypervisorFact::Trace { .. })) => found.is_traced = true,
+        // A trace of a guest that ends proves nothing.
+        Some(Fact::Hypervisor(HypervisorFact::Ended { .. })) if !found.is_traced => {
+            found.faults.push("ended".into());
+        }
+        _ => {}
+    })?;
+    Ok(found)
+}
+
+fn judge_refusals(found: &Refusals, times: u64) -> Result<()> {
+    let Refusals { faults, is_traced } = found;
+    ensure!(*is_traced, "there was no trace");
+    let (first, rest) = faults.split_first().context("nothing was printed")?;
+    ensure!(
+        first.contains("vCPU 0 at PC 0x") && first.ends_with("4 bytes at 0xb000000"),
+        "{first}"
+    );
+    let expected = if times < NO_PROGRESS { "ended" } else { "guest 0 makes no progress" };
+    ensure!(rest.len() == 1 && rest[0].starts_with(expected), "{rest:?}");
+    Ok(())
+}
