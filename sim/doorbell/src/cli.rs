@@ -50,6 +50,13 @@ pub(crate) enum Command {
     Matrix(OutputArgs),
     /// Print the contents of a description: controllers, devices, routes.
     Inspect(InspectArgs),
+    /// Explain the way of a device's messages as firmware describes it: requester, IOMMU, DeviceID,
+    /// doorbell, target.
+    #[command(after_help = "Exit status: 0 a way exists; 1 there is an obstacle; 2 no such \
+                            device.\nExamples: doorbell explain board.dtb 01:00.0\n          \
+                            doorbell explain tables/ '\\_SB.DMA0'\n          doorbell explain \
+                            board.dtb 0x100")]
+    Explain(ExplainArgs),
     /// Draw devices, IOMMUs, controllers and CPUs, as SVG or DOT.
     Graph(GraphArgs),
     /// Write one HTML page for a reader without this tool: the picture, findings, tables, and where
@@ -253,6 +260,18 @@ pub(crate) struct InspectArgs {
     pub(crate) emit: Option<Form>,
     #[command(flatten)]
     pub(crate) registers: RegistersArgs,
+    #[command(flatten)]
+    pub(crate) output: OutputArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Flattened devicetree, or folder of ACPI tables; `-` is a devicetree on standard input.
+    pub(crate) source: PathBuf,
+    /// A node; a PCI function such as 0000:01:00.0, or with its host, "/pcie@10000000 01:00.0"; a
+    /// requester of another bus, "NODE[0x1]"; or a DeviceID such as 0x100, which names all that
+    /// have it.
+    pub(crate) device: String,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

@@ -15,7 +15,7 @@ use std::io::Write;
 
 pub(crate) use capacity::CapacityRow;
 pub(crate) use listing::Listing;
-pub(crate) use report::{ControllerRow, Inspection};
+pub(crate) use report::{ControllerRow, Inspection, RangeRow, statement};
 pub(crate) use text::{addresses, first_names, print as print_text, ranges, yes_no};
 
 /// Prints the contents of a description.

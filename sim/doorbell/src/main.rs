@@ -9,6 +9,7 @@ mod bench;
 mod cli;
 mod diff;
 mod exit;
+mod explain;
 mod graph;
 #[cfg(test)]
 mod hostile;
@@ -42,7 +43,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     ColorWhen::of_arguments(arguments()).choose();
-    match Cli::try_parse().map_or_else(|said| explain(&said), |cli| obey(cli.into_command())) {
+    match Cli::try_parse_from(ColorWhen::without_first(env::args_os()))
+        .map_or_else(|said| show(&said), |cli| obey(cli.into_command()))
+    {
         Ok(outcome) => outcome.into(),
         Err(error) => {
             print::tell(format_args!("{error:#}"));
@@ -63,6 +66,7 @@ fn obey(command: Command) -> Result<Outcome> {
         Command::Machines(output) => machines::machines(&output),
         Command::Matrix(output) => matrix::matrix(&output),
         Command::Inspect(args) => inspect::inspect(&args),
+        Command::Explain(args) => explain::explain(&args),
         Command::Graph(args) => graph::graph(&args),
         Command::Report(args) => report::report(&args),
         Command::Lint(args) => lint::lint(&args),
@@ -76,7 +80,7 @@ fn obey(command: Command) -> Result<Outcome> {
 }
 
 /// Prints the requested help, or explains what is wrong with the arguments.
-fn explain(said: &clap::Error) -> Result<Outcome> {
+fn show(said: &clap::Error) -> Result<Outcome> {
     if said.use_stderr() {
         // If the message can't be written, the exit status still reports the error.
         let _ = said.print();

@@ -39,7 +39,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<Outcome> {
     }
     let is_sound = findings.iter().all(|finding| finding.severity() == Severity::Note);
     let is_clean = match &run {
-        Run::Made(report) => report.totals.is_clean(),
+        Run::Made(report, _) => report.totals.is_clean(),
         Run::NotMade(_) => true,
     };
     Ok(if is_sound && is_clean { Outcome::Good } else { Outcome::Findings })

@@ -9,8 +9,8 @@ mod first_match;
 use crate::work;
 use first_match::Piece;
 use gic_firmware::{
-    BusRange, Description, Fact, IommuIndex, IommuReference, IommuRouting, MsiRouting, NodeId,
-    Origin, PlatformDevice, RouteSpan, Status, Via,
+    BusRange, ConfigAccess, Description, Fact, IommuIndex, IommuReference, IommuRouting,
+    MsiRouting, NodeId, Origin, PciHost, PlatformDevice, RequesterId, RouteSpan, Status, Via,
 };
 use std::borrow::Cow;
 use std::cell::OnceCell;
@@ -86,6 +86,29 @@ pub(crate) fn all(description: &Description) -> impl Iterator<Item = Requester<'
         passage: passage(device),
         of_parents: OnceCell::new(),
     }))
+}
+
+/// Returns `true` if the host names no MSI controller, but may have one of its own, which
+/// devicetrees do not always describe. Bridges that are no more than ECAM have none.
+pub(crate) fn may_have_its_own(host: &PciHost) -> bool {
+    let is_ecam =
+        host.config.as_ref().is_some_and(|config| matches!(config.value, ConfigAccess::Ecam(_)));
+    host.msi.is_empty() && !is_ecam
+}
+
+/// Parses a function's address, such as `0000:01:00.0`, or `01:00.0` without the segment.
+pub(crate) fn function_address(text: &str) -> Option<(Option<u32>, RequesterId)> {
+    let (rest, function) = text.rsplit_once('.')?;
+    let (rest, device) = rest.rsplit_once(':')?;
+    let hex = |digits: &str, most: u32| {
+        u32::from_str_radix(digits, 16).ok().filter(|number| *number <= most)
+    };
+    let (segment, bus) = match rest.rsplit_once(':') {
+        Some((segment, bus)) => (Some(hex(segment, u32::MAX)?), bus),
+        None => (None, rest),
+    };
+    let id = hex(bus, 0xff)? << 8 | hex(device, 0x1f)? << 3 | hex(function, 7)?;
+    Some((segment, RequesterId::new(id)))
 }
 
 /// All requester IDs.

@@ -20,7 +20,7 @@ use gic_firmware::lint::KnownRegisters;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::num::NonZeroU16;
 
-pub(crate) use text::outcome as device_outcome;
+pub(crate) use text::{omissions, outcome as device_outcome, run_verdict};
 
 /// Builds the machine, delivers every device's interrupts, and shows where each one arrived.
 pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
@@ -89,11 +89,12 @@ fn run_options(args: &WorkloadArgs) -> RunOptions {
 
 /// Delivers interrupts from every device.
 pub(crate) fn deliver(machine: Machine, args: &WorkloadArgs) -> Result<Report> {
-    if args.simulate {
-        Ok(simulate(machine, &run_options(args))?.report)
-    } else {
-        on_threads(machine, args)
-    }
+    if args.simulate { simulated(machine, args) } else { on_threads(machine, args) }
+}
+
+/// Delivers interrupts from every device on one thread.
+pub(crate) fn simulated(machine: Machine, args: &WorkloadArgs) -> Result<Report> {
+    Ok(simulate(machine, &run_options(args))?.report)
 }
 
 fn on_threads(machine: Machine, args: &WorkloadArgs) -> Result<Report> {

@@ -4,9 +4,10 @@
 
 use doorbell_machine::embedded;
 use gic_firmware::{
-    Controller, ControllerKind, Description, DeviceId, Fact, IntId, IntIdSpan, NodeId, Region,
-    Status, acpi, devicetree,
+    Controller, ControllerKind, Description, DeviceId, Fact, IntId, IntIdSpan, IommuRouting,
+    NodeId, Region, Status, acpi, devicetree,
 };
+use msi_types::pci::{PciSpace, PciWindow};
 use serde_json::Value;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -74,6 +75,23 @@ fn a_description_does_not_differ_from_itself() {
     let tables = tables();
     let tables = tables.to_str().unwrap();
     assert_eq!(text(command(&[tables, tables]).output().unwrap(), 0), "no differences\n");
+}
+
+#[test]
+fn a_lost_dma_window_is_shown_and_found() {
+    let mut old = board("harbour");
+    let window = |base, size| {
+        let region = Region::new(base, size).unwrap();
+        Fact::stated(PciWindow::identity(PciSpace::Memory64, region))
+    };
+    let host = &mut old.hosts[0];
+    host.iommu = IommuRouting::default();
+    host.dma_windows = vec![window(0x4000_0000, 0x4000_0000), window(0, 0x4000_0000)];
+    let mut new = old.clone();
+    new.hosts[0].dma_windows.pop();
+    let text = words(&text(diff("dma", &old, &new, &[]), 1));
+    assert!(text.contains("dma-ranges 0x40000000+0x40000000, 0x0+0x40000000 → 0x4"), "{text}");
+    assert!(text.contains("doorbell-outside-dma-ranges"), "{text}");
 }
 
 #[test]

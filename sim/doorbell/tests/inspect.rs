@@ -82,6 +82,21 @@ fn a_pre_its_bounds_device_ids_and_isolates_nobody() {
 }
 
 #[test]
+fn coherence_is_shown() {
+    let said = inspect(&[&test_data("redistributors.dtb")]);
+    assert_eq!(said["gic"]["coherence"], "not coherent");
+    assert_eq!(said["controllers"][0]["coherence"], "not coherent");
+    assert_eq!(inspect(&[TABLES])["gic"]["coherence"], "by register");
+    let text = Command::new(env!("CARGO_BIN_EXE_doorbell"))
+        .args(["inspect", &test_data("redistributors.dtb")])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(text.stdout).unwrap();
+    let line = "not coherent with the caches: /intc@4d000000 /intc@4d000000/its@c6000000";
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
 fn routes_show_the_streams_that_they_pass() {
     let said = inspect(&[TABLES]);
     let route = |device: &str, route: usize| {

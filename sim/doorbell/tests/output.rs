@@ -140,3 +140,32 @@ fn a_script_line_without_end_is_refused() {
     let said = said(output);
     assert!(said.contains("a line has more than 64 MiB"), "{said}");
 }
+
+#[test]
+fn the_choice_of_colors_may_come_first() {
+    for first in [&["--color", "never"][..], &["--color=never"], &[]] {
+        let output = doorbell(&[first, &["machines"]].concat(), Stdio::null(), Stdio::piped());
+        assert_eq!(output.status.code(), Some(0), "{first:?}");
+    }
+    let output = doorbell(&["--color", "blue", "machines"], Stdio::null(), Stdio::piped());
+    assert_eq!(output.status.code(), Some(2));
+}
+
+/// The earlier trace stays until the new one is complete.
+#[test]
+fn a_trace_replaces_an_earlier_one_at_once() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("trace-at-once");
+    drop(fs::remove_dir_all(&folder));
+    fs::create_dir_all(&folder).unwrap();
+    let trace = folder.join("a.txt");
+    fs::write(&trace, "earlier").unwrap();
+    let path = trace.to_str().unwrap();
+    let refused = ["run", "--dtb", GICV2, "--trace", path];
+    assert_eq!(doorbell(&refused, Stdio::null(), Stdio::piped()).status.code(), Some(2));
+    assert_eq!(fs::read_to_string(&trace).unwrap(), "earlier");
+    let run = ["run", "--simulate", "--messages", "1", "--trace", path];
+    assert_eq!(doorbell(&run, Stdio::null(), Stdio::piped()).status.code(), Some(0));
+    assert!(fs::read_to_string(&trace).unwrap().len() > 1000);
+    let files: Vec<_> = fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path()).collect();
+    assert_eq!(files, [trace]);
+}

@@ -244,3 +244,25 @@ fn the_page_goes_to_a_file() {
     let output = doorbell(&["report", "--no-run", "-o", "/nowhere/report.html", &marina()]);
     assert_eq!(output.status.code(), Some(2));
 }
+
+#[test]
+fn a_page_about_many_devices_is_bounded_and_says_so() {
+    let region = |base| Region::new(base, 0x20_0000).unwrap();
+    let device = |number: u32| {
+        let msi = MsiRouting::device(ControllerIndex::new(0), number.into());
+        PlatformDevice::new(format!("/dma-{number}"), "vendor,dma", msi)
+    };
+    let machine = Description {
+        cpus: vec![CpuNode::new("/cpus/cpu@0", gic_firmware::Affinity::new(0, 0, 0, 0))],
+        gic: Some(Gic::v3("/gic", region(0x800_0000), [region(0x80a_0000)])),
+        controllers: vec![Controller::its("/gic/its", region(0x900_0000))],
+        devices: (0..300).map(device).collect(),
+        ..Description::default()
+    };
+    let tree = Path::new(env!("CARGO_TARGET_TMPDIR")).join("many-devices.dtb");
+    fs::write(&tree, devicetree::write(&machine).unwrap()).unwrap();
+    let (page, _) = page(&[tree.to_str().unwrap()]);
+    assert!(page.contains("simulated on one thread"), "{page}");
+    assert!(page.contains("44 omitted"), "{page}");
+    assert!(page.contains("and 36 more: the run is limited to 256 devices"), "{page}");
+}

@@ -62,8 +62,8 @@ pub use fault::Fault;
 pub use latency::Latency;
 pub use machine::{
     BuildOptions, ChosenDevices, ChosenFunction, ControllerChoice, DeviceConfig, DeviceInfo,
-    FunctionPlacement, LpiDisabling, LpiNumbers, Machine, Population, Refusal, SecurityView,
-    Snooping, TargetAddresses, build,
+    FunctionPlacement, LpiDisabling, LpiNumbers, Machine, Omission, Population, Refusal,
+    SecurityView, Snooping, TargetAddresses, build,
 };
 pub use migration::Migration;
 /// The types that make up a run's report and its trace.

@@ -6,6 +6,7 @@ mod controllers;
 pub(crate) mod gic;
 mod hosts;
 mod memory;
+mod omissions;
 mod options;
 mod platform_devices;
 mod populate;
@@ -19,6 +20,7 @@ pub(crate) use controller_choice::is_virtual_bus;
 pub(crate) use controllers::itses;
 pub(crate) use gic::populated;
 pub(crate) use hosts::Host;
+pub use omissions::Omission;
 pub use options::{
     BuildOptions, LpiDisabling, LpiNumbers, SecurityView, Snooping, TargetAddresses,
 };
@@ -69,6 +71,7 @@ pub struct Machine {
     pub(crate) lpis: LpiNumbers,
     pub(crate) recorder: Option<Arc<Recorder>>,
     pub(crate) notes: Vec<String>,
+    pub(crate) omitted: Vec<Omission>,
 }
 
 impl Machine {
@@ -142,7 +145,12 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
     gic::note_windows(&description, &mut space);
     let regions = memory::plan(&description, &mut space)?;
     let hosts = hosts::plan(&description, options, &mut space)?;
-    let devices = platform_devices::plan(&description, options, &mut space)?;
+    let functions = hosts.iter().map(hosts::HostPlan::functions).sum();
+    let room = options.devices.map_or(usize::MAX, |all| all.saturating_sub(functions));
+    let devices = platform_devices::plan(&description, options, room, &mut space)?;
+    let planned = hosts.iter().map(hosts::HostPlan::name);
+    let planned = planned.chain(devices.iter().map(|device| device.node.as_str()));
+    let omitted = omissions::of(&description, options, &planned.collect());
     let virtual_bus = virtual_bus::plan(&description, options, &mut space)?;
     if hosts.is_empty() && devices.is_empty() && virtual_bus.is_none() {
         return Err(Refusal::NothingRings { controllers: gic.controllers });
@@ -189,5 +197,6 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
         lpis: options.lpis,
         recorder: options.recorder.clone(),
         notes: space.notes,
+        omitted,
     })
 }

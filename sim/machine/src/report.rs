@@ -1,6 +1,7 @@
 //! The result of a run.
 
 use crate::latency::Latency;
+use crate::machine::Omission;
 use msi_types::{Cpu, DeviceId, HwIrq, Isolation, RequesterId};
 use std::fmt;
 use std::time::Duration;
@@ -19,6 +20,9 @@ pub struct Report {
     pub devices: Vec<DeviceReport>,
     /// Totals over all vectors, which determine the verdict.
     pub totals: Totals,
+    /// The enabled hosts and devices that took no part, because no driver serves their controllers,
+    /// or because the run was limited. The verdict ([`Totals::is_clean`]) does not depend on them.
+    pub omitted: Vec<Omission>,
     /// Notes on omitted devices and on regions that firmware does not place. Each note is one
     /// sentence.
     pub notes: Vec<String>,

@@ -16,6 +16,7 @@ pub(crate) use virtual_bus::{VirtualBus, VirtualFunction};
 
 use crate::cpu::{CpuCore, CpuRecords, Cpus, Its, call};
 use crate::fault::FaultInjector;
+use crate::machine::Omission;
 use crate::model::GicModel;
 use crate::oracle::Pending;
 use doorbell_hardware::bus::Doorbells;
@@ -58,6 +59,7 @@ pub(crate) struct System {
     pub(crate) doorbells: Arc<Doorbells>,
     pub(crate) cpus: usize,
     pub(crate) notes: Vec<String>,
+    pub(crate) omitted: Vec<Omission>,
     pub(crate) name: String,
     /// Counts the starts and ends of surprise removals, so the value is odd while one is in
     /// progress.

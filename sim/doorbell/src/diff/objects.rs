@@ -5,9 +5,10 @@ use super::object::{self, Object};
 use super::pairs::{Pair, labels, pair};
 use super::sides::{Labels, Two};
 use crate::lint::without_addresses;
+use crate::wording::coherence;
 use gic_firmware::{
-    Coherence, Controller, CpuNode, Description, Fact, Gic, GicVersion, Iommu, NodeId, Region,
-    SecondaryGic, WiredUser,
+    Controller, CpuNode, Description, Fact, Gic, GicVersion, Iommu, NodeId, Region, SecondaryGic,
+    WiredUser,
 };
 
 /// Labels of the objects to which others refer.
@@ -64,13 +65,6 @@ pub(super) fn region(region: Region, has_size: bool) -> String {
         format!("{:#x}+{:#x}", region.base(), region.size())
     } else {
         format!("{:#x}", region.base())
-    }
-}
-
-const fn coherence(of: Coherence) -> &'static str {
-    match of {
-        Coherence::ByRegister => "by register",
-        Coherence::NonCoherent => "not coherent",
     }
 }
 

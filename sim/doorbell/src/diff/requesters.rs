@@ -147,6 +147,13 @@ fn host(side: Side<'_>, host: &PciHost, is_same_form: bool) -> Requester {
     if let Some(segment) = host.segment.as_ref().filter(|_| is_same_form) {
         object.add(SECTION, "segment", &segment.value);
     }
+    // Tables state these windows in AML.
+    for window in host.dma_windows.iter().filter(|_| is_same_form) {
+        let (bus, cpu) = (window.bus_base(), region(window.cpu(), true));
+        let moved = format!("{cpu} at bus address {bus:#x}");
+        let text = if bus == window.cpu().base() { cpu } else { moved };
+        object.add(SECTION, window.origin.item(), &text);
+    }
     add_mask(&mut object, &host.msi);
     if let Some(mask) = &host.iommu.mask {
         object.add(Section::Isolation, "iommu-map-mask", &format!("{:#x}", mask.value));

@@ -4,9 +4,11 @@ use super::capacity::CapacityRow;
 use super::listing::{Listing, Omitted};
 use crate::requesters::{self, Requester, Stream};
 use crate::source::Source;
+use crate::wording::coherence;
 use gic_firmware::lint::KnownRegisters;
 use gic_firmware::{
-    Controller, ControllerKind, Description, Finding, Gic, MsiRouting, RouteSpan, SecondaryGic, Via,
+    Controller, ControllerKind, Description, Finding, Gic, IntIdSpan, MsiRouting, RouteSpan,
+    SecondaryGic, Via,
 };
 use serde::Serialize;
 use std::collections::BTreeSet;
@@ -42,6 +44,8 @@ pub(crate) struct GicRow {
     pub(crate) version: u8,
     pub(crate) distributor: u64,
     pub(crate) redistributors: Vec<RedistributorRow>,
+    /// Coherence of the accesses to the redistributors' tables: `by register` or `not coherent`.
+    pub(crate) coherence: &'static str,
 }
 
 /// A GIC other than the root GIC.
@@ -84,6 +88,8 @@ pub(crate) struct ControllerRow {
     pub(crate) device_id_bits: Option<u32>,
     /// `true` if the controller keeps devices from triggering each other's interrupts.
     pub(crate) isolates: bool,
+    /// Coherence of the accesses to the controller's tables: `by register` or `not coherent`.
+    pub(crate) coherence: &'static str,
 }
 
 #[derive(Debug, Serialize)]
@@ -198,6 +204,7 @@ impl GicRow {
                 .iter()
                 .map(|region| RedistributorRow { base: region.base(), size: region.size(), stride })
                 .collect(),
+            coherence: coherence(gic.coherence.value),
         }
     }
 }
@@ -249,12 +256,19 @@ impl ControllerRow {
             doorbells: addresses,
             ranges: ranges
                 .first(controller.ranges.iter())
-                .iter()
-                .map(|range| RangeRow { first: range.first().get(), count: range.count() })
+                .into_iter()
+                .map(|range| RangeRow::of(range.value))
                 .collect(),
             device_id_bits: controller.device_id_bits(),
             isolates: isolates(controller),
+            coherence: coherence(controller.coherence.value),
         }
+    }
+}
+
+impl RangeRow {
+    pub(crate) const fn of(range: IntIdSpan) -> Self {
+        Self { first: range.first().get(), count: range.count() }
     }
 }
 
@@ -366,7 +380,7 @@ impl StreamRow {
 }
 
 /// Returns the property or table entry that defines a route, as text for the output.
-fn statement(msi: &MsiRouting, via: Via) -> String {
+pub(crate) fn statement(msi: &MsiRouting, via: Via) -> String {
     match via {
         Via::Map(index) => {
             let entry = msi.map.as_ref().and_then(|map| map.get(index));

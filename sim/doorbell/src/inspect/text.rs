@@ -6,7 +6,8 @@ use super::report::{
 };
 use crate::print::{Output, wrapped};
 use crate::table::Table;
-use crate::wording::counted;
+use crate::wording::{coherence, counted};
+use gic_firmware::Coherence;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
 
@@ -25,6 +26,7 @@ pub(crate) fn print(out: &mut Output, inspection: &Inspection) -> io::Result<()>
     print_gic(out, inspection)?;
     print_secondary_gics(out, &inspection.secondary_gics)?;
     print_controllers(out, &inspection.controllers)?;
+    print_coherence(out, inspection)?;
     print_capacity(out, &inspection.capacity)?;
     print_devices(out, &inspection.devices)?;
     print_streams(out, &inspection.devices)?;
@@ -98,6 +100,19 @@ fn print_controllers(out: &mut Output, controllers: &[ControllerRow]) -> io::Res
         ]);
     }
     writeln!(out, "{rows}")
+}
+
+/// Names the controllers whose memory accesses firmware states to be not coherent, whatever their
+/// registers say.
+fn print_coherence(out: &mut Output, inspection: &Inspection) -> io::Result<()> {
+    let gic = inspection.gic.iter().map(|gic| (&gic.id, gic.coherence));
+    let controllers = inspection.controllers.iter().map(|one| (&one.id, one.coherence));
+    let stated = gic.chain(controllers).filter(|(_, of)| *of == coherence(Coherence::NonCoherent));
+    let names: Vec<_> = stated.map(|(id, _)| id).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "{}", wrapped(&format!("not coherent with the caches: {}", first_names(&names))))
 }
 
 /// Prints the available capacity, followed in parentheses by the capacity that devices need.

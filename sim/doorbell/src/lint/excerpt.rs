@@ -19,6 +19,9 @@ impl Excerpts {
     /// Collects the excerpts for `origins`.
     pub(crate) fn of<'o>(source: &Source, origins: impl IntoIterator<Item = &'o Origin>) -> Self {
         let places: BTreeSet<&str> = origins.into_iter().filter_map(Origin::place).collect();
+        if places.is_empty() {
+            return Self::default();
+        }
         let texts = match &source.raw {
             Raw::Devicetree(blob) => {
                 let nodes = devicetree::excerpts(blob, &places).unwrap_or_default();

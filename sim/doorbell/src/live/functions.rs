@@ -2,6 +2,7 @@
 
 use super::config::{BridgeKind, Config};
 use super::root::Root;
+use crate::requesters::function_address;
 use msi_types::RequesterId;
 use msi_types::pci::MSIX_MAX_VECTORS;
 use std::collections::BTreeMap;
@@ -73,15 +74,8 @@ impl FromStr for Address {
 }
 
 fn parse(text: &str) -> Option<Address> {
-    let (rest, function) = text.rsplit_once('.')?;
-    let (rest, device) = rest.rsplit_once(':')?;
-    let (domain, bus) = rest.rsplit_once(':').unwrap_or(("0", rest));
-    let hex = |digits: &str, most: u32| {
-        u32::from_str_radix(digits, 16).ok().filter(|number| *number <= most)
-    };
-    let (bus, device, function) = (hex(bus, 0xff)?, hex(device, 0x1f)?, hex(function, 7)?);
-    let requester = RequesterId::new(bus << 8 | device << 3 | function);
-    Some(Address { domain: hex(domain, u32::MAX)?, requester })
+    let (domain, requester) = function_address(text)?;
+    Some(Address { domain: domain.unwrap_or(0), requester })
 }
 
 impl fmt::Display for Address {

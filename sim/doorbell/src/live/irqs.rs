@@ -24,6 +24,8 @@ pub(super) struct Irq {
     pub(super) count: u64,
     /// CPUs to which the interrupt is routed, as a list such as `0-3,8`.
     pub(super) cpus: Option<String>,
+    /// CPUs that may be its target, in the same form.
+    pub(super) allowed: Option<String>,
     /// State that is visible only in debugfs.
     pub(super) debug: Option<DebugState>,
 }
@@ -47,6 +49,17 @@ impl Irq {
         u32::try_from(of_root.map(|(_, number)| *number).or(of_chip)?).ok()
     }
 
+    /// Returns `true` if none of the interrupt's CPUs is in the list `online`. Only a managed
+    /// interrupt, whose CPUs the kernel chose for a queue, is then kept shut down; others are moved
+    /// (Linux, `kernel/irq/cpuhotplug.c`).
+    pub(super) fn is_shut_down(&self, online: &str) -> bool {
+        let allowed = self.allowed.as_deref().filter(|list| ranges(list).next().is_some());
+        allowed.is_some_and(|list| {
+            !ranges(list)
+                .any(|(low, high)| ranges(online).any(|(from, to)| from <= high && low <= to))
+        })
+    }
+
     /// Returns the first CPU to which the interrupt is routed.
     pub(super) fn first_cpu(&self) -> Option<u32> {
         ranges(self.cpus.as_deref()?).next().map(|(low, _)| low)
@@ -65,6 +78,7 @@ pub(super) fn read(root: &Root) -> BTreeMap<u32, Irq> {
     for (number, irq) in &mut irqs {
         irq.cpus = root.text(&format!("proc/irq/{number}/effective_affinity_list"));
         irq.cpus.take_if(|cpus| cpus.is_empty());
+        irq.allowed = root.text(&format!("proc/irq/{number}/smp_affinity_list"));
         irq.debug = root.text(&format!("{DEBUG}/{number}")).map(|text| parse_debug(&text));
     }
     irqs

@@ -3,7 +3,9 @@
 use super::functions::{Function, Message};
 use super::irqs::{self, Irq};
 use super::system::{Placement, System, belongs_to};
-use gic_firmware::{Controller, NoRoute, Route};
+use crate::explain;
+use crate::requesters::may_have_its_own;
+use gic_firmware::{Controller, ControllerKind, NoRoute, Route};
 use msi_types::explain::{Explanation, Fact, Obstacle, SetupFault};
 use msi_types::{Cpu, DeviceId, HwIrq, Level, MsiMessage};
 
@@ -132,17 +134,25 @@ impl Subject<'_> {
             return Some(SetupFault::TurnedOff);
         }
         let controller = match self.placement.route? {
-            Err(NoRoute::NotDescribed) => return Some(SetupFault::NoController { requester }),
-            Err(NoRoute::Unmapped(_)) => return Some(SetupFault::OutsideMap { requester }),
-            Err(NoRoute::Disabled(_)) => return Some(SetupFault::ControllerDisabled),
-            Err(_) => return Some(SetupFault::BrokenEntry { requester }),
+            Err(NoRoute::NotDescribed) if self.host_may_have_its_own() => return None,
+            Err(why) => return Some(explain::fault(why, requester)),
             Ok(route) => self.system.description().controller(route.controller)?,
         };
         let mut above = self.placement.bridges.iter().copied().chain([self.function]);
         if above.any(|function| !function.permits_messages) {
             return Some(SetupFault::Forbidden);
         }
-        (!self.system.uses(controller)).then_some(SetupFault::ControllerUnused)
+        let is_its = controller.kind == ControllerKind::Its;
+        if is_its && self.system.options.no_lpis {
+            return Some(SetupFault::LpisTurnedOff);
+        }
+        (self.system.uses(controller) == Some(false)).then_some(SetupFault::ControllerUnused)
+    }
+
+    /// Returns `true` if firmware names no MSI controller for the function, whose host bridge may
+    /// have one of its own.
+    pub(super) fn host_may_have_its_own(&self) -> bool {
+        self.placement.host.is_some_and(may_have_its_own)
     }
 
     /// Explains a wired interrupt.
@@ -214,6 +224,13 @@ impl Subject<'_> {
         if !command.memory && self.mode() == Mode::Msix {
             return explanation.with_obstacle(Obstacle::MemoryDisabled);
         }
+        let is_closed = |bridge: &&&Function| {
+            bridge.config.command().is_some_and(|command| !command.bus_master)
+        };
+        if let Some(bridge) = self.placement.bridges.iter().rev().find(is_closed) {
+            let bridge = bridge.address.requester;
+            return explanation.with_obstacle(Obstacle::BridgeDisabled { bridge });
+        }
         if self.lacks_stream() {
             let requester = self.placement.requester;
             return explanation.with_obstacle(setup(SetupFault::NoStream { requester }));
@@ -279,6 +296,9 @@ impl Subject<'_> {
         let explanation = Explanation::new();
         let Some(cpu) = irq.first_cpu() else { return explanation };
         let online = self.system.online.as_deref();
+        if online.is_some_and(|online| irq.is_shut_down(online)) {
+            return explanation.with_obstacle(Obstacle::ShutDown);
+        }
         if online.is_some_and(|online| !irqs::contains(online, cpu)) {
             return explanation.with_obstacle(Obstacle::Offline { cpu: Cpu::new(cpu) });
         }
@@ -311,5 +331,6 @@ pub(super) const fn is_fault(obstacle: Obstacle) -> bool {
             | Obstacle::VectorMasked { .. }
             | Obstacle::NotRequested
             | Obstacle::DisabledByDriver
+            | Obstacle::ShutDown
     )
 }

@@ -5,9 +5,11 @@ use super::irqs::Irq;
 use super::judge::{Mode, Subject, is_fault};
 use super::root::{Problem, Root};
 use super::system::System;
+use crate::wording::counted;
 use gic_firmware::NoRoute;
 use msi_types::explain::Explanation;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// Comparison of a running Linux's interrupts with its firmware.
 #[derive(Debug, Serialize)]
@@ -18,6 +20,11 @@ pub(super) struct Report {
     pub(super) gic: Option<String>,
     pub(super) controllers: Vec<ControllerRow>,
     pub(super) devices: Vec<DeviceRow>,
+    /// `true` if functions have interrupts with handlers, but no message has arrived from any.
+    pub(super) silent: bool,
+    /// Buses of which no message has arrived, although messages of other functions have. Their
+    /// functions may just be idle.
+    pub(super) notes: Vec<String>,
     /// Files that could not be read.
     pub(super) problems: Vec<Problem>,
 }
@@ -28,8 +35,9 @@ pub(super) struct ControllerRow {
     pub(super) kind: String,
     /// `false` if firmware disables the controller.
     pub(super) enabled: bool,
-    /// `true` if Linux uses an interrupt of any controller of the same kind.
-    pub(super) used: bool,
+    /// `true` if Linux uses an interrupt of any controller of the same kind; `null` if that cannot
+    /// be told.
+    pub(super) used: Option<bool>,
 }
 
 /// A PCI function.
@@ -105,7 +113,8 @@ impl Report {
             let placement = system.place(&bridges, function);
             DeviceRow::of(&Subject { system: &system, function, placement })
         });
-        let devices = devices.collect();
+        let devices: Vec<_> = devices.collect();
+        let arrivals = Arrivals::of(&system, &devices);
         if system.functions.iter().any(|function| !function.config.is_whole()) {
             let reason = "the capabilities cannot be read; run as root";
             root.record("sys/bus/pci/devices/*/config", &std::io::Error::other(reason));
@@ -114,6 +123,8 @@ impl Report {
             firmware: system.firmware.source,
             gic: description.gic.as_ref().map(|gic| format!("{} {}", gic.version.value, gic.id)),
             controllers: controllers.collect(),
+            silent: arrivals.are_all_missing(),
+            notes: arrivals.notes(),
             devices,
             problems: root.problems(),
         }
@@ -121,9 +132,57 @@ impl Report {
 
     /// Returns `true` if a function has a fault, or if firmware and Linux differ.
     pub(super) fn has_findings(&self) -> bool {
-        self.devices.iter().any(DeviceRow::is_finding)
+        self.silent || self.devices.iter().any(DeviceRow::is_finding)
     }
 }
+
+/// Number of arrived messages of the functions on each bus, and of the functions. Bridges are not
+/// counted: in working machines, their events may never happen.
+struct Arrivals(BTreeMap<String, (u64, usize)>);
+
+impl Arrivals {
+    fn of(system: &System, devices: &[DeviceRow]) -> Self {
+        let mut buses = BTreeMap::new();
+        for (function, device) in system.functions.iter().zip(devices) {
+            let is_bridge = device.class.is_some_and(|class| class >> 8 == PCI_BRIDGE);
+            let has_handler = |one: &InterruptRow| !one.handlers.is_empty();
+            let interrupts = &device.linux.interrupts;
+            let is_sender = matches!(device.linux.mode, Mode::Msix | Mode::Msi) && !is_bridge;
+            if !is_sender || !interrupts.iter().any(has_handler) {
+                continue;
+            }
+            let count = interrupts.iter().fold(0, |sum: u64, one| sum.saturating_add(one.count));
+            let bus = function.address.to_string();
+            let bus = bus.rsplit_once(':').map_or_else(String::new, |(bus, _)| bus.to_owned());
+            let (messages, functions) = buses.entry(bus).or_insert((0_u64, 0));
+            *messages = messages.saturating_add(count);
+            *functions += 1;
+        }
+        Self(buses)
+    }
+
+    fn are_all_missing(&self) -> bool {
+        !self.0.is_empty() && self.0.values().all(|(messages, _)| *messages == 0)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        if self.are_all_missing() {
+            return Vec::new();
+        }
+        let silent = self.0.iter().filter(|(_, (messages, _))| *messages == 0);
+        let sentence = |(bus, (_, functions)): (&String, &(u64, usize))| {
+            let functions = counted(*functions, "function");
+            format!(
+                "no message of the {functions} on bus {bus} has arrived, but those of other buses \
+                 have: they may be idle, or firmware may state a wrong route"
+            )
+        };
+        silent.map(sentence).collect()
+    }
+}
+
+/// Class and subclass of a bridge from PCI to PCI.
+const PCI_BRIDGE: u32 = 0x0604;
 
 impl DeviceRow {
     fn of(subject: &Subject<'_>) -> Self {
@@ -168,7 +227,14 @@ impl FirmwareRow {
             device_id: route
                 .filter(|(_, controller)| controller.kind.needs_device_id())
                 .map(|(route, _)| route.device_id.get()),
-            no_controller: placement.route.and_then(Result::err).map(|why| why.to_string()),
+            no_controller: placement.route.and_then(Result::err).map(|why| {
+                let own = if subject.host_may_have_its_own() && why == NoRoute::NotDescribed {
+                    "; the host bridge may have one of its own"
+                } else {
+                    ""
+                };
+                format!("{why}{own}")
+            }),
             iommu: iommu.map(|iommu| iommu.id.to_string()),
             stream_id: stream.map(|(_, id)| id),
         }
@@ -198,6 +264,8 @@ fn differences(subject: &Subject<'_>) -> Vec<String> {
             "firmware's MSI map has no entry for requester {requester}; Linux uses the controller \
              of the bridge above the function, with the requester ID as the DeviceID"
         )],
+        // The bridge's own controller receives the messages.
+        Some(Err(NoRoute::NotDescribed)) if subject.host_may_have_its_own() => Vec::new(),
         Some(Err(why)) if is_message => {
             vec![format!("Linux uses an MSI controller, but {why}")]
         }

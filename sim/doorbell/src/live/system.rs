@@ -26,6 +26,8 @@ pub(super) struct System {
 pub(super) struct Options {
     /// `true` if `pci=nomsi` disables MSI and MSI-X.
     pub(super) no_messages: bool,
+    /// `true` if `irqchip.gicv3_nolpi` disables LPIs, and with them the ITSes.
+    pub(super) no_lpis: bool,
     /// `true` if the SMMU driver lets unknown streams bypass translation (`disable_bypass=0`).
     pub(super) smmu_bypass: bool,
 }
@@ -37,6 +39,9 @@ impl Options {
             let name = name.replace('-', "_");
             if name == "pci" {
                 options.no_messages |= value.split(',').any(|part| part == "nomsi");
+            }
+            if name == "irqchip.gicv3_nolpi" {
+                options.no_lpis = value.starts_with(['1', 'y', 'Y']) || value == "on";
             }
             if ["arm_smmu.disable_bypass", "arm_smmu_v3.disable_bypass"].contains(&name.as_str()) {
                 options.smmu_bypass = value.starts_with(['0', 'n', 'N']) || value == "off";
@@ -117,28 +122,40 @@ impl System {
         group.is_some_and(|domain| domain != "identity")
     }
 
-    /// Returns `true` if Linux uses an interrupt of any controller of the same kind.
-    pub(super) fn uses(&self, controller: &Controller) -> bool {
-        self.irqs.values().any(|irq| belongs_to(&irq.chip, &controller.kind) == Some(true))
+    /// Returns whether Linux uses an interrupt of any controller of the same kind; `None` if the
+    /// kind's chips cannot be told by their names.
+    pub(super) fn uses(&self, controller: &Controller) -> Option<bool> {
+        family(&controller.kind)?;
+        Some(self.irqs.values().any(|irq| belongs_to(&irq.chip, &controller.kind) == Some(true)))
     }
 }
 
-/// Returns whether an interrupt's chip belongs to a controller of this kind; `None` if the name of
-/// the chip is ambiguous.
+/// Prefixes of the names of chips, each for one kind of controller.
+const FAMILIES: [&str; 4] = ["ITS", "GICv2m", "MBI", "MIP"];
+
+/// Returns the prefix of the names of this kind's chips; `None` for kinds without a known prefix.
+fn family(kind: &ControllerKind) -> Option<&'static str> {
+    match kind {
+        ControllerKind::Its => Some("ITS"),
+        ControllerKind::V2m => Some("GICv2m"),
+        ControllerKind::Mbi => Some("MBI"),
+        ControllerKind::Other(compatible) if compatible == "brcm,bcm2712-mip" => Some("MIP"),
+        ControllerKind::DirectLpi | ControllerKind::Other(_) => None,
+    }
+}
+
+/// Returns whether an interrupt's chip belongs to a controller of this kind; `None` if the names
+/// don't tell.
 ///
 /// Since about Linux 6.11, chip names start with the name of the controller, as in
 /// `ITS-PCI-MSIX-0000:00:02.0`. Older kernels use the name `MSI` for both GICv2m and MBI.
 pub(super) fn belongs_to(chip: &str, kind: &ControllerKind) -> Option<bool> {
-    const FAMILIES: [(&str, ControllerKind); 3] = [
-        ("ITS", ControllerKind::Its),
-        ("GICv2m", ControllerKind::V2m),
-        ("MBI", ControllerKind::Mbi),
-    ];
+    let of_kind = family(kind)?;
     if chip == "MSI" {
         return Some([ControllerKind::V2m, ControllerKind::Mbi].contains(kind));
     }
-    let family = FAMILIES.iter().find(|(name, _)| chip.starts_with(name));
-    family.map(|(_, family)| family == kind)
+    let of_chip = FAMILIES.iter().find(|name| chip.starts_with(*name));
+    of_chip.map(|name| *name == of_kind)
 }
 
 #[cfg(test)]
@@ -149,12 +166,14 @@ mod tests {
     fn options_are_read_from_the_command_line() {
         let options = |line| {
             let options = Options::parse(line);
-            (options.no_messages, options.smmu_bypass)
+            (options.no_messages, options.smmu_bypass, options.no_lpis)
         };
-        assert_eq!(options("quiet pci=noaer,nomsi"), (true, false));
-        assert_eq!(options("pci=nomsix nomsi xpci=nomsi"), (false, false));
-        assert_eq!(options("arm-smmu-v3.disable_bypass=n"), (false, true));
-        assert_eq!(options("arm_smmu.disable_bypass=1"), (false, false));
+        assert_eq!(options("quiet pci=noaer,nomsi"), (true, false, false));
+        assert_eq!(options("pci=nomsix nomsi xpci=nomsi"), (false, false, false));
+        assert_eq!(options("arm-smmu-v3.disable_bypass=n"), (false, true, false));
+        assert_eq!(options("arm_smmu.disable_bypass=1"), (false, false, false));
+        assert_eq!(options("irqchip.gicv3_nolpi=1"), (false, false, true));
+        assert_eq!(options("irqchip.gicv3_nolpi=0"), (false, false, false));
     }
 
     #[test]
@@ -166,6 +185,8 @@ mod tests {
             ("GICv2m-PCI-MSI-0000:00:01.0", [Some(false), Some(true), Some(false)]),
             ("MSI", [Some(false), Some(true), Some(true)]),
             ("GICv3", [None; 3]),
+            ("PCI-MSI", [None; 3]),
+            ("MIP-MSI-0002:01:00.0", [Some(false); 3]),
         ] {
             assert_eq!([Its, V2m, Mbi].map(|kind| belongs_to(chip, &kind)), kinds, "{chip}");
         }

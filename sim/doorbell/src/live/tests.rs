@@ -4,8 +4,9 @@
 use super::fixture::Tree;
 use super::report::{DeviceRow, Report};
 use gic_firmware::{
-    Controller, ControllerIndex, Description, Fact, Gic, Iommu, IommuIndex, IommuRouting, MapEntry,
-    MsiRouting, PciHost, Region, Status, StreamEntry, Target, devicetree,
+    ConfigAccess, Controller, ControllerIndex, ControllerKind, Description, Fact, Gic, Iommu,
+    IommuIndex, IommuRouting, MapEntry, MsiRouting, PciHost, Region, Status, StreamEntry, Target,
+    devicetree,
 };
 use msi_types::explain::{Obstacle, SetupFault};
 use msi_types::{Cpu, DeviceId, RequesterId};
@@ -159,7 +160,8 @@ fn a_sound_function_has_no_finding() {
          target: routed to CPU 0\n\
          dispatch: IRQ number 26\n\
          handler: the handler has run 5 times\n\
-         no obstacle was found\n"
+         no obstacle was found\n\
+         not examined: endpoint, configuration, pending, interface\n"
     );
 }
 
@@ -202,7 +204,8 @@ fn a_function_that_falls_back_keeps_its_line() {
     assert_eq!(
         line.explanation.to_string(),
         "endpoint: the line is low\ndoorbell: input of INTID 37\ndispatch: IRQ number 19\n\
-         handler: the handler has run 4 times\nno obstacle was found\n"
+         handler: the handler has run 4 times\nno obstacle was found\n\
+         not examined: configuration, pending, target, interface\n"
     );
     let off = tree.bytes(&format!("{FUNCTION}/config"), &config_with(&[(COMMAND + 1, 4)]));
     let line = device(&off).linux.interrupts.remove(0);
@@ -295,6 +298,95 @@ fn an_assumed_device_id_is_named() {
 fn another_controller_is_named() {
     let tree = linux("other", &sound()).file("sys/kernel/irq/27/chip_name", "GICv2m-PCI-MSIX\n");
     has(&tree, Obstacle::Setup(SetupFault::OtherController), true);
+}
+
+/// Returns firmware whose host bridge is a DesignWare one and names no MSI controller.
+fn with_integrated_controller() -> Description {
+    let mut description = firmware(MsiRouting::default());
+    let host = &mut description.hosts[0];
+    host.compatible = vec!["fsl,imx8mp-pcie".to_owned()];
+    host.config = Some(Fact::stated(ConfigAccess::Registers(host.config.take().unwrap().region())));
+    description
+}
+
+#[test]
+fn a_host_with_its_own_controller_is_no_fault() {
+    let firmware = with_integrated_controller();
+    let tree = linux("own", &firmware);
+    let messages = [26, 27]
+        .into_iter()
+        .fold(tree, |tree, irq| tree.file(&format!("sys/kernel/irq/{irq}/chip_name"), "PCI-MSI\n"));
+    let works = device(&messages);
+    assert_eq!((works.explanation.obstacle(), works.is_finding()), (None, false), "{works:?}");
+    let pin = device(&fallen_back("own-pin", &firmware));
+    assert_eq!((pin.explanation.obstacle(), pin.is_finding()), (None, false), "{pin:?}");
+}
+
+/// A Raspberry Pi 5's MIP.
+#[test]
+fn a_controller_of_an_unknown_kind_is_not_called_unused() {
+    let mip = |compatible: &str| {
+        let mut description = sound();
+        description.controllers[0].kind = ControllerKind::Other(compatible.to_owned());
+        description
+    };
+    for (compatible, used) in [("brcm,bcm2712-mip", Some(false)), ("vendor,msi", None)] {
+        let tree = fallen_back(compatible, &mip(compatible));
+        assert_eq!(Report::of(&tree.root()).controllers[0].used, used, "{compatible}");
+        assert_eq!(device(&tree).fault, used.is_some(), "{compatible}");
+    }
+    let tree = linux("mip", &mip("brcm,bcm2712-mip"));
+    let tree = [26, 27].into_iter().fold(tree, |tree, irq| {
+        tree.file(&format!("sys/kernel/irq/{irq}/chip_name"), "MIP-MSI-0000:00:02.0\n")
+    });
+    assert_eq!(Report::of(&tree.root()).controllers[0].used, Some(true));
+    assert!(!device(&tree).is_finding());
+}
+
+#[test]
+fn a_managed_interrupt_of_offline_cpus_is_no_fault() {
+    let tree = linux("managed", &sound())
+        .file("sys/devices/system/cpu/online", "0\n")
+        .file("proc/irq/27/smp_affinity_list", "1\n");
+    has(&tree, Obstacle::ShutDown, false);
+    let moved = tree.file("proc/irq/27/smp_affinity_list", "0-1\n");
+    has(&moved, Obstacle::Offline { cpu: Cpu::new(1) }, true);
+}
+
+#[test]
+fn a_closed_bridge_is_named() {
+    const PORT: &str = "sys/bus/pci/devices/0000:00:01.0";
+    let mut port = vec![0; 256];
+    (port[COMMAND], port[0x0e], port[0x18], port[0x19], port[0x1a]) = (2, 1, 0, 1, 1);
+    (port[0x0a], port[0x0b]) = (4, 6);
+    let tree = linux("bridge", &sound())
+        .bytes(&format!("{PORT}/config"), &port)
+        .link(&format!("{PORT}/driver"), "../../../bus/pci/drivers/pcieport");
+    const BELOW: &str = "sys/bus/pci/devices/0000:01:00.0";
+    let tree = irq(tree, 28, "ITS-MSI", "1", "0,0")
+        .bytes(&format!("{BELOW}/config"), &config())
+        .file(&format!("{BELOW}/msi_bus"), "1\n")
+        .file(&format!("{BELOW}/power_state"), "D0\n")
+        .link(&format!("{BELOW}/driver"), "../../../bus/pci/drivers/nvme")
+        .file(&format!("{BELOW}/msi_irqs/28"), "msix\n");
+    let report = Report::of(&tree.root());
+    let below = report.devices.iter().find(|one| one.id == "0000:01:00.0").unwrap();
+    let bridge = RequesterId::new(8);
+    assert_eq!(below.explanation.obstacle(), Some(Obstacle::BridgeDisabled { bridge }));
+    assert!(below.fault && report.notes[0].contains("on bus 0000:01"), "{:?}", report.notes);
+}
+
+#[test]
+fn messages_that_never_arrive_are_a_finding() {
+    let report = Report::of(&silent("none-arrives", &sound()).root());
+    assert!(report.silent && report.has_findings() && report.notes.is_empty());
+    assert!(!Report::of(&linux("some-arrive", &sound()).root()).silent);
+}
+
+#[test]
+fn disabled_lpis_are_named() {
+    let tree = fallen_back("no-lpis", &sound()).file(COMMAND_LINE, "irqchip.gicv3_nolpi=1\n");
+    has(&tree, Obstacle::Setup(SetupFault::LpisTurnedOff), true);
 }
 
 #[test]

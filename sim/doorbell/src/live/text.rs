@@ -22,6 +22,15 @@ pub(super) fn print(out: &mut Output, report: &Report) -> io::Result<()> {
     print_controllers(out, report)?;
     print_devices(out, &report.devices)?;
     print_findings(out, &report.devices)?;
+    if report.silent {
+        let text = "no message of any function has arrived: firmware may state wrong DeviceIDs, or \
+                    ranges that the hardware does not have; look for the controller and its sizes \
+                    in the kernel's log";
+        writeln!(out, "{}", wrapped(text))?;
+    }
+    for note in &report.notes {
+        writeln!(out, "{}", wrapped(&format!("note: {note}")))?;
+    }
     print_problems(out, report)
 }
 
@@ -31,7 +40,8 @@ fn print_controllers(out: &mut Output, report: &Report) -> io::Result<()> {
     }
     let mut rows = Table::new(["controller", "kind", "enabled", "used"]).with_identifiers([0, 1]);
     for controller in &report.controllers {
-        let (enabled, used) = (yes_no(controller.enabled), yes_no(controller.used));
+        let enabled = yes_no(controller.enabled);
+        let used = controller.used.map_or("unknown", yes_no);
         rows.row([&controller.id, &controller.kind, enabled, used]);
     }
     writeln!(out, "{rows}")

@@ -3,6 +3,7 @@
 use anstream::stream::IsTerminal as _;
 use anstream::{AutoStream, ColorChoice};
 use clap::ValueEnum;
+use std::ffi::OsString;
 use std::{env, io};
 
 /// When to use colors.
@@ -30,6 +31,21 @@ impl ColorWhen {
             chosen = value.unwrap_or(chosen);
         }
         chosen
+    }
+
+    /// Removes a valid `--color` before the subcommand, where the parser does not expect it.
+    pub(crate) fn without_first(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+        let mut all: Vec<OsString> = arguments.collect();
+        let text = |index: usize| all.get(index).and_then(|one| one.to_str());
+        let (value, count) = match text(1) {
+            Some("--color") => (text(2), 2),
+            Some(first) => (first.strip_prefix("--color="), 1),
+            None => (None, 0),
+        };
+        if value.is_some_and(|value| Self::from_str(value, false).is_ok()) {
+            all.drain(1..=count);
+        }
+        all
     }
 
     /// Applies this choice to the whole process.

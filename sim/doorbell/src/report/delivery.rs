@@ -2,13 +2,16 @@
 
 use super::heat_map::HeatMap;
 use super::latency_plot::{LatencyPlot, TimeScale};
-use crate::run::device_outcome;
+use crate::run::{device_outcome, omissions, run_verdict};
 use doorbell_machine::{Report, Totals};
 
 /// The result of a run.
 #[derive(Debug)]
 pub(super) struct Delivery<'r> {
     pub(super) is_clean: bool,
+    pub(super) verdict: String,
+    /// Hosts and devices that were left out, with one sentence for each reason.
+    pub(super) omitted: Vec<String>,
     pub(super) cpus: usize,
     /// Counts of faults. If a count exceeds 0, the run is not clean.
     pub(super) faults: Vec<Count>,
@@ -56,6 +59,8 @@ impl<'r> Delivery<'r> {
         let scale = TimeScale::of(report);
         Self {
             is_clean: report.totals.is_clean(),
+            verdict: run_verdict(report),
+            omitted: omissions(report),
             cpus: report.cpus,
             faults: counts(&[
                 (lost, "lost"),

@@ -65,9 +65,9 @@ impl<'p> Page<'p> {
         let findings = findings::cards(findings, &Anchors::of(description, &graph), &excerpts);
         let badges = findings::badges(&findings, graph.nodes.len());
         let style = format!("\n{}{STYLE}", graph::STYLE);
-        let (delivery, no_run) = match run {
-            Run::Made(report) => (Some(Delivery::of(report)), ""),
-            Run::NotMade(reason) => (None, reason.as_str()),
+        let (delivery, no_run, simulates) = match run {
+            Run::Made(report, simulates) => (Some(Delivery::of(report)), "", *simulates),
+            Run::NotMade(reason) => (None, reason.as_str(), false),
         };
         let node = |id: &str| graph.place(Column::Requester, &NodeId::new(id));
         Self {
@@ -84,7 +84,7 @@ impl<'p> Page<'p> {
             routes,
             delivery,
             no_run,
-            messages_by: order(args),
+            messages_by: order(args.workload.seed, simulates),
             version: env!("CARGO_PKG_VERSION"),
         }
     }
@@ -116,9 +116,8 @@ impl<'p> Page<'p> {
 }
 
 /// Describes how a run's messages were scheduled.
-fn order(args: &ReportArgs) -> String {
-    let seed = args.workload.seed;
-    if args.workload.simulate {
+fn order(seed: u64, simulates: bool) -> String {
+    if simulates {
         format!("simulated on one thread with seed {seed}")
     } else {
         format!("on threads, with seed {seed}")

@@ -2,7 +2,9 @@
 
 use super::faults::Faults;
 use crate::cli::RunArgs;
-use doorbell_machine::{ControllerReport, DeviceReport, Latency, Report, Totals, VectorReport};
+use doorbell_machine::{
+    ControllerReport, DeviceReport, Latency, Omission, Report, Totals, VectorReport,
+};
 use gic_firmware::Finding;
 use serde::Serialize;
 
@@ -16,6 +18,8 @@ pub(super) struct Document<'a> {
     simulated: bool,
     controllers: Vec<Controller<'a>>,
     devices: Vec<Device<'a>>,
+    /// The enabled hosts and devices whose controller no driver serves.
+    omitted: Vec<Omitted<'a>>,
     totals: Sums,
     notes: &'a [String],
     /// Errors that `doorbell lint` finds in the description.
@@ -31,6 +35,12 @@ struct LintError<'a> {
     #[serde(rename = "where")]
     place: String,
     message: &'a str,
+}
+
+#[derive(Serialize)]
+struct Omitted<'a> {
+    id: &'a str,
+    reason: &'a str,
 }
 
 #[derive(Serialize)]
@@ -101,6 +111,8 @@ struct Sums {
     short: u64,
     guest_faults: u64,
     no_doorbell: u64,
+    /// Number of enabled hosts and devices whose controller no driver serves.
+    omitted: usize,
     moves: u64,
     replugged: u64,
     readded: u64,
@@ -130,6 +142,7 @@ impl<'a> Document<'a> {
             simulated: args.workload.simulate,
             controllers: report.controllers.iter().map(Controller::of).collect(),
             devices: report.devices.iter().map(|device| Device::of(report, device)).collect(),
+            omitted: report.omitted.iter().map(Omitted::of).collect(),
             totals: Sums::of(report),
             notes: &report.notes,
             nanoseconds_per_message: report
@@ -143,6 +156,12 @@ impl<'a> LintError<'a> {
     fn of(finding: &'a Finding) -> Self {
         let place = finding.origin.to_string();
         Self { rule: finding.rule.name(), place, message: &finding.message }
+    }
+}
+
+impl<'a> Omitted<'a> {
+    fn of(omission: &'a Omission) -> Self {
+        Self { id: &omission.id, reason: &omission.reason }
     }
 }
 
@@ -214,6 +233,7 @@ impl Sums {
             short: totals.short,
             guest_faults: totals.guest_faults,
             no_doorbell: totals.no_doorbell,
+            omitted: report.omitted.len(),
             moves: totals.moves,
             replugged: totals.replugged,
             readded: totals.readded,

@@ -1,11 +1,12 @@
 //! Text output of a run for people: one screen, followed by the vectors if requested.
 
 use crate::cli::RunArgs;
-use crate::inspect::{addresses, yes_no};
+use crate::inspect::{addresses, first_names, yes_no};
 use crate::print::{Output, duration, emphasized, width, wrapped};
 use crate::table::Table;
 use crate::wording::counted;
-use doorbell_machine::{DeviceReport, Isolation, Latency, Report, Totals, VectorReport};
+use doorbell_machine::{DeviceReport, Isolation, Latency, Omission, Report, Totals, VectorReport};
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 /// Minimum width of a device name in characters, when there is also a column per CPU.
@@ -37,8 +38,20 @@ pub(super) fn print(
     for note in &report.notes {
         writeln!(out, "{}", wrapped(&format!("note: {note}")))?;
     }
-    print_totals(out, &report.totals)?;
+    for omission in omissions(report) {
+        writeln!(out, "{}", wrapped(&format!("omitted: {omission}")))?;
+    }
+    print_totals(out, report)?;
     print_latency(out, report)
+}
+
+/// Names the hosts and devices that were left out, with one sentence for each reason.
+pub(crate) fn omissions(report: &Report) -> Vec<String> {
+    let mut by_reason: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for Omission { id, reason, .. } in &report.omitted {
+        by_reason.entry(reason).or_default().push(id);
+    }
+    by_reason.iter().map(|(reason, names)| format!("{}: {reason}", first_names(names))).collect()
 }
 
 fn controllers(report: &Report) -> Table {
@@ -215,10 +228,19 @@ fn interrupt(
     row
 }
 
-fn print_totals(out: &mut Output, totals: &Totals) -> io::Result<()> {
+/// Returns the verdict on a run, such as `clean, 2 omitted`.
+pub(crate) fn run_verdict(report: &Report) -> String {
+    let verdict = if report.totals.is_clean() { "clean" } else { "not clean" };
+    match report.omitted.len() {
+        0 => verdict.to_owned(),
+        count => format!("{verdict}, {count} omitted"),
+    }
+}
+
+fn print_totals(out: &mut Output, report: &Report) -> io::Result<()> {
+    let totals = &report.totals;
     let Totals { vectors, sent, delivered, coalesced, redelivered, moves, .. } = *totals;
-    let verdict = if totals.is_clean() { "clean" } else { "not clean" };
-    writeln!(out, "verdict: {}", emphasized(verdict, totals.is_clean()))?;
+    writeln!(out, "verdict: {}", emphasized(&run_verdict(report), totals.is_clean()))?;
     let mut disturbances = vec![counted(vectors, "vector"), counted(moves, "affinity move")];
     for (number, one, several) in [
         (totals.replugged, "CPU replugged", "CPUs replugged"),

@@ -81,6 +81,9 @@ pub(super) struct ExplainArgs {
     /// Number of the vCPU that should receive the INTID.
     #[arg(long, value_name = "V", requires = "intid")]
     pub(super) vcpu: Option<u32>,
+    /// If the interrupt is not pending, explain what would stop it if it were.
+    #[arg(long)]
+    pub(super) as_if_pending: bool,
     /// Print JSON instead of text.
     #[arg(long)]
     pub(super) json: bool,

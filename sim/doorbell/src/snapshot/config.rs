@@ -16,7 +16,7 @@ pub(super) const MOST_ITS: usize = 16;
 /// Maximum product of the numbers of vCPUs and INTIDs, if the redistributors support direct LPIs.
 const MOST_DIRECT_LPIS: u64 = 1 << 24;
 /// Approximate limit on the number of mapped events.
-const EVENTS: u32 = 1 << 20;
+pub(super) const EVENTS: u32 = 1 << 20;
 
 /// Returns a configuration with which the model accepts `state`, provided that the model saved it.
 pub(super) fn of(state: &SavedState) -> Result<VgicConfig> {

@@ -10,7 +10,7 @@ use gic_arch::gicd::Irouter;
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
-use vgic::saved_state::{CpuState, InterruptState, ItsState};
+use vgic::saved_state::{CpuState, DeviceState, InterruptState, ItsState};
 
 /// Difference in one field. A value is `None` if the state lacks the object or field, or if a wired
 /// interrupt's field has its reset value.
@@ -49,7 +49,7 @@ pub(super) fn diff(args: &DiffArgs) -> Result<Outcome> {
 /// Compares two machines. CPUs are identified by affinity, ITSes by address, and events by DeviceID
 /// and EventID.
 pub(super) fn differences(before: &Machine, after: &Machine) -> Vec<Difference> {
-    let (before, after) = (Facts::of(before).0, Facts::of(after).0);
+    let (before, after) = (Facts::of(before, after).0, Facts::of(after, before).0);
     let keys: BTreeSet<_> = before.keys().chain(after.keys()).collect();
     let differing = keys.into_iter().filter(|key| before.get(*key) != after.get(*key));
     differing
@@ -70,7 +70,9 @@ type Order = (u8, u64, u64, u64);
 struct Facts(BTreeMap<(Order, String, &'static str), String>);
 
 impl Facts {
-    fn of(machine: &Machine) -> Self {
+    /// Lists the fields of a machine, apart from devices that do not differ from those of `other`,
+    /// because a machine may have a million events.
+    fn of(machine: &Machine, other: &Machine) -> Self {
         let mut facts = Self::default();
         let distributor = &machine.state.distributor;
         let object = || ((0, 0, 0, 0), "the distributor".to_owned());
@@ -82,7 +84,10 @@ impl Facts {
             facts.interrupt(&(order, interrupt.intid.to_string()), interrupt);
         }
         machine.state.cpus.iter().for_each(|cpu| facts.cpu(machine, cpu));
-        machine.state.its.iter().for_each(|its| facts.its(its));
+        for its in &machine.state.its {
+            let twin = other.state.its.iter().find(|of| of.base == its.base);
+            facts.its(its, twin.map_or(&[], |of| &of.devices));
+        }
         facts
     }
 
@@ -155,7 +160,7 @@ impl Facts {
         set("route", named, interrupt.route == 0);
     }
 
-    fn its(&mut self, its: &ItsState) {
+    fn its(&mut self, its: &ItsState, others: &[DeviceState]) {
         let base = its.base;
         let object = || ((5, base, 0, 0), format!("its@{base:x}"));
         for (field, value) in [
@@ -176,7 +181,11 @@ impl Facts {
                 ((6, base, number.into(), 0), format!("its@{base:x}, collection {number}"));
             self.add(object, "target", format!("CPU {}", mapped.target));
         }
-        for device in &its.devices {
+        let differs = |device: &&DeviceState| {
+            let at = others.binary_search_by_key(&device.device, |other| other.device);
+            at.ok().and_then(|at| others.get(at)) != Some(device)
+        };
+        for device in its.devices.iter().filter(differs) {
             let id = device.device.get();
             let name = format!("its@{base:x}, device {id:#x}");
             let object = || ((7, base, id.into(), 0), name.clone());

@@ -4,18 +4,17 @@
 use super::cli::ExplainArgs;
 use super::file;
 use super::lint::{self, Rule};
-use super::machine::Machine;
+use super::machine::{Machine, target_in};
 use crate::exit::Outcome;
 use crate::print;
 use anyhow::{Context, Result};
 use gic_arch::IntId;
 use gic_arch::gicr::Typer;
-use msi_types::explain::Explanation;
-use msi_types::{Cpu, DeviceId, EventId};
+use msi_types::explain::{Explanation, Obstacle, Stage};
+use msi_types::{DeviceId, EventId};
 use serde::Serialize;
 use std::io::Write as _;
-use std::sync::Arc;
-use vgic::{Vcpu, Vgic};
+use vgic::saved_state::SavedState;
 
 /// Interrupt that the user asks about.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +29,9 @@ pub(super) enum Question {
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
     pub(super) explanation: Explanation,
+    /// `true` if the interrupt is not pending in the snapshot, and the explanation assumes that it
+    /// is.
+    pub(super) assumed_pending: bool,
     /// Parts of the snapshot that could not be restored, and the vCPUs that are powered off.
     pub(super) findings: Vec<String>,
 }
@@ -44,11 +46,14 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<Outcome> {
         (_, _, Some(intid), Some(vcpu)) => Question::Interrupt(vcpu, IntId::new(intid)),
         _ => anyhow::bail!("specify either --device and --event, or --intid and --vcpu"),
     };
-    let answer = answer(&machine, question)?;
+    let answer = answer(&machine, question, args.as_if_pending)?;
     if args.json {
         print::json(&answer)?;
     } else {
         print::text(|out| {
+            if answer.assumed_pending {
+                writeln!(out, "the interrupt is not pending in the snapshot; if it were:")?;
+            }
             write!(out, "{}", answer.explanation)?;
             let wrapped = |finding| print::wrapped(&format!("snapshot: {finding}"));
             answer.findings.iter().try_for_each(|finding| writeln!(out, "{}", wrapped(finding)))
@@ -58,23 +63,18 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<Outcome> {
     Ok(if is_blocked { Outcome::Findings } else { Outcome::Good })
 }
 
-/// Restores the state into the model, and explains the interrupt in the restored model.
-pub(super) fn answer(machine: &Machine, question: Question) -> Result<Answer> {
-    let (gic, mut vcpus) =
-        Vgic::new(machine.config.clone(), machine.memory.clone(), Arc::new(|_: Cpu| ()))?;
-    let paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
-    gic.restore(&machine.state)?;
-    drop(paused);
-    let explanation = match question {
-        Question::Event(its, device, event) => gic.explain(its, device, event),
-        Question::Interrupt(vcpu, intid) => {
-            let count = machine.config.cpus.len();
-            let cpu = machine.vcpu(vcpu);
-            let cpu = cpu
-                .with_context(|| format!("vCPU {vcpu} does not exist; the machine has {count}"))?;
-            gic.explain_interrupt(cpu, intid)
-        }
+/// Restores the state into the model, and explains the interrupt in the restored model. With
+/// `as_if_pending`, makes an interrupt pending that is not.
+pub(super) fn answer(machine: &Machine, question: Question, as_if_pending: bool) -> Result<Answer> {
+    let mut explanation = explained(machine, &machine.state, question)?;
+    let is_idle = |obstacle: Obstacle| {
+        matches!(obstacle, Obstacle::LineLow) || obstacle.stage() == Stage::Pending
     };
+    let assumed_pending = as_if_pending && explanation.obstacle().is_some_and(is_idle);
+    if assumed_pending {
+        let state = with_pending(machine, question);
+        explanation = explained(machine, &state, question)?;
+    }
     let lost = [
         Rule::MissingAttribute,
         Rule::RefusedAttribute,
@@ -87,7 +87,52 @@ pub(super) fn answer(machine: &Machine, question: Question) -> Result<Answer> {
     let found = lint::check(machine).into_iter().filter(|finding| lost.contains(&finding.rule));
     let findings = found
         .map(|finding| format!("{} [{}]: {}", finding.place, finding.rule.name(), finding.message));
-    Ok(Answer { explanation, findings: findings.chain(stopped(machine)).collect() })
+    let findings = findings.chain(stopped(machine)).collect();
+    Ok(Answer { explanation, assumed_pending, findings })
+}
+
+fn explained(machine: &Machine, state: &SavedState, question: Question) -> Result<Explanation> {
+    let (gic, _vcpus) = machine.restored(state)?;
+    Ok(match question {
+        Question::Event(its, device, event) => gic.explain(its, device, event),
+        Question::Interrupt(vcpu, intid) => {
+            let count = machine.config.cpus.len();
+            let cpu = machine.vcpu(vcpu);
+            let cpu = cpu
+                .with_context(|| format!("vCPU {vcpu} does not exist; the machine has {count}"))?;
+            gic.explain_interrupt(cpu, intid)
+        }
+    })
+}
+
+/// Returns the state with the interrupt pending.
+fn with_pending(machine: &Machine, question: Question) -> SavedState {
+    let mut state = machine.state.clone();
+    let (base, cpu) = match question {
+        Question::Event(its, ..) => (machine.config.its.get(its).map(|its| its.base), None),
+        Question::Interrupt(cpu, _) => (None, machine.config.cpus.get(cpu as usize)),
+    };
+    let cpu = cpu.map(|cpu| cpu.affinity);
+    for its in &mut state.its {
+        for device in &mut its.devices {
+            for event in &mut device.events {
+                event.pending |= match question {
+                    Question::Event(_, of, id) => {
+                        (Some(its.base), device.device, event.event) == (base, of, id)
+                    }
+                    Question::Interrupt(_, intid) => {
+                        event.intid == intid && target_in(&its.collections, event) == cpu
+                    }
+                };
+            }
+        }
+    }
+    let privates = state.cpus.iter_mut().filter(|of| Some(of.affinity) == cpu);
+    let privates = privates.flat_map(|cpu| &mut cpu.redistributor.interrupts);
+    for wired in privates.chain(&mut state.distributor.interrupts) {
+        wired.latch |= matches!(question, Question::Interrupt(_, intid) if intid == wired.intid);
+    }
+    state
 }
 
 /// Lists the vCPUs that are powered off. The model does not know the power state of vCPUs.

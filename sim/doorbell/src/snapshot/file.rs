@@ -1,24 +1,27 @@
 //! Reads snapshots from files. Files are not trusted: their size, the size of the machine and the
 //! memory of its model are limited.
 
-use super::config;
+use super::config::{self, EVENTS};
 use super::kvm;
 use super::machine::{Machine, Origin, Problem};
 use super::memory::Memory;
+use crate::source::is_stdin;
 use anyhow::{Context, Result, bail, ensure};
 use gic_arch::gicr::{Ctlr, Propbaser};
 use gic_arch::{Lpi, lpi};
 use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 use vgic::GuestMemory as _;
 use vgic::saved_state::{SavedState, StateVersion, VERSION};
 use vgic_kvm::snapshot::KvmSnapshot;
 
-/// Maximum size of a file.
-const MAX_BYTES: u64 = 64 << 20;
+/// Maximum size of a file: 64 MiB for registers, wired interrupts and memory, and for each event
+/// that a machine can have 320 bytes, which suffice for an event in indented JSON.
+const MAX_BYTES: u64 = (64 << 20) + 320 * EVENTS as u64;
 
 /// Fields that distinguish the formats. A monitor may store the state in its own snapshot, as the
 /// field `gic`.
@@ -36,9 +39,14 @@ struct Embedded {
 
 /// Reads a snapshot.
 pub(super) fn read(path: &Path) -> Result<Machine> {
-    let name = path.display().to_string();
+    let is_stdin = is_stdin(path);
+    let name = if is_stdin { "stdin".to_owned() } else { path.display().to_string() };
     let mut bytes = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes));
+    let read = if is_stdin {
+        io::stdin().take(MAX_BYTES + 1).read_to_end(&mut bytes)
+    } else {
+        File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes))
+    };
     let length = read.with_context(|| format!("cannot read {name}"))?;
     if length as u64 > MAX_BYTES {
         bail!("{name} is larger than {} MiB, the limit for a snapshot", MAX_BYTES >> 20);
@@ -85,7 +93,7 @@ fn model(state: SavedState) -> Result<Machine> {
         config,
         state,
         memory: Arc::new(memory),
-        stopped: std::collections::BTreeMap::new(),
+        stopped: BTreeMap::new(),
         tables: Vec::new(),
         problems,
     })
@@ -94,6 +102,7 @@ fn model(state: SavedState) -> Result<Machine> {
 /// Writes the LPI configuration bytes in the state to the guest's configuration tables, because the
 /// state does not contain guest memory.
 fn store_configurations(state: &SavedState, memory: &Memory) {
+    let mut stored = BTreeSet::new();
     for cpu in &state.cpus {
         let register = Propbaser::from(cpu.redistributor.propbaser);
         if !Ctlr::from(cpu.redistributor.ctlr).enable_lpis() {
@@ -103,6 +112,9 @@ fn store_configurations(state: &SavedState, memory: &Memory) {
         let devices = state.its.iter().flat_map(|its| &its.devices);
         let events = devices.flat_map(|device| &device.events);
         let events = events.map(|event| (event.intid, event.configuration));
+        // Usually, all redistributors have the same table.
+        let is_new = stored.insert(register.address());
+        let events = is_new.then_some(events).into_iter().flatten();
         for (intid, configuration) in own.chain(events) {
             if let (Ok(of), Some(byte)) = (Lpi::try_from(intid), configuration) {
                 // Ignore a table outside of the address space: it is not a reason to reject the

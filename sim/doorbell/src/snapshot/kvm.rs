@@ -6,21 +6,19 @@ use super::machine::{Machine, Origin, Problem};
 use super::memory::Memory;
 use anyhow::{Result, ensure};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
-use gic_arch::gits::{self, Baser};
+use gic_arch::gits;
 use gic_arch::{Affinity, IntId, lpi};
 use msi_types::Cpu;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use vgic::saved_state::SavedState;
 use vgic::{GuestMemory, Vcpu, Vgic, VgicConfig};
-use vgic_kvm::abi::{Attribute, CollectionEntry, Errno, control, frame};
+use vgic_kvm::abi::{Attribute, Errno, control, frame};
 use vgic_kvm::snapshot::KvmSnapshot;
 use vgic_kvm::{KvmDevice, KvmRegister, KvmView};
 
 /// Maximum number of pending bits that are reported.
 const MOST_BITS: usize = 256;
-/// Maximum number of collection table entries that are checked.
-const COLLECTIONS: u64 = 1 << 16;
 /// Maximum number of INTID bits, which limits the length of a pending table.
 const ID_BITS: u8 = 16;
 
@@ -37,7 +35,6 @@ pub(super) fn machine(snapshot: &KvmSnapshot) -> Result<Machine> {
     let memory = Arc::new(Memory::of(&snapshot.memory)?);
     let (mut problems, tables) = (Vec::new(), snapshot.tables(&*memory)?);
     let state = load(snapshot, &config, &memory, &mut problems)?;
-    check_targets(&state, &config, &memory, &mut problems);
     check_bits(&state, &memory, &mut problems);
     let stopped = snapshot.cpus.iter().filter_map(|cpu| Some((cpu.affinity, cpu.stopped?)));
     Ok(Machine {
@@ -98,7 +95,7 @@ fn load_one(
     if attribute == enable {
         let command = Attribute::Control(control::ITS_RESTORE_TABLES);
         if let Err(errno) = view.set(device, command, 0) {
-            problems.push(Problem::Tables { its: base, errno });
+            problems.push(Problem::Tables { its: base, errno, entry: view.refused_entry() });
         }
     }
     if let Err(errno) = view.set(device, attribute, value) {
@@ -108,36 +105,6 @@ fn load_one(
         && view.get(device, attribute).is_ok_and(|read| read & 1 == 0)
     {
         problems.push(Problem::NotEnabled { its: base });
-    }
-}
-
-/// Finds collections whose target vCPU does not exist. KVM refuses to restore a collection table
-/// that contains such a collection.
-fn check_targets(
-    state: &SavedState,
-    config: &VgicConfig,
-    memory: &Memory,
-    problems: &mut Vec<Problem>,
-) {
-    let numbers: BTreeSet<u32> =
-        config.cpus.iter().map(|cpu| cpu.processor_number.into()).collect();
-    for its in &state.its {
-        let table = Baser::from_bits(its.baser[1]);
-        if !table.valid() {
-            continue;
-        }
-        for index in 0..(table.bytes() / 8).min(COLLECTIONS) {
-            let Ok(word) = memory.read_u64(table.address() + 8 * index) else { break };
-            let entry = CollectionEntry::from_bits(word);
-            if !entry.valid() {
-                break;
-            }
-            let number = u32::try_from(entry.target() & 0xffff_ffff).unwrap_or(u32::MAX);
-            if number != CollectionEntry::UNMAPPED && !numbers.contains(&number) {
-                let (its, collection) = (its.base, entry.collection());
-                problems.push(Problem::NoTarget { its, collection, number });
-            }
-        }
     }
 }
 

@@ -2,8 +2,10 @@
 
 mod events;
 mod finding;
+mod interfaces;
 mod lpis;
 mod registers;
+mod ring;
 mod rule;
 mod tables;
 mod text;
@@ -49,7 +51,9 @@ pub(super) fn lint(args: &LintArgs) -> Result<Outcome> {
                 verdicts.push((machine.name, findings));
             }
             Err(error) => {
-                print::tell(format_args!("{error:#}"));
+                let (rule, place) = (Rule::UnreadableFile, String::new());
+                let found = Finding { rule, place, message: format!("{error:#}") };
+                verdicts.push((path.display().to_string(), vec![found]));
                 unreadable = true;
             }
         }
@@ -84,8 +88,10 @@ pub(super) fn check(machine: &Machine) -> Vec<Finding> {
     };
     registers::check(machine, &mut report);
     tables::check(machine, &mut report);
-    lpis::check(machine, &mut report);
+    let changed = ring::check(machine, &mut report);
+    lpis::check(machine, &changed, &mut report);
     events::check(machine, &mut report);
+    interfaces::check(machine, &mut report);
     found.into_values().flat_map(shortened).collect()
 }
 

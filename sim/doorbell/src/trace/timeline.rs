@@ -275,7 +275,7 @@ impl<W: Write> Timeline<W> {
         let Some(send) = self.open.sends.remove(&subject) else { return Ok(()) };
         let track = Tracks::device(subject.device);
         if outcome == Signalled::Off {
-            let reason = "the device is disabled, unplugged, or not a bus master";
+            let reason = "the device is disabled or unplugged";
             let args = json!({ "vector": subject.vector, "reason": reason });
             return self.instant(track, at, "not sent", args);
         }

@@ -5,7 +5,8 @@ use hyperv_vpci::guest::{Kernel, Wait};
 use msi_types::{Cpu, IrqState, LocalCpu, TaskContext};
 use std::sync::Arc;
 
-/// Maximum number of iterations of a guest's wait. The host replies during the first one.
+/// Maximum number of iterations of a guest's wait. The host replies during the first one. A kernel
+/// whose host may be hostile must look at its clock instead.
 const PATIENCE: u32 = 8;
 
 /// Runs the host while a guest waits for it.

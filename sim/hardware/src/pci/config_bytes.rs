@@ -76,6 +76,12 @@ impl ConfigBytes {
         u32::from_le_bytes(value)
     }
 
+    /// Returns Bus Master Enable. While it is 0, the function holds back its messages, as if each
+    /// vector were masked.
+    pub(super) fn is_bus_master(&self) -> bool {
+        self.load16(super::header::COMMAND) & super::header::COMMAND_MASTER != 0
+    }
+
     /// Reads 16 bits.
     pub(super) fn load16(&self, offset: u16) -> u16 {
         let [low, high, ..] = self.load(offset, AccessWidth::Half).to_le_bytes();

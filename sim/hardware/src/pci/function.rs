@@ -31,9 +31,10 @@ const NOWHERE: u64 = u64::MAX;
 pub enum Signalled {
     /// The message was sent.
     Sent(Delivery),
-    /// A mask holds the message back. The message is sent when the mask is cleared.
+    /// A mask holds the message back, or the function is not a bus master. The message is sent when
+    /// the mask is cleared, or Bus Master Enable is set.
     Held,
-    /// The device must not send messages, because it is disabled, unplugged, or not a bus master.
+    /// The device must not send messages, because it is disabled or unplugged.
     Off,
 }
 
@@ -117,10 +118,11 @@ impl Function {
         self.config.at
     }
 
-    /// Sends the message for vector `index`, or marks it as pending if it is masked.
+    /// Sends the message for vector `index`, or marks it as pending if it is masked or the function
+    /// is not a bus master.
     pub fn signal(&self, index: u16) -> Signalled {
         let mut state = lock(&self.state);
-        if !state.may_send() {
+        if !state.plugged {
             return Signalled::Off;
         }
         let FunctionState { config, store, .. } = &mut *state;
@@ -224,7 +226,7 @@ impl Function {
 
     /// Sends the messages that software's last write released.
     fn release(&self, state: &mut FunctionState) {
-        if !state.may_send() {
+        if !state.plugged || !state.config.is_bus_master() {
             return;
         }
         let FunctionState { config, store, .. } = state;
@@ -276,10 +278,6 @@ impl FunctionState {
             StoreConfig::None => Store::None,
         };
         Self { config, store, plugged: true }
-    }
-
-    fn may_send(&self) -> bool {
-        self.plugged && self.config.load16(header::COMMAND) & header::COMMAND_MASTER != 0
     }
 }
 
@@ -448,17 +446,35 @@ mod tests {
     }
 
     #[test]
-    fn without_bus_master_nothing_is_sent() {
+    fn msix_without_bus_master_is_held() {
         let (function, recorder) = msix();
         set_msix_control(&function, msix::Control::new().with_enable(true));
         function.region_write(0, 12, 0);
-        function.config_write(
-            header::COMMAND,
-            AccessWidth::Half,
-            u32::from(header::COMMAND_MEMORY),
-        );
-        assert_eq!(function.signal(0), Signalled::Off);
-        assert!(sent(&recorder).is_empty());
+        function.config_write(header::COMMAND, AccessWidth::Half, 2);
+        assert_eq!([function.signal(0), function.signal(1)], [Signalled::Held; 2]);
+        function.region_write(0, 8, 0xd);
+        assert_eq!((sent(&recorder), function.region_read(2, 0)), (vec![], 0b11));
+        function.config_write(header::COMMAND, AccessWidth::Half, 6);
+        assert_eq!((sent(&recorder), function.region_read(2, 0)), (vec![0xd], 0b10));
+    }
+
+    #[test]
+    fn msi_without_bus_master_is_held() {
+        for masking in [Masking::PerVector, Masking::None] {
+            let address = AddressWidth::Bits32;
+            let (function, recorder) =
+                function(StoreConfig::Msi { log2_vectors: 2, address, masking });
+            let at = capability(&function, 5);
+            function.config_write(at + 8, AccessWidth::Half, 0x40);
+            function.config_write(at + 2, AccessWidth::Half, 0x21);
+            function.config_write(header::COMMAND, AccessWidth::Half, 2);
+            assert_eq!(function.signal(2), Signalled::Held);
+            let pending = function.config_read(at + 0x10, AccessWidth::Word);
+            assert_eq!(pending, if masking == Masking::PerVector { 4 } else { 0 });
+            assert!(sent(&recorder).is_empty());
+            function.config_write(header::COMMAND, AccessWidth::Half, 6);
+            assert_eq!(sent(&recorder), [0x42]);
+        }
     }
 
     #[test]

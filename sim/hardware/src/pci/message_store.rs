@@ -62,10 +62,11 @@ pub(super) enum SignalAction {
 }
 
 /// An MSI capability, whose registers are in configuration space.
-#[derive(Clone, Copy)]
 pub(super) struct MsiCapability {
     at: u16,
     layout: msi::Layout,
+    /// Pending messages. The guest sees them if the capability has pending bits.
+    pending: u32,
 }
 
 impl MsiCapability {
@@ -93,41 +94,41 @@ impl MsiCapability {
             let implemented = u32::try_from((1u64 << vectors) - 1).unwrap_or(u32::MAX);
             config.allow(at + mask, AccessWidth::Word, implemented);
         }
-        Self { at, layout }
+        Self { at, layout, pending: 0 }
     }
 
     /// Signals vector `index`.
-    pub(super) fn signal(self, config: &mut ConfigBytes, index: u16) -> SignalAction {
+    pub(super) fn signal(&mut self, config: &mut ConfigBytes, index: u16) -> SignalAction {
         let control = self.control(config);
         if !control.enable() {
             return SignalAction::Off;
         }
         let index = msi::vector_data(0, control.multiple_message_enable(), index);
-        if self.mask(config) & 1 << index != 0 {
-            self.set_pending(config, self.pending(config) | 1 << index);
+        if !config.is_bus_master() || self.mask(config) & 1 << index != 0 {
+            self.set_pending(config, self.pending | 1 << index);
             return SignalAction::Held;
         }
         SignalAction::Send(self.message(config, index))
     }
 
-    /// Returns the messages that a software write to the capability released.
-    pub(super) fn release(self, config: &mut ConfigBytes) -> Vec<MsiMessage> {
-        let ready = self.pending(config) & !self.mask(config);
+    /// Returns the messages that a software write released. The function must be a bus master.
+    pub(super) fn release(&mut self, config: &mut ConfigBytes) -> Vec<MsiMessage> {
+        let ready = self.pending & !self.mask(config);
         if ready == 0 || !self.control(config).enable() {
             return Vec::new();
         }
-        self.set_pending(config, self.pending(config) & !ready);
+        self.set_pending(config, self.pending & !ready);
         (0..32)
             .filter(|index| ready & 1 << index != 0)
             .map(|index| self.message(config, index))
             .collect()
     }
 
-    fn control(self, config: &ConfigBytes) -> msi::Control {
+    fn control(&self, config: &ConfigBytes) -> msi::Control {
         msi::Control::from(config.load16(self.at + msi::CONTROL))
     }
 
-    fn message(self, config: &ConfigBytes, index: u32) -> MsiMessage {
+    fn message(&self, config: &ConfigBytes, index: u32) -> MsiMessage {
         let word = |offset: u16| config.load(self.at + offset, AccessWidth::Word);
         let high = self.layout.address_high().map_or(0, word);
         let base = u32::from(config.load16(self.at + self.layout.data()));
@@ -139,15 +140,12 @@ impl MsiCapability {
         }
     }
 
-    fn mask(self, config: &ConfigBytes) -> u32 {
+    fn mask(&self, config: &ConfigBytes) -> u32 {
         self.layout.mask().map_or(0, |offset| config.load(self.at + offset, AccessWidth::Word))
     }
 
-    fn pending(self, config: &ConfigBytes) -> u32 {
-        self.layout.pending().map_or(0, |offset| config.load(self.at + offset, AccessWidth::Word))
-    }
-
-    fn set_pending(self, config: &mut ConfigBytes, pending: u32) {
+    fn set_pending(&mut self, config: &mut ConfigBytes, pending: u32) {
+        self.pending = pending;
         if let Some(offset) = self.layout.pending() {
             config.store(self.at + offset, AccessWidth::Word, pending);
         }
@@ -187,7 +185,7 @@ impl MsixCapability {
         if !control.enable() {
             return SignalAction::Off;
         }
-        if control.function_mask() || masked(entry) {
+        if !config.is_bus_master() || control.function_mask() || masked(entry) {
             if let Some(word) = self.pending.get_mut(usize::from(index) / 64) {
                 *word |= 1 << (index % 64);
             }
@@ -196,7 +194,7 @@ impl MsixCapability {
         SignalAction::Send(message(entry))
     }
 
-    /// Returns the messages that a software write to the capability or the table released.
+    /// Returns the messages that a software write released. The function must be a bus master.
     pub(super) fn release(&mut self, config: &ConfigBytes) -> Vec<MsiMessage> {
         let control = self.control(config);
         if !control.enable()

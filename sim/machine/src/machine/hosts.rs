@@ -28,17 +28,32 @@ pub(crate) struct Host {
     pub(crate) bridge: Arc<HostBridge>,
 }
 
-/// Plans all enabled host bridges that have participating functions.
+impl HostPlan {
+    /// Returns the number of functions, including bridges.
+    pub(super) fn functions(&self) -> usize {
+        self.functions.requesters().count()
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Plans all enabled host bridges that have participating functions, until the functions are as
+/// many as the options admit.
 pub(super) fn plan(
     description: &Description,
     options: &BuildOptions,
     space: &mut AddressPlan,
 ) -> Result<Vec<HostPlan>, Refusal> {
-    let mut plans = Vec::new();
+    let mut plans: Vec<HostPlan> = Vec::new();
+    let mut room = options.devices.unwrap_or(usize::MAX);
     for (index, functions) in functions(description, options, space) {
         let Some(host) = description.hosts.get(index).filter(|_| !functions.is_empty()) else {
             continue;
         };
+        let Some(left) = room.checked_sub(functions.requesters().count()) else { continue };
+        room = left;
         let buses = usable_buses(host);
         let name = host.id.to_string();
         let ecam = ecam(host, buses, space)?;
@@ -55,6 +70,10 @@ fn functions(
     space: &mut AddressPlan,
 ) -> Vec<(usize, Functions)> {
     let hosts = description.hosts.iter().enumerate().filter(|(_, host)| host.status.is_enabled());
+    // Each host has at least one function.
+    let hosts =
+        hosts.filter(|(_, host)| populate::is_served(description, options.controller, host));
+    let hosts = hosts.take(options.devices.unwrap_or(usize::MAX));
     let candidates = hosts.map(|(index, host)| {
         let buses = usable_buses(host);
         (index, buses.first, populate::candidates(description, options.controller, host, buses))

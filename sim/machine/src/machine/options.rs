@@ -12,6 +12,8 @@ use std::sync::Arc;
 pub struct BuildOptions {
     /// Maximum number of CPUs. `None` uses all CPUs that firmware describes.
     pub cpus: Option<NonZeroU16>,
+    /// Maximum number of devices. The report names the others. `None` uses all devices.
+    pub devices: Option<usize>,
     /// The controllers whose devices take part.
     pub controller: ControllerChoice,
     /// The devices' parameters.

@@ -1,9 +1,9 @@
 //! Platform devices: all devices outside PCI that firmware routes to an MSI controller.
 
-use super::{AddressPlan, BuildOptions, Population, Refusal};
+use super::{AddressPlan, BuildOptions, ControllerChoice, Population, Refusal};
 use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
 use doorbell_hardware::platform_device::{self, PlatformDevice, PlatformDeviceConfig};
-use gic_firmware::{Description, MsiRouting, Region, Role, Route};
+use gic_firmware::{Description, MsiRouting, NodeId, Region, Role, Route};
 use msi_types::{RequesterId, Trigger};
 use std::sync::Arc;
 
@@ -18,17 +18,20 @@ const UNMAPPED: [u32; 3] = [1, 2, 3];
 
 /// A planned device.
 pub(crate) struct DevicePlan {
+    /// The device's node, which also names the bus of several devices.
+    pub(super) node: NodeId,
     pub(crate) name: String,
     pub(crate) route: Route,
     pub(crate) registers: Region,
     pub(crate) config: PlatformDeviceConfig,
 }
 
-/// Plans all enabled devices that take part. For a bus other than PCI (`fsl-mc`), plans one device
-/// per requester.
+/// Plans all enabled devices that take part, but at most `room`. For a bus other than PCI
+/// (`fsl-mc`), plans one device per requester.
 pub(super) fn plan(
     description: &Description,
     options: &BuildOptions,
+    room: usize,
     space: &mut AddressPlan,
 ) -> Result<Vec<DevicePlan>, Refusal> {
     let choice = options.controller;
@@ -51,6 +54,9 @@ pub(super) fn plan(
             }
         };
         for (name, route) in routes {
+            if plans.len() == room {
+                return Ok(plans);
+            }
             let Some((route, _)) = choice.controller(description, route) else { continue };
             let config = config(&options.population, plans.len(), &device.compatible);
             let registers = registers(
@@ -58,10 +64,27 @@ pub(super) fn plan(
                 &name,
                 space,
             )?;
-            plans.push(DevicePlan { name, route, registers, config });
+            let node = device.id.clone();
+            plans.push(DevicePlan { node, name, route, registers, config });
         }
     }
     Ok(plans)
+}
+
+/// Returns `true` if a driver serves the device under this choice.
+pub(super) fn is_served(
+    description: &Description,
+    choice: ControllerChoice,
+    device: &gic_firmware::PlatformDevice,
+) -> bool {
+    let serves = |route| choice.controller(description, route).is_some();
+    match device.role {
+        Role::Bus => {
+            let mut routes = requesters(&device.msi).into_iter();
+            routes.any(|id| serves(description.route_by(&device.msi, id)))
+        }
+        Role::Device => description.platform_routes(device).into_iter().any(serves),
+    }
 }
 
 /// Returns the parameters of the device at index `place`.

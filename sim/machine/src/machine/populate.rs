@@ -12,7 +12,9 @@ use doorbell_hardware::pci::{
     AddressWidth, BridgeKind, DevFn, DeviceFunctions, FunctionConfig, Segment, StoreConfig,
     Translator,
 };
-use gic_firmware::{BusRange, ControllerKind, Description, PciHost, Via};
+use gic_firmware::{
+    BusRange, ControllerIndex, ControllerKind, Description, MsiRouting, PciHost, Target, Via,
+};
 use msi_types::trace::Observed;
 use msi_types::{DeviceId, Masking, RequesterId, SignalMsi};
 use std::collections::{BTreeMap, BTreeSet};
@@ -229,6 +231,30 @@ impl Functions {
         let branches = self.branches(first_bus);
         branches.contains(&bus) || branches.len() < usize::from(BRIDGES)
     }
+}
+
+/// Returns `true` if a map or reference of the host or of a bridge below it leads to a controller
+/// that takes part.
+pub(super) fn is_served(
+    description: &Description,
+    choice: ControllerChoice,
+    host: &PciHost,
+) -> bool {
+    let routings = host.bridges.iter().map(|bridge| &bridge.msi).chain([&host.msi]);
+    let mut controllers = routings.flat_map(controllers).chain(host.own_controller);
+    controllers.any(|index| {
+        description.controller(index).is_some_and(|controller| choice.serves(controller))
+    })
+}
+
+/// Returns the controllers that a map or references name.
+pub(super) fn controllers(msi: &MsiRouting) -> impl Iterator<Item = ControllerIndex> {
+    let mapped = msi.map.iter().flatten().map(|entry| entry.target);
+    let targets = mapped.chain(msi.parents.iter().map(|parent| parent.target));
+    targets.filter_map(|target| match target {
+        Target::Controller(index) => Some(index),
+        Target::Nowhere => None,
+    })
 }
 
 /// Returns the requester IDs at which `host` can have functions. The result is empty if the host's

@@ -2,7 +2,7 @@
 //! own thread, and each register access exits to the monitor.
 
 use super::kernel;
-use super::vmm::{Exit, GuestCpu, KickFlag, MESSAGE_CONTROL, PENDING_BITS, TABLE};
+use super::vmm::{CAPABILITY, Exit, GuestCpu, KickFlag, PENDING_BITS, TABLE};
 use doorbell_hardware::bus::{AccessWidth, Bus, MmioDevice};
 use doorbell_hardware::platform::{
     CpuBus, Executing, Interleave, InterleavePoint, MachinePlatform,
@@ -262,7 +262,7 @@ impl TableMemory for Window {
     }
 }
 
-/// Configuration space of the function. The monitor implements only Message Control.
+/// Configuration space of the function. The monitor implements only the MSI-X capability.
 impl ConfigSpace for Window {
     fn read16(&self, offset: u16) -> u16 {
         self.bus.read(self.base + u64::from(offset), AccessWidth::Half).try_into().unwrap()
@@ -276,8 +276,8 @@ impl ConfigSpace for Window {
         unreachable!()
     }
 
-    fn read32(&self, _: u16) -> u32 {
-        unreachable!()
+    fn read32(&self, offset: u16) -> u32 {
+        self.bus.read32(self.base + u64::from(offset))
     }
 
     fn write8(&self, _: u16, _: u8) {
@@ -293,9 +293,10 @@ impl ConfigSpace for Window {
 fn message_store(platform: &Arc<MachinePlatform>) -> FunctionStore {
     let window = |base| Arc::new(Window { bus: platform.cpu_bus(), base });
     let (table, config) = (window(TABLE), window(CONFIG));
-    let offset = u16::try_from(MESSAGE_CONTROL - CONFIG).unwrap() - msix::CONTROL;
-    let pending = u32::try_from(PENDING_BITS - TABLE).unwrap();
-    let (table_at, pending) = (msix::BarOffset::from(0), msix::BarOffset::from(pending));
+    let offset = u16::try_from(CAPABILITY - CONFIG).unwrap();
+    let place = |at| msix::BarOffset::from(ConfigSpace::read32(&*config, offset + at));
+    let (table_at, pending) = (place(msix::TABLE), place(msix::PBA));
+    assert_eq!(pending.offset(), PENDING_BITS - TABLE);
     let capability = MsixCapability { offset, slots: VECTORS, table: table_at, pending };
     let parts = MsixParts::new(capability, config, table.clone(), table, platform.clone());
     FunctionStore { store: Arc::new(MsixStore::new(parts).unwrap()), shape: Shape::Independent }

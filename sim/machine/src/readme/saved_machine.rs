@@ -1,19 +1,20 @@
 //! Tests that save and restore the guide's machine while its guest moves the function's vectors.
 
 use super::guest::{CPUS, Guest, PATIENCE, VECTORS, ram};
-use super::vmm::{Levels, Machine, Snapshot, restore, run, save};
+use super::vmm::{CAPABILITY, Levels, Machine, Snapshot, restore, run, save};
 use doorbell_hardware::platform::MachinePlatform;
 use gic_bringup::Irqchip;
 use irq_domain::{IrqContext, WiredRequest};
 use irq_routing::msix::Signalled;
 use msi_types::{Cpu, Delivery, HwIrq, Trigger};
 use rustix::event::{EventfdFlags, eventfd};
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
+use vgic::AccessWidth;
 
 const UART: u32 = 33;
 
@@ -67,19 +68,29 @@ fn move_vectors(guest: &Guest, irqchip: &Irqchip<MachinePlatform>, taken: &Arc<T
 /// so that no two messages are merged.
 fn send(machine: &Machine, taken: &Taken, rounds: RangeInclusive<u32>) {
     for round in rounds {
-        signal_all(machine);
+        signal(machine, 0..VECTORS);
         taken.wait(|taken| taken.lpis().iter().all(|&count| count >= round));
     }
 }
 
-fn signal_all(machine: &Machine) {
-    for vector in 0..VECTORS {
+fn signal(machine: &Machine, vectors: Range<u16>) {
+    for vector in vectors {
         let signalled = machine.function.signal(vector);
         assert!(
             matches!(signalled, Signalled::Sent(Delivery::Pending) | Signalled::Held),
             "{signalled:?}"
         );
     }
+}
+
+/// Connects a device in another process, which signals vector 0.
+fn connect_queue(machine: &Machine, queue: &OwnedFd) {
+    let source = machine.queues.add(queue.try_clone().unwrap()).unwrap();
+    machine.queues.set_vector(source, Some(0)).unwrap();
+}
+
+fn new_eventfd() -> OwnedFd {
+    eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap()
 }
 
 /// Level-triggered device, which signals the eventfd `trigger` and reads the eventfd `resample`.
@@ -91,8 +102,7 @@ struct Uart {
 
 impl Uart {
     fn new() -> Self {
-        let new = || eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap();
-        Self { trigger: new(), resample: new(), ended: AtomicU64::new(0) }
+        Self { trigger: new_eventfd(), resample: new_eventfd(), ended: AtomicU64::new(0) }
     }
 
     fn fds(&self) -> [OwnedFd; 2] {
@@ -120,22 +130,24 @@ fn uart_line(snapshot: &Snapshot) -> bool {
 
 #[test]
 fn machine_of_the_guide_loses_nothing_across_a_restore() {
-    let (ram, taken, device) = (ram(), Arc::<Taken>::default(), Uart::new());
+    let (ram, taken) = (ram(), Arc::<Taken>::default());
+    let (device, queue) = (Uart::new(), new_eventfd());
     let (machine, mut vcpus) = Machine::new(ram.clone()).unwrap();
     let counted = taken.clone();
     let program = move |guest: &Guest, irqchip: &_| move_vectors(guest, irqchip, &counted);
     let mut cpus = Guest::start(&machine.gic, ram.clone(), program);
     let levels = Levels::new(&machine).unwrap();
     let wire = levels.connect(&machine.router, UART, device.fds()).unwrap();
+    connect_queue(&machine, &queue);
     run(&machine, &mut vcpus, &mut cpus, || {
         send(&machine, &taken, 1..=50);
         device.raise();
         taken.wait(|taken| taken.uart.load(Ordering::SeqCst) == 1);
         taken.wait(|_| device.ended() == 1);
-        signal_all(&machine);
+        signal(&machine, 1..VECTORS);
     });
     device.raise();
-    taken.wait(|_| uart_line(&save(&machine, &mut vcpus).unwrap()));
+    rustix::io::write(&queue, &1u64.to_ne_bytes()).unwrap();
     let snapshot = save(&machine, &mut vcpus).unwrap();
     assert!(uart_line(&snapshot));
     let json = serde_json::to_string(&snapshot).unwrap();
@@ -145,6 +157,7 @@ fn machine_of_the_guide_loses_nothing_across_a_restore() {
     let levels = Levels::new(&machine).unwrap();
     restore(&machine, &mut vcpus, &serde_json::from_str(&json).unwrap()).unwrap();
     let _wire = levels.connect(&machine.router, UART, device.fds()).unwrap();
+    connect_queue(&machine, &queue);
     assert!(!uart_line(&save(&machine, &mut vcpus).unwrap()));
     rustix::io::write(&device.resample, &1u64.to_ne_bytes()).unwrap();
     assert_eq!(device.ended(), 2);
@@ -160,4 +173,20 @@ fn machine_of_the_guide_loses_nothing_across_a_restore() {
     assert_eq!(taken.uart.load(Ordering::SeqCst), 2);
     assert!(!uart_line(&save(&machine, &mut vcpus).unwrap()));
     assert_eq!(machine.gic.events().total(), 0);
+}
+
+#[test]
+fn guests_enable_the_guides_function_by_any_access() {
+    let accesses = [
+        (2, AccessWidth::Half, 0x8000),
+        (0, AccessWidth::Word, 0x801f_0011),
+        (3, AccessWidth::Byte, 0x80),
+    ];
+    for (offset, width, value) in accesses {
+        let (machine, _vcpus) = Machine::new(ram()).unwrap();
+        machine.write(CAPABILITY + offset, width, value);
+        assert!(machine.function.control().enable(), "{width:?} at {offset}");
+        assert_eq!(machine.read(CAPABILITY, AccessWidth::Word), 0x801f_0011);
+        assert_eq!(machine.read(CAPABILITY + 8, AccessWidth::Word), 0x800);
+    }
 }

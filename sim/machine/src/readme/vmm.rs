@@ -1,16 +1,18 @@
 use super::monitor::{Guest, create};
 use gic_arch::icc::SysRegEncoding;
-use irq_routing::irqfd::{EventfdPoller, Irqfd, IrqfdSet, IrqfdThread};
-use irq_routing::msix::MsixTable;
+use irq_routing::device_eventfds::DeviceEventfds;
+use irq_routing::irqfd::{EventfdPoller, Irqfd, IrqfdSet, IrqfdThread, MessageEventfdSet};
+use irq_routing::msix::{MsixLayout, MsixTable};
 use irq_routing::saved_state::MsixState;
 use irq_routing::{Change, Pin, Route, Router, Routing, Sender};
-use msi_types::pci::msix::Control;
+use msi_types::pci::msix::{self, BarOffset};
 use msi_types::{Cpu, DeviceId, Kick, Level};
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 use std::{mem, thread};
 use vgic::saved_state::SavedState;
 use vgic::{AccessWidth, GuestMemory, Inputs, Sleep, Vcpu, Vgic};
@@ -51,23 +53,36 @@ pub struct Machine {
     pub gic: Arc<Vgic>,
     pub router: Arc<Router>,
     pub function: MsixTable,
+    /// Eventfds through which another process signals the function's vectors.
+    pub queues: Arc<DeviceEventfds<MessageEventfdSet>>,
     pub kicks: Arc<Kicks>,
+    poller: Arc<EventfdPoller>, // serves all eventfds
+    _thread: IrqfdThread,
 }
 
 impl Machine {
     pub fn new(memory: Arc<dyn GuestMemory>) -> Result<(Self, Vec<Vcpu>), Box<dyn Error>> {
         let kicks = Arc::new(Kicks::default());
         let Guest { gic, vcpus, router } = create(memory, kicks.clone())?;
+        let poller = EventfdPoller::new()?;
+        let queues = MessageEventfdSet::new(poller.clone(), router.clone());
+        let queues = Arc::new(DeviceEventfds::new(queues));
         let sender = Sender::Device(DeviceId::new(8)); // 00:01.0, if msi-map is the identity
-        let function = MsixTable::new(32, sender, router.clone())?;
-        Ok((Self { gic, router, function, kicks }, vcpus))
+        let table = BarOffset::from(0); // in BAR 0, whose address is TABLE
+        let pending = BarOffset::from(0x800);
+        let function = MsixTable::new(32, sender, router.clone())?
+            .with_layout(MsixLayout { next: 0, table, pending })
+            .with_observer(queues.clone());
+        let thread = poller.spawn()?;
+        Ok((Self { gic, router, function, queues, kicks, poller, _thread: thread }, vcpus))
     }
 }
 
 pub const TABLE: u64 = 0x1000_0000; // in a BAR
 pub const PENDING_BITS: u64 = TABLE + 0x800;
 pub const PENDING_BITS_END: u64 = TABLE + 0x1000;
-pub const MESSAGE_CONTROL: u64 = 0x3f00_8042; // in the function's configuration space
+pub const CAPABILITY: u64 = 0x3f00_8040; // in the function's configuration space
+pub const CAPABILITY_END: u64 = CAPABILITY + msix::LENGTH as u64;
 
 impl Machine {
     pub fn read(&self, address: u64, width: AccessWidth) -> u64 {
@@ -78,21 +93,22 @@ impl Machine {
             PENDING_BITS..PENDING_BITS_END => {
                 self.function.read_pending(address - PENDING_BITS, accessed);
             }
-            MESSAGE_CONTROL => return self.function.control().into_bits().into(),
+            CAPABILITY..CAPABILITY_END => {
+                let offset = u16::try_from(address - CAPABILITY).unwrap();
+                self.function.read_capability(offset, accessed);
+            }
             _ => return self.gic.read(address, width).unwrap_or(width.mask()),
         }
         u64::from_le_bytes(bytes)
     }
 
     pub fn write(&self, address: u64, width: AccessWidth, value: u64) {
-        let bytes = value.to_le_bytes();
+        let bytes = &value.to_le_bytes()[..width.bytes() as usize];
         match address {
-            TABLE..PENDING_BITS => {
-                self.function.write(address - TABLE, &bytes[..width.bytes() as usize]);
-            }
-            MESSAGE_CONTROL => {
-                let control = u16::from_le_bytes([bytes[0], bytes[1]]);
-                self.function.write_control(Control::from_bits(control));
+            TABLE..PENDING_BITS => self.function.write(address - TABLE, bytes),
+            CAPABILITY..CAPABILITY_END => {
+                let offset = u16::try_from(address - CAPABILITY).unwrap();
+                self.function.write_capability(offset, bytes);
             }
             _ if self.gic.write_until_done(address, width, value).is_ok() => {
                 self.gic.events().drain(|fault| eprintln!("guest: {fault}"));
@@ -168,17 +184,13 @@ pub fn run(
 }
 
 /// Eventfds of level-triggered devices.
-pub struct Levels {
-    irqfds: Arc<IrqfdSet>,
-    _thread: IrqfdThread,
-}
+pub struct Levels(Arc<IrqfdSet>);
 
 impl Levels {
     pub fn new(machine: &Machine) -> Result<Self, Box<dyn Error>> {
-        let poller = EventfdPoller::new()?;
-        let irqfds = IrqfdSet::new(poller.clone(), machine.router.clone());
+        let irqfds = IrqfdSet::new(machine.poller.clone(), machine.router.clone());
         machine.gic.observe_lines(irqfds.observer())?;
-        Ok(Self { irqfds, _thread: poller.spawn()? })
+        Ok(Self(irqfds))
     }
 
     /// Connects a device until the result is dropped.
@@ -191,7 +203,7 @@ impl Levels {
         let gsi = router.allocate()?;
         router.commit(&[Change::Set(gsi, Route::Pin(Pin::of_spi(spi)?))])?;
         router.set_level(gsi, Level::Low)?; // a restored line may be high
-        Ok(self.irqfds.bind_level(trigger, resample, gsi)?)
+        Ok(self.0.bind_level(trigger, resample, gsi)?)
     }
 }
 
@@ -204,6 +216,8 @@ pub struct Snapshot {
 /// Saves a machine whose devices and vCPUs are paused.
 pub fn save(machine: &Machine, vcpus: &mut [Vcpu]) -> Result<Snapshot, Box<dyn Error>> {
     let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+    machine.poller.settle(Duration::from_secs(1))?; // signals that are still in eventfds
+    machine.function.settle(Duration::from_secs(1))?;
     let gic = machine.gic.save()?;
     Ok(Snapshot { gic, function: machine.function.save() })
 }

@@ -19,8 +19,9 @@ const TICK: Duration = Duration::from_millis(50);
 /// Missing messages count as lost once no message has arrived anywhere for this long.
 const SETTLE: Duration = Duration::from_secs(10);
 /// Minimum number of times that a waiting thread must have run during [`SETTLE`] before messages
-/// count as lost. On a heavily loaded host, threads run so rarely that elapsed time alone proves
-/// nothing; the CPUs' threads run about as often as the waiting thread.
+/// count as lost, or a device as unable to send. On a heavily loaded host, threads run so rarely
+/// that elapsed time alone proves nothing; the CPUs' threads run about as often as the waiting
+/// thread.
 const SETTLE_TURNS: u32 = 2_000;
 /// Maximum time for which a device may be unable to send once an earlier message has failed to
 /// arrive in time. Must be longer than it takes to remove a device and add it again.
@@ -69,8 +70,9 @@ impl WaitPolicy {
 struct RemainingSends<'a> {
     vector: &'a DeviceVector,
     messages: u32,
-    /// The time since which the device has been unable to send.
-    unable_since: Option<Instant>,
+    /// The time since which the device has been unable to send, and the number of attempts since
+    /// then.
+    unable_since: Option<(Instant, u32)>,
 }
 
 /// A wait for messages to be handled. The wait times out once no message has been handled for
@@ -215,7 +217,7 @@ impl<'a> Load<'a> {
                 } else if device.send(one.vector) {
                     one.messages -= 1;
                     one.unable_since = None;
-                } else if self.is_unable(one.unable_since.get_or_insert_with(Instant::now)) {
+                } else if self.is_unable(one.unable_since.get_or_insert((Instant::now(), 0))) {
                     one.messages = 0;
                 } else {
                     thread::sleep(Duration::from_micros(100));
@@ -227,11 +229,13 @@ impl<'a> Load<'a> {
         self.sending.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Returns `true` if the device has been unable to send for so long that the run gives up on
-    /// it.
-    fn is_unable(&self, since: &Instant) -> bool {
+    /// Counts an attempt to send, and returns `true` if the device has been unable to send for so
+    /// long that the run gives up on it.
+    fn is_unable(&self, (since, attempts): &mut (Instant, u32)) -> bool {
+        *attempts += 1;
         let wait_policy = if self.hopeless.load(Ordering::Relaxed) { UNABLE } else { SETTLE };
-        let is_unable = since.elapsed() > wait_policy;
+        // The thread that adds devices again runs about as often as this one.
+        let is_unable = *attempts > SETTLE_TURNS && since.elapsed() > wait_policy;
         if is_unable {
             self.hopeless.store(true, Ordering::Relaxed);
         }

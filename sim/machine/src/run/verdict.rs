@@ -35,6 +35,7 @@ pub(crate) fn verdict(system: &System, counts: DisturbanceCounts, elapsed: Durat
         controllers: controllers(system),
         devices,
         totals,
+        omitted: system.omitted.clone(),
         notes: system.notes.clone(),
         elapsed,
     }

@@ -93,6 +93,7 @@ pub(crate) fn boot(
         doorbells: machine.doorbells,
         cpus: cpus.count(),
         notes: machine.notes,
+        omitted: machine.omitted,
         name: machine.name,
         surprises: AtomicU64::new(0),
         cores: powered.cores.clone(),

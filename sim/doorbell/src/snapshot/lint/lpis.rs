@@ -1,38 +1,22 @@
-//! Checks of pending LPIs.
+//! Checks of LPIs that are pending at a vCPU without an event that targets it.
 
+use super::events::{disabled, exceeded, idle};
 use super::finding::Report;
 use super::rule::Rule;
-use crate::snapshot::machine::{Machine, Origin, Problem, target};
-use gic_arch::gicr::{Ctlr, Propbaser, Typer};
-use gic_arch::lpi::{self, Config};
-use gic_arch::{Affinity, IntId, Lpi};
-use std::collections::BTreeSet;
-use vgic::GuestMemory as _;
-use vgic::saved_state::CpuState;
+use crate::snapshot::machine::{Machine, Problem, target};
+use crate::wording::counted;
+use gic_arch::gicr::Typer;
+use gic_arch::{Affinity, IntId};
+use std::collections::{BTreeMap, BTreeSet};
 
-pub(super) fn check(machine: &Machine, report: &mut Report<'_>) {
-    for (its, device, event) in machine.events().filter(|(.., event)| event.pending) {
-        let place =
-            format!("its@{:x}, device {device:#x} event {:#x}", its.base, event.event.get());
-        let intid = event.intid;
-        let why = match target(its, event) {
-            Some(cpu) => reason(machine, cpu, intid, event.configuration),
-            None => Some(format!("its collection {} has no target", event.collection.get())),
-        };
-        if let Some(why) = why {
-            report(Rule::UndeliverableLpi, place, format!("{intid} is pending, but {why}"));
-        }
-    }
+/// Checks pending LPIs. `changed` are the LPIs whose mappings differ from the command queue, and
+/// need no further finding.
+pub(super) fn check(machine: &Machine, changed: &BTreeSet<IntId>, report: &mut Report<'_>) {
     check_without_events(machine, report);
-    for problem in &machine.problems {
-        if let Problem::PendingBit { cpu, intid } = problem {
-            let message = format!(
-                "the pending table has the bit of {intid}, but no event that targets the vCPU is \
-                 mapped to it"
-            );
-            let place = format!("vCPU {}", machine.number(*cpu));
-            report(Rule::UndeliverableLpi, place, message);
-        }
+    // If an ITS's tables are refused, pending LPIs of its events would all seem to have no event.
+    let is_refused = |problem: &Problem| matches!(problem, Problem::Tables { .. });
+    if !machine.problems.iter().any(is_refused) {
+        check_bits(machine, changed, report);
     }
 }
 
@@ -43,52 +27,64 @@ fn check_without_events(machine: &Machine, report: &mut Report<'_>) {
     for cpu in machine.cpus() {
         let direct = Typer::from(cpu.redistributor.typer).direct_lpi();
         for own in &cpu.redistributor.lpis {
-            let why = if direct || mapped.contains(&own.intid) {
-                reason(machine, cpu.affinity, own.intid, own.configuration)
+            let byte = own.configuration.or_else(|| machine.byte_in_memory(cpu, own.intid));
+            let found = if !direct && !mapped.contains(&own.intid) {
+                Some((Rule::PendingWithoutEvent, "no event is mapped to it".to_owned()))
+            } else if let Some(why) = idle(machine, cpu) {
+                Some((Rule::IdleTarget, format!("the vCPU {why}")))
+            } else if let Some(bits) = exceeded(cpu, own.intid) {
+                let why = format!("it exceeds the {bits} bits of GICR_PROPBASER.IDbits");
+                Some((Rule::LpiBeyondTable, why))
             } else {
-                Some("no event is mapped to it".to_owned())
+                byte.and_then(disabled)
             };
-            if let Some(why) = why {
+            if let Some((rule, why)) = found {
                 let place = format!("vCPU {}", machine.number(cpu.affinity));
-                let message = format!("{} is pending, but {why}", own.intid);
-                report(Rule::UndeliverableLpi, place, message);
+                report(rule, place, format!("{} is pending, but {why}", own.intid));
             }
         }
     }
 }
 
-/// Returns the reason why an LPI that is pending at a vCPU cannot be delivered, if any.
-fn reason(
-    machine: &Machine,
-    cpu: Affinity,
-    intid: IntId,
-    configuration: Option<u8>,
-) -> Option<String> {
-    let number = machine.number(cpu);
-    let Some(state) = machine.cpu(cpu) else {
-        return Some(format!("its target with affinity {cpu} does not exist"));
-    };
-    if !Ctlr::from(state.redistributor.ctlr).enable_lpis() {
-        return Some(format!("GICR_CTLR.EnableLPIs is 0 at vCPU {number}"));
+/// Checks bits that are set in pending tables although no event with their INTID targets the vCPU.
+/// If all bits of a vCPU belong to events that target one other vCPU, and that vCPU has no pending
+/// events of its own, the two have each other's tables.
+fn check_bits(machine: &Machine, changed: &BTreeSet<IntId>, report: &mut Report<'_>) {
+    let mut bits = BTreeMap::<Affinity, BTreeMap<IntId, Option<Affinity>>>::new();
+    for problem in &machine.problems {
+        if let Problem::PendingBit { cpu, intid } = problem {
+            bits.entry(*cpu).or_default().insert(*intid, None);
+        }
     }
-    let bits = Propbaser::from(state.redistributor.propbaser).id_bits();
-    if u64::from(intid.get()) >> bits.min(63) != 0 {
-        return Some(format!("it exceeds the {bits} bits of GICR_PROPBASER.IDbits"));
+    let mut right = BTreeSet::new();
+    for (its, _, event) in machine.events() {
+        let target = target(its, event);
+        right.extend(target.filter(|_| event.pending));
+        bits.values_mut().filter_map(|bits| bits.get_mut(&event.intid)).for_each(|of| *of = target);
     }
-    let byte = configuration.or_else(|| in_memory(machine, state, intid))?;
-    (!Config::from_bits(byte).enable())
-        .then(|| format!("its configuration byte is {byte:#04x}: disabled"))
-}
-
-/// Reads an LPI's configuration byte from the guest memory in a KVM snapshot. Returns `None` for a
-/// state of the model, which contains no guest memory.
-fn in_memory(machine: &Machine, cpu: &CpuState, intid: IntId) -> Option<u8> {
-    if machine.origin == Origin::Model {
-        return None;
+    for (cpu, bits) in bits {
+        let place = || format!("vCPU {}", machine.number(cpu));
+        let owners: BTreeSet<_> = bits.values().copied().collect();
+        let owner = owners.first().copied().flatten().filter(|_| owners.len() == 1);
+        let is_changed = bits.keys().any(|intid| changed.contains(intid));
+        if let Some(owner) = owner
+            && ![cpu, owner].iter().any(|of| right.contains(of))
+            && !is_changed
+        {
+            let (count, owner) = (counted(bits.len(), "pending LPI"), machine.number(owner));
+            let message = format!("its pending table has {count}, only of vCPU {owner}");
+            report(Rule::SwappedVcpus, place(), message);
+            continue;
+        }
+        for (intid, owner) in bits.into_iter().filter(|(intid, _)| !changed.contains(intid)) {
+            let (rule, event) = match owner {
+                Some(cpu) => {
+                    let number = machine.number(cpu);
+                    (Rule::SavedWhileRunning, format!("its event targets vCPU {number}"))
+                }
+                None => (Rule::PendingWithoutEvent, "no event of it has a target".to_owned()),
+            };
+            report(rule, place(), format!("the pending table has the bit of {intid}, but {event}"));
+        }
     }
-    let register = Propbaser::from(cpu.redistributor.propbaser);
-    let offset = lpi::config_offset(Lpi::try_from(intid).ok()?);
-    let mut byte = [0];
-    machine.memory.read(register.address() + offset, &mut byte).ok()?;
-    Some(byte[0])
 }

@@ -2,156 +2,159 @@
 
 use gic_firmware::Severity;
 
-/// A rule.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(crate) enum Rule {
-    MissingAttribute,
-    RefusedAttribute,
-    NotRestorable,
-    SharedPendingTable,
-    TableNotIncluded,
-    TablesRefused,
-    ItsWithoutTable,
-    CollectionTarget,
-    IdleTarget,
-    UnmappedCollection,
-    IntIdMappedTwice,
-    UndeliverableLpi,
-    UnprocessedCommands,
-    ActiveWithoutPriority,
+/// Defines [`Rule`]. Each row states a rule's name, severity, summary and fix. Each rule has one
+/// cause, so that its fix is the same for all of its findings.
+macro_rules! rules {
+    ($($rule:ident $name:literal $severity:ident $summary:literal $fix:literal;)*) => {
+        /// A rule.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+        pub(crate) enum Rule {
+            $($rule,)*
+        }
+
+        impl Rule {
+            /// All rules, in the order in which findings are printed.
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$rule,)*];
+
+            /// Returns the rule's name, severity, summary and fix.
+            const fn text(self) -> (&'static str, Severity, &'static str, &'static str) {
+                match self {
+                    $(Self::$rule => ($name, Severity::$severity, $summary, $fix),)*
+                }
+            }
+        }
+    };
+}
+
+rules! {
+    UnreadableFile "unreadable-file" Error
+        "a file cannot be read as a snapshot"
+        "pass a state that a monitor saved in Doorbell's format or in that of KVM";
+    MissingAttribute "missing-attribute" Error
+        "a register is not in the snapshot"
+        "save every attribute that Linux's arm-vgic-v3.rst and arm-vgic-its.rst list; after a \
+         restore, the register has its reset value";
+    RefusedAttribute "refused-attribute" Error
+        "KVM refuses a register's value"
+        "restore on a host with the same GIC, with the values exactly as KVM returned them";
+    NotRestorable "not-restorable" Error
+        "the model refuses the state"
+        "restore the state into a machine with the same configuration; if the file was changed or \
+         damaged, save the state again";
+    SharedPendingTable "shared-pending-table" Error
+        "several vCPUs have the same pending table"
+        "save GICR_PENDBASER with each vCPU's own MPIDR in bits 63:32 of the attribute; an MPIDR \
+         of 0 reads the registers of the first vCPU for all of them";
+    TableNotIncluded "table-not-included" Error
+        "a table in guest memory is not in the snapshot"
+        "save the tables (KVM_DEV_ARM_ITS_SAVE_TABLES, KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES) \
+         before guest memory is copied, include the pages that KVM wrote, and restore memory \
+         before the ITS";
+    TablesRefused "tables-refused" Error
+        "KVM refuses an ITS's tables"
+        "copy guest memory after KVM_DEV_ARM_ITS_SAVE_TABLES, while no vCPU runs; without tables, \
+         the guest receives no LPI";
+    ItsWithoutTable "its-without-table" Error
+        "an ITS is enabled without a valid table or queue"
+        "restore GITS_CBASER and GITS_BASER<n> before GITS_CTLR; if the guest enabled the ITS \
+         without them, its driver is at fault";
+    CollectionTarget "collection-target" Error
+        "a collection's target vCPU does not exist"
+        "create the same vCPUs, with the same vcpu_id, before the tables are restored";
+    SwappedVcpus "swapped-vcpus" Error
+        "a vCPU has the pending LPIs of another vCPU"
+        "give each vCPU its own MPIDR in bits 63:32 of its attributes, and the vcpu_id that it had \
+         when the tables were saved";
+    SavedWhileRunning "saved-while-running" Error
+        "an ITS's tables differ from its queue or the pending tables"
+        "stop all vCPUs, save the tables (KVM_DEV_ARM_ITS_SAVE_TABLES, \
+         KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES), then read the registers and copy guest memory";
+    ItsWithoutMappings "its-without-mappings" Warning
+        "an ITS has executed commands, but has no mappings"
+        "copy guest memory after KVM_DEV_ARM_ITS_SAVE_TABLES, which writes the mappings to it";
+    ItsDisabled "its-disabled" Warning
+        "an ITS with mapped devices is disabled"
+        "restore GITS_CTLR last, with the value that was saved; a disabled ITS drops all messages";
+    IdleTarget "idle-target" Warning
+        "events target a vCPU that cannot receive LPIs"
+        "bring the vCPU up with its LPIs enabled before its devices send, or move the events to \
+         another collection (MOVI) before the vCPU goes offline";
+    UnmappedCollection "unmapped-collection" Warning
+        "events belong to a collection without a target"
+        "map the collection (MAPC) before its events (MAPTI); the ITS drops their messages";
+    IntIdMappedTwice "intid-mapped-twice" Error
+        "two events are mapped to the same INTID"
+        "map each event to a separate INTID (MAPTI), and discard an event (DISCARD) before its \
+         INTID is reused";
+    LpiBeyondTable "lpi-beyond-table" Warning
+        "an LPI exceeds its target's configuration table"
+        "save and restore GICR_PROPBASER with its IDbits; if the guest wrote a smaller value, it \
+         must map events to INTIDs within it";
+    ConfigurationLost "configuration-lost" Warning
+        "a pending LPI's configuration byte is 0"
+        "copy the configuration table at GICR_PROPBASER with guest memory, and restore it before \
+         the redistributors";
+    PendingLpiDisabled "pending-lpi-disabled" Note
+        "a pending LPI is disabled"
+        "nothing, if the guest masks the LPI; otherwise, it must enable the LPI in the \
+         configuration table and send INV";
+    PendingWithoutEvent "pending-without-event" Warning
+        "a pending LPI has no event"
+        "save the pending tables and the ITS's tables while no vCPU runs; if the guest unmapped \
+         the event, it must send CLEAR or DISCARD while the event is mapped";
+    UnprocessedCommands "unprocessed-commands" Warning
+        "an ITS has commands that it has not executed"
+        "save only after GITS_CREADR has reached GITS_CWRITER; a stalled queue needs the guest's \
+         Retry";
+    RouteToNobody "route-to-nobody" Warning
+        "an enabled SPI is routed to a vCPU that is absent or off"
+        "save and restore both halves of GICD_IROUTER<n>, and create the vCPUs with the same \
+         affinities; the guest must route the SPI away from a vCPU before the vCPU goes offline";
+    GroupDisabled "group-disabled" Warning
+        "the group of enabled interrupts is disabled"
+        "save and restore GICD_CTLR, and each vCPU's ICC_IGRPEN0_EL1 and ICC_IGRPEN1_EL1 with its \
+         own MPIDR";
+    InterfaceMasked "interface-masked" Warning
+        "the priority mask of a vCPU with enabled interrupts is 0"
+        "save and restore ICC_PMR_EL1 with the vCPU's own MPIDR; its reset value, 0, masks all \
+         interrupts";
+    PendingMasked "pending-masked" Note
+        "the priority mask of a vCPU holds back pending interrupts"
+        "nothing, if the guest masks interrupts by priority; otherwise, save ICC_PMR_EL1 with the \
+         vCPU's own MPIDR";
+    ActiveWithoutPriority "active-without-priority" Warning
+        "an interrupt is active at a vCPU without an active priority"
+        "save ICC_AP0R<n>_EL1 and ICC_AP1R<n>_EL1 with the MPIDR of the vCPU that acknowledged the \
+         interrupt";
+    StaleActivePriority "stale-active-priority" Warning
+        "a vCPU has an active priority without an active interrupt"
+        "save ICC_AP0R<n>_EL1 and ICC_AP1R<n>_EL1 with each vCPU's own MPIDR, and \
+         GICD_ISACTIVER<n> and GICR_ISACTIVER0 at the same time; interrupts of the same or a lower \
+         priority wait";
+    PriorityOfLpi "priority-of-lpi" Note
+        "a vCPU has an active priority that only an LPI explains"
+        "nothing, if the vCPU was saved while it handled an LPI, which has no active state; \
+         otherwise, save ICC_AP1R<n>_EL1 with the vCPU's own MPIDR";
 }
 
 impl Rule {
-    /// All rules, in the order in which findings are printed.
-    pub(crate) const ALL: [Self; 14] = [
-        Self::MissingAttribute,
-        Self::RefusedAttribute,
-        Self::NotRestorable,
-        Self::SharedPendingTable,
-        Self::TableNotIncluded,
-        Self::TablesRefused,
-        Self::ItsWithoutTable,
-        Self::CollectionTarget,
-        Self::IdleTarget,
-        Self::UnmappedCollection,
-        Self::IntIdMappedTwice,
-        Self::UndeliverableLpi,
-        Self::UnprocessedCommands,
-        Self::ActiveWithoutPriority,
-    ];
-
     pub(super) fn named(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|rule| rule.name() == name)
+        Self::ALL.iter().copied().find(|rule| rule.name() == name)
     }
 
     pub(crate) const fn name(self) -> &'static str {
         self.text().0
     }
 
-    pub(crate) const fn summary(self) -> &'static str {
+    pub(crate) const fn severity(self) -> Severity {
         self.text().1
     }
 
-    pub(crate) const fn fix(self) -> &'static str {
+    pub(crate) const fn summary(self) -> &'static str {
         self.text().2
     }
 
-    pub(crate) const fn severity(self) -> Severity {
-        match self {
-            Self::IdleTarget
-            | Self::UnmappedCollection
-            | Self::UndeliverableLpi
-            | Self::UnprocessedCommands
-            | Self::ActiveWithoutPriority => Severity::Warning,
-            _ => Severity::Error,
-        }
-    }
-
-    /// Returns the rule's name, summary and fix.
-    const fn text(self) -> (&'static str, &'static str, &'static str) {
-        match self {
-            Self::MissingAttribute => (
-                "missing-attribute",
-                "a register is not in the snapshot",
-                "save every attribute that Linux's arm-vgic-v3.rst and arm-vgic-its.rst list; \
-                 after a restore, the register has its reset value",
-            ),
-            Self::RefusedAttribute => (
-                "refused-attribute",
-                "KVM refuses a register's value",
-                "restore on a host with the same GIC, with the values exactly as KVM returned them",
-            ),
-            Self::NotRestorable => (
-                "not-restorable",
-                "the model refuses the state",
-                "restore the state into a machine with the same configuration; if the file was \
-                 changed or damaged, save the state again",
-            ),
-            Self::SharedPendingTable => (
-                "shared-pending-table",
-                "several vCPUs have the same pending table",
-                "save GICR_PENDBASER with each vCPU's own MPIDR in bits 63:32 of the attribute; \
-                 an MPIDR of 0 reads the registers of the first vCPU for all of them",
-            ),
-            Self::TableNotIncluded => (
-                "table-not-included",
-                "a table in guest memory is not in the snapshot",
-                "save the tables (KVM_DEV_ARM_ITS_SAVE_TABLES, \
-                 KVM_DEV_ARM_VGIC_SAVE_PENDING_TABLES) before guest memory is copied, include \
-                 the pages that KVM wrote, and restore memory before the ITS",
-            ),
-            Self::TablesRefused => (
-                "tables-refused",
-                "KVM refuses an ITS's tables",
-                "copy guest memory after KVM_DEV_ARM_ITS_SAVE_TABLES, while no vCPU runs; without \
-                 tables, the guest receives no LPI",
-            ),
-            Self::ItsWithoutTable => (
-                "its-without-table",
-                "an ITS is enabled without a valid table or queue",
-                "restore GITS_CBASER and GITS_BASER<n> before GITS_CTLR; if the guest enabled the \
-                 ITS without them, its driver is at fault",
-            ),
-            Self::CollectionTarget => (
-                "collection-target",
-                "a collection's target vCPU does not exist",
-                "create the same vCPUs, with the same vcpu_id, before the tables are restored",
-            ),
-            Self::IdleTarget => (
-                "idle-target",
-                "events target a vCPU that cannot receive LPIs",
-                "bring the vCPU up with its LPIs enabled before its devices send, or move the \
-                 events to another collection (MOVI) before the vCPU goes offline",
-            ),
-            Self::UnmappedCollection => (
-                "unmapped-collection",
-                "events belong to a collection without a target",
-                "map the collection (MAPC) before its events (MAPTI); the ITS drops their messages",
-            ),
-            Self::IntIdMappedTwice => (
-                "intid-mapped-twice",
-                "two events are mapped to the same INTID",
-                "map each event to a separate INTID (MAPTI), and discard an event (DISCARD) before \
-                 its INTID is reused",
-            ),
-            Self::UndeliverableLpi => (
-                "undeliverable-lpi",
-                "a pending LPI cannot be delivered",
-                "enable the LPI in the configuration table and send INV; otherwise the device's \
-                 message is lost to the guest",
-            ),
-            Self::UnprocessedCommands => (
-                "unprocessed-commands",
-                "an ITS has commands that it has not executed",
-                "save only after GITS_CREADR has reached GITS_CWRITER; a stalled queue needs the \
-                 guest's Retry",
-            ),
-            Self::ActiveWithoutPriority => (
-                "active-without-priority",
-                "an interrupt is active at a vCPU without an active priority",
-                "save ICC_AP0R<n>_EL1 and ICC_AP1R<n>_EL1 with the MPIDR of the vCPU that \
-                 acknowledged the interrupt",
-            ),
-        }
+    pub(crate) const fn fix(self) -> &'static str {
+        self.text().3
     }
 }

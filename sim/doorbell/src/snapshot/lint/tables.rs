@@ -4,10 +4,13 @@ use super::finding::Report;
 use super::rule::Rule;
 use crate::snapshot::kvm::describe;
 use crate::snapshot::machine::{Machine, Problem};
+use crate::wording::counted;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::gits::{self, Baser, Cbaser, Creadr, Cwriter};
 use gic_arch::lpi;
 use vgic::saved_state::{CpuState, ItsState};
+use vgic_kvm::EntryFault::NoCpu;
+use vgic_kvm::RefusedEntry::Collection;
 use vgic_kvm::snapshot::{SnapshotTable, TableUse};
 
 pub(super) fn check(machine: &Machine, report: &mut Report<'_>) {
@@ -17,24 +20,24 @@ pub(super) fn check(machine: &Machine, report: &mut Report<'_>) {
     }
     for problem in &machine.problems {
         match problem {
-            Problem::Tables { its, errno } => {
-                let message =
-                    format!("KVM_DEV_ARM_ITS_RESTORE_TABLES fails with {}", describe(*errno));
+            Problem::Tables { its, entry: Some(Collection(_, collection, NoCpu(id))), .. } => {
+                let place = format!("its@{its:x}, collection {collection}");
+                let cpus = machine.config.cpus.len();
+                let message = format!(
+                    "its target is the vCPU with vcpu_id {id}, and none of the {cpus} vCPUs has it"
+                );
+                report(Rule::CollectionTarget, place, message);
+            }
+            Problem::Tables { its, errno, entry } => {
+                let entry = entry.map(|entry| format!(": {entry}")).unwrap_or_default();
+                let errno = describe(*errno);
+                let message = format!("KVM_DEV_ARM_ITS_RESTORE_TABLES fails with {errno}{entry}");
                 report(Rule::TablesRefused, format!("its@{its:x}"), message);
             }
             Problem::NotEnabled { its } => {
                 if let Some(its) = machine.state.its.iter().find(|of| of.base == *its) {
                     check_registers(its, report);
                 }
-            }
-            Problem::NoTarget { its, collection, number } => {
-                let cpus = machine.config.cpus.len();
-                let place = format!("its@{its:x}, collection {collection}");
-                let message = format!(
-                    "its target is the vCPU with vcpu_id {number}, and none of the {cpus} vCPUs \
-                     has it"
-                );
-                report(Rule::CollectionTarget, place, message);
             }
             _ => {}
         }
@@ -44,6 +47,31 @@ pub(super) fn check(machine: &Machine, report: &mut Report<'_>) {
             check_registers(its, report);
             check_queue(its, report);
         }
+        check_mappings(machine, its, report);
+    }
+}
+
+/// Finds disabled ITSes with mappings, and ITSes whose mappings are lost. Skips an ITS if another
+/// finding states the reason.
+fn check_mappings(machine: &Machine, its: &ItsState, report: &mut Report<'_>) {
+    let place = format!("its@{:x}", its.base);
+    let is_known = machine.problems.iter().any(|problem| match problem {
+        Problem::Tables { its: of, .. } | Problem::NotEnabled { its: of } => *of == its.base,
+        _ => false,
+    });
+    let tables = its.baser.map(Baser::from_bits).into_iter().filter(Baser::valid);
+    let mut tables = tables.map(|table| table.address()..table.address() + table.bytes());
+    let (read, devices) = (Creadr::from_bits(its.creadr).offset(), its.devices.len());
+    if is_known || tables.any(|table| machine.memory.missing(table).is_some()) {
+        return;
+    }
+    if devices > 0 && !gits::Ctlr::from(its.ctlr).enabled() {
+        let devices = counted(devices, "mapped device");
+        report(Rule::ItsDisabled, place, format!("GITS_CTLR.Enabled is 0, with {devices}"));
+    } else if devices == 0 && its.collections.is_empty() && read > 0 {
+        let message =
+            format!("GITS_CREADR is {read:#x}, but no collection and no device is mapped");
+        report(Rule::ItsWithoutMappings, place, message);
     }
 }
 

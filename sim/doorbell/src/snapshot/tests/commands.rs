@@ -1,6 +1,6 @@
 //! Tests of `inspect`, `diff` and `explain`.
 
-use super::guest::{DEVICE, EVENTS, Guest};
+use super::guest::{DEVICE, EVENTS, Guest, SPI};
 use super::{of_kvm, of_model};
 use crate::snapshot::diff::{Difference, differences};
 use crate::snapshot::explain::{Question, answer};
@@ -11,7 +11,7 @@ use msi_types::explain::Obstacle;
 use msi_types::{Cpu, DeviceId, EventId, HwIrq};
 
 fn obstacle(machine: &Machine, question: Question) -> Option<Obstacle> {
-    answer(machine, question).unwrap().explanation.obstacle()
+    answer(machine, question, false).unwrap().explanation.obstacle()
 }
 
 fn event(event: u32) -> Question {
@@ -86,7 +86,7 @@ fn explanations_find_the_obstacle_in_a_state() {
             obstacle(&machine, Question::Interrupt(1, IntId::new(8193))),
             Some(Obstacle::Disabled { interrupt })
         );
-        assert!(answer(&machine, Question::Interrupt(2, IntId::new(8193))).is_err());
+        assert!(answer(&machine, Question::Interrupt(2, IntId::new(8193)), false).is_err());
     }
 }
 
@@ -106,9 +106,33 @@ fn explanations_name_tables_that_are_lost() {
     guest.send(1);
     let mut snapshot = guest.kvm();
     snapshot.memory.clear();
-    let answer = answer(&of_kvm(&snapshot), event(1)).unwrap();
+    let answer = answer(&of_kvm(&snapshot), event(1), false).unwrap();
     let unmapped = Obstacle::UnmappedDevice { device: DEVICE, mapped: 0 };
     assert_eq!(answer.explanation.obstacle(), Some(unmapped));
     let findings = answer.findings.join("\n");
     assert!(findings.contains("[table-not-included]: the device table"), "{findings}");
+}
+
+#[test]
+fn explanations_look_past_an_idle_interrupt() {
+    let assume = |machine: &Machine, question| {
+        let answer = answer(machine, question, true).unwrap();
+        (answer.assumed_pending, answer.explanation.obstacle())
+    };
+    let mut guest = Guest::new();
+    guest.send(0);
+    let spi = Question::Interrupt(0, IntId::new(SPI));
+    for mut machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
+        assert_eq!(assume(&machine, event(0)), (false, None));
+        for question in [event(1), Question::Interrupt(1, IntId::new(8193)), spi] {
+            assert_eq!(assume(&machine, question), (true, None));
+        }
+        for cpu in &mut machine.state.cpus {
+            cpu.interface.pmr = 0;
+        }
+        for (question, cpu, priority) in [(event(1), 1, 0xa0), (spi, 0, 0)] {
+            let masked = Obstacle::PriorityMasked { priority, mask: 0, cpu: Cpu::new(cpu) };
+            assert_eq!(assume(&machine, question), (true, Some(masked)));
+        }
+    }
 }

@@ -16,7 +16,7 @@ use vgic_kvm::{KvmView, kvm_config, kvm_its_config};
 
 pub(super) const ITS: u64 = 0x0808_0000;
 const CPUS: u16 = 2;
-const QUEUE: u64 = 0x4001_0000;
+pub(super) const QUEUE: u64 = 0x4001_0000;
 pub(super) const DEVICES: u64 = 0x4002_0000;
 pub(super) const COLLECTIONS: u64 = 0x4003_0000;
 pub(super) const CONFIG: u64 = 0x4004_0000;

@@ -1,13 +1,16 @@
 //! Tests with malformed and hostile files.
 
-use super::guest::Guest;
+use super::guest::{CONFIG, Guest, ITS, PENDING};
 use super::{of_model, rules};
 use crate::snapshot::diff::differences;
 use crate::snapshot::explain::{Question, answer};
-use crate::snapshot::file::parse;
+use crate::snapshot::file::{parse, read};
 use crate::snapshot::inspect::Summary;
+use gic_arch::IntId;
 use msi_types::{DeviceId, EventId};
 use serde_json::{Value, json};
+use vgic::its::ItsConfig;
+use vgic::saved_state::{DeviceState, EventState};
 
 /// Reads a file, and passes it to every command. The commands may fail, but must not panic.
 fn use_all(bytes: &[u8]) {
@@ -16,7 +19,7 @@ fn use_all(bytes: &[u8]) {
     let _ = Summary::of(&machine);
     assert_eq!(differences(&machine, &machine), []);
     let question = Question::Event(0, DeviceId::new(8), EventId::new(0));
-    let _ = answer(&machine, question);
+    let _ = answer(&machine, question, false);
 }
 
 fn error(value: &Value) -> String {
@@ -34,7 +37,7 @@ fn kvm() -> Value {
 #[test]
 fn other_files_are_refused_with_a_reason() {
     assert!(error(&json!({})).contains("none of the fields `format`, `version` and `gic`"));
-    assert!(error(&json!({ "version": 7 })).contains("version is 7, but this command reads 1"));
+    assert!(error(&json!({ "version": 7 })).contains("version is 7, but this command reads 2"));
     assert!(error(&json!({ "format": "kvm-vgic", "version": 1 })).contains("missing field `cpus`"));
     let mut other = kvm();
     other["version"] = json!(2);
@@ -71,6 +74,35 @@ fn states_inside_of_a_monitor_are_read() {
     let embedded = json!({ "gic": guest.save(), "function": { "vectors": [] } });
     let machine = parse("monitor", &serde_json::to_vec(&embedded).unwrap()).unwrap();
     assert_eq!(differences(&machine, &of_model(&guest.save())), []);
+}
+
+#[test]
+fn states_of_a_million_lpis_are_read() {
+    const EVENTS: u32 = (1 << 16) - (1 << 9);
+    let config = Guest::config_with(ItsConfig::new(ITS)).with_lpi_id_bits(Some(20));
+    let mut state = Guest::with(config).save();
+    for (cpu, table) in state.cpus.iter_mut().zip([PENDING, PENDING + 0x10_0000]) {
+        cpu.redistributor.propbaser = CONFIG | 0x13;
+        cpu.redistributor.pendbaser = table;
+    }
+    let device = state.its[0].devices.remove(0);
+    for number in 0..16 {
+        let of_event = |event| EventState {
+            event: EventId::new(event),
+            intid: IntId::new(8192 + EVENTS * number + event),
+            ..device.events[0]
+        };
+        let (device, event_bits, itt) = (DeviceId::new(number), 16, device.itt);
+        let events = (0..EVENTS).map(of_event).collect();
+        state.its[0].devices.push(DeviceState { device, event_bits, itt, events });
+    }
+    let path = std::env::temp_dir().join(format!("doorbell-{}.json", std::process::id()));
+    std::fs::write(&path, serde_json::to_vec(&state).unwrap()).unwrap();
+    let machine = read(&path);
+    std::fs::remove_file(&path).unwrap();
+    let machine = machine.unwrap();
+    assert_eq!(machine.events().count(), (1 << 20) - (1 << 13));
+    assert_eq!(rules(&machine), []);
 }
 
 /// Replaces numbers and strings in a file by extreme values, one at a time, and passes each result

@@ -28,7 +28,7 @@ fn the_documented_procedure_is_clean() {
     let machine = machine(DOCUMENTED);
     assert_eq!(lint::check(&machine), []);
     let question = Question::Event(0, DeviceId::new(8), EventId::new(1));
-    assert_eq!(answer(&machine, question).unwrap().explanation.obstacle(), None);
+    assert_eq!(answer(&machine, question, false).unwrap().explanation.obstacle(), None);
 }
 
 #[test]
@@ -38,7 +38,7 @@ fn registers_of_the_first_vcpu_for_all_are_found() {
     assert_eq!(shared.len(), 1);
     assert_eq!(shared[0].place, "vCPUs 0, 1");
     let question = Question::Interrupt(1, IntId::new(8193));
-    let obstacle = answer(&machine, question).unwrap().explanation.obstacle();
+    let obstacle = answer(&machine, question, false).unwrap().explanation.obstacle();
     let Some(Obstacle::SharedPendingTable { cpu, other, .. }) = obstacle else {
         panic!("{obstacle:?}");
     };
@@ -58,7 +58,7 @@ fn pages_that_were_chosen_before_the_tables_are_found() {
         assert!(places.iter().any(|place| place == its), "{places:?}");
     }
     let question = Question::Event(0, DeviceId::new(8), EventId::new(1));
-    let answer = answer(&machine, question).unwrap();
+    let answer = answer(&machine, question, false).unwrap();
     let unmapped = Obstacle::UnmappedDevice { device: DeviceId::new(8), mapped: 0 };
     assert_eq!(answer.explanation.obstacle(), Some(unmapped));
     assert!(answer.findings.iter().any(|finding| finding.contains("table-not-included")));

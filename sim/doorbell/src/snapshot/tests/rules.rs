@@ -1,11 +1,13 @@
 //! Tests that each rule has a finding in a state with its fault, and none in the state without the
 //! fault.
 
-use super::guest::{COLLECTIONS, DEVICE, DEVICES, EVENTS, Guest, ITS, PENDING, SPI, TRANSLATIONS};
+use super::guest::{
+    COLLECTIONS, CONFIG, DEVICE, DEVICES, EVENTS, Guest, ITS, PENDING, QUEUE, SPI, TRANSLATIONS,
+};
 use super::{of_kvm, of_model, only, rules};
 use crate::snapshot::lint::Rule;
 use gic_arch::its::{Command, MapAction};
-use gic_arch::{gicr, gits, icc};
+use gic_arch::{Affinity, IntId, gicd, gicr, gits, icc};
 use vgic::its::{ErrorPolicy, ItsConfig};
 use vgic_kvm::KvmDevice;
 use vgic_kvm::abi::Attribute;
@@ -39,7 +41,84 @@ fn word(snapshot: &mut KvmSnapshot, address: u64) -> &mut [u8] {
     &mut data.hex[start..start + 8]
 }
 
-const CPU_1: gic_arch::Affinity = gic_arch::Affinity::new(0, 0, 0, 1);
+const CPU_1: Affinity = Affinity::new(0, 0, 0, 1);
+
+type Mutation = fn(&mut KvmSnapshot);
+
+/// Mutations of a snapshot without findings, each with the rules that must have findings.
+const MUTATIONS: &[(&[Rule], Mutation)] = &[
+    (&[Rule::InterfaceMasked], |snapshot| set_icc(snapshot, icc::PMR.encoding(), 0)),
+    (&[Rule::PendingMasked], |snapshot| set_icc(snapshot, icc::PMR.encoding(), 0xa0)),
+    (&[Rule::GroupDisabled], |snapshot| set_icc(snapshot, icc::IGRPEN1.encoding(), 0)),
+    (&[Rule::GroupDisabled], |snapshot| set_gicd(snapshot, gicd::CTLR.offset(), 0)),
+    (&[Rule::StaleActivePriority], |snapshot| set_icc(snapshot, icc::AP1R0.encoding(), 1 << 2)),
+    (&[Rule::StaleActivePriority], |snapshot| set_icc(snapshot, icc::AP0R0.encoding(), 1 << 20)),
+    // The SPI is active at vCPU 0, and both vCPUs have its priority.
+    (&[Rule::StaleActivePriority], |snapshot| {
+        set_gicd(snapshot, gicd::ISACTIVER.offset() + 4, 1 << (SPI - 32));
+        let (cpu, register) = (Affinity::default(), icc::AP1R0.encoding());
+        set(snapshot, KvmDevice::Gic, Attribute::SystemRegister { cpu, register }, 1);
+        set_icc(snapshot, register, 1);
+    }),
+    (&[Rule::PriorityOfLpi], |snapshot| set_icc(snapshot, icc::AP1R0.encoding(), 1 << 20)),
+    (&[Rule::RouteToNobody], |snapshot| set_gicd(snapshot, ROUTE, 7)),
+    (&[Rule::IdleTarget, Rule::RouteToNobody], |snapshot| {
+        snapshot.cpus[1].stopped = Some(true);
+        set_gicd(snapshot, ROUTE, 1);
+    }),
+    (&[Rule::ItsDisabled], |snapshot| {
+        let enable = Attribute::Its { offset: gits::CTLR.offset().into() };
+        set(snapshot, KvmDevice::Its(0), enable, 0);
+    }),
+    (&[Rule::SwappedVcpus], |snapshot| {
+        snapshot.cpus[0].number = 1;
+        snapshot.cpus[1].number = 0;
+    }),
+    (&[Rule::SavedWhileRunning], |snapshot| word(snapshot, TRANSLATIONS + 24).fill(0)),
+    (&[Rule::SavedWhileRunning], |snapshot| word(snapshot, TRANSLATIONS + 8)[0] = 0),
+    (&[Rule::SavedWhileRunning], |snapshot| word(snapshot, DEVICES + 64).fill(0)),
+    // The last MAPTI becomes a DISCARD.
+    (&[Rule::SavedWhileRunning], |snapshot| word(snapshot, QUEUE + 0xc0)[0] = 0xf),
+    (&[Rule::ItsWithoutMappings], |snapshot| {
+        word(snapshot, DEVICES + 64).fill(0);
+        word(snapshot, COLLECTIONS).fill(0);
+    }),
+    (&[Rule::LpiBeyondTable], |snapshot| {
+        for saved in &mut snapshot.attributes {
+            let at = gicr::PROPBASER.offset();
+            if matches!(saved.attribute, Attribute::Redistributor { offset, .. } if offset == at) {
+                saved.value = CONFIG | 0xc;
+            }
+        }
+    }),
+    (&[Rule::ConfigurationLost], |snapshot| word(snapshot, CONFIG).fill(0)),
+];
+
+/// Offset of the SPI's route.
+const ROUTE: u32 = gicd::irouter(IntId::new(SPI)).unwrap().offset();
+
+fn set_icc(snapshot: &mut KvmSnapshot, register: icc::SysRegEncoding, value: u64) {
+    let attribute = Attribute::SystemRegister { cpu: CPU_1, register };
+    set(snapshot, KvmDevice::Gic, attribute, value);
+}
+
+fn set_gicd(snapshot: &mut KvmSnapshot, offset: u32, value: u64) {
+    set(snapshot, KvmDevice::Gic, Attribute::Distributor { offset }, value);
+}
+
+#[test]
+fn rules_find_their_mutation_only() {
+    let whole = with_pending().kvm();
+    assert_eq!(rules(&of_kvm(&whole)), []);
+    for (number, (expected, mutate)) in MUTATIONS.iter().enumerate() {
+        let mut mutated = whole.clone();
+        mutate(&mut mutated);
+        let findings = crate::snapshot::lint::check(&of_kvm(&mutated));
+        let mut found: Vec<_> = findings.iter().map(|finding| finding.rule).collect();
+        found.dedup();
+        assert_eq!(found, *expected, "mutation {number}: {findings:#?}");
+    }
+}
 
 #[test]
 fn whole_states_are_clean() {
@@ -161,7 +240,8 @@ fn damaged_tables_are_found() {
     let findings = crate::snapshot::lint::check(&of_kvm(&snapshot));
     let refused = findings.iter().find(|found| found.rule == Rule::TablesRefused).unwrap();
     assert_eq!(refused.place, "its@8080000");
-    assert!(refused.message.ends_with("error 22: the value is invalid (EINVAL)"));
+    let entry = "EventID 0x0 in the table of DeviceID 0x8: INTID 1 is not a supported LPI";
+    assert!(refused.message.ends_with(entry), "{}", refused.message);
 }
 
 #[test]
@@ -251,7 +331,7 @@ fn pending_lpis_that_are_disabled_are_found() {
     guest.configure(2, 0xa2);
     for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
         let (rule, place, message) = only(&machine);
-        let wanted = (Rule::UndeliverableLpi, "its@8080000, device 0x8 event 0x2");
+        let wanted = (Rule::PendingLpiDisabled, "its@8080000, device 0x8 event 0x2");
         assert_eq!((rule, place.as_str()), wanted);
         assert_eq!(message, "LPI 8194 is pending, but its configuration byte is 0xa2: disabled");
     }
@@ -260,9 +340,9 @@ fn pending_lpis_that_are_disabled_are_found() {
 #[test]
 fn pending_lpis_beyond_the_tables_are_found() {
     let mut state = with_pending().save();
-    state.its[0].devices[0].events[3].intid = gic_arch::IntId::new(0x4000);
+    state.its[0].devices[0].events[3].intid = IntId::new(0x4000);
     let (rule, _, message) = only(&of_model(&state));
-    assert_eq!(rule, Rule::UndeliverableLpi);
+    assert_eq!(rule, Rule::LpiBeyondTable);
     assert!(message.ends_with("it exceeds the 14 bits of GICR_PROPBASER.IDbits"), "{message}");
 }
 
@@ -273,7 +353,7 @@ fn pending_bits_without_events_are_found() {
     // LPIs 8193 and 8197 are pending at vCPU 1, but no event is mapped to LPI 8197.
     word(&mut snapshot, PENDING + 0x1_0000 + 0x400)[0] |= 1 << 5;
     let (rule, place, message) = only(&of_kvm(&snapshot));
-    assert_eq!((rule, place.as_str()), (Rule::UndeliverableLpi, "vCPU 1"));
+    assert_eq!((rule, place.as_str()), (Rule::PendingWithoutEvent, "vCPU 1"));
     assert!(message.contains("the bit of LPI 8197"), "{message}");
 }
 
@@ -290,14 +370,14 @@ fn stalled_queues_are_found() {
 #[test]
 fn active_interrupts_without_a_priority_are_found() {
     let mut guest = Guest::new();
-    let pend = gic_arch::gicd::ISPENDR.offset() + 4;
+    let pend = gicd::ISPENDR.offset() + 4;
     guest.write(guest.gic.config().distributor + u64::from(pend), 1 << (SPI - 32));
     assert_eq!(guest.take(0), u64::from(SPI));
     assert_eq!(rules(&of_model(&guest.save())), []);
     let mut snapshot = guest.kvm();
     assert_eq!(rules(&of_kvm(&snapshot)), []);
     let register = icc::AP1R0.encoding();
-    let cpu = gic_arch::Affinity::default();
+    let cpu = Affinity::default();
     set(&mut snapshot, KvmDevice::Gic, Attribute::SystemRegister { cpu, register }, 0);
     let (rule, place, message) = only(&of_kvm(&snapshot));
     assert_eq!((rule, place.as_str()), (Rule::ActiveWithoutPriority, "vCPU 0"));

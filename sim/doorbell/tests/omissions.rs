@@ -1,0 +1,71 @@
+//! Tests of what a run leaves out, because no driver serves its controller.
+
+#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+
+use doorbell_machine::embedded;
+use gic_firmware::{
+    ConfigAccess, Controller, ControllerIndex, ControllerKind, Fact, MsiRouting, Parent, PciHost,
+    PlatformDevice, Region, Status, Target, devicetree,
+};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+fn doorbell(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_doorbell")).args(arguments).output().unwrap()
+}
+
+/// Returns `harbour` with a host and two devices whose controllers no driver serves.
+fn with_foreign_controllers() -> PathBuf {
+    let mut board = embedded::machine("harbour").unwrap().firmware.describe().unwrap();
+    let window = |base| Region::new(base, 0x10_0000).unwrap();
+    let mut host = PciHost::ecam("/pcie@60000000", window(0x6000_0000), MsiRouting::default());
+    host.compatible = vec!["vendor,pcie".to_owned(), "snps,dw-pcie".to_owned()];
+    host.config = Some(Fact::stated(ConfigAccess::Registers(window(0x6000_0000))));
+    board.hosts.push(host);
+    let mut to = |controller: Controller, device: &str| {
+        let target = Target::Controller(ControllerIndex::new(board.controllers.len()));
+        board.controllers.push(controller);
+        let parent = Fact::stated(Parent { target, specifier: Vec::new() });
+        let msi = MsiRouting { parents: vec![parent], ..MsiRouting::default() };
+        board.devices.push(PlatformDevice::new(device, "vendor,dma", msi));
+    };
+    let inta = || ControllerKind::Other("ti,sci-inta".to_owned());
+    to(Controller::new("/inta@61000000", inta(), Some(window(0x6100_0000))), "/dma@62000000");
+    let mut off = Controller::new("/v2m@63000000", ControllerKind::V2m, Some(window(0x6300_0000)));
+    off.status = Fact::stated(Status::Disabled);
+    to(off, "/dma@64000000");
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("foreign.dtb");
+    std::fs::write(&path, devicetree::write(&board).unwrap()).unwrap();
+    path
+}
+
+#[test]
+fn hosts_and_devices_without_a_driver_are_named() {
+    let path = with_foreign_controllers();
+    for choice in ["auto", "its"] {
+        let run = ["run", "--messages", "1", "--controller", choice, "--dtb"];
+        let run = [&run[..], &[path.to_str().unwrap()]].concat();
+        let output = doorbell(&[&run[..], &["--json"]].concat());
+        assert_eq!(output.status.code(), Some(0), "{choice}");
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let omitted = report["omitted"].as_array().unwrap();
+        let reasons = omitted.iter().map(|one| (one["id"].as_str(), one["reason"].as_str()));
+        let expected = [
+            ("/pcie@60000000", "names no MSI controller"),
+            ("/dma@62000000", "through /inta@61000000: no driver exists for ti,sci-inta"),
+            ("/dma@64000000", "through /v2m@63000000, which is disabled"),
+        ];
+        assert_eq!(omitted.len(), expected.len(), "{omitted:?}");
+        for ((id, reason), (node, words)) in reasons.zip(expected) {
+            assert!(id == Some(node) && reason.unwrap().contains(words), "{omitted:?}");
+        }
+        assert_eq!(report["totals"]["omitted"], 3);
+        let text = String::from_utf8(doorbell(&run).stdout).unwrap();
+        assert!(text.contains("\nverdict: clean, 3 omitted\n"), "{text}");
+        assert!(expected.iter().all(|(node, _)| text.contains(node)), "{text}");
+    }
+    let page = doorbell(&["report", "--simulate", "--messages", "1", path.to_str().unwrap()]);
+    let page = String::from_utf8(page.stdout).unwrap();
+    assert!(page.contains("Verdict: clean, 3 omitted") && page.contains("/dma@64000000: signals"));
+}
