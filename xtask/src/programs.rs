@@ -83,16 +83,24 @@ pub(crate) fn suite(workspace: &Workspace, name: &str) -> Result<Command> {
 pub(crate) fn build(workspace: &Workspace, chosen: &[&str]) -> Result<Vec<Program>> {
     let mut cargo = process::cargo(&workspace.root);
     cargo.arg("test").args(chosen).args(["--all-features", "--no-run"]);
-    cargo.args(["--message-format", "json-render-diagnostics"]);
-    let mut programs = Vec::new();
-    let status = process::watch(&mut cargo, BUILD_LIMIT, |line| programs.extend(program(line)))?;
-    ensure!(status.success(), "the tests do not compile");
+    cargo.args(["--message-format", "json"]);
+    let (mut programs, mut errors) = (Vec::new(), Vec::new());
+    let status = process::watch(&mut cargo, BUILD_LIMIT, |line| {
+        let Ok(message) = serde_json::from_str::<Value>(line) else { return };
+        programs.extend(program(&message));
+        if let Some(text) = message["message"]["rendered"].as_str() {
+            eprint!("{text}");
+            errors.extend((message["message"]["level"] == "error").then(|| text.trim().to_owned()));
+        }
+    })?;
+    // A summary is all that remains of some runs. The linker, for instance, names a full disk.
+    let first = errors.first().map_or("no compiler error was printed", String::as_str);
+    ensure!(status.success(), "the tests do not compile: {status}, {first}");
     Ok(programs)
 }
 
-/// Parses a line of cargo's output.
-fn program(line: &str) -> Option<Program> {
-    let message: Value = serde_json::from_str(line).ok()?;
+/// Parses a message of cargo's.
+fn program(message: &Value) -> Option<Program> {
     let source = message["target"]["src_path"].as_str().unwrap_or_default();
     let kind = match message["target"]["kind"][0].as_str() {
         Some("example") => Kind::Example,
@@ -186,22 +194,26 @@ impl Program {
 mod tests {
     use super::*;
 
+    fn message(line: &str) -> Value {
+        serde_json::from_str(line).unwrap_or_default()
+    }
+
     #[test]
     fn programs_are_read_from_what_cargo_says() {
         let line = r#"{"reason":"compiler-artifact","manifest_path":"/d/vgic/Cargo.toml",
             "target":{"kind":["lib"]},"profile":{"test":true},
             "executable":"/d/target/debug/deps/vgic-1"}"#
             .replace('\n', "");
-        let found = program(&line).unwrap();
+        let found = program(&message(&line)).unwrap();
         assert_eq!((found.kind, &*found.folder), (Kind::Test, Path::new("/d/vgic")));
-        assert!(program(&line.replace("true", "false")).is_none());
+        assert!(program(&message(&line.replace("true", "false"))).is_none());
         let example = line.replace("lib", "example").replace("true", "false");
-        assert_eq!(program(&example).unwrap().kind, Kind::Example);
+        assert_eq!(program(&message(&example)).unwrap().kind, Kind::Example);
         for folder in ["proof/suites", "el2/suite"] {
             let suite = format!(r#"{{"kind":["test"],"src_path":"/d/{folder}/tests/a.rs"}}"#);
             let suite = line.replace(r#"{"kind":["lib"]}"#, &suite);
-            assert_eq!(program(&suite).unwrap().kind, Kind::Suite);
+            assert_eq!(program(&message(&suite)).unwrap().kind, Kind::Suite);
         }
-        assert!(program("   Compiling vgic").is_none());
+        assert!(program(&message("   Compiling vgic")).is_none());
     }
 }

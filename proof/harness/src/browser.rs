@@ -5,8 +5,8 @@ mod chromium;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::Duration;
-use std::{env, fs, process};
+use std::time::{Duration, Instant};
+use std::{env, fs, process, thread};
 
 use anyhow::{Context, Result, bail, ensure};
 use base64::prelude::{BASE64_STANDARD, Engine as _};
@@ -20,6 +20,10 @@ use crate::workspace::Workspace;
 
 /// Time limit for each command.
 const LIMIT: Duration = Duration::from_secs(20);
+/// Time between two looks at a page that is being loaded.
+const POLL: Duration = Duration::from_millis(20);
+/// Tells whether a page other than the blank one is complete.
+const LOADED: &str = "return document.readyState === 'complete' && location.href !== 'about:blank'";
 /// Maximum length of an answer. An answer may contain the picture of a whole page.
 const MAX_ANSWER: u64 = 64 << 20;
 /// Part of the line in which the driver reports its port.
@@ -94,7 +98,14 @@ impl Browser {
         self.post("/url", &json!({ "url": "about:blank" }))?;
         self.log("browser")?;
         self.log("performance")?;
-        self.post("/url", &json!({ "url": address })).map(drop)
+        self.post("/url", &json!({ "url": address }))?;
+        // On a busy machine, the driver's answer can be that of the page before.
+        let start = Instant::now();
+        while self.execute(LOADED, &json!([]))? != true {
+            ensure!(start.elapsed() < LIMIT, "{address} was not loaded in time");
+            thread::sleep(POLL);
+        }
+        Ok(())
     }
 
     /// Runs the body of a function in the page.

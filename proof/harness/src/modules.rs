@@ -5,6 +5,7 @@
 
 mod imports;
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
@@ -50,10 +51,17 @@ impl Graph {
     fn new(sources: &[(String, String)]) -> Self {
         let product =
             sources.iter().filter(|(file, _)| !file.split(['/', '.']).any(|part| part == "tests"));
-        let files = product.map(|(file, text)| {
-            (module_of(file), (file.clone(), imports::read(&source::code_only(text))))
-        });
-        Self { files: files.collect() }
+        let mut files = BTreeMap::<Path, (String, Imports)>::new();
+        for (file, text) in product {
+            let imports = imports::read(&source::code_only(text));
+            match files.entry(module_of(file)) {
+                Entry::Vacant(place) => _ = place.insert((file.clone(), imports)),
+                // A library and a program in one package have a root each, but share the other
+                // modules' paths.
+                Entry::Occupied(mut root) => root.get_mut().1.extend(imports),
+            }
+        }
+        Self { files }
     }
 
     fn circles(&self) -> Vec<Vec<String>> {
@@ -190,6 +198,18 @@ mod tests {
         let sources: Vec<_> =
             files.iter().map(|(file, text)| ((*file).into(), (*text).into())).collect();
         Graph::new(&sources).circles()
+    }
+
+    #[test]
+    fn a_program_beside_a_library_hides_no_circle() {
+        let library = [
+            ("lib.rs", "mod a; mod b; pub use a::A; pub use b::B;"),
+            ("a.rs", "use crate::B; pub struct A;"),
+            ("b.rs", "use crate::A; pub struct B;"),
+        ];
+        let both: Vec<_> =
+            library.into_iter().chain([("main.rs", "mod c; fn main() {}")]).collect();
+        assert_eq!((circles(&library).len(), circles(&both).len()), (1, 1));
     }
 
     #[test]

@@ -9,8 +9,11 @@
 //! - `foreign_driver.rs`: the register and command sequence of another ITS driver, replayed against
 //!   the model,
 //! - [`differential`]: QEMU's GICv3 and ITS, which receive the same protocol lines as the model,
+//! - [`iommu_groups`]: Linux's IOMMU groups, for the groups of functions that hardware does not
+//!   isolate,
 //! - `punishing_fakes.rs`: fakes that behave like hardware where plain memory would be forgiving.
 
 #![forbid(unsafe_code)]
 
 pub mod differential;
+pub mod iommu_groups;

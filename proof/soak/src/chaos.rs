@@ -9,6 +9,7 @@
 //!   more handlings than signals.
 
 mod drain;
+mod eventfds;
 mod ledger;
 mod machine;
 mod migrate;
@@ -56,7 +57,7 @@ pub(crate) fn run(seed: u64, messages: u64) -> Outcome {
             drain::drain(&mut world, &mut rng);
         }
         if rng.bool() {
-            outcome.count(migrate::migrate(&mut world, &mut rng), 1);
+            migrate::migrate(&mut world, &mut rng, &mut outcome);
             if rng.bool() {
                 quiesce(&mut world, &mut rng);
             }

@@ -1,15 +1,20 @@
-//! Devices that signal MSI-X vectors while the guest masks, disables and rewrites them.
+//! A device that signals MSI-X vectors, directly and through eventfds, while the guest masks,
+//! disables and rewrites them, and the monitor saves and restores the table.
 
 use crate::outcome::Outcome;
 use fastrand::Rng;
+use irq_routing::device_eventfds::DeviceEventfds;
+use irq_routing::irqfd::{EventfdPoller, MessageEventfdSet};
 use irq_routing::msix::{MsixTable, Signalled};
 use irq_routing::{MessageSink, RoutedMessage, Sender, SignalError};
 use msi_types::pci::msix::Control;
 use msi_types::{Delivery, DeviceId, MsiMessage};
-use std::array;
-use std::sync::Arc;
+use rustix::event::{EventfdFlags, eventfd};
+use rustix::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
-use std::thread;
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+use std::{array, thread};
 
 const VECTORS: usize = 8;
 const SENDERS: u64 = 3;
@@ -23,6 +28,12 @@ const VECTOR_SHIFT: u32 = 24;
 const SLOW: u64 = 8;
 /// Average number of messages that a device sends before it lets another thread run.
 const PAUSE: u64 = 8;
+/// One of this many signals goes through an eventfd.
+const THROUGH_EVENTFD: u64 = 8;
+/// One of this many guest operations is followed by a save.
+const SAVE: u64 = 8;
+/// Maximum time for the eventfds' signals to be served.
+const LIMIT: Duration = Duration::from_mins(1);
 /// Number of attempts to observe a held signal.
 const PATIENCE: u32 = 10_000;
 
@@ -77,9 +88,19 @@ pub(crate) fn run(seed: u64, messages: u64) -> Outcome {
     let mut rng = Rng::with_seed(seed);
     let sink = Arc::new(Sink::default());
     let sender = Sender::Device(DeviceId::new(8));
-    let table = MsixTable::new(8, sender, sink.clone()).unwrap();
+    let poller = EventfdPoller::new().unwrap();
+    let _serving = rng.bool().then(|| poller.spawn().unwrap());
+    let sources = Arc::new(DeviceEventfds::new(MessageEventfdSet::new(poller, sink.clone())));
+    let table = MsixTable::new(8, sender, sink.clone()).unwrap().with_observer(sources.clone());
+    let eventfds = array::from_fn(|vector| {
+        let device = eventfd(0, EventfdFlags::NONBLOCK).unwrap();
+        let source = sources.add(device.try_clone().unwrap()).unwrap();
+        sources.set_vector(source, Some(u16::try_from(vector).unwrap())).unwrap();
+        device
+    });
+    let device = Device { table: &table, sink: &sink, eventfds, running: RwLock::new(()) };
     let (control, masked) = (Control::new(), [true; VECTORS]);
-    let mut guest = Guest { table: &table, sink: &sink, control, masked, checked: 0 };
+    let mut guest = Guest { device: &device, control, masked, checked: 0 };
     guest.open_all();
     let mut outcome = Outcome::default();
     let left = AtomicU64::new(messages.div_ceil(SENDERS) * SENDERS);
@@ -87,10 +108,10 @@ pub(crate) fn run(seed: u64, messages: u64) -> Outcome {
     thread::scope(|scope| {
         let senders: Vec<_> = (0..SENDERS)
             .map(|_| {
-                let (mut rng, table, sink, left) = (rng.fork(), &table, &sink, &left);
+                let (mut rng, device, left) = (rng.fork(), &device, &left);
                 scope.spawn(move || {
                     for _ in 0..messages.div_ceil(SENDERS) {
-                        send(table, sink, &mut rng);
+                        device.signal(&mut rng);
                         left.fetch_sub(1, SeqCst);
                         // Without pauses, nearly all signals are sent between two guest operations.
                         if rng.u64(..PAUSE) == 0 {
@@ -103,12 +124,17 @@ pub(crate) fn run(seed: u64, messages: u64) -> Outcome {
         while left.load(SeqCst) > 0 {
             outcome.count("guest operations", 1);
             guest.act(&mut rng, &left);
+            if rng.u64(..SAVE) == 0 {
+                guest.save();
+                outcome.count("saves", 1);
+            }
         }
         for sender in senders {
             sender.join().unwrap();
         }
     });
     guest.open_all();
+    guest.save();
     for (vector, record) in sink.records.iter().enumerate() {
         let (number, last) = (record.number.load(SeqCst), record.seen.load(SeqCst));
         assert_eq!(last, number, "the last signals of vector {vector} are lost");
@@ -121,25 +147,40 @@ pub(crate) fn run(seed: u64, messages: u64) -> Outcome {
     outcome
 }
 
-fn send(table: &MsixTable, sink: &Sink, rng: &mut Rng) {
-    let vector = rng.usize(..VECTORS);
-    let record = &sink.records[vector];
-    let check = record.check.load(SeqCst);
-    record.number.fetch_add(1, Relaxed);
-    match table.signal(u16::try_from(vector).unwrap()) {
-        Signalled::Held => {
-            record.held.fetch_add(1, SeqCst);
-            record.held_in.fetch_max(check, SeqCst);
+/// The device, whose senders signal vectors at its table or through eventfds.
+struct Device<'a> {
+    table: &'a MsixTable,
+    sink: &'a Sink,
+    eventfds: [OwnedFd; VECTORS],
+    /// Senders hold this lock shared. A save holds it exclusively, which stops the device.
+    running: RwLock<()>,
+}
+
+impl Device<'_> {
+    fn signal(&self, rng: &mut Rng) {
+        let _running = self.running.read().unwrap();
+        let vector = rng.usize(..VECTORS);
+        let record = &self.sink.records[vector];
+        let check = record.check.load(SeqCst);
+        record.number.fetch_add(1, Relaxed);
+        if rng.u64(..THROUGH_EVENTFD) == 0 {
+            rustix::io::write(&self.eventfds[vector], &1_u64.to_ne_bytes()).unwrap();
+            return;
         }
-        Signalled::Sent(Delivery::Pending) => {}
-        other => panic!("vector {vector}: {other:?}"),
+        match self.table.signal(u16::try_from(vector).unwrap()) {
+            Signalled::Held => {
+                record.held.fetch_add(1, SeqCst);
+                record.held_in.fetch_max(check, SeqCst);
+            }
+            Signalled::Sent(Delivery::Pending) => {}
+            other => panic!("vector {vector}: {other:?}"),
+        }
     }
 }
 
 /// The guest's driver.
 struct Guest<'a> {
-    table: &'a MsixTable,
-    sink: &'a Sink,
+    device: &'a Device<'a>,
     control: Control,
     masked: [bool; VECTORS],
     /// Number of times that a pending bit was found set after a held signal.
@@ -172,7 +213,7 @@ impl Guest<'_> {
         let before: [bool; VECTORS] = array::from_fn(|vector| self.is_open(vector));
         (self.masked, self.control) = (masked, control);
         let after: [bool; VECTORS] = array::from_fn(|vector| self.is_open(vector));
-        let records = &self.sink.records;
+        let records = &self.device.sink.records;
         for (record, is_open) in records.iter().zip(before.into_iter().zip(after)) {
             record.open.store(is_open.0 || is_open.1, SeqCst);
         }
@@ -187,18 +228,18 @@ impl Guest<'_> {
         masked[vector] = is_masked;
         self.change(masked, self.control, |guest| {
             let word = u32::from(is_masked).to_le_bytes();
-            guest.table.write(ENTRY * vector as u64 + CONTROL, &word);
+            guest.device.table.write(ENTRY * vector as u64 + CONTROL, &word);
         });
     }
 
     fn set_control(&mut self, control: Control) {
-        self.change(self.masked, control, |guest| guest.table.write_control(control));
+        self.change(self.masked, control, |guest| guest.device.table.write_control(control));
     }
 
     /// Masks a vector and writes its message, word by word.
     fn rewrite(&mut self, vector: usize) {
         self.set_mask(vector, true);
-        let record = &self.sink.records[vector];
+        let record = &self.device.sink.records[vector];
         let version = record.version.fetch_add(1, SeqCst) + 1;
         self.write_message(vector, version);
     }
@@ -208,13 +249,13 @@ impl Guest<'_> {
         let data = (vector as u64) << VECTOR_SHIFT | version;
         for (word, offset) in [(address, 0), (address >> 32, 4), (data, 8)] {
             let word = u32::try_from(word & u64::from(u32::MAX)).unwrap();
-            self.table.write(at + offset, &word.to_le_bytes());
+            self.device.table.write(at + offset, &word.to_le_bytes());
         }
     }
 
     fn pending(&self) -> u32 {
         let mut bytes = [0; 4];
-        self.table.read_pending(0, &mut bytes);
+        self.device.table.read_pending(0, &mut bytes);
         u32::from_le_bytes(bytes)
     }
 
@@ -222,7 +263,7 @@ impl Guest<'_> {
     /// signal that was held by an earlier mask may return only now.
     fn check_pending(&mut self, vector: usize, left: &AtomicU64) {
         self.set_mask(vector, true);
-        let record = &self.sink.records[vector];
+        let record = &self.device.sink.records[vector];
         let check = record.check.fetch_add(1, SeqCst) + 1;
         let is_held = || record.held_in.load(SeqCst) == check;
         for _ in 0..PATIENCE {
@@ -237,9 +278,24 @@ impl Guest<'_> {
         }
     }
 
+    /// Stops the device, and saves and restores the table. Afterwards, each vector's last signal
+    /// must have reached the sink or be pending in the saved state.
+    fn save(&self) {
+        let Device { table, sink, running, .. } = self.device;
+        let _stopped = running.write().unwrap();
+        table.settle(LIMIT).unwrap();
+        let state = table.save();
+        for (vector, record) in (0_u16..).zip(&sink.records) {
+            let is_sent = record.seen.load(SeqCst) == record.number.load(SeqCst);
+            let is_pending = state.pending.contains(&vector);
+            assert!(is_sent || is_pending, "the last signal of vector {vector} is in no state");
+        }
+        table.restore(&state).unwrap();
+    }
+
     fn open_all(&mut self) {
         for vector in 0..VECTORS {
-            if self.sink.records[vector].version.load(SeqCst) == 0 {
+            if self.device.sink.records[vector].version.load(SeqCst) == 0 {
                 self.rewrite(vector);
             }
             self.set_mask(vector, false);

@@ -82,7 +82,12 @@ impl Part {
     /// Returns the folders and files of the code under test, and of the part's own program.
     pub(crate) fn code(self) -> Vec<&'static str> {
         let own: &[_] = match self {
-            Self::Chaos => &["crates/vgic-kvm", "proof/soak/src/chaos", "proof/soak/src/chaos.rs"],
+            Self::Chaos => &[
+                "crates/irq-routing",
+                "crates/vgic-kvm",
+                "proof/soak/src/chaos",
+                "proof/soak/src/chaos.rs",
+            ],
             Self::Its => &["crates/vgic-kvm", "proof/soak/src/its", "proof/soak/src/its.rs"],
             Self::Levels => &["crates/irq-routing", "proof/soak/src/levels.rs"],
             Self::Msix => &["crates/msi-types", "crates/irq-routing", "proof/soak/src/msix.rs"],

@@ -1,9 +1,10 @@
 //! Compares the output of `doorbell live` with Linux's own tables, which a guest prints on its
 //! console.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
+use doorbell_oracles::iommu_groups::{self, Function, RequesterId};
 use serde_json::Value;
 
 use crate::said::{list, same, text};
@@ -18,6 +19,8 @@ pub struct Console {
     json: String,
     /// Output of `doorbell live --explain`.
     text: String,
+    /// The functions with their IOMMU groups and configuration spaces.
+    functions: BTreeMap<RequesterId, Function>,
     /// `/proc/interrupts`.
     interrupts: Vec<String>,
     /// Exit status of `doorbell live --json`.
@@ -45,6 +48,7 @@ impl Console {
         match origin {
             "json" => self.json.push_str(rest),
             "text" => self.text.extend([rest, "\n"]),
+            "pci" => self.functions.extend(Function::parse(rest)),
             "irqs" => self.interrupts.push(rest.to_owned()),
             "status" => self.status = rest.parse().ok(),
             _ => {}
@@ -89,11 +93,32 @@ impl Console {
         Ok(())
     }
 
+    /// Compares Linux's IOMMU groups with ours. Returns the number of groups.
+    ///
+    /// # Errors
+    /// Fails if the functions are divided differently, or if the guest has not printed everything.
+    pub fn judge_groups(&self) -> Result<usize> {
+        let said: Value = serde_json::from_str(&self.json)?;
+        let devices = list(&said, "devices")?;
+        same("number of functions", &self.functions.len(), &devices.len())?;
+        let requester = |one: &Value| {
+            let id = one["firmware"]["requester"].as_u64().context("a requester")?;
+            anyhow::Ok(RequesterId::new(u32::try_from(id)?))
+        };
+        let aliases = self.functions.keys().zip(devices);
+        let aliases = aliases.map(|(id, device)| Ok((*id, requester(device)?)));
+        let (ours, theirs) = iommu_groups::both(&self.functions, &aliases.collect::<Result<_>>()?)?;
+        same("groups of requesters", &ours, &theirs)?;
+        Ok(ours.len())
+    }
+
     /// Compares the interrupts of functions that send messages with those in Linux's table.
     fn compare_interrupts(&self, senders: &[&Value]) -> Result<()> {
         let mut ours = BTreeSet::new();
         for sender in senders {
-            for one in list(&sender["linux"], "interrupts")? {
+            // Linux's table omits interrupts without a handler.
+            let interrupts = list(&sender["linux"], "interrupts")?.iter();
+            for one in interrupts.filter(|one| one["handlers"] != serde_json::json!([])) {
                 ours.insert((one["irq"].as_u64(), text(&one["handlers"][0]).to_owned()));
             }
         }

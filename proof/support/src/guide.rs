@@ -10,7 +10,7 @@ const GUIDE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/no-interrup
 /// # Panics
 /// Panics if the guide cannot be read, lacks a text, or shows a block that is not among the texts.
 pub fn check_guide(reader: &str, printed: &[String]) {
-    let guide = fs::read_to_string(GUIDE).unwrap_or_else(|error| panic!("{GUIDE}: {error}"));
+    let guide = read();
     let start = format!("```text {reader}\n");
     let blocks = guide.split(&start).skip(1);
     let shown: Vec<_> = blocks.filter_map(|block| Some(block.split_once("```")?.0)).collect();
@@ -20,4 +20,13 @@ pub fn check_guide(reader: &str, printed: &[String]) {
     for block in shown {
         assert!(printed.iter().any(|text| text == block), "not printed:\n{block}");
     }
+}
+
+/// Checks that `docs/no-interrupt.md` has this row in a table.
+pub(crate) fn check_guide_row(row: &str) {
+    assert!(read().lines().any(|line| line == row), "not in the guide:\n{row}");
+}
+
+fn read() -> String {
+    fs::read_to_string(GUIDE).unwrap_or_else(|error| panic!("{GUIDE}: {error}"))
 }

@@ -12,6 +12,7 @@ mod guide;
 mod heap;
 #[cfg(feature = "kvm")]
 pub mod kvm;
+mod score;
 
 pub use entry::{EntryField, check_entry};
 pub use guide::check_guide;
@@ -19,3 +20,4 @@ pub use heap::{
     HeapUse, Outside, after_failures, failures_until, heap_use, outside, until_it_succeeds,
     with_allocations,
 };
+pub use score::{Score, other_values};

@@ -12,6 +12,14 @@ pub(super) struct Imports {
     pub(super) paths: Vec<Mention>,
 }
 
+impl Imports {
+    /// Adds those of another file.
+    pub(super) fn extend(&mut self, other: Self) {
+        self.names.extend(other.names);
+        self.paths.extend(other.paths);
+    }
+}
+
 /// A path, and the inline modules that contain it.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mention {

@@ -15,18 +15,19 @@ use crate::layout::{ITS, LEVEL_LINE, OPERATIONS, PROGRAM, RAM, RAM_BYTES, REPORT
 use crate::machine::NEWEST;
 use crate::{Failure, Machine, Operation, Ram};
 use bare::{BareMachine, errno};
+use descriptors::snapshot_cpus;
 use gic_arch::gits;
 use kvm_bindings::{
     KVM_MP_STATE_STOPPED, KVM_MSI_VALID_DEVID, kvm_device_attr, kvm_msi,
     kvm_userspace_memory_region,
 };
-use kvm_ioctls::{DeviceFd, VcpuExit, VcpuFd, VmFd};
+use kvm_ioctls::{VcpuExit, VcpuFd, VmFd};
 use msi_types::{Delivery, DeviceId, EventId, Level};
 use std::ops::Range;
 use std::sync::Arc;
-use vgic_kvm::KvmDevice;
 use vgic_kvm::abi::{Attribute, Errno};
 use vgic_kvm::snapshot::{KvmAttributes as _, KvmSnapshot};
+use vgic_kvm::{KvmDevice, KvmExplainer};
 use vm_memory::{GuestAddress, GuestMemoryBackend};
 
 /// `KVM_REG_ARM64 | KVM_REG_SIZE_U64 | KVM_REG_ARM_CORE`: `struct user_pt_regs`, indexed in 32-bit
@@ -46,8 +47,7 @@ const SPI_LINE: u32 = 1 << 24;
 #[derive(Debug)]
 pub struct KvmMachine {
     cpus: Vec<VcpuFd>,
-    gic: DeviceFd,
-    its: Vec<DeviceFd>,
+    devices: Descriptors,
     vm: Arc<VmFd>,
     ram: Ram,
 }
@@ -77,7 +77,8 @@ impl KvmMachine {
             lend(&vm, &ram, slot, range)?;
         }
         ram.write(PROGRAM, program::bytes())?;
-        Ok(Self { cpus, gic, its, vm: Arc::new(vm), ram })
+        let devices = Descriptors { gic: Arc::new(gic), its: its.into() };
+        Ok(Self { cpus, devices, vm: Arc::new(vm), ram })
     }
 
     /// Returns KVM's virtual machine, so that interrupts can be routed to it.
@@ -121,13 +122,15 @@ impl KvmMachine {
             .ok_or_else(|| format!("vCPU {cpu} does not exist").into())
     }
 
-    fn devices(&self) -> Descriptors<'_> {
-        Descriptors { gic: &self.gic, its: &self.its }
-    }
-
     /// Takes a snapshot through the machine's file descriptors.
     pub fn snapshot(&self) -> Result<KvmSnapshot, Failure> {
-        snapshot(&self.gic, &self.its, &self.cpus, &self.ram)
+        snapshot(&self.devices, &self.cpus, &self.ram)
+    }
+
+    /// Returns what explains interrupts of this machine while no vCPU runs.
+    pub fn explainer(&self) -> Result<KvmExplainer<Descriptors>, Failure> {
+        let (cpus, its) = (snapshot_cpus(&self.cpus)?, self.devices.its.len());
+        Ok(KvmExplainer::new(self.devices.clone(), cpus, its, Arc::new(self.ram.clone())))
     }
 }
 
@@ -220,17 +223,17 @@ impl Machine for KvmMachine {
     }
 
     fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
-        self.devices().get(device, attribute)
+        self.devices.get(device, attribute)
     }
 
     fn has(&mut self, device: KvmDevice, attribute: Attribute) -> Result<(), Errno> {
         let (group, attr) = (attribute.group(), attribute.number());
         let request = kvm_device_attr { group, attr, addr: 0, flags: 0 };
-        self.devices().device(device)?.has_device_attr(&request).map_err(errno)
+        self.devices.device(device)?.has_device_attr(&request).map_err(errno)
     }
 
     fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
-        self.devices().set(device, attribute, value)
+        self.devices.set(device, attribute, value)
     }
 }
 

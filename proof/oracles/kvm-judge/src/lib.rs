@@ -33,7 +33,10 @@ pub mod saving;
 pub mod scenario;
 mod snapshot;
 
-pub use machine::{Failure, Machine};
+pub use machine::Machine;
 pub use memory::Ram;
 pub use operation::Operation;
 pub use snapshot::{Snapshot, SnapshotError};
+
+/// A failure in the machine itself, rather than in its guest.
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;

@@ -1,10 +1,9 @@
 //! Operations that machines on KVM and machines on the model have in common.
 
 use crate::layout::CPUS;
-use crate::{Operation, Ram};
+use crate::{Failure, Operation, Ram};
 use gic_arch::{Affinity, Iidr};
 use msi_types::{Delivery, DeviceId, EventId, Level};
-use std::error::Error;
 use vgic_kvm::KvmDevice;
 use vgic_kvm::abi::{Attribute, Errno};
 
@@ -15,9 +14,6 @@ pub(crate) const NEWEST: u8 = 3;
 pub(crate) const fn iidr(revision: u8) -> Iidr {
     Iidr::new().with_implementer(0x43b).with_product_id(0x4b).with_revision(revision)
 }
-
-/// A failure in the machine itself, rather than in its guest.
-pub type Failure = Box<dyn Error + Send + Sync>;
 
 /// A machine with a GICv3 and two ITSes, whose guest performs the operations that it is given.
 pub trait Machine {

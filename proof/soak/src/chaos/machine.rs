@@ -9,6 +9,7 @@ use crate::kicks::Kicks;
 use crate::lifecycle::{self, Memory};
 use fastrand::Rng;
 use gic_arch::{IntId, gicd, gicr, gits};
+use irq_routing::{Pin, Route};
 use msi_types::{Cpu, Delivery, DeviceId, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi};
 use std::array;
 use std::sync::Arc;
@@ -291,21 +292,41 @@ impl World {
                 self.fire();
                 Delivery::Pending
             }
-            Signal::Spi => {
-                let address = gic.config().distributor + u64::from(gicd::SETSPI_NSR.offset());
-                gic.signal_msi(NoIdentity, MsiMessage { address, data: source.intid })
-            }
-            Signal::Event { its, device, event } => {
-                let address = ITSES[its] + u64::from(gits::TRANSLATER.offset());
-                let message = MsiMessage { address, data: event };
-                gic.its(its).unwrap().signal_msi(DeviceId::new(device), message)
-            }
-            Signal::Lpi => {
-                let frame = self.guest.frame(source.cpu.unwrap_or(0));
-                let address = frame + u64::from(gicr::SETLPIR.offset());
-                gic.signal_msi(NoIdentity, MsiMessage { address, data: source.intid })
+            Signal::Spi | Signal::Lpi => gic.signal_msi(NoIdentity, self.message(source)),
+            Signal::Event { its, device, .. } => {
+                gic.its(its).unwrap().signal_msi(DeviceId::new(device), self.message(source))
             }
             Signal::Sgi => unreachable!("only vCPUs send SGIs"),
+        }
+    }
+
+    /// Returns the message of a source that sends one.
+    fn message(&self, source: &Source) -> MsiMessage {
+        let (frame, register, data) = match source.signal {
+            Signal::Event { its, event, .. } => (ITSES[its], gits::TRANSLATER.offset(), event),
+            Signal::Lpi => {
+                let frame = self.guest.frame(source.cpu.unwrap_or(0));
+                (frame, gicr::SETLPIR.offset(), source.intid)
+            }
+            _ => {
+                let distributor = self.guest.gic.config().distributor;
+                (distributor, gicd::SETSPI_NSR.offset(), source.intid)
+            }
+        };
+        MsiMessage { address: frame + u64::from(register), data }
+    }
+
+    /// Returns the route of an eventfd that signals a source, if a router to the first ITS has one.
+    pub(crate) fn route(&self, source: &Source, with_messages: bool) -> Option<Route> {
+        match source.signal {
+            Signal::Pulse(Line::Spi(spi)) => Pin::of_spi(spi).ok().map(Route::Pin),
+            Signal::Spi | Signal::Lpi if with_messages => {
+                Some(Route::to_doorbell(self.message(source)))
+            }
+            Signal::Event { its: 0, device, .. } if with_messages => {
+                Some(Route::to_its(DeviceId::new(device), self.message(source)))
+            }
+            _ => None,
         }
     }
 

@@ -1,25 +1,25 @@
 //! Migration to a new machine, directly or through KVM's format, and rollback of a used machine.
 
+use super::eventfds::Eventfds;
 use super::machine::{self, Plan, World};
 use super::program;
-use crate::guest::FIRST_LPI;
+use super::seat::Running;
 use crate::half::Half;
 use crate::lifecycle;
+use crate::outcome::Outcome;
 use fastrand::Rng;
 use gic_arch::{gicr, icc};
 use std::mem;
 use vgic::saved_state::SavedState;
 
-/// INTID of the first SPI.
-const FIRST_SPI: u32 = 32;
-
-/// Migrates, and returns the name of the way.
-pub(crate) fn migrate(world: &mut World, rng: &mut Rng) -> &'static str {
+/// Migrates, while devices have signaled through eventfds, and counts the way.
+pub(crate) fn migrate(world: &mut World, rng: &mut Rng, outcome: &mut Outcome) {
     let disabled = if rng.bool() { program::leave_work(world, rng) } else { Vec::new() };
-    if world.plan == Plan::Kvm {
-        route_active(world);
-    }
     world.unlink();
+    let with_messages = disabled.is_empty() && rng.bool();
+    let eventfds = Eventfds::signal(world, rng, with_messages);
+    eventfds.settle();
+    outcome.count("signals in eventfds", eventfds.signals);
     let mut vcpus = Vec::new();
     let mut seats = Vec::new();
     for seat in mem::take(&mut world.seats) {
@@ -27,9 +27,9 @@ pub(crate) fn migrate(world: &mut World, rng: &mut Rng) -> &'static str {
         vcpus.push(vcpu);
         seats.push(rest);
     }
-    let saved = lifecycle::save(&world.guest.gic, &mut vcpus);
+    let mut saved = lifecycle::save(&world.guest.gic, &mut vcpus);
     let (way, saved) = match world.plan {
-        Plan::Kvm if rng.u8(..4) != 0 => {
+        Plan::Kvm if rng.u8(..4) != 0 && has_all_cpus(world, &seats, &mut vcpus, &mut saved) => {
             ("migrations through KVM's format", kvm(world, rng, saved))
         }
         Plan::Linked => ("migrations", saved),
@@ -42,7 +42,7 @@ pub(crate) fn migrate(world: &mut World, rng: &mut Rng) -> &'static str {
     };
     let (gic, mut restored) = machine::make(world.plan, rng, &world.guest.memory, &world.kicks);
     lifecycle::restore(&gic, &mut restored, &saved);
-    drop(vcpus);
+    drop((vcpus, eventfds));
     world.guest.move_to(gic);
     world.seats = seats.into_iter().zip(restored).map(|(rest, vcpu)| rest.join(vcpu)).collect();
     world.link();
@@ -50,18 +50,27 @@ pub(crate) fn migrate(world: &mut World, rng: &mut Rng) -> &'static str {
         world.guest.enable_lpis(cpu, true);
     }
     (0..world.guest.gic.config().its.len()).for_each(|its| world.guest.wait_its(its));
-    way
+    outcome.count(way, 1);
 }
 
-/// Routes each active SPI to the CPU that acknowledged it. KVM's format does not contain that CPU,
-/// so a restore assumes that an SPI is active at its target.
-fn route_active(world: &World) {
-    for seat in &world.seats {
-        let spis = seat.running.iter().filter(|(_, intid)| (FIRST_SPI..FIRST_LPI).contains(intid));
-        for (_, intid) in spis {
-            world.guest.route(*intid, Some(seat.cpu()));
+/// Returns `true` if KVM's format contains the CPU at which each SPI is active. If the CPUs' active
+/// priorities don't tell, first routes the active SPIs to the CPUs that acknowledged them, because
+/// a restore then assumes that they are active at their targets. This doesn't suffice if the guest
+/// has changed the priority of an active SPI.
+fn has_all_cpus(
+    world: &World,
+    seats: &[Running],
+    vcpus: &mut [Half],
+    saved: &mut SavedState,
+) -> bool {
+    let gic = &world.guest.gic;
+    if lifecycle::has_undecidable_spis(gic.config(), saved.clone()) {
+        for (running, vcpu) in seats.iter().zip(&*vcpus) {
+            running.spis().for_each(|intid| world.guest.route(intid, Some(vcpu.cpu())));
         }
+        *saved = lifecycle::save(gic, vcpus);
     }
+    !lifecycle::has_undecidable_spis(gic.config(), saved.clone())
 }
 
 /// Returns the state that a fresh machine has after KVM's save and restore.

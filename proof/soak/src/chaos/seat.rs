@@ -1,7 +1,11 @@
 //! A vCPU between rounds.
 
+use crate::guest::FIRST_LPI;
 use crate::half::Half;
 use gic_arch::icc::{self, SysRegEncoding};
+
+/// INTID of the first SPI.
+const FIRST_SPI: u32 = 32;
 
 /// A vCPU that doesn't run, and the interrupts that its guest has acknowledged but not ended.
 pub(crate) struct Seat {
@@ -16,6 +20,12 @@ impl Running {
     /// Continues on another machine's vCPU.
     pub(crate) fn join(self, vcpu: Half) -> Seat {
         Seat { vcpu, running: self.0 }
+    }
+
+    /// Returns the SPIs among the interrupts.
+    pub(super) fn spis(&self) -> impl Iterator<Item = u32> {
+        let intids = self.0.iter().map(|(_, intid)| *intid);
+        intids.filter(|intid| (FIRST_SPI..FIRST_LPI).contains(intid))
     }
 }
 

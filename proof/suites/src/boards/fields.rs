@@ -37,7 +37,7 @@ pub fn compare(said: &Value, tree: &Tree) -> Result<()> {
     let rows = |name, members: &[&str]| Ok::<_, Error>(sorted(columns(said, name, members)?));
     same("CPUs", &rows("cpus", &["id", "affinity", "enabled"])?, &reader.cpus())?;
     same("GIC", &said["gic"], &reader.gic())?;
-    let shown = ["id", "kind", "enabled", "doorbells", "ranges"];
+    let shown = ["id", "kind", "enabled", "doorbells", "ranges", "coherence"];
     same("controllers", &rows("controllers", &shown)?, &reader.controllers())?;
     same("requesters", &requesters(said)?, &reader.requesters())?;
     let shown = ["controller", "interrupts", "device_id_bits", "needed_device_id_bits"];
@@ -114,6 +114,7 @@ impl<'t> Reader<'t> {
             "version": version,
             "distributor": distributor,
             "redistributors": redistributors,
+            "coherence": coherence(node),
         })
     }
 
@@ -131,6 +132,7 @@ impl<'t> Reader<'t> {
                 json!(enabled),
                 json!(doorbells),
                 json!(ranges),
+                json!(coherence(node)),
             ]
         };
         let all = self.tree.nodes.iter().filter(|node| kind(node).is_some());
@@ -402,6 +404,11 @@ fn stream_row(iommu: &Node, (first, length): (u64, u64), stream: Option<u64>) ->
     })
 }
 
+/// Returns what the node states about its coherence with the caches, in the command's words.
+fn coherence(node: &Node) -> &'static str {
+    if node.has("dma-noncoherent") { "not coherent" } else { "by register" }
+}
+
 /// Returns the controller kind of a node, under the name that the command uses.
 fn kind(node: &Node) -> Option<String> {
     if node.is_its() {
@@ -516,9 +523,11 @@ mod tests {
             "gic": {
                 "id": "/bus/intc@0", "version": 3, "distributor": 0x800_0000,
                 "redistributors": [{ "base": 0x80a_0000, "size": 0x4_0000, "stride": null }],
+                "coherence": "by register",
             },
             "controllers": [{
                 "id": its, "kind": "its", "enabled": true, "doorbells": [0x809_0040], "ranges": [],
+                "coherence": "by register",
             }],
             "devices": [
                 { "id": "/pci@2", "enabled": true, "streams": [],

@@ -26,5 +26,17 @@ fi
 $B sed 's/^/json: /' /tmp/json
 /doorbell live --explain 0000:01:00.0 | $B sed 's/^/text: /'
 $B sed 's/^/irqs: /' /proc/interrupts
+if $B grep -q groups /proc/cmdline; then
+    for function in /sys/bus/pci/devices/*; do
+        group=none
+        # Before Linux 6.15, a function gets its group when a driver is tried on it.
+        if ! [ -e $function/iommu_group ]; then
+            echo pcieport > $function/driver_override
+            echo $($B basename $function) > /sys/bus/pci/drivers_probe
+        fi
+        [ -e $function/iommu_group ] && group=$($B basename $($B readlink $function/iommu_group))
+        echo "pci: $($B basename $function) $group $($B hexdump -v -e '1/1 "%02x"' $function/config)"
+    done
+fi
 echo o > /proc/sysrq-trigger
 $B sleep 60

@@ -55,6 +55,35 @@ const DEVICES: &[&str] = &[
     "-device",
     "virtio-rng-pci,bus=conventional,addr=3",
 ];
+/// A switch with two functions below it, a device with two functions, and two root ports of one
+/// device without Access Control Services, of which one has a function below it. (Linux's driver
+/// for the SMMUv3 refuses a second function on a conventional bus, because both have one StreamID.)
+const SHARED: &[&str] = &[
+    "-device",
+    "pcie-root-port,id=above,chassis=2,slot=2",
+    "-device",
+    "x3130-upstream,bus=above,id=switch",
+    "-device",
+    "xio3130-downstream,bus=switch,id=left,chassis=3,slot=3",
+    "-device",
+    "xio3130-downstream,bus=switch,id=right,chassis=4,slot=4",
+    "-device",
+    "e1000e,bus=left,romfile=",
+    "-device",
+    "e1000e,bus=right,romfile=",
+    "-device",
+    "qemu-xhci,addr=8.0,multifunction=on",
+    "-device",
+    "qemu-xhci,addr=8.1",
+    "-device",
+    "pcie-root-port,id=open,chassis=5,slot=5,addr=9.0,multifunction=on,disable-acs=on",
+    "-device",
+    "pcie-root-port,id=beside,chassis=6,slot=6,addr=9.1,disable-acs=on",
+    "-device",
+    "e1000e,bus=open,romfile=",
+];
+/// Word on the command line that makes the guest print its functions' groups.
+const GROUPS: &str = "groups";
 const GICV3: &str = "gic-version=3";
 const GICV2: &str = "gic-version=2";
 const SMMU: &str = "gic-version=3,iommu=smmuv3";
@@ -94,6 +123,8 @@ struct Subject {
     machine: &'static str,
     change: Change,
     options: &'static str,
+    /// Devices in addition to the usual ones.
+    more: &'static [&'static str],
     expected: Expected,
 }
 
@@ -105,6 +136,7 @@ const SOUND: Subject = Subject {
     machine: GICV3,
     change: Change::None,
     options: "",
+    more: &[],
     expected: Expected {
         faults: &[],
         differences: &[],
@@ -115,6 +147,14 @@ const SOUND: Subject = Subject {
 const SUBJECTS: &[Subject] = &[
     SOUND,
     Subject { name: "a sound machine with an SMMU", versions: STABLE, machine: SMMU, ..SOUND },
+    Subject {
+        name: "a machine with shared buses and devices",
+        versions: STABLE,
+        machine: SMMU,
+        options: GROUPS,
+        more: SHARED,
+        ..SOUND
+    },
     Subject {
         name: "a sound machine with GICv2m frames",
         versions: STABLE,
@@ -277,7 +317,7 @@ impl Subject {
         let guest = Guest::get(version)?;
         let stem = guest.folder.join(self.name.replace(' ', "-"));
         let mut qemu = fetched::qemu(version)?.command(PROGRAM);
-        qemu.args(SURROUNDINGS).args(DEVICES);
+        qemu.args(SURROUNDINGS).args(DEVICES).args(self.more);
         let disk = guest.folder.join("disk");
         qemu.args(qemu::drives(&disk)).arg("-kernel").arg(&guest.kernel);
         qemu.arg("-initrd").arg(&guest.initramfs);
@@ -294,6 +334,10 @@ impl Subject {
         let mapped: BTreeSet<_> = fs::read_to_string(&trace)?.lines().filter_map(mapped).collect();
         let has_its = self.machine != GICV2;
         console.judge(has_its.then_some(&mapped), &self.expected)?;
+        if self.options == GROUPS {
+            let groups = console.judge_groups()?;
+            eprintln!("{}: {groups} groups, as Linux makes them", self.name);
+        }
         eprintln!("{}: Linux maps {mapped:x?}, as the command shows", self.name);
         Ok(())
     }

@@ -8,6 +8,7 @@ use kvm_judge::kvm::KvmMachine;
 use kvm_judge::layout::{CPUS, ITS, LEVEL_LINE, SPECIAL};
 use kvm_judge::scenario::{Guest, Plan};
 use kvm_judge::{Failure, Machine};
+use msi_types::explain::{Fact, Unexamined};
 use msi_types::{Delivery, DeviceId, EventId, Gsi, MsiMessage};
 use std::sync::Arc;
 use std::thread::sleep;
@@ -24,7 +25,9 @@ pub(super) fn run(count: &mut Count) {
     for seed in 0..2 {
         let plan = Plan::of(seed);
         count.case(
-            &format!("routes: every event of plan {seed} by a GSI and an eventfd"),
+            &format!(
+                "routes: every event of plan {seed} by a GSI and an eventfd, and its explanation"
+            ),
             messages(&plan),
         );
     }
@@ -42,7 +45,8 @@ struct Booted {
 fn booted(plan: &Plan) -> Result<Booted, Failure> {
     let mut machine = KvmMachine::new()?;
     Guest::boot(&mut machine, plan)?;
-    let router = Arc::new(KvmRouter::new(RustVmm(machine.vm()), KvmConfig::new(Pin::COUNT))?);
+    let router = KvmRouter::new(RustVmm(machine.vm()), KvmConfig::new(Pin::COUNT))?;
+    let router = Arc::new(router.with_explainer(Arc::new(machine.explainer()?)));
     Ok(Booted { machine, router, plan: plan.clone() })
 }
 
@@ -126,7 +130,12 @@ fn messages(plan: &Plan) -> Result<(), Failure> {
     for ((its, device, event), change) in events.iter().zip(&changes) {
         let signalled =
             booted.machine.signal(*its, DeviceId::new(*device), EventId::new(*event))?;
+        let explanation = booted.router.explain(change.gsi());
         let wanted = booted.take()?;
+        let is_taken = wanted.iter().any(|intid| *intid >= 8192);
+        let is_signaled = explanation.facts().any(|fact| matches!(fact, Fact::Signaled(_)));
+        let is_examined = !explanation.unexamined().any(|of| of == Unexamined::KernelController);
+        accept(is_examined && is_signaled == is_taken, || format!("{wanted:?}: {explanation}"))?;
         let routed = booted.router.signal(change.gsi()).unwrap_or(Delivery::NoDoorbell);
         accept(routed == signalled, || format!("{routed:?}, not {signalled:?}"))?;
         booted.expect(&wanted)?;
@@ -134,7 +143,7 @@ fn messages(plan: &Plan) -> Result<(), Failure> {
         let _bound = booted.router.bind(RustVmm(&trigger), change.gsi())?;
         trigger.write(1)?;
         booted.expect(&wanted)?;
-        arrived += u32::from(wanted.iter().any(|intid| *intid >= 8192));
+        arrived += u32::from(is_taken);
     }
     println!("note - {arrived} of {} events arrived", events.len());
     accept(arrived > 0, || "no event is enabled".into())

@@ -5,6 +5,7 @@ use crate::Failure;
 use gic_arch::Affinity;
 use kvm_bindings::{KVM_MP_STATE_STOPPED, kvm_device_attr};
 use kvm_ioctls::{DeviceFd, VcpuFd};
+use std::sync::Arc;
 use vgic::GuestMemory;
 use vgic_kvm::KvmDevice;
 use vgic_kvm::abi::{Attribute, Errno};
@@ -17,11 +18,17 @@ const MPIDR: u64 = 0x6030_0000_0013_c005;
 /// Takes a snapshot of a VM's GICv3 and ITSes. No vCPU may be running. `cpus` must contain all
 /// vCPUs in the order of their `vcpu_id`, starting at 0.
 pub fn snapshot(
-    gic: &DeviceFd,
-    its: &[DeviceFd],
+    devices: &Descriptors,
     cpus: &[VcpuFd],
     memory: &dyn GuestMemory,
 ) -> Result<KvmSnapshot, Failure> {
+    let mut devices = devices.clone();
+    let its = devices.its.len();
+    Ok(KvmSnapshot::take(&mut devices, snapshot_cpus(cpus)?, its, memory)?)
+}
+
+/// Reads what a snapshot contains of each vCPU.
+pub(super) fn snapshot_cpus(cpus: &[VcpuFd]) -> Result<Vec<SnapshotCpu>, Failure> {
     let mut saved = Vec::new();
     for (number, cpu) in (0..).zip(cpus) {
         let mut mpidr = [0; 8];
@@ -30,28 +37,28 @@ pub fn snapshot(
         let stopped = Some(cpu.get_mp_state()?.mp_state == KVM_MP_STATE_STOPPED);
         saved.push(SnapshotCpu { affinity, number, stopped });
     }
-    Ok(KvmSnapshot::take(&mut Descriptors { gic, its }, saved, its.len(), memory)?)
+    Ok(saved)
 }
 
 /// File descriptors of a VM's devices.
-#[derive(Clone, Copy, Debug)]
-pub struct Descriptors<'d> {
+#[derive(Clone, Debug)]
+pub struct Descriptors {
     /// The GICv3.
-    pub gic: &'d DeviceFd,
+    pub gic: Arc<DeviceFd>,
     /// The ITSes.
-    pub its: &'d [DeviceFd],
+    pub its: Arc<[DeviceFd]>,
 }
 
-impl Descriptors<'_> {
+impl Descriptors {
     pub(super) fn device(&self, device: KvmDevice) -> Result<&DeviceFd, Errno> {
         match device {
-            KvmDevice::Gic => Ok(self.gic),
+            KvmDevice::Gic => Ok(&self.gic),
             KvmDevice::Its(index) => self.its.get(index).ok_or(Errno::NoDevice),
         }
     }
 }
 
-impl KvmAttributes for Descriptors<'_> {
+impl KvmAttributes for Descriptors {
     fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
         let mut value = 0_u64;
         let mut request = kvm_device_attr {
