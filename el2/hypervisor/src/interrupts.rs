@@ -11,6 +11,7 @@ use crate::layout::{PHYSICAL_TIMER, TIMERS, UART_SPI, VIRTUAL_TIMER};
 use crate::linked::timer_line;
 use crate::scheduler::{self, VcpuId};
 use crate::{hypervisor_timer, trace};
+use doorbell_facts::{Fact, HypervisorFact};
 use gic_arch::{IntId, IntIdClass};
 use gic_driver::cpu_interface::Acknowledged;
 use gic_driver::{Interrupt, RawMmio};
@@ -85,6 +86,8 @@ pub(crate) fn serve() {
 fn on_own_timer(_: &IrqContext<'_>) {
     if hypervisor_timer::is_over() {
         println!("hypervisor: the time limit is over");
+        let silent_input = console::has_silent_input();
+        println!("{}", Fact::from(HypervisorFact::TimeOver { silent_input }));
         end_machine();
     }
     scheduler::on_timer();

@@ -37,6 +37,18 @@ pub fn read() -> Option<u8> {
     byte
 }
 
+/// Returns `true` if a byte of input waits although its interrupt has been cleared. The UART raises
+/// no other one for it, so this is the state of a driver that clears the interrupt before it reads.
+pub fn has_silent_input() -> bool {
+    let state = cpu::irq_save();
+    let is_silent = CONSOLE.lock().as_ref().is_some_and(|uart| {
+        let raised = uart.raw_interrupt_status();
+        !uart.is_rx_fifo_empty() && !raised.intersects(Interrupts::RXI | Interrupts::RTI)
+    });
+    cpu::irq_restore(state);
+    is_silent
+}
+
 /// Makes the UART raise its interrupt while input is available.
 pub fn enable_input_interrupt() {
     let state = cpu::irq_save();

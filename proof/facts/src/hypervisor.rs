@@ -65,6 +65,11 @@ pub enum HypervisorFact {
         /// The device's stream.
         stream: u32,
     },
+    /// The machine ended because its time limit was over.
+    TimeOver {
+        /// A byte of input waits in the machine's UART although its interrupt has been cleared.
+        silent_input: bool,
+    },
     /// The number of a guest's exits for one reason, or of its interrupts of one class. The
     /// hypervisor reports this fact at its end.
     Count {
