@@ -1,5 +1,6 @@
 //! Compares two descriptions of the same machine.
 
+use crate::coherence::Coherence;
 use crate::controller::{Controller, ControllerKind};
 use crate::description::Description;
 use crate::finding::Rule;
@@ -71,6 +72,12 @@ fn gics(one: &Gic, other: &Gic, findings: &mut FindingList) {
         let message = format!("the distributor is at {here:#x} in the first, at {there:#x} here");
         findings.add(Rule::ContradictingGic, other.distributor.origin.clone(), message);
     }
+    if one.coherence.value != other.coherence.value {
+        let is_first = one.coherence.value == Coherence::NonCoherent;
+        let which = if is_first { "the first" } else { "the second" };
+        let message = format!("the redistributors are non-coherent only in {which}");
+        findings.add(Rule::ContradictingGic, other.coherence.origin.clone(), message);
+    }
     // One description may list a region per CPU, the other a single region for all.
     for (gic, within) in [(one, other), (other, one)] {
         let covered = RegionSet::new(within.redistributors.iter().map(|region| region.value));
@@ -97,7 +104,12 @@ fn key(controller: &Controller) -> Option<(&'static str, u64)> {
 fn controllers(one: &Description, other: &Description, findings: &mut FindingList) {
     let keys = |description: &Description| -> BTreeSet<String> {
         let usable = description.controllers.iter().filter(|one| one.status.is_enabled());
-        usable.filter_map(key).map(|(kind, base)| format!("{kind} at {base:#x}")).collect()
+        let shown = |controller: &Controller| {
+            let (kind, base) = key(controller)?;
+            let is_coherent = controller.coherence.value != Coherence::NonCoherent;
+            Some(format!("{}{kind} at {base:#x}", if is_coherent { "" } else { "non-coherent " }))
+        };
+        usable.filter_map(shown).collect()
     };
     let place = other.controllers.first().map(|controller| controller.status.origin.clone());
     report(&keys(one), &keys(other), Rule::ContradictingControllers, place, findings);

@@ -207,10 +207,15 @@ fn cases() -> Vec<(Rule, TableBlobs, TableBlobs)> {
 fn contradictions() -> Vec<(Rule, TableBlobs)> {
     let [first, second, _, region] = cpus();
     let its_0 = its(0, 0, 0x808_0000);
-    let moved = [first.clone(), second, gicd(0x900_0000, 3), region.clone(), its_0.clone()];
+    let gic = |base: u64, gicr_flags: u8, its_flags: u8| {
+        let (region, its) = (gicr(gicr_flags, 0x80a_0000, 0x4_0000), its(its_flags, 0, 0x808_0000));
+        of(&[first.clone(), second.clone(), gicd(base, 3), region, its])
+    };
     vec![
-        (Rule::ContradictingCpus, of(&[first, gicd(0x800_0000, 3), region, its_0])),
-        (Rule::ContradictingGic, of(&moved)),
+        (Rule::ContradictingCpus, of(&[first.clone(), gicd(0x800_0000, 3), region, its_0])),
+        (Rule::ContradictingGic, gic(0x900_0000, 0, 0)),
+        (Rule::ContradictingGic, gic(0x800_0000, 1, 0)),
+        (Rule::ContradictingControllers, gic(0x800_0000, 0, 1)),
         (Rule::ContradictingControllers, two_its(1)),
         (Rule::ContradictingRoutes, with(&[root_complex(0, &[[0, 0xffff, 0x1_0000, GROUP, 0]])])),
     ]

@@ -136,13 +136,16 @@ impl Report {
     }
 }
 
-/// Number of arrived messages of the functions on each bus, and of the functions. Bridges are not
+/// The functions on each bus, and the number of their messages that have arrived. Bridges are not
 /// counted: in working machines, their events may never happen.
-struct Arrivals(BTreeMap<String, (u64, usize)>);
+struct Arrivals(BTreeMap<String, Vec<(String, u64)>>);
+
+/// Maximum number of functions that a note names.
+const NAMED: usize = 4;
 
 impl Arrivals {
     fn of(system: &System, devices: &[DeviceRow]) -> Self {
-        let mut buses = BTreeMap::new();
+        let mut buses: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for (function, device) in system.functions.iter().zip(devices) {
             let is_bridge = device.class.is_some_and(|class| class >> 8 == PCI_BRIDGE);
             let has_handler = |one: &InterruptRow| !one.handlers.is_empty();
@@ -152,33 +155,47 @@ impl Arrivals {
                 continue;
             }
             let count = interrupts.iter().fold(0, |sum: u64, one| sum.saturating_add(one.count));
-            let bus = function.address.to_string();
-            let bus = bus.rsplit_once(':').map_or_else(String::new, |(bus, _)| bus.to_owned());
-            let (messages, functions) = buses.entry(bus).or_insert((0_u64, 0));
-            *messages = messages.saturating_add(count);
-            *functions += 1;
+            let name = function.address.to_string();
+            let bus = name.rsplit_once(':').map_or_else(String::new, |(bus, _)| bus.to_owned());
+            buses.entry(bus).or_default().push((name, count));
         }
         Self(buses)
     }
 
     fn are_all_missing(&self) -> bool {
-        !self.0.is_empty() && self.0.values().all(|(messages, _)| *messages == 0)
+        !self.0.is_empty() && self.0.values().flatten().all(|(_, messages)| *messages == 0)
     }
 
     fn notes(&self) -> Vec<String> {
         if self.are_all_missing() {
             return Vec::new();
         }
-        let silent = self.0.iter().filter(|(_, (messages, _))| *messages == 0);
-        let sentence = |(bus, (_, functions)): (&String, &(u64, usize))| {
-            let functions = counted(*functions, "function");
-            format!(
-                "no message of the {functions} on bus {bus} has arrived, but those of other buses \
-                 have: they may be idle, or firmware may state a wrong route"
-            )
-        };
-        silent.map(sentence).collect()
+        self.0.iter().filter_map(|(bus, functions)| note(bus, functions)).collect()
     }
+}
+
+/// Returns a note about the functions of a bus from which no message has arrived, although messages
+/// of others have.
+fn note(bus: &str, functions: &[(String, u64)]) -> Option<String> {
+    let silent = functions.iter().filter(|(_, messages)| *messages == 0);
+    let silent: Vec<_> = silent.map(|(name, _)| name.as_str()).collect();
+    let (whose, others) = match functions.len() - silent.len() {
+        _ if silent.is_empty() => return None,
+        0 => {
+            let functions = counted(functions.len(), "function");
+            (format!("the {functions} on bus {bus}"), "other buses".into())
+        }
+        others => {
+            let more = silent.len().saturating_sub(NAMED);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let named = silent[..silent.len().min(NAMED)].join(", ");
+            (named + &more, counted(others, "other function") + " on the bus")
+        }
+    };
+    Some(format!(
+        "no message of {whose} has arrived, but those of {others} have: they may be idle, or \
+         firmware may state a wrong route"
+    ))
 }
 
 /// Class and subclass of a bridge from PCI to PCI.

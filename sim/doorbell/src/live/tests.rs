@@ -384,6 +384,24 @@ fn messages_that_never_arrive_are_a_finding() {
 }
 
 #[test]
+fn a_silent_function_beside_others_is_noted() {
+    const OTHER: &str = "sys/bus/pci/devices/0000:00:03.0";
+    let with_count = |count| {
+        let tree = irq(linux("silent-function", &sound()), 28, "ITS-MSI", "1", count)
+            .bytes(&format!("{OTHER}/config"), &config())
+            .file(&format!("{OTHER}/msi_bus"), "1\n")
+            .file(&format!("{OTHER}/power_state"), "D0\n")
+            .link(&format!("{OTHER}/driver"), "../../../bus/pci/drivers/nvme")
+            .file(&format!("{OTHER}/msi_irqs/28"), "msix\n");
+        Report::of(&tree.root()).notes
+    };
+    let note = &with_count("0,0")[0];
+    assert!(note.starts_with("no message of 0000:00:03.0 has arrived"), "{note}");
+    assert!(note.contains("those of 1 other function on the bus have"), "{note}");
+    assert_eq!(with_count("0,7"), [""; 0]);
+}
+
+#[test]
 fn disabled_lpis_are_named() {
     let tree = fallen_back("no-lpis", &sound()).file(COMMAND_LINE, "irqchip.gicv3_nolpi=1\n");
     has(&tree, Obstacle::Setup(SetupFault::LpisTurnedOff), true);
