@@ -1,5 +1,6 @@
 //! Command-line parser.
 
+use crate::help;
 use crate::print::ColorWhen;
 use crate::registers;
 use crate::snapshot::SnapshotArgs;
@@ -13,11 +14,7 @@ use std::path::PathBuf;
 /// describes.
 #[derive(Debug, Parser)]
 #[command(name = "doorbell", version, args_conflicts_with_subcommands = true)]
-#[command(
-    after_help = "Exit status: 0 good; 1 findings, or a run that is not clean; 2 could not run, \
-                  or could not write the output.\nIf a reader closes the pipe early, the output \
-                  ends there, without a message and without a change of the exit status."
-)]
+#[command(after_help = help::ALL)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -39,43 +36,53 @@ impl Cli {
 pub(crate) enum Command {
     /// Build the machine, let the drivers program it, and deliver every device's interrupts (the
     /// default).
+    #[command(after_help = help::RUN)]
     Run(RunArgs),
     /// List the embedded machines.
+    #[command(after_help = help::MACHINES)]
     Machines(OutputArgs),
     /// Measure injection, acknowledgment, dispatch, and messages through each kind of controller,
     /// relative to floors that are measured in the same run.
+    #[command(after_help = help::BENCH)]
     Bench(BenchArgs),
     /// Try every kind of endpoint on every kind of controller, behind every IOMMU layer, on bare
     /// metal and in guests.
+    #[command(after_help = help::MATRIX)]
     Matrix(OutputArgs),
     /// Print the contents of a description: controllers, devices, routes.
+    #[command(after_help = help::INSPECT)]
     Inspect(InspectArgs),
     /// Explain the way of a device's messages as firmware describes it: requester, IOMMU, DeviceID,
     /// doorbell, target.
-    #[command(after_help = "Exit status: 0 a way exists; 1 there is an obstacle; 2 no such \
-                            device.\nExamples: doorbell explain board.dtb 01:00.0\n          \
-                            doorbell explain tables/ '\\_SB.DMA0'\n          doorbell explain \
-                            board.dtb 0x100")]
+    #[command(after_help = help::EXPLAIN)]
     Explain(ExplainArgs),
     /// Draw devices, IOMMUs, controllers and CPUs, as SVG or DOT.
+    #[command(after_help = help::GRAPH)]
     Graph(GraphArgs),
     /// Write one HTML page for a reader without this tool: the picture, findings, tables, and where
     /// a run's interrupts arrived.
+    #[command(after_help = help::REPORT)]
     Report(ReportArgs),
     /// Find mistakes in descriptions, each by a rule with a stable name.
+    #[command(after_help = help::LINT)]
     Lint(LintArgs),
     /// Print what changed between two descriptions: controllers, routes, isolation, findings.
-    #[command(after_help = "Exit status: 0 no differences; 1 differences; 2 could not compare.")]
+    #[command(after_help = help::DIFF)]
     Diff(DiffArgs),
     /// Examine the saved state of a virtual GIC, in Doorbell's format or in that of Linux's KVM.
+    #[command(after_help = help::SNAPSHOT)]
     Snapshot(SnapshotArgs),
     /// Compare the running Linux's interrupts with its firmware, and explain missing interrupts.
+    #[command(after_help = help::LIVE)]
     Live(LiveArgs),
     /// Speak QEMU's qtest protocol over a GICv3 and ITS in the memory map of QEMU's `virt` machine.
+    #[command(after_help = help::QTEST)]
     Qtest(QtestArgs),
     /// Print a shell's completions for the arguments of this command.
+    #[command(after_help = help::COMPLETIONS)]
     Completions(CompletionsArgs),
     /// Print the manual page of this command, or of one of its subcommands.
+    #[command(after_help = help::MAN)]
     Man(ManArgs),
 }
 

@@ -11,6 +11,7 @@ mod diff;
 mod exit;
 mod explain;
 mod graph;
+mod help;
 #[cfg(test)]
 mod hostile;
 mod inspect;

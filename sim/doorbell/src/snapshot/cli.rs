@@ -1,5 +1,6 @@
 //! Arguments of `doorbell snapshot`.
 
+use crate::help;
 use clap::{ArgGroup, Args, Subcommand};
 use std::path::PathBuf;
 
@@ -12,12 +13,16 @@ pub(crate) struct SnapshotArgs {
 #[derive(Debug, Subcommand)]
 pub(super) enum SnapshotCommand {
     /// Print a one-screen summary of the state: vCPUs, interrupts, ITSes, tables.
+    #[command(after_help = help::SNAPSHOT_INSPECT)]
     Inspect(InspectArgs),
     /// Check for states that lose interrupts after a restore, each by a rule with a stable name.
+    #[command(after_help = help::SNAPSHOT_LINT)]
     Lint(LintArgs),
-    /// Print the objects and fields in which two states differ; exit status 1 if they do.
+    /// Print the objects and fields in which two states differ.
+    #[command(after_help = help::SNAPSHOT_DIFF)]
     Diff(DiffArgs),
     /// Restore the state into the model, and explain why an interrupt does not arrive.
+    #[command(after_help = help::SNAPSHOT_EXPLAIN)]
     Explain(ExplainArgs),
 }
 
