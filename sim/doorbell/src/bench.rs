@@ -26,7 +26,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<Outcome> {
         }
     };
     if args.output.json {
-        print::json(&measured)?;
+        print::json_object(&measured)?;
     } else if args.markdown {
         print::text(|out| markdown::print(out, &measured))?;
     } else {

@@ -26,7 +26,7 @@ pub(crate) fn diff(args: &DiffArgs) -> Result<Outcome> {
     let (old, new) = (Source::at(&args.old)?, Source::at(&args.new)?);
     let found = compare(Two { old: &old, new: &new });
     if args.output.json {
-        print::json(&found)?;
+        print::json_object(&found)?;
     } else {
         print::text(|out| text::print(out, &found))?;
     }

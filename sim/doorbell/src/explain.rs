@@ -53,7 +53,7 @@ pub(crate) fn explain(args: &ExplainArgs) -> Result<Outcome> {
     let ways = ways(&source.description, &args.device)
         .with_context(|| format!("{}: {:?}", source.name, args.device))?;
     if args.output.json {
-        print::json(&ways)?;
+        print::json_rows(&ways)?;
     } else {
         print::text(|out| ways.iter().try_for_each(|way| print_way(out, way)))?;
     }

@@ -29,7 +29,7 @@ pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome> {
     }
     let inspection = Inspection::of(&source, &args.registers.read()?);
     if args.output.json {
-        print::json(&inspection)?;
+        print::json_object(&inspection)?;
     } else {
         print::text(|out| print_text(out, &inspection))?;
     }

@@ -85,7 +85,7 @@ fn report(args: &LintArgs, judge: &Judge, verdicts: &[Verdict]) -> Result<()> {
     }
     let rows: Vec<Row<'_>> = verdicts.iter().flat_map(Row::all_of).collect();
     if args.output.json {
-        return print::json(&rows);
+        return print::json_rows(&rows);
     }
     if args.github {
         return print::text(|out| github::print(out, rows.iter().filter(|row| row.is_new())));

@@ -35,7 +35,7 @@ pub(crate) fn live(args: &LiveArgs) -> Result<Outcome> {
     }
     let Some(address) = wanted else {
         if args.output.json {
-            print::json(&report)?;
+            print::json_object(&report)?;
         } else {
             print::text(|out| text::print(out, &report))?;
         }
@@ -45,7 +45,7 @@ pub(crate) fn live(args: &LiveArgs) -> Result<Outcome> {
     let device = report.devices.iter().find(is_wanted);
     let device = device.with_context(|| format!("no PCI device has the address {address}"))?;
     if args.output.json {
-        print::json(device)?;
+        print::json_object(device)?;
     } else {
         print::text(|out| text::explain(out, device))?;
     }

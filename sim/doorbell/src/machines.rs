@@ -21,7 +21,7 @@ pub(crate) fn machines(output: &OutputArgs) -> Result<Outcome> {
         .map(|machine| MachineRow { name: machine.name, description: machine.description })
         .collect();
     if output.json {
-        print::json(&rows)?;
+        print::json_rows(&rows)?;
     } else {
         let mut table = Table::new(["machine", "what it is"]);
         for row in &rows {

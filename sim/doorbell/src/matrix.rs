@@ -43,7 +43,7 @@ impl<'a> CellRow<'a> {
 pub(crate) fn matrix(output: &OutputArgs) -> Result<exit::Outcome> {
     let tried = doorbell_matrix::try_all();
     if output.json {
-        print::json(&tried.iter().map(CellRow::of).collect::<Vec<_>>())?;
+        print::json_rows(&tried.iter().map(CellRow::of).collect::<Vec<_>>())?;
     } else {
         print::text(|out| write!(out, "{}", text::of(&tried)))?;
     }

@@ -12,7 +12,29 @@ pub(crate) use color::{ColorWhen, emphasized, is_animated, is_styled};
 /// The command's standard output.
 pub(crate) type Output = BufWriter<StdoutLock<'static>>;
 
-/// Prints a value to standard output as JSON.
+/// Version of every JSON output that is an object. Fields may be added without a new version.
+const JSON_VERSION: u32 = 1;
+
+/// An object with the version of its format.
+#[derive(Serialize)]
+struct Versioned<'v, T> {
+    version: u32,
+    #[serde(flatten)]
+    value: &'v T,
+}
+
+/// Prints an object to standard output as JSON, with the version of its format.
+pub(crate) fn json_object(value: &impl Serialize) -> Result<()> {
+    json(&Versioned { version: JSON_VERSION, value })
+}
+
+/// Prints rows to standard output as a JSON array.
+pub(crate) fn json_rows(rows: &[impl Serialize]) -> Result<()> {
+    json(&rows)
+}
+
+/// Prints a value to standard output as JSON. The value's format must have a version of its own,
+/// like that of SARIF.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     text(|out| {
         serde_json::to_writer_pretty(&mut *out, value)?;

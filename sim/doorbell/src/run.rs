@@ -44,7 +44,7 @@ pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
     }
     let faults = Faults::of(&source);
     if args.output.json {
-        print::json(&json::Document::of(&source.name, &report, args, &faults))?;
+        print::json_object(&json::Document::of(&source.name, &report, args, &faults))?;
     } else {
         print::text(|out| {
             text::print(out, &source.name, &report, args)?;
@@ -109,7 +109,7 @@ fn on_threads(machine: Machine, args: &WorkloadArgs) -> Result<Report> {
 fn refuse(source: &Source, refusal: &doorbell_machine::Refusal, args: &RunArgs) -> Result<Outcome> {
     let inspection = Inspection::of(source, &KnownRegisters::default());
     if args.output.json {
-        print::json(&inspection)?;
+        print::json_object(&inspection)?;
     } else {
         print::text(|out| print_text(out, &inspection))?;
     }

@@ -464,7 +464,7 @@ fn bench_has_its_fields_and_cases() {
     let output = doorbell(&["bench", "--json", "--rounds", "1", "--processes", "2"]);
     assert_eq!(output.status.code(), Some(0));
     let measured = json(&output);
-    has_fields(&measured, &["floor_ns", "cases"]);
+    has_fields(&measured, &["version", "floor_ns", "cases"]);
     let cases = measured["cases"].as_array().unwrap();
     for case in cases {
         has_fields(case, &["name", "median_ns", "min_ns", "ratio", "of"]);

@@ -29,7 +29,7 @@ pub(super) fn diff(args: &DiffArgs) -> Result<Outcome> {
     let (before, after) = (file::read(&args.before)?, file::read(&args.after)?);
     let differences = differences(&before, &after);
     if args.json {
-        print::json(&differences)?;
+        print::json_rows(&differences)?;
     } else {
         print::text(|out| {
             for Difference { object, field, before, after } in &differences {

@@ -48,7 +48,7 @@ pub(super) fn explain(args: &ExplainArgs) -> Result<Outcome> {
     };
     let answer = answer(&machine, question, args.as_if_pending)?;
     if args.json {
-        print::json(&answer)?;
+        print::json_object(&answer)?;
     } else {
         print::text(|out| {
             if answer.assumed_pending {

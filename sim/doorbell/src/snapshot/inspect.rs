@@ -20,7 +20,7 @@ const SHOWN: usize = 24;
 pub(super) fn inspect(args: &InspectArgs) -> Result<Outcome> {
     let summary = Summary::of(&file::read(&args.file)?);
     if args.json {
-        print::json(&summary)?;
+        print::json_object(&summary)?;
     } else {
         print::text(|out| summary.print(out))?;
     }

@@ -60,7 +60,7 @@ pub(super) fn lint(args: &LintArgs) -> Result<Outcome> {
     }
     if args.json {
         let rows = verdicts.iter().flat_map(|(source, found)| Row::all_of(source, found));
-        print::json(&rows.collect::<Vec<_>>())?;
+        print::json_rows(&rows.collect::<Vec<_>>())?;
     } else {
         print::text(|out| text::print(out, &verdicts))?;
     }
