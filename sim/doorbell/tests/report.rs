@@ -83,6 +83,15 @@ fn findings_of_lint_lead_to_their_boxes() {
 }
 
 #[test]
+fn text_in_backticks_is_shown_as_code() {
+    let (page, _) = page(&[&mistakes()]);
+    assert!(!page.contains('`'), "{}", between(&page, "<ol class=\"cards\">", "</ol>"));
+    assert!(page.contains("Help: <code>mbi-ranges</code> holds INTIDs: SPI numbers plus 32."));
+    assert!(page.contains("Give the ITS <code>#msi-cells = &#60;1&#62;</code> and"));
+    assert!(page.contains("<b class=\"unclean\">"), "the number of findings stands out");
+}
+
+#[test]
 fn findings_in_acpi_tables_lead_to_their_boxes() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report-acpi");
     fs::create_dir_all(&folder).unwrap();

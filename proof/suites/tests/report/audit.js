@@ -69,11 +69,13 @@ require(scheme === "dark" ? paper < 0.2 : paper > 0.8, `a paper of ${paper} in a
 const picture = document.querySelector("#picture svg");
 require(picture !== null, "there is no picture");
 const frame = picture?.parentElement;
-require(frame?.scrollWidth <= frame?.clientWidth + 1, "the picture is wider than its frame");
+// A narrow page shows the actual size first, because the whole picture would be too small to read.
 const size = document.querySelector("#picture .size input");
+if (width <= 760) size.click();
+require(frame?.scrollWidth <= frame?.clientWidth + 1, "the picture is wider than its frame");
 size.click();
 require(picture?.clientWidth > 600, "the picture in its actual size is squeezed");
-size.click();
+if (width > 760) size.click();
 
 require(root.lang === "en", "the page does not say its language");
 require(document.title.trim() !== "", "the page has no title");

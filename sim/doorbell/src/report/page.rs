@@ -22,7 +22,8 @@ const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// The page's contents. The template escapes everything except the picture (which is escaped
-/// already) and the style and script (which don't depend on input).
+/// already) and the style and script (which don't depend on input). Its macro `prose` shows
+/// text in backticks as code.
 #[derive(Template)]
 #[template(path = "report.html")]
 pub(super) struct Page<'p> {
@@ -107,6 +108,12 @@ impl<'p> Page<'p> {
     /// Returns the number of findings.
     fn found(&self) -> usize {
         self.counts.iter().map(|(count, _)| count).sum()
+    }
+
+    /// Returns `true` if there are errors or warnings.
+    fn has_faults(&self) -> bool {
+        let [(errors, _), (warnings, _), _] = self.counts;
+        errors + warnings > 0
     }
 
     /// Returns the number of CPUs, including those that are not listed.

@@ -14,7 +14,15 @@ struct Only {
 
 /// Returns the names in the page, which are the texts between tags and in attributes.
 fn unescaped(html: &str) -> String {
-    let entities = [("&#60;", "<"), ("&lt;", "<"), ("&#62;", ">"), ("&gt;", ">")];
+    // The page shows text in backticks as code.
+    let entities = [
+        ("<code>", "`"),
+        ("</code>", "`"),
+        ("&#60;", "<"),
+        ("&lt;", "<"),
+        ("&#62;", ">"),
+        ("&gt;", ">"),
+    ];
     let entities = entities.into_iter().chain([("&#34;", "\""), ("&quot;", "\"")]);
     let entities = entities.chain([("&#39;", "'"), ("&#38;", "&"), ("&amp;", "&")]);
     entities.fold(html.to_owned(), |text, (entity, character)| text.replace(entity, character))
