@@ -20,6 +20,7 @@ const HOSTED: &[(&str, &[&str])] = &[
     ("irq-routing", &["std", "kvm", "rust-vmm"]),
     ("vgic", &["std", "vm-memory"]),
     ("vgic-kvm", &["std"]),
+    ("vgic-monitor", &["std", "kvm", "rust-vmm", "vm-memory"]),
 ];
 
 /// One build of a package, with a set of its features.

@@ -12,6 +12,7 @@ const LIBRARIES: &[&str] = &[
     "vgic",
     "vgic-kvm",
     "irq-routing",
+    "vgic-monitor",
     "hyperv-vpci",
     "gic-firmware",
     "gic-bringup",
@@ -74,6 +75,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("vgic", &[&["msi-types", "gic-arch"], ALLOCATION]),
     ("vgic-kvm", &[&["msi-types", "gic-arch", "vgic"], ALLOCATION]),
     ("irq-routing", &[&["msi-types", "doorbell-test-support"]]),
+    ("vgic-monitor", &[&["msi-types", "gic-arch", "vgic", "vgic-kvm", "irq-routing"]]),
     ("hyperv-vpci", &[&["msi-types", "doorbell-lock"], ALLOCATION]),
     ("gic-firmware", &[&["msi-types", "gic-arch"]]),
     (

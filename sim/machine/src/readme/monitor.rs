@@ -1,7 +1,7 @@
-use irq_routing::{GsiSpace, Inputs, Router};
-use msi_types::Kick;
 use std::{error::Error, sync::Arc};
-use vgic::{GuestMemory, Vcpu, Vgic, VgicConfig, its::ItsConfig};
+use vgic_monitor::irq_routing::{GsiSpace, Inputs, Router};
+use vgic_monitor::msi_types::Kick;
+use vgic_monitor::vgic::{GuestMemory, Vcpu, Vgic, VgicConfig, its::ItsConfig};
 
 /// A guest's interrupt controller.
 pub struct Guest {

@@ -1,12 +1,4 @@
 use super::monitor::{Guest, create};
-use gic_arch::icc::SysRegEncoding;
-use irq_routing::device_eventfds::DeviceEventfds;
-use irq_routing::irqfd::{EventfdPoller, Irqfd, IrqfdSet, IrqfdThread, MessageEventfdSet};
-use irq_routing::msix::{MsixLayout, MsixTable};
-use irq_routing::saved_state::MsixState;
-use irq_routing::{Change, Pin, Route, Router, Routing, Sender};
-use msi_types::pci::msix::{self, BarOffset};
-use msi_types::{Cpu, DeviceId, Kick, Level};
 use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::os::fd::OwnedFd;
@@ -14,8 +6,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 use std::{mem, thread};
-use vgic::saved_state::SavedState;
-use vgic::{AccessWidth, GuestMemory, Inputs, Sleep, Vcpu, Vgic};
+use vgic_monitor::gic_arch::icc::SysRegEncoding;
+use vgic_monitor::irq_routing::device_eventfds::DeviceEventfds;
+use vgic_monitor::irq_routing::irqfd::{EventfdPoller, Irqfd, IrqfdSet};
+use vgic_monitor::irq_routing::irqfd::{IrqfdThread, MessageEventfdSet};
+use vgic_monitor::irq_routing::msix::{MsixLayout, MsixTable};
+use vgic_monitor::irq_routing::saved_state::MsixState;
+use vgic_monitor::irq_routing::{Change, Pin, Route, Router, Routing, Sender};
+use vgic_monitor::msi_types::pci::msix::{self, BarOffset};
+use vgic_monitor::msi_types::{Cpu, DeviceId, Kick, Level};
+use vgic_monitor::vgic::saved_state::SavedState;
+use vgic_monitor::vgic::{AccessWidth, GuestMemory, Inputs, Sleep, Vcpu, Vgic};
 
 /// A vCPU's kick, which lasts until its thread has seen it.
 #[derive(Default)]

@@ -1,0 +1,52 @@
+//! The libraries that a virtual machine monitor (VMM) needs for a guest's GICv3, in one dependency.
+//!
+//! This crate only re-exports. All libraries have the same version, so their types match, and each
+//! feature is enabled in all libraries that have it.
+//!
+//! | library | provides |
+//! |---|---|
+//! | [`vgic`] | the controller: [`Vgic`](vgic::Vgic) for the bus and devices, a [`Vcpu`](vgic::Vcpu) for each vCPU's thread |
+//! | [`irq_routing`] | GSIs and eventfds, MSI capabilities and MSI-X tables, over `vgic` or over KVM's controller |
+//! | [`vgic_kvm`] | saved states in KVM's format; explanations of interrupts of KVM's controller |
+//! | [`msi_types`] | messages, identifiers, and the traits that the VMM implements, such as [`Kick`](msi_types::Kick) |
+//! | [`gic_arch`] | registers, ITS commands and tables |
+//!
+//! # Features
+//!
+//! A VMM that runs as a process should enable `std`: threads that wait for others then sleep
+//! instead of spinning, and on Linux, eventfds can signal GSIs and MSI-X vectors. `serde` makes
+//! saved states, snapshots and explanations serializable. `vm-memory` (implies `std`) adds a guest
+//! memory that uses rust-vmm's crate. `kvm` (implies `std`) adds routes and eventfds in Linux's
+//! KVM, and `rust-vmm` (implies `kvm`) lets them use rust-vmm's machines.
+//!
+//! # Example
+//!
+//! ```
+//! use std::{error::Error, sync::Arc};
+//! use vgic_monitor::irq_routing::{GsiSpace, Inputs, Router};
+//! use vgic_monitor::msi_types::Kick;
+//! use vgic_monitor::vgic::{GuestMemory, Vcpu, Vgic, VgicConfig, its::ItsConfig};
+//!
+//! /// Returns the controller, one `Vcpu` for each vCPU's thread, and the router for devices.
+//! fn create(
+//!     memory: Arc<dyn GuestMemory>,
+//!     kick: Arc<dyn Kick>,
+//! ) -> Result<(Arc<Vgic>, Vec<Vcpu>, Router), Box<dyn Error>> {
+//!     let config = VgicConfig::new(4)
+//!         .with_lpi_id_bits(Some(16))
+//!         .with_its(vec![ItsConfig::new(0x0808_0000)]);
+//!     let (gic, vcpus) = Vgic::new(config, memory, kick)?;
+//!     let its = gic.its(0).ok_or("one ITS was configured")?;
+//!     let router = Router::new(GsiSpace::default(), Inputs::new(gic.clone()).with_its(its))?;
+//!     Ok((gic, vcpus, router))
+//! }
+//! ```
+#![no_std]
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![forbid(unsafe_code)]
+
+pub use gic_arch;
+pub use irq_routing;
+pub use msi_types;
+pub use vgic;
+pub use vgic_kvm;
