@@ -22,6 +22,20 @@ pub fn check_guide(reader: &str, printed: &[String]) {
     }
 }
 
+/// Checks that the sentences which the prose of `docs/no-interrupt.md` quotes are exactly these, in
+/// this order. A code span of four or more words is a sentence. `0x…` stands for any number.
+///
+/// # Panics
+/// Panics if the guide cannot be read or quotes other sentences.
+pub fn check_guide_quotes(printed: &[String]) {
+    let guide = read();
+    let prose: String = guide.split("```").step_by(2).collect();
+    let spans = prose.split('`').skip(1).step_by(2);
+    let spans = spans.map(|span| span.split_whitespace().collect::<Vec<_>>());
+    let quoted = spans.filter(|words| words.len() >= 4).map(|words| words.join(" "));
+    assert_eq!(quoted.collect::<Vec<_>>(), printed);
+}
+
 /// Checks that `docs/no-interrupt.md` has this row in a table.
 pub(crate) fn check_guide_row(row: &str) {
     assert!(read().lines().any(|line| line == row), "not in the guide:\n{row}");

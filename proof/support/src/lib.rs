@@ -15,7 +15,7 @@ pub mod kvm;
 mod score;
 
 pub use entry::{EntryField, check_entry};
-pub use guide::check_guide;
+pub use guide::{check_guide, check_guide_quotes};
 pub use heap::{
     HeapUse, Outside, after_failures, failures_until, heap_use, outside, until_it_succeeds,
     with_allocations,

@@ -1,9 +1,21 @@
 //! Compares the command's output for fixed input. Run `TRYCMD=overwrite cargo test -p doorbell
 //! --test cli` to accept a change.
 
+use std::process::Command;
+
 #[test]
 fn printed_text_stays_as_it_is() {
     trycmd::TestCases::new().case("tests/cmd/*.toml");
+}
+
+/// The guide writes its baseline with this command.
+#[test]
+fn the_guides_baseline_is_what_lint_prints() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/guides/lint-in-ci.in");
+    let mut lint = Command::new(env!("CARGO_BIN_EXE_doorbell"));
+    lint.current_dir(folder).args(["lint", "--json", "build", "acpi/heron-a"]);
+    let printed = String::from_utf8(lint.output().unwrap().stdout).unwrap();
+    assert_eq!(printed, include_str!("../../../docs/guides/lint-in-ci.in/known-findings.json"));
 }
 
 /// Runs the guide's `console` blocks in the adjacent folder `lint-in-ci.in`.
@@ -19,6 +31,7 @@ fn the_guide_to_lint_shows_the_files_in_its_folder() {
         ("sh", include_str!("../../../docs/guides/lint-in-ci.in/lint.sh")),
         ("yaml", include_str!("../../../docs/guides/lint-in-ci.in/firmware.yml")),
         ("json", include_str!("../../../docs/guides/lint-in-ci.in/registers.json")),
+        ("text", include_str!("../../../docs/guides/lint-in-ci.in/accepted.txt")),
     ] {
         let block = format!("```{language}\n{file}```\n");
         assert!(guide.contains(&block), "not in the guide:\n{file}");

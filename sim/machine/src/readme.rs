@@ -16,6 +16,7 @@ mod guest;
 mod kernel;
 #[expect(unreachable_pub, reason = "readers copy the example into a reachable module")]
 mod monitor;
+mod printed;
 mod saved_machine;
 #[expect(unreachable_pub, reason = "readers copy the example into a reachable module")]
 mod vmm;

@@ -4,11 +4,11 @@
 use crate::guest::{CPU, DEVICE, EVENT, Guest, PENDING, config, mapc, mapd, mapti, propbaser};
 use crate::machine::{ITS, Machine};
 use crate::virtual_interface::vtr;
-use doorbell_test_support::check_guide;
+use doorbell_test_support::{check_guide, check_guide_quotes};
 use gic_arch::gicr::{self, Pendbaser};
 use gic_arch::its::Command;
 use gic_arch::{IntId, gicd, icc};
-use msi_types::explain::ExplainInput;
+use msi_types::explain::{ExplainInput, Obstacle};
 use msi_types::{Cpu, DeviceId, Level, Line, MsiMessage, SetLine};
 use vgic::{V2mConfig, VgicConfig};
 
@@ -22,6 +22,16 @@ fn the_guide_shows_what_is_printed() {
     of_lines(&mut printed);
     of_vcpus(&mut printed);
     check_guide("monitor", &printed);
+}
+
+#[test]
+fn the_guide_quotes_obstacles_as_they_are_printed() {
+    let obstacles = [
+        Obstacle::NotMapped { iova: 0 },
+        Obstacle::NoTarget { affinity: 0 },
+        Obstacle::DisabledAsSpurious,
+    ];
+    check_guide_quotes(&obstacles.map(|obstacle| obstacle.to_string().replace("0x0", "0x…")));
 }
 
 /// Returns a guest that has enabled LPIs and the ITS, and has executed these commands.
