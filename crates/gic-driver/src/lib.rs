@@ -106,6 +106,9 @@
     expect(dead_code, unused_imports, reason = "parts of the modules serve only `Gic` and LPIs")
 )]
 
+#[cfg(all(feature = "alloc", not(target_has_atomic = "64")))]
+compile_error!("gic-driver with `alloc` needs 64-bit atomics, which this target does not have");
+
 #[cfg(any(feature = "alloc", test))]
 extern crate alloc;
 

@@ -143,6 +143,9 @@
 //! ```
 #![no_std]
 
+#[cfg(not(target_has_atomic = "64"))]
+compile_error!("irq-domain needs 64-bit atomics, which this target does not have");
+
 extern crate alloc;
 #[cfg(test)]
 extern crate std;

@@ -72,6 +72,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(not(feature = "kvm"), forbid(unsafe_code))]
 
+#[cfg(not(target_has_atomic = "64"))]
+compile_error!("irq-routing needs 64-bit atomics, which this target does not have");
+
 extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;

@@ -151,6 +151,9 @@
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 
+#[cfg(not(target_has_atomic = "64"))]
+compile_error!("vgic needs 64-bit atomics, which this target does not have");
+
 extern crate alloc;
 #[cfg(feature = "std")]
 extern crate std;
