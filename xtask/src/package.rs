@@ -3,7 +3,7 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 pub(crate) use doorbell_harness::archives::{Archives, published};
 
@@ -55,11 +55,40 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Rehearses the publication of all packages, in the order of their dependencies.
+/// Checks that the version permits the changes of interfaces since the last release, then rehearses
+/// the publication of all packages, in the order of their dependencies.
 pub(crate) fn rehearse(workspace: &Workspace) -> Result<ExitCode> {
+    check_semver(workspace)?;
     let mut cargo = process::cargo(&workspace.root);
     process::must(cargo.args(["publish", "--workspace", "--dry-run"]))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Compares the libraries with those of the last release's tag.
+fn check_semver(workspace: &Workspace) -> Result<()> {
+    let git = |arguments: &[&str]| {
+        let mut git = process::command("git", &workspace.root);
+        process::capture(git.args(arguments))
+    };
+    let tags = git(&["tag", "--list", "v*", "--sort=-version:refname"])?;
+    let Some(tag) = tags.lines().next() else {
+        println!("no tag of a release: interfaces are not compared");
+        return Ok(());
+    };
+    // cargo-semver-checks fails for a package that is not in the baseline.
+    let released = |package: &&Package| {
+        let manifest = package.folder.join("Cargo.toml");
+        let file = format!("{tag}:{}", workspace.relative(&manifest).display());
+        lint::is_library(&package.name) && git(&["cat-file", "-e", &file]).is_ok()
+    };
+    let packages = published(workspace).filter(released);
+    let mut cargo = process::cargo(&workspace.root);
+    cargo.args(["semver-checks", "--baseline-rev", tag]);
+    cargo.args(packages.flat_map(|package| ["--package", &package.name]));
+    process::must(&mut cargo).context(
+        "an interface changed more than the version permits, or cargo-semver-checks is not \
+         installed (`cargo install --locked cargo-semver-checks`)",
+    )
 }
 
 /// Returns the builds of a package, for a machine without an operating system if possible: without
