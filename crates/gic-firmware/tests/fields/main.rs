@@ -1,7 +1,7 @@
 //! Compares the tables of properties and fields in `docs/lint.md` with what the readers read: a
 //! property or a field is read if another value in its place leads to another description.
 
-#[allow(dead_code, reason = "the module also serves the tests of the readers")]
+#[expect(dead_code, reason = "the module also serves the tests of the readers")]
 #[path = "../acpi/bytes.rs"]
 mod bytes;
 #[path = "../lint/dts.rs"]

@@ -15,11 +15,16 @@ const HEADER: usize = 36;
 /// A part of a table: its name, and its place.
 type Part = (&'static str, Range<usize>);
 
-/// Adds the parts of structures that follow each other. Their first bytes have a common layout.
-fn add(parts: &mut Vec<Part>, common: Part, structures: &[(&'static str, Vec<u8>)]) {
+/// Adds the parts of structures that follow each other. The first bytes of each are a part of their
+/// own: its name, and its length.
+fn add(
+    parts: &mut Vec<Part>,
+    common: (&'static str, usize),
+    structures: &[(&'static str, Vec<u8>)],
+) {
+    let (common, head) = common;
     for (name, structure) in structures {
         let start = parts.last().map_or(HEADER, |(_, last)| last.end);
-        let (common, Range { end: head, .. }) = common.clone();
         parts.push((common, start..start + head));
         let own = match common {
             "node" if structure[8] > 0 => usize::from(structure[12]),
@@ -43,7 +48,7 @@ fn machine() -> [(Vec<u8>, Vec<Part>); 3] {
         ("ITS", its(0, 0, 0x808_0000)),
     ];
     let group = its_group(&[0]);
-    let (at_group, at_smmu) = (offset(&[]), offset(&[group.clone()]));
+    let (at_group, at_smmu) = (offset(&[]), offset(std::slice::from_ref(&group)));
     let range = Bytes::default().u32(0).u32(1).u32(28).u64(0x9000_0000).u64(0x2_0000).u32(0).0;
     let smmu = [[0, 0xffff, 0, at_group, 0], [0, 0, 0x3_0000, at_group, 1]];
     let mut nodes = [
@@ -60,8 +65,8 @@ fn machine() -> [(Vec<u8>, Vec<Part>); 3] {
     }
     let head = |name, end| vec![("table", 0..HEADER), (name, HEADER..end)];
     let mut parts = [head("MADT", 44), head("IORT", 48), head("MCFG", 44)];
-    add(&mut parts[0], ("structure", 0..2), &structures);
-    add(&mut parts[1], ("node", 0..16), &nodes);
+    add(&mut parts[0], ("structure", 2), &structures);
+    add(&mut parts[1], ("node", 16), &nodes);
     parts[2].extend([("allocation", 44..60), ("allocation", 60..76)]);
     let tables = [
         madt(&structures.map(|(_, bytes)| bytes)),

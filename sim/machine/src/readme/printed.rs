@@ -75,7 +75,7 @@ fn message_of_an_unmapped_device() -> String {
     let message = machine.function.message(0).unwrap();
     let its = machine.gic.its(0).unwrap();
     assert_eq!(its.signal_msi(DeviceId::new(9), message.message), Delivery::Blocked);
-    let mut printed = String::new();
-    machine.gic.events().drain(|fault| printed += &format!("guest: {fault}\n"));
-    printed
+    let mut faults = Vec::new();
+    machine.gic.events().drain(|fault| faults.push(format!("guest: {fault}\n")));
+    faults.concat()
 }
