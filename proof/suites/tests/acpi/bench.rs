@@ -133,6 +133,14 @@ impl Bench {
         Ok(())
     }
 
+    /// Checks that lint has no warnings and no errors about tables whose machine works.
+    pub(crate) fn lint(&self, folder: &Path) -> Result<()> {
+        let mut lint = process::command(&self.command.to_string_lossy(), Path::new("/"));
+        let output = process::output(lint.arg("lint").arg(folder))?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        Ok(())
+    }
+
     /// Compiles, with `iasl`, the IORT that the command writes for the machine in `folder`, and
     /// compares the routes.
     pub(crate) fn convert_to_iort(&self, folder: &Path) -> Result<()> {
