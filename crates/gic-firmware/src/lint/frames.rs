@@ -169,7 +169,14 @@ fn redistributors(description: &Description, findings: &mut FindingList) {
         GicVersion::V4 => REDISTRIBUTOR_V4_BYTES,
         GicVersion::V2 | GicVersion::V3 => REDISTRIBUTOR_V3_BYTES,
     });
-    for region in gic.redistributors.iter().filter(|one| !one.size().is_multiple_of(stride)) {
+    // QEMU's `virt` has the same region for both versions, which leaves half of a GICv4's
+    // redistributor at its end.
+    let unit = stated.unwrap_or(REDISTRIBUTOR_V3_BYTES);
+    let is_whole = |region: &&Fact<Region>| {
+        let size = region.size();
+        size.is_multiple_of(unit) && (size == 0 || size >= stride)
+    };
+    for region in gic.redistributors.iter().filter(|region| !is_whole(region)) {
         let is_swapped = gic.distributor.size() > FRAME_BYTES && region.size() == FRAME_BYTES;
         let hint = if is_swapped { ": are the distributor and the region swapped?" } else { "" };
         let message = format!(
@@ -185,8 +192,8 @@ fn redistributors(description: &Description, findings: &mut FindingList) {
     let room = gic.redistributors.iter().fold(0u64, |room, region| {
         room.saturating_add(region.size().checked_div(stride).unwrap_or(0))
     });
-    // A region whose size is not a multiple of the stride has already been reported.
-    if gic.redistributors.iter().any(|region| !region.size().is_multiple_of(stride)) {
+    // The size of such a region has already been reported.
+    if gic.redistributors.iter().any(|region| !is_whole(&region)) {
         return;
     }
     let cpus = description.enabled_cpus().count();

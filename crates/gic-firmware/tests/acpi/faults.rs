@@ -177,6 +177,7 @@ fn interrupts_of_cpus_are_ppis() {
 fn frames_have_their_places() {
     let sound = Machine::sound;
     let overlap = &[Rule::RegistersOverlap];
+    let gicv4 = |size: &[u8]| sound().structure(GICD, 20, &[4]).structure(GICR, 12, size);
     expect(vec![
         ("version 2", sound().structure(GICD, 20, &[2]), &[Rule::GicdVersion]),
         ("version 5", sound().structure(GICD, 20, &[5]), &[Rule::OtherGicVersion]),
@@ -186,6 +187,8 @@ fn frames_have_their_places() {
         ("ITS beyond 64 KiB", sound().structure(ITS, 8, &[0, 0x10, 8, 9]), &[Rule::FrameAlignment]),
         ("ITS in the GICD", sound().structure(ITS, 8, &[0, 0, 0, 8]), overlap),
         ("GICR in halves", sound().structure(GICR, 12, &[0, 0, 9, 0]), &[Rule::RedistributorSize]),
+        ("GICv4, 4.5 GICRs", gicv4(&[0, 0, 0x12]), &[]),
+        ("GICv4, half a GICR", gicv4(&[0, 0, 2]), &[Rule::RedistributorSize]),
         ("GICR for 2", sound().structure(GICR, 12, &[0, 0, 4]), &[Rule::TooFewRedistributors]),
         ("GICR at 4 KiB", sound().structure(GICR, 4, &[0, 0x10]), &[Rule::FrameAlignment]),
         ("SMMU over the ITS", sound().node(SMMU, 16, &[0, 0, 8, 8]), overlap),
