@@ -25,7 +25,7 @@ const ACS_ISOLATES: u16 = 1 << 0 | 1 << 2 | 1 << 3 | 1 << 4;
 /// Number of buses, and thus the maximum number of bridges above a function.
 const BUSES: u16 = 256;
 
-/// What isolates a function from the other functions of its segment.
+/// Means that isolate a function from the other functions of its segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Isolation {
     /// The function's address, and the requester ID that it shares with other functions, if any.

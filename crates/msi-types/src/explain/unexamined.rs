@@ -3,7 +3,7 @@
 use super::Stage;
 use core::fmt;
 
-/// What an explanation knows of a stage.
+/// An explanation's knowledge of a stage.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]

@@ -68,7 +68,7 @@ impl fmt::Display for Sharing {
     }
 }
 
-/// What became of a message that a driver stored.
+/// Fate of a message that a driver stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Lost {
     /// All bits are 0, as after a reset.

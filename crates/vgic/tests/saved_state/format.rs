@@ -65,7 +65,7 @@ fn something_of_everything() -> Board {
 }
 
 #[test]
-fn what_version_2_wrote_is_read_and_restored() {
+fn a_state_of_version_2_is_read_and_restored() {
     let saved: SavedState = serde_json::from_str(VERSION_2).unwrap();
     let mut board = Board::new(small());
 
@@ -75,7 +75,7 @@ fn what_version_2_wrote_is_read_and_restored() {
 }
 
 #[test]
-fn what_is_written_today_is_what_version_2_wrote() {
+fn a_state_is_written_as_version_2_was() {
     let text = serde_json::to_string_pretty(&something_of_everything().save()).unwrap();
     assert_eq!(text, VERSION_2.trim_end());
 }

@@ -193,8 +193,8 @@ fn note(bus: &str, functions: &[(String, u64)]) -> Option<String> {
         }
     };
     Some(format!(
-        "no message of {whose} has arrived, but those of {others} have: they may be idle, or \
-         firmware may state a wrong route"
+        "no message of {whose} has arrived, but messages of {others} have: the silent ones are \
+         idle, or firmware states a wrong route"
     ))
 }
 

@@ -397,7 +397,7 @@ fn a_silent_function_beside_others_is_noted() {
     };
     let note = &with_count("0,0")[0];
     assert!(note.starts_with("no message of 0000:00:03.0 has arrived"), "{note}");
-    assert!(note.contains("those of 1 other function on the bus have"), "{note}");
+    assert!(note.contains("messages of 1 other function on the bus have"), "{note}");
     assert_eq!(with_count("0,7"), [""; 0]);
 }
 
