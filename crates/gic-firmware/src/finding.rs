@@ -332,7 +332,7 @@ rules! {
          0x1000 for a GICv2m frame.";
     RedistributorSize "redistributor-size" Warning
         "A redistributor region does not hold a whole number of redistributors."
-        "Make the size a multiple of 0x20000 bytes or of the stride; a GICv4 needs at least 0x40000.";
+        "Make the size a multiple of 0x20000 or of the stride; on a GICv4 at least 0x40000.";
     EcamSize "ecam-size" Warning
         "The configuration space of a host has no room for some of its buses."
         "Give the window 1 MiB for each bus, or shorten `bus-range`.";
