@@ -12,9 +12,9 @@ mod segment;
 
 pub use bridge::BridgeKind;
 pub use bus_number::DevFn;
-pub use function::{DeviceFunctions, Function, FunctionConfig, Signalled};
+pub use function::{DeviceFunctions, Function, FunctionConfig};
 pub use host_bridge::{HostBridge, Translator, Windows};
-pub use message_store::{AddressWidth, StoreConfig};
+pub use message_store::{AddressWidth, Signalled, StoreConfig};
 pub use segment::Segment;
 
 /// Registers in the configuration header and in the capabilities that the machine implements (PCI

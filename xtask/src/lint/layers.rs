@@ -91,6 +91,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
         &[&[
             "msi-types",
             "irq-domain",
+            "irq-routing",
             "gic-driver",
             "x86-irq",
             "vgic",

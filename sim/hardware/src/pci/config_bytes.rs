@@ -1,6 +1,7 @@
 //! Configuration space as bytes, in which each bit is either read-only or writable by software.
 
 use crate::bus::AccessWidth;
+use irq_routing::msix::BusMaster;
 
 /// Number of bytes that are implemented. The extended configuration space reads as zero.
 const BYTES: usize = 256;
@@ -69,17 +70,19 @@ impl ConfigBytes {
     /// Reads bytes. Bytes beyond the end read as zero.
     pub(super) fn load(&self, offset: u16, width: AccessWidth) -> u32 {
         let mut value = [0; 4];
-        let length = usize::from(offset)..usize::from(offset) + bytes(width, 0).count();
+        let length = usize::from(offset)..usize::from(offset) + length(width);
         for (place, at) in value.iter_mut().zip(length) {
             *place = self.bytes.get(at).copied().unwrap_or(0);
         }
         u32::from_le_bytes(value)
     }
 
-    /// Returns Bus Master Enable. While it is 0, the function holds back its messages, as if each
-    /// vector were masked.
-    pub(super) fn is_bus_master(&self) -> bool {
-        self.load16(super::header::COMMAND) & super::header::COMMAND_MASTER != 0
+    /// Returns Bus Master Enable.
+    pub(super) fn bus_master(&self) -> BusMaster {
+        match self.load16(super::header::COMMAND) & super::header::COMMAND_MASTER {
+            0 => BusMaster::Disabled,
+            _ => BusMaster::Enabled,
+        }
     }
 
     /// Reads 16 bits.
@@ -89,13 +92,16 @@ impl ConfigBytes {
     }
 }
 
-/// Returns the bytes that an access of this width transfers. A configuration access covers at most
-/// four bytes.
-fn bytes(width: AccessWidth, value: u32) -> impl Iterator<Item = u8> {
-    let count = match width {
+/// Returns the number of bytes that an access of this width transfers. A configuration access
+/// covers at most four bytes.
+pub(super) fn length(width: AccessWidth) -> usize {
+    match width {
         AccessWidth::Byte => 1,
         AccessWidth::Half => 2,
         AccessWidth::Word | AccessWidth::Double => 4,
-    };
-    value.to_le_bytes().into_iter().take(count)
+    }
+}
+
+fn bytes(width: AccessWidth, value: u32) -> impl Iterator<Item = u8> {
+    value.to_le_bytes().into_iter().take(length(width))
 }

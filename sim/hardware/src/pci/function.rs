@@ -5,9 +5,9 @@ use crate::lock::lock;
 use crate::pci::bus_number::{BusNumber, DevFn};
 use crate::pci::config_bytes::ConfigBytes;
 use crate::pci::header;
-use crate::pci::message_store::{MsiCapability, MsixCapability, SignalAction, StoreConfig};
+use crate::pci::message_store::{PBA_BEHIND_TABLE, Signalled, Store, StoreConfig, Upstream};
 use msi_types::pci::msix;
-use msi_types::{Delivery, MsiMessage, RequesterId, SignalMsi};
+use msi_types::{RequesterId, SignalMsi};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -18,25 +18,10 @@ const VENDOR: u32 = 0xd00b;
 const DEVICE: u32 = 0x0001;
 /// Class code: unclassified.
 const CLASS: u32 = 0xff00_0000;
-/// Offset of the pending bits in a BAR that also holds the table, which is just after the largest
-/// possible table.
-const PBA_BEHIND_TABLE: u64 = 0x8000;
 /// Number of BARs in a type 0 header.
 const BARS: usize = 6;
 /// Address of a BAR that doesn't decode accesses.
 const NOWHERE: u64 = u64::MAX;
-
-/// The result of an attempt to send a message.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Signalled {
-    /// The message was sent.
-    Sent(Delivery),
-    /// A mask holds the message back, or the function is not a bus master. The message is sent when
-    /// the mask is cleared, or Bus Master Enable is set.
-    Held,
-    /// The device must not send messages, because it is disabled or unplugged.
-    Off,
-}
 
 /// Number of functions in a device: one or several.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,8 +46,7 @@ pub struct FunctionConfig {
 /// A PCI function that does nothing but send interrupts.
 pub struct Function {
     config: FunctionConfig,
-    number: Arc<BusNumber>,
-    upstream: Arc<dyn SignalMsi<RequesterId>>,
+    upstream: Arc<Upstream>,
     bars: Bars,
     state: Mutex<FunctionState>,
 }
@@ -79,12 +63,6 @@ struct FunctionState {
     plugged: bool,
 }
 
-enum Store {
-    Msi(MsiCapability),
-    Msix(MsixCapability),
-    None,
-}
-
 impl Function {
     /// Creates a function on the bus with this number. The function sends its messages to
     /// `upstream`.
@@ -94,12 +72,12 @@ impl Function {
         upstream: Arc<dyn SignalMsi<RequesterId>>,
     ) -> Self {
         let sizes = bar_sizes(config.store);
+        let upstream = Arc::new(Upstream { number, at: config.at, bus: upstream });
         Self {
             config,
-            number,
-            upstream,
             bars: Bars { sizes, bases: [const { AtomicU64::new(NOWHERE) }; BARS] },
-            state: Mutex::new(FunctionState::reset(config, &sizes)),
+            state: Mutex::new(FunctionState::reset(config, &sizes, Arc::clone(&upstream))),
+            upstream,
         }
     }
 
@@ -110,7 +88,7 @@ impl Function {
 
     /// Returns the function's requester ID.
     pub fn requester(&self) -> RequesterId {
-        self.number.requester(self.config.at)
+        self.upstream.requester()
     }
 
     /// Returns the device and function number.
@@ -121,64 +99,55 @@ impl Function {
     /// Sends the message for vector `index`, or marks it as pending if it is masked or the function
     /// is not a bus master.
     pub fn signal(&self, index: u16) -> Signalled {
-        let mut state = lock(&self.state);
-        if !state.plugged {
-            return Signalled::Off;
-        }
-        let FunctionState { config, store, .. } = &mut *state;
-        let outcome = match store {
-            Store::Msi(capability) => capability.signal(config, index),
-            Store::Msix(capability) => capability.signal(config, index),
-            Store::None => SignalAction::Off,
-        };
         // Hold the lock until the message has arrived. Without the lock, the message could still be
         // sent after software has set a mask and read it back.
-        match outcome {
-            SignalAction::Send(message) => Signalled::Sent(self.send(message)),
-            SignalAction::Held => Signalled::Held,
-            SignalAction::Off => Signalled::Off,
-        }
+        let state = lock(&self.state);
+        if state.plugged { state.store.signal(index) } else { Signalled::Off }
     }
 
     /// Removes the function from its slot. Reads of the function then return all ones, and messages
     /// held back by a mask are lost.
     pub fn unplug(&self) {
-        let mut state = lock(&self.state);
-        *state =
-            FunctionState { plugged: false, ..FunctionState::reset(self.config, &self.bars.sizes) };
-        self.bars.follow(&state);
+        self.restart(false, &[]);
     }
 
     /// Reinserts the function after a reset.
     pub fn plug(&self) {
-        let mut state = lock(&self.state);
-        *state = FunctionState::reset(self.config, &self.bars.sizes);
-        self.bars.follow(&state);
+        self.restart(true, &[]);
     }
 
     /// Performs a function-level reset, after which the bus driver restores the header (command
     /// register and BARs). After the reset, the message store is in its power-on state, and
     /// messages held back by a mask are lost.
     pub fn reset(&self) {
-        let mut state = lock(&self.state);
-        let header: Vec<_> = (header::COMMAND..header::BAR0 + 0x18)
-            .step_by(4)
-            .map(|offset| (offset, state.config.load(offset, AccessWidth::Word)))
-            .collect();
-        *state = FunctionState {
-            plugged: state.plugged,
-            ..FunctionState::reset(self.config, &self.bars.sizes)
+        let (plugged, header): (_, Vec<_>) = {
+            let state = lock(&self.state);
+            let offsets = (header::COMMAND..header::BAR0 + 0x18).step_by(4);
+            let word = |offset| (offset, state.config.load(offset, AccessWidth::Word));
+            (state.plugged, offsets.map(word).collect())
         };
+        self.restart(plugged, &header);
+    }
+
+    /// Resets the function, and writes these words of its header.
+    fn restart(&self, plugged: bool, header: &[(u16, u32)]) {
+        let mut state = lock(&self.state);
+        let upstream = Arc::clone(&self.upstream);
+        *state = FunctionState::reset(self.config, &self.bars.sizes, upstream);
+        state.plugged = plugged;
         for (offset, value) in header {
-            state.config.write(offset, AccessWidth::Word, value);
+            state.config.write(*offset, AccessWidth::Word, *value);
         }
-        self.bars.follow(&state);
+        self.follow(&state);
     }
 
     /// Reads up to 32 bits from configuration space. Returns all ones if the slot is empty.
     pub fn config_read(&self, offset: u16, width: AccessWidth) -> u32 {
         let state = lock(&self.state);
-        if state.plugged { state.config.load(offset, width) } else { u32::MAX }
+        if !state.plugged {
+            return u32::MAX;
+        }
+        state.store.config_read(offset, width, state.config.load(offset, width))
     }
 
     /// Writes up to 32 bits to configuration space.
@@ -188,8 +157,14 @@ impl Function {
             return;
         }
         state.config.write(offset, width, value);
-        self.bars.follow(&state);
-        self.release(&mut state);
+        state.store.config_write(offset, width, value);
+        self.follow(&state);
+    }
+
+    /// Follows the command register and the BARs.
+    fn follow(&self, state: &FunctionState) {
+        self.bars.follow(state);
+        state.store.set_bus_master(state.config.bus_master());
     }
 
     /// Returns the BAR that decodes `address`, and the offset of `address` in that BAR.
@@ -203,50 +178,30 @@ impl Function {
 
     /// Reads an aligned word from a BAR.
     pub fn region_read(&self, bar: u8, offset: u64) -> u32 {
-        let mut state = lock(&self.state);
-        let Store::Msix(capability) = &mut state.store else { return 0 };
-        match place(self.config.store, bar, offset, capability.table_bytes()) {
-            Some(BarWord::Table(offset)) => capability.read_table(offset),
-            Some(BarWord::Pending(offset)) => capability.read_pending(offset),
-            None => 0,
+        let state = lock(&self.state);
+        let Store::Msix(_, table) = &state.store else { return 0 };
+        let mut bytes = [0; 4];
+        match place(self.config.store, bar, offset) {
+            Some(BarWord::Table(offset)) => table.read(offset, &mut bytes),
+            Some(BarWord::Pending(offset)) => table.read_pending(offset, &mut bytes),
+            None => {}
         }
+        u32::from_le_bytes(bytes)
     }
 
     /// Writes an aligned word to a BAR.
     pub fn region_write(&self, bar: u8, offset: u64, value: u32) {
-        let mut state = lock(&self.state);
-        if let Store::Msix(capability) = &mut state.store
-            && let Some(BarWord::Table(offset)) =
-                place(self.config.store, bar, offset, capability.table_bytes())
+        let state = lock(&self.state);
+        if let Store::Msix(_, table) = &state.store
+            && let Some(BarWord::Table(offset)) = place(self.config.store, bar, offset)
         {
-            capability.write_table(offset, value);
+            table.write(offset, &value.to_le_bytes());
         }
-        self.release(&mut state);
-    }
-
-    /// Sends the messages that software's last write released.
-    fn release(&self, state: &mut FunctionState) {
-        if !state.plugged || !state.config.is_bus_master() {
-            return;
-        }
-        let FunctionState { config, store, .. } = state;
-        let ready = match store {
-            Store::Msi(capability) => capability.release(config),
-            Store::Msix(capability) => capability.release(config),
-            Store::None => Vec::new(),
-        };
-        for message in ready {
-            self.send(message);
-        }
-    }
-
-    fn send(&self, message: MsiMessage) -> Delivery {
-        self.upstream.signal_msi(self.requester(), message)
     }
 }
 
 impl FunctionState {
-    fn reset(function: FunctionConfig, sizes: &[u64; BARS]) -> Self {
+    fn reset(function: FunctionConfig, sizes: &[u64; BARS], upstream: Arc<Upstream>) -> Self {
         let mut config = ConfigBytes::new();
         config.store(header::VENDOR, AccessWidth::Word, DEVICE << 16 | VENDOR);
         config.store(header::CLASS, AccessWidth::Word, CLASS);
@@ -263,20 +218,7 @@ impl FunctionState {
         let express = config.add_capability(header::EXPRESS, 0x3c);
         let flags = header::PORT_ENDPOINT << 4 | 2;
         config.store(express + header::EXPRESS_FLAGS, AccessWidth::Half, u32::from(flags));
-        let store = match function.store {
-            StoreConfig::Msi { log2_vectors, address, masking } => {
-                Store::Msi(MsiCapability::add(&mut config, (log2_vectors, address, masking)))
-            }
-            StoreConfig::Msix { vectors, table_bar, pba_bar } => {
-                let table = msix::BarOffset::new().with_bir(table_bar & 7);
-                let behind = if pba_bar == table_bar { PBA_BEHIND_TABLE / 8 } else { 0 };
-                let behind = u32::try_from(behind).unwrap_or(0);
-                let pba =
-                    msix::BarOffset::new().with_bir(pba_bar & 7).with_offset_in_qwords(behind);
-                Store::Msix(MsixCapability::add(&mut config, vectors, table, pba))
-            }
-            StoreConfig::None => Store::None,
-        };
+        let store = Store::add(&mut config, function.store, upstream);
         Self { config, store, plugged: true }
     }
 }
@@ -317,7 +259,7 @@ fn bar_sizes(config: StoreConfig) -> [u64; BARS] {
     };
     if let StoreConfig::Msix { table_bar, pba_bar, vectors } = config {
         let table = (u64::from(vectors) * msix::ENTRY_SIZE).next_power_of_two().max(0x1000);
-        grow(table_bar, if table_bar == pba_bar { 2 * PBA_BEHIND_TABLE } else { table });
+        grow(table_bar, if table_bar == pba_bar { 2 * u64::from(PBA_BEHIND_TABLE) } else { table });
         if table_bar != pba_bar {
             grow(pba_bar, 0x1000);
         }
@@ -331,12 +273,12 @@ enum BarWord {
 }
 
 /// Decodes an offset in a BAR.
-fn place(config: StoreConfig, bar: u8, offset: u64, table_bytes: u64) -> Option<BarWord> {
-    let StoreConfig::Msix { table_bar, pba_bar, .. } = config else { return None };
-    if bar == table_bar && offset < table_bytes {
+fn place(config: StoreConfig, bar: u8, offset: u64) -> Option<BarWord> {
+    let StoreConfig::Msix { table_bar, pba_bar, vectors } = config else { return None };
+    if bar == table_bar && offset < u64::from(vectors) * msix::ENTRY_SIZE {
         return Some(BarWord::Table(offset));
     }
-    let start = if pba_bar == table_bar { PBA_BEHIND_TABLE } else { 0 };
+    let start = if pba_bar == table_bar { u64::from(PBA_BEHIND_TABLE) } else { 0 };
     (bar == pba_bar).then(|| offset.checked_sub(start).map(BarWord::Pending))?
 }
 
@@ -353,7 +295,7 @@ impl fmt::Debug for Function {
 mod tests {
     use super::*;
     use crate::pci::AddressWidth;
-    use msi_types::Masking;
+    use msi_types::{Delivery, Masking, MsiMessage};
 
     #[derive(Default)]
     struct SentMessages(Mutex<Vec<MsiMessage>>);
@@ -433,19 +375,6 @@ mod tests {
     }
 
     #[test]
-    fn function_mask_holds_all_vectors() {
-        let (function, recorder) = msix();
-        for entry in 0..3 {
-            function.region_write(0, entry * 16 + 12, 0);
-        }
-        let masked = msix::Control::new().with_enable(true).with_function_mask(true);
-        set_msix_control(&function, masked);
-        assert_eq!([function.signal(0), function.signal(2)], [Signalled::Held; 2]);
-        set_msix_control(&function, masked.with_function_mask(false));
-        assert_eq!(sent(&recorder), [0xa, 0xc]);
-    }
-
-    #[test]
     fn msix_without_bus_master_is_held() {
         let (function, recorder) = msix();
         set_msix_control(&function, msix::Control::new().with_enable(true));
@@ -491,23 +420,6 @@ mod tests {
         assert_eq!(function.signal(3), Signalled::Sent(Delivery::Pending));
         assert_eq!(function.signal(6), Signalled::Sent(Delivery::Pending));
         assert_eq!(sent(&recorder), [0x43, 0x42]);
-    }
-
-    #[test]
-    fn a_masked_msi_vector_is_pending_until_unmasked() {
-        let config = StoreConfig::Msi {
-            log2_vectors: 2,
-            address: AddressWidth::Bits32,
-            masking: Masking::PerVector,
-        };
-        let (function, recorder) = function(config);
-        let at = capability(&function, 5);
-        function.config_write(at + 0x0c, AccessWidth::Word, 0xf);
-        function.config_write(at + 2, AccessWidth::Half, 0x21);
-        assert_eq!(function.signal(2), Signalled::Held);
-        assert_eq!(function.config_read(at + 0x10, AccessWidth::Word), 4);
-        function.config_write(at + 0x0c, AccessWidth::Word, 0xb);
-        assert_eq!(sent(&recorder), [2]);
     }
 
     #[test]

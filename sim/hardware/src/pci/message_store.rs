@@ -1,10 +1,15 @@
-//! The device side of MSI and MSI-X, which decides whether a message is sent or held back by a
-//! mask.
+//! A function's message store: an MSI capability or an MSI-X table of `irq-routing`, in the
+//! function's configuration space and BARs.
 
 use crate::bus::AccessWidth;
-use crate::pci::config_bytes::ConfigBytes;
-use msi_types::MsiMessage;
+use crate::pci::bus_number::{BusNumber, DevFn};
+use crate::pci::config_bytes::{self, ConfigBytes};
+use irq_routing::msi::{MsiCapability, MsiLayout};
+use irq_routing::msix::{BusMaster, MsixLayout, MsixTable, Signalled as Outcome};
+use irq_routing::{MessageSink, RoutedMessage, Sender, SignalError};
 use msi_types::pci::{msi, msix};
+use msi_types::{Delivery, Masking, RequesterId, SignalMsi};
+use std::sync::Arc;
 
 /// Number of address bits in an MSI capability.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,6 +19,10 @@ pub enum AddressWidth {
     /// 64 bits.
     Bits64,
 }
+
+/// Offset of the pending bits in a BAR that also holds the table, which is just after the largest
+/// possible table.
+pub(super) const PBA_BEHIND_TABLE: u32 = 0x8000;
 
 /// The parameters of a message store.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,7 +34,7 @@ pub enum StoreConfig {
         /// Width of the message address.
         address: AddressWidth,
         /// Support for mask bits and pending bits.
-        masking: msi_types::Masking,
+        masking: Masking,
     },
     /// MSI-X.
     Msix {
@@ -51,215 +60,122 @@ impl StoreConfig {
     }
 }
 
-/// The result of asking a message store to send a message.
-pub(super) enum SignalAction {
-    /// The function must send the message.
-    Send(MsiMessage),
-    /// A mask holds the message back.
+/// The result of an attempt to send a message.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Signalled {
+    /// The message was sent.
+    Sent(Delivery),
+    /// A mask holds the message back, or the function is not a bus master. The message is sent when
+    /// the mask is cleared, or Bus Master Enable is set.
     Held,
-    /// The function must not send the message.
+    /// The device must not send messages, because it is disabled or unplugged.
     Off,
 }
 
-/// An MSI capability, whose registers are in configuration space.
-pub(super) struct MsiCapability {
-    at: u16,
-    layout: msi::Layout,
-    /// Pending messages. The guest sees them if the capability has pending bits.
-    pending: u32,
+/// The function's connection to its bus.
+pub(super) struct Upstream {
+    pub(super) number: Arc<BusNumber>,
+    pub(super) at: DevFn,
+    pub(super) bus: Arc<dyn SignalMsi<RequesterId>>,
 }
 
-impl MsiCapability {
+impl Upstream {
+    pub(super) fn requester(&self) -> RequesterId {
+        self.number.requester(self.at)
+    }
+}
+
+impl MessageSink for Upstream {
+    fn signal_msi(&self, routed: RoutedMessage) -> Result<Delivery, SignalError> {
+        Ok(self.bus.signal_msi(self.requester(), routed.message))
+    }
+}
+
+/// A message store and the offset of its capability.
+pub(super) enum Store {
+    Msi(u16, MsiCapability),
+    Msix(u16, MsixTable),
+    None,
+}
+
+impl Store {
+    /// Adds a store to configuration space, as its last capability.
     pub(super) fn add(
         config: &mut ConfigBytes,
-        shape: (u8, AddressWidth, msi_types::Masking),
+        store: StoreConfig,
+        upstream: Arc<Upstream>,
     ) -> Self {
-        let (log2_vectors, address, masking) = shape;
-        let control = msi::Control::new()
-            .with_multiple_message_capable(log2_vectors.min(5))
-            .with_address_64(address == AddressWidth::Bits64)
-            .with_per_vector_masking(masking == msi_types::Masking::PerVector);
-        let layout = msi::Layout::new(control);
-        let at = config.add_capability(msi::CAPABILITY_ID, layout.length());
-        config.store(at + msi::CONTROL, AccessWidth::Half, u32::from(u16::from(control)));
-        let writable = msi::Control::new().with_enable(true).with_multiple_message_enable(7);
-        config.allow(at + msi::CONTROL, AccessWidth::Half, u32::from(u16::from(writable)));
-        config.allow(at + msi::ADDRESS_LOW, AccessWidth::Word, !3);
-        config.allow(at + layout.data(), AccessWidth::Half, 0xffff);
-        if let Some(high) = layout.address_high() {
-            config.allow(at + high, AccessWidth::Word, u32::MAX);
-        }
-        if let Some(mask) = layout.mask() {
-            let vectors = 1u64 << log2_vectors.min(5);
-            let implemented = u32::try_from((1u64 << vectors) - 1).unwrap_or(u32::MAX);
-            config.allow(at + mask, AccessWidth::Word, implemented);
-        }
-        Self { at, layout, pending: 0 }
-    }
-
-    /// Signals vector `index`.
-    pub(super) fn signal(&mut self, config: &mut ConfigBytes, index: u16) -> SignalAction {
-        let control = self.control(config);
-        if !control.enable() {
-            return SignalAction::Off;
-        }
-        let index = msi::vector_data(0, control.multiple_message_enable(), index);
-        if !config.is_bus_master() || self.mask(config) & 1 << index != 0 {
-            self.set_pending(config, self.pending | 1 << index);
-            return SignalAction::Held;
-        }
-        SignalAction::Send(self.message(config, index))
-    }
-
-    /// Returns the messages that a software write released. The function must be a bus master.
-    pub(super) fn release(&mut self, config: &mut ConfigBytes) -> Vec<MsiMessage> {
-        let ready = self.pending & !self.mask(config);
-        if ready == 0 || !self.control(config).enable() {
-            return Vec::new();
-        }
-        self.set_pending(config, self.pending & !ready);
-        (0..32)
-            .filter(|index| ready & 1 << index != 0)
-            .map(|index| self.message(config, index))
-            .collect()
-    }
-
-    fn control(&self, config: &ConfigBytes) -> msi::Control {
-        msi::Control::from(config.load16(self.at + msi::CONTROL))
-    }
-
-    fn message(&self, config: &ConfigBytes, index: u32) -> MsiMessage {
-        let word = |offset: u16| config.load(self.at + offset, AccessWidth::Word);
-        let high = self.layout.address_high().map_or(0, word);
-        let base = u32::from(config.load16(self.at + self.layout.data()));
-        let log2 = self.control(config).multiple_message_enable();
-        let index = u16::try_from(index).unwrap_or(0);
-        MsiMessage {
-            address: u64::from(high) << 32 | u64::from(word(msi::ADDRESS_LOW)),
-            data: msi::vector_data(base, log2, index),
-        }
-    }
-
-    fn mask(&self, config: &ConfigBytes) -> u32 {
-        self.layout.mask().map_or(0, |offset| config.load(self.at + offset, AccessWidth::Word))
-    }
-
-    fn set_pending(&mut self, config: &mut ConfigBytes, pending: u32) {
-        self.pending = pending;
-        if let Some(offset) = self.layout.pending() {
-            config.store(self.at + offset, AccessWidth::Word, pending);
-        }
-    }
-}
-
-/// An MSI-X capability with its table and pending bits.
-pub(super) struct MsixCapability {
-    at: u16,
-    table: Vec<[u32; 4]>,
-    pending: Vec<u64>,
-}
-
-impl MsixCapability {
-    pub(super) fn add(
-        config: &mut ConfigBytes,
-        vectors: u16,
-        table: msix::BarOffset,
-        pba: msix::BarOffset,
-    ) -> Self {
-        let at = config.add_capability(msix::CAPABILITY_ID, msix::LENGTH);
-        let control = msix::Control::new().with_table_size_minus_one(vectors.saturating_sub(1));
-        config.store(at + msix::CONTROL, AccessWidth::Half, u32::from(u16::from(control)));
-        let writable = msix::Control::new().with_enable(true).with_function_mask(true);
-        config.allow(at + msix::CONTROL, AccessWidth::Half, u32::from(u16::from(writable)));
-        config.store(at + msix::TABLE, AccessWidth::Word, table.into());
-        config.store(at + msix::PBA, AccessWidth::Word, pba.into());
-        let entry = [0, 0, 0, msix::VectorControl::new().with_masked(true).into()];
-        let table = vec![entry; usize::from(vectors)];
-        Self { at, table, pending: vec![0; usize::from(vectors).div_ceil(64)] }
-    }
-
-    /// Signals vector `index`.
-    pub(super) fn signal(&mut self, config: &ConfigBytes, index: u16) -> SignalAction {
-        let control = self.control(config);
-        let Some(entry) = self.table.get(usize::from(index)) else { return SignalAction::Off };
-        if !control.enable() {
-            return SignalAction::Off;
-        }
-        if !config.is_bus_master() || control.function_mask() || masked(entry) {
-            if let Some(word) = self.pending.get_mut(usize::from(index) / 64) {
-                *word |= 1 << (index % 64);
+        let store = match store {
+            StoreConfig::Msi { log2_vectors, address, masking } => {
+                let layout = MsiLayout {
+                    log2_vectors: log2_vectors.min(5),
+                    address_64: address == AddressWidth::Bits64,
+                    per_vector_masking: masking == Masking::PerVector,
+                };
+                MsiCapability::new(layout, 0, Sender::Anonymous, upstream).ok().map(|store| {
+                    Self::Msi(config.add_capability(msi::CAPABILITY_ID, store.length()), store)
+                })
             }
-            return SignalAction::Held;
-        }
-        SignalAction::Send(message(entry))
-    }
-
-    /// Returns the messages that a software write released. The function must be a bus master.
-    pub(super) fn release(&mut self, config: &ConfigBytes) -> Vec<MsiMessage> {
-        let control = self.control(config);
-        if !control.enable()
-            || control.function_mask()
-            || self.pending.iter().all(|word| *word == 0)
-        {
-            return Vec::new();
-        }
-        let mut ready = Vec::new();
-        for (index, entry) in self.table.iter().enumerate().filter(|(_, entry)| !masked(entry)) {
-            let (word, bit) = (&mut self.pending[index / 64], 1 << (index % 64));
-            if *word & bit != 0 {
-                *word &= !bit;
-                ready.push(message(entry));
+            StoreConfig::Msix { vectors, table_bar, pba_bar } => {
+                let behind = if pba_bar == table_bar { PBA_BEHIND_TABLE } else { 0 };
+                let place = |bar, offset| {
+                    msix::BarOffset::new().with_bir(bar & 7).with_offset_in_qwords(offset / 8)
+                };
+                let (table, pending) = (place(table_bar, 0), place(pba_bar, behind));
+                let layout = MsixLayout { table, pending, next: 0 };
+                MsixTable::new(vectors, Sender::Anonymous, upstream).ok().map(|store| {
+                    let at = config.add_capability(msix::CAPABILITY_ID, msix::LENGTH);
+                    Self::Msix(at, store.with_layout(layout))
+                })
             }
+            StoreConfig::None => None,
+        };
+        store.unwrap_or(Self::None)
+    }
+
+    /// Signals vector `index`. Vectors of an MSI capability share those that software has granted.
+    pub(super) fn signal(&self, index: u16) -> Signalled {
+        let outcome = match self {
+            Self::Msi(_, store) => store.signal(index & store.granted().saturating_sub(1)),
+            Self::Msix(_, store) if store.control().enable() => store.signal(index),
+            Self::Msix(..) | Self::None => Outcome::Disabled,
+        };
+        match outcome {
+            Outcome::Sent(delivery) => Signalled::Sent(delivery),
+            Outcome::Held => Signalled::Held,
+            Outcome::Refused(_) | Outcome::Disabled | Outcome::NoSuchVector => Signalled::Off,
         }
-        ready
     }
 
-    /// Performs a software write of an aligned word in the table.
-    pub(super) fn write_table(&mut self, offset: u64, value: u32) {
-        if let Some(word) = self.word(offset) {
-            // Address bits 1:0 and the reserved bits in Vector Control read as zero.
-            *word = match offset % msix::ENTRY_SIZE {
-                msix::ENTRY_ADDRESS_LOW => value & !3,
-                msix::ENTRY_CONTROL => value & 1,
-                _ => value,
-            };
+    /// Reads configuration space, where `value` stands outside of the store's capability.
+    pub(super) fn config_read(&self, offset: u16, width: AccessWidth, value: u32) -> u32 {
+        let mut bytes = value.to_le_bytes();
+        let read = bytes.get_mut(..config_bytes::length(width)).unwrap_or_default();
+        match self {
+            Self::Msi(at, store) if offset >= *at => store.read(offset - at, read),
+            Self::Msix(at, store) if offset >= *at => store.read_capability(offset - at, read),
+            Self::Msi(..) | Self::Msix(..) | Self::None => {}
+        }
+        u32::from_le_bytes(bytes)
+    }
+
+    /// Writes configuration space.
+    pub(super) fn config_write(&self, offset: u16, width: AccessWidth, value: u32) {
+        let bytes = value.to_le_bytes();
+        let bytes = bytes.get(..config_bytes::length(width)).unwrap_or_default();
+        match self {
+            Self::Msi(at, store) if offset >= *at => store.write(offset - at, bytes),
+            Self::Msix(at, store) if offset >= *at => store.write_capability(offset - at, bytes),
+            Self::Msi(..) | Self::Msix(..) | Self::None => {}
         }
     }
 
-    /// Performs a software read of an aligned word in the table.
-    pub(super) fn read_table(&mut self, offset: u64) -> u32 {
-        self.word(offset).map_or(0, |word| *word)
+    /// Follows Bus Master Enable in the function's Command register.
+    pub(super) fn set_bus_master(&self, bus_master: BusMaster) {
+        match self {
+            Self::Msi(_, store) => store.set_bus_master(bus_master),
+            Self::Msix(_, store) => store.set_bus_master(bus_master),
+            Self::None => {}
+        }
     }
-
-    /// Performs a software read of an aligned word in the pending bits.
-    pub(super) fn read_pending(&self, offset: u64) -> u32 {
-        let word =
-            usize::try_from(offset / 8).ok().and_then(|word| self.pending.get(word)).copied();
-        let halves = word.unwrap_or(0).to_le_bytes();
-        let half =
-            if offset.is_multiple_of(8) { halves.first_chunk() } else { halves.last_chunk() };
-        half.map_or(0, |half: &[u8; 4]| u32::from_le_bytes(*half))
-    }
-
-    /// Returns the size of the table in bytes.
-    pub(super) fn table_bytes(&self) -> u64 {
-        u64::try_from(self.table.len()).unwrap_or(0) * msix::ENTRY_SIZE
-    }
-
-    fn word(&mut self, offset: u64) -> Option<&mut u32> {
-        let entry = self.table.get_mut(usize::try_from(offset / msix::ENTRY_SIZE).ok()?)?;
-        entry.get_mut(usize::try_from(offset % msix::ENTRY_SIZE / 4).ok()?)
-    }
-
-    fn control(&self, config: &ConfigBytes) -> msix::Control {
-        msix::Control::from(config.load16(self.at + msix::CONTROL))
-    }
-}
-
-fn masked(entry: &[u32; 4]) -> bool {
-    msix::VectorControl::from(entry[3]).masked()
-}
-
-fn message(entry: &[u32; 4]) -> MsiMessage {
-    MsiMessage { address: u64::from(entry[1]) << 32 | u64::from(entry[0]), data: entry[2] }
 }
