@@ -2,7 +2,7 @@
 
 use crate::outcome::Outcome;
 use crate::part::Part;
-use crate::verdicts::{Code, Earlier, Verdict, Verdicts};
+use crate::verdicts::{Code, Earlier, Slice, Verdicts};
 use anyhow::{Context as _, Result, bail, ensure};
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
@@ -49,6 +49,7 @@ pub(crate) fn replay(part: Part, seed: u64, messages: u64) -> Result<()> {
 /// count.
 pub(crate) fn run(amount: Amount<'_>, lanes: usize, file: Option<&Path>) -> Result<ExitCode> {
     let mut verdicts = Verdicts::open(file)?;
+    let mut failed = Vec::new();
     let mut failures = 0;
     for part in amount.parts {
         if let Some(reason) = part.absent() {
@@ -60,7 +61,12 @@ pub(crate) fn run(amount: Amount<'_>, lanes: usize, file: Option<&Path>) -> Resu
             let lanes = (0..lanes).map(|_| scope.spawn(|| run_lane(&run))).collect::<Vec<_>>();
             lanes.into_iter().try_for_each(|lane| lane.join().unwrap())
         })?;
-        failures += run.into_inner().unwrap().failures;
+        let run = run.into_inner().unwrap();
+        failures += run.failures;
+        failed.extend(run.failed);
+    }
+    if !failed.is_empty() {
+        println!("failed slices:\n{}", failed.join("\n"));
     }
     Ok(if failures == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -91,6 +97,8 @@ struct PartRun<'a> {
     /// The last seed.
     seed: u64,
     failures: u64,
+    /// The commands that replay the slices of this run that failed.
+    failed: Vec<String>,
 }
 
 impl<'a> PartRun<'a> {
@@ -101,7 +109,8 @@ impl<'a> PartRun<'a> {
             println!("{}: {failures} earlier slices of the same code failed", part.name());
         }
         let (start, begun, done) = (Instant::now(), earlier, earlier);
-        Self { part, code, verdicts, start, wanted, earlier, begun, done, seed, failures }
+        let failed = Vec::new();
+        Self { part, code, verdicts, start, wanted, earlier, begun, done, seed, failures, failed }
     }
 
     /// Begins a slice, and returns its seed and its number of messages.
@@ -125,13 +134,13 @@ impl<'a> PartRun<'a> {
         let Self { part, wanted, .. } = *self;
         let name = part.name();
         let ended = outcome.as_ref().ok();
-        let verdict = Verdict::new(&self.code, part, seed, messages, elapsed, ended);
-        self.verdicts.add(&verdict)?;
+        let slice = Slice { part, seed, requested: messages, elapsed };
+        self.verdicts.add(&self.code, &slice, ended)?;
         self.done += ended.map_or(messages, |outcome| outcome.messages);
         if let Err(error) = &outcome {
             self.failures += 1;
             println!("{name} with seed {seed} failed: {error:#}");
-            println!("replay it: {}", replay_command(part, seed, messages));
+            self.failed.push(replay_command(part, seed, messages));
         }
         let seconds = self.start.elapsed().as_secs();
         let (done, rate) = (self.done, (self.done - self.earlier) / seconds.max(1));

@@ -1,11 +1,11 @@
-//! The verdict file: one JSON object per slice and line.
+//! The verdict file: one JSON object per part, tested code and line.
 
 use crate::outcome::Outcome;
 use crate::part::Part;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -36,36 +36,32 @@ impl Code {
     }
 }
 
-/// The verdict on a slice.
+/// The verdict on the slices of a part that tested the same code.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Verdict {
+struct Verdict {
+    part: Part,
     /// The commit that was checked out.
     commit: String,
     /// The Git objects of the code under test. Slices of other or unknown code don't count.
     code: Option<String>,
-    part: Part,
-    seed: u64,
-    /// Number of messages that were requested.
-    requested: u64,
+    /// The lowest and the highest seed.
+    seeds: (u64, u64),
+    /// Number of slices that passed, and their sums.
+    passed: u64,
+    messages: u64,
+    counts: BTreeMap<String, u64>,
+    /// Seed and requested number of messages of each slice that failed.
+    failed: Vec<(u64, u64)>,
     seconds: f64,
-    passed: bool,
-    outcome: Option<Outcome>,
 }
 
-impl Verdict {
-    pub(crate) fn new(
-        code: &Code,
-        part: Part,
-        seed: u64,
-        requested: u64,
-        elapsed: Duration,
-        outcome: Option<&Outcome>,
-    ) -> Self {
-        let seconds = elapsed.as_secs_f64();
-        let (passed, outcome) = (outcome.is_some(), outcome.cloned());
-        let Code { commit, objects: code } = code.clone();
-        Self { commit, code, part, seed, requested, seconds, passed, outcome }
-    }
+/// A slice that has ended.
+pub(crate) struct Slice {
+    pub(crate) part: Part,
+    pub(crate) seed: u64,
+    /// Number of messages that were requested.
+    pub(crate) requested: u64,
+    pub(crate) elapsed: Duration,
 }
 
 /// Slices that ran before.
@@ -81,24 +77,21 @@ pub(crate) struct Earlier {
 
 /// The verdicts so far.
 pub(crate) struct Verdicts {
-    file: Option<File>,
-    earlier: Vec<Verdict>,
+    path: Option<PathBuf>,
+    all: Vec<Verdict>,
 }
 
 impl Verdicts {
-    /// Opens or creates the file. Without a path, verdicts are not kept.
+    /// Reads the file if it exists. Without a path, verdicts are not kept.
     pub(crate) fn open(path: Option<&Path>) -> Result<Self> {
-        let Some(path) = path else { return Ok(Self { file: None, earlier: Vec::new() }) };
-        let shown = path.display();
-        let mut earlier = Vec::new();
-        if path.exists() {
-            for line in BufReader::new(File::open(path)?).lines() {
-                let verdict = serde_json::from_str(&line?);
-                earlier.push(verdict.with_context(|| format!("{shown} has a bad line"))?);
+        let mut all = Vec::new();
+        if let Some(path) = path.filter(|path| path.exists()) {
+            for line in fs::read_to_string(path)?.lines() {
+                let verdict = serde_json::from_str(line);
+                all.push(verdict.with_context(|| format!("{} has a bad line", path.display()))?);
             }
         }
-        let file = OpenOptions::new().create(true).append(true).open(path);
-        Ok(Self { file: Some(file.with_context(|| format!("cannot open {shown}"))?), earlier })
+        Ok(Self { path: path.map(Path::to_owned), all })
     }
 
     /// Returns the earlier slices of a part with the same code.
@@ -106,18 +99,61 @@ impl Verdicts {
         let is_same = |verdict: &&Verdict| {
             verdict.part == part && code.objects.is_some() && verdict.code == code.objects
         };
-        self.earlier.iter().filter(is_same).fold(Earlier::default(), |sum, verdict| Earlier {
-            messages: sum.messages + verdict.outcome.as_ref().map_or(0, |passed| passed.messages),
-            seed: sum.seed.max(verdict.seed),
-            failures: sum.failures + u64::from(!verdict.passed),
+        self.all.iter().filter(is_same).fold(Earlier::default(), |sum, verdict| Earlier {
+            messages: sum.messages + verdict.messages,
+            seed: sum.seed.max(verdict.seeds.1),
+            failures: sum.failures + verdict.failed.len() as u64,
         })
     }
 
-    pub(crate) fn add(&mut self, verdict: &Verdict) -> Result<()> {
-        if let Some(file) = &mut self.file {
-            writeln!(file, "{}", serde_json::to_string(verdict)?)?;
+    /// Adds a slice, which failed if it has no outcome, and writes the file.
+    pub(crate) fn add(
+        &mut self,
+        code: &Code,
+        slice: &Slice,
+        outcome: Option<&Outcome>,
+    ) -> Result<()> {
+        let (part, seed, Code { commit, objects }) = (slice.part, slice.seed, code);
+        let is_same = |verdict: &Verdict| {
+            verdict.part == part && verdict.commit == *commit && verdict.code == *objects
+        };
+        let at = self.all.iter().position(is_same).unwrap_or_else(|| {
+            let (commit, code, counts) = (commit.clone(), objects.clone(), BTreeMap::new());
+            let (passed, messages, failed, seconds) = (0, 0, Vec::new(), 0.0);
+            let seeds = (seed, seed);
+            let verdict =
+                Verdict { part, commit, code, seeds, passed, messages, counts, failed, seconds };
+            self.all.push(verdict);
+            self.all.len() - 1
+        });
+        let verdict = &mut self.all[at];
+        verdict.seeds = (verdict.seeds.0.min(seed), verdict.seeds.1.max(seed));
+        verdict.seconds += slice.elapsed.as_secs_f64();
+        match outcome {
+            Some(outcome) => {
+                verdict.passed += 1;
+                verdict.messages += outcome.messages;
+                for (name, count) in &outcome.counts {
+                    *verdict.counts.entry(name.clone()).or_default() += count;
+                }
+            }
+            None => verdict.failed.push((seed, slice.requested)),
         }
-        Ok(())
+        self.write()
+    }
+
+    /// Writes the file beside the old one and renames it, so that a run that is killed keeps one of
+    /// both.
+    fn write(&self) -> Result<()> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let mut text = String::new();
+        for verdict in &self.all {
+            text += &serde_json::to_string(verdict)?;
+            text.push('\n');
+        }
+        let new = path.with_added_extension("new");
+        let written = fs::write(&new, text).and_then(|()| fs::rename(&new, path));
+        written.with_context(|| format!("cannot write {}", path.display()))
     }
 }
 
@@ -143,20 +179,22 @@ mod tests {
             objects: objects.map(str::to_owned),
         };
         let outcome = Outcome { messages: 10, ..Outcome::default() };
-        let verdict = |code: &Code, part, seed, outcome| {
-            Verdict::new(code, part, seed, 10, Duration::ZERO, outcome)
-        };
+        let path = std::env::temp_dir().join(format!("verdicts-{}", std::process::id()));
         let (new, old, unknown) = (code(Some("new")), code(Some("old")), code(None));
-        let verdicts = Verdicts {
-            file: None,
-            earlier: vec![
-                verdict(&new, Part::Its, 1, Some(&outcome)),
-                verdict(&new, Part::Its, 2, None),
-                verdict(&new, Part::Levels, 3, Some(&outcome)),
-                verdict(&old, Part::Its, 4, Some(&outcome)),
-                verdict(&unknown, Part::Its, 5, Some(&outcome)),
-            ],
-        };
+        for (code, part, seed, outcome) in [
+            (&new, Part::Its, 1, Some(&outcome)),
+            (&new, Part::Its, 2, None),
+            (&new, Part::Levels, 3, Some(&outcome)),
+            (&old, Part::Its, 4, Some(&outcome)),
+            (&unknown, Part::Its, 5, Some(&outcome)),
+        ] {
+            let slice = Slice { part, seed, requested: 10, elapsed: Duration::ZERO };
+            let mut verdicts = Verdicts::open(Some(&path)).unwrap();
+            verdicts.add(code, &slice, outcome).unwrap();
+        }
+        let verdicts = Verdicts::open(Some(&path)).unwrap();
+        fs::remove_file(path).unwrap();
+        assert_eq!(verdicts.all.len(), 4);
         let expected = Earlier { messages: 10, seed: 2, failures: 1 };
         assert_eq!(verdicts.earlier(Part::Its, &new), expected);
         assert_eq!(verdicts.earlier(Part::Its, &unknown), Earlier::default());

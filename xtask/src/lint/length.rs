@@ -6,6 +6,7 @@ use std::path::Path;
 use anyhow::Result;
 
 use super::files;
+use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
 /// Soft limit for the number of lines before a file's tests. Longer files are printed but don't
@@ -13,12 +14,24 @@ use doorbell_harness::workspace::Workspace;
 const USUAL: usize = 400;
 /// Hard limit for the number of lines of a file, including its tests. Longer files are findings.
 const MOST: usize = 600;
+/// Maximum size of a tracked file, in bytes. A larger one is an artifact of a run or a release.
+const MOST_BYTES: u64 = 200_000;
 /// Files that still exceed the hard limit.
 const TOO_LONG: &[&str] = &["crates/vgic/tests/model/harness.rs"];
 
-/// Returns the Rust files that are too long, including their tests.
+/// Returns the Rust files that are too long, including their tests, and tracked files that are too
+/// large.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
+    let tracked =
+        process::capture(process::command("git", &workspace.root).args(["ls-files", "-z"]))?;
+    for file in tracked.split_terminator('\0') {
+        // A file that was removed is tracked until the next commit.
+        let bytes = fs::metadata(workspace.root.join(file)).map_or(0, |file| file.len());
+        if bytes > MOST_BYTES {
+            findings.push(format!("{file}: {bytes} bytes, more than {MOST_BYTES}"));
+        }
+    }
     for file in files::with_extensions(workspace, &["rs"])? {
         let text = fs::read_to_string(&file)?;
         let shown = workspace.relative(&file);
