@@ -1,5 +1,6 @@
 //! Latency measurement, from a device's write to the start of its handler.
 
+use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ const BINS: usize = (64 - STEPS_LOG2 as usize + 1) << STEPS_LOG2;
 
 /// Distribution of latencies. The latency of a message is the time from the device's write to the
 /// start of the handler run that found the message.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Latency {
     /// Number of messages that handlers found.
@@ -24,6 +25,7 @@ pub struct Latency {
     pub p99: u64,
     /// Upper limit (in nanoseconds) and message count of each bin, in ascending order. Empty bins
     /// are omitted.
+    #[serde(skip)]
     pub bins: Vec<(u64, u64)>,
 }
 

@@ -3,6 +3,7 @@
 use crate::latency::Latency;
 use crate::machine::Omission;
 use msi_types::{Cpu, DeviceId, HwIrq, Isolation, RequesterId};
+use serde::Serialize;
 use std::fmt;
 use std::time::Duration;
 
@@ -66,7 +67,7 @@ impl Report {
 }
 
 /// An MSI controller.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ControllerReport {
     /// The controller's name in firmware.
@@ -142,7 +143,7 @@ impl DeviceReport {
 }
 
 /// One vector.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct VectorReport {
     /// The interrupt core's number for the vector at the end of the run.
@@ -173,7 +174,7 @@ pub struct VectorReport {
 
 /// Totals over all vectors, from which the verdict is derived. The verdict depends on what devices
 /// sent and what handlers saw; the model's own counters are not used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 #[non_exhaustive]
 pub struct Totals {
     /// Vectors.

@@ -3,10 +3,11 @@
 
 use super::{BuildOptions, ControllerChoice, platform_devices, populate};
 use gic_firmware::{Controller, ControllerIndex, ControllerKind, Description, MsiRouting};
+use serde::Serialize;
 use std::collections::BTreeSet;
 
 /// An enabled host or device that takes no part in a run.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Omission {
     /// Node of the host or device.
