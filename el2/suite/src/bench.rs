@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Result, ensure};
 use doorbell_harness::image::Image;
 use doorbell_harness::process;
-use doorbell_harness::qemu::{self, Peer, Version};
+use doorbell_harness::qemu::{self, Version};
 use doorbell_harness::suite::{self, Shared};
 use doorbell_harness::testbench::Count;
 
@@ -28,11 +28,10 @@ const DEVICES: &[&str] = &[
     "virtio-net-pci,disable-legacy=on,iommu_platform=on,romfile=,event_idx=off",
     "virtio-rng-pci,disable-legacy=on,iommu_platform=on,event_idx=off",
     "e1000e,romfile=",
-    "ivshmem-doorbell,vectors=4,chardev=peer",
     "qemu-xhci,id=xhci",
     "usb-kbd,bus=xhci.0",
 ];
-const FUNCTIONS: &str = "1033:0194,1234:11e8,1af4:1041,1af4:1042,1af4:1044,1af4:1110,1b36:000d,\
+const FUNCTIONS: &str = "1033:0194,1234:11e8,1af4:1041,1af4:1042,1af4:1044,1b36:000d,\
                          1b36:0010,8086:10d3";
 /// Devices in which the guest sees an MSI capability. `e1000e` has both MSI and MSI-X, so it is not
 /// listed.
@@ -97,7 +96,6 @@ impl Case {
         fs::create_dir_all(&folder)?;
         let disk = folder.join("disk.img");
         qemu::write_disk(&disk)?;
-        let peer = Peer::start(&folder.join("ivshmem.sock"))?;
         let devices: Vec<_> = DEVICES.iter().map(ToString::to_string).collect();
         let board = Board {
             vcpus: CPUS,
@@ -115,8 +113,7 @@ impl Case {
         );
         let mut qemu =
             board.command(&[Files { kernel: &bench.flat, initrd: None, append: &append }])?;
-        qemu.args(qemu::drives(&disk)).arg("-chardev");
-        qemu.arg(format!("socket,id=peer,path={}", peer.socket().display()));
+        qemu.args(qemu::drives(&disk));
         let mut count = Count::default();
         process::watch(&mut qemu, LIMIT, |line| count.line(line))?;
         eprintln!("{name}: {} passed, {} skipped", count.passed, count.skipped.len());

@@ -2,7 +2,6 @@
 
 pub(crate) mod edu;
 mod intel_nic;
-mod ivshmem;
 mod nvme;
 mod port;
 mod virtio;
@@ -87,12 +86,6 @@ const KINDS: &[DeviceKind] = &[
         vendor: 0x1033,
         device: 0x0194,
         make: |f| Arc::new(xhci::Xhci::new(f)),
-    },
-    DeviceKind {
-        name: "ivshmem-doorbell",
-        vendor: 0x1af4,
-        device: 0x1110,
-        make: |f| Arc::new(ivshmem::Ivshmem::new(f)),
     },
 ];
 

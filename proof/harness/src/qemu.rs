@@ -1,7 +1,6 @@
-//! QEMU from Debian's packages, its monitor, and a device peer that runs in this process.
+//! QEMU from Debian's packages, and its monitor.
 
 mod monitor;
-mod peer;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +8,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 pub use self::monitor::Monitor;
-pub use self::peer::Peer;
 use crate::apt::{Apt, Suite};
 use crate::cache;
 use crate::dtb::Tools;

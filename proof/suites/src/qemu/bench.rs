@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use doorbell_facts::{Fact, TestbenchFact};
 use doorbell_harness::image::Image;
-use doorbell_harness::qemu::{Monitor, PROGRAM, Peer, Version, drives, write_disk};
+use doorbell_harness::qemu::{Monitor, PROGRAM, Version, drives, write_disk};
 use doorbell_harness::suite::Shared;
 use doorbell_harness::testbench::Count;
 use doorbell_harness::{process, workspace};
@@ -65,9 +65,8 @@ impl Bench {
         let folder = folder(self.machine, self.version)?;
         let disk = folder.join("disk.img");
         write_disk(&disk)?;
-        let peer = Peer::start(&folder.join("ivshmem.sock"))?;
         let mut qemu = fetched::qemu(self.version)?.command(PROGRAM);
-        self.add_arguments(&mut qemu, &disk, peer.socket())?;
+        self.add_arguments(&mut qemu, &disk)?;
         let monitor = Monitor::offered_by(&mut qemu, &folder)?;
         let mut refused = None;
         let status = process::watch(qemu.args(more), LIMIT, |text| {
@@ -83,7 +82,7 @@ impl Bench {
         Ok(())
     }
 
-    fn add_arguments(&self, qemu: &mut Command, disk: &Path, socket: &Path) -> Result<()> {
+    fn add_arguments(&self, qemu: &mut Command, disk: &Path) -> Result<()> {
         let Machine { options, cpu, cpus, boot, .. } = self.machine;
         qemu.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-m", "512M"]);
         qemu.args(["-M", &format!("virt,{options}"), "-cpu", cpu, "-smp", &cpus.to_string()]);
@@ -96,7 +95,6 @@ impl Bench {
         };
         qemu.args(["-append", &self.expected()]);
         qemu.args(drives(disk));
-        qemu.arg("-chardev").arg(format!("socket,id=peer,path={}", socket.display()));
         for device in self.machine.devices(self.version) {
             let addition = self.machine.addition(device);
             qemu.arg("-device").arg(format!("{}{addition}", device.arguments));

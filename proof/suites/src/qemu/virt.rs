@@ -262,10 +262,9 @@ const DEVICES: &[Device] = &[
     device("pcie-root-port,id=rp,chassis=1,slot=1", "1b36:000c"),
     device("ioh3420,id=hp,chassis=2,slot=2", "8086:3420"),
     device("e1000e,romfile=", "8086:10d3"),
-    device("ivshmem-doorbell,vectors=4,chardev=peer", "1af4:1110"),
     // Two functions behind a bridge to conventional PCI, which are a single requester at the ITS,
     // and one behind a port, which is a separate requester.
-    device("pcie-pci-bridge,id=bridge", "1b36:000e"),
+    device("pcie-pci-bridge,id=bridge,addr=10.0", "1b36:000e"),
     device("edu,bus=bridge,addr=1", "1234:11e8"),
     // This `edu` shares an INTx wire with the `edu` on the root bus, because `virt` has four wires,
     // the other `edu` is device 5, and the bridge is device 10.
