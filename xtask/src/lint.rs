@@ -5,6 +5,7 @@ mod blocks;
 mod circles;
 mod contexts;
 mod files;
+mod foreign;
 mod layers;
 mod length;
 pub(crate) mod lines;
@@ -41,6 +42,7 @@ const RULES: &[Rule] = &[
     ("promises", promises::check),
     ("readmes", readmes::check),
     ("reexports", reexports::check),
+    ("foreign", foreign::check),
     ("orphans", orphans::check),
     ("unsafe", unsafety::check),
     ("orderings", orderings::check),

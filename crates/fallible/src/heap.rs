@@ -6,7 +6,6 @@ use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::error::Error;
 use core::fmt;
-use once_cell::race::OnceBox;
 
 /// The heap is exhausted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -64,6 +63,39 @@ pub fn try_collect_results<T, E: From<OutOfMemory>>(
     Ok(all)
 }
 
+/// A place for a boxed value that is set at most once. Reading it needs one atomic load and no
+/// lock.
+#[derive(Debug)]
+pub struct OnceBox<T>(once_cell::race::OnceBox<T>);
+
+impl<T> Default for OnceBox<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> OnceBox<T> {
+    /// Creates an empty place. Does not allocate.
+    pub const fn new() -> Self {
+        Self(once_cell::race::OnceBox::new())
+    }
+
+    /// Returns the value, or `None` if it has not been set.
+    #[inline]
+    pub fn get(&self) -> Option<&T> {
+        self.0.get()
+    }
+
+    /// Returns the value; if it has not been set, sets it to the result of `make`. If several
+    /// threads do so concurrently, the first result is kept and the others are dropped.
+    ///
+    /// # Errors
+    /// Returns the error of `make`, which sets nothing.
+    pub fn get_or_try_init<E>(&self, make: impl FnOnce() -> Result<Box<T>, E>) -> Result<&T, E> {
+        self.0.get_or_try_init(make)
+    }
+}
+
 /// Creates a table with room for `pages` pages. No page is allocated yet.
 ///
 /// # Errors
@@ -83,38 +115,4 @@ pub fn try_page<T, const N: usize>(
 ) -> Result<(), TryReserveError> {
     page.get_or_try_init(|| try_box_array(make))?;
     Ok(())
-}
-
-#[cfg(not(shuttle))]
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use doorbell_test_support::with_allocations;
-
-    #[test]
-    fn exhausted_memory_is_an_error() {
-        with_allocations(0, || {
-            assert!(try_boxed_slice([1].into_iter()).is_err());
-            assert!(try_collect_exact([1].into_iter()).is_err());
-            let ones = [Ok::<_, OutOfMemory>(1)];
-            assert_eq!(try_collect_results(ones.into_iter()), Err(OutOfMemory));
-            assert!(try_page_table::<[u8; 2]>(1).is_err());
-            assert!(try_page::<u8, 2>(&OnceBox::new(), || 7).is_err());
-        });
-    }
-
-    #[test]
-    fn an_exact_vector_has_no_spare_capacity() {
-        let odd = (0..10).filter(|number| number % 2 == 1);
-        let odd = with_allocations(1, || try_collect_exact(odd)).unwrap();
-        assert_eq!((&*odd, odd.capacity()), (&[1, 3, 5, 7, 9][..], 5));
-    }
-
-    #[test]
-    fn a_page_is_made_once() {
-        let table = try_page_table::<[u8; 2]>(1).unwrap();
-        try_page(&table[0], || 7).unwrap();
-        with_allocations(0, || try_page(&table[0], || 8)).unwrap();
-        assert_eq!(table[0].get(), Some(&[7, 7]));
-    }
 }

@@ -33,7 +33,8 @@ mod shared;
 mod sync;
 
 pub use heap::{
-    OutOfMemory, try_boxed_slice, try_collect_exact, try_collect_results, try_page, try_page_table,
+    OnceBox, OutOfMemory, try_boxed_slice, try_collect_exact, try_collect_results, try_page,
+    try_page_table,
 };
 pub use shared::{Block, Shared};
 
@@ -243,43 +244,7 @@ impl<K, V> IntoIterator for SortedMap<K, V> {
 mod tests {
     use super::*;
     use alloc::collections::BTreeMap;
-    use doorbell_test_support::with_allocations;
     use proptest::prelude::*;
-
-    #[test]
-    fn exhausted_memory_is_an_error() {
-        with_allocations(0, || {
-            assert!(try_collect([1, 2].into_iter()).is_err());
-            assert!(try_push(&mut Vec::new(), 1).is_err());
-            assert!(try_box(1).is_err());
-            assert!(try_box_array::<_, 4>(|| 1).is_err());
-            assert!(SortedMap::<u32, u32>::new().reserve().is_err());
-            assert!(try_arc(7).is_err());
-        });
-    }
-
-    #[test]
-    fn one_allocation_makes_a_box() {
-        with_allocations(1, || assert_eq!(try_box(7).map(|boxed| *boxed), Ok([7])));
-        with_allocations(1, || {
-            assert_eq!(try_box_array::<_, 3>(|| 7).map(|boxed| *boxed), Ok([7; 3]));
-        });
-    }
-
-    #[test]
-    fn an_arc_takes_what_was_found_there() {
-        with_allocations(1, || assert_eq!(try_arc([7_u8; 3]).map(|shared| *shared), Ok([7; 3])));
-    }
-
-    #[test]
-    fn reserved_room_takes_entries_without_allocating() {
-        let mut map = SortedMap::new();
-        map.reserve_many(100).unwrap();
-        with_allocations(0, || (0..100).rev().for_each(|key| map.insert(key, key)));
-        assert!(map.values().copied().eq(0..100));
-        map.retain(|key, _| key >= 98);
-        assert!(map.iter().eq([(98, &98), (99, &99)]));
-    }
 
     proptest! {
         #[test]

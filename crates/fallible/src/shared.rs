@@ -168,41 +168,6 @@ impl<T: ?Sized> fmt::Debug for Block<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use alloc::sync::Arc;
-    use doorbell_test_support::with_allocations;
-
-    type Drops = Arc<AtomicUsize>;
-
-    /// Counts its drops.
-    struct Counted(Drops);
-
-    impl Drop for Counted {
-        fn drop(&mut self) {
-            let Self(drops) = self;
-            drops.fetch_add(1, SeqCst);
-        }
-    }
-
-    #[test]
-    fn a_refused_value_is_dropped() {
-        let drops = Drops::default();
-        let refused = with_allocations(0, || Shared::<_>::try_new(Counted(drops.clone())).is_err());
-        assert!(refused);
-        assert_eq!(drops.load(SeqCst), 1);
-    }
-
-    #[test]
-    fn a_trait_object_is_dropped_with_its_last_owner() {
-        let drops = Drops::default();
-        let counted = Counted(drops.clone());
-        let run: Shared<dyn Fn()> =
-            Shared::<dyn Fn()>::try_unsized(move || drop(counted.0.clone()), |block| block)
-                .unwrap();
-        drop(run.clone());
-        assert_eq!(drops.load(SeqCst), 0);
-        drop(run);
-        assert_eq!(drops.load(SeqCst), 1);
-    }
 
     #[test]
     #[should_panic = "a value has too many owners to count"]

@@ -16,6 +16,7 @@
 pub use crate::irqfd::messages::{MessageIrqfd, MessageIrqfdSet};
 
 use crate::irqfd::error::IrqfdError;
+use crate::irqfd::poller::unblocking;
 use crate::lock::Mutex;
 use crate::msix::VectorObserver;
 use crate::{RoutedMessage, Unsettled};
@@ -24,7 +25,6 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 use rustix::fd::{AsFd, OwnedFd};
-use rustix::fs::{OFlags, fcntl_getfl};
 use std::collections::HashMap;
 
 /// Identifier of an eventfd in a [`DeviceEventfds`].
@@ -81,9 +81,7 @@ impl<I: MessageIrqfdSet> DeviceEventfds<I> {
     /// Returns [`IrqfdError::Blocking`] if the eventfd lacks `EFD_NONBLOCK`, or the operating
     /// system's error.
     pub fn add(&self, eventfd: OwnedFd) -> Result<SourceId, IrqfdError> {
-        if !fcntl_getfl(eventfd.as_fd())?.contains(OFlags::NONBLOCK) {
-            return Err(IrqfdError::Blocking);
-        }
+        unblocking(eventfd.as_fd())?;
         let eventfd = Arc::new(eventfd);
         let irqfd = self.irqfds.add(eventfd.clone());
         let mut state = self.state.lock();

@@ -51,7 +51,7 @@
 pub(crate) mod error;
 pub(crate) mod levels;
 pub(crate) mod messages;
-mod poller;
+pub(crate) mod poller;
 pub(crate) mod serving;
 
 pub use error::IrqfdError;

@@ -156,7 +156,7 @@ impl<T> TaskLock<T> {
     pub fn lock<C: LocalCpu + ?Sized>(&self, cpu: &C) -> TaskGuard<'_, T> {
         loop {
             if let Some(data) = self.0.try_lock() {
-                return data;
+                return TaskGuard(data);
             }
             cpu.yield_now();
         }
@@ -171,7 +171,23 @@ impl<T> TaskLock<T> {
 }
 
 /// Guard for a [`TaskLock`]. Dropping it releases the lock.
-pub type TaskGuard<'a, T> = SpinMutexGuard<'a, T>;
+#[derive(Debug)]
+#[must_use = "the lock is released when the guard is dropped"]
+pub struct TaskGuard<'a, T>(SpinMutexGuard<'a, T>);
+
+impl<T> Deref for TaskGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for TaskGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
 
 impl<T> fmt::Debug for IrqLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

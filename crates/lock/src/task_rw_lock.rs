@@ -1,6 +1,7 @@
 //! A readers-writer lock for tasks.
 
 use core::fmt;
+use core::ops::{Deref, DerefMut};
 use msi_types::LocalCpu;
 use spin::rwlock::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
@@ -22,7 +23,7 @@ impl<T> TaskRwLock<T> {
     pub fn read<C: LocalCpu + ?Sized>(&self, cpu: &C) -> TaskReadGuard<'_, T> {
         loop {
             if let Some(data) = self.0.try_read() {
-                return data;
+                return TaskReadGuard(data);
             }
             cpu.yield_now();
         }
@@ -34,7 +35,7 @@ impl<T> TaskRwLock<T> {
     pub fn write<C: LocalCpu + ?Sized>(&self, cpu: &C) -> TaskWriteGuard<'_, T> {
         loop {
             if let Some(data) = self.0.try_write() {
-                return data;
+                return TaskWriteGuard(data);
             }
             cpu.yield_now();
         }
@@ -42,10 +43,36 @@ impl<T> TaskRwLock<T> {
 }
 
 /// Read guard for a [`TaskRwLock`]. Dropping it releases the lock.
-pub type TaskReadGuard<'a, T> = RwLockReadGuard<'a, T>;
+#[derive(Debug)]
+#[must_use = "the lock is released when the guard is dropped"]
+pub struct TaskReadGuard<'a, T>(RwLockReadGuard<'a, T>);
+
+impl<T> Deref for TaskReadGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
 
 /// Write guard for a [`TaskRwLock`]. Dropping it releases the lock.
-pub type TaskWriteGuard<'a, T> = RwLockWriteGuard<'a, T>;
+#[derive(Debug)]
+#[must_use = "the lock is released when the guard is dropped"]
+pub struct TaskWriteGuard<'a, T>(RwLockWriteGuard<'a, T>);
+
+impl<T> Deref for TaskWriteGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for TaskWriteGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.0
+    }
+}
 
 impl<T> fmt::Debug for TaskRwLock<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -8,6 +8,9 @@ use serde_json::Value;
 use crate::process;
 use crate::suite::Shared;
 
+/// Folders without prose or code of this project.
+const OTHER: &[&str] = &["target", "data", "artifacts", "corpus"];
+
 /// Folders of the workspaces whose packages run on bare metal.
 const BARE_METAL: [&str; 2] = ["images", "el2"];
 
@@ -92,10 +95,50 @@ impl Workspace {
         })
     }
 
+    /// Returns the hand-written files with one of these extensions, in order.
+    ///
+    /// # Errors
+    /// Fails if a folder cannot be listed.
+    pub fn files(&self, extensions: &[&str]) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        collect(&self.root, extensions, &mut files)?;
+        files.sort();
+        Ok(files)
+    }
+
+    /// Returns the folders with a lock file: this workspace, and the workspaces of images, adopters
+    /// and others.
+    ///
+    /// # Errors
+    /// Fails if a folder cannot be listed.
+    pub fn locked_folders(&self) -> Result<Vec<PathBuf>> {
+        let files = self.files(&["lock"])?.into_iter();
+        let locks = files.filter(|file| file.file_name().is_some_and(|name| name == "Cargo.lock"));
+        Ok(locks.filter_map(|lock| Some(lock.parent()?.to_path_buf())).collect())
+    }
+
     /// Returns a path relative to the root, for display.
     pub fn relative<'a>(&self, path: &'a Path) -> &'a Path {
         path.strip_prefix(&self.root).unwrap_or(path)
     }
+}
+
+fn collect(folder: &Path, extensions: &[&str], files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in folder.read_dir().with_context(|| format!("cannot list {}", folder.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path.is_dir() {
+            if !name.starts_with('.') && !OTHER.contains(&&*name) {
+                collect(&path, extensions, files)?;
+            }
+        } else if path
+            .extension()
+            .is_some_and(|found| extensions.iter().any(|wanted| found == *wanted))
+        {
+            files.push(path);
+        }
+    }
+    Ok(())
 }
 
 impl Package {

@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::Result;
 
-use super::files;
 use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
@@ -32,7 +31,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
             findings.push(format!("{file}: {bytes} bytes, more than {MOST_BYTES}"));
         }
     }
-    for file in files::with_extensions(workspace, &["rs"])? {
+    for file in workspace.files(&["rs"])? {
         let text = fs::read_to_string(&file)?;
         let shown = workspace.relative(&file);
         let (lines, product) = (text.lines().count(), lines_before_tests(&text));

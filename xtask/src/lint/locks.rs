@@ -3,21 +3,17 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
-use super::files;
 use doorbell_harness::process;
 use doorbell_harness::workspace::Workspace;
 
 /// Returns the lock files that cargo would have to change.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let mut findings = Vec::new();
-    for lock in files::with_extensions(workspace, &["lock"])? {
-        if lock.file_name().is_some_and(|name| name == "Cargo.lock") {
-            let folder = lock.parent().context("a file is in a folder")?;
-            let shown = workspace.relative(&lock).display();
-            findings.extend(misfit(folder)?.map(|why| format!("{shown}: {why}")));
-        }
+    for folder in workspace.locked_folders()? {
+        let shown = workspace.relative(&folder).join("Cargo.lock");
+        findings.extend(misfit(&folder)?.map(|why| format!("{}: {why}", shown.display())));
     }
     Ok(findings)
 }

@@ -7,9 +7,8 @@ use crate::irq::handler_cell::HandlerCell;
 use alloc::boxed::Box;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
-use doorbell_fallible::{try_box, try_box_array, try_collect};
+use doorbell_fallible::{OnceBox, try_box, try_box_array, try_collect};
 use msi_types::{Cpu, HwIrq};
-use once_cell::race::OnceBox;
 
 /// Exclusive upper limit for vectors. A GIC's INTIDs have at most 24 bits.
 pub(crate) const HWIRQS: u32 = 1 << 24;

@@ -1,6 +1,5 @@
 //! Errors from binding eventfds.
 
-use rustix::io::Errno;
 use std::io;
 
 /// Reason why an eventfd cannot be bound.
@@ -17,10 +16,4 @@ pub enum IrqfdError {
     /// A system call failed.
     #[error(transparent)]
     System(#[from] io::Error),
-}
-
-impl From<Errno> for IrqfdError {
-    fn from(error: Errno) -> Self {
-        Self::System(error.into())
-    }
 }

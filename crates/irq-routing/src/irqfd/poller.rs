@@ -116,7 +116,7 @@ impl EventfdPoller {
         let data = EventData::new_u64(token);
         match epoll::add(&self.epoll, source.eventfd.as_fd(), data, EventFlags::IN) {
             Err(Errno::EXIST) => return Err(IrqfdError::AlreadyBound),
-            added => added?,
+            added => added.map_err(io::Error::from)?,
         }
         polled.eventfds.extend(source.id);
         polled.sources.insert(token, source);
@@ -293,8 +293,8 @@ impl Drop for IrqfdThread {
 }
 
 /// Checks that a file descriptor is non-blocking.
-pub(super) fn unblocking(eventfd: BorrowedFd<'_>) -> Result<(), IrqfdError> {
-    if fcntl_getfl(eventfd)?.contains(OFlags::NONBLOCK) {
+pub(crate) fn unblocking(eventfd: BorrowedFd<'_>) -> Result<(), IrqfdError> {
+    if fcntl_getfl(eventfd).map_err(io::Error::from)?.contains(OFlags::NONBLOCK) {
         Ok(())
     } else {
         Err(IrqfdError::Blocking)

@@ -83,7 +83,8 @@ impl MsiIrqfdSet {
     /// left.
     pub fn new(router: Arc<KvmRouter>, poller: Arc<EventfdPoller>) -> Result<Self, IrqfdError> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
-        let timer = Arc::new(timerfd_create(TimerfdClockId::Monotonic, flags)?);
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags).map_err(io::Error::from)?;
+        let timer = Arc::new(timer);
         let kernel = Kernel { router, poller: poller.clone(), timer: timer.clone() };
         let batch = Arc::new(Batch::new(kernel));
         let late = batch.clone();

@@ -15,8 +15,9 @@ use crate::sync::{AtomicU64, Ordering};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
-use doorbell_fallible::{OutOfMemory, try_box_array, try_boxed_slice, try_page, try_page_table};
-use once_cell::race::OnceBox;
+use doorbell_fallible::{
+    OnceBox, OutOfMemory, try_box_array, try_boxed_slice, try_page, try_page_table,
+};
 
 const NODE_BITS: u32 = 8;
 const NODE_MASK: u32 = (1 << NODE_BITS) - 1;

@@ -4,8 +4,7 @@
 use super::entry::Entry;
 use crate::sync::{AtomicU64, Ordering};
 use alloc::boxed::Box;
-use doorbell_fallible::{OutOfMemory, try_page, try_page_table};
-use once_cell::race::OnceBox;
+use doorbell_fallible::{OnceBox, OutOfMemory, try_page, try_page_table};
 
 /// Log2 of the number of entries on a 4 KiB page.
 const PAGE_BITS: u32 = 9;

@@ -7,8 +7,7 @@ use super::entry::GENERATION_BITS;
 use super::entry_table::{EntryIndex, Position, SPREAD_BITS};
 use crate::sync::{AtomicU64, Ordering};
 use alloc::boxed::Box;
-use doorbell_fallible::{OutOfMemory, try_page, try_page_table};
-use once_cell::race::OnceBox;
+use doorbell_fallible::{OnceBox, OutOfMemory, try_page, try_page_table};
 
 /// Log2 of the number of entries in a chunk.
 pub(super) const CHUNK_BITS: u32 = SPREAD_BITS;

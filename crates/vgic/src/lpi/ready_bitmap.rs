@@ -16,8 +16,7 @@ use super::entry_table::Position;
 use crate::sync::summary::Summary;
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 use alloc::boxed::Box;
-use doorbell_fallible::{OutOfMemory, try_box, try_page, try_page_table};
-use once_cell::race::OnceBox;
+use doorbell_fallible::{OnceBox, OutOfMemory, try_box, try_page, try_page_table};
 
 const FANOUT_BITS: u32 = 6;
 /// Number of positions whose leaves share one summary and one page.

@@ -10,9 +10,8 @@
 use super::entry::Entry;
 use crate::sync::{AtomicU16, Ordering::SeqCst};
 use alloc::boxed::Box;
-use doorbell_fallible::{OutOfMemory, try_page, try_page_table};
+use doorbell_fallible::{OnceBox, OutOfMemory, try_page, try_page_table};
 use gic_arch::Lpi;
-use once_cell::race::OnceBox;
 
 /// Log2 of the number of LPIs on a page. Pages are smaller in model checks, where each access is a
 /// step.

@@ -13,12 +13,14 @@ use crate::saved_state::ItsState;
 use crate::wakeup::VcpuWakeup;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use doorbell_test_support::guest::{Kicks, Ram, ram};
 use gic_arch::gits::{self, Baser, Cbaser, Creadr, Ctlr, Cwriter, PageSize};
 use gic_arch::its::{CollectionId, Command, MapAction, RawCommand, RdBase};
 use gic_arch::lpi::Config;
 use gic_arch::{Affinity, Lpi, Priority, gicr};
-use msi_types::{Cpu, DeviceId, EventId};
+use msi_types::{Cpu, DeviceId, EventId, Kick};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::{Duration, Instant};
+use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 pub(super) const RAM: u64 = 0x4000_0000;
 const RAM_BYTES: usize = 8 << 20;
@@ -31,6 +33,17 @@ pub(super) const BASE: u64 = 0x0808_0000;
 const QUEUE_PAGES: u8 = 16;
 /// An empty list of LPIs.
 pub(super) const NO_LPIS: [u32; 0] = [];
+
+type Ram = Arc<GuestMemoryMmap>;
+
+/// Counts the kicks of each vCPU.
+pub(super) struct Kicks(Vec<AtomicUsize>);
+
+impl Kick for Kicks {
+    fn kick(&self, cpu: Cpu) {
+        self.0[cpu.index()].fetch_add(1, SeqCst);
+    }
+}
 
 pub(super) struct Rig {
     pub(super) ram: Arc<VmMemory<Ram>>,
@@ -112,7 +125,8 @@ impl Rig {
     }
 
     pub(super) fn sized(size: LpiConfig, config: ItsConfig) -> Self {
-        Self::over(Arc::new(VmMemory(ram(RAM, RAM_BYTES))), size, config)
+        let ram = GuestMemoryMmap::from_ranges(&[(GuestAddress(RAM), RAM_BYTES)]).unwrap();
+        Self::over(Arc::new(VmMemory(Arc::new(ram))), size, config)
     }
 
     /// Creates a rig with both direct LPIs and an ITS. Real machines can't have both, but this rig
@@ -120,7 +134,7 @@ impl Rig {
     fn over(ram: Arc<VmMemory<Ram>>, size: LpiConfig, config: ItsConfig) -> Self {
         let size = LpiConfig { direct: true, ..size };
         let vcpus = size.vcpus;
-        let kicks = Arc::new(Kicks::new(vcpus.into()));
+        let kicks = Arc::new(Kicks((0..vcpus).map(|_| AtomicUsize::new(0)).collect()));
         let wakeup = Arc::new(VcpuWakeup::new(usize::from(vcpus), kicks.clone()).unwrap());
         let events = Arc::new(EventLog::of_all_kinds());
         let redistributors = (0..vcpus).map(|vcpu| redistributor(vcpu).base()).collect();
@@ -240,7 +254,16 @@ impl Rig {
     }
 
     pub(super) fn kicks(&self, vcpu: u16) -> usize {
-        self.kicks.of(vcpu.into())
+        self.kicks.0[usize::from(vcpu)].load(SeqCst)
+    }
+
+    /// Waits until the vCPU has been kicked more than `seen` times.
+    pub(super) fn wait_for_kick(&self, vcpu: u16, seen: usize) {
+        let end = Instant::now() + Duration::from_secs(30);
+        while self.kicks(vcpu) <= seen {
+            assert!(Instant::now() < end, "vCPU {vcpu} was not kicked in time");
+            std::thread::yield_now();
+        }
     }
 }
 

@@ -94,7 +94,7 @@ impl Field {
             let kicks = self.rig.kicks(vcpu);
             self.rig.wakeup.words()[usize::from(vcpu)].leave();
             if queue.highest(Priority::IDLE).is_none() && !self.stop.load(SeqCst) {
-                self.rig.kicks.wait(vcpu.into(), kicks);
+                self.rig.wait_for_kick(vcpu, kicks);
             }
             self.rig.wakeup.words()[usize::from(vcpu)].returned();
         }
