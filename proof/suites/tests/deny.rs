@@ -1,5 +1,5 @@
-//! Runs cargo-deny, which checks licenses, sources, and banned or vulnerable dependencies against
-//! the rules in `deny.toml`.
+//! Runs cargo-deny, which checks licenses, sources, and banned or vulnerable dependencies of each
+//! workspace against the rules in the root's `deny.toml`.
 
 #![forbid(unsafe_code)]
 
@@ -15,17 +15,6 @@ use doorbell_harness::{cache, process};
 
 /// Version that is installed into the cache if the machine has none.
 const VERSION: &str = "0.20.2";
-/// The workspaces, each with its own lock file, that are checked against the root's `deny.toml`.
-/// Lock files of kernels that only run as guests in tests are left out: nobody distributes the
-/// kernels' images.
-const MANIFESTS: [&str; 6] = [
-    "Cargo.toml",
-    "images/Cargo.toml",
-    "el2/Cargo.toml",
-    "proof/fuzz/Cargo.toml",
-    "peers/arm-vgic/Cargo.toml",
-    "adopters/alioth/Cargo.toml",
-];
 const CHECKS: [&str; 4] = ["licenses", "bans", "sources", ADVISORIES];
 const ADVISORIES: &str = "advisories";
 /// Prefix of cargo-deny's error when the database of advisories cannot be reached.
@@ -34,16 +23,20 @@ const UNREACHABLE: &str = "failed to fetch advisory database";
 /// Time limit of a case, which may build cargo-deny.
 const LIMIT: Duration = Duration::from_mins(30);
 
-fn main() -> ExitCode {
-    let of = |manifest| {
+fn main() -> Result<ExitCode> {
+    let workspace = workspace::this()?;
+    let of = |folder: PathBuf| {
+        let manifest = folder.join("Cargo.toml");
         CHECKS.map(|check| {
-            Case::new(format!("{manifest}: {check}"), LIMIT, move || judge(manifest, check))
+            let name = format!("{}: {check}", workspace.relative(&manifest).display());
+            let manifest = manifest.clone();
+            Case::new(name, LIMIT, move || judge(&manifest, check))
         })
     };
-    suite::main(MANIFESTS.into_iter().flat_map(of).collect())
+    Ok(suite::main(workspace.locked_folders()?.into_iter().flat_map(of).collect()))
 }
 
-fn judge(manifest: &str, check: &str) -> Result<()> {
+fn judge(manifest: &Path, check: &str) -> Result<()> {
     static PROGRAM: Shared<PathBuf> = Shared::new();
     /// Set once a case has found that the database cannot be reached, because each attempt takes
     /// long.
@@ -54,7 +47,7 @@ fn judge(manifest: &str, check: &str) -> Result<()> {
         return Err(Absent::new(UNREACHABLE).into());
     }
     let mut deny = process::command(&program.to_string_lossy(), &workspace.root);
-    deny.args(["--locked", "--manifest-path", manifest]);
+    deny.args(["--locked", "--config", "deny.toml", "--manifest-path"]).arg(manifest);
     let output = process::output(deny.args(["check", "--hide-inclusion-graph", check]))?;
     let said = String::from_utf8_lossy(&output.stderr);
     if said.contains(UNREACHABLE) {
