@@ -31,8 +31,8 @@ struct Build {
     bare: bool,
 }
 
-/// Checks each archive with each set of features, one case per combination, then runs cargo's own
-/// verification.
+/// Checks each archive with each set of features, one case per combination, and its tests and
+/// examples, then runs cargo's own verification.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let archives = Archives::make(workspace)?;
     tally.pass(1);
@@ -48,6 +48,12 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
         group.iter().map(|build| (build.name(), build.check(&archives))).collect::<Vec<_>>()
     });
     outcomes.into_iter().flatten().for_each(|(name, outcome)| tally.case(&name, outcome));
+    for package in published(workspace) {
+        let mut cargo = archives.cargo(None);
+        cargo.args(["check", "--quiet", "--all-features", "--all-targets", "--package"]);
+        let name = format!("the tests and examples of {}", package.name);
+        tally.case(&name, process::must(cargo.arg(&package.name)));
+    }
     let mut cargo = process::cargo(&workspace.root);
     let packages = published(workspace).flat_map(|package| ["--package", &package.name]);
     process::must(cargo.args(["package", "--allow-dirty"]).args(packages))?;

@@ -188,8 +188,10 @@ impl<'a> ElfFile<'a> {
 /// Fails if `elf` is not a 64-bit ELF file, or if a file cannot be accessed.
 pub fn flatten(elf: &Path, flat: &Path) -> Result<()> {
     let file = fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
-    fs::write(flat, memory_of(&file).context("not a 64-bit ELF file")?)?;
-    Ok(())
+    // A machine of another run may be reading the image, so the file must not change.
+    let new = flat.with_added_extension(std::process::id().to_string());
+    fs::write(&new, memory_of(&file).context("not a 64-bit ELF file")?)?;
+    fs::rename(new, flat).map_err(Into::into)
 }
 
 fn memory_of(file: &[u8]) -> Result<Vec<u8>> {

@@ -1,7 +1,7 @@
 //! Builds osdemo from the registry, in the target folder. The only change is the address in its
 //! linker script, because RAM does not begin at the same address in a guest as on QEMU's `virt`.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -33,6 +33,11 @@ fn build() -> Result<PathBuf> {
     let workspace = workspace::this()?;
     need_target(&workspace.root, SOFT_FLOAT_TARGET)?;
     let folder = built::folder()?.join("osdemo");
+    fs::create_dir_all(&folder)?;
+    // Another run of the suite must not replace the sources meanwhile. Dropping the file releases
+    // the lock.
+    let lock = File::create(folder.with_added_extension("lock"))?;
+    lock.lock()?;
     let sources = folder.join("vendor");
     // `cargo vendor` keeps the files of an existing package.
     if sources.exists() {
