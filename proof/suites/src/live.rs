@@ -38,6 +38,8 @@ pub struct Expected {
     pub differences: &'static [&'static str],
     /// Line that the explanation must contain.
     pub line: &'static str,
+    /// `true` if no message of any function arrives.
+    pub silent: bool,
 }
 
 impl Console {
@@ -75,7 +77,9 @@ impl Console {
         let differ = devices.iter().filter(|one| one["differences"] != serde_json::json!([]));
         let differ: Vec<_> = differ.map(|one| text(&one["id"])).collect();
         same("differences", &differ, &expected.differences)?;
-        let is_sound = expected.faults.is_empty() && expected.differences.is_empty();
+        same("silence", &said["silent"], &expected.silent)?;
+        let is_stated = expected.faults.is_empty() && expected.differences.is_empty();
+        let is_sound = is_stated && !expected.silent;
         same("exit status", &self.status, &Some(u8::from(!is_sound)))?;
         same("problems", &said["problems"], &[(); 0])?;
         let senders = devices.iter().filter(|one| is_message(&one["linux"]["mode"]));
@@ -155,10 +159,11 @@ fn message_row(row: &str) -> Option<(Option<u64>, String)> {
 mod tests {
     use super::*;
 
-    const EXPECTED: Expected = Expected { faults: &[], differences: &[], line: "no obstacle" };
-    const REPORT: &str = r#"{"problems": [], "devices": [{"id": "0000:00:02.0", "fault": false,
-        "differences": [], "firmware": {"device_id": 16}, "linux": {"mode": "msix",
-        "interrupts": [{"irq": 26, "handlers": ["nvme0q0"]}]}}]}"#;
+    const EXPECTED: Expected =
+        Expected { faults: &[], differences: &[], line: "no obstacle", silent: false };
+    const REPORT: &str = r#"{"problems": [], "silent": false, "devices": [{
+        "id": "0000:00:02.0", "fault": false, "differences": [], "firmware": {"device_id": 16},
+        "linux": {"mode": "msix", "interrupts": [{"irq": 26, "handlers": ["nvme0q0"]}]}}]}"#;
     const ROW: &str = " 26:  12  0  ITS-MSI 32768 Edge      nvme0q0, x\r";
 
     fn console(report: &str) -> Console {
@@ -186,6 +191,7 @@ mod tests {
             (r#""fault": false"#, r#""fault": true, "explanation": {"obstacle": 1}"#, "faults"),
             (r#""differences": []"#, r#""differences": ["x"]"#, "differences"),
             (r#""problems": []"#, r#""problems": [1]"#, "problems"),
+            (r#""silent": false"#, r#""silent": true"#, "silence"),
             ("26", "27", "interrupts"),
             (r#""msix""#, r#""intx""#, "interrupts"),
         ] {

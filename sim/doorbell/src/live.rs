@@ -8,6 +8,7 @@ mod flatten;
 mod functions;
 mod irqs;
 mod judge;
+mod log;
 mod report;
 mod root;
 mod system;
@@ -47,9 +48,10 @@ pub(crate) fn live(args: &LiveArgs) -> Result<Outcome> {
     if args.output.json {
         print::json_object(device)?;
     } else {
-        print::text(|out| text::explain(out, device))?;
+        print::text(|out| text::explain(out, &report, device))?;
     }
-    Ok(outcome(&report, device.is_finding()))
+    let is_silent = report.silent && device.messages() == Some(0);
+    Ok(outcome(&report, is_silent || device.is_finding()))
 }
 
 /// Returns the exit status. A run that could not read firmware does not count as clean.

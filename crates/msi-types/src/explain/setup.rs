@@ -85,6 +85,14 @@ pub enum SetupFault {
         /// The DeviceID that the kernel uses.
         device: DeviceId,
     },
+    /// The DeviceID that firmware states lies outside the ITS's device table.
+    #[error("the ITS's device table has {room:#x} entries, and firmware states DeviceID {device}")]
+    BeyondTable {
+        /// The DeviceID that firmware states.
+        device: DeviceId,
+        /// Number of DeviceIDs that the table has room for.
+        room: u64,
+    },
 }
 
 impl SetupFault {
@@ -104,7 +112,7 @@ impl SetupFault {
             | Self::ControllerDisabled
             | Self::ControllerUnused
             | Self::OtherController => Stage::Doorbell,
-            Self::AssumedDeviceId { .. } => Stage::Translation,
+            Self::AssumedDeviceId { .. } | Self::BeyondTable { .. } => Stage::Translation,
         }
     }
 
@@ -117,7 +125,10 @@ impl SetupFault {
             }
             Self::TurnedOff => "remove `nomsi` from the option `pci=` of the kernel's command line",
             Self::LpisTurnedOff => "remove `irqchip.gicv3_nolpi` from the kernel's command line",
-            Self::NotAllocated => "look for the driver's errors in the kernel's log",
+            Self::NotAllocated => {
+                "look for the driver's errors in the kernel's log; with vfio, start the program \
+                 that uses the function"
+            }
             Self::IntxDisabled => "clear Interrupt Disable in the Command register",
             Self::Forbidden => {
                 "look for a quirk of the bridge in the kernel's log, and at `msi_bus` in sysfs"
@@ -131,7 +142,9 @@ impl SetupFault {
             Self::OutsideMap { .. } | Self::AssumedDeviceId { .. } => {
                 "add the requester to msi-map, or to the IORT's mappings to the ITS group"
             }
-            Self::BrokenEntry { .. } => "correct the entry of msi-map or of the IORT",
+            Self::BrokenEntry { .. } | Self::BeyondTable { .. } => {
+                "correct the entry of msi-map or of the IORT"
+            }
             Self::ControllerDisabled => "remove `status = \"disabled\"` from the controller's node",
             Self::ControllerUnused => {
                 "look for the controller (ITS, GICv2m, MBI) in the kernel's log"

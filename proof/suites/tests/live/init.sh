@@ -5,7 +5,12 @@ B=/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
 for module in $($B cat /modules); do
     case $module in *.xz) $B unxz /$module; module=${module%.xz} ;; esac
-    case $module in virtio-rng.ko) ;; *) $B insmod /$module ;; esac
+    case $module in
+    virtio-rng.ko) ;;
+    # The driver polls for a command whose message does not arrive in this number of seconds.
+    nvme-core.ko) $B insmod /$module $($B grep -q silent /proc/cmdline && echo admin_timeout=1) ;;
+    *) $B insmod /$module ;;
+    esac
 done
 # Waits up to ten seconds for a file to appear.
 await() { for try in $($B seq 100); do [ -e $1 ] && break; $B sleep 0.1; done; }
@@ -22,6 +27,7 @@ if $B grep -q silent /proc/cmdline; then
 else
     await /tmp/read
 fi
+$B grep -q offline /proc/cmdline && echo 0 > /sys/devices/system/cpu/cpu1/online
 /doorbell live --json > /tmp/json; echo "status: $?"
 $B sed 's/^/json: /' /tmp/json
 /doorbell live --explain 0000:01:00.0 | $B sed 's/^/text: /'
@@ -38,5 +44,6 @@ if $B grep -q groups /proc/cmdline; then
         echo "pci: $($B basename $function) $group $($B hexdump -v -e '1/1 "%02x"' $function/config)"
     done
 fi
-echo o > /proc/sysrq-trigger
+# Turning the machine off would wait for the drivers of devices that do not answer.
+echo b > /proc/sysrq-trigger
 $B sleep 60

@@ -96,6 +96,11 @@ enum Change {
     None,
     /// Limits the only entry of a map in the host bridge's node to this number of requesters.
     Shorten(&'static str, u32),
+    /// Replaces the entries of `msi-map` in the host bridge's node: the first requester, its
+    /// DeviceID, and the number of requesters.
+    Map(&'static [[u32; 3]]),
+    /// Adds properties with one cell to a node.
+    Add(&'static str, &'static [(&'static str, u32)]),
     /// Disables a node.
     Disable(&'static str),
     /// Moves the registers of a node to this address below 4 GiB.
@@ -141,7 +146,21 @@ const SOUND: Subject = Subject {
         faults: &[],
         differences: &[],
         line: "translation: the device has DeviceID 0x100",
+        silent: false,
     },
+};
+
+/// A machine on which no message arrives.
+const SILENT: Subject = Subject {
+    versions: STABLE,
+    options: "silent",
+    expected: Expected {
+        line: "no message of any function has arrived: firmware may state wrong DeviceIDs, or \
+               ranges that the",
+        silent: true,
+        ..SOUND.expected
+    },
+    ..SOUND
 };
 
 const SUBJECTS: &[Subject] = &[
@@ -177,7 +196,7 @@ const SUBJECTS: &[Subject] = &[
                 ("0000:02:03.0", r#"{ "setup": { "outside-map": { "requester": 512 } } }"#),
             ],
             differences: &["0000:01:00.0"],
-            line: "translation: the device has DeviceID 0x100",
+            ..SOUND.expected
         },
         ..SOUND
     },
@@ -236,6 +255,88 @@ const SUBJECTS: &[Subject] = &[
         machine: SMMU,
         change: Change::Disable("/smmuv3@9050000"),
         ..SOUND
+    },
+    Subject {
+        name: "an SMMU that passes DMA through, with an offline CPU",
+        versions: STABLE,
+        machine: SMMU,
+        options: "iommu.passthrough=1 offline",
+        ..SOUND
+    },
+    Subject {
+        name: "CPUs that never came online",
+        versions: STABLE,
+        options: "maxcpus=1",
+        ..SOUND
+    },
+    Subject {
+        name: "irqchip.gicv3_nolpi=1",
+        versions: STABLE,
+        options: "irqchip.gicv3_nolpi=1",
+        expected: Expected {
+            faults: all!(r#"{ "setup": "lpis-turned-off" }"#),
+            line: "endpoint: the kernel's command line disables LPIs, and with them the ITS",
+            ..SOUND.expected
+        },
+        ..SOUND
+    },
+    Subject {
+        name: "wrong DeviceIDs of two buses",
+        change: Change::Map(&[[0, 0, 0x100], [0x100, 0x108, 0xff00]]),
+        expected: Expected {
+            line: "note: no message of 0000:01:00.0, the only sender on bus 0000:01, has arrived, \
+                   but messages of other",
+            ..SOUND.expected
+        },
+        ..SILENT
+    },
+    Subject { name: "wrong DeviceIDs", change: Change::Map(&[[0, 8, 0xfff8]]), ..SILENT },
+    Subject {
+        name: "DeviceIDs that the ITS does not implement",
+        change: Change::Map(&[[0, 0x1_0000, 0x1_0000]]),
+        ..SILENT
+    },
+    Subject {
+        name: "DeviceIDs beyond the ITS's device table",
+        versions: STABLE,
+        change: Change::Map(&[[0, 0x0800_0000, 0x1_0000]]),
+        expected: Expected {
+            faults: &[
+                (
+                    "0000:00:01.0",
+                    r#"{ "setup": { "beyond-table": { "device": 134217736, "room": 67108864 } } }"#,
+                ),
+                (
+                    "0000:00:02.0",
+                    r#"{ "setup": { "beyond-table": { "device": 134217744, "room": 67108864 } } }"#,
+                ),
+                (
+                    "0000:00:03.0",
+                    r#"{ "setup": { "beyond-table": { "device": 134217752, "room": 67108864 } } }"#,
+                ),
+                (
+                    "0000:01:00.0",
+                    r#"{ "setup": { "beyond-table": { "device": 134217984, "room": 67108864 } } }"#,
+                ),
+                (
+                    "0000:02:03.0",
+                    r#"{ "setup": { "beyond-table": { "device": 134218240, "room": 67108864 } } }"#,
+                ),
+            ],
+            line: "translation: the ITS's device table has 0x4000000 entries, and firmware states \
+                   DeviceID 0x8000100",
+            ..SOUND.expected
+        },
+        ..SOUND
+    },
+    Subject {
+        name: "SPIs that the GICv2m frame does not have",
+        machine: GICV2,
+        change: Change::Add(
+            "/intc@8000000/v2m@8020000",
+            &[("arm,msi-base-spi", 160), ("arm,msi-num-spis", 64)],
+        ),
+        ..SILENT
     },
 ];
 
@@ -366,6 +467,21 @@ impl Subject {
                 let mut cells: Vec<_> = cells.split_whitespace().map(str::to_owned).collect();
                 *cells.get_mut(3).context("a map has four cells")? = format!("{length:x}");
                 run(put("x")?.args([HOST, map]).args(cells))?;
+            }
+            Change::Map(entries) => {
+                let mut get = compiler()?.command("fdtget");
+                let get = get.args(["-t", "x"]).arg(file).args([HOST, "msi-map"]);
+                let cells = process::capture(get)?;
+                let its = cells.split_whitespace().nth(1).context("a map has four cells")?;
+                let cells = entries.iter().flat_map(|[first, id, length]| {
+                    [format!("{first:x}"), its.to_owned(), format!("{id:x}"), format!("{length:x}")]
+                });
+                run(put("x")?.args([HOST, "msi-map"]).args(cells))?;
+            }
+            Change::Add(node, properties) => {
+                for (property, value) in properties {
+                    run(put("u")?.args([node, property, &*value.to_string()]))?;
+                }
             }
             Change::Disable(node) => run(put("s")?.args([node, "status", "disabled"]))?,
             Change::Move(node, base) => {

@@ -95,14 +95,15 @@ impl Subject<'_> {
 
     /// Explains the function as a whole. If Linux set up no interrupts or no messages for the
     /// function, returns the reason. Otherwise, returns the explanation of the interrupt that stops
-    /// at the earliest stage.
+    /// at the earliest stage, and prefers faults.
     pub(super) fn explanation(&self, of_interrupts: &[Explanation]) -> Explanation {
         let explanation = Explanation::new();
         if let Some(fault) = self.setup_fault() {
             return explanation.with_obstacle(setup(fault));
         }
         let stage = |explanation: &&Explanation| {
-            explanation.obstacle().map_or(usize::MAX, |obstacle| obstacle.stage() as usize)
+            let stage = |obstacle: Obstacle| (!is_fault(obstacle), obstacle.stage() as usize);
+            explanation.obstacle().map_or((true, usize::MAX), stage)
         };
         of_interrupts.iter().min_by_key(stage).copied().unwrap_or(explanation)
     }
@@ -133,11 +134,12 @@ impl Subject<'_> {
         if self.system.options.no_messages {
             return Some(SetupFault::TurnedOff);
         }
-        let controller = match self.placement.route? {
+        let route = match self.placement.route? {
             Err(NoRoute::NotDescribed) if self.host_may_have_its_own() => return None,
             Err(why) => return Some(explain::fault(why, requester)),
-            Ok(route) => self.system.description().controller(route.controller)?,
+            Ok(route) => route,
         };
+        let controller = self.system.description().controller(route.controller)?;
         let mut above = self.placement.bridges.iter().copied().chain([self.function]);
         if above.any(|function| !function.permits_messages) {
             return Some(SetupFault::Forbidden);
@@ -145,6 +147,11 @@ impl Subject<'_> {
         let is_its = controller.kind == ControllerKind::Its;
         if is_its && self.system.options.no_lpis {
             return Some(SetupFault::LpisTurnedOff);
+        }
+        let device = route.device_id;
+        if let Some(room) = self.system.room(controller).filter(|room| *room <= device.get().into())
+        {
+            return Some(SetupFault::BeyondTable { device, room });
         }
         (self.system.uses(controller) == Some(false)).then_some(SetupFault::ControllerUnused)
     }
@@ -294,11 +301,11 @@ impl Subject<'_> {
 
     fn target(&self, irq: &Irq) -> Explanation {
         let explanation = Explanation::new();
-        let Some(cpu) = irq.first_cpu() else { return explanation };
         let online = self.system.online.as_deref();
         if online.is_some_and(|online| irq.is_shut_down(online)) {
             return explanation.with_obstacle(Obstacle::ShutDown);
         }
+        let Some(cpu) = irq.first_cpu() else { return explanation };
         if online.is_some_and(|online| !irqs::contains(online, cpu)) {
             return explanation.with_obstacle(Obstacle::Offline { cpu: Cpu::new(cpu) });
         }

@@ -22,8 +22,8 @@ pub(super) struct Report {
     pub(super) devices: Vec<DeviceRow>,
     /// `true` if functions have interrupts with handlers, but no message has arrived from any.
     pub(super) silent: bool,
-    /// Buses of which no message has arrived, although messages of other functions have. Their
-    /// functions may just be idle.
+    /// Buses of which no message has arrived, although messages of other functions have, and
+    /// functions with suspicious DeviceIDs. These functions may just be idle.
     pub(super) notes: Vec<String>,
     /// Files that could not be read.
     pub(super) problems: Vec<Problem>,
@@ -38,6 +38,9 @@ pub(super) struct ControllerRow {
     /// `true` if Linux uses an interrupt of any controller of the same kind; `null` if that cannot
     /// be told.
     pub(super) used: Option<bool>,
+    /// Number of DeviceIDs that an ITS's device table has room for; the ITS may implement fewer.
+    /// `null` if the kernel's log does not tell.
+    pub(super) room: Option<u64>,
 }
 
 /// A PCI function.
@@ -107,6 +110,7 @@ impl Report {
             kind: controller.kind.to_string(),
             enabled: controller.status.is_enabled(),
             used: system.uses(controller),
+            room: system.room(controller),
         });
         let bridges = Bridges::among(&system.functions);
         let devices = system.functions.iter().map(|function| {
@@ -114,7 +118,10 @@ impl Report {
             DeviceRow::of(&Subject { system: &system, function, placement })
         });
         let devices: Vec<_> = devices.collect();
-        let arrivals = Arrivals::of(&system, &devices);
+        let controllers: Vec<_> = controllers.collect();
+        let arrivals = Arrivals::of(&devices);
+        let mut notes = arrivals.notes();
+        notes.extend(beyond(&devices, &controllers));
         if system.functions.iter().any(|function| !function.config.is_whole()) {
             let reason = "the capabilities cannot be read; run as root";
             root.record("sys/bus/pci/devices/*/config", &std::io::Error::other(reason));
@@ -122,9 +129,9 @@ impl Report {
         Self {
             firmware: system.firmware.source,
             gic: description.gic.as_ref().map(|gic| format!("{} {}", gic.version.value, gic.id)),
-            controllers: controllers.collect(),
+            controllers,
             silent: arrivals.are_all_missing(),
-            notes: arrivals.notes(),
+            notes,
             devices,
             problems: root.problems(),
         }
@@ -136,28 +143,19 @@ impl Report {
     }
 }
 
-/// The functions on each bus, and the number of their messages that have arrived. Bridges are not
-/// counted: in working machines, their events may never happen.
+/// The functions on each bus, and the number of their messages that have arrived.
 struct Arrivals(BTreeMap<String, Vec<(String, u64)>>);
 
 /// Maximum number of functions that a note names.
 const NAMED: usize = 4;
 
 impl Arrivals {
-    fn of(system: &System, devices: &[DeviceRow]) -> Self {
+    fn of(devices: &[DeviceRow]) -> Self {
         let mut buses: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (function, device) in system.functions.iter().zip(devices) {
-            let is_bridge = device.class.is_some_and(|class| class >> 8 == PCI_BRIDGE);
-            let has_handler = |one: &InterruptRow| !one.handlers.is_empty();
-            let interrupts = &device.linux.interrupts;
-            let is_sender = matches!(device.linux.mode, Mode::Msix | Mode::Msi) && !is_bridge;
-            if !is_sender || !interrupts.iter().any(has_handler) {
-                continue;
-            }
-            let count = interrupts.iter().fold(0, |sum: u64, one| sum.saturating_add(one.count));
-            let name = function.address.to_string();
-            let bus = name.rsplit_once(':').map_or_else(String::new, |(bus, _)| bus.to_owned());
-            buses.entry(bus).or_default().push((name, count));
+        for device in devices {
+            let Some(messages) = device.messages() else { continue };
+            let bus = device.id.rsplit_once(':').map_or("", |(bus, _)| bus);
+            buses.entry(bus.to_owned()).or_default().push((device.id.clone(), messages));
         }
         Self(buses)
     }
@@ -181,21 +179,51 @@ fn note(bus: &str, functions: &[(String, u64)]) -> Option<String> {
     let silent: Vec<_> = silent.map(|(name, _)| name.as_str()).collect();
     let (whose, others) = match functions.len() - silent.len() {
         _ if silent.is_empty() => return None,
+        0 if functions.len() == 1 => {
+            (format!("{}, the only sender on bus {bus},", named(&silent)), "other buses".into())
+        }
         0 => {
             let functions = counted(functions.len(), "function");
             (format!("the {functions} on bus {bus}"), "other buses".into())
         }
-        others => {
-            let more = silent.len().saturating_sub(NAMED);
-            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            let named = silent[..silent.len().min(NAMED)].join(", ");
-            (named + &more, counted(others, "other function") + " on the bus")
-        }
+        others => (named(&silent), counted(others, "other function") + " on the bus"),
     };
     Some(format!(
         "no message of {whose} has arrived, but messages of {others} have: the silent ones are \
          idle, or firmware states a wrong route"
     ))
+}
+
+/// Returns a note about functions from which no message has arrived, and whose DeviceIDs have more
+/// than 16 bits and exceed those of all functions from which messages have arrived.
+fn beyond(devices: &[DeviceRow], controllers: &[ControllerRow]) -> Option<String> {
+    let senders = devices
+        .iter()
+        .filter_map(|device| Some((device.firmware.device_id?, device.messages()?, device)));
+    let heard = senders.clone().filter(|(_, messages, _)| *messages > 0).map(|(id, ..)| id).max();
+    let limit = heard.unwrap_or(0).max(u16::MAX.into());
+    let silent: Vec<_> =
+        senders.filter(|(id, messages, _)| *messages == 0 && *id > limit).collect();
+    let (id, _, first) = silent.first()?;
+    let controller = |one: &&ControllerRow| Some(&one.id) == first.firmware.controller.as_ref();
+    let room = controllers.iter().find(controller).and_then(|one| one.room);
+    let room = room.map_or_else(
+        || "the kernel's log does not tell".to_owned(),
+        |room| format!("the kernel's log only tells that there are at most {room:#x}"),
+    );
+    let names: Vec<_> = silent.iter().map(|(.., device)| device.id.as_str()).collect();
+    Some(format!(
+        "no message of {} has arrived, and firmware states DeviceID {id:#x}, although many ITSes \
+         implement only 0x10000 DeviceIDs; how many this one implements is unknown: {room}",
+        named(&names)
+    ))
+}
+
+/// Lists the names of functions.
+fn named(functions: &[&str]) -> String {
+    let more = functions.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    functions[..functions.len().min(NAMED)].join(", ") + &more
 }
 
 /// Class and subclass of a bridge from PCI to PCI.
@@ -224,6 +252,18 @@ impl DeviceRow {
             fault: explanation.obstacle().is_some_and(is_fault),
             differences: differences(subject),
         }
+    }
+
+    /// Returns the number of messages that have arrived from the function; `None` if it has no
+    /// handler for messages. Bridges are not counted: in working machines, their events may never
+    /// happen.
+    pub(super) fn messages(&self) -> Option<u64> {
+        let is_bridge = self.class.is_some_and(|class| class >> 8 == PCI_BRIDGE);
+        let interrupts = self.linux.interrupts.iter();
+        let has_handler = interrupts.clone().any(|one| !one.handlers.is_empty());
+        let is_sender = matches!(self.linux.mode, Mode::Msix | Mode::Msi) && !is_bridge;
+        let count = interrupts.fold(0, |sum: u64, one| sum.saturating_add(one.count));
+        (is_sender && has_handler).then_some(count)
     }
 
     pub(super) fn is_finding(&self) -> bool {

@@ -1,8 +1,10 @@
 //! Files of a running Linux, or a copy of its files in a folder.
 //!
-//! The files of a copy are not trusted. Only regular files are opened, because opening a pipe could
-//! block. The sizes of files and the numbers of entries in folders are limited.
+//! The files of a copy are not trusted. Only regular files and the kernel's log are opened, because
+//! opening a pipe could block. The sizes of files and the numbers of entries in folders are
+//! limited.
 
+use rustix::fs::{FileType, Mode, OFlags};
 use serde::Serialize;
 use std::cell::RefCell;
 use std::fs::{self, File};
@@ -122,25 +124,73 @@ impl Root {
     }
 }
 
-/// Reads a regular file.
+/// Reads a regular file, or the kernel's log.
 ///
 /// # Errors
-/// Fails if the file cannot be read, is not a regular file, or has more than `limit` bytes.
+/// Fails if the file cannot be read, is of another type, or has more than `limit` bytes.
 fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
+    let status = rustix::fs::stat(path)?;
     let mut bytes = Vec::new();
-    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+    match FileType::from_raw_mode(status.st_mode) {
+        FileType::RegularFile => {
+            File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
+        }
+        FileType::CharacterDevice if status.st_rdev == rustix::fs::makedev(1, 11) => {
+            // At the end of the log, a blocking read waits for the next record.
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let log = File::from(rustix::fs::open(path, flags, Mode::empty())?);
+            read_records(log.take(limit + 1), &mut bytes)?;
+        }
+        _ => return Err(io::Error::other("not a regular file")),
+    }
     if bytes.len() as u64 > limit {
         return Err(io::Error::other(format!("longer than {limit} bytes")));
     }
     Ok(bytes)
 }
 
+/// Reads the records of the kernel's log. Each call of `read` returns one, or fails with
+/// `BrokenPipe` if the kernel has overwritten it.
+fn read_records(mut log: impl Read, bytes: &mut Vec<u8>) -> io::Result<()> {
+    // Linux refuses to return a part of a record.
+    let mut record = [0; 1 << 13];
+    loop {
+        match log.read(&mut record) {
+            Ok(0) => return Ok(()),
+            Ok(length) => bytes.extend_from_slice(&record[..length]),
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock => return Ok(()),
+                ErrorKind::BrokenPipe | ErrorKind::Interrupted => {}
+                _ => return Err(error),
+            },
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::fixture::Tree;
+    use super::*;
+
+    #[test]
+    fn overwritten_records_are_skipped() {
+        struct Log(Vec<io::Result<&'static str>>);
+        impl Read for Log {
+            fn read(&mut self, record: &mut [u8]) -> io::Result<usize> {
+                self.0.pop().unwrap().map(|text| {
+                    record[..text.len()].copy_from_slice(text.as_bytes());
+                    text.len()
+                })
+            }
+        }
+        let fails = |kind: ErrorKind| Err(io::Error::from(kind));
+        for (end, is_good) in [(ErrorKind::WouldBlock, true), (ErrorKind::NotFound, false)] {
+            let mut bytes = Vec::new();
+            let log = Log(vec![fails(end), Ok("b\n"), fails(ErrorKind::BrokenPipe), Ok("a\n")]);
+            assert_eq!(read_records(log, &mut bytes).is_ok(), is_good);
+            assert_eq!(bytes, b"a\nb\n");
+        }
+    }
 
     #[test]
     fn absent_files_are_no_problem() {

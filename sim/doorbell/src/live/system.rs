@@ -3,6 +3,7 @@
 use super::firmware::{self, Firmware};
 use super::functions::{self, Bridges, Function};
 use super::irqs::{self, Irq};
+use super::log;
 use super::root::Root;
 use gic_firmware::{Controller, ControllerKind, Description, NoRoute, PciHost, Route};
 use msi_types::RequesterId;
@@ -19,6 +20,8 @@ pub(super) struct System {
     pub(super) online: Option<String>,
     /// Type of the default domain of each IOMMU group, such as `DMA` or `identity`.
     group_types: BTreeMap<String, String>,
+    /// Number of DeviceIDs that each ITS's device table has room for, by the ITS's address.
+    device_tables: BTreeMap<u64, u64>,
 }
 
 /// Options of the kernel's command line.
@@ -71,13 +74,17 @@ impl System {
             let domain = root.text(&format!("sys/kernel/iommu_groups/{group}/type"))?;
             Some((group, domain))
         });
+        let firmware = firmware::read(root);
+        let mut controllers = firmware.description.controllers.iter();
+        let has_its = controllers.any(|controller| controller.kind == ControllerKind::Its);
         Self {
-            firmware: firmware::read(root),
+            firmware,
             irqs: irqs::read(root),
             functions: functions::read(root),
             options: Options::parse(&root.text("proc/cmdline").unwrap_or_default()),
             online: root.text("sys/devices/system/cpu/online"),
             group_types: types.collect(),
+            device_tables: if has_its { log::device_tables(root) } else { BTreeMap::new() },
         }
     }
 
@@ -127,6 +134,14 @@ impl System {
     pub(super) fn uses(&self, controller: &Controller) -> Option<bool> {
         family(&controller.kind)?;
         Some(self.irqs.values().any(|irq| belongs_to(&irq.chip, &controller.kind) == Some(true)))
+    }
+
+    /// Returns the number of DeviceIDs that an ITS's device table has room for; `None` if the
+    /// kernel's log does not tell.
+    pub(super) fn room(&self, controller: &Controller) -> Option<u64> {
+        let registers =
+            controller.registers.as_ref().filter(|_| controller.kind == ControllerKind::Its)?;
+        self.device_tables.get(&registers.value.base()).copied()
     }
 }
 

@@ -14,6 +14,7 @@ use msi_types::{Cpu, DeviceId, RequesterId};
 const FUNCTION: &str = "sys/bus/pci/devices/0000:00:02.0";
 const REQUESTER: RequesterId = RequesterId::new(0x10);
 const ITS: u64 = 0x808_0000;
+const LOG: &str = "dev/kmsg";
 const COMMAND_LINE: &str = "proc/cmdline";
 /// Offsets of registers and capabilities in the configuration space.
 const COMMAND: usize = 0x04;
@@ -22,11 +23,15 @@ const MSI: usize = 0x60;
 
 /// Returns a map of `length` requester IDs to DeviceIDs at the ITS, starting at DeviceID 0x100.
 fn map(length: u32) -> MsiRouting {
+    map_to(0x100, length)
+}
+
+fn map_to(first: u32, length: u32) -> MsiRouting {
     MsiRouting::map([MapEntry {
         rid_base: 0.into(),
         length,
         target: Target::Controller(ControllerIndex::new(0)),
-        device_id_base: DeviceId::new(0x100),
+        device_id_base: DeviceId::new(first),
     }])
 }
 
@@ -170,13 +175,7 @@ fn reasons_to_fall_back_are_named() {
     let requester = REQUESTER;
     let mut off = sound();
     off.controllers[0].status = Fact::stated(Status::Disabled);
-    let mut nowhere = sound();
-    nowhere.hosts[0].msi = MsiRouting::map([MapEntry {
-        rid_base: 0.into(),
-        length: 0x100,
-        target: Target::Controller(ControllerIndex::new(0)),
-        device_id_base: DeviceId::new(u32::MAX),
-    }]);
+    let nowhere = firmware(map_to(u32::MAX, 0x100));
     let silent_host = firmware(MsiRouting::default());
     for (name, firmware, fault) in [
         ("outside", firmware(map(0x10)), SetupFault::OutsideMap { requester }),
@@ -194,6 +193,34 @@ fn reasons_to_fall_back_are_named() {
         tree.without(&format!("sys/kernel/irq/{number}"))
     });
     has(&unused, Obstacle::Setup(SetupFault::ControllerUnused), true);
+}
+
+#[test]
+fn a_device_id_beyond_the_table_is_named() {
+    let line = |entries| {
+        format!("ITS@0x08080000: allocated {entries} Devices @4 (flat, esz 8, psz 4K, shr 1)\n")
+    };
+    let tree = fallen_back("small-table", &sound()).file(LOG, &line(0x110));
+    let fault = SetupFault::BeyondTable { device: DeviceId::new(0x110), room: 0x110 };
+    has(&tree, Obstacle::Setup(fault), true);
+    let tree = tree.file(LOG, &line(0x111));
+    assert_eq!(device(&tree).explanation.obstacle(), None);
+    assert_eq!(Report::of(&tree.root()).controllers[0].room, Some(0x111));
+}
+
+#[test]
+fn a_silent_function_with_a_wide_device_id_is_noted() {
+    let wide = |first| firmware(map_to(first, 0x100));
+    let notes = |tree: &Tree| Report::of(&tree.root()).notes;
+    let tree = silent("wide", &wide(0x1_0000));
+    let note = &notes(&tree)[0];
+    assert!(note.contains("DeviceID 0x10010"), "{note}");
+    assert!(note.ends_with("the kernel's log does not tell"), "{note}");
+    let line = "ITS@0x8080000: allocated 8 Devices @4 (indirect, esz 8, psz 64K, shr 1)";
+    let note = &notes(&tree.file(LOG, line))[0];
+    assert!(note.ends_with("at most 0x10000"), "{note}");
+    assert_eq!(notes(&linux("wide-heard", &wide(0x1_0000))), [""; 0]);
+    assert_eq!(notes(&silent("narrow", &wide(0xffef))), [""; 0]);
 }
 
 #[test]
@@ -349,6 +376,9 @@ fn a_managed_interrupt_of_offline_cpus_is_no_fault() {
         .file("sys/devices/system/cpu/online", "0\n")
         .file("proc/irq/27/smp_affinity_list", "1\n");
     has(&tree, Obstacle::ShutDown, false);
+    let never_on = tree.file("proc/irq/27/effective_affinity_list", "\n");
+    has(&never_on, Obstacle::ShutDown, false);
+    let tree = never_on.file("proc/irq/27/effective_affinity_list", "1\n");
     let moved = tree.file("proc/irq/27/smp_affinity_list", "0-1\n");
     has(&moved, Obstacle::Offline { cpu: Cpu::new(1) }, true);
 }
@@ -432,6 +462,7 @@ fn hostile_files_do_no_harm() {
         "proc/interrupts",
         COMMAND_LINE,
         "sys/devices/system/cpu/online",
+        LOG,
         "sys/kernel/irq/26/hwirq",
         "sys/kernel/irq/26/per_cpu_count",
         "sys/kernel/debug/irq/irqs/26",

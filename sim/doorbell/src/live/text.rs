@@ -22,16 +22,20 @@ pub(super) fn print(out: &mut Output, report: &Report) -> io::Result<()> {
     print_controllers(out, report)?;
     print_devices(out, &report.devices)?;
     print_findings(out, &report.devices)?;
+    print_notes(out, report)?;
+    print_problems(out, report)
+}
+
+fn print_notes(out: &mut Output, report: &Report) -> io::Result<()> {
     if report.silent {
         let text = "no message of any function has arrived: firmware may state wrong DeviceIDs, or \
-                    ranges that the hardware does not have; look for the controller and its sizes \
-                    in the kernel's log";
+                    ranges that the hardware does not have";
         writeln!(out, "{}", wrapped(text))?;
     }
     for note in &report.notes {
         writeln!(out, "{}", wrapped(&format!("note: {note}")))?;
     }
-    print_problems(out, report)
+    Ok(())
 }
 
 fn print_controllers(out: &mut Output, report: &Report) -> io::Result<()> {
@@ -139,8 +143,9 @@ fn print_problems(out: &mut Output, report: &Report) -> io::Result<()> {
     Ok(())
 }
 
-/// Prints the explanation of a device, stage by stage, and a list of the device's interrupts.
-pub(super) fn explain(out: &mut Output, device: &DeviceRow) -> io::Result<()> {
+/// Prints the explanation of a device, stage by stage, and a list of the device's interrupts. If no
+/// message of the device has arrived, also prints the report's notes.
+pub(super) fn explain(out: &mut Output, report: &Report, device: &DeviceRow) -> io::Result<()> {
     let driver = device.driver.as_deref().unwrap_or("none");
     writeln!(out, "{}, driver {driver}, {}", device.id, mode(device.linux.mode))?;
     let firmware = &device.firmware;
@@ -160,6 +165,9 @@ pub(super) fn explain(out: &mut Output, device: &DeviceRow) -> io::Result<()> {
     }
     for difference in &device.differences {
         writeln!(out, "{}", wrapped(difference))?;
+    }
+    if device.messages() == Some(0) {
+        print_notes(out, report)?;
     }
     print_interrupts(out, &device.linux.interrupts)
 }
