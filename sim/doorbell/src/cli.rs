@@ -1,7 +1,7 @@
 //! Command-line parser.
 
 use crate::help;
-use crate::print::ColorWhen;
+use crate::print::{self, ColorWhen};
 use crate::registers;
 use crate::snapshot::SnapshotArgs;
 use crate::source::Source;
@@ -20,14 +20,22 @@ pub(crate) struct Cli {
     command: Option<Command>,
     #[command(flatten)]
     run: RunArgs,
-    /// When to use colors; auto = on a terminal, unless `NO_COLOR` or `TERM=dumb` is set.
+    /// When to use colors; auto = on a terminal, unless `NO_COLOR` or `TERM=dumb` is set, or if
+    /// `FORCE_COLOR` is set.
     #[arg(long, value_name = "WHEN", value_enum, default_value = "auto", global = true)]
     color: ColorWhen,
+    /// Print nothing to standard output; the exit status tells the result. Files are written, and
+    /// errors are printed.
+    #[arg(short, long, global = true)]
+    quiet: bool,
 }
 
 impl Cli {
-    /// Returns the subcommand; `run` if none is given.
+    /// Returns the subcommand, `run` if none is given, and applies `--quiet`.
     pub(crate) fn into_command(self) -> Command {
+        if self.quiet {
+            print::silence();
+        }
         self.command.unwrap_or(Command::Run(self.run))
     }
 }

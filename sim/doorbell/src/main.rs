@@ -44,7 +44,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     ColorWhen::of_arguments(arguments()).choose();
-    match Cli::try_parse_from(ColorWhen::without_first(env::args_os()))
+    match Cli::try_parse_from(ColorWhen::in_subcommand(env::args_os()))
         .map_or_else(|said| show(&said), |cli| obey(cli.into_command()))
     {
         Ok(outcome) => outcome.into(),

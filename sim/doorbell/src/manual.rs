@@ -29,7 +29,16 @@ pub(crate) fn page(args: &ManArgs) -> Result<Outcome> {
         }
     };
     let mut page = Vec::new();
-    Man::new(wanted).render(&mut page)?;
-    print::text(|out| out.write_all(&page))?;
+    Man::new(wanted.clone()).render(&mut page)?;
+    let mut page = String::from_utf8(page)?;
+    // The synopsis lacks the options' values.
+    for option in wanted.get_opts() {
+        let (Some(name), Some([value, ..])) = (option.get_long(), option.get_value_names()) else {
+            continue;
+        };
+        let name = format!("[\\fB\\-\\-{}\\fR", name.replace('-', "\\-"));
+        page = page.replacen(&format!("{name}]"), &format!("{name} \\fI<{value}>\\fR]"), 1);
+    }
+    print::text(|out| out.write_all(page.as_bytes()))?;
     Ok(Outcome::Good)
 }

@@ -5,12 +5,20 @@ mod color;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::fmt;
-use std::io::{self, BufWriter, ErrorKind, StdoutLock, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 pub(crate) use color::{ColorWhen, emphasized, is_animated, is_styled};
 
 /// The command's standard output.
-pub(crate) type Output = BufWriter<StdoutLock<'static>>;
+pub(crate) type Output = BufWriter<Box<dyn Write>>;
+
+static IS_SILENT: AtomicBool = AtomicBool::new(false);
+
+/// Makes the process print nothing to standard output.
+pub(crate) fn silence() {
+    IS_SILENT.store(true, Ordering::Relaxed);
+}
 
 /// Version of every JSON output that is an object. Fields may be added without a new version.
 const JSON_VERSION: u32 = 1;
@@ -48,7 +56,10 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
 /// Returns an error if the output could not be written. A closed pipe is not an error, because the
 /// reader has closed it on purpose.
 pub(crate) fn text(write: impl FnOnce(&mut Output) -> io::Result<()>) -> Result<()> {
-    let mut out = BufWriter::new(io::stdout().lock());
+    let silent = IS_SILENT.load(Ordering::Relaxed);
+    let out: Box<dyn Write> =
+        if silent { Box::new(io::sink()) } else { Box::new(io::stdout().lock()) };
+    let mut out = BufWriter::new(out);
     let written = write(&mut out).and_then(|()| out.flush());
     quiet_if_closed(written).context("cannot write the output")
 }

@@ -52,6 +52,15 @@ fn every_subcommand_has_a_manual_page() {
 }
 
 #[test]
+fn a_synopsis_shows_values() {
+    let page = printed(&["man", "live"]);
+    let (_, synopsis) = page.split_once(".SH SYNOPSIS\n").unwrap();
+    let synopsis = synopsis.lines().next().unwrap();
+    let root = r"[\fB\-\-root\fR \fI<DIR>\fR]";
+    assert!(synopsis.contains(root) && synopsis.contains(r"[\fB\-\-json\fR]"), "{synopsis}");
+}
+
+#[test]
 fn a_page_of_no_subcommand_is_refused() {
     let output = doorbell(&["man", "ring"]);
     assert_eq!(output.status.code(), Some(2));

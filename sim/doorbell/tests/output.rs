@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 const DEVICETREE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/machines/harbour.dtb");
+const MISTAKES: &str =
+    concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/gic-firmware/tests/data/mistakes.dtb");
 const GICV2: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../../crates/gic-firmware/tests/data/gicv2m.dtb");
 
@@ -142,13 +144,45 @@ fn a_script_line_without_end_is_refused() {
 }
 
 #[test]
-fn the_choice_of_colors_may_come_first() {
-    for first in [&["--color", "never"][..], &["--color=never"], &[]] {
+fn common_options_may_come_first() {
+    for first in [&["--color", "never"][..], &["--color=never", "-q"], &["--quiet"], &[]] {
         let output = doorbell(&[first, &["machines"]].concat(), Stdio::null(), Stdio::piped());
         assert_eq!(output.status.code(), Some(0), "{first:?}");
     }
     let output = doorbell(&["--color", "blue", "machines"], Stdio::null(), Stdio::piped());
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn a_quiet_command_only_has_an_exit_status() {
+    let run = |arguments: &[&str]| doorbell(arguments, Stdio::null(), Stdio::piped());
+    let found = run(&["lint", "-q", MISTAKES]);
+    assert_eq!(
+        (found.status.code(), &*found.stdout, &*found.stderr),
+        (Some(1), &b""[..], &b""[..])
+    );
+    let json = run(&["--quiet", "inspect", "--json", DEVICETREE]);
+    assert_eq!((json.status.code(), &*json.stdout), (Some(0), &b""[..]));
+    let absent = run(&["-q", "inspect", "no-such-file"]);
+    assert_eq!((absent.status.code(), &*absent.stdout), (Some(2), &b""[..]));
+    assert!(said(absent).contains("no-such-file"));
+}
+
+#[test]
+fn the_environment_may_force_colors() {
+    let is_colored = |variables: &[(&str, &str)], more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
+        for name in ["NO_COLOR", "FORCE_COLOR", "CLICOLOR_FORCE", "CLICOLOR"] {
+            command.env_remove(name);
+        }
+        command.envs(variables.iter().copied()).args(["lint", MISTAKES]);
+        command.args(more).output().unwrap().stdout.contains(&0x1b)
+    };
+    let force = ("FORCE_COLOR", "1");
+    assert!(!is_colored(&[], &[]) && is_colored(&[force], &[]));
+    assert!(!is_colored(&[force], &["--color", "never"]));
+    assert!(!is_colored(&[force, ("NO_COLOR", "1")], &[]));
+    assert!(!is_colored(&[("FORCE_COLOR", "")], &[]));
 }
 
 /// The earlier trace stays until the new one is complete.

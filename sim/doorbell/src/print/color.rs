@@ -10,7 +10,7 @@ use std::{env, io};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(crate) enum ColorWhen {
     Always,
-    /// On a terminal, unless `NO_COLOR` or `TERM=dumb` is set.
+    /// On a terminal, unless `NO_COLOR` or `TERM=dumb` is set, or if `FORCE_COLOR` is set.
     Auto,
     Never,
 }
@@ -33,24 +33,32 @@ impl ColorWhen {
         chosen
     }
 
-    /// Removes a valid `--color` before the subcommand, where the parser does not expect it.
-    pub(crate) fn without_first(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    /// Moves the options of all subcommands that stand before the subcommand behind its name, where
+    /// the parser expects them.
+    pub(crate) fn in_subcommand(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
         let mut all: Vec<OsString> = arguments.collect();
-        let text = |index: usize| all.get(index).and_then(|one| one.to_str());
-        let (value, count) = match text(1) {
-            Some("--color") => (text(2), 2),
-            Some(first) => (first.strip_prefix("--color="), 1),
-            None => (None, 0),
-        };
-        if value.is_some_and(|value| Self::from_str(value, false).is_ok()) {
-            all.drain(1..=count);
+        let mut count = 0;
+        while let Some(one) = all.get(1 + count).and_then(|one| one.to_str()) {
+            count += match one {
+                "--color" => 2,
+                "-q" | "--quiet" => 1,
+                one if one.starts_with("--color=") => 1,
+                _ => break,
+            };
+        }
+        let first = all.get_mut(1..2 + count).unwrap_or_default();
+        if first.last().is_some_and(|name| !name.to_string_lossy().starts_with('-')) {
+            first.rotate_left(count);
         }
         all
     }
 
     /// Applies this choice to the whole process.
     pub(crate) fn choose(self) {
+        let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
         match self {
+            // <https://force-color.org>; anstream reads the other variables.
+            Self::Auto if is_set("FORCE_COLOR") && !is_set("NO_COLOR") => ColorChoice::Always,
             Self::Always => ColorChoice::Always,
             Self::Auto => ColorChoice::Auto,
             Self::Never => ColorChoice::Never,
