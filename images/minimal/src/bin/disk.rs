@@ -8,7 +8,7 @@ mod pci_kernel;
 
 extern crate alloc;
 
-use alloc::{boxed::Box, sync::Arc};
+use alloc::{boxed::Box, string::String, sync::Arc};
 use core::error::Error;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_facts::{Fact, MinimalFact};
@@ -37,7 +37,9 @@ fn main(boot: Boot) -> ! {
         kernel::functions(host, pci::mapped).expect("not enough memory for the functions");
     let disk = functions.iter().find(|function| function.class() == nvme::CLASS);
     let disk = disk.expect("QEMU must be started with an NVMe disk");
-    let driver = start_disk(irqchip, host, disk).unwrap_or_else(|error| panic!("{error}"));
+    let driver = request_vectors(irqchip, host, disk).unwrap_or_else(|error| panic!("{error}"));
+    print_all(irqchip, &functions, &driver);
+    driver.nvme.start().expect("the disk does not start");
     take_on_both_cpus(&driver).unwrap_or_else(|error| panic!("{error}"));
     let taken = TAKEN.each_ref().map(|cpus| cpus.each_ref().map(|n| n.load(Ordering::Relaxed)));
     println!("{}", Fact::from(MinimalFact::Moved { taken }));
@@ -72,8 +74,8 @@ struct Driver {
     device: MsiDevice,
 }
 
-/// Requests both vectors (this turns MSI-X on), then starts the disk.
-fn start_disk(
+/// Requests both vectors, which turns MSI-X on.
+fn request_vectors(
     irqchip: &Irqchip<Kernel>,
     host: &PciHost,
     disk: &Function,
@@ -91,8 +93,25 @@ fn start_disk(
     let first = kernel::probe(irqchip, host, disk.requester(), store, handler(0, nvme.clone()))?;
     let kernel::Pci { handle: admin, device } = first;
     let io = device.request(1, "second", handler(1, nvme.clone()))?;
-    nvme.start()?;
     Ok(Driver { nvme, admin, io, device })
+}
+
+/// Prints what the guide shows.
+fn print_all(irqchip: &Irqchip<Kernel>, functions: &[Function], driver: &Driver) {
+    for (index, _) in irqchip.controllers() {
+        let node = irqchip.description().controller(index).expect("firmware describes it");
+        println!("in use: {} {}", node.kind, node.id);
+    }
+    for (_, why) in irqchip.refused() {
+        println!("not in use: {why}");
+    }
+    for one in functions {
+        let (requester, class) = (one.requester(), one.class());
+        println!("{requester:?} {:04x}:{:04x} class {class:06x}", one.vendor(), one.device());
+    }
+    let mut path = String::new();
+    irqchip.interrupts().describe(driver.admin.irq(), &mut path).expect("a string takes any text");
+    println!("{}", path.trim_end());
 }
 
 /// Swaps the CPUs of the two vectors three times, and sends 100 commands to each queue after each

@@ -1,4 +1,5 @@
-//! Runs the smallest kernels. Each kernel prints one line after it has handled its interrupts.
+//! Runs the smallest kernels. Each kernel prints one line after it has handled its interrupts. The
+//! kernel that a guide walks through first prints the texts that the guide shows.
 
 use std::time::Duration;
 
@@ -51,6 +52,9 @@ const BEHIND_BRIDGES: &[&str] = &[
     "edu,bus=root,addr=2",
 ];
 
+/// The guide for kernel authors, which shows what `disk` prints on its first machine.
+const GUIDE: &str = include_str!("../../../../docs/guides/kernel.md");
+
 /// A kernel, and the fact that it reports at its end.
 #[derive(Debug)]
 pub struct Kernel {
@@ -61,6 +65,7 @@ pub struct Kernel {
     pub machines: &'static [&'static [&'static str]],
     devices: &'static [&'static str],
     is_heapless: bool,
+    is_shown: bool,
     image: Shared<Image>,
 }
 
@@ -74,6 +79,7 @@ pub static KERNELS: [Kernel; 6] = [
         machines: &[GICV3, GICV2],
         devices: &["edu"],
         is_heapless: false,
+        is_shown: false,
         image: Shared::new(),
     },
     Kernel {
@@ -82,6 +88,7 @@ pub static KERNELS: [Kernel; 6] = [
         machines: &[GICV3_DISK, GICV2_DISK],
         devices: &["nvme,serial=1,drive=disk"],
         is_heapless: false,
+        is_shown: true,
         image: Shared::new(),
     },
     Kernel {
@@ -90,6 +97,7 @@ pub static KERNELS: [Kernel; 6] = [
         machines: &[GICV3, GICV3_2_CPUS, GICV4, GICV4_2_CPUS],
         devices: &["edu", "edu"],
         is_heapless: false,
+        is_shown: false,
         image: Shared::new(),
     },
     Kernel {
@@ -98,6 +106,7 @@ pub static KERNELS: [Kernel; 6] = [
         machines: &[GICV3, GICV2],
         devices: BEHIND_BRIDGES,
         is_heapless: false,
+        is_shown: false,
         image: Shared::new(),
     },
 ];
@@ -109,6 +118,7 @@ const fn tick(name: &'static str, machines: &'static [&'static [&'static str]]) 
         machines,
         devices: &[],
         is_heapless: true,
+        is_shown: false,
         image: Shared::new(),
     }
 }
@@ -126,7 +136,7 @@ impl Kernel {
     /// Runs the kernel on one of its machines.
     ///
     /// # Errors
-    /// Fails if the kernel prints anything other than its fact.
+    /// Fails if the kernel prints anything other than its fact, and the guide's texts before it.
     pub fn judge(&self, machine: &[&str], version: Version) -> Result<()> {
         let mut qemu = fetched::qemu(version)?.command(PROGRAM);
         qemu.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-m", "512M"]);
@@ -139,7 +149,14 @@ impl Kernel {
         let status =
             process::watch(&mut qemu, LIMIT, |line| lines.push(line.trim_end().to_owned()))?;
         ensure!(status.success(), "QEMU ended with {status}");
-        ensure!(self.is_said_by(&lines), "the kernel prints {lines:?}");
+        let first = if self.is_shown { lines.len().saturating_sub(1) } else { 0 };
+        let (shown, said) = lines.split_at(first);
+        ensure!(self.is_said_by(said), "the kernel prints {lines:?}");
+        if self.is_shown && machine == self.machines[0] {
+            let blocks = GUIDE.split("```text\n").skip(1).filter_map(|it| it.split_once("```"));
+            let texts: Vec<_> = blocks.flat_map(|(text, _)| text.lines()).collect();
+            ensure!(shown == texts, "the kernel prints {shown:#?}, and the guide {texts:#?}");
+        }
         Ok(())
     }
 
