@@ -7,6 +7,8 @@ use super::bytes::{
 };
 use gic_firmware::lint::{KnownRegisters, check};
 use gic_firmware::{Finding, Rule};
+use std::path::Path;
+use std::{env, fs};
 
 /// Numbers of the MADT structures and IORT nodes of the sound machine.
 const CPU: usize = 0;
@@ -409,7 +411,7 @@ fn shapes_of_published_tables_are_judged() {
     let partial: &[Mapping] = &[[0, 0xff, 0, AT_SMMU, 0]];
     let mut partial_map = sound();
     partial_map.nodes[COMPLEX] = planted(root_complex(0, partial), 16, &[1, 0, 0, 0, 0, 0, 0, 3]);
-    expect(vec![
+    let cases: Vec<(&str, Machine, &[Rule])> = vec![
         ("HoneyComb: root complex with room", room(OTHER_COMPLEX), &[]),
         ("Orion O6: component with room", room(COMPONENT), &[]),
         ("room that hides a mapping", hidden, &[Rule::MalformedTable]),
@@ -421,7 +423,25 @@ fn shapes_of_published_tables_are_judged() {
         ("CCA of 2", sound().node(COMPLEX, 16, &[2]), &[Rule::MalformedProperty]),
         ("QEMU: only bus 0 behind the SMMU", split_map, &[]),
         ("buses that go nowhere", partial_map, &[Rule::UncoveredBus; 2]),
-    ]);
+    ];
+    if let Some(folder) = env::var_os("DOORBELL_SHAPES") {
+        for case in &cases {
+            write(Path::new(&folder), case);
+        }
+    }
+    expect(cases);
+}
+
+/// Writes a machine's tables and the names of its rules to a folder, for other judges.
+fn write(folder: &Path, (name, machine, rules): &(&str, Machine, &[Rule])) {
+    let folder = folder.join(name.replace([' ', ':'], "-"));
+    fs::create_dir_all(&folder).expect("the folder is writable");
+    for table in machine.tables() {
+        let signature = String::from_utf8_lossy(&table[..4]).to_lowercase();
+        fs::write(folder.join(signature), table).expect("the folder is writable");
+    }
+    let rules: String = rules.iter().flat_map(|rule| [rule.name(), "\n"]).collect();
+    fs::write(folder.with_extension("rules"), rules).expect("the folder is writable");
 }
 
 /// Plants mistakes from public bug reports.

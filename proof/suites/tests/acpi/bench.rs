@@ -141,6 +141,35 @@ impl Bench {
         Ok(())
     }
 
+    /// Compares the rules that lint finds broken in tables of published shapes with those that the
+    /// firmware reader's tests expect. The tests write the tables.
+    pub(crate) fn judge_shapes(&self) -> Result<()> {
+        let (folder, workspace) = (self.folder.join("shapes"), workspace::this()?);
+        if folder.exists() {
+            fs::remove_dir_all(&folder)?;
+        }
+        let mut test = process::cargo(&workspace.root);
+        test.args(["test", "--quiet", "--package", "gic-firmware", "--test", "acpi"]);
+        process::capture(test.arg("shapes_of_published").env("DOORBELL_SHAPES", &folder))?;
+        let mut shapes = 0;
+        for entry in folder.read_dir()? {
+            let tables = entry?.path();
+            if !tables.is_dir() {
+                continue;
+            }
+            let expected = fs::read_to_string(tables.with_extension("rules"))?;
+            let mut lint = process::command(&self.command.to_string_lossy(), Path::new("/"));
+            let output = process::output(lint.args(["lint", "--json"]).arg(&tables))?;
+            let said: Vec<Value> = serde_json::from_slice(&output.stdout)?;
+            let found: Vec<_> = said.iter().map(|row| text(&row["rule"])).collect();
+            same(&tables.display().to_string(), &found, &expected.lines().collect::<Vec<_>>())?;
+            shapes += 1;
+        }
+        ensure!(shapes > 0, "the test has written no tables");
+        eprintln!("{shapes} shapes of tables");
+        Ok(())
+    }
+
     /// Compiles, with `iasl`, the IORT that the command writes for the machine in `folder`, and
     /// compares the routes.
     pub(crate) fn convert_to_iort(&self, folder: &Path) -> Result<()> {

@@ -47,6 +47,7 @@ fn main() -> ExitCode {
     cases.push(case("a devicetree that the command writes".into(), |bench| {
         bench.convert_to_tree(&sources(MARINA)?)
     }));
+    cases.push(case("tables in the shape of published ones, by lint".into(), Bench::judge_shapes));
     cases.extend(cases_on_qemu());
     cases.push(case("clusters of CPUs, by QEMU's topology".into(), Bench::agree_with_topology));
     for subject in linux::SUBJECTS {
