@@ -7,7 +7,11 @@ use std::fmt::{Display, Formatter, Result, Write as _};
 
 /// Maximum length of a line in characters, and of a title (which uses a wider font).
 const MAX_CHARACTERS: usize = 33;
-const MAX_TITLE: usize = 28;
+const MAX_TITLE: usize = 38;
+/// Maximum length of a title whose letters are not narrowed.
+const WIDE_TITLE: usize = 28;
+/// Distance of a text from both sides of its box.
+const PADDING: usize = 10;
 
 /// The picture's style sheet.
 pub(crate) const STYLE: &str = "\
@@ -141,19 +145,26 @@ fn classes(node: &Node) -> String {
 fn draw_box(svg: &mut String, node: &Node, area: NodeBox) {
     let NodeBox { x, y, height } = area;
     let state = if node.is_enabled { None } else { Some("disabled".to_owned()) };
+    let title = shortened(&node.title, MAX_TITLE);
+    let narrowed = if title.chars().count() > WIDE_TITLE {
+        let width = BOX_WIDTH - 2 * PADDING;
+        format!(" textLength=\"{width}\" lengthAdjust=\"spacingAndGlyphs\"")
+    } else {
+        String::new()
+    };
     let tip: Vec<_> = std::iter::once(&node.id).chain(&node.lines).chain(&state).cloned().collect();
     let _ = writeln!(
         svg,
         "<title>{}</title>\n\
          <rect x=\"{x}\" y=\"{y}\" width=\"{BOX_WIDTH}\" height=\"{height}\"/>\n\
-         <text class=\"title\" x=\"{}\" y=\"{}\">{}</text>",
+         <text class=\"title\" x=\"{}\" y=\"{}\"{narrowed}>{}</text>",
         Escaped(&tip.join("\n")),
-        x + 10,
+        x + PADDING,
         y + LINE + 2,
-        Escaped(&shortened(&node.title, MAX_TITLE))
+        Escaped(&title)
     );
     for (line, row) in node.lines.iter().zip(2..) {
-        let (x, y) = (x + 10, y + row * LINE + 2);
+        let (x, y) = (x + PADDING, y + row * LINE + 2);
         let line = shortened(line, MAX_CHARACTERS);
         let _ = writeln!(svg, "<text class=\"line\" x=\"{x}\" y=\"{y}\">{}</text>", Escaped(&line));
     }

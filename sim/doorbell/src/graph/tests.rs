@@ -45,8 +45,16 @@ fn check(svg: &str, graph: &Graph) -> Result<(), TestCaseError> {
     }
     // The tooltip of a box has the whole name, except for characters that XML cannot contain.
     let tips: Vec<_> = all("title").filter_map(|one| one.text()).collect();
+    let shown: Vec<_> = all("text").filter_map(|one| one.text()).collect();
     for node in graph.nodes.iter().filter(|node| !node.id.contains(['\u{1}', '\u{ffff}', '\n'])) {
         prop_assert!(tips.iter().any(|tip| tip.lines().next() == Some(&node.id)), "{}", node.id);
+        // Such as `interrupt-controller@10000000`.
+        let is_short = node.title.chars().count() <= 38;
+        prop_assert!(!is_short || shown.contains(&&*node.title), "{} is cut", node.title);
+    }
+    for one in all("text").filter(|one| one.attribute("class") == Some("title")) {
+        let length = one.text().unwrap_or_default().chars().count();
+        prop_assert_eq!(one.attribute("textLength").is_some(), length > 28);
     }
     Ok(())
 }
