@@ -194,9 +194,10 @@ impl Bench {
         })?;
         match (status.code(), facts.referring.first()) {
             (Some(code @ (0 | 1)), Some(_)) => {
-                let report = serde_json::from_str(&text).context("not JSON")?;
+                let report: Value = serde_json::from_str(&text).context("not JSON")?;
                 let short = explained_shortage(&report)?;
-                ensure!((code == 1) == short, "the command ended with {status}");
+                let totals = &report["totals"];
+                ensure!((code == 1) == short, "the command ended with {status}: {totals}");
                 judge(&report, &facts)
             }
             (Some(2), None) if facts.beside_gicv2 => self.say_why(file),
