@@ -63,8 +63,8 @@ impl RootConfig {
     /// Returns the number of CPUs.
     pub fn cpus(&self) -> NonZeroU16 {
         let count = match self {
-            Self::V3(config) => config.cpus.len(),
-            Self::V2(config) => config.cpus,
+            Self::V3(config) => config.cpus().len(),
+            Self::V2(config) => config.cpus(),
         };
         u16::try_from(count).ok().and_then(NonZeroU16::new).unwrap_or(NonZeroU16::MIN)
     }
@@ -109,8 +109,7 @@ fn v2(gic: &Gic, cpus: usize, priorities: Priorities) -> Result<GicV2Config, Bri
     let interface = gic.cpu_interface.as_ref().ok_or(BringUpError::NoCpuInterface)?;
     Ok(GicV2Config::new(gic.distributor.base(), interface.base(), cpus)
         .with_cpu_interface_bytes(interface.size())
-        .with_priority(priorities.wired)
-        .with_mask(priorities.mask))
+        .with_priorities(priorities))
 }
 
 fn v3(

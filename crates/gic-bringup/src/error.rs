@@ -29,7 +29,7 @@ pub enum BringUpError {
     /// Firmware describes a GICv2, but the feature `gicv2` is disabled.
     #[error("firmware describes a GICv2, but this build does not include its driver")]
     NotBuilt,
-    /// Firmware enables no CPU, or [`max_cpus`](crate::Options::max_cpus) is 0.
+    /// Firmware enables no CPU, or [`max_cpus`](crate::Options::with_max_cpus) is 0.
     #[error("firmware enables no CPU, or `max_cpus` is 0")]
     NoCpus,
     /// Firmware does not enable the calling CPU, so its redistributor is unknown.
@@ -53,7 +53,7 @@ impl From<TryReserveError> for BringUpError {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ControllerError {
-    /// The caller's [options](crate::Options::drives) exclude the controller.
+    /// The caller's [options](crate::Options::with_drives) exclude the controller.
     #[error("the caller's options exclude it")]
     LeftOut,
     /// The controller belongs to a secondary GIC. Only the MSI controllers of the root GIC are

@@ -127,7 +127,9 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
             Site { description: &description, gic: &gic, platform: &platform, itses, options };
         let msi = MsiControllerSet::new(&site)?;
         let mut config = Config::new(cpus, host).with_wired(gic.wired()).with_boot_cpu(boot_cpu);
-        config.policy.clone_from(&options.policy);
+        if let Some(policy) = &options.policy {
+            config = config.with_policy(policy.clone());
+        }
         let interrupts = Interrupts::new(config)?;
         Ok(Self { description, platform, affinities, gic, msi, interrupts, mode: PhantomData })
     }

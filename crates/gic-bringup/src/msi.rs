@@ -86,8 +86,8 @@ fn quiet<P: GicPlatform>(
         return Err(ControllerError::SecondaryGic);
     }
     let config = (options.its)(controller, config::its(description, controller, cpus)?);
-    if config.if_enabled == IfEnabled::TakeOver {
-        Its::quiesce_at(platform.clone(), config.base)?;
+    if config.if_enabled() == IfEnabled::TakeOver {
+        Its::quiesce_at(platform.clone(), config.base())?;
     }
     Ok(config)
 }

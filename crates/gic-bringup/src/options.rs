@@ -12,38 +12,36 @@ use irq_domain::AffinityPolicy;
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Options<'a> {
-    /// Maximum number of CPUs. If firmware enables more CPUs, only the first CPUs are used.
-    pub max_cpus: usize,
-    /// Maximum INTID bits for LPIs; `None` selects [the driver's
-    /// default](gic_driver::lpi::DEFAULT_ID_BITS).
-    pub lpi_id_bits: Option<u8>,
-    /// Filter for controllers that firmware enables: returns `true` if the controller should be
-    /// driven.
-    pub drives: &'a dyn Fn(&Controller) -> bool,
-    /// Hook that adjusts an ITS configuration: NUMA node, targets, DeviceID bits and command queue
-    /// size. The default configuration is derived from firmware's description and [takes
-    /// over](gic_driver::its::IfEnabled::TakeOver) an ITS that is already enabled.
-    pub its: &'a dyn Fn(&Controller, ItsConfig) -> ItsConfig,
-    /// Interrupt priorities and the priority mask. A GICv2 uses only the wired priorities and the
-    /// mask. [`Irqchip::set_priority`](crate::Irqchip::set_priority) changes the priority of a
-    /// single interrupt.
-    pub priorities: Priorities,
-    /// Policy for choosing target CPUs; `None` selects
-    /// [`RoundRobin`](irq_domain::RoundRobin).
-    pub policy: Option<Arc<dyn AffinityPolicy>>,
-    /// Observer called for each direct LPI that the driver itself resends. Intended for tests; not
-    /// part of the public interface.
-    #[doc(hidden)]
-    pub resend_observer: Option<Arc<dyn ResendObserver>>,
+    pub(crate) max_cpus: usize,
+    pub(crate) lpi_id_bits: Option<u8>,
+    pub(crate) drives: &'a dyn Fn(&Controller) -> bool,
+    pub(crate) its: &'a dyn Fn(&Controller, ItsConfig) -> ItsConfig,
+    pub(crate) priorities: Priorities,
+    pub(crate) policy: Option<Arc<dyn AffinityPolicy>>,
+    pub(crate) resend_observer: Option<Arc<dyn ResendObserver>>,
 }
 
 impl<'a> Options<'a> {
     msi_types::setters! {
+        /// Sets the maximum number of CPUs. If firmware enables more CPUs, only the first CPUs are
+        /// used.
         with_max_cpus: max_cpus: usize,
+        /// Sets the maximum INTID bits for LPIs; `None` selects [the driver's
+        /// default](gic_driver::lpi::DEFAULT_ID_BITS).
         with_lpi_id_bits: lpi_id_bits: Option<u8>,
+        /// Sets the filter for controllers that firmware enables: returns `true` if the controller
+        /// should be driven.
         with_drives: drives: &'a dyn Fn(&Controller) -> bool,
+        /// Sets the hook that adjusts an ITS configuration: NUMA node, targets, DeviceID bits and
+        /// command queue size. The default configuration is derived from firmware's description and
+        /// [takes over](gic_driver::its::IfEnabled::TakeOver) an ITS that is already enabled.
         with_its: its: &'a dyn Fn(&Controller, ItsConfig) -> ItsConfig,
+        /// Sets the interrupt priorities and the priority mask. A GICv2 uses only the wired
+        /// priorities and the mask. [`Irqchip::set_priority`](crate::Irqchip::set_priority) changes
+        /// the priority of a single interrupt.
         with_priorities: priorities: Priorities,
+        /// Sets the policy for choosing target CPUs; `None` selects
+        /// [`RoundRobin`](irq_domain::RoundRobin).
         with_policy: policy: Option<Arc<dyn AffinityPolicy>>,
     }
 

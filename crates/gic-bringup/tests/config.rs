@@ -7,12 +7,17 @@ use gic_arch::{Affinity, Iidr, IntId};
 use gic_bringup::config::{self, RootConfig};
 use gic_bringup::{BringUpError, ControllerError, Options};
 use gic_driver::errata::{self, Erratum, IdRegister};
-use gic_driver::{Coherence, GicConfig, GicV2Config, PhysicalRegion, TableAccess, V2mFrame};
+use gic_driver::its::IfEnabled;
+use gic_driver::mbi::MbiConfig;
+use gic_driver::{
+    Coherence, GicConfig, GicV2Config, ItsConfig, PhysicalRegion, RedistributorRegion, SpiRange,
+    TableAccess, V2mFrame,
+};
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, CpuNode, Description, Fact, Gic, GicVersion,
     IntIdSpan, MapEntry, MsiRouting, PciHost, Region, Status, Target, acpi, devicetree,
 };
-use msi_types::{DeviceId, RequesterId};
+use msi_types::{DeviceId, HwIrq, RequesterId};
 use std::num::NonZeroU16;
 
 fn region(base: u64, size: u64) -> Region {
@@ -43,8 +48,7 @@ fn errata_of(names: &[&str]) -> Vec<Erratum> {
     let compatible = names.iter().map(|name| (*name).to_owned()).collect();
     let described = Description { compatible, ..machine() };
     let read = devicetree::parse(&devicetree::write(&described).unwrap()).unwrap();
-    let names = v3(&read, &Options::default()).machine;
-    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let names: Vec<_> = read.quirk_names().collect();
     errata::matching(IdRegister::Redistributor, Iidr::from(0x0201_743b), &names)
         .map(|entry| entry.erratum)
         .collect()
@@ -63,22 +67,24 @@ fn gicv3_takes_regions_stride_and_coherence() {
     let gic = described.gic.as_mut().unwrap();
     gic.redistributor_stride = Some(Fact::stated(0x4_0000));
     gic.coherence = Fact::stated(gic_firmware::Coherence::NonCoherent);
-    let config = v3(&described, &Options::default().with_lpi_id_bits(Some(14)));
-    assert_eq!(config.distributor, 0xfd40_0000);
-    assert_eq!(config.redistributors[0].region.base, 0xfd46_0000);
-    assert_eq!(config.redistributors[0].stride, Some(0x4_0000));
-    assert_eq!(config.table_access, TableAccess::NonCoherent);
-    assert_eq!(config.lpi_id_bits, Some(14));
-    assert_eq!(config.cpus, [Affinity::new(0, 0, 0, 0), Affinity::new(0, 0, 0, 1)]);
+    described.compatible = vec!["rockchip,rk3588".to_owned()];
+    let frames = PhysicalRegion { base: 0xfd46_0000, bytes: 0x10_0000 };
+    let redistributors = RedistributorRegion::new(frames).with_stride(Some(0x4_0000));
+    let cpus = vec![Affinity::new(0, 0, 0, 0), Affinity::new(0, 0, 0, 1)];
+    let expected = GicConfig::new(0xfd40_0000, vec![redistributors], cpus)
+        .with_table_access(TableAccess::NonCoherent)
+        .with_lpi_id_bits(Some(14))
+        .with_machine(vec!["rockchip,rk3588".to_owned(), "arm,gic-v3".to_owned()]);
+    assert_eq!(v3(&described, &Options::default().with_lpi_id_bits(Some(14))), expected);
 }
 
 #[test]
 fn only_enabled_and_admitted_cpus_count() {
     let mut described = machine();
     described.cpus[0].status = Fact::stated(Status::Disabled);
-    assert_eq!(v3(&described, &Options::default()).cpus, [Affinity::new(0, 0, 0, 1)]);
+    assert_eq!(v3(&described, &Options::default()).cpus(), [Affinity::new(0, 0, 0, 1)]);
     let one = Options::default().with_max_cpus(1);
-    assert_eq!(v3(&machine(), &one).cpus, [Affinity::new(0, 0, 0, 0)]);
+    assert_eq!(v3(&machine(), &one).cpus(), [Affinity::new(0, 0, 0, 0)]);
     let none = Options::default().with_max_cpus(0);
     assert_eq!(RootConfig::new(&machine(), &none), Err(BringUpError::NoCpus));
 }
@@ -122,14 +128,15 @@ fn its_takes_coherence_and_machine_names() {
     described.compatible = vec!["rockchip,rk3588".to_owned()];
     let mut its = Controller::its("/gic/its", region(0xfe64_0000, 0x2_0000));
     its.coherence = Fact::stated(gic_firmware::Coherence::NonCoherent);
-    let config = config::its(&described, &its, NonZeroU16::new(2).unwrap()).unwrap();
-    assert_eq!((config.base, config.cpus), (0xfe64_0000, 2));
-    assert_eq!(config.coherence, Coherence::NonCoherent);
-    assert_eq!(config.machine, ["rockchip,rk3588", "arm,gic-v3"]);
-    assert_eq!(config.pre_its, None);
+    let cpus = NonZeroU16::new(2).unwrap();
+    let expected = ItsConfig::new(0xfe64_0000, 2)
+        .with_coherence(Coherence::NonCoherent)
+        .with_machine(vec!["rockchip,rk3588".to_owned(), "arm,gic-v3".to_owned()])
+        .with_if_enabled(IfEnabled::TakeOver);
+    assert_eq!(config::its(&described, &its, cpus), Ok(expected.clone()));
     its.pre_its = Some(Fact::stated(region(0x5800_0000, 0x20_0000)));
-    let config = config::its(&described, &its, NonZeroU16::MIN).unwrap();
-    assert_eq!(config.pre_its, Some(PhysicalRegion { base: 0x5800_0000, bytes: 0x20_0000 }));
+    let window = PhysicalRegion { base: 0x5800_0000, bytes: 0x20_0000 };
+    assert_eq!(config::its(&described, &its, cpus), Ok(expected.with_pre_its(Some(window))));
     its.registers = None;
     let refused = config::its(&described, &its, NonZeroU16::MIN);
     assert_eq!(refused, Err(ControllerError::NoRegisters));
@@ -141,12 +148,13 @@ fn mbi_alias_is_a_frame_of_its_own() {
     let span = |first, count| Fact::stated(IntIdSpan::new(IntId::new(first), count).unwrap());
     let mut mbi = Controller::new("/gic", ControllerKind::Mbi, Some(region(0xfd40_0000, 0x1_0000)));
     mbi.ranges = vec![span(424, 56), span(500, 0)];
-    let config = config::mbi(&described, &mbi).unwrap();
-    assert_eq!(config.alias, None);
-    assert_eq!(config.ranges.len(), 1, "an empty range is dropped");
-    assert_eq!((config.ranges[0].first.get(), config.ranges[0].count.get()), (424, 56));
+    let count = NonZeroU16::new(56).unwrap();
+    let expected = MbiConfig::new(vec![SpiRange { first: HwIrq::new(424), count }]);
+    let what = "an empty range is dropped";
+    assert_eq!(config::mbi(&described, &mbi), Ok(expected.clone()), "{what}");
     mbi.registers = Some(Fact::stated(region(0xfd41_0000, 0x1_0000)));
-    assert_eq!(config::mbi(&described, &mbi).unwrap().alias, Some(0xfd41_0000));
+    let expected = expected.with_alias(Some(0xfd41_0000));
+    assert_eq!(config::mbi(&described, &mbi), Ok(expected));
 }
 
 #[test]
@@ -170,9 +178,11 @@ fn v2m_frame_takes_the_madt_s_oem_id() {
     let tables = acpi::write(&named).unwrap();
     let tables = acpi::TableSet::from_blobs(tables.all().map(|(_, table)| table)).unwrap();
     let by_acpi = acpi::parse(&tables);
-    assert_eq!(config::v2m(&by_acpi, &frame).unwrap().oem_id, Some("AMAZON"));
+    let expected = V2mFrame::new(0x802_0000);
+    let with_oem_id = expected.with_oem_id(Some("AMAZON"));
+    assert_eq!(config::v2m(&by_acpi, &frame), Ok(with_oem_id));
     let by_devicetree = devicetree::parse(&devicetree::write(&named).unwrap()).unwrap();
-    assert_eq!(config::v2m(&by_devicetree, &frame).unwrap().oem_id, None);
+    assert_eq!(config::v2m(&by_devicetree, &frame), Ok(expected));
 }
 
 #[test]

@@ -212,17 +212,19 @@ impl<S: SystemRegisters, E: EoiMode> GicCpuInterface for CpuInterface<S, E> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct CpuInterfaceConfig {
-    /// Priority mask. Only interrupts with a higher priority than the mask are signaled.
-    pub mask: Priority,
-    /// Binary point (`ICC_BPR1_EL1`, 0 to 7), which splits priorities into group priority and
-    /// subpriority. An interrupt preempts others with a lower group priority; 0 allows this at
-    /// every priority. Values below the implementation's minimum act as the minimum.
-    pub binary_point: u8,
+    pub(crate) mask: Priority,
+    pub(crate) binary_point: u8,
 }
 
 impl CpuInterfaceConfig {
     msi_types::setters! {
+        /// Sets the priority mask. Only interrupts with a higher priority than the mask are
+        /// signaled.
         with_mask: mask: Priority,
+        /// Sets the binary point (`ICC_BPR1_EL1`, 0 to 7), which splits priorities into group
+        /// priority and subpriority. An interrupt preempts others with a lower group priority; 0
+        /// allows this at every priority. Values below the implementation's minimum act as the
+        /// minimum.
         with_binary_point: binary_point: u8,
     }
 }

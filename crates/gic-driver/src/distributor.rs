@@ -29,9 +29,9 @@ pub enum Route {
 #[non_exhaustive]
 pub struct DistributorConfig {
     /// Priority of every interrupt, in this security view's scale.
-    pub priority: Priority,
+    pub(crate) priority: Priority,
     /// Initial target of every interrupt, usually the boot CPU.
-    pub route: Affinity,
+    pub(crate) route: Affinity,
 }
 
 impl DistributorConfig {

@@ -9,7 +9,7 @@
 //! | Number | Product | Workaround |
 //! |---|---|---|
 //! | 22375, 24313 | Cavium ThunderX ITS | the driver chooses the table size and memory type (like FreeBSD's `gicv3_its.c`) |
-//! | 23144 | Cavium ThunderX ITS | the kernel, which knows the NUMA nodes, sets [`ItsConfig::targets`]; the driver refuses other CPUs |
+//! | 23144 | Cavium ThunderX ITS | the kernel, which knows the NUMA nodes, sets [`ItsConfig::with_targets`]; the driver refuses other CPUs |
 //! | 38539 | Cavium ThunderX, OCTEON TX | the driver does not read the affected registers |
 //! | 23154, 38545 | Cavium ThunderX CPUs | the kernel, which knows `MIDR_EL1`, wraps its registers |
 //! | 2941627 | Arm GIC-700 | the driver applies it in [`Gic::end`] and [`Gic::deactivate`] |
@@ -18,20 +18,20 @@
 //! | 161600802, 162100801 | HiSilicon Hip07, Hip09 | only reported, for hypervisors that use virtual LPIs |
 //! | 0065 | Qualcomm QDF2400 ITS | the driver allocates larger translation entries |
 //! | MSM8996 firmware | Qualcomm MSM8996 | the driver leaves `GICR_WAKER` alone |
-//! | pre-ITS | Socionext SynQuacer | the driver uses the window that firmware states ([`ItsConfig::pre_its`]) |
+//! | pre-ITS | Socionext SynQuacer | the driver uses the window that firmware states ([`ItsConfig::with_pre_its`]) |
 //! | 3588001 | Rockchip RK3588 | the driver treats tables as non-coherent |
 //! | 3568002 | Rockchip RK3566, RK3568 | the driver allocates tables below 4 GiB |
 //! | GEN4GICITS1 | Renesas R-Car Gen4 | the driver allocates tables below 4 GiB (like Xen's `gic-v3-its.c`) |
 //! | RK3399 integration | Rockchip RK3399 | the driver disables the second security state |
 //! | 8601001 | ASR8601 | the driver translates affinities |
 //! | Chromebook firmware | MediaTek MT8183, MT8192, MT8195 | the kernel must not use pseudo-NMI |
-//! | `dma-noncoherent` | any | the kernel passes on what firmware states: [`TableAccess::NonCoherent`], [`ItsConfig::coherence`] |
+//! | `dma-noncoherent` | any | the kernel passes on what firmware states: [`TableAccess::NonCoherent`], [`ItsConfig::with_coherence`] |
 //!
 //! [`Gic::end`]: crate::Gic::end
 //! [`Gic::deactivate`]: crate::Gic::deactivate
-//! [`ItsConfig::targets`]: crate::ItsConfig::targets
-//! [`ItsConfig::pre_its`]: crate::ItsConfig::pre_its
-//! [`ItsConfig::coherence`]: crate::ItsConfig::coherence
+//! [`ItsConfig::with_targets`]: crate::ItsConfig::with_targets
+//! [`ItsConfig::with_pre_its`]: crate::ItsConfig::with_pre_its
+//! [`ItsConfig::with_coherence`]: crate::ItsConfig::with_coherence
 //! [`TableAccess::NonCoherent`]: crate::TableAccess::NonCoherent
 //!
 //! ```
@@ -108,11 +108,11 @@ pub enum Erratum {
     ItsTableAttributes,
     /// The ITS reaches only the redistributors of its own NUMA node. Collections, MOVI and SYNC
     /// must not target other redistributors. The kernel must state [the
-    /// CPUs](crate::ItsConfig::targets) of that node; [`Its`](crate::Its) refuses other CPUs.
+    /// CPUs](crate::ItsConfig::with_targets) of that node; [`Its`](crate::Its) refuses other CPUs.
     ItsLocalNodeOnly,
     /// Devices must not write to `GITS_TRANSLATER`, because the ITS would see DeviceID 0. Instead
-    /// each device writes to its own word in a [window](crate::ItsConfig::pre_its) in front of the
-    /// ITS. [`Its`](crate::Its) composes messages accordingly, and reports that devices are not
+    /// each device writes to its own word in a [window](crate::ItsConfig::with_pre_its) in front of
+    /// the ITS. [`Its`](crate::Its) composes messages accordingly, and reports that devices are not
     /// isolated, because each can write to another's word.
     ItsBehindPreIts,
     /// An entry of an interrupt translation table occupies 16 bytes, regardless of `GITS_TYPER`.

@@ -45,18 +45,18 @@ use msi_types::Cpu;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct Priorities {
-    /// Priority of SGIs, PPIs and SPIs.
-    pub wired: Priority,
-    /// Priority of LPIs.
-    pub lpi: Priority,
-    /// Priority mask. Only interrupts with a higher priority are signaled.
-    pub mask: Priority,
+    pub(crate) wired: Priority,
+    pub(crate) lpi: Priority,
+    pub(crate) mask: Priority,
 }
 
 impl Priorities {
     msi_types::setters! {
+        /// Sets the priority of SGIs, PPIs and SPIs.
         with_wired: wired: Priority,
+        /// Sets the priority of LPIs.
         with_lpi: lpi: Priority,
+        /// Sets the priority mask. Only interrupts with a higher priority are signaled.
         with_mask: mask: Priority,
     }
 }
@@ -80,25 +80,14 @@ impl Default for Priorities {
 #[non_exhaustive]
 pub struct GicConfig {
     /// Physical address of the distributor's frame.
-    pub distributor: u64,
-    /// Size of the distributor's frame, if given by firmware. A size below 64 KiB is rejected
-    /// before any register is accessed.
-    pub distributor_bytes: Option<u64>,
-    /// Redistributor regions.
-    pub redistributors: Vec<RedistributorRegion>,
-    /// CPU affinities as in `MPIDR_EL1`, indexed by CPU number.
-    pub cpus: Vec<Affinity>,
-    /// Interrupt priorities, and the priority mask.
-    pub priorities: Priorities,
-    /// Maximum INTID bits for LPIs; `None` for [the default](crate::lpi::DEFAULT_ID_BITS).
-    pub lpi_id_bits: Option<u8>,
-    /// Coherence of the redistributors' memory accesses, according to firmware.
-    pub table_access: TableAccess,
-    /// Names by which firmware identifies the machine, for
-    /// [errata](crate::errata::ErratumEntry::machines). With a devicetree, these are the compatible
-    /// strings of the root and of the GIC's node, and the node's quirk properties; with ACPI, the
-    /// OEM table ID.
-    pub machine: Vec<String>,
+    pub(crate) distributor: u64,
+    pub(crate) distributor_bytes: Option<u64>,
+    pub(crate) redistributors: Vec<RedistributorRegion>,
+    pub(crate) cpus: Vec<Affinity>,
+    pub(crate) priorities: Priorities,
+    pub(crate) lpi_id_bits: Option<u8>,
+    pub(crate) table_access: TableAccess,
+    pub(crate) machine: Vec<String>,
 }
 
 impl GicConfig {
@@ -121,14 +110,35 @@ impl GicConfig {
     }
 
     msi_types::setters! {
-        with_distributor: distributor: u64,
+        /// Sets the size of the distributor's frame, if given by firmware. A size below 64 KiB is
+        /// rejected before any register is accessed.
         with_distributor_bytes: distributor_bytes: Option<u64>,
+        /// Sets the redistributor regions.
         with_redistributors: redistributors: Vec<RedistributorRegion>,
+        /// Sets the CPUs' affinities as in `MPIDR_EL1`, indexed by CPU number.
         with_cpus: cpus: Vec<Affinity>,
+        /// Sets the interrupt priorities, and the priority mask.
         with_priorities: priorities: Priorities,
+        /// Sets the maximum INTID bits for LPIs; `None` for [the
+        /// default](crate::lpi::DEFAULT_ID_BITS).
         with_lpi_id_bits: lpi_id_bits: Option<u8>,
+        /// Sets the coherence of the redistributors' memory accesses, according to firmware.
         with_table_access: table_access: TableAccess,
+        /// Sets the names by which firmware identifies the machine, for
+        /// [errata](crate::errata::ErratumEntry::machines). With a devicetree, these are the
+        /// compatible strings of the root and of the GIC's node, and the node's quirk properties;
+        /// with ACPI, the OEM table ID.
         with_machine: machine: Vec<String>,
+    }
+
+    /// Returns the redistributor regions.
+    pub fn redistributors(&self) -> &[RedistributorRegion] {
+        &self.redistributors
+    }
+
+    /// Returns the CPUs' affinities, indexed by CPU number.
+    pub fn cpus(&self) -> &[Affinity] {
+        &self.cpus
     }
 }
 

@@ -56,6 +56,7 @@ pub use suspend::{SuspendRoomV2, SuspendedV2};
 use crate::claims::Claims;
 use crate::cpu_interface::{CombinedEoi, EoiMode};
 use crate::frame::{Fields, Frame};
+use crate::gic::Priorities;
 use crate::saved::BlockDefaults;
 use crate::{GicError, Interrupt, MmioExt, Platform};
 use core::num::NonZeroU8;
@@ -76,19 +77,14 @@ const TARGET_WORDS: u32 = 8;
 #[non_exhaustive]
 pub struct GicV2Config {
     /// Physical address of the distributor (`GICD`, 4 KiB).
-    pub distributor: u64,
+    pub(crate) distributor: u64,
     /// Physical address of the CPU interface (`GICC`).
-    pub cpu_interface: u64,
-    /// Size of the CPU interface. The driver always uses the first 4 KiB. EOI and deactivation can
-    /// be [split](GicV2::cpu_on_with) only if firmware describes at least 8 KiB, because `GICC_DIR`
-    /// lies in the second page.
-    pub cpu_interface_bytes: u64,
+    pub(crate) cpu_interface: u64,
+    pub(crate) cpu_interface_bytes: u64,
     /// Number of CPUs, at most 8.
-    pub cpus: usize,
-    /// Priority of every interrupt, in the security view's scale.
-    pub priority: Priority,
-    /// Priority mask. Only interrupts with a higher priority are signaled.
-    pub mask: Priority,
+    pub(crate) cpus: usize,
+    pub(crate) priority: Priority,
+    pub(crate) mask: Priority,
 }
 
 impl GicV2Config {
@@ -101,12 +97,22 @@ impl GicV2Config {
     }
 
     msi_types::setters! {
-        with_distributor: distributor: u64,
-        with_cpu_interface: cpu_interface: u64,
+        /// Sets the size of the CPU interface. The driver always uses the first 4 KiB. EOI and
+        /// deactivation can be [split](GicV2::cpu_on_with) only if firmware describes at least 8
+        /// KiB, because `GICC_DIR` lies in the second page.
         with_cpu_interface_bytes: cpu_interface_bytes: u64,
-        with_cpus: cpus: usize,
-        with_priority: priority: Priority,
-        with_mask: mask: Priority,
+    }
+
+    /// Sets the priority of every interrupt, in the security view's scale, and the priority mask.
+    /// The priority of LPIs is not used.
+    #[must_use]
+    pub const fn with_priorities(self, priorities: Priorities) -> Self {
+        Self { priority: priorities.wired, mask: priorities.mask, ..self }
+    }
+
+    /// Returns the number of CPUs.
+    pub const fn cpus(&self) -> usize {
+        self.cpus
     }
 
     /// Returns the number of bytes of the CPU interface that must be mapped.

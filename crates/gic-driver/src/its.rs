@@ -227,7 +227,7 @@ impl<P: GicPlatform> Its<P> {
     }
 
     /// Returns the physical address of the doorbell, `GITS_TRANSLATER`, or of the lowest doorbell
-    /// in the [window](ItsConfig::pre_its) in front of the ITS.
+    /// in the [window](ItsConfig::with_pre_its) in front of the ITS.
     pub fn doorbell(&self) -> u64 {
         self.doorbell_of(DeviceId::new(0))
     }
@@ -246,7 +246,7 @@ impl<P: GicPlatform> Its<P> {
 
     /// Returns this ITS's errata. The driver applies all workarounds that need no help from the
     /// caller. With [`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly), the caller must
-    /// state the [targets](ItsConfig::targets).
+    /// state the [targets](ItsConfig::with_targets).
     pub fn errata(&self) -> impl Iterator<Item = &'static ErratumEntry> {
         self.errata.iter().copied()
     }

@@ -45,17 +45,10 @@ pub const MAX_ID_BITS: u8 = 24;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct LpiConfig {
-    /// Maximum number of INTID bits (14 to 24); `None` for [`DEFAULT_ID_BITS`]. The hardware may
-    /// support fewer.
-    pub id_bits: Option<u8>,
-    /// Priority for newly allocated LPIs. With two security states, this is a Non-secure priority.
-    pub priority: Priority,
-    /// Coherence of the redistributors' memory accesses, according to firmware.
-    pub access: TableAccess,
-    /// Physical address bits for table memory, at most 52. Must be fewer if the redistributors
-    /// can't reach all memory
-    /// ([`Erratum::TablesBelow4GiB`](crate::errata::Erratum::TablesBelow4GiB)).
-    pub address_bits: u8,
+    pub(crate) id_bits: Option<u8>,
+    pub(crate) priority: Priority,
+    pub(crate) access: TableAccess,
+    pub(crate) address_bits: u8,
 }
 
 impl LpiConfig {
@@ -66,9 +59,17 @@ impl LpiConfig {
     }
 
     msi_types::setters! {
+        /// Sets the maximum number of INTID bits (14 to 24); `None` for [`DEFAULT_ID_BITS`]. The
+        /// hardware may support fewer.
         with_id_bits: id_bits: Option<u8>,
+        /// Sets the priority for newly allocated LPIs. With two security states, this is a
+        /// Non-secure priority.
         with_priority: priority: Priority,
+        /// Sets the coherence of the redistributors' memory accesses, according to firmware.
         with_access: access: TableAccess,
+        /// Sets the physical address bits for table memory, at most 52. Must be fewer if the
+        /// redistributors can't reach all memory
+        /// ([`Erratum::TablesBelow4GiB`](crate::errata::Erratum::TablesBelow4GiB)).
         with_address_bits: address_bits: u8,
     }
 }

@@ -34,10 +34,8 @@ pub type Mbi<P> = SpiMessages<P, MbiDoorbell>;
 #[non_exhaustive]
 pub struct MbiConfig {
     /// SPIs that may be used (`mbi-ranges`). A group of vectors never spans two ranges.
-    pub ranges: Vec<SpiRange>,
-    /// Physical address of a frame with only the message registers, at the same offsets as in the
-    /// distributor (`mbi-alias`).
-    pub alias: Option<u64>,
+    pub(crate) ranges: Vec<SpiRange>,
+    pub(crate) alias: Option<u64>,
 }
 
 impl MbiConfig {
@@ -47,7 +45,8 @@ impl MbiConfig {
     }
 
     msi_types::setters! {
-        with_ranges: ranges: Vec<SpiRange>,
+        /// Sets the physical address of a frame with only the message registers, at the same
+        /// offsets as in the distributor (`mbi-alias`).
         with_alias: alias: Option<u64>,
     }
 }

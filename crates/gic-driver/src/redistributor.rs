@@ -30,9 +30,9 @@ use invalidation_progress::Invalidations;
 #[non_exhaustive]
 pub struct PrivateConfig {
     /// Priority of every interrupt, in the security view's scale.
-    pub priority: Priority,
+    pub(crate) priority: Priority,
     /// The security view that [`Distributor::new`](crate::Distributor::new) detected.
-    pub view: SecurityView,
+    pub(crate) view: SecurityView,
 }
 
 impl PrivateConfig {

@@ -45,17 +45,10 @@ const END: u32 = 1019;
 #[non_exhaustive]
 pub struct V2mFrame<'a> {
     /// Physical address.
-    pub address: u64,
-    /// The first SPI, if firmware overrides the frame's register (`arm,msi-base-spi`, or the MADT's
-    /// SPI base). The override only applies if both the first SPI and the count are present and not
-    /// zero.
-    pub first_spi: Option<u32>,
-    /// Number of SPIs, if firmware overrides the frame's register (`arm,msi-num-spis`, or the
-    /// MADT's SPI count).
-    pub spi_count: Option<u32>,
-    /// With ACPI, the MADT's OEM ID without trailing blanks. The ID identifies machines on which
-    /// the frame registers can't be read.
-    pub oem_id: Option<&'a str>,
+    pub(crate) address: u64,
+    pub(crate) first_spi: Option<u32>,
+    pub(crate) spi_count: Option<u32>,
+    pub(crate) oem_id: Option<&'a str>,
 }
 
 impl<'a> V2mFrame<'a> {
@@ -65,9 +58,15 @@ impl<'a> V2mFrame<'a> {
     }
 
     msi_types::setters! {
-        with_address: address: u64,
+        /// Sets the first SPI, if firmware overrides the frame's register (`arm,msi-base-spi`, or
+        /// the MADT's SPI base). The override only applies if both the first SPI and the count are
+        /// present and not zero.
         with_first_spi: first_spi: Option<u32>,
+        /// Sets the number of SPIs, if firmware overrides the frame's register (`arm,msi-num-spis`,
+        /// or the MADT's SPI count).
         with_spi_count: spi_count: Option<u32>,
+        /// Sets the MADT's OEM ID without trailing blanks, with ACPI. The ID identifies machines on
+        /// which the frame registers can't be read.
         with_oem_id: oem_id: Option<&'a str>,
     }
 

@@ -33,16 +33,16 @@ use msi_types::{Cpu, HwIrq, Trigger, WiredParent};
 pub struct Config {
     /// Number of CPUs that are online or can come online. All [`Cpu`] numbers must be below this
     /// value.
-    pub cpus: NonZeroU16,
+    pub(crate) cpus: NonZeroU16,
     /// The kernel.
-    pub host: Arc<dyn Host>,
+    pub(crate) host: Arc<dyn Host>,
     /// The root controller's wired and private interrupts, if the core should manage them. With
     /// `None`, the core refuses requests for wired and private interrupts.
-    pub wired: Option<Arc<dyn WiredParent>>,
+    pub(crate) wired: Option<Arc<dyn WiredParent>>,
     /// Placement policy; `None` selects [`RoundRobin`].
-    pub policy: Option<Arc<dyn AffinityPolicy>>,
+    pub(crate) policy: Option<Arc<dyn AffinityPolicy>>,
     /// The boot CPU, which is online from the start and must be less than `cpus`.
-    pub boot_cpu: Cpu,
+    pub(crate) boot_cpu: Cpu,
 }
 
 impl Config {

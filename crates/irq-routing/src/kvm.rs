@@ -60,9 +60,9 @@ use std::io;
 #[non_exhaustive]
 pub struct KvmConfig {
     /// First GSI that [`Routing::allocate`] returns. The VMM itself assigns the GSIs below it.
-    pub first_allocated: u32,
+    pub(crate) first_allocated: u32,
     /// Width of APIC IDs in messages, on x86.
-    pub apic_ids: ApicIds,
+    pub(crate) apic_ids: ApicIds,
 }
 
 impl KvmConfig {
@@ -71,7 +71,7 @@ impl KvmConfig {
         Self { first_allocated, apic_ids: ApicIds::Bits8 }
     }
 
-    /// Sets [`apic_ids`](Self::apic_ids).
+    /// Sets the width of APIC IDs in messages, on x86.
     #[must_use]
     pub const fn with_apic_ids(self, apic_ids: ApicIds) -> Self {
         Self { apic_ids, ..self }

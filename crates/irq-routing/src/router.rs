@@ -20,9 +20,9 @@ use msi_types::{Delivery, Gsi, Level};
 pub struct GsiSpace {
     /// Number of GSIs; all GSIs are less than this. KVM typically supports 4096 GSIs, and reports
     /// the number through `KVM_CAP_IRQ_ROUTING`.
-    pub limit: u32,
+    pub(crate) limit: u32,
     /// First GSI that [`Routing::allocate`] returns. The VMM itself assigns the GSIs below it.
-    pub first_allocated: u32,
+    pub(crate) first_allocated: u32,
 }
 
 impl Default for GsiSpace {
@@ -48,7 +48,7 @@ impl GsiSpace {
         Self { limit, first_allocated: Pin::COUNT }
     }
 
-    /// Sets [`first_allocated`](Self::first_allocated).
+    /// Sets the first GSI that [`Routing::allocate`] may return.
     #[must_use]
     pub const fn with_first_allocated(self, first_allocated: u32) -> Self {
         Self { first_allocated, ..self }

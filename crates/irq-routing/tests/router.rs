@@ -15,7 +15,9 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-const SPACE: GsiSpace = GsiSpace::new(300).with_first_allocated(100);
+const GSIS: u32 = 300;
+const FIRST_ALLOCATED: u32 = 100;
+const SPACE: GsiSpace = GsiSpace::new(GSIS).with_first_allocated(FIRST_ALLOCATED);
 
 fn pin(number: u32) -> Route {
     Route::Pin(Pin::new(number).unwrap())
@@ -66,12 +68,12 @@ struct Model {
 
 impl Model {
     fn route(&self, gsi: u32) -> Option<Route> {
-        let identity = || (!self.set && gsi < SPACE.limit).then(|| pin(gsi));
+        let identity = || (!self.set && gsi < GSIS).then(|| pin(gsi));
         self.routes.get(&gsi).copied().or_else(identity)
     }
 
     fn commit(&mut self, changes: &[(u32, Option<Route>)]) -> Option<ChangeCount> {
-        if changes.iter().any(|(gsi, _)| *gsi >= SPACE.limit) {
+        if changes.iter().any(|(gsi, _)| *gsi >= GSIS) {
             return None;
         }
         self.set |= !changes.is_empty();
@@ -92,7 +94,7 @@ impl Model {
 
     fn replace(&mut self, routes: &[(u32, Route)]) -> bool {
         let new: BTreeMap<_, _> = routes.iter().copied().collect();
-        let valid = new.len() == routes.len() && new.keys().all(|gsi| *gsi < SPACE.limit);
+        let valid = new.len() == routes.len() && new.keys().all(|gsi| *gsi < GSIS);
         if valid {
             self.taken.extend(new.keys());
             self.routes = new;
@@ -102,13 +104,13 @@ impl Model {
     }
 
     fn allocate(&mut self) -> Option<u32> {
-        let free = (SPACE.first_allocated..SPACE.limit).find(|gsi| !self.taken.contains(gsi));
+        let free = (FIRST_ALLOCATED..GSIS).find(|gsi| !self.taken.contains(gsi));
         self.taken.extend(free);
         free
     }
 
     fn release(&mut self, gsis: &[u32]) -> bool {
-        let range = SPACE.first_allocated..SPACE.limit;
+        let range = FIRST_ALLOCATED..GSIS;
         let mut seen = std::collections::BTreeSet::new();
         let valid = gsis
             .iter()

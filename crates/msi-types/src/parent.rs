@@ -52,7 +52,6 @@ impl BlockRequest {
     }
 
     crate::setters! {
-        with_count: count: NonZeroU16,
         with_shape: shape: Shape,
         with_fit: fit: Fit,
         with_cpu: cpu: Cpu,

@@ -4,8 +4,14 @@
 #[doc(hidden)]
 #[macro_export]
 macro_rules! setters {
-    ($($with:ident: $field:ident: $type:ty,)*) => {$(
-        #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+    ($($with:ident: $field:ident: $type:ty,)*) => {
+        $crate::setters! {$(
+            #[doc = concat!("Sets [`", stringify!($field), "`](Self::", stringify!($field), ").")]
+            $with: $field: $type,
+        )*}
+    };
+    ($($(#[$doc:meta])+ $with:ident: $field:ident: $type:ty,)*) => {$(
+        $(#[$doc])+
         #[must_use]
         pub fn $with(mut self, $field: $type) -> Self {
             self.$field = $field;

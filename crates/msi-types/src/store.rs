@@ -151,12 +151,6 @@ impl SlotState {
     pub const fn new(explanation: Explanation) -> Self {
         Self { message: None, requester: None, explanation }
     }
-
-    crate::setters! {
-        with_message: message: Option<MsiMessage>,
-        with_requester: requester: Option<RequesterId>,
-        with_explanation: explanation: Explanation,
-    }
 }
 
 /// A device's message store, implemented by a bus (PCI MSI, MSI-X) or by a device driver (IMS). The

@@ -70,16 +70,14 @@ pub struct InvalidationError {
 #[non_exhaustive]
 pub struct RemappedVectorsConfig<M> {
     /// The domain that allocates the CPUs' vectors.
-    pub vectors: Arc<VectorDomain>,
+    pub(crate) vectors: Arc<VectorDomain>,
     /// Table that the unit was configured with. All entries must be absent.
-    pub table: RemapTable<M>,
+    pub(crate) table: RemapTable<M>,
     /// Cache of the unit.
-    pub cache: Arc<dyn EntryCache>,
+    pub(crate) cache: Arc<dyn EntryCache>,
     /// Physical base address of the unit's registers, which identifies the unit in errors.
-    pub base: u64,
-    /// Maps a requester to the source that the unit sees, or to `None` if the requester is not
-    /// behind the unit. [`Source::pci`] is correct unless a bridge replaces the requester's ID.
-    pub sources: Box<dyn Fn(RequesterId) -> Option<Source> + Send + Sync>,
+    pub(crate) base: u64,
+    pub(crate) sources: Box<dyn Fn(RequesterId) -> Option<Source> + Send + Sync>,
 }
 
 impl<M> RemappedVectorsConfig<M> {
@@ -96,6 +94,9 @@ impl<M> RemappedVectorsConfig<M> {
     }
 
     msi_types::setters! {
+        /// Sets the map from a requester to the source that the unit sees, or to `None` if the
+        /// requester is not behind the unit. [`Source::pci`] is correct unless a bridge replaces
+        /// the requester's ID.
         with_sources: sources: Box<dyn Fn(RequesterId) -> Option<Source> + Send + Sync>,
     }
 }

@@ -7,7 +7,8 @@ use image_rt::platform::Kernel;
 /// Allocates zeroed memory that the SMMU reads and writes.
 pub fn memory(bytes: u64, align: u64, what: &'static str) -> Result<Table, SmmuError> {
     let align = align.max(bytes.next_power_of_two());
-    let layout = TableLayout::new(bytes, align).with_address_bits(44);
+    let mut layout = TableLayout::new(bytes, align);
+    layout.address_bits = 44;
     Kernel.allocate_table(layout).ok_or(SmmuError::NoMemory(what))
 }
 

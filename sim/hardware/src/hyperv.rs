@@ -46,6 +46,7 @@ type Channel = RingChannel<HeapRing, fn()>;
 /// The host end of a virtual bus.
 pub struct HypervHost {
     config: HostConfig,
+    cpus: u16,
     injection: Injection,
     /// The guest-to-host ring and the host-to-guest ring.
     rings: [HeapRing; 2],
@@ -96,7 +97,7 @@ impl HypervHost {
         let end = HostEnd { host, channel, offered: Vec::new(), serial: 0, migrations };
         let guest = Mutex::new(Some(end_of(&there, &back)?));
         let (end, senders) = (Mutex::new(end), RwLock::default());
-        let host = Self { config, injection, rings: [there, back], end, guest, senders };
+        let host = Self { config, cpus, injection, rings: [there, back], end, guest, senders };
         functions.iter().try_for_each(|requester| host.offer(*requester))?;
         Ok(Arc::new(host))
     }
@@ -112,7 +113,7 @@ impl HypervHost {
     ) -> Result<Arc<Bus>, String> {
         let channel = lock(&self.guest).take().ok_or("the bus is already open")?;
         let (platform, host) = (Arc::clone(platform), Arc::clone(self) as _);
-        let kernel = GuestKernel { platform, host, processors: self.config.processors };
+        let kernel = GuestKernel { platform, host, processors: self.cpus };
         let config = BusConfig::new(WINDOW, 0, VECTORS);
         let bus = Bus::open(config, Box::new(channel), vectors, Arc::new(kernel));
         bus.map(Arc::new).map_err(|error| error.to_string())

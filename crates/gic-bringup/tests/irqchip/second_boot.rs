@@ -87,7 +87,7 @@ fn the_caller_may_refuse_an_enabled_its() {
 fn the_caller_configures_each_its() {
     let machine = Machine::new();
     let narrow = |controller: &Controller, config: ItsConfig| {
-        assert_eq!(controller.registers.as_ref().map(|frames| frames.base()), Some(config.base));
+        assert_eq!(controller.registers.as_ref().map(|frames| frames.base()), Some(config.base()));
         config.with_queue_bytes(0x2000)
     };
     let chip = machine.bring_up_with(&Options::default().with_its(&narrow)).unwrap();

@@ -24,31 +24,17 @@ const MAX_CPUS: u32 = 0xffff;
 #[non_exhaustive]
 pub struct ItsConfig {
     /// Physical base address of the control frame, from firmware.
-    pub base: u64,
+    pub(crate) base: u64,
     /// Exclusive upper limit of CPU numbers that can be targets, 1 to 65535.
-    pub cpus: u32,
-    /// Size of the command queue in bytes, a multiple of 4 KiB up to 1 MiB.
-    pub queue_bytes: u32,
-    /// Coherence of the ITS's memory accesses, according to firmware. Even if they are coherent,
-    /// memory attributes are negotiated with the ITS.
-    pub coherence: Coherence,
-    /// Maximum DeviceID bits that devices use. A lower value than the ITS supports saves table
-    /// memory.
-    pub device_id_bits: u8,
-    /// The NUMA node of the ITS.
-    pub node: Option<u32>,
-    /// Names by which firmware identifies the machine, for [errata](crate::errata::matching): the
-    /// compatible strings of the devicetree's root, or ACPI's OEM table ID.
-    pub machine: Vec<String>,
-    /// The CPUs that the ITS can target, if it can't reach all of them
-    /// ([`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly)).
-    pub targets: Option<Vec<Cpu>>,
-    /// Window in front of the ITS that devices write to instead of `GITS_TRANSLATER`, if firmware
-    /// describes one (`socionext,synquacer-pre-its`). The window contains four bytes for each
-    /// DeviceID.
-    pub pre_its: Option<PhysicalRegion>,
-    /// Choice between an error and a takeover if the ITS is already enabled.
-    pub if_enabled: IfEnabled,
+    pub(crate) cpus: u32,
+    pub(crate) queue_bytes: u32,
+    pub(crate) coherence: Coherence,
+    pub(crate) device_id_bits: u8,
+    pub(crate) node: Option<u32>,
+    pub(crate) machine: Vec<String>,
+    pub(crate) targets: Option<Vec<Cpu>>,
+    pub(crate) pre_its: Option<PhysicalRegion>,
+    pub(crate) if_enabled: IfEnabled,
 }
 
 /// Behavior of [`Its::new`](super::Its::new) if the ITS is already enabled.
@@ -82,16 +68,39 @@ impl ItsConfig {
     }
 
     msi_types::setters! {
-        with_base: base: u64,
-        with_cpus: cpus: u32,
+        /// Sets the size of the command queue in bytes, a multiple of 4 KiB up to 1 MiB.
         with_queue_bytes: queue_bytes: u32,
+        /// Sets the coherence of the ITS's memory accesses, according to firmware. Even if they are
+        /// coherent, memory attributes are negotiated with the ITS.
         with_coherence: coherence: Coherence,
+        /// Sets the maximum DeviceID bits that devices use. A lower value than the ITS supports
+        /// saves table memory.
         with_device_id_bits: device_id_bits: u8,
+        /// Sets the NUMA node of the ITS.
         with_node: node: Option<u32>,
+        /// Sets the names by which firmware identifies the machine, for
+        /// [errata](crate::errata::matching): the compatible strings of the devicetree's root, or
+        /// ACPI's OEM table ID.
         with_machine: machine: Vec<String>,
+        /// Sets the CPUs that the ITS can target, if it can't reach all of them
+        /// ([`ItsLocalNodeOnly`](crate::errata::Erratum::ItsLocalNodeOnly)).
         with_targets: targets: Option<Vec<Cpu>>,
+        /// Sets the window in front of the ITS that devices write to instead of `GITS_TRANSLATER`,
+        /// if firmware describes one (`socionext,synquacer-pre-its`). The window contains four
+        /// bytes for each DeviceID.
         with_pre_its: pre_its: Option<PhysicalRegion>,
+        /// Sets the choice between an error and a takeover if the ITS is already enabled.
         with_if_enabled: if_enabled: IfEnabled,
+    }
+
+    /// Returns the physical base address of the control frame.
+    pub const fn base(&self) -> u64 {
+        self.base
+    }
+
+    /// Returns the choice between an error and a takeover if the ITS is already enabled.
+    pub const fn if_enabled(&self) -> IfEnabled {
+        self.if_enabled
     }
 
     pub(super) fn check(&self) -> Result<(), ProbeError> {

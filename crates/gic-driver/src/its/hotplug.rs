@@ -29,9 +29,9 @@ impl<P: GicPlatform> Its<P> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// [`ItsError::NotReachable`] if the CPU is not one of
-    /// [`ItsConfig::targets`](super::ItsConfig::targets), is off at the GIC, has a redistributor
-    /// with LPIs disabled, or is beyond [`ItsConfig::cpus`](super::ItsConfig::cpus).
+    /// [`ItsError::NotReachable`] if the CPU is not one of the
+    /// [targets](super::ItsConfig::with_targets), is off at the GIC, has a redistributor with LPIs
+    /// disabled, or is beyond the configuration's number of CPUs.
     /// [`ItsError::Fault`] if a command fails. On error, the state of the CPU does not change.
     pub fn cpu_on(&self, cpu: Cpu) -> Result<(), ItsError> {
         let target = self.rd_base(self.ready_redistributor(cpu)?);

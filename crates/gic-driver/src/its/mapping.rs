@@ -20,13 +20,11 @@ use msi_types::{Attachment, Cpu, DeviceId, EventId, HwIrqBlock, Initially, Shape
 #[non_exhaustive]
 pub struct EventRequest {
     /// Number of events.
-    pub count: NonZeroU16,
-    /// Shape of the block of EventIDs: independent events, or an aligned group.
-    pub shape: Shape,
+    pub(crate) count: NonZeroU16,
+    pub(crate) shape: Shape,
     /// The initial target.
-    pub cpu: Cpu,
-    /// The initial mask state of the LPIs.
-    pub initially: Initially,
+    pub(crate) cpu: Cpu,
+    pub(crate) initially: Initially,
 }
 
 impl EventRequest {
@@ -36,9 +34,9 @@ impl EventRequest {
     }
 
     msi_types::setters! {
-        with_count: count: NonZeroU16,
+        /// Sets the shape of the block of EventIDs: independent events, or an aligned group.
         with_shape: shape: Shape,
-        with_cpu: cpu: Cpu,
+        /// Sets the initial mask state of the LPIs.
         with_initially: initially: Initially,
     }
 }

@@ -40,10 +40,8 @@ impl TableConstraints {
         address_bits: u8,
     ) -> Result<Table, NoTable> {
         let address_bits = self.address_bits.min(address_bits);
-        allocate_table(
-            platform,
-            TableLayout::new(bytes, align).with_address_bits(address_bits).with_node(self.node),
-        )
+        let node = self.node;
+        allocate_table(platform, TableLayout { bytes, align, address_bits, node })
     }
 }
 

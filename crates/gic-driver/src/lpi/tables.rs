@@ -98,8 +98,8 @@ pub(super) fn allocate_config<P: GicPlatform>(
     address_bits: u8,
 ) -> Result<ConfigTable, LpiError> {
     let (bytes, align) = (config_table_bytes(id_bits), CONFIG_TABLE_ALIGNMENT);
-    let table =
-        allocate(platform, CONFIG, TableLayout::new(bytes, align).with_address_bits(address_bits))?;
+    let layout = TableLayout { bytes, align, address_bits, node: None };
+    let table = allocate(platform, CONFIG, layout)?;
     Ok(ConfigTable { table, origin: TableOrigin::Allocated })
 }
 
@@ -178,8 +178,8 @@ pub(super) fn provide_pending<'a, P: GicPlatform>(
 where
     P::Mmio: 'a,
 {
-    let layout = TableLayout::new(pending_table_bytes(id_bits), PENDING_TABLE_ALIGNMENT)
-        .with_address_bits(address_bits);
+    let (bytes, align) = (pending_table_bytes(id_bits), PENDING_TABLE_ALIGNMENT);
+    let layout = TableLayout { bytes, align, address_bits, node: None };
     for redistributor in redistributors.filter(|redistributor| redistributor.typer().plpis()) {
         let (table, origin, contents) = if redistributor.lpis_enabled() {
             let (config, pending) = redistributor.lpi_bases();

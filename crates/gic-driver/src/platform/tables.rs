@@ -29,13 +29,6 @@ impl TableLayout {
         Self { bytes, align, address_bits: ADDRESS_BITS, node: None }
     }
 
-    msi_types::setters! {
-        with_bytes: bytes: u64,
-        with_align: align: u64,
-        with_address_bits: address_bits: u8,
-        with_node: node: Option<u32>,
-    }
-
     fn admits(&self, table: &Table) -> bool {
         let end = table.address.checked_add(self.bytes);
         let reachable = end.is_some_and(|end| end <= 1 << self.address_bits.min(ADDRESS_BITS));

@@ -11,10 +11,8 @@ use gic_arch::gicr::{FRAME_SIZE, STRIDE_V3, STRIDE_V4, VLPI_BASE};
 #[non_exhaustive]
 pub struct RedistributorRegion {
     /// The region.
-    pub region: PhysicalRegion,
-    /// Distance between two redistributors in bytes, if given by firmware (`redistributor-stride`).
-    /// If `None`, the driver determines the distance from `GICR_TYPER.VLPIS`.
-    pub stride: Option<u64>,
+    pub(crate) region: PhysicalRegion,
+    pub(crate) stride: Option<u64>,
 }
 
 impl RedistributorRegion {
@@ -24,7 +22,9 @@ impl RedistributorRegion {
     }
 
     msi_types::setters! {
-        with_region: region: PhysicalRegion,
+        /// Sets the distance between two redistributors in bytes, if given by firmware
+        /// (`redistributor-stride`). If `None`, the driver determines the distance from
+        /// `GICR_TYPER.VLPIS`.
         with_stride: stride: Option<u64>,
     }
 }

@@ -32,15 +32,13 @@ pub enum TableAccess {
 #[non_exhaustive]
 pub struct LpiTables {
     /// The configuration table, 4 KiB aligned, below 2^52.
-    pub config: u64,
+    pub(crate) config: u64,
     /// INTID bits that both tables cover.
-    pub id_bits: u8,
+    pub(crate) id_bits: u8,
     /// The pending table, 64 KiB aligned, below 2^52.
-    pub pending: u64,
-    /// Contents of the pending table.
-    pub contents: PendingContents,
-    /// Coherence according to firmware.
-    pub access: TableAccess,
+    pub(crate) pending: u64,
+    pub(crate) contents: PendingContents,
+    pub(crate) access: TableAccess,
 }
 
 impl LpiTables {
@@ -57,10 +55,9 @@ impl LpiTables {
     }
 
     msi_types::setters! {
-        with_config: config: u64,
-        with_id_bits: id_bits: u8,
-        with_pending: pending: u64,
+        /// Sets the contents of the pending table.
         with_contents: contents: PendingContents,
+        /// Sets the coherence according to firmware.
         with_access: access: TableAccess,
     }
 }

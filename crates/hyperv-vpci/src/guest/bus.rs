@@ -22,12 +22,12 @@ use doorbell_lock::{IrqLock, TaskLock};
 #[non_exhaustive]
 pub struct BusConfig {
     /// Guest physical address of the configuration window.
-    pub window: u64,
+    pub(crate) window: u64,
     /// The bus number that the kernel assigned. The number is part of the functions' requester IDs.
-    pub number: u8,
+    pub(crate) number: u8,
     /// Maximum number of vectors for all functions together. Memory for them is allocated when the
     /// bus is opened.
-    pub vectors: u16,
+    pub(crate) vectors: u16,
 }
 
 impl BusConfig {

@@ -35,11 +35,11 @@ pub enum Vectors {
 pub struct ApicVectors {
     /// The kernel's vector allocator. The allocator composes messages in the local APIC format. The
     /// bus uses only the vector in such a message, and never stores the message in a function.
-    pub parent: Arc<dyn MsiParent>,
+    pub(crate) parent: Arc<dyn MsiParent>,
     /// The hypercall interface.
-    pub hypercall: Arc<dyn Hypercall>,
+    pub(crate) hypercall: Arc<dyn Hypercall>,
     /// The bus's instance GUID, in memory order.
-    pub instance: [u8; 16],
+    pub(crate) instance: [u8; 16],
 }
 
 impl ApicVectors {

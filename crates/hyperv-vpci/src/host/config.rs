@@ -6,19 +6,15 @@ use crate::protocol::{BARS, DeviceDescription, Version};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct HostConfig {
-    /// Highest protocol version to accept.
-    pub highest: Version,
-    /// Maximum number of vectors per function.
-    pub quota: u16,
+    pub(crate) highest: Version,
+    pub(crate) quota: u16,
     /// Number of processors in the guest. VP indices are less than this.
-    pub processors: u16,
+    pub(crate) processors: u16,
     /// Doorbell address in all messages. The machine must have no other doorbell at this address.
-    pub address: u64,
-    /// The bit of guest physical addresses above the virtual top of memory (vTOM), with which a
-    /// confidential guest marks memory that it shares with the host, or 0 if it has none.
-    pub vtom: u64,
+    pub(crate) address: u64,
+    pub(crate) vtom: u64,
     /// The bus's instance GUID, in memory order.
-    pub instance: [u8; 16],
+    pub(crate) instance: [u8; 16],
 }
 
 impl HostConfig {
@@ -29,12 +25,14 @@ impl HostConfig {
     }
 
     msi_types::setters! {
+        /// Sets the highest protocol version to accept.
         with_highest: highest: Version,
+        /// Sets the maximum number of vectors per function.
         with_quota: quota: u16,
-        with_processors: processors: u16,
-        with_address: address: u64,
+        /// Sets the bit of guest physical addresses above the virtual top of memory (vTOM), with
+        /// which a confidential guest marks memory that it shares with the host, or 0 if it has
+        /// none.
         with_vtom: vtom: u64,
-        with_instance: instance: [u8; 16],
     }
 }
 

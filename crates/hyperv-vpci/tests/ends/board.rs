@@ -243,7 +243,9 @@ fn prepare_over(
     let (guest, inner) = channel_with(pages, to_host, to_guest);
     let config = match injection {
         Injection::Spi(_) => host_config(highest),
-        Injection::Apic { .. } => host_config(highest).with_processors(PROCESSORS),
+        Injection::Apic { .. } => {
+            HostConfig::new(PROCESSORS, ADDRESS, INSTANCE).with_highest(highest)
+        }
     };
     let mut host = Host::new(config, injection).unwrap();
     let devices = [SLOT, OTHER].map(|slot| host.offer(function(slot)).unwrap()).to_vec();

@@ -28,13 +28,13 @@ use msi_types::{
 #[non_exhaustive]
 pub struct MsiDeviceConfig<'a, S: ?Sized = dyn MessageStore> {
     /// Device name for diagnostics and statistics: the function's address or the node's name.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
     /// The device's requester ID.
-    pub requester: RequesterId,
+    pub(crate) requester: RequesterId,
     /// The controller that serves the device, including the layers in between.
-    pub parent: Arc<dyn MsiParent>,
+    pub(crate) parent: Arc<dyn MsiParent>,
     /// The device's message store: a [bridge](crate::InputBridge)'s registers, for example.
-    pub store: Arc<S>,
+    pub(crate) store: Arc<S>,
 }
 
 impl<'a> MsiDeviceConfig<'a> {

@@ -18,11 +18,11 @@ use msi_types::{Isolation, MessageStore, MsiParent, RequesterId};
 #[non_exhaustive]
 pub struct SharedDeviceConfig {
     /// The device's requester ID.
-    pub requester: RequesterId,
+    pub(crate) requester: RequesterId,
     /// The controller that serves the device, including the layers in between.
-    pub parent: Arc<dyn MsiParent>,
+    pub(crate) parent: Arc<dyn MsiParent>,
     /// Maximum number of vectors in all domains together.
-    pub vectors: u32,
+    pub(crate) vectors: u32,
 }
 
 impl SharedDeviceConfig {

@@ -70,15 +70,15 @@ impl MsixCapability {
 #[non_exhaustive]
 pub struct MsixParts {
     /// The result of [`MsixCapability::find`].
-    pub capability: MsixCapability,
+    pub(crate) capability: MsixCapability,
     /// The function's configuration space.
-    pub config: Arc<dyn ConfigSpace>,
+    pub(crate) config: Arc<dyn ConfigSpace>,
     /// The memory region that [`MsixCapability::table`] refers to.
-    pub table: Arc<dyn TableMemory>,
+    pub(crate) table: Arc<dyn TableMemory>,
     /// The memory region that [`MsixCapability::pending`] refers to, often the same one.
-    pub pending: Arc<dyn TableMemory>,
+    pub(crate) pending: Arc<dyn TableMemory>,
     /// The kernel.
-    pub host: Arc<dyn Host>,
+    pub(crate) host: Arc<dyn Host>,
 }
 
 impl MsixParts {

@@ -22,9 +22,11 @@ pub(super) fn slot_state(
     obstacle: Option<Obstacle>,
     read: impl FnOnce() -> (MsiMessage, Option<bool>),
 ) -> SlotState {
-    let state = SlotState::new(Explanation::new()).with_requester(config.requester());
+    let mut state = SlotState::new(Explanation::new());
+    state.requester = config.requester();
     if let Some(obstacle) = obstacle.or_else(|| check_both(config)) {
-        return state.with_explanation(Explanation::new().with_obstacle(obstacle));
+        state.explanation = Explanation::new().with_obstacle(obstacle);
+        return state;
     }
     let (message, pending_if_masked) = read();
     let endpoint = match pending_if_masked {
@@ -33,12 +35,13 @@ pub(super) fn slot_state(
         }
         None => Explanation::new().with_fact(Fact::Message(message)),
     };
-    let mut explanation = endpoint.and_then(|| explain_bus(config));
-    if config.requester().is_none() {
-        explanation =
-            explanation.with_unexamined(Unexamined::Requester).with_unexamined(Unexamined::Bridges);
+    state.message = Some(message);
+    state.explanation = endpoint.and_then(|| explain_bus(config));
+    if state.requester.is_none() {
+        let unread = state.explanation.with_unexamined(Unexamined::Requester);
+        state.explanation = unread.with_unexamined(Unexamined::Bridges);
     }
-    state.with_message(Some(message)).with_explanation(explanation)
+    state
 }
 
 /// Returns an obstacle if both MSI and MSI-X are enabled.

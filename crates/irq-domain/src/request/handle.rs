@@ -26,16 +26,11 @@ use msi_types::{Cpu, HwIrq, Pending, Trigger, WiredParent};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub struct WiredRequest<'a> {
-    /// The input at the root controller: on a GIC, an SPI's INTID.
-    pub hwirq: HwIrq,
-    /// The device's trigger mode.
-    pub trigger: Trigger,
-    /// Handler name for diagnostics and statistics.
-    pub name: &'a str,
-    /// The interrupt's initial state.
-    pub start: Start,
-    /// Number of handlers that the input may have: one, or several on a shared line.
-    pub sharing: Sharing,
+    pub(crate) hwirq: HwIrq,
+    pub(crate) trigger: Trigger,
+    pub(crate) name: &'a str,
+    pub(crate) start: Start,
+    pub(crate) sharing: Sharing,
 }
 
 /// Number of handlers that an input may have.
@@ -57,10 +52,15 @@ impl<'a> WiredRequest<'a> {
     }
 
     msi_types::setters! {
+        /// Sets the input at the root controller: on a GIC, an SPI's INTID.
         with_hwirq: hwirq: HwIrq,
+        /// Sets the device's trigger mode.
         with_trigger: trigger: Trigger,
+        /// Sets the handler name for diagnostics and statistics.
         with_name: name: &'a str,
+        /// Sets the interrupt's initial state.
         with_start: start: Start,
+        /// Sets the number of handlers that the input may have: one, or several on a shared line.
         with_sharing: sharing: Sharing,
     }
 }

@@ -18,7 +18,8 @@ const MEMORY: u8 = 2;
 const MASTER: u8 = 4;
 /// Offset of the power management capability.
 const POWER: u16 = 0x80;
-const LINE: WiredRequest<'static> = WiredRequest::new(HwIrq::new(33), Trigger::Level, "line");
+const LINE_INPUT: HwIrq = HwIrq::new(33);
+const LINE: WiredRequest<'static> = WiredRequest::new(LINE_INPUT, Trigger::Level, "line");
 
 /// A function with one vector, whose handler runs.
 struct Setup {
@@ -268,10 +269,10 @@ fn a_spurious_line_is_named() {
     let line = machine.interrupts.request_wired(LINE, |_| IrqReturn::None).unwrap();
     let explain = || machine.interrupts.explain(line.irq()).unwrap();
     assert_eq!(explain().obstacle(), None);
-    assert!(explain().facts().any(|fact| fact == Fact::Input(LINE.hwirq)));
+    assert!(explain().facts().any(|fact| fact == Fact::Input(LINE_INPUT)));
     in_hard_irq(0, || {
         for _ in 0..99_901 {
-            machine.interrupts.dispatch(Cpu::new(0), LINE.hwirq);
+            machine.interrupts.dispatch(Cpu::new(0), LINE_INPUT);
         }
     });
     assert_eq!(take_spurious(), Some(line.irq()));

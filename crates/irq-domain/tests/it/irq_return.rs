@@ -6,7 +6,8 @@ use msi_types::{Cpu, HwIrq, Trigger};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
-const LINE: WiredRequest<'static> = WiredRequest::new(HwIrq::new(33), Trigger::Level, "line");
+const LINE_INPUT: HwIrq = HwIrq::new(33);
+const LINE: WiredRequest<'static> = WiredRequest::new(LINE_INPUT, Trigger::Level, "line");
 
 /// Requests a line whose handler returns `Handled` while the flag is set, and `None` otherwise.
 fn line(machine: &Machine) -> (IrqHandle, Arc<AtomicBool>) {
@@ -22,7 +23,7 @@ fn arrive(machine: &Machine, times: u32) -> Dispatched {
     let mut last = Dispatched::Handled;
     in_hard_irq(0, || {
         for _ in 0..times {
-            last = machine.interrupts.dispatch(Cpu::new(0), LINE.hwirq);
+            last = machine.interrupts.dispatch(Cpu::new(0), LINE_INPUT);
         }
     });
     last

@@ -9,7 +9,8 @@ use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-const UART: WiredRequest<'static> = WiredRequest::new(HwIrq::new(33), Trigger::Level, "uart");
+const UART_INPUT: HwIrq = HwIrq::new(33);
+const UART: WiredRequest<'static> = WiredRequest::new(UART_INPUT, Trigger::Level, "uart");
 const TIMER: HwIrq = HwIrq::new(27);
 
 #[test]
@@ -29,7 +30,7 @@ fn a_taken_input_is_refused_without_trace() {
     let machine = Machine::new(Addressing::Stays);
     let _first = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let second = machine.interrupts.request_wired(UART, |_| {});
-    assert_eq!(second.err(), Some(RequestError::InUse(UART.hwirq)));
+    assert_eq!(second.err(), Some(RequestError::InUse(UART_INPUT)));
     assert_eq!(machine.interrupts.snapshot().unwrap().len(), 1);
 }
 
@@ -39,7 +40,7 @@ fn a_dropped_input_can_be_requested_again() {
     drop(machine.interrupts.request_wired(UART, |_| {}).unwrap());
     let handle = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     assert_eq!(handle.irq().get(), 0);
-    assert_eq!(machine.interrupts.dispatch(Cpu::new(0), UART.hwirq), Dispatched::Handled);
+    assert_eq!(machine.interrupts.dispatch(Cpu::new(0), UART_INPUT), Dispatched::Handled);
 }
 
 #[test]
@@ -56,7 +57,7 @@ fn a_disabled_edge_is_set_pending_at_enable() {
     let request = UART.with_trigger(Trigger::Edge);
     let handle = machine.interrupts.request_wired(request, |_| {}).unwrap();
     handle.disable();
-    machine.interrupts.dispatch(Cpu::new(0), UART.hwirq);
+    machine.interrupts.dispatch(Cpu::new(0), UART_INPUT);
     assert_eq!(handle.is_pending(), Some(false));
     handle.enable();
     assert_eq!(handle.is_pending(), Some(true));
@@ -192,8 +193,8 @@ fn overlapping_sets_of_cpus_are_refused() {
 fn a_vector_that_is_wired_cannot_be_private() {
     let machine = Machine::new(Addressing::Stays);
     let _wired = machine.interrupts.request_wired(UART, |_| {}).unwrap();
-    let private = machine.interrupts.request_per_cpu(UART.hwirq, Trigger::Level, "timer", |_| {});
-    assert_eq!(private.err(), Some(RequestError::InUse(UART.hwirq)));
+    let private = machine.interrupts.request_per_cpu(UART_INPUT, Trigger::Level, "timer", |_| {});
+    assert_eq!(private.err(), Some(RequestError::InUse(UART_INPUT)));
 }
 
 #[test]
@@ -221,9 +222,9 @@ fn a_line_whose_handle_was_dropped_is_not_moved() {
 fn a_vector_that_is_private_cannot_be_wired() {
     let machine = Machine::new(Addressing::Stays);
     let _private =
-        machine.interrupts.request_per_cpu(UART.hwirq, Trigger::Level, "timer", |_| {}).unwrap();
+        machine.interrupts.request_per_cpu(UART_INPUT, Trigger::Level, "timer", |_| {}).unwrap();
     let wired = machine.interrupts.request_wired(UART, |_| {});
-    assert_eq!(wired.err(), Some(RequestError::InUse(UART.hwirq)));
+    assert_eq!(wired.err(), Some(RequestError::InUse(UART_INPUT)));
     assert_eq!(machine.root.line(33), None);
 }
 
@@ -299,7 +300,10 @@ fn inputs_of_two_parents_have_their_own_handlers() {
     let button = UART.with_hwirq(HwIrq::new(FIRST_BEHIND + 3)).with_name("button");
     let uart = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let pressed = machine.interrupts.request_wired_at(&parent, button, |_| {}).unwrap();
-    assert_eq!(machine.interrupts.dispatch(Cpu::new(0), button.hwirq), Dispatched::Handled);
+    assert_eq!(
+        machine.interrupts.dispatch(Cpu::new(0), HwIrq::new(FIRST_BEHIND + 3)),
+        Dispatched::Handled
+    );
     assert_eq!((uart.count(), pressed.count()), (0, 1));
     pressed.set_affinity(Cpu::new(2)).unwrap();
     assert_eq!(second.line(FIRST_BEHIND + 3).unwrap().target, Some(Cpu::new(2)));
@@ -319,7 +323,7 @@ fn a_vector_of_two_parents_has_one_owner() {
     let parent: Arc<dyn WiredParent> = second.clone();
     let _first = machine.interrupts.request_wired(UART, |_| {}).unwrap();
     let refused = machine.interrupts.request_wired_at(&parent, UART, |_| {});
-    assert_eq!(refused.err(), Some(RequestError::InUse(UART.hwirq)));
+    assert_eq!(refused.err(), Some(RequestError::InUse(UART_INPUT)));
     assert_eq!(second.line(33), None);
 }
 
@@ -337,6 +341,6 @@ fn a_handler_dispatches_inputs_behind_its_own() {
         _ => IrqReturn::None,
     };
     let _mux = machine.interrupts.request_wired(UART, mux).unwrap();
-    let dispatched = in_hard_irq(1, || machine.interrupts.dispatch(Cpu::new(1), UART.hwirq));
+    let dispatched = in_hard_irq(1, || machine.interrupts.dispatch(Cpu::new(1), UART_INPUT));
     assert_eq!((dispatched, handle.count()), (Dispatched::Handled, 1));
 }

@@ -56,11 +56,10 @@ pub enum CompatibilityFormat {
 #[non_exhaustive]
 pub struct RemapTableConfig {
     /// Number of entries.
-    pub size: TableSize,
+    pub(crate) size: TableSize,
     /// Format of the entries' APIC IDs.
-    pub mode: ApicMode,
-    /// Treatment of messages in the compatibility format. [`ApicMode::X2apic`] always blocks them.
-    pub compatibility: CompatibilityFormat,
+    pub(crate) mode: ApicMode,
+    pub(crate) compatibility: CompatibilityFormat,
 }
 
 impl RemapTableConfig {
@@ -70,8 +69,8 @@ impl RemapTableConfig {
     }
 
     msi_types::setters! {
-        with_size: size: TableSize,
-        with_mode: mode: ApicMode,
+        /// Sets the treatment of messages in the compatibility format. [`ApicMode::X2apic`] always
+        /// blocks them.
         with_compatibility: compatibility: CompatibilityFormat,
     }
 }

@@ -21,19 +21,13 @@ const MOST_BY_DEFAULT: u16 = 16384;
 #[non_exhaustive]
 pub struct VectorDomainConfig<'a> {
     /// Number of CPUs that are online or can come online.
-    pub cpus: NonZeroU16,
-    /// Maximum number of interrupts in use at a time, across all CPUs. Memory for all of them,
-    /// about 64 bytes each, is allocated at creation. A large machine may have more vectors than
-    /// this type can count: 512 CPUs have about 103,000.
-    pub hwirqs: NonZeroU16,
-    /// Vectors that may be allocated.
-    pub window: RangeInclusive<ApicVector>,
-    /// Vectors in the window that are reserved for the kernel, on all CPUs.
-    pub system: &'a [ApicVector],
-    /// Format of destinations in messages.
-    pub destinations: DestinationFormat,
+    pub(crate) cpus: NonZeroU16,
+    pub(crate) hwirqs: NonZeroU16,
+    pub(crate) window: RangeInclusive<ApicVector>,
+    pub(crate) system: &'a [ApicVector],
+    pub(crate) destinations: DestinationFormat,
     /// The kernel's access to the local APICs.
-    pub apic: Arc<dyn Apic>,
+    pub(crate) apic: Arc<dyn Apic>,
 }
 
 impl<'a> VectorDomainConfig<'a> {
@@ -54,12 +48,16 @@ impl<'a> VectorDomainConfig<'a> {
     }
 
     msi_types::setters! {
-        with_cpus: cpus: NonZeroU16,
+        /// Sets the maximum number of interrupts in use at a time, across all CPUs. Memory for all
+        /// of them, about 64 bytes each, is allocated at creation. A large machine may have more
+        /// vectors than this type can count: 512 CPUs have about 103,000.
         with_hwirqs: hwirqs: NonZeroU16,
+        /// Sets the vectors that may be allocated.
         with_window: window: RangeInclusive<ApicVector>,
+        /// Sets the vectors in the window that are reserved for the kernel, on all CPUs.
         with_system: system: &'a [ApicVector],
+        /// Sets the format of destinations in messages.
         with_destinations: destinations: DestinationFormat,
-        with_apic: apic: Arc<dyn Apic>,
     }
 }
 

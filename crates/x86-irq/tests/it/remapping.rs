@@ -79,8 +79,11 @@ struct Rig {
 }
 
 fn config() -> RemapTableConfig {
-    let size = TableSize::from_log2(5).unwrap();
-    RemapTableConfig::new(size, ApicMode::X2apic)
+    config_of(5, ApicMode::X2apic)
+}
+
+fn config_of(log2_size: u8, mode: ApicMode) -> RemapTableConfig {
+    RemapTableConfig::new(TableSize::from_log2(log2_size).unwrap(), mode)
 }
 
 impl Rig {
@@ -244,7 +247,7 @@ fn vectors_of_a_group_move_alone() {
 
 #[test]
 fn a_full_table_takes_no_vectors() {
-    let small = config().with_size(TableSize::from_log2(2).unwrap());
+    let small = config_of(2, ApicMode::X2apic);
     let rig = Rig::with(small, Source::pci);
     let attachment = rig.parent.attach(NIC, 5).unwrap();
     let wanted = |count| request(count, Shape::Independent, Rewrite::Masked, CPU0);
@@ -287,7 +290,7 @@ fn unpublished_entries_fail_the_allocation() {
 
 #[test]
 fn an_unreachable_apic_is_refused_first() {
-    let rig = Rig::with(config().with_mode(ApicMode::Xapic), Source::pci);
+    let rig = Rig::with(config_of(5, ApicMode::Xapic), Source::pci);
     rig.board.offline(CPU1);
     for id in [0xff, 0x101] {
         rig.board.domain.online(CPU1, ApicId::new(id)).unwrap();
@@ -329,8 +332,7 @@ fn a_requester_beside_the_unit_has_no_route() {
 fn only_a_unit_that_checks_everything_isolates() {
     let proof = Isolation::Isolated(IsolatingMechanism::InterruptRemapping);
     assert_eq!(Rig::new().parent.isolation(NIC), proof);
-    let passing =
-        config().with_mode(ApicMode::Xapic).with_compatibility(CompatibilityFormat::Passed);
+    let passing = config_of(5, ApicMode::Xapic).with_compatibility(CompatibilityFormat::Passed);
     let open = Rig::with(passing, Source::pci).parent.isolation(NIC);
     assert!(matches!(open, Isolation::NotIsolated(NotIsolated::SharedDoorbell(_))));
     let unchecked = Rig::with(config(), |_| Some(Source { id: 0, check: SourceCheck::None }));

@@ -177,11 +177,11 @@ pub(super) fn wake_redistributors(
     options: &Options<'_>,
 ) -> Result<(), BringUpError> {
     let RootConfig::V3(config) = RootConfig::new(description, options)? else { return Ok(()) };
-    if !config.machine.iter().any(|name| name == FIRMWARE_KEEPS_WAKER) {
+    if !description.quirk_names().any(|name| name == FIRMWARE_KEEPS_WAKER) {
         return Ok(());
     }
-    for region in config.redistributors {
-        for redistributor in walk_redistributors(&**platform, region) {
+    for region in config.redistributors() {
+        for redistributor in walk_redistributors(&**platform, *region) {
             redistributor?.wake(&**platform)?;
         }
     }

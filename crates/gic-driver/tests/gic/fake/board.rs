@@ -331,10 +331,9 @@ impl Board {
         let region = |base| {
             let here = bases.iter().filter(|at| (base..base + 0x100_0000).contains(*at));
             let bytes = here.count() as u64 * REDISTRIBUTOR_STRIDE;
-            RedistributorRegion::new(PhysicalRegion { base, bytes })
+            (bytes != 0).then(|| RedistributorRegion::new(PhysicalRegion { base, bytes }))
         };
-        let regions = [REDISTRIBUTOR, HIGH_REDISTRIBUTOR].map(region);
-        let regions = regions.into_iter().filter(|region| region.region.bytes != 0).collect();
+        let regions = [REDISTRIBUTOR, HIGH_REDISTRIBUTOR].into_iter().filter_map(region).collect();
         let cpus = (0..u32::try_from(bases.len()).unwrap()).map(Affinity::from_packed).collect();
         let config = GicConfig::new(DISTRIBUTOR, regions, cpus).with_lpi_id_bits(Some(id_bits));
         Arc::new(Gic::new(Arc::new(self.clone()), config).unwrap())

@@ -51,7 +51,7 @@ fn an_enabled_its_is_refused_and_left_alone() {
     let device = setup.attach(5, 1);
     let block = setup.map(&device, 1, 1);
     let second = Its::new(setup.gic.clone(), &config(0));
-    assert_eq!(second.unwrap_err(), ProbeError::AlreadyEnabled(config(0).base));
+    assert_eq!(second.unwrap_err(), ProbeError::AlreadyEnabled(config(0).base()));
     assert!(setup.send(lpi(&block, 0)).is_some());
     setup.its.move_event(lpi(&block, 0), msi_types::Cpu::new(2)).unwrap();
     assert_eq!(setup.take(2), [lpi(&block, 0).get()]);
@@ -84,7 +84,7 @@ fn an_its_that_never_rests_is_refused() {
     let hardware = Hardware { left_enabled: true, rest_after: u32::MAX, ..Hardware::default() };
     let (_, its) = probe(hardware, &taking_over());
     let ProbeError::NotQuiescent { base, wait } = its.unwrap_err() else { panic!() };
-    assert_eq!((base, wait.0), (config(0).base, "GITS_CTLR.Quiescent"));
+    assert_eq!((base, wait.0), (config(0).base(), "GITS_CTLR.Quiescent"));
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn more_cpus_than_collection_numbers_are_refused() {
     let (_, its) = probe(Hardware { typer, ..hardware }, &config(0));
     assert_eq!(
         its.unwrap_err(),
-        ProbeError::TooFewCollections { base: config(0).base, cpus: 4, limit: 2 }
+        ProbeError::TooFewCollections { base: config(0).base(), cpus: 4, limit: 2 }
     );
 }
 
@@ -121,7 +121,7 @@ fn an_its_without_physical_lpis_is_refused() {
     let hardware = Hardware::default();
     let typer = hardware.typer.with_physical(false);
     let (_, its) = probe(Hardware { typer, ..hardware }, &config(0));
-    assert_eq!(its.unwrap_err(), ProbeError::NoPhysicalLpis(config(0).base));
+    assert_eq!(its.unwrap_err(), ProbeError::NoPhysicalLpis(config(0).base()));
 }
 
 #[test]

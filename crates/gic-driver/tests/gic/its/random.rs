@@ -6,7 +6,6 @@ use super::steps::{CPUS, Step, hardware, step};
 use crate::fake::Board;
 use crate::fake::Hardware;
 use gic_arch::Lpi;
-use gic_driver::its::EventRequest;
 use gic_driver::{Coherence, ItsConfig, ItsError};
 use msi_types::{Attachment, Cpu, DeviceId, HwIrqBlock, Initially, Pending};
 use proptest::prelude::*;
@@ -74,7 +73,7 @@ impl Model {
             Step::Detach(index) => self.detach(*index),
             Step::Release(index) => self.release(*index),
             Step::Map { attachment, count, cpu, initially } => {
-                self.map(*attachment, request(*count, *cpu).with_initially(*initially));
+                self.map(*attachment, (*count, *cpu), *initially);
             }
             Step::Unmap(index) => self.unmap(*index),
             Step::Move { event, cpu } => self.move_event(*event, *cpu),
@@ -132,26 +131,22 @@ impl Model {
         assert!(self.stuck || traffic.writes <= 1, "{} writes", traffic.writes);
     }
 
-    fn map(&mut self, index: Index, request: EventRequest) {
+    fn map(&mut self, index: Index, (count, cpu): (u16, u32), initially: Initially) {
         if self.shares.is_empty() {
             return;
         }
         let at = index.index(self.shares.len());
         let share = &mut self.shares[at];
         let used: u32 = share.blocks.iter().map(|block| u32::from(block.count().get())).sum();
-        let fits = used + u32::from(request.count.get()) <= share.max;
-        let on = self.on[request.cpu.index()];
+        let fits = used + u32::from(count) <= share.max;
+        let on = self.on[Cpu::new(cpu).index()];
+        let request = request(count, cpu).with_initially(initially);
         match self.setup.its.map_events(&share.attachment, request) {
             Ok(block) => {
                 assert!(fits && on && !self.stuck);
-                for index in 0..request.count.get() {
-                    let masked = request.initially == Initially::Masked;
-                    let event = Event {
-                        device: share.device,
-                        cpu: request.cpu.get(),
-                        masked,
-                        pending: false,
-                    };
+                for index in 0..count {
+                    let masked = initially == Initially::Masked;
+                    let event = Event { device: share.device, cpu, masked, pending: false };
                     let lpi = lpi(&block, index);
                     assert!(self.events.insert(lpi, event).is_none(), "{lpi} was allocated twice");
                     self.gone.remove(&lpi);

@@ -62,8 +62,9 @@ fn a_bad_region_costs_only_its_own_cpus() {
 fn a_region_may_be_longer_than_its_redistributors() {
     let fake = Board::with_cpus(CPUS);
     fake.at_redistributor(2, |frame| frame.typer = frame.typer.with_last(false));
-    let mut config = config();
-    config.redistributors[0].region.bytes += 0x1_0000;
+    let bytes = u64::from(CPUS) * STRIDE_V3 + 0x1_0000;
+    let region = RedistributorRegion::new(PhysicalRegion { base: REDISTRIBUTOR, bytes });
+    let config = config().with_redistributors(vec![region]);
     let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
     assert!(matches!(gic.bad_regions(), [GicError::RegionTruncated { .. }]));
     assert!(gic.cpu_on(cpu(2), &FakeRegisters::default()).is_ok());
@@ -80,8 +81,7 @@ fn a_gic_without_any_redistributor_is_refused() {
 #[test]
 fn cpus_beyond_the_configuration_are_passed_over() {
     let fake = Board::with_cpus(CPUS);
-    let mut config = config();
-    config.cpus.truncate(1);
+    let config = config().with_cpus(config().cpus()[..1].to_vec());
     let gic = Gic::new(Arc::new(fake.clone()), config).unwrap();
     gic.cpu_on(cpu(0), &FakeRegisters::default()).unwrap();
     assert!(!fake.at_redistributor(1, |frame| frame.lpis_enabled()));
@@ -89,11 +89,10 @@ fn cpus_beyond_the_configuration_are_passed_over() {
 
 #[test]
 fn an_address_without_a_distributor_is_named() {
-    let config = config().with_distributor(0x1000);
     let fake = Board::with_cpus(1);
-    fake.world().unmapped.insert(0x1000);
-    let refused = Gic::new(Arc::new(fake), config).unwrap_err();
-    assert_eq!(refused, GicError::NotMapped(Block::Distributor(0x1000)));
+    fake.world().unmapped.insert(DISTRIBUTOR);
+    let refused = Gic::new(Arc::new(fake), config()).unwrap_err();
+    assert_eq!(refused, GicError::NotMapped(Block::Distributor(DISTRIBUTOR)));
 }
 
 #[test]
