@@ -9,12 +9,11 @@ use alloc::vec::Vec;
 use core::num::NonZeroU16;
 use doorbell_fallible::try_collect;
 use gic_arch::Affinity;
-use gic_driver::gic::Priorities;
 use gic_driver::its::{IdMap, IdRange, IfEnabled};
 use gic_driver::mbi::MbiConfig;
 use gic_driver::{
-    Coherence, GicConfig, GicV2Config, ItsConfig, PhysicalRegion, RedistributorRegion, SpiRange,
-    TableAccess, V2mFrame,
+    Coherence, GicConfig, GicV2Config, ItsConfig, PhysicalRegion, Priorities, RedistributorRegion,
+    SpiRange, TableAccess, V2mFrame,
 };
 use gic_firmware::{Controller, ControllerIndex, Description, Gic, GicVersion, IntIdSpan, PciHost};
 use msi_types::Cpu;
@@ -27,6 +26,7 @@ const MAX_CPUS_V2: usize = 8;
 
 /// Configuration for the root controller's driver.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum RootConfig {
     /// GICv3 or later.
     V3(GicConfig),

@@ -21,6 +21,7 @@ use msi_types::{DeviceId, MsiParent, RequesterId};
 
 /// Driver for a single controller. If a feature is disabled, its variant holds
 /// [`Absent`](crate::Absent), so that no value of the variant exists.
+#[non_exhaustive]
 pub enum MsiController<P: GicPlatform> {
     /// An ITS.
     Its(ItsDriver<P>),
@@ -152,15 +153,8 @@ impl<P: GicPlatform + 'static> MsiController<P> {
                 Ok(Self::V2m(try_arc(driver)?))
             }
             ControllerKind::Other(_) => Err(ControllerError::Foreign),
-            #[cfg(not(all(
-                feature = "its",
-                feature = "direct-lpi",
-                feature = "mbi",
-                feature = "v2m"
-            )))]
             _ => {
-                // Silence warnings about unused fields, because no driver in this build needs
-                // these.
+                // Silence warnings about unused fields in builds whose drivers need none of these.
                 let _ = (site.gic, site.platform, site.itses.get(index));
                 Err(ControllerError::NotBuilt)
             }

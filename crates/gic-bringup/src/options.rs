@@ -2,9 +2,8 @@
 
 use alloc::sync::Arc;
 use core::fmt;
-use gic_driver::ItsConfig;
 use gic_driver::direct_lpi::ResendObserver;
-use gic_driver::gic::Priorities;
+use gic_driver::{ItsConfig, Priorities};
 use gic_firmware::Controller;
 use irq_domain::AffinityPolicy;
 

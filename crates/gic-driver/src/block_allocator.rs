@@ -35,6 +35,7 @@ impl Alignment {
 
 /// Error from a [`BlockAllocator`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum BlockError {
     /// No sufficiently long run of free numbers with the requested alignment exists.
     #[error("no {count} consecutive numbers aligned to {align} are free")]

@@ -128,6 +128,7 @@ pub enum Erratum {
 
 /// A row in the errata table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct ErratumEntry {
     /// Register that identifies affected implementations.
     pub frame: IdRegister,

@@ -30,7 +30,7 @@ use crate::distributor::Distributor;
 use crate::lpi::{Attached, LpiError, Lpis};
 use crate::redistributor::{PrivateConfig, Redistributor, RedistributorRegion, TableAccess};
 use crate::spi_messages::SpiRange;
-use crate::{GicError, GicPlatform, SystemRegisters};
+use crate::{GicError, GicPlatform, Priorities, SystemRegisters};
 use alloc::collections::TryReserveError;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -38,38 +38,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 use doorbell_lock::IrqLock;
 use errata::GicErrata;
-use gic_arch::{Affinity, Priority, icc};
+use gic_arch::{Affinity, icc};
 use msi_types::Cpu;
-
-/// Priorities, in the security view's scale.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Priorities {
-    pub(crate) wired: Priority,
-    pub(crate) lpi: Priority,
-    pub(crate) mask: Priority,
-}
-
-impl Priorities {
-    msi_types::setters! {
-        /// Sets the priority of SGIs, PPIs and SPIs.
-        with_wired: wired: Priority,
-        /// Sets the priority of LPIs.
-        with_lpi: lpi: Priority,
-        /// Sets the priority mask. Only interrupts with a higher priority are signaled.
-        with_mask: mask: Priority,
-    }
-}
-
-impl Default for Priorities {
-    /// Uses the same mid-range priority for all interrupts, leaving room for higher ones.
-    /// [`mask_below`](crate::CpuInterface::mask_below) lists the restrictions on handlers for
-    /// higher-priority interrupts. The mask is 0xf0, the lowest priority when only four priority
-    /// bits are implemented, so all higher priorities are signaled.
-    fn default() -> Self {
-        Self { wired: Priority::new(0xa0), lpi: Priority::new(0xa0), mask: Priority::new(0xf0) }
-    }
-}
 
 /// GIC configuration, partly from firmware and partly chosen by the kernel.
 ///

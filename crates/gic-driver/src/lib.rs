@@ -138,6 +138,7 @@ mod mask_hint;
 pub mod mbi;
 mod mmio;
 mod platform;
+mod priorities;
 pub mod redistributor;
 #[cfg(feature = "alloc")]
 mod register_access;
@@ -178,6 +179,7 @@ pub use platform::{
     Coherence, GicPlatform, Observed, PhysicalRegion, Platform, Table, TableLayout, TimedOut, Wait,
     wait_until,
 };
+pub use priorities::Priorities;
 pub use redistributor::{
     PrivateConfig, Redistributor, RedistributorRegion, TableAccess, find_redistributor,
 };

@@ -95,6 +95,7 @@ pub enum Collected {
 
 /// Result of [`Lpis::attach`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Attached {
     /// Coherence of the redistributor's accesses to its tables.
     pub tables: NegotiatedTables,

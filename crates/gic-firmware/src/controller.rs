@@ -97,6 +97,7 @@ impl Controller {
 
 /// The kind of an MSI controller.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum ControllerKind {
     /// Interrupt Translation Service.
     Its,

@@ -71,6 +71,7 @@ impl fmt::Display for Via {
 
 /// Reason why a requester has no controller. In each case, firmware is at fault.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum NoRoute {
     /// Firmware states neither `msi-map` nor `msi-parent`.
     #[error("firmware names no MSI controller for the requester")]

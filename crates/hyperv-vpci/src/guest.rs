@@ -24,9 +24,9 @@
 //!
 //! The host may send a vector's message until it has confirmed the message's deletion, has sent a
 //! list that no longer contains the function, or has lost its channel. Until then, a freed vector
-//! stays allocated at the root, and still counts against the `vectors` of [`BusConfig::new`]. If a deletion
-//! can't be sent yet, it is queued. A vector without a message is treated in the same way until the
-//! host has answered all requests for its message.
+//! stays allocated at the root, and still counts against the `vectors` of [`BusConfig::new`]. If a
+//! deletion can't be sent yet, it is queued. A vector without a message is treated in the same way
+//! until the host has answered all requests for its message.
 //!
 //! Locks, outermost first:
 //!

@@ -101,6 +101,7 @@ pub enum MoveError {
 /// An interrupt that could not be moved away from a CPU that is going offline. The interrupt is not
 /// delivered until it is moved or the CPU is online again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Stranded {
     /// The interrupt.
     pub irq: Irq,

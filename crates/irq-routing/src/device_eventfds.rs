@@ -35,6 +35,7 @@ pub struct SourceId(usize);
 /// its eventfd until a guest access opens the vector again, or until the VMM calls
 /// [`serve`](DeviceEventfds::serve).
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 #[error("the eventfd of source {source_id:?} cannot be bound to vector {vector}: {error}")]
 pub struct BindError {
     /// The source.

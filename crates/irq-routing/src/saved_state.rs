@@ -42,6 +42,7 @@ pub const VERSION: u32 = 2;
 
 /// Saved state of an [`MsixTable`](crate::msix::MsixTable).
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),
@@ -63,6 +64,7 @@ pub struct MsixState {
 
 /// Saved state of an [`MsiCapability`](crate::msi::MsiCapability).
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(
     feature = "serde",
     derive(serde::Serialize, serde::Deserialize),

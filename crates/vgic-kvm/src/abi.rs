@@ -234,6 +234,7 @@ const fn low_half(value: u64) -> u32 {
 
 /// Error numbers that Linux returns for attribute accesses on these devices.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Errno {
     /// `ENOENT`: the region does not exist.
     #[error("the region does not exist (ENOENT)")]

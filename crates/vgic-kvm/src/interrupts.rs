@@ -185,7 +185,10 @@ fn fill(
     let all = try_collect(intids.map(|intid| {
         let intid = IntId::new(intid);
         let at = interrupts.binary_search_by_key(&intid, |interrupt| interrupt.intid);
-        at.ok().and_then(|at| interrupts.get(at)).copied().unwrap_or_else(|| after_reset(intid))
+        at.ok()
+            .and_then(|at| interrupts.get(at))
+            .copied()
+            .unwrap_or_else(|| InterruptState::new(intid))
     }))?;
     *interrupts = all;
     Ok(())
@@ -202,27 +205,9 @@ pub(super) fn drop_latches(state: &mut SavedState) {
 
 /// Removes interrupts that are in their reset state.
 pub(super) fn list_changed(state: &mut SavedState) {
-    let changed = |interrupt: &InterruptState| *interrupt != after_reset(interrupt.intid);
+    let changed = |interrupt: &InterruptState| *interrupt != InterruptState::new(interrupt.intid);
     state.distributor.interrupts.retain(changed);
     for cpu in &mut state.cpus {
         cpu.redistributor.interrupts.retain(changed);
-    }
-}
-
-/// Returns the reset state of an interrupt on a GIC with one security state.
-fn after_reset(intid: IntId) -> InterruptState {
-    InterruptState {
-        intid,
-        group1: false,
-        enabled: false,
-        priority: 0,
-        edge: intid.class() == IntIdClass::Sgi,
-        latch: false,
-        line: false,
-        message: false,
-        active: false,
-        active_at: None,
-        route: 0,
-        chosen: None,
     }
 }

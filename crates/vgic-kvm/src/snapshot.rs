@@ -95,6 +95,7 @@ impl KvmAttributes for KvmView<'_> {
 
 /// A vCPU of a VM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct SnapshotCpu {
@@ -108,8 +109,16 @@ pub struct SnapshotCpu {
     pub stopped: Option<bool>,
 }
 
+impl SnapshotCpu {
+    /// Returns a vCPU with this affinity, number and power state.
+    pub const fn new(affinity: Affinity, number: u16, stopped: Option<bool>) -> Self {
+        Self { affinity, number, stopped }
+    }
+}
+
 /// A range of guest memory that a snapshot contains. Bytes outside of `data` are zero.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct MemoryRange {
@@ -122,8 +131,16 @@ pub struct MemoryRange {
     pub data: Vec<MemoryData>,
 }
 
+impl MemoryRange {
+    /// Returns a range that contains only zeros.
+    pub const fn new(address: u64, bytes: u64) -> Self {
+        Self { address, bytes, data: Vec::new() }
+    }
+}
+
 /// Contents of a part of a [`MemoryRange`].
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct MemoryData {
@@ -134,8 +151,16 @@ pub struct MemoryData {
     pub hex: Vec<u8>,
 }
 
+impl MemoryData {
+    /// Returns contents that start at this offset in their range.
+    pub const fn new(at: u64, hex: Vec<u8>) -> Self {
+        Self { at, hex }
+    }
+}
+
 /// State of a VM's GICv3 and ITSes on KVM. The [module](self) describes its format.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct KvmSnapshot {
     /// The vCPUs, in the order of their numbers.
     pub cpus: Vec<SnapshotCpu>,
@@ -219,7 +244,7 @@ impl KvmSnapshot {
     fn add_page(&mut self, address: u64, bytes: &[u8]) -> Result<(), Errno> {
         let adjacent = self.memory.last().is_some_and(|last| last.address + last.bytes == address);
         if !adjacent {
-            try_push(&mut self.memory, MemoryRange { address, bytes: 0, data: Vec::new() })?;
+            try_push(&mut self.memory, MemoryRange::new(address, 0))?;
         }
         let Some(range) = self.memory.last_mut() else { return Ok(()) };
         for (offset, row) in (range.bytes..).step_by(ROW).zip(bytes.chunks(ROW)) {
@@ -233,7 +258,7 @@ impl KvmSnapshot {
                 }
                 _ => {
                     let hex = try_collect(row.iter().copied())?;
-                    try_push(&mut range.data, MemoryData { at: offset, hex })?;
+                    try_push(&mut range.data, MemoryData::new(offset, hex))?;
                 }
             }
         }

@@ -337,10 +337,8 @@ impl Reader<'_, '_> {
                     let target = self.numbers.affinity(number).ok_or_else(|| {
                         self.refuse(at(EntryFault::NoCpu(number)), Errno::Invalid)
                     })?;
-                    try_push(
-                        &mut self.restored.collections,
-                        CollectionState { collection, target },
-                    )?;
+                    let state = CollectionState::new(collection, target);
+                    try_push(&mut self.restored.collections, state)?;
                 }
             }
         }
@@ -388,8 +386,8 @@ impl Reader<'_, '_> {
         }
         self.budget.map_device()?;
         self.device = device;
-        let events = self.events(entry.itt_address(), event_bits)?;
-        let state = DeviceState { device, event_bits, itt: entry.itt_address(), events };
+        let mut state = DeviceState::new(device, event_bits, entry.itt_address());
+        state.events = self.events(entry.itt_address(), event_bits)?;
         Ok(try_push(&mut self.restored.devices, state)?)
     }
 
@@ -441,14 +439,10 @@ impl Reader<'_, '_> {
             let fault = if is_lpi { no_collection } else { EntryFault::NotLpi(intid) };
             return Err(self.refuse(self.event_at(id, fault), Errno::Invalid));
         }
-        Ok(EventState {
-            event: EventId::new(u32::try_from(id).map_err(|_| Errno::Invalid)?),
-            intid,
-            collection,
-            pending: self.find_pending(collection, intid, index)?,
-            stays_at: None,
-            configuration: None,
-        })
+        let event = EventId::new(u32::try_from(id).map_err(|_| Errno::Invalid)?);
+        let mut state = EventState::new(event, intid, collection);
+        state.pending = self.find_pending(collection, intid, index)?;
+        Ok(state)
     }
 
     /// Returns `true` if the LPI's bit is set in the pending table of the collection's CPU.

@@ -94,6 +94,7 @@ pub const VERSION: u32 = 2;
 /// Version of a saved state, deserialized from the same bytes regardless of the other fields. This
 /// is the only readable part of a state whose version this library does not know.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize))]
 pub struct StateVersion {
     /// Same as [`SavedState::version`].
@@ -102,6 +103,7 @@ pub struct StateVersion {
 
 /// Snapshot of a virtual GIC's state.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct SavedState {

@@ -11,7 +11,7 @@ use crate::vectors::{self, Vector};
 use crate::virtual_interface::Hardware;
 use crate::{debug, interrupts, irqchip, moving, quick};
 use image_rt::cpu;
-use vgic::{InGuest, ListRegisterVcpu, Sleep};
+use vgic::{InGuest, ListRegisterVcpu, Sleep, VirtualInterface};
 
 /// Runs vCPUs on the calling CPU.
 pub(crate) fn serve() -> ! {
@@ -115,7 +115,7 @@ fn run_loaded(
     context: &mut Context,
 ) -> Stop {
     let (cpu, hardware) = (vcpu.cpu(), Hardware::here());
-    let (mut recorder, mut left) = (Recorder::new(guest, cpu), Hardware::empty());
+    let (mut recorder, mut left) = (Recorder::new(guest, cpu), VirtualInterface::empty());
     vcpu.returned();
     while guest.end().is_none() && !scheduler::is_turn_over() {
         guest.gate.enter(cpu);

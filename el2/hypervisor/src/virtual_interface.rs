@@ -74,16 +74,6 @@ impl Hardware {
         }
     }
 
-    /// Returns the content of a virtual interface without interrupts.
-    pub(crate) const fn empty() -> VirtualInterface {
-        VirtualInterface {
-            hcr: Hcr::new(),
-            vmcr: Vmcr::new(),
-            active_priorities: [[0; 4]; 2],
-            list: [ListRegister::new(); MAX_LIST_REGISTERS],
-        }
-    }
-
     /// Empties the list registers. The list registers' contents are unknown after reset.
     pub(crate) fn clear(self) {
         (0..self.lists).for_each(|index| write_list(index, 0));

@@ -67,7 +67,7 @@ pub(crate) fn bring_up(
     if let Some((_, its)) = its_controller(&description) {
         let config = config::its(&description, its, NonZeroU16::MIN)
             .expect("the ITS could not be configured");
-        ledger::watch(config.base, u64::from(config.queue_bytes / 32));
+        ledger::watch(config.base(), u64::from(config.queue_bytes() / 32));
     }
     let options = Options::default().with_max_cpus(cpu::MAX_CPUS);
     let irqchip = Irqchip::with(Arc::new(Kernel), Arc::new(Kernel), description.clone(), &options);

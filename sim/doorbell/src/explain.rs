@@ -247,9 +247,7 @@ pub(crate) const fn fault(why: NoRoute, requester: RequesterId) -> SetupFault {
         NoRoute::NotDescribed => SetupFault::NoController { requester },
         NoRoute::Unmapped(requester) => SetupFault::OutsideMap { requester },
         NoRoute::Disabled(_) => SetupFault::ControllerDisabled,
-        NoRoute::Nowhere | NoRoute::NoDeviceId(_) | NoRoute::DeviceIdRange(_) => {
-            SetupFault::BrokenEntry { requester }
-        }
+        _ => SetupFault::BrokenEntry { requester },
     }
 }
 

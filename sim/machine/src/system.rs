@@ -111,7 +111,7 @@ impl System {
             MsiController::DirectLpi(direct_lpi) => {
                 direct_lpi.take_fault().map(|fault| fault.to_string())
             }
-            MsiController::Mbi(_) | MsiController::V2m(_) => None,
+            _ => None,
         });
         of_driver.or_else(of_bus)
     }

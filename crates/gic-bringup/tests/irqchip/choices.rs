@@ -3,9 +3,8 @@
 use crate::machine::{CPU0, CPU1, Machine, function};
 use gic_arch::{IntId, Lpi, Priority, SgiId};
 use gic_bringup::{Irqchip, Options, PriorityError};
-use gic_driver::GicError;
 use gic_driver::cpu_interface::Active;
-use gic_driver::gic::Priorities;
+use gic_driver::{GicError, Priorities};
 use irq_domain::{AffinityPolicy, IrqContext, WiredRequest};
 use msi_types::{Cpu, HwIrq, Level, Line, Shape, Trigger};
 use std::sync::Arc;

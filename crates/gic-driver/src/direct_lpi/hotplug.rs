@@ -11,6 +11,7 @@ use msi_types::{Cpu, HwIrq, MsiError};
 
 /// Result of [`DirectLpi::cpu_on`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct CpuOn {
     /// Number of LPIs resent because their earlier pending state is unknown. The handler of each of
     /// these LPIs may run once more often than the device sent messages.
@@ -19,6 +20,7 @@ pub struct CpuOn {
 
 /// Result of [`DirectLpi::cpu_off`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct CpuOff {
     /// Number of LPIs that were pending at the CPU and were made pending at their current targets
     /// instead.

@@ -63,6 +63,7 @@ pub enum LpiError {
 
 /// Reason why tables in use can't be adopted.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum AdoptionRefused {
     /// The configuration table is outside memory reserved by the platform.
     ConfigNotReserved {

@@ -63,6 +63,7 @@ impl SuspendError {
 
 /// Result of a resume.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub struct Resumed {
     /// Fate of the LPIs that were pending at the last CPU's redistributor.
     pub lpis: PendingLpis,

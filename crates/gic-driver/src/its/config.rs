@@ -93,6 +93,11 @@ impl ItsConfig {
         with_if_enabled: if_enabled: IfEnabled,
     }
 
+    /// Returns the size of the command queue in bytes.
+    pub const fn queue_bytes(&self) -> u32 {
+        self.queue_bytes
+    }
+
     /// Returns the physical base address of the control frame.
     pub const fn base(&self) -> u64 {
         self.base

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 /// A function event.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum BusEvent {
     /// The function was removed. Accesses no longer reach the function, and its driver must free
     /// its interrupts.

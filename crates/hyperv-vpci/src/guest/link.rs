@@ -35,6 +35,7 @@ const MAX_REQUEST: usize = 216;
 
 /// Counters of faults by the host and the hypervisor.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+#[non_exhaustive]
 pub struct Faults {
     /// Messages that are malformed or unknown.
     pub malformed: u32,

@@ -22,6 +22,7 @@ const FORMAT: u32 = 1;
 
 /// A host's saved state.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct SavedHost {
     /// Version of this format.
     pub format: u32,
@@ -39,6 +40,7 @@ pub struct SavedHost {
 
 /// A function's saved state.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct SavedFunction {
     /// Slot in wire format.
     pub slot: u32,
@@ -54,6 +56,7 @@ pub struct SavedFunction {
 
 /// A message's saved state.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct SavedMapping {
     /// The first vector's data.
     pub data: u32,
@@ -63,6 +66,7 @@ pub struct SavedMapping {
 
 /// Answer that was not sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub enum SavedReply {
     /// Only a status.
     Status(u32),

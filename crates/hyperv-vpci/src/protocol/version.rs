@@ -5,6 +5,7 @@ use core::fmt;
 
 /// Protocol version that this crate supports.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[non_exhaustive]
 pub enum Version {
     /// Version of Windows 10.
     V1_1,

@@ -5,7 +5,7 @@ use crate::signals::{Bell, EndSignals};
 use crate::tamper::{Fate, Tamper, Tampered};
 use doorbell_test_support::with_allocations;
 use hyperv_vpci::channel::{Channel, PacketKind};
-use hyperv_vpci::guest::{Bus, BusConfig, Kernel, SpiDomain, Vectors, VpciError, Wait};
+use hyperv_vpci::guest::{Bus, BusConfig, Faults, Kernel, SpiDomain, Vectors, VpciError, Wait};
 use hyperv_vpci::host::{
     FunctionInterrupts, Host, HostConfig, HostError, HostFunction, Injection, Served,
 };
@@ -53,6 +53,13 @@ pub(crate) fn channel_with(pages: u8, to_host: Bell, to_guest: Bell) -> (Ring, R
         RingChannel::new(out.clone(), inp.clone(), peer).expect("new rings")
     };
     (end(&there, &back, to_host), end(&back, &there, to_guest))
+}
+
+/// Returns counts of faults that are 0 except for what `count` sets.
+pub(crate) fn faults(count: impl FnOnce(&mut Faults)) -> Faults {
+    let mut faults = Faults::default();
+    count(&mut faults);
+    faults
 }
 
 pub(crate) struct HostSide {

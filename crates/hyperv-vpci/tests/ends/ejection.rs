@@ -1,8 +1,8 @@
 //! Functions that are ejected, or removed while they send.
 
-use crate::board::{Board, OTHER, SLOT, reason, request};
+use crate::board::{Board, OTHER, SLOT, faults, reason, request};
 use crate::tamper::Fate;
-use hyperv_vpci::guest::{BusEvent, Faults, VpciError};
+use hyperv_vpci::guest::{BusEvent, VpciError};
 use hyperv_vpci::protocol::Slot;
 use msi_types::{Delivery, MsiError, MsiMessage, MsiParent, Shape};
 
@@ -162,7 +162,7 @@ fn an_ejection_of_nothing_is_a_fault() {
     drop(side);
     board.hear();
     assert_eq!(drain(&board), []);
-    assert_eq!(board.bus.faults(), Faults { unexpected: 1, ..Faults::default() });
+    assert_eq!(board.bus.faults(), faults(|faults| faults.unexpected = 1));
     let stray = board.bus.attach(Slot::new(9, 0).requester(crate::board::BUS), 1);
     assert!(matches!(stray, Err(MsiError::NoRoute(_))));
 }

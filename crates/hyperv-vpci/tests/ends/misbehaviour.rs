@@ -1,6 +1,6 @@
 //! Hosts that answer late, wrongly, twice or never.
 
-use crate::board::{Board, OTHER, SLOT, reason, request};
+use crate::board::{Board, OTHER, SLOT, faults, reason, request};
 use crate::deletions::failing;
 use crate::tamper::{Change, Fate};
 use hyperv_vpci::channel::{Channel, ChannelError, Idle, PacketKind};
@@ -77,7 +77,7 @@ fn a_second_answer_is_ignored() {
     board.kernel.signals.settle();
     board.tamper.set(Fate::Sent);
     assert_eq!(board.bus.poll(), Ok(Idle::Sleep));
-    assert_eq!(board.bus.faults(), Faults { unexpected: 2, ..Faults::default() });
+    assert_eq!(board.bus.faults(), faults(|faults| faults.unexpected = 2));
     board.bus.free(&device, one);
     board.bus.free(&device, two);
     assert_eq!(board.mapped(), 0);
@@ -125,7 +125,7 @@ fn a_late_message_goes_back_to_the_host() {
     assert_eq!(board.mapped(), 1);
     board.let_go();
     assert_eq!(board.mapped(), 0);
-    assert_eq!(board.bus.faults(), Faults { late: 1, ..Faults::default() });
+    assert_eq!(board.bus.faults(), faults(|faults| faults.late = 1));
     // Another message can now be requested for the vector.
     assert!(board.bus.compose(&block, 0).is_ok());
 }
@@ -199,7 +199,7 @@ fn notices_longer_than_any_message_are_skipped() {
     });
     let (block, message) = board.vector(&device);
     assert_eq!((message.data, board.send(message)), (64, Delivery::Pending));
-    assert_eq!(board.bus.faults(), Faults { unexpected: 1, skipped: 2, ..Faults::default() });
+    assert_eq!(board.bus.faults(), faults(|faults| (faults.unexpected, faults.skipped) = (1, 2)));
     // An answer that is too long ends the wait for it.
     board.tamper.set(Fate::Changed(|answer| answer.resize(7184, 0)));
     let other = board.bus.allocate(&device, &request(1, Shape::Independent)).unwrap();
@@ -222,6 +222,6 @@ fn malformed_notices_are_counted() {
     }
     assert_eq!(board.bus.poll(), Ok(Idle::Sleep));
     // The ring pads three bytes to eight.
-    assert_eq!(board.bus.faults(), Faults { malformed: 4, ..Faults::default() });
+    assert_eq!(board.bus.faults(), faults(|faults| faults.malformed = 4));
     assert_eq!(board.bus.functions().unwrap().len(), 2);
 }

@@ -274,7 +274,7 @@ impl World {
             Step::EjectComplete => {
                 let ejected = |event| match event {
                     BusEvent::EjectRequested(slot) => Some(slot),
-                    BusEvent::Arrived(_) | BusEvent::Gone(_) => None,
+                    _ => None,
                 };
                 self.ejected.extend(from_fn(|| bus.next_event()).filter_map(ejected));
                 let Some(slot) = self.ejected.pop_first() else { return };

@@ -54,6 +54,7 @@ pub fn spread(vectors: u16, cpus: &[Cpu]) -> impl ExactSizeIterator<Item = &[Cpu
 
 /// An affinity change that took effect.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct Moved {
     /// The interrupts' new effective affinity.
     pub to: Cpu,

@@ -42,6 +42,7 @@ pub enum Deferral {
 
 /// The reason why an arrival was not handled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum Unhandled {
     /// The vector no longer has a handler. The arrival was already in flight when the handler was
     /// dropped.

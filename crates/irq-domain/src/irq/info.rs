@@ -23,6 +23,7 @@ pub enum EffectiveAffinity {
 
 /// Information on one interrupt, like a line in Linux's `/proc/interrupts`.
 #[derive(PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct IrqInfo {
     /// IRQ number of the interrupt.
     pub irq: Irq,

@@ -11,6 +11,7 @@ use msi_types::{Capabilities, Capability, Properties, Property, Tier};
 /// substitutes the physical message. Both also support devices that the hypervisor emulates
 /// ([`Storage::Emulated`](msi_types::Storage::Emulated)).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
 pub enum Hypervisor {
     /// The hypervisor only traps stores to known locations. A message stored anywhere else is sent
     /// as the guest wrote it, so the hardware cannot interpret it. A virtual ITS without a virtual

@@ -21,6 +21,7 @@ const MOST_TABLES: usize = 1 << 17;
 
 /// A table in guest memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct SnapshotTable {
     /// Use of the table.
     pub usage: TableUse,

@@ -9,13 +9,10 @@ use vgic_kvm::KvmView;
 /// Returns an interrupt in Group 1, which is active at this CPU or, for `None`, at its target.
 fn active(intid: u32, priority: u8, at: Option<usize>, target: usize) -> InterruptState {
     let affinity = |cpu: usize| config().cpus[cpu].affinity;
-    InterruptState {
-        priority,
-        active: true,
-        active_at: at.map(affinity),
-        route: affinity(target).mpidr(),
-        ..interrupt(intid)
-    }
+    let mut state = interrupt(intid);
+    (state.priority, state.active, state.active_at) = (priority, true, at.map(affinity));
+    state.route = affinity(target).mpidr();
+    state
 }
 
 /// Returns a state with these SPIs and with bits in `ICC_AP1R0_EL1` of each CPU.
@@ -83,7 +80,8 @@ fn a_private_interrupt_explains_an_active_priority() {
     let bit = 1 << (0xa0 >> 3);
     let mut state = state(&[active(40, 0xa0, Some(2), 0)], [0, bit, bit]);
     assert_eq!(moved(&state).0, 1);
-    let ppi = InterruptState { route: 0, ..active(27, 0xa0, None, 0) };
+    let mut ppi = active(27, 0xa0, None, 0);
+    ppi.route = 0;
     state.cpus[1].redistributor.interrupts = vec![ppi];
     assert_eq!(moved(&state), (0, state.clone()));
 }

@@ -53,7 +53,7 @@ fn a_load_of_memory_without_tables_is_counted() {
     let (config, early, late) = (config(), ram(), ram());
     let mut state = with_tables(Levels::Flat, &late);
     let (collection, target) = (CollectionId::new(0), state.cpus[0].affinity);
-    state.its[0].collections = vec![CollectionState { collection, target }];
+    state.its[0].collections = vec![CollectionState::new(collection, target)];
     (state.its[0].creadr, state.its[0].cwriter) = (0x40, 0x40);
     let registers = KvmView::new(&config, state, &late).unwrap().save().unwrap();
     for (memory, empty) in [(&late, 0), (&early, 1)] {

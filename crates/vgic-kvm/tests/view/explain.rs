@@ -229,11 +229,10 @@ fn its_disabled(config: &VgicConfig) -> Option<Obstacle> {
     let (gic, mut vcpus) = Vgic::new(config.clone(), ram.clone(), Arc::new(|_| {})).unwrap();
     let state = save_machine(&gic, &mut vcpus);
     let kernel = Kernel::new(KvmView::new(config, state, &*ram).unwrap());
-    let cpus = config.cpus.iter().map(|cpu| SnapshotCpu {
-        affinity: cpu.affinity,
-        number: cpu.processor_number,
-        stopped: Some(true),
-    });
+    let cpus = config
+        .cpus
+        .iter()
+        .map(|cpu| SnapshotCpu::new(cpu.affinity, cpu.processor_number, Some(true)));
     let explainer = KvmExplainer::new(kernel, cpus.collect(), 1, ram.clone());
     let message = MsiMessage { address: config.its[0].doorbell(), data: 0 };
     explainer.explain_message(Some(DEVICE), message).obstacle()

@@ -107,11 +107,7 @@ impl Guest {
     }
 
     pub(crate) fn cpus(&self) -> Vec<SnapshotCpu> {
-        let cpu = |cpu: &CpuConfig| SnapshotCpu {
-            affinity: cpu.affinity,
-            number: cpu.processor_number,
-            stopped: None,
-        };
+        let cpu = |cpu: &CpuConfig| SnapshotCpu::new(cpu.affinity, cpu.processor_number, None);
         self.gic.config().cpus.iter().map(cpu).collect()
     }
 

@@ -82,8 +82,7 @@ proptest! {
     ) {
         let mut state = state;
         if let Some((cpu, lpi)) = by_itself {
-            let lpi = LpiState { intid: IntId::new(lpi), configuration: None };
-            state.cpus[cpu].redistributor.lpis.push(lpi);
+            state.cpus[cpu].redistributor.lpis.push(LpiState::new(IntId::new(lpi)));
         }
         let Some(damaged) = damaged(&state, &damages) else { return Ok(()) };
         let (config, memory) = (config(), memory(levels));

@@ -13,7 +13,7 @@ use gic_arch::{IntId, gicr};
 use msi_types::DeviceId;
 use proptest::prelude::*;
 use std::ops::Range;
-use vgic::saved_state::{CollectionState, DeviceState, SavedState};
+use vgic::saved_state::{CollectionState, SavedState};
 use vgic::{GuestMemory, MemoryFault};
 use vgic_kvm::abi::{Attribute, Errno, control};
 use vgic_kvm::{KvmDevice, KvmView, LeftOut};
@@ -145,8 +145,8 @@ fn pending_bits_that_a_restore_cannot_read_or_clear_are_counted() {
 fn with_a_device_at(index: usize, itt: u64) -> (LeftOut, Vec<u32>) {
     let memory = ram();
     let mut state = two_devices();
-    state.its[0].devices[index] =
-        DeviceState { itt, event_bits: 16, ..state.its[0].devices[index].clone() };
+    let device = &mut state.its[0].devices[index];
+    (device.itt, device.event_bits) = (itt, 16);
     let left_out = save_tables(state.clone(), &memory);
     (left_out, restored(state, &memory).into_iter().map(|(device, _)| device).collect())
 }
@@ -231,7 +231,7 @@ fn events_without_a_collection_table_are_left_out() {
 fn with_collection(second: u16) -> SavedState {
     let mut state = two_devices();
     let (collection, target) = (CollectionId::new(second), state.cpus[0].affinity);
-    state.its[0].collections.push(CollectionState { collection, target });
+    state.its[0].collections.push(CollectionState::new(collection, target));
     state.its[0].devices[0].events[1].collection = collection;
     state
 }

@@ -43,20 +43,16 @@ fn state(change: impl FnOnce(&mut SavedState)) -> Option<OutsideKvm> {
 }
 
 pub(crate) fn interrupt(intid: u32) -> InterruptState {
-    InterruptState {
-        intid: IntId::new(intid),
-        group1: true,
-        enabled: true,
-        priority: 0,
-        edge: false,
-        latch: false,
-        line: false,
-        message: false,
-        active: false,
-        active_at: None,
-        route: 0,
-        chosen: None,
-    }
+    let mut state = InterruptState::new(IntId::new(intid));
+    (state.group1, state.enabled) = (true, true);
+    state
+}
+
+/// Returns `interrupt(intid)` after this change.
+fn changed(intid: u32, change: impl FnOnce(&mut InterruptState)) -> InterruptState {
+    let mut state = interrupt(intid);
+    change(&mut state);
+    state
 }
 
 #[test]
@@ -104,11 +100,11 @@ fn states_that_kvm_s_gic_cannot_be_in() {
     let any = Irouter::new().with_any_participating(true).into_bits();
     let listed = |interrupt| state(|state| state.distributor.interrupts = vec![interrupt]);
     let shared = IntId::new(40);
-    let routed = listed(InterruptState { route: any, ..interrupt(40) });
+    let routed = listed(changed(40, |state| state.route = any));
     assert_eq!(routed, Some(OutsideKvm::OneOfN(shared)));
-    let held = listed(InterruptState { message: true, ..interrupt(40) });
+    let held = listed(changed(40, |state| state.message = true));
     assert_eq!(held, Some(OutsideKvm::MessageLevel(shared)));
-    let edge = InterruptState { edge: true, ..interrupt(20) };
+    let edge = changed(20, |state| state.edge = true);
     let (cpu, intid) = (Affinity::from_packed(1), IntId::new(20));
     let private = state(|state| state.cpus[1].redistributor.interrupts = vec![edge]);
     assert_eq!(private, Some(OutsideKvm::EdgePpi { cpu, intid }));
@@ -137,7 +133,7 @@ fn a_kvm_guest_cannot_make_ppis_edge_triggered() {
 #[test]
 fn level_ppis_refuse_an_edge_triggered_one() {
     let mut state = fresh();
-    state.cpus[1].redistributor.interrupts = vec![InterruptState { edge: true, ..interrupt(20) }];
+    state.cpus[1].redistributor.interrupts = vec![changed(20, |state| state.edge = true)];
     for (level_ppis, expected) in
         [(true, Err(Problem::Value { field: "trigger", value: 1 })), (false, Ok(()))]
     {
@@ -173,23 +169,13 @@ fn a_stalled_queue_is_refused() {
 /// Adds an event with LPI 8200 in collection 5, which is mapped to CPU 0 or unmapped.
 fn event(state: &mut SavedState, pending: bool, mapped: bool) {
     let (collection, target) = (CollectionId::new(5), state.cpus[0].affinity);
-    let event = EventState {
-        event: EventId::new(2),
-        intid: IntId::new(8200),
-        collection,
-        pending,
-        stays_at: None,
-        configuration: None,
-    };
-    let device = DeviceState {
-        device: DeviceId::new(9),
-        event_bits: 2,
-        itt: 0x4010_0000,
-        events: vec![event],
-    };
+    let mut event = EventState::new(EventId::new(2), IntId::new(8200), collection);
+    event.pending = pending;
+    let mut device = DeviceState::new(DeviceId::new(9), 2, 0x4010_0000);
+    device.events = vec![event];
     state.its[0].devices = vec![device];
-    state.its[0].collections =
-        mapped.then_some(CollectionState { collection, target }).into_iter().collect();
+    let collection = CollectionState::new(collection, target);
+    state.its[0].collections = mapped.then_some(collection).into_iter().collect();
 }
 
 #[test]
@@ -218,8 +204,7 @@ fn moved_with_pending(cpu: usize) -> SavedState {
     let (config, memory) = (config(), ram());
     let mut state = with_tables(Levels::Flat, &memory);
     event(&mut state, false, true);
-    state.cpus[cpu].redistributor.lpis =
-        vec![LpiState { intid: IntId::new(8200), configuration: None }];
+    state.cpus[cpu].redistributor.lpis = vec![LpiState::new(IntId::new(8200))];
     let saved = KvmView::new(&config, state, &memory).unwrap().save().unwrap();
     let mut view = KvmView::new(&config, fresh(), &memory).unwrap();
     view.load(&saved).unwrap();
@@ -239,7 +224,7 @@ fn an_lpi_moved_by_movall_joins_its_event() {
 fn an_lpi_of_no_event_is_dropped() {
     let (config, memory) = (config(), ram());
     let mut state = with_tables(Levels::Flat, &memory);
-    let lpis = vec![LpiState { intid: IntId::new(8200), configuration: None }];
+    let lpis = vec![LpiState::new(IntId::new(8200))];
     state.cpus[1].redistributor.lpis = lpis.clone();
     state.cpus[2].redistributor.lpis = lpis;
     // The guest has not provided a pending table for this CPU.
@@ -255,10 +240,10 @@ fn damaged(damage: impl FnOnce(&mut SavedState)) -> Option<Problem> {
     let refused = state(|state| {
         event(state, false, true);
         let [device] = state.its[0].devices.as_slice() else { panic!("one device") };
-        let more =
-            EventState { event: EventId::new(3), intid: IntId::new(8201), ..device.events[0] };
-        let mut other = DeviceState { device: DeviceId::new(12), ..device.clone() };
-        other.events.push(more);
+        let mut other = device.clone();
+        other.device = DeviceId::new(12);
+        let collection = other.events[0].collection;
+        other.events.push(EventState::new(EventId::new(3), IntId::new(8201), collection));
         state.its[0].devices.push(other);
         damage(state);
     });

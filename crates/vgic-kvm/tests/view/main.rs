@@ -6,6 +6,7 @@ mod attribute_rules;
 mod board;
 mod drops;
 mod explain;
+mod fields;
 mod guest;
 mod hostile;
 mod left_out;

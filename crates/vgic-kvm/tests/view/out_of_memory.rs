@@ -16,28 +16,17 @@ fn running(memory: &Ram) -> SavedState {
     let mut state = with_tables(Levels::Flat, memory);
     let collections = (0..3).map(CollectionId::new).zip(&state.cpus);
     state.its[0].collections = collections
-        .map(|(collection, cpu)| CollectionState { collection, target: cpu.affinity })
+        .map(|(collection, cpu)| CollectionState::new(collection, cpu.affinity))
         .collect();
-    let events = (0..20_u16).map(|index| EventState {
-        event: EventId::new(u32::from(index) * 9),
-        intid: IntId::new(8192 + u32::from(index)),
-        collection: CollectionId::new(index % 3),
-        pending: false,
-        stays_at: None,
-        configuration: None,
+    let events = (0..20_u16).map(|index| {
+        let event = EventId::new(u32::from(index) * 9);
+        let intid = IntId::new(8192 + u32::from(index));
+        EventState::new(event, intid, CollectionId::new(index % 3))
     });
-    let device = |device, event_bits, itt, events| DeviceState {
-        device: DeviceId::new(device),
-        event_bits,
-        itt,
-        events,
-    };
-    state.its[0].devices = vec![
-        device(1, 3, TRANSLATIONS, Vec::new()),
-        device(0x300, 8, TRANSLATIONS + 0x100, events.collect()),
-    ];
-    state.cpus[2].redistributor.lpis =
-        vec![LpiState { intid: IntId::new(8193), configuration: None }];
+    let mut large = DeviceState::new(DeviceId::new(0x300), 8, TRANSLATIONS + 0x100);
+    large.events = events.collect();
+    state.its[0].devices = vec![DeviceState::new(DeviceId::new(1), 3, TRANSLATIONS), large];
+    state.cpus[2].redistributor.lpis = vec![LpiState::new(IntId::new(8193))];
     state
 }
 

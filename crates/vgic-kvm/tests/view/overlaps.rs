@@ -53,12 +53,7 @@ fn loaded(registers: &[KvmRegister], memory: &dyn GuestMemory) -> Result<SavedSt
 /// same and have no events.
 fn with_large_devices(devices: u32, memory: &Ram) -> SavedState {
     let mut state = with_tables(Levels::Flat, memory);
-    let device = |id| DeviceState {
-        device: DeviceId::new(id),
-        event_bits: 16,
-        itt: TRANSLATIONS,
-        events: Vec::new(),
-    };
+    let device = |id| DeviceState::new(DeviceId::new(id), 16, TRANSLATIONS);
     state.its[0].devices = (0..devices).map(device).collect();
     state
 }

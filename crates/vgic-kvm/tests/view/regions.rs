@@ -47,18 +47,15 @@ fn with_pending_lpis(mut state: SavedState, memory: &Ram) -> SavedState {
         cpu.redistributor.ctlr |= gicr::Ctlr::new().with_enable_lpis(true).into_bits();
         (cpu.interface.pmr, cpu.interface.igrpen1) = (0xf8, true);
         let collection = CollectionId::new(number);
-        state.its[0].collections.push(CollectionState { collection, target: cpu.affinity });
-        events.push(EventState {
-            event: EventId::new(number.into()),
-            intid: IntId::new(8192 + u32::from(number)),
-            collection,
-            pending: true,
-            stays_at: None,
-            configuration: None,
-        });
+        state.its[0].collections.push(CollectionState::new(collection, cpu.affinity));
+        let intid = IntId::new(8192 + u32::from(number));
+        let mut event = EventState::new(EventId::new(number.into()), intid, collection);
+        event.pending = true;
+        events.push(event);
     }
-    let device = DeviceId::new(7);
-    state.its[0].devices = vec![DeviceState { device, event_bits: 5, itt: TRANSLATIONS, events }];
+    let mut device = DeviceState::new(DeviceId::new(7), 5, TRANSLATIONS);
+    device.events = events;
+    state.its[0].devices = vec![device];
     let control = gicd::Ctlr::from(state.distributor.ctlr).with_enable_grp1(true);
     state.distributor.ctlr = control.into_bits();
     state

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use vgic::saved_state::{
-    CollectionState, CpuState, DeviceState, EventState, InterfaceState, InterruptState, SavedState,
+    CollectionState, CpuState, DeviceState, EventState, InterruptState, SavedState,
 };
 use vgic_kvm::KvmView;
 
@@ -30,22 +30,14 @@ fn interrupt(intid: IntId) -> impl Strategy<Value = InterruptState> {
                 IntIdClass::Ppi => false,
                 _ => edge,
             };
-            InterruptState {
-                intid,
-                group1,
-                // Enable the interrupt, because a state lists only interrupts that differ from
-                // their reset state.
-                enabled: true,
-                priority: priority & 0xf8,
-                edge,
-                latch: latch && (edge || !active),
-                line: line && !edge,
-                message: false,
-                active,
-                active_at: None,
-                route: if intid.is_shared() { cpu.mpidr() } else { 0 },
-                chosen: None,
-            }
+            let mut state = InterruptState::new(intid);
+            // Enable the interrupt, because a state lists only interrupts that differ from their
+            // reset state.
+            (state.group1, state.enabled, state.active) = (group1, true, active);
+            (state.priority, state.edge) = (priority & 0xf8, edge);
+            (state.latch, state.line) = (latch && (edge || !active), line && !edge);
+            state.route = if intid.is_shared() { cpu.mpidr() } else { 0 };
+            state
         },
     )
 }
@@ -56,21 +48,13 @@ fn interrupts(intids: std::ops::Range<u32>) -> impl Strategy<Value = Vec<Interru
     })
 }
 
-fn interface() -> impl Strategy<Value = InterfaceState> {
+/// Binary points and priority mask, group enables and `EOImode`, and active priorities.
+type Interface = ((u8, u8, u8), (bool, bool, bool), [u32; 2]);
+
+fn interface() -> impl Strategy<Value = Interface> {
     let points = (2_u8..8, 3_u8..8, any::<u8>());
     let flags = (any::<bool>(), any::<bool>(), any::<bool>());
-    (points, flags, any::<[u32; 2]>()).prop_map(
-        |((bpr0, bpr1, pmr), (igrpen0, igrpen1, split), active)| InterfaceState {
-            ctlr: icc::Ctlr::new().with_eoi_mode(split).into_bits(),
-            pmr: pmr & 0xf8,
-            bpr0,
-            bpr1,
-            igrpen0,
-            igrpen1,
-            ap0r: [active[0], 0, 0, 0],
-            ap1r: [active[1], 0, 0, 0],
-        },
-    )
+    (points, flags, any::<[u32; 2]>())
 }
 
 /// Devices with their EventID bits and, by EventID, a collection and the pending state.
@@ -135,12 +119,14 @@ fn states_with(levels: Levels) -> impl Strategy<Value = SavedState> {
 fn put_cpu(
     cpu: &mut CpuState,
     private: Vec<InterruptState>,
-    interface: InterfaceState,
+    ((bpr0, bpr1, pmr), (igrpen0, igrpen1, split), active): Interface,
     lpis: bool,
 ) {
-    let fixed = icc::Ctlr::from(cpu.interface.ctlr);
-    let split = icc::Ctlr::from(interface.ctlr).eoi_mode();
-    cpu.interface = InterfaceState { ctlr: fixed.with_eoi_mode(split).into_bits(), ..interface };
+    let state = &mut cpu.interface;
+    state.ctlr = icc::Ctlr::from(state.ctlr).with_eoi_mode(split).into_bits();
+    (state.bpr0, state.bpr1, state.pmr) = (bpr0, bpr1, pmr & 0xf8);
+    (state.igrpen0, state.igrpen1) = (igrpen0, igrpen1);
+    (state.ap0r[0], state.ap1r[0]) = (active[0], active[1]);
     cpu.redistributor.interrupts = private;
     let control = gicr::Ctlr::from(cpu.redistributor.ctlr).with_enable_lpis(lpis);
     cpu.redistributor.ctlr = control.into_bits();
@@ -149,9 +135,8 @@ fn put_cpu(
 fn put_mappings(state: &mut SavedState, mappings: &Mappings) {
     let collection = CollectionId::new;
     let collections = mappings.collections.iter();
-    state.its[0].collections = collections
-        .map(|(id, target)| CollectionState { collection: collection(*id), target: *target })
-        .collect();
+    state.its[0].collections =
+        collections.map(|(id, target)| CollectionState::new(collection(*id), *target)).collect();
     let usable: Vec<_> = mappings.collections.keys().copied().chain([mappings.unmapped]).collect();
     let mut lpi = IntId::LPI_BASE;
     let devices = (TRANSLATIONS..).step_by(0x1000).zip(&mappings.devices);
@@ -159,21 +144,14 @@ fn put_mappings(state: &mut SavedState, mappings: &Mappings) {
         let events = events.iter().map(|(event, (index, pending))| {
             lpi += 1;
             let of = *index.get(&usable);
-            EventState {
-                event: EventId::new((*event).into()),
-                intid: IntId::new(lpi),
-                collection: collection(of),
-                pending: *pending && mappings.collections.contains_key(&of),
-                stays_at: None,
-                configuration: None,
-            }
+            let event = EventId::new((*event).into());
+            let mut state = EventState::new(event, IntId::new(lpi), collection(of));
+            state.pending = *pending && mappings.collections.contains_key(&of);
+            state
         });
-        DeviceState {
-            device: DeviceId::new((*id).into()),
-            event_bits: *event_bits,
-            itt,
-            events: events.collect(),
-        }
+        let mut device = DeviceState::new(DeviceId::new((*id).into()), *event_bits, itt);
+        device.events = events.collect();
+        device
     });
     state.its[0].devices = devices.collect();
 }
@@ -186,7 +164,7 @@ pub(crate) fn memory(levels: Levels) -> Ram {
 }
 
 /// Converts a state to KVM's format, and from there into the state of a fresh machine.
-fn moved(state: &SavedState, memory: &Ram) -> SavedState {
+pub(crate) fn moved(state: &SavedState, memory: &Ram) -> SavedState {
     moved_over(fresh(), state, memory)
 }
 

@@ -72,25 +72,15 @@ fn entries_lie_and_look_as_documented() {
 pub(crate) fn two_devices() -> SavedState {
     let mut state = with_tables(Levels::Flat, &ram());
     let target = state.cpus[2].affinity;
-    state.its[0].collections = vec![CollectionState { collection: CollectionId::new(5), target }];
-    let mapped = |event, intid, collection| EventState {
-        event: EventId::new(event),
-        intid: IntId::new(intid),
-        collection: CollectionId::new(collection),
-        pending: false,
-        stays_at: None,
-        configuration: None,
+    state.its[0].collections = vec![CollectionState::new(CollectionId::new(5), target)];
+    let mapped = |event, intid, collection| {
+        let collection = CollectionId::new(collection);
+        EventState::new(EventId::new(event), IntId::new(intid), collection)
     };
-    let device = |id, event_bits, itt, events| DeviceState {
-        device: DeviceId::new(id),
-        event_bits,
-        itt,
-        events,
-    };
-    state.its[0].devices = vec![
-        device(3, 2, TRANSLATIONS, vec![mapped(1, 8200, 5), mapped(3, 8201, 6)]),
-        device(7, 1, TRANSLATIONS + 0x1000, Vec::new()),
-    ];
+    let mut first = DeviceState::new(DeviceId::new(3), 2, TRANSLATIONS);
+    first.events = vec![mapped(1, 8200, 5), mapped(3, 8201, 6)];
+    let second = DeviceState::new(DeviceId::new(7), 1, TRANSLATIONS + 0x1000);
+    state.its[0].devices = vec![first, second];
     state
 }
 

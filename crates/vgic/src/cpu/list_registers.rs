@@ -71,6 +71,7 @@ pub enum VirtualInterfaceMismatch {
 /// Error for a vCPU that cannot run on a CPU's virtual interface. It returns the vCPU, which can
 /// still run with the software interface or on another CPU.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 #[error("{mismatch}")]
 pub struct RefusedVcpu {
     /// The unchanged vCPU.

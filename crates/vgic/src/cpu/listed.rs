@@ -12,6 +12,7 @@ pub const MAX_LIST_REGISTERS: usize = 16;
 /// Virtual interface state for one CPU, to be loaded before a guest entry and stored after the
 /// exit. Registers that the CPU does not implement are zero and are ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 pub struct VirtualInterface {
     /// `ICH_HCR_EL2`. The hypervisor may set additional traps. After the exit, only the `EOIcount`
     /// field is read.
@@ -22,6 +23,18 @@ pub struct VirtualInterface {
     pub active_priorities: [[u32; 4]; 2],
     /// `ICH_LR<n>_EL2`.
     pub list: [ListRegister; MAX_LIST_REGISTERS],
+}
+
+impl VirtualInterface {
+    /// Returns the state of an interface without interrupts, which signals none.
+    pub const fn empty() -> Self {
+        Self {
+            hcr: Hcr::new(),
+            vmcr: Vmcr::new(),
+            active_priorities: [[0; 4]; 2],
+            list: [ListRegister::new(); MAX_LIST_REGISTERS],
+        }
+    }
 }
 
 /// A vCPU's list registers. If `count` is zero, the CPU interface is emulated in software.
@@ -54,12 +67,7 @@ impl ListRegisters {
             used: 0,
             listed: [Listed::Nothing; MAX_LIST_REGISTERS],
             active: WiredSet::new(),
-            interface: VirtualInterface {
-                hcr: Hcr::new(),
-                vmcr: Vmcr::new(),
-                active_priorities: [[0; 4]; 2],
-                list: [ListRegister::new(); MAX_LIST_REGISTERS],
-            },
+            interface: VirtualInterface::empty(),
             made_for: None,
         }
     }

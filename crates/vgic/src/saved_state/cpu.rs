@@ -8,6 +8,7 @@ use gic_arch::{Affinity, IntId};
 
 /// A CPU's state.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct CpuState {
@@ -23,6 +24,7 @@ pub struct CpuState {
 
 /// A redistributor's state.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct RedistributorState {
@@ -61,6 +63,7 @@ pub struct RedistributorState {
 
 /// Consecutive LPIs that are enabled at a redistributor with the same priority.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct EnabledLpis {
@@ -73,8 +76,16 @@ pub struct EnabledLpis {
     pub configuration: u8,
 }
 
+impl EnabledLpis {
+    /// Returns the state of `count` LPIs with this configuration byte.
+    pub const fn new(first: IntId, count: u32, configuration: u8) -> Self {
+        Self { first, count, configuration }
+    }
+}
+
 /// State of an LPI that is pending at a redistributor without an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct LpiState {
@@ -86,9 +97,17 @@ pub struct LpiState {
     pub configuration: Option<u8>,
 }
 
+impl LpiState {
+    /// Returns the state of an LPI whose configuration byte a restore reads from the guest's table.
+    pub const fn new(intid: IntId) -> Self {
+        Self { intid, configuration: None }
+    }
+}
+
 /// A CPU interface's state. Priorities have the hardware's values: in the Non-secure view, the
 /// guest's priority 0 is 0x80.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct InterfaceState {

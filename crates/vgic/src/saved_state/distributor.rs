@@ -3,10 +3,11 @@
 #[cfg(feature = "serde")]
 use super::numbers;
 use alloc::vec::Vec;
-use gic_arch::{Affinity, IntId};
+use gic_arch::{Affinity, IntId, IntIdClass};
 
 /// State of the distributor.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct DistributorState {
@@ -26,6 +27,7 @@ pub struct DistributorState {
 
 /// State of an SGI, PPI or SPI.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct InterruptState {
@@ -61,4 +63,25 @@ pub struct InterruptState {
     /// CPU chosen for a 1-of-N interrupt, if any, i.e. if `route` allows any participating PE.
     #[cfg_attr(feature = "serde", serde(with = "numbers::optional_affinity"))]
     pub chosen: Option<Affinity>,
+}
+
+impl InterruptState {
+    /// Returns the reset state on a GIC with one security state: in Group 0, disabled, and
+    /// level-sensitive unless it is an SGI.
+    pub fn new(intid: IntId) -> Self {
+        Self {
+            intid,
+            group1: false,
+            enabled: false,
+            priority: 0,
+            edge: intid.class() == IntIdClass::Sgi,
+            latch: false,
+            line: false,
+            message: false,
+            active: false,
+            active_at: None,
+            route: 0,
+            chosen: None,
+        }
+    }
 }

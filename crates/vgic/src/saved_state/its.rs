@@ -9,6 +9,7 @@ use msi_types::{DeviceId, EventId};
 
 /// An ITS's state.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct ItsState {
@@ -45,6 +46,7 @@ pub struct ItsState {
 
 /// State of a mapped collection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct CollectionState {
@@ -56,8 +58,16 @@ pub struct CollectionState {
     pub target: Affinity,
 }
 
+impl CollectionState {
+    /// Returns the state of a collection that is mapped to this CPU's redistributor.
+    pub const fn new(collection: CollectionId, target: Affinity) -> Self {
+        Self { collection, target }
+    }
+}
+
 /// State of a mapped device.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct DeviceState {
@@ -75,8 +85,16 @@ pub struct DeviceState {
     pub events: Vec<EventState>,
 }
 
+impl DeviceState {
+    /// Returns the state of a device without mapped events.
+    pub const fn new(device: DeviceId, event_bits: u8, itt: u64) -> Self {
+        Self { device, event_bits, itt, events: Vec::new() }
+    }
+}
+
 /// State of a mapped event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
 #[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[cfg_attr(feature = "serde", serde(deny_unknown_fields))]
 pub struct EventState {
@@ -100,4 +118,12 @@ pub struct EventState {
     /// If `None`, a restore reads the byte from the guest's table.
     #[cfg_attr(feature = "serde", serde(deserialize_with = "serde::Deserialize::deserialize"))]
     pub configuration: Option<u8>,
+}
+
+impl EventState {
+    /// Returns the state of an event that is not pending and whose configuration byte a restore
+    /// reads from the guest's table.
+    pub const fn new(event: EventId, intid: IntId, collection: CollectionId) -> Self {
+        Self { event, intid, collection, pending: false, stays_at: None, configuration: None }
+    }
 }

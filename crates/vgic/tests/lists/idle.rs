@@ -8,7 +8,7 @@ use gic_arch::ich::ListRegisterState::{Active, Invalid};
 use gic_arch::ich::{ListRegister, ListRegisterState};
 use gic_arch::{gicd, gicr, icc};
 use msi_types::{Level, Line, SetLine};
-use vgic::{InGuest, ListRegisterVcpu, VgicConfig, VirtualInterface};
+use vgic::{InGuest, ListRegisterVcpu, VgicConfig};
 
 const SPI: u32 = 40;
 
@@ -43,7 +43,8 @@ fn entries_without_change_load_the_same() {
     let mut vcpu = idle(&mut machine);
     let first = vcpu.enter();
     let loaded = *first.interface();
-    let left = VirtualInterface { hcr: loaded.hcr.with_eoi_count(0), ..loaded };
+    let mut left = loaded;
+    left.hcr = loaded.hcr.with_eoi_count(0);
     first.exit(&left);
 
     let second = vcpu.enter();

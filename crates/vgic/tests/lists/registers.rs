@@ -209,7 +209,7 @@ fn a_machine_needs_a_like_virtual_interface() {
 fn a_refused_vcpu_takes_its_interrupts_elsewhere() {
     let mut machine = machine();
     let vcpu = machine.vcpus.remove(0);
-    let RefusedVcpu { mut vcpu, mismatch } = vcpu.with_list_registers(vtr(4, 6)).unwrap_err();
+    let RefusedVcpu { mut vcpu, mismatch, .. } = vcpu.with_list_registers(vtr(4, 6)).unwrap_err();
     assert_eq!(mismatch, VirtualInterfaceMismatch::PriorityBits { machine: 5, hardware: 6 });
     high(&machine, SPI);
     assert!(vcpu.enter_guest().irq, "the software interface signals the interrupt");

@@ -24,7 +24,9 @@ fn inv(device: u32, event: u32) -> Command {
 
 /// Returns the ITS's state with the offsets of the command queue set to zero.
 fn mappings(board: &mut Board) -> ItsState {
-    ItsState { creadr: 0, cwriter: 0, ..board.save().its.remove(0) }
+    let mut its = board.save().its.remove(0);
+    (its.creadr, its.cwriter) = (0, 0);
+    its
 }
 
 /// Executes `before`, then retries `command` with an increasing number of allocations that succeed.

@@ -7,7 +7,7 @@ use gic_arch::its::{CollectionId, Command, MapAction};
 use msi_types::{DeviceId, EventId};
 use proptest::prelude::*;
 use vgic::Progress;
-use vgic::saved_state::{ItsState, SavedState};
+use vgic::saved_state::SavedState;
 
 const ITT: u64 = 0x4000_0100;
 
@@ -85,8 +85,9 @@ fn board() -> Board {
 /// Saves the machine without the state of the queue.
 fn saved(board: &mut Board) -> SavedState {
     let mut state = board.save();
-    state.its =
-        state.its.into_iter().map(|its| ItsState { creadr: 0, cwriter: 0, ..its }).collect();
+    for its in &mut state.its {
+        (its.creadr, its.cwriter) = (0, 0);
+    }
     state
 }
 

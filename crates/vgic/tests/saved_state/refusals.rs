@@ -130,8 +130,7 @@ fn missing_and_unknown_objects_are_named() {
         }
     );
     assert_eq!(
-        refused(|saved| saved.cpus[0].redistributor.lpis =
-            vec![LpiState { intid: beyond, configuration: None }]),
+        refused(|saved| saved.cpus[0].redistributor.lpis = vec![LpiState::new(beyond)]),
         RestoreError {
             object: Object::Lpi { cpu: CPU0, intid: beyond },
             problem: Problem::Unknown
@@ -388,9 +387,7 @@ fn mappings_that_cannot_be_so_are_named() {
     );
     let collection = CollectionId::new(100);
     assert_eq!(
-        refused(|saved| its(saved)
-            .collections
-            .push(CollectionState { collection, target: STRANGER })),
+        refused(|saved| its(saved).collections.push(CollectionState::new(collection, STRANGER))),
         of(
             Object::Collection { its: ITS, collection },
             Problem::NoSuchCpu { field: "target", cpu: STRANGER }
@@ -410,7 +407,7 @@ fn a_collection_beyond_the_limit_is_refused() {
         refused_by(&mut Board::new(limited.clone()), &mut board, |saved| change(its(saved)))
     };
 
-    let mapped = CollectionState { collection: beyond, target: CPU0 };
+    let mapped = CollectionState::new(beyond, CPU0);
     assert_eq!(
         refused(&|its| its.collections.push(mapped)),
         RestoreError {
@@ -488,7 +485,7 @@ fn an_error_says_what_is_wrong_with_which_object() {
 fn ranges_of_direct_lpis_that_cannot_be_so_are_refused() {
     let mut board = crate::direct_lpis::started();
     let saved = board.save();
-    let range = |first, count| EnabledLpis { first: IntId::new(first), count, configuration: 0xa3 };
+    let range = |first, count| EnabledLpis::new(IntId::new(first), count, 0xa3);
     let mut problem = |ranges: &[EnabledLpis]| {
         let mut saved = saved.clone();
         saved.cpus[1].redistributor.enabled_lpis = ranges.to_vec();

@@ -42,24 +42,23 @@ fn put(contents: &Contents, state: &mut SavedState) {
     let mut intid = 8192;
     let mut event = |event: u32| {
         intid += 1;
-        EventState {
-            event: EventId::new(event),
-            intid: IntId::new(intid),
-            collection: CollectionId::new(0),
-            pending: event.is_multiple_of(2),
-            stays_at: None,
-            configuration: Some(0xa3),
-        }
+        let id = EventId::new(event);
+        let mut state = EventState::new(id, IntId::new(intid), CollectionId::new(0));
+        (state.pending, state.configuration) = (event.is_multiple_of(2), Some(0xa3));
+        state
     };
-    let devices = contents.devices.iter().map(|(id, (event_bits, events))| DeviceState {
-        device: DeviceId::new(*id),
-        event_bits: *event_bits,
-        itt: 0x4010_0000,
-        events: events.iter().map(|number| event(*number)).collect(),
+    let devices = contents.devices.iter().map(|(id, (event_bits, events))| {
+        let mut device = DeviceState::new(DeviceId::new(*id), *event_bits, 0x4010_0000);
+        device.events = events.iter().map(|number| event(*number)).collect();
+        device
     });
     state.its[0].devices = devices.collect();
     for (cpu, lpis) in state.cpus.iter_mut().zip(&contents.lpis) {
-        let lpi = |intid: &u32| LpiState { intid: IntId::new(*intid), configuration: Some(0xa3) };
+        let lpi = |intid: &u32| {
+            let mut state = LpiState::new(IntId::new(*intid));
+            state.configuration = Some(0xa3);
+            state
+        };
         cpu.redistributor.lpis = lpis.iter().map(lpi).collect();
     }
 }

@@ -20,6 +20,7 @@ pub enum Cleanup {
 
 /// Interrupts found at a CPU that went offline.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[non_exhaustive]
 pub struct Offline {
     /// Number of interrupts that were pending at this CPU and were sent again to their current
     /// targets.

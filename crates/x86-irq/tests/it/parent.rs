@@ -6,7 +6,7 @@ use msi_types::{
     RequesterId, Rewrite, Shape,
 };
 use x86_irq::message::DestinationFormat;
-use x86_irq::{Apic, ApicId, ApicVector, Arrival, CpuError, CpuVector, FIRST_HWIRQ, Offline};
+use x86_irq::{Apic, ApicId, ApicVector, Arrival, CpuError, CpuVector, FIRST_HWIRQ};
 
 const CPU0: Cpu = Cpu::new(0);
 const CPU1: Cpu = Cpu::new(1);
@@ -318,7 +318,8 @@ fn requests_of_an_offline_cpu_are_sent_on() {
     let mut device = device(&board, Rewrite::Masked);
     board.write(device.message, device.serial);
     relocate(&board, &mut device, CPU1).unwrap();
-    assert_eq!(board.offline(CPU0), Offline { resent: 1, stranded: 0 });
+    let offline = board.offline(CPU0);
+    assert_eq!((offline.resent, offline.stranded), (1, 0));
     assert_eq!(board.run(CPU1)[0].arrival, Arrival::Deliver(device.vector()));
     board.online(CPU0);
     assert_eq!(board.domain.available_on(CPU0), 12);
@@ -329,7 +330,8 @@ fn a_stranded_request_is_sent_after_a_move() {
     let board = Board::new(2);
     let mut device = device(&board, Rewrite::Masked);
     board.write(device.message, device.serial);
-    assert_eq!(board.offline(CPU0), Offline { resent: 0, stranded: 1 });
+    let offline = board.offline(CPU0);
+    assert_eq!((offline.resent, offline.stranded), (0, 1));
     relocate(&board, &mut device, CPU1).unwrap();
     assert_eq!(board.run(CPU1)[0].arrival, Arrival::Deliver(device.vector()));
     board.online(CPU0);

@@ -50,7 +50,7 @@ impl Procedure {
         let written: Vec<u64> = ram.rows()?.iter().map(|(address, _)| address / PAGE).collect();
         let mut cpus = Vec::new();
         for (number, affinity) in (0..CPUS).zip(affinities()) {
-            cpus.push(SnapshotCpu { affinity, number, stopped: machine.stopped(number)? });
+            cpus.push(SnapshotCpu::new(affinity, number, machine.stopped(number)?));
         }
         let mut devices = Devices { machine, is_first: self == Self::FirstCpuForAll };
         let mut snapshot = KvmSnapshot::take(&mut devices, cpus, ITSES, &ram)?;

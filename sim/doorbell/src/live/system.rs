@@ -155,7 +155,7 @@ fn family(kind: &ControllerKind) -> Option<&'static str> {
         ControllerKind::V2m => Some("GICv2m"),
         ControllerKind::Mbi => Some("MBI"),
         ControllerKind::Other(compatible) if compatible == "brcm,bcm2712-mip" => Some("MIP"),
-        ControllerKind::DirectLpi | ControllerKind::Other(_) => None,
+        _ => None,
     }
 }
 

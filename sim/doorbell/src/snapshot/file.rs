@@ -61,7 +61,7 @@ pub(super) fn parse(name: &str, bytes: &[u8]) -> Result<Machine> {
         Header { format: Some(_), .. } => {
             kvm::machine(&serde_json::from_slice::<KvmSnapshot>(bytes)?)?
         }
-        Header { gic: Some(StateVersion { version }), .. } => {
+        Header { gic: Some(StateVersion { version, .. }), .. } => {
             check_version(&version.into())?;
             model(serde_json::from_slice::<Embedded>(bytes)?.gic)?
         }

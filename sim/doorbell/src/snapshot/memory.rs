@@ -161,12 +161,14 @@ mod tests {
     use vgic_kvm::snapshot::MemoryData;
 
     fn range(address: u64, bytes: u64, data: Vec<MemoryData>) -> MemoryRange {
-        MemoryRange { address, bytes, data }
+        let mut range = MemoryRange::new(address, bytes);
+        range.data = data;
+        range
     }
 
     #[test]
     fn only_memory_of_the_snapshot_is_read() {
-        let data = MemoryData { at: 0xffe, hex: vec![1, 2, 3] };
+        let data = MemoryData::new(0xffe, vec![1, 2, 3]);
         let memory =
             Memory::of(&[range(0x2000, 0x1000, vec![]), range(0x0, 0x2000, vec![data])]).unwrap();
         let mut bytes = [0; 5];
@@ -183,7 +185,7 @@ mod tests {
         let error = |ranges: &[MemoryRange]| Memory::of(ranges).unwrap_err().to_string();
         let twice = [range(0, 0x2000, vec![]), range(0x1000, 0x1000, vec![])];
         assert_eq!(error(&twice), "memory ranges overlap at 0x1000");
-        let data = MemoryData { at: u64::MAX, hex: vec![1] };
+        let data = MemoryData::new(u64::MAX, vec![1]);
         assert!(error(&[range(0, 0x1000, vec![data])]).starts_with("data at 0xffffffffffffffff"));
         assert!(error(&[range(u64::MAX, 2, vec![])]).ends_with("52 address bits"));
     }

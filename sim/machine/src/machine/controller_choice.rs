@@ -37,9 +37,7 @@ impl ControllerChoice {
             ControllerKind::DirectLpi => matches!(self, Self::Auto | Self::DirectLpi),
             ControllerKind::Mbi => matches!(self, Self::Auto | Self::Mbi),
             ControllerKind::V2m => matches!(self, Self::Auto | Self::V2m),
-            ControllerKind::Other(_) => {
-                is_virtual_bus(kind) && matches!(self, Self::Auto | Self::HypervVpci)
-            }
+            _ => is_virtual_bus(kind) && matches!(self, Self::Auto | Self::HypervVpci),
         }
     }
 

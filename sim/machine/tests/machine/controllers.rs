@@ -145,7 +145,7 @@ fn two_devices(kind: &ControllerKind) -> Description {
             let frame = region(0x0802_0000, 0x1000);
             board.controllers.push(Controller::new(name.as_str(), kind.clone(), Some(frame)));
         }
-        ControllerKind::Its | ControllerKind::Other(_) => {}
+        _ => {}
     }
     let routing = |device| match kind {
         ControllerKind::Its => MsiRouting::device(ControllerIndex::new(0), DeviceId::new(device)),

@@ -68,6 +68,7 @@ impl fmt::Display for FailedCommand {
 
 /// Command faults at one ITS so far.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[non_exhaustive]
 pub struct CommandFaultLog {
     /// Number of faults.
     pub count: u64,

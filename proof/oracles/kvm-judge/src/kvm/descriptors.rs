@@ -35,7 +35,7 @@ pub(super) fn snapshot_cpus(cpus: &[VcpuFd]) -> Result<Vec<SnapshotCpu>, Failure
         cpu.get_one_reg(MPIDR, &mut mpidr)?;
         let affinity = Affinity::from_mpidr(u64::from_le_bytes(mpidr));
         let stopped = Some(cpu.get_mp_state()?.mp_state == KVM_MP_STATE_STOPPED);
-        saved.push(SnapshotCpu { affinity, number, stopped });
+        saved.push(SnapshotCpu::new(affinity, number, stopped));
     }
     Ok(saved)
 }

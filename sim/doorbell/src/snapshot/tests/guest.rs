@@ -176,11 +176,10 @@ impl Guest {
         let state = self.save();
         let config = self.gic.config().clone();
         let mut view = KvmView::new(&config, state, &*self.ram).unwrap();
-        let cpus = config.cpus.iter().map(|cpu| SnapshotCpu {
-            affinity: cpu.affinity,
-            number: cpu.processor_number,
-            stopped: Some(false),
-        });
+        let cpus = config
+            .cpus
+            .iter()
+            .map(|cpu| SnapshotCpu::new(cpu.affinity, cpu.processor_number, Some(false)));
         KvmSnapshot::take(&mut view, cpus.collect(), 1, &*self.ram).unwrap()
     }
 

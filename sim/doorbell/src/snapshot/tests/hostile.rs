@@ -10,7 +10,7 @@ use gic_arch::IntId;
 use msi_types::{DeviceId, EventId};
 use serde_json::{Value, json};
 use vgic::its::ItsConfig;
-use vgic::saved_state::{DeviceState, EventState};
+use vgic::saved_state::DeviceState;
 
 /// Reads a file, and passes it to every command. The commands may fail, but must not panic.
 fn use_all(bytes: &[u8]) {
@@ -87,14 +87,15 @@ fn states_of_a_million_lpis_are_read() {
     }
     let device = state.its[0].devices.remove(0);
     for number in 0..16 {
-        let of_event = |event| EventState {
-            event: EventId::new(event),
-            intid: IntId::new(8192 + EVENTS * number + event),
-            ..device.events[0]
+        let of_event = |event| {
+            let mut state = device.events[0];
+            state.event = EventId::new(event);
+            state.intid = IntId::new(8192 + EVENTS * number + event);
+            state
         };
-        let (device, event_bits, itt) = (DeviceId::new(number), 16, device.itt);
-        let events = (0..EVENTS).map(of_event).collect();
-        state.its[0].devices.push(DeviceState { device, event_bits, itt, events });
+        let mut more = DeviceState::new(DeviceId::new(number), 16, device.itt);
+        more.events = (0..EVENTS).map(of_event).collect();
+        state.its[0].devices.push(more);
     }
     let path = std::env::temp_dir().join(format!("doorbell-{}.json", std::process::id()));
     std::fs::write(&path, serde_json::to_vec(&state).unwrap()).unwrap();

@@ -11,7 +11,7 @@ use gic_arch::{Affinity, IntId, gicd, gicr, gits, icc};
 use vgic::its::{ErrorPolicy, ItsConfig};
 use vgic_kvm::KvmDevice;
 use vgic_kvm::abi::Attribute;
-use vgic_kvm::snapshot::{KvmSnapshot, MemoryRange};
+use vgic_kvm::snapshot::{KvmSnapshot, MemoryData, MemoryRange};
 
 fn with_pending() -> Guest {
     let guest = Guest::new();
@@ -215,17 +215,16 @@ fn without_page(snapshot: &mut KvmSnapshot, page: u64) {
     for range in snapshot.memory.drain(..) {
         for address in (range.address..range.address + range.bytes).step_by(0x1000) {
             let at = address - range.address;
-            let mut data = Vec::new();
+            let mut page_kept = MemoryRange::new(address, 0x1000);
             for piece in &range.data {
                 for (offset, byte) in (piece.at..).zip(&piece.hex) {
                     if (at..at + 0x1000).contains(&offset) {
-                        let (at, hex) = (offset - at, vec![*byte]);
-                        data.push(vgic_kvm::snapshot::MemoryData { at, hex });
+                        page_kept.data.push(MemoryData::new(offset - at, vec![*byte]));
                     }
                 }
             }
             if address != page {
-                kept.push(MemoryRange { address, bytes: 0x1000, data });
+                kept.push(page_kept);
             }
         }
     }
