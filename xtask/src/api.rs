@@ -1,5 +1,5 @@
-//! Lists the public interfaces of the libraries in `docs/api`, so that a review notices breaking
-//! changes.
+//! Lists the public interfaces of the libraries in `docs/api`. The lists are a baseline, which a
+//! release refreshes: an item that is removed or changed since then breaks users.
 //!
 //! The format of rustdoc's JSON output changes between compilers. The lists are only compared if
 //! the compiler writes the format supported here; otherwise, the comparison is skipped.
@@ -17,7 +17,6 @@ use serde_json::Value;
 use crate::lint;
 use crate::package::published;
 use crate::tally::Tally;
-use doorbell_harness::changes;
 use doorbell_harness::process;
 use doorbell_harness::toolchain::{BARE_TARGET, need_target};
 use doorbell_harness::workspace::{Package, Workspace};
@@ -25,7 +24,7 @@ use doorbell_harness::workspace::{Package, Workspace};
 /// The target for libraries that run on every machine.
 const HOSTED_TARGET: &str = "x86_64-unknown-linux-gnu";
 
-/// Compares each library's interface with its recorded list, one case per library.
+/// Compares each library's interface with its baseline, one case per library.
 pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     for target in [HOSTED_TARGET, BARE_TARGET] {
         if let Err(absent) = need_target(&workspace.root, target) {
@@ -140,14 +139,18 @@ fn list(document: &Path) -> Result<String> {
     Ok(lines(all())?.into_iter().filter(is_listed).map(|line| line + "\n").collect())
 }
 
+/// Checks that an interface still has all items of its baseline.
 fn compare(path: &Path, found: &str) -> Result<()> {
-    let expected = fs::read_to_string(path).unwrap_or_default();
-    let changes = changes::between(&expected, found);
+    let baseline =
+        fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let found: BTreeSet<_> = found.lines().collect();
+    let removed: Vec<_> = baseline.lines().filter(|item| !found.contains(item)).collect();
     ensure!(
-        changes.is_empty(),
-        "{} lines of the interface changed (`cargo xtask api` accepts them):\n  {}",
-        changes.len(),
-        changes.join("\n  ")
+        removed.is_empty(),
+        "{} items of the interface are missing or changed, which breaks users (`cargo xtask api` \
+         writes a new baseline):\n  {}",
+        removed.len(),
+        removed.join("\n  ")
     );
     Ok(())
 }
@@ -160,6 +163,19 @@ fn path(workspace: &Workspace, package: &Package) -> PathBuf {
 mod tests {
     use super::*;
     use std::env;
+
+    #[test]
+    fn a_removed_item_fails_and_a_new_one_passes() -> Result<()> {
+        let file = env::temp_dir().join(format!("doorbell-api-{}.txt", std::process::id()));
+        fs::write(&file, "pub fn a()\npub fn b()\n")?;
+        let (removed, added) = (
+            compare(&file, "pub fn a()\n"),
+            compare(&file, "pub fn a()\npub fn b()\npub fn c()\n"),
+        );
+        fs::remove_file(&file)?;
+        assert!(removed.unwrap_err().to_string().ends_with("\n  pub fn b()"));
+        added
+    }
 
     #[test]
     fn another_format_is_not_read() -> Result<()> {

@@ -46,12 +46,18 @@ pub(crate) fn check_format(workspace: &Workspace, tally: &mut Tally) -> Result<(
     Ok(())
 }
 
-/// Runs clippy on everything for the host, on the libraries and the images for bare metal, and on
-/// KVM's judge and monitor.
+/// Runs clippy on everything for the host, the fuzz targets included, on the libraries and the
+/// images for bare metal, and on KVM's judge and monitor.
 pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     need_component(&workspace.root, "clippy")?;
     let host = ["--workspace", "--all-targets", "--all-features"];
     clippy_case("clippy", workspace, "", &host, tally);
+    let target = workspace.target.display().to_string();
+    let mut fuzz = process::cargo(&workspace.root.join("proof/fuzz"));
+    // The fuzzer's library is only needed to link the targets; without this path, it is built.
+    fuzz.env("CUSTOM_LIBFUZZER_PATH", "/nowhere/libfuzzer.a");
+    fuzz.args(["clippy", "--target-dir", &target, "--", "-D", "warnings"]);
+    tally.case("the fuzz targets", process::must(&mut fuzz));
     if let Err(absent) = need_target(&workspace.root, BARE_TARGET) {
         tally.skip(format!("clippy for {BARE_TARGET}: {absent:#}"));
         return Ok(());
@@ -63,7 +69,6 @@ pub(crate) fn clippy(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     let small =
         [&bare, &["--package", "gic-driver", "--lib", "--no-default-features"][..]].concat();
     clippy_case("without a heap", workspace, "", &small, tally);
-    let target = workspace.target.display().to_string();
     let images = [&bare, &["--target-dir", &target][..]].concat();
     // `alone` is built separately. In a build with the other packages, cargo would enable their
     // features in its drivers, too, and these features require a heap.

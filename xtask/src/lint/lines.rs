@@ -1,78 +1,82 @@
-//! Counts the lines of code in each package. The numbers are recorded in `docs/architecture.md`: a
-//! change that adds lines to a package must record the new number, and its commit message should
-//! say why the lines are needed.
+//! Counts the lines of code, and compares each part of the tree with its budget in
+//! `docs/architecture.md`. Only a change that is worth its lines may raise a budget.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 
 use doorbell_harness::source;
-use doorbell_harness::workspace::{Package, Workspace};
+use doorbell_harness::workspace::Workspace;
 
 const PAGE: &str = "docs/architecture.md";
-/// Header of the table.
+/// Header of the table of budgets.
 const HEAD: &str = "| part | code | tests and examples |\n|---|---|---|\n";
 
-/// Returns the packages that have more lines than recorded, or no row.
+/// Lines of code, and of tests and examples, by folder.
+type Count = BTreeMap<String, [usize; 2]>;
+
+/// Returns the parts that exceed their budgets, or have none.
 pub(crate) fn check(workspace: &Workspace) -> Result<Vec<String>> {
     let page = fs::read_to_string(workspace.root.join(PAGE))?;
-    let (_, table, _) = split(&page)?;
+    let budgets = budgets(&page)?;
     let mut findings = Vec::new();
-    for (part, found) in parts(workspace)? {
-        let row = table.lines().find_map(|line| line.strip_prefix(&format!("| `{part}` | ")));
-        let recorded = row.map(|row| row.split(" |").map(|n| n.trim().parse().unwrap_or(0)));
-        let recorded: Vec<usize> = recorded.map_or_else(Vec::new, Iterator::collect);
-        let grown = found.iter().zip(&recorded).any(|(found, recorded)| found > recorded);
-        if grown || recorded.is_empty() {
+    for (part, lines) in counted(workspace, 1)? {
+        let budget = budgets.get(&part).copied().unwrap_or_default();
+        if lines.iter().zip(budget).any(|(lines, budget)| *lines > budget) {
             findings.push(format!(
-                "{part}: {found:?} lines, {recorded:?} recorded; `cargo xtask lines` records them"
+                "{part}: {lines:?} lines, more than {budget:?}; `cargo xtask lines` lists them"
             ));
         }
     }
     Ok(findings)
 }
 
-/// Writes the table with current numbers.
-pub(crate) fn accept(workspace: &Workspace) -> Result<()> {
-    let file = workspace.root.join(PAGE);
-    let page = fs::read_to_string(&file)?;
-    let (before, _, after) = split(&page)?;
-    let rows = parts(workspace)?.into_iter();
-    let rows = rows.map(|(part, [code, tests])| format!("| `{part}` | {code} | {tests} |\n"));
-    fs::write(file, [before, HEAD, &rows.collect::<String>(), after].concat()).map_err(Into::into)
-}
-
-/// Returns the page before the table, the table's rows, and the page after it.
-fn split(page: &str) -> Result<(&str, &str, &str)> {
-    let (before, rest) =
-        page.split_once(HEAD).with_context(|| format!("{PAGE} has no table of lines"))?;
-    let rows: usize =
-        rest.split_inclusive('\n').take_while(|it| it.starts_with('|')).map(str::len).sum();
-    Ok((before, &rest[..rows], &rest[rows..]))
-}
-
-/// Returns the packages' folders in order, each with its lines of code, and its lines of tests and
-/// examples.
-fn parts(workspace: &Workspace) -> Result<Vec<(String, [usize; 2])>> {
-    let mut parts = Vec::new();
-    for package in &workspace.packages {
-        let name = workspace.relative(&package.folder).display().to_string();
-        parts.push((name, lines_of(package)?));
+/// Prints the lines of each folder of a part, and those of the part beside its budget.
+pub(crate) fn print(workspace: &Workspace) -> Result<()> {
+    let page = fs::read_to_string(workspace.root.join(PAGE))?;
+    let (budgets, folders) = (budgets(&page)?, counted(workspace, 2)?);
+    println!("{:<24} {:>8} {:>8}", "", "code", "tests");
+    for (part, [code, tests]) in counted(workspace, 1)? {
+        for (folder, [code, tests]) in folders.range(part.clone()..) {
+            if !folder.starts_with(&format!("{part}/")) {
+                break;
+            }
+            println!("{folder:<24} {code:>8} {tests:>8}");
+        }
+        let [most_code, most_tests] = budgets.get(&part).copied().unwrap_or_default();
+        println!("{part:<24} {code:>8} {tests:>8} of {most_code} and {most_tests}\n");
     }
-    ensure!(!parts.is_empty(), "the workspace has no packages");
-    parts.sort();
-    Ok(parts)
+    Ok(())
 }
 
-fn lines_of(package: &Package) -> Result<[usize; 2]> {
-    let mut sum = [0; 2];
-    for file in package.rust_files()? {
-        let below = file.strip_prefix(&package.folder)?;
+/// Reads the table of budgets.
+fn budgets(page: &str) -> Result<Count> {
+    let (_, table) =
+        page.split_once(HEAD).with_context(|| format!("{PAGE} has no table of budgets"))?;
+    let row = |row: &str| {
+        let mut cells = row.trim_matches(['|', ' ']).split(" | ");
+        let part = cells.next().context("no part")?.trim_matches('`').to_owned();
+        let mut number = || cells.next().context("no number")?.parse().context("not a number");
+        anyhow::Ok((part, [number()?, number()?]))
+    };
+    let rows = table.lines().take_while(|line| line.starts_with('|'));
+    rows.map(|line| row(line).with_context(|| format!("{PAGE}: `{line}`"))).collect()
+}
+
+/// Counts the lines of all Rust files by the first components of their paths.
+fn counted(workspace: &Workspace, components: usize) -> Result<Count> {
+    let mut sums = Count::new();
+    for file in workspace.files(&["rs"])? {
+        let below = workspace.relative(&file);
+        let folder = below.parent().unwrap_or(Path::new("")).components().take(components);
+        let folder = folder.collect::<std::path::PathBuf>().display().to_string();
+        let sum = sums.entry(folder).or_default();
         let [code, tests] = count(below, &fs::read_to_string(&file)?);
-        sum = [sum[0] + code, sum[1] + tests];
+        *sum = [sum[0] + code, sum[1] + tests];
     }
-    Ok(sum)
+    Ok(sums)
 }
 
 /// Counts a file's lines that are neither blank nor comments. Unit tests must be at its end.
@@ -102,8 +106,9 @@ mod tests {
     }
 
     #[test]
-    fn rows_end_where_text_begins() {
-        let page = format!("a\n{HEAD}| `b` | 1 | 2 |\n\nc\n");
-        assert_eq!(split(&page).unwrap(), ("a\n", "| `b` | 1 | 2 |\n", "\nc\n"));
+    fn budgets_end_where_text_begins() {
+        let page = format!("a\n{HEAD}| `b` | 1 | 2 |\n\n| `c` | 3 | 4 |\n");
+        assert_eq!(budgets(&page).unwrap(), Count::from([("b".to_owned(), [1, 2])]));
+        assert!(budgets(&format!("{HEAD}| `b` | 1 |\n")).is_err());
     }
 }
