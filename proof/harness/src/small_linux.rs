@@ -60,14 +60,27 @@ pub fn pci_modules(suite: Suite) -> Vec<&'static str> {
     }
 }
 
-/// Fetches a suite's kernel and its [`pci_modules`] into the cache, and returns their folder. The
-/// kernel and the modules come from one package, because a module is only compatible with its own
-/// kernel.
+/// Returns the modules for an e1000e network card and for `vfio-pci`, like [`pci_modules`].
+pub fn e1000e_and_vfio_modules(suite: Suite) -> Vec<&'static str> {
+    match suite {
+        Suite::Stable => {
+            vec!["e1000e.ko", "vfio.ko", "vfio_virqfd.ko", "vfio-pci-core.ko", "vfio-pci.ko"]
+        }
+        Suite::Backports => {
+            vec!["e1000e.ko.xz", "vfio.ko.xz", "vfio-pci-core.ko.xz", "vfio-pci.ko.xz"]
+        }
+        Suite::Unstable => Vec::new(),
+    }
+}
+
+/// Fetches a suite's kernel, its [`pci_modules`] and its [`e1000e_and_vfio_modules`] into the cache,
+/// and returns their folder. The kernel and the modules come from one package, because a module is
+/// only compatible with its own kernel.
 pub fn fetch_with_modules(workspace: &Workspace, suite: Suite) -> Result<PathBuf> {
     let cache = cache::folder(workspace);
-    let folder = cache.join(format!("debian-{suite:?}").to_lowercase());
+    let folder = cache.join(format!("guest-{suite:?}").to_lowercase());
     if !cache::is_filled(&folder) {
-        let modules = pci_modules(suite);
+        let modules = [pci_modules(suite), e1000e_and_vfio_modules(suite)].concat();
         if suite == Suite::Unstable {
             let apt = Apt::update_unstable(&cache.join("apt-unstable"))?;
             cache::fill(&folder, || unpack_unstable(&apt, &modules, &folder))?;

@@ -1,12 +1,16 @@
-//! QEMUs shared by several cases. The first case that needs one unpacks it.
+//! QEMUs and their firmware, shared by several cases. The first case that needs one unpacks it.
 
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use doorbell_harness::apt::{self, Apt, Suite};
+use doorbell_harness::cache;
 use doorbell_harness::dtb::Tools;
 use doorbell_harness::qemu::{self, Version};
 use doorbell_harness::suite::{OrAbsent, Shared};
-use doorbell_harness::workspace;
+use doorbell_harness::workspace::{self, Workspace};
 
 /// Time for a case to build programs and fetch packages, or to wait for a case that does.
 pub const PREPARATION: Duration = Duration::from_mins(20);
@@ -20,4 +24,28 @@ pub fn qemu(version: Version) -> Result<&'static Tools> {
         Version::Backports => &BACKPORTS,
     };
     shared.get(|| qemu::fetch(workspace::this()?, version).or_absent("QEMU"))
+}
+
+/// Returns UEFI firmware for QEMU's `virt`.
+pub fn uefi() -> Result<&'static Path> {
+    static UEFI: Shared<PathBuf> = Shared::new();
+    let fetched = UEFI.get(|| unpack_uefi(workspace::this()?).or_absent("UEFI firmware"));
+    fetched.map(PathBuf::as_path)
+}
+
+/// Unpacks UEFI firmware into the cache.
+fn unpack_uefi(workspace: &Workspace) -> Result<PathBuf> {
+    const FILE: &str = "usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
+    let folder = cache::folder(workspace).join("efi");
+    if !cache::is_filled(&folder) {
+        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
+        cache::fill(&folder, || {
+            let version = apt.newest("qemu-efi-aarch64", Suite::Stable)?;
+            apt.download(&format!("qemu-efi-aarch64={version}"), &folder)?;
+            let package = apt::packages_in(&folder)?.pop().context("no package was downloaded")?;
+            apt::unpack_matching(&package, &[&format!("./{FILE}")], &folder)?;
+            fs::remove_file(package).map_err(Into::into)
+        })?;
+    }
+    Ok(folder.join(FILE))
 }

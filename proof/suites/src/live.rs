@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 use doorbell_oracles::iommu_groups::{self, Function, RequesterId};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::said::{list, same, text};
 
@@ -25,6 +25,8 @@ pub struct Console {
     interrupts: Vec<String>,
     /// Exit status of `doorbell live --json`.
     status: Option<u8>,
+    /// Exit status and output of `doorbell live --explain --json` after each step.
+    steps: Vec<String>,
     /// Last line of the console.
     pub last: String,
 }
@@ -42,6 +44,17 @@ pub struct Expected {
     pub silent: bool,
 }
 
+/// Change of a running guest, and what the command must then state of a function.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// Shell commands that change the guest.
+    pub commands: &'static str,
+    /// Function that the command must explain.
+    pub function: &'static str,
+    /// Mode of the function's interrupts, obstacle, and exit status, as JSON.
+    pub expected: &'static str,
+}
+
 impl Console {
     /// Adds a line.
     pub fn line(&mut self, line: &str) {
@@ -52,6 +65,7 @@ impl Console {
             "text" => self.text.extend([rest, "\n"]),
             "pci" => self.functions.extend(Function::parse(rest)),
             "irqs" => self.interrupts.push(rest.to_owned()),
+            "step" => self.steps.push(rest.to_owned()),
             "status" => self.status = rest.parse().ok(),
             _ => {}
         }
@@ -74,7 +88,7 @@ impl Console {
             Ok((*id, obstacle))
         });
         same("faults", &named.collect::<Vec<_>>(), &planted.collect::<Result<Vec<_>>>()?)?;
-        let differ = devices.iter().filter(|one| one["differences"] != serde_json::json!([]));
+        let differ = devices.iter().filter(|one| one["differences"] != json!([]));
         let differ: Vec<_> = differ.map(|one| text(&one["id"])).collect();
         same("differences", &differ, &expected.differences)?;
         same("silence", &said["silent"], &expected.silent)?;
@@ -116,13 +130,31 @@ impl Console {
         Ok(ours.len())
     }
 
+    /// Compares the command's output after each step with what it must state.
+    ///
+    /// # Errors
+    /// Fails if the command states something else, or if the guest has not printed everything.
+    pub fn judge_steps(&self, steps: &[Step]) -> Result<()> {
+        same("number of steps", &self.steps.len(), &steps.len())?;
+        for (number, (line, step)) in self.steps.iter().zip(steps).enumerate() {
+            let (status, said) = line.split_once(' ').unwrap_or((line, ""));
+            // The command prints nothing about an absent function.
+            let said: Value = serde_json::from_str(said).unwrap_or_default();
+            let status: u8 = status.parse()?;
+            let said = json!([said["linux"]["mode"], said["explanation"]["obstacle"], status]);
+            let what = format!("explanation of {} after step {number}", step.function);
+            same(&what, &said, &serde_json::from_str(step.expected)?)?;
+        }
+        Ok(())
+    }
+
     /// Compares the interrupts of functions that send messages with those in Linux's table.
     fn compare_interrupts(&self, senders: &[&Value]) -> Result<()> {
         let mut ours = BTreeSet::new();
         for sender in senders {
             // Linux's table omits interrupts without a handler.
             let interrupts = list(&sender["linux"], "interrupts")?.iter();
-            for one in interrupts.filter(|one| one["handlers"] != serde_json::json!([])) {
+            for one in interrupts.filter(|one| one["handlers"] != json!([])) {
                 ours.insert((one["irq"].as_u64(), text(&one["handlers"][0]).to_owned()));
             }
         }
@@ -203,6 +235,21 @@ mod tests {
         assert!(failed.judge(None, &EXPECTED).unwrap_err().to_string().starts_with("exit status"));
         let other = Expected { line: "obstacle", ..EXPECTED };
         assert!(console(REPORT).judge(None, &other).is_err());
+    }
+
+    #[test]
+    fn steps_are_compared_with_their_expectations() {
+        let step = |expected| [Step { commands: "", function: "0000:00:02.0", expected }];
+        let mut console = Console::default();
+        console.line(r#"step: 1 {"linux": {"mode": "msix"}, "explanation": {"obstacle": "x"}}"#);
+        console.judge_steps(&step(r#"["msix", "x", 1]"#)).unwrap();
+        for other in [r#"["msi", "x", 1]"#, r#"["msix", null, 1]"#, r#"["msix", "x", 0]"#] {
+            assert!(console.judge_steps(&step(other)).is_err(), "{other}");
+        }
+        assert!(console.judge_steps(&[]).is_err());
+        let mut absent = Console::default();
+        absent.line("step: 2 ");
+        absent.judge_steps(&step("[null, null, 2]")).unwrap();
     }
 
     #[test]

@@ -25,6 +25,12 @@ pub enum SetupFault {
     /// The function's driver has not allocated interrupts.
     #[error("the function's driver has not allocated an interrupt")]
     NotAllocated,
+    /// The function's driver passes the function to a program, which has not enabled interrupts.
+    #[error("the function's driver leaves interrupts to a program, which has enabled none")]
+    NoProgram,
+    /// The function's driver uses INTx although messages are possible.
+    #[error("the function's driver uses INTx, although the function and a controller support MSI")]
+    MessagesUnused,
     /// INTx is in use, but Interrupt Disable is set in the function's Command register.
     #[error("Interrupt Disable is 1 in the function's Command register, and INTx is in use")]
     IntxDisabled,
@@ -104,6 +110,8 @@ impl SetupFault {
             | Self::TurnedOff
             | Self::LpisTurnedOff
             | Self::NotAllocated
+            | Self::NoProgram
+            | Self::MessagesUnused
             | Self::IntxDisabled => Stage::Endpoint,
             Self::Forbidden | Self::NoStream { .. } => Stage::Bus,
             Self::NoController { .. }
@@ -125,9 +133,11 @@ impl SetupFault {
             }
             Self::TurnedOff => "remove `nomsi` from the option `pci=` of the kernel's command line",
             Self::LpisTurnedOff => "remove `irqchip.gicv3_nolpi` from the kernel's command line",
-            Self::NotAllocated => {
-                "look for the driver's errors in the kernel's log; with vfio, start the program \
-                 that uses the function"
+            Self::NotAllocated => "look for the driver's errors in the kernel's log",
+            Self::NoProgram => "start the program that uses the function, such as a VMM",
+            Self::MessagesUnused => {
+                "look for an option of the driver that selects INTx, or for its errors in the \
+                 kernel's log"
             }
             Self::IntxDisabled => "clear Interrupt Disable in the Command register",
             Self::Forbidden => {

@@ -8,16 +8,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use doorbell_harness::apt::{self, Apt, Suite};
+use anyhow::{Result, ensure};
+use doorbell_harness::apt::Suite;
 use doorbell_harness::dtb::{Tools, Virt};
 use doorbell_harness::initramfs::{self, Content, File};
 use doorbell_harness::qemu::PROGRAM;
 use doorbell_harness::suite::OrAbsent;
 use doorbell_harness::workspace::{self, Workspace};
-use doorbell_harness::{cache, process, small_linux};
+use doorbell_harness::{process, small_linux};
 use doorbell_suites::acpi::linux::{FoundDevices, Port, mapped};
 use doorbell_suites::acpi::{tables, walk};
+use doorbell_suites::fetched;
 use doorbell_suites::said::{same, text};
 
 use crate::bench::Bench;
@@ -77,33 +78,16 @@ pub(crate) const SUBJECTS: [Subject; 3] = [
 pub(crate) fn judge(bench: &Bench, subject: &Subject) -> Result<()> {
     let workspace = workspace::this()?;
     let tools = bench.tools()?;
-    let firmware = firmware(workspace).or_absent("UEFI firmware")?;
+    let firmware = fetched::uefi()?;
     let kernel = small_linux::fetch_kernel(workspace, Suite::Stable).or_absent("Linux")?;
     Judge { bench, workspace, tools, firmware, kernel }.judge(subject)
-}
-
-/// Returns QEMU's UEFI firmware in the cache.
-fn firmware(workspace: &Workspace) -> Result<PathBuf> {
-    const FILE: &str = "usr/share/qemu-efi-aarch64/QEMU_EFI.fd";
-    let folder = cache::folder(workspace).join("efi");
-    if !cache::is_filled(&folder) {
-        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
-        cache::fill(&folder, || {
-            let version = apt.newest("qemu-efi-aarch64", Suite::Stable)?;
-            apt.download(&format!("qemu-efi-aarch64={version}"), &folder)?;
-            let package = apt::packages_in(&folder)?.pop().context("no package was downloaded")?;
-            apt::unpack_matching(&package, &[&format!("./{FILE}")], &folder)?;
-            fs::remove_file(package).map_err(Into::into)
-        })?;
-    }
-    Ok(folder.join(FILE))
 }
 
 struct Judge<'a> {
     bench: &'a Bench,
     workspace: &'a Workspace,
     tools: &'a Tools,
-    firmware: PathBuf,
+    firmware: &'a Path,
     kernel: PathBuf,
 }
 
@@ -155,7 +139,7 @@ impl Judge<'_> {
         let mut qemu = self.tools.command(PROGRAM);
         qemu.args(["-M", &format!("virt,{options}"), "-cpu", "cortex-a57", "-m", "512M"]);
         qemu.args(SURROUNDINGS).args(*arguments).args(["-append", COMMAND_LINE]);
-        qemu.arg("-bios").arg(&self.firmware).arg("-kernel").arg(&self.kernel);
+        qemu.arg("-bios").arg(self.firmware).arg("-kernel").arg(&self.kernel);
         qemu.args(["-trace", "gicv3_its_cmd_mapd", "-D"]).arg(&trace);
         if let Some(initramfs) = initramfs {
             qemu.arg("-initrd").arg(initramfs);

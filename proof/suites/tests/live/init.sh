@@ -3,15 +3,21 @@
 # `doorbell live` and the kernel's table of interrupts. The prefix of each line states its origin.
 B=/busybox
 $B mount -t proc proc /proc; $B mount -t sysfs sys /sys; $B mount -t devtmpfs dev /dev
-for module in $($B cat /modules); do
-    case $module in *.xz) $B unxz /$module; module=${module%.xz} ;; esac
-    case $module in
-    virtio-rng.ko) ;;
-    # The driver polls for a command whose message does not arrive in this number of seconds.
-    nvme-core.ko) $B insmod /$module $($B grep -q silent /proc/cmdline && echo admin_timeout=1) ;;
-    *) $B insmod /$module ;;
-    esac
-done
+# Loads the modules in a list.
+load() {
+    for module in $($B cat $1); do
+        case $module in *.xz) $B unxz /$module; module=${module%.xz} ;; esac
+        case $module in
+        virtio-rng.ko) ;;
+        # The driver polls for a command whose message does not arrive in this number of seconds.
+        nvme-core.ko) $B insmod /$module $($B grep -q silent /proc/cmdline && echo admin_timeout=1) ;;
+        # The driver uses INTx.
+        e1000e.ko) $B insmod /$module IntMode=0 ;;
+        *) $B insmod /$module ;;
+        esac
+    done
+}
+load /modules
 # Waits up to ten seconds for a file to appear.
 await() { for try in $($B seq 100); do [ -e $1 ] && break; $B sleep 0.1; done; }
 await /dev/nvme0n1
@@ -30,7 +36,8 @@ fi
 $B grep -q offline /proc/cmdline && echo 0 > /sys/devices/system/cpu/cpu1/online
 /doorbell live --json > /tmp/json; echo "status: $?"
 $B sed 's/^/json: /' /tmp/json
-/doorbell live --explain 0000:01:00.0 | $B sed 's/^/text: /'
+# The kernel's command line sets the variable.
+/doorbell live --explain $explained | $B sed 's/^/text: /'
 $B sed 's/^/irqs: /' /proc/interrupts
 if $B grep -q groups /proc/cmdline; then
     for function in /sys/bus/pci/devices/*; do
@@ -44,6 +51,23 @@ if $B grep -q groups /proc/cmdline; then
         echo "pci: $($B basename $function) $group $($B hexdump -v -e '1/1 "%02x"' $function/config)"
     done
 fi
+if $B grep -q steps /proc/cmdline; then
+    D=/sys/bus/pci/devices
+    # Reads or writes a byte of a function's configuration space.
+    byte() { echo $((0x$($B dd if=$D/$1/config bs=1 skip=$2 count=1 | $B hexdump -e '1/1 "%02x"'))); }
+    poke() { printf "\\x$3" | $B dd of=$D/$1/config bs=1 seek=$2 conv=notrunc; }
+    # Prints the offset of the upper byte of Message Control in a function's MSI-X capability.
+    msix() {
+        capability=$(byte $1 52)
+        while [ $(byte $1 $capability) != 17 ]; do capability=$(byte $1 $((capability + 1))); done
+        echo $((capability + 3))
+    }
+    step() {
+        /doorbell live --explain $1 --json > /tmp/json
+        echo "step: $? $($B tr -d '\n' < /tmp/json)"
+    }
+    . /steps
+fi 2> /dev/null
 # Turning the machine off would wait for the drivers of devices that do not answer.
 echo b > /proc/sysrq-trigger
 $B sleep 60

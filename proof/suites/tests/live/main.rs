@@ -4,6 +4,8 @@
 
 #![forbid(unsafe_code)]
 
+mod runtime;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,19 +22,21 @@ use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{process, small_linux};
 use doorbell_suites::acpi::linux::mapped;
 use doorbell_suites::fetched::{self, PREPARATION};
-use doorbell_suites::live::{Console, Expected};
+use doorbell_suites::live::{Console, Expected, Step};
 
 /// Time after which a boot counts as hung. A boot takes 10 seconds, or more on a busy machine.
 const LIMIT: Duration = Duration::from_mins(4);
 const INIT: &str = include_str!("init.sh");
 const COMMAND_LINE: &str = "console=ttyAMA0 loglevel=1 panic=-1";
+/// With less memory, Linux 6.12 does not boot on UEFI firmware.
+const MEMORY: &str = "1G";
 const SURROUNDINGS: &[&str] = &[
     "-cpu",
     "cortex-a57",
     "-smp",
     "2",
     "-m",
-    "512M",
+    MEMORY,
     "-nodefaults",
     "-display",
     "none",
@@ -82,8 +86,15 @@ const SHARED: &[&str] = &[
     "-device",
     "e1000e,bus=open,romfile=",
 ];
+/// Functions without a root port, which QEMU refuses on a machine without an MSI controller.
+const ENDPOINTS: &[&str] =
+    &["-device", "nvme,drive=d0,serial=1", "-device", "virtio-rng-pci,disable-legacy=on"];
 /// Word on the command line that makes the guest print its functions' groups.
 const GROUPS: &str = "groups";
+/// Word on the command line that makes the guest change itself in [`runtime::STEPS`].
+const STEPS: &str = "steps";
+/// Word on the command line that makes Linux read ACPI tables, which UEFI firmware provides.
+const ACPI: &str = "acpi=force";
 const GICV3: &str = "gic-version=3";
 const GICV2: &str = "gic-version=2";
 const SMMU: &str = "gic-version=3,iommu=smmuv3";
@@ -128,8 +139,9 @@ struct Subject {
     machine: &'static str,
     change: Change,
     options: &'static str,
-    /// Devices in addition to the usual ones.
-    more: &'static [&'static str],
+    devices: &'static [&'static [&'static str]],
+    /// Function that the command must explain.
+    explained: &'static str,
     expected: Expected,
 }
 
@@ -141,7 +153,8 @@ const SOUND: Subject = Subject {
     machine: GICV3,
     change: Change::None,
     options: "",
-    more: &[],
+    devices: &[DEVICES],
+    explained: "0000:01:00.0",
     expected: Expected {
         faults: &[],
         differences: &[],
@@ -171,7 +184,7 @@ const SUBJECTS: &[Subject] = &[
         versions: STABLE,
         machine: SMMU,
         options: GROUPS,
-        more: SHARED,
+        devices: &[DEVICES, SHARED],
         ..SOUND
     },
     Subject {
@@ -180,6 +193,45 @@ const SUBJECTS: &[Subject] = &[
         machine: GICV2,
         expected: Expected {
             line: "doorbell: a controller receives messages at 0x8020040",
+            ..SOUND.expected
+        },
+        ..SOUND
+    },
+    Subject {
+        name: "a machine that is changed while it runs",
+        versions: &Version::ALL,
+        machine: SMMU,
+        options: STEPS,
+        devices: &[DEVICES, runtime::CARD],
+        ..SOUND
+    },
+    Subject {
+        name: "ACPI tables with an ITS and an SMMU",
+        versions: &[Version::Backports],
+        machine: SMMU,
+        options: "acpi=force kvm-arm.mode=none",
+        expected: Expected { line: "firmware: requester 0x0100: MADT/ITS@0", ..SOUND.expected },
+        ..SOUND
+    },
+    Subject {
+        name: "ACPI tables with a GICv2m frame",
+        versions: STABLE,
+        machine: GICV2,
+        options: ACPI,
+        expected: Expected {
+            line: "firmware: requester 0x0100: MADT/MSI-frame@0",
+            ..SOUND.expected
+        },
+        ..SOUND
+    },
+    Subject {
+        name: "a machine without an MSI controller",
+        versions: STABLE,
+        machine: "gic-version=3,its=off",
+        devices: &[ENDPOINTS],
+        explained: "0000:00:02.0",
+        expected: Expected {
+            line: "firmware: requester 0x0010: firmware names no MSI controller for the requester",
             ..SOUND.expected
         },
         ..SOUND
@@ -372,7 +424,17 @@ impl Guest {
             .or_absent("Debian's kernel")?;
         let modules = small_linux::modules(&packages, &small_linux::pci_modules(version.suite()))?;
         let mut files = small_linux::first_files(&busybox, INIT, modules)?;
-        files.push(File { path: "doorbell", content: Content::Program(fs::read(program)?) });
+        let more = small_linux::e1000e_and_vfio_modules(version.suite());
+        files.extend(small_linux::modules(&packages, &more)?);
+        let step = |step: &Step| format!("{}\nstep {}\n", step.commands, step.function);
+        let steps: String = runtime::STEPS.iter().map(step).collect();
+        for (path, bytes) in [
+            ("doorbell", fs::read(program)?),
+            ("more", more.join("\n").into()),
+            ("steps", steps.into()),
+        ] {
+            files.push(File { path, content: Content::Program(bytes) });
+        }
         let folder = workspace.target.join("live").join(format!("{version:?}").to_lowercase());
         fs::create_dir_all(&folder)?;
         let initramfs = folder.join("initramfs");
@@ -418,11 +480,15 @@ impl Subject {
         let guest = Guest::get(version)?;
         let stem = guest.folder.join(self.name.replace(' ', "-"));
         let mut qemu = fetched::qemu(version)?.command(PROGRAM);
-        qemu.args(SURROUNDINGS).args(DEVICES).args(self.more);
+        qemu.args(SURROUNDINGS).args(self.devices.concat());
         let disk = guest.folder.join("disk");
         qemu.args(qemu::drives(&disk)).arg("-kernel").arg(&guest.kernel);
         qemu.arg("-initrd").arg(&guest.initramfs);
-        qemu.arg("-append").arg(format!("{COMMAND_LINE} {}", self.options));
+        let (explained, options) = (self.explained, self.options);
+        qemu.arg("-append").arg(format!("{COMMAND_LINE} explained={explained} {options}"));
+        if options.contains(ACPI) {
+            qemu.arg("-bios").arg(fetched::uefi()?);
+        }
         let trace = stem.with_extension("trace");
         qemu.args(["-trace", "gicv3_its_cmd_mapd", "-D"]).arg(&trace);
         if let Some(blob) = self.change(version, &stem.with_extension("dtb"))? {
@@ -435,6 +501,9 @@ impl Subject {
         let mapped: BTreeSet<_> = fs::read_to_string(&trace)?.lines().filter_map(mapped).collect();
         let has_its = self.machine != GICV2;
         console.judge(has_its.then_some(&mapped), &self.expected)?;
+        if self.options == STEPS {
+            console.judge_steps(runtime::STEPS)?;
+        }
         if self.options == GROUPS {
             let groups = console.judge_groups()?;
             eprintln!("{}: {groups} groups, as Linux makes them", self.name);
@@ -451,7 +520,7 @@ impl Subject {
         }
         let mut qemu = fetched::qemu(version)?.command(PROGRAM);
         qemu.args(["-display", "none", "-nic", "none", "-cpu", "cortex-a57", "-smp", "2"]);
-        qemu.args(["-m", "512M", "-M"]);
+        qemu.args(["-m", MEMORY, "-M"]);
         qemu.arg(format!("virt,{},dumpdtb={}", self.machine, file.display()));
         process::capture(&mut qemu)?;
         let put = |kind: &str| {

@@ -122,6 +122,12 @@ impl Function {
         })
     }
 
+    /// Returns `true` if the function's driver passes the function to a program, such as a VMM. The
+    /// drivers are `vfio-pci` and its variants, such as `mlx5_vfio_pci`.
+    pub(super) fn has_vfio_driver(&self) -> bool {
+        self.driver.as_ref().is_some_and(|driver| driver.contains("vfio"))
+    }
+
     /// Returns `true` if the function supports MSI or MSI-X; `None` if its capabilities cannot be
     /// read.
     pub(super) fn has_messages(&self) -> Option<bool> {

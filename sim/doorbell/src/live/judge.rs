@@ -41,7 +41,10 @@ impl Subject<'_> {
     /// Other devices may share the interrupt.
     fn wired(&self) -> Option<(u32, &Irq)> {
         let number = self.function.irq?;
-        let irq = self.system.irqs.get(&number).filter(|irq| !irq.actions.is_empty())?;
+        // The handler of a vfio driver is named after the function.
+        let name = self.function.has_vfio_driver().then(|| self.function.address.to_string());
+        let is_own = |action: &String| name.as_ref().is_none_or(|name| action.contains(name));
+        let irq = self.system.irqs.get(&number).filter(|irq| irq.actions.iter().any(is_own))?;
         let has_line = self.function.config.has_pin() && self.function.driver.is_some();
         (has_line && self.function.messages.is_empty()).then_some((number, irq))
     }
@@ -94,18 +97,17 @@ impl Subject<'_> {
     }
 
     /// Explains the function as a whole. If Linux set up no interrupts or no messages for the
-    /// function, returns the reason. Otherwise, returns the explanation of the interrupt that stops
-    /// at the earliest stage, and prefers faults.
+    /// function, returns the reason, unless only an interrupt has a fault. Otherwise, returns the
+    /// explanation of the interrupt that stops at the earliest stage, and prefers faults.
     pub(super) fn explanation(&self, of_interrupts: &[Explanation]) -> Explanation {
-        let explanation = Explanation::new();
-        if let Some(fault) = self.setup_fault() {
-            return explanation.with_obstacle(setup(fault));
-        }
+        let has_fault = |one: &Explanation| one.obstacle().is_some_and(is_fault);
         let stage = |explanation: &&Explanation| {
-            let stage = |obstacle: Obstacle| (!is_fault(obstacle), obstacle.stage() as usize);
-            explanation.obstacle().map_or((true, usize::MAX), stage)
+            let stage = explanation.obstacle().map_or(usize::MAX, |one| one.stage() as usize);
+            (!has_fault(explanation), stage)
         };
-        of_interrupts.iter().min_by_key(stage).copied().unwrap_or(explanation)
+        let first = of_interrupts.iter().min_by_key(stage).copied().unwrap_or_default();
+        let whole = self.setup_fault().map(|fault| Explanation::new().with_obstacle(setup(fault)));
+        whole.filter(|whole| has_fault(whole) || !has_fault(&first)).unwrap_or(first)
     }
 
     /// Returns the reason why a function has no interrupts, or why it uses its pin although it
@@ -123,8 +125,14 @@ impl Subject<'_> {
             Mode::None if !can_send && !self.function.config.has_pin() => {
                 Some(SetupFault::NoCapability)
             }
+            Mode::None if self.function.has_vfio_driver() => Some(SetupFault::NoProgram),
             Mode::None => Some(SetupFault::NotAllocated),
-            _ => None,
+            _ => {
+                let is_used = |controller| self.system.uses(controller) == Some(true);
+                let may_send = self.function.has_messages() == Some(true)
+                    && self.route().is_some_and(|(_, controller)| is_used(controller));
+                may_send.then_some(SetupFault::MessagesUnused)
+            }
         })
     }
 
@@ -140,8 +148,10 @@ impl Subject<'_> {
             Ok(route) => route,
         };
         let controller = self.system.description().controller(route.controller)?;
-        let mut above = self.placement.bridges.iter().copied().chain([self.function]);
-        if above.any(|function| !function.permits_messages) {
+        // A bridge's own attribute concerns the functions below it.
+        let function = self.function.config.secondary_bus().is_none().then_some(self.function);
+        let mut concerned = self.placement.bridges.iter().copied().chain(function);
+        if concerned.any(|function| !function.permits_messages) {
             return Some(SetupFault::Forbidden);
         }
         let is_its = controller.kind == ControllerKind::Its;
@@ -333,8 +343,13 @@ const fn setup(fault: SetupFault) -> Obstacle {
 pub(super) const fn is_fault(obstacle: Obstacle) -> bool {
     !matches!(
         obstacle,
-        Obstacle::Setup(SetupFault::NoDriver | SetupFault::NoCapability | SetupFault::NotAllocated)
-            | Obstacle::PoweredDown { .. }
+        Obstacle::Setup(
+            SetupFault::NoDriver
+                | SetupFault::NoCapability
+                | SetupFault::NotAllocated
+                | SetupFault::NoProgram
+                | SetupFault::MessagesUnused
+        ) | Obstacle::PoweredDown { .. }
             | Obstacle::VectorMasked { .. }
             | Obstacle::NotRequested
             | Obstacle::DisabledByDriver

@@ -204,7 +204,7 @@ fn a_device_id_beyond_the_table_is_named() {
     let fault = SetupFault::BeyondTable { device: DeviceId::new(0x110), room: 0x110 };
     has(&tree, Obstacle::Setup(fault), true);
     let tree = tree.file(LOG, &line(0x111));
-    assert_eq!(device(&tree).explanation.obstacle(), None);
+    has(&tree, Obstacle::Setup(SetupFault::MessagesUnused), false);
     assert_eq!(Report::of(&tree.root()).controllers[0].room, Some(0x111));
 }
 
@@ -257,6 +257,34 @@ fn states_of_a_working_machine_are_no_faults() {
     let debug = "dstate: 0x1\n  IRQD_IRQ_DISABLED\n";
     let off = linux("off", &sound()).file("sys/kernel/debug/irq/irqs/26", debug);
     has(&off, Obstacle::DisabledByDriver, false);
+}
+
+#[test]
+fn a_driver_that_prefers_its_pin_is_no_fault() {
+    let tree = fallen_back("prefers-pin", &sound());
+    has(&tree, Obstacle::Setup(SetupFault::MessagesUnused), false);
+    let off = tree.bytes(&format!("{FUNCTION}/config"), &config_with(&[(COMMAND + 1, 4)]));
+    has(&off, Obstacle::Setup(SetupFault::IntxDisabled), true);
+}
+
+#[test]
+fn an_idle_vfio_driver_has_no_handler() {
+    let idle = fallen_back("vfio", &sound())
+        .without(&format!("{FUNCTION}/driver"))
+        .link(&format!("{FUNCTION}/driver"), "../../../bus/pci/drivers/vfio-pci");
+    has(&idle, Obstacle::Setup(SetupFault::NoProgram), false);
+    assert!(device(&idle).linux.interrupts.is_empty(), "another function's handler");
+    let used = idle.file("sys/kernel/irq/19/actions", "nvme0q0,vfio-intx(0000:00:02.0)\n");
+    assert_eq!(device(&used).linux.interrupts[0].irq, 19);
+}
+
+#[test]
+fn a_bridge_that_forbids_messages_may_send_its_own() {
+    let forbidden = fallen_back("forbidding", &sound()).file(&format!("{FUNCTION}/msi_bus"), "0\n");
+    has(&forbidden, Obstacle::Setup(SetupFault::Forbidden), true);
+    let bridge = config_with(&[(0x0e, 1), (0x19, 1)]);
+    let bridge = forbidden.bytes(&format!("{FUNCTION}/config"), &bridge);
+    has(&bridge, Obstacle::Setup(SetupFault::MessagesUnused), false);
 }
 
 #[test]
