@@ -143,7 +143,8 @@ impl Console {
             let status: u8 = status.parse()?;
             let said = json!([said["linux"]["mode"], said["explanation"]["obstacle"], status]);
             let what = format!("explanation of {} after step {number}", step.function);
-            same(&what, &said, &serde_json::from_str(step.expected)?)?;
+            let expected: Value = serde_json::from_str(step.expected)?;
+            same(&what, &said, &expected)?;
         }
         Ok(())
     }
