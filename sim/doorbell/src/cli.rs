@@ -62,7 +62,7 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Explain the way of a device's messages as firmware describes it: requester, IOMMU, DeviceID,
     /// doorbell, target.
-    #[command(after_help = help::EXPLAIN)]
+    #[command(after_help = help::EXPLAIN, allow_missing_positional = true)]
     Explain(ExplainArgs),
     /// Draw devices, IOMMUs, controllers and CPUs, as SVG or DOT.
     #[command(after_help = help::GRAPH)]
@@ -281,11 +281,12 @@ pub(crate) struct InspectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
-    /// Flattened devicetree, or folder of ACPI tables; `-` is a devicetree on standard input.
-    pub(crate) source: PathBuf,
+    #[command(flatten)]
+    pub(crate) source: SourceArgs,
     /// A node; a PCI function such as 0000:01:00.0, or with its host, "/pcie@10000000 01:00.0"; a
-    /// requester of another bus, "NODE[0x1]"; or a DeviceID such as 0x100, which names all that
+    /// requester of another bus, "NODE\[0x1\]"; or a DeviceID such as 0x100, which names all that
     /// have it.
+    #[arg(value_name = "DEVICE")]
     pub(crate) device: String,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
@@ -342,8 +343,14 @@ pub(crate) struct ReportArgs {
 pub(crate) struct LintArgs {
     /// Devicetrees, folders of ACPI tables, or folders that contain devicetrees at any depth; `-`
     /// is a devicetree on standard input.
-    #[arg(value_name = "SOURCE", required_unless_present_any = ["running", "rules", "explain"])]
+    #[arg(
+        value_name = "SOURCE",
+        required_unless_present_any = ["machine", "running", "rules", "explain"]
+    )]
     pub(crate) sources: Vec<PathBuf>,
+    /// Check an embedded machine (see `doorbell machines`).
+    #[arg(long, value_name = "NAME")]
+    pub(crate) machine: Option<String>,
     /// Check the firmware of the running machine.
     #[arg(long)]
     pub(crate) running: bool,

@@ -5,7 +5,6 @@ use crate::exit::Outcome;
 use crate::inspect::{RangeRow, ranges};
 use crate::print::{self, Output, wrapped};
 use crate::requesters;
-use crate::source::Source;
 use crate::wording::{counted, did_you_mean};
 use anyhow::{Context, Result, bail};
 use gic_firmware::{
@@ -49,7 +48,7 @@ struct Passage {
 
 /// Explains the requesters that the arguments name.
 pub(crate) fn explain(args: &ExplainArgs) -> Result<Outcome> {
-    let source = Source::at(&args.source)?;
+    let source = args.source.open()?;
     let ways = ways(&source.description, &args.device)
         .with_context(|| format!("{}: {:?}", source.name, args.device))?;
     if args.output.json {
@@ -288,7 +287,11 @@ fn print_way(out: &mut Output, way: &Way) -> io::Result<()> {
             [] => "an SPI".to_owned(),
             some => format!("an SPI of INTIDs {}", ranges(some)),
         };
-        let target = format!("  target: {interrupts}, at any of {}", counted(way.cpus, "CPU"));
+        let cpus = match way.cpus {
+            0 => "but the description enables no CPU".to_owned(),
+            cpus => format!("at any of {}", counted(cpus, "CPU")),
+        };
+        let target = format!("  target: {interrupts}, {cpus}");
         writeln!(out, "{}", wrapped(&target))?;
     }
     if let Some(note) = &way.note {

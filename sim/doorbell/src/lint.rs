@@ -59,9 +59,9 @@ pub(crate) fn lint(args: &LintArgs) -> Result<Outcome> {
 
 fn judge_all(judge: &Judge, args: &LintArgs) -> Result<Vec<Verdict>> {
     let mut sources = inputs::expand(&args.sources)?;
-    if args.running {
-        sources.insert(0, FirmwareInput::Running);
-    }
+    let machine = args.machine.clone().map(FirmwareInput::Embedded);
+    let named = machine.into_iter().chain(args.running.then_some(FirmwareInput::Running));
+    sources.splice(0..0, named);
     if !args.same_machine {
         return Ok(judge.all(&sources));
     }

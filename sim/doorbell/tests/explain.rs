@@ -4,8 +4,8 @@
 
 use doorbell_machine::embedded;
 use gic_firmware::{
-    ConfigAccess, Fact, Iommu, IommuIndex, IommuReference, MsiRouting, PciHost, Region, Status,
-    devicetree,
+    ConfigAccess, Description, Fact, Iommu, IommuIndex, IommuReference, MsiRouting, PciHost,
+    Region, Status, devicetree,
 };
 use serde_json::Value;
 use std::path::PathBuf;
@@ -17,6 +17,17 @@ const MARINA: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/machines/m
 fn explain(source: &str, device: &str, more: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
     command.arg("explain").args(more).args([source, device]).output().unwrap()
+}
+
+fn harbour() -> Description {
+    embedded::machine("harbour").unwrap().firmware.describe().unwrap()
+}
+
+/// Writes a board's devicetree, and returns its path.
+fn written(name: &str, board: &Description) -> String {
+    let tree = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&tree, devicetree::write(board).unwrap()).unwrap();
+    tree.to_str().unwrap().to_owned()
 }
 
 #[track_caller]
@@ -57,8 +68,17 @@ fn each_device_of_a_run_is_explained_as_it_ran() {
 }
 
 #[test]
+fn a_description_without_cpus_has_no_target() {
+    let mut board = harbour();
+    board.cpus.clear();
+    let output = explain(&written("explain-no-cpus.dtb", &board), "01:00.0", &[]);
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.contains("target: an LPI, but the description enables no CPU"), "{text}");
+}
+
+#[test]
 fn an_obstacle_is_named_with_status_1() {
-    let mut board = embedded::machine("harbour").unwrap().firmware.describe().unwrap();
+    let mut board = harbour();
     for controller in &mut board.controllers {
         controller.status = Fact::stated(Status::Disabled);
     }
@@ -67,17 +87,15 @@ fn an_obstacle_is_named_with_status_1() {
     host.compatible = vec!["snps,dw-pcie".to_owned()];
     host.config = Some(Fact::stated(ConfigAccess::Registers(window)));
     board.hosts.push(host);
-    let tree = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("explain-off.dtb");
-    std::fs::write(&tree, devicetree::write(&board).unwrap()).unwrap();
-    let tree = tree.to_str().unwrap();
-    let output = explain(tree, "/crane@9000000", &[]);
+    let tree = written("explain-off.dtb", &board);
+    let output = explain(&tree, "/crane@9000000", &[]);
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
         text.contains("firmware disables the MSI controller") && text.contains("fix: "),
         "{text}"
     );
-    let own = explain(tree, "/pcie@60000000 00:01.0", &[]);
+    let own = explain(&tree, "/pcie@60000000 00:01.0", &[]);
     let text = String::from_utf8(own.stdout).unwrap();
     assert_eq!(own.status.code(), Some(0), "{text}");
     assert!(text.contains("may have one of its own") && !text.contains("fix: "), "{text}");
@@ -104,7 +122,7 @@ fn other_names_are_refused_with_advice() {
 fn each_iommu_on_the_way_is_shown() {
     let component = &ways(MARINA, r"\_SB.ETH0")[0]["iommus"];
     assert_eq!(component[0]["stream_id"], 0x1_0090, "{component}");
-    let mut board = embedded::machine("harbour").unwrap().firmware.describe().unwrap();
+    let mut board = harbour();
     board.iommus = ["/iommu@70000000", "/iommu@71000000"].map(iommu).to_vec();
     let device = &mut board.devices[0];
     device.iommus = (0..2u32)
@@ -114,9 +132,7 @@ fn each_iommu_on_the_way_is_shown() {
         })
         .collect();
     let name = device.id.to_string();
-    let tree = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("explain-iommus.dtb");
-    std::fs::write(&tree, devicetree::write(&board).unwrap()).unwrap();
-    let passed = &ways(tree.to_str().unwrap(), &name)[0]["iommus"];
+    let passed = &ways(&written("explain-iommus.dtb", &board), &name)[0]["iommus"];
     let streams = [&passed[0]["stream_id"], &passed[1]["stream_id"]];
     assert_eq!(streams, [0x20, 0x21], "{passed}");
 }

@@ -102,5 +102,5 @@ fn unreadable_firmware_is_not_clean() {
     let output = live(&root, &[]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(output.status.code(), Some(2), "{text}");
-    assert!(text.contains("cannot read sys/firmware/acpi/tables: "), "{text}");
+    assert!(text.contains("cannot read /sys/firmware/acpi/tables: "), "{text}");
 }

@@ -33,6 +33,8 @@ fn all_commands_have_one_default() {
     for command in ["inspect", "graph"] {
         assert_eq!(printed(&[command]), printed(&[command, "--machine", "harbour"]), "{command}");
     }
+    let device = ["explain", "01:00.0"];
+    assert_eq!(printed(&device), printed(&[&device[..], &["--machine", "harbour"]].concat()));
     let page = ["report", "--simulate", "--messages", "1"];
     let named = printed(&[&page[..], &["--machine", "harbour"]].concat());
     assert!(printed(&page) == named && named.contains("harbour"));
@@ -43,12 +45,13 @@ fn all_commands_have_one_default() {
 
 #[test]
 fn one_source_is_named() {
-    for command in ["inspect", "graph", "report"] {
-        for more in [&["--machine", "harbour"][..], &["--running"]] {
-            let arguments = [&[command, HARBOUR], more].concat();
+    for command in [&["inspect"][..], &["graph"], &["report"], &["explain", "01:00.0"]] {
+        for more in [&[HARBOUR, "--machine", "harbour"][..], &[HARBOUR, "--running"]] {
+            let arguments = [command, more].concat();
             assert_eq!(doorbell(&arguments).status.code(), Some(2), "{arguments:?}");
         }
     }
+    assert_eq!(doorbell(&["lint", "--machine", "harbour"]).status.code(), Some(0));
     assert_eq!(doorbell(&["run", "--running", "--dtb", HARBOUR]).status.code(), Some(2));
 }
 

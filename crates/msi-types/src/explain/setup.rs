@@ -144,16 +144,18 @@ impl SetupFault {
                 "look for a quirk of the bridge in the kernel's log, and at `msi_bus` in sysfs"
             }
             Self::NoStream { .. } => {
-                "add the requester to iommu-map, or to the IORT's mappings to the SMMU"
+                "add the requester to iommu-map (devicetree), or to the IORT's mappings to the SMMU (ACPI)"
             }
             Self::NoController { .. } => {
-                "add msi-map or msi-parent to the host bridge, or a mapping to its IORT node"
+                "add msi-map or msi-parent to the host bridge (devicetree), or a mapping to its IORT node \
+                 (ACPI)"
             }
             Self::OutsideMap { .. } | Self::AssumedDeviceId { .. } => {
-                "add the requester to msi-map, or to the IORT's mappings to the ITS group"
+                "add the requester to msi-map (devicetree), or to the IORT's mappings to the ITS group \
+                 (ACPI)"
             }
             Self::BrokenEntry { .. } | Self::BeyondTable { .. } => {
-                "correct the entry of msi-map or of the IORT"
+                "correct the entry of msi-map (devicetree) or of the IORT (ACPI)"
             }
             Self::ControllerDisabled => "remove `status = \"disabled\"` from the controller's node",
             Self::ControllerUnused => {

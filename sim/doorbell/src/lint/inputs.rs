@@ -14,6 +14,8 @@ pub(super) enum FirmwareInput {
     Dtb(PathBuf),
     /// A folder of ACPI tables.
     Acpi(PathBuf),
+    /// An embedded machine.
+    Embedded(String),
     /// The firmware of the running machine.
     Running,
     /// A folder without firmware, or one that cannot be read.
@@ -26,6 +28,7 @@ impl FirmwareInput {
         match self {
             Self::Dtb(path) => Source::dtb(path),
             Self::Acpi(path) => Source::acpi(path),
+            Self::Embedded(name) => Source::embedded(Some(name)),
             Self::Running => Source::running(),
             Self::Unusable(_, error) => bail!("{error:#}"),
         }
@@ -38,6 +41,7 @@ impl FirmwareInput {
             Self::Dtb(path) | Self::Acpi(path) | Self::Unusable(path, _) => {
                 path.display().to_string()
             }
+            Self::Embedded(name) => name.clone(),
             Self::Running => String::from("the running machine"),
         }
     }

@@ -15,8 +15,8 @@ const UNFLATTENED: &str = "sys/firmware/devicetree/base";
 /// The firmware's description of the machine.
 #[derive(Debug)]
 pub(super) struct Firmware {
-    /// Path that the description was read from, relative to the root.
-    pub(super) source: Option<&'static str>,
+    /// Path on its machine that the description was read from.
+    pub(super) source: Option<String>,
     /// The description; empty if no firmware could be read.
     pub(super) description: Description,
 }
@@ -30,7 +30,7 @@ pub(super) fn read(root: &Root) -> Firmware {
         tree(root)
     };
     match found {
-        Some((source, description)) => Firmware { source: Some(source), description },
+        Some((source, description)) => Firmware { source: Some(format!("/{source}")), description },
         None => Firmware { source: None, description: Description::default() },
     }
 }
@@ -71,9 +71,9 @@ mod tests {
             .file(&format!("{UNFLATTENED}/model"), "board\0");
         let root = tree.root();
         let firmware = read(&root);
-        assert_eq!(firmware.source, Some(UNFLATTENED));
+        assert_eq!(firmware.source, Some(format!("/{UNFLATTENED}")));
         assert_eq!(firmware.description.model.unwrap().value, "board");
-        assert_eq!(root.problems()[0].path, FLAT);
+        assert_eq!(root.problems()[0].path, format!("/{FLAT}"));
     }
 
     #[test]

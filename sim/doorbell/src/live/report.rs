@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     /// File or folder that firmware was read from; `null` if no firmware could be read.
-    pub(super) firmware: Option<&'static str>,
+    pub(super) firmware: Option<String>,
     /// The root GIC; `null` if firmware describes none.
     pub(super) gic: Option<String>,
     pub(super) controllers: Vec<ControllerRow>,
@@ -127,7 +127,7 @@ impl Report {
             root.record("sys/bus/pci/devices/*/config", &std::io::Error::other(reason));
         }
         Self {
-            firmware: system.firmware.source,
+            firmware: system.firmware.source.clone(),
             gic: description.gic.as_ref().map(|gic| format!("{} {}", gic.version.value, gic.id)),
             controllers,
             silent: arrivals.are_all_missing(),

@@ -29,8 +29,8 @@ pub(super) struct Root {
 /// A file that exists but could not be read.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub(super) struct Problem {
-    /// Path of the file. A problem of several files with the same name states the path of the
-    /// first.
+    /// Path of the file on its machine. A problem of several files with the same name states the
+    /// path of the first.
     pub(super) path: String,
     pub(super) reason: String,
 }
@@ -119,7 +119,7 @@ impl Root {
         let mut problems = self.problems.borrow_mut();
         let is_known = |known: &Problem| known.reason == reason && file(&known.path) == file(name);
         if problems.len() < MAX_PROBLEMS && !problems.iter().any(is_known) {
-            problems.push(Problem { path: name.to_owned(), reason });
+            problems.push(Problem { path: format!("/{name}"), reason });
         }
     }
 }
@@ -217,6 +217,6 @@ mod tests {
         let root = tree.root();
         assert!(["a/c", "b/c", "d"].into_iter().all(|folder| root.text(folder).is_none()));
         let paths: Vec<_> = root.problems().into_iter().map(|one| one.path).collect();
-        assert_eq!(paths, ["a/c", "d"]);
+        assert_eq!(paths, ["/a/c", "/d"]);
     }
 }

@@ -14,7 +14,7 @@ const MAX_CPUS: usize = 8;
 
 /// Prints a report.
 pub(super) fn print(out: &mut Output, report: &Report) -> io::Result<()> {
-    match (&report.gic, report.firmware) {
+    match (&report.gic, &report.firmware) {
         (Some(gic), Some(firmware)) => writeln!(out, "firmware {firmware}: {gic}")?,
         (None, Some(firmware)) => writeln!(out, "firmware {firmware}: describes no GIC")?,
         (_, None) => writeln!(out, "firmware: unknown")?,

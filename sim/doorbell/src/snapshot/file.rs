@@ -56,7 +56,8 @@ pub(super) fn read(path: &Path) -> Result<Machine> {
 
 /// Reads a snapshot in either format.
 pub(super) fn parse(name: &str, bytes: &[u8]) -> Result<Machine> {
-    let header: Header = serde_json::from_slice(bytes)?;
+    let header: Header = serde_json::from_slice(bytes)
+        .context("a snapshot is JSON of vgic's saved state, or of KVM's attributes and tables")?;
     let machine = match header {
         Header { format: Some(_), .. } => {
             kvm::machine(&serde_json::from_slice::<KvmSnapshot>(bytes)?)?
