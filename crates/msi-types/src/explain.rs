@@ -435,8 +435,8 @@ mod tests {
             text.starts_with("doorbell: firmware's MSI map has no entry for requester 0x0010\n")
         );
         assert!(text.ends_with(
-            ": add the requester to msi-map (devicetree), or to the IORT's mappings to the ITS group \
-             (ACPI)\n"
+            ": add the requester to msi-map (devicetree), or to the IORT's mappings to the ITS \
+             group (ACPI)\n"
         ));
     }
 }

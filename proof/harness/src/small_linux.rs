@@ -73,9 +73,9 @@ pub fn e1000e_and_vfio_modules(suite: Suite) -> Vec<&'static str> {
     }
 }
 
-/// Fetches a suite's kernel, its [`pci_modules`] and its [`e1000e_and_vfio_modules`] into the cache,
-/// and returns their folder. The kernel and the modules come from one package, because a module is
-/// only compatible with its own kernel.
+/// Fetches a suite's kernel, its [`pci_modules`] and its [`e1000e_and_vfio_modules`] into the
+/// cache, and returns their folder. The kernel and the modules come from one package, because a
+/// module is only compatible with its own kernel.
 pub fn fetch_with_modules(workspace: &Workspace, suite: Suite) -> Result<PathBuf> {
     let cache = cache::folder(workspace);
     let folder = cache.join(format!("guest-{suite:?}").to_lowercase());

@@ -38,6 +38,18 @@ fn the_readme_shows_the_examples_that_run_here() {
     assert_eq!(README.matches("```rust\n").count(), 3, "each of README.md's examples runs here");
 }
 
+#[test]
+fn the_monitors_package_shows_the_same_example() {
+    let library = include_str!("../../../crates/vgic-monitor/src/lib.rs");
+    let example = include_str!("readme/monitor.rs");
+    // Comments of the library have fewer columns, so a signature takes more lines there.
+    let words = |text: &str| text.replace("//!", "").split_whitespace().collect::<String>();
+    let packed = |text: &str| words(text).replace(",)", ")");
+    assert!(packed(library).contains(&packed(example)));
+    let page = include_str!("../../../crates/vgic-monitor/README.md");
+    assert!(page.contains(&format!("```rust\n{example}```\n")));
+}
+
 /// Guides, each with the tested files that its Rust code is taken from.
 const GUIDES: [(&str, &[&str]); 2] = [
     (

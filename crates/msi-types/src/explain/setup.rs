@@ -144,15 +144,16 @@ impl SetupFault {
                 "look for a quirk of the bridge in the kernel's log, and at `msi_bus` in sysfs"
             }
             Self::NoStream { .. } => {
-                "add the requester to iommu-map (devicetree), or to the IORT's mappings to the SMMU (ACPI)"
+                "add the requester to iommu-map (devicetree), or to the IORT's mappings to the \
+                 SMMU (ACPI)"
             }
             Self::NoController { .. } => {
-                "add msi-map or msi-parent to the host bridge (devicetree), or a mapping to its IORT node \
-                 (ACPI)"
+                "add msi-map or msi-parent to the host bridge (devicetree), or a mapping to its \
+                 IORT node (ACPI)"
             }
             Self::OutsideMap { .. } | Self::AssumedDeviceId { .. } => {
-                "add the requester to msi-map (devicetree), or to the IORT's mappings to the ITS group \
-                 (ACPI)"
+                "add the requester to msi-map (devicetree), or to the IORT's mappings to the ITS \
+                 group (ACPI)"
             }
             Self::BrokenEntry { .. } | Self::BeyondTable { .. } => {
                 "correct the entry of msi-map (devicetree) or of the IORT (ACPI)"

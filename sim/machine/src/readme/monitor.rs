@@ -14,9 +14,9 @@ pub struct Guest {
 }
 
 pub fn create(memory: Arc<dyn GuestMemory>, kick: Arc<dyn Kick>) -> Result<Guest, Box<dyn Error>> {
-    let mut config = VgicConfig::new(4); // vCPUs
-    config.lpi_id_bits = Some(16);
-    config.its = vec![ItsConfig::new(0x0808_0000)];
+    let config = VgicConfig::new(4) // vCPUs
+        .with_lpi_id_bits(Some(16))
+        .with_its(vec![ItsConfig::new(0x0808_0000)]);
     let (gic, vcpus) = Vgic::new(config, memory, kick)?;
     let its = gic.its(0).ok_or("one ITS was configured")?;
     let inputs = Inputs::new(gic.clone()).with_its(its).with_explainer(gic.clone());
