@@ -2,6 +2,7 @@
 
 use alloc::sync::Arc;
 use core::fmt;
+#[cfg(feature = "direct-lpi")]
 use gic_driver::direct_lpi::ResendObserver;
 use gic_driver::{ItsConfig, Priorities};
 use gic_firmware::Controller;
@@ -17,6 +18,7 @@ pub struct Options<'a> {
     pub(crate) its: &'a dyn Fn(&Controller, ItsConfig) -> ItsConfig,
     pub(crate) priorities: Priorities,
     pub(crate) policy: Option<Arc<dyn AffinityPolicy>>,
+    #[cfg(feature = "direct-lpi")]
     pub(crate) resend_observer: Option<Arc<dyn ResendObserver>>,
 }
 
@@ -45,6 +47,7 @@ impl<'a> Options<'a> {
     }
 
     /// Returns the options with this observer.
+    #[cfg(feature = "direct-lpi")]
     #[doc(hidden)]
     pub fn with_resend_observer(self, resend_observer: Option<Arc<dyn ResendObserver>>) -> Self {
         Self { resend_observer, ..self }
@@ -61,6 +64,7 @@ impl Default for Options<'_> {
             its: &|_, config| config,
             priorities: Priorities::default(),
             policy: None,
+            #[cfg(feature = "direct-lpi")]
             resend_observer: None,
         }
     }
