@@ -1,12 +1,12 @@
 //! A guest's view of its machine: register frames, command queues and tables in its memory.
 
 use crate::lifecycle::{self, Memory};
-use doorbell_test_support::guest::ram;
+use doorbell_test_support::guest::{self, ram};
+pub(crate) use doorbell_test_support::guest::{mapc, mapti, movall};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser, Syncr};
 use gic_arch::gits::{Baser, Cbaser, Cwriter, PageSize};
-use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
+use gic_arch::its::Command;
 use gic_arch::{IntId, IntIdClass, IntIdField, gicd, gicr, gits};
-use msi_types::{DeviceId, EventId};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use vgic::AccessWidth::{Byte, Double, Word};
@@ -340,29 +340,7 @@ pub(crate) fn itt(its: usize, device: u32) -> u64 {
 }
 
 pub(crate) fn mapd(its: usize, device: u32, bits: u8) -> Command {
-    Command::Mapd {
-        device: DeviceId::new(device),
-        itt: itt(its, device),
-        event_bits_minus_one: bits - 1,
-        action: MapAction::Map,
-    }
-}
-
-pub(crate) fn mapc(collection: u16, cpu: u16) -> Command {
-    let target = RdBase::from_processor_number(cpu);
-    Command::Mapc { collection: CollectionId::new(collection), target, action: MapAction::Map }
-}
-
-pub(crate) fn mapti(device: u32, event: u32, intid: u32, collection: u16) -> Command {
-    let (device, event) = (DeviceId::new(device), EventId::new(event));
-    Command::Mapti { device, event, intid, collection: CollectionId::new(collection) }
-}
-
-pub(crate) fn movall(from: u16, to: u16) -> Command {
-    Command::Movall {
-        from: RdBase::from_processor_number(from),
-        to: RdBase::from_processor_number(to),
-    }
+    guest::mapd(device, bits, itt(its, device))
 }
 
 /// Sets up the distributor and the redistributors. Interrupts start in Group 1.

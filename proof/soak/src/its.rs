@@ -8,11 +8,12 @@ use crate::guest::{self, FIRST_LPI, Guest};
 use crate::kicks::Kicks;
 use crate::lifecycle;
 use crate::outcome::Outcome;
+use doorbell_test_support::guest::{clear, discard, int, inv, invall, movi, sync, unmapd};
 use fastrand::Rng;
 use gic_arch::gits::{self, Creadr};
 use gic_arch::icc;
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
-use msi_types::{Delivery, DeviceId, EventId, MsiMessage};
+use msi_types::{Delivery, DeviceId, MsiMessage};
 use reference::{CPUS, Reference};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -146,7 +147,7 @@ impl Trial {
             let read = Creadr::from_bits(self.guest.read_gits(0, gits::CREADR.offset()));
             if read.stalled() {
                 assert_eq!(self.policy, ErrorPolicy::Stall, "step {}", self.step);
-                let harmless = Command::Sync { target: RdBase::from_processor_number(0) };
+                let harmless = sync(0);
                 self.guest.repair(0, read.offset(), harmless);
             }
         }
@@ -177,7 +178,7 @@ impl Trial {
         }
         if rng.bool() {
             for number in 0..COLLECTIONS {
-                self.command(Command::Invall { collection: CollectionId::new(number) });
+                self.command(invall(number));
             }
             self.settle();
         } else {
@@ -261,29 +262,32 @@ fn any_device(rng: &mut Rng) -> u32 {
 }
 
 fn random_command(rng: &mut Rng) -> Command {
-    let (number, event_number) = (any_device(rng), rng.u32(..EVENTS));
-    let (device, event) = (DeviceId::new(number), EventId::new(event_number));
-    let collection_number = if rng.u8(..20) == 0 { 9000 } else { rng.u16(..COLLECTIONS) };
-    let collection = CollectionId::new(collection_number);
+    let (device, event) = (any_device(rng), rng.u32(..EVENTS));
+    let collection = if rng.u8(..20) == 0 { 9000 } else { rng.u16(..COLLECTIONS) };
     let any_cpu = |rng: &mut Rng| if rng.u8(..20) == 0 { 3 } else { rng.u16(..3) };
-    let target = RdBase::from_processor_number(any_cpu(rng));
+    let cpu = any_cpu(rng);
     match rng.u8(..40) {
-        0 => guest::mapd(0, number, if rng.u8(..10) == 0 { 17 } else { rng.u8(1..5) }),
-        1 => Command::Mapd { device, itt: 0, event_bits_minus_one: 0, action: MapAction::Unmap },
+        0 => guest::mapd(0, device, if rng.u8(..10) == 0 { 17 } else { rng.u8(1..5) }),
+        1 => unmapd(device),
         2..=10 => {
             let wrong = [0, 100, 8191, 65_536][rng.usize(..4)];
-            let intid = if rng.u8(..15) == 0 { wrong } else { lpi(number, event_number) };
-            guest::mapti(number, event_number, intid, collection_number)
+            let intid = if rng.u8(..15) == 0 { wrong } else { lpi(device, event) };
+            guest::mapti(device, event, intid, collection)
         }
-        11..=17 => Command::Movi { device, event, collection },
-        18..=21 => Command::Mapc { collection, target, action: MapAction::Map },
-        22 => Command::Mapc { collection, target, action: MapAction::Unmap },
-        23 | 24 => Command::Clear { device, event },
-        25 | 26 => Command::Discard { device, event },
-        27..=31 => Command::Int { device, event },
+        11..=17 => movi(device, event, collection),
+        18..=21 => guest::mapc(collection, cpu),
+        22 => {
+            // The target of an unmapping is ignored.
+            let (collection, target) =
+                (CollectionId::new(collection), RdBase::from_processor_number(cpu));
+            Command::Mapc { collection, target, action: MapAction::Unmap }
+        }
+        23 | 24 => clear(device, event),
+        25 | 26 => discard(device, event),
+        27..=31 => int(device, event),
         32..=34 => guest::movall(any_cpu(rng), any_cpu(rng)),
-        35 | 36 => Command::Invall { collection },
-        37 => Command::Sync { target },
-        _ => Command::Inv { device, event },
+        35 | 36 => invall(collection),
+        37 => sync(cpu),
+        _ => inv(device, event),
     }
 }

@@ -1,6 +1,12 @@
-//! Guest memory and counters of kicks, for tests of device models.
+//! A scripted guest, its memory and counters of kicks, for tests of device models.
+mod commands;
 mod kicks;
+mod machine;
 mod memory;
 
+pub use commands::{
+    clear, discard, int, inv, invall, mapc, mapd, mapti, movall, movi, sync, unmapc, unmapd,
+};
 pub use kicks::Kicks;
+pub use machine::{COLLECTIONS, DEVICES, ITS, Machine, QUEUE, RAM, handle, memory, send};
 pub use memory::{Ram, ram, take_dirty};

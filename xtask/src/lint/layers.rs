@@ -66,7 +66,7 @@ const COMMAND_USES: &[&str] = &[
 const ARROWS: &[(&str, &[&[&str]])] = &[
     ("msi-types", &[]),
     ("gic-arch", &[&["msi-types", "doorbell-test-support"]]),
-    ("doorbell-test-support", &[&["msi-types"]]),
+    ("doorbell-test-support", &[&["msi-types", "gic-arch", "vgic"]]),
     ("doorbell-fallible", &[&["doorbell-test-support"]]),
     ("doorbell-lock", &[&["msi-types"]]),
     ("irq-domain", &[&["msi-types", "doorbell-lock"], ALLOCATION]),

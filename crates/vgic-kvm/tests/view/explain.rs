@@ -1,13 +1,13 @@
 //! Explanations of interrupts at KVM's controller, of which a view takes the place.
 
 use crate::board::save_machine;
-use crate::guest::{CONFIG, Guest, ITS, RAM_BYTES, TRANSLATIONS};
-use gic_arch::its::{Command, MapAction};
-use gic_arch::{IntId, gicd, gicr, icc};
+use crate::guest::{CONFIG, Guest, RAM_BYTES, TRANSLATIONS};
+use doorbell_test_support::guest::{ITS, mapd};
+use gic_arch::{gicr, gits, icc};
 use msi_types::explain::{ExplainInput, Explanation, Fact, Group, Obstacle, Unexamined};
 use msi_types::{Cpu, DeviceId, EventId, HwIrq, Level, Line, MsiMessage, SetLine};
 use std::sync::{Arc, Mutex};
-use vgic::{GuestMemory, Vgic, VgicConfig};
+use vgic::{AccessWidth, GuestMemory, Vgic, VgicConfig};
 use vgic_kvm::abi::{Attribute, Errno, control};
 use vgic_kvm::snapshot::{KvmAttributes, SnapshotCpu};
 use vgic_kvm::{KvmDevice, KvmExplainer, KvmView, NotExamined, kvm_config, kvm_its_config};
@@ -53,7 +53,7 @@ fn examine<T>(
     guest: &mut Guest,
     ask: impl FnOnce(&Kernel<'_>, &KvmExplainer<Kernel<'_>>) -> T,
 ) -> T {
-    let saved = save_machine(&guest.gic, &mut guest.vcpus);
+    let saved = guest.save();
     let kernel = Kernel::new(KvmView::new(guest.gic.config(), saved, &*guest.ram).unwrap());
     let explainer = KvmExplainer::new(kernel.clone(), guest.cpus(), 1, guest.ram.clone());
     ask(&kernel, &explainer)
@@ -105,12 +105,12 @@ fn each_obstacle_of_a_message_is_named() {
     assert_eq!(obstacle(&mut guest, message(1, 2)), Some(idle));
     guest.ram.write(CONFIG, &[0xa0]).unwrap();
     assert_eq!(obstacle(&mut guest, message(1, 0)), Some(Obstacle::Disabled { interrupt: FIRST }));
-    guest.enable(0, false);
+    guest.set_enable_lpis(0, false);
     assert_eq!(
         obstacle(&mut guest, message(1, 0)),
         Some(Obstacle::LpisDisabled { cpu: Cpu::new(0) })
     );
-    guest.write(ITS, 0);
+    guest.write_gits(gits::CTLR, gits::Ctlr::new());
     assert_eq!(obstacle(&mut guest, message(1, 0)), Some(Obstacle::ItsDisabled { its: ITS }));
 }
 
@@ -121,9 +121,7 @@ fn a_line_is_explained_up_to_the_cpu() {
     let interrupt = HwIrq::new(SPI);
     let line = |controller: &dyn ExplainInput| controller.explain_line(Line::Spi(SPI));
     assert_eq!(obstacle(&mut guest, line), Some(Obstacle::Disabled { interrupt }));
-    let enable = gicd::ISENABLER.locate(IntId::new(SPI)).unwrap();
-    let address = guest.gic.config().distributor + u64::from(enable.register().offset());
-    guest.write(address, enable.mask().into());
+    guest.enable_spi(SPI);
     assert_eq!(
         obstacle(&mut guest, line),
         Some(Obstacle::WrongGroup { interrupt, group: Group::Zero })
@@ -181,15 +179,9 @@ fn a_refused_access_is_not_examined() {
 #[test]
 fn tables_that_overlap_are_not_examined() {
     let mut guest = Guest::after_messages();
-    let (device, itt) = (DeviceId::new(3), TRANSLATIONS + 0x100);
-    guest.run(Command::Mapd { device, itt, event_bits_minus_one: 3, action: MapAction::Map });
+    guest.run([mapd(3, 4, TRANSLATIONS + 0x100)]);
     examine(&mut guest, |_, explainer| assert!(explainer.copy().is_ok()));
-    guest.run(Command::Mapd {
-        device,
-        itt: TRANSLATIONS,
-        event_bits_minus_one: 3,
-        action: MapAction::Map,
-    });
+    guest.run([mapd(3, 4, TRANSLATIONS)]);
     examine(&mut guest, |_, explainer| {
         let overlap = NotExamined::Overlap(TRANSLATIONS);
         assert_eq!(explainer.copy().map(drop), Err(overlap));
@@ -201,11 +193,10 @@ fn tables_that_overlap_are_not_examined() {
 #[test]
 fn lost_state_is_not_examined() {
     let mut guest = Guest::after_messages();
-    guest.enable(1, false);
-    let region = guest.gic.config().redistributors[0];
-    let pendbaser = region.base + region.stride + u64::from(gicr::PENDBASER.offset());
-    guest.write(pendbaser, 0x4000_0000);
-    guest.enable(1, true);
+    guest.set_enable_lpis(1, false);
+    let pendbaser = guest.frame(1) + u64::from(gicr::PENDBASER.offset());
+    guest.write(pendbaser, AccessWidth::Word, 0x4000_0000);
+    guest.set_enable_lpis(1, true);
     examine(&mut guest, |_, explainer| {
         let lost = explainer.copy().map(drop);
         assert!(matches!(lost, Err(NotExamined::Incomplete(_))), "{lost:?}");

@@ -1,23 +1,17 @@
 //! Tests that convert saved states to KVM's format and back. A guest creates the states with
 //! register accesses and commands.
 
-use crate::board::{restore_machine, save_machine};
-use doorbell_test_support::guest::ram;
-use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
-use gic_arch::icc::SysRegEncoding;
-use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
-use gic_arch::{gicd, gicr, icc};
-use msi_types::{DeviceId, EventId, MsiMessage};
+use doorbell_test_support::guest::{ITS, Machine, mapc, mapd, mapti, movi, ram};
+use gic_arch::{gicd, icc};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use vgic::AccessWidth::{Double, Word};
-use vgic::{CpuConfig, GuestMemory, Vcpu, Vgic, VmMemory};
+use vgic::{CpuConfig, GuestMemory, VmMemory};
 use vgic_kvm::snapshot::{KvmSnapshot, SnapshotCpu};
 use vgic_kvm::{KvmRegister, KvmView, LeftOut, kvm_config, kvm_its_config};
 
-pub(crate) const ITS: u64 = 0x0808_0000;
 /// Number of CPUs. The guest never provides LPI tables for the last CPU.
 const CPUS: u16 = 3;
 /// Size of memory, which starts at address 0. A `GICR_PENDBASER` that was never written therefore
@@ -58,14 +52,25 @@ fn steps(cpus: u16) -> impl Strategy<Value = Vec<Step>> {
 }
 
 pub(crate) struct Guest {
-    pub(crate) gic: Arc<Vgic>,
-    pub(crate) vcpus: Vec<Vcpu>,
-    pub(crate) ram: Arc<VmMemory<doorbell_test_support::guest::Ram>>,
-    commands: u32,
+    machine: Machine,
     /// Acknowledged LPIs.
     taken: BTreeSet<u64>,
     /// Table contents that the last save left out.
     left_out: LeftOut,
+}
+
+impl Deref for Guest {
+    type Target = Machine;
+
+    fn deref(&self) -> &Machine {
+        &self.machine
+    }
+}
+
+impl DerefMut for Guest {
+    fn deref_mut(&mut self) -> &mut Machine {
+        &mut self.machine
+    }
 }
 
 impl Guest {
@@ -74,11 +79,13 @@ impl Guest {
         let config = kvm_config(CPUS, 64).with_its(vec![kvm_its_config(ITS)]);
         let ram = Arc::new(VmMemory(ram(0, RAM_BYTES)));
         ram.write(CONFIG, &[0xa1; 0x2000]).unwrap();
-        let (gic, vcpus) = Vgic::new(config, ram.clone(), Arc::new(|_| {})).unwrap();
-        let (taken, left_out) = (BTreeSet::new(), LeftOut::default());
-        let mut guest = Self { gic, vcpus, ram, commands: 0, taken, left_out };
+        let machine = Machine { queue: QUEUE, ..Machine::over(config, ram) };
+        let mut guest = Self { machine, taken: BTreeSet::new(), left_out: LeftOut::default() };
         guest.start_cpus();
         guest.start_its();
+        guest.run((0..CPUS).map(|cpu| mapc(cpu, cpu)));
+        guest.run([mapd(1, 4, TRANSLATIONS)]);
+        guest.run((0..).zip(LPIS).map(|(event, intid)| mapti(1, event, intid, 0)));
         guest
     }
 
@@ -101,7 +108,7 @@ impl Guest {
 
     /// Saves the machine, and takes a snapshot of its state in KVM's format.
     pub(crate) fn snapshot(mut self) -> KvmSnapshot {
-        let saved = save_machine(&self.gic, &mut self.vcpus);
+        let saved = self.machine.save();
         let mut view = KvmView::new(self.gic.config(), saved, &*self.ram).unwrap();
         KvmSnapshot::take(&mut view, self.cpus(), 1, &*self.ram).unwrap()
     }
@@ -112,89 +119,31 @@ impl Guest {
     }
 
     fn start_cpus(&mut self) {
-        self.write(self.gic.config().distributor + u64::from(gicd::CTLR.offset()), 2);
+        self.write_gicd(gicd::CTLR, gicd::Ctlr::from(2));
         for cpu in 0..usize::from(CPUS) {
             self.msr(cpu, icc::PMR.encoding(), 0xff);
             self.msr(cpu, icc::IGRPEN1.encoding(), 1);
         }
-        for cpu in 0..2 {
-            let config = gicr::Propbaser::new().with_id_bits_minus_one(13).with_address(CONFIG);
-            let pending = gicr::Pendbaser::new().with_address(pending_table(cpu));
-            let frame = self.frame(cpu);
-            let (propbaser, pendbaser) = (gicr::PROPBASER.offset(), gicr::PENDBASER.offset());
-            self.gic
-                .write_until_done(frame + u64::from(propbaser), Double, config.into_bits())
-                .unwrap();
-            self.gic
-                .write_until_done(frame + u64::from(pendbaser), Double, pending.into_bits())
-                .unwrap();
-        }
-    }
-
-    fn start_its(&mut self) {
-        let table = |address| {
-            Baser::new().with_page_size(PageSize::Size64K).with_valid(true).with_address(address)
-        };
-        let queue = Cbaser::new().with_pages_minus_one(15).with_address(QUEUE).with_valid(true);
-        self.write_its(gits::BASER.get(0).unwrap().offset(), table(DEVICES).into_bits());
-        self.write_its(gits::BASER.get(1).unwrap().offset(), table(COLLECTIONS).into_bits());
-        self.write_its(gits::CBASER.offset(), queue.into_bits());
-        self.write(ITS + u64::from(gits::CTLR.offset()), 1);
-        (0..CPUS).for_each(|cpu| self.retarget(cpu, cpu));
-        let device = DeviceId::new(1);
-        let (itt, action) = (TRANSLATIONS, MapAction::Map);
-        self.run(Command::Mapd { device, itt, event_bits_minus_one: 3, action });
-        for (event, intid) in (0..).map(EventId::new).zip(LPIS) {
-            self.run(Command::Mapti { device, event, intid, collection: CollectionId::new(0) });
-        }
+        (0..2).for_each(|cpu| self.provide_lpi_tables(cpu, 14, CONFIG, pending_table(cpu)));
     }
 
     fn apply(&mut self, step: Step) {
         match step {
             Step::Send { event } => {
-                let message = MsiMessage { address: ITS + 0x1_0040, data: event };
-                self.gic.its(0).unwrap().signal_msi(DeviceId::new(1), message);
+                self.send(1, event);
             }
-            Step::Enable { cpu, on } => self.enable(cpu, on),
-            Step::Move { event, collection } => self.run(Command::Movi {
-                device: DeviceId::new(1),
-                event: EventId::new(event),
-                collection: CollectionId::new(collection),
-            }),
-            Step::Retarget { collection, cpu } => self.retarget(collection, cpu),
+            Step::Enable { cpu, on } => self.set_enable_lpis(cpu, on),
+            Step::Move { event, collection } => self.run([movi(1, event, collection)]),
+            Step::Retarget { collection, cpu } => self.run([mapc(collection, cpu)]),
             Step::Take { cpu } => {
                 self.take(cpu);
             }
         }
     }
 
-    fn retarget(&mut self, collection: u16, cpu: u16) {
-        let (target, action) = (RdBase::from_processor_number(cpu), MapAction::Map);
-        self.run(Command::Mapc { collection: CollectionId::new(collection), target, action });
-    }
-
-    /// Writes `EnableLPIs`, and waits for `RWP`.
-    pub(crate) fn enable(&self, cpu: usize, on: bool) {
-        let control = self.frame(cpu) + u64::from(gicr::CTLR.offset());
-        self.write(control, gicr::Ctlr::new().with_enable_lpis(on).into_bits().into());
-        let read = || u32::try_from(self.gic.read(control, Word).unwrap()).unwrap();
-        while gicr::Ctlr::from(read()).rwp() {}
-    }
-
-    pub(crate) fn run(&mut self, command: Command) {
-        for (at, word) in (0..).zip(command.encode()) {
-            let address = QUEUE + u64::from(self.commands) * 32 + 8 * at;
-            self.ram.write(address, &word.to_le_bytes()).unwrap();
-        }
-        self.commands += 1;
-        let written = Cwriter::at_offset(self.commands * 32);
-        self.write_its(gits::CWRITER.offset(), written.into_bits());
-    }
-
     /// Acknowledges and ends an interrupt. Returns `true` if one was pending.
     fn take(&mut self, cpu: usize) -> bool {
-        let intid = self.vcpus[cpu].read_sysreg(icc::IAR1.encoding()).unwrap();
-        self.msr(cpu, icc::EOIR1.encoding(), intid);
+        let intid = self.handle(cpu);
         let is_pending = intid != 1023;
         self.taken.extend(is_pending.then_some(intid));
         is_pending
@@ -204,7 +153,7 @@ impl Guest {
     /// acknowledged so far.
     fn finish(mut self) -> BTreeSet<u64> {
         for cpu in 0..2 {
-            self.enable(cpu, true);
+            self.set_enable_lpis(cpu, true);
             while self.take(cpu) {}
         }
         self.taken
@@ -212,7 +161,7 @@ impl Guest {
 
     /// Saves in KVM's format.
     fn save(&mut self) -> Vec<KvmRegister> {
-        let saved = save_machine(&self.gic, &mut self.vcpus);
+        let saved = self.machine.save();
         let mut view = KvmView::new(self.gic.config(), saved, &*self.ram).unwrap();
         let registers = view.save().unwrap();
         self.left_out = view.left_out();
@@ -223,15 +172,13 @@ impl Guest {
     /// the old one.
     fn moved(mut self) -> Self {
         let registers = self.save();
-        let config = self.gic.config().clone();
-        let (gic, mut vcpus) =
-            Vgic::new(config.clone(), self.ram.clone(), Arc::new(|_| {})).unwrap();
-        let fresh = save_machine(&gic, &mut vcpus);
-        let mut view = KvmView::new(&config, fresh, &*self.ram).unwrap();
+        let mut machine = self.successor();
+        let fresh = machine.save();
+        let mut view = KvmView::new(self.gic.config(), fresh, &*self.ram).unwrap();
         view.load(&registers).unwrap();
         assert!(view.left_out().is_empty(), "{}", view.left_out());
-        restore_machine(&gic, &mut vcpus, &view.into_state()).unwrap();
-        Self { gic, vcpus, ..self }
+        machine.restore(&view.into_state());
+        Self { machine, ..self }
     }
 
     /// Returns the contents of memory, with the guest's tables replaced by zeros.
@@ -245,23 +192,6 @@ impl Guest {
             bytes[table..table + usize::try_from(size).unwrap()].fill(0);
         }
         bytes
-    }
-
-    fn frame(&self, cpu: usize) -> u64 {
-        let region = self.gic.config().redistributors[0];
-        region.base + region.stride * cpu as u64
-    }
-
-    pub(crate) fn write(&self, address: u64, value: u64) {
-        self.gic.write_until_done(address, Word, value).unwrap();
-    }
-
-    fn write_its(&self, offset: u32, value: u64) {
-        self.gic.write_until_done(ITS + u64::from(offset), Double, value).unwrap();
-    }
-
-    pub(crate) fn msr(&mut self, cpu: usize, register: SysRegEncoding, value: u64) {
-        self.vcpus[cpu].write_sysreg(register, value).unwrap();
     }
 }
 

@@ -1,17 +1,11 @@
 //! Measures how long a large machine has to pause to be saved and restored.
 
-use crate::machine::{Machine, largest, mapd, mapti};
+use crate::machine::{Machine, largest, start};
 use crate::proportion::cpu_of;
-use gic_arch::its::{Command, MapAction};
-use msi_types::DeviceId;
+use doorbell_test_support::guest::{mapd, mapti, unmapd};
 use rustix::time::{ClockId, clock_gettime};
 use std::time::Duration;
 use vgic::{Vcpu, Vgic};
-
-fn unmapd(device: u32) -> Command {
-    let (device, action) = (DeviceId::new(device), MapAction::Unmap);
-    Command::Mapd { device, itt: 0, event_bits_minus_one: 0, action }
-}
 
 /// Returns the processor time of this thread. The value in `/proc/thread-self/schedstat` is too
 /// coarse: it advances in steps of 4 ms while the thread runs.
@@ -29,7 +23,7 @@ fn pause(machine: &mut Machine) -> [Duration; 3] {
     }
     let round = || {
         let kicks = machine.kicks.clone();
-        let (gic, mut vcpus) = Vgic::new(largest(), machine.memory.clone(), kicks).unwrap();
+        let (gic, mut vcpus) = Vgic::new(largest(), machine.ram.clone(), kicks).unwrap();
         let (saved, saving) = time(|| machine.save());
         let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
         let ((), there) = time(|| gic.restore(&saved).unwrap());
@@ -42,15 +36,15 @@ fn pause(machine: &mut Machine) -> [Duration; 3] {
 
 #[test]
 fn a_pause_is_in_proportion_to_mappings() {
-    let mut machine = Machine::start(largest());
+    let mut machine = start(largest());
     let (few, many) = (64, 1 << 18);
     for device in 0..4 {
-        machine.run([mapd(device, 16)]);
+        machine.run([mapd(device, 16, 0)]);
     }
     machine.run((0..many).map(|n| mapti(n >> 16, n & 0xffff, 8192 + n, cpu_of(n))));
     let all = pause(&mut machine);
     machine.run((0..4).map(unmapd));
-    machine.run([mapd(0, 16)]);
+    machine.run([mapd(0, 16, 0)]);
     machine.run((0..few).map(|n| mapti(0, n << 10, 8192 + n, cpu_of(n))));
 
     let part = pause(&mut machine);

@@ -1,13 +1,12 @@
 //! Checks that the largest machines need heap memory in proportion to their use.
 
-use crate::machine::{Machine, Memory, SPI, inv, largest, mapd, mapti};
-use doorbell_test_support::guest::Kicks;
+use crate::machine::{Memory, SPI, largest, start};
+use doorbell_test_support::guest::{Kicks, inv, mapd, mapti};
 use doorbell_test_support::heap_use;
 use gic_arch::icc::{self, Sgi};
 use gic_arch::{IntId, gicd};
 use msi_types::Delivery;
 use std::sync::Arc;
-use vgic::AccessWidth::Double;
 use vgic::{FaultReason, MAX_CPUS, Vgic, VgicConfig};
 
 const MIB: usize = 1 << 20;
@@ -59,30 +58,28 @@ fn wired_interrupts_cost_what_is_configured() {
 
 #[test]
 fn sgis_and_spis_reach_vcpus_by_affinity() {
-    let mut machine = Machine::start(largest());
+    let mut machine = start(largest());
     for cpu in 0..MAX_CPUS {
         let affinity = machine.gic.config().cpus[cpu].affinity;
         let other = (cpu + 100) % MAX_CPUS;
-        machine.vcpus[other]
-            .write_sysreg(icc::SGI1R.encoding(), Sgi::to(7, affinity).into_bits())
-            .unwrap();
+        machine.msr(other, icc::SGI1R.encoding(), Sgi::to(7, affinity).into_bits());
         assert_eq!(machine.handle(cpu), 7);
 
         let route = gicd::irouter(IntId::new(SPI)).unwrap();
-        machine.write_gicd(route.offset(), Double, gicd::Irouter::to(affinity).into_bits());
-        machine.write_bits(gicd::ISPENDR.locate(IntId::new(SPI)).unwrap());
+        machine.write_gicd(route, gicd::Irouter::to(affinity));
+        machine.set_bit(gicd::ISPENDR, SPI);
         assert_eq!(machine.handle(cpu), u64::from(SPI));
     }
 }
 
 #[test]
 fn device_ids_of_32_bits_cost_what_is_mapped() {
-    let mut machine = Machine::start(largest());
+    let mut machine = start(largest());
     let devices: Vec<u32> = (0..1024u32).map(|n| n.wrapping_mul(0x9e37_79b9)).collect();
 
     let ((), bytes) = bytes_of(|| {
         for (device, lpi) in devices.iter().zip(8192..) {
-            machine.run([mapd(*device, 1), mapti(*device, 0, lpi, 3)]);
+            machine.run([mapd(*device, 1, 0), mapti(*device, 0, lpi, 3)]);
         }
     });
 
@@ -98,12 +95,12 @@ fn device_ids_of_32_bits_cost_what_is_mapped() {
 
 #[test]
 fn a_saved_state_is_in_proportion_to_mappings() {
-    let mut machine = Machine::start(largest());
+    let mut machine = start(largest());
     let (idle, idle_bytes) = bytes_of(|| machine.save());
     drop(idle);
     let devices: Vec<u32> = (0..1024u32).map(|n| n.wrapping_mul(0x9e37_79b9)).collect();
     for (device, lpi) in devices.iter().zip(8192..) {
-        machine.run([mapd(*device, 16), mapti(*device, 0xffff, lpi, 3)]);
+        machine.run([mapd(*device, 16, 0), mapti(*device, 0xffff, lpi, 3)]);
     }
 
     let (saved, bytes) = bytes_of(|| machine.save());
@@ -121,10 +118,10 @@ fn a_saved_state_is_in_proportion_to_mappings() {
 
 #[test]
 fn an_lpi_at_each_of_512_vcpus_costs_little() {
-    let mut machine = Machine::start(largest());
+    let mut machine = start(largest());
 
     let ((), bytes) = bytes_of(|| {
-        machine.run([mapd(5, 9)]);
+        machine.run([mapd(5, 9, 0)]);
         machine.run((0..512u16).map(|cpu| mapti(5, cpu.into(), 8192 + u32::from(cpu), cpu)));
     });
 
@@ -137,12 +134,12 @@ fn an_lpi_at_each_of_512_vcpus_costs_little() {
 
 #[test]
 fn ready_bitmaps_stay_within_their_budget() {
-    let machine = Machine::start(largest());
-    machine.run([mapd(0, 1), mapti(0, 0, 8192, 0)]);
+    let machine = start(largest());
+    machine.run([mapd(0, 1, 0), mapti(0, 0, 8192, 0)]);
 
     let ((), bytes) = bytes_of(|| {
         for priority in (0..=u8::MAX).step_by(4) {
-            machine.memory.configure(8192, priority | 1);
+            machine.ram.configure(8192, priority | 1);
             machine.run([inv(0, 0)]);
         }
     });
@@ -156,12 +153,12 @@ fn ready_bitmaps_stay_within_their_budget() {
 
 #[test]
 fn all_20_bit_lpis_take_100_bytes_each() {
-    let mut machine = Machine::start(largest());
+    let mut machine = start(largest());
     let count = (1u32 << 20) - 8192;
 
     let ((), bytes) = bytes_of(|| {
         for device in 0..count.div_ceil(1 << 16) {
-            machine.run([mapd(device, 16)]);
+            machine.run([mapd(device, 16, 0)]);
         }
         machine.run((0..count).map(|n| mapti(n >> 16, n & 0xffff, 8192 + n, cpu_of(n))));
     });

@@ -2,7 +2,10 @@
 //! Neither may allocate, access guest memory, wait for a command that is being executed, or kick a
 //! vCPU that is awake.
 
-use crate::machine::{FIRST, Machine, Memory, SPI, handle_all, inv, with_direct_lpis, with_its};
+use crate::machine::{
+    FIRST, Machine, Memory, SPI, handle_all, map, start, with_direct_lpis, with_its,
+};
+use doorbell_test_support::guest::inv;
 use doorbell_test_support::heap_use;
 use gic_arch::ich::{ListRegister, ListRegisterState, Vtr};
 use gic_arch::{gicd, gicr};
@@ -19,16 +22,16 @@ const NARROW: u32 = 1;
 const WIDE: u32 = 2;
 const WIDE_BITS: u32 = 11;
 
-fn start(config: VgicConfig) -> (Machine, Vcpu) {
-    let mut machine = Machine::start(config);
-    let vcpu = machine.vcpu();
+fn started(config: VgicConfig) -> (Machine, Vcpu) {
+    let mut machine = start(config);
+    let vcpu = machine.vcpus.remove(0);
     (machine, vcpu)
 }
 
 fn mapped() -> (Machine, Vcpu) {
-    let (machine, vcpu) = start(with_its());
-    machine.map(NARROW, 5, FIRST);
-    machine.map(WIDE, 11, FIRST + 32);
+    let (machine, vcpu) = started(with_its());
+    map(&machine, NARROW, 5, FIRST);
+    map(&machine, WIDE, 11, FIRST + 32);
     (machine, vcpu)
 }
 
@@ -55,7 +58,7 @@ fn ring(machine: &Machine) -> usize {
 #[test]
 fn its_messages_allocate_nothing() {
     let (machine, mut vcpu) = mapped();
-    let costs = costs(&machine.memory, || {
+    let costs = costs(&machine.ram, || {
         let rung = ring(&machine);
         assert_eq!(machine.send(3, 0), Delivery::Blocked, "the device must not exist");
         assert_eq!(handle_all(&mut vcpu), rung);
@@ -71,7 +74,7 @@ fn ring_directly(machine: &Machine, lpi: u32) {
 }
 
 fn invalidate(machine: &Machine, lpi: u32) {
-    machine.write_gicr(0, gicr::INVLPIR.offset(), Word, lpi.into());
+    machine.write(machine.frame(0) + u64::from(gicr::INVLPIR.offset()), Word, lpi.into());
 }
 
 /// Returns one LPI from each of 20 consecutive blocks of 32. Each round uses different blocks.
@@ -81,9 +84,9 @@ fn group(round: u32) -> impl Iterator<Item = u32> {
 
 #[test]
 fn direct_lpis_allocate_nothing() {
-    let (machine, mut vcpu) = start(with_direct_lpis());
+    let (machine, mut vcpu) = started(with_direct_lpis());
     let mut round = 0;
-    let costs = costs(&machine.memory, || {
+    let costs = costs(&machine.ram, || {
         group(round).for_each(|lpi| ring_directly(&machine, lpi));
         round += 1;
     });
@@ -93,10 +96,10 @@ fn direct_lpis_allocate_nothing() {
 
 #[test]
 fn invalidated_direct_lpis_allocate_nothing() {
-    let (machine, mut vcpu) = start(with_direct_lpis());
+    let (machine, mut vcpu) = started(with_direct_lpis());
     (0..10).flat_map(group).for_each(|lpi| invalidate(&machine, lpi));
     let mut round = 0;
-    let costs = costs(&machine.memory, || {
+    let costs = costs(&machine.ram, || {
         group(round).for_each(|lpi| ring_directly(&machine, lpi));
         assert_eq!(handle_all(&mut vcpu), 20);
         round += 1;
@@ -108,7 +111,7 @@ fn invalidated_direct_lpis_allocate_nothing() {
 fn wires_and_mbis_allocate_nothing() {
     let (machine, mut vcpu) = mapped();
     let address = machine.gic.config().distributor + u64::from(gicd::SETSPI_NSR.offset());
-    let costs = costs(&machine.memory, || {
+    let costs = costs(&machine.ram, || {
         for level in [Level::High, Level::Low] {
             machine.gic.set_line(Line::Spi(SPI), level);
         }
@@ -122,7 +125,7 @@ fn wires_and_mbis_allocate_nothing() {
 #[test]
 fn a_departure_allocates_nothing_and_kicks_once() {
     let (machine, mut vcpu) = mapped();
-    let costs = costs(&machine.memory, || {
+    let costs = costs(&machine.ram, || {
         let kicks = machine.kicks.of(0);
         ring(&machine);
         assert_eq!(machine.kicks.of(0), kicks, "a vCPU that is awake needs no kick");
@@ -161,23 +164,23 @@ fn list_registers_allocate_nothing() {
         }
     };
     run();
-    assert_eq!(costs(&machine.memory, run), (0, 0));
+    assert_eq!(costs(&machine.ram, run), (0, 0));
 }
 
 /// Checks that `act` completes while `hold` is waiting for guest memory. `hold` must read the
 /// configuration of LPI [`FIRST`].
 fn ends_meanwhile(machine: &Machine, hold: impl FnOnce() + Send, act: impl FnOnce() + Send) {
-    machine.memory.close(FIRST);
+    machine.ram.close(FIRST);
     thread::scope(|scope| {
         scope.spawn(hold);
-        machine.memory.wait_for_a_reader();
+        machine.ram.wait_for_a_reader();
         let (done, ended) = mpsc::channel();
         scope.spawn(move || {
             act();
             done.send(()).unwrap();
         });
         let ended = ended.recv_timeout(Duration::from_secs(30));
-        machine.memory.open();
+        machine.ram.open();
         assert_eq!(ended, Ok(()), "the message must not wait for the command");
     });
 }
@@ -208,7 +211,7 @@ fn unmapped_messages_wait_for_no_command() {
             assert_eq!(machine.send(device, event), Delivery::Blocked);
         }
     };
-    assert_eq!(costs(&machine.memory, ring), (0, 0));
+    assert_eq!(costs(&machine.ram, ring), (0, 0));
     let before = machine.gic.events().count(FaultReason::UnmappedMessage);
     ends_meanwhile(&machine, || machine.run([inv(NARROW, 0)]), ring);
     assert_eq!(machine.gic.events().count(FaultReason::UnmappedMessage), before + 3);
@@ -226,7 +229,7 @@ fn wires_wait_for_no_command() {
 
 #[test]
 fn direct_lpis_wait_for_no_invalidation() {
-    let (machine, mut vcpu) = start(with_direct_lpis());
+    let (machine, mut vcpu) = started(with_direct_lpis());
     invalidate(&machine, FIRST);
     let ring = || {
         ring_directly(&machine, FIRST);

@@ -1,8 +1,9 @@
 //! A guest that brings up its interrupt controller in steps. Tests omit, reorder or corrupt steps.
 
-use crate::machine::{ITS, Machine, RAM};
+pub(crate) use doorbell_test_support::guest::mapc;
+use doorbell_test_support::guest::{self, ITS, Machine, RAM};
 use gic_arch::gicr::{Ctlr, Propbaser};
-use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
+use gic_arch::its::Command;
 use gic_arch::{IntId, gicr};
 use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::{Cpu, DeviceId, EventId, HwIrq};
@@ -92,17 +93,10 @@ pub(crate) fn facts(explanation: &Explanation) -> Vec<Fact> {
     explanation.facts().collect()
 }
 
-pub(crate) fn mapc(collection: u16, cpu: u16) -> Command {
-    let (collection, target) = (CollectionId::new(collection), RdBase::from_processor_number(cpu));
-    Command::Mapc { collection, target, action: MapAction::Map }
-}
-
 pub(crate) fn mapd(event_bits: u8) -> Command {
-    let (device, action) = (DEVICE, MapAction::Map);
-    Command::Mapd { device, itt: ITT, event_bits_minus_one: event_bits - 1, action }
+    guest::mapd(DEVICE.get(), event_bits, ITT)
 }
 
 pub(crate) fn mapti(event: u32, intid: u32, collection: u16) -> Command {
-    let (event, collection) = (EventId::new(event), CollectionId::new(collection));
-    Command::Mapti { device: DEVICE, event, intid, collection }
+    guest::mapti(DEVICE.get(), event, intid, collection)
 }

@@ -1,7 +1,7 @@
 //! Explanations that start at a message or a line.
 
 use crate::guest::{CPU, DEVICE, EVENT, Guest, LPI, config, facts};
-use crate::machine::{ITS, Machine};
+use doorbell_test_support::guest::{ITS, Machine};
 use gic_arch::gicr::Propbaser;
 use gic_arch::{IntId, gicd, gicr};
 use msi_types::explain::{ExplainInput, Fact, Obstacle};

@@ -4,7 +4,7 @@ use crate::guest::{
     CONFIGURATION, CPU, DEVICE, EVENT, Guest, LPI, PENDING, config, facts, mapc, mapd, mapti,
     propbaser,
 };
-use crate::machine::ITS;
+use doorbell_test_support::guest::ITS;
 use gic_arch::gicr::{self, Pendbaser, Propbaser};
 use gic_arch::its::Command;
 use gic_arch::{IntId, icc};

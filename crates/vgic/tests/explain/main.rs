@@ -7,9 +7,6 @@ mod guest;
 mod hostile;
 mod inputs;
 mod lpi_tables;
-#[expect(dead_code, reason = "shared with other tests")]
-#[path = "../guest/machine.rs"]
-mod machine;
 mod mutations;
 mod page;
 mod public_threads;

@@ -2,7 +2,7 @@
 //! name what was changed. `docs/no-interrupt.md` states the score.
 
 use crate::guest::{CONFIGURATION, DEVICE, EVENT, PENDING, config, mapc, mapd, mapti, propbaser};
-use crate::machine::{COLLECTIONS, DEVICES, ITS, Machine, QUEUE};
+use doorbell_test_support::guest::{COLLECTIONS, DEVICES, ITS, Machine, QUEUE};
 use doorbell_test_support::{Score, other_values};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr::{self, Pendbaser, Waker};

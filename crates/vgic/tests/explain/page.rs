@@ -2,8 +2,8 @@
 //! the model prints for planted faults.
 
 use crate::guest::{CPU, DEVICE, EVENT, Guest, PENDING, config, mapc, mapd, mapti, propbaser};
-use crate::machine::{ITS, Machine};
 use crate::virtual_interface::vtr;
+use doorbell_test_support::guest::{ITS, Machine};
 use doorbell_test_support::{check_guide, check_guide_quotes};
 use gic_arch::gicr::{self, Pendbaser};
 use gic_arch::its::Command;

@@ -4,7 +4,7 @@ use crate::guest::{
     CONFIGURATION, CPU, DEVICE, EVENT, Guest, LPI, PENDING, config, facts, mapc, mapd, mapti,
     propbaser,
 };
-use crate::machine::{ITS, Machine, RAM};
+use doorbell_test_support::guest::{ITS, Machine, RAM};
 use gic_arch::gicr::{self, Pendbaser};
 use gic_arch::gits::{self, Baser, PageSize};
 use gic_arch::its::{Command, Level1Entry};

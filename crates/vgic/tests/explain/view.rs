@@ -1,8 +1,8 @@
 //! The view of a running machine's state.
 
 use crate::guest::{CPU, DEVICE, EVENT, Guest, config, mapc, mapd, mapti};
-use crate::machine::ITS;
 use crate::virtual_interface::vtr;
+use doorbell_test_support::guest::ITS;
 use gic_arch::IntId;
 use gic_arch::its::CollectionId;
 use msi_types::explain::TargetState;

@@ -1,8 +1,8 @@
 //! Obstacles to SGIs, PPIs and SPIs.
 
 use crate::guest::{CPU, facts};
-use crate::machine::Machine;
 use crate::virtual_interface::vtr;
+use doorbell_test_support::guest::Machine;
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::icc::{self, Sgi};
 use gic_arch::{Affinity, IntId, gicr};

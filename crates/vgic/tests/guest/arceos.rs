@@ -3,7 +3,7 @@
 //! mistakes: its command queue is aligned to only 4 KiB, it does not read back the page size of its
 //! ITS tables, and its redistributors share one pending table.
 
-use crate::machine::Machine;
+use doorbell_test_support::guest::Machine;
 use gic_arch::{gicr, gits};
 use msi_types::{Cpu, Delivery, DeviceId, MsiMessage};
 use vgic::its::ItsConfig;

@@ -2,12 +2,11 @@
 //! The registers must report that the work is unfinished, and each access that polls for completion
 //! must continue the work.
 
-use crate::machine::{self, ITS, Machine, RAM};
+use doorbell_test_support::guest::{self, ITS, Machine, RAM, mapc, mapd, mapti};
 use gic_arch::gicr::{Ctlr, Propbaser, Syncr};
-use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::lpi::Config;
 use gic_arch::{Priority, RegisterValue, gicr, gits};
-use msi_types::{Cpu, Delivery, DeviceId, EventId, Kick};
+use msi_types::{Cpu, Delivery, Kick};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use vgic::its::ItsConfig;
 use vgic::{AccessWidth, FaultReason, GuestMemory, Sleep, Vgic, VgicConfig};
@@ -43,17 +42,8 @@ fn crowd(machine: &Machine) {
     configure(machine, true);
     machine.enable_lpis(16, CONFIGURATION, PENDING);
     machine.start_its();
-    let (device, collection) = (DeviceId::new(1), CollectionId::new(0));
-    let target = RdBase::from_processor_number(0);
-    let mapd = Command::Mapd { device, itt: 0, event_bits_minus_one: 15, action: MapAction::Map };
-    let mut commands = vec![Command::Mapc { collection, target, action: MapAction::Map }, mapd];
-    commands.extend((0..EVENTS).map(|event| Command::Mapti {
-        device,
-        event: EventId::new(event),
-        intid: lpi_of(event),
-        collection,
-    }));
-    commands.chunks(512).for_each(|batch| machine.run(batch.iter().copied()));
+    machine.run([mapc(0, 0), mapd(1, 16, 0)]);
+    machine.run((0..EVENTS).map(|event| mapti(1, event, lpi_of(event), 0)));
 }
 
 fn configure(machine: &Machine, enable: bool) {
@@ -154,7 +144,7 @@ impl Kick for KickObserver {
         let read = |address| gic.read(address, AccessWidth::Word).unwrap();
         let redistributor = gic.config().redistributors[0].base;
         let registers = [ITS, redistributor].map(read);
-        self.seen.lock().unwrap().push((registers[0], registers[1], machine::send(&gic, 1, LAST)));
+        self.seen.lock().unwrap().push((registers[0], registers[1], guest::send(&gic, 1, LAST)));
     }
 }
 

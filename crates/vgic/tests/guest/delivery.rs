@@ -1,7 +1,7 @@
 //! Delivery tests for features that the reference in `tests/model` does not have: line observers,
 //! rotation of 1-of-N interrupts, active-priority registers, and resets.
 
-use crate::machine::{Machine, RAM};
+use doorbell_test_support::guest::{Machine, RAM};
 use gic_arch::gicd::Irouter;
 use gic_arch::{IntId, gicd, gicr, icc};
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver, SetLine};

@@ -1,7 +1,7 @@
 //! Tests for devices that write to doorbells without a DeviceID, and to the registers next to the
 //! doorbells.
 
-use crate::machine::{Machine, RAM};
+use doorbell_test_support::guest::{Machine, RAM};
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::{IntId, gicd, gicr, gits, v2m};
 use msi_types::Delivery::{self, Blocked, NoDoorbell, Pending};

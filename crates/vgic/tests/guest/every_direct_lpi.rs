@@ -1,6 +1,6 @@
 //! Test with a well-behaved guest that uses every possible direct LPI at every redistributor.
 
-use crate::machine::{Machine, RAM};
+use doorbell_test_support::guest::{Machine, RAM};
 use gic_arch::gicr::{self, Ctlr, Pendbaser, Propbaser, Syncr};
 use msi_types::{Delivery, MsiMessage, NoIdentity, SignalMsi};
 use vgic::{FaultReason, GuestMemory, VgicConfig};

@@ -1,6 +1,6 @@
 //! Tests for the register frames as a guest sees them, including invalid accesses.
 
-use crate::machine::Machine;
+use doorbell_test_support::guest::Machine;
 use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
 use gic_arch::{Iidr, IntId, gicd, gicr};
 use vgic::its::{Coherence, ItsConfig};

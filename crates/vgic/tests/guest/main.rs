@@ -7,7 +7,6 @@ mod delivery;
 mod doorbells;
 mod every_direct_lpi;
 mod frames;
-mod machine;
 mod mistakes;
 mod priorities;
 mod reentry;

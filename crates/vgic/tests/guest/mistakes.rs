@@ -1,7 +1,7 @@
 //! Tests for guest errors. Each error must be recorded once, with the address of the register that
 //! the guest wrote.
 
-use crate::machine::Machine;
+use doorbell_test_support::guest::Machine;
 use gic_arch::gicr::{self, Pendbaser, Propbaser};
 use gic_arch::gits::{self, Baser, Cbaser, PageSize};
 use gic_arch::its::{Command, CommandErrorReason, MapAction, Opcode};

@@ -2,7 +2,7 @@
 //! and with each number of priority bits. The rules are typed from the manual (IHI 0069 §4.8), not
 //! taken from the model. `tests/model` checks the priorities of wired interrupts.
 
-use crate::machine::{Machine, RAM};
+use doorbell_test_support::guest::{Machine, RAM};
 use gic_arch::{gicr, icc};
 use std::collections::BTreeMap;
 use vgic::{GuestMemory, SecurityView, VgicConfig};

@@ -1,10 +1,10 @@
 //! Tests a VMM whose kick handler and line observer access the model. The model must not hold a
 //! lock when it calls them.
 
-use crate::machine::{ITS, Machine, RAM};
+use doorbell_test_support::guest::{ITS, Machine, RAM, mapc, mapd, mapti};
 use gic_arch::gits;
 use gic_arch::icc::{self, Sgi};
-use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
+use gic_arch::its::{CollectionId, Command};
 use gic_arch::lpi::Config;
 use gic_arch::{IntId, Priority, gicd, gicr};
 use msi_types::{Cpu, DeviceId, EventId, Kick, Level, Line, LineObserver, SetLine};
@@ -76,13 +76,7 @@ fn machine(busybody: &Arc<Busybody>) -> Machine {
     configure(&machine, true);
     machine.enable_lpis(16, CONFIGURATION, PENDING);
     machine.start_its();
-    let (device, collection) = (DeviceId::new(1), CollectionId::new(0));
-    let target = RdBase::from_processor_number(0);
-    machine.run([
-        Command::Mapc { collection, target, action: MapAction::Map },
-        Command::Mapd { device, itt: 0, event_bits_minus_one: 0, action: MapAction::Map },
-        Command::Mapti { device, event: EventId::new(0), intid: LPI, collection },
-    ]);
+    machine.run([mapc(0, 0), mapd(1, 1, 0), mapti(1, 0, LPI, 0)]);
     machine
 }
 

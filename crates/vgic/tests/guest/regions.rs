@@ -1,7 +1,7 @@
 //! Tests for redistributors in several regions. vCPUs fill them in order, and their addresses don't
 //! affect interrupts.
 
-use crate::machine::{ITS, Machine, RAM};
+use doorbell_test_support::guest::{ITS, Machine, RAM};
 use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
 use gic_arch::lpi::Config;
 use gic_arch::{Affinity, Priority, gicr};

@@ -1,7 +1,7 @@
 //! Checks every register in the frames and the CPU interface, by its number in the manual (IHI 0069
 //! §12): its value after reset, and after writing all ones, in both security views.
 
-use crate::machine::Machine;
+use doorbell_test_support::guest::Machine;
 use gic_arch::IntId;
 use gic_arch::icc::SysRegEncoding;
 use vgic::SecurityView::{NonSecure, Single};

@@ -1,12 +1,10 @@
 //! Regression tests for bugs reported in other GIC models. `its/tests/known_mistakes.rs` covers
 //! bugs of ITS models, and `lists` covers bugs related to list registers.
 
-use crate::machine::{Machine, memory};
-use doorbell_test_support::guest::Ram;
+use doorbell_test_support::guest::{Machine, Ram, inv, mapc, mapd, mapti, memory};
 use gic_arch::gicr;
 use gic_arch::gits::{self, Baser, Cbaser, PageSize};
-use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
-use msi_types::{DeviceId, EventId, MsiMessage};
+use msi_types::{DeviceId, MsiMessage};
 use std::ops::Range;
 use std::sync::Arc;
 use vgic::its::ItsConfig;
@@ -40,24 +38,12 @@ impl GuestMemory for OnlyTables {
 
 /// Maps events 0 and 1 of device 1 to these LPIs at the only redistributor.
 fn map_events(gic: &Vgic, memory: &OnlyTables, lpis: [u32; 2]) {
-    let (device, collection) = (DeviceId::new(1), CollectionId::new(0));
-    let event =
-        |event, intid| Command::Mapti { device, event: EventId::new(event), intid, collection };
     let commands = [
-        Command::Mapc {
-            collection,
-            target: RdBase::from_processor_number(0),
-            action: MapAction::Map,
-        },
-        Command::Mapd {
-            device,
-            itt: TABLES.start,
-            event_bits_minus_one: 0,
-            action: MapAction::Map,
-        },
-        event(0, lpis[0]),
-        event(1, lpis[1]),
-        Command::Inv { device, event: EventId::new(1) },
+        mapc(0, 0),
+        mapd(1, 1, TABLES.start),
+        mapti(1, 0, lpis[0], 0),
+        mapti(1, 1, lpis[1], 0),
+        inv(1, 1),
     ];
     let words = commands.iter().flat_map(|command| command.encode()).flat_map(u64::to_le_bytes);
     let image: Vec<u8> = words.collect();

@@ -1,7 +1,7 @@
 //! Tests for the targets of SGIs sent through `ICC_SGI1R_EL1`, `ICC_SGI0R_EL1` and `ICC_ASGI1R_EL1`
 //! (IHI 0069 §12.2), by affinity at every level and by group.
 
-use crate::machine::Machine;
+use doorbell_test_support::guest::Machine;
 use gic_arch::icc::SysRegEncoding;
 use gic_arch::{Affinity, IntId, gicr};
 use vgic::SecurityView::{NonSecure, Single};

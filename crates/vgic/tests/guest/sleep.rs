@@ -1,8 +1,7 @@
 //! Tests for the sleep and kick protocol. No wake-up may be lost, and a vCPU must be kicked at most
 //! once each time it prepares to sleep.
 
-use crate::machine::Machine;
-use doorbell_test_support::guest::Kicks;
+use doorbell_test_support::guest::{Kicks, Machine};
 use gic_arch::gicd::Irouter;
 use gic_arch::icc::Sgi;
 use gic_arch::{IntId, gicd, gicr, icc};

@@ -1,11 +1,11 @@
 //! Tests for operations that take more work than a single access may perform. The remaining work
 //! must continue even if the guest doesn't poll for its completion.
 
-use crate::machine::{ITS, Machine, RAM};
+use doorbell_test_support::guest::{ITS, Machine, RAM, int, mapc, mapd, mapti};
 use gic_arch::gits;
 use gic_arch::ich::Vtr;
-use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
-use msi_types::{Delivery, DeviceId, EventId};
+use gic_arch::its::Command;
+use msi_types::Delivery;
 use vgic::AccessWidth::Word;
 use vgic::its::ItsConfig;
 use vgic::{GuestMemory, Progress, Sleep, VgicConfig};
@@ -28,24 +28,17 @@ fn machine(cpus: u16) -> Machine {
     machine.ram.write(CONFIGURATION, &vec![0xa1; 57_344]).unwrap();
     machine.enable_lpis(16, CONFIGURATION, PENDING);
     machine.start_its();
-    let (collection, target) = (CollectionId::new(0), RdBase::from_processor_number(0));
-    let (device, action) = (DeviceId::new(1), MapAction::Map);
-    machine.queue([
-        Command::Mapc { collection, target, action },
-        Command::Mapd { device, itt: 0, event_bits_minus_one: 10, action },
-    ]);
+    machine.queue([mapc(0, 0), mapd(1, 11, 0)]);
     machine
 }
 
 fn map(event: u32) -> Command {
-    let (device, collection) = (DeviceId::new(1), CollectionId::new(0));
-    Command::Mapti { device, event: EventId::new(event), intid: FIRST + event, collection }
+    mapti(1, event, FIRST + event, 0)
 }
 
 /// Maps all events and signals the last one, with more commands than one access executes.
 fn map_and_ring(machine: &Machine) {
-    let ring = Command::Int { device: DeviceId::new(1), event: EventId::new(EVENTS - 1) };
-    machine.queue((0..EVENTS).map(map).chain([ring]));
+    machine.queue((0..EVENTS).map(map).chain([int(1, EVENTS - 1)]));
     assert_eq!(send(machine, EVENTS - 1), Delivery::Blocked, "one access executed all commands");
 }
 
@@ -235,15 +228,8 @@ fn settle(machine: &Machine) {
 fn machine_with_many_events() -> Machine {
     let machine = machine(1);
     for device in 2..2 + DEVICES {
-        let (device, action) = (DeviceId::new(device), MapAction::Map);
-        let mapd = Command::Mapd { device, itt: 0, event_bits_minus_one: 9, action };
-        let map = |event| Command::Mapti {
-            device,
-            event: EventId::new(event),
-            intid: FIRST + event,
-            collection: CollectionId::new(0),
-        };
-        machine.queue(core::iter::once(mapd).chain((0..1024).map(map)));
+        let map = |event| mapti(device, event, FIRST + event, 0);
+        machine.queue(core::iter::once(mapd(device, 10, 0)).chain((0..1024).map(map)));
         settle(&machine);
     }
     machine

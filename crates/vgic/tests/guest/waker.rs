@@ -1,6 +1,6 @@
 //! Tests for `GICR_WAKER` on machines whose redistributors are awake at reset.
 
-use crate::machine::Machine;
+use doorbell_test_support::guest::Machine;
 use gic_arch::{IntId, gicd, gicr, icc};
 use msi_types::{Cpu, Level, Line, SetLine};
 use vgic::VgicConfig;

@@ -2,8 +2,8 @@
 //! between.
 
 use crate::its::Translated;
-use crate::machine::Machine;
 use crate::virtual_interface::vtr;
+use doorbell_test_support::guest::{Machine, sync};
 use gic_arch::ich::ListRegisterState::{Active, Invalid};
 use gic_arch::ich::{ListRegister, ListRegisterState};
 use gic_arch::{gicd, gicr, icc};
@@ -200,7 +200,7 @@ fn an_idle_vcpu_with_work_left_is_kicked_at_once() {
         config
     });
     let mut vcpu = idle(&mut translated.machine);
-    translated.run((0..8).map(|_| crate::its::sync()));
+    translated.run((0..8).map(|_| sync(0)));
     let kicks = translated.machine.kicks.of(0);
 
     let _inside = vcpu.enter();

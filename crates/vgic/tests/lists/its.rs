@@ -1,10 +1,10 @@
 //! A test machine with an ITS whose guest has mapped all events and collections.
 
-use crate::machine::{ITS, Machine, RAM};
+use doorbell_test_support::guest::{self, ITS, Machine, RAM, mapc, mapd};
 use gic_arch::Priority;
-use gic_arch::its::{CollectionId, Command, MapAction, RdBase};
+use gic_arch::its::Command;
 use gic_arch::lpi::Config;
-use msi_types::{Delivery, DeviceId, EventId, Kick};
+use msi_types::{Delivery, DeviceId, Kick};
 use std::sync::Arc;
 use vgic::its::ItsConfig;
 use vgic::{GuestMemory, VgicConfig};
@@ -53,12 +53,7 @@ impl Translated {
 
     fn map(&self, cpus: u16) {
         self.run((0..cpus).map(|cpu| mapc(cpu, cpu)));
-        self.run([Command::Mapd {
-            device: DEVICE,
-            itt: 0,
-            event_bits_minus_one: 3,
-            action: MapAction::Map,
-        }]);
+        self.run([mapd(DEVICE.get(), 4, 0)]);
         self.run((0..Self::EVENTS).map(|event| mapti(event, 0)));
     }
 
@@ -92,44 +87,7 @@ impl Translated {
     }
 }
 
+/// Maps an event to its LPI.
 pub(crate) fn mapti(event: u32, collection: u16) -> Command {
-    let collection = CollectionId::new(collection);
-    Command::Mapti { device: DEVICE, event: EventId::new(event), intid: 8192 + event, collection }
-}
-
-pub(crate) fn mapc(collection: u16, cpu: u16) -> Command {
-    let (collection, target) = (CollectionId::new(collection), RdBase::from_processor_number(cpu));
-    Command::Mapc { collection, target, action: MapAction::Map }
-}
-
-pub(crate) fn movi(event: u32, collection: u16) -> Command {
-    let collection = CollectionId::new(collection);
-    Command::Movi { device: DEVICE, event: EventId::new(event), collection }
-}
-
-pub(crate) fn discard(event: u32) -> Command {
-    Command::Discard { device: DEVICE, event: EventId::new(event) }
-}
-
-pub(crate) fn clear(event: u32) -> Command {
-    Command::Clear { device: DEVICE, event: EventId::new(event) }
-}
-
-pub(crate) fn inv(event: u32) -> Command {
-    Command::Inv { device: DEVICE, event: EventId::new(event) }
-}
-
-pub(crate) fn movall(from: u16, to: u16) -> Command {
-    Command::Movall {
-        from: RdBase::from_processor_number(from),
-        to: RdBase::from_processor_number(to),
-    }
-}
-
-pub(crate) fn unmapd() -> Command {
-    Command::Mapd { device: DEVICE, itt: 0, event_bits_minus_one: 0, action: MapAction::Unmap }
-}
-
-pub(crate) fn sync() -> Command {
-    Command::Sync { target: RdBase::from_processor_number(0) }
+    guest::mapti(DEVICE.get(), event, 8192 + event, collection)
 }

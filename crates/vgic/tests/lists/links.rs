@@ -3,8 +3,8 @@
 //! inactive at all other times.
 
 use crate::entered::Entered;
-use crate::machine::Machine;
 use crate::virtual_interface::{Hardware, vtr};
+use doorbell_test_support::guest::Machine;
 use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending};
 use gic_arch::ich::{ListRegister, ListRegisterState};
 use gic_arch::{IntId, IntIdField, gicd, gicr, icc};

@@ -9,9 +9,6 @@ mod half;
 mod idle;
 mod its;
 mod links;
-#[expect(dead_code, reason = "shared with other tests")]
-#[path = "../guest/machine.rs"]
-mod machine;
 mod messages;
 mod monitor;
 mod race;

@@ -3,9 +3,10 @@
 
 use crate::entered::Entered;
 use crate::half::{ExitPolicy, Half};
-use crate::its::{Translated, clear, discard, inv, mapc, mapti, movall, movi, sync, unmapd};
+use crate::its::{Translated, mapti};
 use crate::reference::Reference;
 use crate::virtual_interface::{Hardware, vtr};
+use doorbell_test_support::guest::{clear, discard, inv, mapc, movall, movi, sync, unmapd};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::ich::ListRegisterState::{Invalid, Pending};
 use gic_arch::its::Command;
@@ -94,11 +95,12 @@ fn a_message_before_the_ack_is_coalesced() {
 
 #[test]
 fn a_command_for_a_listed_lpi_awaits_the_exit() {
-    let commands = [movi(0, 1), discard(0), clear(0), unmapd(), movall(0, 1), mapti(0, 1)];
+    let commands =
+        [movi(1, 0, 1), discard(1, 0), clear(1, 0), unmapd(1), movall(0, 1), mapti(0, 1)];
     for command in commands {
         let (translated, inside, hardware, second) = listed();
 
-        translated.run([command, sync()]);
+        translated.run([command, sync(0)]);
 
         assert_eq!(translated.machine.kicks.of(0), 1, "{command:?}");
         assert!(!translated.is_done(), "{command:?}");
@@ -152,7 +154,7 @@ fn sync_ends_although_others_go_on_recalling() {
     recall(40);
     recall(41);
 
-    translated.run([sync()]);
+    translated.run([sync(0)]);
 
     assert!(!translated.is_done());
     let (_first, _) = enter(first.exit(&left.registers));
@@ -165,17 +167,17 @@ fn sync_ends_although_others_go_on_recalling() {
 #[test]
 fn a_listed_lpi_follows_its_command() {
     let cases: [(&[Command], bool); 7] = [
-        (&[movi(0, 1)], true),
+        (&[movi(1, 0, 1)], true),
         (&[movall(0, 1)], true),
-        (&[discard(0)], false),
-        (&[discard(0), mapti(0, 1)], false),
+        (&[discard(1, 0)], false),
+        (&[discard(1, 0), mapti(0, 1)], false),
         (&[mapti(0, 1)], false),
-        (&[clear(0)], false),
-        (&[unmapd()], false),
+        (&[clear(1, 0)], false),
+        (&[unmapd(1)], false),
     ];
     for (commands, arrives) in cases {
         let (translated, inside, hardware, second) = listed();
-        translated.run(commands.iter().copied().chain([sync()]));
+        translated.run(commands.iter().copied().chain([sync(0)]));
 
         let (_first, old) = enter(inside.exit(&hardware.registers));
 
@@ -187,10 +189,10 @@ fn a_listed_lpi_follows_its_command() {
 
 #[test]
 fn an_acknowledged_lpi_does_not_move() {
-    for command in [movi(0, 1), movall(0, 1)] {
+    for command in [movi(1, 0, 1), movall(0, 1)] {
         let (translated, inside, mut hardware, second) = listed();
         hardware.acknowledge(1);
-        translated.run([command, sync()]);
+        translated.run([command, sync(0)]);
 
         let _first = inside.exit(&hardware.registers);
 
@@ -202,7 +204,7 @@ fn an_acknowledged_lpi_does_not_move() {
 #[test]
 fn a_moved_lpi_is_listed_once_at_a_time() {
     let (translated, inside, hardware, second) = listed();
-    translated.run([movi(0, 1)]);
+    translated.run([movi(1, 0, 1)]);
     translated.send(0);
 
     let (second, new) = enter(second);
@@ -218,14 +220,14 @@ fn a_moved_lpi_is_listed_once_at_a_time() {
 fn a_listed_disabled_lpi_comes_back_enabled() {
     let (translated, inside, hardware, _) = listed();
     translated.configure(0, false);
-    translated.run([inv(0), sync()]);
+    translated.run([inv(1, 0), sync(0)]);
     assert!(!translated.is_done());
 
     let (inside, hardware) = enter(inside.exit(&hardware.registers));
     assert_eq!(hardware.registers.list[0].state(), Invalid);
 
     translated.configure(0, true);
-    translated.run([inv(0), sync()]);
+    translated.run([inv(1, 0), sync(0)]);
     let (_inside, hardware) = enter(inside.exit(&hardware.registers));
     assert_eq!(hardware.registers.list[0].state(), Pending);
 }
@@ -264,7 +266,7 @@ fn an_exit_saves_a_listed_lpi_of_disabled_ones() {
 fn commands_for_unlisted_lpis_wait_for_nobody() {
     let (translated, _inside, _hardware, _) = listed();
     translated.send(5);
-    translated.run([movi(5, 1), discard(6), sync()]);
+    translated.run([movi(1, 5, 1), discard(1, 6), sync(0)]);
     assert!(translated.is_done());
 }
 
@@ -334,14 +336,14 @@ impl Side {
         self.attend();
         let answer = match op {
             Op::Send(event) => u64::from(self.translated.send(event) == Delivery::Pending),
-            Op::Move(event, collection) => self.run([movi(event, collection), sync()]),
-            Op::Clear(event) => self.run([clear(event), sync()]),
-            Op::MoveAll(from, to) => self.run([movall(from, to), sync()]),
-            Op::MapCollection(collection, cpu) => self.run([mapc(collection, cpu), sync()]),
-            Op::Remap(event, cpu) => self.run([discard(event), mapti(event, cpu), sync()]),
+            Op::Move(event, collection) => self.run([movi(1, event, collection), sync(0)]),
+            Op::Clear(event) => self.run([clear(1, event), sync(0)]),
+            Op::MoveAll(from, to) => self.run([movall(from, to), sync(0)]),
+            Op::MapCollection(collection, cpu) => self.run([mapc(collection, cpu), sync(0)]),
+            Op::Remap(event, cpu) => self.run([discard(1, event), mapti(event, cpu), sync(0)]),
             Op::Enable(event, enable) => {
                 self.translated.configure(event, enable);
-                self.run([inv(event), sync()])
+                self.run([inv(1, event), sync(0)])
             }
             Op::Acknowledge(cpu) => {
                 let intid = self.halves[cpu].read_sysreg(icc::IAR1.encoding()).unwrap();

@@ -3,8 +3,8 @@
 //! interface or list registers ([`Half`]), and pauses it by reference.
 
 use crate::half::{ExitPolicy, Half, Kicked};
-use crate::its::{Translated, movi};
-use crate::machine::{Machine, send};
+use crate::its::Translated;
+use doorbell_test_support::guest::{Machine, movi, send};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::{IntId, icc};
 use msi_types::{Cpu, Kick, Line, SetLine};
@@ -152,7 +152,7 @@ impl Monitor {
 fn boot(threads: Arc<Threads>) -> Machine {
     let translated = Translated::kicking(CPUS, threads);
     for (number, cpu) in (0..EACH).zip((0..CPUS).cycle()) {
-        translated.run([movi(number, cpu)]);
+        translated.run([movi(1, number, cpu)]);
         let machine = &translated.machine;
         machine.make_edge(SPI + number);
         let target = Irouter::to(machine.gic.config().cpus[usize::from(cpu)].affinity);

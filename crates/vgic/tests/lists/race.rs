@@ -3,7 +3,7 @@
 //! pending interrupts.
 
 use crate::half::{ExitPolicy, Half, Kicked};
-use crate::machine::Machine;
+use doorbell_test_support::guest::Machine;
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr::{self, Waker};
 use gic_arch::{IntId, IntIdField, icc};

@@ -2,8 +2,8 @@
 //! maintenance, overflow, and register writes that complete at the exit.
 
 use crate::entered::Entered;
-use crate::machine::Machine;
 use crate::virtual_interface::{Hardware, vtr};
+use doorbell_test_support::guest::Machine;
 use gic_arch::icc::{self, Sgi, SysRegEncoding};
 use gic_arch::ich::ListRegisterState::{Invalid, Pending};
 use gic_arch::ich::Vtr;

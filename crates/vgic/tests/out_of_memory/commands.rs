@@ -1,10 +1,11 @@
 //! Tests for ITS commands with an exhausted heap.
 
-use crate::board::{Board, mapc, mapd, mapti, movall, unmapc};
+use crate::board::Board;
 use crate::{is_idle, out_of_memory, run_with, starved_registers};
+use doorbell_test_support::guest::{inv, mapc, mapd, mapti, movall, movi, unmapc};
 use doorbell_test_support::{failures_until, with_allocations};
 use gic_arch::gits;
-use gic_arch::its::{CollectionId, Command, MapAction, Opcode};
+use gic_arch::its::{Command, MapAction, Opcode};
 use msi_types::{Delivery, DeviceId, EventId};
 use vgic::its::CommandFault;
 use vgic::saved_state::{ItsState, SaveError};
@@ -12,15 +13,6 @@ use vgic::{OutOfMemory, Progress};
 
 const DEVICE: u32 = 0x205;
 const ITT: u64 = 0x4000_0100;
-
-fn movi(device: u32, event: u32, collection: u16) -> Command {
-    let (device, event) = (DeviceId::new(device), EventId::new(event));
-    Command::Movi { device, event, collection: CollectionId::new(collection) }
-}
-
-fn inv(device: u32, event: u32) -> Command {
-    Command::Inv { device: DeviceId::new(device), event: EventId::new(event) }
-}
 
 /// Returns the ITS's state with the offsets of the command queue set to zero.
 fn mappings(board: &mut Board) -> ItsState {

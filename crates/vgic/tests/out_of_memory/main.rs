@@ -19,7 +19,7 @@ use vgic::{FaultReason, VgicConfig};
 
 /// Returns `true` if the ITS has completed its queue, while no allocation succeeds.
 fn is_idle(board: &Board) -> bool {
-    with_allocations(0, || board.read_its(gits::CREADR) == board.read_its(gits::CWRITER))
+    with_allocations(0, || board.read_gits(gits::CREADR) == board.read_gits(gits::CWRITER))
 }
 
 /// Makes the ITS execute commands with a heap that fails after the given number of allocations.
@@ -27,7 +27,7 @@ fn is_idle(board: &Board) -> bool {
 fn run_with(board: &Board, allocations: u32, commands: impl IntoIterator<Item = Command>) -> bool {
     let faults = || board.gic.command_faults(0).unwrap().count;
     let (before, end) = (faults(), board.prepare(commands));
-    with_allocations(allocations, || board.write_its(gits::CWRITER, end));
+    with_allocations(allocations, || board.write_gits(gits::CWRITER, end));
     is_idle(board) && faults() == before
 }
 

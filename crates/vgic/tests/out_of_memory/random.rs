@@ -1,7 +1,8 @@
 //! Executes random commands with an allocator that fails at random.
 
-use crate::board::{Board, mapc, mapd, mapti, movall, unmapc};
+use crate::board::Board;
 use crate::{is_idle, run_with};
+use doorbell_test_support::guest::{mapc, mapd, mapti, movall, unmapc};
 use doorbell_test_support::with_allocations;
 use gic_arch::its::{CollectionId, Command, MapAction};
 use msi_types::{DeviceId, EventId};
@@ -91,7 +92,7 @@ fn saved(board: &mut Board) -> SavedState {
     state
 }
 
-fn handled(board: &mut Board, cpu: usize) -> Vec<u32> {
+fn handled(board: &mut Board, cpu: usize) -> Vec<u64> {
     let mut handled = board.handle_all(cpu);
     handled.sort_unstable();
     handled

@@ -1,7 +1,8 @@
 //! Tests for registers that enable LPIs and ITSes, with an exhausted heap.
 
-use crate::board::{Board, mapc, mapd, mapti};
+use crate::board::Board;
 use crate::{config, out_of_memory, starved_registers};
+use doorbell_test_support::guest::{mapc, mapd, mapti};
 use doorbell_test_support::{failures_until, with_allocations};
 use gic_arch::gicr::{self, Ctlr as GicrCtlr};
 use gic_arch::gits::{self, Ctlr};
@@ -46,7 +47,7 @@ fn with_pending_table(config: VgicConfig, commands: &[Command]) -> Board {
 
 /// Checks that `EnableLPIs` remains zero until the required memory can be allocated, and that no
 /// pending LPI is lost. Returns the number of failures.
-fn enables_or_not(make: impl Fn() -> Board, expected: &[u32]) -> u32 {
+fn enables_or_not(make: impl Fn() -> Board, expected: &[u64]) -> u32 {
     failures_until(|allocations| {
         let mut board = make();
         with_allocations(allocations, || enable(&board));
@@ -128,11 +129,11 @@ fn an_its_without_heap_stays_disabled() {
     let failures = failures_until(|allocations| {
         let mut board = Board::running();
         board.run([mapd(1, 3, ITT), mapti(1, 0, 8200, 0), mapc(0, 0)]);
-        board.write_its(gits::CTLR, Ctlr::new());
+        board.write_gits(gits::CTLR, Ctlr::new());
         board.configure(8200, true, 0x40);
-        let enable = || board.write_its(gits::CTLR, Ctlr::new().with_enabled(true));
+        let enable = || board.write_gits(gits::CTLR, Ctlr::new().with_enabled(true));
         with_allocations(allocations, enable);
-        let is_enabled = || board.read_its(gits::CTLR) & 1 != 0;
+        let is_enabled = || board.read_gits(gits::CTLR) & 1 != 0;
         let is_done = is_enabled();
         if !is_done {
             assert_eq!(out_of_memory(&board), 1);

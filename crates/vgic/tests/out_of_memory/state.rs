@@ -1,7 +1,8 @@
 //! Tests for save and restore with an exhausted heap.
 
-use crate::board::{Board, mapc, mapd, mapti, movall};
+use crate::board::Board;
 use crate::config;
+use doorbell_test_support::guest::{mapc, mapd, mapti, movall};
 use doorbell_test_support::{failures_until, with_allocations};
 use msi_types::{Level, Line, SetLine};
 use vgic::OutOfMemory;
@@ -47,7 +48,7 @@ fn a_save_without_heap_is_an_error() {
 fn a_restore_without_heap_changes_nothing() {
     let (saved, ram) = {
         let mut board = busy();
-        (board.save(), board.ram)
+        (board.save(), board.ram.clone())
     };
     let failures = failures_until(|allocations| {
         let mut other = Board::over(config(), ram.clone());

@@ -1,9 +1,10 @@
 //! Tests with damaged saved states. A restore must either refuse the state without side effects,
 //! or, if the state is a possible one for the machine, restore exactly that state.
 
-use crate::board::{Board, CPUS, config, mapd, mapti};
+use crate::board::{Board, CPUS, config};
 use crate::round_trip::busy;
 use doorbell_test_support::damage::{Damage, damaged, damages};
+use doorbell_test_support::guest::{mapd, mapti};
 use gic_arch::lpi::Config;
 use gic_arch::{IntId, gicd, icc};
 use msi_types::{Cpu, Level, Line, SetLine};

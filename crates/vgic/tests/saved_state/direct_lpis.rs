@@ -1,7 +1,8 @@
 //! Tests for restored machines whose redistributors have LPIs of their own: direct LPIs, and LPIs
 //! that MOVALL has moved.
 
-use crate::board::{Board, CPUS, config, mapd, mapti, movall};
+use crate::board::{Board, CPUS, config};
+use doorbell_test_support::guest::{mapd, mapti, movall};
 use doorbell_test_support::heap_use;
 use gic_arch::gicr;
 use proptest::collection::vec;
@@ -101,7 +102,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 /// Takes a step. Returns the interrupts that the guest handles, without the order of those with
 /// equal priorities.
-fn take(board: &mut Board, step: Step) -> Vec<u32> {
+fn take(board: &mut Board, step: Step) -> Vec<u64> {
     let mut handled = Vec::new();
     match step {
         Step::Configure((lpi, enable, priority)) => board.configure(LPIS[lpi], enable, priority),
@@ -127,7 +128,7 @@ proptest! {
         before in steps(),
         after in steps(),
     ) {
-        let [source, target] = [(); 2].map(|()| Board::new(direct()).ram);
+        let [source, target] = [(); 2].map(|()| Board::new(direct()).ram.clone());
         let (mut stayed, first) = heap_use(|| {
             let mut board = Board::over(direct(), source);
             board.start_cpus();

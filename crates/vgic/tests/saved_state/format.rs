@@ -1,7 +1,8 @@
 //! Tests for the format of saved states. A state must remain readable for as long as the library
 //! supports the version that wrote it.
 
-use crate::board::{Board, CPUS, config, mapc, mapd, mapti, movall, unmapc};
+use crate::board::{Board, CPUS, config};
+use doorbell_test_support::guest::{mapc, mapd, mapti, movall, unmapc};
 use gic_arch::gicd::Irouter;
 use gic_arch::{IntId, gicd, gicr, icc};
 use msi_types::{Cpu, Level, Line, SetLine};

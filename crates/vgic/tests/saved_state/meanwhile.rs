@@ -1,6 +1,7 @@
 //! Tests for messages and line changes that arrive while vCPUs are paused.
 
-use crate::board::{Board, CPUS, mapd, mapti};
+use crate::board::{Board, CPUS};
+use doorbell_test_support::guest::{mapd, mapti};
 use gic_arch::gicd::Irouter;
 use gic_arch::{IntId, gicd};
 use msi_types::{Cpu, Delivery, Kick, Level, Line, SetLine};
@@ -137,7 +138,7 @@ impl Guest {
                 if intid == 1023 {
                     break;
                 }
-                let event = intid - 8192;
+                let event = u32::try_from(intid).unwrap() - 8192;
                 self.0.insert(event, wire.sent[event as usize].load(SeqCst));
                 board.end(cpu, intid);
             }

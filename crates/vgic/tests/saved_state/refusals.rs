@@ -1,8 +1,9 @@
 //! Tests that invalid states are refused, and that each error names the object at fault.
 
-use crate::board::{Board, ITS, config, mapd, mapti};
+use crate::board::{Board, ITS, config};
 use crate::corrupt::non_secure;
 use crate::round_trip::busy;
+use doorbell_test_support::guest::{mapd, mapti};
 use gic_arch::gicd::Irouter;
 use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};

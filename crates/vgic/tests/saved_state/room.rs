@@ -1,9 +1,10 @@
 //! Tests with machines that have small limits on mappings and were used before the restore. A state
 //! must either fit and be restored, or be refused without side effects.
 
-use crate::board::{Board, CPUS, config, mapd, mapti};
+use crate::board::{Board, CPUS, config};
+use doorbell_test_support::guest::{mapd, mapti, unmapd};
 use gic_arch::IntId;
-use gic_arch::its::{CollectionId, Command, MapAction};
+use gic_arch::its::CollectionId;
 use msi_types::{DeviceId, EventId};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
@@ -82,9 +83,7 @@ fn use_up(board: &Board, history: Vec<(u32, Device)>) {
     for (device, (bits, events)) in history {
         board.queue([mapd(device, bits, 0x4010_0000)]);
         board.queue(events.iter().map(|event| mapti(device, *event, 8192 + event % 256, 0)));
-        let (id, action) = (DeviceId::new(device), MapAction::Unmap);
-        let unmap = Command::Mapd { device: id, itt: 0, event_bits_minus_one: 0, action };
-        board.queue((device % 2 == 0).then_some(unmap));
+        board.queue((device % 2 == 0).then_some(unmapd(device)));
         board.finish_queue();
     }
 }

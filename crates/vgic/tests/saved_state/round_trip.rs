@@ -1,7 +1,7 @@
 //! Tests for the behavior of restored machines.
 
-use crate::board::{Board, CPUS, ITS, config, discard, mapc, mapd, mapti, movall, unmapc};
-use doorbell_test_support::guest::take_dirty;
+use crate::board::{Board, CPUS, ITS, config};
+use doorbell_test_support::guest::{discard, mapc, mapd, mapti, movall, take_dirty, unmapc};
 use gic_arch::gicd::Irouter;
 use gic_arch::gits::Creadr;
 use gic_arch::{IntId, gicd, gicr, gits, icc};
@@ -192,7 +192,7 @@ fn a_stalled_queue_is_stalled_after_the_restore() {
 
     let moved = board.moved();
 
-    assert!(Creadr::from_bits(moved.read_its(gits::CREADR)).stalled());
+    assert!(Creadr::from_bits(moved.read_gits(gits::CREADR)).stalled());
 }
 
 #[test]

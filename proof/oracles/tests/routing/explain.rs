@@ -76,7 +76,7 @@ fn a_gsi_is_explained_by_the_controller() {
 /// (`KVM_MSI_VALID_DEVID` is not set).
 #[test]
 fn a_sender_without_identity_is_named() {
-    let mut machine = Machine::new();
+    let machine = Machine::new();
     machine.map(NVME);
     let anonymous = MsixTable::new(1, Sender::Anonymous, router(&machine)).unwrap();
     program(&anonymous, to_its(9));
@@ -88,7 +88,7 @@ fn a_sender_without_identity_is_named() {
 /// function's address, so the function's messages carry DeviceID 0.
 #[test]
 fn a_sender_under_device_id_0_is_named() {
-    let mut machine = Machine::new();
+    let machine = Machine::new();
     machine.map(NVME);
     let device = DeviceId::new(0);
     let table = MsixTable::new(1, Sender::Device(device), router(&machine)).unwrap();

@@ -134,14 +134,14 @@ fn interrupted_sender_swallows_no_edge() {
     let machine = Arc::new(Mutex::new(machine));
     let (other, guest) = (router.clone(), machine.clone());
     *lines.meanwhile.lock().unwrap() = Some(Box::new(move || {
-        assert_eq!(guest.lock().unwrap().acknowledge(), 40);
+        assert_eq!(guest.lock().unwrap().acknowledge(0), 40);
         assert_eq!(other.signal(WIRE), Ok(Delivery::Pending));
     }));
 
     assert_eq!(router.signal(WIRE), Ok(Delivery::Pending));
 
     let mut machine = machine.lock().unwrap();
-    machine.end(40);
+    machine.end(0, 40);
     assert_eq!(machine.take_all(), [40], "the second edge");
 }
 
@@ -176,11 +176,11 @@ fn edges_by_gsi_and_eventfd_all_arrive() {
         }
         let mut last = Instant::now();
         while seen.iter().any(|seen| seen.load(Ordering::SeqCst) < ROUNDS) {
-            if machine.acknowledge() == 40 {
+            if machine.acknowledge(0) == 40 {
                 for (sent, seen) in sent.iter().zip(seen) {
                     seen.store(sent.load(Ordering::SeqCst), Ordering::SeqCst);
                 }
-                machine.end(40);
+                machine.end(0, 40);
                 last = Instant::now();
             } else if last.elapsed() > Duration::from_secs(20) {
                 for seen in seen {
@@ -198,13 +198,13 @@ fn edges_by_gsi_and_eventfd_all_arrive() {
 fn irq_line_decodes_kvm_numbers() {
     let mut machine = Machine::new();
     machine.enable_spi(40, false);
-    machine.enable_ppi(27);
+    machine.enable_private(0, 27);
     let router = router(&machine);
     for (number, intid) in [(0x0100_0028, 40), (0x0200_001b, 27)] {
         router.irq_line(number, Level::High).unwrap();
-        assert_eq!(machine.acknowledge(), intid);
+        assert_eq!(machine.acknowledge(0), intid);
         router.irq_line(number, Level::Low).unwrap();
-        machine.end(intid);
+        machine.end(0, intid);
         assert_eq!(machine.take_all(), NOTHING);
     }
 }
@@ -218,7 +218,7 @@ fn eventfd_wakes_a_sleeping_vcpu() {
     let device = nonblocking();
     let _bound = irqfds.bind(device.clone(), MESSAGE).unwrap();
     let _serving = poller.spawn().unwrap();
-    assert_eq!(machine.vcpu.prepare_to_sleep(), Sleep::Ready);
+    assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
 
     signal(&device);
 
@@ -226,7 +226,7 @@ fn eventfd_wakes_a_sleeping_vcpu() {
     while machine.kicks.total() == 0 && Instant::now() < deadline {
         thread::yield_now();
     }
-    machine.vcpu.returned();
+    machine.vcpus[0].returned();
     assert_eq!(machine.take_all(), [u64::from(LPI) + 9]);
     assert_eq!(machine.kicks.total(), 1);
 }
@@ -246,13 +246,13 @@ fn end_of_interrupt_resamples_a_level_eventfd() {
     for _ in 0..3 {
         signal(&device);
         assert_eq!(poller.dispatch(None).unwrap(), 1);
-        assert_eq!(machine.acknowledge(), 40);
+        assert_eq!(machine.acknowledge(0), 40);
         assert!(!is_signalled(&resample), "the guest has not ended the interrupt");
-        machine.end(40);
+        machine.end(0, 40);
         assert!(is_signalled(&resample));
     }
 
-    assert_eq!(machine.acknowledge(), 1023, "the device has not signaled again");
+    assert_eq!(machine.acknowledge(0), 1023, "the device has not signaled again");
 }
 
 #[test]
@@ -269,7 +269,7 @@ fn unbound_level_eventfd_leaves_no_interrupt() {
 
     drop(bound);
 
-    assert_eq!(machine.acknowledge(), 1023);
+    assert_eq!(machine.acknowledge(0), 1023);
 }
 
 #[test]

@@ -13,11 +13,15 @@ use crate::saved_state::ItsState;
 use crate::wakeup::VcpuWakeup;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use doorbell_test_support::guest;
+pub(super) use doorbell_test_support::guest::{
+    clear, discard, int, inv, invall, mapc, mapti, movall, movi, sync, unmapc, unmapd,
+};
 use gic_arch::gits::{self, Baser, Cbaser, Creadr, Ctlr, Cwriter, PageSize};
-use gic_arch::its::{CollectionId, Command, MapAction, RawCommand, RdBase};
+use gic_arch::its::{CollectionId, Command, RawCommand, RdBase};
 use gic_arch::lpi::Config;
 use gic_arch::{Affinity, Lpi, Priority, gicr};
-use msi_types::{Cpu, DeviceId, EventId, Kick};
+use msi_types::{Cpu, DeviceId, Kick};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 use vm_memory::{GuestAddress, GuestMemoryMmap};
@@ -288,75 +292,8 @@ pub(super) fn icid(number: u16) -> CollectionId {
     CollectionId::new(number)
 }
 
-pub(super) fn mapc(collection: u16, vcpu: u16) -> Command {
-    Command::Mapc { collection: icid(collection), target: target(vcpu), action: MapAction::Map }
-}
-
-pub(super) fn unmapc(collection: u16) -> Command {
-    Command::Mapc { collection: icid(collection), target: target(0), action: MapAction::Unmap }
-}
-
 pub(super) fn mapd(device: u32, bits: u8) -> Command {
-    Command::Mapd {
-        device: DeviceId::new(device),
-        itt: RAM,
-        event_bits_minus_one: bits - 1,
-        action: MapAction::Map,
-    }
-}
-
-pub(super) fn unmapd(device: u32) -> Command {
-    Command::Mapd {
-        device: DeviceId::new(device),
-        itt: 0,
-        event_bits_minus_one: 0,
-        action: MapAction::Unmap,
-    }
-}
-
-pub(super) fn mapti(device: u32, event: u32, intid: u32, collection: u16) -> Command {
-    Command::Mapti {
-        device: DeviceId::new(device),
-        event: EventId::new(event),
-        intid,
-        collection: icid(collection),
-    }
-}
-
-pub(super) fn movi(device: u32, event: u32, collection: u16) -> Command {
-    Command::Movi {
-        device: DeviceId::new(device),
-        event: EventId::new(event),
-        collection: icid(collection),
-    }
-}
-
-pub(super) fn int(device: u32, event: u32) -> Command {
-    Command::Int { device: DeviceId::new(device), event: EventId::new(event) }
-}
-
-pub(super) fn clear(device: u32, event: u32) -> Command {
-    Command::Clear { device: DeviceId::new(device), event: EventId::new(event) }
-}
-
-pub(super) fn inv(device: u32, event: u32) -> Command {
-    Command::Inv { device: DeviceId::new(device), event: EventId::new(event) }
-}
-
-pub(super) fn discard(device: u32, event: u32) -> Command {
-    Command::Discard { device: DeviceId::new(device), event: EventId::new(event) }
-}
-
-pub(super) fn invall(collection: u16) -> Command {
-    Command::Invall { collection: icid(collection) }
-}
-
-pub(super) fn movall(from: u16, to: u16) -> Command {
-    Command::Movall { from: target(from), to: target(to) }
-}
-
-pub(super) fn sync(vcpu: u16) -> Command {
-    Command::Sync { target: target(vcpu) }
+    guest::mapd(device, bits, RAM)
 }
 
 /// Returns the frame of a vCPU's redistributor.

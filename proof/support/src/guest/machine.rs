@@ -1,0 +1,334 @@
+//! A scripted guest of the virtual GIC: its memory, tables and command queue, and the accesses with
+//! which it sets up and uses its interrupt controller.
+#![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a test fails by panicking")]
+
+use super::{Kicks, Ram, ram};
+use gic_arch::gicr::{Ctlr, Pendbaser, Propbaser};
+use gic_arch::gits::{self, Baser, Cbaser, Cwriter, PageSize};
+use gic_arch::icc::SysRegEncoding;
+use gic_arch::its::Command;
+use gic_arch::{IntId, IntIdField, Reg, RegisterValue, gicd, gicr, icc};
+use msi_types::{Delivery, DeviceId, Kick, MsiMessage};
+use std::sync::Arc;
+use vgic::saved_state::{RestoreError, SavedState};
+use vgic::{AccessWidth, GuestMemory, Paused, Vcpu, Vgic, VgicConfig, VmMemory};
+
+/// Address at which memory starts.
+pub const RAM: u64 = 0x4000_0000;
+/// Base of the ITS that the guest uses. The machine's configuration must place the ITS at this
+/// address.
+pub const ITS: u64 = 0x0808_0000;
+/// Command queue of the ITS. The device table and the collection table follow it.
+pub const QUEUE: u64 = RAM;
+/// Device table of the ITS.
+pub const DEVICES: u64 = QUEUE + DEVICES_OFFSET;
+/// Collection table of the ITS.
+pub const COLLECTIONS: u64 = QUEUE + COLLECTIONS_OFFSET;
+const QUEUE_BYTES: u32 = 0x1_0000;
+const DEVICES_OFFSET: u64 = 0x1_0000;
+const COLLECTIONS_OFFSET: u64 = 0x2_0000;
+
+/// Returns 4 MiB of guest memory at [`RAM`].
+pub fn memory() -> Arc<VmMemory<Ram>> {
+    Arc::new(VmMemory(ram(RAM, 4 << 20)))
+}
+
+/// A machine, its vCPUs and its memory, programmed as by a kernel's driver.
+#[expect(missing_debug_implementations, reason = "a test prints the parts")]
+pub struct Machine<M = VmMemory<Ram>> {
+    /// The interrupt controller.
+    pub gic: Arc<Vgic>,
+    /// The vCPUs.
+    pub vcpus: Vec<Vcpu>,
+    /// The guest's memory.
+    pub ram: Arc<M>,
+    /// The kicks of the vCPUs.
+    pub kicks: Arc<Kicks>,
+    /// Address of the command queue of 64 KiB, which the device table and the collection table
+    /// follow.
+    pub queue: u64,
+}
+
+impl Machine {
+    /// Creates a machine with 4 MiB of memory.
+    pub fn new(config: VgicConfig) -> Self {
+        Self::over(config, memory())
+    }
+
+    /// Creates a machine and calls [`start`](Self::start).
+    pub fn running(config: VgicConfig) -> Self {
+        let mut machine = Self::new(config);
+        machine.start();
+        machine
+    }
+
+    /// Creates a machine with the given kick handler.
+    pub fn kicking(config: VgicConfig, kick: Arc<dyn Kick>) -> Self {
+        let ram = memory();
+        let (gic, vcpus) = Vgic::new(config, ram.clone(), kick).unwrap();
+        Self { gic, vcpus, ram, kicks: Arc::new(Kicks::new(0)), queue: QUEUE }
+    }
+}
+
+impl<M: GuestMemory + 'static> Machine<M> {
+    /// Creates a machine with existing guest memory.
+    pub fn over(config: VgicConfig, ram: Arc<M>) -> Self {
+        let kicks = Arc::new(Kicks::new(config.cpus.len()));
+        let (gic, vcpus) = Vgic::new(config, ram.clone(), kicks.clone()).unwrap();
+        Self { gic, vcpus, ram, kicks, queue: QUEUE }
+    }
+
+    /// Creates a machine of the same configuration in its reset state, with the same memory.
+    pub fn successor(&self) -> Self {
+        let other = Self::over(self.gic.config().clone(), self.ram.clone());
+        Self { queue: self.queue, ..other }
+    }
+
+    /// Pauses all vCPUs.
+    pub fn pause(&mut self) -> Vec<Paused<'_>> {
+        self.vcpus.iter_mut().map(Vcpu::pause).collect()
+    }
+
+    /// Saves the machine.
+    pub fn save(&mut self) -> SavedState {
+        let gic = self.gic.clone();
+        let _paused = self.pause();
+        gic.save().unwrap()
+    }
+
+    /// Restores a saved state.
+    pub fn restore(&mut self, saved: &SavedState) {
+        self.try_restore(saved).unwrap();
+    }
+
+    /// Restores a saved state, if the machine accepts it.
+    pub fn try_restore(&mut self, saved: &SavedState) -> Result<(), RestoreError> {
+        let gic = self.gic.clone();
+        let _paused = self.pause();
+        gic.restore(saved)
+    }
+
+    /// Wakes all redistributors, sets the lowest priority mask on all CPUs, and enables both
+    /// groups. Puts all interrupts in Group 1.
+    pub fn start(&mut self) {
+        for cpu in 0..self.vcpus.len() {
+            self.write_gicr(cpu, gicr::WAKER, gicr::Waker::new());
+            self.msr(cpu, icc::PMR.encoding(), 0xff);
+            self.msr(cpu, icc::IGRPEN1.encoding(), 1);
+            for register in gicr::IGROUPR.registers().iter() {
+                self.write_gicr(cpu, register, 0xffff_ffff);
+            }
+        }
+        for register in gicd::IGROUPR.registers().iter().chain(gicd::IGROUPR_E.registers().iter()) {
+            self.write_gicd(register, 0xffff_ffff);
+        }
+        self.write_gicd(gicd::CTLR, gicd::Ctlr::from(3));
+    }
+
+    /// Enables LPIs at every vCPU. The addresses of their pending tables are 64 KiB apart.
+    pub fn enable_lpis(&self, id_bits: u8, configuration: u64, pending: u64) {
+        for (cpu, pending) in (0..self.vcpus.len()).zip((pending..).step_by(0x1_0000)) {
+            self.provide_lpi_tables(cpu, id_bits, configuration, pending);
+            self.set_enable_lpis(cpu, true);
+        }
+    }
+
+    /// Programs the LPI tables of a redistributor.
+    pub fn provide_lpi_tables(&self, cpu: usize, id_bits: u8, configuration: u64, pending: u64) {
+        let tables = Propbaser::new().with_id_bits_minus_one(id_bits - 1);
+        self.write_gicr(cpu, gicr::PROPBASER, tables.with_address(configuration));
+        self.write_gicr(cpu, gicr::PENDBASER, Pendbaser::new().with_address(pending));
+    }
+
+    /// Writes `GICR_CTLR.EnableLPIs`, and waits until the write has taken effect.
+    pub fn set_enable_lpis(&self, cpu: usize, on: bool) {
+        self.write_gicr(cpu, gicr::CTLR, Ctlr::new().with_enable_lpis(on));
+        let read = || u32::try_from(self.read_gicr(cpu, gicr::CTLR)).unwrap();
+        while Ctlr::from(read()).rwp() {}
+    }
+
+    /// Provides the tables and the command queue of the ITS, and enables the ITS.
+    pub fn start_its(&self) {
+        let table = Baser::new().with_page_size(PageSize::Size64K).with_valid(true);
+        let [devices, collections] = [DEVICES_OFFSET, COLLECTIONS_OFFSET]
+            .map(|offset| table.with_address(self.queue + offset));
+        self.start_its_with(devices, collections);
+    }
+
+    /// Provides these tables and the command queue of the ITS, and enables the ITS.
+    pub fn start_its_with(&self, devices: Baser, collections: Baser) {
+        self.write_gits(gits::BASER.get(0).unwrap(), devices);
+        self.write_gits(gits::BASER.get(1).unwrap(), collections);
+        self.start_queue();
+    }
+
+    /// Provides the command queue of the ITS, and enables the ITS.
+    pub fn start_queue(&self) {
+        let queue = Cbaser::new().with_pages_minus_one(15).with_address(self.queue);
+        self.write_gits(gits::CBASER, queue.with_valid(true));
+        self.write_gits(gits::CTLR, gits::Ctlr::new().with_enabled(true));
+    }
+
+    /// Writes commands to the queue, and updates `GITS_CWRITER` once.
+    pub fn queue(&self, commands: impl IntoIterator<Item = Command>) {
+        self.write_gits(gits::CWRITER, self.prepare(commands));
+    }
+
+    /// Writes commands to the queue, and returns the value for `GITS_CWRITER`.
+    pub fn prepare(&self, commands: impl IntoIterator<Item = Command>) -> Cwriter {
+        let mut written = Cwriter::from_bits(self.read_gits(gits::CWRITER)).offset();
+        for command in commands {
+            let image = command.encode().map(u64::to_le_bytes);
+            self.ram.write(self.queue + u64::from(written), image.as_flattened()).unwrap();
+            written = (written + 32) % QUEUE_BYTES;
+        }
+        Cwriter::at_offset(written)
+    }
+
+    /// Returns `true` if every queued command was executed.
+    pub fn is_queue_done(&self) -> bool {
+        self.read_gits(gits::CREADR) == self.read_gits(gits::CWRITER)
+    }
+
+    /// Executes ITS commands, and checks that the queue becomes empty without faults.
+    pub fn run(&self, commands: impl IntoIterator<Item = Command>) {
+        let mut commands = commands.into_iter().peekable();
+        while commands.peek().is_some() {
+            self.queue(commands.by_ref().take(1024));
+            self.finish_queue();
+        }
+        assert_eq!(self.gic.command_faults(0).unwrap().count, 0);
+    }
+
+    /// Polls until the queue is empty.
+    pub fn finish_queue(&self) {
+        assert!((0..1 << 20).any(|_| self.is_queue_done()), "the queue does not become empty");
+    }
+
+    /// Sends a device's message to the ITS.
+    pub fn send(&self, device: u32, event: u32) -> Delivery {
+        send(&self.gic, device, event)
+    }
+
+    /// Returns the address of a redistributor.
+    pub fn frame(&self, cpu: usize) -> u64 {
+        let regions = &self.gic.config().redistributors;
+        let mut frames = regions.iter().flat_map(|region| {
+            (0..u64::from(region.count)).map(|index| region.base + index * region.stride)
+        });
+        frames.nth(cpu).unwrap()
+    }
+
+    /// Writes a register, and waits until the model has completed the write.
+    pub fn write(&self, address: u64, width: AccessWidth, value: u64) {
+        self.gic.write_until_done(address, width, value).unwrap();
+    }
+
+    /// Reads a register.
+    pub fn read(&self, address: u64, width: AccessWidth) -> u64 {
+        self.gic.read(address, width).unwrap()
+    }
+
+    /// Writes a register of the distributor.
+    pub fn write_gicd<V: RegisterValue, A>(&self, register: Reg<V, A>, value: V) {
+        self.write_at(self.gic.config().distributor, register, value);
+    }
+
+    /// Writes a register of a redistributor.
+    pub fn write_gicr<V: RegisterValue, A>(&self, cpu: usize, register: Reg<V, A>, value: V) {
+        self.write_at(self.frame(cpu), register, value);
+    }
+
+    /// Writes a register of the ITS.
+    pub fn write_gits<V: RegisterValue, A>(&self, register: Reg<V, A>, value: V) {
+        self.write_at(ITS, register, value);
+    }
+
+    fn write_at<V: RegisterValue, A>(&self, base: u64, register: Reg<V, A>, value: V) {
+        let raw: V::Raw = value.into();
+        self.write(base + u64::from(register.offset()), width_of::<V>(), raw.into());
+    }
+
+    /// Reads a register of the distributor.
+    pub fn read_gicd<V: RegisterValue, A>(&self, register: Reg<V, A>) -> u64 {
+        let base = self.gic.config().distributor;
+        self.read(base + u64::from(register.offset()), width_of::<V>())
+    }
+
+    /// Reads a register of a redistributor.
+    pub fn read_gicr<V: RegisterValue, A>(&self, cpu: usize, register: Reg<V, A>) -> u64 {
+        self.read(self.frame(cpu) + u64::from(register.offset()), width_of::<V>())
+    }
+
+    /// Reads a register of the ITS.
+    pub fn read_gits<V: RegisterValue, A>(&self, register: Reg<V, A>) -> u64 {
+        self.read(ITS + u64::from(register.offset()), width_of::<V>())
+    }
+
+    /// Writes 1 to an SPI's bit of a distributor register.
+    pub fn set_bit(&self, field: IntIdField, intid: u32) {
+        let bit = field.locate(IntId::new(intid)).unwrap();
+        self.write_gicd(bit.register(), bit.mask());
+    }
+
+    /// Enables SPI `intid`.
+    pub fn enable_spi(&self, intid: u32) {
+        self.set_bit(gicd::ISENABLER, intid);
+    }
+
+    /// Enables an SGI or PPI.
+    pub fn enable_private(&self, cpu: usize, intid: u32) {
+        let bit = gicr::ISENABLER.locate(IntId::new(intid)).unwrap();
+        self.write_gicr(cpu, bit.register(), bit.mask());
+    }
+
+    /// Makes SPI `intid` edge-triggered.
+    pub fn make_edge(&self, intid: u32) {
+        let bits = gicd::ICFGR.locate(IntId::new(intid)).unwrap();
+        let old = u32::try_from(self.read_gicd(bits.register())).unwrap();
+        self.write_gicd(bits.register(), bits.insert(old, 2));
+    }
+
+    /// Writes a system register.
+    pub fn msr(&mut self, cpu: usize, register: SysRegEncoding, value: u64) {
+        self.vcpus[cpu].write_sysreg(register, value).unwrap();
+    }
+
+    /// Reads a system register.
+    pub fn mrs(&mut self, cpu: usize, register: SysRegEncoding) -> u64 {
+        self.vcpus[cpu].read_sysreg(register).unwrap()
+    }
+
+    /// Reads `ICC_IAR1_EL1`.
+    pub fn acknowledge(&mut self, cpu: usize) -> u64 {
+        self.mrs(cpu, icc::IAR1.encoding())
+    }
+
+    /// Acknowledges and ends an interrupt.
+    pub fn handle(&mut self, cpu: usize) -> u64 {
+        handle(&mut self.vcpus[cpu])
+    }
+
+    /// Writes `ICC_EOIR1_EL1`.
+    pub fn end(&mut self, cpu: usize, intid: u64) {
+        self.msr(cpu, icc::EOIR1.encoding(), intid);
+    }
+}
+
+fn width_of<V: RegisterValue>() -> AccessWidth {
+    AccessWidth::try_from(size_of::<V::Raw>()).unwrap()
+}
+
+/// Acknowledges and ends an interrupt at a vCPU. Returns 1023 if none is signaled.
+pub fn handle(vcpu: &mut Vcpu) -> u64 {
+    let intid = vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
+    vcpu.write_sysreg(icc::EOIR1.encoding(), intid).unwrap();
+    intid
+}
+
+/// Sends a device's message to the ITS.
+pub fn send(gic: &Vgic, device: u32, event: u32) -> Delivery {
+    let address = ITS + u64::from(gits::TRANSLATER.offset());
+    let message = MsiMessage { address, data: event };
+    gic.its(0).unwrap().signal_msi(DeviceId::new(device), message)
+}
