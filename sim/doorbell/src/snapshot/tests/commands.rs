@@ -93,7 +93,7 @@ fn explanations_find_the_obstacle_in_a_state() {
 #[test]
 fn explanations_follow_lpis_to_a_disabled_target() {
     let mut guest = Guest::new();
-    guest.enable_lpis(1, false);
+    guest.set_enable_lpis(1, false);
     for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
         let disabled = Obstacle::LpisDisabled { cpu: Cpu::new(1) };
         assert_eq!(obstacle(&machine, event(1)), Some(disabled));

@@ -6,7 +6,7 @@ use super::guest::{
 };
 use super::{of_kvm, of_model, only, rules};
 use crate::snapshot::lint::Rule;
-use gic_arch::its::{Command, MapAction};
+use doorbell_test_support::guest::{clear, unmapc};
 use gic_arch::{Affinity, IntId, gicd, gicr, gits, icc};
 use vgic::its::{ErrorPolicy, ItsConfig};
 use vgic_kvm::KvmDevice;
@@ -282,7 +282,7 @@ fn collections_at_a_vcpu_that_is_off_are_found() {
 #[test]
 fn collections_at_a_vcpu_that_is_asleep_are_found() {
     let mut guest = Guest::with(Guest::config_with(ItsConfig::new(ITS)));
-    guest.write(guest.frame(1) + u64::from(gicr::WAKER.offset()), 2);
+    guest.write_gicr(1, gicr::WAKER, gicr::Waker::from(2));
     let (rule, _, message) = only(&of_model(&guest.save()));
     assert_eq!(rule, Rule::IdleTarget);
     assert!(message.ends_with("vCPU 1 is asleep (GICR_WAKER.ProcessorSleep)"), "{message}");
@@ -291,7 +291,7 @@ fn collections_at_a_vcpu_that_is_asleep_are_found() {
 #[test]
 fn collections_at_a_vcpu_without_lpis_are_found() {
     let mut guest = Guest::new();
-    guest.enable_lpis(1, false);
+    guest.set_enable_lpis(1, false);
     for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
         let (rule, _, message) = only(&machine);
         assert_eq!(rule, Rule::IdleTarget);
@@ -302,7 +302,7 @@ fn collections_at_a_vcpu_without_lpis_are_found() {
 #[test]
 fn collections_without_a_target_are_found() {
     let mut guest = Guest::new();
-    guest.map_collection(1, 1, MapAction::Unmap);
+    guest.run([unmapc(1)]);
     for machine in [of_model(&guest.save()), of_kvm(&guest.kvm())] {
         let (rule, place, message) = only(&machine);
         assert_eq!((rule, place.as_str()), (Rule::UnmappedCollection, "its@8080000, collection 1"));
@@ -360,7 +360,7 @@ fn pending_bits_without_events_are_found() {
 fn stalled_queues_are_found() {
     let config = ItsConfig::new(ITS).with_error_policy(ErrorPolicy::Stall);
     let mut guest = Guest::with(Guest::config_with(config));
-    guest.run(Command::Clear { device: DEVICE, event: msi_types::EventId::new(7) });
+    guest.queue([clear(DEVICE.get(), 7)]);
     let (rule, place, message) = only(&of_model(&guest.save()));
     assert_eq!((rule, place.as_str()), (Rule::UnprocessedCommands, "its@8080000"));
     assert_eq!(message, "GITS_CREADR is 0xe0 and GITS_CWRITER is 0x100, and the queue is stalled");
@@ -369,9 +369,8 @@ fn stalled_queues_are_found() {
 #[test]
 fn active_interrupts_without_a_priority_are_found() {
     let mut guest = Guest::new();
-    let pend = gicd::ISPENDR.offset() + 4;
-    guest.write(guest.gic.config().distributor + u64::from(pend), 1 << (SPI - 32));
-    assert_eq!(guest.take(0), u64::from(SPI));
+    guest.set_bit(gicd::ISPENDR, SPI);
+    assert_eq!(guest.acknowledge(0), u64::from(SPI));
     assert_eq!(rules(&of_model(&guest.save())), []);
     let mut snapshot = guest.kvm();
     assert_eq!(rules(&of_kvm(&snapshot)), []);
