@@ -1,7 +1,9 @@
 //! Checks the packages as published to a registry. A package must build from its archive alone,
 //! and also for machines without an operating system, with each single feature.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::{env, fs};
 
 use anyhow::{Context, Result};
 
@@ -50,14 +52,41 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     outcomes.into_iter().flatten().for_each(|(name, outcome)| tally.case(&name, outcome));
     for package in published(workspace) {
         let mut cargo = archives.cargo(None);
-        cargo.args(["check", "--quiet", "--all-features", "--all-targets", "--package"]);
+        // Unit tests of the command's packages read documents of the repository.
+        let is_library = lint::is_library(&package.name);
+        let targets = if is_library { "--all-targets" } else { "--examples" };
+        cargo.args(["check", "--quiet", "--all-features", targets, "--package"]);
         let name = format!("the tests and examples of {}", package.name);
         tally.case(&name, process::must(cargo.arg(&package.name)));
     }
+    forget_earlier_archives(workspace)?;
     let mut cargo = process::cargo(&workspace.root);
     let packages = published(workspace).flat_map(|package| ["--package", &package.name]);
     process::must(cargo.args(["package", "--allow-dirty"]).args(packages))?;
     tally.pass(1);
+    Ok(())
+}
+
+/// Removes the packages that earlier runs of `cargo package` unpacked in cargo's home. Cargo does not
+/// unpack an archive again if it knows its name and version, and would verify the old sources.
+fn forget_earlier_archives(workspace: &Workspace) -> Result<()> {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let Some(home) = home.or_else(|| Some(env::home_dir()?.join(".cargo"))) else { return Ok(()) };
+    let Ok(registries) = fs::read_dir(home.join("registry/src")) else { return Ok(()) };
+    for registry in registries {
+        let registry = registry?;
+        // The name of a local registry has no host before its hash.
+        if !registry.file_name().as_encoded_bytes().starts_with(b"-") {
+            continue;
+        }
+        for package in published(workspace) {
+            let version = package.field("version").as_str().unwrap_or_default();
+            let unpacked = registry.path().join(format!("{}-{version}", package.name));
+            if unpacked.exists() {
+                fs::remove_dir_all(unpacked)?;
+            }
+        }
+    }
     Ok(())
 }
 
