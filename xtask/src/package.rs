@@ -67,8 +67,8 @@ pub(crate) fn run(workspace: &Workspace, tally: &mut Tally) -> Result<()> {
     Ok(())
 }
 
-/// Removes the packages that earlier runs of `cargo package` unpacked in cargo's home. Cargo does not
-/// unpack an archive again if it knows its name and version, and would verify the old sources.
+/// Removes the packages that earlier runs of `cargo package` unpacked in cargo's home. Cargo does
+/// not unpack an archive again if it knows its name and version, and would verify the old sources.
 fn forget_earlier_archives(workspace: &Workspace) -> Result<()> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let Some(home) = home.or_else(|| Some(env::home_dir()?.join(".cargo"))) else { return Ok(()) };
