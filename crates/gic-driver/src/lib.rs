@@ -116,6 +116,8 @@ mod barrier;
 mod block;
 #[cfg(feature = "alloc")]
 mod block_allocator;
+#[cfg(feature = "alloc")]
+pub mod bridge_msi;
 mod claims;
 pub mod cpu_interface;
 #[cfg(feature = "alloc")]
@@ -136,6 +138,8 @@ pub mod lpi;
 mod mask_hint;
 #[cfg(feature = "alloc")]
 pub mod mbi;
+#[cfg(feature = "alloc")]
+pub mod mip;
 mod mmio;
 mod platform;
 mod priorities;
@@ -155,6 +159,8 @@ pub mod v2m;
 pub use block::Block;
 #[cfg(feature = "alloc")]
 pub use block_allocator::{Alignment, BlockAllocator, BlockError};
+#[cfg(feature = "alloc")]
+pub use bridge_msi::{BridgeKind, BridgeMsi, BridgeMsiConfig, BridgeMsiError};
 pub use cpu_interface::{CpuInterface, CpuInterfaceConfig, GicCpuInterface};
 #[cfg(feature = "alloc")]
 pub use direct_lpi::{DirectLpi, DirectLpiError};
@@ -171,6 +177,8 @@ pub use its::{Its, ItsConfig, ItsError, ItsMsiParent};
 pub use lpi::{LpiError, LpiRange, Lpis};
 #[cfg(feature = "alloc")]
 pub use mbi::{Mbi, MbiConfig, MbiError};
+#[cfg(feature = "alloc")]
+pub use mip::{Mip, MipConfig, MipError};
 pub use mmio::{Mmio, MmioExt, RawMmio, Width};
 pub use msi_types;
 #[doc(no_inline)]

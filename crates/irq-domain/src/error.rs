@@ -65,6 +65,10 @@ pub enum MoveError {
     /// The interrupt is private to each CPU and cannot be moved.
     #[error("IRQ {0} is private to each CPU")]
     PerCpu(Irq),
+    /// The vector has the target CPU of its line, the wired interrupt with this number. Moving the
+    /// line moves all of its vectors.
+    #[error("the interrupt shares its target CPU with the other vectors of line IRQ {0}")]
+    SharesLine(Irq),
     /// The CPU is offline or unknown.
     #[error("CPU {0} is not online")]
     Offline(Cpu),

@@ -49,6 +49,10 @@ pub enum MsiError {
     /// The controller's messages can make interrupts pending, but cannot deassert them.
     #[error("this controller has no level-triggered messages")]
     NoLevels,
+    /// The vector has the target CPU of its line, the wired interrupt by which its controller
+    /// signals it and others. The vector alone can neither be moved nor be managed.
+    #[error("the vector is signaled by line {0}, whose target CPU it shares with other vectors")]
+    SharesLine(HwIrq),
     /// The CPU is unknown to the controller, offline, or not ready for this kind of interrupt.
     #[error("CPU {0} cannot take this interrupt: {1}")]
     NotReachable(Cpu, &'static str),

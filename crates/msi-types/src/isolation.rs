@@ -97,6 +97,9 @@ pub enum DoorbellPage {
     /// The page contains registers that reprogram this controller (a distributor's or a
     /// redistributor's control frame).
     HoldsControls(&'static str),
+    /// No page contains the doorbell: the host bridge itself takes the writes, before an IOMMU
+    /// translates them.
+    InBridge,
     /// The controller does not report the contents.
     Unknown,
 }

@@ -293,6 +293,18 @@ pub trait MsiParent: Send + Sync {
     /// Context: any.
     fn set_pending(&self, hwirq: HwIrq, pending: Pending);
 
+    /// Returns the wired interrupt of the root controller that signals this vector, if the
+    /// controller is chained: the handler of that interrupt, the line, finds out which vectors
+    /// arrived. All vectors of a line have its target CPU, so the core moves lines and never calls
+    /// [`begin_move`](Self::begin_move) for their vectors. The provided method returns `None`: the
+    /// root controller itself acknowledges the vector.
+    ///
+    /// Context: any.
+    fn line(&self, hwirq: HwIrq) -> Option<HwIrq> {
+        let _ = hwirq;
+        None
+    }
+
     /// Returns whether the vector is pending; `None` if the hardware cannot report it, as for
     /// physical LPIs.
     ///

@@ -115,7 +115,7 @@ impl<P: Platform, D: Doorbell> MsiParent for SpiMessages<P, D> {
                 DoorbellPage::HoldsControls(name)
             }
             (DoorbellPage::Unknown, _) | (_, DoorbellPage::Unknown) => DoorbellPage::Unknown,
-            (DoorbellPage::Alone, DoorbellPage::Alone) => DoorbellPage::Alone,
+            _ => DoorbellPage::Alone,
         })
     }
 

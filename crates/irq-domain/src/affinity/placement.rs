@@ -12,7 +12,7 @@ use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Deref;
-use doorbell_fallible::try_collect;
+use doorbell_fallible::{Shared, try_collect};
 use doorbell_lock::{TaskReadGuard, TaskRwLock};
 use msi_types::Cpu;
 
@@ -111,7 +111,8 @@ impl Placement {
         from: Cpu,
         hotplug: &mut Hotplug,
     ) -> Result<(), MoveError> {
-        if descriptor.settled_target(registry.host()) != Some(from) {
+        // The vectors of a line follow it.
+        if descriptor.line().is_some() || descriptor.settled_target(registry.host()) != Some(from) {
             return Ok(());
         }
         let Hotplug { online, room } = hotplug;
@@ -160,6 +161,9 @@ impl Placement {
         descriptor: &Descriptor,
         among: &[Cpu],
     ) -> Result<Moved, MoveError> {
+        if let Some(line) = descriptor.line() {
+            return Err(MoveError::SharesLine(line.irq));
+        }
         let (runtime, host) = (registry.runtime(), registry.host());
         let managed =
             |cpu: &&Cpu| descriptor.among.as_ref().is_none_or(|managed| managed.contains(cpu));
@@ -215,7 +219,17 @@ fn relocate_and_tell(
     to: Cpu,
 ) -> Result<Moved, MoveError> {
     let mut irqs = Vec::new();
+    let of_line =
+        |one: &Shared<Descriptor>| one.line().is_some_and(|line| line.irq == descriptor.irq);
+    for follower in registry.each().filter(of_line) {
+        irqs.try_reserve(1)?;
+        irqs.push(follower.irq);
+    }
+    let followers = irqs.len();
     descriptor.relocate(registry.runtime(), to, Some(&mut irqs))?;
+    if irqs.len() == followers {
+        irqs.clear();
+    }
     Ok(Moved { to, irqs })
 }
 

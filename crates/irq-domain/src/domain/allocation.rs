@@ -9,7 +9,7 @@ use crate::affinity::lists::Candidates;
 use crate::affinity::placement::least_managed;
 use crate::error::MsiDeviceError;
 use crate::irq::control::HandlerPhase;
-use crate::irq::descriptor::{IrqSource, NewDescriptor, Source};
+use crate::irq::descriptor::{IrqSource, NewDescriptor, Source, Target};
 use crate::irq::dispatch_table::HWIRQS;
 use crate::irq::flow::Flow;
 use crate::request::parts::IrqCore;
@@ -213,6 +213,13 @@ impl<'a> Transaction<'a> {
             let hwirq = in_range(&allocation.block, index)?;
             let entry = registry.dispatcher.ensure(hwirq)?;
             let entry = entry.ok_or(MsiDeviceError::VectorOutOfRange(hwirq))?;
+            let target = match self.site.parent.line(hwirq) {
+                None => Target::own(cpu),
+                Some(line) => {
+                    let line = registry.find_wired(line).ok_or(MsiError::UnknownVector(line))?;
+                    Target::Line(line)
+                }
+            };
             let source = Source::Device(make_source(slot)?);
             let flow = endpoint.flow();
             let descriptor = registry.insert(|irq| NewDescriptor {
@@ -220,7 +227,7 @@ impl<'a> Transaction<'a> {
                 hwirq,
                 flow,
                 source,
-                target: cpu,
+                target,
                 among: among.take(),
                 cpus: registry.runtime().cpus(),
                 unmasked: flow == Flow::Edge && endpoint.mask().is_none(),

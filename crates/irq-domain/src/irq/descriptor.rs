@@ -49,7 +49,22 @@ pub(crate) struct Descriptor {
     pub(crate) redelivered: AtomicU64,
     pub(crate) counts: Counts,
     pub(crate) unhandled: UnhandledRuns,
-    target: AtomicU32,
+    target: Target,
+}
+
+/// Where an interrupt's target CPU is recorded.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// The interrupt has a target of its own.
+    Own(AtomicU32),
+    /// The vector of a chained controller has the target of its line.
+    Line(Shared<Descriptor>),
+}
+
+impl Target {
+    pub(crate) fn own(cpu: Cpu) -> Self {
+        Self::Own(AtomicU32::new(cpu.get()))
+    }
 }
 
 /// Parameters of a new descriptor.
@@ -58,7 +73,7 @@ pub(crate) struct NewDescriptor {
     pub(crate) hwirq: HwIrq,
     pub(crate) flow: Flow,
     pub(crate) source: Source,
-    pub(crate) target: Cpu,
+    pub(crate) target: Target,
     pub(crate) among: Option<Vec<Cpu>>,
     pub(crate) cpus: usize,
     /// `true` if the source is left unmasked before the interrupt has a handler.
@@ -80,7 +95,7 @@ impl Descriptor {
             redelivered: AtomicU64::new(0),
             counts: Counts::new(new.cpus, spacing)?,
             unhandled: UnhandledRuns::default(),
-            target: AtomicU32::new(new.target.get()),
+            target: new.target,
         })
     }
 
@@ -88,7 +103,20 @@ impl Descriptor {
     ///
     /// Context: any.
     pub(crate) fn target(&self) -> Cpu {
-        Cpu::new(self.target.load(Ordering::SeqCst))
+        match &self.target {
+            Target::Own(cpu) => Cpu::new(cpu.load(Ordering::SeqCst)),
+            Target::Line(line) => line.target(),
+        }
+    }
+
+    /// Returns the line that signals the interrupt, for a vector of a chained controller.
+    ///
+    /// Context: any.
+    pub(crate) fn line(&self) -> Option<&Self> {
+        match &self.target {
+            Target::Own(_) => None,
+            Target::Line(line) => Some(line),
+        }
     }
 
     /// Returns the shared line, if the interrupt can have several handlers.
@@ -122,7 +150,9 @@ impl Descriptor {
 
     /// Sets the target. The caller must hold the source's lock.
     pub(crate) fn set_target(&self, cpu: Cpu) {
-        self.target.store(cpu.get(), Ordering::SeqCst);
+        if let Target::Own(target) = &self.target {
+            target.store(cpu.get(), Ordering::SeqCst);
+        }
     }
 
     /// Moves the interrupt. If the caller passes a list, adds all moved interrupts to it;
@@ -135,6 +165,9 @@ impl Descriptor {
         to: Cpu,
         list: Option<&mut Vec<Irq>>,
     ) -> Result<(), MoveError> {
+        if let Some(line) = self.line() {
+            return Err(MoveError::SharesLine(line.irq));
+        }
         match &self.source {
             Source::Device(source) => source.relocate(runtime, self, to, list),
             Source::Wired(input) => input.relocate(runtime, self, to, list),
@@ -148,6 +181,9 @@ impl Descriptor {
     ///
     /// Context: task; may sleep.
     pub(crate) fn settled_target(&self, host: &dyn Host) -> Option<Cpu> {
+        if let Some(line) = self.line() {
+            return line.settled_target(host);
+        }
         match &self.source {
             Source::Device(source) => Some(source.settled_target(host, self)),
             Source::Wired(input) => Some(input.settled_target(host, self)),

@@ -14,7 +14,6 @@ use crate::irq::manage::IrqRef;
 use crate::runtime::Runtime;
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
-use core::marker::PhantomData;
 use msi_types::{Cpu, HwIrq};
 
 /// Result of dispatch.
@@ -142,7 +141,7 @@ impl Dispatcher {
         };
         descriptor.counts.count(cpu);
         let Descriptor { irq, hwirq, .. } = **descriptor;
-        let done = match handler.run(&IrqContext { irq, hwirq, cpu, run: PhantomData }) {
+        let done = match handler.run(&IrqContext { irq, hwirq, cpu, dispatcher: self }) {
             IrqReturn::Handled => Dispatched::Handled,
             IrqReturn::None => {
                 self.unhandled(descriptor);

@@ -1,19 +1,18 @@
 //! Interrupt handlers, their argument and their result.
 
+use crate::irq::dispatch::{Dispatched, Dispatcher};
 use crate::number::Irq;
 use alloc::collections::TryReserveError;
-use core::marker::PhantomData;
+use core::fmt;
 use doorbell_fallible::Shared;
 use msi_types::{Cpu, HwIrq};
 
 /// A handler's argument. Handlers run in hard-IRQ context.
-#[derive(Debug)]
 pub struct IrqContext<'a> {
     pub(crate) irq: Irq,
     pub(crate) hwirq: HwIrq,
     pub(crate) cpu: Cpu,
-    /// Limits the context's lifetime to a single run of the handler.
-    pub(crate) run: PhantomData<&'a ()>,
+    pub(crate) dispatcher: &'a Dispatcher,
 }
 
 impl IrqContext<'_> {
@@ -30,6 +29,25 @@ impl IrqContext<'_> {
     /// Returns the CPU that runs the handler.
     pub fn cpu(&self) -> Cpu {
         self.cpu
+    }
+
+    /// Runs the handler of another vector, which this handler found in the registers of a chained
+    /// controller. See [`Interrupts::dispatch`](crate::Interrupts::dispatch).
+    ///
+    /// Context: hard IRQ.
+    #[inline]
+    pub fn dispatch(&self, hwirq: HwIrq) -> Dispatched {
+        self.dispatcher.dispatch(self.cpu, hwirq)
+    }
+}
+
+impl fmt::Debug for IrqContext<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IrqContext")
+            .field("irq", &self.irq)
+            .field("hwirq", &self.hwirq)
+            .field("cpu", &self.cpu)
+            .finish_non_exhaustive()
     }
 }
 

@@ -73,7 +73,7 @@ impl IrqMap {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::irq::descriptor::{NewDescriptor, PrivateInput, Source};
+    use crate::irq::descriptor::{NewDescriptor, PrivateInput, Source, Target};
     use crate::irq::flow::Flow;
     use alloc::sync::Arc;
     use core::num::NonZeroU16;
@@ -115,7 +115,7 @@ mod tests {
             hwirq: HwIrq::new(27),
             flow: Flow::PerCpu,
             source: Source::PerCpu(PrivateInput::new(Arc::new(Untouched), None)),
-            target: Cpu::new(0),
+            target: Target::own(Cpu::new(0)),
             among: None,
             cpus: 1,
             unmasked: false,

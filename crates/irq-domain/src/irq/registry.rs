@@ -138,6 +138,15 @@ impl IrqRegistry {
         })
     }
 
+    /// Returns the wired interrupt of the root controller with this number, if it was requested.
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn find_wired(&self, hwirq: HwIrq) -> Option<Shared<Descriptor>> {
+        self.numbers.lock(self.host()).find(|descriptor| {
+            descriptor.hwirq == hwirq && matches!(&descriptor.source, Source::Wired(_))
+        })
+    }
+
     pub(crate) fn find(&self, irq: Irq) -> Option<Shared<Descriptor>> {
         self.numbers.lock(self.host()).get(irq)
     }

@@ -302,7 +302,7 @@ impl<I: Iommu> Layer for DoorbellMapping<I> {
             DoorbellMode::Identity | DoorbellMode::Reserved { .. } => below,
             DoorbellMode::Mapped(granule) | DoorbellMode::Nested { granule, .. } => {
                 match page(granule) {
-                    DoorbellPage::Alone => below,
+                    DoorbellPage::Alone | DoorbellPage::InBridge => below,
                     DoorbellPage::HoldsControls(name) => {
                         Isolation::NotIsolated(NotIsolated::DoorbellPageHoldsControls(name))
                     }

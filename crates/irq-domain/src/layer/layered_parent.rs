@@ -129,10 +129,21 @@ impl<L: Layer, P: MsiParent + ?Sized> LayeredParent<L, P> {
 
     /// Has the layer translate a message for the device.
     fn pass(&self, to: &DeviceMessages, below: MsiMessage) -> Result<Passed, MsiError> {
-        Ok(Passed { below, above: self.layer.hold(to.device, below, to.fit)? })
+        let above =
+            if self.is_in_bridge() { below } else { self.layer.hold(to.device, below, to.fit)? };
+        Ok(Passed { below, above })
+    }
+
+    /// Returns `true` if the host bridge takes the device's writes, so that they never reach the
+    /// layer.
+    fn is_in_bridge(&self) -> bool {
+        self.parent.doorbell_page(Granule::Size4K) == DoorbellPage::InBridge
     }
 
     fn let_go(&self, device: RequesterId, messages: impl IntoIterator<Item = Option<Passed>>) {
+        if self.is_in_bridge() {
+            return;
+        }
         for message in messages.into_iter().flatten() {
             self.layer.let_go(device, message.above);
         }
@@ -327,6 +338,10 @@ impl<L: Layer, P: MsiParent + ?Sized> MsiParent for LayeredParent<L, P> {
 
     fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
         self.parent.set_pending(hwirq, pending);
+    }
+
+    fn line(&self, hwirq: HwIrq) -> Option<HwIrq> {
+        self.parent.line(hwirq)
     }
 
     fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {

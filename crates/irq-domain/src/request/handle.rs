@@ -4,7 +4,7 @@ use crate::affinity::placement;
 use crate::affinity::policy::Moved;
 use crate::error::{MoveError, RequestError};
 use crate::irq::control::Control;
-use crate::irq::descriptor::{Action, Descriptor, NewDescriptor, Source, WiredInput};
+use crate::irq::descriptor::{Action, Descriptor, NewDescriptor, Source, Target, WiredInput};
 use crate::irq::flow::{Flow, Start};
 use crate::irq::handler::Handler;
 use crate::irq::handler::IrqContext;
@@ -424,7 +424,7 @@ fn claim(
                 Trigger::Level => Flow::Level,
             },
             source: Source::Wired(WiredInput::new(parent.clone(), shared)),
-            target,
+            target: Target::own(target),
             among: None,
             cpus: core.registry.runtime().cpus(),
             unmasked: false,

@@ -1,7 +1,7 @@
 //! Requests and handles for interrupts that are private to each CPU.
 
 use crate::error::RequestError;
-use crate::irq::descriptor::{Action, Descriptor, NewDescriptor, PrivateInput, Source};
+use crate::irq::descriptor::{Action, Descriptor, NewDescriptor, PrivateInput, Source, Target};
 use crate::irq::dispatch_table::HwIrqEntry;
 use crate::irq::flow::Flow;
 use crate::irq::handler::Handler;
@@ -60,7 +60,7 @@ impl PerCpuHandle {
             hwirq,
             flow: Flow::PerCpu,
             source: Source::PerCpu(input),
-            target: Cpu::default(),
+            target: Target::own(Cpu::default()),
             among: None,
             cpus,
             unmasked: false,

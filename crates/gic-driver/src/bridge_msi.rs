@@ -1,0 +1,370 @@
+//! MSI controllers inside PCI host bridges: DesignWare's iMSI-RX and MediaTek's. Such a bridge takes
+//! the writes of its functions to one address, notes each vector in a status word of 32 bits, and
+//! raises wired interrupts of the GIC, its *lines*.
+//!
+//! The controller is chained: the GIC acknowledges a line, whose handler calls
+//! [`BridgeMsi::handle`] to find out which vectors arrived. This has consequences:
+//!
+//! - All vectors of a line have the line's target CPU, so a single vector cannot be moved; the core
+//!   names the line, and the kernel may move that instead. Vectors cannot be
+//!   [managed](MsiParent::allocate_managed).
+//! - Vectors have numbers of their own, from [`FIRST_VECTOR`] on, which no GIC acknowledges.
+//! - The bridge takes the writes before an IOMMU translates them, so the address needs no mapping,
+//!   but functions can no longer reach memory at this address.
+//! - A message carries no DeviceID. Any function behind the bridge can make any of its vectors
+//!   pending, so functions are not isolated from each other.
+//!
+//! A vector that is masked or disabled keeps its arrival: the driver acknowledges every status bit
+//! that it reads, and notes those that are masked.
+//!
+//! `gic-bringup` creates the drivers that a description calls for and requests their lines.
+
+mod layout;
+mod msi_parent;
+
+use crate::{BlockAllocator, BlockError, Mmio, PhysicalRegion, Platform};
+use alloc::collections::TryReserveError;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering};
+use doorbell_fallible::try_collect;
+use doorbell_lock::IrqLock;
+use gic_arch::IntId;
+pub use layout::BridgeKind;
+use layout::Layout;
+use msi_types::{HwIrq, MsiMessage, Pending, WiredParent};
+
+/// Number of the first vector that controllers inside bridges may use. The architecture reserves
+/// INTIDs 5120 to 8191 (IHI 0069H, table 2-1), so no GIC acknowledges them.
+pub const FIRST_VECTOR: u32 = IntId::EXTENDED_SPI_BASE + IntId::EXTENDED_SPI_COUNT;
+/// Number of vectors in a block, which has one status word.
+pub const BLOCK_VECTORS: u32 = 32;
+/// Most blocks of one controller.
+const BLOCKS: u32 = 8;
+
+/// A controller inside a host bridge, as firmware describes it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct BridgeMsiConfig {
+    pub(crate) kind: BridgeKind,
+    pub(crate) registers: u64,
+    pub(crate) lines: Vec<HwIrq>,
+    pub(crate) first: HwIrq,
+    pub(crate) doorbell: u64,
+}
+
+impl BridgeMsiConfig {
+    /// Creates the configuration for a controller whose bridge has its registers at the physical
+    /// address `registers`, and which raises `lines`, wired interrupts of the GIC.
+    ///
+    /// The controller's vectors have the numbers from [`FIRST_VECTOR`] on, and functions write to
+    /// the address of the registers, where they have no memory to reach.
+    pub const fn new(kind: BridgeKind, registers: u64, lines: Vec<HwIrq>) -> Self {
+        let first = HwIrq::new(FIRST_VECTOR);
+        Self { kind, registers, lines, first, doorbell: kind.layout().doorbell(registers) }
+    }
+
+    msi_types::setters! {
+        /// Sets the number of the controller's first vector, a multiple of [`BLOCK_VECTORS`]. The
+        /// vectors of two controllers must differ.
+        with_first: first: HwIrq,
+        /// Sets the PCI address that the bridge takes for messages. It must not be one that
+        /// functions need for memory, nor one inside the bridge's windows. MediaTek's bridges use
+        /// the 128 bytes from this address on.
+        with_doorbell: doorbell: u64,
+    }
+
+    /// Returns the number of the controller's vectors.
+    pub fn vectors(&self) -> u32 {
+        BLOCK_VECTORS * self.kind.layout().blocks(self.lines.len())
+    }
+}
+
+/// Error in firmware's description of a controller inside a bridge, or in setting it up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BridgeMsiError {
+    /// Firmware names no line, or more lines than a controller of this kind has blocks.
+    #[error("{kind}@{registers:x}: firmware names {lines} lines, but the controller has 1 to 8")]
+    Lines {
+        /// Kind of the controller.
+        kind: BridgeKind,
+        /// Physical address of the registers.
+        registers: u64,
+        /// Number of lines.
+        lines: usize,
+    },
+    /// The first vector's number is not a multiple of 32, or a vector's number is outside of the
+    /// range that the architecture reserves.
+    #[error("vectors from {0} on are not blocks of 32 between 5120 and 8191")]
+    Vectors(HwIrq),
+    /// The platform can't map the registers.
+    #[error("{kind}@{registers:x}: the platform cannot map the registers")]
+    NotMapped {
+        /// Kind of the controller.
+        kind: BridgeKind,
+        /// Physical address of the registers.
+        registers: u64,
+    },
+    /// The kernel's heap is exhausted.
+    #[error("the kernel has no memory for the vectors of a host bridge")]
+    NoMemory,
+}
+
+impl From<TryReserveError> for BridgeMsiError {
+    fn from(_: TryReserveError) -> Self {
+        Self::NoMemory
+    }
+}
+
+impl From<BlockError> for BridgeMsiError {
+    fn from(_: BlockError) -> Self {
+        Self::NoMemory
+    }
+}
+
+/// A controller inside a host bridge, and the [`MsiParent`](msi_types::MsiParent) of the functions
+/// behind that bridge. Shared in an [`Arc`]; locking is internal. See the [module](self).
+pub struct BridgeMsi<P: Platform> {
+    platform: Arc<P>,
+    wired: Arc<dyn WiredParent>,
+    config: BridgeMsiConfig,
+    frame: P::Mmio,
+    blocks: Vec<Block>,
+    state: IrqLock<State>,
+}
+
+/// Software's view of a block. Bit n is vector n of the block.
+#[derive(Default)]
+struct Block {
+    /// Vectors that arrived, but have not been dispatched yet.
+    pending: AtomicU32,
+    /// Vectors that are masked at the controller.
+    masked: AtomicU32,
+}
+
+struct State {
+    allocator: BlockAllocator,
+    /// Allocated vectors of each block, as in its enable register.
+    enabled: Vec<u32>,
+}
+
+/// A vector of the controller.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    block: &'a Block,
+    number: u32,
+    bit: u32,
+}
+
+impl<P: Platform> BridgeMsi<P> {
+    /// Takes over a controller, with all vectors disabled. The caller must then request each of the
+    /// [lines](Self::lines) with a handler that calls [`handle`](Self::handle).
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// Any [`BridgeMsiError`].
+    pub fn new(
+        platform: Arc<P>,
+        wired: Arc<dyn WiredParent>,
+        config: BridgeMsiConfig,
+    ) -> Result<Self, BridgeMsiError> {
+        let BridgeMsiConfig { kind, registers, first, .. } = config;
+        let (layout, lines) = (kind.layout(), config.lines.len());
+        if lines == 0 || lines > layout.most_lines() {
+            return Err(BridgeMsiError::Lines { kind, registers, lines });
+        }
+        let count = config.vectors();
+        let end = first.get().checked_add(count).filter(|end| *end <= IntId::LPI_BASE);
+        if end.is_none() || first.get() < FIRST_VECTOR || !first.get().is_multiple_of(BLOCK_VECTORS)
+        {
+            return Err(BridgeMsiError::Vectors(first));
+        }
+        let region = PhysicalRegion { base: registers, bytes: layout::BYTES };
+        let frame = platform.map(region).ok_or(BridgeMsiError::NotMapped { kind, registers })?;
+        let numbers = 0..layout.blocks(lines);
+        let blocks = try_collect(numbers.clone().map(|_| Block::default()))?;
+        let enabled = try_collect(numbers.map(|_| 0))?;
+        let allocator = BlockAllocator::new(first.get(), count)?;
+        let state = IrqLock::new(State { allocator, enabled });
+        let new = Self { platform, wired, config, frame, blocks, state };
+        new.restore();
+        Ok(new)
+    }
+
+    /// Writes all registers again, after the bridge lost its power. Messages that arrived before
+    /// are dropped by the hardware.
+    ///
+    /// Context: task; may sleep.
+    pub fn restore(&self) {
+        let (layout, frame) = (self.layout(), &self.frame);
+        self.state.with(&*self.platform, |state| {
+            for ((number, block), enabled) in (0..).zip(&self.blocks).zip(&state.enabled) {
+                frame.write32(layout.enable(number), 0);
+                // A stale bit of an earlier driver. The write clears the bits that were read.
+                frame.write32(layout.status(number), frame.read32(layout.status(number)));
+                layout.set_address(frame, number, self.config.doorbell);
+                if let Some(mask) = layout.mask(number) {
+                    frame.write32(mask, block.masked.load(Ordering::SeqCst));
+                }
+                frame.write32(layout.enable(number), *enabled);
+            }
+            layout.turn_on(frame);
+        });
+    }
+
+    /// Returns the wired interrupts that the controller raises, in the order of its blocks.
+    pub fn lines(&self) -> &[HwIrq] {
+        &self.config.lines
+    }
+
+    /// Returns the kind of the controller.
+    pub fn kind(&self) -> BridgeKind {
+        self.config.kind
+    }
+
+    /// Returns the number of the controller's vectors.
+    pub fn vectors(&self) -> u32 {
+        self.config.vectors()
+    }
+
+    /// Acknowledges the vectors that arrived at the line with this index, and calls `arrived` for
+    /// each. Returns `true` if there was one. Acquires no lock and allocates nothing.
+    ///
+    /// Context: hard IRQ, in the line's handler.
+    #[inline]
+    pub fn handle(&self, line: usize, mut arrived: impl FnMut(HwIrq)) -> bool {
+        let (layout, frame) = (self.layout(), &self.frame);
+        let due = layout.due(frame);
+        let mut found = false;
+        for (number, block) in (0..).zip(&self.blocks) {
+            if layout.line(number) != line {
+                continue;
+            }
+            let is_due = due & 1 << number != 0;
+            let status = if is_due { frame.read32(layout.status(number)) } else { 0 };
+            if status != 0 {
+                frame.write32(layout.status(number), status);
+                // The read returns after the write took effect. A message that arrives while its
+                // vector's handler runs must find the bit clear, or it would be lost.
+                frame.read32(layout.status(number));
+                frame.read_barrier();
+            }
+            let mut vectors = block.take(status);
+            found |= vectors != 0;
+            while vectors != 0 {
+                arrived(self.vector(number, vectors.trailing_zeros()));
+                vectors &= vectors - 1;
+            }
+        }
+        found
+    }
+
+    #[inline]
+    fn layout(&self) -> &'static Layout {
+        self.config.kind.layout()
+    }
+
+    #[inline]
+    fn vector(&self, block: u32, bit: u32) -> HwIrq {
+        HwIrq::new(self.config.first.get() + block * BLOCK_VECTORS + bit)
+    }
+
+    fn place(&self, hwirq: HwIrq) -> Option<Place<'_>> {
+        let index = hwirq.get().checked_sub(self.config.first.get())?;
+        let number = index / BLOCK_VECTORS;
+        let block = self.blocks.get(usize::try_from(number).ok()?)?;
+        Some(Place { block, number, bit: 1 << (index % BLOCK_VECTORS) })
+    }
+
+    /// Returns the line that signals a vector.
+    fn line_of(&self, place: Place<'_>) -> HwIrq {
+        let line = self.layout().line(place.number);
+        self.lines().get(line).copied().unwrap_or_default()
+    }
+
+    fn message(&self, hwirq: HwIrq) -> Option<MsiMessage> {
+        let index = hwirq.get().checked_sub(self.config.first.get())?;
+        Some(self.layout().message(self.config.doorbell, index))
+    }
+
+    fn set_mask(&self, place: Place<'_>, is_masked: bool) {
+        let Place { block, number, bit } = place;
+        self.state.with(&*self.platform, |_| {
+            let before = if is_masked {
+                block.masked.fetch_or(bit, Ordering::SeqCst) | bit
+            } else {
+                block.masked.fetch_and(!bit, Ordering::SeqCst) & !bit
+            };
+            if let Some(mask) = self.layout().mask(number) {
+                self.frame.write32(mask, before);
+            }
+        });
+        let status = || self.frame.read32(self.layout().status(number));
+        if !is_masked && (block.pending.load(Ordering::SeqCst) | status()) & bit != 0 {
+            self.wired.set_pending(self.line_of(place), Pending::Set);
+        }
+    }
+
+    fn set_enabled(&self, Place { number, bit, .. }: Place<'_>, is_enabled: bool) {
+        self.state.with(&*self.platform, |state| {
+            let index = usize::try_from(number).unwrap_or(usize::MAX);
+            let Some(enabled) = state.enabled.get_mut(index) else { return };
+            *enabled = if is_enabled { *enabled | bit } else { *enabled & !bit };
+            self.frame.write32(self.layout().enable(number), *enabled);
+        });
+    }
+
+    fn frame_reads(&self, register: u32, bit: u32) -> bool {
+        self.frame.read32(register) & bit != 0
+    }
+
+    fn is_waiting(&self, Place { block, number, bit }: Place<'_>) -> bool {
+        let status = self.frame.read32(self.layout().status(number));
+        (block.pending.load(Ordering::SeqCst) | status) & bit != 0
+    }
+
+    /// Drops an arrival that has not been dispatched.
+    fn forget(&self, Place { block, number, bit }: Place<'_>) {
+        block.pending.fetch_and(!bit, Ordering::SeqCst);
+        let status = self.layout().status(number);
+        let stale = self.frame.read32(status) & bit;
+        if stale != 0 {
+            self.frame.write32(status, stale);
+        }
+    }
+}
+
+impl Block {
+    /// Returns the vectors to dispatch: those of the status word and those noted before, without
+    /// the masked ones, which are noted.
+    #[inline]
+    fn take(&self, status: u32) -> u32 {
+        let noted = match self.pending.load(Ordering::SeqCst) {
+            0 => 0,
+            _ => self.pending.swap(0, Ordering::SeqCst),
+        };
+        let arrived = status | noted;
+        let held = arrived & self.masked.load(Ordering::SeqCst);
+        if held == 0 { arrived } else { arrived & !held | self.hold(held) }
+    }
+
+    /// Notes masked vectors. Returns those that were unmasked meanwhile: either their unmasking sees
+    /// the note and raises the line, or the second load sees the unmasking.
+    #[cold]
+    fn hold(&self, held: u32) -> u32 {
+        self.pending.fetch_or(held, Ordering::SeqCst);
+        match held & !self.masked.load(Ordering::SeqCst) {
+            0 => 0,
+            freed => self.pending.fetch_and(!freed, Ordering::SeqCst) & freed,
+        }
+    }
+}
+
+impl<P: Platform> fmt::Debug for BridgeMsi<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BridgeMsi").field("config", &self.config).finish_non_exhaustive()
+    }
+}

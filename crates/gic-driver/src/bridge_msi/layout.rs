@@ -1,0 +1,200 @@
+//! The registers of each kind of controller.
+
+use super::{BLOCK_VECTORS, BLOCKS};
+use crate::Mmio;
+use core::fmt;
+use msi_types::MsiMessage;
+
+/// Length of the registers in bytes.
+pub(super) const BYTES: u64 = 0x1000;
+
+/// The kind of a controller inside a host bridge.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum BridgeKind {
+    /// DesignWare's iMSI-RX: one line for each block of 32 vectors. The registers are those of the
+    /// bridge's data bus interface (DBI).
+    ImsiRx,
+    /// MediaTek's bridges of the third generation: 8 blocks on one line, which interrupt pins also
+    /// raise. The registers are those of the bridge's MAC (`pcie-mac`).
+    ///
+    /// No emulator has this controller. The driver follows the public register names of Linux's
+    /// `pcie-mediatek-gen3.c`.
+    MediatekGen3,
+}
+
+impl BridgeKind {
+    #[inline]
+    pub(super) const fn layout(self) -> &'static Layout {
+        match self {
+            Self::ImsiRx => &IMSI_RX,
+            Self::MediatekGen3 => &MEDIATEK_GEN3,
+        }
+    }
+
+    /// Returns the name of the kind, as in a description.
+    pub const fn name(self) -> &'static str {
+        self.layout().name
+    }
+}
+
+impl fmt::Display for BridgeKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// Offset of block 0's register, and the distance to that of the next block.
+#[derive(Clone, Copy)]
+struct PerBlock(u32, u32);
+
+impl PerBlock {
+    #[inline]
+    const fn of(self, block: u32) -> u32 {
+        self.0 + block * self.1
+    }
+}
+
+/// Registers of 32 bits, by their offsets. Bit n of a block's register is vector n of the block.
+pub(super) struct Layout {
+    name: &'static str,
+    /// Vectors that arrived. A written 1 clears the bit.
+    status: PerBlock,
+    /// Vectors whose messages the bridge accepts.
+    enable: PerBlock,
+    /// Vectors that do not raise their line, although their status is kept.
+    mask: Option<PerBlock>,
+    address_low: PerBlock,
+    address_high: PerBlock,
+    /// Offset of the default doorbell from the registers' address.
+    doorbell: u64,
+    /// What distinguishes the blocks' messages.
+    blocks: Blocks,
+    summary: Option<Summary>,
+}
+
+enum Blocks {
+    /// Each block raises a line of its own. The data's bits 5 to 7 select the block.
+    ByData,
+    /// All blocks raise the same line. Each has its own address, at this distance from the last.
+    ByAddress(u32),
+}
+
+/// Registers that show and control which blocks raise the line.
+struct Summary {
+    status: u32,
+    /// Position of block 0.
+    shift: u32,
+    /// Register with a bit for each block at `shift`, to be set.
+    enable: u32,
+    /// Register with a bit for each block from bit 0 on, to be set.
+    capture: u32,
+}
+
+/// The MSI registers in DesignWare's port logic (i.MX 8M Plus Reference Manual, "PCIe port logic":
+/// `MSI_CTRL_ADDR_OFF`, `MSI_CTRL_INT_0_EN_OFF`, `_MASK_OFF`, `_STATUS_OFF`).
+const IMSI_RX: Layout = Layout {
+    name: "imsi-rx",
+    status: PerBlock(0x830, 12),
+    enable: PerBlock(0x828, 12),
+    mask: Some(PerBlock(0x82c, 12)),
+    address_low: PerBlock(0x820, 0),
+    address_high: PerBlock(0x824, 0),
+    doorbell: 0,
+    blocks: Blocks::ByData,
+    summary: None,
+};
+
+/// Bits 8 to 15 of `PCIE_INT_ENABLE` and `PCIE_INT_STATUS` are the sets of vectors. Whether a vector
+/// that `PCIE_MSI_SET_ENABLE` of its set excludes keeps its status is not documented, so it is never
+/// used as a mask.
+const MEDIATEK_GEN3: Layout = Layout {
+    name: "mediatek-gen3",
+    status: PerBlock(0xc04, 0x10),
+    enable: PerBlock(0xc08, 0x10),
+    mask: None,
+    address_low: PerBlock(0xc00, 0x10),
+    address_high: PerBlock(0xc80, 4),
+    doorbell: 0xc00,
+    blocks: Blocks::ByAddress(0x10),
+    summary: Some(Summary { status: 0x184, shift: 8, enable: 0x180, capture: 0x190 }),
+};
+
+impl Layout {
+    pub(super) const fn most_lines(&self) -> usize {
+        match self.blocks {
+            Blocks::ByData => BLOCKS as usize,
+            Blocks::ByAddress(_) => 1,
+        }
+    }
+
+    /// Returns the number of blocks of a controller with this many lines.
+    pub(super) fn blocks(&self, lines: usize) -> u32 {
+        match self.blocks {
+            Blocks::ByData => u32::try_from(lines).unwrap_or(BLOCKS).min(BLOCKS),
+            Blocks::ByAddress(_) => BLOCKS,
+        }
+    }
+
+    /// Returns the index of the line that a block raises.
+    #[inline]
+    pub(super) const fn line(&self, block: u32) -> usize {
+        match self.blocks {
+            Blocks::ByData => block as usize,
+            Blocks::ByAddress(_) => 0,
+        }
+    }
+
+    pub(super) const fn doorbell(&self, registers: u64) -> u64 {
+        registers.wrapping_add(self.doorbell)
+    }
+
+    /// Returns the message of the vector with this index.
+    pub(super) const fn message(&self, doorbell: u64, index: u32) -> MsiMessage {
+        match self.blocks {
+            Blocks::ByData => MsiMessage { address: doorbell, data: index },
+            Blocks::ByAddress(distance) => MsiMessage {
+                address: doorbell.wrapping_add((index / BLOCK_VECTORS * distance) as u64),
+                data: index % BLOCK_VECTORS,
+            },
+        }
+    }
+
+    #[inline]
+    pub(super) const fn status(&self, block: u32) -> u32 {
+        self.status.of(block)
+    }
+
+    pub(super) const fn enable(&self, block: u32) -> u32 {
+        self.enable.of(block)
+    }
+
+    pub(super) fn mask(&self, block: u32) -> Option<u32> {
+        self.mask.map(|mask| mask.of(block))
+    }
+
+    pub(super) fn set_address(&self, frame: &impl Mmio, block: u32, doorbell: u64) {
+        let MsiMessage { address, .. } = self.message(doorbell, block * BLOCK_VECTORS);
+        let [low, high] = [address, address >> 32].map(|half| (half & 0xffff_ffff) as u32);
+        frame.write32(self.address_low.of(block), low);
+        frame.write32(self.address_high.of(block), high);
+    }
+
+    /// Lets all blocks capture messages and raise the line.
+    pub(super) fn turn_on(&self, frame: &impl Mmio) {
+        if let Some(Summary { shift, enable, capture, .. }) = self.summary {
+            let all = (1 << BLOCKS) - 1;
+            frame.write32(capture, frame.read32(capture) | all);
+            frame.write32(enable, frame.read32(enable) | all << shift);
+        }
+    }
+
+    /// Returns the blocks whose status may be nonzero.
+    #[inline]
+    pub(super) fn due(&self, frame: &impl Mmio) -> u32 {
+        match &self.summary {
+            None => u32::MAX,
+            Some(summary) => frame.read32(summary.status) >> summary.shift,
+        }
+    }
+}

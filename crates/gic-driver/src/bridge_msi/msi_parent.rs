@@ -1,0 +1,186 @@
+//! MSI parent implementation of a controller inside a host bridge.
+
+use super::{BridgeMsi, Place};
+use crate::{Alignment, Platform};
+use core::fmt;
+use core::sync::atomic::Ordering;
+use msi_types::explain::{Explanation, Fact, Obstacle};
+use msi_types::{
+    Attachment, BlockRequest, Capabilities, Cpu, DoorbellPage, Granule, HwIrq, HwIrqBlock,
+    Initially, Isolation, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, NotIsolated, Pending,
+    Properties, Property, RequesterId, Shape, Tier,
+};
+
+impl<P: Platform> MsiParent for BridgeMsi<P> {
+    fn isolation(&self, _of: RequesterId) -> Isolation {
+        Isolation::NotIsolated(NotIsolated::SharedDoorbell("the host bridge's own controller"))
+    }
+
+    fn attach(&self, _device: RequesterId, _max: u32) -> Result<Attachment, MsiError> {
+        Ok(Attachment::new(0))
+    }
+
+    fn detach(&self, _device: Attachment) {}
+
+    fn allocate(
+        &self,
+        _device: &Attachment,
+        request: &BlockRequest,
+    ) -> Result<HwIrqBlock, MsiError> {
+        let count = request.count;
+        let no_vectors = MsiError::NoVectors { wanted: count.get() };
+        let align = match request.shape {
+            Shape::Independent => Alignment::ONE,
+            // A device replaces the low bits of its data, so a group never spans two blocks.
+            Shape::AlignedGroup => Alignment::of_group(count.into()).ok_or(no_vectors)?,
+        };
+        let first = self.state.with(&*self.platform, |state| {
+            state.allocator.allocate(count.into(), align).map(HwIrq::new).map_err(|_| no_vectors)
+        })?;
+        let block = HwIrqBlock::new(first, count);
+        let fits = self.vectors_of(&block).all(|(hwirq, _)| self.fits(request, hwirq).is_ok());
+        if !fits {
+            let error = self.fits(request, first).err();
+            self.state.with(&*self.platform, |state| {
+                // The block was just allocated.
+                let _ = state.allocator.free(first.get(), count.into());
+            });
+            return Err(error.unwrap_or(no_vectors));
+        }
+        for (_, place) in self.vectors_of(&block) {
+            self.set_mask(place, request.initially == Initially::Masked);
+            self.set_enabled(place, true);
+        }
+        Ok(block)
+    }
+
+    fn allocate_managed(
+        &self,
+        _device: &Attachment,
+        _request: &BlockRequest,
+        _among: &[Cpu],
+    ) -> Result<HwIrqBlock, MsiError> {
+        Err(MsiError::SharesLine(self.lines().first().copied().unwrap_or_default()))
+    }
+
+    fn free(&self, _device: &Attachment, block: HwIrqBlock) {
+        for (_, place) in self.vectors_of(&block) {
+            self.set_enabled(place, false);
+            self.forget(place);
+        }
+        self.state.with(&*self.platform, |state| {
+            // A block can't be freed twice, because its type is not `Clone`.
+            let _ = state.allocator.free(block.first().get(), block.count().into());
+        });
+    }
+
+    fn compose(&self, block: &HwIrqBlock, index: u16) -> Result<MsiMessage, MsiError> {
+        let hwirq = nth(block, index)?;
+        self.message(hwirq).ok_or(MsiError::UnknownVector(hwirq))
+    }
+
+    fn begin_move(&self, block: &HwIrqBlock, index: u16, _to: Cpu) -> Result<Move, MsiError> {
+        let hwirq = nth(block, index)?;
+        let place = self.place(hwirq).ok_or(MsiError::UnknownVector(hwirq))?;
+        Err(MsiError::SharesLine(self.line_of(place)))
+    }
+
+    fn end_move(&self, _moved: Move, _outcome: MoveOutcome) -> Result<(), MsiError> {
+        Ok(())
+    }
+
+    fn mask(&self, hwirq: HwIrq) {
+        if let Some(place) = self.place(hwirq) {
+            self.set_mask(place, true);
+        }
+    }
+
+    fn unmask(&self, hwirq: HwIrq) {
+        if let Some(place) = self.place(hwirq) {
+            self.set_mask(place, false);
+        }
+    }
+
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
+        let Some(place) = self.place(hwirq) else { return };
+        match pending {
+            Pending::Clear => self.forget(place),
+            Pending::Set => {
+                place.block.pending.fetch_or(place.bit, Ordering::SeqCst);
+                // Otherwise, its unmasking raises the line.
+                if place.block.masked.load(Ordering::SeqCst) & place.bit == 0 {
+                    self.wired.set_pending(self.line_of(place), Pending::Set);
+                }
+            }
+        }
+    }
+
+    fn line(&self, hwirq: HwIrq) -> Option<HwIrq> {
+        Some(self.line_of(self.place(hwirq)?))
+    }
+
+    fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {
+        self.place(hwirq).map(|place| self.is_waiting(place))
+    }
+
+    fn tiers(&self, visit: &mut dyn FnMut(&Tier)) {
+        let tier = Tier::new(self.kind().name()).with_provides(Capabilities::ALL);
+        let is_wide = self.config.doorbell > u32::MAX.into();
+        let wide = Properties::NONE.with(Property::WideAddress);
+        visit(&if is_wide { tier.with_requires(wide) } else { tier });
+    }
+
+    fn doorbell_page(&self, _granule: Granule) -> DoorbellPage {
+        DoorbellPage::InBridge
+    }
+
+    fn explain(&self, hwirq: HwIrq, _requester: RequesterId) -> Explanation {
+        let no_such =
+            Explanation::new().with_obstacle(Obstacle::NoSuchInterrupt { interrupt: hwirq });
+        let Some((place, message)) = self.place(hwirq).zip(self.message(hwirq)) else {
+            return no_such;
+        };
+        let enabled = self.frame_reads(self.layout().enable(place.number), place.bit);
+        let masked = place.block.masked.load(Ordering::SeqCst) & place.bit != 0;
+        let controller = Explanation::new().with_fact(Fact::Doorbell(message.address));
+        if !enabled || masked {
+            return controller.with_obstacle(Obstacle::Disabled { interrupt: hwirq });
+        }
+        let line = self.line_of(place);
+        let controller = if self.is_waiting(place) {
+            controller.with_fact(Fact::Pending(hwirq))
+        } else {
+            controller
+        };
+        controller.with_fact(Fact::Input(line)).and_then(|| self.wired.explain(line))
+    }
+
+    fn describe(&self, hwirq: HwIrq, out: &mut dyn fmt::Write) -> fmt::Result {
+        let (name, at) = (self.kind().name(), self.config.registers);
+        match self.place(hwirq) {
+            Some(place) => {
+                writeln!(out, "{name}@{at:x}: vector {hwirq} by line {}", self.line_of(place))
+            }
+            None => writeln!(out, "{name}@{at:x}: vector {hwirq} does not exist"),
+        }
+    }
+}
+
+impl<P: Platform> BridgeMsi<P> {
+    fn vectors_of<'a>(
+        &'a self,
+        block: &'a HwIrqBlock,
+    ) -> impl Iterator<Item = (HwIrq, Place<'a>)> + 'a {
+        let hwirqs = (0..block.count().get()).filter_map(|index| block.hwirq(index));
+        hwirqs.filter_map(|hwirq| Some((hwirq, self.place(hwirq)?)))
+    }
+
+    fn fits(&self, request: &BlockRequest, hwirq: HwIrq) -> Result<(), MsiError> {
+        let message = self.message(hwirq).ok_or(MsiError::UnknownVector(hwirq))?;
+        request.fit.check(message)
+    }
+}
+
+fn nth(block: &HwIrqBlock, index: u16) -> Result<HwIrq, MsiError> {
+    block.hwirq(index).ok_or(MsiError::UnknownVector(block.first()))
+}

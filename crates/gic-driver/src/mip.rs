@@ -1,0 +1,139 @@
+//! Broadcom's MIP (Raspberry Pi 5), which turns messages into SPIs. A device writes the number of a
+//! vector, and the MIP raises the SPI that belongs to it.
+//!
+//! No emulator has this controller. The driver follows the devicetree binding `brcm,bcm2712-msix`
+//! and the public register names of Linux's `irq-bcm2712-mip.c`.
+
+use crate::spi_messages::{Doorbell, Groups, SpiMessages, SpiRange, check_range};
+use crate::{Mmio, PhysicalRegion, Platform};
+use alloc::sync::Arc;
+use msi_types::pci::MSI_MAX_VECTORS;
+use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated, WiredParent};
+
+/// The SPIs of a MIP, and the [`MsiParent`](msi_types::MsiParent) of each device that firmware
+/// assigns to it.
+pub type Mip<P> = SpiMessages<P, MipDoorbell>;
+
+/// Length of the registers in bytes.
+const BYTES: u64 = 0xc0;
+/// `MIP_INT_CFGL_HOST` and `MIP_INT_CFGH_HOST`: a 1 makes the vector's SPI edge-triggered.
+const EDGE: [u32; 2] = [0x20, 0x30];
+/// `MIP_INT_MASKL_HOST` and `MIP_INT_MASKH_HOST`: a 1 masks the vector for the Arm CPUs.
+const HOST_MASKS: [u32; 2] = [0x40, 0x50];
+/// `MIP_INT_MASKL_VPU` and `MIP_INT_MASKH_VPU`: a 1 masks the vector for the video processor.
+const VPU_MASKS: [u32; 2] = [0x60, 0x70];
+
+/// A MIP, as firmware describes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct MipConfig {
+    pub(crate) registers: u64,
+    pub(crate) spis: SpiRange,
+    pub(crate) doorbell: u64,
+    pub(crate) first_data: u32,
+}
+
+impl MipConfig {
+    /// Creates the configuration for a MIP with its registers at the physical address `registers`,
+    /// for these SPIs (`msi-ranges`), to which devices write at the PCI address `doorbell`.
+    pub const fn new(registers: u64, spis: SpiRange, doorbell: u64) -> Self {
+        Self { registers, spis, doorbell, first_data: 0 }
+    }
+
+    msi_types::setters! {
+        /// Sets the data of the first SPI's message (`brcm,msi-offset`).
+        with_first_data: first_data: u32,
+    }
+}
+
+/// Error in firmware's description of a MIP, or in setting it up.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MipError {
+    /// The platform can't map the registers.
+    #[error("mip@{0:x}: the platform cannot map the registers")]
+    NotMapped(u64),
+    /// Firmware describes a range with INTIDs other than SPIs.
+    #[error("firmware states {count} INTIDs from {first} on (msi-ranges), but not all are SPIs")]
+    NotSpis {
+        /// The first INTID.
+        first: HwIrq,
+        /// Number of INTIDs.
+        count: u16,
+    },
+    /// An SPI does not exist, belongs to Secure software, or has another owner.
+    #[error("an SPI that firmware states (msi-ranges) cannot be used: {0}")]
+    Claim(MsiError),
+}
+
+/// A MIP's doorbell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MipDoorbell {
+    address: u64,
+    first_spi: HwIrq,
+    first_data: u32,
+}
+
+impl<P: Platform> Mip<P> {
+    /// Claims the MIP's SPIs from the GIC `wired`, and routes all vectors to the Arm CPUs.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// Any [`MipError`]. On error, no SPI is claimed.
+    pub fn new(
+        platform: Arc<P>,
+        wired: Arc<dyn WiredParent>,
+        config: &MipConfig,
+    ) -> Result<Self, MipError> {
+        let MipConfig { registers, spis, doorbell: address, first_data } = *config;
+        let SpiRange { first, count } = spis;
+        if !check_range(spis) {
+            return Err(MipError::NotSpis { first, count: count.get() });
+        }
+        let region = PhysicalRegion { base: registers, bytes: BYTES };
+        let frame = platform.map(region).ok_or(MipError::NotMapped(registers))?;
+        let doorbell = MipDoorbell { address, first_spi: first, first_data };
+        let new = Self::claim(platform, wired, [(spis, doorbell)]).map_err(MipError::Claim)?;
+        let writes = [(EDGE, u32::MAX), (VPU_MASKS, u32::MAX), (HOST_MASKS, 0)];
+        for (registers, value) in writes {
+            registers.into_iter().for_each(|register| frame.write32(register, value));
+        }
+        Ok(new)
+    }
+}
+
+impl Doorbell for MipDoorbell {
+    const KIND: &'static str = "mip";
+
+    fn message(&self, spi: HwIrq) -> MsiMessage {
+        let offset = spi.get().wrapping_sub(self.first_spi.get());
+        MsiMessage { address: self.address, data: self.first_data.wrapping_add(offset) }
+    }
+
+    fn deassert(&self, _spi: HwIrq) -> Option<MsiMessage> {
+        None
+    }
+
+    /// Groups are impossible if an aligned group of SPIs has unaligned data.
+    fn groups(&self) -> Groups {
+        let distance = self.first_spi.get().wrapping_sub(self.first_data);
+        if distance.is_multiple_of(MSI_MAX_VECTORS.into()) {
+            Groups::Possible
+        } else {
+            Groups::Impossible
+        }
+    }
+
+    fn not_isolated(&self) -> NotIsolated {
+        NotIsolated::SharedDoorbell("a MIP")
+    }
+
+    fn page(&self, _granule: Granule) -> DoorbellPage {
+        DoorbellPage::Unknown
+    }
+
+    fn address(&self) -> u64 {
+        self.address
+    }
+}
