@@ -19,6 +19,7 @@
 //!
 //! `gic-bringup` creates the drivers that a description calls for and requests their lines.
 
+mod arrivals;
 mod layout;
 mod msi_parent;
 
@@ -26,8 +27,8 @@ use crate::{BlockAllocator, BlockError, Mmio, PhysicalRegion, Platform};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+pub(crate) use arrivals::Block;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_fallible::try_collect;
 use doorbell_lock::IrqLock;
 use gic_arch::IntId;
@@ -135,15 +136,6 @@ pub struct BridgeMsi<P: Platform> {
     state: IrqLock<State>,
 }
 
-/// Software's view of a block. Bit n is vector n of the block.
-#[derive(Default)]
-struct Block {
-    /// Vectors that arrived, but have not been dispatched yet.
-    pending: AtomicU32,
-    /// Vectors that are masked at the controller.
-    masked: AtomicU32,
-}
-
 struct State {
     allocator: BlockAllocator,
     /// Allocated vectors of each block, as in its enable register.
@@ -207,7 +199,7 @@ impl<P: Platform> BridgeMsi<P> {
                 frame.write32(layout.status(number), frame.read32(layout.status(number)));
                 layout.set_address(frame, number, self.config.doorbell);
                 if let Some(mask) = layout.mask(number) {
-                    frame.write32(mask, block.masked.load(Ordering::SeqCst));
+                    frame.write32(mask, block.masked_vectors());
                 }
                 frame.write32(layout.enable(number), *enabled);
             }
@@ -293,17 +285,13 @@ impl<P: Platform> BridgeMsi<P> {
     fn set_mask(&self, place: Place<'_>, is_masked: bool) {
         let Place { block, number, bit } = place;
         self.state.with(&*self.platform, |_| {
-            let before = if is_masked {
-                block.masked.fetch_or(bit, Ordering::SeqCst) | bit
-            } else {
-                block.masked.fetch_and(!bit, Ordering::SeqCst) & !bit
-            };
+            let masked = if is_masked { block.mask(bit) } else { block.unmask(bit) };
             if let Some(mask) = self.layout().mask(number) {
-                self.frame.write32(mask, before);
+                self.frame.write32(mask, masked);
             }
         });
-        let status = || self.frame.read32(self.layout().status(number));
-        if !is_masked && (block.pending.load(Ordering::SeqCst) | status()) & bit != 0 {
+        // Where a status bit alone does not raise the line, neither does its unmasking.
+        if !is_masked && self.is_waiting(place) {
             self.wired.set_pending(self.line_of(place), Pending::Set);
         }
     }
@@ -317,48 +305,21 @@ impl<P: Platform> BridgeMsi<P> {
         });
     }
 
-    fn frame_reads(&self, register: u32, bit: u32) -> bool {
+    fn reads(&self, register: u32, bit: u32) -> bool {
         self.frame.read32(register) & bit != 0
     }
 
     fn is_waiting(&self, Place { block, number, bit }: Place<'_>) -> bool {
-        let status = self.frame.read32(self.layout().status(number));
-        (block.pending.load(Ordering::SeqCst) | status) & bit != 0
+        block.is_noted(bit) || self.reads(self.layout().status(number), bit)
     }
 
     /// Drops an arrival that has not been dispatched.
     fn forget(&self, Place { block, number, bit }: Place<'_>) {
-        block.pending.fetch_and(!bit, Ordering::SeqCst);
+        block.forget(bit);
         let status = self.layout().status(number);
         let stale = self.frame.read32(status) & bit;
         if stale != 0 {
             self.frame.write32(status, stale);
-        }
-    }
-}
-
-impl Block {
-    /// Returns the vectors to dispatch: those of the status word and those noted before, without
-    /// the masked ones, which are noted.
-    #[inline]
-    fn take(&self, status: u32) -> u32 {
-        let noted = match self.pending.load(Ordering::SeqCst) {
-            0 => 0,
-            _ => self.pending.swap(0, Ordering::SeqCst),
-        };
-        let arrived = status | noted;
-        let held = arrived & self.masked.load(Ordering::SeqCst);
-        if held == 0 { arrived } else { arrived & !held | self.hold(held) }
-    }
-
-    /// Notes masked vectors. Returns those that were unmasked meanwhile: either their unmasking sees
-    /// the note and raises the line, or the second load sees the unmasking.
-    #[cold]
-    fn hold(&self, held: u32) -> u32 {
-        self.pending.fetch_or(held, Ordering::SeqCst);
-        match held & !self.masked.load(Ordering::SeqCst) {
-            0 => 0,
-            freed => self.pending.fetch_and(!freed, Ordering::SeqCst) & freed,
         }
     }
 }

@@ -111,6 +111,8 @@ compile_error!("gic-driver with `alloc` needs 64-bit atomics, which this target 
 
 #[cfg(any(feature = "alloc", test))]
 extern crate alloc;
+#[cfg(all(test, shuttle))]
+extern crate std;
 
 mod barrier;
 mod block;
@@ -129,6 +131,8 @@ mod frame;
 #[cfg(feature = "alloc")]
 pub mod gic;
 pub mod gicv2;
+#[cfg(all(test, shuttle))]
+mod interleavings;
 mod interrupt;
 #[cfg(feature = "alloc")]
 pub mod its;
@@ -150,6 +154,8 @@ mod saved;
 mod security;
 #[cfg(feature = "alloc")]
 pub mod spi_messages;
+#[cfg(feature = "alloc")]
+mod sync;
 #[cfg(target_arch = "aarch64")]
 pub mod sysreg;
 mod system_registers;

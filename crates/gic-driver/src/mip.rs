@@ -97,7 +97,9 @@ impl<P: Platform> Mip<P> {
         let new = Self::claim(platform, wired, [(spis, doorbell)]).map_err(MipError::Claim)?;
         let writes = [(EDGE, u32::MAX), (VPU_MASKS, u32::MAX), (HOST_MASKS, 0)];
         for (registers, value) in writes {
-            registers.into_iter().for_each(|register| frame.write32(register, value));
+            for register in registers {
+                frame.write32(register, value);
+            }
         }
         Ok(new)
     }

@@ -3,7 +3,6 @@
 use super::{BridgeMsi, Place};
 use crate::{Alignment, Platform};
 use core::fmt;
-use core::sync::atomic::Ordering;
 use msi_types::explain::{Explanation, Fact, Obstacle};
 use msi_types::{
     Attachment, BlockRequest, Capabilities, Cpu, DoorbellPage, Granule, HwIrq, HwIrqBlock,
@@ -106,9 +105,7 @@ impl<P: Platform> MsiParent for BridgeMsi<P> {
         match pending {
             Pending::Clear => self.forget(place),
             Pending::Set => {
-                place.block.pending.fetch_or(place.bit, Ordering::SeqCst);
-                // Otherwise, its unmasking raises the line.
-                if place.block.masked.load(Ordering::SeqCst) & place.bit == 0 {
+                if place.block.note(place.bit) {
                     self.wired.set_pending(self.line_of(place), Pending::Set);
                 }
             }
@@ -140,8 +137,8 @@ impl<P: Platform> MsiParent for BridgeMsi<P> {
         let Some((place, message)) = self.place(hwirq).zip(self.message(hwirq)) else {
             return no_such;
         };
-        let enabled = self.frame_reads(self.layout().enable(place.number), place.bit);
-        let masked = place.block.masked.load(Ordering::SeqCst) & place.bit != 0;
+        let enabled = self.reads(self.layout().enable(place.number), place.bit);
+        let masked = place.block.is_masked(place.bit);
         let controller = Explanation::new().with_fact(Fact::Doorbell(message.address));
         if !enabled || masked {
             return controller.with_obstacle(Obstacle::Disabled { interrupt: hwirq });

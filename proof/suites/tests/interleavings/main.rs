@@ -22,7 +22,8 @@ use doorbell_suites::mutant::{self, Mutant};
 
 /// Packages with interleaving checks. The packages whose faults take longest are first, so that no
 /// CPU is idle at the end.
-const CHECKED: &[&str] = &["vgic", "irq-routing", "irq-domain", "hyperv-vpci", "doorbell-fallible"];
+const CHECKED: &[&str] =
+    &["vgic", "irq-routing", "irq-domain", "hyperv-vpci", "doorbell-fallible", "gic-driver"];
 /// Path of a package's faults, relative to its folder.
 const MUTANTS: &str = "src/interleavings/mutants.txt";
 /// Environment variable that selects a planted fault by its number.
