@@ -1,6 +1,7 @@
 //! MSI controllers and their doorbells.
 
 use crate::coherence::Coherence;
+use crate::intx::WiredInterrupt;
 use crate::origin::{Fact, NodeId};
 use crate::region::Region;
 use crate::status::Status;
@@ -8,7 +9,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use gic_arch::IntId;
-use msi_types::DeviceId;
+use msi_types::{DeviceId, MsiMessage};
 
 /// Offset of `GITS_TRANSLATER` in the two frames of an ITS.
 const ITS_TRANSLATER: u64 = 0x1_0040;
@@ -29,9 +30,15 @@ pub struct Controller {
     /// devices write `SETSPI_NSR`, which is the distributor's or an alias of it; for v2m, the MSI
     /// frame. `None` for Direct LPI, which uses the registers of the redistributors.
     pub registers: Option<Fact<Region>>,
-    /// INTIDs that the controller may use (for MBI, firmware must state them; for v2m, they
+    /// INTIDs that the controller may use (for MBI and MIP, firmware must state them; for v2m, they
     /// override the frame's `MSI_TYPER`).
     pub ranges: Vec<Fact<IntIdSpan>>,
+    /// Interrupts of the root GIC that a controller [inside a bridge](ControllerKind::is_in_bridge)
+    /// raises, in the order of its blocks of 32 vectors. Empty for other kinds, and if the lines
+    /// are not wired to the root GIC.
+    pub lines: Vec<Fact<WiredInterrupt>>,
+    /// For a MIP, the message of its first INTID.
+    pub message: Option<Fact<MsiMessage>>,
     /// Number of cells after the controller's phandle in a reference to it (`#msi-cells`). If the
     /// number is 1, the cell holds a DeviceID.
     pub msi_cells: Fact<u32>,
@@ -55,6 +62,8 @@ impl Controller {
             status: Fact::stated(Status::Enabled),
             registers: registers.map(Fact::stated),
             ranges: Vec::new(),
+            lines: Vec::new(),
+            message: None,
             msi_cells: Fact::stated(msi_cells),
             coherence: Fact::stated(Coherence::ByRegister),
             pre_its: None,
@@ -76,8 +85,29 @@ impl Controller {
         window.checked_ilog2()?.checked_sub(2)
     }
 
+    /// Returns `true` if a driver for the controller exists here: its kind is known, and a
+    /// controller inside a bridge has lines at the root GIC.
+    pub fn is_driven(&self) -> bool {
+        match self.kind {
+            ControllerKind::Other(_) => false,
+            ControllerKind::ImsiRx | ControllerKind::MediatekGen3 => !self.lines.is_empty(),
+            _ => true,
+        }
+    }
+
+    /// Returns the number of vectors of a controller [inside a
+    /// bridge](ControllerKind::is_in_bridge): 32 for each block. `None` for other kinds.
+    pub fn vectors(&self) -> Option<u32> {
+        match self.kind {
+            ControllerKind::ImsiRx => u32::try_from(self.lines.len()).ok()?.checked_mul(32),
+            ControllerKind::MediatekGen3 => Some(256),
+            _ => None,
+        }
+    }
+
     /// Returns the CPU physical address of the doorbell that `device` writes to, without
-    /// translation by an IOMMU. Returns `None` for Direct LPI (one doorbell per redistributor), for
+    /// translation by an IOMMU. For a MIP, it is a PCI address. Returns `None` for Direct LPI (one
+    /// doorbell per redistributor), for controllers inside bridges (their drivers choose it), for
     /// foreign controllers, and for a DeviceID outside the pre-ITS window.
     pub fn doorbell(&self, device: DeviceId) -> Option<u64> {
         let offset = match self.kind {
@@ -89,7 +119,11 @@ impl Controller {
                 ITS_TRANSLATER
             }
             ControllerKind::Mbi | ControllerKind::V2m => SET_REGISTER,
-            ControllerKind::DirectLpi | ControllerKind::Other(_) => return None,
+            ControllerKind::Mip => return self.message.as_ref().map(|message| message.address),
+            ControllerKind::DirectLpi
+            | ControllerKind::ImsiRx
+            | ControllerKind::MediatekGen3
+            | ControllerKind::Other(_) => return None,
         };
         self.registers.as_ref()?.base().checked_add(offset)
     }
@@ -107,6 +141,12 @@ pub enum ControllerKind {
     Mbi,
     /// A GICv2m frame.
     V2m,
+    /// DesignWare's controller inside a host bridge.
+    ImsiRx,
+    /// The controller inside MediaTek's host bridges of the third generation.
+    MediatekGen3,
+    /// Broadcom's controller that turns messages into SPIs (Raspberry Pi 5).
+    Mip,
     /// Any other controller, by its first compatible string.
     Other(String),
 }
@@ -119,8 +159,17 @@ impl ControllerKind {
             Self::DirectLpi => "direct-lpi",
             Self::Mbi => "mbi",
             Self::V2m => "v2m",
+            Self::ImsiRx => "imsi-rx",
+            Self::MediatekGen3 => "mediatek-gen3",
+            Self::Mip => "mip",
             Self::Other(compatible) => compatible,
         }
+    }
+
+    /// Returns `true` if a host bridge contains the controller and takes its functions' messages.
+    /// Only the node of a foreign controller tells.
+    pub const fn is_in_bridge(&self) -> bool {
+        matches!(self, Self::ImsiRx | Self::MediatekGen3)
     }
 
     /// Returns `true` if messages to this controller must carry the sender's DeviceID.

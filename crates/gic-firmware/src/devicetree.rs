@@ -2,6 +2,7 @@
 
 mod address;
 mod blob;
+mod bridge_controllers;
 mod cascade;
 mod cpu_map;
 mod cpus;

@@ -6,7 +6,7 @@ use gic_firmware::{
     BusRange, Coherence, ConfigAccess, Controller, ControllerKind, Description, GicVersion,
     IntIdSpan, IommuIndex, NoRoute, PciHost, Region, Role, Rule, Status, Via, devicetree,
 };
-use msi_types::{DeviceId, RequesterId};
+use msi_types::{DeviceId, MsiMessage, RequesterId, Trigger};
 
 macro_rules! read {
     ($name:literal) => {
@@ -500,4 +500,70 @@ fn unmarked_controller_is_not_used() {
     let its = controller(&machine, "/intc@8000000/its@80a0000");
     assert_eq!(its.status.value, Status::Disabled);
     assert_eq!(its.status.origin.item(), "msi-controller");
+}
+
+/// Returns the kind of the controller inside a host bridge, its registers' address, and its lines.
+fn inside(description: &Description, id: &str) -> Option<(String, u64, Vec<u32>)> {
+    let own = description.controller(host(description, id).own_controller?)?;
+    let lines = own.lines.iter().map(|line| line.intid.get());
+    Some((own.kind.to_string(), own.registers.as_ref()?.base(), lines.collect()))
+}
+
+#[test]
+fn a_bridge_contains_its_functions_controller() {
+    let machine = read!("bridges");
+    assert_eq!(machine.findings, []);
+    let expected: [(&str, Option<(&str, u64, &[u32])>, bool, Option<u32>); 8] = [
+        ("/pcie@10000000", Some(("imsi-rx", 0x1000_0000, &[172])), true, Some(32)),
+        (
+            "/pcie@20000000",
+            Some(("imsi-rx", 0x2000_0000, &[173, 174, 175, 176, 179, 180, 181, 189])),
+            true,
+            Some(256),
+        ),
+        ("/pcie@30000000", Some(("imsi-rx", 0x3000_0000, &[253])), true, Some(32)),
+        ("/pcie@40000000", Some(("mediatek-gen3", 0x4000_0000, &[823])), true, Some(256)),
+        ("/pcie@50000000", Some(("renesas,pcie-r8a7795", 0x5000_0000, &[])), false, None),
+        ("/pcie@60000000", Some(("imsi-rx", 0x6000_0000, &[])), false, Some(0)),
+        ("/pcie@70000000", None, false, None),
+        ("/pcie@80000000", None, false, None),
+    ];
+    for (id, own, is_driven, vectors) in expected {
+        let own = own.map(|(kind, base, lines)| (kind.to_owned(), base, lines.to_vec()));
+        assert_eq!(inside(&machine, id), own, "{id}");
+        let Some(_) = own else { continue };
+        let own = controller(&machine, id);
+        assert_eq!((own.is_driven(), own.vectors()), (is_driven, vectors), "{id}");
+        assert_eq!(answer(&machine, id, 0x100), Ok((id.into(), 0x100, Via::Own)));
+    }
+    let lines = &controller(&machine, "/pcie@20000000").lines;
+    let edges = lines.iter().map(|line| line.trigger == Trigger::Edge);
+    assert!(edges.eq([false, false, false, false, false, false, true, false]));
+}
+
+#[test]
+fn a_mip_turns_messages_into_spis() {
+    let machine = read!("bridges");
+    let mip = controller(&machine, "/msi-controller@92000000");
+    assert_eq!(mip.kind, ControllerKind::Mip);
+    let ranges = mip.ranges.iter().map(|range| (range.first().get(), range.count()));
+    assert!(ranges.eq([(168, 32)]));
+    let message = MsiMessage { address: 0xff_ffff_f000, data: 8 };
+    assert_eq!(mip.message.as_ref().map(|message| message.value), Some(message));
+    assert_eq!(mip.doorbell(DeviceId::new(3)), Some(message.address));
+    let (path, _, via) = answer(&machine, "/pcie@70000000", 0x100).unwrap();
+    assert_eq!((path.as_str(), via), ("/msi-controller@92000000", Via::Map(0)));
+}
+
+#[test]
+fn bridges_are_written_as_they_are_read() {
+    let machine = read!("bridges");
+    let again = devicetree::parse(&devicetree::write(&machine).unwrap()).unwrap();
+    for (before, after) in machine.controllers.iter().zip(&again.controllers) {
+        let lines = |one: &Controller| one.lines.iter().map(|line| line.value).collect::<Vec<_>>();
+        assert_eq!(lines(before), lines(after), "{}", before.id);
+        assert_eq!(before.kind, after.kind, "{}", before.id);
+        assert_eq!(before.message, after.message, "{}", before.id);
+    }
+    assert_eq!(machine.controllers.len(), again.controllers.len());
 }

@@ -48,7 +48,7 @@ fn routing(
     })
 }
 
-fn interrupt(specifier: &[u32]) -> Option<WiredInterrupt> {
+pub(super) fn interrupt(specifier: &[u32]) -> Option<WiredInterrupt> {
     let intid = specifier::interrupt(specifier).ok()?;
     let is_edge = specifier.get(2).is_some_and(|flags| flags & EDGES != 0);
     Some(WiredInterrupt { intid, trigger: if is_edge { Trigger::Edge } else { Trigger::Level } })

@@ -1,8 +1,11 @@
 //! Reads MSI controllers (bindings `arm,gic-v3.yaml`, `arm,gic.yaml`, `msi-controller.yaml`).
 
-use super::address::{bus_address, cells, regions};
+use super::address::{bus_address, bus_regions, cells, regions};
+use super::bridge_controllers;
 use super::cascade::GicNodes;
 use super::gic;
+use super::interrupt_tree::{CELLS, cell_count};
+use super::specifier;
 use super::tree::{NodeRef, Tree};
 use crate::controller::{Controller, ControllerIndex, ControllerKind, IntIdSpan};
 use crate::finding::Rule;
@@ -16,12 +19,17 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use gic_arch::IntId;
+use msi_types::MsiMessage;
 
 /// Property that marks a GICv3 node whose redistributors accept messages without an ITS
 /// (`docs/bindings`).
 pub(super) const DIRECT_LPI: &str = "arm,direct-lpi";
 /// Property that states the number of cells after a reference to a controller.
 pub(super) const MSI_CELLS: &str = "#msi-cells";
+/// Compatible string of Broadcom's MIP.
+pub(super) const MIP: &str = "brcm,bcm2712-mip";
+/// Property with the data of a MIP's first message.
+pub(super) const MIP_OFFSET: &str = "brcm,msi-offset";
 pub(super) const PRE_ITS: &str = "socionext,synquacer-pre-its";
 /// Size of an alias of the distributor, which is one frame.
 pub(super) const ALIAS_BYTES: u64 = 0x1_0000;
@@ -43,14 +51,17 @@ impl ControllerList {
     ) -> Self {
         let mut controllers = Self::default();
         for node in tree.nodes() {
-            if let Some(kind) = kind(node, findings) {
-                controllers
-                    .by_node
-                    .insert(node.index(), ControllerIndex::new(controllers.list.len()));
-                let controller = read(node, kind, findings);
+            let controller = if let Some(kind) = bridge_controllers::kind(node) {
+                bridge_controllers::read(tree, gics.root, node, kind)
+            } else if let Some(kind) = kind(node, findings) {
                 let secondary_gic = gics.secondary_of(node).map(NodeRef::id);
-                controllers.list.push(Controller { secondary_gic, ..controller });
-            }
+                Controller { secondary_gic, ..read(tree, node, kind, findings) }
+            } else {
+                continue;
+            };
+            let index = ControllerIndex::new(controllers.list.len());
+            controllers.by_node.insert(node.index(), index);
+            controllers.list.push(controller);
         }
         controllers.refuse_direct_lpi_beside_an_its(findings);
         controllers
@@ -93,6 +104,9 @@ fn kind(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<ControllerK
     if node.is_compatible(&["arm,gic-v2m-frame"]) {
         return Some(ControllerKind::V2m);
     }
+    if node.is_compatible(&[MIP]) {
+        return Some(ControllerKind::Mip);
+    }
     if gic::version(node) == Some(GicVersion::V3) {
         return match (node.has(DIRECT_LPI), node.has("mbi-ranges")) {
             (true, true) => {
@@ -114,16 +128,24 @@ fn kind(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<ControllerK
     None
 }
 
-fn read(node: NodeRef<'_, '_>, kind: ControllerKind, findings: &mut FindingList) -> Controller {
+fn read(
+    tree: &Tree<'_>,
+    node: NodeRef<'_, '_>,
+    kind: ControllerKind,
+    findings: &mut FindingList,
+) -> Controller {
     let registers = match kind {
-        ControllerKind::Its | ControllerKind::V2m => required_registers(node, findings),
+        ControllerKind::Its | ControllerKind::V2m | ControllerKind::Mip => {
+            required_registers(node, findings)
+        }
         ControllerKind::Mbi => mbi_registers(node, findings),
         ControllerKind::DirectLpi => None,
-        ControllerKind::Other(_) => super::address::regions_if_any(node).into_iter().next(),
+        _ => super::address::regions_if_any(node).into_iter().next(),
     };
     let ranges = match kind {
         ControllerKind::Mbi => mbi_ranges(node, findings),
         ControllerKind::V2m => v2m_range(node, findings).into_iter().collect(),
+        ControllerKind::Mip => mip_range(tree, node, findings).into_iter().collect(),
         _ => Vec::new(),
     };
     let pre_its = if kind == ControllerKind::Its { pre_its(node, findings) } else { None };
@@ -133,16 +155,16 @@ fn read(node: NodeRef<'_, '_>, kind: ControllerKind, findings: &mut FindingList)
         let message = "0 is expected, because DeviceIDs do not exist here";
         findings.add(Rule::MalformedProperty, node.origin(MSI_CELLS), message);
     }
+    let message = if kind == ControllerKind::Mip { mip_message(node) } else { None };
     Controller {
-        id: node.id(),
         status,
         registers,
         ranges,
+        message,
         msi_cells,
         coherence: gic::coherence(node),
         pre_its,
-        secondary_gic: None,
-        kind,
+        ..Controller::new(node.id(), kind, None)
     }
 }
 
@@ -255,6 +277,38 @@ fn v2m_range(node: NodeRef<'_, '_>, findings: &mut FindingList) -> Option<Fact<I
         findings.add(Rule::FrameRange, node.origin(BASE), message);
     }
     Some(Fact::new(span?, node.origin(BASE)))
+}
+
+/// Returns a MIP's SPIs: the first entry of `msi-ranges`, without those that `brcm,msi-offset`
+/// excludes.
+fn mip_range(
+    tree: &Tree<'_>,
+    node: NodeRef<'_, '_>,
+    findings: &mut FindingList,
+) -> Option<Fact<IntIdSpan>> {
+    const RANGES: &str = "msi-ranges";
+    let words = node.property(RANGES).and_then(cells).unwrap_or_default();
+    let span = words.split_first().and_then(|(&phandle, after)| {
+        let (specifier, count) =
+            after.split_at_checked(cell_count(tree.by_phandle(phandle)?, CELLS)?)?;
+        let first = specifier::interrupt(specifier).ok()?.get();
+        let first = first.checked_add(node.number(MIP_OFFSET).unwrap_or(0))?;
+        IntIdSpan::new(IntId::new(first), *count.first()?).filter(|span| span.is_shared())
+    });
+    if span.is_none() {
+        let message = "a GIC's SPI and a number of SPIs are expected";
+        findings.add(Rule::MalformedProperty, node.origin(RANGES), message);
+    }
+    Some(Fact::new(span?, node.origin(RANGES)))
+}
+
+/// Returns the message of a MIP's first SPI. Its address is the second entry of `reg`, a PCI
+/// address that is not translated.
+fn mip_message(node: NodeRef<'_, '_>) -> Option<Fact<MsiMessage>> {
+    let (address, _) = *bus_regions(node).ok()?.get(1)?;
+    let data = node.number(MIP_OFFSET).unwrap_or(0);
+    let message = MsiMessage { address: u64::try_from(address).ok()?, data };
+    Some(Fact::new(message, node.origin("reg")))
 }
 
 /// Returns the pre-ITS window. Its address is a CPU address, because drivers do not translate it.

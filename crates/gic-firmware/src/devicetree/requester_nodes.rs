@@ -36,9 +36,9 @@ pub(super) const ECAM_HOSTS: &[&str] = &[
 /// Compatible strings of buses other than PCI whose devices have requester IDs.
 pub(super) const BUSES: &[&str] = &["fsl,qoriq-mc", "xlnx,versal-net-cdx"];
 
-const MAP: &str = "msi-map";
+pub(super) const MAP: &str = "msi-map";
 const MASK: &str = "msi-map-mask";
-const PARENT: &str = "msi-parent";
+pub(super) const PARENT: &str = "msi-parent";
 
 /// All nodes in the tree that may send MSIs.
 #[derive(Default)]

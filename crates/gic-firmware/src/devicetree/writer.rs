@@ -1,14 +1,16 @@
 //! Writes descriptions as devicetrees.
 
+mod lines;
 mod names;
 mod properties;
 
 pub use names::with_node_paths;
 
 use super::blob::{MAX_DEPTH, MAX_NAME, MAX_PATH};
+use super::bridge_controllers::{PORT_LOGIC, REGION_NAMES};
 use super::interrupt_tree;
 use super::iommu_map;
-use super::msi_controllers::PRE_ITS;
+use super::msi_controllers::{MIP, PRE_ITS};
 use super::requester_nodes::{BUSES, ECAM_HOSTS};
 use super::specifier;
 use super::windows;
@@ -282,6 +284,9 @@ impl Writer<'_> {
 
     fn controller(&mut self, controller: &Controller, gic: Option<&Gic>) -> Result<(), WriteError> {
         let id = &controller.id;
+        if controller.kind.is_in_bridge() {
+            return self.lines(controller);
+        }
         let node = self.node(id)?;
         flag(node, "msi-controller");
         // An absent `#msi-cells` means 0, but the Direct LPI binding requires the property.
@@ -299,9 +304,13 @@ impl Writer<'_> {
             ControllerKind::Its => set(node, "compatible", "arm,gic-v3-its"),
             ControllerKind::V2m => set(node, "compatible", "arm,gic-v2m-frame"),
             ControllerKind::Other(compatible) => set(node, "compatible", compatible.as_str()),
+            _ => set(node, "compatible", MIP),
         }
         if let Some(registers) = &controller.registers {
             set(node, "reg", regions([registers.value]));
+        }
+        if controller.kind == ControllerKind::Mip {
+            return self.mip(controller);
         }
         if let Some(window) = &controller.pre_its {
             let cells = [window.base(), window.size()].map(|cell| u32::try_from(cell).ok());
@@ -326,6 +335,7 @@ impl Writer<'_> {
     fn host(&mut self, host: &PciHost) -> Result<(), WriteError> {
         let routing = self.routing(&host.id, &host.msi)?;
         let streams = self.streams(&host.id, &host.iommu)?;
+        let controllers = self.controllers;
         let node = self.node(&host.id)?;
         set(node, "device_type", "pci");
         if !host.compatible.is_empty() {
@@ -339,7 +349,15 @@ impl Writer<'_> {
             if is_ecam != matches!(config.value, ConfigAccess::Ecam(_)) {
                 return Err(WriteErrorKind::Inexpressible.of(&host.id));
             }
-            set(node, "reg", regions([config.region()]));
+            let own = host.own_controller.and_then(|own| controllers.get(own.get()));
+            let port_logic = own.filter(|own| own.kind == ControllerKind::ImsiRx);
+            match port_logic.and_then(|own| own.registers.as_ref()) {
+                Some(registers) => {
+                    set(node, "reg", regions([registers.value, config.region()]));
+                    set(node, REGION_NAMES, strings(&[PORT_LOGIC, "config"].map(String::from)));
+                }
+                None => set(node, "reg", regions([config.region()])),
+            }
         }
         set(node, "bus-range", [u32::from(host.buses.first), u32::from(host.buses.last)]);
         if !host.windows.is_empty() {

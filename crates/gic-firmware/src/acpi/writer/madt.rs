@@ -63,7 +63,7 @@ const fn has_structure(controller: &Controller, extensions: Extensions) -> bool 
     match controller.kind {
         ControllerKind::Its | ControllerKind::V2m => true,
         ControllerKind::DirectLpi => extensions.draft_redistributor_group,
-        ControllerKind::Mbi | ControllerKind::Other(_) => false,
+        _ => false,
     }
 }
 

@@ -33,7 +33,12 @@ pub fn with_node_paths(description: &Description) -> Description {
                 controller.id = controller.secondary_gic.clone().unwrap_or_else(root);
                 continue;
             }
-            ControllerKind::Its | ControllerKind::V2m | ControllerKind::Other(_) => {}
+            // These controllers share their host bridge's node.
+            ControllerKind::ImsiRx | ControllerKind::MediatekGen3 => continue,
+            ControllerKind::Its
+            | ControllerKind::V2m
+            | ControllerKind::Mip
+            | ControllerKind::Other(_) => {}
         }
         names.rename(&mut controller.id, &format!("{parent}/msi-controller@{base:x}"));
     }

@@ -1,0 +1,138 @@
+//! Reads MSI controllers inside host bridges. A bridge uses its own controller if firmware states
+//! neither `msi-map` nor `msi-parent` for it (as in Linux's `pcie-designware-host.c`).
+
+use super::address::{cells, regions_if_any};
+use super::interrupt_tree::{self, CELLS, EXTENDED, INTERRUPTS, cell_count};
+use super::requester_nodes::{MAP, PARENT, is_pci_host};
+use super::tree::{NodeRef, Tree};
+use super::{gic, intx};
+use crate::controller::{Controller, ControllerKind};
+use crate::intx::WiredInterrupt;
+use crate::origin::Fact;
+use crate::region::Region;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+/// Compatible strings of MediaTek's bridges of the third generation.
+const MEDIATEK_GEN3: &[&str] = &["mediatek,mt8192-pcie"];
+/// Name of the region with DesignWare's port logic.
+pub(super) const PORT_LOGIC: &str = "dbi";
+/// The same on HiSilicon's Hi3798CV200.
+const PORT_LOGIC_OF_HISTB: &str = "rc-dbi";
+/// Compatible strings of DesignWare bridges whose MSI lines are not connected.
+const UNCONNECTED: &[&str] = &["samsung,exynos5433-pcie"];
+/// Compatible strings of bridges with a controller for which no driver exists here.
+const OTHERS: &[&str] = &[
+    "mediatek,mt2701-pcie",
+    "mediatek,mt2712-pcie",
+    "mediatek,mt7622-pcie",
+    "mediatek,mt7623-pcie",
+    "mediatek,mt7629-pcie",
+    "nvidia,tegra124-pcie",
+    "nvidia,tegra186-pcie",
+    "nvidia,tegra20-pcie",
+    "nvidia,tegra210-pcie",
+    "nvidia,tegra30-pcie",
+    "renesas,pcie-rcar-gen2",
+    "renesas,pcie-rcar-gen3",
+    "renesas,r9a08g045-pcie",
+    "renesas,r9a09g047-pcie",
+];
+/// Most lines of one controller.
+const LINES: u8 = 8;
+pub(super) const REGION_NAMES: &str = "reg-names";
+pub(super) const INTERRUPT_NAMES: &str = "interrupt-names";
+
+/// Returns the kind of the controller that messages reach inside `node`, if it is a host bridge
+/// that has one.
+pub(super) fn kind(node: NodeRef<'_, '_>) -> Option<ControllerKind> {
+    if !is_pci_host(node) || node.has(MAP) || node.has(PARENT) {
+        return None;
+    }
+    if node.is_compatible(MEDIATEK_GEN3) {
+        return Some(ControllerKind::MediatekGen3);
+    }
+    if node.is_compatible(OTHERS) {
+        return node.text("compatible").map(|name| ControllerKind::Other(String::from(name)));
+    }
+    let is_connected = !node.is_compatible(UNCONNECTED);
+    (is_connected && port_logic(node).is_some()).then_some(ControllerKind::ImsiRx)
+}
+
+/// Reads the controller inside a host bridge.
+pub(super) fn read<'t, 'a>(
+    tree: &'t Tree<'a>,
+    root: Option<NodeRef<'t, 'a>>,
+    node: NodeRef<'t, 'a>,
+    kind: ControllerKind,
+) -> Controller {
+    let registers = match kind {
+        ControllerKind::ImsiRx => port_logic(node),
+        _ => regions_if_any(node).into_iter().next(),
+    };
+    let wired = |index| {
+        let (parent, specifier) = nth_interrupt(tree, node, index)?;
+        root.filter(|root| root.index() == parent.index())?;
+        intx::interrupt(&specifier)
+    };
+    let lines = line_indices(node, &kind);
+    let lines: Option<Vec<WiredInterrupt>> = lines.into_iter().map(wired).collect();
+    let origin = node.origin(if node.has(EXTENDED) { EXTENDED } else { INTERRUPTS });
+    let with_origin = |line| Fact::new(line, origin.clone());
+    Controller {
+        status: node.status(),
+        coherence: gic::coherence(node),
+        registers,
+        lines: lines.unwrap_or_default().into_iter().map(with_origin).collect(),
+        ..Controller::new(node.id(), kind, None)
+    }
+}
+
+fn port_logic(node: NodeRef<'_, '_>) -> Option<Fact<Region>> {
+    let place = node
+        .strings(REGION_NAMES)
+        .position(|name| [PORT_LOGIC, PORT_LOGIC_OF_HISTB].contains(&name))?;
+    regions_if_any(node).into_iter().nth(place)
+}
+
+/// Returns the positions of the controller's lines among the node's interrupts.
+fn line_indices(node: NodeRef<'_, '_>, kind: &ControllerKind) -> Vec<usize> {
+    let named = |wanted: &str| node.strings(INTERRUPT_NAMES).position(|name| name == wanted);
+    match kind {
+        ControllerKind::ImsiRx => {
+            let numbered: Vec<_> =
+                (0..LINES).map_while(|number| named(&format!("msi{number}"))).collect();
+            match named("msi") {
+                Some(only) => [only].into(),
+                None if numbered.is_empty() => [0].into(),
+                None => numbered,
+            }
+        }
+        ControllerKind::MediatekGen3 => [0].into(),
+        _ => Vec::new(),
+    }
+}
+
+/// Returns the controller and the specifier of the node's interrupt at this position.
+fn nth_interrupt<'t, 'a>(
+    tree: &'t Tree<'a>,
+    node: NodeRef<'t, 'a>,
+    index: usize,
+) -> Option<(NodeRef<'t, 'a>, Vec<u32>)> {
+    let Some(value) = node.property(EXTENDED) else {
+        let parent = interrupt_tree::parent(tree, node)?;
+        let words = cells(node.property(INTERRUPTS)?)?;
+        let specifier = words.chunks_exact(cell_count(parent, CELLS)?.max(1)).nth(index)?;
+        return Some((parent, specifier.to_vec()));
+    };
+    let words = cells(value)?;
+    let mut rest = words.as_slice();
+    for _ in 0..index {
+        let (&phandle, after) = rest.split_first()?;
+        rest = after.get(cell_count(tree.by_phandle(phandle)?, CELLS)?..)?;
+    }
+    let (&phandle, after) = rest.split_first()?;
+    let parent = tree.by_phandle(phandle)?;
+    Some((parent, after.get(..cell_count(parent, CELLS)?)?.to_vec()))
+}
