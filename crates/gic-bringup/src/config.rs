@@ -12,11 +12,15 @@ use gic_arch::Affinity;
 use gic_driver::its::{IdMap, IdRange, IfEnabled};
 use gic_driver::mbi::MbiConfig;
 use gic_driver::{
-    Coherence, GicConfig, GicV2Config, ItsConfig, PhysicalRegion, Priorities, RedistributorRegion,
-    SpiRange, TableAccess, V2mFrame,
+    BridgeKind, BridgeMsiConfig, Coherence, GicConfig, GicV2Config, ItsConfig, MipConfig,
+    PhysicalRegion, Priorities, RedistributorRegion, SpiRange, TableAccess, V2mFrame,
 };
-use gic_firmware::{Controller, ControllerIndex, Description, Gic, GicVersion, IntIdSpan, PciHost};
+use gic_firmware::{
+    Controller, ControllerIndex, ControllerKind, Description, Fact, Gic, GicVersion, IntIdSpan,
+    PciHost,
+};
 use msi_types::Cpu;
+use msi_types::pci::{PciSpace, PciWindow};
 
 /// Maximum number of CPUs with a GICv3. The interrupt core and ITSes use 16-bit CPU numbers, and an
 /// ITS has no collection for CPU 65535.
@@ -206,6 +210,63 @@ pub fn v2m<'a>(
         .with_first_spi(stated.map(|range| range.first().get()))
         .with_spi_count(stated.map(|range| range.count()))
         .with_oem_id(description.oem_id.as_deref()))
+}
+
+/// Returns the configuration for the controller with this index, which is inside a host bridge.
+/// Functions write to an address below 4 GiB, where they have no memory to reach.
+///
+/// # Errors
+/// [`ControllerError::NoRegisters`], [`ControllerError::NoInterrupts`],
+/// [`ControllerError::NoDoorbell`], [`ControllerError::NoMemory`].
+pub fn bridge_msi(
+    description: &Description,
+    index: ControllerIndex,
+) -> Result<BridgeMsiConfig, ControllerError> {
+    let controller = description.controller(index).ok_or(ControllerError::Foreign)?;
+    let kind = match controller.kind {
+        ControllerKind::ImsiRx => BridgeKind::ImsiRx,
+        ControllerKind::MediatekGen3 => BridgeKind::MediatekGen3,
+        _ => return Err(ControllerError::Foreign),
+    };
+    if controller.lines.is_empty() {
+        return Err(ControllerError::NoInterrupts);
+    }
+    let lines = try_collect(controller.lines.iter().map(|line| line.intid.hwirq()))?;
+    let config = BridgeMsiConfig::new(kind, base(controller)?, lines);
+    let host = description.hosts.iter().find(|host| host.own_controller == Some(index));
+    let Some(host) = host else { return Ok(config) };
+    let from_the_top = (1..=0x1000).map(|below| 0x1_0000_0000 - (below << 20));
+    let mut candidates = [config.doorbell()].into_iter().chain(from_the_top);
+    let doorbell = candidates.find(|at| is_unused(description, host, *at));
+    Ok(config.with_doorbell(doorbell.ok_or(ControllerError::NoDoorbell)?))
+}
+
+/// Returns `true` if functions behind `host` can write a message to the PCI address `at`: neither a
+/// window of the bridge nor memory is there.
+fn is_unused(description: &Description, host: &PciHost, at: u64) -> bool {
+    let is_forwarded =
+        |window: &Fact<PciWindow>| window.space() != PciSpace::Io && window.to_cpu(at).is_some();
+    let is_memory = |address| description.memory.iter().any(|region| region.contains(address));
+    let reached = if host.dma_windows.is_empty() {
+        Some(at)
+    } else {
+        host.dma_windows.iter().find_map(|window| window.to_cpu(at))
+    };
+    at <= u32::MAX.into()
+        && !host.windows.iter().any(is_forwarded)
+        && !reached.is_some_and(is_memory)
+}
+
+/// Returns the configuration for a MIP.
+///
+/// # Errors
+/// [`ControllerError::NoRegisters`], [`ControllerError::NoInterrupts`].
+pub fn mip(controller: &Controller) -> Result<MipConfig, ControllerError> {
+    let spis = controller.ranges.first().and_then(|range| spi_range(range.value));
+    let stated = spis.zip(controller.message.as_ref()).ok_or(ControllerError::NoInterrupts);
+    let (spis, message) = stated?;
+    let config = MipConfig::new(base(controller)?, spis, message.address);
+    Ok(config.with_first_data(message.data))
 }
 
 fn base(controller: &Controller) -> Result<u64, ControllerError> {

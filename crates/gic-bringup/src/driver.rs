@@ -4,7 +4,7 @@ use alloc::sync::Arc;
 use core::convert::Infallible;
 use core::marker::PhantomData;
 use core::ops::Deref;
-use gic_driver::{DirectLpi, GicV2, Its, Mbi, V2m};
+use gic_driver::{BridgeMsi, DirectLpi, GicV2, Its, Mbi, Mip, V2m};
 
 /// Placeholder for a driver whose feature is disabled. The type has no values, so the compiler
 /// removes any code that would use one.
@@ -18,6 +18,13 @@ impl<D> Deref for Absent<D> {
         match self.0 {}
     }
 }
+
+/// Driver for a controller inside a host bridge.
+#[cfg(feature = "bridge-msi")]
+pub type BridgeMsiDriver<P> = Arc<BridgeMsi<P>>;
+/// Driver for a controller inside a host bridge (not part of this build).
+#[cfg(not(feature = "bridge-msi"))]
+pub type BridgeMsiDriver<P> = Absent<Arc<BridgeMsi<P>>>;
 
 /// Driver for an ITS.
 #[cfg(feature = "its")]
@@ -39,6 +46,13 @@ pub type MbiDriver<P> = Arc<Mbi<P>>;
 /// Driver for message-based SPIs (not part of this build).
 #[cfg(not(feature = "mbi"))]
 pub type MbiDriver<P> = Absent<Arc<Mbi<P>>>;
+
+/// Driver for a MIP.
+#[cfg(feature = "mip")]
+pub type MipDriver<P> = Arc<Mip<P>>;
+/// Driver for a MIP (not part of this build).
+#[cfg(not(feature = "mip"))]
+pub type MipDriver<P> = Absent<Arc<Mip<P>>>;
 
 /// Driver for a GICv2m frame.
 #[cfg(feature = "v2m")]

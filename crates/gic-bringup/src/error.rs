@@ -3,6 +3,10 @@
 use crate::suspended::Suspended;
 use alloc::collections::TryReserveError;
 use gic_arch::{Affinity, Lpi};
+#[cfg(feature = "bridge-msi")]
+use gic_driver::BridgeMsiError;
+#[cfg(feature = "mip")]
+use gic_driver::MipError;
 #[cfg(feature = "v2m")]
 use gic_driver::V2mError;
 #[cfg(feature = "direct-lpi")]
@@ -12,7 +16,7 @@ use gic_driver::its::ProbeError;
 use gic_driver::mbi::MbiError;
 use gic_driver::{GicError, ItsError, LpiError};
 use gic_firmware::{ControllerIndex, NoRoute};
-use irq_domain::UnknownCpu;
+use irq_domain::{RequestError, UnknownCpu};
 use msi_types::{Cpu, MsiError};
 
 /// Reason why bring-up created no [`Irqchip`](crate::Irqchip). Without an irqchip, the machine
@@ -90,6 +94,24 @@ pub enum ControllerError {
     #[cfg(feature = "v2m")]
     #[error(transparent)]
     V2m(#[from] V2mError),
+    /// Firmware does not state what the driver needs: a bridge's lines at the root GIC, or a MIP's
+    /// SPIs and message.
+    #[error("firmware does not state its interrupts at the root GIC")]
+    NoInterrupts,
+    /// No address below 4 GiB is free for the messages of a host bridge's functions.
+    #[error("no address below 4 GiB is free for its messages")]
+    NoDoorbell,
+    /// The driver for controllers inside host bridges failed.
+    #[cfg(feature = "bridge-msi")]
+    #[error(transparent)]
+    BridgeMsi(#[from] BridgeMsiError),
+    /// A line of a controller inside a host bridge cannot be requested.
+    #[error("its line cannot be requested: {0}")]
+    Line(#[from] RequestError),
+    /// The MIP's driver failed.
+    #[cfg(feature = "mip")]
+    #[error(transparent)]
+    Mip(#[from] MipError),
     /// There was not enough memory to describe the controller.
     #[error("no memory for its description")]
     NoMemory,

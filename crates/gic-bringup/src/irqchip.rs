@@ -123,14 +123,20 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         let cpus = config.cpus();
         let itses = QuietItses::new(&platform, &description, &config, options)?;
         let gic = RootGic::new(platform.clone(), config)?;
-        let site =
-            Site { description: &description, gic: &gic, platform: &platform, itses, options };
-        let msi = MsiControllerSet::new(&site)?;
         let mut config = Config::new(cpus, host).with_wired(gic.wired()).with_boot_cpu(boot_cpu);
         if let Some(policy) = &options.policy {
             config = config.with_policy(policy.clone());
         }
         let interrupts = Interrupts::new(config)?;
+        let site = Site {
+            description: &description,
+            gic: &gic,
+            platform: &platform,
+            itses,
+            interrupts: &interrupts,
+            options,
+        };
+        let msi = MsiControllerSet::new(&site)?;
         Ok(Self { description, platform, affinities, gic, msi, interrupts, mode: PhantomData })
     }
 

@@ -68,8 +68,8 @@
 //! }
 //! ```
 //! # Features
-//! Each kind of controller has a feature: `its`, `direct-lpi`, `mbi`, `v2m` and `gicv2`, all on by
-//! default. Without a feature, the driver isn't linked and controllers of that kind are
+//! Each kind of controller has a feature: `its`, `direct-lpi`, `mbi`, `v2m`, `gicv2`, `mip`, and
+//! `bridge-msi` for controllers inside host bridges, all on by default. Without a feature, the driver isn't linked and controllers of that kind are
 //! [refused](ControllerError::NotBuilt).
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -94,7 +94,10 @@ mod suspend;
 mod suspended;
 
 pub use cpu::Started;
-pub use driver::{Absent, DirectLpiDriver, GicV2Driver, ItsDriver, MbiDriver, V2mDriver};
+pub use driver::{
+    Absent, BridgeMsiDriver, DirectLpiDriver, GicV2Driver, ItsDriver, MbiDriver, MipDriver,
+    V2mDriver,
+};
 pub use error::{
     BringUpError, ControllerError, CpuError, NoParent, PriorityError, ResumeError, StepError,
     SuspendError,

@@ -1,7 +1,7 @@
 //! The MSI controllers, and the routing of requesters to them.
 
 use crate::config::{self, RootConfig};
-use crate::driver::{DirectLpiDriver, ItsDriver, MbiDriver, V2mDriver};
+use crate::driver::{BridgeMsiDriver, DirectLpiDriver, ItsDriver, MbiDriver, MipDriver, V2mDriver};
 use crate::error::{ControllerError, NoParent};
 use crate::options::Options;
 use crate::root::RootGic;
@@ -11,13 +11,15 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
 use doorbell_fallible::try_arc;
+use gic_driver::bridge_msi::FIRST_VECTOR;
 use gic_driver::its::{IdMap, IfEnabled};
-use gic_driver::{DirectLpi, GicPlatform, Its, ItsConfig, ItsMsiParent, Mbi, V2m};
+use gic_driver::{BridgeMsi, DirectLpi, GicPlatform, Its, ItsConfig, ItsMsiParent, Mbi, Mip, V2m};
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, Description, NoRoute, PciHost, Via,
 };
+use irq_domain::{Interrupts, IrqContext, IrqHandle, IrqReturn, Sharing, WiredRequest};
 use msi_types::pci::PciRequester;
-use msi_types::{DeviceId, MsiParent, RequesterId};
+use msi_types::{DeviceId, HwIrq, MsiParent, RequesterId};
 
 /// Driver for a single controller. If a feature is disabled, its variant holds
 /// [`Absent`](crate::Absent), so that no value of the variant exists.
@@ -31,6 +33,10 @@ pub enum MsiController<P: GicPlatform> {
     Mbi(MbiDriver<P>),
     /// A GICv2m frame.
     V2m(V2mDriver<P>),
+    /// A controller inside a host bridge.
+    BridgeMsi(BridgeMsiDriver<P>),
+    /// A MIP.
+    Mip(MipDriver<P>),
 }
 
 /// Resources for bringing up a controller.
@@ -39,6 +45,7 @@ pub(crate) struct Site<'a, P: GicPlatform> {
     pub(crate) gic: &'a RootGic<P>,
     pub(crate) platform: &'a Arc<P>,
     pub(crate) itses: QuietItses,
+    pub(crate) interrupts: &'a Interrupts,
     pub(crate) options: &'a Options<'a>,
 }
 
@@ -106,6 +113,14 @@ fn driven<'a>(
 pub(crate) struct MsiControllerSet<P: GicPlatform> {
     drivers: Vec<(ControllerIndex, Result<MsiController<P>, ControllerError>)>,
     buses: Vec<Bus>,
+    /// Lines of the controllers inside host bridges, which the handles own.
+    _lines: Vec<IrqHandle>,
+}
+
+/// What the controllers inside host bridges share: the number of the next vector, and their lines.
+struct Chained {
+    first: HwIrq,
+    lines: Vec<IrqHandle>,
 }
 
 /// A host bridge paired with a controller that receives its messages. All functions behind the
@@ -121,6 +136,7 @@ impl<P: GicPlatform + 'static> MsiController<P> {
         site: &Site<'_, P>,
         index: ControllerIndex,
         controller: &Controller,
+        chained: &mut Chained,
     ) -> Result<Self, ControllerError> {
         if controller.secondary_gic.is_some() {
             return Err(ControllerError::SecondaryGic);
@@ -152,10 +168,25 @@ impl<P: GicPlatform + 'static> MsiController<P> {
                 let driver = V2m::new(site.platform.clone(), site.gic.wired(), &[frame])?;
                 Ok(Self::V2m(try_arc(driver)?))
             }
+            #[cfg(feature = "bridge-msi")]
+            ControllerKind::ImsiRx | ControllerKind::MediatekGen3 => {
+                let config = config::bridge_msi(site.description, index)?;
+                let config = config.with_first(chained.first);
+                let driver = BridgeMsi::new(site.platform.clone(), site.gic.wired(), config)?;
+                let driver = try_arc(driver)?;
+                chained.request(site.interrupts, controller, &driver)?;
+                Ok(Self::BridgeMsi(driver))
+            }
+            #[cfg(feature = "mip")]
+            ControllerKind::Mip => {
+                let config = config::mip(controller)?;
+                let driver = Mip::new(site.platform.clone(), site.gic.wired(), &config)?;
+                Ok(Self::Mip(try_arc(driver)?))
+            }
             ControllerKind::Other(_) => Err(ControllerError::Foreign),
             _ => {
                 // Silence warnings about unused fields in builds whose drivers need none of these.
-                let _ = (site.gic, site.platform, site.itses.get(index));
+                let _ = (site.gic, site.platform, site.itses.get(index), chained);
                 Err(ControllerError::NotBuilt)
             }
         }
@@ -169,15 +200,60 @@ impl<P: GicPlatform + 'static> MsiController<P> {
             Self::DirectLpi(direct_lpi) => Arc::<DirectLpi<P>>::clone(direct_lpi),
             Self::Mbi(mbi) => Arc::<Mbi<P>>::clone(mbi),
             Self::V2m(v2m) => Arc::<V2m<P>>::clone(v2m),
+            Self::BridgeMsi(bridge) => Arc::<BridgeMsi<P>>::clone(bridge),
+            Self::Mip(mip) => Arc::<Mip<P>>::clone(mip),
         })
     }
 }
 
+#[cfg(feature = "bridge-msi")]
+impl Chained {
+    /// Requests the lines of a driver, whose handlers dispatch the vectors that arrived.
+    fn request<P: GicPlatform + 'static>(
+        &mut self,
+        interrupts: &Interrupts,
+        controller: &Controller,
+        driver: &Arc<BridgeMsi<P>>,
+    ) -> Result<(), ControllerError> {
+        self.lines.try_reserve(driver.lines().len())?;
+        let before = self.lines.len();
+        // Interrupt pins raise the line of MediaTek's bridges, too.
+        let sharing = match controller.kind {
+            ControllerKind::MediatekGen3 => Sharing::Shared,
+            _ => Sharing::Exclusive,
+        };
+        for (index, line) in controller.lines.iter().enumerate() {
+            let name = controller.id.as_str();
+            let request = WiredRequest::new(line.intid.hwirq(), line.trigger, name);
+            let driver = Arc::clone(driver);
+            let handler = move |context: &IrqContext<'_>| {
+                let found = driver.handle(index, |vector| {
+                    context.dispatch(vector);
+                });
+                if found { IrqReturn::Handled } else { IrqReturn::None }
+            };
+            match interrupts.request_wired(request.with_sharing(sharing), handler) {
+                Ok(handle) => self.lines.push(handle),
+                Err(error) => {
+                    self.lines.truncate(before);
+                    return Err(error.into());
+                }
+            }
+        }
+        let vectors = HwIrq::new(self.first.get().saturating_add(driver.vectors()));
+        self.first = vectors;
+        Ok(())
+    }
+}
+
 impl<P: GicPlatform> MsiController<P> {
-    /// Returns the number of SPIs that the controller can signal, or `None` if it signals LPIs.
+    /// Returns the number of SPIs that the controller can signal, or of the vectors of a controller
+    /// inside a host bridge. Returns `None` if it signals LPIs.
     pub fn spis(&self) -> Option<u32> {
         let ranges = match self {
             Self::Its(_) | Self::DirectLpi(_) => return None,
+            Self::BridgeMsi(bridge) => return Some(bridge.vectors()),
+            Self::Mip(mip) => mip.ranges(),
             Self::Mbi(mbi) => mbi.ranges(),
             Self::V2m(v2m) => v2m.ranges(),
         };
@@ -190,19 +266,20 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
     pub(crate) fn new(site: &Site<'_, P>) -> Result<Self, TryReserveError> {
         let description = site.description;
         let mut drivers = Vec::new();
+        let mut chained = Chained { first: HwIrq::new(FIRST_VECTOR), lines: Vec::new() };
         for (index, controller) in description.indexed_controllers() {
             if !controller.status.is_enabled() {
                 continue;
             }
             let driver = if (site.options.drives)(controller) {
-                MsiController::new(site, index, controller)
+                MsiController::new(site, index, controller, &mut chained)
             } else {
                 Err(ControllerError::LeftOut)
             };
             drivers.try_reserve(1)?;
             drivers.push((index, driver));
         }
-        let mut new = Self { drivers, buses: Vec::new() };
+        let mut new = Self { drivers, buses: Vec::new(), _lines: chained.lines };
         for (host_index, host) in description.hosts.iter().enumerate() {
             new.add_buses(description, host_index, host)?;
         }
@@ -302,6 +379,8 @@ impl<P: GicPlatform> fmt::Debug for MsiController<P> {
             Self::DirectLpi(direct_lpi) => direct_lpi.fmt(f),
             Self::Mbi(mbi) => mbi.fmt(f),
             Self::V2m(v2m) => v2m.fmt(f),
+            Self::BridgeMsi(bridge) => bridge.fmt(f),
+            Self::Mip(mip) => mip.fmt(f),
         }
     }
 }

@@ -76,6 +76,11 @@ impl BridgeMsiConfig {
         with_doorbell: doorbell: u64,
     }
 
+    /// Returns the PCI address that the bridge takes for messages.
+    pub const fn doorbell(&self) -> u64 {
+        self.doorbell
+    }
+
     /// Returns the number of the controller's vectors.
     pub fn vectors(&self) -> u32 {
         BLOCK_VECTORS * self.kind.layout().blocks(self.lines.len())

@@ -90,6 +90,14 @@ impl PciWindow {
     pub const fn cpu(self) -> Region {
         self.cpu
     }
+
+    /// Returns the CPU physical address of a bus address, or `None` outside of the window.
+    pub const fn to_cpu(self, bus: u64) -> Option<u64> {
+        match bus.checked_sub(self.bus_base) {
+            Some(offset) if offset < self.cpu.size() => Some(self.cpu.base() + offset),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
