@@ -172,7 +172,7 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         requester: RequesterId,
         device: DeviceId,
     ) -> Result<Arc<dyn MsiParent>, NoParent> {
-        self.msi.of_device(controller, requester, device)
+        self.msi.of_device(&self.description, controller, requester, device)
     }
 
     /// Returns a controller's driver.

@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::num::NonZeroU16;
 use doorbell_fallible::try_arc;
+use doorbell_lock::TaskLock;
 use gic_driver::bridge_msi::FIRST_VECTOR;
 use gic_driver::its::{IdMap, IfEnabled};
 use gic_driver::{BridgeMsi, DirectLpi, GicPlatform, Its, ItsConfig, ItsMsiParent, Mbi, Mip, V2m};
@@ -113,14 +114,11 @@ fn driven<'a>(
 pub(crate) struct MsiControllerSet<P: GicPlatform> {
     drivers: Vec<(ControllerIndex, Result<MsiController<P>, ControllerError>)>,
     buses: Vec<Bus>,
-    /// Lines of the controllers inside host bridges, which the handles own.
-    _lines: Vec<IrqHandle>,
-}
-
-/// What the controllers inside host bridges share: the number of the next vector, and their lines.
-struct Chained {
-    first: HwIrq,
-    lines: Vec<IrqHandle>,
+    /// Lines of the controllers inside host bridges that a device uses. They are requested when the
+    /// first device asks for its parent, because no CPU can take them during bring-up.
+    lines: TaskLock<Vec<IrqHandle>>,
+    platform: Arc<P>,
+    interrupts: Interrupts,
 }
 
 /// A host bridge paired with a controller that receives its messages. All functions behind the
@@ -136,7 +134,7 @@ impl<P: GicPlatform + 'static> MsiController<P> {
         site: &Site<'_, P>,
         index: ControllerIndex,
         controller: &Controller,
-        chained: &mut Chained,
+        first_vector: HwIrq,
     ) -> Result<Self, ControllerError> {
         if controller.secondary_gic.is_some() {
             return Err(ControllerError::SecondaryGic);
@@ -171,11 +169,9 @@ impl<P: GicPlatform + 'static> MsiController<P> {
             #[cfg(feature = "bridge-msi")]
             ControllerKind::ImsiRx | ControllerKind::MediatekGen3 => {
                 let config = config::bridge_msi(site.description, index)?;
-                let config = config.with_first(chained.first);
+                let config = config.with_first(first_vector);
                 let driver = BridgeMsi::new(site.platform.clone(), site.gic.wired(), config)?;
-                let driver = try_arc(driver)?;
-                chained.request(site.interrupts, controller, &driver)?;
-                Ok(Self::BridgeMsi(driver))
+                Ok(Self::BridgeMsi(try_arc(driver)?))
             }
             #[cfg(feature = "mip")]
             ControllerKind::Mip => {
@@ -186,7 +182,7 @@ impl<P: GicPlatform + 'static> MsiController<P> {
             ControllerKind::Other(_) => Err(ControllerError::Foreign),
             _ => {
                 // Silence warnings about unused fields in builds whose drivers need none of these.
-                let _ = (site.gic, site.platform, site.itses.get(index), chained);
+                let _ = (site.gic, site.platform, site.itses.get(index), first_vector);
                 Err(ControllerError::NotBuilt)
             }
         }
@@ -203,46 +199,6 @@ impl<P: GicPlatform + 'static> MsiController<P> {
             Self::BridgeMsi(bridge) => Arc::<BridgeMsi<P>>::clone(bridge),
             Self::Mip(mip) => Arc::<Mip<P>>::clone(mip),
         })
-    }
-}
-
-#[cfg(feature = "bridge-msi")]
-impl Chained {
-    /// Requests the lines of a driver, whose handlers dispatch the vectors that arrived.
-    fn request<P: GicPlatform + 'static>(
-        &mut self,
-        interrupts: &Interrupts,
-        controller: &Controller,
-        driver: &Arc<BridgeMsi<P>>,
-    ) -> Result<(), ControllerError> {
-        self.lines.try_reserve(driver.lines().len())?;
-        let before = self.lines.len();
-        // Interrupt pins raise the line of MediaTek's bridges, too.
-        let sharing = match controller.kind {
-            ControllerKind::MediatekGen3 => Sharing::Shared,
-            _ => Sharing::Exclusive,
-        };
-        for (index, line) in controller.lines.iter().enumerate() {
-            let name = controller.id.as_str();
-            let request = WiredRequest::new(line.intid.hwirq(), line.trigger, name);
-            let driver = Arc::clone(driver);
-            let handler = move |context: &IrqContext<'_>| {
-                let found = driver.handle(index, |vector| {
-                    context.dispatch(vector);
-                });
-                if found { IrqReturn::Handled } else { IrqReturn::None }
-            };
-            match interrupts.request_wired(request.with_sharing(sharing), handler) {
-                Ok(handle) => self.lines.push(handle),
-                Err(error) => {
-                    self.lines.truncate(before);
-                    return Err(error.into());
-                }
-            }
-        }
-        let vectors = HwIrq::new(self.first.get().saturating_add(driver.vectors()));
-        self.first = vectors;
-        Ok(())
     }
 }
 
@@ -266,20 +222,29 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
     pub(crate) fn new(site: &Site<'_, P>) -> Result<Self, TryReserveError> {
         let description = site.description;
         let mut drivers = Vec::new();
-        let mut chained = Chained { first: HwIrq::new(FIRST_VECTOR), lines: Vec::new() };
+        let mut vector = FIRST_VECTOR;
         for (index, controller) in description.indexed_controllers() {
             if !controller.status.is_enabled() {
                 continue;
             }
             let driver = if (site.options.drives)(controller) {
-                MsiController::new(site, index, controller, &mut chained)
+                MsiController::new(site, index, controller, HwIrq::new(vector))
             } else {
                 Err(ControllerError::LeftOut)
             };
+            if let Ok(MsiController::BridgeMsi(bridge)) = &driver {
+                vector = vector.saturating_add(bridge.vectors());
+            }
             drivers.try_reserve(1)?;
             drivers.push((index, driver));
         }
-        let mut new = Self { drivers, buses: Vec::new(), _lines: chained.lines };
+        let mut new = Self {
+            drivers,
+            buses: Vec::new(),
+            lines: TaskLock::new(Vec::new()),
+            platform: site.platform.clone(),
+            interrupts: site.interrupts.clone(),
+        };
         for (host_index, host) in description.hosts.iter().enumerate() {
             new.add_buses(description, host_index, host)?;
         }
@@ -313,6 +278,60 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
         }
     }
 
+    /// Returns a driver for a device that will use it. Requests the lines of a controller inside a
+    /// host bridge, whose handlers dispatch the vectors that arrived.
+    fn in_use(
+        &self,
+        description: &Description,
+        index: ControllerIndex,
+    ) -> Result<&MsiController<P>, NoParent> {
+        let driver = self.driver(index)?;
+        if let MsiController::BridgeMsi(bridge) = driver
+            && let Some(controller) = description.controller(index)
+        {
+            let requested = self.request_lines(controller, bridge);
+            requested.map_err(|error| NoParent::NotInUse(index, error))?;
+        }
+        Ok(driver)
+    }
+
+    fn request_lines(
+        &self,
+        controller: &Controller,
+        bridge: &Arc<BridgeMsi<P>>,
+    ) -> Result<(), ControllerError> {
+        let mut handles = self.lines.lock(&*self.platform);
+        if handles.iter().any(|line| bridge.lines().contains(&line.hwirq())) {
+            return Ok(());
+        }
+        handles.try_reserve(bridge.lines().len())?;
+        // Interrupt pins raise the line of MediaTek's bridges, too.
+        let sharing = match controller.kind {
+            ControllerKind::MediatekGen3 => Sharing::Shared,
+            _ => Sharing::Exclusive,
+        };
+        let before = handles.len();
+        for (index, line) in controller.lines.iter().enumerate() {
+            let request =
+                WiredRequest::new(line.intid.hwirq(), line.trigger, controller.id.as_str());
+            let bridge = Arc::clone(bridge);
+            let handler = move |context: &IrqContext<'_>| {
+                let found = bridge.handle(index, |vector| {
+                    context.dispatch(vector);
+                });
+                if found { IrqReturn::Handled } else { IrqReturn::None }
+            };
+            match self.interrupts.request_wired(request.with_sharing(sharing), handler) {
+                Ok(handle) => handles.push(handle),
+                Err(error) => {
+                    handles.truncate(before);
+                    return Err(error.into());
+                }
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn refused(&self) -> impl Iterator<Item = (ControllerIndex, ControllerError)> {
         self.drivers.iter().filter_map(|(index, driver)| Some((*index, *driver.as_ref().err()?)))
     }
@@ -330,13 +349,15 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
         let PciRequester { function, alias } = requester;
         let route = description.route(host, requester.at_host())?;
         if alias.is_some() {
-            return Ok(self.driver(route.controller)?.parent(|| IdMap::shared(route.device_id))?);
+            return Ok(self
+                .in_use(description, route.controller)?
+                .parent(|| IdMap::shared(route.device_id))?);
         }
         // For a requester that firmware's map does not contain, the map's mask does not apply.
         if matches!(route.via, Via::ParentAfterMap(_)) {
-            return self.of_device(route.controller, function, route.device_id);
+            return self.of_device(description, route.controller, function, route.device_id);
         }
-        let driver = self.driver(route.controller)?;
+        let driver = self.in_use(description, route.controller)?;
         let is_host =
             |bus: &&Bus| description.hosts.get(bus.host).is_some_and(|known| known.id == host.id);
         let bus = self.buses.iter().filter(is_host).find(|bus| bus.controller == route.controller);
@@ -348,11 +369,12 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
 
     pub(crate) fn of_device(
         &self,
+        description: &Description,
         controller: ControllerIndex,
         requester: RequesterId,
         device: DeviceId,
     ) -> Result<Arc<dyn MsiParent>, NoParent> {
-        Ok(self.driver(controller)?.parent(|| IdMap::single(requester, device))?)
+        Ok(self.in_use(description, controller)?.parent(|| IdMap::single(requester, device))?)
     }
 }
 

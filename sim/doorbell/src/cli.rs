@@ -119,6 +119,8 @@ pub(crate) enum Controller {
     Mbi,
     /// GICv2m frames.
     V2m,
+    /// Controllers inside host bridges.
+    BridgeMsi,
     /// Virtual PCI buses of Hyper-V.
     HypervVpci,
 }
@@ -131,6 +133,7 @@ impl From<Controller> for ControllerChoice {
             Controller::DirectLpi => Self::DirectLpi,
             Controller::Mbi => Self::Mbi,
             Controller::V2m => Self::V2m,
+            Controller::BridgeMsi => Self::BridgeMsi,
             Controller::HypervVpci => Self::HypervVpci,
         }
     }

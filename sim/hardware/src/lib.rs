@@ -13,6 +13,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod bridge_msi;
 pub mod bus;
 pub mod hyperv;
 pub mod ims;

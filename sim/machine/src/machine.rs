@@ -43,7 +43,7 @@ use doorbell_hardware::platform_device::PlatformDevice;
 use doorbell_hardware::ram::Ram;
 use gic_firmware::Description;
 use msi_types::trace::Observed;
-use msi_types::{Kick, RequesterId};
+use msi_types::{Kick, RequesterId, SetLine};
 use std::fmt;
 use std::sync::Arc;
 use vgic::Vcpu;
@@ -170,7 +170,8 @@ pub fn build(description: &Description, options: &BuildOptions) -> Result<Machin
     let doorbells = Arc::new(doorbells);
     let mut bus = Bus::default();
     gic::attach(&model, recorder, &mut bus)?;
-    let hosts = hosts::build(&description, hosts, &doorbells, (recorder, &mut bus))?;
+    let wires: Arc<dyn SetLine> = Arc::clone(&model) as _;
+    let hosts = hosts::build(&description, hosts, &doorbells, &wires, (recorder, &mut bus))?;
     let devices = platform_devices::build(devices, &doorbells, &mut bus)?;
     let virtual_bus = virtual_bus
         .map(|listening| listening.build(&doorbells, (recorder, &mut bus)))

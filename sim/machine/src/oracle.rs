@@ -62,6 +62,7 @@ pub(crate) use route_table::RouteTable;
 
 use doorbell_hardware::lock::lock;
 use doorbell_hardware::ram::Ram;
+use irq_domain::Dispatched;
 use msi_types::Cpu;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -247,6 +248,19 @@ impl VectorRecord {
                 route.message_ended(left);
             }
         }
+    }
+
+    /// Records a handler run like [`handle`](Self::handle). No CPU acknowledges a vector that has
+    /// a line, so the run itself shows that the line's handler found the vector.
+    pub(crate) fn taken(&self, cpu: Cpu, looked_at: u64) -> Range<u64> {
+        let route = self.route();
+        if !route.is_chained() {
+            return self.handle(cpu, looked_at);
+        }
+        route.acknowledged(cpu, looked_at);
+        let messages = self.handle(cpu, looked_at);
+        route.dispatched(Dispatched::Handled);
+        messages
     }
 
     /// Records a handler run on `cpu`, which started to look for interrupts at `looked_at`. The

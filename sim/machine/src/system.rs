@@ -19,6 +19,7 @@ use crate::fault::FaultInjector;
 use crate::machine::Omission;
 use crate::model::GicModel;
 use crate::oracle::Pending;
+use doorbell_hardware::bridge_msi::BridgeMsi;
 use doorbell_hardware::bus::Doorbells;
 use doorbell_hardware::platform::MachinePlatform;
 use doorbell_hardware::ram::Ram;
@@ -57,6 +58,8 @@ pub(crate) struct System {
     pub(crate) ram: Arc<Ram>,
     pub(crate) model: Arc<GicModel>,
     pub(crate) doorbells: Arc<Doorbells>,
+    /// Controllers inside host bridges.
+    pub(crate) bridges: Vec<Arc<BridgeMsi>>,
     pub(crate) cpus: usize,
     pub(crate) notes: Vec<String>,
     pub(crate) omitted: Vec<Omission>,

@@ -81,7 +81,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     (
         "gic-bringup",
         &[
-            &["msi-types", "gic-arch", "irq-domain", "gic-driver", "gic-firmware"],
+            &["msi-types", "doorbell-lock", "gic-arch", "irq-domain", "gic-driver", "gic-firmware"],
             ALLOCATION,
             MODEL,
         ],

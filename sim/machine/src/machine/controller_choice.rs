@@ -25,6 +25,8 @@ pub enum ControllerChoice {
     Mbi,
     /// Devices that firmware assigns to a GICv2m frame.
     V2m,
+    /// Devices behind host bridges that contain an MSI controller.
+    BridgeMsi,
     /// Devices on a Hyper-V virtual PCI bus.
     HypervVpci,
 }
@@ -37,12 +39,13 @@ impl ControllerChoice {
             ControllerKind::DirectLpi => matches!(self, Self::Auto | Self::DirectLpi),
             ControllerKind::Mbi => matches!(self, Self::Auto | Self::Mbi),
             ControllerKind::V2m => matches!(self, Self::Auto | Self::V2m),
+            kind if kind.is_in_bridge() => matches!(self, Self::Auto | Self::BridgeMsi),
             _ => is_virtual_bus(kind) && matches!(self, Self::Auto | Self::HypervVpci),
         }
     }
 
     /// Returns the choice's name on the command line. For a single kind, this is
-    /// [`ControllerKind::as_str`].
+    /// [`ControllerKind::as_str`]; controllers inside bridges have several kinds.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Auto => "auto",
@@ -50,6 +53,7 @@ impl ControllerChoice {
             Self::DirectLpi => "direct-lpi",
             Self::Mbi => "mbi",
             Self::V2m => "v2m",
+            Self::BridgeMsi => "bridge-msi",
             Self::HypervVpci => HYPERV_VPCI,
         }
     }
@@ -59,7 +63,8 @@ impl ControllerChoice {
     /// is needed for them.
     pub(crate) fn serves(self, controller: &Controller) -> bool {
         let placed = controller.registers.is_some() || controller.kind == ControllerKind::DirectLpi;
-        let is_of_root = controller.secondary_gic.is_none();
+        let is_of_root = controller.secondary_gic.is_none()
+            && (controller.is_driven() || is_virtual_bus(&controller.kind));
         controller.status.is_enabled() && is_of_root && placed && self.admits(&controller.kind)
     }
 

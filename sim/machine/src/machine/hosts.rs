@@ -3,13 +3,17 @@
 use super::populate::{self, CandidateMap, Functions};
 use super::{AddressPlan, BuildOptions, Population, Refusal};
 use crate::trace::Recorder;
+use doorbell_hardware::bridge_msi::{BridgeMsi, BridgeMsiKind, InBridge};
 use doorbell_hardware::bus::{Bus, Doorbells, Overlap};
 use doorbell_hardware::pci::{HostBridge, Windows};
-use gic_firmware::{BusRange, ConfigAccess, Description, PciHost, Region};
+use gic_firmware::{BusRange, ConfigAccess, ControllerKind, Description, PciHost, Region};
+use msi_types::{Line, SetLine};
 use std::sync::Arc;
 
 /// Size of one bus's ECAM window.
 const BUS: u64 = 1 << 20;
+/// Size of the registers of a controller inside a bridge.
+const REGISTERS: u64 = 0x1000;
 /// Size of a memory window, which must hold the functions' tables and one window per bridge.
 const MEMORY: u64 = 64 << 20;
 
@@ -19,6 +23,14 @@ pub(super) struct HostPlan {
     name: String,
     windows: Windows,
     functions: Functions,
+    own: Option<OwnController>,
+}
+
+/// The controller inside a planned bridge.
+struct OwnController {
+    kind: BridgeMsiKind,
+    registers: Region,
+    lines: Vec<Line>,
 }
 
 /// A host bridge in the machine.
@@ -26,6 +38,8 @@ pub(crate) struct Host {
     /// Index in [`Description::hosts`].
     pub(crate) index: usize,
     pub(crate) bridge: Arc<HostBridge>,
+    /// The controller inside the bridge.
+    pub(crate) own: Option<Arc<BridgeMsi>>,
 }
 
 impl HostPlan {
@@ -58,9 +72,32 @@ pub(super) fn plan(
         let name = host.id.to_string();
         let ecam = ecam(host, buses, space)?;
         let memory = space.invent("a PCI memory window", &format!("{name} memory"), MEMORY)?;
-        plans.push(HostPlan { index, name, windows: Windows { ecam, memory, buses }, functions });
+        let own = own_controller(description, options, host);
+        if let Some(own) = &own {
+            space.claim(&format!("{name} registers"), own.registers)?;
+        }
+        let windows = Windows { ecam, memory, buses };
+        plans.push(HostPlan { index, name, windows, functions, own });
     }
     Ok(plans)
+}
+
+/// Returns the controller inside a bridge, if it takes part.
+fn own_controller(
+    description: &Description,
+    options: &BuildOptions,
+    host: &PciHost,
+) -> Option<OwnController> {
+    let controller =
+        description.controller(host.own_controller.filter(|_| host.msi.is_empty())?)?;
+    let kind = match controller.kind {
+        ControllerKind::ImsiRx => BridgeMsiKind::ImsiRx,
+        ControllerKind::MediatekGen3 => BridgeMsiKind::MediatekGen3,
+        _ => return None,
+    };
+    let registers = Region::new(controller.registers.as_ref()?.base(), REGISTERS)?;
+    let lines = controller.lines.iter().map(|line| Line::Spi(line.intid.get())).collect();
+    options.controller.serves(controller).then_some(OwnController { kind, registers, lines })
 }
 
 /// Returns each host's planned functions.
@@ -142,17 +179,25 @@ pub(super) fn build(
     description: &Arc<Description>,
     plans: Vec<HostPlan>,
     doorbells: &Arc<Doorbells>,
+    wires: &Arc<dyn SetLine>,
     (recorder, bus): (Option<&Arc<Recorder>>, &mut Bus),
 ) -> Result<Vec<Host>, Overlap> {
     let mut hosts = Vec::new();
-    for HostPlan { index, name, windows, functions } in plans {
-        let upstream =
-            populate::observed(populate::translator(description, index, doorbells), recorder);
+    for HostPlan { index, name, windows, functions, own } in plans {
+        let mut upstream = populate::translator(description, index, doorbells);
+        let mut inside = None;
+        if let Some(OwnController { kind, registers, lines }) = own {
+            let controller = Arc::new(BridgeMsi::new(kind, lines, Arc::clone(wires)));
+            bus.attach(&format!("{name} registers"), registers, Arc::clone(&controller) as _)?;
+            upstream = Arc::new(InBridge::new(Arc::clone(&controller), upstream));
+            inside = Some(controller);
+        }
+        let upstream = populate::observed(upstream, recorder);
         let root = functions.build(windows.buses.first, &upstream);
         let bridge = Arc::new(HostBridge::new(windows, root));
         bus.attach(&format!("{name} ECAM"), windows.ecam, bridge.ecam())?;
         bus.attach(&format!("{name} memory"), windows.memory, bridge.memory())?;
-        hosts.push(Host { index, bridge });
+        hosts.push(Host { index, bridge, own: inside });
     }
     Ok(hosts)
 }

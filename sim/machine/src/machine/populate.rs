@@ -280,6 +280,8 @@ pub(super) fn candidates(
                 // The drivers look up the redistributor and check that the endpoint can store its
                 // doorbell's address.
                 ControllerKind::DirectLpi => 0,
+                // The drivers choose an address below 4 GiB.
+                _ if controller.kind.is_in_bridge() => 0,
                 _ => controller.doorbell(route.device_id).unwrap_or(u64::MAX),
             };
             statements.entry(statement).or_default().push((requester, doorbell));

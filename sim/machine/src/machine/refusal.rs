@@ -74,11 +74,14 @@ pub enum Refusal {
 
 fn kinds(wanted: ControllerChoice) -> &'static str {
     match wanted {
-        ControllerChoice::Auto => "ITS, nor direct LPIs, message-based SPIs or GICv2m frames",
+        ControllerChoice::Auto => {
+            "ITS, nor direct LPIs, message-based SPIs, GICv2m frames or controllers in bridges"
+        }
         ControllerChoice::Its => "ITS",
         ControllerChoice::DirectLpi => "direct LPIs",
         ControllerChoice::Mbi => "message-based SPIs (mbi)",
         ControllerChoice::V2m => "GICv2m frame",
+        ControllerChoice::BridgeMsi => "controller inside a host bridge (bridge-msi)",
         ControllerChoice::HypervVpci => "virtual PCI bus of Hyper-V (hyperv-vpci)",
     }
 }

@@ -70,6 +70,13 @@ fn spans(description: &Description) -> impl Iterator<Item = IntIdSpan> {
     messages
         .chain(frames)
         .flat_map(|(_, controller)| controller.ranges.iter().map(|range| range.value))
+        .chain(lines(description))
+}
+
+/// Returns the lines of controllers inside host bridges.
+fn lines(description: &Description) -> impl Iterator<Item = IntIdSpan> {
+    let lines = controllers::usable(description).flat_map(|(_, controller)| &controller.lines);
+    lines.filter_map(|line| IntIdSpan::new(line.intid, 1))
 }
 
 /// Returns the INTID that follows a range of ordinary SPIs, or `None` for extended SPIs.

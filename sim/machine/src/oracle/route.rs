@@ -28,6 +28,9 @@ pub(crate) struct Route {
     pending: Pending,
     /// The time of the allocation.
     made_at: u64,
+    /// `true` if a chained controller signals the vector by its line, so that CPUs acknowledge the
+    /// line instead of the vector.
+    chained: bool,
     state: Mutex<RouteState>,
 }
 
@@ -65,7 +68,24 @@ impl Route {
             due: DueRuns::default(),
             unknowable: 0,
         };
-        Self { made_at: clock.tick(), clock, pending, state: Mutex::new(state) }
+        Self { made_at: clock.tick(), clock, pending, chained: false, state: Mutex::new(state) }
+    }
+
+    /// Creates the route of a vector that has the target of its line, for now any CPU.
+    pub(crate) fn chained(clock: Arc<Clock>, cpus: usize, pending: Pending) -> Self {
+        let route = Self { chained: true, ..Self::new(clock, cpus, pending) };
+        route.open_all();
+        route
+    }
+
+    pub(crate) const fn is_chained(&self) -> bool {
+        self.chained
+    }
+
+    /// Records that messages may be delivered to any CPU.
+    pub(super) fn open_all(&self) {
+        let state = &mut *lock(&self.state);
+        (0..).map(Cpu::new).take(state.closed_at.len()).for_each(|cpu| state.open(cpu));
     }
 
     /// Records that messages may now also be delivered to `cpu`.

@@ -2,9 +2,10 @@
 //! controllers.
 
 use super::{Clock, Pending, Route};
-#[cfg(test)]
+use crate::cpu::looked_at;
 use doorbell_hardware::lock::lock;
 use gic_driver::direct_lpi::{Resend, ResendObserver, ResendReason};
+use irq_domain::{Deferral, Dispatched, EffectiveAffinity, Interrupts};
 use msi_types::{
     Attachment, BlockRequest, Cpu, DmaIsolation, DoorbellPage, Granule, HwIrq, HwIrqBlock,
     Isolation, LevelMessages, Move, MoveOutcome, MsiError, MsiMessage, MsiParent, RequesterId,
@@ -15,9 +16,7 @@ use std::collections::HashMap;
 use std::collections::HashSet;
 use std::fmt;
 use std::num::NonZeroU16;
-#[cfg(test)]
-use std::sync::Mutex;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// The routes of all allocated vectors.
 #[derive(Debug)]
@@ -25,6 +24,8 @@ pub(crate) struct RouteTable {
     clock: Arc<Clock>,
     cpus: usize,
     by_vector: RwLock<HashMap<u32, Arc<Route>>>,
+    /// Held while lines move, and while the target of a new vector with a line is read.
+    lines: Mutex<()>,
     /// Vectors for which the table ignores the driver's resend reports.
     #[cfg(test)]
     unheard: Mutex<HashSet<u32>>,
@@ -36,6 +37,7 @@ impl RouteTable {
             clock,
             cpus,
             by_vector: RwLock::default(),
+            lines: Mutex::default(),
             #[cfg(test)]
             unheard: Mutex::default(),
         }
@@ -73,6 +75,42 @@ impl RouteTable {
         // The device may send before its record starts to use this route.
         route.hold();
         self.write().insert(hwirq.get(), Arc::new(route));
+    }
+
+    fn add_chained(&self, hwirq: HwIrq, pending: Pending) {
+        let route = Route::chained(Arc::clone(&self.clock), self.cpus, pending);
+        route.hold();
+        self.write().insert(hwirq.get(), Arc::new(route));
+    }
+
+    /// Records the target of a new vector that has the target of its line.
+    pub(crate) fn settle_line(&self, route: &Route, target: impl FnOnce() -> Option<Cpu>) {
+        let _lines = lock(&self.lines);
+        if let Some(target) = target() {
+            route.settle(target);
+        }
+    }
+
+    /// Calls `act`, which may move lines, and records the targets of their vectors.
+    pub(crate) fn while_lines_move<R>(
+        &self,
+        interrupts: &Interrupts,
+        act: impl FnOnce() -> R,
+    ) -> R {
+        let _lines = lock(&self.lines);
+        let chained = || self.read().values().filter(|it| it.is_chained()).cloned().collect();
+        let routes: Vec<Arc<Route>> = chained();
+        routes.iter().for_each(|route| route.open_all());
+        let result = act();
+        if !routes.is_empty() {
+            for info in interrupts.snapshot().unwrap_or_default() {
+                let route = self.get(info.hwirq).filter(|route| route.is_chained());
+                if let (Some(route), EffectiveAffinity::Cpu(cpu)) = (route, info.affinity) {
+                    route.settle(cpu);
+                }
+            }
+        }
+        result
     }
 
     fn remove(&self, block: &HwIrqBlock) {
@@ -140,7 +178,10 @@ struct ObservedParent {
 impl ObservedParent {
     fn entered(&self, block: HwIrqBlock, target: Cpu) -> HwIrqBlock {
         for hwirq in vectors(block.first(), block.count()) {
-            self.routes.add(hwirq, self.pending, target);
+            match self.parent.line(hwirq) {
+                Some(_) => self.routes.add_chained(hwirq, self.pending),
+                None => self.routes.add(hwirq, self.pending, target),
+            }
         }
         block
     }
@@ -240,12 +281,23 @@ impl MsiParent for ObservedParent {
         let route = self.routes.get(hwirq).filter(|_| travels);
         let redelivery = route.and_then(|route| route.target().map(|target| (route, target)));
         if let Some((route, target)) = &redelivery {
-            route.redelivering(*target);
+            if route.is_chained() {
+                // No CPU acknowledges the vector, so that only the resend shows its deferral.
+                route.acknowledged(*target, looked_at());
+                route.redelivering(*target);
+                route.dispatched(Dispatched::Deferred(Deferral::Running));
+            } else {
+                route.redelivering(*target);
+            }
         }
         self.parent.set_pending(hwirq, pending);
         if let Some((route, target)) = &redelivery {
             route.resent(*target);
         }
+    }
+
+    fn line(&self, hwirq: HwIrq) -> Option<HwIrq> {
+        self.parent.line(hwirq)
     }
 
     fn is_pending(&self, hwirq: HwIrq) -> Option<bool> {

@@ -280,7 +280,7 @@ impl<'a> Load<'a> {
             let index = rng.below(device.vectors().len());
             let to = random_cpu(&mut rng, self.system.cpus);
             let _awake = self.system.awake();
-            let moved = device.move_vector(index, to)?;
+            let moved = self.system.move_vector(device, index, to)?;
             lock(counts).moves += u64::from(moved == AffinityChange::Done);
             Ok(())
         });

@@ -166,7 +166,7 @@ impl Scheduler {
         let Some(sender) = system.devices.get(device) else { return };
         let vector = self.draw(sender.vectors().len());
         self.as_task(|| {
-            if sender.move_vector(vector, to)? == AffinityChange::Done {
+            if system.move_vector(sender, vector, to)? == AffinityChange::Done {
                 self.record(TraceEvent::Moved { device, vector, to });
             }
             Ok(())

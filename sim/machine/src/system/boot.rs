@@ -90,6 +90,7 @@ pub(crate) fn boot(
         faults: Arc::new(FaultInjector::new(machine.fault)),
         ram: machine.ram,
         model: machine.model,
+        bridges: machine.hosts.iter().filter_map(|host| host.own.clone()).collect(),
         doorbells: machine.doorbells,
         cpus: cpus.count(),
         notes: machine.notes,

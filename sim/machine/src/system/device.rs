@@ -238,7 +238,7 @@ impl Device {
             // Deassert the level before reading the records, so that a level asserted afterwards is
             // signaled again.
             line.iter().for_each(Line::lower);
-            let messages = theirs.record.handle(context.cpu(), looked_at());
+            let messages = theirs.record.taken(context.cpu(), looked_at());
             theirs.handled(context.cpu(), messages, &latencies);
             if theirs.takes_long() {
                 platform.linger();
@@ -252,7 +252,13 @@ impl Device {
         let _sending = lock(&self.sending);
         for vector in vectors {
             let now = granted.iter().find(|now| now.slot == vector.slot);
-            if let Some(route) = now.and_then(|now| system.records.routes.get(now.hwirq)) {
+            let Some(now) = now else { continue };
+            let routes = &system.records.routes;
+            if let Some(route) = routes.get(now.hwirq) {
+                if route.is_chained() {
+                    let target = || system.interrupts.effective_affinity(now.irq);
+                    routes.settle_line(&route, target);
+                }
                 vector.record.follow(route);
             }
         }

@@ -7,7 +7,7 @@ use crate::report::DeviceKind;
 use crate::trace::Occurrence;
 use doorbell_hardware::platform_device::PlatformStore;
 use gic_bringup::CpuError;
-use irq_domain::MoveError;
+use irq_domain::{Irq, MoveError};
 use msi_types::trace::Event;
 use msi_types::{Cpu, MsiError, MsiMessage};
 use std::sync::Arc;
@@ -22,6 +22,8 @@ pub(crate) enum AffinityChange {
     NotNow,
     /// The endpoint cannot store the message that targets the CPU, or cannot store it atomically.
     Refused,
+    /// The vector has the target of this line.
+    OfLine(Irq),
 }
 
 /// Returns `true` if a limit of the endpoint's message store, rather than a driver fault, prevents
@@ -65,6 +67,7 @@ impl Device {
                 Err(MoveError::Offline(_) | MoveError::Controller(MsiError::NotReachable(..))) => {
                     Ok(AffinityChange::NotNow)
                 }
+                Err(MoveError::SharesLine(line)) => Ok(AffinityChange::OfLine(line)),
                 Err(error) if is_endpoints_limit(&error) => Ok(AffinityChange::Refused),
                 Err(error) => Err(error.to_string()),
             }
@@ -79,6 +82,33 @@ pub(crate) fn first_message(device: &Device, system: &System) -> Option<MsiMessa
 }
 
 impl System {
+    /// Moves the vector of `device` at `index` to `to`. If the vector has the target of a line,
+    /// moves the line, and with it all of its vectors.
+    ///
+    /// # Errors
+    /// As [`Device::move_vector`].
+    pub(crate) fn move_vector(
+        &self,
+        device: &Device,
+        index: usize,
+        to: Cpu,
+    ) -> Result<AffinityChange, String> {
+        let line = match device.move_vector(index, to)? {
+            AffinityChange::OfLine(line) => line,
+            change => return Ok(change),
+        };
+        self.begin_everywhere();
+        let routes = &self.records.routes;
+        let moved =
+            routes.while_lines_move(&self.interrupts, || self.interrupts.set_affinity(line, to));
+        self.end_everywhere();
+        match moved {
+            Ok(_) => Ok(AffinityChange::Done),
+            Err(MoveError::Offline(_)) => Ok(AffinityChange::NotNow),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
     /// Takes `cpu` offline: moves its interrupts to other CPUs, then turns it off. The CPU stays
     /// online if an interrupt cannot be moved because of a limit of the endpoint.
     ///
@@ -98,7 +128,9 @@ impl System {
     ) -> Result<AffinityChange, String> {
         let surprises = self.surprises.load(Ordering::SeqCst);
         let mut stranded = Vec::new();
-        let offline = self.irqchip.cpu_offline(cpu, Cpu::new(0), |one| stranded.push(one));
+        let offline = self.records.routes.while_lines_move(&self.interrupts, || {
+            self.irqchip.cpu_offline(cpu, Cpu::new(0), |one| stranded.push(one))
+        });
         // A device that has been unplugged in the meantime does not accept new messages.
         let pulled_out = surprises % 2 == 1 || surprises != self.surprises.load(Ordering::SeqCst);
         let may_stay = |error: &MoveError| {

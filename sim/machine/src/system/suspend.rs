@@ -5,6 +5,7 @@ use super::{AffinityChange, Device, System};
 use crate::cpu::{CpuCore, Cpus, call};
 use crate::model::GicModel;
 use crate::trace::Occurrence;
+use doorbell_hardware::bridge_msi::BridgeMsi;
 use doorbell_hardware::platform::MachinePlatform;
 use gic_bringup::{Irqchip, Options};
 use gic_firmware::Description;
@@ -30,6 +31,7 @@ struct Sleeper {
     platform: Arc<MachinePlatform>,
     description: Arc<Description>,
     model: Arc<GicModel>,
+    bridges: Vec<Arc<BridgeMsi>>,
     cores: Vec<Arc<CpuCore>>,
 }
 
@@ -78,6 +80,7 @@ impl System {
                 platform: Arc::clone(&self.platform),
                 description: Arc::clone(&self.description),
                 model: Arc::clone(&self.model),
+                bridges: self.bridges.clone(),
                 cores: self.cores.clone(),
             };
             let slept = call(cpus, BOOT, move |core| sleeper.sleep(core));
@@ -104,6 +107,7 @@ impl Sleeper {
             let mut halves: Vec<_> = self.cores.iter().map(|core| core.vcpu()).collect();
             let mut vcpus: Vec<&mut Vcpu> = halves.iter_mut().map(|half| &mut **half).collect();
             self.model.lose_power(&mut vcpus)?;
+            self.bridges.iter().for_each(|bridge| bridge.lose_power());
         }
         // If the kernel must not wake the redistributors, firmware wakes them.
         wake_redistributors(&self.platform, &self.description, &Options::default())

@@ -1,0 +1,299 @@
+//! MSI controllers inside host bridges, as strict as hardware may be: DesignWare's iMSI-RX and
+//! MediaTek's of the third generation.
+//!
+//! - A written 1 clears a status bit; no write sets one.
+//! - A message is lost if its vector is not enabled, if its data names no vector, or if it goes to
+//!   another address.
+//! - A masked vector keeps its status, and raises the line when it is unmasked.
+//! - A line is a level: it is high while one of its blocks has a status bit that is enabled and not
+//!   masked.
+//! - Registers are 32 bits wide. Other accesses, and accesses to other registers, are counted as
+//!   mistakes of the driver.
+//!
+//! iMSI-RX has the registers of the i.MX 8M Plus Reference Manual ("PCIe port logic"). QEMU's model
+//! of it (`hw/pci-host/designware.c`) is more lenient: it has one block, a write to a status register
+//! inverts bits, and unmasking raises nothing. No other model of MediaTek's controller exists: its
+//! registers are those that Linux's `pcie-mediatek-gen3.c` names, and whether the hardware loses the
+//! messages of vectors that are not enabled is not documented.
+
+use crate::bus::{AccessWidth, MmioDevice};
+use crate::lock::lock;
+use msi_types::{Delivery, Level, Line, MsiMessage, RequesterId, SetLine, SignalMsi};
+use std::fmt;
+use std::sync::{Arc, Mutex};
+
+/// Number of blocks, each of which has 32 vectors.
+const BLOCKS: usize = 8;
+
+/// The kind of a controller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum BridgeMsiKind {
+    /// iMSI-RX: the data's bits 5 to 7 select the block.
+    ImsiRx,
+    /// MediaTek's: each block has an address of its own, and its vectors raise the line through a
+    /// summary.
+    MediatekGen3,
+}
+
+/// A controller inside a host bridge, with its registers and its lines.
+pub struct BridgeMsi {
+    kind: BridgeMsiKind,
+    lines: Vec<Line>,
+    wires: Arc<dyn SetLine>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    blocks: [Block; BLOCKS],
+    /// The blocks that capture messages, and those that may raise the line. iMSI-RX has no such
+    /// registers.
+    capturing: u32,
+    summarized: u32,
+    lost: u64,
+    mistakes: u64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Block {
+    address: u64,
+    status: u32,
+    enable: u32,
+    mask: u32,
+}
+
+/// A register of a block.
+#[derive(Clone, Copy)]
+enum Register {
+    AddressLow(usize),
+    AddressHigh(usize),
+    Status(usize),
+    Enable(usize),
+    Mask(usize),
+    /// The blocks that may raise the line, from bit 8 on.
+    SummaryEnable,
+    /// The blocks that raise the line, from bit 8 on.
+    Summary,
+    /// The blocks that capture messages, from bit 0 on.
+    Capture,
+}
+
+impl BridgeMsiKind {
+    fn register(self, offset: u64) -> Option<Register> {
+        let at = |base: u64, distance: u64| {
+            let block = usize::try_from(offset.checked_sub(base)? / distance).ok()?;
+            let within = (offset - base) % distance;
+            (block < BLOCKS).then_some((block, within))
+        };
+        match (self, offset) {
+            (Self::ImsiRx, 0x820) => Some(Register::AddressLow(0)),
+            (Self::ImsiRx, 0x824) => Some(Register::AddressHigh(0)),
+            (Self::ImsiRx, _) => match at(0x828, 12)? {
+                (block, 0) => Some(Register::Enable(block)),
+                (block, 4) => Some(Register::Mask(block)),
+                (block, 8) => Some(Register::Status(block)),
+                _ => None,
+            },
+            (Self::MediatekGen3, 0x180) => Some(Register::SummaryEnable),
+            (Self::MediatekGen3, 0x184) => Some(Register::Summary),
+            (Self::MediatekGen3, 0x190) => Some(Register::Capture),
+            (Self::MediatekGen3, 0xc80..) => match at(0xc80, 4)? {
+                (block, 0) => Some(Register::AddressHigh(block)),
+                _ => None,
+            },
+            (Self::MediatekGen3, _) => match at(0xc00, 0x10)? {
+                (block, 0) => Some(Register::AddressLow(block)),
+                (block, 4) => Some(Register::Status(block)),
+                (block, 8) => Some(Register::Enable(block)),
+                _ => None,
+            },
+        }
+    }
+}
+
+impl Block {
+    fn raises(&self) -> bool {
+        self.status & self.enable & !self.mask != 0
+    }
+}
+
+impl State {
+    /// Returns the block and the bit of the vector that a message makes pending.
+    fn vector(&self, kind: BridgeMsiKind, message: MsiMessage) -> Option<(usize, u32)> {
+        let data = usize::try_from(message.data).ok()?;
+        let block = match kind {
+            BridgeMsiKind::ImsiRx => data / 32,
+            BridgeMsiKind::MediatekGen3 if data < 32 => {
+                self.blocks.iter().position(|block| block.address == message.address)?
+            }
+            BridgeMsiKind::MediatekGen3 => return None,
+        };
+        let bit = 1 << (data % 32);
+        let captures = kind == BridgeMsiKind::ImsiRx || self.capturing & 1 << block != 0;
+        (captures && self.blocks.get(block)?.enable & bit != 0).then_some((block, bit))
+    }
+
+    fn takes(&self, kind: BridgeMsiKind, address: u64) -> bool {
+        match kind {
+            BridgeMsiKind::ImsiRx => {
+                let [first, ..] = &self.blocks;
+                first.address == address && self.blocks.iter().any(|block| block.enable != 0)
+            }
+            BridgeMsiKind::MediatekGen3 => {
+                let capturing =
+                    (0..).zip(&self.blocks).filter(|(block, _)| self.capturing & 1 << block != 0);
+                capturing.into_iter().any(|(_, block)| block.address == address)
+            }
+        }
+    }
+
+    /// Returns the blocks with a vector that raises the line, from bit 0 on.
+    fn raising(&self) -> u32 {
+        let raising = (0..).zip(&self.blocks).filter(|(_, block)| block.raises());
+        raising.fold(0, |blocks, (number, _)| blocks | 1_u32 << number)
+    }
+}
+
+impl BridgeMsi {
+    /// Creates a controller that raises `lines` of `wires`. Block n raises line n, and the last line
+    /// if it has fewer lines.
+    pub fn new(kind: BridgeMsiKind, lines: Vec<Line>, wires: Arc<dyn SetLine>) -> Self {
+        Self { kind, lines, wires, state: Mutex::default() }
+    }
+
+    /// Returns the number of messages that were lost at the controller.
+    pub fn lost(&self) -> u64 {
+        lock(&self.state).lost
+    }
+
+    /// Returns the number of accesses that no driver should make.
+    pub fn mistakes(&self) -> u64 {
+        lock(&self.state).mistakes
+    }
+
+    /// Loses the contents of all registers.
+    pub fn lose_power(&self) {
+        let state = &mut *lock(&self.state);
+        *state = State { lost: state.lost, mistakes: state.mistakes, ..State::default() };
+        self.drive(state);
+    }
+
+    /// Takes a message from a function behind the bridge. Returns `None` if the message is for
+    /// another address.
+    pub fn take(&self, message: MsiMessage) -> Option<Delivery> {
+        let state = &mut *lock(&self.state);
+        if !state.takes(self.kind, message.address) {
+            return None;
+        }
+        let Some((block, bit)) = state.vector(self.kind, message) else {
+            state.lost += 1;
+            return Some(Delivery::Blocked);
+        };
+        if let Some(block) = state.blocks.get_mut(block) {
+            block.status |= bit;
+        }
+        self.drive(state);
+        Some(Delivery::Pending)
+    }
+
+    /// Drives all lines to the levels of their blocks.
+    fn drive(&self, state: &State) {
+        let raising = match self.kind {
+            BridgeMsiKind::ImsiRx => state.raising(),
+            BridgeMsiKind::MediatekGen3 => state.raising() & state.summarized,
+        };
+        let last = self.lines.len().saturating_sub(1);
+        for (number, line) in self.lines.iter().enumerate() {
+            let blocks = if number == last { u32::MAX << number } else { 1 << number };
+            let level = if raising & blocks == 0 { Level::Low } else { Level::High };
+            self.wires.set_line(*line, level);
+        }
+    }
+}
+
+impl MmioDevice for BridgeMsi {
+    fn read(&self, offset: u64, width: AccessWidth) -> u64 {
+        let state = &mut *lock(&self.state);
+        let register = self.kind.register(offset).filter(|_| width == AccessWidth::Word);
+        let Some(register) = register else {
+            state.mistakes += 1;
+            return width.mask();
+        };
+        let block = |number: usize| state.blocks.get(number).copied().unwrap_or_default();
+        match register {
+            Register::AddressLow(number) => block(number).address & 0xffff_ffff,
+            Register::AddressHigh(number) => block(number).address >> 32,
+            Register::Status(number) => block(number).status.into(),
+            Register::Enable(number) => block(number).enable.into(),
+            Register::Mask(number) => block(number).mask.into(),
+            Register::SummaryEnable => u64::from(state.summarized) << 8,
+            Register::Summary => u64::from(state.raising()) << 8,
+            Register::Capture => state.capturing.into(),
+        }
+    }
+
+    fn write(&self, offset: u64, width: AccessWidth, value: u64) {
+        let state = &mut *lock(&self.state);
+        let register = self.kind.register(offset).filter(|_| width == AccessWidth::Word);
+        let Some((register, value)) = register.zip(u32::try_from(value).ok()) else {
+            state.mistakes += 1;
+            return;
+        };
+        let wide = u64::from(value);
+        match register {
+            Register::SummaryEnable => state.summarized = value >> 8 & 0xff,
+            Register::Summary => state.mistakes += 1,
+            Register::Capture => state.capturing = value & 0xff,
+            Register::AddressLow(number)
+            | Register::AddressHigh(number)
+            | Register::Status(number)
+            | Register::Enable(number)
+            | Register::Mask(number) => {
+                let Some(block) = state.blocks.get_mut(number) else { return };
+                match register {
+                    Register::AddressLow(_) => block.address = block.address >> 32 << 32 | wide,
+                    Register::AddressHigh(_) => {
+                        block.address = block.address & 0xffff_ffff | wide << 32;
+                    }
+                    Register::Status(_) => block.status &= !value,
+                    Register::Enable(_) => block.enable = value,
+                    _ => block.mask = value,
+                }
+            }
+        }
+        self.drive(state);
+    }
+}
+
+impl fmt::Debug for BridgeMsi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BridgeMsi").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// The path of messages from the functions behind a bridge: first to the controller inside the
+/// bridge, then to the bus beyond.
+pub struct InBridge {
+    controller: Arc<BridgeMsi>,
+    beyond: Arc<dyn SignalMsi<RequesterId>>,
+}
+
+impl InBridge {
+    /// Creates the path through `controller`. Writes to other addresses go `beyond`.
+    pub fn new(controller: Arc<BridgeMsi>, beyond: Arc<dyn SignalMsi<RequesterId>>) -> Self {
+        Self { controller, beyond }
+    }
+}
+
+impl SignalMsi<RequesterId> for InBridge {
+    fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
+        let taken = self.controller.take(message);
+        taken.unwrap_or_else(|| self.beyond.signal_msi(from, message))
+    }
+}
+
+impl fmt::Debug for InBridge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InBridge").field("controller", &self.controller).finish_non_exhaustive()
+    }
+}
