@@ -217,6 +217,11 @@ impl<P: Platform> BridgeMsi<P> {
         &self.config.lines
     }
 
+    /// Returns the controller's first vector.
+    pub fn first(&self) -> HwIrq {
+        self.config.first
+    }
+
     /// Returns the kind of the controller.
     pub fn kind(&self) -> BridgeKind {
         self.config.kind

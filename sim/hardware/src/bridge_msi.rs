@@ -20,7 +20,7 @@ use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
 use msi_types::{Delivery, Level, Line, MsiMessage, RequesterId, SetLine, SignalMsi};
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
 /// Number of blocks, each of which has 32 vectors.
 const BLOCKS: usize = 8;
@@ -41,7 +41,12 @@ pub struct BridgeMsi {
     lines: Vec<Line>,
     wires: Arc<dyn SetLine>,
     state: Mutex<State>,
+    observer: OnceLock<Acknowledged>,
 }
+
+/// Called with the index of each vector whose status bit the driver clears. No message can arrive
+/// during the call.
+type Acknowledged = Box<dyn Fn(u32) + Send + Sync>;
 
 #[derive(Default)]
 struct State {
@@ -158,7 +163,7 @@ impl BridgeMsi {
     /// Creates a controller that raises `lines` of `wires`. Block n raises line n, and the last line
     /// if it has fewer lines.
     pub fn new(kind: BridgeMsiKind, lines: Vec<Line>, wires: Arc<dyn SetLine>) -> Self {
-        Self { kind, lines, wires, state: Mutex::default() }
+        Self { kind, lines, wires, state: Mutex::default(), observer: OnceLock::new() }
     }
 
     /// Returns the number of messages that were lost at the controller.
@@ -169,6 +174,13 @@ impl BridgeMsi {
     /// Returns the number of accesses that no driver should make.
     pub fn mistakes(&self) -> u64 {
         lock(&self.state).mistakes
+    }
+
+    /// Calls `observer` with the index of each vector whose status bit the driver clears. Only the
+    /// first observer is used.
+    pub fn observe(&self, observer: impl Fn(u32) + Send + Sync + 'static) {
+        // Observing twice is a mistake of a test, not of the machine.
+        let _ = self.observer.set(Box::new(observer));
     }
 
     /// Loses the contents of all registers.
@@ -255,7 +267,15 @@ impl MmioDevice for BridgeMsi {
                     Register::AddressHigh(_) => {
                         block.address = block.address & 0xffff_ffff | wide << 32;
                     }
-                    Register::Status(_) => block.status &= !value,
+                    Register::Status(_) => {
+                        let cleared = block.status & value;
+                        block.status &= !cleared;
+                        let first = u32::try_from(number).unwrap_or(0) * 32;
+                        let bits = (0..32).filter(|bit| cleared & 1 << bit != 0);
+                        if let Some(observer) = self.observer.get() {
+                            bits.for_each(|bit| observer(first + bit));
+                        }
+                    }
                     Register::Enable(_) => block.enable = value,
                     _ => block.mask = value,
                 }

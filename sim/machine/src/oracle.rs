@@ -49,6 +49,10 @@
 //!   every message that arrived at its CPU before the CPU looked for interrupts. These conditions
 //!   are stricter than rule 3, so rule 3 does not apply.
 //!
+//! No CPU acknowledges a vector of a controller inside a host bridge: its driver does when it clears
+//! the vector's status bit. Rule 3 then asks whether the CPU was a target when the driver did so, or
+//! when the CPU acknowledged the line.
+//!
 //! A resend by the interrupt core is due only if it follows an acknowledgement that was caused by a
 //! message and whose dispatch was deferred.
 
@@ -251,14 +255,17 @@ impl VectorRecord {
     }
 
     /// Records a handler run like [`handle`](Self::handle). No CPU acknowledges a vector that has
-    /// a line, so the run itself shows that the line's handler found the vector.
+    /// a line. If its driver did not clear a status bit for this run, the run itself shows that the
+    /// driver resent the vector.
     pub(crate) fn taken(&self, cpu: Cpu, looked_at: u64) -> Range<u64> {
         let route = self.route();
         if !route.is_chained() {
             return self.handle(cpu, looked_at);
         }
-        route.acknowledged(cpu, looked_at);
-        let messages = self.handle(cpu, looked_at);
+        if !route.is_in_dispatch() {
+            route.acknowledged(cpu, looked_at);
+        }
+        let messages = self.handle(cpu, looked_at.max(route.cleared_at()));
         route.dispatched(Dispatched::Handled);
         messages
     }
@@ -353,6 +360,8 @@ impl VectorRecord {
         }
         let looked_as_target = route.was_target_since(run.cpu, run.looked_at);
         match (route.run(), route.pending()) {
+            // The status bit that the driver cleared is known, so that no message has to be found.
+            (true, _) if route.is_chained() && looked_as_target => RunVerdict::Right,
             (true, Pending::Stays) => RunVerdict::Right,
             (true, Pending::Travels) if self.oldest_unhandled(run).is_none_or(was_target) => {
                 RunVerdict::Right

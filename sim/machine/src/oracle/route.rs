@@ -42,6 +42,8 @@ struct RouteState {
     open: Vec<Cpu>,
     bits: PendingBits,
     due: DueRuns,
+    /// The time at which a driver last cleared the vector's status bit.
+    cleared_at: u64,
     /// Number of extra runs excused because the driver could not know whether the interrupt that it
     /// resent was pending.
     unknowable: u64,
@@ -66,6 +68,7 @@ impl Route {
             open: Vec::new(),
             bits: PendingBits::new(pending, cpus),
             due: DueRuns::default(),
+            cleared_at: 0,
             unknowable: 0,
         };
         Self { made_at: clock.tick(), clock, pending, chained: false, state: Mutex::new(state) }
@@ -175,6 +178,32 @@ impl Route {
         let state = &mut *lock(&self.state);
         let is_due = state.bits.acknowledge(cpu, looked_at, self.clock.tick());
         state.due.acknowledge(is_due);
+    }
+
+    /// Records that a driver on `cpu` cleared the status bit of a vector that has a line. The CPU
+    /// acknowledged the line after `looked_at`. It may still find the vector after the line moved to
+    /// another CPU.
+    pub(super) fn cleared(&self, cpu: Cpu, looked_at: u64) {
+        let now = self.clock.now();
+        let state = &mut *lock(&self.state);
+        state.cleared_at = now;
+        if let Some(closed_at) = state.closed_at.get_mut(cpu.index())
+            && (looked_at..OPEN).contains(closed_at)
+        {
+            *closed_at = self.clock.tick();
+        }
+        let is_due = state.bits.acknowledge(cpu, now, self.clock.tick());
+        state.due.acknowledge(is_due);
+    }
+
+    /// Returns the time at which a driver last cleared the vector's status bit.
+    pub(super) fn cleared_at(&self) -> u64 {
+        lock(&self.state).cleared_at
+    }
+
+    /// Returns `true` if the interrupt was acknowledged, and its dispatch has not returned.
+    pub(super) fn is_in_dispatch(&self) -> bool {
+        lock(&self.state).due.in_dispatch != 0
     }
 
     /// Records that the dispatch of an acknowledged interrupt has returned.

@@ -83,6 +83,13 @@ impl RouteTable {
         self.write().insert(hwirq.get(), Arc::new(route));
     }
 
+    /// Records that a driver cleared the status bit of a vector that has a line.
+    pub(crate) fn cleared(&self, hwirq: HwIrq, cpu: Cpu) {
+        if let Some(route) = self.get(hwirq) {
+            route.cleared(cpu, looked_at());
+        }
+    }
+
     /// Records the target of a new vector that has the target of its line.
     pub(crate) fn settle_line(&self, route: &Route, target: impl FnOnce() -> Option<Cpu>) {
         let _lines = lock(&self.lines);
@@ -282,13 +289,11 @@ impl MsiParent for ObservedParent {
         let redelivery = route.and_then(|route| route.target().map(|target| (route, target)));
         if let Some((route, target)) = &redelivery {
             if route.is_chained() {
-                // No CPU acknowledges the vector, so that only the resend shows its deferral.
-                route.acknowledged(*target, looked_at());
-                route.redelivering(*target);
-                route.dispatched(Dispatched::Deferred(Deferral::Running));
-            } else {
-                route.redelivering(*target);
+                // Only the resend shows that the dispatch was deferred. A line's handler never runs
+                // on two CPUs, so that the handler was disabled.
+                route.dispatched(Dispatched::Deferred(Deferral::Disabled));
             }
+            route.redelivering(*target);
         }
         self.parent.set_pending(hwirq, pending);
         if let Some((route, target)) = &redelivery {
