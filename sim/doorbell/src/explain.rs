@@ -30,6 +30,8 @@ struct Way {
     doorbells: Vec<u64>,
     /// SPIs that the controller may use; empty if it uses LPIs.
     interrupts: Vec<RangeRow>,
+    /// INTIDs of the lines of a controller inside a host bridge.
+    lines: Vec<u32>,
     /// Number of CPUs that can be the target.
     cpus: usize,
     /// A fact that firmware leaves open.
@@ -200,6 +202,7 @@ impl Way {
             device_id: None,
             doorbells: Vec::new(),
             interrupts: Vec::new(),
+            lines: Vec::new(),
             cpus: 0,
             note: None,
             explanation,
@@ -221,6 +224,7 @@ impl Way {
             None => description.doorbells(controller),
         };
         way.interrupts = controller.ranges.iter().map(|range| RangeRow::of(range.value)).collect();
+        way.lines = controller.lines.iter().map(|line| line.intid.get()).collect();
         way.cpus = description.enabled_cpus().count();
         let doorbell = way.doorbells.first().map(|doorbell| Fact::Doorbell(*doorbell));
         way.explanation = doorbell.into_iter().fold(explanation, Explanation::with_fact);
@@ -232,6 +236,10 @@ impl Way {
     }
 
     fn pass(&mut self, description: &Description, iommu: IommuIndex, stream: Option<u32>) {
+        // The bridge takes the message before an IOMMU translates it.
+        if !self.lines.is_empty() {
+            return;
+        }
         self.iommus.extend(description.iommu(iommu).map(|iommu| Passage {
             iommu: iommu.id.to_string(),
             enabled: iommu.status.is_enabled(),
@@ -284,7 +292,11 @@ fn print_way(out: &mut Output, way: &Way) -> io::Result<()> {
         writeln!(out, "{}", wrapped(&format!("  controller {controller} ({kind})")))?;
         let interrupts = match way.interrupts.as_slice() {
             [] if ["its", "direct-lpi"].contains(&kind.as_str()) => "an LPI".to_owned(),
-            [] => "an SPI".to_owned(),
+            [] if way.lines.is_empty() => "an SPI".to_owned(),
+            [] => {
+                let lines: Vec<_> = way.lines.iter().map(ToString::to_string).collect();
+                format!("a vector that the bridge signals by INTID {}", lines.join(" or "))
+            }
             some => format!("an SPI of INTIDs {}", ranges(some)),
         };
         let cpus = match way.cpus {

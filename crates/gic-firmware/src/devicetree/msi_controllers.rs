@@ -135,9 +135,7 @@ fn read(
     findings: &mut FindingList,
 ) -> Controller {
     let registers = match kind {
-        ControllerKind::Its | ControllerKind::V2m | ControllerKind::Mip => {
-            required_registers(node, findings)
-        }
+        ControllerKind::Its | ControllerKind::V2m => required_registers(node, findings),
         ControllerKind::Mbi => mbi_registers(node, findings),
         ControllerKind::DirectLpi => None,
         _ => super::address::regions_if_any(node).into_iter().next(),

@@ -144,9 +144,9 @@ fn overlapping(mut frames: Vec<Frame<'_>>, findings: &mut FindingList) {
 
 fn doorbells(description: &Description, findings: &mut FindingList) {
     for controller in description.controllers.iter().filter(|one| one.status.is_enabled()) {
-        let Some(registers) =
-            controller.registers.as_ref().filter(|_| controller.pre_its.is_none())
-        else {
+        // Devices do not write to the registers behind a window, nor to those of a MIP.
+        let is_direct = controller.pre_its.is_none() && controller.message.is_none();
+        let Some(registers) = controller.registers.as_ref().filter(|_| is_direct) else {
             continue;
         };
         if let Some(doorbell) = controller.doorbell(DeviceId::new(0))

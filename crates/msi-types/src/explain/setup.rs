@@ -78,6 +78,13 @@ pub enum SetupFault {
         "no device uses the MSI controller that firmware names, so its driver may not have started"
     )]
     ControllerUnused,
+    /// The function is a root port, whose own messages the controller inside its host bridge does
+    /// not take, and none has arrived.
+    #[error(
+        "the controller inside the host bridge takes messages from below its root ports, not their \
+         own, and none has arrived"
+    )]
+    RootPort,
     /// The kernel uses an MSI controller of a different kind from the one that firmware names.
     #[error("the kernel does not use the MSI controller that firmware names for the function")]
     OtherController,
@@ -119,6 +126,7 @@ impl SetupFault {
             | Self::BrokenEntry { .. }
             | Self::ControllerDisabled
             | Self::ControllerUnused
+            | Self::RootPort
             | Self::OtherController => Stage::Doorbell,
             Self::AssumedDeviceId { .. } | Self::BeyondTable { .. } => Stage::Translation,
         }
@@ -161,6 +169,9 @@ impl SetupFault {
             Self::ControllerDisabled => "remove `status = \"disabled\"` from the controller's node",
             Self::ControllerUnused => {
                 "look for the controller (ITS, GICv2m, MBI) in the kernel's log"
+            }
+            Self::RootPort => {
+                "let the root port's services use its pin (`pcie_pme=nomsi`), or do without them"
             }
             Self::OtherController => {
                 "find out whether the kernel was started with other firmware tables"

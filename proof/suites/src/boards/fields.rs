@@ -25,6 +25,25 @@ const ECAM: &[&str] = &[
     "snps,dw-pcie-ecam",
     "socionext,synquacer-pcie-ecam",
 ];
+/// Kinds of controllers for which a capacity is shown.
+const KNOWN: &[&str] = &["its", "v2m", "mbi", "direct-lpi", "imsi-rx", "mediatek-gen3", "mip"];
+/// Host bridges with a controller that no driver serves.
+const UNDRIVEN: &[&str] = &[
+    "mediatek,mt2701-pcie",
+    "mediatek,mt2712-pcie",
+    "mediatek,mt7622-pcie",
+    "mediatek,mt7623-pcie",
+    "mediatek,mt7629-pcie",
+    "nvidia,tegra124-pcie",
+    "nvidia,tegra186-pcie",
+    "nvidia,tegra20-pcie",
+    "nvidia,tegra210-pcie",
+    "nvidia,tegra30-pcie",
+    "renesas,pcie-rcar-gen2",
+    "renesas,pcie-rcar-gen3",
+    "renesas,r9a08g045-pcie",
+    "renesas,r9a09g047-pcie",
+];
 const PRE_ITS: &str = "socionext,synquacer-pre-its";
 const EVERYONE: u64 = 0x1_0000;
 
@@ -120,7 +139,7 @@ impl<'t> Reader<'t> {
 
     fn controllers(&self) -> Rows {
         let row = |node: &Node| {
-            let enabled = node.enabled && node.has("msi-controller");
+            let enabled = node.enabled && (node.has("msi-controller") || own(node).is_some());
             let doorbells: Vec<_> = self.doorbell(node).into_iter().collect();
             let ranges: Vec<_> = ranges(node)
                 .into_iter()
@@ -144,6 +163,7 @@ impl<'t> Reader<'t> {
         let offset = match kind(node)?.as_str() {
             "its" => 0x1_0040,
             "v2m" | "mbi" => 0x40,
+            "mip" => return self.second_address(node),
             _ => return None,
         };
         if let Some(window) = node.cells(PRE_ITS).first() {
@@ -152,6 +172,14 @@ impl<'t> Reader<'t> {
         let alias = node.has("mbi-alias").then(|| number(&node.cells("mbi-alias")));
         let base = alias.or_else(|| Some(self.regions(node).first().copied().flatten()?.0));
         Some(base? + offset)
+    }
+
+    /// Returns the second address of `reg`, as the node's bus counts.
+    fn second_address(&self, node: &Node) -> Option<u64> {
+        let bus = self.node(above(&node.path))?;
+        let count = |name| bus.cells(name).first().map(|&count| count as usize);
+        let (address, size) = (count("#address-cells")?, count("#size-cells")?);
+        Some(number(node.cells("reg").get(address + size..)?.get(..address)?))
     }
 
     fn requesters(&self) -> Rows {
@@ -229,7 +257,9 @@ impl<'t> Reader<'t> {
             };
             spans.push(Span { first: 0, length, controller, device, is_mapped: false });
         }
-        let is_own = !node.has("msi-map") && !node.has("msi-parent") && node.has("msi-controller");
+        let is_own = !node.has("msi-map")
+            && !node.has("msi-parent")
+            && (node.has("msi-controller") || own(node).is_some());
         if is_own {
             let length = EVERYONE;
             spans.push(Span { first: 0, length, controller: node, device: 0, is_mapped: false });
@@ -285,14 +315,16 @@ impl<'t> Reader<'t> {
         let row = |node: &Node| {
             let counts: Vec<_> = ranges(node).iter().map(|(_, count)| u64::from(*count)).collect();
             let interrupts = (!counts.is_empty()).then(|| counts.iter().sum::<u64>());
+            let interrupts = interrupts.or_else(|| vectors(node));
             let window = node.cells(PRE_ITS).get(1).map(|size| size.ilog2() - 2);
             let needed = highest.get(node.path.as_str());
             let needed = needed.map(|id| id.checked_ilog2().map_or(1, |highest| highest + 1));
             vec![json!(node.path), json!(interrupts), json!(window), json!(needed)]
         };
         let known = |node: &&Node| {
-            let is_arms = |kind: String| ["its", "v2m", "mbi", "direct-lpi"].contains(&&*kind);
-            node.enabled && node.has("msi-controller") && kind(node).is_some_and(is_arms)
+            let is_known = |kind: String| KNOWN.contains(&&*kind);
+            let is_marked = node.has("msi-controller") || own(node).is_some();
+            node.enabled && is_marked && kind(node).is_some_and(is_known)
         };
         sorted(self.tree.nodes.iter().filter(known).map(row).collect())
     }
@@ -422,12 +454,51 @@ fn kind(node: &Node) -> Option<String> {
         let facet = facets.iter().find(|(property, _)| node.has(property));
         return facet.map(|(_, kind)| (*kind).into());
     }
+    if let Some(kind) = own(node) {
+        return Some(kind);
+    }
+    if node.is(&["brcm,bcm2712-mip"]) {
+        return Some("mip".into());
+    }
     let compatible = node.strings("compatible").into_iter().next();
     node.has("msi-controller").then(|| compatible.unwrap_or_default())
 }
 
+/// Returns the kind of the controller inside a host bridge, if messages reach it.
+fn own(node: &Node) -> Option<String> {
+    if !is_bridge(node) || node.has("msi-map") || node.has("msi-parent") {
+        return None;
+    }
+    if node.is(&["mediatek,mt8192-pcie"]) {
+        return Some("mediatek-gen3".into());
+    }
+    if node.is(UNDRIVEN) {
+        return node.strings("compatible").into_iter().next();
+    }
+    let is_designware =
+        node.strings("reg-names").iter().any(|name| ["dbi", "rc-dbi"].contains(&name.as_str()));
+    (is_designware && !node.is(&["samsung,exynos5433-pcie"])).then(|| "imsi-rx".into())
+}
+
+/// Returns the number of vectors of a controller inside a host bridge.
+fn vectors(node: &Node) -> Option<u64> {
+    let names = node.strings("interrupt-names");
+    let has = |name: &str| names.iter().any(|other| other == name);
+    let numbered = (0..8).take_while(|number| has(&format!("msi{number}"))).count() as u64;
+    match own(node)?.as_str() {
+        "imsi-rx" if has("msi") => Some(32),
+        "imsi-rx" => Some(32 * numbered.max(1)),
+        "mediatek-gen3" => Some(256),
+        _ => None,
+    }
+}
+
 /// Returns the SPI ranges that firmware states for messages.
 fn ranges(node: &Node) -> Vec<(u32, u32)> {
+    if let [_, _kind, number, _flags, count, ..] = node.cells("msi-ranges")[..] {
+        let offset = node.cells("brcm,msi-offset").first().copied().unwrap_or(0);
+        return vec![(32 + number + offset, count)];
+    }
     let pairs = node.cells("mbi-ranges");
     let pairs = pairs.chunks_exact(2).map(|pair| (pair[0], pair[1]));
     let frame = node.cells("arm,msi-base-spi").into_iter().zip(node.cells("arm,msi-num-spis"));

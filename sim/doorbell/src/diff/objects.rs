@@ -152,6 +152,13 @@ fn controller(controller: &Controller, is_same_form: bool) -> Object {
         let field = if stated.is_empty() || !is_same_form { "INTIDs" } else { stated };
         object.add(SECTION, field, &format!("{}+{}", range.first().get(), range.count()));
     }
+    for line in &controller.lines {
+        object.add(SECTION, "line", &format!("INTID {}", line.intid.get()));
+    }
+    if let Some(message) = &controller.message {
+        let text = format!("{:#x}, data {} for the first INTID", message.address, message.data);
+        object.add(SECTION, "message", &text);
+    }
     if let Some(window) = &controller.pre_its {
         object.add(SECTION, "pre-ITS window", &region(window.value, is_same_form));
     }

@@ -138,6 +138,14 @@ impl Graph {
                 if let Some(more) = controller.ranges.len().checked_sub(MAX_LINES + 1) {
                     lines.push(format!("… {} more", more + 1));
                 }
+                let wires = controller.lines.iter().map(|line| line.intid.to_string());
+                let wires: Vec<_> = wires.collect();
+                if !wires.is_empty() {
+                    lines.push(format!("lines {}", wires.join(" ")));
+                }
+                if !controller.is_driven() {
+                    lines.push("no driver".to_owned());
+                }
                 lines
             };
             let is_enabled = controller.status.is_enabled();

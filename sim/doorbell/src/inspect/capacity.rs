@@ -98,6 +98,7 @@ impl Reader<'_> {
     fn interrupts(&self, controller: &Controller) -> Option<u64> {
         match controller.kind {
             ControllerKind::Its | ControllerKind::DirectLpi => self.known.lpis(),
+            _ if controller.kind.is_in_bridge() => controller.vectors().map(u64::from),
             _ if controller.ranges.is_empty() => None,
             _ => Some(controller.ranges.iter().map(|range| u64::from(range.count())).sum()),
         }

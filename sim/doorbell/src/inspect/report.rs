@@ -90,6 +90,12 @@ pub(crate) struct ControllerRow {
     pub(crate) isolates: bool,
     /// Coherence of the accesses to the controller's tables: `by register` or `not coherent`.
     pub(crate) coherence: &'static str,
+    /// INTIDs of the lines that a controller inside a host bridge raises.
+    pub(crate) lines: Vec<u32>,
+    /// Number of vectors of a controller inside a host bridge; `null` for others.
+    pub(crate) vectors: Option<u32>,
+    /// `true` if a driver for the controller exists.
+    pub(crate) driven: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -262,6 +268,9 @@ impl ControllerRow {
             device_id_bits: controller.device_id_bits(),
             isolates: isolates(controller),
             coherence: coherence(controller.coherence.value),
+            lines: controller.lines.iter().map(|line| line.intid.get()).collect(),
+            vectors: controller.vectors(),
+            driven: controller.is_driven(),
         }
     }
 }

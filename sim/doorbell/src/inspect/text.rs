@@ -86,17 +86,25 @@ fn print_controllers(out: &mut Output, controllers: &[ControllerRow]) -> io::Res
     if controllers.is_empty() {
         return writeln!(out, "no MSI controllers");
     }
-    let mut rows =
-        Table::new(["controller", "kind", "enabled", "isolates", "doorbell", "interrupts"])
-            .with_identifiers([0, 1]);
+    let mut rows = Table::new([
+        "controller",
+        "kind",
+        "enabled",
+        "driven",
+        "isolates",
+        "doorbell",
+        "interrupts",
+    ])
+    .with_identifiers([0, 1]);
     for controller in controllers {
         rows.row([
             controller.id.clone(),
             controller.kind.clone(),
             yes_no(controller.enabled).to_owned(),
+            yes_no(controller.driven).to_owned(),
             yes_no(controller.isolates).to_owned(),
             addresses(&controller.doorbells),
-            ranges(&controller.ranges),
+            controller.interrupts(),
         ]);
     }
     writeln!(out, "{rows}")
@@ -220,6 +228,19 @@ pub(crate) fn ranges(ranges: &[RangeRow]) -> String {
         shown.push(format!("and {} more", more + 1));
     }
     shown.join(" ")
+}
+
+impl ControllerRow {
+    /// Formats the controller's ranges of interrupts, or its lines.
+    pub(crate) fn interrupts(&self) -> String {
+        match (self.lines.as_slice(), self.vectors) {
+            ([], _) | (_, None) => ranges(&self.ranges),
+            (lines, Some(vectors)) => {
+                let lines: Vec<_> = lines.iter().map(ToString::to_string).collect();
+                format!("{vectors} by {}", lines.join(" "))
+            }
+        }
+    }
 }
 
 /// Formats the first doorbell and how many others exist.

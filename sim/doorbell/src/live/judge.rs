@@ -280,6 +280,11 @@ impl Subject<'_> {
         if belongs_to(&irq.chip, &controller.kind) == Some(false) {
             return explanation.with_obstacle(setup(SetupFault::OtherController));
         }
+        let is_root_port =
+            self.placement.bridges.is_empty() && self.function.config.secondary_bus().is_some();
+        if controller.kind == ControllerKind::ImsiRx && is_root_port && self.has_no_message() {
+            return explanation.with_obstacle(setup(SetupFault::RootPort));
+        }
         let Some(doorbell) = controller.doorbell(route.device_id) else { return explanation };
         let msi = self.function.config.msi().filter(|msi| msi.enable);
         let address = msi.map(|msi| msi.message.address);
@@ -349,6 +354,7 @@ pub(super) const fn is_fault(obstacle: Obstacle) -> bool {
                 | SetupFault::NotAllocated
                 | SetupFault::NoProgram
                 | SetupFault::MessagesUnused
+                | SetupFault::RootPort
         ) | Obstacle::PoweredDown { .. }
             | Obstacle::VectorMasked { .. }
             | Obstacle::NotRequested

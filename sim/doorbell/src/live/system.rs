@@ -154,7 +154,7 @@ fn family(kind: &ControllerKind) -> Option<&'static str> {
         ControllerKind::Its => Some("ITS"),
         ControllerKind::V2m => Some("GICv2m"),
         ControllerKind::Mbi => Some("MBI"),
-        ControllerKind::Other(compatible) if compatible == "brcm,bcm2712-mip" => Some("MIP"),
+        ControllerKind::Mip => Some("MIP"),
         _ => None,
     }
 }

@@ -3,13 +3,14 @@
 
 use super::fixture::Tree;
 use super::report::{DeviceRow, Report};
+use gic_arch::IntId;
 use gic_firmware::{
-    ConfigAccess, Controller, ControllerIndex, ControllerKind, Description, Fact, Gic, Iommu,
-    IommuIndex, IommuRouting, MapEntry, MsiRouting, PciHost, Region, Status, StreamEntry, Target,
-    devicetree,
+    ConfigAccess, Controller, ControllerIndex, ControllerKind, Description, Fact, Gic, IntIdSpan,
+    Iommu, IommuIndex, IommuRouting, MapEntry, MsiRouting, PciHost, Region, Status, StreamEntry,
+    Target, devicetree,
 };
 use msi_types::explain::{Obstacle, SetupFault};
-use msi_types::{Cpu, DeviceId, RequesterId};
+use msi_types::{Cpu, DeviceId, MsiMessage, RequesterId};
 
 const FUNCTION: &str = "sys/bus/pci/devices/0000:00:02.0";
 const REQUESTER: RequesterId = RequesterId::new(0x10);
@@ -380,17 +381,26 @@ fn a_host_with_its_own_controller_is_no_fault() {
 /// A Raspberry Pi 5's MIP.
 #[test]
 fn a_controller_of_an_unknown_kind_is_not_called_unused() {
-    let mip = |compatible: &str| {
+    let with = |kind: ControllerKind| {
         let mut description = sound();
-        description.controllers[0].kind = ControllerKind::Other(compatible.to_owned());
+        let controller = &mut description.controllers[0];
+        if kind == ControllerKind::Mip {
+            let message = MsiMessage { address: 0xff_ffff_f000, data: 0 };
+            controller.message = Some(Fact::stated(message));
+            let spis = IntIdSpan::new(IntId::new(160), 64).unwrap();
+            controller.ranges = vec![Fact::stated(spis)];
+        }
+        controller.kind = kind;
         description
     };
-    for (compatible, used) in [("brcm,bcm2712-mip", Some(false)), ("vendor,msi", None)] {
-        let tree = fallen_back(compatible, &mip(compatible));
-        assert_eq!(Report::of(&tree.root()).controllers[0].used, used, "{compatible}");
-        assert_eq!(device(&tree).fault, used.is_some(), "{compatible}");
+    let other = ControllerKind::Other("vendor,msi".to_owned());
+    for (kind, used) in [(ControllerKind::Mip, Some(false)), (other, None)] {
+        let name = kind.to_string();
+        let tree = fallen_back(&name, &with(kind));
+        assert_eq!(Report::of(&tree.root()).controllers[0].used, used, "{name}");
+        assert_eq!(device(&tree).fault, used.is_some(), "{name}");
     }
-    let tree = linux("mip", &mip("brcm,bcm2712-mip"));
+    let tree = linux("mip", &with(ControllerKind::Mip));
     let tree = [26, 27].into_iter().fold(tree, |tree, irq| {
         tree.file(&format!("sys/kernel/irq/{irq}/chip_name"), "MIP-MSI-0000:00:02.0\n")
     });

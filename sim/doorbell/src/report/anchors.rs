@@ -50,7 +50,8 @@ impl Anchors {
         {
             let ranges = controller.ranges.iter().map(|fact| &fact.origin);
             let windows = controller.registers.iter().chain(&controller.pre_its);
-            let windows = windows.map(|fact| &fact.origin);
+            let lines = controller.lines.iter().map(|fact| &fact.origin);
+            let windows = windows.map(|fact| &fact.origin).chain(lines);
             let others = [&controller.status.origin, &controller.msi_cells.origin];
             self.add(Some(node), &controller.id, ranges.chain(windows).chain(others));
         }

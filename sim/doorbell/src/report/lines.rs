@@ -1,8 +1,6 @@
 //! The tables of controllers and requesters, with the same contents as `doorbell inspect`.
 
-use crate::inspect::{
-    CapacityRow, ControllerRow, Inspection, addresses, first_names, ranges, yes_no,
-};
+use crate::inspect::{CapacityRow, ControllerRow, Inspection, addresses, first_names, yes_no};
 use std::collections::BTreeMap;
 
 /// A controller.
@@ -56,7 +54,7 @@ pub(super) fn controllers(
             kind: controller.kind.clone(),
             enabled: yes_no(controller.enabled),
             doorbell: addresses(&controller.doorbells),
-            interrupts: ranges(&controller.ranges),
+            interrupts: controller.interrupts(),
             room: shown(CapacityRow::room),
             device_id_bits: shown(CapacityRow::device_ids),
             event_id_bits: shown(CapacityRow::event_ids),

@@ -162,6 +162,9 @@ fn destination(controller: &Controller, say: &mut impl FnMut(String, &Origin)) {
     {
         say(format!("{} more ranges of INTIDs", more + 1), &range.origin);
     }
+    for line in &controller.lines {
+        say(format!("it raises INTID {}", line.intid.get()), &line.origin);
+    }
     if !controller.status.is_enabled() {
         say("the controller is disabled".to_owned(), &controller.status.origin);
     }
