@@ -5,6 +5,7 @@
 mod affinity;
 mod allocation;
 mod bridge;
+mod chained;
 mod contexts;
 mod cost;
 mod dispatch;

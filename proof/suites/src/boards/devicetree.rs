@@ -4,6 +4,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::fields::is_bridge;
+
 use anyhow::{Result, bail};
 use doorbell_harness::dtb::Tools;
 use doorbell_harness::process;
@@ -76,6 +78,27 @@ impl Tree {
         }
         tree.switch();
         Ok(tree)
+    }
+
+    /// Returns `true` if a node that is compatible with one of `controllers` receives the node's
+    /// interrupts.
+    pub(super) fn is_wired_to(&self, node: &Node, controllers: &[&str]) -> bool {
+        let mut path = node.path.as_str();
+        loop {
+            let is_it =
+                |other: &&Node| other.path == path || (path == "/" && other.path.is_empty());
+            let at = self.nodes.iter().find(is_it);
+            if let Some(phandle) = at.and_then(|at| at.cells("interrupt-parent").first().copied()) {
+                return self.by_phandle(phandle).is_some_and(|to| to.is(controllers));
+            }
+            if path == "/" || path.is_empty() {
+                return false;
+            }
+            path = path.rsplit_once('/').map_or("", |(above, _)| above);
+            if path.is_empty() {
+                path = "/";
+            }
+        }
     }
 
     pub(super) fn by_phandle(&self, phandle: u32) -> Option<&Node> {
@@ -172,6 +195,39 @@ impl Node {
     }
 }
 
+/// Host bridges with a controller that no driver serves.
+const UNDRIVEN: &[&str] = &[
+    "mediatek,mt2701-pcie",
+    "mediatek,mt2712-pcie",
+    "mediatek,mt7622-pcie",
+    "mediatek,mt7623-pcie",
+    "mediatek,mt7629-pcie",
+    "nvidia,tegra124-pcie",
+    "nvidia,tegra186-pcie",
+    "nvidia,tegra20-pcie",
+    "nvidia,tegra210-pcie",
+    "nvidia,tegra30-pcie",
+    "renesas,pcie-rcar-gen2",
+    "renesas,pcie-rcar-gen3",
+    "renesas,r9a08g045-pcie",
+    "renesas,r9a09g047-pcie",
+];
+/// Returns the kind of the controller inside a host bridge, if messages reach it.
+pub(super) fn own_controller(node: &Node) -> Option<String> {
+    if !is_bridge(node) || node.has("msi-map") || node.has("msi-parent") {
+        return None;
+    }
+    if node.is(&["mediatek,mt8192-pcie"]) {
+        return Some("mediatek-gen3".into());
+    }
+    if node.is(UNDRIVEN) {
+        return node.strings("compatible").into_iter().next();
+    }
+    let is_designware =
+        node.strings("reg-names").iter().any(|name| ["dbi", "rc-dbi"].contains(&name.as_str()));
+    (is_designware && !node.is(&["samsung,exynos5433-pcie"])).then(|| "imsi-rx".into())
+}
+
 impl Facts {
     /// Reads `msi-parent` and `msi-map` of every enabled node.
     pub fn of(tree: &Tree) -> Self {
@@ -189,6 +245,10 @@ impl Facts {
         let built: Vec<_> = enabled().filter(is_built).collect();
         let is_built = |target: &Node| built.iter().any(|node| node.path == target.path);
         let refers = |node: &&Node| {
+            if let Some(kind) = own_controller(node) {
+                let is_driven = ["imsi-rx", "mediatek-gen3"].contains(&kind.as_str());
+                return is_driven && tree.is_wired_to(node, &["arm,gic-v3"]);
+            }
             let parent = node.cells("msi-parent");
             let parent = parent.first().and_then(|&phandle| tree.by_phandle(phandle));
             let mapped = tree.map_entries(node, "msi-map", "#msi-cells");

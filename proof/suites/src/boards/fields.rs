@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::{Error, Result};
 use serde_json::{Value, json};
 
-use super::devicetree::{Node, Tree};
+use super::devicetree::{Node, Tree, own_controller};
 use crate::said::{columns, list, same, sorted};
 
 /// Compatible strings of the GICs in the kernels' devicetrees.
@@ -27,23 +27,6 @@ const ECAM: &[&str] = &[
 ];
 /// Kinds of controllers for which a capacity is shown.
 const KNOWN: &[&str] = &["its", "v2m", "mbi", "direct-lpi", "imsi-rx", "mediatek-gen3", "mip"];
-/// Host bridges with a controller that no driver serves.
-const UNDRIVEN: &[&str] = &[
-    "mediatek,mt2701-pcie",
-    "mediatek,mt2712-pcie",
-    "mediatek,mt7622-pcie",
-    "mediatek,mt7623-pcie",
-    "mediatek,mt7629-pcie",
-    "nvidia,tegra124-pcie",
-    "nvidia,tegra186-pcie",
-    "nvidia,tegra20-pcie",
-    "nvidia,tegra210-pcie",
-    "nvidia,tegra30-pcie",
-    "renesas,pcie-rcar-gen2",
-    "renesas,pcie-rcar-gen3",
-    "renesas,r9a08g045-pcie",
-    "renesas,r9a09g047-pcie",
-];
 const PRE_ITS: &str = "socionext,synquacer-pre-its";
 const EVERYONE: u64 = 0x1_0000;
 
@@ -139,7 +122,8 @@ impl<'t> Reader<'t> {
 
     fn controllers(&self) -> Rows {
         let row = |node: &Node| {
-            let enabled = node.enabled && (node.has("msi-controller") || own(node).is_some());
+            let enabled =
+                node.enabled && (node.has("msi-controller") || own_controller(node).is_some());
             let doorbells: Vec<_> = self.doorbell(node).into_iter().collect();
             let ranges: Vec<_> = ranges(node)
                 .into_iter()
@@ -172,6 +156,20 @@ impl<'t> Reader<'t> {
         let alias = node.has("mbi-alias").then(|| number(&node.cells("mbi-alias")));
         let base = alias.or_else(|| Some(self.regions(node).first().copied().flatten()?.0));
         Some(base? + offset)
+    }
+
+    /// Returns the number of vectors of a controller inside a host bridge.
+    fn vectors(&self, node: &Node) -> Option<u64> {
+        let names = node.strings("interrupt-names");
+        let has = |name: &str| names.iter().any(|other| other == name);
+        let numbered = (0..8).take_while(|number| has(&format!("msi{number}"))).count() as u64;
+        match own_controller(node)?.as_str() {
+            "imsi-rx" if !self.tree.is_wired_to(node, GICS) => Some(0),
+            "imsi-rx" if has("msi") => Some(32),
+            "imsi-rx" => Some(32 * numbered.max(1)),
+            "mediatek-gen3" => Some(256),
+            _ => None,
+        }
     }
 
     /// Returns the second address of `reg`, as the node's bus counts.
@@ -259,7 +257,7 @@ impl<'t> Reader<'t> {
         }
         let is_own = !node.has("msi-map")
             && !node.has("msi-parent")
-            && (node.has("msi-controller") || own(node).is_some());
+            && (node.has("msi-controller") || own_controller(node).is_some());
         if is_own {
             let length = EVERYONE;
             spans.push(Span { first: 0, length, controller: node, device: 0, is_mapped: false });
@@ -315,7 +313,7 @@ impl<'t> Reader<'t> {
         let row = |node: &Node| {
             let counts: Vec<_> = ranges(node).iter().map(|(_, count)| u64::from(*count)).collect();
             let interrupts = (!counts.is_empty()).then(|| counts.iter().sum::<u64>());
-            let interrupts = interrupts.or_else(|| vectors(node));
+            let interrupts = interrupts.or_else(|| self.vectors(node));
             let window = node.cells(PRE_ITS).get(1).map(|size| size.ilog2() - 2);
             let needed = highest.get(node.path.as_str());
             let needed = needed.map(|id| id.checked_ilog2().map_or(1, |highest| highest + 1));
@@ -323,7 +321,7 @@ impl<'t> Reader<'t> {
         };
         let known = |node: &&Node| {
             let is_known = |kind: String| KNOWN.contains(&&*kind);
-            let is_marked = node.has("msi-controller") || own(node).is_some();
+            let is_marked = node.has("msi-controller") || own_controller(node).is_some();
             node.enabled && is_marked && kind(node).is_some_and(is_known)
         };
         sorted(self.tree.nodes.iter().filter(known).map(row).collect())
@@ -454,7 +452,7 @@ fn kind(node: &Node) -> Option<String> {
         let facet = facets.iter().find(|(property, _)| node.has(property));
         return facet.map(|(_, kind)| (*kind).into());
     }
-    if let Some(kind) = own(node) {
+    if let Some(kind) = own_controller(node) {
         return Some(kind);
     }
     if node.is(&["brcm,bcm2712-mip"]) {
@@ -462,35 +460,6 @@ fn kind(node: &Node) -> Option<String> {
     }
     let compatible = node.strings("compatible").into_iter().next();
     node.has("msi-controller").then(|| compatible.unwrap_or_default())
-}
-
-/// Returns the kind of the controller inside a host bridge, if messages reach it.
-fn own(node: &Node) -> Option<String> {
-    if !is_bridge(node) || node.has("msi-map") || node.has("msi-parent") {
-        return None;
-    }
-    if node.is(&["mediatek,mt8192-pcie"]) {
-        return Some("mediatek-gen3".into());
-    }
-    if node.is(UNDRIVEN) {
-        return node.strings("compatible").into_iter().next();
-    }
-    let is_designware =
-        node.strings("reg-names").iter().any(|name| ["dbi", "rc-dbi"].contains(&name.as_str()));
-    (is_designware && !node.is(&["samsung,exynos5433-pcie"])).then(|| "imsi-rx".into())
-}
-
-/// Returns the number of vectors of a controller inside a host bridge.
-fn vectors(node: &Node) -> Option<u64> {
-    let names = node.strings("interrupt-names");
-    let has = |name: &str| names.iter().any(|other| other == name);
-    let numbered = (0..8).take_while(|number| has(&format!("msi{number}"))).count() as u64;
-    match own(node)?.as_str() {
-        "imsi-rx" if has("msi") => Some(32),
-        "imsi-rx" => Some(32 * numbered.max(1)),
-        "mediatek-gen3" => Some(256),
-        _ => None,
-    }
 }
 
 /// Returns the SPI ranges that firmware states for messages.
@@ -505,7 +474,7 @@ fn ranges(node: &Node) -> Vec<(u32, u32)> {
     if node.is_frame() { frame.collect() } else { pairs.collect() }
 }
 
-fn is_bridge(node: &Node) -> bool {
+pub(super) fn is_bridge(node: &Node) -> bool {
     matches!(node.property("device_type"), "\"pci\"" | "\"pciex\"") || node.is(ECAM)
 }
 

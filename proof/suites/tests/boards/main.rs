@@ -271,8 +271,9 @@ fn judge(report: &Value, facts: &Facts) -> Result<String> {
     command::judge_totals(&report["totals"])
 }
 
-/// Returns `true` if a device has fewer vectors than it needs, which is permitted only for SPIs: a
-/// board may have fewer SPIs than the functions that the machine puts behind its bridges request.
+/// Returns `true` if a device has fewer vectors than it needs, which is permitted only for SPIs and
+/// for controllers inside bridges: a board may have fewer than the functions that the machine puts
+/// behind its bridges request.
 /// Other controllers have enough vectors for all devices.
 fn explained_shortage(report: &Value) -> Result<bool> {
     let kind = |controller: &Value| {
@@ -286,7 +287,7 @@ fn explained_shortage(report: &Value) -> Result<bool> {
         if vectors < needed {
             let kind = kind(&device["controller"]);
             ensure!(
-                kind.is_some_and(|kind| kind == "mbi" || kind == "v2m"),
+                kind.is_some_and(|kind| ["mbi", "v2m", "imsi-rx"].iter().any(|few| kind == *few)),
                 "{} got {vectors} vectors of {needed}",
                 device["id"]
             );

@@ -289,9 +289,11 @@ impl MsiParent for ObservedParent {
         let redelivery = route.and_then(|route| route.target().map(|target| (route, target)));
         if let Some((route, target)) = &redelivery {
             if route.is_chained() {
-                // Only the resend shows that the dispatch was deferred. A line's handler never runs
-                // on two CPUs, so that the handler was disabled.
-                route.dispatched(Dispatched::Deferred(Deferral::Disabled));
+                // Only the resend shows that dispatches were deferred, of all messages so far. A
+                // line's handler never runs on two CPUs, so that the vector's was disabled.
+                while route.is_in_dispatch() {
+                    route.dispatched(Dispatched::Deferred(Deferral::Disabled));
+                }
             }
             route.redelivering(*target);
         }

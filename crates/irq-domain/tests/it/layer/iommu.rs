@@ -43,6 +43,22 @@ fn devices_of_one_domain_share_its_pages() {
 }
 
 #[test]
+fn a_doorbell_in_the_bridge_is_not_mapped() {
+    let machine = Machine::new(Addressing::Stays);
+    *machine.controller.page.lock().unwrap() = DoorbellPage::InBridge;
+    let translation = Translation::new(MAPPED);
+    let parent = iommu(&machine, &translation);
+    let (_, device) = behind(&machine, &parent, &translation, DEVICE);
+    device.allocate(Shape::Independent, 2..=2).unwrap();
+    let without = machine.attach(&machine.store(StoreKind::MSIX));
+    without.allocate(Shape::Independent, 1..=1).unwrap();
+    let address = |device: &MsiDevice| device.message(0).map(|message| message.address);
+    assert_eq!(address(&device), address(&without));
+    drop(device);
+    assert_eq!((translation.pages(), translation.maps.load(Relaxed)), (0, 0));
+}
+
+#[test]
 fn both_doorbells_are_mapped_during_a_rewrite() {
     let setup = one_vector(Addressing::NamesCpu, MAPPED);
     let seen = Arc::new(AtomicUsize::new(0));

@@ -72,6 +72,8 @@ pub(crate) struct Controller {
     pub(crate) fit: Mutex<Option<Fit>>,
     /// Hook that is called once, at the start of an allocation, to simulate another CPU.
     pub(crate) meanwhile: Mutex<Option<Hook>>,
+    /// The line that signals all vectors, if the controller is chained.
+    pub(crate) line: Mutex<Option<HwIrq>>,
     inside: Mutex<Inside>,
 }
 
@@ -108,6 +110,7 @@ impl Controller {
             isolation: Mutex::new(Isolation::NotIsolated(NotIsolated::SharedDoorbell("mock"))),
             fit: Mutex::new(None),
             meanwhile: Mutex::new(None),
+            line: Mutex::default(),
             inside: Mutex::default(),
         })
     }
@@ -232,6 +235,10 @@ impl MsiParent for Controller {
         self.releases.fetch_add(1, Ordering::Relaxed);
         blocks.for_each(|block| self.take_back(&device, &block));
         self.detach(device);
+    }
+
+    fn line(&self, _: HwIrq) -> Option<HwIrq> {
+        *self.line.lock().unwrap()
     }
 
     fn doorbell_page(&self, _: Granule) -> DoorbellPage {

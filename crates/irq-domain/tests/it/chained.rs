@@ -1,0 +1,82 @@
+//! Vectors of a chained controller, which a line of the root controller signals.
+
+use crate::mock::{Addressing, FIRST, Hotplug as _, Machine, StoreKind, in_hard_irq};
+use irq_domain::{IrqHandle, MoveError, MsiDevice, MsiDeviceError, WiredRequest};
+use msi_types::{Cpu, HwIrq, MsiError, Shape, Trigger};
+use std::sync::Arc;
+
+const LINE: HwIrq = HwIrq::new(33);
+
+/// A device with two vectors, whose controller is chained to a line.
+struct Setup {
+    machine: Machine,
+    line: IrqHandle,
+    handles: [IrqHandle; 2],
+    _device: MsiDevice,
+}
+
+fn setup() -> Setup {
+    let machine = Machine::new(Addressing::Stays);
+    *machine.controller.line.lock().unwrap() = Some(LINE);
+    let request = WiredRequest::new(LINE, Trigger::Level, "bridge");
+    let found = |context: &irq_domain::IrqContext<'_>| {
+        context.dispatch(HwIrq::new(FIRST));
+        context.dispatch(HwIrq::new(FIRST + 1));
+    };
+    let line = machine.interrupts.request_wired(request, found).unwrap();
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
+    device.allocate(Shape::Independent, 2..=2).unwrap();
+    let handles = [0, 1].map(|slot| device.request(slot, "test", |_| {}).unwrap());
+    Setup { machine, line, handles, _device: device }
+}
+
+impl Setup {
+    /// Returns where the line is routed, and where its vectors' interrupts are delivered.
+    fn targets(&self) -> (Option<Cpu>, [Cpu; 2]) {
+        let line = self.machine.root.line(LINE.get()).and_then(|line| line.target);
+        (line, self.handles.each_ref().map(IrqHandle::effective_affinity))
+    }
+}
+
+#[test]
+fn a_lines_handler_dispatches_its_vectors() {
+    let setup = setup();
+    in_hard_irq(1, || setup.machine.interrupts.dispatch(Cpu::new(1), LINE));
+    assert_eq!(setup.handles.each_ref().map(|handle| handle.count()), [1, 1]);
+}
+
+#[test]
+fn a_vector_follows_its_line() {
+    let setup = setup();
+    let interrupts = &setup.machine.interrupts;
+    let shares = MoveError::SharesLine(setup.line.irq());
+    let [first, second] = setup.handles.each_ref().map(IrqHandle::irq);
+    for cpu in [2, 0].map(Cpu::new) {
+        assert_eq!(interrupts.set_affinity(first, cpu).unwrap_err(), shares);
+        assert_eq!(interrupts.set_affinity_among(second, &[cpu]).unwrap_err(), shares);
+        let moved = interrupts.set_affinity(setup.line.irq(), cpu).unwrap();
+        assert_eq!((moved.to, moved.irqs), (cpu, vec![first, second, setup.line.irq()]));
+        assert_eq!(setup.targets(), (Some(cpu), [cpu, cpu]));
+        let again = interrupts.set_affinity(setup.line.irq(), cpu).unwrap();
+        assert_eq!(again.irqs, []);
+    }
+}
+
+#[test]
+fn a_cpu_that_goes_offline_takes_no_line_along() {
+    let setup = setup();
+    let (Some(here), _) = setup.targets() else { panic!("the line is routed") };
+    setup.machine.interrupts.offline(here).unwrap();
+    let (line, vectors) = setup.targets();
+    assert!(line != Some(here) && vectors.iter().all(|cpu| Some(*cpu) == line), "{line:?}");
+}
+
+#[test]
+fn a_line_that_was_not_requested_has_no_vectors() {
+    let machine = Machine::new(Addressing::Stays);
+    *machine.controller.line.lock().unwrap() = Some(LINE);
+    let device = machine.attach(&Arc::clone(&machine.store(StoreKind::MSIX)));
+    let refused = device.allocate(Shape::Independent, 1..=1).unwrap_err();
+    assert_eq!(refused, MsiDeviceError::Controller(MsiError::UnknownVector(LINE)));
+    assert_eq!(machine.controller.vectors_in_use(), 0);
+}

@@ -1,0 +1,94 @@
+//! Machines whose MSI controllers are inside their host bridges.
+
+use crate::board_trees::{bare, flashed, host, region};
+use crate::{assert_delivered, deliver_with};
+use doorbell_machine::{
+    BuildOptions, ControllerChoice, CpuHotplug, DeviceHotplug, Disturbances, Moves, RunOptions,
+    Suspensions, build, run, simulate,
+};
+use gic_arch::IntId;
+use gic_firmware::{
+    ConfigAccess, Controller, ControllerIndex, ControllerKind, Description, Fact, MsiRouting,
+    WiredInterrupt,
+};
+use msi_types::Trigger;
+
+/// Returns a board with one host bridge, whose controller raises these INTIDs.
+fn board(kind: ControllerKind, lines: &[u32]) -> Description {
+    let mut board = bare(4, 0);
+    let mut bridge = host(0, MsiRouting::default());
+    let registers = region(0x3000_0000, 0x1000);
+    let (name, config) = match kind {
+        ControllerKind::ImsiRx => ("fsl,imx8mp-pcie", region(0x3f00_0000, 0x1000)),
+        _ => ("mediatek,mt8192-pcie", registers),
+    };
+    bridge.compatible = vec![name.to_owned()];
+    bridge.config = Some(Fact::stated(ConfigAccess::Registers(config)));
+    bridge.own_controller = Some(ControllerIndex::new(0));
+    let line = |intid: &u32| WiredInterrupt { intid: IntId::new(*intid), trigger: Trigger::Level };
+    board.controllers = vec![Controller {
+        lines: lines.iter().map(line).map(Fact::stated).collect(),
+        ..Controller::new(bridge.id.clone(), kind, Some(registers))
+    }];
+    board.hosts = vec![bridge];
+    flashed(&board)
+}
+
+fn boards() -> [Description; 4] {
+    [
+        board(ControllerKind::ImsiRx, &[172]),
+        board(ControllerKind::ImsiRx, &[40, 41, 42]),
+        // An extended SPI, and one above those of a small machine.
+        board(ControllerKind::ImsiRx, &[900, 901, 902, 903, 904, 905, 906, 4100]),
+        board(ControllerKind::MediatekGen3, &[823]),
+    ]
+}
+
+#[test]
+fn a_bridge_delivers_its_functions_messages() {
+    for board in boards() {
+        let report = deliver_with(&board, &BuildOptions::default(), 30);
+        assert_delivered(&report, 30);
+        assert!(report.controllers.iter().all(|one| one.driven && !one.isolates));
+        assert!(report.devices.iter().all(|device| device.isolation.mechanism().is_err()));
+    }
+}
+
+#[test]
+fn a_choice_names_bridges() {
+    let [board, ..] = boards();
+    let chosen =
+        |controller| build(&board, &BuildOptions { controller, ..BuildOptions::default() });
+    chosen(ControllerChoice::BridgeMsi).unwrap();
+    chosen(ControllerChoice::Its).unwrap_err();
+}
+
+#[test]
+fn a_bridge_without_lines_is_left_out() {
+    let lineless = board(ControllerKind::ImsiRx, &[]);
+    let refusal = build(&lineless, &BuildOptions::default()).unwrap_err();
+    assert!(refusal.to_string().contains("imsi-rx"), "{refusal}");
+}
+
+#[test]
+fn lines_move_and_lose_their_power_without_a_lost_message() {
+    let disturbances = Disturbances {
+        moves: Moves::Random,
+        cpus: CpuHotplug::Replugged,
+        devices: DeviceHotplug::Stay,
+        suspensions: Suspensions::NowAndThen,
+    };
+    let mut suspended = 0;
+    for (board, seed) in boards().iter().zip(0..) {
+        let options = RunOptions { messages: 200, seed, disturbances };
+        let machine = || build(board, &BuildOptions::default()).unwrap();
+        let on_threads = run(machine(), &options, &mut |_| {}).unwrap();
+        for report in [on_threads, simulate(machine(), &options).unwrap().report] {
+            let totals = report.totals;
+            assert!(totals.is_clean(), "{totals:?}");
+            assert_eq!(totals.sent, totals.vectors * 200);
+            suspended += totals.suspended;
+        }
+    }
+    assert!(suspended > 0, "the machines stay awake");
+}
