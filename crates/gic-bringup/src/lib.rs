@@ -69,8 +69,8 @@
 //! ```
 //! # Features
 //! Each kind of controller has a feature: `its`, `direct-lpi`, `mbi`, `v2m`, `gicv2`, `mip`, and
-//! `bridge-msi` for controllers inside host bridges, all on by default. Without a feature, the driver isn't linked and controllers of that kind are
-//! [refused](ControllerError::NotBuilt).
+//! `bridge-msi` for controllers inside host bridges, all on by default. Without a feature, the
+//! driver isn't linked and controllers of that kind are [refused](ControllerError::NotBuilt).
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]

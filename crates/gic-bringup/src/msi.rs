@@ -300,17 +300,17 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
         controller: &Controller,
         bridge: &Arc<BridgeMsi<P>>,
     ) -> Result<(), ControllerError> {
-        let mut handles = self.lines.lock(&*self.platform);
-        if handles.iter().any(|line| bridge.lines().contains(&line.hwirq())) {
+        let mut requested = self.lines.lock(&*self.platform);
+        if requested.iter().any(|line| bridge.lines().contains(&line.hwirq())) {
             return Ok(());
         }
-        handles.try_reserve(bridge.lines().len())?;
+        requested.try_reserve(bridge.lines().len())?;
         // Interrupt pins raise the line of MediaTek's bridges, too.
         let sharing = match controller.kind {
             ControllerKind::MediatekGen3 => Sharing::Shared,
             _ => Sharing::Exclusive,
         };
-        let before = handles.len();
+        let before = requested.len();
         for (index, line) in controller.lines.iter().enumerate() {
             let request =
                 WiredRequest::new(line.intid.hwirq(), line.trigger, controller.id.as_str());
@@ -322,9 +322,9 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
                 if found { IrqReturn::Handled } else { IrqReturn::None }
             };
             match self.interrupts.request_wired(request.with_sharing(sharing), handler) {
-                Ok(handle) => handles.push(handle),
+                Ok(handle) => requested.push(handle),
                 Err(error) => {
-                    handles.truncate(before);
+                    requested.truncate(before);
                     return Err(error.into());
                 }
             }

@@ -35,8 +35,8 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
     /// | direct LPIs are no longer invalidated or made pending | both use the redistributors' registers |
     /// | the GIC writes pending LPIs to memory where it can, and is saved and stopped | everything else has stopped |
     ///
-    /// Message-based SPIs and GICv2m frames have no state other than their SPIs. A controller inside
-    /// a host bridge is written again after the GIC.
+    /// Message-based SPIs and GICv2m frames have no state other than their SPIs. A controller
+    /// inside a host bridge is written again after the GIC.
     ///
     /// Pending interrupts are handled after [`resume`](Self::resume). Messages sent while the
     /// system is suspended are lost, unless the device's own mask bit holds them back.

@@ -1,13 +1,13 @@
-//! MSI controllers inside PCI host bridges: DesignWare's iMSI-RX and MediaTek's. Such a bridge takes
-//! the writes of its functions to one address, notes each vector in a status word of 32 bits, and
-//! raises wired interrupts of the GIC, its *lines*.
+//! MSI controllers inside PCI host bridges: DesignWare's iMSI-RX and MediaTek's. Such a bridge
+//! takes the writes of its functions to one address, notes each vector in a status word of 32 bits,
+//! and raises wired interrupts of the GIC, its *lines*.
 //!
 //! The controller is chained: the GIC acknowledges a line, whose handler calls
 //! [`BridgeMsi::handle`] to find out which vectors arrived. This has consequences:
 //!
 //! - All vectors of a line have the line's target CPU, so a single vector cannot be moved; the core
 //!   names the line, and the kernel may move that instead. Vectors cannot be
-//!   [managed](MsiParent::allocate_managed).
+//!   [managed](msi_types::MsiParent::allocate_managed).
 //! - Vectors have numbers of their own, from [`FIRST_VECTOR`] on, which no GIC acknowledges.
 //! - The bridge takes the writes before an IOMMU translates them, so the address needs no mapping,
 //!   but functions can no longer reach memory at this address.
@@ -32,17 +32,13 @@ use core::fmt;
 use doorbell_fallible::try_collect;
 use doorbell_lock::IrqLock;
 use gic_arch::IntId;
-pub use layout::BridgeKind;
 use layout::Layout;
+pub use layout::{BLOCK_VECTORS, BridgeKind};
 use msi_types::{HwIrq, MsiMessage, Pending, WiredParent};
 
 /// Number of the first vector that controllers inside bridges may use. The architecture reserves
 /// INTIDs 5120 to 8191 (IHI 0069H, table 2-1), so no GIC acknowledges them.
 pub const FIRST_VECTOR: u32 = IntId::EXTENDED_SPI_BASE + IntId::EXTENDED_SPI_COUNT;
-/// Number of vectors in a block, which has one status word.
-pub const BLOCK_VECTORS: u32 = 32;
-/// Most blocks of one controller.
-const BLOCKS: u32 = 8;
 
 /// A controller inside a host bridge, as firmware describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -235,7 +231,7 @@ impl<P: Platform> BridgeMsi<P> {
     /// Acknowledges the vectors that arrived at the line with this index, and calls `arrived` for
     /// each. Returns `true` if there was one. Acquires no lock and allocates nothing.
     ///
-    /// Context: hard IRQ, in the line's handler.
+    /// Context: hard IRQ.
     #[inline]
     pub fn handle(&self, line: usize, mut arrived: impl FnMut(HwIrq)) -> bool {
         let (layout, frame) = (self.layout(), &self.frame);

@@ -15,6 +15,7 @@ mod iommu_map;
 mod map_entries;
 mod msi_controllers;
 mod nodes;
+mod pci_hosts;
 mod references;
 mod requester_nodes;
 mod specifier;

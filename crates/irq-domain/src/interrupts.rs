@@ -5,7 +5,7 @@ use crate::affinity::policy::{AffinityPolicy, Moved};
 use crate::error::{MoveError, RequestError, Stranded, UnknownCpu};
 use crate::host::Host;
 use crate::irq::descriptor::Source;
-use crate::irq::dispatch::Dispatched;
+use crate::irq::dispatched::Dispatched;
 use crate::irq::handler::Handler;
 use crate::irq::handler::{IrqContext, IrqReturn};
 use crate::irq::info::IrqInfo;
@@ -18,7 +18,7 @@ use crate::request::per_cpu::PerCpuHandle;
 use crate::request::root_controller::RootController;
 use crate::runtime::Runtime;
 #[cfg(doc)]
-use crate::{affinity::policy::RoundRobin, irq::dispatch::Deferral};
+use crate::{affinity::policy::RoundRobin, irq::dispatched::Deferral};
 use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;

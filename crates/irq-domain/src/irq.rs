@@ -4,6 +4,7 @@ pub(crate) mod control;
 pub(crate) mod descriptor;
 pub(crate) mod dispatch;
 pub(crate) mod dispatch_table;
+pub(crate) mod dispatched;
 pub(crate) mod explain;
 pub(crate) mod flow;
 pub(crate) mod handler;

@@ -176,7 +176,7 @@ pub use host::Host;
 pub use interrupts::{Config, Interrupts};
 #[cfg(memory_model)]
 pub use irq::dispatch::memory_model;
-pub use irq::dispatch::{Deferral, Dispatched, Unhandled};
+pub use irq::dispatched::{Deferral, Dispatched, Unhandled};
 pub use irq::flow::{Flow, Start};
 pub use irq::handler::{IrqContext, IrqReturn};
 pub use irq::info::{EffectiveAffinity, IrqInfo};

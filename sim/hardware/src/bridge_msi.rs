@@ -11,10 +11,10 @@
 //!   mistakes of the driver.
 //!
 //! iMSI-RX has the registers of the i.MX 8M Plus Reference Manual ("PCIe port logic"). QEMU's model
-//! of it (`hw/pci-host/designware.c`) is more lenient: it has one block, a write to a status register
-//! inverts bits, and unmasking raises nothing. No other model of MediaTek's controller exists: its
-//! registers are those that Linux's `pcie-mediatek-gen3.c` names, and whether the hardware loses the
-//! messages of vectors that are not enabled is not documented.
+//! of it (`hw/pci-host/designware.c`) is more lenient: it has one block, a write to a status
+//! register inverts bits, and unmasking raises nothing. No other model of MediaTek's controller
+//! exists: its registers are those that Linux's `pcie-mediatek-gen3.c` names, and whether the
+//! hardware loses the messages of vectors that are not enabled is not documented.
 
 use crate::bus::{AccessWidth, MmioDevice};
 use crate::lock::lock;
@@ -160,8 +160,8 @@ impl State {
 }
 
 impl BridgeMsi {
-    /// Creates a controller that raises `lines` of `wires`. Block n raises line n, and the last line
-    /// if it has fewer lines.
+    /// Creates a controller that raises `lines` of `wires`. Block n raises line n, and the last
+    /// line if it has fewer lines.
     pub fn new(kind: BridgeMsiKind, lines: Vec<Line>, wires: Arc<dyn SetLine>) -> Self {
         Self { kind, lines, wires, state: Mutex::default(), observer: OnceLock::new() }
     }

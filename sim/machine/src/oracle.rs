@@ -49,9 +49,9 @@
 //!   every message that arrived at its CPU before the CPU looked for interrupts. These conditions
 //!   are stricter than rule 3, so rule 3 does not apply.
 //!
-//! No CPU acknowledges a vector of a controller inside a host bridge: its driver does when it clears
-//! the vector's status bit. Rule 3 then asks whether the CPU was a target when the driver did so, or
-//! when the CPU acknowledged the line.
+//! No CPU acknowledges a vector of a controller inside a host bridge: its driver does when it
+//! clears the vector's status bit. Rule 3 then asks whether the CPU was a target when the driver
+//! did so, or when the CPU acknowledged the line.
 //!
 //! A resend by the interrupt core is due only if it follows an acknowledgement that was caused by a
 //! message and whose dispatch was deferred.

@@ -1,10 +1,13 @@
 //! The registers of each kind of controller.
 
-use super::{BLOCK_VECTORS, BLOCKS};
 use crate::Mmio;
 use core::fmt;
 use msi_types::MsiMessage;
 
+/// Number of vectors in a block, which has one status word.
+pub const BLOCK_VECTORS: u32 = 32;
+/// Most blocks of one controller.
+const BLOCKS: u32 = 8;
 /// Length of the registers in bytes.
 pub(super) const BYTES: u64 = 0x1000;
 
@@ -105,9 +108,9 @@ const IMSI_RX: Layout = Layout {
     summary: None,
 };
 
-/// Bits 8 to 15 of `PCIE_INT_ENABLE` and `PCIE_INT_STATUS` are the sets of vectors. Whether a vector
-/// that `PCIE_MSI_SET_ENABLE` of its set excludes keeps its status is not documented, so it is never
-/// used as a mask.
+/// Bits 8 to 15 of `PCIE_INT_ENABLE` and `PCIE_INT_STATUS` are the sets of vectors. Whether a
+/// vector that the enable register of its set excludes keeps its status is not documented, so it is
+/// never used as a mask.
 const MEDIATEK_GEN3: Layout = Layout {
     name: "mediatek-gen3",
     status: PerBlock(0xc04, 0x10),

@@ -3,9 +3,9 @@
 
 use super::address::{cells, regions_if_any};
 use super::interrupt_tree::{self, CELLS, EXTENDED, INTERRUPTS, cell_count};
-use super::requester_nodes::{MAP, PARENT, is_pci_host};
+use super::pci_hosts::{MAP, PARENT, is_pci_host};
 use super::tree::{NodeRef, Tree};
-use super::{gic, intx};
+use super::{gic, specifier};
 use crate::controller::{Controller, ControllerKind};
 use crate::intx::WiredInterrupt;
 use crate::origin::Fact;
@@ -72,9 +72,9 @@ pub(super) fn read<'t, 'a>(
         _ => regions_if_any(node).into_iter().next(),
     };
     let wired = |index| {
-        let (parent, specifier) = nth_interrupt(tree, node, index)?;
+        let (parent, cells) = nth_interrupt(tree, node, index)?;
         root.filter(|root| root.index() == parent.index())?;
-        intx::interrupt(&specifier)
+        specifier::wired(&cells)
     };
     let lines = line_indices(node, &kind);
     let lines: Option<Vec<WiredInterrupt>> = lines.into_iter().map(wired).collect();

@@ -3,19 +3,16 @@
 
 use super::address::cells;
 use super::interrupt_tree::{self, MAP};
-use super::requester_nodes::is_pci_host;
+use super::pci_hosts::is_pci_host;
 use super::specifier;
 use super::tree::{NodeRef, Tree};
-use crate::intx::{IntxRoute, IntxRouting, WiredInterrupt};
+use crate::intx::{IntxRoute, IntxRouting};
 use crate::origin::Fact;
 use crate::requester::PciHost;
-use msi_types::Trigger;
 
 const MASK: &str = "interrupt-map-mask";
 /// Number of cells in a function's address and pin together.
 const CHILD: usize = 4;
-/// Flags for an interrupt triggered by a rising or a falling edge (binding `arm,gic-v3.yaml`).
-const EDGES: u32 = 3;
 
 /// Sets the routing of pins to `gic` for `hosts`, which were read from `tree`.
 pub(super) fn read(tree: &Tree<'_>, gic: Option<NodeRef<'_, '_>>, hosts: &mut [PciHost]) {
@@ -36,7 +33,7 @@ fn routing(
     let is_gic = |node: NodeRef<'_, '_>| gic.is_some_and(|gic| gic.index() == node.index());
     let route = |entry: interrupt_tree::MapEntry<'_, '_, '_>| {
         let [address, middle, low, pin] = *entry.child.first_chunk()?;
-        let interrupt = is_gic(entry.parent).then(|| interrupt(entry.specifier)).flatten();
+        let interrupt = is_gic(entry.parent).then(|| specifier::wired(entry.specifier)).flatten();
         // The two lower cells of a function's configuration address are zero.
         let is_reached = middle & mask[1] == 0 && low & mask[2] == 0;
         is_reached.then(|| Fact::new(IntxRoute { address, pin, interrupt }, host.origin(MAP)))
@@ -46,10 +43,4 @@ fn routing(
         pin_mask: mask[3],
         routes: interrupt_tree::map_entries(tree, host, &words).filter_map(route).collect(),
     })
-}
-
-pub(super) fn interrupt(specifier: &[u32]) -> Option<WiredInterrupt> {
-    let intid = specifier::interrupt(specifier).ok()?;
-    let is_edge = specifier.get(2).is_some_and(|flags| flags & EDGES != 0);
-    Some(WiredInterrupt { intid, trigger: if is_edge { Trigger::Edge } else { Trigger::Level } })
 }

@@ -6,6 +6,7 @@ use super::iommu_map::{self, IommuList};
 use super::map_entries::{self, MapKind};
 use super::msi_controllers::{ControllerList, MSI_CELLS};
 use super::nodes;
+use super::pci_hosts::{ECAM_HOSTS, MAP, PARENT, is_pci_bridge, is_pci_host};
 use super::tree::{NodeRef, Tree};
 use super::windows;
 use crate::controller::Controller;
@@ -24,21 +25,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use msi_types::{DeviceId, RequesterId};
 
-/// Compatible strings of PCI hosts whose first register region is ECAM (as in Linux's
-/// `pci-host-generic`).
-pub(super) const ECAM_HOSTS: &[&str] = &[
-    "marvell,armada8k-pcie-ecam",
-    "pci-host-ecam-generic",
-    "snps,dw-pcie-ecam",
-    "socionext,synquacer-pcie-ecam",
-];
-
 /// Compatible strings of buses other than PCI whose devices have requester IDs.
 pub(super) const BUSES: &[&str] = &["fsl,qoriq-mc", "xlnx,versal-net-cdx"];
 
-pub(super) const MAP: &str = "msi-map";
 const MASK: &str = "msi-map-mask";
-pub(super) const PARENT: &str = "msi-parent";
 
 /// All nodes in the tree that may send MSIs.
 #[derive(Default)]
@@ -79,15 +69,6 @@ impl Requesters {
         }
         requesters
     }
-}
-
-/// Returns `true` if `node` is a PCI bridge that is not behind another PCI bridge.
-pub(super) fn is_pci_host(node: NodeRef<'_, '_>) -> bool {
-    is_pci_bridge(node) && !node.parent().is_some_and(is_pci_bridge)
-}
-
-fn is_pci_bridge(node: NodeRef<'_, '_>) -> bool {
-    matches!(node.text("device_type"), Some("pci" | "pciex")) || node.is_compatible(ECAM_HOSTS)
 }
 
 struct Reader<'t, 'a, 'f> {

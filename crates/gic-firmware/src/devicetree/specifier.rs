@@ -1,8 +1,10 @@
 //! Decodes interrupt specifiers of the GIC (binding `arm,gic-v3.yaml`).
 
+use crate::intx::WiredInterrupt;
 use alloc::format;
 use alloc::string::String;
 use gic_arch::IntId;
+use msi_types::Trigger;
 
 /// A class of interrupts (IHI 0069H §2.2.1).
 pub(super) struct Class {
@@ -11,6 +13,9 @@ pub(super) struct Class {
     pub(super) first: u32,
     count: u32,
 }
+
+/// Flags for an interrupt triggered by a rising or a falling edge (binding `arm,gic-v3.yaml`).
+const EDGES: u32 = 3;
 
 pub(super) const SPI: Class = Class { name: "SPI", first: 32, count: 988 };
 const PPI: Class = Class { name: "PPI", first: 16, count: 16 };
@@ -56,6 +61,13 @@ pub(super) fn interrupt(specifier: &[u32]) -> Result<IntId, String> {
         Some(meant) => format!("{range}; INTID {number} is {name} {meant}"),
         None => range,
     })
+}
+
+/// Decodes a specifier with its trigger.
+pub(super) fn wired(specifier: &[u32]) -> Option<WiredInterrupt> {
+    let intid = interrupt(specifier).ok()?;
+    let is_edge = specifier.get(2).is_some_and(|flags| flags & EDGES != 0);
+    Some(WiredInterrupt { intid, trigger: if is_edge { Trigger::Edge } else { Trigger::Level } })
 }
 
 /// Returns the type and the number of an interrupt, which are the first cells of its specifier.

@@ -3,7 +3,7 @@
 use super::explore;
 use crate::host::Host;
 use crate::irq::control::{Control, HandlerPhase};
-use crate::irq::dispatch::Dispatcher;
+use crate::irq::dispatched::{Dispatched, Unhandled};
 use crate::irq::handler::{Handler, IrqContext, IrqReturn};
 use crate::irq::handler_cell::{Arrival, HandlerCell, WhenBusy};
 use crate::irq::shared_line::{MemberIndex, Remaining, SharedLine};
@@ -46,7 +46,6 @@ struct Machine {
     control: Mutex<Control>,
     requests: Mutex<()>,
     is_freed: AtomicBool,
-    dispatcher: Dispatcher,
 }
 
 /// A device's handler, which must not run concurrently with itself or after it was freed.
@@ -92,7 +91,6 @@ impl Machine {
             control: Mutex::new(Control::new(false)),
             requests: Mutex::new(()),
             is_freed: AtomicBool::new(false),
-            dispatcher: Dispatcher::try_new(alloc::sync::Arc::new(Kernel), 1).unwrap(),
         };
         assert!(machine.cell.install((), WhenBusy::Ignore).is_ok());
         machine.control.lock().unwrap().install();
@@ -104,8 +102,8 @@ impl Machine {
     fn arrive(&self) -> bool {
         let Arrival::Entered(running) = self.cell.enter() else { return false };
         let (irq, hwirq, cpu) = (Irq::new(0), HwIrq::new(40), Cpu::new(0));
-        let dispatcher = &self.dispatcher;
-        let verdict = self.line.run(&IrqContext { irq, hwirq, cpu, dispatcher });
+        let dispatch = &|_| Dispatched::Unhandled(Unhandled::Unknown);
+        let verdict = self.line.run(&IrqContext { irq, hwirq, cpu, dispatch });
         assert!(running.leave().is_none(), "a level was marked");
         verdict == IrqReturn::Handled
     }

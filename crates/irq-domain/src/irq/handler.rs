@@ -1,6 +1,6 @@
 //! Interrupt handlers, their argument and their result.
 
-use crate::irq::dispatch::{Dispatched, Dispatcher};
+use crate::irq::dispatched::Dispatched;
 use crate::number::Irq;
 use alloc::collections::TryReserveError;
 use core::fmt;
@@ -12,7 +12,8 @@ pub struct IrqContext<'a> {
     pub(crate) irq: Irq,
     pub(crate) hwirq: HwIrq,
     pub(crate) cpu: Cpu,
-    pub(crate) dispatcher: &'a Dispatcher,
+    /// Dispatches another vector on this CPU.
+    pub(crate) dispatch: &'a dyn Fn(HwIrq) -> Dispatched,
 }
 
 impl IrqContext<'_> {
@@ -37,7 +38,7 @@ impl IrqContext<'_> {
     /// Context: hard IRQ.
     #[inline]
     pub fn dispatch(&self, hwirq: HwIrq) -> Dispatched {
-        self.dispatcher.dispatch(self.cpu, hwirq)
+        (self.dispatch)(hwirq)
     }
 }
 

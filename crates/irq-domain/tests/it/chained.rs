@@ -42,7 +42,7 @@ impl Setup {
 fn a_lines_handler_dispatches_its_vectors() {
     let setup = setup();
     in_hard_irq(1, || setup.machine.interrupts.dispatch(Cpu::new(1), LINE));
-    assert_eq!(setup.handles.each_ref().map(|handle| handle.count()), [1, 1]);
+    assert_eq!(setup.handles.each_ref().map(IrqHandle::count), [1, 1]);
 }
 
 #[test]

@@ -4,8 +4,6 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::fields::is_bridge;
-
 use anyhow::{Result, bail};
 use doorbell_harness::dtb::Tools;
 use doorbell_harness::process;
@@ -193,6 +191,16 @@ impl Node {
         let hexadecimal = words.filter_map(|word| word.strip_prefix("0x"));
         hexadecimal.filter_map(|digits| u32::from_str_radix(digits, 16).ok()).collect()
     }
+}
+
+pub(super) const ECAM: &[&str] = &[
+    "marvell,armada8k-pcie-ecam",
+    "pci-host-ecam-generic",
+    "snps,dw-pcie-ecam",
+    "socionext,synquacer-pcie-ecam",
+];
+pub(super) fn is_bridge(node: &Node) -> bool {
+    matches!(node.property("device_type"), "\"pci\"" | "\"pciex\"") || node.is(ECAM)
 }
 
 /// Host bridges with a controller that no driver serves.

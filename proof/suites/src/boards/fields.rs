@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::{Error, Result};
 use serde_json::{Value, json};
 
-use super::devicetree::{Node, Tree, own_controller};
+use super::devicetree::{ECAM, Node, Tree, is_bridge, own_controller};
 use crate::said::{columns, list, same, sorted};
 
 /// Compatible strings of the GICs in the kernels' devicetrees.
@@ -18,12 +18,6 @@ const GICS: &[&str] = &[
     "arm,cortex-a9-gic",
     "arm,cortex-a7-gic",
     "qcom,msm-qgic2",
-];
-const ECAM: &[&str] = &[
-    "marvell,armada8k-pcie-ecam",
-    "pci-host-ecam-generic",
-    "snps,dw-pcie-ecam",
-    "socionext,synquacer-pcie-ecam",
 ];
 /// Kinds of controllers for which a capacity is shown.
 const KNOWN: &[&str] = &["its", "v2m", "mbi", "direct-lpi", "imsi-rx", "mediatek-gen3", "mip"];
@@ -472,10 +466,6 @@ fn ranges(node: &Node) -> Vec<(u32, u32)> {
     let pairs = pairs.chunks_exact(2).map(|pair| (pair[0], pair[1]));
     let frame = node.cells("arm,msi-base-spi").into_iter().zip(node.cells("arm,msi-num-spis"));
     if node.is_frame() { frame.collect() } else { pairs.collect() }
-}
-
-pub(super) fn is_bridge(node: &Node) -> bool {
-    matches!(node.property("device_type"), "\"pci\"" | "\"pciex\"") || node.is(ECAM)
 }
 
 fn above(path: &str) -> &str {

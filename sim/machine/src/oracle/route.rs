@@ -181,8 +181,8 @@ impl Route {
     }
 
     /// Records that a driver on `cpu` cleared the status bit of a vector that has a line. The CPU
-    /// acknowledged the line after `looked_at`. It may still find the vector after the line moved to
-    /// another CPU.
+    /// acknowledged the line after `looked_at`. It may still find the vector after the line moved
+    /// to another CPU.
     pub(super) fn cleared(&self, cpu: Cpu, looked_at: u64) {
         let now = self.clock.now();
         let state = &mut *lock(&self.state);

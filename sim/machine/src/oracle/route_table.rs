@@ -2,7 +2,6 @@
 //! controllers.
 
 use super::{Clock, Pending, Route};
-use crate::cpu::looked_at;
 use doorbell_hardware::lock::lock;
 use gic_driver::direct_lpi::{Resend, ResendObserver, ResendReason};
 use irq_domain::{Deferral, Dispatched, EffectiveAffinity, Interrupts};
@@ -83,10 +82,11 @@ impl RouteTable {
         self.write().insert(hwirq.get(), Arc::new(route));
     }
 
-    /// Records that a driver cleared the status bit of a vector that has a line.
-    pub(crate) fn cleared(&self, hwirq: HwIrq, cpu: Cpu) {
+    /// Records that a driver cleared the status bit of a vector that has a line. `cpu` acknowledged
+    /// the line after `looked_at`.
+    pub(crate) fn cleared(&self, hwirq: HwIrq, cpu: Cpu, looked_at: u64) {
         if let Some(route) = self.get(hwirq) {
-            route.cleared(cpu, looked_at());
+            route.cleared(cpu, looked_at);
         }
     }
 
@@ -107,7 +107,9 @@ impl RouteTable {
         let _lines = lock(&self.lines);
         let chained = || self.read().values().filter(|it| it.is_chained()).cloned().collect();
         let routes: Vec<Arc<Route>> = chained();
-        routes.iter().for_each(|route| route.open_all());
+        for route in &routes {
+            route.open_all();
+        }
         let result = act();
         if !routes.is_empty() {
             for info in interrupts.snapshot().unwrap_or_default() {

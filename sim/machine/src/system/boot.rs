@@ -2,7 +2,7 @@
 
 use super::device::{Device, DeviceHardware, DiscoveredDevice, Probe};
 use super::{Irqchip, System, VirtualBus, VirtualFunction, turn_on};
-use crate::cpu::{CpuCore, CpuRecords, Cpus};
+use crate::cpu::{CpuCore, CpuRecords, Cpus, looked_at};
 use crate::error::RunError;
 use crate::fault::{Fault, FaultInjector};
 use crate::machine::{
@@ -135,7 +135,7 @@ fn observe(system: &System, host: &Host) {
         let first = driver.first();
         hardware.observe(move |index| {
             if let Some(vector) = first.checked_add(index) {
-                routes.cleared(vector, platform.cpu());
+                routes.cleared(vector, platform.cpu(), looked_at());
             }
         });
     }
