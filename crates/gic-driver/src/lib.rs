@@ -143,7 +143,7 @@ mod mask_hint;
 #[cfg(feature = "alloc")]
 pub mod mbi;
 #[cfg(feature = "alloc")]
-pub mod mip;
+mod mip;
 mod mmio;
 mod platform;
 mod priorities;
@@ -184,7 +184,7 @@ pub use lpi::{LpiError, LpiRange, Lpis};
 #[cfg(feature = "alloc")]
 pub use mbi::{Mbi, MbiConfig, MbiError};
 #[cfg(feature = "alloc")]
-pub use mip::{Mip, MipConfig, MipError};
+pub use mip::{Mip, MipConfig, MipDoorbell, MipError};
 pub use mmio::{Mmio, MmioExt, RawMmio, Width};
 pub use msi_types;
 #[doc(no_inline)]

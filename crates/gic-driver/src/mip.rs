@@ -1,17 +1,15 @@
-//! Broadcom's MIP (Raspberry Pi 5), which turns messages into SPIs. A device writes the number of a
-//! vector, and the MIP raises the SPI that belongs to it.
-//!
-//! No emulator has this controller. The driver follows the devicetree binding `brcm,bcm2712-msix`
-//! and the public register names of Linux's `irq-bcm2712-mip.c`.
-
 use crate::spi_messages::{Doorbell, Groups, SpiMessages, SpiRange, check_range};
 use crate::{Mmio, PhysicalRegion, Platform};
 use alloc::sync::Arc;
 use msi_types::pci::MSI_MAX_VECTORS;
 use msi_types::{DoorbellPage, Granule, HwIrq, MsiError, MsiMessage, NotIsolated, WiredParent};
 
-/// The SPIs of a MIP, and the [`MsiParent`](msi_types::MsiParent) of each device that firmware
-/// assigns to it.
+/// Broadcom's MIP (Raspberry Pi 5), which turns messages into SPIs: a device writes the number of a
+/// vector, and the MIP raises the SPI that belongs to it. The
+/// [`MsiParent`](msi_types::MsiParent) of each device that firmware assigns to it.
+///
+/// No emulator has this controller. The driver follows the devicetree binding `brcm,bcm2712-msix`
+/// and the public register names of Linux's `irq-bcm2712-mip.c`.
 pub type Mip<P> = SpiMessages<P, MipDoorbell>;
 
 /// Length of the registers in bytes.
