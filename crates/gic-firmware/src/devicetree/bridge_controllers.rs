@@ -73,7 +73,8 @@ pub(super) fn read<'t, 'a>(
     };
     let wired = |index| {
         let (parent, cells) = nth_interrupt(tree, node, index)?;
-        root.filter(|root| root.index() == parent.index())?;
+        let numbered = interrupt_tree::numbering(tree, parent)?;
+        root.filter(|root| root.index() == numbered.index())?;
         specifier::wired(&cells)
     };
     let lines = line_indices(node, &kind);

@@ -15,6 +15,21 @@ pub(super) const MAP: &str = "interrupt-map";
 pub(super) const WITHOUT_ADDRESS: &[&str] =
     &["fsl,ls1021a-extirq", "fsl,ls1043a-extirq", "fsl,ls1088a-extirq"];
 
+/// Compatible strings of controllers between devices and the GIC, which have the GIC's interrupts
+/// under the same numbers, for example to wake the system (bindings `fsl,imx-gpc.yaml`,
+/// `fsl,imx-gpcv2.yaml`, `mediatek,mt6577-sysirq.yaml`, `nvidia,tegra20-ictlr.yaml`).
+const FORWARDERS: &[&str] = &[
+    "fsl,imx6q-gpc",
+    "fsl,imx7d-gpc",
+    "fsl,imx8mm-gpc",
+    "fsl,imx8mn-gpc",
+    "fsl,imx8mp-gpc",
+    "fsl,imx8mq-gpc",
+    "mediatek,mt6577-sysirq",
+    "nvidia,tegra20-ictlr",
+    "nvidia,tegra30-ictlr",
+];
+
 /// An entry of `interrupt-map`.
 pub(super) struct MapEntry<'t, 'a, 'c> {
     /// Unit address and interrupt specifier of the child, in the format that the nexus defines.
@@ -79,4 +94,12 @@ pub(super) fn parent<'t, 'a>(tree: &'t Tree<'a>, node: NodeRef<'t, 'a>) -> Optio
         }
     }
     None
+}
+
+/// Returns the controller whose interrupts the specifiers of `controller` state.
+pub(super) fn numbering<'t, 'a>(
+    tree: &'t Tree<'a>,
+    controller: NodeRef<'t, 'a>,
+) -> Option<NodeRef<'t, 'a>> {
+    if controller.is_compatible(FORWARDERS) { parent(tree, controller) } else { Some(controller) }
 }

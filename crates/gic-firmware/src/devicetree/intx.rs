@@ -21,17 +21,20 @@ pub(super) fn read(tree: &Tree<'_>, gic: Option<NodeRef<'_, '_>>, hosts: &mut [P
     }
 }
 
-fn routing(
-    tree: &Tree<'_>,
-    gic: Option<NodeRef<'_, '_>>,
-    host: NodeRef<'_, '_>,
+fn routing<'t, 'a>(
+    tree: &'t Tree<'a>,
+    gic: Option<NodeRef<'t, 'a>>,
+    host: NodeRef<'t, 'a>,
 ) -> Option<IntxRouting> {
     let words = cells(host.property(MAP)?)?;
     let mask = host.property(MASK).and_then(cells).unwrap_or_default();
     // Without a mask, all bits are compared, as in Linux.
     let mask: [u32; CHILD] = mask.first_chunk().copied().unwrap_or([u32::MAX; CHILD]);
-    let is_gic = |node: NodeRef<'_, '_>| gic.is_some_and(|gic| gic.index() == node.index());
-    let route = |entry: interrupt_tree::MapEntry<'_, '_, '_>| {
+    let is_gic = |node: NodeRef<'t, 'a>| {
+        let numbered = interrupt_tree::numbering(tree, node);
+        gic.zip(numbered).is_some_and(|(gic, numbered)| gic.index() == numbered.index())
+    };
+    let route = |entry: interrupt_tree::MapEntry<'t, 'a, '_>| {
         let [address, middle, low, pin] = *entry.child.first_chunk()?;
         let interrupt = is_gic(entry.parent).then(|| specifier::wired(entry.specifier)).flatten();
         // The two lower cells of a function's configuration address are zero.

@@ -79,7 +79,7 @@ impl Tree {
     }
 
     /// Returns `true` if a node that is compatible with one of `controllers` receives the node's
-    /// interrupts.
+    /// interrupts, directly or through a controller with the same numbers.
     pub(super) fn is_wired_to(&self, node: &Node, controllers: &[&str]) -> bool {
         let mut path = node.path.as_str();
         loop {
@@ -87,7 +87,10 @@ impl Tree {
                 |other: &&Node| other.path == path || (path == "/" && other.path.is_empty());
             let at = self.nodes.iter().find(is_it);
             if let Some(phandle) = at.and_then(|at| at.cells("interrupt-parent").first().copied()) {
-                return self.by_phandle(phandle).is_some_and(|to| to.is(controllers));
+                return self.by_phandle(phandle).is_some_and(|to| {
+                    let is_between = to.is(FORWARDERS);
+                    to.is(controllers) || (is_between && self.is_wired_to(to, controllers))
+                });
             }
             if path == "/" || path.is_empty() {
                 return false;
@@ -203,6 +206,18 @@ pub(super) fn is_bridge(node: &Node) -> bool {
     matches!(node.property("device_type"), "\"pci\"" | "\"pciex\"") || node.is(ECAM)
 }
 
+/// Controllers that receive the GIC's interrupts before the GIC does.
+const FORWARDERS: &[&str] = &[
+    "fsl,imx6q-gpc",
+    "fsl,imx7d-gpc",
+    "fsl,imx8mm-gpc",
+    "fsl,imx8mn-gpc",
+    "fsl,imx8mp-gpc",
+    "fsl,imx8mq-gpc",
+    "mediatek,mt6577-sysirq",
+    "nvidia,tegra20-ictlr",
+    "nvidia,tegra30-ictlr",
+];
 /// Host bridges with a controller that no driver serves.
 const UNDRIVEN: &[&str] = &[
     "mediatek,mt2701-pcie",
