@@ -1,7 +1,7 @@
 //! Reads a devicetree's MSI controllers from the devicetree compiler's output. This interpretation
 //! is independent: it shares no code with the command's parser.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -52,6 +52,16 @@ impl Tree {
         let mut compiler = tools.command("dtc");
         let text = process::capture(compiler.args(["-q", "-I", "dtb", "-O", "dts"]).arg(file))?;
         Self::parse(&text)
+    }
+
+    /// Returns the paths of the enabled PCI hosts.
+    pub(super) fn enabled_hosts(&self) -> HashSet<String> {
+        let is_host = |node: &&Node| {
+            let above = node.path.rsplit_once('/').map_or("", |(above, _)| above);
+            let is_function = self.nodes.iter().any(|it| it.path == above && is_bridge(it));
+            node.enabled && is_bridge(node) && !is_function
+        };
+        self.nodes.iter().filter(is_host).map(|node| node.path.clone()).collect()
     }
 
     pub(super) fn parse(text: &str) -> Result<Self> {

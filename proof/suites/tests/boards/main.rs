@@ -14,7 +14,7 @@ use doorbell_harness::dtb::{self, Tools, Tree, VIRT};
 use doorbell_harness::suite::{self, Absent, Case, Shared};
 use doorbell_harness::{command, process, workspace};
 use doorbell_suites::boards::devicetree::{Facts, Tree as Source};
-use doorbell_suites::boards::{fields, findings};
+use doorbell_suites::boards::{fields, findings, served};
 use doorbell_suites::said::{list, text};
 use serde_json::Value;
 
@@ -115,6 +115,9 @@ fn main() -> ExitCode {
     }
     cases.push(case("findings in Debian's newest kernel".into(), |bench| {
         findings::list_newest(workspace::this()?, &bench.command)
+    }));
+    cases.push(case("boards that are served, of Debian's newest kernel".into(), |bench| {
+        served::compare(workspace::this()?, &bench.command, &bench.tools)
     }));
     cases.push(case("a devicetree of 1 MB".into(), |bench| {
         large::devicetree(&bench.command, &bench.tools, &bench.output)

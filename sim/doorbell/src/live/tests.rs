@@ -7,10 +7,10 @@ use gic_arch::IntId;
 use gic_firmware::{
     ConfigAccess, Controller, ControllerIndex, ControllerKind, Description, Fact, Gic, IntIdSpan,
     Iommu, IommuIndex, IommuRouting, MapEntry, MsiRouting, PciHost, Region, Status, StreamEntry,
-    Target, devicetree,
+    Target, WiredInterrupt, devicetree,
 };
 use msi_types::explain::{Obstacle, SetupFault};
-use msi_types::{Cpu, DeviceId, MsiMessage, RequesterId};
+use msi_types::{Cpu, DeviceId, MsiMessage, RequesterId, Trigger};
 
 const FUNCTION: &str = "sys/bus/pci/devices/0000:00:02.0";
 const REQUESTER: RequesterId = RequesterId::new(0x10);
@@ -376,6 +376,26 @@ fn a_host_with_its_own_controller_is_no_fault() {
     assert_eq!((works.explanation.obstacle(), works.is_finding()), (None, false), "{works:?}");
     let pin = device(&fallen_back("own-pin", &firmware));
     assert_eq!((pin.explanation.obstacle(), pin.is_finding()), (None, false), "{pin:?}");
+}
+
+/// The controller sees the writes of the functions below the port, but not those of the port.
+#[test]
+fn a_root_port_with_integrated_controller_is_named() {
+    let mut description = with_integrated_controller();
+    let host = &mut description.hosts[0];
+    let registers = host.config.as_ref().unwrap().region();
+    host.own_controller = Some(ControllerIndex::new(0));
+    let mut own = Controller::new(host.id.clone(), ControllerKind::ImsiRx, Some(registers));
+    let line = WiredInterrupt { intid: IntId::new(172), trigger: Trigger::Level };
+    own.lines = vec![Fact::stated(line)];
+    description.controllers = vec![own];
+    let with = |name: &str, config: &[u8]| {
+        let tree = linux(name, &description).bytes(&format!("{FUNCTION}/config"), config);
+        [26, 27].into_iter().fold(tree, |tree, number| irq(tree, number, "PCI-MSI", "0", "0,0"))
+    };
+    let port = with("root-port", &config_with(&[(0x0e, 1), (0x19, 1), (0x1a, 1)]));
+    has(&port, Obstacle::Setup(SetupFault::RootPort), false);
+    assert_eq!(device(&with("not-a-port", &config())).explanation.obstacle(), None);
 }
 
 /// A Raspberry Pi 5's MIP.

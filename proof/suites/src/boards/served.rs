@@ -1,0 +1,87 @@
+//! Counts the boards with a PCI host whose controller a driver serves, and compares the numbers
+//! with those in `docs/status.md`.
+
+use std::collections::{BTreeMap, HashSet};
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_harness::dtb::{self, Tools};
+use doorbell_harness::process;
+use doorbell_harness::suite::{Absent, OrAbsent};
+use doorbell_harness::workspace::Workspace;
+use serde_json::Value;
+
+use super::devicetree::Tree;
+use crate::said::{list, text};
+
+/// The numbers of boards with an enabled PCI host.
+#[derive(Debug, Default)]
+struct Boards {
+    /// By the version of the GIC, all boards, and those with a served host.
+    by_version: BTreeMap<u64, [usize; 2]>,
+    /// Boards without a served host, by the kind of controller of their hosts.
+    others: BTreeMap<String, usize>,
+}
+
+/// Compares the numbers for Debian's newest kernel with those in `docs/status.md`.
+///
+/// # Errors
+/// Fails if the numbers differ. Is absent if they are of another kernel.
+pub fn compare(workspace: &Workspace, command: &Path, tools: &Tools) -> Result<()> {
+    let status = fs::read_to_string(workspace.root.join("docs/status.md"))?;
+    let (version, trees) = dtb::fetch_newest(workspace).or_absent("Debian's newest kernel")?;
+    let version = version.split('-').next().unwrap_or(&version);
+    if !status.contains(&format!("Linux {version} ")) {
+        return Err(Absent::new(format!("the numbers are not those of Linux {version}")).into());
+    }
+    let mut boards = Boards::default();
+    for (board, file) in dtb::files(&trees)? {
+        boards.count(command, tools, &file).with_context(|| board.clone())?;
+    }
+    let counted = boards.to_string()?;
+    ensure!(status.contains(&counted), "docs/status.md differs from\n{counted}");
+    Ok(())
+}
+
+impl Boards {
+    fn count(&mut self, command: &Path, tools: &Tools, file: &Path) -> Result<()> {
+        let hosts = Tree::read(tools, file)?.enabled_hosts();
+        if hosts.is_empty() {
+            return Ok(());
+        }
+        let mut inspect = process::command(&command.to_string_lossy(), Path::new("/"));
+        let output = process::output(inspect.args(["inspect", "--json"]).arg(file))?;
+        let said: Value = serde_json::from_slice(&output.stdout).context("not JSON")?;
+        let mut used = HashSet::new();
+        for device in list(&said, "devices")?.iter().filter(|it| hosts.contains(text(&it["id"]))) {
+            used.extend(list(device, "routes")?.iter().map(|route| text(&route["controller"])));
+        }
+        let controllers = list(&said, "controllers")?.iter();
+        let used: Vec<_> = controllers.filter(|one| used.contains(text(&one["id"]))).collect();
+        let is_served = used.iter().any(|one| one["driven"] == true && one["enabled"] == true);
+        let version = said["gic"]["version"].as_u64().unwrap_or(0);
+        let [all, served] = self.by_version.entry(version).or_default();
+        *all += 1;
+        *served += usize::from(is_served);
+        if !is_served {
+            let kind = used.first().map_or("none", |one| text(&one["kind"]));
+            *self.others.entry(kind.to_owned()).or_default() += 1;
+        }
+        Ok(())
+    }
+
+    /// Returns the table of the numbers, and a table of the boards without a served host.
+    fn to_string(&self) -> Result<String> {
+        let mut said = String::from("| GIC | boards | served |\n|---|---|---|\n");
+        for (version, [all, served]) in &self.by_version {
+            writeln!(said, "| GICv{version} | {all} | {served} |")?;
+        }
+        said.push_str("\n| controller without a driver | boards |\n|---|---|\n");
+        for (kind, boards) in &self.others {
+            writeln!(said, "| {kind} | {boards} |")?;
+        }
+        Ok(said)
+    }
+}
