@@ -544,7 +544,7 @@ fn a_mip_turns_messages_into_spis() {
     let mip = controller(&machine, "/msi-controller@92000000");
     assert_eq!(mip.kind, ControllerKind::Mip);
     let ranges = mip.ranges.iter().map(|range| (range.first().get(), range.count()));
-    assert!(ranges.eq([(168, 32)]));
+    assert!(ranges.eq([(432, 32)]));
     let message = MsiMessage { address: 0xff_ffff_f000, data: 8 };
     assert_eq!(mip.message.as_ref().map(|message| message.value), Some(message));
     assert_eq!(mip.doorbell(DeviceId::new(3)), Some(message.address));
