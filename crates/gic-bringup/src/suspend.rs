@@ -35,8 +35,9 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
     /// | direct LPIs are no longer invalidated or made pending | both use the redistributors' registers |
     /// | the GIC writes pending LPIs to memory where it can, and is saved and stopped | everything else has stopped |
     ///
-    /// Message-based SPIs and GICv2m frames have no state other than their SPIs. A controller
-    /// inside a host bridge is written again after the GIC.
+    /// Message-based SPIs and GICv2m frames have no state other than their SPIs. The driver of a
+    /// controller inside a host bridge notes the messages that have arrived, and writes the
+    /// controller again after the GIC.
     ///
     /// Pending interrupts are handled after [`resume`](Self::resume). Messages sent while the
     /// system is suspended are lost, unless the device's own mask bit holds them back.
@@ -122,17 +123,15 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
             Ok(pending) => pending,
             Err(error) => return Err(ResumeError::Gic { error, suspended }),
         };
-        for (_, controller) in self.msi.iter() {
-            if let MsiController::BridgeMsi(bridge) = controller {
-                bridge.restore();
-            }
-        }
         self.restart_senders(suspended.cpu, suspended.stopped, pending)
     }
 
     /// Stops all controllers that send LPIs and records them in `stopped`.
     fn stop_senders(&self, cpu: Cpu, stopped: &mut Stopped) -> Result<(), StepError> {
         for (index, controller) in self.msi.iter() {
+            if let MsiController::BridgeMsi(bridge) = controller {
+                bridge.suspend();
+            }
             if let MsiController::Its(its) = controller {
                 its.suspend().map_err(|error| StepError::Its(index, error))?;
                 stopped.itses += 1;
@@ -164,6 +163,11 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
             first.get_or_insert(error);
             failed += 1;
         };
+        for (_, controller) in self.msi.iter() {
+            if let MsiController::BridgeMsi(bridge) = controller {
+                bridge.restore();
+            }
+        }
         if let Some(direct_lpi) = self.msi.direct_lpi().filter(|_| stopped.direct_lpi)
             && let Err(error) = direct_lpi.cpu_on(cpu, pending)
         {

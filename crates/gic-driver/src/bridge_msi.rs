@@ -187,25 +187,49 @@ impl<P: Platform> BridgeMsi<P> {
         Ok(new)
     }
 
-    /// Writes all registers again, after the bridge lost its power. Messages that arrived before
-    /// are dropped by the hardware.
+    /// Notes the messages that have arrived, before the bridge loses its power and with it the
+    /// status words. They are dispatched after [`restore`](Self::restore), which must follow.
+    ///
+    /// Context: task; interrupts are masked.
+    pub fn suspend(&self) {
+        self.state.with(&*self.platform, |state| self.note_arrivals(state));
+    }
+
+    /// Writes all registers again, whether or not the bridge lost its power. Raises the lines of
+    /// vectors that [`suspend`](Self::suspend) noted.
     ///
     /// Context: task; may sleep.
     pub fn restore(&self) {
         let (layout, frame) = (self.layout(), &self.frame);
         self.state.with(&*self.platform, |state| {
             for ((number, block), enabled) in (0..).zip(&self.blocks).zip(&state.enabled) {
-                frame.write32(layout.enable(number), 0);
-                // A stale bit of an earlier driver. The write clears the bits that were read.
-                frame.write32(layout.status(number), frame.read32(layout.status(number)));
                 layout.set_address(frame, number, self.config.doorbell);
                 if let Some(mask) = layout.mask(number) {
                     frame.write32(mask, block.masked_vectors());
                 }
                 frame.write32(layout.enable(number), *enabled);
             }
+            self.note_arrivals(state);
             layout.turn_on(frame);
         });
+        for (number, block) in (0..).zip(&self.blocks) {
+            if block.is_noted(!block.masked_vectors())
+                && let Some(line) = self.lines().get(layout.line(number))
+            {
+                self.wired.set_pending(*line, Pending::Set);
+            }
+        }
+    }
+
+    /// Moves arrivals from the status words to the notes. Bits of vectors that are not enabled are
+    /// stale ones of an earlier driver, and are dropped.
+    fn note_arrivals(&self, state: &State) {
+        let (layout, frame) = (self.layout(), &self.frame);
+        for ((number, block), enabled) in (0..).zip(&self.blocks).zip(&state.enabled) {
+            let arrived = frame.read32(layout.status(number));
+            frame.write32(layout.status(number), arrived);
+            let _ = block.note(arrived & enabled);
+        }
     }
 
     /// Returns the wired interrupts that the controller raises, in the order of its blocks.

@@ -79,7 +79,8 @@ fn lines_move_and_lose_their_power_without_a_lost_message() {
         suspensions: Suspensions::NowAndThen,
     };
     let mut suspended = 0;
-    for (board, seed) in boards().iter().zip(0..) {
+    let boards = boards();
+    for (board, seed) in boards.iter().cycle().zip(0..9) {
         let options = RunOptions { messages: 200, seed, disturbances };
         let machine = || build(board, &BuildOptions::default()).unwrap();
         let on_threads = run(machine(), &options, &mut |_| {}).unwrap();
