@@ -190,7 +190,7 @@ impl<P: Platform> BridgeMsi<P> {
     /// Notes the messages that have arrived, before the bridge loses its power and with it the
     /// status words. They are dispatched after [`restore`](Self::restore), which must follow.
     ///
-    /// Context: task; interrupts are masked.
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     pub fn suspend(&self) {
         self.state.with(&*self.platform, |state| self.note_arrivals(state));
     }
@@ -198,7 +198,7 @@ impl<P: Platform> BridgeMsi<P> {
     /// Writes all registers again, whether or not the bridge lost its power. Raises the lines of
     /// vectors that [`suspend`](Self::suspend) noted.
     ///
-    /// Context: task; may sleep.
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
     pub fn restore(&self) {
         let (layout, frame) = (self.layout(), &self.frame);
         self.state.with(&*self.platform, |state| {
