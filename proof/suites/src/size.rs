@@ -54,8 +54,8 @@ const KERNELS: [Kernel; 7] = [
     kernel("tick-gicv2", "without messages, on a GICv2", 46_000)
         .with_features(HEAPLESS)
         .with_drivers(&["GICv2"]),
-    kernel("size-mbi", "only message-based SPIs", 153_500).with_drivers(&["message-based SPIs"]),
-    kernel("size-direct-lpi", "only direct LPIs", 166_500).with_drivers(&["direct LPIs"]),
+    kernel("size-mbi", "only message-based SPIs", 152_000).with_drivers(&["message-based SPIs"]),
+    kernel("size-direct-lpi", "only direct LPIs", 164_500).with_drivers(&["direct LPIs"]),
     ITS,
     RUNTIME,
     FIRMWARE,
@@ -63,7 +63,7 @@ const KERNELS: [Kernel; 7] = [
 const ITS: Kernel = kernel("size-its", "only an ITS", 191_000).with_drivers(&["ITS"]);
 const RUNTIME: Kernel = kernel("size-runtime", "the runtime alone", 40_000);
 const FIRMWARE: Kernel =
-    kernel("size-firmware", "the runtime and the devicetree's reader", 153_500);
+    kernel("size-firmware", "the runtime and the devicetree's reader", 152_500);
 
 /// Name of the kernel that [`bring_up`] returns.
 const BRING_UP: &str = "size-bringup-its";
