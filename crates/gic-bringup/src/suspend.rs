@@ -126,15 +126,17 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         self.restart_senders(suspended.cpu, suspended.stopped, pending)
     }
 
-    /// Stops all controllers that send LPIs and records them in `stopped`.
+    /// Stops all controllers that send LPIs and records them in `stopped`. Lets the drivers of
+    /// controllers inside host bridges note what has arrived.
     fn stop_senders(&self, cpu: Cpu, stopped: &mut Stopped) -> Result<(), StepError> {
         for (index, controller) in self.msi.iter() {
-            if let MsiController::BridgeMsi(bridge) = controller {
-                bridge.suspend();
-            }
-            if let MsiController::Its(its) = controller {
-                its.suspend().map_err(|error| StepError::Its(index, error))?;
-                stopped.itses += 1;
+            match controller {
+                MsiController::BridgeMsi(bridge) => bridge.suspend(),
+                MsiController::Its(its) => {
+                    its.suspend().map_err(|error| StepError::Its(index, error))?;
+                    stopped.itses += 1;
+                }
+                _ => {}
             }
         }
         if let Some(direct_lpi) = self.msi.direct_lpi() {
@@ -150,7 +152,8 @@ impl<P: GicPlatform + 'static, E: EoiMode> Irqchip<P, E> {
         Ok(())
     }
 
-    /// Restarts the controllers in `stopped`, and continues after a failure. If pending LPIs were
+    /// Restarts the controllers in `stopped` and those inside host bridges, and continues after a
+    /// failure. If pending LPIs were
     /// lost, resends them.
     fn restart_senders(
         &self,

@@ -57,8 +57,8 @@ impl Tree {
     /// Returns the paths of the enabled PCI hosts.
     pub(super) fn enabled_hosts(&self) -> HashSet<String> {
         let is_host = |node: &&Node| {
-            let above = node.path.rsplit_once('/').map_or("", |(above, _)| above);
-            let is_function = self.nodes.iter().any(|it| it.path == above && is_bridge(it));
+            let is_above = |it: &Node| it.path == above(&node.path) && is_bridge(it);
+            let is_function = self.nodes.iter().any(is_above);
             node.enabled && is_bridge(node) && !is_function
         };
         self.nodes.iter().filter(is_host).map(|node| node.path.clone()).collect()
@@ -105,7 +105,7 @@ impl Tree {
             if path == "/" || path.is_empty() {
                 return false;
             }
-            path = path.rsplit_once('/').map_or("", |(above, _)| above);
+            path = above(path);
             if path.is_empty() {
                 path = "/";
             }
@@ -206,6 +206,10 @@ impl Node {
     }
 }
 
+pub(super) fn above(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(above, _)| above)
+}
+
 pub(super) const ECAM: &[&str] = &[
     "marvell,armada8k-pcie-ecam",
     "pci-host-ecam-generic",
@@ -228,6 +232,7 @@ const FORWARDERS: &[&str] = &[
     "nvidia,tegra20-ictlr",
     "nvidia,tegra30-ictlr",
 ];
+
 /// Host bridges with a controller that no driver serves.
 const UNDRIVEN: &[&str] = &[
     "mediatek,mt2701-pcie",
@@ -268,8 +273,7 @@ impl Facts {
         let its: Vec<_> = enabled().filter(|node| node.is_its()).collect();
         // The command supports a frame only if it also supports the frame's GIC.
         let on_v3 = |node: &Node| -> bool {
-            let above = node.path.rsplit_once('/').map_or("", |(above, _)| above);
-            let mut parents = enabled().filter(|other| other.path == above);
+            let mut parents = enabled().filter(|other| other.path == above(&node.path));
             parents.any(|gic| gic.is(&["arm,gic-v3"]))
         };
         let is_built = |node: &&Node| {

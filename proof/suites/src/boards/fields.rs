@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use anyhow::{Error, Result};
 use serde_json::{Value, json};
 
-use super::devicetree::{ECAM, Node, Tree, is_bridge, own_controller};
+use super::devicetree::{ECAM, Node, Tree, above, is_bridge, own_controller};
 use crate::said::{columns, list, same, sorted};
 
 /// Compatible strings of the GICs in the kernels' devicetrees.
@@ -466,10 +466,6 @@ fn ranges(node: &Node) -> Vec<(u32, u32)> {
     let pairs = pairs.chunks_exact(2).map(|pair| (pair[0], pair[1]));
     let frame = node.cells("arm,msi-base-spi").into_iter().zip(node.cells("arm,msi-num-spis"));
     if node.is_frame() { frame.collect() } else { pairs.collect() }
-}
-
-fn above(path: &str) -> &str {
-    path.rsplit_once('/').map_or("", |(above, _)| above)
 }
 
 fn number(cells: &[u32]) -> u64 {

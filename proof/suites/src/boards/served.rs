@@ -2,9 +2,8 @@
 //! with those in `docs/status.md`.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
+use std::{fmt, fs};
 
 use anyhow::{Context, Result, ensure};
 use doorbell_harness::dtb::{self, Tools};
@@ -40,7 +39,7 @@ pub fn compare(workspace: &Workspace, command: &Path, tools: &Tools) -> Result<(
     for (board, file) in dtb::files(&trees)? {
         boards.count(command, tools, &file).with_context(|| board.clone())?;
     }
-    let counted = boards.to_string()?;
+    let counted = boards.to_string();
     ensure!(status.contains(&counted), "docs/status.md differs from\n{counted}");
     Ok(())
 }
@@ -71,17 +70,16 @@ impl Boards {
         }
         Ok(())
     }
+}
 
-    /// Returns the table of the numbers, and a table of the boards without a served host.
-    fn to_string(&self) -> Result<String> {
-        let mut said = String::from("| GIC | boards | served |\n|---|---|---|\n");
+/// The table of the numbers, and a table of the boards without a served host.
+impl fmt::Display for Boards {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("| GIC | boards | served |\n|---|---|---|\n")?;
         for (version, [all, served]) in &self.by_version {
-            writeln!(said, "| GICv{version} | {all} | {served} |")?;
+            writeln!(f, "| GICv{version} | {all} | {served} |")?;
         }
-        said.push_str("\n| controller without a driver | boards |\n|---|---|\n");
-        for (kind, boards) in &self.others {
-            writeln!(said, "| {kind} | {boards} |")?;
-        }
-        Ok(said)
+        f.write_str("\n| controller without a driver | boards |\n|---|---|\n")?;
+        self.others.iter().try_for_each(|(kind, boards)| writeln!(f, "| {kind} | {boards} |"))
     }
 }
