@@ -20,7 +20,7 @@ use gic_firmware::{
 };
 use irq_domain::{Interrupts, IrqContext, IrqHandle, IrqReturn, Sharing, WiredRequest};
 use msi_types::pci::PciRequester;
-use msi_types::{DeviceId, HwIrq, MsiParent, RequesterId};
+use msi_types::{DeviceId, HwIrq, MsiParent, RequesterId, Trigger};
 
 /// Driver for a single controller. If a feature is disabled, its variant holds
 /// [`Absent`](crate::Absent), so that no value of the variant exists.
@@ -305,21 +305,23 @@ impl<P: GicPlatform + 'static> MsiControllerSet<P> {
             return Ok(());
         }
         requested.try_reserve(bridge.lines().len())?;
-        // Interrupt pins raise the line of MediaTek's bridges, too.
-        let sharing = match controller.kind {
-            ControllerKind::MediatekGen3 => Sharing::Shared,
-            _ => Sharing::Exclusive,
-        };
         let before = requested.len();
         for (index, line) in controller.lines.iter().enumerate() {
             let request =
                 WiredRequest::new(line.intid.hwirq(), line.trigger, controller.id.as_str());
             let bridge = Arc::clone(bridge);
+            // An edge can come from a message that the run before it has found.
+            let is_edge = line.trigger == Trigger::Edge;
+            // Interrupt pins raise the line of MediaTek's bridges, too. Edges cannot be shared.
+            let sharing = match controller.kind {
+                ControllerKind::MediatekGen3 if !is_edge => Sharing::Shared,
+                _ => Sharing::Exclusive,
+            };
             let handler = move |context: &IrqContext<'_>| {
                 let found = bridge.handle(index, |vector| {
                     context.dispatch(vector);
                 });
-                if found { IrqReturn::Handled } else { IrqReturn::None }
+                if found || is_edge { IrqReturn::Handled } else { IrqReturn::None }
             };
             match self.interrupts.request_wired(request.with_sharing(sharing), handler) {
                 Ok(handle) => requested.push(handle),

@@ -40,6 +40,9 @@ use msi_types::{HwIrq, MsiMessage, Pending, WiredParent};
 /// INTIDs 5120 to 8191 (IHI 0069H, table 2-1), so no GIC acknowledges them.
 pub const FIRST_VECTOR: u32 = IntId::EXTENDED_SPI_BASE + IntId::EXTENDED_SPI_COUNT;
 
+/// Most passes over the status words in one run of a line's handler.
+const PASSES: usize = 8;
+
 /// A controller inside a host bridge, as firmware describes it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -253,35 +256,60 @@ impl<P: Platform> BridgeMsi<P> {
     }
 
     /// Acknowledges the vectors that arrived at the line with this index, and calls `arrived` for
-    /// each. Returns `true` if there was one. Acquires no lock and allocates nothing.
+    /// each. Returns `true` if there was one, or if one was dropped with its vector. Acquires no
+    /// lock and allocates nothing.
+    ///
+    /// Continues until the line was low: firmware may describe it as edge-triggered, and then a
+    /// message that arrived meanwhile would not raise it again. A device that keeps it high does
+    /// not keep the CPU: after some passes, the line is made pending instead.
     ///
     /// Context: hard IRQ.
     #[inline]
     pub fn handle(&self, line: usize, mut arrived: impl FnMut(HwIrq)) -> bool {
         let (layout, frame) = (self.layout(), &self.frame);
-        let due = layout.due(frame);
+        let mut due = layout.raising(frame).unwrap_or(layout::ALL_BLOCKS);
         let mut found = false;
-        for (number, block) in (0..).zip(&self.blocks) {
-            if layout.line(number) != line {
-                continue;
+        for _ in 0..PASSES {
+            let mut left = 0;
+            for (number, block) in (0..).zip(&self.blocks) {
+                if layout.line(number) != line {
+                    continue;
+                }
+                let is_due = due & 1 << number != 0;
+                let status = if is_due { frame.read32(layout.status(number)) } else { 0 };
+                if status != 0 {
+                    frame.write32(layout.status(number), status);
+                    // The read returns after the write took effect. A message that arrives while
+                    // its vector's handler runs must find the bit clear, or it would be lost.
+                    let again = frame.read32(layout.status(number)) != 0;
+                    left |= u32::from(again) << number;
+                    frame.read_barrier();
+                }
+                let mut vectors = block.take(status);
+                found |= vectors != 0;
+                while vectors != 0 {
+                    arrived(self.vector(number, vectors.trailing_zeros()));
+                    vectors &= vectors - 1;
+                }
             }
-            let is_due = due & 1 << number != 0;
-            let status = if is_due { frame.read32(layout.status(number)) } else { 0 };
-            if status != 0 {
-                frame.write32(layout.status(number), status);
-                // The read returns after the write took effect. A message that arrives while its
-                // vector's handler runs must find the bit clear, or it would be lost.
-                frame.read32(layout.status(number));
-                frame.read_barrier();
-            }
-            let mut vectors = block.take(status);
-            found |= vectors != 0;
-            while vectors != 0 {
-                arrived(self.vector(number, vectors.trailing_zeros()));
-                vectors &= vectors - 1;
+            // The line is low only at a time at which no block raises it.
+            due = layout.raising(frame).unwrap_or(left);
+            if due == 0 {
+                return found || self.has_dropped(line);
             }
         }
+        if let Some(line) = self.lines().get(line) {
+            self.wired.set_pending(*line, Pending::Set);
+        }
         found
+    }
+
+    /// Returns `true` if an arrival at the line was dropped since the last call.
+    #[cold]
+    fn has_dropped(&self, line: usize) -> bool {
+        let blocks =
+            (0..).zip(&self.blocks).filter(|(number, _)| self.layout().line(*number) == line);
+        blocks.fold(false, |dropped, (_, block)| dropped | block.has_dropped())
     }
 
     #[inline]

@@ -12,6 +12,8 @@ pub(crate) struct Block {
     noted: AtomicU32,
     /// Vectors that are masked at the controller.
     masked: AtomicU32,
+    /// Vectors whose arrival was dropped. The line may have interrupted for them.
+    dropped: AtomicU32,
 }
 
 impl Block {
@@ -55,9 +57,16 @@ impl Block {
         !self.is_masked(bit)
     }
 
-    /// Drops an arrival that was noted.
+    /// Drops an arrival that was noted. The caller drops that in the status word afterwards.
     pub(crate) fn forget(&self, bit: u32) {
+        self.dropped.fetch_or(bit, SeqCst);
         self.noted.fetch_and(!bit, SeqCst);
+    }
+
+    /// Returns `true` if an arrival may have been dropped since the last call.
+    #[cold]
+    pub(crate) fn has_dropped(&self) -> bool {
+        self.dropped.swap(0, SeqCst) != 0
     }
 
     pub(crate) fn is_noted(&self, bit: u32) -> bool {

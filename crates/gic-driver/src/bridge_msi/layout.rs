@@ -8,6 +8,8 @@ use msi_types::MsiMessage;
 pub const BLOCK_VECTORS: u32 = 32;
 /// Most blocks of one controller.
 const BLOCKS: u32 = 8;
+/// A bit for each block.
+pub(super) const ALL_BLOCKS: u32 = (1 << BLOCKS) - 1;
 /// Length of the registers in bytes.
 pub(super) const BYTES: u64 = 0x1000;
 
@@ -186,18 +188,16 @@ impl Layout {
     /// Lets all blocks capture messages and raise the line.
     pub(super) fn turn_on(&self, frame: &impl Mmio) {
         if let Some(Summary { shift, enable, capture, .. }) = self.summary {
-            let all = (1 << BLOCKS) - 1;
-            frame.write32(capture, frame.read32(capture) | all);
-            frame.write32(enable, frame.read32(enable) | all << shift);
+            frame.write32(capture, frame.read32(capture) | ALL_BLOCKS);
+            frame.write32(enable, frame.read32(enable) | ALL_BLOCKS << shift);
         }
     }
 
-    /// Returns the blocks whose status may be nonzero.
+    /// Returns the blocks that raise the line, bit n for block n, or `None` without a register for
+    /// them. Other bits of that register, such as those of interrupt pins, are left out.
     #[inline]
-    pub(super) fn due(&self, frame: &impl Mmio) -> u32 {
-        match &self.summary {
-            None => u32::MAX,
-            Some(summary) => frame.read32(summary.status) >> summary.shift,
-        }
+    pub(super) fn raising(&self, frame: &impl Mmio) -> Option<u32> {
+        let summary = self.summary.as_ref()?;
+        Some(frame.read32(summary.status) >> summary.shift & ALL_BLOCKS)
     }
 }

@@ -15,6 +15,10 @@ use msi_types::Trigger;
 
 /// Returns a board with one host bridge, whose controller raises these INTIDs.
 fn board(kind: ControllerKind, lines: &[u32]) -> Description {
+    board_with(kind, lines, Trigger::Level)
+}
+
+fn board_with(kind: ControllerKind, lines: &[u32], trigger: Trigger) -> Description {
     let mut board = bare(4, 0);
     let mut bridge = host(0, MsiRouting::default());
     let registers = region(0x3000_0000, 0x1000);
@@ -25,7 +29,7 @@ fn board(kind: ControllerKind, lines: &[u32]) -> Description {
     bridge.compatible = vec![name.to_owned()];
     bridge.config = Some(Fact::stated(ConfigAccess::Registers(config)));
     bridge.own_controller = Some(ControllerIndex::new(0));
-    let line = |intid: &u32| WiredInterrupt { intid: IntId::new(*intid), trigger: Trigger::Level };
+    let line = |intid: &u32| WiredInterrupt { intid: IntId::new(*intid), trigger };
     board.controllers = vec![Controller {
         lines: lines.iter().map(line).map(Fact::stated).collect(),
         ..Controller::new(bridge.id.clone(), kind, Some(registers))
@@ -34,13 +38,16 @@ fn board(kind: ControllerKind, lines: &[u32]) -> Description {
     flashed(&board)
 }
 
-fn boards() -> [Description; 4] {
+fn boards() -> [Description; 6] {
     [
         board(ControllerKind::ImsiRx, &[172]),
         board(ControllerKind::ImsiRx, &[40, 41, 42]),
         // An extended SPI, and one above those of a small machine.
         board(ControllerKind::ImsiRx, &[900, 901, 902, 903, 904, 905, 906, 4100]),
         board(ControllerKind::MediatekGen3, &[823]),
+        // As firmware of the SDM845 describes a line that is a level.
+        board_with(ControllerKind::ImsiRx, &[339], Trigger::Edge),
+        board_with(ControllerKind::MediatekGen3, &[823], Trigger::Edge),
     ]
 }
 
@@ -80,7 +87,7 @@ fn lines_move_and_lose_their_power_without_a_lost_message() {
     };
     let mut suspended = 0;
     let boards = boards();
-    for (board, seed) in boards.iter().cycle().zip(0..9) {
+    for (board, seed) in boards.iter().cycle().zip(0..12) {
         let options = RunOptions { messages: 200, seed, disturbances };
         let machine = || build(board, &BuildOptions::default()).unwrap();
         let on_threads = run(machine(), &options, &mut |_| {}).unwrap();
