@@ -63,7 +63,7 @@ if $B grep -q steps /proc/cmdline; then
         echo $((capability + 3))
     }
     step() {
-        /doorbell live --explain $1 --json > /tmp/json
+        ${as:+$B $as} /doorbell ${as:+--} live --explain $1 --json > /tmp/json 2>&1
         echo "step: $? $($B tr -d '\n' < /tmp/json)"
     }
     . /steps

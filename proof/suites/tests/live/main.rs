@@ -202,7 +202,7 @@ const SUBJECTS: &[Subject] = &[
         versions: &Version::ALL,
         machine: SMMU,
         options: STEPS,
-        devices: &[DEVICES, runtime::CARD],
+        devices: &[DEVICES, runtime::MORE],
         ..SOUND
     },
     Subject {
