@@ -14,7 +14,8 @@ pub(crate) const HEAPLESS: &[&str] = &["--no-default-features"];
 const ITS_ALONE: &[&str] = &["--no-default-features", "--features", "heap"];
 
 /// A kernel, and the maximum size of its instructions in bytes: its drivers, the interrupt core,
-/// and the runtime that all kernels share.
+/// and the runtime that all kernels share. The size depends on the path of the checkout, by up to
+/// 500 bytes.
 #[derive(Clone, Copy, Debug)]
 struct Kernel {
     name: &'static str,
@@ -26,7 +27,8 @@ struct Kernel {
 }
 
 /// The drivers by kind of controller, and the modules of `gic-driver` that implement them.
-const DRIVERS: [(&str, &[&str]); 4] = [
+const DRIVERS: [(&str, &[&str]); 5] = [
+    ("controllers inside bridges", &["bridge_msi", "mip"]),
     ("direct LPIs", &["direct_lpi"]),
     ("GICv2", &["gicv2"]),
     ("ITS", &["its"]),
@@ -54,8 +56,8 @@ const KERNELS: [Kernel; 7] = [
     kernel("tick-gicv2", "without messages, on a GICv2", 46_000)
         .with_features(HEAPLESS)
         .with_drivers(&["GICv2"]),
-    kernel("size-mbi", "only message-based SPIs", 152_000).with_drivers(&["message-based SPIs"]),
-    kernel("size-direct-lpi", "only direct LPIs", 164_500).with_drivers(&["direct LPIs"]),
+    kernel("size-mbi", "only message-based SPIs", 152_500).with_drivers(&["message-based SPIs"]),
+    kernel("size-direct-lpi", "only direct LPIs", 165_500).with_drivers(&["direct LPIs"]),
     ITS,
     RUNTIME,
     FIRMWARE,

@@ -17,6 +17,8 @@ mod kernel;
 #[expect(unreachable_pub, reason = "readers copy the example into a reachable module")]
 mod monitor;
 mod printed;
+#[expect(unreachable_pub, reason = "readers copy the example into a reachable module")]
+mod program;
 mod saved_machine;
 #[expect(unreachable_pub, reason = "readers copy the example into a reachable module")]
 mod vmm;
@@ -61,8 +63,16 @@ const GUIDES: [(&str, &[&str]); 2] = [
             include_str!("../../../images/minimal/src/bin/disk.rs"),
         ],
     ),
-    (include_str!("../../../docs/guides/monitor.md"), &[include_str!("readme/vmm.rs")]),
+    (
+        include_str!("../../../docs/guides/monitor.md"),
+        &[include_str!("readme/vmm.rs"), include_str!("readme/program.rs")],
+    ),
 ];
+
+#[test]
+fn the_guides_program_takes_its_interrupt() {
+    program::main().unwrap();
+}
 
 #[test]
 fn guides_show_excerpts_of_tested_files() {

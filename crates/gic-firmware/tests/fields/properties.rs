@@ -18,6 +18,17 @@ const OTHERS: &str = "
             msi-controller;
             linux,phandle = <0x70>;
         };
+        msi-controller@9300000 {
+            compatible = \"brcm,bcm2712-mip\";
+            reg = <0x0 0x9300000 0x0 0x1000>, <0xff 0xfffff000 0x0 0x1000>;
+            msi-controller;
+            msi-ranges = <&gic 0 64 1 8>;
+        };
+        serial@9400000 {
+            reg = <0x0 0x9400000 0x0 0x1000>;
+            interrupt-parent = <&gic>;
+            interrupts = <0 64 4>;
+        };
     };
     &pcie { iommu-map-mask = <0xff00>; };
     &dma { msi-parent = <0x70>; };

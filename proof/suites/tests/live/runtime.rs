@@ -86,11 +86,7 @@ pub(crate) const STEPS: &[Step] = &[
         PHYSICAL,
         r#"["msix", null, 0]"#,
     ),
-    step(
-        "echo 0 > /sys/devices/system/cpu/cpu1/online",
-        PHYSICAL,
-        r#"["msix", "shut-down", 0]"#,
-    ),
+    step("echo 0 > /sys/devices/system/cpu/cpu1/online", PHYSICAL, r#"["msix", "shut-down", 0]"#),
     // A user who may not read the devicetree's blob still reads its nodes.
     step(
         "$B mkdir -p /etc; echo nobody:x:65534:65534::/: > /etc/passwd
