@@ -121,7 +121,13 @@ impl<R: TableMemory> Nvme<R> {
 
     /// Executes an Identify command on the admin queue.
     pub fn identify(&self) -> Result<(), NvmeError> {
-        self.run(0, [6, 0], &self.queues[0].data, [1, 0])
+        self.submit_identify();
+        self.finish(0)
+    }
+
+    /// Submits an Identify command on the admin queue. [`finish`](Self::finish) waits for it.
+    pub fn submit_identify(&self) {
+        self.submit(0, [6, 0], &self.queues[0].data, [1, 0]);
     }
 
     /// Reads a block on an I/O queue, and returns the block's first 64 bits.
@@ -162,6 +168,11 @@ impl<R: TableMemory> Nvme<R> {
         data: &Page,
         last: [u32; 2],
     ) -> Result<(), NvmeError> {
+        self.submit(number, command, data, last);
+        self.finish(number)
+    }
+
+    fn submit(&self, number: u16, command: [u32; 2], data: &Page, last: [u32; 2]) {
         let queue = &self.queues[usize::from(number)];
         let submitted = queue.submitted.load(Ordering::Relaxed);
         let start = (submitted % ENTRIES * 16) as usize;
@@ -176,6 +187,12 @@ impl<R: TableMemory> Nvme<R> {
         let submitted = submitted + 1;
         queue.submitted.store(submitted, Ordering::Relaxed);
         self.write(self.doorbell(number), submitted % ENTRIES);
+    }
+
+    /// Waits until all commands of a queue are completed.
+    pub fn finish(&self, number: u16) -> Result<(), NvmeError> {
+        let queue = &self.queues[usize::from(number)];
+        let submitted = queue.submitted.load(Ordering::Relaxed);
         let is_done = || queue.completed.load(Ordering::Acquire) == submitted;
         if !cpu::wait_until(PATIENCE, is_done) {
             return Err(NvmeError::NoInterrupt(number));

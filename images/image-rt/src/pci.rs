@@ -1,7 +1,9 @@
 //! Assigns addresses to PCI functions, and maps their registers.
 
+mod designware;
 mod function;
 
+pub use designware::DesignWare;
 pub use function::{Bar, Function};
 
 use alloc::sync::Arc;

@@ -12,6 +12,9 @@ use gic_driver::PhysicalRegion;
 /// `compatible` strings of a GICv3 and of the GICv2 of `virt`.
 const GICS: [&str; 2] = ["arm,gic-v3", "arm,cortex-a15-gic"];
 
+/// `compatible` string of the i.MX 8M Plus.
+const IMX8MP: &str = "fsl,imx8mp";
+
 /// Facts about the machine that an image knows when it starts.
 #[derive(Clone, Debug)]
 pub struct Started {
@@ -27,7 +30,7 @@ pub struct Started {
 impl Started {
     /// Returns the loader's command line, or an empty string if the loader passed none.
     pub fn command_line(&self) -> &'static str {
-        let chosen = Fdt::new(self.devicetree).ok().and_then(|tree| tree.root().child("chosen"));
+        let chosen = Fdt::new_unchecked(self.devicetree).root().child("chosen");
         let text = chosen.and_then(|chosen| chosen.property("bootargs"));
         text.and_then(|text| text.value_as::<&str>().ok()).unwrap_or_default()
     }
@@ -39,13 +42,14 @@ impl Started {
 /// # Safety
 /// `boot` must be the value that the loader passed, and RAM behind the image must not be in use.
 pub unsafe fn start(boot: Boot) -> Started {
-    console::init();
-    let guess = if cpu::level() == cpu::Level::El2 { Conduit::Smc } else { Conduit::Hvc };
-    power::set_conduit(boot.conduit.unwrap_or(guess));
     // SAFETY: the loader put the devicetree there. The devicetree is outside of the image and,
     // because of `heap::free_memory`, outside of the heap.
     let devicetree = unsafe { blob(boot.devicetree) };
-    let tree = Fdt::new(devicetree).unwrap_or_else(|error| panic!("no devicetree: {error}"));
+    // The validation refuses property names of more than 31 characters, which boards have.
+    let tree = Fdt::new_unchecked(devicetree);
+    console::init(tree.root().is_compatible(IMX8MP));
+    let guess = if cpu::level() == cpu::Level::El2 { Conduit::Smc } else { Conduit::Hvc };
+    power::set_conduit(boot.conduit.unwrap_or(guess));
     let memory = ram(tree).unwrap_or_else(|| panic!("the devicetree states no memory"));
     // SAFETY: the caller guarantees that only the devicetree uses RAM behind the image.
     #[cfg(feature = "heap")]

@@ -21,6 +21,11 @@ pub enum MinimalFact {
         /// Number of interrupts of each vector on each CPU.
         taken: [[u32; 2]; 2],
     },
+    /// The messages of functions behind a bridge with its own MSI controller were taken.
+    Chained {
+        /// Number of messages of each function.
+        taken: [u32; 2],
+    },
     /// The kernel ran, and then restarted itself.
     Lived {
         /// Number of runs.

@@ -3,5 +3,6 @@
 
 pub mod bench;
 pub mod cost;
+pub mod imx8mp;
 pub mod minimal;
 pub mod virt;

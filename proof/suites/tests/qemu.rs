@@ -9,10 +9,14 @@ use doorbell_harness::qemu::Version;
 use doorbell_harness::suite::{self, Case};
 use doorbell_suites::fetched::PREPARATION;
 use doorbell_suites::qemu::bench::{self, Bench};
-use doorbell_suites::qemu::{cost, minimal, virt};
+use doorbell_suites::qemu::{cost, imx8mp, minimal, virt};
 
 fn main() -> ExitCode {
-    suite::main(Version::in_turn(cases))
+    let mut all = Version::in_turn(cases);
+    let limit = PREPARATION + imx8mp::LIMIT;
+    all.push(Case::new("chained on QEMU's i.MX 8M Plus", limit, imx8mp::judge));
+    all.push(Case::new("what a chained interrupt costs", limit, imx8mp::judge_cost));
+    suite::main(all)
 }
 
 fn cases(version: Version) -> Vec<Case> {

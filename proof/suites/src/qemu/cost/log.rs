@@ -2,8 +2,11 @@
 //! its traces of acknowledgements and EOIs at the CPU interface.
 
 use std::fmt;
+use std::ops::Range;
 
-/// First INTID of message-signaled interrupts.
+/// SPIs; a controller inside a host bridge signals its messages by one.
+const SPIS: Range<u32> = 32..1020;
+/// First INTID of LPIs, which are messages.
 const FIRST_LPI: u32 = 8192;
 const INSTRUCTION: u64 = 4;
 
@@ -116,7 +119,7 @@ impl Reader {
 
     /// Records an acknowledgement. The instruction that reads IAR has already been counted.
     fn acknowledged(&mut self, intid: Option<u32>) {
-        if let Some(intid) = intid.filter(|intid| *intid >= FIRST_LPI) {
+        if let Some(intid) = intid.filter(|intid| SPIS.contains(intid) || *intid >= FIRST_LPI) {
             self.course = Some(Course { intid, iar: self.count, ..Course::default() });
         }
     }
@@ -230,7 +233,7 @@ mod tests {
 
     #[test]
     fn interrupts_without_the_handler_do_not_count() {
-        assert_eq!(read(&[(27, [5, 7, 100, 9, 11])]).median(), None);
+        assert_eq!(read(&[(31, [5, 7, 100, 9, 11])]).median(), None);
         assert_eq!(read(&[(8192, [5, 7, 0, 9, 11])]).median(), None);
     }
 }
