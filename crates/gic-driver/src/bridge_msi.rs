@@ -28,7 +28,7 @@ use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 pub(crate) use arrivals::Block;
-use core::fmt;
+use core::{fmt, slice};
 use doorbell_fallible::try_collect;
 use doorbell_lock::IrqLock;
 use gic_arch::IntId;
@@ -266,31 +266,30 @@ impl<P: Platform> BridgeMsi<P> {
     /// Context: hard IRQ.
     #[inline]
     pub fn handle(&self, line: usize, mut arrived: impl FnMut(HwIrq)) -> bool {
+        let (number, [block]) = self.blocks_of(line) else {
+            return self.drain(line, &mut arrived);
+        };
+        let (found, is_high) = self.serve(number, block, true, &mut arrived);
+        if is_high {
+            return self.drain(line, &mut arrived) | found;
+        }
+        found || self.has_dropped(line)
+    }
+
+    /// Acknowledges and dispatches the vectors of a line's blocks until the line is low.
+    #[inline(never)]
+    fn drain(&self, line: usize, arrived: &mut dyn FnMut(HwIrq)) -> bool {
         let (layout, frame) = (self.layout(), &self.frame);
+        let (first, blocks) = self.blocks_of(line);
         let mut due = layout.raising(frame).unwrap_or(layout::ALL_BLOCKS);
         let mut found = false;
         for _ in 0..PASSES {
             let mut left = 0;
-            for (number, block) in (0..).zip(&self.blocks) {
-                if layout.line(number) != line {
-                    continue;
-                }
+            for (number, block) in (first..).zip(blocks) {
                 let is_due = due & 1 << number != 0;
-                let status = if is_due { frame.read32(layout.status(number)) } else { 0 };
-                if status != 0 {
-                    frame.write32(layout.status(number), status);
-                    // The read returns after the write took effect. A message that arrives while
-                    // its vector's handler runs must find the bit clear, or it would be lost.
-                    let again = frame.read32(layout.status(number)) != 0;
-                    left |= u32::from(again) << number;
-                    frame.read_barrier();
-                }
-                let mut vectors = block.take(status);
-                found |= vectors != 0;
-                while vectors != 0 {
-                    arrived(self.vector(number, vectors.trailing_zeros()));
-                    vectors &= vectors - 1;
-                }
+                let (took, is_high) = self.serve(number, block, is_due, &mut *arrived);
+                left |= u32::from(is_high) << number;
+                found |= took;
             }
             // The line is low only at a time at which no block raises it.
             due = layout.raising(frame).unwrap_or(left);
@@ -304,12 +303,51 @@ impl<P: Platform> BridgeMsi<P> {
         found
     }
 
+    /// Acknowledges and dispatches a block's vectors: those in its status word, if it is due, and
+    /// those that were noted. Returns whether there was one, and whether the status word had
+    /// another one when it was acknowledged.
+    #[inline]
+    fn serve(
+        &self,
+        number: u32,
+        block: &Block,
+        is_due: bool,
+        mut arrived: impl FnMut(HwIrq),
+    ) -> (bool, bool) {
+        let (frame, register) = (&self.frame, self.layout().status(number));
+        let status = if is_due { frame.read32(register) } else { 0 };
+        let mut is_high = false;
+        if status != 0 {
+            frame.write32(register, status);
+            // The read returns after the write took effect. A message that arrives while its
+            // vector's handler runs must find the bit clear, or it would be lost.
+            is_high = frame.read32(register) != 0;
+            frame.read_barrier();
+        }
+        let vectors = block.take(status);
+        let mut left = vectors;
+        while left != 0 {
+            arrived(self.vector(number, left.trailing_zeros()));
+            left &= left - 1;
+        }
+        (vectors != 0, is_high)
+    }
+
+    /// Returns the blocks that raise the line with this index, and the number of the first one.
+    #[inline]
+    fn blocks_of(&self, line: usize) -> (u32, &[Block]) {
+        if !self.layout().has_line_per_block() {
+            return (0, &self.blocks);
+        }
+        let block = self.blocks.get(line).map(slice::from_ref).unwrap_or_default();
+        (u32::try_from(line).unwrap_or_default(), block)
+    }
+
     /// Returns `true` if an arrival at the line was dropped since the last call.
     #[cold]
     fn has_dropped(&self, line: usize) -> bool {
-        let blocks =
-            (0..).zip(&self.blocks).filter(|(number, _)| self.layout().line(*number) == line);
-        blocks.fold(false, |dropped, (_, block)| dropped | block.has_dropped())
+        let (_, blocks) = self.blocks_of(line);
+        blocks.iter().fold(false, |dropped, block| dropped | block.has_dropped())
     }
 
     #[inline]

@@ -150,6 +150,12 @@ impl Layout {
         }
     }
 
+    /// Returns `true` if each block raises a line of its own.
+    #[inline]
+    pub(super) const fn has_line_per_block(&self) -> bool {
+        matches!(self.blocks, Blocks::ByData)
+    }
+
     pub(super) const fn doorbell(&self, registers: u64) -> u64 {
         registers.wrapping_add(self.doorbell)
     }

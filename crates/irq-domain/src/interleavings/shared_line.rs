@@ -4,7 +4,7 @@ use super::explore;
 use crate::host::Host;
 use crate::irq::control::{Control, HandlerPhase};
 use crate::irq::dispatched::{Dispatched, Unhandled};
-use crate::irq::handler::{Handler, IrqContext, IrqReturn};
+use crate::irq::handler::{Dispatch, Handler, IrqContext, IrqReturn};
 use crate::irq::handler_cell::{Arrival, HandlerCell, WhenBusy};
 use crate::irq::shared_line::{MemberIndex, Remaining, SharedLine};
 use crate::number::Irq;
@@ -36,6 +36,12 @@ impl TaskContext for Kernel {
 impl Host for Kernel {
     fn current_cpu(&self) -> Option<Cpu> {
         None
+    }
+}
+
+impl Dispatch for Kernel {
+    fn dispatch_chained(&self, _: Cpu, _: HwIrq) -> Dispatched {
+        Dispatched::Unhandled(Unhandled::Unknown)
     }
 }
 
@@ -102,8 +108,7 @@ impl Machine {
     fn arrive(&self) -> bool {
         let Arrival::Entered(running) = self.cell.enter() else { return false };
         let (irq, hwirq, cpu) = (Irq::new(0), HwIrq::new(40), Cpu::new(0));
-        let dispatch = &|_| Dispatched::Unhandled(Unhandled::Unknown);
-        let verdict = self.line.run(&IrqContext { irq, hwirq, cpu, dispatch });
+        let verdict = self.line.run(&IrqContext { irq, hwirq, cpu, dispatcher: &Kernel });
         assert!(running.leave().is_none(), "a level was marked");
         verdict == IrqReturn::Handled
     }

@@ -9,7 +9,7 @@ use crate::irq::descriptor::{Action, Descriptor};
 use crate::irq::dispatch_table::{DispatchTable, HwIrqEntry};
 use crate::irq::dispatched::{Deferral, Dispatched, Unhandled};
 use crate::irq::flow::Flow;
-use crate::irq::handler::{IrqContext, IrqReturn};
+use crate::irq::handler::{Dispatch, IrqContext, IrqReturn};
 use crate::irq::handler_cell::{Arrival, HandlerCell, History, Running};
 use crate::irq::manage::IrqRef;
 use crate::runtime::Runtime;
@@ -43,6 +43,12 @@ impl Drop for Run<'_> {
     #[cold]
     fn drop(&mut self) {
         self.leave();
+    }
+}
+
+impl Dispatch for Dispatcher {
+    fn dispatch_chained(&self, cpu: Cpu, hwirq: HwIrq) -> Dispatched {
+        self.dispatch(cpu, hwirq)
     }
 }
 
@@ -104,8 +110,7 @@ impl Dispatcher {
         };
         descriptor.counts.count(cpu);
         let Descriptor { irq, hwirq, .. } = **descriptor;
-        let dispatch = &|hwirq| self.dispatch(cpu, hwirq);
-        let done = match handler.run(&IrqContext { irq, hwirq, cpu, dispatch }) {
+        let done = match handler.run(&IrqContext { irq, hwirq, cpu, dispatcher: self }) {
             IrqReturn::Handled => Dispatched::Handled,
             IrqReturn::None => {
                 self.unhandled(descriptor);

@@ -7,13 +7,17 @@ use core::fmt;
 use doorbell_fallible::Shared;
 use msi_types::{Cpu, HwIrq};
 
+/// Dispatches vectors to their handlers, on behalf of a handler.
+pub(crate) trait Dispatch {
+    fn dispatch_chained(&self, cpu: Cpu, hwirq: HwIrq) -> Dispatched;
+}
+
 /// A handler's argument. Handlers run in hard-IRQ context.
 pub struct IrqContext<'a> {
     pub(crate) irq: Irq,
     pub(crate) hwirq: HwIrq,
     pub(crate) cpu: Cpu,
-    /// Dispatches another vector on this CPU.
-    pub(crate) dispatch: &'a dyn Fn(HwIrq) -> Dispatched,
+    pub(crate) dispatcher: &'a dyn Dispatch,
 }
 
 impl IrqContext<'_> {
@@ -38,7 +42,7 @@ impl IrqContext<'_> {
     /// Context: hard IRQ.
     #[inline]
     pub fn dispatch(&self, hwirq: HwIrq) -> Dispatched {
-        (self.dispatch)(hwirq)
+        self.dispatcher.dispatch_chained(self.cpu, hwirq)
     }
 }
 

@@ -47,7 +47,8 @@ impl DesignWare {
 
     fn translate(&self, viewport: u32, kind: u32, from: Region, to: u64) {
         let last = from.base() + (from.size() - 1);
-        let write = |register, value: u64| EcamWindow::write32(&self.bridge, register, value as u32);
+        let write =
+            |register, value: u64| EcamWindow::write32(&self.bridge, register, value as u32);
         write(VIEWPORT, viewport.into());
         write(BASE, from.base());
         write(BASE + 4, from.base() >> 32);

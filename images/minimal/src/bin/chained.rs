@@ -7,6 +7,7 @@
 
 #[path = "../edu.rs"]
 mod edu;
+#[expect(dead_code, reason = "the host bridge has no ECAM")]
 #[path = "../pci.rs"]
 mod pci_kernel;
 
@@ -75,6 +76,10 @@ fn main(boot: Boot) -> ! {
         nvme.finish(0).expect("the disk completes its command");
     }
     let counts = [taken(0), taken(1) - before];
+    for pci in [edu, disk] {
+        drop(pci.handle);
+        pci.device.tear_down().expect("the device could not be torn down");
+    }
     println!("{}", Fact::from(MinimalFact::Chained { taken: counts }));
     power::system_off()
 }
@@ -152,5 +157,8 @@ fn watch(nvme: &Nvme<MappedRegion>) -> ! {
         nvme.identify().expect("the disk completes its command");
     }
     println!("{}", Fact::from(WatchedFact::Done));
-    power::system_off()
+    // The runner ends the machine.
+    loop {
+        cpu::wait_for_interrupt();
+    }
 }
