@@ -52,20 +52,20 @@ impl Kernel {
 /// The measured kernels. The first kernels handle only a timer interrupt, and contain little
 /// besides the runtime.
 const KERNELS: [Kernel; 7] = [
-    kernel("tick", "without messages", 49_000).with_features(HEAPLESS),
-    kernel("tick-gicv2", "without messages, on a GICv2", 46_000)
+    kernel("tick", "without messages", 46_000).with_features(HEAPLESS),
+    kernel("tick-gicv2", "without messages, on a GICv2", 42_000)
         .with_features(HEAPLESS)
         .with_drivers(&["GICv2"]),
-    kernel("size-mbi", "only message-based SPIs", 152_500).with_drivers(&["message-based SPIs"]),
-    kernel("size-direct-lpi", "only direct LPIs", 165_500).with_drivers(&["direct LPIs"]),
+    kernel("size-mbi", "only message-based SPIs", 149_500).with_drivers(&["message-based SPIs"]),
+    kernel("size-direct-lpi", "only direct LPIs", 162_500).with_drivers(&["direct LPIs"]),
     ITS,
     RUNTIME,
     FIRMWARE,
 ];
-const ITS: Kernel = kernel("size-its", "only an ITS", 191_000).with_drivers(&["ITS"]);
-const RUNTIME: Kernel = kernel("size-runtime", "the runtime alone", 40_000);
+const ITS: Kernel = kernel("size-its", "only an ITS", 188_000).with_drivers(&["ITS"]);
+const RUNTIME: Kernel = kernel("size-runtime", "the runtime alone", 36_000);
 const FIRMWARE: Kernel =
-    kernel("size-firmware", "the runtime and the devicetree's reader", 152_500);
+    kernel("size-firmware", "the runtime and the devicetree's reader", 149_500);
 
 /// Name of the kernel that [`bring_up`] returns.
 const BRING_UP: &str = "size-bringup-its";
