@@ -73,14 +73,23 @@ pub fn e1000e_and_vfio_modules(suite: Suite) -> Vec<&'static str> {
     }
 }
 
-/// Fetches a suite's kernel, its [`pci_modules`] and its [`e1000e_and_vfio_modules`] into the
-/// cache, and returns their folder. The kernel and the modules come from one package, because a
-/// module is only compatible with its own kernel.
+/// Returns the modules for the PCI host of an i.MX 8M Plus, like [`pci_modules`].
+pub fn imx8mp_modules(suite: Suite) -> Vec<&'static str> {
+    match suite {
+        Suite::Backports => vec!["fixed.ko.xz", "phy-fsl-imx8m-pcie.ko.xz", "reset-imx7.ko.xz"],
+        Suite::Stable | Suite::Unstable => Vec::new(),
+    }
+}
+
+/// Fetches a suite's kernel and the modules that the functions above return into the cache, and
+/// returns their folder. The kernel and the modules come from one package, because a module is only
+/// compatible with its own kernel.
 pub fn fetch_with_modules(workspace: &Workspace, suite: Suite) -> Result<PathBuf> {
     let cache = cache::folder(workspace);
-    let folder = cache.join(format!("guest-{suite:?}").to_lowercase());
+    let folder = cache.join(format!("linux-{suite:?}").to_lowercase());
     if !cache::is_filled(&folder) {
-        let modules = [pci_modules(suite), e1000e_and_vfio_modules(suite)].concat();
+        let more = [e1000e_and_vfio_modules(suite), imx8mp_modules(suite)].concat();
+        let modules = [pci_modules(suite), more].concat();
         if suite == Suite::Unstable {
             let apt = Apt::update_unstable(&cache.join("apt-unstable"))?;
             cache::fill(&folder, || unpack_unstable(&apt, &modules, &folder))?;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::said::{list, same, text};
 
 /// Prefixes of the names of chips whose interrupts are message-signaled.
-const CHIPS: [&str; 3] = ["ITS", "GICv2m", "MSI"];
+const CHIPS: [&str; 4] = ["ITS", "GICv2m", "MSI", "PCI-MSI"];
 
 /// Lines of the guest's console. The prefix of a line states its origin.
 #[derive(Debug, Default)]

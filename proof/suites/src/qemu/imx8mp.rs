@@ -87,7 +87,10 @@ fn machine() -> Result<Command> {
 }
 
 /// Returns the board's devicetree, of the kernel in Debian's backports.
-fn devicetree(workspace: &Workspace) -> Result<PathBuf> {
+///
+/// # Errors
+/// Fails if the package cannot be fetched, or does not have the board.
+pub fn devicetree(workspace: &Workspace) -> Result<PathBuf> {
     for (tree, fetched) in dtb::fetch(workspace) {
         if tree == Tree::Backports {
             fetched.or_absent("devicetrees of Debian's kernel")?;

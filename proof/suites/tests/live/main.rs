@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod imx8mp;
 mod runtime;
 
 use std::collections::BTreeSet;
@@ -403,7 +404,9 @@ fn main() -> ExitCode {
             Case::new(name, PREPARATION + LIMIT, move || subject.judge(version))
         })
     });
-    suite::main(cases.collect())
+    let board =
+        Case::new("Backports's kernel on an i.MX 8M Plus", PREPARATION + LIMIT, imx8mp::judge);
+    suite::main(cases.chain([board]).collect())
 }
 
 /// A kernel, its initramfs, and the folder for the files of the cases.
@@ -422,7 +425,9 @@ impl Guest {
         let busybox = small_linux::fetch_busybox(workspace).or_absent("busybox")?;
         let packages = small_linux::fetch_with_modules(workspace, version.suite())
             .or_absent("Debian's kernel")?;
-        let modules = small_linux::modules(&packages, &small_linux::pci_modules(version.suite()))?;
+        let suite = version.suite();
+        let names = [small_linux::imx8mp_modules(suite), small_linux::pci_modules(suite)].concat();
+        let modules = small_linux::modules(&packages, &names)?;
         let mut files = small_linux::first_files(&busybox, INIT, modules)?;
         let more = small_linux::e1000e_and_vfio_modules(version.suite());
         files.extend(small_linux::modules(&packages, &more)?);
