@@ -256,8 +256,8 @@ impl<P: Platform> BridgeMsi<P> {
     }
 
     /// Acknowledges the vectors that arrived at the line with this index, and calls `arrived` for
-    /// each. Returns `true` if there was one, or if one was dropped with its vector. Acquires no
-    /// lock and allocates nothing.
+    /// each. Returns `true` if there was one, or if the line may have interrupted for one that was
+    /// dropped or taken before. Acquires no lock and allocates nothing.
     ///
     /// Continues until the line was low: firmware may describe it as edge-triggered, and then a
     /// message that arrived meanwhile would not raise it again. A device that keeps it high does
@@ -273,7 +273,7 @@ impl<P: Platform> BridgeMsi<P> {
         if is_high {
             return self.drain(line, &mut arrived) | found;
         }
-        found || self.has_dropped(line)
+        found || self.is_excused(line)
     }
 
     /// Acknowledges and dispatches the vectors of a line's blocks until the line is low.
@@ -294,7 +294,7 @@ impl<P: Platform> BridgeMsi<P> {
             // The line is low only at a time at which no block raises it.
             due = layout.raising(frame).unwrap_or(left);
             if due == 0 {
-                return found || self.has_dropped(line);
+                return found || self.is_excused(line);
             }
         }
         if let Some(line) = self.lines().get(line) {
@@ -343,11 +343,11 @@ impl<P: Platform> BridgeMsi<P> {
         (u32::try_from(line).unwrap_or_default(), block)
     }
 
-    /// Returns `true` if an arrival at the line was dropped since the last call.
+    /// Returns `true` if an empty run of the line's handler was excused since the last call.
     #[cold]
-    fn has_dropped(&self, line: usize) -> bool {
+    fn is_excused(&self, line: usize) -> bool {
         let (_, blocks) = self.blocks_of(line);
-        blocks.iter().fold(false, |dropped, block| dropped | block.has_dropped())
+        blocks.iter().fold(false, |excused, block| excused | block.is_excused())
     }
 
     #[inline]
@@ -373,6 +373,13 @@ impl<P: Platform> BridgeMsi<P> {
         self.lines().get(line).copied().unwrap_or_default()
     }
 
+    /// Makes a vector's line pending. If the line's handler takes the arrival meanwhile, its next
+    /// run finds nothing.
+    fn raise_line(&self, place: Place<'_>) {
+        place.block.excuse(place.bit);
+        self.wired.set_pending(self.line_of(place), Pending::Set);
+    }
+
     fn message(&self, hwirq: HwIrq) -> Option<MsiMessage> {
         let index = hwirq.get().checked_sub(self.config.first.get())?;
         Some(self.layout().message(self.config.doorbell, index))
@@ -388,7 +395,7 @@ impl<P: Platform> BridgeMsi<P> {
         });
         // Where a status bit alone does not raise the line, neither does its unmasking.
         if !is_masked && self.is_waiting(place) {
-            self.wired.set_pending(self.line_of(place), Pending::Set);
+            self.raise_line(place);
         }
     }
 

@@ -12,8 +12,9 @@ pub(crate) struct Block {
     noted: AtomicU32,
     /// Vectors that are masked at the controller.
     masked: AtomicU32,
-    /// Vectors whose arrival was dropped. The line may have interrupted for them.
-    dropped: AtomicU32,
+    /// Vectors for which the line may interrupt although nothing has arrived: their arrival was
+    /// dropped, or software raised the line while its handler took their arrival.
+    excused: AtomicU32,
 }
 
 impl Block {
@@ -59,14 +60,19 @@ impl Block {
 
     /// Drops an arrival that was noted. The caller drops that in the status word afterwards.
     pub(crate) fn forget(&self, bit: u32) {
-        self.dropped.fetch_or(bit, SeqCst);
+        self.excuse(bit);
         self.noted.fetch_and(!bit, SeqCst);
     }
 
-    /// Returns `true` if an arrival may have been dropped since the last call.
+    /// Excuses one run of the line's handler that finds nothing.
+    pub(crate) fn excuse(&self, bit: u32) {
+        self.excused.fetch_or(bit, SeqCst);
+    }
+
+    /// Returns `true` if a run that found nothing was excused since the last call.
     #[cold]
-    pub(crate) fn has_dropped(&self) -> bool {
-        self.dropped.swap(0, SeqCst) != 0
+    pub(crate) fn is_excused(&self) -> bool {
+        self.excused.swap(0, SeqCst) != 0
     }
 
     pub(crate) fn is_noted(&self, bit: u32) -> bool {

@@ -106,7 +106,7 @@ impl<P: Platform> MsiParent for BridgeMsi<P> {
             Pending::Clear => self.forget(place),
             Pending::Set => {
                 if place.block.note(place.bit) {
-                    self.wired.set_pending(self.line_of(place), Pending::Set);
+                    self.raise_line(place);
                 }
             }
         }

@@ -186,6 +186,7 @@ impl IrqDomain {
         // Free the handler without holding the device's lock, because this drops everything that
         // the handler owns.
         registry.free_handler(&vector.descriptor);
+        registry.leave_line(&vector.descriptor);
         registry.retire(&vector.descriptor);
         let mut state = self.state.lock(registry.host());
         if let Some(allocation) = state.table.remove_allocation(vector.first) {
@@ -233,6 +234,7 @@ impl IrqDomain {
         let (allocations, vectors) = table.into_parts();
         for vector in vectors {
             registry.free_handler(&vector.descriptor);
+            registry.leave_line(&vector.descriptor);
             registry.retire(&vector.descriptor);
         }
         let mut blocks = allocations.map(|allocation| allocation.block);

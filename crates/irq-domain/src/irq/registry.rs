@@ -18,7 +18,7 @@ use core::fmt;
 use doorbell_fallible::Shared;
 use doorbell_lock::TaskLock;
 use msi_types::explain::{Explanation, Obstacle};
-use msi_types::{Cpu, HwIrq, WiredParent};
+use msi_types::{Cpu, HwIrq, Pending, WiredParent};
 
 /// All existing interrupts. A descriptor's entry in the dispatch table exists for as long as the
 /// descriptor does.
@@ -87,6 +87,18 @@ impl IrqRegistry {
     pub(crate) fn free_handler(&self, descriptor: &Descriptor) {
         while !self.try_free_handler(descriptor) {
             self.host().yield_now();
+        }
+    }
+
+    /// Drops an arrival of a vector without a handler that shares a line, and waits until the
+    /// line's handler no longer uses one that it read before. Otherwise, the next owner of the
+    /// vector could get it. The vector's device must be silent.
+    ///
+    /// Context: task; may sleep.
+    pub(crate) fn leave_line(&self, descriptor: &Descriptor) {
+        if let Some(line) = descriptor.line() {
+            descriptor.source.set_pending(descriptor.hwirq, Pending::Clear);
+            self.interrupt(line).synchronize();
         }
     }
 

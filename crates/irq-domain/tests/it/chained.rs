@@ -3,7 +3,10 @@
 use crate::mock::{Addressing, FIRST, Hotplug as _, Machine, StoreKind, in_hard_irq};
 use irq_domain::{IrqHandle, MoveError, MsiDevice, MsiDeviceError, WiredRequest};
 use msi_types::{Cpu, HwIrq, MsiError, Shape, Trigger};
-use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
 const LINE: HwIrq = HwIrq::new(33);
 
@@ -43,6 +46,35 @@ fn a_lines_handler_dispatches_its_vectors() {
     let setup = setup();
     in_hard_irq(1, || setup.machine.interrupts.dispatch(Cpu::new(1), LINE));
     assert_eq!(setup.handles.each_ref().map(IrqHandle::count), [1, 1]);
+}
+
+#[test]
+fn a_vector_is_freed_after_the_run_of_its_line() {
+    let machine = Machine::new(Addressing::Stays);
+    *machine.controller.line.lock().unwrap() = Some(LINE);
+    let request = WiredRequest::new(LINE, Trigger::Level, "bridge");
+    let ((runs, is_running), (end, is_ended)) = (channel(), channel());
+    let is_ended = Mutex::new(is_ended);
+    let found = move |_: &irq_domain::IrqContext<'_>| {
+        runs.send(()).unwrap();
+        is_ended.lock().unwrap().recv().unwrap();
+    };
+    let _line = machine.interrupts.request_wired(request, found).unwrap();
+    let device = machine.attach(&machine.store(StoreKind::MSIX));
+    device.allocate(Shape::Independent, 2..=2).unwrap();
+    let in_use = || machine.controller.vectors_in_use();
+    let before = thread::scope(|scope| {
+        scope.spawn(|| in_hard_irq(1, || machine.interrupts.dispatch(Cpu::new(1), LINE)));
+        is_running.recv().unwrap();
+        // The run may have read an arrival that the next owner of a vector must not get.
+        let freed = scope.spawn(|| device.tear_down());
+        thread::sleep(Duration::from_millis(20));
+        let before = in_use();
+        end.send(()).unwrap();
+        freed.join().unwrap().unwrap();
+        before
+    });
+    assert_eq!((before, in_use()), (2, 0));
 }
 
 #[test]
