@@ -10,6 +10,7 @@ mod interleaving;
 mod its;
 mod lpis;
 mod mbi;
+mod mip;
 mod platform;
 mod redistributor;
 mod v2m;

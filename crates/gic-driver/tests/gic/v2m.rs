@@ -20,18 +20,24 @@ fn typer(first: u16, count: u16) -> u32 {
     v2m::Typer::new().with_first(first).with_count(count).into()
 }
 
-/// Returns a machine with a GICv3 and these frames.
-fn machine(frames: &[(u64, u32, u32)]) -> (Board, Arc<Gic<Board>>) {
-    let fake = Board::with_cpus(1);
-    // The distributor implements the maximum number of SPIs.
-    fake.at_distributor(FakeDistributor::implement_all_spis);
-    let frames = frames.iter().map(|(base, typer, iidr)| (*base, [*typer, *iidr]));
-    fake.world().v2m.extend(frames);
+/// Returns the GICv3 of a board with one CPU, whose distributor implements the maximum number of
+/// SPIs.
+pub(crate) fn wired_machine(board: &Board) -> Arc<Gic<Board>> {
+    board.at_distributor(FakeDistributor::implement_all_spis);
     let region = PhysicalRegion { base: REDISTRIBUTOR, bytes: STRIDE_V3 };
     let regions = vec![RedistributorRegion::new(region)];
     let config = GicConfig::new(DISTRIBUTOR, regions, vec![Affinity::new(0, 0, 0, 0)]);
-    let gic = Arc::new(Gic::new(Arc::new(fake.clone()), config).unwrap());
+    let gic = Arc::new(Gic::new(Arc::new(board.clone()), config).unwrap());
     gic.cpu_on(Cpu::new(0), &FakeRegisters::default()).unwrap();
+    gic
+}
+
+/// Returns a machine with a GICv3 and these frames.
+fn machine(frames: &[(u64, u32, u32)]) -> (Board, Arc<Gic<Board>>) {
+    let fake = Board::with_cpus(1);
+    let frames = frames.iter().map(|(base, typer, iidr)| (*base, [*typer, *iidr]));
+    fake.world().v2m.extend(frames);
+    let gic = wired_machine(&fake);
     (fake, gic)
 }
 

@@ -27,6 +27,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, ThreadId};
 
 pub(crate) const DISTRIBUTOR: u64 = 0x800_0000;
+pub(crate) const MIP: u64 = 0x804_0000;
 /// Address of the distributor's alias on chip 0, and the stride to the next chip's.
 const CHIP_ALIAS: u64 = DISTRIBUTOR + 0x158_0000;
 const CHIP_STRIDE: u64 = 1 << 44;
@@ -47,6 +48,8 @@ pub(crate) struct World {
     pub(crate) distributor: FakeDistributor,
     /// `MSI_TYPER` and `MSI_IIDR` of each GICv2m frame, by address.
     pub(crate) v2m: BTreeMap<u64, [u32; 2]>,
+    /// Registers of the MIP that were written, by offset.
+    pub(crate) mip: BTreeMap<u32, u32>,
     /// Addresses that the platform refuses to map. Mapping any other address without a device
     /// panics.
     pub(crate) unmapped: BTreeSet<u64>,
@@ -262,6 +265,7 @@ impl Board {
             redistributors,
             distributor,
             v2m: BTreeMap::new(),
+            mip: BTreeMap::new(),
             unmapped: BTreeSet::new(),
             patience: 40,
             turns: 0,
@@ -426,6 +430,7 @@ impl Platform for Board {
         let block = match base {
             _ if world.unmapped.contains(&base) => return None,
             DISTRIBUTOR => BoardBlock::Distributor,
+            MIP => BoardBlock::Mip,
             _ if world.v2m.contains_key(&base) => {
                 assert_eq!(bytes, v2m::FRAME_SIZE);
                 BoardBlock::V2m(base)

@@ -16,6 +16,7 @@ pub(crate) enum BoardBlock {
     Vlpi(usize),
     /// A GICv2m frame.
     V2m(u64),
+    Mip,
     Its(usize),
 }
 
@@ -56,6 +57,7 @@ impl BoardFrame {
                     _ => panic!("{bytes}-byte read of a v2m frame + {offset:#x}"),
                 }
             }
+            BoardBlock::Mip => panic!("software reads a MIP + {offset:#x}"),
             BoardBlock::Its(its) => {
                 check_its_access(offset, bytes);
                 read_its(world, its, offset)
@@ -77,6 +79,10 @@ impl BoardFrame {
             BoardBlock::Vlpi(cpu) => {
                 assert_eq!(bytes, 8, "the registers of virtual LPIs have 64 bits");
                 world.redistributors[cpu].vlpi.write(offset, value);
+            }
+            BoardBlock::Mip => {
+                assert_eq!(bytes, 4, "the registers have 32 bits");
+                world.mip.insert(offset, u32::try_from(value).unwrap());
             }
             BoardBlock::V2m(_) => panic!("software writes to a v2m frame + {offset:#x}"),
             BoardBlock::Its(its) => {
