@@ -15,9 +15,11 @@ use gic_driver::{
 };
 use gic_firmware::{
     Controller, ControllerIndex, ControllerKind, CpuNode, Description, Fact, Gic, GicVersion,
-    IntIdSpan, MapEntry, MsiRouting, PciHost, Region, Status, Target, acpi, devicetree,
+    IntIdSpan, MapEntry, MsiRouting, PciHost, Region, Status, Target, WiredInterrupt, acpi,
+    devicetree,
 };
-use msi_types::{DeviceId, HwIrq, RequesterId};
+use msi_types::pci::{PciSpace, PciWindow};
+use msi_types::{DeviceId, HwIrq, RequesterId, Trigger};
 use std::num::NonZeroU16;
 
 fn region(base: u64, size: u64) -> Region {
@@ -259,4 +261,58 @@ fn gicv2_needs_no_affinity_of_its_boot_cpu() {
     described.gic.as_mut().unwrap().version = Fact::stated(GicVersion::V2);
     let boot = Some((msi_types::Cpu::new(0), Affinity::new(0, 0, 0, 7)));
     assert_eq!(config::cpus(&described, &Options::default(), boot).map(|cpus| cpus.len()), Ok(2));
+}
+
+/// Returns the address to which functions behind a bridge with its registers at 0x3380_0000 write,
+/// given the bridge's windows to functions and to memory, and the memory.
+fn bridge_doorbell(
+    windows: &[(Region, u64)],
+    dma_windows: &[(Region, u64)],
+    memory: &[Region],
+) -> Result<u64, ControllerError> {
+    let index = ControllerIndex::new(0);
+    let registers = Some(region(0x3380_0000, 0x1000));
+    let line = WiredInterrupt { intid: IntId::new(172), trigger: Trigger::Level };
+    let window = |(cpu, bus): &(Region, u64)| {
+        Fact::stated(PciWindow::new(PciSpace::Memory32, *cpu, *bus).unwrap())
+    };
+    let host = PciHost {
+        own_controller: Some(index),
+        windows: windows.iter().map(window).collect(),
+        dma_windows: dma_windows.iter().map(window).collect(),
+        ..PciHost::ecam("/pcie", region(0x4000_0000_0000, 0x1000_0000), MsiRouting::default())
+    };
+    let described = Description {
+        memory: memory.iter().copied().map(Fact::stated).collect(),
+        hosts: vec![host],
+        controllers: vec![Controller {
+            lines: vec![Fact::stated(line)],
+            ..Controller::new("/pcie", ControllerKind::ImsiRx, registers)
+        }],
+        ..machine()
+    };
+    config::bridge_msi(&described, index).map(|config| config.doorbell())
+}
+
+#[test]
+fn functions_write_messages_where_they_reach_no_memory() {
+    let [own, top] = [0x3380_0000, 0xfff0_0000];
+    let low = region(0x3000_0000, 0x1000_0000);
+    let all = region(0, 1 << 32);
+    for (windows, dma_windows, memory, expected) in [
+        (&[][..], &[][..], &[][..], Ok(own)),
+        (&[], &[], &[region(0x4000_0000, 1 << 30)], Ok(own)),
+        // Memory is at the registers' PCI address, directly or through a window.
+        (&[], &[], &[low], Ok(top)),
+        (&[], &[(low, 0x3000_0000)], &[low], Ok(top)),
+        (&[], &[(low, 0x8000_0000)], &[low], Ok(own)),
+        (&[], &[(region(0x8000_0000, 1 << 30), 0)], &[region(0x8000_0000, 1 << 30)], Ok(top)),
+        // The bridge forwards the address to functions.
+        (&[(low, 0x3000_0000)], &[], &[], Ok(top)),
+        (&[(low, 0x3000_0000)], &[], &[region(0xc000_0000, 1 << 30)], Ok(0xbff0_0000)),
+        (&[], &[], &[all], Err(ControllerError::NoDoorbell)),
+    ] {
+        let chosen = bridge_doorbell(windows, dma_windows, memory);
+        assert_eq!(chosen, expected, "{windows:?} {dma_windows:?} {memory:?}");
+    }
 }
