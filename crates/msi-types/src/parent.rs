@@ -296,8 +296,10 @@ pub trait MsiParent: Send + Sync {
     /// Returns the wired interrupt of the root controller that signals this vector, if the
     /// controller is chained: the handler of that interrupt, the line, finds out which vectors
     /// arrived. All vectors of a line have its target CPU, so the core moves lines and never calls
-    /// [`begin_move`](Self::begin_move) for their vectors. The provided method returns `None`: the
-    /// root controller itself acknowledges the vector.
+    /// [`begin_move`](Self::begin_move) for their vectors. Before it frees one, whose device is
+    /// silent by then, it clears the vector's pending state and waits for a run of the line's
+    /// handler to end. The provided method returns `None`: the root controller itself acknowledges
+    /// the vector.
     ///
     /// Context: any.
     fn line(&self, hwirq: HwIrq) -> Option<HwIrq> {
