@@ -373,8 +373,8 @@ impl<P: Platform> BridgeMsi<P> {
         self.lines().get(line).copied().unwrap_or_default()
     }
 
-    /// Makes a vector's line pending. If the line's handler takes the arrival meanwhile, its next
-    /// run finds nothing.
+    /// Makes a vector's line pending. The line's handler may already have taken the arrival, so one
+    /// run that finds nothing is excused.
     fn raise_line(&self, place: Place<'_>) {
         place.block.excuse(place.bit);
         self.wired.set_pending(self.line_of(place), Pending::Set);

@@ -68,7 +68,7 @@ pub fn init(is_imx8mp: bool) {
     };
 }
 
-/// Calls `f` with the console, if there is one. Interrupts are masked meanwhile.
+/// Calls `f` with the console, if there is one, while interrupts are masked.
 fn with<T>(f: impl FnOnce(&mut Port) -> Option<T>) -> Option<T> {
     let state = cpu::irq_save();
     let result = CONSOLE.lock().as_mut().and_then(f);

@@ -23,7 +23,7 @@ use crate::fetched;
 /// Time limit of a run, which takes seconds on an idle machine.
 pub const LIMIT: Duration = Duration::from_mins(5);
 /// The first version that has the board.
-const VERSION: Version = Version::Backports;
+pub const VERSION: Version = Version::Backports;
 const DISK: &[&str] = &[
     "-blockdev",
     "null-co,node-name=disk,size=1048576,read-zeroes=on",

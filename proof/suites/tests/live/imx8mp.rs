@@ -3,16 +3,14 @@
 use std::fs;
 
 use anyhow::{Context, Result};
-use doorbell_harness::qemu::{PROGRAM, Version};
+use doorbell_harness::qemu::PROGRAM;
 use doorbell_harness::{process, workspace};
 use doorbell_suites::fetched;
 use doorbell_suites::live::{Console, Expected};
-use doorbell_suites::qemu::imx8mp;
+use doorbell_suites::qemu::imx8mp::{self, VERSION};
 
 use super::{Guest, LIMIT, compiler, run};
 
-/// The first version that has the board.
-const VERSION: Version = Version::Backports;
 const HOST: &str = "/soc@0/pcie@33800000";
 const MACHINE: &[&str] = &[
     "-nodefaults",
@@ -35,7 +33,7 @@ const MACHINE: &[&str] = &[
     "-device",
     "virtio-rng-pci,disable-legacy=on,bus=dw-pcie,addr=0.1",
 ];
-/// Without `fw_devlink`, the kernel waits ten seconds for devices that QEMU does not have.
+/// By default, the kernel waits ten seconds for devices that QEMU does not have.
 const COMMAND_LINE: &str =
     "console=ttymxc1,115200 loglevel=1 panic=-1 fw_devlink=permissive explained=0000:01:00.0";
 const EXPECTED: Expected = Expected {
