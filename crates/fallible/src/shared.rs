@@ -55,6 +55,8 @@ impl Owners {
 }
 
 /// Heap block behind a [`Shared`]: the value and its owner count.
+// The order of the fields is fixed, because a block is found by the address of its value.
+#[repr(C)]
 pub struct Block<T: ?Sized> {
     owners: Owners,
     value: T,
@@ -76,7 +78,9 @@ pub struct Block<T: ?Sized> {
 /// # Ok::<(), std::collections::TryReserveError>(())
 /// ```
 pub struct Shared<T: ?Sized> {
-    block: NonNull<Block<T>>,
+    /// The value in its block. Each dispatch of an interrupt dereferences it, and finding it by the
+    /// block's address would depend on the alignment in the value's vtable.
+    value: NonNull<T>,
     _owns: PhantomData<Block<T>>,
 }
 
@@ -94,7 +98,7 @@ impl<T> Shared<T> {
     /// Fails if the allocator has no memory for the value, which is dropped.
     pub fn try_new(value: T) -> Result<Self, TryReserveError> {
         let block = Box::leak(try_box(Block { owners: Owners::one(), value })?);
-        Ok(Self { block: NonNull::from(block).cast(), _owns: PhantomData })
+        Ok(Self::of(NonNull::from(block).cast()))
     }
 }
 
@@ -114,31 +118,46 @@ impl<T: ?Sized> Shared<T> {
         // SAFETY: we just leaked the block from a box of a one-element array, which has the same
         // layout as the block.
         let block = unsize(unsafe { Box::from_raw(made.as_ptr()) });
-        Ok(Self { block: NonNull::from(Box::leak(block)), _owns: PhantomData })
+        Ok(Self::of(NonNull::from(Box::leak(block))))
     }
 
-    #[inline]
-    fn block(&self) -> &Block<T> {
+    /// Creates the owner that a leaked block counts.
+    fn of(block: NonNull<Block<T>>) -> Self {
+        // SAFETY: the block is alive, so the place of its value is inside an allocation, and no
+        // reference is created.
+        let value = unsafe { NonNull::new_unchecked(&raw mut (*block.as_ptr()).value) };
+        Self { value, _owns: PhantomData }
+    }
+
+    fn block(&self) -> *mut Block<T> {
+        let offset = size_of::<Owners>().next_multiple_of(align_of_val(&**self));
+        // SAFETY: the count comes first, and the value at the next multiple of its alignment
+        // (`repr(C)`), so the result is the start of the block, from whose pointer `of` derived
+        // that of the value.
+        unsafe { self.value.as_ptr().byte_sub(offset) as *mut Block<T> }
+    }
+
+    fn owners(&self) -> &Owners {
         // SAFETY: a constructor leaked the block, and only the last owner frees it. This owner is
         // still counted, so the block is alive and no exclusive reference exists.
-        unsafe { self.block.as_ref() }
+        unsafe { &(*self.block()).owners }
     }
 }
 
 impl<T: ?Sized> Clone for Shared<T> {
     #[inline]
     fn clone(&self) -> Self {
-        self.block().owners.add();
-        Self { block: self.block, _owns: PhantomData }
+        self.owners().add();
+        Self { value: self.value, _owns: PhantomData }
     }
 }
 
 impl<T: ?Sized> Drop for Shared<T> {
     fn drop(&mut self) {
-        if self.block().owners.remove() {
+        if self.owners().remove() {
             // SAFETY: this was the last owner, so no references exist. The block came from a box of
             // a one-element array, which has the same layout.
-            drop(unsafe { Box::from_raw(self.block.as_ptr()) });
+            drop(unsafe { Box::from_raw(self.block()) });
         }
     }
 }
@@ -148,7 +167,8 @@ impl<T: ?Sized> Deref for Shared<T> {
 
     #[inline]
     fn deref(&self) -> &T {
-        &self.block().value
+        // SAFETY: as in `owners`, the block is alive, and no exclusive reference exists.
+        unsafe { self.value.as_ref() }
     }
 }
 
@@ -173,5 +193,36 @@ mod tests {
     #[should_panic = "a value has too many owners to count"]
     fn owners_beyond_the_count_are_refused() {
         Owners(AtomicUsize::new(MOST_OWNERS + 1)).add();
+    }
+
+    #[test]
+    fn an_aligned_value_is_found_and_freed() {
+        #[repr(align(64))]
+        struct Aligned<'a>(&'a AtomicUsize);
+        impl Drop for Aligned<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_add(1, SeqCst);
+            }
+        }
+        trait Count {
+            fn count(&self) -> usize;
+        }
+        impl Count for Aligned<'_> {
+            fn count(&self) -> usize {
+                self.0.load(SeqCst)
+            }
+        }
+        let freed = AtomicUsize::new(0);
+        let sized = Shared::try_new(Aligned(&freed)).unwrap();
+        let object = Shared::<dyn Count + '_>::try_unsized(Aligned(&freed), |block| block).unwrap();
+        let clones = (sized.clone(), object.clone());
+        assert!(core::ptr::from_ref(&*sized).is_aligned());
+        assert!(core::ptr::from_ref(&*object).cast::<Aligned<'_>>().is_aligned());
+        drop((sized, object));
+        assert_eq!(clones.1.count(), 0);
+        drop(clones.0);
+        assert_eq!(clones.1.count(), 1);
+        drop(clones.1);
+        assert_eq!(freed.load(SeqCst), 2);
     }
 }

@@ -46,16 +46,20 @@ impl RawMmio {
     fn register<T>(&self, offset: u32) -> NonNull<T> {
         let start = offset as usize;
         let inside = start.checked_add(size_of::<T>()).is_some_and(|end| end <= self.bytes);
-        assert!(
-            inside && start.is_multiple_of(size_of::<T>()),
-            "a {}-byte register at offset {offset:#x} does not fit a frame of {:#x} bytes",
-            size_of::<T>(),
-            self.bytes
-        );
+        if !inside || !start.is_multiple_of(size_of::<T>()) {
+            misplaced(size_of::<T>(), offset, self.bytes);
+        }
         // SAFETY: inside the frame (checked above), which does not wrap the address space
         // (guaranteed by the caller of `new`).
         unsafe { self.base.add(start).cast() }
     }
+}
+
+/// Panics. The values are not borrowed, so that [`RawMmio::register`] keeps them in registers.
+#[cold]
+#[inline(never)]
+fn misplaced(size: usize, offset: u32, frame: usize) -> ! {
+    panic!("a {size}-byte register at offset {offset:#x} does not fit a frame of {frame:#x} bytes")
 }
 
 impl Mmio for RawMmio {

@@ -2,7 +2,7 @@
 //! dropped.
 
 use super::explore;
-use crate::irq::handler_cell::{Arrival, HandlerCell, InstallError, Running, WhenBusy};
+use crate::irq::handler_cell::{HandlerCell, InstallError, NotEntered, Running, WhenBusy};
 use shuttle::sync::Arc;
 use shuttle::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
 use shuttle::thread;
@@ -54,7 +54,7 @@ impl Machine {
     /// Acknowledges an interrupt on a CPU. Returns `true` if one was pending.
     fn acknowledge(&self) -> bool {
         let acknowledged = self.pending.swap(false, SeqCst);
-        if acknowledged && let Arrival::Entered(running) = self.cell.enter() {
+        if acknowledged && let Ok(running) = self.cell.enter() {
             self.handle(running);
         }
         acknowledged
@@ -75,7 +75,10 @@ impl Machine {
     /// Closes the cell and frees the handler, as a task does when it drops a handle.
     fn close_and_free(&self) {
         assert!(self.cell.close());
-        assert!(matches!(self.cell.enter(), Arrival::Absent(_)), "entered after it was closed");
+        assert!(
+            matches!(self.cell.enter(), Err(NotEntered::Absent(_))),
+            "entered after it was closed"
+        );
         while self.cell.take().is_none() {
             thread::yield_now();
         }
@@ -149,13 +152,13 @@ fn a_handle_is_dropped_under_load() {
 fn a_handler_drops_its_own_handle() {
     let (machine, freed) = Machine::new();
     threads! {
-        machine: if let Arrival::Entered(running) = machine.cell.enter() {
+        machine: if let Ok(running) = machine.cell.enter() {
             machine.cell.close();
             machine.handle(running);
         },
         machine: { machine.send(); machine.acknowledge() },
         machine: {
-            if machine.cell.close() { assert!(matches!(machine.cell.enter(), Arrival::Absent(_))) }
+            if machine.cell.close() { assert!(matches!(machine.cell.enter(), Err(NotEntered::Absent(_)))) }
             while machine.cell.take().is_none() { thread::yield_now() }
         },
     }

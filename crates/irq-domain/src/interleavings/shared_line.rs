@@ -5,7 +5,7 @@ use crate::host::Host;
 use crate::irq::control::{Control, HandlerPhase};
 use crate::irq::dispatched::{Dispatched, Unhandled};
 use crate::irq::handler::{Dispatch, Handler, IrqContext, IrqReturn};
-use crate::irq::handler_cell::{Arrival, HandlerCell, WhenBusy};
+use crate::irq::handler_cell::{HandlerCell, WhenBusy};
 use crate::irq::shared_line::{MemberIndex, Remaining, SharedLine};
 use crate::number::Irq;
 use msi_types::{Cpu, HwIrq, IrqState, LocalCpu, TaskContext};
@@ -106,7 +106,7 @@ impl Machine {
 
     /// Acknowledges the line on a CPU. Returns `true` if the handlers ran.
     fn arrive(&self) -> bool {
-        let Arrival::Entered(running) = self.cell.enter() else { return false };
+        let Ok(running) = self.cell.enter() else { return false };
         let (irq, hwirq, cpu) = (Irq::new(0), HwIrq::new(40), Cpu::new(0));
         let verdict = self.line.run(&IrqContext { irq, hwirq, cpu, dispatcher: &Kernel });
         assert!(running.leave().is_none(), "a level was marked");

@@ -10,7 +10,7 @@ use crate::irq::dispatch_table::{DispatchTable, HwIrqEntry};
 use crate::irq::dispatched::{Deferral, Dispatched, Unhandled};
 use crate::irq::flow::Flow;
 use crate::irq::handler::{Dispatch, IrqContext, IrqReturn};
-use crate::irq::handler_cell::{Arrival, HandlerCell, History, Running};
+use crate::irq::handler_cell::{HandlerCell, History, NotEntered, Pinned, Running};
 use crate::irq::manage::IrqRef;
 use crate::runtime::Runtime;
 use alloc::collections::TryReserveError;
@@ -34,7 +34,7 @@ impl Run<'_> {
     #[inline]
     fn leave(&mut self) {
         if let Some(pinned) = self.running.take().and_then(Running::leave) {
-            pinned.descriptor.redeliver(self.runtime);
+            redeliver(self.runtime, pinned);
         }
     }
 }
@@ -48,7 +48,7 @@ impl Drop for Run<'_> {
 
 impl Dispatch for Dispatcher {
     fn dispatch_chained(&self, cpu: Cpu, hwirq: HwIrq) -> Dispatched {
-        self.dispatch(cpu, hwirq)
+        self.dispatch_on(cpu, hwirq)
     }
 }
 
@@ -66,20 +66,29 @@ impl Dispatcher {
         if cpu.index() >= self.runtime.cpus() {
             return Dispatched::Unhandled(Unhandled::UnknownCpu);
         }
+        self.dispatch_on(cpu, hwirq)
+    }
+
+    /// As [`dispatch`](Self::dispatch), for a CPU whose number is valid.
+    #[inline]
+    fn dispatch_on(&self, cpu: Cpu, hwirq: HwIrq) -> Dispatched {
         let Some(entry) = self.table.get(hwirq) else {
             return Dispatched::Unhandled(Unhandled::Unknown);
         };
-        let absent = match self.arrive(&entry.shared, cpu) {
-            Ok(done) => return done,
-            Err(absent) => absent,
-        };
-        let private = entry.private(cpu).map(|cell| self.arrive(cell, cpu));
-        private.unwrap_or(Err(absent)).unwrap_or_else(|absent| {
-            Dispatched::Unhandled(match absent {
-                History::Used => Unhandled::Released,
-                History::Unused => Unhandled::Unknown,
-            })
-        })
+        match entry.shared.enter() {
+            Ok(running) => self.run(running, cpu),
+            Err(NotEntered::Absent(history)) => self.dispatch_private(entry, cpu, history),
+            Err(reason) => reason.into(),
+        }
+    }
+
+    /// Runs the handler that is private to the CPU. `history` is that of the vector's other cell.
+    #[inline(never)]
+    fn dispatch_private(&self, entry: &HwIrqEntry, cpu: Cpu, history: History) -> Dispatched {
+        match entry.private(cpu).map_or(Err(NotEntered::Absent(history)), HandlerCell::enter) {
+            Ok(running) => self.run(running, cpu),
+            Err(reason) => reason.into(),
+        }
     }
 
     /// Returns `true` if the vector has an enabled private handler on this CPU.
@@ -90,27 +99,17 @@ impl Dispatcher {
         cell.is_some_and(HandlerCell::is_enabled)
     }
 
-    /// # Errors
-    /// Returns the cell's history if the cell has no handler.
-    #[inline]
-    fn arrive(&self, cell: &HandlerCell<Action>, cpu: Cpu) -> Result<Dispatched, History> {
-        match cell.enter() {
-            Arrival::Entered(running) => Ok(self.run(running, cpu)),
-            Arrival::Busy => Ok(Dispatched::Deferred(Deferral::Running)),
-            Arrival::Disabled => Ok(Dispatched::Deferred(Deferral::Disabled)),
-            Arrival::Absent(history) => Err(history),
-        }
-    }
-
     #[inline]
     fn run(&self, running: Running<'_, Action>, cpu: Cpu) -> Dispatched {
         let mut run = Run { runtime: &self.runtime, running: Some(running) };
         let Some(Action { handler, descriptor }) = run.running.as_deref() else {
             return Dispatched::Handled;
         };
+        // References that are taken before the count is stored need not be loaded again.
+        let (run_handler, descriptor) = (handler.function(), &**descriptor);
         descriptor.counts.count(cpu);
-        let Descriptor { irq, hwirq, .. } = **descriptor;
-        let done = match handler.run(&IrqContext { irq, hwirq, cpu, dispatcher: self }) {
+        let Descriptor { irq, hwirq, .. } = *descriptor;
+        let done = match run_handler(&IrqContext { irq, hwirq, cpu, dispatcher: self }) {
             IrqReturn::Handled => Dispatched::Handled,
             IrqReturn::None => {
                 self.unhandled(descriptor);
@@ -155,5 +154,24 @@ impl Dispatcher {
         let entry = self.table.get(descriptor.hwirq);
         let entry = entry.expect("a descriptor's table entry exists as long as the descriptor");
         IrqRef { descriptor, entry, runtime: &self.runtime }
+    }
+}
+
+/// Sends an interrupt again that arrived while its handler was running.
+#[cold]
+#[inline(never)]
+fn redeliver(runtime: &Runtime, pinned: Pinned<'_, Action>) {
+    pinned.descriptor.redeliver(runtime);
+    drop(pinned);
+}
+
+impl From<NotEntered> for Dispatched {
+    fn from(reason: NotEntered) -> Self {
+        match reason {
+            NotEntered::Busy => Self::Deferred(Deferral::Running),
+            NotEntered::Disabled => Self::Deferred(Deferral::Disabled),
+            NotEntered::Absent(History::Used) => Self::Unhandled(Unhandled::Released),
+            NotEntered::Absent(History::Unused) => Self::Unhandled(Unhandled::Unknown),
+        }
     }
 }

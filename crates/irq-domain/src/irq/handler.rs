@@ -75,9 +75,12 @@ impl From<()> for IrqReturn {
     }
 }
 
-/// A handler in the form that dispatch calls. Clones share one allocation.
+/// The function that dispatch calls.
+pub(crate) type Run = dyn Fn(&IrqContext<'_>) -> IrqReturn + Send + Sync;
+
+/// A handler. Clones share one allocation.
 #[derive(Clone)]
-pub(crate) struct Handler(Shared<dyn Fn(&IrqContext<'_>) -> IrqReturn + Send + Sync>);
+pub(crate) struct Handler(Shared<Run>);
 
 impl Handler {
     /// Moves a handler to the heap.
@@ -90,17 +93,12 @@ impl Handler {
         run: impl Fn(&IrqContext<'_>) -> R + Send + Sync + 'static,
     ) -> Result<Self, TryReserveError> {
         let run = move |context: &IrqContext<'_>| run(context).into();
-        Shared::<dyn Fn(&IrqContext<'_>) -> IrqReturn + Send + Sync>::try_unsized(run, |block| {
-            block
-        })
-        .map(Self)
+        Shared::<Run>::try_unsized(run, |block| block).map(Self)
     }
 
-    /// Runs the handler.
-    ///
-    /// Context: hard IRQ.
+    /// Returns the function, to be called in hard-IRQ context.
     #[inline]
-    pub(crate) fn run(&self, context: &IrqContext<'_>) -> IrqReturn {
-        (self.0)(context)
+    pub(crate) fn function(&self) -> &Run {
+        &*self.0
     }
 }

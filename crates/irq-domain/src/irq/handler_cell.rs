@@ -68,10 +68,9 @@ pub(crate) enum WhenBusy {
     Ignore,
 }
 
-/// Result of an arrival.
-pub(crate) enum Arrival<'a, T> {
-    /// The caller may run the handler until it [leaves](Running::leave) or drops the guard.
-    Entered(Running<'a, T>),
+/// The reason why an arrival did not enter its cell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum NotEntered {
     /// The handler is already running.
     Busy,
     /// The handler is disabled.
@@ -176,18 +175,19 @@ impl<T> HandlerCell<T> {
     }
 
     /// Enters the cell on behalf of an arrival. Lock-free: it retries only if another party changed
-    /// the word.
+    /// the word. The caller may run the handler until it [leaves](Running::leave) or drops the guard.
+    ///
+    /// # Errors
+    /// Returns the reason why the handler must not run.
     ///
     /// Context: any.
     #[inline]
-    pub(crate) fn enter(&self) -> Arrival<'_, T> {
+    pub(crate) fn enter(&self) -> Result<Running<'_, T>, NotEntered> {
         let mut seen = self.word.load(SeqCst);
         loop {
             if seen & (INSTALLED | RUNNING | DISABLED | CLOSING | CHANGING) == INSTALLED {
                 match self.swap_if(seen, seen | RUNNING) {
-                    Ok(_) => {
-                        return Arrival::Entered(Running { cell: self, word: seen | RUNNING });
-                    }
+                    Ok(_) => return Ok(Running { cell: self, word: seen | RUNNING }),
                     Err(now) => seen = now,
                 }
                 continue;
@@ -195,15 +195,15 @@ impl<T> HandlerCell<T> {
             let awaited = seen & AWAITED != 0;
             if !awaited && (seen & INSTALLED == 0 || seen & CLOSING != 0) {
                 let history = if seen & USED == 0 { History::Unused } else { History::Used };
-                return Arrival::Absent(history);
+                return Err(NotEntered::Absent(history));
             }
-            let found =
-                if awaited || seen & DISABLED != 0 { Arrival::Disabled } else { Arrival::Busy };
+            let is_disabled = awaited || seen & DISABLED != 0;
+            let found = if is_disabled { NotEntered::Disabled } else { NotEntered::Busy };
             if seen & EDGE == 0 && !awaited {
-                return found;
+                return Err(found);
             }
             match self.swap_if(seen, seen | RESEND) {
-                Ok(_) => return found,
+                Ok(_) => return Err(found),
                 Err(now) => seen = now,
             }
         }
@@ -322,6 +322,19 @@ impl<T> HandlerCell<T> {
     /// and must resend an arrival.
     #[inline]
     fn end_run(&self, mut seen: u32) -> bool {
+        while seen & RESEND == 0 {
+            match self.swap_if(seen, seen & !RUNNING) {
+                Ok(_) => return false,
+                Err(now) => seen = now,
+            }
+        }
+        self.end_marked_run(seen)
+    }
+
+    /// As [`end_run`](Self::end_run), for a run during which the interrupt arrived.
+    #[cold]
+    #[inline(never)]
+    fn end_marked_run(&self, mut seen: u32) -> bool {
         loop {
             // A disabled cell keeps its resend mark until it is enabled. A closing cell discards
             // the mark.

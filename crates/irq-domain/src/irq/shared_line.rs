@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::irq::control::Control;
 use crate::irq::handler::Handler;
 use crate::irq::handler::{IrqContext, IrqReturn};
-use crate::irq::handler_cell::{Arrival, HandlerCell, WhenBusy};
+use crate::irq::handler_cell::{HandlerCell, WhenBusy};
 use crate::name::Name;
 use alloc::collections::TryReserveError;
 use core::fmt;
@@ -86,8 +86,8 @@ impl SharedLine {
     pub(crate) fn run(&self, context: &IrqContext<'_>) -> IrqReturn {
         let mut verdict = IrqReturn::None;
         for member in self.members() {
-            if let Arrival::Entered(handler) = member.cell.enter() {
-                if handler.run(context) == IrqReturn::Handled {
+            if let Ok(handler) = member.cell.enter() {
+                if handler.function()(context) == IrqReturn::Handled {
                     verdict = IrqReturn::Handled;
                 }
                 // The resend mark is never set for a level-triggered interrupt, so nothing needs to

@@ -7,7 +7,7 @@
 #![expect(unsafe_code, reason = "a step of the installation has a contract")]
 #![expect(missing_docs, reason = "each function only calls the function that it is named after")]
 
-use super::{Arrival, HandlerCell, Pinned, Running, WhenBusy};
+use super::{HandlerCell, NotEntered, Pinned, Running, WhenBusy};
 use crate::sync::SeqCst;
 use core::mem::forget;
 use core::num::NonZeroU64;
@@ -61,13 +61,13 @@ pub fn enable(cell: &Cell) -> bool {
 #[inline(never)]
 pub fn arrive(cell: &Cell) -> u32 {
     match cell.enter() {
-        Arrival::Entered(running) => {
+        Ok(running) => {
             forget(running);
             1
         }
-        Arrival::Busy => 2,
-        Arrival::Disabled => 3,
-        Arrival::Absent(_) => 0,
+        Err(NotEntered::Busy) => 2,
+        Err(NotEntered::Disabled) => 3,
+        Err(NotEntered::Absent(_)) => 0,
     }
 }
 
