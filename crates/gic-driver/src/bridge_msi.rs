@@ -28,7 +28,7 @@ use alloc::collections::TryReserveError;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 pub(crate) use arrivals::Block;
-use core::{fmt, slice};
+use core::fmt;
 use doorbell_fallible::try_collect;
 use doorbell_lock::IrqLock;
 use gic_arch::IntId;
@@ -136,8 +136,17 @@ pub struct BridgeMsi<P: Platform> {
     wired: Arc<dyn WiredParent>,
     config: BridgeMsiConfig,
     frame: P::Mmio,
-    blocks: Vec<Block>,
+    blocks: Vec<StatusWord>,
     state: IrqLock<State>,
+}
+
+/// A block's status word, and software's view of it.
+struct StatusWord {
+    block: Block,
+    /// Offset of the register.
+    register: u32,
+    /// The vector of bit 0.
+    first: HwIrq,
 }
 
 struct State {
@@ -181,7 +190,11 @@ impl<P: Platform> BridgeMsi<P> {
         let region = PhysicalRegion { base: registers, bytes: layout::BYTES };
         let frame = platform.map(region).ok_or(BridgeMsiError::NotMapped { kind, registers })?;
         let numbers = 0..layout.blocks(lines);
-        let blocks = try_collect(numbers.clone().map(|_| Block::default()))?;
+        let blocks = try_collect(numbers.clone().map(|number| StatusWord {
+            block: Block::default(),
+            register: layout.status(number),
+            first: HwIrq::new(first.get() + number * BLOCK_VECTORS),
+        }))?;
         let enabled = try_collect(numbers.map(|_| 0))?;
         let allocator = BlockAllocator::new(first.get(), count)?;
         let state = IrqLock::new(State { allocator, enabled });
@@ -205,7 +218,9 @@ impl<P: Platform> BridgeMsi<P> {
     pub fn restore(&self) {
         let (layout, frame) = (self.layout(), &self.frame);
         self.state.with(&*self.platform, |state| {
-            for ((number, block), enabled) in (0..).zip(&self.blocks).zip(&state.enabled) {
+            for ((number, StatusWord { block, .. }), enabled) in
+                (0..).zip(&self.blocks).zip(&state.enabled)
+            {
                 layout.set_address(frame, number, self.config.doorbell);
                 if let Some(mask) = layout.mask(number) {
                     frame.write32(mask, block.masked_vectors());
@@ -215,7 +230,7 @@ impl<P: Platform> BridgeMsi<P> {
             self.note_arrivals(state);
             layout.turn_on(frame);
         });
-        for (number, block) in (0..).zip(&self.blocks) {
+        for (number, StatusWord { block, .. }) in (0..).zip(&self.blocks) {
             if block.is_noted(!block.masked_vectors())
                 && let Some(line) = self.lines().get(layout.line(number))
             {
@@ -227,11 +242,10 @@ impl<P: Platform> BridgeMsi<P> {
     /// Moves arrivals from the status words to the notes. Bits of vectors that are not enabled are
     /// stale ones of an earlier driver, and are dropped.
     fn note_arrivals(&self, state: &State) {
-        let (layout, frame) = (self.layout(), &self.frame);
-        for ((number, block), enabled) in (0..).zip(&self.blocks).zip(&state.enabled) {
-            let arrived = frame.read32(layout.status(number));
-            frame.write32(layout.status(number), arrived);
-            let _ = block.note(arrived & enabled);
+        for (word, enabled) in self.blocks.iter().zip(&state.enabled) {
+            let arrived = self.frame.read32(word.register);
+            self.frame.write32(word.register, arrived);
+            let _ = word.block.note(arrived & enabled);
         }
     }
 
@@ -266,10 +280,9 @@ impl<P: Platform> BridgeMsi<P> {
     /// Context: hard IRQ.
     #[inline]
     pub fn handle(&self, line: usize, mut arrived: impl FnMut(HwIrq)) -> bool {
-        let (number, [block]) = self.blocks_of(line) else {
-            return self.drain(line, &mut arrived);
-        };
-        let (found, is_high) = self.serve(number, block, true, &mut arrived);
+        let word = self.blocks.get(line).filter(|_| self.layout().has_line_per_block());
+        let Some(word) = word else { return self.drain(line, &mut arrived) };
+        let (found, is_high) = self.serve(word, true, &mut arrived);
         if is_high {
             return self.drain(line, &mut arrived) | found;
         }
@@ -280,15 +293,15 @@ impl<P: Platform> BridgeMsi<P> {
     #[inline(never)]
     fn drain(&self, line: usize, arrived: &mut dyn FnMut(HwIrq)) -> bool {
         let (layout, frame) = (self.layout(), &self.frame);
-        let (first, blocks) = self.blocks_of(line);
+        let blocks = self.blocks_of(line);
         let mut due = layout.raising(frame).unwrap_or(layout::ALL_BLOCKS);
         let mut found = false;
         for _ in 0..PASSES {
             let mut left = 0;
-            for (number, block) in (first..).zip(blocks) {
-                let is_due = due & 1 << number != 0;
-                let (took, is_high) = self.serve(number, block, is_due, &mut *arrived);
-                left |= u32::from(is_high) << number;
+            for (bit, word) in (0..).zip(blocks) {
+                let is_due = due & 1 << bit != 0;
+                let (took, is_high) = self.serve(word, is_due, &mut *arrived);
+                left |= u32::from(is_high) << bit;
                 found |= took;
             }
             // The line is low only at a time at which no block raises it.
@@ -304,50 +317,40 @@ impl<P: Platform> BridgeMsi<P> {
     }
 
     /// Acknowledges and dispatches a block's vectors: those in its status word, if it is due, and
-    /// those that were noted. Returns whether there was one, and whether the status word had
-    /// another one when it was acknowledged.
+    /// those that were noted. Returns whether there was one, even if it is masked, and whether the
+    /// status word had another one when it was acknowledged.
     #[inline]
     fn serve(
         &self,
-        number: u32,
-        block: &Block,
+        &StatusWord { ref block, register, first }: &StatusWord,
         is_due: bool,
         mut arrived: impl FnMut(HwIrq),
     ) -> (bool, bool) {
-        let (frame, register) = (&self.frame, self.layout().status(number));
-        let status = if is_due { frame.read32(register) } else { 0 };
-        let mut is_high = false;
-        if status != 0 {
-            frame.write32(register, status);
-            // The read returns after the write took effect. A message that arrives while its
-            // vector's handler runs must find the bit clear, or it would be lost.
-            is_high = frame.read32(register) != 0;
-            frame.read_barrier();
-        }
+        let (status, is_high) =
+            if is_due { acknowledge(&self.frame, register) } else { Default::default() };
         let vectors = block.take(status);
         let mut left = vectors;
         while left != 0 {
-            arrived(self.vector(number, left.trailing_zeros()));
+            arrived(HwIrq::new(first.get() + left.trailing_zeros()));
             left &= left - 1;
         }
-        (vectors != 0, is_high)
+        (status | vectors != 0, is_high)
     }
 
-    /// Returns the blocks that raise the line with this index, and the number of the first one.
-    #[inline]
-    fn blocks_of(&self, line: usize) -> (u32, &[Block]) {
-        if !self.layout().has_line_per_block() {
-            return (0, &self.blocks);
+    /// Returns the blocks that raise the line with this index.
+    fn blocks_of(&self, line: usize) -> &[StatusWord] {
+        if self.layout().has_line_per_block() {
+            self.blocks.get(line..=line).unwrap_or_default()
+        } else {
+            &self.blocks
         }
-        let block = self.blocks.get(line).map(slice::from_ref).unwrap_or_default();
-        (u32::try_from(line).unwrap_or_default(), block)
     }
 
     /// Returns `true` if an empty run of the line's handler was excused since the last call.
     #[cold]
     fn is_excused(&self, line: usize) -> bool {
-        let (_, blocks) = self.blocks_of(line);
-        blocks.iter().fold(false, |excused, block| excused | block.is_excused())
+        let blocks = self.blocks_of(line).iter();
+        blocks.fold(false, |excused, word| excused | word.block.is_excused())
     }
 
     #[inline]
@@ -355,15 +358,10 @@ impl<P: Platform> BridgeMsi<P> {
         self.config.kind.layout()
     }
 
-    #[inline]
-    fn vector(&self, block: u32, bit: u32) -> HwIrq {
-        HwIrq::new(self.config.first.get() + block * BLOCK_VECTORS + bit)
-    }
-
     fn place(&self, hwirq: HwIrq) -> Option<Place<'_>> {
         let index = hwirq.get().checked_sub(self.config.first.get())?;
         let number = index / BLOCK_VECTORS;
-        let block = self.blocks.get(usize::try_from(number).ok()?)?;
+        let StatusWord { block, .. } = self.blocks.get(usize::try_from(number).ok()?)?;
         Some(Place { block, number, bit: 1 << (index % BLOCK_VECTORS) })
     }
 
@@ -425,6 +423,22 @@ impl<P: Platform> BridgeMsi<P> {
             self.frame.write32(status, stale);
         }
     }
+}
+
+/// Acknowledges the vectors in a status word. Returns them, and whether there was another one
+/// afterwards.
+#[inline(never)]
+fn acknowledge(frame: &impl Mmio, register: u32) -> (u32, bool) {
+    let status = frame.read32(register);
+    if status == 0 {
+        return (0, false);
+    }
+    frame.write32(register, status);
+    // The read returns after the write took effect. A message that arrives while its vector's
+    // handler runs must find the bit clear, or it would be lost.
+    let is_high = frame.read32(register) != 0;
+    frame.read_barrier();
+    (status, is_high)
 }
 
 impl<P: Platform> fmt::Debug for BridgeMsi<P> {

@@ -5,8 +5,8 @@
 //! interleavings.
 
 #[cfg(not(all(test, shuttle)))]
-pub(crate) use core::sync::atomic::AtomicU32;
+pub(crate) use core::sync::atomic::{AtomicU32, AtomicU64};
 #[cfg(all(test, shuttle))]
-pub(crate) use shuttle::sync::atomic::AtomicU32;
+pub(crate) use shuttle::sync::atomic::{AtomicU32, AtomicU64};
 
 pub(crate) use core::sync::atomic::Ordering::SeqCst;

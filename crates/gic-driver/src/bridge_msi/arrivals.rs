@@ -3,15 +3,17 @@
 //! The line's handler, which runs on one CPU at a time, takes arrivals without a lock, while other
 //! CPUs mask vectors and make them pending.
 
-use crate::sync::{AtomicU32, SeqCst};
+use crate::sync::{AtomicU32, AtomicU64, SeqCst};
+
+/// Position of the masks in a [`Block`]'s word.
+const MASKS: u32 = 32;
 
 /// A block's arrivals and masks.
 #[derive(Default)]
 pub(crate) struct Block {
-    /// Vectors that arrived, but have not been dispatched yet.
-    noted: AtomicU32,
-    /// Vectors that are masked at the controller.
-    masked: AtomicU32,
+    /// Bits 0 to 31: vectors that arrived, but have not been dispatched yet. Bits 32 to 63: vectors
+    /// that are masked at the controller.
+    word: AtomicU64,
     /// Vectors for which the line may interrupt although nothing has arrived: their arrival was
     /// dropped, or software raised the line while its handler took their arrival.
     excused: AtomicU32,
@@ -22,46 +24,46 @@ impl Block {
     /// the masked ones, which are noted.
     #[inline]
     pub(crate) fn take(&self, status: u32) -> u32 {
-        let noted = if self.noted.load(SeqCst) == 0 { 0 } else { self.noted.swap(0, SeqCst) };
-        let arrived = status | noted;
-        let held = arrived & self.masked.load(SeqCst);
-        if held == 0 { arrived } else { arrived & !held | self.hold(held) }
+        let seen = self.word.load(SeqCst);
+        if seen == 0 { status } else { self.take_unmasked(status, seen) }
     }
 
-    /// Notes masked vectors. Returns those that were unmasked meanwhile: either their unmasking
-    /// sees the note, or the second load sees the unmasking.
     #[cold]
-    fn hold(&self, held: u32) -> u32 {
-        self.noted.fetch_or(held, SeqCst);
-        match held & !self.masked.load(SeqCst) {
-            0 => 0,
-            freed => self.noted.fetch_and(!freed, SeqCst) & freed,
+    #[inline(never)]
+    fn take_unmasked(&self, status: u32, mut seen: u64) -> u32 {
+        loop {
+            let masked = masks(seen);
+            let arrived = status | noted(seen);
+            let left = u64::from(arrived & masked) | mask_bits(masked);
+            match self.word.compare_exchange_weak(seen, left, SeqCst, SeqCst) {
+                Ok(_) => return arrived & !masked,
+                Err(now) => seen = now,
+            }
         }
     }
 
     /// Masks a vector and returns all masked ones.
     pub(crate) fn mask(&self, bit: u32) -> u32 {
-        self.masked.fetch_or(bit, SeqCst) | bit
+        masks(self.word.fetch_or(mask_bits(bit), SeqCst)) | bit
     }
 
     /// Unmasks a vector and returns the ones that are still masked. The caller must raise the line
     /// if the vector [is noted](Self::is_noted) afterwards.
     pub(crate) fn unmask(&self, bit: u32) -> u32 {
-        self.masked.fetch_and(!bit, SeqCst) & !bit
+        masks(self.word.fetch_and(!mask_bits(bit), SeqCst)) & !bit
     }
 
     /// Notes an arrival. Returns `true` if the caller must raise the line; otherwise, unmasking
     /// does.
     #[must_use]
     pub(crate) fn note(&self, bit: u32) -> bool {
-        self.noted.fetch_or(bit, SeqCst);
-        !self.is_masked(bit)
+        masks(self.word.fetch_or(u64::from(bit), SeqCst)) & bit == 0
     }
 
     /// Drops an arrival that was noted. The caller drops that in the status word afterwards.
     pub(crate) fn forget(&self, bit: u32) {
         self.excuse(bit);
-        self.noted.fetch_and(!bit, SeqCst);
+        self.word.fetch_and(!u64::from(bit), SeqCst);
     }
 
     /// Excuses one run of the line's handler that finds nothing.
@@ -76,7 +78,7 @@ impl Block {
     }
 
     pub(crate) fn is_noted(&self, bit: u32) -> bool {
-        self.noted.load(SeqCst) & bit != 0
+        noted(self.word.load(SeqCst)) & bit != 0
     }
 
     pub(crate) fn is_masked(&self, bit: u32) -> bool {
@@ -84,6 +86,21 @@ impl Block {
     }
 
     pub(crate) fn masked_vectors(&self) -> u32 {
-        self.masked.load(SeqCst)
+        masks(self.word.load(SeqCst))
     }
+}
+
+#[inline]
+fn noted(word: u64) -> u32 {
+    (word & u64::from(u32::MAX)) as u32
+}
+
+#[inline]
+fn masks(word: u64) -> u32 {
+    (word >> MASKS) as u32
+}
+
+#[inline]
+fn mask_bits(masked: u32) -> u64 {
+    u64::from(masked) << MASKS
 }

@@ -36,9 +36,9 @@ const FIRST: &[&str] = &["-device", "pci-testdev,bus=dw-pcie,addr=0.0,multifunct
 /// Messages of each function.
 const MESSAGES: u32 = 50_000;
 /// Most instructions from IAR to EOI that a message at the bridge's line may take more than one
-/// that is an LPI. Of these, 94 are the second dispatch, and most others read and acknowledge the
+/// that is an LPI. Of these, 69 are the second dispatch, and most others read and acknowledge the
 /// status word.
-const CHAINED: usize = 175;
+const CHAINED: usize = 120;
 
 /// Checks that each message of two functions behind the bridge runs its handler once.
 ///

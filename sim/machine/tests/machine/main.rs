@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "the tests' boards are known to be sound")]
 
 mod board_trees;
+mod bridge_masks;
 mod bridges;
 mod coherence;
 mod controllers;

@@ -1,0 +1,217 @@
+//! Masks of vectors inside host bridges, over suspensions: the driver programs the strict model,
+//! and a set of waiting vectors says what must be dispatched.
+
+use doorbell_hardware::bridge_msi::{BridgeMsi as Hardware, BridgeMsiKind};
+use doorbell_hardware::bus::Bus;
+use doorbell_hardware::platform::MachinePlatform;
+use doorbell_hardware::ram::{Caches, Ram};
+use gic_driver::{BridgeKind, BridgeMsi, BridgeMsiConfig};
+use gic_firmware::Region;
+use msi_types::{
+    BlockRequest, Cpu, Delivery, Fit, HwIrq, Level, Line, MsiError, MsiMessage, MsiParent, Pending,
+    RequesterId, Rewrite, SetLine, Trigger, WiredParent,
+};
+use proptest::prelude::*;
+use std::collections::BTreeSet;
+use std::num::NonZeroU16;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+const REGISTERS: u64 = 0x3000_0000;
+/// Vectors per machine: more than a block.
+const VECTORS: usize = 40;
+/// Most runs of a line's handler until the line must be low.
+const RUNS: usize = 20;
+
+/// The GIC's inputs: the level that the bridge drives, and what software made pending.
+#[derive(Default)]
+struct Wires([(AtomicBool, AtomicBool); 2]);
+
+impl Wires {
+    /// Takes a line's interrupt. Returns `false` if it is neither high nor pending.
+    fn takes(&self, line: usize) -> bool {
+        let (level, pending) = &self.0[line];
+        pending.swap(false, Ordering::SeqCst) || level.load(Ordering::SeqCst)
+    }
+}
+
+impl SetLine for Wires {
+    fn set_line(&self, line: Line, level: Level) -> Delivery {
+        let Line::Spi(line) = line else { return Delivery::Blocked };
+        self.0[HwIrq::new(line).index()].0.store(level == Level::High, Ordering::SeqCst);
+        Delivery::Pending
+    }
+    fn pulse(&self, _: Line) -> Delivery {
+        Delivery::Blocked
+    }
+}
+
+impl WiredParent for Wires {
+    fn claim(&self, _: HwIrq, _: NonZeroU16) -> Result<(), MsiError> {
+        Ok(())
+    }
+    fn release(&self, _: HwIrq, _: NonZeroU16) {}
+    fn set_trigger(&self, _: HwIrq, _: Trigger) -> Result<(), MsiError> {
+        Ok(())
+    }
+    fn set_target(&self, _: HwIrq, _: Cpu) -> Result<(), MsiError> {
+        Ok(())
+    }
+    fn mask(&self, _: HwIrq) {}
+    fn unmask(&self, _: HwIrq) {}
+    fn set_pending(&self, hwirq: HwIrq, pending: Pending) {
+        self.0[hwirq.index()].1.store(pending == Pending::Set, Ordering::SeqCst);
+    }
+    fn is_pending(&self, hwirq: HwIrq) -> bool {
+        self.0[hwirq.index()].1.load(Ordering::SeqCst)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Send(usize),
+    Mask(usize),
+    Unmask(usize),
+    SetPending(usize),
+    ClearPending(usize),
+    /// The bridge loses its power over a suspension.
+    Suspend,
+    /// The CPU takes interrupts until all lines are low.
+    Run,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let vector = || prop_oneof![0..3_usize, 0..VECTORS];
+    let step = prop_oneof![
+        3 => vector().prop_map(Step::Send),
+        2 => vector().prop_map(Step::Mask),
+        2 => vector().prop_map(Step::Unmask),
+        1 => vector().prop_map(Step::SetPending),
+        1 => vector().prop_map(Step::ClearPending),
+        1 => Just(Step::Suspend),
+        2 => Just(Step::Run),
+    ];
+    proptest::collection::vec(step, 1..60)
+}
+
+struct Machine {
+    hardware: Arc<Hardware>,
+    wires: Arc<Wires>,
+    driver: BridgeMsi<MachinePlatform>,
+    vectors: Vec<(HwIrq, MsiMessage)>,
+    /// Vectors whose arrival has not been dispatched.
+    waiting: BTreeSet<HwIrq>,
+    masked: BTreeSet<HwIrq>,
+}
+
+impl Machine {
+    fn new(kind: BridgeKind, model: BridgeMsiKind, lines: u32) -> Self {
+        let wires = Arc::new(Wires::default());
+        let inputs = (0..lines).map(Line::Spi).collect();
+        let hardware = Arc::new(Hardware::new(model, inputs, wires.clone()));
+        let mut bus = Bus::default();
+        let region = Region::new(REGISTERS, 0x1000).unwrap();
+        bus.attach("bridge", region, hardware.clone()).unwrap();
+        let ram = Arc::new(Ram::new(&[], Caches::Snooped));
+        let platform = Arc::new(MachinePlatform::new(Arc::new(bus), ram));
+        let config = BridgeMsiConfig::new(kind, REGISTERS, (0..lines).map(HwIrq::new).collect());
+        let driver = BridgeMsi::new(platform, wires.clone(), config).unwrap();
+        let device = driver.attach(RequesterId::new(1), 1).unwrap();
+        let fit = Fit::new(Rewrite::Never).with_address_bits(64).with_data_bits(16);
+        let request = BlockRequest::new(NonZeroU16::MIN, fit, Cpu::new(0));
+        let vectors = (0..VECTORS).map(|_| {
+            let block = driver.allocate(&device, &request).unwrap();
+            (block.first(), driver.compose(&block, 0).unwrap())
+        });
+        let vectors = vectors.collect();
+        let (waiting, masked) = Default::default();
+        Self { hardware, wires, driver, vectors, waiting, masked }
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Send(vector) => {
+                let (hwirq, message) = self.vectors[vector];
+                assert_eq!(self.hardware.take(message), Some(Delivery::Pending));
+                self.waiting.insert(hwirq);
+            }
+            Step::Mask(vector) => {
+                let (hwirq, _) = self.vectors[vector];
+                self.driver.mask(hwirq);
+                self.masked.insert(hwirq);
+            }
+            Step::Unmask(vector) => {
+                let (hwirq, _) = self.vectors[vector];
+                self.driver.unmask(hwirq);
+                self.masked.remove(&hwirq);
+            }
+            Step::SetPending(vector) => {
+                let (hwirq, _) = self.vectors[vector];
+                self.driver.set_pending(hwirq, Pending::Set);
+                self.waiting.insert(hwirq);
+            }
+            Step::ClearPending(vector) => {
+                let (hwirq, _) = self.vectors[vector];
+                self.driver.set_pending(hwirq, Pending::Clear);
+                self.waiting.remove(&hwirq);
+            }
+            Step::Suspend => {
+                self.driver.suspend();
+                self.hardware.lose_power();
+                self.driver.restore();
+            }
+            Step::Run => self.run(),
+        }
+        for (hwirq, _) in &self.vectors {
+            assert_eq!(self.driver.is_pending(*hwirq), Some(self.waiting.contains(hwirq)));
+        }
+        // MediaTek's controller has no masks.
+        if self.driver.kind() == BridgeKind::ImsiRx {
+            let due = self.waiting.difference(&self.masked);
+            let lines: BTreeSet<_> = due.filter_map(|one| self.driver.line(*one)).collect();
+            for line in self.driver.lines() {
+                let is_high = self.wires.0[line.index()].0.load(Ordering::SeqCst);
+                assert!(!is_high || lines.contains(line), "a masked vector raises line {line}");
+            }
+        }
+    }
+
+    /// Checks that the lines' handlers dispatch each waiting vector that is not masked, once.
+    fn run(&mut self) {
+        let mut expected: BTreeSet<_> = self.waiting.difference(&self.masked).copied().collect();
+        self.waiting.retain(|hwirq| self.masked.contains(hwirq));
+        for line in 0..self.driver.lines().len() {
+            let runs = (0..RUNS).take_while(|_| self.wires.takes(line)).inspect(|_| {
+                let handled = self.driver.handle(line, |vector| {
+                    assert!(expected.remove(&vector), "{vector} runs twice, or masked");
+                });
+                assert!(handled, "line {line} interrupts for nothing");
+            });
+            assert!(runs.count() < RUNS, "line {line} stays high");
+        }
+        assert_eq!(expected, BTreeSet::new(), "a message was lost");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn masked_vectors_wait_over_suspensions(steps in steps()) {
+        let kinds = [
+            (BridgeKind::ImsiRx, BridgeMsiKind::ImsiRx, 2),
+            (BridgeKind::MediatekGen3, BridgeMsiKind::MediatekGen3, 1),
+        ];
+        for (kind, model, lines) in kinds {
+            let mut machine = Machine::new(kind, model, lines);
+            for step in &steps {
+                machine.step(step);
+            }
+            for vector in 0..VECTORS {
+                machine.step(&Step::Unmask(vector));
+            }
+            machine.step(&Step::Run);
+            prop_assert_eq!(machine.hardware.mistakes() + machine.hardware.lost(), 0);
+        }
+    }
+}
