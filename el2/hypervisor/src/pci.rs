@@ -27,7 +27,7 @@ pub(crate) const MOST: usize = 31;
 /// functions that have the same number must be assigned to the same guest. Bridges and functions
 /// without MSI and MSI-X stay with the hypervisor.
 pub(crate) fn functions(host: &PciHost) -> Vec<(usize, Function)> {
-    let functions = pci::enumerate(host);
+    let functions = pci::enumerate(irqchip::get().description(), host);
     for function in &functions {
         enable_acs(&*function.config);
     }

@@ -27,7 +27,7 @@ impl Edu {
     /// `begun` first.
     pub(crate) fn find(irqchip: &Irqchip<Kernel>, begun: fn()) -> Option<Self> {
         let host = irqchip.description().hosts.first()?;
-        let functions = pci::enumerate(host);
+        let functions = pci::enumerate(irqchip.description(), host);
         let function = functions.iter().find(|function| function.is(VENDOR, DEVICE))?;
         Some(Self::start(irqchip, host, function, begun))
     }

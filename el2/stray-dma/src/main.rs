@@ -60,7 +60,7 @@ fn address(around: &Started) -> Option<u64> {
 /// Returns the region with the controller's registers.
 fn bar(around: &Started) -> Option<Bar> {
     let description = gic_firmware::devicetree::parse(around.devicetree).ok()?;
-    let functions = pci::enumerate(description.hosts.first()?);
+    let functions = pci::enumerate(&description, description.hosts.first()?);
     let function = functions.iter().find(|function| function.is(VENDOR, DEVICE))?;
     Some(function.bar(0))
 }

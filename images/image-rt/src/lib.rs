@@ -1,6 +1,6 @@
-//! Runtime for bare-metal images on QEMU's `virt` machine. It starts the image after reset and
-//! calls a Rust `main`, with caches, a console and interrupts. The feature `heap` adds an
-//! allocator, PCI and support for several CPUs.
+//! Runtime for bare-metal images on QEMU's `virt` and `imx8mp-evk` machines. It starts the image
+//! after reset and calls a Rust `main`, with caches, a console and interrupts. The feature `heap`
+//! adds an allocator, PCI and support for several CPUs.
 //!
 //! | the machine starts the image | the image runs at |
 //! |---|---|
@@ -45,6 +45,8 @@ pub mod platform;
 pub mod power;
 pub mod restart;
 pub mod start;
+#[cfg(feature = "virtio")]
+pub mod virtio;
 
 #[doc(hidden)]
 pub use aarch64_rt;

@@ -3,22 +3,22 @@
 mod designware;
 mod function;
 
-pub use designware::DesignWare;
+use designware::DesignWare;
 pub use function::{Bar, Function};
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use core::ptr::{NonNull, with_exposed_provenance_mut};
-use gic_firmware::{ConfigAccess, PciHost, Region};
-use irq_domain::pci::{Ecam, MappedRegion};
+use gic_firmware::{ConfigAccess, Description, PciHost, Region};
+use irq_domain::pci::{Ecam, EcamWindow, MappedRegion};
 use msi_types::pci::{PciSpace, PciWindow};
 
 /// Finds and enables every function behind a host bridge, after assigning bus numbers and
 /// addresses. Memory regions are placed in the window for 32-bit addresses.
-pub fn enumerate(host: &PciHost) -> Vec<Function> {
-    let Some(region) = ecam(host) else { return Vec::new() };
-    let ecam = Ecam::new(Arc::new(mapped(region)), host.buses.value);
+pub fn enumerate(description: &Description, host: &PciHost) -> Vec<Function> {
+    let Some(window) = config_window(description, host) else { return Vec::new() };
+    let ecam = Ecam::new(window, host.buses.value);
     let windows: Vec<_> = memory(host).collect();
     let found = irq_domain::pci::enumerate(ecam.buses(), &windows, |at| ecam.function(at));
     let found = found.expect("not enough memory for the functions").into_iter();
@@ -28,6 +28,17 @@ pub fn enumerate(host: &PciHost) -> Vec<Function> {
             Function::new(function)
         })
         .collect()
+}
+
+fn config_window(description: &Description, host: &PciHost) -> Option<Arc<dyn EcamWindow>> {
+    match host.config.as_ref()?.value {
+        ConfigAccess::Ecam(region) => Some(Arc::new(mapped(region))),
+        ConfigAccess::Registers(window) => {
+            let bridge = description.controller(host.own_controller?)?;
+            let registers = bridge.registers.as_ref()?.value;
+            Some(Arc::new(DesignWare::new(host, mapped(registers), window)))
+        }
+    }
 }
 
 /// Returns the ECAM window of a host bridge.

@@ -86,7 +86,7 @@ pub(crate) fn bring_up(
     let host = description.hosts.first();
     let controller = host.and_then(|host| irqchip.pci_parent(host, RequesterId::pci(0, 0, 0)).ok());
     let interrupts = irqchip.interrupts().clone();
-    let functions = host.map_or_else(Vec::new, pci::enumerate);
+    let functions = host.map_or_else(Vec::new, |host| pci::enumerate(&description, host));
     let smmu = smmu.map(|smmu| {
         let edu = functions.iter().find(|function| DeviceKind::is(function, "edu"));
         let write = || edu.map_or(Err(Verdict::Failed("no edu".into())), edu::writes);

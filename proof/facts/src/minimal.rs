@@ -24,7 +24,7 @@ pub enum MinimalFact {
     /// The messages of functions behind a bridge with its own MSI controller were taken.
     Chained {
         /// Number of messages of each function.
-        taken: [u32; 2],
+        taken: [u32; 3],
     },
     /// The kernel ran, and then restarted itself.
     Lived {

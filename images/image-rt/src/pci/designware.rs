@@ -2,10 +2,10 @@
 //! accesses to a window into configuration requests (i.MX 8M Plus Reference Manual, "PCIe port
 //! logic", `IATU_VIEWPORT_OFF` and the registers that follow).
 
+use super::{mapped, memory};
 use crate::cpu;
 use gic_firmware::{PciHost, Region};
 use irq_domain::pci::{EcamWindow, MappedRegion};
-use msi_types::pci::PciSpace;
 use spin::Mutex;
 
 const VIEWPORT: u64 = 0x900;
@@ -24,7 +24,7 @@ const BUS: u64 = 256 * FUNCTION;
 
 /// The configuration spaces of the bridge and of the functions directly below it, laid out as in
 /// ECAM.
-pub struct DesignWare {
+pub(super) struct DesignWare {
     bridge: MappedRegion,
     window: MappedRegion,
     region: Region,
@@ -32,24 +32,27 @@ pub struct DesignWare {
 }
 
 impl DesignWare {
-    /// Takes over the outbound windows of a bridge: window 0 for the host's memory, and window 1
-    /// for configuration requests. Leaves the inbound windows alone.
-    pub fn new(host: &PciHost, bridge: MappedRegion, map: impl Fn(Region) -> MappedRegion) -> Self {
-        let region = host.config.as_ref().expect("the host has a configuration window").value;
-        let region = region.region();
-        let new = Self { bridge, window: map(region), region, lock: Mutex::new(()) };
-        let windows = host.windows.iter().map(|window| window.value);
-        for window in windows.filter(|window| window.space() == PciSpace::Memory32) {
-            new.translate(0, MEMORY, window.cpu(), window.bus_base());
+    /// Takes over the outbound windows of a bridge: window 0 turns accesses to `region` into
+    /// configuration requests, and each further one serves a memory window of the host. Leaves the
+    /// inbound windows alone.
+    ///
+    /// Panics if the bridge has fewer windows.
+    pub(super) fn new(host: &PciHost, bridge: MappedRegion, region: Region) -> Self {
+        let new = Self { bridge, window: mapped(region), region, lock: Mutex::new(()) };
+        for (viewport, window) in (1..).zip(memory(host)) {
+            new.translate(viewport, MEMORY, window.cpu(), window.bus_base());
         }
         new
     }
 
     fn translate(&self, viewport: u32, kind: u32, from: Region, to: u64) {
         let last = from.base() + (from.size() - 1);
+        assert!(from.base() >> 32 == last >> 32, "a window of the host bridge crosses 4 GiB");
         let write =
             |register, value: u64| EcamWindow::write32(&self.bridge, register, value as u32);
         write(VIEWPORT, viewport.into());
+        let selected = EcamWindow::read32(&self.bridge, VIEWPORT);
+        assert!(selected == viewport, "the host bridge cannot translate window {viewport}");
         write(BASE, from.base());
         write(BASE + 4, from.base() >> 32);
         write(LIMIT, last);
@@ -70,7 +73,7 @@ impl DesignWare {
             (1, 0..8) => {
                 let state = cpu::irq_save();
                 let locked = self.lock.lock();
-                self.translate(1, CONFIGURATION, self.region, bus << 24 | function << 16);
+                self.translate(0, CONFIGURATION, self.region, bus << 24 | function << 16);
                 let value = access(&self.window, register);
                 drop(locked);
                 cpu::irq_restore(state);

@@ -123,6 +123,11 @@ impl Function {
         }
     }
 
+    /// Returns the function as enumeration found it.
+    pub fn found(&self) -> &pci::Function {
+        &self.found
+    }
+
     /// Returns the function's address and alias.
     pub fn sender(&self) -> PciRequester {
         self.found.requester()

@@ -1,5 +1,5 @@
 //! A kernel for the i.MX 8M Plus's evaluation kit, whose host bridge has an MSI controller of its
-//! own. It takes 100,000 messages of two functions behind the bridge, and masks vectors at the
+//! own. It takes 100,000 messages of three functions behind the bridge, and masks vectors at the
 //! function and at the controller. Without an `edu`, it takes a few messages of the disk while QEMU
 //! logs the kernel's instructions.
 #![no_std]
@@ -13,24 +13,25 @@ mod pci_kernel;
 
 extern crate alloc;
 
-use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, Ordering};
 use doorbell_facts::{Fact, MinimalFact, WatchedFact};
 use edu::{ACKNOWLEDGE, EDU, RAISE};
 use gic_bringup::Irqchip;
 use gic_firmware::PciHost;
 use image_rt::nvme::{self, Nvme};
-use image_rt::pci::{DesignWare, mapped};
+use image_rt::pci::{self, Bar, Function};
 use image_rt::platform::Kernel;
+use image_rt::virtio::{QUEUE_SLOT, Rng};
 use image_rt::{Boot, console, cpu, power, println};
 use irq_domain::IrqHandle;
-use irq_domain::pci::{self, Ecam, Function, MappedRegion, TableMemory};
+use irq_domain::pci::TableMemory;
 use pci_kernel::{bring_up, kernel};
 use spin::Once;
 
 image_rt::image!(main);
 
-const MESSAGES: u32 = 100_000;
+/// Number of messages of each function.
+const MESSAGES: u32 = 33_334;
 /// One in this number of messages is sent while its vector is masked.
 const MASKED: u32 = 100;
 
@@ -39,9 +40,12 @@ const MASKED: u32 = 100;
 const WATCHED: u32 = 16;
 const PATIENCE: u64 = 60_000;
 
-static DISK: Once<Nvme<MappedRegion>> = Once::new();
-/// Messages that each function's handler has taken.
-static TAKEN: [AtomicU32; 2] = [const { AtomicU32::new(0) }; 2];
+/// Vendor and device ID of a virtio entropy source.
+const RNG: (u16, u16) = (0x1af4, 0x1044);
+
+static DISK: Once<Nvme<Bar>> = Once::new();
+/// Messages that the handler of each function has taken.
+static TAKEN: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
 
 fn taken(function: usize) -> u32 {
     TAKEN[function].load(Ordering::Acquire)
@@ -52,31 +56,26 @@ fn main(boot: Boot) -> ! {
     let description = irqchip.description();
     let host = description.hosts.iter().find(|host| host.status.value.is_enabled());
     let host = host.expect("the devicetree must enable a host bridge");
-    let bridge = description.controllers.iter().find(|controller| controller.id == host.id);
-    let registers = bridge.and_then(|bridge| bridge.registers.as_ref()).expect("its registers");
-    let bridge = DesignWare::new(host, mapped(registers.value), mapped);
-    let ecam = Ecam::new(Arc::new(bridge), host.buses.value);
-    let windows = host.windows.iter().map(|window| window.value).collect::<alloc::vec::Vec<_>>();
-    let functions = pci::enumerate(ecam.buses(), &windows, |address| ecam.function(address))
-        .expect("not enough memory for the functions");
+    let functions = pci::enumerate(description, host);
     let find = |is: fn(&Function) -> bool| functions.iter().find(|function| is(function));
-    let edu = find(|one| (one.vendor(), one.device()) == EDU);
-    let disk = find(|one| one.class() == nvme::CLASS).expect("QEMU needs an NVMe disk");
-
-    let edu = edu.map(|edu| take_edu(irqchip, host, edu));
+    let edu = find(|one| one.is(EDU.0, EDU.1)).map(|edu| take_edu(irqchip, host, edu));
+    let rng = find(|one| one.is(RNG.0, RNG.1)).map(|rng| take_rng(irqchip, host, rng));
+    let disk = find(|one| one.found().class() == nvme::CLASS).expect("QEMU needs an NVMe disk");
+    // The disk gets all vectors that are left.
     let disk = take_disk(irqchip, host, disk);
     let nvme = DISK.get().expect("the disk's driver");
     nvme.start().expect("the disk does not start");
-    let Some((edu, raise)) = edu else { watch(nvme) };
-    let before = taken(1);
-    for sent in 1..=MESSAGES / 2 {
+    let Some(((edu, raise), (rng, fetch))) = edu.zip(rng) else { watch(nvme) };
+    let before = taken(2);
+    for sent in 1..=MESSAGES {
         let is_masked = sent % MASKED == 0;
         send(&edu.handle, is_masked, 0, sent, &raise);
-        send(&disk.handle, is_masked, 1, before + sent, || nvme.submit_identify());
+        send(&rng.handle, is_masked, 1, sent, &fetch);
+        send(&disk.handle, is_masked, 2, before + sent, || nvme.submit_identify());
         nvme.finish(0).expect("the disk completes its command");
     }
-    let counts = [taken(0), taken(1) - before];
-    for pci in [edu, disk] {
+    let counts = [taken(0), taken(1), taken(2) - before];
+    for pci in [edu, rng, disk] {
         drop(pci.handle);
         pci.device.tear_down().expect("the device could not be torn down");
     }
@@ -106,15 +105,9 @@ fn request(
     function: &Function,
     handler: impl Fn() + Send + Sync + 'static,
 ) -> kernel::Pci {
-    let store = function.store(Arc::new(Kernel), |bar| Some(Arc::new(mapped(bar.cpu))));
-    let store = store.unwrap_or_else(|error| panic!("{error}"));
-    kernel::probe(irqchip, host, function.requester(), store, move |_| handler())
+    let store = function.store().unwrap_or_else(|error| panic!("{error}"));
+    kernel::probe(irqchip, host, function.sender(), store, move |_| handler())
         .unwrap_or_else(|error| panic!("{error}"))
-}
-
-fn registers(function: &Function) -> MappedRegion {
-    function.enable().expect("the host bridge has memory for its registers");
-    mapped(function.bar(0).expect("the function has BAR 0").cpu)
 }
 
 fn take_edu(
@@ -122,20 +115,40 @@ fn take_edu(
     host: &PciHost,
     function: &Function,
 ) -> (kernel::Pci, impl Fn() + use<>) {
-    let registers = registers(function);
+    let registers = function.bar(0);
     let pci = request(irqchip, host, function, move || {
-        TableMemory::write32(&registers, ACKNOWLEDGE, 1);
+        registers.write32(ACKNOWLEDGE, 1);
         TAKEN[0].fetch_add(1, Ordering::Release);
     });
-    (pci, move || TableMemory::write32(&registers, RAISE, 1))
+    (pci, move || registers.write32(RAISE, 1))
+}
+
+/// Takes the entropy source, whose driver polls for the data. So the message may arrive later.
+fn take_rng(
+    irqchip: &Irqchip<Kernel>,
+    host: &PciHost,
+    function: &Function,
+) -> (kernel::Pci, impl Fn() + use<>) {
+    let rng = Rng::new(function.found());
+    let kernel::Pci { handle, device } = request(irqchip, host, function, || {
+        panic!("the configuration changed");
+    });
+    drop(handle);
+    let handle = device.request(QUEUE_SLOT, "queue", |_| {
+        TAKEN[1].fetch_add(1, Ordering::Release);
+    });
+    let handle = handle.expect("the queue has a vector");
+    rng.assign();
+    (kernel::Pci { handle, device }, move || {
+        rng.fetch().expect("the device has entropy");
+    })
 }
 
 fn take_disk(irqchip: &Irqchip<Kernel>, host: &PciHost, function: &Function) -> kernel::Pci {
-    let registers = registers(function);
-    DISK.call_once(|| Nvme::new(registers, 0));
+    DISK.call_once(|| Nvme::new(function.bar(0), 0));
     request(irqchip, host, function, || {
         complete();
-        TAKEN[1].fetch_add(1, Ordering::Release);
+        TAKEN[2].fetch_add(1, Ordering::Release);
     })
 }
 
@@ -148,7 +161,7 @@ fn complete() {
 }
 
 /// Takes a few messages of the disk while QEMU logs the kernel's instructions.
-fn watch(nvme: &Nvme<MappedRegion>) -> ! {
+fn watch(nvme: &Nvme<Bar>) -> ! {
     let handler = alloc::format!("{:x}", complete as fn() as usize).into();
     println!("{}", Fact::from(WatchedFact::Ready { handler }));
     let is_watching = cpu::wait_until(PATIENCE, || console::read().is_some());

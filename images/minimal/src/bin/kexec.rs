@@ -166,8 +166,9 @@ fn take_interrupts() {
 }
 
 fn find(irqchip: &Irqchip<Kernel>) -> Result<Vec<Edu>> {
-    let host = irqchip.description().hosts.first().ok_or("firmware describes no PCI")?;
-    let functions = pci::enumerate(host);
+    let description = irqchip.description();
+    let host = description.hosts.first().ok_or("firmware describes no PCI")?;
+    let functions = pci::enumerate(description, host);
     let edus = functions.iter().filter(|function| function.is(EDU.0, EDU.1));
     edus.map(|function| Edu::new(irqchip, host, function)).collect()
 }
