@@ -346,11 +346,10 @@ impl<P: Platform> BridgeMsi<P> {
         }
     }
 
-    /// Returns `true` if an empty run of the line's handler was excused since the last call.
+    /// Returns `true` if an empty run of the line's handler is excused.
     #[cold]
     fn is_excused(&self, line: usize) -> bool {
-        let blocks = self.blocks_of(line).iter();
-        blocks.fold(false, |excused, word| excused | word.block.is_excused())
+        self.blocks_of(line).iter().any(|word| word.block.is_excused())
     }
 
     #[inline]
@@ -374,7 +373,7 @@ impl<P: Platform> BridgeMsi<P> {
     /// Makes a vector's line pending. The line's handler may already have taken the arrival, so one
     /// run that finds nothing is excused.
     fn raise_line(&self, place: Place<'_>) {
-        place.block.excuse(place.bit);
+        place.block.excuse();
         self.wired.set_pending(self.line_of(place), Pending::Set);
     }
 

@@ -14,10 +14,14 @@ pub(crate) struct Block {
     /// Bits 0 to 31: vectors that arrived, but have not been dispatched yet. Bits 32 to 63: vectors
     /// that are masked at the controller.
     word: AtomicU64,
-    /// Vectors for which the line may interrupt although nothing has arrived: their arrival was
-    /// dropped, or software raised the line while its handler took their arrival.
-    excused: AtomicU32,
+    /// Number of times that the line may interrupt although nothing has arrived: an arrival was
+    /// dropped, or software raised the line while its handler took the arrival.
+    excuses: AtomicU32,
 }
+
+/// Most excuses that a block keeps. Few CPUs raise a line at the same time, and most excuses are
+/// left over, because the run that follows finds an arrival.
+const MOST_EXCUSES: u32 = 32;
 
 impl Block {
     /// Returns the vectors to dispatch: those of the status word and those noted before, without
@@ -62,19 +66,26 @@ impl Block {
 
     /// Drops an arrival that was noted. The caller drops that in the status word afterwards.
     pub(crate) fn forget(&self, bit: u32) {
-        self.excuse(bit);
+        self.excuse();
         self.word.fetch_and(!u64::from(bit), SeqCst);
     }
 
     /// Excuses one run of the line's handler that finds nothing.
-    pub(crate) fn excuse(&self, bit: u32) {
-        self.excused.fetch_or(bit, SeqCst);
+    pub(crate) fn excuse(&self) {
+        if self.excuses.load(SeqCst) < MOST_EXCUSES {
+            self.excuses.fetch_add(1, SeqCst);
+        }
     }
 
-    /// Returns `true` if a run that found nothing was excused since the last call.
+    /// Uses up an excuse for a run that found nothing. Returns `false` if there is none. Other
+    /// excuses stay, because another CPU may be about to raise the line.
     #[cold]
     pub(crate) fn is_excused(&self) -> bool {
-        self.excused.swap(0, SeqCst) != 0
+        let is_excused = self.excuses.load(SeqCst) != 0;
+        if is_excused {
+            self.excuses.fetch_sub(1, SeqCst);
+        }
+        is_excused
     }
 
     pub(crate) fn is_noted(&self, bit: u32) -> bool {

@@ -16,6 +16,8 @@ struct Machine {
     status: AtomicU32,
     line: AtomicBool,
     runs: AtomicU32,
+    /// Runs of the line's handler that found nothing and were not excused.
+    strays: AtomicU32,
 }
 
 impl Machine {
@@ -38,6 +40,7 @@ impl Machine {
 
     fn resend(&self) {
         if self.block.note(BIT) {
+            self.block.excuse();
             self.raise();
         }
     }
@@ -48,6 +51,8 @@ impl Machine {
             let taken = self.block.take(self.status.swap(0, SeqCst));
             if taken & BIT != 0 {
                 self.runs.fetch_add(1, SeqCst);
+            } else if !self.block.is_excused() {
+                self.strays.fetch_add(1, SeqCst);
             }
         }
     }
@@ -77,6 +82,23 @@ fn a_mask_loses_no_message() {
 #[test]
 fn a_mask_loses_no_resent_message() {
     explore(|| assert_eq!(runs_after(Machine::resend, Machine::mask_and_unmask), 1));
+}
+
+#[test]
+fn a_late_resend_is_no_stray_interrupt() {
+    explore(|| {
+        let machine = Arc::new(Machine::default());
+        let parties = [Machine::resend, Machine::resend, Machine::resend, Machine::handle];
+        let threads = parties.map(|act| {
+            let machine = machine.clone();
+            thread::spawn(move || act(&machine))
+        });
+        for thread in threads {
+            thread.join().expect("a party panicked");
+        }
+        machine.handle();
+        assert_eq!(machine.strays.load(SeqCst), 0);
+    });
 }
 
 #[test]
