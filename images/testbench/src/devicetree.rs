@@ -1,8 +1,6 @@
-//! Reads the parts of the devicetree that don't describe interrupts: the SMMU in front of PCI, and
-//! the command line.
+//! Reads the part of the devicetree that doesn't describe interrupts: the SMMU in front of PCI.
 
 use crate::smmu::{SmmuDescription, StreamSpan};
-use alloc::string::String;
 use alloc::vec::Vec;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::standard::NodeStandard;
@@ -59,11 +57,4 @@ fn cells(node: &FdtNode<'_>, name: &str) -> Vec<u32> {
 /// Returns the position of a string in a list of strings.
 fn position(strings: &[u8], wanted: &str) -> Option<usize> {
     strings.split(|byte| *byte == 0).position(|name| name == wanted.as_bytes())
-}
-
-/// Returns the command line.
-pub(crate) fn arguments(blob: &[u8]) -> String {
-    let tree = Fdt::new(blob).ok();
-    let property = tree.and_then(|tree| tree.root().child("chosen")?.property("bootargs"));
-    property.and_then(|text| text.value_as::<&str>().ok().map(String::from)).unwrap_or_default()
 }

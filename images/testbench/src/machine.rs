@@ -1,5 +1,6 @@
 //! Discovers the machine and brings it up, with the same calls that a kernel makes when it starts.
 
+use crate::board::Board;
 use crate::controller::{Controller, registers};
 use crate::devices::{DeviceKind, edu};
 use crate::ledger::{self, Ledger};
@@ -13,17 +14,20 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use gic_arch::Affinity;
 use gic_bringup::{Irqchip, MsiController, Options, config};
 use gic_driver::{GicPlatform, Its};
-use gic_firmware::{Controller as Described, ControllerIndex, ControllerKind, Description};
+use gic_firmware::{
+    Controller as Described, ControllerIndex, ControllerKind, Description, PciHost,
+};
 use image_rt::pci::{self, Function};
 use image_rt::start::Started;
 use image_rt::{cpu, exceptions};
 use irq_domain::layer::{DoorbellMapping, LayeredParent};
-use irq_domain::{Interrupts, WiredRequest};
-use msi_types::{Cpu, HwIrq, MsiParent, RequesterId, Trigger};
+use irq_domain::{Interrupts, IrqHandle, MoveError, WiredRequest};
+use msi_types::{Cpu, DoorbellPage, Granule, HwIrq, MsiParent, RequesterId, Trigger};
 use spin::Once;
 
 /// All discovered parts of the machine.
 pub(crate) struct Machine {
+    pub(crate) board: &'static Board,
     pub(crate) description: Arc<Description>,
     pub(crate) irqchip: Irqchip<Kernel>,
     pub(crate) its: Option<Arc<Its<Kernel>>>,
@@ -83,7 +87,7 @@ pub(crate) fn bring_up(
         _ => None,
     });
     let its_cost = Ledger::now();
-    let host = description.hosts.first();
+    let host = host(&description);
     let controller = host.and_then(|host| irqchip.pci_parent(host, RequesterId::pci(0, 0, 0)).ok());
     let interrupts = irqchip.interrupts().clone();
     let functions = host.map_or_else(Vec::new, |host| pci::enumerate(&description, host));
@@ -102,6 +106,7 @@ pub(crate) fn bring_up(
         None => controller.clone(),
     };
     let found = Machine {
+        board: Board::of(&description),
         description,
         irqchip,
         its,
@@ -151,14 +156,38 @@ impl Machine {
         if self.smmu.is_some() || function.sender().alias.is_none() {
             return self.parent.clone();
         }
-        let host = self.description.hosts.first()?;
-        self.irqchip.pci_parent(host, function.sender()).ok()
+        self.irqchip.pci_parent(self.host()?, function.sender()).ok()
+    }
+
+    /// Returns the PCI host bridge that the tests use.
+    pub(crate) fn host(&self) -> Option<&PciHost> {
+        host(&self.description)
+    }
+
+    /// Returns `true` if the MSI controller is inside the host bridge, where no CPU can send a
+    /// message to it. Its vectors share the target and the priority of a wired interrupt, their
+    /// line.
+    pub(crate) fn is_chained(&self) -> bool {
+        let controller = self.controller.as_ref();
+        controller.is_some_and(|one| one.doorbell_page(Granule::Size4K) == DoorbellPage::InBridge)
+    }
+
+    /// Moves an interrupt, or the line that determines the interrupt's target.
+    pub(crate) fn route(&self, handle: &IrqHandle, to: Cpu) -> Result<(), MoveError> {
+        match handle.set_affinity(to) {
+            Err(MoveError::SharesLine(line)) => self.interrupts.set_affinity(line, to).map(drop),
+            moved => moved.map(drop),
+        }
     }
 
     /// Returns the affinity with which firmware identifies a CPU.
     pub(crate) fn affinity(&self, cpu: Cpu) -> Option<Affinity> {
         self.description.enabled_cpus().nth(cpu.index()).map(|cpu| cpu.affinity.value)
     }
+}
+
+fn host(description: &Description) -> Option<&PciHost> {
+    description.hosts.iter().find(|host| host.status.is_enabled())
 }
 
 /// Returns the ITS that firmware enables.

@@ -1,5 +1,5 @@
-//! Driver tests on QEMU's `virt` machine. The image discovers the machine from its devicetree,
-//! brings up its GIC with its ITS or GICv2m frame through `gic-driver`, drives the PCI devices
+//! Driver tests on QEMU's `virt` and `imx8mp-evk` machines. The image discovers the machine from its devicetree,
+//! brings up its GIC with its MSI controller through `gic-driver`, drives the PCI devices
 //! through `irq-domain`, and prints one line per test on the console.
 //!
 //! The command line states how QEMU was configured (`cpus=2 gic=3 …`). [`platform`] implements
@@ -9,6 +9,7 @@
 
 extern crate alloc;
 
+mod board;
 mod controller;
 mod devices;
 mod devicetree;
@@ -36,7 +37,7 @@ fn main(boot: Boot) -> ! {
         gic_firmware::devicetree::parse(blob).expect("the devicetree could not be parsed");
     let machine = machine::bring_up(description, &around, devicetree::smmu(blob));
     let mut report = Report::default();
-    tests::run(machine, &devicetree::arguments(blob), &mut report);
+    tests::run(machine, around.command_line(), &mut report);
     report.summarize();
     power::system_off()
 }

@@ -1,6 +1,7 @@
 //! A device in software, for tests that need more vectors or more speed than a real device has. A
 //! CPU writes to `GITS_TRANSLATER`, and QEMU's ITS treats the write as a message from DeviceID 0.
-//! DeviceID 0 belongs to the host bridge, which never sends messages.
+//! DeviceID 0 belongs to the host bridge, which never sends messages. A CPU cannot write to a
+//! controller inside a host bridge, so it makes such a controller's vectors pending instead.
 
 use crate::machine::Machine;
 use crate::report::Verdict;
@@ -10,7 +11,8 @@ use core::ptr::with_exposed_provenance_mut;
 use image_rt::lock::IrqMutex;
 use irq_domain::{IrqContext, IrqHandle, MsiDevice, MsiDeviceConfig, MsiVector};
 use msi_types::{
-    Fit, Masking, MessageStore, MsiMessage, RequesterId, Rewrite, Shape, StoreError, StoreUpdate,
+    Fit, HwIrq, Masking, MessageStore, MsiMessage, MsiParent, Pending, RequesterId, Rewrite, Shape,
+    StoreError, StoreUpdate,
 };
 
 /// The device's messages, by slot.
@@ -53,19 +55,25 @@ impl MessageStore for Memory {
 
 /// The device's messages, which any CPU may send, even after the device was detached.
 #[derive(Clone)]
-pub(crate) struct Sender(Arc<Memory>);
+pub(crate) struct Sender {
+    memory: Arc<Memory>,
+    /// The controller inside a host bridge, and its vectors.
+    chained: Option<(Arc<dyn MsiParent>, Vec<HwIrq>)>,
+}
 
 impl Sender {
     /// Sends the message of a slot.
     pub(crate) fn fire(&self, slot: u16) {
-        if let Some(message) = self.message(slot) {
+        if let Some((controller, vectors)) = &self.chained {
+            controller.set_pending(vectors[usize::from(slot)], Pending::Set);
+        } else if let Some(message) = self.message(slot) {
             send(message);
         }
     }
 
     /// Returns the message of a slot.
     pub(crate) fn message(&self, slot: u16) -> Option<MsiMessage> {
-        self.0.0[usize::from(slot)].with(|stored| *stored)
+        self.memory.0[usize::from(slot)].with(|stored| *stored)
     }
 }
 
@@ -96,6 +104,7 @@ impl SoftDevice {
             machine.controller.clone().ok_or(Verdict::Skipped("no MSI controller".into()))?;
         let memory = Arc::new(Memory((0..vectors).map(|_| IrqMutex::new(None)).collect()));
         let requester = RequesterId::pci(0, 0, 0);
+        let chained = machine.is_chained().then(|| parent.clone());
         let config = MsiDeviceConfig::new("soft", requester, parent, memory.clone());
         let msi = MsiDevice::attach(&machine.interrupts, config)?;
         let vectors = msi.allocate(Shape::Independent, vectors..=vectors)?;
@@ -104,7 +113,9 @@ impl SoftDevice {
             let handler = handler.clone();
             serving.push(msi.request(slot, "soft", move |context| handler(slot, context))?);
         }
-        Ok(Self { sender: Sender(memory), vectors, handles: serving, msi })
+        let chained =
+            chained.map(|parent| (parent, vectors.iter().map(|vector| vector.hwirq).collect()));
+        Ok(Self { sender: Sender { memory, chained }, vectors, handles: serving, msi })
     }
 
     /// Sends the message of a slot.

@@ -16,16 +16,20 @@ fn main() -> ExitCode {
     let limit = PREPARATION + imx8mp::LIMIT;
     all.push(Case::new("chained on QEMU's i.MX 8M Plus", limit, imx8mp::judge));
     all.push(Case::new("what a chained interrupt costs", limit, imx8mp::judge_cost));
+    all.push(on(&imx8mp::BENCH, imx8mp::VERSION));
     suite::main(all)
+}
+
+/// Returns the case that runs the test bench on a machine.
+fn on(machine: &'static virt::Machine, version: Version) -> Case {
+    let name = format!("{} on {version:?}'s QEMU", machine.name);
+    let bench = Bench { machine, version, load: machine.load };
+    Case::new(name, PREPARATION + bench::LIMIT, move || bench.judge())
 }
 
 fn cases(version: Version) -> Vec<Case> {
     let mut cases = Vec::new();
-    for machine in virt::ALL {
-        let name = format!("{} on {version:?}'s QEMU", machine.name);
-        let bench = Bench { machine, version, load: machine.load };
-        cases.push(Case::new(name, PREPARATION + bench::LIMIT, move || bench.judge()));
-    }
+    cases.extend(virt::ALL.iter().map(|machine| on(machine, version)));
     for kernel in &minimal::KERNELS {
         for &machine in kernel.machines {
             let name = format!("{} on {} of {version:?}'s QEMU", kernel.name, machine.join(" "));

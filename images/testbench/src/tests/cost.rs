@@ -134,7 +134,7 @@ fn time(machine: &Machine) -> Outcome {
     let at = entered.clone();
     let device =
         SoftDevice::new(machine, 1, move |_, _| at.store(cpu::ticks(), Ordering::Relaxed))?;
-    device.handles[0].set_affinity(Cpu::new(0))?;
+    machine.route(&device.handles[0], Cpu::new(0))?;
     let (mut there, mut back, mut late) = (0, 0, 0);
     for _ in 0..TIMED {
         let state = cpu::irq_save();

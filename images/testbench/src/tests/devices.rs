@@ -77,7 +77,7 @@ fn arrive(machine: &Machine, rig: &Rig) -> Outcome {
         let before = fired;
         for turn in 0..tries {
             let cpu = cpus[(usize::from(vector.slot) + turn) % cpus.len()];
-            rig.handles[usize::from(vector.slot)].set_affinity(cpu)?;
+            machine.route(&rig.handles[usize::from(vector.slot)], cpu)?;
             if let Some(runs) = rig.fire(vector.slot, cpu)? {
                 fired += 1;
                 // The vector may have moved between a message and its repetition.
@@ -196,6 +196,7 @@ fn describe(machine: &Machine, rig: &Rig) -> Outcome {
         Some(MsiController::DirectLpi(_)) => ("not isolated", "GICR_SETLPIR@80"),
         Some(MsiController::Mbi(_)) => ("not isolated", "mbi@8000040"),
         Some(MsiController::V2m(_)) => ("not isolated", "v2m@8020000"),
+        Some(MsiController::BridgeMsi(_)) => ("not isolated", "imsi-rx@33800000"),
         _ => return Err(Verdict::Failed("vectors without a known controller".into())),
     };
     check!(text.contains(isolation), "{text}");

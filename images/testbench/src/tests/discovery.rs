@@ -58,6 +58,7 @@ fn find(machine: &Machine, name: &str) -> String {
         "direct-lpi" => {
             driven(machine, |driver| matches!(driver, MsiController::DirectLpi(_))).into()
         }
+        "imsi-rx" => driven(machine, |driver| matches!(driver, MsiController::BridgeMsi(_))).into(),
         "mbi" => driven(machine, |driver| matches!(driver, MsiController::Mbi(_))).into(),
         "its" => driven(machine, |driver| matches!(driver, MsiController::Its(_))).into(),
         "security" => match machine.gic().v3().map(|gic| gic.distributor().view()) {

@@ -54,10 +54,11 @@ pub(super) fn wrong_requester(machine: &Machine, function: &Function) -> Outcome
 pub(super) fn faults(machine: &Machine, rig: &Rig, function: &Function) -> Outcome {
     let handle = rig.handles.first().ok_or(Verdict::Failed("no vectors".into()))?;
     let here = GicPlatform::cpu(&Kernel);
-    handle.set_affinity(here)?;
+    machine.route(handle, here)?;
     let found = Found { machine, handle, here };
     let works = found.obstacle();
-    let idle = Obstacle::NotPending { interrupt: handle.hwirq() };
+    let line = machine.controller.as_ref().and_then(|parent| parent.line(handle.hwirq()));
+    let idle = Obstacle::NotPending { interrupt: line.unwrap_or(handle.hwirq()) };
     // The driver cannot read whether an LPI is pending.
     let lpi = Lpi::try_from(handle.hwirq().get()).ok();
     check!(works == lpi.is_none().then_some(idle), "of a working vector: {works:?}");

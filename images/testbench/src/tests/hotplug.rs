@@ -62,7 +62,7 @@ fn leave_and_return(machine: &'static Machine) -> Outcome {
     let (device, runs) = device(machine)?;
     let all_there = |device: &SoftDevice| -> Outcome {
         for handle in &device.handles {
-            handle.set_affinity(cpu)?;
+            machine.route(handle, cpu)?;
         }
         let there = fire_all(device, &runs, cpu)?;
         check!(there == u64::from(VECTORS), "{there} of {VECTORS} messages arrived at CPU {cpu}");
@@ -71,7 +71,10 @@ fn leave_and_return(machine: &'static Machine) -> Outcome {
     all_there(&device)?;
     take_away(machine, cpu)?;
     check!(!machine.gic().is_on(cpu), "the GIC driver still considers CPU {cpu} to be on");
-    check!(device.handles[0].set_affinity(cpu).is_err(), "a vector was moved to a CPU that is off");
+    check!(
+        machine.route(&device.handles[0], cpu).is_err(),
+        "a vector was moved to a CPU that is off"
+    );
     let there = fire_all(&device, &runs, cpu)?;
     check!(there == 0, "{there} messages arrived at a CPU that is off");
     smp::turn_on(machine, cpu)?;
@@ -93,7 +96,7 @@ fn many_times(machine: &'static Machine) -> Outcome {
         check!(there == 0, "{there} messages arrived at CPU {cpu}, which is off");
         smp::turn_on(machine, cpu)?;
         for (handle, cpu) in device.handles.iter().zip(machine.online_cpus().into_iter().cycle()) {
-            handle.set_affinity(cpu)?;
+            machine.route(handle, cpu)?;
         }
         fire_all(&device, &runs, cpu)?;
     }

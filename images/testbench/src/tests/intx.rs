@@ -105,7 +105,7 @@ fn pair(machine: &Machine) -> Result<([&Function; 2], WiredInterrupt), Verdict> 
 fn wire(machine: &Machine, function: &Function) -> Result<WiredInterrupt, Verdict> {
     let pin = IntxPin::from_register(function.config.read8(INTERRUPT_PIN));
     let pin = pin.ok_or(Verdict::Failed("the function has no pin".into()))?;
-    let host = machine.description.hosts.first().ok_or(Verdict::Failed("no PCI".into()))?;
+    let host = machine.host().ok_or(Verdict::Failed("no PCI".into()))?;
     match host.route_intx(&path(machine, function.address), pin) {
         Err(NoIntx::NotDescribed) => skip!("firmware routes no pins"),
         routed => Ok(routed?),

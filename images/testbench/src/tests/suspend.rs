@@ -5,6 +5,7 @@ mod power;
 
 pub(super) use self::power::Tables;
 
+use crate::board::Board;
 use crate::controller::registers;
 use crate::devices::DeviceKind;
 use crate::machine::Machine;
@@ -15,7 +16,7 @@ use crate::smp;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
-use gic_driver::{Mmio, PhysicalRegion, Platform};
+use gic_driver::{Mmio, Platform};
 use image_rt::cpu;
 use image_rt::pci::Function;
 use irq_domain::{IrqHandle, PerCpuHandle, WiredRequest};
@@ -25,12 +26,6 @@ use msi_types::{Cpu, HwIrq, Trigger};
 /// restored.
 const ROUNDS: u32 = 2;
 const BOOT: Cpu = Cpu::new(0);
-/// The console of `virt`, a PL011, and its interrupt mask register. If its interrupt is enabled,
-/// writing a character asserts the line.
-const UART: PhysicalRegion = PhysicalRegion { base: 0x0900_0000, bytes: 0x1000 };
-const UART_SPI: u32 = 33;
-const MASK: u32 = 0x38;
-const WHEN_SENT: u32 = 1 << 5;
 const TIMER_PPI: u32 = 27;
 /// Time in milliseconds for a posted message to reach the interrupt controller. In a guest, the
 /// hypervisor forwards the message, possibly on another CPU.
@@ -71,9 +66,9 @@ impl Busy {
         }
         let (lines, ticks) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let (line, tick) = (lines.clone(), ticks.clone());
-        let uart = WiredRequest::new(HwIrq::new(UART_SPI), Trigger::Level, "uart");
+        let uart = WiredRequest::new(machine.board.uart_spi, Trigger::Level, "uart");
         let wired = machine.interrupts.request_wired(uart, move |_| {
-            set_uart_mask(0);
+            set_uart(machine.board, |board| board.quiet);
             line.fetch_add(1, Ordering::Release);
         })?;
         let vector = HwIrq::new(TIMER_PPI);
@@ -92,15 +87,15 @@ impl Busy {
     }
 
     /// Makes each source signal, and checks that its handler runs on `cpu`.
-    fn arrives(&self, cpu: Cpu) -> Outcome {
+    fn arrives(&self, machine: &Machine, cpu: Cpu) -> Outcome {
         for (_, rig) in &self.devices {
-            rig.handles.iter().try_for_each(|handle| handle.set_affinity(cpu).map(drop))?;
+            rig.handles.iter().try_for_each(|handle| machine.route(handle, cpu))?;
             let runs = rig.fire(0, cpu)?;
             check!(runs.is_some_and(|runs| runs.there > 0), "{} at CPU {cpu}: {runs:?}", rig.name);
         }
         let before = self.lines.load(Ordering::Acquire);
         self.wired.set_affinity(cpu)?;
-        set_uart_mask(WHEN_SENT);
+        set_uart(machine.board, |board| board.when_sent);
         let arrived = cpu::wait_until(2000, || self.lines.load(Ordering::Acquire) > before);
         check!(arrived, "the line's interrupt does not arrive at CPU {cpu}");
         let before = self.ticks.load(Ordering::Acquire);
@@ -111,14 +106,16 @@ impl Busy {
     }
 }
 
-fn set_uart_mask(mask: u32) {
-    if let Some(uart) = Kernel.map(UART) {
-        uart.write32(MASK, mask);
+/// Enables or disables the interrupt of the console. If it is enabled, the line is asserted after a
+/// character was sent.
+fn set_uart(board: &Board, to: fn(&Board) -> u32) {
+    if let Some(uart) = Kernel.map(board.uart) {
+        uart.write32(board.uart_enable, to(board));
     }
 }
 
 fn suspend_and_resume(machine: &'static Machine, tables: Tables, busy: &Busy) -> Outcome {
-    busy.arrives(BOOT)?;
+    busy.arrives(machine, BOOT)?;
     let others: Vec<_> = machine.online_cpus().into_iter().filter(|cpu| *cpu != BOOT).collect();
     others.iter().try_for_each(|cpu| super::hotplug::take_away(machine, *cpu))?;
     let state = cpu::irq_save();
@@ -131,11 +128,11 @@ fn suspend_and_resume(machine: &'static Machine, tables: Tables, busy: &Busy) ->
     }
     let arrived = cpu::wait_until(2000, || busy.lines.load(Ordering::Acquire) > lines);
     check!(arrived, "the interrupt of the line that was asserted during the suspend is lost");
-    busy.arrives(BOOT)?;
+    busy.arrives(machine, BOOT)?;
     others.iter().try_for_each(|cpu| smp::turn_on(machine, *cpu))?;
     let Some(last) = others.last() else { return Ok(()) };
-    busy.arrives(*last)?;
-    busy.arrives(BOOT)
+    busy.arrives(machine, *last)?;
+    busy.arrives(machine, BOOT)
 }
 
 /// Suspends and resumes, with an asserted line and with a pending message of each device that can
@@ -153,7 +150,7 @@ fn sleep_with_something_pending(
         // the pending state can't be read, so we wait long enough for the messages to arrive.
         cpu::wait_until(POSTED, || rig.handles.iter().any(|one| one.is_pending() == Some(true)));
     }
-    set_uart_mask(WHEN_SENT);
+    set_uart(machine.board, |board| board.when_sent);
     let suspended = machine.irqchip.suspend(BOOT, &registers())?;
     power::lose_at_controllers(machine, tables);
     let lost: Vec<_> =

@@ -12,7 +12,7 @@ use doorbell_harness::testbench::Count;
 use doorbell_harness::workspace;
 use doorbell_suites::qemu::bench::Bench;
 use doorbell_suites::qemu::cost::{self, Linux};
-use doorbell_suites::qemu::virt;
+use doorbell_suites::qemu::{imx8mp, virt};
 
 /// Number of interrupts of the load test if counting or tracing makes each interrupt slow.
 const SMALL_LOAD: u32 = 1000;
@@ -50,12 +50,12 @@ fn run(wanted: &Wanted) -> Result<ExitCode> {
         return compare(wanted.qemu);
     }
     let Some(name) = &wanted.machine else {
-        for virt::Machine { name, options, cpu, cpus, .. } in virt::ALL {
+        for virt::Machine { name, options, cpu, cpus, .. } in all() {
             println!("{name:18} -M {options} -cpu {cpu} -smp {cpus}");
         }
         return Ok(ExitCode::SUCCESS);
     };
-    let machine = virt::ALL.iter().find(|machine| machine.name == name);
+    let machine = all().find(|machine| machine.name == name);
     let machine = machine
         .with_context(|| format!("unknown machine `{name}`; `cargo xtask qemu` lists them"))?;
     // Counting and tracing are slow, so allow more time.
@@ -73,6 +73,10 @@ fn run(wanted: &Wanted) -> Result<ExitCode> {
         count.line(line);
     })?;
     Ok(if count.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn all() -> impl Iterator<Item = &'static virt::Machine> {
+    virt::ALL.iter().chain([&imx8mp::BENCH])
 }
 
 /// Measures the costs of the test bench and of Linux on this machine, and prints both with the

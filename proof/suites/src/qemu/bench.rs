@@ -13,7 +13,8 @@ use doorbell_harness::suite::Shared;
 use doorbell_harness::testbench::Count;
 use doorbell_harness::{process, workspace};
 
-use super::virt::{self, Boot, Machine};
+use super::imx8mp;
+use super::virt::{Boot, Machine};
 use crate::fetched;
 
 /// Time limit of a run, which takes seconds on an idle machine.
@@ -65,8 +66,8 @@ impl Bench {
         let folder = folder(self.machine, self.version)?;
         let disk = folder.join("disk.img");
         write_disk(&disk)?;
-        let mut qemu = fetched::qemu(self.version)?.command(PROGRAM);
-        self.add_arguments(&mut qemu, &disk)?;
+        let mut qemu = self.command()?;
+        self.add_arguments(&mut qemu, &disk);
         let monitor = Monitor::offered_by(&mut qemu, &folder)?;
         let mut refused = None;
         let status = process::watch(qemu.args(more), LIMIT, |text| {
@@ -82,29 +83,35 @@ impl Bench {
         Ok(())
     }
 
-    fn add_arguments(&self, qemu: &mut Command, disk: &Path) -> Result<()> {
-        let Machine { options, cpu, cpus, boot, .. } = self.machine;
+    /// Returns the machine with the image.
+    fn command(&self) -> Result<Command> {
+        let Machine { options, cpu, boot, .. } = self.machine;
+        if *boot == Boot::Board {
+            return imx8mp::board(image()?);
+        }
+        let mut qemu = fetched::qemu(self.version)?.command(PROGRAM);
         qemu.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-m", "512M"]);
-        qemu.args(["-M", &format!("virt,{options}"), "-cpu", cpu, "-smp", &cpus.to_string()]);
-        match boot {
-            Boot::Loader => qemu.arg("-kernel").arg(&image()?.flat),
-            Boot::Firmware => qemu
-                .args(["-semihosting-config", "enable=on,target=native"])
-                .arg("-kernel")
-                .arg(&image()?.elf),
-        };
-        qemu.args(["-append", &self.expected()]);
+        qemu.args(["-M", &format!("virt,{options}"), "-cpu", cpu, "-kernel"]);
+        if *boot == Boot::Firmware {
+            qemu.arg(&image()?.elf).args(["-semihosting-config", "enable=on,target=native"]);
+        } else {
+            qemu.arg(&image()?.flat);
+        }
+        Ok(qemu)
+    }
+
+    fn add_arguments(&self, qemu: &mut Command, disk: &Path) {
+        qemu.args(["-smp", &self.machine.cpus.to_string(), "-append", &self.expected()]);
         qemu.args(drives(disk));
         for device in self.machine.devices(self.version) {
             let addition = self.machine.addition(device);
             qemu.arg("-device").arg(format!("{}{addition}", device.arguments));
         }
-        Ok(())
     }
 
     /// Returns the hardware that the image must find, in the image's own format.
     fn expected(&self) -> String {
-        let mut functions = vec![virt::HOST_BRIDGE];
+        let mut functions = vec![self.machine.host_bridge()];
         functions.extend(self.machine.devices(self.version).filter_map(|device| device.function));
         functions.sort_unstable();
         let (Machine { cpus, expected, .. }, load) = (self.machine, self.load);

@@ -1,5 +1,6 @@
-//! Runs a kernel on QEMU's model of the i.MX 8M Plus's evaluation kit, whose host bridge has an MSI
-//! controller of its own. The kernel reads the devicetree of Debian's kernel for this board.
+//! Runs a kernel and the test bench on QEMU's model of the i.MX 8M Plus's evaluation kit, whose host
+//! bridge has an MSI controller of its own. Both read the devicetree of Debian's kernel for this
+//! board.
 //!
 //! QEMU's controller is no judge of masks, because an unmask does not raise its line, nor of more
 //! than one line; `doorbell-hardware` has a strict model.
@@ -18,6 +19,7 @@ use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{cache, process};
 
 use super::cost;
+use super::virt::{Boot, Device, ITS, Machine, device};
 use crate::fetched;
 
 /// Time limit of a run, which takes seconds on an idle machine.
@@ -42,6 +44,35 @@ const MESSAGES: u32 = 33_334;
 /// that is an LPI. Of these, 69 are the second dispatch, and most others read and acknowledge the
 /// status word.
 const CHAINED: usize = 120;
+
+/// Vendor and device ID of the host bridge.
+pub const HOST_BRIDGE: &str = "16c3:abcd";
+/// All functions of the only slot. Both `edu` assert the same pin.
+pub(super) const DEVICES: &[Device] = &[
+    device("edu,bus=dw-pcie,addr=0.0,multifunction=on", "1234:11e8"),
+    device("nvme,drive=d0,serial=1,bus=dw-pcie,addr=0.1", "1b36:0010"),
+    device("virtio-blk-pci,drive=d1,disable-legacy=on,bus=dw-pcie,addr=0.2", "1af4:1042"),
+    device("virtio-net-pci,disable-legacy=on,romfile=,bus=dw-pcie,addr=0.3", "1af4:1041"),
+    device("virtio-rng-pci,disable-legacy=on,bus=dw-pcie,addr=0.4", "1af4:1044"),
+    device("edu,bus=dw-pcie,addr=0.5", "1234:11e8"),
+    device("e1000e,romfile=,bus=dw-pcie,addr=0.6", "8086:10d3"),
+];
+
+/// The board with the test bench, whose vectors share a single line.
+pub const BENCH: Machine = Machine {
+    name: "imx8mp",
+    options: "imx8mp-evk",
+    cpu: "cortex-a53",
+    cpus: 4,
+    boot: Boot::Board,
+    expected: "el=el2 gic=3 its=off imsi-rx=on security=one",
+    load: 100_000,
+    lacks: &[
+        ITS,
+        "no CPU can send a message to a host bridge",
+        "the vectors of a line share its priority",
+    ],
+};
 
 /// Checks that each message of three functions behind the bridge runs its handler once.
 ///
@@ -79,13 +110,16 @@ pub fn judge_cost() -> Result<()> {
 /// Returns the board with the kernel, without functions behind the host bridge.
 fn machine() -> Result<Command> {
     static IMAGE: Shared<Image> = Shared::new();
-    let workspace = workspace::this()?;
-    let image = IMAGE.get(|| Image::build(workspace, "minimal", "chained"))?;
+    board(IMAGE.get(|| Image::build(workspace::this()?, "minimal", "chained"))?)
+}
+
+/// Returns the board with an image, without functions behind the host bridge.
+pub(super) fn board(image: &Image) -> Result<Command> {
     let mut qemu = fetched::qemu(VERSION)?.command(PROGRAM);
     // The console is the second UART.
     qemu.args(["-nodefaults", "-display", "none", "-serial", "null", "-serial", "stdio"]);
     qemu.args(["-M", "imx8mp-evk", "-m", "1G", "-kernel"]).arg(&image.flat);
-    qemu.arg("-dtb").arg(devicetree(workspace)?);
+    qemu.arg("-dtb").arg(devicetree(workspace::this()?)?);
     Ok(qemu)
 }
 

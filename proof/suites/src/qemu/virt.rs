@@ -1,6 +1,6 @@
-//! QEMU's `virt` machines with their devices, and the hardware that the test bench must find on
-//! each.
+//! QEMU's machines with their devices, and the hardware that the test bench must find on each.
 
+use super::imx8mp;
 use doorbell_harness::qemu::Version;
 
 /// Way in which QEMU starts the image.
@@ -11,14 +11,16 @@ pub enum Boot {
     /// The image starts as firmware does: as an ELF file, on all CPUs simultaneously, at the
     /// highest exception level.
     Firmware,
+    /// As [`Loader`](Self::Loader), but on the i.MX 8M Plus's evaluation kit.
+    Board,
 }
 
-/// A `virt` machine.
+/// A `virt` machine, or a board.
 #[derive(Debug)]
 pub struct Machine {
     /// Name, which is part of the cases' names.
     pub name: &'static str,
-    /// Options of `-M virt`.
+    /// Options of `-M virt`, or the name of the board.
     pub options: &'static str,
     /// Model of the CPUs.
     pub cpu: &'static str,
@@ -36,7 +38,7 @@ pub struct Machine {
 
 const SEVERAL_CPUS: &str = "there is one CPU";
 /// Feature that a GICv2 lacks.
-const ITS: &str = "no ITS";
+pub(super) const ITS: &str = "no ITS";
 /// Feature that a GICv3 without an ITS lacks on `virt`: PCI devices cannot send messages.
 const MESSAGES: &str = "no MSI controller";
 const EDU: &str = "no edu";
@@ -59,9 +61,18 @@ impl Machine {
         named.unwrap_or("none")
     }
 
+    /// Returns the vendor and device ID of the host bridge.
+    pub fn host_bridge(&self) -> &'static str {
+        if self.boot == Boot::Board { imx8mp::HOST_BRIDGE } else { "1b36:0008" }
+    }
+
     /// Returns the devices of this machine in this QEMU.
     pub fn devices(&self, version: Version) -> impl Iterator<Item = &'static Device> {
-        let devices = if self.lacks.contains(&MESSAGES) { &[] } else { DEVICES };
+        let devices = match self.boot {
+            Boot::Board => imx8mp::DEVICES,
+            _ if self.lacks.contains(&MESSAGES) => &[],
+            Boot::Loader | Boot::Firmware => DEVICES,
+        };
         devices.iter().filter(move |device| !device.newer || version == Version::Backports)
     }
 
@@ -245,12 +256,9 @@ pub struct Device {
     newer: bool,
 }
 
-const fn device(arguments: &'static str, function: &'static str) -> Device {
+pub(super) const fn device(arguments: &'static str, function: &'static str) -> Device {
     Device { arguments, function: Some(function), newer: false }
 }
-
-/// Vendor and device ID of the host bridge, which every `virt` machine has.
-pub const HOST_BRIDGE: &str = "1b36:0008";
 
 const DEVICES: &[Device] = &[
     device("nvme,drive=d0,serial=1", "1b36:0010"),

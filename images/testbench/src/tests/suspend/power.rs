@@ -6,15 +6,12 @@ use crate::controller::registers;
 use crate::machine::Machine;
 use crate::platform::Kernel;
 use gic_arch::icc;
-use gic_bringup::RootGic;
+use gic_bringup::{MsiController, RootGic};
 use gic_driver::{GicPlatform, Mmio, PhysicalRegion, Platform, SystemRegisters, Table};
 use image_rt::pci::Function;
 use irq_domain::pci::TableMemory;
-use msi_types::Cpu;
+use msi_types::{Cpu, Region};
 
-/// The distributor of `virt`.
-const DISTRIBUTOR: PhysicalRegion = PhysicalRegion { base: 0x0800_0000, bytes: 0x1_0000 };
-const INTERFACE: PhysicalRegion = PhysicalRegion { base: 0x0801_0000, bytes: 0x1_0000 };
 const ENABLE_LPIS: u32 = 1;
 
 type Frame = <Kernel as Platform>::Mmio;
@@ -40,7 +37,15 @@ pub(super) fn lose_at_controllers(machine: &Machine, tables: Tables) {
             frame.write64(offset, 0);
         }
     }
-    let distributor = map(DISTRIBUTOR);
+    for (index, driver) in machine.irqchip.controllers() {
+        let controller = machine.description.controller(index);
+        let registers = controller.and_then(|one| one.registers.as_ref());
+        if let (MsiController::BridgeMsi(_), Some(registers)) = (driver, registers) {
+            lose_bridge(&map_described(registers.value));
+        }
+    }
+    let gic = machine.description.gic.as_ref().expect("the GIC was brought up");
+    let distributor = map_described(gic.distributor.value);
     match machine.gic() {
         RootGic::V3(gic) => {
             for register in [icc::IGRPEN1.encoding(), icc::PMR.encoding(), icc::BPR1.encoding()] {
@@ -56,7 +61,8 @@ pub(super) fn lose_at_controllers(machine: &Machine, tables: Tables) {
             lose_redistributor(redistributor.mmio());
         }
         RootGic::V2(_) => {
-            let interface = map(INTERFACE);
+            let interface = gic.cpu_interface.as_ref().expect("a GICv2 has the region");
+            let interface = map_described(interface.value);
             for offset in [0, 4, 8] {
                 interface.write32(offset, 0);
             }
@@ -67,6 +73,15 @@ pub(super) fn lose_at_controllers(machine: &Machine, tables: Tables) {
             }
         }
     }
+}
+
+/// Resets the MSI registers of a DesignWare host bridge, so that arrived messages are lost (i.MX 8M
+/// Plus Reference Manual, "PCIe port logic").
+fn lose_bridge(frame: &Frame) {
+    for offset in [0x828, 0x82c, 0x820, 0x824] {
+        frame.write32(offset, 0);
+    }
+    frame.write32(0x830, frame.read32(0x830));
 }
 
 /// Resets the distributor's registers for blocks of 32 interrupts, starting with block `first`.
@@ -149,6 +164,10 @@ pub(super) fn restore_header(function: &Function, Header(values): &Header) {
     for (register, value) in HEADER.into_iter().zip(values).rev() {
         function.config.write32(register, *value);
     }
+}
+
+fn map_described(region: Region) -> Frame {
+    map(PhysicalRegion { base: region.base(), bytes: region.size() })
 }
 
 fn map(region: PhysicalRegion) -> Frame {
