@@ -1,9 +1,11 @@
 //! A scripted guest, its memory and counters of kicks, for tests of device models.
+mod abstract_gic;
 mod commands;
 mod kicks;
 mod machine;
 mod memory;
 
+pub use abstract_gic::AbstractGic;
 pub use commands::{
     clear, discard, int, inv, invall, mapc, mapd, mapti, movall, movi, sync, unmapc, unmapd,
 };
