@@ -1,7 +1,10 @@
 //! Faults described as text: the lines to remove from a file, and the lines to add.
 
+pub mod copy;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -16,6 +19,14 @@ pub struct Mutant {
     added: Vec<String>,
     /// The checks that must fail.
     pub checks: Vec<String>,
+}
+
+/// Reads the faults in a file.
+///
+/// # Errors
+/// Fails if the file cannot be read, or describes a fault incompletely.
+pub fn read(file: &Path) -> Result<Vec<Mutant>> {
+    parse(&copy::read(file)?).with_context(|| file.display().to_string())
 }
 
 /// Parses the faults in a text. Paragraphs that do not start with `fault:` are ignored.

@@ -7,9 +7,6 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -18,6 +15,7 @@ use anyhow::{Context, Result, ensure};
 use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
 use doorbell_harness::workspace::{self, Workspace};
 use doorbell_harness::{process, toolchain};
+use doorbell_suites::mutant::copy::{self, Faults};
 use doorbell_suites::mutant::{self, Mutant};
 
 /// Packages with interleaving checks. The packages whose faults take longest are first, so that no
@@ -30,10 +28,6 @@ const MUTANTS: &str = "src/interleavings/mutants.txt";
 const SELECTOR: &str = "DOORBELL_FAULT";
 /// Time after which a run, which may build everything, counts as hung.
 const LIMIT: Duration = Duration::from_mins(20);
-
-/// A package's faults. A fault's number differs from the numbers of all other packages' faults,
-/// because a package may depend on another one.
-type Faults = Vec<(&'static str, Vec<(usize, Mutant)>)>;
 
 /// Runs every check without a fault and each fault's checks with the fault. In the long run, the
 /// checks explore more interleavings.
@@ -103,27 +97,7 @@ fn checks(package: &str) -> Result<Command> {
 /// Builds the checks in a copy of the sources that has all faults. The copy remains for the next
 /// run, which builds only what has changed.
 fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
-    let copy = workspace.target.join("mutants");
-    let mut changed = BTreeMap::new();
-    for (package, faults) in faults(workspace)? {
-        let folder = folder(workspace, package)?;
-        let manifest = folder.join("Cargo.toml");
-        changed.insert(manifest.clone(), without_itself(package, &read(&manifest)?));
-        let root = folder.join("src/lib.rs");
-        changed.insert(root.clone(), read(&root)? + &mutant::selector(SELECTOR));
-        let mut files: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for (number, fault) in &faults {
-            files.entry(folder.join(&fault.file)).or_default().push((*number, fault));
-        }
-        for (file, faults) in files {
-            let planted = mutant::plant(&read(&file)?, &faults)?;
-            changed.insert(file, planted);
-        }
-    }
-    fs::create_dir_all(&copy)?;
-    for part in parts(workspace) {
-        mirror(&workspace.root.join(part), &copy.join(part), &changed)?;
-    }
+    let copy = copy::plant(workspace, "mutants", &faults(workspace)?, SELECTOR)?;
     // `--locked` would fail, because the lock file lists dependencies that the copy lacks.
     let mut cargo = cargo(workspace, &copy, "test");
     let output = process::output(cargo.args(["--offline", "--no-run"]))?;
@@ -134,13 +108,6 @@ fn build(workspace: &Workspace) -> Result<Vec<PathBuf>> {
         Some(copy.join(program.strip_suffix(')')?))
     });
     Ok(programs.collect())
-}
-
-/// Removes a package's dependency on itself from its manifest. The dependency only enables features
-/// for the package's integration tests, but makes cargo compile the package twice.
-fn without_itself(package: &str, manifest: &str) -> String {
-    let own = format!("{package} = {{ path = \".\"");
-    manifest.split_inclusive('\n').filter(|line| !line.starts_with(&own)).collect()
 }
 
 /// Returns a cargo command for the checks, with the flag `--cfg shuttle`, which needs a separate
@@ -158,58 +125,8 @@ fn cargo(workspace: &Workspace, sources: &Path, subcommand: &str) -> Command {
 fn faults(workspace: &Workspace) -> Result<Faults> {
     let mut numbers = 1..;
     let of = |package: &&'static str| {
-        let file = folder(workspace, package)?.join(MUTANTS);
-        let faults = mutant::parse(&read(&file)?);
-        let faults = faults.with_context(|| workspace.relative(&file).display().to_string())?;
+        let faults = mutant::read(&copy::folder(workspace, package)?.join(MUTANTS))?;
         Ok((*package, numbers.by_ref().zip(faults).collect()))
     };
     CHECKED.iter().map(of).collect()
-}
-
-fn read(file: &Path) -> Result<String> {
-    fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
-}
-
-fn folder<'a>(workspace: &'a Workspace, package: &str) -> Result<&'a Path> {
-    let found = workspace.packages.iter().find(|candidate| candidate.name == package);
-    found
-        .map(|package| &*package.folder)
-        .with_context(|| format!("the workspace has no package {package}"))
-}
-
-/// Returns the files and top folders that make up the root's workspace.
-fn parts(workspace: &Workspace) -> BTreeSet<&OsStr> {
-    let members = workspace.packages.iter().filter(|package| package.hosted);
-    let folders = members.filter_map(|package| workspace.relative(&package.folder).iter().next());
-    ["Cargo.toml", "Cargo.lock"].into_iter().map(OsStr::new).chain(folders).collect()
-}
-
-/// Makes `to` a copy of `from`, in which the `changed` files have these contents. Does not touch
-/// files that are already correct, so that cargo considers their artifacts up to date.
-fn mirror(from: &Path, to: &Path, changed: &BTreeMap<PathBuf, String>) -> Result<()> {
-    if !from.is_dir() {
-        let contents = match changed.get(from) {
-            Some(text) => text.clone().into_bytes(),
-            None => fs::read(from).with_context(|| format!("cannot read {}", from.display()))?,
-        };
-        if fs::read(to).ok().as_ref() != Some(&contents) {
-            fs::write(to, contents).with_context(|| format!("cannot write {}", to.display()))?;
-        }
-        return Ok(());
-    }
-    fs::create_dir_all(to)?;
-    for entry in to.read_dir()? {
-        let entry = entry?;
-        if !from.join(entry.file_name()).exists() {
-            let path = entry.path();
-            if path.is_dir() { fs::remove_dir_all(path)? } else { fs::remove_file(path)? }
-        }
-    }
-    for entry in from.read_dir()? {
-        let name = entry?.file_name();
-        if name != "target" && name != "corpus" {
-            mirror(&from.join(&name), &to.join(&name), changed)?;
-        }
-    }
-    Ok(())
 }
