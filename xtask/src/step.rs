@@ -17,6 +17,10 @@ const STEPS: &[Step] = &[
     task("api", "each library's documentation; its interface, against docs/api", api::run),
     task("test", "unit, property, integration and doc tests, and examples", programs::run_all),
     suite("interleavings", "lock-free code under a scheduler, and faults that must be found"),
+    suite(
+        "exhaustive",
+        "every state of small machines, against an abstract GIC, and planted faults",
+    ),
     suite("newcomer", "programs made from the packages' READMEs alone"),
     suite("machine", "cargo run --release, and a comparison of controllers' costs"),
     suite("boards", "the command on real boards' and QEMU's devicetrees"),
@@ -37,6 +41,7 @@ const STEPS: &[Step] = &[
 const LONG: &[Step] = &[
     task("test-slow", "tests that simulate whole machines for long", programs::run_slow),
     long("interleavings-long", "the same, with ten times as many schedules", "interleavings"),
+    long("exhaustive-long", "every state of two events that are masked and moved", "exhaustive"),
     long("memory-model-long", "each ordering weakened, and Miri on the cores", "memory-model"),
     long("fuzz", "each fuzz target for ten minutes", "fuzz"),
     long("soak-long", "12 million messages", "soak"),

@@ -99,7 +99,7 @@ struct Lpi {
 impl fmt::Display for Lpi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.enabled { "enabled" } else { "disabled" })?;
-        write!(f, " (but for stale copies at {:#b}), and pending at one of", self.stale)?;
+        write!(f, " (with stale copies at {:#05b}), and pending at one of", self.stale)?;
         self.pending.of().try_for_each(|set| write!(f, " {set:#05b}"))
     }
 }

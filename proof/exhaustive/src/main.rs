@@ -1,0 +1,58 @@
+//! Every state of small machines with an ITS or with direct LPIs. A machine of the model takes each
+//! possible step from each state that it can reach, and restores that state before each step. An
+//! abstract GIC must allow the results: the acknowledged interrupts, the failed commands and the
+//! dropped messages. A step that signals an interrupt to a sleeping vCPU must wake it.
+//!
+//! All scopes have two vCPUs. An ITS has one device with one or two events, and two collections, of
+//! which each may be unmapped or mapped to either vCPU. Its steps are all commands, messages, and
+//! acknowledgments; in two scopes also changes of the LPIs' configurations in memory, which INV and
+//! INVALL make effective. Direct LPIs are set, cleared, masked and invalidated at either
+//! redistributor.
+//!
+//! | scope | LPIs | LPIs are masked |
+//! |---|---|---|
+//! | `one-event` | 1, by an ITS | yes |
+//! | `two-events` | 2, by an ITS | no |
+//! | `two-masked-events` | 2, by an ITS | yes |
+//! | `direct-lpis` | 2, at each redistributor | yes |
+//!
+//! A complete exploration proves that no sequence of these steps, of any length and with saves and
+//! restores at any point, has a result that the abstract GIC forbids. It says nothing about more
+//! vCPUs, devices or LPIs, about priorities, list registers or disabled LPIs, nor about concurrency.
+//!
+//! States are not reduced by symmetry, because a fault may treat vCPUs or events unequally.
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a machine that can't be programmed is a fault")]
+
+mod explore;
+mod machine;
+mod scope;
+
+use explore::Exploration;
+use scope::Scope;
+use std::env;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// Explores the scope that the first argument names, for at most as many minutes as the second
+/// argument says.
+fn main() -> ExitCode {
+    let mut arguments = env::args().skip(1);
+    let scope = arguments.next().and_then(|name| Scope::named(&name));
+    let minutes = arguments.next().map_or(Ok(60), |minutes| minutes.parse());
+    let (Some(scope), Ok(minutes)) = (scope, minutes) else {
+        let names = Scope::ALL.map(|(name, _)| name).join("|");
+        eprintln!("usage: doorbell-exhaustive {names} [MINUTES]");
+        return ExitCode::from(2);
+    };
+    let start = Instant::now();
+    let mut exploration = Exploration::new(scope);
+    let finding = exploration.run(Duration::from_mins(minutes));
+    println!("{} ({} s)", exploration.summary(), start.elapsed().as_secs());
+    if let Some(finding) = finding {
+        println!("not allowed: {}", finding.problem);
+        finding.steps.iter().for_each(|step| println!("    {step}"));
+        return ExitCode::FAILURE;
+    }
+    if exploration.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
