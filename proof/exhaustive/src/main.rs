@@ -1,7 +1,8 @@
 //! Every state of small machines with an ITS or with direct LPIs. A machine of the model takes each
 //! possible step from each state that it can reach, and restores that state before each step. An
 //! abstract GIC must allow the results: the acknowledged interrupts, the failed commands and the
-//! dropped messages. A step that signals an interrupt to a sleeping vCPU must wake it.
+//! dropped messages. A step that signals an interrupt to a sleeping vCPU must wake it. After each
+//! step, the machine also continues without a restore, and the vCPUs take all interrupts.
 //!
 //! All scopes have two vCPUs. An ITS has one device with one or two events, and two collections, of
 //! which each may be unmapped or mapped to either vCPU. Its steps are all commands, messages, and
@@ -16,9 +17,11 @@
 //! | `two-masked-events` | 2, by an ITS | yes |
 //! | `direct-lpis` | 2, at each redistributor | yes |
 //!
-//! A complete exploration proves that no sequence of these steps, of any length and with saves and
-//! restores at any point, has a result that the abstract GIC forbids. It says nothing about more
-//! vCPUs, devices or LPIs, about priorities, list registers or disabled LPIs, nor about concurrency.
+//! A complete exploration proves that no sequence of these steps, of any length, has a result that
+//! the abstract GIC forbids if the machine is saved and restored after each step. A sequence without
+//! restores is only covered for the last step and for the interrupts that are then taken. Nothing is
+//! shown about more vCPUs, devices or LPIs, about priorities, list registers or disabled LPIs, nor
+//! about concurrency.
 //!
 //! States are not reduced by symmetry, because a fault may treat vCPUs or events unequally.
 #![forbid(unsafe_code)]

@@ -119,8 +119,9 @@ pub struct AbstractGic {
 }
 
 impl AbstractGic {
-    /// Creates an enabled ITS without mappings, and `cpus` redistributors with enabled LPIs, of
-    /// which no more than the first `lpis` are used. The configuration table enables all of them.
+    /// Creates an enabled ITS without mappings, and `cpus` redistributors whose LPIs are enabled.
+    /// `lpis` is the number of LPIs that may be used, starting at INTID 8192. The configuration
+    /// table enables all of them.
     ///
     /// # Panics
     /// Panics for more than three redistributors.
