@@ -207,7 +207,7 @@ impl Exploration {
         self.finished == self.nodes.len()
     }
 
-    /// Describes the numbers of states and steps, and the frontier if the exploration is incomplete.
+    /// Describes the numbers of states and steps, and the frontier of an incomplete exploration.
     pub(crate) fn summary(&self) -> String {
         let (nodes, models) = (self.nodes.len(), self.models.states.len());
         let taken = self.models.results.len() * self.steps.len();

@@ -18,10 +18,10 @@
 //! | `direct-lpis` | 2, at each redistributor | yes |
 //!
 //! A complete exploration proves that no sequence of these steps, of any length, has a result that
-//! the abstract GIC forbids if the machine is saved and restored after each step. A sequence without
-//! restores is only covered for the last step and for the interrupts that are then taken. Nothing is
-//! shown about more vCPUs, devices or LPIs, about priorities, list registers or disabled LPIs, nor
-//! about concurrency.
+//! the abstract GIC forbids if the machine is saved and restored after each step. Without restores,
+//! a sequence is only covered for its last step and for the interrupts that are then taken. Nothing
+//! is shown about more vCPUs, devices or LPIs, about priorities, list registers or disabled LPIs,
+//! nor about concurrency.
 //!
 //! States are not reduced by symmetry, because a fault may treat vCPUs or events unequally.
 #![forbid(unsafe_code)]

@@ -3,6 +3,7 @@
 pub mod copy;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::ops::Range;
 use std::path::Path;
 
@@ -26,7 +27,8 @@ pub struct Mutant {
 /// # Errors
 /// Fails if the file cannot be read, or describes a fault incompletely.
 pub fn read(file: &Path) -> Result<Vec<Mutant>> {
-    parse(&copy::read(file)?).with_context(|| file.display().to_string())
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    parse(&text).with_context(|| file.display().to_string())
 }
 
 /// Parses the faults in a text. Paragraphs that do not start with `fault:` are ignored.

@@ -57,7 +57,7 @@ fn without_itself(package: &str, manifest: &str) -> String {
     manifest.split_inclusive('\n').filter(|line| !line.starts_with(&own)).collect()
 }
 
-pub(super) fn read(file: &Path) -> Result<String> {
+fn read(file: &Path) -> Result<String> {
     fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
