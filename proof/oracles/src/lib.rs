@@ -8,6 +8,7 @@
 //!   specification's tables and figures,
 //! - `foreign_driver.rs`: the register and command sequence of another ITS driver, replayed against
 //!   the model,
+//! - `direct_lpis.rs`: the answers of another GICv3 with Direct LPIs, recorded,
 //! - [`differential`]: QEMU's GICv3 and ITS, which receive the same protocol lines as the model,
 //! - [`iommu_groups`]: Linux's IOMMU groups, for the groups of functions that hardware does not
 //!   isolate,
