@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * LPIs as a domain below the GIC's. The INTID is the only name of an LPI: there are no events,
+ * collections or DeviceIDs.
+ */
+#include "direct-lpi.h"
+
+#include <linux/bitmap.h>
+#include <linux/cpumask.h>
+#include <linux/io.h>
+#include <linux/irq.h>
+#include <linux/irqchip/arm-gic-v3.h>
+#include <linux/module.h>
+#include <linux/msi.h>
+#include <linux/mutex.h>
+#include <linux/of_address.h>
+#include <linux/of_irq.h>
+#include <linux/slab.h>
+
+/* The data of a PCI MSI has 16 bits, and is the INTID. */
+#define MAX_ID_BITS 16U
+#define MIN_ID_BITS 14U
+
+static unsigned int id_bits = MAX_ID_BITS;
+module_param(id_bits, uint, 0444);
+MODULE_PARM_DESC(id_bits, "Number of INTID bits, from 14 to 16. Fewer bits need smaller tables");
+
+static struct irq_domain *domain;
+static unsigned int intids;
+/* The INTIDs in use, and their blocks. Both have one entry for each INTID, LPI or not. */
+static unsigned long *used;
+static struct dlpi_block **blocks;
+static DEFINE_MUTEX(allocation_lock);
+
+/* Returns the CPU that an LPI's messages target, or nr_cpu_ids if the LPI is not in use. */
+unsigned int dlpi_target(u32 intid)
+{
+	lockdep_assert_held(&dlpi_lock);
+	return blocks[intid] ? blocks[intid]->cpu : nr_cpu_ids;
+}
+
+/* Returns the number of the interrupt that an LPI signals. */
+unsigned int dlpi_interrupt(u32 intid)
+{
+	return irq_find_mapping(domain, intid);
+}
+
+static void update(struct irq_data *d, bool enabled)
+{
+	struct dlpi_block *block = irq_data_get_irq_chip_data(d);
+	unsigned long flags;
+	unsigned int cpu;
+
+	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	dlpi_configure(d->hwirq, enabled);
+	for_each_cpu_and(cpu, &block->visited, cpu_online_mask)
+		dlpi_invalidate(cpu, d->hwirq);
+	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
+}
+
+static void mask(struct irq_data *d)
+{
+	update(d, false);
+}
+
+static void unmask(struct irq_data *d)
+{
+	update(d, true);
+}
+
+/*
+ * The first half of a move, if the LPIs are in use: the new redistributor reads the configuration
+ * of each LPI of the block, of which it may have an old copy. The core then composes and writes the
+ * message, which is the second half. A message that is already pending at the old redistributor is
+ * taken there.
+ */
+static void retarget(struct dlpi_block *block, unsigned int cpu, bool in_use)
+{
+	unsigned int old;
+	unsigned long flags;
+	u32 at;
+
+	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	old = block->cpu;
+	for (at = 0; at < block->count; at++) {
+		dlpi_invalidate(cpu, block->base + at);
+		if (in_use && !cpu_online(old))
+			dlpi_leave(old, block->base + at);
+	}
+	block->cpu = cpu;
+	cpumask_set_cpu(cpu, &block->visited);
+	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
+}
+
+static int set_affinity(struct irq_data *d, const struct cpumask *mask, bool force)
+{
+	struct dlpi_block *block = irq_data_get_irq_chip_data(d);
+	unsigned int cpu = block->cpu;
+	u32 at;
+
+	if (cpu >= nr_cpu_ids || !cpumask_test_cpu(cpu, mask) || !cpu_online(cpu))
+		cpu = force ? cpumask_first(mask) :
+			      cpumask_any_and_distribute(mask, cpu_online_mask);
+	if (cpu >= nr_cpu_ids)
+		return -EINVAL;
+	if (cpu == block->cpu)
+		return IRQ_SET_MASK_OK_DONE;
+	/* The vectors of a PCI MSI have one message, which moves with the first vector. */
+	if (d->hwirq != block->base || block->cpu >= nr_cpu_ids)
+		return -EINVAL;
+	retarget(block, cpu, true);
+	for (at = 0; at < block->count; at++)
+		irq_data_update_effective_affinity(irq_domain_get_irq_data(d->domain, d->irq + at),
+						   cpumask_of(cpu));
+	return IRQ_SET_MASK_OK;
+}
+
+/* A device's write needs the physical address. Its data is the INTID. */
+static void compose(struct irq_data *d, struct msi_msg *msg)
+{
+	struct dlpi_block *block = irq_data_get_irq_chip_data(d);
+	u64 doorbell = dlpi_doorbell(block->cpu);
+
+	msg->address_lo = lower_32_bits(doorbell);
+	msg->address_hi = upper_32_bits(doorbell);
+	msg->data = d->hwirq;
+}
+
+/* Only the pending state can be set. It cannot be read: redistributors do not show it. */
+static int set_state(struct irq_data *d, enum irqchip_irq_state which, bool state)
+{
+	struct dlpi_block *block = irq_data_get_irq_chip_data(d);
+
+	if (which != IRQCHIP_STATE_PENDING)
+		return -EINVAL;
+	dlpi_set_pending(block->cpu, d->hwirq, state);
+	return 0;
+}
+
+/* Returns 1 if the interrupt was made pending in hardware, as the core expects. */
+static int retrigger(struct irq_data *d)
+{
+	return !set_state(d, IRQCHIP_STATE_PENDING, true);
+}
+
+static struct irq_chip chip = {
+	.name = "DLPI",
+	.irq_mask = mask,
+	.irq_unmask = unmask,
+	.irq_eoi = irq_chip_eoi_parent,
+	.irq_set_affinity = set_affinity,
+	.irq_compose_msi_msg = compose,
+	.irq_set_irqchip_state = set_state,
+	.irq_retrigger = retrigger,
+};
+
+/* Reserves consecutive INTIDs. A PCI MSI replaces the low bits of its data, so they are aligned. */
+static struct dlpi_block *allocate(u32 count)
+{
+	struct dlpi_block *block = kzalloc(sizeof(*block), GFP_KERNEL);
+	unsigned long base, flags;
+	u32 at;
+
+	if (!block)
+		return NULL;
+	mutex_lock(&allocation_lock);
+	base = bitmap_find_next_zero_area(used, intids, DLPI_FIRST, count,
+					  roundup_pow_of_two(count) - 1);
+	if (base < intids)
+		bitmap_set(used, base, count);
+	mutex_unlock(&allocation_lock);
+	if (base >= intids) {
+		kfree(block);
+		return NULL;
+	}
+	block->base = base;
+	block->count = count;
+	block->cpu = nr_cpu_ids;
+	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	for (at = 0; at < count; at++)
+		blocks[base + at] = block;
+	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
+	return block;
+}
+
+static void release(struct dlpi_block *block)
+{
+	unsigned long flags;
+	u32 at;
+
+	for (at = 0; at < block->count; at++)
+		dlpi_forget(block->base + at);
+	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	for (at = 0; at < block->count; at++)
+		blocks[block->base + at] = NULL;
+	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
+	mutex_lock(&allocation_lock);
+	bitmap_clear(used, block->base, block->count);
+	mutex_unlock(&allocation_lock);
+	kfree(block);
+}
+
+static int alloc_in_gic(struct irq_domain *d, unsigned int virq, u32 intid)
+{
+	struct irq_fwspec spec = {
+		.fwnode = d->parent->fwnode,
+		.param_count = 3,
+		.param = { GIC_IRQ_TYPE_LPI, intid, IRQ_TYPE_EDGE_RISING },
+	};
+
+	return irq_domain_alloc_irqs_parent(d, virq, 1, &spec);
+}
+
+static int domain_alloc(struct irq_domain *d, unsigned int virq, unsigned int count, void *info)
+{
+	struct dlpi_block *block = allocate(count);
+	unsigned int at;
+	int error;
+
+	if (!block) {
+		pr_warn("no %u consecutive LPIs are left\n", count);
+		return -ENOSPC;
+	}
+	for (at = 0; at < count; at++) {
+		error = alloc_in_gic(d, virq + at, block->base + at);
+		if (error) {
+			irq_domain_free_irqs_parent(d, virq, at);
+			release(block);
+			return error;
+		}
+		irq_domain_set_hwirq_and_chip(d, virq + at, block->base + at, &chip, block);
+		irqd_set_single_target(irq_get_irq_data(virq + at));
+		irqd_set_affinity_on_activate(irq_get_irq_data(virq + at));
+	}
+	return 0;
+}
+
+static void domain_free(struct irq_domain *d, unsigned int virq, unsigned int count)
+{
+	struct dlpi_block *block = irq_data_get_irq_chip_data(irq_domain_get_irq_data(d, virq));
+	unsigned int at;
+
+	for (at = 0; at < count; at++)
+		irq_domain_reset_irq_data(irq_domain_get_irq_data(d, virq + at));
+	irq_domain_free_irqs_parent(d, virq, count);
+	release(block);
+}
+
+/* Chooses a target before the core composes the message. */
+static int domain_activate(struct irq_domain *d, struct irq_data *data, bool reserve)
+{
+	struct dlpi_block *block = irq_data_get_irq_chip_data(data);
+	unsigned int cpu = block->cpu;
+
+	if (cpu >= nr_cpu_ids || !cpu_online(cpu)) {
+		cpu = cpumask_any_and_distribute(irq_data_get_affinity_mask(data), cpu_online_mask);
+		if (cpu >= nr_cpu_ids)
+			cpu = cpumask_first(cpu_online_mask);
+	}
+	retarget(block, cpu, false);
+	irq_data_update_effective_affinity(data, cpumask_of(cpu));
+	return 0;
+}
+
+static void domain_deactivate(struct irq_domain *d, struct irq_data *data)
+{
+	dlpi_forget(data->hwirq);
+}
+
+static const struct irq_domain_ops ops = {
+	.alloc = domain_alloc,
+	.free = domain_free,
+	.activate = domain_activate,
+	.deactivate = domain_deactivate,
+};
+
+static struct irq_domain *create_domain(struct irq_domain *gic, unsigned int bits)
+{
+	struct fwnode_handle *name = irq_domain_alloc_named_fwnode("direct-lpi");
+
+	intids = BIT(bits);
+	used = bitmap_zalloc(intids, GFP_KERNEL);
+	blocks = kvcalloc(intids, sizeof(*blocks), GFP_KERNEL);
+	domain = name && used && blocks ? dlpi_create_parent(gic, name, intids, &ops) : NULL;
+	if (!domain) {
+		kvfree(blocks);
+		bitmap_free(used);
+		irq_domain_free_fwnode(name);
+	}
+	return domain;
+}
+
+/* Undoes the creation, if nothing uses the domain. */
+static void remove_domain(void)
+{
+	struct fwnode_handle *name = domain->fwnode;
+
+	irq_domain_remove(domain);
+	irq_domain_free_fwnode(name);
+	kvfree(blocks);
+	bitmap_free(used);
+}
+
+/* Returns the number of INTID bits, or an error if the GIC or its node forbids Direct LPIs. */
+static int id_bits_of(struct device_node *gic)
+{
+	struct device_node *its = of_get_compatible_child(gic, "arm,gic-v3-its");
+	void __iomem *distributor;
+	unsigned int bits;
+	u32 typer;
+
+	of_node_put(its);
+	if (!of_property_read_bool(gic, "msi-controller") ||
+	    !of_property_read_bool(gic, "arm,direct-lpi")) {
+		pr_err("%pOF: msi-controller and arm,direct-lpi must announce Direct LPIs\n", gic);
+		return -ENODEV;
+	}
+	if (of_property_present(gic, "mbi-ranges")) {
+		pr_err("%pOF: a device cannot choose between mbi-ranges and arm,direct-lpi\n", gic);
+		return -EINVAL;
+	}
+	if (its) {
+		pr_err("%pOF: the ITS owns the LPIs\n", gic);
+		return -EBUSY;
+	}
+	distributor = of_iomap(gic, 0);
+	if (!distributor)
+		return -ENOMEM;
+	typer = readl_relaxed(distributor + GICD_TYPER);
+	iounmap(distributor);
+	bits = min(GICD_TYPER_ID_BITS(typer), clamp(id_bits, MIN_ID_BITS, MAX_ID_BITS));
+	/* Zero means that each INTID above 8191 is an LPI. */
+	if (GICD_TYPER_NUM_LPIS(typer) > 1)
+		bits = min(bits, GICD_TYPER_NUM_LPIS(typer));
+	if (!(typer & GICD_TYPER_LPIS) || bits < MIN_ID_BITS) {
+		pr_err("%pOF: the distributor has no LPIs (GICD_TYPER is %#x)\n", gic, typer);
+		return -ENODEV;
+	}
+	return bits;
+}
+
+static int __init direct_lpi_init(void)
+{
+	struct device_node *node = of_find_compatible_node(NULL, NULL, "arm,gic-v3");
+	struct irq_domain *gic = node ? irq_find_host(node) : NULL, *lpis;
+	int bits, error;
+
+	if (!gic) {
+		pr_err("no GICv3 in the devicetree; ACPI is not supported\n");
+		return -ENODEV;
+	}
+	bits = id_bits_of(node);
+	if (bits < 0)
+		return bits;
+	error = dlpi_find_redistributors(node);
+	if (error)
+		return error;
+	lpis = create_domain(gic, bits);
+	if (!lpis)
+		return -ENOMEM;
+	error = dlpi_start_redistributors(bits) ?: dlpi_serve_pci(lpis, node);
+	if (error)
+		remove_domain();
+	else
+		pr_info("LPIs %u to %lu, the doorbell of CPU 0 is %#llx\n", DLPI_FIRST,
+			BIT(bits) - 1, dlpi_doorbell(0));
+	return error;
+}
+
+/* There is no exit: an interrupt controller must not go away while devices may send messages. */
+module_init(direct_lpi_init);
+MODULE_LICENSE("GPL");
+MODULE_DESCRIPTION("Direct LPIs of a GICv3 without an ITS");

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The domain of all PCI functions on older kernels. */
+#include "direct-lpi.h"
+
+#include <linux/irq.h>
+#include <linux/msi.h>
+#include <linux/pci.h>
+
+static void mask(struct irq_data *d)
+{
+	pci_msi_mask_irq(d);
+	irq_chip_mask_parent(d);
+}
+
+static void unmask(struct irq_data *d)
+{
+	irq_chip_unmask_parent(d);
+	pci_msi_unmask_irq(d);
+}
+
+static int prepare(struct irq_domain *domain, struct device *dev, int count, msi_alloc_info_t *info)
+{
+	memset(info, 0, sizeof(*info));
+	return dlpi_check_device(dev);
+}
+
+static struct irq_chip chip = {
+	.name = "DLPI-MSI",
+	.irq_mask = mask,
+	.irq_unmask = unmask,
+	.irq_eoi = irq_chip_eoi_parent,
+};
+
+static struct msi_domain_ops ops = {
+	.msi_prepare = prepare,
+};
+
+static struct msi_domain_info info = {
+	.flags = MSI_FLAG_USE_DEF_DOM_OPS | MSI_FLAG_USE_DEF_CHIP_OPS | MSI_FLAG_PCI_MSIX |
+		 MSI_FLAG_MULTI_PCI_MSI,
+	.ops = &ops,
+	.chip = &chip,
+};
+
+/* Creates the domain of all LPIs. */
+struct irq_domain *dlpi_create_parent(struct irq_domain *gic, struct fwnode_handle *name,
+				      unsigned int intids, const struct irq_domain_ops *ops)
+{
+	return irq_domain_create_hierarchy(gic, 0, intids, name, ops, NULL);
+}
+
+struct irq_domain *dlpi_create_pci_domain(struct irq_domain *lpis)
+{
+	return pci_msi_create_irq_domain(lpis->fwnode, &info, lpis);
+}
