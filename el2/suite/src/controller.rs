@@ -7,7 +7,7 @@ pub(crate) enum Controller {
     Its,
     /// Message-based SPIs
     Mbi,
-    /// `GICR_SETLPIR`, for which Linux has no driver
+    /// `GICR_SETLPIR`, for which Linux needs a module
     DirectLpi,
     /// A GICv2m frame
     V2m,
@@ -25,6 +25,20 @@ impl Controller {
             Self::V2m => "controller=v2m",
             Self::None => "controller=none",
         }
+    }
+
+    /// Returns the beginning of the name that Linux's `/proc/interrupts` shows for the controller.
+    pub(crate) const fn chip(self) -> Option<&'static str> {
+        match self {
+            Self::Its => Some("ITS-"),
+            Self::DirectLpi => Some("DLPI-"),
+            Self::Mbi | Self::V2m | Self::None => None,
+        }
+    }
+
+    /// Returns `true` if the controller's messages signal LPIs.
+    pub(crate) const fn has_lpis(self) -> bool {
+        matches!(self, Self::Its | Self::DirectLpi)
     }
 
     /// Returns text that Linux logs if it has the controller, and only then.

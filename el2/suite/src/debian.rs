@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result};
 
 use doorbell_harness::apt::Suite;
-use doorbell_harness::initramfs;
+use doorbell_harness::initramfs::{self, Content, File};
 use doorbell_harness::small_linux::{self, first_files};
 use doorbell_harness::suite::{OrAbsent, Shared};
 use doorbell_harness::workspace::{self, Workspace};
@@ -28,6 +28,13 @@ pub(crate) struct Guest {
     pub(crate) initrd: PathBuf,
 }
 
+/// A module of this project, which is loaded before the kernel's.
+#[derive(Debug)]
+pub(crate) struct Module {
+    pub(crate) path: &'static str,
+    pub(crate) file: PathBuf,
+}
+
 /// Returns the kernel of a Debian suite with its file system.
 pub(crate) fn guest(suite: Suite) -> Result<&'static Guest> {
     static STABLE: Shared<Guest> = Shared::new();
@@ -38,20 +45,31 @@ pub(crate) fn guest(suite: Suite) -> Result<&'static Guest> {
         Suite::Backports => &BACKPORTS,
         Suite::Unstable => &UNSTABLE,
     };
-    place.get(|| Guest::fetch(workspace::this()?, suite).or_absent("Debian's kernel"))
+    let name = format!("{suite:?}").to_lowercase();
+    place.get(|| {
+        Guest::with_modules(workspace::this()?, suite, &name, &[]).or_absent("Debian's kernel")
+    })
 }
 
 impl Guest {
-    /// Fetches a suite's kernel and busybox into the cache, and packs the file system.
-    fn fetch(workspace: &Workspace, suite: Suite) -> Result<Self> {
+    /// Fetches a suite's kernel and busybox into the cache, and packs the file system of this name.
+    pub(crate) fn with_modules(
+        workspace: &Workspace,
+        suite: Suite,
+        name: &str,
+        first: &[Module],
+    ) -> Result<Self> {
         let busybox = small_linux::fetch_busybox(workspace).context("busybox")?;
         let packages = small_linux::fetch_with_modules(workspace, suite)?;
         let kernel = small_linux::kernel(&packages)?;
         let modules = small_linux::pci_modules(suite);
-        let modules = small_linux::modules(&packages, &modules)?;
-        let folder = built::folder()?;
-        let initrd = folder.join(format!("initramfs-{suite:?}").to_lowercase());
-        fs::write(&initrd, initramfs::pack(&first_files(&busybox, INIT, modules)?))?;
+        let mut all = Vec::new();
+        for Module { path, file } in first {
+            all.push(File { path, content: Content::Program(fs::read(file)?) });
+        }
+        all.extend(small_linux::modules(&packages, &modules)?);
+        let initrd = built::folder()?.join(format!("initramfs-{name}"));
+        fs::write(&initrd, initramfs::pack(&first_files(&busybox, INIT, all)?))?;
         Ok(Self { kernel, initrd })
     }
 }

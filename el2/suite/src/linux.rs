@@ -14,7 +14,7 @@ use doorbell_harness::suite;
 
 use crate::board::{Board, LIMIT, MEMORY, MOVES, Record};
 use crate::controller::Controller;
-use crate::debian::{self, COMMAND_LINE};
+use crate::debian::{self, COMMAND_LINE, Guest};
 use crate::files::Files;
 use crate::machine::{GICV3, GICV4, MAX, Machine};
 use crate::report::{Expected, GuestReports, Load};
@@ -32,10 +32,10 @@ const TYPED: &str = "by interrupt";
 
 /// A machine with a single guest.
 #[derive(Clone, Copy)]
-struct Case {
+pub(crate) struct Case {
     version: Version,
     /// The suite whose kernel the guest runs.
-    kernel: Suite,
+    pub(crate) kernel: Suite,
     vcpus: u8,
     cpus: u8,
     controller: Controller,
@@ -45,6 +45,8 @@ struct Case {
     /// Minimum number of reads of the disk, if the guest has an MSI controller.
     reads: u64,
     place: Place,
+    /// Parameters of the first module.
+    parameters: &'static str,
 }
 
 /// The place of the devices.
@@ -75,7 +77,7 @@ impl Place {
 }
 
 impl Case {
-    const fn new(
+    pub(crate) const fn new(
         version: Version,
         vcpus: u8,
         cpus: u8,
@@ -86,8 +88,19 @@ impl Case {
             Version::Stable => Suite::Stable,
             Version::Backports => Suite::Backports,
         };
-        let (move_every, reads, place) = (None, READS, Place::Root);
-        Self { version, kernel, vcpus, cpus, controller, machine, move_every, reads, place }
+        let (move_every, reads, place, parameters) = (None, READS, Place::Root, "");
+        Self {
+            version,
+            kernel,
+            vcpus,
+            cpus,
+            controller,
+            machine,
+            move_every,
+            reads,
+            place,
+            parameters,
+        }
     }
 
     /// Returns a case that moves a guest with Debian's newest kernel and an ITS, on the newer QEMU.
@@ -96,15 +109,19 @@ impl Case {
         Self { kernel: Suite::Unstable, ..case }.reading(FEW_READS).moved_every(50)
     }
 
-    const fn moved_every(self, milliseconds: u32) -> Self {
+    pub(crate) const fn moved_every(self, milliseconds: u32) -> Self {
         Self { move_every: Some(milliseconds), ..self }
+    }
+
+    pub(crate) const fn with(self, parameters: &'static str) -> Self {
+        Self { parameters, ..self }
     }
 
     const fn below_ports(self) -> Self {
         Self { place: Place::Ports, ..self }
     }
 
-    const fn reading(self, reads: u64) -> Self {
+    pub(crate) const fn reading(self, reads: u64) -> Self {
         Self { reads, ..self }
     }
 }
@@ -112,9 +129,9 @@ impl Case {
 /// Number of reads that keeps the load running while all vectors move a few times.
 const READS: u64 = 1000;
 /// Number of reads for guests with many more vCPUs than CPUs.
-const FEW_READS: u64 = 400;
+pub(crate) const FEW_READS: u64 = 400;
 /// Number of reads, and thus of interrupts, of the long cases.
-const MANY_READS: u64 = 100_000;
+pub(crate) const MANY_READS: u64 = 100_000;
 
 /// The cases of every run: each controller, and 1 to 8 vCPUs.
 const CASES: &[Case] = &[
@@ -170,29 +187,30 @@ fn confined_cases() -> Vec<suite::Case> {
 fn listed(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
     cases.iter().enumerate().map(|(index, case)| {
         built::case(case.name(), case.limit(), move || {
-            case.judge(&built::folder()?.join(format!("sent-{index}")))
+            case.judge(debian::guest(case.kernel)?, &case.name(), &format!("{index}"))
         })
     })
 }
 
 impl Case {
-    fn name(&self) -> String {
-        let Self { kernel, vcpus, cpus, controller, machine, place, .. } = self;
-        let place = place.suffix();
+    pub(crate) fn name(&self) -> String {
+        let Self { kernel, vcpus, cpus, controller, machine, place, parameters, .. } = self;
+        let (place, comma) = (place.suffix(), if parameters.is_empty() { "" } else { ", " });
         let how = if self.move_every.is_some() { ", moved" } else { "" };
         format!(
             "{kernel:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how} on \
-             {machine}{place}"
+             {machine}{place}{comma}{parameters}"
         )
     }
 
     /// Returns the time limit of a run, which must suffice on a busy machine.
-    fn limit(&self) -> Duration {
+    pub(crate) fn limit(&self) -> Duration {
         2 * LIMIT + Duration::from_millis(4 * self.reads)
     }
 
-    fn judge(&self, log: &Path) -> Result<()> {
-        let Self { version, kernel, vcpus, cpus, controller, machine, move_every, reads, place } =
+    /// Returns the command that runs a guest, and makes QEMU log its devices' messages.
+    pub(crate) fn command(&self, guest: &Guest, log: &Path) -> Result<Command> {
+        let Self { version, vcpus, cpus, controller, machine, move_every, reads, place, .. } =
             *self;
         let has_messages = controller != Controller::None;
         let devices = if has_messages { &traffic::DEVICES[..] } else { &[DEVICE] };
@@ -207,20 +225,29 @@ impl Case {
             record: Record { stats: has_messages, ..Record::default() },
             ..Board::plain(version, MEMORY)?
         };
-        let guest = debian::guest(kernel)?;
         let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
         let wanted = if has_messages { format!(" reads={reads}") } else { String::new() };
-        let append = &format!("{COMMAND_LINE} {WORDS}{wanted}");
-        let mut qemu = board.command(&[Files { kernel, initrd, append }])?;
-        let load = if has_messages {
-            traffic::logged(&mut qemu, log);
-            Load::Traffic { reads, log }
-        } else {
-            Load::None
+        let parameters = match self.parameters {
+            "" => String::new(),
+            words => format!(" parameters={words}"),
         };
-        let moves = move_every.map_or(0, |_| MOVES);
+        let append = &format!("{COMMAND_LINE} {WORDS}{wanted}{parameters}");
+        let mut qemu = board.command(&[Files { kernel, initrd, append }])?;
+        if has_messages {
+            traffic::logged(&mut qemu, log);
+        }
+        Ok(qemu)
+    }
+
+    /// Runs a guest and checks its report. `log` distinguishes the logs of concurrent runs.
+    pub(crate) fn judge(&self, guest: &Guest, name: &str, log: &str) -> Result<()> {
+        let Self { vcpus, controller, reads, .. } = *self;
+        let log = &built::folder()?.join(format!("sent-{log}"));
+        let has_messages = controller != Controller::None;
+        let load = if has_messages { Load::Traffic { reads, log } } else { Load::None };
+        let moves = self.move_every.map_or(0, |_| MOVES);
         let expected = Expected { cpus: vcpus.into(), typed: TYPED, controller, load, moves };
-        watch(qemu, self.limit(), &self.name(), 1, &expected)
+        watch(self.command(guest, log)?, self.limit(), name, 1, &expected)
     }
 }
 
@@ -246,22 +273,34 @@ fn two_guests(version: Version, place: Place, name: &str) -> Result<()> {
 
 /// Runs guests, sends them text when they request it, and checks their reports.
 fn watch(
-    mut qemu: Command,
+    qemu: Command,
     limit: Duration,
     name: &str,
     guests: usize,
     expected: &Expected<'_>,
 ) -> Result<()> {
+    let report = listen(qemu, limit, guests, |_| ())?;
+    eprintln!("{name}: {}", report.summary());
+    report.judge(expected)
+}
+
+/// Runs guests, sends them text when they request it, and returns their reports.
+pub(crate) fn listen(
+    mut qemu: Command,
+    limit: Duration,
+    guests: usize,
+    mut see: impl FnMut(&str),
+) -> Result<GuestReports> {
     let (keyboard, mut typist) = io::pipe()?;
     let mut report = GuestReports::of(guests);
     let mut typed = Ok(());
     process::watch(qemu.stdin(keyboard), limit, |line| {
+        see(line);
         if report.line(line) {
             typed = typist.write_all(format!("{TYPED}\n").as_bytes());
         }
     })
     .with_context(|| format!("the last line is `{}`", report.last))?;
     typed?;
-    eprintln!("{name}: {}", report.summary());
-    report.judge(expected)
+    Ok(report)
 }

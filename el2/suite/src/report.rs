@@ -93,11 +93,12 @@ impl GuestReports {
     /// Checks the traffic of the only guest.
     fn judge_traffic(&self, expected: &Expected<'_>, reads: u64, sent: &Sent) -> Result<()> {
         let Expected { controller, cpus, .. } = *expected;
-        let reason = if controller == Controller::Its { "LPI taken" } else { "SPI taken" };
+        let reason = if controller.has_lpis() { "LPI taken" } else { "SPI taken" };
         let taken =
             *self.counts.get(reason).with_context(|| format!("{reason} was not counted"))?;
         let guest = &self.guests[0];
-        let known = Known { controller, cpus, reads, rows: &guest.rows, taken };
+        let own = guest.traffic.own();
+        let known = Known { controller, cpus, reads, rows: &guest.rows, own, taken };
         guest.traffic.judge(&known, sent)
     }
 }

@@ -131,6 +131,12 @@ pub(crate) struct Traffic {
     moved: u64,
     /// Number of times that CPUs went offline and back online.
     turns: u64,
+    /// Number of times that the guest's program made an interrupt pending and the interrupt was
+    /// then taken.
+    retriggered: Option<u64>,
+    /// Messages of the guest's kernel itself, by interrupt: it sends a message again if it does not
+    /// know whether a CPU that went offline has taken it.
+    own: BTreeMap<String, u64>,
 }
 
 /// Known data about a run.
@@ -141,6 +147,8 @@ pub(crate) struct Known<'a> {
     /// Minimum number of reads of all CPUs together.
     pub(crate) reads: u64,
     pub(crate) rows: &'a [Row],
+    /// Messages that the guest itself sent, by interrupt.
+    pub(crate) own: &'a BTreeMap<String, u64>,
     /// Number of interrupts of the controller's kind (LPIs or SPIs) that the guest took, according
     /// to the hypervisor.
     pub(crate) taken: u64,
@@ -154,15 +162,33 @@ impl Traffic {
             LinuxFact::Pings { sent, answered } => self.pings = Some((sent, answered)),
             LinuxFact::Affinities { moved } => self.moved = moved,
             LinuxFact::Hotplugs { turns } => self.turns = turns,
+            LinuxFact::Resent { interrupt } => self.count_own(interrupt, 1),
+            LinuxFact::Retriggered { interrupt, taken } => {
+                self.retriggered = Some(taken);
+                self.count_own(interrupt, taken);
+            }
             _ => {}
         }
+    }
+
+    fn count_own(&mut self, interrupt: u32, times: u64) {
+        *self.own.entry(interrupt.to_string()).or_default() += times;
+    }
+
+    /// Returns the messages that the guest itself sent, by interrupt.
+    pub(crate) fn own(&self) -> &BTreeMap<String, u64> {
+        &self.own
     }
 
     /// Returns a summary of the traffic.
     pub(crate) fn summary(&self) -> String {
         let ((_, reads), (pings, _)) =
             (self.reads.unwrap_or_default(), self.pings.unwrap_or_default());
-        format!("{reads} reads, {pings} pings, {} affinities, {} turns", self.moved, self.turns)
+        let own: u64 = self.own.values().sum();
+        format!(
+            "{reads} reads, {pings} pings, {} affinities, {} turns, {own} own messages",
+            self.moved, self.turns
+        )
     }
 
     /// Checks that no MSI was lost, that each counted interrupt has a corresponding MSI, and that
@@ -191,6 +217,10 @@ impl Traffic {
             input.counts
         );
         ensure!(self.turns == TURNS, "CPUs went offline {} times", self.turns);
+        if known.controller == Controller::DirectLpi {
+            let times = self.retriggered.context("the guest retriggered no interrupt")?;
+            ensure!(times == 1, "a retriggered interrupt was taken {times} times");
+        }
         Ok(())
     }
 }
@@ -199,23 +229,32 @@ impl Known<'_> {
     fn row(&self, driver: &str) -> Result<&Row> {
         let row = self.rows.iter().find(|row| row.is_of(driver));
         let row = row.with_context(|| format!("no interrupt of {driver}"))?;
-        let is_its = row.name.starts_with("ITS-");
-        let wanted = self.controller == Controller::Its;
-        ensure!(row.has_messages() && is_its == wanted, "{driver}: {}", row.name);
+        let all = [Controller::Its, Controller::DirectLpi].map(Controller::chip);
+        let mut others = all.into_iter().filter(|chip| *chip != self.controller.chip()).flatten();
+        let is_of = |chip| row.name.starts_with(chip);
+        let is_right = self.controller.chip().is_none_or(is_of) && !others.any(is_of);
+        ensure!(row.has_messages() && is_right, "{driver}: {}", row.name);
         Ok(row)
+    }
+
+    /// Returns the number of interrupts that devices' messages signaled.
+    fn signaled(&self, row: &Row) -> Result<u64> {
+        let own = self.own.get(&row.label).copied().unwrap_or_default();
+        let signaled = row.sum().checked_sub(own);
+        signaled.with_context(|| format!("{}: {own} own messages of {}", row.name, row.sum()))
     }
 
     /// Checks the disk's interrupts. Each vCPU has its own vector and at most one outstanding read.
     /// Commands to the controller are also issued one at a time. Linux chooses the vCPU of a vector
     /// (since 7.2, vector 1 need not be the first vCPU's).
     fn judge_disk(&self, sent: &Sent, completed: u64) -> Result<()> {
-        let commands = self.row("nvme0q0")?.sum() + sent.early;
+        let commands = self.signaled(self.row("nvme0q0")?)? + sent.early;
         let messages = |vector| sent.disk.get(&vector).copied().unwrap_or_default();
         ensure!(commands == messages(0), "{commands} interrupts of {} commands", messages(0));
         let (mut reads, mut owners) = (0, BTreeSet::new());
         for vector in 1..=self.cpus {
             let row = self.row(&format!("nvme0q{vector}"))?;
-            let (taken, sent) = (row.sum(), messages(vector));
+            let (taken, sent) = (self.signaled(row)?, messages(vector));
             ensure!(taken == sent, "{taken} interrupts of {sent} messages of vector {vector}");
             let most = (0..).zip(&row.counts).max_by_key(|(_, count)| **count);
             let (owner, own) = most.map_or((0, 0), |(cpu, count)| (cpu, *count));
@@ -238,8 +277,8 @@ impl Known<'_> {
         let mut queues = sent.network.values().copied();
         let mut queue = || queues.next().unwrap_or_default();
         let (receives, sends) = (queue(), queue());
-        let (input, output) =
-            (self.row("virtio0-input.0")?.sum(), self.row("virtio0-output.0")?.sum());
+        let input = self.signaled(self.row("virtio0-input.0")?)?;
+        let output = self.signaled(self.row("virtio0-output.0")?)?;
         let fewest = if self.cpus == 1 { receives.max(1) } else { 1 };
         let inputs = fewest..=receives;
         ensure!(inputs.contains(&input), "{input} interrupts of {receives} messages");
@@ -253,7 +292,7 @@ impl Known<'_> {
     fn judge_taken(&self, sent: &Sent) -> Result<()> {
         let is_wired = |row: &Row| row.is_of("uart-pl011");
         let counts =
-            |row: &&Row| row.has_messages() || self.controller != Controller::Its && is_wired(row);
+            |row: &&Row| row.has_messages() || !self.controller.has_lpis() && is_wired(row);
         let counted = self.rows.iter().filter(counts).map(Row::sum).sum::<u64>() + sent.early;
         let taken = self.taken;
         ensure!(taken == counted, "the guest took {taken} interrupts but counted {counted}");
@@ -308,7 +347,8 @@ virtio_notify vdev 0x5587c440f7f0 vq 0x5587c441c048
         for fact in said {
             traffic.fact(fact);
         }
-        let known = Known { controller, cpus: 2, reads: 2, rows: &rows, taken };
+        let own = traffic.own();
+        let known = Known { controller, cpus: 2, reads: 2, rows: &rows, own, taken };
         traffic.judge(&known, &Sent::parse(&change(LOG)))
     }
 
@@ -329,6 +369,30 @@ virtio_notify vdev 0x5587c440f7f0 vq 0x5587c441c048
         judged(Controller::Mbi, mbi, TAKEN + 1).unwrap();
         let newer = |text: &str| text.replace("ITS-MSI", "MBI-PCI-MSIX-0000:00:02.0");
         judged(Controller::Mbi, newer, TAKEN + 1).unwrap();
+    }
+
+    #[test]
+    fn messages_of_the_guest_itself_are_not_the_devices() {
+        let judged = |own: &[LinuxFact], taken| {
+            let rows = |text: &str| {
+                let retriggered = text.replace(" 17:          1", " 17:          2");
+                retriggered.replace("15:          1", "15:          2").replace("ITS", "DLPI")
+            };
+            judged_of(&[&SAID, own].concat(), Controller::DirectLpi, rows, taken)
+        };
+        let retriggered = |taken| LinuxFact::Retriggered { interrupt: 17, taken };
+        let resent = LinuxFact::Resent { interrupt: 15 };
+        judged(&[retriggered(1), resent.clone()], TAKEN + 2).unwrap();
+        for (own, error) in [
+            (vec![resent.clone()], "3 interrupts of"),
+            (vec![retriggered(1)], "3 interrupts of 2 messages"),
+            (vec![retriggered(0), resent], "interrupts of 2 commands"),
+        ] {
+            let judged = judged(&own, TAKEN + 2).unwrap_err().to_string();
+            assert!(judged.contains(error), "{judged}");
+        }
+        let none = judged_of(&SAID, Controller::DirectLpi, |it| it.replace("ITS", "DLPI"), TAKEN);
+        assert!(none.is_err_and(|error| error.to_string().contains("retriggered no interrupt")));
     }
 
     #[test]

@@ -62,6 +62,18 @@ pub enum LinuxFact {
         /// Number of moves.
         moved: u64,
     },
+    /// A message that the kernel's driver sent again, because a CPU went offline.
+    Resent {
+        /// The interrupt, as `/proc/interrupts` numbers it.
+        interrupt: u32,
+    },
+    /// An interrupt that the guest's program made pending.
+    Retriggered {
+        /// The interrupt, as `/proc/interrupts` numbers it.
+        interrupt: u32,
+        /// Number of interrupts that were then taken.
+        taken: u64,
+    },
     /// Hotplug cycles under load. In each cycle, all CPUs except the first go offline and come back
     /// online.
     Hotplugs {

@@ -103,13 +103,18 @@ impl Tools {
 
     /// Returns a command for one of the programs, which uses the unpacked libraries and data.
     pub fn command(&self, program: &str) -> Command {
+        let path = self.root.join("usr/bin").join(program);
+        self.on_this_machine(&path.to_string_lossy(), &self.root)
+    }
+
+    /// Returns a command for an installed program, which starts the unpacked programs.
+    pub fn on_this_machine(&self, program: &str, folder: &Path) -> Command {
         let triplet = format!("{}-linux-gnu", std::env::consts::ARCH);
         let usr = self.root.join("usr/lib").join(&triplet);
         // PulseAudio's library needs the absolute path of its private library.
         let libraries = [usr.clone(), self.root.join("lib").join(&triplet), usr.join("pulseaudio")];
         let libraries = libraries.map(|folder| folder.display().to_string());
-        let path = self.root.join("usr/bin").join(program);
-        let mut command = process::command(&path.to_string_lossy(), &self.root);
+        let mut command = process::command(program, folder);
         command.env("LD_LIBRARY_PATH", libraries.join(":"));
         command
     }

@@ -80,6 +80,21 @@ traffic() {
     say reads "\"requested\":$requested,\"completed\":$completed"
     say affinities "\"moved\":$moved"
     say hotplugs "\"turns\":$turns"
+    [ -e /sys/module/retrigger ] && retrigger
+    for irq in $($B cat /sys/module/*/parameters/resent 2> /dev/null); do say resent "\"interrupt\":$irq"; done
+}
+
+# Makes the disk's first interrupt pending, if the kernel has the module for this.
+retrigger() {
+    irq=$($B sed -n 's/^ *\([0-9]*\):.*nvme0q0$/\1/p' /proc/interrupts)
+    before=$(count_of nvme0q0)
+    echo $irq > /sys/module/retrigger/parameters/interrupt || complain "no retrigger"
+    $B sleep 0.2
+    say retriggered "\"interrupt\":$irq,\"taken\":$(($(count_of nvme0q0) - before))"
+}
+count_of() {
+    $B awk -v cpus=$cpus '/'$1'$/ { for (at = 2; at <= cpus + 1; at++) sum += $at } END { print sum }' \
+        /proc/interrupts
 }
 
 $B dmesg | $B grep -e ITS -e MBI -e GICv2m | say_lines controller
@@ -91,9 +106,11 @@ $B devmem 0x0b000000 32
 say absent-device "\"status\":$?"
 # While a driver starts, its interrupts and the code that waits for them run on the only CPU.
 others_on 0
+parameters=$($B sed -n 's/.* parameters=\([^ ]*\).*/\1/p' /proc/cmdline)
 for module in $($B cat /modules); do
     case $module in *.xz) $B unxz /$module; module=${module%.xz} ;; esac
-    $B insmod /$module
+    $B insmod /$module $parameters
+    parameters=
 done
 if [ "$reads" ]; then
     # The kernel's own read is the last action of the driver's initialization.

@@ -1,0 +1,252 @@
+//! Runs Debian kernels whose Direct LPIs are driven by a module: by the driver in `linux/direct-lpi`,
+//! and by the driver that was posted for review in 2021, as posted and with mends. The suite's
+//! option `--rfc FILE` names the message with that driver.
+
+mod rfc;
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use doorbell_harness::apt::Suite;
+use doorbell_harness::linux_module::ModuleBuilder;
+use doorbell_harness::qemu::{Monitor, Version};
+use doorbell_harness::suite::{self, OrAbsent, Shared};
+use doorbell_harness::{cache, workspace};
+
+use self::rfc::Mend;
+use crate::board::LIMIT;
+use crate::built;
+use crate::controller::Controller;
+use crate::debian::{Guest, Module};
+use crate::linux::{self, Case, FEW_READS, MANY_READS};
+use crate::machine::GICV3;
+
+const OPTION: &str = "--rfc";
+/// The module that makes an interrupt pending when it is asked to.
+const RETRIGGER: &str = "retrigger.ko";
+const RFC: &str = "direct-lpi-rfc.ko";
+const OWN: &str = "direct-lpi.ko";
+/// Folder of our driver, relative to the project's root.
+const OWN_FOLDER: &str = "linux/direct-lpi";
+
+/// C files that are built, with their names.
+type Sources = &'static [(&'static str, &'static str)];
+
+const RETRIGGER_SOURCES: Sources = &[
+    ("Makefile", include_str!("direct_lpi/retrigger/Makefile")),
+    ("retrigger.c", include_str!("direct_lpi/retrigger/retrigger.c")),
+];
+/// Everything that the RFC's driver needs to be a module. One of its headers left Linux in 6.1.
+const RFC_SOURCES: Sources = &[
+    ("Makefile", include_str!("direct_lpi/rfc/Makefile")),
+    ("shim.c", include_str!("direct_lpi/rfc/shim.c")),
+    ("irq-gic-common.h", include_str!("direct_lpi/rfc/irq-gic-common.h")),
+    ("include/linux/dma-iommu.h", ""),
+];
+
+/// The place where a mistake of the RFC is named.
+#[derive(Clone, Copy, Debug)]
+enum NamedBy {
+    /// A line that the hypervisor prints, which contains these texts.
+    Hypervisor(&'static [&'static str]),
+    /// An error of the judge of the guest's traffic, which contains this text.
+    Judge(&'static str),
+}
+
+/// The mistakes of the RFC: what must be mended before the mistake shows, and how it is named.
+const FAULTS: &[(&str, &[Mend], NamedBy)] = &[
+    (
+        "a virtual address",
+        &[],
+        NamedBy::Hypervisor(&["0xffff8", "the message's address is not a doorbell"]),
+    ),
+    (
+        "an event instead of an INTID",
+        &[Mend::Address],
+        NamedBy::Hypervisor(&["GICR_SETLPIR = 0x0", "no such interrupt"]),
+    ),
+    (
+        "a message that a move does not rewrite",
+        &[Mend::Address, Mend::Data],
+        NamedBy::Judge("all interrupts arrived at one CPU"),
+    ),
+    (
+        "a pending state that cannot be set",
+        &[Mend::Address, Mend::Data, Mend::Rewrite],
+        NamedBy::Judge("a retriggered interrupt was taken 0 times"),
+    ),
+];
+
+/// A kernel of Debian's stable release on a number of vCPUs and CPUs.
+const fn case(vcpus: u8, cpus: u8) -> Case {
+    Case::new(Version::Stable, vcpus, cpus, Controller::DirectLpi, GICV3)
+}
+
+/// A kernel of Debian's backports, likewise.
+const fn newer(vcpus: u8, cpus: u8) -> Case {
+    Case::new(Version::Backports, vcpus, cpus, Controller::DirectLpi, GICV3)
+}
+
+/// Cases of our driver.
+const DRIVEN: &[Case] = &[
+    case(1, 1),
+    case(2, 2),
+    case(4, 2).reading(FEW_READS).moved_every(50).with("id_bits=14"),
+    case(4, 4).reading(FEW_READS).with("blind=1"),
+    newer(2, 2).reading(FEW_READS),
+    newer(2, 2).reading(FEW_READS).moved_every(50).with("id_bits=14"),
+];
+/// Longer cases of our driver.
+const DRIVEN_LONG: &[Case] = &[
+    case(2, 2).reading(MANY_READS),
+    case(4, 4),
+    case(8, 2).reading(FEW_READS),
+    newer(2, 2).reading(MANY_READS),
+    newer(1, 1),
+    newer(8, 2).reading(FEW_READS),
+];
+
+const MENDED: &[Case] = &[
+    case(1, 1),
+    case(2, 2),
+    case(4, 4),
+    case(8, 2).reading(FEW_READS),
+    case(4, 2).reading(FEW_READS).moved_every(50),
+];
+
+/// Removes `--rfc FILE` from the arguments of a suite, and returns the file.
+pub(crate) fn file_in(arguments: &mut Vec<OsString>) -> Option<PathBuf> {
+    let at = arguments.iter().position(|argument| argument == OPTION)?;
+    let mut option = arguments.drain(at..arguments.len().min(at + 2));
+    option.nth(1).map(PathBuf::from)
+}
+
+/// Lists the cases: each mistake of the RFC, and the mended RFC.
+pub(crate) fn cases(file: Option<&Path>) -> Vec<suite::Case> {
+    let faults = FAULTS.iter().map(|(fault, mends, named)| {
+        let file = file.map(Path::to_path_buf);
+        let name = format!("the RFC's Direct LPI driver: {fault} is named");
+        let case = case(2, 2).reading(FEW_READS);
+        built::case(name, case.limit(), move || {
+            let guest = guest(fault, file.as_deref(), mends)?;
+            match *named {
+                NamedBy::Hypervisor(texts) => says(case, &guest, fault, texts),
+                NamedBy::Judge(text) => refuses(case, &guest, fault, text),
+            }
+        })
+    });
+    let mended = MENDED.iter().map(|case| {
+        let file = file.map(Path::to_path_buf);
+        let name = format!("the RFC's Direct LPI driver, mended: {}", case.name());
+        built::case(name.clone(), case.limit(), move || {
+            static GUEST: Shared<Guest> = Shared::new();
+            let guest = GUEST.get(|| guest("mended", file.as_deref(), Mend::ALL))?;
+            case.judge(guest, &name, "rfc")
+        })
+    });
+    driven(DRIVEN).chain(faults).chain(mended).collect()
+}
+
+/// Lists longer cases of our driver.
+pub(crate) fn long_cases() -> Vec<suite::Case> {
+    driven(DRIVEN_LONG).collect()
+}
+
+fn driven(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
+    cases.iter().enumerate().map(|(index, case)| {
+        let name = format!("our Direct LPI driver: {}", case.name());
+        built::case(name.clone(), case.limit(), move || {
+            case.judge(own_guest(case.kernel)?, &name, &format!("direct-{index}"))
+        })
+    })
+}
+
+/// Returns a guest with our driver.
+fn own_guest(suite: Suite) -> Result<&'static Guest> {
+    static GUESTS: [Shared<Guest>; 2] = [const { Shared::new() }; 2];
+    GUESTS[usize::from(suite == Suite::Backports)].get(|| {
+        let workspace = workspace::this()?;
+        let mut sources = Vec::new();
+        for file in cache::files_below(&workspace.root.join(OWN_FOLDER))? {
+            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            sources.push((name, fs::read_to_string(&file)?));
+        }
+        let sources: Vec<_> = sources.iter().map(|(name, text)| (&**name, &**text)).collect();
+        let name = format!("direct-lpi-{suite:?}").to_lowercase();
+        let own = Module { path: OWN, file: module(suite, &name, &sources, &["KCFLAGS=-Werror"])? };
+        Guest::with_modules(workspace, suite, &name, &[own, retrigger(suite)?])
+            .or_absent("Debian's kernel")
+    })
+}
+
+fn retrigger(suite: Suite) -> Result<Module> {
+    let name = format!("retrigger-{suite:?}").to_lowercase();
+    Ok(Module { path: RETRIGGER, file: module(suite, &name, RETRIGGER_SOURCES, &[])? })
+}
+
+/// Returns a guest with the RFC's driver.
+fn guest(name: &str, file: Option<&Path>, mends: &[Mend]) -> Result<Guest> {
+    let driver = rfc::driver(file, mends)?;
+    let name = format!("rfc-{}", name.replace(' ', "-"));
+    let sources = [RFC_SOURCES, &[("driver.c", driver.as_str())]].concat();
+    let suite = Suite::Stable;
+    let rfc = Module { path: RFC, file: module(suite, &name, &sources, &[])? };
+    Guest::with_modules(workspace::this()?, suite, &name, &[rfc, retrigger(suite)?])
+        .or_absent("Debian's kernel")
+}
+
+/// Builds a module for a suite's kernel, with more arguments for `make`.
+fn module(
+    suite: Suite,
+    name: &str,
+    sources: &[(&str, &str)],
+    arguments: &[&str],
+) -> Result<PathBuf> {
+    static BUILDERS: [Shared<ModuleBuilder>; 2] = [const { Shared::new() }; 2];
+    let fetch =
+        || ModuleBuilder::fetch(workspace::this()?, suite).or_absent("the kernel's headers");
+    let builder = BUILDERS[usize::from(suite == Suite::Backports)].get(fetch)?;
+    let folder = built::folder()?.join("modules").join(name);
+    if folder.exists() {
+        fs::remove_dir_all(&folder)?;
+    }
+    for (file, text) in sources {
+        let path = folder.join(file);
+        fs::create_dir_all(path.parent().unwrap_or(&folder))?;
+        fs::write(path, text)?;
+    }
+    builder.build(&folder, arguments)?.pop().context("no module was built")
+}
+
+/// Checks that the hypervisor prints a line with these texts.
+fn says(case: Case, guest: &Guest, name: &str, texts: &[&str]) -> Result<()> {
+    let folder = built::folder()?.join("named");
+    fs::create_dir_all(&folder)?;
+    let mut qemu = case.command(guest, &folder.join(name))?;
+    let monitor = Monitor::offered_by(&mut qemu, &folder)?;
+    let (mut named, mut ended, mut said) = (None, Ok(()), Vec::new());
+    let watched = linux::listen(qemu, LIMIT, 1, |line| {
+        if named.is_none() && texts.iter().all(|text| line.contains(text)) {
+            named = Some(line.trim_end().to_owned());
+            ended = monitor.quit();
+        }
+        if line.starts_with("hypervisor: ") {
+            said.push(line.trim_end().to_owned());
+        }
+    });
+    let named = named.with_context(|| format!("{texts:?} is not said, but {said:#?}"))?;
+    watched.map(drop)?;
+    eprintln!("{named}");
+    ended
+}
+
+/// Checks that the judge of the guest's traffic refuses it for the right reason.
+fn refuses(case: Case, guest: &Guest, name: &str, text: &str) -> Result<()> {
+    let Err(error) = case.judge(guest, name, "named") else { bail!("the judge found nothing") };
+    let error = format!("{error:#}");
+    ensure!(error.contains(text), "the judge says: {error}");
+    eprintln!("{error}");
+    Ok(())
+}

@@ -1,0 +1,185 @@
+//! The Direct LPI driver that was posted for review in 2021 ("Add irq domain and chip for Direct LPI
+//! without ITS"). A file outside this repository contains it.
+
+use std::fs;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use doorbell_harness::suite::Absent;
+use doorbell_harness::workspace;
+
+/// Folder of the message, relative to the project's root, if the suite's option names no file.
+const DEFAULT: &str = "../shared/seeds";
+/// Name of the driver's file in the posted patch.
+const DRIVER: &str = "irq-gic-v3-dlpi.c";
+
+/// A mistake that the review found, and that a replacement of identifiers mends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mend {
+    /// The message's address is the physical one.
+    Address,
+    /// The message's data is the INTID.
+    Data,
+    /// A change of the affinity rewrites the message. The new redistributor then rereads the LPI's
+    /// configuration, and messages that a CPU takes offline are sent again.
+    Rewrite,
+    /// Setting the pending state has an effect.
+    State,
+}
+
+impl Mend {
+    pub(super) const ALL: &[Self] = &[Self::Address, Self::Data, Self::Rewrite, Self::State];
+
+    /// Returns the replacements: a definition, and the old and new identifier in it.
+    fn replacements(self) -> &'static [(&'static str, &'static str, &'static str)] {
+        const MOVE: (&str, &str) = ("irq_data_update_effective_affinity", "shim_move");
+        const STATE: (&str, &str) = ("dlpi_irq_set_irqchip_state", "shim_set_state");
+        match self {
+            Self::Address => &[("dlpi_get_msi_base", "rd_base", "phys_base")],
+            Self::Data => &[("dlpi_irq_compose_msi_msg", "dlpi_get_event_id", "shim_intid")],
+            Self::Rewrite => &[
+                ("dlpi_set_affinity", "IRQ_SET_MASK_OK_DONE", "IRQ_SET_MASK_OK"),
+                ("dlpi_set_affinity", MOVE.0, MOVE.1),
+                ("dlpi_irq_domain_activate", MOVE.0, MOVE.1),
+            ],
+            Self::State => {
+                &[("dlpi_irq_chip", STATE.0, STATE.1), ("dlpi_irq_retrigger", STATE.0, STATE.1)]
+            }
+        }
+    }
+}
+
+/// Returns the driver of the message in `file`, or in a file of the default folder.
+///
+/// # Errors
+/// The driver is absent if there is no such file.
+pub(super) fn driver(file: Option<&Path>, mends: &[Mend]) -> Result<String> {
+    let default = workspace::this()?.root.join(DEFAULT);
+    let file = file.unwrap_or(&default);
+    let files = if file.is_dir() {
+        file.read_dir()?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<PathBuf>>>()?
+    } else {
+        vec![file.to_path_buf()]
+    };
+    let mut texts = files.iter().filter_map(|file| fs::read_to_string(file).ok());
+    let driver = texts.find_map(|text| extracted(&text)).ok_or_else(|| {
+        let place = file.display();
+        Absent::new(format!("`-- --rfc FILE` names the RFC's message; {place} does not have it"))
+    })?;
+    let replacements = mends.iter().flat_map(|mend| mend.replacements());
+    replacements.copied().try_fold(driver, |driver, it| replaced(&driver, it))
+}
+
+/// Returns the driver of a message. The archive of the list replaced tabs by nothing or spaces.
+fn extracted(message: &str) -> Option<String> {
+    let is_start = |line: &&str| line.starts_with("+++ ") && line.ends_with(DRIVER);
+    let mut lines = message.lines();
+    lines.by_ref().find(is_start)?;
+    let added = lines.take_while(|line| !line.starts_with("diff ")).filter_map(|line| {
+        let line = line.strip_prefix('+')?;
+        Some(format!("{}\n", line.trim_start()))
+    });
+    Some(added.collect())
+}
+
+/// Replaces an identifier in a definition.
+fn replaced(driver: &str, (name, old, new): (&str, &str, &str)) -> Result<String> {
+    let body = definition(driver, name).with_context(|| format!("the RFC has no {name}"))?;
+    let (before, after) = (&driver[..body.start], &driver[body.end..]);
+    let mut inside = String::new();
+    let mut rest = &driver[body];
+    let mut times = 0;
+    while let Some(at) = identifier(rest, old) {
+        inside += &rest[..at];
+        inside += new;
+        rest = &rest[at + old.len()..];
+        times += 1;
+    }
+    ensure!(times > 0, "{name} of the RFC has no {old}");
+    Ok([before, &inside, rest, after].concat())
+}
+
+/// Returns the range between the braces of a function or variable.
+fn definition(driver: &str, name: &str) -> Option<Range<usize>> {
+    let mut from = 0;
+    loop {
+        let end = from + identifier(&driver[from..], name)? + name.len();
+        let rest = &driver[end..];
+        let gap = if rest.starts_with('(') {
+            closing(rest, '(', ')')? + 1
+        } else {
+            rest.find(|letter| !matches!(letter, ' ' | '='))?
+        };
+        let open = gap + rest[gap..].find(|letter: char| !letter.is_whitespace())?;
+        if rest[open..].starts_with('{') {
+            return Some(end + open..end + open + closing(&rest[open..], '{', '}')?);
+        }
+        from = end;
+    }
+}
+
+/// Returns the offset of an identifier in a text.
+fn identifier(text: &str, name: &str) -> Option<usize> {
+    let is_part = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    let is_whole =
+        |at: usize| !text[..at].ends_with(is_part) && !text[at + name.len()..].starts_with(is_part);
+    text.match_indices(name).map(|(at, _)| at).find(|at| is_whole(*at))
+}
+
+/// Returns the offset of the delimiter that closes the first one of a text.
+fn closing(text: &str, open: char, close: char) -> Option<usize> {
+    let mut depth = 0_usize;
+    text.char_indices().find_map(|(at, letter)| {
+        depth += usize::from(letter == open);
+        if letter == close {
+            depth = depth.checked_sub(1)?;
+            return (depth == 0).then_some(at);
+        }
+        None
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MESSAGE: &str = "\
++++ b/Makefile
++obj-y += more.o
++++ b/drivers/irq-gic-v3-dlpi.c
+@@ -0,0 +1,9 @@
++int get(int at);
++ int get(int at)
++{
++ if (at) { at = base_of(at); }
++ return base;
++}
++struct chip all = {
++ .get = get,
++};
+diff --git a/other.c b/other.c
++++ b/other.c
++int other;
+";
+
+    #[test]
+    fn only_the_added_lines_of_the_driver_are_extracted() {
+        let driver = extracted(MESSAGE).unwrap();
+        assert!(driver.starts_with("int get(int at);\nint get(int at)\n{\n"), "{driver}");
+        assert!(driver.ends_with(".get = get,\n};\n"), "{driver}");
+        assert_eq!(extracted("+++ b/Makefile\n> +++ b/irq-gic-v3-dlpi.c\n"), None);
+    }
+
+    #[test]
+    fn whole_identifiers_of_a_definition_are_replaced() {
+        let driver = extracted(MESSAGE).unwrap();
+        let mended = replaced(&driver, ("get", "base", "physical")).unwrap();
+        assert_eq!(mended, driver.replace("return base;", "return physical;"));
+        let mended = replaced(&driver, ("all", "get", "put")).unwrap();
+        assert_eq!(mended, driver.replace(".get = get", ".put = put"));
+        for (name, old) in [("get", "put"), ("put", "base"), ("at", "at")] {
+            assert!(replaced(&driver, (name, old, "new")).is_err(), "{old} in {name}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Builds modules for Debian's unmodified arm64 kernels, with the packages of the kernel's headers
+//! and of the compiler that built the kernel.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::apt::{self, Apt, Suite};
+use crate::dtb::Tools;
+use crate::workspace::Workspace;
+use crate::{cache, process, small_linux};
+
+/// Debian's prefix of the names of tools for arm64.
+const PREFIX: &str = "aarch64-linux-gnu";
+/// Folder of the headers inside their packages, which Debian's makefiles refer to.
+const SOURCES: &str = "/usr/src";
+
+/// The headers of a kernel, and a compiler for its modules.
+#[derive(Debug)]
+pub struct ModuleBuilder {
+    compiler: Tools,
+    headers: PathBuf,
+}
+
+impl ModuleBuilder {
+    /// Fetches the headers of a suite's kernel and their compiler into the cache. The kernel is the
+    /// one that [`small_linux::fetch_with_modules`] returns.
+    ///
+    /// # Errors
+    /// Fails if `make` is not installed, or if a package cannot be fetched. The mirror may already
+    /// have replaced the headers of a kernel in the cache by newer ones.
+    pub fn fetch(workspace: &Workspace, suite: Suite) -> Result<Self> {
+        ensure!(process::exists("make"), "make is not installed on this machine");
+        let release = release_of(&small_linux::fetch_with_modules(workspace, suite)?)?;
+        let cache = cache::folder(workspace);
+        let folder = cache.join(format!("headers-{release}"));
+        let compiler = cache.join("cross-arm64");
+        if !cache::is_filled(&folder) || !cache::is_filled(&compiler) {
+            let apt = Apt::update(&cache.join("apt"))?;
+            let headers = format!("linux-headers-{release}:arm64");
+            let needs = apt.dependencies(&headers)?;
+            cache::fill(&folder, || unpack_headers(&apt, &headers, &needs, &folder))?;
+            cache::fill(&compiler, || unpack_compiler(&apt, &needs, &compiler))?;
+        }
+        let headers = folder.join(&SOURCES[1..]).join(format!("linux-headers-{release}"));
+        Ok(Self { compiler: Tools::at(compiler), headers })
+    }
+
+    /// Builds the modules that the makefile in `folder` names, with more arguments for `make`, and
+    /// returns the folder's modules.
+    ///
+    /// # Errors
+    /// Fails if the compiler does.
+    pub fn build(&self, folder: &Path, arguments: &[&str]) -> Result<Vec<PathBuf>> {
+        let programs = self.compiler.root().join("usr/bin");
+        let others = env::var_os("PATH").unwrap_or_default();
+        let mut path = OsString::from(programs);
+        path.push(":");
+        path.push(others);
+        // The makefile of older headers looks for a cross compiler only if these are set. Type
+        // information for BPF would need a program that the headers do not depend on.
+        let kinds =
+            ["DEB_BUILD_ARCH=other", "DEB_HOST_ARCH=arm64", "CONFIG_DEBUG_INFO_BTF_MODULES="];
+        let mut make = self.compiler.on_this_machine("make", folder);
+        make.args(["-s", "-C"]).arg(&self.headers).args(kinds).env("PATH", path);
+        make.arg(format!("DEB_HOST_GNU_TYPE={PREFIX}")).arg(format!("M={}", folder.display()));
+        let output = process::output(make.args(arguments).arg("modules"))?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "the module cannot be built:\n{}", errors.trim_end());
+        let is_module = |path: &PathBuf| path.extension().is_some_and(|it| it == "ko");
+        let mut modules = cache::files_below(folder)?;
+        modules.retain(is_module);
+        ensure!(!modules.is_empty(), "{} names no module", folder.display());
+        Ok(modules)
+    }
+}
+
+/// Returns the release of the kernel whose modules were unpacked into `folder`.
+fn release_of(folder: &Path) -> Result<String> {
+    let places = ["lib/modules", "usr/lib/modules"].map(|place| folder.join(place));
+    let entry = places.iter().find_map(|place| place.read_dir().ok()?.next());
+    let entry = entry.context("the kernel's package has no modules")??;
+    Ok(entry.file_name().to_string_lossy().into_owned())
+}
+
+/// Downloads the headers and those that they share with other kernels, and unpacks them.
+fn unpack_headers(apt: &Apt, headers: &str, needs: &[String], folder: &Path) -> Result<()> {
+    apt.download(headers, folder)?;
+    for name in shared_headers(needs) {
+        apt.download(name, folder)?;
+    }
+    for package in apt::packages_in(folder)? {
+        let mut unpack = process::command("dpkg-deb", folder);
+        process::capture(unpack.arg("-x").arg(&package).arg(folder))?;
+        fs::remove_file(package)?;
+    }
+    for entry in folder.join(&SOURCES[1..]).read_dir()? {
+        let makefile = entry?.path().join("Makefile");
+        let Ok(text) = fs::read_to_string(&makefile) else { continue };
+        let here = format!("include {}{SOURCES}", folder.display());
+        fs::write(makefile, text.replace(&format!("include {SOURCES}"), &here))?;
+    }
+    Ok(())
+}
+
+/// Returns the packages that headers depend on and that contain sources or tools for building
+/// modules. apt prints the name of a package of another architecture as `<NAME:ARCHITECTURE>`.
+fn shared_headers(needs: &[String]) -> Vec<&str> {
+    let names = needs.iter().map(|name| name.trim_matches(['<', '>']));
+    let names = names.map(|name| name.split(':').next().unwrap_or(name));
+    let is_part = |name: &&str| name.starts_with("linux-kbuild-") || name.ends_with("-common");
+    names.filter(is_part).collect()
+}
+
+fn unpack_compiler(apt: &Apt, needs: &[String], folder: &Path) -> Result<()> {
+    let compiler = needs.iter().find_map(|name| {
+        let name = name.strip_suffix(":arm64").unwrap_or(name);
+        name.starts_with("gcc-").then_some(name)
+    });
+    let compiler = compiler.context("the headers do not depend on a compiler")?;
+    let parts = [compiler, &compiler.replacen("gcc", "cpp", 1)].map(|part| {
+        if env::consts::ARCH == "aarch64" { part.to_owned() } else { format!("{part}-{PREFIX}") }
+    });
+    let linker = format!("binutils-{PREFIX}");
+    apt.unpack_with_needs(&[&parts[0], &parts[1], &linker], Suite::Stable, folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_name_the_packages_with_sources_and_tools() {
+        let needs = [
+            "<linux-base:arm64>",
+            "<linux-headers-6.12.95+deb12-common:arm64>",
+            "linux-image-6.12.95+deb12-arm64-unsigned:arm64",
+            "linux-kbuild-6.1:arm64",
+            "gcc-12:arm64",
+        ];
+        let needs = needs.map(str::to_owned);
+        let expected = ["linux-headers-6.12.95+deb12-common", "linux-kbuild-6.1"];
+        assert_eq!(shared_headers(&needs), expected);
+    }
+}
