@@ -44,7 +44,7 @@ void dlpi_configure(u32 intid, bool enabled);
 void dlpi_invalidate(unsigned int cpu, u32 intid);
 void dlpi_set_pending(unsigned int cpu, u32 intid, bool pending);
 void dlpi_forget(u32 intid);
-void dlpi_leave(unsigned int cpu, u32 intid);
+void dlpi_leave(u32 intid);
 
 /* interrupts.c */
 unsigned int dlpi_target(u32 intid);

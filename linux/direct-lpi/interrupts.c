@@ -85,7 +85,7 @@ static void retarget(struct dlpi_block *block, unsigned int cpu, bool in_use)
 	for (at = 0; at < block->count; at++) {
 		dlpi_invalidate(cpu, block->base + at);
 		if (in_use && !cpu_online(old))
-			dlpi_leave(old, block->base + at);
+			dlpi_leave(block->base + at);
 	}
 	block->cpu = cpu;
 	cpumask_set_cpu(cpu, &block->visited);

@@ -110,7 +110,7 @@ void dlpi_forget(u32 intid)
 }
 
 /* Notes that an LPI has a new target because its CPU goes offline. */
-void dlpi_leave(unsigned int cpu, u32 intid)
+void dlpi_leave(u32 intid)
 {
 	lockdep_assert_held(&dlpi_lock);
 	__set_bit(intid, left);
@@ -170,6 +170,7 @@ static int cpu_is_online(unsigned int cpu)
 	return -EIO;
 }
 
+/* An interrupt that still targets the CPU was shut down with it, and is not carried. */
 static void carry(unsigned int cpu, u32 intid)
 {
 	unsigned int target = dlpi_target(intid);
