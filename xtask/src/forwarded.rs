@@ -19,6 +19,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("figures", "Measure and write the figures of docs/measurements.md, on an idle machine"),
     ("findings", "Write the findings in Debian's devicetrees, for review before a commit"),
     (HYPERVISOR, "Run a guest on the hypervisor, with its console on this terminal"),
+    ("instructions", "Count instructions of the hot paths, and write them in docs/measurements.md"),
     ("kvm", "Let Linux's KVM for arm64 judge more of the model than the suite does"),
     ("qemu", "Run the bare-metal test bench on one of QEMU's machines, and print its output"),
     ("soak", "Run random programs against the model and the routes, for a number of messages"),

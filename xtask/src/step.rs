@@ -29,6 +29,7 @@ const STEPS: &[Step] = &[
     suite("bindings", "our additions to the kernel's GICv3 binding, by dtschema"),
     suite("qemu", "the drivers on bare metal, on QEMU's machines with PCI devices"),
     suite("size", "the text of kernels with one kind of MSI controller, within budgets"),
+    suite("instructions", "instructions and locked operations of the hot paths, within budgets"),
     suite("differential", "the model against QEMU's GIC and ITS, on the same random scripts"),
     suite("kvm", "nested KVM: the judge of the model, and Alioth with and without our routes"),
     suite("hypervisor", "Linux as a guest of the hypervisor, in QEMU"),

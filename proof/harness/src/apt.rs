@@ -17,7 +17,7 @@ use crate::process;
 /// Name prefixes of packages that are unpacked even if they are installed. Otherwise, apt would
 /// refuse the requested version if the machine has a different version of one of these packages.
 const UNPACKED: &[&str] =
-    &["qemu", "seabios", "device-tree-compiler", "acpica", "chromium", "poppler"];
+    &["qemu", "seabios", "device-tree-compiler", "acpica", "chromium", "poppler", "valgrind"];
 
 /// Path of the program that [`Apt::unpack_busybox`] unpacks.
 pub const BUSYBOX: &str = "bin/busybox";

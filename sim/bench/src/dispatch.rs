@@ -19,7 +19,8 @@ use std::time::Instant;
 const NAME: &str = "dispatch";
 const FIRST_LPI: u32 = 8192;
 const VECTORS: u16 = 64;
-const REPEATS: u32 = 4096;
+/// Number of interrupts per sample.
+pub(crate) const REPEATS: u32 = 4096;
 
 /// Returns a probe that dispatches 64 vectors of one device round-robin, on the CPU that they
 /// target.

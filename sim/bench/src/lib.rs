@@ -17,6 +17,7 @@ mod masks;
 mod measurements;
 mod model;
 mod neighbour;
+pub mod operations;
 mod peers;
 mod probe;
 mod routes;

@@ -17,7 +17,7 @@ const ALL_LISTED: &str = "enter-exit-16";
 
 /// Returns the CPUs' virtual interface, which has 16 list registers and the priorities of the
 /// measured model.
-fn interface() -> Vtr {
+pub(crate) fn interface() -> Vtr {
     let priorities = Vtr::new().with_pri_bits_minus_one(5).with_pre_bits_minus_one(5);
     priorities.with_list_regs_minus_one(15).with_tds(true)
 }
@@ -113,7 +113,8 @@ impl Guests {
     }
 }
 
-fn pending(interface: &VirtualInterface) -> u32 {
+/// Returns the number of list registers with a pending interrupt.
+pub(crate) fn pending(interface: &VirtualInterface) -> u32 {
     let pending = |state| u32::from(state == ListRegisterState::Pending);
     interface.list.iter().map(|register| pending(register.state())).sum()
 }

@@ -21,7 +21,7 @@ const PENDING: u64 = RAM + 0x400_0000;
 const PENDING_BYTES: u64 = 0x2_0000;
 const ITSES: u64 = 0x3000_0000;
 const ITS_BYTES: u64 = 0x2_0000;
-const REDISTRIBUTORS: u64 = 0x60_0000_0000;
+pub(crate) const REDISTRIBUTORS: u64 = 0x60_0000_0000;
 const FIRST_LPI: u32 = 8192;
 /// Number of LPIs available with 16 INTID bits.
 pub(crate) const LPIS: u32 = 0x1_0000 - FIRST_LPI;
@@ -298,7 +298,8 @@ fn doorbell_of(its: &MeasuredIts) -> u64 {
     ItsConfig::new(its.base).doorbell()
 }
 
-fn redistributor(vcpu: u16) -> u64 {
+/// Returns the address of a vCPU's redistributor.
+pub(crate) fn redistributor(vcpu: u16) -> u64 {
     REDISTRIBUTORS + gicr::STRIDE_V3 * u64::from(vcpu)
 }
 

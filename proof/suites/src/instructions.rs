@@ -1,0 +1,234 @@
+//! Instructions and locked operations of each operation of the hot paths, counted by callgrind, and
+//! their budgets: the counts that `docs/measurements.md` records.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_harness::apt::{Apt, Suite};
+use doorbell_harness::suite::{Absent, OrAbsent};
+use doorbell_harness::workspace::Workspace;
+use doorbell_harness::{cache, process, temporary};
+
+use crate::figures;
+
+/// Name of the table's mark in the page.
+pub const TABLE: &str = "instructions";
+/// An operation that the program slows down on purpose, to show that its budget notices.
+pub const SLOWED: (&str, &str) = ("message-pending-slowed", "message-pending");
+/// Maximum deviation from a budget.
+const TOLERANCE: f64 = 0.02;
+/// The function whose instructions are counted, and the function that ends an operation.
+const COUNTED: &str = "doorbell_bench::operations::counted";
+const FINISHED: &str = "doorbell_bench::operations::finished";
+/// Text before the compiler's version in the page.
+const COMPILER: &str = "Compiled by ";
+
+/// The mean cost of an operation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Count {
+    /// Name of the operation.
+    pub name: String,
+    /// Number of instructions.
+    pub instructions: f64,
+    /// Number of locked operations.
+    pub locked: f64,
+}
+
+/// The table of a compiler.
+#[derive(Debug, PartialEq)]
+pub struct Record {
+    /// The compiler, as it prints its version.
+    pub compiler: String,
+    /// The operations, in the program's order.
+    pub counts: Vec<Count>,
+}
+
+impl Record {
+    /// Counts each operation, by this machine's compiler.
+    ///
+    /// # Errors
+    /// Fails if the program cannot be built, or fails. A machine without x86-64 or callgrind lacks
+    /// a component.
+    pub fn measure(workspace: &Workspace) -> Result<Self> {
+        if !cfg!(target_arch = "x86_64") {
+            return Err(Absent::new("the instructions are those of x86-64").into());
+        }
+        let valgrind = valgrind(workspace).or_absent("valgrind")?;
+        let compiler = compiler(workspace)?;
+        let mut cargo = process::cargo(&workspace.root);
+        cargo.args(["build", "--release", "--package", "doorbell-bench"]);
+        process::must(cargo.args(["--bin", "doorbell-operations"]))?;
+        let folder = temporary::Folder::new()?;
+        let mut callgrind = process::command(
+            &valgrind.join("usr/bin/valgrind.bin").to_string_lossy(),
+            folder.path(),
+        );
+        callgrind.env("VALGRIND_LIB", valgrind.join("usr/libexec/valgrind")).args([
+            "--tool=callgrind",
+            "--quiet",
+            "--collect-bus=yes",
+            "--collect-atstart=no",
+            "--callgrind-out-file=counts",
+            &format!("--toggle-collect={COUNTED}"),
+            &format!("--dump-after={FINISHED}"),
+        ]);
+        let printed =
+            process::capture(callgrind.arg(workspace.target.join("release/doorbell-operations")))?;
+        let count = |(line, number): (&str, u32)| {
+            let counts = fs::read_to_string(folder.path().join(format!("counts.{number}")))?;
+            parse(line, &counts).with_context(|| format!("callgrind's counts for `{line}`"))
+        };
+        let counts = printed.lines().zip(1..).map(count).collect::<Result<_>>()?;
+        Ok(Self { compiler, counts })
+    }
+
+    /// Reads the table of a page.
+    ///
+    /// # Errors
+    /// Fails if the page has no table, or the table is malformed.
+    pub fn of_page(page: &str) -> Result<Self> {
+        let table = figures::of_page(page, TABLE).context("the page has no table")?;
+        let compiler = table.lines().find_map(|line| line.strip_prefix(COMPILER));
+        let compiler = compiler.context("the table names no compiler")?.trim_end_matches('.');
+        let rows = table.lines().filter(|line| line.starts_with("| `"));
+        let row = |line: &str| {
+            let [name, instructions, locked] =
+                line.trim_matches('|').split('|').collect::<Vec<_>>()[..]
+            else {
+                return None;
+            };
+            let name = name.trim().trim_matches('`').to_owned();
+            let (instructions, locked) = (instructions.trim().parse(), locked.trim().parse());
+            Some(Count { name, instructions: instructions.ok()?, locked: locked.ok()? })
+        };
+        let rows = rows.map(|line| row(line).with_context(|| format!("malformed: {line}")));
+        Ok(Self { compiler: compiler.to_owned(), counts: rows.collect::<Result<_>>()? })
+    }
+
+    /// Formats the table as in the page.
+    pub fn markdown(&self) -> String {
+        let mut table = format!("{COMPILER}{}.\n\n", self.compiler);
+        table.push_str("| operation | instructions | locked operations |\n|---|---|---|\n");
+        for Count { name, instructions, locked } in &self.counts {
+            if name != SLOWED.0 {
+                let _ = writeln!(table, "| `{name}` | {instructions:.1} | {locked:.2} |");
+            }
+        }
+        table
+    }
+
+    /// Checks an operation against the budget of the operation `budget` in `recorded`.
+    ///
+    /// # Errors
+    /// Fails if the operation costs more or less than its budget. If the budgets are those of
+    /// another compiler, they don't apply here.
+    pub fn judge(&self, name: &str, recorded: &Self, budget: &str) -> Result<()> {
+        if self.compiler != recorded.compiler {
+            let (here, there) = (&self.compiler, &recorded.compiler);
+            let why = format!("recorded with {there}, this is {here}: record anew ({RECORD})");
+            return Err(Absent::new(why).into());
+        }
+        let of = |counts: &Self, name: &str| {
+            let found = counts.counts.iter().find(|count| count.name == name).cloned();
+            found.with_context(|| format!("`{name}` has no count: record anew ({RECORD})"))
+        };
+        let (here, budget) = (of(self, name)?, of(recorded, budget)?);
+        within("instructions", here.instructions, budget.instructions, 0.05)?;
+        within("locked operations", here.locked, budget.locked, 0.005)
+    }
+}
+
+/// The command that writes the table.
+const RECORD: &str = "`cargo xtask instructions`";
+
+/// Checks a count against its budget, which was rounded by up to `rounding`.
+fn within(what: &str, count: f64, budget: f64, rounding: f64) -> Result<()> {
+    let excess = (count - budget).abs() - rounding;
+    ensure!(
+        excess <= budget * TOLERANCE,
+        "{count:.2} {what}, and {budget:.2} are recorded: if that is intended, run {RECORD}"
+    );
+    Ok(())
+}
+
+/// Parses a line of the program, and callgrind's counts of the operation.
+fn parse(line: &str, counts: &str) -> Option<Count> {
+    let (name, repetitions) = line.split_once(' ')?;
+    let repetitions: f64 = repetitions.parse().ok()?;
+    let named = |name| counts.lines().find_map(|line| line.strip_prefix(name));
+    let column = |event| named("events: ")?.split_whitespace().position(|name| name == event);
+    let total = |event| -> Option<f64> {
+        named("totals: ")?.split_whitespace().nth(column(event)?)?.parse().ok()
+    };
+    // callgrind omits columns at the end that are zero.
+    let locked = total("Ge").unwrap_or(0.0) / repetitions;
+    Some(Count { name: name.to_owned(), instructions: total("Ir")? / repetitions, locked })
+}
+
+fn compiler(workspace: &Workspace) -> Result<String> {
+    let mut rustc = process::command("rustc", &workspace.root);
+    Ok(process::capture(rustc.arg("--version"))?.trim().to_owned())
+}
+
+/// Returns the folder of Debian's valgrind, which the first call unpacks into the cache.
+fn valgrind(workspace: &Workspace) -> Result<PathBuf> {
+    let folder = cache::folder(workspace).join("valgrind");
+    if !cache::is_filled(&folder) {
+        let apt = Apt::update(&cache::folder(workspace).join("apt"))?;
+        cache::fill(&folder, || apt.unpack_with_needs(&["valgrind"], Suite::Stable, &folder))?;
+    }
+    Ok(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(instructions: f64, locked: f64) -> Record {
+        let count = Count { name: "a".into(), instructions, locked };
+        Record { compiler: "rustc 1".into(), counts: vec![count] }
+    }
+
+    #[test]
+    fn a_dearer_or_cheaper_operation_fails() {
+        let judge = |instructions, locked| {
+            record(instructions, locked).judge("a", &record(100.0, 1.0), "a")
+        };
+        assert!(judge(102.0, 1.0).is_ok() && judge(98.0, 1.0).is_ok());
+        assert!(judge(102.1, 1.0).is_err() && judge(97.9, 1.0).is_err());
+        assert!(judge(100.0, 1.03).is_err() && judge(100.0, 0.0).is_err());
+    }
+
+    #[test]
+    fn budgets_of_another_compiler_do_not_apply() {
+        let other = Record { compiler: "rustc 2".into(), ..record(100.0, 1.0) };
+        let error = other.judge("a", &record(1.0, 1.0), "a").expect_err("the compilers differ");
+        assert!(error.is::<Absent>(), "{error}");
+    }
+
+    #[test]
+    fn an_operation_without_a_budget_fails() {
+        let error = record(1.0, 1.0).judge("a", &record(1.0, 1.0), "b");
+        assert!(!error.expect_err("b has no budget").is::<Absent>());
+    }
+
+    #[test]
+    fn a_page_returns_the_table_that_it_was_given() {
+        let written = record(90.5, 1.25);
+        let mark =
+            format!("<!-- figures: {TABLE} -->\n{}\n<!-- end of figures -->\n", written.markdown());
+        assert_eq!(Record::of_page(&mark).unwrap(), written);
+        assert!(Record::of_page("no table").is_err());
+    }
+
+    #[test]
+    fn counts_are_means_over_the_repetitions() {
+        let counts = "events: Ir Ge\nfn=(1)\n3 40 2\n\ntotals: 400 20\n";
+        let count = |instructions, locked| Count { name: "a".into(), instructions, locked };
+        assert_eq!(parse("a 10", counts), Some(count(40.0, 2.0)));
+        assert_eq!(parse("a 10", "events: Ir Ge\ntotals: 400\n"), Some(count(40.0, 0.0)));
+        assert_eq!(parse("a 10", "events: Ir Ge\n"), None);
+    }
+}

@@ -1,0 +1,65 @@
+//! Single operations of the hot paths, each repeated a fixed number of times, for a program that
+//! counts instructions. Only the operations themselves run in [`counted`]; what prepares them runs
+//! outside.
+
+mod cases;
+
+use crate::probe::MeasureError;
+use cases::CASES;
+
+/// Repetitions of an operation.
+#[derive(Debug, Default)]
+struct Counter {
+    operations: u32,
+}
+
+impl Counter {
+    /// Runs `work`, which performs `operations` operations.
+    fn count(&mut self, operations: u32, mut work: impl FnMut()) {
+        self.operations += operations;
+        counted(&mut work);
+    }
+}
+
+/// Runs `work`. callgrind counts the instructions between this function's entry and return.
+#[inline(never)]
+fn counted(work: &mut dyn FnMut()) {
+    work();
+}
+
+/// Reports the repetitions of an operation. callgrind writes and resets its counts when this
+/// function returns.
+#[inline(never)]
+fn finished(operation: &str, operations: u32, report: &mut dyn FnMut(&str, u32)) {
+    report(operation, operations);
+}
+
+/// Performs all operations in turn. After each, calls `report` with its name and its number of
+/// repetitions.
+///
+/// # Errors
+/// Returns an error if an operation fails.
+pub fn perform(report: &mut dyn FnMut(&str, u32)) -> Result<(), MeasureError> {
+    for (name, case) in CASES {
+        let mut counter = Counter::default();
+        case(&mut counter).map_err(|reason| MeasureError::Case((*name).to_owned(), reason))?;
+        finished(name, counter.operations, report);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_is_performed() {
+        let mut names = Vec::new();
+        perform(&mut |name, operations| {
+            assert!(operations > 0, "{name}");
+            names.push(name.to_owned());
+        })
+        .unwrap();
+        assert!(CASES.iter().map(|(name, _)| *name).eq(names));
+    }
+}
