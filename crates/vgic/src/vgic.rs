@@ -28,7 +28,7 @@ use crate::wired::interrupt::InterruptWord;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use doorbell_fallible::OutOfMemory;
-use gic_arch::{gicr, gits};
+use gic_arch::{gicd, gicr, gits};
 use msi_types::{Cpu, Delivery, DeviceId, Level, Line, LineObserver, SetLine, SignalMsi};
 
 /// A virtual GIC, as devices and the bus see it.
@@ -111,6 +111,19 @@ impl Vgic {
     /// # Errors
     /// [`NotClaimed`] if the address is outside the model's regions.
     pub fn read(&self, address: u64, width: AccessWidth) -> Result<u64, NotClaimed> {
+        match self.distributor_offset(address) {
+            Some(offset) => Ok(Distributor::FRAME.read(
+                self.distributor(),
+                offset,
+                width,
+                &mut self.refusing(self.config.distributor, FaultDetail::None),
+            )),
+            None => self.read_other(address, width),
+        }
+    }
+
+    /// Reads like [`read`](Self::read), but not at the distributor.
+    fn read_other(&self, address: u64, width: AccessWidth) -> Result<u64, NotClaimed> {
         let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
         let at = frame.at(address - u64::from(offset));
         let refused = &mut |refusal: Refusal| {
@@ -153,8 +166,23 @@ impl Vgic {
         width: AccessWidth,
         value: u64,
     ) -> Result<Progress, NotClaimed> {
-        let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
         let value = value & width.mask();
+        if let Some(offset) = self.distributor_offset(address) {
+            let refused = &mut self.refusing(self.config.distributor, FaultDetail::Value(value));
+            Distributor::FRAME.write(self.distributor(), offset, width, value, refused);
+            return Ok(Progress::Done);
+        }
+        self.write_other(address, width, value)
+    }
+
+    /// Writes like [`write`](Self::write), but not at the distributor.
+    fn write_other(
+        &self,
+        address: u64,
+        width: AccessWidth,
+        value: u64,
+    ) -> Result<Progress, NotClaimed> {
+        let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
         let at = frame.at(address - u64::from(offset));
         let refused = &mut |refusal: Refusal| {
             self.events.record(refusal.at(at, FaultDetail::Value(value)));
@@ -317,6 +345,20 @@ impl Vgic {
 
     pub(crate) fn wired(&self) -> &Wired {
         &self.wired
+    }
+
+    /// Returns the offset of an address within the distributor, the frame that guests access most,
+    /// or `None` if the address lies elsewhere.
+    #[inline]
+    fn distributor_offset(&self, address: u64) -> Option<u32> {
+        let offset = u32::try_from(address.wrapping_sub(self.config.distributor)).ok()?;
+        (u64::from(offset) < gicd::FRAME_SIZE).then_some(offset)
+    }
+
+    /// Returns a function that records refused accesses to the distributor.
+    #[inline]
+    fn refusing(&self, base: u64, value: FaultDetail) -> impl FnMut(Refusal) {
+        move |refusal| self.events.record(refusal.at(RegisterFrame::Distributor(base), value))
     }
 
     /// Returns the frame at an address, and the offset within the frame.

@@ -38,7 +38,7 @@ use gic_arch::gicd::Irouter;
 use gic_arch::icc::Sgi;
 use gic_arch::{IntId, IntIdClass, Priority};
 use index::WiredIndex;
-use interrupt::InterruptWord;
+use interrupt::{Interrupt, InterruptWord};
 use interrupt_table::InterruptTable;
 use links::PhysicalLinks;
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver};
@@ -104,7 +104,7 @@ impl Wired {
             if let Some(interrupt) = self.interrupts.get(bank.owner(), index) {
                 let (old, new) =
                     interrupt.update(|state| reset_state(config, index, state, target));
-                self.links.released(index.line(bank.owner()), old, new);
+                self.links.released(|| index.line(bank.owner()), old, new);
             }
         }
     }
@@ -165,30 +165,54 @@ impl Wired {
         self.interrupts.pes.is_misplaced(state)
     }
 
-    /// Returns `true` if an interrupt that the guest can see is pending, as `ISPENDR` reads it.
-    pub(crate) fn reads_pending(&self, cpu: Cpu, intid: IntId) -> bool {
-        let reads = || {
-            let index = self.interrupts.index(intid)?;
-            let interrupt = self.interrupts.get(cpu, index)?;
-            let state = self.interrupts.visible(cpu, intid)?;
-            Some(self.links.reads_pending(index.line(cpu), interrupt, state))
-        };
-        reads().unwrap_or(false)
+    /// Returns a bit for each of 32 interrupts, starting with `first`. The bit is set if the guest
+    /// can see the interrupt, and its state has this flag. `first` must be the first interrupt of a
+    /// register with one bit per interrupt.
+    pub(crate) fn bits(&self, cpu: Cpu, first: IntId, flag: InterruptWord) -> u32 {
+        let Some(words) = self.interrupts.words(cpu, first) else { return 0 };
+        match self.interrupts.security {
+            SecurityView::Single => collect(words, flag, |_| true),
+            SecurityView::NonSecure => collect(words, flag, InterruptWord::group1),
+        }
     }
 
-    /// Changes an interrupt that the guest can see, on behalf of a register write.
+    /// Returns the bits of the pending interrupts like [`bits`](Self::bits), as `ISPENDR` reads
+    /// them.
+    pub(crate) fn pending_bits(&self, cpu: Cpu, first: IntId) -> u32 {
+        let Some(words) = self.interrupts.words(cpu, first) else { return 0 };
+        let all = words.iter().fold(InterruptWord::new(), |all, word| all.union(word.state()));
+        if !all.may_read_pending() {
+            return 0;
+        }
+        let is_pending = |number: &usize| {
+            let index = WiredIndex::of(first)?.after(*number)?;
+            let interrupt = self.interrupts.get(cpu, index)?;
+            let state = interrupt.state();
+            Some(
+                self.interrupts.is_visible(state)
+                    && self.links.reads_pending(index.line(cpu), interrupt, state),
+            )
+        };
+        let pending = (0..words.len()).filter(|number| is_pending(number) == Some(true));
+        pending.fold(0, |bits, number| bits | 1 << number)
+    }
+
+    /// Changes an interrupt that the guest can see, on behalf of a register write. Returns `false`
+    /// if the machine does not implement the interrupt.
     pub(crate) fn change(
         &self,
         cpu: Cpu,
         intid: IntId,
         change: impl Fn(InterruptWord) -> InterruptWord,
-    ) {
-        let changed = self.try_change(cpu, intid, |state| {
+    ) -> bool {
+        let Some(index) = self.interrupts.index(intid) else { return false };
+        let changed = self.try_change_at(cpu, index, |state| {
             self.interrupts.is_visible(state).then(|| change(state))
         });
         if let Some((old, new)) = changed {
             self.recall_changed(intid, old, new);
         }
+        true
     }
 
     /// Changes a shared interrupt that the guest can see, on behalf of a message. Returns `Pending`
@@ -215,13 +239,23 @@ impl Wired {
         intid: IntId,
         change: impl Fn(InterruptWord) -> Option<InterruptWord>,
     ) -> Option<(InterruptWord, InterruptWord)> {
-        let index = self.interrupts.index(intid)?;
+        self.try_change_at(cpu, self.interrupts.index(intid)?, change)
+    }
+
+    /// Changes the interrupt at `index` like [`try_change`](Self::try_change).
+    #[inline]
+    fn try_change_at(
+        &self,
+        cpu: Cpu,
+        index: WiredIndex,
+        change: impl Fn(InterruptWord) -> Option<InterruptWord>,
+    ) -> Option<(InterruptWord, InterruptWord)> {
         let aim = |state, new: InterruptWord| self.interrupts.pes.aim(state, new.released());
         let (old, new) = self
             .interrupts
             .get(cpu, index)?
             .try_update(|state| change(state).map(|new| aim(state, new)))?;
-        self.links.released(index.line(cpu), old, new);
+        self.links.released(|| index.line(cpu), old, new);
         self.settle(index, new);
         self.refresh_listed(old, new);
         Some((old, new))
@@ -494,7 +528,7 @@ impl Wired {
             done.then(|| self.interrupts.pes.aim(state, state.deactivated()))
         });
         let Some((old, new)) = done else { return };
-        self.links.released(index.line(cpu), old, new);
+        self.links.released(|| index.line(cpu), old, new);
         if old.active() && !old.physical_active() {
             self.tell_observer_of(cpu, intid, old);
         }
@@ -513,6 +547,26 @@ impl Wired {
             observer.deactivated(index.line(cpu));
         }
     }
+}
+
+/// Collects the flag of each word that `is_visible` admits, eight words at a time.
+#[inline]
+fn collect(
+    words: &[Interrupt; 32],
+    flag: InterruptWord,
+    is_visible: impl Fn(&InterruptWord) -> bool,
+) -> u32 {
+    let flag = flag.into_bits();
+    let next = |bits: u64, word: &Interrupt| {
+        let state = word.state();
+        let flags = if is_visible(&state) { state.into_bits() } else { 0 };
+        2 * bits + (flags & flag)
+    };
+    let (eights, _) = words.as_chunks();
+    let bits = eights.iter().rev().fold(0, |bits, [a, b, c, d, e, f, g, h]| {
+        next(next(next(next(next(next(next(next(bits, h), g), f), e), d), c), b), a)
+    });
+    u32::try_from(bits >> flag.trailing_zeros()).unwrap_or_default()
 }
 
 /// Returns the state of an interrupt after reset: disabled, level-sensitive (SGIs: edge-triggered),

@@ -6,7 +6,7 @@ use crate::config::{SecurityView, VgicConfig};
 use crate::frames::mbi::{Mbi, Message};
 use crate::frames::per_interrupt::{self as per, PerInterrupt};
 use crate::frames::registers::{
-    Frame, ID_REGISTERS, Lanes, Register, identification, low_byte, low_word, register,
+    Frame, FrameIndex, ID_REGISTERS, Lanes, Register, identification, low_byte, low_word, register,
 };
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::wired::Wired;
@@ -98,7 +98,8 @@ impl<'a> Distributor<'a> {
         Register::constant(ID_REGISTERS, |_, index| identification(index, 0x92)),
     ];
 
-    pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::REGISTERS);
+    pub(crate) const FRAME: Frame<'a, Self> =
+        Frame { registers: Self::REGISTERS, index: &FrameIndex::of(Self::REGISTERS) };
 
     pub(crate) fn control(self) -> u32 {
         let pending = self.wired.awaits_folding();

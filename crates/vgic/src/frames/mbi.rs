@@ -3,7 +3,7 @@
 //! it can't reach any other register.
 
 use crate::config::VgicConfig;
-use crate::frames::registers::{Frame, Lanes, Register, low_word, register};
+use crate::frames::registers::{Frame, FrameIndex, Lanes, Register, low_word, register};
 use crate::monitor::access::AccessWidth;
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::wired::Wired;
@@ -96,5 +96,6 @@ impl<'a> Mbi<'a> {
         register!(gicd::CLRSPI_SR, zero),
     ];
 
-    pub(crate) const ALIAS: Frame<'a, Self> = Frame(Self::REGISTERS);
+    pub(crate) const ALIAS: Frame<'a, Self> =
+        Frame { registers: Self::REGISTERS, index: &FrameIndex::of(Self::REGISTERS) };
 }

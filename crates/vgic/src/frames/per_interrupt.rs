@@ -2,7 +2,7 @@
 //! handlers of these registers.
 
 use crate::config::{SecurityView, VgicConfig};
-use crate::frames::registers::{Effect, Handlers, NoSuchInterrupt};
+use crate::frames::registers::{Handlers, NoSuchInterrupt};
 use crate::wired::Wired;
 use crate::wired::interrupt::InterruptWord;
 use gic_arch::{IntId, IntIdField, Priority};
@@ -23,13 +23,18 @@ fn read<C: PerInterrupt>(frame: C, intid: IntId, field: fn(&InterruptWord) -> bo
     frame.wired().visible(frame.owner(), intid).is_some_and(|state| field(&state)).into()
 }
 
+/// Reads the bits of 32 interrupts: whether they are enabled or active.
+fn bits<C: PerInterrupt>(frame: C, first: IntId, flag: InterruptWord) -> u32 {
+    frame.wired().bits(frame.owner(), first, flag)
+}
+
 fn change<C: PerInterrupt>(
     frame: C,
     intid: IntId,
     change: impl Fn(InterruptWord) -> InterruptWord,
 ) -> Result<(), NoSuchInterrupt> {
-    frame.wired().change(frame.owner(), intid, change);
-    exists(frame, intid)
+    let exists = frame.wired().change(frame.owner(), intid, change);
+    if exists { Ok(()) } else { Err(NoSuchInterrupt) }
 }
 
 fn exists<C: PerInterrupt>(frame: C, intid: IntId) -> Result<(), NoSuchInterrupt> {
@@ -38,67 +43,61 @@ fn exists<C: PerInterrupt>(frame: C, intid: IntId) -> Result<(), NoSuchInterrupt
 
 /// Handles `ISENABLER`.
 pub(crate) const fn set_enable<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
-    Handlers::Fields {
+    Handlers::Bits {
         field,
-        read: |frame, intid| read(frame, intid, InterruptWord::enabled),
-        write: |frame, intid, _| change(frame, intid, |state| state.with_enabled(true)),
-        effect: Effect::Ones,
+        read: |frame, first| bits(frame, first, InterruptWord::new().with_enabled(true)),
+        write: |frame, intid| change(frame, intid, |state| state.with_enabled(true)),
     }
 }
 
 /// Handles `ICENABLER`.
 pub(crate) const fn clear_enable<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
-    Handlers::Fields {
+    Handlers::Bits {
         field,
-        read: |frame, intid| read(frame, intid, InterruptWord::enabled),
-        write: |frame, intid, _| change(frame, intid, |state| state.with_enabled(false)),
-        effect: Effect::Ones,
+        read: |frame, first| bits(frame, first, InterruptWord::new().with_enabled(true)),
+        write: |frame, intid| change(frame, intid, |state| state.with_enabled(false)),
     }
 }
 
 /// Handles `ISPENDR`.
 pub(crate) const fn set_pending<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
-    Handlers::Fields {
+    Handlers::Bits {
         field,
-        read: |frame, intid| frame.wired().reads_pending(frame.owner(), intid).into(),
-        write: |frame, intid, _| change(frame, intid, |state| state.with_latch(true)),
-        effect: Effect::Ones,
+        read: |frame, first| frame.wired().pending_bits(frame.owner(), first),
+        write: |frame, intid| change(frame, intid, |state| state.with_latch(true)),
     }
 }
 
 /// Handles `ICPENDR`. A level-sensitive interrupt stays pending while its input is high.
 pub(crate) const fn clear_pending<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
-    Handlers::Fields {
+    Handlers::Bits {
         field,
-        read: |frame, intid| frame.wired().reads_pending(frame.owner(), intid).into(),
-        write: |frame, intid, _| change(frame, intid, InterruptWord::unlatched),
-        effect: Effect::Ones,
+        read: |frame, first| frame.wired().pending_bits(frame.owner(), first),
+        write: |frame, intid| change(frame, intid, InterruptWord::unlatched),
     }
 }
 
 /// Handles `ISACTIVER`.
 pub(crate) const fn set_active<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
-    Handlers::Fields {
+    Handlers::Bits {
         field,
-        read: |frame, intid| read(frame, intid, InterruptWord::active),
-        write: |frame, intid, _| {
+        read: |frame, first| bits(frame, first, InterruptWord::new().with_active(true)),
+        write: |frame, intid| {
             frame.wired().activate(frame.owner(), intid);
             exists(frame, intid)
         },
-        effect: Effect::Ones,
     }
 }
 
 /// Handles `ICACTIVER`.
 pub(crate) const fn clear_active<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
-    Handlers::Fields {
+    Handlers::Bits {
         field,
-        read: |frame, intid| read(frame, intid, InterruptWord::active),
-        write: |frame, intid, _| {
+        read: |frame, first| bits(frame, first, InterruptWord::new().with_active(true)),
+        write: |frame, intid| {
             frame.wired().deactivate(frame.owner(), intid);
             Ok(())
         },
-        effect: Effect::Ones,
     }
 }
 
@@ -116,7 +115,6 @@ pub(crate) const fn group<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
             }
             Ok(())
         },
-        effect: Effect::Every,
     }
 }
 
@@ -136,7 +134,6 @@ pub(crate) const fn priority<C: PerInterrupt>(field: IntIdField) -> Handlers<C> 
             let priority = hardware_priority(frame.config(), value);
             change(frame, intid, |state| state.with_priority_value(priority.get()))
         },
-        effect: Effect::Every,
     }
 }
 
@@ -162,6 +159,5 @@ pub(crate) const fn trigger<C: PerInterrupt>(field: IntIdField) -> Handlers<C> {
             }
             Ok(())
         },
-        effect: Effect::Every,
     }
 }

@@ -10,7 +10,7 @@ pub(crate) use saved::RestoredRedistributor;
 use crate::config::{RedistributorFrame, SecurityView, VgicConfig};
 use crate::frames::per_interrupt::{self as per, PerInterrupt};
 use crate::frames::registers::{
-    Frame, ID_REGISTERS, Lanes, Register, identification, low_byte, low_word, register,
+    Frame, FrameIndex, ID_REGISTERS, Lanes, Register, identification, low_byte, low_word, register,
 };
 use crate::lpi::LpiCore;
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
@@ -121,7 +121,8 @@ impl<'a> Redistributor<'a> {
         register!(gicr::NSACR, zero),
     ];
 
-    pub(crate) const FRAME: Frame<'a, Self> = Frame(Self::REGISTERS);
+    pub(crate) const FRAME: Frame<'a, Self> =
+        Frame { registers: Self::REGISTERS, index: &FrameIndex::of(Self::REGISTERS) };
 
     /// Records a guest error at a register.
     pub(crate) fn fault(&self, register: u32, reason: FaultReason, detail: FaultDetail) {

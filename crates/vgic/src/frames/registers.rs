@@ -4,6 +4,7 @@
 
 use crate::monitor::access::AccessWidth;
 use crate::monitor::events::{FaultDetail, FaultReason, GuestFault, RegisterFrame};
+use crate::wired::candidates::set_bits;
 use gic_arch::{AccessKind, IntId, IntIdField, RegisterInfo, id};
 
 /// One register in a frame, or an array of them. `C` is the context passed to the register's
@@ -25,7 +26,18 @@ pub(crate) enum Handlers<C> {
         /// Writes the lanes that the guest has written.
         write: fn(C, u32, Lanes),
     },
-    /// One field per interrupt.
+    /// One bit per interrupt. Only bits written as ones take effect, as in write-1-to-set and
+    /// write-1-to-clear registers.
+    Bits {
+        /// Layout of the bits.
+        field: IntIdField,
+        /// Returns the bits of 32 interrupts, starting with this one; 0 for an interrupt that does
+        /// not exist.
+        read: fn(C, IntId) -> u32,
+        /// Writes a one to an interrupt's bit, unless the interrupt does not exist.
+        write: fn(C, IntId) -> Result<(), NoSuchInterrupt>,
+    },
+    /// One field per interrupt. All fields that are written take effect.
     Fields {
         /// Layout of the fields.
         field: IntIdField,
@@ -33,8 +45,6 @@ pub(crate) enum Handlers<C> {
         read: fn(C, IntId) -> u32,
         /// Writes the field, unless the interrupt does not exist.
         write: fn(C, IntId, u32) -> Result<(), NoSuchInterrupt>,
-        /// Selects the fields for which `write` is called.
-        effect: Effect,
     },
 }
 
@@ -66,16 +76,6 @@ impl Refusal {
         let detail = self.missing.map_or(value, FaultDetail::Interrupt);
         GuestFault::new(self.reason, (frame, self.offset), detail)
     }
-}
-
-/// Which fields of a written register take effect.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Effect {
-    /// All fields.
-    Every,
-    /// Only fields written as ones take effect, as in write-1-to-set and write-1-to-clear
-    /// registers.
-    Ones,
 }
 
 /// The register bits that a write affects.
@@ -157,13 +157,15 @@ impl<C> Register<C> {
 }
 
 impl<C: Copy> Register<C> {
+    #[inline]
     fn read(&self, context: C, index: u32) -> u64 {
         match &self.handlers {
             Handlers::Zero => 0,
             Handlers::Value { read, .. } => read(context, index),
-            Handlers::Fields { field, read, .. } => fields(*field, index)
-                .map(|(intid, shift, mask)| u64::from(read(context, intid) & mask) << shift)
-                .fold(0, |register, field| register | field),
+            Handlers::Bits { field, read, .. } => {
+                field.range().intid_at(32 * index).map_or(0, |first| read(context, first).into())
+            }
+            Handlers::Fields { field, read, .. } => read_fields(*field, index, context, *read),
         }
     }
 
@@ -171,26 +173,47 @@ impl<C: Copy> Register<C> {
         match &self.handlers {
             Handlers::Zero => {}
             Handlers::Value { write, .. } => write(context, index, lanes),
-            Handlers::Fields { field, write, effect, .. } => {
+            Handlers::Bits { field, write, .. } => {
+                for bit in set_bits(lanes.value & u64::from(u32::MAX)) {
+                    let number = 32 * index + low_word(bit as u64);
+                    if let Some(intid) = field.range().intid_at(number)
+                        && let Err(NoSuchInterrupt) = write(context, intid)
+                    {
+                        refused(self.missing(index, intid));
+                    }
+                }
+            }
+            Handlers::Fields { field, write, .. } => {
                 for (intid, shift, mask) in fields(*field, index) {
                     let mask64 = u64::from(mask) << shift;
-                    // A shifted field has at most eight bits.
-                    #[expect(
-                        clippy::cast_possible_truncation,
-                        reason = "masked to at most eight bits"
-                    )]
-                    let value = ((lanes.value & mask64) >> shift) as u32;
+                    let value = low_word((lanes.value & mask64) >> shift);
                     if lanes.mask & mask64 == mask64
-                        && (*effect == Effect::Every || value != 0)
                         && let Err(NoSuchInterrupt) = write(context, intid, value)
                     {
-                        let register = self.info.offset + index * self.info.bytes;
-                        refused(Refusal::missing(register, intid));
+                        refused(self.missing(index, intid));
                     }
                 }
             }
         }
     }
+
+    /// Refuses a write to the field of an interrupt that does not exist.
+    fn missing(&self, index: u32, intid: IntId) -> Refusal {
+        Refusal::missing(self.info.offset + index * self.info.bytes, intid)
+    }
+}
+
+/// Reads one register of a field array.
+#[inline(never)]
+fn read_fields<C: Copy>(
+    field: IntIdField,
+    index: u32,
+    context: C,
+    read: fn(C, IntId) -> u32,
+) -> u64 {
+    fields(field, index)
+        .map(|(intid, shift, mask)| u64::from(read(context, intid) & mask) << shift)
+        .fold(0, |register, field| register | field)
 }
 
 /// Iterates over the interrupts in one register of a field array, with the shift and mask for each.
@@ -213,11 +236,75 @@ struct Addressed<'a, C> {
 }
 
 /// Register table, sorted by offset.
-pub(crate) struct Frame<'a, C>(pub(crate) &'a [Register<C>]);
+pub(crate) struct Frame<'a, C> {
+    pub(crate) registers: &'a [Register<C>],
+    pub(crate) index: &'a FrameIndex,
+}
+
+/// Log2 of the number of bytes in a block.
+const BLOCK_BITS: u32 = 7;
+/// Number of words in the first block, each of which is indexed separately.
+const FIRST_WORDS: usize = 1 << (BLOCK_BITS - 2);
+/// Number of blocks in the largest frame, an ITS.
+const BLOCKS: usize = 1 << (17 - BLOCK_BITS);
+
+/// For each word of a frame's first block, and for each later block, the number of the first
+/// register that ends after the start of the word or block. Most arrays of registers fill blocks.
+pub(crate) struct FrameIndex([u8; FIRST_WORDS + BLOCKS]);
+
+impl FrameIndex {
+    /// Creates the index of a table.
+    pub(crate) const fn of<C>(registers: &[Register<C>]) -> Self {
+        let mut numbers = [0; FIRST_WORDS + BLOCKS];
+        let (mut at, mut number) = (0, 0);
+        while at < numbers.len() {
+            let start = if at < FIRST_WORDS { 4 * at } else { (at - FIRST_WORDS) << BLOCK_BITS };
+            while (number as usize) < registers.len()
+                && registers[number as usize].info.end() as usize <= start
+            {
+                number += 1;
+            }
+            numbers[at] = number;
+            at += 1;
+            if at == FIRST_WORDS {
+                number = 0;
+            }
+        }
+        Self(numbers)
+    }
+
+    /// Returns the number of the first register to examine for an access at `offset`.
+    #[inline]
+    fn first(&self, offset: u32) -> usize {
+        let word = (offset / 4) as usize;
+        let at =
+            if word < FIRST_WORDS { word } else { FIRST_WORDS + (offset >> BLOCK_BITS) as usize };
+        self.0.get(at).map_or(usize::MAX, |number| usize::from(*number))
+    }
+}
 
 impl<C: Copy> Frame<'_, C> {
     /// Reads `width` at `offset`. Refused accesses read as zero and are passed to `refused`.
+    #[inline]
     pub(crate) fn read(
+        &self,
+        context: C,
+        offset: u32,
+        width: AccessWidth,
+        refused: &mut dyn FnMut(Refusal),
+    ) -> u64 {
+        // Fast path: most accesses are to a whole 32-bit register.
+        match self.word_at(offset, width) {
+            Some((register, index)) if register.info.access != AccessKind::WriteOnly => {
+                register.read(context, index)
+            }
+            _ => self.read_any(context, offset, width, refused),
+        }
+    }
+
+    /// Reads like [`read`](Self::read), without its fast path.
+    #[inline(never)]
+    fn read_any(
         &self,
         context: C,
         offset: u32,
@@ -243,7 +330,26 @@ impl<C: Copy> Frame<'_, C> {
     }
 
     /// Writes `width` at `offset`. Refused writes have no effect and are passed to `refused`.
+    #[inline]
     pub(crate) fn write(
+        &self,
+        context: C,
+        offset: u32,
+        width: AccessWidth,
+        value: u64,
+        refused: &mut dyn FnMut(Refusal),
+    ) {
+        match self.word_at(offset, width) {
+            Some((register, index)) if register.info.access != AccessKind::ReadOnly => {
+                register.write(context, index, Lanes { value, mask: width.mask() }, refused);
+            }
+            _ => self.write_any(context, offset, width, value, refused),
+        }
+    }
+
+    /// Writes like [`write`](Self::write), without its fast path.
+    #[inline(never)]
+    fn write_any(
         &self,
         context: C,
         offset: u32,
@@ -274,10 +380,26 @@ impl<C: Copy> Frame<'_, C> {
         }
     }
 
+    /// Returns the register at `offset` and its index, if an access of this width accesses one
+    /// 32-bit register as a whole.
+    #[inline]
+    fn word_at(&self, offset: u32, width: AccessWidth) -> Option<(&Register<C>, u32)> {
+        let is_word = width == AccessWidth::Word && offset.is_multiple_of(4);
+        let register = if is_word { self.register_at(offset)? } else { return None };
+        (register.info.bytes == 4).then_some((register, (offset - register.info.offset) / 4))
+    }
+
+    #[inline]
     fn register_at(&self, offset: u32) -> Option<&Register<C>> {
-        let after = self.0.partition_point(|register| register.info.offset <= offset);
-        let register = self.0.get(after.checked_sub(1)?)?;
-        (offset < register.info.end()).then_some(register)
+        let mut first = self.index.first(offset);
+        let register = loop {
+            let register = self.registers.get(first)?;
+            if offset < register.info.end() {
+                break register;
+            }
+            first += 1;
+        };
+        (register.info.offset <= offset).then_some(register)
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::config::{V2mConfig, V2mNaming};
 use crate::frames::registers::{
-    Frame, ID_REGISTERS, Lanes, Refusal, Register, identification, low_word, register,
+    Frame, FrameIndex, ID_REGISTERS, Lanes, Refusal, Register, identification, low_word, register,
 };
 use crate::monitor::access::AccessWidth;
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
@@ -41,7 +41,8 @@ impl<'a> V2m<'a> {
         Register::constant(V2M_ID_REGISTERS, |_, index| identification(index, 0)),
     ];
 
-    const FRAME: Frame<'a, Self> = Frame(Self::REGISTERS);
+    const FRAME: Frame<'a, Self> =
+        Frame { registers: Self::REGISTERS, index: &FrameIndex::of(Self::REGISTERS) };
 
     /// Reads a register, as [`Frame::read`] does. A frame with `V2mNaming::ByAddress` refuses all
     /// reads.

@@ -313,7 +313,7 @@ fn a_level_bounces() {
     machine.wired.link(LINE, Some(PHYSICAL)).unwrap();
     input.high.store(true, SeqCst);
     input.fire(&machine.wired);
-    let reader = spawn(&machine, |machine| machine.wired.reads_pending(CPU, index().intid()));
+    let reader = spawn(&machine, |machine| machine.wired.pending_bits(CPU, IntId::new(SPI & !31)));
     let vcpu = spawn(&machine, |machine| {
         if let Some(filled) = machine.fill() {
             thread::yield_now();

@@ -38,6 +38,11 @@ impl WiredIndex {
         if number < Self::COUNT { u16::try_from(number).ok().map(Self) } else { None }
     }
 
+    /// Returns the index that is `count` after this one.
+    pub(crate) fn after(self, count: usize) -> Option<Self> {
+        Self::new(self.get() + count)
+    }
+
     /// Returns the number, which is less than [`COUNT`](Self::COUNT).
     pub(crate) const fn get(self) -> usize {
         self.0 as usize

@@ -171,6 +171,22 @@ impl InterruptWord {
         self.latch() || self.lent() || (!self.edge() && (self.line() || self.message()))
     }
 
+    /// Returns `true` if `ISPENDR` may read the interrupt as pending.
+    pub(crate) const fn may_read_pending(self) -> bool {
+        const ANY: InterruptWord = InterruptWord::new()
+            .with_latch(true)
+            .with_lent(true)
+            .with_line(true)
+            .with_message(true)
+            .with_physical_active(true);
+        self.into_bits() & ANY.into_bits() != 0
+    }
+
+    /// Returns a word in which each flag is set that is set in one of the words.
+    pub(crate) const fn union(self, other: Self) -> Self {
+        Self::from_bits(self.into_bits() | other.into_bits())
+    }
+
     /// Returns `true` if the interrupt is pending and its own state permits signaling. The target
     /// PE also checks groups, masks and running priorities.
     pub(crate) const fn ready(self) -> bool {

@@ -12,7 +12,7 @@ use msi_types::{Cpu, Line};
 /// A machine's wired interrupts.
 pub(super) struct InterruptTable {
     intids: WiredIntIds,
-    security: SecurityView,
+    pub(super) security: SecurityView,
     shared: Box<[Interrupt]>,
     pub(super) pes: Pes,
 }
@@ -49,7 +49,8 @@ impl InterruptTable {
     pub(super) fn new(config: &VgicConfig) -> Result<Self, OutOfMemory> {
         let intids = config.wired_intids();
         let last = intids.last_shared().and_then(WiredIndex::of).and_then(WiredIndex::shared_index);
-        let shared = 0..last.map_or(0, |last| last + 1);
+        // Registers with one bit per interrupt show 32 interrupts, which may include a gap.
+        let shared = 0..last.map_or(0, |last| (last + 1).next_multiple_of(32));
         Ok(Self {
             intids,
             security: config.security,
@@ -74,6 +75,16 @@ impl InterruptTable {
             Some(index) => self.shared.get(index),
             None => self.pes.get(cpu)?.interrupts.get(index.get()),
         }
+    }
+
+    /// Returns the words of 32 interrupts, starting with `first`, whose number is a multiple of 32.
+    pub(super) fn words(&self, cpu: Cpu, first: IntId) -> Option<&[Interrupt; 32]> {
+        let index = WiredIndex::of(first)?;
+        let words = match index.shared_index() {
+            Some(index) => self.shared.get(index..)?,
+            None => self.pes.get(cpu)?.interrupts.get(index.get()..)?,
+        };
+        words.first_chunk()
     }
 
     /// Returns the state of the interrupt at `index`, visible to the guest or not.

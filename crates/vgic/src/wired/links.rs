@@ -89,17 +89,24 @@ impl PhysicalLinks {
                 state.linked(physical)
             }
         });
-        self.released(line, old, new);
+        self.released(|| line, old, new);
         Ok((old, new))
     }
 
     /// Deactivates the physical interrupt if changing the virtual interrupt's word from `old` to
     /// `new` released it.
-    pub(super) fn released(&self, line: Line, old: InterruptWord, new: InterruptWord) {
-        if let Some(physical) =
-            old.physical().filter(|_| old.physical_active() && !new.physical_active())
+    #[inline]
+    pub(super) fn released(
+        &self,
+        line: impl FnOnce() -> Line,
+        old: InterruptWord,
+        new: InterruptWord,
+    ) {
+        if old.physical_active()
+            && !new.physical_active()
+            && let Some(physical) = old.physical()
         {
-            self.deactivate(line, physical);
+            self.deactivate(line(), physical);
         }
     }
 
@@ -162,7 +169,7 @@ impl PhysicalLinks {
         let lower = |now| (now == state).then(|| state.driven(Level::Low).released());
         match interrupt.try_update(lower) {
             Some((old, new)) => {
-                self.released(line, old, new);
+                self.released(|| line, old, new);
                 new
             }
             None => interrupt.state(),

@@ -232,7 +232,7 @@ impl Wired {
         match physical {
             Some(_) if new.physical_active() && new.physical() == physical => {}
             Some(physical) => self.links.deactivate(line, physical),
-            None => self.links.released(line, old, new),
+            None => self.links.released(|| line, old, new),
         }
         let ended_by_register = is_active(now) && !new.active();
         if filled.physical.is_none() && (was_ended(filled.state, now) || ended_by_register) {
@@ -261,7 +261,10 @@ impl Wired {
     /// Kicks the vCPU that has an interrupt in a list register, after a device has changed the
     /// interrupt, so that the vCPU updates the list register.
     pub(super) fn refresh_listed(&self, old: InterruptWord, new: InterruptWord) {
-        if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
+        if old.listed()
+            && old != new
+            && let Some(taker) = old.taker()
+        {
             self.wakeup.kick(taker);
         }
     }
@@ -270,7 +273,10 @@ impl Wired {
     /// interrupt through a register frame. The change is complete once the interrupt has left the
     /// list register.
     pub(super) fn recall_changed(&self, intid: IntId, old: InterruptWord, new: InterruptWord) {
-        if let Some(taker) = old.taker().filter(|_| old.listed() && old != new) {
+        if old.listed()
+            && old != new
+            && let Some(taker) = old.taker()
+        {
             self.recall(intid, taker);
         }
     }

@@ -115,10 +115,16 @@ impl Pes {
 
     /// Returns `new`, with a PE chosen as its target if it is a 1-of-N interrupt that becomes
     /// pending or is pending without a PE.
+    #[inline]
     pub(super) fn aim(&self, old: InterruptWord, new: InterruptWord) -> InterruptWord {
+        if new.any() { self.aim_any(old, new) } else { new }
+    }
+
+    /// Chooses a PE like [`aim`](Self::aim), for a 1-of-N interrupt.
+    fn aim_any(&self, old: InterruptWord, new: InterruptWord) -> InterruptWord {
         let becomes = new.pending() && !old.pending();
         let homeless = new.pending() && new.target().is_none();
-        if new.any() && !new.active() && (becomes || homeless) {
+        if !new.active() && (becomes || homeless) {
             new.with_target_index(self.choose(new))
         } else {
             new

@@ -5,7 +5,7 @@ use super::tables::{TableRegisters, judge};
 use super::{Its, ItsRegisters};
 use crate::config::Coherence;
 use crate::frames::registers::{
-    Frame, ID_REGISTERS, Lanes, Register, identification, low_word, register,
+    Frame, FrameIndex, ID_REGISTERS, Lanes, Register, identification, low_word, register,
 };
 use crate::monitor::events::{FaultDetail, FaultReason};
 use gic_arch::gits::{self, Baser, Cbaser, Ctlr, Cwriter};
@@ -53,7 +53,8 @@ impl<'a> Frame<'a, &'a Its> {
     ];
 
     /// Both ITS frames.
-    pub(super) const ITS: Self = Frame(Self::ITS_REGISTERS);
+    pub(super) const ITS: Self =
+        Frame { registers: Self::ITS_REGISTERS, index: &FrameIndex::of(Self::ITS_REGISTERS) };
 }
 
 #[cfg(not(shuttle))]
@@ -61,7 +62,7 @@ impl<'a> Frame<'a, &'a Its> {
 impl Its {
     /// Returns the register table.
     pub(super) fn registers<'a>() -> &'a [Register<&'a Self>] {
-        Frame::ITS.0
+        Frame::ITS.registers
     }
 }
 
