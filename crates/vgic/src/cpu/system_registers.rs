@@ -50,6 +50,11 @@ impl Vcpu {
             self.end(Group::One, intid(value));
             return Ok(());
         }
+        // The same for guests that mask interrupts by priority.
+        if register == icc::PMR.encoding() {
+            self.set_mask(byte(value));
+            return Ok(());
+        }
         (find(register).ok_or(Undefined(register))?.write)(self, value)
     }
 }
@@ -104,7 +109,7 @@ macro_rules! active_priorities {
 /// Registers, sorted by encoding.
 static REGISTERS: &[SystemRegister] = &[
     register!(PMR, |v| Ok(v.interface.mask_view().into()), |v, value| {
-        v.change_interface(|interface| interface.set_mask(byte(value)));
+        v.set_mask(byte(value));
         Ok(())
     }),
     register!(

@@ -246,6 +246,9 @@ impl Vcpu {
     /// Acknowledges the highest-priority pending interrupt, if it is in `group` and preempts the
     /// running priority.
     pub(crate) fn acknowledge(&mut self, group: Group) -> Option<IntId> {
+        if self.has_nothing() {
+            return None;
+        }
         match self.acknowledge_lpi(group) {
             Some(lpi) => Some(lpi.intid()),
             None => self.acknowledge_any(group),
@@ -271,11 +274,11 @@ impl Vcpu {
     #[inline(never)]
     fn acknowledge_any(&mut self, group: Group) -> Option<IntId> {
         for _ in 0..ATTEMPTS {
-            let taken = if let Some(lpi) = self.take_lpi(group) {
-                Some(lpi)
-            } else {
-                let candidate = self.signalled().filter(|candidate| candidate.group == group)?;
-                self.take(candidate)
+            let forwarded = self.forwarded();
+            let wired = self.most_urgent_wired(forwarded);
+            let taken = match self.take_lpi(group, forwarded, wired) {
+                Some(lpi) => Some(lpi),
+                None => self.take_wired(group, wired)?,
             };
             if let Some(taken) = taken {
                 self.activate(taken.priority, group);
@@ -293,35 +296,40 @@ impl Vcpu {
         self.publish_activity();
     }
 
-    /// Acknowledges the highest-priority LPI in one step, if it has priority over all wired
-    /// interrupts and passes the mask and binary point. If this LPI doesn't pass, no lower-priority
-    /// LPI can pass.
-    fn take_lpi(&mut self, group: Group) -> Option<MostUrgent> {
-        let forwarded = self.forwarded();
-        if group != Group::One || self.lpis.is_none() || !forwarded[group.index()] {
+    /// Acknowledges the highest-priority LPI in one step, if it has priority over the wired
+    /// interrupts, of which `wired` is the highest, and passes the mask and binary point. If this
+    /// LPI doesn't pass, no lower-priority LPI can pass.
+    fn take_lpi(
+        &mut self,
+        group: Group,
+        forwarded: [bool; 2],
+        wired: Option<MostUrgent>,
+    ) -> Option<MostUrgent> {
+        let limit = self.interface.limit(group);
+        let lpis = self.lpis.as_mut().filter(|lpis| !lpis.is_empty())?;
+        if group != Group::One || !forwarded[group.index()] {
             return None;
         }
-        let wired = self
-            .most_urgent_wired(forwarded)
-            .map_or(Priority::IDLE, |candidate| candidate.priority);
-        let than = wired.min(self.interface.limit(group));
-        let ready = self.lpis.as_mut()?.take(than)?;
-        Some(Self::lpi_candidate(ready))
+        let than = wired.map_or(Priority::IDLE, |candidate| candidate.priority).min(limit);
+        lpis.take(than).map(Self::lpi_candidate)
     }
 
-    /// Acknowledges the candidate, or an LPI of at least the same priority that has just become
-    /// pending. Returns `None` if the candidate is no longer pending.
-    fn take(&mut self, candidate: MostUrgent) -> Option<MostUrgent> {
-        match candidate.source {
-            Source::Wired(index, state) => {
-                self.gic.wired().acknowledge(self.cpu, index, state).then_some(candidate)
-            }
-            Source::Lpi => {
-                let less_urgent = Priority::new(candidate.priority.get().saturating_add(1));
-                let ready = self.lpis.as_mut()?.take(less_urgent)?;
-                Some(Self::lpi_candidate(ready))
-            }
-        }
+    /// Acknowledges the highest-priority interrupt, if it is a wired interrupt in `group` and is
+    /// signaled. Must be called after [`take_lpi`](Self::take_lpi) has found no LPI. Returns `None`
+    /// if nothing is to be acknowledged, and `Some(None)` if the interrupt is no longer pending.
+    #[expect(clippy::option_option, reason = "the two ways to fail differ for the caller")]
+    fn take_wired(
+        &mut self,
+        group: Group,
+        wired: Option<MostUrgent>,
+    ) -> Option<Option<MostUrgent>> {
+        let first = match group {
+            Group::Zero => self.signalled(),
+            Group::One => wired.filter(|found| self.interface.signals(found.priority, found.group)),
+        };
+        let first = first.filter(|found| found.group == group)?;
+        let Source::Wired(index, state) = first.source else { return None };
+        Some(self.gic.wired().acknowledge(self.cpu, index, state).then_some(first))
     }
 
     /// Returns the highest-priority pending interrupt in the enabled groups, if it is in `group`,
@@ -372,6 +380,12 @@ impl Vcpu {
     pub(crate) fn change_interface(&mut self, change: impl FnOnce(&mut CpuInterface)) {
         change(&mut self.interface);
         self.publish_interface();
+    }
+
+    /// Writes `ICC_PMR_EL1`, and publishes it for explanations.
+    pub(crate) fn set_mask(&mut self, written: u8) {
+        self.interface.set_mask(written);
+        self.interface.publish_mask(&self.own.private.interface);
     }
 
     /// Publishes the state of the CPU interface for explanations.

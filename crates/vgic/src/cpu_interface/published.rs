@@ -20,6 +20,13 @@ impl CpuInterface {
         to.settings.set(self.vmcr().into_bits());
     }
 
+    /// Publishes the settings after a write of the priority mask alone.
+    #[inline]
+    pub(crate) fn publish_mask(&self, to: &PublishedInterface) {
+        let others = Vmcr::from_bits(to.settings.get());
+        to.settings.set(others.with_vpmr(self.mask.get()).into_bits());
+    }
+
     /// Publishes the highest active priorities and the number of acknowledgments so far.
     #[inline]
     pub(crate) fn publish_activity(&self, to: &PublishedInterface, acknowledged: u64) {
