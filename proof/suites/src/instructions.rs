@@ -20,7 +20,7 @@ pub const SLOWED: (&str, &str) = ("message-pending-slowed", "message-pending");
 /// Maximum deviation from a budget.
 const TOLERANCE: f64 = 0.02;
 /// The function whose instructions are counted, and the function that ends an operation.
-const COUNTED: &str = "doorbell_bench::operations::counted";
+const COUNTED: &str = "doorbell_bench::operations::counter::counted";
 const FINISHED: &str = "doorbell_bench::operations::finished";
 /// Text before the compiler's version in the page.
 const COMPILER: &str = "Compiled by ";

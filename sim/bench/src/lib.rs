@@ -1,8 +1,10 @@
 //! Measures the hot paths, and compares them with floors and peers in the same process. Times
-//! differ between machines, whereas the ratio of a time to a floor that does the same work hardly
-//! varies. The cases are sampled in turn, so that disturbances affect all of them alike, and only
-//! while no other hardware thread uses the core. Memory is laid out differently in each process, so
-//! the results of several processes are [merged](Measurements::merged).
+//! differ between machines, and so do the ratios of times to floors: the cheaper a CPU's locked
+//! operations are, the more the other instructions count. Ratios are therefore information, to be
+//! read beside the time of a `fetch_or`, and budgets are for counted [`operations`]. The cases are
+//! sampled in turn, so that disturbances affect all of them alike, and only while no other hardware
+//! thread uses the core. Memory is laid out differently in each process, so the results of several
+//! processes are [merged](Measurements::merged).
 #![forbid(unsafe_code)]
 
 mod bring_up;

@@ -1,31 +1,13 @@
 //! Single operations of the hot paths, each repeated a fixed number of times, for a program that
-//! counts instructions. Only the operations themselves run in [`counted`]; what prepares them runs
-//! outside.
+//! counts instructions. Only the operations themselves run in `counter::counted`; what prepares
+//! them runs outside.
 
 mod cases;
+mod counter;
 
 use crate::probe::MeasureError;
 use cases::CASES;
-
-/// Repetitions of an operation.
-#[derive(Debug, Default)]
-struct Counter {
-    operations: u32,
-}
-
-impl Counter {
-    /// Runs `work`, which performs `operations` operations.
-    fn count(&mut self, operations: u32, mut work: impl FnMut()) {
-        self.operations += operations;
-        counted(&mut work);
-    }
-}
-
-/// Runs `work`. callgrind counts the instructions between this function's entry and return.
-#[inline(never)]
-fn counted(work: &mut dyn FnMut()) {
-    work();
-}
+use counter::Counter;
 
 /// Reports the repetitions of an operation. callgrind writes and resets its counts when this
 /// function returns.

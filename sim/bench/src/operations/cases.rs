@@ -1,6 +1,6 @@
 //! The operations, by name.
 
-use super::Counter;
+use super::counter::Counter;
 use crate::list_registers::{interface, pending};
 use crate::model::{
     EventMapping, GicSize, MeasuredGic, NOTHING, NoKick, REDISTRIBUTORS, map_event, take,

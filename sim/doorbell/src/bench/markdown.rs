@@ -24,7 +24,8 @@ const PEERS: [(&str, &str); 13] = [
 
 /// Prints the tables.
 pub(super) fn print(out: &mut Output, measured: &Measurements) -> io::Result<()> {
-    writeln!(out, "Measured on {}.\n", cpu())?;
+    let floor = measured.floor_ns;
+    writeln!(out, "Measured on {}, whose `fetch_or` takes {floor:.2} ns.\n", cpu())?;
     writeln!(out, "| case | times | floor or other case |\n|---|---|---|")?;
     let ours = |case: &&Case| !case.name.starts_with("peer-") && is_ours(&case.of);
     for case in measured.cases.iter().filter(ours) {
