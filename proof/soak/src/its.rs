@@ -1,6 +1,7 @@
-//! One ITS against an abstract GIC. The guest executes random commands, right and wrong, and changes
-//! the registers; devices send; and the machine may be saved and restored at every step. Compared
-//! are each message's delivery, the number of failed commands, and the LPIs that each CPU drains.
+//! One ITS against an abstract GIC. The guest executes random commands, right and wrong, and
+//! changes the registers; devices send; and the machine may be saved and restored at every step.
+//! Compared are each message's delivery, the number of failed commands, and the LPIs that each CPU
+//! drains.
 
 use crate::guest::{self, FIRST_LPI, Guest};
 use crate::kicks::Kicks;

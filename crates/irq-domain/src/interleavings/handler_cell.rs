@@ -158,7 +158,9 @@ fn a_handler_drops_its_own_handle() {
         },
         machine: { machine.send(); machine.acknowledge() },
         machine: {
-            if machine.cell.close() { assert!(matches!(machine.cell.enter(), Err(NotEntered::Absent(_)))) }
+            if machine.cell.close() {
+                assert!(matches!(machine.cell.enter(), Err(NotEntered::Absent(_))));
+            }
             while machine.cell.take().is_none() { thread::yield_now() }
         },
     }

@@ -175,7 +175,8 @@ impl<T> HandlerCell<T> {
     }
 
     /// Enters the cell on behalf of an arrival. Lock-free: it retries only if another party changed
-    /// the word. The caller may run the handler until it [leaves](Running::leave) or drops the guard.
+    /// the word. The caller may run the handler until it [leaves](Running::leave) or drops the
+    /// guard.
     ///
     /// # Errors
     /// Returns the reason why the handler must not run.
