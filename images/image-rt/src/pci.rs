@@ -33,10 +33,11 @@ pub fn enumerate(description: &Description, host: &PciHost) -> Vec<Function> {
 fn config_window(description: &Description, host: &PciHost) -> Option<Arc<dyn EcamWindow>> {
     match host.config.as_ref()?.value {
         ConfigAccess::Ecam(region) => Some(Arc::new(mapped(region))),
-        ConfigAccess::Registers(window) => {
+        ConfigAccess::Registers(region) => {
             let bridge = description.controller(host.own_controller?)?;
-            let registers = bridge.registers.as_ref()?.value;
-            Some(Arc::new(DesignWare::new(host, mapped(registers), window)))
+            let registers = mapped(bridge.registers.as_ref()?.value);
+            let window = mapped(region);
+            Some(Arc::new(DesignWare::new(registers, window, region, memory(host))))
         }
     }
 }

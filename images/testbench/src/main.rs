@@ -1,6 +1,6 @@
-//! Driver tests on QEMU's `virt` and `imx8mp-evk` machines. The image discovers the machine from its devicetree,
-//! brings up its GIC with its MSI controller through `gic-driver`, drives the PCI devices
-//! through `irq-domain`, and prints one line per test on the console.
+//! Driver tests on QEMU's `virt` and `imx8mp-evk` machines. The image discovers the machine from
+//! its devicetree, brings up its GIC with its MSI controller through `gic-driver`, drives the PCI
+//! devices through `irq-domain`, and prints one line per test on the console.
 //!
 //! The command line states how QEMU was configured (`cpus=2 gic=3 …`). [`platform`] implements
 //! everything that the drivers need from a kernel.

@@ -2,6 +2,7 @@
 //! and PCI devices.
 
 pub mod bench;
+mod board;
 pub mod cost;
 pub mod imx8mp;
 pub mod minimal;

@@ -16,7 +16,7 @@ fn main() -> ExitCode {
     let limit = PREPARATION + imx8mp::LIMIT;
     all.push(Case::new("chained on QEMU's i.MX 8M Plus", limit, imx8mp::judge));
     all.push(Case::new("what a chained interrupt costs", limit, imx8mp::judge_cost));
-    all.push(on(&imx8mp::BENCH, imx8mp::VERSION));
+    all.push(on(&virt::IMX8MP, imx8mp::VERSION));
     suite::main(all)
 }
 

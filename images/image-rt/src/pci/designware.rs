@@ -2,10 +2,10 @@
 //! accesses to a window into configuration requests (i.MX 8M Plus Reference Manual, "PCIe port
 //! logic", `IATU_VIEWPORT_OFF` and the registers that follow).
 
-use super::{mapped, memory};
 use crate::cpu;
-use gic_firmware::{PciHost, Region};
+use gic_firmware::Region;
 use irq_domain::pci::{EcamWindow, MappedRegion};
+use msi_types::pci::PciWindow;
 use spin::Mutex;
 
 const VIEWPORT: u64 = 0x900;
@@ -32,15 +32,20 @@ pub(super) struct DesignWare {
 }
 
 impl DesignWare {
-    /// Takes over the outbound windows of a bridge: window 0 turns accesses to `region` into
-    /// configuration requests, and each further one serves a memory window of the host. Leaves the
-    /// inbound windows alone.
+    /// Takes over the outbound windows of a bridge: window 0 turns accesses to `region`, which
+    /// `window` accesses, into configuration requests, and each further one serves one of these
+    /// memory windows. Leaves the inbound windows alone.
     ///
     /// Panics if the bridge has fewer windows.
-    pub(super) fn new(host: &PciHost, bridge: MappedRegion, region: Region) -> Self {
-        let new = Self { bridge, window: mapped(region), region, lock: Mutex::new(()) };
-        for (viewport, window) in (1..).zip(memory(host)) {
-            new.translate(viewport, MEMORY, window.cpu(), window.bus_base());
+    pub(super) fn new(
+        bridge: MappedRegion,
+        window: MappedRegion,
+        region: Region,
+        memory: impl Iterator<Item = PciWindow>,
+    ) -> Self {
+        let new = Self { bridge, window, region, lock: Mutex::new(()) };
+        for (viewport, memory) in (1..).zip(memory) {
+            new.translate(viewport, MEMORY, memory.cpu(), memory.bus_base());
         }
         new
     }

@@ -104,9 +104,9 @@ fn storm(machine: &'static Machine, wanted: u64) -> Outcome {
     check!(lost == 0, "{lost} vectors did not see their last message");
     check!(runs <= sent + redelivered, "{runs} runs of {sent} messages");
     check!(runs >= wanted, "{runs} of {wanted} runs in {PATIENCE} ms");
-    let unhandled = UNHANDLED.load(Ordering::Acquire) - unhandled;
-    let last = LAST_UNHANDLED.load(Ordering::Acquire);
-    check!(unhandled == 0, "{unhandled} interrupts had no handler, the last was {last}");
+    let strays = UNHANDLED.load(Ordering::Acquire) - unhandled;
+    let latest = LAST_UNHANDLED.load(Ordering::Acquire);
+    check!(strays == 0, "{strays} interrupts had no handler, the last was {latest}");
     device.tear_down()
 }
 

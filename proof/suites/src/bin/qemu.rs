@@ -12,7 +12,7 @@ use doorbell_harness::testbench::Count;
 use doorbell_harness::workspace;
 use doorbell_suites::qemu::bench::Bench;
 use doorbell_suites::qemu::cost::{self, Linux};
-use doorbell_suites::qemu::{imx8mp, virt};
+use doorbell_suites::qemu::virt;
 
 /// Number of interrupts of the load test if counting or tracing makes each interrupt slow.
 const SMALL_LOAD: u32 = 1000;
@@ -76,7 +76,7 @@ fn run(wanted: &Wanted) -> Result<ExitCode> {
 }
 
 fn all() -> impl Iterator<Item = &'static virt::Machine> {
-    virt::ALL.iter().chain([&imx8mp::BENCH])
+    virt::ALL.iter().chain([&virt::IMX8MP])
 }
 
 /// Measures the costs of the test bench and of Linux on this machine, and prints both with the

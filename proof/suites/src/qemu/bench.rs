@@ -13,7 +13,7 @@ use doorbell_harness::suite::Shared;
 use doorbell_harness::testbench::Count;
 use doorbell_harness::{process, workspace};
 
-use super::imx8mp;
+use super::board;
 use super::virt::{Boot, Machine};
 use crate::fetched;
 
@@ -87,7 +87,7 @@ impl Bench {
     fn command(&self) -> Result<Command> {
         let Machine { options, cpu, boot, .. } = self.machine;
         if *boot == Boot::Board {
-            return imx8mp::board(image()?);
+            return board::with(image()?);
         }
         let mut qemu = fetched::qemu(self.version)?.command(PROGRAM);
         qemu.args(["-nodefaults", "-display", "none", "-serial", "stdio", "-m", "512M"]);

@@ -1,6 +1,5 @@
 //! QEMU's machines with their devices, and the hardware that the test bench must find on each.
 
-use super::imx8mp;
 use doorbell_harness::qemu::Version;
 
 /// Way in which QEMU starts the image.
@@ -38,7 +37,7 @@ pub struct Machine {
 
 const SEVERAL_CPUS: &str = "there is one CPU";
 /// Feature that a GICv2 lacks.
-pub(super) const ITS: &str = "no ITS";
+const ITS: &str = "no ITS";
 /// Feature that a GICv3 without an ITS lacks on `virt`: PCI devices cannot send messages.
 const MESSAGES: &str = "no MSI controller";
 const EDU: &str = "no edu";
@@ -63,13 +62,13 @@ impl Machine {
 
     /// Returns the vendor and device ID of the host bridge.
     pub fn host_bridge(&self) -> &'static str {
-        if self.boot == Boot::Board { imx8mp::HOST_BRIDGE } else { "1b36:0008" }
+        if self.boot == Boot::Board { "16c3:abcd" } else { "1b36:0008" }
     }
 
     /// Returns the devices of this machine in this QEMU.
     pub fn devices(&self, version: Version) -> impl Iterator<Item = &'static Device> {
         let devices = match self.boot {
-            Boot::Board => imx8mp::DEVICES,
+            Boot::Board => BOARD_DEVICES,
             _ if self.lacks.contains(&MESSAGES) => &[],
             Boot::Loader | Boot::Firmware => DEVICES,
         };
@@ -256,7 +255,7 @@ pub struct Device {
     newer: bool,
 }
 
-pub(super) const fn device(arguments: &'static str, function: &'static str) -> Device {
+const fn device(arguments: &'static str, function: &'static str) -> Device {
     Device { arguments, function: Some(function), newer: false }
 }
 
@@ -290,6 +289,34 @@ const DEVICES: &[Device] = &[
     },
     Device { arguments: "usb-kbd,bus=msi.0", function: None, newer: true },
 ];
+
+/// All functions of the only slot of the i.MX 8M Plus's evaluation kit. Both `edu` assert the same
+/// pin.
+const BOARD_DEVICES: &[Device] = &[
+    device("edu,bus=dw-pcie,addr=0.0,multifunction=on", "1234:11e8"),
+    device("nvme,drive=d0,serial=1,bus=dw-pcie,addr=0.1", "1b36:0010"),
+    device("virtio-blk-pci,drive=d1,disable-legacy=on,bus=dw-pcie,addr=0.2", "1af4:1042"),
+    device("virtio-net-pci,disable-legacy=on,romfile=,bus=dw-pcie,addr=0.3", "1af4:1041"),
+    device("virtio-rng-pci,disable-legacy=on,bus=dw-pcie,addr=0.4", "1af4:1044"),
+    device("edu,bus=dw-pcie,addr=0.5", "1234:11e8"),
+    device("e1000e,romfile=,bus=dw-pcie,addr=0.6", "8086:10d3"),
+];
+
+/// The i.MX 8M Plus's evaluation kit, where all vectors share a single line.
+pub const IMX8MP: Machine = Machine {
+    name: "imx8mp",
+    options: "imx8mp-evk",
+    cpu: "cortex-a53",
+    cpus: 4,
+    boot: Boot::Board,
+    expected: "el=el2 gic=3 its=off imsi-rx=on security=one",
+    load: 100_000,
+    lacks: &[
+        ITS,
+        "no CPU can send a message to a host bridge",
+        "the vectors of a line share its priority",
+    ],
+};
 
 #[cfg(test)]
 mod tests {
