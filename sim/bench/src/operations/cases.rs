@@ -39,7 +39,8 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("take-lpi", take_one_lpi),
     ("iar1-none", |counter| {
         let (_gic, mut vcpus) = mapped(EventMapping::new(1, 6))?;
-        count_reads(counter, first(&mut vcpus)?, icc::IAR1.encoding())
+        count_reads(counter, first(&mut vcpus)?, icc::IAR1.encoding());
+        Ok(())
     }),
     ("take-sgi", |counter| take_wired(counter, Wired::Sgi, Part::Rest)),
     ("take-spi", |counter| take_wired(counter, Wired::Spi, Part::Rest)),
@@ -50,7 +51,8 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("sgi-to-511-others", |counter| send_sgis(counter, 512, SGI_TO_OTHERS)),
     ("pmr-read", |counter| {
         let (_gic, mut vcpus) = mapped(EventMapping::new(1, 6))?;
-        count_reads(counter, first(&mut vcpus)?, icc::PMR.encoding())
+        count_reads(counter, first(&mut vcpus)?, icc::PMR.encoding());
+        Ok(())
     }),
     ("pmr-write", |counter| {
         let (_gic, mut vcpus) = mapped(EventMapping::new(1, 6))?;
@@ -71,7 +73,8 @@ pub(super) const CASES: &[(&str, Case)] = &[
     ("read-ipriorityr", |counter| read(counter, IPRIORITYR8)),
     ("read-ispendr0", |counter| {
         let (gic, _vcpus) = mapped(EventMapping::new(1, 6))?;
-        count_frame_reads(counter, &gic, REDISTRIBUTORS + ISPENDR0)
+        count_frame_reads(counter, &gic, REDISTRIBUTORS + ISPENDR0);
+        Ok(())
     }),
     ("write-isenabler", |counter| {
         let (gic, vcpus) = mapped(EventMapping::new(1, 6))?;
@@ -173,16 +176,16 @@ fn pending_message(counter: &mut Counter, also: impl Fn(u32)) -> Result<(), Stri
 }
 
 /// Sends messages to 64 events, and takes the LPIs.
-fn fresh_messages(counter: &mut Counter, counted: Part) -> Result<(), String> {
+fn fresh_messages(counter: &mut Counter, wanted: Part) -> Result<(), String> {
     let (gic, mut vcpus) = mapped(EventMapping::new(1, 6))?;
     let vcpu = first(&mut vcpus)?;
     for _ in 0..REPEATS / BATCH {
-        part(counter, counted == Part::Message, BATCH, || {
+        part(counter, wanted == Part::Message, BATCH, || {
             for event in 0..BATCH {
                 black_box(gic.send(0, event));
             }
         });
-        part(counter, counted == Part::Rest, BATCH, || {
+        part(counter, wanted == Part::Rest, BATCH, || {
             for _ in 0..BATCH {
                 black_box(take(vcpu));
             }
@@ -211,21 +214,21 @@ fn take_one_lpi(counter: &mut Counter) -> Result<(), String> {
 }
 
 /// Sends a message to a vCPU that has prepared to sleep.
-fn sleeper(counter: &mut Counter, counted: Part) -> Result<(), String> {
+fn sleeper(counter: &mut Counter, wanted: Part) -> Result<(), String> {
     let (gic, mut vcpus) = mapped(EventMapping::new(1, 1))?;
     let vcpu = first(&mut vcpus)?;
     for _ in 0..REPEATS {
         let mut asleep = Sleep::DontSleep;
-        part(counter, counted == Part::Rest, 1, || {
+        part(counter, wanted == Part::Rest, 1, || {
             asleep = vcpu.prepare_to_sleep();
-            if counted == Part::Rest {
+            if wanted == Part::Rest {
                 vcpu.returned();
             }
         });
         if asleep != Sleep::Ready {
             return Err("the vCPU does not sleep".to_owned());
         }
-        if counted == Part::Message {
+        if wanted == Part::Message {
             counter.count(1, || _ = black_box(gic.send(0, 0)));
             vcpu.returned();
             take(vcpu);
@@ -270,13 +273,8 @@ fn by_gsi(counter: &mut Counter) -> Result<(), String> {
     Ok(())
 }
 
-fn count_reads(
-    counter: &mut Counter,
-    vcpu: &mut Vcpu,
-    register: SysRegEncoding,
-) -> Result<(), String> {
+fn count_reads(counter: &mut Counter, vcpu: &mut Vcpu, register: SysRegEncoding) {
     counter.count(REPEATS, || repeat(|| vcpu.read_sysreg(register)));
-    Ok(())
 }
 
 /// Enables [`SGI`] at each vCPU, and [`SPI`] as an edge-triggered interrupt at the first.
@@ -297,17 +295,17 @@ fn enable_wired(gic: &MeasuredGic, vcpus: &[Vcpu]) -> Result<(), String> {
 }
 
 /// Signals a wired interrupt and takes it.
-fn take_wired(counter: &mut Counter, wired: Wired, counted: Part) -> Result<(), String> {
+fn take_wired(counter: &mut Counter, wired: Wired, wanted: Part) -> Result<(), String> {
     let (gic, mut vcpus) = mapped(EventMapping::new(1, 6))?;
     enable_wired(&gic, &vcpus)?;
     let [vcpu, other, ..] = vcpus.as_mut_slice() else { return Err("one vCPU".to_owned()) };
     for _ in 0..REPEATS {
-        part(counter, counted == Part::Message, 1, || match wired {
+        part(counter, wanted == Part::Message, 1, || match wired {
             Wired::Sgi => _ = other.write_sysreg(icc::SGI1R.encoding(), 1 << 24 | 1),
             Wired::Spi => _ = black_box(gic.gic.pulse(Line::Spi(SPI))),
         });
         let mut taken = NOTHING;
-        part(counter, counted == Part::Rest, 1, || taken = take(vcpu));
+        part(counter, wanted == Part::Rest, 1, || taken = take(vcpu));
         let expected = match wired {
             Wired::Sgi => SGI,
             Wired::Spi => SPI,
@@ -337,7 +335,7 @@ fn send_sgis(counter: &mut Counter, count: u16, value: u64) -> Result<(), String
 }
 
 /// Enters and exits the guest with `listed` LPIs, which the guest ends.
-fn enter_and_exit(counter: &mut Counter, listed: u32, counted: Part) -> Result<(), String> {
+fn enter_and_exit(counter: &mut Counter, listed: u32, wanted: Part) -> Result<(), String> {
     let (gic, vcpus) = mapped(EventMapping::new(1, 4))?;
     let vcpu = vcpus.into_iter().next().ok_or("no vCPU")?;
     let mut vcpu = vcpu.with_list_registers(interface()).map_err(|error| error.to_string())?;
@@ -346,7 +344,7 @@ fn enter_and_exit(counter: &mut Counter, listed: u32, counted: Part) -> Result<(
         for event in 0..listed {
             gic.send(0, (event + round) % 16);
         }
-        let is_counted = |of| round >= 16 && counted == of;
+        let is_counted = |of| round >= 16 && wanted == of;
         part(counter, is_counted(Part::Message), 1, || _ = black_box(vcpu.enter().interface().hcr));
         let left = ended(&mut vcpu, listed)?;
         part(counter, is_counted(Part::Rest), 1, || {
@@ -373,12 +371,12 @@ fn ended(vcpu: &mut ListRegisterVcpu, listed: u32) -> Result<VirtualInterface, S
 
 fn read(counter: &mut Counter, offset: u32) -> Result<(), String> {
     let (gic, _vcpus) = mapped(EventMapping::new(1, 6))?;
-    count_frame_reads(counter, &gic, gic.gic.config().distributor + u64::from(offset))
+    count_frame_reads(counter, &gic, gic.gic.config().distributor + u64::from(offset));
+    Ok(())
 }
 
-fn count_frame_reads(counter: &mut Counter, gic: &MeasuredGic, address: u64) -> Result<(), String> {
+fn count_frame_reads(counter: &mut Counter, gic: &MeasuredGic, address: u64) {
     counter.count(REPEATS, || repeat(|| gic.gic.read(address, AccessWidth::Word)));
-    Ok(())
 }
 
 /// Posts commands one by one.
