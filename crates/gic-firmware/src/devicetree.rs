@@ -15,6 +15,7 @@ mod iommu_map;
 mod map_entries;
 mod msi_controllers;
 mod nodes;
+mod overlay;
 mod pci_hosts;
 mod references;
 mod requester_nodes;
@@ -31,6 +32,7 @@ pub use blob::{MAX_DEPTH, MAX_PATH};
 pub use cpu_map::cpu_clusters;
 pub use error::{DtbError, DtbErrorKind};
 pub use excerpt::excerpts;
+pub use overlay::{OverlaidTree, OverlayError, OverlayErrorKind};
 #[cfg(feature = "write")]
 pub use writer::{WriteError, WriteErrorKind, with_node_paths, write, write_source};
 

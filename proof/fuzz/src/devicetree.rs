@@ -17,6 +17,11 @@ const NODES: &[&str] = &[
     "pcie@4000",
     "dev@5000",
     "memory@0",
+    "fragment@0",
+    "__overlay__",
+    "__symbols__",
+    "__fixups__",
+    "aliases",
 ];
 
 /// Names of properties, only some of which the parser recognizes.
@@ -53,6 +58,8 @@ const PROPERTIES: &[&str] = &[
     "interrupts-extended",
     "interrupt-map",
     "linux,phandle",
+    "target",
+    "target-path",
 ];
 
 /// Meaningful string values.
@@ -69,6 +76,11 @@ const TEXTS: &[&str] = &[
     "okay",
     "disabled",
     "simple-bus",
+    "/",
+    "/soc",
+    "reg",
+    "/fragment@0:target:0",
+    "/fragment@0/__overlay__/dev@5000",
 ];
 
 /// Assembles a devicetree. Each byte of `program` opens a node, closes one, or adds a property

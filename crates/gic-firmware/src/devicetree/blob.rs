@@ -17,14 +17,14 @@ pub const MAX_PATH: usize = 1024;
 pub(super) const MAX_NAME: usize = 255;
 
 const HEADER_BYTES: usize = 40;
-const MAGIC: u32 = 0xd00d_feed;
-const VERSION: u32 = 17;
+pub(super) const MAGIC: u32 = 0xd00d_feed;
+pub(super) const VERSION: u32 = 17;
 const TOKEN_BYTES: usize = 4;
-const BEGIN_NODE: u32 = 1;
-const END_NODE: u32 = 2;
-const PROP: u32 = 3;
+pub(super) const BEGIN_NODE: u32 = 1;
+pub(super) const END_NODE: u32 = 2;
+pub(super) const PROP: u32 = 3;
 const NOP: u32 = 4;
-const END: u32 = 9;
+pub(super) const END: u32 = 9;
 
 /// A node of a blob.
 pub(super) struct BlobNode<'a> {
