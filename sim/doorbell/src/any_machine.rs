@@ -95,5 +95,11 @@ pub(crate) fn machines() -> impl Strategy<Value = Source> {
 }
 
 fn source(description: Description) -> Source {
-    Source { name: String::from("any <machine>"), description, raw: Raw::Embedded }
+    Source {
+        name: String::from("any <machine>"),
+        description,
+        raw: Raw::Embedded,
+        positions: None,
+        overlays: None,
+    }
 }

@@ -1,5 +1,6 @@
 //! Command-line parser.
 
+use crate::dts::Compilation;
 use crate::help;
 use crate::print::{self, ColorWhen};
 use crate::registers;
@@ -36,7 +37,7 @@ impl Cli {
         if self.quiet {
             print::silence();
         }
-        self.command.unwrap_or(Command::Run(self.run))
+        self.command.unwrap_or(Command::Run(RunFileArgs { source: None, run: self.run }))
     }
 }
 
@@ -45,7 +46,7 @@ pub(crate) enum Command {
     /// Build the machine, let the drivers program it, and deliver every device's interrupts (the
     /// default).
     #[command(after_help = help::RUN)]
-    Run(RunArgs),
+    Run(RunFileArgs),
     /// List the embedded machines.
     #[command(after_help = help::MACHINES)]
     Machines(OutputArgs),
@@ -139,12 +140,23 @@ impl From<Controller> for ControllerChoice {
     }
 }
 
+/// The arguments of `run`, which can also name the description as other subcommands do.
+#[derive(Debug, Args)]
+pub(crate) struct RunFileArgs {
+    /// Flattened devicetree, its source, dump of ACPI tables, or folder of ACPI tables; `-` is
+    /// standard input.
+    #[arg(value_name = "SOURCE", conflicts_with_all = ["machine", "dtb", "acpi", "running"])]
+    pub(crate) source: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
     /// Embedded machine (see `doorbell machines`); without it, the first one.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["dtb", "acpi", "running"])]
     pub(crate) machine: Option<String>,
-    /// Flattened devicetree of at most 16 MiB; `-` is standard input.
+    /// Flattened devicetree of at most 16 MiB, or its source; `-` is standard input.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["acpi", "running"])]
     pub(crate) dtb: Option<PathBuf>,
     /// Folder of ACPI tables: `APIC`, `IORT`, `MCFG`, named as by Linux or `acpixtract`.
@@ -153,6 +165,8 @@ pub(crate) struct RunArgs {
     /// Firmware of the running machine.
     #[arg(long)]
     pub(crate) running: bool,
+    #[command(flatten)]
+    pub(crate) include: IncludeArgs,
     #[command(flatten)]
     pub(crate) workload: WorkloadArgs,
     /// Write a trace of every message to this file: in Chrome's trace format, which Perfetto opens,
@@ -242,11 +256,27 @@ pub(crate) enum Form {
     Iort,
 }
 
+/// Folders of a devicetree source's includes.
+#[derive(Debug, Args)]
+pub(crate) struct IncludeArgs {
+    /// Search this folder for files that a devicetree source includes. Such a source can read no
+    /// files outside of its own folder and of these.
+    #[arg(short = 'I', long = "include", value_name = "DIR")]
+    folders: Vec<PathBuf>,
+}
+
+impl IncludeArgs {
+    /// Returns how to compile a source.
+    pub(crate) fn compilation(&self) -> Compilation<'_> {
+        Compilation { folders: &self.folders, with_symbols: false }
+    }
+}
+
 /// The description that a command reads. All commands have the same default.
 #[derive(Debug, Args)]
 pub(crate) struct SourceArgs {
-    /// Flattened devicetree, or folder of ACPI tables; `-` is a devicetree on standard input.
-    /// Without a source, the first embedded machine.
+    /// Flattened devicetree, its source, dump of ACPI tables, or folder of ACPI tables; `-` is
+    /// standard input. Without a source, the first embedded machine.
     #[arg(value_name = "SOURCE", conflicts_with_all = ["machine", "running"])]
     source: Option<PathBuf>,
     /// Embedded machine (see `doorbell machines`).
@@ -255,13 +285,15 @@ pub(crate) struct SourceArgs {
     /// Firmware of the running machine.
     #[arg(long)]
     running: bool,
+    #[command(flatten)]
+    include: IncludeArgs,
 }
 
 impl SourceArgs {
     /// Reads the description.
     pub(crate) fn open(&self) -> anyhow::Result<Source> {
         match &self.source {
-            Some(path) => Source::at(path),
+            Some(path) => Source::at(path, self.include.compilation()),
             None if self.running => Source::running(),
             None => Source::embedded(self.machine.as_deref()),
         }
@@ -344,8 +376,9 @@ pub(crate) struct ReportArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LintArgs {
-    /// Devicetrees, folders of ACPI tables, or folders that contain devicetrees at any depth; `-`
-    /// is a devicetree on standard input.
+    /// Devicetrees or their sources, each followed by the overlays to apply to it (`.dtbo`,
+    /// `.dtso`), dumps or folders of ACPI tables, or folders that contain devicetrees at any depth;
+    /// `-` is standard input.
     #[arg(
         value_name = "SOURCE",
         required_unless_present_any = ["machine", "running", "rules", "explain"]
@@ -357,6 +390,8 @@ pub(crate) struct LintArgs {
     /// Check the firmware of the running machine.
     #[arg(long)]
     pub(crate) running: bool,
+    #[command(flatten)]
+    pub(crate) include: IncludeArgs,
     /// Treat the sources as descriptions of one machine, and compare each with the first.
     #[arg(long)]
     pub(crate) same_machine: bool,
@@ -397,12 +432,14 @@ pub(crate) struct LintArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DiffArgs {
-    /// First devicetree or folder of ACPI tables; `-` is a devicetree on standard input.
+    /// First devicetree, its source, or dump or folder of ACPI tables; `-` is standard input.
     #[arg(value_name = "OLD")]
     pub(crate) old: PathBuf,
-    /// Second devicetree or folder of ACPI tables.
+    /// Second devicetree, its source, or dump or folder of ACPI tables.
     #[arg(value_name = "NEW")]
     pub(crate) new: PathBuf,
+    #[command(flatten)]
+    pub(crate) include: IncludeArgs,
     #[command(flatten)]
     pub(crate) output: OutputArgs,
 }

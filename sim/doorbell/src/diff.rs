@@ -12,8 +12,9 @@ mod text;
 
 use crate::cli::DiffArgs;
 use crate::exit::Outcome;
+use crate::input::is_stdin;
 use crate::print;
-use crate::source::{Source, is_stdin};
+use crate::source::Source;
 use anyhow::{Result, bail};
 use difference::Differences;
 use sides::Two;
@@ -23,7 +24,8 @@ pub(crate) fn diff(args: &DiffArgs) -> Result<Outcome> {
     if is_stdin(&args.old) && is_stdin(&args.new) {
         bail!("standard input can be only one of the two descriptions");
     }
-    let (old, new) = (Source::at(&args.old)?, Source::at(&args.new)?);
+    let how = args.include.compilation();
+    let (old, new) = (Source::at(&args.old, how)?, Source::at(&args.new, how)?);
     let found = compare(Two { old: &old, new: &new });
     if args.output.json {
         print::json_object(&found)?;

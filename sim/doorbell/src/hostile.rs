@@ -163,7 +163,13 @@ fn iommus(count: u32) -> Description {
 }
 
 fn source(description: Description) -> Source {
-    Source { name: String::from("hostile"), description, raw: Raw::Embedded }
+    Source {
+        name: String::from("hostile"),
+        description,
+        raw: Raw::Embedded,
+        positions: None,
+        overlays: None,
+    }
 }
 
 /// Returns the number of steps that all outputs take.

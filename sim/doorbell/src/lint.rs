@@ -50,6 +50,7 @@ pub(crate) fn lint(args: &LintArgs) -> Result<Outcome> {
         known: args.registers.read()?,
         suppressions,
         baseline: args.baseline.as_deref().map(Baseline::read).transpose()?,
+        compilation: args.include.compilation(),
         with_text: !args.output.json && !args.sarif && !args.github,
     };
     let verdicts = judge_all(&judge, args)?;
@@ -57,7 +58,7 @@ pub(crate) fn lint(args: &LintArgs) -> Result<Outcome> {
     Ok(outcome(&verdicts))
 }
 
-fn judge_all(judge: &Judge, args: &LintArgs) -> Result<Vec<Verdict>> {
+fn judge_all(judge: &Judge<'_>, args: &LintArgs) -> Result<Vec<Verdict>> {
     let mut sources = inputs::expand(&args.sources)?;
     let machine = args.machine.clone().map(FirmwareInput::Embedded);
     let named = machine.into_iter().chain(args.running.then_some(FirmwareInput::Running));
@@ -71,7 +72,7 @@ fn judge_all(judge: &Judge, args: &LintArgs) -> Result<Vec<Verdict>> {
     }
 }
 
-fn report(args: &LintArgs, judge: &Judge, verdicts: &[Verdict]) -> Result<()> {
+fn report(args: &LintArgs, judge: &Judge<'_>, verdicts: &[Verdict]) -> Result<()> {
     let is_told = !judge.with_text || args.summary;
     for verdict in verdicts.iter().filter(|_| is_told) {
         if let Some(error) = &verdict.unreadable {
@@ -94,7 +95,7 @@ fn report(args: &LintArgs, judge: &Judge, verdicts: &[Verdict]) -> Result<()> {
 }
 
 /// Returns the complaints about the suppressions and the baseline.
-fn complaints(args: &LintArgs, judge: &Judge, verdicts: &[Verdict]) -> Vec<String> {
+fn complaints(args: &LintArgs, judge: &Judge<'_>, verdicts: &[Verdict]) -> Vec<String> {
     let sources: Vec<&str> = verdicts.iter().map(|verdict| verdict.source.as_str()).collect();
     let mut complaints = judge.suppressions.complaints(&sources);
     if let (Some(path), Some(baseline)) = (&args.baseline, &judge.baseline) {

@@ -8,18 +8,22 @@ mod any_machine;
 mod bench;
 mod cli;
 mod diff;
+mod dts;
+mod dump;
 mod exit;
 mod explain;
 mod graph;
 mod help;
 #[cfg(test)]
 mod hostile;
+mod input;
 mod inspect;
 mod lint;
 mod live;
 mod machines;
 mod manual;
 mod matrix;
+mod overlaid;
 mod print;
 mod qtest;
 mod registers;
@@ -62,7 +66,7 @@ fn arguments() -> impl Iterator<Item = String> {
 
 fn obey(command: Command) -> Result<Outcome> {
     match command {
-        Command::Run(args) => run::run(&args),
+        Command::Run(args) => run::run(&args.run, args.source.as_deref()),
         Command::Bench(args) => bench::bench(&args),
         Command::Machines(output) => machines::machines(&output),
         Command::Matrix(output) => matrix::matrix(&output),

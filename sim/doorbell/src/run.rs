@@ -19,13 +19,15 @@ use faults::Faults;
 use gic_firmware::lint::KnownRegisters;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::num::NonZeroU16;
+use std::path::Path;
 
 pub(crate) use text::{omissions, outcome as device_outcome, run_verdict};
 
 /// Builds the machine, delivers every device's interrupts, and shows where each one arrived.
-pub(crate) fn run(args: &RunArgs) -> Result<Outcome> {
-    let source = match (&args.dtb, &args.acpi) {
-        (Some(path), _) => Source::dtb(path)?,
+pub(crate) fn run(args: &RunArgs, file: Option<&Path>) -> Result<Outcome> {
+    let how = args.include.compilation();
+    let source = match (file.or(args.dtb.as_deref()), &args.acpi) {
+        (Some(path), _) => Source::at(path, how)?,
         (None, Some(folder)) => Source::acpi(folder)?,
         (None, None) if args.running => Source::running()?,
         (None, None) => Source::embedded(args.machine.as_deref())?,

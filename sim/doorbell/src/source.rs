@@ -1,21 +1,25 @@
-//! Sources of descriptions: devicetree blobs, ACPI tables and embedded machines.
+//! Sources of descriptions: devicetrees and their sources, ACPI tables, and embedded machines.
 
+use crate::dts::{self, Compilation, Location, Positions};
+use crate::dump;
+use crate::input::{MAX_BYTES, is_stdin};
+use crate::overlaid::{self, Overlays};
 use anyhow::{Context, Result, bail};
 use doorbell_machine::embedded;
 use gic_firmware::acpi::{Table, TableSet};
-use gic_firmware::{Description, NodeId, acpi, devicetree};
+use gic_firmware::{Description, NodeId, Origin, acpi, devicetree};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-/// Maximum file size. Kernels have a lower limit, which is 2 MiB in the arm64 boot protocol.
-pub(crate) const MAX_BYTES: u64 = 16 << 20;
 /// Lower-case names of the tables to read, as used by Linux and `acpixtract`.
 const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];
 /// Name of the table that states which CPUs belong together. It is read only for pictures, so a
 /// defect in it affects no other output.
 const TOPOLOGY: [&str; 1] = ["pptt"];
+/// Signature of that table.
+const PPTT: &[u8] = b"PPTT";
 /// Path where Linux exposes the running machine's ACPI tables.
 const RUNNING_ACPI: &str = "/sys/firmware/acpi/tables";
 /// Path where Linux exposes the running machine's devicetree.
@@ -30,6 +34,10 @@ pub(crate) struct Source {
     pub(crate) description: Description,
     /// The bytes from which the description was read.
     pub(crate) raw: Raw,
+    /// Positions in the text, if the description was compiled from text.
+    pub(crate) positions: Option<Positions>,
+    /// Overlays that were applied to the devicetree.
+    pub(crate) overlays: Option<Overlays>,
 }
 
 /// The sockets and clusters that contain each CPU, outermost first.
@@ -47,9 +55,10 @@ pub(crate) enum Raw {
 }
 
 impl Source {
-    /// Reads a devicetree if the path is a file, or ACPI tables if it is a folder.
-    pub(crate) fn at(path: &Path) -> Result<Self> {
-        if path.is_dir() { Self::acpi(path) } else { Self::dtb(path) }
+    /// Reads a devicetree, its source or a dump if the path is a file, or ACPI tables if it is a
+    /// folder.
+    pub(crate) fn at(path: &Path, how: Compilation<'_>) -> Result<Self> {
+        if path.is_dir() { Self::acpi(path) } else { Self::file(path, how) }
     }
 
     /// Reads the running machine's firmware: its ACPI tables if they include a MADT, otherwise its
@@ -77,16 +86,74 @@ impl Source {
                  {RUNNING_DTB} exists"
             );
         }
-        Self::dtb(dtb)
+        Self::file(dtb, Compilation::default())
     }
 
-    /// Reads a flattened devicetree from a file, or from standard input if the path is `-`.
-    pub(crate) fn dtb(path: &Path) -> Result<Self> {
+    /// Reads a flattened devicetree, its source, or a dump of ACPI tables from a file, or from
+    /// standard input if the path is `-`.
+    pub(crate) fn file(path: &Path, how: Compilation<'_>) -> Result<Self> {
         let name = if is_stdin(path) { "stdin".into() } else { path.display().to_string() };
-        let blob = if is_stdin(path) { limited(io::stdin(), &name)? } else { read(path)? };
+        let bytes = if is_stdin(path) { limited(io::stdin(), &name)? } else { read(path)? };
+        if !dts::is_source(path, &bytes) && !dts::is_blob(&bytes) {
+            let wanted = [&TABLES[..], &TOPOLOGY].concat();
+            let tables = dump::tables(&bytes, &wanted);
+            let tables = tables.with_context(|| format!("{name} is an incomplete dump"))?;
+            if let Some(tables) = tables {
+                return Self::tables(name, tables);
+            }
+        }
+        let (blob, positions) = Self::compiled(path, bytes, how)?;
         let description = devicetree::parse(&blob)
             .with_context(|| format!("{name} is not a flattened devicetree"))?;
-        Ok(Self { name, description, raw: Raw::Devicetree(blob) })
+        let raw = Raw::Devicetree(blob);
+        Ok(Self { name, description, raw, positions, overlays: None })
+    }
+
+    /// Returns the blob of a devicetree, and compiles it if it is a source.
+    fn compiled(
+        path: &Path,
+        bytes: Vec<u8>,
+        how: Compilation<'_>,
+    ) -> Result<(Vec<u8>, Option<Positions>)> {
+        if !dts::is_source(path, &bytes) {
+            return Ok((bytes, None));
+        }
+        let compiled = dts::compile(path, &bytes, how);
+        let compiled = compiled.with_context(|| format!("cannot compile {}", path.display()));
+        compiled.map(|(blob, positions)| (blob, Some(positions)))
+    }
+
+    /// Reads a devicetree, and applies overlays in their order.
+    pub(crate) fn overlaid(
+        base: &Path,
+        overlays: &[PathBuf],
+        how: Compilation<'_>,
+    ) -> Result<Self> {
+        let how = Compilation { with_symbols: true, ..how };
+        let mut source = Self::file(base, how)?;
+        let Raw::Devicetree(blob) = &source.raw else {
+            bail!("{} is not a devicetree, so overlays cannot be applied to it", source.name);
+        };
+        let mut applied = Overlays::new(blob)?;
+        for path in overlays {
+            let (overlay, positions) = Self::compiled(path, read(path)?, how)?;
+            let name = path.display().to_string();
+            let blob = applied.apply(&name, &overlay, positions, source.description)?;
+            source.description = devicetree::parse(&blob)
+                .with_context(|| format!("{name} makes the devicetree unreadable"))?;
+            source.raw = Raw::Devicetree(blob);
+        }
+        source.name = overlaid::name(base, overlays);
+        source.overlays = Some(applied);
+        Ok(source)
+    }
+
+    /// Returns the text that sets a property or node; `None` if the description was not compiled.
+    pub(crate) fn locate(&self, origin: &Origin) -> Option<Location> {
+        match &self.overlays {
+            Some(overlays) => overlays.locate(origin, self.positions.as_ref()),
+            None => self.positions.as_ref()?.locate(origin.place()?, origin.item()),
+        }
     }
 
     /// Reads a machine's ACPI tables (`APIC`, `IORT` and `MCFG`) from files in a folder. The names
@@ -105,11 +172,19 @@ impl Source {
         }
         files.sort();
         let mut blobs = files.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
-        let tables = TableSet::from_blobs(blobs.iter().map(Vec::as_slice))
+        let topology = topology.and_then(|path| read(&path).ok());
+        blobs.extend(topology.filter(|blob| blob.starts_with(PPTT)));
+        Self::tables(name, blobs)
+    }
+
+    /// Reads a machine's ACPI tables.
+    fn tables(name: String, blobs: Vec<Vec<u8>>) -> Result<Self> {
+        // A defect of the topology affects no other output.
+        let described = blobs.iter().filter(|blob| !blob.starts_with(PPTT));
+        let tables = TableSet::from_blobs(described.map(Vec::as_slice))
             .with_context(|| format!("{name} does not contain a machine's ACPI tables"))?;
         let description = acpi::parse(&tables);
-        blobs.extend(topology.and_then(|path| read(&path).ok()));
-        Ok(Self { name, description, raw: Raw::Tables(blobs) })
+        Ok(Self { name, description, raw: Raw::Tables(blobs), positions: None, overlays: None })
     }
 
     /// Returns the sockets and clusters of the CPUs, to the extent that firmware states them.
@@ -141,7 +216,7 @@ impl Source {
         let name = machine.name.to_owned();
         let description =
             machine.firmware.describe().with_context(|| format!("{name} has faulty firmware"))?;
-        Ok(Self { name, description, raw: Raw::Embedded })
+        Ok(Self { name, description, raw: Raw::Embedded, positions: None, overlays: None })
     }
 }
 
@@ -161,11 +236,6 @@ fn is_named(path: &Path, tables: &[&str]) -> bool {
     let extension = lower(path.extension());
     is_named
         && extension.is_none_or(|extension| ["dat", "aml", "bin"].contains(&extension.as_str()))
-}
-
-/// Returns `true` if the path stands for standard input.
-pub(crate) fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -1,5 +1,6 @@
 //! The source text that findings point at: devicetree nodes, or structures of ACPI tables.
 
+use crate::dts::Location;
 use crate::source::{Raw, Source};
 use gic_firmware::Origin;
 use gic_firmware::acpi::{self, TableSet};
@@ -11,6 +12,8 @@ use std::ops::Range;
 #[derive(Debug, Default)]
 pub(crate) struct Excerpts {
     texts: BTreeMap<String, Excerpt>,
+    /// Lines of a devicetree source, which take precedence.
+    lines: BTreeMap<Origin, Location>,
     /// `true` if the texts are short enough to be shown in full.
     are_short: bool,
 }
@@ -18,7 +21,10 @@ pub(crate) struct Excerpts {
 impl Excerpts {
     /// Collects the excerpts for `origins`.
     pub(crate) fn of<'o>(source: &Source, origins: impl IntoIterator<Item = &'o Origin>) -> Self {
-        let places: BTreeSet<&str> = origins.into_iter().filter_map(Origin::place).collect();
+        let origins: Vec<&Origin> = origins.into_iter().collect();
+        let lines = origins.iter().filter_map(|&one| Some((one.clone(), source.locate(one)?)));
+        let lines = lines.collect();
+        let places: BTreeSet<&str> = origins.iter().filter_map(|origin| origin.place()).collect();
         if places.is_empty() {
             return Self::default();
         }
@@ -32,7 +38,7 @@ impl Excerpts {
                 .unwrap_or_default(),
             Raw::Embedded => BTreeMap::new(),
         };
-        Self { texts, are_short: matches!(source.raw, Raw::Tables(_)) }
+        Self { texts, lines, are_short: matches!(source.raw, Raw::Tables(_)) }
     }
 
     /// Returns `true` if the texts are structures of ACPI tables, which have few fields.
@@ -42,6 +48,9 @@ impl Excerpts {
 
     /// Returns the text at `origin`, and the range in it that a finding at `origin` is about.
     pub(crate) fn text(&self, origin: &Origin) -> Option<(&str, Range<usize>)> {
+        if let Some(lines) = self.lines.get(origin) {
+            return Some((&lines.text, lines.span.clone()));
+        }
         let excerpt = self.texts.get(origin.place()?)?;
         Some((&excerpt.text, excerpt.place(origin.item())))
     }

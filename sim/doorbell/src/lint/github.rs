@@ -1,6 +1,7 @@
 //! Writes findings as GitHub workflow commands, which annotate a run and its pull request.
 
-use super::row::Row;
+use super::row::{Region, Row};
+use super::text::by_overlay;
 use crate::print::Output;
 use gic_firmware::Severity;
 use std::io::{self, Write};
@@ -23,10 +24,16 @@ fn command(row: &Row<'_>) -> String {
         Severity::Note => "notice",
     };
     let place = if row.place.is_empty() { String::new() } else { format!("{}: ", row.place) };
-    let message = format!("{place}{}\n{}", row.message, row.help);
+    let overlay = row.overlay.map_or_else(String::new, |name| format!("\n{}", by_overlay(name)));
+    let message = format!("{place}{}\n{}{overlay}", row.message, row.help);
+    let region = row.region.map_or_else(String::new, |region| {
+        let Region { line, column, end_line, end_column, .. } = region;
+        // GitHub's columns include the last character, and it ignores them if there are two lines.
+        format!(",line={line},endLine={end_line},col={column},endColumn={}", end_column.max(2) - 1)
+    });
     format!(
-        "::{kind} file={},title={}::{}",
-        property(row.source.trim_start_matches("./")),
+        "::{kind} file={}{region},title={}::{}",
+        property(row.file().trim_start_matches("./")),
         property(row.rule),
         escaped(&message)
     )
@@ -49,7 +56,7 @@ mod tests {
     #[test]
     fn delimiters_are_escaped() {
         let row = Row {
-            source: "./100%,a:b.dtb",
+            source: "board",
             rule: "mbi-range",
             severity: Severity::Warning,
             place: "/soc: reg".to_owned(),
@@ -57,6 +64,9 @@ mod tests {
             help: "Help.",
             fingerprint: "0:1",
             baseline: None,
+            region: None,
+            overlay: None,
+            path: "./100%,a:b.dtb",
         };
         assert_eq!(
             command(&row),

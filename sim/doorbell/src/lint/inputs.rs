@@ -1,6 +1,9 @@
 //! Expands the sources on the command line into files and folders.
 
-use crate::source::{Source, holds_tables, is_stdin};
+use crate::dts::Compilation;
+use crate::input::is_stdin;
+use crate::overlaid;
+use crate::source::{Source, holds_tables};
 use anyhow::{Context, Error, Result, anyhow, bail};
 use std::path::{Path, PathBuf};
 
@@ -12,6 +15,8 @@ const MAX_DEPTH: usize = 16;
 pub(super) enum FirmwareInput {
     /// A devicetree, or standard input.
     Dtb(PathBuf),
+    /// A devicetree, and overlays that are applied to it.
+    Overlaid(PathBuf, Vec<PathBuf>),
     /// A folder of ACPI tables.
     Acpi(PathBuf),
     /// An embedded machine.
@@ -24,13 +29,22 @@ pub(super) enum FirmwareInput {
 
 impl FirmwareInput {
     /// Reads the firmware.
-    pub(super) fn open(&self) -> Result<Source> {
+    pub(super) fn open(&self, how: Compilation<'_>) -> Result<Source> {
         match self {
-            Self::Dtb(path) => Source::dtb(path),
+            Self::Dtb(path) => Source::file(path, how),
+            Self::Overlaid(base, overlays) => Source::overlaid(base, overlays, how),
             Self::Acpi(path) => Source::acpi(path),
             Self::Embedded(name) => Source::embedded(Some(name)),
             Self::Running => Source::running(),
             Self::Unusable(_, error) => bail!("{error:#}"),
+        }
+    }
+
+    /// Returns the file that findings without a position are about: the base of overlays.
+    pub(super) fn path(&self) -> String {
+        match self {
+            Self::Overlaid(base, _) => base.display().to_string(),
+            _ => self.name(),
         }
     }
 
@@ -41,14 +55,15 @@ impl FirmwareInput {
             Self::Dtb(path) | Self::Acpi(path) | Self::Unusable(path, _) => {
                 path.display().to_string()
             }
+            Self::Overlaid(base, overlays) => overlaid::name(base, overlays),
             Self::Embedded(name) => name.clone(),
             Self::Running => String::from("the running machine"),
         }
     }
 }
 
-/// Expands sources: a file is a devicetree, a folder with a MADT is one machine, and any other
-/// folder is replaced by all `.dtb` files below it.
+/// Expands sources: a file is a devicetree or an overlay of the devicetree before it, a folder with
+/// a MADT is one machine, and any other folder is replaced by all `.dtb` files below it.
 ///
 /// # Errors
 /// Returns an error if standard input is named twice.
@@ -58,7 +73,9 @@ pub(super) fn expand(sources: &[PathBuf]) -> Result<Vec<FirmwareInput>> {
     }
     let mut inputs = Vec::new();
     for source in sources {
-        if !source.is_dir() {
+        if overlaid::is_overlay(source) {
+            overlay(source, &mut inputs);
+        } else if !source.is_dir() {
             inputs.push(FirmwareInput::Dtb(source.clone()));
         } else if holds_tables(source) {
             inputs.push(FirmwareInput::Acpi(source.clone()));
@@ -67,6 +84,25 @@ pub(super) fn expand(sources: &[PathBuf]) -> Result<Vec<FirmwareInput>> {
         }
     }
     Ok(inputs)
+}
+
+/// Adds an overlay to the devicetree before it.
+fn overlay(source: &Path, inputs: &mut Vec<FirmwareInput>) {
+    let overlay = source.to_owned();
+    match inputs.pop() {
+        Some(FirmwareInput::Dtb(base)) => {
+            inputs.push(FirmwareInput::Overlaid(base, vec![overlay]));
+        }
+        Some(FirmwareInput::Overlaid(base, mut overlays)) => {
+            overlays.push(overlay);
+            inputs.push(FirmwareInput::Overlaid(base, overlays));
+        }
+        other => {
+            inputs.extend(other);
+            let error = anyhow!("{}: name the devicetree before its overlays", source.display());
+            inputs.push(FirmwareInput::Unusable(overlay, error));
+        }
+    }
 }
 
 fn folder(source: &Path, inputs: &mut Vec<FirmwareInput>) {

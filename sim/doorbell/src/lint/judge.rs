@@ -6,9 +6,11 @@ use super::inputs::FirmwareInput;
 use super::levels::{JudgedFinding, Levels};
 use super::suppression::Suppressions;
 use super::{place, text};
+use crate::dts::Compilation;
 use crate::print::is_animated;
 use crate::source::Source;
 use anyhow::Error;
+use gic_firmware::Finding;
 use gic_firmware::lint::{self, KnownRegisters};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::num::NonZero;
@@ -18,11 +20,13 @@ use std::thread;
 
 /// Settings for checking a description.
 #[derive(Debug)]
-pub(super) struct Judge {
+pub(super) struct Judge<'a> {
     pub(super) levels: Levels,
     pub(super) known: KnownRegisters,
     pub(super) suppressions: Suppressions,
     pub(super) baseline: Option<Baseline>,
+    /// How to compile sources.
+    pub(super) compilation: Compilation<'a>,
     /// `true` if findings should also be rendered as text.
     pub(super) with_text: bool,
 }
@@ -31,6 +35,8 @@ pub(super) struct Judge {
 #[derive(Debug, Default)]
 pub(super) struct Verdict {
     pub(super) source: String,
+    /// File that findings without a position are about.
+    pub(super) path: String,
     /// All findings of rules that are not allowed, including known and suppressed ones.
     pub(super) findings: Vec<JudgedFinding>,
     /// The findings that are neither known nor suppressed, as text.
@@ -50,7 +56,7 @@ impl Verdict {
     }
 }
 
-impl Judge {
+impl Judge<'_> {
     /// Checks all `inputs` in parallel. Verdicts are in input order.
     pub(super) fn all(&self, inputs: &[FirmwareInput]) -> Vec<Verdict> {
         let bar = progress_bar(inputs.len());
@@ -82,19 +88,19 @@ impl Judge {
         one: &FirmwareInput,
         others: &[FirmwareInput],
     ) -> Vec<Verdict> {
-        let first = match one.open() {
+        let first = match one.open(self.compilation) {
             Ok(first) => first,
             Err(error) => {
                 let unread = std::iter::once(self.unreadable(one, &error));
                 return unread.chain(others.iter().map(|other| self.input(other))).collect();
             }
         };
-        let mut verdicts = vec![self.source(&first, Vec::new())];
+        let mut verdicts = vec![self.source(one, &first, Vec::new())];
         for other in others {
-            verdicts.push(match other.open() {
+            verdicts.push(match other.open(self.compilation) {
                 Ok(source) => {
                     let against = lint::compare(&first.description, &source.description);
-                    self.source(&source, against)
+                    self.source(other, &source, against)
                 }
                 Err(error) => self.unreadable(other, &error),
             });
@@ -103,8 +109,8 @@ impl Judge {
     }
 
     fn input(&self, input: &FirmwareInput) -> Verdict {
-        match input.open() {
-            Ok(source) => self.source(&source, Vec::new()),
+        match input.open(self.compilation) {
+            Ok(source) => self.source(input, &source, Vec::new()),
             Err(error) => self.unreadable(input, &error),
         }
     }
@@ -113,28 +119,39 @@ impl Judge {
         let (source, error) = (input.name(), format!("{error:#}"));
         let text = self.with_text.then(|| text::unreadable(&source, &error)).into_iter().collect();
         let has_baseline = self.baseline.is_some();
-        Verdict { source, text, unreadable: Some(error), has_baseline, ..Verdict::default() }
+        let path = input.path();
+        Verdict { source, path, text, unreadable: Some(error), has_baseline, ..Verdict::default() }
     }
 
-    fn source(&self, source: &Source, more: Vec<gic_firmware::Finding>) -> Verdict {
+    fn source(&self, input: &FirmwareInput, source: &Source, more: Vec<Finding>) -> Verdict {
         let mut found = lint::check(&source.description, &self.known);
         found.extend(more);
         let fingerprints = place::fingerprints(found.iter());
         let entries = self.baseline.as_ref().map(|baseline| baseline.of_source(&source.name));
         let has_baseline = entries.is_some();
         let compared = baseline::compare(&entries.unwrap_or_default(), &found, source);
-        let judged = found.into_iter().zip(fingerprints).zip(compared.known);
+        let overlays = brought(source, &found, &self.known);
+        let judged = found.into_iter().zip(fingerprints).zip(compared.known).zip(overlays);
         let findings: Vec<JudgedFinding> = judged
-            .filter_map(|((finding, fingerprint), known)| {
+            .filter_map(|(((finding, fingerprint), known), overlay)| {
                 let suppressed = self.suppressions.find(&source.name, &finding);
                 let severity = self.levels.weigh(&finding)?;
-                let is_known = known.is_some();
-                Some(JudgedFinding { finding, severity, fingerprint, is_known, suppressed })
+                let (is_known, location) = (known.is_some(), source.locate(&finding.origin));
+                Some(JudgedFinding {
+                    finding,
+                    severity,
+                    fingerprint,
+                    location,
+                    overlay,
+                    is_known,
+                    suppressed,
+                })
             })
             .collect();
         let text = if self.with_text { text(source, &findings) } else { Vec::new() };
         Verdict {
             source: source.name.clone(),
+            path: input.path(),
             findings,
             text,
             unreadable: None,
@@ -142,6 +159,14 @@ impl Judge {
             gone: compared.gone.len(),
         }
     }
+}
+
+/// Returns the overlay that brought each finding.
+fn brought(source: &Source, found: &[Finding], known: &KnownRegisters) -> Vec<Option<String>> {
+    let overlays = source.overlays.as_ref();
+    let brought = overlays.map(|overlays| overlays.brought(found, known));
+    let brought = brought.unwrap_or_else(|| vec![None; found.len()]);
+    brought.into_iter().map(|name| name.map(str::to_owned)).collect()
 }
 
 /// Renders the findings that count.

@@ -2,6 +2,7 @@
 
 use super::rule::{ALL, LintRule};
 use super::suppression::not_allowed;
+use crate::dts::Location;
 use anyhow::{Result, bail};
 use gic_firmware::{Finding, Rule, Severity};
 use std::collections::BTreeSet;
@@ -20,6 +21,10 @@ pub(super) struct JudgedFinding {
     pub(super) severity: Severity,
     /// Identification that stays the same if the finding's node moves.
     pub(super) fingerprint: String,
+    /// Text that the finding points at, in a devicetree source.
+    pub(super) location: Option<Location>,
+    /// Overlay that brought the finding.
+    pub(super) overlay: Option<String>,
     /// `true` if the baseline contains the finding.
     pub(super) is_known: bool,
     /// Index of the suppression that accepts the finding.

@@ -3,6 +3,7 @@
 use super::judge::Verdict;
 use super::levels::JudgedFinding;
 use super::rule::LintRule;
+use crate::dts::Location;
 use gic_firmware::Severity;
 use serde::{Serialize, Serializer};
 
@@ -23,6 +24,33 @@ pub(super) struct Row<'v> {
     /// Absent without a baseline.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) baseline: Option<BaselineState>,
+    /// Absent unless the source is text.
+    #[serde(flatten)]
+    pub(super) region: Option<Region<'v>>,
+    /// Overlay that brought the finding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) overlay: Option<&'v str>,
+    /// File that the finding is about if it has no region.
+    #[serde(skip)]
+    pub(super) path: &'v str,
+}
+
+/// The text that a finding points at. Lines and columns start at 1, and the end is the position
+/// after the last character.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub(super) struct Region<'v> {
+    pub(super) file: &'v str,
+    pub(super) line: usize,
+    pub(super) column: usize,
+    pub(super) end_line: usize,
+    pub(super) end_column: usize,
+}
+
+impl<'v> Region<'v> {
+    fn of(location: &'v Location) -> Self {
+        let Location { file, start: (line, column), end: (end_line, end_column), .. } = location;
+        Self { file, line: *line, column: *column, end_line: *end_line, end_column: *end_column }
+    }
 }
 
 /// State of a finding compared with a baseline, in SARIF's terms.
@@ -54,6 +82,9 @@ impl<'v> Row<'v> {
             help: rule.help(),
             fingerprint: "unreadable-source:1",
             baseline: verdict.has_baseline.then_some(BaselineState::New),
+            region: None,
+            overlay: None,
+            path: &verdict.path,
         })
     }
 
@@ -69,7 +100,15 @@ impl<'v> Row<'v> {
             help: found.finding.rule.help(),
             fingerprint: &found.fingerprint,
             baseline: verdict.has_baseline.then_some(state),
+            region: found.location.as_ref().map(Region::of),
+            overlay: found.overlay.as_deref(),
+            path: found.overlay.as_deref().unwrap_or(&verdict.path),
         }
+    }
+
+    /// Returns the file that the finding is about.
+    pub(super) fn file(&self) -> &'v str {
+        self.region.map_or(self.path, |region| region.file)
     }
 
     /// Returns `true` unless the finding is in the baseline.

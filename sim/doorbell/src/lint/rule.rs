@@ -68,8 +68,8 @@ impl LintRule {
     pub(super) const fn help(self) -> &'static str {
         match self {
             Self::UnreadableSource => {
-                "Name a compiled devicetree (`dtc` compiles sources), or a folder with the tables \
-                 of one machine."
+                "Name a devicetree or its source, a dump of ACPI tables, or a folder with the \
+                 tables of one machine."
             }
             Self::Description(rule) => rule.help(),
         }
@@ -84,12 +84,12 @@ contain it.
 ## Fault
 
 ```sh
-doorbell lint board.dts
+doorbell lint board.dts # includes a file of another folder
 ```
 
 ## Fix
 
 ```sh
-dtc -q -o board.dtb board.dts && doorbell lint board.dtb
+doorbell lint board.dts -I include
 ```
 ";

@@ -131,12 +131,22 @@ struct Artifact {
     uri: String,
 }
 
-/// Line number of the finding. Blobs don't have lines, but programs that read SARIF expect a line
-/// number.
+/// Text of the finding. Blobs don't have lines, but programs that read SARIF expect a line number.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Region {
-    start_line: u32,
+    start_line: usize,
+    #[serde(flatten)]
+    rest: Option<RegionRest>,
+}
+
+/// The other fields of a region, which blobs don't have.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RegionRest {
+    start_column: usize,
+    end_line: usize,
+    end_column: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -210,8 +220,15 @@ impl Descriptor {
 impl<'v> Outcome<'v> {
     fn of(row: Row<'v>, accepted: Option<Accepted<'v>>) -> Self {
         let physical_location = Physical {
-            artifact_location: Artifact { uri: reference(row.source) },
-            region: Region { start_line: 1 },
+            artifact_location: Artifact { uri: reference(row.file()) },
+            region: Region {
+                start_line: row.region.map_or(1, |region| region.line),
+                rest: row.region.map(|region| RegionRest {
+                    start_column: region.column,
+                    end_line: region.end_line,
+                    end_column: region.end_column,
+                }),
+            },
         };
         let name = (!row.place.is_empty()).then_some(Logical { fully_qualified_name: row.place });
         let logical_locations = name.into_iter().collect();

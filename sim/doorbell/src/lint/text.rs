@@ -3,6 +3,7 @@
 use super::excerpt::Excerpts;
 use super::levels::JudgedFinding;
 use super::rule::LintRule;
+use crate::dts::Location;
 use crate::print::is_styled;
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
 use gic_firmware::Severity;
@@ -44,19 +45,36 @@ pub(super) fn spell(
         Severity::Note => Level::NOTE,
     };
     let title = level.primary_title(finding.rule.summary()).id(finding.rule.name());
+    let line = found.location.as_ref().map(|location| location.start.0);
     let mut group = match excerpts.text(&finding.origin) {
         Some((text, span)) => {
             let label = AnnotationKind::Primary.span(span).label(finding.message.as_str());
             let snippet = Snippet::source(text).fold(!excerpts.are_short());
-            title.element(snippet.line_numbering(false).annotation(label))
+            let snippet = match line {
+                Some(line) => snippet.line_start(line),
+                None => snippet.line_numbering(false),
+            };
+            title.element(snippet.annotation(label))
         }
         None => title.element(Level::NOTE.message(finding.message.as_str())),
     };
     for other in others {
         group = group.element(Level::NOTE.message(other.finding.message.as_str()));
     }
+    if let Some(overlay) = &found.overlay {
+        group = group.element(Level::NOTE.message(by_overlay(overlay)));
+    }
     let group = group.element(Level::HELP.message(finding.rule.help()));
-    with_place(&renderer().render(&[group]), &format!("{source}: {}", finding.origin))
+    let place = match &found.location {
+        Some(Location { file, start: (line, column), .. }) => format!("{file}:{line}:{column}"),
+        None => String::from(source),
+    };
+    with_place(&renderer().render(&[group]), &format!("{place}: {}", finding.origin))
+}
+
+/// Returns the sentence that says which overlay brought a finding.
+pub(super) fn by_overlay(name: &str) -> String {
+    format!("the description has this finding only with the overlay {name}")
 }
 
 /// Adds the line that states the place, after the title. The renderer would also state a line and a

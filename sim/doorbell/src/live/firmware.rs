@@ -37,7 +37,7 @@ pub(super) fn read(root: &Root) -> Firmware {
 
 fn tables(root: &Root) -> Option<Description> {
     // Read one table first, so that a lack of permission is recorded as such.
-    root.bytes(&format!("{TABLES}/APIC"), crate::source::MAX_BYTES)?;
+    root.bytes(&format!("{TABLES}/APIC"), crate::input::MAX_BYTES)?;
     match Source::acpi(&root.path(TABLES)) {
         Ok(source) => Some(source.description),
         Err(error) => {
@@ -48,7 +48,7 @@ fn tables(root: &Root) -> Option<Description> {
 }
 
 fn tree(root: &Root) -> Option<(&'static str, Description)> {
-    let flat = root.bytes(FLAT, crate::source::MAX_BYTES).map(|blob| (FLAT, blob));
+    let flat = root.bytes(FLAT, crate::input::MAX_BYTES).map(|blob| (FLAT, blob));
     let (source, blob) = flat.or_else(|| Some((UNFLATTENED, flatten(root, UNFLATTENED)?)))?;
     match devicetree::parse(&blob) {
         Ok(description) => Some((source, description)),

@@ -5,7 +5,7 @@ use super::config::{self, EVENTS};
 use super::kvm;
 use super::machine::{Machine, Origin, Problem};
 use super::memory::Memory;
-use crate::source::is_stdin;
+use crate::input::is_stdin;
 use anyhow::{Context, Result, bail, ensure};
 use gic_arch::gicr::{Ctlr, Propbaser};
 use gic_arch::{Lpi, lpi};

@@ -1,0 +1,69 @@
+//! Devicetree sources: compiles them with `cpp` and `dtc`, and finds the text that sets each node
+//! and property.
+//!
+//! Sources are not trusted. We resolve includes ourselves, so that the compilers open no files: a
+//! source can only include text from its own folder and from the folders of `-I`.
+
+mod files;
+mod includes;
+mod positions;
+mod preprocess;
+mod tool;
+
+use crate::input::MAX_BYTES;
+use anyhow::{Context, Result};
+use files::SourceFiles;
+use std::path::{Path, PathBuf};
+use tool::{CPP, DTC};
+
+pub(crate) use positions::{Location, Positions};
+
+/// Maximum length of the text that the compilers read and write, in bytes.
+const MAX_TEXT: usize = 64 << 20;
+
+/// Statement that begins each devicetree source.
+const VERSION_TAG: &str = "/dts-v1/";
+
+/// How to compile a source.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Compilation<'c> {
+    /// Folders to search for included files.
+    pub(crate) folders: &'c [PathBuf],
+    /// `true` if overlays should find nodes by their labels.
+    pub(crate) with_symbols: bool,
+}
+
+/// Returns `true` if the bytes are the source of a devicetree.
+pub(crate) fn is_source(path: &Path, bytes: &[u8]) -> bool {
+    let is_named = path.extension().is_some_and(|end| end == "dts" || end == "dtso");
+    let tag = VERSION_TAG.as_bytes();
+    !is_blob(bytes) && (is_named || bytes.windows(tag.len()).any(|window| window == tag))
+}
+
+/// Returns `true` if the bytes start like a flattened devicetree.
+pub(crate) fn is_blob(bytes: &[u8]) -> bool {
+    bytes.starts_with(&[0xd0, 0x0d, 0xfe, 0xed])
+}
+
+/// Compiles the source `bytes`, which were read from `path`, to a flattened devicetree.
+pub(crate) fn compile(
+    path: &Path,
+    bytes: &[u8],
+    how: Compilation<'_>,
+) -> Result<(Vec<u8>, Positions)> {
+    let mut files = SourceFiles::new(path, &String::from_utf8_lossy(bytes), how.folders);
+    let expanded = preprocess::expand(&mut files)?;
+    let arguments = ["-nostdinc", "-undef", "-D__DTS__", "-x", "assembler-with-cpp", "-"];
+    let text = tool::run(&CPP, &arguments, expanded.as_bytes(), MAX_TEXT)
+        .map_err(|error| files.explained(&error))?;
+    let text = includes::inline(&mut files, &String::from_utf8_lossy(&text))?;
+    let compiler = |form: &str, more: &[&str], limit| {
+        let symbols: &[&str] = if how.with_symbols { &["-@"] } else { &[] };
+        let arguments = [&["-q", "-I", "dts", "-O", form], more, symbols, &["-"]].concat();
+        tool::run(&DTC, &arguments, text.as_bytes(), limit).map_err(|error| files.explained(&error))
+    };
+    let blob = compiler("dtb", &[], usize::try_from(MAX_BYTES).unwrap_or(MAX_TEXT))?;
+    let annotated = compiler("dts", &["-T", "-T"], MAX_TEXT)?;
+    let annotated = String::from_utf8(annotated).context("`dtc` wrote text that is not UTF-8")?;
+    Ok((blob, Positions::new(files, &annotated)))
+}

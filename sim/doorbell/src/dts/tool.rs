@@ -1,0 +1,84 @@
+//! Runs compilers on text that is not trusted, with limits of time, memory and output.
+
+use anyhow::{Context, Error, Result, bail};
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+/// A compiler.
+pub(super) struct Tool {
+    program: &'static str,
+    /// Debian package that contains it.
+    package: &'static str,
+}
+
+pub(super) const CPP: Tool = Tool { program: "cpp", package: "cpp" };
+pub(super) const DTC: Tool = Tool { program: "dtc", package: "device-tree-compiler" };
+
+/// Time limit of a compiler. The largest trees of Linux take a fraction of a second.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Maximum length of the errors that are shown, in bytes.
+const MAX_ERRORS: u64 = 8 << 10;
+/// Starts a program with at most 10 seconds of CPU time and 1 GiB of memory. A compiler may start
+/// further programs, and its limits also apply to them.
+const LIMITED: &str = "ulimit -t 10; ulimit -v 1048576; exec \"$0\" \"$@\"";
+/// Exit status of the shell if it cannot find the program.
+const NOT_FOUND: i32 = 127;
+
+/// Passes `input` to a compiler, and returns its output.
+///
+/// # Errors
+/// Returns an error if the compiler is not installed, exceeds a limit, or refuses the input.
+pub(super) fn run(tool: &Tool, arguments: &[&str], input: &[u8], limit: usize) -> Result<Vec<u8>> {
+    let Tool { program, package } = tool;
+    let mut command = Command::new("sh");
+    command.args(["-c", LIMITED, program]).args(arguments).env("LC_ALL", "C");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("cannot start `sh`")?;
+    let said = talk(&mut child, input, limit);
+    if said.is_err() {
+        // It fails if the compiler has already ended.
+        let _ = child.kill();
+    }
+    let status = child.wait().with_context(|| format!("`{program}` cannot be waited for"))?;
+    if status.code() == Some(NOT_FOUND) {
+        bail!("devicetree sources need `{program}`, which is in Debian's package `{package}`");
+    }
+    let (output, errors) = said.with_context(|| format!("`{program}` was stopped"))?;
+    if !status.success() {
+        let errors = String::from_utf8_lossy(&errors);
+        bail!("`{program}` refuses the source: {}", errors.trim());
+    }
+    Ok(output)
+}
+
+/// Writes the input and reads the output and the errors at the same time.
+fn talk(child: &mut Child, input: &[u8], limit: usize) -> Result<(Vec<u8>, Vec<u8>)> {
+    let pipes = child.stdin.take().zip(child.stdout.take()).zip(child.stderr.take());
+    let ((mut stdin, stdout), mut stderr) = pipes.context("it has no pipes")?;
+    let input = input.to_vec();
+    // A compiler that refuses its input does not read all of it.
+    thread::spawn(move || drop(stdin.write_all(&input)));
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut output = Vec::new();
+        let read = stdout.take(limit as u64 + 1).read_to_end(&mut output);
+        // Nobody receives the output after the time limit.
+        let _ = sender.send(read.map(|_| output));
+    });
+    let errors = thread::spawn(move || {
+        let mut errors = Vec::new();
+        let _ = (&mut stderr).take(MAX_ERRORS).read_to_end(&mut errors);
+        let _ = std::io::copy(&mut stderr, &mut std::io::sink());
+        errors
+    });
+    let output = receiver
+        .recv_timeout(LIMIT)
+        .map_err(|_| Error::msg(format!("it took longer than {} seconds", LIMIT.as_secs())))??;
+    if output.len() > limit {
+        bail!("its output is larger than {} MiB", limit >> 20);
+    }
+    Ok((output, errors.join().unwrap_or_default()))
+}

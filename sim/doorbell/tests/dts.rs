@@ -1,0 +1,201 @@
+//! Tests of devicetree sources: where findings point, and what a source may read.
+
+#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
+
+use serde_json::Value;
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/dts");
+
+/// Returns the command, which finds `dtc` where it is installed, or else in the cache of the tests.
+/// Returns `None` if neither has it.
+fn doorbell(arguments: &[&str]) -> Option<Command> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
+    command.args(arguments).current_dir(FOLDER);
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut folders = env::split_paths(&path);
+    if folders.any(|folder| folder.join("dtc").exists()) {
+        return Some(command);
+    }
+    let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/cache");
+    let cache = env::var_os("DOORBELL_CACHE").map_or_else(|| PathBuf::from(target), PathBuf::from);
+    let tools = cache.join("qemu/usr");
+    if !tools.join("bin/dtc").exists() {
+        eprintln!("skipped: dtc is neither installed nor in {}", cache.display());
+        return None;
+    }
+    let folders = env::split_paths(&path).chain([tools.join("bin")]);
+    command.env("PATH", env::join_paths(folders).unwrap());
+    let libraries = format!("lib/{}-linux-gnu", env::consts::ARCH);
+    command.env("LD_LIBRARY_PATH", tools.join(libraries));
+    Some(command)
+}
+
+fn output(arguments: &[&str]) -> Option<Output> {
+    Some(doorbell(arguments)?.output().unwrap())
+}
+
+/// Returns the place of each finding of a rule.
+fn regions(findings: &Value, rule: &str) -> Vec<String> {
+    let rows = findings.as_array().unwrap().iter().filter(|row| row["rule"] == rule);
+    let region = |row: &Value| {
+        let file = row["file"].as_str().unwrap();
+        let [line, column, end_line, end_column] =
+            ["line", "column", "end_line", "end_column"].map(|field| row[field].as_u64().unwrap());
+        format!("{file}:{line}:{column}-{end_line}:{end_column}")
+    };
+    rows.map(region).collect()
+}
+
+#[test]
+fn findings_point_at_the_text_that_sets_a_property() {
+    let Some(output) = output(&["lint", "-I", "include", "--json", "board.dts"]) else { return };
+    let findings: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let at = |rule| regions(&findings, rule);
+    let interrupts = ["board.dts:5:2-6:13", "board.dts:10:30-10:67"];
+    assert_eq!(at("interrupt-specifier"), interrupts, "a macro of two lines; after a comment");
+    assert_eq!(at("msi-map-overlap"), ["pcie.dtsi:4:22-5:30"], "not the comment before it");
+    assert_eq!(at("its-msi-cells"), ["soc.dtsi:38:8-38:30"], "deleted: at the node");
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn text_shows_the_lines_of_the_source() {
+    let Some(output) = output(&["lint", "-I", "include", "board.dts"]) else { return };
+    let text = String::from_utf8(output.stdout).unwrap();
+    for shown in [
+        "--> board.dts:5:2: /serial@9000000: interrupts\n",
+        "5 | /     interrupts = <INTERRUPT(PPI,\n",
+        "--> soc.dtsi:38:8: /interrupt-controller@8000000/msi-controller@8080000: #msi-cells\n",
+        "38 |         its: msi-controller@8080000 {\n",
+    ] {
+        assert!(text.contains(shown), "{shown}\n{text}");
+    }
+}
+
+#[test]
+fn annotations_and_sarif_have_regions() {
+    let arguments = ["lint", "-I", "include", "board.dts", "--github"];
+    let Some(said) = output(&arguments) else { return };
+    let said = String::from_utf8(said.stdout).unwrap();
+    let place = "file=soc.dtsi,line=38,endLine=38,col=8,endColumn=29,title=its-msi-cells::";
+    assert!(said.contains(place), "{said}");
+    let log = output(&["lint", "-I", "include", "board.dts", "--sarif"]).unwrap();
+    let log: Value = serde_json::from_slice(&log.stdout).unwrap();
+    let results = log["runs"][0]["results"].as_array().unwrap();
+    let result = results.iter().find(|one| one["ruleId"] == "its-msi-cells").unwrap();
+    let place = &result["locations"][0]["physicalLocation"];
+    assert_eq!(place["artifactLocation"]["uri"], "soc.dtsi");
+    let region = serde_json::json!(
+        { "startLine": 38, "startColumn": 8, "endLine": 38, "endColumn": 30 }
+    );
+    assert_eq!(place["region"], region);
+}
+
+#[test]
+fn findings_of_an_overlay_point_at_its_text() {
+    let folder = "../../../../../crates/gic-firmware/tests/overlay";
+    let [base, overlay] = ["base.dts", "first.dtso"].map(|file| format!("{folder}/{file}"));
+    let Some(output) = output(&["lint", "--json", &base, &overlay]) else { return };
+    let findings: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let place = format!("{overlay}:5:2-5:24");
+    assert_eq!(regions(&findings, "interrupt-specifier"), [place]);
+}
+
+#[test]
+fn every_command_reads_sources() {
+    let include = ["-I", "include", "board.dts"];
+    for (command, more) in [
+        (&["inspect"][..], &[][..]),
+        (&["explain"], &["01:00.0"]),
+        (&["graph"], &[]),
+        (&["report", "--no-run"], &[]),
+        (&["diff", "board.dts"], &[]),
+        (&["run", "--simulate", "--messages", "1", "--dtb"], &[]),
+    ] {
+        let arguments: Vec<&str> = match command {
+            ["run", ..] => [command, &["board.dts", "-I", "include"]].concat(),
+            _ => [command, &include, more].concat(),
+        };
+        let Some(output) = output(&arguments) else { return };
+        assert_ne!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_source_reads_only_the_given_folders() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dts-hostile");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(folder.join("own")).unwrap();
+    fs::write(folder.join("secret.dtsi"), "secret").unwrap();
+    std::os::unix::fs::symlink("../secret.dtsi", folder.join("own/link.dtsi")).unwrap();
+    let secret = folder.join("secret.dtsi").display().to_string();
+    for text in [
+        "#include \"../secret.dtsi\"".to_owned(),
+        "#include \"link.dtsi\"".to_owned(),
+        format!("#include \"{secret}\""),
+        format!("#define S \"{secret}\"\n#include S"),
+        format!("#/**/inc\\\nlude <{secret}>"),
+        format!("/* #if 0\n*/ #include \"{secret}\""),
+        format!("#import \"{secret}\""),
+        format!("#if __has_include(\"{secret}\")\n#endif"),
+        format!("/include/ \"{secret}\""),
+        format!("/ {{ a = /incbin/(\"{secret}\"); }};"),
+        format!("#define S /incbin/\n/ {{ a = S(\"{secret}\", 0, 2); }};"),
+        format!("/ {{ a = '\"', /incbin/ (\"{secret}\") ; }};"),
+        "#include \"/dev/zero\"".to_owned(),
+    ] {
+        let path = folder.join("own/board.dts");
+        fs::write(&path, format!("/dts-v1/;\n{text}\n/ {{ }};\n")).unwrap();
+        let Some(output) = output(&["lint", path.to_str().unwrap()]) else { return };
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}\n{said}");
+        let reason = ["`-I DIR`", "not allowed"].iter().any(|reason| said.contains(reason));
+        assert!(reason && said.contains("board.dts:"), "{text}\n{said}");
+    }
+}
+
+#[test]
+fn a_source_cannot_grow_without_limit() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dts-growth");
+    fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("board.dts");
+    let macros: String = (1..40).map(|n| format!("#define M{n} M{0} M{0}\n", n - 1)).collect();
+    let itself = "#include \"board.dts\"\n".repeat(2);
+    let texts = [(format!("{macros}M39"), "`cpp`"), (itself, "includes itself")];
+    for (text, reason) in texts {
+        fs::write(&path, format!("/dts-v1/;\n{text}\n")).unwrap();
+        let Some(output) = output(&["lint", path.to_str().unwrap()]) else { return };
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(said.contains(reason), "{said}");
+    }
+}
+
+#[test]
+fn a_missing_compiler_is_named_with_its_package() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dts-no-tools");
+    fs::create_dir_all(&folder).unwrap();
+    let _ = fs::remove_file(folder.join("sh"));
+    std::os::unix::fs::symlink("/bin/sh", folder.join("sh")).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
+    command.args(["lint", "-I", "include", "board.dts"]).current_dir(FOLDER);
+    let said = String::from_utf8(command.env("PATH", folder).output().unwrap().stdout).unwrap();
+    assert!(said.contains("need `cpp`, which is in Debian's package `cpp`"), "{said}");
+}
+
+#[test]
+fn a_mistake_in_a_source_is_reported_at_its_line() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dts-mistake");
+    fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("board.dts");
+    fs::write(&path, "/dts-v1/;\n/ {\n\treg = <1\n};\n").unwrap();
+    let path = path.to_str().unwrap();
+    let Some(output) = output(&["inspect", path]) else { return };
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains(&format!("{path}:4.1")), "{said}");
+}
