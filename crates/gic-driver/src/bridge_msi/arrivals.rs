@@ -103,7 +103,7 @@ impl Block {
 
 #[inline]
 fn noted(word: u64) -> u32 {
-    (word & u64::from(u32::MAX)) as u32
+    (word & 0xffff_ffff) as u32
 }
 
 #[inline]
