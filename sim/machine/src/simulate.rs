@@ -57,6 +57,10 @@ pub fn simulate(mut machine: Machine, options: &RunOptions) -> Result<Simulation
     scheduler.settle();
     scheduler.send_what_was_kept_back();
     scheduler.settle();
+    // Handlers that were still running have let vectors move.
+    counts.moves = scheduler.with_trace(|trace| {
+        trace.iter().map(|event| u64::from(matches!(event, TraceEvent::Moved { .. }))).sum()
+    });
     counts.migrated =
         powered.migrator.map_or(Ok(0), |migrator| migrator.moved()).map_err(RunError::NotMoved)?;
     match system.silent_fault() {
@@ -95,14 +99,7 @@ fn run(
             return Err(RunError::Driver { operation, reason });
         }
     }
-    let count = |is: fn(&&TraceEvent) -> bool| {
-        u64::try_from(scheduler.with_trace(|trace| trace.iter().filter(is).count()))
-            .unwrap_or(u64::MAX)
-    };
-    Ok(DisturbanceCounts {
-        moves: count(|event| matches!(event, TraceEvent::Moved { .. })),
-        ..disturber.counts
-    })
+    Ok(disturber.counts)
 }
 
 /// Performs the disturbances that the options enable.
