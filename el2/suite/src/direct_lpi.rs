@@ -1,6 +1,6 @@
-//! Runs Debian kernels whose Direct LPIs are driven by a module: by the driver in `linux/direct-lpi`,
-//! and by the driver that was posted for review in 2021, as posted and with mends. The suite's
-//! option `--rfc FILE` names the message with that driver.
+//! Runs Debian kernels whose Direct LPIs are driven by a module: by the driver in
+//! `linux/direct-lpi`, and by the driver that was posted for review in 2021, as posted and with
+//! mends. The suite's option `--rfc FILE` names the message with that driver.
 
 mod rfc;
 

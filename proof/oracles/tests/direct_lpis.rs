@@ -1,5 +1,5 @@
-//! Replays what another project's GICv3 with Direct LPIs was told, and compares its answers with the
-//! model's. The file `data/gem5-direct-lpi.record` holds the recording, and states its origin.
+//! Replays what another project's GICv3 with Direct LPIs was told, and compares its answers with
+//! the model's. The file `data/gem5-direct-lpi.record` holds the recording, and states its origin.
 //!
 //! The register offsets in this test are typed from IHI 0069 §12.11, not taken from `gic-arch`.
 

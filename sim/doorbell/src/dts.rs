@@ -12,14 +12,11 @@ mod tool;
 
 use crate::input::MAX_BYTES;
 use anyhow::{Context, Result};
-use files::SourceFiles;
+use files::{MAX_TEXT, SourceFiles};
 use std::path::{Path, PathBuf};
 use tool::{CPP, DTC};
 
 pub(crate) use positions::{Location, Positions};
-
-/// Maximum length of the text that the compilers read and write, in bytes.
-const MAX_TEXT: usize = 64 << 20;
 
 /// Statement that begins each devicetree source.
 const VERSION_TAG: &str = "/dts-v1/";

@@ -80,18 +80,15 @@ mod tests {
 
     /// Writes a table as `acpidump` does, with a prefix before each line.
     fn dumped(name: &str, table: &[u8], prefix: &str) -> String {
-        let mut text = format!("{prefix}{name} @ 0x0000000000000000\r\n");
+        let mut text = vec![format!("{prefix}{name} @ 0x0000000000000000")];
         for (at, line) in table.chunks(LINE_BYTES).enumerate() {
             let bytes: Vec<String> = line.iter().map(|byte| format!("{byte:02X}")).collect();
-            let shown: String =
-                line.iter().map(|&byte| if byte > 32 { char::from(byte) } else { '.' }).collect();
-            text += &format!(
-                "{prefix}    {:04X}: {:<47}  {shown}\r\n",
-                at * LINE_BYTES,
-                bytes.join(" ")
-            );
+            let shown = String::from_utf8_lossy(line).replace(char::is_control, ".");
+            let (offset, bytes) = (at * LINE_BYTES, bytes.join(" "));
+            text.push(format!("{prefix}    {offset:04X}: {bytes:<47}  {shown}"));
         }
-        text + prefix + "\r\n"
+        text.push(format!("{prefix}\r\n"));
+        text.join("\r\n")
     }
 
     fn table(name: &str, length: u8) -> Vec<u8> {

@@ -163,7 +163,8 @@ fn a_source_cannot_grow_without_limit() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dts-growth");
     fs::create_dir_all(&folder).unwrap();
     let path = folder.join("board.dts");
-    let macros: String = (1..40).map(|n| format!("#define M{n} M{0} M{0}\n", n - 1)).collect();
+    let macros: Vec<_> = (1..40).map(|n| format!("#define M{n} M{0} M{0}\n", n - 1)).collect();
+    let macros = macros.concat();
     let itself = "#include \"board.dts\"\n".repeat(2);
     let texts = [(format!("{macros}M39"), "`cpp`"), (itself, "includes itself")];
     for (text, reason) in texts {

@@ -1,5 +1,5 @@
-//! The Direct LPI driver that was posted for review in 2021 ("Add irq domain and chip for Direct LPI
-//! without ITS"). A file outside this repository contains it.
+//! The Direct LPI driver that was posted for review in 2021 ("Add irq domain and chip for Direct
+//! LPI without ITS"). A file outside this repository contains it.
 
 use std::fs;
 use std::ops::Range;

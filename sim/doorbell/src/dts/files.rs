@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+/// Maximum length of the text that the compilers read and write, in bytes.
+pub(super) const MAX_TEXT: usize = 64 << 20;
 /// Maximum length of all files of a source, in bytes.
 const MAX_READ: u64 = 64 << 20;
 

@@ -2,8 +2,7 @@
 //! files. The scanner follows `dtc`'s own (strings, characters and comments), and where `dtc` would
 //! refuse the text, it may find an include that `dtc` would not.
 
-use super::MAX_TEXT;
-use super::files::SourceFiles;
+use super::files::{MAX_TEXT, SourceFiles};
 use super::preprocess::{MAX_DEPTH, MAX_INCLUDES};
 use anyhow::{Context, Result, anyhow, bail};
 use std::fmt::Write as _;

@@ -5,8 +5,7 @@
 //! text. For the same reason, a file that cannot be read becomes an `#error` line, which matters
 //! only if `cpp` does not skip it.
 
-use super::MAX_TEXT;
-use super::files::SourceFiles;
+use super::files::{MAX_TEXT, SourceFiles};
 use anyhow::{Result, bail};
 use std::fmt::Write as _;
 
