@@ -14,8 +14,8 @@ use msi_types::{
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 use std::num::NonZeroU16;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const REGISTERS: u64 = 0x3000_0000;
 /// Vectors per machine: more than a block.
