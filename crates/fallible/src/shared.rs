@@ -121,7 +121,7 @@ impl<T: ?Sized> Shared<T> {
         Ok(Self::of(NonNull::from(Box::leak(block))))
     }
 
-    /// Creates the owner that a leaked block counts.
+    /// Creates the first owner of a leaked block.
     fn of(block: NonNull<Block<T>>) -> Self {
         // SAFETY: the block is alive, so the place of its value is inside an allocation, and no
         // reference is created.

@@ -40,7 +40,7 @@ use msi_types::{HwIrq, MsiMessage, Pending, WiredParent};
 /// INTIDs 5120 to 8191 (IHI 0069H, table 2-1), so no GIC acknowledges them.
 pub const FIRST_VECTOR: u32 = IntId::EXTENDED_SPI_BASE + IntId::EXTENDED_SPI_COUNT;
 
-/// Most passes over the status words in one run of a line's handler.
+/// Maximum number of passes over the status words in one run of a line's handler.
 const PASSES: usize = 8;
 
 /// A controller inside a host bridge, as firmware describes it.

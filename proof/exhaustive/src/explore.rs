@@ -13,7 +13,7 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// The nodes found so far, and what led to them.
+/// The nodes found so far, and the steps that led to them.
 pub(crate) struct Exploration {
     machine: Machine,
     steps: Vec<Step>,

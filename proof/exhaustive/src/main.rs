@@ -5,10 +5,10 @@
 //! step, the machine also continues without a restore, and the vCPUs take all interrupts.
 //!
 //! All scopes have two vCPUs. An ITS has one device with one or two events, and two collections, of
-//! which each may be unmapped or mapped to either vCPU. Its steps are all commands, messages, and
-//! acknowledgments; in two scopes also changes of the LPIs' configurations in memory, which INV and
-//! INVALL make effective. Direct LPIs are set, cleared, masked and invalidated at either
-//! redistributor.
+//! which each may be unmapped or mapped to either vCPU. The steps of these scopes are all commands
+//! except MAPI, each followed by SYNC, and messages and acknowledgments. In two scopes, the guest
+//! also changes the LPIs' configurations in memory, and INV and INVALL make the changes effective.
+//! Direct LPIs are set, cleared, masked and invalidated at either redistributor.
 //!
 //! | scope | LPIs | LPIs are masked |
 //! |---|---|---|

@@ -21,7 +21,7 @@ pub(crate) use positions::{Location, Positions};
 /// Statement that begins each devicetree source.
 const VERSION_TAG: &str = "/dts-v1/";
 
-/// How to compile a source.
+/// Options for compiling a source.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Compilation<'c> {
     /// Folders to search for included files.

@@ -19,8 +19,8 @@ pub(crate) struct Block {
     excuses: AtomicU32,
 }
 
-/// Most excuses that a block keeps. Few CPUs raise a line at the same time, and most excuses are
-/// left over, because the run that follows finds an arrival.
+/// Maximum number of excuses that a block keeps. Few CPUs raise a line at the same time, and most
+/// excuses are left over, because the run that follows finds an arrival.
 const MOST_EXCUSES: u32 = 32;
 
 impl Block {

@@ -69,7 +69,7 @@ impl Dispatcher {
         self.dispatch_on(cpu, hwirq)
     }
 
-    /// As [`dispatch`](Self::dispatch), for a CPU whose number is valid.
+    /// Dispatches like [`dispatch`](Self::dispatch), but does not check the CPU's number.
     #[inline]
     fn dispatch_on(&self, cpu: Cpu, hwirq: HwIrq) -> Dispatched {
         let Some(entry) = self.table.get(hwirq) else {
@@ -82,7 +82,8 @@ impl Dispatcher {
         }
     }
 
-    /// Runs the handler that is private to the CPU. `history` is that of the vector's other cell.
+    /// Runs the handler that is private to the CPU. `history` is that of the vector's shared
+    /// cell.
     #[inline(never)]
     fn dispatch_private(&self, entry: &HwIrqEntry, cpu: Cpu, history: History) -> Dispatched {
         match entry.private(cpu).map_or(Err(NotEntered::Absent(history)), HandlerCell::enter) {
@@ -105,7 +106,7 @@ impl Dispatcher {
         let Some(Action { handler, descriptor }) = run.running.as_deref() else {
             return Dispatched::Handled;
         };
-        // References that are taken before the count is stored need not be loaded again.
+        // Take both references before the store to the count; otherwise, they are loaded again.
         let (run_handler, descriptor) = (handler.function(), &**descriptor);
         descriptor.counts.count(cpu);
         let Descriptor { irq, hwirq, .. } = *descriptor;

@@ -314,8 +314,8 @@ impl AbstractGic {
         Some(())
     }
 
-    /// Makes an LPI deliverable, whose collection was not mapped. An LPI that is pending at another
-    /// redistributor may be moved, or stay there.
+    /// Makes an LPI deliverable whose collection has just been mapped. An LPI that is pending at
+    /// another redistributor may be moved, or stay there.
     fn find_again(&mut self, lpi: u32, to: usize) {
         for from in 0..self.cpus {
             if let Some(lpi) = self.lpi(lpi) {
@@ -380,7 +380,9 @@ impl AbstractGic {
     pub fn acknowledge(&mut self, at: usize, number: u32) -> Result<(), String> {
         let is_enabled = self.lpis_enabled[at];
         let lpi = self.lpi(number).filter(|_| is_enabled);
-        let lpi = lpi.ok_or_else(|| format!("CPU {at} takes {number}, which no command mapped"))?;
+        let lpi = lpi.ok_or_else(|| {
+            format!("CPU {at} takes {number}, which is not in use, or its LPIs are disabled")
+        })?;
         let pending = lpi.pending.pending(at);
         if pending.is_impossible() || !lpi.enabled && lpi.stale >> at & 1 == 0 {
             return Err(format!("CPU {at} takes {number}, which is {lpi}"));

@@ -14,7 +14,7 @@ pub(super) const MAX_DEPTH: usize = 64;
 /// Maximum number of includes.
 pub(super) const MAX_INCLUDES: usize = 1 << 14;
 
-/// What to do with a line.
+/// Action for a line.
 #[derive(PartialEq, Eq, Debug)]
 enum Line<'l> {
     /// Pass it to `cpp`.

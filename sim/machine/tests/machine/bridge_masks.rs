@@ -1,5 +1,5 @@
-//! Masks of vectors inside host bridges, over suspensions: the driver programs the strict model,
-//! and a set of waiting vectors says what must be dispatched.
+//! Tests that masked vectors in host bridges keep their arrivals over suspensions. The driver
+//! programs the strict model, and a set of waiting vectors states which must be dispatched.
 
 use doorbell_hardware::bridge_msi::{BridgeMsi as Hardware, BridgeMsiKind};
 use doorbell_hardware::bus::Bus;
@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 const REGISTERS: u64 = 0x3000_0000;
 /// Vectors per machine: more than a block.
 const VECTORS: usize = 40;
-/// Most runs of a line's handler until the line must be low.
+/// Maximum number of runs of a line's handler before the line must be low.
 const RUNS: usize = 20;
 
 /// The GIC's inputs: the level that the bridge drives, and what software made pending.
