@@ -281,21 +281,21 @@ impl<P: Platform> BridgeMsi<P> {
     #[inline]
     pub fn handle(&self, line: usize, mut arrived: impl FnMut(HwIrq)) -> bool {
         let word = self.blocks.get(line).filter(|_| self.layout().has_line_per_block());
-        let Some(word) = word else { return self.drain(line, &mut arrived) };
+        let Some(word) = word else { return self.drain(line, false, &mut arrived) };
         let (found, is_high) = self.serve(word, true, &mut arrived);
         if is_high {
-            return self.drain(line, &mut arrived) | found;
+            return self.drain(line, found, &mut arrived);
         }
         found || self.is_excused(line)
     }
 
-    /// Acknowledges and dispatches the vectors of a line's blocks until the line is low.
+    /// Acknowledges and dispatches the vectors of a line's blocks until the line is low. `found`
+    /// says whether the run has already found one.
     #[inline(never)]
-    fn drain(&self, line: usize, arrived: &mut dyn FnMut(HwIrq)) -> bool {
+    fn drain(&self, line: usize, mut found: bool, arrived: &mut dyn FnMut(HwIrq)) -> bool {
         let (layout, frame) = (self.layout(), &self.frame);
         let blocks = self.blocks_of(line);
         let mut due = layout.raising(frame).unwrap_or(layout::ALL_BLOCKS);
-        let mut found = false;
         for _ in 0..PASSES {
             let mut left = 0;
             for (bit, word) in (0..).zip(blocks) {

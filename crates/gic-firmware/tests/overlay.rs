@@ -96,6 +96,29 @@ fn an_expensive_overlay_is_refused() {
     assert!(clock_gettime(ClockId::ThreadCPUTime).tv_sec - before.tv_sec < 60);
 }
 
+/// A label of each of many properties makes the merge read a long target again.
+#[test]
+fn a_long_target_is_not_read_for_each_label() {
+    const COUNT: u32 = 40_000;
+    let word = |text: &str, at: usize| {
+        u32::from_be_bytes(*text.as_bytes()[at..].first_chunk().expect("names are long enough"))
+    };
+    let slashes = [u32::from_be_bytes(*b"////")].repeat(COUNT as usize / 4);
+    let target = [3, COUNT + 1, 0].into_iter().chain(slashes).chain([0]);
+    let content = [1, word("__ov", 0), word("erla", 0), word("y__\0", 0), 2];
+    let symbols = [1, word("__sy", 0), word("mbol", 0), word("s__\0", 0)];
+    let path: Vec<u32> = b"/f/__overlay__\0\0"
+        .chunks(4)
+        .map(|four| word(str::from_utf8(four).unwrap(), 0))
+        .collect();
+    let labels = [&[3, 15, 12][..], &path].concat().repeat(COUNT as usize);
+    let fragment = [1, word("f\0\0\0", 0)].into_iter().chain(target).chain(content).chain([2]);
+    let structure = fragment.chain(symbols).chain(labels).chain([2]);
+    let overlay = blob(&structure.collect::<Vec<_>>(), b"target-path\0l\0");
+    let mut tree = OverlaidTree::new(BASE).unwrap();
+    assert_eq!(tree.apply(&overlay).unwrap_err().kind, OverlayErrorKind::TooLarge);
+}
+
 proptest! {
     #[test]
     fn damaged_overlays_are_applied_or_refused(

@@ -48,9 +48,12 @@ pub(crate) fn compile(
     bytes: &[u8],
     how: Compilation<'_>,
 ) -> Result<(Vec<u8>, Positions)> {
-    let mut files = SourceFiles::new(path, &String::from_utf8_lossy(bytes), how.folders);
+    let mut files = SourceFiles::new(path, bytes, how.folders)?;
     let expanded = preprocess::expand(&mut files)?;
-    let arguments = ["-nostdinc", "-undef", "-D__DTS__", "-x", "assembler-with-cpp", "-"];
+    // Even if `cpp` finds an include where we don't, it does not open the file.
+    let closed = ["-nostdinc", "-fmax-include-depth=1", "-fno-diagnostics-show-caret"];
+    let more = ["-undef", "-D__DTS__", "-x", "assembler-with-cpp", "-"];
+    let arguments = [&closed[..], &more].concat();
     let text = tool::run(&CPP, &arguments, expanded.as_bytes(), MAX_TEXT)
         .map_err(|error| files.explained(&error))?;
     let text = includes::inline(&mut files, &String::from_utf8_lossy(&text))?;

@@ -147,15 +147,62 @@ fn a_source_reads_only_the_given_folders() {
         format!("#define S /incbin/\n/ {{ a = S(\"{secret}\", 0, 2); }};"),
         format!("/ {{ a = '\"', /incbin/ (\"{secret}\") ; }};"),
         "#include \"/dev/zero\"".to_owned(),
+        format!("\0#include \"{secret}\""),
+        format!("#\0include \"{secret}\""),
+        format!("a\r#include \"{secret}\""),
+        format!("\"\\\\\n\" /*\n#include \"{secret}\"\n\" */"),
+        format!("\" /*\n/*/\n#include \"{secret}\""),
+        format!("_Pragma(\"GCC dependency \\\"{secret}\\\"\")"),
+        format!("#define C(a, b) a##b\n#if C(__has_, include)(\"{secret}\")\n#endif"),
     ] {
         let path = folder.join("own/board.dts");
         fs::write(&path, format!("/dts-v1/;\n{text}\n/ {{ }};\n")).unwrap();
         let Some(output) = output(&["lint", path.to_str().unwrap()]) else { return };
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(2), "{text}\n{said}");
-        let reason = ["`-I DIR`", "not allowed"].iter().any(|reason| said.contains(reason));
+        let reasons = ["`-I DIR`", "not allowed", "control character", "does not end"];
+        let reason = reasons.iter().any(|reason| said.contains(reason));
         assert!(reason && said.contains("board.dts:"), "{text}\n{said}");
     }
+}
+
+/// `dtc` reads these files without `cpp`, by rules of its own for comments and strings.
+#[test]
+fn an_included_file_reads_only_the_given_folders() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dts-hostile-part");
+    fs::create_dir_all(folder.join("own")).unwrap();
+    fs::write(folder.join("secret.dtsi"), "secret").unwrap();
+    let secret = folder.join("secret.dtsi").display().to_string();
+    for text in [
+        format!("/ {{ model = \"a\n\"; x = &{{/*}}; }}; /include/ \"{secret}\"\n\" */"),
+        format!("/ {{ a = <'/*\\'>; }};\n/include/ \"{secret}\"\n/* */"),
+        format!("/* */ /plugin//* a\n/*/ ;\n/include/ \"{secret}\""),
+        format!("/*\n*/ /include/\n\"{secret}\""),
+        "/*".to_owned(),
+        "\"".to_owned(),
+    ] {
+        fs::write(folder.join("own/part.dtsi"), &text).unwrap();
+        let path = folder.join("own/board.dts");
+        fs::write(&path, "/dts-v1/;\n/include/ \"part.dtsi\"\n/ { };\n").unwrap();
+        let Some(output) = output(&["lint", path.to_str().unwrap()]) else { return };
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}\n{said}");
+        let reasons = ["`-I DIR`", "not allowed", "does not end"];
+        assert!(reasons.iter().any(|reason| said.contains(reason)), "{text}\n{said}");
+    }
+}
+
+#[test]
+fn quotes_without_an_end_are_refused_at_once() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dts-quotes");
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("part.dtsi"), "\\'".repeat(1 << 20)).unwrap();
+    let path = folder.join("board.dts");
+    fs::write(&path, "/dts-v1/;\n/include/ \"part.dtsi\"\n").unwrap();
+    let before = std::time::Instant::now();
+    let Some(output) = output(&["lint", path.to_str().unwrap()]) else { return };
+    assert_eq!(output.status.code(), Some(2));
+    assert!(before.elapsed().as_secs() < 60, "{:?}", before.elapsed());
 }
 
 #[test]

@@ -78,6 +78,7 @@ impl OverlaidTree {
     /// overlay. For a node, or a property that is absent, this is the overlay that added the node.
     /// Returns `None` if the base has it.
     pub fn set_by(&self, origin: &Origin) -> Option<(usize, String)> {
+        self.tree.renew_steps();
         let node = self.tree.find(origin.place()?)?;
         let SetBy { overlay, node } = self.tree.set_by(node, origin.item())?;
         Some((overlay, self.overlays.get(overlay)?.path(node)))
@@ -104,15 +105,17 @@ impl Merge<'_> {
 
     fn target(&self, fragment: usize) -> Result<usize, OverlayError> {
         let at = |kind: OverlayErrorKind| kind.at(&self.overlay.path(fragment));
-        let found = match self.overlay.property(fragment, "target") {
-            Some(target) => {
-                let phandle = target.try_into().map(u32::from_be_bytes);
-                let phandle = phandle.map_err(|_| at(OverlayErrorKind::Malformed("target")))?;
-                self.base.by_phandle(phandle)
-            }
-            None => {
-                self.overlay.text(fragment, "target-path").and_then(|path| self.base.find(path))
-            }
+        let phandle = match self.overlay.property(fragment, "target") {
+            Some(target) => u32::from_be_bytes(
+                target.try_into().map_err(|_| at(OverlayErrorKind::Malformed("target")))?,
+            ),
+            None => 0,
+        };
+        // As in libfdt, a phandle of 0 counts as absent.
+        let found = match phandle {
+            0 => self.overlay.text(fragment, "target-path").and_then(|path| self.base.find(path)),
+            u32::MAX => None,
+            phandle => self.base.by_phandle(phandle),
         };
         found.ok_or_else(|| at(OverlayErrorKind::NoTarget))
     }
@@ -148,6 +151,9 @@ impl Merge<'_> {
             None => self.base.add(EditTree::ROOT, "__symbols__", None).map_err(at)?,
         };
         for (label, value) in self.overlay.properties(symbols) {
+            if !self.overlay.has_steps() || !self.base.has_steps() {
+                return Err(at(OverlayErrorKind::TooLarge));
+            }
             let path = value.strip_suffix(&[0]).and_then(|path| core::str::from_utf8(path).ok());
             let path = path.filter(|path| path.starts_with('/') && !path.contains('\0'));
             let path = path.ok_or_else(|| at(OverlayErrorKind::Malformed("label")))?;

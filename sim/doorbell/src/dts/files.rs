@@ -33,12 +33,15 @@ pub(super) struct SourceFiles {
 impl SourceFiles {
     /// Creates the list of files with its first one. If this is standard input, only the folders
     /// in `search` may be read.
-    pub(super) fn new(path: &Path, text: &str, search: &[PathBuf]) -> Self {
-        let first = SourceFile { path: path.to_owned(), text: text.into() };
+    ///
+    /// # Errors
+    /// The file has control characters.
+    pub(super) fn new(path: &Path, bytes: &[u8], search: &[PathBuf]) -> Result<Self, Error> {
+        let first = SourceFile { path: path.to_owned(), text: plain(path, bytes)? };
         let own = (!crate::input::is_stdin(path)).then(|| Path::new(".").join(folder_of(path)));
         let readable = own.iter().chain(search).filter_map(|folder| folder.canonicalize().ok());
         let readable = readable.collect();
-        Self { list: vec![first], search: search.to_vec(), readable, budget: MAX_READ }
+        Ok(Self { list: vec![first], search: search.to_vec(), readable, budget: MAX_READ })
     }
 
     pub(super) fn text(&self, file: usize) -> Arc<str> {
@@ -62,7 +65,7 @@ impl SourceFiles {
         if let Some(known) = self.list.iter().position(|file| file.path == path) {
             return Ok(known);
         }
-        let text = String::from_utf8_lossy(&self.read(&path)?).into();
+        let text = plain(&path, &self.read(&path)?)?;
         self.list.push(SourceFile { path, text });
         Ok(self.list.len() - 1)
     }
@@ -114,6 +117,17 @@ impl SourceFiles {
             }
         }
         anyhow!(told)
+    }
+}
+
+/// Returns a file's text with `\n` as the end of each line. Other control characters are refused,
+/// because compilers disagree on which of them separate words or lines.
+fn plain(path: &Path, bytes: &[u8]) -> Result<Arc<str>, Error> {
+    let text = String::from_utf8_lossy(bytes).replace("\r\n", "\n");
+    let mut others = text.chars().filter(|one| one.is_control() && !"\t\n\x0b\x0c".contains(*one));
+    match others.next() {
+        Some(other) => Err(anyhow!("{}: control character {other:?}", path.display())),
+        None => Ok(text.into()),
     }
 }
 

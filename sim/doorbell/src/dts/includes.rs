@@ -11,7 +11,19 @@ use std::fmt::Write as _;
 pub(super) fn inline(files: &mut SourceFiles, text: &str) -> Result<String> {
     let mut inliner = Inliner { files, out: String::new(), depth: 0, includes: 0 };
     inliner.text(text, 0)?;
+    if opens_files(&inliner.out) {
+        bail!("{}: a hidden include is not allowed", inliner.files.path(0));
+    }
     Ok(inliner.out)
+}
+
+/// Returns `true` if `dtc` may open a file, wherever it sees the statement.
+fn opens_files(text: &str) -> bool {
+    let mut includes = text.match_indices("/include/");
+    let is_named = |(at, word): (usize, &str)| {
+        text.get(at + word.len()..).is_some_and(|rest| rest.trim_start().starts_with('"'))
+    };
+    text.contains("/incbin/") || includes.any(is_named)
 }
 
 struct Inliner<'f> {
@@ -31,7 +43,9 @@ impl Inliner<'_> {
     fn text(&mut self, text: &str, file: usize) -> Result<()> {
         let (mut rest, mut place) = (text, Place { file, line: 1 });
         while !rest.is_empty() {
-            let length = token_length(rest);
+            let length = token_length(rest).with_context(|| {
+                format!("{}: a string, character or comment does not end", self.at(&place))
+            })?;
             let (token, after) = rest.split_at(length);
             rest = match token {
                 "/include/" => self.include(after, &mut place)?,
@@ -107,23 +121,27 @@ impl Inliner<'_> {
     }
 }
 
-/// Returns the length of the string, comment, keyword or single character at the start of the text.
-fn token_length(text: &str) -> usize {
+/// Returns the length of the string, comment, keyword, path or single character at the start of the
+/// text, or `None` if it does not end.
+fn token_length(text: &str) -> Option<usize> {
     let until = |skipped: usize, end: &str| {
         let length = text.get(skipped..)?.find(end)?;
         Some(skipped + length + end.len())
     };
     let keyword = ["/include/", "/incbin/"].into_iter().find(|word| text.starts_with(word));
     let first = text.chars().next().map_or(0, char::len_utf8);
-    let length = match text.as_bytes() {
+    match text.as_bytes() {
         [b'"', ..] => string(text).map(|(_, after)| text.len() - after.len()),
         [b'\'', ..] => character_length(text),
         [b'/', b'*', ..] => until(2, "*/"),
-        [b'/', b'/', ..] => until(2, "\n"),
-        [b'/', ..] => keyword.map(str::len),
-        _ => text.find(['"', '\'', '/', '\n']).filter(|&length| length > 0),
-    };
-    length.unwrap_or(first)
+        [b'/', b'/', ..] => Some(until(2, "\n").unwrap_or(text.len())),
+        [b'/', ..] => Some(keyword.map_or(first, str::len)),
+        [b'&', b'{', ..] => until(2, "}"),
+        _ => {
+            let length = text.find(['"', '\'', '/', '\n', '&']).unwrap_or(text.len());
+            Some(length.max(first))
+        }
+    }
 }
 
 /// Splits a string in quotes from the text that follows it. Escapes are not decoded.

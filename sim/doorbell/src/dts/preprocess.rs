@@ -26,14 +26,26 @@ enum Line<'l> {
     Include { name: &'l str, quoted: bool },
     /// Remove it: a line marker of an earlier preprocessor, or a hint for another compiler.
     Remove,
-    /// Report a directive that would open a file, or would forge a position.
+    /// Report a directive or operator that would open a file or forge a position, or a quote
+    /// without its end.
     Refuse,
 }
 
 /// Returns the text of the first file, with its includes.
 pub(super) fn expand(files: &mut SourceFiles) -> Result<String> {
-    let mut expansion = Expansion { files, out: String::new(), open: Vec::new(), includes: 0 };
+    let mut expansion = Expansion {
+        files,
+        out: String::new(),
+        open: Vec::new(),
+        includes: 0,
+        pastes: false,
+        has_parts: false,
+    };
     expansion.file(0)?;
+    if expansion.pastes && expansion.has_parts {
+        let path = expansion.files.path(0);
+        bail!("{path}: pasting words to an operator that opens files is not allowed");
+    }
     Ok(expansion.out)
 }
 
@@ -43,7 +55,14 @@ struct Expansion<'f> {
     /// The files that are being read.
     open: Vec<usize>,
     includes: usize,
+    /// `true` if a macro may paste words together.
+    pastes: bool,
+    /// `true` if a word is the beginning of an operator that opens files.
+    has_parts: bool,
 }
+
+/// Operators of `cpp` that open files. Directives can only do that if they are known.
+const OPENING: [&str; 4] = ["__has_include", "__has_include_next", "__has_embed", "_Pragma"];
 
 impl Expansion<'_> {
     fn file(&mut self, file: usize) -> Result<()> {
@@ -55,8 +74,13 @@ impl Expansion<'_> {
             let (line, after, count) = logical_line(rest);
             (rest, number) = (after, number + count);
             let was_in_comment = in_comment;
-            let code = code_of(&line.replace('\r', ""), &mut in_comment);
-            let action = action(&code);
+            let code = code_of(line, &mut in_comment);
+            if line.trim_end().ends_with('\\') {
+                bail!("{}: the last line ends with a backslash", self.files.path(file));
+            }
+            self.pastes |= code.as_deref().is_some_and(pastes);
+            self.has_parts |= code.as_deref().is_some_and(has_parts);
+            let action = code.as_deref().map_or(Line::Refuse, action);
             if matches!(action, Line::Keep | Line::Condition) {
                 self.out.push_str(line);
                 self.out.push('\n');
@@ -69,6 +93,9 @@ impl Expansion<'_> {
             if action == Line::Condition && !in_comment {
                 self.mark(number, file);
             }
+        }
+        if in_comment {
+            bail!("{}: a comment does not end", self.files.path(file));
         }
         self.open.pop();
         Ok(())
@@ -90,7 +117,10 @@ impl Expansion<'_> {
                     Err(error) => self.error(&error.to_string()),
                 }
             }
-            Line::Refuse => self.error("this directive is not allowed in a devicetree source"),
+            Line::Refuse => self.error(
+                "this is not allowed in a devicetree source: a directive or operator that opens \
+                 files, or a quote without its end",
+            ),
             Line::Keep | Line::Condition | Line::Remove => {}
         }
         Ok(())
@@ -129,11 +159,14 @@ fn logical_line(text: &str) -> (&str, &str, usize) {
     }
 }
 
-/// Returns a line without its comments, as `cpp` reads it: joined lines are one line, and strings
-/// end at the end of the line.
-fn code_of(line: &str, in_comment: &mut bool) -> String {
-    let joined: String =
-        line.split('\n').map(|line| line.trim_end().trim_end_matches('\\')).collect();
+/// Returns a line without its comments, as `cpp` reads it: joined lines are one line. Returns `None`
+/// if a string does not end: `cpp` and `dtc` read what follows differently.
+fn code_of(line: &str, in_comment: &mut bool) -> Option<String> {
+    let without_join = |line: &str| {
+        let line = line.trim_end();
+        line.strip_suffix('\\').unwrap_or(line).to_owned()
+    };
+    let joined: String = line.split('\n').map(without_join).collect();
     let (mut code, mut rest) = (String::new(), joined.as_str());
     while let Some(first) = rest.chars().next() {
         if *in_comment {
@@ -146,38 +179,50 @@ fn code_of(line: &str, in_comment: &mut bool) -> String {
             (*in_comment, rest) = (true, after);
         } else {
             let length =
-                if matches!(first, '"' | '\'') { string_length(rest) } else { first.len_utf8() };
+                if matches!(first, '"' | '\'') { string_length(rest)? } else { first.len_utf8() };
             let (part, after) = rest.split_at(length);
             code.push_str(part);
             rest = after;
         }
     }
-    code
+    Some(code)
 }
 
-/// Returns the length of the string at the start of the text, or that of the text if the string
-/// does not end.
-fn string_length(text: &str) -> usize {
+/// Returns `true` if a line pastes words together.
+fn pastes(code: &str) -> bool {
+    code.contains("##") || code.contains("%:%:")
+}
+
+/// Returns `true` if a line has a part of the name of an operator that opens files.
+fn has_parts(code: &str) -> bool {
+    let mut words = code.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+    words.any(|word| word.starts_with('_') && OPENING.iter().any(|name| name.starts_with(word)))
+}
+
+/// Returns the length of the string at the start of the text, or `None` if it does not end.
+fn string_length(text: &str) -> Option<usize> {
     let quote = text.bytes().next();
     let mut bytes = text.bytes().enumerate().skip(1);
     while let Some((at, byte)) = bytes.next() {
         if byte == b'\\' {
             bytes.next();
         } else if Some(byte) == quote {
-            return at + 1;
+            return Some(at + 1);
         }
     }
-    text.len()
+    None
 }
 
 fn action(code: &str) -> Line<'_> {
+    if OPENING.iter().any(|name| code.contains(name)) {
+        return Line::Refuse;
+    }
     let Some(directive) = code.trim_start().strip_prefix('#') else { return Line::Keep };
     let directive = directive.trim_start();
     let is_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
     let end = directive.find(|letter| !is_name(letter)).unwrap_or(directive.len());
     let (name, argument) = directive.split_at(end);
     match name {
-        _ if code.contains("__has_include") || code.contains("__has_embed") => Line::Refuse,
         "include" => include(argument.trim()),
         "include_next" | "import" | "embed" | "line" | "assert" | "unassert" => Line::Refuse,
         "pragma" | "ident" | "sccs" => Line::Remove,

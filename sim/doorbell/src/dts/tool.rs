@@ -1,7 +1,9 @@
 //! Runs compilers on text that is not trusted, with limits of time, memory and output.
 
 use anyhow::{Context, Error, Result, bail};
+use rustix::process::{Pid, Signal, kill_process_group};
 use std::io::{Read, Write};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
@@ -35,12 +37,14 @@ pub(super) fn run(tool: &Tool, arguments: &[&str], input: &[u8], limit: usize) -
     let Tool { program, package } = tool;
     let mut command = Command::new("sh");
     command.args(["-c", LIMITED, program]).args(arguments).env("LC_ALL", "C");
+    // A compiler may start others, which must end with it.
+    command.process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context("cannot start `sh`")?;
     let said = talk(&mut child, input, limit);
     if said.is_err() {
         // It fails if the compiler has already ended.
-        let _ = child.kill();
+        let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     }
     let status = child.wait().with_context(|| format!("`{program}` cannot be waited for"))?;
     if status.code() == Some(NOT_FOUND) {

@@ -16,8 +16,9 @@ const MAX_BYTES: usize = 64 << 20;
 const OVERHEAD: usize = 16;
 const HEADER_BYTES: usize = 40;
 
-/// Number of nodes and properties that an overlay's names may be compared with. Without this limit,
-/// an overlay could make a node with many children, and search them for each.
+/// Number of nodes and properties that an overlay's names may be compared with, and of bytes of the
+/// paths and labels. Without this limit, an overlay could make a node with many children, and search
+/// them for each.
 const STEPS: u64 = 1 << 26;
 
 /// The overlay that set a property or added a node, and the index of the node in the overlay.
@@ -183,8 +184,10 @@ impl EditTree {
 
     /// Returns a property that is a single string.
     pub(super) fn text(&self, node: usize, name: &str) -> Option<&str> {
-        let bytes = self.property(node, name)?.split(|&byte| byte == 0).next()?;
-        core::str::from_utf8(bytes).ok()
+        let value = self.property(node, name)?;
+        self.spend(value.len());
+        let bytes = value.split(|&byte| byte == 0).next()?;
+        core::str::from_utf8(bytes).ok().filter(|_| self.has_steps())
     }
 
     /// Returns the overlay that set a property, or that added its node if there is no such
@@ -213,6 +216,9 @@ impl EditTree {
 
     /// Returns the node at a path, which may start with an alias.
     pub(super) fn find(&self, path: &str) -> Option<usize> {
+        if path.is_empty() {
+            return None;
+        }
         let (alias, rest) = path.split_once('/').unwrap_or((path, ""));
         let start = if alias.is_empty() {
             Self::ROOT
@@ -224,6 +230,10 @@ impl EditTree {
     }
 
     fn walk(&self, from: usize, path: &str) -> Option<usize> {
+        self.spend(path.len());
+        if !self.has_steps() {
+            return None;
+        }
         let mut names = path.split('/').filter(|name| !name.is_empty());
         names.try_fold(from, |node, name| self.child(node, name))
     }
