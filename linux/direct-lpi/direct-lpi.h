@@ -23,8 +23,8 @@ struct dlpi_block {
 	/* The CPU that the message targets. Changed under dlpi_lock. */
 	unsigned int cpu;
 	/*
-	 * CPUs that the message has targeted. A message may still be pending there: nobody can
-	 * tell while LPIs are enabled.
+	 * CPUs that the message has targeted. A message may still be pending there: software
+	 * cannot read this while LPIs are enabled.
 	 */
 	struct cpumask visited;
 };
@@ -39,6 +39,7 @@ extern raw_spinlock_t dlpi_lock;
 /* redistributors.c */
 int dlpi_find_redistributors(struct device_node *gic);
 int dlpi_start_redistributors(unsigned int id_bits);
+void dlpi_stop_redistributors(void);
 u64 dlpi_doorbell(unsigned int cpu);
 void dlpi_configure(u32 intid, bool enabled);
 void dlpi_invalidate(unsigned int cpu, u32 intid);

@@ -16,6 +16,7 @@
 #include <linux/of_address.h>
 #include <linux/of_irq.h>
 #include <linux/slab.h>
+#include <linux/version.h>
 
 /* The data of a PCI MSI has 16 bits, and is the INTID. */
 #define MAX_ID_BITS 16U
@@ -131,7 +132,7 @@ static int set_state(struct irq_data *d, enum irqchip_irq_state which, bool stat
 {
 	struct dlpi_block *block = irq_data_get_irq_chip_data(d);
 
-	if (which != IRQCHIP_STATE_PENDING)
+	if (which != IRQCHIP_STATE_PENDING || block->cpu >= nr_cpu_ids)
 		return -EINVAL;
 	dlpi_set_pending(block->cpu, d->hwirq, state);
 	return 0;
@@ -211,6 +212,17 @@ static int alloc_in_gic(struct irq_domain *d, unsigned int virq, u32 intid)
 	return irq_domain_alloc_irqs_parent(d, virq, 1, &spec);
 }
 
+/*
+ * After a move, a message can arrive at the new CPU while the handler still runs on the old one,
+ * because LPIs have no active state. Kernels from 6.5 on can send it again afterwards.
+ */
+static void resend_when_in_progress(unsigned int virq)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+	irqd_set_resend_when_in_progress(irq_get_irq_data(virq));
+#endif
+}
+
 static int domain_alloc(struct irq_domain *d, unsigned int virq, unsigned int count, void *info)
 {
 	struct dlpi_block *block = allocate(count);
@@ -231,6 +243,7 @@ static int domain_alloc(struct irq_domain *d, unsigned int virq, unsigned int co
 		irq_domain_set_hwirq_and_chip(d, virq + at, block->base + at, &chip, block);
 		irqd_set_single_target(irq_get_irq_data(virq + at));
 		irqd_set_affinity_on_activate(irq_get_irq_data(virq + at));
+		resend_when_in_progress(virq + at);
 	}
 	return 0;
 }
@@ -285,7 +298,8 @@ static struct irq_domain *create_domain(struct irq_domain *gic, unsigned int bit
 	if (!domain) {
 		kvfree(blocks);
 		bitmap_free(used);
-		irq_domain_free_fwnode(name);
+		if (name)
+			irq_domain_free_fwnode(name);
 	}
 	return domain;
 }
@@ -359,11 +373,13 @@ static int __init direct_lpi_init(void)
 	if (!lpis)
 		return -ENOMEM;
 	error = dlpi_start_redistributors(bits) ?: dlpi_serve_pci(lpis, node);
-	if (error)
+	if (error) {
+		dlpi_stop_redistributors();
 		remove_domain();
-	else
+	} else {
 		pr_info("LPIs %u to %lu, the doorbell of CPU 0 is %#llx\n", DLPI_FIRST,
 			BIT(bits) - 1, dlpi_doorbell(0));
+	}
 	return error;
 }
 

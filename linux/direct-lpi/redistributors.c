@@ -93,6 +93,12 @@ void dlpi_set_pending(unsigned int cpu, u32 intid, bool pending)
 	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
 }
 
+/* LPIs stay enabled at an offline CPU unless GICR_CTLR.CES is 1. */
+static bool has_lpis(unsigned int cpu)
+{
+	return readl_relaxed(redistributor_of(cpu)->base + GICR_CTLR) & GICR_CTLR_ENABLE_LPIS;
+}
+
 /* Clears an LPI wherever a late message may have made it pending, before it has a new owner. */
 void dlpi_forget(u32 intid)
 {
@@ -101,7 +107,9 @@ void dlpi_forget(u32 intid)
 
 	raw_spin_lock_irqsave(&dlpi_lock, flags);
 	dlpi_configure(intid, false);
-	for_each_online_cpu(cpu) {
+	for_each_possible_cpu(cpu) {
+		if (!has_lpis(cpu))
+			continue;
 		command(cpu, GICR_INVLPIR, intid);
 		command(cpu, GICR_CLRLPIR, intid);
 	}
@@ -287,7 +295,7 @@ int dlpi_find_redistributors(struct device_node *gic)
 /* LPIs that another driver or another kernel enabled use tables that are not ours. */
 static int take_over(unsigned int cpu)
 {
-	if (!(readl_relaxed(redistributor_of(cpu)->base + GICR_CTLR) & GICR_CTLR_ENABLE_LPIS))
+	if (!has_lpis(cpu))
 		return 0;
 	if (can_disable(cpu) && !set_enabled(cpu, false))
 		return 0;
@@ -325,6 +333,9 @@ static void free_tables(void)
 		free_pages((unsigned long)redistributor_of(cpu)->pending, get_order(SZ_64K));
 }
 
+/* States of the CPU hotplug core. */
+static int prepare_state, online_state;
+
 int dlpi_start_redistributors(unsigned int id_bits)
 {
 	unsigned int cpu;
@@ -342,13 +353,22 @@ int dlpi_start_redistributors(unsigned int id_bits)
 		return error;
 	}
 	/* From here on, the tables stay: not every redistributor can be told to forget them. */
-	error = cpuhp_setup_state(CPUHP_BP_PREPARE_DYN, "irqchip/direct-lpi:prepare", cpu_comes,
-				  cpu_is_gone);
-	if (error < 0)
-		return error;
-	error = cpuhp_setup_state(CPUHP_AP_ONLINE_DYN, "irqchip/direct-lpi:online", cpu_is_online,
-				  NULL);
-	return min(error, 0);
+	prepare_state = cpuhp_setup_state(CPUHP_BP_PREPARE_DYN, "irqchip/direct-lpi:prepare",
+					  cpu_comes, cpu_is_gone);
+	if (prepare_state < 0)
+		return prepare_state;
+	online_state = cpuhp_setup_state(CPUHP_AP_ONLINE_DYN, "irqchip/direct-lpi:online",
+					 cpu_is_online, NULL);
+	return min(online_state, 0);
+}
+
+/* Ends the calls for CPUs that come and go, before a module that failed to load is freed. */
+void dlpi_stop_redistributors(void)
+{
+	if (online_state > 0)
+		cpuhp_remove_state_nocalls(online_state);
+	if (prepare_state > 0)
+		cpuhp_remove_state_nocalls(prepare_state);
 }
 
 static int resent_get(char *buffer, const struct kernel_param *p)
