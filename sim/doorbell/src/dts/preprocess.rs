@@ -159,8 +159,8 @@ fn logical_line(text: &str) -> (&str, &str, usize) {
     }
 }
 
-/// Returns a line without its comments, as `cpp` reads it: joined lines are one line. Returns `None`
-/// if a string does not end: `cpp` and `dtc` read what follows differently.
+/// Returns a line without its comments, as `cpp` reads it: joined lines are one line. Returns
+/// `None` if a string does not end: `cpp` and `dtc` read what follows differently.
 fn code_of(line: &str, in_comment: &mut bool) -> Option<String> {
     let without_join = |line: &str| {
         let line = line.trim_end();

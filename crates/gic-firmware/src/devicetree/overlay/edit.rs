@@ -17,8 +17,8 @@ const OVERHEAD: usize = 16;
 const HEADER_BYTES: usize = 40;
 
 /// Number of nodes and properties that an overlay's names may be compared with, and of bytes of the
-/// paths and labels. Without this limit, an overlay could make a node with many children, and search
-/// them for each.
+/// paths and labels. Without this limit, an overlay could make a node with many children, and
+/// search them for each.
 const STEPS: u64 = 1 << 26;
 
 /// The overlay that set a property or added a node, and the index of the node in the overlay.
