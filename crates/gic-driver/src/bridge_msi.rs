@@ -234,6 +234,8 @@ impl<P: Platform> BridgeMsi<P> {
             if block.is_noted(!block.masked_vectors())
                 && let Some(line) = self.lines().get(layout.line(number))
             {
+                // The vectors may be masked before the line's handler runs.
+                block.excuse();
                 self.wired.set_pending(*line, Pending::Set);
             }
         }
@@ -317,8 +319,8 @@ impl<P: Platform> BridgeMsi<P> {
     }
 
     /// Acknowledges and dispatches a block's vectors: those in its status word, if it is due, and
-    /// those that were noted. Returns whether there was one, even if it is masked, and whether the
-    /// status word had another one when it was acknowledged.
+    /// those that were noted. Returns whether there was one, and whether the status word had
+    /// another one when it was acknowledged.
     #[inline]
     fn serve(
         &self,
@@ -334,7 +336,7 @@ impl<P: Platform> BridgeMsi<P> {
             arrived(HwIrq::new(first.get() + left.trailing_zeros()));
             left &= left - 1;
         }
-        (status | vectors != 0, is_high)
+        (vectors != 0, is_high)
     }
 
     /// Returns the blocks that raise the line with this index.

@@ -40,7 +40,13 @@ impl Block {
             let arrived = status | noted(seen);
             let left = u64::from(arrived & masked) | mask_bits(masked);
             match self.word.compare_exchange_weak(seen, left, SeqCst, SeqCst) {
-                Ok(_) => return arrived & !masked,
+                Ok(_) => {
+                    // The line interrupted for a vector that is masked, so not for nothing.
+                    if status != 0 && arrived & !masked == 0 {
+                        self.excuse();
+                    }
+                    return arrived & !masked;
+                }
                 Err(now) => seen = now,
             }
         }
