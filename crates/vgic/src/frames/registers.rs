@@ -243,13 +243,14 @@ pub(crate) struct Frame<'a, C> {
 
 /// Log2 of the number of bytes in a block.
 const BLOCK_BITS: u32 = 7;
-/// Number of words in the first block, each of which is indexed separately.
-const FIRST_WORDS: usize = 1 << (BLOCK_BITS - 2);
+/// Number of words at the start of a frame that are indexed one by one. The pointers of an ITS's
+/// command queue are among them.
+const FIRST_WORDS: usize = 64;
 /// Number of blocks in the largest frame, an ITS.
 const BLOCKS: usize = 1 << (17 - BLOCK_BITS);
 
-/// For each word of a frame's first block, and for each later block, the number of the first
-/// register that ends after the start of the word or block. Most arrays of registers fill blocks.
+/// For each of a frame's first words, and for each block, the number of the first register that ends
+/// after the start of the word or block. Most arrays of registers fill blocks.
 pub(crate) struct FrameIndex([u8; FIRST_WORDS + BLOCKS]);
 
 impl FrameIndex {
