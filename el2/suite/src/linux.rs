@@ -203,11 +203,9 @@ impl Case {
         )
     }
 
-    /// Returns the time limit of a run, which must suffice on a busy machine. A guest that is moved
-    /// stands still for most of the time there.
+    /// Returns the time limit of a run, which must suffice on a busy machine.
     pub(crate) fn limit(&self) -> Duration {
-        let times = if self.move_every.is_some() { 4 } else { 2 };
-        times * LIMIT + Duration::from_millis(4 * self.reads)
+        2 * LIMIT + Duration::from_millis(4 * self.reads)
     }
 
     /// Returns the command that runs a guest, and makes QEMU log its devices' messages.

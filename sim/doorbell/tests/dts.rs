@@ -10,32 +10,22 @@ use std::process::{Command, Output};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/dts");
 
-/// Returns the command, which finds `dtc` where it is installed, or else in the cache of the tests.
-/// Returns `None` if neither has it.
-fn doorbell(arguments: &[&str]) -> Option<Command> {
+/// Runs the command, which finds `dtc` where it is installed, or else in the cache of the tests.
+fn output(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
     command.args(arguments).current_dir(FOLDER);
     let path = env::var_os("PATH").unwrap_or_default();
-    let mut folders = env::split_paths(&path);
-    if folders.any(|folder| folder.join("dtc").exists()) {
-        return Some(command);
+    if !env::split_paths(&path).any(|folder| folder.join("dtc").exists()) {
+        let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/cache");
+        let cache = env::var_os("DOORBELL_CACHE").map_or_else(|| target.into(), PathBuf::from);
+        let tools = cache.join("qemu/usr");
+        assert!(tools.join("bin/dtc").exists(), "dtc is neither installed nor in {cache:?}");
+        let folders = env::split_paths(&path).chain([tools.join("bin")]);
+        command.env("PATH", env::join_paths(folders).unwrap());
+        let libraries = format!("lib/{}-linux-gnu", env::consts::ARCH);
+        command.env("LD_LIBRARY_PATH", tools.join(libraries));
     }
-    let target = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/cache");
-    let cache = env::var_os("DOORBELL_CACHE").map_or_else(|| PathBuf::from(target), PathBuf::from);
-    let tools = cache.join("qemu/usr");
-    if !tools.join("bin/dtc").exists() {
-        eprintln!("skipped: dtc is neither installed nor in {}", cache.display());
-        return None;
-    }
-    let folders = env::split_paths(&path).chain([tools.join("bin")]);
-    command.env("PATH", env::join_paths(folders).unwrap());
-    let libraries = format!("lib/{}-linux-gnu", env::consts::ARCH);
-    command.env("LD_LIBRARY_PATH", tools.join(libraries));
-    Some(command)
-}
-
-fn output(arguments: &[&str]) -> Option<Output> {
-    Some(doorbell(arguments)?.output().unwrap())
+    command.output().unwrap()
 }
 
 /// Returns the place of each finding of a rule.
@@ -52,7 +42,7 @@ fn regions(findings: &Value, rule: &str) -> Vec<String> {
 
 #[test]
 fn findings_point_at_the_text_that_sets_a_property() {
-    let Some(output) = output(&["lint", "-I", "include", "--json", "board.dts"]) else { return };
+    let output = output(&["lint", "-I", "include", "--json", "board.dts"]);
     let findings: Value = serde_json::from_slice(&output.stdout).unwrap();
     let at = |rule| regions(&findings, rule);
     let interrupts = ["board.dts:5:2-6:13", "board.dts:10:30-10:67"];
@@ -64,7 +54,7 @@ fn findings_point_at_the_text_that_sets_a_property() {
 
 #[test]
 fn text_shows_the_lines_of_the_source() {
-    let Some(output) = output(&["lint", "-I", "include", "board.dts"]) else { return };
+    let output = output(&["lint", "-I", "include", "board.dts"]);
     let text = String::from_utf8(output.stdout).unwrap();
     for shown in [
         "--> board.dts:5:2: /serial@9000000: interrupts\n",
@@ -79,11 +69,11 @@ fn text_shows_the_lines_of_the_source() {
 #[test]
 fn annotations_and_sarif_have_regions() {
     let arguments = ["lint", "-I", "include", "board.dts", "--github"];
-    let Some(said) = output(&arguments) else { return };
+    let said = output(&arguments);
     let said = String::from_utf8(said.stdout).unwrap();
     let place = "file=soc.dtsi,line=38,endLine=38,col=8,endColumn=29,title=its-msi-cells::";
     assert!(said.contains(place), "{said}");
-    let log = output(&["lint", "-I", "include", "board.dts", "--sarif"]).unwrap();
+    let log = output(&["lint", "-I", "include", "board.dts", "--sarif"]);
     let log: Value = serde_json::from_slice(&log.stdout).unwrap();
     let results = log["runs"][0]["results"].as_array().unwrap();
     let result = results.iter().find(|one| one["ruleId"] == "its-msi-cells").unwrap();
@@ -99,7 +89,7 @@ fn annotations_and_sarif_have_regions() {
 fn findings_of_an_overlay_point_at_its_text() {
     let folder = "../../../../../crates/gic-firmware/tests/overlay";
     let [base, overlay] = ["base.dts", "first.dtso"].map(|file| format!("{folder}/{file}"));
-    let Some(output) = output(&["lint", "--json", &base, &overlay]) else { return };
+    let output = output(&["lint", "--json", &base, &overlay]);
     let findings: Value = serde_json::from_slice(&output.stdout).unwrap();
     let place = format!("{overlay}:5:2-5:24");
     assert_eq!(regions(&findings, "interrupt-specifier"), [place]);
@@ -120,7 +110,7 @@ fn every_command_reads_sources() {
             ["run", ..] => [command, &["board.dts", "-I", "include"]].concat(),
             _ => [command, &include, more].concat(),
         };
-        let Some(output) = output(&arguments) else { return };
+        let output = output(&arguments);
         assert_ne!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
     }
 }
@@ -157,7 +147,7 @@ fn a_source_reads_only_the_given_folders() {
     ] {
         let path = folder.join("own/board.dts");
         fs::write(&path, format!("/dts-v1/;\n{text}\n/ {{ }};\n")).unwrap();
-        let Some(output) = output(&["lint", path.to_str().unwrap()]) else { return };
+        let output = output(&["lint", path.to_str().unwrap()]);
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(2), "{text}\n{said}");
         let reasons = ["`-I DIR`", "not allowed", "control character", "does not end"];
@@ -184,7 +174,7 @@ fn an_included_file_reads_only_the_given_folders() {
         fs::write(folder.join("own/part.dtsi"), &text).unwrap();
         let path = folder.join("own/board.dts");
         fs::write(&path, "/dts-v1/;\n/include/ \"part.dtsi\"\n/ { };\n").unwrap();
-        let Some(output) = output(&["lint", path.to_str().unwrap()]) else { return };
+        let output = output(&["lint", path.to_str().unwrap()]);
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(2), "{text}\n{said}");
         let reasons = ["`-I DIR`", "not allowed", "does not end"];
@@ -200,7 +190,7 @@ fn quotes_without_an_end_are_refused_at_once() {
     let path = folder.join("board.dts");
     fs::write(&path, "/dts-v1/;\n/include/ \"part.dtsi\"\n").unwrap();
     let before = std::time::Instant::now();
-    let Some(output) = output(&["lint", path.to_str().unwrap()]) else { return };
+    let output = output(&["lint", path.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(2));
     assert!(before.elapsed().as_secs() < 60, "{:?}", before.elapsed());
 }
@@ -216,7 +206,7 @@ fn a_source_cannot_grow_without_limit() {
     let texts = [(format!("{macros}M39"), "`cpp`"), (itself, "includes itself")];
     for (text, reason) in texts {
         fs::write(&path, format!("/dts-v1/;\n{text}\n")).unwrap();
-        let Some(output) = output(&["lint", path.to_str().unwrap()]) else { return };
+        let output = output(&["lint", path.to_str().unwrap()]);
         let said = String::from_utf8(output.stdout).unwrap();
         assert_eq!(output.status.code(), Some(2));
         assert!(said.contains(reason), "{said}");
@@ -242,7 +232,7 @@ fn a_mistake_in_a_source_is_reported_at_its_line() {
     let path = folder.join("board.dts");
     fs::write(&path, "/dts-v1/;\n/ {\n\treg = <1\n};\n").unwrap();
     let path = path.to_str().unwrap();
-    let Some(output) = output(&["inspect", path]) else { return };
+    let output = output(&["inspect", path]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(said.contains(&format!("{path}:4.1")), "{said}");

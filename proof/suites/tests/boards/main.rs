@@ -119,6 +119,7 @@ fn main() -> ExitCode {
     cases.push(case("boards that are served, of Debian's newest kernel".into(), |bench| {
         served::compare(workspace::this()?, &bench.command, &bench.tools)
     }));
+    cases.push(case("devicetree sources, by cpp and dtc".into(), Bench::test_sources));
     cases.push(case("a devicetree of 1 MB".into(), |bench| {
         large::devicetree(&bench.command, &bench.tools, &bench.output)
     }));
@@ -163,6 +164,16 @@ impl Bench {
         }
         let (command, tools) = (command::build(workspace)?, Tools::of(workspace));
         Ok(Self { command, tools, absent, output: workspace.target.join("boards") })
+    }
+
+    /// Runs the command's tests of sources.
+    fn test_sources(&self) -> Result<()> {
+        if !self.tools.root().join("usr/bin/dtc").exists() {
+            return Err(Absent::new("Debian's `dtc` could not be fetched").into());
+        }
+        let mut tests = process::cargo(&workspace::this()?.root);
+        tests.args(["test", "--package", "doorbell", "--test", "dts"]);
+        process::must(&mut tests)
     }
 
     /// Returns the folder of a tree, or the reason why the tree could not be fetched.
