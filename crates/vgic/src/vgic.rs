@@ -116,7 +116,7 @@ impl Vgic {
                 self.distributor(),
                 offset,
                 width,
-                &mut self.refusing(self.config.distributor, FaultDetail::None),
+                &mut self.refusing(FaultDetail::None),
             )),
             None => self.read_other(address, width),
         }
@@ -168,7 +168,7 @@ impl Vgic {
     ) -> Result<Progress, NotClaimed> {
         let value = value & width.mask();
         if let Some(offset) = self.distributor_offset(address) {
-            let refused = &mut self.refusing(self.config.distributor, FaultDetail::Value(value));
+            let refused = &mut self.refusing(FaultDetail::Value(value));
             Distributor::FRAME.write(self.distributor(), offset, width, value, refused);
             return Ok(Progress::Done);
         }
@@ -357,8 +357,9 @@ impl Vgic {
 
     /// Returns a function that records refused accesses to the distributor.
     #[inline]
-    fn refusing(&self, base: u64, value: FaultDetail) -> impl FnMut(Refusal) {
-        move |refusal| self.events.record(refusal.at(RegisterFrame::Distributor(base), value))
+    fn refusing(&self, value: FaultDetail) -> impl FnMut(Refusal) {
+        let frame = RegisterFrame::Distributor(self.config.distributor);
+        move |refusal| self.events.record(refusal.at(frame, value))
     }
 
     /// Returns the frame at an address, and the offset within the frame.

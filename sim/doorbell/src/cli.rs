@@ -259,8 +259,8 @@ pub(crate) enum Form {
 /// Folders of a devicetree source's includes.
 #[derive(Debug, Args)]
 pub(crate) struct IncludeArgs {
-    /// Search this folder for files that a devicetree source includes. Such a source can read no
-    /// files outside of its own folder and of these.
+    /// Search this folder for files that a devicetree source includes. A source can only read files
+    /// in its own folder and in these.
     #[arg(short = 'I', long = "include", value_name = "DIR")]
     folders: Vec<PathBuf>,
 }

@@ -156,7 +156,7 @@ fn a_source_reads_only_the_given_folders() {
     }
 }
 
-/// `dtc` reads these files without `cpp`, by rules of its own for comments and strings.
+/// `dtc` reads these files without `cpp`, and has different rules for comments and strings.
 #[test]
 fn an_included_file_reads_only_the_given_folders() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dts-hostile-part");

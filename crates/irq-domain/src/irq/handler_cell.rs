@@ -332,7 +332,7 @@ impl<T> HandlerCell<T> {
         self.end_marked_run(seen)
     }
 
-    /// As [`end_run`](Self::end_run), for a run during which the interrupt arrived.
+    /// Ends a run like [`end_run`](Self::end_run), if the interrupt arrived during it.
     #[cold]
     #[inline(never)]
     fn end_marked_run(&self, mut seen: u32) -> bool {

@@ -249,8 +249,8 @@ const FIRST_WORDS: usize = 64;
 /// Number of blocks in the largest frame, an ITS.
 const BLOCKS: usize = 1 << (17 - BLOCK_BITS);
 
-/// For each of a frame's first words, and for each block, the number of the first register that ends
-/// after the start of the word or block. Most arrays of registers fill blocks.
+/// For each of a frame's first words, and for each block, the number of the first register that
+/// ends after the start of the word or block. Most arrays of registers fill blocks.
 pub(crate) struct FrameIndex([u8; FIRST_WORDS + BLOCKS]);
 
 impl FrameIndex {

@@ -10,7 +10,7 @@ pub enum Boot {
     /// The image starts as firmware does: as an ELF file, on all CPUs simultaneously, at the
     /// highest exception level.
     Firmware,
-    /// As [`Loader`](Self::Loader), but on the i.MX 8M Plus's evaluation kit.
+    /// The image starts like [`Loader`](Self::Loader), on the i.MX 8M Plus's evaluation kit.
     Board,
 }
 

@@ -190,12 +190,12 @@ fn fresh_messages(counter: &mut Counter, wanted: Part) -> Result<(), String> {
                 black_box(take(vcpu));
             }
         });
-        nothing_left(vcpu)?;
+        expect_no_interrupt(vcpu)?;
     }
     Ok(())
 }
 
-fn nothing_left(vcpu: &mut Vcpu) -> Result<(), String> {
+fn expect_no_interrupt(vcpu: &mut Vcpu) -> Result<(), String> {
     if take(vcpu) == NOTHING { Ok(()) } else { Err("an interrupt is left".to_owned()) }
 }
 

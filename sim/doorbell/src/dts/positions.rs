@@ -14,7 +14,7 @@ const NEARBY: usize = 8;
 /// Maximum number of lines of a region.
 const MAX_LINES: usize = 24;
 
-/// Number that stands for the parent of the root.
+/// Number of the parent of the root, which does not exist.
 const ABOVE_ROOT: usize = usize::MAX;
 
 /// The positions of all nodes and properties of a source.

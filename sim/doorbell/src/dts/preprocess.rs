@@ -1,5 +1,5 @@
 //! Replaces `#include` lines with the included text, so that `cpp` opens no files. Line markers
-//! tell `cpp` where each piece of text comes from.
+//! state the file and line of each piece of text.
 //!
 //! A file is inserted even if the line is within a condition that is false: `cpp` then skips its
 //! text. For the same reason, a file that cannot be read becomes an `#error` line, which matters
@@ -101,7 +101,7 @@ impl Expansion<'_> {
         Ok(())
     }
 
-    /// Writes the text that stands for a line.
+    /// Writes the replacement of a line.
     fn replace(&mut self, action: &Line<'_>, file: usize) -> Result<()> {
         match *action {
             Line::Include { name, quoted } => {

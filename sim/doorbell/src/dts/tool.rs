@@ -43,7 +43,7 @@ pub(super) fn run(tool: &Tool, arguments: &[&str], input: &[u8], limit: usize) -
     let mut child = command.spawn().context("cannot start `sh`")?;
     let said = talk(&mut child, input, limit);
     if said.is_err() {
-        // It fails if the compiler has already ended.
+        // The signal fails if the compiler has already ended.
         let _ = kill_process_group(Pid::from_child(&child), Signal::KILL);
     }
     let status = child.wait().with_context(|| format!("`{program}` cannot be waited for"))?;
