@@ -143,7 +143,7 @@ pub(crate) fn cases(file: Option<&Path>) -> Vec<suite::Case> {
         built::case(name.clone(), case.limit(), move || {
             static GUEST: Shared<Guest> = Shared::new();
             let guest = GUEST.get(|| guest("mended", file.as_deref(), Mend::ALL))?;
-            case.judge(guest, &name, "rfc")
+            case.judge(guest, &name)
         })
     });
     driven(DRIVEN).chain(faults).chain(mended).collect()
@@ -155,10 +155,10 @@ pub(crate) fn long_cases() -> Vec<suite::Case> {
 }
 
 fn driven(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
-    cases.iter().enumerate().map(|(index, case)| {
+    cases.iter().map(|case| {
         let name = format!("our Direct LPI driver: {}", case.name());
         built::case(name.clone(), case.limit(), move || {
-            case.judge(own_guest(case.kernel)?, &name, &format!("direct-{index}"))
+            case.judge(own_guest(case.kernel)?, &name)
         })
     })
 }
@@ -182,8 +182,11 @@ fn own_guest(suite: Suite) -> Result<&'static Guest> {
 }
 
 fn retrigger(suite: Suite) -> Result<Module> {
+    static FILES: [Shared<PathBuf>; 2] = [const { Shared::new() }; 2];
     let name = format!("retrigger-{suite:?}").to_lowercase();
-    Ok(Module { path: RETRIGGER, file: module(suite, &name, RETRIGGER_SOURCES, &[])? })
+    let build = || module(suite, &name, RETRIGGER_SOURCES, &[]);
+    let file = FILES[usize::from(suite == Suite::Backports)].get(build)?.clone();
+    Ok(Module { path: RETRIGGER, file })
 }
 
 /// Returns a guest with the RFC's driver.
@@ -222,10 +225,8 @@ fn module(
 
 /// Checks that the hypervisor prints a line with these texts.
 fn says(case: Case, guest: &Guest, name: &str, texts: &[&str]) -> Result<()> {
-    let folder = built::folder()?.join("named");
-    fs::create_dir_all(&folder)?;
-    let mut qemu = case.command(guest, &folder.join(name))?;
-    let monitor = Monitor::offered_by(&mut qemu, &folder)?;
+    let mut qemu = case.command(guest, &linux::log_of(name)?)?;
+    let monitor = Monitor::offered_by(&mut qemu);
     let (mut named, mut ended, mut said) = (None, Ok(()), Vec::new());
     let watched = linux::listen(qemu, LIMIT, 1, |line| {
         if named.is_none() && texts.iter().all(|text| line.contains(text)) {
@@ -244,7 +245,7 @@ fn says(case: Case, guest: &Guest, name: &str, texts: &[&str]) -> Result<()> {
 
 /// Checks that the judge of the guest's traffic refuses it for the right reason.
 fn refuses(case: Case, guest: &Guest, name: &str, text: &str) -> Result<()> {
-    let Err(error) = case.judge(guest, name, "named") else { bail!("the judge found nothing") };
+    let Err(error) = case.judge(guest, name) else { bail!("the judge found nothing") };
     let error = format!("{error:#}");
     ensure!(error.contains(text), "the judge says: {error}");
     eprintln!("{error}");

@@ -54,9 +54,8 @@ fn fetch(workspace: &Workspace) -> Result<PathBuf> {
 
 /// Runs the installer until it asks its first question.
 fn asks(board: &Board<'_>, files: Files<'_>) -> Result<()> {
-    let folder = built::folder()?;
     let mut qemu = board.command(&[files])?;
-    let monitor = Monitor::offered_by(&mut qemu, &folder)?;
+    let monitor = Monitor::offered_by(&mut qemu);
     let (mut asked, mut ended, mut last) = (false, Ok(()), String::new());
     process::watch(&mut qemu, LIMIT, |line| {
         line.trim_end().clone_into(&mut last);

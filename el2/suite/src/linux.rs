@@ -2,7 +2,7 @@
 //! time.
 
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -185,9 +185,9 @@ fn confined_cases() -> Vec<suite::Case> {
 }
 
 fn listed(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
-    cases.iter().enumerate().map(|(index, case)| {
+    cases.iter().map(|case| {
         built::case(case.name(), case.limit(), move || {
-            case.judge(debian::guest(case.kernel)?, &case.name(), &format!("{index}"))
+            case.judge(debian::guest(case.kernel)?, &case.name())
         })
     })
 }
@@ -239,16 +239,22 @@ impl Case {
         Ok(qemu)
     }
 
-    /// Runs a guest and checks its report. `log` distinguishes the logs of concurrent runs.
-    pub(crate) fn judge(&self, guest: &Guest, name: &str, log: &str) -> Result<()> {
+    /// Runs a guest and checks its report. The name must differ from those of concurrent runs.
+    pub(crate) fn judge(&self, guest: &Guest, name: &str) -> Result<()> {
         let Self { vcpus, controller, reads, .. } = *self;
-        let log = &built::folder()?.join(format!("sent-{log}"));
+        let log = &log_of(name)?;
         let has_messages = controller != Controller::None;
         let load = if has_messages { Load::Traffic { reads, log } } else { Load::None };
         let moves = self.move_every.map_or(0, |_| MOVES);
         let expected = Expected { cpus: vcpus.into(), typed: TYPED, controller, load, moves };
         watch(self.command(guest, log)?, self.limit(), name, 1, &expected)
     }
+}
+
+/// Returns the file for QEMU's log of a run with this name.
+pub(crate) fn log_of(name: &str) -> Result<PathBuf> {
+    let name_in_path = name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+    Ok(built::folder()?.join(format!("sent-{name_in_path}")))
 }
 
 /// Runs two guests at the same time, each with a device that an SMMU confines. The first guest

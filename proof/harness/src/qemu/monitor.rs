@@ -1,11 +1,12 @@
 //! Drives QEMU's human monitor from a program.
 
-use std::fs;
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::PathBuf;
+use std::process::{self, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use std::{env, fs};
 
 use anyhow::{Context, Result, bail};
 
@@ -19,14 +20,14 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Adds an argument that makes QEMU offer a monitor on a socket in `folder`.
-    pub fn offered_by(qemu: &mut Command, folder: &Path) -> Result<Self> {
-        let socket = folder.join("monitor.sock");
-        if socket.exists() {
-            fs::remove_file(&socket)?;
-        }
+    /// Adds an argument that makes QEMU offer a monitor on a socket, which no other QEMU uses.
+    pub fn offered_by(qemu: &mut Command) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        // Only short paths can name a socket.
+        let socket = env::temp_dir().join(format!("doorbell-{}-{number}.sock", process::id()));
         qemu.arg("-monitor").arg(format!("unix:{},server=on,wait=off", socket.display()));
-        Ok(Self { socket })
+        Self { socket }
     }
 
     /// Sends commands, and waits for each to complete.
@@ -58,6 +59,13 @@ impl Monitor {
         stream.set_read_timeout(Some(LIMIT))?;
         wait(&mut stream)?;
         Ok(stream)
+    }
+}
+
+impl Drop for Monitor {
+    fn drop(&mut self) {
+        // QEMU removes the socket unless it is killed.
+        let _ = fs::remove_file(&self.socket);
     }
 }
 

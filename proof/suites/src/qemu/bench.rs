@@ -68,7 +68,7 @@ impl Bench {
         write_disk(&disk)?;
         let mut qemu = self.command()?;
         self.add_arguments(&mut qemu, &disk);
-        let monitor = Monitor::offered_by(&mut qemu, &folder)?;
+        let monitor = Monitor::offered_by(&mut qemu);
         let mut refused = None;
         let status = process::watch(qemu.args(more), LIMIT, |text| {
             line(text);
