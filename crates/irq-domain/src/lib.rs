@@ -164,6 +164,7 @@ mod number;
 pub mod pci;
 mod request;
 mod runtime;
+mod sort;
 mod sync;
 
 pub use affinity::policy::{AffinityPolicy, Moved, RoundRobin, spread};

@@ -56,13 +56,13 @@ const KERNELS: [Kernel; 7] = [
     kernel("tick-gicv2", "without messages, on a GICv2", 42_000)
         .with_features(HEAPLESS)
         .with_drivers(&["GICv2"]),
-    kernel("size-mbi", "only message-based SPIs", 149_500).with_drivers(&["message-based SPIs"]),
-    kernel("size-direct-lpi", "only direct LPIs", 162_500).with_drivers(&["direct LPIs"]),
+    kernel("size-mbi", "only message-based SPIs", 143_000).with_drivers(&["message-based SPIs"]),
+    kernel("size-direct-lpi", "only direct LPIs", 156_000).with_drivers(&["direct LPIs"]),
     ITS,
     RUNTIME,
     FIRMWARE,
 ];
-const ITS: Kernel = kernel("size-its", "only an ITS", 188_000).with_drivers(&["ITS"]);
+const ITS: Kernel = kernel("size-its", "only an ITS", 181_000).with_drivers(&["ITS"]);
 const RUNTIME: Kernel = kernel("size-runtime", "the runtime alone", 36_000);
 const FIRMWARE: Kernel =
     kernel("size-firmware", "the runtime and the devicetree's reader", 149_500);

@@ -13,6 +13,7 @@ use crate::irq::descriptor::{IrqSource, NewDescriptor, Source, Target};
 use crate::irq::dispatch_table::HWIRQS;
 use crate::irq::flow::Flow;
 use crate::request::parts::IrqCore;
+use crate::sort::sorted;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::num::NonZeroU16;
@@ -117,8 +118,7 @@ impl<'a> Transaction<'a> {
         for slot in slots {
             placed.push((self.choose_cpu()?, *slot));
         }
-        placed.sort_unstable();
-        placed
+        sorted(placed)
             .chunk_by(|(one, _), (next, _)| one == next)
             .try_for_each(|part| self.allocate_on(part))
     }

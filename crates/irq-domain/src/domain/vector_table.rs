@@ -3,6 +3,7 @@
 use crate::error::MsiDeviceError;
 use crate::irq::descriptor::Descriptor;
 use crate::number::Irq;
+use crate::sort::sorted;
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::fmt;
@@ -254,9 +255,8 @@ impl VectorTable {
         if let Some(stray) = wanted.iter().find(|slot| **slot >= slots) {
             return Err(MsiDeviceError::NoSlot(*stray));
         }
-        let mut sorted = try_collect(wanted.iter().copied())?;
-        sorted.sort_unstable();
-        let twice = sorted.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
+        let wanted_in_order = sorted(try_collect(wanted.iter().copied())?);
+        let twice = wanted_in_order.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
         let in_use = wanted.iter().copied().find(|slot| self.vectors.contains(*slot));
         in_use.or(twice).map_or(Ok(()), |slot| Err(MsiDeviceError::SlotInUse(slot)))
     }

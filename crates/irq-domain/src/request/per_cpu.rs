@@ -11,6 +11,7 @@ use crate::number::Irq;
 use crate::request::deferred_free::TakenOnDrop;
 use crate::request::parts::IrqCore;
 use crate::runtime::Runtime;
+use crate::sort::sorted;
 use alloc::vec::Vec;
 use core::fmt;
 use doorbell_fallible::{Shared, try_collect};
@@ -146,9 +147,7 @@ fn set_of(runtime: &Runtime, on: &[Cpu]) -> Result<Vec<Cpu>, RequestError> {
     if on.is_empty() {
         return Err(RequestError::NoCpu);
     }
-    let mut set = try_collect(on.iter().copied())?;
-    set.sort_unstable();
-    Ok(set)
+    Ok(sorted(try_collect(on.iter().copied())?))
 }
 
 fn install_private(
