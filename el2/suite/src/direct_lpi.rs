@@ -157,9 +157,7 @@ pub(crate) fn long_cases() -> Vec<suite::Case> {
 fn driven(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
     cases.iter().map(|case| {
         let name = format!("our Direct LPI driver: {}", case.name());
-        built::case(name.clone(), case.limit(), move || {
-            case.judge(own_guest(case.kernel)?, &name)
-        })
+        built::case(name.clone(), case.limit(), move || case.judge(own_guest(case.kernel)?, &name))
     })
 }
 
