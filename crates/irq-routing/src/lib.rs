@@ -17,8 +17,9 @@
 //!
 //! [`msix`] and [`msi`] implement a PCI function's MSI-X table and MSI capability; their vectors
 //! don't need GSIs. [`saved_state`] defines their saved form. [`SecondaryBus`] updates their
-//! DeviceIDs when the guest assigns a bus number. `device_eventfds` serves devices in the kernel
-//! and in other processes. [`LineObservers`] combines several line observers into one.
+//! DeviceIDs when the guest assigns a bus number. [`virtio`] assigns vectors to a virtio device's
+//! notifications. `device_eventfds` serves devices in the kernel and in other processes.
+//! [`LineObservers`] combines several line observers into one.
 //!
 //! | feature | adds |
 //! |---|---|
@@ -110,6 +111,7 @@ mod routing;
 pub mod saved_state;
 mod sync;
 mod table;
+pub mod virtio;
 
 pub use bus::{MessageSource, SecondaryBus};
 pub use error::{RouteError, SignalError, Unsettled};

@@ -62,6 +62,7 @@ pub(crate) mod vector;
 pub use crate::config_space::{BusMaster, MsixLayout};
 
 use crate::lock::{self, Mutex};
+use crate::sync::{AtomicBool, SeqCst};
 use crate::{MessageSink, RoutedMessage, Sender, SignalError, Unsettled};
 use access::{read_words, words_at};
 use alloc::boxed::Box;
@@ -90,8 +91,8 @@ pub enum Signalled {
     Refused(SignalError),
     /// The vector is masked, so the message is pending.
     Held,
-    /// The guest has disabled MSI, so the function must assert its pin instead. Only an MSI
-    /// capability returns this: a disabled MSI-X table holds its messages.
+    /// The guest has disabled MSI or MSI-X, so the function must assert its pin instead. An MSI
+    /// capability and a virtio notifier return this; a disabled MSI-X table holds its messages.
     Disabled,
     /// The table has no such vector.
     NoSuchVector,
@@ -133,6 +134,8 @@ pub struct MsixTable {
     sink: Arc<dyn MessageSink>,
     observer: Option<Arc<dyn VectorObserver>>,
     layout: MsixLayout,
+    /// `true` if the guest has enabled MSI-X. Cleared before the vectors are closed.
+    is_enabled: AtomicBool,
     guest: Mutex<Guest>,
     /// Queue of the thread that is closing a vector. The last thread that sends the vector's
     /// message wakes it.
@@ -194,6 +197,11 @@ impl MsixTable {
     /// Returns Message Control as the guest reads it.
     pub fn control(&self) -> Control {
         self.guest.lock().control
+    }
+
+    /// Returns `true` if the guest has enabled MSI-X. Acquires no lock.
+    pub(crate) fn is_enabled(&self) -> bool {
+        self.is_enabled.load(SeqCst)
     }
 
     /// Returns the message that a vector sends, or `None` while the vector is closed.
@@ -309,6 +317,7 @@ impl MsixTable {
     /// others and sends their pending messages.
     fn apply(&self, guest: &mut Guest, range: Range<usize>) {
         let (control, sender) = (guest.effective_control(), guest.sender);
+        self.is_enabled.store(control.enable(), SeqCst);
         for (at, vector, entry) in self.each(&mut guest.entries, range.clone()) {
             if entry.open.is_some() && entry.open != entry.allowed(control, sender) {
                 vector.close(&self.idle);

@@ -1,4 +1,4 @@
-//! Saved states for MSI-X tables and MSI capabilities.
+//! Saved states for MSI-X tables, MSI capabilities and virtio devices' vectors.
 //!
 //! A state contains exactly what a guest can observe. It doesn't contain GSIs, routes or senders,
 //! so the restored function keeps its own. A state that no guest could have produced is refused as
@@ -89,6 +89,25 @@ pub struct MsiState {
     pub pending: u32,
 }
 
+/// Saved state of a [`VirtioNotifier`](crate::virtio::VirtioNotifier).
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
+pub struct VirtioState {
+    /// Version of the format; [`VERSION`] in a state that this library saves.
+    pub version: u32,
+    /// Vector of configuration changes, or [`NO_VECTOR`](crate::virtio::NO_VECTOR).
+    pub configuration_vector: u16,
+    /// Vectors of the queues, by queue, or [`NO_VECTOR`](crate::virtio::NO_VECTOR).
+    pub queue_vectors: Vec<u16>,
+    /// ISR status.
+    pub isr: u8,
+}
+
 /// Reason why a state was not restored. The function's current state is unchanged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -120,6 +139,17 @@ pub enum StateError {
     /// A pending vector does not exist, or the pending vectors are not in ascending order.
     #[error("the state's pending vector {0} does not exist, or is not in ascending order")]
     Pending(u16),
+    /// The state belongs to a virtio device with another number of queues.
+    #[error("the state is of a device with {saved} queues; here it has {here}")]
+    Queues {
+        /// Number of queues in the state.
+        saved: usize,
+        /// Number of queues of this device.
+        here: usize,
+    },
+    /// A queue or the configuration has a vector that the MSI-X table doesn't have.
+    #[error("the state's vector {0} does not exist in the MSI-X table")]
+    Vector(u16),
 }
 
 pub(crate) fn check_version(version: u32) -> Result<(), StateError> {

@@ -15,14 +15,14 @@
 
 #[cfg(not(all(test, shuttle)))]
 mod imp {
-    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU64};
+    pub(crate) use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU64};
     #[cfg(feature = "std")]
     pub(crate) use std::sync::{Condvar, Mutex, MutexGuard};
 }
 
 #[cfg(all(test, shuttle))]
 mod imp {
-    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU64};
+    pub(crate) use shuttle::sync::atomic::{AtomicBool, AtomicU16, AtomicU64};
     pub(crate) use shuttle::sync::{Condvar, Mutex, MutexGuard};
 }
 

@@ -4,6 +4,7 @@ use super::guest::Guest;
 use super::vector::MsixVector;
 use super::{BadTableSize, MsixLayout, MsixTable, VectorObserver};
 use crate::lock::{self, Mutex};
+use crate::sync::AtomicBool;
 use crate::{MessageSink, Sender};
 use alloc::sync::Arc;
 use msi_types::pci::MSIX_MAX_VECTORS;
@@ -24,7 +25,8 @@ impl MsixTable {
         let guest = Mutex::new(Guest::new(vectors, sender));
         let layout = MsixLayout::of(vectors);
         let vectors = (0..vectors).map(|_| MsixVector::new()).collect();
-        Ok(Self { vectors, sink, observer: None, layout, guest, idle: lock::WaitQueue::default() })
+        let (is_enabled, idle) = (AtomicBool::new(false), lock::WaitQueue::default());
+        Ok(Self { vectors, sink, observer: None, layout, is_enabled, guest, idle })
     }
 
     /// Sets the observer of the open vectors.

@@ -1,0 +1,251 @@
+//! Notifications of a virtio device over PCI: the configuration's vector, one vector per queue, and
+//! the ISR status.
+//!
+//! The guest assigns MSI-X vectors of the function's [`MsixTable`] to the device's notifications
+//! and may change them at any time; the device then only names the [`Notification`], from any
+//! thread. As long as the guest has not enabled MSI-X, the function asserts its pin instead.
+//!
+//! The VMM forwards the guest's accesses:
+//!
+//! | access | call |
+//! |---|---|
+//! | `config_msix_vector`, `queue_msix_vector` | [`write_vector`](VirtioNotifier::write_vector), [`vector`](VirtioNotifier::vector) |
+//! | a read of the ISR status | [`take_isr`](VirtioNotifier::take_isr) |
+//! | a write to the MSI-X capability | [`write_capability`](VirtioNotifier::write_capability) |
+//! | a write of 0 to `device_status` | [`reset`](VirtioNotifier::reset) |
+//! | the MSI-X table and its pending bits | the table itself |
+//!
+//! The notifier knows nothing of a queue's memory. Before a device notifies the guest, it stores
+//! the used buffer and then, after a full barrier, reads whether the guest wants a notification
+//! (virtio §2.7.7.2). The same barrier orders the used buffer before the read of the queue's
+//! vector: a guest that checks the queue after it has changed the vector finds the buffer, or the
+//! new vector signals it.
+//!
+//! Source: virtio 1.2 §4.1.4.3, §4.1.4.5 and §4.1.5.1.2 to §4.1.5.4.
+//!
+//! ```
+//! use irq_routing::msix::{MsixTable, Signalled};
+//! use irq_routing::virtio::{Notification, VirtioNotifier};
+//! # use irq_routing::{GsiSpace, Inputs, Router, Sender};
+//! # use msi_types::{Delivery, DeviceId, Level, Line, MsiMessage, SetLine, SignalMsi};
+//! # use std::sync::Arc;
+//! # struct Gic;
+//! # impl SetLine for Gic {
+//! #     fn set_line(&self, _: Line, _: Level) -> Delivery { Delivery::Blocked }
+//! #     fn pulse(&self, _: Line) -> Delivery { Delivery::Blocked }
+//! # }
+//! # impl SignalMsi<DeviceId> for Gic {
+//! #     fn signal_msi(&self, _: DeviceId, _: MsiMessage) -> Delivery { Delivery::Pending }
+//! # }
+//! # let inputs = Inputs::new(Arc::new(Gic)).with_its(Arc::new(Gic));
+//! # let router = Arc::new(Router::new(GsiSpace::default(), inputs)?);
+//! let table = Arc::new(MsixTable::new(3, Sender::Device(DeviceId::new(8)), router)?);
+//! let notifier = VirtioNotifier::new(table.clone(), 2);
+//!
+//! notifier.write_capability(0x02, &0x8000u16.to_le_bytes()); // the guest enables MSI-X,
+//! table.write(0x18, &3u64.to_le_bytes()); // unmasks vector 1,
+//! notifier.write_vector(Notification::UsedBuffer(0), 1); // and assigns it to queue 0
+//!
+//! let sent = notifier.notify(Notification::UsedBuffer(0));
+//! assert_eq!(sent, Some(Signalled::Sent(Delivery::Pending)));
+//! assert_eq!(notifier.notify(Notification::UsedBuffer(1)), None); // has no vector
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod saved_state;
+
+use crate::lock::Mutex;
+use crate::msix::{MsixTable, Signalled};
+use crate::sync::{AtomicU16, SeqCst};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use core::fmt;
+use msi_types::Level;
+
+/// Vector number of a notification without a vector: `VIRTIO_MSI_NO_VECTOR`.
+pub const NO_VECTOR: u16 = 0xffff;
+
+/// Reason for which a device notifies its driver.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Notification {
+    /// The device's configuration changed.
+    ConfigurationChange,
+    /// The device used a buffer of the queue with this number.
+    UsedBuffer(u16),
+}
+
+impl Notification {
+    /// Returns the bit of the ISR status.
+    const fn isr(self) -> u8 {
+        match self {
+            Self::UsedBuffer(_) => 1,
+            Self::ConfigurationChange => 2,
+        }
+    }
+
+    /// Returns the index in [`VirtioNotifier`]'s vectors.
+    fn index(self) -> usize {
+        match self {
+            Self::ConfigurationChange => 0,
+            Self::UsedBuffer(queue) => usize::from(queue) + 1,
+        }
+    }
+}
+
+/// Function that drives the function's pin.
+type Pin = dyn Fn(Level) + Send + Sync;
+/// Function that is told about a notification's new vector.
+type Observer = dyn Fn(Notification, Option<u16>) + Send + Sync;
+
+/// A virtio device's notifications. The [module's example](self) shows both sides.
+pub struct VirtioNotifier {
+    table: Arc<MsixTable>,
+    /// The configuration's vector, then those of the queues.
+    vectors: Box<[AtomicU16]>,
+    isr: Mutex<Isr>,
+    pin: Option<Box<Pin>>,
+    observer: Option<Box<Observer>>,
+}
+
+/// The ISR status and the resulting level of the pin.
+struct Isr {
+    bits: u8,
+    pin: Level,
+}
+
+impl VirtioNotifier {
+    /// Creates the notifications of a device with this many queues, without vectors.
+    pub fn new(table: Arc<MsixTable>, queues: u16) -> Self {
+        let vectors = (0..=queues).map(|_| AtomicU16::new(NO_VECTOR)).collect();
+        let isr = Mutex::new(Isr { bits: 0, pin: Level::Low });
+        Self { table, vectors, isr, pin: None, observer: None }
+    }
+
+    /// Sets the function that drives the function's pin (INTx). It is called with a lock held and
+    /// must not call the notifier. A device without a pin has no notifications while MSI-X is
+    /// disabled, but its ISR status changes.
+    #[must_use]
+    pub fn with_pin(mut self, pin: impl Fn(Level) + Send + Sync + 'static) -> Self {
+        self.pin = Some(Box::new(pin));
+        self
+    }
+
+    /// Sets the observer of the vectors that the guest assigns, for a device that signals by
+    /// eventfds: it is where `DeviceEventfds::set_vector` is called. The observer is called with a
+    /// lock held and must not call the notifier.
+    #[must_use]
+    pub fn with_observer(
+        mut self,
+        observer: impl Fn(Notification, Option<u16>) + Send + Sync + 'static,
+    ) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
+    /// Notifies the guest. Returns the outcome of the vector's signal,
+    /// [`Disabled`](Signalled::Disabled) if MSI-X is disabled and the pin is asserted instead, or
+    /// `None` if the guest has assigned no vector or the queue does not exist.
+    ///
+    /// Acquires a lock only if the configuration changed or MSI-X is disabled. Does not allocate.
+    ///
+    /// Context: any.
+    pub fn notify(&self, notification: Notification) -> Option<Signalled> {
+        let place = self.vectors.get(notification.index())?;
+        if notification == Notification::ConfigurationChange {
+            self.set_isr(notification);
+        }
+        if self.table.is_enabled() {
+            let vector = place.load(SeqCst);
+            let signaled = (vector != NO_VECTOR).then(|| self.table.signal(vector));
+            // A vector also holds its message if the guest has just disabled MSI-X.
+            if signaled != Some(Signalled::Held) || self.table.is_enabled() {
+                return signaled;
+            }
+        }
+        self.set_isr(notification);
+        Some(Signalled::Disabled)
+    }
+
+    /// Assigns a vector to a notification for the guest. [`NO_VECTOR`] removes the vector, and so
+    /// does a vector that the table doesn't have, because the driver reads the register to see
+    /// whether the device has accepted the vector. Later notifications use the new vector; the old
+    /// vector's message is not withdrawn. Ignores a queue that does not exist.
+    pub fn write_vector(&self, notification: Notification, vector: u16) {
+        if notification.index() < self.vectors.len() {
+            let _locked = self.isr.lock();
+            self.assign(notification, vector);
+        }
+    }
+
+    /// Returns a notification's vector as the guest reads it, or [`NO_VECTOR`] if it has none or
+    /// the queue does not exist.
+    pub fn vector(&self, notification: Notification) -> u16 {
+        self.vectors.get(notification.index()).map_or(NO_VECTOR, |vector| vector.load(SeqCst))
+    }
+
+    /// Reads and clears the ISR status for the guest. Deasserts the pin.
+    pub fn take_isr(&self) -> u8 {
+        let mut isr = self.isr.lock();
+        let bits = core::mem::take(&mut isr.bits);
+        self.drive(&mut isr);
+        bits
+    }
+
+    /// Writes the MSI-X capability for the guest, like [`MsixTable::write_capability`]. While MSI-X
+    /// is enabled, the pin is deasserted (PCI Express Base §7.7.2.2).
+    pub fn write_capability(&self, offset: u16, bytes: &[u8]) {
+        self.table.write_capability(offset, bytes);
+        self.drive(&mut self.isr.lock());
+    }
+
+    /// Resets the device: removes all vectors, clears the ISR status and deasserts the pin. The
+    /// MSI-X table belongs to the PCI function and is not reset.
+    pub fn reset(&self) {
+        let mut isr = self.isr.lock();
+        self.notifications().for_each(|notification| self.assign(notification, NO_VECTOR));
+        isr.bits = 0;
+        self.drive(&mut isr);
+    }
+
+    /// Returns the notifications in the order of their vectors.
+    fn notifications(&self) -> impl Iterator<Item = Notification> {
+        let queues = (0..u16::MAX).take(self.vectors.len() - 1);
+        core::iter::once(Notification::ConfigurationChange)
+            .chain(queues.map(Notification::UsedBuffer))
+    }
+
+    /// Assigns a vector. Callers must hold the lock, so that the observer learns of changes in
+    /// order.
+    fn assign(&self, notification: Notification, vector: u16) {
+        let vector = Some(vector).filter(|vector| *vector < self.table.control().table_size());
+        if let Some(place) = self.vectors.get(notification.index()) {
+            place.store(vector.unwrap_or(NO_VECTOR), SeqCst);
+        }
+        if let Some(observer) = &self.observer {
+            observer(notification, vector);
+        }
+    }
+
+    fn set_isr(&self, notification: Notification) {
+        let mut isr = self.isr.lock();
+        isr.bits |= notification.isr();
+        self.drive(&mut isr);
+    }
+
+    /// Drives the pin if its level has changed.
+    fn drive(&self, isr: &mut Isr) {
+        let asserted = isr.bits != 0 && !self.table.is_enabled();
+        let level = if asserted { Level::High } else { Level::Low };
+        if core::mem::replace(&mut isr.pin, level) != level
+            && let Some(pin) = &self.pin
+        {
+            pin(level);
+        }
+    }
+}
+
+impl fmt::Debug for VirtioNotifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VirtioNotifier").field("vectors", &self.vectors).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,54 @@
+//! Saving and restoring a device's vectors.
+
+use super::{NO_VECTOR, Notification, VirtioNotifier};
+use crate::saved_state::{StateError, VERSION, VirtioState, check_version};
+
+/// Bits of the ISR status that a device can set.
+const ISR_BITS: u8 = Notification::ConfigurationChange.isr() | Notification::UsedBuffer(0).isr();
+
+impl VirtioNotifier {
+    /// Saves the vectors and the ISR status. The MSI-X table has its own
+    /// [state](crate::msix::MsixTable::save).
+    pub fn save(&self) -> VirtioState {
+        let isr = self.isr.lock();
+        let mut vectors = self.notifications().map(|notification| self.vector(notification));
+        VirtioState {
+            version: VERSION,
+            configuration_vector: vectors.next().unwrap_or(NO_VECTOR),
+            queue_vectors: vectors.collect(),
+            isr: isr.bits,
+        }
+    }
+
+    /// Restores a saved state, tells the observer about all vectors, and drives the pin. The MSI-X
+    /// table must be restored first.
+    ///
+    /// # Errors
+    /// Returns an error if the device has another number of queues or its table lacks a vector. In
+    /// that case, the notifier is unchanged.
+    pub fn restore(&self, state: &VirtioState) -> Result<(), StateError> {
+        let VirtioState { version, configuration_vector, queue_vectors, isr: bits } = state;
+        check_version(*version)?;
+        let queues = self.vectors.len() - 1;
+        if queue_vectors.len() != queues {
+            return Err(StateError::Queues { saved: queue_vectors.len(), here: queues });
+        }
+        let vectors = || core::iter::once(configuration_vector).chain(queue_vectors);
+        let size = self.table.control().table_size();
+        let is_missing = |vector: &&u16| **vector != NO_VECTOR && **vector >= size;
+        if let Some(vector) = vectors().find(is_missing) {
+            return Err(StateError::Vector(*vector));
+        }
+        if bits & !ISR_BITS != 0 {
+            let value = u64::from(bits & !ISR_BITS);
+            return Err(StateError::ReservedBits { register: "ISR status", value });
+        }
+        let mut isr = self.isr.lock();
+        for (notification, vector) in self.notifications().zip(vectors()) {
+            self.assign(notification, *vector);
+        }
+        isr.bits = *bits;
+        self.drive(&mut isr);
+        Ok(())
+    }
+}
