@@ -113,10 +113,8 @@ impl IrqfdSet {
     /// persists. If the GSI is routed to a message, a signal sends it, as with
     /// [`bind`](Self::bind).
     ///
-    /// The saved state of an interrupt controller contains the level of the pin, but not the
-    /// eventfd that raised it. After a restore, the pin would stay high when the interrupt ends.
-    /// The monitor must therefore lower it ([`Router::set_level`]) before this call, and signal
-    /// `resample`, so that the device signals again if the cause of the interrupt persists.
+    /// After the interrupt controller was restored, the monitor must call
+    /// [`resample_all`](Self::resample_all).
     ///
     /// # Errors
     /// Returns an error under the same conditions as [`bind`](Self::bind), and
@@ -129,6 +127,7 @@ impl IrqfdSet {
     ) -> Result<Irqfd, IrqfdError> {
         unblocking(resample.as_fd())?;
         let source = LevelSource::new(gsi, resample);
+        self.levels.add(&source);
         let (irqfds, signalled) = (self.clone(), source.clone());
         let ring = move || irqfds.levels.signal(&irqfds.router, &signalled);
         let polled = self.poller.add(trigger, ring)?;
@@ -142,6 +141,16 @@ impl IrqfdSet {
     /// Returns [`Unsettled`] if another thread is still serving a signal after `limit`.
     pub fn settle(&self, limit: Duration) -> Result<(), Unsettled> {
         self.poller.settle(limit)
+    }
+
+    /// Lowers the pins of all eventfds that are bound to levels, and signals each `resample`
+    /// eventfd, so that each device signals again if the cause of its interrupt persists.
+    ///
+    /// This is for a restored machine: the saved state of an interrupt controller contains the
+    /// level of a pin, but not the eventfd that raised it, so the pin would stay high when the
+    /// interrupt ends. Other devices on such a pin must drive it again.
+    pub fn resample_all(&self) {
+        self.levels.resample_all(&self.router);
     }
 
     /// Returns the observer that [`bind_level`](Self::bind_level) depends on. The caller must

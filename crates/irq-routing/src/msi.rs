@@ -214,6 +214,14 @@ impl MsiCapability {
         registers.state(self.table.pending_word(0), self.table.bus_master())
     }
 
+    /// Checks that [`restore`](Self::restore) would accept a state. Changes nothing.
+    ///
+    /// # Errors
+    /// Returns the error that `restore` would return.
+    pub fn check_restorable(&self, state: &MsiState) -> Result<(), StateError> {
+        self.registers.lock().restored(state).map(drop)
+    }
+
     /// Restores a saved state, and sends pending messages that are not masked.
     ///
     /// # Errors

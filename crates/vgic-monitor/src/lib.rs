@@ -1,7 +1,8 @@
 //! The libraries that a virtual machine monitor (VMM) needs for a guest's GICv3, in one dependency.
 //!
-//! This crate only re-exports. All libraries have the same version, so their types match, and each
-//! feature is enabled in all libraries that have it.
+//! All libraries have the same version, so their types match, and each feature is enabled in all
+//! libraries that have it. The crate itself adds [`machine_state`]: a save and a restore of all
+//! libraries' states in the right order.
 //!
 //! | library | provides |
 //! |---|---|
@@ -54,6 +55,10 @@
 #![no_std]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod machine_state;
 
 pub use gic_arch;
 pub use irq_routing;

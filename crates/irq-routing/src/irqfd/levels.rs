@@ -4,16 +4,21 @@
 use crate::sync::{Mutex, MutexGuard};
 use crate::{MessageSink, Pin, Route, Router};
 use alloc::boxed::Box;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use msi_types::{Gsi, Level, Line};
 use rustix::fd::AsFd;
 use std::collections::HashMap;
 use std::sync::PoisonError;
 
-/// Pins and the sources that assert them. A pin's entry is never removed.
+/// Pins and the sources that assert them.
 #[derive(Default)]
-pub(crate) struct Levels(Mutex<HashMap<Pin, Arc<Mutex<Assertions>>>>);
+pub(crate) struct Levels {
+    /// A pin's entry is never removed.
+    pins: Mutex<HashMap<Pin, Arc<Mutex<Assertions>>>>,
+    /// All sources, whether or not they assert a pin.
+    sources: Mutex<Vec<Weak<LevelSource>>>,
+}
 
 /// Sources that assert a pin.
 type Assertions = Vec<Arc<LevelSource>>;
@@ -30,9 +35,39 @@ impl LevelSource {
     pub(crate) fn new(gsi: Gsi, resample: impl AsFd + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self { gsi, resample: Box::new(resample), raised: Mutex::default() })
     }
+
+    /// Asks the device to signal again.
+    fn resample(&self) {
+        // This only fails if the counter is full, in which case the device has a signal to read
+        // anyway.
+        let _ = rustix::io::write(self.resample.as_fd(), &1u64.to_ne_bytes());
+    }
 }
 
 impl Levels {
+    /// Adds a source, so that [`resample_all`](Self::resample_all) includes it.
+    pub(crate) fn add(&self, source: &Arc<LevelSource>) {
+        let mut sources = lock(&self.sources);
+        sources.retain(|source| source.strong_count() > 0);
+        sources.push(Arc::downgrade(source));
+    }
+
+    /// Lowers the pins of all sources and signals all resample eventfds.
+    pub(crate) fn resample_all(&self, router: &Router) {
+        let sources: Vec<_> = lock(&self.sources).iter().filter_map(Weak::upgrade).collect();
+        for source in &sources {
+            if let Some(Route::Pin(pin)) = router.route(source.gsi) {
+                let assertions = self.ensure(pin);
+                let mut assertions = lock(&assertions);
+                assertions.clear();
+                router.drive(pin, Level::Low);
+            }
+        }
+        for source in &sources {
+            source.resample();
+        }
+    }
+
     /// Serves a source's signal: raises its GSI's pin or sends the GSI's message. If the GSI has
     /// been rerouted since the last signal, the source releases its former pin.
     pub(crate) fn signal(&self, router: &Router, source: &Arc<LevelSource>) {
@@ -62,7 +97,7 @@ impl Levels {
     }
 
     fn raise(&self, router: &Router, pin: Pin, source: &Arc<LevelSource>) {
-        let assertions = lock(&self.0).entry(pin).or_default().clone();
+        let assertions = self.ensure(pin);
         let mut assertions = lock(&assertions);
         if assertions.iter().all(|assertion| !Arc::ptr_eq(assertion, source)) {
             assertions.push(source.clone());
@@ -97,15 +132,17 @@ impl Levels {
             }
             core::mem::take(&mut *assertions)
         };
-        for source in asked {
-            // This only fails if the counter is full, in which case the device has a signal to read
-            // anyway.
-            let _ = rustix::io::write(source.resample.as_fd(), &1u64.to_ne_bytes());
+        for source in &asked {
+            source.resample();
         }
     }
 
     fn of(&self, pin: Pin) -> Option<Arc<Mutex<Assertions>>> {
-        lock(&self.0).get(&pin).cloned()
+        lock(&self.pins).get(&pin).cloned()
+    }
+
+    fn ensure(&self, pin: Pin) -> Arc<Mutex<Assertions>> {
+        lock(&self.pins).entry(pin).or_default().clone()
     }
 }
 

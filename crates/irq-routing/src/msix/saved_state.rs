@@ -38,6 +38,14 @@ impl MsixTable {
         }
     }
 
+    /// Checks that [`restore`](Self::restore) would accept a state. Changes nothing.
+    ///
+    /// # Errors
+    /// Returns the error that `restore` would return.
+    pub fn check_restorable(&self, state: &MsixState) -> Result<(), StateError> {
+        check(state, self.control())
+    }
+
     /// Restores a saved state, and sends pending messages that are not masked.
     ///
     /// # Errors

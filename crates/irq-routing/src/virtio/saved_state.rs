@@ -20,6 +20,30 @@ impl VirtioNotifier {
         }
     }
 
+    /// Checks that [`restore`](Self::restore) would accept a state. Changes nothing.
+    ///
+    /// # Errors
+    /// Returns the error that `restore` would return.
+    pub fn check_restorable(&self, state: &VirtioState) -> Result<(), StateError> {
+        let VirtioState { version, configuration_vector, queue_vectors, isr: bits } = state;
+        check_version(*version)?;
+        let queues = self.vectors.len() - 1;
+        if queue_vectors.len() != queues {
+            return Err(StateError::Queues { saved: queue_vectors.len(), here: queues });
+        }
+        let mut vectors = core::iter::once(configuration_vector).chain(queue_vectors);
+        let size = self.table.control().table_size();
+        let is_missing = |vector: &&u16| **vector != NO_VECTOR && **vector >= size;
+        if let Some(vector) = vectors.find(is_missing) {
+            return Err(StateError::Vector(*vector));
+        }
+        if bits & !ISR_BITS != 0 {
+            let value = u64::from(bits & !ISR_BITS);
+            return Err(StateError::ReservedBits { register: "ISR status", value });
+        }
+        Ok(())
+    }
+
     /// Restores a saved state, tells the observer about all vectors, and drives the pin. The MSI-X
     /// table must be restored first.
     ///
@@ -27,27 +51,13 @@ impl VirtioNotifier {
     /// Returns an error if the device has another number of queues or its table lacks a vector. In
     /// that case, the notifier is unchanged.
     pub fn restore(&self, state: &VirtioState) -> Result<(), StateError> {
-        let VirtioState { version, configuration_vector, queue_vectors, isr: bits } = state;
-        check_version(*version)?;
-        let queues = self.vectors.len() - 1;
-        if queue_vectors.len() != queues {
-            return Err(StateError::Queues { saved: queue_vectors.len(), here: queues });
-        }
-        let vectors = || core::iter::once(configuration_vector).chain(queue_vectors);
-        let size = self.table.control().table_size();
-        let is_missing = |vector: &&u16| **vector != NO_VECTOR && **vector >= size;
-        if let Some(vector) = vectors().find(is_missing) {
-            return Err(StateError::Vector(*vector));
-        }
-        if bits & !ISR_BITS != 0 {
-            let value = u64::from(bits & !ISR_BITS);
-            return Err(StateError::ReservedBits { register: "ISR status", value });
-        }
+        self.check_restorable(state)?;
         let mut isr = self.isr.lock();
-        for (notification, vector) in self.notifications().zip(vectors()) {
+        let vectors = core::iter::once(&state.configuration_vector).chain(&state.queue_vectors);
+        for (notification, vector) in self.notifications().zip(vectors) {
             self.assign(notification, *vector);
         }
-        isr.bits = *bits;
+        isr.bits = state.isr;
         self.drive(&mut isr);
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::guest::{Guest, ram};
 use super::monitor::create;
-use super::vmm::{Kicks, Machine, restore, run, save};
+use super::vmm::{Kicks, Machine, run};
 use msi_types::{Delivery, DeviceId};
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use vgic_monitor::irq_routing::Unsettled;
 use vgic_monitor::vgic::{Vcpu, Vgic, VgicConfig, its::ItsConfig};
 
+const LIMIT: Duration = Duration::from_secs(1);
 const GUIDE: &str = include_str!("../../../../docs/guides/monitor.md");
 
 #[test]
@@ -18,7 +19,8 @@ fn the_guide_shows_the_errors_that_are_printed() {
         its_without_lpis(),
         restored_into_fewer_spis(),
         saved_while_a_vcpu_runs(),
-        Unsettled(Duration::from_secs(1)).to_string(),
+        Unsettled(LIMIT).to_string(),
+        restored_with_another_function(),
     ];
     // A row of a table whose first cell is one code span shows a printed text.
     let cells = GUIDE.lines().filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
@@ -40,15 +42,22 @@ fn its_without_lpis() -> String {
 
 fn restored_into_fewer_spis() -> String {
     let (machine, mut vcpus) = Machine::new(ram()).unwrap();
-    let mut snapshot = save(&machine, &mut vcpus).unwrap();
+    let mut state = machine.parts().save(&mut vcpus, LIMIT).unwrap();
     let fewer = VgicConfig::new(4)
         .with_spis(64)
         .with_lpi_id_bits(Some(16))
         .with_its(vec![ItsConfig::new(0x0808_0000)]);
     let (other, mut others) = Vgic::new(fewer, ram(), Arc::new(|_| ())).unwrap();
     let _paused: Vec<_> = others.iter_mut().map(Vcpu::pause).collect();
-    snapshot.gic = other.save().unwrap();
-    restore(&machine, &mut vcpus, &snapshot).unwrap_err().to_string()
+    state.gic = other.save().unwrap();
+    machine.parts().restore(&mut vcpus, &state).unwrap_err().to_string()
+}
+
+fn restored_with_another_function() -> String {
+    let (machine, mut vcpus) = Machine::new(ram()).unwrap();
+    let mut state = machine.parts().save(&mut vcpus, LIMIT).unwrap();
+    state.functions.clear();
+    machine.parts().restore(&mut vcpus, &state).unwrap_err().to_string()
 }
 
 fn saved_while_a_vcpu_runs() -> String {

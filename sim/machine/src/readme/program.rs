@@ -1,8 +1,9 @@
-use super::vmm::{Exit, GuestCpu, KickFlag, Machine, run, save};
+use super::vmm::{Exit, GuestCpu, KickFlag, Machine, run};
 use std::collections::VecDeque;
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::time::Duration;
 use vgic_monitor::gic_arch::icc;
 use vgic_monitor::irq_routing::{Change, Pin, Route, Routing};
 use vgic_monitor::msi_types::Level;
@@ -65,7 +66,7 @@ pub fn main() -> Result<(), Box<dyn Error>> {
         println!("the guest took SPI {}", is_taken.recv().unwrap());
         machine.router.set_level(gsi, Level::Low).unwrap();
     });
-    let snapshot = save(&machine, &mut vcpus)?;
-    println!("saved {} vCPUs", snapshot.gic.cpus.len());
+    let state = machine.parts().save(&mut vcpus, Duration::from_secs(1))?;
+    println!("saved {} vCPUs", state.gic.cpus.len());
     Ok(())
 }

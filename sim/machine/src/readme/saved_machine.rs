@@ -1,7 +1,7 @@
 //! Tests that save and restore the guide's machine while its guest moves the function's vectors.
 
 use super::guest::{CPUS, Guest, PATIENCE, VECTORS, ram};
-use super::vmm::{CAPABILITY, Levels, Machine, Snapshot, restore, run, save};
+use super::vmm::{CAPABILITY, Machine, run};
 use doorbell_hardware::platform::MachinePlatform;
 use gic_bringup::Irqchip;
 use irq_domain::{IrqContext, WiredRequest};
@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
-use vgic::AccessWidth;
+use vgic::{AccessWidth, Vcpu};
+use vgic_monitor::machine_state::MachineState;
 
 const UART: u32 = 33;
 
@@ -123,8 +124,12 @@ impl Uart {
     }
 }
 
-fn uart_line(snapshot: &Snapshot) -> bool {
-    let interrupts = &snapshot.gic.distributor.interrupts;
+fn save(machine: &Machine, vcpus: &mut [Vcpu]) -> MachineState {
+    machine.parts().save(vcpus, PATIENCE).unwrap()
+}
+
+fn uart_line(state: &MachineState) -> bool {
+    let interrupts = &state.gic.distributor.interrupts;
     interrupts.iter().any(|interrupt| interrupt.intid.get() == UART && interrupt.line)
 }
 
@@ -136,8 +141,7 @@ fn machine_of_the_guide_loses_nothing_across_a_restore() {
     let counted = taken.clone();
     let program = move |guest: &Guest, irqchip: &_| move_vectors(guest, irqchip, &counted);
     let mut cpus = Guest::start(&machine.gic, ram.clone(), program);
-    let levels = Levels::new(&machine).unwrap();
-    let wire = levels.connect(&machine.router, UART, device.fds()).unwrap();
+    let wire = machine.connect(UART, device.fds()).unwrap();
     connect_queue(&machine, &queue);
     run(&machine, &mut vcpus, &mut cpus, || {
         send(&machine, &taken, 1..=50);
@@ -148,19 +152,19 @@ fn machine_of_the_guide_loses_nothing_across_a_restore() {
     });
     device.raise();
     rustix::io::write(&queue, &1u64.to_ne_bytes()).unwrap();
-    let snapshot = save(&machine, &mut vcpus).unwrap();
-    assert!(uart_line(&snapshot));
-    let json = serde_json::to_string(&snapshot).unwrap();
-    drop((wire, levels, machine, vcpus));
+    let state = save(&machine, &mut vcpus);
+    assert!(uart_line(&state));
+    let json = serde_json::to_string(&state).unwrap();
+    drop((wire, machine, vcpus));
 
     let (machine, mut vcpus) = Machine::new(ram).unwrap();
-    let levels = Levels::new(&machine).unwrap();
-    restore(&machine, &mut vcpus, &serde_json::from_str(&json).unwrap()).unwrap();
-    let _wire = levels.connect(&machine.router, UART, device.fds()).unwrap();
+    let _wire = machine.connect(UART, device.fds()).unwrap();
     connect_queue(&machine, &queue);
-    assert!(!uart_line(&save(&machine, &mut vcpus).unwrap()));
-    rustix::io::write(&device.resample, &1u64.to_ne_bytes()).unwrap();
-    assert_eq!(device.ended(), 2);
+    let state = serde_json::from_str(&json).unwrap();
+    machine.parts().check(&state).unwrap();
+    machine.parts().restore(&mut vcpus, &state).unwrap();
+    assert!(!uart_line(&save(&machine, &mut vcpus)));
+    assert_eq!(device.ended(), 2, "the restore asks the device to signal again");
     device.raise();
     run(&machine, &mut vcpus, &mut cpus, || {
         taken.wait(|taken| taken.lpis().iter().all(|&count| count >= 51));
@@ -171,7 +175,7 @@ fn machine_of_the_guide_loses_nothing_across_a_restore() {
     assert_eq!(device.ended(), 3);
     assert_eq!(taken.lpis(), [100; VECTORS as usize]);
     assert_eq!(taken.uart.load(Ordering::SeqCst), 2);
-    assert!(!uart_line(&save(&machine, &mut vcpus).unwrap()));
+    assert!(!uart_line(&save(&machine, &mut vcpus)));
     assert_eq!(machine.gic.events().total(), 0);
 }
 

@@ -1,21 +1,18 @@
 use super::monitor::{Guest, create};
-use serde::{Deserialize, Serialize};
 use std::error::Error;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
 use std::{mem, thread};
 use vgic_monitor::gic_arch::icc::SysRegEncoding;
 use vgic_monitor::irq_routing::device_eventfds::DeviceEventfds;
 use vgic_monitor::irq_routing::irqfd::{EventfdPoller, Irqfd, IrqfdSet};
 use vgic_monitor::irq_routing::irqfd::{IrqfdThread, MessageEventfdSet};
 use vgic_monitor::irq_routing::msix::{MsixLayout, MsixTable};
-use vgic_monitor::irq_routing::saved_state::MsixState;
 use vgic_monitor::irq_routing::{Change, Pin, Route, Router, Routing, Sender};
+use vgic_monitor::machine_state::Parts;
 use vgic_monitor::msi_types::pci::msix::{self, BarOffset};
-use vgic_monitor::msi_types::{Cpu, DeviceId, Kick, Level};
-use vgic_monitor::vgic::saved_state::SavedState;
+use vgic_monitor::msi_types::{Cpu, DeviceId, Kick};
 use vgic_monitor::vgic::{AccessWidth, GuestMemory, Inputs, Sleep, Vcpu, Vgic};
 
 /// A vCPU's kick, which lasts until its thread has seen it.
@@ -57,6 +54,8 @@ pub struct Machine {
     /// Eventfds through which another process signals the function's vectors.
     pub queues: Arc<DeviceEventfds<MessageEventfdSet>>,
     pub kicks: Arc<Kicks>,
+    /// Eventfds of level-triggered devices.
+    irqfds: Arc<IrqfdSet>,
     poller: Arc<EventfdPoller>, // serves all eventfds
     _thread: IrqfdThread,
 }
@@ -68,6 +67,8 @@ impl Machine {
         let poller = EventfdPoller::new()?;
         let queues = MessageEventfdSet::new(poller.clone(), router.clone());
         let queues = Arc::new(DeviceEventfds::new(queues));
+        let irqfds = IrqfdSet::new(poller.clone(), router.clone());
+        gic.observe_lines(irqfds.observer())?;
         let sender = Sender::Device(DeviceId::new(8)); // 00:01.0, if msi-map is the identity
         let table = BarOffset::from(0); // in BAR 0, whose address is TABLE
         let pending = BarOffset::from(0x800);
@@ -75,7 +76,9 @@ impl Machine {
             .with_layout(MsixLayout { next: 0, table, pending })
             .with_observer(queues.clone());
         let thread = poller.spawn()?;
-        Ok((Self { gic, router, function, queues, kicks, poller, _thread: thread }, vcpus))
+        let machine =
+            Self { gic, router, function, queues, kicks, irqfds, poller, _thread: thread };
+        Ok((machine, vcpus))
     }
 }
 
@@ -184,53 +187,25 @@ pub fn run(
     });
 }
 
-/// Eventfds of level-triggered devices.
-pub struct Levels(Arc<IrqfdSet>);
-
-impl Levels {
-    pub fn new(machine: &Machine) -> Result<Self, Box<dyn Error>> {
-        let irqfds = IrqfdSet::new(machine.poller.clone(), machine.router.clone());
-        machine.gic.observe_lines(irqfds.observer())?;
-        Ok(Self(irqfds))
-    }
-
-    /// Connects a device until the result is dropped.
+impl Machine {
+    /// Connects a level-triggered device until the result is dropped.
     pub fn connect(
         &self,
-        router: &Router,
         spi: u32,
         [trigger, resample]: [OwnedFd; 2],
     ) -> Result<Irqfd, Box<dyn Error>> {
-        let gsi = router.allocate()?;
-        router.commit(&[Change::Set(gsi, Route::Pin(Pin::of_spi(spi)?))])?;
-        router.set_level(gsi, Level::Low)?; // a restored line may be high
-        Ok(self.0.bind_level(trigger, resample, gsi)?)
+        let gsi = self.router.allocate()?;
+        self.router.commit(&[Change::Set(gsi, Route::Pin(Pin::of_spi(spi)?))])?;
+        Ok(self.irqfds.bind_level(trigger, resample, gsi)?)
     }
 }
 
-#[derive(Serialize, Deserialize)]
-pub struct Snapshot {
-    pub gic: SavedState,
-    pub function: MsixState,
-}
-
-/// Saves a machine whose devices and vCPUs are paused.
-pub fn save(machine: &Machine, vcpus: &mut [Vcpu]) -> Result<Snapshot, Box<dyn Error>> {
-    let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
-    machine.poller.settle(Duration::from_secs(1))?; // signals that are still in eventfds
-    machine.function.settle(Duration::from_secs(1))?;
-    let gic = machine.gic.save()?;
-    Ok(Snapshot { gic, function: machine.function.save() })
-}
-
-/// Restores a new machine whose memory has been restored and whose devices are paused.
-pub fn restore(
-    machine: &Machine,
-    vcpus: &mut [Vcpu],
-    snapshot: &Snapshot,
-) -> Result<(), Box<dyn Error>> {
-    let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
-    machine.gic.restore(&snapshot.gic)?;
-    machine.function.restore(&snapshot.function)?;
-    Ok(())
+impl Machine {
+    /// Returns what is saved and restored together.
+    pub fn parts(&self) -> Parts<'_> {
+        Parts::new(&self.gic)
+            .with_function("function", &self.function)
+            .with_irqfds(&self.irqfds)
+            .with_poller(&self.poller)
+    }
 }

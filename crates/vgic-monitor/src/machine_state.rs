@@ -1,0 +1,293 @@
+//! A machine's interrupt state in one value. [`Parts`] saves and restores it in the right order.
+//!
+//! | step | what would be lost otherwise |
+//! |---|---|
+//! | the monitor stops the devices, before it calls [`Parts::save`] | a signal after the save |
+//! | `save` pauses the vCPUs and settles the eventfds and functions | signals that are still in eventfds |
+//! | `save` saves the controller, then the functions | |
+//! | the monitor saves guest memory; in the new process, it restores it | the ITS's and the LPIs' tables |
+//! | [`Parts::restore`] checks the functions, restores the controller, then the functions | messages that are not masked |
+//! | `restore` lowers the pins of level-triggered eventfds, and asks their devices to signal again | the end of an interrupt whose line has no owner |
+//! | the monitor starts the vCPUs, then the devices | |
+//!
+//! ```
+//! # use std::sync::Arc;
+//! # use std::time::Duration;
+//! # use vgic_monitor::irq_routing::{GsiSpace, Inputs, Router, Sender};
+//! # use vgic_monitor::irq_routing::msix::MsixTable;
+//! # use vgic_monitor::machine_state::Parts;
+//! # use vgic_monitor::msi_types::{Cpu, DeviceId, Kick};
+//! # use vgic_monitor::vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig};
+//! # struct Nothing;
+//! # impl Kick for Nothing { fn kick(&self, _: Cpu) {} }
+//! # impl GuestMemory for Nothing {
+//! #     fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> {
+//! #         Err(MemoryFault { address })
+//! #     }
+//! #     fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
+//! #         Err(MemoryFault { address })
+//! #     }
+//! # }
+//! # let (gic, mut vcpus) = Vgic::new(VgicConfig::new(1), Arc::new(Nothing), Arc::new(Nothing))?;
+//! # let router = Arc::new(Router::new(GsiSpace::default(), Inputs::new(gic.clone()))?);
+//! let disk = MsixTable::new(2, Sender::Device(DeviceId::new(8)), router)?;
+//! let parts = Parts::new(&gic).with_function("disk", &disk);
+//!
+//! let state = parts.save(&mut vcpus, Duration::from_secs(1))?;
+//! parts.check(&state)?; // in another process, with the same parts
+//! parts.restore(&mut vcpus, &state)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod function;
+
+pub use function::{Function, FunctionError, FunctionState};
+
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+use irq_routing::Unsettled;
+#[cfg(all(feature = "std", target_os = "linux"))]
+use irq_routing::irqfd::{EventfdPoller, IrqfdSet};
+use vgic::saved_state::{NotRestorable, RestoreError, SaveError, SavedState};
+use vgic::{Vcpu, Vgic};
+
+/// Version of the format that this library reads and writes.
+pub const VERSION: u32 = 1;
+
+/// A machine's interrupt state. Guest memory is not part of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Serialize, serde::Deserialize),
+    serde(deny_unknown_fields)
+)]
+pub struct MachineState {
+    /// Version of the format; [`VERSION`] in a state that this library saves.
+    pub version: u32,
+    /// State of the interrupt controller.
+    pub gic: SavedState,
+    /// States of the functions, with their names.
+    pub functions: Vec<(String, FunctionState)>,
+}
+
+/// The parts of a machine that signal interrupts.
+#[derive(Clone)]
+pub struct Parts<'a> {
+    gic: &'a Vgic,
+    functions: Vec<(&'a str, &'a dyn Function)>,
+    #[cfg(all(feature = "std", target_os = "linux"))]
+    pollers: Vec<&'a EventfdPoller>,
+    #[cfg(all(feature = "std", target_os = "linux"))]
+    levels: Vec<&'a IrqfdSet>,
+}
+
+/// Reason why a machine's state was not saved.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SaveStateError {
+    /// Two functions have the same name. The monitor is at fault.
+    #[error("two functions are named {0:?}")]
+    SameName(String),
+    /// Signals are still being served.
+    #[error(transparent)]
+    Unsettled(#[from] Unsettled),
+    /// The interrupt controller cannot be saved.
+    #[error(transparent)]
+    Gic(#[from] SaveError),
+}
+
+/// Reason why a machine's state was not restored. The machine is unchanged.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreStateError {
+    /// The state's version is not supported.
+    #[error("the state has version {0}, but this library reads version {VERSION}")]
+    Version(u32),
+    /// The machine has functions whose state is missing, or has two functions of that name.
+    #[error("the state has {saved} functions named {name:?}, but the machine has {here}")]
+    Functions {
+        /// Name of the function.
+        name: String,
+        /// Number of functions with the name in the state.
+        saved: usize,
+        /// Number of functions with the name in the machine.
+        here: usize,
+    },
+    /// A function cannot be in its saved state.
+    #[error("function {name:?}: {error}")]
+    Function {
+        /// Name of the function.
+        name: String,
+        /// Reason.
+        error: FunctionError,
+    },
+    /// The interrupt controller cannot be in its saved state.
+    #[error(transparent)]
+    Gic(#[from] RestoreError),
+    /// The interrupt controller's configuration does not fit its saved state.
+    #[error(transparent)]
+    Config(#[from] NotRestorable),
+}
+
+impl<'a> Parts<'a> {
+    /// Creates the parts of a machine without devices.
+    pub const fn new(gic: &'a Vgic) -> Self {
+        Self {
+            gic,
+            functions: Vec::new(),
+            #[cfg(all(feature = "std", target_os = "linux"))]
+            pollers: Vec::new(),
+            #[cfg(all(feature = "std", target_os = "linux"))]
+            levels: Vec::new(),
+        }
+    }
+
+    /// Adds an MSI-X table, an MSI capability or a virtio device's notifier, by a name that is the
+    /// same in the process that restores the machine. A device with several of them adds each with
+    /// its own name.
+    #[must_use]
+    pub fn with_function(mut self, name: &'a str, function: &'a dyn Function) -> Self {
+        self.functions.push((name, function));
+        self
+    }
+
+    /// Adds a poller, whose eventfds are served before a save.
+    #[cfg(all(feature = "std", target_os = "linux"))]
+    #[must_use]
+    pub fn with_poller(mut self, poller: &'a EventfdPoller) -> Self {
+        self.pollers.push(poller);
+        self
+    }
+
+    /// Adds eventfds that are bound to GSIs. They are served before a save, and after a restore,
+    /// the devices of level-triggered ones are asked to signal again
+    /// ([`IrqfdSet::resample_all`]).
+    #[cfg(all(feature = "std", target_os = "linux"))]
+    #[must_use]
+    pub fn with_irqfds(mut self, irqfds: &'a IrqfdSet) -> Self {
+        self.levels.push(irqfds);
+        self
+    }
+
+    /// Saves the state of a machine whose devices have stopped. Pauses the vCPUs in `vcpus` for the
+    /// duration of the call; the others must already be paused. Waits at most `limit` for each
+    /// poller and function.
+    ///
+    /// May be called repeatedly. Takes time and memory proportional to the state.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// Returns an error if a device still signals, a vCPU is not paused, or the heap is exhausted.
+    pub fn save(
+        &self,
+        vcpus: &mut [Vcpu],
+        limit: Duration,
+    ) -> Result<MachineState, SaveStateError> {
+        let same = |(at, (name, _)): &(usize, &(&str, _))| {
+            self.functions.iter().take(*at).any(|(other, _)| other == name)
+        };
+        if let Some((_, (name, _))) = self.functions.iter().enumerate().find(same) {
+            return Err(SaveStateError::SameName((*name).to_owned()));
+        }
+        let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+        self.settle(limit)?;
+        let gic = self.gic.save()?;
+        let functions = self.functions.iter();
+        let functions = functions.map(|(name, function)| ((*name).to_owned(), function.save()));
+        Ok(MachineState { version: VERSION, gic, functions: functions.collect() })
+    }
+
+    fn settle(&self, limit: Duration) -> Result<(), Unsettled> {
+        #[cfg(all(feature = "std", target_os = "linux"))]
+        {
+            self.pollers.iter().try_for_each(|poller| poller.settle(limit))?;
+            self.levels.iter().try_for_each(|irqfds| irqfds.settle(limit))?;
+        }
+        self.functions.iter().try_for_each(|(_, function)| function.settle(limit))
+    }
+
+    /// Checks that [`restore`](Self::restore) would accept a state, without changing the machine.
+    /// The vCPUs may run.
+    ///
+    /// # Errors
+    /// Returns the error that `restore` would return, except for vCPUs that are not paused.
+    pub fn check(&self, state: &MachineState) -> Result<(), RestoreStateError> {
+        self.check_functions(state)?;
+        Ok(self.gic.config().check_restorable(&state.gic)?)
+    }
+
+    fn check_functions(&self, state: &MachineState) -> Result<(), RestoreStateError> {
+        if state.version != VERSION {
+            return Err(RestoreStateError::Version(state.version));
+        }
+        let saved = state.functions.iter().map(|(name, _)| name.as_str());
+        for name in saved.chain(self.functions.iter().map(|(name, _)| *name)) {
+            let saved = state.functions.iter().filter(|(other, _)| other == name).count();
+            let here = self.functions.iter().filter(|(other, _)| *other == name).count();
+            if (saved, here) != (1, 1) {
+                let name = name.to_owned();
+                return Err(RestoreStateError::Functions { name, saved, here });
+            }
+        }
+        self.each(state, |function, state| function.check(state))
+    }
+
+    /// Calls `what` with each function and its saved state.
+    fn each(
+        &self,
+        state: &MachineState,
+        what: impl Fn(&dyn Function, &FunctionState) -> Result<(), FunctionError>,
+    ) -> Result<(), RestoreStateError> {
+        for (name, function) in &self.functions {
+            let saved = state.functions.iter().find(|(other, _)| other == name);
+            let done = saved.map_or(Ok(()), |(_, saved)| what(*function, saved));
+            done.map_err(|error| RestoreStateError::Function { name: (*name).to_owned(), error })?;
+        }
+        Ok(())
+    }
+
+    /// Restores a state. Guest memory must already have its saved contents, and the devices must
+    /// have stopped. Pauses the vCPUs in `vcpus` for the duration of the call; the others must
+    /// already be paused. Sends the functions' pending messages that are not masked.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// Returns an error if the machine cannot be in that state, a vCPU is not paused, or the heap
+    /// is exhausted. The machine is unchanged then.
+    pub fn restore(
+        &self,
+        vcpus: &mut [Vcpu],
+        state: &MachineState,
+    ) -> Result<(), RestoreStateError> {
+        self.check_functions(state)?;
+        let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+        self.gic.restore(&state.gic)?;
+        // A virtio device's pin depends on its table.
+        for is_virtio in [false, true] {
+            let is_meant =
+                |state: &FunctionState| matches!(state, FunctionState::Virtio(_)) == is_virtio;
+            self.each(
+                state,
+                |function, state| {
+                    if is_meant(state) { function.restore(state) } else { Ok(()) }
+                },
+            )?;
+        }
+        #[cfg(all(feature = "std", target_os = "linux"))]
+        self.levels.iter().for_each(|irqfds| irqfds.resample_all());
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Parts<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<_> = self.functions.iter().map(|(name, _)| name).collect();
+        f.debug_struct("Parts").field("functions", &names).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,216 @@
+//! Machines that are restored from the state of another machine, or refuse it.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use rustix::event::{EventfdFlags, eventfd};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use vgic_monitor::irq_routing::irqfd::{EventfdPoller, IrqfdSet};
+use vgic_monitor::irq_routing::msi::{MsiCapability, MsiLayout};
+use vgic_monitor::irq_routing::msix::MsixTable;
+use vgic_monitor::irq_routing::virtio::{Notification, VirtioNotifier};
+use vgic_monitor::irq_routing::{Change, GsiSpace, Inputs, Pin, Route, Router, Routing, Sender};
+use vgic_monitor::machine_state::{
+    FunctionError, MachineState, Parts, RestoreStateError, SaveStateError,
+};
+use vgic_monitor::msi_types::{Cpu, DeviceId, Kick, Level};
+use vgic_monitor::vgic::{AccessWidth, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
+
+const LIMIT: Duration = Duration::from_secs(20);
+const SENDER: Sender = Sender::Device(DeviceId::new(8));
+/// Offset of `GICD_ISENABLER1`.
+const ISENABLER1: u64 = 0x104;
+
+/// Guest memory without a byte, and a kick that does nothing.
+struct Nothing;
+
+impl GuestMemory for Nothing {
+    fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> {
+        Err(MemoryFault { address })
+    }
+
+    fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
+        Err(MemoryFault { address })
+    }
+}
+
+impl Kick for Nothing {
+    fn kick(&self, _: Cpu) {}
+}
+
+/// A machine with an MSI-X function.
+struct Machine {
+    gic: Arc<Vgic>,
+    vcpus: Vec<Vcpu>,
+    router: Arc<Router>,
+    table: Arc<MsixTable>,
+}
+
+impl Machine {
+    fn new(vcpus: u16, vectors: u16) -> Self {
+        let config = VgicConfig::new(vcpus);
+        let (gic, vcpus) = Vgic::new(config, Arc::new(Nothing), Arc::new(Nothing)).unwrap();
+        let router = Router::new(GsiSpace::default(), Inputs::new(gic.clone())).unwrap();
+        let router = Arc::new(router);
+        let table = Arc::new(MsixTable::new(vectors, SENDER, router.clone()).unwrap());
+        Self { gic, vcpus, router, table }
+    }
+
+    /// Does what a guest's drivers do: enables an SPI and MSI-X. Vector 1 becomes pending.
+    fn use_it(&self) {
+        let address = self.gic.config().distributor + ISENABLER1;
+        let _ = self.gic.write(address, AccessWidth::Word, 2).unwrap();
+        self.table.write_capability(3, &[0x80]);
+        self.table.signal(1);
+    }
+
+    fn save(&mut self) -> MachineState {
+        Parts::new(&self.gic)
+            .with_function("disk", &*self.table)
+            .save(&mut self.vcpus, LIMIT)
+            .unwrap()
+    }
+
+    /// Restores a state. If the machine refuses it, checks that nothing changed.
+    fn restore(&mut self, state: &MachineState) -> Result<(), RestoreStateError> {
+        let before = self.save();
+        let parts = Parts::new(&self.gic).with_function("disk", &*self.table);
+        let check = parts.check(state);
+        let restored = parts.restore(&mut self.vcpus, state);
+        assert_eq!(check.is_ok(), restored.is_ok(), "{check:?}, {restored:?}");
+        if restored.is_err() {
+            assert_eq!(self.save(), before);
+        }
+        restored
+    }
+}
+
+fn used() -> MachineState {
+    let mut machine = Machine::new(2, 3);
+    machine.use_it();
+    machine.save()
+}
+
+#[test]
+fn restored_machine_is_in_the_saved_state() {
+    let state = used();
+    let json = serde_json::to_string(&state).unwrap();
+    let mut machine = Machine::new(2, 3);
+    assert_ne!(machine.save(), state);
+    machine.restore(&serde_json::from_str(&json).unwrap()).unwrap();
+    assert_eq!(machine.save(), state);
+}
+
+#[test]
+fn machine_that_refuses_one_part_changes_no_part() {
+    let state = used();
+    let other_table = Machine::new(2, 4).restore(&state);
+    assert!(
+        matches!(&other_table, Err(RestoreStateError::Function { name, .. }) if name == "disk"),
+        "{other_table:?}"
+    );
+    let other_gic = Machine::new(3, 3).restore(&state);
+    assert!(matches!(other_gic, Err(RestoreStateError::Gic(_))), "{other_gic:?}");
+    let mut later = state.clone();
+    later.version += 1;
+    let later = Machine::new(2, 3).restore(&later);
+    assert!(matches!(later, Err(RestoreStateError::Version(2))), "{later:?}");
+}
+
+#[test]
+fn each_function_needs_exactly_one_state() {
+    let refused = |state: &MachineState| match Machine::new(2, 3).restore(state) {
+        Err(RestoreStateError::Functions { name, saved, here }) => (name, saved, here),
+        other => panic!("{other:?}"),
+    };
+    let mut missing = used();
+    let disk = missing.functions.pop().unwrap();
+    assert_eq!(refused(&missing), ("disk".to_owned(), 0, 1));
+    let mut twice = missing.clone();
+    twice.functions.extend([disk.clone(), disk.clone()]);
+    assert_eq!(refused(&twice), ("disk".to_owned(), 2, 1));
+    let mut unknown = missing;
+    unknown.functions.extend([disk.clone(), ("net".to_owned(), disk.1)]);
+    assert_eq!(refused(&unknown), ("net".to_owned(), 1, 0));
+}
+
+#[test]
+fn two_functions_of_one_name_are_not_saved() {
+    let mut machine = Machine::new(1, 1);
+    let parts = Parts::new(&machine.gic)
+        .with_function("disk", &*machine.table)
+        .with_function("disk", &*machine.table);
+    let refused = parts.save(&mut machine.vcpus, LIMIT);
+    assert!(matches!(&refused, Err(SaveStateError::SameName(name)) if name == "disk"));
+}
+
+#[test]
+fn function_refuses_the_state_of_another_kind() {
+    let mut machine = Machine::new(2, 3);
+    let layout = MsiLayout { log2_vectors: 0, address_64: true, per_vector_masking: false };
+    let msi = MsiCapability::new(layout, 0, SENDER, machine.router.clone()).unwrap();
+    let parts = Parts::new(&machine.gic).with_function("disk", &msi);
+    let refused = parts.restore(&mut machine.vcpus, &used());
+    assert!(
+        matches!(refused, Err(RestoreStateError::Function { error: FunctionError::OtherKind, .. })),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn save_needs_each_vcpu_to_be_paused() {
+    let mut machine = Machine::new(2, 1);
+    let parts = Parts::new(&machine.gic);
+    assert!(matches!(parts.save(&mut [], LIMIT), Err(SaveStateError::Gic(_))));
+    let (one, others) = machine.vcpus.split_at_mut(1);
+    let _paused = one[0].pause();
+    parts.save(others, LIMIT).unwrap();
+}
+
+#[test]
+fn virtio_device_is_restored_after_its_table_in_any_order_of_parts() {
+    let mut machine = Machine::new(1, 2);
+    let pin = Arc::new(Mutex::new(Vec::new()));
+    let driven = pin.clone();
+    let notifier = VirtioNotifier::new(machine.table.clone(), 1)
+        .with_pin(move |level| driven.lock().unwrap().push(level));
+    notifier.write_capability(3, &[0x80]);
+    notifier.notify(Notification::ConfigurationChange);
+    let parts = Parts::new(&machine.gic)
+        .with_function("vectors", &notifier)
+        .with_function("table", &*machine.table);
+    let state = parts.save(&mut machine.vcpus, LIMIT).unwrap();
+    machine.table.reset();
+    notifier.reset();
+    parts.restore(&mut machine.vcpus, &state).unwrap();
+    assert_eq!(*pin.lock().unwrap(), [], "the pin is low while MSI-X is enabled");
+    assert_eq!(notifier.take_isr(), 2);
+}
+
+#[test]
+fn restore_asks_level_triggered_devices_to_signal_again() {
+    let mut machine = Machine::new(1, 1);
+    let poller = EventfdPoller::new().unwrap();
+    let irqfds = IrqfdSet::new(poller, machine.router.clone());
+    machine.gic.observe_lines(irqfds.observer()).unwrap();
+    let gsi = machine.router.allocate().unwrap();
+    let pin = Change::Set(gsi, Route::Pin(Pin::of_spi(33).unwrap()));
+    machine.router.commit(&[pin]).unwrap();
+    let [trigger, resample] = [(); 2]
+        .map(|()| Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap()));
+    let _bound = irqfds.bind_level(trigger.clone(), resample.clone(), gsi).unwrap();
+    rustix::io::write(&trigger, &1u64.to_ne_bytes()).unwrap();
+
+    let parts = Parts::new(&machine.gic).with_irqfds(&irqfds);
+    let line = |state: &MachineState| {
+        state.gic.distributor.interrupts.iter().any(|interrupt| interrupt.line)
+    };
+    let state = parts.save(&mut machine.vcpus, LIMIT).unwrap();
+    assert!(line(&state), "the save serves the signal");
+    machine.router.set_level(gsi, Level::Low).unwrap();
+    parts.restore(&mut machine.vcpus, &state).unwrap();
+    assert!(!line(&parts.save(&mut machine.vcpus, LIMIT).unwrap()));
+    let mut count = [0; 8];
+    rustix::io::read(&resample, &mut count).unwrap();
+    assert_eq!(u64::from_ne_bytes(count), 1);
+}
