@@ -395,6 +395,19 @@ impl Vgic {
     }
 }
 
+impl Vgic {
+    /// Makes a line's interrupt pending, as a guest does by `ISPENDR`: until the guest acknowledges
+    /// it or clears the pending state, whatever its trigger and the level of the line. This is for
+    /// hypervisors that report an interrupt as an event, which [`pulse`](SetLine::pulse) would lose
+    /// if the guest configured it as level-sensitive. Returns the same results as
+    /// [`set_line`](SetLine::set_line).
+    ///
+    /// Context: any.
+    pub fn set_pending(&self, line: Line) -> Delivery {
+        line_delivery(self.wired.set_pending(line))
+    }
+}
+
 impl SetLine for Vgic {
     /// Drives a line to a level. Returns `Pending` if the interrupt is pending afterwards, enabled
     /// or not, `Blocked` if it is not, and `NoDoorbell` if the machine doesn't have this line.

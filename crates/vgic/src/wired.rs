@@ -421,6 +421,12 @@ impl Wired {
         state
     }
 
+    /// Sets the pending state of a wired input's interrupt. Returns `None` if the input does not
+    /// exist.
+    pub(crate) fn set_pending(&self, line: Line) -> Option<InterruptWord> {
+        self.change_input(line, |state| state.with_latch(true))
+    }
+
     #[cold]
     #[inline(never)]
     fn note_lost_pulse(&self, line: Line) {

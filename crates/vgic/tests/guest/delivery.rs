@@ -7,7 +7,7 @@ use gic_arch::{IntId, gicd, gicr, icc};
 use msi_types::{Cpu, Delivery, Level, Line, LineObserver, SetLine};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use vgic::{AccessWidth, GuestMemory, Inputs, SecurityView, Vcpu, Vgic, VgicConfig};
+use vgic::{AccessWidth, GuestMemory, Inputs, SecurityView, Sleep, Vcpu, Vgic, VgicConfig};
 
 const SPI: u32 = 40;
 
@@ -49,6 +49,29 @@ fn an_observer_can_lower_a_level_at_its_end() {
 
     assert_eq!(*resampler.heard.lock().unwrap(), [Line::Spi(SPI)]);
     assert_eq!(machine.acknowledge(0), 1023);
+}
+
+#[test]
+fn interrupt_that_was_set_pending_is_taken_once_whatever_its_trigger() {
+    let mut machine = Machine::running(VgicConfig::new(2));
+    let (ppi, edge) = (20, SPI + 1);
+    machine.make_edge(edge);
+    machine.enable_spi(SPI);
+    machine.enable_spi(edge);
+    machine.enable_private(0, ppi);
+    for line in [Line::Spi(SPI), Line::Spi(edge), Line::Ppi { cpu: Cpu::new(0), intid: ppi }] {
+        assert_eq!(machine.vcpus[0].prepare_to_sleep(), Sleep::Ready);
+        for _ in 0..2 {
+            assert_eq!(machine.gic.set_pending(line), Delivery::Pending, "{line:?}");
+        }
+        machine.gic.set_line(line, Level::Low);
+        machine.vcpus[0].returned();
+        let (Line::Spi(intid) | Line::Ppi { intid, .. }) = line;
+        assert_eq!(machine.handle(0), u64::from(intid));
+        assert_eq!(machine.acknowledge(0), 1023);
+    }
+    assert_eq!(machine.kicks.of(0), 3);
+    assert_eq!(machine.gic.set_pending(Line::Spi(1019)), Delivery::NoDoorbell);
 }
 
 #[test]
