@@ -404,7 +404,7 @@ impl Vgic {
     ///
     /// Context: any.
     pub fn set_pending(&self, line: Line) -> Delivery {
-        line_delivery(self.wired.set_pending(line))
+        line_delivery(self.wired.change_input(line, |state| state.with_latch(true)))
     }
 }
 

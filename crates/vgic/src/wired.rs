@@ -421,12 +421,6 @@ impl Wired {
         state
     }
 
-    /// Sets the pending state of a wired input's interrupt. Returns `None` if the input does not
-    /// exist.
-    pub(crate) fn set_pending(&self, line: Line) -> Option<InterruptWord> {
-        self.change_input(line, |state| state.with_latch(true))
-    }
-
     #[cold]
     #[inline(never)]
     fn note_lost_pulse(&self, line: Line) {
@@ -439,7 +433,8 @@ impl Wired {
         Some(self.lost_pulse.load(SeqCst)).filter(|intid| *intid != 0).map(IntId::new)
     }
 
-    fn change_input(
+    /// Changes a wired input's interrupt. Returns `None` if the input does not exist.
+    pub(crate) fn change_input(
         &self,
         line: Line,
         change: impl Fn(InterruptWord) -> InterruptWord,
