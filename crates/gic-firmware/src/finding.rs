@@ -279,6 +279,9 @@ rules! {
     MissingTrigger "missing-trigger" Warning
         "A wired interrupt has no trigger flags; operating systems warn."
         "State the trigger in the third cell: 1 for a rising edge, 4 for level high.";
+    CpuMask "cpu-mask" Note
+        "The flags of a GICv3's interrupt contain a CPU mask, which only a GICv2 has."
+        "State only the trigger; a GICv3 restricts a PPI to CPUs by a fourth cell, a phandle.";
     ContradictingTriggers "contradicting-triggers" Error
         "Two devices share an SPI, which one states as edge- and one as level-triggered."
         "A GIC has one trigger for each interrupt: correct the number or the flags of one of them.";
@@ -298,6 +301,9 @@ rules! {
     InterruptMapCells "interrupt-map-cells" Error
         "The entries of `interrupt-map` have more or fewer cells than the parent's address takes."
         "After the parent's phandle, write as many cells as the parent's `#address-cells` states.";
+    MissingAddressCells "missing-address-cells" Note
+        "The parent of an `interrupt-map` does not state how many address cells its entries have."
+        "Write `#address-cells = <0>;` into the controller's node.";
     InterruptMapOverlap "interrupt-map-overlap" Warning
         "Two entries of `interrupt-map` are equal under its mask; the first one is used."
         "Keep the bits in `interrupt-map-mask` in which the entries differ, or remove one entry.";
@@ -329,7 +335,7 @@ rules! {
     FrameSize "frame-size" Error
         "A register frame is too small for the registers in it."
         "State the whole frame: 0x10000 bytes for a GICv3 distributor, 0x20000 for an SMMUv3, \
-         0x1000 for a GICv2m frame.";
+         0x2000 for the CPU interface of a GIC-400, 0x1000 for a GICv2m frame.";
     RedistributorSize "redistributor-size" Warning
         "A redistributor region does not hold a whole number of redistributors."
         "Make the size a multiple of 0x20000 or of the stride; on a GICv4 at least 0x40000.";

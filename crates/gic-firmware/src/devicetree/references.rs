@@ -60,6 +60,24 @@ pub(super) fn check(tree: &Tree<'_>, findings: &mut FindingList) {
     findings.add(Rule::MissingInterruptParent, root.origin(PARENT), message);
 }
 
+/// Reports parents of `interrupt-map` that do not state the length of their addresses, which the
+/// Devicetree Specification requires (§2.4.3.1).
+pub(super) fn addresses(tree: &Tree<'_>, findings: &mut FindingList) {
+    let mut silent = BTreeMap::new();
+    for node in tree.nodes().filter(|node| node.status().is_enabled()) {
+        let words = node.property(MAP).and_then(cells).unwrap_or_default();
+        for entry in map_entries(tree, node, &words) {
+            if !entry.parent.has(ADDRESS_CELLS) && !node.is_compatible(WITHOUT_ADDRESS) {
+                silent.entry(entry.parent.index()).or_insert((entry.parent, node));
+            }
+        }
+    }
+    for (parent, node) in silent.into_values() {
+        let message = format!("readers of the `{MAP}` of {} must assume zero cells", node.path());
+        findings.add(Rule::MissingAddressCells, parent.origin(ADDRESS_CELLS), message);
+    }
+}
+
 /// Returns `true` if `interrupt-parent` of `node` is used: by the node's own interrupts, or, in the
 /// root, by other nodes.
 fn is_used(node: NodeRef<'_, '_>) -> bool {

@@ -34,6 +34,7 @@ pub(super) fn read<'t, 'a>(
         return Vec::new();
     }
     references::check(tree, findings);
+    references::addresses(tree, findings);
     let Some(gic_cells) = gic_cells else { return Vec::new() };
     let mut reader = Reader { tree, gic, gic_cells, uses: Uses::default(), findings };
     let users = tree.nodes().filter_map(|node| reader.user(node)).collect();

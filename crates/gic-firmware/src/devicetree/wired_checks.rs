@@ -1,20 +1,23 @@
 //! Checks the interrupts that nodes raise at the GIC: their triggers, and whether shared and
 //! private interrupts are used by the right devices.
 
+use super::gic::version;
 use super::interrupt_tree::{CELLS, INTERRUPTS, MAP, WITHOUT_ADDRESS};
 use super::specifier::{SPI, describe};
 use super::tree::NodeRef;
 use crate::finding::Rule;
 use crate::finding_list::FindingList;
+use crate::gic::GicVersion;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use gic_arch::IntId;
 
-/// Trigger flags of a specifier (binding `arm,gic.yaml`). Bits above them are the CPU mask of a
-/// GICv2's PPI.
+/// Trigger flags of a specifier (binding `arm,gic.yaml`).
 const TRIGGER: u32 = 0xf;
+/// CPU mask of a GICv2's PPI (binding `arm,gic.yaml`).
+const CPU_MASK: u32 = 0xff00;
 const RISING_EDGE: u32 = 1;
 const FALLING_EDGE: u32 = 2;
 const LEVEL_HIGH: u32 = 4;
@@ -53,6 +56,7 @@ impl<'t, 'a> Uses<'t, 'a> {
         let place = |of: &Use<'_, '_>| (of.node.index(), of.property);
         for uses in self.0.chunk_by(|one, next| place(one) == place(next)) {
             report_kinds(uses, gic, findings);
+            cpu_mask(uses, gic, findings);
             for uses in uses.chunk_by(|one, next| one.flags == next.flags) {
                 trigger(uses, findings);
             }
@@ -108,6 +112,19 @@ fn trigger(uses: &[Use<'_, '_>], findings: &mut FindingList) {
     };
     let message = format!("the flags of {name}{others} are {:#x}, {stated}{advice}", one.flags);
     findings.add(rule, one.node.origin(one.property), message);
+}
+
+/// Reports CPU masks in the specifiers of one property. Operating systems ignore them.
+fn cpu_mask(uses: &[Use<'_, '_>], gic: NodeRef<'_, '_>, findings: &mut FindingList) {
+    let mut masked = uses.iter().filter(|one| one.flags & CPU_MASK != 0);
+    let Some(one) = masked.next().filter(|_| version(gic) == Some(GicVersion::V3)) else { return };
+    let others = match masked.count() {
+        0 => String::new(),
+        count => format!(" and of {count} more"),
+    };
+    let (name, flags) = (describe(one.intid), one.flags);
+    let message = format!("the flags of {name}{others} are {flags:#x}: a GICv3 has no CPU mask");
+    findings.add(Rule::CpuMask, one.node.origin(one.property), message);
 }
 
 /// Compares two users of an SPI. The two are the same device if one is below the other.

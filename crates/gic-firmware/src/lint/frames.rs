@@ -21,6 +21,9 @@ const FRAME_BYTES: u64 = 0x1_0000;
 const SMMU_V3_BYTES: u64 = 0x2_0000;
 /// Bytes of a GICv2m frame up to its last register, `MSI_IIDR` (SBSA 3.1 §F).
 const MSI_FRAME_BYTES: u64 = 0xfd0;
+const GIC_400: &str = "arm,gic-400";
+/// Bytes of a GIC-400's CPU interface, whose `GICC_DIR` is at 0x1000 (DDI 0471B §3.1).
+const GIC_400_BYTES: u64 = 0x2000;
 const PAGE_BYTES: u64 = 0x1000;
 /// Bytes of configuration space per bus.
 const BUS_BYTES: u64 = 1 << 20;
@@ -61,6 +64,12 @@ fn frames(description: &Description) -> Vec<Frame<'_>> {
             let shape = (region.value, FRAME_BYTES, 0);
             push(&mut frames, region, "the redistributor region", &gic.id, shape);
         }
+    }
+    for gic in description.gics().filter(|gic| gic.status.is_enabled()) {
+        let Some(region) = &gic.cpu_interface else { continue };
+        let is_gic_400 = gic.compatible.iter().any(|name| name == GIC_400);
+        let least = if is_gic_400 { GIC_400_BYTES } else { 0 };
+        push(&mut frames, region, "the CPU interface", &gic.id, (region.value, 1, least));
     }
     for controller in description.controllers.iter().filter(|one| one.status.is_enabled()) {
         let (name, alignment, least) = match controller.kind {

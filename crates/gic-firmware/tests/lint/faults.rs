@@ -152,6 +152,12 @@ fn mistakes_in_controllers_are_found() {
             "the redistributor region",
         ),
         (
+            "&gic { reg = <0x0 0x8000000 0x0 0x10000>, <0x0 0x80a0000 0x0 0x40000>,
+                          <0x0 0x80a0000 0x0 0x40000>; };",
+            "registers-overlap",
+            "the CPU interface",
+        ),
+        (
             "&gic { reg = <0x0 0x8000000 0x0 0x10000>, <0x0 0x80a0000 0x0 0x50000>; };",
             "redistributor-size",
             "0x10000 bytes more",
@@ -251,6 +257,17 @@ fn mistakes_in_wires_are_found() {
             "shared-private-interrupt",
             "PPI 14",
         ),
+        (
+            "&timer { interrupts = <1 13 0xf08>, <1 14 0xf08>, <1 11 0xf08>, <1 10 0xf08>; };",
+            "cpu-mask",
+            "PPI 13 (INTID 29) and of 3 more are 0xf08",
+        ),
+        (
+            "/ { intx: intx { interrupt-controller; #interrupt-cells = <1>; }; };
+             &pcie { interrupt-map = <0 0 0 1 &intx 0>, <0 0 0 2 &intx 1>; };",
+            "missing-address-cells",
+            "/pcie@4010000000",
+        ),
         ("&gic { interrupts = <0 9 4>; };", "interrupt-kind", "was PPI 9 meant"),
         ("&gic { interrupts = <0 25 4>; };", "interrupt-kind", "was INTID 25 meant"),
         ("&gic { interrupts = <1 25 4>; };", "interrupt-specifier", "INTID 25 is PPI 9"),
@@ -284,6 +301,30 @@ fn mistakes_in_wires_are_found() {
             "interrupt-trigger",
             "SPI 36 (INTID 68)",
         ),
+    ]);
+}
+
+/// Plants mistakes that public commits fixed, which `docs/lint.md` lists.
+#[test]
+fn fixed_mistakes_are_found() {
+    const SECOND: &str = "/ { second: interrupt-controller@a000000 { compatible = \"arm,gic-400\";
+        interrupt-controller; #interrupt-cells = <3>; interrupts = <0 60 4>;
+        reg = <0x0 0xa000000 0x0 0x1000>, <0x0 0xa002000 0x0 0x100>; }; };";
+    check_all(&[
+        // U-Boot d1555de5fa2: the maintenance interrupt as an SPI.
+        ("&gic { interrupts = <0 25 4>; };", "interrupt-kind", "is private"),
+        // r8a78000: INTIDs where numbers of SPIs belong.
+        ("&uart { interrupts = <0 4078 4>; };", "interrupt-specifier", "SPI 4078"),
+        // ipq5332: both edges.
+        ("&uart { interrupts = <0 1 3>; };", "interrupt-trigger", "several triggers"),
+        // k3-j784s4: a distributor that contains the ITS and the redistributors.
+        (
+            "&gic { reg = <0x0 0x8000000 0x0 0x200000>, <0x0 0x80a0000 0x0 0x40000>; };",
+            "registers-overlap",
+            "the distributor",
+        ),
+        // hi3798cv200, Amlogic T7: the CPU interface of a GIC-400 without GICC_DIR.
+        (SECOND, "frame-size", "0x100 bytes, not 0x2000"),
     ]);
 }
 
