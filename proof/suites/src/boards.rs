@@ -4,3 +4,4 @@ pub mod devicetree;
 pub mod fields;
 pub mod findings;
 pub mod served;
+pub mod sources;

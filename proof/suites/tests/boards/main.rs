@@ -5,6 +5,7 @@
 
 mod large;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use doorbell_harness::dtb::{self, Tools, Tree, VIRT};
 use doorbell_harness::suite::{self, Absent, Case, Shared};
 use doorbell_harness::{command, process, workspace};
 use doorbell_suites::boards::devicetree::{Facts, Tree as Source};
+use doorbell_suites::boards::sources::Sources;
 use doorbell_suites::boards::{fields, findings, served};
 use doorbell_suites::said::{list, text};
 use serde_json::Value;
@@ -120,6 +122,21 @@ fn main() -> ExitCode {
         served::compare(workspace::this()?, &bench.command, &bench.tools)
     }));
     cases.push(case("devicetree sources, by cpp and dtc".into(), Bench::test_sources));
+    if suite::is_long() {
+        cases.push(case("findings in the kernel's sources".into(), |bench| {
+            bench.folder(Tree::Debian)?;
+            bench.sources()?.compare_findings()
+        }));
+        cases.push(case("positions by the newest dtc".into(), |bench| {
+            bench.folder(Tree::Debian)?;
+            bench.sources()?.compare_compilers()
+        }));
+        cases.push(case("overlays, by fdtoverlay".into(), |bench| {
+            let output = bench.output.join("overlays");
+            fs::create_dir_all(&output)?;
+            bench.sources()?.compare_overlays(&output)
+        }));
+    }
     cases.push(case("a devicetree of 1 MB".into(), |bench| {
         large::devicetree(&bench.command, &bench.tools, &bench.output)
     }));
@@ -174,6 +191,11 @@ impl Bench {
         let mut tests = process::cargo(&workspace::this()?.root);
         tests.args(["test", "--package", "doorbell", "--test", "dts"]);
         process::must(&mut tests)
+    }
+
+    /// Returns the sources of Debian's kernel.
+    fn sources(&self) -> Result<Sources<'_>> {
+        Sources::fetch(workspace::this()?, &self.command, &self.tools)
     }
 
     /// Returns the folder of a tree, or the reason why the tree could not be fetched.
