@@ -144,6 +144,7 @@ fn a_source_reads_only_the_given_folders() {
         format!("\" /*\n/*/\n#include \"{secret}\""),
         format!("_Pragma(\"GCC dependency \\\"{secret}\\\"\")"),
         format!("#define C(a, b) a##b\n#if C(__has_, include)(\"{secret}\")\n#endif"),
+        format!("#define C(a, b, c) a##b##c\n#if C(_, _has, _include)(\"{secret}\")\n#endif"),
     ] {
         let path = folder.join("own/board.dts");
         fs::write(&path, format!("/dts-v1/;\n{text}\n/ {{ }};\n")).unwrap();
@@ -154,6 +155,19 @@ fn a_source_reads_only_the_given_folders() {
         let reason = reasons.iter().any(|reason| said.contains(reason));
         assert!(reason && said.contains("board.dts:"), "{text}\n{said}");
     }
+}
+
+/// Linux's `armada-cp11x.dtsi` makes labels so.
+#[test]
+fn a_source_may_paste_words() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dts-pasted");
+    fs::create_dir_all(&folder).unwrap();
+    let path = folder.join("board.dts");
+    let text = "#define PASTE(a, b) a##b\n#define LABEL(name) PASTE(_, name)\n";
+    fs::write(&path, format!("/dts-v1/;\n{text}/ {{ LABEL(a): node {{ }}; }};\n")).unwrap();
+    let output = output(&["graph", path.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!said.contains("cannot compile"), "{said}");
 }
 
 /// `dtc` reads these files without `cpp`, and has different rules for comments and strings.

@@ -7,6 +7,7 @@
 
 use super::files::{MAX_TEXT, SourceFiles};
 use anyhow::{Result, bail};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// Maximum depth of nested includes.
@@ -39,10 +40,11 @@ pub(super) fn expand(files: &mut SourceFiles) -> Result<String> {
         open: Vec::new(),
         includes: 0,
         pastes: false,
-        has_parts: false,
+        parts: BTreeSet::new(),
     };
     expansion.file(0)?;
-    if expansion.pastes && expansion.has_parts {
+    let is_built = |name: &&str| is_concatenation(name, &expansion.parts);
+    if expansion.pastes && OPENING.iter().any(is_built) {
         let path = expansion.files.path(0);
         bail!("{path}: pasting words to an operator that opens files is not allowed");
     }
@@ -57,8 +59,8 @@ struct Expansion<'f> {
     includes: usize,
     /// `true` if a macro may paste words together.
     pastes: bool,
-    /// `true` if a word is the beginning of an operator that opens files.
-    has_parts: bool,
+    /// The words that are a part of the name of an operator that opens files.
+    parts: BTreeSet<&'static str>,
 }
 
 /// Operators of `cpp` that open files. Directives can only do that if they are known.
@@ -79,7 +81,7 @@ impl Expansion<'_> {
                 bail!("{}: the last line ends with a backslash", self.files.path(file));
             }
             self.pastes |= code.as_deref().is_some_and(pastes);
-            self.has_parts |= code.as_deref().is_some_and(has_parts);
+            self.parts.extend(code.as_deref().map(parts).into_iter().flatten());
             let action = code.as_deref().map_or(Line::Refuse, action);
             if matches!(action, Line::Keep | Line::Condition) {
                 self.out.push_str(line);
@@ -193,10 +195,24 @@ fn pastes(code: &str) -> bool {
     code.contains("##") || code.contains("%:%:")
 }
 
-/// Returns `true` if a line has a part of the name of an operator that opens files.
-fn has_parts(code: &str) -> bool {
-    let mut words = code.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
-    words.any(|word| word.starts_with('_') && OPENING.iter().any(|name| name.starts_with(word)))
+/// Returns the words of a line that are a part of the name of an operator that opens files.
+fn parts(code: &str) -> impl Iterator<Item = &'static str> {
+    let words = code.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
+    words.filter(|word| !word.is_empty()).flat_map(|word| {
+        OPENING.iter().filter_map(move |name| name.get(name.find(word)?..)?.get(..word.len()))
+    })
+}
+
+/// Returns `true` if a name can be pasted together from these parts.
+fn is_concatenation(name: &str, parts: &BTreeSet<&str>) -> bool {
+    let mut ends = vec![0];
+    for end in 1..=name.len() {
+        let is_part = |start: &usize| name.get(*start..end).is_some_and(|it| parts.contains(it));
+        if ends.iter().any(is_part) {
+            ends.push(end);
+        }
+    }
+    ends.last() == Some(&name.len())
 }
 
 /// Returns the length of the string at the start of the text, or `None` if it does not end.
