@@ -15,6 +15,7 @@ use crate::frames::registers::{
 use crate::lpi::LpiCore;
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::sync::lock::Mutex;
+use crate::sync::published::Published;
 use crate::wakeup::Awaited;
 use crate::wired::{Private, Wired, participation};
 use core::sync::atomic::Ordering::SeqCst;
@@ -29,6 +30,8 @@ pub(crate) struct RedistributorRegisters {
     disabled: Awaited,
     /// Recalls for invalidated or cleared LPIs.
     pub(crate) invalidated: Awaited,
+    /// 1 if the guest has not read `GICR_SYNCR.Busy` as 0 since it last invalidated LPIs.
+    unawaited: Published,
 }
 
 impl RedistributorRegisters {
@@ -38,6 +41,7 @@ impl RedistributorRegisters {
             lpis: Mutex::new(LpiRegisters::new()),
             disabled: Awaited::new(),
             invalidated: Awaited::new(),
+            unawaited: Published::new(0),
         }
     }
 
@@ -57,6 +61,7 @@ impl RedistributorRegisters {
 
     pub(crate) fn restore(&self, lpis: LpiRegisters) {
         *self.lpis.lock() = lpis;
+        self.unawaited.replace(0);
     }
 }
 
@@ -186,6 +191,9 @@ impl<'a> Redistributor<'a> {
         self.advance();
         let invalidated = &self.registers.invalidated;
         let busy = self.wired.is_outstanding_after(|| self.is_invalidating(), invalidated);
+        if !busy {
+            self.registers.unawaited.replace(0);
+        }
         Syncr::new().with_busy(busy)
     }
 

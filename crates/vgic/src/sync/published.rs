@@ -23,6 +23,11 @@ impl Published {
         self.0.store(value, Relaxed);
     }
 
+    /// Sets the value and returns the previous one. May be called concurrently by several threads.
+    pub(crate) fn replace(&self, value: u64) -> u64 {
+        self.0.swap(value, Relaxed)
+    }
+
     /// Adds 1. May be called concurrently by several threads. Uses an atomic read-modify-write, so
     /// it is meant for cold paths.
     pub(crate) fn count(&self) {

@@ -103,6 +103,40 @@ fn a_register_that_is_written_before_quiescence_is_recorded() {
 }
 
 #[test]
+fn an_invalidation_that_does_not_wait_for_the_last_one_is_recorded() {
+    let config = VgicConfig::new(2).with_direct_lpi(true).with_lpi_id_bits(Some(16));
+    let machine = Machine::new(config.with_can_clear_enable_lpis(true));
+    let start = |cpu| {
+        let tables = Propbaser::new().with_id_bits_minus_one(15).with_address(CONFIGURATION);
+        machine.write_gicr(cpu, gicr::PROPBASER, tables);
+        let table = PENDING + cpu as u64 * 0x1_0000;
+        let pending = Pendbaser::new().with_address(table).with_pending_table_zero(true);
+        machine.write_gicr(cpu, gicr::PENDBASER, pending);
+        machine.write_gicr(cpu, gicr::CTLR, gicr::Ctlr::new().with_enable_lpis(true));
+    };
+    start(0);
+    start(1);
+    let [one, all] = [(gicr::INVLPIR, 8200), (gicr::INVALLR, 0)];
+    for (first, second) in [(one, one), (one, all), (all, one), (all, all)] {
+        machine.write_gicr(0, first.0, first.1);
+        machine.write_gicr(1, second.0, second.1);
+        while machine.read_gicr(1, gicr::SYNCR) != 0 {}
+        assert_eq!(faults(&machine), [], "each redistributor is busy for itself");
+        machine.write_gicr(0, second.0, second.1);
+        let register = machine.frame(0) + u64::from(second.0.offset());
+        let reasons = faults(&machine).into_iter().map(|(reason, at, _)| (reason, at));
+        let recorded = (FaultReason::InvalidationInProgress, register);
+        assert_eq!(reasons.collect::<Vec<_>>(), [recorded]);
+        while machine.read_gicr(0, gicr::SYNCR) != 0 {}
+    }
+    machine.write_gicr(0, one.0, one.1);
+    machine.set_enable_lpis(0, false);
+    start(0);
+    machine.write_gicr(0, one.0, one.1);
+    assert_eq!(faults(&machine), [], "disabled LPIs end an invalidation");
+}
+
+#[test]
 fn a_restored_its_may_be_set_up_at_once() {
     let mut machine = its(PageSizes::Only(PageSize::Size64K));
     let saved = machine.save();

@@ -107,6 +107,7 @@ impl<'a> Redistributor<'a> {
             registers.pendbaser = pendbaser.with_pending_table_zero(false);
         } else if !enable && registers.enabled && self.config.can_clear_enable_lpis {
             registers.enabled = false;
+            self.registers.unawaited.replace(0);
             lpis.with_kicks_deferred(|control| control.disable_lpis(cpu));
             self.registers.disabled.ask();
         }
@@ -244,6 +245,7 @@ impl<'a> Redistributor<'a> {
         let config = self.config;
         let implemented = config.redistributor_invalidation || config.direct_lpi;
         if let Some((lpis, lpi)) = self.named_lpi(lanes).filter(|_| implemented) {
+            self.judge_haste(gicr::INVLPIR.offset(), FaultDetail::Interrupt(lpi.intid()));
             if let Err(OutOfMemory) = lpis.invalidate(self.cpu, lpi) {
                 let detail = FaultDetail::Interrupt(lpi.intid());
                 self.fault(gicr::INVLPIR.offset(), FaultReason::OutOfMemory, detail);
@@ -259,9 +261,18 @@ impl<'a> Redistributor<'a> {
         let implemented = config.redistributor_invalidation || config.direct_lpi;
         let is_written = lanes.zero_extended().is_some();
         if let Some(lpis) = self.enabled_lpis().filter(|_| implemented && is_written) {
+            self.judge_haste(gicr::INVALLR.offset(), FaultDetail::None);
             lpis.invalidate_all(self.cpu);
             self.registers.invalidated.ask();
             self.advance();
+        }
+    }
+
+    /// Records an invalidation if the guest did not wait for the previous one. The model would have
+    /// completed it by now, but hardware may ignore a write while it is busy.
+    fn judge_haste(self, register: u32, detail: FaultDetail) {
+        if self.registers.unawaited.replace(1) != 0 {
+            self.fault(register, FaultReason::InvalidationInProgress, detail);
         }
     }
 

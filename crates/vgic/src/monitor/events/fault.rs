@@ -28,6 +28,10 @@ pub enum FaultReason {
     /// `EnableLPIs` was set with a pending table that overlaps the table of another redistributor
     /// with LPIs enabled.
     SharedPendingTable,
+    /// `GICR_INVLPIR` or `GICR_INVALLR` was written before `GICR_SYNCR.Busy` was read as 0 after
+    /// the previous such write. Writes while the bit is 1 are CONSTRAINED UNPREDICTABLE (IHI 0069
+    /// §12.11), although the model accepts them.
+    InvalidationInProgress,
     /// A write to `GITS_BASER<n>` or `GITS_CBASER` was ignored, because the ITS is enabled.
     ItsTablesInUse,
     /// `GITS_BASER<n>` or `GITS_CBASER` was written after the ITS was disabled, but before
@@ -101,7 +105,7 @@ impl FaultReason {
     ];
 
     /// All kinds, in the order of declaration.
-    pub(crate) const ALL: [Self; 27] = [
+    pub(crate) const ALL: [Self; 28] = [
         Self::UnknownRegister,
         Self::AccessWidth,
         Self::AccessDirection,
@@ -110,6 +114,7 @@ impl FaultReason {
         Self::LpiTable,
         Self::UnalignedPendingTable,
         Self::SharedPendingTable,
+        Self::InvalidationInProgress,
         Self::ItsTablesInUse,
         Self::ItsNotQuiescent,
         Self::ItsTable,
@@ -146,6 +151,9 @@ impl fmt::Display for FaultReason {
             }
             Self::SharedPendingTable => {
                 "the pending table overlaps that of another redistributor whose LPIs are enabled"
+            }
+            Self::InvalidationInProgress => {
+                "write before GICR_SYNCR.Busy was read as 0 after the last invalidation"
             }
             Self::ItsTablesInUse => "write ignored, because the ITS is enabled",
             Self::ItsNotQuiescent => {
