@@ -16,7 +16,6 @@
 #include <linux/of_address.h>
 #include <linux/of_irq.h>
 #include <linux/slab.h>
-#include <linux/version.h>
 
 /* The data of a PCI MSI has 16 bits, and is the INTID. */
 #define MAX_ID_BITS 16U
@@ -218,7 +217,7 @@ static int alloc_in_gic(struct irq_domain *d, unsigned int virq, u32 intid)
  */
 static void resend_when_in_progress(unsigned int virq)
 {
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+#ifdef HAS_RESEND_WHEN_IN_PROGRESS
 	irqd_set_resend_when_in_progress(irq_get_irq_data(virq));
 #endif
 }
