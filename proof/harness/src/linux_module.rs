@@ -2,6 +2,8 @@
 //! and of the compiler that built the kernel.
 
 use std::ffi::OsString;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
@@ -20,6 +22,7 @@ const SOURCES: &str = "/usr/src";
 /// The headers of a kernel, and a compiler for its modules.
 #[derive(Debug)]
 pub struct ModuleBuilder {
+    suite: Suite,
     compiler: Tools,
     headers: PathBuf,
 }
@@ -36,16 +39,24 @@ impl ModuleBuilder {
         let release = release_of(&small_linux::fetch_with_modules(workspace, suite)?)?;
         let cache = cache::folder(workspace);
         let folder = cache.join(format!("headers-{release}"));
-        let compiler = cache.join("cross-arm64");
+        let is_newest = suite == Suite::Unstable;
+        let compiler = cache.join(if is_newest { "cross-arm64-unstable" } else { "cross-arm64" });
         if !cache::is_filled(&folder) || !cache::is_filled(&compiler) {
-            let apt = Apt::update(&cache.join("apt"))?;
+            let apt = match suite {
+                Suite::Unstable => Apt::update_unstable(&cache.join("apt-unstable"))?,
+                Suite::Stable | Suite::Backports => Apt::update(&cache.join("apt"))?,
+            };
             let headers = format!("linux-headers-{release}:arm64");
             let needs = apt.dependencies(&headers)?;
-            cache::fill(&folder, || unpack_headers(&apt, &headers, &needs, &folder))?;
-            cache::fill(&compiler, || unpack_compiler(&apt, &needs, &compiler))?;
+            cache::fill(&compiler, || unpack_compiler(&apt, &needs, suite, &compiler))?;
+            cache::fill(&folder, || {
+                unpack_headers(&apt, &headers, &needs, &folder)?;
+                let tools = folder.join("usr/lib");
+                if is_newest { start_by_loader_of(&compiler, &tools) } else { Ok(()) }
+            })?;
         }
         let headers = folder.join(&SOURCES[1..]).join(format!("linux-headers-{release}"));
-        Ok(Self { compiler: Tools::at(compiler), headers })
+        Ok(Self { suite, compiler: Tools::at(compiler), headers })
     }
 
     /// Builds the modules that the makefile in `folder` names, with more arguments for `make`, and
@@ -63,7 +74,10 @@ impl ModuleBuilder {
         // information for BPF would need a program that the headers do not depend on.
         let kinds =
             ["DEB_BUILD_ARCH=other", "DEB_HOST_ARCH=arm64", "CONFIG_DEBUG_INFO_BTF_MODULES="];
-        let mut make = self.compiler.on_this_machine("make", folder);
+        let mut make = match self.suite {
+            Suite::Unstable => process::command("make", folder),
+            Suite::Stable | Suite::Backports => self.compiler.on_this_machine("make", folder),
+        };
         make.args(["-s", "-C"]).arg(&self.headers).args(kinds).env("PATH", path);
         make.arg(format!("DEB_HOST_GNU_TYPE={PREFIX}")).arg(format!("M={}", folder.display()));
         let output = process::output(make.args(arguments).arg("modules"))?;
@@ -99,8 +113,11 @@ fn unpack_headers(apt: &Apt, headers: &str, needs: &[String], folder: &Path) -> 
     for entry in folder.join(&SOURCES[1..]).read_dir()? {
         let makefile = entry?.path().join("Makefile");
         let Ok(text) = fs::read_to_string(&makefile) else { continue };
-        let here = format!("include {}{SOURCES}", folder.display());
-        fs::write(makefile, text.replace(&format!("include {SOURCES}"), &here))?;
+        let here = ["include ", "KBUILD_OUTPUT="].iter().fold(text, |text, before| {
+            let here = format!("{before}{}{SOURCES}", folder.display());
+            text.replace(&format!("{before}{SOURCES}"), &here)
+        });
+        fs::write(makefile, here)?;
     }
     Ok(())
 }
@@ -114,9 +131,10 @@ fn shared_headers(needs: &[String]) -> Vec<&str> {
     names.filter(is_part).collect()
 }
 
-fn unpack_compiler(apt: &Apt, needs: &[String], folder: &Path) -> Result<()> {
+fn unpack_compiler(apt: &Apt, needs: &[String], suite: Suite, folder: &Path) -> Result<()> {
     let compiler = needs.iter().find_map(|name| {
         let name = name.strip_suffix(":arm64").unwrap_or(name);
+        let name = name.strip_suffix("-for-host").unwrap_or(name);
         name.starts_with("gcc-").then_some(name)
     });
     let compiler = compiler.context("the headers do not depend on a compiler")?;
@@ -124,7 +142,50 @@ fn unpack_compiler(apt: &Apt, needs: &[String], folder: &Path) -> Result<()> {
         if env::consts::ARCH == "aarch64" { part.to_owned() } else { format!("{part}-{PREFIX}") }
     });
     let linker = format!("binutils-{PREFIX}");
-    apt.unpack_with_needs(&[&parts[0], &parts[1], &linker], Suite::Stable, folder)
+    let mut packages = vec![parts[0].as_str(), &parts[1], &linker];
+    if suite != Suite::Unstable {
+        return apt.unpack_with_needs(&packages, Suite::Stable, folder);
+    }
+    // The C library, and the other libraries of the tools in the headers.
+    packages.push("libc6");
+    packages.extend(shared_headers(needs).iter().filter(|name| name.starts_with("linux-kbuild-")));
+    apt.unpack_with_needs(&packages, suite, folder)?;
+    ["bin", "libexec"]
+        .iter()
+        .try_for_each(|programs| start_by_loader_of(folder, &folder.join("usr").join(programs)))
+}
+
+/// Replaces each program below `folder` by a script that starts it with the loader and the
+/// libraries in `root`. The programs need a newer C library than Debian's stable release has.
+fn start_by_loader_of(root: &Path, folder: &Path) -> Result<()> {
+    let libraries = root.join("usr/lib").join(format!("{}-linux-gnu", env::consts::ARCH));
+    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let is_loader = |path: &PathBuf| name(path).starts_with("ld-linux-");
+    let loader = cache::files_below(&libraries)?.into_iter().find(is_loader);
+    let loader = loader.context("the C library's package has no loader")?;
+    for program in cache::files_below(folder)? {
+        let metadata = fs::symlink_metadata(&program)?;
+        let is_program = metadata.is_file() && metadata.permissions().mode() & 0o100 != 0;
+        if !is_program || name(&program).contains(".so") || !is_elf(&program)? {
+            continue;
+        }
+        let moved = program.with_file_name(format!("{}.elf", name(&program)));
+        fs::rename(&program, &moved)?;
+        let [loader, libraries, moved] = [&loader, &libraries, &moved].map(|path| path.display());
+        let script = format!(
+            "#!/bin/sh\nexec '{loader}' --library-path '{libraries}' --argv0 \"$0\" '{moved}' \
+             \"$@\"\n"
+        );
+        fs::write(&program, script)?;
+        fs::set_permissions(&program, metadata.permissions())?;
+    }
+    Ok(())
+}
+
+fn is_elf(file: &Path) -> Result<bool> {
+    let mut magic = Vec::new();
+    fs::File::open(file)?.take(4).read_to_end(&mut magic)?;
+    Ok(magic == b"\x7fELF")
 }
 
 #[cfg(test)]
