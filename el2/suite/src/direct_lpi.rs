@@ -2,6 +2,7 @@
 //! `linux/direct-lpi`, and by the driver that was posted for review in 2021, as posted and with
 //! mends. The suite's option `--rfc FILE` names the message with that driver.
 
+mod faults;
 mod rfc;
 
 use std::ffi::OsString;
@@ -26,6 +27,8 @@ use crate::machine::GICV3;
 const OPTION: &str = "--rfc";
 /// The module that makes an interrupt pending when it is asked to.
 const RETRIGGER: &str = "retrigger.ko";
+/// The module that uses PCI MSIs.
+const RING: &str = "ring.ko";
 const RFC: &str = "direct-lpi-rfc.ko";
 const OWN: &str = "direct-lpi.ko";
 /// Folder of our driver, relative to the project's root.
@@ -38,6 +41,10 @@ const RETRIGGER_SOURCES: Sources = &[
     ("Makefile", include_str!("direct_lpi/retrigger/Makefile")),
     ("retrigger.c", include_str!("direct_lpi/retrigger/retrigger.c")),
 ];
+const RING_SOURCES: Sources = &[
+    ("Makefile", include_str!("direct_lpi/ring/Makefile")),
+    ("ring.c", include_str!("direct_lpi/ring/ring.c")),
+];
 /// Everything that the RFC's driver needs to be a module. One of its headers left Linux in 6.1.
 const RFC_SOURCES: Sources = &[
     ("Makefile", include_str!("direct_lpi/rfc/Makefile")),
@@ -46,13 +53,23 @@ const RFC_SOURCES: Sources = &[
     ("include/linux/dma-iommu.h", ""),
 ];
 
-/// The place where a mistake of the RFC is named.
+/// The place where a mistake of a driver is named.
 #[derive(Clone, Copy, Debug)]
 enum NamedBy {
     /// A line that the hypervisor prints, which contains these texts.
     Hypervisor(&'static [&'static str]),
     /// An error of the judge of the guest's traffic, which contains this text.
     Judge(&'static str),
+}
+
+impl NamedBy {
+    /// Runs a guest with a mistake, and checks that the mistake is named.
+    fn check(self, case: Case, guest: &Guest, name: &str) -> Result<()> {
+        match self {
+            Self::Hypervisor(texts) => says(case, guest, name, texts),
+            Self::Judge(text) => refuses(case, guest, name, text),
+        }
+    }
 }
 
 /// The mistakes of the RFC: what must be mended before the mistake shows, and how it is named.
@@ -95,8 +112,11 @@ const DRIVEN: &[Case] = &[
     case(2, 2),
     case(4, 2).reading(FEW_READS).moved_every(50).with("id_bits=14"),
     case(4, 4).reading(FEW_READS).with("blind=1"),
+    case(2, 2).reading(FEW_READS).told("awake"),
+    case(2, 2).reading(FEW_READS).told("suspends"),
     newer(2, 2).reading(FEW_READS),
     newer(2, 2).reading(FEW_READS).moved_every(50).with("id_bits=14"),
+    newer(2, 2).of_unstable().reading(FEW_READS).moved_every(50).with("id_bits=14"),
 ];
 /// Longer cases of our driver.
 const DRIVEN_LONG: &[Case] = &[
@@ -106,6 +126,9 @@ const DRIVEN_LONG: &[Case] = &[
     newer(2, 2).reading(MANY_READS),
     newer(1, 1),
     newer(8, 2).reading(FEW_READS),
+    newer(2, 2).of_unstable().told("suspends"),
+    newer(2, 2).told("suspends"),
+    newer(4, 4).of_unstable().reading(FEW_READS),
 ];
 
 const MENDED: &[Case] = &[
@@ -131,10 +154,7 @@ pub(crate) fn cases(file: Option<&Path>) -> Vec<suite::Case> {
         let case = case(2, 2).reading(FEW_READS);
         built::case(name, case.limit(), move || {
             let guest = guest(fault, file.as_deref(), mends)?;
-            match *named {
-                NamedBy::Hypervisor(texts) => says(case, &guest, fault, texts),
-                NamedBy::Judge(text) => refuses(case, &guest, fault, text),
-            }
+            named.check(case, &guest, fault)
         })
     });
     let mended = MENDED.iter().map(|case| {
@@ -146,7 +166,11 @@ pub(crate) fn cases(file: Option<&Path>) -> Vec<suite::Case> {
             case.judge(guest, &name)
         })
     });
-    driven(DRIVEN).chain(faults).chain(mended).collect()
+    let two = "our Direct LPI driver: two confined guests of 2 vCPUs on 2 CPUs";
+    let two = built::case(two, 2 * LIMIT, move || {
+        linux::two_with_direct_lpis(own_guest(Suite::Stable)?, two)
+    });
+    driven(DRIVEN).chain([two]).chain(faults::cases()).chain(faults).chain(mended).collect()
 }
 
 /// Lists longer cases of our driver.
@@ -161,30 +185,63 @@ fn driven(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
     })
 }
 
+/// Returns the place of a suite in a table.
+const fn place_of(suite: Suite) -> usize {
+    match suite {
+        Suite::Stable => 0,
+        Suite::Backports => 1,
+        Suite::Unstable => 2,
+    }
+}
+
 /// Returns a guest with our driver.
 fn own_guest(suite: Suite) -> Result<&'static Guest> {
-    static GUESTS: [Shared<Guest>; 2] = [const { Shared::new() }; 2];
-    GUESTS[usize::from(suite == Suite::Backports)].get(|| {
-        let workspace = workspace::this()?;
-        let mut sources = Vec::new();
-        for file in cache::files_below(&workspace.root.join(OWN_FOLDER))? {
-            let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            sources.push((name, fs::read_to_string(&file)?));
-        }
-        let sources: Vec<_> = sources.iter().map(|(name, text)| (&**name, &**text)).collect();
+    static GUESTS: [Shared<Guest>; 3] = [const { Shared::new() }; 3];
+    GUESTS[place_of(suite)].get(|| {
         let name = format!("direct-lpi-{suite:?}").to_lowercase();
-        let own = Module { path: OWN, file: module(suite, &name, &sources, &["KCFLAGS=-Werror"])? };
-        Guest::with_modules(workspace, suite, &name, &[own, retrigger(suite)?])
-            .or_absent("Debian's kernel")
+        guest_with(suite, &name, &own_sources()?)
     })
 }
 
+/// Returns the files of our driver, with their names.
+fn own_sources() -> Result<Vec<(String, String)>> {
+    let files = cache::files_below(&workspace::this()?.root.join(OWN_FOLDER))?;
+    let source = |file: &PathBuf| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok((name, fs::read_to_string(file)?))
+    };
+    files.iter().map(source).collect()
+}
+
+/// Returns a guest with our driver, built from these files.
+fn guest_with(suite: Suite, name: &str, sources: &[(String, String)]) -> Result<Guest> {
+    let sources: Vec<_> = sources.iter().map(|(name, text)| (&**name, &**text)).collect();
+    let own = Module { path: OWN, file: module(suite, name, &sources, &["KCFLAGS=-Werror"])? };
+    let modules = [own, retrigger(suite)?, ring(suite)?];
+    Guest::with_modules(workspace::this()?, suite, name, &modules).or_absent("Debian's kernel")
+}
+
 fn retrigger(suite: Suite) -> Result<Module> {
-    static FILES: [Shared<PathBuf>; 2] = [const { Shared::new() }; 2];
-    let name = format!("retrigger-{suite:?}").to_lowercase();
-    let build = || module(suite, &name, RETRIGGER_SOURCES, &[]);
-    let file = FILES[usize::from(suite == Suite::Backports)].get(build)?.clone();
-    Ok(Module { path: RETRIGGER, file })
+    static FILES: [Shared<PathBuf>; 3] = [const { Shared::new() }; 3];
+    tool(&FILES, RETRIGGER, RETRIGGER_SOURCES, suite)
+}
+
+fn ring(suite: Suite) -> Result<Module> {
+    static FILES: [Shared<PathBuf>; 3] = [const { Shared::new() }; 3];
+    tool(&FILES, RING, RING_SOURCES, suite)
+}
+
+/// Returns a module of the suite for a kernel.
+fn tool(
+    files: &[Shared<PathBuf>; 3],
+    path: &'static str,
+    sources: Sources,
+    suite: Suite,
+) -> Result<Module> {
+    let name = format!("{}-{suite:?}", path.trim_end_matches(".ko")).to_lowercase();
+    let file =
+        files[place_of(suite)].get(|| module(suite, &name, sources, &["KCFLAGS=-Werror"]))?;
+    Ok(Module { path, file: file.clone() })
 }
 
 /// Returns a guest with the RFC's driver.
@@ -205,10 +262,10 @@ fn module(
     sources: &[(&str, &str)],
     arguments: &[&str],
 ) -> Result<PathBuf> {
-    static BUILDERS: [Shared<ModuleBuilder>; 2] = [const { Shared::new() }; 2];
+    static BUILDERS: [Shared<ModuleBuilder>; 3] = [const { Shared::new() }; 3];
     let fetch =
         || ModuleBuilder::fetch(workspace::this()?, suite).or_absent("the kernel's headers");
-    let builder = BUILDERS[usize::from(suite == Suite::Backports)].get(fetch)?;
+    let builder = BUILDERS[place_of(suite)].get(fetch)?;
     let folder = built::folder()?.join("modules").join(name);
     if folder.exists() {
         fs::remove_dir_all(&folder)?;

@@ -22,7 +22,7 @@ use crate::{built, traffic};
 
 /// Kernel parameters. The log has no timestamps, so its lines are exactly what the guest writes,
 /// and no unsolicited packets arrive.
-const WORDS: &str = "printk.time=0 ipv6.disable=1";
+const WORDS: &str = "printk.time=0 ipv6.disable=1 suspend.pm_test_delay=1";
 /// A device with MSI-X, for a guest without an MSI controller.
 const DEVICE: &str = "virtio-rng-pci";
 /// A device with MSI-X whose DMA passes through an SMMU.
@@ -47,6 +47,8 @@ pub(crate) struct Case {
     place: Place,
     /// Parameters of the first module.
     parameters: &'static str,
+    /// More words on the kernel's command line.
+    words: &'static str,
 }
 
 /// The place of the devices.
@@ -88,7 +90,8 @@ impl Case {
             Version::Stable => Suite::Stable,
             Version::Backports => Suite::Backports,
         };
-        let (move_every, reads, place, parameters) = (None, READS, Place::Root, "");
+        let (move_every, reads, place) = (None, READS, Place::Root);
+        let (parameters, words) = ("", "");
         Self {
             version,
             kernel,
@@ -100,13 +103,19 @@ impl Case {
             reads,
             place,
             parameters,
+            words,
         }
     }
 
     /// Returns a case that moves a guest with Debian's newest kernel and an ITS, on the newer QEMU.
     const fn newest(vcpus: u8, cpus: u8) -> Self {
         let case = Self::new(Version::Backports, vcpus, cpus, Controller::Its, GICV3);
-        Self { kernel: Suite::Unstable, ..case }.reading(FEW_READS).moved_every(50)
+        case.of_unstable().reading(FEW_READS).moved_every(50)
+    }
+
+    /// Returns the case with Debian's newest kernel.
+    pub(crate) const fn of_unstable(self) -> Self {
+        Self { kernel: Suite::Unstable, ..self }
     }
 
     pub(crate) const fn moved_every(self, milliseconds: u32) -> Self {
@@ -115,6 +124,11 @@ impl Case {
 
     pub(crate) const fn with(self, parameters: &'static str) -> Self {
         Self { parameters, ..self }
+    }
+
+    /// Returns the case with more words on the kernel's command line, for the guest's program.
+    pub(crate) const fn told(self, words: &'static str) -> Self {
+        Self { words, ..self }
     }
 
     const fn below_ports(self) -> Self {
@@ -179,7 +193,10 @@ fn confined_cases() -> Vec<suite::Case> {
         [Place::Root, Place::Ports].map(|place| {
             let (guests, place_name) = ("two confined guests of 2 vCPUs on 2 CPUs", place.suffix());
             let name = format!("{guests} of {version:?}'s QEMU{place_name}");
-            built::case(name.clone(), LIMIT, move || two_guests(version, place, &name))
+            built::case(name.clone(), LIMIT, move || {
+                let guest = debian::guest(Suite::Stable)?;
+                two_guests((version, place), Controller::Its, guest, &name)
+            })
         })
     })
 }
@@ -194,12 +211,15 @@ fn listed(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
 
 impl Case {
     pub(crate) fn name(&self) -> String {
-        let Self { kernel, vcpus, cpus, controller, machine, place, parameters, .. } = self;
-        let (place, comma) = (place.suffix(), if parameters.is_empty() { "" } else { ", " });
+        let Self { kernel, vcpus, cpus, controller, machine, place, parameters, words, .. } = self;
         let how = if self.move_every.is_some() { ", moved" } else { "" };
+        let more = [parameters, words].map(|it| if it.is_empty() { "" } else { ", " });
         format!(
             "{kernel:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how} on \
-             {machine}{place}{comma}{parameters}"
+             {machine}{}{}{parameters}{}{words}",
+            place.suffix(),
+            more[0],
+            more[1]
         )
     }
 
@@ -214,12 +234,16 @@ impl Case {
             *self;
         let has_messages = controller != Controller::None;
         let devices = if has_messages { &traffic::DEVICES[..] } else { &[DEVICE] };
+        let mut devices = place.of(devices);
+        if controller == Controller::DirectLpi {
+            devices.extend(traffic::MSI_DEVICES.map(str::to_owned));
+        }
         let board = Board {
             machine,
             vcpus,
             cpus,
             controller,
-            devices: &place.of(devices),
+            devices: &devices,
             trusted: true,
             move_every,
             record: Record { stats: has_messages, ..Record::default() },
@@ -229,9 +253,9 @@ impl Case {
         let wanted = if has_messages { format!(" reads={reads}") } else { String::new() };
         let parameters = match self.parameters {
             "" => String::new(),
-            words => format!(" parameters={words}"),
+            parameters => format!(" parameters={parameters}"),
         };
-        let append = &format!("{COMMAND_LINE} {WORDS}{wanted}{parameters}");
+        let append = &format!("{COMMAND_LINE} {WORDS}{wanted}{parameters} {}", self.words);
         let mut qemu = board.command(&[Files { kernel, initrd, append }])?;
         if has_messages {
             traffic::logged(&mut qemu, log);
@@ -257,22 +281,31 @@ pub(crate) fn log_of(name: &str) -> Result<PathBuf> {
     Ok(built::folder()?.join(format!("sent-{name_in_path}")))
 }
 
+/// Runs two guests at the same time, whose Direct LPIs a module drives.
+pub(crate) fn two_with_direct_lpis(guest: &Guest, name: &str) -> Result<()> {
+    two_guests((Version::Stable, Place::Root), Controller::DirectLpi, guest, name)
+}
+
 /// Runs two guests at the same time, each with a device that an SMMU confines. The first guest
 /// continues after the second has ended.
-fn two_guests(version: Version, place: Place, name: &str) -> Result<()> {
+fn two_guests(
+    (version, place): (Version, Place),
+    controller: Controller,
+    guest: &Guest,
+    name: &str,
+) -> Result<()> {
     let board = Board {
         vcpus: 2,
         cpus: 2,
+        controller,
         devices: &place.of(&[CONFINED_DEVICE; 2]),
         ..Board::plain(version, MEMORY)?
     };
-    let guest = debian::guest(Suite::Stable)?;
     let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
     let alone = format!("{COMMAND_LINE} {WORDS}");
     let waiting = format!("{alone} waits");
     let guests = [&waiting, &alone].map(|append| Files { kernel, initrd, append });
     let load = Load::Random { reads: debian::READS };
-    let controller = board.controller;
     let expected = Expected { cpus: 2, typed: TYPED, controller, load, moves: 0 };
     watch(board.command(&guests)?, LIMIT, name, guests.len(), &expected)
 }

@@ -35,7 +35,7 @@ reader() {
 }
 pinger() {
     until [ -e /tmp/end ]; do
-        $B ping -q -c 10 -i 0.02 10.0.2.2 > /dev/null
+        $B ping -q -c 10 -i 0.02 10.0.2.2 > /dev/null || complain "ten pings had no answer"
     done
 }
 end_load() { : > /tmp/end; wait; $B rm /tmp/end /tmp/done-*; }
@@ -80,20 +80,43 @@ traffic() {
     say reads "\"requested\":$requested,\"completed\":$completed"
     say affinities "\"moved\":$moved"
     say hotplugs "\"turns\":$turns"
+    [ -e /ring.ko ] && ring
     [ -e /sys/module/retrigger ] && retrigger
     for irq in $($B cat /sys/module/*/parameters/resent 2> /dev/null); do say resent "\"interrupt\":$irq"; done
 }
 
+# Suspends to idle, up to the point where the kernel would wait for a wake-up, and resumes. The disk
+# then has a reset, after which its vectors stay.
+suspend() {
+    echo platform > /sys/power/pm_test
+    echo freeze > /sys/power/state || complain "no suspend"
+    [ "$($B cat /sys/power/suspend_stats/success)" = 1 ] || complain "the suspend failed"
+    until $B grep -q live /sys/class/nvme/nvme0/state; do $B sleep 0.05; done
+}
+# Makes each CPU in turn take 20 messages of each PCI MSI: one of a function, and four of another.
+ring() {
+    for cpu in $($B seq 0 $last); do
+        for first in $($B cat /sys/module/ring/parameters/first); do
+            echo $cpu > /proc/irq/$first/smp_affinity_list || complain "interrupt $first stays"
+        done
+        before=$(count_of ring $cpu $cpu)
+        echo 20 > /sys/module/ring/parameters/times || complain "a PCI MSI is lost"
+        taken=$(($(count_of ring $cpu $cpu) - before))
+        [ $taken = 100 ] || complain "CPU $cpu took $taken of 100 PCI MSIs"
+    done
+}
 # Makes the disk's first interrupt pending, if the kernel has the module for this.
 retrigger() {
     irq=$($B sed -n 's/^ *\([0-9]*\):.*nvme0q0$/\1/p' /proc/interrupts)
-    before=$(count_of nvme0q0)
+    before=$(count_of nvme0q0 0 $last)
     echo $irq > /sys/module/retrigger/parameters/interrupt || complain "no retrigger"
     $B sleep 0.2
-    say retriggered "\"interrupt\":$irq,\"taken\":$(($(count_of nvme0q0) - before))"
+    say retriggered "\"interrupt\":$irq,\"taken\":$(($(count_of nvme0q0 0 $last) - before))"
 }
+# Counts the interrupts of a driver that the CPUs of a range have taken.
 count_of() {
-    $B awk -v cpus=$cpus '/'$1'$/ { for (at = 2; at <= cpus + 1; at++) sum += $at } END { print sum }' \
+    $B awk -v first=$2 -v last=$3 \
+        '/'$1'$/ { for (at = first + 2; at <= last + 2; at++) sum += $at } END { print sum }' \
         /proc/interrupts
 }
 
@@ -104,8 +127,9 @@ read -r line
 say heard "\"text\":\"$line\",\"again\":false"
 $B devmem 0x0b000000 32
 say absent-device "\"status\":$?"
-# While a driver starts, its interrupts and the code that waits for them run on the only CPU.
-others_on 0
+# While a driver starts, its interrupts and the code that waits for them run on the only CPU. With
+# `awake`, an LPI is enabled after all redistributors have read that it is disabled.
+$B grep -q awake /proc/cmdline || others_on 0
 parameters=$($B sed -n 's/.* parameters=\([^ ]*\).*/\1/p' /proc/cmdline)
 for module in $($B cat /modules); do
     case $module in *.xz) $B unxz /$module; module=${module%.xz} ;; esac
@@ -115,6 +139,7 @@ done
 if [ "$reads" ]; then
     # The kernel's own read is the last action of the driver's initialization.
     until disk_reads && [ "$completed" -gt 0 ]; do $B sleep 0.05; done
+    $B grep -q suspends /proc/cmdline && suspend
     $B ip addr add 10.0.2.15/24 dev eth0; $B ip link set eth0 up
 fi
 others_on 1
