@@ -76,7 +76,9 @@ fn main(boot: Boot) -> ! {
     measure("ipi", send_ipi);
     // The driver posts all commands for the device here, before `measure_commands` uses the queue.
     let edu = Edu::find(irqchip, handle_message);
-    measure_commands(irqchip);
+    if let Some(its) = its(irqchip) {
+        measure_commands(&its);
+    }
     // The device is never dropped, because its driver would then overwrite the commands of
     // `measure_commands`.
     if let Some(edu) = &edu {
@@ -169,8 +171,7 @@ fn wake_late() {
 /// Measures an LPI from the INT command until this CPU has acknowledged it, and the part of an
 /// INVALL command that each of [`LPIS`] LPIs takes. The driver maps the events, and must not post
 /// any further command.
-fn measure_commands(irqchip: &'static Irqchip<Kernel>) {
-    let its = its(irqchip).expect("the machine has no ITS");
+fn measure_commands(its: &Arc<Its<Kernel>>) {
     let map = |device, events: NonZeroU16| {
         let device =
             its.attach(device, events.get().into()).expect("a device could not be attached");
@@ -181,7 +182,7 @@ fn measure_commands(irqchip: &'static Irqchip<Kernel>) {
     map(LARGE_DEVICE, LPIS);
     let (device, event, _) = its.event_of(lpi).expect("the event was mapped above");
     // SAFETY: the driver is idle from now on, because only `measure` runs.
-    let mut queue = unsafe { CommandQueue::taken_from(&its) };
+    let mut queue = unsafe { CommandQueue::taken_from(its) };
     measure("lpi", || {
         let before = TAKEN.load(SeqCst);
         queue.run(Command::Int { device, event });

@@ -11,6 +11,7 @@ use doorbell_harness::suite::{Case, Shared};
 
 use crate::board::{Board, COUNTED, COUNTING, LIMIT, MOVES, Record};
 use crate::built;
+use crate::controller::Controller;
 use crate::costs::Costs;
 use crate::files::{Files, GUEST_RAM};
 
@@ -36,6 +37,8 @@ const SHARED_LIMITS: &[(&str, u64)] = &[
     ("msi", 1_400),
     ("timer", 1_700),
 ];
+/// Limit of the message, if it signals a direct LPI.
+const DIRECT_LIMIT: u64 = 1_500;
 
 /// Number of CPUs of the machine: either one for each of the guest's vCPUs, or one that they share.
 pub(crate) const EACH: u8 = VCPUS;
@@ -64,6 +67,14 @@ pub(crate) fn cases() -> Vec<Case> {
             }));
         }
     }
+    let name = format!("a guest's msi by direct LPI takes at most {DIRECT_LIMIT} instructions");
+    cases.push(built::case(name, LIMIT, || {
+        let mut costs = Costs::default();
+        let mut qemu = by_direct_lpi()?;
+        process::watch(&mut qemu, LIMIT, |line| costs.line(line))?;
+        eprintln!("instructions of 2 vCPUs on {EACH} CPUs with direct LPIs: {costs}");
+        costs.judge_instructions("msi", DIRECT_LIMIT)
+    }));
     let name = "a vCPU that sleeps is woken by what comes after a move";
     cases.push(built::case(name, LIMIT, || wakes(command(EACH, Record::default(), Some(1))?)));
     cases
@@ -106,9 +117,19 @@ pub(crate) fn guest() -> Result<&'static Image> {
 /// Returns the command that starts QEMU with the guest and counts time in instructions.
 /// `move_every` is the interval between moves of the guest, in milliseconds.
 pub(crate) fn command(cpus: u8, record: Record, move_every: Option<u32>) -> Result<Command> {
-    let devices = [DEVICE.to_owned()];
     let plain = Board::plain(COUNTING, MEMORY)?;
-    let board = Board { vcpus: VCPUS, cpus, devices: &devices, move_every, record, ..plain };
+    counted(Board { vcpus: VCPUS, cpus, move_every, record, ..plain })
+}
+
+/// Returns the command for a guest whose messages signal direct LPIs.
+fn by_direct_lpi() -> Result<Command> {
+    let (plain, controller) = (Board::plain(COUNTING, MEMORY)?, Controller::DirectLpi);
+    counted(Board { vcpus: VCPUS, cpus: EACH, controller, ..plain })
+}
+
+fn counted(board: Board<'_>) -> Result<Command> {
+    let devices = [DEVICE.to_owned()];
+    let board = Board { devices: &devices, ..board };
     let files = Files { kernel: &guest()?.flat, initrd: None, append: "" };
     let mut qemu = board.command(&[files])?;
     qemu.args(COUNTED);
