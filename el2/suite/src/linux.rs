@@ -265,13 +265,24 @@ impl Case {
 
     /// Runs a guest and checks its report. The name must differ from those of concurrent runs.
     pub(crate) fn judge(&self, guest: &Guest, name: &str) -> Result<()> {
+        self.judge_seeing(guest, name, |_| ())
+    }
+
+    /// Does the same, and calls `see` with each line of output.
+    pub(crate) fn judge_seeing(
+        &self,
+        guest: &Guest,
+        name: &str,
+        see: impl FnMut(&str),
+    ) -> Result<()> {
         let Self { vcpus, controller, reads, .. } = *self;
         let log = &log_of(name)?;
         let has_messages = controller != Controller::None;
         let load = if has_messages { Load::Traffic { reads, log } } else { Load::None };
         let moves = self.move_every.map_or(0, |_| MOVES);
         let expected = Expected { cpus: vcpus.into(), typed: TYPED, controller, load, moves };
-        watch(self.command(guest, log)?, self.limit(), name, 1, &expected)
+        let report = listen(self.command(guest, log)?, self.limit(), 1, see)?;
+        judge(&report, name, &expected)
     }
 }
 
@@ -307,18 +318,11 @@ fn two_guests(
     let guests = [&waiting, &alone].map(|append| Files { kernel, initrd, append });
     let load = Load::Random { reads: debian::READS };
     let expected = Expected { cpus: 2, typed: TYPED, controller, load, moves: 0 };
-    watch(board.command(&guests)?, LIMIT, name, guests.len(), &expected)
+    let report = listen(board.command(&guests)?, LIMIT, guests.len(), |_| ())?;
+    judge(&report, name, &expected)
 }
 
-/// Runs guests, sends them text when they request it, and checks their reports.
-fn watch(
-    qemu: Command,
-    limit: Duration,
-    name: &str,
-    guests: usize,
-    expected: &Expected<'_>,
-) -> Result<()> {
-    let report = listen(qemu, limit, guests, |_| ())?;
+fn judge(report: &GuestReports, name: &str, expected: &Expected<'_>) -> Result<()> {
     eprintln!("{name}: {}", report.summary());
     report.judge(expected)
 }
