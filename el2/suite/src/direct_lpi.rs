@@ -2,7 +2,7 @@
 //! `linux/direct-lpi`, and by the driver that was posted for review in 2021, as posted and with
 //! mends. The suite's option `--rfc FILE` names the message with that driver.
 
-mod faults;
+mod own;
 mod rfc;
 
 use std::ffi::OsString;
@@ -14,8 +14,9 @@ use doorbell_harness::apt::Suite;
 use doorbell_harness::linux_module::ModuleBuilder;
 use doorbell_harness::qemu::{Monitor, Version};
 use doorbell_harness::suite::{self, OrAbsent, Shared};
-use doorbell_harness::{cache, workspace};
+use doorbell_harness::workspace;
 
+use self::own::Fault;
 use self::rfc::Mend;
 use crate::board::LIMIT;
 use crate::built;
@@ -31,8 +32,6 @@ const RETRIGGER: &str = "retrigger.ko";
 const RING: &str = "ring.ko";
 const RFC: &str = "direct-lpi-rfc.ko";
 const OWN: &str = "direct-lpi.ko";
-/// Folder of our driver, relative to the project's root.
-const OWN_FOLDER: &str = "linux/direct-lpi";
 
 /// C files that are built, with their names.
 type Sources = &'static [(&'static str, &'static str)];
@@ -131,6 +130,32 @@ const DRIVEN_LONG: &[Case] = &[
     newer(4, 4).of_unstable().reading(FEW_READS),
 ];
 
+/// A kernel on two vCPUs.
+const PLAIN: Case = case(2, 2).reading(FEW_READS);
+
+/// Faults that are planted into our driver, and how they are named.
+const PLANTED: &[(Fault, Case, NamedBy)] = &[
+    // Otherwise, the second redistributor first reads the byte after it was enabled.
+    (Fault::NO_INVLPIR, PLAIN.told("awake"), NamedBy::Judge("ten pings had no answer")),
+    (Fault::TORN_MESSAGE, PLAIN, NamedBy::Hypervisor(&["GICR_SETLPIR = 0x0", "no such interrupt"])),
+    (
+        Fault::NO_SYNCR,
+        PLAIN,
+        NamedBy::Hypervisor(&["GICR_INVLPIR", "before GICR_SYNCR.Busy was read as 0"]),
+    ),
+    (Fault::STALE_MESSAGE, PLAIN, NamedBy::Judge("CPU 1 took 80 of 100 PCI MSIs")),
+    (
+        Fault::FEW_ID_BITS,
+        PLAIN.with("id_bits=14"),
+        NamedBy::Hypervisor(&["GICR_PROPBASER", "LPI table too small"]),
+    ),
+    (
+        Fault::ONE_PENDING_TABLE,
+        PLAIN.told("awake"),
+        NamedBy::Hypervisor(&["GICR_PENDBASER", "overlaps that of another redistributor"]),
+    ),
+];
+
 const MENDED: &[Case] = &[
     case(1, 1),
     case(2, 2),
@@ -170,7 +195,19 @@ pub(crate) fn cases(file: Option<&Path>) -> Vec<suite::Case> {
     let two = built::case(two, 2 * LIMIT, move || {
         linux::two_with_direct_lpis(own_guest(Suite::Stable)?, two)
     });
-    driven(DRIVEN).chain([two]).chain(faults::cases()).chain(faults).chain(mended).collect()
+    driven(DRIVEN).chain([two]).chain(planted()).chain(faults).chain(mended).collect()
+}
+
+/// Lists a case for each fault. The driver without faults has its own cases.
+fn planted() -> impl Iterator<Item = suite::Case> {
+    PLANTED.iter().map(|(fault, case, named)| {
+        let name = format!("our Direct LPI driver, with a fault: {} is found", fault.name);
+        built::case(name, case.limit(), move || {
+            let name = format!("fault-{}", fault.name.replace(' ', "-")).to_lowercase();
+            let guest = guest_with(Suite::Stable, &name, &fault.planted(own::sources()?)?)?;
+            named.check(*case, &guest, &name)
+        })
+    })
 }
 
 /// Lists longer cases of our driver.
@@ -206,18 +243,8 @@ fn own_guest(suite: Suite) -> Result<&'static Guest> {
     static GUESTS: [Shared<Guest>; 3] = [const { Shared::new() }; 3];
     GUESTS[place_of(suite)].get(|| {
         let name = format!("direct-lpi-{suite:?}").to_lowercase();
-        guest_with(suite, &name, &own_sources()?)
+        guest_with(suite, &name, &own::sources()?)
     })
-}
-
-/// Returns the files of our driver, with their names.
-fn own_sources() -> Result<Vec<(String, String)>> {
-    let files = cache::files_below(&workspace::this()?.root.join(OWN_FOLDER))?;
-    let source = |file: &PathBuf| {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok((name, fs::read_to_string(file)?))
-    };
-    files.iter().map(source).collect()
 }
 
 /// Returns a guest with our driver, built from these files.
@@ -312,4 +339,19 @@ fn refuses(case: Case, guest: &Guest, name: &str, text: &str) -> Result<()> {
     ensure!(error.contains(text), "the judge says: {error}");
     eprintln!("{error}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_changes_the_driver_in_one_place() {
+        for (fault, ..) in PLANTED {
+            let before = own::sources().unwrap();
+            let after = fault.planted(before.clone()).unwrap();
+            let changed = before.iter().zip(&after).filter(|(before, after)| before != after);
+            assert_eq!(changed.count(), 1, "{}", fault.name);
+        }
+    }
 }

@@ -275,7 +275,8 @@ fn newest_compiler(workspace: &Workspace) -> Result<PathBuf> {
     let libraries = format!("{root}/usr/lib/{}-linux-gnu", std::env::consts::ARCH);
     let script = format!(
         "#!/bin/sh\nfor loader in {root}/usr/lib*/ld-linux-* {libraries}/ld-linux-*; do\n\
-         [ -f \"$loader\" ] && exec \"$loader\" --library-path {libraries} {root}/usr/bin/dtc \"$@\"\n\
+         [ -f \"$loader\" ] && \
+         exec \"$loader\" --library-path {libraries} {root}/usr/bin/dtc \"$@\"\n\
          done\nLD_LIBRARY_PATH={libraries} exec {root}/usr/bin/dtc \"$@\"\n"
     );
     let path = bin.join("dtc");

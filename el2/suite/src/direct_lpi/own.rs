@@ -1,0 +1,118 @@
+//! The files of our Direct LPI driver, with and without a planted fault.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use doorbell_harness::{cache, workspace};
+
+/// Folder of the driver, relative to the project's root.
+const FOLDER: &str = "linux/direct-lpi";
+
+/// Files, with their names.
+pub(super) type Sources = Vec<(String, String)>;
+
+/// A fault, planted by replacing a text that occurs once in the driver.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fault {
+    pub(super) name: &'static str,
+    file: &'static str,
+    old: &'static str,
+    new: &'static str,
+}
+
+/// The start of the chip, preceded by a function that lets a device send messages between the
+/// writes of address and data.
+const TORN: &str = "\
+#include <linux/delay.h>
+
+static void write_torn(struct irq_data *d, struct msi_msg *msg)
+{
+\tstruct msi_msg torn = *msg;
+
+\ttorn.data = 0;
+\tpci_write_msi_msg(d->irq, &torn);
+\tmdelay(5);
+\tpci_write_msi_msg(d->irq, msg);
+}
+
+static struct irq_chip chip = {
+\t.irq_write_msi_msg = write_torn,
+";
+
+/// Returns the driver's files.
+pub(super) fn sources() -> Result<Sources> {
+    let files = cache::files_below(&workspace::this()?.root.join(FOLDER))?;
+    let source = |file: &PathBuf| {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok((name, fs::read_to_string(file)?))
+    };
+    files.iter().map(source).collect()
+}
+
+impl Fault {
+    pub(super) const NO_INVLPIR: Self = Self {
+        name: "no INVLPIR at the new redistributor",
+        file: "interrupts.c",
+        old: "\t\tdlpi_invalidate(cpu, block->base + at);\n",
+        new: "",
+    };
+    pub(super) const TORN_MESSAGE: Self = Self {
+        name: "an address that is written before its data",
+        file: "msi-domain.c",
+        old: "static struct irq_chip chip = {\n",
+        new: TORN,
+    };
+    pub(super) const NO_SYNCR: Self = Self {
+        name: "no wait for SYNCR",
+        file: "redistributors.c",
+        old: "if (readl_relaxed_poll_timeout_atomic(base + GICR_SYNCR, busy, !(busy & 1), 1, \
+              TIMEOUT_US))",
+        new: "busy = 0;\n\tif (busy)",
+    };
+    pub(super) const STALE_MESSAGE: Self = Self {
+        name: "a message that stays at the old redistributor",
+        file: "interrupts.c",
+        old: "\treturn IRQ_SET_MASK_OK;\n",
+        new: "\treturn IRQ_SET_MASK_OK_DONE;\n",
+    };
+    pub(super) const FEW_ID_BITS: Self = Self {
+        name: "too few bits in GICR_PROPBASER",
+        file: "redistributors.c",
+        old: "(ilog2(intids) - 1);",
+        new: "(ilog2(intids) - 2);",
+    };
+    pub(super) const ONE_PENDING_TABLE: Self = Self {
+        name: "one pending table for all redistributors",
+        file: "redistributors.c",
+        old: "tables = virt_to_phys(redistributor_of(cpu)->pending)",
+        new: "tables = virt_to_phys(redistributor_of(0)->pending)",
+    };
+
+    /// Plants the fault.
+    ///
+    /// # Errors
+    /// The text that the fault replaces does not occur exactly once.
+    pub(super) fn planted(self, mut sources: Sources) -> Result<Sources> {
+        let source = sources.iter_mut().find(|(name, _)| name == self.file);
+        let (name, text) = source.with_context(|| format!("the driver has no {}", self.file))?;
+        let times = text.matches(self.old).count();
+        ensure!(times == 1, "{name} has this text {times} times: {:?}", self.old);
+        *text = text.replace(self.old, self.new);
+        Ok(sources)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_needs_a_text_that_occurs_once() {
+        let fault = Fault::NO_INVLPIR;
+        let source = |text: String| vec![(fault.file.to_owned(), text)];
+        let judged = |times| fault.planted(source(fault.old.repeat(times)));
+        assert!(judged(0).is_err() && judged(2).is_err());
+        assert_eq!(judged(1).unwrap(), source(fault.new.to_owned()));
+    }
+}
