@@ -268,8 +268,8 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Records an invalidation if the guest did not wait for the previous one. The model would have
-    /// completed it by now, but hardware may ignore a write while it is busy.
+    /// Records an invalidation if the guest did not wait for the previous one, which a
+    /// redistributor need not have completed yet.
     fn judge_haste(self, register: u32, detail: FaultDetail) {
         if self.registers.unawaited.replace(1) != 0 {
             self.fault(register, FaultReason::InvalidationInProgress, detail);
