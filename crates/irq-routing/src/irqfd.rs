@@ -113,7 +113,7 @@ impl IrqfdSet {
     /// persists. If the GSI is routed to a message, a signal sends it, as with
     /// [`bind`](Self::bind).
     ///
-    /// After the interrupt controller was restored, the monitor must call
+    /// After the interrupt controller has been restored, the monitor must call
     /// [`resample_all`](Self::resample_all).
     ///
     /// # Errors

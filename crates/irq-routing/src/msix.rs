@@ -91,8 +91,9 @@ pub enum Signalled {
     Refused(SignalError),
     /// The vector is masked, so the message is pending.
     Held,
-    /// The guest has disabled MSI or MSI-X, so the function must assert its pin instead. An MSI
-    /// capability and a virtio notifier return this; a disabled MSI-X table holds its messages.
+    /// The guest has disabled MSI or MSI-X, so the function must assert its pin instead. After an
+    /// MSI capability's signal, the caller must do so; a virtio notifier has already done so. A
+    /// disabled MSI-X table holds its messages.
     Disabled,
     /// The table has no such vector.
     NoSuchVector,
@@ -100,7 +101,7 @@ pub enum Signalled {
 
 /// Observer of open vectors, for devices that signal through eventfds. The table calls the observer
 /// during guest accesses, with a lock held. The observer must not call any of the table's methods
-/// except [`MsixTable::signal`].
+/// except [`MsixTable::signal`], nor any of a virtio notifier over the table.
 pub trait VectorObserver: Send + Sync {
     /// Notifies the observer that a vector is open. From now on, signals of the vector must send
     /// this message.

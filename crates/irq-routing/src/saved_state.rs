@@ -140,7 +140,7 @@ pub enum StateError {
     #[error("the state's pending vector {0} does not exist, or is not in ascending order")]
     Pending(u16),
     /// The state belongs to a virtio device with another number of queues.
-    #[error("the state is of a device with {saved} queues; here it has {here}")]
+    #[error("the state is of a device with {saved} queues; this device has {here}")]
     Queues {
         /// Number of queues in the state.
         saved: usize,

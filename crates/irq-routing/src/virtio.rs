@@ -2,8 +2,8 @@
 //! the ISR status.
 //!
 //! The guest assigns MSI-X vectors of the function's [`MsixTable`] to the device's notifications
-//! and may change them at any time; the device then only names the [`Notification`], from any
-//! thread. As long as the guest has not enabled MSI-X, the function asserts its pin instead.
+//! and may change them at any time; the device passes only the [`Notification`], from any thread.
+//! While MSI-X is disabled, the notifier asserts the function's pin (INTx) instead.
 //!
 //! The VMM forwards the guest's accesses:
 //!
@@ -13,13 +13,19 @@
 //! | a read of the ISR status | [`take_isr`](VirtioNotifier::take_isr) |
 //! | a write to the MSI-X capability | [`write_capability`](VirtioNotifier::write_capability) |
 //! | a write of 0 to `device_status` | [`reset`](VirtioNotifier::reset) |
+//! | a write of 1 to `queue_reset` | [`write_vector`](VirtioNotifier::write_vector) with [`NO_VECTOR`] |
+//! | a read of the Status register of configuration space | [`interrupt_status`](VirtioNotifier::interrupt_status) |
 //! | the MSI-X table and its pending bits | the table itself |
 //!
-//! The notifier knows nothing of a queue's memory. Before a device notifies the guest, it stores
-//! the used buffer and then, after a full barrier, reads whether the guest wants a notification
-//! (virtio §2.7.7.2). The same barrier orders the used buffer before the read of the queue's
-//! vector: a guest that checks the queue after it has changed the vector finds the buffer, or the
-//! new vector signals it.
+//! The notifier does not access the queues' memory. Before a device calls
+//! [`notify`](VirtioNotifier::notify), it must store the used buffer, execute a full barrier, and
+//! read whether the guest wants a notification (virtio §2.7.7.2). The same barrier orders the used
+//! buffer before the read of the queue's vector: a guest that checks the queue after it has changed
+//! the vector finds the buffer, or the new vector signals it.
+//!
+//! An eventfd that the device signals itself bypasses the notifier: while MSI-X is disabled, its
+//! signals neither set the ISR status nor assert the pin. A device that must work without MSI-X
+//! must then signal an eventfd whose function calls `notify`.
 //!
 //! Source: virtio 1.2 §4.1.4.3, §4.1.4.5 and §4.1.5.1.2 to §4.1.5.4.
 //!
@@ -92,18 +98,24 @@ impl Notification {
     }
 }
 
-/// Function that drives the function's pin.
-type Pin = dyn Fn(Level) + Send + Sync;
-/// Function that is told about a notification's new vector.
+/// Callback that drives the function's pin.
+type DrivePin = dyn Fn(Level) + Send + Sync;
+/// Callback that learns of a notification's new vector.
 type Observer = dyn Fn(Notification, Option<u16>) + Send + Sync;
 
-/// A virtio device's notifications. The [module's example](self) shows both sides.
+/// Signals a virtio device's notifications to the guest. The [module's example](self) shows both
+/// sides. Dropping the notifier deasserts the pin.
 pub struct VirtioNotifier {
     table: Arc<MsixTable>,
     /// The configuration's vector, then those of the queues.
     vectors: Box<[AtomicU16]>,
+    /// Number of vectors in the table.
+    table_size: u16,
+    /// Serializes assignments, so that the observer learns of them in order. A thread that holds
+    /// both locks acquired this one first.
+    assigning: Mutex<()>,
     isr: Mutex<Isr>,
-    pin: Option<Box<Pin>>,
+    pin: Option<Box<DrivePin>>,
     observer: Option<Box<Observer>>,
 }
 
@@ -114,16 +126,20 @@ struct Isr {
 }
 
 impl VirtioNotifier {
-    /// Creates the notifications of a device with this many queues, without vectors.
+    /// Creates a notifier for a device with this many queues. No notification has a vector yet.
     pub fn new(table: Arc<MsixTable>, queues: u16) -> Self {
         let vectors = (0..=queues).map(|_| AtomicU16::new(NO_VECTOR)).collect();
+        let (table_size, assigning) = (table.control().table_size(), Mutex::new(()));
         let isr = Mutex::new(Isr { bits: 0, pin: Level::Low });
-        Self { table, vectors, isr, pin: None, observer: None }
+        Self { table, vectors, table_size, assigning, isr, pin: None, observer: None }
     }
 
-    /// Sets the function that drives the function's pin (INTx). It is called with a lock held and
-    /// must not call the notifier. A device without a pin has no notifications while MSI-X is
-    /// disabled, but its ISR status changes.
+    /// Sets the callback that drives the function's pin (INTx). Functions share pins: the VMM must
+    /// keep the line high while any function asserts it. The VMM must not assert the line while
+    /// Interrupt Disable is set in the function's Command register.
+    ///
+    /// The callback runs with a lock held, and must not call the notifier. A device without a pin
+    /// cannot interrupt the guest while MSI-X is disabled; its ISR status still changes.
     #[must_use]
     pub fn with_pin(mut self, pin: impl Fn(Level) + Send + Sync + 'static) -> Self {
         self.pin = Some(Box::new(pin));
@@ -131,8 +147,8 @@ impl VirtioNotifier {
     }
 
     /// Sets the observer of the vectors that the guest assigns, for a device that signals by
-    /// eventfds: it is where `DeviceEventfds::set_vector` is called. The observer is called with a
-    /// lock held and must not call the notifier.
+    /// eventfds. The observer should call `DeviceEventfds::set_vector`. It is called with a lock
+    /// held, and must neither change the notifier's vectors nor wait for code that does.
     #[must_use]
     pub fn with_observer(
         mut self,
@@ -143,12 +159,13 @@ impl VirtioNotifier {
     }
 
     /// Notifies the guest. Returns the outcome of the vector's signal,
-    /// [`Disabled`](Signalled::Disabled) if MSI-X is disabled and the pin is asserted instead, or
-    /// `None` if the guest has assigned no vector or the queue does not exist.
+    /// [`Disabled`](Signalled::Disabled) if MSI-X is disabled and the notifier has asserted the pin
+    /// instead, or `None` if the guest has assigned no vector or the queue does not exist.
     ///
-    /// Acquires a lock only if the configuration changed or MSI-X is disabled. Does not allocate.
+    /// Does not allocate. A used buffer's notification by MSI-X acquires no lock. All others acquire
+    /// the lock under which the pin is driven, so a kick that the pin causes delays them.
     ///
-    /// Context: any.
+    /// Context: task; may sleep.
     pub fn notify(&self, notification: Notification) -> Option<Signalled> {
         let place = self.vectors.get(notification.index())?;
         if notification == Notification::ConfigurationChange {
@@ -157,8 +174,9 @@ impl VirtioNotifier {
         if self.table.is_enabled() {
             let vector = place.load(SeqCst);
             let signaled = (vector != NO_VECTOR).then(|| self.table.signal(vector));
-            // A vector also holds its message if the guest has just disabled MSI-X.
-            if signaled != Some(Signalled::Held) || self.table.is_enabled() {
+            // Once the guest has disabled MSI-X, vectors hold their messages, and the guest may
+            // remove them.
+            if !matches!(signaled, None | Some(Signalled::Held)) || self.table.is_enabled() {
                 return signaled;
             }
         }
@@ -172,7 +190,7 @@ impl VirtioNotifier {
     /// vector's message is not withdrawn. Ignores a queue that does not exist.
     pub fn write_vector(&self, notification: Notification, vector: u16) {
         if notification.index() < self.vectors.len() {
-            let _locked = self.isr.lock();
+            let _locked = self.assigning.lock();
             self.assign(notification, vector);
         }
     }
@@ -191,18 +209,31 @@ impl VirtioNotifier {
         bits
     }
 
+    /// Returns Interrupt Status, bit 3 of the Status register in configuration space: whether the
+    /// function asserts its pin, or would if Interrupt Disable were clear (virtio §4.1.4.5.1).
+    pub fn interrupt_status(&self) -> bool {
+        self.isr.lock().pin == Level::High
+    }
+
     /// Writes the MSI-X capability for the guest, like [`MsixTable::write_capability`]. While MSI-X
-    /// is enabled, the pin is deasserted (PCI Express Base §7.7.2.2).
+    /// is enabled, the pin is deasserted (PCI Express Base §7.7.2.2). The VMM must not call the
+    /// table's own methods instead, which do not change the pin.
     pub fn write_capability(&self, offset: u16, bytes: &[u8]) {
         self.table.write_capability(offset, bytes);
         self.drive(&mut self.isr.lock());
     }
 
-    /// Resets the device: removes all vectors, clears the ISR status and deasserts the pin. The
-    /// MSI-X table belongs to the PCI function and is not reset.
+    /// Resets the device, which must have stopped: withdraws pending messages of its vectors,
+    /// removes the vectors, clears the ISR status and deasserts the pin. The MSI-X table itself
+    /// belongs to the PCI function and is not reset.
     pub fn reset(&self) {
+        let _locked = self.assigning.lock();
+        for notification in self.notifications() {
+            // No notification may arrive after the reset (virtio §2.4.1).
+            self.table.withdraw(self.vector(notification));
+            self.assign(notification, NO_VECTOR);
+        }
         let mut isr = self.isr.lock();
-        self.notifications().for_each(|notification| self.assign(notification, NO_VECTOR));
         isr.bits = 0;
         self.drive(&mut isr);
     }
@@ -214,10 +245,9 @@ impl VirtioNotifier {
             .chain(queues.map(Notification::UsedBuffer))
     }
 
-    /// Assigns a vector. Callers must hold the lock, so that the observer learns of changes in
-    /// order.
+    /// Assigns a vector. Callers must hold `assigning`.
     fn assign(&self, notification: Notification, vector: u16) {
-        let vector = Some(vector).filter(|vector| *vector < self.table.control().table_size());
+        let vector = Some(vector).filter(|vector| *vector < self.table_size);
         if let Some(place) = self.vectors.get(notification.index()) {
             place.store(vector.unwrap_or(NO_VECTOR), SeqCst);
         }
@@ -234,13 +264,30 @@ impl VirtioNotifier {
 
     /// Drives the pin if its level has changed.
     fn drive(&self, isr: &mut Isr) {
-        let asserted = isr.bits != 0 && !self.table.is_enabled();
-        let level = if asserted { Level::High } else { Level::Low };
-        if core::mem::replace(&mut isr.pin, level) != level
-            && let Some(pin) = &self.pin
-        {
-            pin(level);
+        let before = isr.pin;
+        isr.pin = self.level(isr);
+        if isr.pin != before {
+            self.drive_always(isr);
         }
+    }
+
+    fn drive_always(&self, isr: &Isr) {
+        if let Some(pin) = &self.pin {
+            pin(isr.pin);
+        }
+    }
+
+    fn level(&self, isr: &Isr) -> Level {
+        let asserted = isr.bits != 0 && !self.table.is_enabled();
+        if asserted { Level::High } else { Level::Low }
+    }
+}
+
+impl Drop for VirtioNotifier {
+    fn drop(&mut self) {
+        let mut isr = self.isr.lock();
+        isr.bits = 0;
+        self.drive(&mut isr);
     }
 }
 

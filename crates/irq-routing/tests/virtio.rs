@@ -186,6 +186,37 @@ fn enabled_vectors_deassert_the_pin() {
 }
 
 #[test]
+fn interrupt_status_follows_the_pin() {
+    let rig = Rig::new();
+    rig.notifier.notify(UsedBuffer(0));
+    assert!(rig.notifier.interrupt_status());
+    rig.enable(true);
+    assert!(!rig.notifier.interrupt_status());
+    rig.enable(false);
+    drop(rig.notifier);
+    assert_eq!(*rig.pin.lock().unwrap(), [Level::High, Level::Low, Level::High, Level::Low]);
+}
+
+#[test]
+fn reset_withdraws_pending_messages() {
+    let rig = Rig::with_vectors([0, 1, 2]);
+    rig.table.write(16 + 12, &1u32.to_le_bytes());
+    rig.notifier.notify(UsedBuffer(0));
+    rig.notifier.reset();
+    rig.table.write(16 + 12, &0u32.to_le_bytes());
+    assert_eq!(rig.heard().len(), 0);
+}
+
+#[test]
+fn restore_drives_a_pin_that_it_does_not_change() {
+    let rig = Rig::new();
+    rig.notifier.notify(UsedBuffer(0));
+    let state = rig.notifier.save();
+    rig.notifier.restore(&state).unwrap();
+    assert_eq!(rig.pin(), [Level::High, Level::High]);
+}
+
+#[test]
 fn eventfd_follows_its_queue() {
     let (controller, router) = controller();
     let poller = EventfdPoller::new().unwrap();
@@ -217,7 +248,7 @@ fn eventfd_follows_its_queue() {
 }
 
 #[test]
-fn state_of_another_device_is_refused_whole() {
+fn refused_restore_leaves_the_notifier_unchanged() {
     let rig = Rig::with_vectors([0, 1, 2]);
     let before = rig.notifier.save();
     let changed = |change: fn(&mut VirtioState)| {

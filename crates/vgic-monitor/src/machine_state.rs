@@ -1,13 +1,15 @@
 //! A machine's interrupt state in one value. [`Parts`] saves and restores it in the right order.
 //!
-//! | step | what would be lost otherwise |
+//! | step | lost without this step |
 //! |---|---|
 //! | the monitor stops the devices, before it calls [`Parts::save`] | a signal after the save |
 //! | `save` pauses the vCPUs and settles the eventfds and functions | signals that are still in eventfds |
 //! | `save` saves the controller, then the functions | |
-//! | the monitor saves guest memory; in the new process, it restores it | the ITS's and the LPIs' tables |
-//! | [`Parts::restore`] checks the functions, restores the controller, then the functions | messages that are not masked |
-//! | `restore` lowers the pins of level-triggered eventfds, and asks their devices to signal again | the end of an interrupt whose line has no owner |
+//! | the monitor saves guest memory, and the new process restores it | the ITS's and the LPIs' tables |
+//! | [`Parts::restore`] checks the functions, and restores the controller | |
+//! | `restore` lowers the pins of level-triggered eventfds, and asks their devices to signal again | the end of the interrupt: no eventfd would lower its line |
+//! | `restore` restores the functions | messages that are not masked |
+//! | devices that drive lines themselves drive them again | a level that changed |
 //! | the monitor starts the vCPUs, then the devices | |
 //!
 //! ```
@@ -52,7 +54,7 @@ use irq_routing::Unsettled;
 #[cfg(all(feature = "std", target_os = "linux"))]
 use irq_routing::irqfd::{EventfdPoller, IrqfdSet};
 use vgic::saved_state::{NotRestorable, RestoreError, SaveError, SavedState};
-use vgic::{Vcpu, Vgic};
+use vgic::{ConfigError, Vcpu, Vgic};
 
 /// Version of the format that this library reads and writes.
 pub const VERSION: u32 = 1;
@@ -74,7 +76,7 @@ pub struct MachineState {
     pub functions: Vec<(String, FunctionState)>,
 }
 
-/// The parts of a machine that signal interrupts.
+/// Parts of a machine whose interrupt state is saved together.
 #[derive(Clone)]
 pub struct Parts<'a> {
     gic: &'a Vgic,
@@ -100,14 +102,15 @@ pub enum SaveStateError {
     Gic(#[from] SaveError),
 }
 
-/// Reason why a machine's state was not restored. The machine is unchanged.
+/// Reason why a machine's state was not restored. The machine is unchanged, unless a
+/// [`Function`] that accepted its state refused to be restored.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RestoreStateError {
     /// The state's version is not supported.
     #[error("the state has version {0}, but this library reads version {VERSION}")]
     Version(u32),
-    /// The machine has functions whose state is missing, or has two functions of that name.
+    /// The name does not occur once in the state and once in the machine.
     #[error("the state has {saved} functions named {name:?}, but the machine has {here}")]
     Functions {
         /// Name of the function.
@@ -128,9 +131,9 @@ pub enum RestoreStateError {
     /// The interrupt controller cannot be in its saved state.
     #[error(transparent)]
     Gic(#[from] RestoreError),
-    /// The interrupt controller's configuration does not fit its saved state.
+    /// The interrupt controller's configuration is invalid. Only [`Parts::check`] returns this.
     #[error(transparent)]
-    Config(#[from] NotRestorable),
+    Config(ConfigError),
 }
 
 impl<'a> Parts<'a> {
@@ -177,21 +180,21 @@ impl<'a> Parts<'a> {
     /// duration of the call; the others must already be paused. Waits at most `limit` for each
     /// poller and function.
     ///
-    /// May be called repeatedly. Takes time and memory proportional to the state.
+    /// May be called repeatedly. Each function's settling reads the eventfds of its poller.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Returns an error if a device still signals, a vCPU is not paused, or the heap is exhausted.
+    /// Returns an error if two functions have the same name, a device still signals, a vCPU is not paused, or the heap is exhausted.
     pub fn save(
         &self,
         vcpus: &mut [Vcpu],
         limit: Duration,
     ) -> Result<MachineState, SaveStateError> {
-        let same = |(at, (name, _)): &(usize, &(&str, _))| {
+        let is_duplicate = |(at, (name, _)): &(usize, &(&str, _))| {
             self.functions.iter().take(*at).any(|(other, _)| other == name)
         };
-        if let Some((_, (name, _))) = self.functions.iter().enumerate().find(same) {
+        if let Some((_, (name, _))) = self.functions.iter().enumerate().find(is_duplicate) {
             return Err(SaveStateError::SameName((*name).to_owned()));
         }
         let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
@@ -215,10 +218,14 @@ impl<'a> Parts<'a> {
     /// The vCPUs may run.
     ///
     /// # Errors
-    /// Returns the error that `restore` would return, except for vCPUs that are not paused.
+    /// Returns an error if a function or the controller cannot be in the state, or the heap is
+    /// exhausted. `restore` may still fail if a vCPU is not paused or the heap is exhausted.
     pub fn check(&self, state: &MachineState) -> Result<(), RestoreStateError> {
         self.check_functions(state)?;
-        Ok(self.gic.config().check_restorable(&state.gic)?)
+        self.gic.config().check_restorable(&state.gic).map_err(|error| match error {
+            NotRestorable::Config(error) => RestoreStateError::Config(error),
+            NotRestorable::State(error) => RestoreStateError::Gic(error),
+        })
     }
 
     fn check_functions(&self, state: &MachineState) -> Result<(), RestoreStateError> {
@@ -237,15 +244,15 @@ impl<'a> Parts<'a> {
         self.each(state, |function, state| function.check(state))
     }
 
-    /// Calls `what` with each function and its saved state.
+    /// Applies `apply` to each function and its saved state.
     fn each(
         &self,
         state: &MachineState,
-        what: impl Fn(&dyn Function, &FunctionState) -> Result<(), FunctionError>,
+        apply: impl Fn(&dyn Function, &FunctionState) -> Result<(), FunctionError>,
     ) -> Result<(), RestoreStateError> {
         for (name, function) in &self.functions {
             let saved = state.functions.iter().find(|(other, _)| other == name);
-            let done = saved.map_or(Ok(()), |(_, saved)| what(*function, saved));
+            let done = saved.map_or(Ok(()), |(_, saved)| apply(*function, saved));
             done.map_err(|error| RestoreStateError::Function { name: (*name).to_owned(), error })?;
         }
         Ok(())
@@ -253,13 +260,14 @@ impl<'a> Parts<'a> {
 
     /// Restores a state. Guest memory must already have its saved contents, and the devices must
     /// have stopped. Pauses the vCPUs in `vcpus` for the duration of the call; the others must
-    /// already be paused. Sends the functions' pending messages that are not masked.
+    /// already be paused. Sends the functions' pending messages that are not masked. Devices that
+    /// drive lines themselves must drive them again before the vCPUs start.
     ///
     /// Context: task; may sleep.
     ///
     /// # Errors
     /// Returns an error if the machine cannot be in that state, a vCPU is not paused, or the heap
-    /// is exhausted. The machine is unchanged then.
+    /// is exhausted.
     pub fn restore(
         &self,
         vcpus: &mut [Vcpu],
@@ -268,19 +276,20 @@ impl<'a> Parts<'a> {
         self.check_functions(state)?;
         let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
         self.gic.restore(&state.gic)?;
-        // A virtio device's pin depends on its table.
+        // Functions may share these pins, and drive them afterwards.
+        #[cfg(all(feature = "std", target_os = "linux"))]
+        self.levels.iter().for_each(|irqfds| irqfds.resample_all());
+        // A virtio device's pin depends on its table, so tables are restored first.
         for is_virtio in [false, true] {
-            let is_meant =
+            let is_in_pass =
                 |state: &FunctionState| matches!(state, FunctionState::Virtio(_)) == is_virtio;
             self.each(
                 state,
                 |function, state| {
-                    if is_meant(state) { function.restore(state) } else { Ok(()) }
+                    if is_in_pass(state) { function.restore(state) } else { Ok(()) }
                 },
             )?;
         }
-        #[cfg(all(feature = "std", target_os = "linux"))]
-        self.levels.iter().for_each(|irqfds| irqfds.resample_all());
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use rustix::event::{EventfdFlags, eventfd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vgic_monitor::irq_routing::irqfd::{EventfdPoller, IrqfdSet};
@@ -21,7 +22,7 @@ const SENDER: Sender = Sender::Device(DeviceId::new(8));
 /// Offset of `GICD_ISENABLER1`.
 const ISENABLER1: u64 = 0x104;
 
-/// Guest memory without a byte, and a kick that does nothing.
+/// Empty guest memory, and a kick that does nothing.
 struct Nothing;
 
 impl GuestMemory for Nothing {
@@ -56,8 +57,8 @@ impl Machine {
         Self { gic, vcpus, router, table }
     }
 
-    /// Does what a guest's drivers do: enables an SPI and MSI-X. Vector 1 becomes pending.
-    fn use_it(&self) {
+    /// Enables an SPI and MSI-X, as a guest's drivers do, and makes vector 1 pending.
+    fn enable_interrupts(&self) {
         let address = self.gic.config().distributor + ISENABLER1;
         let _ = self.gic.write(address, AccessWidth::Word, 2).unwrap();
         self.table.write_capability(3, &[0x80]);
@@ -87,7 +88,7 @@ impl Machine {
 
 fn used() -> MachineState {
     let mut machine = Machine::new(2, 3);
-    machine.use_it();
+    machine.enable_interrupts();
     machine.save()
 }
 
@@ -102,7 +103,7 @@ fn restored_machine_is_in_the_saved_state() {
 }
 
 #[test]
-fn machine_that_refuses_one_part_changes_no_part() {
+fn refused_restore_leaves_every_part_unchanged() {
     let state = used();
     let other_table = Machine::new(2, 4).restore(&state);
     assert!(
@@ -135,7 +136,7 @@ fn each_function_needs_exactly_one_state() {
 }
 
 #[test]
-fn two_functions_of_one_name_are_not_saved() {
+fn save_refuses_two_functions_with_one_name() {
     let mut machine = Machine::new(1, 1);
     let parts = Parts::new(&machine.gic)
         .with_function("disk", &*machine.table)
@@ -168,7 +169,7 @@ fn save_needs_each_vcpu_to_be_paused() {
 }
 
 #[test]
-fn virtio_device_is_restored_after_its_table_in_any_order_of_parts() {
+fn virtio_device_is_restored_after_its_table_whatever_the_order() {
     let mut machine = Machine::new(1, 2);
     let pin = Arc::new(Mutex::new(Vec::new()));
     let driven = pin.clone();
@@ -183,8 +184,35 @@ fn virtio_device_is_restored_after_its_table_in_any_order_of_parts() {
     machine.table.reset();
     notifier.reset();
     parts.restore(&mut machine.vcpus, &state).unwrap();
-    assert_eq!(*pin.lock().unwrap(), [], "the pin is low while MSI-X is enabled");
+    assert_eq!(*pin.lock().unwrap(), [Level::Low], "the pin is low while MSI-X is enabled");
     assert_eq!(notifier.take_isr(), 2);
+}
+
+#[test]
+fn function_that_shares_its_pin_with_an_eventfd_keeps_it_high() {
+    let mut machine = Machine::new(1, 1);
+    let irqfds = IrqfdSet::new(EventfdPoller::new().unwrap(), machine.router.clone());
+    let gsi = machine.router.allocate().unwrap();
+    let pin = Change::Set(gsi, Route::Pin(Pin::of_spi(33).unwrap()));
+    machine.router.commit(&[pin]).unwrap();
+    let [trigger, resample] = [(); 2].map(|()| new_eventfd());
+    let _bound = irqfds.bind_level(trigger, resample, gsi).unwrap();
+    let router = machine.router.clone();
+    let notifier = VirtioNotifier::new(machine.table.clone(), 1)
+        .with_pin(move |level| _ = router.set_level(gsi, level).unwrap());
+    notifier.notify(Notification::UsedBuffer(0));
+    let parts = Parts::new(&machine.gic).with_function("net", &notifier).with_irqfds(&irqfds);
+    let state = parts.save(&mut machine.vcpus, LIMIT).unwrap();
+    parts.restore(&mut machine.vcpus, &state).unwrap();
+    assert!(line(&parts.save(&mut machine.vcpus, LIMIT).unwrap()));
+}
+
+fn line(state: &MachineState) -> bool {
+    state.gic.distributor.interrupts.iter().any(|interrupt| interrupt.line)
+}
+
+fn new_eventfd() -> Arc<OwnedFd> {
+    Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap())
 }
 
 #[test]
@@ -196,15 +224,11 @@ fn restore_asks_level_triggered_devices_to_signal_again() {
     let gsi = machine.router.allocate().unwrap();
     let pin = Change::Set(gsi, Route::Pin(Pin::of_spi(33).unwrap()));
     machine.router.commit(&[pin]).unwrap();
-    let [trigger, resample] = [(); 2]
-        .map(|()| Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap()));
+    let [trigger, resample] = [(); 2].map(|()| new_eventfd());
     let _bound = irqfds.bind_level(trigger.clone(), resample.clone(), gsi).unwrap();
     rustix::io::write(&trigger, &1u64.to_ne_bytes()).unwrap();
 
     let parts = Parts::new(&machine.gic).with_irqfds(&irqfds);
-    let line = |state: &MachineState| {
-        state.gic.distributor.interrupts.iter().any(|interrupt| interrupt.line)
-    };
     let state = parts.save(&mut machine.vcpus, LIMIT).unwrap();
     assert!(line(&state), "the save serves the signal");
     machine.router.set_level(gsi, Level::Low).unwrap();

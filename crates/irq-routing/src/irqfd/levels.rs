@@ -56,7 +56,13 @@ impl Levels {
     pub(crate) fn resample_all(&self, router: &Router) {
         let sources: Vec<_> = lock(&self.sources).iter().filter_map(Weak::upgrade).collect();
         for source in &sources {
-            if let Some(Route::Pin(pin)) = router.route(source.gsi) {
+            let now = match router.route(source.gsi) {
+                Some(Route::Pin(pin)) => Some(pin),
+                Some(Route::Message(_)) | None => None,
+            };
+            // The GSI may have been rerouted since the source raised its pin.
+            let raised = lock(&source.raised).take().filter(|raised| Some(*raised) != now);
+            for pin in now.into_iter().chain(raised) {
                 let assertions = self.ensure(pin);
                 let mut assertions = lock(&assertions);
                 assertions.clear();

@@ -10,6 +10,7 @@ impl VirtioNotifier {
     /// Saves the vectors and the ISR status. The MSI-X table has its own
     /// [state](crate::msix::MsixTable::save).
     pub fn save(&self) -> VirtioState {
+        let _locked = self.assigning.lock();
         let isr = self.isr.lock();
         let mut vectors = self.notifications().map(|notification| self.vector(notification));
         VirtioState {
@@ -32,8 +33,7 @@ impl VirtioNotifier {
             return Err(StateError::Queues { saved: queue_vectors.len(), here: queues });
         }
         let mut vectors = core::iter::once(configuration_vector).chain(queue_vectors);
-        let size = self.table.control().table_size();
-        let is_missing = |vector: &&u16| **vector != NO_VECTOR && **vector >= size;
+        let is_missing = |vector: &&u16| **vector != NO_VECTOR && **vector >= self.table_size;
         if let Some(vector) = vectors.find(is_missing) {
             return Err(StateError::Vector(*vector));
         }
@@ -44,21 +44,23 @@ impl VirtioNotifier {
         Ok(())
     }
 
-    /// Restores a saved state, tells the observer about all vectors, and drives the pin. The MSI-X
-    /// table must be restored first.
+    /// Restores a saved state, tells the observer about all vectors, and drives the pin, even if its
+    /// level is unchanged. The interrupt controller and the MSI-X table must be restored first.
     ///
     /// # Errors
-    /// Returns an error if the device has another number of queues or its table lacks a vector. In
-    /// that case, the notifier is unchanged.
+    /// Returns an error if the version is not supported, the number of queues differs, the table
+    /// lacks a vector, or the ISR status has reserved bits. In that case, the notifier is unchanged.
     pub fn restore(&self, state: &VirtioState) -> Result<(), StateError> {
         self.check_restorable(state)?;
-        let mut isr = self.isr.lock();
+        let _locked = self.assigning.lock();
         let vectors = core::iter::once(&state.configuration_vector).chain(&state.queue_vectors);
         for (notification, vector) in self.notifications().zip(vectors) {
             self.assign(notification, *vector);
         }
+        let mut isr = self.isr.lock();
         isr.bits = state.isr;
-        self.drive(&mut isr);
+        isr.pin = self.level(&isr);
+        self.drive_always(&isr);
         Ok(())
     }
 }

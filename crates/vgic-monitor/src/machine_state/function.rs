@@ -1,4 +1,4 @@
-//! What a function saves: its MSI-X table, its MSI capability, or its virtio vectors.
+//! Functions whose state a machine saves: MSI-X tables, MSI capabilities and virtio notifiers.
 
 use core::time::Duration;
 use irq_routing::Unsettled;
@@ -32,7 +32,7 @@ pub enum FunctionError {
     State(#[from] StateError),
 }
 
-/// A part of a PCI function that has a saved state.
+/// Interrupt capability of a PCI function that has a saved state.
 pub trait Function: Send + Sync {
     /// Waits until every signal from before this call has been sent or is pending.
     ///
@@ -84,5 +84,5 @@ macro_rules! function {
 
 function!(MsixTable, Msix, Self::settle);
 function!(MsiCapability, Msi, Self::settle);
-// A notifier's signals are in its table.
+// A notifier has no signals of its own: settling its table suffices.
 function!(VirtioNotifier, Virtio, |_, _| Ok(()));
