@@ -47,7 +47,11 @@ const LONG: &[Step] = &[
     long("fuzz", "each fuzz target for ten minutes", "fuzz"),
     long("soak-long", "12 million messages", "soak"),
     long("differential-long", "100,000 scripts", "differential"),
-    long("boards-long", "the command on each devicetree of Debian's kernels", "boards"),
+    long(
+        "boards-long",
+        "all devicetrees of Debian's kernels, their sources, and overlays",
+        "boards",
+    ),
     long("qemu-long", "each machine and kernel on each QEMU", "qemu"),
     long(
         "live",

@@ -1,8 +1,8 @@
 //! The libraries that a virtual machine monitor (VMM) needs for a guest's GICv3, in one dependency.
 //!
 //! All libraries have the same version, so their types match, and each feature is enabled in all
-//! libraries that have it. The crate itself adds [`machine_state`]: a save and a restore of all
-//! libraries' states in the right order.
+//! libraries that have it. The crate itself adds [`machine_state`], which saves and restores the
+//! states of all libraries.
 //!
 //! | library | provides |
 //! |---|---|

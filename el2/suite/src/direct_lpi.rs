@@ -135,7 +135,7 @@ const PLAIN: Case = case(2, 2).reading(FEW_READS);
 
 /// Faults that are planted into our driver, and how they are named.
 const PLANTED: &[(Fault, Case, NamedBy)] = &[
-    // Otherwise, the second redistributor first reads the byte after it was enabled.
+    // Without `awake`, the second redistributor first reads the byte after it was enabled.
     (Fault::NO_INVLPIR, PLAIN.told("awake"), NamedBy::Judge("ten pings had no answer")),
     (Fault::TORN_MESSAGE, PLAIN, NamedBy::Hypervisor(&["GICR_SETLPIR = 0x0", "no such interrupt"])),
     (
@@ -229,7 +229,7 @@ fn driven(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
     })
 }
 
-/// Returns the place of a suite in a table.
+/// Returns the index of one of Debian's suites in a table of three.
 const fn place_of(suite: Suite) -> usize {
     match suite {
         Suite::Stable => 0,
@@ -265,7 +265,7 @@ fn ring(suite: Suite) -> Result<Module> {
     tool(&FILES, RING, RING_SOURCES, suite)
 }
 
-/// Returns a module of the suite for a kernel.
+/// Builds one of our test modules for a kernel.
 fn tool(
     files: &[Shared<PathBuf>; 3],
     path: &'static str,

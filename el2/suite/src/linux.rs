@@ -268,7 +268,7 @@ impl Case {
         self.judge_seeing(guest, name, |_| ())
     }
 
-    /// Does the same, and calls `see` with each line of output.
+    /// Runs a guest, checks its report, and calls `see` with each line of output.
     pub(crate) fn judge_seeing(
         &self,
         guest: &Guest,

@@ -37,7 +37,7 @@ const SHARED_LIMITS: &[(&str, u64)] = &[
     ("msi", 1_400),
     ("timer", 1_700),
 ];
-/// Limit of the message, if it signals a direct LPI.
+/// Instruction limit of a message that signals a direct LPI.
 const DIRECT_LIMIT: u64 = 1_500;
 
 /// Number of CPUs of the machine: either one for each of the guest's vCPUs, or one that they share.

@@ -51,8 +51,8 @@ pub(crate) fn logged(qemu: &mut Command, log: &Path) {
 pub(crate) struct Sent {
     /// Number of times that the driver set up the disk's vectors: at its start, and after suspends.
     starts: u64,
-    /// MSIs of the disk from before it last did so. The driver then releases the vectors, so Linux
-    /// discards their counts.
+    /// MSIs that the disk sent before the driver last set up its vectors. The driver then releases
+    /// the vectors, so Linux discards their counts.
     early: u64,
     /// Later MSIs of the disk, by vector.
     disk: BTreeMap<usize, u64>,

@@ -157,7 +157,7 @@ fn a_source_reads_only_the_given_folders() {
     }
 }
 
-/// Linux's `armada-cp11x.dtsi` makes labels so.
+/// Linux's `armada-cp11x.dtsi` builds its labels this way.
 #[test]
 fn a_source_may_paste_words() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("dts-pasted");

@@ -52,7 +52,7 @@ fn an_observer_can_lower_a_level_at_its_end() {
 }
 
 #[test]
-fn interrupt_that_was_set_pending_is_taken_once_whatever_its_trigger() {
+fn set_pending_delivers_once_for_edge_and_level() {
     let mut machine = Machine::running(VgicConfig::new(2));
     let (ppi, edge) = (20, SPI + 1);
     machine.make_edge(edge);

@@ -103,7 +103,7 @@ fn a_register_that_is_written_before_quiescence_is_recorded() {
 }
 
 #[test]
-fn an_invalidation_that_does_not_wait_for_the_last_one_is_recorded() {
+fn an_invalidation_before_the_previous_one_completes_is_recorded() {
     let config = VgicConfig::new(2).with_direct_lpi(true).with_lpi_id_bits(Some(16));
     let machine = Machine::new(config.with_can_clear_enable_lpis(true));
     let start = |cpu| {
@@ -121,7 +121,7 @@ fn an_invalidation_that_does_not_wait_for_the_last_one_is_recorded() {
         machine.write_gicr(0, first.0, first.1);
         machine.write_gicr(1, second.0, second.1);
         while machine.read_gicr(1, gicr::SYNCR) != 0 {}
-        assert_eq!(faults(&machine), [], "each redistributor is busy for itself");
+        assert_eq!(faults(&machine), [], "redistributors are tracked separately");
         machine.write_gicr(0, second.0, second.1);
         let register = machine.frame(0) + u64::from(second.0.offset());
         let reasons = faults(&machine).into_iter().map(|(reason, at, _)| (reason, at));
@@ -133,7 +133,7 @@ fn an_invalidation_that_does_not_wait_for_the_last_one_is_recorded() {
     machine.set_enable_lpis(0, false);
     start(0);
     machine.write_gicr(0, one.0, one.1);
-    assert_eq!(faults(&machine), [], "disabled LPIs end an invalidation");
+    assert_eq!(faults(&machine), [], "disabling LPIs ends the wait");
 }
 
 #[test]

@@ -85,8 +85,8 @@ traffic() {
     for irq in $($B cat /sys/module/*/parameters/resent 2> /dev/null); do say resent "\"interrupt\":$irq"; done
 }
 
-# Suspends to idle, up to the point where the kernel would wait for a wake-up, and resumes. The disk
-# then has a reset, after which its vectors stay.
+# Suspends to idle, up to the point where the kernel would wait for a wake-up, and resumes. The resume
+# resets the disk; afterwards, Linux does not change its vectors.
 suspend() {
     echo platform > /sys/power/pm_test
     echo freeze > /sys/power/state || complain "no suspend"

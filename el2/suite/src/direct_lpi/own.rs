@@ -21,8 +21,8 @@ pub(super) struct Fault {
     new: &'static str,
 }
 
-/// The start of the chip, preceded by a function that lets a device send messages between the
-/// writes of address and data.
+/// The opening of `struct irq_chip chip`, preceded by a function that lets a device send messages
+/// between the writes of address and data.
 const TORN: &str = "\
 #include <linux/delay.h>
 

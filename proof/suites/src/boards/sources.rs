@@ -1,5 +1,6 @@
-//! Compares the sources of Debian's kernel with its compiled devicetrees: the command must find the
-//! same mistakes in both, each at a line, and must apply overlays as `fdtoverlay` does.
+//! Compares the sources of Debian's kernel with its compiled devicetrees: `doorbell lint` must
+//! report the same findings for both, each with a line, and `gic-firmware` must apply overlays like
+//! `fdtoverlay`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -67,7 +68,7 @@ impl<'w> Sources<'w> {
     pub fn compare_findings(&self) -> Result<()> {
         let trees = Tree::Debian.folder(self.workspace);
         let boards: Vec<_> = dtb::files(&trees)?.into_iter().map(|(board, _)| board).collect();
-        // Instead of an overlay's tree, the package has that of a board with the overlay.
+        // The package contains no overlays, only boards with overlays applied.
         let is_source = |board: &&String| {
             let source = self.source(board);
             source.exists() && !is_overlay(&source)
@@ -90,7 +91,7 @@ impl<'w> Sources<'w> {
         Ok(())
     }
 
-    /// Compares the findings and their positions with those by the newest `dtc`.
+    /// Checks that the newest `dtc` gives the same findings and positions.
     ///
     /// # Errors
     /// Fails if they differ.
@@ -236,7 +237,7 @@ fn is_overlay(source: &Path) -> bool {
     fs::read_to_string(source).is_ok_and(|text| text.contains("/plugin/;"))
 }
 
-/// Unpacks the parts of the kernel that devicetrees consist of.
+/// Unpacks the files that devicetree sources include.
 fn unpack(apt: &Apt, folder: &Path) -> Result<()> {
     let version = apt.newest(PACKAGE, Suite::Stable)?;
     apt.download(&format!("{PACKAGE}={version}"), folder)?;

@@ -59,7 +59,7 @@ struct Expansion<'f> {
     includes: usize,
     /// `true` if a macro may paste words together.
     pastes: bool,
-    /// The words that are a part of the name of an operator that opens files.
+    /// Words that are substrings of the name of an operator that opens files.
     parts: BTreeSet<&'static str>,
 }
 
@@ -195,7 +195,7 @@ fn pastes(code: &str) -> bool {
     code.contains("##") || code.contains("%:%:")
 }
 
-/// Returns the words of a line that are a part of the name of an operator that opens files.
+/// Returns the words of a line that are substrings of the name of an operator that opens files.
 fn parts(code: &str) -> impl Iterator<Item = &'static str> {
     let words = code.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'));
     words.filter(|word| !word.is_empty()).flat_map(|word| {

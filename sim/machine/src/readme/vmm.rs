@@ -201,7 +201,7 @@ impl Machine {
 }
 
 impl Machine {
-    /// Returns what is saved and restored together.
+    /// Returns the parts that a save or a restore covers.
     pub fn parts(&self) -> Parts<'_> {
         Parts::new(&self.gic)
             .with_function("function", &self.function)

@@ -245,7 +245,10 @@ impl<'a> Redistributor<'a> {
         let config = self.config;
         let implemented = config.redistributor_invalidation || config.direct_lpi;
         if let Some((lpis, lpi)) = self.named_lpi(lanes).filter(|_| implemented) {
-            self.judge_haste(gicr::INVLPIR.offset(), FaultDetail::Interrupt(lpi.intid()));
+            self.record_unawaited_invalidation(
+                gicr::INVLPIR.offset(),
+                FaultDetail::Interrupt(lpi.intid()),
+            );
             if let Err(OutOfMemory) = lpis.invalidate(self.cpu, lpi) {
                 let detail = FaultDetail::Interrupt(lpi.intid());
                 self.fault(gicr::INVLPIR.offset(), FaultReason::OutOfMemory, detail);
@@ -261,16 +264,16 @@ impl<'a> Redistributor<'a> {
         let implemented = config.redistributor_invalidation || config.direct_lpi;
         let is_written = lanes.zero_extended().is_some();
         if let Some(lpis) = self.enabled_lpis().filter(|_| implemented && is_written) {
-            self.judge_haste(gicr::INVALLR.offset(), FaultDetail::None);
+            self.record_unawaited_invalidation(gicr::INVALLR.offset(), FaultDetail::None);
             lpis.invalidate_all(self.cpu);
             self.registers.invalidated.ask();
             self.advance();
         }
     }
 
-    /// Records an invalidation if the guest did not wait for the previous one, which a
-    /// redistributor need not have completed yet.
-    fn judge_haste(self, register: u32, detail: FaultDetail) {
+    /// Records a fault if the guest has not waited for the previous invalidation, which hardware may
+    /// not have completed.
+    fn record_unawaited_invalidation(self, register: u32, detail: FaultDetail) {
         if self.registers.unawaited.replace(1) != 0 {
             self.fault(register, FaultReason::InvalidationInProgress, detail);
         }

@@ -29,8 +29,8 @@ pub enum FaultReason {
     /// with LPIs enabled.
     SharedPendingTable,
     /// `GICR_INVLPIR` or `GICR_INVALLR` was written before `GICR_SYNCR.Busy` was read as 0 after
-    /// the previous such write. The guest cannot know that the previous invalidation was complete
-    /// (IHI 0069 §12.11, `GICR_SYNCR`), although the model completes it.
+    /// the previous such write. The guest therefore cannot know that the previous invalidation was
+    /// complete (IHI 0069 §12.11, `GICR_SYNCR`). The model performs both.
     InvalidationInProgress,
     /// A write to `GITS_BASER<n>` or `GITS_CBASER` was ignored, because the ITS is enabled.
     ItsTablesInUse,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * Uses the PCI MSI of two functions without MSI-X: one message of QEMU's edu, which the device
- * sends, and a block of four of an xHCI controller, which are made pending.
+ * Uses the PCI MSI of two functions without MSI-X. QEMU's edu sends its one message itself; this
+ * module makes the four vectors of an xHCI controller pending.
  */
 #include <linux/delay.h>
 #include <linux/interrupt.h>
