@@ -162,8 +162,8 @@ impl VirtioNotifier {
     /// [`Disabled`](Signalled::Disabled) if MSI-X is disabled and the notifier has asserted the pin
     /// instead, or `None` if the guest has assigned no vector or the queue does not exist.
     ///
-    /// Does not allocate. A used buffer's notification by MSI-X acquires no lock. All others acquire
-    /// the lock under which the pin is driven, so a kick that the pin causes delays them.
+    /// Does not allocate. A used buffer's notification by MSI-X acquires no lock. All others
+    /// acquire the lock under which the pin is driven, so a kick that the pin causes delays them.
     ///
     /// Context: task; may sleep.
     pub fn notify(&self, notification: Notification) -> Option<Signalled> {

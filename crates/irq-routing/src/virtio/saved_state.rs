@@ -44,12 +44,13 @@ impl VirtioNotifier {
         Ok(())
     }
 
-    /// Restores a saved state, tells the observer about all vectors, and drives the pin, even if its
-    /// level is unchanged. The interrupt controller and the MSI-X table must be restored first.
+    /// Restores a saved state, tells the observer about all vectors, and drives the pin, even if
+    /// its level is unchanged. The interrupt controller and the MSI-X table must be restored first.
     ///
     /// # Errors
     /// Returns an error if the version is not supported, the number of queues differs, the table
-    /// lacks a vector, or the ISR status has reserved bits. In that case, the notifier is unchanged.
+    /// lacks a vector, or the ISR status has reserved bits. In that case, the notifier is
+    /// unchanged.
     pub fn restore(&self, state: &VirtioState) -> Result<(), StateError> {
         self.check_restorable(state)?;
         let _locked = self.assigning.lock();

@@ -271,8 +271,8 @@ impl<'a> Redistributor<'a> {
         }
     }
 
-    /// Records a fault if the guest has not waited for the previous invalidation, which hardware may
-    /// not have completed.
+    /// Records a fault if the guest has not waited for the previous invalidation, which hardware
+    /// may not have completed.
     fn record_unawaited_invalidation(self, register: u32, detail: FaultDetail) {
         if self.registers.unawaited.replace(1) != 0 {
             self.fault(register, FaultReason::InvalidationInProgress, detail);
