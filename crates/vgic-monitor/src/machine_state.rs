@@ -185,7 +185,8 @@ impl<'a> Parts<'a> {
     /// Context: task; may sleep.
     ///
     /// # Errors
-    /// Returns an error if two functions have the same name, a device still signals, a vCPU is not paused, or the heap is exhausted.
+    /// Returns an error if two functions have the same name, a device still signals, a vCPU is not
+    /// paused, or the heap is exhausted.
     pub fn save(
         &self,
         vcpus: &mut [Vcpu],
