@@ -4,6 +4,7 @@ use crate::finding::Rule;
 use crate::finding_list::FindingList;
 use crate::origin::{Fact, Origin};
 use crate::requester::MapEntry;
+use alloc::collections::BinaryHeap;
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -19,10 +20,12 @@ pub(crate) fn report_shared<'m>(
     claims: impl Iterator<Item = (u32, u32, &'m Origin)>,
     findings: &mut FindingList,
 ) {
-    let mut claims: Vec<_> = claims.collect();
-    claims.sort_by_key(|&(first, ..)| first);
+    let claims: Vec<_> = claims.collect();
+    // A heap sort takes a few hundred bytes of a kernel, and the sorts of slices take 4 KB.
+    let order: BinaryHeap<_> = claims.iter().map(|claim| claim.0).zip(0..).collect();
     let mut claimed_to = 0;
-    for (first, length, origin) in claims {
+    for (_, index) in order.into_sorted_vec() {
+        let Some(&(first, length, origin)) = claims.get::<usize>(index) else { continue };
         if length > 0 && u64::from(first) < claimed_to {
             let last = claimed_to.min(u64::from(first) + u64::from(length)) - 1;
             let of = match origin.item() {

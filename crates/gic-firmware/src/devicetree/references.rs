@@ -13,6 +13,7 @@ use crate::finding_list::FindingList;
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec;
 use alloc::vec::Vec;
 
 const MAP_MASK: &str = "interrupt-map-mask";
@@ -63,16 +64,21 @@ pub(super) fn check(tree: &Tree<'_>, findings: &mut FindingList) {
 /// Reports parents of `interrupt-map` that do not state the length of their addresses, which the
 /// Devicetree Specification requires (§2.4.3.1).
 pub(super) fn addresses(tree: &Tree<'_>, findings: &mut FindingList) {
-    let mut silent = BTreeMap::new();
+    // By parent: the first node whose map names it.
+    let mut hosts = vec![None; tree.nodes().count()];
     for node in tree.nodes().filter(|node| node.status().is_enabled()) {
         let words = node.property(MAP).and_then(cells).unwrap_or_default();
         for entry in map_entries(tree, node, &words) {
-            if !entry.parent.has(ADDRESS_CELLS) && !node.is_compatible(WITHOUT_ADDRESS) {
-                silent.entry(entry.parent.index()).or_insert((entry.parent, node));
+            if !entry.parent.has(ADDRESS_CELLS)
+                && !node.is_compatible(WITHOUT_ADDRESS)
+                && let Some(host @ None) = hosts.get_mut(entry.parent.index())
+            {
+                *host = Some(node);
             }
         }
     }
-    for (parent, node) in silent.into_values() {
+    for (parent, node) in tree.nodes().zip(hosts) {
+        let Some(node) = node else { continue };
         let message = format!("readers of the `{MAP}` of {} must assume zero cells", node.path());
         findings.add(Rule::MissingAddressCells, parent.origin(ADDRESS_CELLS), message);
     }
