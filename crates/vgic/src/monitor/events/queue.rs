@@ -50,16 +50,19 @@ impl FaultQueue {
         &self.cells[index]
     }
 
-    /// Appends the `number`th fault, or drops it if the queue is full.
-    pub(super) fn push(&self, number: u64, fault: &GuestFault) {
+    /// Appends a fault with the number that `number` returns, or returns `false` if the queue is full.
+    pub(super) fn push(&self, number: impl FnOnce() -> u64, fault: &GuestFault) -> bool {
         let mut turn = self.pushed.load(SeqCst);
         loop {
             let cell = self.cell(turn);
             match cell.turn.load(SeqCst).cmp(&turn) {
-                Ordering::Less => return,
+                Ordering::Less => return false,
                 Ordering::Equal => {
                     match self.pushed.compare_exchange(turn, turn + 1, SeqCst, SeqCst) {
-                        Ok(_) => return cell.write(number, to_words(fault), turn + 1),
+                        Ok(_) => {
+                            cell.write(number(), to_words(fault), turn + 1);
+                            return true;
+                        }
                         Err(now) => turn = now,
                     }
                 }
