@@ -122,9 +122,12 @@ const DRIVEN_LONG: &[Case] = &[
     case(4, 4),
     case(8, 2).reading(FEW_READS),
     newer(2, 2).reading(MANY_READS),
+    newer(2, 2).of_unstable().reading(MANY_READS),
     newer(1, 1),
     newer(8, 2).reading(FEW_READS),
     case(2, 2).reading(FEW_READS).told("suspends"),
+    // With more queues, which the driver deletes at once.
+    case(4, 2).reading(FEW_READS).told("suspends"),
     newer(2, 2).of_unstable().told("suspends"),
     newer(2, 2).told("suspends"),
     newer(4, 4).of_unstable().reading(FEW_READS),
@@ -191,11 +194,12 @@ pub(crate) fn cases(file: Option<&Path>) -> Vec<suite::Case> {
             case.judge(guest, &name)
         })
     });
-    let two = "our Direct LPI driver: two confined guests of 2 vCPUs on 2 CPUs";
-    let two = built::case(two, 2 * LIMIT, move || {
-        linux::two_with_direct_lpis(own_guest(Suite::Stable)?, two)
-    });
-    driven(DRIVEN).chain([two]).chain(planted()).chain(faults).chain(mended).collect()
+    driven(DRIVEN)
+        .chain([two(Suite::Stable)])
+        .chain(planted())
+        .chain(faults)
+        .chain(mended)
+        .collect()
 }
 
 /// Lists a case for each fault. The driver without faults has its own cases.
@@ -212,7 +216,16 @@ fn planted() -> impl Iterator<Item = suite::Case> {
 
 /// Lists longer cases of our driver.
 pub(crate) fn long_cases() -> Vec<suite::Case> {
-    driven(DRIVEN_LONG).collect()
+    driven(DRIVEN_LONG).chain([Suite::Backports, Suite::Unstable].map(two)).collect()
+}
+
+/// Returns the case of two guests with our driver.
+fn two(kernel: Suite) -> suite::Case {
+    let guests = "two confined guests of 2 vCPUs on 2 CPUs";
+    let name = format!("our Direct LPI driver: {guests} with {kernel:?}'s kernel");
+    built::case(name.clone(), 2 * LIMIT, move || {
+        linux::two_with_direct_lpis(own_guest(kernel)?, &name)
+    })
 }
 
 fn driven(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
