@@ -40,6 +40,7 @@ extern raw_spinlock_t dlpi_lock;
 int dlpi_find_redistributors(struct device_node *gic);
 int dlpi_start_redistributors(unsigned int id_bits);
 void dlpi_stop_redistributors(void);
+void dlpi_shut_down(void);
 u64 dlpi_doorbell(unsigned int cpu);
 void dlpi_configure(u32 intid, bool enabled);
 void dlpi_invalidate(unsigned int cpu, u32 intid);

@@ -5,6 +5,7 @@
 #include <linux/iommu.h>
 #include <linux/msi.h>
 #include <linux/pci.h>
+#include <linux/platform_device.h>
 
 /*
  * The doorbell's address is physical. Behind an IOMMU that translates, a function needs a mapping
@@ -48,18 +49,46 @@ static int serve(struct pci_dev *function, void *domain)
 	return 0;
 }
 
-/* Gives the domain to the functions that exist, and to root buses, where new functions find it. */
-int dlpi_serve_pci(struct irq_domain *lpis, struct device_node *gic)
+static void shut_down(struct platform_device *redistributors)
 {
+	dlpi_shut_down();
+}
+
+static int probe(struct platform_device *redistributors)
+{
+	return 0;
+}
+
+static struct platform_driver driver = {
+	.shutdown = shut_down,
+	.driver = { .name = "direct-lpi" },
+};
+
+/*
+ * Gives the domain to the functions that exist, and to root buses, where new functions find it.
+ * Links make the core shut the functions down before the redistributors. Older kernels do not call
+ * syscore operations at a kexec.
+ */
+int __init dlpi_serve_pci(struct irq_domain *lpis, struct device_node *gic)
+{
+	struct platform_device *redistributors;
 	struct irq_domain *domain;
 	struct pci_bus *bus = NULL;
 
+	redistributors = platform_create_bundle(&driver, probe, NULL, 0, NULL, 0);
+	if (IS_ERR(redistributors))
+		return PTR_ERR(redistributors);
 	domain = dlpi_create_pci_domain(lpis);
-	if (!domain)
+	if (!domain) {
+		platform_device_unregister(redistributors);
+		platform_driver_unregister(&driver);
 		return -ENOMEM;
+	}
 	while ((bus = pci_find_next_bus(bus))) {
 		if (!is_routed(bus, gic))
 			continue;
+		if (!device_link_add(bus->bridge, &redistributors->dev, DL_FLAG_STATELESS))
+			dev_warn(bus->bridge, "direct-lpi: functions may be shut down too late\n");
 		bus->bus_flags &= ~PCI_BUS_FLAGS_NO_MSI;
 		dev_set_msi_domain(&bus->dev, domain);
 		pci_walk_bus(bus, serve, domain);

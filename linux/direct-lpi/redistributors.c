@@ -297,8 +297,10 @@ static int take_over(unsigned int cpu)
 {
 	if (!has_lpis(cpu))
 		return 0;
-	if (can_disable(cpu) && !set_enabled(cpu, false))
+	if (can_disable(cpu) && !set_enabled(cpu, false)) {
+		pr_warn("CPU %u: LPIs were left enabled, with tables in unknown memory\n", cpu);
 		return 0;
+	}
 	pr_err("CPU %u: LPIs are already enabled, with tables in unknown memory\n", cpu);
 	return -EBUSY;
 }
@@ -369,6 +371,16 @@ void dlpi_stop_redistributors(void)
 		cpuhp_remove_state_nocalls(online_state);
 	if (prepare_state > 0)
 		cpuhp_remove_state_nocalls(prepare_state);
+}
+
+/* Disables LPIs before another kernel owns the memory of the tables (kexec). */
+void dlpi_shut_down(void)
+{
+	unsigned int cpu;
+
+	for_each_possible_cpu(cpu)
+		if (has_lpis(cpu) && (!can_disable(cpu) || set_enabled(cpu, false)))
+			pr_warn("CPU %u: LPIs stay enabled, with tables in our memory\n", cpu);
 }
 
 static int resent_get(char *buffer, const struct kernel_param *p)

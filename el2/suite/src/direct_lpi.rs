@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 use doorbell_harness::apt::Suite;
+use doorbell_harness::initramfs::{self, Content, File};
 use doorbell_harness::linux_module::ModuleBuilder;
 use doorbell_harness::qemu::{Monitor, Version};
 use doorbell_harness::suite::{self, OrAbsent, Shared};
@@ -22,7 +23,7 @@ use crate::board::LIMIT;
 use crate::built;
 use crate::controller::Controller;
 use crate::debian::{Guest, Module};
-use crate::linux::{self, Case, FEW_READS, MANY_READS};
+use crate::linux::{self, Case, FEW_READS, LIMIT_OF_TWO, MANY_READS, SUSPENDS};
 use crate::machine::GICV3;
 
 const OPTION: &str = "--rfc";
@@ -31,6 +32,10 @@ const RETRIGGER: &str = "retrigger.ko";
 /// The module that uses PCI MSIs.
 const RING: &str = "ring.ko";
 const RFC: &str = "direct-lpi-rfc.ko";
+/// The program that replaces a kernel, which is built beside [`RETRIGGER`].
+const KEXEC: &str = "kexec";
+/// The word that makes a guest's program replace the kernel.
+const KEXECS: &str = "kexecs";
 const OWN: &str = "direct-lpi.ko";
 
 /// C files that are built, with their names.
@@ -39,6 +44,7 @@ type Sources = &'static [(&'static str, &'static str)];
 const RETRIGGER_SOURCES: Sources = &[
     ("Makefile", include_str!("direct_lpi/retrigger/Makefile")),
     ("retrigger.c", include_str!("direct_lpi/retrigger/retrigger.c")),
+    ("kexec.c", include_str!("direct_lpi/retrigger/kexec.c")),
 ];
 const RING_SOURCES: Sources = &[
     ("Makefile", include_str!("direct_lpi/ring/Makefile")),
@@ -112,6 +118,7 @@ const DRIVEN: &[Case] = &[
     case(4, 2).reading(FEW_READS).moved_every(50).with("id_bits=14"),
     case(4, 4).reading(FEW_READS).with("blind=1"),
     case(2, 2).reading(FEW_READS).told("awake"),
+    case(2, 2).reading(FEW_READS).told(KEXECS),
     newer(2, 2).reading(FEW_READS),
     newer(2, 2).reading(FEW_READS).moved_every(50).with("id_bits=14"),
     newer(2, 2).of_unstable().reading(FEW_READS).moved_every(50).with("id_bits=14"),
@@ -125,11 +132,11 @@ const DRIVEN_LONG: &[Case] = &[
     newer(2, 2).of_unstable().reading(MANY_READS),
     newer(1, 1),
     newer(8, 2).reading(FEW_READS),
-    case(2, 2).reading(FEW_READS).told("suspends"),
+    case(2, 2).reading(FEW_READS).told(SUSPENDS),
     // With more queues, which the driver deletes at once.
-    case(4, 2).reading(FEW_READS).told("suspends"),
-    newer(2, 2).of_unstable().told("suspends"),
-    newer(2, 2).told("suspends"),
+    case(4, 2).reading(FEW_READS).told(SUSPENDS),
+    newer(2, 2).of_unstable().told(SUSPENDS),
+    newer(2, 2).told(SUSPENDS),
     newer(4, 4).of_unstable().reading(FEW_READS),
 ];
 
@@ -147,6 +154,7 @@ const PLANTED: &[(Fault, Case, NamedBy)] = &[
         NamedBy::Hypervisor(&["GICR_INVLPIR", "before GICR_SYNCR.Busy was read as 0"]),
     ),
     (Fault::STALE_MESSAGE, PLAIN, NamedBy::Judge("CPU 1 took 80 of 100 PCI MSIs")),
+    (Fault::NO_SHUTDOWN, PLAIN.told(KEXECS), NamedBy::Judge("LPIs were left enabled")),
     (
         Fault::FEW_ID_BITS,
         PLAIN.with("id_bits=14"),
@@ -209,6 +217,7 @@ fn planted() -> impl Iterator<Item = suite::Case> {
         built::case(name, case.limit(), move || {
             let name = format!("fault-{}", fault.name.replace(' ', "-")).to_lowercase();
             let guest = guest_with(Suite::Stable, &name, &fault.planted(own::sources()?)?)?;
+            let guest = if case.is_told(KEXECS) { replacing(&guest, &name)? } else { guest };
             named.check(*case, &guest, &name)
         })
     })
@@ -216,14 +225,15 @@ fn planted() -> impl Iterator<Item = suite::Case> {
 
 /// Lists longer cases of our driver.
 pub(crate) fn long_cases() -> Vec<suite::Case> {
-    driven(DRIVEN_LONG).chain([Suite::Backports, Suite::Unstable].map(two)).collect()
+    let newer = [Suite::Backports, Suite::Unstable];
+    driven(DRIVEN_LONG).chain(newer.map(two)).collect()
 }
 
 /// Returns the case of two guests with our driver.
 fn two(kernel: Suite) -> suite::Case {
     let guests = "two confined guests of 2 vCPUs on 2 CPUs";
     let name = format!("our Direct LPI driver: {guests} with {kernel:?}'s kernel");
-    built::case(name.clone(), 2 * LIMIT, move || {
+    built::case(name.clone(), LIMIT_OF_TWO, move || {
         linux::two_with_direct_lpis(own_guest(kernel)?, &name)
     })
 }
@@ -233,7 +243,10 @@ fn driven(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
         let name = format!("our Direct LPI driver: {}", case.name());
         built::case(name.clone(), case.limit(), move || {
             let mut faults = Vec::new();
-            case.judge_seeing(own_guest(case.kernel)?, &name, |line| {
+            let guest = own_guest(case.kernel)?;
+            let replacing = case.is_told(KEXECS).then(|| replacing(guest, "direct-lpi"));
+            let replacing = replacing.transpose()?;
+            case.judge_seeing(replacing.as_ref().unwrap_or(guest), &name, |line| {
                 faults.extend(line.contains("gicr@").then(|| line.trim_end().to_owned()));
             })?;
             ensure!(faults.is_empty(), "the hypervisor says: {faults:?}");
@@ -258,6 +271,19 @@ fn own_guest(suite: Suite) -> Result<&'static Guest> {
         let name = format!("direct-lpi-{suite:?}").to_lowercase();
         guest_with(suite, &name, &own::sources()?)
     })
+}
+
+/// Returns a guest of the stable release that replaces its kernel by this guest's.
+fn replacing(guest: &Guest, name: &str) -> Result<Guest> {
+    let program = retrigger(Suite::Stable)?.file.with_file_name(KEXEC);
+    let contents = [("image", &guest.kernel), ("initramfs", &guest.initrd), (KEXEC, &program)];
+    let file = |(path, from): (&'static str, &PathBuf)| {
+        Ok(File { path, content: Content::Program(fs::read(from)?) })
+    };
+    let files = contents.into_iter().map(file).collect::<Result<Vec<_>>>()?;
+    let initrd = built::folder()?.join(format!("initramfs-{KEXEC}-{name}"));
+    fs::write(&initrd, [fs::read(&guest.initrd)?, initramfs::pack(&files)].concat())?;
+    Ok(Guest { kernel: guest.kernel.clone(), initrd })
 }
 
 /// Returns a guest with our driver, built from these files.
@@ -309,10 +335,20 @@ fn module(
     sources: &[(&str, &str)],
     arguments: &[&str],
 ) -> Result<PathBuf> {
+    let builder = builder(suite)?;
+    let folder = written(name, sources)?;
+    builder.build(&folder, arguments)?.pop().context("no module was built")
+}
+
+fn builder(suite: Suite) -> Result<&'static ModuleBuilder> {
     static BUILDERS: [Shared<ModuleBuilder>; 3] = [const { Shared::new() }; 3];
     let fetch =
         || ModuleBuilder::fetch(workspace::this()?, suite).or_absent("the kernel's headers");
-    let builder = BUILDERS[place_of(suite)].get(fetch)?;
+    BUILDERS[place_of(suite)].get(fetch)
+}
+
+/// Writes files into a folder of their own, which is returned.
+fn written(name: &str, sources: &[(&str, &str)]) -> Result<PathBuf> {
     let folder = built::folder()?.join("modules").join(name);
     if folder.exists() {
         fs::remove_dir_all(&folder)?;
@@ -322,7 +358,7 @@ fn module(
         fs::create_dir_all(path.parent().unwrap_or(&folder))?;
         fs::write(path, text)?;
     }
-    builder.build(&folder, arguments)?.pop().context("no module was built")
+    Ok(folder)
 }
 
 /// Checks that the hypervisor prints a line with these texts.

@@ -85,20 +85,27 @@ impl GuestReports {
         ensure!(self.guests.len() == 1 || heard == expected.typed, "again it heard `{heard}`");
         ensure!(self.moves >= expected.moves, "{} moves, not {}", self.moves, expected.moves);
         match expected.load {
-            Load::Traffic { reads, log } => self.judge_traffic(expected, reads, &Sent::read(log)?),
+            Load::Traffic { reads, discarded, log } => {
+                self.judge_traffic(expected, [reads, discarded], &Sent::read(log)?)
+            }
             Load::None | Load::Random { .. } => Ok(()),
         }
     }
 
     /// Checks the traffic of the only guest.
-    fn judge_traffic(&self, expected: &Expected<'_>, reads: u64, sent: &Sent) -> Result<()> {
+    fn judge_traffic(
+        &self,
+        expected: &Expected<'_>,
+        [reads, discarded]: [u64; 2],
+        sent: &Sent,
+    ) -> Result<()> {
         let Expected { controller, cpus, .. } = *expected;
         let reason = if controller.has_lpis() { "LPI taken" } else { "SPI taken" };
         let taken =
             *self.counts.get(reason).with_context(|| format!("{reason} was not counted"))?;
         let guest = &self.guests[0];
         let own = guest.traffic.own();
-        let known = Known { controller, cpus, reads, rows: &guest.rows, own, taken };
+        let known = Known { controller, cpus, reads, discarded, rows: &guest.rows, own, taken };
         guest.traffic.judge(&known, sent)
     }
 }
@@ -141,9 +148,9 @@ pub(crate) enum Load<'a> {
     None,
     /// Each vCPU reads random bytes this number of times.
     Random { reads: u64 },
-    /// The vCPUs together read a disk at least this number of times, and send pings. QEMU logs MSIs
-    /// to this file.
-    Traffic { reads: u64, log: &'a Path },
+    /// The vCPUs together read a disk at least this number of times, and send pings. Linux discards
+    /// the interrupts of some reads. QEMU logs MSIs to this file.
+    Traffic { reads: u64, discarded: u64, log: &'a Path },
 }
 
 /// Name of the interrupt that corresponds to the entropy source's MSIs.

@@ -76,6 +76,12 @@ impl Fault {
         old: "\treturn IRQ_SET_MASK_OK;\n",
         new: "\treturn IRQ_SET_MASK_OK_DONE;\n",
     };
+    pub(super) const NO_SHUTDOWN: Self = Self {
+        name: "LPIs that stay enabled at a kexec",
+        file: "pci.c",
+        old: "\tdlpi_shut_down();\n",
+        new: "",
+    };
     pub(super) const FEW_ID_BITS: Self = Self {
         name: "too few bits in GICR_PROPBASER",
         file: "redistributors.c",
