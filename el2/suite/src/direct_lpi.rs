@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 use doorbell_harness::apt::Suite;
 use doorbell_harness::initramfs::{self, Content, File};
+use doorbell_harness::linux_checkers::Checkers;
 use doorbell_harness::linux_module::ModuleBuilder;
 use doorbell_harness::qemu::{Monitor, Version};
 use doorbell_harness::suite::{self, OrAbsent, Shared};
@@ -225,8 +226,30 @@ fn planted() -> impl Iterator<Item = suite::Case> {
 
 /// Lists longer cases of our driver.
 pub(crate) fn long_cases() -> Vec<suite::Case> {
+    const ALL: [Suite; 3] = [Suite::Stable, Suite::Backports, Suite::Unstable];
     let newer = [Suite::Backports, Suite::Unstable];
-    driven(DRIVEN_LONG).chain(newer.map(two)).collect()
+    driven(DRIVEN_LONG).chain(newer.map(two)).chain(ALL.map(checked)).collect()
+}
+
+/// Returns the case that runs the kernel's checkers on our driver. They must find a planted fault
+/// and nothing else, which also shows that they ran.
+fn checked(kernel: Suite) -> suite::Case {
+    let name = format!("our Direct LPI driver: checkpatch and sparse of {kernel:?}'s kernel");
+    built::case(name, LIMIT, move || {
+        let builder = builder(kernel)?;
+        let checkers = Checkers::fetch(workspace::this()?, kernel, builder);
+        let checkers = checkers.or_absent("the kernel's checkers")?;
+        let sources = Fault::GLOBAL.planted(own::sources()?)?;
+        let sources: Vec<_> = sources.iter().map(|(name, text)| (&**name, &**text)).collect();
+        let folder = written(&format!("checked-{kernel:?}").to_lowercase(), &sources)?;
+        let found = [checkers.checkpatch(&folder)?, checkers.sparse(builder, &folder)?];
+        let expected = [["do not initialise globals to 0"], ["'dlpi_planted' was not declared"]];
+        let is_right = |(found, expected): (&Vec<String>, &[&str; 1])| {
+            found.len() == 1 && found[0].contains(expected[0])
+        };
+        ensure!(found.iter().zip(&expected).all(is_right), "checkpatch and sparse say: {found:#?}");
+        Ok(())
+    })
 }
 
 /// Returns the case of two guests with our driver.

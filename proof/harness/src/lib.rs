@@ -33,6 +33,7 @@ pub mod command;
 pub mod dtb;
 pub mod image;
 pub mod initramfs;
+pub mod linux_checkers;
 pub mod linux_module;
 pub mod modules;
 pub mod parallel;

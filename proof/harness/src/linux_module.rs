@@ -23,6 +23,7 @@ const SOURCES: &str = "/usr/src";
 #[derive(Debug)]
 pub struct ModuleBuilder {
     suite: Suite,
+    release: String,
     compiler: Tools,
     headers: PathBuf,
 }
@@ -42,10 +43,7 @@ impl ModuleBuilder {
         let is_newest = suite == Suite::Unstable;
         let compiler = cache.join(if is_newest { "cross-arm64-unstable" } else { "cross-arm64" });
         if !cache::is_filled(&folder) || !cache::is_filled(&compiler) {
-            let apt = match suite {
-                Suite::Unstable => Apt::update_unstable(&cache.join("apt-unstable"))?,
-                Suite::Stable | Suite::Backports => Apt::update(&cache.join("apt"))?,
-            };
+            let apt = Self::apt(workspace, suite)?;
             let headers = format!("linux-headers-{release}:arm64");
             let needs = apt.dependencies(&headers)?;
             cache::fill(&compiler, || unpack_compiler(&apt, &needs, suite, &compiler))?;
@@ -56,7 +54,29 @@ impl ModuleBuilder {
             })?;
         }
         let headers = folder.join(&SOURCES[1..]).join(format!("linux-headers-{release}"));
-        Ok(Self { suite, compiler: Tools::at(compiler), headers })
+        Ok(Self { suite, release, compiler: Tools::at(compiler), headers })
+    }
+
+    /// Returns the package index with a suite's kernel.
+    pub(crate) fn apt(workspace: &Workspace, suite: Suite) -> Result<Apt> {
+        let cache = cache::folder(workspace);
+        match suite {
+            Suite::Unstable => Apt::update_unstable(&cache.join("apt-unstable")),
+            Suite::Stable | Suite::Backports => Apt::update(&cache.join("apt")),
+        }
+    }
+
+    /// Returns the first two numbers of the kernel's release, such as `6.1`.
+    pub(crate) fn version(&self) -> &str {
+        version_of(&self.release)
+    }
+
+    /// Makes the suite's programs in a folder run on this machine.
+    pub(crate) fn start_by_loader(&self, folder: &Path) -> Result<()> {
+        match self.suite {
+            Suite::Unstable => start_by_loader_of(self.compiler.root(), folder),
+            Suite::Stable | Suite::Backports => Ok(()),
+        }
     }
 
     /// Builds the modules that the makefile in `folder` names, with more arguments for `make`, and
@@ -65,6 +85,16 @@ impl ModuleBuilder {
     /// # Errors
     /// Fails if the compiler does.
     pub fn build(&self, folder: &Path, arguments: &[&str]) -> Result<Vec<PathBuf>> {
+        self.output(folder, arguments)?;
+        let is_module = |path: &PathBuf| path.extension().is_some_and(|it| it == "ko");
+        let mut modules = cache::files_below(folder)?;
+        modules.retain(is_module);
+        ensure!(!modules.is_empty(), "{} names no module", folder.display());
+        Ok(modules)
+    }
+
+    /// Builds modules like [`build`](Self::build), and returns the standard error.
+    pub(crate) fn output(&self, folder: &Path, arguments: &[&str]) -> Result<String> {
         let programs = self.compiler.root().join("usr/bin");
         let others = env::var_os("PATH").unwrap_or_default();
         let mut path = OsString::from(programs);
@@ -83,12 +113,13 @@ impl ModuleBuilder {
         let output = process::output(make.args(arguments).arg("modules"))?;
         let errors = String::from_utf8_lossy(&output.stderr);
         ensure!(output.status.success(), "the module cannot be built:\n{}", errors.trim_end());
-        let is_module = |path: &PathBuf| path.extension().is_some_and(|it| it == "ko");
-        let mut modules = cache::files_below(folder)?;
-        modules.retain(is_module);
-        ensure!(!modules.is_empty(), "{} names no module", folder.display());
-        Ok(modules)
+        Ok(errors.into_owned())
     }
+}
+
+fn version_of(release: &str) -> &str {
+    let end = release.match_indices('.').nth(1).map_or(release.len(), |(at, _)| at);
+    &release[..end]
 }
 
 /// Returns the release of the kernel whose modules were unpacked into `folder`.
@@ -191,6 +222,15 @@ fn is_elf(file: &Path) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_is_the_beginning_of_a_release() {
+        for (release, version) in
+            [("6.1.0-56-arm64", "6.1"), ("7.2.13+deb14-arm64", "7.2"), ("7.2", "7.2")]
+        {
+            assert_eq!(version_of(release), version);
+        }
+    }
 
     #[test]
     fn headers_name_the_packages_with_sources_and_tools() {

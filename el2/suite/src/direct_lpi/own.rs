@@ -82,6 +82,13 @@ impl Fault {
         old: "\tdlpi_shut_down();\n",
         new: "",
     };
+    /// A fault of style, which both of the kernel's checkers find.
+    pub(super) const GLOBAL: Self = Self {
+        name: "a global variable",
+        file: "pci.c",
+        old: "static int serve(",
+        new: "int dlpi_planted = 0;\n\nstatic int serve(",
+    };
     pub(super) const FEW_ID_BITS: Self = Self {
         name: "too few bits in GICR_PROPBASER",
         file: "redistributors.c",

@@ -1,0 +1,81 @@
+//! Checkers of Linux's C code: `checkpatch.pl` of a kernel's source, and sparse.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+
+use crate::apt::{self, Suite};
+use crate::linux_module::ModuleBuilder;
+use crate::workspace::Workspace;
+use crate::{cache, process};
+
+/// The script, and the lists that it reads.
+const SCRIPTS: [&str; 3] = ["checkpatch.pl", "const_structs.checkpatch", "spelling.txt"];
+
+/// The checkers of the kernel of one of Debian's suites.
+#[derive(Debug)]
+pub struct Checkers {
+    folder: PathBuf,
+}
+
+impl Checkers {
+    /// Fetches the checkers of the kernel for which `builder` builds modules into the cache.
+    ///
+    /// # Errors
+    /// Fails if Perl is not installed, or if a package cannot be fetched.
+    pub fn fetch(workspace: &Workspace, suite: Suite, builder: &ModuleBuilder) -> Result<Self> {
+        ensure!(process::exists("perl"), "perl is not installed on this machine");
+        let folder = cache::folder(workspace).join(format!("checkers-{suite:?}").to_lowercase());
+        cache::fill(&folder, || {
+            let apt = ModuleBuilder::apt(workspace, suite)?;
+            let source = format!("linux-source-{}", builder.version());
+            apt.download(&source, &folder)?;
+            let package = apt::packages_in(&folder)?.pop();
+            let package = package.with_context(|| format!("{source} was not downloaded"))?;
+            let archive = format!("./usr/src/{source}.tar.xz");
+            apt::unpack_matching(&package, &[&archive], &folder)?;
+            let mut tar = process::command("tar", &folder);
+            tar.args(["-xJf", &archive, "--wildcards", "--strip-components=1"]);
+            process::capture(tar.args(SCRIPTS.map(|name| format!("*/scripts/{name}"))))?;
+            fs::remove_file(folder.join(archive))?;
+            fs::remove_file(package)?;
+            apt.download("sparse", &folder)?;
+            for package in apt::packages_in(&folder)? {
+                let mut unpack = process::command("dpkg-deb", &folder);
+                process::capture(unpack.arg("-x").arg(&package).arg(&folder))?;
+                fs::remove_file(package)?;
+            }
+            builder.start_by_loader(&folder.join("usr/bin"))
+        })?;
+        Ok(Self { folder })
+    }
+
+    /// Returns what `checkpatch.pl --strict` reports on the files in a folder, one line each.
+    ///
+    /// # Errors
+    /// The script cannot be started.
+    pub fn checkpatch(&self, folder: &Path) -> Result<Vec<String>> {
+        let mut perl = process::command("perl", folder);
+        perl.arg(self.folder.join("scripts").join(SCRIPTS[0]));
+        perl.args(["--strict", "--no-tree", "--terse", "-f"]).args(cache::files_below(folder)?);
+        let output = process::output(&mut perl)?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        ensure!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(text.lines().filter(|line| !line.starts_with("total: ")).map(str::to_owned).collect())
+    }
+
+    /// Returns what sparse reports on the module in a folder, which it builds, one line each.
+    ///
+    /// # Errors
+    /// The module cannot be built.
+    pub fn sparse(&self, builder: &ModuleBuilder, folder: &Path) -> Result<Vec<String>> {
+        let program = self.folder.join("usr/bin/sparse");
+        let check = format!("CHECK={} -D__CHECK_ENDIAN__", program.display());
+        // Debian's headers lack the script that makes sure that sparse works.
+        let text = builder.output(folder, &["C=2", "KBUILD_CHECKSRC=2", &check])?;
+        let is_found =
+            |line: &&str| [": warning: ", ": error: "].iter().any(|it| line.contains(it));
+        Ok(text.lines().filter(is_found).map(str::to_owned).collect())
+    }
+}
