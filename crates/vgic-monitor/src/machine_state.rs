@@ -40,12 +40,21 @@
 //! parts.restore(&mut vcpus, &state)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! With the feature `serde`, a [`MachineState`] can be stored in any format. With the feature
+//! `binary`, `MachineState::to_bytes` returns a form that takes 14 bytes per LPI, where JSON takes
+//! about 100.
 
+#[cfg(feature = "binary")]
+mod bytes;
 mod function;
 
+#[cfg(feature = "binary")]
+pub use bytes::BytesError;
 pub use function::{Function, FunctionError, FunctionState};
 
 use alloc::borrow::ToOwned;
+use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
@@ -192,11 +201,8 @@ impl<'a> Parts<'a> {
         vcpus: &mut [Vcpu],
         limit: Duration,
     ) -> Result<MachineState, SaveStateError> {
-        let is_duplicate = |(at, (name, _)): &(usize, &(&str, _))| {
-            self.functions.iter().take(*at).any(|(other, _)| other == name)
-        };
-        if let Some((_, (name, _))) = self.functions.iter().enumerate().find(is_duplicate) {
-            return Err(SaveStateError::SameName((*name).to_owned()));
+        if let Some((name, _)) = self.counts(&[]).into_iter().find(|(_, (_, here))| *here > 1) {
+            return Err(SaveStateError::SameName(name.to_owned()));
         }
         let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
         self.settle(limit)?;
@@ -229,34 +235,37 @@ impl<'a> Parts<'a> {
         })
     }
 
-    fn check_functions(&self, state: &MachineState) -> Result<(), RestoreStateError> {
+    /// Returns how often each name occurs in saved states and in the machine.
+    fn counts<'s>(
+        &'s self,
+        saved: &'s [(String, FunctionState)],
+    ) -> BTreeMap<&'s str, (usize, usize)> {
+        let mut counts = BTreeMap::<_, (usize, usize)>::new();
+        saved.iter().for_each(|(name, _)| counts.entry(name.as_str()).or_default().0 += 1);
+        self.functions.iter().for_each(|(name, _)| counts.entry(*name).or_default().1 += 1);
+        counts
+    }
+
+    /// Checks that the functions can be in their saved states. Returns each with its state.
+    fn check_functions<'s>(
+        &self,
+        state: &'s MachineState,
+    ) -> Result<Vec<Restorable<'a, 's>>, RestoreStateError> {
         if state.version != VERSION {
             return Err(RestoreStateError::Version(state.version));
         }
-        let saved = state.functions.iter().map(|(name, _)| name.as_str());
-        for name in saved.chain(self.functions.iter().map(|(name, _)| *name)) {
-            let saved = state.functions.iter().filter(|(other, _)| other == name).count();
-            let here = self.functions.iter().filter(|(other, _)| *other == name).count();
-            if (saved, here) != (1, 1) {
-                let name = name.to_owned();
-                return Err(RestoreStateError::Functions { name, saved, here });
-            }
+        let unmatched = self.counts(&state.functions).into_iter().find(|(_, of)| *of != (1, 1));
+        if let Some((name, (saved, here))) = unmatched {
+            return Err(RestoreStateError::Functions { name: name.to_owned(), saved, here });
         }
-        self.each(state, |function, state| function.check(state))
-    }
-
-    /// Applies `apply` to each function and its saved state.
-    fn each(
-        &self,
-        state: &MachineState,
-        apply: impl Fn(&dyn Function, &FunctionState) -> Result<(), FunctionError>,
-    ) -> Result<(), RestoreStateError> {
-        for (name, function) in &self.functions {
-            let saved = state.functions.iter().find(|(other, _)| other == name);
-            let done = saved.map_or(Ok(()), |(_, saved)| apply(*function, saved));
-            done.map_err(|error| RestoreStateError::Function { name: (*name).to_owned(), error })?;
-        }
-        Ok(())
+        let states: BTreeMap<_, _> =
+            state.functions.iter().map(|(name, state)| (name.as_str(), state)).collect();
+        let functions = self.functions.iter().filter_map(|(name, function)| {
+            Some(Restorable { name, function: *function, state: states.get(name)? })
+        });
+        let functions: Vec<_> = functions.collect();
+        functions.iter().try_for_each(|it| it.refusal(it.function.check(it.state)))?;
+        Ok(functions)
     }
 
     /// Restores a state. Guest memory must already have its saved contents, and the devices must
@@ -274,24 +283,31 @@ impl<'a> Parts<'a> {
         vcpus: &mut [Vcpu],
         state: &MachineState,
     ) -> Result<(), RestoreStateError> {
-        self.check_functions(state)?;
+        let functions = self.check_functions(state)?;
         let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
         self.gic.restore(&state.gic)?;
         // Functions may share these pins, and drive them afterwards.
         #[cfg(all(feature = "std", target_os = "linux"))]
         self.levels.iter().for_each(|irqfds| irqfds.resample_all());
         // A virtio device's pin depends on its table, so tables are restored first.
-        for is_virtio in [false, true] {
-            let is_in_pass =
-                |state: &FunctionState| matches!(state, FunctionState::Virtio(_)) == is_virtio;
-            self.each(
-                state,
-                |function, state| {
-                    if is_in_pass(state) { function.restore(state) } else { Ok(()) }
-                },
-            )?;
-        }
-        Ok(())
+        let (virtio, tables): (Vec<_>, Vec<_>) =
+            functions.into_iter().partition(|it| matches!(it.state, FunctionState::Virtio(_)));
+        let mut functions = tables.into_iter().chain(virtio);
+        functions.try_for_each(|it| it.refusal(it.function.restore(it.state)))
+    }
+}
+
+/// A function with its saved state.
+struct Restorable<'a, 's> {
+    name: &'a str,
+    function: &'a dyn Function,
+    state: &'s FunctionState,
+}
+
+impl Restorable<'_, '_> {
+    /// Adds the function's name to an error.
+    fn refusal(&self, outcome: Result<(), FunctionError>) -> Result<(), RestoreStateError> {
+        outcome.map_err(|error| RestoreStateError::Function { name: self.name.to_owned(), error })
     }
 }
 

@@ -1,0 +1,142 @@
+//! The binary form of a machine's state: its size, and bytes that were damaged.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use std::sync::Arc;
+use std::time::Duration;
+use vgic_monitor::gic_arch::IntId;
+use vgic_monitor::gic_arch::its::CollectionId;
+use vgic_monitor::irq_routing::msix::MsixTable;
+use vgic_monitor::irq_routing::{GsiSpace, Inputs, Router, Sender};
+use vgic_monitor::machine_state::{BytesError, MachineState, Parts};
+use vgic_monitor::msi_types::{Cpu, DeviceId, EventId, Kick};
+use vgic_monitor::vgic::its::ItsConfig;
+use vgic_monitor::vgic::saved_state::{DeviceState, EventState};
+use vgic_monitor::vgic::{GuestMemory, MemoryFault, Vgic, VgicConfig};
+
+/// Length of the characters at the beginning.
+const MAGIC: usize = 8;
+
+/// Empty guest memory, and a kick that does nothing.
+struct Nothing;
+
+impl GuestMemory for Nothing {
+    fn read(&self, address: u64, _: &mut [u8]) -> Result<(), MemoryFault> {
+        Err(MemoryFault { address })
+    }
+
+    fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
+        Err(MemoryFault { address })
+    }
+}
+
+impl Kick for Nothing {
+    fn kick(&self, _: Cpu) {}
+}
+
+/// Returns the state of a machine with an MSI-X table and these devices.
+fn state(devices: Vec<DeviceState>) -> MachineState {
+    let config =
+        VgicConfig::new(2).with_lpi_id_bits(Some(20)).with_its(vec![ItsConfig::new(0x0808_0000)]);
+    let (gic, mut vcpus) = Vgic::new(config, Arc::new(Nothing), Arc::new(Nothing)).unwrap();
+    let router = Router::new(GsiSpace::default(), Inputs::new(gic.clone())).unwrap();
+    let table = MsixTable::new(2, Sender::Device(DeviceId::new(8)), Arc::new(router)).unwrap();
+    let parts = Parts::new(&gic).with_function("disk", &table);
+    let mut state = parts.save(&mut vcpus, Duration::from_secs(20)).unwrap();
+    state.gic.its[0].devices = devices;
+    state
+}
+
+fn device(number: u32, events: impl IntoIterator<Item = EventState>) -> DeviceState {
+    let mut device = DeviceState::new(DeviceId::new(number), 16, 0xffff_ffff_ff00);
+    device.events.extend(events);
+    device
+}
+
+fn event(event: u32, intid: u32, collection: u16) -> EventState {
+    let (event, intid) = (EventId::new(event), IntId::new(intid));
+    let mut state = EventState::new(event, intid, CollectionId::new(collection));
+    state.configuration = Some(0xa3);
+    state
+}
+
+#[test]
+fn an_lpi_takes_at_most_16_bytes() {
+    let last = (1 << 20) - 1;
+    let few = state(vec![device(u32::MAX, [])]).to_bytes().len();
+    let events = (0..0x1_0000).map(|number| event(number, last - number, u16::MAX));
+    let many = state(vec![device(u32::MAX, events)]).to_bytes().len();
+    // The device's number of events is two bytes longer.
+    assert!(many - few <= 14 * 0x1_0000 + 2, "{} bytes", many - few);
+}
+
+#[test]
+fn every_changed_byte_is_found() {
+    let bytes = state(vec![device(5, [event(0, 8192, 1)])]).to_bytes();
+    for (at, bit) in (0..bytes.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 1 << bit;
+        let error = MachineState::from_bytes(&damaged).unwrap_err();
+        match error {
+            BytesError::NoState => assert!(at < MAGIC),
+            BytesError::Version(_) => assert_eq!(at, MAGIC),
+            BytesError::Damaged { offset } => assert!(offset >= MAGIC, "{at}: {error}"),
+            _ => assert!(at > MAGIC, "{at}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn an_invalid_value_is_located() {
+    let state = state(vec![device(5, [event(0, 8192, 1)])]);
+    let bytes = state.to_bytes();
+    let entries = [5, 16, 0x80, 0xfe, 0xff, 0xff, 0xff, 0xff, 0x3f, 1, 0, 0x80, 0x40, 1];
+    let at = bytes.windows(entries.len()).position(|part| part == entries).unwrap();
+    let mut damaged = bytes;
+    damaged[at + entries.len()] = 7; // `pending` of the event
+    let offset = at + entries.len() + 1;
+    assert_eq!(MachineState::from_bytes(&damaged), Err(BytesError::Damaged { offset }));
+}
+
+#[test]
+fn missing_and_additional_bytes_are_located() {
+    let bytes = state(Vec::new()).to_bytes();
+    for end in MAGIC..bytes.len() {
+        let error = MachineState::from_bytes(&bytes[..end]).unwrap_err();
+        assert!(matches!(error, BytesError::Damaged { offset } if offset <= end), "{end}: {error}");
+    }
+    let longer = [bytes.as_slice(), &[0]].concat();
+    let offset = bytes.len();
+    assert_eq!(MachineState::from_bytes(&longer), Err(BytesError::Damaged { offset }));
+}
+
+#[test]
+fn another_version_is_named() {
+    let mut later = state(Vec::new());
+    later.version = 300;
+    assert_eq!(MachineState::from_bytes(&later.to_bytes()), Err(BytesError::Version(300)));
+}
+
+proptest! {
+    #[test]
+    fn binary_form_round_trips(
+        devices in vec((any::<u32>(), vec(any::<(u32, u32, u16, bool, Option<u8>)>(), 0..9)), 0..4),
+    ) {
+        let event = |of: (u32, u32, u16, bool, Option<u8>)| {
+            let mut state = event(of.0, of.1, of.2);
+            (state.pending, state.configuration) = (of.3, of.4);
+            state
+        };
+        let device = |(number, events): (u32, Vec<_>)| device(number, events.into_iter().map(event));
+        let state = state(devices.into_iter().map(device).collect());
+        prop_assert_eq!(MachineState::from_bytes(&state.to_bytes()), Ok(state));
+    }
+
+    #[test]
+    fn no_bytes_make_the_reader_panic(body in vec(any::<u8>(), 0..200)) {
+        let bytes = [b"GICSTATE\x01".as_slice(), &body].concat();
+        prop_assert!(MachineState::from_bytes(&bytes).is_err());
+    }
+}
