@@ -12,6 +12,7 @@
 //! | ask whether a machine can move to KVM | [`check_machine`] with its configuration, before anything is stopped |
 //! | save for KVM | create a view of [`Vgic::save`](vgic::Vgic::save)'s result, [`save`](KvmView::save), [`left_out`](KvmView::left_out); then copy guest memory |
 //! | restore from KVM | restore guest memory, create a view of the fresh machine's state, [`load`](KvmView::load), [`left_out`](KvmView::left_out), [`into_state`](KvmView::into_state), [`Vgic::restore`](vgic::Vgic::restore) |
+//! | save and restore KVM's own controller | [`KvmSnapshot::take`](snapshot::KvmSnapshot::take), [`rehearse`](snapshot::KvmSnapshot::rehearse), [`restore`](snapshot::KvmSnapshot::restore) |
 //!
 //! A [`KvmExplainer`] explains why an interrupt does not arrive from KVM's controller.
 //!

@@ -1,8 +1,9 @@
 //! Saved attributes, in the order in which they must be restored (`arm-vgic-its.rst`, "ITS Restore
 //! Sequence"; `arm-vgic-v3.rst`).
 
-use crate::abi::{Attribute, LINE_LEVEL};
-use crate::register::KvmDevice;
+use crate::abi::{Attribute, LINE_LEVEL, control};
+use crate::register::{KvmDevice, KvmError, KvmRegister};
+use crate::snapshot::KvmAttributes;
 use core::ops::Range;
 use gic_arch::{Affinity, IntId, IntIdField, gicd, gicr, gits, icc};
 use vgic::VgicConfig;
@@ -45,15 +46,32 @@ fn ordered(
     gic.map(|attribute| (KvmDevice::Gic, attribute)).chain(all_its)
 }
 
+/// Restores an attribute: first reads an ITS's tables if the attribute enables the ITS, and clears
+/// the bits of a register that only sets bits.
+pub(super) fn restore(
+    devices: &mut dyn KvmAttributes,
+    KvmRegister { device, attribute, value }: KvmRegister,
+) -> Result<(), KvmError> {
+    let tables = needs_tables(attribute).then_some((ITS_RESTORE_TABLES, 0));
+    let cleared = cleared_by(attribute);
+    for (attribute, value) in tables.into_iter().chain(cleared).chain([(attribute, value)]) {
+        let written = devices.set(device, attribute, value);
+        written.map_err(|errno| KvmError::new(device, attribute, errno))?;
+    }
+    Ok(())
+}
+
+const ITS_RESTORE_TABLES: Attribute = Attribute::Control(control::ITS_RESTORE_TABLES);
+
 /// Returns `true` if the tables must be read from guest memory immediately before this attribute is
 /// written.
-pub(super) fn needs_tables(attribute: Attribute) -> bool {
+fn needs_tables(attribute: Attribute) -> bool {
     attribute == Attribute::Its { offset: gits::CTLR.offset().into() }
 }
 
 /// Returns, for a set-enable or set-active register, the corresponding clear register and the value
 /// that clears all of its bits.
-pub(super) fn cleared_by(attribute: Attribute) -> Option<(Attribute, u64)> {
+fn cleared_by(attribute: Attribute) -> Option<(Attribute, u64)> {
     const ALL: u64 = 0xffff_ffff;
     let other = |pairs: [(IntIdField, IntIdField); 2], offset: u32| {
         let mut found = pairs.into_iter().filter(|(set, _)| set.fields_at(offset).is_some());

@@ -1,8 +1,8 @@
 //! Snapshots of a VM's GIC and ITSes: the values of all device attributes, and the tables in guest
 //! memory whose addresses they contain.
 //!
-//! [`KvmSnapshot::take`] reads a snapshot through [`KvmAttributes`], which the VMM implements. The
-//! command `doorbell snapshot` inspects snapshots.
+//! [`KvmSnapshot::take`] reads a snapshot through [`KvmAttributes`], which the VMM implements, and
+//! [`KvmSnapshot::restore`] writes it in KVM's order. The command `doorbell snapshot` inspects snapshots.
 //!
 //! # Format
 //!
@@ -36,22 +36,27 @@
 //!
 //! Any change to a field or to its meaning requires a new version.
 
+mod copies;
 #[cfg(feature = "serde")]
 mod json;
 mod table;
 
 pub use table::{SnapshotTable, TableUse};
 
+use self::copies::TableCopies;
 use crate::abi::{Attribute, Errno, control, frame};
+use crate::left_out::LeftOut;
 use crate::register::{KvmDevice, KvmError, KvmRegister};
 use crate::revision::at_revision;
 use crate::view::KvmView;
 use crate::word::low_word;
 use crate::{kvm_config, kvm_its_config, order};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use doorbell_fallible::{try_collect, try_push};
 use gic_arch::{Affinity, Iidr, gicd};
-use vgic::{CpuConfig, GuestMemory, VgicConfig};
+use vgic::saved_state::SavedState;
+use vgic::{CpuConfig, GuestMemory, Vcpu, Vgic, VgicConfig};
 
 /// Version of the format that this library writes and reads.
 pub const SNAPSHOT_VERSION: u32 = 1;
@@ -75,8 +80,8 @@ pub trait KvmAttributes {
     /// The error number that KVM returns.
     fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno>;
 
-    /// Writes an attribute. Snapshots only write [`Attribute::Control`], to make KVM save its
-    /// tables.
+    /// Writes an attribute. [`KvmSnapshot::take`] only writes [`Attribute::Control`], to make KVM
+    /// save its tables.
     ///
     /// # Errors
     /// The error number that KVM returns.
@@ -207,6 +212,69 @@ impl KvmSnapshot {
         Ok(snapshot)
     }
 
+    /// Restores the snapshot on a VM whose GIC and ITSes are initialized, have their addresses, and
+    /// have not been used. No vCPU may be running, and guest memory must already have its saved
+    /// contents.
+    ///
+    /// Before it changes anything, checks that the snapshot is complete, and that the VM has the
+    /// same number of interrupts and the same ITSes. To find out what the VM will restore, or
+    /// refuse, call [`rehearse`](Self::rehearse) first.
+    ///
+    /// # Errors
+    /// [`KvmError`] for the first attribute that is missing (`ENXIO`), that the VM has another value
+    /// for (`EINVAL`), or that cannot be written. In the last case, the VM must not run.
+    pub fn restore(&self, devices: &mut dyn KvmAttributes) -> Result<(), KvmError> {
+        let bases = (0..self.its_count()).map(|index| {
+            let (device, attribute) = (KvmDevice::Its(index), Attribute::Address(frame::ITS));
+            (device, attribute, self.get(device, attribute))
+        });
+        let count = (KvmDevice::Gic, Attribute::InterruptCount, Some(self.interrupts.into()));
+        for (device, attribute, saved) in bases.chain([count]) {
+            let here = read(devices, device, attribute)?.value;
+            if saved != Some(here) {
+                return Err(KvmError::new(device, attribute, Errno::Invalid));
+            }
+        }
+        self.registers()?.iter().try_for_each(|register| order::restore(devices, *register))
+    }
+
+    /// Restores the snapshot in a model of KVM's controller, from its copies of the tables. Returns
+    /// what KVM would leave out. Takes memory and time proportional to the size of the snapshot.
+    ///
+    /// # Errors
+    /// [`KvmError`] for the first attribute that is missing or that KVM would refuse. An invalid
+    /// number of vCPUs, an invalid address of an ITS, and more than 64 MiB of tables are reported
+    /// as `EINVAL` of [`Attribute::InterruptCount`].
+    pub fn rehearse(&self) -> Result<LeftOut, KvmError> {
+        let invalid = |errno| KvmError::new(KvmDevice::Gic, Attribute::InterruptCount, errno);
+        let config = self.config().map_err(invalid)?;
+        let state = fresh_state(&config).ok_or(invalid(Errno::Invalid))?;
+        let memory = TableCopies::of(&self.memory).map_err(invalid)?;
+        let view = KvmView::new(&config, state, &memory);
+        let mut view = view.map_err(|_| invalid(Errno::Invalid))?;
+        view.load(&self.registers()?)?;
+        Ok(view.left_out())
+    }
+
+    /// Returns the attributes in the order of a restore. The addresses of the ITSes are not among
+    /// them.
+    fn registers(&self) -> Result<Vec<KvmRegister>, KvmError> {
+        let mut saved: Vec<_> = Vec::new();
+        let no_memory = |errno| KvmError::new(KvmDevice::Gic, Attribute::InterruptCount, errno);
+        saved.try_reserve(self.attributes.len()).map_err(|error| no_memory(error.into()))?;
+        saved.extend(self.attributes.iter().map(|it| ((it.device, it.attribute), it.value)));
+        saved.sort_unstable();
+        let mut registers = Vec::new();
+        for (device, attribute) in self.complete() {
+            let found = saved.binary_search_by_key(&(device, attribute), |(of, _)| *of).ok();
+            let value = found.and_then(|at| saved.get(at)).map(|(_, value)| *value);
+            let value = value.ok_or(KvmError::new(device, attribute, Errno::NoRegister))?;
+            try_push(&mut registers, KvmRegister { device, attribute, value })
+                .map_err(|error| no_memory(error.into()))?;
+        }
+        Ok(registers)
+    }
+
     /// Replaces the snapshot's memory with the tables that its attributes name, read from `memory`.
     /// A VMM can call this function to build a snapshot from registers and memory that it has saved
     /// in its own format. Pages that cannot be read are omitted, as are all pages after the first
@@ -316,6 +384,15 @@ impl KvmSnapshot {
         let count = u16::try_from(self.cpus.len()).unwrap_or(u16::MAX);
         kvm_config(count, self.interrupts).with_cpus(cpus.collect())
     }
+}
+
+/// Returns the state of a machine that has not been used, or `None` if the configuration is invalid
+/// or the heap is exhausted.
+fn fresh_state(config: &VgicConfig) -> Option<SavedState> {
+    let (gic, mut vcpus) =
+        Vgic::new(config.clone(), Arc::new(TableCopies(Vec::new())), Arc::new(|_| ())).ok()?;
+    let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+    gic.save().ok()
 }
 
 fn read(

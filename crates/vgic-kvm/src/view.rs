@@ -100,17 +100,10 @@ impl<'a> KvmView<'a> {
     /// [`KvmError`] for the first attribute that cannot be written. The caller must then drop the
     /// view. Pending bits in guest memory may have changed.
     pub fn load(&mut self, registers: &[KvmRegister]) -> Result<(), KvmError> {
-        for KvmRegister { device, attribute, value } in registers.iter().copied() {
-            if order::needs_tables(attribute) {
-                self.command(device, control::ITS_RESTORE_TABLES)?;
-            }
-            if let Some((clear, ones)) = order::cleared_by(attribute) {
-                let cleared = self.set(device, clear, ones);
-                cleared.map_err(|errno| KvmError::new(device, clear, errno))?;
-            }
-            let written = self.set(device, attribute, value);
-            written.map_err(|errno| KvmError::new(device, attribute, errno))?;
-            self.count_dropped(device, attribute, value);
+        for register in registers.iter().copied() {
+            let written = order::restore(self, register);
+            written.map_err(|error| KvmError { entry: self.refused, ..error })?;
+            self.count_dropped(register.device, register.attribute, register.value);
         }
         let empty = self.state.its.iter().filter(|its| its::has_lost_mappings(its)).count();
         add(&mut self.left_out.empty_its, empty);
@@ -122,15 +115,6 @@ impl<'a> KvmView<'a> {
         let kept = self.get(device, attribute).unwrap_or(value);
         let dropped = value & !kept & !order::described_by(attribute);
         add(&mut self.left_out.attribute_bits, dropped.count_ones() as usize);
-    }
-
-    fn command(&mut self, device: KvmDevice, command: u64) -> Result<(), KvmError> {
-        let attribute = Attribute::Control(command);
-        let outcome = self.set(device, attribute, 0);
-        outcome.map_err(|errno| KvmError {
-            entry: self.refused,
-            ..KvmError::new(device, attribute, errno)
-        })
     }
 
     /// Writes an attribute, as `KVM_SET_DEVICE_ATTR` does. Bits of `value` beyond the attribute's

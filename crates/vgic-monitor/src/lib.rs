@@ -17,9 +17,9 @@
 //! A VMM that runs as a process should enable `std`: threads that wait for others then sleep
 //! instead of spinning, and on Linux, eventfds can signal GSIs and MSI-X vectors. `serde` makes
 //! saved states, snapshots and explanations serializable. `binary` (implies `serde`) adds a compact
-//! form of a machine's state ([`MachineState`](machine_state::MachineState)). `vm-memory` (implies `std`) adds a guest
-//! memory that uses rust-vmm's crate. `kvm` (implies `std`) adds routes and eventfds in Linux's
-//! KVM, and `rust-vmm` (implies `kvm`) lets them use rust-vmm's machines.
+//! form of a machine's state ([`MachineState`](machine_state::MachineState)). `vm-memory` (implies
+//! `std`) adds a guest memory that uses rust-vmm's crate. `kvm` (implies `std`) adds routes and
+//! eventfds in Linux's KVM, and `rust-vmm` (implies `kvm`) lets them use rust-vmm's machines.
 //!
 //! # Example
 //!

@@ -41,6 +41,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! On KVM, [`Parts::on_kvm`] takes the place of [`Parts::new`]. It saves and restores a
+//! [`KvmController`] in the order that KVM requires, with the same calls.
+//!
 //! With the feature `serde`, a [`MachineState`] can be stored in any format. With the feature
 //! `binary`, `MachineState::to_bytes` returns a form that takes 14 bytes per LPI, where JSON takes
 //! about 100.
@@ -48,10 +51,12 @@
 #[cfg(feature = "binary")]
 mod bytes;
 mod function;
+mod kvm;
 
 #[cfg(feature = "binary")]
 pub use bytes::BytesError;
 pub use function::{Function, FunctionError, FunctionState};
+pub use kvm::KvmController;
 
 use alloc::borrow::ToOwned;
 use alloc::collections::BTreeMap;
@@ -64,6 +69,9 @@ use irq_routing::Unsettled;
 use irq_routing::irqfd::{EventfdPoller, IrqfdSet};
 use vgic::saved_state::{NotRestorable, RestoreError, SaveError, SavedState};
 use vgic::{ConfigError, Vcpu, Vgic};
+use vgic_kvm::KvmError;
+#[cfg(doc)]
+use vgic_kvm::snapshot::KvmSnapshot;
 
 /// Version of the format that this library reads and writes.
 pub const VERSION: u32 = 1;
@@ -76,19 +84,20 @@ pub const VERSION: u32 = 1;
     derive(serde::Serialize, serde::Deserialize),
     serde(deny_unknown_fields)
 )]
-pub struct MachineState {
+pub struct MachineState<S = SavedState> {
     /// Version of the format; [`VERSION`] in a state that this library saves.
     pub version: u32,
-    /// State of the interrupt controller.
-    pub gic: SavedState,
+    /// State of the interrupt controller: the model's, or a [`KvmSnapshot`].
+    pub gic: S,
     /// States of the functions, with their names.
     pub functions: Vec<(String, FunctionState)>,
 }
 
-/// Parts of a machine whose interrupt state is saved together.
+/// Parts of a machine whose interrupt state is saved together. The interrupt controller is the
+/// model, or a [`KvmController`].
 #[derive(Clone)]
-pub struct Parts<'a> {
-    gic: &'a Vgic,
+pub struct Parts<'a, C = &'a Vgic> {
+    controller: C,
     functions: Vec<(&'a str, &'a dyn Function)>,
     #[cfg(all(feature = "std", target_os = "linux"))]
     pollers: Vec<&'a EventfdPoller>,
@@ -109,6 +118,9 @@ pub enum SaveStateError {
     /// The interrupt controller cannot be saved.
     #[error(transparent)]
     Gic(#[from] SaveError),
+    /// KVM's controller cannot be saved.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
 }
 
 /// Reason why a machine's state was not restored. The machine is unchanged, unless a
@@ -143,13 +155,16 @@ pub enum RestoreStateError {
     /// The interrupt controller's configuration is invalid. Only [`Parts::check`] returns this.
     #[error(transparent)]
     Config(ConfigError),
+    /// KVM's controller cannot be in its saved state. [`KvmSnapshot::restore`] says when it is
+    /// unchanged.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
 }
 
-impl<'a> Parts<'a> {
-    /// Creates the parts of a machine without devices.
-    pub const fn new(gic: &'a Vgic) -> Self {
+impl<'a, C> Parts<'a, C> {
+    const fn of(controller: C) -> Self {
         Self {
-            gic,
+            controller,
             functions: Vec::new(),
             #[cfg(all(feature = "std", target_os = "linux"))]
             pollers: Vec::new(),
@@ -185,33 +200,6 @@ impl<'a> Parts<'a> {
         self
     }
 
-    /// Saves the state of a machine whose devices have stopped. Pauses the vCPUs in `vcpus` for the
-    /// duration of the call; the others must already be paused. Waits at most `limit` for each
-    /// poller and function.
-    ///
-    /// May be called repeatedly. Each function's settling reads the eventfds of its poller.
-    ///
-    /// Context: task; may sleep.
-    ///
-    /// # Errors
-    /// Returns an error if two functions have the same name, a device still signals, a vCPU is not
-    /// paused, or the heap is exhausted.
-    pub fn save(
-        &self,
-        vcpus: &mut [Vcpu],
-        limit: Duration,
-    ) -> Result<MachineState, SaveStateError> {
-        if let Some((name, _)) = self.counts(&[]).into_iter().find(|(_, (_, here))| *here > 1) {
-            return Err(SaveStateError::SameName(name.to_owned()));
-        }
-        let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
-        self.settle(limit)?;
-        let gic = self.gic.save()?;
-        let functions = self.functions.iter();
-        let functions = functions.map(|(name, function)| ((*name).to_owned(), function.save()));
-        Ok(MachineState { version: VERSION, gic, functions: functions.collect() })
-    }
-
     fn settle(&self, limit: Duration) -> Result<(), Unsettled> {
         #[cfg(all(feature = "std", target_os = "linux"))]
         {
@@ -221,18 +209,16 @@ impl<'a> Parts<'a> {
         self.functions.iter().try_for_each(|(_, function)| function.settle(limit))
     }
 
-    /// Checks that [`restore`](Self::restore) would accept a state, without changing the machine.
-    /// The vCPUs may run.
-    ///
-    /// # Errors
-    /// Returns an error if a function or the controller cannot be in the state, or the heap is
-    /// exhausted. `restore` may still fail if a vCPU is not paused or the heap is exhausted.
-    pub fn check(&self, state: &MachineState) -> Result<(), RestoreStateError> {
-        self.check_functions(state)?;
-        self.gic.config().check_restorable(&state.gic).map_err(|error| match error {
-            NotRestorable::Config(error) => RestoreStateError::Config(error),
-            NotRestorable::State(error) => RestoreStateError::Gic(error),
-        })
+    fn check_names(&self) -> Result<(), SaveStateError> {
+        match self.counts(&[]).into_iter().find(|(_, (_, here))| *here > 1) {
+            Some((name, _)) => Err(SaveStateError::SameName(name.to_owned())),
+            None => Ok(()),
+        }
+    }
+
+    fn save_functions(&self) -> Vec<(String, FunctionState)> {
+        let functions = self.functions.iter();
+        functions.map(|(name, function)| ((*name).to_owned(), function.save())).collect()
     }
 
     /// Returns how often each name occurs in saved states and in the machine.
@@ -241,15 +227,19 @@ impl<'a> Parts<'a> {
         saved: &'s [(String, FunctionState)],
     ) -> BTreeMap<&'s str, (usize, usize)> {
         let mut counts = BTreeMap::<_, (usize, usize)>::new();
-        saved.iter().for_each(|(name, _)| counts.entry(name.as_str()).or_default().0 += 1);
-        self.functions.iter().for_each(|(name, _)| counts.entry(*name).or_default().1 += 1);
+        for (name, _) in saved {
+            counts.entry(name.as_str()).or_default().0 += 1;
+        }
+        for (name, _) in &self.functions {
+            counts.entry(*name).or_default().1 += 1;
+        }
         counts
     }
 
     /// Checks that the functions can be in their saved states. Returns each with its state.
-    fn check_functions<'s>(
+    fn check_functions<'s, S>(
         &self,
-        state: &'s MachineState,
+        state: &'s MachineState<S>,
     ) -> Result<Vec<Restorable<'a, 's>>, RestoreStateError> {
         if state.version != VERSION {
             return Err(RestoreStateError::Version(state.version));
@@ -266,6 +256,65 @@ impl<'a> Parts<'a> {
         let functions: Vec<_> = functions.collect();
         functions.iter().try_for_each(|it| it.refusal(it.function.check(it.state)))?;
         Ok(functions)
+    }
+
+    /// Restores the functions, once the controller is restored.
+    fn restore_functions(
+        &self,
+        functions: Vec<Restorable<'_, '_>>,
+    ) -> Result<(), RestoreStateError> {
+        // Functions may share these pins, and drive them afterwards.
+        #[cfg(all(feature = "std", target_os = "linux"))]
+        self.levels.iter().for_each(|irqfds| irqfds.resample_all());
+        // A virtio device's pin depends on its table, so tables are restored first.
+        let (virtio, tables): (Vec<_>, Vec<_>) =
+            functions.into_iter().partition(|it| matches!(it.state, FunctionState::Virtio(_)));
+        let mut functions = tables.into_iter().chain(virtio);
+        functions.try_for_each(|it| it.refusal(it.function.restore(it.state)))
+    }
+}
+
+impl<'a> Parts<'a> {
+    /// Creates the parts of a machine without devices, whose interrupt controller is the model.
+    pub const fn new(gic: &'a Vgic) -> Self {
+        Self::of(gic)
+    }
+
+    /// Saves the state of a machine whose devices have stopped. Pauses the vCPUs in `vcpus` for the
+    /// duration of the call; the others must already be paused. Waits at most `limit` for each
+    /// poller and function.
+    ///
+    /// May be called repeatedly. Each function's settling reads the eventfds of its poller.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// Returns an error if two functions have the same name, a device still signals, a vCPU is not
+    /// paused, or the heap is exhausted.
+    pub fn save(
+        &self,
+        vcpus: &mut [Vcpu],
+        limit: Duration,
+    ) -> Result<MachineState, SaveStateError> {
+        self.check_names()?;
+        let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+        self.settle(limit)?;
+        let gic = self.controller.save()?;
+        Ok(MachineState { version: VERSION, gic, functions: self.save_functions() })
+    }
+
+    /// Checks that [`restore`](Self::restore) would accept a state, without changing the machine.
+    /// The vCPUs may run.
+    ///
+    /// # Errors
+    /// Returns an error if a function or the controller cannot be in the state, or the heap is
+    /// exhausted. `restore` may still fail if a vCPU is not paused or the heap is exhausted.
+    pub fn check(&self, state: &MachineState) -> Result<(), RestoreStateError> {
+        self.check_functions(state)?;
+        self.controller.config().check_restorable(&state.gic).map_err(|error| match error {
+            NotRestorable::Config(error) => RestoreStateError::Config(error),
+            NotRestorable::State(error) => RestoreStateError::Gic(error),
+        })
     }
 
     /// Restores a state. Guest memory must already have its saved contents, and the devices must
@@ -285,15 +334,8 @@ impl<'a> Parts<'a> {
     ) -> Result<(), RestoreStateError> {
         let functions = self.check_functions(state)?;
         let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
-        self.gic.restore(&state.gic)?;
-        // Functions may share these pins, and drive them afterwards.
-        #[cfg(all(feature = "std", target_os = "linux"))]
-        self.levels.iter().for_each(|irqfds| irqfds.resample_all());
-        // A virtio device's pin depends on its table, so tables are restored first.
-        let (virtio, tables): (Vec<_>, Vec<_>) =
-            functions.into_iter().partition(|it| matches!(it.state, FunctionState::Virtio(_)));
-        let mut functions = tables.into_iter().chain(virtio);
-        functions.try_for_each(|it| it.refusal(it.function.restore(it.state)))
+        self.controller.restore(&state.gic)?;
+        self.restore_functions(functions)
     }
 }
 
@@ -311,7 +353,7 @@ impl Restorable<'_, '_> {
     }
 }
 
-impl fmt::Debug for Parts<'_> {
+impl<C> fmt::Debug for Parts<'_, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<_> = self.functions.iter().map(|(name, _)| name).collect();
         f.debug_struct("Parts").field("functions", &names).finish_non_exhaustive()

@@ -1,10 +1,13 @@
 //! Tests of the JSON, the attributes and the memory of snapshots.
 
 use crate::guest::{Guest, RAM_BYTES};
-use vgic::GuestMemory as _;
-use vgic_kvm::KvmDevice;
-use vgic_kvm::abi::{Attribute, frame};
-use vgic_kvm::snapshot::{KvmSnapshot, TableUse};
+use doorbell_test_support::guest::ram;
+use std::sync::Arc;
+use vgic::saved_state::SavedState;
+use vgic::{GuestMemory as _, Vcpu, Vgic, VgicConfig, VmMemory};
+use vgic_kvm::abi::{Attribute, Errno, frame};
+use vgic_kvm::snapshot::{KvmAttributes, KvmSnapshot, SnapshotTable, TableUse};
+use vgic_kvm::{KvmDevice, KvmView};
 
 #[test]
 fn json_round_trips() {
@@ -47,4 +50,89 @@ fn snapshots_contain_the_tables() {
         let start = usize::try_from(table.address).unwrap();
         assert_eq!(memory[start..start + bytes.len()], bytes, "{table:?}");
     }
+}
+
+/// Returns the state of a machine that has not been used.
+fn unused(config: &VgicConfig) -> SavedState {
+    let memory = Arc::new(VmMemory(ram(0, RAM_BYTES)));
+    let (gic, mut vcpus) = Vgic::new(config.clone(), memory, Arc::new(|_| ())).unwrap();
+    let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
+    gic.save().unwrap()
+}
+
+/// A VM that counts the attributes that are written to it.
+struct Counted<'v> {
+    vm: KvmView<'v>,
+    writes: usize,
+}
+
+impl KvmAttributes for Counted<'_> {
+    fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
+        self.vm.get(device, attribute)
+    }
+
+    fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
+        self.writes += 1;
+        self.vm.set(device, attribute, value)
+    }
+}
+
+#[test]
+fn a_restored_vm_is_in_the_snapshots_state() {
+    let guest = Guest::after_messages();
+    let (memory, snapshot) = (guest.ram.clone(), guest.snapshot());
+    let config = snapshot.config().unwrap();
+    let mut vm = KvmView::new(&config, unused(&config), &*memory).unwrap();
+
+    assert!(snapshot.rehearse().unwrap().is_empty());
+    snapshot.restore(&mut vm).unwrap();
+
+    assert_eq!(KvmSnapshot::take(&mut vm, snapshot.cpus.clone(), 1, &*memory).unwrap(), snapshot);
+}
+
+#[test]
+fn a_snapshot_of_another_vm_is_refused_before_anything_changes() {
+    let guest = Guest::after_messages();
+    let (memory, snapshot) = (guest.ram.clone(), guest.snapshot());
+    let config = snapshot.config().unwrap();
+    let vm = KvmView::new(&config, unused(&config), &*memory).unwrap();
+    let mut vm = Counted { vm, writes: 0 };
+    let mut refused = |other: &KvmSnapshot| {
+        let error = other.restore(&mut vm).unwrap_err();
+        assert_eq!(vm.writes, 0, "{error}");
+        (error.device, error.attribute, error.errno)
+    };
+    let mut others = snapshot.clone();
+    others.interrupts += 32;
+    assert_eq!(refused(&others), (KvmDevice::Gic, Attribute::InterruptCount, Errno::Invalid));
+    let mut moved = snapshot.clone();
+    moved.attributes[0].value += 0x2_0000;
+    let base = Attribute::Address(frame::ITS);
+    assert_eq!(refused(&moved), (KvmDevice::Its(0), base, Errno::Invalid));
+    for index in 1..snapshot.attributes.len() {
+        let mut less = snapshot.clone();
+        let missing = less.attributes.remove(index);
+        let expected = (missing.device, missing.attribute, Errno::NoRegister);
+        assert_eq!(refused(&less), expected);
+    }
+}
+
+#[test]
+fn a_rehearsal_finds_what_a_restore_would_refuse_or_leave_out() {
+    let guest = Guest::after_messages();
+    let memory = guest.ram.clone();
+    let snapshot = guest.snapshot();
+    let tables = snapshot.tables(&*memory).unwrap();
+    let is_translation = |table: &&SnapshotTable| matches!(table.usage, TableUse::Translations(..));
+    let table = tables.iter().find(is_translation).unwrap().address;
+    let mut lost = snapshot.clone();
+    lost.memory.clear();
+    assert!(!lost.rehearse().unwrap().is_empty());
+    memory.write(table, &u64::MAX.to_le_bytes()).unwrap();
+    let mut damaged = snapshot;
+    damaged.copy_tables(&*memory).unwrap();
+    let error = damaged.rehearse().unwrap_err();
+    assert!(error.entry.is_some(), "{error}");
+    damaged.memory[0].bytes = u64::MAX;
+    assert_eq!(damaged.rehearse().unwrap_err().errno, Errno::Invalid);
 }
