@@ -191,6 +191,7 @@ pub use frames::its;
 pub use gic_arch;
 pub use monitor::access::{AccessWidth, BadWidth};
 pub use monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
+pub use monitor::kicks::KickSet;
 pub use monitor::memory::{GuestMemory, MemoryFault};
 pub use monitor::progress::Progress;
 #[cfg(feature = "vm-memory")]

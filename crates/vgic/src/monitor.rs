@@ -1,8 +1,9 @@
-//! Types shared by the model and its VMM: guest memory, register accesses, progress, and the log of
-//! guest errors.
+//! Types shared by the model and its VMM: guest memory, register accesses, progress, kicks, and the
+//! log of guest errors.
 
 pub(crate) mod access;
 pub(crate) mod events;
+pub(crate) mod kicks;
 pub(crate) mod memory;
 pub(crate) mod progress;
 #[cfg(feature = "vm-memory")]

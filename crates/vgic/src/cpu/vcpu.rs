@@ -98,6 +98,15 @@ impl Sleep {
     }
 }
 
+/// Reports that the vCPU has returned, when it is dropped.
+struct Returned<'a>(&'a WakeupWord);
+
+impl Drop for Returned<'_> {
+    fn drop(&mut self) {
+        self.0.returned();
+    }
+}
+
 /// The highest-priority pending interrupt and its source.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct MostUrgent {
@@ -210,6 +219,15 @@ impl Vcpu {
         let inputs = self.inputs();
         self.exit_for_work();
         inputs
+    }
+
+    /// Calls `run` with the inputs to assert, to run guest code between
+    /// [`enter_guest`](Self::enter_guest) and [`returned`](Self::returned), which therefore cannot
+    /// be forgotten. The vCPU has returned even if `run` panics.
+    pub fn run_guest<R>(&mut self, run: impl FnOnce(Inputs) -> R) -> R {
+        let inputs = self.enter_guest();
+        let _returned = Returned(&self.own.wakeup);
+        run(inputs)
     }
 
     /// Kicks the vCPU immediately if deferred work remains. Called after the vCPU has declared that

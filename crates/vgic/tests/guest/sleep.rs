@@ -77,6 +77,25 @@ fn an_entering_vcpu_is_kicked_for_more_inputs() {
 }
 
 #[test]
+fn a_running_guest_is_kicked_until_its_run_ends() {
+    let mut machine = machine();
+    let gic = machine.gic.clone();
+    let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        machine.vcpus[0].run_guest(|inputs| {
+            assert!(!inputs.any());
+            pulse(&gic, SPI);
+            panic!("the guest's run ends");
+        })
+    }));
+    assert!(ended.is_err());
+    assert_eq!(machine.kicks.of(0), 1);
+    machine.enable_spi(SPI + 1);
+    machine.gic.set_line(Line::Spi(SPI + 1), Level::High);
+    assert_eq!(machine.kicks.of(0), 1);
+    assert!(machine.vcpus[0].run_guest(|inputs| inputs.irq));
+}
+
+#[test]
 fn becoming_deliverable_kicks() {
     let ways: [fn(&mut Machine); 3] = [
         |machine| machine.enable_spi(SPI + 1),

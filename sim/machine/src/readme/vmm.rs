@@ -144,8 +144,7 @@ pub trait GuestCpu {
 fn run_vcpu(machine: &Machine, vcpu: &mut Vcpu, cpu: &mut impl GuestCpu, pause: &AtomicBool) {
     let kick = &machine.kicks.0[vcpu.cpu().index()];
     while !pause.load(Ordering::SeqCst) {
-        let exit = cpu.run(vcpu.enter_guest(), kick);
-        vcpu.returned();
+        let exit = vcpu.run_guest(|inputs| cpu.run(inputs, kick));
         match exit {
             Exit::Read(address, width) => cpu.complete(machine.read(address, width)),
             Exit::Write(address, width, value) => machine.write(address, width, value),

@@ -1,0 +1,61 @@
+//! Kicks that a VMM collects instead of handling each.
+
+use alloc::boxed::Box;
+use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use doorbell_fallible::{OutOfMemory, try_boxed_slice};
+use msi_types::{Cpu, Kick};
+
+/// Collects kicks, for a VMM whose calls return the vCPUs to wake.
+///
+/// After each call that may signal an interrupt, on any thread, the VMM must [`take`](Self::take)
+/// the kicks and wake these vCPUs. Otherwise, a vCPU sleeps over its interrupt. Kicks from calls on
+/// several threads are merged, so a thread may take those of another's call.
+///
+/// ```
+/// use msi_types::{Cpu, Kick};
+/// use vgic::KickSet;
+///
+/// let kicks = KickSet::new(70)?;
+/// kicks.kick(Cpu::new(69));
+/// kicks.kick(Cpu::new(3));
+/// assert!(kicks.take().eq([Cpu::new(3), Cpu::new(69)]));
+/// assert_eq!(kicks.take().next(), None);
+/// # Ok::<(), vgic::OutOfMemory>(())
+/// ```
+#[derive(Debug)]
+pub struct KickSet(Box<[AtomicU64]>);
+
+impl KickSet {
+    /// Creates an empty set for this many vCPUs.
+    ///
+    /// # Errors
+    /// Returns an error if the heap is exhausted.
+    pub fn new(vcpus: u16) -> Result<Self, OutOfMemory> {
+        let words = (0..vcpus.div_ceil(64)).map(|_| AtomicU64::new(0));
+        Ok(Self(try_boxed_slice(words)?))
+    }
+
+    /// Removes the kicked vCPUs from the set, and returns them in ascending order. A vCPU that the
+    /// iterator has not reached stays in the set.
+    ///
+    /// Context: any.
+    pub fn take(&self) -> impl Iterator<Item = Cpu> {
+        (0..).step_by(64).zip(&self.0).flat_map(|(base, word)| {
+            core::iter::from_fn(move || {
+                let bits = word.load(SeqCst);
+                let bit = (bits != 0).then(|| bits.trailing_zeros())?;
+                let taken = word.fetch_and(!(1 << bit), SeqCst);
+                Some((taken & 1 << bit != 0).then(|| Cpu::new(base + bit)))
+            })
+            .flatten()
+        })
+    }
+}
+
+impl Kick for KickSet {
+    fn kick(&self, cpu: Cpu) {
+        if let Some(word) = self.0.get(cpu.index() / 64) {
+            word.fetch_or(1 << (cpu.index() % 64), SeqCst);
+        }
+    }
+}
