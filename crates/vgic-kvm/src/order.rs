@@ -2,8 +2,7 @@
 //! Sequence"; `arm-vgic-v3.rst`).
 
 use crate::abi::{Attribute, LINE_LEVEL, control};
-use crate::register::{KvmDevice, KvmError, KvmRegister};
-use crate::snapshot::KvmAttributes;
+use crate::register::{KvmAttributes, KvmDevice, KvmError, KvmRegister};
 use core::ops::Range;
 use gic_arch::{Affinity, IntId, IntIdField, gicd, gicr, gits, icc};
 use vgic::VgicConfig;

@@ -47,3 +47,20 @@ impl KvmError {
         Self { device, attribute, errno, entry: None }
     }
 }
+
+/// Access to the attributes of a VM's GICv3 and ITSes. A VMM implements this trait with the ioctls
+/// `KVM_GET_DEVICE_ATTR` and `KVM_SET_DEVICE_ATTR` on the devices' file descriptors.
+pub trait KvmAttributes {
+    /// Reads an attribute.
+    ///
+    /// # Errors
+    /// The error number that KVM returns.
+    fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno>;
+
+    /// Writes an attribute. To take a snapshot, only [`Attribute::Control`] is written, which makes
+    /// KVM save its tables.
+    ///
+    /// # Errors
+    /// The error number that KVM returns.
+    fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno>;
+}

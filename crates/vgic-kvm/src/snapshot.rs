@@ -2,7 +2,8 @@
 //! memory whose addresses they contain.
 //!
 //! [`KvmSnapshot::take`] reads a snapshot through [`KvmAttributes`], which the VMM implements, and
-//! [`KvmSnapshot::restore`] writes it in KVM's order. The command `doorbell snapshot` inspects snapshots.
+//! [`KvmSnapshot::restore`] writes it in KVM's order. The command `doorbell snapshot` inspects
+//! snapshots.
 //!
 //! # Format
 //!
@@ -41,6 +42,7 @@ mod copies;
 mod json;
 mod table;
 
+pub use crate::register::KvmAttributes;
 pub use table::{SnapshotTable, TableUse};
 
 use self::copies::TableCopies;
@@ -70,33 +72,6 @@ const MOST_PAGES: usize = 1 << 14;
 const MOST_ITS: usize = 64;
 /// Granularity of [`MemoryData`] in bytes. A row is stored if any of its bytes is nonzero.
 const ROW: usize = 32;
-
-/// Access to the attributes of a VM's GICv3 and ITSes. A VMM implements this trait with the ioctls
-/// `KVM_GET_DEVICE_ATTR` and `KVM_SET_DEVICE_ATTR` on the devices' file descriptors.
-pub trait KvmAttributes {
-    /// Reads an attribute.
-    ///
-    /// # Errors
-    /// The error number that KVM returns.
-    fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno>;
-
-    /// Writes an attribute. [`KvmSnapshot::take`] only writes [`Attribute::Control`], to make KVM
-    /// save its tables.
-    ///
-    /// # Errors
-    /// The error number that KVM returns.
-    fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno>;
-}
-
-impl KvmAttributes for KvmView<'_> {
-    fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
-        KvmView::get(self, device, attribute)
-    }
-
-    fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
-        KvmView::set(self, device, attribute, value)
-    }
-}
 
 /// A vCPU of a VM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -221,8 +196,8 @@ impl KvmSnapshot {
     /// refuse, call [`rehearse`](Self::rehearse) first.
     ///
     /// # Errors
-    /// [`KvmError`] for the first attribute that is missing (`ENXIO`), that the VM has another value
-    /// for (`EINVAL`), or that cannot be written. In the last case, the VM must not run.
+    /// [`KvmError`] for the first attribute that is missing (`ENXIO`), that the VM has another
+    /// value for (`EINVAL`), or that cannot be written. In the last case, the VM must not run.
     pub fn restore(&self, devices: &mut dyn KvmAttributes) -> Result<(), KvmError> {
         let bases = (0..self.its_count()).map(|index| {
             let (device, attribute) = (KvmDevice::Its(index), Attribute::Address(frame::ITS));

@@ -5,7 +5,7 @@ use crate::check::Expected;
 use crate::left_out::{LeftOut, TableMemory, add};
 use crate::limits::OutsideKvm;
 use crate::refused_entry::RefusedEntry;
-use crate::register::{KvmDevice, KvmError, KvmRegister};
+use crate::register::{KvmAttributes, KvmDevice, KvmError, KvmRegister};
 use crate::tables::Written;
 use crate::tables::scan::Budget;
 use crate::word::low_word;
@@ -419,5 +419,15 @@ impl<'a> KvmView<'a> {
     /// Returns the numbers that identify redistributors in tables.
     fn numbers(&self) -> Result<tables::Numbers, TryReserveError> {
         tables::Numbers::of(&self.state.cpus)
+    }
+}
+
+impl KvmAttributes for KvmView<'_> {
+    fn get(&mut self, device: KvmDevice, attribute: Attribute) -> Result<u64, Errno> {
+        KvmView::get(self, device, attribute)
+    }
+
+    fn set(&mut self, device: KvmDevice, attribute: Attribute, value: u64) -> Result<(), Errno> {
+        KvmView::set(self, device, attribute, value)
     }
 }

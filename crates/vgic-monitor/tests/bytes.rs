@@ -129,8 +129,9 @@ proptest! {
             (state.pending, state.configuration) = (of.3, of.4);
             state
         };
-        let device = |(number, events): (u32, Vec<_>)| device(number, events.into_iter().map(event));
-        let state = state(devices.into_iter().map(device).collect());
+        let devices = devices.into_iter();
+        let devices = devices.map(|(number, events)| device(number, events.into_iter().map(event)));
+        let state = state(devices.collect());
         prop_assert_eq!(MachineState::from_bytes(&state.to_bytes()), Ok(state));
     }
 

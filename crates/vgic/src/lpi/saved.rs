@@ -153,9 +153,9 @@ impl Control {
         self.translators.get_mut(its).ok_or(NoRoom::Budget)?.reserve(collections, devices)
     }
 
-    /// Allocates the memory for an event, regardless of the entry that it will use. `tables` returns
-    /// the LPI tables of the event's target, if LPIs are enabled there. The entries must already be
-    /// [reserved](Self::reserve_room).
+    /// Allocates the memory for an event, regardless of the entry that it will use. `tables`
+    /// returns the LPI tables of the event's target, if LPIs are enabled there. The entries must
+    /// already be [reserved](Self::reserve_room).
     #[inline]
     pub(crate) fn reserve_event(
         &mut self,
