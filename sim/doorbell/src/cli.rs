@@ -5,8 +5,9 @@ use crate::help;
 use crate::print::{self, ColorWhen};
 use crate::registers;
 use crate::snapshot::SnapshotArgs;
-use crate::source::Source;
+use crate::source;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use doorbell_inspection::Source;
 use doorbell_machine::ControllerChoice;
 use gic_firmware::lint::KnownRegisters;
 use std::path::PathBuf;
@@ -293,9 +294,9 @@ impl SourceArgs {
     /// Reads the description.
     pub(crate) fn open(&self) -> anyhow::Result<Source> {
         match &self.source {
-            Some(path) => Source::at(path, self.include.compilation()),
-            None if self.running => Source::running(),
-            None => Source::embedded(self.machine.as_deref()),
+            Some(path) => source::at(path, self.include.compilation()),
+            None if self.running => source::running(),
+            None => source::embedded(self.machine.as_deref()),
         }
     }
 }

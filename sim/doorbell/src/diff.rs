@@ -14,7 +14,7 @@ use crate::cli::DiffArgs;
 use crate::exit::Outcome;
 use crate::input::is_stdin;
 use crate::print;
-use crate::source::Source;
+use crate::source;
 use anyhow::{Result, bail};
 use difference::Differences;
 use sides::Two;
@@ -25,7 +25,7 @@ pub(crate) fn diff(args: &DiffArgs) -> Result<Outcome> {
         bail!("standard input can be only one of the two descriptions");
     }
     let how = args.include.compilation();
-    let (old, new) = (Source::at(&args.old, how)?, Source::at(&args.new, how)?);
+    let (old, new) = (source::at(&args.old, how)?, source::at(&args.new, how)?);
     let found = compare(Two { old: &old, new: &new });
     if args.output.json {
         print::json_object(&found)?;

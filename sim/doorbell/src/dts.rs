@@ -16,10 +16,7 @@ use files::{MAX_TEXT, SourceFiles};
 use std::path::{Path, PathBuf};
 use tool::{CPP, DTC};
 
-pub(crate) use positions::{Location, Positions};
-
-/// Statement that begins each devicetree source.
-const VERSION_TAG: &str = "/dts-v1/";
+pub(crate) use positions::Positions;
 
 /// Options for compiling a source.
 #[derive(Clone, Copy, Debug, Default)]
@@ -28,18 +25,6 @@ pub(crate) struct Compilation<'c> {
     pub(crate) folders: &'c [PathBuf],
     /// `true` if overlays should find nodes by their labels.
     pub(crate) with_symbols: bool,
-}
-
-/// Returns `true` if the bytes are the source of a devicetree.
-pub(crate) fn is_source(path: &Path, bytes: &[u8]) -> bool {
-    let is_named = path.extension().is_some_and(|end| end == "dts" || end == "dtso");
-    let tag = VERSION_TAG.as_bytes();
-    !is_blob(bytes) && (is_named || bytes.windows(tag.len()).any(|window| window == tag))
-}
-
-/// Returns `true` if the bytes start like a flattened devicetree.
-pub(crate) fn is_blob(bytes: &[u8]) -> bool {
-    bytes.starts_with(&[0xd0, 0x0d, 0xfe, 0xed])
 }
 
 /// Compiles the source `bytes`, which were read from `path`, to a flattened devicetree.

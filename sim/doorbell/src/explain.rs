@@ -2,11 +2,11 @@
 
 use crate::cli::ExplainArgs;
 use crate::exit::Outcome;
-use crate::inspect::{RangeRow, ranges};
 use crate::print::{self, Output, wrapped};
-use crate::requesters;
 use crate::wording::{counted, did_you_mean};
 use anyhow::{Context, Result, bail};
+use doorbell_inspection::inspect::{RangeRow, ranges, statement};
+use doorbell_inspection::requesters;
 use gic_firmware::{
     Description, IommuIndex, MsiRouting, NoRoute, PciHost, PlatformDevice, RequesterId, Role, Route,
 };
@@ -215,7 +215,7 @@ impl Way {
                 return way;
             }
         };
-        way.by = Some(crate::inspect::statement(msi, route.via));
+        way.by = Some(statement(msi, route.via));
         let Some(controller) = description.controller(route.controller) else { return way };
         way.controller = Some(controller.id.to_string());
         way.kind = Some(controller.kind.to_string());

@@ -1,19 +1,11 @@
 //! `doorbell graph`: a picture of devices, IOMMUs, controllers and CPUs.
 
-mod cpu_groups;
-mod dot;
-mod layout;
-mod model;
-mod svg;
-
 use crate::cli::GraphArgs;
 use crate::exit::Outcome;
 use crate::print;
 use anyhow::{Context, Result};
+use doorbell_inspection::graph::{self, Graph};
 use std::fs;
-
-pub(crate) use model::{Column, Graph};
-pub(crate) use svg::{Badge, STYLE, inline};
 
 /// Draws a description as SVG, or as DOT if requested or if the file's extension is `dot`.
 pub(crate) fn graph(args: &GraphArgs) -> Result<Outcome> {
@@ -21,7 +13,7 @@ pub(crate) fn graph(args: &GraphArgs) -> Result<Outcome> {
     let graph = Graph::of(&source.description, &source.cpu_clusters());
     let is_dot = args.dot
         || args.output.as_ref().is_some_and(|path| path.extension() == Some("dot".as_ref()));
-    let text = if is_dot { dot::spell(&graph) } else { svg::draw(&graph, &source.name) };
+    let text = if is_dot { graph::to_dot(&graph) } else { graph::to_svg(&graph, &source.name) };
     match &args.output {
         None => print::text(|out| std::io::Write::write_all(out, text.as_bytes()))?,
         Some(path) => {
@@ -30,6 +22,3 @@ pub(crate) fn graph(args: &GraphArgs) -> Result<Outcome> {
     }
     Ok(Outcome::Good)
 }
-
-#[cfg(test)]
-mod tests;

@@ -2,8 +2,7 @@
 
 use std::path::Path;
 
-/// Maximum file size. Kernels have a lower limit, which is 2 MiB in the arm64 boot protocol.
-pub(crate) const MAX_BYTES: u64 = 16 << 20;
+pub(crate) use doorbell_inspection::MAX_BYTES;
 
 /// Returns `true` if the path means standard input.
 pub(crate) fn is_stdin(path: &Path) -> bool {

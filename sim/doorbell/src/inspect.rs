@@ -1,22 +1,17 @@
 //! `doorbell inspect`: the contents of a description, plus capacities from known registers.
 
-mod capacity;
-mod listing;
-mod report;
 mod text;
 
 use crate::cli::{Form, InspectArgs};
 use crate::exit::Outcome;
 use crate::print;
-use crate::source::Source;
 use anyhow::{Context, Result};
+use doorbell_inspection::Source;
+use doorbell_inspection::inspect::Inspection;
 use gic_firmware::{acpi, devicetree};
 use std::io::Write;
 
-pub(crate) use capacity::CapacityRow;
-pub(crate) use listing::Listing;
-pub(crate) use report::{ControllerRow, Inspection, RangeRow, statement};
-pub(crate) use text::{addresses, first_names, print as print_text, ranges, yes_no};
+pub(crate) use text::print as print_text;
 
 /// Prints the contents of a description.
 pub(crate) fn inspect(args: &InspectArgs) -> Result<Outcome> {

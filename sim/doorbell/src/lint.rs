@@ -1,12 +1,10 @@
 //! `doorbell lint`: finds mistakes in firmware descriptions. Each rule has a stable name.
 
 mod baseline;
-mod excerpt;
 mod github;
 mod inputs;
 mod judge;
 mod levels;
-mod place;
 mod row;
 mod rule;
 mod rules;
@@ -21,17 +19,15 @@ use crate::print;
 use crate::wording::counted;
 use anyhow::{Result, bail};
 use baseline::Baseline;
+use doorbell_inspection::lint::Row;
 use gic_firmware::Severity;
 use inputs::FirmwareInput;
 use judge::{Judge, Verdict};
 use levels::Levels;
-use row::Row;
 use rule::LintRule;
 use suppression::Suppressions;
 
 pub(crate) use baseline::changes;
-pub(crate) use excerpt::Excerpts;
-pub(crate) use place::without_addresses;
 
 /// Checks descriptions and prints the findings.
 pub(crate) fn lint(args: &LintArgs) -> Result<Outcome> {
@@ -84,7 +80,7 @@ fn report(args: &LintArgs, judge: &Judge<'_>, verdicts: &[Verdict]) -> Result<()
     if args.sarif {
         return print::json(&sarif::Log::of(verdicts, &judge.suppressions, &complaints));
     }
-    let rows: Vec<Row<'_>> = verdicts.iter().flat_map(Row::all_of).collect();
+    let rows: Vec<Row<'_>> = verdicts.iter().flat_map(Verdict::rows).collect();
     if args.output.json {
         return print::json_rows(&rows);
     }

@@ -3,19 +3,14 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)] // They panic on a closed pipe: see `print`.
 
-#[cfg(test)]
-mod any_machine;
 mod bench;
 mod cli;
 mod diff;
 mod dts;
-mod dump;
 mod exit;
 mod explain;
 mod graph;
 mod help;
-#[cfg(test)]
-mod hostile;
 mod input;
 mod inspect;
 mod lint;
@@ -23,19 +18,16 @@ mod live;
 mod machines;
 mod manual;
 mod matrix;
-mod overlaid;
 mod print;
 mod qtest;
 mod registers;
 mod report;
-mod requesters;
 mod run;
 mod snapshot;
 mod source;
 mod table;
 mod trace;
 mod wording;
-mod work;
 
 use anyhow::Result;
 use clap::Parser;

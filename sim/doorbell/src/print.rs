@@ -3,6 +3,7 @@
 mod color;
 
 use anyhow::{Context, Result};
+use doorbell_inspection::json;
 use serde::Serialize;
 use std::fmt;
 use std::io::{self, BufWriter, ErrorKind, Write};
@@ -20,20 +21,9 @@ pub(crate) fn silence() {
     IS_SILENT.store(true, Ordering::Relaxed);
 }
 
-/// Version of every JSON output that is an object. Fields may be added without a new version.
-const JSON_VERSION: u32 = 1;
-
-/// An object with the version of its format.
-#[derive(Serialize)]
-struct Versioned<'v, T> {
-    version: u32,
-    #[serde(flatten)]
-    value: &'v T,
-}
-
 /// Prints an object to standard output as JSON, with the version of its format.
 pub(crate) fn json_object(value: &impl Serialize) -> Result<()> {
-    json(&Versioned { version: JSON_VERSION, value })
+    text(|out| json::write_object(out, value))
 }
 
 /// Prints rows to standard output as a JSON array.
@@ -44,10 +34,7 @@ pub(crate) fn json_rows(rows: &[impl Serialize]) -> Result<()> {
 /// Prints a value to standard output as JSON. The value's format must have a version of its own,
 /// like that of SARIF.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
-    text(|out| {
-        serde_json::to_writer_pretty(&mut *out, value)?;
-        writeln!(out)
-    })
+    text(|out| json::write(out, value))
 }
 
 /// Calls `write` with standard output, then flushes it.

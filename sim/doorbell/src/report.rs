@@ -1,24 +1,17 @@
 //! `doorbell report`: writes one HTML page for readers who don't have this tool.
 
-mod anchors;
-mod cpus;
 mod delivery;
-mod findings;
 mod heat_map;
 mod latency_plot;
-mod lines;
-mod page;
-pub(crate) mod routes;
 mod run;
 
 use crate::cli::ReportArgs;
 use crate::exit::Outcome;
-use crate::inspect::Inspection;
 use crate::print;
 use anyhow::{Context, Result};
-use findings::judge;
+use doorbell_inspection::inspect::Inspection;
+use doorbell_inspection::report::{Page, judge};
 use gic_firmware::Severity;
-use page::Page;
 use run::Run;
 use std::fs;
 
@@ -29,7 +22,8 @@ pub(crate) fn report(args: &ReportArgs) -> Result<Outcome> {
     let run = Run::of(&source, args)?;
     let findings = judge(&source.description, &known);
     let inspection = Inspection::of(&source, &known);
-    let page = Page::of(&source, inspection, &findings, &run, args);
+    let part = run.part(args.workload.seed).context("cannot write the page")?;
+    let page = Page::of(&source, inspection, &findings, &part);
     let page = page.html().context("cannot write the page")?;
     match &args.output {
         None => print::text(|out| std::io::Write::write_all(out, page.as_bytes()))?,
@@ -44,6 +38,3 @@ pub(crate) fn report(args: &ReportArgs) -> Result<Outcome> {
     };
     Ok(if is_sound && is_clean { Outcome::Good } else { Outcome::Findings })
 }
-
-#[cfg(test)]
-mod tests;

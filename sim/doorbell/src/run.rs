@@ -6,11 +6,13 @@ mod text;
 
 use crate::cli::{Disturbance, RunArgs, WorkloadArgs};
 use crate::exit::Outcome;
-use crate::inspect::{Inspection, print_text};
+use crate::inspect::print_text;
 use crate::print;
-use crate::source::Source;
+use crate::source;
 use crate::trace::{self, TraceFile};
 use anyhow::Result;
+use doorbell_inspection::Source;
+use doorbell_inspection::inspect::Inspection;
 use doorbell_machine::{
     BuildOptions, CpuHotplug, DeviceHotplug, Disturbances, Machine, Migration, Progress, Report,
     RunOptions, Suspensions, simulate,
@@ -27,10 +29,10 @@ pub(crate) use text::{omissions, outcome as device_outcome, run_verdict};
 pub(crate) fn run(args: &RunArgs, file: Option<&Path>) -> Result<Outcome> {
     let how = args.include.compilation();
     let source = match (file.or(args.dtb.as_deref()), &args.acpi) {
-        (Some(path), _) => Source::at(path, how)?,
-        (None, Some(folder)) => Source::acpi(folder)?,
-        (None, None) if args.running => Source::running()?,
-        (None, None) => Source::embedded(args.machine.as_deref())?,
+        (Some(path), _) => source::at(path, how)?,
+        (None, Some(folder)) => source::acpi(folder)?,
+        (None, None) if args.running => source::running()?,
+        (None, None) => source::embedded(args.machine.as_deref())?,
     };
     let recorder = args.trace.as_ref().map(|_| trace::recorder(&args.workload));
     let options = BuildOptions { recorder: recorder.clone(), ..build_options(&args.workload) };

@@ -1,23 +1,9 @@
 //! Numbers and names in messages.
 
-use gic_firmware::Coherence;
+pub(crate) use doorbell_inspection::counted;
 
 /// Minimum similarity of a suggested name. Clap has the same threshold for options.
 const SIMILAR: f64 = 0.7;
-
-/// Formats a number with its noun, such as `1 CPU` and `2 CPUs`. The plural must only add an "s".
-pub(crate) fn counted(number: impl TryInto<u64>, noun: &str) -> String {
-    let number = number.try_into().unwrap_or(u64::MAX);
-    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
-}
-
-/// Names what firmware says about the coherence of a controller's memory accesses.
-pub(crate) const fn coherence(of: Coherence) -> &'static str {
-    match of {
-        Coherence::ByRegister => "by register",
-        Coherence::NonCoherent => "not coherent",
-    }
-}
 
 /// Returns a question that suggests the most similar of `names`; empty if none is similar.
 pub(crate) fn did_you_mean<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> String {

@@ -57,6 +57,7 @@ const IMAGES_USE: &[&str] = &[
 const COMMAND_USES: &[&str] = &[
     "doorbell-machine",
     "doorbell-bench",
+    "doorbell-inspection",
     "doorbell-matrix",
     "doorbell-qtest",
     "doorbell-timeline",
@@ -104,6 +105,8 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("doorbell-matrix", &[LIBRARIES, &["doorbell-hardware", "doorbell-machine"]]),
     ("doorbell-bench", &[LIBRARIES, &["doorbell-machine", "doorbell-qtest"]]),
     ("doorbell-timeline", &[]),
+    ("doorbell-inspection", &[&["gic-firmware"]]),
+    ("doorbell-page", &[&["gic-firmware", "doorbell-inspection"]]),
     ("doorbell", &[COMMAND_USES, LIBRARIES]),
     ("image-rt", &[&["msi-types", "irq-domain", "gic-driver", "gic-firmware"]]),
     ("smmu", &[&["gic-driver", "image-rt"]]),
@@ -134,7 +137,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
         "doorbell-suites",
         &[
             &["doorbell-facts", "doorbell-harness", "doorbell-memory-model", "doorbell-oracles"],
-            &["doorbell-test-support"],
+            &["doorbell-page", "doorbell-test-support"],
         ],
     ),
     ("xtask", &[&["doorbell-harness"]]),

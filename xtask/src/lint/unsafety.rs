@@ -21,6 +21,7 @@ const AUDITED: &[&str] = &[
     "crates/irq-routing/src/kvm/ioctl.rs",
     "crates/irq-routing/src/kvm/rust_vmm.rs",
     "proof/support/src/heap.rs",
+    "sim/page/src/interface.rs",
     "crates/x86-irq/tests/kvm/machine.rs",
     "proof/oracles/kvm-judge/src/kvm.rs",
     "proof/oracles/kvm-judge/src/kvm",

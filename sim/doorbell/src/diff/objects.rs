@@ -4,8 +4,8 @@ use super::difference::{Differences, Section};
 use super::object::{self, Object};
 use super::pairs::{Pair, labels, pair};
 use super::sides::{Labels, Two};
-use crate::lint::without_addresses;
-use crate::wording::coherence;
+use doorbell_inspection::coherence;
+use doorbell_inspection::lint::place::without_addresses;
 use gic_firmware::{
     Controller, CpuNode, Description, Fact, Gic, GicVersion, Iommu, NodeId, Region, SecondaryGic,
     WiredUser,

@@ -1,6 +1,6 @@
 //! The two descriptions, and the identity of objects to which others refer.
 
-use crate::source::{Raw, Source};
+use doorbell_inspection::{Raw, Source};
 use gic_firmware::{ControllerIndex, Description, IommuIndex, NodeId};
 
 /// Two descriptions that are compared.

@@ -5,6 +5,7 @@
 //! So we look for the name in the line, and for the end of the statement after it.
 
 use super::files::SourceFiles;
+use doorbell_inspection::{Locate, Location};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -35,20 +36,6 @@ struct Mark {
     column: usize,
 }
 
-/// A region of a source. Lines and columns start at 1; columns count UTF-16 code units, as SARIF
-/// does.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Location {
-    pub(crate) file: String,
-    pub(crate) start: (usize, usize),
-    /// Position after the last character.
-    pub(crate) end: (usize, usize),
-    /// The lines of the region.
-    pub(crate) text: String,
-    /// Bytes of `text` that form the region.
-    pub(crate) span: Range<usize>,
-}
-
 impl Positions {
     /// Reads `dtc`'s annotated output.
     pub(super) fn new(files: SourceFiles, annotated: &str) -> Self {
@@ -75,9 +62,10 @@ impl Positions {
         }
         Self { files, nodes, marks }
     }
+}
 
-    /// Returns the region of a property, or that of its node's name if the property has none.
-    pub(crate) fn locate(&self, node: &str, property: &str) -> Option<Location> {
+impl Locate for Positions {
+    fn locate(&self, node: &str, property: &str) -> Option<Location> {
         let names = node.split('/').filter(|name| !name.is_empty());
         let node = std::iter::once("/").chain(names).try_fold(ABOVE_ROOT, |parent, name| {
             self.nodes.get(&(parent, name.to_owned())).copied()

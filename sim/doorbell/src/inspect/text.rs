@@ -1,20 +1,16 @@
 //! Prints the contents of `doorbell inspect` for people.
 
-use super::capacity::CapacityRow;
-use super::report::{
-    ControllerRow, DeviceRow, FindingRow, Inspection, RangeRow, RouteRow, SecondaryGicRow,
-};
 use crate::print::{Output, wrapped};
 use crate::table::Table;
-use crate::wording::{coherence, counted};
+use crate::wording::counted;
+use doorbell_inspection::coherence;
+use doorbell_inspection::inspect::{
+    CapacityRow, ControllerRow, DeviceRow, FindingRow, Inspection, RouteRow, SecondaryGicRow,
+    addresses, first_names, yes_no,
+};
 use gic_firmware::Coherence;
 use std::collections::BTreeSet;
 use std::io::{self, Write};
-
-/// Maximum number of IOMMUs in a route's row.
-const MAX_NAMES: usize = 8;
-/// Maximum number of a controller's ranges in its row.
-const MAX_RANGES: usize = 16;
 
 /// Prints an inspection.
 pub(crate) fn print(out: &mut Output, inspection: &Inspection) -> io::Result<()> {
@@ -209,49 +205,4 @@ fn print_streams(out: &mut Output, devices: &[DeviceRow]) -> io::Result<()> {
         return Ok(());
     }
     writeln!(out, "{}", rows.with_identifiers([0, 3]))
-}
-
-/// Joins the first names and states how many others exist.
-pub(crate) fn first_names<N: AsRef<str>>(names: &[N]) -> String {
-    let mut shown: Vec<_> = names.iter().take(MAX_NAMES).map(AsRef::as_ref).collect();
-    let more = names.len().checked_sub(MAX_NAMES + 1);
-    let more = more.map(|more| format!("and {} more", more + 1));
-    shown.extend(more.as_deref());
-    shown.join(" ")
-}
-
-/// Formats the first ranges of interrupts and how many others exist.
-pub(crate) fn ranges(ranges: &[RangeRow]) -> String {
-    let shown = ranges.iter().take(MAX_RANGES);
-    let mut shown: Vec<_> = shown.map(|range| format!("{}+{}", range.first, range.count)).collect();
-    if let Some(more) = ranges.len().checked_sub(MAX_RANGES + 1) {
-        shown.push(format!("and {} more", more + 1));
-    }
-    shown.join(" ")
-}
-
-impl ControllerRow {
-    /// Formats the controller's ranges of interrupts, or its lines.
-    pub(crate) fn interrupts(&self) -> String {
-        match (self.lines.as_slice(), self.vectors) {
-            ([], _) | (_, None) => ranges(&self.ranges),
-            (lines, Some(vectors)) => {
-                let lines: Vec<_> = lines.iter().map(ToString::to_string).collect();
-                format!("{vectors} by {}", lines.join(" "))
-            }
-        }
-    }
-}
-
-/// Formats the first doorbell and how many others exist.
-pub(crate) fn addresses(doorbells: &[u64]) -> String {
-    match doorbells {
-        [] => String::new(),
-        [only] => format!("{only:#x}"),
-        [first, others @ ..] => format!("{first:#x} and {} more", others.len()),
-    }
-}
-
-pub(crate) const fn yes_no(yes: bool) -> &'static str {
-    if yes { "yes" } else { "no" }
 }

@@ -1,10 +1,9 @@
 //! Baselines: findings of an earlier run, which do not decide the exit status.
 
-use super::excerpt::Excerpts;
-use super::place;
 use super::rule::LintRule;
-use crate::source::{Raw, Source};
 use anyhow::{Context, Result};
+use doorbell_inspection::lint::{Excerpts, place};
+use doorbell_inspection::{Raw, Source};
 use gic_firmware::Finding;
 use gic_firmware::lint::{self, KnownRegisters};
 use serde::Deserialize;

@@ -1,8 +1,8 @@
 //! Writes findings as GitHub workflow commands, which annotate a run and its pull request.
 
-use super::row::{Region, Row};
 use super::text::by_overlay;
 use crate::print::Output;
+use doorbell_inspection::lint::{Region, Row};
 use gic_firmware::Severity;
 use std::io::{self, Write};
 

@@ -2,9 +2,9 @@
 
 use crate::dts::Compilation;
 use crate::input::is_stdin;
-use crate::overlaid;
-use crate::source::{Source, holds_tables};
+use crate::source::{self, holds_tables};
 use anyhow::{Context, Error, Result, anyhow, bail};
+use doorbell_inspection::{Source, is_overlay};
 use std::path::{Path, PathBuf};
 
 /// Maximum folder depth. The limit also terminates the walk through a loop of symbolic links.
@@ -31,11 +31,11 @@ impl FirmwareInput {
     /// Reads the firmware.
     pub(super) fn open(&self, how: Compilation<'_>) -> Result<Source> {
         match self {
-            Self::Dtb(path) => Source::file(path, how),
-            Self::Overlaid(base, overlays) => Source::overlaid(base, overlays, how),
-            Self::Acpi(path) => Source::acpi(path),
-            Self::Embedded(name) => Source::embedded(Some(name)),
-            Self::Running => Source::running(),
+            Self::Dtb(path) => source::file(path, how),
+            Self::Overlaid(base, overlays) => source::overlaid(base, overlays, how),
+            Self::Acpi(path) => source::acpi(path),
+            Self::Embedded(name) => source::embedded(Some(name)),
+            Self::Running => source::running(),
             Self::Unusable(_, error) => bail!("{error:#}"),
         }
     }
@@ -55,7 +55,7 @@ impl FirmwareInput {
             Self::Dtb(path) | Self::Acpi(path) | Self::Unusable(path, _) => {
                 path.display().to_string()
             }
-            Self::Overlaid(base, overlays) => overlaid::name(base, overlays),
+            Self::Overlaid(base, overlays) => source::overlaid_name(base, overlays),
             Self::Embedded(name) => name.clone(),
             Self::Running => String::from("the running machine"),
         }
@@ -73,7 +73,7 @@ pub(super) fn expand(sources: &[PathBuf]) -> Result<Vec<FirmwareInput>> {
     }
     let mut inputs = Vec::new();
     for source in sources {
-        if overlaid::is_overlay(source) {
+        if is_overlay(source) {
             overlay(source, &mut inputs);
         } else if !source.is_dir() {
             inputs.push(FirmwareInput::Dtb(source.clone()));

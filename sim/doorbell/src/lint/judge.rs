@@ -1,15 +1,15 @@
 //! Checks descriptions, one after the other or in parallel.
 
 use super::baseline::{self, Baseline};
-use super::excerpt::Excerpts;
 use super::inputs::FirmwareInput;
 use super::levels::{JudgedFinding, Levels};
 use super::suppression::Suppressions;
-use super::{place, text};
+use super::text;
 use crate::dts::Compilation;
 use crate::print::is_animated;
-use crate::source::Source;
 use anyhow::Error;
+use doorbell_inspection::Source;
+use doorbell_inspection::lint::{Excerpts, place};
 use gic_firmware::Finding;
 use gic_firmware::lint::{self, KnownRegisters};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -130,7 +130,7 @@ impl Judge<'_> {
         let entries = self.baseline.as_ref().map(|baseline| baseline.of_source(&source.name));
         let has_baseline = entries.is_some();
         let compared = baseline::compare(&entries.unwrap_or_default(), &found, source);
-        let overlays = brought(source, &found, &self.known);
+        let overlays = source.brought(&found, &self.known);
         let judged = found.into_iter().zip(fingerprints).zip(compared.known).zip(overlays);
         let findings: Vec<JudgedFinding> = judged
             .filter_map(|(((finding, fingerprint), known), overlay)| {
@@ -159,14 +159,6 @@ impl Judge<'_> {
             gone: compared.gone.len(),
         }
     }
-}
-
-/// Returns the overlay that brought each finding.
-fn brought(source: &Source, found: &[Finding], known: &KnownRegisters) -> Vec<Option<String>> {
-    let overlays = source.overlays.as_ref();
-    let brought = overlays.map(|overlays| overlays.brought(found, known));
-    let brought = brought.unwrap_or_else(|| vec![None; found.len()]);
-    brought.into_iter().map(|name| name.map(str::to_owned)).collect()
 }
 
 /// Renders the findings that count.

@@ -2,8 +2,8 @@
 
 use super::rule::{ALL, LintRule};
 use super::suppression::not_allowed;
-use crate::dts::Location;
 use anyhow::{Result, bail};
+use doorbell_inspection::Location;
 use gic_firmware::{Finding, Rule, Severity};
 use std::collections::BTreeSet;
 

@@ -1,9 +1,9 @@
 //! Writes findings as SARIF 2.1.0 (OASIS), which CI systems can display.
 
 use super::judge::Verdict;
-use super::row::{BaselineState, Row};
 use super::rule::LintRule;
 use super::suppression::Suppressions;
+use doorbell_inspection::lint::{BaselineState, Row};
 use gic_firmware::Severity;
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -164,11 +164,9 @@ impl<'v> Log<'v> {
         complaints: &'v [String],
     ) -> Self {
         let results = verdicts.iter().flat_map(|verdict| {
-            let unreadable = Row::unreadable(verdict).map(|row| (row, None));
+            let unreadable = verdict.unreadable_row().map(|row| (row, None));
             let found = verdict.findings.iter();
-            unreadable
-                .into_iter()
-                .chain(found.map(|found| (Row::of(verdict, found), found.suppressed)))
+            unreadable.into_iter().chain(found.map(|found| (verdict.row(found), found.suppressed)))
         });
         let results = results.map(|(row, by)| {
             let accepted =

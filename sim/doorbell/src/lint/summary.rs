@@ -2,11 +2,11 @@
 
 use super::judge::Verdict;
 use super::levels::JudgedFinding;
-use super::row::Row;
 use super::rule::LintRule;
 use crate::print::Output;
 use crate::table::Table;
 use crate::wording::counted;
+use doorbell_inspection::lint::Row;
 use gic_firmware::Severity;
 use std::io::{self, Write};
 
@@ -67,7 +67,7 @@ fn total(out: &mut Output, verdicts: &[Verdict]) -> io::Result<()> {
 
 /// Returns a source's findings that are neither suppressed nor in the baseline.
 fn counting(verdict: &Verdict) -> impl Iterator<Item = Row<'_>> {
-    Row::all_of(verdict).filter(Row::is_new)
+    verdict.rows().filter(Row::is_new)
 }
 
 /// Returns, for each rule, the number of findings and the number of sources with such findings.

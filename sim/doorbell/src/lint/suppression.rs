@@ -1,8 +1,8 @@
 //! Suppressions: findings that the user accepts, each with a reason.
 
-use super::place;
 use super::rule::{ALL, LintRule};
 use anyhow::{Context, Result, bail};
+use doorbell_inspection::lint::place;
 use gic_firmware::{Finding, Origin, Rule};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,11 +1,11 @@
 //! Text output for the findings of one place, including the source text that they point at.
 
-use super::excerpt::Excerpts;
 use super::levels::JudgedFinding;
 use super::rule::LintRule;
-use crate::dts::Location;
 use crate::print::is_styled;
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
+use doorbell_inspection::Location;
+use doorbell_inspection::lint::Excerpts;
 use gic_firmware::Severity;
 
 /// Width for formatting messages, in columns.

@@ -2,7 +2,7 @@
 
 use super::flatten::flatten;
 use super::root::Root;
-use crate::source::Source;
+use crate::source;
 use gic_firmware::{Description, devicetree};
 
 /// Folder that contains the ACPI tables.
@@ -38,7 +38,7 @@ pub(super) fn read(root: &Root) -> Firmware {
 fn tables(root: &Root) -> Option<Description> {
     // Read one table first, so that a lack of permission is recorded as such.
     root.bytes(&format!("{TABLES}/APIC"), crate::input::MAX_BYTES)?;
-    match Source::acpi(&root.path(TABLES)) {
+    match source::acpi(&root.path(TABLES)) {
         Ok(source) => Some(source.description),
         Err(error) => {
             root.record(TABLES, &std::io::Error::other(format!("{error:#}")));

@@ -2,7 +2,7 @@
 
 use super::config::{BridgeKind, Config};
 use super::root::Root;
-use crate::requesters::function_address;
+use doorbell_inspection::requesters::function_address;
 use msi_types::RequesterId;
 use msi_types::pci::MSIX_MAX_VECTORS;
 use std::collections::BTreeMap;

@@ -4,7 +4,7 @@ use super::functions::{Function, Message};
 use super::irqs::{self, Irq};
 use super::system::{Placement, System, belongs_to};
 use crate::explain;
-use crate::requesters::may_have_its_own;
+use doorbell_inspection::requesters::may_have_its_own;
 use gic_firmware::{Controller, ControllerKind, NoRoute, Route};
 use msi_types::explain::{Explanation, Fact, Obstacle, SetupFault};
 use msi_types::{Cpu, DeviceId, HwIrq, Level, MsiMessage};

@@ -2,9 +2,9 @@
 
 use super::judge::Mode;
 use super::report::{DeviceRow, InterruptRow, Report};
-use crate::inspect::yes_no;
 use crate::print::{Output, wrapped};
 use crate::table::Table;
+use doorbell_inspection::inspect::yes_no;
 use msi_types::explain::Explanation;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};

@@ -1,9 +1,12 @@
 //! The run that the page shows.
 
+use super::delivery::Delivery;
 use crate::cli::ReportArgs;
 use crate::run;
-use crate::source::Source;
 use anyhow::{Result, bail};
+use askama::Template;
+use doorbell_inspection::Source;
+use doorbell_inspection::report::RunPart;
 use doorbell_machine::{BuildOptions, Report};
 
 /// Maximum number of devices in the run of a page, which bounds its time and memory.
@@ -40,5 +43,34 @@ impl Run {
             Err(refusal) if args.run => bail!("{}: nothing to deliver: {refusal}", source.name),
             Err(refusal) => Ok(Self::NotMade(format!("The machine cannot be run: {refusal}."))),
         }
+    }
+
+    /// Returns the part of the page about the run, whose workload had this seed.
+    pub(super) fn part(&self, seed: u64) -> askama::Result<RunPart> {
+        let (report, simulates) = match self {
+            Self::NotMade(reason) => return Ok(RunPart::NotMade(reason.clone())),
+            Self::Made(report, simulates) => (report, *simulates),
+        };
+        let section =
+            Section { delivery: Delivery::of(report), messages_by: order(seed, simulates) };
+        let (verdict, is_clean) = (section.delivery.verdict.clone(), section.delivery.is_clean);
+        Ok(RunPart::Made { verdict, is_clean, html: section.render()? })
+    }
+}
+
+/// The section about a run. The template escapes everything.
+#[derive(Template)]
+#[template(path = "run.html")]
+struct Section<'r> {
+    delivery: Delivery<'r>,
+    messages_by: String,
+}
+
+/// Describes how a run's messages were scheduled.
+fn order(seed: u64, simulates: bool) -> String {
+    if simulates {
+        format!("simulated on one thread with seed {seed}")
+    } else {
+        format!("on threads, with seed {seed}")
     }
 }

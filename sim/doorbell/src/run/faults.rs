@@ -2,8 +2,8 @@
 //! clean despite them, because it exercises only what the description says.
 
 use crate::print::{Output, wrapped};
-use crate::source::{Raw, Source};
 use crate::wording::counted;
+use doorbell_inspection::{Raw, Source};
 use gic_firmware::lint::{self, KnownRegisters};
 use gic_firmware::{Finding, Severity};
 use std::collections::BTreeSet;

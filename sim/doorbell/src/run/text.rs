@@ -1,10 +1,10 @@
 //! Text output of a run for people: one screen, followed by the vectors if requested.
 
 use crate::cli::RunArgs;
-use crate::inspect::{addresses, first_names, yes_no};
 use crate::print::{Output, duration, emphasized, width, wrapped};
 use crate::table::Table;
 use crate::wording::counted;
+use doorbell_inspection::inspect::{addresses, first_names, yes_no};
 use doorbell_machine::{DeviceReport, Isolation, Latency, Omission, Report, Totals, VectorReport};
 use std::collections::BTreeMap;
 use std::io::{self, Write};

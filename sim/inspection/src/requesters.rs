@@ -19,12 +19,17 @@ use std::ops::Range;
 
 /// A PCI host, a bridge that has its own map, or a device.
 #[derive(Debug)]
-pub(crate) struct Requester<'d> {
-    pub(crate) id: &'d NodeId,
-    pub(crate) kind: &'d str,
-    pub(crate) status: &'d Fact<Status>,
-    pub(crate) msi: &'d MsiRouting,
-    pub(crate) spans: Vec<RouteSpan>,
+pub struct Requester<'d> {
+    /// Node, or structure.
+    pub id: &'d NodeId,
+    /// Kind, such as `PCI host` or the `compatible` string.
+    pub kind: &'d str,
+    /// Whether firmware enables it.
+    pub status: &'d Fact<Status>,
+    /// Statements about its messages.
+    pub msi: &'d MsiRouting,
+    /// Routes to MSI controllers.
+    pub spans: Vec<RouteSpan>,
     passage: Passage<'d>,
     /// IOMMUs of the spans that are not from a map. All of these spans have the same requesters.
     of_parents: OnceCell<Vec<Fact<IommuIndex>>>,
@@ -42,19 +47,21 @@ enum Passage<'d> {
 
 /// Consecutive requesters that pass through an IOMMU.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stream<'d> {
-    pub(crate) iommu: IommuIndex,
+pub struct Stream<'d> {
+    /// The IOMMU.
+    pub iommu: IommuIndex,
     /// First requester ID. If the map has a mask, this is a masked ID.
-    pub(crate) rid_base: u32,
-    pub(crate) length: u32,
+    pub rid_base: u32,
+    /// Number of requesters.
+    pub length: u32,
     /// StreamID of the first requester. `None` if firmware doesn't state a StreamID, or if the
     /// StreamID doesn't fit into 32 bits.
-    pub(crate) id_base: Option<u32>,
+    pub id_base: Option<u32>,
     origin: &'d Origin,
 }
 
 /// Returns all requesters: hosts first, each followed by its bridges, then devices.
-pub(crate) fn all(description: &Description) -> impl Iterator<Item = Requester<'_>> {
+pub fn all(description: &Description) -> impl Iterator<Item = Requester<'_>> {
     let hosts = description.hosts.iter().flat_map(move |host| {
         let ids = ids(host.buses.value);
         let own = Requester {
@@ -90,14 +97,14 @@ pub(crate) fn all(description: &Description) -> impl Iterator<Item = Requester<'
 
 /// Returns `true` if the host names no MSI controller, but may have one of its own, which
 /// devicetrees do not always describe. Bridges that are no more than ECAM have none.
-pub(crate) fn may_have_its_own(host: &PciHost) -> bool {
+pub fn may_have_its_own(host: &PciHost) -> bool {
     let is_ecam =
         host.config.as_ref().is_some_and(|config| matches!(config.value, ConfigAccess::Ecam(_)));
     host.msi.is_empty() && !is_ecam
 }
 
 /// Parses a function's address, such as `0000:01:00.0`, or `01:00.0` without the segment.
-pub(crate) fn function_address(text: &str) -> Option<(Option<u32>, RequesterId)> {
+pub fn function_address(text: &str) -> Option<(Option<u32>, RequesterId)> {
     let (rest, function) = text.rsplit_once('.')?;
     let (rest, device) = rest.rsplit_once(':')?;
     let hex = |digits: &str, most: u32| {
@@ -206,7 +213,7 @@ fn stream_of_device(passed: &Fact<IommuReference>) -> Stream<'_> {
 impl<'d> Requester<'d> {
     /// Returns the IOMMUs that requesters in `span`, which must be one of the requester's spans,
     /// pass through, each with the first statement that refers to it.
-    pub(crate) fn iommus(&self, span: &RouteSpan) -> Cow<'_, [Fact<IommuIndex>]> {
+    pub fn iommus(&self, span: &RouteSpan) -> Cow<'_, [Fact<IommuIndex>]> {
         let is_alone = matches!(span.via, Via::Map(_)) && !self.shares_streams();
         if is_alone {
             return distinct(self.streams(span)).into();
@@ -215,18 +222,18 @@ impl<'d> Requester<'d> {
     }
 
     /// Returns `true` if all spans have the same streams.
-    pub(crate) const fn shares_streams(&self) -> bool {
+    pub const fn shares_streams(&self) -> bool {
         matches!(self.passage, Passage::Every(_))
     }
 
     /// Returns the streams for those requesters in `span` that pass through an IOMMU.
-    pub(crate) fn streams(&self, span: &RouteSpan) -> impl ExactSizeIterator<Item = Stream<'d>> {
+    pub fn streams(&self, span: &RouteSpan) -> impl ExactSizeIterator<Item = Stream<'d>> {
         let first = span.rid_base.get();
         self.streams_within(first, first.saturating_add(span.length))
     }
 
     /// Returns the streams for all requesters if no requester has a route; otherwise returns none.
-    pub(crate) fn unrouted_streams(&self) -> impl ExactSizeIterator<Item = Stream<'d>> {
+    pub fn unrouted_streams(&self) -> impl ExactSizeIterator<Item = Stream<'d>> {
         let all = self.streams_within(0, u32::MAX);
         let count = if self.spans.is_empty() { all.len() } else { 0 };
         all.take(count)

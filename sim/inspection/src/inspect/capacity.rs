@@ -13,18 +13,22 @@ const MSI_X_BITS: u32 = 11;
 
 /// A controller's capacity. A value is `null` if neither firmware nor a known register states it.
 #[derive(Debug, Serialize)]
-pub(crate) struct CapacityRow {
-    pub(crate) controller: String,
-    pub(crate) kind: String,
+pub struct CapacityRow {
+    /// The controller.
+    pub controller: String,
+    /// Its kind.
+    pub kind: String,
     /// Number of interrupts: the GIC's LPIs (shared by all ITSes), or SPIs.
-    pub(crate) interrupts: Option<u64>,
-    pub(crate) device_id_bits: Option<u32>,
+    pub interrupts: Option<u64>,
+    /// Width of DeviceIDs in bits.
+    pub device_id_bits: Option<u32>,
     /// Number of bits needed for the highest DeviceID that firmware assigns to a requester.
-    pub(crate) needed_device_id_bits: Option<u32>,
-    pub(crate) event_id_bits: Option<u32>,
+    pub needed_device_id_bits: Option<u32>,
+    /// Width of EventIDs in bits.
+    pub event_id_bits: Option<u32>,
     /// Number of EventID bits needed for MSI-X, if PCI functions signal through this controller.
     /// Firmware does not describe what other devices need.
-    pub(crate) needed_event_id_bits: Option<u32>,
+    pub needed_event_id_bits: Option<u32>,
 }
 
 impl CapacityRow {
@@ -41,15 +45,18 @@ impl CapacityRow {
 
 /// The row's cells: the available capacity, and in parentheses the capacity that devices need.
 impl CapacityRow {
-    pub(crate) fn room(&self) -> String {
+    /// Formats the number of interrupts.
+    pub fn room(&self) -> String {
         number(self.interrupts)
     }
 
-    pub(crate) fn device_ids(&self) -> String {
+    /// Formats the number of DeviceID bits.
+    pub fn device_ids(&self) -> String {
         self.bits(self.device_id_bits, self.needed_device_id_bits)
     }
 
-    pub(crate) fn event_ids(&self) -> String {
+    /// Formats the number of EventID bits.
+    pub fn event_ids(&self) -> String {
         self.bits(self.event_id_bits, self.needed_event_id_bits)
     }
 

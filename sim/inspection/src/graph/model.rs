@@ -63,7 +63,7 @@ pub(crate) struct Edge {
 
 /// A picture's contents.
 #[derive(Debug, Default)]
-pub(crate) struct Graph {
+pub struct Graph {
     pub(crate) nodes: Vec<Node>,
     pub(crate) edges: BTreeSet<Edge>,
     /// Box of each of the description's controllers.
@@ -84,7 +84,7 @@ struct DrawnColumn {
 impl Graph {
     /// Creates the picture for a description, with its requesters and the controllers that they
     /// signal through. `clusters` are the clusters of its CPUs.
-    pub(crate) fn of(description: &Description, clusters: &CpuClusters) -> Self {
+    pub fn of(description: &Description, clusters: &CpuClusters) -> Self {
         let mut graph = Self::default();
         let iommus = graph.iommus(description);
         graph.add_controllers(description);

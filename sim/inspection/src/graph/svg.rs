@@ -51,7 +51,7 @@ pub(crate) struct Badge {
 }
 
 /// Draws a picture for a standalone file.
-pub(super) fn draw(graph: &Graph, name: &str) -> String {
+pub fn draw(graph: &Graph, name: &str) -> String {
     let layout = Layout::of(graph);
     let size = format!("width=\"{}\" height=\"{}\"", layout.width, layout.height);
     let mut svg = begin(&layout, &size, "img", name);

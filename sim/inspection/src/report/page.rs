@@ -2,12 +2,9 @@
 
 use super::anchors::Anchors;
 use super::cpus::{self, CpuLine};
-use super::delivery::Delivery;
 use super::findings::{self, PlaceCard};
 use super::lines::{self, ControllerLine, DeviceLine};
 use super::routes::{self, RouteCard};
-use super::run::Run;
-use crate::cli::ReportArgs;
 use crate::graph::{self, Column, Graph};
 use crate::inspect::Inspection;
 use crate::lint::Excerpts;
@@ -19,14 +16,31 @@ use sha2::{Digest as _, Sha256};
 
 /// The page's own style sheet. The page contains it after the style sheet of the picture.
 const STYLE: &str = include_str!("page.css");
-const SCRIPT: &str = include_str!("page.js");
+/// The page's script.
+pub const SCRIPT: &str = include_str!("page.js");
+
+/// The part about a run of the machine.
+#[derive(Debug)]
+pub enum RunPart {
+    /// The reason why the machine was not run. Text in backticks is shown as code.
+    NotMade(String),
+    /// The result of a run.
+    Made {
+        /// One word or a few, such as `clean`.
+        verdict: String,
+        /// `true` if the run had no faults.
+        is_clean: bool,
+        /// HTML of the section, with all names escaped.
+        html: String,
+    },
+}
 
 /// The page's contents. The template escapes everything except the picture (which is escaped
 /// already) and the style and script (which don't depend on input). Its macro `prose` shows
 /// text in backticks as code.
-#[derive(Template)]
+#[derive(Debug, Template)]
 #[template(path = "report.html")]
-pub(super) struct Page<'p> {
+pub struct Page<'p> {
     policy: String,
     style: String,
     script: &'static str,
@@ -38,21 +52,17 @@ pub(super) struct Page<'p> {
     controllers: Vec<ControllerLine>,
     devices: Vec<DeviceLine>,
     routes: Vec<RouteCard>,
-    delivery: Option<Delivery<'p>>,
-    /// The reason why the machine wasn't run.
-    no_run: &'p str,
-    messages_by: String,
+    run: &'p RunPart,
     version: &'static str,
 }
 
 impl<'p> Page<'p> {
     /// Creates the page about `source`. `inspection` supplies the contents of the page.
-    pub(super) fn of(
+    pub fn of(
         source: &Source,
         inspection: Inspection,
         findings: &'p [Finding],
-        run: &'p Run,
-        args: &ReportArgs,
+        run: &'p RunPart,
     ) -> Self {
         let description = &source.description;
         let clusters = source.cpu_clusters();
@@ -65,11 +75,7 @@ impl<'p> Page<'p> {
             .map(|severity| findings::count(findings, severity));
         let findings = findings::cards(findings, &Anchors::of(description, &graph), &excerpts);
         let badges = findings::badges(&findings, graph.nodes.len());
-        let style = format!("\n{}{STYLE}", graph::STYLE);
-        let (delivery, no_run, simulates) = match run {
-            Run::Made(report, simulates) => (Some(Delivery::of(report)), "", *simulates),
-            Run::NotMade(reason) => (None, reason.as_str(), false),
-        };
+        let style = style();
         let node = |id: &str| graph.place(Column::Requester, &NodeId::new(id));
         Self {
             cpus: cpus::lines(&inspection, &graph, &clusters),
@@ -83,15 +89,13 @@ impl<'p> Page<'p> {
             script: SCRIPT,
             findings,
             routes,
-            delivery,
-            no_run,
-            messages_by: order(args.workload.seed, simulates),
+            run,
             version: env!("CARGO_PKG_VERSION"),
         }
     }
 
     /// Renders the page.
-    pub(super) fn html(&self) -> askama::Result<String> {
+    pub fn html(&self) -> askama::Result<String> {
         self.render()
     }
 
@@ -122,22 +126,22 @@ impl<'p> Page<'p> {
     }
 }
 
-/// Describes how a run's messages were scheduled.
-fn order(seed: u64, simulates: bool) -> String {
-    if simulates {
-        format!("simulated on one thread with seed {seed}")
-    } else {
-        format!("on threads, with seed {seed}")
-    }
+/// Returns the page's style sheet.
+pub fn style() -> String {
+    format!("\n{}{STYLE}", graph::STYLE)
+}
+
+/// Returns a style sheet's or script's source expression in a content security policy.
+pub fn hash(text: &str) -> String {
+    format!("'sha256-{}'", BASE64_STANDARD.encode(Sha256::digest(text.as_bytes())))
 }
 
 /// Returns a content security policy that allows only this style and script, regardless of the
 /// page's contents.
 fn policy(style: &str, script: &str) -> String {
-    let [style, script] =
-        [style, script].map(|text| BASE64_STANDARD.encode(Sha256::digest(text.as_bytes())));
+    let [style, script] = [style, script].map(hash);
     format!(
-        "default-src 'none'; style-src 'sha256-{style}'; script-src 'sha256-{script}'; \
+        "default-src 'none'; style-src {style}; script-src {script}; \
          base-uri 'none'; form-action 'none'"
     )
 }

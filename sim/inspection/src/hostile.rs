@@ -3,7 +3,7 @@
 
 use crate::graph::Graph;
 use crate::inspect::{Inspection, Listing};
-use crate::report::routes;
+use crate::report::route_cards;
 use crate::source::{CpuClusters, Raw, Source};
 use crate::work;
 use gic_firmware::lint::KnownRegisters;
@@ -178,7 +178,7 @@ fn steps(description: Description) -> u64 {
     work::steps_of(|| {
         let _ = Inspection::of(&source, &KnownRegisters::default());
         let graph = Graph::of(&source.description, &CpuClusters::new());
-        let _ = routes::cards(&source.description, &graph);
+        let _ = route_cards(&source.description, &graph);
     })
 }
 

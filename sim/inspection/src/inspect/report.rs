@@ -15,147 +15,202 @@ use std::collections::BTreeSet;
 
 /// Everything in a description that is related to interrupts.
 #[derive(Debug, Serialize)]
-pub(crate) struct Inspection {
-    pub(crate) source: String,
-    pub(crate) model: Option<String>,
-    pub(crate) cpus: Vec<CpuRow>,
-    pub(crate) gic: Option<GicRow>,
-    pub(crate) secondary_gics: Vec<SecondaryGicRow>,
-    pub(crate) controllers: Vec<ControllerRow>,
-    pub(crate) capacity: Vec<CapacityRow>,
-    pub(crate) devices: Vec<DeviceRow>,
-    pub(crate) findings: Vec<FindingRow>,
-    pub(crate) omitted: Omitted,
+pub struct Inspection {
+    /// Name of the source.
+    pub source: String,
+    /// Model of the machine.
+    pub model: Option<String>,
+    /// CPUs, in the order of firmware.
+    pub cpus: Vec<CpuRow>,
+    /// The root GIC.
+    pub gic: Option<GicRow>,
+    /// All other GICs.
+    pub secondary_gics: Vec<SecondaryGicRow>,
+    /// MSI controllers.
+    pub controllers: Vec<ControllerRow>,
+    /// Capacities of the enabled controllers.
+    pub capacity: Vec<CapacityRow>,
+    /// Requesters: PCI hosts, bridges with maps of their own, and devices.
+    pub devices: Vec<DeviceRow>,
+    /// Mistakes that were found while reading.
+    pub findings: Vec<FindingRow>,
+    /// Numbers of rows that are not listed.
+    pub omitted: Omitted,
     /// Number of enabled CPUs, including those that are not listed.
     #[serde(skip)]
-    pub(crate) enabled_cpus: usize,
+    pub enabled_cpus: usize,
 }
 
+/// A CPU.
 #[derive(Debug, Serialize)]
-pub(crate) struct CpuRow {
-    pub(crate) id: String,
-    pub(crate) affinity: String,
-    pub(crate) enabled: bool,
+pub struct CpuRow {
+    /// Node, or ACPI processor.
+    pub id: String,
+    /// Affinity, as Aff3.Aff2.Aff1.Aff0.
+    pub affinity: String,
+    /// `true` if firmware enables it.
+    pub enabled: bool,
 }
 
+/// A GIC.
 #[derive(Debug, Serialize)]
-pub(crate) struct GicRow {
-    pub(crate) id: String,
-    pub(crate) version: u8,
-    pub(crate) distributor: u64,
-    pub(crate) redistributors: Vec<RedistributorRow>,
+pub struct GicRow {
+    /// Node, or structure.
+    pub id: String,
+    /// Architecture version.
+    pub version: u8,
+    /// Base address of the distributor.
+    pub distributor: u64,
+    /// Regions of redistributors.
+    pub redistributors: Vec<RedistributorRow>,
     /// Coherence of the accesses to the redistributors' tables: `by register` or `not coherent`.
-    pub(crate) coherence: &'static str,
+    pub coherence: &'static str,
 }
 
 /// A GIC other than the root GIC.
 #[derive(Debug, Serialize)]
-pub(crate) struct SecondaryGicRow {
+pub struct SecondaryGicRow {
+    /// The GIC itself.
     #[serde(flatten)]
-    pub(crate) gic: GicRow,
-    pub(crate) enabled: bool,
+    pub gic: GicRow,
+    /// `true` if firmware enables it.
+    pub enabled: bool,
     /// `null` if no controller receives this GIC's interrupts.
-    pub(crate) parent: Option<ParentRow>,
+    pub parent: Option<ParentRow>,
 }
 
 /// The interrupt that this GIC raises at another controller.
 #[derive(Debug, Serialize)]
-pub(crate) struct ParentRow {
-    pub(crate) controller: String,
+pub struct ParentRow {
+    /// Controller that receives the interrupt.
+    pub controller: String,
     /// `null` if the controller isn't a GIC.
-    pub(crate) intid: Option<u32>,
+    pub intid: Option<u32>,
 }
 
+/// A region of redistributors.
 #[derive(Debug, Serialize)]
-pub(crate) struct RedistributorRow {
-    pub(crate) base: u64,
-    pub(crate) size: u64,
+pub struct RedistributorRow {
+    /// Base address.
+    pub base: u64,
+    /// Size in bytes.
+    pub size: u64,
     /// `null` if firmware doesn't state it. In that case, the redistributors' registers imply it.
-    pub(crate) stride: Option<u64>,
+    pub stride: Option<u64>,
 }
 
+/// An MSI controller.
 #[derive(Debug, Serialize)]
-pub(crate) struct ControllerRow {
-    pub(crate) id: String,
-    pub(crate) kind: String,
-    pub(crate) enabled: bool,
+pub struct ControllerRow {
+    /// Node, or structure.
+    pub id: String,
+    /// Kind, such as `ITS`.
+    pub kind: String,
+    /// `true` if firmware enables it.
+    pub enabled: bool,
     /// The GIC on which this controller makes interrupts pending.
-    pub(crate) gic: Option<String>,
-    pub(crate) doorbells: Vec<u64>,
-    pub(crate) ranges: Vec<RangeRow>,
+    pub gic: Option<String>,
+    /// Addresses to which devices write.
+    pub doorbells: Vec<u64>,
+    /// INTIDs of the interrupts.
+    pub ranges: Vec<RangeRow>,
     /// DeviceID width, if firmware limits it (by a pre-ITS window). Otherwise, the ITS register
     /// states it.
-    pub(crate) device_id_bits: Option<u32>,
+    pub device_id_bits: Option<u32>,
     /// `true` if the controller keeps devices from triggering each other's interrupts.
-    pub(crate) isolates: bool,
+    pub isolates: bool,
     /// Coherence of the accesses to the controller's tables: `by register` or `not coherent`.
-    pub(crate) coherence: &'static str,
+    pub coherence: &'static str,
     /// INTIDs of the lines that a controller inside a host bridge raises.
-    pub(crate) lines: Vec<u32>,
+    pub lines: Vec<u32>,
     /// Number of vectors of a controller inside a host bridge; `null` for others.
-    pub(crate) vectors: Option<u32>,
+    pub vectors: Option<u32>,
     /// `true` if a driver for the controller exists.
-    pub(crate) driven: bool,
+    pub driven: bool,
 }
 
+/// Consecutive INTIDs.
 #[derive(Debug, Serialize)]
-pub(crate) struct RangeRow {
-    pub(crate) first: u32,
-    pub(crate) count: u32,
+pub struct RangeRow {
+    /// First INTID.
+    pub first: u32,
+    /// Number of INTIDs.
+    pub count: u32,
 }
 
+/// A requester.
 #[derive(Debug, Serialize)]
-pub(crate) struct DeviceRow {
-    pub(crate) id: String,
-    pub(crate) kind: String,
-    pub(crate) enabled: bool,
-    pub(crate) isolation: String,
-    pub(crate) routes: Vec<RouteRow>,
+pub struct DeviceRow {
+    /// Node, or structure.
+    pub id: String,
+    /// Kind, such as `PCI host` or the `compatible` string.
+    pub kind: String,
+    /// `true` if firmware enables it.
+    pub enabled: bool,
+    /// Whether other devices can trigger its interrupts.
+    pub isolation: String,
+    /// Routes to MSI controllers.
+    pub routes: Vec<RouteRow>,
     /// IOMMUs that requesters pass through, by requester ID. The list is empty if any requester has
     /// a route.
-    pub(crate) streams: Vec<StreamRow>,
+    pub streams: Vec<StreamRow>,
 }
 
+/// Consecutive requester IDs with one controller.
 #[derive(Debug, Serialize)]
-pub(crate) struct RouteRow {
-    pub(crate) rid_base: u32,
-    pub(crate) length: u32,
-    pub(crate) controller: String,
-    pub(crate) device_id_base: u32,
-    pub(crate) via: String,
+pub struct RouteRow {
+    /// First requester ID.
+    pub rid_base: u32,
+    /// Number of requester IDs.
+    pub length: u32,
+    /// The controller.
+    pub controller: String,
+    /// DeviceID of the first requester.
+    pub device_id_base: u32,
+    /// Property or table entry that defines the route.
+    pub via: String,
     /// `true` if the controller keeps these requesters from triggering interrupts of other devices.
-    pub(crate) isolated: bool,
+    pub isolated: bool,
     /// IOMMUs that at least one of these requesters passes through.
-    pub(crate) iommus: Vec<String>,
+    pub iommus: Vec<String>,
     /// IOMMUs by requester ID.
-    pub(crate) streams: Vec<StreamRow>,
+    pub streams: Vec<StreamRow>,
 }
 
 /// Consecutive requesters that pass through an IOMMU.
 #[derive(Debug, Serialize)]
-pub(crate) struct StreamRow {
-    pub(crate) iommu: String,
-    pub(crate) enabled: bool,
+pub struct StreamRow {
+    /// The IOMMU.
+    pub iommu: String,
+    /// `true` if firmware enables the IOMMU.
+    pub enabled: bool,
     /// First requester ID. If `iommu-map-mask` is present, this is a masked ID.
-    pub(crate) rid_base: u32,
-    pub(crate) length: u32,
+    pub rid_base: u32,
+    /// Number of requesters.
+    pub length: u32,
     /// StreamID of the first requester.
-    pub(crate) stream_id_base: Option<u32>,
+    pub stream_id_base: Option<u32>,
 }
 
+/// A mistake in firmware.
 #[derive(Debug, Serialize)]
-pub(crate) struct FindingRow {
-    pub(crate) rule: &'static str,
-    pub(crate) severity: String,
+pub struct FindingRow {
+    /// Stable name of the rule.
+    pub rule: &'static str,
+    /// Severity: `error`, `warning` or `note`.
+    pub severity: String,
+    /// Node and property, or table offset and field.
     #[serde(rename = "where")]
-    pub(crate) place: String,
-    pub(crate) message: String,
-    pub(crate) help: &'static str,
+    pub place: String,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub help: &'static str,
 }
 
 impl Inspection {
     /// Creates the report about `source`. `known` registers determine the capacities.
-    pub(crate) fn of(source: &Source, known: &KnownRegisters) -> Self {
+    pub fn of(source: &Source, known: &KnownRegisters) -> Self {
         let description = &source.description;
         let mut omitted = Omitted::default();
         let mut cpus = Listing::new();
@@ -276,7 +331,8 @@ impl ControllerRow {
 }
 
 impl RangeRow {
-    pub(crate) const fn of(range: IntIdSpan) -> Self {
+    /// Creates the row of a range.
+    pub const fn of(range: IntIdSpan) -> Self {
         Self { first: range.first().get(), count: range.count() }
     }
 }
@@ -389,7 +445,7 @@ impl StreamRow {
 }
 
 /// Returns the property or table entry that defines a route, as text for the output.
-pub(crate) fn statement(msi: &MsiRouting, via: Via) -> String {
+pub fn statement(msi: &MsiRouting, via: Via) -> String {
     match via {
         Via::Map(index) => {
             let entry = msi.map.as_ref().and_then(|map| map.get(index));

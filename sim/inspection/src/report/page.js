@@ -3,6 +3,16 @@
 // Highlights a requester's path through the picture and shows its route below. Without this script,
 // the page's links still lead from findings to boxes.
 (() => {
+  // In a frame without an address (srcdoc), links would lead to the document around it.
+  if (location.protocol === "about:") {
+    document.addEventListener("click", (event) => {
+      const link = event.target.closest("a");
+      if (!link) return;
+      event.preventDefault();
+      location.hash = ""; // Otherwise, the browser would not scroll back to the same part.
+      location.hash = link.getAttribute("href");
+    });
+  }
   const picture = document.querySelector("#picture svg");
   const panel = document.getElementById("panel");
   if (!picture || !panel) return;

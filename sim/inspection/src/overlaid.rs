@@ -1,15 +1,15 @@
 //! Devicetrees with overlays, and which overlay brought what.
 
-use crate::dts::{Location, Positions};
+use crate::source::{Locate, Location};
 use anyhow::{Context, Result};
 use gic_firmware::devicetree::OverlaidTree;
 use gic_firmware::lint::{self, KnownRegisters};
 use gic_firmware::{Description, Finding, Origin};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The overlays of a devicetree.
 #[derive(Debug)]
-pub(crate) struct Overlays {
+pub struct Overlays {
     list: Vec<Overlay>,
     tree: OverlaidTree,
 }
@@ -18,20 +18,14 @@ pub(crate) struct Overlays {
 struct Overlay {
     name: String,
     /// Positions in the overlay's text, if it was compiled.
-    positions: Option<Positions>,
+    positions: Option<Box<dyn Locate>>,
     /// The description before this overlay was applied.
     before: Description,
 }
 
 /// Returns `true` if the file is named like an overlay, compiled or not.
-pub(crate) fn is_overlay(path: &Path) -> bool {
+pub fn is_overlay(path: &Path) -> bool {
     path.extension().is_some_and(|end| end == "dtbo" || end == "dtso")
-}
-
-/// Returns the name of a devicetree with overlays.
-pub(crate) fn name(base: &Path, overlays: &[PathBuf]) -> String {
-    let paths = std::iter::once(base).chain(overlays.iter().map(PathBuf::as_path));
-    paths.map(|path| path.display().to_string()).collect::<Vec<_>>().join(" + ")
 }
 
 impl Overlays {
@@ -45,7 +39,7 @@ impl Overlays {
         &mut self,
         name: &str,
         overlay: &[u8],
-        positions: Option<Positions>,
+        positions: Option<Box<dyn Locate>>,
         before: Description,
     ) -> Result<Vec<u8>> {
         let applied = self.tree.apply(overlay);
@@ -56,7 +50,7 @@ impl Overlays {
 
     /// Returns the text that sets a property or adds a node: that of an overlay, or else of the
     /// base.
-    pub(crate) fn locate(&self, origin: &Origin, base: Option<&Positions>) -> Option<Location> {
+    pub(crate) fn locate(&self, origin: &Origin, base: Option<&dyn Locate>) -> Option<Location> {
         match self.tree.set_by(origin) {
             Some((overlay, node)) => {
                 self.list.get(overlay)?.positions.as_ref()?.locate(&node, origin.item())

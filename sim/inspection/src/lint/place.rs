@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 /// Returns a place without unit addresses and offsets.
-pub(crate) fn without_addresses(place: &str) -> String {
+pub fn without_addresses(place: &str) -> String {
     place.split('/').map(name).collect::<Vec<_>>().join("/")
 }
 
@@ -22,7 +22,7 @@ fn name(component: &str) -> &str {
 
 /// Returns `true` if `pattern` names `place`. A component of the pattern without an address matches
 /// any address.
-pub(super) fn names(pattern: &str, place: &str) -> bool {
+pub fn names(pattern: &str, place: &str) -> bool {
     let (mut wanted, mut there) = (pattern.split('/'), place.split('/'));
     loop {
         match (wanted.next(), there.next()) {
@@ -34,13 +34,13 @@ pub(super) fn names(pattern: &str, place: &str) -> bool {
 }
 
 /// Splits a place as printed into the node or structure, and the property or field.
-pub(super) fn split(printed: &str) -> (&str, &str) {
+pub fn split(printed: &str) -> (&str, &str) {
     printed.split_once(": ").unwrap_or((printed, ""))
 }
 
 /// Returns the part of a fingerprint that all findings of a rule at a property share, even if the
 /// property's node moves.
-pub(super) fn shared_part(rule: &str, place: &str, item: &str) -> String {
+pub fn shared_part(rule: &str, place: &str, item: &str) -> String {
     let mut hash = Sha256::new();
     for part in [rule, &without_addresses(place), item] {
         hash.update(part.as_bytes());
@@ -58,7 +58,7 @@ pub(super) fn shared_part(rule: &str, place: &str, item: &str) -> String {
 ///
 /// Neither addresses nor messages are part of a fingerprint: a message states INTIDs and other
 /// nodes, and a later version may word it differently.
-pub(super) fn fingerprints<'f>(findings: impl Iterator<Item = &'f Finding>) -> Vec<String> {
+pub fn fingerprints<'f>(findings: impl Iterator<Item = &'f Finding>) -> Vec<String> {
     let mut counts = HashMap::<String, usize>::new();
     findings
         .map(|finding| {
@@ -72,7 +72,7 @@ pub(super) fn fingerprints<'f>(findings: impl Iterator<Item = &'f Finding>) -> V
 }
 
 /// Creates the origin of a whole node or structure.
-pub(super) fn origin(place: &str) -> Origin {
+pub fn origin(place: &str) -> Origin {
     Origin::new(place.into(), "")
 }
 

@@ -4,7 +4,7 @@ use super::model::{Column, Graph};
 use std::fmt::Write as _;
 
 /// Renders a picture as DOT.
-pub(super) fn spell(graph: &Graph) -> String {
+pub fn spell(graph: &Graph) -> String {
     let mut dot = String::from(
         "digraph doorbell {\n  rankdir=LR;\n\
          \x20 node [shape=box, style=rounded, fontname=\"sans-serif\"];\n",

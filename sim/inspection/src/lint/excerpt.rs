@@ -1,7 +1,6 @@
 //! The source text that findings point at: devicetree nodes, or structures of ACPI tables.
 
-use crate::dts::Location;
-use crate::source::{Raw, Source};
+use crate::source::{Location, Raw, Source};
 use gic_firmware::Origin;
 use gic_firmware::acpi::{self, TableSet};
 use gic_firmware::devicetree::{self, Excerpt};
@@ -10,7 +9,7 @@ use std::ops::Range;
 
 /// A source's excerpts, indexed by the location stated in the finding.
 #[derive(Debug, Default)]
-pub(crate) struct Excerpts {
+pub struct Excerpts {
     texts: BTreeMap<String, Excerpt>,
     /// Lines of a devicetree source, which take precedence.
     lines: BTreeMap<Origin, Location>,
@@ -20,7 +19,7 @@ pub(crate) struct Excerpts {
 
 impl Excerpts {
     /// Collects the excerpts for `origins`.
-    pub(crate) fn of<'o>(source: &Source, origins: impl IntoIterator<Item = &'o Origin>) -> Self {
+    pub fn of<'o>(source: &Source, origins: impl IntoIterator<Item = &'o Origin>) -> Self {
         let origins: Vec<&Origin> = origins.into_iter().collect();
         let lines = origins.iter().filter_map(|&one| Some((one.clone(), source.locate(one)?)));
         let lines = lines.collect();
@@ -42,12 +41,12 @@ impl Excerpts {
     }
 
     /// Returns `true` if the texts are structures of ACPI tables, which have few fields.
-    pub(crate) fn are_short(&self) -> bool {
+    pub fn are_short(&self) -> bool {
         self.are_short
     }
 
     /// Returns the text at `origin`, and the range in it that a finding at `origin` is about.
-    pub(crate) fn text(&self, origin: &Origin) -> Option<(&str, Range<usize>)> {
+    pub fn text(&self, origin: &Origin) -> Option<(&str, Range<usize>)> {
         if let Some(lines) = self.lines.get(origin) {
             return Some((&lines.text, lines.span.clone()));
         }

@@ -44,7 +44,7 @@ pub(super) struct Quotation {
 }
 
 /// Returns all findings about a description, most severe first.
-pub(super) fn judge(description: &Description, known: &KnownRegisters) -> Vec<Finding> {
+pub fn judge(description: &Description, known: &KnownRegisters) -> Vec<Finding> {
     let mut findings = lint::check(description, known);
     findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity()));
     findings

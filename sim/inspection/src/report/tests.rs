@@ -2,15 +2,9 @@
 
 use super::*;
 use crate::any_machine::machines;
-use clap::Parser;
+use crate::inspect::Inspection;
 use gic_firmware::lint::KnownRegisters;
 use proptest::prelude::*;
-
-#[derive(Parser)]
-struct Only {
-    #[command(flatten)]
-    args: ReportArgs,
-}
 
 /// Returns the names in the page, which are the texts between tags and in attributes.
 fn unescaped(html: &str) -> String {
@@ -37,12 +31,11 @@ proptest! {
 
     #[test]
     fn a_page_names_everything_and_runs_nothing(source in machines()) {
-        let args = Only::parse_from(["report", "--no-run"]).args;
         let known = KnownRegisters::default();
         let findings = judge(&source.description, &known);
-        let run = Run::NotMade("<x-odd>".into());
+        let run = RunPart::NotMade("<x-odd>".into());
         let inspection = Inspection::of(&source, &known);
-        let html = Page::of(&source, inspection, &findings, &run, &args).html().unwrap();
+        let html = Page::of(&source, inspection, &findings, &run).html().unwrap();
         prop_assert!(!html.contains("<x-odd"), "a name became a tag");
         prop_assert_eq!(html.matches("<script").count(), 1);
         prop_assert!(html.trim_end().ends_with("</html>"));

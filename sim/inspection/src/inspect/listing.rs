@@ -57,21 +57,30 @@ impl Listing {
 
 /// Numbers of rows that lists omit: 0, except for an input with thousands of rows.
 #[derive(Debug, Default, Serialize)]
-pub(crate) struct Omitted {
-    pub(crate) cpus: usize,
-    pub(crate) redistributors: usize,
-    pub(crate) secondary_gics: usize,
-    pub(crate) controllers: usize,
-    pub(crate) doorbells: usize,
-    pub(crate) ranges: usize,
-    pub(crate) devices: usize,
-    pub(crate) routes: usize,
-    pub(crate) streams: usize,
+pub struct Omitted {
+    /// CPUs.
+    pub cpus: usize,
+    /// Redistributor regions.
+    pub redistributors: usize,
+    /// Secondary GICs.
+    pub secondary_gics: usize,
+    /// MSI controllers.
+    pub controllers: usize,
+    /// Doorbells.
+    pub doorbells: usize,
+    /// Ranges of interrupts.
+    pub ranges: usize,
+    /// Requesters.
+    pub devices: usize,
+    /// Routes.
+    pub routes: usize,
+    /// Ranges of StreamIDs.
+    pub streams: usize,
 }
 
 impl Omitted {
     /// Returns a sentence for each list that is incomplete.
-    pub(crate) fn sentences(&self) -> Vec<String> {
+    pub fn sentences(&self) -> Vec<String> {
         let lists = [
             (self.cpus, "CPU", "CPUs"),
             (self.redistributors, "redistributor region", "redistributor regions"),

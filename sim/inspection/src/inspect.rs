@@ -1,0 +1,16 @@
+//! The contents of a description, plus capacities from known registers.
+
+mod capacity;
+mod cells;
+mod listing;
+mod report;
+
+pub(crate) use listing::Listing;
+
+pub use capacity::CapacityRow;
+pub use cells::{addresses, first_names, ranges, yes_no};
+pub use listing::Omitted;
+pub use report::{
+    ControllerRow, CpuRow, DeviceRow, FindingRow, GicRow, Inspection, ParentRow, RangeRow,
+    RedistributorRow, RouteRow, SecondaryGicRow, StreamRow, statement,
+};
