@@ -21,6 +21,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     (HYPERVISOR, "Run a guest on the hypervisor, with its console on this terminal"),
     ("instructions", "Count instructions of the hot paths, and write them in docs/measurements.md"),
     ("kvm", "Let Linux's KVM for arm64 judge more of the model than the suite does"),
+    ("page", "Build target/doorbell.html, which inspects firmware in a browser, without a network"),
     ("qemu", "Run the bare-metal test bench on one of QEMU's machines, and print its output"),
     ("soak", "Run random programs against the model and the routes, for a number of messages"),
 ];

@@ -175,6 +175,47 @@ impl Browser {
         Ok(addresses)
     }
 
+    /// Makes all other functions concern the document in a frame.
+    pub fn enter(&self, selector: &str) -> Result<()> {
+        let frame = json!({ ELEMENT: self.element(selector)? });
+        self.post("/frame", &json!({ "id": frame })).map(drop)
+    }
+
+    /// Makes all other functions concern the page itself again.
+    pub fn leave(&self) -> Result<()> {
+        self.post("/frame", &json!({ "id": Value::Null })).map(drop)
+    }
+
+    /// Presses and releases a key, wherever the focus is.
+    pub fn press(&self, key: &str) -> Result<()> {
+        let [down, up] = ["keyDown", "keyUp"].map(|kind| json!({ "type": kind, "value": key }));
+        let keyboard = json!({ "type": "key", "id": "keyboard", "actions": [down, up] });
+        self.post("/actions", &json!({ "actions": [keyboard] })).map(drop)
+    }
+
+    /// Makes [`choose`](Self::choose) answer the next file choosers, which are not shown.
+    pub fn intercept_chooser(&self) -> Result<()> {
+        self.devtools("Page.setInterceptFileChooserDialog", &json!({ "enabled": true })).map(drop)
+    }
+
+    /// Waits until the page opens a file chooser, and chooses files in it.
+    pub fn choose(&self, files: &[std::path::PathBuf]) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            for entry in self.log("performance")? {
+                let event = entry["message"].as_str().context("an event without a message")?;
+                let event: Value = serde_json::from_str(event)?;
+                if event["message"]["method"] == "Page.fileChooserOpened" {
+                    let node = &event["message"]["params"]["backendNodeId"];
+                    let chosen = json!({ "files": files, "backendNodeId": node });
+                    return self.devtools("DOM.setFileInputFiles", &chosen).map(drop);
+                }
+            }
+            ensure!(start.elapsed() < LIMIT, "the page opened no file chooser");
+            thread::sleep(POLL);
+        }
+    }
+
     fn element(&self, selector: &str) -> Result<String> {
         let wanted = json!({ "using": "css selector", "value": selector });
         let found = self.post("/element", &wanted)?;
@@ -207,6 +248,11 @@ impl Drop for Browser {
         let _ = self.driver.wait();
         let _ = fs::remove_dir_all(&self.profile);
     }
+}
+
+/// Encodes bytes as scripts can decode them.
+pub fn base64(bytes: &[u8]) -> String {
+    BASE64_STANDARD.encode(bytes)
 }
 
 /// Returns the port that the driver has chosen.

@@ -15,6 +15,7 @@ pub mod kvm;
 pub mod live;
 pub mod mutant;
 pub mod names;
+pub mod page;
 pub mod qemu;
 pub mod readme;
 pub mod said;

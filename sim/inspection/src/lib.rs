@@ -21,6 +21,7 @@ mod hostile;
 pub mod inspect;
 pub mod json;
 pub mod lint;
+mod location;
 mod overlaid;
 pub mod report;
 pub mod requesters;
@@ -28,6 +29,7 @@ mod source;
 mod wording;
 mod work;
 
+pub use location::{Locate, Location};
 pub use overlaid::{Overlays, is_overlay};
-pub use source::{CpuClusters, Locate, Location, MAX_BYTES, Raw, Source, is_blob, is_source};
+pub use source::{CpuClusters, MAX_BYTES, Raw, Source, is_blob, is_source};
 pub use wording::{coherence, counted};

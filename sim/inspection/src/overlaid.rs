@@ -1,6 +1,6 @@
 //! Devicetrees with overlays, and which overlay brought what.
 
-use crate::source::{Locate, Location};
+use crate::location::{Locate, Location};
 use anyhow::{Context, Result};
 use gic_firmware::devicetree::OverlaidTree;
 use gic_firmware::lint::{self, KnownRegisters};

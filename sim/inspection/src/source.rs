@@ -1,14 +1,13 @@
 //! Descriptions with the bytes and texts from which they were read.
 
 use crate::dump;
+use crate::location::{Locate, Location};
 use crate::overlaid::Overlays;
 use anyhow::{Context, Result, bail};
 use gic_firmware::acpi::{Table, TableSet};
 use gic_firmware::lint::KnownRegisters;
 use gic_firmware::{Description, Finding, NodeId, Origin, acpi, devicetree};
 use std::collections::BTreeMap;
-use std::fmt::Debug;
-use std::ops::Range;
 use std::path::Path;
 
 /// Maximum file size in bytes. Kernels have a lower limit, which is 2 MiB in the arm64 boot
@@ -49,28 +48,6 @@ pub enum Raw {
     Tables(Vec<Vec<u8>>),
     /// No bytes, because the machine is embedded.
     Embedded,
-}
-
-/// The text from which a devicetree was compiled.
-pub trait Locate: Debug {
-    /// Returns the region of a property, or that of its node's name if the property has none.
-    fn locate(&self, node: &str, property: &str) -> Option<Location>;
-}
-
-/// A region of a source. Lines and columns start at 1; columns count UTF-16 code units, as SARIF
-/// does.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Location {
-    /// Path of the file.
-    pub file: String,
-    /// Line and column of the first character.
-    pub start: (usize, usize),
-    /// Position after the last character.
-    pub end: (usize, usize),
-    /// The lines of the region.
-    pub text: String,
-    /// Bytes of `text` that form the region.
-    pub span: Range<usize>,
 }
 
 impl Source {

@@ -59,8 +59,9 @@ fn source(files: Vec<(String, Vec<u8>)>) -> Result<Source> {
         ensure!(is_short, "{name} has more than {} MiB", MAX_BYTES >> 20);
         if is_source(Path::new(name), bytes) {
             bail!(
-                "{name} is the source of a devicetree. This page has neither cpp nor dtc to compile \
-                 it. Drop the compiled devicetree, or run `doorbell lint {name}`, which compiles it"
+                "{name} is the source of a devicetree. This page has neither cpp nor dtc to \
+                 compile it. Drop the compiled devicetree, or run `doorbell lint {name}`, which \
+                 compiles it"
             );
         }
     }

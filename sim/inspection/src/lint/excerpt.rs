@@ -1,6 +1,7 @@
 //! The source text that findings point at: devicetree nodes, or structures of ACPI tables.
 
-use crate::source::{Location, Raw, Source};
+use crate::location::Location;
+use crate::source::{Raw, Source};
 use gic_firmware::Origin;
 use gic_firmware::acpi::{self, TableSet};
 use gic_firmware::devicetree::{self, Excerpt};

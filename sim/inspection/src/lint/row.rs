@@ -1,6 +1,6 @@
 //! A finding in machine-readable form.
 
-use crate::source::Location;
+use crate::location::Location;
 use gic_firmware::{Finding, Severity};
 use serde::{Serialize, Serializer};
 

@@ -7,10 +7,13 @@
   if (location.protocol === "about:") {
     document.addEventListener("click", (event) => {
       const link = event.target.closest("a");
-      if (!link) return;
+      const part = link && document.getElementById(link.getAttribute("href").slice(1));
+      if (!part) return;
       event.preventDefault();
-      location.hash = ""; // Otherwise, the browser would not scroll back to the same part.
-      location.hash = link.getAttribute("href");
+      location.hash = part.id;
+      const block = part.matches("svg a") ? "center" : "start";
+      part.scrollIntoView({ block, inline: "center" });
+      part.focus({ preventScroll: true });
     });
   }
   const picture = document.querySelector("#picture svg");
