@@ -7,13 +7,10 @@
   if (location.protocol === "about:") {
     document.addEventListener("click", (event) => {
       const link = event.target.closest("a");
-      const part = link && document.getElementById(link.getAttribute("href").slice(1));
-      if (!part) return;
+      if (!link) return;
       event.preventDefault();
-      location.hash = part.id;
-      const block = part.matches("svg a") ? "center" : "start";
-      part.scrollIntoView({ block, inline: "center" });
-      part.focus({ preventScroll: true });
+      location.hash = ""; // Otherwise, the browser would not scroll back to the same part.
+      location.hash = link.getAttribute("href");
     });
   }
   const picture = document.querySelector("#picture svg");
