@@ -8,10 +8,11 @@ use gic_firmware::{
 };
 use proptest::prelude::*;
 
-/// Name fragments that are special in SVG, HTML or DOT, or that such files must not contain.
-const ODD: [&str; 12] = [
+/// Name fragments that are special in SVG, HTML, DOT or prose, or that such files must not contain.
+const ODD: [&str; 13] = [
     "",
     "<x-odd>",
+    "`<x-odd>`",
     "</text>",
     "&amp;",
     "\"",
