@@ -193,6 +193,16 @@ impl Browser {
         self.post("/actions", &json!({ "actions": [keyboard] })).map(drop)
     }
 
+    /// Drops files at a place of the window, in CSS pixels from its left upper corner.
+    pub fn drop_files(&self, (x, y): (u32, u32), files: &[std::path::PathBuf]) -> Result<()> {
+        let data = json!({ "items": [], "files": files, "dragOperationsMask": 1 });
+        for kind in ["dragEnter", "dragOver", "drop"] {
+            let event = json!({ "type": kind, "x": x, "y": y, "data": data });
+            self.devtools("Input.dispatchDragEvent", &event)?;
+        }
+        Ok(())
+    }
+
     /// Makes [`choose`](Self::choose) answer the next file choosers, which are not shown.
     pub fn intercept_chooser(&self) -> Result<()> {
         self.devtools("Page.setInterceptFileChooserDialog", &json!({ "enabled": true })).map(drop)
@@ -248,11 +258,6 @@ impl Drop for Browser {
         let _ = self.driver.wait();
         let _ = fs::remove_dir_all(&self.profile);
     }
-}
-
-/// Encodes bytes as scripts can decode them.
-pub fn base64(bytes: &[u8]) -> String {
-    BASE64_STANDARD.encode(bytes)
 }
 
 /// Returns the port that the driver has chosen.

@@ -101,3 +101,10 @@ for (const kind of ["dragenter", "dragover", "dragleave", "drop"]) {
   });
 }
 document.addEventListener("drop", (event) => open(event.dataTransfer.files));
+// The report passes on the files that are dropped on it.
+addEventListener("message", ({ source, data }) => {
+  if (source === frame.contentWindow) open(data);
+});
+// Otherwise, Chromium gives this document the focus during the first click of an inactive window,
+// and takes it from the link in the report, which has another process.
+focus();

@@ -33,8 +33,8 @@ const POLL: Duration = Duration::from_millis(100);
 const AUDIT: &str = include_str!("../report/audit.js");
 /// Script that returns the defect of the box that the report's fragment selects.
 const SELECTED: &str = include_str!("../report/selected.js");
-/// Script that drops files: a list of names and contents in base64.
-const DROP: &str = include_str!("drop.js");
+/// Script that clears what the page has said.
+const FORGET: &str = "document.querySelector('#status').textContent = ''";
 const STATUS: &str = "return document.querySelector('#status').textContent";
 /// Script that returns an output as text, by its number.
 const OUTPUT: &str = "return new TextDecoder().decode(outputs[arguments[0]])";
@@ -114,14 +114,12 @@ impl Bench {
         Ok(address)
     }
 
-    /// Drops files of the workspace, and returns what the page then says.
+    /// Drops files of the workspace on the middle of the page, which is the report if it shows one,
+    /// and returns what the page then says.
     fn drop(&self, files: &[PathBuf]) -> Result<String> {
-        let mut list = Vec::new();
-        for file in files {
-            let name = file.file_name().context("no name")?.to_string_lossy();
-            list.push(json!([name, browser::base64(&fs::read(self.root.join(file))?)]));
-        }
-        self.browser.execute(DROP, &json!([list]))?;
+        let files: Vec<_> = files.iter().map(|file| self.root.join(file)).collect();
+        self.browser.execute(FORGET, &json!([]))?;
+        self.browser.drop_files((180, HEIGHT / 2), &files)?;
         self.said()
     }
 
@@ -142,6 +140,21 @@ impl Bench {
     fn drop_good(&self, files: &[PathBuf]) -> Result<()> {
         let said = self.drop(files)?;
         ensure!(said.contains(": inspected in"), "{said}");
+        self.browser.enter("#report")?;
+        // Until the report is loaded, nothing can be dropped on it.
+        let loaded =
+            self.until("return document.readyState === 'complete' && document.title !== ''");
+        self.browser.leave()?;
+        loaded
+    }
+
+    /// Waits until a script returns `true`.
+    fn until(&self, script: &str) -> Result<()> {
+        let start = Instant::now();
+        while self.browser.execute(script, &json!([]))? != true {
+            ensure!(start.elapsed() < PATIENCE, "not in time: {script}");
+            thread::sleep(POLL);
+        }
         Ok(())
     }
 
@@ -262,11 +275,14 @@ impl Bench {
         self.compare(&self.folder, &["lint", "--json", &names.join(" + ")], 3)
     }
 
-    /// Drops files of a folder and compares the findings, and the contents and the picture of a
-    /// source without overlays.
+    /// Drops a file of a folder, and its overlays on its report. Compares the findings, and the
+    /// contents and the picture of a source without overlays.
     fn same(&self, view: usize, folder: &Path, names: &[&str], alone: &str) -> Result<()> {
         self.open(view)?;
-        self.drop_good(&names.iter().map(|name| folder.join(name)).collect::<Vec<_>>())?;
+        let (file, overlays) = names.split_at(1);
+        for names in [file, overlays].into_iter().filter(|names| !names.is_empty()) {
+            self.drop_good(&names.iter().map(|name| folder.join(name)).collect::<Vec<_>>())?;
+        }
         self.compare(folder, &[&["lint", "--json"], names].concat(), 3)?;
         if !alone.is_empty() {
             self.compare(folder, &["inspect", "--json", alone], 2)?;
@@ -368,11 +384,7 @@ impl Bench {
         ensure!(said.contains(": stopped after"), "{said}");
         self.open(number)?;
         self.browser.execute(GROWN, &json!([]))?;
-        let start = Instant::now();
-        while self.browser.execute("return grown", &json!([]))? == "unknown" {
-            ensure!(start.elapsed() < PATIENCE, "the module is not compiled");
-            thread::sleep(POLL);
-        }
+        self.until("return grown !== 'unknown'")?;
         let grown = self.browser.execute("return grown", &json!([]))?;
         ensure!(grown == false, "memory grows to a gigabyte");
         self.drop_good(&[MISTAKES.into()])

@@ -12,6 +12,13 @@
       location.hash = ""; // Otherwise, the browser would not scroll back to the same part.
       location.hash = link.getAttribute("href");
     });
+    // The document around it, which is the page that inspects files, opens dropped files.
+    for (const kind of ["dragover", "drop"]) {
+      document.addEventListener(kind, (event) => {
+        event.preventDefault();
+        if (kind === "drop") parent.postMessage(event.dataTransfer.files, "*");
+      });
+    }
   }
   const picture = document.querySelector("#picture svg");
   const panel = document.getElementById("panel");
