@@ -9,6 +9,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
+/// The blob of a devicetree, and the text from which it was compiled.
+type Compiled = (Vec<u8>, Option<Box<dyn Locate>>);
+
 /// Lower-case names of the tables to read, as used by Linux and `acpixtract`.
 const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];
 /// Name of the table that states which CPUs belong together. It is read only for pictures, so a
@@ -71,11 +74,7 @@ pub(crate) fn file(path: &Path, how: Compilation<'_>) -> Result<Source> {
 }
 
 /// Returns the blob of a devicetree, and compiles it if it is a source.
-fn compiled(
-    path: &Path,
-    bytes: Vec<u8>,
-    how: Compilation<'_>,
-) -> Result<(Vec<u8>, Option<Box<dyn Locate>>)> {
+fn compiled(path: &Path, bytes: Vec<u8>, how: Compilation<'_>) -> Result<Compiled> {
     if !is_source(path, &bytes) {
         return Ok((bytes, None));
     }

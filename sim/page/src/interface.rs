@@ -11,12 +11,14 @@ use crate::work::{self, Outputs};
 use std::mem;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The files that were added, each as the length of its name, and its name and contents; and the
-/// outputs.
-static STATE: Mutex<(Vec<(usize, Vec<u8>)>, Outputs)> = Mutex::new((Vec::new(), EMPTY));
+/// A file: the length of its name in bytes, and its name and contents.
+type Added = (usize, Vec<u8>);
+
+/// The files that were added, and the outputs.
+static STATE: Mutex<(Vec<Added>, Outputs)> = Mutex::new((Vec::new(), EMPTY));
 const EMPTY: Outputs = [const { Vec::new() }; 5];
 
-fn state() -> MutexGuard<'static, (Vec<(usize, Vec<u8>)>, Outputs)> {
+fn state() -> MutexGuard<'static, (Vec<Added>, Outputs)> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

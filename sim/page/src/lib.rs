@@ -1,7 +1,8 @@
 //! One HTML file that inspects firmware in a browser, without a network.
 //!
 //! [`assemble`] puts the page together from its script, its styles and this package itself,
-//! compiled for `wasm32-unknown-unknown`. There, the functions of [`interface`] pass files in and text out.
+//! compiled for `wasm32-unknown-unknown`. There, the functions of [`interface`] pass files in and
+//! text out.
 //!
 //! Context: task; may sleep.
 
