@@ -12,6 +12,8 @@ pub struct Excerpt {
     pub text: String,
     pub(crate) name: Range<usize>,
     pub(crate) properties: Vec<(String, Range<usize>)>,
+    /// Fields of an ACPI structure, with their offsets in the table.
+    pub(crate) offsets: Vec<(&'static str, usize)>,
 }
 
 impl Excerpt {
@@ -22,9 +24,15 @@ impl Excerpt {
         stated.map_or_else(|| self.name.clone(), |(_, place)| place.clone())
     }
 
+    /// Returns the offset in bytes of this field in its ACPI table; `None` if the structure has no
+    /// such field.
+    pub fn offset(&self, field: &str) -> Option<usize> {
+        self.offsets.iter().find(|(name, _)| *name == field).map(|(_, offset)| *offset)
+    }
+
     /// Creates an excerpt that consists of a name alone.
     pub(crate) fn new(name: String) -> Self {
-        Self { name: 0..name.len(), text: name, properties: Vec::new() }
+        Self { name: 0..name.len(), text: name, properties: Vec::new(), offsets: Vec::new() }
     }
 
     /// Adds a line that states the value of a field.

@@ -8,15 +8,15 @@ mod files;
 mod includes;
 mod positions;
 mod preprocess;
-mod tool;
 
+use crate::compiler::{self, CPP, DTC};
 use crate::input::MAX_BYTES;
 use anyhow::{Context, Result};
 use files::{MAX_TEXT, SourceFiles};
 use std::path::{Path, PathBuf};
-use tool::{CPP, DTC};
 
-pub(crate) use positions::Positions;
+pub(crate) use files::plain;
+pub(crate) use positions::{Positions, location};
 
 /// Options for compiling a source.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,13 +39,14 @@ pub(crate) fn compile(
     let closed = ["-nostdinc", "-fmax-include-depth=1", "-fno-diagnostics-show-caret"];
     let more = ["-undef", "-D__DTS__", "-x", "assembler-with-cpp", "-"];
     let arguments = [&closed[..], &more].concat();
-    let text = tool::run(&CPP, &arguments, expanded.as_bytes(), MAX_TEXT)
+    let text = compiler::run(&CPP, &arguments, expanded.as_bytes(), MAX_TEXT)
         .map_err(|error| files.explained(&error))?;
     let text = includes::inline(&mut files, &String::from_utf8_lossy(&text))?;
     let compiler = |form: &str, more: &[&str], limit| {
         let symbols: &[&str] = if how.with_symbols { &["-@"] } else { &[] };
         let arguments = [&["-q", "-I", "dts", "-O", form], more, symbols, &["-"]].concat();
-        tool::run(&DTC, &arguments, text.as_bytes(), limit).map_err(|error| files.explained(&error))
+        compiler::run(&DTC, &arguments, text.as_bytes(), limit)
+            .map_err(|error| files.explained(&error))
     };
     let blob = compiler("dtb", &[], usize::try_from(MAX_BYTES).unwrap_or(MAX_TEXT))?;
     let annotated = compiler("dts", &["-T", "-T"], MAX_TEXT)?;

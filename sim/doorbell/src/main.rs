@@ -3,8 +3,10 @@
 #![forbid(unsafe_code)]
 #![deny(clippy::print_stdout, clippy::print_stderr)] // They panic on a closed pipe: see `print`.
 
+mod asl;
 mod bench;
 mod cli;
+mod compiler;
 mod diff;
 mod dts;
 mod exit;

@@ -1,10 +1,13 @@
 //! Sources of descriptions: devicetrees and their sources, ACPI tables, and embedded machines.
 
+use crate::asl::{self, AslTables};
 use crate::dts::{self, Compilation};
 use crate::input::{MAX_BYTES, is_stdin};
 use anyhow::{Context, Result, bail};
 use doorbell_inspection::{Locate, Raw, Source, is_blob, is_source};
 use doorbell_machine::embedded;
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -59,8 +62,19 @@ fn of_running_machine() -> Result<Source> {
 }
 
 /// Reads a flattened devicetree, its source, or a dump of ACPI tables from a file, or from
-/// standard input if the path is `-`.
+/// standard input if the path is `-`. Reads the source of an ACPI table with the other tables of
+/// its folder.
 pub(crate) fn file(path: &Path, how: Compilation<'_>) -> Result<Source> {
+    if asl::is_source(path) {
+        if !is_named(path, &TABLES) {
+            bail!("{}: name the source after its table: {}", path.display(), TABLES.join(", "));
+        }
+        // Reports a missing file by its name.
+        read(path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or_else(|| Path::new("."));
+        return machine(path, folder, asl::is_source);
+    }
     let name = if is_stdin(path) { "stdin".into() } else { path.display().to_string() };
     let bytes = if is_stdin(path) { limited(io::stdin(), &name)? } else { read(path)? };
     if !is_source(path, &bytes)
@@ -97,24 +111,50 @@ pub(crate) fn overlaid(base: &Path, overlays: &[PathBuf], how: Compilation<'_>) 
 }
 
 /// Reads a machine's ACPI tables (`APIC`, `IORT` and `MCFG`) from files in a folder. The names
-/// may be in any case, and may have the extension `dat`, `aml` or `bin`, or none.
+/// may be in any case, and may have the extension `dat`, `aml` or `bin`, or none. The source of a
+/// table (`asl` or `dsl`) is compiled if the table itself is absent.
 pub(crate) fn acpi(folder: &Path) -> Result<Source> {
-    let name = folder.display().to_string();
-    let entries = folder.read_dir().with_context(|| format!("cannot read {name}"))?;
+    machine(folder, folder, |path| !asl::is_source(path))
+}
+
+/// Reads the tables in a folder as the source `named`. If a table has several files, reads those
+/// that are preferred.
+fn machine(named: &Path, folder: &Path, is_preferred: impl Fn(&Path) -> bool) -> Result<Source> {
+    let name = named.display().to_string();
+    let entries = folder.read_dir().with_context(|| format!("cannot read {}", folder.display()))?;
     let (mut files, mut topology) = (Vec::new(), None);
     for entry in entries {
-        let path = entry.with_context(|| format!("cannot read {name}"))?.path();
-        if is_named(&path, &TOPOLOGY) {
+        let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
+        let path = path.strip_prefix(".").map(Path::to_owned).unwrap_or(path);
+        if is_named(&path, &TOPOLOGY) && !asl::is_source(&path) {
             topology = Some(path);
         } else if is_named(&path, &TABLES) {
             files.push(path);
         }
     }
     files.sort();
-    let mut blobs = files.iter().map(|path| read(path)).collect::<Result<Vec<_>>>()?;
+    let preferred = files.iter().filter(|path| is_preferred(path)).filter_map(|path| stem(path));
+    let preferred: BTreeSet<String> = preferred.collect();
+    files.retain(|path| {
+        is_preferred(path) || stem(path).is_none_or(|stem| !preferred.contains(&stem))
+    });
+    let (mut blobs, mut sources) = (Vec::new(), Vec::new());
+    for path in &files {
+        let bytes = read(path)?;
+        if asl::is_source(path) {
+            let table = asl::compile(path, &bytes)?;
+            blobs.push(table.blob.clone());
+            sources.push(table);
+        } else {
+            blobs.push(bytes);
+        }
+    }
     let topology = topology.and_then(|path| read(&path).ok());
     blobs.extend(topology.filter(|blob| blob.starts_with(PPTT)));
-    Source::tables(name, blobs)
+    let positions = (!sources.is_empty()).then(|| AslTables { sources, blobs: blobs.clone() });
+    let mut source = Source::tables(name, blobs)?;
+    source.positions = positions.map(|positions| Box::new(positions) as Box<dyn Locate>);
+    Ok(source)
 }
 
 /// Reads an embedded machine. If `name` is `None`, reads the first machine.
@@ -151,13 +191,16 @@ pub(crate) fn holds_tables(folder: &Path) -> bool {
 
 /// Returns `true` if the file is named like one of `tables`.
 fn is_named(path: &Path, tables: &[&str]) -> bool {
-    let lower =
-        |part: Option<&std::ffi::OsStr>| part.and_then(|part| part.to_str()).map(str::to_lowercase);
-    let stem = lower(path.file_stem());
-    let is_named = stem.is_some_and(|stem| tables.contains(&stem.as_str()));
-    let extension = lower(path.extension());
-    is_named
-        && extension.is_none_or(|extension| ["dat", "aml", "bin"].contains(&extension.as_str()))
+    let extensions = ["dat", "aml", "bin"];
+    let extension = path.extension().map(OsStr::to_ascii_lowercase);
+    let is_table = |extension: OsString| extensions.iter().any(|known| extension == *known);
+    stem(path).is_some_and(|stem| tables.contains(&stem.as_str()))
+        && (extension.is_none_or(is_table) || asl::is_source(path))
+}
+
+/// Returns the file's name without its extension, in lower case.
+fn stem(path: &Path) -> Option<String> {
+    path.file_stem()?.to_str().map(str::to_lowercase)
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -233,10 +233,33 @@ fn a_missing_compiler_is_named_with_its_package() {
     fs::create_dir_all(&folder).unwrap();
     let _ = fs::remove_file(folder.join("sh"));
     std::os::unix::fs::symlink("/bin/sh", folder.join("sh")).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
-    command.args(["lint", "-I", "include", "board.dts"]).current_dir(FOLDER);
-    let said = String::from_utf8(command.env("PATH", folder).output().unwrap().stdout).unwrap();
-    assert!(said.contains("need `cpp`, which is in Debian's package `cpp`"), "{said}");
+    let tables = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/machines/marina/iort.asl");
+    for (source, tool, package) in [("board.dts", "cpp", "cpp"), (tables, "iasl", "acpica-tools")] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
+        command.args(["lint", "-I", "include", source]).current_dir(FOLDER);
+        let output = command.env("PATH", &folder).output().unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        let expected = format!("needs `{tool}`, which is in Debian's package `{package}`");
+        assert!(said.contains(&expected), "{said}");
+    }
+}
+
+#[test]
+fn sources_of_tables_read_no_other_files() {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("asl");
+    fs::create_dir_all(&folder).unwrap();
+    for (name, text, refusal) in [
+        ("apic.asl", "/* x */\n#include \"mcfg.asl\"\n", "apic.asl:2: expand preprocessor"),
+        ("apic.dsl", "DefinitionBlock (\"\", \"SSDT\", 2)", "apic.dsl:1: AML does not"),
+        ("tables.asl", "Signature : \"IORT\"", "name the source after its table"),
+    ] {
+        let path = folder.join(name);
+        fs::write(&path, text).unwrap();
+        let output = output(&["inspect", path.to_str().unwrap()]);
+        fs::remove_file(path).unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && said.contains(refusal), "{said}");
+    }
 }
 
 #[test]

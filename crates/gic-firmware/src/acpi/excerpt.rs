@@ -28,12 +28,15 @@ pub fn excerpts(tables: &TableSet<'_>, places: &BTreeSet<&str>) -> BTreeMap<Stri
     for place in places {
         let excerpt = place.split_once("+0x").and_then(|(table, offset)| {
             let offset = usize::from_str_radix(offset, 16).ok()?;
-            match table {
+            let mut excerpt = match table {
                 "MADT" => of_madt(tables.madt, offset),
                 "IORT" => of_iort(tables.iort?, nodes.as_ref()?, offset),
                 "MCFG" => of_mcfg(tables.mcfg?, offset),
                 _ => None,
-            }
+            }?;
+            let start = if offset < FIRST_STRUCTURE { 0 } else { offset };
+            excerpt.offsets.iter_mut().for_each(|(_, offset)| *offset += start);
+            Some(excerpt)
         });
         shown.extend(excerpt.map(|excerpt| (String::from(*place), excerpt)));
     }
@@ -44,6 +47,7 @@ fn add(excerpt: &mut Excerpt, list: &[Field], structure: Fields<'_>) {
     for field in list {
         if let Some(value) = field.spelled(structure) {
             excerpt.field(field.name, &value);
+            excerpt.offsets.push((field.name, field.at));
         }
     }
 }
@@ -70,7 +74,7 @@ fn of_madt(madt: Madt<'_>, offset: usize) -> Option<Excerpt> {
     if list.is_empty() {
         excerpt.field("type", &kind.to_string());
     }
-    excerpt.field("length", &length.to_string());
+    add(&mut excerpt, fields::STRUCTURE, rest);
     add(&mut excerpt, list, structure);
     Some(excerpt)
 }
@@ -117,8 +121,9 @@ fn of_node(table: Table<'_>, nodes: &NodesByOffset<'_>, node: IortNode<'_>) -> E
 fn of_broken_node(table: Table<'_>, offset: usize) -> Option<Excerpt> {
     let rest = Fields(table.bytes().get(offset..)?);
     let mut excerpt = Excerpt::new(format!("node at {offset:#x}"));
-    excerpt.field("type", &rest.u8(0)?.to_string());
-    excerpt.field("length", &rest.u16(1)?.to_string());
+    // A node that ends before its length has no text.
+    rest.u16(1)?;
+    add(&mut excerpt, fields::BROKEN_NODE, rest);
     add(&mut excerpt, fields::NODE, rest);
     Some(excerpt)
 }

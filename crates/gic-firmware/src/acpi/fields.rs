@@ -12,7 +12,7 @@ use alloc::string::{String, ToString};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field {
     pub(super) name: &'static str,
-    at: usize,
+    pub(super) at: usize,
     bytes: usize,
     is_hex: bool,
 }
@@ -119,6 +119,10 @@ pub(super) const fn madt_size(kind: u8) -> Option<usize> {
     }
 }
 
+/// Fields at the start of each structure of a MADT.
+pub(super) const STRUCTURE: &[Field] = &[number("length", 1, 1)];
+/// Fields at the start of each node that are stated only if the node cannot be read.
+pub(super) const BROKEN_NODE: &[Field] = &[number("type", 0, 1), number("length", 1, 2)];
 /// Fields at the start of each node.
 pub(super) const NODE: &[Field] = &[
     number("revision", 3, 1),

@@ -46,7 +46,7 @@ fn excerpt_of(node: NodeRef<'_, '_>) -> Excerpt {
         text.push('\n');
     }
     text.push('}');
-    Excerpt { text, name: 0..name.len(), properties }
+    Excerpt { text, name: 0..name.len(), properties, offsets: Vec::new() }
 }
 
 /// Formats a value as strings if possible, otherwise as cells if possible, otherwise as bytes.

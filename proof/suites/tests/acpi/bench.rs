@@ -17,7 +17,7 @@ use doorbell_suites::said::{columns, list, same, text};
 use serde_json::Value;
 
 /// Names of the tables that are compared.
-const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];
+pub(crate) const TABLES: [&str; 3] = ["apic", "iort", "mcfg"];
 /// Bytes of a header that depend on the compiler: the checksum, and the compiler's name and
 /// version.
 const COMPILERS: [std::ops::Range<usize>; 2] = [9..10, 28..36];
@@ -133,10 +133,16 @@ impl Bench {
         Ok(())
     }
 
+    /// Returns a command that lints sources.
+    pub(crate) fn lint_command(&self) -> Command {
+        let mut lint = process::command(&self.command.to_string_lossy(), Path::new("/"));
+        lint.arg("lint");
+        lint
+    }
+
     /// Checks that lint has no warnings and no errors about tables whose machine works.
     pub(crate) fn lint(&self, folder: &Path) -> Result<()> {
-        let mut lint = process::command(&self.command.to_string_lossy(), Path::new("/"));
-        let output = process::output(lint.arg("lint").arg(folder))?;
+        let output = process::output(self.lint_command().arg(folder))?;
         ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         Ok(())
     }
@@ -158,8 +164,7 @@ impl Bench {
                 continue;
             }
             let expected = fs::read_to_string(tables.with_extension("rules"))?;
-            let mut lint = process::command(&self.command.to_string_lossy(), Path::new("/"));
-            let output = process::output(lint.args(["lint", "--json"]).arg(&tables))?;
+            let output = process::output(self.lint_command().arg("--json").arg(&tables))?;
             let said: Vec<Value> = serde_json::from_slice(&output.stdout)?;
             let found: Vec<_> = said.iter().map(|row| text(&row["rule"])).collect();
             same(&tables.display().to_string(), &found, &expected.lines().collect::<Vec<_>>())?;
@@ -226,6 +231,12 @@ impl Bench {
     pub(crate) fn iasl(&self) -> Result<Command> {
         let iasl = self.iasl.as_ref().map_err(|absent| Error::from(absent.clone()))?;
         Ok(iasl.command("iasl"))
+    }
+
+    /// Returns the folder of `iasl`.
+    pub(crate) fn iasl_folder(&self) -> Result<PathBuf> {
+        let iasl = self.iasl.as_ref().map_err(|absent| Error::from(absent.clone()))?;
+        Ok(iasl.root().join("usr/bin"))
     }
 
     /// Compares the CPU groups that the command draws from each of a machine's two descriptions

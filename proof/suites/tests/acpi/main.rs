@@ -6,6 +6,7 @@
 
 mod bench;
 mod linux;
+mod sources;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -41,6 +42,9 @@ fn main() -> ExitCode {
             bench.agree_with_iasl(name, &sources(folder)?)
         }));
     }
+    cases.push(case("findings in sources, by iasl".into(), |bench| {
+        sources::judge(bench, &sources(MARINA)?)
+    }));
     cases.push(case("an IORT that the command writes".into(), |bench| {
         bench.convert_to_iort(&sources(MARINA)?)
     }));

@@ -122,7 +122,7 @@ impl SourceFiles {
 
 /// Returns a file's text with `\n` as the end of each line. Other control characters are refused,
 /// because compilers disagree on which of them separate words or lines.
-fn plain(path: &Path, bytes: &[u8]) -> Result<Arc<str>, Error> {
+pub(crate) fn plain(path: &Path, bytes: &[u8]) -> Result<Arc<str>, Error> {
     let text = String::from_utf8_lossy(bytes).replace("\r\n", "\n");
     let mut others = text.chars().filter(|one| one.is_control() && !"\t\n\x0b\x0c".contains(*one));
     match others.next() {

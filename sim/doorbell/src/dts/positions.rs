@@ -166,7 +166,7 @@ fn name_of_node(text: &str, mark: &Mark) -> Option<Range<usize>> {
 }
 
 /// Returns the location of some bytes of a file, cut off after some lines.
-fn location(file: String, text: &str, region: &Range<usize>) -> Location {
+pub(crate) fn location(file: String, text: &str, region: &Range<usize>) -> Location {
     let part = text.get(region.clone()).unwrap_or_default();
     let part: usize = part.split_inclusive('\n').take(MAX_LINES).map(str::len).sum();
     let end = region.start + part;

@@ -1,5 +1,6 @@
 //! Expands the sources on the command line into files and folders.
 
+use crate::asl::is_source as is_acpi_source;
 use crate::dts::Compilation;
 use crate::input::is_stdin;
 use crate::source::{self, holds_tables};
@@ -13,7 +14,7 @@ const MAX_DEPTH: usize = 16;
 /// A file or folder to read firmware from.
 #[derive(Debug)]
 pub(super) enum FirmwareInput {
-    /// A devicetree, or standard input.
+    /// A devicetree, the source of an ACPI table, or standard input.
     Dtb(PathBuf),
     /// A devicetree, and overlays that are applied to it.
     Overlaid(PathBuf, Vec<PathBuf>),
@@ -63,7 +64,8 @@ impl FirmwareInput {
 }
 
 /// Expands sources: a file is a devicetree or an overlay of the devicetree before it, a folder with
-/// a MADT is one machine, and any other folder is replaced by all `.dtb` files below it.
+/// a MADT is one machine, and any other folder is replaced by all `.dtb` files below it. Sources of
+/// tables are one machine if they are in one folder.
 ///
 /// # Errors
 /// Returns an error if standard input is named twice.
@@ -76,7 +78,13 @@ pub(super) fn expand(sources: &[PathBuf]) -> Result<Vec<FirmwareInput>> {
         if is_overlay(source) {
             overlay(source, &mut inputs);
         } else if !source.is_dir() {
-            inputs.push(FirmwareInput::Dtb(source.clone()));
+            let is_same_machine = |input: &FirmwareInput| {
+                matches!(input, FirmwareInput::Dtb(other)
+                    if is_acpi_source(other) && other.parent() == source.parent())
+            };
+            if !is_acpi_source(source) || !inputs.iter().any(is_same_machine) {
+                inputs.push(FirmwareInput::Dtb(source.clone()));
+            }
         } else if holds_tables(source) {
             inputs.push(FirmwareInput::Acpi(source.clone()));
         } else {

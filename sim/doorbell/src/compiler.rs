@@ -1,7 +1,8 @@
-//! Runs compilers on text that is not trusted, with limits of time, memory and output.
+//! Runs compilers on sources that are not trusted, with limits of time, memory and output.
 
 use anyhow::{Context, Error, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
+use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
@@ -10,14 +11,20 @@ use std::thread;
 use std::time::Duration;
 
 /// A compiler.
-pub(super) struct Tool {
+pub(crate) struct Compiler {
     program: &'static str,
     /// Debian package that contains it.
     package: &'static str,
+    /// Redirection by the shell.
+    redirection: &'static str,
 }
 
-pub(super) const CPP: Tool = Tool { program: "cpp", package: "cpp" };
-pub(super) const DTC: Tool = Tool { program: "dtc", package: "device-tree-compiler" };
+pub(crate) const CPP: Compiler = Compiler { program: "cpp", package: "cpp", redirection: "" };
+pub(crate) const DTC: Compiler =
+    Compiler { program: "dtc", package: "device-tree-compiler", redirection: "" };
+/// It writes errors to its standard output, and everything else to files.
+pub(crate) const IASL: Compiler =
+    Compiler { program: "iasl", package: "acpica-tools", redirection: " >&2" };
 
 /// Time limit of a compiler. The largest trees of Linux take a fraction of a second.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -33,10 +40,16 @@ const NOT_FOUND: i32 = 127;
 ///
 /// # Errors
 /// Returns an error if the compiler is not installed, exceeds a limit, or refuses the input.
-pub(super) fn run(tool: &Tool, arguments: &[&str], input: &[u8], limit: usize) -> Result<Vec<u8>> {
-    let Tool { program, package } = tool;
+pub(crate) fn run(
+    compiler: &Compiler,
+    arguments: &[impl AsRef<OsStr>],
+    input: &[u8],
+    limit: usize,
+) -> Result<Vec<u8>> {
+    let Compiler { program, package, redirection } = compiler;
     let mut command = Command::new("sh");
-    command.args(["-c", LIMITED, program]).args(arguments).env("LC_ALL", "C");
+    let script = format!("{LIMITED}{redirection}");
+    command.args(["-c", &script, program]).args(arguments).env("LC_ALL", "C");
     // A compiler may start others, which must end with it.
     command.process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -48,7 +61,7 @@ pub(super) fn run(tool: &Tool, arguments: &[&str], input: &[u8], limit: usize) -
     }
     let status = child.wait().with_context(|| format!("`{program}` cannot be waited for"))?;
     if status.code() == Some(NOT_FOUND) {
-        bail!("devicetree sources need `{program}`, which is in Debian's package `{package}`");
+        bail!("this source needs `{program}`, which is in Debian's package `{package}`");
     }
     let (output, errors) = said.with_context(|| format!("`{program}` was stopped"))?;
     if !status.success() {
