@@ -37,7 +37,6 @@
 //!
 //! Any change to a field or to its meaning requires a new version.
 
-mod copies;
 #[cfg(feature = "serde")]
 mod json;
 mod table;
@@ -45,7 +44,6 @@ mod table;
 pub use crate::register::KvmAttributes;
 pub use table::{SnapshotTable, TableUse};
 
-use self::copies::TableCopies;
 use crate::abi::{Attribute, Errno, control, frame};
 use crate::left_out::LeftOut;
 use crate::register::{KvmDevice, KvmError, KvmRegister};
@@ -55,10 +53,11 @@ use crate::word::low_word;
 use crate::{kvm_config, kvm_its_config, order};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use doorbell_fallible::{try_collect, try_push};
 use gic_arch::{Affinity, Iidr, gicd};
 use vgic::saved_state::SavedState;
-use vgic::{CpuConfig, GuestMemory, Vcpu, Vgic, VgicConfig};
+use vgic::{CpuConfig, GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};
 
 /// Version of the format that this library writes and reads.
 pub const SNAPSHOT_VERSION: u32 = 1;
@@ -368,6 +367,57 @@ fn fresh_state(config: &VgicConfig) -> Option<SavedState> {
         Vgic::new(config.clone(), Arc::new(TableCopies(Vec::new())), Arc::new(|_| ())).ok()?;
     let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
     gic.save().ok()
+}
+
+/// Guest memory that contains only a snapshot's copies of the tables, as ranges by their addresses.
+/// A restore changes pending bits, so the bytes are copied.
+struct TableCopies(Vec<(u64, Vec<AtomicU8>)>);
+
+impl TableCopies {
+    /// Copies the ranges. Fails with `EINVAL` if they exceed 64 MiB, or if contents lie outside of
+    /// their range.
+    fn of(ranges: &[MemoryRange]) -> Result<Self, Errno> {
+        let mut rest = MOST_PAGES as u64 * PAGE;
+        let mut copies = Vec::new();
+        copies.try_reserve(ranges.len())?;
+        for range in ranges {
+            rest = rest.checked_sub(range.bytes).ok_or(Errno::Invalid)?;
+            let bytes = usize::try_from(range.bytes).map_err(|_| Errno::Invalid)?;
+            let mut copy = Vec::new();
+            copy.try_reserve_exact(bytes)?;
+            copy.resize_with(bytes, AtomicU8::default);
+            for data in &range.data {
+                let start = usize::try_from(data.at).map_err(|_| Errno::Invalid)?;
+                let place = copy.get_mut(start..).and_then(|rest| rest.get_mut(..data.hex.len()));
+                let place = place.ok_or(Errno::Invalid)?;
+                place.iter_mut().zip(&data.hex).for_each(|(place, byte)| *place.get_mut() = *byte);
+            }
+            copies.push((range.address, copy));
+        }
+        Ok(Self(copies))
+    }
+
+    fn find(&self, address: u64, count: usize) -> Result<&[AtomicU8], MemoryFault> {
+        let mut found = self.0.iter().filter_map(|(base, bytes)| {
+            let start = usize::try_from(address.checked_sub(*base)?).ok()?;
+            bytes.get(start..)?.get(..count)
+        });
+        found.next().ok_or(MemoryFault { address })
+    }
+}
+
+impl GuestMemory for TableCopies {
+    fn read(&self, address: u64, bytes: &mut [u8]) -> Result<(), MemoryFault> {
+        let from = self.find(address, bytes.len())?;
+        bytes.iter_mut().zip(from).for_each(|(byte, from)| *byte = from.load(Relaxed));
+        Ok(())
+    }
+
+    fn write(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
+        let to = self.find(address, bytes.len())?;
+        bytes.iter().zip(to).for_each(|(byte, to)| to.store(*byte, Relaxed));
+        Ok(())
+    }
 }
 
 fn read(

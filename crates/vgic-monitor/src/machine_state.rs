@@ -258,14 +258,15 @@ impl<'a, C> Parts<'a, C> {
         Ok(functions)
     }
 
-    /// Restores the functions, once the controller is restored.
-    fn restore_functions(
-        &self,
-        functions: Vec<Restorable<'_, '_>>,
-    ) -> Result<(), RestoreStateError> {
-        // Functions may share these pins, and drive them afterwards.
-        #[cfg(all(feature = "std", target_os = "linux"))]
+    /// Lowers the pins of level-triggered eventfds. Functions may share these pins, and drive them
+    /// afterwards.
+    #[cfg(all(feature = "std", target_os = "linux"))]
+    fn resample_all(&self) {
         self.levels.iter().for_each(|irqfds| irqfds.resample_all());
+    }
+
+    /// Restores the functions, once the controller is restored.
+    fn restore_functions(functions: Vec<Restorable<'_, '_>>) -> Result<(), RestoreStateError> {
         // A virtio device's pin depends on its table, so tables are restored first.
         let (virtio, tables): (Vec<_>, Vec<_>) =
             functions.into_iter().partition(|it| matches!(it.state, FunctionState::Virtio(_)));
@@ -335,7 +336,9 @@ impl<'a> Parts<'a> {
         let functions = self.check_functions(state)?;
         let _paused: Vec<_> = vcpus.iter_mut().map(Vcpu::pause).collect();
         self.controller.restore(&state.gic)?;
-        self.restore_functions(functions)
+        #[cfg(all(feature = "std", target_os = "linux"))]
+        self.resample_all();
+        Self::restore_functions(functions)
     }
 }
 

@@ -80,7 +80,9 @@ impl<'a> Parts<'a, KvmController<'a>> {
     pub fn restore(&mut self, state: &MachineState<KvmSnapshot>) -> Result<(), RestoreStateError> {
         let functions = self.check_functions(state)?;
         state.gic.restore(self.controller.devices)?;
-        self.restore_functions(functions)
+        #[cfg(all(feature = "std", target_os = "linux"))]
+        self.resample_all();
+        Self::restore_functions(functions)
     }
 }
 
