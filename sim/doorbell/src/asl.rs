@@ -84,8 +84,8 @@ pub(crate) fn compile(path: &Path, bytes: &[u8]) -> Result<AslTable> {
     Ok(AslTable { file, text, blob, fields })
 }
 
-/// Reduces what `iasl` says to its errors, such as `iort.asl(15) : error 6313 - Invalid label`, if it
-/// states any.
+/// Reduces what `iasl` says to its errors, such as `iort.asl(15) : error 6313 - Invalid label`, if
+/// it states any.
 fn errors_in(file: &str, copy: &str, said: &Error) -> Error {
     let said = format!("{said:#}");
     let errors = said.lines().filter(|line| line.contains(" : error "));

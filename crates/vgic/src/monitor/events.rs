@@ -48,8 +48,9 @@ impl EventLog {
         Self::new(&FaultReason::ALL).unwrap()
     }
 
-    /// Counts a fault, and stores it unless the queue for faults of its kind is full. A fault that is
-    /// not stored costs one locked operation, so a guest's storm is cheap. Lock-free. Context: any.
+    /// Counts a fault, and stores it unless the queue for faults of its kind is full. A fault that
+    /// is not stored costs one locked operation, so a guest's storm is cheap. Lock-free.
+    /// Context: any.
     pub(crate) fn record(&self, fault: GuestFault) {
         let kind = fault.reason as usize;
         if let Some(count) = self.counts.get(kind) {

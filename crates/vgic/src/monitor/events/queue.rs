@@ -50,7 +50,7 @@ impl FaultQueue {
         &self.cells[index]
     }
 
-    /// Appends a fault with the number that `number` returns, or returns `false` if the queue is full.
+    /// Appends a fault with the number that `number` returns. Returns `false` if the queue is full.
     pub(super) fn push(&self, number: impl FnOnce() -> u64, fault: &GuestFault) -> bool {
         let mut turn = self.pushed.load(SeqCst);
         loop {
