@@ -140,8 +140,13 @@ impl Bench {
     fn drop_good(&self, files: &[PathBuf]) -> Result<()> {
         let said = self.drop(files)?;
         ensure!(said.contains(": inspected in"), "{said}");
+        self.loaded()
+    }
+
+    /// Waits until the report is loaded: before, nothing can be dropped on it, and keys that lead
+    /// into its frame are lost.
+    fn loaded(&self) -> Result<()> {
         self.browser.enter("#report")?;
-        // Until the report is loaded, nothing can be dropped on it.
         let loaded =
             self.until("return document.readyState === 'complete' && document.title !== ''");
         self.browser.leave()?;
@@ -233,6 +238,7 @@ impl Bench {
         self.browser.choose(&[self.root.join(MISTAKES)])?;
         let said = self.said()?;
         ensure!(said.contains(": inspected in"), "{said}");
+        self.loaded()?;
         let mut met = Vec::new();
         while met.last().is_none_or(|last| *last != "report") {
             ensure!(met.len() < 8, "the Tab key leads to {met:?}, but not to the report");
