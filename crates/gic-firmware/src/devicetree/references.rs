@@ -241,20 +241,24 @@ fn is_sound(
     used == words
 }
 
-/// Reports an entry that the mask makes equal to an earlier entry, which is always used instead.
+/// Reports an entry that is equal to an earlier entry, or becomes equal by the mask. The earlier
+/// entry is always used instead.
 fn hidden(node: NodeRef<'_, '_>, entries: &[MapEntry<'_, '_, '_>], findings: &mut FindingList) {
     let Some(mask) = node.property(MAP_MASK).and_then(cells) else { return };
     let mut known = BTreeMap::new();
     for (number, entry) in (1..).zip(entries) {
         let masked: Vec<u32> =
             entry.child.iter().zip(&mask).map(|(cell, mask)| cell & mask).collect();
-        let earlier = *known.entry(masked).or_insert(number);
+        let (earlier, child) = *known.entry(masked).or_insert((number, entry.child));
         if earlier != number {
-            let message = format!(
-                "`{MAP_MASK}` makes entries {earlier} and {number} of `{MAP}` equal, so that \
-                 entry {number} is never used"
-            );
-            findings.add(Rule::InterruptMapOverlap, node.origin(MAP_MASK), message);
+            let pair = format!("entries {earlier} and {number}");
+            let (property, cause) = if child == entry.child {
+                (MAP, format!("{pair} have the same address and pin"))
+            } else {
+                (MAP_MASK, format!("`{MAP_MASK}` makes {pair} of `{MAP}` equal"))
+            };
+            let message = format!("{cause}, so that entry {number} is never used");
+            findings.add(Rule::InterruptMapOverlap, node.origin(property), message);
             return;
         }
     }

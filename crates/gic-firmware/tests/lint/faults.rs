@@ -293,6 +293,11 @@ fn mistakes_in_wires_are_found() {
             "1 cell for the unit address",
         ),
         ("&pcie { interrupt-map-mask = <0 0 0 0>; };", "interrupt-map-overlap", "never used"),
+        (
+            "&pcie { interrupt-map = <0 0 0 2 &gic 0 0 0 36 4>, <0 0 0 2 &gic 0 0 0 37 4>; };",
+            "interrupt-map-overlap",
+            "entries 1 and 2 have the same address and pin",
+        ),
         ("&pcie { /delete-property/ #interrupt-cells; };", "missing-property", "`interrupt-map`"),
         ("&gic { #interrupt-cells = <4>; };", "malformed-property", "nodes have 3 cells"),
         ("&pcie { interrupt-map = <0 0 0 1 0xdead 0 0 0 36 4>; };", "unknown-phandle", "0xdead"),
