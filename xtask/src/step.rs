@@ -26,7 +26,7 @@ const STEPS: &[Step] = &[
     suite("boards", "the command on real boards' and QEMU's devicetrees"),
     suite("acpi", "ACPI tables of QEMU and of this project, by iasl, devicetrees and Linux"),
     suite("report", "the page that `doorbell report` writes, in Chromium"),
-    suite("page", "the page that needs no install, in Chromium, against the command"),
+    suite("page", "the browser inspector in Chromium, against the command"),
     suite("bindings", "our additions to the kernel's GICv3 binding, by dtschema"),
     suite("qemu", "the drivers on bare metal, on QEMU's machines with PCI devices"),
     suite("size", "the text of kernels with one kind of MSI controller, within budgets"),

@@ -191,8 +191,9 @@ impl KvmSnapshot {
     /// contents.
     ///
     /// Before it changes anything, checks that the snapshot is complete, and that the VM has the
-    /// same number of interrupts and the same ITSes. To find out what the VM will restore, or
-    /// refuse, call [`rehearse`](Self::rehearse) first.
+    /// same number of interrupts, and the snapshot's ITSes at the same addresses. The VM must have
+    /// the snapshot's vCPUs and no other ITS. Call [`rehearse`](Self::rehearse) first to find out
+    /// what KVM would refuse or leave out.
     ///
     /// # Errors
     /// [`KvmError`] for the first attribute that is missing (`ENXIO`), that the VM has another
@@ -345,7 +346,7 @@ impl KvmSnapshot {
 
     /// Returns the number of consecutive ITSes, from index 0, whose addresses the snapshot
     /// contains.
-    fn its_count(&self) -> usize {
+    pub fn its_count(&self) -> usize {
         let has = |index: &usize| {
             self.get(KvmDevice::Its(*index), Attribute::Address(frame::ITS)).is_some()
         };
@@ -374,8 +375,8 @@ fn fresh_state(config: &VgicConfig) -> Option<SavedState> {
 struct TableCopies(Vec<(u64, Vec<AtomicU8>)>);
 
 impl TableCopies {
-    /// Copies the ranges. Fails with `EINVAL` if they exceed 64 MiB, or if contents lie outside of
-    /// their range.
+    /// Copies the ranges, sorted. Fails with `EINVAL` if they exceed 64 MiB, if two of them overlap,
+    /// or if contents lie outside of their range.
     fn of(ranges: &[MemoryRange]) -> Result<Self, Errno> {
         let mut rest = MOST_PAGES as u64 * PAGE;
         let mut copies = Vec::new();
@@ -392,17 +393,28 @@ impl TableCopies {
                 let place = place.ok_or(Errno::Invalid)?;
                 place.iter_mut().zip(&data.hex).for_each(|(place, byte)| *place.get_mut() = *byte);
             }
-            copies.push((range.address, copy));
+            if !copy.is_empty() {
+                copies.push((range.address, copy));
+            }
+        }
+        copies.sort_unstable_by_key(|(address, _)| *address);
+        let overlap = |pair: &[(u64, Vec<AtomicU8>)]| match pair {
+            [(address, copy), (next, _)] => next - address < copy.len() as u64,
+            _ => false,
+        };
+        if copies.windows(2).any(overlap) {
+            return Err(Errno::Invalid);
         }
         Ok(Self(copies))
     }
 
     fn find(&self, address: u64, count: usize) -> Result<&[AtomicU8], MemoryFault> {
-        let mut found = self.0.iter().filter_map(|(base, bytes)| {
+        let above = self.0.partition_point(|(base, _)| *base <= address);
+        let found = above.checked_sub(1).and_then(|at| self.0.get(at)).and_then(|(base, bytes)| {
             let start = usize::try_from(address.checked_sub(*base)?).ok()?;
             bytes.get(start..)?.get(..count)
         });
-        found.next().ok_or(MemoryFault { address })
+        found.ok_or(MemoryFault { address })
     }
 }
 

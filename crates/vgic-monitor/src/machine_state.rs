@@ -41,12 +41,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! On KVM, [`Parts::on_kvm`] takes the place of [`Parts::new`]. It saves and restores a
-//! [`KvmController`] in the order that KVM requires, with the same calls.
+//! On KVM, [`Parts::on_kvm`] takes the place of [`Parts::new`]. Its `save`, `check` and `restore`
+//! act on a [`KvmController`], in the order that KVM requires. They take no vCPUs: the VMM must stop
+//! them first.
 //!
 //! With the feature `serde`, a [`MachineState`] can be stored in any format. With the feature
-//! `binary`, `MachineState::to_bytes` returns a form that takes 14 bytes per LPI, where JSON takes
-//! about 100.
+//! `binary`, `MachineState::to_bytes` returns a form that takes at most 14 bytes per LPI whose
+//! collection is mapped, where JSON takes about 100.
 
 #[cfg(feature = "binary")]
 mod bytes;
@@ -155,6 +156,21 @@ pub enum RestoreStateError {
     /// The interrupt controller's configuration is invalid. Only [`Parts::check`] returns this.
     #[error(transparent)]
     Config(ConfigError),
+    /// The state is that of a VM with other vCPUs or another number of ITSes.
+    #[error(
+        "the state has {saved_cpus} vCPUs and {saved_its} ITSes, but the VM has {cpus} and {its}, \
+         or its vCPUs have other affinities or numbers"
+    )]
+    Machine {
+        /// Number of vCPUs in the state.
+        saved_cpus: usize,
+        /// Number of ITSes in the state.
+        saved_its: usize,
+        /// Number of vCPUs in the VM.
+        cpus: usize,
+        /// Number of ITSes in the VM.
+        its: usize,
+    },
     /// KVM's controller cannot be in its saved state. [`KvmSnapshot::restore`] says when it is
     /// unchanged.
     #[error(transparent)]

@@ -63,7 +63,7 @@ fn event(event: u32, intid: u32, collection: u16) -> EventState {
 }
 
 #[test]
-fn an_lpi_takes_at_most_16_bytes() {
+fn an_lpi_takes_at_most_14_bytes() {
     let last = (1 << 20) - 1;
     let few = state(vec![device(u32::MAX, [])]).to_bytes().len();
     let events = (0..0x1_0000).map(|number| event(number, last - number, u16::MAX));
@@ -73,7 +73,7 @@ fn an_lpi_takes_at_most_16_bytes() {
 }
 
 #[test]
-fn every_changed_byte_is_found() {
+fn the_reader_detects_every_flipped_bit() {
     let bytes = state(vec![device(5, [event(0, 8192, 1)])]).to_bytes();
     for (at, bit) in (0..bytes.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
         let mut damaged = bytes.clone();
@@ -113,7 +113,7 @@ fn missing_and_additional_bytes_are_located() {
 }
 
 #[test]
-fn another_version_is_named() {
+fn an_error_names_an_unsupported_version() {
     let mut later = state(Vec::new());
     later.version = 300;
     assert_eq!(MachineState::from_bytes(&later.to_bytes()), Err(BytesError::Version(300)));
@@ -136,7 +136,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_the_reader_panic(body in vec(any::<u8>(), 0..200)) {
+    fn the_reader_rejects_random_bytes(body in vec(any::<u8>(), 0..200)) {
         let bytes = [b"GICSTATE\x01".as_slice(), &body].concat();
         prop_assert!(MachineState::from_bytes(&bytes).is_err());
     }

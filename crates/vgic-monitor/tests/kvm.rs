@@ -107,7 +107,7 @@ fn used() -> MachineState<KvmSnapshot> {
 }
 
 #[test]
-fn restored_machine_on_kvm_is_in_the_saved_state() {
+fn a_restore_on_kvm_reproduces_the_saved_state() {
     let used = used();
     let json = serde_json::to_string(&used).unwrap();
     with_kvm(state(Level::Low), 3, |kvm, memory, table| {
@@ -125,13 +125,19 @@ fn restored_machine_on_kvm_is_in_the_saved_state() {
 fn refused_restore_on_kvm_writes_nothing() {
     let mut incomplete = used();
     incomplete.gic.attributes.pop();
-    for (vectors, state_of) in [(4, used()), (3, incomplete)] {
+    let mut other = used();
+    other.gic.cpus.pop();
+    for (vectors, state_of, reason) in [
+        (4, used(), "function \"disk\""),
+        (3, incomplete, "ENXIO"),
+        (3, other, "the state has 1 vCPUs and 1 ITSes, but the VM has 2 and 1"),
+    ] {
         with_kvm(state(Level::Low), vectors, |kvm, memory, table| {
             let mut parts = Parts::on_kvm(KvmController::new(kvm, cpus(), 1, memory))
                 .with_function("disk", table);
             assert!(parts.check(&state_of).is_err());
             let refused = parts.restore(&state_of).unwrap_err();
-            assert_eq!(matches!(refused, RestoreStateError::Kvm(_)), vectors == 3, "{refused}");
+            assert!(refused.to_string().contains(reason), "{refused}");
             assert_eq!(kvm.writes, 0);
             assert!(table.save().pending.is_empty());
         });

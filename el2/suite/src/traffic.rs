@@ -54,7 +54,7 @@ pub(crate) struct Sent {
     /// MSIs that the disk sent before the driver last set up its vectors. The driver then releases
     /// the vectors, so Linux discards their counts.
     early: u64,
-    /// Number of times that the driver told the disk, in the same time, what it had seen. Before a
+    /// Number of the driver's writes to completion queue doorbells in the same time. Before a
     /// suspend, the driver deletes several queues at once, and the MSIs of two of these commands
     /// coalesce if the second is sent before the first is acknowledged. So the number of interrupts
     /// is between this number and that of the MSIs.

@@ -175,13 +175,13 @@ impl Browser {
         Ok(addresses)
     }
 
-    /// Makes all other functions concern the document in a frame.
+    /// Switches to the document in a frame, on which all other functions then act.
     pub fn enter(&self, selector: &str) -> Result<()> {
         let frame = json!({ ELEMENT: self.element(selector)? });
         self.post("/frame", &json!({ "id": frame })).map(drop)
     }
 
-    /// Makes all other functions concern the page itself again.
+    /// Switches back to the page.
     pub fn leave(&self) -> Result<()> {
         self.post("/frame", &json!({ "id": Value::Null })).map(drop)
     }
@@ -193,7 +193,7 @@ impl Browser {
         self.post("/actions", &json!({ "actions": [keyboard] })).map(drop)
     }
 
-    /// Drops files at a place of the window, in CSS pixels from its left upper corner.
+    /// Drops files at a place of the window, in CSS pixels from its upper left corner.
     pub fn drop_files(&self, (x, y): (u32, u32), files: &[std::path::PathBuf]) -> Result<()> {
         let data = json!({ "items": [], "files": files, "dragOperationsMask": 1 });
         for kind in ["dragEnter", "dragOver", "drop"] {

@@ -1,4 +1,4 @@
-//! Builds the page that inspects firmware in a browser.
+//! Builds the browser inspector.
 
 use std::fs;
 use std::path::PathBuf;

@@ -17,6 +17,8 @@ use std::sync::Arc;
 
 /// Maximum length of `iasl`'s listing in bytes. It repeats each field three times.
 const MAX_LISTING: u64 = 64 << 20;
+/// Maximum length of what `iasl` says in bytes. It stops after 200 errors.
+const MAX_SAID: usize = 1 << 20;
 /// Length of an ID mapping in bytes (DEN 0049E §3, table 3).
 const MAPPING_BYTES: usize = 20;
 
@@ -40,12 +42,6 @@ pub(crate) struct AslTables {
     pub(crate) blobs: Vec<Vec<u8>>,
 }
 
-/// Returns `true` if the file is named like the source of an ACPI table.
-pub(crate) fn is_source(path: &Path) -> bool {
-    path.extension()
-        .is_some_and(|end| ["asl", "dsl"].iter().any(|source| end.eq_ignore_ascii_case(source)))
-}
-
 /// Compiles the source `bytes`, which were read from `path`, to a table.
 ///
 /// # Errors
@@ -55,13 +51,19 @@ pub(crate) fn compile(path: &Path, bytes: &[u8]) -> Result<AslTable> {
     let file = path.display().to_string();
     let text = plain(path, bytes)?;
     let code = without_comments(&text);
-    for (number, line) in (1..).zip(code.lines().map(str::trim_start)) {
-        if line.starts_with('#') {
+    // `iasl` looks for this word to tell the languages apart, even in comments. AML can include
+    // files.
+    let defines_aml = |line: &str| line.to_ascii_uppercase().contains("DEFINITIONBLOCK");
+    for (number, (line, code)) in (1..).zip(text.lines().zip(code.lines())) {
+        if code.trim_start().starts_with('#') {
             bail!(
-                "{file}:{number}: expand preprocessor directives before, for example by `cpp -P`"
+                "{file}:{number}: expand preprocessor directives first, for example with `cpp -P`"
             );
-        } else if line.starts_with("DefinitionBlock") {
-            bail!("{file}:{number}: AML does not describe interrupts; name the source of a table");
+        } else if defines_aml(line) {
+            bail!(
+                "{file}:{number}: \"DefinitionBlock\" makes this the source of AML, which is not \
+                 read; remove the word, or name the source of an APIC, IORT or MCFG"
+            );
         }
     }
     let folder = tempfile::tempdir().context("cannot create a folder for `iasl`")?;
@@ -70,7 +72,7 @@ pub(crate) fn compile(path: &Path, bytes: &[u8]) -> Result<AslTable> {
     let output = folder.path().join("table");
     let arguments = ["-vi", "-Pn", "-l", "-p"].map(AsRef::as_ref);
     let arguments = [&arguments[..], &[output.as_os_str(), copy.as_os_str()]].concat();
-    let said = compiler::run(&IASL, &arguments, &[], 0);
+    let said = compiler::run(&IASL, &arguments, &[], MAX_SAID);
     said.map_err(|error| errors_in(&file, &copy.display().to_string(), &error))?;
     let read = |extension, limit| {
         let mut bytes = Vec::new();
@@ -103,17 +105,23 @@ fn without_comments(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(first) = rest.chars().next() {
-        let end =
-            |start: usize, end: &str| rest.get(start..)?.find(end).map(|at| start + at + end.len());
-        let line_end = rest.find('\n').unwrap_or(rest.len());
-        let (length, is_code) = match first {
-            '/' if rest.starts_with("//") => (line_end, false),
-            '/' if rest.starts_with("/*") => (end(2, "*/").unwrap_or(rest.len()), false),
-            '[' => (end(1, "]").unwrap_or(line_end).min(line_end), false),
-            '"' => (end(1, "\"").unwrap_or(line_end).min(line_end), true),
-            _ => (first.len_utf8(), true),
+        let line_end = || rest.find('\n').unwrap_or(rest.len());
+        // Bracket comments and strings end with their line at the latest.
+        let in_line = |end: char| {
+            let rest = rest.get(1..).unwrap_or_default();
+            let found = rest.find([end, '\n']);
+            found.map_or(1 + rest.len(), |at| 1 + at + usize::from(rest[at..].starts_with(end)))
         };
-        let (part, after) = rest.split_at(length.max(first.len_utf8()));
+        let comment_end = || Some(4 + rest.get(2..)?.find("*/")?);
+        let (length, is_code) = match first {
+            '/' if rest.starts_with("//") => (line_end(), false),
+            '/' if rest.starts_with("/*") => (comment_end().unwrap_or(rest.len()), false),
+            '/' => (1, true),
+            '[' => (in_line(']'), false),
+            '"' => (in_line('"'), true),
+            _ => (rest.find(['/', '[', '"']).unwrap_or(rest.len()), true),
+        };
+        let (part, after) = rest.split_at(length);
         if is_code {
             code.push_str(part);
         } else {
@@ -125,8 +133,8 @@ fn without_comments(text: &str) -> String {
 }
 
 /// Finds the line of each field of a listing. Both have the fields in the same order; a listing
-/// lacks some that are parts of others. The result is empty if the fields are not those of a table
-/// with `length` bytes.
+/// lacks some that are parts of others. The result is empty if a field has no line, or if the fields
+/// are not those of a table with `length` bytes.
 ///
 /// `iasl` (seen with version 20200925) omits flags that the source also states one by one, as in a
 /// MADT, and states wrong offsets after a structure inside a node, as in a root complex. So either
@@ -157,10 +165,10 @@ fn fields(code: &str, listing: &str, length: usize) -> Vec<(usize, Range<usize>)
             });
             regions = (own, omitted);
         } else if let Some((offset, length)) = line.strip_prefix("Output: [").and_then(place) {
-            let (own, omitted) = std::mem::take(&mut regions);
+            let (Some(own), omitted) = std::mem::take(&mut regions) else { return Vec::new() };
             let omitted = omitted.filter(|_| stated_end < offset);
             found.extend(omitted.map(|region| (stated_end, None, region)));
-            found.extend(own.map(|region| (offset, Some(counted_end), region)));
+            found.push((offset, Some(counted_end), own));
             stated_end = offset.saturating_add(length);
             counted_end = counted_end.saturating_add(length);
         }
@@ -209,7 +217,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn fields_are_found_in_their_lines() {
+    fn a_listing_locates_each_field() {
         let text = "/* Type : 00 */\nSignature : \"IO//\" // x\n[004h 4]  Type : 00 [Group]\n\
                     Flag : 1\n  Node  Count : 3\nType : 01\n";
         let listing = "Input:  Signature : \"IO//\"\nParsed: x\nOutput: [000h 0000   4] 49\n\n\
@@ -234,6 +242,15 @@ mod tests {
         assert_eq!(found(17), []);
     }
 
+    /// Reading a source takes time in proportion to its length, whatever it contains.
+    #[test]
+    fn long_sources_take_little_time() {
+        for part in ["[\n", "a", "\"\n", "/", "/*", "[a]\"b\""] {
+            let text = part.repeat((4 << 20) / part.len());
+            assert_eq!(without_comments(&text).len(), text.len());
+        }
+    }
+
     #[test]
     fn errors_name_the_file_and_the_line() {
         let said = Error::msg(
@@ -246,7 +263,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn comments_leave_lines_where_they_are(text in "[a:\n /*\\[\\]\"\u{e9}]{0,60}") {
+        fn removing_comments_keeps_line_offsets(text in "[a:\n /*\\[\\]\"\u{e9}]{0,60}") {
             let code = without_comments(&text);
             prop_assert_eq!(code.len(), text.len());
             let ends = |text: &str| text.match_indices('\n').map(|(at, _)| at).collect::<Vec<_>>();
@@ -254,7 +271,7 @@ mod tests {
         }
 
         #[test]
-        fn foreign_listings_name_regions_of_the_text(
+        fn any_listing_yields_regions_within_the_text(
             text in "[a:\n /*]{0,40}",
             listing in "((Input:|Output: \\[)[a:h0-9 \\]]{0,9}\n){0,9}",
             length in 0_usize..20,

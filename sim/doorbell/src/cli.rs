@@ -144,8 +144,8 @@ impl From<Controller> for ControllerChoice {
 /// The arguments of `run`, which can also name the description as other subcommands do.
 #[derive(Debug, Args)]
 pub(crate) struct RunFileArgs {
-    /// Flattened devicetree, its source, dump of ACPI tables, or folder of ACPI tables; `-` is
-    /// standard input.
+    /// Flattened devicetree or its source; folder, dump or source of ACPI tables; `-` is standard
+    /// input.
     #[arg(value_name = "SOURCE", conflicts_with_all = ["machine", "dtb", "acpi", "running"])]
     pub(crate) source: Option<PathBuf>,
     #[command(flatten)]
@@ -276,8 +276,8 @@ impl IncludeArgs {
 /// The description that a command reads. All commands have the same default.
 #[derive(Debug, Args)]
 pub(crate) struct SourceArgs {
-    /// Flattened devicetree, its source, dump of ACPI tables, or folder of ACPI tables; `-` is
-    /// standard input. Without a source, the first embedded machine.
+    /// Flattened devicetree or its source; folder, dump or source of ACPI tables; `-` is standard
+    /// input. Without a source, the first embedded machine.
     #[arg(value_name = "SOURCE", conflicts_with_all = ["machine", "running"])]
     source: Option<PathBuf>,
     /// Embedded machine (see `doorbell machines`).
@@ -378,7 +378,7 @@ pub(crate) struct ReportArgs {
 #[derive(Debug, Args)]
 pub(crate) struct LintArgs {
     /// Devicetrees or their sources, each followed by the overlays to apply to it (`.dtbo`,
-    /// `.dtso`), dumps or folders of ACPI tables, or folders that contain devicetrees at any depth;
+    /// `.dtso`), folders, dumps or sources of ACPI tables, or folders that contain devicetrees at any depth;
     /// `-` is standard input.
     #[arg(
         value_name = "SOURCE",
@@ -433,10 +433,10 @@ pub(crate) struct LintArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DiffArgs {
-    /// First devicetree, its source, or dump or folder of ACPI tables; `-` is standard input.
+    /// First devicetree or its source; folder, dump or source of ACPI tables; `-` is standard input.
     #[arg(value_name = "OLD")]
     pub(crate) old: PathBuf,
-    /// Second devicetree, its source, or dump or folder of ACPI tables.
+    /// Second devicetree or its source; folder, dump or source of ACPI tables.
     #[arg(value_name = "NEW")]
     pub(crate) new: PathBuf,
     #[command(flatten)]

@@ -15,24 +15,20 @@ pub(crate) struct Compiler {
     program: &'static str,
     /// Debian package that contains it.
     package: &'static str,
-    /// Redirection by the shell.
-    redirection: &'static str,
 }
 
-pub(crate) const CPP: Compiler = Compiler { program: "cpp", package: "cpp", redirection: "" };
-pub(crate) const DTC: Compiler =
-    Compiler { program: "dtc", package: "device-tree-compiler", redirection: "" };
-/// It writes errors to its standard output, and everything else to files.
-pub(crate) const IASL: Compiler =
-    Compiler { program: "iasl", package: "acpica-tools", redirection: " >&2" };
+pub(crate) const CPP: Compiler = Compiler { program: "cpp", package: "cpp" };
+pub(crate) const DTC: Compiler = Compiler { program: "dtc", package: "device-tree-compiler" };
+pub(crate) const IASL: Compiler = Compiler { program: "iasl", package: "acpica-tools" };
 
 /// Time limit of a compiler. The largest trees of Linux take a fraction of a second.
 const LIMIT: Duration = Duration::from_secs(20);
 /// Maximum length of the errors that are shown, in bytes.
 const MAX_ERRORS: u64 = 8 << 10;
-/// Starts a program with at most 10 seconds of CPU time and 1 GiB of memory. A compiler may start
-/// further programs, and its limits also apply to them.
-const LIMITED: &str = "ulimit -t 10; ulimit -v 1048576; exec \"$0\" \"$@\"";
+/// Starts a program with at most 10 seconds of CPU time, 1 GiB of memory, and files of at most
+/// 64 MiB (in blocks of 512 bytes). A compiler may start further programs, and its limits also
+/// apply to them.
+const LIMITED: &str = "ulimit -t 10; ulimit -v 1048576; ulimit -f 131072; exec \"$0\" \"$@\"";
 /// Exit status of the shell if it cannot find the program.
 const NOT_FOUND: i32 = 127;
 
@@ -46,10 +42,9 @@ pub(crate) fn run(
     input: &[u8],
     limit: usize,
 ) -> Result<Vec<u8>> {
-    let Compiler { program, package, redirection } = compiler;
+    let Compiler { program, package } = compiler;
     let mut command = Command::new("sh");
-    let script = format!("{LIMITED}{redirection}");
-    command.args(["-c", &script, program]).args(arguments).env("LC_ALL", "C");
+    command.args(["-c", LIMITED, program]).args(arguments).env("LC_ALL", "C");
     // A compiler may start others, which must end with it.
     command.process_group(0);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -65,6 +60,8 @@ pub(crate) fn run(
     }
     let (output, errors) = said.with_context(|| format!("`{program}` was stopped"))?;
     if !status.success() {
+        // `iasl` writes errors to its standard output, and what it compiles to files.
+        let errors = [output, errors].concat();
         let errors = String::from_utf8_lossy(&errors);
         bail!("`{program}` refuses the source: {}", errors.trim());
     }

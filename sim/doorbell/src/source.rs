@@ -4,7 +4,7 @@ use crate::asl::{self, AslTables};
 use crate::dts::{self, Compilation};
 use crate::input::{MAX_BYTES, is_stdin};
 use anyhow::{Context, Result, bail};
-use doorbell_inspection::{Locate, Raw, Source, is_blob, is_source};
+use doorbell_inspection::{Locate, Raw, Source, is_blob, is_devicetree_source, is_table_source};
 use doorbell_machine::embedded;
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -65,7 +65,7 @@ fn of_running_machine() -> Result<Source> {
 /// standard input if the path is `-`. Reads the source of an ACPI table with the other tables of
 /// its folder.
 pub(crate) fn file(path: &Path, how: Compilation<'_>) -> Result<Source> {
-    if asl::is_source(path) {
+    if is_table_source(path) {
         if !is_named(path, &TABLES) {
             bail!("{}: name the source after its table: {}", path.display(), TABLES.join(", "));
         }
@@ -73,11 +73,15 @@ pub(crate) fn file(path: &Path, how: Compilation<'_>) -> Result<Source> {
         read(path)?;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         let folder = folder.unwrap_or_else(|| Path::new("."));
-        return machine(path, folder, asl::is_source);
+        let own = stem(path);
+        // The named source takes precedence over another of the same table.
+        return machine(path, folder, |other| {
+            is_table_source(other) && (stem(other) != own || other.file_name() == path.file_name())
+        });
     }
     let name = if is_stdin(path) { "stdin".into() } else { path.display().to_string() };
     let bytes = if is_stdin(path) { limited(io::stdin(), &name)? } else { read(path)? };
-    if !is_source(path, &bytes)
+    if !is_devicetree_source(path, &bytes)
         && !is_blob(&bytes)
         && let Some(source) = Source::dump(&name, &bytes)?
     {
@@ -89,7 +93,7 @@ pub(crate) fn file(path: &Path, how: Compilation<'_>) -> Result<Source> {
 
 /// Returns the blob of a devicetree, and compiles it if it is a source.
 fn compiled(path: &Path, bytes: Vec<u8>, how: Compilation<'_>) -> Result<Compiled> {
-    if !is_source(path, &bytes) {
+    if !is_devicetree_source(path, &bytes) {
         return Ok((bytes, None));
     }
     let compiled = dts::compile(path, &bytes, how);
@@ -114,7 +118,7 @@ pub(crate) fn overlaid(base: &Path, overlays: &[PathBuf], how: Compilation<'_>) 
 /// may be in any case, and may have the extension `dat`, `aml` or `bin`, or none. The source of a
 /// table (`asl` or `dsl`) is compiled if the table itself is absent.
 pub(crate) fn acpi(folder: &Path) -> Result<Source> {
-    machine(folder, folder, |path| !asl::is_source(path))
+    machine(folder, folder, |path| !is_table_source(path))
 }
 
 /// Reads the tables in a folder as the source `named`. If a table has several files, reads those
@@ -126,7 +130,7 @@ fn machine(named: &Path, folder: &Path, is_preferred: impl Fn(&Path) -> bool) ->
     for entry in entries {
         let path = entry.with_context(|| format!("cannot read {}", folder.display()))?.path();
         let path = path.strip_prefix(".").map(Path::to_owned).unwrap_or(path);
-        if is_named(&path, &TOPOLOGY) && !asl::is_source(&path) {
+        if is_named(&path, &TOPOLOGY) && !is_table_source(&path) {
             topology = Some(path);
         } else if is_named(&path, &TABLES) {
             files.push(path);
@@ -138,10 +142,15 @@ fn machine(named: &Path, folder: &Path, is_preferred: impl Fn(&Path) -> bool) ->
     files.retain(|path| {
         is_preferred(path) || stem(path).is_none_or(|stem| !preferred.contains(&stem))
     });
+    let sources = files.iter().filter(|path| is_table_source(path));
+    let of_one_table = sources.clone().zip(sources.skip(1)).find(|(a, b)| stem(a) == stem(b));
+    if let Some((one, other)) = of_one_table {
+        bail!("{} and {} are sources of one table", one.display(), other.display());
+    }
     let (mut blobs, mut sources) = (Vec::new(), Vec::new());
     for path in &files {
         let bytes = read(path)?;
-        if asl::is_source(path) {
+        if is_table_source(path) {
             let table = asl::compile(path, &bytes)?;
             blobs.push(table.blob.clone());
             sources.push(table);
@@ -195,7 +204,7 @@ fn is_named(path: &Path, tables: &[&str]) -> bool {
     let extension = path.extension().map(OsStr::to_ascii_lowercase);
     let is_table = |extension: OsString| extensions.iter().any(|known| extension == *known);
     stem(path).is_some_and(|stem| tables.contains(&stem.as_str()))
-        && (extension.is_none_or(is_table) || asl::is_source(path))
+        && (extension.is_none_or(is_table) || is_table_source(path))
 }
 
 /// Returns the file's name without its extension, in lower case.

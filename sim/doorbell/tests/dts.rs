@@ -245,12 +245,12 @@ fn a_missing_compiler_is_named_with_its_package() {
 }
 
 #[test]
-fn sources_of_tables_read_no_other_files() {
+fn doorbell_refuses_unsupported_acpi_sources() {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("asl");
     fs::create_dir_all(&folder).unwrap();
     for (name, text, refusal) in [
         ("apic.asl", "/* x */\n#include \"mcfg.asl\"\n", "apic.asl:2: expand preprocessor"),
-        ("apic.dsl", "DefinitionBlock (\"\", \"SSDT\", 2)", "apic.dsl:1: AML does not"),
+        ("apic.dsl", "// x\n definitionblock (\"\") { Include (\"/etc/passwd\") }", "apic.dsl:2: "),
         ("tables.asl", "Signature : \"IORT\"", "name the source after its table"),
     ] {
         let path = folder.join(name);

@@ -31,5 +31,7 @@ mod work;
 
 pub use location::{Locate, Location};
 pub use overlaid::{Overlays, is_overlay};
-pub use source::{CpuClusters, MAX_BYTES, Raw, Source, is_blob, is_source};
+pub use source::{
+    CpuClusters, MAX_BYTES, Raw, Source, is_blob, is_devicetree_source, is_table_source,
+};
 pub use wording::{coherence, counted};

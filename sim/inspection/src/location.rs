@@ -1,11 +1,11 @@
-//! Positions in the text from which a devicetree was compiled.
+//! Positions in the text from which a devicetree or an ACPI table was compiled.
 
 use std::fmt::Debug;
 use std::ops::Range;
 
-/// The text from which a devicetree was compiled.
+/// Source text of a devicetree, or of ACPI tables.
 pub trait Locate: Debug {
-    /// Returns the region of a property, or that of its node's name if the property has none.
+    /// Returns the region of a property or field, or that of its node or structure if it has none.
     fn locate(&self, node: &str, property: &str) -> Option<Location>;
 }
 

@@ -137,8 +137,14 @@ impl Source {
     }
 }
 
+/// Returns `true` if the file is named like the source of an ACPI table.
+pub fn is_table_source(path: &Path) -> bool {
+    path.extension()
+        .is_some_and(|end| ["asl", "dsl"].iter().any(|source| end.eq_ignore_ascii_case(source)))
+}
+
 /// Returns `true` if the bytes are the source of a devicetree.
-pub fn is_source(path: &Path, bytes: &[u8]) -> bool {
+pub fn is_devicetree_source(path: &Path, bytes: &[u8]) -> bool {
     let is_named = path.extension().is_some_and(|end| end == "dts" || end == "dtso");
     let tag = VERSION_TAG.as_bytes();
     !is_blob(bytes) && (is_named || bytes.windows(tag.len()).any(|window| window == tag))

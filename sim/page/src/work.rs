@@ -4,7 +4,9 @@ use anyhow::{Result, bail, ensure};
 use doorbell_inspection::graph::{self, Graph};
 use doorbell_inspection::inspect::Inspection;
 use doorbell_inspection::report::{Page, RunPart, judge};
-use doorbell_inspection::{MAX_BYTES, Source, is_blob, is_overlay, is_source, json, lint};
+use doorbell_inspection::{
+    MAX_BYTES, Source, is_blob, is_devicetree_source, is_overlay, is_table_source, json, lint,
+};
 use gic_firmware::lint::KnownRegisters;
 use std::path::Path;
 
@@ -14,9 +16,9 @@ const NO_RUN: &str = "This page runs no machines; `doorbell report` does.";
 /// An output, whose number the script uses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Output {
-    /// Why there are no other outputs.
+    /// Error message. All other outputs are then empty.
     Error = 0,
-    /// What `doorbell report` writes, without a run.
+    /// What `doorbell report --no-run` writes, except for the reason why nothing ran.
     Report = 1,
     /// What `doorbell inspect --json` writes.
     Inspection = 2,
@@ -57,11 +59,11 @@ fn source(files: Vec<(String, Vec<u8>)>) -> Result<Source> {
     for (name, bytes) in &files {
         let is_short = u64::try_from(bytes.len()).is_ok_and(|length| length <= MAX_BYTES);
         ensure!(is_short, "{name} has more than {} MiB", MAX_BYTES >> 20);
-        if is_source(Path::new(name), bytes) {
+        let path = Path::new(name);
+        if is_devicetree_source(path, bytes) || is_table_source(path) {
             bail!(
-                "{name} is the source of a devicetree. This page has neither cpp nor dtc to \
-                 compile it. Drop the compiled devicetree, or run `doorbell lint {name}`, which \
-                 compiles it"
+                "{name} is a source, and this page has no compiler. Drop the compiled devicetree \
+                 or table, or run `doorbell lint {name}`, which compiles it"
             );
         }
     }
@@ -78,7 +80,7 @@ fn base(mut files: Vec<(String, Vec<u8>)>) -> Result<Source> {
     if files.iter().any(|(_, bytes)| is_blob(bytes)) && files.len() > 1 {
         let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
         bail!(
-            "{} are several machines. Drop one devicetree with its overlays (.dtbo), or the ACPI \
+            "{} do not describe one machine. Drop one devicetree with its overlays (.dtbo), or the ACPI \
              tables of one machine",
             names.join(", ")
         );
@@ -96,7 +98,7 @@ fn base(mut files: Vec<(String, Vec<u8>)>) -> Result<Source> {
     for (name, bytes) in files {
         match Source::dumped(&name, &bytes)? {
             Some(found) => tables.extend(found),
-            None => ensure!(is_table(&bytes), "{name} has no ACPI tables"),
+            None => ensure!(is_table(&bytes), "{name} is not an ACPI table"),
         }
     }
     ensure!(!names.is_empty(), "Drop the devicetree together with its overlays");
@@ -158,8 +160,12 @@ mod tests {
         for (files, reason) in [
             (vec![], "together with its overlays"),
             (vec![text("board.dts")], "run `doorbell lint board.dts`"),
-            (vec![text("a.dat"), text("b.dat")], "a.dat has no ACPI tables"),
-            (vec![file("data/wired.dtb"), text("b.dat")], "wired.dtb, b.dat are several machines"),
+            (vec![text("iort.asl")], "run `doorbell lint iort.asl`"),
+            (vec![text("a.dat"), text("b.dat")], "a.dat is not an ACPI table"),
+            (
+                vec![file("data/wired.dtb"), text("b.dat")],
+                "wired.dtb, b.dat do not describe one machine",
+            ),
             (vec![long], "long.dtb has more than 16 MiB"),
         ] {
             let [error, ..] = inspect(files);

@@ -121,7 +121,7 @@ fn of_node(table: Table<'_>, nodes: &NodesByOffset<'_>, node: IortNode<'_>) -> E
 fn of_broken_node(table: Table<'_>, offset: usize) -> Option<Excerpt> {
     let rest = Fields(table.bytes().get(offset..)?);
     let mut excerpt = Excerpt::new(format!("node at {offset:#x}"));
-    // A node that ends before its length has no text.
+    // A node without a whole length field has no excerpt.
     rest.u16(1)?;
     add(&mut excerpt, fields::BROKEN_NODE, rest);
     add(&mut excerpt, fields::NODE, rest);

@@ -78,7 +78,7 @@ impl KvmAttributes for Counted<'_> {
 }
 
 #[test]
-fn a_restored_vm_is_in_the_snapshots_state() {
+fn a_restored_vm_has_the_same_snapshot() {
     let guest = Guest::after_messages();
     let (memory, snapshot) = (guest.ram.clone(), guest.snapshot());
     let config = snapshot.config().unwrap();
@@ -118,7 +118,7 @@ fn a_snapshot_of_another_vm_is_refused_before_anything_changes() {
 }
 
 #[test]
-fn a_rehearsal_finds_what_a_restore_would_refuse_or_leave_out() {
+fn a_rehearsal_predicts_refusals_and_losses() {
     let guest = Guest::after_messages();
     let memory = guest.ram.clone();
     let snapshot = guest.snapshot();

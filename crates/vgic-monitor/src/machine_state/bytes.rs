@@ -18,9 +18,11 @@ pub enum BytesError {
     #[error("the state has version {0}, but this library reads version {VERSION}")]
     Version(u32),
     /// A value is invalid, bytes are missing at the end, or there are too many.
-    #[error("the state is damaged: byte {offset} is invalid, missing, or beyond the state's end")]
+    #[error(
+        "the state is damaged after {offset} bytes: a value is invalid, or the length is wrong"
+    )]
     Damaged {
-        /// Number of bytes that were valid.
+        /// Number of bytes that were read, including those of an invalid value.
         offset: usize,
     },
     /// All values are valid, but at least one has changed since the state was saved.

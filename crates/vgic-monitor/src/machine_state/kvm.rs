@@ -61,9 +61,11 @@ impl<'a> Parts<'a, KvmController<'a>> {
     ///
     /// # Errors
     /// Returns an error if a function cannot be in the state, or KVM would refuse it. `restore` may
-    /// still fail if the VM has other interrupts or ITSes, or another version of KVM.
+    /// still fail if the VM has another number of interrupts, ITSes at other addresses, or another
+    /// version of KVM.
     pub fn check(&self, state: &MachineState<KvmSnapshot>) -> Result<LeftOut, RestoreStateError> {
         self.check_functions(state)?;
+        self.check_machine(&state.gic)?;
         Ok(state.gic.rehearse()?)
     }
 
@@ -79,10 +81,26 @@ impl<'a> Parts<'a, KvmController<'a>> {
     /// Returns an error if the VM cannot be in that state. See [`KvmSnapshot::restore`].
     pub fn restore(&mut self, state: &MachineState<KvmSnapshot>) -> Result<(), RestoreStateError> {
         let functions = self.check_functions(state)?;
+        self.check_machine(&state.gic)?;
         state.gic.restore(self.controller.devices)?;
         #[cfg(all(feature = "std", target_os = "linux"))]
         self.resample_all();
         Self::restore_functions(functions)
+    }
+
+    /// Checks that the VM has a state's vCPUs and as many ITSes.
+    fn check_machine(&self, saved: &KvmSnapshot) -> Result<(), RestoreStateError> {
+        let KvmController { cpus, its, .. } = &self.controller;
+        let same = |(one, other): (&SnapshotCpu, &SnapshotCpu)| {
+            (one.affinity, one.number) == (other.affinity, other.number)
+        };
+        let (saved_cpus, saved_its) = (saved.cpus.len(), saved.its_count());
+        let is_same = saved_cpus == cpus.len() && saved.cpus.iter().zip(cpus).all(same);
+        if is_same && saved_its == *its {
+            return Ok(());
+        }
+        let (cpus, its) = (cpus.len(), *its);
+        Err(RestoreStateError::Machine { saved_cpus, saved_its, cpus, its })
     }
 }
 

@@ -98,7 +98,7 @@ impl Sleep {
     }
 }
 
-/// Reports that the vCPU has returned, when it is dropped.
+/// Guard that reports the vCPU as returned when it is dropped.
 struct Returned<'a>(&'a WakeupWord);
 
 impl Drop for Returned<'_> {
@@ -221,9 +221,8 @@ impl Vcpu {
         inputs
     }
 
-    /// Calls `run` with the inputs to assert, to run guest code between
-    /// [`enter_guest`](Self::enter_guest) and [`returned`](Self::returned), which therefore cannot
-    /// be forgotten. The vCPU has returned even if `run` panics.
+    /// Calls [`enter_guest`](Self::enter_guest), then `run` with the inputs to assert, then
+    /// [`returned`](Self::returned), even if `run` panics. `run` must run the guest until it exits.
     pub fn run_guest<R>(&mut self, run: impl FnOnce(Inputs) -> R) -> R {
         let inputs = self.enter_guest();
         let _returned = Returned(&self.own.wakeup);

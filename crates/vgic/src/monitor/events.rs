@@ -24,7 +24,7 @@ pub struct EventLog {
     counts: [AtomicU64; FaultReason::ALL.len()],
     /// Queues for the kinds of fault that are possible on this machine.
     queues: Box<[FaultQueue]>,
-    /// Number of faults that have a place in a queue, which states their order over all kinds.
+    /// Number of faults that were queued. A fault's number orders it among all kinds.
     numbered: AtomicU64,
     /// Number of faults that were written to a queue.
     stored: AtomicU64,
@@ -49,7 +49,7 @@ impl EventLog {
     }
 
     /// Counts a fault, and stores it unless the queue for faults of its kind is full. A fault that
-    /// is not stored costs one locked operation, so a guest's storm is cheap. Lock-free.
+    /// is not stored costs one locked operation, so many faults cost the host little. Lock-free.
     /// Context: any.
     pub(crate) fn record(&self, fault: GuestFault) {
         let kind = fault.reason as usize;

@@ -1,15 +1,15 @@
-//! Kicks that a VMM collects instead of handling each.
+//! Set of kicked vCPUs.
 
 use alloc::boxed::Box;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use msi_types::{Cpu, Kick};
 
-/// Collects kicks, for a VMM whose calls return the vCPUs to wake.
+/// Set of kicked vCPUs, for a VMM whose GIC interface returns the vCPUs to wake.
 ///
 /// After each call that may signal an interrupt, on any thread, the VMM must [`take`](Self::take)
-/// the kicks and wake these vCPUs. Otherwise, a vCPU sleeps over its interrupt. Kicks from calls on
-/// several threads are merged, so a thread may take those of another's call.
+/// the kicks and wake these vCPUs. Otherwise, a vCPU sleeps over its interrupt. A thread
+/// may take kicks that another thread's call caused, and must wake those vCPUs too.
 ///
 /// ```
 /// use msi_types::{Cpu, Kick};

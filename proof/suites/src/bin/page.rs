@@ -1,4 +1,4 @@
-//! Builds the page that inspects firmware in a browser, and prints its path.
+//! Builds the browser inspector, and prints its path.
 
 #![forbid(unsafe_code)]
 

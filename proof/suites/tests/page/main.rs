@@ -1,5 +1,5 @@
-//! Opens the page that needs no install in Chromium, drops firmware, and compares what it says with
-//! what the command prints.
+//! Opens the browser inspector in Chromium, drops firmware, and compares its outputs with the
+//! command's.
 
 #![forbid(unsafe_code)]
 
@@ -316,7 +316,7 @@ impl Bench {
         let cases: [(&[PathBuf], &str); 5] = [
             (&[SOURCE.into()], "`doorbell lint board.dts`"),
             (&["README.md".into()], "README.md is not a flattened devicetree"),
-            (&[MISTAKES.into(), RENAMED.into()], "are several machines"),
+            (&[MISTAKES.into(), RENAMED.into()], "do not describe one machine"),
             (&[overlay.join("base.dtb"), overlay.join("second.dtbo")], "label \"new\""),
             (std::slice::from_ref(&alone), "together with its overlays"),
         ];

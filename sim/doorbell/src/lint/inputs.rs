@@ -1,11 +1,10 @@
 //! Expands the sources on the command line into files and folders.
 
-use crate::asl::is_source as is_acpi_source;
 use crate::dts::Compilation;
 use crate::input::is_stdin;
 use crate::source::{self, holds_tables};
 use anyhow::{Context, Error, Result, anyhow, bail};
-use doorbell_inspection::{Source, is_overlay};
+use doorbell_inspection::{Source, is_overlay, is_table_source};
 use std::path::{Path, PathBuf};
 
 /// Maximum folder depth. The limit also terminates the walk through a loop of symbolic links.
@@ -80,9 +79,9 @@ pub(super) fn expand(sources: &[PathBuf]) -> Result<Vec<FirmwareInput>> {
         } else if !source.is_dir() {
             let is_same_machine = |input: &FirmwareInput| {
                 matches!(input, FirmwareInput::Dtb(other)
-                    if is_acpi_source(other) && other.parent() == source.parent())
+                    if is_table_source(other) && folder_of(other) == folder_of(source))
             };
-            if !is_acpi_source(source) || !inputs.iter().any(is_same_machine) {
+            if !is_table_source(source) || !inputs.iter().any(is_same_machine) {
                 inputs.push(FirmwareInput::Dtb(source.clone()));
             }
         } else if holds_tables(source) {
@@ -92,6 +91,11 @@ pub(super) fn expand(sources: &[PathBuf]) -> Result<Vec<FirmwareInput>> {
         }
     }
     Ok(inputs)
+}
+
+/// Returns the folder of a file, without symbolic links.
+fn folder_of(path: &Path) -> Option<PathBuf> {
+    Path::new(".").join(path).parent().and_then(|folder| folder.canonicalize().ok())
 }
 
 /// Adds an overlay to the devicetree before it.

@@ -12,7 +12,7 @@ use std::ops::Range;
 #[derive(Debug, Default)]
 pub struct Excerpts {
     texts: BTreeMap<String, Excerpt>,
-    /// Lines of a devicetree source, which take precedence.
+    /// Lines of a source text, which take precedence.
     lines: BTreeMap<Origin, Location>,
     /// `true` if the texts are short enough to be shown in full.
     are_short: bool,
