@@ -74,7 +74,8 @@ use vgic_kvm::KvmError;
 #[cfg(doc)]
 use vgic_kvm::snapshot::KvmSnapshot;
 
-/// Version of the format that this library reads and writes.
+/// Version of the format that this library reads and writes. It also rises with the version of the
+/// controller's state, because the binary form has no names of fields.
 pub const VERSION: u32 = 1;
 
 /// A machine's interrupt state. Guest memory is not part of it.

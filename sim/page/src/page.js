@@ -51,12 +51,15 @@ function inspect(files) {
     URL.revokeObjectURL(address);
     stop = () => {};
   };
-  worker.onmessage = ({ data: { outputs: results, failure } }) => {
+  const fail = (reason) => {
     stop();
-    if (failure) {
-      return say(`${names}: not inspected, because it needs more memory than a page gets, or ` +
-        `because of a mistake of ours (${failure}). Try the command doorbell report.`);
-    }
+    say(`${names}: not inspected, because it needs more memory than a page gets, or because of a ` +
+      `bug (${reason}). Try the command doorbell report.`);
+  };
+  worker.onerror = ({ message }) => fail(message || "no thread could be started");
+  worker.onmessage = ({ data: { outputs: results, failure } }) => {
+    if (failure) return fail(failure);
+    stop();
     if (results[0].length > 0) return say(new TextDecoder().decode(results[0]));
     machine = files;
     show(results);
