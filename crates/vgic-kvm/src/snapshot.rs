@@ -375,8 +375,8 @@ fn fresh_state(config: &VgicConfig) -> Option<SavedState> {
 struct TableCopies(Vec<(u64, Vec<AtomicU8>)>);
 
 impl TableCopies {
-    /// Copies the ranges, sorted. Fails with `EINVAL` if they exceed 64 MiB, if two of them overlap,
-    /// or if contents lie outside of their range.
+    /// Copies the ranges, sorted. Fails with `EINVAL` if they exceed 64 MiB, if two of them
+    /// overlap, or if contents lie outside of their range.
     fn of(ranges: &[MemoryRange]) -> Result<Self, Errno> {
         let mut rest = MOST_PAGES as u64 * PAGE;
         let mut copies = Vec::new();

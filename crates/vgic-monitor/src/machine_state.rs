@@ -42,8 +42,8 @@
 //! ```
 //!
 //! On KVM, [`Parts::on_kvm`] takes the place of [`Parts::new`]. Its `save`, `check` and `restore`
-//! act on a [`KvmController`], in the order that KVM requires. They take no vCPUs: the VMM must stop
-//! them first.
+//! act on a [`KvmController`], in the order that KVM requires. They take no vCPUs: the VMM must
+//! stop them first.
 //!
 //! With the feature `serde`, a [`MachineState`] can be stored in any format. With the feature
 //! `binary`, `MachineState::to_bytes` returns a form that takes at most 14 bytes per LPI whose

@@ -10,7 +10,7 @@ use std::time::Duration;
 use vgic_monitor::irq_routing::irqfd::EventfdPoller;
 use vgic_monitor::irq_routing::msix::MsixTable;
 use vgic_monitor::irq_routing::{GsiSpace, Inputs, Router, Sender};
-use vgic_monitor::machine_state::{KvmController, MachineState, Parts, RestoreStateError};
+use vgic_monitor::machine_state::{KvmController, MachineState, Parts};
 use vgic_monitor::msi_types::{DeviceId, Level, Line, SetLine};
 use vgic_monitor::vgic::saved_state::SavedState;
 use vgic_monitor::vgic::{GuestMemory, MemoryFault, Vcpu, Vgic, VgicConfig};

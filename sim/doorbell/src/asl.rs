@@ -133,8 +133,8 @@ fn without_comments(text: &str) -> String {
 }
 
 /// Finds the line of each field of a listing. Both have the fields in the same order; a listing
-/// lacks some that are parts of others. The result is empty if a field has no line, or if the fields
-/// are not those of a table with `length` bytes.
+/// lacks some that are parts of others. The result is empty if a field has no line, or if the
+/// fields are not those of a table with `length` bytes.
 ///
 /// `iasl` (seen with version 20200925) omits flags that the source also states one by one, as in a
 /// MADT, and states wrong offsets after a structure inside a node, as in a root complex. So either

@@ -378,8 +378,8 @@ pub(crate) struct ReportArgs {
 #[derive(Debug, Args)]
 pub(crate) struct LintArgs {
     /// Devicetrees or their sources, each followed by the overlays to apply to it (`.dtbo`,
-    /// `.dtso`), folders, dumps or sources of ACPI tables, or folders that contain devicetrees at any depth;
-    /// `-` is standard input.
+    /// `.dtso`), folders, dumps or sources of ACPI tables, or folders that contain devicetrees at
+    /// any depth; `-` is standard input.
     #[arg(
         value_name = "SOURCE",
         required_unless_present_any = ["machine", "running", "rules", "explain"]
@@ -433,7 +433,8 @@ pub(crate) struct LintArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DiffArgs {
-    /// First devicetree or its source; folder, dump or source of ACPI tables; `-` is standard input.
+    /// First devicetree or its source; folder, dump or source of ACPI tables; `-` is standard
+    /// input.
     #[arg(value_name = "OLD")]
     pub(crate) old: PathBuf,
     /// Second devicetree or its source; folder, dump or source of ACPI tables.

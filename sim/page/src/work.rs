@@ -80,8 +80,8 @@ fn base(mut files: Vec<(String, Vec<u8>)>) -> Result<Source> {
     if files.iter().any(|(_, bytes)| is_blob(bytes)) && files.len() > 1 {
         let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
         bail!(
-            "{} do not describe one machine. Drop one devicetree with its overlays (.dtbo), or the ACPI \
-             tables of one machine",
+            "{} do not describe one machine. Drop one devicetree with its overlays (.dtbo), or the \
+             ACPI tables of one machine",
             names.join(", ")
         );
     }
