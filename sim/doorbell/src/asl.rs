@@ -36,7 +36,7 @@ pub(crate) struct AslTable {
 /// The tables of a machine that were compiled from sources.
 #[derive(Debug)]
 pub(crate) struct AslTables {
-    /// Those that were compiled.
+    /// Tables that were compiled, with their sources.
     pub(crate) sources: Vec<AslTable>,
     /// All tables of the machine.
     pub(crate) blobs: Vec<Vec<u8>>,

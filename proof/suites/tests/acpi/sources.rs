@@ -43,7 +43,7 @@ pub(crate) fn judge(bench: &Bench, folder: &Path) -> Result<()> {
             let lines = lines.map(|(number, old)| if number == at { &line } else { old });
             fs::write(&source, lines.collect::<Vec<_>>().join("\n"))?;
             let mut iasl = bench.iasl()?;
-            // It refuses some values.
+            // `iasl` refuses some values.
             if process::capture(iasl.arg("-p").arg(table.with_extension("")).arg(&source)).is_ok() {
                 let lines = compare(bench, &source, &compiled)
                     .with_context(|| format!("{name}.asl:{}: {}", at + 1, line.trim()))?;

@@ -147,7 +147,7 @@ pub struct DeviceRow {
     pub kind: String,
     /// `true` if firmware enables it.
     pub enabled: bool,
-    /// Whether other devices can trigger its interrupts.
+    /// `true` if other devices can trigger its interrupts.
     pub isolation: String,
     /// Routes to MSI controllers.
     pub routes: Vec<RouteRow>,
@@ -202,9 +202,9 @@ pub struct FindingRow {
     /// Node and property, or table offset and field.
     #[serde(rename = "where")]
     pub place: String,
-    /// What is wrong.
+    /// Description of the mistake.
     pub message: String,
-    /// What to do.
+    /// Advice how to correct it.
     pub help: &'static str,
 }
 

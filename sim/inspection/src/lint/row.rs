@@ -18,9 +18,9 @@ pub struct Row<'v> {
     /// source.
     #[serde(rename = "where")]
     pub place: String,
-    /// What is wrong.
+    /// Description of the mistake.
     pub message: &'v str,
-    /// What to do.
+    /// Advice how to correct it.
     pub help: &'static str,
     /// Identification that stays the same if the node moves.
     pub fingerprint: &'v str,
