@@ -133,6 +133,8 @@ mod itt_teardown;
 mod mapping;
 #[cfg(memory_model)]
 pub mod memory_model;
+#[cfg(all(test, shuttle))]
+pub(crate) use ready_bitmap::filled::Filled;
 mod pending_lpis;
 mod ready_bitmap;
 mod redistributor;

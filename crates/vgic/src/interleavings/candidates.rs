@@ -5,6 +5,7 @@
 use super::machine::Kicks;
 use super::std::vec::Vec;
 use super::{explore_all, explore_random};
+use crate::lpi::Filled;
 use crate::wakeup::VcpuWakeup;
 use crate::wired::candidates::{Candidates, Look};
 use crate::wired::index::WiredIndex;
@@ -221,4 +222,20 @@ fn one_moves_while_it_fires() {
 #[test]
 fn a_moving_interrupt_wakes_only_its_new_target() {
     explore_random(5_000, one_moves_while_it_fires);
+}
+
+/// A vCPU clears the summary bit of a leaf that it found empty, and that a message has filled
+/// since. Meanwhile, a command empties the only other leaf.
+fn two_leaves_are_pruned() {
+    let bitmap = Arc::new(Filled::new().unwrap());
+    let other = bitmap.clone();
+    let command = thread::spawn(move || other.clear_other());
+    bitmap.unlink();
+    command.join().unwrap();
+    assert!(bitmap.is_visible(), "a bit above the leaf is clear");
+}
+
+#[test]
+fn two_pruners_hide_no_leaf() {
+    explore_all(1_000, two_leaves_are_pruned);
 }

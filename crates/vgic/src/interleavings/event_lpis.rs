@@ -469,5 +469,41 @@ fn a_neighbor_is_ready_after_clear() {
 #[test]
 fn clearing_a_ready_bit_hides_no_interrupt() {
     explore(an_entry_is_ready_again_after_clear);
-    explore_more(40, a_neighbor_is_ready_after_clear);
+    explore_more(5, a_neighbor_is_ready_after_clear);
+}
+
+/// CLEAR empties the leaf in which the vCPU has just cleared a stale ready bit, while a message
+/// makes that bit's entry pending.
+fn a_leaf_is_emptied_while_a_vcpu_looks_at_its_entry() {
+    let (machine, mut commands) = one_event();
+    commands.map_event(1, 1, OTHER, 0);
+    machine.leave_ready_bit(0, (1, 0));
+    machine.send(1, 1);
+    clear_while_a_vcpu_sleeps(&machine, commands, 1, 0);
+}
+
+#[test]
+fn emptying_a_leaf_hides_no_entry_that_a_vcpu_looks_at() {
+    explore_more(10, a_leaf_is_emptied_while_a_vcpu_looks_at_its_entry);
+}
+
+/// CLEAR hides a neighbor's ready bit for a moment, in which the vCPU falls asleep.
+fn a_vcpu_sleeps_over_a_hidden_bit() {
+    let (machine, mut commands) = one_event();
+    commands.map_event(1, 1, OTHER, 0);
+    machine.send(1, 0);
+    let clearer = thread::spawn(move || commands.clear(1, 0));
+    let sleeper = spawn(&machine, |machine| {
+        machine.send(1, 1);
+        machine.vcpu(0).leave()
+    });
+    clearer.join().unwrap();
+    let gone = sleeper.join().unwrap();
+    assert!(!gone || machine.kicks(0) == 1, "the vCPU sleeps despite its interrupt");
+    assert_eq!(machine.vcpu(0).drain(), [OTHER]);
+}
+
+#[test]
+fn no_vcpu_sleeps_over_a_bit_that_a_command_hides() {
+    explore_more(10, a_vcpu_sleeps_over_a_hidden_bit);
 }

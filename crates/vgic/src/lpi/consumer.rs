@@ -189,7 +189,8 @@ impl Visitor for Peek<'_> {
         ready_bit.clear();
         let entry = self.shared.load_at(self.vcpu, position);
         if is_ready_here(entry, self.vcpu, level) {
-            ready_bit.set();
+            // A command may have cleared the path to the empty leaf.
+            self.shared.set_ready_bit(entry, position);
             return Visit::Found(ready(entry, self.shared));
         }
         Visit::Stale

@@ -7,6 +7,8 @@
 //! mask (64 levels) ─▶ top ─▶ summary ─▶ leaf ─▶ entry
 //! ```
 
+#[cfg(all(test, shuttle))]
+pub(crate) mod filled;
 #[cfg(memory_model)]
 #[expect(unreachable_pub, reason = "exported by the crate's root")]
 pub mod memory_model;
@@ -109,6 +111,16 @@ impl LevelBitmap {
         })
     }
 
+    /// Clears the bit of a leaf that was found empty. If the leaf has been filled in the meantime,
+    /// sets its whole path again, because a command may have cleared the upper layers since.
+    #[inline]
+    fn unlink(&self, page: &BitmapPage, leaf: u32) {
+        if page.summary.clear(bit(leaf), || page.leaf(leaf).load(SeqCst) == 0) {
+            let summary = leaf >> FANOUT_BITS;
+            self.top(summary >> FANOUT_BITS).set(bit(summary));
+        }
+    }
+
     const fn top_count(&self) -> u32 {
         self.top_count
     }
@@ -159,11 +171,6 @@ impl ReadyBit<'_> {
     /// Clears the bit. The caller must check the entry afterwards.
     pub(super) fn clear(&self) {
         self.leaf.fetch_and(!self.bit, SeqCst);
-    }
-
-    /// Sets the bit again.
-    pub(super) fn set(&self) {
-        self.leaf.fetch_or(self.bit, SeqCst);
     }
 }
 
@@ -485,7 +492,7 @@ impl<V: Visitor> LevelWalk<'_, V> {
         if self.turns.is_leaf(self.level, leaf) || page.leaf(leaf).load(SeqCst) != 0 {
             return;
         }
-        page.summary.clear(bit(leaf), || page.leaf(leaf).load(SeqCst) == 0);
+        self.tree.unlink(page, leaf);
     }
 
     /// Clears an empty summary's bit in its top word.

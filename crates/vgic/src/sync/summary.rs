@@ -4,6 +4,9 @@
 //! may be a false positive. A writer sets the bit after it has filled the child. A reader that
 //! clears the bit must check the child again afterwards. Because all accesses are sequentially
 //! consistent, at least one of the two observes the other's write.
+//!
+//! A reader that sets the bit again has filled this word, so it must also set the bits above it: a
+//! second reader may have found the word empty in the meantime, and cleared them.
 
 use crate::sync::{AtomicU64, Ordering::SeqCst};
 
@@ -31,11 +34,14 @@ impl Summary {
     }
 
     /// Clears the bit for a child that was found empty. Sets the bit again if the child has been
-    /// filled in the meantime, because its writer may have found the bit still set.
-    pub(crate) fn clear(&self, bit: u64, is_empty: impl FnOnce() -> bool) {
+    /// filled in the meantime, because its writer may have found the bit still set. Returns `true`
+    /// in this case.
+    pub(crate) fn clear(&self, bit: u64, is_empty: impl FnOnce() -> bool) -> bool {
         self.0.fetch_and(!bit, SeqCst);
-        if !is_empty() {
+        let is_filled = !is_empty();
+        if is_filled {
             self.set(bit);
         }
+        is_filled
     }
 }
