@@ -140,6 +140,7 @@ impl IntId {
     }
 
     /// Returns `true` for an LPI. LPIs are configured in the redistributors' tables.
+    #[inline]
     pub const fn is_lpi(self) -> bool {
         matches!(self.class(), IntIdClass::Lpi)
     }
@@ -261,6 +262,7 @@ impl Lpi {
 impl TryFrom<IntId> for Lpi {
     type Error = NotAnLpi;
 
+    #[inline]
     fn try_from(intid: IntId) -> Result<Self, NotAnLpi> {
         if intid.is_lpi() { Ok(Self(intid.0)) } else { Err(NotAnLpi(intid)) }
     }

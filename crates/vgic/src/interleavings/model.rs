@@ -381,7 +381,7 @@ fn no_spi_is_missed_at_an_entry() {
 #[test]
 fn no_activation_is_missed_at_an_entry() {
     let activate = |machine: &Machine| machine.set_bit(gicd::ISACTIVER.locate(SPI));
-    arrives_at_entries(3 * EXECUTIONS, activate);
+    arrives_at_entries(10 * EXECUTIONS, activate);
 }
 
 /// Describes a virtual interface with one list register, and the model's number of priority bits.

@@ -4,7 +4,7 @@
 use super::save::PausedInterfaces;
 use crate::config::{VgicConfig, cpu};
 use crate::cpu_interface::{CpuInterface, Features};
-use crate::frames::its::{Its, LockedIts, RestoredRegisters};
+use crate::frames::its::{Its, LockedIts, RestoredRegisters, SavedTargets};
 use crate::frames::redistributor::{LpiRegisters, RestoredRedistributor};
 use crate::lpi::{Control, EnabledRange, LpiTables, NoRoom, Room, SavedLpi};
 use crate::monitor::memory::{GuestMemory, MemoryFault};
@@ -41,6 +41,7 @@ struct PlannedCpu<'s> {
 struct PlannedIts<'s> {
     registers: RestoredRegisters,
     saved: &'s ItsState,
+    targets: SavedTargets,
 }
 
 impl VgicConfig {
@@ -188,9 +189,8 @@ impl<'s> Plan<'s> {
         control: &mut Control,
     ) -> Result<(), NoRoom> {
         locked.iter_mut().zip(&self.its).try_for_each(|(its, planned)| {
-            its.restore(planned.registers, planned.saved, control, |affinity| {
-                vcpu_at(gic, affinity)
-            })
+            let state = (planned.saved, &planned.targets);
+            its.restore(planned.registers, state, control, |affinity| vcpu_at(gic, affinity))
         })
     }
 }
@@ -359,7 +359,8 @@ impl Check<'_> {
                 its.check_device(device).map_err(|problem| problem.of(object))?;
                 self.events(its, saved, device)?;
             }
-            Ok(PlannedIts { registers, saved })
+            let targets = SavedTargets::of(saved, |affinity| vcpu_at(self.gic, affinity))?;
+            Ok(PlannedIts { registers, saved, targets })
         }))
     }
 
@@ -430,7 +431,8 @@ impl Check<'_> {
             let mut levels = control.no_levels()?;
             let mut all = self.gic.its.iter().zip(&plan.its);
             all.try_for_each(|(its, planned)| {
-                its.reserve(planned.saved, control, vcpu, tables, &mut levels)
+                let state = (planned.saved, &planned.targets);
+                its.reserve(state, control, vcpu, tables, &mut levels)
             })
         })
     }

@@ -472,7 +472,7 @@ impl Control {
     }
 
     /// Returns the enable bit and the level from a configuration byte.
-    fn settings_of(&self, config: Config) -> (bool, Level) {
+    pub(super) fn settings_of(&self, config: Config) -> (bool, Level) {
         (config.enable(), self.config.priorities.level(config.priority()))
     }
 

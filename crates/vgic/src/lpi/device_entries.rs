@@ -124,9 +124,8 @@ impl DeviceEntries {
             self.by_lpi.ensure_chunk(first)
         })?;
         self.opened += 1 << size;
-        for index in block_entries(block.first, size) {
-            self.shared.update(Location::Event(index), |_| Entry::unmapped(block.generation));
-        }
+        let unmapped = Entry::unmapped(block.generation);
+        self.shared.entries.fill(block.first, (1 << size).min(CHUNK_ENTRIES), unmapped);
         Ok(block)
     }
 

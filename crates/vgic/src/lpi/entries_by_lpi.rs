@@ -59,9 +59,15 @@ impl<T: Copy + Default> Paged<T> {
     }
 
     fn set(&mut self, at: u32, value: T) {
-        if let Some(Some(page)) = self.pages.get_mut((at >> PAGE_BITS) as usize) {
-            page[(at & PAGE_MASK) as usize] = value;
-        }
+        self.replace(at, value);
+    }
+
+    /// Sets an element, and returns its previous value.
+    fn replace(&mut self, at: u32, value: T) -> T {
+        let page = self.pages.get_mut((at >> PAGE_BITS) as usize).and_then(Option::as_mut);
+        page.map_or(T::default(), |page| {
+            core::mem::replace(&mut page[(at & PAGE_MASK) as usize], value)
+        })
     }
 }
 
@@ -84,10 +90,9 @@ impl EntriesByLpi {
     /// Inserts an entry into the list of the LPI with this index. The memory must have been
     /// [allocated](Self::ensure).
     pub(super) fn insert(&mut self, lpi_index: u32, index: EntryIndex) {
-        let next = self.first.get(lpi_index);
+        let next = self.first.replace(lpi_index, number(index));
         self.neighbours.set(index.get(), Neighbours { previous: None, next });
         self.set_previous(next, number(index));
-        self.first.set(lpi_index, number(index));
     }
 
     /// Removes an entry from the list of the LPI with this index.

@@ -237,6 +237,8 @@ impl EntryAllocator {
             (made as u64 + usable).saturating_sub(limit.into())
         };
         let usable = left(self.chunk_limit, self.chunks.len(), self.usable_chunks());
+        let more = usize::try_from(chunks.saturating_sub(usable)).unwrap_or(usize::MAX);
+        self.chunks.try_reserve(more).map_err(OutOfMemory::from)?;
         for _ in usable..chunks {
             let number = self.new_chunk(&mut provide_chunk)?;
             self.file(number, Some(FREE));

@@ -6,7 +6,7 @@ use super::control::Control;
 use super::entry::{Entry, LEVELS, Level};
 use super::entry_allocator::Owner;
 use super::entry_table::Position;
-use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, NODE_BITS, depth};
+use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, EntryRef, NODE_BITS, depth};
 use super::mapping::{ItsIndex, MappedDevice, NoRoom};
 use super::ready_bitmap::ENTRIES_PER_SUMMARY;
 use super::shared::Location;
@@ -30,6 +30,18 @@ pub(crate) struct SavedLpi {
     /// Configuration of the LPI, or `None` if the model doesn't hold it and it must be read from
     /// memory.
     pub(crate) configuration: Option<Config>,
+}
+
+/// Snapshot of a mapped event.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SavedEvent {
+    /// EventID.
+    pub(crate) event: u32,
+    /// Number of its collection.
+    pub(crate) collection: u16,
+    /// `true` if the collection is mapped.
+    pub(crate) is_mapped: bool,
+    pub(crate) lpi: SavedLpi,
 }
 
 /// Saves the state.
@@ -102,7 +114,12 @@ fn configuration(entry: Entry) -> Config {
 pub(crate) type EnabledRange = (Range<u32>, Config);
 
 /// Set of vCPUs and priority levels for which ready bits for all events are allocated.
-pub(crate) struct ReservedLevels(Box<[u64]>);
+pub(crate) struct ReservedLevels {
+    /// A bit for each level, by vCPU.
+    levels: Box<[u64]>,
+    /// Target and configuration of the last LPI.
+    last: Option<(u32, Config)>,
+}
 
 const _: () = assert!(LEVELS <= 64, "a word has a bit for each level");
 
@@ -110,7 +127,7 @@ impl ReservedLevels {
     /// Adds a vCPU's priority level. Returns `false` if the level is already present or the vCPU
     /// doesn't exist.
     fn insert(&mut self, vcpu: u32, level: Level) -> bool {
-        let Some(levels) = self.0.get_mut(vcpu as usize) else { return false };
+        let Some(levels) = self.levels.get_mut(vcpu as usize) else { return false };
         let before = *levels;
         *levels |= 1 << level.index();
         *levels != before
@@ -136,32 +153,45 @@ impl Control {
         self.translators.get_mut(its).ok_or(NoRoom::Budget)?.reserve(collections, devices)
     }
 
-    /// Allocates the memory for an event, regardless of the entry that it will use. `tables` are
-    /// the LPI tables of the event's target, if LPIs are enabled there. The entries must already be
-    /// [reserved](Self::reserve_room).
+    /// Allocates the memory for an event, regardless of the entry that it will use. `tables`
+    /// returns the LPI tables of the event's target, if LPIs are enabled there. The entries must
+    /// already be [reserved](Self::reserve_room).
+    #[inline]
     pub(crate) fn reserve_event(
         &mut self,
         saved: SavedLpi,
-        tables: Option<LpiTables>,
+        tables: impl FnOnce(u32) -> Option<LpiTables>,
         reserved: &mut ReservedLevels,
     ) -> Result<(), OutOfMemory> {
         self.device_entries.ensure_lpi(saved.lpi.index())?;
-        let Some(level) = self.level_of(saved, tables) else { return Ok(()) };
-        if !reserved.insert(saved.target, level) {
+        let of = saved.configuration.map(|config| (saved.target, config));
+        if of.is_some() && of == reserved.last {
             return Ok(());
         }
+        reserved.last = of;
+        match self.level_of(saved, tables) {
+            Some(level) if reserved.insert(saved.target, level) => {
+                self.reserve_level(saved.target, level)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Allocates the ready bits of all entries for a vCPU and level.
+    fn reserve_level(&mut self, vcpu: u32, level: Level) -> Result<(), OutOfMemory> {
         let positions = (0..self.device_entries.chunk_count() * CHUNK_ENTRIES)
             .step_by(ENTRIES_PER_SUMMARY as usize);
         for position in positions.map(Position::new) {
             self.count_work(1);
-            self.shared.ensure_ready_bit(saved.target, level, position)?;
+            self.shared.ensure_ready_bit(vcpu, level, position)?;
         }
         Ok(())
     }
 
     /// Returns the set without any level, for [`reserve_event`](Self::reserve_event).
     pub(crate) fn no_levels(&self) -> Result<ReservedLevels, OutOfMemory> {
-        Ok(ReservedLevels(try_boxed_slice(self.enabled.vcpus().map(|_| 0))?))
+        let levels = try_boxed_slice(self.enabled.vcpus().map(|_| 0))?;
+        Ok(ReservedLevels { levels, last: None })
     }
 
     /// Allocates the memory for an LPI that is pending at a redistributor without an event.
@@ -171,7 +201,7 @@ impl Control {
         tables: Option<LpiTables>,
     ) -> Result<(), OutOfMemory> {
         self.shared.own(saved.target).map_or(Ok(()), |own| own.ensure(saved.lpi))?;
-        let Some(level) = self.level_of(saved, tables) else { return Ok(()) };
+        let Some(level) = self.level_of(saved, |_| tables) else { return Ok(()) };
         let position = self.shared.position(Location::own(saved.target, saved.lpi));
         self.shared.ensure_ready_bit(saved.target, level, position)
     }
@@ -198,13 +228,36 @@ impl Control {
     }
 
     /// Returns the level of an LPI, or `None` if the LPI will not be enabled.
-    fn level_of(&self, saved: SavedLpi, tables: Option<LpiTables>) -> Option<Level> {
+    #[inline]
+    fn level_of(
+        &self,
+        saved: SavedLpi,
+        tables: impl FnOnce(u32) -> Option<LpiTables>,
+    ) -> Option<Level> {
         let from_memory = || {
-            let tables = tables.filter(|tables| tables.covers(saved.lpi))?;
+            let tables = tables(saved.target).filter(|tables| tables.covers(saved.lpi))?;
             tables.config(saved.lpi, &*self.memory).ok()
         };
         let config = saved.configuration.or_else(from_memory).filter(Config::enable)?;
         Some(self.config.priorities.level(config.priority()))
+    }
+}
+
+/// Part of an entry that events with the same target and configuration have in common.
+#[derive(Clone, Copy)]
+struct Common {
+    /// Target and configuration.
+    of: (u32, Option<Config>),
+    /// Entry with the target, the enable bit and the level.
+    entry: Entry,
+    /// First INTID beyond the target's tables, or 0 if LPIs are disabled there.
+    end: u32,
+}
+
+impl Common {
+    /// Returns `true` if this applies to the LPI. A configuration in memory applies to one LPI.
+    fn is_for(&self, saved: SavedLpi) -> bool {
+        saved.configuration.is_some() && self.of == (saved.target, saved.configuration)
     }
 }
 
@@ -257,22 +310,74 @@ impl Control {
         translator.map_or(Ok(()), |its| its.map_collection(collection, vcpu))
     }
 
-    /// Restores a mapped event.
-    pub(crate) fn restore_event(
+    /// Restores whether an ITS accepts messages, before any of its events.
+    pub(crate) fn restore_its_enabled(&mut self, its: ItsIndex, enabled: bool) {
+        if let Some(translator) = self.translators.get_mut(its) {
+            translator.enabled = enabled;
+        }
+    }
+
+    /// Restores the events of a mapped device, in ascending order.
+    pub(crate) fn restore_events(
         &mut self,
         its: ItsIndex,
-        event: (u32, u32),
-        collection: u16,
-        saved: SavedLpi,
+        device: u32,
+        events: impl Iterator<Item = Result<SavedEvent, NoRoom>>,
     ) -> Result<(), NoRoom> {
-        let found = self.attach_event(its, event, saved.lpi)?;
-        self.give_entry(found.index(), Owner::event(its, collection), saved.lpi);
-        self.restore_entry(
-            Location::Event(found.index()),
-            Entry::unmapped(found.generation),
-            saved,
-        )?;
+        let translator = self.translators.get(its).ok_or(NoRoom::Budget)?;
+        let (is_open, device_table) = (translator.enabled, translator.device_table());
+        let event_bits = translator.event_bits(device).ok_or(NoRoom::Budget)?;
+        let dte = device_table.get(device).ok_or(NoRoom::Budget)?;
+        // What consecutive events have in common: the block, and target and configuration.
+        let mut block: Option<(u32, EntryRef)> = None;
+        let mut common: Option<Common> = None;
+        for event in events {
+            let SavedEvent { event, collection, is_mapped, lpi: saved } = event?;
+            let (first_event, offset) = (event & !(CHUNK_ENTRIES - 1), event % CHUNK_ENTRIES);
+            let first = match block {
+                Some((at, first)) if at == first_event => first,
+                _ => self.device_entries.attach(dte, event_bits.into(), first_event)?,
+            };
+            block = Some((first_event, first));
+            let known = match common {
+                Some(known) if known.is_for(saved) => known,
+                _ => self.common(saved),
+            };
+            common = Some(known);
+            let position = first.position.offset_in_chunk(offset);
+            if known.of.1.is_none() && known.entry.is_enabled() {
+                // The configuration in memory may have changed since the reservation.
+                self.shared.ensure_ready_bit(saved.target, known.entry.level(), position)?;
+            }
+            let is_covered = saved.lpi.get() < known.end;
+            let entry = known.entry.with_generation(first.generation).with_mapped(is_mapped);
+            let entry = entry.with_lpi_index(saved.lpi.index());
+            let entry = entry.with_deliverable(is_covered && is_mapped && is_open);
+            let entry = entry.with_pending(saved.pending && is_covered);
+            let entry = entry.with_held(saved.pending && !is_covered);
+            self.device_entries.give(position.index(), Owner::event(its, collection), saved.lpi);
+            // The reset has emptied all list registers, and until now, the entry admits no message.
+            self.shared.entries.try_update(position, |_| Some(entry));
+            if entry.is_ready() {
+                self.set_ready_bit(entry, position);
+            }
+        }
         Ok(())
+    }
+
+    /// Looks up what an event has in common with others of its target and configuration.
+    fn common(&self, saved: SavedLpi) -> Common {
+        let SavedLpi { lpi, target, configuration, .. } = saved;
+        let tables = self.enabled.get(target);
+        let covering = tables.as_ref().filter(|tables| tables.covers(lpi));
+        let (enabled, level) = match (configuration, covering) {
+            (Some(config), _) => self.settings_of(config),
+            (None, Some(tables)) => self.settings(target, tables, lpi),
+            (None, None) => (false, Level::new(0)),
+        };
+        let entry = Entry::unmapped(0).with_target(target).with_enabled(enabled).with_level(level);
+        let end = tables.map_or(0, |tables| tables.end());
+        Common { of: (target, configuration), entry, end }
     }
 
     /// Restores an LPI that is pending at a redistributor without an event. If an event that is
@@ -283,31 +388,20 @@ impl Control {
             own @ Location::Own { .. } => own,
         };
         self.shared.own(saved.target).map_or(Ok(()), |own| own.ensure(saved.lpi))?;
-        self.restore_entry(own, Entry::unmapped(0), saved)
-    }
-
-    fn restore_entry(
-        &mut self,
-        location: Location,
-        entry: Entry,
-        saved: SavedLpi,
-    ) -> Result<(), OutOfMemory> {
-        let entry = entry
+        let entry = Entry::unmapped(0)
             .with_target(saved.target)
             .with_lpi_index(saved.lpi.index())
             .with_held(saved.pending);
         let (entry, settings) = match saved.configuration {
             None => (entry, Settings::Reload),
             Some(config) => {
-                let entry = entry
-                    .with_enabled(config.enable())
-                    .with_level(self.config.priorities.level(config.priority()));
-                (entry, Settings::Given)
+                let (enabled, level) = self.settings_of(config);
+                (entry.with_enabled(enabled).with_level(level), Settings::Given)
             }
         };
-        let (old, new) = self.shared.update(location, |old| old.replaced_by(entry));
-        self.retire(location, old, new);
-        self.refresh(location, settings)
+        let (old, new) = self.shared.update(own, |old| old.replaced_by(entry));
+        self.retire(own, old, new);
+        self.refresh(own, settings)
     }
 }
 
@@ -326,6 +420,9 @@ impl Room {
         let (size, depth) = (event_bits.min(CHUNK_BITS), depth(event_bits));
         let mut last: Option<u32> = None;
         for event in events {
+            if last.is_some_and(|last| last >> CHUNK_BITS == event >> CHUNK_BITS) {
+                continue;
+            }
             // An event in a different subtree than its predecessor needs additional nodes or
             // blocks.
             let fresh = |shift: u32| last.is_none_or(|last| last >> shift != event >> shift);

@@ -37,13 +37,13 @@ fn pause(machine: &mut Machine) -> [Duration; 3] {
 #[test]
 fn a_pause_is_in_proportion_to_mappings() {
     let mut machine = start(largest());
-    let (few, many) = (64, 1 << 18);
-    for device in 0..4 {
+    let (few, many) = (64, 12 << 16);
+    for device in 0..12 {
         machine.run([mapd(device, 16, 0)]);
     }
     machine.run((0..many).map(|n| mapti(n >> 16, n & 0xffff, 8192 + n, cpu_of(n))));
     let all = pause(&mut machine);
-    machine.run((0..4).map(unmapd));
+    machine.run((0..12).map(unmapd));
     machine.run([mapd(0, 16, 0)]);
     machine.run((0..few).map(|n| mapti(0, n << 10, 8192 + n, cpu_of(n))));
 

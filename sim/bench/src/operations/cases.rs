@@ -99,6 +99,7 @@ pub(super) const CASES: &[(&str, Case)] = &[
         commands(counter, |_| Command::Sync { target: RdBase::from_processor_number(0) })
     }),
     ("command-mapti", |counter| commands(counter, |event| map_event(0, event, 8192 + event, 0))),
+    ("restore-lpi", restore),
     ("dispatch", |counter| {
         let mut probe = dispatch::probe().map_err(|error| error.to_string())?;
         let mut outcome = Ok(0.0);
@@ -377,6 +378,19 @@ fn read(counter: &mut Counter, offset: u32) -> Result<(), String> {
 
 fn count_frame_reads(counter: &mut Counter, gic: &MeasuredGic, address: u64) {
     counter.count(REPEATS, || repeat(|| gic.gic.read(address, AccessWidth::Word)));
+}
+
+/// Restores many LPIs, of devices with 64 events each, into a new machine.
+fn restore(counter: &mut Counter) -> Result<(), String> {
+    const DEVICES: u32 = 512;
+    const EVENT_BITS: u8 = 6;
+    let (gic, mut vcpus) = mapped(EventMapping::new(DEVICES, EVENT_BITS))?;
+    let (successor, mut successors) = gic.successor()?;
+    let _paused: Vec<_> = vcpus.iter_mut().chain(&mut successors).map(Vcpu::pause).collect();
+    let saved = gic.gic.save().map_err(|error| error.to_string())?;
+    let mut outcome = Ok(());
+    counter.count(DEVICES << EVENT_BITS, || outcome = successor.restore(&saved));
+    outcome.map_err(|error| error.to_string())
 }
 
 /// Posts commands one by one.

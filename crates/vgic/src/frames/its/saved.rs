@@ -4,7 +4,9 @@ use super::queue::Queue;
 use super::tables::TableRegisters;
 use super::{Its, ItsRegisters};
 use crate::config::Coherence;
-use crate::lpi::{Control, ItsIndex, LpiTables, MappedDevice, NoRoom, ReservedLevels, SavedLpi};
+use crate::lpi::{
+    Control, ItsIndex, LpiTables, MappedDevice, NoRoom, ReservedLevels, SavedEvent, SavedLpi,
+};
 use crate::saved_state::{CollectionState, DeviceState, EventState, ItsState, Problem};
 use crate::sync::lock::MutexGuard;
 use alloc::vec::Vec;
@@ -177,7 +179,7 @@ impl LockedIts<'_> {
     pub(crate) fn restore(
         &mut self,
         registers: RestoredRegisters,
-        saved: &ItsState,
+        (saved, targets): (&ItsState, &SavedTargets),
         control: &mut Control,
         vcpu: impl Fn(Affinity) -> u16,
     ) -> Result<(), NoRoom> {
@@ -185,18 +187,15 @@ impl LockedIts<'_> {
         let RestoredRegisters { enabled, queue, tables } = registers;
         (self.state.enabled, self.state.queue, self.state.tables) = (enabled, queue, tables);
         self.state.has_past = queue.base.valid();
-        control.set_its_enabled(index, enabled);
-        for CollectionState { collection, target } in &saved.collections {
-            control.restore_collection(index, collection.get(), vcpu(*target))?;
+        control.restore_its_enabled(index, enabled);
+        for (state, vcpu) in saved.collections.iter().zip(&targets.0) {
+            control.restore_collection(index, state.collection.get(), *vcpu)?;
         }
         for device in &saved.devices {
             let mapped = MappedDevice { event_bits: device.event_bits, itt: device.itt };
             control.map_device(index, device.device.get(), mapped)?;
-            for event in &device.events {
-                let id = (device.device.get(), event.event.get());
-                let restored = restored(saved, event, &vcpu)?;
-                control.restore_event(index, id, event.collection.get(), restored)?;
-            }
+            let events = device.events.iter().map(|event| targets.restored(saved, event, &vcpu));
+            control.restore_events(index, device.device.get(), events)?;
         }
         Ok(())
     }
@@ -207,7 +206,7 @@ impl Its {
     /// pool.
     pub(crate) fn reserve(
         &self,
-        saved: &ItsState,
+        (saved, targets): (&ItsState, &SavedTargets),
         control: &mut Control,
         vcpu: impl Fn(Affinity) -> u16,
         tables: impl Fn(u32) -> Option<LpiTables>,
@@ -216,26 +215,54 @@ impl Its {
         let devices = saved.devices.iter().map(|device| device.device.get());
         control.reserve_its(self.index, saved.collections.len(), devices)?;
         for event in saved.devices.iter().flat_map(|device| &device.events) {
-            let restored = restored(saved, event, &vcpu)?;
-            control.reserve_event(restored, tables(restored.target), levels)?;
+            let restored = targets.restored(saved, event, &vcpu)?;
+            control.reserve_event(restored.lpi, &tables, levels)?;
         }
         Ok(())
     }
 }
 
-/// Returns an event's LPI. The LPI targets the collection's vCPU or, if the collection is unmapped,
-/// the vCPU that keeps the pending state.
-fn restored(
-    saved: &ItsState,
-    event: &EventState,
-    vcpu: &impl Fn(Affinity) -> u16,
-) -> Result<SavedLpi, NoRoom> {
-    let found = saved.collections.binary_search_by_key(&event.collection, |state| state.collection);
-    let mapped = found.ok().and_then(|at| saved.collections.get(at)).map(|state| state.target);
-    Ok(SavedLpi {
-        lpi: Lpi::try_from(event.intid).map_err(|_| NoRoom::Budget)?,
-        target: mapped.or(event.stays_at).map_or(0, |affinity| vcpu(affinity).into()),
-        pending: event.pending,
-        configuration: event.configuration.map(Config::from_bits),
-    })
+/// vCPUs of a state's mapped collections, in the same order.
+pub(crate) struct SavedTargets(Vec<u16>);
+
+impl SavedTargets {
+    /// Looks up the vCPUs. `vcpu` maps an affinity to its vCPU's index.
+    pub(crate) fn of(
+        saved: &ItsState,
+        vcpu: impl Fn(Affinity) -> u16,
+    ) -> Result<Self, OutOfMemory> {
+        Ok(Self(try_collect(saved.collections.iter().map(|state| vcpu(state.target)))?))
+    }
+
+    /// Returns a collection's vCPU, or `None` if the collection is not mapped.
+    #[inline]
+    fn get(&self, saved: &ItsState, collection: CollectionId) -> Option<u16> {
+        // Guests usually number their collections from 0.
+        let number = usize::from(collection.get());
+        let at = match saved.collections.get(number) {
+            Some(state) if state.collection == collection => number,
+            _ => saved.collections.binary_search_by_key(&collection, |it| it.collection).ok()?,
+        };
+        self.0.get(at).copied()
+    }
+
+    /// Returns an event. Its LPI targets the collection's vCPU or, if the collection is unmapped,
+    /// the vCPU that keeps the pending state.
+    #[inline]
+    fn restored(
+        &self,
+        saved: &ItsState,
+        event: &EventState,
+        vcpu: &impl Fn(Affinity) -> u16,
+    ) -> Result<SavedEvent, NoRoom> {
+        let mapped = self.get(saved, event.collection);
+        let lpi = SavedLpi {
+            lpi: Lpi::try_from(event.intid).map_err(|_| NoRoom::Budget)?,
+            target: mapped.or_else(|| event.stays_at.map(vcpu)).unwrap_or(0).into(),
+            pending: event.pending,
+            configuration: event.configuration.map(Config::from_bits),
+        };
+        let (event, collection) = (event.event.get(), event.collection.get());
+        Ok(SavedEvent { event, collection, is_mapped: mapped.is_some(), lpi })
+    }
 }

@@ -19,7 +19,7 @@ fn work_for(events: u32) -> u64 {
             let lpi = Lpi::try_from(8192 + number).unwrap();
             let configuration = Some(Config::from_bits(0xa1));
             let saved = SavedLpi { lpi, target: 0, pending: false, configuration };
-            control.reserve_event(saved, None, &mut levels).unwrap();
+            control.reserve_event(saved, |_| None, &mut levels).unwrap();
         }
         control.work() - before
     })

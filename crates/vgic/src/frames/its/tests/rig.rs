@@ -3,9 +3,9 @@
 
 use crate::AccessWidth::{Double, Word};
 use crate::VmMemory;
-use crate::frames::its::{Its, ItsConfig, Targets};
+use crate::frames::its::{Its, ItsConfig, SavedTargets, Targets};
 use crate::lpi::{
-    Control, Injection, LpiConfig, LpiCore, LpiFaults, LpiTables, PendingLpis, SavedLpi,
+    Control, Injection, LpiConfig, LpiCore, LpiFaults, LpiTables, PendingLpis, Room, SavedLpi,
 };
 use crate::monitor::events::{EventLog, RegisterFrame};
 use crate::monitor::memory::GuestMemory;
@@ -100,7 +100,15 @@ impl Rig {
                 let tables = LpiTables::new(Self::propbaser(), Self::pendbaser(*vcpu), 16);
                 control.restore_enabled((*vcpu).into(), tables, core::iter::empty()).unwrap();
             }
-            locked.restore(registers, &its, control, vcpu).expect("the memory was reserved");
+            let targets = SavedTargets::of(&its, vcpu).unwrap();
+            let mut room = Room::default();
+            for device in &its.devices {
+                room.add_device(device.event_bits, device.events.iter().map(|it| it.event.get()));
+            }
+            control.reserve_room(&room).unwrap();
+            let (state, mut levels) = ((&its, &targets), control.no_levels().unwrap());
+            rig.its.reserve(state, control, vcpu, |_| None, &mut levels).unwrap();
+            locked.restore(registers, state, control, vcpu).expect("the memory was reserved");
             for saved in &own {
                 control.restore_pending_by_itself(*saved).unwrap();
             }
