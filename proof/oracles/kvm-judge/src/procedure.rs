@@ -9,14 +9,18 @@ use crate::machine::affinities;
 use crate::scenario::{DevicePlan, EventPlan, ItsPlan, Levels, Plan};
 use crate::{Failure, Machine, Ram, Snapshot};
 use gic_arch::{Affinity, Priority, lpi};
+use std::time::Duration;
 use vgic::{GuestMemory, MemoryFault};
 use vgic_kvm::KvmDevice;
 use vgic_kvm::abi::{Attribute, Errno};
 use vgic_kvm::snapshot::{KvmAttributes, KvmSnapshot, SnapshotCpu};
+use vgic_monitor::machine_state::{KvmController, MachineState, Parts};
 
 /// Number of ITSes.
 const ITSES: usize = 2;
 const PAGE: u64 = 0x1000;
+/// Time to wait for eventfds, of which the machine has none.
+const LIMIT: Duration = Duration::from_secs(1);
 
 /// Procedure that saves a machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,10 +52,7 @@ impl Procedure {
         let ram = machine.ram().clone();
         // The pages that a monitor copies if it tracks writes by vCPUs and devices, but not by KVM.
         let written: Vec<u64> = ram.rows()?.iter().map(|(address, _)| address / PAGE).collect();
-        let mut cpus = Vec::new();
-        for (number, affinity) in (0..CPUS).zip(affinities()) {
-            cpus.push(SnapshotCpu::new(affinity, number, machine.stopped(number)?));
-        }
+        let cpus = cpus(machine)?;
         let mut devices = Devices { machine, is_first: self == Self::FirstCpuForAll };
         let mut snapshot = KvmSnapshot::take(&mut devices, cpus, ITSES, &ram)?;
         if self == Self::PagesBeforeTables {
@@ -108,6 +109,44 @@ impl GuestMemory for WrittenPages {
     fn write(&self, address: u64, _: &[u8]) -> Result<(), MemoryFault> {
         Err(MemoryFault { address })
     }
+}
+
+/// Saves a machine whose vCPUs are not running by one call.
+pub fn save_parts(machine: &mut dyn Machine) -> Result<MachineState<KvmSnapshot>, Failure> {
+    let ram = machine.ram().clone();
+    let cpus = cpus(machine)?;
+    let mut devices = Devices { machine, is_first: false };
+    let controller = KvmController::new(&mut devices, cpus, ITSES, &ram);
+    Ok(Parts::on_kvm(controller).save(LIMIT)?)
+}
+
+/// Restores a machine that has not run by one call, after its memory. The check must find nothing
+/// that KVM would leave out.
+pub fn restore_parts(
+    machine: &mut dyn Machine,
+    state: &MachineState<KvmSnapshot>,
+) -> Result<(), Failure> {
+    let ram = machine.ram().clone();
+    for range in &state.gic.memory {
+        for data in &range.data {
+            ram.write(range.address + data.at, &data.hex)?;
+        }
+    }
+    let cpus = cpus(machine)?;
+    let mut devices = Devices { machine, is_first: false };
+    let mut parts = Parts::on_kvm(KvmController::new(&mut devices, cpus, ITSES, &ram));
+    let left_out = parts.check(state)?;
+    if !left_out.is_empty() {
+        return Err(format!("KVM would leave out {left_out:?}").into());
+    }
+    Ok(parts.restore(state)?)
+}
+
+/// Describes a machine's vCPUs.
+fn cpus(machine: &dyn Machine) -> Result<Vec<SnapshotCpu>, Failure> {
+    let all = (0..CPUS).zip(affinities());
+    all.map(|(number, affinity)| Ok(SnapshotCpu::new(affinity, number, machine.stopped(number)?)))
+        .collect()
 }
 
 /// Converts a snapshot's attributes and memory to the form that a restore requires.

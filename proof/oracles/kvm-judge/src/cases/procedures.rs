@@ -5,7 +5,7 @@ use super::count::{Count, accept, tell};
 use doorbell_facts::JudgeFact;
 use kvm_judge::kvm::KvmMachine;
 use kvm_judge::layout::{CPUS, OPERATIONS, PROGRAM, SPECIAL};
-use kvm_judge::procedure::{Procedure, plan, to_restore};
+use kvm_judge::procedure::{Procedure, plan, restore_parts, save_parts, to_restore};
 use kvm_judge::scenario::{Guest, acknowledge_all, fire};
 use kvm_judge::{Failure, saving};
 use std::ops::Range;
@@ -34,6 +34,7 @@ fn restored(procedure: Procedure) -> Result<(), Failure> {
         let same = machine.snapshot()? == snapshot;
         accept(same, || "the snapshot through the descriptors differs".into())?;
     }
+    let whole = save_parts(&mut machine)?;
     let untaken = [SPECIAL; CPUS as usize];
     let wanted = acknowledge_all(&mut machine, &untaken)?;
     let mut other = match procedure {
@@ -50,7 +51,12 @@ fn restored(procedure: Procedure) -> Result<(), Failure> {
     let lost = |cpu: usize| wanted[cpu].iter().filter(|lpi| !received[cpu].contains(lpi)).count();
     match procedure {
         Procedure::Documented => {
-            accept(received == wanted, || format!("{received:?}, not {wanted:?}"))
+            accept(received == wanted, || format!("{received:?}, not {wanted:?}"))?;
+            accept(whole.gic == snapshot, || "the save by one call differs".into())?;
+            let mut other = KvmMachine::new()?;
+            restore_parts(&mut other, &whole)?;
+            let received = acknowledge_all(&mut other, &untaken)?;
+            accept(received == wanted, || format!("by one call {received:?}, not {wanted:?}"))
         }
         _ => accept(lost(0) == 0 && lost(1) > 0, || format!("{received:?} of {wanted:?}")),
     }
