@@ -249,9 +249,11 @@ fn check_devices(description: &Description, findings: &mut FindingList) {
 fn its_cells(description: &Description, findings: &mut FindingList) {
     for its in &description.controllers {
         if its.kind == ControllerKind::Its && its.status.is_enabled() && its.msi_cells.value != 1 {
+            let cells = its.msi_cells.value;
+            let or_absent = if cells == 0 { " or absent" } else { "" };
             let message = format!(
-                "`#msi-cells` is {}: a reference to the ITS needs one cell for the DeviceID",
-                its.msi_cells.value
+                "`#msi-cells` is {cells}{or_absent}: a reference to the ITS needs one cell for the \
+                 DeviceID"
             );
             findings.add(Rule::ItsMsiCells, its.msi_cells.origin.clone(), message);
         }
