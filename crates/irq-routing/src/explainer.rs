@@ -1,19 +1,19 @@
 //! Explanations of routes and messages, which continue in the controller's explanation.
 
-use crate::{Pin, Route, RoutedMessage, Sender};
+use crate::{Access, Pin, Route, RoutedMessage, Sender, TranslateMsi};
 use alloc::sync::Arc;
 use msi_types::explain::{ExplainInput, Explanation, Fact, Obstacle};
-use msi_types::{Gsi, HwIrq};
+use msi_types::{Gsi, HwIrq, MsiMessage};
 
-/// The controller that explains messages and lines, if the VMM has set one.
+/// The controller that explains messages and lines, and the IOMMU in front of it, if the VMM has
+/// set them.
 #[derive(Clone, Default)]
-pub(crate) struct Explainer(Option<Arc<dyn ExplainInput>>);
+pub(crate) struct Explainer {
+    pub(crate) controller: Option<Arc<dyn ExplainInput>>,
+    pub(crate) iommu: Option<Arc<dyn TranslateMsi>>,
+}
 
 impl Explainer {
-    pub(crate) const fn new(controller: Arc<dyn ExplainInput>) -> Self {
-        Self(Some(controller))
-    }
-
     /// Explains what stops a GSI with this route.
     pub(crate) fn explain_route(&self, gsi: Gsi, route: Option<Route>) -> Explanation {
         match route {
@@ -31,14 +31,22 @@ impl Explainer {
 
     /// Explains what stops a message, starting at its doorbell.
     pub(crate) fn explain_message(&self, routed: RoutedMessage) -> Explanation {
-        let sender = match routed.sender {
-            Sender::Device(device) => Some(device),
-            Sender::Anonymous => None,
+        let MsiMessage { address: iova, data } = routed.message;
+        let Sender::Device(device) = routed.sender else {
+            return self.explained(|controller| controller.explain_message(None, routed.message));
         };
-        self.explained(|controller| controller.explain_message(sender, routed.message))
+        let translated = match &self.iommu {
+            Some(iommu) => iommu.translate(device, iova, Access::Prefetch),
+            None => Some(iova),
+        };
+        let Some(address) = translated else {
+            return Explanation::new().with_obstacle(Obstacle::NotMapped { iova });
+        };
+        let message = MsiMessage { address, data };
+        self.explained(|controller| controller.explain_message(Some(device), message))
     }
 
     fn explained(&self, explain: impl FnOnce(&dyn ExplainInput) -> Explanation) -> Explanation {
-        self.0.as_deref().map_or_else(Explanation::new, explain)
+        self.controller.as_deref().map_or_else(Explanation::new, explain)
     }
 }

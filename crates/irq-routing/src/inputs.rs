@@ -1,8 +1,10 @@
 //! Inputs of an interrupt controller to which GSIs can be routed: lines, ITSs and doorbells.
 
 use crate::explainer::Explainer;
-use crate::{RoutedMessage, Sender};
+use crate::translation::Translations;
+use crate::{RoutedMessage, Sender, TranslateMsi};
 use alloc::sync::Arc;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::fmt;
 use msi_types::explain::ExplainInput;
@@ -16,12 +18,29 @@ pub struct Inputs {
     its: Vec<Arc<dyn SignalMsi<DeviceId>>>,
     doorbells: Vec<Arc<dyn SignalMsi<NoIdentity>>>,
     pub(crate) explainer: Explainer,
+    /// The IOMMU in front of `its`, if any.
+    pub(crate) translations: Option<Arc<Translations>>,
+}
+
+/// ITSs and doorbells behind an IOMMU.
+struct Behind {
+    translations: Arc<Translations>,
+    inputs: Inputs,
+}
+
+impl SignalMsi<DeviceId> for Behind {
+    fn signal_msi(&self, device: DeviceId, message: MsiMessage) -> Delivery {
+        let message = RoutedMessage { sender: Sender::Device(device), message };
+        let sent = self.translations.send(message, |message| self.inputs.send(message));
+        sent.unwrap_or(Delivery::Blocked)
+    }
 }
 
 impl Inputs {
     /// Creates inputs with lines but without ITSs or doorbells.
     pub fn new(lines: Arc<dyn SetLine>) -> Self {
-        Self { lines, its: Vec::new(), doorbells: Vec::new(), explainer: Explainer::default() }
+        let (its, doorbells, explainer) = Default::default();
+        Self { lines, its, doorbells, explainer, translations: None }
     }
 
     /// Adds an ITS. The ITS must return [`Delivery::NoDoorbell`] for a message that is not written
@@ -42,7 +61,26 @@ impl Inputs {
     /// Sets the controller whose explanations are appended to those of routes and MSI-X tables.
     #[must_use]
     pub fn with_explainer(mut self, controller: Arc<dyn ExplainInput>) -> Self {
-        self.explainer = Explainer::new(controller);
+        self.explainer.controller = Some(controller);
+        self
+    }
+
+    /// Sets the IOMMU that translates messages from devices to the ITSs and doorbells. The order of
+    /// the `with_` functions does not matter.
+    #[must_use]
+    pub fn with_translator(mut self, iommu: Arc<dyn TranslateMsi>) -> Self {
+        self.explainer.iommu = Some(iommu);
+        self
+    }
+
+    /// Puts the IOMMU in front of the ITSs and doorbells, if the caller has set one.
+    pub(crate) fn translated(mut self) -> Self {
+        if let Some(iommu) = &self.explainer.iommu {
+            let translations = Arc::new(Translations::new(iommu.clone()));
+            let behind = Behind { translations: translations.clone(), inputs: self.clone() };
+            self.its = vec![Arc::new(behind)];
+            self.translations = Some(translations);
+        }
         self
     }
 
@@ -65,9 +103,14 @@ impl Inputs {
             Sender::Device(device) => {
                 first(self.its.iter().map(|its| its.signal_msi(device, message)))
             }
-            Sender::Anonymous => Delivery::NoDoorbell,
+            Sender::Anonymous => return self.ring(message),
         };
-        if identified == Delivery::NoDoorbell { self.ring(message) } else { identified }
+        // Behind an IOMMU, the doorbells have already seen the translated message.
+        if identified == Delivery::NoDoorbell && self.translations.is_none() {
+            self.ring(message)
+        } else {
+            identified
+        }
     }
 
     fn ring(&self, message: MsiMessage) -> Delivery {
@@ -85,6 +128,7 @@ impl fmt::Debug for Inputs {
         f.debug_struct("Inputs")
             .field("its", &self.its.len())
             .field("doorbells", &self.doorbells.len())
+            .field("translations", &self.translations)
             .finish_non_exhaustive()
     }
 }

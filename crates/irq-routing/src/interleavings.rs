@@ -22,6 +22,7 @@ mod levels;
     any(target_arch = "aarch64", target_arch = "x86_64")
 ))]
 mod pins;
+mod translations;
 mod virtio;
 
 use crate::lock::WaitQueue;

@@ -44,10 +44,15 @@ use crate::explainer::Explainer;
 use crate::gsis::Gsis;
 use crate::lock::Mutex;
 use crate::table::Table;
-use crate::{Change, ChangeCount, MessageSink, Pin, Route, RouteError, RoutedMessage, Routing};
+use crate::translation::Translations;
+use crate::{
+    Change, ChangeCount, Invalidation, MessageSink, Pin, Route, RouteError, RoutedMessage, Routing,
+    TranslateMsi,
+};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use core::fmt;
 use msi_types::explain::{ExplainInput, Explanation};
 use msi_types::{Delivery, Gsi};
@@ -109,12 +114,16 @@ pub struct KvmRouter {
     kernel: Mutex<Kernel>,
     pulses: Pulses,
     explainer: Explainer,
+    translations: Option<Translations>,
+    /// Sets whose eventfds are served by user space or the kernel, depending on translations.
+    irqfds: Mutex<Vec<Weak<msi_irqfds::Irqfds>>>,
 }
 
 /// The kernel's table and the allocated GSIs.
 struct Kernel {
     /// The table that was set last, or `None` before the first one. Released GSIs keep their routes
-    /// in this table until the next table is set.
+    /// in this table until the next table is set. Addresses are translated, and GSIs whose messages
+    /// the IOMMU blocks have no routes.
     table: Option<BTreeMap<Gsi, Route>>,
     /// Number of tables that were set.
     updates: u64,
@@ -146,8 +155,18 @@ impl KvmRouter {
         let machine = Arc::new(Machine { vm: Box::new(vm), bound: Mutex::default() });
         let kernel = Mutex::new(Kernel { table: None, updates: 0, gsis });
         let (apic_ids, pulses) = (config.apic_ids, Pulses::default());
-        let explainer = Explainer::default();
-        Ok(Self { machine, limit, apic_ids, routes, kernel, pulses, explainer })
+        let (explainer, irqfds, translations) = Default::default();
+        Ok(Self {
+            machine,
+            limit,
+            apic_ids,
+            routes,
+            kernel,
+            pulses,
+            explainer,
+            translations,
+            irqfds,
+        })
     }
 
     /// Sets the controller whose explanations are appended to those of routes, vectors and MSI
@@ -155,8 +174,26 @@ impl KvmRouter {
     /// the crate `vgic-kvm` reads KVM's controller while all vCPUs are stopped.
     #[must_use]
     pub fn with_explainer(mut self, controller: Arc<dyn ExplainInput>) -> Self {
-        self.explainer = Explainer::new(controller);
+        self.explainer.controller = Some(controller);
         self
+    }
+
+    /// Sets the IOMMU that translates messages from devices to the kernel's controller. The
+    /// kernel's table then holds translated addresses. A GSI whose message the IOMMU blocks has no
+    /// route there, so the kernel drops the signals of an eventfd that was bound with
+    /// [`bind`](Self::bind), and no event is recorded. An [`MsiIrqfdSet`] serves such eventfds in
+    /// user space instead, where each signal asks the IOMMU again.
+    #[must_use]
+    pub fn with_translator(mut self, iommu: Arc<dyn TranslateMsi>) -> Self {
+        self.translations = Some(Translations::new(iommu.clone()));
+        self.explainer.iommu = Some(iommu);
+        self
+    }
+
+    /// Returns the number of messages from user space that the IOMMU has blocked. The kernel does
+    /// not count those that it drops.
+    pub fn dropped(&self) -> u64 {
+        self.translations.as_ref().map_or(0, Translations::dropped)
     }
 
     /// Returns the limit: all GSIs are less than this.
@@ -199,6 +236,7 @@ impl KvmRouter {
         let mut changes: BTreeMap<_, _> =
             self.routes.routed().map(|(gsi, _)| (gsi, None)).collect();
         changes.extend(table.iter().map(|(gsi, route)| (*gsi, Some(*route))));
+        let table = self.translated(table);
         if kernel.table.as_ref() != Some(&table) {
             self.give(&mut kernel, table).map_err(refused)?;
         }
@@ -242,10 +280,13 @@ impl KvmRouter {
         gsi: Gsi,
     ) -> io::Result<KvmIrqfd<E>> {
         let mut kernel = self.kernel.lock();
-        let has = |table: &BTreeMap<_, _>| table.get(&gsi).copied() == self.routes.look(gsi);
+        let has = |table: &BTreeMap<_, _>| {
+            table.get(&gsi).copied() == self.routes.look(gsi).and_then(|it| self.translate(it))
+        };
         if !kernel.table.as_ref().is_none_or(has) {
-            // The kernel still has the previous owner's route for this GSI.
-            let table = self.routes.routed().collect();
+            // The kernel still has the previous owner's route for this GSI, or the guest has mapped
+            // the message's address in the meantime.
+            let table = self.translated(self.routes.routed());
             self.give(&mut kernel, table)?;
         }
         ioctl::bind(self.vm(), trigger.as_fd(), resample, gsi)?;
@@ -257,6 +298,20 @@ impl KvmRouter {
     fn judge(&self, gsi: Gsi) -> Result<(), RouteError> {
         let limit = self.limit;
         if gsi.get() < limit { Ok(()) } else { Err(RouteError::NoSuchGsi { gsi, limit }) }
+    }
+
+    /// Returns a route as the IOMMU forwards its message, or `None` if it blocks the message.
+    fn translate(&self, route: Route) -> Option<Route> {
+        match (route, &self.translations) {
+            (Route::Message(message), Some(iommu)) => iommu.prefetch(message).map(Route::Message),
+            _ => Some(route),
+        }
+    }
+
+    /// Returns routes as the kernel must have them.
+    fn translated(&self, routes: impl IntoIterator<Item = (Gsi, Route)>) -> BTreeMap<Gsi, Route> {
+        let routes = routes.into_iter();
+        routes.filter_map(|(gsi, route)| Some((gsi, self.translate(route)?))).collect()
     }
 
     /// Sets a new table in the kernel. If the kernel refuses the new table, the old table stays in
@@ -275,9 +330,29 @@ impl KvmRouter {
         Ok(Delivery::Pending)
     }
 
-    /// Returns `true` if KVM should accept a route to the message.
+    /// Returns `true` if the IOMMU forwards the message and KVM should accept a route to it.
     fn takes(&self, message: RoutedMessage) -> bool {
-        self.apic_ids.takes(self.apic_ids.message(message))
+        let forwarded = match &self.translations {
+            Some(iommu) => iommu.prefetch(message),
+            None => Some(message),
+        };
+        forwarded.is_some_and(|message| self.apic_ids.takes(self.apic_ids.message(message)))
+    }
+
+    /// Adds a set of eventfds that invalidations must reach.
+    fn add_irqfds(&self, irqfds: &Arc<msi_irqfds::Irqfds>) {
+        let mut sets = self.irqfds.lock();
+        sets.retain(|set| set.strong_count() > 0);
+        sets.push(Arc::downgrade(irqfds));
+    }
+
+    fn send(&self, message: RoutedMessage) -> Result<Delivery, SignalError> {
+        match ioctl::signal_msi(self.vm(), self.apic_ids.message(message)) {
+            // EBUSY: the ITS or the target's LPIs are disabled.
+            Ok(0) | Err(Errno::BUSY) => Ok(Delivery::Blocked),
+            Ok(_) => Ok(Delivery::Pending),
+            Err(error) => Err(unsent(error)),
+        }
     }
 
     fn vm(&self) -> BorrowedFd<'_> {
@@ -310,11 +385,12 @@ fn pins(vm: BorrowedFd<'_>) -> io::Result<u32> {
 
 impl MessageSink for KvmRouter {
     fn signal_msi(&self, message: RoutedMessage) -> Result<Delivery, SignalError> {
-        match ioctl::signal_msi(self.vm(), self.apic_ids.message(message)) {
-            // EBUSY: the ITS or the target's LPIs are disabled.
-            Ok(0) | Err(Errno::BUSY) => Ok(Delivery::Blocked),
-            Ok(_) => Ok(Delivery::Pending),
-            Err(error) => Err(unsent(error)),
+        match &self.translations {
+            Some(iommu) => {
+                let sent = iommu.send(message, |message| self.send(message));
+                sent.unwrap_or(Ok(Delivery::Blocked))
+            }
+            None => self.send(message),
         }
     }
 
@@ -336,6 +412,7 @@ impl Routing for KvmRouter {
             for gsi in gsis {
                 table.remove(gsi);
             }
+            let table = self.translated(table);
             if let Err(error) = self.give(&mut kernel, table) {
                 for gsi in gsis {
                     kernel.gsis.take(*gsi);
@@ -360,6 +437,7 @@ impl Routing for KvmRouter {
                 None => table.remove(&change.gsi()),
             };
         }
+        let table = self.translated(table);
         let has = |before: &BTreeMap<_, _>| {
             changes.iter().all(|change| before.get(&change.gsi()) == table.get(&change.gsi()))
         };
@@ -370,6 +448,31 @@ impl Routing for KvmRouter {
             kernel.gsis.take(change.gsi());
         }
         Ok(self.routes.set_table(changes.iter().map(|change| (change.gsi(), change.route()))))
+    }
+
+    fn invalidate(&self, invalidation: &Invalidation) -> Result<(), RouteError> {
+        let Some(translations) = &self.translations else { return Ok(()) };
+        translations.invalidate(invalidation);
+        let irqfds: Vec<_> = self.irqfds.lock().iter().filter_map(Weak::upgrade).collect();
+        // An eventfd must be polled before its route is removed, otherwise the kernel would drop
+        // signals that no event records.
+        for set in irqfds {
+            set.retranslate(invalidation);
+        }
+        let mut kernel = self.kernel.lock();
+        let differs = |table: &BTreeMap<_, _>| {
+            let concerned = |route: &_| match route {
+                Route::Message(message) => invalidation.concerns_message(*message),
+                Route::Pin(_) => false,
+            };
+            let mut routes = self.routes.routed().filter(|(_, route)| concerned(route));
+            routes.any(|(gsi, route)| table.get(&gsi).copied() != self.translate(route))
+        };
+        if kernel.table.as_ref().is_some_and(differs) {
+            let table = self.translated(self.routes.routed());
+            self.give(&mut kernel, table).map_err(refused)?;
+        }
+        Ok(())
     }
 
     fn signal(&self, gsi: Gsi) -> Result<Delivery, SignalError> {

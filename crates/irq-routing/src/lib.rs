@@ -19,7 +19,8 @@
 //! don't need GSIs. [`saved_state`] defines their saved form. [`SecondaryBus`] updates their
 //! DeviceIDs when the guest assigns a bus number. [`virtio`] assigns vectors to a virtio device's
 //! notifications. `device_eventfds` serves devices in the kernel and in other processes.
-//! [`LineObservers`] combines several line observers into one.
+//! [`LineObservers`] combines several line observers into one. [`TranslateMsi`] connects an IOMMU
+//! between devices and the controller.
 //!
 //! | feature | adds |
 //! |---|---|
@@ -111,6 +112,7 @@ mod routing;
 pub mod saved_state;
 mod sync;
 mod table;
+mod translation;
 pub mod virtio;
 
 pub use bus::{MessageSource, SecondaryBus};
@@ -125,3 +127,4 @@ pub use route::{NotAPin, Pin, Route, RoutedMessage, Sender};
 pub use router::{GsiSpace, Router, TooManyGsis};
 pub use routing::{Change, MessageSink, Routing};
 pub use table::ChangeCount;
+pub use translation::{Access, Invalidation, TranslateMsi};

@@ -5,7 +5,7 @@
 mod imp {
     use crate::sync::{self, Condvar, MutexGuard};
     use core::fmt;
-    use std::sync::PoisonError;
+    use std::sync::{PoisonError, TryLockError};
 
     /// Mutex that ignores poisoning.
     #[derive(Default)]
@@ -18,6 +18,15 @@ mod imp {
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        /// Locks the mutex unless another thread holds it.
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            match self.0.try_lock() {
+                Ok(guard) => Some(guard),
+                Err(TryLockError::Poisoned(error)) => Some(error.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            }
         }
     }
 

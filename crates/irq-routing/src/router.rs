@@ -5,7 +5,8 @@ use crate::gsis::Gsis;
 use crate::lock::Mutex;
 use crate::table::Table;
 use crate::{
-    Change, ChangeCount, Inputs, IrqLine, IrqLineError, Pin, Route, RouteError, RoutedMessage,
+    Change, ChangeCount, Inputs, Invalidation, IrqLine, IrqLineError, Pin, Route, RouteError,
+    RoutedMessage,
 };
 use crate::{MessageSink, Routing, SignalError};
 use alloc::vec;
@@ -80,7 +81,7 @@ impl Router {
             return Err(TooManyGsis(space.limit));
         }
         let gsis = Mutex::new(Gsis::new(space.first_allocated, space.limit));
-        Ok(Self { table: Table::new(space.limit, Pin::COUNT), gsis, inputs })
+        Ok(Self { table: Table::new(space.limit, Pin::COUNT), gsis, inputs: inputs.translated() })
     }
 
     /// Replaces the whole table, like `KVM_SET_GSI_ROUTING`: GSIs that are missing from `routes`
@@ -106,6 +107,11 @@ impl Router {
         }
         let set = routes.iter().map(|(gsi, route)| (*gsi, Some(*route)));
         Ok(self.table.set_table(set.chain(absent.into_iter().map(|gsi| (gsi, None)))))
+    }
+
+    /// Returns the number of messages that the IOMMU has blocked ([`Inputs::with_translator`]).
+    pub fn dropped(&self) -> u64 {
+        self.inputs.translations.as_ref().map_or(0, |translations| translations.dropped())
     }
 
     fn judge(&self, gsi: Gsi) -> Result<(), RouteError> {
@@ -200,6 +206,13 @@ impl Routing for Router {
             .filter(|change| change.route().is_some())
             .for_each(|change| gsis.take(change.gsi()));
         Ok(self.table.set_table(changes.iter().map(|change| (change.gsi(), change.route()))))
+    }
+
+    fn invalidate(&self, invalidation: &Invalidation) -> Result<(), RouteError> {
+        if let Some(translations) = &self.inputs.translations {
+            translations.invalidate(invalidation);
+        }
+        Ok(())
     }
 
     #[inline]

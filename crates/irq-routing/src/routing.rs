@@ -1,7 +1,7 @@
 //! Traits for changing routes and sending messages, implemented by [`Router`](crate::Router) and by
 //! `kvm::KvmRouter`.
 
-use crate::{ChangeCount, Route, RouteError, RoutedMessage, SignalError};
+use crate::{ChangeCount, Invalidation, Route, RouteError, RoutedMessage, SignalError};
 use msi_types::explain::Explanation;
 use msi_types::{Delivery, Gsi};
 
@@ -78,6 +78,26 @@ pub trait Routing: MessageSink {
     /// # Errors
     /// Returns an error if one of the GSIs does not exist or the host refuses the changes.
     fn commit(&self, changes: &[Change]) -> Result<ChangeCount, RouteError>;
+
+    /// Invalidates translations for the guest. Does nothing if no IOMMU translates messages.
+    ///
+    /// The emulation of the IOMMU must call this method after the guest has changed its tables, and
+    /// before it completes the command that awaits the invalidation (`CMD_SYNC` of an SMMU). On
+    /// return, no message uses an older translation. Callers must not hold a lock that
+    /// [`TranslateMsi::translate`](crate::TranslateMsi::translate) takes, and must not call this
+    /// method from it. After the IOMMU was restored, invalidate all translations.
+    ///
+    /// For one device, this translates at most 4 addresses; otherwise, at most those that the
+    /// invalidation concerns among 1024. KVM's router also compares each route, translates those
+    /// that the invalidation concerns, and sets one table if one of them has changed. It then waits
+    /// for messages that are being sent, but not for later ones.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// Returns [`RouteError::Refused`] if the kernel refuses the new routes. Old translations may
+    /// then remain in use, so the guest's command must not complete.
+    fn invalidate(&self, invalidation: &Invalidation) -> Result<(), RouteError>;
 
     /// Signals an edge on a GSI: sends its message or pulses its pin. Concurrent senders don't
     /// cancel each other's edges. If the guest configured the pin as level-sensitive, the interrupt

@@ -1,8 +1,10 @@
 //! Heap allocations of signals and changes.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use doorbell_test_support::heap_use;
 use irq_routing::msix::{MsixTable, Signalled};
-use irq_routing::{Change, GsiSpace, Inputs, Pin, Route, Router, Routing, Sender};
+use irq_routing::{Access, Change, GsiSpace, Inputs, Invalidation, Pin, Route};
+use irq_routing::{Router, Routing, Sender, TranslateMsi};
 use msi_types::pci::msix::Control;
 use msi_types::{Delivery, DeviceId, Gsi, Level, Line, MsiMessage, SetLine, SignalMsi};
 use std::sync::Arc;
@@ -26,6 +28,12 @@ impl SignalMsi<DeviceId> for Taker {
     }
 }
 
+impl TranslateMsi for Taker {
+    fn translate(&self, _: DeviceId, iova: u64, _: Access) -> Option<u64> {
+        Some(iova)
+    }
+}
+
 fn message(gsi: u32, event: u32) -> Change {
     let message = MsiMessage { address: 0x0809_0040, data: event };
     Change::Set(Gsi::new(gsi), Route::to_its(DeviceId::new(1), message))
@@ -38,6 +46,11 @@ fn allocated(run: impl FnOnce()) -> usize {
 #[test]
 fn steady_state_allocates_nothing() {
     let inputs = Inputs::new(Arc::new(Taker)).with_its(Arc::new(Taker));
+    allocates_nothing(inputs.clone());
+    allocates_nothing(inputs.with_translator(Arc::new(Taker)));
+}
+
+fn allocates_nothing(inputs: Inputs) {
     let space = GsiSpace::new(GsiSpace::MAX).with_first_allocated(0);
     let router = Router::new(space, inputs).unwrap();
 
@@ -56,6 +69,7 @@ fn steady_state_allocates_nothing() {
             router.set_level(Gsi::new(4), Level::High).unwrap();
             let given = router.allocate().unwrap();
             router.release(&[given]).unwrap();
+            router.invalidate(&Invalidation::all()).unwrap();
         }
     });
     assert_eq!(steady, 0, "bytes");

@@ -7,7 +7,8 @@ use crate::irqfd::serving::{Read, Serving, Taken};
 use crate::kvm::batch::{Backend, Batch};
 use crate::sync::{AtomicBool, SeqCst};
 use crate::{
-    Change, ChangeCount, MessageSink, Route, RouteError, RoutedMessage, Routing, SignalError,
+    Change, ChangeCount, Invalidation, MessageSink, Route, RouteError, RoutedMessage, Routing,
+    SignalError,
 };
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -54,6 +55,8 @@ struct World {
     tables: Mutex<u32>,
     polled: Mutex<Vec<PolledEventfd>>,
     timer: Mutex<bool>,
+    /// `true` while the IOMMU blocks all messages.
+    blocked: Mutex<bool>,
     sent: Mutex<Vec<RoutedMessage>>,
 }
 
@@ -72,7 +75,8 @@ impl Host {
         let gsis = Mutex::new(Gsis::new(4, 8));
         let (routes, tables) = (Mutex::default(), Mutex::new(0));
         let (polled, timer, sent) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Self(Arc::new(World { gsis, routes, tables, polled, timer, sent }))
+        let blocked = Mutex::default();
+        Self(Arc::new(World { gsis, routes, tables, polled, timer, blocked, sent }))
     }
 
     fn inject(&self, gsi: Gsi) {
@@ -172,7 +176,7 @@ impl Backend for Host {
     }
 
     fn takes(&self, _: RoutedMessage) -> bool {
-        true
+        !*self.0.blocked.lock().expect("no thread panics")
     }
 
     fn start_timer(&self) {
@@ -205,6 +209,10 @@ impl Routing for Host {
             }
         }
         Ok(ChangeCount::default())
+    }
+
+    fn invalidate(&self, _: &Invalidation) -> Result<(), RouteError> {
+        Ok(())
     }
 
     fn signal(&self, gsi: Gsi) -> Result<Delivery, SignalError> {
@@ -406,6 +414,32 @@ fn a_changed_message_is_never_sent_as_it_was() {
         scene.settle();
         assert_eq!(scene.host.sent().len(), 1);
         scene.batch.remove(scene.key);
+    }
+    explore_random(5_000, scenario);
+}
+
+#[test]
+fn user_space_serves_a_blocked_vector() {
+    fn scenario() {
+        let block = |host: &Host, blocked| {
+            *host.0.blocked.lock().expect("no thread panics") = blocked;
+        };
+        let scene = Scene::of_one(|host, batch, key| {
+            batch.open(key, numbered(1)).unwrap();
+            batch.hand_over().unwrap();
+            block(host, true);
+            batch.retranslate(&Invalidation::all());
+        });
+        scene.settle();
+        assert_eq!((scene.host.sent().len(), scene.batch.polled()), (1, 1));
+        scene.batch.close(scene.key);
+        scene.open(1);
+        assert_eq!(scene.batch.polled(), 1, "the kernel has no route");
+
+        block(&scene.host, false);
+        scene.batch.retranslate(&Invalidation::all());
+        scene.settle();
+        assert_eq!(scene.batch.polled(), 0, "the kernel must serve the eventfd again");
     }
     explore_random(5_000, scenario);
 }

@@ -24,7 +24,7 @@
 use crate::irqfd::IrqfdError;
 use crate::lock::Mutex;
 use crate::sync::{AtomicBool, SeqCst};
-use crate::{Change, Route, RouteError, RoutedMessage, Routing};
+use crate::{Change, Invalidation, Route, RouteError, RoutedMessage, Routing};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -118,7 +118,8 @@ impl<B: Backend> Batch<B> {
         state.close(key);
         let Some(vector) = state.vectors.get_mut(&key) else { return Ok(()) };
         let active = vector.active.load(SeqCst);
-        if active && vector.routed == Some(message) && vector.bind(&*self.backend).is_ok() {
+        let is_served = active && vector.routed == Some(message) && self.backend.takes(message);
+        if is_served && vector.bind(&*self.backend).is_ok() {
             vector.message = Some(message);
             state.bound += 1;
             return Ok(());
@@ -189,6 +190,31 @@ impl<B: Backend> Batch<B> {
             if matches!(vector.service, Service::Bound(_)) && !vector.take_over(&self.backend) {
                 *bound -= 1;
                 polled.insert(*key);
+            }
+        }
+    }
+
+    /// Has user space serve vectors whose messages the IOMMU now blocks, and schedules a hand-over
+    /// of active vectors whose messages it now forwards.
+    pub(crate) fn retranslate(&self, invalidation: &Invalidation) {
+        let mut state = self.state.lock();
+        let State { vectors, polled, bound, .. } = &mut *state;
+        for (key, vector) in vectors {
+            let concerned = |message: &RoutedMessage| invalidation.concerns_message(*message);
+            let Some(message) = vector.message.filter(concerned) else { continue };
+            match (self.backend.takes(message), &vector.service) {
+                (false, Service::Bound(_)) => {
+                    vector.service = Service::None;
+                    // This is not expected to fail, because polling the same eventfd succeeded
+                    // before.
+                    let _ = vector.poll(&self.backend, message);
+                    *bound -= 1;
+                    polled.insert(*key);
+                }
+                (true, Service::Polled(_)) if vector.active.load(SeqCst) => {
+                    self.backend.start_timer();
+                }
+                _ => {}
             }
         }
     }

@@ -7,8 +7,8 @@
 //! without losing or duplicating a signal. This happens when no further eventfd has received its
 //! first signal for [`QUIET`](MsiIrqfdSet::QUIET), or immediately if many eventfds are being
 //! opened. One table contains the routes for all open eventfds. An eventfd that is never signaled
-//! is never bound, which saves the cost of binding and unbinding it. If no GSI is free, user space
-//! keeps serving the eventfd.
+//! is never bound, which saves the cost of binding and unbinding it. If no GSI is free, or an IOMMU
+//! blocks the message, user space keeps serving the eventfd.
 
 use super::batch::{Backend, Batch};
 use super::{KvmIrqfd, KvmRouter};
@@ -26,9 +26,12 @@ use rustix::time::{
 };
 use std::io;
 
+/// Eventfds of one set, with their services.
+pub(super) type Irqfds = Batch<Kernel>;
+
 /// An eventfd and its identity. We store the identity because looking it up costs more than the
 /// calls that open the eventfd.
-struct Eventfd {
+pub(super) struct Eventfd {
     file: Arc<dyn AsFd + Send + Sync>,
     id: Option<EventfdId>,
 }
@@ -60,12 +63,12 @@ struct Eventfd {
 pub struct MsiIrqfdSet(Arc<Shared>);
 
 struct Shared {
-    batch: Arc<Batch<Kernel>>,
+    batch: Arc<Irqfds>,
     poller: Arc<EventfdPoller>,
     _timer: PolledEventfd,
 }
 
-struct Kernel {
+pub(super) struct Kernel {
     router: Arc<KvmRouter>,
     poller: Arc<EventfdPoller>,
     timer: Arc<OwnedFd>,
@@ -85,8 +88,10 @@ impl MsiIrqfdSet {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags).map_err(io::Error::from)?;
         let timer = Arc::new(timer);
+        let registry = router.clone();
         let kernel = Kernel { router, poller: poller.clone(), timer: timer.clone() };
         let batch = Arc::new(Batch::new(kernel));
+        registry.add_irqfds(&batch);
         let late = batch.clone();
         let hand_over = move || {
             // If the kernel doesn't accept an eventfd, user space keeps serving it.

@@ -8,6 +8,8 @@ mod hand_over;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod machines;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod translated;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod trials;
 
 fn main() -> std::process::ExitCode {
@@ -20,5 +22,7 @@ fn main() -> std::process::ExitCode {
         hand_over::ALL,
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
         foreign::ALL,
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        translated::ALL,
     ])
 }
