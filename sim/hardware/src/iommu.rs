@@ -4,6 +4,8 @@
 //! for messages, in which case messages to this region pass untranslated, as on x86. A domain is
 //! either an identity mapping, or has one or two translation stages with a granule each.
 
+mod translator;
+
 use crate::lock::lock;
 use gic_firmware::Region;
 use irq_domain::layer::{DoorbellMode, Iommu as Driver, IommuDomain, IovaConstraint, Translated};
@@ -135,6 +137,19 @@ impl Iommu {
         }
     }
 
+    /// Translates the address of a device's write, and records a fault if the write is blocked.
+    fn translate_write(&self, device: RequesterId, address: u64) -> Option<u64> {
+        let mut state = lock(&self.state);
+        let translated = state.translate(device, address);
+        if translated.is_none() {
+            state.stopped += 1;
+            if state.faults.len() < KEPT {
+                state.faults.push(IommuFault { device, address });
+            }
+        }
+        translated
+    }
+
     /// Returns the number of pages mapped in all domains, not counting the mappings that guests
     /// make.
     pub fn pages(&self) -> usize {
@@ -160,18 +175,7 @@ impl Iommu {
 
 impl SignalMsi<RequesterId> for Iommu {
     fn signal_msi(&self, from: RequesterId, message: MsiMessage) -> Delivery {
-        let translated = {
-            let mut state = lock(&self.state);
-            let translated = state.translate(from, message.address);
-            if translated.is_none() {
-                state.stopped += 1;
-                if state.faults.len() < KEPT {
-                    state.faults.push(IommuFault { device: from, address: message.address });
-                }
-            }
-            translated
-        };
-        match translated {
+        match self.translate_write(from, message.address) {
             Some(address) => self.upstream.signal_msi(from, MsiMessage { address, ..message }),
             None => Delivery::Blocked,
         }
