@@ -65,7 +65,11 @@ const GUIDES: [(&str, &[&str]); 2] = [
     ),
     (
         include_str!("../../../docs/guides/monitor.md"),
-        &[include_str!("readme/vmm.rs"), include_str!("readme/program.rs")],
+        &[
+            include_str!("readme/vmm.rs"),
+            include_str!("readme/program.rs"),
+            include_str!("../../../crates/irq-routing/examples/iommu.rs"),
+        ],
     ),
 ];
 
