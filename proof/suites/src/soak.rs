@@ -10,10 +10,16 @@ pub const PARTS: [&str; 6] = ["chaos", "its", "levels", "msix", "machine", KVM];
 /// The part that needs the host's KVM.
 pub const KVM: &str = "kvm";
 
-/// Returns the command that builds the program with a cargo profile and runs it. The caller adds
-/// the program's arguments.
-pub fn program(workspace: &Workspace, profile: &str) -> Command {
-    let mut cargo = process::cargo(&workspace.root);
-    cargo.args(["run", "--quiet", "--profile", profile, "--package", "doorbell-soak", "--"]);
-    cargo
+/// Builds the program with all optimizations, or with the dependencies that the tests have, and
+/// returns the command that runs it. The caller adds the program's arguments.
+///
+/// # Errors
+/// Fails if cargo fails.
+pub fn program(workspace: &Workspace, optimized: bool) -> anyhow::Result<Command> {
+    const NAME: &str = "doorbell-soak";
+    // A test among the targets selects the features that the tests' dependencies have.
+    const TESTED: &[&str] = &["--workspace", "--all-features", "--bin", NAME, "--test", "soak"];
+    let arguments = if optimized { &["--release", "--package", NAME][..] } else { TESTED };
+    process::must(process::cargo(&workspace.root).args(["build", "--quiet"]).args(arguments))?;
+    Ok(Command::new(workspace.target.join(if optimized { "release" } else { "debug" }).join(NAME)))
 }

@@ -31,8 +31,7 @@ fn run(part: &str, messages: &str, limit: Duration) -> Result<()> {
     let absent = (part == KVM).then(kvm::absent).flatten();
     absent.map_or(Ok(()), |reason| Err(Absent::new(reason)))?;
     // In a short run, building with more optimization would take longer than running.
-    let profile = if suite::is_long() { "release" } else { "dev" };
-    let mut program = soak::program(workspace::this()?, profile);
+    let mut program = soak::program(workspace::this()?, suite::is_long())?;
     program.args(["--part", part, "--messages", messages]);
     let mut failure = String::new();
     let status = process::watch(&mut program, limit, |line| {

@@ -10,7 +10,6 @@ use doorbell_harness::workspace;
 use doorbell_suites::soak;
 
 fn main() -> Result<ExitCode> {
-    let status =
-        soak::program(workspace::this()?, "release").args(env::args_os().skip(1)).status()?;
+    let status = soak::program(workspace::this()?, true)?.args(env::args_os().skip(1)).status()?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

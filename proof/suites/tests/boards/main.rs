@@ -183,14 +183,13 @@ impl Bench {
         Ok(Self { command, tools, absent, output: workspace.target.join("boards") })
     }
 
-    /// Runs the command's tests of sources.
+    /// Runs the command's tests of sources, with the features that the step `test` has built.
     fn test_sources(&self) -> Result<()> {
         if !self.tools.root().join("usr/bin/dtc").exists() {
             return Err(Absent::new("Debian's `dtc` could not be fetched").into());
         }
-        let mut tests = process::cargo(&workspace::this()?.root);
-        tests.args(["test", "--package", "doorbell", "--test", "dts"]);
-        process::must(&mut tests)
+        let tests = ["test", "--workspace", "--all-features", "--test", "dts"];
+        process::must(process::cargo(&workspace::this()?.root).args(tests))
     }
 
     /// Returns the sources of Debian's kernel.
