@@ -2,9 +2,9 @@
 //! property or a field is read if another value in its place leads to another description.
 
 #[expect(dead_code, reason = "the module also serves the tests of the readers")]
-#[path = "../acpi/bytes.rs"]
+#[path = "../it/acpi/bytes.rs"]
 mod bytes;
-#[path = "../lint/dts.rs"]
+#[path = "../it/lint/dts.rs"]
 mod dts;
 mod properties;
 mod structures;

@@ -1,7 +1,7 @@
 //! Obstacles at the target: sleep, groups, priorities, list registers and kicks.
 
-use crate::guest::{CPU, DEVICE, EVENT, Guest, LPI, facts};
-use crate::virtual_interface::vtr;
+use super::guest::{CPU, DEVICE, EVENT, Guest, LPI, facts};
+use crate::model::virtual_interface::vtr;
 use doorbell_test_support::guest::Machine;
 use gic_arch::its::Command;
 use gic_arch::{gicd, gicr, icc};
@@ -69,7 +69,7 @@ fn the_binary_point_decides_about_preemption() {
     guest.machine.acknowledge(0);
     // Priorities 0xa0 and 0x80 differ only in bit 5.
     guest.configure(0x81);
-    guest.machine.run([crate::guest::mapti(0, LPI.get(), 0)]);
+    guest.machine.run([super::guest::mapti(0, LPI.get(), 0)]);
     guest.send();
     assert_eq!(guest.obstacle(), None);
     guest.machine.msr(0, icc::BPR1.encoding(), 6);

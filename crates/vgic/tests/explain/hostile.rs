@@ -1,6 +1,6 @@
 //! Explanations of a machine whose guest writes arbitrary values, and of a running machine.
 
-use crate::guest::{CPU, DEVICE, EVENT, Guest, LPI, config};
+use super::guest::{CPU, DEVICE, EVENT, Guest, LPI, config};
 use doorbell_test_support::guest::{ITS, QUEUE};
 use gic_arch::its::Command;
 use gic_arch::{IntId, icc};

@@ -1,6 +1,6 @@
 //! Explanations that start at a message or a line.
 
-use crate::guest::{CPU, DEVICE, EVENT, Guest, LPI, config, facts};
+use super::guest::{CPU, DEVICE, EVENT, Guest, LPI, config, facts};
 use doorbell_test_support::guest::{ITS, Machine};
 use gic_arch::gicr::Propbaser;
 use gic_arch::{IntId, gicd, gicr};

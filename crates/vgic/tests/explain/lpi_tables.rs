@@ -1,6 +1,6 @@
 //! Obstacles in redistributors' LPI tables and in LPI configurations.
 
-use crate::guest::{
+use super::guest::{
     CONFIGURATION, CPU, DEVICE, EVENT, Guest, LPI, PENDING, config, facts, mapc, mapd, mapti,
     propbaser,
 };

@@ -1,7 +1,7 @@
 //! Changes of one command, register write or table byte of a working guest. The explanation must
 //! name what was changed. `docs/no-interrupt.md` states the score.
 
-use crate::guest::{CONFIGURATION, DEVICE, EVENT, PENDING, config, mapc, mapd, mapti, propbaser};
+use super::guest::{CONFIGURATION, DEVICE, EVENT, PENDING, config, mapc, mapd, mapti, propbaser};
 use doorbell_test_support::guest::{COLLECTIONS, DEVICES, ITS, Machine, QUEUE};
 use doorbell_test_support::{Score, other_values};
 use gic_arch::gicd::{self, Irouter};

@@ -1,8 +1,8 @@
 //! Comparison of the explanations that `docs/no-interrupt.md` shows for monitors with those that
 //! the model prints for planted faults.
 
-use crate::guest::{CPU, DEVICE, EVENT, Guest, PENDING, config, mapc, mapd, mapti, propbaser};
-use crate::virtual_interface::vtr;
+use super::guest::{CPU, DEVICE, EVENT, Guest, PENDING, config, mapc, mapd, mapti, propbaser};
+use crate::model::virtual_interface::vtr;
 use doorbell_test_support::guest::{ITS, Machine};
 use doorbell_test_support::{check_guide, check_guide_quotes};
 use gic_arch::gicr::{self, Pendbaser};

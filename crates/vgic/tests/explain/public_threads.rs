@@ -1,6 +1,6 @@
 //! Faults of guests and monitors from public bug reports. Each test links to its report.
 
-use crate::guest::{
+use super::guest::{
     CONFIGURATION, CPU, DEVICE, EVENT, Guest, LPI, PENDING, config, facts, mapc, mapd, mapti,
     propbaser,
 };

@@ -1,6 +1,6 @@
 //! Obstacles at an ITS: registers, commands and mappings.
 
-use crate::guest::{CPU, DEVICE, EVENT, Guest, LPI, config, facts, mapc, mapd, mapti};
+use super::guest::{CPU, DEVICE, EVENT, Guest, LPI, config, facts, mapc, mapd, mapti};
 use doorbell_test_support::guest::{ITS, QUEUE, RAM};
 use gic_arch::gits::{self, Baser, Cbaser, PageSize};
 use gic_arch::its::{Command, MapAction};

@@ -1,7 +1,7 @@
 //! The view of a running machine's state.
 
-use crate::guest::{CPU, DEVICE, EVENT, Guest, config, mapc, mapd, mapti};
-use crate::virtual_interface::vtr;
+use super::guest::{CPU, DEVICE, EVENT, Guest, config, mapc, mapd, mapti};
+use crate::model::virtual_interface::vtr;
 use doorbell_test_support::guest::ITS;
 use gic_arch::IntId;
 use gic_arch::its::CollectionId;

@@ -1,7 +1,7 @@
 //! Obstacles to SGIs, PPIs and SPIs.
 
-use crate::guest::{CPU, facts};
-use crate::virtual_interface::vtr;
+use super::guest::{CPU, facts};
+use crate::model::virtual_interface::vtr;
 use doorbell_test_support::guest::Machine;
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::icc::{self, Sgi};

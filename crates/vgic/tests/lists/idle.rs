@@ -1,8 +1,8 @@
 //! Tests that vCPUs which enter repeatedly with empty list registers pick up changes made in
 //! between.
 
-use crate::its::Translated;
-use crate::virtual_interface::vtr;
+use super::its::Translated;
+use crate::model::virtual_interface::vtr;
 use doorbell_test_support::guest::{Machine, sync};
 use gic_arch::ich::ListRegisterState::{Active, Invalid};
 use gic_arch::ich::{ListRegister, ListRegisterState};

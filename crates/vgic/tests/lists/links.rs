@@ -2,8 +2,8 @@
 //! the time the hypervisor takes it until the guest has deactivated the virtual one, and must be
 //! inactive at all other times.
 
-use crate::entered::Entered;
-use crate::virtual_interface::{Hardware, vtr};
+use super::entered::Entered;
+use crate::model::virtual_interface::{Hardware, vtr};
 use doorbell_test_support::guest::Machine;
 use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending};
 use gic_arch::ich::{ListRegister, ListRegisterState};

@@ -1,11 +1,11 @@
 //! Tests for LPIs in list registers. LPIs have no active state, and commands that affect a listed
 //! LPI make its vCPU exit. The guest must see the same interrupts as without list registers.
 
-use crate::entered::Entered;
-use crate::half::{ExitPolicy, Half};
-use crate::its::{Translated, mapti};
-use crate::reference::Reference;
-use crate::virtual_interface::{Hardware, vtr};
+use super::entered::Entered;
+use super::its::{Translated, mapti};
+use super::reference::Reference;
+use crate::model::half::{ExitPolicy, Half};
+use crate::model::virtual_interface::{Hardware, vtr};
 use doorbell_test_support::guest::{clear, discard, inv, mapc, movall, movi, sync, unmapd};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::ich::ListRegisterState::{Invalid, Pending};

@@ -2,8 +2,8 @@
 //! machine moves into a new model. Each vCPU's thread owns the vCPU, which has a software CPU
 //! interface or list registers ([`Half`]), and pauses it by reference.
 
-use crate::half::{ExitPolicy, Half, Kicked};
-use crate::its::Translated;
+use super::its::Translated;
+use crate::model::half::{ExitPolicy, Half, Kicked};
 use doorbell_test_support::guest::{Machine, movi, send};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::{IntId, icc};

@@ -2,7 +2,7 @@
 //! registers. Every interrupt must be handled, even if no later event makes a vCPU check for
 //! pending interrupts.
 
-use crate::half::{ExitPolicy, Half, Kicked};
+use crate::model::half::{ExitPolicy, Half, Kicked};
 use doorbell_test_support::guest::Machine;
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr::{self, Waker};

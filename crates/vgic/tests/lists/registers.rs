@@ -1,8 +1,8 @@
 //! Tests for wired interrupts in list registers, which `tests/model` does not cover: traps,
 //! maintenance, overflow, and register writes that complete at the exit.
 
-use crate::entered::Entered;
-use crate::virtual_interface::{Hardware, vtr};
+use super::entered::Entered;
+use crate::model::virtual_interface::{Hardware, vtr};
 use doorbell_test_support::guest::Machine;
 use gic_arch::icc::{self, Sgi, SysRegEncoding};
 use gic_arch::ich::ListRegisterState::{Invalid, Pending};

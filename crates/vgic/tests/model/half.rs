@@ -1,6 +1,6 @@
 //! Common interface to both kinds of vCPU half, for a guest's system register accesses.
 
-use crate::virtual_interface::{Hardware, vtr};
+use super::virtual_interface::{Hardware, vtr};
 use gic_arch::icc::{self, Ctlr, SysRegEncoding};
 use gic_arch::ich::Vtr;
 use msi_types::{Cpu, Kick};

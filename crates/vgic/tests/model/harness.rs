@@ -3,10 +3,10 @@
 mod compare;
 mod writes;
 
-use crate::half::{ExitPolicy, Half, Kicked};
-use crate::ops::{AFFINITIES, Field, LPIS, Op, PRIVATE, SECURE, SHARED, interrupt};
-use crate::physical::{LINKED, Physical};
-use crate::reference::{Gic, View};
+use super::half::{ExitPolicy, Half, Kicked};
+use super::ops::{AFFINITIES, Field, LPIS, Op, PRIVATE, SECURE, SHARED, interrupt};
+use super::physical::{LINKED, Physical};
+use super::reference::{Gic, View};
 use gic_arch::gicr::{Pendbaser, Propbaser};
 use gic_arch::icc::{Ctlr, SysRegEncoding};
 use gic_arch::{IntId, gicr, icc};

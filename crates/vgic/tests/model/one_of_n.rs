@@ -2,7 +2,7 @@
 //! must be delivered once, to a participating vCPU, and must not remain undelivered while a vCPU
 //! participates.
 
-use crate::half::{ExitPolicy, Half, Kicked};
+use super::half::{ExitPolicy, Half, Kicked};
 use gic_arch::gicd::{self, Irouter};
 use gic_arch::gicr::{self, Waker};
 use gic_arch::icc::{self, SysRegEncoding};

@@ -1,7 +1,7 @@
 //! Tests for ITS commands with an exhausted heap.
 
-use crate::board::Board;
-use crate::{is_idle, out_of_memory, run_with, starved_registers};
+use super::{is_idle, out_of_memory, run_with, starved_registers};
+use crate::saved_state::board::Board;
 use doorbell_test_support::guest::{inv, mapc, mapd, mapti, movall, movi, unmapc};
 use doorbell_test_support::{failures_until, with_allocations};
 use gic_arch::gits;

@@ -1,7 +1,7 @@
 //! Tests for creating machines with an exhausted heap.
 
-use crate::board::Board;
-use crate::config;
+use super::config;
+use crate::saved_state::board::Board;
 use doorbell_test_support::{failures_until, with_allocations};
 use gic_arch::ich::Vtr;
 use msi_types::{Level, Line, SetLine};

@@ -1,7 +1,7 @@
 //! Executes random commands with an allocator that fails at random.
 
-use crate::board::Board;
-use crate::{is_idle, run_with};
+use super::{is_idle, run_with};
+use crate::saved_state::board::Board;
 use doorbell_test_support::guest::{mapc, mapd, mapti, movall, unmapc};
 use doorbell_test_support::with_allocations;
 use gic_arch::its::{CollectionId, Command, MapAction};

@@ -1,7 +1,7 @@
 //! Tests for registers that enable LPIs and ITSes, with an exhausted heap.
 
-use crate::board::Board;
-use crate::{config, out_of_memory, starved_registers};
+use super::{config, out_of_memory, starved_registers};
+use crate::saved_state::board::Board;
 use doorbell_test_support::guest::{mapc, mapd, mapti};
 use doorbell_test_support::{failures_until, with_allocations};
 use gic_arch::gicr::{self, Ctlr as GicrCtlr};

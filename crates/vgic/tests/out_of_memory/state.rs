@@ -1,7 +1,7 @@
 //! Tests for save and restore with an exhausted heap.
 
-use crate::board::Board;
-use crate::config;
+use super::config;
+use crate::saved_state::board::Board;
 use doorbell_test_support::guest::{mapc, mapd, mapti, movall};
 use doorbell_test_support::{failures_until, with_allocations};
 use msi_types::{Level, Line, SetLine};

@@ -1,8 +1,8 @@
 //! Tests with damaged saved states. A restore must either refuse the state without side effects,
 //! or, if the state is a possible one for the machine, restore exactly that state.
 
-use crate::board::{Board, CPUS, config};
-use crate::round_trip::busy;
+use super::board::{Board, CPUS, config};
+use super::round_trip::busy;
 use doorbell_test_support::damage::{Damage, damaged, damages};
 use doorbell_test_support::guest::{mapd, mapti};
 use gic_arch::lpi::Config;

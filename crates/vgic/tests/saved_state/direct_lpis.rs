@@ -1,7 +1,7 @@
 //! Tests for restored machines whose redistributors have LPIs of their own: direct LPIs, and LPIs
 //! that MOVALL has moved.
 
-use crate::board::{Board, CPUS, config};
+use super::board::{Board, CPUS, config};
 use doorbell_test_support::guest::{mapd, mapti, movall};
 use doorbell_test_support::heap_use;
 use gic_arch::gicr;

@@ -1,7 +1,7 @@
 //! Tests for the format of saved states. A state must remain readable for as long as the library
 //! supports the version that wrote it.
 
-use crate::board::{Board, CPUS, config};
+use super::board::{Board, CPUS, config};
 use doorbell_test_support::guest::{mapc, mapd, mapti, movall, unmapc};
 use gic_arch::gicd::Irouter;
 use gic_arch::{IntId, gicd, gicr, icc};
@@ -107,7 +107,7 @@ fn each_list_and_optional_field_is_used() {
     let everything: Value = serde_json::from_str(VERSION_2).unwrap();
     let mut seen = std::collections::BTreeMap::<String, bool>::new();
     // A machine with direct LPIs has no ITS.
-    let direct = serde_json::to_value(crate::direct_lpis::started().save()).unwrap();
+    let direct = serde_json::to_value(super::direct_lpis::started().save()).unwrap();
     for state in [everything, direct] {
         each_field(&state, &mut |name, value| {
             let is_said =
@@ -154,7 +154,7 @@ fn version_1_is_refused_by_its_version() {
 
 #[test]
 fn enabled_direct_lpis_are_saved_as_ranges() {
-    let mut board = crate::direct_lpis::started();
+    let mut board = super::direct_lpis::started();
     for (lpi, enable, priority) in [(8300, false, 0xa0), (8301, true, 0x48), (9000, true, 0)] {
         board.configure(lpi, enable, priority);
         board.write_gicr(0, gicr::INVLPIR, lpi.into());

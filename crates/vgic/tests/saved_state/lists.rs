@@ -1,7 +1,7 @@
 //! Tests for vCPUs with list registers. A vCPU must leave guest mode before it is saved. The
 //! restored vCPU may run with or without list registers.
 
-use crate::board::Board;
+use super::board::Board;
 use doorbell_test_support::guest::{mapd, mapti};
 use gic_arch::gicd::Irouter;
 use gic_arch::ich::{ListRegisterState, Vtr};

@@ -1,6 +1,6 @@
 //! Tests for messages and line changes that arrive while vCPUs are paused.
 
-use crate::board::{Board, CPUS};
+use super::board::{Board, CPUS};
 use doorbell_test_support::guest::{mapd, mapti};
 use gic_arch::gicd::Irouter;
 use gic_arch::{IntId, gicd};
@@ -36,7 +36,7 @@ fn a_later_message_is_in_the_next_save() {
     let mut board = with_device();
     let its = board.gic.its(0).unwrap();
     let send = |event| {
-        let address = crate::board::ITS + u64::from(gic_arch::gits::TRANSLATER.offset());
+        let address = super::board::ITS + u64::from(gic_arch::gits::TRANSLATER.offset());
         its.signal_msi(msi_types::DeviceId::new(5), msi_types::MsiMessage { address, data: event })
     };
     let gic = board.gic.clone();
@@ -83,7 +83,7 @@ fn a_message_kicks_a_sleeping_paused_vcpu() {
     let paused = board.pause();
     let _ = gic.save().unwrap();
     let its = gic.its(0).unwrap();
-    let address = crate::board::ITS + u64::from(gic_arch::gits::TRANSLATER.offset());
+    let address = super::board::ITS + u64::from(gic_arch::gits::TRANSLATER.offset());
     let message = msi_types::MsiMessage { address, data: 1 };
     its.signal_msi(msi_types::DeviceId::new(5), message);
     drop(paused);
@@ -112,7 +112,7 @@ impl Wire {
 
     /// Sends messages for some events until the test sets `stop`.
     fn send(&self, events: &[u32]) {
-        let address = crate::board::ITS + u64::from(gic_arch::gits::TRANSLATER.offset());
+        let address = super::board::ITS + u64::from(gic_arch::gits::TRANSLATER.offset());
         while !self.stop.load(SeqCst) {
             for event in events.iter().copied() {
                 let gic = self.gic.read().unwrap();
@@ -233,7 +233,7 @@ impl Kick for ResumeDuringKick {
 fn no_vcpu_resumes_during_a_restore() {
     let mut board = with_device();
     let its = board.gic.its(0).unwrap();
-    let address = crate::board::ITS + u64::from(gic_arch::gits::TRANSLATER.offset());
+    let address = super::board::ITS + u64::from(gic_arch::gits::TRANSLATER.offset());
     let message = msi_types::MsiMessage { address, data: 0 };
     its.signal_msi(msi_types::DeviceId::new(5), message);
     let saved = board.save();

@@ -1,7 +1,7 @@
 //! Tests for `GICR_PENDBASER.PTZ`, with which software states that the pending table is zero. The
 //! statement applies only to the next time that LPIs are enabled.
 
-use crate::board::Board;
+use super::board::Board;
 use doorbell_test_support::guest::{mapd, mapti};
 use gic_arch::gicr::{Ctlr, Pendbaser};
 use gic_arch::{IntId, gicr};

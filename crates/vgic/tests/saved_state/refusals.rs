@@ -1,8 +1,8 @@
 //! Tests that invalid states are refused, and that each error names the object at fault.
 
-use crate::board::{Board, ITS, config};
-use crate::corrupt::non_secure;
-use crate::round_trip::busy;
+use super::board::{Board, ITS, config};
+use super::corrupt::non_secure;
+use super::round_trip::busy;
 use doorbell_test_support::guest::{mapd, mapti};
 use gic_arch::gicd::Irouter;
 use gic_arch::its::CollectionId;
@@ -484,7 +484,7 @@ fn an_error_says_what_is_wrong_with_which_object() {
 
 #[test]
 fn ranges_of_direct_lpis_that_cannot_be_so_are_refused() {
-    let mut board = crate::direct_lpis::started();
+    let mut board = super::direct_lpis::started();
     let saved = board.save();
     let range = |first, count| EnabledLpis::new(IntId::new(first), count, 0xa3);
     let mut problem = |ranges: &[EnabledLpis]| {

@@ -1,7 +1,7 @@
 //! Tests with machines that have small limits on mappings and were used before the restore. A state
 //! must either fit and be restored, or be refused without side effects.
 
-use crate::board::{Board, CPUS, config};
+use super::board::{Board, CPUS, config};
 use doorbell_test_support::guest::{mapd, mapti, unmapd};
 use gic_arch::IntId;
 use gic_arch::its::CollectionId;

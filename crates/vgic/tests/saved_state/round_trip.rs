@@ -1,6 +1,6 @@
 //! Tests for the behavior of restored machines.
 
-use crate::board::{Board, CPUS, ITS, config};
+use super::board::{Board, CPUS, ITS, config};
 use doorbell_test_support::guest::{discard, mapc, mapd, mapti, movall, take_dirty, unmapc};
 use gic_arch::gicd::Irouter;
 use gic_arch::gits::Creadr;

@@ -10,6 +10,7 @@ mod coherence;
 mod controllers;
 mod injected_faults;
 mod limits;
+mod migration;
 mod random_machines;
 mod refused_machines;
 mod replay;

@@ -1,9 +1,9 @@
 //! Compares the model with the reference.
 
 use super::{Bench, VcpuKind};
-use crate::half::Half;
-use crate::ops::{AFFINITIES, Field, Op, PRIVATE, SHARED};
-use crate::reference::{Interrupt, View};
+use crate::model::half::Half;
+use crate::model::ops::{AFFINITIES, Field, Op, PRIVATE, SHARED};
+use crate::model::reference::{Interrupt, View};
 use gic_arch::icc::{self, SysRegEncoding};
 use std::sync::atomic::Ordering::SeqCst;
 use vgic::AccessWidth;

@@ -1,9 +1,9 @@
 //! Applies the writes of devices and guests to both the model and the reference.
 
 use super::{Bench, Doorbells, line_of};
-use crate::ops::{AFFINITIES, Field};
-use crate::physical::LINKED;
-use crate::reference::View;
+use crate::model::ops::{AFFINITIES, Field};
+use crate::model::physical::LINKED;
+use crate::model::reference::View;
 use gic_arch::gicd::Irouter;
 use gic_arch::icc::Sgi;
 use gic_arch::{Affinity, IntId, IntIdField, gicd, gicr, icc};

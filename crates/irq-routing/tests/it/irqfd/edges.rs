@@ -1,0 +1,88 @@
+//! Signals that are delivered as edges.
+
+use super::rig::{LINE, MESSAGE, NOW, Rig, count, event, message, nonblocking, signal};
+use crate::controller::Heard;
+use msi_types::{Gsi, Line};
+
+#[test]
+fn unserved_signals_merge_into_one_message() {
+    let rig = Rig::new();
+    let device = nonblocking();
+    let _bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
+    assert_eq!(rig.serve(), []);
+
+    signal(&device);
+    signal(&device);
+
+    assert_eq!(rig.serve(), [event(1)]);
+    signal(&device);
+    assert_eq!(rig.serve(), [event(1)]);
+    assert_eq!(rig.serve(), []);
+}
+
+#[test]
+fn a_signal_on_a_pin_is_an_edge() {
+    let rig = Rig::new();
+    let device = nonblocking();
+    let _bound = rig.irqfds.bind(device.clone(), LINE).unwrap();
+    signal(&device);
+    assert_eq!(rig.serve(), [Heard::Pulse(Line::Spi(40))]);
+}
+
+#[test]
+fn a_signal_from_before_the_bind_counts() {
+    let rig = Rig::new();
+    let device = nonblocking();
+    signal(&device);
+    let _bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
+    assert_eq!(rig.serve(), [event(1)]);
+}
+
+#[test]
+fn next_signal_takes_the_new_route() {
+    let rig = Rig::new();
+    let device = nonblocking();
+    let _bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
+    for number in 2..5 {
+        rig.route(MESSAGE, message(number));
+        signal(&device);
+        assert_eq!(rig.serve(), [event(number)]);
+    }
+}
+
+#[test]
+fn signal_without_a_route_is_lost() {
+    let rig = Rig::new();
+    let (device, other) = (nonblocking(), nonblocking());
+    let _bound = [
+        rig.irqfds.bind(device.clone(), Gsi::new(77)).unwrap(),
+        rig.irqfds.bind(other.clone(), MESSAGE).unwrap(),
+    ];
+    signal(&device);
+    signal(&other);
+    assert_eq!(rig.serve(), [event(1)]);
+    rig.route(Gsi::new(77), message(7));
+    assert_eq!(rig.serve(), []);
+}
+
+#[test]
+fn signals_after_unbind_stay_in_the_eventfd() {
+    let rig = Rig::new();
+    let device = nonblocking();
+    let bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
+    drop(bound);
+    signal(&device);
+    assert_eq!(rig.serve(), []);
+    assert_eq!(count(&device), 1);
+}
+
+#[test]
+fn closed_socket_signals_nothing() {
+    let rig = Rig::new();
+    let (socket, other) = std::os::unix::net::UnixStream::pair().unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let _bound = rig.irqfds.bind(socket, MESSAGE).unwrap();
+    drop(other);
+    let served = [(); 3].map(|()| rig.poller.dispatch(NOW).unwrap());
+    assert_eq!((served, rig.controller.heard()), ([0; 3], vec![]));
+}

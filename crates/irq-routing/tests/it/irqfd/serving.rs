@@ -1,0 +1,146 @@
+//! Threads and event loops that serve eventfds.
+
+use super::rig::{LINE, MESSAGE, Rig, count, event, line, message, nonblocking, signal};
+use crate::controller::Controller;
+use irq_routing::irqfd::{EventfdPoller, IrqfdSet};
+use irq_routing::{Change, GsiSpace, Inputs, Router, Routing, Unsettled};
+use msi_types::{Delivery, DeviceId, Level, MsiMessage, SignalMsi};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Controller whose kicks for event 1 block.
+#[derive(Default)]
+struct Slow {
+    blocks: AtomicBool,
+    rung: [AtomicU32; 3],
+}
+
+impl Slow {
+    fn wait_until_rung(&self, event: usize, times: u32) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.rung[event].load(SeqCst) < times {
+            assert!(Instant::now() < deadline, "event {event} was not served in time");
+            thread::yield_now();
+        }
+    }
+}
+
+impl SignalMsi<DeviceId> for Slow {
+    fn signal_msi(&self, _: DeviceId, message: MsiMessage) -> Delivery {
+        self.rung[message.data as usize].fetch_add(1, SeqCst);
+        while message.data == 1 && self.blocks.load(SeqCst) {
+            thread::sleep(Duration::from_millis(1));
+        }
+        Delivery::Pending
+    }
+}
+
+#[test]
+fn an_irqfd_whose_kick_blocks_delays_no_other() {
+    let slow = Arc::new(Slow { blocks: AtomicBool::new(true), ..Slow::default() });
+    let inputs = Inputs::new(Arc::new(Controller::default())).with_its(slow.clone());
+    let router = Arc::new(Router::new(GsiSpace::default(), inputs).unwrap());
+    let gsis = [1, 2].map(|event| {
+        let gsi = router.allocate().unwrap();
+        router.commit(&[Change::Set(gsi, message(event))]).unwrap();
+        gsi
+    });
+    let poller = EventfdPoller::new().unwrap();
+    let irqfds = IrqfdSet::new(poller.clone(), router);
+    let _serving = [poller.spawn().unwrap(), poller.spawn().unwrap()];
+    let devices = [nonblocking(), nonblocking()];
+    let _bound = [0, 1].map(|at| irqfds.bind(devices[at].clone(), gsis[at]).unwrap());
+
+    signal(&devices[0]);
+    slow.wait_until_rung(1, 1);
+    for time in 1..=3 {
+        signal(&devices[0]);
+        signal(&devices[1]);
+        slow.wait_until_rung(2, time);
+    }
+    drop(irqfds.bind(nonblocking(), gsis[0]).unwrap());
+    assert_eq!(slow.rung[1].load(SeqCst), 1, "only one thread at a time may serve an eventfd");
+
+    let limit = Duration::from_millis(20);
+    assert_eq!(irqfds.settle(limit), Err(Unsettled(limit)), "a kick still blocks");
+
+    slow.blocks.store(false, SeqCst);
+
+    slow.wait_until_rung(1, 2);
+}
+
+#[test]
+fn event_loop_sees_pending_work() {
+    let rig = Rig::new();
+    let device = nonblocking();
+    let _bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
+    let is_readable = || {
+        let mut waited = [PollFd::new(&*rig.poller, PollFlags::IN)];
+        poll(&mut waited, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() == 1
+    };
+    assert!(!is_readable());
+    signal(&device);
+    assert!(is_readable());
+    rig.serve();
+    assert!(!is_readable());
+    assert!(rig.poller.as_fd().try_clone_to_owned().is_ok());
+}
+
+#[test]
+fn settling_serves_edges_and_levels() {
+    let rig = Rig::new();
+    let devices = [nonblocking(), nonblocking()];
+    let _edge = rig.irqfds.bind(devices[0].clone(), MESSAGE).unwrap();
+    let _level = rig.irqfds.bind_level(devices[1].clone(), nonblocking(), LINE).unwrap();
+    for device in &devices {
+        signal(device);
+    }
+    rig.irqfds.settle(Duration::MAX).unwrap();
+    let heard = rig.controller.heard();
+    assert!(heard.contains(&event(1)) && heard.contains(&line(40, Level::High)), "{heard:?}");
+    assert_eq!(rig.serve(), []);
+}
+
+#[test]
+fn a_thread_serves_until_it_is_dropped() {
+    let rig = Rig::new();
+    let device = nonblocking();
+    let _bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
+    let serving = rig.poller.spawn().unwrap();
+    signal(&device);
+    assert_eq!(rig.wait(), [event(1)]);
+
+    drop(serving);
+
+    signal(&device);
+    thread::sleep(Duration::from_millis(5));
+    assert_eq!(rig.controller.heard(), []);
+    assert_eq!(rig.serve(), [event(1)]);
+}
+
+/// Once an eventfd is unbound, no serving thread may signal its GSI.
+#[test]
+fn an_unbound_eventfd_signals_nothing() {
+    let rig = Rig::new();
+    let _serving = [rig.poller.spawn().unwrap(), rig.poller.spawn().unwrap()];
+    let device = nonblocking();
+    for _ in 0..300 {
+        let bound = rig.irqfds.bind(device.clone(), MESSAGE).unwrap();
+        signal(&device);
+        assert_eq!(rig.wait(), [event(1)]);
+        for _ in 0..4 {
+            signal(&device);
+            thread::yield_now();
+        }
+        drop(bound);
+        rig.controller.heard();
+        signal(&device);
+        thread::yield_now();
+        assert_eq!(rig.controller.heard(), []);
+        assert!(count(&device) > 0);
+    }
+}

@@ -1,0 +1,13 @@
+//! Tests of routes, and of the parts of devices and monitors that signal them.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bus;
+mod controller;
+mod device_eventfds;
+mod explain;
+mod irqfd;
+mod msi;
+mod msix;
+mod router;
+mod saved_state;
+mod virtio;

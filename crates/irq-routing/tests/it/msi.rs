@@ -1,0 +1,5 @@
+//! Comparison of the MSI capability with the simplest possible model.
+
+mod guest_accesses;
+mod model;
+mod rig;

@@ -1,0 +1,10 @@
+//! Tests of the model by its public interface. One program holds them, because each program that
+//! uses the model compiles it anew.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod explain;
+mod guest;
+mod lists;
+mod model;
+mod out_of_memory;
+mod saved_state;

@@ -1,0 +1,10 @@
+//! Tests that do not believe our crates: their numbers are typed by hand, or recorded.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
+
+mod command_figures;
+mod direct_lpis;
+mod foreign_driver;
+mod punishing_fakes;
+mod registers;
+mod routing;
+mod tables;
