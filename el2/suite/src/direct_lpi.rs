@@ -120,9 +120,7 @@ const DRIVEN: &[Case] = &[
     case(4, 4).reading(FEW_READS).with("blind=1"),
     case(2, 2).reading(FEW_READS).told("awake"),
     case(2, 2).reading(FEW_READS).told(KEXECS),
-    newer(2, 2).reading(FEW_READS),
     newer(2, 2).reading(FEW_READS).moved_every(50).with("id_bits=14"),
-    newer(2, 2).of_unstable().reading(FEW_READS).moved_every(50).with("id_bits=14"),
 ];
 /// Longer cases of our driver.
 const DRIVEN_LONG: &[Case] = &[
@@ -131,6 +129,7 @@ const DRIVEN_LONG: &[Case] = &[
     case(8, 2).reading(FEW_READS),
     newer(2, 2).reading(MANY_READS),
     newer(2, 2).of_unstable().reading(MANY_READS),
+    newer(2, 2).of_unstable().reading(FEW_READS).moved_every(50).with("id_bits=14"),
     newer(1, 1),
     newer(8, 2).reading(FEW_READS),
     case(2, 2).reading(FEW_READS).told(SUSPENDS),
