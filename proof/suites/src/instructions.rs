@@ -57,8 +57,9 @@ impl Record {
         }
         let valgrind = valgrind(workspace).or_absent("valgrind")?;
         let compiler = compiler(workspace)?;
+        // With the command among the packages, its dependencies are not built with other features.
         let mut cargo = process::cargo(&workspace.root);
-        cargo.args(["build", "--release", "--package", "doorbell-bench"]);
+        cargo.args(["build", "--release", "--package", "doorbell", "--package", "doorbell-bench"]);
         process::must(cargo.args(["--bin", "doorbell-operations"]))?;
         let folder = temporary::Folder::new()?;
         let mut callgrind = process::command(

@@ -10,4 +10,5 @@ mod msi;
 mod msix;
 mod router;
 mod saved_state;
+mod translation;
 mod virtio;

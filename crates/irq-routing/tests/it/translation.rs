@@ -1,9 +1,6 @@
 //! Messages behind an IOMMU, on a router.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod controller;
-
-use controller::{Controller, Heard};
+use crate::controller::{Controller, Heard};
 use irq_routing::msix::{MsixTable, Signalled};
 use irq_routing::{
     Access, Change, GsiSpace, Invalidation, MessageSink, Route, RoutedMessage, Router, Routing,
