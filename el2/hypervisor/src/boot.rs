@@ -1,6 +1,6 @@
 //! Brings up the machine and creates its guests from the files that the loader placed in memory.
 
-use crate::devicetree::{self, Files, Machine};
+use crate::devicetree::{self, DEVICETREE_ROOM, Files, Machine};
 use crate::guest::{self, Guest, GuestConfig};
 use crate::layout::Uart;
 use crate::options::Options;
@@ -18,9 +18,6 @@ use image_rt::start::{self, Started};
 use image_rt::{Boot, cpu, println};
 use msi_types::Cpu;
 
-/// Space for the devicetree at the end of the guest's RAM (Documentation/arch/arm64/booting.rst: at
-/// most 2 MiB).
-const DEVICETREE_ROOM: u64 = 2 << 20;
 /// Alignment of guest RAM. A kernel is loaded at an offset from a 2 MiB boundary (same document).
 const KERNEL_ALIGNMENT: u64 = 2 << 20;
 /// End of the RAM mapped by the image.

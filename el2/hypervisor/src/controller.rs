@@ -33,6 +33,9 @@ pub(crate) enum Controller {
     Its,
     /// Direct LPIs (`GICR_SETLPIR`).
     DirectLpi,
+    /// Direct LPIs that cannot be disabled once they are enabled (`GICR_CTLR.CES` is 0). Firmware
+    /// reserves memory for their tables.
+    PermanentLpi,
     /// Message-based SPIs.
     Mbi,
     /// A GICv2m frame.
@@ -47,6 +50,7 @@ impl Controller {
         Some(match name {
             "its" => Self::Its,
             "direct-lpi" => Self::DirectLpi,
+            "permanent-lpi" => Self::PermanentLpi,
             "mbi" => Self::Mbi,
             "v2m" => Self::V2m,
             "none" => Self::None,
@@ -64,6 +68,10 @@ impl Controller {
                 gic.with_lpi_id_bits(lpis).with_its(Vec::from([its]))
             }
             Self::DirectLpi => gic.with_lpi_id_bits(lpis).with_direct_lpi(true),
+            Self::PermanentLpi => {
+                let gic = gic.with_lpi_id_bits(lpis).with_direct_lpi(true);
+                gic.with_can_clear_enable_lpis(false)
+            }
             Self::Mbi => gic.with_message_based_spis(true),
             Self::V2m => gic.with_v2m(Vec::from([V2mConfig::new(V2M, FIRST_SPI, SPIS)])),
             Self::None => gic,

@@ -74,6 +74,13 @@ pub(crate) struct Machine<'a> {
 const GIC_PHANDLE: u32 = 1;
 const CLOCK: u32 = 2;
 const CONTROLLER_PHANDLE: u32 = 3;
+/// Phandle of the memory for LPI tables, which the next kernel does not use either.
+const TABLES: u32 = 4;
+/// Size of an LPI table, and its alignment.
+const TABLE: u64 = 0x1_0000;
+/// Space for the devicetree at the end of the guest's RAM (Documentation/arch/arm64/booting.rst: at
+/// most 2 MiB).
+pub(crate) const DEVICETREE_ROOM: u64 = 2 << 20;
 const CLOCK_HZ: u32 = 24_000_000;
 /// Interrupt cells of the binding `arm,gic-v3`: kinds and a trigger.
 const SPI: u32 = 0;
@@ -108,6 +115,9 @@ impl Machine<'_> {
         if let Some(pci) = self.pci {
             root.add_child(pci_host(pci, self.gic));
         }
+        if reserves_tables(self.gic) {
+            root.add_child(self.reserved_memory());
+        }
         tree.to_dtb()
     }
 
@@ -124,6 +134,25 @@ impl Machine<'_> {
             chosen.add_property(property("linux,initrd-end", initrd.end));
         }
         chosen
+    }
+
+    /// Reserves memory for the configuration table of LPIs, and for a pending table of each
+    /// redistributor.
+    fn reserved_memory(&self) -> DeviceTreeNode {
+        let size = TABLE * (1 + self.gic.cpus.len() as u64);
+        let start = self.ram.end - DEVICETREE_ROOM - size;
+        let mut memory = node(
+            "reserved-memory",
+            [
+                property("#address-cells", 2_u32),
+                property("#size-cells", 2_u32),
+                property("ranges", &[] as &[u8]),
+            ],
+        );
+        let reg = property("reg", doubles(&[start, size]));
+        let tables = [reg, property("phandle", TABLES)];
+        memory.add_child(node(format!("lpi-tables@{start:x}"), tables));
+        memory
     }
 
     fn cpus(&self) -> DeviceTreeNode {
@@ -208,6 +237,14 @@ fn describe_controller(config: &VgicConfig, gic: &mut DeviceTreeNode) {
         gic.add_property(property("arm,direct-lpi", &[] as &[u8]));
         gic.add_property(property("#msi-cells", 0_u32));
     }
+    if reserves_tables(config) {
+        gic.add_property(property("memory-region", TABLES));
+    }
+}
+
+/// Returns `true` if redistributors may use their LPI tables while the next kernel runs.
+const fn reserves_tables(config: &VgicConfig) -> bool {
+    config.direct_lpi && !config.can_clear_enable_lpis
 }
 
 /// Returns the property that routes a PCI host's messages. For an ITS, requester IDs are DeviceIDs;
