@@ -44,7 +44,7 @@ void dlpi_shut_down(void);
 u64 dlpi_doorbell(unsigned int cpu);
 void dlpi_configure(u32 intid, bool enabled);
 void dlpi_invalidate(unsigned int cpu, u32 intid);
-void dlpi_set_pending(unsigned int cpu, u32 intid, bool pending);
+int dlpi_set_pending(unsigned int cpu, u32 intid, bool pending);
 void dlpi_forget(u32 intid);
 void dlpi_leave(u32 intid);
 
@@ -58,7 +58,7 @@ int dlpi_serve_pci(struct irq_domain *lpis, struct device_node *gic);
 
 /* msi-parent.c or msi-domain.c */
 struct irq_domain *dlpi_create_pci_domain(struct irq_domain *lpis);
-struct irq_domain *dlpi_create_parent(struct irq_domain *gic, struct fwnode_handle *name,
-				      unsigned int intids, const struct irq_domain_ops *ops);
+struct irq_domain *dlpi_create_parent(struct irq_domain *gic, unsigned int intids,
+				      const struct irq_domain_ops *ops);
 
 #endif

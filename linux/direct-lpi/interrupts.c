@@ -10,6 +10,9 @@
 #include <linux/io.h>
 #include <linux/irq.h>
 #include <linux/irqchip/arm-gic-v3.h>
+#ifdef HAS_MSI_LIB
+#include <linux/irqchip/irq-msi-lib.h>
+#endif
 #include <linux/module.h>
 #include <linux/msi.h>
 #include <linux/mutex.h>
@@ -133,8 +136,7 @@ static int set_state(struct irq_data *d, enum irqchip_irq_state which, bool stat
 
 	if (which != IRQCHIP_STATE_PENDING || block->cpu >= nr_cpu_ids)
 		return -EINVAL;
-	dlpi_set_pending(block->cpu, d->hwirq, state);
-	return 0;
+	return dlpi_set_pending(block->cpu, d->hwirq, state);
 }
 
 /* Returns 1 if the interrupt was made pending in hardware, as the core expects. */
@@ -180,6 +182,9 @@ static struct dlpi_block *allocate(u32 count)
 	for (at = 0; at < count; at++)
 		blocks[base + at] = block;
 	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
+	/* An earlier kernel may have left it pending, where its LPIs stayed enabled. */
+	for (at = 0; at < count; at++)
+		dlpi_forget(base + at);
 	return block;
 }
 
@@ -284,21 +289,20 @@ static const struct irq_domain_ops ops = {
 	.free = domain_free,
 	.activate = domain_activate,
 	.deactivate = domain_deactivate,
+#ifdef HAS_MSI_LIB
+	.select = msi_lib_irq_domain_select,
+#endif
 };
 
 static struct irq_domain *create_domain(struct irq_domain *gic, unsigned int bits)
 {
-	struct fwnode_handle *name = irq_domain_alloc_named_fwnode("direct-lpi");
-
 	intids = BIT(bits);
 	used = bitmap_zalloc(intids, GFP_KERNEL);
 	blocks = kvcalloc(intids, sizeof(*blocks), GFP_KERNEL);
-	domain = name && used && blocks ? dlpi_create_parent(gic, name, intids, &ops) : NULL;
+	domain = used && blocks ? dlpi_create_parent(gic, intids, &ops) : NULL;
 	if (!domain) {
 		kvfree(blocks);
 		bitmap_free(used);
-		if (name)
-			irq_domain_free_fwnode(name);
 	}
 	return domain;
 }
@@ -309,7 +313,8 @@ static void remove_domain(void)
 	struct fwnode_handle *name = domain->fwnode;
 
 	irq_domain_remove(domain);
-	irq_domain_free_fwnode(name);
+	if (is_fwnode_irqchip(name))
+		irq_domain_free_fwnode(name);
 	kvfree(blocks);
 	bitmap_free(used);
 }

@@ -42,11 +42,18 @@ static struct msi_domain_info info = {
 	.chip = &chip,
 };
 
-/* Creates the domain of all LPIs. */
-struct irq_domain *dlpi_create_parent(struct irq_domain *gic, struct fwnode_handle *name,
-				      unsigned int intids, const struct irq_domain_ops *ops)
+/* Creates the domain of all LPIs. The GIC's own domain is the one that its node refers to. */
+struct irq_domain *dlpi_create_parent(struct irq_domain *gic, unsigned int intids,
+				      const struct irq_domain_ops *ops)
 {
-	return irq_domain_create_hierarchy(gic, 0, intids, name, ops, NULL);
+	struct fwnode_handle *name = irq_domain_alloc_named_fwnode("direct-lpi");
+	struct irq_domain *lpis = NULL;
+
+	if (name)
+		lpis = irq_domain_create_hierarchy(gic, 0, intids, name, ops, NULL);
+	if (name && !lpis)
+		irq_domain_free_fwnode(name);
+	return lpis;
 }
 
 struct irq_domain *dlpi_create_pci_domain(struct irq_domain *lpis)

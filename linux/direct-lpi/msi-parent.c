@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The domains of PCI functions on newer kernels: the core makes one for each function. */
+/* The domains of devices on newer kernels: the core makes one for each device. */
 #include "direct-lpi.h"
 
 #include <linux/irqchip/irq-msi-lib.h>
@@ -20,17 +20,21 @@ static const struct msi_parent_ops parent_ops = {
 	.required_flags = REQUIRED,
 	.chip_flags = MSI_CHIP_FLAG_SET_EOI,
 	.bus_select_token = DOMAIN_BUS_NEXUS,
-	.bus_select_mask = MATCH_PCI_MSI,
+	.bus_select_mask = MATCH_PCI_MSI | MATCH_PLATFORM_MSI,
 	.prefix = "DLPI-",
 	.init_dev_msi_info = init_device,
 };
 
-/* Creates the domain of all LPIs, from which the core makes one domain for each function. */
-struct irq_domain *dlpi_create_parent(struct irq_domain *gic, struct fwnode_handle *name,
-				      unsigned int intids, const struct irq_domain_ops *ops)
+/*
+ * Creates the domain of all LPIs, from which the core makes one domain for each device. It has the
+ * GIC's node, which msi-parent and msi-map refer to, so that devices that are created later find
+ * it.
+ */
+struct irq_domain *dlpi_create_parent(struct irq_domain *gic, unsigned int intids,
+				      const struct irq_domain_ops *ops)
 {
 	struct irq_domain_info info = {
-		.fwnode = name,
+		.fwnode = gic->fwnode,
 		.size = intids,
 		.ops = ops,
 		.parent = gic,

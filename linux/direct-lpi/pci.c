@@ -7,6 +7,9 @@
 #include <linux/pci.h>
 #include <linux/platform_device.h>
 
+/* Stands for the redistributors when the core orders shutdowns. */
+static struct platform_device *redistributors;
+
 /*
  * The doorbell's address is physical. Behind an IOMMU that translates, a function needs a mapping
  * of it, which a module cannot make. The core itself refuses functions whose messages have 32-bit
@@ -20,6 +23,9 @@ int dlpi_check_device(struct device *dev)
 		dev_err(dev, "direct-lpi: doorbells behind a translating IOMMU are not supported\n");
 		return -EOPNOTSUPP;
 	}
+	/* The core shuts a device down before the redistributors that its messages need. */
+	if (!device_link_add(dev, &redistributors->dev, DL_FLAG_STATELESS))
+		dev_warn(dev, "direct-lpi: the device may be shut down too late\n");
 	return 0;
 }
 
@@ -49,12 +55,12 @@ static int serve(struct pci_dev *function, void *domain)
 	return 0;
 }
 
-static void shut_down(struct platform_device *redistributors)
+static void shut_down(struct platform_device *device)
 {
 	dlpi_shut_down();
 }
 
-static int probe(struct platform_device *redistributors)
+static int probe(struct platform_device *device)
 {
 	return 0;
 }
@@ -66,12 +72,11 @@ static struct platform_driver driver = {
 
 /*
  * Gives the domain to the functions that exist, and to root buses, where new functions find it.
- * Links make the core shut the functions down before the redistributors. Older kernels do not call
- * syscore operations at a kexec.
+ * The redistributors are a platform device, because older kernels do not call syscore operations at
+ * a kexec.
  */
 int __init dlpi_serve_pci(struct irq_domain *lpis, struct device_node *gic)
 {
-	struct platform_device *redistributors;
 	struct irq_domain *domain;
 	struct pci_bus *bus = NULL;
 
@@ -87,8 +92,6 @@ int __init dlpi_serve_pci(struct irq_domain *lpis, struct device_node *gic)
 	while ((bus = pci_find_next_bus(bus))) {
 		if (!is_routed(bus, gic))
 			continue;
-		if (!device_link_add(bus->bridge, &redistributors->dev, DL_FLAG_STATELESS))
-			dev_warn(bus->bridge, "direct-lpi: functions may be shut down too late\n");
 		bus->bus_flags &= ~PCI_BUS_FLAGS_NO_MSI;
 		dev_set_msi_domain(&bus->dev, domain);
 		pci_walk_bus(bus, serve, domain);

@@ -6,12 +6,14 @@
 #include "direct-lpi.h"
 
 #include <linux/bitmap.h>
+#include <linux/cpu.h>
 #include <linux/cpuhotplug.h>
 #include <linux/gfp.h>
 #include <linux/iopoll.h>
 #include <linux/irqchip/arm-gic-v3.h>
 #include <linux/module.h>
 #include <linux/of_address.h>
+#include <linux/of_reserved_mem.h>
 #include <linux/percpu.h>
 #include <linux/sizes.h>
 
@@ -23,6 +25,8 @@
 struct redistributor {
 	void __iomem *base;
 	phys_addr_t address;
+	/* Number among all redistributors, which is the same in each kernel of the machine. */
+	unsigned int place;
 	/* One bit for each INTID. Belongs to the redistributor while LPIs are enabled. */
 	unsigned long *pending;
 };
@@ -32,6 +36,14 @@ DEFINE_RAW_SPINLOCK(dlpi_lock);
 
 static u8 *configuration;
 static unsigned int intids;
+static unsigned int redistributor_count;
+/*
+ * Memory that the next kernel does not use either (memory-region in the GIC's node), or NULL. The
+ * configuration table is at its start, and the pending tables follow.
+ */
+static struct reserved_mem *reserved;
+/* Set when devices no longer need LPIs. Changed with the CPU hotplug lock held. */
+static bool is_shut_down;
 /* LPIs that moved from a CPU while it went offline. They may be pending there. */
 static unsigned long *left;
 
@@ -69,10 +81,14 @@ static void command(unsigned int cpu, u32 offset, u32 intid)
 		pr_err_ratelimited("CPU %u: GICR_SYNCR stays busy at LPI %u\n", cpu, intid);
 }
 
-/* Writes an LPI's configuration byte. Its redistributor must be told to read the byte. */
+/*
+ * Writes an LPI's configuration byte. Its redistributor must be told to read the byte. After the
+ * shutdown, no LPI is enabled: the next kernel does not expect any.
+ */
 void dlpi_configure(u32 intid, bool enabled)
 {
 	lockdep_assert_held(&dlpi_lock);
+	enabled = enabled && !is_shut_down;
 	configuration[intid - DLPI_FIRST] =
 		PRIORITY | LPI_PROP_GROUP1 | (enabled ? LPI_PROP_ENABLED : 0);
 	/* The redistributor observes the byte before the write to GICR_INVLPIR. */
@@ -84,19 +100,24 @@ void dlpi_invalidate(unsigned int cpu, u32 intid)
 	command(cpu, GICR_INVLPIR, intid);
 }
 
-void dlpi_set_pending(unsigned int cpu, u32 intid, bool pending)
-{
-	unsigned long flags;
-
-	raw_spin_lock_irqsave(&dlpi_lock, flags);
-	command(cpu, pending ? GICR_SETLPIR : GICR_CLRLPIR, intid);
-	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
-}
-
 /* LPIs stay enabled at an offline CPU unless GICR_CTLR.CES is 1. */
 static bool has_lpis(unsigned int cpu)
 {
 	return readl_relaxed(redistributor_of(cpu)->base + GICR_CTLR) & GICR_CTLR_ENABLE_LPIS;
+}
+
+/* Fails where LPIs are disabled, because the redistributor would ignore the write. */
+int dlpi_set_pending(unsigned int cpu, u32 intid, bool pending)
+{
+	unsigned long flags;
+	bool is_on;
+
+	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	is_on = has_lpis(cpu);
+	if (is_on)
+		command(cpu, pending ? GICR_SETLPIR : GICR_CLRLPIR, intid);
+	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
+	return is_on ? 0 : -ESHUTDOWN;
 }
 
 /* Clears an LPI wherever a late message may have made it pending, before it has a new owner. */
@@ -151,7 +172,9 @@ static int cpu_comes(unsigned int cpu)
 	u64 tables;
 	int error;
 
-	if (readl_relaxed(base + GICR_CTLR) & GICR_CTLR_ENABLE_LPIS)
+	if (is_shut_down)
+		return -ESHUTDOWN;
+	if (has_lpis(cpu))
 		return 0;
 	tables = virt_to_phys(configuration) | GICR_PROPBASER_InnerShareable |
 		 GICR_PROPBASER_RaWaWb | (ilog2(intids) - 1);
@@ -199,6 +222,8 @@ static int cpu_is_gone(unsigned int cpu)
 	unsigned long *from = known ? pending : left;
 	unsigned int intid = DLPI_FIRST - 1;
 
+	if (is_shut_down)
+		return 0;
 	raw_spin_lock_irqsave(&dlpi_lock, flags);
 	while ((intid = find_next_bit(from, intids, intid + 1)) < intids) {
 		if (!known && resent_count < MOST_RESENT)
@@ -236,7 +261,9 @@ static int add_redistributor(void __iomem *base, phys_addr_t address)
 			continue;
 		redistributor_of(cpu)->base = base;
 		redistributor_of(cpu)->address = address;
+		redistributor_of(cpu)->place = redistributor_count;
 	}
+	redistributor_count++;
 	return 0;
 }
 
@@ -265,16 +292,34 @@ static int find_in_region(struct device_node *gic, u32 region, u32 stride)
 	return 0;
 }
 
+/* Finds reserved memory for the tables, if firmware reserves any. */
+static int find_memory(struct device_node *gic)
+{
+	struct device_node *node = of_parse_phandle(gic, "memory-region", 0);
+	bool is_mapped = node && !of_property_read_bool(node, "no-map");
+
+	if (!node)
+		return 0;
+	reserved = of_reserved_mem_lookup(node);
+	of_node_put(node);
+	if (reserved && is_mapped && IS_ALIGNED(reserved->base, SZ_64K) &&
+	    reserved->size / SZ_64K > redistributor_count)
+		return 0;
+	pr_err("%pOF: memory-region must be reserved and mapped, with %u aligned tables of 64 KiB\n",
+	       gic, 1 + redistributor_count);
+	return -EINVAL;
+}
+
 int dlpi_find_redistributors(struct device_node *gic)
 {
-	u32 regions = 1, region, stride = 0;
+	u32 regions = 1, at, stride = 0;
 	unsigned int cpu, first = cpumask_first(cpu_possible_mask);
 	int error;
 
 	of_property_read_u32(gic, "#redistributor-regions", &regions);
 	of_property_read_u32(gic, "redistributor-stride", &stride);
-	for (region = 0; region < regions; region++) {
-		error = find_in_region(gic, region, stride);
+	for (at = 0; at < regions; at++) {
+		error = find_in_region(gic, at, stride);
 		if (error)
 			return error;
 	}
@@ -289,38 +334,79 @@ int dlpi_find_redistributors(struct device_node *gic)
 			return -EOPNOTSUPP;
 		}
 	}
+	return find_memory(gic);
+}
+
+/* Returns true if a redistributor uses the tables that we would give it, in reserved memory. */
+static bool has_our_tables(unsigned int cpu)
+{
+	struct redistributor *redistributor = redistributor_of(cpu);
+	u64 tables = readq_relaxed(redistributor->base + GICR_PROPBASER);
+	u64 pending = readq_relaxed(redistributor->base + GICR_PENDBASER);
+
+	return reserved && (tables & GICR_PROPBASER_IDBITS_MASK) == ilog2(intids) - 1 &&
+	       GICR_PROPBASER_ADDRESS(tables) == virt_to_phys(configuration) &&
+	       GICR_PENDBASER_ADDRESS(pending) == virt_to_phys(redistributor->pending);
+}
+
+/*
+ * LPIs that another driver or another kernel enabled use tables that are not ours, unless that
+ * kernel had the same reserved memory. LPIs that it left pending are cleared when they are
+ * allocated.
+ */
+static int take_over(unsigned int cpu)
+{
+	bool was_on = has_lpis(cpu), is_ours = was_on && has_our_tables(cpu);
+
+	if (was_on && (!can_disable(cpu) || set_enabled(cpu, false))) {
+		if (is_ours)
+			return 0;
+		pr_err("CPU %u: LPIs are already enabled, with tables in unknown memory\n", cpu);
+		return -EBUSY;
+	}
+	if (was_on && !is_ours)
+		pr_warn("CPU %u: LPIs were left enabled, with tables in unknown memory\n", cpu);
+	memset(redistributor_of(cpu)->pending, 0, SZ_64K);
 	return 0;
 }
 
-/* LPIs that another driver or another kernel enabled use tables that are not ours. */
-static int take_over(unsigned int cpu)
+/* Disables all LPIs, also where redistributors have copies of the table. */
+static void disable_all(void)
 {
-	if (!has_lpis(cpu))
-		return 0;
-	if (can_disable(cpu) && !set_enabled(cpu, false)) {
-		pr_warn("CPU %u: LPIs were left enabled, with tables in unknown memory\n", cpu);
-		return 0;
-	}
-	pr_err("CPU %u: LPIs are already enabled, with tables in unknown memory\n", cpu);
-	return -EBUSY;
+	unsigned long flags;
+	unsigned int cpu;
+
+	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	memset(configuration, PRIORITY | LPI_PROP_GROUP1, intids - DLPI_FIRST);
+	dsb(ishst);
+	for_each_possible_cpu(cpu)
+		if (has_lpis(cpu))
+			command(cpu, GICR_INVALLR, 0);
+	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
+}
+
+/* Returns a table of 64 KiB, aligned to its size. Its place counts if memory is reserved. */
+static void *allocate_table(unsigned int place)
+{
+	if (reserved)
+		return phys_to_virt(reserved->base + place * SZ_64K);
+	return (void *)__get_free_pages(GFP_KERNEL, get_order(SZ_64K));
 }
 
 static int allocate_tables(void)
 {
-	unsigned int order = get_order(SZ_64K), cpu;
+	unsigned int cpu;
 
 	left = bitmap_zalloc(intids, GFP_KERNEL);
-	configuration = (u8 *)__get_free_pages(GFP_KERNEL, get_order(intids - DLPI_FIRST));
+	configuration = allocate_table(0);
 	if (!left || !configuration)
 		return -ENOMEM;
-	memset(configuration, PRIORITY | LPI_PROP_GROUP1, intids - DLPI_FIRST);
 	for_each_possible_cpu(cpu) {
-		/* Pending tables are aligned to 64 KiB. */
-		void *pending = (void *)__get_free_pages(GFP_KERNEL | __GFP_ZERO, order);
+		struct redistributor *redistributor = redistributor_of(cpu);
 
-		if (!pending)
+		redistributor->pending = allocate_table(1 + redistributor->place);
+		if (!redistributor->pending)
 			return -ENOMEM;
-		redistributor_of(cpu)->pending = pending;
 	}
 	return 0;
 }
@@ -330,7 +416,9 @@ static void free_tables(void)
 	unsigned int cpu;
 
 	bitmap_free(left);
-	free_pages((unsigned long)configuration, get_order(intids - DLPI_FIRST));
+	if (reserved)
+		return;
+	free_pages((unsigned long)configuration, get_order(SZ_64K));
 	for_each_possible_cpu(cpu)
 		free_pages((unsigned long)redistributor_of(cpu)->pending, get_order(SZ_64K));
 }
@@ -344,16 +432,14 @@ int dlpi_start_redistributors(unsigned int id_bits)
 	int error;
 
 	intids = BIT(id_bits);
-	for_each_possible_cpu(cpu) {
-		error = take_over(cpu);
-		if (error)
-			return error;
-	}
 	error = allocate_tables();
+	for_each_possible_cpu(cpu)
+		error = error ?: take_over(cpu);
 	if (error) {
 		free_tables();
 		return error;
 	}
+	disable_all();
 	/* From here on, the tables stay: not every redistributor can be told to forget them. */
 	prepare_state = cpuhp_setup_state(CPUHP_BP_PREPARE_DYN, "irqchip/direct-lpi:prepare",
 					  cpu_comes, cpu_is_gone);
@@ -373,14 +459,21 @@ void dlpi_stop_redistributors(void)
 		cpuhp_remove_state_nocalls(prepare_state);
 }
 
-/* Disables LPIs before another kernel owns the memory of the tables (kexec). */
+/*
+ * Ends the use of LPIs before another kernel owns the memory (kexec). No CPU that comes online
+ * afterwards may enable them again, and no driver.
+ */
 void dlpi_shut_down(void)
 {
 	unsigned int cpu;
 
+	cpus_read_lock();
+	is_shut_down = true;
+	disable_all();
 	for_each_possible_cpu(cpu)
-		if (has_lpis(cpu) && (!can_disable(cpu) || set_enabled(cpu, false)))
+		if (has_lpis(cpu) && (!can_disable(cpu) || set_enabled(cpu, false)) && !reserved)
 			pr_warn("CPU %u: LPIs stay enabled, with tables in our memory\n", cpu);
+	cpus_read_unlock();
 }
 
 static int resent_get(char *buffer, const struct kernel_param *p)

@@ -9,6 +9,8 @@ pub(crate) enum Controller {
     Mbi,
     /// `GICR_SETLPIR`, for which Linux needs a module
     DirectLpi,
+    /// The same, but LPIs stay enabled, and memory is reserved for their tables
+    PermanentLpi,
     /// A GICv2m frame
     V2m,
     /// None: MSIs have no effect
@@ -22,6 +24,7 @@ impl Controller {
             Self::Its => "controller=its",
             Self::Mbi => "controller=mbi",
             Self::DirectLpi => "controller=direct-lpi",
+            Self::PermanentLpi => "controller=permanent-lpi",
             Self::V2m => "controller=v2m",
             Self::None => "controller=none",
         }
@@ -31,14 +34,19 @@ impl Controller {
     pub(crate) const fn chip(self) -> Option<&'static str> {
         match self {
             Self::Its => Some("ITS-"),
-            Self::DirectLpi => Some("DLPI-"),
+            Self::DirectLpi | Self::PermanentLpi => Some("DLPI-"),
             Self::Mbi | Self::V2m | Self::None => None,
         }
     }
 
     /// Returns `true` if the controller's messages signal LPIs.
     pub(crate) const fn has_lpis(self) -> bool {
-        matches!(self, Self::Its | Self::DirectLpi)
+        matches!(self, Self::Its) || self.is_direct()
+    }
+
+    /// Returns `true` if messages name an LPI.
+    pub(crate) const fn is_direct(self) -> bool {
+        matches!(self, Self::DirectLpi | Self::PermanentLpi)
     }
 
     /// Returns text that Linux logs if it has the controller, and only then.
@@ -47,7 +55,7 @@ impl Controller {
             Self::Its => Some("ITS [mem 0x08080000-"),
             Self::Mbi => Some("MBI range [80:207]"),
             Self::V2m => Some("GICv2m: range[mem 0x08020000-0x08020fff], SPI[80:207]"),
-            Self::DirectLpi | Self::None => None,
+            Self::DirectLpi | Self::PermanentLpi | Self::None => None,
         }
     }
 }

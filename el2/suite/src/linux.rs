@@ -119,6 +119,11 @@ impl Case {
         Self { kernel: Suite::Unstable, ..self }
     }
 
+    /// Returns the case whose LPIs stay enabled.
+    pub(crate) const fn permanent(self) -> Self {
+        Self { controller: Controller::PermanentLpi, ..self }
+    }
+
     pub(crate) const fn moved_every(self, milliseconds: u32) -> Self {
         Self { move_every: Some(milliseconds), ..self }
     }
@@ -246,7 +251,7 @@ impl Case {
         let has_messages = controller != Controller::None;
         let devices = if has_messages { &traffic::DEVICES[..] } else { &[DEVICE] };
         let mut devices = place.of(devices);
-        if controller == Controller::DirectLpi {
+        if controller.is_direct() {
             devices.extend(traffic::MSI_DEVICES.map(str::to_owned));
         }
         let board = Board {

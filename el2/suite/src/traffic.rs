@@ -132,7 +132,7 @@ impl Row {
 
     /// Returns `true` if the interrupt is an MSI of a device.
     pub(crate) fn has_messages(&self) -> bool {
-        self.name.starts_with("MSI ") || self.name.contains("-MSI")
+        self.name.starts_with("MSI ") || ["-MSI", "-pMSI"].iter().any(|it| self.name.contains(it))
     }
 
     pub(crate) fn sum(&self) -> u64 {
@@ -239,7 +239,7 @@ impl Traffic {
             input.counts
         );
         ensure!(self.turns == TURNS, "CPUs went offline {} times", self.turns);
-        if known.controller == Controller::DirectLpi {
+        if known.controller.is_direct() {
             let times = self.retriggered.context("the guest retriggered no interrupt")?;
             ensure!(times == 1, "a retriggered interrupt was taken {times} times");
         }

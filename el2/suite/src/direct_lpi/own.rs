@@ -82,6 +82,24 @@ impl Fault {
         old: "\tdlpi_shut_down();\n",
         new: "",
     };
+    pub(super) const LATE_CPU: Self = Self {
+        name: "a CPU that comes after the shutdown",
+        file: "redistributors.c",
+        old: "\tif (is_shut_down)\n\t\treturn -ESHUTDOWN;\n",
+        new: "",
+    };
+    pub(super) const LEFT_PENDING: Self = Self {
+        name: "LPIs that stay pending over a kexec",
+        file: "interrupts.c",
+        old: "\t\tdlpi_forget(base + at);\n",
+        new: "\t\tbarrier();\n",
+    };
+    pub(super) const OTHER_TABLES: Self = Self {
+        name: "tables outside of reserved memory",
+        file: "redistributors.c",
+        old: "of_parse_phandle(gic, \"memory-region\", 0)",
+        new: "NULL",
+    };
     /// A fault of style, which both of the kernel's checkers find.
     pub(super) const GLOBAL: Self = Self {
         name: "a global variable",

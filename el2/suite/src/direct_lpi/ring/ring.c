@@ -1,12 +1,23 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
- * Uses the PCI MSI of two functions without MSI-X. QEMU's edu sends its one message itself; this
- * module makes the four vectors of an xHCI controller pending.
+ * Uses the PCI MSIs of two functions without MSI-X, and, where the core offers platform MSIs to the
+ * children of an MSI parent, those of a platform device. QEMU's edu sends its one message itself,
+ * this module makes the four vectors of an xHCI controller pending, and the CPU writes the messages
+ * of the platform device, which has no hardware.
+ *
+ * After the driver of Direct LPIs has been shut down, the module tries to bring a CPU online, and
+ * makes interrupts pending that the next kernel must not take.
  */
+#include <linux/cpu.h>
 #include <linux/delay.h>
 #include <linux/interrupt.h>
+#include <linux/io.h>
 #include <linux/module.h>
+#include <linux/msi.h>
+#include <linux/of.h>
+#include <linux/of_irq.h>
 #include <linux/pci.h>
+#include <linux/platform_device.h>
 
 #define MOST 4
 /* Registers of edu: QEMU's docs/specs/edu.rst. */
@@ -14,36 +25,56 @@
 #define RAISE 0x60
 #define ACKNOWLEDGE 0x64
 
-static struct function {
-	int first;
-	int vectors;
-	/* Registers, if the device sends its message by itself. */
+static struct vector {
+	int irq;
+	/* Registers of edu, which sends its message by itself. */
 	void __iomem *base;
-	atomic_t taken[MOST];
-} functions[2];
+	/* The message of a platform device. */
+	struct msi_msg message;
+	atomic_t taken;
+} vectors[3 * MOST];
+/* The interrupts whose affinity moves their message: all but those of a block after its first. */
+static int movable[2 + MOST];
+
+/* A fact for the judge, like those of the guest's program. */
+#define COMPLAIN(line) pr_emerg("{\"linux\":{\"complaint\":{\"line\":\"" line "\"}}}\n")
 
 static irqreturn_t handle(int irq, void *data)
 {
-	struct function *function = data;
+	struct vector *vector = data;
 
-	if (function->base)
-		writel(readl(function->base + STATUS), function->base + ACKNOWLEDGE);
-	atomic_inc(&function->taken[irq - function->first]);
+	if (vector->base)
+		writel(readl(vector->base + STATUS), vector->base + ACKNOWLEDGE);
+	atomic_inc(&vector->taken);
 	return IRQ_HANDLED;
 }
 
-/* Sends a message of one vector, and waits until it has been taken. */
-static int ring(struct function *function, int vector)
+static int send(struct vector *vector)
 {
-	int before = atomic_read(&function->taken[vector]), irq = function->first + vector;
-	int error = 0, wait;
+	struct msi_msg *message = &vector->message;
+	void __iomem *doorbell;
 
-	if (function->base)
-		writel(1, function->base + RAISE);
-	else
-		error = irq_set_irqchip_state(irq, IRQCHIP_STATE_PENDING, true);
+	if (vector->base) {
+		writel(1, vector->base + RAISE);
+		return 0;
+	}
+	if (!message->address_lo)
+		return irq_set_irqchip_state(vector->irq, IRQCHIP_STATE_PENDING, true);
+	doorbell = ioremap((u64)message->address_hi << 32 | message->address_lo, sizeof(u32));
+	if (!doorbell)
+		return -ENOMEM;
+	writel(message->data, doorbell);
+	iounmap(doorbell);
+	return 0;
+}
+
+/* Sends a message of one vector, and waits until it has been taken. */
+static int ring(struct vector *vector)
+{
+	int before = atomic_read(&vector->taken), error = send(vector), wait;
+
 	for (wait = 0; !error && wait < 10000; wait++) {
-		if (atomic_read(&function->taken[vector]) == before + 1)
+		if (atomic_read(&vector->taken) == before + 1)
 			return 0;
 		usleep_range(100, 200);
 	}
@@ -53,19 +84,24 @@ static int ring(struct function *function, int vector)
 /* Sends this number of messages of each vector. */
 static int set_times(const char *text, const struct kernel_param *p)
 {
-	unsigned int times, at, vector;
+	unsigned int times, at;
 	int error = kstrtouint(text, 0, &times);
 
 	while (!error && times--)
-		for (at = 0; at < ARRAY_SIZE(functions); at++)
-			for (vector = 0; !error && vector < functions[at].vectors; vector++)
-				error = ring(&functions[at], vector);
+		for (at = 0; !error && at < ARRAY_SIZE(vectors); at++)
+			if (vectors[at].irq)
+				error = ring(&vectors[at]);
 	return error;
 }
 
 static int get_first(char *buffer, const struct kernel_param *p)
 {
-	return sysfs_emit(buffer, "%d %d\n", functions[0].first, functions[1].first);
+	int length = 0, at;
+
+	for (at = 0; at < ARRAY_SIZE(movable); at++)
+		if (movable[at])
+			length += sysfs_emit_at(buffer, length, "%d ", movable[at]);
+	return length;
 }
 
 static const struct kernel_param_ops times_ops = { .set = set_times };
@@ -73,22 +109,33 @@ static const struct kernel_param_ops first_ops = { .get = get_first };
 module_param_cb(times, &times_ops, NULL, 0200);
 module_param_cb(first, &first_ops, NULL, 0444);
 
+static int request(struct vector *vector, int irq)
+{
+	int error = request_irq(irq, handle, 0, "ring", vector);
+
+	vector->irq = irq;
+	msleep(20);
+	if (atomic_read(&vector->taken))
+		COMPLAIN("an MSI was taken that nobody sent");
+	return error;
+}
+
 static int probe(struct pci_dev *dev, const struct pci_device_id *id)
 {
-	struct function *function = &functions[id->driver_data];
-	int error = pcim_enable_device(dev), vector;
+	struct vector *own = &vectors[id->driver_data * MOST];
+	int error = pcim_enable_device(dev), count, at;
 
 	if (error)
 		return error;
 	pci_set_master(dev);
 	if (!id->driver_data)
-		function->base = pcim_iomap(dev, 0, 0);
-	function->vectors = pci_alloc_irq_vectors(dev, 1, MOST, PCI_IRQ_MSI);
-	if (function->vectors < 0)
-		return function->vectors;
-	function->first = pci_irq_vector(dev, 0);
-	for (vector = 0; !error && vector < function->vectors; vector++)
-		error = request_irq(function->first + vector, handle, 0, "ring", function);
+		own->base = pcim_iomap(dev, 0, 0);
+	count = pci_alloc_irq_vectors(dev, 1, MOST, PCI_IRQ_MSI);
+	if (count < 0)
+		return count;
+	movable[id->driver_data] = pci_irq_vector(dev, 0);
+	for (at = 0; !error && at < count; at++)
+		error = request(&own[at], pci_irq_vector(dev, at));
 	return error;
 }
 
@@ -100,11 +147,80 @@ static const struct pci_device_id ids[] = {
 
 static struct pci_driver driver = { .name = "ring", .id_table = ids, .probe = probe };
 
+#if __has_include(<linux/irqchip/irq-msi-lib.h>)
+static void write_message(struct msi_desc *desc, struct msi_msg *message)
+{
+	vectors[2 * MOST + desc->msi_index].message = *message;
+}
+
+/* Adds a platform device that sends messages to the controller that the PCI host uses. */
+static int __init add_platform_device(void)
+{
+	struct device_node *host = of_find_compatible_node(NULL, NULL, "pci-host-ecam-generic");
+	struct platform_device *device;
+	int error, at;
+
+	device = platform_device_register_simple("ring", PLATFORM_DEVID_NONE, NULL, 0);
+	if (IS_ERR(device))
+		return PTR_ERR(device);
+	dev_set_msi_domain(&device->dev,
+			   of_msi_get_domain(&device->dev, host, DOMAIN_BUS_PLATFORM_MSI));
+	of_node_put(host);
+	error = platform_device_msi_init_and_alloc_irqs(&device->dev, MOST, write_message);
+	for (at = 0; !error && at < MOST; at++) {
+		movable[2 + at] = msi_get_virq(&device->dev, at);
+		error = request(&vectors[2 * MOST + at], movable[2 + at]);
+	}
+	return error;
+}
+#else
+static int __init add_platform_device(void)
+{
+	return 0;
+}
+#endif
+
+static int probe_late(struct platform_device *late)
+{
+	return 0;
+}
+
+static void shut_down_late(struct platform_device *late)
+{
+	int at;
+
+	if (cpu_possible(1) && !cpu_online(1) && !add_cpu(1))
+		COMPLAIN("CPU 1 came after the shutdown");
+	for (at = 0; at < ARRAY_SIZE(vectors); at++)
+		if (vectors[at].irq)
+			irq_set_irqchip_state(vectors[at].irq, IRQCHIP_STATE_PENDING, true);
+}
+
+static struct platform_driver late_driver = {
+	.shutdown = shut_down_late,
+	.driver = { .name = "late" },
+};
+
+/* Devices are shut down before the suppliers that they are linked to. */
+static int __init add_late_device(void)
+{
+	struct device *lpis = bus_find_device_by_name(&platform_bus_type, NULL, "direct-lpi");
+	struct platform_device *late;
+	bool is_linked;
+
+	if (!lpis)
+		return 0;
+	late = platform_create_bundle(&late_driver, probe_late, NULL, 0, NULL, 0);
+	is_linked = !IS_ERR(late) && device_link_add(lpis, &late->dev, DL_FLAG_STATELESS);
+	put_device(lpis);
+	return is_linked ? 0 : -ENODEV;
+}
+
 static int __init start(void)
 {
-	return pci_register_driver(&driver);
+	return pci_register_driver(&driver) ?: add_late_device() ?: add_platform_device();
 }
 module_init(start);
 
 MODULE_LICENSE("Dual MIT/GPL");
-MODULE_DESCRIPTION("Sends PCI MSIs");
+MODULE_DESCRIPTION("Sends PCI MSIs and platform MSIs");
