@@ -116,8 +116,11 @@ pub struct KvmRouter {
     explainer: Explainer,
     translations: Option<Translations>,
     /// Sets whose eventfds are served by user space or the kernel, depending on translations.
-    irqfds: Mutex<Vec<Weak<msi_irqfds::Irqfds>>>,
+    irqfds: Mutex<Vec<Weak<Follower>>>,
 }
+
+/// Moves eventfds between the kernel and user space after an invalidation.
+type Follower = dyn Fn(&Invalidation) + Send + Sync;
 
 /// The kernel's table and the allocated GSIs.
 struct Kernel {
@@ -339,11 +342,11 @@ impl KvmRouter {
         forwarded.is_some_and(|message| self.apic_ids.takes(self.apic_ids.message(message)))
     }
 
-    /// Adds a set of eventfds that invalidations must reach.
-    fn add_irqfds(&self, irqfds: &Arc<msi_irqfds::Irqfds>) {
+    /// Calls `follower` at each invalidation, for a set of eventfds, as long as it exists.
+    fn add_follower(&self, follower: &Arc<Follower>) {
         let mut sets = self.irqfds.lock();
         sets.retain(|set| set.strong_count() > 0);
-        sets.push(Arc::downgrade(irqfds));
+        sets.push(Arc::downgrade(follower));
     }
 
     fn send(&self, message: RoutedMessage) -> Result<Delivery, SignalError> {
@@ -456,8 +459,8 @@ impl Routing for KvmRouter {
         let irqfds: Vec<_> = self.irqfds.lock().iter().filter_map(Weak::upgrade).collect();
         // An eventfd must be polled before its route is removed, otherwise the kernel would drop
         // signals that no event records.
-        for set in irqfds {
-            set.retranslate(invalidation);
+        for retranslate in irqfds {
+            retranslate(invalidation);
         }
         let mut kernel = self.kernel.lock();
         let differs = |table: &BTreeMap<_, _>| {

@@ -11,7 +11,7 @@
 //! blocks the message, user space keeps serving the eventfd.
 
 use super::batch::{Backend, Batch};
-use super::{KvmIrqfd, KvmRouter};
+use super::{Follower, KvmIrqfd, KvmRouter};
 use crate::irqfd::messages::{MessageIrqfd, MessageIrqfdSet};
 use crate::irqfd::{EventfdId, EventfdPoller, IrqfdError, PolledEventfd};
 use crate::{RouteError, RoutedMessage, Routing, Unsettled};
@@ -26,12 +26,9 @@ use rustix::time::{
 };
 use std::io;
 
-/// Eventfds of one set, with their services.
-pub(super) type Irqfds = Batch<Kernel>;
-
 /// An eventfd and its identity. We store the identity because looking it up costs more than the
 /// calls that open the eventfd.
-pub(super) struct Eventfd {
+struct Eventfd {
     file: Arc<dyn AsFd + Send + Sync>,
     id: Option<EventfdId>,
 }
@@ -63,12 +60,13 @@ pub(super) struct Eventfd {
 pub struct MsiIrqfdSet(Arc<Shared>);
 
 struct Shared {
-    batch: Arc<Irqfds>,
+    batch: Arc<Batch<Kernel>>,
     poller: Arc<EventfdPoller>,
     _timer: PolledEventfd,
+    _follower: Arc<Follower>,
 }
 
-pub(super) struct Kernel {
+struct Kernel {
     router: Arc<KvmRouter>,
     poller: Arc<EventfdPoller>,
     timer: Arc<OwnedFd>,
@@ -91,14 +89,16 @@ impl MsiIrqfdSet {
         let registry = router.clone();
         let kernel = Kernel { router, poller: poller.clone(), timer: timer.clone() };
         let batch = Arc::new(Batch::new(kernel));
-        registry.add_irqfds(&batch);
-        let late = batch.clone();
+        let (late, moved) = (batch.clone(), batch.clone());
+        let follower: Arc<Follower> =
+            Arc::new(move |invalidation: &_| moved.retranslate(invalidation));
+        registry.add_follower(&follower);
         let hand_over = move || {
             // If the kernel doesn't accept an eventfd, user space keeps serving it.
             let _ = late.hand_over_active();
         };
         let timer = poller.add(timer, hand_over)?;
-        Ok(Self(Arc::new(Shared { batch, poller, _timer: timer })))
+        Ok(Self(Arc::new(Shared { batch, poller, _timer: timer, _follower: follower })))
     }
 
     /// Adds an eventfd, initially closed. The caller passes the eventfd by value or in an `Arc`;
