@@ -21,6 +21,7 @@ const STEPS: &[Step] = &[
         "exhaustive",
         "every state of small machines, against an abstract GIC, and planted faults",
     ),
+    suite("direct-injection", "every state of the protocol of GICv4's direct injection, by spin"),
     suite("newcomer", "programs made from the packages' READMEs alone"),
     suite("machine", "cargo run --release, and a comparison of controllers' costs"),
     suite("boards", "the command on real boards' and QEMU's devicetrees"),

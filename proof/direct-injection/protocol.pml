@@ -1,0 +1,246 @@
+/*
+ * Direct injection by GICv4.0: one event, which a device signals, one vCPU, and a hypervisor that
+ * hands the event over to the redistributor and takes it back (IHI 0069, "virtual LPIs").
+ *
+ * Each message sets `unseen`, and each handling in the guest clears it. When nothing can happen any
+ * more, no message may be unseen, and there may be no more handlings than messages. `FAULT` selects
+ * one rule to break; `none` breaks none.
+ *
+ * Simplifications: all interrupts are enabled; an interrupt has no active state; commands take
+ * effect in order, but at any time before the synchronization that follows them.
+ */
+#ifndef FAULT
+#define FAULT none
+#endif
+#define none 0
+#define unmasked 1
+#define posted 2
+#define undrained 3
+#define unsynchronized 4
+#define forgotten 5
+#define listed 6
+#define dirty_ignored 7
+#define last_ignored 8
+#define doorbell_disabled 9
+#define doorbell_dropped 10
+#define resident_read 11
+#define discarded_first 12
+#define unrecalled 13
+#define unwoken 14
+#define RULE(fault) (FAULT != fault)
+
+#define MESSAGES 3
+
+mtype = { PHYSICAL, NOTHING, VIRTUAL };
+
+/* The device. A write that has left the device is on the bus until the ITS translates it. */
+byte sent, handled;
+bool unseen, is_masked, is_held;
+byte bus;
+
+/* The event's mapping: as the last command has it, and as the ITS uses it. */
+mtype mapping = PHYSICAL;
+mtype cached = PHYSICAL;
+
+/* Pending state: of the physical LPI, in software, in the list register, in the vPE's table. */
+bool physical, software, in_list, in_table;
+bool doorbell, doorbell_enabled;
+
+/* The vPE at its redistributor: GICR_VPENDBASER's Valid, Dirty and PendingLast. */
+bool resident, dirty, last;
+
+/* The vCPU's thread. */
+bool woken, recalled, parked;
+bool finished;
+
+inline set_in_table() {
+	in_table = true;
+	doorbell = doorbell || !resident
+}
+
+inline handle() {
+	handled++;
+	assert(handled <= sent);
+	unseen = false
+}
+
+/* Completes the commands so far. DISCARD removes the pending state. */
+inline take_effect() {
+	if
+	:: mapping == NOTHING && cached == PHYSICAL -> physical = false
+	:: mapping == NOTHING && cached == VIRTUAL -> in_table = false
+	:: else
+	fi;
+	cached = mapping
+}
+
+active proctype Device() {
+	do
+	:: sent < MESSAGES -> atomic {
+		sent++;
+		unseen = true;
+		if
+		:: is_masked -> is_held = true
+		:: else -> bus++
+		fi
+	}
+	:: sent == MESSAGES -> break
+	od
+}
+
+active proctype Its() {
+end:	do
+	:: atomic { bus > 0 -> bus--;
+		if
+		:: cached == PHYSICAL -> physical = true
+		:: cached == VIRTUAL -> set_in_table()
+		:: else /* The event is not mapped. */
+		fi
+	}
+	:: atomic { cached != mapping -> take_effect() }
+	od
+}
+
+active proctype Redistributor() {
+end:	do
+	:: atomic { dirty -> last = in_table; dirty = false }
+	od
+}
+
+/* The hypervisor's handlers of the physical LPI and of the doorbell. */
+active proctype Handlers() {
+end:	do
+	:: atomic { physical -> physical = false; software = true };
+		woken = true
+	:: atomic { doorbell && doorbell_enabled -> doorbell = false };
+		woken = true
+	od
+}
+
+active proctype Vcpu() {
+load:	if
+	:: recalled -> parked = true; atomic { !recalled -> parked = false }
+	:: else
+	fi;
+	doorbell_enabled = false;
+	atomic { !dirty; resident = true };
+	/* The hypervisor's pending state enters the guest by one of two ways, never by both. */
+	atomic {
+		if
+		:: software && (mapping != VIRTUAL || !RULE(listed)) -> software = false; in_list = true
+		:: software && mapping == VIRTUAL && RULE(listed) -> software = false; set_in_table()
+		:: else
+		fi
+	}
+	/* The guest. */
+	do
+	:: atomic { in_list -> assert(mapping != VIRTUAL); in_list = false; handle() }
+	:: atomic { in_table -> in_table = false; handle() }
+	:: software || recalled -> break
+	:: !in_list && !in_table -> break
+	od;
+	/* The exit folds the list register. */
+	atomic { software = software || in_list; in_list = false };
+	atomic { resident = false; last = false; dirty = true };
+	!(dirty && RULE(dirty_ignored));
+	woken = false;
+	if
+	:: software || recalled || (last && RULE(last_ignored)) -> goto load
+	:: else
+	fi;
+	atomic {
+		doorbell_enabled = RULE(doorbell_disabled);
+		doorbell = doorbell && RULE(doorbell_dropped)
+	};
+end:	woken;
+	goto load
+}
+
+inline mask() {
+	is_masked = RULE(unmasked);
+	/* A read of the vector pushes earlier writes to the ITS. */
+	bus == 0 || !RULE(posted) || !RULE(unmasked)
+}
+
+inline unmask() {
+	atomic {
+		is_masked = false;
+		bus = bus + is_held;
+		is_held = false
+	}
+}
+
+/* Has the vCPU leave the guest, and its vPE leave the redistributor. */
+inline recall(fault) {
+	if
+	:: RULE(fault) ->
+		recalled = true;
+		woken = RULE(unwoken);
+		parked && !dirty
+	:: else
+	fi
+}
+
+/* SYNC or VSYNC. */
+inline synchronize() {
+	atomic {
+		if
+		:: cached != mapping && RULE(unsynchronized) -> take_effect()
+		:: else
+		fi
+	}
+}
+
+/* Reads the event's bit in the vPE's table, which the redistributor no longer uses. */
+inline read_table() {
+	software = software || in_table
+}
+
+active proctype Control() {
+	byte round;
+	do
+	:: round < 2 ->
+		/* Hand over. */
+		mask();
+		recall(unrecalled);
+		/* DISCARD would remove an LPI that no handler has taken yet. */
+		!physical || !RULE(undrained);
+		mapping = NOTHING;
+		synchronize();
+		mapping = VIRTUAL;
+		synchronize();
+		software = software && RULE(forgotten);
+		unmask();
+		recalled = false;
+		/* Take back, or leave the event at the redistributor. */
+		if
+		:: mask()
+		:: break
+		fi;
+		recall(resident_read);
+		if
+		:: RULE(discarded_first) -> read_table()
+		:: else
+		fi;
+		mapping = NOTHING;
+		synchronize();
+		mapping = PHYSICAL;
+		synchronize();
+		if
+		:: !RULE(discarded_first) -> read_table()
+		:: else
+		fi;
+		unmask();
+		recalled = false;
+		round++
+	:: round == 2 -> break
+	od;
+	finished = true
+}
+
+/* When nothing can happen any more, the guest has seen each message. */
+active proctype Judge() {
+	timeout;
+	assert(finished);
+	assert(!unseen)
+}
