@@ -66,7 +66,8 @@ impl Inputs {
     }
 
     /// Sets the IOMMU that translates messages from devices to the ITSs and doorbells. The order of
-    /// the `with_` functions does not matter.
+    /// the `with_` functions does not matter. The router owns the IOMMU, so an IOMMU that
+    /// invalidates must hold its routers weakly.
     #[must_use]
     pub fn with_translator(mut self, iommu: Arc<dyn TranslateMsi>) -> Self {
         self.explainer.iommu = Some(iommu);

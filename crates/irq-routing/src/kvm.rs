@@ -186,6 +186,8 @@ impl KvmRouter {
     /// route there, so the kernel drops the signals of an eventfd that was bound with
     /// [`bind`](Self::bind), and no event is recorded. An [`MsiIrqfdSet`] serves such eventfds in
     /// user space instead, where each signal asks the IOMMU again.
+    ///
+    /// The router owns the IOMMU, so an IOMMU that invalidates must hold its routers weakly.
     #[must_use]
     pub fn with_translator(mut self, iommu: Arc<dyn TranslateMsi>) -> Self {
         self.translations = Some(Translations::new(iommu.clone()));
@@ -303,10 +305,11 @@ impl KvmRouter {
         if gsi.get() < limit { Ok(()) } else { Err(RouteError::NoSuchGsi { gsi, limit }) }
     }
 
-    /// Returns a route as the IOMMU forwards its message, or `None` if it blocks the message.
+    /// Returns a route as the IOMMU forwards its message, or `None` if it blocks the message. A
+    /// guest may also map a page to an address for which KVM would refuse the whole table.
     fn translate(&self, route: Route) -> Option<Route> {
         match (route, &self.translations) {
-            (Route::Message(message), Some(iommu)) => iommu.prefetch(message).map(Route::Message),
+            (Route::Message(message), Some(_)) => self.forwarded(message).map(Route::Message),
             _ => Some(route),
         }
     }
@@ -333,13 +336,14 @@ impl KvmRouter {
         Ok(Delivery::Pending)
     }
 
-    /// Returns `true` if the IOMMU forwards the message and KVM should accept a route to it.
-    fn takes(&self, message: RoutedMessage) -> bool {
-        let forwarded = match &self.translations {
-            Some(iommu) => iommu.prefetch(message),
-            None => Some(message),
+    /// Returns the message that the IOMMU forwards, or `None` if it blocks the message or KVM would
+    /// not accept a route to it.
+    fn forwarded(&self, message: RoutedMessage) -> Option<RoutedMessage> {
+        let message = match &self.translations {
+            Some(iommu) => iommu.prefetch(message)?,
+            None => message,
         };
-        forwarded.is_some_and(|message| self.apic_ids.takes(self.apic_ids.message(message)))
+        self.apic_ids.takes(self.apic_ids.message(message)).then_some(message)
     }
 
     /// Calls `follower` at each invalidation, for a set of eventfds, as long as it exists.

@@ -83,9 +83,11 @@ pub trait Routing: MessageSink {
     ///
     /// The emulation of the IOMMU must call this method after the guest has changed its tables, and
     /// before it completes the command that awaits the invalidation (`CMD_SYNC` of an SMMU). On
-    /// return, no message uses an older translation. Callers must not hold a lock that
-    /// [`TranslateMsi::translate`](crate::TranslateMsi::translate) takes, and must not call this
-    /// method from it. After the IOMMU was restored, invalidate all translations.
+    /// return, no message uses an older translation. This method waits for messages that are being
+    /// sent, so callers must not hold a lock that a doorbell, a kick or
+    /// [`TranslateMsi::translate`](crate::TranslateMsi::translate) takes, and must not call it from
+    /// these. A kick must not wait for the vCPU that calls it. After the IOMMU was restored,
+    /// invalidate all translations.
     ///
     /// For one device, this translates at most 4 addresses; otherwise, at most those that the
     /// invalidation concerns among 1024. KVM's router also compares each route, translates those

@@ -21,8 +21,8 @@
 //!
 //! # What an invalidation waits for
 //!
-//! Each message is counted, from its look-up until it has been sent, in the phase in which it
-//! started.
+//! The router counts each message from its look-up until it has been sent. The message belongs to
+//! the phase in which its look-up started.
 //!
 //! 1. An invalidation locks the copies against additions and translates those that it concerns
 //!    again. A copy whose address is no longer mapped is removed.
@@ -30,8 +30,9 @@
 //!    the IOMMU.
 //! 3. It waits until all messages of the old phase have been sent, and unlocks the copies.
 //!
-//! A message that finds no copy asks the IOMMU, and adds a copy only if no invalidation holds the
-//! lock. So it cannot add a translation that the IOMMU looked up before the invalidation.
+//! A message that finds no copy asks the IOMMU, and adds a copy only if it can take the lock at
+//! once. An invalidation holds the lock until such messages have been sent, so none of them can add
+//! an older translation.
 
 pub(crate) mod crossing;
 pub(crate) mod slot;
@@ -53,8 +54,8 @@ pub enum Access {
     /// A device has sent a message. If the IOMMU blocks it, the router drops the message, and the
     /// IOMMU should record its fault event.
     Message,
-    /// No device has sent a message. The IOMMU must not record an event: guests crash at faults of
-    /// accesses that no device made.
+    /// No device has sent a message. The IOMMU must not record an event: a guest may crash if it
+    /// sees a fault that no device caused.
     Prefetch,
 }
 
@@ -63,12 +64,11 @@ pub enum Access {
 pub trait TranslateMsi: Send + Sync {
     /// Translates the address of a device's 32-bit write, and returns the guest physical address.
     /// Returns `iova` itself if the device bypasses the IOMMU, and `None` if the IOMMU blocks the
-    /// write. A fault is an event of the IOMMU, which knows its reason, and never an error of a
-    /// route.
+    /// write. If the write faults, the IOMMU should record the event, because only it knows the
+    /// reason. The route reports no error.
     ///
-    /// The router calls this method for a message of which it has no copy, and while it
-    /// invalidates copies. Implementations must not take a lock that is held during
-    /// [`Routing::invalidate`](crate::Routing::invalidate), otherwise both threads wait forever.
+    /// Any method of a router, an MSI-X table or a set of eventfds may call this method. A lock
+    /// that it takes must not be held during any such call, otherwise both threads wait forever.
     ///
     /// Context: any.
     fn translate(&self, device: DeviceId, iova: u64, access: Access) -> Option<u64>;
@@ -263,10 +263,15 @@ impl Set {
     /// Callers must hold the lock of the copies.
     fn retranslate(&self, invalidation: &Invalidation, iommu: &dyn TranslateMsi) {
         for slot in &self.slots {
-            let Some(Mapping { device, iova, .. }) = slot.load() else { continue };
+            let Some(old) = slot.load() else { continue };
+            let Mapping { device, iova, .. } = old;
             if invalidation.concerns(device, iova) {
                 let address = iommu.translate(device, iova, Access::Prefetch);
-                slot.store(address.map(|address| Mapping { device, iova, address }));
+                let new = address.map(|address| Mapping { device, iova, address });
+                // A slot that changes makes messages ask the IOMMU.
+                if new != Some(old) {
+                    slot.store(new);
+                }
             }
         }
     }

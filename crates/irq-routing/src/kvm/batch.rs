@@ -194,28 +194,27 @@ impl<B: Backend> Batch<B> {
         }
     }
 
-    /// Has user space serve vectors whose messages the IOMMU now blocks, and schedules a hand-over
-    /// of active vectors whose messages it now forwards.
+    /// Has user space serve vectors whose messages the IOMMU now blocks. Once the IOMMU forwards
+    /// them again, the next signal schedules a hand-over.
     pub(crate) fn retranslate(&self, invalidation: &Invalidation) {
         let mut state = self.state.lock();
         let State { vectors, polled, bound, .. } = &mut *state;
         for (key, vector) in vectors {
             let concerned = |message: &RoutedMessage| invalidation.concerns_message(*message);
             let Some(message) = vector.message.filter(concerned) else { continue };
-            match (self.backend.takes(message), &vector.service) {
-                (false, Service::Bound(_)) => {
+            match vector.service {
+                Service::Bound(_) if !self.backend.takes(message) => {
                     vector.service = Service::None;
-                    // This is not expected to fail, because polling the same eventfd succeeded
-                    // before.
-                    let _ = vector.poll(&self.backend, message);
+                    vector.active.store(false, SeqCst);
                     *bound -= 1;
                     polled.insert(*key);
                 }
-                (true, Service::Polled(_)) if vector.active.load(SeqCst) => {
-                    self.backend.start_timer();
-                }
-                _ => {}
+                // An earlier attempt to poll the eventfd failed.
+                Service::None => {}
+                Service::Bound(_) | Service::Polled(_) => continue,
             }
+            // This is not expected to fail, because polling the same eventfd succeeded before.
+            let _ = vector.poll(&self.backend, message);
         }
     }
 
@@ -262,7 +261,12 @@ impl<B: Backend> State<B> {
     /// Sorts the polled vectors that the kernel can serve into active and idle ones.
     fn divide(&self, backend: &B) -> (Vec<u64>, Vec<u64>) {
         let vector = |key: &&u64| self.vectors.get(*key);
-        let takes = |vector: &Vector<B>| vector.message.is_some_and(|it| backend.takes(it));
+        let takes = |vector: &Vector<B>| {
+            let is_taken = vector.message.is_some_and(|it| backend.takes(it));
+            // A signal after the IOMMU forwards the message again schedules the next hand-over.
+            vector.active.fetch_and(is_taken, SeqCst);
+            is_taken
+        };
         let candidates = self.polled.iter().filter(|key| vector(key).is_some_and(takes));
         candidates.partition(|key| vector(key).is_some_and(|vector| vector.active.load(SeqCst)))
     }

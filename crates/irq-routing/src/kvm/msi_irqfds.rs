@@ -160,7 +160,7 @@ impl Backend for Kernel {
     }
 
     fn takes(&self, message: RoutedMessage) -> bool {
-        self.router.takes(message)
+        self.router.forwarded(message).is_some()
     }
 
     fn start_timer(&self) {

@@ -74,7 +74,9 @@ impl Pass<'_> {
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
         let before = self.crossing.0.fetch_sub(self.unit, SeqCst);
-        if before & AWAITED != 0 && before & (COUNT * self.unit) == self.unit {
+        // An invalidation awaits messages of the phase before the current one.
+        let is_last = unit(before) != self.unit && before & (COUNT * self.unit) == self.unit;
+        if before & AWAITED != 0 && is_last {
             self.idle.wake();
         }
     }

@@ -33,6 +33,11 @@ fn no_machine() -> Outcome {
     same(refused.map_err(|error| error.raw_os_error()), Err(Some(25)))
 }
 
+/// Has KVM take APIC IDs of 32 bits, for [`ApicIds::Extended`].
+pub(crate) fn enable_extended_ids(vm: &VmFd) -> Outcome {
+    enabled(vm, KVM_CAP_X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS.into())
+}
+
 fn enabled(vm: &VmFd, cap: u32, argument: u64) -> Outcome {
     let mut request = kvm_enable_cap { cap, ..kvm_enable_cap::default() };
     request.args[0] = argument;
@@ -105,7 +110,7 @@ fn extended() -> Outcome {
     const APIC: u64 = 0x101;
     const X2APIC_ENABLED: u64 = 0xc00;
     let vm = split_machine()?;
-    enabled(&vm, KVM_CAP_X2APIC_API, KVM_X2APIC_API_USE_32BIT_IDS.into())?;
+    enable_extended_ids(&vm)?;
     let vcpu = vm.create_vcpu(APIC)?;
     vcpu.set_cpuid2(&Kvm::new()?.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?)?;
     let mut registers = vcpu.get_sregs()?;

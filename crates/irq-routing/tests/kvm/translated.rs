@@ -1,9 +1,10 @@
 //! Messages behind an IOMMU, above KVM.
 
+use crate::machines::enable_extended_ids;
 use crate::trials::{FIRST, Machine, eventfd};
-use doorbell_test_support::kvm::{Outcome, Trial, same};
+use doorbell_test_support::kvm::{Failure, Outcome, Trial, same};
 use irq_routing::irqfd::EventfdPoller;
-use irq_routing::kvm::{KvmConfig, KvmRouter, MsiIrqfdSet, RustVmm};
+use irq_routing::kvm::{ApicIds, KvmConfig, KvmRouter, MsiIrqfdSet, RustVmm};
 use irq_routing::{
     Access, Change, Invalidation, MessageSink, Route, RoutedMessage, Routing, Sender, TranslateMsi,
 };
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 pub(crate) const ALL: &[Trial] = &[
     ("the_kernels_routes_hold_translated_addresses", routes),
     ("an_eventfd_that_the_iommu_blocks_is_served_by_user_space", irqfds),
+    ("an_address_that_kvm_refuses_spoils_no_other_route", refused),
 ];
 
 const DEVICE: DeviceId = DeviceId::new(8);
@@ -50,9 +52,13 @@ impl Iommu {
     }
 }
 
-fn machine() -> Result<(Machine, Arc<Iommu>), doorbell_test_support::kvm::Failure> {
+fn machine() -> Result<(Machine, Arc<Iommu>), Failure> {
+    machine_of(KvmConfig::new(FIRST))
+}
+
+fn machine_of(config: KvmConfig) -> Result<(Machine, Arc<Iommu>), Failure> {
     let (mut machine, iommu) = (Machine::new()?, Arc::new(Iommu::default()));
-    let router = KvmRouter::new(RustVmm(machine.vm.clone()), KvmConfig::new(FIRST))?;
+    let router = KvmRouter::new(RustVmm(machine.vm.clone()), config)?;
     machine.router = Arc::new(router.with_translator(iommu.clone()));
     Ok((machine, iommu))
 }
@@ -122,4 +128,23 @@ fn irqfds() -> Outcome {
     iommu.remap(&machine, APIC)?;
     device.write(1)?;
     same(machine.arrived_by(&poller, 1)?, vec![0x41])
+}
+
+/// A guest maps a page to an address with reserved bits, for which KVM refuses a whole table.
+fn refused() -> Outcome {
+    let extended = KvmConfig::new(FIRST).with_apic_ids(ApicIds::Extended);
+    let (machine, iommu) = machine_of(extended)?;
+    enable_extended_ids(&machine.vm)?;
+    let (gsi, other) = (machine.router.allocate()?, machine.router.allocate()?);
+    iommu.remap(&machine, APIC)?;
+    machine.router.commit(&[Change::Set(gsi, Route::Message(ROUTED))])?;
+    iommu.remap(&machine, APIC | 1 << 32)?;
+
+    let anonymous = MsiMessage { address: APIC, data: 0x42 };
+    let route = RoutedMessage { sender: Sender::Anonymous, message: anonymous };
+    machine.router.commit(&[Change::Set(other, Route::Message(route))])?;
+    let device = eventfd()?;
+    let _bound = machine.router.bind(RustVmm(&device), other)?;
+    device.write(1)?;
+    same(machine.arrived()?, vec![0x42])
 }
