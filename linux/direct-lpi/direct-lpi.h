@@ -54,7 +54,9 @@ unsigned int dlpi_interrupt(u32 intid);
 
 /* pci.c */
 int dlpi_check_device(struct device *dev);
-int dlpi_serve_pci(struct irq_domain *lpis, struct device_node *gic);
+int dlpi_register_shutdown(void);
+void dlpi_unregister_shutdown(void);
+void dlpi_serve_pci(struct irq_domain *domain, struct device_node *gic);
 
 /* msi-parent.c or msi-domain.c */
 struct irq_domain *dlpi_create_pci_domain(struct irq_domain *lpis);

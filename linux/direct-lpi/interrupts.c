@@ -294,29 +294,38 @@ static const struct irq_domain_ops ops = {
 #endif
 };
 
-static struct irq_domain *create_domain(struct irq_domain *gic, unsigned int bits)
+static void free_blocks(void)
+{
+	kvfree(blocks);
+	bitmap_free(used);
+}
+
+static int allocate_blocks(unsigned int bits)
 {
 	intids = BIT(bits);
 	used = bitmap_zalloc(intids, GFP_KERNEL);
 	blocks = kvcalloc(intids, sizeof(*blocks), GFP_KERNEL);
-	domain = used && blocks ? dlpi_create_parent(gic, intids, &ops) : NULL;
-	if (!domain) {
-		kvfree(blocks);
-		bitmap_free(used);
-	}
-	return domain;
+	if (used && blocks)
+		return 0;
+	free_blocks();
+	return -ENOMEM;
 }
 
-/* Undoes the creation, if nothing uses the domain. */
-static void remove_domain(void)
+/* Creates the domains. Devices may use them at once, so this is the last step that can fail. */
+static struct irq_domain *create_domains(struct irq_domain *gic)
 {
-	struct fwnode_handle *name = domain->fwnode;
+	struct fwnode_handle *name;
+	struct irq_domain *functions;
 
-	irq_domain_remove(domain);
-	if (is_fwnode_irqchip(name))
-		irq_domain_free_fwnode(name);
-	kvfree(blocks);
-	bitmap_free(used);
+	domain = dlpi_create_parent(gic, intids, &ops);
+	functions = domain ? dlpi_create_pci_domain(domain) : NULL;
+	if (domain && !functions) {
+		name = domain->fwnode;
+		irq_domain_remove(domain);
+		if (is_fwnode_irqchip(name))
+			irq_domain_free_fwnode(name);
+	}
+	return functions;
 }
 
 /* Returns the number of INTID bits, or an error if the GIC or its node forbids Direct LPIs. */
@@ -357,10 +366,35 @@ static int id_bits_of(struct device_node *gic)
 	return bits;
 }
 
+/* Starts the redistributors, and then lets devices use them. */
+static int __init start(struct irq_domain *gic, struct device_node *node, unsigned int bits)
+{
+	struct irq_domain *functions;
+	int error = dlpi_start_redistributors(bits) ?: dlpi_register_shutdown();
+
+	if (error)
+		goto stop;
+	functions = create_domains(gic);
+	if (!functions) {
+		error = -ENOMEM;
+		goto unregister;
+	}
+	dlpi_serve_pci(functions, node);
+	pr_info("LPIs %u to %lu, the doorbell of CPU 0 is %#llx\n", DLPI_FIRST, BIT(bits) - 1,
+		dlpi_doorbell(0));
+	return 0;
+
+unregister:
+	dlpi_unregister_shutdown();
+stop:
+	dlpi_stop_redistributors();
+	return error;
+}
+
 static int __init direct_lpi_init(void)
 {
 	struct device_node *node = of_find_compatible_node(NULL, NULL, "arm,gic-v3");
-	struct irq_domain *gic = node ? irq_find_host(node) : NULL, *lpis;
+	struct irq_domain *gic = node ? irq_find_host(node) : NULL;
 	int bits, error;
 
 	if (!gic) {
@@ -368,22 +402,12 @@ static int __init direct_lpi_init(void)
 		return -ENODEV;
 	}
 	bits = id_bits_of(node);
-	if (bits < 0)
-		return bits;
-	error = dlpi_find_redistributors(node);
+	error = bits < 0 ? bits : dlpi_find_redistributors(node) ?: allocate_blocks(bits);
 	if (error)
 		return error;
-	lpis = create_domain(gic, bits);
-	if (!lpis)
-		return -ENOMEM;
-	error = dlpi_start_redistributors(bits) ?: dlpi_serve_pci(lpis, node);
-	if (error) {
-		dlpi_stop_redistributors();
-		remove_domain();
-	} else {
-		pr_info("LPIs %u to %lu, the doorbell of CPU 0 is %#llx\n", DLPI_FIRST,
-			BIT(bits) - 1, dlpi_doorbell(0));
-	}
+	error = start(gic, node, bits);
+	if (error)
+		free_blocks();
 	return error;
 }
 

@@ -71,24 +71,26 @@ static struct platform_driver driver = {
 };
 
 /*
- * Gives the domain to the functions that exist, and to root buses, where new functions find it.
- * The redistributors are a platform device, because older kernels do not call syscore operations at
- * a kexec.
+ * Has the core call the shutdown. The redistributors are a platform device, because older kernels
+ * do not call syscore operations at a kexec.
  */
-int __init dlpi_serve_pci(struct irq_domain *lpis, struct device_node *gic)
+int __init dlpi_register_shutdown(void)
 {
-	struct irq_domain *domain;
+	redistributors = platform_create_bundle(&driver, probe, NULL, 0, NULL, 0);
+	return PTR_ERR_OR_ZERO(redistributors);
+}
+
+void __init dlpi_unregister_shutdown(void)
+{
+	platform_device_unregister(redistributors);
+	platform_driver_unregister(&driver);
+}
+
+/* Gives the domain to the functions that exist, and to root buses, where new functions find it. */
+void __init dlpi_serve_pci(struct irq_domain *domain, struct device_node *gic)
+{
 	struct pci_bus *bus = NULL;
 
-	redistributors = platform_create_bundle(&driver, probe, NULL, 0, NULL, 0);
-	if (IS_ERR(redistributors))
-		return PTR_ERR(redistributors);
-	domain = dlpi_create_pci_domain(lpis);
-	if (!domain) {
-		platform_device_unregister(redistributors);
-		platform_driver_unregister(&driver);
-		return -ENOMEM;
-	}
 	while ((bus = pci_find_next_bus(bus))) {
 		if (!is_routed(bus, gic))
 			continue;
@@ -96,5 +98,4 @@ int __init dlpi_serve_pci(struct irq_domain *lpis, struct device_node *gic)
 		dev_set_msi_domain(&bus->dev, domain);
 		pci_walk_bus(bus, serve, domain);
 	}
-	return 0;
 }

@@ -9,6 +9,7 @@
 #include <linux/cpu.h>
 #include <linux/cpuhotplug.h>
 #include <linux/gfp.h>
+#include <linux/io.h>
 #include <linux/iopoll.h>
 #include <linux/irqchip/arm-gic-v3.h>
 #include <linux/module.h>
@@ -29,12 +30,14 @@ struct redistributor {
 	unsigned int place;
 	/* One bit for each INTID. Belongs to the redistributor while LPIs are enabled. */
 	unsigned long *pending;
+	phys_addr_t pending_address;
 };
 
 static DEFINE_PER_CPU(struct redistributor, redistributors);
 DEFINE_RAW_SPINLOCK(dlpi_lock);
 
 static u8 *configuration;
+static phys_addr_t configuration_address;
 static unsigned int intids;
 static unsigned int redistributor_count;
 /*
@@ -42,7 +45,8 @@ static unsigned int redistributor_count;
  * configuration table is at its start, and the pending tables follow.
  */
 static struct reserved_mem *reserved;
-/* Set when devices no longer need LPIs. Changed with the CPU hotplug lock held. */
+static void *reserved_tables;
+/* Set when devices no longer need LPIs, with the CPU hotplug lock and dlpi_lock held. */
 static bool is_shut_down;
 /* LPIs that moved from a CPU while it went offline. They may be pending there. */
 static unsigned long *left;
@@ -176,14 +180,14 @@ static int cpu_comes(unsigned int cpu)
 		return -ESHUTDOWN;
 	if (has_lpis(cpu))
 		return 0;
-	tables = virt_to_phys(configuration) | GICR_PROPBASER_InnerShareable |
+	tables = configuration_address | GICR_PROPBASER_InnerShareable |
 		 GICR_PROPBASER_RaWaWb | (ilog2(intids) - 1);
 	writeq_relaxed(tables, base + GICR_PROPBASER);
 	if (!(readq_relaxed(base + GICR_PROPBASER) & GICR_PROPBASER_SHAREABILITY_MASK)) {
 		pr_err("CPU %u: the redistributor does not snoop caches; not supported\n", cpu);
 		return -EOPNOTSUPP;
 	}
-	tables = virt_to_phys(redistributor_of(cpu)->pending) | GICR_PENDBASER_InnerShareable |
+	tables = redistributor_of(cpu)->pending_address | GICR_PENDBASER_InnerShareable |
 		 GICR_PENDBASER_RaWaWb;
 	writeq_relaxed(tables, base + GICR_PENDBASER);
 	error = set_enabled(cpu, true);
@@ -217,14 +221,15 @@ static void carry(unsigned int cpu, u32 intid)
  */
 static int cpu_is_gone(unsigned int cpu)
 {
-	unsigned long *pending = redistributor_of(cpu)->pending, flags;
-	bool known = can_disable(cpu) && !set_enabled(cpu, false);
-	unsigned long *from = known ? pending : left;
+	unsigned long *pending = redistributor_of(cpu)->pending, *from, flags;
 	unsigned int intid = DLPI_FIRST - 1;
+	bool known;
 
-	if (is_shut_down)
-		return 0;
 	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	known = can_disable(cpu) && !set_enabled(cpu, false);
+	from = known ? pending : left;
+	if (is_shut_down)
+		intid = intids;
 	while ((intid = find_next_bit(from, intids, intid + 1)) < intids) {
 		if (!known && resent_count < MOST_RESENT)
 			resent[resent_count++] = intid;
@@ -292,22 +297,25 @@ static int find_in_region(struct device_node *gic, u32 region, u32 stride)
 	return 0;
 }
 
-/* Finds reserved memory for the tables, if firmware reserves any. */
+/* Finds reserved memory for the tables, if firmware reserves any that nobody else may use. */
 static int find_memory(struct device_node *gic)
 {
 	struct device_node *node = of_parse_phandle(gic, "memory-region", 0);
-	bool is_mapped = node && !of_property_read_bool(node, "no-map");
+	bool is_ours = node && !of_property_read_bool(node, "reusable");
 
 	if (!node)
 		return 0;
 	reserved = of_reserved_mem_lookup(node);
 	of_node_put(node);
-	if (reserved && is_mapped && IS_ALIGNED(reserved->base, SZ_64K) &&
-	    reserved->size / SZ_64K > redistributor_count)
-		return 0;
-	pr_err("%pOF: memory-region must be reserved and mapped, with %u aligned tables of 64 KiB\n",
-	       gic, 1 + redistributor_count);
-	return -EINVAL;
+	if (!reserved || !is_ours || !IS_ALIGNED(reserved->base, SZ_64K) ||
+	    reserved->size / SZ_64K <= redistributor_count) {
+		pr_err("%pOF: memory-region must be reserved and not reusable, with %u aligned tables of 64 KiB\n",
+		       gic, 1 + redistributor_count);
+		return -EINVAL;
+	}
+	/* The linear mapping may lack the memory, for example in a crash kernel. */
+	reserved_tables = memremap(reserved->base, reserved->size, MEMREMAP_WB);
+	return reserved_tables ? 0 : -ENOMEM;
 }
 
 int dlpi_find_redistributors(struct device_node *gic)
@@ -345,8 +353,8 @@ static bool has_our_tables(unsigned int cpu)
 	u64 pending = readq_relaxed(redistributor->base + GICR_PENDBASER);
 
 	return reserved && (tables & GICR_PROPBASER_IDBITS_MASK) == ilog2(intids) - 1 &&
-	       GICR_PROPBASER_ADDRESS(tables) == virt_to_phys(configuration) &&
-	       GICR_PENDBASER_ADDRESS(pending) == virt_to_phys(redistributor->pending);
+	       GICR_PROPBASER_ADDRESS(tables) == configuration_address &&
+	       GICR_PENDBASER_ADDRESS(pending) == redistributor->pending_address;
 }
 
 /*
@@ -371,12 +379,13 @@ static int take_over(unsigned int cpu)
 }
 
 /* Disables all LPIs, also where redistributors have copies of the table. */
-static void disable_all(void)
+static void disable_all(bool for_good)
 {
 	unsigned long flags;
 	unsigned int cpu;
 
 	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	is_shut_down = for_good;
 	memset(configuration, PRIORITY | LPI_PROP_GROUP1, intids - DLPI_FIRST);
 	dsb(ishst);
 	for_each_possible_cpu(cpu)
@@ -386,11 +395,17 @@ static void disable_all(void)
 }
 
 /* Returns a table of 64 KiB, aligned to its size. Its place counts if memory is reserved. */
-static void *allocate_table(unsigned int place)
+static void *allocate_table(unsigned int place, phys_addr_t *address)
 {
-	if (reserved)
-		return phys_to_virt(reserved->base + place * SZ_64K);
-	return (void *)__get_free_pages(GFP_KERNEL, get_order(SZ_64K));
+	void *table;
+
+	if (reserved) {
+		*address = reserved->base + place * SZ_64K;
+		return reserved_tables + place * SZ_64K;
+	}
+	table = (void *)__get_free_pages(GFP_KERNEL, get_order(SZ_64K));
+	*address = table ? virt_to_phys(table) : 0;
+	return table;
 }
 
 static int allocate_tables(void)
@@ -398,13 +413,14 @@ static int allocate_tables(void)
 	unsigned int cpu;
 
 	left = bitmap_zalloc(intids, GFP_KERNEL);
-	configuration = allocate_table(0);
+	configuration = allocate_table(0, &configuration_address);
 	if (!left || !configuration)
 		return -ENOMEM;
 	for_each_possible_cpu(cpu) {
 		struct redistributor *redistributor = redistributor_of(cpu);
 
-		redistributor->pending = allocate_table(1 + redistributor->place);
+		redistributor->pending = allocate_table(1 + redistributor->place,
+							&redistributor->pending_address);
 		if (!redistributor->pending)
 			return -ENOMEM;
 	}
@@ -439,7 +455,7 @@ int dlpi_start_redistributors(unsigned int id_bits)
 		free_tables();
 		return error;
 	}
-	disable_all();
+	disable_all(false);
 	/* From here on, the tables stay: not every redistributor can be told to forget them. */
 	prepare_state = cpuhp_setup_state(CPUHP_BP_PREPARE_DYN, "irqchip/direct-lpi:prepare",
 					  cpu_comes, cpu_is_gone);
@@ -453,10 +469,15 @@ int dlpi_start_redistributors(unsigned int id_bits)
 /* Ends the calls for CPUs that come and go, before a module that failed to load is freed. */
 void dlpi_stop_redistributors(void)
 {
+	unsigned int cpu;
+
 	if (online_state > 0)
 		cpuhp_remove_state_nocalls(online_state);
 	if (prepare_state > 0)
 		cpuhp_remove_state_nocalls(prepare_state);
+	for_each_possible_cpu(cpu)
+		if (has_lpis(cpu) && can_disable(cpu))
+			set_enabled(cpu, false);
 }
 
 /*
@@ -468,8 +489,7 @@ void dlpi_shut_down(void)
 	unsigned int cpu;
 
 	cpus_read_lock();
-	is_shut_down = true;
-	disable_all();
+	disable_all(true);
 	for_each_possible_cpu(cpu)
 		if (has_lpis(cpu) && (!can_disable(cpu) || set_enabled(cpu, false)) && !reserved)
 			pr_warn("CPU %u: LPIs stay enabled, with tables in our memory\n", cpu);

@@ -163,7 +163,7 @@ pub(crate) const MANY_READS: u64 = 100_000;
 /// Time limit of two guests, whose newer kernels start slowly on a busy machine.
 pub(crate) const LIMIT_OF_TWO: Duration = LIMIT.saturating_mul(3);
 
-/// The cases of every run: each controller, and 1 to 4 vCPUs.
+/// The cases of every run: each controller, on up to 4 vCPUs.
 const CASES: &[Case] = &[
     Case::new(Version::Stable, 4, 4, Controller::Its, GICV4),
     Case::new(Version::Stable, 4, 2, Controller::Its, GICV3).moved_every(50),

@@ -116,8 +116,8 @@ impl Fault {
     pub(super) const ONE_PENDING_TABLE: Self = Self {
         name: "one pending table for all redistributors",
         file: "redistributors.c",
-        old: "tables = virt_to_phys(redistributor_of(cpu)->pending)",
-        new: "tables = virt_to_phys(redistributor_of(0)->pending)",
+        old: "tables = redistributor_of(cpu)->pending_address",
+        new: "tables = redistributor_of(0)->pending_address",
     };
 
     /// Plants the fault.
