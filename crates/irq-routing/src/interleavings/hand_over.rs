@@ -418,12 +418,14 @@ fn a_changed_message_is_never_sent_as_it_was() {
     explore_random(5_000, scenario);
 }
 
+/// Changes whether the IOMMU blocks all messages.
+fn block(host: &Host, blocked: bool) {
+    *host.0.blocked.lock().expect("no thread panics") = blocked;
+}
+
 #[test]
 fn user_space_serves_a_blocked_vector() {
     fn scenario() {
-        let block = |host: &Host, blocked| {
-            *host.0.blocked.lock().expect("no thread panics") = blocked;
-        };
         let scene = Scene::of_one(|host, batch, key| {
             batch.open(key, numbered(1)).unwrap();
             batch.hand_over().unwrap();
@@ -432,10 +434,6 @@ fn user_space_serves_a_blocked_vector() {
         });
         scene.settle();
         assert_eq!((scene.host.sent().len(), scene.batch.polled()), (1, 1));
-        scene.batch.close(scene.key);
-        scene.open(1);
-        assert_eq!(scene.batch.polled(), 1, "the kernel has no route");
-
         scene.host.write(&scene.eventfd);
         scene.settle();
         assert_eq!(scene.batch.polled(), 1, "the kernel has no route");
@@ -447,4 +445,20 @@ fn user_space_serves_a_blocked_vector() {
         assert_eq!(scene.batch.polled(), 0, "the kernel must serve the eventfd again");
     }
     explore_random(5_000, scenario);
+}
+
+#[test]
+fn user_space_serves_a_vector_that_was_blocked_while_closed() {
+    fn scenario() {
+        let scene = Scene::of_one(|host, batch, key| {
+            batch.open(key, numbered(1)).unwrap();
+            batch.hand_over().unwrap();
+            batch.close(key);
+            block(host, true);
+            batch.retranslate(&Invalidation::all());
+        });
+        scene.open(1);
+        assert_eq!(scene.batch.polled(), 1, "the kernel has no route");
+    }
+    explore_random(1_000, scenario);
 }
