@@ -155,7 +155,7 @@ impl Bench {
             fs::remove_dir_all(&folder)?;
         }
         let mut test = process::cargo(&workspace.root);
-        test.args(["test", "--quiet", "--package", "gic-firmware", "--test", "acpi"]);
+        test.args(["test", "--quiet", "--package", "gic-firmware", "--test", "it"]);
         process::capture(test.arg("shapes_of_published").env("DOORBELL_SHAPES", &folder))?;
         let mut shapes = 0;
         for entry in folder.read_dir()? {
