@@ -228,6 +228,7 @@ static int cpu_is_gone(unsigned int cpu)
 	raw_spin_lock_irqsave(&dlpi_lock, flags);
 	known = can_disable(cpu) && !set_enabled(cpu, false);
 	from = known ? pending : left;
+	/* After the shutdown, nothing is carried. */
 	if (is_shut_down)
 		intid = intids;
 	while ((intid = find_next_bit(from, intids, intid + 1)) < intids) {

@@ -90,9 +90,10 @@ pub trait Routing: MessageSink {
     /// invalidate all translations.
     ///
     /// For one device, this translates at most 4 addresses; otherwise, at most those that the
-    /// invalidation concerns among 1024. KVM's router also compares each route, translates those
-    /// that the invalidation concerns, and sets one table if one of them has changed. It then waits
-    /// for messages that are being sent, but not for later ones.
+    /// invalidation concerns among 1024. It then waits for messages that are being sent, but not
+    /// for later ones. KVM's router also looks at each route, and at each vector of its sets of
+    /// eventfds, translates those that the invalidation concerns, and sets one table if a route has
+    /// changed.
     ///
     /// Context: task; may sleep.
     ///

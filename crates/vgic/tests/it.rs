@@ -1,5 +1,5 @@
 //! Tests of the model by its public interface. One program holds them, because each program that
-//! uses the model compiles it anew.
+//! uses the model compiles it again.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod explain;

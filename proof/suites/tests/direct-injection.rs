@@ -16,7 +16,7 @@ use doorbell_harness::{cache, process, temporary, workspace};
 const PROTOCOL: &str = "proof/direct-injection/protocol.pml";
 /// Time limit of a case. The first one downloads spin.
 const LIMIT: Duration = Duration::from_mins(5);
-/// What the verifier prints if it found no error in any state.
+/// Text that the verifier prints if it found no error in any state.
 const NO_ERROR: &str = ", errors: 0";
 /// Maximum length of a path through the states, which the verifier states if it was too small.
 const DEPTH: &str = "-m10000";

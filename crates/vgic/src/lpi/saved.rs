@@ -328,7 +328,7 @@ impl Control {
         let (is_open, device_table) = (translator.enabled, translator.device_table());
         let event_bits = translator.event_bits(device).ok_or(NoRoom::Budget)?;
         let dte = device_table.get(device).ok_or(NoRoom::Budget)?;
-        // What consecutive events have in common: the block, and target and configuration.
+        // Consecutive events often share the block, and the target and configuration.
         let mut block: Option<(u32, EntryRef)> = None;
         let mut common: Option<Common> = None;
         for event in events {
