@@ -174,7 +174,7 @@ pub(crate) use injection::Injection;
 pub(crate) use its_commands::MappedEvent;
 pub(crate) use mapping::{ItsIndex, MappedDevice, NoRoom};
 pub(crate) use pending_lpis::PendingLpis;
-pub(crate) use saved::{EnabledRange, ReservedLevels, Room, SavedEvent, SavedLpi};
+pub(crate) use saved::{EnabledRange, ReservedLevels, Room, SavedEvents, SavedLpi};
 use shared::Shared;
 pub(crate) use status::{EventStatus, LpiStatus, LpiTarget};
 pub(crate) use tables::LpiTables;

@@ -84,6 +84,7 @@ mod numbers;
 pub use cpu::{CpuState, EnabledLpis, InterfaceState, LpiState, RedistributorState};
 pub use distributor::{DistributorState, InterruptState};
 pub use error::{NotRestorable, Object, Problem, RestoreError, SaveError};
+pub(crate) use its::EventRun;
 pub use its::{CollectionState, DeviceState, EventState, ItsState};
 
 use alloc::vec::Vec;

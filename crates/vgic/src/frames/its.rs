@@ -49,7 +49,7 @@ pub use crate::config::{
     Coherence, ErrorPolicy, ItsConfig, ItsConfigError, PageSizes, RedistributorNaming, TableLevels,
 };
 pub use crate::monitor::events::{CommandFault, CommandFaultLog, FailedCommand};
-pub(crate) use saved::{LockedIts, RestoredRegisters, SavedTargets};
+pub(crate) use saved::{LockedIts, RestoredRegisters, SavedMappings};
 pub(crate) use targets::Targets;
 
 use crate::config::ConfigError;

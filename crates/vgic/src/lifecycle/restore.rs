@@ -4,13 +4,13 @@
 use super::save::PausedInterfaces;
 use crate::config::{VgicConfig, cpu};
 use crate::cpu_interface::{CpuInterface, Features};
-use crate::frames::its::{Its, LockedIts, RestoredRegisters, SavedTargets};
+use crate::frames::its::{Its, LockedIts, RestoredRegisters, SavedMappings};
 use crate::frames::redistributor::{LpiRegisters, RestoredRedistributor};
 use crate::lpi::{Control, EnabledRange, LpiTables, NoRoom, Room, SavedLpi};
 use crate::monitor::memory::{GuestMemory, MemoryFault};
 use crate::saved_state::{
-    CpuState, DeviceState, InterruptState, ItsState, LpiState, NotRestorable, Object, Problem,
-    RedistributorState, RestoreError, SavedState, VERSION,
+    CpuState, DeviceState, EventRun, EventState, InterruptState, ItsState, LpiState, NotRestorable,
+    Object, Problem, RedistributorState, RestoreError, SavedState, VERSION,
 };
 use crate::vgic::Vgic;
 use crate::wired::{Bank, RestoredInterrupt};
@@ -20,7 +20,7 @@ use doorbell_fallible::{OutOfMemory, try_arc, try_collect_results};
 use gic_arch::gicr::Ctlr;
 use gic_arch::lpi::Config;
 use gic_arch::{Affinity, IntId, Lpi};
-use msi_types::{Cpu, Kick};
+use msi_types::{Cpu, EventId, Kick};
 
 /// A saved state that was validated and resolved for this machine.
 pub(super) struct Plan<'s> {
@@ -40,8 +40,7 @@ struct PlannedCpu<'s> {
 
 struct PlannedIts<'s> {
     registers: RestoredRegisters,
-    saved: &'s ItsState,
-    targets: SavedTargets,
+    mappings: SavedMappings<'s>,
 }
 
 impl VgicConfig {
@@ -188,9 +187,9 @@ impl<'s> Plan<'s> {
         locked: &mut [LockedIts<'_>],
         control: &mut Control,
     ) -> Result<(), NoRoom> {
+        let vcpu = |affinity| vcpu_at(gic, affinity);
         locked.iter_mut().zip(&self.its).try_for_each(|(its, planned)| {
-            let state = (planned.saved, &planned.targets);
-            its.restore(planned.registers, state, control, |affinity| vcpu_at(gic, affinity))
+            its.restore(planned.registers, &planned.mappings, control, vcpu)
         })
     }
 }
@@ -357,10 +356,12 @@ impl Check<'_> {
             for device in &saved.devices {
                 let object = Object::Device { its: saved.base, device: device.device };
                 its.check_device(device).map_err(|problem| problem.of(object))?;
-                self.events(its, saved, device)?;
             }
-            let targets = SavedTargets::of(saved, |affinity| vcpu_at(self.gic, affinity))?;
-            Ok(PlannedIts { registers, saved, targets })
+            let vcpu = |affinity| vcpu_at(self.gic, affinity);
+            let check = |device: &DeviceState, before, run: EventRun<'_>| {
+                self.events((&**its, saved, device), before, run)
+            };
+            Ok(PlannedIts { registers, mappings: SavedMappings::of(saved, vcpu, check)? })
         }))
     }
 
@@ -375,11 +376,15 @@ impl Check<'_> {
         })
     }
 
-    fn events(self, its: &Its, saved: &ItsState, device: &DeviceState) -> Result<(), RestoreError> {
+    /// Checks a run of a device's events, given the event before it.
+    fn events(
+        self,
+        (its, saved, device): (&Its, &ItsState, &DeviceState),
+        before: Option<EventId>,
+        run: EventRun<'_>,
+    ) -> Result<(), RestoreError> {
         let object = |event| Object::Event { its: saved.base, device: device.device, event };
-        ascending(&device.events, |state| state.event)
-            .map_err(|event| Problem::Order.of(object(event)))?;
-        device.events.iter().try_for_each(|state| {
+        let check = |state: &EventState| {
             let number = state.event.get();
             let within = u64::from(number) >> device.event_bits == 0;
             Problem::unless(within, "EventID", number)
@@ -389,7 +394,17 @@ impl Check<'_> {
                 .and_then(|()| its.check_collection(state.collection))
                 .and_then(|()| self.stay(saved, state.collection, state.stays_at))
                 .map_err(|problem| problem.of(object(state.event)))
-        })
+        };
+        if let Some(first) = run.events.first().filter(|first| before >= Some(first.event)) {
+            return Err(Problem::Order.of(object(first.event)));
+        }
+        // If neither end of a run exceeds a limit, no event does, except for its collection.
+        let mut ends = run.events.first().into_iter().chain(run.events.last());
+        let is_possible = |(collection, _)| its.check_collection(collection).is_ok();
+        if run.groups().all(is_possible) && ends.all(|state| check(state).is_ok()) {
+            return Ok(());
+        }
+        run.events.iter().try_for_each(check)
     }
 
     /// Checks that an event records a redistributor only if its collection is unmapped.
@@ -411,13 +426,10 @@ impl Check<'_> {
     fn reserve(self, plan: &Plan<'_>) -> Result<(), NoRoom> {
         let Some(lpis) = &self.gic.lpis else { return Ok(()) };
         let mut room = Room::default();
-        for device in plan.its.iter().flat_map(|its| &its.saved.devices) {
-            room.add_device(device.event_bits, device.events.iter().map(|state| state.event.get()));
-        }
+        plan.its.iter().for_each(|its| its.mappings.add_to(&mut room));
         lpis.with_kicks_deferred(|control| {
             let devices = self.gic.its.iter().zip(&plan.its).all(|(its, planned)| {
-                let devices = planned.saved.devices.iter().map(|device| device.device.get());
-                control.has_room_for_devices(its.index(), devices)
+                control.has_room_for_devices(its.index(), planned.mappings.device_ids())
             });
             if !devices || !control.has_room(&room) {
                 return Err(NoRoom::Budget);
@@ -431,8 +443,7 @@ impl Check<'_> {
             let mut levels = control.no_levels()?;
             let mut all = self.gic.its.iter().zip(&plan.its);
             all.try_for_each(|(its, planned)| {
-                let state = (planned.saved, &planned.targets);
-                its.reserve(state, control, vcpu, tables, &mut levels)
+                its.reserve(&planned.mappings, control, vcpu, tables, &mut levels)
             })
         })
     }

@@ -15,6 +15,7 @@ use super::mapping::NoRoom;
 use super::shared::{Location, Shared};
 use crate::sync::{AtomicU64, Ordering};
 use alloc::sync::Arc;
+use core::ops::Range;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::Lpi;
 
@@ -125,7 +126,8 @@ impl DeviceEntries {
         })?;
         self.opened += 1 << size;
         let unmapped = Entry::unmapped(block.generation);
-        self.shared.entries.fill(block.first, (1 << size).min(CHUNK_ENTRIES), unmapped);
+        let entries = core::iter::repeat_n(unmapped, (1 << size).min(CHUNK_ENTRIES as usize));
+        self.shared.entries.store(block.first.position(), entries);
         Ok(block)
     }
 
@@ -177,10 +179,22 @@ impl DeviceEntries {
     }
 
     /// Assigns an entry without an owner to an event that is mapped to an LPI.
-    /// [`ensure_lpi`](Self::ensure_lpi) must have succeeded for the LPI.
+    /// [`ensure_lpis`](Self::ensure_lpis) must have succeeded for the LPI.
     pub(super) fn give(&mut self, index: EntryIndex, owner: Owner, lpi: Lpi) {
         self.allocator.set_owner(index, owner);
         self.by_lpi.insert(lpi.index(), index);
+    }
+
+    /// Maps a block's entries from `first` on to the LPIs with these indices.
+    /// [`ensure_lpis`](Self::ensure_lpis) must have succeeded for them. The entries have no owner
+    /// yet.
+    pub(super) fn map_lpis(&mut self, first: EntryIndex, lpi_indices: Range<u32>) {
+        self.by_lpi.insert_all(lpi_indices, first);
+    }
+
+    /// Changes the owner of a block's entries from `first` on.
+    pub(super) fn set_owners(&mut self, first: EntryIndex, count: u32, owner: Owner) {
+        self.allocator.set_owners(first, count, owner);
     }
 
     /// Removes an entry's owner. Returns the index of the LPI that the entry was mapped to (and
@@ -195,9 +209,9 @@ impl DeviceEntries {
         Some(lpi_index)
     }
 
-    /// Allocates the memory for recording that the LPI with this index is mapped.
-    pub(super) fn ensure_lpi(&mut self, lpi_index: u32) -> Result<(), OutOfMemory> {
-        self.by_lpi.ensure(lpi_index)
+    /// Allocates the memory for recording that the LPIs with these indices are mapped.
+    pub(super) fn ensure_lpis(&mut self, lpi_indices: Range<u32>) -> Result<(), OutOfMemory> {
+        self.by_lpi.ensure(lpi_indices)
     }
 
     /// Returns the only entry mapped to the LPI with this index, or `None` if no entry or several

@@ -3,6 +3,7 @@
 
 use super::entry_table::EntryIndex;
 use alloc::boxed::Box;
+use core::ops::Range;
 use doorbell_fallible::{OutOfMemory, try_box_array, try_boxed_slice};
 
 /// Log2 of the number of LPIs or entries on a page.
@@ -58,6 +59,13 @@ impl<T: Copy + Default> Paged<T> {
         page.map_or(T::default(), |page| page[(at & PAGE_MASK) as usize])
     }
 
+    /// Returns consecutive elements, or `None` if they are not all on one allocated page.
+    fn part(&mut self, at: u32, len: usize) -> Option<&mut [T]> {
+        let page = self.pages.get_mut((at >> PAGE_BITS) as usize)?.as_mut()?;
+        let start = (at & PAGE_MASK) as usize;
+        page.get_mut(start..start + len)
+    }
+
     fn set(&mut self, at: u32, value: T) {
         self.replace(at, value);
     }
@@ -77,9 +85,11 @@ impl EntriesByLpi {
         Ok(Self { first: Paged::new(lpis)?, neighbours: Paged::new(entries)? })
     }
 
-    /// Allocates the memory for inserting entries into the list of the LPI with this index.
-    pub(super) fn ensure(&mut self, lpi_index: u32) -> Result<(), OutOfMemory> {
-        self.first.ensure(lpi_index)
+    /// Allocates the memory for inserting entries into the lists of the LPIs with these indices.
+    pub(super) fn ensure(&mut self, lpi_indices: Range<u32>) -> Result<(), OutOfMemory> {
+        let Some(last) = lpi_indices.clone().next_back() else { return Ok(()) };
+        let pages = lpi_indices.start >> PAGE_BITS..=last >> PAGE_BITS;
+        pages.into_iter().try_for_each(|page| self.first.ensure(page << PAGE_BITS))
     }
 
     /// Allocates the memory for inserting the entries in the chunk that contains `index`.
@@ -93,6 +103,29 @@ impl EntriesByLpi {
         let next = self.first.replace(lpi_index, number(index));
         self.neighbours.set(index.get(), Neighbours { previous: None, next });
         self.set_previous(next, number(index));
+    }
+
+    /// Inserts consecutive entries of a chunk, from `first` on, into the lists of the LPIs with
+    /// these indices. The memory must have been [allocated](Self::ensure).
+    pub(super) fn insert_all(&mut self, lpi_indices: Range<u32>, first: EntryIndex) {
+        if lpi_indices.len() > 1 && self.insert_first(lpi_indices.clone(), first).is_some() {
+            return;
+        }
+        (0..).zip(lpi_indices).for_each(|(at, lpi_index)| self.insert(lpi_index, first.offset(at)));
+    }
+
+    /// Inserts the entries if all lists are empty, and the LPIs are on one page.
+    fn insert_first(&mut self, lpi_indices: Range<u32>, first: EntryIndex) -> Option<()> {
+        let heads = self.first.part(lpi_indices.start, lpi_indices.len())?;
+        let neighbours = self.neighbours.part(first.get(), lpi_indices.len())?;
+        if heads.iter().any(Option::is_some) {
+            return None;
+        }
+        for (offset, (head, neighbours)) in (0..).zip(heads.iter_mut().zip(neighbours)) {
+            *head = number(first.offset(offset));
+            *neighbours = Neighbours::default();
+        }
+        Some(())
     }
 
     /// Removes an entry from the list of the LPI with this index.
@@ -147,25 +180,35 @@ mod tests {
     proptest! {
         #[test]
         fn each_lpi_has_the_entries_noted_for_it(
-            steps in proptest::collection::vec((0u32..3, 0u32..8), 0..60),
+            steps in proptest::collection::vec((0u32..3, 0u32..8, 1u32..4), 0..60),
         ) {
             // The numbers of the LPIs and of the entries cross a page boundary.
             let (lpi_of, entry_of) = (|lpi| 1022 + lpi, |entry| 1020 + entry);
             let mut by_lpi = EntriesByLpi::new(2048, 2048).unwrap();
-            (0..3).for_each(|lpi| by_lpi.ensure(lpi_of(lpi)).unwrap());
+            by_lpi.ensure(lpi_of(0)..lpi_of(3)).unwrap();
             (0..8).for_each(|entry| by_lpi.ensure_chunk(EntryIndex::new(entry_of(entry))).unwrap());
             let mut model = [const { Vec::new() }; 3];
-            for (lpi, entry) in steps {
-                let index = EntryIndex::new(entry_of(entry));
-                let is_owner = |entries: &Vec<u32>| entries.contains(&index.get());
-                let owner = model.iter().position(is_owner);
-                if let Some(owner) = owner {
-                    by_lpi.remove(lpi_of(u32::try_from(owner).unwrap()), index);
-                    model[owner].retain(|entry| *entry != index.get());
-                }
-                if owner != Some(lpi as usize) {
-                    by_lpi.insert(lpi_of(lpi), index);
-                    model[lpi as usize].insert(0, index.get());
+            for (lpi, entry, count) in steps {
+                let count = count.min(3 - lpi).min(8 - entry);
+                let mut entries = entry_of(entry)..entry_of(entry + count);
+                if entries.clone().all(|entry| model.iter().all(|owned| !owned.contains(&entry))) {
+                    let lpis = lpi_of(lpi)..lpi_of(lpi + count);
+                    by_lpi.insert_all(lpis, EntryIndex::new(entries.start));
+                    for owned in &mut model[lpi as usize..(lpi + count) as usize] {
+                        owned.insert(0, entries.next().unwrap());
+                    }
+                } else {
+                    let index = EntryIndex::new(entry_of(entry));
+                    let is_owner = |entries: &Vec<u32>| entries.contains(&index.get());
+                    let owner = model.iter().position(is_owner);
+                    if let Some(owner) = owner {
+                        by_lpi.remove(lpi_of(u32::try_from(owner).unwrap()), index);
+                        model[owner].retain(|entry| *entry != index.get());
+                    }
+                    if owner != Some(lpi as usize) {
+                        by_lpi.insert(lpi_of(lpi), index);
+                        model[lpi as usize].insert(0, index.get());
+                    }
                 }
                 for (lpi, entries) in (0..).zip(&model) {
                     prop_assert_eq!(&all(&by_lpi, lpi_of(lpi)), entries);

@@ -227,11 +227,6 @@ impl Entry {
         self.field(0, GENERATION_BITS)
     }
 
-    /// Returns the entry with this generation.
-    pub(super) const fn with_generation(self, generation: u32) -> Self {
-        self.with_field(0, GENERATION_BITS, generation)
-    }
-
     /// Returns the entry with P as given.
     pub(super) const fn with_pending(self, pending: bool) -> Self {
         self.with_flag(PENDING, pending)

@@ -283,6 +283,15 @@ impl EntryAllocator {
         }
     }
 
+    /// Sets the owner of entries in one chunk.
+    pub(super) fn set_owners(&mut self, first: EntryIndex, count: u32, owner: Owner) {
+        let (chunk, at) = (first.get() / CHUNK_ENTRIES, first.get() % CHUNK_ENTRIES);
+        if let Some(chunk) = self.chunks.get_mut(chunk as usize) {
+            let owners = chunk.owners.get_mut(at as usize..(at + count) as usize);
+            owners.unwrap_or_default().fill(owner);
+        }
+    }
+
     /// Returns the number of chunks ever used. A sweep visits all of these chunks.
     pub(super) fn chunk_count(&self) -> u32 {
         u32::try_from(self.chunks.len()).unwrap_or(u32::MAX)

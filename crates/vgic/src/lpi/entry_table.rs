@@ -104,16 +104,18 @@ impl EntryTable {
         Some(&page[(position.get() & PAGE_MASK) as usize])
     }
 
-    /// Stores a value in each entry of a block. The block lies within a chunk, i.e. on one page.
-    pub(super) fn fill(&self, first: EntryIndex, entries: u32, value: Entry) {
-        let Some(page) = self.pages.get((first.get() >> PAGE_BITS) as usize) else { return };
-        let Some(page) = page.get() else { return };
-        let start = (first.position().get() & PAGE_MASK) as usize;
-        for offset in 0..entries as usize {
-            if let Some(entry) = page.get(start + (offset << STRIDE_BITS)) {
-                entry.store(value.bits(), Ordering::SeqCst);
-            }
-        }
+    /// Stores values in the entries of a block, from this position on. The block lies within a
+    /// chunk, i.e. on one page.
+    #[inline]
+    pub(super) fn store(&self, first: Position, values: impl Iterator<Item = Entry>) {
+        let page = self.pages.get((first.get() >> PAGE_BITS) as usize).and_then(OnceBox::get);
+        let Some(page) = page else { return };
+        let mut position = first;
+        values.for_each(|value| {
+            let entry = &page[(position.get() & PAGE_MASK) as usize];
+            entry.store(value.bits(), Ordering::SeqCst);
+            position = position.offset_in_chunk(1);
+        });
     }
 
     /// Loads the entry at `position`, or an unmapped entry if its page was never allocated.

@@ -252,7 +252,7 @@ impl Control {
         let event_bits = self.event_bits(its, device).ok_or(NoRoom::Budget)?;
         let device_table = self.translators.get(its).ok_or(NoRoom::Budget)?.device_table();
         let dte = device_table.get(device).ok_or(NoRoom::Budget)?;
-        self.device_entries.ensure_lpi(lpi.index())?;
+        self.device_entries.ensure_lpis(lpi.index()..lpi.index() + 1)?;
         self.device_entries.attach(dte, u32::from(event_bits), event)
     }
 

@@ -6,7 +6,7 @@ use super::control::Control;
 use super::entry::{Entry, LEVELS, Level};
 use super::entry_allocator::Owner;
 use super::entry_table::Position;
-use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, EntryRef, NODE_BITS, depth};
+use super::itt::{CHUNK_BITS, CHUNK_ENTRIES, NODE_BITS, depth};
 use super::mapping::{ItsIndex, MappedDevice, NoRoom};
 use super::ready_bitmap::ENTRIES_PER_SUMMARY;
 use super::shared::Location;
@@ -14,9 +14,10 @@ use super::sweep::Settings;
 use super::tables::LpiTables;
 use super::translator::Translator;
 use alloc::boxed::Box;
-use core::ops::Range;
+use core::ops::{Range, RangeInclusive};
 use doorbell_fallible::{OutOfMemory, try_boxed_slice};
 use gic_arch::Lpi;
+use gic_arch::its::CollectionId;
 use gic_arch::lpi::Config;
 
 /// Snapshot of an LPI that is mapped by an event or pending at a redistributor.
@@ -32,16 +33,42 @@ pub(crate) struct SavedLpi {
     pub(crate) configuration: Option<Config>,
 }
 
-/// Snapshot of a mapped event.
+/// Snapshot of mapped events with consecutive EventIDs and LPIs, the same pending state and the
+/// same configuration. Events whose configuration must be read from memory come one by one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct SavedEvent {
-    /// EventID.
-    pub(crate) event: u32,
-    /// Number of its collection.
-    pub(crate) collection: u16,
-    /// `true` if the collection is mapped.
-    pub(crate) is_mapped: bool,
-    pub(crate) lpi: SavedLpi,
+pub(crate) struct SavedEvents {
+    /// First EventID.
+    pub(crate) first: u32,
+    /// Number of events.
+    pub(crate) count: u32,
+    /// LPI of the first event.
+    pub(crate) lpi: Lpi,
+    /// Collection of the first event.
+    pub(crate) collection: CollectionId,
+    pub(crate) pending: bool,
+    /// vCPU that keeps the pending state if the collection is not mapped.
+    pub(crate) stays_at: u16,
+    pub(crate) configuration: Option<Config>,
+}
+
+impl SavedEvents {
+    /// Returns the indices of the events' LPIs.
+    fn lpi_indices(&self) -> Range<u32> {
+        let first = self.lpi.index();
+        first..first.saturating_add(self.count)
+    }
+
+    /// Splits the events into the first ones, at most `count`, and the others.
+    fn split(self, count: u32) -> (Self, Self) {
+        let count = count.min(self.count);
+        let others = Self {
+            first: self.first.saturating_add(count),
+            count: self.count - count,
+            lpi: Lpi::from_index(self.lpi.index().saturating_add(count)).unwrap_or(self.lpi),
+            ..self
+        };
+        (Self { count, ..self }, others)
+    }
 }
 
 /// Saves the state.
@@ -113,13 +140,9 @@ fn configuration(entry: Entry) -> Config {
 /// Indices of consecutive LPIs with the same configuration.
 pub(crate) type EnabledRange = (Range<u32>, Config);
 
-/// Set of vCPUs and priority levels for which ready bits for all events are allocated.
-pub(crate) struct ReservedLevels {
-    /// A bit for each level, by vCPU.
-    levels: Box<[u64]>,
-    /// Target and configuration of the last LPI.
-    last: Option<(u32, Config)>,
-}
+/// Set of vCPUs and priority levels for which ready bits for all events are allocated: a bit for
+/// each level, by vCPU.
+pub(crate) struct ReservedLevels(Box<[u64]>);
 
 const _: () = assert!(LEVELS <= 64, "a word has a bit for each level");
 
@@ -127,7 +150,7 @@ impl ReservedLevels {
     /// Adds a vCPU's priority level. Returns `false` if the level is already present or the vCPU
     /// doesn't exist.
     fn insert(&mut self, vcpu: u32, level: Level) -> bool {
-        let Some(levels) = self.levels.get_mut(vcpu as usize) else { return false };
+        let Some(levels) = self.0.get_mut(vcpu as usize) else { return false };
         let before = *levels;
         *levels |= 1 << level.index();
         *levels != before
@@ -153,28 +176,27 @@ impl Control {
         self.translators.get_mut(its).ok_or(NoRoom::Budget)?.reserve(collections, devices)
     }
 
-    /// Allocates the memory for an event, regardless of the entry that it will use. `tables`
-    /// returns the LPI tables of the event's target, if LPIs are enabled there. The entries must
-    /// already be [reserved](Self::reserve_room).
-    #[inline]
-    pub(crate) fn reserve_event(
+    /// Allocates the memory for events in these groups of the same collection, regardless of the
+    /// entries that they will use. `target` returns the vCPU of a mapped collection, and `tables` the LPI tables of a
+    /// vCPU, if LPIs are enabled there. The entries must already be
+    /// [reserved](Self::reserve_room).
+    pub(crate) fn reserve_events(
         &mut self,
-        saved: SavedLpi,
-        tables: impl FnOnce(u32) -> Option<LpiTables>,
+        events: SavedEvents,
+        groups: impl Iterator<Item = (CollectionId, u32)>,
+        target: impl Fn(CollectionId) -> Option<u16>,
+        tables: impl Fn(u32) -> Option<LpiTables>,
         reserved: &mut ReservedLevels,
     ) -> Result<(), OutOfMemory> {
-        self.device_entries.ensure_lpi(saved.lpi.index())?;
-        let of = saved.configuration.map(|config| (saved.target, config));
-        if of.is_some() && of == reserved.last {
-            return Ok(());
-        }
-        reserved.last = of;
-        match self.level_of(saved, tables) {
-            Some(level) if reserved.insert(saved.target, level) => {
-                self.reserve_level(saved.target, level)
+        self.device_entries.ensure_lpis(events.lpi_indices())?;
+        for (collection, _) in groups {
+            let vcpu = target(collection).unwrap_or(events.stays_at).into();
+            let level = self.level_of(events.lpi, events.configuration, || tables(vcpu));
+            if let Some(level) = level.filter(|level| reserved.insert(vcpu, *level)) {
+                self.reserve_level(vcpu, level)?;
             }
-            _ => Ok(()),
         }
+        Ok(())
     }
 
     /// Allocates the ready bits of all entries for a vCPU and level.
@@ -188,10 +210,9 @@ impl Control {
         Ok(())
     }
 
-    /// Returns the set without any level, for [`reserve_event`](Self::reserve_event).
+    /// Returns the set without any level, for [`reserve_events`](Self::reserve_events).
     pub(crate) fn no_levels(&self) -> Result<ReservedLevels, OutOfMemory> {
-        let levels = try_boxed_slice(self.enabled.vcpus().map(|_| 0))?;
-        Ok(ReservedLevels { levels, last: None })
+        Ok(ReservedLevels(try_boxed_slice(self.enabled.vcpus().map(|_| 0))?))
     }
 
     /// Allocates the memory for an LPI that is pending at a redistributor without an event.
@@ -201,7 +222,8 @@ impl Control {
         tables: Option<LpiTables>,
     ) -> Result<(), OutOfMemory> {
         self.shared.own(saved.target).map_or(Ok(()), |own| own.ensure(saved.lpi))?;
-        let Some(level) = self.level_of(saved, |_| tables) else { return Ok(()) };
+        let level = self.level_of(saved.lpi, saved.configuration, || tables);
+        let Some(level) = level else { return Ok(()) };
         let position = self.shared.position(Location::own(saved.target, saved.lpi));
         self.shared.ensure_ready_bit(saved.target, level, position)
     }
@@ -227,38 +249,33 @@ impl Control {
         Ok(())
     }
 
-    /// Returns the level of an LPI, or `None` if the LPI will not be enabled.
+    /// Returns the level of an LPI, or `None` if the LPI will not be enabled. `tables` returns the
+    /// tables of its target.
     #[inline]
     fn level_of(
         &self,
-        saved: SavedLpi,
-        tables: impl FnOnce(u32) -> Option<LpiTables>,
+        lpi: Lpi,
+        given: Option<Config>,
+        tables: impl FnOnce() -> Option<LpiTables>,
     ) -> Option<Level> {
         let from_memory = || {
-            let tables = tables(saved.target).filter(|tables| tables.covers(saved.lpi))?;
-            tables.config(saved.lpi, &*self.memory).ok()
+            let tables = tables().filter(|tables| tables.covers(lpi))?;
+            tables.config(lpi, &*self.memory).ok()
         };
-        let config = saved.configuration.or_else(from_memory).filter(Config::enable)?;
+        let config = given.or_else(from_memory).filter(Config::enable)?;
         Some(self.config.priorities.level(config.priority()))
     }
 }
 
-/// Part of an entry that events with the same target and configuration have in common.
+/// What a group of events has in common.
 #[derive(Clone, Copy)]
 struct Common {
-    /// Target and configuration.
-    of: (u32, Option<Config>),
-    /// Entry with the target, the enable bit and the level.
+    its: ItsIndex,
+    /// `true` if the ITS accepts messages.
+    is_open: bool,
+    collection: CollectionId,
+    /// Entry with the generation, the enable bit and the level.
     entry: Entry,
-    /// First INTID beyond the target's tables, or 0 if LPIs are disabled there.
-    end: u32,
-}
-
-impl Common {
-    /// Returns `true` if this applies to the LPI. A configuration in memory applies to one LPI.
-    fn is_for(&self, saved: SavedLpi) -> bool {
-        saved.configuration.is_some() && self.of == (saved.target, saved.configuration)
-    }
 }
 
 /// Restores the state into a core that was just reset. Callers must first have checked that the
@@ -317,67 +334,97 @@ impl Control {
         }
     }
 
-    /// Restores the events of a mapped device, in ascending order.
-    pub(crate) fn restore_events(
+    /// Restores the events of a mapped device, in ascending order. `groups` contains their
+    /// collections, each with the number of consecutive events in it, and `target` returns the vCPU
+    /// of a mapped collection.
+    pub(crate) fn restore_events<G: Iterator<Item = (CollectionId, u32)>>(
         &mut self,
-        its: ItsIndex,
-        device: u32,
-        events: impl Iterator<Item = Result<SavedEvent, NoRoom>>,
+        (its, device): (ItsIndex, u32),
+        all: impl Iterator<Item = Result<(SavedEvents, G), NoRoom>>,
+        target: impl Fn(CollectionId) -> Option<u16>,
     ) -> Result<(), NoRoom> {
         let translator = self.translators.get(its).ok_or(NoRoom::Budget)?;
         let (is_open, device_table) = (translator.enabled, translator.device_table());
         let event_bits = translator.event_bits(device).ok_or(NoRoom::Budget)?;
         let dte = device_table.get(device).ok_or(NoRoom::Budget)?;
-        // Consecutive events often share the block, and the target and configuration.
-        let mut block: Option<(u32, EntryRef)> = None;
-        let mut common: Option<Common> = None;
-        for event in events {
-            let SavedEvent { event, collection, is_mapped, lpi: saved } = event?;
-            let (first_event, offset) = (event & !(CHUNK_ENTRIES - 1), event % CHUNK_ENTRIES);
-            let first = match block {
-                Some((at, first)) if at == first_event => first,
-                _ => self.device_entries.attach(dte, event_bits.into(), first_event)?,
-            };
-            block = Some((first_event, first));
-            let known = match common {
-                Some(known) if known.is_for(saved) => known,
-                _ => self.common(saved),
-            };
-            common = Some(known);
-            let position = first.position.offset_in_chunk(offset);
-            if known.of.1.is_none() && known.entry.is_enabled() {
-                // The configuration in memory may have changed since the reservation.
-                self.shared.ensure_ready_bit(saved.target, known.entry.level(), position)?;
-            }
-            let is_covered = saved.lpi.get() < known.end;
-            let entry = known.entry.with_generation(first.generation).with_mapped(is_mapped);
-            let entry = entry.with_lpi_index(saved.lpi.index());
-            let entry = entry.with_deliverable(is_covered && is_mapped && is_open);
-            let entry = entry.with_pending(saved.pending && is_covered);
-            let entry = entry.with_held(saved.pending && !is_covered);
-            self.device_entries.give(position.index(), Owner::event(its, collection), saved.lpi);
-            // The reset has emptied all list registers, and until now, the entry admits no message.
-            self.shared.entries.try_update(position, |_| Some(entry));
-            if entry.is_ready() {
-                self.set_ready_bit(entry, position);
+        for resolved in all {
+            let (mut events, mut groups) = resolved?;
+            let vcpu = target(events.collection).unwrap_or(events.stays_at).into();
+            let (enabled, level) = self.settings_of_events(&events, vcpu);
+            let mut group = (events.collection, 0);
+            while events.count > 0 {
+                let first = self.device_entries.attach(dte, event_bits.into(), events.first)?;
+                if events.configuration.is_none() && enabled {
+                    // The configuration in memory may have changed since the reservation.
+                    self.shared.ensure_ready_bit(vcpu, level, first.position)?;
+                }
+                let entry = Entry::unmapped(first.generation);
+                let entry = entry.with_enabled(enabled).with_level(level);
+                let (part, others) = events.split(CHUNK_ENTRIES - events.first % CHUNK_ENTRIES);
+                self.device_entries.map_lpis(first.position.index(), part.lpi_indices());
+                let (mut position, mut rest) = (first.position, part);
+                while rest.count > 0 {
+                    if group.1 == 0 {
+                        group = groups.next().ok_or(NoRoom::Budget)?;
+                    }
+                    let (alike, others) = rest.split(group.1);
+                    let common = Common { its, is_open, entry, collection: group.0 };
+                    self.restore_group(common, position, alike, target(group.0));
+                    position = position.offset_in_chunk(alike.count);
+                    group.1 -= alike.count;
+                    rest = others;
+                }
+                events = others;
             }
         }
         Ok(())
     }
 
-    /// Looks up what an event has in common with others of its target and configuration.
-    fn common(&self, saved: SavedLpi) -> Common {
-        let SavedLpi { lpi, target, configuration, .. } = saved;
-        let tables = self.enabled.get(target);
-        let covering = tables.as_ref().filter(|tables| tables.covers(lpi));
-        let (enabled, level) = match (configuration, covering) {
-            (Some(config), _) => self.settings_of(config),
-            (None, Some(tables)) => self.settings(target, tables, lpi),
-            (None, None) => (false, Level::new(0)),
-        };
-        let entry = Entry::unmapped(0).with_target(target).with_enabled(enabled).with_level(level);
-        let end = tables.map_or(0, |tables| tables.end());
-        Common { of: (target, configuration), entry, end }
+    /// Restores events of one collection, whose entries are in one block, from `first` on. `mapped`
+    /// is the collection's target.
+    fn restore_group(
+        &mut self,
+        common: Common,
+        first: Position,
+        events: SavedEvents,
+        mapped: Option<u16>,
+    ) {
+        let vcpu = mapped.unwrap_or(events.stays_at).into();
+        let end = self.enabled.get(vcpu).map_or(0, |tables| tables.end());
+        let end = end.saturating_sub(Lpi::FIRST.get());
+        let idle = common.entry.with_target(vcpu).with_mapped(mapped.is_some());
+        let open = idle.with_deliverable(mapped.is_some() && common.is_open);
+        let covered = open.with_pending(events.pending);
+        let uncovered = idle.with_held(events.pending);
+        let owner = Owner::event(common.its, common.collection.get());
+        self.device_entries.set_owners(first.index(), events.count, owner);
+        // The reset has emptied all list registers, and until now, the entries admit no message.
+        self.shared.entries.store(
+            first,
+            events.lpi_indices().map(|lpi_index| {
+                let entry = if lpi_index < end { covered } else { uncovered };
+                entry.with_lpi_index(lpi_index)
+            }),
+        );
+        if events.pending {
+            for position in (0..events.count).map(|at| first.offset_in_chunk(at)) {
+                let entry = self.shared.entries.load(position);
+                if entry.is_ready() {
+                    self.set_ready_bit(entry, position);
+                }
+            }
+        }
+    }
+
+    /// Returns the enable bit and level of events whose first targets this vCPU. Reads the
+    /// configuration of a single event from memory if necessary.
+    fn settings_of_events(&self, events: &SavedEvents, vcpu: u32) -> (bool, Level) {
+        let tables = || self.enabled.get(vcpu).filter(|tables| tables.covers(events.lpi));
+        match events.configuration {
+            Some(config) => self.settings_of(config),
+            None => tables()
+                .map_or((false, Level::new(0)), |tables| self.settings(vcpu, &tables, events.lpi)),
+        }
     }
 
     /// Restores an LPI that is pending at a redistributor without an event. If an event that is
@@ -414,13 +461,19 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Adds a device with these mapped events, which must be in ascending order.
-    pub(crate) fn add_device(&mut self, event_bits: u8, events: impl Iterator<Item = u32>) {
+    /// Adds a device with these ranges of mapped events, which must be in ascending order.
+    pub(crate) fn add_device(
+        &mut self,
+        event_bits: u8,
+        events: impl Iterator<Item = RangeInclusive<u32>>,
+    ) {
         let event_bits = u32::from(event_bits);
         let (size, depth) = (event_bits.min(CHUNK_BITS), depth(event_bits));
         let mut last: Option<u32> = None;
-        for event in events {
-            if last.is_some_and(|last| last >> CHUNK_BITS == event >> CHUNK_BITS) {
+        let chunks =
+            events.flat_map(|events| events.start() >> CHUNK_BITS..=events.end() >> CHUNK_BITS);
+        for event in chunks.map(|chunk| chunk << CHUNK_BITS) {
+            if last == Some(event) {
                 continue;
             }
             // An event in a different subtree than its predecessor needs additional nodes or
@@ -474,7 +527,7 @@ mod tests {
             let shifted = events.iter().map(|event| event >> (32 - event_bits));
             let events: BTreeSet<u32> = shifted.collect();
             let mut room = Room::default();
-            room.add_device(event_bits, events.iter().copied());
+            room.add_device(event_bits, events.iter().map(|event| *event..=*event));
             let parts = |shift: u32| {
                 events.iter().map(|event| event >> shift).collect::<BTreeSet<_>>().len() as u64
             };

@@ -90,6 +90,40 @@ impl DeviceState {
     pub const fn new(device: DeviceId, event_bits: u8, itt: u64) -> Self {
         Self { device, event_bits, itt, events: Vec::new() }
     }
+
+    /// Iterates over the longest runs of the events.
+    pub(crate) fn runs(&self) -> impl Iterator<Item = EventRun<'_>> {
+        let runs = self.events.chunk_by(|before, event| event.continues(before));
+        runs.map(|events| {
+            let first = events.first().map(|event| event.collection);
+            let is_grouped = events.iter().all(|event| Some(event.collection) == first);
+            EventRun { events, is_grouped }
+        })
+    }
+}
+
+/// Events of which each [continues](EventState::continues) its predecessor.
+#[derive(Clone, Copy)]
+pub(crate) struct EventRun<'s> {
+    pub(crate) events: &'s [EventState],
+    /// `true` if all events have the same collection.
+    is_grouped: bool,
+}
+
+impl EventRun<'_> {
+    /// Iterates over the collections, each with the number of consecutive events in it.
+    pub(crate) fn groups(self) -> impl Iterator<Item = (CollectionId, u32)> {
+        let mut rest = self.events;
+        core::iter::from_fn(move || {
+            let collection = rest.first()?.collection;
+            let has_same = |event: &&EventState| event.collection == collection;
+            let all = rest.len();
+            let count =
+                if self.is_grouped { all } else { rest.iter().take_while(has_same).count() };
+            rest = rest.get(count..)?;
+            Some((collection, u32::try_from(count).ok()?))
+        })
+    }
 }
 
 /// State of a mapped event.
@@ -125,5 +159,23 @@ impl EventState {
     /// reads from the guest's table.
     pub const fn new(event: EventId, intid: IntId, collection: CollectionId) -> Self {
         Self { event, intid, collection, pending: false, stays_at: None, configuration: None }
+    }
+
+    /// Returns `true` if this event has the next EventID and the next LPI after another event, and
+    /// the rest in common with it except for the collection. An event whose configuration is read
+    /// from memory, or that names a redistributor, continues none.
+    #[inline]
+    fn continues(&self, before: &Self) -> bool {
+        let numbers = |state: &Self| (u64::from(state.event.get()), u64::from(state.intid.get()));
+        let ((event, intid), (event_before, intid_before)) = (numbers(self), numbers(before));
+        let has_same_configuration = match (self.configuration, before.configuration) {
+            (Some(configuration), Some(before)) => configuration == before,
+            _ => false,
+        };
+        event == event_before + 1
+            && intid == intid_before + 1
+            && self.pending == before.pending
+            && has_same_configuration
+            && self.stays_at.is_none()
     }
 }

@@ -365,3 +365,33 @@ fn an_lpi_of_two_events_is_saved_and_restored() {
     board.send(5, 3);
     assert_eq!(board.handle_all(1), [8200]);
 }
+
+/// Most of the events are alike and consecutive. They extend over several blocks of entries, and
+/// beyond the redistributor's LPI tables.
+#[test]
+fn consecutive_events_are_restored_one_by_one() {
+    let mut board = Board::new(config().with_lpi_id_bits(Some(20)));
+    board.start();
+    let (events, uncovered, elsewhere, idle, masked) = (20..116, 68, 40, 50, 60);
+    let lpi_of = |event: u32| (1 << 16) + event - uncovered;
+    for event in events.start..uncovered {
+        board.configure(lpi_of(event), event != masked, 0xa0);
+    }
+    let map = |event| mapti(5, event, lpi_of(event), if event == elsewhere { 2 } else { 1 });
+    board.run([mapd(5, 7, 0x4010_0000)]);
+    board.run(events.map(map));
+    let mut saved = board.save();
+    for state in &mut saved.its[0].devices[0].events {
+        state.pending = state.event.get() != idle;
+    }
+
+    board.restore(&saved);
+
+    assert_eq!(board.save(), saved);
+    let mut handled = board.handle_all(1);
+    handled.sort_unstable();
+    let is_signaled = |event: &u32| ![elsewhere, idle, masked].contains(event);
+    let expected = (20..uncovered).filter(is_signaled).map(|event| lpi_of(event).into());
+    assert_eq!(handled, expected.collect::<Vec<u64>>());
+    assert_eq!(board.handle_all(2), [u64::from(lpi_of(elsewhere))]);
+}

@@ -8,7 +8,7 @@ use crate::model::{
 use crate::{dispatch, model};
 use gic_arch::icc::{self, SysRegEncoding};
 use gic_arch::ich::{ListRegister, ListRegisterState};
-use gic_arch::its::{Command, RdBase};
+use gic_arch::its::{CollectionId, Command, RdBase};
 use gic_arch::{gicd, gicr};
 use irq_routing::msix::{MsixTable, Signalled};
 use irq_routing::{Change, GsiSpace, Inputs, Route, Router, Routing, Sender};
@@ -99,7 +99,8 @@ pub(super) const CASES: &[(&str, Case)] = &[
         commands(counter, |_| Command::Sync { target: RdBase::from_processor_number(0) })
     }),
     ("command-mapti", |counter| commands(counter, |event| map_event(0, event, 8192 + event, 0))),
-    ("restore-lpi", restore),
+    ("restore-lpi", |counter| restore(counter, 1)),
+    ("restore-lpi-of-4-cpus", |counter| restore(counter, 4)),
     ("dispatch", |counter| {
         let mut probe = dispatch::probe().map_err(|error| error.to_string())?;
         let mut outcome = Ok(0.0);
@@ -380,14 +381,20 @@ fn count_frame_reads(counter: &mut Counter, gic: &MeasuredGic, address: u64) {
     counter.count(REPEATS, || repeat(|| gic.gic.read(address, AccessWidth::Word)));
 }
 
-/// Restores many LPIs, of devices with 64 events each, into a new machine.
-fn restore(counter: &mut Counter) -> Result<(), String> {
+/// Restores many LPIs, of devices with 64 events each, into a new machine. Consecutive events of a
+/// device target different vCPUs of the first `targets`.
+fn restore(counter: &mut Counter, targets: u16) -> Result<(), String> {
     const DEVICES: u32 = 512;
     const EVENT_BITS: u8 = 6;
-    let (gic, mut vcpus) = mapped(EventMapping::new(DEVICES, EVENT_BITS))?;
+    let mapping = EventMapping::new(DEVICES, EVENT_BITS);
+    let (gic, mut vcpus) = MeasuredGic::mapped(mapping, targets, Arc::new(NoKick))?;
     let (successor, mut successors) = gic.successor()?;
     let _paused: Vec<_> = vcpus.iter_mut().chain(&mut successors).map(Vcpu::pause).collect();
-    let saved = gic.gic.save().map_err(|error| error.to_string())?;
+    let mut saved = gic.gic.save().map_err(|error| error.to_string())?;
+    let devices = saved.its.iter_mut().flat_map(|its| &mut its.devices);
+    for (target, event) in (0..targets).cycle().zip(devices.flat_map(|device| &mut device.events)) {
+        event.collection = CollectionId::new(target);
+    }
     let mut outcome = Ok(());
     counter.count(DEVICES << EVENT_BITS, || outcome = successor.restore(&saved));
     outcome.map_err(|error| error.to_string())

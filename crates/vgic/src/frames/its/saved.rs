@@ -5,9 +5,9 @@ use super::tables::TableRegisters;
 use super::{Its, ItsRegisters};
 use crate::config::Coherence;
 use crate::lpi::{
-    Control, ItsIndex, LpiTables, MappedDevice, NoRoom, ReservedLevels, SavedEvent, SavedLpi,
+    Control, ItsIndex, LpiTables, MappedDevice, NoRoom, ReservedLevels, Room, SavedEvents,
 };
-use crate::saved_state::{CollectionState, DeviceState, EventState, ItsState, Problem};
+use crate::saved_state::{CollectionState, DeviceState, EventRun, EventState, ItsState, Problem};
 use crate::sync::lock::MutexGuard;
 use alloc::vec::Vec;
 use doorbell_fallible::{OutOfMemory, try_collect, try_collect_results, try_push};
@@ -179,7 +179,7 @@ impl LockedIts<'_> {
     pub(crate) fn restore(
         &mut self,
         registers: RestoredRegisters,
-        (saved, targets): (&ItsState, &SavedTargets),
+        mappings: &SavedMappings<'_>,
         control: &mut Control,
         vcpu: impl Fn(Affinity) -> u16,
     ) -> Result<(), NoRoom> {
@@ -188,14 +188,15 @@ impl LockedIts<'_> {
         (self.state.enabled, self.state.queue, self.state.tables) = (enabled, queue, tables);
         self.state.has_past = queue.base.valid();
         control.restore_its_enabled(index, enabled);
-        for (state, vcpu) in saved.collections.iter().zip(&targets.0) {
+        for (state, vcpu) in mappings.saved.collections.iter().zip(&mappings.targets) {
             control.restore_collection(index, state.collection.get(), *vcpu)?;
         }
-        for device in &saved.devices {
+        for (device, runs) in mappings.devices() {
             let mapped = MappedDevice { event_bits: device.event_bits, itt: device.itt };
             control.map_device(index, device.device.get(), mapped)?;
-            let events = device.events.iter().map(|event| targets.restored(saved, event, &vcpu));
-            control.restore_events(index, device.device.get(), events)?;
+            let events = runs.iter().map(|run| SavedMappings::resolved(run, &vcpu));
+            let target = |collection| mappings.target(collection);
+            control.restore_events((index, device.device.get()), events, target)?;
         }
         Ok(())
     }
@@ -206,63 +207,108 @@ impl Its {
     /// pool.
     pub(crate) fn reserve(
         &self,
-        (saved, targets): (&ItsState, &SavedTargets),
+        mappings: &SavedMappings<'_>,
         control: &mut Control,
         vcpu: impl Fn(Affinity) -> u16,
         tables: impl Fn(u32) -> Option<LpiTables>,
         levels: &mut ReservedLevels,
     ) -> Result<(), NoRoom> {
-        let devices = saved.devices.iter().map(|device| device.device.get());
-        control.reserve_its(self.index, saved.collections.len(), devices)?;
-        for event in saved.devices.iter().flat_map(|device| &device.events) {
-            let restored = targets.restored(saved, event, &vcpu)?;
-            control.reserve_event(restored.lpi, &tables, levels)?;
+        let collections = mappings.saved.collections.len();
+        control.reserve_its(self.index, collections, mappings.device_ids())?;
+        for run in &mappings.runs {
+            let (events, groups) = SavedMappings::resolved(run, &vcpu)?;
+            let target = |collection| mappings.target(collection);
+            control.reserve_events(events, groups, target, &tables, levels)?;
         }
         Ok(())
     }
 }
 
-/// vCPUs of a state's mapped collections, in the same order.
-pub(crate) struct SavedTargets(Vec<u16>);
+/// Collections and events of a saved ITS, resolved for this machine.
+pub(crate) struct SavedMappings<'s> {
+    saved: &'s ItsState,
+    /// vCPUs of the mapped collections, in the same order.
+    targets: Vec<u16>,
+    /// Runs of the events of all devices, in order.
+    runs: Vec<EventRun<'s>>,
+    /// For each device, the index in `runs` beyond its own.
+    ends: Vec<usize>,
+}
 
-impl SavedTargets {
-    /// Looks up the vCPUs. `vcpu` maps an affinity to its vCPU's index.
-    pub(crate) fn of(
-        saved: &ItsState,
+impl<'s> SavedMappings<'s> {
+    /// Resolves the mappings. `vcpu` maps an affinity to its vCPU's index, and `check` validates a
+    /// [run](DeviceState::runs) of a device's events, given the event before it.
+    pub(crate) fn of<E: From<OutOfMemory>>(
+        saved: &'s ItsState,
         vcpu: impl Fn(Affinity) -> u16,
-    ) -> Result<Self, OutOfMemory> {
-        Ok(Self(try_collect(saved.collections.iter().map(|state| vcpu(state.target)))?))
+        check: impl Fn(&DeviceState, Option<EventId>, EventRun<'s>) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let targets = try_collect(saved.collections.iter().map(|state| vcpu(state.target)));
+        let targets = targets.map_err(OutOfMemory::from)?;
+        let mut mappings = Self { saved, targets, runs: Vec::new(), ends: Vec::new() };
+        for device in &saved.devices {
+            let mut before = None;
+            for run in device.runs() {
+                check(device, before, run)?;
+                before = run.events.last().map(|event| event.event);
+                try_push(&mut mappings.runs, run).map_err(OutOfMemory::from)?;
+            }
+            let end = mappings.runs.len();
+            try_push(&mut mappings.ends, end).map_err(OutOfMemory::from)?;
+        }
+        Ok(mappings)
+    }
+
+    /// Iterates over the DeviceIDs, in ascending order.
+    pub(crate) fn device_ids(&self) -> impl ExactSizeIterator<Item = u32> {
+        self.saved.devices.iter().map(|device| device.device.get())
+    }
+
+    /// Adds the devices to the room that a restore needs.
+    pub(crate) fn add_to(&self, room: &mut Room) {
+        for (device, runs) in self.devices() {
+            let ends =
+                runs.iter().filter_map(|run| Some((run.events.first()?, run.events.last()?)));
+            let events = ends.map(|(first, last)| first.event.get()..=last.event.get());
+            room.add_device(device.event_bits, events);
+        }
+    }
+
+    /// Iterates over the devices with their runs of events.
+    fn devices(&self) -> impl Iterator<Item = (&'s DeviceState, &[EventRun<'s>])> {
+        let starts = core::iter::once(&0).chain(&self.ends);
+        let ranges = starts.zip(&self.ends).map(|(start, end)| self.runs.get(*start..*end));
+        self.saved.devices.iter().zip(ranges.map(Option::unwrap_or_default))
+    }
+
+    /// Returns a run of events with its collections, each with the number of consecutive events in
+    /// it.
+    fn resolved(
+        run: &EventRun<'s>,
+        vcpu: impl Fn(Affinity) -> u16,
+    ) -> Result<(SavedEvents, impl Iterator<Item = (CollectionId, u32)>), NoRoom> {
+        let first = run.events.first().ok_or(NoRoom::Budget)?;
+        let events = SavedEvents {
+            first: first.event.get(),
+            count: u32::try_from(run.events.len()).map_err(|_| NoRoom::Budget)?,
+            lpi: Lpi::try_from(first.intid).map_err(|_| NoRoom::Budget)?,
+            collection: first.collection,
+            pending: first.pending,
+            stays_at: first.stays_at.map_or(0, vcpu),
+            configuration: first.configuration.map(Config::from_bits),
+        };
+        Ok((events, run.groups()))
     }
 
     /// Returns a collection's vCPU, or `None` if the collection is not mapped.
-    #[inline]
-    fn get(&self, saved: &ItsState, collection: CollectionId) -> Option<u16> {
+    fn target(&self, collection: CollectionId) -> Option<u16> {
         // Guests usually number their collections from 0.
         let number = usize::from(collection.get());
-        let at = match saved.collections.get(number) {
+        let collections = &self.saved.collections;
+        let at = match collections.get(number) {
             Some(state) if state.collection == collection => number,
-            _ => saved.collections.binary_search_by_key(&collection, |it| it.collection).ok()?,
+            _ => collections.binary_search_by_key(&collection, |it| it.collection).ok()?,
         };
-        self.0.get(at).copied()
-    }
-
-    /// Returns an event. Its LPI targets the collection's vCPU or, if the collection is unmapped,
-    /// the vCPU that keeps the pending state.
-    #[inline]
-    fn restored(
-        &self,
-        saved: &ItsState,
-        event: &EventState,
-        vcpu: &impl Fn(Affinity) -> u16,
-    ) -> Result<SavedEvent, NoRoom> {
-        let mapped = self.get(saved, event.collection);
-        let lpi = SavedLpi {
-            lpi: Lpi::try_from(event.intid).map_err(|_| NoRoom::Budget)?,
-            target: mapped.or_else(|| event.stays_at.map(vcpu)).unwrap_or(0).into(),
-            pending: event.pending,
-            configuration: event.configuration.map(Config::from_bits),
-        };
-        let (event, collection) = (event.event.get(), event.collection.get());
-        Ok(SavedEvent { event, collection, is_mapped: mapped.is_some(), lpi })
+        self.targets.get(at).copied()
     }
 }

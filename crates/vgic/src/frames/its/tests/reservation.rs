@@ -2,15 +2,16 @@
 
 use super::rig::*;
 use crate::frames::its::ItsConfig;
-use crate::lpi::{LpiConfig, Room, SavedLpi};
+use crate::lpi::{LpiConfig, Room, SavedEvents};
 use gic_arch::Lpi;
+use gic_arch::its::CollectionId;
 use gic_arch::lpi::Config;
 
 /// Returns how many pages of ready bits are visited for this many events with the same priority.
 fn work_for(events: u32) -> u64 {
     let rig = Rig::sized(LpiConfig::new(1), ItsConfig::new(BASE));
     let mut room = Room::default();
-    (0..events >> 10).for_each(|_| room.add_device(10, 0..1 << 10));
+    (0..events >> 10).for_each(|_| room.add_device(10, core::iter::once(0..=(1 << 10) - 1)));
     rig.lpis.with_kicks_deferred(|control| {
         control.reserve_room(&room).unwrap();
         let mut levels = control.no_levels().unwrap();
@@ -18,8 +19,12 @@ fn work_for(events: u32) -> u64 {
         for number in 0..events {
             let lpi = Lpi::try_from(8192 + number).unwrap();
             let configuration = Some(Config::from_bits(0xa1));
-            let saved = SavedLpi { lpi, target: 0, pending: false, configuration };
-            control.reserve_event(saved, |_| None, &mut levels).unwrap();
+            let collection = CollectionId::new(0);
+            let (first, count, pending, stays_at) = (number, 1, false, 0);
+            let events =
+                SavedEvents { first, count, lpi, collection, pending, stays_at, configuration };
+            let (all, target) = (core::iter::once((collection, 1)), |_| Some(0));
+            control.reserve_events(events, all, target, |_| None, &mut levels).unwrap();
         }
         control.work() - before
     })

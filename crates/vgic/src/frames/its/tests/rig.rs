@@ -3,9 +3,10 @@
 
 use crate::AccessWidth::{Double, Word};
 use crate::VmMemory;
-use crate::frames::its::{Its, ItsConfig, SavedTargets, Targets};
+use crate::frames::its::{Its, ItsConfig, SavedMappings, Targets};
 use crate::lpi::{
-    Control, Injection, LpiConfig, LpiCore, LpiFaults, LpiTables, PendingLpis, Room, SavedLpi,
+    Control, Injection, LpiConfig, LpiCore, LpiFaults, LpiTables, NoRoom, PendingLpis, Room,
+    SavedLpi,
 };
 use crate::monitor::events::{EventLog, RegisterFrame};
 use crate::monitor::memory::GuestMemory;
@@ -100,15 +101,13 @@ impl Rig {
                 let tables = LpiTables::new(Self::propbaser(), Self::pendbaser(*vcpu), 16);
                 control.restore_enabled((*vcpu).into(), tables, core::iter::empty()).unwrap();
             }
-            let targets = SavedTargets::of(&its, vcpu).unwrap();
+            let mappings = SavedMappings::of(&its, vcpu, |_, _, _| Ok::<_, NoRoom>(())).unwrap();
             let mut room = Room::default();
-            for device in &its.devices {
-                room.add_device(device.event_bits, device.events.iter().map(|it| it.event.get()));
-            }
+            mappings.add_to(&mut room);
             control.reserve_room(&room).unwrap();
-            let (state, mut levels) = ((&its, &targets), control.no_levels().unwrap());
-            rig.its.reserve(state, control, vcpu, |_| None, &mut levels).unwrap();
-            locked.restore(registers, state, control, vcpu).expect("the memory was reserved");
+            let mut levels = control.no_levels().unwrap();
+            rig.its.reserve(&mappings, control, vcpu, |_| None, &mut levels).unwrap();
+            locked.restore(registers, &mappings, control, vcpu).expect("the memory was reserved");
             for saved in &own {
                 control.restore_pending_by_itself(*saved).unwrap();
             }
