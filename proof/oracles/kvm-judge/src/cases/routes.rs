@@ -3,7 +3,7 @@
 
 use super::count::{Count, accept};
 use irq_routing::kvm::{KvmConfig, KvmRouter, RustVmm};
-use irq_routing::{Change, Pin, Route, Routing, SignalError};
+use irq_routing::{Access, Change, Invalidation, Pin, Route, Routing, SignalError, TranslateMsi};
 use kvm_judge::kvm::KvmMachine;
 use kvm_judge::layout::{CPUS, ITS, LEVEL_LINE, SPECIAL};
 use kvm_judge::scenario::{Guest, Plan};
@@ -11,6 +11,7 @@ use kvm_judge::{Failure, Machine};
 use msi_types::explain::{Fact, Unexamined};
 use msi_types::{Delivery, DeviceId, EventId, Gsi, MsiMessage};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::thread::sleep;
 use std::time::Duration;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
@@ -31,6 +32,7 @@ pub(super) fn run(count: &mut Count) {
             messages(&plan),
         );
     }
+    count.case("routes: an eventfd behind an IOMMU follows the guest's mappings", translated());
     count.case("routes: an ITS takes no message without a DeviceID", anonymous());
     count.case("routes: a pin by GSI is an edge", pins());
     count.case("routes: a level is resampled at the end of interrupt", levels());
@@ -43,11 +45,28 @@ struct Booted {
 }
 
 fn booted(plan: &Plan) -> Result<Booted, Failure> {
+    booted_with(plan, |router| router)
+}
+
+fn booted_with(plan: &Plan, equip: impl FnOnce(KvmRouter) -> KvmRouter) -> Result<Booted, Failure> {
     let mut machine = KvmMachine::new()?;
     Guest::boot(&mut machine, plan)?;
     let router = KvmRouter::new(RustVmm(machine.vm()), KvmConfig::new(Pin::COUNT))?;
-    let router = Arc::new(router.with_explainer(Arc::new(machine.explainer()?)));
+    let router = Arc::new(equip(router).with_explainer(Arc::new(machine.explainer()?)));
     Ok(Booted { machine, router, plan: plan.clone() })
+}
+
+/// An IOMMU that maps the page of [`IOVA`] to one page, or blocks all messages while that is 0.
+#[derive(Default)]
+struct Iommu(AtomicU64);
+
+const IOVA: u64 = 0x5000;
+
+impl TranslateMsi for Iommu {
+    fn translate(&self, _: DeviceId, address: u64, _: Access) -> Option<u64> {
+        let page = Some(self.0.load(SeqCst)).filter(|page| *page != 0)?;
+        (address & !0xfff == IOVA).then_some(page | address & 0xfff)
+    }
 }
 
 impl Booted {
@@ -78,6 +97,22 @@ impl Booted {
             taken = self.take()?;
         }
         Err(format!("no interrupt instead of {wanted:?}").into())
+    }
+
+    /// Returns an event of the first ITS whose LPI is enabled, and what the vCPUs take for it.
+    fn enabled_event(&mut self) -> Result<(DeviceId, EventId, Vec<u32>), Failure> {
+        let devices = self.plan.its[0].devices.clone();
+        for device in &devices {
+            for event in &device.events {
+                let (device, event) = (DeviceId::new(device.id), EventId::new(event.id));
+                self.machine.signal(0, device, event)?;
+                let taken = self.take()?;
+                if taken.iter().any(|intid| *intid >= 8192) {
+                    return Ok((device, event, taken));
+                }
+            }
+        }
+        Err("no event is enabled".into())
     }
 
     /// Returns one of the plan's edge-triggered SPIs, and its pin.
@@ -147,6 +182,36 @@ fn messages(plan: &Plan) -> Result<(), Failure> {
     }
     println!("note - {arrived} of {} events arrived", events.len());
     accept(arrived > 0, || "no event is enabled".into())
+}
+
+fn translated() -> Result<(), Failure> {
+    let iommu = Arc::new(Iommu::default());
+    let mut booted = booted_with(&Plan::of(0), |router| router.with_translator(iommu.clone()))?;
+    let (device, event, wanted) = booted.enabled_event()?;
+    let trigger = eventfd()?;
+    let gsi = booted.router.allocate()?;
+    let message = MsiMessage { address: IOVA | 0x40, data: event.get() };
+    booted.router.commit(&[Change::Set(gsi, Route::to_its(device, message))])?;
+    let _bound = booted.router.bind(RustVmm(&trigger), gsi)?;
+    for turn in 1..=3 {
+        iommu.0.store(ITS[0] + 0x1_0000, SeqCst);
+        booted.router.invalidate(&Invalidation::all())?;
+        trigger.write(1)?;
+        booted.expect(&wanted)?;
+
+        iommu.0.store(0, SeqCst);
+        booted.router.invalidate(&Invalidation::all())?;
+        let signaled = booted.router.signal(gsi)?;
+        trigger.write(1)?;
+        sleep(SHORT);
+        let taken = booted.take()?;
+        let is_dropped = signaled == Delivery::Blocked && booted.router.dropped() == turn;
+        let is_quiet = taken.iter().all(|intid| (SPECIAL..1024).contains(intid));
+        accept(is_dropped && is_quiet, || {
+            format!("{signaled:?}, {} dropped, {taken:?}", booted.router.dropped())
+        })?;
+    }
+    Ok(())
 }
 
 fn anonymous() -> Result<(), Failure> {
