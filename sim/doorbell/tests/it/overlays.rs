@@ -1,7 +1,5 @@
 //! Tests of overlays and dumps as sources.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
-
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;

@@ -1,11 +1,9 @@
 //! Tests of the descriptions that commands read: the default, standard input, and descriptions with
 //! errors.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
-
+use crate::test_data;
 use serde_json::Value;
 use std::fs::File;
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
 const HARBOUR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../machine/machines/harbour.dtb");
@@ -20,12 +18,6 @@ fn printed(arguments: &[&str]) -> String {
     let output = doorbell(arguments);
     assert_eq!(output.status.code(), Some(0), "{arguments:?}");
     String::from_utf8(output.stdout).unwrap()
-}
-
-fn test_data(name: &str) -> String {
-    let folder =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../crates/gic-firmware/tests/data");
-    folder.join(name).to_str().unwrap().to_owned()
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Tests for `doorbell inspect`: capacity, isolation and streams.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
-
+use crate::test_data;
 use gic_firmware::{
     Controller, ControllerIndex, Description, Fact, Iommu, IommuIndex, IommuRouting, MapEntry,
     MsiRouting, PciHost, PlatformDevice, Region, Role, Status, StreamEntry, Target, devicetree,
@@ -16,13 +15,6 @@ fn inspect(arguments: &[&str]) -> Value {
     let mut command = Command::new(env!("CARGO_BIN_EXE_doorbell"));
     let output = command.args(["inspect", "--json"]).args(arguments).output().unwrap();
     serde_json::from_slice(&output.stdout).unwrap()
-}
-
-/// Returns the path of a devicetree in `gic-firmware`'s tests.
-fn test_data(name: &str) -> String {
-    let folder =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../crates/gic-firmware/tests/data");
-    folder.join(name).to_str().unwrap().to_owned()
 }
 
 /// Runs `inspect` on a devicetree, with register values from a file.

@@ -1,14 +1,8 @@
 //! The contract of `doorbell matrix`. Its output is also compared with the documentation.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
-
+use crate::doorbell;
 use serde_json::Value;
 use std::path::PathBuf;
-use std::process::{Command, Output};
-
-fn doorbell(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_doorbell")).args(arguments).output().unwrap()
-}
 
 #[test]
 fn matrix_has_its_fields_and_reasons() {

@@ -1,8 +1,6 @@
 //! Tests for the options of `doorbell lint` that a team needs: baselines, suppressions, formats of
 //! CI systems, and unreadable sources.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
-
 use doorbell_machine::embedded;
 use gic_firmware::{
     Controller, ControllerKind, Description, Fact, IntIdSpan, NodeId, Region, devicetree,

@@ -1,8 +1,7 @@
 //! Tests for `doorbell lint`: exit statuses, output formats, and how sources and rules are
 //! selected.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
-
+use crate::{marina, test_data};
 use gic_firmware::{Rule, acpi, devicetree};
 use serde_json::Value;
 use std::fs;
@@ -21,18 +20,6 @@ fn json(arguments: &[&str]) -> (Option<i32>, Value) {
 fn rules(findings: &Value) -> Vec<&str> {
     let rows = findings.as_array().unwrap();
     rows.iter().map(|row| row["rule"].as_str().unwrap()).collect()
-}
-
-/// Returns the path of a devicetree in `gic-firmware`'s tests.
-fn test_data(name: &str) -> String {
-    let folder =
-        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../crates/gic-firmware/tests/data");
-    folder.join(name).to_str().unwrap().to_owned()
-}
-
-fn marina() -> String {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../machine/machines/marina");
-    folder.to_str().unwrap().to_owned()
 }
 
 /// Creates an empty folder for a test.

@@ -2,8 +2,7 @@
 //! targets; and it shows firmware's text unchanged, whatever it contains. `cargo xtask test --only
 //! report` opens it in a browser.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
-
+use crate::{doorbell, marina};
 use gic_firmware::{
     Controller, ControllerIndex, CpuNode, Description, Fact, Gic, MsiRouting, PlatformDevice,
     Region, Status, devicetree,
@@ -12,11 +11,6 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-fn doorbell(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_doorbell")).args(arguments).output().unwrap()
-}
 
 /// Returns the page printed by the command, and the exit status.
 fn page(arguments: &[&str]) -> (String, i32) {
@@ -27,10 +21,6 @@ fn page(arguments: &[&str]) -> (String, i32) {
 fn path(below_crates: &str) -> String {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..").join(below_crates);
     path.to_str().unwrap().to_owned()
-}
-
-fn marina() -> String {
-    path("machine/machines/marina")
 }
 
 fn mistakes() -> String {

@@ -1,7 +1,5 @@
 //! Tests for `doorbell explain`.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
-
 use doorbell_machine::embedded;
 use gic_firmware::{
     ConfigAccess, Description, Fact, Iommu, IommuIndex, IommuReference, MsiRouting, PciHost,

@@ -1,11 +1,6 @@
 //! Checks that completions and manual pages include all subcommands.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-use std::process::{Command, Output};
-
-fn doorbell(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_doorbell")).args(arguments).output().unwrap()
-}
+use crate::doorbell;
+use std::process::Command;
 
 fn printed(arguments: &[&str]) -> String {
     let output = doorbell(arguments);

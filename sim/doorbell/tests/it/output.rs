@@ -1,7 +1,5 @@
 //! Tests of the command with a closed pipe, a full disk, and endless input.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
-
 use std::fs::{self, File};
 use std::io::pipe;
 use std::path::PathBuf;

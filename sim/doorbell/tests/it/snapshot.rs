@@ -1,7 +1,5 @@
 //! Tests for the output and exit status of `doorbell snapshot`.
 
-#![expect(clippy::unwrap_used, reason = "a test that finds nothing to unwrap has failed")]
-
 use serde_json::Value;
 use std::path::PathBuf;
 use std::process::{Command, Output};
