@@ -1,16 +1,17 @@
 //! Alioth's KVM backend with the routes of `irq-routing` in place of its own. The only change is
-//! how eventfds are routed to MSIs.
+//! how eventfds are routed to MSIs: through an IOMMU, which Alioth does not have itself.
 
 mod irqfd;
 
 use alioth::hv::{Error, Hypervisor, Kvm, Result, Vm, VmConfig};
 use irq_routing::irqfd::{EventfdPoller, IrqfdError, IrqfdThread};
 use irq_routing::kvm::{KvmConfig, KvmRouter, MsiIrqfdSet};
-#[cfg(target_arch = "aarch64")]
 use irq_routing::msi_types::DeviceId;
+use irq_routing::{Access, Invalidation, Routing, TranslateMsi};
 use irqfd::Sender;
-use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 #[cfg(target_arch = "x86_64")]
 use {
     alioth::arch::cpuid::CpuidIn,
@@ -58,11 +59,38 @@ impl Hypervisor for Routed {
     }
 }
 
+/// Time between two invalidations of all translations.
+const REMAPPED: Duration = Duration::from_millis(10);
+
+/// An IOMMU that maps each address to itself.
+struct Identity;
+
+impl TranslateMsi for Identity {
+    fn translate(&self, _: DeviceId, address: u64, _: Access) -> Option<u64> {
+        Some(address)
+    }
+}
+
+/// Invalidates all translations again and again, until the machine is dropped. A message must
+/// arrive whether the kernel or the poller serves its eventfd meanwhile, and no table may be
+/// written for a translation that stays the same.
+fn invalidate(router: &Weak<KvmRouter>) {
+    while let Some(router) = router.upgrade() {
+        if let Err(error) = router.invalidate(&Invalidation::all()) {
+            log::error!("the routes cannot be translated: {error}");
+        }
+        drop(router);
+        thread::sleep(REMAPPED);
+    }
+}
+
 /// Creates the eventfds for a machine's routes, and a thread that serves them until the kernel
 /// does.
 fn serve(router: KvmRouter) -> Result<(MsiIrqfdSet, IrqfdThread), IrqfdError> {
-    let poller = EventfdPoller::new()?;
-    Ok((MsiIrqfdSet::new(Arc::new(router), poller.clone())?, poller.spawn()?))
+    let router = Arc::new(router.with_translator(Arc::new(Identity)));
+    let (poller, remapped) = (EventfdPoller::new()?, Arc::downgrade(&router));
+    thread::spawn(move || invalidate(&remapped));
+    Ok((MsiIrqfdSet::new(router, poller.clone())?, poller.spawn()?))
 }
 
 /// An Alioth VM and its eventfds.
