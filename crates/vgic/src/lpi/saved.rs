@@ -177,8 +177,8 @@ impl Control {
     }
 
     /// Allocates the memory for events in these groups of the same collection, regardless of the
-    /// entries that they will use. `target` returns the vCPU of a mapped collection, and `tables` the LPI tables of a
-    /// vCPU, if LPIs are enabled there. The entries must already be
+    /// entries that they will use. `target` returns the vCPU of a mapped collection, and `tables`
+    /// the LPI tables of a vCPU, if LPIs are enabled there. The entries must already be
     /// [reserved](Self::reserve_room).
     pub(crate) fn reserve_events(
         &mut self,
