@@ -57,6 +57,8 @@ struct World {
     timer: Mutex<bool>,
     /// `true` while the IOMMU blocks all messages.
     blocked: Mutex<bool>,
+    /// `true` while eventfds cannot be polled.
+    refused: Mutex<bool>,
     sent: Mutex<Vec<RoutedMessage>>,
 }
 
@@ -75,8 +77,8 @@ impl Host {
         let gsis = Mutex::new(Gsis::new(4, 8));
         let (routes, tables) = (Mutex::default(), Mutex::new(0));
         let (polled, timer, sent) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let blocked = Mutex::default();
-        Self(Arc::new(World { gsis, routes, tables, polled, timer, blocked, sent }))
+        let (blocked, refused) = (Mutex::default(), Mutex::default());
+        Self(Arc::new(World { gsis, routes, tables, polled, timer, blocked, refused, sent }))
     }
 
     fn inject(&self, gsi: Gsi) {
@@ -157,6 +159,9 @@ impl Backend for Host {
         eventfd: &Arc<Eventfd>,
         signalled: impl Fn() + Send + Sync + 'static,
     ) -> Result<Polled, IrqfdError> {
+        if *self.0.refused.lock().expect("no thread panics") {
+            return Err(io::Error::from(io::ErrorKind::OutOfMemory).into());
+        }
         let serving = Arc::new(Serving::default());
         let (eventfd, signalled) = (eventfd.clone(), Arc::new(Box::new(signalled) as Box<_>));
         let is_called = Arc::new(AtomicBool::new(false));
@@ -445,6 +450,27 @@ fn user_space_serves_a_blocked_vector() {
         assert_eq!(scene.batch.polled(), 0, "the kernel must serve the eventfd again");
     }
     explore_random(5_000, scenario);
+}
+
+#[test]
+fn an_invalidation_retries_a_failed_poll() {
+    fn scenario() {
+        let scene = Scene::of_one(|host, batch, key| {
+            batch.open(key, numbered(1)).unwrap();
+            batch.hand_over().unwrap();
+            block(host, true);
+            for refused in [true, false] {
+                *host.0.refused.lock().expect("no thread panics") = refused;
+                batch.retranslate(&Invalidation::all());
+            }
+        });
+        scene.settle();
+        assert_eq!((scene.host.sent().len(), scene.batch.polled()), (1, 1));
+        scene.host.write(&scene.eventfd);
+        scene.settle();
+        assert_eq!(scene.host.sent().len(), 2, "user space must serve the eventfd");
+    }
+    explore_random(1_000, scenario);
 }
 
 #[test]

@@ -124,6 +124,52 @@ fn later_messages_do_not_delay_an_invalidation() {
 }
 
 #[test]
+fn a_later_message_does_not_wake_an_invalidation() {
+    fn scenario() {
+        let crossing = Arc::new((Crossing::new(), WaitQueue::default()));
+        let pass = crossing.0.enter(&crossing.1);
+        let guest = thread::spawn({
+            let crossing = crossing.clone();
+            move || crossing.0.drain(&crossing.1)
+        });
+        // The queue is locked here, so a message that wakes its waiters would wait for itself.
+        crossing.1.wait_until(|| {
+            drop(crossing.0.enter(&crossing.1));
+            true
+        });
+        drop(pass);
+        guest.join().unwrap();
+    }
+    explore_all(100, scenario);
+}
+
+/// An IOMMU that a device's message may ask only once.
+struct AskedOnce(AtomicBool);
+
+impl TranslateMsi for AskedOnce {
+    fn translate(&self, _: DeviceId, iova: u64, access: Access) -> Option<u64> {
+        assert!(access == Access::Prefetch || !self.0.swap(true, SeqCst), "asked again");
+        Some(iova)
+    }
+}
+
+#[test]
+fn an_invalidation_keeps_an_unchanged_translation_in_use() {
+    fn scenario() {
+        let iommu = Arc::new(AskedOnce(AtomicBool::new(false)));
+        let translations = Arc::new(Translations::with_sets(iommu, 2));
+        translations.send(numbered(1), drop);
+        let device = thread::spawn({
+            let translations = translations.clone();
+            move || translations.send(numbered(1), drop)
+        });
+        translations.invalidate(&of_device());
+        assert_eq!(device.join().unwrap(), Some(()));
+    }
+    explore(500, scenario);
+}
+
+#[test]
 fn a_copy_is_never_torn() {
     fn mapping(number: u32) -> Mapping {
         let (iova, address) = (number.into(), number.into());
