@@ -3,8 +3,6 @@
 //! accesses of a stream without a translation are aborted.
 #![no_std]
 
-extern crate alloc;
-
 mod driver;
 mod error;
 mod event;

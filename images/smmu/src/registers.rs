@@ -1,7 +1,7 @@
 //! Registers (IHI 0070, chapter 6): features, locations of tables, and enables.
 
 use crate::error::SmmuError;
-use crate::stream_table::{Fmt, StreamTable};
+use crate::stream_table::StreamTable;
 use crate::wait::wait_for;
 use gic_driver::{Mmio, Platform};
 use image_rt::platform::Kernel;
@@ -61,7 +61,6 @@ impl Features {
             (idr0 & 0b11 != 0, "a translation stage"),
             (idr0 >> 3 & 1 == 1, "AArch64 translation tables"),
             (idr0 >> 4 & 1 == 1, "coherent table walks"),
-            (idr0 >> 27 & 3 == 1, "stream tables of two levels"),
             (idr5 >> 4 & 1 == 1, "pages of 4 KiB"),
             (idr1 & 3 << 29 == 0, "tables that may lie anywhere"),
         ];
@@ -107,9 +106,8 @@ impl Registers {
     pub(crate) fn place_tables(&self, streams: &StreamTable, commands: &Ring, events: &Ring) {
         self.0.write32(CR1, CACHED);
         self.0.write32(CR2, RECINVSID);
-        let Fmt { bits, split } = streams.format();
         self.0.write64(STRTAB_BASE, streams.address() | ALLOCATE);
-        self.0.write32(STRTAB_BASE_CFG, 1 << 16 | split << 6 | bits);
+        self.0.write32(STRTAB_BASE_CFG, streams.bits);
         self.0.write64(CMDQ_BASE, commands.address | u64::from(commands.bits) | ALLOCATE);
         self.0.write32(CMDQ_PROD, 0);
         self.0.write32(CMDQ_CONS, 0);

@@ -4,15 +4,10 @@
 use crate::error::SmmuError;
 use crate::stream_id::{SpaceId, StreamId};
 use crate::table::{load, memory, store};
-use alloc::collections::BTreeMap;
 use gic_driver::Table;
 
-/// Number of StreamID bits that a second-level table covers: the functions of a PCI bus.
-const SPLIT: u32 = 8;
 const ENTRY_BYTES: u64 = 64;
 
-/// Span of a first-level descriptor, which covers all 2^SPLIT entries.
-const SPAN: u64 = SPLIT as u64 + 1;
 /// First word of a stream table entry: the entry is valid. Unless it enables a stage, accesses are
 /// aborted without an event.
 const VALID: u64 = 1;
@@ -41,18 +36,10 @@ const OWN_SPACE: u64 = 1 << 47;
 /// Attribute 0 is normal write-back cacheable memory, attribute 1 is device memory (nGnRE).
 const ATTRIBUTES: u64 = 0x04ff;
 
-/// Format of the table as encoded in a register.
-pub(crate) struct Fmt {
-    pub(crate) bits: u32,
-    pub(crate) split: u32,
-}
-
-/// The two-level stream table. Second-level tables are allocated when their first stream is
-/// configured.
+/// The linear stream table: not every SMMU supports tables of two levels.
 pub(crate) struct StreamTable {
-    bits: u32,
-    top: Table,
-    leaves: BTreeMap<u32, Table>,
+    pub(crate) bits: u32,
+    table: Table,
 }
 
 /// A stage 1 context: a translation table and its format.
@@ -101,9 +88,8 @@ impl StreamTable {
     /// Creates an empty table for StreamIDs with this number of bits.
     pub(crate) fn new(bits: u32) -> Result<Self, SmmuError> {
         // An address space has its stream's number, so limit streams to 16 bits.
-        let bits = bits.clamp(SPLIT, 16);
-        let top = memory(8 << (bits - SPLIT), ENTRY_BYTES, "streams")?;
-        Ok(Self { bits, top, leaves: BTreeMap::new() })
+        let bits = bits.min(16);
+        Ok(Self { bits, table: memory(ENTRY_BYTES << bits, ENTRY_BYTES, "streams")? })
     }
 
     /// Sets the translation of a stream. Unless the new translation aborts all accesses, the
@@ -113,60 +99,44 @@ impl StreamTable {
         stream: StreamId,
         translation: &Translation,
     ) -> Result<(), SmmuError> {
-        if stream.0 >> self.bits != 0 {
-            return Err(SmmuError::StreamRange(stream));
-        }
-        let leaf = self.leaf(stream)?;
+        let place = self.place(stream).ok_or(SmmuError::StreamRange(stream))?;
         match *translation {
             Translation::Stage1(Context { ref table }) => {
                 let contexts = CONTEXT_CACHED | SHARED_AS_THEY_COME;
-                store(leaf, place(stream), &[VALID | STAGE_1 | table.address, contexts, 0, 0]);
+                store(&self.table, place, &[VALID | STAGE_1 | table.address, contexts, 0, 0]);
             }
             Translation::Stage2 { vmid, vtcr, root } => {
                 let format = (vtcr & VTCR_FIELDS) << 32 | STAGE_2_AARCH64 | STAGE_2_RECORDS;
                 let tables = u64::from(vmid) | format;
-                store(leaf, place(stream), &[VALID | STAGE_2, SHARED_AS_THEY_COME, tables, root]);
+                let words = [VALID | STAGE_2, SHARED_AS_THEY_COME, tables, root];
+                store(&self.table, place, &words);
             }
-            Translation::Refused => store(leaf, place(stream), &[VALID]),
+            Translation::Refused => store(&self.table, place, &[VALID]),
         }
         Ok(())
     }
 
     /// Returns `true` if the stream's entry makes the SMMU translate the stream's accesses.
     pub(crate) fn translates(&self, stream: StreamId) -> bool {
-        let leaf = self.leaves.get(&(stream.0 >> SPLIT));
-        leaf.is_some_and(|leaf| {
-            let entry = load(leaf, place(stream));
+        self.place(stream).is_some_and(|place| {
+            let entry = load(&self.table, place);
             entry & VALID != 0 && entry & EITHER_STAGE != 0
         })
     }
 
     /// Makes the SMMU abort a stream's accesses and report an event for each.
     pub(crate) fn clear(&mut self, stream: StreamId) {
-        if let Some(leaf) = self.leaves.get(&(stream.0 >> SPLIT)) {
-            store(leaf, place(stream), &[0]);
+        if let Some(place) = self.place(stream) {
+            store(&self.table, place, &[0]);
         }
     }
 
     pub(crate) fn address(&self) -> u64 {
-        self.top.address
+        self.table.address
     }
 
-    pub(crate) fn format(&self) -> Fmt {
-        Fmt { bits: self.bits, split: SPLIT }
+    /// Returns the offset of a stream's entry, or `None` if the stream exceeds the table.
+    fn place(&self, StreamId(stream): StreamId) -> Option<u64> {
+        (stream >> self.bits == 0).then_some(ENTRY_BYTES * u64::from(stream))
     }
-
-    fn leaf(&mut self, stream: StreamId) -> Result<&Table, SmmuError> {
-        let index = stream.0 >> SPLIT;
-        if !self.leaves.contains_key(&index) {
-            let leaf = memory(ENTRY_BYTES << SPLIT, ENTRY_BYTES, "streams")?;
-            store(&self.top, 8 * u64::from(index), &[leaf.address | SPAN]);
-            self.leaves.insert(index, leaf);
-        }
-        self.leaves.get(&index).ok_or(SmmuError::NoMemory("streams"))
-    }
-}
-
-fn place(stream: StreamId) -> u64 {
-    ENTRY_BYTES * u64::from(stream.0 & ((1 << SPLIT) - 1))
 }
