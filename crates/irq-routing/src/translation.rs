@@ -82,8 +82,9 @@ pub trait TranslateMsi: Send + Sync {
 ///
 /// let device = DeviceId::new(8);
 /// let stream = Invalidation::all().with_devices(device..=device); // CMD_CFGI_STE
-/// let page = Invalidation::all().with_addresses(0x8000_0000..=0x8000_0fff); // CMD_TLBI_NH_VA
-/// # drop((stream, page));
+/// // CMD_TLBI_NH_VA of 0x8000_5000: with pages of 4 KiB, a block has up to 1 GiB.
+/// let block = Invalidation::all().with_addresses(0x8000_0000..=0xbfff_ffff);
+/// # drop((stream, block));
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -105,7 +106,9 @@ impl Invalidation {
         Self { devices, ..self }
     }
 
-    /// Restricts the invalidation to these IOVAs.
+    /// Restricts the invalidation to these IOVAs. If the guest's command names one address of a
+    /// page or block that it unmaps, the range must be the largest block that contains the address.
+    /// Otherwise, messages to the block's other pages keep their translations.
     #[must_use]
     pub fn with_addresses(self, addresses: RangeInclusive<u64>) -> Self {
         Self { addresses, ..self }
