@@ -2,12 +2,14 @@
 
 #![forbid(unsafe_code)]
 
+use std::fs;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use doorbell_harness::suite::{self, Case};
 use doorbell_harness::{command, process, workspace};
+use doorbell_suites::readme;
 use serde_json::Value;
 
 /// Time limit of a case, which may build the command.
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
             eprintln!("{}", command::judge_totals(&report["totals"])?);
             Ok(())
         }),
+        Case::new("the guide's monitor restores itself", CASE_LIMIT, run_monitor),
         Case::new("a million messages survive migrations", CASE_LIMIT, || {
             let kinds = "migrate,hotplug,remove";
             million(&["run", "--json", "--messages", "7400", "--disturb", kinds])
@@ -43,6 +46,19 @@ fn run_as_newcomer() -> Result<()> {
     let taken = start.elapsed();
     ensure!(status.success(), "the command ended with {status}");
     ensure!(taken < PATIENCE, "the command took {:.1} s", taken.as_secs_f32());
+    Ok(())
+}
+
+/// Runs the monitor of the guide, and compares what it prints with the guide.
+fn run_monitor() -> Result<()> {
+    let root = &workspace::this()?.root;
+    let guide = fs::read_to_string(root.join("docs/guides/monitor.md"))?;
+    let mut shown = readme::blocks(&guide, "console").filter_map(|block| block.split_once('\n'));
+    let found = shown.find(|(command, _)| command.ends_with("--example monitor"));
+    let (command, shown) = found.context("the guide does not run the monitor")?;
+    let arguments = command.strip_prefix("$ cargo ").context("another command")?;
+    let printed = process::capture(process::cargo(root).args(arguments.split(' ')))?;
+    ensure!(printed == shown, "the guide shows\n{shown}\nbut the monitor prints\n{printed}");
     Ok(())
 }
 
