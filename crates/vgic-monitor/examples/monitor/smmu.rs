@@ -74,13 +74,13 @@ impl Smmu {
             let (at, next) = entry(get(&registers, CMDQ_BASE), index, 16);
             let [command, operand]: [u64; 2] = self.memory.read_obj(at).unwrap_or_default();
             let device = DeviceId::new(u32::try_from(command >> 32).unwrap_or_default());
-            let page = operand & !0xfff;
+            let block = operand & !0x3fff_ffff; // the guest may unmap 1 GiB by one address
             // Unknown commands invalidate everything, which is always allowed.
             let all = Invalidation::all();
             let invalidation = match command & 0xff {
                 0x01 | 0x02 | 0x46 => None, // prefetches, CMD_SYNC
                 0x03 | 0x05 => Some(all.with_devices(device..=device)), // CMD_CFGI_STE, _CD
-                0x12 | 0x13 => Some(all.with_addresses(page..=page | 0xfff)), // an address
+                0x12 | 0x13 => Some(all.with_addresses(block..=block | 0x3fff_ffff)),
                 _ => Some(all),
             };
             invalidation.map_or(Ok(()), |invalidation| self.invalidate(&invalidation))?;
