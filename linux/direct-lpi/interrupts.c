@@ -333,7 +333,7 @@ static int id_bits_of(struct device_node *gic)
 {
 	struct device_node *its = of_get_compatible_child(gic, "arm,gic-v3-its");
 	void __iomem *distributor;
-	unsigned int bits;
+	unsigned int bits, lpis;
 	u32 typer;
 
 	of_node_put(its);
@@ -356,9 +356,13 @@ static int id_bits_of(struct device_node *gic)
 	typer = readl_relaxed(distributor + GICD_TYPER);
 	iounmap(distributor);
 	bits = min(GICD_TYPER_ID_BITS(typer), clamp(id_bits, MIN_ID_BITS, MAX_ID_BITS));
-	/* Zero means that each INTID above 8191 is an LPI. */
-	if (GICD_TYPER_NUM_LPIS(typer) > 1)
-		bits = min(bits, GICD_TYPER_NUM_LPIS(typer));
+	/*
+	 * Zero means that each INTID above 8191 is an LPI. Otherwise, 2^lpis LPIs exist, and tables
+	 * for 2^bits INTIDs must not have entries for more.
+	 */
+	lpis = GICD_TYPER_NUM_LPIS(typer);
+	if (lpis > 1)
+		bits = min(bits, lpis == ilog2(DLPI_FIRST) ? lpis + 1 : lpis);
 	if (!(typer & GICD_TYPER_LPIS) || bits < MIN_ID_BITS) {
 		pr_err("%pOF: the distributor has no LPIs (GICD_TYPER is %#x)\n", gic, typer);
 		return -ENODEV;
@@ -402,10 +406,10 @@ static int __init direct_lpi_init(void)
 		return -ENODEV;
 	}
 	bits = id_bits_of(node);
-	error = bits < 0 ? bits : dlpi_find_redistributors(node) ?: allocate_blocks(bits);
+	error = bits < 0 ? bits : allocate_blocks(bits);
 	if (error)
 		return error;
-	error = start(gic, node, bits);
+	error = dlpi_find_redistributors(node) ?: start(gic, node, bits);
 	if (error)
 		free_blocks();
 	return error;

@@ -433,8 +433,10 @@ static void free_tables(void)
 	unsigned int cpu;
 
 	bitmap_free(left);
-	if (reserved)
+	if (reserved) {
+		memunmap(reserved_tables);
 		return;
+	}
 	free_pages((unsigned long)configuration, get_order(SZ_64K));
 	for_each_possible_cpu(cpu)
 		free_pages((unsigned long)redistributor_of(cpu)->pending, get_order(SZ_64K));
