@@ -2,12 +2,14 @@
 
 use crate::devicetree::{self, DEVICETREE_ROOM, Files, Machine};
 use crate::guest::{self, Guest, GuestConfig};
+use crate::guest_smmu::GuestSmmu;
 use crate::layout::Uart;
 use crate::options::Options;
 use crate::pci::{self, Pci};
 use crate::power::Start;
 use crate::{dma, exits, hypervisor_timer, interrupts, irqchip, moving, scheduler, trace, vcpu};
 use alloc::string::ToString;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::iter;
 use core::ops::Range;
@@ -41,8 +43,12 @@ pub(crate) fn main(boot: Boot) -> ! {
         trace::start(cpus);
     }
     options.limit.into_iter().for_each(hypervisor_timer::set_limit);
-    let starts = make_guests(&around, options, cpus);
+    let smmu = options.guest_smmu.then(guest_smmu);
+    let starts = make_guests(&around, options, cpus, smmu.as_ref());
     interrupts::serve();
+    if let Some(smmu) = smmu {
+        interrupts::serve_smmu(&smmu);
+    }
     for cpu in (1..cpus).map(Cpu::new) {
         turn_on(cpu);
     }
@@ -55,8 +61,19 @@ pub(crate) fn main(boot: Boot) -> ! {
     vcpu::serve()
 }
 
+/// Returns the SMMU in front of PCI, which a guest is to own.
+fn guest_smmu() -> Arc<GuestSmmu> {
+    let host = irqchip::get().description().hosts.first();
+    Arc::new(GuestSmmu::find(host.expect("the machine has no PCI host")))
+}
+
 /// Creates a guest for each kernel that the loader provides. Returns the guests' start states.
-fn make_guests(around: &Started, options: Options, cpus: u32) -> Vec<Start> {
+fn make_guests(
+    around: &Started,
+    options: Options,
+    cpus: u32,
+    smmu: Option<&Arc<GuestSmmu>>,
+) -> Vec<Start> {
     let files = devicetree::files(around.devicetree);
     assert!(
         !files.is_empty(),
@@ -73,10 +90,15 @@ fn make_guests(around: &Started, options: Options, cpus: u32) -> Vec<Start> {
         (around.devicetree.as_ptr().addr() as u64) < first(&files[0]),
         "the devicetree is in RAM of a guest"
     );
+    assert!(
+        smmu.is_none() || files.len() == 1 && vcpus == 1,
+        "a guest that owns the SMMU is alone and has one vCPU"
+    );
     let functions = functions(options);
     let (mut guests, mut starts) = (Vec::new(), Vec::new());
     for ((number, of_guest), end) in files.iter().enumerate().zip(ends) {
-        let config = GuestConfig { number, ram: first(of_guest)..end, vcpus, uart, controller };
+        let (ram, smmu) = (first(of_guest)..end, smmu.cloned());
+        let config = GuestConfig { number, ram, vcpus, uart, controller, smmu };
         let mine = dealt(&functions, number, files.len());
         dma::confine(number, &config.ram, &mine);
         let (guest, start) = make_guest(config, mine, of_guest);
@@ -90,11 +112,11 @@ fn make_guests(around: &Started, options: Options, cpus: u32) -> Vec<Start> {
 
 fn make_guest(config: GuestConfig, functions: Vec<Function>, files: &Files) -> (Guest, Start) {
     let GuestConfig { ref ram, vcpus, .. } = config;
-    let (ram, count) = (ram.clone(), functions.len());
+    let (ram, count, smmu) = (ram.clone(), functions.len(), config.smmu.clone());
     let guest = Guest::new(config, |gic| {
         let host = irqchip::get().description().hosts.first()?;
         let window = image_rt::pci::window(host).filter(|_| count > 0)?;
-        Some(Pci::assign(host, window, functions, gic))
+        Some(Pci::assign(host, window, functions, (gic, smmu)))
     });
     let argument = place_devicetree(&guest, &ram, files);
     println!(

@@ -1,6 +1,7 @@
 //! A guest's MSI controller.
 
 use crate::gic::Gic;
+use crate::guest_smmu::GuestSmmu;
 use crate::trace;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -79,9 +80,13 @@ impl Controller {
     }
 }
 
-/// Returns the destinations of devices' messages.
-pub(crate) fn inputs(gic: &Arc<Gic>) -> Inputs {
+/// Returns the destinations of devices' messages, behind the guest's SMMU if it owns one.
+pub(crate) fn inputs(gic: &Arc<Gic>, smmu: Option<&Arc<GuestSmmu>>) -> Inputs {
     let inputs = Inputs::new(gic.clone());
+    let inputs = match smmu {
+        Some(smmu) => inputs.with_translator(smmu.clone()),
+        None => inputs,
+    };
     if trace::is_on() {
         inputs.with_its(Arc::new(trace::observed(gic.guest, gic.clone())))
     } else {

@@ -1,6 +1,7 @@
 //! Finds the guest's files in the loader's devicetree, and writes the guest's own devicetree.
 
 use crate::controller::{FIRST_SPI, SPIS};
+use crate::guest_smmu::GuestSmmu;
 use crate::layout::{PHYSICAL_TIMER, UART, UART_SPI, VIRTUAL_TIMER};
 use crate::pci::Pci;
 use alloc::format;
@@ -76,6 +77,8 @@ const CLOCK: u32 = 2;
 const CONTROLLER_PHANDLE: u32 = 3;
 /// Phandle of the memory for LPI tables, which the next kernel does not use either.
 const TABLES: u32 = 4;
+/// Phandle of the SMMU.
+const SMMU: u32 = 5;
 /// Size of an LPI table, and its alignment.
 const TABLE: u64 = 0x1_0000;
 /// Space for the devicetree at the end of the guest's RAM (Documentation/arch/arm64/booting.rst: at
@@ -86,6 +89,7 @@ const CLOCK_HZ: u32 = 24_000_000;
 const SPI: u32 = 0;
 const PPI: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
+const EDGE_RISING: u32 = 1;
 
 impl Machine<'_> {
     /// Returns the devicetree blob.
@@ -114,6 +118,7 @@ impl Machine<'_> {
         }
         if let Some(pci) = self.pci {
             root.add_child(pci_host(pci, self.gic));
+            pci.smmu.iter().for_each(|it| root.add_child(smmu(it)));
         }
         if reserves_tables(self.gic) {
             root.add_child(self.reserved_memory());
@@ -284,7 +289,29 @@ fn pci_host(pci: &Pci, gic: &VgicConfig) -> DeviceTreeNode {
     if let Some(route) = route(gic) {
         host.add_property(route);
     }
+    if pci.smmu.is_some() {
+        let entries = pci.streams().flat_map(|[guest, machine]| [guest, SMMU, machine, 1]);
+        host.add_property(property("iommu-map", entries.collect::<Vec<_>>()));
+    }
     host
+}
+
+/// Describes the machine's SMMU, with its interrupts in the order in which `virt` has them.
+fn smmu(smmu: &GuestSmmu) -> DeviceTreeNode {
+    let Range { start, end } = smmu.registers;
+    let interrupts = smmu.interrupts.iter().flat_map(|intid| [SPI, intid - 32, EDGE_RISING]);
+    node(
+        format!("iommu@{start:x}"),
+        [
+            property("compatible", "arm,smmu-v3"),
+            property("reg", doubles(&[start, end - start])),
+            property("interrupts", interrupts.collect::<Vec<_>>()),
+            property("interrupt-names", &["eventq", "priq", "cmdq-sync", "gerror"] as &[&str]),
+            property("#iommu-cells", 1_u32),
+            property("dma-coherent", &[] as &[u8]),
+            property("phandle", SMMU),
+        ],
+    )
 }
 
 fn memory(ram: &Range<u64>) -> DeviceTreeNode {

@@ -5,6 +5,7 @@ use crate::controller::Controller;
 use crate::exits::Exits;
 use crate::faults::{Faults, Refused};
 use crate::gic::Gic;
+use crate::guest_smmu::GuestSmmu;
 use crate::layout::{UART, Uart};
 use crate::moving;
 use crate::pci::Pci;
@@ -74,6 +75,8 @@ pub(crate) struct GuestConfig {
     pub(crate) uart: Uart,
     /// MSI controller of the guest.
     pub(crate) controller: Controller,
+    /// The SMMU, if the guest owns it.
+    pub(crate) smmu: Option<Arc<GuestSmmu>>,
 }
 
 /// A vCPU that is not loaded on a CPU.
@@ -107,7 +110,7 @@ pub(crate) struct Guest {
 impl Guest {
     /// Creates a machine with the PCI functions that `assign` returns.
     pub(crate) fn new(config: GuestConfig, assign: impl FnOnce(&Arc<Gic>) -> Option<Pci>) -> Self {
-        let GuestConfig { number, ram, vcpus: cpus, uart, controller } = config;
+        let GuestConfig { number, ram, vcpus: cpus, uart, controller, smmu } = config;
         let mut stage2 = TranslationTables::new(Stage::Two);
         stage2.map(ram.clone(), Memory::Ram);
         if uart == Uart::Own {
@@ -115,7 +118,11 @@ impl Guest {
         }
         // The guest has as many priority bits as the machine's list registers.
         let priority_bits = Hardware::here().vtr.pri_bits_minus_one() + 1;
-        let config = VgicConfig::new(cpus).with_priority_bits(priority_bits);
+        let mut config = VgicConfig::new(cpus).with_priority_bits(priority_bits);
+        if let Some(smmu) = &smmu {
+            stage2.map(smmu.registers.clone(), Memory::Device);
+            config = config.with_redistributors(Vec::from([smmu.redistributor()]));
+        }
         // The hypervisor also acts as the guests' firmware: it wakes redistributors as TF-A does.
         let config = controller.added_to(config.with_awake_redistributors(true));
         let (gic, vcpus) = Gic::new(number, ram, uart, config);

@@ -6,6 +6,7 @@
 //! here. The interrupts of a vCPU's timers move with the vCPU from CPU to CPU.
 
 use crate::guest::{Guest, end_machine, guests};
+use crate::guest_smmu::GuestSmmu;
 use crate::irqchip::{self, KICK};
 use crate::layout::{PHYSICAL_TIMER, TIMERS, UART_SPI, VIRTUAL_TIMER};
 use crate::linked::timer_line;
@@ -80,6 +81,20 @@ pub(crate) fn serve() {
     };
     let handlers = HANDLERS.call_once(|| handlers);
     handlers.per_cpu.iter().for_each(PerCpuHandle::enable_here);
+}
+
+/// Passes the interrupts of an SMMU on to the guest that owns it, which is the only guest.
+pub(crate) fn serve_smmu(smmu: &GuestSmmu) {
+    for &intid in &smmu.interrupts {
+        let request = WiredRequest::new(HwIrq::new(intid), Trigger::Edge, "guest's smmu");
+        let handle = irqchip::get().interrupts().request_wired(request, move |_| {
+            if let Some(guest) = guests().first() {
+                guest.vgic().pulse(Line::Spi(intid));
+            }
+        });
+        // Leak the handle, because the guest keeps the SMMU.
+        core::mem::forget(handle.expect("the SMMU's interrupt could not be requested"));
+    }
 }
 
 /// Handles this CPU's own timer.

@@ -16,6 +16,7 @@ mod exits;
 mod faults;
 mod gic;
 mod guest;
+mod guest_smmu;
 mod hypervisor_timer;
 mod id_registers;
 mod inject;

@@ -7,6 +7,9 @@ use crate::controller::Controller;
 pub(crate) struct Options {
     /// Guests may have devices whose DMA is not confined; the SMMU is not used.
     pub(crate) trusted_guest: bool,
+    /// The only guest owns the SMMU, and has one vCPU and a redistributor at the address of the
+    /// machine's `GITS_TRANSLATER` (`guest_smmu`).
+    pub(crate) guest_smmu: bool,
     /// Number of vCPUs of each guest. By default, this is the number of CPUs.
     pub(crate) vcpus: Option<u16>,
     /// Milliseconds between two moves of the guests. By default, guests are not moved.
@@ -39,6 +42,10 @@ impl Options {
     fn set(&mut self, word: &str) -> Option<()> {
         match word.split_once('=').unwrap_or((word, "")) {
             ("trusted-guest", "") => self.trusted_guest = true,
+            ("guest-smmu", "") => {
+                self.guest_smmu = true;
+                self.trusted_guest = true;
+            }
             ("stats", "") => self.stats = true,
             ("exits", "") => self.exits = true,
             ("trace", "") => self.trace = true,

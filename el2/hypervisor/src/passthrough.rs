@@ -28,7 +28,7 @@ use irq_domain::pci::FunctionStore;
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig};
 use irq_routing::Router;
 use messages::{Messages, PAGE};
-use msi_types::{DeviceId, MsiParent, RequesterId};
+use msi_types::{DeviceId, MessageStore, MsiMessage, MsiParent, RequesterId};
 use vgic::AccessWidth;
 
 use crate::irqchip;
@@ -57,6 +57,8 @@ pub(crate) struct Assigned {
     pub(crate) place: RequesterId,
     function: Function,
     messages: Arc<Messages>,
+    /// The physical messages, if an SMMU that the guest owns translates their addresses.
+    translated: Option<Arc<dyn MessageStore>>,
     /// `true` if the guest has set Memory Space Enable.
     decodes: AtomicBool,
     /// `true` once the guest has ended.
@@ -70,16 +72,18 @@ pub(crate) struct Assigned {
 }
 
 impl Assigned {
-    /// Assigns a function to the guest. Returns `None` if the function has neither MSI nor MSI-X.
+    /// Assigns a function to the guest, which may own the SMMU in front of it. Returns `None` if
+    /// the function has neither MSI nor MSI-X.
     pub(crate) fn new(
         function: Function,
         place: RequesterId,
-        parent: Arc<dyn MsiParent>,
+        (parent, owns_smmu): (Arc<dyn MsiParent>, bool),
         router: Arc<Router>,
     ) -> Option<Self> {
         let messages = Arc::new(Messages::new(&function, DeviceId::new(place.get()), router)?);
         let FunctionStore { store, shape } = function.store().ok()?;
         let slots = store.slots();
+        let translated = owns_smmu.then(|| store.clone());
         let config = MsiDeviceConfig::new("passthrough", function.requester, parent, store);
         let device = MsiDevice::attach(irqchip::get().interrupts(), config);
         let device = device.expect("the function could not be attached to its MSI parent");
@@ -109,6 +113,7 @@ impl Assigned {
             place,
             function,
             messages,
+            translated,
             decodes,
             is_stopped: AtomicBool::new(false),
             bars,
@@ -116,6 +121,30 @@ impl Assigned {
             _device: device,
             _handles: handles,
         })
+    }
+
+    /// Returns the function's requester ID on the machine.
+    pub(crate) const fn requester(&self) -> RequesterId {
+        self.function.requester
+    }
+
+    /// Makes the function send its messages to the addresses that the guest wrote, if the guest
+    /// owns the SMMU that translates them.
+    fn pass_addresses(&self) {
+        let Some(store) = &self.translated else { return };
+        for slot in 0..store.slots() {
+            let Some(address) = self.messages.address(slot) else { continue };
+            let physical = store.read_back(slot).and_then(|state| state.message);
+            let Some(physical) = physical.filter(|it| it.address != address) else { continue };
+            let written = store.update(&mut |update| {
+                update.mask(slot);
+                update.write(slot, MsiMessage { address, ..physical });
+                update.unmask(slot);
+            });
+            if let Err(error) = written {
+                println!("hypervisor: function {:#06x}: {error}", self.place.get());
+            }
+        }
     }
 
     /// Stops the function from sending messages and accessing memory.
@@ -157,7 +186,9 @@ impl Assigned {
     /// Writes to a page whose accesses trap. Returns `None` if the address is not in such a page.
     pub(crate) fn write_memory(&self, address: u64, width: AccessWidth, value: u64) -> Option<()> {
         let (bar, offset) = self.locate(address)?;
-        self.messages.write_page(bar, offset, width, value)
+        self.messages.write_page(bar, offset, width, value)?;
+        self.pass_addresses();
+        Some(())
     }
 
     /// Reads configuration space.
@@ -220,6 +251,7 @@ impl Assigned {
             unmap();
         }
         self.messages.write_config(offset, bytes);
+        self.pass_addresses();
     }
 }
 

@@ -4,6 +4,7 @@
 
 use crate::controller;
 use crate::gic::Gic;
+use crate::guest_smmu::GuestSmmu;
 use crate::irqchip;
 use crate::passthrough::Assigned;
 use alloc::sync::Arc;
@@ -49,6 +50,8 @@ pub(crate) struct Pci {
     /// functions anywhere in it.
     pub(crate) window: Range<u64>,
     functions: Vec<Assigned>,
+    /// The SMMU in front of the functions, if the guest owns it.
+    pub(crate) smmu: Option<Arc<GuestSmmu>>,
 }
 
 impl Pci {
@@ -58,10 +61,10 @@ impl Pci {
         host: &PciHost,
         window: Range<u64>,
         functions: Vec<Function>,
-        gic: &Arc<Gic>,
+        (gic, smmu): (&Arc<Gic>, Option<Arc<GuestSmmu>>),
     ) -> Self {
         let ecam = pci::ecam(host).expect("the host bridge has an ECAM window");
-        let router = Router::new(GsiSpace::default(), controller::inputs(gic));
+        let router = Router::new(GsiSpace::default(), controller::inputs(gic, smmu.as_ref()));
         let router = router.expect("not enough memory for the routes");
         let router = Arc::new(router);
         let parent = |requester| irqchip::get().pci_parent(host, requester);
@@ -70,7 +73,8 @@ impl Pci {
             let (guest, address) = (gic.guest, function.address.get());
             let parent = parent(function.sender())
                 .expect("firmware routes the function's messages to an ITS");
-            let assigned = Assigned::new(function, place, parent, router.clone())?;
+            let config = (parent, smmu.is_some());
+            let assigned = Assigned::new(function, place, config, router.clone())?;
             let fact = HypervisorFact::Assigned { guest, function: address, at: place.get() };
             println!("{}", Fact::from(fact));
             Some(assigned)
@@ -79,7 +83,15 @@ impl Pci {
             config: ecam.base()..ecam.base() + ecam.size(),
             window,
             functions: functions.collect(),
+            smmu,
         }
+    }
+
+    /// Returns the functions' requester IDs in the guest, with those on the machine, which are
+    /// their StreamIDs.
+    pub(crate) fn streams(&self) -> impl Iterator<Item = [u32; 2]> {
+        let functions = self.functions.iter();
+        functions.map(|it| [it.place, it.requester()].map(RequesterId::get))
     }
 
     /// Returns the physical address of a page in the window, if a function's memory is there that

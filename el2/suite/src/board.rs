@@ -49,6 +49,8 @@ pub(crate) struct Board<'a> {
     /// If `true`, the devices' memory accesses are not confined. Otherwise an SMMU confines the
     /// devices.
     pub(crate) trusted: bool,
+    /// If `true`, the only guest owns an SMMU in front of its devices. Implies `trusted`.
+    pub(crate) guest_smmu: bool,
     /// Interval between moves of the guests, in milliseconds.
     pub(crate) move_every: Option<u32>,
     pub(crate) record: Record,
@@ -81,6 +83,7 @@ impl Board<'static> {
             controller: Controller::Its,
             devices: &[],
             trusted: false,
+            guest_smmu: false,
             move_every: None,
             record: Record::default(),
             limit: None,
@@ -101,8 +104,9 @@ impl Board<'_> {
             qemu.args(files.loaders(self.memory, others)?);
         }
         let confined = !self.devices.is_empty() && !self.trusted;
-        qemu.args(if confined { CONFINED } else { &[] });
-        let trusted = if self.trusted { " trusted-guest" } else { "" };
+        qemu.args(if confined || self.guest_smmu { CONFINED } else { &[] });
+        let trusted = [(self.trusted, " trusted-guest"), (self.guest_smmu, " guest-smmu")];
+        let trusted: String = trusted.iter().filter(|it| it.0).map(|it| it.1).collect();
         let moves = self.move_every.map_or(String::new(), |time| format!(" moves={time}"));
         let limit = self.limit.map_or(String::new(), |seconds| format!(" limit={seconds}"));
         let Record { exits, stats, trace } = self.record;

@@ -119,6 +119,7 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
         controller: wanted.controller,
         devices: &wanted.device,
         trusted: wanted.trusted_guest,
+        guest_smmu: false,
         record: Record { exits: wanted.exits, stats: wanted.stats, trace: file.is_some() },
         limit: wanted.limit,
     };

@@ -46,6 +46,8 @@ pub(crate) struct Case {
     /// Minimum number of reads of the disk, if the guest has an MSI controller.
     reads: u64,
     place: Place,
+    /// `true` if the guest owns an SMMU in front of its devices.
+    behind_smmu: bool,
     /// Parameters of the first module.
     parameters: &'static str,
     /// More words on the kernel's command line.
@@ -103,6 +105,7 @@ impl Case {
             move_every,
             reads,
             place,
+            behind_smmu: false,
             parameters,
             words,
         }
@@ -139,6 +142,11 @@ impl Case {
 
     pub(crate) fn is_told(&self, words: &str) -> bool {
         self.words == words
+    }
+
+    /// Returns the case whose guest owns an SMMU in front of its devices.
+    pub(crate) const fn behind_smmu(self) -> Self {
+        Self { behind_smmu: true, ..self }
     }
 
     const fn below_ports(self) -> Self {
@@ -228,7 +236,8 @@ fn listed(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
 impl Case {
     pub(crate) fn name(&self) -> String {
         let Self { kernel, vcpus, cpus, controller, machine, place, parameters, words, .. } = self;
-        let how = if self.move_every.is_some() { ", moved" } else { "" };
+        let moved = if self.move_every.is_some() { ", moved" } else { "" };
+        let how = if self.behind_smmu { ", behind an SMMU" } else { moved };
         let more = [parameters, words].map(|it| if it.is_empty() { "" } else { ", " });
         format!(
             "{kernel:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how} on \
@@ -249,7 +258,11 @@ impl Case {
         let Self { version, vcpus, cpus, controller, machine, move_every, reads, place, .. } =
             *self;
         let has_messages = controller != Controller::None;
-        let devices = if has_messages { &traffic::DEVICES[..] } else { &[DEVICE] };
+        let devices = match (has_messages, self.behind_smmu) {
+            (false, _) => &[DEVICE],
+            (true, false) => &traffic::DEVICES[..],
+            (true, true) => &traffic::TRANSLATED_DEVICES,
+        };
         let mut devices = place.of(devices);
         if controller.is_direct() {
             devices.extend(traffic::MSI_DEVICES.map(str::to_owned));
@@ -261,6 +274,7 @@ impl Case {
             controller,
             devices: &devices,
             trusted: true,
+            guest_smmu: self.behind_smmu,
             move_every,
             record: Record { stats: has_messages, ..Record::default() },
             ..Board::plain(version, MEMORY)?

@@ -18,6 +18,9 @@ use crate::controller::Controller;
 /// A disk with MSI-X, and a network that answers pings.
 pub(crate) const DEVICES: [&str; 2] =
     ["nvme,serial=1,drive=disk", "virtio-net-pci,netdev=net,romfile="];
+/// The same, with DMA that passes through an SMMU.
+pub(crate) const TRANSLATED_DEVICES: [&str; 2] =
+    [DEVICES[0], "virtio-net-pci,netdev=net,romfile=,iommu_platform=on,disable-legacy=on"];
 /// Devices with a PCI MSI: one message, and up to 16.
 pub(crate) const MSI_DEVICES: [&str; 2] = ["edu", "nec-usb-xhci,msi=on,msix=off"];
 const BACKENDS: [&str; 4] = [

@@ -125,6 +125,20 @@ impl Messages {
         MsiMessage { address: u64::from(high) << 32 | u64::from(low), data }
     }
 
+    /// Returns the address that the guest wrote for a slot, if it lets the function send the slot's
+    /// message. An MSI has only slot 0.
+    pub(super) fn address(&self, slot: u16) -> Option<u64> {
+        let is_on = match self {
+            Self::Msi(_, capability) => slot == 0 && capability.control().enable(),
+            Self::Msix(_, Msix { table, .. }) => {
+                let mut control = [0; 4];
+                table.read(u64::from(slot) * msix::ENTRY_SIZE + msix::ENTRY_CONTROL, &mut control);
+                control[0] & 1 == 0
+            }
+        };
+        is_on.then(|| self.message(slot).address)
+    }
+
     /// Returns a word of configuration space as the guest sees it, where `physical` is the physical
     /// value.
     pub(super) fn config_word(&self, offset: u16, physical: u32) -> u32 {
