@@ -59,7 +59,6 @@ impl Guest {
         name: &str,
         first: &[Module],
     ) -> Result<Self> {
-        let busybox = small_linux::fetch_busybox(workspace).context("busybox")?;
         let packages = small_linux::fetch_with_modules(workspace, suite)?;
         let kernel = small_linux::kernel(&packages)?;
         let modules = small_linux::pci_modules(suite);
@@ -68,8 +67,19 @@ impl Guest {
             all.push(File { path, content: Content::Program(fs::read(file)?) });
         }
         all.extend(small_linux::modules(&packages, &modules)?);
+        Self::with_files(workspace, kernel, name, all)
+    }
+
+    /// Packs the file system of this name for a kernel, with busybox and these modules.
+    pub(crate) fn with_files(
+        workspace: &Workspace,
+        kernel: PathBuf,
+        name: &str,
+        modules: Vec<File>,
+    ) -> Result<Self> {
+        let busybox = small_linux::fetch_busybox(workspace).context("busybox")?;
         let initrd = built::folder()?.join(format!("initramfs-{name}"));
-        fs::write(&initrd, initramfs::pack(&first_files(&busybox, INIT, all)?))?;
+        fs::write(&initrd, initramfs::pack(&first_files(&busybox, INIT, modules)?))?;
         Ok(Self { kernel, initrd })
     }
 }

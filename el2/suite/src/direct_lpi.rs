@@ -2,12 +2,14 @@
 //! `linux/direct-lpi`, and by the driver that was posted for review in 2021, as posted and with
 //! mends. The suite's option `--rfc FILE` names the message with that driver.
 
+mod built_in;
 mod own;
 mod rfc;
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use doorbell_harness::apt::Suite;
@@ -64,6 +66,8 @@ const RFC_SOURCES: Sources = &[
 enum NamedBy {
     /// A line that the hypervisor or the guest prints, which contains these texts.
     Hypervisor(&'static [&'static str]),
+    /// Several such lines.
+    Lines(&'static [&'static [&'static str]]),
     /// An error of the judge of the guest's traffic, which contains this text.
     Judge(&'static str),
 }
@@ -72,7 +76,8 @@ impl NamedBy {
     /// Runs a guest with a mistake, and checks that the mistake is named.
     fn check(self, case: Case, guest: &Guest, name: &str) -> Result<()> {
         match self {
-            Self::Hypervisor(texts) => says(case, guest, name, texts),
+            Self::Hypervisor(texts) => says(case, guest, name, &[texts]),
+            Self::Lines(lines) => says(case, guest, name, lines),
             Self::Judge(text) => refuses(case, guest, name, text),
         }
     }
@@ -140,6 +145,33 @@ const DRIVEN_LONG: &[Case] = &[
     newer(2, 2).told(SUSPENDS),
     newer(4, 4).of_unstable().reading(FEW_READS),
 ];
+
+/// Time to build the kernel on a busy machine.
+const BUILD_KERNEL: Duration = Duration::from_hours(1);
+/// Cases of our driver, built into a kernel.
+const BUILT_IN: &[Case] = &[
+    newer(1, 1).of_unstable().reading(FEW_READS),
+    newer(2, 2).of_unstable().reading(FEW_READS),
+    newer(2, 2).of_unstable().reading(FEW_READS).moved_every(50),
+    newer(2, 2).of_unstable().reading(FEW_READS).told(KEXECS),
+    TRANSLATED,
+];
+/// A guest that owns an SMMU.
+const TRANSLATED: Case = newer(1, 1).of_unstable().reading(FEW_READS).behind_smmu();
+
+/// Makes the kernel print warnings, and look after two seconds whether the disk has completed a
+/// command without an interrupt.
+const IMPATIENT: &str = "nvme_core.admin_timeout=2 loglevel=5";
+/// A fault that only a guest behind an SMMU shows, and how it is named: the SMMU reports the
+/// message, and the disk's interrupt does not arrive.
+const PHYSICAL: (Fault, Case, NamedBy) = (
+    Fault::PHYSICAL_DOORBELL,
+    TRANSLATED.told(IMPATIENT),
+    NamedBy::Lines(&[
+        &["event: F_TRANSLATION client: 0000:00:01.0", "iova: 0x8090040 "],
+        &["nvme nvme0: ", "timeout, completion polled"],
+    ]),
+);
 
 /// A kernel on two vCPUs.
 const PLAIN: Case = case(2, 2).reading(FEW_READS);
@@ -239,7 +271,32 @@ fn planted() -> impl Iterator<Item = suite::Case> {
 pub(crate) fn long_cases() -> Vec<suite::Case> {
     const ALL: [Suite; 3] = [Suite::Stable, Suite::Backports, Suite::Unstable];
     let newer = [Suite::Backports, Suite::Unstable];
-    driven(DRIVEN_LONG).chain(newer.map(two)).chain(ALL.map(checked)).collect()
+    driven(DRIVEN_LONG).chain(newer.map(two)).chain(built_in()).chain(ALL.map(checked)).collect()
+}
+
+/// Lists cases of our driver, built into a kernel.
+fn built_in() -> impl Iterator<Item = suite::Case> {
+    let whole = BUILT_IN.iter().map(|case| {
+        let name = format!("our Direct LPI driver, built in: {}", case.name());
+        built::case(name.clone(), BUILD_KERNEL + case.limit(), move || {
+            static GUEST: Shared<Guest> = Shared::new();
+            run(case, GUEST.get(|| built_in::guest(parts()?, "built-in", None))?, &name)
+        })
+    });
+    let (fault, case, named) = PHYSICAL;
+    let name = format!("our Direct LPI driver, built in with a fault: {} is found", fault.name);
+    let planted = built::case(name, BUILD_KERNEL + case.limit(), move || {
+        let name = slug(&format!("built-in-fault-{}", fault.name));
+        named.check(case, &built_in::guest(parts()?, &name, Some(fault))?, &name)
+    });
+    let checked = "our Direct LPI driver, built in: checkpatch and sparse";
+    let checked = built::case(checked, BUILD_KERNEL, || built_in::check(parts()?));
+    whole.chain([planted, checked])
+}
+
+fn parts() -> Result<built_in::Parts> {
+    let tests = [RING_SOURCES, RETRIGGER_SOURCES];
+    Ok(built_in::Parts { builder: builder(Suite::Unstable)?, tests })
 }
 
 /// Returns the case that runs the kernel's checkers on our driver. They must find a planted fault
@@ -275,18 +332,20 @@ fn two(kernel: Suite) -> suite::Case {
 fn driven(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
     cases.iter().map(|case| {
         let name = format!("our Direct LPI driver: {}", case.name());
-        built::case(name.clone(), case.limit(), move || {
-            let mut faults = Vec::new();
-            let guest = own_guest(case.kernel)?;
-            let replacing = case.is_told(KEXECS).then(|| replacing(guest, &slug(&name)));
-            let replacing = replacing.transpose()?;
-            case.judge_seeing(replacing.as_ref().unwrap_or(guest), &name, |line| {
-                faults.extend(line.contains("gicr@").then(|| line.trim_end().to_owned()));
-            })?;
-            ensure!(faults.is_empty(), "the hypervisor says: {faults:?}");
-            Ok(())
-        })
+        built::case(name.clone(), case.limit(), move || run(case, own_guest(case.kernel)?, &name))
     })
+}
+
+/// Judges a guest with our driver, which must use its redistributors without a fault.
+fn run(case: &Case, guest: &Guest, name: &str) -> Result<()> {
+    let mut faults = Vec::new();
+    let replacing = case.is_told(KEXECS).then(|| replacing(guest, &slug(name)));
+    let replacing = replacing.transpose()?;
+    case.judge_seeing(replacing.as_ref().unwrap_or(guest), name, |line| {
+        faults.extend(line.contains("gicr@").then(|| line.trim_end().to_owned()));
+    })?;
+    ensure!(faults.is_empty(), "the hypervisor says: {faults:?}");
+    Ok(())
 }
 
 /// Returns the index of one of Debian's suites in a table of three.
@@ -400,23 +459,30 @@ fn written(name: &str, sources: &[(&str, &str)]) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Checks that the hypervisor prints a line with these texts.
-fn says(case: Case, guest: &Guest, name: &str, texts: &[&str]) -> Result<()> {
+/// Checks that the hypervisor or the guest prints a line with each of these groups of texts.
+fn says(case: Case, guest: &Guest, name: &str, wanted: &[&[&str]]) -> Result<()> {
     let mut qemu = case.command(guest, &linux::log_of(name)?)?;
     let monitor = Monitor::offered_by(&mut qemu);
-    let (mut named, mut ended, mut said) = (None, Ok(()), Vec::new());
+    let (mut named, mut ended, mut said) = (vec![None; wanted.len()], Ok(()), Vec::new());
     let watched = linux::listen(qemu, LIMIT, 1, |line| {
-        if named.is_none() && texts.iter().all(|text| line.contains(text)) {
-            named = Some(line.trim_end().to_owned());
+        let is_named = |named: &[Option<String>]| named.iter().all(Option::is_some);
+        let was_named = is_named(&named);
+        for (named, texts) in named.iter_mut().zip(wanted) {
+            if named.is_none() && texts.iter().all(|text| line.contains(text)) {
+                *named = Some(line.trim_end().to_owned());
+            }
+        }
+        if !was_named && is_named(&named) {
             ended = monitor.quit();
         }
         if line.starts_with("hypervisor: ") {
             said.push(line.trim_end().to_owned());
         }
     });
-    let named = named.with_context(|| format!("{texts:?} is not said, but {said:#?}"))?;
+    let named: Option<Vec<_>> = named.into_iter().collect();
+    let named = named.with_context(|| format!("{wanted:?} is not said, but {said:#?}"))?;
     watched.map(drop)?;
-    eprintln!("{named}");
+    eprintln!("{}", named.join("\n"));
     ended
 }
 

@@ -34,6 +34,7 @@ pub mod dtb;
 pub mod image;
 pub mod initramfs;
 pub mod linux_checkers;
+pub mod linux_kernel;
 pub mod linux_module;
 pub mod modules;
 pub mod parallel;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 
 use crate::apt::{self, Suite};
+use crate::linux_kernel::KernelBuilder;
 use crate::linux_module::ModuleBuilder;
 use crate::workspace::Workspace;
 use crate::{cache, process};
@@ -56,9 +57,24 @@ impl Checkers {
     /// # Errors
     /// The script cannot be started.
     pub fn checkpatch(&self, folder: &Path) -> Result<Vec<String>> {
+        self.script(folder, &["-f"], &cache::files_below(folder)?)
+    }
+
+    /// Returns what `checkpatch.pl --strict` reports on patches, one line each, except that they
+    /// are not signed off.
+    ///
+    /// # Errors
+    /// The script cannot be started.
+    pub fn checkpatch_patches(&self, patches: &[PathBuf]) -> Result<Vec<String>> {
+        // The driver has no maintainer yet.
+        let options = ["--no-signoff", "--ignore", "FILE_PATH_CHANGES"];
+        self.script(&self.folder, &options, patches)
+    }
+
+    fn script(&self, folder: &Path, options: &[&str], files: &[PathBuf]) -> Result<Vec<String>> {
         let mut perl = process::command("perl", folder);
         perl.arg(self.folder.join("scripts").join(SCRIPTS[0]));
-        perl.args(["--strict", "--no-tree", "--terse", "-f"]).args(cache::files_below(folder)?);
+        perl.args(["--strict", "--no-tree", "--terse"]).args(options).args(files);
         let output = process::output(&mut perl)?;
         let text = String::from_utf8_lossy(&output.stdout);
         ensure!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -70,12 +86,37 @@ impl Checkers {
     /// # Errors
     /// The module cannot be built.
     pub fn sparse(&self, builder: &ModuleBuilder, folder: &Path) -> Result<Vec<String>> {
-        let program = self.folder.join("usr/bin/sparse");
-        let check = format!("CHECK={} -D__CHECK_ENDIAN__", program.display());
         // Debian's headers lack the script that makes sure that sparse works.
-        let text = builder.output(folder, &["C=2", "KBUILD_CHECKSRC=2", &check])?;
-        let is_found =
-            |line: &&str| [": warning: ", ": error: "].iter().any(|it| line.contains(it));
-        Ok(text.lines().filter(is_found).map(str::to_owned).collect())
+        let arguments = ["C=2", "KBUILD_CHECKSRC=2", &self.sparse_program()];
+        Ok(found(&builder.output(folder, &arguments)?))
     }
+
+    /// Returns what sparse reports on a folder of a kernel's source with these options, one line
+    /// each.
+    ///
+    /// # Errors
+    /// The files cannot be built.
+    pub fn sparse_of_kernel(
+        &self,
+        kernel: &KernelBuilder,
+        (tree, options): (&Path, &Path),
+        folder: &str,
+    ) -> Result<Vec<String>> {
+        let folder = format!("{folder}/");
+        let arguments = ["C=2", &self.sparse_program(), &folder];
+        let mut found = found(&kernel.output(tree, options, &arguments)?);
+        // Other files are built first.
+        found.retain(|line| line.contains(&folder));
+        Ok(found)
+    }
+
+    fn sparse_program(&self) -> String {
+        format!("CHECK={} -D__CHECK_ENDIAN__", self.folder.join("usr/bin/sparse").display())
+    }
+}
+
+/// Returns the lines of a compiler's output with warnings and errors.
+fn found(text: &str) -> Vec<String> {
+    let is_found = |line: &&str| [": warning: ", ": error: "].iter().any(|it| line.contains(it));
+    text.lines().filter(is_found).map(str::to_owned).collect()
 }

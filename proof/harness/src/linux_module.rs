@@ -66,6 +66,11 @@ impl ModuleBuilder {
         }
     }
 
+    /// Returns the folder with the compiler.
+    pub(crate) fn compiler(&self) -> &Path {
+        self.compiler.root()
+    }
+
     /// Returns the first two numbers of the kernel's release, such as `6.1`.
     pub(crate) fn version(&self) -> &str {
         version_of(&self.release)

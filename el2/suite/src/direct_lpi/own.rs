@@ -1,7 +1,7 @@
 //! The files of our Direct LPI driver, with and without a planted fault.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use doorbell_harness::{cache, workspace};
@@ -42,7 +42,12 @@ static struct irq_chip chip = {
 
 /// Returns the driver's files.
 pub(super) fn sources() -> Result<Sources> {
-    let files = cache::files_below(&workspace::this()?.root.join(FOLDER))?;
+    sources_in(&workspace::this()?.root.join(FOLDER))
+}
+
+/// Returns the files in a folder.
+pub(super) fn sources_in(folder: &Path) -> Result<Sources> {
+    let files = cache::files_below(folder)?;
     let source = |file: &PathBuf| {
         let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok((name, fs::read_to_string(file)?))
@@ -99,6 +104,13 @@ impl Fault {
         file: "redistributors.c",
         old: "of_parse_phandle(gic, \"memory-region\", 0)",
         new: "NULL",
+    };
+    /// The text is in the kernel's driver, not in the module.
+    pub(super) const PHYSICAL_DOORBELL: Self = Self {
+        name: "a physical doorbell behind an SMMU",
+        file: "interrupts.c",
+        old: "= block->doorbells[block->cpu];",
+        new: "= dlpi_doorbell(block->cpu);",
     };
     /// A fault of style, which both of the kernel's checkers find.
     pub(super) const GLOBAL: Self = Self {

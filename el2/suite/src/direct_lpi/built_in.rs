@@ -1,0 +1,141 @@
+//! Builds a small kernel of Debian's newest source, with our driver, its tests, a disk and a
+//! network built in.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+use doorbell_harness::apt::Suite;
+use doorbell_harness::linux_checkers::Checkers;
+use doorbell_harness::linux_kernel::KernelBuilder;
+use doorbell_harness::linux_module::ModuleBuilder;
+use doorbell_harness::suite::{OrAbsent, Shared};
+use doorbell_harness::workspace;
+
+use super::own::{self, Fault, Sources};
+use crate::built;
+use crate::debian::Guest;
+
+/// Folder of the patches and the options, relative to the project's root.
+const FOLDER: &str = "linux/built-in";
+/// Folder of the driver in the kernel's source.
+const DRIVER: &str = "drivers/irqchip/direct-lpi";
+/// Files of the module that the kernel does not need.
+const OF_MODULE: [&str; 2] = ["Makefile", "msi-domain.c"];
+/// Makes the kernel also build the tests.
+const TESTS: &str = "obj-y += ring.o retrigger.o\n";
+
+/// Runs the kernel's checkers on the patches and on the driver that they make. They must find a
+/// planted fault and nothing else, which also shows that they ran.
+pub(super) fn check(parts: Parts) -> Result<()> {
+    let workspace = workspace::this()?;
+    let Parts { builder, .. } = parts;
+    let checkers = Checkers::fetch(workspace, Suite::Unstable, builder);
+    let checkers = checkers.or_absent("the kernel's checkers")?;
+    let mut patches = patches(&workspace.root)?;
+    let planted = patches.len();
+    // The script takes a file that git tracks for a source, so it checks copies.
+    for (number, patch) in (1..).zip(&mut patches) {
+        let mut text = fs::read_to_string(&*patch)?;
+        if number == planted {
+            text = text.replacen("+\tint error;\n", "+\tint error; \n", 1);
+        }
+        *patch = built::folder()?.join(format!("checked-{number}.patch"));
+        fs::write(patch, text)?;
+    }
+    let found = checkers.checkpatch_patches(&patches)?;
+    let is_right = |found: &[String], expected| found.len() == 1 && found[0].contains(expected);
+    ensure!(is_right(&found, "trailing whitespace"), "checkpatch says: {found:#?}");
+    let options = options(&workspace.root);
+    let mut found = with_fault(parts, Some(Fault::GLOBAL), |tree| {
+        let configured = (tree.folder.as_path(), options.as_path());
+        checkers.sparse_of_kernel(&tree.kernel, configured, DRIVER)
+    })?;
+    // sparse does not know `__has_include`, which a test uses.
+    let is_of = |line: &str, name: &str| line.contains(&format!("/{name}:"));
+    let tests = parts.tests.iter().copied().flatten();
+    found.retain(|line| !tests.clone().any(|(name, _)| is_of(line, name)));
+    ensure!(is_right(&found, "'dlpi_planted' was not declared"), "sparse says: {found:#?}");
+    Ok(())
+}
+
+/// What the kernel is built from, in addition to its source, the patches and the driver.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Parts {
+    /// A builder of modules for Debian's kernel of the same version.
+    pub(super) builder: &'static ModuleBuilder,
+    /// Files of the tests.
+    pub(super) tests: [&'static [(&'static str, &'static str)]; 2],
+}
+
+/// The kernel's source with the patches.
+struct Tree {
+    kernel: KernelBuilder,
+    folder: PathBuf,
+    driver: Sources,
+}
+
+/// Returns a guest with the kernel, or with a kernel whose driver has a fault.
+pub(super) fn guest(parts: Parts, name: &str, fault: Option<Fault>) -> Result<Guest> {
+    let workspace = workspace::this()?;
+    let image = built::folder()?.join(format!("image-{name}"));
+    with_fault(parts, fault, |tree| {
+        let built = tree.kernel.build(&tree.folder, &options(&workspace.root))?;
+        fs::copy(built, &image).map_err(Into::into)
+    })?;
+    Guest::with_files(workspace, image, name, Vec::new())
+}
+
+/// Returns the file with the kernel's options.
+fn options(root: &Path) -> PathBuf {
+    root.join(FOLDER).join("small.config")
+}
+
+/// Calls `work` with the kernel's source, whose driver has a fault or none.
+fn with_fault<T>(
+    parts: Parts,
+    fault: Option<Fault>,
+    work: impl FnOnce(&Tree) -> Result<T>,
+) -> Result<T> {
+    static TREE: Shared<Tree> = Shared::new();
+    static BUILDING: Mutex<()> = Mutex::new(());
+    let tree = TREE.get(|| patched(parts, &workspace::this()?.root))?;
+    let sources = tree.driver.clone();
+    let sources = fault.map_or(Ok(sources.clone()), |fault| fault.planted(sources))?;
+    let _building = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    for (file, text) in &sources {
+        let file = tree.folder.join(DRIVER).join(file);
+        // A file that stays the same is not compiled again.
+        if fs::read_to_string(&file)? != *text {
+            fs::write(file, text)?;
+        }
+    }
+    work(tree)
+}
+
+/// Unpacks the kernel's source, adds the driver and its tests, and applies the patches.
+fn patched(parts: Parts, root: &Path) -> Result<Tree> {
+    let kernel = KernelBuilder::fetch(workspace::this()?, parts.builder);
+    let kernel = kernel.or_absent("the kernel's source")?;
+    let tests = parts.tests.iter().copied().flatten();
+    let tests = tests.map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    let mut files: Sources = own::sources()?.into_iter().chain(tests).collect();
+    files.retain(|(name, _)| !OF_MODULE.contains(&name.as_str()));
+    for (name, _) in &mut files {
+        *name = format!("{DRIVER}/{name}");
+    }
+    let folder = kernel.unpack(&built::folder()?.join("built-in"), &files, &patches(root)?)?;
+    let mut driver = own::sources_in(&folder.join(DRIVER))?;
+    let makefile = driver.iter_mut().find(|(name, _)| name == "Makefile");
+    makefile.context("the patches add no makefile")?.1.push_str(TESTS);
+    Ok(Tree { kernel, folder, driver })
+}
+
+/// Returns the patches in their order.
+fn patches(root: &Path) -> Result<Vec<PathBuf>> {
+    let mut patches = doorbell_harness::cache::files_below(&root.join(FOLDER))?;
+    patches.retain(|file| file.extension().is_some_and(|it| it == "patch"));
+    patches.sort();
+    Ok(patches)
+}
