@@ -92,8 +92,8 @@ impl Vgic {
     /// reset and the guest's first command. Sleeping vCPUs with pending interrupts are kicked. The
     /// restore doesn't write to guest memory, and reads LPI configurations that the state does not
     /// contain from it. Takes time proportional to the size of the state and to the largest number
-    /// of mappings that this machine has ever had. Concurrently, the VMM itself must not access
-    /// registers or continue ITS work.
+    /// of mappings that this machine has ever had, and temporarily up to 72 bytes of heap per
+    /// event. Concurrently, the VMM itself must not access registers or continue ITS work.
     ///
     /// # Errors
     /// [`RestoreError`] identifies the first object in the state that is invalid on this machine,
@@ -353,15 +353,16 @@ impl Check<'_> {
             self.collections(its, saved)?;
             ascending(&saved.devices, |device| device.device)
                 .map_err(|device| Problem::Order.of(Object::Device { its: saved.base, device }))?;
-            for device in &saved.devices {
-                let object = Object::Device { its: saved.base, device: device.device };
-                its.check_device(device).map_err(|problem| problem.of(object))?;
-            }
             let vcpu = |affinity| vcpu_at(self.gic, affinity);
-            let check = |device: &DeviceState, before, run: EventRun<'_>| {
+            let check = |device: &DeviceState| {
+                let object = Object::Device { its: saved.base, device: device.device };
+                its.check_device(device).map_err(|problem| problem.of(object))
+            };
+            let check_run = |device: &DeviceState, before, run: EventRun<'_>| {
                 self.events((&**its, saved, device), before, run)
             };
-            Ok(PlannedIts { registers, mappings: SavedMappings::of(saved, vcpu, check)? })
+            let mappings = SavedMappings::of(saved, vcpu, check, check_run)?;
+            Ok(PlannedIts { registers, mappings })
         }))
     }
 

@@ -108,14 +108,20 @@ impl EntriesByLpi {
     /// Inserts consecutive entries of a chunk, from `first` on, into the lists of the LPIs with
     /// these indices. The memory must have been [allocated](Self::ensure).
     pub(super) fn insert_all(&mut self, lpi_indices: Range<u32>, first: EntryIndex) {
-        if lpi_indices.len() > 1 && self.insert_first(lpi_indices.clone(), first).is_some() {
+        if lpi_indices.len() > 1
+            && self.insert_into_empty_lists(lpi_indices.clone(), first).is_some()
+        {
             return;
         }
         (0..).zip(lpi_indices).for_each(|(at, lpi_index)| self.insert(lpi_index, first.offset(at)));
     }
 
     /// Inserts the entries if all lists are empty, and the LPIs are on one page.
-    fn insert_first(&mut self, lpi_indices: Range<u32>, first: EntryIndex) -> Option<()> {
+    fn insert_into_empty_lists(
+        &mut self,
+        lpi_indices: Range<u32>,
+        first: EntryIndex,
+    ) -> Option<()> {
         let heads = self.first.part(lpi_indices.start, lpi_indices.len())?;
         let neighbours = self.neighbours.part(first.get(), lpi_indices.len())?;
         if heads.iter().any(Option::is_some) {

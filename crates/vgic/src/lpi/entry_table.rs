@@ -105,7 +105,8 @@ impl EntryTable {
     }
 
     /// Stores values in the entries of a block, from this position on. The block lies within a
-    /// chunk, i.e. on one page.
+    /// chunk, i.e. on one page. No other thread may be able to write the entries: they admit no
+    /// message, are in no list register, and the caller holds the command lock.
     #[inline]
     pub(super) fn store(&self, first: Position, values: impl Iterator<Item = Entry>) {
         let page = self.pages.get((first.get() >> PAGE_BITS) as usize).and_then(OnceBox::get);

@@ -267,7 +267,7 @@ impl Control {
     }
 }
 
-/// What a group of events has in common.
+/// Properties that a group of events shares.
 #[derive(Clone, Copy)]
 struct Common {
     its: ItsIndex,
@@ -334,9 +334,9 @@ impl Control {
         }
     }
 
-    /// Restores the events of a mapped device, in ascending order. `groups` contains their
-    /// collections, each with the number of consecutive events in it, and `target` returns the vCPU
-    /// of a mapped collection.
+    /// Restores the events of a mapped device, in ascending order, with their collections, each
+    /// with the number of consecutive events in it. `target` returns the vCPU of a mapped
+    /// collection.
     pub(crate) fn restore_events<G: Iterator<Item = (CollectionId, u32)>>(
         &mut self,
         (its, device): (ItsIndex, u32),

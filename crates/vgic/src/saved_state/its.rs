@@ -96,8 +96,8 @@ impl DeviceState {
         let runs = self.events.chunk_by(|before, event| event.continues(before));
         runs.map(|events| {
             let first = events.first().map(|event| event.collection);
-            let is_grouped = events.iter().all(|event| Some(event.collection) == first);
-            EventRun { events, is_grouped }
+            let has_one_collection = events.iter().all(|event| Some(event.collection) == first);
+            EventRun { events, has_one_collection }
         })
     }
 }
@@ -107,7 +107,7 @@ impl DeviceState {
 pub(crate) struct EventRun<'s> {
     pub(crate) events: &'s [EventState],
     /// `true` if all events have the same collection.
-    is_grouped: bool,
+    has_one_collection: bool,
 }
 
 impl EventRun<'_> {
@@ -118,8 +118,11 @@ impl EventRun<'_> {
             let collection = rest.first()?.collection;
             let has_same = |event: &&EventState| event.collection == collection;
             let all = rest.len();
-            let count =
-                if self.is_grouped { all } else { rest.iter().take_while(has_same).count() };
+            let count = if self.has_one_collection {
+                all
+            } else {
+                rest.iter().take_while(has_same).count()
+            };
             rest = rest.get(count..)?;
             Some((collection, u32::try_from(count).ok()?))
         })
@@ -163,7 +166,7 @@ impl EventState {
 
     /// Returns `true` if this event has the next EventID and the next LPI after another event, and
     /// the rest in common with it except for the collection. An event whose configuration is read
-    /// from memory, or that names a redistributor, continues none.
+    /// from memory, or that names a redistributor, stands alone.
     #[inline]
     fn continues(&self, before: &Self) -> bool {
         let numbers = |state: &Self| (u64::from(state.event.get()), u64::from(state.intid.get()));
@@ -177,5 +180,6 @@ impl EventState {
             && self.pending == before.pending
             && has_same_configuration
             && self.stays_at.is_none()
+            && before.stays_at.is_none()
     }
 }

@@ -9,8 +9,8 @@ use gic_arch::its::CollectionId;
 use gic_arch::{Affinity, IntId};
 use msi_types::{DeviceId, EventId};
 use vgic::saved_state::{
-    CollectionState, EnabledLpis, InterfaceState, InterruptState, ItsState, LpiState, Object,
-    Problem, RedistributorState, RestoreError, SaveError, SavedState, VERSION,
+    CollectionState, EnabledLpis, EventState, InterfaceState, InterruptState, ItsState, LpiState,
+    Object, Problem, RedistributorState, RestoreError, SaveError, SavedState, VERSION,
 };
 use vgic::{SecurityView, Vcpu, VgicConfig};
 
@@ -394,6 +394,50 @@ fn mappings_that_cannot_be_so_are_named() {
             Problem::NoSuchCpu { field: "target", cpu: STRANGER }
         )
     );
+}
+
+/// Returns events that differ only in the EventID and the LPI.
+fn row(first: u32, lpi: u32) -> Vec<EventState> {
+    let event = |at| {
+        let (event, intid) = (EventId::new(first + at), IntId::new(lpi + at));
+        let mut state = EventState::new(event, intid, CollectionId::new(0));
+        state.configuration = Some(0xa1);
+        state
+    };
+    (0..4).map(event).collect()
+}
+
+#[test]
+fn the_first_impossible_object_is_named() {
+    let of = |event, problem| {
+        let object = Object::Event { its: ITS, device: NARROW, event: EventId::new(event) };
+        RestoreError { object, problem }
+    };
+    assert_eq!(
+        refused(|saved| its(saved).devices[0].events = row(6, 8192)),
+        of(8, value("EventID", 8))
+    );
+    assert_eq!(
+        refused(|saved| its(saved).devices[0].events = row(0, (1 << 16) - 2)),
+        of(2, value("LPI", 1 << 16))
+    );
+    let mut limited = config();
+    limited.its[0].collection_id_bits = Some(4);
+    let (mut board, mut source) = (Board::new(limited.clone()), Board::new(limited));
+    source.start();
+    source.run([mapd(5, 3, 0x4010_0000), mapti(5, 0, 8192, 0)]);
+    let beyond = refused_by(&mut board, &mut source, |saved| {
+        its(saved).devices[0].events = row(0, 8192);
+        its(saved).devices[0].events[1].collection = CollectionId::new(16);
+        its(saved).devices[0].events[3].intid = IntId::new(1 << 16);
+    });
+    assert_eq!(beyond, of(1, value("collection", 16)));
+
+    let earlier = refused(|saved| {
+        its(saved).devices[0].events[0].intid = IntId::new(8191);
+        its(saved).devices[1].itt = 1;
+    });
+    assert_eq!(earlier, of(0, value("LPI", 8191)));
 }
 
 #[test]

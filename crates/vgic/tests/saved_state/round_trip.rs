@@ -369,7 +369,7 @@ fn an_lpi_of_two_events_is_saved_and_restored() {
 /// Most of the events are alike and consecutive. They extend over several blocks of entries, and
 /// beyond the redistributor's LPI tables.
 #[test]
-fn consecutive_events_are_restored_one_by_one() {
+fn each_consecutive_event_keeps_its_state() {
     let mut board = Board::new(config().with_lpi_id_bits(Some(20)));
     board.start();
     let (events, uncovered, elsewhere, idle, masked) = (20..116, 68, 40, 50, 60);

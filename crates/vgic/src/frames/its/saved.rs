@@ -236,20 +236,22 @@ pub(crate) struct SavedMappings<'s> {
 }
 
 impl<'s> SavedMappings<'s> {
-    /// Resolves the mappings. `vcpu` maps an affinity to its vCPU's index, and `check` validates a
-    /// [run](DeviceState::runs) of a device's events, given the event before it.
+    /// Resolves the mappings. `vcpu` maps an affinity to its vCPU's index. `check` validates each
+    /// device, and `check_run` a [run](DeviceState::runs) of its events, given the event before it.
     pub(crate) fn of<E: From<OutOfMemory>>(
         saved: &'s ItsState,
         vcpu: impl Fn(Affinity) -> u16,
-        check: impl Fn(&DeviceState, Option<EventId>, EventRun<'s>) -> Result<(), E>,
+        check: impl Fn(&DeviceState) -> Result<(), E>,
+        check_run: impl Fn(&DeviceState, Option<EventId>, EventRun<'s>) -> Result<(), E>,
     ) -> Result<Self, E> {
         let targets = try_collect(saved.collections.iter().map(|state| vcpu(state.target)));
         let targets = targets.map_err(OutOfMemory::from)?;
         let mut mappings = Self { saved, targets, runs: Vec::new(), ends: Vec::new() };
         for device in &saved.devices {
+            check(device)?;
             let mut before = None;
             for run in device.runs() {
-                check(device, before, run)?;
+                check_run(device, before, run)?;
                 before = run.events.last().map(|event| event.event);
                 try_push(&mut mappings.runs, run).map_err(OutOfMemory::from)?;
             }

@@ -101,7 +101,8 @@ impl Rig {
                 let tables = LpiTables::new(Self::propbaser(), Self::pendbaser(*vcpu), 16);
                 control.restore_enabled((*vcpu).into(), tables, core::iter::empty()).unwrap();
             }
-            let mappings = SavedMappings::of(&its, vcpu, |_, _, _| Ok::<_, NoRoom>(())).unwrap();
+            let mappings =
+                SavedMappings::of(&its, vcpu, |_| Ok(()), |_, _, _| Ok::<_, NoRoom>(())).unwrap();
             let mut room = Room::default();
             mappings.add_to(&mut room);
             control.reserve_room(&room).unwrap();
