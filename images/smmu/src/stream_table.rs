@@ -36,7 +36,7 @@ const OWN_SPACE: u64 = 1 << 47;
 /// Attribute 0 is normal write-back cacheable memory, attribute 1 is device memory (nGnRE).
 const ATTRIBUTES: u64 = 0x04ff;
 
-/// The linear stream table: not every SMMU supports tables of two levels.
+/// The linear stream table, which every SMMU supports (IHI 0070, 3.3.1.1).
 pub(crate) struct StreamTable {
     pub(crate) bits: u32,
     table: Table,

@@ -142,6 +142,24 @@ fn a_blocked_message_is_an_event_of_the_iommu() {
 }
 
 #[test]
+fn a_vector_follows_its_mapping_and_its_address() {
+    let rig = Rig::mapped();
+    let table = table(&rig, IOVA, 0);
+    assert_eq!(table.signal(0), Signalled::Sent(Delivery::Pending));
+    table.write(12, &1u32.to_le_bytes());
+    assert_eq!(table.signal(0), Signalled::Held);
+    rig.iommu.map(DEVICE, IOVA, Controller::FRAME);
+    rig.invalidate(&of(DEVICE));
+    table.write(12, &0u32.to_le_bytes());
+    assert_eq!(rig.controller.heard(), [Heard::Event(DEVICE, 7), Heard::Rung(7)]);
+
+    rig.iommu.map(DEVICE, 0x5040, Controller::ITS);
+    table.write(0, &0x5040u64.to_le_bytes());
+    assert_eq!(table.signal(0), Signalled::Sent(Delivery::Pending));
+    assert_eq!(rig.controller.heard(), [Heard::Event(DEVICE, 7)]);
+}
+
+#[test]
 fn an_invalidation_translates_only_what_it_concerns() {
     let rig = Rig::mapped();
     let page = |first| Invalidation::all().with_addresses(first..=first | 0xfff);

@@ -12,6 +12,7 @@ mod smmu;
 
 use disk::Disk;
 use smmu::Smmu;
+use std::fs::File;
 use std::io::{BufReader, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -107,7 +108,7 @@ impl Machine {
         Ok(())
     }
 
-    /// Runs the vCPU until `io`, which serves the devices on this thread, returns.
+    /// Runs the vCPU, once, until `io`, which serves the devices on this thread, returns.
     fn run(&self, vcpu: &mut Vcpu, io: impl FnOnce() -> Result<()>) -> Result<()> {
         let pause = AtomicBool::new(false);
         thread::scope(|scope| {
@@ -148,17 +149,16 @@ impl Machine {
     }
 
     /// Saves the machine, whose vCPU and devices have stopped.
-    fn save(&self, vcpu: &mut Vcpu, file: &Path) -> Result<()> {
+    fn save(&self, vcpu: &mut Vcpu, mut file: &File) -> Result<()> {
         let interrupts = self.parts().save(std::slice::from_mut(vcpu), LIMIT)?;
         let devices = [&self.smmu.registers, &self.disk.registers].map(|it| lock(it).clone());
         let saved: Saved = (interrupts, devices);
-        let mut file = std::fs::File::create(file)?;
         self.memory.write_all_volatile_to(GuestAddress(RAM), &mut file, RAM_BYTES)?;
         Ok(file.write_all(&serde_json::to_vec(&saved)?)?)
     }
 
     fn restore(&self, vcpu: &mut Vcpu, file: &Path) -> Result<()> {
-        let mut file = std::fs::File::open(file)?;
+        let mut file = File::open(file)?;
         self.memory.read_exact_volatile_from(GuestAddress(RAM), &mut file, RAM_BYTES)?;
         let (interrupts, [smmu, disk]): Saved = serde_json::from_reader(BufReader::new(file))?;
         *lock(&self.smmu.registers) = smmu;
@@ -179,7 +179,7 @@ fn wait(is_notified: &Receiver<()>) -> Result<()> {
 
 /// Runs a guest until two requests are in the queue, and saves the machine once the first of them
 /// is complete.
-fn start(file: &Path) -> Result<()> {
+fn start(file: &File) -> Result<()> {
     let (machine, mut vcpu, is_notified) = Machine::new()?;
     guest::boot(&machine, &mut vcpu)?;
     machine.run(&mut vcpu, || {
@@ -198,7 +198,7 @@ fn start(file: &Path) -> Result<()> {
 fn resume(file: &Path) -> Result<()> {
     let (machine, mut vcpu, is_notified) = Machine::new()?;
     machine.restore(&mut vcpu, file).map_err(|error| format!("{}: {error}", file.display()))?;
-    println!("monitor: has restored the machine in a new process");
+    println!("monitor: restored the machine in a new process");
     machine.run(&mut vcpu, || {
         // A disk usually serves its queue at once. This one waits until the guest has taken the
         // pending interrupt, which would otherwise coalesce with that of request 2.
@@ -214,9 +214,10 @@ fn main() -> Result<()> {
     if let Some(file) = std::env::args_os().nth(1) {
         return resume(Path::new(&file));
     }
-    let file = std::env::temp_dir().join(format!("monitor-{}.state", std::process::id()));
-    start(&file)?;
-    let status = std::process::Command::new(std::env::current_exe()?).arg(&file).status()?;
-    std::fs::remove_file(&file)?;
+    // Only this user may read the guest's memory.
+    let file = tempfile::NamedTempFile::new()?;
+    start(file.as_file())?;
+    let program = std::env::current_exe()?;
+    let status = std::process::Command::new(program).arg(file.path()).status()?;
     status.success().then_some(()).ok_or(format!("the new process ended with {status}").into())
 }

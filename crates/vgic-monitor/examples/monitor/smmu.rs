@@ -1,7 +1,7 @@
 //! A small SMMUv3 (IHI 0070): a linear stream table, stage 1 with 4 KiB pages and 39-bit addresses,
 //! a command queue and an event queue. Tables and queues are in guest memory. The only cache is the
-//! router's. Events that do not fit into the queue are lost. Memory attributes, the access flag and
-//! the queues' enable bits are ignored.
+//! router's. Events that do not fit into the queue are lost. Memory attributes, the access flag,
+//! the queues' enable bits, interrupts, `SMMU_GBPA` and `SMMU_GERROR` are ignored.
 
 use super::{Memory, Registers, lock};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
@@ -21,6 +21,8 @@ const EVENTQ_CONS: u64 = 0x1_00ac;
 /// Maximum number of entries in a queue, as a power of two.
 const QUEUE_BITS: u64 = 7;
 const ADDRESS: u64 = 0xf_ffff_ffff_f000;
+/// Address of a stream table or a context descriptor.
+const WIDE_ADDRESS: u64 = 0xf_ffff_ffff_ffc0;
 
 pub(crate) struct Smmu {
     memory: Arc<Memory>,
@@ -40,7 +42,7 @@ impl Smmu {
     pub(crate) fn read(&self, offset: u64) -> u64 {
         match offset {
             0x00 => 0x1a,                             // IDR0: stage 1, AArch64 tables, coherent
-            0x04 => 7 << 21 | 7 << 16 | 16,           // IDR1: sizes of queues and StreamIDs
+            0x04 => 7 << 21 | 7 << 16 | 6,            // IDR1: sizes of queues and StreamIDs
             0x14 => 0x14,                             // IDR5: 4 KiB pages, 44-bit output addresses
             0x24 => get(&lock(&self.registers), CR0), // CR0ACK
             _ => get(&lock(&self.registers), offset),
@@ -89,7 +91,7 @@ impl Smmu {
         Ok(())
     }
 
-    /// Translates the address of a write. An error is the number of the event.
+    /// Translates the address of a write. An error is the number of the event, or 0 for none.
     fn walk(&self, registers: &Registers, stream: u64, iova: u64) -> Result<u64, u64> {
         let load = |address| -> Result<u64, u64> {
             self.memory.read_obj(GuestAddress(address)).map_err(|_| 0x0b) // F_WALK_EABT
@@ -100,14 +102,16 @@ impl Smmu {
         if stream >> (get(registers, STRTAB_BASE_CFG) & 0x3f) != 0 {
             return Err(0x02); // C_BAD_STREAMID
         }
-        let ste = load((get(registers, STRTAB_BASE) & ADDRESS) + 64 * stream)?;
+        let table = get(registers, STRTAB_BASE) & WIDE_ADDRESS;
+        let ste = load(table + 64 * stream).map_err(|_| 0x03_u64)?; // F_STE_FETCH
         match ste & 0xf {
             0b1001 => return Ok(iova),
-            0b1011 => {}           // stage 1
-            _ => return Err(0x04), // C_BAD_STE
+            0b1011 => {}                                   // stage 1
+            entry if entry & 0b1001 == 1 => return Err(0), // abort
+            _ => return Err(0x04),                         // C_BAD_STE
         }
-        let context = ste & 0xf_ffff_ffff_ffc0;
-        if load(context)? & 0x8000_00ff != 0x8000_0019 {
+        let context = ste & WIDE_ADDRESS;
+        if load(context).map_err(|_| 0x09_u64)? & 0x8000_00ff != 0x8000_0019 {
             return Err(0x0a); // C_BAD_CD: invalid, or other sizes
         }
         if iova >> 39 != 0 {
@@ -132,7 +136,7 @@ impl TranslateMsi for Smmu {
     fn translate(&self, device: DeviceId, iova: u64, access: Access) -> Option<u64> {
         let (stream, mut registers) = (u64::from(device.get()), lock(&self.registers));
         let translated = self.walk(&registers, stream, iova);
-        if let (Err(event), Access::Message) = (translated, access) {
+        if let (Err(event @ 1..), Access::Message) = (translated, access) {
             let [base, end, read] =
                 [EVENTQ_BASE, EVENTQ_PROD, EVENTQ_CONS].map(|offset| get(&registers, offset));
             let (at, next) = entry(base, end, 32);
