@@ -53,7 +53,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         ["backend", socket, tap, mac, pairs] => serve(socket, tap, mac, pairs.parse()?),
         ["boot", "stock", files @ ..] => boot(&Kvm::new(KvmConfig::default())?, files),
         ["boot", "routed", files @ ..] => {
-            boot(&Routed::new(Kvm::new(KvmConfig::default())?), files)
+            boot(&Routed::new(Kvm::new(KvmConfig::default())?), files)?;
+            routed::report();
+            Ok(())
         }
         _ => Err("backend SOCKET TAP MAC PAIRS | \
                   boot stock|routed KERNEL INITRD COMMAND_LINE SOCKET…"

@@ -9,6 +9,9 @@ use irq_routing::kvm::{KvmConfig, KvmRouter, MsiIrqfdSet};
 use irq_routing::msi_types::DeviceId;
 use irq_routing::{Access, Invalidation, Routing, TranslateMsi};
 use irqfd::Sender;
+#[cfg(target_arch = "x86_64")]
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -50,7 +53,13 @@ impl Hypervisor for Routed {
         let router = router.map_err(|error| irqfd::failed("routes", error))?;
         let irqfds = serve(router).map_err(|error| irqfd::failed("eventfds", error))?;
         let (irqfds, serving) = irqfds;
-        Ok(RoutedVm { irqfds: Arc::new(irqfds), _serving: serving, vm })
+        Ok(RoutedVm {
+            irqfds: Arc::new(irqfds),
+            #[cfg(target_arch = "x86_64")]
+            functions: AtomicU32::new(0),
+            _serving: serving,
+            vm,
+        })
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -62,11 +71,23 @@ impl Hypervisor for Routed {
 /// Time between two invalidations of all translations.
 const REMAPPED: Duration = Duration::from_millis(10);
 
+/// Number of messages that the IOMMU has translated for the routes.
+static TRANSLATED: AtomicU64 = AtomicU64::new(0);
+/// Number of invalidations that failed.
+static FAILED: AtomicU64 = AtomicU64::new(0);
+
+/// Prints the numbers for the suite.
+pub fn report() {
+    let [translated, failed] = [&TRANSLATED, &FAILED].map(|count| count.load(Ordering::Relaxed));
+    println!("host: translated {translated}, {failed} invalidations failed");
+}
+
 /// An IOMMU that maps each address to itself.
 struct Identity;
 
 impl TranslateMsi for Identity {
     fn translate(&self, _: DeviceId, address: u64, _: Access) -> Option<u64> {
+        TRANSLATED.fetch_add(1, Ordering::Relaxed);
         Some(address)
     }
 }
@@ -78,6 +99,7 @@ fn invalidate(router: &Weak<KvmRouter>) {
     while let Some(router) = router.upgrade() {
         if let Err(error) = router.invalidate(&Invalidation::all()) {
             log::error!("the routes cannot be translated: {error}");
+            FAILED.fetch_add(1, Ordering::Relaxed);
         }
         drop(router);
         thread::sleep(REMAPPED);
@@ -96,6 +118,9 @@ fn serve(router: KvmRouter) -> Result<(MsiIrqfdSet, IrqfdThread), IrqfdError> {
 /// An Alioth VM and its eventfds.
 pub struct RoutedVm {
     irqfds: Arc<MsiIrqfdSet>,
+    /// Number of functions with MSIs.
+    #[cfg(target_arch = "x86_64")]
+    functions: AtomicU32,
     _serving: IrqfdThread,
     vm: AliothVm,
 }
@@ -124,7 +149,10 @@ impl Vm for RoutedVm {
 
     #[cfg(target_arch = "x86_64")]
     fn create_msi_sender(&self) -> Result<Self::MsiSender> {
-        let sender = irq_routing::Sender::Anonymous;
+        // Alioth does not pass on the function's number, but only messages of a known device are
+        // translated.
+        let device = DeviceId::new(self.functions.fetch_add(1, Ordering::Relaxed));
+        let sender = irq_routing::Sender::Device(device);
         Ok(Sender::new(self.vm.create_msi_sender()?, sender, self.irqfds.clone()))
     }
 

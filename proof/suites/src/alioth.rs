@@ -41,6 +41,8 @@ struct Boot {
     nics: BTreeMap<String, Nic>,
     /// Number of system calls of the monitor's machine, by command.
     ioctls: BTreeMap<u64, u64>,
+    /// Number of translated messages, and of failed invalidations.
+    translated: Option<(u64, u64)>,
     ended: bool,
 }
 
@@ -117,6 +119,10 @@ impl Boot {
         } else if let Some(row) = line.strip_prefix("host: ioctl { cmd: ") {
             let (command, count) = row.split_once("} hitcount:")?;
             self.ioctls.insert(command.trim().parse().ok()?, count.trim().parse().ok()?);
+        } else if let Some(row) = line.strip_prefix("host: translated ") {
+            let (messages, failed) = row.split_once(", ")?;
+            let failed = failed.strip_suffix(" invalidations failed")?;
+            self.translated = Some((messages.parse().ok()?, failed.parse().ok()?));
         } else if line == "host: ended 0" {
             self.ended = true;
         }
@@ -154,6 +160,8 @@ impl Boot {
     fn judge_routed(&self) -> Result<()> {
         self.judge()?;
         ensure!(self.nic("1")?.is_alive(), "NIC 1 is dead: {:?}", self.nics);
+        let is_translated = matches!(self.translated, Some((1.., 0)));
+        ensure!(is_translated, "messages, and invalidations that failed: {:?}", self.translated);
         let tables = self.ioctls(SET_GSI_ROUTING);
         let expected = 1..=ROUTED_TABLES;
         ensure!(expected.contains(&tables), "{tables} tables, not {expected:?}");
@@ -178,7 +186,9 @@ impl fmt::Display for Report {
                 write!(f, ", NIC {name}: {answers} answers and {interrupts} interrupts")?;
             }
             let (tables, binds) = (boot.ioctls(SET_GSI_ROUTING), boot.ioctls(IRQFD));
-            writeln!(f, ", {tables} KVM_SET_GSI_ROUTING, {binds} KVM_IRQFD")?;
+            write!(f, ", {tables} KVM_SET_GSI_ROUTING, {binds} KVM_IRQFD")?;
+            let translated = boot.translated.map(|(messages, _)| messages);
+            writeln!(f, ", {} translations", translated.unwrap_or(0))?;
         }
         Ok(())
     }
