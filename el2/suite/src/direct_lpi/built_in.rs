@@ -84,7 +84,7 @@ pub(super) fn guest(parts: Parts, name: &str, fault: Option<Fault>) -> Result<Gu
         let built = tree.kernel.build(&tree.folder, &options(&workspace.root))?;
         fs::copy(built, &image).map_err(Into::into)
     })?;
-    Guest::with_files(workspace, image, name, Vec::new())
+    Guest::with_files(workspace, image, name, Vec::new()).or_absent("busybox")
 }
 
 /// Returns the file with the kernel's options.
