@@ -50,8 +50,8 @@
 //!    observes the other. The pairs are entry and leaf, leaf and summary, summary and top, top and
 //!    mask, mask and `needs_kick`.
 //! 5. Every write of an entry that may admit a message is a read-modify-write, including by a
-//!    message whose event is already pending. Therefore, a vCPU that acknowledges the interrupt observes everything that the
-//!    device wrote before it sent the message.
+//!    message whose event is already pending. Therefore, a vCPU that acknowledges the interrupt
+//!    observes everything that the device wrote before it sent the message.
 //!
 //! Two events that are mapped to one LPI have separate entries, and may deliver the LPI twice.
 //!
