@@ -160,6 +160,8 @@ pub(crate) struct Traffic {
     /// Messages of the guest's kernel itself, by interrupt: it sends a message again if it does not
     /// know whether a CPU that went offline has taken it.
     own: BTreeMap<String, u64>,
+    /// Messages of a kernel that another one replaced, likewise. Its rows were not reported.
+    early_own: u64,
 }
 
 /// Known data about a run.
@@ -187,6 +189,7 @@ impl Traffic {
             LinuxFact::Pings { sent, answered } => self.pings = Some((sent, answered)),
             LinuxFact::Affinities { moved } => self.moved = moved,
             LinuxFact::Hotplugs { turns } => self.turns = turns,
+            LinuxFact::Replaces { resent } => self.early_own += resent,
             LinuxFact::Resent { interrupt } => self.count_own(interrupt, 1),
             LinuxFact::Retriggered { interrupt, taken } => {
                 self.retriggered = Some(taken);
@@ -209,7 +212,7 @@ impl Traffic {
     pub(crate) fn summary(&self) -> String {
         let ((_, reads), (pings, _)) =
             (self.reads.unwrap_or_default(), self.pings.unwrap_or_default());
-        let own: u64 = self.own.values().sum();
+        let own = self.own.values().sum::<u64>() + self.early_own;
         format!(
             "{reads} reads, {pings} pings, {} affinities, {} turns, {own} own messages",
             self.moved, self.turns
@@ -226,7 +229,7 @@ impl Traffic {
         ensure!(pings > 0 && pings == answers, "{pings} pings, {answers} answers");
         known.judge_disk(sent, completed)?;
         known.judge_network(sent)?;
-        known.judge_taken(sent)?;
+        known.judge_taken(sent, self.early_own)?;
         self.judge_disturbances(known)
     }
 
@@ -313,13 +316,14 @@ impl Known<'_> {
     }
 
     /// Checks that the hypervisor's count equals the guest's count plus the interrupts from the
-    /// time before the driver set up its vectors, whose number is exact unless MSIs coalesced. The
-    /// count of SPIs also includes the UART's interrupts.
-    fn judge_taken(&self, sent: &Sent) -> Result<()> {
+    /// time before the driver set up its vectors, whose number is exact unless MSIs coalesced, and
+    /// those of messages that a replaced kernel itself sent. The count of SPIs also includes the
+    /// UART's interrupts.
+    fn judge_taken(&self, sent: &Sent, early_own: u64) -> Result<()> {
         let is_wired = |row: &Row| row.is_of("uart-pl011");
         let counts =
             |row: &&Row| row.has_messages() || !self.controller.has_lpis() && is_wired(row);
-        let counted = self.rows.iter().filter(counts).map(Row::sum).sum::<u64>();
+        let counted = self.rows.iter().filter(counts).map(Row::sum).sum::<u64>() + early_own;
         let (taken, most) = (self.taken, counted + sent.early);
         let fewest = counted + sent.early_seen.min(sent.early);
         ensure!(
@@ -463,6 +467,18 @@ virtio_notify vdev 0x5587c440f7f0 vq 0x5587c441c048
         }
         let none = judged_of(&SAID, Controller::DirectLpi, |it| it.replace("ITS", "DLPI"), TAKEN);
         assert!(none.is_err_and(|error| error.to_string().contains("retriggered no interrupt")));
+    }
+
+    #[test]
+    fn messages_of_a_replaced_kernel_are_counted_exactly() {
+        let replaces = LinuxFact::Replaces { resent: 7 };
+        let judged =
+            |said: &[LinuxFact], taken| judged_of(said, Controller::Its, ToOwned::to_owned, taken);
+        let said = [&SAID[..], &[replaces]].concat();
+        judged(&said, TAKEN + 7).unwrap();
+        for (said, taken) in [(&said[..], TAKEN + 6), (&said, TAKEN + 8), (&SAID, TAKEN + 7)] {
+            assert!(judged(said, taken).is_err(), "{taken} passes");
+        }
     }
 
     #[test]

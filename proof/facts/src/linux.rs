@@ -67,6 +67,12 @@ pub enum LinuxFact {
         /// The interrupt, as `/proc/interrupts` numbers it.
         interrupt: u32,
     },
+    /// The guest's program replaces the kernel. The next kernel does not know this kernel's counts
+    /// of interrupts.
+    Replaces {
+        /// Number of messages that this kernel's driver sent again, because a CPU went offline.
+        resent: u64,
+    },
     /// An interrupt that the guest's program made pending.
     Retriggered {
         /// The interrupt, as `/proc/interrupts` numbers it.

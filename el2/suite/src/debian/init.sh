@@ -84,7 +84,7 @@ traffic() {
     say hotplugs "\"turns\":$turns"
     [ -e /sys/module/ring ] && ring
     [ -e /sys/module/retrigger ] && retrigger
-    for irq in $($B cat /sys/module/*/parameters/resent 2> /dev/null); do say resent "\"interrupt\":$irq"; done
+    for irq in $(resent); do say resent "\"interrupt\":$irq"; done
 }
 
 # Suspends to idle, up to the point where the kernel would wait for a wake-up, and resumes. The resume
@@ -95,6 +95,8 @@ suspend() {
     [ "$($B cat /sys/power/suspend_stats/success)" = 1 ] || complain "the suspend failed"
     until $B grep -q live /sys/class/nvme/nvme0/state; do $B sleep 0.05; done
 }
+# Prints the interrupts whose messages the kernel's driver sent again, because a CPU went offline.
+resent() { $B cat /sys/module/*/parameters/resent 2> /dev/null; }
 # Prints an address of this kernel's initramfs.
 initramfs() { $B hexdump -v -e '/1 "%02x"' /proc/device-tree/chosen/linux,initrd-$1; }
 # Reads the disk, and replaces the kernel by another one of the same kind.
@@ -102,6 +104,7 @@ replace_kernel() {
     read_disk 0 100
     code=$($B sed -n 's/^ *\([0-9a-f]*\)-.*Kernel code/\1/p' /proc/iomem)
     image=$($B printf %x $((0x$code & ~0x1fffff)))
+    say replaces "\"resent\":$(resent | $B wc -l)"
     /kexec /image $image /initramfs $(initramfs start) $(initramfs end)
     complain "no kexec: $?"
 }
