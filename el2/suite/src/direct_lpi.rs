@@ -154,6 +154,7 @@ const BUILT_IN: &[Case] = &[
     newer(2, 2).of_unstable().reading(FEW_READS),
     newer(2, 2).of_unstable().reading(FEW_READS).moved_every(50),
     newer(2, 2).of_unstable().reading(FEW_READS).told(KEXECS),
+    newer(2, 2).of_unstable().reading(FEW_READS).told(KEXECS).permanent(),
     TRANSLATED,
 ];
 /// A guest that owns an SMMU.
