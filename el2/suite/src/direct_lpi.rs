@@ -181,7 +181,11 @@ const PLAIN: Case = case(2, 2).reading(FEW_READS);
 const PLANTED: &[(Fault, Case, NamedBy)] = &[
     // Without `awake`, the second redistributor first reads the byte after it was enabled.
     (Fault::NO_INVLPIR, PLAIN.told("awake"), NamedBy::Judge("ten pings had no answer")),
-    (Fault::TORN_MESSAGE, PLAIN, NamedBy::Hypervisor(&["GICR_SETLPIR = 0x0", "no such interrupt"])),
+    (
+        Fault::TORN_MESSAGE,
+        PLAIN.reading(10 * FEW_READS),
+        NamedBy::Hypervisor(&["GICR_SETLPIR = 0x0", "no such interrupt"]),
+    ),
     (
         Fault::NO_SYNCR,
         PLAIN,

@@ -32,7 +32,7 @@ static void write_torn(struct irq_data *d, struct msi_msg *msg)
 
 \ttorn.data = 0;
 \tpci_write_msi_msg(d->irq, &torn);
-\tmdelay(5);
+\tmdelay(20);
 \tpci_write_msi_msg(d->irq, msg);
 }
 
