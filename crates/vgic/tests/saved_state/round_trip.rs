@@ -366,6 +366,23 @@ fn an_lpi_of_two_events_is_saved_and_restored() {
     assert_eq!(board.handle_all(1), [8200]);
 }
 
+#[test]
+fn an_event_does_not_stay_where_its_predecessor_does() {
+    let mut board = Board::running();
+    board.run([mapd(5, 5, 0x4010_0000), mapc(9, 1), mapti(5, 0, 8200, 9), mapti(5, 1, 8201, 9)]);
+    board.run([unmapc(9)]);
+    let mut saved = board.save();
+    let affinities = [1, 0].map(|cpu| Some(config().cpus[cpu].affinity));
+    let places = |saved: &SavedState| {
+        let events = &saved.its[0].devices[0].events;
+        [0, 1].map(|event: usize| events[event].stays_at)
+    };
+    assert_eq!(places(&saved), [affinities[0]; 2]);
+    saved.its[0].devices[0].events[1].stays_at = None;
+    board.restore(&saved);
+    assert_eq!(places(&board.save()), affinities);
+}
+
 /// Most of the events are alike and consecutive. They extend over several blocks of entries, and
 /// beyond the redistributor's LPI tables.
 #[test]

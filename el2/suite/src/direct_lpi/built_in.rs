@@ -60,7 +60,7 @@ pub(super) fn check(parts: Parts) -> Result<()> {
     Ok(())
 }
 
-/// What the kernel is built from, in addition to its source, the patches and the driver.
+/// Inputs of the kernel's build, in addition to its source, the patches and the driver.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Parts {
     /// A builder of modules for Debian's kernel of the same version.
