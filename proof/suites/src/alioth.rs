@@ -221,6 +221,7 @@ mod tests {
         "guest: lines 242",
         "guest: nic 0 1 answers 14 interrupts",
         "guest: nic 1 1 answers 12 interrupts",
+        "host: translated 2797, 0 invalidations failed",
         "host: ended 0",
         "host: ioctl { cmd: 1074310762 } hitcount:          3",
         "host: ioctl { cmd: 1075883638 } hitcount:         12",
@@ -233,16 +234,22 @@ mod tests {
 
     #[test]
     fn each_departure_fails() {
-        let tables_each = [&ROUTED[..5], &[STOCK[5], ROUTED[6]]].concat();
+        let tables_each = [&ROUTED[..6], &[STOCK[5], ROUTED[7]]].concat();
         let binds_each =
-            [&ROUTED[..6], &["host: ioctl { cmd: 1075883638 } hitcount: 492"]].concat();
+            [&ROUTED[..7], &["host: ioctl { cmd: 1075883638 } hitcount: 492"]].concat();
+        let translated = |line| [&ROUTED[..4], &[line], &ROUTED[5..]].concat();
+        let translates_nothing = translated("host: translated 0, 0 invalidations failed");
+        let invalidation_fails = translated("host: translated 2797, 1 invalidations failed");
         for (stock, routed) in [
             (&STOCK[..5], ROUTED),
             (STOCK, &tables_each),
             (STOCK, &binds_each),
-            (STOCK, &ROUTED[..4]),
+            (STOCK, &translates_nothing),
+            (STOCK, &invalidation_fails),
+            (STOCK, &translated("")),
+            (STOCK, &ROUTED[..5]),
             (&STOCK[..3], ROUTED),
-            (STOCK, &ROUTED[..6]),
+            (STOCK, &ROUTED[..7]),
         ] {
             let (is_stock_good, is_routed_good) = judged(&[stock, routed].concat());
             assert!(is_stock_good != is_routed_good);
