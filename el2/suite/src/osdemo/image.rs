@@ -64,6 +64,8 @@ fn build() -> Result<PathBuf> {
     let mut cargo = process::cargo(&package);
     cargo.args(["build", "--release", "--locked", "--quiet", "--target", SOFT_FLOAT_TARGET]);
     cargo.arg("--target-dir").arg(&target);
+    // Optimizing this kernel takes longer than running it.
+    cargo.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
     cargo.env_remove("CARGO_ENCODED_RUSTFLAGS");
     cargo.env("RUSTFLAGS", "--cfg platform=\"qemu\"");
     process::capture(&mut cargo)?;
