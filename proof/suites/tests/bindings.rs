@@ -21,6 +21,10 @@ use doorbell_suites::insertion;
 const VERSION: &str = "2026.9";
 const FOLDER: &str = "docs/bindings";
 const ADDITIONS: &str = "arm,gic-v3-additions.yaml";
+/// The additions in the series of patches for the kernel.
+const IN_SERIES: &str = "linux/built-in/0001-dt-bindings-direct-lpi.patch";
+/// The patch that the additions make.
+const PATCH: &str = "arm,gic-v3.patch";
 /// Prefix of the line in which a counter-example states its expected error.
 const COMPLAINT: &str = "// Complaint: ";
 /// The part of dtschema's output that occurs once in each error.
@@ -35,6 +39,7 @@ fn main() -> Result<ExitCode> {
         case("extended schema", Judge::accept_schema),
         case("examples of the extended schema", Judge::accept_schema_examples),
         case("schema without the additions", Judge::check_original),
+        case("patch in the kernel's series", Judge::compare_patch),
     ];
     for example in files(&folder.join("examples"), "dts")? {
         cases.push(case(&name(&example), move |judge| {
@@ -86,7 +91,7 @@ impl Judge {
         let text = insertion::insert(&fs::read_to_string(&schema)?, &additions)
             .with_context(|| format!("the additions do not fit {}", fetched.package))?;
         fs::write(schema, text)?;
-        fs::write(output.join("arm,gic-v3.patch"), patch(&output)?)?;
+        fs::write(output.join(PATCH), patch(&output)?)?;
         Ok(Self {
             programs: find_or_install(workspace).or_absent("dtschema")?,
             unpacked: find_compiler(workspace).or_absent("the devicetree compiler")?,
@@ -120,6 +125,24 @@ impl Judge {
         let ours = self.folder.join("examples/direct-lpi.dts");
         let said = self.complaints(&self.original, &self.compile_as(&ours, "unknown")?)?;
         ensure!(said.contains("'arm,direct-lpi' do not match"), "{said}");
+        Ok(())
+    }
+
+    /// Checks that the series for the kernel changes the schema in the same way. The schema in its
+    /// kernel may have other lines beside the changes.
+    fn compare_patch(&self) -> Result<()> {
+        let in_series = workspace::this()?.root.join(IN_SERIES);
+        let [ours, theirs] = [self.output.join(PATCH), in_series].map(|file| {
+            let text = fs::read_to_string(&file);
+            text.map(|text| changes(&text)).with_context(|| format!("no {}", file.display()))
+        });
+        let (ours, theirs) = (ours?, theirs?);
+        ensure!(!ours.is_empty(), "the additions change nothing");
+        let differ = ours.iter().zip(&theirs).find(|(ours, theirs)| ours != theirs);
+        ensure!(
+            ours == theirs,
+            "{IN_SERIES} differs from {FOLDER} (copy target/bindings/{PATCH}): {differ:#?}"
+        );
         Ok(())
     }
 
@@ -186,6 +209,12 @@ impl Judge {
     fn program(&self, name: &str) -> Command {
         process::command(&self.programs.join(name).to_string_lossy(), &self.folder)
     }
+}
+
+/// Returns the lines that a patch adds and removes.
+fn changes(patch: &str) -> Vec<String> {
+    let hunks = patch.lines().skip_while(|line| !line.starts_with("@@"));
+    hunks.filter(|line| line.starts_with(['+', '-'])).map(str::to_owned).collect()
 }
 
 /// Copies a folder of schemas.
