@@ -1,8 +1,9 @@
 //! Brings up the machine and creates its guests from the files that the loader placed in memory.
 
+use crate::controller::Controller;
 use crate::devicetree::{self, DEVICETREE_ROOM, Files, Machine};
 use crate::guest::{self, Guest, GuestConfig};
-use crate::guest_smmu::GuestSmmu;
+use crate::guest_smmu::{self, GuestSmmu};
 use crate::layout::Uart;
 use crate::options::Options;
 use crate::pci::{self, Pci};
@@ -43,11 +44,15 @@ pub(crate) fn main(boot: Boot) -> ! {
         trace::start(cpus);
     }
     options.limit.into_iter().for_each(hypervisor_timer::set_limit);
-    let smmu = options.guest_smmu.then(guest_smmu);
+    let vcpus = options.vcpus.unwrap_or(cpus as u16);
+    let smmu = options.guest_smmu.then(|| guest_smmu(vcpus));
     let starts = make_guests(&around, options, cpus, smmu.as_ref());
     interrupts::serve();
     if let Some(smmu) = smmu {
         interrupts::serve_smmu(&smmu);
+        if smmu.doorbells.is_some() {
+            guest_smmu::start();
+        }
     }
     for cpu in (1..cpus).map(Cpu::new) {
         turn_on(cpu);
@@ -62,9 +67,9 @@ pub(crate) fn main(boot: Boot) -> ! {
 }
 
 /// Returns the SMMU in front of PCI, which a guest is to own.
-fn guest_smmu() -> Arc<GuestSmmu> {
+fn guest_smmu(vcpus: u16) -> Arc<GuestSmmu> {
     let host = irqchip::get().description().hosts.first();
-    Arc::new(GuestSmmu::find(host.expect("the machine has no PCI host")))
+    Arc::new(GuestSmmu::find(host.expect("the machine has no PCI host"), vcpus))
 }
 
 /// Creates a guest for each kernel that the loader provides. Returns the guests' start states.
@@ -90,9 +95,10 @@ fn make_guests(
         (around.devicetree.as_ptr().addr() as u64) < first(&files[0]),
         "the devicetree is in RAM of a guest"
     );
+    assert!(smmu.is_none() || files.len() == 1, "a guest that owns the SMMU must be alone");
     assert!(
-        smmu.is_none() || files.len() == 1 && vcpus == 1,
-        "a guest that owns the SMMU is alone and has one vCPU"
+        smmu.is_none() || matches!(controller, Controller::DirectLpi | Controller::PermanentLpi),
+        "guest-smmu also needs controller=direct-lpi or controller=permanent-lpi"
     );
     let functions = functions(options);
     let (mut guests, mut starts) = (Vec::new(), Vec::new());

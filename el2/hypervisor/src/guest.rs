@@ -121,7 +121,7 @@ impl Guest {
         let mut config = VgicConfig::new(cpus).with_priority_bits(priority_bits);
         if let Some(smmu) = &smmu {
             stage2.map(smmu.registers.clone(), Memory::Device);
-            config = config.with_redistributors(Vec::from([smmu.redistributor()]));
+            config = config.with_redistributors(Vec::from([smmu.redistributors()]));
         }
         // The hypervisor also acts as the guests' firmware: it wakes redistributors as TF-A does.
         let config = controller.added_to(config.with_awake_redistributors(true));

@@ -6,10 +6,11 @@
 //! here. The interrupts of a vCPU's timers move with the vCPU from CPU to CPU.
 
 use crate::guest::{Guest, end_machine, guests};
-use crate::guest_smmu::GuestSmmu;
+use crate::guest_smmu::{self, GuestSmmu};
 use crate::irqchip::{self, KICK};
 use crate::layout::{PHYSICAL_TIMER, TIMERS, UART_SPI, VIRTUAL_TIMER};
 use crate::linked::timer_line;
+use crate::pci::Pci;
 use crate::scheduler::{self, VcpuId};
 use crate::{hypervisor_timer, trace};
 use doorbell_facts::{Fact, HypervisorFact};
@@ -104,6 +105,9 @@ fn on_own_timer(_: &IrqContext<'_>) {
         let silent_input = console::has_silent_input();
         println!("{}", Fact::from(HypervisorFact::TimeOver { silent_input }));
         end_machine();
+    }
+    if guest_smmu::is_due() {
+        guests().iter().filter_map(|guest| guest.pci.as_ref()).for_each(Pci::take_messages);
     }
     scheduler::on_timer();
 }

@@ -7,8 +7,8 @@ use crate::controller::Controller;
 pub(crate) struct Options {
     /// Guests may have devices whose DMA is not confined; the SMMU is not used.
     pub(crate) trusted_guest: bool,
-    /// The only guest owns the SMMU, and has one vCPU and a redistributor at the address of the
-    /// machine's `GITS_TRANSLATER` (`guest_smmu`).
+    /// The only guest owns the SMMU, and its redistributors are at addresses at which we receive
+    /// devices' messages (`guest_smmu`).
     pub(crate) guest_smmu: bool,
     /// Number of vCPUs of each guest. By default, this is the number of CPUs.
     pub(crate) vcpus: Option<u16>,

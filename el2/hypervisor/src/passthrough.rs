@@ -28,9 +28,11 @@ use irq_domain::pci::FunctionStore;
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig};
 use irq_routing::Router;
 use messages::{Messages, PAGE};
-use msi_types::{DeviceId, MessageStore, MsiMessage, MsiParent, RequesterId};
+use msi_types::{Delivery, DeviceId, MessageStore, MsiMessage, MsiParent, RequesterId, SignalMsi};
 use vgic::AccessWidth;
 
+use crate::gic::Gic;
+use crate::guest_smmu::{Doorbells, GuestSmmu};
 use crate::irqchip;
 
 const COMMAND: u16 = 0x04;
@@ -44,6 +46,8 @@ const FIRST_BAR: u16 = 0x10;
 const LAST_BAR_BYTE: u16 = 0x27;
 const EXPANSION_ROM: u16 = 0x30;
 const INTERRUPT_LINE: u16 = 0x3c;
+/// The last vector of a PCI MSI.
+const LAST_VECTOR: u32 = 31;
 /// Bits of a base address register that do not belong to the address.
 const BAR_FLAGS: u32 = 0xf;
 /// The register has 64 bits, of which the upper half is in the next register.
@@ -51,14 +55,18 @@ const BAR_WIDE: u32 = 0x4;
 /// Bit of the word at [`CACHE_LINE`]: the device has several functions.
 const MULTI_FUNCTION: u32 = 1 << 23;
 
+/// The guest's GIC and SMMU, if the guest owns the SMMU, and the number of the function's first
+/// word in pages that receive messages.
+type SmmuOwner = (Arc<Gic>, Arc<GuestSmmu>, usize);
+
 /// A function that is assigned to the guest.
 pub(crate) struct Assigned {
     /// The function's address in the guest.
     pub(crate) place: RequesterId,
     function: Function,
     messages: Arc<Messages>,
-    /// The physical messages, if an SMMU that the guest owns translates their addresses.
-    translated: Option<Arc<dyn MessageStore>>,
+    store: Arc<dyn MessageStore>,
+    owner: Option<SmmuOwner>,
     /// `true` if the guest has set Memory Space Enable.
     decodes: AtomicBool,
     /// `true` once the guest has ended.
@@ -77,14 +85,13 @@ impl Assigned {
     pub(crate) fn new(
         function: Function,
         place: RequesterId,
-        (parent, owns_smmu): (Arc<dyn MsiParent>, bool),
+        (parent, owner): (Arc<dyn MsiParent>, Option<SmmuOwner>),
         router: Arc<Router>,
     ) -> Option<Self> {
         let messages = Arc::new(Messages::new(&function, DeviceId::new(place.get()), router)?);
         let FunctionStore { store, shape } = function.store().ok()?;
         let slots = store.slots();
-        let translated = owns_smmu.then(|| store.clone());
-        let config = MsiDeviceConfig::new("passthrough", function.requester, parent, store);
+        let config = MsiDeviceConfig::new("passthrough", function.requester, parent, store.clone());
         let device = MsiDevice::attach(irqchip::get().interrupts(), config);
         let device = device.expect("the function could not be attached to its MSI parent");
         let vectors = device.allocate(shape, slots..=slots);
@@ -113,7 +120,8 @@ impl Assigned {
             place,
             function,
             messages,
-            translated,
+            store,
+            owner,
             decodes,
             is_stopped: AtomicBool::new(false),
             bars,
@@ -131,18 +139,53 @@ impl Assigned {
     /// Makes the function send its messages to the addresses that the guest wrote, if the guest
     /// owns the SMMU that translates them.
     fn pass_addresses(&self) {
-        let Some(store) = &self.translated else { return };
+        let Some((_, smmu, first)) = &self.owner else { return };
+        let store = &self.store;
         for slot in 0..store.slots() {
             let Some(address) = self.messages.address(slot) else { continue };
-            let physical = store.read_back(slot).and_then(|state| state.message);
-            let Some(physical) = physical.filter(|it| it.address != address) else { continue };
+            let Some(old) = store.read_back(slot).and_then(|state| state.message) else { continue };
+            let word = first + usize::from(slot);
+            let address = match smmu.doorbells {
+                Some(_) => Doorbells::physical(address, word),
+                None => address,
+            };
+            if address == old.address {
+                continue;
+            }
             let written = store.update(&mut |update| {
                 update.mask(slot);
-                update.write(slot, MsiMessage { address, ..physical });
+                update.write(slot, MsiMessage { address, ..old });
                 update.unmask(slot);
             });
             if let Err(error) = written {
                 println!("hypervisor: function {:#06x}: {error}", self.place.get());
+            }
+        }
+    }
+
+    /// Returns the number of vectors.
+    pub(crate) fn slots(&self) -> usize {
+        self.store.slots().into()
+    }
+
+    /// Passes messages on that wait in memory. A message of a masked vector waits on.
+    pub(crate) fn take_messages(&self) {
+        let Some((gic, smmu, first)) = &self.owner else { return };
+        let Some(doorbells) = &smmu.doorbells else { return };
+        for slot in 0..self.store.slots() {
+            let Some(address) = self.messages.address(slot) else { continue };
+            for (page, data) in doorbells.take(first + usize::from(slot)) {
+                let address = page | address & (PAGE - 1);
+                let base = self.store.read_back(slot).and_then(|state| state.message);
+                // A function replaces the low bits of a PCI MSI's data by the vector.
+                let added = data.wrapping_sub(base.map_or(data, |it| it.data)) & LAST_VECTOR;
+                let data = self.messages.message(slot + added as u16).data;
+                let sender = DeviceId::new(self.place.get());
+                let delivery = gic.signal_msi(sender, MsiMessage { address, data });
+                if delivery != Delivery::Pending {
+                    let function = self.requester().get();
+                    println!("hypervisor: a message of function {function:#06x}: {delivery:?}");
+                }
             }
         }
     }

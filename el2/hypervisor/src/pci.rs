@@ -68,13 +68,15 @@ impl Pci {
         let router = router.expect("not enough memory for the routes");
         let router = Arc::new(router);
         let parent = |requester| irqchip::get().pci_parent(host, requester);
+        let mut words = 0;
         let functions = (1..).zip(functions).filter_map(|(device, function)| {
             let place = RequesterId::pci(0, device, 0);
             let (guest, address) = (gic.guest, function.address.get());
             let parent = parent(function.sender())
                 .expect("firmware routes the function's messages to an ITS");
-            let config = (parent, smmu.is_some());
-            let assigned = Assigned::new(function, place, config, router.clone())?;
+            let owner = smmu.as_ref().map(|smmu| (gic.clone(), smmu.clone(), words));
+            let assigned = Assigned::new(function, place, (parent, owner), router.clone())?;
+            words += assigned.slots();
             let fact = HypervisorFact::Assigned { guest, function: address, at: place.get() };
             println!("{}", Fact::from(fact));
             Some(assigned)
@@ -98,6 +100,11 @@ impl Pci {
     /// the guest may access without trapping.
     pub(crate) fn page(&self, page: u64) -> Option<u64> {
         self.functions.iter().find_map(|function| function.page(page))
+    }
+
+    /// Passes messages on that wait in memory.
+    pub(crate) fn take_messages(&self) {
+        self.functions.iter().for_each(Assigned::take_messages);
     }
 
     /// Stops the functions from sending messages and accessing memory.

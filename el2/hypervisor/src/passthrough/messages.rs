@@ -97,7 +97,7 @@ impl Messages {
     }
 
     /// Returns the message of a vector as the guest wrote it.
-    fn message(&self, vector: u16) -> MsiMessage {
+    pub(super) fn message(&self, vector: u16) -> MsiMessage {
         let mut words = [[0; 4]; 3];
         let [low, high, data] = &mut words;
         match self {
