@@ -41,6 +41,7 @@ int dlpi_find_redistributors(struct device_node *gic);
 int dlpi_start_redistributors(unsigned int id_bits);
 void dlpi_stop_redistributors(void);
 void dlpi_shut_down(void);
+void dlpi_copy_priority(void __iomem *distributor);
 u64 dlpi_doorbell(unsigned int cpu);
 void dlpi_configure(u32 intid, bool enabled);
 void dlpi_invalidate(unsigned int cpu, u32 intid);

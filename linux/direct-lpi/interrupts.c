@@ -18,6 +18,7 @@
 #include <linux/mutex.h>
 #include <linux/of_address.h>
 #include <linux/of_irq.h>
+#include <linux/pci.h>
 #include <linux/slab.h>
 
 /* The data of a PCI MSI has 16 bits, and is the INTID. */
@@ -95,10 +96,28 @@ static void retarget(struct dlpi_block *block, unsigned int cpu, bool in_use)
 	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
 }
 
+/* A device's write needs the physical address. Its data is the INTID. */
+static void compose(struct irq_data *d, struct msi_msg *msg)
+{
+	struct dlpi_block *block = irq_data_get_irq_chip_data(d);
+	u64 doorbell = dlpi_doorbell(block->cpu);
+
+	msg->address_lo = lower_32_bits(doorbell);
+	msg->address_hi = upper_32_bits(doorbell);
+	msg->data = d->hwirq;
+}
+
+/* The core moves the first vector when its CPU goes offline, unless no driver has requested it. */
+static bool is_left_behind(struct dlpi_block *block, unsigned int first)
+{
+	return !cpu_online(block->cpu) && !irqd_is_started(irq_get_irq_data(first));
+}
+
 static int set_affinity(struct irq_data *d, const struct cpumask *mask, bool force)
 {
 	struct dlpi_block *block = irq_data_get_irq_chip_data(d);
-	unsigned int cpu = block->cpu;
+	unsigned int cpu = block->cpu, first = d->irq - (d->hwirq - block->base);
+	struct msi_msg message;
 	u32 at;
 
 	if (cpu >= nr_cpu_ids || !cpumask_test_cpu(cpu, mask) || !cpu_online(cpu))
@@ -109,24 +128,17 @@ static int set_affinity(struct irq_data *d, const struct cpumask *mask, bool for
 	if (cpu == block->cpu)
 		return IRQ_SET_MASK_OK_DONE;
 	/* The vectors of a PCI MSI have one message, which moves with the first vector. */
-	if (d->hwirq != block->base || block->cpu >= nr_cpu_ids)
+	if (block->cpu >= nr_cpu_ids || (d->hwirq != block->base && !is_left_behind(block, first)))
 		return -EINVAL;
 	retarget(block, cpu, true);
 	for (at = 0; at < block->count; at++)
-		irq_data_update_effective_affinity(irq_domain_get_irq_data(d->domain, d->irq + at),
+		irq_data_update_effective_affinity(irq_domain_get_irq_data(d->domain, first + at),
 						   cpumask_of(cpu));
+	if (d->hwirq != block->base) {
+		compose(irq_domain_get_irq_data(d->domain, first), &message);
+		pci_write_msi_msg(first, &message);
+	}
 	return IRQ_SET_MASK_OK;
-}
-
-/* A device's write needs the physical address. Its data is the INTID. */
-static void compose(struct irq_data *d, struct msi_msg *msg)
-{
-	struct dlpi_block *block = irq_data_get_irq_chip_data(d);
-	u64 doorbell = dlpi_doorbell(block->cpu);
-
-	msg->address_lo = lower_32_bits(doorbell);
-	msg->address_hi = upper_32_bits(doorbell);
-	msg->data = d->hwirq;
 }
 
 /* Only the pending state can be set. It cannot be read: redistributors do not show it. */
@@ -354,6 +366,7 @@ static int id_bits_of(struct device_node *gic)
 	if (!distributor)
 		return -ENOMEM;
 	typer = readl_relaxed(distributor + GICD_TYPER);
+	dlpi_copy_priority(distributor);
 	iounmap(distributor);
 	bits = min(GICD_TYPER_ID_BITS(typer), clamp(id_bits, MIN_ID_BITS, MAX_ID_BITS));
 	/*
@@ -415,7 +428,11 @@ static int __init direct_lpi_init(void)
 	return error;
 }
 
-/* There is no exit: an interrupt controller must not go away while devices may send messages. */
-module_init(direct_lpi_init);
+/*
+ * Built in, the driver starts before the kernel creates the devices of the devicetree, which look
+ * for their controller only then. There is no exit: an interrupt controller must not go away while
+ * devices may send messages.
+ */
+arch_initcall(direct_lpi_init);
 MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("Direct LPIs of a GICv3 without an ITS");

@@ -20,8 +20,9 @@
 
 /* Time after which a redistributor that is still busy is broken. */
 #define TIMEOUT_US 1000000
-/* All LPIs have the priority that Linux gives to all interrupts. */
-#define PRIORITY 0xa0
+#define FIRST_SPI 32
+/* The priority of interrupts in kernels that do not mask interrupts by priority. */
+#define DEFAULT_PRIORITY 0xa0
 
 struct redistributor {
 	void __iomem *base;
@@ -37,6 +38,8 @@ static DEFINE_PER_CPU(struct redistributor, redistributors);
 DEFINE_RAW_SPINLOCK(dlpi_lock);
 
 static u8 *configuration;
+/* The priority of all LPIs. */
+static u8 priority = DEFAULT_PRIORITY;
 static phys_addr_t configuration_address;
 static unsigned int intids;
 static unsigned int redistributor_count;
@@ -63,6 +66,15 @@ static unsigned int resent_count;
 static struct redistributor *redistributor_of(unsigned int cpu)
 {
 	return per_cpu_ptr(&redistributors, cpu);
+}
+
+/*
+ * LPIs must have the priority that the GIC's driver gives to SPIs: a kernel with pseudo-NMIs masks
+ * only that one. Reads as zero without SPIs.
+ */
+void dlpi_copy_priority(void __iomem *distributor)
+{
+	priority = readb_relaxed(distributor + GICD_IPRIORITYR + FIRST_SPI) ?: DEFAULT_PRIORITY;
 }
 
 u64 dlpi_doorbell(unsigned int cpu)
@@ -94,7 +106,7 @@ void dlpi_configure(u32 intid, bool enabled)
 	lockdep_assert_held(&dlpi_lock);
 	enabled = enabled && !is_shut_down;
 	configuration[intid - DLPI_FIRST] =
-		PRIORITY | LPI_PROP_GROUP1 | (enabled ? LPI_PROP_ENABLED : 0);
+		priority | LPI_PROP_GROUP1 | (enabled ? LPI_PROP_ENABLED : 0);
 	/* The redistributor observes the byte before the write to GICR_INVLPIR. */
 	dsb(ishst);
 }
@@ -387,7 +399,7 @@ static void disable_all(bool for_good)
 
 	raw_spin_lock_irqsave(&dlpi_lock, flags);
 	is_shut_down = for_good;
-	memset(configuration, PRIORITY | LPI_PROP_GROUP1, intids - DLPI_FIRST);
+	memset(configuration, priority | LPI_PROP_GROUP1, intids - DLPI_FIRST);
 	dsb(ishst);
 	for_each_possible_cpu(cpu)
 		if (has_lpis(cpu))

@@ -120,6 +120,9 @@ impl Machine<'_> {
             root.add_child(pci_host(pci, self.gic));
             pci.smmu.iter().for_each(|it| root.add_child(smmu(it)));
         }
+        if self.gic.direct_lpi {
+            root.add_child(platform_device());
+        }
         if reserves_tables(self.gic) {
             root.add_child(self.reserved_memory());
         }
@@ -312,6 +315,12 @@ fn smmu(smmu: &GuestSmmu) -> DeviceTreeNode {
             property("phandle", SMMU),
         ],
     )
+}
+
+/// Describes a platform device without hardware, whose messages a driver in the guest's kernel
+/// writes: no other device with a node of its own sends messages to the GIC.
+fn platform_device() -> DeviceTreeNode {
+    node("ring", [property("compatible", "doorbell,ring"), property("msi-parent", GIC_PHANDLE)])
 }
 
 fn memory(ram: &Range<u64>) -> DeviceTreeNode {

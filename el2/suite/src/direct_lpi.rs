@@ -25,7 +25,7 @@ use self::rfc::Mend;
 use crate::board::LIMIT;
 use crate::built;
 use crate::controller::Controller;
-use crate::debian::{Guest, Module};
+use crate::debian::{self, Guest, Module};
 use crate::linux::{self, Case, FEW_READS, LIMIT_OF_TWO, MANY_READS, SUSPENDS};
 use crate::machine::GICV3;
 
@@ -156,23 +156,45 @@ const BUILT_IN: &[Case] = &[
     newer(2, 2).of_unstable().reading(FEW_READS).told(KEXECS),
     newer(2, 2).of_unstable().reading(FEW_READS).told(KEXECS).permanent(),
     TRANSLATED,
+    TRANSLATED.told(EXTERNAL),
+    MOVING,
+    SKIPPING,
 ];
 /// A guest that owns an SMMU.
 const TRANSLATED: Case = newer(1, 1).of_unstable().reading(FEW_READS).behind_smmu();
+/// Such a guest, whose messages move from one mapped doorbell to another.
+const MOVING: Case = newer(2, 2).of_unstable().reading(FEW_READS).behind_smmu();
+
+/// A guest that does not request the first vector of a PCI MSI.
+const SKIPPING: Case = newer(2, 2).of_unstable().reading(FEW_READS).told("ring.skips=1");
 
 /// Makes the kernel print warnings, and look after two seconds whether the disk has completed a
 /// command without an interrupt.
 const IMPATIENT: &str = "nvme_core.admin_timeout=2 loglevel=5";
-/// A fault that only a guest behind an SMMU shows, and how it is named: the SMMU reports the
-/// message, and the disk's interrupt does not arrive.
-const PHYSICAL: (Fault, Case, NamedBy) = (
-    Fault::PHYSICAL_DOORBELL,
-    TRANSLATED.told(IMPATIENT),
-    NamedBy::Lines(&[
-        &["event: F_TRANSLATION client: 0000:00:01.0", "iova: 0x8090040 "],
-        &["nvme nvme0: ", "timeout, completion polled"],
-    ]),
-);
+/// Makes the test's driver declare `edu` an external function, which must get no MSI.
+const EXTERNAL: &str = "ring.external=1";
+/// The refusal of such a function.
+const REFUSAL: &str = "direct-lpi: an untrusted function must not reach the redistributors";
+/// Faults that are planted into the driver that is built in, and how they are named.
+const PLANTED_BUILT_IN: &[(Fault, Case, NamedBy)] = &[
+    // The SMMU reports the message, and the disk's interrupt does not arrive.
+    (
+        Fault::PHYSICAL_DOORBELL,
+        TRANSLATED.told(IMPATIENT),
+        NamedBy::Lines(&[
+            &["event: F_TRANSLATION client: 0000:00:01.0", "iova: 0x8090040 "],
+            &["nvme nvme0: ", "timeout, completion polled"],
+        ]),
+    ),
+    (Fault::NO_REFUSAL, TRANSLATED.told(EXTERNAL), NamedBy::Judge("CPU 0 took 180 of 160 MSIs")),
+    // The first redistributor does not know that the LPI is enabled.
+    (
+        Fault::ONE_DOORBELL,
+        MOVING.told(IMPATIENT),
+        NamedBy::Hypervisor(&["nvme nvme0: ", "timeout, completion polled"]),
+    ),
+    (Fault::LEFT_BEHIND, SKIPPING, NamedBy::Judge("an MSI stays at an offline CPU")),
+];
 
 /// A kernel on two vCPUs.
 const PLAIN: Case = case(2, 2).reading(FEW_READS);
@@ -184,6 +206,11 @@ const PLANTED: &[(Fault, Case, NamedBy)] = &[
     (
         Fault::TORN_MESSAGE,
         PLAIN.reading(10 * FEW_READS),
+        NamedBy::Hypervisor(&["GICR_SETLPIR = 0x0", "no such interrupt"]),
+    ),
+    (
+        Fault::TORN_MESSAGE_OF_DEVICE,
+        newer(2, 2).of_unstable().reading(10 * FEW_READS),
         NamedBy::Hypervisor(&["GICR_SETLPIR = 0x0", "no such interrupt"]),
     ),
     (
@@ -252,11 +279,20 @@ pub(crate) fn cases(file: Option<&Path>) -> Vec<suite::Case> {
         })
     });
     driven(DRIVEN)
-        .chain([two(Suite::Stable)])
+        .chain([two(Suite::Stable), refused()])
         .chain(planted())
         .chain(faults)
         .chain(mended)
         .collect()
+}
+
+/// Returns the case of a guest that owns an SMMU, but has an ITS.
+fn refused() -> suite::Case {
+    let name = "a guest with an ITS must not own an SMMU";
+    built::case(name, LIMIT, move || {
+        let case = Case::new(Version::Stable, 1, 1, Controller::Its, GICV3).behind_smmu();
+        says(case, debian::guest(Suite::Stable)?, name, &[&["guest-smmu", "needs controller="]])
+    })
 }
 
 /// Lists a case for each fault. The driver without faults has its own cases.
@@ -265,7 +301,7 @@ fn planted() -> impl Iterator<Item = suite::Case> {
         let name = format!("our Direct LPI driver, with a fault: {} is found", fault.name);
         built::case(name, case.limit(), move || {
             let name = slug(&format!("fault-{}", fault.name));
-            let guest = guest_with(Suite::Stable, &name, &fault.planted(own::sources()?)?)?;
+            let guest = guest_with(case.kernel, &name, &fault.planted(own::sources()?)?)?;
             let guest = if case.is_told(KEXECS) { replacing(&guest, &name)? } else { guest };
             named.check(*case, &guest, &name)
         })
@@ -288,15 +324,16 @@ fn built_in() -> impl Iterator<Item = suite::Case> {
             run(case, GUEST.get(|| built_in::guest(parts()?, "built-in", None))?, &name)
         })
     });
-    let (fault, case, named) = PHYSICAL;
-    let name = format!("our Direct LPI driver, built in with a fault: {} is found", fault.name);
-    let planted = built::case(name, BUILD_KERNEL + case.limit(), move || {
-        let name = slug(&format!("built-in-fault-{}", fault.name));
-        named.check(case, &built_in::guest(parts()?, &name, Some(fault))?, &name)
+    let planted = PLANTED_BUILT_IN.iter().map(|(fault, case, named)| {
+        let name = format!("our Direct LPI driver, built in with a fault: {} is found", fault.name);
+        built::case(name, BUILD_KERNEL + case.limit(), move || {
+            let name = slug(&format!("built-in-fault-{}", fault.name));
+            named.check(*case, &built_in::guest(parts()?, &name, Some(*fault))?, &name)
+        })
     });
     let checked = "our Direct LPI driver, built in: checkpatch and sparse";
     let checked = built::case(checked, BUILD_KERNEL, || built_in::check(parts()?));
-    whole.chain([planted, checked])
+    whole.chain(planted).chain([checked])
 }
 
 fn parts() -> Result<built_in::Parts> {
@@ -343,12 +380,15 @@ fn driven(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
 
 /// Judges a guest with our driver, which must use its redistributors without a fault.
 fn run(case: &Case, guest: &Guest, name: &str) -> Result<()> {
-    let mut faults = Vec::new();
+    let (mut faults, mut refusals) = (Vec::new(), 0);
     let replacing = case.is_told(KEXECS).then(|| replacing(guest, &slug(name)));
     let replacing = replacing.transpose()?;
     case.judge_seeing(replacing.as_ref().unwrap_or(guest), name, |line| {
         faults.extend(line.contains("gicr@").then(|| line.trim_end().to_owned()));
+        refusals += u32::from(line.contains(REFUSAL));
     })?;
+    let is_external = case.is_told(EXTERNAL);
+    ensure!(is_external == (refusals > 0), "the driver refused {refusals} functions");
     ensure!(faults.is_empty(), "the hypervisor says: {faults:?}");
     Ok(())
 }

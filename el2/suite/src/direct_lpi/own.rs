@@ -40,6 +40,28 @@ static struct irq_chip chip = {
 \t.irq_write_msi_msg = write_torn,
 ";
 
+/// The same for kernels whose core makes a domain for each device.
+const TORN_BY_DEVICE: &str = "\
+#include <linux/delay.h>
+#include <linux/pci.h>
+
+static void write_torn(struct irq_data *d, struct msi_msg *msg)
+{
+\tstruct msi_msg torn = *msg;
+
+\ttorn.data = 0;
+\tpci_write_msi_msg(d->irq, &torn);
+\tmdelay(20);
+\tpci_write_msi_msg(d->irq, msg);
+}
+
+static bool init_device(struct device *dev, struct irq_domain *domain,
+\t\t\tstruct irq_domain *parent, struct msi_domain_info *info)
+{
+\tif (dev_is_pci(dev))
+\t\tinfo->chip->irq_write_msi_msg = write_torn;
+";
+
 /// Returns the driver's files.
 pub(super) fn sources() -> Result<Sources> {
     sources_in(&workspace::this()?.root.join(FOLDER))
@@ -67,6 +89,16 @@ impl Fault {
         file: "msi-domain.c",
         old: "static struct irq_chip chip = {\n",
         new: TORN,
+    };
+    pub(super) const TORN_MESSAGE_OF_DEVICE: Self = Self {
+        name: "a newer kernel's address that is written before its data",
+        file: "msi-parent.c",
+        old: "\
+static bool init_device(struct device *dev, struct irq_domain *domain,
+\t\t\tstruct irq_domain *parent, struct msi_domain_info *info)
+{
+",
+        new: TORN_BY_DEVICE,
     };
     pub(super) const NO_SYNCR: Self = Self {
         name: "no wait for SYNCR",
@@ -111,6 +143,26 @@ impl Fault {
         file: "interrupts.c",
         old: "= block->doorbells[block->cpu];",
         new: "= dlpi_doorbell(block->cpu);",
+    };
+    /// Likewise.
+    pub(super) const NO_REFUSAL: Self = Self {
+        name: "an external function that reaches the redistributors",
+        file: "pci.c",
+        old: "\t\treturn -EPERM;\n",
+        new: "",
+    };
+    /// Likewise.
+    pub(super) const ONE_DOORBELL: Self = Self {
+        name: "the first CPU's doorbell for all CPUs",
+        file: "iommu.c",
+        old: "iommu_dma_prepare_msi(desc, dlpi_doorbell(cpu));",
+        new: "iommu_dma_prepare_msi(desc, dlpi_doorbell(first));",
+    };
+    pub(super) const LEFT_BEHIND: Self = Self {
+        name: "a block that stays at an offline CPU",
+        file: "interrupts.c",
+        old: "return !cpu_online(block->cpu) && ",
+        new: "return !cpu_possible(block->cpu) && ",
     };
     /// A fault of style, which both of the kernel's checkers find.
     pub(super) const GLOBAL: Self = Self {

@@ -120,6 +120,23 @@ static int request(struct vector *vector, int irq)
 	return error;
 }
 
+static bool external;
+module_param(external, bool, 0444);
+MODULE_PARM_DESC(external, "Treat edu like a function below an external port");
+
+static bool skips;
+module_param(skips, bool, 0444);
+MODULE_PARM_DESC(skips, "Do not use the first vector of the xHCI controller");
+
+/* Moves the message of a block to CPU 1, and then no longer uses the block's first vector. */
+static void skip_first(struct vector *vector, int *first)
+{
+	irq_set_affinity(vector->irq, cpumask_of(1));
+	free_irq(vector->irq, vector);
+	vector->irq = 0;
+	*first = 0;
+}
+
 static int probe(struct pci_dev *dev, const struct pci_device_id *id)
 {
 	struct vector *own = &vectors[id->driver_data * MOST];
@@ -128,14 +145,18 @@ static int probe(struct pci_dev *dev, const struct pci_device_id *id)
 	if (error)
 		return error;
 	pci_set_master(dev);
-	if (!id->driver_data)
+	if (!id->driver_data) {
 		own->base = pcim_iomap(dev, 0, 0);
+		dev->untrusted = external;
+	}
 	count = pci_alloc_irq_vectors(dev, 1, MOST, PCI_IRQ_MSI);
 	if (count < 0)
 		return count;
 	movable[id->driver_data] = pci_irq_vector(dev, 0);
 	for (at = 0; !error && at < count; at++)
 		error = request(&own[at], pci_irq_vector(dev, at));
+	if (!error && count > 1 && skips)
+		skip_first(own, &movable[id->driver_data]);
 	return error;
 }
 
@@ -148,33 +169,38 @@ static const struct pci_device_id ids[] = {
 static struct pci_driver driver = { .name = "ring", .id_table = ids, .probe = probe };
 
 #if __has_include(<linux/irqchip/irq-msi-lib.h>)
+static bool platform = true;
+module_param(platform, bool, 0444);
+MODULE_PARM_DESC(platform, "Set if the core offers platform MSIs to modules");
+
 static void write_message(struct msi_desc *desc, struct msi_msg *message)
 {
 	vectors[2 * MOST + desc->msi_index].message = *message;
 }
 
-/* Adds a platform device that sends messages to the controller that the PCI host uses. */
-static int __init add_platform_device(void)
+/* Uses the platform device that the devicetree describes for this test. */
+static int __init find_platform_device(void)
 {
-	struct device_node *host = of_find_compatible_node(NULL, NULL, "pci-host-ecam-generic");
-	struct platform_device *device;
+	struct device *dev = bus_find_device_by_name(&platform_bus_type, NULL, "ring");
 	int error, at;
 
-	device = platform_device_register_simple("ring", PLATFORM_DEVID_NONE, NULL, 0);
-	if (IS_ERR(device))
-		return PTR_ERR(device);
-	dev_set_msi_domain(&device->dev,
-			   of_msi_get_domain(&device->dev, host, DOMAIN_BUS_PLATFORM_MSI));
-	of_node_put(host);
-	error = platform_device_msi_init_and_alloc_irqs(&device->dev, MOST, write_message);
+	if (!dev)
+		return -ENODEV;
+#ifdef MODULE
+	/* The device was created before the module that drives its controller was loaded. */
+	dev_set_msi_domain(dev, of_msi_get_domain(dev, dev->of_node, DOMAIN_BUS_PLATFORM_MSI));
+#endif
+	error = platform_device_msi_init_and_alloc_irqs(dev, MOST, write_message);
+	if (error)
+		COMPLAIN("the devicetree's device has no platform MSIs");
 	for (at = 0; !error && at < MOST; at++) {
-		movable[2 + at] = msi_get_virq(&device->dev, at);
+		movable[2 + at] = msi_get_virq(dev, at);
 		error = request(&vectors[2 * MOST + at], movable[2 + at]);
 	}
 	return error;
 }
 #else
-static int __init add_platform_device(void)
+static int __init find_platform_device(void)
 {
 	return 0;
 }
@@ -218,7 +244,7 @@ static int __init add_late_device(void)
 
 static int __init start(void)
 {
-	return pci_register_driver(&driver) ?: add_late_device() ?: add_platform_device();
+	return pci_register_driver(&driver) ?: add_late_device() ?: find_platform_device();
 }
 module_init(start);
 
