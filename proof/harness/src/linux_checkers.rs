@@ -27,7 +27,7 @@ impl Checkers {
     /// Fails if Perl is not installed, or if a package cannot be fetched.
     pub fn fetch(workspace: &Workspace, suite: Suite, builder: &ModuleBuilder) -> Result<Self> {
         ensure!(process::exists("perl"), "perl is not installed on this machine");
-        let folder = cache::folder(workspace).join(format!("checkers-{suite:?}").to_lowercase());
+        let folder = cache::folder(workspace).join(format!("checkers-{}", builder.version()));
         cache::fill(&folder, || {
             let apt = ModuleBuilder::apt(workspace, suite)?;
             let source = format!("linux-source-{}", builder.version());
@@ -60,15 +60,13 @@ impl Checkers {
         self.script(folder, &["-f"], &cache::files_below(folder)?)
     }
 
-    /// Returns what `checkpatch.pl --strict` reports on patches, one line each, except that they
-    /// are not signed off.
+    /// Returns what `checkpatch.pl --strict` reports on patches, one line each, except that no
+    /// maintainer is named for new files.
     ///
     /// # Errors
     /// The script cannot be started.
     pub fn checkpatch_patches(&self, patches: &[PathBuf]) -> Result<Vec<String>> {
-        // The driver has no maintainer yet.
-        let options = ["--no-signoff", "--ignore", "FILE_PATH_CHANGES"];
-        self.script(&self.folder, &options, patches)
+        self.script(&self.folder, &["--ignore", "FILE_PATH_CHANGES"], patches)
     }
 
     fn script(&self, folder: &Path, options: &[&str], files: &[PathBuf]) -> Result<Vec<String>> {

@@ -30,12 +30,14 @@ impl KernelBuilder {
     /// # Errors
     /// Fails if a program is not installed, or if a package cannot be fetched.
     pub fn fetch(workspace: &Workspace, modules: &ModuleBuilder) -> Result<Self> {
-        for program in ["make", "gcc", "bc", "patch"] {
+        for program in ["make", "gcc", "bc", "git", "patch"] {
             ensure!(process::exists(program), "{program} is not installed on this machine");
         }
         let cache = cache::folder(workspace);
-        let (source, tools) = (cache.join("kernel-source"), cache.join("kernel-tools"));
-        let name = format!("linux-source-{}", modules.version());
+        let version = modules.version();
+        let source = cache.join(format!("kernel-source-{version}"));
+        let tools = cache.join("kernel-tools");
+        let name = format!("linux-source-{version}");
         let archive = format!("usr/src/{name}.tar.xz");
         cache::fill(&source, || {
             ModuleBuilder::apt(workspace, Suite::Unstable)?.download(&name, &source)?;
@@ -59,17 +61,11 @@ impl KernelBuilder {
         Ok(Self { source, tools, compiler: modules.compiler().to_path_buf() })
     }
 
-    /// Unpacks the source into the folder `source` below `folder`, adds files, whose paths are
-    /// relative to the source, and applies patches.
+    /// Unpacks the source into the folder `source` below `folder`.
     ///
     /// # Errors
-    /// Fails if a patch does not fit exactly.
-    pub fn unpack(
-        &self,
-        folder: &Path,
-        files: &[(String, String)],
-        patches: &[PathBuf],
-    ) -> Result<PathBuf> {
+    /// Fails if the archive cannot be unpacked.
+    pub fn unpack(&self, folder: &Path) -> Result<PathBuf> {
         let tree = folder.join("source");
         if tree.exists() {
             fs::remove_dir_all(&tree)?;
@@ -78,16 +74,19 @@ impl KernelBuilder {
         let mut tar = process::command("tar", &tree);
         tar.arg("-xJf").arg(&self.source).arg("--strip-components=1");
         process::capture(tar.args(OMITTED.map(|part| format!("--exclude={part}"))))?;
-        for (path, text) in files {
-            let path = tree.join(path);
-            fs::create_dir_all(path.parent().unwrap_or(&tree))?;
-            fs::write(path, text)?;
-        }
+        Ok(tree)
+    }
+
+    /// Applies patches to an unpacked source.
+    ///
+    /// # Errors
+    /// Fails if a patch does not fit exactly.
+    pub fn apply(tree: &Path, patches: &[PathBuf]) -> Result<()> {
         for patch in patches {
-            let mut apply = process::command("patch", &tree);
+            let mut apply = process::command("patch", tree);
             process::capture(apply.args(["-s", "-p1", "--fuzz=0", "-i"]).arg(patch))?;
         }
-        Ok(tree)
+        Ok(())
     }
 
     /// Builds a kernel with these options and no others that can be avoided. Returns its `Image`.

@@ -11,7 +11,7 @@ use doorbell_harness::linux_checkers::Checkers;
 use doorbell_harness::linux_kernel::KernelBuilder;
 use doorbell_harness::linux_module::ModuleBuilder;
 use doorbell_harness::suite::{OrAbsent, Shared};
-use doorbell_harness::workspace;
+use doorbell_harness::{process, workspace};
 
 use super::own::{self, Fault, Sources};
 use crate::built;
@@ -21,8 +21,10 @@ use crate::debian::Guest;
 const FOLDER: &str = "linux/built-in";
 /// Folder of the driver in the kernel's source.
 const DRIVER: &str = "drivers/irqchip/direct-lpi";
-/// Files of the module that the kernel does not need.
-const OF_MODULE: [&str; 2] = ["Makefile", "msi-domain.c"];
+/// Page with the commands that make a series of patches for the mailing list.
+const PAGE: &str = "docs/direct-lpi.md";
+/// The last of these commands.
+const LAST_COMMAND: &str = "format-patch";
 /// Makes the kernel also build the tests.
 const TESTS: &str = "obj-y += ring.o retrigger.o\n";
 
@@ -33,7 +35,7 @@ pub(super) fn check(parts: Parts) -> Result<()> {
     let Parts { builder, .. } = parts;
     let checkers = Checkers::fetch(workspace, Suite::Unstable, builder);
     let checkers = checkers.or_absent("the kernel's checkers")?;
-    let mut patches = patches(&workspace.root)?;
+    let mut patches = with_fault(parts, None, |tree| Ok(tree.series.clone()))?;
     let planted = patches.len();
     // The script takes a file that git tracks for a source, so it checks copies.
     for (number, patch) in (1..).zip(&mut patches) {
@@ -73,6 +75,7 @@ pub(super) struct Parts {
 struct Tree {
     kernel: KernelBuilder,
     folder: PathBuf,
+    series: Vec<PathBuf>,
     driver: Sources,
 }
 
@@ -114,27 +117,63 @@ fn with_fault<T>(
     work(tree)
 }
 
-/// Unpacks the kernel's source, adds the driver and its tests, and applies the patches.
+/// Unpacks the kernel's source, and adds the driver, by the series of patches, and its tests.
 fn patched(parts: Parts, root: &Path) -> Result<Tree> {
     let kernel = KernelBuilder::fetch(workspace::this()?, parts.builder);
     let kernel = kernel.or_absent("the kernel's source")?;
-    let tests = parts.tests.iter().copied().flatten();
-    let tests = tests.map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
-    let mut files: Sources = own::sources()?.into_iter().chain(tests).collect();
-    files.retain(|(name, _)| !OF_MODULE.contains(&name.as_str()));
-    for (name, _) in &mut files {
-        *name = format!("{DRIVER}/{name}");
+    let folder = built::folder()?.join("built-in");
+    let (tree, series) = (kernel.unpack(&folder)?, folder.join("series"));
+    let series = series_for(&tree, &series, root)?;
+    KernelBuilder::apply(&tree, &series)?;
+    for (name, text) in parts.tests.iter().copied().flatten().filter(|(name, _)| is_code(name)) {
+        fs::write(tree.join(DRIVER).join(name), text)?;
     }
-    let folder = kernel.unpack(&built::folder()?.join("built-in"), &files, &patches(root)?)?;
-    let mut driver = own::sources_in(&folder.join(DRIVER))?;
+    let mut driver = own::sources_in(&tree.join(DRIVER))?;
     let makefile = driver.iter_mut().find(|(name, _)| name == "Makefile");
     makefile.context("the patches add no makefile")?.1.push_str(TESTS);
-    Ok(Tree { kernel, folder, driver })
+    Ok(Tree { kernel, folder: tree, series, driver })
 }
 
-/// Returns the patches in their order.
-fn patches(root: &Path) -> Result<Vec<PathBuf>> {
-    let mut patches = doorbell_harness::cache::files_below(&root.join(FOLDER))?;
+fn is_code(name: &str) -> bool {
+    name != "Makefile"
+}
+
+/// Makes the series of patches by the commands that the page tells readers to run, in a repository
+/// with those files of the kernel that our patches change.
+fn series_for(tree: &Path, repository: &Path, root: &Path) -> Result<Vec<PathBuf>> {
+    if repository.exists() {
+        fs::remove_dir_all(repository)?;
+    }
+    for patch in patches_in(&root.join(FOLDER))? {
+        let patch = fs::read_to_string(patch)?;
+        for file in patch.lines().filter_map(|line| line.strip_prefix("--- a/")) {
+            let (from, to) = (tree.join(file), repository.join(file));
+            if from.exists() {
+                fs::create_dir_all(to.parent().unwrap_or(repository))?;
+                fs::copy(from, to)?;
+            }
+        }
+    }
+    let page = fs::read_to_string(root.join(PAGE))?;
+    let commands = page.split("```console\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let commands = commands.into_iter().find(|block| block.contains(LAST_COMMAND));
+    let commands = commands.with_context(|| format!("{PAGE} has no {LAST_COMMAND}"))?;
+    let commands = commands.lines().filter_map(|line| line.strip_prefix("$ "));
+    let commands: Vec<_> = commands.collect();
+    let commit = "git -C $LINUX init -q && git -C $LINUX add . && git -C $LINUX commit -qm base";
+    let mut shell = process::command("sh", root);
+    shell.args(["-ec", &format!("{commit}\n{}", commands.join("\n"))]).env("LINUX", repository);
+    for (role, value) in [("NAME", "A Sender"), ("EMAIL", "sender@example.org")] {
+        shell.env(format!("GIT_AUTHOR_{role}"), value).env(format!("GIT_COMMITTER_{role}"), value);
+    }
+    process::capture(&mut shell)?;
+    patches_in(repository)
+}
+
+/// Returns the patches in a folder in their order.
+fn patches_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder)?.map(|entry| Ok(entry?.path()));
+    let mut patches = entries.collect::<Result<Vec<_>>>()?;
     patches.retain(|file| file.extension().is_some_and(|it| it == "patch"));
     patches.sort();
     Ok(patches)
