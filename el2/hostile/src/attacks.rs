@@ -63,10 +63,10 @@ fn system_registers(turns: &mut Turns) {
 }
 
 /// Executes instructions whose exits have no valid syndrome. They access devices, unmapped
-/// addresses, and the hypervisor's RAM.
+/// addresses, and addresses behind the guest's RAM.
 fn undescribed_accesses(turns: &mut Turns) {
-    /// Machine RAM that doesn't belong to the guest.
-    const FOREIGN: u64 = 0x4100_0000;
+    /// An address of RAM on `virt`, where the guest has none.
+    const FOREIGN: u64 = 0x5100_0000;
     let mut random = Random::here();
     while turns.next() {
         let offset = random.below(0x1_0000) & !7;

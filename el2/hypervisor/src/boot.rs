@@ -8,6 +8,7 @@ use crate::layout::Uart;
 use crate::options::Options;
 use crate::pci::{self, Pci};
 use crate::power::Start;
+use crate::ram::{Placement, Ram};
 use crate::{dma, exits, hypervisor_timer, interrupts, irqchip, moving, scheduler, trace, vcpu};
 use alloc::string::ToString;
 use alloc::sync::Arc;
@@ -102,8 +103,10 @@ fn make_guests(
     );
     let functions = functions(options);
     let (mut guests, mut starts) = (Vec::new(), Vec::new());
+    let placement = if options.trusted_guest { Placement::Identity } else { Placement::Virt };
     for ((number, of_guest), end) in files.iter().enumerate().zip(ends) {
-        let (ram, smmu) = (first(of_guest)..end, smmu.cloned());
+        let (ram, smmu) = (Ram::new(first(of_guest)..end, placement), smmu.cloned());
+        let of_guest = &of_guest.placed_in(&ram);
         let config = GuestConfig { number, ram, vcpus, uart, controller, smmu };
         let mine = dealt(&functions, number, files.len());
         dma::confine(number, &config.ram, &mine);
@@ -118,13 +121,13 @@ fn make_guests(
 
 fn make_guest(config: GuestConfig, functions: Vec<Function>, files: &Files) -> (Guest, Start) {
     let GuestConfig { ref ram, vcpus, .. } = config;
-    let (ram, count, smmu) = (ram.clone(), functions.len(), config.smmu.clone());
+    let (ram, count, smmu) = (ram.guest.clone(), functions.len(), config.smmu.clone());
     let guest = Guest::new(config, |gic| {
         let host = irqchip::get().description().hosts.first()?;
         let window = image_rt::pci::window(host).filter(|_| count > 0)?;
         Some(Pci::assign(host, window, functions, (gic, smmu)))
     });
-    let argument = place_devicetree(&guest, &ram, files);
+    let argument = place_devicetree(&guest, files);
     println!(
         "hypervisor: a guest of {vcpus} vCPUs with {} MiB and {count} PCI functions",
         (ram.end - ram.start) >> 20,
@@ -175,18 +178,16 @@ fn dealt(functions: &[(usize, Function)], guest: usize, guests: usize) -> Vec<Fu
     mine
 }
 
-/// Writes the guest's devicetree to the end of its RAM and cleans the caches, because the guest
-/// starts with caches off. Returns the address.
-fn place_devicetree(guest: &Guest, ram: &Range<u64>, files: &Files) -> u64 {
-    let (gic, pci) = (guest.vgic().config(), guest.pci.as_ref());
-    let machine = Machine { gic, pci, ram: ram.clone(), files };
-    let blob = machine.devicetree();
-    let address = ram.end - DEVICETREE_ROOM;
+/// Writes the guest's devicetree to the start of its RAM, where `virt` has it, or to the end if the
+/// kernel is at the start. Returns the guest physical address.
+fn place_devicetree(guest: &Guest, files: &Files) -> u64 {
+    let (gic, pci, ram) = (guest.vgic().config(), guest.pci.as_ref(), guest.ram());
+    let Range { start, end } = ram.guest;
+    let blob = Machine { gic, pci, ram: start..end, files }.devicetree();
+    let room = (files.kernel.start - start).min(DEVICETREE_ROOM);
+    let address = if blob.len() as u64 <= room { start } else { end - DEVICETREE_ROOM };
     assert!(blob.len() as u64 <= DEVICETREE_ROOM, "the guest's devicetree is too large");
-    let to = core::ptr::with_exposed_provenance_mut::<u8>(address as usize);
-    // SAFETY: this is mapped guest RAM, and the guest isn't running yet.
-    unsafe { core::ptr::copy_nonoverlapping(blob.as_ptr(), to, blob.len()) };
-    cpu::clean(address as usize, blob.len());
+    ram.place(address, &blob).expect("the devicetree is in RAM");
     address
 }
 

@@ -4,6 +4,7 @@ use crate::controller::{FIRST_SPI, SPIS};
 use crate::guest_smmu::GuestSmmu;
 use crate::layout::{PHYSICAL_TIMER, UART, UART_SPI, VIRTUAL_TIMER};
 use crate::pci::Pci;
+use crate::ram::Ram;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -14,7 +15,8 @@ use dtoolkit::{Node, Property, ToPropertyValue};
 use gic_arch::gits;
 use vgic::VgicConfig;
 
-/// Files of a guest in memory (QEMU's guest loader, docs/system/guest-loader.rst).
+/// Files of a guest in memory, by physical or by guest physical addresses (QEMU's guest loader,
+/// docs/system/guest-loader.rst).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Files {
     /// Address range of the kernel.
@@ -23,6 +25,17 @@ pub(crate) struct Files {
     pub(crate) initrd: Option<Range<u64>>,
     /// Command line of the kernel.
     pub(crate) command_line: String,
+}
+
+impl Files {
+    /// Returns the same files by guest physical addresses.
+    pub(crate) fn placed_in(&self, ram: &Ram) -> Self {
+        Self {
+            kernel: ram.guest_range(&self.kernel),
+            initrd: self.initrd.as_ref().map(|initrd| ram.guest_range(initrd)),
+            command_line: self.command_line.clone(),
+        }
+    }
 }
 
 /// Returns the guests' files, as stated in the machine's devicetree, sorted by address. An
@@ -67,6 +80,7 @@ fn region(node: &FdtNode<'_>) -> Option<Range<u64>> {
 pub(crate) struct Machine<'a> {
     pub(crate) gic: &'a VgicConfig,
     pub(crate) pci: Option<&'a Pci>,
+    /// Guest physical addresses of RAM.
     pub(crate) ram: Range<u64>,
     pub(crate) files: &'a Files,
 }

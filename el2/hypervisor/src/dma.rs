@@ -1,9 +1,10 @@
 //! Confines DMA with the SMMU between PCI and memory. A function's stream uses its guest's address
-//! space: the guest's RAM and the page with the machine's `GITS_TRANSLATER`, both identity-mapped.
+//! space: the guest's RAM and, identity-mapped, the page with the machine's `GITS_TRANSLATER`.
 //! The SMMU aborts accesses from all other streams.
 
 use crate::irqchip;
-use crate::tables::{Memory, Stage, TranslationTables, VTCR, space};
+use crate::ram::Ram;
+use crate::tables::{Stage, TranslationTables, VTCR, space};
 use alloc::vec::Vec;
 use core::ops::Range;
 use doorbell_facts::{Access, Fact, HypervisorFact};
@@ -131,7 +132,7 @@ fn bypasses(function: &Function) -> bool {
 
 /// Assigns the guest's address space to its functions' streams. Without an SMMU, the guest is
 /// trusted.
-pub(crate) fn confine(guest: usize, ram: &Range<u64>, functions: &[Function]) {
+pub(crate) fn confine(guest: usize, ram: &Ram, functions: &[Function]) {
     let Some(confinement) = CONFINEMENT.get() else { return };
     confinement.state.with(|state| {
         let translation = translation(guest, ram, state.smmu.has_stage_2());
@@ -147,13 +148,13 @@ pub(crate) fn confine(guest: usize, ram: &Range<u64>, functions: &[Function]) {
 
 /// Returns a guest's address space for devices. The address space omits other regions that the
 /// guest's vCPUs can access.
-fn translation(guest: usize, ram: &Range<u64>, by_stage_2: bool) -> Translation {
+fn translation(guest: usize, ram: &Ram, by_stage_2: bool) -> Translation {
     let mut tables = TranslationTables::new(if by_stage_2 { Stage::Two } else { Stage::One });
-    tables.map(ram.clone(), Memory::Ram);
+    tables.map_ram(ram);
     for (_, controller) in irqchip::get().controllers() {
         if let MsiController::Its(its) = controller {
             let page = its.doorbell() & !(PAGE - 1);
-            tables.map(page..page + PAGE, Memory::Device);
+            tables.map_device(page..page + PAGE);
         }
     }
     let root = tables.root();

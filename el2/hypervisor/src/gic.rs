@@ -10,7 +10,6 @@ use crate::trace;
 use crate::virtual_interface::Hardware;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, Ordering::SeqCst};
 use image_rt::heap;
 use msi_types::{
@@ -23,7 +22,7 @@ use vgic::{ListRegisterVcpu, Vcpu, Vgic, VgicConfig};
 pub(crate) struct Gic {
     /// Index of the guest.
     pub(crate) guest: usize,
-    ram: Range<u64>,
+    ram: Ram,
     uart: Uart,
     /// Pointer to the current GIC; owns one strong reference.
     current: AtomicPtr<Vgic>,
@@ -33,7 +32,7 @@ impl Gic {
     /// Creates a GIC after reset, and its vCPUs.
     pub(crate) fn new(
         guest: usize,
-        ram: Range<u64>,
+        ram: Ram,
         uart: Uart,
         config: VgicConfig,
     ) -> (Arc<Self>, Vec<ListRegisterVcpu>) {
@@ -48,7 +47,7 @@ impl Gic {
         let kick = Arc::new(move |cpu| scheduler::kick(VcpuId { guest, cpu }));
         let kick: Arc<dyn Kick> =
             if trace::is_on() { Arc::new(trace::observed(guest, kick)) } else { kick };
-        let ram = Arc::new(self.ram());
+        let ram = Arc::new(self.ram.clone());
         let (vgic, vcpus) =
             Vgic::new(config, ram, kick).expect("the guest's GIC could not be created");
         linked::link(guest, &vgic, self.uart);
@@ -56,8 +55,8 @@ impl Gic {
     }
 
     /// Returns the guest's memory.
-    pub(crate) fn ram(&self) -> Ram {
-        Ram(self.ram.clone())
+    pub(crate) const fn ram(&self) -> &Ram {
+        &self.ram
     }
 
     /// Returns the current GIC. The reference must not be used after the CPU has paused for a move,

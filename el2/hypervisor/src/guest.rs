@@ -14,13 +14,12 @@ use crate::power::{End, Power, Start};
 use crate::ram::Ram;
 use crate::scheduler::{self, VcpuId};
 use crate::standstill::Gate;
-use crate::tables::{Memory, Stage, TranslationTables, space};
+use crate::tables::{Stage, TranslationTables, space};
 use crate::trace;
 use crate::virtual_interface::Hardware;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use doorbell_facts::{Ending, Fact, HypervisorFact};
 use gic_arch::Affinity;
@@ -70,7 +69,7 @@ pub(crate) fn end_machine() -> ! {
 pub(crate) struct GuestConfig {
     /// Index in [`guests`].
     pub(crate) number: usize,
-    pub(crate) ram: Range<u64>,
+    pub(crate) ram: Ram,
     pub(crate) vcpus: u16,
     pub(crate) uart: Uart,
     /// MSI controller of the guest.
@@ -112,15 +111,15 @@ impl Guest {
     pub(crate) fn new(config: GuestConfig, assign: impl FnOnce(&Arc<Gic>) -> Option<Pci>) -> Self {
         let GuestConfig { number, ram, vcpus: cpus, uart, controller, smmu } = config;
         let mut stage2 = TranslationTables::new(Stage::Two);
-        stage2.map(ram.clone(), Memory::Ram);
+        stage2.map_ram(&ram);
         if uart == Uart::Own {
-            stage2.map(UART, Memory::Device);
+            stage2.map_device(UART);
         }
         // The guest has as many priority bits as the machine's list registers.
         let priority_bits = Hardware::here().vtr.pri_bits_minus_one() + 1;
         let mut config = VgicConfig::new(cpus).with_priority_bits(priority_bits);
         if let Some(smmu) = &smmu {
-            stage2.map(smmu.registers.clone(), Memory::Device);
+            stage2.map_device(smmu.registers.clone());
             config = config.with_redistributors(Vec::from([smmu.redistributors()]));
         }
         // The hypervisor also acts as the guests' firmware: it wakes redistributors as TF-A does.
@@ -154,7 +153,7 @@ impl Guest {
     }
 
     /// Returns the memory.
-    pub(crate) fn ram(&self) -> Ram {
+    pub(crate) fn ram(&self) -> &Ram {
         self.gic.ram()
     }
 
@@ -245,7 +244,7 @@ impl Guest {
     #[inline(never)]
     pub(crate) fn refuse(&self, context: &mut Context, refused: Refused) {
         let Context { pc, repeats, .. } = context;
-        self.faults.refuse((self.number, &self.ram().0), *pc, repeats, refused);
+        self.faults.refuse((self.number, &self.ram().guest), *pc, repeats, refused);
     }
 
     /// Returns how the machine ended, or `None` if it has not ended.

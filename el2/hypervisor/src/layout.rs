@@ -3,6 +3,8 @@
 use core::ops::Range;
 use gic_arch::IntId;
 
+/// Address of a guest's RAM.
+pub(crate) const RAM: u64 = 0x4000_0000;
 /// Address and SPI of `virt`'s PL011. Each guest has a PL011 at this address.
 pub(crate) const UART: Range<u64> = 0x0900_0000..0x0900_1000;
 pub(crate) const UART_SPI: u32 = 33;

@@ -1,19 +1,61 @@
-//! Guest memory, as accessed by the guest's GIC.
+//! A guest's RAM.
 
+use crate::layout;
 use core::ops::Range;
+use image_rt::cpu;
 use vgic::{GuestMemory, MemoryFault};
 
-/// The guest's RAM, identity-mapped to the machine's RAM. The hypervisor maps this RAM, but places
-/// neither its image nor its heap there.
-pub(crate) struct Ram(pub(crate) Range<u64>);
+/// Where a guest's RAM is in the guest's address space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Placement {
+    /// At `virt`'s address: the CPUs and the SMMU translate.
+    Virt,
+    /// At its physical address, because nothing translates the addresses that the guest's devices
+    /// use.
+    Identity,
+}
+
+/// A guest's RAM. Only this type translates guest physical addresses to the machine's. The
+/// hypervisor maps this RAM, but places neither its image nor its heap there.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Ram {
+    /// Guest physical addresses.
+    pub(crate) guest: Range<u64>,
+    /// Physical address of the first byte.
+    pub(crate) physical: u64,
+}
 
 impl Ram {
+    /// Returns the RAM of a guest that owns a range of physical addresses.
+    pub(crate) fn new(physical: Range<u64>, placement: Placement) -> Self {
+        let start = match placement {
+            Placement::Virt => layout::RAM,
+            Placement::Identity => physical.start,
+        };
+        let end = start + (physical.end - physical.start);
+        Self { guest: start..end, physical: physical.start }
+    }
+
+    /// Returns the guest physical addresses of a range of physical addresses in this RAM.
+    pub(crate) fn guest_range(&self, physical: &Range<u64>) -> Range<u64> {
+        let guest = |address| self.guest.start + (address - self.physical);
+        guest(physical.start)..guest(physical.end)
+    }
+
+    /// Writes to RAM of a guest that isn't running yet, and cleans the caches, because a guest starts
+    /// with caches off.
+    pub(crate) fn place(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
+        self.write(address, bytes)?;
+        cpu::clean(self.at(address, bytes.len())?.addr(), bytes.len());
+        Ok(())
+    }
+
     /// Returns the pointer to a range, if the whole range is RAM.
     fn at(&self, address: u64, bytes: usize) -> Result<*mut u8, MemoryFault> {
-        let end = address.checked_add(bytes as u64);
-        let inside = address >= self.0.start && end.is_some_and(|end| end <= self.0.end);
-        let pointer = core::ptr::with_exposed_provenance_mut(address as usize);
-        if inside { Ok(pointer) } else { Err(MemoryFault { address }) }
+        let end = address.checked_add(bytes as u64).filter(|end| *end <= self.guest.end);
+        let offset = address.checked_sub(self.guest.start).filter(|_| end.is_some());
+        let offset = offset.ok_or(MemoryFault { address })?;
+        Ok(core::ptr::with_exposed_provenance_mut((self.physical + offset) as usize))
     }
 }
 

@@ -1,7 +1,8 @@
-//! Translation tables (DDI 0487, D8). The guest's RAM is identity-mapped; the memory of its PCI
-//! functions is mapped where the guest places it. A CPU walks stage 2 tables; an SMMU may walk
+//! Translation tables (DDI 0487, D8), from guest physical addresses to physical addresses. The
+//! memory of a guest's PCI functions is mapped where the guest places it. A CPU walks stage 2 tables; an SMMU may walk
 //! either stage. Accesses to unmapped addresses trap.
 
+use crate::ram::Ram;
 use alloc::boxed::Box;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
@@ -39,7 +40,7 @@ pub(crate) enum Stage {
 
 /// Kind of memory in a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Memory {
+enum Memory {
     /// Cacheable RAM.
     Ram,
     /// Device registers.
@@ -94,20 +95,32 @@ impl TranslationTables {
         Self { root: Box::leak(Table::new()), stage }
     }
 
-    /// Identity-maps whole pages, using the largest blocks that fit.
-    pub(crate) fn map(&mut self, range: Range<u64>, memory: Memory) {
-        assert!(range.start.is_multiple_of(PAGE) && range.end.is_multiple_of(PAGE));
+    /// Maps a guest's RAM.
+    pub(crate) fn map_ram(&mut self, ram: &Ram) {
+        self.map(ram.guest.clone(), ram.physical, Memory::Ram);
+    }
+
+    /// Identity-maps device registers.
+    pub(crate) fn map_device(&mut self, range: Range<u64>) {
+        let physical = range.start;
+        self.map(range, physical, Memory::Device);
+    }
+
+    /// Maps whole pages to consecutive physical addresses, using the largest blocks that fit.
+    fn map(&mut self, range: Range<u64>, physical: u64, memory: Memory) {
+        assert!((range.start | range.end | physical).is_multiple_of(PAGE));
         assert!(range.end <= 1 << ADDRESS_BITS, "addresses are limited to {ADDRESS_BITS} bits");
         let (mut address, attributes) = (range.start, memory.attributes(self.stage));
         while address < range.end {
-            let bytes = range.end - address;
-            address += map_one(self.root, address, bytes, address | attributes);
+            let to = physical + (address - range.start);
+            address += map_one(self.root, address, range.end - address, (to, attributes));
         }
     }
 
     /// Maps a page of device registers at `address`, where the guest must not have RAM.
     pub(crate) fn map_page(&mut self, address: u64, physical: u64) {
-        map_one(self.root, address, PAGE, physical | Memory::Device.attributes(self.stage));
+        let attributes = Memory::Device.attributes(self.stage);
+        map_one(self.root, address, PAGE, (physical, attributes));
     }
 
     /// Removes all pages from the blocks that overlap a range. The caller must invalidate the TLBs
@@ -135,13 +148,13 @@ pub(crate) const VTCR: u64 =
     1 << 31 | 2 << 16 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | (64 - ADDRESS_BITS);
 
 /// Maps one block or page at `address` of at most `bytes` bytes. Returns its size.
-fn map_one(root: &Table, address: u64, bytes: u64, descriptor: u64) -> u64 {
-    let mut table = root;
+fn map_one(root: &Table, address: u64, bytes: u64, (physical, attributes): (u64, u64)) -> u64 {
+    let (mut table, descriptor) = (root, physical | attributes);
     for shift in BLOCK_SHIFTS {
         let block = 1 << shift;
         let entry = table.entry(address, shift);
         let is_free = entry.load(SeqCst) == 0;
-        if is_free && address.is_multiple_of(block) && bytes >= block {
+        if is_free && (address | physical).is_multiple_of(block) && bytes >= block {
             entry.store(descriptor, SeqCst);
             return block;
         }

@@ -13,7 +13,7 @@ use doorbell_harness::testbench::Count;
 use crate::board::{Board, LIMIT, MEMORY};
 use crate::built;
 use crate::controller::Controller;
-use crate::files::{Files, GUEST_RAM};
+use crate::files::{self, Files};
 
 const CPUS: u8 = 2;
 const LOAD: u32 = 1000;
@@ -89,8 +89,11 @@ pub(crate) fn cases() -> Vec<suite::Case> {
 
 impl Case {
     fn judge(&self, version: Version, name: &str) -> Result<()> {
-        static BENCH: Shared<Image> = Shared::new();
-        let bench = BENCH.get(|| built::guest("testbench", GUEST_RAM))?;
+        static BENCH: [Shared<Image>; 2] = [const { Shared::new() }; 2];
+        // With the ITS, an SMMU confines the devices.
+        let trusted = self.controller != Controller::Its;
+        let bench =
+            BENCH[usize::from(trusted)].get(|| built::guest("testbench", files::ram(trusted)))?;
         let folder = format!("{:?}-{version:?}", self.controller).to_lowercase();
         let folder = built::folder()?.join(folder);
         fs::create_dir_all(&folder)?;
@@ -102,8 +105,7 @@ impl Case {
             cpus: CPUS,
             controller: self.controller,
             devices: &devices,
-            // With the ITS, an SMMU confines the devices.
-            trusted: self.controller != Controller::Its,
+            trusted,
             ..Board::plain(version, MEMORY)?
         };
         let append = format!(

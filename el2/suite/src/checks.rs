@@ -35,7 +35,7 @@ pub(crate) fn cases() -> Vec<Case> {
 fn check(machine: Machine) -> Result<()> {
     let words = format!("checks={ROUNDS}");
     let board = Board { machine, ..hostile::board()? };
-    let mut qemu = board.command(&[hostile::first(&words)?, hostile::second(&words)?])?;
+    let mut qemu = board.command(&[hostile::guest(&words)?, hostile::guest(&words)?])?;
     let mut found = [None, None];
     process::watch(qemu.args(COUNTED), LIMIT, |line| {
         if let Some((guest, Fact::Hostile(HostileFact::Checked { rounds, failed }))) = fact_of(line)
@@ -56,7 +56,7 @@ fn check(machine: Machine) -> Result<()> {
 fn hang() -> Result<()> {
     let record = Record { trace: true, stats: true, ..Record::default() };
     let board = Board { record, limit: Some(1), ..hostile::board()? };
-    let mut qemu = board.command(&[hostile::first("attack=timer milliseconds=1000000")?])?;
+    let mut qemu = board.command(&[hostile::guest("attack=timer milliseconds=1000000")?])?;
     let (mut events, mut announced, mut is_counted, mut is_ended) = (0, 0, false, false);
     process::watch(&mut qemu, LIMIT, |line| match Fact::parse(line) {
         Some(Fact::Hypervisor(HypervisorFact::Trace { events, .. })) => announced = events,
@@ -80,7 +80,7 @@ struct Refusals {
 fn refused(times: u64) -> Result<Refusals> {
     let words = format!("absent={times}");
     let record = Record { trace: true, ..Record::default() };
-    let mut qemu = Board { record, ..hostile::board()? }.command(&[hostile::first(&words)?])?;
+    let mut qemu = Board { record, ..hostile::board()? }.command(&[hostile::guest(&words)?])?;
     let mut found = Refusals::default();
     process::watch(qemu.args(COUNTED), LIMIT, |line| match Fact::parse(line) {
         Some(Fact::Hypervisor(HypervisorFact::Fault { fault, .. })) => {

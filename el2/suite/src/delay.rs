@@ -29,7 +29,7 @@ pub(crate) fn cases() -> Vec<Case> {
 fn judge(vcpus: u8, means: Means) -> Result<()> {
     let board = Board { machine: MAX, vcpus, ..hostile::board()? };
     let words = format!("delay={MICROSECONDS}");
-    let mut qemu = board.command(&[hostile::first(&words)?])?;
+    let mut qemu = board.command(&[hostile::guest(&words)?])?;
     let mut found = None;
     process::watch(qemu.args(COUNTED), LIMIT, |line| {
         if let Some(Fact::Hostile(HostileFact::Delayed { requested, took, by })) = Fact::parse(line)

@@ -76,7 +76,8 @@ fn words(devices: &str) -> Vec<String> {
 fn assign((_, trusted, devices, owners): Assignment) -> Result<()> {
     let board = Board { devices: &words(devices), trusted, ..hostile::board()? };
     let mut found = BTreeMap::new();
-    let guests = [hostile::first("delay=1")?, hostile::second("delay=1")?];
+    let words = "delay=1";
+    let guests = if trusted { hostile::trusted(words)? } else { [hostile::guest(words)?; 2] };
     process::watch(&mut board.command(&guests)?, LIMIT, |line| match Fact::parse(line) {
         Some(Fact::Hypervisor(HypervisorFact::Assigned { guest, function, .. })) => {
             found.insert(function, Some(guest));
@@ -97,7 +98,7 @@ fn attack() -> Result<()> {
     let board = Board { devices: &words(BELOW_PORTS), record, ..hostile::board()? };
     let attack = format!("attack=devices milliseconds={MILLISECONDS}");
     let using = format!("device={MILLISECONDS}");
-    let mut qemu = board.command(&[hostile::first(&attack)?, hostile::second(&using)?])?;
+    let mut qemu = board.command(&[hostile::guest(&attack)?, hostile::guest(&using)?])?;
     let (mut attacked, mut used, mut exit) = (None, None, 0);
     process::watch(qemu.args(COUNTED), LIMIT, |line| match fact_of(line) {
         Some((0, Fact::Hostile(HostileFact::Attacked { turns, .. }))) => attacked = Some(turns),

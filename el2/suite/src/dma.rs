@@ -13,7 +13,7 @@ use doorbell_harness::suite::{Case, Shared};
 
 use crate::board::{Board, LIMIT};
 use crate::built;
-use crate::files::{Files, GUEST_RAM, MACHINE_BYTES_BELOW, RAM};
+use crate::files::{self, Files, MACHINE_BYTES_BELOW, PHYSICAL_RAM, RAM};
 
 /// Guest memory in MiB.
 const MEMORY: u32 = 64;
@@ -25,7 +25,7 @@ const UNCONFINED: &str = "virtio-rng-pci,addr=02.0";
 const NO_SMMU: &[&str] = &["-M", "iommu=none"];
 /// Memory that belongs to the hypervisor but is unused. This memory is below the guest's RAM and
 /// above the devicetree, at which the hypervisor's heap ends.
-const OUTSIDE: u64 = GUEST_RAM - 0x1_0000;
+const OUTSIDE: u64 = PHYSICAL_RAM - 0x1_0000;
 const PAGE: usize = 4096;
 /// The addresses of the PCI functions.
 const FUNCTION: u32 = 0x08;
@@ -92,11 +92,13 @@ struct Attempt {
 
 impl Attempt {
     fn watch(version: Version, with: With) -> Result<Self> {
-        static GUEST: Shared<Image> = Shared::new();
-        let guest = GUEST.get(|| built::guest("stray-dma", GUEST_RAM))?;
+        static GUESTS: [Shared<Image>; 2] = [const { Shared::new() }; 2];
+        let trusted = with == With::Trust;
+        let guest =
+            GUESTS[usize::from(trusted)].get(|| built::guest("stray-dma", files::ram(trusted)))?;
         let board = Board {
             devices: &[DEVICE.to_owned(), UNCONFINED.to_owned()],
-            trusted: with == With::Trust,
+            trusted,
             ..Board::plain(version, MEMORY)?
         };
         let append = format!("{OUTSIDE:#x}");

@@ -10,14 +10,13 @@ use anyhow::{Context, Result, bail, ensure};
 pub(crate) const MACHINE_BYTES_BELOW: u64 = 256 << 20;
 /// Address of RAM on QEMU's `virt` machine and in guests.
 pub(crate) const RAM: u64 = 1 << 30;
-pub(crate) const GUEST_RAM: u64 = RAM + MACHINE_BYTES_BELOW;
+/// Physical address of the first guest's RAM, which is also the address of a trusted guest's RAM.
+pub(crate) const PHYSICAL_RAM: u64 = RAM + MACHINE_BYTES_BELOW;
 /// Space at the end of the guest's RAM that the hypervisor uses for the devicetree.
 const DEVICETREE_ROOM: u64 = 2 << 20;
 const ALIGNMENT: u64 = 2 << 20;
 /// Offset of images without a header, or with an old one.
 const OLD_OFFSET: u64 = 0x8_0000;
-/// Address of the first guest's kernel if the kernel has no header.
-pub(crate) const RAW_KERNEL: u64 = GUEST_RAM + OLD_OFFSET;
 
 /// A guest's files.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +31,7 @@ impl Files<'_> {
     /// The guest follows `others` guests with the same amount of memory.
     pub(crate) fn loaders(&self, memory: u32, others: usize) -> Result<Vec<OsString>> {
         let bytes = u64::from(memory) << 20;
-        let start = GUEST_RAM + bytes * others as u64;
+        let start = PHYSICAL_RAM + bytes * others as u64;
         let end = start + bytes - DEVICETREE_ROOM;
         let file = fs::read(self.kernel)
             .with_context(|| format!("cannot read {}", self.kernel.display()))?;
@@ -67,6 +66,11 @@ fn loader(address: u64, kind: &str, file: &Path, more: &[OsString]) -> Vec<OsStr
 /// Doubles commas, as QEMU requires in option values.
 fn escaped(value: &OsString) -> OsString {
     value.to_string_lossy().replace(',', ",,").into()
+}
+
+/// Returns the address of the first guest's RAM.
+pub(crate) const fn ram(trusted: bool) -> u64 {
+    if trusted { PHYSICAL_RAM } else { RAM }
 }
 
 /// Checks that a kernel is an arm64 `Image`. If the file is of another kind, the error names that

@@ -17,7 +17,7 @@ use doorbell_harness::suite::{Case, Shared};
 
 use crate::board::{Board, COUNTED, COUNTING, LIMIT, Record};
 use crate::built;
-use crate::files::{Files, GUEST_RAM};
+use crate::files::{Files, PHYSICAL_RAM, RAM};
 use crate::report::fact_of;
 
 /// A guest's time slice while others wait for its CPU (`scheduler.rs`), in nanoseconds.
@@ -129,7 +129,7 @@ impl Run {
         let board = Board { vcpus, cpus, move_every, record, ..board()? };
         let words = format!("attack={} milliseconds={MILLISECONDS} vcpus={vcpus}", self.attack);
         let ticks = format!("ticks={TICKS} timer={}", self.timer.word());
-        let mut qemu = board.command(&[first(&ticks)?, second(&words)?])?;
+        let mut qemu = board.command(&[guest(&ticks)?, guest(&words)?])?;
         if cpus == 1 {
             qemu.args(COUNTED);
         }
@@ -159,19 +159,21 @@ pub(crate) fn board() -> Result<Board<'static>> {
     Board::plain(COUNTING, MEMORY)
 }
 
-/// Returns the files of the first guest, with the command line `words`.
-pub(crate) fn first(words: &str) -> Result<Files<'_>> {
+/// Returns the files of a guest with the command line `words`.
+pub(crate) fn guest(words: &str) -> Result<Files<'_>> {
     static IMAGE: Shared<Image> = Shared::new();
-    guest(&IMAGE, GUEST_RAM, words)
+    linked(&IMAGE, RAM, words)
 }
 
-/// Returns the files of the second guest, with the command line `words`.
-pub(crate) fn second(words: &str) -> Result<Files<'_>> {
-    static IMAGE: Shared<Image> = Shared::new();
-    guest(&IMAGE, GUEST_RAM + (u64::from(MEMORY) << 20), words)
+/// Returns the files of two trusted guests, whose RAM is at its physical addresses.
+pub(crate) fn trusted(words: &str) -> Result<[Files<'_>; 2]> {
+    static IMAGES: [Shared<Image>; 2] = [const { Shared::new() }; 2];
+    let [first, second] = &IMAGES;
+    let place = PHYSICAL_RAM + (u64::from(MEMORY) << 20);
+    Ok([linked(first, PHYSICAL_RAM, words)?, linked(second, place, words)?])
 }
 
-fn guest<'a>(image: &'static Shared<Image>, address: u64, words: &'a str) -> Result<Files<'a>> {
+fn linked<'a>(image: &'static Shared<Image>, address: u64, words: &'a str) -> Result<Files<'a>> {
     let image = image.get(|| built::guest("hostile", address))?;
     Ok(Files { kernel: &image.flat, initrd: None, append: words })
 }
@@ -207,7 +209,7 @@ const TRANSPORTS: u64 = 32;
 fn empty() -> Result<()> {
     let words = format!("transports={TRANSPORTS}");
     let mut found = None;
-    process::watch(&mut board()?.command(&[first(&words)?])?, LIMIT, |line| {
+    process::watch(&mut board()?.command(&[guest(&words)?])?, LIMIT, |line| {
         if let Some(Fact::Hostile(HostileFact::Empty { transports, exceptions })) =
             Fact::parse(line)
         {

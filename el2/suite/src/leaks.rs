@@ -49,7 +49,7 @@ fn judge(machine: Machine) -> Result<()> {
     let board = Board { machine, ..hostile::board()? };
     let (scan, stain) =
         (format!("scan={TIMES}"), format!("attack=stain milliseconds={MILLISECONDS}"));
-    let mut qemu = board.command(&[hostile::first(&scan)?, hostile::second(&stain)?])?;
+    let mut qemu = board.command(&[hostile::guest(&scan)?, hostile::guest(&stain)?])?;
     let mut scan = Scan::default();
     process::watch(qemu.args(COUNTED), LIMIT, |line| scan.line(line))?;
     scan.judge()

@@ -13,7 +13,7 @@ use crate::board::{Board, COUNTED, COUNTING, LIMIT, MOVES, Record};
 use crate::built;
 use crate::controller::Controller;
 use crate::costs::Costs;
-use crate::files::{Files, GUEST_RAM};
+use crate::files::{Files, RAM};
 
 /// Operations of the guest, and the maximum number of instructions of each, which is less than on
 /// Linux's KVM. The limits leave some room for the output of other compilers.
@@ -111,7 +111,7 @@ fn watch(cpus: u8, record: Record) -> Result<Costs> {
 /// Returns the guest's image.
 pub(crate) fn guest() -> Result<&'static Image> {
     static GUEST: Shared<Image> = Shared::new();
-    GUEST.get(|| built::guest("microbench", GUEST_RAM))
+    GUEST.get(|| built::guest("microbench", RAM))
 }
 
 /// Returns the command that starts QEMU with the guest and counts time in instructions.

@@ -1,24 +1,19 @@
-//! Builds osdemo from the registry, in the target folder. The only change is the address in its
-//! linker script, because RAM does not begin at the same address in a guest as on QEMU's `virt`.
+//! Builds osdemo from the registry, unmodified, in the target folder.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use doorbell_harness::suite::{OrAbsent, Shared};
 use doorbell_harness::toolchain::{SOFT_FLOAT_TARGET, need_target};
 use doorbell_harness::workspace;
 use doorbell_harness::{image, process};
 
 use crate::built;
-use crate::files::RAW_KERNEL;
 
 /// The package whose lock file pins the version.
 const LOCK: &str = "el2/foreign/osdemo";
 const PACKAGE: &str = "osdemo-0.1.3";
-/// The linker script for QEMU's `virt` machine, and the image's address in that script.
-const LINKER_SCRIPT: &str = "linker/qemu.ld";
-const ADDRESS: &str = "0x40080000";
 
 /// Returns the flat image, which the first call builds.
 ///
@@ -48,10 +43,6 @@ fn build() -> Result<PathBuf> {
     process::capture(&mut vendor).or_absent(PACKAGE)?;
 
     let package = sources.join(PACKAGE);
-    let script = package.join(LINKER_SCRIPT);
-    let text = fs::read_to_string(&script).context("cannot read the linker script")?;
-    ensure!(text.contains(ADDRESS), "the linker script does not place the image at {ADDRESS}");
-    fs::write(&script, text.replace(ADDRESS, &format!("{RAW_KERNEL:#x}")))?;
     // Otherwise, the package would have to be a member of this project's workspace.
     let manifest = package.join("Cargo.toml");
     let text = fs::read_to_string(&manifest).context("cannot read the manifest")?;
