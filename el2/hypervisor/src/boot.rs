@@ -2,6 +2,7 @@
 
 use crate::controller::Controller;
 use crate::devicetree::{self, DEVICETREE_ROOM, Files, Machine};
+use crate::flash::{Flash, WRITABLE};
 use crate::guest::{self, Guest, GuestConfig};
 use crate::guest_smmu::{self, GuestSmmu};
 use crate::layout::Uart;
@@ -105,9 +106,11 @@ fn make_guests(
     let (mut guests, mut starts) = (Vec::new(), Vec::new());
     let placement = if options.trusted_guest { Placement::Identity } else { Placement::Virt };
     for ((number, of_guest), end) in files.iter().enumerate().zip(ends) {
-        let (ram, smmu) = (Ram::new(first(of_guest)..end, placement), smmu.cloned());
+        let (flash, start) =
+            if options.firmware { flash(of_guest) } else { (None, first(of_guest)) };
+        let (ram, smmu) = (Ram::new(start..end, placement), smmu.cloned());
         let of_guest = &of_guest.placed_in(&ram);
-        let config = GuestConfig { number, ram, vcpus, uart, controller, smmu };
+        let config = GuestConfig { number, ram, vcpus, uart, controller, smmu, flash };
         let mine = dealt(&functions, number, files.len());
         dma::confine(number, &config.ram, &mine);
         let (guest, start) = make_guest(config, mine, of_guest);
@@ -117,6 +120,15 @@ fn make_guests(
     scheduler::install(iter::repeat_n(vcpus.into(), guests.len()));
     guest::install(guests);
     starts
+}
+
+/// Returns the flash of a guest that starts from firmware, and the address of the RAM behind it.
+fn flash(files: &Files) -> (Option<Flash>, u64) {
+    const PAGE: u64 = 0x1000;
+    let firmware = files.kernel.start..files.kernel.end.next_multiple_of(PAGE);
+    assert!(firmware.start.is_multiple_of(PAGE), "firmware must be at the start of a page");
+    let end = (firmware.end + WRITABLE).next_multiple_of(KERNEL_ALIGNMENT);
+    (Some(Flash::new(firmware)), end)
 }
 
 fn make_guest(config: GuestConfig, functions: Vec<Function>, files: &Files) -> (Guest, Start) {
@@ -184,7 +196,7 @@ fn place_devicetree(guest: &Guest, files: &Files) -> u64 {
     let (gic, pci, ram) = (guest.vgic().config(), guest.pci.as_ref(), guest.ram());
     let Range { start, end } = ram.guest;
     let blob = Machine { gic, pci, ram: start..end, files }.devicetree();
-    let room = (files.kernel.start - start).min(DEVICETREE_ROOM);
+    let room = files.kernel.start.checked_sub(start).unwrap_or(DEVICETREE_ROOM);
     let address = if blob.len() as u64 <= room { start } else { end - DEVICETREE_ROOM };
     assert!(blob.len() as u64 <= DEVICETREE_ROOM, "the guest's devicetree is too large");
     ram.place(address, &blob).expect("the devicetree is in RAM");

@@ -1,8 +1,9 @@
 //! Finds the guest's files in the loader's devicetree, and writes the guest's own devicetree.
 
 use crate::controller::{FIRST_SPI, SPIS};
+use crate::flash::{BANK, FLASH};
 use crate::guest_smmu::GuestSmmu;
-use crate::layout::{PHYSICAL_TIMER, UART, UART_SPI, VIRTUAL_TIMER};
+use crate::layout::{PHYSICAL_TIMER, RTC, UART, UART_SPI, VIRTUAL_TIMER};
 use crate::pci::Pci;
 use crate::ram::Ram;
 use alloc::format;
@@ -28,10 +29,16 @@ pub(crate) struct Files {
 }
 
 impl Files {
-    /// Returns the same files by guest physical addresses.
+    /// Returns the same files by guest physical addresses. A kernel before the RAM is firmware, at
+    /// the start of flash.
     pub(crate) fn placed_in(&self, ram: &Ram) -> Self {
+        let Range { start, end } = self.kernel;
         Self {
-            kernel: ram.guest_range(&self.kernel),
+            kernel: if start < ram.physical {
+                FLASH.start..FLASH.start + (end - start)
+            } else {
+                ram.guest_range(&self.kernel)
+            },
             initrd: self.initrd.as_ref().map(|initrd| ram.guest_range(initrd)),
             command_line: self.command_line.clone(),
         }
@@ -127,8 +134,12 @@ impl Machine<'_> {
             self.gic(),
             clock(),
             uart(),
+            rtc(),
         ] {
             root.add_child(child);
+        }
+        if FLASH.contains(&self.files.kernel.start) {
+            root.add_child(flash());
         }
         if let Some(pci) = self.pci {
             root.add_child(pci_host(pci, self.gic));
@@ -391,6 +402,30 @@ fn uart() -> DeviceTreeNode {
             property("interrupts", [SPI, UART_SPI - 32, LEVEL_HIGH]),
             property("clocks", [CLOCK, CLOCK]),
             property("clock-names", &["uartclk", "apb_pclk"] as &[&str]),
+        ],
+    )
+}
+
+/// Describes the PL031 without its interrupt, because a guest can't set an alarm.
+fn rtc() -> DeviceTreeNode {
+    node(
+        format!("pl031@{:x}", RTC.start),
+        [
+            property("compatible", &["arm,pl031", "arm,primecell"] as &[&str]),
+            property("reg", doubles(&[RTC.start, RTC.end - RTC.start])),
+            property("clocks", CLOCK),
+            property("clock-names", "apb_pclk"),
+        ],
+    )
+}
+
+fn flash() -> DeviceTreeNode {
+    node(
+        format!("flash@{:x}", FLASH.start),
+        [
+            property("compatible", "cfi-flash"),
+            property("reg", doubles(&[FLASH.start, BANK, FLASH.start + BANK, BANK])),
+            property("bank-width", 4_u32),
         ],
     )
 }

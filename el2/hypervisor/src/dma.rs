@@ -4,7 +4,7 @@
 
 use crate::irqchip;
 use crate::ram::Ram;
-use crate::tables::{Stage, TranslationTables, VTCR, space};
+use crate::tables::{Memory, Stage, TranslationTables, VTCR, space};
 use alloc::vec::Vec;
 use core::ops::Range;
 use doorbell_facts::{Access, Fact, HypervisorFact};
@@ -154,7 +154,7 @@ fn translation(guest: usize, ram: &Ram, by_stage_2: bool) -> Translation {
     for (_, controller) in irqchip::get().controllers() {
         if let MsiController::Its(its) = controller {
             let page = its.doorbell() & !(PAGE - 1);
-            tables.map_device(page..page + PAGE);
+            tables.map_page(page, page, Memory::Device);
         }
     }
     let root = tables.root();

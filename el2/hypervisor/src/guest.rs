@@ -4,9 +4,10 @@ use crate::context::{self, Context, Registers};
 use crate::controller::Controller;
 use crate::exits::Exits;
 use crate::faults::{Faults, Refused};
+use crate::flash::{FLASH, Flash};
 use crate::gic::Gic;
 use crate::guest_smmu::GuestSmmu;
-use crate::layout::{UART, Uart};
+use crate::layout::{RTC, UART, Uart};
 use crate::moving;
 use crate::pci::Pci;
 use crate::pl011::Pl011;
@@ -14,7 +15,7 @@ use crate::power::{End, Power, Start};
 use crate::ram::Ram;
 use crate::scheduler::{self, VcpuId};
 use crate::standstill::Gate;
-use crate::tables::{Stage, TranslationTables, space};
+use crate::tables::{Memory, Stage, TranslationTables, space};
 use crate::trace;
 use crate::virtual_interface::Hardware;
 use alloc::boxed::Box;
@@ -65,7 +66,7 @@ pub(crate) fn end_machine() -> ! {
 }
 
 /// Configuration of a guest's machine.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct GuestConfig {
     /// Index in [`guests`].
     pub(crate) number: usize,
@@ -76,6 +77,8 @@ pub(crate) struct GuestConfig {
     pub(crate) controller: Controller,
     /// The SMMU, if the guest owns it.
     pub(crate) smmu: Option<Arc<GuestSmmu>>,
+    /// The flash, if the guest starts from it.
+    pub(crate) flash: Option<Flash>,
 }
 
 /// A vCPU that is not loaded on a CPU.
@@ -92,6 +95,7 @@ pub(crate) struct Guest {
     pub(crate) power: Power,
     pub(crate) gate: Gate,
     pub(crate) pci: Option<Pci>,
+    pub(crate) flash: Option<Flash>,
     stage2: IrqMutex<TranslationTables>,
     /// The emulated UART, or `None` if the guest has the machine's UART.
     pub(crate) uart: Option<Pl011>,
@@ -109,17 +113,13 @@ pub(crate) struct Guest {
 impl Guest {
     /// Creates a machine with the PCI functions that `assign` returns.
     pub(crate) fn new(config: GuestConfig, assign: impl FnOnce(&Arc<Gic>) -> Option<Pci>) -> Self {
-        let GuestConfig { number, ram, vcpus: cpus, uart, controller, smmu } = config;
+        let GuestConfig { number, ram, vcpus: cpus, uart, controller, smmu, flash } = config;
         let mut stage2 = TranslationTables::new(Stage::Two);
         stage2.map_ram(&ram);
-        if uart == Uart::Own {
-            stage2.map_device(UART);
-        }
         // The guest has as many priority bits as the machine's list registers.
         let priority_bits = Hardware::here().vtr.pri_bits_minus_one() + 1;
         let mut config = VgicConfig::new(cpus).with_priority_bits(priority_bits);
         if let Some(smmu) = &smmu {
-            stage2.map_device(smmu.registers.clone());
             config = config.with_redistributors(Vec::from([smmu.redistributors()]));
         }
         // The hypervisor also acts as the guests' firmware: it wakes redistributors as TF-A does.
@@ -136,6 +136,7 @@ impl Guest {
             power: Power::new(cpus.into()),
             gate: Gate::new(cpus.into()),
             pci,
+            flash,
             uart: (uart == Uart::Shared).then(|| Pl011::new(number)),
             vttbr: stage2.root() | u64::from(space(number)) << 48,
             stage2: IrqMutex::new(stage2),
@@ -157,12 +158,39 @@ impl Guest {
         self.gic.ram()
     }
 
-    /// Maps the page of a function's memory that the guest has placed at `page`. Returns `None` if
-    /// none is there, or if accesses to it must trap.
-    pub(crate) fn map_device_page(&self, page: u64) -> Option<()> {
-        let pci = self.pci.as_ref().filter(|pci| pci.window.contains(&page))?;
-        // The lock keeps a page that the guest moves away from being mapped after `unmap_devices`.
-        self.stage2.with(|stage2| pci.page(page).map(|physical| stage2.map_page(page, physical)))
+    /// Maps a page of a device, of flash, or of a function's memory that the guest has placed at
+    /// `page`. Returns `None` if none is there, or if this access must trap.
+    pub(crate) fn map_device_page(&self, page: u64, is_store: bool) -> Option<()> {
+        // The lock keeps a page from being mapped after it was unmapped for a change.
+        self.stage2.with(|stage2| {
+            let (physical, memory) = self.device_page(page)?;
+            let is_allowed = !is_store || memory == Memory::Device;
+            is_allowed.then(|| stage2.map_page(page, physical, memory))
+        })
+    }
+
+    fn device_page(&self, page: u64) -> Option<(u64, Memory)> {
+        if FLASH.contains(&page) {
+            return Some((self.flash.as_ref()?.page(page)?, Memory::Rom));
+        }
+        if RTC.contains(&page) {
+            return Some((page, Memory::ReadOnlyDevice));
+        }
+        let pci = self.pci.as_ref();
+        let smmu = pci.and_then(|pci| pci.smmu.as_ref());
+        let is_own = UART.contains(&page) && self.uart.is_none()
+            || smmu.is_some_and(|smmu| smmu.registers.contains(&page));
+        let physical = if is_own { Some(page) } else { pci.and_then(|pci| pci.page(page)) };
+        Some((physical?, Memory::Device))
+    }
+
+    /// Unmaps the flash after a bank has stopped to show its contents. A vCPU of this guest must be
+    /// loaded on the calling CPU.
+    pub(crate) fn unmap_flash(&self) {
+        self.stage2.with(|stage2| {
+            stage2.unmap_pages(&FLASH);
+            context::forget_stage2();
+        });
     }
 
     /// Unmaps the memory of all functions after the guest has moved one. A vCPU of this guest must

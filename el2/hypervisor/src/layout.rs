@@ -8,6 +8,8 @@ pub(crate) const RAM: u64 = 0x4000_0000;
 /// Address and SPI of `virt`'s PL011. Each guest has a PL011 at this address.
 pub(crate) const UART: Range<u64> = 0x0900_0000..0x0900_1000;
 pub(crate) const UART_SPI: u32 = 33;
+/// Address of `virt`'s PL031, a clock that all guests may read.
+pub(crate) const RTC: Range<u64> = 0x0901_0000..0x0901_1000;
 /// PPIs of a guest's timers, as in the Base System Architecture (DEN 0094).
 pub(crate) const VIRTUAL_TIMER: IntId = IntId::ppi(11).expect("16 PPIs exist");
 pub(crate) const PHYSICAL_TIMER: IntId = IntId::ppi(14).expect("16 PPIs exist");

@@ -14,6 +14,7 @@ mod devicetree;
 mod dma;
 mod exits;
 mod faults;
+mod flash;
 mod gic;
 mod guest;
 mod guest_smmu;

@@ -10,6 +10,8 @@ pub(crate) struct Options {
     /// The only guest owns the SMMU, and its redistributors are at addresses at which we receive
     /// devices' messages (`guest_smmu`).
     pub(crate) guest_smmu: bool,
+    /// The loader's kernels are firmware, which starts from flash.
+    pub(crate) firmware: bool,
     /// Number of vCPUs of each guest. By default, this is the number of CPUs.
     pub(crate) vcpus: Option<u16>,
     /// Milliseconds between two moves of the guests. By default, guests are not moved.
@@ -46,6 +48,7 @@ impl Options {
                 self.guest_smmu = true;
                 self.trusted_guest = true;
             }
+            ("firmware", "") => self.firmware = true,
             ("stats", "") => self.stats = true,
             ("exits", "") => self.exits = true,
             ("trace", "") => self.trace = true,

@@ -42,8 +42,14 @@ impl Ram {
         guest(physical.start)..guest(physical.end)
     }
 
-    /// Writes to RAM of a guest that isn't running yet, and cleans the caches, because a guest starts
-    /// with caches off.
+    /// Returns the physical address of a range of guest physical addresses in this RAM.
+    pub(crate) fn translate(&self, address: u64, bytes: usize) -> Option<u64> {
+        let end = address.checked_add(bytes as u64).filter(|end| *end <= self.guest.end);
+        let offset = address.checked_sub(self.guest.start).filter(|_| end.is_some())?;
+        Some(self.physical + offset)
+    }
+
+    /// Writes to RAM and cleans the caches, because a guest starts with caches off.
     pub(crate) fn place(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
         self.write(address, bytes)?;
         cpu::clean(self.at(address, bytes.len())?.addr(), bytes.len());
@@ -52,10 +58,8 @@ impl Ram {
 
     /// Returns the pointer to a range, if the whole range is RAM.
     fn at(&self, address: u64, bytes: usize) -> Result<*mut u8, MemoryFault> {
-        let end = address.checked_add(bytes as u64).filter(|end| *end <= self.guest.end);
-        let offset = address.checked_sub(self.guest.start).filter(|_| end.is_some());
-        let offset = offset.ok_or(MemoryFault { address })?;
-        Ok(core::ptr::with_exposed_provenance_mut((self.physical + offset) as usize))
+        let physical = self.translate(address, bytes).ok_or(MemoryFault { address })?;
+        Ok(core::ptr::with_exposed_provenance_mut(physical as usize))
     }
 }
 

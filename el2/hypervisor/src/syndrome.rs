@@ -174,8 +174,12 @@ mod class {
     pub(super) const DATA: u64 = 0x24;
 }
 
-/// Fault status code of a translation fault, without its level.
+/// Fault status codes of a translation and of a permission fault, without their level.
 const TRANSLATION: u64 = 0b0001;
+const PERMISSION: u64 = 0b0011;
+/// A data abort occurred during the walk of the guest's tables, or because of a store.
+const WALK: u64 = 1 << 7;
+const WRITES: u64 = 1 << 6;
 
 impl Trap {
     /// Decodes the registers of an exit.
@@ -195,6 +199,23 @@ impl Trap {
 /// Returns the page that stage 2 does not map, if that is the reason for an abort.
 pub(crate) fn unmapped_page(esr: u64, hpfar: u64) -> Option<u64> {
     (esr >> 2 & 0xf == TRANSLATION).then_some((hpfar & !0xf) << 8)
+}
+
+/// Returns `true` for a store to a page that stage 2 maps read-only. The syndrome need not contain
+/// its address (DDI 0487, `HPFAR_EL2`).
+pub(crate) fn is_store_to_rom(esr: u64) -> bool {
+    is_store(esr) && esr >> 2 & 0xf == PERMISSION
+}
+
+/// Returns `ESR_EL2` and `HPFAR_EL2` of a store to a guest physical address that stage 2 does not
+/// map, for one to a page that stage 2 maps read-only.
+pub(crate) const fn unmapped_store(esr: u64, address: u64) -> (u64, u64) {
+    (esr & !(0xf << 2) | TRANSLATION << 2, address >> 12 << 4)
+}
+
+/// Returns `true` for the data abort of a store, except during the walk of the guest's tables.
+pub(crate) fn is_store(esr: u64) -> bool {
+    esr >> 26 & 0x3f == class::DATA && esr & (WALK | WRITES) == WRITES
 }
 
 fn register_access(esr: u64) -> RegisterAccess {
@@ -221,8 +242,6 @@ fn data_abort(esr: u64, far: u64, hpfar: u64) -> Trap {
     const SIGN_EXTENDS: u64 = 1 << 21;
     const SIXTY_FOUR_BITS: u64 = 1 << 15;
     const CACHE_MAINTENANCE: u64 = 1 << 8;
-    const WALK: u64 = 1 << 7;
-    const WRITES: u64 = 1 << 6;
     /// Fault status code without its level, and its value for a translation fault.
     const STATUS: u64 = 0xf << 2;
     const NOT_MAPPED: u64 = TRANSLATION << 2;
@@ -329,6 +348,17 @@ mod tests {
         // A permission fault, and an external abort.
         assert_eq!(unmapped_page(data(0) ^ 0x8, HPFAR), None);
         assert_eq!(unmapped_page(data(0) & !0x3f | 0b01_0000, HPFAR), None);
+    }
+
+    #[test]
+    fn a_store_to_read_only_memory_is_found() {
+        const STORE: u64 = 1 << 6;
+        let denied = data(0b00_1000);
+        assert!(is_store_to_rom(denied | STORE));
+        assert_eq!(unmapped_store(denied | STORE, ADDRESS), (data(STORE), HPFAR));
+        for other in [denied, denied | STORE | 1 << 7, data(STORE), (denied | STORE) & !(4 << 26)] {
+            assert!(!is_store_to_rom(other), "{other:#x}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Translation tables (DDI 0487, D8), from guest physical addresses to physical addresses. The
-//! memory of a guest's PCI functions is mapped where the guest places it. A CPU walks stage 2 tables; an SMMU may walk
-//! either stage. Accesses to unmapped addresses trap.
+//! memory of a guest's PCI functions is mapped where the guest places it. A CPU walks stage 2
+//! tables; an SMMU may walk either stage. Accesses to unmapped addresses trap.
 
 use crate::ram::Ram;
 use alloc::boxed::Box;
@@ -23,8 +23,9 @@ const ADDRESS: u64 = (1 << 48) - (1 << 12);
 const ACCESSED: u64 = 1 << 10;
 const INNER_SHAREABLE: u64 = 3 << 8;
 const NEVER_EXECUTED: u64 = 1 << 54;
-/// Stage 2: readable and writable.
-const READ_WRITE: u64 = 3 << 6;
+/// Stage 2: readable, and writable.
+const READ: u64 = 1 << 6;
+const READ_WRITE: u64 = READ | 1 << 7;
 /// Stage 1: readable and writable without privilege, as PCI devices require; not global; never
 /// executable with privilege.
 const UNPRIVILEGED_READ_WRITE: u64 = 1 << 6 | 1 << 11 | 1 << 53;
@@ -40,25 +41,31 @@ pub(crate) enum Stage {
 
 /// Kind of memory in a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Memory {
+pub(crate) enum Memory {
     /// Cacheable RAM.
     Ram,
     /// Device registers.
     Device,
+    /// Cacheable memory that a guest's vCPUs must not write.
+    Rom,
+    /// Device registers that a guest's vCPUs must not write.
+    ReadOnlyDevice,
 }
 
 impl Memory {
     const fn attributes(self, stage: Stage) -> u64 {
         let common = VALID | ACCESSED;
         match (stage, self) {
-            (Stage::One, Self::Ram) => {
+            (Stage::One, Self::Ram | Self::Rom) => {
                 common | UNPRIVILEGED_READ_WRITE | NEVER_EXECUTED | INNER_SHAREABLE
             }
-            (Stage::One, Self::Device) => {
+            (Stage::One, Self::Device | Self::ReadOnlyDevice) => {
                 common | UNPRIVILEGED_READ_WRITE | NEVER_EXECUTED | 1 << 2
             }
             (Stage::Two, Self::Ram) => common | READ_WRITE | INNER_SHAREABLE | 0b1111 << 2,
             (Stage::Two, Self::Device) => common | READ_WRITE | NEVER_EXECUTED | 0b0001 << 2,
+            (Stage::Two, Self::Rom) => common | READ | INNER_SHAREABLE | 0b1111 << 2,
+            (Stage::Two, Self::ReadOnlyDevice) => common | READ | NEVER_EXECUTED | 0b0001 << 2,
         }
     }
 }
@@ -100,12 +107,6 @@ impl TranslationTables {
         self.map(ram.guest.clone(), ram.physical, Memory::Ram);
     }
 
-    /// Identity-maps device registers.
-    pub(crate) fn map_device(&mut self, range: Range<u64>) {
-        let physical = range.start;
-        self.map(range, physical, Memory::Device);
-    }
-
     /// Maps whole pages to consecutive physical addresses, using the largest blocks that fit.
     fn map(&mut self, range: Range<u64>, physical: u64, memory: Memory) {
         assert!((range.start | range.end | physical).is_multiple_of(PAGE));
@@ -117,9 +118,9 @@ impl TranslationTables {
         }
     }
 
-    /// Maps a page of device registers at `address`, where the guest must not have RAM.
-    pub(crate) fn map_page(&mut self, address: u64, physical: u64) {
-        let attributes = Memory::Device.attributes(self.stage);
+    /// Maps a page at `address`, where the guest must not have RAM.
+    pub(crate) fn map_page(&mut self, address: u64, physical: u64, memory: Memory) {
+        let attributes = memory.attributes(self.stage);
         map_one(self.root, address, PAGE, (physical, attributes));
     }
 

@@ -7,7 +7,7 @@ use crate::guest::Guest;
 use crate::id_registers;
 use crate::inject;
 use crate::instruction::IndexedTransfer;
-use crate::layout::UART;
+use crate::layout::{RTC, UART};
 use crate::power::End;
 use crate::psci::{self, Answer};
 use crate::syndrome::{self, DeviceAccess, RegisterAccess, Trap, UndescribedAccess};
@@ -33,8 +33,13 @@ pub(crate) enum Next {
 // Don't inline this: it would add instructions to the exits that the fast path handles.
 #[inline(never)]
 pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &mut ListRegisterVcpu) -> Next {
-    let (esr, far) = (read_register!("esr_el2"), read_register!("far_el2"));
-    let hpfar = read_register!("hpfar_el2");
+    let (mut esr, far) = (read_register!("esr_el2"), read_register!("far_el2"));
+    let mut hpfar = read_register!("hpfar_el2");
+    if syndrome::is_store_to_rom(esr) {
+        // If another vCPU changes the tables meanwhile, the guest repeats the store.
+        let Some(address) = context.translate(far) else { return Next::Resume };
+        (esr, hpfar) = syndrome::unmapped_store(esr, address);
+    }
     match Trap::decode(esr, far, hpfar) {
         Trap::WaitForInterrupt => {
             context.skip_instruction();
@@ -46,10 +51,10 @@ pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &mut ListRegist
             return call(guest, context);
         }
         Trap::SystemRegister(access) => system_register(guest, context, vcpu, access),
-        // Memory of PCI functions is mapped when the guest first accesses it.
-        Trap::Device(_) | Trap::Undescribed(_) | Trap::Fetch { .. }
+        // Memory of devices is mapped when the guest first accesses it. Its tables may be in flash.
+        Trap::Device(_) | Trap::Undescribed(_) | Trap::Fetch { .. } | Trap::Abort { .. }
             if syndrome::unmapped_page(esr, hpfar)
-                .and_then(|page| guest.map_device_page(page))
+                .and_then(|page| guest.map_device_page(page, syndrome::is_store(esr)))
                 .is_some() => {}
         Trap::Device(access) => _ = device(guest, context, access),
         Trap::Undescribed(access) => undescribed(guest, context, access),
@@ -184,7 +189,14 @@ fn write(guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<
         _ => {
             let unmap = || guest.unmap_devices();
             let pci = || guest.pci.as_ref()?.write(address, width, value, unmap);
-            virtio::write(address).or_else(pci).map(|()| Progress::Done)
+            let flash = || {
+                let unmap = || guest.unmap_flash();
+                guest.flash.as_ref()?.write(address, width, value, unmap)
+            };
+            // A guest must not set the clock, which others also read.
+            let rtc = || RTC.contains(&address).then_some(());
+            let done = virtio::write(address).or_else(rtc).or_else(flash).or_else(pci);
+            done.map(|()| Progress::Done)
         }
     }
 }
@@ -201,6 +213,8 @@ fn read(guest: &Guest, address: u64, width: AccessWidth) -> Option<u64> {
         (Err(_), Some(uart)) if UART.contains(&address) => {
             Some(uart.read(guest.vgic(), address - UART.start))
         }
-        _ => virtio::read(address).or_else(|| guest.pci.as_ref()?.read(address, width)),
+        _ => virtio::read(address)
+            .or_else(|| guest.flash.as_ref()?.read(address, width))
+            .or_else(|| guest.pci.as_ref()?.read(address, width)),
     }
 }

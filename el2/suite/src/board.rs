@@ -49,6 +49,8 @@ pub(crate) struct Board<'a> {
     /// If `true`, the devices' memory accesses are not confined. Otherwise an SMMU confines the
     /// devices.
     pub(crate) trusted: bool,
+    /// If `true`, the guests' kernels are firmware, which starts from flash.
+    pub(crate) firmware: bool,
     /// If `true`, the only guest owns an SMMU in front of its devices. Implies `trusted`.
     pub(crate) guest_smmu: bool,
     /// Interval between moves of the guests, in milliseconds.
@@ -84,6 +86,7 @@ impl Board<'static> {
             devices: &[],
             trusted: false,
             guest_smmu: false,
+            firmware: false,
             move_every: None,
             record: Record::default(),
             limit: None,
@@ -101,19 +104,23 @@ impl Board<'_> {
         qemu.args(["-m", &format!("{memory}M")]);
         qemu.arg("-kernel").arg(&self.image.flat);
         for (others, files) in guests.iter().enumerate() {
-            qemu.args(files.loaders(self.memory, others)?);
+            qemu.args(files.loaders(self.memory, others, self.firmware)?);
         }
         let confined = !self.devices.is_empty() && !self.trusted;
         qemu.args(if confined || self.guest_smmu { CONFINED } else { &[] });
-        let trusted = [(self.trusted, " trusted-guest"), (self.guest_smmu, " guest-smmu")];
-        let trusted: String = trusted.iter().filter(|it| it.0).map(|it| it.1).collect();
+        let words = [
+            (self.trusted, " trusted-guest"),
+            (self.guest_smmu, " guest-smmu"),
+            (self.firmware, " firmware"),
+        ];
+        let options: String = words.iter().filter(|it| it.0).map(|it| it.1).collect();
         let moves = self.move_every.map_or(String::new(), |time| format!(" moves={time}"));
         let limit = self.limit.map_or(String::new(), |seconds| format!(" limit={seconds}"));
         let Record { exits, stats, trace } = self.record;
         let records = [(exits, " exits"), (stats, " stats"), (trace, " trace")];
         let records: String = records.iter().filter(|it| it.0).map(|it| it.1).collect();
         let words = format!(
-            "vcpus={} {}{moves}{limit}{trusted}{records}",
+            "vcpus={} {}{moves}{limit}{options}{records}",
             self.vcpus,
             self.controller.word()
         );

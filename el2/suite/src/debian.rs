@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 
-use doorbell_harness::apt::Suite;
+use doorbell_harness::apt::{self, Apt, Suite};
+use doorbell_harness::cache;
 use doorbell_harness::initramfs::{self, Content, File};
 use doorbell_harness::small_linux::{self, first_files};
 use doorbell_harness::suite::{OrAbsent, Shared};
@@ -82,6 +83,28 @@ impl Guest {
         fs::write(&initrd, initramfs::pack(&first_files(&busybox, INIT, modules)?))?;
         Ok(Self { kernel, initrd })
     }
+}
+
+/// Fetches files of a package of the stable suite into the folder of this name in the cache.
+/// Returns the folder, which contains the files at their paths.
+pub(crate) fn fetch(
+    workspace: &Workspace,
+    name: &str,
+    package: &str,
+    files: &[String],
+) -> Result<PathBuf> {
+    let folder = cache::folder(workspace).join(name);
+    cache::fill(&folder, || {
+        let index = Apt::update(&cache::folder(workspace).join("apt"))?;
+        index.download(package, &folder)?;
+        let archive = apt::packages_in(&folder)?.pop();
+        let archive = archive.with_context(|| format!("{package} was not downloaded"))?;
+        let files: Vec<_> = files.iter().map(|file| format!("./{file}")).collect();
+        let files: Vec<_> = files.iter().map(String::as_str).collect();
+        apt::unpack_matching(&archive, &files, &folder)?;
+        fs::remove_file(archive).map_err(Into::into)
+    })?;
+    Ok(folder)
 }
 
 /// Fetches a suite's kernel into the cache.

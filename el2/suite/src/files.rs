@@ -28,14 +28,24 @@ pub(crate) struct Files<'a> {
 
 impl Files<'_> {
     /// Returns the QEMU arguments that load the files into the memory of a guest with `memory` MiB.
-    /// The guest follows `others` guests with the same amount of memory.
-    pub(crate) fn loaders(&self, memory: u32, others: usize) -> Result<Vec<OsString>> {
+    /// The guest follows `others` guests with the same amount of memory. Firmware is loaded to the
+    /// start of that memory.
+    pub(crate) fn loaders(
+        &self,
+        memory: u32,
+        others: usize,
+        is_firmware: bool,
+    ) -> Result<Vec<OsString>> {
         let bytes = u64::from(memory) << 20;
         let start = PHYSICAL_RAM + bytes * others as u64;
         let end = start + bytes - DEVICETREE_ROOM;
         let file = fs::read(self.kernel)
             .with_context(|| format!("cannot read {}", self.kernel.display()))?;
-        let span = Span::of(&file);
+        let span = if is_firmware {
+            Span { offset: 0, bytes: file.len() as u64 }
+        } else {
+            Span::of(&file)
+        };
         let kernel = start + span.offset;
         let mut next = kernel.checked_add(span.bytes).context("the kernel is too large")?;
         let append = escaped(&self.append.into());

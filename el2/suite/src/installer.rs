@@ -1,19 +1,15 @@
 //! Boots Debian's installer as an unmodified guest, up to its first question.
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use doorbell_harness::apt::{self, Apt};
 use doorbell_harness::qemu::{Monitor, Version};
 use doorbell_harness::suite::{Case, OrAbsent};
-use doorbell_harness::workspace::{self, Workspace};
-use doorbell_harness::{cache, process};
+use doorbell_harness::{process, workspace};
 
 use crate::board::Board;
-use crate::built;
 use crate::files::Files;
+use crate::{built, debian};
 
 const PACKAGE: &str = "debian-installer-12-netboot-arm64";
 /// Folder of the package's kernel and initial file system, for a text console.
@@ -30,26 +26,13 @@ const LIMIT: Duration = Duration::from_mins(3);
 /// Lists the only case, which boots the installer of Debian 12.
 pub(crate) fn cases() -> Vec<Case> {
     vec![built::case("Debian's installer asks its first question", LIMIT, || {
-        let folder = fetch(workspace::this()?).or_absent("Debian's installer")?;
+        let files = ["linux", "initrd.gz"].map(|file| format!("{FOLDER}/{file}"));
+        let folder = debian::fetch(workspace::this()?, "installer", PACKAGE, &files)
+            .or_absent("Debian's installer")?;
         let board = Board { vcpus: CPUS, cpus: CPUS, ..Board::plain(Version::Stable, MEMORY)? };
-        let (kernel, initrd) = (folder.join("linux"), folder.join("initrd.gz"));
+        let [kernel, initrd] = files.map(|file| folder.join(file));
         asks(&board, Files { kernel: &kernel, initrd: Some(&initrd), append: COMMAND_LINE })
     })]
-}
-
-/// Fetches the package's files into the cache.
-fn fetch(workspace: &Workspace) -> Result<PathBuf> {
-    let folder = cache::folder(workspace).join("installer");
-    cache::fill(&folder, || {
-        let index = Apt::update(&cache::folder(workspace).join("apt"))?;
-        index.download(PACKAGE, &folder)?;
-        let package = apt::packages_in(&folder)?.pop();
-        let package = package.context("the installer was not downloaded")?;
-        let [kernel, initrd] = ["linux", "initrd.gz"].map(|file| format!("./{FOLDER}/{file}"));
-        apt::unpack_matching(&package, &[&kernel, &initrd], &folder)?;
-        fs::remove_file(package).map_err(Into::into)
-    })?;
-    Ok(folder.join(FOLDER))
 }
 
 /// Runs the installer until it asks its first question.

@@ -25,9 +25,12 @@ pub struct Wanted {
     /// The guest's kernel: an arm64 Image, or `debian` to download Debian's kernel
     #[arg(long, required_unless_present = "cost")]
     kernel: Option<PathBuf>,
-    /// The kernel is a flat program without an Image header
+    /// The kernel is a flat program without an Image header, linked for 0x4008_0000
     #[arg(long)]
     raw: bool,
+    /// The kernel is firmware for `virt`, such as U-Boot or EDK2, which starts from flash
+    #[arg(long, conflicts_with_all = ["raw", "initrd", "trusted_guest"])]
+    firmware: bool,
     /// The guest's initial file system
     #[arg(long)]
     initrd: Option<PathBuf>,
@@ -95,7 +98,7 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
         |path: &Path| fs::canonicalize(path).with_context(|| format!("no file {}", path.display()));
     let initrd = wanted.initrd.as_deref().map(absolute).transpose()?;
     let own = Some(kernel).filter(|kernel| *kernel != Path::new(DEBIAN));
-    if let Some(kernel) = own.filter(|_| !wanted.raw) {
+    if let Some(kernel) = own.filter(|_| !wanted.raw && !wanted.firmware) {
         files::check_kernel(kernel)?;
     }
     let own = own.map(absolute).transpose()?;
@@ -120,6 +123,7 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
         devices: &wanted.device,
         trusted: wanted.trusted_guest,
         guest_smmu: false,
+        firmware: wanted.firmware,
         record: Record { exits: wanted.exits, stats: wanted.stats, trace: file.is_some() },
         limit: wanted.limit,
     };

@@ -15,6 +15,7 @@ mod devices;
 mod direct_lpi;
 mod dma;
 mod files;
+mod firmware;
 mod hermit;
 mod hostile;
 mod installer;
@@ -44,16 +45,16 @@ use std::ffi::OsString;
 
 use doorbell_harness::suite::Case;
 
-/// Lists the ordinary cases: Debian's kernels, ArceOS, Hermit, osdemo, and guests of this project
-/// that check the hypervisor. Removes `--guests DIR` from the suite's arguments; the kvm-unit-tests
-/// programs in that folder are also cases. Also removes `--rfc FILE`, the message with the Direct
-/// LPI driver that was posted for review.
+/// Lists the ordinary cases: Debian's kernels and firmware, ArceOS, Hermit, osdemo, and guests of
+/// this project that check the hypervisor. Removes `--guests DIR` from the suite's arguments; the
+/// kvm-unit-tests programs in that folder are also cases. Also removes `--rfc FILE`, the message
+/// with the Direct LPI driver that was posted for review.
 pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
     let foreign = kvm_unit_tests::folder_in(arguments);
     let rfc = direct_lpi::file_in(arguments);
     let kernels = [linux::cases, arceos::cases, hermit::cases, osdemo::cases, dma::cases];
     let own = [bench::cases, microbench::cases, record::cases, checks::cases, trace::cases];
-    let hostile = [hostile::cases, leaks::cases, delay::cases, devices::cases];
+    let hostile = [hostile::cases, leaks::cases, delay::cases, devices::cases, firmware::cases];
     let all = kernels.into_iter().chain(own).chain(hostile).flat_map(|cases| cases());
     let all = all.chain(direct_lpi::cases(rfc.as_deref()));
     all.chain(kvm_unit_tests::cases(foreign.as_deref())).collect()
@@ -62,12 +63,13 @@ pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
 /// Lists the cases that run Debian's kernels with more traffic and on more machines, the other
 /// kernels on more machines, ArceOS with other drivers, and the test bench on each QEMU.
 pub fn long_cases() -> Vec<Case> {
-    let all: [fn() -> Vec<Case>; 6] = [
+    let all: [fn() -> Vec<Case>; 7] = [
         linux::long_cases,
         direct_lpi::long_cases,
         arceos::long_cases,
         hermit::long_cases,
         osdemo::long_cases,
+        firmware::long_cases,
         bench::cases,
     ];
     all.iter().flat_map(|cases| cases()).collect()

@@ -7,7 +7,7 @@ use core::ptr;
 
 use hermit_entry::boot_info::{BootInfo, HardwareInfo, LoadInfo, PlatformInfo, RawBootInfo};
 
-/// Start of RAM, and the size of the part that Hermit uses. The rest contains the devicetree.
+/// Start of RAM, and the size of the part that Hermit uses. The devicetree is copied beforehand.
 const RAM: u64 = 0x4000_0000;
 const RAM_BYTES: u64 = 56 << 20;
 /// Address of the UART's page.
