@@ -43,10 +43,11 @@ impl Ram {
     }
 
     /// Returns the physical address of a range of guest physical addresses in this RAM.
+    #[inline]
     pub(crate) fn translate(&self, address: u64, bytes: usize) -> Option<u64> {
-        let end = address.checked_add(bytes as u64).filter(|end| *end <= self.guest.end);
-        let offset = address.checked_sub(self.guest.start).filter(|_| end.is_some())?;
-        Some(self.physical + offset)
+        let offset = address.wrapping_sub(self.guest.start);
+        let end = offset.checked_add(bytes as u64)?;
+        (end <= self.guest.end - self.guest.start).then_some(self.physical.wrapping_add(offset))
     }
 
     /// Writes to RAM and cleans the caches, because a guest starts with caches off.
