@@ -12,7 +12,8 @@
 //!   wrote.
 //! - Several redistributors are at addresses of our own memory, because the machine has no other
 //!   doorbell. A device stores the page that the guest wrote, and the offset of a word that
-//!   belongs to the vector. So messages wait in memory, at the redistributor to whose page the SMMU
+//!   belongs to the vector; all vectors of a PCI MSI have one word, so of two that are sent between
+//!   two searches, one is lost. So messages wait in memory, at the redistributor to whose page the SMMU
 //!   has translated the address, until the first CPU's timer finds them ([`Doorbells::take`]).
 
 use crate::hypervisor_timer::NEVER;
@@ -35,8 +36,8 @@ const FRAME: u64 = 0x1_0000;
 pub(crate) const PAGE: u64 = 0x1000;
 /// Number of pages from a redistributor to the next one.
 const STRIDE: usize = (gicr::STRIDE_V3 / PAGE) as usize;
-/// Number of vectors that have a word in a page.
-const WORDS: usize = PAGE as usize / size_of::<u32>();
+/// Number of words in a page.
+pub(crate) const WORDS: usize = PAGE as usize / size_of::<u32>();
 /// Number of searches for messages in a millisecond.
 const SEARCHES: u64 = 4;
 

@@ -4,7 +4,7 @@
 
 use crate::controller;
 use crate::gic::Gic;
-use crate::guest_smmu::GuestSmmu;
+use crate::guest_smmu::{self, GuestSmmu};
 use crate::irqchip;
 use crate::passthrough::Assigned;
 use alloc::sync::Arc;
@@ -77,6 +77,12 @@ impl Pci {
             let owner = smmu.as_ref().map(|smmu| (gic.clone(), smmu.clone(), words));
             let assigned = Assigned::new(function, place, (parent, owner), router.clone())?;
             words += assigned.slots();
+            let is_limited = smmu.as_ref().is_some_and(|smmu| smmu.doorbells.is_some());
+            assert!(
+                !is_limited || words <= guest_smmu::WORDS,
+                "guest-smmu with several vCPUs: the functions have more than {} vectors",
+                guest_smmu::WORDS
+            );
             let fact = HypervisorFact::Assigned { guest, function: address, at: place.get() };
             println!("{}", Fact::from(fact));
             Some(assigned)
