@@ -11,9 +11,9 @@
 //!   and the data of the physical event. When that event arrives, we signal the data that the guest
 //!   wrote.
 //! - Several redistributors are at addresses of our own memory, because the machine has no other
-//!   doorbell. A device stores the page that the guest wrote, and the offset of a word that
-//!   belongs to the vector; all vectors of a PCI MSI have one word, so of two that are sent between
-//!   two searches, one is lost. So messages wait in memory, at the redistributor to whose page the SMMU
+//!   doorbell. A device stores the page that the guest wrote, and the offset of a word that belongs
+//!   to the vector; all vectors of a PCI MSI have one word, so of two that are sent between two
+//!   searches, one is lost. So messages wait in memory, at the redistributor to whose page the SMMU
 //!   has translated the address, until the first CPU's timer finds them ([`Doorbells::take`]).
 
 use crate::hypervisor_timer::NEVER;
