@@ -41,7 +41,7 @@ const QUERY: (u64, [u8; 48]) = (
     ],
 );
 
-/// What a bank's reads return.
+/// Kind of data that a bank's reads return.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Shown {
     Contents,
@@ -121,7 +121,7 @@ impl Flash {
     fn contents(&self, address: u64, width: AccessWidth) -> u64 {
         let mut bytes = [0xff; 8];
         let part = &mut bytes[..width.bytes() as usize];
-        // What has no memory is erased.
+        // Sectors without memory read as erased.
         if self.firmware.read(address, part).is_err() {
             _ = self.writable.read(address, part);
         }

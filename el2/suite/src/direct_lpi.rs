@@ -224,7 +224,7 @@ const PLANTED: &[(Fault, Case, NamedBy)] = &[
         NamedBy::Hypervisor(&["GICR_PROPBASER", "LPI table too small"]),
     ),
 ];
-/// Those that only the long run plants.
+/// Faults that only the long run plants.
 const PLANTED_LONG: &[(Fault, Case, NamedBy)] = &[
     (
         Fault::TORN_MESSAGE_OF_DEVICE,

@@ -148,7 +148,7 @@ fn own_gic(cpus: u8, firmware: &Path) -> Result<Command> {
     Ok(qemu)
 }
 
-/// What a run printed.
+/// The results of a run, from its output.
 #[derive(Debug, Default)]
 struct Report {
     /// For each of [`Firmware::lines`], whether it was printed.
