@@ -40,16 +40,13 @@ impl Monitor {
         Ok(())
     }
 
-    /// Ends QEMU. Waits, because QEMU may ignore a command if the connection is closed before QEMU
-    /// has read the command.
+    /// Ends QEMU, unless it has ended by itself. Waits, because QEMU may ignore a command if the
+    /// connection is closed before QEMU has read the command.
     pub fn quit(&self) -> Result<()> {
-        let mut stream = self.connect()?;
-        writeln!(stream, "quit")?;
-        match io::copy(&mut stream, &mut io::sink()) {
-            Err(error) if error.kind() != io::ErrorKind::ConnectionReset => {
-                Err(error).context("QEMU does not exit")
-            }
-            _ => Ok(()),
+        match self.order(&["quit"]) {
+            Err(error) if has_ended(&error) => Ok(()),
+            Err(error) => Err(error.context("QEMU does not exit")),
+            Ok(()) => bail!("QEMU does not exit, but prompts again"),
         }
     }
 
@@ -75,9 +72,65 @@ fn wait(stream: &mut UnixStream) -> Result<()> {
     let mut part = [0; 4096];
     while !said.ends_with(PROMPT) {
         match stream.read(&mut part).context("QEMU's monitor does not respond")? {
-            0 => bail!("QEMU's monitor closed the connection"),
+            0 => {
+                let error = io::Error::from(io::ErrorKind::UnexpectedEof);
+                return Err(error).context("QEMU's monitor closed the connection");
+            }
             length => said.extend_from_slice(&part[..length]),
         }
     }
     Ok(())
+}
+
+/// Tells whether an error says that nobody holds the other end of the socket.
+fn has_ended(error: &anyhow::Error) -> bool {
+    use io::ErrorKind::*;
+    let kind = error.root_cause().downcast_ref::<io::Error>().map(io::Error::kind);
+    kind.is_some_and(|kind| {
+        matches!(kind, NotFound | ConnectionRefused | ConnectionReset | BrokenPipe | UnexpectedEof)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+    use std::thread;
+
+    use super::*;
+
+    /// Ends a monitor that an imitation of QEMU serves.
+    fn quits(qemu: impl FnOnce(UnixStream) + Send + 'static) -> Result<()> {
+        let monitor = Monitor::offered_by(&mut Command::new("qemu"));
+        let listener = UnixListener::bind(&monitor.socket)?;
+        let qemu = thread::spawn(move || qemu(listener.accept().unwrap().0));
+        let ended = monitor.quit();
+        qemu.join().unwrap();
+        ended
+    }
+
+    #[test]
+    fn quit_succeeds_whenever_qemu_ends() -> Result<()> {
+        Monitor::offered_by(&mut Command::new("qemu")).quit().context("before the connection")?;
+        quits(drop).context("before the prompt")?;
+        quits(|mut stream| {
+            stream.write_all(PROMPT).unwrap();
+            thread::sleep(Duration::from_millis(20));
+        })
+        .context("with an unread command")?;
+        quits(|mut stream| {
+            stream.write_all(PROMPT).unwrap();
+            stream.read_exact(&mut [0; 5]).unwrap();
+        })
+        .context("after the command")
+    }
+
+    #[test]
+    fn quit_fails_if_qemu_prompts_again() {
+        let ended = quits(|mut stream| {
+            stream.write_all(PROMPT).unwrap();
+            stream.read_exact(&mut [0; 5]).unwrap();
+            stream.write_all(PROMPT).unwrap();
+        });
+        assert!(ended.unwrap_err().to_string().contains("prompts again"));
+    }
 }
