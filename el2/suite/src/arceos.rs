@@ -14,12 +14,11 @@ use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Ending, Fact, HypervisorFact};
 use doorbell_harness::arceos::{self, Drivers};
 use doorbell_harness::qemu::Version;
-use doorbell_harness::suite;
 use doorbell_harness::temporary::Folder;
 use doorbell_harness::{process, workspace};
 
 use crate::board::{Board, LIMIT, MEMORY, MOVES};
-use crate::built;
+use crate::built::TestCase;
 use crate::controller::Controller::{self, DirectLpi, Its, Mbi};
 use crate::files::Files;
 
@@ -42,7 +41,7 @@ const NO_CONTROLLER: &str = "MSI-X unavailable (PCI MSI provider interface is un
 
 /// A machine with a single guest.
 #[derive(Clone, Copy, Debug)]
-struct Case {
+pub(crate) struct Case {
     drivers: Drivers,
     controller: Controller,
     vcpus: u8,
@@ -57,48 +56,30 @@ const fn ours(controller: Controller, vcpus: u8, cpus: u8) -> Case {
     Case { drivers: Drivers::Ours, controller, vcpus, cpus }
 }
 
-const CASES: &[Case] = &[
-    stock(Its, 1, 1),
-    stock(Its, 4, 4),
-    stock(Mbi, 1, 1),
-    stock(DirectLpi, 1, 1),
-    ours(Its, 1, 1),
-    ours(Mbi, 1, 1),
-    ours(DirectLpi, 1, 1),
-];
-const LONG_CASES: &[Case] = &[
-    stock(Its, 2, 2),
-    stock(Its, 8, 2),
-    stock(Mbi, 4, 4),
-    stock(DirectLpi, 4, 4),
-    ours(Its, 2, 2),
-    ours(Its, 4, 4),
-    ours(Its, 8, 2),
-    ours(Mbi, 4, 4),
-    ours(Mbi, 8, 2),
-    ours(DirectLpi, 4, 4),
-    ours(DirectLpi, 8, 2),
-];
+impl TestCase for Case {
+    const ORDINARY: &'static [Self] = &[
+        stock(Its, 1, 1),
+        stock(Its, 4, 4),
+        stock(Mbi, 1, 1),
+        stock(DirectLpi, 1, 1),
+        ours(Its, 1, 1),
+        ours(Mbi, 1, 1),
+        ours(DirectLpi, 1, 1),
+    ];
+    const LONG: &'static [Self] = &[
+        stock(Its, 2, 2),
+        stock(Its, 8, 2),
+        stock(Mbi, 4, 4),
+        stock(DirectLpi, 4, 4),
+        ours(Its, 2, 2),
+        ours(Its, 4, 4),
+        ours(Its, 8, 2),
+        ours(Mbi, 4, 4),
+        ours(Mbi, 8, 2),
+        ours(DirectLpi, 4, 4),
+        ours(DirectLpi, 8, 2),
+    ];
 
-/// Lists the ordinary cases.
-pub(crate) fn cases() -> Vec<suite::Case> {
-    listed(CASES)
-}
-
-/// Lists the cases that take longer.
-pub(crate) fn long_cases() -> Vec<suite::Case> {
-    listed(LONG_CASES)
-}
-
-fn listed(cases: &[Case]) -> Vec<suite::Case> {
-    let case = |case: &Case| {
-        let case = *case;
-        built::case(case.name(), case.limit(), move || case.judge())
-    };
-    cases.iter().map(case).collect()
-}
-
-impl Case {
     fn name(self) -> String {
         let Self { drivers, controller, vcpus, cpus } = self;
         let kind = match drivers {
@@ -108,7 +89,7 @@ impl Case {
         format!("ArceOS {kind} on {vcpus} vCPUs of {cpus} CPUs with {controller:?}, moved")
     }
 
-    /// Returns the time limit of a run, which must suffice on a busy machine.
+    /// The limit must suffice on a busy machine.
     fn limit(self) -> Duration {
         match self.drivers {
             Drivers::Stock => LIMIT,
@@ -137,7 +118,9 @@ impl Case {
             }
         }
     }
+}
 
+impl Case {
     fn command(self) -> Result<Command> {
         let image = &arceos::image(workspace::this()?, self.drivers)?.flat;
         let board = Board {

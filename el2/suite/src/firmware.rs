@@ -5,22 +5,23 @@
 //! the counter; EDK2 also keeps variables in flash, and needs the timer's interrupt for its console
 //! and its countdowns.
 
-use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Ending, Fact, HypervisorFact};
 use doorbell_harness::process;
 use doorbell_harness::qemu::{self, Version};
-use doorbell_harness::suite::{self, OrAbsent};
+use doorbell_harness::suite::OrAbsent;
 use doorbell_harness::workspace;
 
 use crate::board::{Board, LIMIT, Record, SURROUNDINGS};
+use crate::built::{self, TestCase};
+use crate::debian;
 use crate::files::Files;
-use crate::{built, debian};
 
 /// Guest memory in MiB.
 const MEMORY: u32 = 256;
@@ -80,38 +81,22 @@ const EDK2: Firmware = Firmware {
 
 /// A firmware on a number of vCPUs, each on its own CPU. Several vCPUs are moved.
 #[derive(Clone, Copy, Debug)]
-struct Case(Firmware, u8);
+pub(crate) struct Case(Firmware, u8);
 
-const CASES: &[Case] = &[Case(U_BOOT, 4), Case(EDK2, 4)];
-const LONG_CASES: &[Case] = &[Case(U_BOOT, 1), Case(EDK2, 1)];
+impl TestCase for Case {
+    const ORDINARY: &'static [Self] = &[Self(U_BOOT, 4), Self(EDK2, 4)];
+    const LONG: &'static [Self] = &[Self(U_BOOT, 1), Self(EDK2, 1)];
 
-/// Lists the ordinary cases.
-pub(crate) fn cases() -> Vec<suite::Case> {
-    listed(CASES)
-}
-
-/// Lists the cases that take longer.
-pub(crate) fn long_cases() -> Vec<suite::Case> {
-    listed(LONG_CASES)
-}
-
-fn listed(cases: &[Case]) -> Vec<suite::Case> {
-    let case = |case: &Case| {
-        let case = *case;
-        built::case(case.to_string(), LIMIT.saturating_mul(2), move || case.judge())
-    };
-    cases.iter().map(case).collect()
-}
-
-impl fmt::Display for Case {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn name(self) -> String {
         let Self(firmware, vcpus) = self;
-        let moved = if *vcpus > 1 { ", moved" } else { "" };
-        write!(f, "Debian's {} on {vcpus} vCPUs{moved}", firmware.name)
+        let moved = if vcpus > 1 { ", moved" } else { "" };
+        format!("Debian's {} on {vcpus} vCPUs{moved}", firmware.name)
     }
-}
 
-impl Case {
+    fn limit(self) -> Duration {
+        LIMIT.saturating_mul(2)
+    }
+
     fn judge(self) -> Result<()> {
         let Self(firmware, vcpus) = self;
         let file = firmware.fetch().or_absent(firmware.package)?;
@@ -125,13 +110,14 @@ impl Case {
             ..Board::plain(VERSION, MEMORY)?
         };
         let files = Files { kernel: &file, initrd: None, append: "" };
-        let guest = firmware.run(board.command(&[files])?, &format!("{self}"))?;
+        let guest = firmware.run(board.command(&[files])?, &self.name())?;
         ensure!(guest.ending == Some(Ending::Off), "the guest's machine was not turned off");
         ensure!(guest.faults.is_empty(), "{:#?}", guest.faults);
         let takes = !firmware.has_interrupts || guest.timers > 0;
         ensure!(takes, "the guest took no interrupt of its timer");
         ensure!(vcpus == 1 || guest.moves > 0, "the guest was not moved");
-        let own = firmware.run(own_gic(vcpus, &file)?, &format!("{self} of QEMU's GIC"))?;
+        let own =
+            firmware.run(own_gic(vcpus, &file)?, &format!("{} of QEMU's GIC", self.name()))?;
         for (line, verdicts) in firmware.lines.iter().zip(guest.found.iter().zip(&own.found)) {
             ensure!(verdicts == (&true, &true), "`{line}` by the guest and by QEMU: {verdicts:?}");
         }

@@ -8,15 +8,15 @@
 mod image;
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Ending, Fact, HypervisorFact};
 use doorbell_harness::process;
 use doorbell_harness::qemu::Version;
-use doorbell_harness::suite;
 
 use crate::board::{Board, LIMIT, MOVES, Record};
-use crate::built;
+use crate::built::TestCase;
 use crate::files::Files;
 
 /// Guest memory in MiB. The program's boot loader passes 56 MiB of it to Hermit.
@@ -36,36 +36,22 @@ const FAULT: &str = "no such interrupt (SPI 288)";
 /// A machine that repeatedly saves and restores its only guest. Hermit 0.11 uses only one CPU of an
 /// Arm machine.
 #[derive(Clone, Copy, Debug)]
-struct Case {
+pub(crate) struct Case {
     vcpus: u8,
     cpus: u8,
 }
 
-const CASES: &[Case] = &[Case { vcpus: 1, cpus: 1 }];
-const LONG_CASES: &[Case] = &[Case { vcpus: 4, cpus: 2 }];
+impl TestCase for Case {
+    const ORDINARY: &'static [Self] = &[Self { vcpus: 1, cpus: 1 }];
+    const LONG: &'static [Self] = &[Self { vcpus: 4, cpus: 2 }];
 
-/// Lists the ordinary cases.
-pub(crate) fn cases() -> Vec<suite::Case> {
-    listed(CASES)
-}
-
-/// Lists the cases that take longer.
-pub(crate) fn long_cases() -> Vec<suite::Case> {
-    listed(LONG_CASES)
-}
-
-fn listed(cases: &[Case]) -> Vec<suite::Case> {
-    let case = |case: &Case| {
-        let case = *case;
-        built::case(case.name(), LIMIT, move || case.judge())
-    };
-    cases.iter().map(case).collect()
-}
-
-impl Case {
     fn name(self) -> String {
         let Self { vcpus, cpus } = self;
         format!("Hermit on the first of {vcpus} vCPUs of {cpus} CPUs, moved")
+    }
+
+    fn limit(self) -> Duration {
+        LIMIT
     }
 
     fn judge(self) -> Result<()> {
@@ -76,7 +62,9 @@ impl Case {
         eprintln!("{}: {timer:?} timer interrupts, {sgis:?} SGIs, {moves} moves", self.name());
         report.judge(self.vcpus)
     }
+}
 
+impl Case {
     fn command(self) -> Result<Command> {
         let board = Board {
             vcpus: self.vcpus,

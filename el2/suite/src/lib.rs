@@ -52,9 +52,15 @@ use doorbell_harness::suite::Case;
 pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
     let foreign = kvm_unit_tests::folder_in(arguments);
     let rfc = direct_lpi::file_in(arguments);
-    let kernels = [linux::cases, arceos::cases, hermit::cases, osdemo::cases, dma::cases];
+    let kernels = [
+        linux::cases,
+        built::cases::<arceos::Case>,
+        built::cases::<hermit::Case>,
+        built::cases::<osdemo::Case>,
+        built::cases::<firmware::Case>,
+    ];
     let own = [bench::cases, microbench::cases, record::cases, checks::cases, trace::cases];
-    let hostile = [hostile::cases, leaks::cases, delay::cases, devices::cases, firmware::cases];
+    let hostile = [hostile::cases, leaks::cases, delay::cases, devices::cases, dma::cases];
     let all = kernels.into_iter().chain(own).chain(hostile).flat_map(|cases| cases());
     let all = all.chain(direct_lpi::cases(rfc.as_deref()));
     all.chain(kvm_unit_tests::cases(foreign.as_deref())).collect()
@@ -66,10 +72,10 @@ pub fn long_cases() -> Vec<Case> {
     let all: [fn() -> Vec<Case>; 7] = [
         linux::long_cases,
         direct_lpi::long_cases,
-        arceos::long_cases,
-        hermit::long_cases,
-        osdemo::long_cases,
-        firmware::long_cases,
+        built::long_cases::<arceos::Case>,
+        built::long_cases::<hermit::Case>,
+        built::long_cases::<osdemo::Case>,
+        built::long_cases::<firmware::Case>,
         bench::cases,
     ];
     all.iter().flat_map(|cases| cases()).collect()

@@ -18,11 +18,10 @@ use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Ending, Fact, HypervisorFact};
 use doorbell_harness::process;
 use doorbell_harness::qemu::Version;
-use doorbell_harness::suite;
 
 use self::typist::{SGIS, Typist};
 use crate::board::{Board, LIMIT, MOVES, Record};
-use crate::built;
+use crate::built::TestCase;
 use crate::files::Files;
 
 /// Guest memory in MiB.
@@ -45,41 +44,23 @@ const NO_HANDLER: &str = "Unexpected IRQ SGI ";
 /// A machine with a single guest. A guest with several vCPUs is moved. A single vCPU waits only for
 /// the UART's interrupts, and is not moved, because a move would wake it.
 #[derive(Clone, Copy, Debug)]
-struct Case {
+pub(crate) struct Case {
     vcpus: u8,
     cpus: u8,
 }
 
-const CASES: &[Case] = &[Case { vcpus: 1, cpus: 1 }, Case { vcpus: 4, cpus: 4 }];
-const LONG_CASES: &[Case] = &[Case { vcpus: 2, cpus: 2 }, Case { vcpus: 8, cpus: 2 }];
+impl TestCase for Case {
+    const ORDINARY: &'static [Self] = &[Self { vcpus: 1, cpus: 1 }, Self { vcpus: 4, cpus: 4 }];
+    const LONG: &'static [Self] = &[Self { vcpus: 2, cpus: 2 }, Self { vcpus: 8, cpus: 2 }];
 
-/// Lists the ordinary cases.
-pub(crate) fn cases() -> Vec<suite::Case> {
-    listed(CASES)
-}
-
-/// Lists the cases that take longer.
-pub(crate) fn long_cases() -> Vec<suite::Case> {
-    listed(LONG_CASES)
-}
-
-fn listed(cases: &[Case]) -> Vec<suite::Case> {
-    let case = |case: &Case| {
-        let case = *case;
-        built::case(case.name(), TIME, move || case.judge())
-    };
-    cases.iter().map(case).collect()
-}
-
-impl Case {
     fn name(self) -> String {
         let Self { vcpus, cpus } = self;
         let moved = if self.is_moved() { ", moved" } else { "" };
         format!("osdemo on {vcpus} vCPUs of {cpus} CPUs{moved}")
     }
 
-    const fn is_moved(self) -> bool {
-        self.vcpus > 1
+    fn limit(self) -> Duration {
+        TIME
     }
 
     fn judge(self) -> Result<()> {
@@ -94,6 +75,12 @@ impl Case {
             }
         }
         self.run()?.judge(self)
+    }
+}
+
+impl Case {
+    const fn is_moved(self) -> bool {
+        self.vcpus > 1
     }
 
     fn run(self) -> Result<Report> {
