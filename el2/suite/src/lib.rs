@@ -15,7 +15,6 @@ mod devices;
 mod direct_lpi;
 mod dma;
 mod files;
-mod firmware;
 mod hermit;
 mod hostile;
 mod installer;
@@ -31,6 +30,7 @@ mod record;
 mod report;
 mod trace;
 mod traffic;
+mod virt;
 
 /// The hypervisor's decoders, which do not depend on the machine. They are tested on the host.
 #[cfg(test)]
@@ -57,7 +57,7 @@ pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
         built::cases::<arceos::Case>,
         built::cases::<hermit::Case>,
         built::cases::<osdemo::Case>,
-        built::cases::<firmware::Case>,
+        built::cases::<virt::Case>,
     ];
     let own = [bench::cases, microbench::cases, record::cases, checks::cases, trace::cases];
     let hostile = [hostile::cases, leaks::cases, delay::cases, devices::cases, dma::cases];
@@ -75,7 +75,7 @@ pub fn long_cases() -> Vec<Case> {
         built::long_cases::<arceos::Case>,
         built::long_cases::<hermit::Case>,
         built::long_cases::<osdemo::Case>,
-        built::long_cases::<firmware::Case>,
+        built::long_cases::<virt::Case>,
         bench::cases,
     ];
     all.iter().flat_map(|cases| cases()).collect()

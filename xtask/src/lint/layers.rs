@@ -115,6 +115,7 @@ const ARROWS: &[(&str, &[&[&str]])] = &[
     ("minimal", &[IMAGES_USE]),
     ("hypervisor", &[IMAGES_USE]),
     ("microbench", &[IMAGES_USE]),
+    ("newcomer", &[]),
     ("stray-dma", &[IMAGES_USE]),
     ("hostile", &[IMAGES_USE]),
     ("doorbell-soak", &[LIBRARIES, &["doorbell-machine"]]),

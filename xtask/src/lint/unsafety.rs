@@ -29,6 +29,7 @@ const AUDITED: &[&str] = &[
     "el2/hostile",
     "el2/hypervisor",
     "el2/microbench",
+    "el2/newcomer",
     "el2/stray-dma",
     "images",
 ];
