@@ -72,30 +72,6 @@ static void unmask(struct irq_data *d)
 	update(d, true);
 }
 
-/*
- * The first half of a move, if the LPIs are in use: the new redistributor reads the configuration
- * of each LPI of the block, of which it may have an old copy. The core then composes and writes the
- * message, which is the second half. A message that is already pending at the old redistributor is
- * taken there.
- */
-static void retarget(struct dlpi_block *block, unsigned int cpu, bool in_use)
-{
-	unsigned int old;
-	unsigned long flags;
-	u32 at;
-
-	raw_spin_lock_irqsave(&dlpi_lock, flags);
-	old = block->cpu;
-	for (at = 0; at < block->count; at++) {
-		dlpi_invalidate(cpu, block->base + at);
-		if (in_use && !cpu_online(old))
-			dlpi_leave(block->base + at);
-	}
-	block->cpu = cpu;
-	cpumask_set_cpu(cpu, &block->visited);
-	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
-}
-
 /* A device's write needs the physical address. Its data is the INTID. */
 static void compose(struct irq_data *d, struct msi_msg *msg)
 {
@@ -107,37 +83,71 @@ static void compose(struct irq_data *d, struct msi_msg *msg)
 	msg->data = d->hwirq;
 }
 
-/* The core moves the first vector when its CPU goes offline, unless no driver has requested it. */
-static bool is_left_behind(struct dlpi_block *block, unsigned int first)
+static bool is_served(const struct dlpi_block *block)
 {
-	return !cpu_online(block->cpu) && !irqd_is_started(irq_get_irq_data(first));
+	return block->cpu < nr_cpu_ids && cpu_online(block->cpu);
+}
+
+/* The core itself writes the message of a block after each call for the first vector only. */
+static void write_message(struct irq_domain *lpis, unsigned int first)
+{
+	struct msi_msg message;
+
+	compose(irq_domain_get_irq_data(lpis, first), &message);
+	pci_write_msi_msg(first, &message);
+}
+
+/*
+ * The first half of a move: the new redistributor reads the configuration of each LPI of the block,
+ * of which it may have an old copy. The second half is the message. A message that is already
+ * pending at the old redistributor is taken there.
+ *
+ * The vectors of a PCI MSI have one message. A vector other than the first moves it only if its CPU
+ * went offline while no driver had requested the first one.
+ */
+static void move(struct irq_data *d, unsigned int cpu)
+{
+	struct dlpi_block *block = irq_data_get_irq_chip_data(d);
+	unsigned int first = d->irq - (d->hwirq - block->base);
+	bool is_first = d->irq == first;
+	unsigned long flags;
+	struct irq_data *at;
+	u32 nr;
+
+	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	/* Another vector may have moved the block meanwhile. */
+	if (!is_first && is_served(block))
+		goto unlock;
+	for (nr = 0; nr < block->count; nr++) {
+		at = irq_domain_get_irq_data(d->domain, first + nr);
+		dlpi_invalidate(cpu, block->base + nr);
+		if (irqd_is_started(at) && !is_served(block))
+			dlpi_leave(block->base + nr);
+		irq_data_update_effective_affinity(at, cpumask_of(cpu));
+	}
+	block->cpu = cpu;
+	cpumask_set_cpu(cpu, &block->visited);
+	if (!is_first)
+		write_message(d->domain, first);
+unlock:
+	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
 }
 
 static int set_affinity(struct irq_data *d, const struct cpumask *mask, bool force)
 {
 	struct dlpi_block *block = irq_data_get_irq_chip_data(d);
-	unsigned int cpu = block->cpu, first = d->irq - (d->hwirq - block->base);
-	struct msi_msg message;
-	u32 at;
+	unsigned int cpu = block->cpu;
 
-	if (cpu >= nr_cpu_ids || !cpumask_test_cpu(cpu, mask) || !cpu_online(cpu))
+	if (!is_served(block) || !cpumask_test_cpu(cpu, mask))
 		cpu = force ? cpumask_first(mask) :
 			      cpumask_any_and_distribute(mask, cpu_online_mask);
 	if (cpu >= nr_cpu_ids)
 		return -EINVAL;
 	if (cpu == block->cpu)
 		return IRQ_SET_MASK_OK_DONE;
-	/* The vectors of a PCI MSI have one message, which moves with the first vector. */
-	if (block->cpu >= nr_cpu_ids || (d->hwirq != block->base && !is_left_behind(block, first)))
+	if (block->cpu >= nr_cpu_ids || (d->hwirq != block->base && is_served(block)))
 		return -EINVAL;
-	retarget(block, cpu, true);
-	for (at = 0; at < block->count; at++)
-		irq_data_update_effective_affinity(irq_domain_get_irq_data(d->domain, first + at),
-						   cpumask_of(cpu));
-	if (d->hwirq != block->base) {
-		compose(irq_domain_get_irq_data(d->domain, first), &message);
-		pci_write_msi_msg(first, &message);
-	}
+	move(d, cpu);
 	return IRQ_SET_MASK_OK;
 }
 
@@ -279,21 +289,31 @@ static void domain_free(struct irq_domain *d, unsigned int virq, unsigned int co
 static int domain_activate(struct irq_domain *d, struct irq_data *data, bool reserve)
 {
 	struct dlpi_block *block = irq_data_get_irq_chip_data(data);
-	unsigned int cpu = block->cpu;
+	unsigned int cpu;
 
-	if (cpu >= nr_cpu_ids || !cpu_online(cpu)) {
-		cpu = cpumask_any_and_distribute(irq_data_get_affinity_mask(data), cpu_online_mask);
-		if (cpu >= nr_cpu_ids)
-			cpu = cpumask_first(cpu_online_mask);
+	if (is_served(block)) {
+		irq_data_update_effective_affinity(data, cpumask_of(block->cpu));
+		return 0;
 	}
-	retarget(block, cpu, false);
-	irq_data_update_effective_affinity(data, cpumask_of(cpu));
+	cpu = cpumask_any_and_distribute(irq_data_get_affinity_mask(data), cpu_online_mask);
+	if (cpu >= nr_cpu_ids)
+		cpu = cpumask_first(cpu_online_mask);
+	move(data, cpu);
 	return 0;
 }
 
+/* The core clears the message together with the first vector, but other vectors may be in use. */
 static void domain_deactivate(struct irq_domain *d, struct irq_data *data)
 {
+	struct dlpi_block *block = irq_data_get_irq_chip_data(data);
+	unsigned long flags;
+
 	dlpi_forget(data->hwirq);
+	if (block->count == 1 || data->hwirq != block->base)
+		return;
+	raw_spin_lock_irqsave(&dlpi_lock, flags);
+	write_message(d, data->irq);
+	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
 }
 
 static const struct irq_domain_ops ops = {

@@ -70,11 +70,16 @@ static struct redistributor *redistributor_of(unsigned int cpu)
 
 /*
  * LPIs must have the priority that the GIC's driver gives to SPIs: a kernel with pseudo-NMIs masks
- * only that one. Reads as zero without SPIs.
+ * only that one. A pseudo-NMI has a lower value.
  */
 void dlpi_copy_priority(void __iomem *distributor)
 {
-	priority = readb_relaxed(distributor + GICD_IPRIORITYR + FIRST_SPI) ?: DEFAULT_PRIORITY;
+	unsigned int spi, end = GICD_TYPER_SPIS(readl_relaxed(distributor + GICD_TYPER));
+	u8 found = 0;
+
+	for (spi = FIRST_SPI; spi < end; spi++)
+		found = max(found, readb_relaxed(distributor + GICD_IPRIORITYR + spi));
+	priority = found ?: DEFAULT_PRIORITY;
 }
 
 u64 dlpi_doorbell(unsigned int cpu)
@@ -185,13 +190,19 @@ static bool can_disable(unsigned int cpu)
 static int cpu_comes(unsigned int cpu)
 {
 	void __iomem *base = redistributor_of(cpu)->base;
+	unsigned long flags;
 	u64 tables;
 	int error;
 
 	if (is_shut_down)
 		return -ESHUTDOWN;
-	if (has_lpis(cpu))
+	if (has_lpis(cpu)) {
+		/* Changes of the configuration were only announced to CPUs that were online. */
+		raw_spin_lock_irqsave(&dlpi_lock, flags);
+		command(cpu, GICR_INVALLR, 0);
+		raw_spin_unlock_irqrestore(&dlpi_lock, flags);
 		return 0;
+	}
 	tables = configuration_address | GICR_PROPBASER_InnerShareable |
 		 GICR_PROPBASER_RaWaWb | (ilog2(intids) - 1);
 	writeq_relaxed(tables, base + GICR_PROPBASER);

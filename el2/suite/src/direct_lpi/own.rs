@@ -81,7 +81,7 @@ impl Fault {
     pub(super) const NO_INVLPIR: Self = Self {
         name: "no INVLPIR at the new redistributor",
         file: "interrupts.c",
-        old: "\t\tdlpi_invalidate(cpu, block->base + at);\n",
+        old: "\t\tdlpi_invalidate(cpu, block->base + nr);\n",
         new: "",
     };
     pub(super) const TORN_MESSAGE: Self = Self {
@@ -161,8 +161,20 @@ static bool init_device(struct device *dev, struct irq_domain *domain,
     pub(super) const LEFT_BEHIND: Self = Self {
         name: "a block that stays at an offline CPU",
         file: "interrupts.c",
-        old: "return !cpu_online(block->cpu) && ",
-        new: "return !cpu_possible(block->cpu) && ",
+        old: " || (d->hwirq != block->base && is_served(block))",
+        new: " || d->hwirq != block->base",
+    };
+    pub(super) const UNWRITTEN: Self = Self {
+        name: "a block that moves without its message",
+        file: "interrupts.c",
+        old: "\tif (!is_first)\n",
+        new: "\tif (false)\n",
+    };
+    pub(super) const CLEARED: Self = Self {
+        name: "a block that loses its message with its first vector",
+        file: "interrupts.c",
+        old: "if (block->count == 1 || data->hwirq != block->base)\n",
+        new: "if (block->count)\n",
     };
     /// A fault of style, which both of the kernel's checkers find.
     pub(super) const GLOBAL: Self = Self {

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 /*
  * Uses the PCI MSIs of two functions without MSI-X, and, where the core offers platform MSIs to the
- * children of an MSI parent, those of a platform device. QEMU's edu sends its one message itself,
- * this module makes the four vectors of an xHCI controller pending, and the CPU writes the messages
- * of the platform device, which has no hardware.
+ * children of an MSI parent, those of a platform device. QEMU's edu sends its one message itself.
+ * The CPU writes the messages of the platform device, which has no hardware, and those of the four
+ * vectors of an xHCI controller, as they stand in its registers. Behind an SMMU, where a CPU cannot
+ * write to the controller's addresses, this module makes its vectors pending.
  *
  * After the driver of Direct LPIs has been shut down, the module tries to bring a CPU online, and
  * makes interrupts pending that the next kernel must not take.
@@ -12,6 +13,7 @@
 #include <linux/delay.h>
 #include <linux/interrupt.h>
 #include <linux/io.h>
+#include <linux/iommu.h>
 #include <linux/module.h>
 #include <linux/msi.h>
 #include <linux/of.h>
@@ -29,6 +31,9 @@ static struct vector {
 	int irq;
 	/* Registers of edu, which sends its message by itself. */
 	void __iomem *base;
+	/* The function that has this message in its registers, and the vector's number there. */
+	struct pci_dev *function;
+	u32 number;
 	/* The message of a platform device. */
 	struct msi_msg message;
 	atomic_t taken;
@@ -49,6 +54,24 @@ static irqreturn_t handle(int irq, void *data)
 	return IRQ_HANDLED;
 }
 
+/* Reads a vector's message from the registers of its function. */
+static void read_message(struct vector *vector)
+{
+	struct pci_dev *dev = vector->function;
+	struct msi_msg *message = &vector->message;
+	u16 control, data;
+
+	pci_read_config_word(dev, dev->msi_cap + PCI_MSI_FLAGS, &control);
+	pci_read_config_dword(dev, dev->msi_cap + PCI_MSI_ADDRESS_LO, &message->address_lo);
+	if (control & PCI_MSI_FLAGS_64BIT) {
+		pci_read_config_dword(dev, dev->msi_cap + PCI_MSI_ADDRESS_HI, &message->address_hi);
+		pci_read_config_word(dev, dev->msi_cap + PCI_MSI_DATA_64, &data);
+	} else {
+		pci_read_config_word(dev, dev->msi_cap + PCI_MSI_DATA_32, &data);
+	}
+	message->data = data | vector->number;
+}
+
 static int send(struct vector *vector)
 {
 	struct msi_msg *message = &vector->message;
@@ -58,8 +81,12 @@ static int send(struct vector *vector)
 		writel(1, vector->base + RAISE);
 		return 0;
 	}
-	if (!message->address_lo)
+	if (vector->function)
+		read_message(vector);
+	else if (!message->address_lo)
 		return irq_set_irqchip_state(vector->irq, IRQCHIP_STATE_PENDING, true);
+	if (!message->address_lo)
+		return -ENXIO;
 	doorbell = ioremap((u64)message->address_hi << 32 | message->address_lo, sizeof(u32));
 	if (!doorbell)
 		return -ENOMEM;
@@ -120,26 +147,63 @@ static int request(struct vector *vector, int irq)
 	return error;
 }
 
+static void release(struct vector *vector)
+{
+	if (vector->irq)
+		free_irq(vector->irq, vector);
+	vector->irq = 0;
+	atomic_set(&vector->taken, 0);
+}
+
+/* Sends a message of each vector of a block except for the first. */
+static int ring_others(struct vector *block)
+{
+	int error = 0, at;
+
+	for (at = 1; !error && at < MOST; at++)
+		error = ring(&block[at]);
+	return error;
+}
+
+/*
+ * Lets CPU 1 go offline while nobody uses the block whose message names it, and then uses all
+ * vectors but the first: the message must name another CPU. Then the message names CPU 1 again, and
+ * must do so after the first vector is no longer used. A second call uses it again.
+ */
+static int set_skips(const char *text, const struct kernel_param *p)
+{
+	static int irqs[MOST];
+	struct vector *block = &vectors[MOST];
+	int at, error;
+
+	if (!block->irq)
+		return request(block, irqs[0]);
+	error = irq_set_affinity(block->irq, cpumask_of(1));
+	for (at = 0; at < MOST; at++) {
+		irqs[at] = block[at].irq;
+		release(&block[at]);
+	}
+	error = error ?: remove_cpu(1);
+	for (at = 1; !error && at < MOST; at++)
+		error = request(&block[at], irqs[at]);
+	error = error ?: ring_others(block) ?: add_cpu(1) ?: request(block, irqs[0]);
+	error = error ?: irq_set_affinity(block->irq, cpumask_of(1));
+	release(block);
+	return error ?: ring_others(block);
+}
+
+static const struct kernel_param_ops skips_ops = { .set = set_skips };
+module_param_cb(skips, &skips_ops, NULL, 0200);
+MODULE_PARM_DESC(skips, "Move the xHCI controller's vectors without the first, or use it again");
+
 static bool external;
 module_param(external, bool, 0444);
 MODULE_PARM_DESC(external, "Treat edu like a function below an external port");
 
-static bool skips;
-module_param(skips, bool, 0444);
-MODULE_PARM_DESC(skips, "Do not use the first vector of the xHCI controller");
-
-/* Moves the message of a block to CPU 1, and then no longer uses the block's first vector. */
-static void skip_first(struct vector *vector, int *first)
-{
-	irq_set_affinity(vector->irq, cpumask_of(1));
-	free_irq(vector->irq, vector);
-	vector->irq = 0;
-	*first = 0;
-}
-
 static int probe(struct pci_dev *dev, const struct pci_device_id *id)
 {
 	struct vector *own = &vectors[id->driver_data * MOST];
+	struct iommu_domain *iommu;
 	int error = pcim_enable_device(dev), count, at;
 
 	if (error)
@@ -153,10 +217,13 @@ static int probe(struct pci_dev *dev, const struct pci_device_id *id)
 	if (count < 0)
 		return count;
 	movable[id->driver_data] = pci_irq_vector(dev, 0);
-	for (at = 0; !error && at < count; at++)
+	iommu = iommu_get_domain_for_dev(&dev->dev);
+	for (at = 0; !error && at < count; at++) {
+		own[at].number = at;
+		if (!own->base && (!iommu || iommu->type == IOMMU_DOMAIN_IDENTITY))
+			own[at].function = dev;
 		error = request(&own[at], pci_irq_vector(dev, at));
-	if (!error && count > 1 && skips)
-		skip_first(own, &movable[id->driver_data]);
+	}
 	return error;
 }
 
