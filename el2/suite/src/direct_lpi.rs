@@ -16,13 +16,13 @@ use doorbell_harness::apt::Suite;
 use doorbell_harness::initramfs::{self, Content, File};
 use doorbell_harness::linux_checkers::Checkers;
 use doorbell_harness::linux_module::ModuleBuilder;
-use doorbell_harness::qemu::{Monitor, Version};
+use doorbell_harness::qemu::{Monitor, Version, cost};
 use doorbell_harness::suite::{self, OrAbsent, Shared};
 use doorbell_harness::workspace;
 
 use self::own::Fault;
 use self::rfc::Mend;
-use crate::board::LIMIT;
+use crate::board::{COUNTING, LIMIT};
 use crate::built;
 use crate::controller::Controller;
 use crate::debian::{self, Guest, Module};
@@ -146,6 +146,10 @@ const DRIVEN_LONG: &[Case] = &[
     newer(4, 4).of_unstable().reading(FEW_READS),
 ];
 
+/// The most instructions of an interrupt of the disk, by an LPI of the ITS and by a direct LPI.
+const DISK_LIMITS: [(Controller, usize); 2] =
+    [(Controller::Its, 2_060), (Controller::DirectLpi, 2_200)];
+
 /// Time to build the kernel on a busy machine.
 const BUILD_KERNEL: Duration = Duration::from_hours(1);
 /// Cases of our driver, built into a kernel.
@@ -158,15 +162,11 @@ const BUILT_IN: &[Case] = &[
     TRANSLATED,
     TRANSLATED.told(EXTERNAL),
     MOVING,
-    SKIPPING,
 ];
 /// A guest that owns an SMMU.
 const TRANSLATED: Case = newer(1, 1).of_unstable().reading(FEW_READS).behind_smmu();
 /// Such a guest, whose messages move from one mapped doorbell to another.
 const MOVING: Case = newer(2, 2).of_unstable().reading(FEW_READS).behind_smmu();
-
-/// A guest that does not request the first vector of a PCI MSI.
-const SKIPPING: Case = newer(2, 2).of_unstable().reading(FEW_READS).told("ring.skips=1");
 
 /// Makes the kernel print warnings, and look after two seconds whether the disk has completed a
 /// command without an interrupt.
@@ -193,7 +193,6 @@ const PLANTED_BUILT_IN: &[(Fault, Case, NamedBy)] = &[
         MOVING.told(IMPATIENT),
         NamedBy::Hypervisor(&["nvme nvme0: ", "timeout, completion polled"]),
     ),
-    (Fault::LEFT_BEHIND, SKIPPING, NamedBy::Judge("an MSI stays at an offline CPU")),
 ];
 
 /// A kernel on two vCPUs.
@@ -231,7 +230,10 @@ const PLANTED_LONG: &[(Fault, Case, NamedBy)] = &[
         newer(2, 2).of_unstable().reading(10 * FEW_READS),
         NamedBy::Hypervisor(&["GICR_SETLPIR = 0x0", "no such interrupt"]),
     ),
-    (Fault::STALE_MESSAGE, PLAIN, NamedBy::Judge("CPU 1 took 80 of 100 MSIs")),
+    (Fault::STALE_MESSAGE, PLAIN, NamedBy::Judge("CPU 1 took 0 of 100 MSIs")),
+    (Fault::LEFT_BEHIND, PLAIN, NamedBy::Judge("an MSI stays at an offline CPU")),
+    (Fault::UNWRITTEN, PLAIN, NamedBy::Judge("a block has no valid message")),
+    (Fault::CLEARED, PLAIN, NamedBy::Judge("a block has no valid message")),
     (Fault::NO_SHUTDOWN, PLAIN.told(KEXECS), NamedBy::Judge("LPIs were left enabled")),
     (Fault::LATE_CPU, PLAIN.told(KEXECS), NamedBy::Judge("CPU 1 came after the shutdown")),
     (
@@ -320,7 +322,24 @@ pub(crate) fn long_cases() -> Vec<suite::Case> {
         .chain(planted(PLANTED_LONG))
         .chain(built_in())
         .chain(ALL.map(checked))
+        .chain(DISK_LIMITS.map(costs))
         .collect()
+}
+
+/// Returns the case that counts the instructions of a disk's interrupt in Debian's kernel.
+fn costs((controller, limit): (Controller, usize)) -> suite::Case {
+    let name = format!("a disk's interrupt by {controller:?} takes at most {limit} instructions");
+    built::case(name.clone(), cost::LIMIT, move || {
+        let case = Case::new(COUNTING, 1, 1, controller, GICV3);
+        let guest = match controller {
+            Controller::Its => debian::guest(Suite::Stable)?,
+            _ => own_guest(Suite::Stable)?,
+        };
+        let cost = case.measure(guest, &name)?;
+        eprintln!("{controller:?}: {cost}; {} in all", cost.total());
+        ensure!(cost.total() <= limit, "it takes {}", cost.total());
+        Ok(())
+    })
 }
 
 /// Lists cases of our driver, built into a kernel.

@@ -1,6 +1,7 @@
 //! Runs Debian kernels as guests: one with a disk and a network under load, and two at the same
 //! time.
 
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,9 +11,10 @@ use anyhow::{Context, Result};
 use doorbell_harness::apt::Suite;
 use doorbell_harness::process;
 use doorbell_harness::qemu::Version;
+use doorbell_harness::qemu::cost::{self, InstructionSplit};
 use doorbell_harness::suite;
 
-use crate::board::{Board, LIMIT, MEMORY, MOVES, Record};
+use crate::board::{Board, COUNTED, LIMIT, MEMORY, MOVES, Record};
 use crate::controller::Controller;
 use crate::debian::{self, COMMAND_LINE, Guest};
 use crate::files::Files;
@@ -158,6 +160,8 @@ impl Case {
     }
 }
 
+/// The word that lets the suite count instructions of a guest.
+const WATCHED: &str = "watched";
 /// The word that makes a guest's program suspend the guest.
 pub(crate) const SUSPENDS: &str = "suspends";
 
@@ -276,7 +280,7 @@ impl Case {
             trusted: true,
             guest_smmu: self.behind_smmu,
             move_every,
-            record: Record { stats: has_messages, ..Record::default() },
+            record: Record { stats: has_messages && !self.is_told(WATCHED), ..Record::default() },
             ..Board::plain(version, MEMORY)?
         };
         let (kernel, initrd) = (&guest.kernel, Some(guest.initrd.as_path()));
@@ -296,6 +300,17 @@ impl Case {
     /// Runs a guest and checks its report. The name must differ from those of concurrent runs.
     pub(crate) fn judge(&self, guest: &Guest, name: &str) -> Result<()> {
         self.judge_seeing(guest, name, |_| ())
+    }
+
+    /// Counts the instructions of an interrupt of the disk, from the exception that the hypervisor
+    /// takes.
+    pub(crate) fn measure(&self, guest: &Guest, name: &str) -> Result<InstructionSplit> {
+        let log = log_of(name)?;
+        let mut qemu = self.told(WATCHED).command(guest, &log)?;
+        qemu.args(COUNTED);
+        let folder = log.with_extension("cost");
+        fs::create_dir_all(&folder)?;
+        cost::measure(qemu, &folder, |_| ())
     }
 
     /// Runs a guest, checks its report, and calls `see` with each line of output.

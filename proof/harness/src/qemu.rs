@@ -1,5 +1,6 @@
 //! QEMU from Debian's packages, and its monitor.
 
+pub mod cost;
 mod monitor;
 
 use std::fs;

@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 use doorbell_harness::qemu::Version;
+use doorbell_harness::qemu::cost::LIMIT;
 use doorbell_harness::suite::{self, Case};
 use doorbell_suites::fetched::PREPARATION;
 use doorbell_suites::qemu::bench::{self, Bench};
@@ -38,6 +39,6 @@ fn cases(version: Version) -> Vec<Case> {
         }
     }
     let name = format!("what an interrupt costs on {version:?}'s QEMU");
-    cases.push(Case::new(name, PREPARATION + cost::LIMIT, move || cost::judge(version)));
+    cases.push(Case::new(name, PREPARATION + LIMIT, move || cost::judge(version)));
     cases
 }

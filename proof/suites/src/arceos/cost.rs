@@ -12,9 +12,9 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use doorbell_harness::image::{self, Image};
+use doorbell_harness::qemu::cost::{InstructionSplit, measure};
 
 use super::Output;
-use crate::qemu::cost::{self, InstructionSplit};
 
 /// Word on ArceOS's command line that makes the program receive the interrupts.
 pub const WORD: &str = "watched";
@@ -51,7 +51,7 @@ impl Cost {
     pub fn of(image: &Image, qemu: Command, folder: &Path) -> Result<Self> {
         let mut output = Output::default();
         let mut ready = None;
-        let interrupt = cost::measure(qemu, folder, |line| {
+        let interrupt = measure(qemu, folder, |line| {
             output.line(line);
             if line.contains(DISK_READY) {
                 ready = logged_at(line);

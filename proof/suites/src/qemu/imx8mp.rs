@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use doorbell_facts::{Fact, MinimalFact};
 use doorbell_harness::image::Image;
+use doorbell_harness::qemu::cost::measure;
 use doorbell_harness::suite::Shared;
 use doorbell_harness::{process, workspace};
 
@@ -62,7 +63,7 @@ pub fn judge_cost() -> Result<()> {
     qemu.args(FIRST).args(DISK).args(["-smp", "1", "-icount", "shift=0,sleep=off"]);
     let folder = workspace::this()?.target.join("qemu/imx8mp");
     std::fs::create_dir_all(&folder)?;
-    let chained = cost::measure(qemu, &folder, |_| ())?;
+    let chained = measure(qemu, &folder, |_| ())?;
     let direct = cost::of_testbench(VERSION)?;
     eprintln!("a message at a bridge's line takes {chained}; an LPI: {direct}");
     let more = chained.core().saturating_sub(direct.core());

@@ -9,6 +9,10 @@ const SPIS: Range<u32> = 32..1020;
 /// First INTID of LPIs, which are messages.
 const FIRST_LPI: u32 = 8192;
 const INSTRUCTION: u64 = 4;
+/// Events of a read of IAR and of a write of EOIR, at the physical and at the virtual CPU interface.
+/// A hypervisor takes the exception, and its guest then reads from the virtual interface.
+const ACKNOWLEDGEMENTS: [&str; 2] = ["gicv3_icc_iar1_read ", "gicv3_icv_iar_read "];
+const ENDS: [&str; 2] = ["gicv3_icc_eoir_write ", "gicv3_icv_eoir_write "];
 
 /// Numbers of instructions in the phases of an interrupt, without the device's own handler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,9 +100,9 @@ impl Reader {
             self.exception = self.count;
         } else if line.starts_with("Exception return ") {
             self.returned();
-        } else if line.starts_with("gicv3_icc_iar1_read ") {
+        } else if ACKNOWLEDGEMENTS.iter().any(|event| line.starts_with(event)) {
             self.acknowledged(value(line));
-        } else if line.starts_with("gicv3_icc_eoir_write ") {
+        } else if ENDS.iter().any(|event| line.starts_with(event)) {
             self.ended(value(line));
         }
     }
@@ -218,6 +222,22 @@ mod tests {
         let expected = InstructionSplit { acknowledge: 5, dispatch: 7, finish: 9, leave: 11 };
         assert_eq!(reader.median(), Some(expected));
         assert_eq!(expected.core(), 16);
+    }
+
+    #[test]
+    fn a_guests_interrupt_begins_with_the_hypervisors_exception() {
+        let physical = interrupt(8200, [5, 7, 0, 0, 3]);
+        let of_guest = |line: &String| {
+            let line = line.replace("icc_iar1_read", "icv_iar_read");
+            line.replace("icc_eoir", "icv_eoir").replace("exception 5 [IRQ]", "exception 14 [VIRQ]")
+        };
+        let of_guest: Vec<_> = interrupt(8192, [20, 7, 100, 9, 11]).iter().map(of_guest).collect();
+        let mut reader = Reader::new(0x8000);
+        for line in physical.iter().chain(&of_guest) {
+            reader.line(line);
+        }
+        let expected = InstructionSplit { acknowledge: 35, dispatch: 7, finish: 9, leave: 11 };
+        assert_eq!(reader.median(), Some(expected));
     }
 
     #[test]
