@@ -1,7 +1,7 @@
 //! Fetches files for the test guests from Debian packages.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
@@ -52,6 +52,16 @@ pub(crate) fn guest(suite: Suite) -> Result<&'static Guest> {
     })
 }
 
+/// Returns a guest with the stable suite's real-time kernel.
+pub(crate) fn real_time() -> Result<&'static Guest> {
+    static GUEST: Shared<Guest> = Shared::new();
+    GUEST.get(|| {
+        let workspace = workspace::this()?;
+        let packages = small_linux::fetch_real_time(workspace).or_absent("the real-time kernel")?;
+        Guest::of(workspace, &packages, Suite::Stable, "real-time", &[])
+    })
+}
+
 impl Guest {
     /// Fetches a suite's kernel and busybox into the cache, and packs the file system of this name.
     pub(crate) fn with_modules(
@@ -61,13 +71,24 @@ impl Guest {
         first: &[Module],
     ) -> Result<Self> {
         let packages = small_linux::fetch_with_modules(workspace, suite)?;
-        let kernel = small_linux::kernel(&packages)?;
+        Self::of(workspace, &packages, suite, name, first)
+    }
+
+    /// Packs the file system of this name for the kernel of a suite in the folder `packages`.
+    fn of(
+        workspace: &Workspace,
+        packages: &Path,
+        suite: Suite,
+        name: &str,
+        first: &[Module],
+    ) -> Result<Self> {
+        let kernel = small_linux::kernel(packages)?;
         let modules = small_linux::pci_modules(suite);
         let mut all = Vec::new();
         for Module { path, file } in first {
             all.push(File { path, content: Content::Program(fs::read(file)?) });
         }
-        all.extend(small_linux::modules(&packages, &modules)?);
+        all.extend(small_linux::modules(packages, &modules)?);
         Self::with_files(workspace, kernel, name, all)
     }
 

@@ -39,6 +39,8 @@ pub(crate) struct Case {
     version: Version,
     /// The suite whose kernel the guest runs.
     pub(crate) kernel: Suite,
+    /// `true` if the guest runs the suite's real-time kernel instead.
+    real_time: bool,
     vcpus: u8,
     cpus: u8,
     controller: Controller,
@@ -100,6 +102,7 @@ impl Case {
         Self {
             version,
             kernel,
+            real_time: false,
             vcpus,
             cpus,
             controller,
@@ -149,6 +152,11 @@ impl Case {
     /// Returns the case whose guest owns an SMMU in front of its devices.
     pub(crate) const fn behind_smmu(self) -> Self {
         Self { behind_smmu: true, ..self }
+    }
+
+    /// Returns the case with the suite's real-time kernel.
+    const fn real_time(self) -> Self {
+        Self { real_time: true, ..self }
     }
 
     const fn below_ports(self) -> Self {
@@ -202,6 +210,15 @@ const LONG_CASES: &[Case] = &[
     Case::newest(1, 1),
     Case::newest(4, 4),
     Case::newest(8, 2),
+    Case::new(Version::Stable, 4, 2, Controller::Its, GICV3)
+        .real_time()
+        .reading(FEW_READS)
+        .moved_every(50),
+    Case::new(Version::Stable, 2, 2, Controller::Mbi, GICV3).real_time(),
+    Case::new(Version::Stable, 2, 2, Controller::Its, GICV3)
+        .real_time()
+        .reading(FEW_READS)
+        .told(SUSPENDS),
 ];
 
 /// Lists the ordinary cases.
@@ -232,7 +249,9 @@ fn confined_cases() -> Vec<suite::Case> {
 fn listed(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
     cases.iter().map(|case| {
         built::case(case.name(), case.limit(), move || {
-            case.judge(debian::guest(case.kernel)?, &case.name())
+            let real_time = case.real_time.then(debian::real_time);
+            let guest = real_time.unwrap_or_else(|| debian::guest(case.kernel))?;
+            case.judge(guest, &case.name())
         })
     })
 }
@@ -241,10 +260,11 @@ impl Case {
     pub(crate) fn name(&self) -> String {
         let Self { kernel, vcpus, cpus, controller, machine, place, parameters, words, .. } = self;
         let moved = if self.move_every.is_some() { ", moved" } else { "" };
+        let flavor = if self.real_time { "real-time " } else { "" };
         let how = if self.behind_smmu { ", behind an SMMU" } else { moved };
         let more = [parameters, words].map(|it| if it.is_empty() { "" } else { ", " });
         format!(
-            "{kernel:?}'s kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how} on \
+            "{kernel:?}'s {flavor}kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how} on \
              {machine}{}{}{parameters}{}{words}",
             place.suffix(),
             more[0],

@@ -101,6 +101,20 @@ pub fn fetch_with_modules(workspace: &Workspace, suite: Suite) -> Result<PathBuf
     Ok(folder)
 }
 
+/// Fetches the stable suite's kernel with real-time preemption (PREEMPT_RT), and its modules of
+/// [`pci_modules`], into the cache, and returns their folder.
+pub fn fetch_real_time(workspace: &Workspace) -> Result<PathBuf> {
+    const KERNEL: &str = "linux-image-rt-arm64:arm64";
+    let (cache, suite) = (cache::folder(workspace), Suite::Stable);
+    let folder = cache.join("linux-real-time");
+    if !cache::is_filled(&folder) {
+        let apt = Apt::update(&cache.join("apt"))?;
+        let modules = pci_modules(suite);
+        cache::fill(&folder, || unpack_kernel(&apt, KERNEL, suite, &modules, &folder))?;
+    }
+    Ok(folder)
+}
+
 /// Downloads the unstable suite's kernel, and unpacks it and the given modules into `folder`. Since
 /// Linux 7, the kernel's package only depends on two others, which contain the kernel and the
 /// modules.
