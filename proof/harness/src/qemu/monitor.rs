@@ -84,11 +84,10 @@ fn wait(stream: &mut UnixStream) -> Result<()> {
 
 /// Tells whether an error says that nobody holds the other end of the socket.
 fn has_ended(error: &anyhow::Error) -> bool {
-    use io::ErrorKind::*;
+    use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
     let kind = error.root_cause().downcast_ref::<io::Error>().map(io::Error::kind);
-    kind.is_some_and(|kind| {
-        matches!(kind, NotFound | ConnectionRefused | ConnectionReset | BrokenPipe | UnexpectedEof)
-    })
+    let ended = [NotFound, ConnectionRefused, ConnectionReset, BrokenPipe, UnexpectedEof];
+    kind.is_some_and(|kind| ended.contains(&kind))
 }
 
 #[cfg(test)]
