@@ -39,6 +39,8 @@ const RFC: &str = "direct-lpi-rfc.ko";
 const KEXEC: &str = "kexec";
 /// The word that makes a guest's program replace the kernel.
 const KEXECS: &str = "kexecs";
+/// Words that reserve memory for another kernel, and let the guest's crash.
+const CRASHES: &str = "crashes crashkernel=192M";
 const OWN: &str = "direct-lpi.ko";
 
 /// C files that are built, with their names.
@@ -144,6 +146,8 @@ const DRIVEN_LONG: &[Case] = &[
     newer(2, 2).of_unstable().told(SUSPENDS),
     newer(2, 2).told(SUSPENDS),
     newer(4, 4).of_unstable().reading(FEW_READS),
+    case(2, 2).reading(FEW_READS).told(CRASHES),
+    case(2, 2).reading(FEW_READS).told(CRASHES).permanent(),
 ];
 
 /// The most instructions of an interrupt of the disk, by an LPI of the ITS and by a direct LPI.
@@ -323,7 +327,18 @@ pub(crate) fn long_cases() -> Vec<suite::Case> {
         .chain(built_in())
         .chain(ALL.map(checked))
         .chain(DISK_LIMITS.map(costs))
+        .chain([crashed()])
         .collect()
+}
+
+/// Returns the case of a real-time kernel that a crash starts, whose LPIs the ITS owns.
+fn crashed() -> suite::Case {
+    let case = Case::new(Version::Stable, 2, 2, Controller::Its, GICV3);
+    let case = case.real_time().reading(FEW_READS).told(CRASHES);
+    built::case(case.name(), case.limit(), move || {
+        let name = case.name();
+        case.judge(&replacing(debian::real_time()?, &slug(&name))?, &name)
+    })
 }
 
 /// Returns the case that counts the instructions of a disk's interrupt in Debian's kernel.
@@ -408,8 +423,8 @@ fn driven(cases: &'static [Case]) -> impl Iterator<Item = suite::Case> {
 /// Judges a guest with our driver, which must use its redistributors without a fault.
 fn run(case: &Case, guest: &Guest, name: &str) -> Result<()> {
     let (mut faults, mut refusals) = (Vec::new(), 0);
-    let replacing = case.is_told(KEXECS).then(|| replacing(guest, &slug(name)));
-    let replacing = replacing.transpose()?;
+    let is_replaced = case.is_told(KEXECS) || case.is_told(CRASHES);
+    let replacing = is_replaced.then(|| replacing(guest, &slug(name))).transpose()?;
     case.judge_seeing(replacing.as_ref().unwrap_or(guest), name, |line| {
         faults.extend(line.contains("gicr@").then(|| line.trim_end().to_owned()));
         refusals += u32::from(line.contains(REFUSAL));

@@ -155,7 +155,7 @@ impl Case {
     }
 
     /// Returns the case with the suite's real-time kernel.
-    const fn real_time(self) -> Self {
+    pub(crate) const fn real_time(self) -> Self {
         Self { real_time: true, ..self }
     }
 
