@@ -47,7 +47,7 @@ use doorbell_harness::suite::Case;
 
 /// Lists the ordinary cases: Debian's kernels and firmware, ArceOS, Hermit, osdemo, and guests of
 /// this project that check the hypervisor. Removes `--guests DIR` from the suite's arguments; the
-/// kvm-unit-tests programs in that folder are also cases. Also removes `--rfc FILE`, the message
+/// kvm-unit-tests programs and Arm's `Bsa.efi` in that folder are also cases. Also removes `--rfc FILE`, the message
 /// with the Direct LPI driver that was posted for review.
 pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
     let foreign = kvm_unit_tests::folder_in(arguments);
@@ -63,6 +63,7 @@ pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
     let hostile = [hostile::cases, leaks::cases, delay::cases, devices::cases, dma::cases];
     let all = kernels.into_iter().chain(own).chain(hostile).flat_map(|cases| cases());
     let all = all.chain(direct_lpi::cases(rfc.as_deref()));
+    let all = all.chain(virt::compliance_cases(foreign.as_deref()));
     all.chain(kvm_unit_tests::cases(foreign.as_deref())).collect()
 }
 

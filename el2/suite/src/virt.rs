@@ -5,7 +5,11 @@
 //! devices and the counter; EDK2 also keeps variables in flash, and needs the timer's interrupt for
 //! its console and its countdowns. The newcomer's program counts its timer's interrupts and its
 //! SGIs, which the hypervisor must have counted too.
+//!
+//! If the suite's option `--guests DIR` names a folder with `Bsa.efi`, Arm's compliance suite for
+//! the Base System Architecture (<https://github.com/ARM-software/bsa-acs>) runs on EDK2.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,7 +21,7 @@ use doorbell_facts::{Ending, Fact, HypervisorFact};
 use doorbell_harness::image::Image;
 use doorbell_harness::process;
 use doorbell_harness::qemu::{self, Version};
-use doorbell_harness::suite::{OrAbsent, Shared};
+use doorbell_harness::suite::{self, Absent, OrAbsent, Shared};
 use doorbell_harness::workspace;
 
 use crate::board::{Board, LIMIT, Record, SURROUNDINGS};
@@ -31,18 +35,22 @@ const MEMORY: u32 = 256;
 const MOVE_EVERY: u32 = 50;
 const VERSION: Version = Version::Stable;
 const DISK: &str = "nvme,serial=1,drive=disk,addr=1";
-/// A file on the disk, which EDK2's shell executes.
-const SCRIPT: (&str, &str) = (
-    "startup.nsh",
-    "echo doorbell\r\npci\r\nsetvar Kept -guid d00be110-0000-4000-8000-000000000001 -nv -bs =07\r\n\
-     dmpstore Kept -guid d00be110-0000-4000-8000-000000000001\r\nreset -s\r\n",
-);
+/// Name of the disk's file that EDK2's shell executes.
+const SCRIPT: &str = "startup.nsh";
+/// Arm's compliance suite.
+const COMPLIANCE: &str = "Bsa.efi";
+/// Its rules on the PMU, which a guest does not have.
+const WITHOUT_PMU: [&str; 3] = ["9: ", "10: ", "54: "];
+/// Its rules on wake-up by the timers, which it skips if WFI completes earlier. A move ends a WFI.
+const ENDED_WAITS: [&str; 2] = ["501: ", "502: "];
 
 /// A program for `virt`.
 #[derive(Clone, Copy, Debug)]
 struct Program {
     name: &'static str,
     source: Source,
+    /// Contents of the disk's script.
+    script: &'static str,
     /// Keys that are typed from the start, and after the first lines that contain these words.
     keys: &'static str,
     dialog: &'static [(&'static str, &'static str)],
@@ -73,6 +81,7 @@ enum Interrupts {
 const U_BOOT: Program = Program {
     name: "Debian's U-Boot",
     source: Source::Debian { package: "u-boot-qemu", file: "usr/lib/u-boot/qemu_arm64/u-boot.bin" },
+    script: EDK2.script,
     // Some commands drop a key that is typed while they run.
     keys: "\r\r\r",
     dialog: &[
@@ -93,14 +102,23 @@ const EDK2: Program = Program {
         package: "qemu-efi-aarch64",
         file: "usr/share/qemu-efi-aarch64/QEMU_EFI.fd",
     },
+    script: "echo doorbell\r\npci\r\nsetvar Kept -guid d00be110-0000-4000-8000-000000000001 -nv \
+             -bs =07\r\ndmpstore Kept -guid d00be110-0000-4000-8000-000000000001\r\nreset -s\r\n",
     keys: "",
     dialog: &[],
     lines: &["UEFI Interactive Shell", "doorbell", "Vendor 1B36 Device 0010", "DataSize = 0x01"],
     takes: Interrupts::Timer,
 };
+const BSA: Program = Program {
+    name: "Arm's compliance suite on Debian's EDK2",
+    script: "Bsa.efi\r\nreset -s\r\n",
+    lines: &["BSA tests complete"],
+    ..EDK2
+};
 const NEWCOMER: Program = Program {
     name: "a newcomer's program",
     source: Source::Newcomer,
+    script: "",
     keys: "",
     dialog: &[],
     lines: &["newcomer: 1000 timer interrupts, 1000 SGIs, 0 others"],
@@ -140,6 +158,29 @@ impl TestCase for Case {
     }
 
     fn judge(self) -> Result<()> {
+        self.judge_with(None)
+    }
+}
+
+/// Lists the cases of Arm's compliance suite in a folder, or a single case that is skipped.
+pub(crate) fn compliance_cases(folder: Option<&Path>) -> Vec<suite::Case> {
+    let unmoved = Case { is_moved: false, ..moved(BSA, 2, 2) };
+    let cases = [moved(BSA, 1, 1), unmoved, moved(BSA, 4, 4), moved(BSA, 8, 2)];
+    let case = |case: Case| {
+        let folder = folder.map(Path::to_path_buf);
+        built::case(case.name(), case.limit(), move || {
+            let file = folder.map(|folder| folder.join(COMPLIANCE)).filter(|file| file.exists());
+            let absent =
+                || Absent::new(format!("`-- --guests DIR` names the folder of {COMPLIANCE}"));
+            case.judge_with(Some(&file.ok_or_else(absent)?))
+        })
+    };
+    cases.map(case).into()
+}
+
+impl Case {
+    /// Runs the program with another file on its disk.
+    fn judge_with(self, other: Option<&Path>) -> Result<()> {
         let Self { program, vcpus, cpus, is_moved } = self;
         let file = program.fetch()?;
         let board = Board {
@@ -152,15 +193,21 @@ impl TestCase for Case {
             ..Board::plain(VERSION, MEMORY)?
         };
         let files = Files { kernel: &file, initrd: None, append: "" };
-        let guest = program.run(board.command(&[files])?, &self.name())?;
+        let guest = program.run(board.command(&[files])?, &self.name(), other)?;
         ensure!(guest.ending == Some(Ending::Off), "the guest's machine was not turned off");
         ensure!(guest.faults.is_empty(), "{:#?}", guest.faults);
         guest.judge_taken(program.takes)?;
         ensure!(!is_moved || guest.moves > 0, "the guest was not moved");
-        let own = program.run_on_own_gic(vcpus, &file, &self.name())?;
+        let own = program.run_on_own_gic(vcpus, &file, &self.name(), other)?;
         for (line, verdicts) in program.lines.iter().zip(guest.found.iter().zip(&own.found)) {
             ensure!(verdicts == (&true, &true), "`{line}` by the guest and by QEMU: {verdicts:?}");
         }
+        let ended_waits: &[&str] = if is_moved { &ENDED_WAITS } else { &[] };
+        let may_differ =
+            |rule: &String| WITHOUT_PMU.iter().chain(ended_waits).any(|it| rule.starts_with(it));
+        let differ = guest.rules.symmetric_difference(&own.rules);
+        let differ: Vec<_> = differ.filter(|rule| !may_differ(rule)).collect();
+        ensure!(differ.is_empty(), "the guest's results differ from QEMU's: {differ:#?}");
         Ok(())
     }
 }
@@ -170,6 +217,9 @@ impl TestCase for Case {
 struct Report {
     /// For each of [`Program::lines`], whether it was printed.
     found: Vec<bool>,
+    /// The rule that the compliance suite checks, and all results.
+    rule: String,
+    rules: BTreeSet<String>,
     ending: Option<Ending>,
     faults: Vec<String>,
     timers: u64,
@@ -202,20 +252,29 @@ impl Program {
         self.is_firmware().then(|| DISK.to_owned()).into_iter().collect()
     }
 
-    /// Runs the program on QEMU without the hypervisor.
-    fn run_on_own_gic(&self, cpus: u8, file: &Path, name: &str) -> Result<Report> {
+    /// Runs the program on QEMU without the hypervisor. Guests of either have no ACPI tables.
+    fn run_on_own_gic(
+        &self,
+        cpus: u8,
+        file: &Path,
+        name: &str,
+        other: Option<&Path>,
+    ) -> Result<Report> {
         let mut qemu = built::tools(VERSION)?.command(qemu::PROGRAM);
-        qemu.args(["-M", "virt,gic-version=3", "-cpu", "neoverse-n1"]).args(SURROUNDINGS);
+        qemu.args(["-M", "virt,gic-version=3,acpi=off", "-cpu", "neoverse-n1"]).args(SURROUNDINGS);
         qemu.args(["-m", &format!("{MEMORY}M"), "-smp", &cpus.to_string()]);
         qemu.args(self.devices().iter().flat_map(|device| ["-device", device]));
         qemu.arg(if self.is_firmware() { "-bios" } else { "-kernel" }).arg(file);
-        self.run(qemu, &format!("{name} of QEMU's GIC"))
+        self.run(qemu, &format!("{name} of QEMU's GIC"), other)
     }
 
-    fn run(&self, mut qemu: Command, name: &str) -> Result<Report> {
+    fn run(&self, mut qemu: Command, name: &str, other: Option<&Path>) -> Result<Report> {
         let disk = built::folder()?.join(name.replace([' ', '\'', ','], "-").to_lowercase());
         fs::create_dir_all(&disk)?;
-        fs::write(disk.join(SCRIPT.0), SCRIPT.1)?;
+        fs::write(disk.join(SCRIPT), self.script)?;
+        if let Some(file) = other {
+            fs::copy(file, disk.join(file.file_name().context("not a file")?))?;
+        }
         let drive = format!("if=none,id=disk,format=raw,file=fat:rw:{}", disk.display());
         let (keyboard, mut keys) = io::pipe()?;
         keys.write_all(self.keys.as_bytes())?;
@@ -245,6 +304,18 @@ impl Report {
         Ok(())
     }
 
+    /// Reads a rule's number and name, its result, or both.
+    fn result(&mut self, line: &str) {
+        let line = line.trim();
+        let is_rule = |(number, _): &(&str, &str)| number.parse::<u32>().is_ok();
+        if let Some((number, rest)) = line.split_once(" : ").filter(is_rule) {
+            self.rule = format!("{number}: {}", rest.split("  ").next().unwrap_or(rest));
+        }
+        if let Some((_, result)) = line.rsplit_once("Result:") {
+            self.rules.insert(format!("{}: {}", self.rule, result.trim()));
+        }
+    }
+
     fn line(&mut self, line: &str, wanted: &[&str]) {
         match Fact::parse(line) {
             Some(Fact::Hypervisor(HypervisorFact::Ended { how, .. })) => self.ending = Some(how),
@@ -259,6 +330,7 @@ impl Report {
             Some(Fact::Hypervisor(HypervisorFact::Moved { times, grown: 0 })) => self.moves = times,
             Some(_) => {}
             None => {
+                self.result(line);
                 for (found, wanted) in self.found.iter_mut().zip(wanted) {
                     *found |= line.contains(wanted);
                 }
