@@ -2,9 +2,9 @@
 #![expect(clippy::unwrap_used, reason = "a failed unwrap fails the test")]
 
 mod command_figures;
-mod direct_lpis;
 mod foreign_driver;
 mod punishing_fakes;
+mod recordings;
 mod registers;
 mod routing;
 mod tables;

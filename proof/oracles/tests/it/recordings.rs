@@ -1,12 +1,14 @@
-//! Replays what another project's GICv3 with Direct LPIs was told, and compares its answers with
-//! the model's. The file `data/gem5-direct-lpi.record` holds the recording, and states its origin.
+//! Replays what another project's GICv3 was told, and compares its answers with the model's: those
+//! of its Direct LPIs, and those of its message-based SPIs. The files `data/gem5-*.record` hold the
+//! recordings, and state their origin.
 //!
 //! The register offsets in this test are typed from IHI 0069 §12.11, not taken from `gic-arch`.
 
 use doorbell_test_support::guest::{Machine, RAM};
 use vgic::{AccessWidth, GuestMemory, VgicConfig};
 
-const RECORD: &str = include_str!("../../data/gem5-direct-lpi.record");
+const DIRECT_LPIS: &str = include_str!("../../data/gem5-direct-lpi.record");
+const MESSAGE_BASED_SPIS: &str = include_str!("../../data/gem5-message-based-spi.record");
 
 const GICR_CTLR: u64 = 0x0000;
 const GICR_SETLPIR: u64 = 0x0040;
@@ -31,16 +33,35 @@ struct Compared {
 /// A machine under a script.
 struct Replay {
     machine: Machine,
-    cpus: usize,
+    /// The interrupt that each CPU has acknowledged and not ended.
+    acknowledged: Vec<u64>,
 }
 
 impl Replay {
+    /// Creates the machine of a script that starts with these operands. The third operand is the
+    /// number of SPIs; without it, the script is for Direct LPIs.
+    fn new(operands: &[u64]) -> Self {
+        let config = VgicConfig::new(u16::try_from(operands[1]).unwrap());
+        match operands.get(2) {
+            Some(spis) => {
+                let config = config.with_spis(u32::try_from(*spis).unwrap());
+                Self::running(config.with_message_based_spis(true))
+            }
+            None => Self::with_lpi_tables(config),
+        }
+    }
+
+    fn running(config: VgicConfig) -> Self {
+        let machine = Machine::running(config);
+        let acknowledged = vec![SPURIOUS; machine.vcpus.len()];
+        Self { machine, acknowledged }
+    }
+
     /// Creates a machine whose LPIs have tables but are not enabled.
-    fn new(cpus: u64) -> Self {
-        let config = VgicConfig::new(u16::try_from(cpus).unwrap());
-        let machine = Machine::running(config.with_direct_lpi(true).with_lpi_id_bits(Some(16)));
-        let replay = Self { machine, cpus: usize::try_from(cpus).unwrap() };
-        for (cpu, pending) in (0..replay.cpus).zip((RAM + 0x10_0000..).step_by(0x1_0000)) {
+    fn with_lpi_tables(config: VgicConfig) -> Self {
+        let replay = Self::running(config.with_direct_lpi(true).with_lpi_id_bits(Some(16)));
+        let cpus = 0..replay.acknowledged.len();
+        for (cpu, pending) in cpus.zip((RAM + 0x10_0000..).step_by(0x1_0000)) {
             replay.write(cpu, GICR_PROPBASER, AccessWidth::Double, RAM | ID_BITS);
             replay.write(cpu, GICR_PENDBASER, AccessWidth::Double, pending);
         }
@@ -55,19 +76,31 @@ impl Replay {
     fn configure(&self, lpi: u64, byte: u64) {
         let byte = u8::try_from(byte).unwrap();
         self.machine.ram.write(RAM + lpi - FIRST_LPI, &[byte]).unwrap();
-        for cpu in 0..self.cpus {
+        for cpu in 0..self.acknowledged.len() {
             self.write(cpu, GICR_INVLPIR, AccessWidth::Double, lpi);
             let busy = self.machine.frame(cpu) + GICR_SYNCR;
             while self.machine.read(busy, AccessWidth::Word) & 1 == 1 {}
         }
     }
 
-    /// Takes the interrupt with the highest priority.
-    fn take(&mut self, cpu: usize) -> u64 {
-        let intid = self.machine.acknowledge(cpu);
+    /// Acknowledges the interrupt with the highest priority.
+    fn acknowledge(&mut self, cpu: usize) -> u64 {
+        self.acknowledged[cpu] = self.machine.acknowledge(cpu);
+        self.acknowledged[cpu]
+    }
+
+    /// Ends the interrupt that the CPU has acknowledged, if any.
+    fn end(&mut self, cpu: usize) {
+        let intid = std::mem::replace(&mut self.acknowledged[cpu], SPURIOUS);
         if intid != SPURIOUS {
             self.machine.end(cpu, intid);
         }
+    }
+
+    /// Acknowledges and ends the interrupt with the highest priority.
+    fn take(&mut self, cpu: usize) -> u64 {
+        let intid = self.acknowledge(cpu);
+        self.end(cpu);
         intid
     }
 
@@ -78,12 +111,21 @@ impl Replay {
     /// Executes an operation, and returns the model's answers.
     fn run(&mut self, name: &str, a: u64, b: u64) -> Vec<u64> {
         let cpu = usize::try_from(a).unwrap();
-        let width = if name.ends_with('4') { AccessWidth::Word } else { AccessWidth::Double };
+        let width = match name.as_bytes().last() {
+            Some(b'2') => AccessWidth::Half,
+            Some(b'4') => AccessWidth::Word,
+            _ => AccessWidth::Double,
+        };
+        let gicd = self.machine.gic.config().distributor;
         match name {
             "cfg" => self.configure(a, b),
             "on" => self.write(cpu, GICR_CTLR, AccessWidth::Word, ENABLE_LPIS),
             "set4" | "set8" => self.write(cpu, GICR_SETLPIR, width, b),
             "clr4" | "clr8" => self.write(cpu, GICR_CLRLPIR, width, b),
+            "write2" | "write4" | "write8" => self.machine.write(gicd + a, width, b),
+            "read4" => return vec![self.machine.read(gicd + a, width)],
+            "ack" => return vec![self.acknowledge(cpu)],
+            "end" => self.end(cpu),
             "take" => return vec![self.take(cpu)],
             "drain" => return self.drain(cpu),
             other => panic!("the record has an operation {other}"),
@@ -105,7 +147,7 @@ fn compare(record: &str) -> Result<Compared, String> {
         let operands = numbers(operands);
         let second = operands.get(1).copied().unwrap_or_default();
         if name == "script" {
-            (replay, script) = (Some(Replay::new(second)), line);
+            (replay, script) = (Some(Replay::new(&operands)), line);
             compared.scripts += 1;
             continue;
         }
@@ -119,18 +161,30 @@ fn compare(record: &str) -> Result<Compared, String> {
     Ok(compared)
 }
 
-#[test]
-fn the_model_takes_what_gem5_takes() {
-    let answers = RECORD.lines().filter(|line| !line.starts_with('#'));
+/// Checks that the model answers all scripts of a record as gem5 did.
+fn check(record: &str, scripts: usize, at_least: usize) {
+    let answers = record.lines().filter(|line| !line.starts_with('#'));
     let answers = answers.filter_map(|line| line.split_once(" =")).map(|(_, answers)| answers);
     let answers = answers.map(|answers| numbers(answers).len()).sum();
-    assert!(answers > 2000, "the record has {answers} answers");
-    assert_eq!(compare(RECORD), Ok(Compared { scripts: 100, answers }));
+    assert!(answers >= at_least, "the record has {answers} answers");
+    assert_eq!(compare(record), Ok(Compared { scripts, answers }));
+}
+
+#[test]
+fn the_model_takes_what_gem5_takes() {
+    check(DIRECT_LPIS, 100, 2000);
+}
+
+#[test]
+fn the_model_answers_messages_as_gem5_does() {
+    check(MESSAGE_BASED_SPIS, 32, 1500);
 }
 
 #[test]
 fn another_answer_is_found() {
-    let at = RECORD.find("= 2").unwrap();
-    let changed = [&RECORD[..at], "= 1", &RECORD[at + 3..]].concat();
-    assert!(compare(&changed).is_err_and(|error| error.contains("= 1")));
+    for record in [DIRECT_LPIS, MESSAGE_BASED_SPIS] {
+        let at = record.find("= 2").unwrap();
+        let changed = [&record[..at], "= 1", &record[at + 3..]].concat();
+        assert!(compare(&changed).is_err_and(|error| error.contains("= 1")));
+    }
 }
