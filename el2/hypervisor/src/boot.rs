@@ -135,9 +135,8 @@ fn make_guest(config: GuestConfig, functions: Vec<Function>, files: &Files) -> (
     let GuestConfig { ref ram, vcpus, .. } = config;
     let (ram, count, smmu) = (ram.guest.clone(), functions.len(), config.smmu.clone());
     let guest = Guest::new(config, |gic| {
-        let host = irqchip::get().description().hosts.first()?;
-        let window = image_rt::pci::window(host).filter(|_| count > 0)?;
-        Some(Pci::assign(host, window, functions, (gic, smmu)))
+        let host = irqchip::get().description().hosts.first().filter(|_| count > 0)?;
+        Some(Pci::assign(host, functions, (gic, smmu)))
     });
     let argument = place_devicetree(&guest, files);
     println!(

@@ -14,6 +14,7 @@ use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use dtoolkit::{Node, Property, ToPropertyValue};
 use gic_arch::gits;
+use msi_types::pci::{PciSpace, PciWindow};
 use vgic::VgicConfig;
 
 /// Files of a guest in memory, by physical or by guest physical addresses (QEMU's guest loader,
@@ -294,12 +295,9 @@ fn route(config: &VgicConfig) -> Option<DeviceTreeProperty> {
 }
 
 fn pci_host(pci: &Pci, gic: &VgicConfig) -> DeviceTreeNode {
-    const MEMORY_32: u32 = 0x0200_0000;
     const BYTES_PER_BUS: u64 = 1 << 20;
-    let words = |value: u64| [(value >> 32) as u32, value as u32];
-    let (config, window) = (&pci.config, &pci.window);
-    let ([high, low], [size_high, size_low]) =
-        (words(window.start), words(window.end - window.start));
+    let config = &pci.config;
+    let ranges = pci.windows.iter().flat_map(|window| range(*window));
     let last_bus = (config.end - config.start) / BYTES_PER_BUS - 1;
     let mut host = node(
         format!("pcie@{:x}", config.start),
@@ -311,7 +309,8 @@ fn pci_host(pci: &Pci, gic: &VgicConfig) -> DeviceTreeNode {
             property("dma-coherent", &[] as &[u8]),
             property("bus-range", [0, last_bus as u32]),
             property("reg", doubles(&[config.start, config.end - config.start])),
-            property("ranges", [MEMORY_32, high, low, high, low, size_high, size_low]),
+            property("ranges", ranges.collect::<Vec<_>>()),
+            property("linux,pci-domain", 0_u32),
         ],
     );
     if let Some(route) = route(gic) {
@@ -322,6 +321,21 @@ fn pci_host(pci: &Pci, gic: &VgicConfig) -> DeviceTreeNode {
         host.add_property(property("iommu-map", entries.collect::<Vec<_>>()));
     }
     host
+}
+
+/// Returns the cells that describe a window: kind and bus address, CPU address, and size (IEEE 1275
+/// PCI binding §2.2.1.1).
+fn range(window: PciWindow) -> [u32; 7] {
+    let space = match window.space() {
+        PciSpace::Io => 0x0100_0000,
+        PciSpace::Memory32 => 0x0200_0000,
+        PciSpace::Memory64 => 0x0300_0000,
+    };
+    let cells = |value: u64| [(value >> 32) as u32, value as u32];
+    let ([bus_high, bus], [high, low]) = (cells(window.bus_base()), cells(window.cpu().base()));
+    let [size_high, size] = cells(window.cpu().size());
+    let prefetchable = u32::from(window.is_prefetchable()) << 30;
+    [space | prefetchable, bus_high, bus, high, low, size_high, size]
 }
 
 /// Describes the machine's SMMU, with its interrupts in the order in which `virt` has them.

@@ -198,7 +198,7 @@ impl Guest {
     pub(crate) fn unmap_devices(&self) {
         let Some(pci) = &self.pci else { return };
         self.stage2.with(|stage2| {
-            stage2.unmap_pages(&pci.window);
+            pci.memory().for_each(|window| stage2.unmap_pages(&window));
             context::forget_stage2();
         });
     }

@@ -1,6 +1,7 @@
 //! The guest's view of PCI: QEMU's host bridge, with only those functions that are assigned to this
 //! guest. They are all on bus 0, each as a device of its own. Other addresses of configuration
-//! space read as all ones, as do addresses of the window at which the guest has placed no function.
+//! space read as all ones, as do addresses of the windows at which the guest has placed no
+//! function. Functions have no I/O ports.
 
 use crate::controller;
 use crate::gic::Gic;
@@ -11,13 +12,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use doorbell_facts::{Fact, HypervisorFact};
-use gic_firmware::PciHost;
+use gic_firmware::{PciHost, Region};
 use image_rt::pci::{self, Function};
 use image_rt::println;
 use irq_domain::pci::{enable_acs, isolation_groups};
 use irq_routing::{GsiSpace, Router};
 use msi_types::RequesterId;
-use msi_types::pci::{msi, msix};
+use msi_types::pci::{PciSpace, PciWindow, msi, msix};
 use vgic::AccessWidth;
 
 /// Number of functions that fit on a guest's bus. Device 0 is left out, because its DeviceID is
@@ -46,9 +47,9 @@ pub(crate) fn functions(host: &PciHost) -> Vec<(usize, Function)> {
 pub(crate) struct Pci {
     /// ECAM window. The guest sees it at the same address.
     pub(crate) config: Range<u64>,
-    /// Window for the functions' memory. The guest sees it at the same address, and may place its
-    /// functions anywhere in it.
-    pub(crate) window: Range<u64>,
+    /// Windows for I/O ports and for the functions' memory. The guest sees them at the same
+    /// addresses, and may place its functions anywhere in those for memory.
+    pub(crate) windows: Vec<PciWindow>,
     functions: Vec<Assigned>,
     /// The SMMU in front of the functions, if the guest owns it.
     pub(crate) smmu: Option<Arc<GuestSmmu>>,
@@ -59,7 +60,6 @@ impl Pci {
     /// their DMA.
     pub(crate) fn assign(
         host: &PciHost,
-        window: Range<u64>,
         functions: Vec<Function>,
         (gic, smmu): (&Arc<Gic>, Option<Arc<GuestSmmu>>),
     ) -> Self {
@@ -88,8 +88,8 @@ impl Pci {
             Some(assigned)
         });
         Self {
-            config: ecam.base()..ecam.base() + ecam.size(),
-            window,
+            config: addresses(ecam),
+            windows: host.windows.iter().map(|window| window.value).collect(),
             functions: functions.collect(),
             smmu,
         }
@@ -102,10 +102,25 @@ impl Pci {
         functions.map(|it| [it.place, it.requester()].map(RequesterId::get))
     }
 
-    /// Returns the physical address of a page in the window, if a function's memory is there that
+    /// Returns the windows for the functions' memory, whose CPU and bus addresses are the same.
+    pub(crate) fn memory(&self) -> impl Iterator<Item = Range<u64>> {
+        let windows = self.windows.iter().filter(|window| window.space() != PciSpace::Io);
+        windows.map(|window| addresses(window.cpu()))
+    }
+
+    fn is_memory(&self, address: u64) -> bool {
+        self.memory().any(|window| window.contains(&address))
+    }
+
+    fn is_window(&self, address: u64) -> bool {
+        self.windows.iter().any(|window| addresses(window.cpu()).contains(&address))
+    }
+
+    /// Returns the physical address of a page in a window, if a function's memory is there that
     /// the guest may access without trapping.
     pub(crate) fn page(&self, page: u64) -> Option<u64> {
-        self.functions.iter().find_map(|function| function.page(page))
+        let mut functions = self.functions.iter().filter(|_| self.is_memory(page));
+        functions.find_map(|function| function.page(page))
     }
 
     /// Passes messages on that wait in memory.
@@ -118,20 +133,22 @@ impl Pci {
         self.functions.iter().for_each(Assigned::stop);
     }
 
-    /// Reads from configuration space or from the window. Returns `None` for other addresses.
+    /// Reads from configuration space or from a window. Returns `None` for other addresses.
     pub(crate) fn read(&self, address: u64, width: AccessWidth) -> Option<u64> {
-        let value = if self.window.contains(&address) {
+        let value = if self.is_memory(address) {
             self.functions.iter().find_map(|function| function.read_memory(address, width))
         } else if self.config.contains(&address) {
             let found = self.function_at(address);
             found.map(|(function, offset)| function.read_config(offset, width))
+        } else if self.is_window(address) {
+            None
         } else {
             return None;
         };
         Some(value.unwrap_or(u64::MAX) & width.mask())
     }
 
-    /// Writes to configuration space or to the window. Returns `None` for other addresses. Calls
+    /// Writes to configuration space or to a window. Returns `None` for other addresses. Calls
     /// `unmap` if the guest may have moved a function's memory.
     pub(crate) fn write(
         &self,
@@ -140,11 +157,11 @@ impl Pci {
         value: u64,
         unmap: impl FnOnce(),
     ) -> Option<()> {
-        if self.window.contains(&address) {
+        if self.is_memory(address) {
             let mut functions = self.functions.iter();
             functions.find_map(|function| function.write_memory(address, width, value));
         } else if !self.config.contains(&address) {
-            return None;
+            return self.is_window(address).then_some(());
         } else if let Some((function, offset)) = self.function_at(address) {
             function.write_config(offset, width, value, unmap);
         }
@@ -157,4 +174,8 @@ impl Pci {
         let found = functions.find(|function| u64::from(function.place.get()) == place)?;
         Some((found, (address & 0xfff) as u16))
     }
+}
+
+fn addresses(region: Region) -> Range<u64> {
+    region.base()..region.base() + region.size()
 }

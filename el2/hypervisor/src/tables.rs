@@ -4,6 +4,7 @@
 
 use crate::ram::Ram;
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -11,10 +12,14 @@ const ENTRIES: usize = 512;
 const PAGE: u64 = 1 << PAGE_SHIFT;
 /// Number of address bits that one entry covers, for the levels that may contain blocks (1 and 2).
 const BLOCK_SHIFTS: [u32; 2] = [30, 21];
+/// Number of bytes that a table of the last level covers.
+const BLOCK: u64 = 1 << BLOCK_SHIFTS[1];
 /// Number of address bits that one entry of the last level covers.
 const PAGE_SHIFT: u32 = 12;
-/// Addresses have 39 bits, so the first level is a single table.
-const ADDRESS_BITS: u64 = 39;
+/// Addresses have 40 bits, so that the guest can reach `virt`'s 64-bit window for PCI. The first
+/// level of stage 2 consists of two concatenated tables. Stage 1 has only the first of them, and
+/// thus 39 bits.
+const ADDRESS_BITS: u64 = 40;
 
 const VALID: u64 = 1;
 /// Descriptor of a table, or of a page at the last level.
@@ -81,8 +86,8 @@ pub(crate) const fn space(guest: usize) -> u8 {
 struct Table([AtomicU64; ENTRIES]);
 
 impl Table {
-    fn new() -> Box<Self> {
-        Box::new(Self([const { AtomicU64::new(0) }; ENTRIES]))
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; ENTRIES])
     }
 
     /// Returns the entry for an address, where each entry covers `1 << shift` bytes.
@@ -91,15 +96,34 @@ impl Table {
     }
 }
 
+/// The concatenated tables of the first level, aligned to their size.
+#[repr(C, align(8192))]
+struct Root([Table; 2]);
+
+impl Root {
+    fn entry(&self, address: u64) -> &AtomicU64 {
+        let shift = BLOCK_SHIFTS[0];
+        let table = &self.0[(address >> shift) as usize / ENTRIES % self.0.len()];
+        table.entry(address, shift)
+    }
+}
+
 /// The tables of an address space. They stay in use until the machine ends.
 pub(crate) struct TranslationTables {
-    root: &'static Table,
+    root: &'static Root,
     stage: Stage,
+    /// Blocks in which pages are mapped. Their number is limited by the memory of the guest's
+    /// devices.
+    blocks: Vec<u64>,
+    /// Tables of the last level that are not in use. Otherwise, a guest that moves its devices
+    /// through the 64-bit window would use more and more memory.
+    spare: Vec<&'static Table>,
 }
 
 impl TranslationTables {
     pub(crate) fn new(stage: Stage) -> Self {
-        Self { root: Box::leak(Table::new()), stage }
+        let root = Box::new(Root([const { Table::new() }; 2]));
+        Self { root: Box::leak(root), stage, blocks: Vec::new(), spare: Vec::new() }
     }
 
     /// Maps a guest's RAM.
@@ -114,78 +138,76 @@ impl TranslationTables {
         let (mut address, attributes) = (range.start, memory.attributes(self.stage));
         while address < range.end {
             let to = physical + (address - range.start);
-            address += map_one(self.root, address, range.end - address, (to, attributes));
+            address += self.map_one(address, range.end - address, to | attributes);
         }
     }
 
     /// Maps a page at `address`, where the guest must not have RAM.
     pub(crate) fn map_page(&mut self, address: u64, physical: u64, memory: Memory) {
-        let attributes = memory.attributes(self.stage);
-        map_one(self.root, address, PAGE, (physical, attributes));
+        let block = address & !(BLOCK - 1);
+        if !self.blocks.contains(&block) {
+            self.blocks.push(block);
+        }
+        self.map_one(address, PAGE, physical | memory.attributes(self.stage));
     }
 
     /// Removes all pages from the blocks that overlap a range. The caller must invalidate the TLBs
-    /// of all CPUs before the next change.
+    /// of all CPUs before the next page is mapped.
     pub(crate) fn unmap_pages(&mut self, range: &Range<u64>) {
-        let [outer, inner] = BLOCK_SHIFTS;
-        for address in (range.start >> inner << inner..range.end).step_by(1 << inner) {
-            let Some(table) = table(self.root.entry(address, outer)) else { continue };
-            let entry = table.entry(address, inner);
-            if entry.load(SeqCst) & TABLE_OR_PAGE != 0 {
-                entry.fetch_and(!VALID, SeqCst);
+        let Self { root, blocks, spare, .. } = self;
+        blocks.retain(|block| {
+            let is_kept = *block >= range.end || block + BLOCK <= range.start;
+            if !is_kept && let Some(tables) = table(root.entry(*block)) {
+                let entry = tables.entry(*block, BLOCK_SHIFTS[1]);
+                spare.extend(table(entry));
+                entry.store(0, SeqCst);
             }
-        }
+            is_kept
+        });
     }
 
     /// Returns the address of the first-level table.
     pub(crate) fn root(&self) -> u64 {
         core::ptr::from_ref(self.root).expose_provenance() as u64
     }
+
+    /// Maps one block or page at `address` of at most `bytes` bytes. Returns its size.
+    fn map_one(&mut self, address: u64, bytes: u64, descriptor: u64) -> u64 {
+        let mut entry = self.root.entry(address);
+        for (shift, below) in BLOCK_SHIFTS.into_iter().zip([BLOCK_SHIFTS[1], PAGE_SHIFT]) {
+            let block = 1 << shift;
+            let is_free = entry.load(SeqCst) == 0;
+            let is_aligned = (address | descriptor & ADDRESS).is_multiple_of(block);
+            if is_free && is_aligned && bytes >= block {
+                entry.store(descriptor, SeqCst);
+                return block;
+            }
+            entry = self.below(entry).entry(address, below);
+        }
+        entry.store(descriptor | TABLE_OR_PAGE, SeqCst);
+        PAGE
+    }
+
+    /// Returns the table below an entry, which it provides if the entry has none.
+    fn below(&mut self, entry: &AtomicU64) -> &'static Table {
+        if entry.load(SeqCst) == 0 {
+            let new = self.spare.pop().unwrap_or_else(|| Box::leak(Box::new(Table::new())));
+            // No CPU walks a spare table.
+            new.0.iter().for_each(|page| page.store(0, SeqCst));
+            let address = core::ptr::from_ref(new).expose_provenance() as u64;
+            entry.store(address | VALID | TABLE_OR_PAGE, SeqCst);
+        }
+        table(entry).expect("ranges of different memory do not overlap")
+    }
 }
 
-/// `VTCR_EL2`: 39-bit input and 40-bit output addresses, 4 KiB pages, walks from level 1, cacheable
-/// and inner shareable.
+/// `VTCR_EL2`: 40-bit input and output addresses, 4 KiB pages, walks from level 1, cacheable and
+/// inner shareable.
 pub(crate) const VTCR: u64 =
     1 << 31 | 2 << 16 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | (64 - ADDRESS_BITS);
 
-/// Maps one block or page at `address` of at most `bytes` bytes. Returns its size.
-fn map_one(root: &Table, address: u64, bytes: u64, (physical, attributes): (u64, u64)) -> u64 {
-    let (mut table, descriptor) = (root, physical | attributes);
-    for shift in BLOCK_SHIFTS {
-        let block = 1 << shift;
-        let entry = table.entry(address, shift);
-        let is_free = entry.load(SeqCst) == 0;
-        if is_free && (address | physical).is_multiple_of(block) && bytes >= block {
-            entry.store(descriptor, SeqCst);
-            return block;
-        }
-        table = below(entry);
-    }
-    table.entry(address, PAGE_SHIFT).store(descriptor | TABLE_OR_PAGE, SeqCst);
-    PAGE
-}
-
-/// Returns the table below an entry. Allocates the table if the entry has none, and empties it if
-/// its pages were removed.
-fn below(entry: &AtomicU64) -> &Table {
-    let descriptor = entry.load(SeqCst);
-    if descriptor == 0 {
-        let table = core::ptr::from_mut(Box::leak(Table::new())).expose_provenance();
-        entry.store(table as u64 | VALID | TABLE_OR_PAGE, SeqCst);
-    }
-    let table = table(entry).expect("ranges of different memory do not overlap");
-    if descriptor & (VALID | TABLE_OR_PAGE) == TABLE_OR_PAGE {
-        // No CPU walks a table without a valid entry.
-        for page in &table.0 {
-            page.store(0, SeqCst);
-        }
-        entry.fetch_or(VALID, SeqCst);
-    }
-    table
-}
-
 /// Returns the table that an entry refers to, if it is not empty and not a block.
-fn table(entry: &AtomicU64) -> Option<&Table> {
+fn table(entry: &AtomicU64) -> Option<&'static Table> {
     let descriptor = entry.load(SeqCst);
     let table = core::ptr::with_exposed_provenance::<Table>((descriptor & ADDRESS) as usize);
     // SAFETY: `below` allocated the table, which is never freed.

@@ -85,11 +85,18 @@ const U_BOOT: Program = Program {
     // Some commands drop a key that is typed while they run.
     keys: "\r\r\r",
     dialog: &[
-        ("=>", "pci; nvme scan; load nvme 0:1 0x41000000 startup.nsh; md.b 0x41000000 10\r"),
+        (
+            "=>",
+            "pci; pci regions; pci bar 00.01.00; nvme scan; \
+             load nvme 0:1 0x41000000 startup.nsh; md.b 0x41000000 10\r",
+        ),
         ("echo doorbell.", "\rpoweroff\r"),
     ],
     lines: &[
         "Flash: 64 MiB",
+        "0   0x0000000000000000 0x000000003eff0000 0x0000000000010000  io",
+        "1   0x0000000010000000 0x0000000010000000 0x000000002eff0000  mem",
+        "0   0x0000000010000000  0x0000000000004000  64     MEM",
         "00.01.00   0x1b36     0x0010     Mass storage controller",
         "echo doorbell.",
         "Loading Environment from Flash... *** Warning - bad CRC",

@@ -8,7 +8,6 @@ pub use function::{Bar, Function};
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use core::ops::Range;
 use core::ptr::{NonNull, with_exposed_provenance_mut};
 use gic_firmware::{ConfigAccess, Description, PciHost, Region};
 use irq_domain::pci::{Ecam, EcamWindow, MappedRegion};
@@ -48,12 +47,6 @@ pub fn ecam(host: &PciHost) -> Option<Region> {
         ConfigAccess::Ecam(region) => Some(region),
         ConfigAccess::Registers(_) => None,
     }
-}
-
-/// Returns the 32-bit memory window. CPU and bus addresses must be the same.
-pub fn window(host: &PciHost) -> Option<Range<u64>> {
-    let cpu = memory(host).next()?.cpu();
-    Some(cpu.base()..cpu.base() + cpu.size())
 }
 
 fn memory(host: &PciHost) -> impl Iterator<Item = PciWindow> + use<'_> {
