@@ -36,6 +36,7 @@ const ATTACKS: &[(&str, Attack)] = &[
     ("spin", spin),
     ("wake-ups", wake_ups),
     ("devices", device::attack),
+    ("line", device::line),
 ];
 
 pub(crate) fn named(name: &str) -> Option<Attack> {

@@ -1,6 +1,7 @@
-//! A guest that uses a PCI device, QEMU's `edu`, and an attack on the devices of other guests. Both
-//! access configuration space at `virt`'s address.
+//! A guest that uses a PCI device, QEMU's `edu`, and attacks on the devices of other guests and by
+//! INTx. All access configuration space at `virt`'s address.
 
+use crate::machine::GICD;
 use crate::random::Random;
 use crate::turns::Turns;
 use crate::{exceptions, machine};
@@ -21,6 +22,8 @@ const IDENTIFICATION: u32 = 0x0100_00ed;
 const COMMAND: u64 = 0x04;
 const MEMORY_AND_MASTER: u64 = 6;
 const BAR: u64 = 0x10;
+/// The device's register that asserts its interrupt.
+const RAISE: u64 = 0x60;
 
 fn read(address: u64) -> u32 {
     machine::read(address, 4) as u32
@@ -33,12 +36,17 @@ fn write(address: u64, bytes: u8, value: u64) {
     }
 }
 
+/// Returns the configuration space of the guest's device.
+fn find() -> u64 {
+    let mut functions = (0..FUNCTIONS).map(|function| ECAM + (function << 12));
+    functions.find(|edu| read(*edu) == EDU).expect("the guest has no edu")
+}
+
 /// Keeps moving the device's memory for this many milliseconds. The device must answer at each
 /// place, and only there. Prints how often it did not.
 pub(crate) fn keep_using(milliseconds: u64) -> ! {
     exceptions::install();
-    let mut functions = (0..FUNCTIONS).map(|function| ECAM + (function << 12));
-    let edu = functions.find(|edu| read(*edu) == EDU).expect("the guest has no edu");
+    let edu = find();
     let (mut turns, mut wrong) = (Turns::until(milliseconds), 0);
     let mut old = u64::from(read(edu + BAR));
     while turns.next() {
@@ -74,5 +82,24 @@ pub(crate) fn attack(turns: &mut Turns) {
             let address = WINDOW + (random.below(WINDOW_BYTES) & !7);
             machine::write(address, bytes, random.value());
         }
+    }
+}
+
+/// Keeps the device's INTx asserted, and ends its interrupt again and again.
+pub(crate) fn line(turns: &mut Turns) {
+    machine::enable_interrupts();
+    // Group 1, and enabled (IHI 0069, GICD_IGROUPR<1> and GICD_ISENABLER<1>).
+    for first_spis in [0x84, 0x104] {
+        machine::write(GICD + first_spis, 4, u64::MAX);
+    }
+    write(u64::from(read(find() + BAR)) + RAISE, 4, 1);
+    while turns.next() {
+        let intid = loop {
+            let intid = machine::acknowledge();
+            if intid != machine::NONE {
+                break intid;
+            }
+        };
+        machine::end(intid);
     }
 }

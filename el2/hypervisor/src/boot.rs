@@ -7,7 +7,7 @@ use crate::guest::{self, Guest, GuestConfig};
 use crate::guest_smmu::{self, GuestSmmu};
 use crate::layout::Uart;
 use crate::options::Options;
-use crate::pci::{self, Pci};
+use crate::pci::{self, Candidate, Pci};
 use crate::power::Start;
 use crate::ram::{Placement, Ram};
 use crate::{dma, exits, hypervisor_timer, interrupts, irqchip, moving, scheduler, trace, vcpu};
@@ -103,15 +103,20 @@ fn make_guests(
         "guest-smmu also needs controller=direct-lpi or controller=permanent-lpi"
     );
     let functions = functions(options);
+    let guests = 0..files.len();
+    let mut dealt: Vec<_> = guests.map(|guest| dealt(&functions, guest, files.len())).collect();
+    pci::refuse_shared_lines(&mut dealt);
     let (mut guests, mut starts) = (Vec::new(), Vec::new());
     let placement = if options.trusted_guest { Placement::Identity } else { Placement::Virt };
-    for ((number, of_guest), end) in files.iter().enumerate().zip(ends) {
+    for (((number, of_guest), end), mine) in files.iter().enumerate().zip(ends).zip(dealt) {
         let (flash, start) =
             if options.firmware { flash(of_guest) } else { (None, first(of_guest)) };
         let (ram, smmu) = (Ram::new(start..end, placement), smmu.cloned());
         let of_guest = &of_guest.placed_in(&ram);
-        let config = GuestConfig { number, ram, vcpus, uart, controller, smmu, flash };
-        let mine = dealt(&functions, number, files.len());
+        let mut lines: Vec<_> = mine.iter().filter_map(Candidate::line).collect();
+        lines.sort_unstable();
+        lines.dedup();
+        let config = GuestConfig { number, ram, vcpus, uart, lines, controller, smmu, flash };
         dma::confine(number, &config.ram, &mine);
         let (guest, start) = make_guest(config, mine, of_guest);
         guests.push(guest);
@@ -131,7 +136,7 @@ fn flash(files: &Files) -> (Option<Flash>, u64) {
     (Some(Flash::new(firmware)), end)
 }
 
-fn make_guest(config: GuestConfig, functions: Vec<Function>, files: &Files) -> (Guest, Start) {
+fn make_guest(config: GuestConfig, functions: Vec<Candidate>, files: &Files) -> (Guest, Start) {
     let GuestConfig { ref ram, vcpus, .. } = config;
     let (ram, count, smmu) = (ram.guest.clone(), functions.len(), config.smmu.clone());
     let guest = Guest::new(config, |gic| {
@@ -146,10 +151,10 @@ fn make_guest(config: GuestConfig, functions: Vec<Function>, files: &Files) -> (
     (guest, Start { entry: files.kernel.start, argument })
 }
 
-/// Returns the PCI functions that may be assigned to guests, with their groups: those whose DMA an
-/// SMMU confines, or all if the guests are trusted. The others are disabled, so that a function
-/// that reaches them without passing the SMMU finds nothing.
-fn functions(options: Options) -> Vec<(usize, Function)> {
+/// Returns the PCI functions that may be assigned to guests: those whose DMA an SMMU confines, or
+/// all if the guests are trusted. The others are disabled, so that a function that reaches them
+/// without passing the SMMU finds nothing.
+fn functions(options: Options) -> Vec<Candidate> {
     let host = irqchip::get().description().hosts.first();
     let Some(host) = host else { return Vec::new() };
     let trusted = options.trusted_guest;
@@ -158,7 +163,7 @@ fn functions(options: Options) -> Vec<(usize, Function)> {
         dma::bring_up(host);
     }
     let mut functions = pci::functions(host);
-    functions.retain(|(_, function)| match dma::stream(function) {
+    functions.retain(|Candidate { function, .. }| match dma::stream(function) {
         Err(reason) if !trusted => {
             withhold(function, &reason.to_string());
             false
@@ -176,15 +181,15 @@ fn withhold(function: &Function, reason: &str) {
 }
 
 /// Returns the functions of a guest. Groups are dealt out round-robin.
-fn dealt(functions: &[(usize, Function)], guest: usize, guests: usize) -> Vec<Function> {
-    let mut groups: Vec<_> = functions.iter().map(|(group, _)| *group).collect();
+fn dealt(functions: &[Candidate], guest: usize, guests: usize) -> Vec<Candidate> {
+    let mut groups: Vec<_> = functions.iter().map(|candidate| candidate.group).collect();
     groups.sort_unstable();
     groups.dedup();
     let owner = |group: &usize| groups.binary_search(group).map(|place| place % guests);
-    let mine = functions.iter().filter(|(group, _)| owner(group) == Ok(guest));
-    let mut mine: Vec<_> = mine.map(|(_, function)| function.clone()).collect();
-    for function in mine.split_off(mine.len().min(pci::MOST)) {
-        withhold(&function, "its guest's bus is full");
+    let mine = functions.iter().filter(|candidate| owner(&candidate.group) == Ok(guest));
+    let mut mine: Vec<_> = mine.cloned().collect();
+    for candidate in mine.split_off(mine.len().min(pci::MOST)) {
+        withhold(&candidate.function, "its guest's bus is full");
     }
     mine
 }

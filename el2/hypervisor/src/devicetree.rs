@@ -3,7 +3,7 @@
 use crate::controller::{FIRST_SPI, SPIS};
 use crate::flash::{BANK, FLASH};
 use crate::guest_smmu::GuestSmmu;
-use crate::layout::{PHYSICAL_TIMER, RTC, UART, UART_SPI, VIRTUAL_TIMER};
+use crate::layout::{self, PHYSICAL_TIMER, RTC, UART, UART_SPI, VIRTUAL_TIMER};
 use crate::pci::Pci;
 use crate::ram::Ram;
 use alloc::format;
@@ -311,6 +311,9 @@ fn pci_host(pci: &Pci, gic: &VgicConfig) -> DeviceTreeNode {
             property("reg", doubles(&[config.start, config.end - config.start])),
             property("ranges", ranges.collect::<Vec<_>>()),
             property("linux,pci-domain", 0_u32),
+            property("#interrupt-cells", 1_u32),
+            property("interrupt-map-mask", [3_u32 << DEVICE_SHIFT, 0, 0, 7]),
+            property("interrupt-map", interrupt_map().as_flattened()),
         ],
     );
     if let Some(route) = route(gic) {
@@ -323,8 +326,21 @@ fn pci_host(pci: &Pci, gic: &VgicConfig) -> DeviceTreeNode {
     host
 }
 
-/// Returns the cells that describe a window: kind and bus address, CPU address, and size (IEEE 1275
-/// PCI binding §2.2.1.1).
+/// Bit of a device number in an address (IEEE 1275 PCI binding §2.2.1.1).
+const DEVICE_SHIFT: u32 = 11;
+
+/// Returns the routes of the pins of devices 0 to 3, which are also those of all other devices.
+fn interrupt_map() -> Vec<[u32; 10]> {
+    let pins = (0..4).flat_map(|device| (1..=4).map(move |pin| (device, pin)));
+    let route = |(device, pin)| {
+        let (address, spi) = (u32::from(device) << DEVICE_SHIFT, layout::intx(device, pin) - 32);
+        [address, 0, 0, pin.into(), GIC_PHANDLE, 0, 0, SPI, spi, LEVEL_HIGH]
+    };
+    pins.map(route).collect()
+}
+
+/// Returns the cells that describe a window: kind and bus address, CPU address, and size (same
+/// section).
 fn range(window: PciWindow) -> [u32; 7] {
     let space = match window.space() {
         PciSpace::Io => 0x0100_0000,

@@ -3,6 +3,7 @@
 //! The SMMU aborts accesses from all other streams.
 
 use crate::irqchip;
+use crate::pci::Candidate;
 use crate::ram::Ram;
 use crate::tables::{Memory, Stage, TranslationTables, VTCR, space};
 use alloc::vec::Vec;
@@ -132,11 +133,11 @@ fn bypasses(function: &Function) -> bool {
 
 /// Assigns the guest's address space to its functions' streams. Without an SMMU, the guest is
 /// trusted.
-pub(crate) fn confine(guest: usize, ram: &Ram, functions: &[Function]) {
+pub(crate) fn confine(guest: usize, ram: &Ram, functions: &[Candidate]) {
     let Some(confinement) = CONFINEMENT.get() else { return };
     confinement.state.with(|state| {
         let translation = translation(guest, ram, state.smmu.has_stage_2());
-        for stream in functions.iter().filter_map(|function| stream(function).ok()) {
+        for stream in functions.iter().filter_map(|it| stream(&it.function).ok()) {
             state
                 .smmu
                 .translate(stream, &translation)

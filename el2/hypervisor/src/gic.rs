@@ -1,7 +1,6 @@
 //! A guest's GIC. A move (see `moving`) replaces the GIC, so devices and traps must always access
 //! the GIC through this module.
 
-use crate::layout::Uart;
 use crate::linked;
 use crate::moving;
 use crate::ram::Ram;
@@ -23,7 +22,8 @@ pub(crate) struct Gic {
     /// Index of the guest.
     pub(crate) guest: usize,
     ram: Ram,
-    uart: Uart,
+    /// SPIs that are linked to the physical interrupts of the same number.
+    pub(crate) linked: Vec<u32>,
     /// Pointer to the current GIC; owns one strong reference.
     current: AtomicPtr<Vgic>,
 }
@@ -33,10 +33,10 @@ impl Gic {
     pub(crate) fn new(
         guest: usize,
         ram: Ram,
-        uart: Uart,
+        linked: Vec<u32>,
         config: VgicConfig,
     ) -> (Arc<Self>, Vec<ListRegisterVcpu>) {
-        let gic = Self { guest, ram, uart, current: AtomicPtr::default() };
+        let gic = Self { guest, ram, linked, current: AtomicPtr::default() };
         let (vgic, vcpus) = gic.make(config);
         gic.current.store(Arc::into_raw(vgic).cast_mut(), SeqCst);
         (Arc::new(gic), with_list_registers(vcpus))
@@ -50,7 +50,7 @@ impl Gic {
         let ram = Arc::new(self.ram.clone());
         let (vgic, vcpus) =
             Vgic::new(config, ram, kick).expect("the guest's GIC could not be created");
-        linked::link(guest, &vgic, self.uart);
+        linked::link(guest, &vgic, &self.linked);
         (vgic, vcpus)
     }
 
@@ -92,7 +92,7 @@ impl Gic {
         vgic.restore(&saved).expect("the state is from a GIC with the same configuration");
         drop(paused);
         drop(saved);
-        linked::lower(&vgic, self.uart);
+        linked::lower(&vgic, &self.linked);
         let old = self.current.swap(Arc::into_raw(vgic).cast_mut(), SeqCst);
         // SAFETY: `new` or the last move leaked the reference, and the caller guarantees that it is
         // not in use.

@@ -7,7 +7,7 @@ use crate::faults::{Faults, Refused};
 use crate::flash::{FLASH, Flash};
 use crate::gic::Gic;
 use crate::guest_smmu::GuestSmmu;
-use crate::layout::{RTC, UART, Uart};
+use crate::layout::{RTC, UART, UART_SPI, Uart};
 use crate::moving;
 use crate::pci::Pci;
 use crate::pl011::Pl011;
@@ -73,6 +73,8 @@ pub(crate) struct GuestConfig {
     pub(crate) ram: Ram,
     pub(crate) vcpus: u16,
     pub(crate) uart: Uart,
+    /// INTx lines that only this guest's functions use.
+    pub(crate) lines: Vec<u32>,
     /// MSI controller of the guest.
     pub(crate) controller: Controller,
     /// The SMMU, if the guest owns it.
@@ -113,7 +115,9 @@ pub(crate) struct Guest {
 impl Guest {
     /// Creates a machine with the PCI functions that `assign` returns.
     pub(crate) fn new(config: GuestConfig, assign: impl FnOnce(&Arc<Gic>) -> Option<Pci>) -> Self {
-        let GuestConfig { number, ram, vcpus: cpus, uart, controller, smmu, flash } = config;
+        let GuestConfig { number, ram, vcpus: cpus, uart, controller, smmu, flash, .. } = config;
+        let mut linked = config.lines;
+        linked.extend((uart == Uart::Own).then_some(UART_SPI));
         let mut stage2 = TranslationTables::new(Stage::Two);
         stage2.map_ram(&ram);
         // The guest has as many priority bits as the machine's list registers.
@@ -124,7 +128,7 @@ impl Guest {
         }
         // The hypervisor also acts as the guests' firmware: it wakes redistributors as TF-A does.
         let config = controller.added_to(config.with_awake_redistributors(true));
-        let (gic, vcpus) = Gic::new(number, ram, uart, config);
+        let (gic, vcpus) = Gic::new(number, ram, linked, config);
         let pci = assign(&gic);
         let vcpus = vcpus
             .into_iter()
@@ -151,6 +155,11 @@ impl Guest {
     /// Returns the GIC, which is valid until the next move.
     pub(crate) fn vgic(&self) -> &Vgic {
         self.gic.current()
+    }
+
+    /// Returns the SPIs that are linked to the physical interrupts of the same number.
+    pub(crate) fn linked(&self) -> &[u32] {
+        &self.gic.linked
     }
 
     /// Returns the memory.

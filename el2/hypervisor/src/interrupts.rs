@@ -13,6 +13,8 @@ use crate::linked::timer_line;
 use crate::pci::Pci;
 use crate::scheduler::{self, VcpuId};
 use crate::{hypervisor_timer, trace};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use doorbell_facts::{Fact, HypervisorFact};
 use gic_arch::{IntId, IntIdClass};
 use gic_driver::cpu_interface::Acknowledged;
@@ -33,8 +35,12 @@ static HANDLERS: Once<Handlers> = Once::new();
 /// Handles of the interrupts that are handled while the machine runs.
 struct Handlers {
     per_cpu: [PerCpuHandle; 5],
-    _uart: IrqHandle,
+    _wired: Vec<IrqHandle>,
 }
+
+/// Bitmap of the SPIs that are linked to a guest's, where bit 0 is INTID 32.
+static LINKED: AtomicU64 = AtomicU64::new(0);
+const FIRST_SPI: u32 = 32;
 
 /// Enables this CPU's interface, and its private interrupts that have handlers.
 pub(crate) fn bring_up_cpu() {
@@ -54,21 +60,26 @@ pub(crate) fn serve() {
     let virtual_timer = |_: &IrqContext<'_>| raise_timer(VIRTUAL_TIMER);
     let physical_timer = |_: &IrqContext<'_>| raise_timer(PHYSICAL_TIMER);
     let uart = |_: &IrqContext<'_>| {
-        if let Some(guest) = uart_owner() {
-            guest.vgic().set_line(Line::Spi(UART_SPI), Level::High);
-            return;
-        }
         while let Some(byte) = console::read() {
             for guest in guests() {
                 guest.type_in(byte);
             }
         }
     };
-    if uart_owner().is_none() {
-        console::enable_input_interrupt();
+    let wired = |spi, name| WiredRequest::new(HwIrq::new(spi), Trigger::Level, name);
+    let mut requested = Vec::new();
+    for (guest, &spi) in guests().iter().flat_map(|it| it.linked().iter().map(move |spi| (it, spi)))
+    {
+        LINKED.fetch_or(1 << (spi - FIRST_SPI), Relaxed);
+        requested.push(interrupts.request_wired(wired(spi, "guest's device"), move |_| {
+            guest.vgic().set_line(Line::Spi(spi), Level::High);
+        }));
     }
-    let request = WiredRequest::new(HwIrq::new(UART_SPI), Trigger::Level, "uart");
-    let uart = interrupts.request_wired(request, uart);
+    if guests().iter().all(|guest| guest.uart.is_some()) {
+        console::enable_input_interrupt();
+        requested.push(interrupts.request_wired(wired(UART_SPI, "uart"), uart));
+    }
+    let wired = requested.into_iter().map(|it| it.expect("an SPI could not be requested"));
     let kick = interrupts.request_per_cpu(KICK.intid().hwirq(), Trigger::Edge, "kick", |_| ());
     let handlers = Handlers {
         per_cpu: [
@@ -78,7 +89,7 @@ pub(crate) fn serve() {
             per_cpu(PHYSICAL_TIMER, "physical timer", physical_timer),
             per_cpu(HYPERVISOR_TIMER, "hypervisor's timer", on_own_timer),
         ],
-        _uart: uart.expect("the UART's interrupt could not be requested"),
+        _wired: wired.collect(),
     };
     let handlers = HANDLERS.call_once(|| handlers);
     handlers.per_cpu.iter().for_each(PerCpuHandle::enable_here);
@@ -159,7 +170,7 @@ fn handle(interrupt: Acknowledged) {
     let intid = ended.intid();
     let _ = irqchip::get().interrupts().dispatch(irqchip::here(), intid.hwirq());
     // LPIs have no active state.
-    if is_handed_over(intid) || intid.class() == IntIdClass::Lpi {
+    if intid.class() == IntIdClass::Lpi || is_handed_over(intid) {
         ended.hand_over();
     } else {
         irqchip::gic().deactivate(&interface, ended);
@@ -208,11 +219,9 @@ fn timer_here(intid: IntId) -> Option<Interrupt<'static, RawMmio>> {
 fn is_handed_over(intid: IntId) -> bool {
     match intid {
         VIRTUAL_TIMER | PHYSICAL_TIMER => scheduler::loaded().is_some(),
-        _ => intid.get() == UART_SPI && uart_owner().is_some(),
+        _ => {
+            let linked = LINKED.load(Relaxed);
+            linked.checked_shr(intid.get().wrapping_sub(FIRST_SPI)).is_some_and(|it| it & 1 != 0)
+        }
     }
-}
-
-/// Returns the guest that has the machine's UART, if any.
-fn uart_owner() -> Option<&'static Guest> {
-    guests().iter().find(|guest| guest.uart.is_none())
 }

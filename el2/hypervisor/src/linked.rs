@@ -1,8 +1,8 @@
-//! Links guests' lines to physical interrupts: the timers', and the UART's if a guest owns
-//! the machine's UART.
+//! Links guests' lines to physical interrupts: the timers', and the SPIs that only one guest's
+//! devices use, which are INTx lines and the machine's UART if a guest owns it.
 
 use crate::irqchip;
-use crate::layout::{TIMERS, UART_SPI, Uart};
+use crate::layout::TIMERS;
 use crate::scheduler::{self, VcpuId};
 use alloc::sync::Arc;
 use gic_arch::IntId;
@@ -10,26 +10,24 @@ use gic_driver::{Interrupt, RawMmio};
 use msi_types::{Cpu, Level, Line, SetLine};
 use vgic::{PhysicalInterrupts, Vgic};
 
-/// Links the interrupts of a guest's timers to the physical timer interrupts, and likewise the
-/// UART's interrupt if the guest owns the machine's UART.
-pub(crate) fn link(guest: usize, vgic: &Vgic, uart: Uart) {
+/// Links the interrupts of a guest's timers to the physical timer interrupts, and SPIs to those of
+/// the same number.
+pub(crate) fn link(guest: usize, vgic: &Vgic, spis: &[u32]) {
     vgic.serve_physical(Arc::new(Physical { guest }))
         .expect("no other physical interrupts were set");
     for (cpu, timer) in timers(vgic) {
         vgic.link(timer_line(cpu, timer), timer).expect("the guest's GIC has the timers' PPIs");
     }
-    if uart == Uart::Own {
-        vgic.link(Line::Spi(UART_SPI), IntId::new(UART_SPI))
-            .expect("the guest's GIC has the UART's SPI");
+    for &spi in spis {
+        vgic.link(Line::Spi(spi), IntId::new(spi)).expect("the guest's GIC has the devices' SPIs");
     }
 }
 
 /// Deasserts the linked lines of a guest after it was restored. Interrupts whose physical lines are
 /// still asserted are signaled again.
-pub(crate) fn lower(vgic: &Vgic, uart: Uart) {
+pub(crate) fn lower(vgic: &Vgic, spis: &[u32]) {
     let timers = timers(vgic).map(|(cpu, timer)| timer_line(cpu, timer));
-    let uart = (uart == Uart::Own).then_some(Line::Spi(UART_SPI));
-    for line in timers.chain(uart) {
+    for line in timers.chain(spis.iter().copied().map(Line::Spi)) {
         vgic.set_line(line, Level::Low);
     }
 }

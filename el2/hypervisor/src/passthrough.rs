@@ -5,6 +5,7 @@
 //! |---|---|
 //! | base addresses, memory space enable | moves the function's memory in the guest's address space |
 //! | other command bits but I/O space; cache line, latency, interrupt line | reaches the function |
+//! | Interrupt Disable of a function without an INTx line | ignored; the function has no pin |
 //! | MSI; Message Control, table and pending bits of MSI-X | handled by `irq-routing`'s models |
 //! | all other writes | ignored |
 //!
@@ -15,13 +16,16 @@
 //! model's vector, which contains the message that the guest wrote for its own controller. If a
 //! message is lost, the reason appears on the console, once per vector. If a function has both MSI
 //! and MSI-X, the guest sees only MSI-X; a null capability takes the place of MSI (PCI Code and ID
-//! Assignment, capability ID 00h).
+//! Assignment, capability ID 00h). While the guest has disabled its messages, the function sends
+//! none, but asserts INTx.
 
 mod messages;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::mem;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
+use image_rt::lock::IrqMutex;
 use image_rt::pci::Function;
 use image_rt::println;
 use irq_domain::pci::FunctionStore;
@@ -38,6 +42,8 @@ use crate::irqchip;
 const COMMAND: u16 = 0x04;
 /// Upper half of the command register.
 const COMMAND_UPPER: u16 = COMMAND + 1;
+/// Interrupt Disable, in the upper half: the function does not assert INTx.
+const INTX_DISABLE: u8 = 1 << 2;
 const IO_SPACE: u8 = 1 << 0;
 const MEMORY_SPACE: u8 = 1 << 1;
 const CACHE_LINE: u16 = 0x0c;
@@ -46,6 +52,8 @@ const FIRST_BAR: u16 = 0x10;
 const LAST_BAR_BYTE: u16 = 0x27;
 const EXPANSION_ROM: u16 = 0x30;
 const INTERRUPT_LINE: u16 = 0x3c;
+/// Bits of the word at [`INTERRUPT_LINE`] that contain the pin.
+const INTERRUPT_PIN: u32 = 0xff00;
 /// The last vector of a PCI MSI.
 const LAST_VECTOR: u32 = 31;
 /// Bits of a base address register that do not belong to the address.
@@ -67,6 +75,10 @@ pub(crate) struct Assigned {
     messages: Arc<Messages>,
     store: Arc<dyn MessageStore>,
     owner: Option<SmmuOwner>,
+    /// `true` if the function's INTx reaches the guest.
+    has_line: bool,
+    /// `true` while the function sends messages instead of asserting INTx.
+    sends: IrqMutex<bool>,
     /// `true` if the guest has set Memory Space Enable.
     decodes: AtomicBool,
     /// `true` once the guest has ended.
@@ -81,10 +93,11 @@ pub(crate) struct Assigned {
 
 impl Assigned {
     /// Assigns a function to the guest, which may own the SMMU in front of it. Returns `None` if
-    /// the function has neither MSI nor MSI-X.
+    /// the function has neither MSI nor MSI-X. With `has_line`, the function's INTx must reach the
+    /// guest.
     pub(crate) fn new(
         function: Function,
-        place: RequesterId,
+        (place, has_line): (RequesterId, bool),
         (parent, owner): (Arc<dyn MsiParent>, Option<SmmuOwner>),
         router: Arc<Router>,
     ) -> Option<Self> {
@@ -115,14 +128,17 @@ impl Assigned {
         let bars = core::array::from_fn(|index| {
             AtomicU8::new(function.config.read8(FIRST_BAR + index as u16))
         });
-        let decodes = AtomicBool::new(true);
+        store.set_enabled(false).expect("a function that has sent no message can be disabled");
+        set_intx(&function, has_line);
         Some(Self {
             place,
             function,
             messages,
             store,
             owner,
-            decodes,
+            has_line,
+            sends: IrqMutex::new(false),
+            decodes: AtomicBool::new(true),
             is_stopped: AtomicBool::new(false),
             bars,
             bar_bits,
@@ -134,6 +150,22 @@ impl Assigned {
     /// Returns the function's requester ID on the machine.
     pub(crate) const fn requester(&self) -> RequesterId {
         self.function.requester
+    }
+
+    /// Makes the function send messages while the guest has enabled them.
+    fn pass_enable(&self) {
+        if self.messages.are_enabled() {
+            self.pass_addresses();
+        }
+        // With the lock, the last of several vCPUs' writes takes effect.
+        self.sends.with(|sends| {
+            let was = mem::replace(sends, self.messages.are_enabled());
+            if was != *sends
+                && let Err(error) = self.store.set_enabled(*sends)
+            {
+                println!("hypervisor: function {:#06x}: {error}", self.place.get());
+            }
+        });
     }
 
     /// Makes the function send its messages to the addresses that the guest wrote, if the guest
@@ -190,10 +222,11 @@ impl Assigned {
         }
     }
 
-    /// Stops the function from sending messages and accessing memory.
+    /// Stops the function from sending messages, asserting INTx and accessing memory.
     pub(crate) fn stop(&self) {
         const MASTER: u16 = 1 << 2;
         self.is_stopped.store(true, SeqCst);
+        set_intx(&self.function, false);
         let command = self.function.config.read16(COMMAND);
         self.function.config.write16(COMMAND, command & !MASTER);
     }
@@ -230,7 +263,7 @@ impl Assigned {
     pub(crate) fn write_memory(&self, address: u64, width: AccessWidth, value: u64) -> Option<()> {
         let (bar, offset) = self.locate(address)?;
         self.messages.write_page(bar, offset, width, value)?;
-        self.pass_addresses();
+        self.pass_enable();
         Some(())
     }
 
@@ -248,6 +281,7 @@ impl Assigned {
             CACHE_LINE => word & !MULTI_FUNCTION,
             FIRST_BAR..=LAST_BAR_BYTE => self.bar_word(usize::from((offset - FIRST_BAR) / 4)),
             EXPANSION_ROM => 0,
+            INTERRUPT_LINE if !self.has_line => word & !INTERRUPT_PIN,
             _ => self.messages.config_word(offset, word),
         }
     }
@@ -286,6 +320,7 @@ impl Assigned {
                 FIRST_BAR..=LAST_BAR_BYTE => {
                     self.bars[usize::from(at - FIRST_BAR)].store(byte, SeqCst);
                 }
+                COMMAND_UPPER if !self.has_line => config.write8(at, byte | INTX_DISABLE),
                 COMMAND_UPPER | CACHE_LINE | LATENCY | INTERRUPT_LINE => config.write8(at, byte),
                 _ => {}
             }
@@ -294,8 +329,15 @@ impl Assigned {
             unmap();
         }
         self.messages.write_config(offset, bytes);
-        self.pass_addresses();
+        self.pass_enable();
     }
+}
+
+/// Lets a function assert INTx, or keeps it from doing so.
+pub(crate) fn set_intx(function: &Function, is_on: bool) {
+    let command = function.config.read8(COMMAND_UPPER);
+    let disable = if is_on { 0 } else { INTX_DISABLE };
+    function.config.write8(COMMAND_UPPER, command & !INTX_DISABLE | disable);
 }
 
 /// Returns the flags of each base address register, and the mask of its address bits. To the guest,

@@ -6,41 +6,109 @@
 use crate::controller;
 use crate::gic::Gic;
 use crate::guest_smmu::{self, GuestSmmu};
-use crate::irqchip;
-use crate::passthrough::Assigned;
+use crate::passthrough::{self, Assigned};
+use crate::{irqchip, layout};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ops::Range;
 use doorbell_facts::{Fact, HypervisorFact};
-use gic_firmware::{PciHost, Region};
+use gic_firmware::{IntxPin, PciHost, Region};
 use image_rt::pci::{self, Function};
 use image_rt::println;
 use irq_domain::pci::{enable_acs, isolation_groups};
 use irq_routing::{GsiSpace, Router};
-use msi_types::RequesterId;
 use msi_types::pci::{PciSpace, PciWindow, msi, msix};
+use msi_types::{RequesterId, Trigger};
 use vgic::AccessWidth;
 
 /// Number of functions that fit on a guest's bus. Device 0 is left out, because its DeviceID is
 /// that of the messages that vCPUs send.
 pub(crate) const MOST: usize = 31;
 
-/// Returns the machine's functions that may be assigned, with the numbers of their groups:
-/// functions that have the same number must be assigned to the same guest. Bridges and functions
-/// without MSI and MSI-X stay with the hypervisor.
-pub(crate) fn functions(host: &PciHost) -> Vec<(usize, Function)> {
+/// A function that may be assigned to a guest.
+#[derive(Clone)]
+pub(crate) struct Candidate {
+    pub(crate) function: Function,
+    /// Functions that have the same number must be assigned to the same guest.
+    pub(crate) group: usize,
+    /// The function's INTx line, or the reason why it must not assert INTx.
+    line: Result<u32, &'static str>,
+}
+
+impl Candidate {
+    /// Returns the INTID of the function's INTx line.
+    pub(crate) fn line(&self) -> Option<u32> {
+        self.line.ok()
+    }
+}
+
+/// Returns the machine's functions that may be assigned. Bridges and functions without MSI and
+/// MSI-X stay with the hypervisor. No function asserts INTx.
+pub(crate) fn functions(host: &PciHost) -> Vec<Candidate> {
     let functions = pci::enumerate(irqchip::get().description(), host);
     for function in &functions {
         enable_acs(&*function.config);
+        passthrough::set_intx(function, false);
     }
     let isolation: Vec<_> = functions.iter().map(Function::isolation).collect();
     let groups = isolation_groups(&isolation).expect("not enough memory for the groups");
-    let mut functions: Vec<_> = groups.into_iter().zip(functions).collect();
     let kinds = [msi::CAPABILITY_ID, msix::CAPABILITY_ID];
-    functions.retain(|(_, function)| {
+    let candidates = groups.into_iter().zip(&functions).filter(|(_, function)| {
         !function.is_bridge() && kinds.iter().any(|id| function.capability(*id).is_some())
     });
-    functions
+    let candidate = |(group, function): (usize, &Function)| {
+        let line = line(host, &functions, function);
+        Candidate { function: function.clone(), group, line }
+    };
+    candidates.map(candidate).collect()
+}
+
+/// Returns the INTx line of a function, which must be one of those that guests have.
+fn line(host: &PciHost, functions: &[Function], function: &Function) -> Result<u32, &'static str> {
+    let pin = pin(function).ok_or("it has no pin")?;
+    let mut path = Vec::from([function.address]);
+    let above = |bus| functions.iter().find(|bridge| bridge.secondary_bus() == Some(bus));
+    while let Some(bridge) = path.last().and_then(|below| above(below.pci_bus())) {
+        path.push(bridge.address);
+    }
+    let wire = host.route_intx(&path, pin).map_err(|_| "firmware does not route its pin")?;
+    let intid = wire.intid.get();
+    let is_known = layout::INTX.contains(&intid) && wire.trigger == Trigger::Level;
+    is_known.then_some(intid).ok_or("its pin is not routed as on `virt`")
+}
+
+fn pin(function: &Function) -> Option<IntxPin> {
+    const INTERRUPT_PIN: u16 = 0x3d;
+    IntxPin::from_register(function.config.read8(INTERRUPT_PIN))
+}
+
+/// Keeps functions from using INTx lines that functions of several guests share. Otherwise, a guest
+/// could keep a line of another guest asserted.
+pub(crate) fn refuse_shared_lines(guests: &mut [Vec<Candidate>]) {
+    for intid in layout::INTX {
+        let asserts = |candidate: &Candidate| candidate.line == Ok(intid);
+        if guests.iter().filter(|candidates| candidates.iter().any(asserts)).count() > 1 {
+            let sharing = guests.iter_mut().flatten().filter(|candidate| asserts(candidate));
+            sharing.for_each(|candidate| candidate.line = Err("guests share its interrupt line"));
+        }
+    }
+}
+
+/// Takes a free device of a guest's bus for a function. As on `virt`, the device and the function's
+/// pin determine the line.
+fn take_device(free: &mut Vec<u8>, candidate: &mut Candidate) -> u8 {
+    let pin = pin(&candidate.function);
+    let at = candidate.line.and_then(|line| {
+        let leads =
+            |device: &u8| pin.is_some_and(|pin| layout::intx(*device, pin.number()) == line);
+        free.iter().position(leads).ok_or("the guest's bus has no more devices on its line")
+    });
+    if let (Err(reason), Some(_)) = (at, pin) {
+        candidate.line = Err(reason);
+        let (function, reason) = (candidate.function.address.get(), reason.into());
+        println!("{}", Fact::from(HypervisorFact::NoIntx { function, reason }));
+    }
+    free.remove(at.unwrap_or(0))
 }
 
 /// A host bridge, with the functions behind it that are assigned to the guest.
@@ -60,7 +128,7 @@ impl Pci {
     /// their DMA.
     pub(crate) fn assign(
         host: &PciHost,
-        functions: Vec<Function>,
+        candidates: Vec<Candidate>,
         (gic, smmu): (&Arc<Gic>, Option<Arc<GuestSmmu>>),
     ) -> Self {
         let ecam = pci::ecam(host).expect("the host bridge has an ECAM window");
@@ -68,14 +136,17 @@ impl Pci {
         let router = router.expect("not enough memory for the routes");
         let router = Arc::new(router);
         let parent = |requester| irqchip::get().pci_parent(host, requester);
-        let mut words = 0;
-        let functions = (1..).zip(functions).filter_map(|(device, function)| {
-            let place = RequesterId::pci(0, device, 0);
+        let (mut words, mut free) = (0, (1..=MOST as u8).collect());
+        let functions = candidates.into_iter().filter_map(|mut candidate| {
+            let place = RequesterId::pci(0, take_device(&mut free, &mut candidate), 0);
+            let has_line = candidate.line.is_ok();
+            let function = candidate.function;
             let (guest, address) = (gic.guest, function.address.get());
             let parent = parent(function.sender())
                 .expect("firmware routes the function's messages to an ITS");
             let owner = smmu.as_ref().map(|smmu| (gic.clone(), smmu.clone(), words));
-            let assigned = Assigned::new(function, place, (parent, owner), router.clone())?;
+            let assigned =
+                Assigned::new(function, (place, has_line), (parent, owner), router.clone())?;
             words += assigned.slots();
             let is_limited = smmu.as_ref().is_some_and(|smmu| smmu.doorbells.is_some());
             assert!(

@@ -1,7 +1,7 @@
 //! Tests which guest each PCI function is assigned to, and that a guest's device keeps working
 //! while the other guest attacks all functions (`el2/hostile`, `device`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context, Result, ensure};
 use doorbell_facts::{Fact, HostileFact, HypervisorFact};
@@ -18,9 +18,10 @@ const MILLISECONDS: u32 = 100;
 /// Minimum number of times that the guests move their memory and attack a function.
 const FEWEST: u64 = 50;
 
-/// Name of a case, whether the guests are trusted, devices, and the owners of their functions by
-/// address: the number of the guest, or `None` if the function is withheld.
-type Assignment = (&'static str, bool, &'static str, [(u32, Option<usize>); 3]);
+/// Name of a case, whether the guests are trusted, devices, the owners of their functions by
+/// address (the number of the guest, or `None` if the function is withheld), and the functions
+/// whose INTx line is that of another guest's function.
+type Assignment = (&'static str, bool, &'static str, [(u32, Option<usize>); 3], &'static [u32]);
 
 const ASSIGNMENTS: [Assignment; 5] = [
     (
@@ -28,18 +29,21 @@ const ASSIGNMENTS: [Assignment; 5] = [
         false,
         "edu,addr=1.0,multifunction=on edu,addr=1.1 edu,addr=2.0",
         [(0x08, Some(0)), (0x09, Some(0)), (0x10, Some(1))],
+        &[],
     ),
     (
         "trusted functions below a conventional bridge",
         true,
         "pcie-pci-bridge,id=a,addr=1.0 edu,bus=a,addr=1.0 edu,bus=a,addr=2.0 edu,addr=2.0",
         [(0x108, Some(0)), (0x110, Some(0)), (0x10, Some(1))],
+        &[0x108, 0x10],
     ),
     (
         "functions below a conventional bridge",
         false,
         "pcie-pci-bridge,id=a,addr=1.0 edu,bus=a,addr=1.0 edu,bus=a,addr=2.0 edu,addr=2.0",
         [(0x108, None), (0x110, None), (0x10, Some(0))],
+        &[],
     ),
     (
         "functions below ports with ACS",
@@ -47,6 +51,7 @@ const ASSIGNMENTS: [Assignment; 5] = [
         "pcie-root-port,id=a,addr=1.0,chassis=1,multifunction=on edu,bus=a edu,addr=2.0 \
          pcie-root-port,id=b,addr=1.1,chassis=2 edu,bus=b",
         [(0x100, Some(0)), (0x200, Some(1)), (0x10, Some(0))],
+        &[0x100, 0x200],
     ),
     (
         "functions below ports without ACS",
@@ -54,6 +59,7 @@ const ASSIGNMENTS: [Assignment; 5] = [
         "pcie-root-port,id=a,addr=1.0,chassis=1,multifunction=on,disable-acs=on edu,bus=a \
          pcie-root-port,id=b,addr=1.1,chassis=2,disable-acs=on edu,bus=b edu,addr=2.0",
         [(0x100, Some(0)), (0x200, Some(0)), (0x10, Some(1))],
+        &[],
     ),
 ];
 const BELOW_PORTS: &str = "pcie-root-port,id=a,chassis=1 edu,bus=a \
@@ -73,9 +79,9 @@ fn words(devices: &str) -> Vec<String> {
     devices.split(' ').map(str::to_owned).collect()
 }
 
-fn assign((_, trusted, devices, owners): Assignment) -> Result<()> {
+fn assign((_, trusted, devices, owners, shared): Assignment) -> Result<()> {
     let board = Board { devices: &words(devices), trusted, ..hostile::board()? };
-    let mut found = BTreeMap::new();
+    let (mut found, mut refused) = (BTreeMap::new(), BTreeSet::new());
     let words = "delay=1";
     let guests = if trusted { hostile::trusted(words)? } else { [hostile::guest(words)?; 2] };
     process::watch(&mut board.command(&guests)?, LIMIT, |line| match Fact::parse(line) {
@@ -85,10 +91,15 @@ fn assign((_, trusted, devices, owners): Assignment) -> Result<()> {
         Some(Fact::Hypervisor(HypervisorFact::Withheld { function, .. })) => {
             found.insert(function, None);
         }
+        Some(Fact::Hypervisor(HypervisorFact::NoIntx { function, reason })) => {
+            refused.extend(reason.contains("share").then_some(function));
+        }
         _ => {}
     })?;
     let expected = owners.into();
     ensure!(found == expected, "the owners are {found:x?}, not {expected:x?}");
+    let shared = shared.iter().copied().collect();
+    ensure!(refused == shared, "{refused:x?} must not assert INTx, not {shared:x?}");
     Ok(())
 }
 

@@ -55,7 +55,11 @@ const ATTACKS: &[(&str, bool)] = &[
     ("mappings", false),
     ("many-pending", false),
     ("enables", false),
+    (LINE, false),
 ];
+/// The attack by INTx, for which each guest has a device, on a line of its own.
+const LINE: &str = "line";
+const LINE_DEVICES: [&str; 2] = ["edu,addr=1", "edu,addr=2"];
 /// Attacks in which vCPUs interact.
 const TOGETHER: &[&str] = &["state-registers", "sgis", "commands", "enables"];
 /// Attacks by several vCPUs that share the other guest's CPU.
@@ -126,7 +130,9 @@ impl Run {
     fn command(&self) -> Result<Command> {
         let record = Record { stats: true, ..Record::default() };
         let Self { vcpus, cpus, move_every, .. } = *self;
-        let board = Board { vcpus, cpus, move_every, record, ..board()? };
+        let devices = LINE_DEVICES.map(str::to_owned);
+        let devices = if self.attack == LINE { &devices[..] } else { &[] };
+        let board = Board { vcpus, cpus, devices, move_every, record, ..board()? };
         let words = format!("attack={} milliseconds={MILLISECONDS} vcpus={vcpus}", self.attack);
         let ticks = format!("ticks={TICKS} timer={}", self.timer.word());
         let mut qemu = board.command(&[guest(&ticks)?, guest(&words)?])?;

@@ -4,6 +4,10 @@
 //! QEMU logs each MSI. If a device sends a vector's next MSI only after the guest has acknowledged
 //! the previous one, the counts must be equal. For other vectors, two MSIs may coalesce into one
 //! interrupt.
+//!
+//! Without MSIs, the devices assert INTx. QEMU also logs each time that the disk asserts its line,
+//! and the driver acknowledges completions at most once per interrupt and queue, so both numbers
+//! limit that of the interrupts.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -33,6 +37,7 @@ const BACKENDS: [&str; 4] = [
 /// disk's vectors again until it suspends, and the register that tells the disk which completions
 /// the driver has seen. The handler of an interrupt writes this register at most once.
 const NVME_MESSAGE: &str = "pci_nvme_irq_msix";
+const NVME_LINE: &str = "pci_nvme_irq_pin";
 const VIRTIO_MESSAGE: &str = "virtio_notify";
 const VECTORS_STAY: &str = "pci_nvme_create_cq";
 const NVME_SEEN: &str = "pci_nvme_mmio_doorbell_cq";
@@ -45,7 +50,7 @@ const TURNS: u64 = 2;
 /// Adds the devices' backends to the command, and makes QEMU log the devices' MSIs.
 pub(crate) fn logged(qemu: &mut Command, log: &Path) {
     qemu.args(BACKENDS);
-    for event in [NVME_MESSAGE, VIRTIO_MESSAGE, VECTORS_STAY, NVME_SEEN] {
+    for event in [NVME_MESSAGE, NVME_LINE, VIRTIO_MESSAGE, VECTORS_STAY, NVME_SEEN] {
         qemu.args(["-trace", event]);
     }
     qemu.arg("-D").arg(log);
@@ -68,6 +73,10 @@ pub(crate) struct Sent {
     admin_seen: u64,
     /// Later MSIs of the disk, by vector.
     disk: BTreeMap<usize, u64>,
+    /// Number of times that the disk asserted INTx.
+    asserted: u64,
+    /// Number of the driver's writes to the doorbell of the first I/O completion queue.
+    completions_seen: u64,
     /// MSIs of the network card by queue address. The first queue is the receive queue.
     network: BTreeMap<u64, u64>,
 }
@@ -93,11 +102,13 @@ impl Sent {
                 NVME_SEEN => {
                     seen += 1;
                     sent.admin_seen += u64::from(detail.starts_with("cqid 0 "));
+                    sent.completions_seen += u64::from(detail.starts_with("cqid 1 "));
                 }
                 NVME_MESSAGE => {
                     let Ok(vector) = last.parse() else { continue };
                     *sent.disk.entry(vector).or_default() += 1;
                 }
+                NVME_LINE => sent.asserted += 1,
                 VIRTIO_MESSAGE => {
                     let address = last.trim_start_matches("0x");
                     let Ok(queue) = u64::from_str_radix(address, 16) else { continue };
@@ -138,6 +149,11 @@ impl Row {
         self.name.starts_with("MSI ") || ["-MSI", "-pMSI"].iter().any(|it| self.name.contains(it))
     }
 
+    /// Returns `true` if the interrupt is an SPI that a device asserts.
+    fn is_wired(&self) -> bool {
+        self.name.contains(" Level ") && !self.is_of("arch_timer")
+    }
+
     pub(crate) fn sum(&self) -> u64 {
         self.counts.iter().sum()
     }
@@ -174,11 +190,13 @@ pub(crate) struct Known<'a> {
     /// Number of reads whose interrupts Linux discarded when it released the disk's vectors.
     pub(crate) discarded: u64,
     pub(crate) rows: &'a [Row],
+    /// `true` if the devices assert INTx, because Linux does not use MSIs.
+    pub(crate) has_lines: bool,
     /// Messages that the guest itself sent, by interrupt.
     pub(crate) own: &'a BTreeMap<String, u64>,
-    /// Number of interrupts of the controller's kind (LPIs or SPIs) that the guest took, according
-    /// to the hypervisor.
-    pub(crate) taken: u64,
+    /// Number of interrupts of the controller's kind (LPIs or SPIs; SPIs for INTx) that the guest
+    /// took, according to the hypervisor. `None` without a hypervisor.
+    pub(crate) taken: Option<u64>,
 }
 
 impl Traffic {
@@ -227,15 +245,19 @@ impl Traffic {
         ensure!(completed == reads + OWN_READS, "{reads} reads, but {completed} were completed");
         let (pings, answers) = self.pings.context("the guest did not report its pings")?;
         ensure!(pings > 0 && pings == answers, "{pings} pings, {answers} answers");
-        known.judge_disk(sent, completed)?;
-        known.judge_network(sent)?;
+        if known.has_lines {
+            known.judge_lines(sent)?;
+        } else {
+            known.judge_disk(sent, completed)?;
+            known.judge_network(sent)?;
+        }
         known.judge_taken(sent, self.early_own)?;
         self.judge_disturbances(known)
     }
 
     fn judge_disturbances(&self, known: &Known<'_>) -> Result<()> {
-        let input = known.row("virtio0-input.0")?;
-        let vectors = known.rows.iter().filter(|row| row.name.contains(" virtio0-")).count() + 1;
+        let input = known.row(if known.has_lines { "virtio0" } else { "virtio0-input.0" })?;
+        let vectors = known.rows.iter().filter(|row| row.name.contains(" virtio0")).count() + 1;
         let fewest = (vectors * known.cpus) as u64;
         ensure!(self.moved >= fewest, "{} affinities moved, not {fewest}", self.moved);
         let reached = input.counts.iter().filter(|count| **count > 0).count();
@@ -257,6 +279,10 @@ impl Known<'_> {
     fn row(&self, driver: &str) -> Result<&Row> {
         let row = self.rows.iter().find(|row| row.is_of(driver));
         let row = row.with_context(|| format!("no interrupt of {driver}"))?;
+        if self.has_lines {
+            ensure!(row.is_wired(), "{driver}: {}", row.name);
+            return Ok(row);
+        }
         let all = [Controller::Its, Controller::DirectLpi].map(Controller::chip);
         let mut others = all.into_iter().filter(|chip| *chip != self.controller.chip()).flatten();
         let is_of = |chip| row.name.starts_with(chip);
@@ -296,6 +322,18 @@ impl Known<'_> {
         Ok(())
     }
 
+    /// Checks the interrupts of both lines. Since there is one CPU, the disk executes one command
+    /// at a time after its driver's initialization, so each read has its own interrupt. The network
+    /// card's causes may coalesce.
+    fn judge_lines(&self, sent: &Sent) -> Result<()> {
+        let (disk, network) = (self.row("nvme0q1")?.sum(), self.row("virtio0")?.sum());
+        let disks = sent.completions_seen.max(self.reads)..=sent.asserted;
+        ensure!(disks.contains(&disk), "{disk} interrupts of the disk, not {disks:?}");
+        let networks = 1..=sent.network.values().sum();
+        ensure!(networks.contains(&network), "{network} interrupts of the network: {networks:?}");
+        Ok(())
+    }
+
     /// Checks the network's interrupts. The driver requests a queue's next MSI when it has emptied
     /// the queue, so a lost MSI stops the traffic, and pings are not answered. Two MSIs may
     /// nevertheless coalesce into one interrupt. On the transmit queue, the driver requests an MSI
@@ -320,11 +358,11 @@ impl Known<'_> {
     /// those of messages that a replaced kernel itself sent. The count of SPIs also includes the
     /// UART's interrupts.
     fn judge_taken(&self, sent: &Sent, early_own: u64) -> Result<()> {
-        let is_wired = |row: &Row| row.is_of("uart-pl011");
-        let counts =
-            |row: &&Row| row.has_messages() || !self.controller.has_lpis() && is_wired(row);
+        let Some(taken) = self.taken else { return Ok(()) };
+        let has_wired = self.has_lines || !self.controller.has_lpis();
+        let counts = |row: &&Row| row.has_messages() || has_wired && row.is_wired();
         let counted = self.rows.iter().filter(counts).map(Row::sum).sum::<u64>() + early_own;
-        let (taken, most) = (self.taken, counted + sent.early);
+        let most = counted + sent.early;
         let fewest = counted + sent.early_seen.min(sent.early);
         ensure!(
             (fewest..=most).contains(&taken),
@@ -384,7 +422,16 @@ virtio_notify vdev 0x5587c440f7f0 vq 0x5587c441c048
             traffic.fact(fact);
         }
         let own = traffic.own();
-        let known = Known { controller, cpus: 2, reads: 2, discarded: 0, rows: &rows, own, taken };
+        let known = Known {
+            controller,
+            cpus: 2,
+            reads: 2,
+            discarded: 0,
+            rows: &rows,
+            has_lines: rows.iter().any(|row| row.is_of("nvme0q1") && row.is_wired()),
+            own,
+            taken: Some(taken),
+        };
         traffic.judge(&known, &Sent::parse(&change(LOG)))
     }
 
@@ -396,6 +443,7 @@ virtio_notify vdev 0x5587c440f7f0 vq 0x5587c441c048
             admin_seen: 1,
             disk: [(0, 1), (1, 1), (2, 2)].into(),
             network: [(0x5587_c441_bfb0, 2), (0x5587_c441_c048, 2)].into(),
+            ..Sent::default()
         };
         assert_eq!(Sent::parse(LOG), expected);
     }
@@ -443,6 +491,27 @@ virtio_notify vdev 0x5587c440f7f0 vq 0x5587c441c048
         judged(Controller::Mbi, mbi, TAKEN + 1).unwrap();
         let newer = |text: &str| text.replace("ITS-MSI", "MBI-PCI-MSIX-0000:00:02.0");
         judged(Controller::Mbi, newer, TAKEN + 1).unwrap();
+    }
+
+    #[test]
+    fn lines_have_an_interrupt_for_each_completion_and_none_without_a_cause() {
+        let judged = |disk: u64, network: u64, taken| {
+            let change = |text: &str| {
+                if text == LOG {
+                    let asserted = text.replace("pci_nvme_irq_msix", "pci_nvme_irq_pin");
+                    return asserted + &"pci_nvme_mmio_doorbell_cq cqid 1 new_head 1\n".repeat(3);
+                }
+                format!(
+                    " 13: 1 0 GICv3 33 Level uart-pl011\n 18: {disk} 0 GICv3 36 Level nvme0q0, \
+                     nvme0q1\n 17: {network} 2 GICv3 37 Level virtio0\n"
+                )
+            };
+            judged_of(&SAID, Controller::Its, change, taken)
+        };
+        judged(3, 1, 7).and(judged(5, 2, 10)).unwrap();
+        for (disk, network, taken) in [(2, 1, 6), (6, 1, 10), (3, 3, 9), (3, 1, 6), (3, 1, 8)] {
+            assert!(judged(disk, network, taken).is_err(), "{disk}, {network}, {taken} pass");
+        }
     }
 
     #[test]

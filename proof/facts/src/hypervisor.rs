@@ -51,6 +51,14 @@ pub enum HypervisorFact {
         /// The reason why the function isn't assigned, as free text.
         reason: Text,
     },
+    /// A function that is assigned to a guest must not assert its interrupt pin, so the guest sees
+    /// none.
+    NoIntx {
+        /// The function's address on the machine: segment, bus, device and function.
+        function: u32,
+        /// The reason, as free text.
+        reason: Text,
+    },
     /// The SMMU denied an access to an unmapped address.
     Refused {
         /// The device's stream.

@@ -33,6 +33,11 @@ pub enum LinuxFact {
         /// The line.
         line: Text,
     },
+    /// A line of the kernel's log about a window for PCI or the address of a device's memory.
+    PciMemory {
+        /// The line.
+        line: Text,
+    },
     /// A line of `/proc/interrupts`.
     Row {
         /// The line.

@@ -75,11 +75,19 @@ impl Messages {
         Some(Self::Msi(offset, MsiCapability::new(layout, next, sender, router).ok()?))
     }
 
+    /// Returns `true` if the guest lets the function send messages.
+    pub(super) fn are_enabled(&self) -> bool {
+        match self {
+            Self::Msi(_, capability) => capability.control().enable(),
+            Self::Msix(_, msix) => msix.table.control().enable(),
+        }
+    }
+
     /// Signals a vector to the guest. If the guest has masked the vector, its message becomes
     /// pending in the table.
     ///
     /// # Errors
-    /// The message was lost. Without INTx, the guest is not notified in any other way.
+    /// The message was lost, and the guest is not notified in any other way.
     pub(super) fn signal(&self, vector: u16) -> Result<(), Lost<'_>> {
         let signalled = match self {
             Self::Msi(_, capability) => capability.signal(vector),

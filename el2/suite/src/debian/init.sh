@@ -53,7 +53,7 @@ count_pings() {
 # Moves each vector whose affinity can be set from user space to each CPU in turn.
 move_vectors() {
     for cpu in $($B seq 0 $last); do
-        for vector in /proc/irq/*/nvme0q0 /proc/irq/*/virtio0-*; do
+        for vector in /proc/irq/*/nvme0q0 /proc/irq/*/virtio0*; do
             vector=${vector%/*}
             echo $cpu > $vector/smp_affinity_list; read -r now < $vector/effective_affinity_list
             [ "$now" = $cpu ] && moved=$((moved + 1)) || complain "$vector stays at $now"
@@ -169,6 +169,7 @@ count_of() {
 }
 
 $B dmesg | $B grep -e ITS -e MBI -e GICv2m | say_lines controller
+$B dmesg | $B grep -e 'MEM 0x' -e ' IO 0x' -e 'BAR.*mem.*assigned' | say_lines pci-memory
 say cpus "\"online\":$cpus,\"again\":false"
 if ! is_watched; then
     say listens ''

@@ -165,10 +165,12 @@ impl Function {
         self.found.isolation()
     }
 
-    /// Stops the function from decoding accesses, accessing memory and sending messages.
+    /// Stops the function from decoding accesses, accessing memory, sending messages and asserting
+    /// INTx.
     pub fn disable(&self) {
         const COMMAND: u16 = 0x04;
-        self.config.write16(COMMAND, 0);
+        const INTX_DISABLE: u16 = 1 << 10;
+        self.config.write16(COMMAND, INTX_DISABLE);
     }
 
     /// Returns `true` if the function is a bridge.

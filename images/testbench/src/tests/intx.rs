@@ -82,7 +82,7 @@ fn quieten(machine: &Machine) {
     }
 }
 
-/// Returns two functions on the same wire. The second is behind a bridge.
+/// Returns two functions on the same wire. If the machine has bridges, the second is behind one.
 fn pair(machine: &Machine) -> Result<([&Function; 2], WiredInterrupt), Verdict> {
     let mut wires: Vec<(&Function, WiredInterrupt)> = Vec::new();
     let edus = || machine.functions.iter().filter(|found| DeviceKind::is(found, "edu"));
@@ -94,7 +94,9 @@ fn pair(machine: &Machine) -> Result<([&Function; 2], WiredInterrupt), Verdict> 
         println!("note - {} asserts INTID {}", function.address, wire.intid);
         check!(wire.trigger == Trigger::Level, "{:?}", wire.trigger);
         if let Some((other, _)) = wires.iter().find(|(_, other)| *other == wire) {
-            check!(function.address.pci_bus() != 0, "the function is not behind a bridge");
+            let has_bridges = machine.functions.iter().any(Function::is_bridge);
+            let is_below = function.address.pci_bus() != 0;
+            check!(is_below || !has_bridges, "the function is not behind a bridge");
             return Ok(([other, function], wire));
         }
         wires.push((function, wire));
