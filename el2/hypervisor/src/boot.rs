@@ -194,16 +194,20 @@ fn dealt(functions: &[Candidate], guest: usize, guests: usize) -> Vec<Candidate>
     mine
 }
 
-/// Writes the guest's devicetree to the start of its RAM, where `virt` has it, or to the end if the
-/// kernel is at the start. Returns the guest physical address.
+/// Writes the guest's devicetree to the end of its RAM, because kernels may require that it is
+/// behind them, and returns the guest physical address. If there is room before the kernel, it is
+/// also at the start, where firmware for `virt` expects it.
 fn place_devicetree(guest: &Guest, files: &Files) -> u64 {
     let (gic, pci, ram) = (guest.vgic().config(), guest.pci.as_ref(), guest.ram());
     let Range { start, end } = ram.guest;
     let blob = Machine { gic, pci, ram: start..end, files }.devicetree();
     let room = files.kernel.start.checked_sub(start).unwrap_or(DEVICETREE_ROOM);
-    let address = if blob.len() as u64 <= room { start } else { end - DEVICETREE_ROOM };
+    let address = end - DEVICETREE_ROOM;
     assert!(blob.len() as u64 <= DEVICETREE_ROOM, "the guest's devicetree is too large");
-    ram.place(address, &blob).expect("the devicetree is in RAM");
+    let first = (blob.len() as u64 <= room).then_some(start);
+    for copy in first.into_iter().chain([address]) {
+        ram.place(copy, &blob).expect("the devicetree is in RAM");
+    }
     address
 }
 

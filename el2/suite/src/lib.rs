@@ -47,8 +47,8 @@ use doorbell_harness::suite::Case;
 
 /// Lists the ordinary cases: Debian's kernels and firmware, ArceOS, Hermit, osdemo, and guests of
 /// this project that check the hypervisor. Removes `--guests DIR` from the suite's arguments; the
-/// kvm-unit-tests programs and Arm's `Bsa.efi` in that folder are also cases. Also removes `--rfc FILE`, the message
-/// with the Direct LPI driver that was posted for review.
+/// kvm-unit-tests programs and Arm's `Bsa.efi` in that folder are also cases. Also removes `--rfc
+/// FILE`, the message with the Direct LPI driver that was posted for review.
 pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
     let foreign = kvm_unit_tests::folder_in(arguments);
     let rfc = direct_lpi::file_in(arguments);

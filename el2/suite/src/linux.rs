@@ -268,8 +268,8 @@ impl Case {
         let how = if self.behind_smmu { ", behind an SMMU" } else { moved };
         let more = [parameters, words].map(|it| if it.is_empty() { "" } else { ", " });
         format!(
-            "{kernel:?}'s {flavor}kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how} on \
-             {machine}{}{}{parameters}{}{words}",
+            "{kernel:?}'s {flavor}kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how} \
+             on {machine}{}{}{parameters}{}{words}",
             place.suffix(),
             more[0],
             more[1]

@@ -9,8 +9,8 @@ const SPIS: Range<u32> = 32..1020;
 /// First INTID of LPIs, which are messages.
 const FIRST_LPI: u32 = 8192;
 const INSTRUCTION: u64 = 4;
-/// Events of a read of IAR and of a write of EOIR, at the physical and at the virtual CPU interface.
-/// A hypervisor takes the exception, and its guest then reads from the virtual interface.
+/// Events of reads of IAR and writes of EOIR, at the physical and at the virtual CPU interface. A
+/// hypervisor takes the exception, and its guest then reads from the virtual interface.
 const ACKNOWLEDGEMENTS: [&str; 2] = ["gicv3_icc_iar1_read ", "gicv3_icv_iar_read "];
 const ENDS: [&str; 2] = ["gicv3_icc_eoir_write ", "gicv3_icv_eoir_write "];
 
