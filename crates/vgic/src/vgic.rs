@@ -111,22 +111,18 @@ impl Vgic {
     /// # Errors
     /// [`NotClaimed`] if the address is outside the model's regions.
     pub fn read(&self, address: u64, width: AccessWidth) -> Result<u64, NotClaimed> {
-        match self.distributor_offset(address) {
-            Some(offset) => Ok(Distributor::FRAME.read(
-                self.distributor(),
-                offset,
-                width,
-                &mut self.refusing(FaultDetail::None),
-            )),
-            None => self.read_other(address, width),
-        }
+        let word = self
+            .distributor_offset(address)
+            .and_then(|offset| Distributor::FRAME.read_word(self.distributor(), offset, width));
+        word.map_or_else(|| self.read_any(address, width), Ok)
     }
 
-    /// Reads like [`read`](Self::read), but not at the distributor.
-    fn read_other(&self, address: u64, width: AccessWidth) -> Result<u64, NotClaimed> {
+    /// Reads like [`read`](Self::read), without its fast path for the distributor.
+    #[inline(never)]
+    fn read_any(&self, address: u64, width: AccessWidth) -> Result<u64, NotClaimed> {
         let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
-        let at = frame.at(address - u64::from(offset));
         let refused = &mut |refusal: Refusal| {
+            let at = frame.at(address - u64::from(offset));
             self.events.record(refusal.at(at, FaultDetail::None));
         };
         Ok(match frame {
@@ -168,7 +164,10 @@ impl Vgic {
     ) -> Result<Progress, NotClaimed> {
         let value = value & width.mask();
         if let Some(offset) = self.distributor_offset(address) {
-            let refused = &mut self.refusing(FaultDetail::Value(value));
+            let frame = RegisterFrame::Distributor(self.config.distributor);
+            let refused = &mut |refusal: Refusal| {
+                self.events.record(refusal.at(frame, FaultDetail::Value(value)));
+            };
             Distributor::FRAME.write(self.distributor(), offset, width, value, refused);
             return Ok(Progress::Done);
         }
@@ -183,8 +182,8 @@ impl Vgic {
         value: u64,
     ) -> Result<Progress, NotClaimed> {
         let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
-        let at = frame.at(address - u64::from(offset));
         let refused = &mut |refusal: Refusal| {
+            let at = frame.at(address - u64::from(offset));
             self.events.record(refusal.at(at, FaultDetail::Value(value)));
         };
         match frame {
@@ -355,15 +354,8 @@ impl Vgic {
         (u64::from(offset) < gicd::FRAME_SIZE).then_some(offset)
     }
 
-    /// Returns a function that records refused accesses to the distributor.
-    #[inline]
-    fn refusing(&self, value: FaultDetail) -> impl FnMut(Refusal) {
-        let frame = RegisterFrame::Distributor(self.config.distributor);
-        move |refusal| self.events.record(refusal.at(frame, value))
-    }
-
     /// Returns the frame at an address, and the offset within the frame.
-    ///
+    #[inline]
     pub(crate) fn frame_at(&self, address: u64) -> Option<(FrameAt<'_>, u32)> {
         self.addresses.frame_at(&self.config, &self.its, address)
     }

@@ -285,6 +285,18 @@ impl FrameIndex {
 }
 
 impl<C: Copy> Frame<'_, C> {
+    /// Reads a whole 32-bit register, as most accesses do. Returns `None` for any other access,
+    /// which must then be passed to [`read`](Self::read).
+    #[inline]
+    pub(crate) fn read_word(&self, context: C, offset: u32, width: AccessWidth) -> Option<u64> {
+        match self.word_at(offset, width) {
+            Some((register, index)) if register.info.access != AccessKind::WriteOnly => {
+                Some(register.read(context, index))
+            }
+            _ => None,
+        }
+    }
+
     /// Reads `width` at `offset`. Refused accesses read as zero and are passed to `refused`.
     #[inline]
     pub(crate) fn read(
@@ -294,12 +306,9 @@ impl<C: Copy> Frame<'_, C> {
         width: AccessWidth,
         refused: &mut dyn FnMut(Refusal),
     ) -> u64 {
-        // Fast path: most accesses are to a whole 32-bit register.
-        match self.word_at(offset, width) {
-            Some((register, index)) if register.info.access != AccessKind::WriteOnly => {
-                register.read(context, index)
-            }
-            _ => self.read_any(context, offset, width, refused),
+        match self.read_word(context, offset, width) {
+            Some(value) => value,
+            None => self.read_any(context, offset, width, refused),
         }
     }
 

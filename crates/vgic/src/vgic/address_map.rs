@@ -109,6 +109,7 @@ impl AddressMap {
     }
 
     /// Returns the frame at an address, and the offset within the frame.
+    #[inline]
     pub(super) fn frame_at<'a>(
         &self,
         config: &'a VgicConfig,
