@@ -37,7 +37,7 @@ use doorbell_fallible::OutOfMemory;
 use gic_arch::gicd::Irouter;
 use gic_arch::icc::Sgi;
 use gic_arch::{IntId, IntIdClass, Priority};
-use index::WiredIndex;
+use index::{WiredIndex, line_of};
 use interrupt::{Interrupt, InterruptWord};
 use interrupt_table::InterruptTable;
 use links::PhysicalLinks;
@@ -184,17 +184,15 @@ impl Wired {
         if !all.may_read_pending() {
             return 0;
         }
-        let is_pending = |number: &usize| {
-            let index = WiredIndex::of(first)?.after(*number)?;
-            let interrupt = self.interrupts.get(cpu, index)?;
+        let is_pending = |intid: u32, interrupt: &Interrupt| {
             let state = interrupt.state();
-            Some(
-                self.interrupts.is_visible(state)
-                    && self.links.reads_pending(index.line(cpu), interrupt, state),
-            )
+            let line = || line_of(IntId::new(intid), cpu);
+            self.interrupts.is_visible(state) && self.links.reads_pending(line, interrupt, state)
         };
-        let pending = (0..words.len()).filter(|number| is_pending(number) == Some(true));
-        pending.fold(0, |bits, number| bits | 1 << number)
+        let pending = (0..).zip(words).map(|(number, interrupt)| {
+            u32::from(is_pending(first.get() + number, interrupt)) << number
+        });
+        pending.fold(0, |bits, bit| bits | bit)
     }
 
     /// Changes an interrupt that the guest can see, on behalf of a register write. Returns `false`

@@ -1,7 +1,7 @@
 //! Dense numbers for the wired interrupts that a PE can see: first its private interrupts, then the
 //! shared interrupts.
 
-use gic_arch::{IntId, IntIdClass, IntIdRange};
+use gic_arch::{IntId, IntIdClass};
 use msi_types::{Cpu, Line};
 
 /// Index of a wired interrupt in a PE's candidate bitmap. The order is: The order is SGIs, PPIs,
@@ -21,9 +21,8 @@ impl WiredIndex {
     /// special and reserved INTIDs.
     pub(crate) fn of(intid: IntId) -> Option<Self> {
         let index = match intid.class() {
-            IntIdClass::Sgi | IntIdClass::Ppi | IntIdClass::ExtendedPpi => {
-                IntIdRange::Private.index_of(intid)?
-            }
+            IntIdClass::Sgi | IntIdClass::Ppi => intid.get(),
+            IntIdClass::ExtendedPpi => intid.get() - IntId::EXTENDED_PPI_BASE + 32,
             IntIdClass::Spi => u32::from(SHARED_BASE) + intid.get() - IntId::SPI_BASE,
             IntIdClass::ExtendedSpi => {
                 u32::from(EXTENDED_BASE) + intid.get() - IntId::EXTENDED_SPI_BASE
@@ -36,11 +35,6 @@ impl WiredIndex {
     /// Creates the index with this number, or returns `None` if the number is out of range.
     pub(crate) fn new(number: usize) -> Option<Self> {
         if number < Self::COUNT { u16::try_from(number).ok().map(Self) } else { None }
-    }
-
-    /// Returns the index that is `count` after this one.
-    pub(crate) fn after(self, count: usize) -> Option<Self> {
-        Self::new(self.get() + count)
     }
 
     /// Returns the number, which is less than [`COUNT`](Self::COUNT).
@@ -67,13 +61,13 @@ impl WiredIndex {
 
     /// Returns the interrupt's line. For a private interrupt, returns `cpu`'s line.
     pub(super) fn line(self, cpu: Cpu) -> Line {
-        let intid = self.intid();
-        if intid.is_private() {
-            Line::Ppi { cpu, intid: intid.get() }
-        } else {
-            Line::Spi(intid.get())
-        }
+        line_of(self.intid(), cpu)
     }
+}
+
+/// Returns the line of a wired interrupt. For a private interrupt, returns `cpu`'s line.
+pub(super) fn line_of(intid: IntId, cpu: Cpu) -> Line {
+    if intid.is_private() { Line::Ppi { cpu, intid: intid.get() } } else { Line::Spi(intid.get()) }
 }
 
 /// The index of the first SPI.

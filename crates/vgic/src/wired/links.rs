@@ -139,14 +139,14 @@ impl PhysicalLinks {
     /// 0069, `GICD_ISPENDR<n>`).
     pub(super) fn reads_pending(
         &self,
-        line: Line,
+        line: impl FnOnce() -> Line,
         interrupt: &Interrupt,
         state: InterruptWord,
     ) -> bool {
         if state.is_held_by_input() {
-            self.sample_input(line, interrupt, state).pending()
+            self.sample_input(line(), interrupt, state).pending()
         } else if state.is_past_its_input() {
-            let level = self.level(line, state.physical());
+            let level = self.level(line(), state.physical());
             state.pending() || level == Level::High
         } else {
             state.pending()
