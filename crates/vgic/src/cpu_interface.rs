@@ -178,7 +178,8 @@ impl CpuInterface {
             Group::One if !self.common_binary_point => self.binary_point[1],
             Group::Zero | Group::One => self.binary_point[0] + 1,
         };
-        priority.truncated(8 - u32::from(point.min(8)))
+        let [subpriority, _] = ((1u16 << point) - 1).to_le_bytes();
+        Priority::new(priority.get() & !subpriority)
     }
 }
 

@@ -263,8 +263,15 @@ impl Wired {
     #[inline]
     fn settle(&self, index: WiredIndex, state: InterruptWord) {
         let state = if state.any() { self.settle_any(index, state) } else { state };
-        if state.ready()
-            && let Some(target) = state.target()
+        if state.ready() {
+            self.notify_target(index, state);
+        }
+    }
+
+    /// Notifies the target of an interrupt that is ready.
+    #[inline(never)]
+    fn notify_target(&self, index: WiredIndex, state: InterruptWord) {
+        if let Some(target) = state.target()
             && let Some(private) = self.private(target)
         {
             self.notify(target, private, index, state);
@@ -273,6 +280,7 @@ impl Wired {
 
     /// Chooses another PE while the PE chosen for a pending 1-of-N interrupt no longer
     /// participates.
+    #[inline(never)]
     fn settle_any(&self, index: WiredIndex, mut state: InterruptWord) -> InterruptWord {
         let Some(interrupt) = self.interrupts.shared(index) else { return state };
         let pes = &self.interrupts.pes;

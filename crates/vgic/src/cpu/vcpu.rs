@@ -322,11 +322,11 @@ impl Vcpu {
         forwarded: [bool; 2],
         wired: Option<MostUrgent>,
     ) -> Option<MostUrgent> {
-        let limit = self.interface.limit(group);
-        let lpis = self.lpis.as_mut().filter(|lpis| !lpis.is_empty())?;
         if group != Group::One || !forwarded[group.index()] {
             return None;
         }
+        let lpis = self.lpis.as_mut().filter(|lpis| !lpis.is_empty())?;
+        let limit = self.interface.limit(group);
         let than = wired.map_or(Priority::IDLE, |candidate| candidate.priority).min(limit);
         lpis.take(than).map(Self::lpi_candidate)
     }
@@ -488,7 +488,8 @@ impl Vcpu {
     pub(crate) fn distributed(&self) -> [bool; 2] {
         let wired = self.gic.wired();
         let awake = self.own.private.participation.load(SeqCst) & participation::AWAKE != 0;
-        [Group::Zero, Group::One].map(|group| awake && wired.forwards(group))
+        let enabled = if awake { wired.control() } else { 0 };
+        [Group::Zero, Group::One].map(|group| enabled & (1 << group.index()) != 0)
     }
 
     fn lpi_candidate(ready: ReadyLpi) -> MostUrgent {

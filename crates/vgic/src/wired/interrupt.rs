@@ -330,7 +330,7 @@ impl Interrupt {
     }
 
     /// Replaces the state like [`update`](Self::update), or returns `None` if `change` does.
-    ///
+    #[inline]
     pub(crate) fn try_update(
         &self,
         change: impl Fn(InterruptWord) -> Option<InterruptWord>,

@@ -260,9 +260,17 @@ impl Wired {
 
     /// Kicks the vCPU that has an interrupt in a list register, after a device has changed the
     /// interrupt, so that the vCPU updates the list register.
+    #[inline]
     pub(super) fn refresh_listed(&self, old: InterruptWord, new: InterruptWord) {
-        if old.listed()
-            && old != new
+        if old.listed() {
+            self.kick_taker(old, new);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn kick_taker(&self, old: InterruptWord, new: InterruptWord) {
+        if old != new
             && let Some(taker) = old.taker()
         {
             self.wakeup.kick(taker);
