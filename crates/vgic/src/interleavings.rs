@@ -9,7 +9,7 @@
 //!
 //! | checks | explored |
 //! |---|---|
-//! | those that call [`explore_all`] (five in `candidates`) | every interleaving |
+//! | those that call [`explore_all`] (six in `candidates`) | every interleaving |
 //! | those that call [`explore`] | a sample: 1,000 random interleavings, and 1,000 with few thread switches (PCT, depth 3); [`explore_more`] multiplies both |
 //! | those that call [`explore_random`] (`model`, `wired_model`, `completion`, `pausing`, three in `candidates`) | a sample: as many random interleavings as the call states |
 //!

@@ -18,6 +18,7 @@ mod listing;
 mod pes;
 mod routes;
 mod saved;
+mod sgi;
 
 pub(crate) use interrupt::Group;
 pub(crate) use interrupt_table::Bank;
@@ -35,7 +36,6 @@ use alloc::sync::Arc;
 use candidates::Look;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::gicd::Irouter;
-use gic_arch::icc::Sgi;
 use gic_arch::{IntId, IntIdClass, Priority};
 use index::{WiredIndex, line_of};
 use interrupt::{Interrupt, InterruptWord};
@@ -274,7 +274,7 @@ impl Wired {
         if let Some(target) = state.target()
             && let Some(private) = self.private(target)
         {
-            self.notify(target, private, index, state);
+            self.notify(target, private, index, Group::of(state));
         }
     }
 
@@ -319,28 +319,6 @@ impl Wired {
             private.awaited.ask();
         }
         self.wakeup.kick(cpu);
-    }
-
-    /// Sends an SGI for `ICC_SGI1R_EL1` or a related register, to all targets at which the SGI is
-    /// in `group`.
-    pub(crate) fn send_sgi(&self, from: Cpu, sgi: Sgi, group: Group) {
-        let Some(index) = WiredIndex::new(sgi.intid().into()) else { return };
-        self.affinities.each_target(from, sgi, |target| self.pend_sgi(target, index, group));
-    }
-
-    /// Makes an SGI pending at `target`, if it is in `group` there. SGIs don't have an input,
-    /// aren't rerouted, and are never linked to a physical interrupt.
-    #[inline]
-    fn pend_sgi(&self, target: Cpu, index: WiredIndex, group: Group) {
-        let Some(private) = self.private(target) else { return };
-        let Some(interrupt) = private.interrupts.get(index.get()) else { return };
-        let pended = interrupt
-            .try_update(|state| (Group::of(state) == group).then(|| state.with_latch(true)));
-        let Some((old, new)) = pended else { return };
-        if new.ready() {
-            self.notify(target, private, index, new);
-        }
-        self.refresh_listed(old, new);
     }
 
     /// Returns `GICD_IROUTER<n>`; 0 for an interrupt that the guest cannot see.
@@ -404,11 +382,12 @@ impl Wired {
         found.is_some_and(|interrupt| interrupt.state().physical_active())
     }
 
-    /// Notifies `target` that an interrupt is ready there. `private` is the target's private part.
+    /// Notifies `target` that an interrupt in `group` is ready there. `private` is the target's
+    /// private part.
     #[inline]
-    fn notify(&self, target: Cpu, private: &Private, index: WiredIndex, state: InterruptWord) {
+    fn notify(&self, target: Cpu, private: &Private, index: WiredIndex, group: Group) {
         private.candidates.set(index);
-        if self.forwards(Group::of(state)) {
+        if self.forwards(group) {
             self.wakeup.kick(target);
         }
     }

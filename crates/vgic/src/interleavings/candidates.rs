@@ -181,6 +181,27 @@ fn the_neighbour_of_a_taken_candidate_is_not_lost() {
     explore_all(100, the_only_one_is_taken);
 }
 
+/// Removes the vCPU's only candidate, whose bit is stale, while the same interrupt fires again.
+fn the_only_one_fires_again() {
+    let machine = Machine::new();
+    machine.fire(0);
+    machine.handle(CPU).unwrap();
+    let injector = spawn(&machine, |machine| machine.fire(0));
+    let candidates = &machine.candidates[CPU.index()];
+    if let Some(index) = candidates.take_only()
+        && machine.interrupts[0].state().ready_at(CPU)
+    {
+        candidates.set(index);
+    }
+    injector.join().unwrap();
+    machine.check(CPU, false);
+}
+
+#[test]
+fn a_stale_candidate_that_is_taken_is_not_lost() {
+    explore_all(100, the_only_one_fires_again);
+}
+
 fn two_fire() {
     sleeps_while_they_fire(&Machine::new(), &[0, 1]);
 }

@@ -33,11 +33,18 @@ impl Summary {
         }
     }
 
+    /// Clears the bit for a child. Callers must check the child afterwards, and must
+    /// [`set`](Self::set) the bit again if the child is filled.
+    #[inline]
+    pub(crate) fn remove(&self, bit: u64) {
+        self.0.fetch_and(!bit, SeqCst);
+    }
+
     /// Clears the bit for a child that was found empty. Sets the bit again if the child has been
     /// filled in the meantime, because its writer may have found the bit still set. Returns `true`
     /// in this case.
     pub(crate) fn clear(&self, bit: u64, is_empty: impl FnOnce() -> bool) -> bool {
-        self.0.fetch_and(!bit, SeqCst);
+        self.remove(bit);
         let is_filled = !is_empty();
         if is_filled {
             self.set(bit);

@@ -39,14 +39,9 @@ impl Affinities {
         self.cpu_at(route.affinity()).map_or(InterruptWord::NOWHERE, InterruptWord::index_of)
     }
 
-    /// Calls `each` for all targets of an SGI that `from` sends through `ICC_SGI1R_EL1` or a
-    /// related register.
-    pub(super) fn each_target(&self, from: Cpu, sgi: Sgi, mut each: impl FnMut(Cpu)) {
-        if sgi.all_but_self() {
-            let others = self.0.iter().filter(|(_, target)| *target != from);
-            others.for_each(|(_, target)| each(*target));
-            return;
-        }
+    /// Calls `each` for all targets in the target list of an SGI, which `ICC_SGI1R_EL1` or a
+    /// related register sends.
+    pub(super) fn each_target(&self, sgi: Sgi, mut each: impl FnMut(Cpu)) {
         let first = sgi.range_selector() * RANGE;
         let first = Affinity::new(sgi.aff3(), sgi.aff2(), sgi.aff1(), first);
         let behind = self.0.partition_point(|(affinity, _)| *affinity < first);

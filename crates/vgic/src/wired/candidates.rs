@@ -6,9 +6,11 @@
 //! writer that makes a word ready sets the bit afterwards, and a reader that clears a bit checks
 //! the word again afterwards. All of these accesses are sequentially consistent, so at least one
 //! side observes the other.
+//!
+//! A writer that finds the bit set does not write it, because a locked operation on another vCPU's
+//! cache line is expensive. A reader that clears the bit afterwards finds the word ready.
 
 use crate::sync::summary::Summary;
-use crate::sync::{AtomicU64, Ordering::SeqCst};
 use crate::wired::index::WiredIndex;
 
 const LEAVES: usize = WiredIndex::COUNT.div_ceil(64);
@@ -18,7 +20,7 @@ const _: () = assert!(LEAVES <= 64, "one summary word covers all leaves");
 #[derive(Debug)]
 pub(crate) struct Candidates {
     summary: Summary,
-    leaves: [AtomicU64; LEAVES],
+    leaves: [Summary; LEAVES],
 }
 
 /// Result of checking a candidate's word.
@@ -32,7 +34,7 @@ pub(crate) enum Look {
 
 impl Candidates {
     pub(crate) const fn new() -> Self {
-        Self { summary: Summary::new(), leaves: [const { AtomicU64::new(0) }; LEAVES] }
+        Self { summary: Summary::new(), leaves: [const { Summary::new() }; LEAVES] }
     }
 
     /// Sets the bit of the interrupt at `index`, which has become ready.
@@ -42,7 +44,7 @@ impl Candidates {
     pub(crate) fn set(&self, index: WiredIndex) {
         let leaf = index.get() / 64;
         if let Some(word) = self.leaves.get(leaf) {
-            word.fetch_or(1 << (index.get() % 64), SeqCst);
+            word.set(1 << (index.get() % 64));
             self.summary.set(1 << leaf);
         }
     }
@@ -61,10 +63,10 @@ impl Candidates {
         let leaves = self.summary.bits();
         let leaf = only_bit(leaves)?;
         let word = self.leaves.get(leaf)?;
-        let bits = word.load(SeqCst);
+        let bits = word.bits();
         let index = WiredIndex::new(leaf * 64 + only_bit(bits)?)?;
-        word.fetch_and(!bits, SeqCst);
-        self.summary.clear(leaves, || word.load(SeqCst) == 0);
+        word.remove(bits);
+        self.summary.clear(leaves, || word.bits() == 0);
         Some(index)
     }
 
@@ -74,17 +76,17 @@ impl Candidates {
     pub(crate) fn visit(&self, mut look: impl FnMut(WiredIndex) -> Look) {
         for leaf in set_bits(self.summary.bits()) {
             let Some(word) = self.leaves.get(leaf) else { continue };
-            for bit in set_bits(word.load(SeqCst)) {
+            for bit in set_bits(word.bits()) {
                 let Some(index) = WiredIndex::new(leaf * 64 + bit) else { continue };
                 if look(index) == Look::Stale {
-                    word.fetch_and(!(1 << bit), SeqCst);
+                    word.remove(1 << bit);
                     if look(index) == Look::Ready {
                         self.set(index);
                     }
                 }
             }
-            if word.load(SeqCst) == 0 {
-                self.summary.clear(1 << leaf, || word.load(SeqCst) == 0);
+            if word.bits() == 0 {
+                self.summary.clear(1 << leaf, || word.bits() == 0);
             }
         }
     }
@@ -99,9 +101,12 @@ const fn only_bit(word: u64) -> Option<usize> {
 /// Returns the numbers of the bits that are set, in ascending order.
 pub(crate) fn set_bits(mut word: u64) -> impl Iterator<Item = usize> {
     core::iter::from_fn(move || {
-        let lowest = word.trailing_zeros();
-        word &= word.wrapping_sub(1);
-        (lowest < 64).then_some(lowest as usize)
+        if word == 0 {
+            return None;
+        }
+        let lowest = word.trailing_zeros() as usize;
+        word &= word - 1;
+        Some(lowest)
     })
 }
 
