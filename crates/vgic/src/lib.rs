@@ -169,7 +169,7 @@ mod lifecycle;
 mod lpi;
 mod monitor;
 #[cfg(memory_model)]
-pub use lpi::memory_model;
+pub use {lpi::memory_model, wired::candidates::memory_model as wired_memory_model};
 pub mod saved_state;
 mod sync;
 mod vgic;

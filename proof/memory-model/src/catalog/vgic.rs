@@ -10,6 +10,10 @@ const LEAVES: &[Argument] = &[object("wakeup"), object("bitmap")];
 const BITMAP: &[Argument] = &[object("bitmap")];
 const PRUNES: &[Argument] = &[object("bitmap"), object("turns")];
 
+const INTERRUPT: &[Argument] = &[object("interrupt")];
+const CANDIDATES: &[Argument] = &[object("candidates")];
+const FIRES: &[Argument] = &[object("interrupt"), object("candidates")];
+
 const FOLDS: &[Argument] = &[object("consumer"), object("model")];
 
 const LEAF: Call = call("leaf_is_empty", BITMAP);
@@ -56,6 +60,24 @@ const FOLDED: &[Word] = &[
 /// The tests.
 pub(super) const CASES: &[Case] = &[
     WAKE_UP,
+    Case {
+        name: "candidate",
+        package: "vgic",
+        fails: ALL,
+        quick: EVERY,
+        slow: &[Target::V8],
+        words: &[
+            shared("interrupt", call("interrupt_is_pending", INTERRUPT), 0),
+            shared("leaf", call("candidate_leaf_is_empty", CANDIDATES), 1),
+            fixed("summary", call("candidates_are_empty", CANDIDATES), 1),
+        ],
+        threads: &[
+            &[Calls(call("fire", FIRES), "")],
+            &[Calls(call("forget_candidate", FIRES), "")],
+        ],
+        forbidden: "interrupt=1 /\\ leaf=0",
+        possible: "interrupt=1 /\\ leaf=1",
+    },
     Case {
         name: "leaf-and-summary",
         package: "vgic",
