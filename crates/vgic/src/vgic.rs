@@ -111,18 +111,19 @@ impl Vgic {
     /// # Errors
     /// [`NotClaimed`] if the address is outside the model's regions.
     pub fn read(&self, address: u64, width: AccessWidth) -> Result<u64, NotClaimed> {
-        let word = self
-            .distributor_offset(address)
-            .and_then(|offset| Distributor::FRAME.read_word(self.distributor(), offset, width));
-        word.map_or_else(|| self.read_any(address, width), Ok)
+        if let Some(offset) = self.distributor_offset(address)
+            && let Some(word) = Distributor::FRAME.read_word(self.distributor(), offset, width)
+        {
+            return Ok(word);
+        }
+        self.read_any(address, width)
     }
 
     /// Reads like [`read`](Self::read), without its fast path for the distributor.
-    #[inline(never)]
     fn read_any(&self, address: u64, width: AccessWidth) -> Result<u64, NotClaimed> {
         let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
+        let at = frame.at(address - u64::from(offset));
         let refused = &mut |refusal: Refusal| {
-            let at = frame.at(address - u64::from(offset));
             self.events.record(refusal.at(at, FaultDetail::None));
         };
         Ok(match frame {
@@ -182,8 +183,8 @@ impl Vgic {
         value: u64,
     ) -> Result<Progress, NotClaimed> {
         let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
+        let at = frame.at(address - u64::from(offset));
         let refused = &mut |refusal: Refusal| {
-            let at = frame.at(address - u64::from(offset));
             self.events.record(refusal.at(at, FaultDetail::Value(value)));
         };
         match frame {
