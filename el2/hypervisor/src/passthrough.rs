@@ -75,6 +75,8 @@ pub(crate) struct Assigned {
     messages: Arc<Messages>,
     store: Arc<dyn MessageStore>,
     owner: Option<SmmuOwner>,
+    /// The machine's message of each vector. The store reads none while it is disabled.
+    composed: Vec<Option<MsiMessage>>,
     /// `true` if the function's INTx reaches the guest.
     has_line: bool,
     /// `true` while the function sends messages instead of asserting INTx.
@@ -128,6 +130,8 @@ impl Assigned {
         let bars = core::array::from_fn(|index| {
             AtomicU8::new(function.config.read8(FIRST_BAR + index as u16))
         });
+        let message = |slot| store.read_back(slot).and_then(|state| state.message);
+        let composed = (0..slots).map(message).collect();
         store.set_enabled(false).expect("a function that has sent no message can be disabled");
         set_intx(&function, has_line);
         Some(Self {
@@ -136,6 +140,7 @@ impl Assigned {
             messages,
             store,
             owner,
+            composed,
             has_line,
             sends: IrqMutex::new(false),
             decodes: AtomicBool::new(true),
@@ -173,9 +178,10 @@ impl Assigned {
     fn pass_addresses(&self) {
         let Some((_, smmu, first)) = &self.owner else { return };
         let store = &self.store;
-        for slot in 0..store.slots() {
+        for (slot, composed) in (0..).zip(&self.composed) {
             let Some(address) = self.messages.address(slot) else { continue };
-            let Some(old) = store.read_back(slot).and_then(|state| state.message) else { continue };
+            let read = store.read_back(slot).and_then(|state| state.message);
+            let Some(old) = read.or(*composed) else { continue };
             let word = first + usize::from(slot);
             let address = match smmu.doorbells {
                 Some(_) => Doorbells::physical(address, word),
