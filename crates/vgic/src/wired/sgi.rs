@@ -35,7 +35,7 @@ impl Wired {
 
     /// Makes an SGI pending at `target`, if it is in `group` there. SGIs don't have an input,
     /// aren't rerouted, and are never linked to a physical interrupt.
-    #[inline(always)]
+    #[inline]
     fn pend_sgi(&self, target: Cpu, private: &Private, index: WiredIndex, group: Group) {
         let Some(interrupt) = private.interrupts.get(index.get()) else { return };
         let pended = interrupt
