@@ -83,12 +83,15 @@ static void compose(struct irq_data *d, struct msi_msg *msg)
 	msg->data = d->hwirq;
 }
 
-static bool is_served(const struct dlpi_block *block)
+static bool has_online_target(const struct dlpi_block *block)
 {
 	return block->cpu < nr_cpu_ids && cpu_online(block->cpu);
 }
 
-/* The core itself writes the message of a block after each call for the first vector only. */
+/*
+ * The core writes a block's message when it activates or moves the first vector, and only then. The
+ * write takes no other lock than pci_lock, which is raw: only a PCI MSI has several vectors.
+ */
 static void write_message(struct irq_domain *lpis, unsigned int first)
 {
 	struct msi_msg message;
@@ -116,12 +119,12 @@ static void move(struct irq_data *d, unsigned int cpu)
 
 	raw_spin_lock_irqsave(&dlpi_lock, flags);
 	/* Another vector may have moved the block meanwhile. */
-	if (!is_first && is_served(block))
+	if (!is_first && has_online_target(block))
 		goto unlock;
 	for (nr = 0; nr < block->count; nr++) {
 		at = irq_domain_get_irq_data(d->domain, first + nr);
 		dlpi_invalidate(cpu, block->base + nr);
-		if (irqd_is_started(at) && !is_served(block))
+		if (irqd_is_started(at) && !has_online_target(block))
 			dlpi_leave(block->base + nr);
 		irq_data_update_effective_affinity(at, cpumask_of(cpu));
 	}
@@ -138,14 +141,15 @@ static int set_affinity(struct irq_data *d, const struct cpumask *mask, bool for
 	struct dlpi_block *block = irq_data_get_irq_chip_data(d);
 	unsigned int cpu = block->cpu;
 
-	if (!is_served(block) || !cpumask_test_cpu(cpu, mask))
+	if (!has_online_target(block) || !cpumask_test_cpu(cpu, mask))
 		cpu = force ? cpumask_first(mask) :
 			      cpumask_any_and_distribute(mask, cpu_online_mask);
 	if (cpu >= nr_cpu_ids)
 		return -EINVAL;
 	if (cpu == block->cpu)
 		return IRQ_SET_MASK_OK_DONE;
-	if (block->cpu >= nr_cpu_ids || (d->hwirq != block->base && is_served(block)))
+	/* Only the first vector may move a block whose CPU is online. */
+	if (block->cpu >= nr_cpu_ids || (d->hwirq != block->base && has_online_target(block)))
 		return -EINVAL;
 	move(d, cpu);
 	return IRQ_SET_MASK_OK;
@@ -291,7 +295,7 @@ static int domain_activate(struct irq_domain *d, struct irq_data *data, bool res
 	struct dlpi_block *block = irq_data_get_irq_chip_data(data);
 	unsigned int cpu;
 
-	if (is_served(block)) {
+	if (has_online_target(block)) {
 		irq_data_update_effective_affinity(data, cpumask_of(block->cpu));
 		return 0;
 	}
@@ -308,12 +312,12 @@ static void domain_deactivate(struct irq_domain *d, struct irq_data *data)
 	struct dlpi_block *block = irq_data_get_irq_chip_data(data);
 	unsigned long flags;
 
+	if (block->count > 1 && data->hwirq == block->base) {
+		raw_spin_lock_irqsave(&dlpi_lock, flags);
+		write_message(d, data->irq);
+		raw_spin_unlock_irqrestore(&dlpi_lock, flags);
+	}
 	dlpi_forget(data->hwirq);
-	if (block->count == 1 || data->hwirq != block->base)
-		return;
-	raw_spin_lock_irqsave(&dlpi_lock, flags);
-	write_message(d, data->irq);
-	raw_spin_unlock_irqrestore(&dlpi_lock, flags);
 }
 
 static const struct irq_domain_ops ops = {

@@ -204,6 +204,8 @@ fn place_devicetree(guest: &Guest, files: &Files) -> u64 {
     let room = files.kernel.start.checked_sub(start).unwrap_or(DEVICETREE_ROOM);
     let address = end - DEVICETREE_ROOM;
     assert!(blob.len() as u64 <= DEVICETREE_ROOM, "the guest's devicetree is too large");
+    let last = files.initrd.as_ref().map_or(files.kernel.end, |initrd| initrd.end);
+    assert!(last <= address, "the guest's files leave no room for its devicetree");
     let first = (blob.len() as u64 <= room).then_some(start);
     for copy in first.into_iter().chain([address]) {
         ram.place(copy, &blob).expect("the devicetree is in RAM");

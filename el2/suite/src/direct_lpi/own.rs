@@ -161,7 +161,7 @@ static bool init_device(struct device *dev, struct irq_domain *domain,
     pub(super) const LEFT_BEHIND: Self = Self {
         name: "a block that stays at an offline CPU",
         file: "interrupts.c",
-        old: " || (d->hwirq != block->base && is_served(block))",
+        old: " || (d->hwirq != block->base && has_online_target(block))",
         new: " || d->hwirq != block->base",
     };
     pub(super) const UNWRITTEN: Self = Self {
@@ -173,8 +173,8 @@ static bool init_device(struct device *dev, struct irq_domain *domain,
     pub(super) const CLEARED: Self = Self {
         name: "a block that loses its message with its first vector",
         file: "interrupts.c",
-        old: "if (block->count == 1 || data->hwirq != block->base)\n",
-        new: "if (block->count)\n",
+        old: "if (block->count > 1 && data->hwirq == block->base) {\n",
+        new: "if (!block) {\n",
     };
     /// A fault of style, which both of the kernel's checkers find.
     pub(super) const GLOBAL: Self = Self {

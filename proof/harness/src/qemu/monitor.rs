@@ -82,7 +82,7 @@ fn wait(stream: &mut UnixStream) -> Result<()> {
     Ok(())
 }
 
-/// Tells whether an error says that nobody holds the other end of the socket.
+/// Returns `true` if the error means that QEMU has closed the socket.
 fn has_ended(error: &anyhow::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionRefused, ConnectionReset, NotFound, UnexpectedEof};
     let kind = error.root_cause().downcast_ref::<io::Error>().map(io::Error::kind);

@@ -177,7 +177,7 @@ static int set_skips(const char *text, const struct kernel_param *p)
 	int at, error;
 
 	if (!block->irq)
-		return request(block, irqs[0]);
+		return request(block, irqs[0]) ?: ring(block);
 	error = irq_set_affinity(block->irq, cpumask_of(1));
 	for (at = 0; at < MOST; at++) {
 		irqs[at] = block[at].irq;
