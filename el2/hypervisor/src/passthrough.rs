@@ -182,13 +182,12 @@ impl Assigned {
             let Some(address) = self.messages.address(slot) else { continue };
             let read = store.read_back(slot).and_then(|state| state.message);
             let Some(old) = read.or(*composed) else { continue };
-            let written = read.map(|message| message.address);
             let word = first + usize::from(slot);
             let address = match smmu.doorbells {
                 Some(_) => Doorbells::physical(address, word),
                 None => address,
             };
-            if written == Some(address) {
+            if read.is_some_and(|message| message.address == address) {
                 continue;
             }
             let written = store.update(&mut |update| {

@@ -171,7 +171,7 @@ impl TestCase for Case {
     }
 }
 
-/// Lists the cases of Arm's compliance suite in a folder, or a single case that is skipped.
+/// Lists the cases of Arm's compliance suite, which are skipped if the folder does not have it.
 pub(crate) fn compliance_cases(folder: Option<&Path>) -> Vec<suite::Case> {
     let unmoved = Case { is_moved: false, ..moved(BSA, 2, 2) };
     let cases = [moved(BSA, 1, 1), unmoved, moved(BSA, 4, 4), moved(BSA, 8, 2)];
