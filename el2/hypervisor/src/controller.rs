@@ -1,15 +1,8 @@
 //! A guest's MSI controller.
 
-use crate::gic::Gic;
-use crate::guest_smmu::GuestSmmu;
-use crate::trace;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
-use gic_arch::{gicd, gits};
-use irq_routing::Inputs;
-use msi_types::{Delivery, DeviceId, MsiMessage};
 use vgic::its::ItsConfig;
-use vgic::{AccessWidth, V2mConfig, Vgic, VgicConfig};
+use vgic::{V2mConfig, VgicConfig};
 
 /// Addresses of a guest's ITS and GICv2m frame: the same as on `virt`.
 const ITS: u64 = 0x0808_0000;
@@ -23,9 +16,6 @@ const LPI_ID_BITS: u8 = 16;
 /// Maximum units of work for an access by the guest, and for each entry. A unit is an ITS command
 /// or 16 LPIs. The hypervisor can't be interrupted during this work.
 const WORK_PER_ACCESS: u32 = 8;
-/// DeviceID of messages that vCPUs send, as on `virt`.
-const VCPU: DeviceId = DeviceId::new(0);
-
 /// Kind of MSI controller.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) enum Controller {
@@ -78,43 +68,4 @@ impl Controller {
             Self::None => gic,
         }
     }
-}
-
-/// Returns the destinations of devices' messages, behind the guest's SMMU if it owns one.
-pub(crate) fn inputs(gic: &Arc<Gic>, smmu: Option<&Arc<GuestSmmu>>) -> Inputs {
-    let inputs = Inputs::new(gic.clone());
-    let inputs = match smmu {
-        Some(smmu) => inputs.with_translator(smmu.clone()),
-        None => inputs,
-    };
-    if trace::is_on() {
-        inputs.with_its(Arc::new(trace::observed(gic.guest, gic.clone())))
-    } else {
-        inputs.with_its(gic.clone())
-    }
-}
-
-/// Handles a vCPU's store to an ITS doorbell. Returns `None` if the address isn't a doorbell.
-pub(crate) fn message_of_vcpu(
-    vgic: &Vgic,
-    address: u64,
-    width: AccessWidth,
-    value: u64,
-) -> Option<Delivery> {
-    let is_doorbell = || vgic.config().its.first().is_some_and(|its| its.doorbell() == address);
-    if !matches!(width, AccessWidth::Half | AccessWidth::Word) || !is_doorbell() {
-        return None;
-    }
-    let data = (value & width.mask()) as u32;
-    Some(vgic.its(0)?.signal_msi(VCPU, MsiMessage { address, data }))
-}
-
-/// Returns `true` if the address is in a GIC register that doesn't show interrupt state: the first
-/// registers of the distributor, or any register of an ITS.
-pub(crate) fn shows_no_state(vgic: &Vgic, address: u64) -> bool {
-    const HEAD: u64 = gicd::IGROUPR.offset() as u64;
-    let is_in = |base: u64, bytes: u64| address.wrapping_sub(base) < bytes;
-    let config = vgic.config();
-    is_in(config.distributor, HEAD)
-        || config.its.first().is_some_and(|its| is_in(its.base, gits::SIZE))
 }

@@ -2,17 +2,16 @@
 
 use crate::controller::{FIRST_SPI, SPIS};
 use crate::flash::{BANK, FLASH};
-use crate::guest_smmu::GuestSmmu;
-use crate::layout::{self, PHYSICAL_TIMER, RTC, UART, UART_SPI, VIRTUAL_TIMER};
-use crate::pci::Pci;
-use crate::ram::Ram;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::iter;
 use core::ops::Range;
 use dtoolkit::fdt::{Fdt, FdtNode};
 use dtoolkit::model::{DeviceTree, DeviceTreeNode, DeviceTreeProperty};
 use dtoolkit::{Node, Property, ToPropertyValue};
+use el2_passthrough::{GuestSmmu, Pci};
+use el2_vm::{PHYSICAL_TIMER, Ram, VIRTUAL_TIMER};
 use gic_arch::gits;
 use msi_types::pci::{PciSpace, PciWindow};
 use vgic::VgicConfig;
@@ -49,9 +48,8 @@ impl Files {
 /// Returns the guests' files, as stated in the machine's devicetree, sorted by address. An
 /// initramfs belongs to the kernel that precedes it.
 pub(crate) fn files(blob: &[u8]) -> Vec<Files> {
-    let Some(chosen) = Fdt::new(blob).ok().and_then(|tree| tree.root().child("chosen")) else {
-        return Vec::new();
-    };
+    // The validation refuses property names of more than 31 characters, which boards have.
+    let Some(chosen) = Fdt::new_unchecked(blob).root().child("chosen") else { return Vec::new() };
     let modules = |kind| chosen.children().filter(move |node| is_compatible(node, kind));
     let kernels = modules("multiboot,kernel").filter_map(|node| {
         let command_line = node.property("bootargs").map(|text| text.value_as::<&str>());
@@ -91,11 +89,15 @@ pub(crate) struct Machine<'a> {
     /// Guest physical addresses of RAM.
     pub(crate) ram: Range<u64>,
     pub(crate) files: &'a Files,
+    /// Node of the UART.
+    pub(crate) uart: DeviceTreeNode,
+    /// Nodes of other devices.
+    pub(crate) others: Vec<DeviceTreeNode>,
 }
 
 /// Phandles of the GIC, the UART's clock, and an MSI controller with its own node.
 const GIC_PHANDLE: u32 = 1;
-const CLOCK: u32 = 2;
+pub(crate) const CLOCK: u32 = 2;
 const CONTROLLER_PHANDLE: u32 = 3;
 /// Phandle of the memory for LPI tables, which the next kernel does not use either.
 const TABLES: u32 = 4;
@@ -108,14 +110,14 @@ const TABLE: u64 = 0x1_0000;
 pub(crate) const DEVICETREE_ROOM: u64 = 2 << 20;
 const CLOCK_HZ: u32 = 24_000_000;
 /// Interrupt cells of the binding `arm,gic-v3`: kinds and a trigger.
-const SPI: u32 = 0;
+pub(crate) const SPI: u32 = 0;
 const PPI: u32 = 1;
-const LEVEL_HIGH: u32 = 4;
+pub(crate) const LEVEL_HIGH: u32 = 4;
 const EDGE_RISING: u32 = 1;
 
 impl Machine<'_> {
     /// Returns the devicetree blob.
-    pub(crate) fn devicetree(&self) -> Vec<u8> {
+    pub(crate) fn devicetree(self) -> Vec<u8> {
         let mut tree = DeviceTree::new();
         let root = &mut tree.root;
         for property in [
@@ -126,17 +128,9 @@ impl Machine<'_> {
         ] {
             root.add_property(property);
         }
-        for child in [
-            self.chosen(),
-            memory(&self.ram),
-            self.cpus(),
-            psci(),
-            timer(),
-            self.gic(),
-            clock(),
-            uart(),
-            rtc(),
-        ] {
+        for child in
+            [self.chosen(), memory(&self.ram), self.cpus(), psci(), timer(), self.gic(), clock()]
+        {
             root.add_child(child);
         }
         if FLASH.contains(&self.files.kernel.start) {
@@ -152,6 +146,7 @@ impl Machine<'_> {
         if reserves_tables(self.gic) {
             root.add_child(self.reserved_memory());
         }
+        iter::once(self.uart).chain(self.others).for_each(|it| root.add_child(it));
         tree.to_dtb()
     }
 
@@ -160,7 +155,7 @@ impl Machine<'_> {
             "chosen",
             [
                 property("bootargs", self.files.command_line.as_str()),
-                property("stdout-path", format!("/serial@{:x}", UART.start)),
+                property("stdout-path", format!("/{}", self.uart.name())),
             ],
         );
         if let Some(initrd) = &self.files.initrd {
@@ -313,7 +308,7 @@ fn pci_host(pci: &Pci, gic: &VgicConfig) -> DeviceTreeNode {
             property("linux,pci-domain", 0_u32),
             property("#interrupt-cells", 1_u32),
             property("interrupt-map-mask", [3_u32 << DEVICE_SHIFT, 0, 0, 7]),
-            property("interrupt-map", interrupt_map().as_flattened()),
+            property("interrupt-map", interrupt_map(pci).as_flattened()),
         ],
     );
     if let Some(route) = route(gic) {
@@ -330,10 +325,10 @@ fn pci_host(pci: &Pci, gic: &VgicConfig) -> DeviceTreeNode {
 const DEVICE_SHIFT: u32 = 11;
 
 /// Returns the routes of the pins of devices 0 to 3, which are also those of all other devices.
-fn interrupt_map() -> Vec<[u32; 10]> {
+fn interrupt_map(pci: &Pci) -> Vec<[u32; 10]> {
     let pins = (0..4).flat_map(|device| (1..=4).map(move |pin| (device, pin)));
     let route = |(device, pin)| {
-        let (address, spi) = (u32::from(device) << DEVICE_SHIFT, layout::intx(device, pin) - 32);
+        let (address, spi) = (u32::from(device) << DEVICE_SHIFT, pci.line(device, pin) - 32);
         [address, 0, 0, pin.into(), GIC_PHANDLE, 0, 0, SPI, spi, LEVEL_HIGH]
     };
     pins.map(route).collect()
@@ -423,32 +418,6 @@ fn clock() -> DeviceTreeNode {
     )
 }
 
-fn uart() -> DeviceTreeNode {
-    node(
-        format!("serial@{:x}", UART.start),
-        [
-            property("compatible", &["arm,pl011", "arm,primecell"] as &[&str]),
-            property("reg", doubles(&[UART.start, UART.end - UART.start])),
-            property("interrupts", [SPI, UART_SPI - 32, LEVEL_HIGH]),
-            property("clocks", [CLOCK, CLOCK]),
-            property("clock-names", &["uartclk", "apb_pclk"] as &[&str]),
-        ],
-    )
-}
-
-/// Describes the PL031 without its interrupt, because a guest can't set an alarm.
-fn rtc() -> DeviceTreeNode {
-    node(
-        format!("pl031@{:x}", RTC.start),
-        [
-            property("compatible", &["arm,pl031", "arm,primecell"] as &[&str]),
-            property("reg", doubles(&[RTC.start, RTC.end - RTC.start])),
-            property("clocks", CLOCK),
-            property("clock-names", "apb_pclk"),
-        ],
-    )
-}
-
 fn flash() -> DeviceTreeNode {
     node(
         format!("flash@{:x}", FLASH.start),
@@ -460,11 +429,12 @@ fn flash() -> DeviceTreeNode {
     )
 }
 
-fn doubles(values: &[u64]) -> Vec<u8> {
+pub(crate) fn doubles(values: &[u64]) -> Vec<u8> {
     values.iter().flat_map(|value| value.to_be_bytes()).collect()
 }
 
-fn node<const N: usize>(
+/// Returns a node with these properties.
+pub(crate) fn node<const N: usize>(
     name: impl Into<String>,
     properties: [DeviceTreeProperty; N],
 ) -> DeviceTreeNode {
@@ -475,6 +445,6 @@ fn node<const N: usize>(
     node
 }
 
-fn property(name: &str, value: impl ToPropertyValue) -> DeviceTreeProperty {
+pub(crate) fn property(name: &str, value: impl ToPropertyValue) -> DeviceTreeProperty {
     DeviceTreeProperty::new_unchecked(name, value)
 }

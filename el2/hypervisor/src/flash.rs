@@ -9,8 +9,8 @@
 //! While a bank shows its contents, stage 2 maps their pages, read-only: a store traps. Afterwards,
 //! every access traps.
 
-use crate::ram::Ram;
 use core::ops::Range;
+use el2_vm::Ram;
 use image_rt::lock::IrqMutex;
 use vgic::{AccessWidth, GuestMemory as _};
 

@@ -5,6 +5,8 @@ use crate::controller::Controller;
 /// Options for a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Options {
+    /// What the run records, and how it ends.
+    pub(crate) run: el2_vm::Options,
     /// Guests may have devices whose DMA is not confined; the SMMU is not used.
     pub(crate) trusted_guest: bool,
     /// The only guest owns the SMMU, and its redistributors are at addresses at which we receive
@@ -14,16 +16,6 @@ pub(crate) struct Options {
     pub(crate) firmware: bool,
     /// Number of vCPUs of each guest. By default, this is the number of CPUs.
     pub(crate) vcpus: Option<u16>,
-    /// Milliseconds between two moves of the guests. By default, guests are not moved.
-    pub(crate) moves: Option<u64>,
-    /// Count exits by reason, and print the counts at the end.
-    pub(crate) stats: bool,
-    /// Print each exit when it happens.
-    pub(crate) exits: bool,
-    /// Seconds after which the machine ends, with its reports. By default, it ends with its guests.
-    pub(crate) limit: Option<u64>,
-    /// Record what happens to interrupts, and print the records at the end.
-    pub(crate) trace: bool,
     /// MSI controller of the guests.
     pub(crate) controller: Controller,
 }
@@ -49,12 +41,12 @@ impl Options {
                 self.trusted_guest = true;
             }
             ("firmware", "") => self.firmware = true,
-            ("stats", "") => self.stats = true,
-            ("exits", "") => self.exits = true,
-            ("trace", "") => self.trace = true,
+            ("stats", "") => self.run.stats = true,
+            ("exits", "") => self.run.exits = true,
+            ("trace", "") => self.run.trace = true,
             ("vcpus", number) => self.vcpus = Some(number.parse().ok()?),
-            ("moves", number) => self.moves = Some(number.parse().ok()?),
-            ("limit", number) => self.limit = Some(number.parse().ok()?),
+            ("moves", number) => self.run.moves = Some(number.parse().ok()?),
+            ("limit", number) => self.run.limit = Some(number.parse().ok()?),
             ("controller", name) => self.controller = Controller::named(name)?,
             _ => return None,
         }

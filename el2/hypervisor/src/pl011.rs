@@ -1,7 +1,6 @@
-//! An emulated PL011 (DDI 0183) for guests that share the machine's PL011. A guest's output is
+//! An emulated PL011 (DDI 0183) for guests that share the machine's UART. A guest's output is
 //! printed line by line, prefixed with the guest's number. Input is passed to every guest.
 
-use crate::layout::UART_SPI;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use image_rt::lock::IrqMutex;
@@ -32,6 +31,7 @@ const LONGEST_LINE: usize = 256;
 /// The UART of a guest.
 pub(crate) struct Pl011 {
     guest: usize,
+    intid: u32,
     state: IrqMutex<State>,
 }
 
@@ -44,7 +44,8 @@ struct State {
 }
 
 impl Pl011 {
-    pub(crate) fn new(guest: usize) -> Self {
+    /// Creates a UART of a guest with this number, whose interrupt is the SPI with this INTID.
+    pub(crate) fn new(guest: usize, intid: u32) -> Self {
         let state = State {
             line: String::with_capacity(LONGEST_LINE),
             received: VecDeque::with_capacity(FIFO),
@@ -52,7 +53,7 @@ impl Pl011 {
             mask: 0,
             raw: 0,
         };
-        Self { guest, state: IrqMutex::new(state) }
+        Self { guest, intid, state: IrqMutex::new(state) }
     }
 
     /// Reads the register at an offset.
@@ -103,7 +104,7 @@ impl Pl011 {
         self.state.with(|state| {
             let result = change(state);
             let is_high = state.raw & state.mask != 0;
-            vgic.set_line(Line::Spi(UART_SPI), if is_high { Level::High } else { Level::Low });
+            vgic.set_line(Line::Spi(self.intid), if is_high { Level::High } else { Level::Low });
             result
         })
     }

@@ -1,8 +1,10 @@
 //! The virtio-mmio transports of `virt`, none of which has a device. The devicetree does not
 //! describe them, but some guests probe them at their fixed addresses.
 
-use crate::layout::VIRTIO;
+use core::ops::Range;
 
+/// Addresses of `virt`'s 32 virtio-mmio transports.
+const VIRTIO: Range<u64> = 0x0a00_0000..0x0a00_4000;
 /// Bytes of each transport.
 const STRIDE: u64 = 0x200;
 

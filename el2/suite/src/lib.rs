@@ -34,11 +34,11 @@ mod virt;
 
 /// The hypervisor's decoders, which do not depend on the machine. They are tested on the host.
 #[cfg(test)]
-#[path = "../../hypervisor/src/instruction.rs"]
+#[path = "../../vm/src/instruction.rs"]
 mod instruction;
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "its fields of a syndrome have up to 4 bits")]
-#[path = "../../hypervisor/src/syndrome.rs"]
+#[path = "../../vm/src/syndrome.rs"]
 mod syndrome;
 
 use std::ffi::OsString;

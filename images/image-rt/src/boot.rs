@@ -67,9 +67,10 @@ const fn ram(gigabyte: usize) -> usize {
 }
 
 /// Physical addresses that the identity map covers as device memory: the first gigabyte (all of
-/// `virt`'s registers) and the gigabyte with its high configuration space. RAM is mapped from 1 GiB
-/// to 3 GiB.
+/// `virt`'s registers) and the gigabyte with its high configuration space.
 pub const DEVICE_MEMORY: [core::ops::Range<u64>; 2] = [0..1 << 30, 256 << 30..257 << 30];
+/// Physical addresses that the identity map covers as RAM.
+pub const RAM: core::ops::Range<u64> = 1 << 30..3 << 30;
 
 // Identity map in units of gigabytes. All RAM is writable and executable, because this is a test
 // bench.

@@ -75,12 +75,12 @@ const GUIDES: [(&str, &[&str]); 3] = [
         include_str!("../../../docs/guides/el2.md"),
         &[
             include_str!("../../../crates/vgic/examples/el2.rs"),
-            include_str!("../../../el2/hypervisor/src/interrupts.rs"),
-            include_str!("../../../el2/hypervisor/src/linked.rs"),
-            include_str!("../../../el2/hypervisor/src/scheduler.rs"),
-            include_str!("../../../el2/hypervisor/src/standstill.rs"),
-            include_str!("../../../el2/hypervisor/src/traps.rs"),
-            include_str!("../../../el2/hypervisor/src/vcpu.rs"),
+            include_str!("../../../el2/vm/src/interrupts.rs"),
+            include_str!("../../../el2/vm/src/linked.rs"),
+            include_str!("../../../el2/vm/src/scheduler.rs"),
+            include_str!("../../../el2/vm/src/standstill.rs"),
+            include_str!("../../../el2/vm/src/traps.rs"),
+            include_str!("../../../el2/vm/src/vcpu.rs"),
         ],
     ),
 ];

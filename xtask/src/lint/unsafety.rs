@@ -27,10 +27,11 @@ const AUDITED: &[&str] = &[
     "proof/oracles/kvm-judge/src/kvm",
     "proof/oracles/kvm-monitor/src/kernel.rs",
     "el2/hostile",
-    "el2/hypervisor",
+    "el2/hypervisor/src/boot.rs",
     "el2/microbench",
     "el2/newcomer",
     "el2/stray-dma",
+    "el2/vm",
     "images",
 ];
 

@@ -1,17 +1,15 @@
 //! Handles trapped guest accesses and instructions.
 
 use crate::context::Context;
-use crate::controller;
 use crate::faults::{Kind, Refused};
+use crate::gic;
 use crate::guest::Guest;
 use crate::id_registers;
 use crate::inject;
 use crate::instruction::IndexedTransfer;
-use crate::layout::{RTC, UART};
 use crate::power::End;
 use crate::psci::{self, Answer};
 use crate::syndrome::{self, DeviceAccess, RegisterAccess, Trap, UndescribedAccess};
-use crate::virtio;
 use image_rt::read_register;
 use vgic::{AccessWidth, GuestMemory as _, ListRegisterVcpu, Progress};
 
@@ -175,30 +173,13 @@ fn instruction(guest: &Guest, context: &Context) -> Option<u32> {
 
 fn write(guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<Progress> {
     let vgic = guest.vgic();
-    if controller::message_of_vcpu(vgic, address, width, value).is_some() {
+    if gic::message_of_vcpu(vgic, address, width, value).is_some() {
         return Some(Progress::Done);
     }
     if let Ok(progress) = vgic.write(address, width, value) {
         return Some(progress);
     }
-    match &guest.uart {
-        Some(uart) if UART.contains(&address) => {
-            uart.write(vgic, address - UART.start, value);
-            Some(Progress::Done)
-        }
-        _ => {
-            let unmap = || guest.unmap_devices();
-            let pci = || guest.pci.as_ref()?.write(address, width, value, unmap);
-            let flash = || {
-                let unmap = || guest.unmap_flash();
-                guest.flash.as_ref()?.write(address, width, value, unmap)
-            };
-            // A guest must not set the clock, which others also read.
-            let rtc = || RTC.contains(&address).then_some(());
-            let done = virtio::write(address).or_else(rtc).or_else(flash).or_else(pci);
-            done.map(|()| Progress::Done)
-        }
-    }
+    guest.devices.write(guest, address, width, value).map(|()| Progress::Done)
 }
 
 fn read(guest: &Guest, address: u64, width: AccessWidth) -> Option<u64> {
@@ -208,13 +189,5 @@ fn read(guest: &Guest, address: u64, width: AccessWidth) -> Option<u64> {
     } else {
         read()
     };
-    match (value, &guest.uart) {
-        (Ok(value), _) => Some(value),
-        (Err(_), Some(uart)) if UART.contains(&address) => {
-            Some(uart.read(guest.vgic(), address - UART.start))
-        }
-        _ => virtio::read(address)
-            .or_else(|| guest.flash.as_ref()?.read(address, width))
-            .or_else(|| guest.pci.as_ref()?.read(address, width)),
-    }
+    value.ok().or_else(|| guest.devices.read(guest, address, width))
 }

@@ -32,7 +32,7 @@ pub(crate) fn bring_up_cpu() {
 }
 
 /// Returns the machine's controllers.
-pub(crate) fn get() -> &'static Irqchip<Kernel, SplitEoi> {
+pub fn get() -> &'static Irqchip<Kernel, SplitEoi> {
     IRQCHIP.get().expect("`bring_up` is called first")
 }
 

@@ -2,13 +2,10 @@
 //! space: the guest's RAM and, identity-mapped, the page with the machine's `GITS_TRANSLATER`.
 //! The SMMU aborts accesses from all other streams.
 
-use crate::irqchip;
-use crate::pci::Candidate;
-use crate::ram::Ram;
-use crate::tables::{Memory, Stage, TranslationTables, VTCR, space};
 use alloc::vec::Vec;
 use core::ops::Range;
 use doorbell_facts::{Access, Fact, HypervisorFact};
+use el2_vm::{Memory, Ram, Stage, TranslationTables, VTCR, irqchip, space};
 use gic_bringup::MsiController;
 use gic_driver::PhysicalRegion;
 use gic_firmware::{IommuIndex, PciHost};
@@ -133,11 +130,11 @@ fn bypasses(function: &Function) -> bool {
 
 /// Assigns the guest's address space to its functions' streams. Without an SMMU, the guest is
 /// trusted.
-pub(crate) fn confine(guest: usize, ram: &Ram, functions: &[Candidate]) {
+pub(crate) fn confine<'a>(guest: usize, ram: &Ram, functions: impl Iterator<Item = &'a Function>) {
     let Some(confinement) = CONFINEMENT.get() else { return };
     confinement.state.with(|state| {
         let translation = translation(guest, ram, state.smmu.has_stage_2());
-        for stream in functions.iter().filter_map(|it| stream(&it.function).ok()) {
+        for stream in functions.filter_map(|it| stream(it).ok()) {
             state
                 .smmu
                 .translate(stream, &translation)

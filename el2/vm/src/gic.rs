@@ -10,17 +10,20 @@ use crate::virtual_interface::Hardware;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicPtr, Ordering::SeqCst};
+use gic_arch::{gicd, gits};
 use image_rt::heap;
 use msi_types::{
     Delivery, DeviceId, Kick, Level, Line, MsiMessage, NoIdentity, SetLine, SignalMsi,
 };
 use vgic::saved_state::SavedState;
-use vgic::{ListRegisterVcpu, Vcpu, Vgic, VgicConfig};
+use vgic::{AccessWidth, ListRegisterVcpu, Vcpu, Vgic, VgicConfig};
+
+/// DeviceID of messages that vCPUs send, as on QEMU's `virt`.
+const VCPU: DeviceId = DeviceId::new(0);
 
 /// Handle to a guest's current GIC, with everything needed to create another one.
-pub(crate) struct Gic {
-    /// Index of the guest.
-    pub(crate) guest: usize,
+pub struct Gic {
+    guest: usize,
     ram: Ram,
     /// SPIs that are linked to the physical interrupts of the same number.
     pub(crate) linked: Vec<u32>,
@@ -52,6 +55,25 @@ impl Gic {
             Vgic::new(config, ram, kick).expect("the guest's GIC could not be created");
         linked::link(guest, &vgic, &self.linked);
         (vgic, vcpus)
+    }
+
+    /// Returns the index of the guest in [`guests`](crate::guests).
+    pub const fn guest(&self) -> usize {
+        self.guest
+    }
+
+    /// Returns the configuration.
+    pub fn config(&self) -> &VgicConfig {
+        self.current().config()
+    }
+
+    /// Returns the destination of messages of the guest's devices.
+    pub fn doorbells(self: &Arc<Self>) -> Arc<dyn SignalMsi<DeviceId>> {
+        if trace::is_on() {
+            Arc::new(trace::observed(self.guest, self.clone()))
+        } else {
+            self.clone()
+        }
     }
 
     /// Returns the guest's memory.
@@ -131,4 +153,29 @@ impl SignalMsi<DeviceId> for Gic {
             .filter(|delivery| *delivery != Delivery::NoDoorbell)
             .unwrap_or_else(|| gic.signal_msi(NoIdentity, message))
     }
+}
+
+/// Handles a vCPU's store to an ITS doorbell. Returns `None` if the address isn't a doorbell.
+pub(crate) fn message_of_vcpu(
+    vgic: &Vgic,
+    address: u64,
+    width: AccessWidth,
+    value: u64,
+) -> Option<Delivery> {
+    let is_doorbell = || vgic.config().its.first().is_some_and(|its| its.doorbell() == address);
+    if !matches!(width, AccessWidth::Half | AccessWidth::Word) || !is_doorbell() {
+        return None;
+    }
+    let data = (value & width.mask()) as u32;
+    Some(vgic.its(0)?.signal_msi(VCPU, MsiMessage { address, data }))
+}
+
+/// Returns `true` if the address is in a GIC register that doesn't show interrupt state: the first
+/// registers of the distributor, or any register of an ITS.
+pub(crate) fn shows_no_state(vgic: &Vgic, address: u64) -> bool {
+    const HEAD: u64 = gicd::IGROUPR.offset() as u64;
+    let is_in = |base: u64, bytes: u64| address.wrapping_sub(base) < bytes;
+    let config = vgic.config();
+    is_in(config.distributor, HEAD)
+        || config.its.first().is_some_and(|its| is_in(its.base, gits::SIZE))
 }

@@ -1,57 +1,42 @@
 //! A guest's RAM.
 
-use crate::layout;
 use core::ops::Range;
 use image_rt::cpu;
 use vgic::{GuestMemory, MemoryFault};
 
-/// Where a guest's RAM is in the guest's address space.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Placement {
-    /// At `virt`'s address: the CPUs and the SMMU translate.
-    Virt,
-    /// At its physical address, because nothing translates the addresses that the guest's devices
-    /// use.
-    Identity,
-}
-
 /// A guest's RAM. Only this type translates guest physical addresses to the machine's. The
 /// hypervisor maps this RAM, but places neither its image nor its heap there.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Ram {
+pub struct Ram {
     /// Guest physical addresses.
-    pub(crate) guest: Range<u64>,
+    pub guest: Range<u64>,
     /// Physical address of the first byte.
-    pub(crate) physical: u64,
+    pub physical: u64,
 }
 
 impl Ram {
-    /// Returns the RAM of a guest that owns a range of physical addresses.
-    pub(crate) fn new(physical: Range<u64>, placement: Placement) -> Self {
-        let start = match placement {
-            Placement::Virt => layout::RAM,
-            Placement::Identity => physical.start,
-        };
-        let end = start + (physical.end - physical.start);
-        Self { guest: start..end, physical: physical.start }
+    /// Returns RAM at a guest physical address, which occupies a range of physical addresses. Both
+    /// must begin and end at boundaries of pages.
+    pub fn new(guest: u64, physical: Range<u64>) -> Self {
+        Self { guest: guest..guest + (physical.end - physical.start), physical: physical.start }
     }
 
     /// Returns the guest physical addresses of a range of physical addresses in this RAM.
-    pub(crate) fn guest_range(&self, physical: &Range<u64>) -> Range<u64> {
+    pub fn guest_range(&self, physical: &Range<u64>) -> Range<u64> {
         let guest = |address| self.guest.start + (address - self.physical);
         guest(physical.start)..guest(physical.end)
     }
 
     /// Returns the physical address of a range of guest physical addresses in this RAM.
     #[inline]
-    pub(crate) fn translate(&self, address: u64, bytes: usize) -> Option<u64> {
+    pub fn translate(&self, address: u64, bytes: usize) -> Option<u64> {
         let offset = address.wrapping_sub(self.guest.start);
         let end = offset.checked_add(bytes as u64)?;
         (end <= self.guest.end - self.guest.start).then_some(self.physical.wrapping_add(offset))
     }
 
     /// Writes to RAM and cleans the caches, because a guest starts with caches off.
-    pub(crate) fn place(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
+    pub fn place(&self, address: u64, bytes: &[u8]) -> Result<(), MemoryFault> {
         self.write(address, bytes)?;
         cpu::clean(self.at(address, bytes.len())?.addr(), bytes.len());
         Ok(())

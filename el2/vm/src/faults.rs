@@ -2,7 +2,6 @@
 //! instructions that the hypervisor refuses. Only the first fault of each kind appears on the
 //! console, regardless of the number of vCPUs.
 
-use crate::layout::MACHINE_RAM;
 use crate::{scheduler, trace};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -10,6 +9,7 @@ use alloc::vec::Vec;
 use core::ops::Range;
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use doorbell_facts::{Fact, HypervisorFact};
+use image_rt::boot::RAM;
 use image_rt::lock::IrqMutex;
 use image_rt::{println, read_register};
 use vgic::{EventLog, FaultReason};
@@ -64,7 +64,7 @@ impl Refused {
     }
 
     fn is_foreign_ram(&self) -> bool {
-        self.kind != Kind::Abort && MACHINE_RAM.contains(&self.address)
+        self.kind != Kind::Abort && RAM.contains(&self.address)
     }
 
     fn describe(&self, ram: &Range<u64>) -> String {

@@ -3,7 +3,6 @@
 use crate::context::Context;
 use crate::exits::{self, Reason};
 use crate::guest::Guest;
-use crate::layout::UART;
 use crate::syndrome::{DeviceAccess, RegisterAccess, Trap, UndescribedAccess};
 use crate::trace;
 use crate::vectors::Vector;
@@ -198,9 +197,7 @@ impl<'a> Recorder<'a> {
             Some(Block::Its(_)) => "ITS",
             Some(Block::MbiAlias) => "alias of the distributor",
             Some(Block::V2m(_)) => "GICv2m frame",
-            None if UART.contains(&address) => "UART",
-            None if self.guest.pci.is_some() => "PCI",
-            None => "no device",
+            None => self.guest.devices.name(address).unwrap_or("no device"),
         }
     }
 }

@@ -19,25 +19,21 @@
 //! Assignment, capability ID 00h). While the guest has disabled its messages, the function sends
 //! none, but asserts INTx.
 
-mod messages;
-
+use crate::guest_smmu::{Doorbells, GuestSmmu};
+use crate::messages::{Messages, PAGE};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
+use el2_vm::{Gic, irqchip};
 use image_rt::lock::IrqMutex;
 use image_rt::pci::Function;
 use image_rt::println;
 use irq_domain::pci::FunctionStore;
 use irq_domain::{IrqHandle, MsiDevice, MsiDeviceConfig};
 use irq_routing::Router;
-use messages::{Messages, PAGE};
 use msi_types::{Delivery, DeviceId, MessageStore, MsiMessage, MsiParent, RequesterId, SignalMsi};
 use vgic::AccessWidth;
-
-use crate::gic::Gic;
-use crate::guest_smmu::{Doorbells, GuestSmmu};
-use crate::irqchip;
 
 const COMMAND: u16 = 0x04;
 /// Upper half of the command register.

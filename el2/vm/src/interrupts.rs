@@ -6,12 +6,10 @@
 //! here. The interrupts of a vCPU's timers move with the vCPU from CPU to CPU.
 
 use crate::guest::{Guest, end_machine, guests};
-use crate::guest_smmu::{self, GuestSmmu};
 use crate::irqchip::{self, KICK};
-use crate::layout::{PHYSICAL_TIMER, TIMERS, UART_SPI, VIRTUAL_TIMER};
 use crate::linked::timer_line;
-use crate::pci::Pci;
 use crate::scheduler::{self, VcpuId};
+use crate::timers::{PHYSICAL_TIMER, TIMERS, VIRTUAL_TIMER};
 use crate::{hypervisor_timer, trace};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -25,8 +23,7 @@ use msi_types::trace::Event;
 use msi_types::{Cpu, HwIrq, Level, Line, SetLine, Trigger};
 use spin::Once;
 
-/// PPIs of the virtual interface's maintenance interrupt and of EL2's timer. `virt` uses the
-/// numbers from the Base System Architecture (DEN 0094).
+/// PPIs of the virtual interface's maintenance interrupt and of EL2's timer (DEN 0094).
 const MAINTENANCE: IntId = IntId::ppi(9).expect("16 PPIs exist");
 const HYPERVISOR_TIMER: IntId = IntId::ppi(10).expect("16 PPIs exist");
 
@@ -59,25 +56,14 @@ pub(crate) fn serve() {
     };
     let virtual_timer = |_: &IrqContext<'_>| raise_timer(VIRTUAL_TIMER);
     let physical_timer = |_: &IrqContext<'_>| raise_timer(PHYSICAL_TIMER);
-    let uart = |_: &IrqContext<'_>| {
-        while let Some(byte) = console::read() {
-            for guest in guests() {
-                guest.type_in(byte);
-            }
-        }
-    };
-    let wired = |spi, name| WiredRequest::new(HwIrq::new(spi), Trigger::Level, name);
     let mut requested = Vec::new();
     for (guest, &spi) in guests().iter().flat_map(|it| it.linked().iter().map(move |spi| (it, spi)))
     {
         LINKED.fetch_or(1 << (spi - FIRST_SPI), Relaxed);
-        requested.push(interrupts.request_wired(wired(spi, "guest's device"), move |_| {
+        let wired = WiredRequest::new(HwIrq::new(spi), Trigger::Level, "guest's device");
+        requested.push(interrupts.request_wired(wired, move |_| {
             guest.vgic().set_line(Line::Spi(spi), Level::High);
         }));
-    }
-    if guests().iter().all(|guest| guest.uart.is_some()) {
-        console::enable_input_interrupt();
-        requested.push(interrupts.request_wired(wired(UART_SPI, "uart"), uart));
     }
     let wired = requested.into_iter().map(|it| it.expect("an SPI could not be requested"));
     let kick = interrupts.request_per_cpu(KICK.intid().hwirq(), Trigger::Edge, "kick", |_| ());
@@ -95,20 +81,6 @@ pub(crate) fn serve() {
     handlers.per_cpu.iter().for_each(PerCpuHandle::enable_here);
 }
 
-/// Passes the interrupts of an SMMU on to the guest that owns it, which is the only guest.
-pub(crate) fn serve_smmu(smmu: &GuestSmmu) {
-    for &intid in &smmu.interrupts {
-        let request = WiredRequest::new(HwIrq::new(intid), Trigger::Edge, "guest's smmu");
-        let handle = irqchip::get().interrupts().request_wired(request, move |_| {
-            if let Some(guest) = guests().first() {
-                guest.vgic().pulse(Line::Spi(intid));
-            }
-        });
-        // Leak the handle, because the guest keeps the SMMU.
-        core::mem::forget(handle.expect("the SMMU's interrupt could not be requested"));
-    }
-}
-
 /// Handles this CPU's own timer.
 fn on_own_timer(_: &IrqContext<'_>) {
     if hypervisor_timer::is_over() {
@@ -117,8 +89,10 @@ fn on_own_timer(_: &IrqContext<'_>) {
         println!("{}", Fact::from(HypervisorFact::TimeOver { silent_input }));
         end_machine();
     }
-    if guest_smmu::is_due() {
-        guests().iter().filter_map(|guest| guest.pci.as_ref()).for_each(Pci::take_messages);
+    if hypervisor_timer::take_poll() {
+        for guest in guests() {
+            guest.devices.poll();
+        }
     }
     scheduler::on_timer();
 }

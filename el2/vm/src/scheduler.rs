@@ -25,7 +25,7 @@
 //! `preempting` in another.
 
 use crate::hypervisor_timer::{self, NEVER};
-use crate::{guest_smmu, irqchip, moving};
+use crate::{irqchip, moving};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -347,7 +347,7 @@ pub(crate) fn set_timer() {
     let deadlines = waiting_here().map(|(_, entity)| entity.deadline.load(SeqCst));
     let end = CpuState::here().turn_end.load(SeqCst);
     let end = if end > cpu::ticks() { end } else { NEVER };
-    let end = end.min(moving::deadline()).min(guest_smmu::deadline());
+    let end = end.min(moving::deadline()).min(hypervisor_timer::poll());
     hypervisor_timer::set(deadlines.fold(end, u64::min));
 }
 

@@ -10,6 +10,29 @@ pub(crate) const NEVER: u64 = u64::MAX;
 /// Counter value at which the machine ends.
 static LIMIT: AtomicU64 = AtomicU64::new(NEVER);
 
+/// Counter value at which the guests' devices look for work.
+static POLL: AtomicU64 = AtomicU64::new(NEVER);
+
+/// Makes the first CPU call [`Devices::poll`](crate::Devices::poll) once, after this number of
+/// counter ticks. Must be called on the first CPU.
+pub fn poll_after(ticks: u64) {
+    POLL.store(cpu::ticks().saturating_add(ticks), SeqCst);
+}
+
+/// Returns the counter value at the next poll, for the CPU that polls.
+pub(crate) fn poll() -> u64 {
+    if cpu::current() == 0 { POLL.load(SeqCst) } else { NEVER }
+}
+
+/// Returns `true` if this CPU must poll now, which it must then do.
+pub(crate) fn take_poll() -> bool {
+    let is_due = poll() <= cpu::ticks();
+    if is_due {
+        POLL.store(NEVER, SeqCst);
+    }
+    is_due
+}
+
 /// Sets the time after which the machine ends. Must be called before the guests run.
 pub(crate) fn set_limit(seconds: u64) {
     let ticks = seconds.saturating_mul(1000 * cpu::ticks_per_millisecond());

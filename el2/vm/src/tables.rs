@@ -37,7 +37,7 @@ const UNPRIVILEGED_READ_WRITE: u64 = 1 << 6 | 1 << 11 | 1 << 53;
 
 /// Translation stage for which tables are created.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Stage {
+pub enum Stage {
     /// Stage 1, with attributes as defined by `smmu::Context`.
     One,
     /// Stage 2.
@@ -46,7 +46,7 @@ pub(crate) enum Stage {
 
 /// Kind of memory in a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Memory {
+pub enum Memory {
     /// Cacheable RAM.
     Ram,
     /// Device registers.
@@ -58,6 +58,11 @@ pub(crate) enum Memory {
 }
 
 impl Memory {
+    /// Returns `true` if a guest's vCPUs may write to it.
+    pub(crate) const fn is_writable(self) -> bool {
+        matches!(self, Self::Ram | Self::Device)
+    }
+
     const fn attributes(self, stage: Stage) -> u64 {
         let common = VALID | ACCESSED;
         match (stage, self) {
@@ -77,7 +82,7 @@ impl Memory {
 
 /// Returns the number of a guest's address space. The number is used as the VMID, which has 8 bits,
 /// and is never 0.
-pub(crate) const fn space(guest: usize) -> u8 {
+pub const fn space(guest: usize) -> u8 {
     guest as u8 + 1
 }
 
@@ -109,7 +114,7 @@ impl Root {
 }
 
 /// The tables of an address space. They stay in use until the machine ends.
-pub(crate) struct TranslationTables {
+pub struct TranslationTables {
     root: &'static Root,
     stage: Stage,
     /// Blocks in which pages are mapped. Their number is limited by the memory of the guest's
@@ -121,13 +126,14 @@ pub(crate) struct TranslationTables {
 }
 
 impl TranslationTables {
-    pub(crate) fn new(stage: Stage) -> Self {
+    /// Creates tables that map nothing.
+    pub fn new(stage: Stage) -> Self {
         let root = Box::new(Root([const { Table::new() }; 2]));
         Self { root: Box::leak(root), stage, blocks: Vec::new(), spare: Vec::new() }
     }
 
     /// Maps a guest's RAM.
-    pub(crate) fn map_ram(&mut self, ram: &Ram) {
+    pub fn map_ram(&mut self, ram: &Ram) {
         self.map(ram.guest.clone(), ram.physical, Memory::Ram);
     }
 
@@ -143,7 +149,7 @@ impl TranslationTables {
     }
 
     /// Maps a page at `address`, where the guest must not have RAM.
-    pub(crate) fn map_page(&mut self, address: u64, physical: u64, memory: Memory) {
+    pub fn map_page(&mut self, address: u64, physical: u64, memory: Memory) {
         let block = address & !(BLOCK - 1);
         if !self.blocks.contains(&block) {
             self.blocks.push(block);
@@ -167,7 +173,7 @@ impl TranslationTables {
     }
 
     /// Returns the address of the first-level table.
-    pub(crate) fn root(&self) -> u64 {
+    pub fn root(&self) -> u64 {
         core::ptr::from_ref(self.root).expose_provenance() as u64
     }
 
@@ -203,8 +209,7 @@ impl TranslationTables {
 
 /// `VTCR_EL2`: 40-bit input and output addresses, 4 KiB pages, walks from level 1, cacheable and
 /// inner shareable.
-pub(crate) const VTCR: u64 =
-    1 << 31 | 2 << 16 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | (64 - ADDRESS_BITS);
+pub const VTCR: u64 = 1 << 31 | 2 << 16 | 3 << 12 | 1 << 10 | 1 << 8 | 1 << 6 | (64 - ADDRESS_BITS);
 
 /// Returns the table that an entry refers to, if it is not empty and not a block.
 fn table(entry: &AtomicU64) -> Option<&'static Table> {

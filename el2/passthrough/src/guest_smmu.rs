@@ -16,18 +16,18 @@
 //!   searches, one is lost. So messages wait in memory, at the redistributor to whose page the SMMU
 //!   has translated the address, until the first CPU's timer finds them ([`Doorbells::take`]).
 
-use crate::hypervisor_timer::NEVER;
-use crate::irqchip;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::ops::Range;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
+use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
+use el2_vm::{guests, irqchip, poll_after};
 use gic_arch::{gicr, gits};
 use gic_bringup::MsiController;
 use gic_firmware::PciHost;
 use image_rt::cpu;
+use irq_domain::WiredRequest;
 use irq_routing::{Access, TranslateMsi};
-use msi_types::DeviceId;
+use msi_types::{DeviceId, HwIrq, Line, SetLine, Trigger};
 use vgic::RedistributorRegion;
 
 /// Size of a frame of the ITS, and of a redistributor.
@@ -40,9 +40,6 @@ const STRIDE: usize = (gicr::STRIDE_V3 / PAGE) as usize;
 pub(crate) const WORDS: usize = PAGE as usize / size_of::<u32>();
 /// Number of searches for messages in a millisecond.
 const SEARCHES: u64 = 4;
-
-/// Counter value at which the first CPU next searches for messages.
-static NEXT: AtomicU64 = AtomicU64::new(NEVER);
 
 /// A page of memory that receives messages.
 #[repr(C, align(4096))]
@@ -90,32 +87,14 @@ impl Doorbells {
 /// A word without a message. The data of an event at the machine's ITS is smaller.
 const NOTHING: u32 = u32::MAX;
 
-/// Starts to search for messages in memory.
-pub(crate) fn start() {
-    NEXT.store(cpu::ticks(), SeqCst);
-}
-
-/// Returns the counter value at the next search, for the CPU that searches.
-pub(crate) fn deadline() -> u64 {
-    if cpu::current() == 0 { NEXT.load(SeqCst) } else { NEVER }
-}
-
-/// Returns `true` if this CPU must search for messages now, and sets the time of the next search.
-pub(crate) fn is_due() -> bool {
-    let is_due = deadline() <= cpu::ticks();
-    if is_due {
-        NEXT.store(cpu::ticks() + cpu::ticks_per_millisecond() / SEARCHES, SeqCst);
-    }
-    is_due
-}
-
 /// The SMMU in front of a PCI host.
 #[derive(Debug)]
-pub(crate) struct GuestSmmu {
-    pub(crate) registers: Range<u64>,
+pub struct GuestSmmu {
+    /// Addresses of its registers.
+    pub registers: Range<u64>,
     /// INTIDs of the event queue, the PRI queue, `CMD_SYNC` and global errors (binding
     /// `arm,smmu-v3`).
-    pub(crate) interrupts: Vec<u32>,
+    pub interrupts: Vec<u32>,
     /// Address of the frame with `GITS_TRANSLATER`.
     frame: u64,
     /// The redistributors' pages, if there are several.
@@ -123,9 +102,11 @@ pub(crate) struct GuestSmmu {
 }
 
 impl GuestSmmu {
-    /// Finds the SMMU in front of a host, for a guest with this number of vCPUs. Panics if the
-    /// machine lacks an SMMU, or has no ITS.
-    pub(crate) fn find(host: &PciHost, vcpus: u16) -> Self {
+    /// Finds the SMMU in front of a host, for a guest with this number of vCPUs.
+    ///
+    /// # Panics
+    /// Panics if the machine lacks an SMMU, or has no ITS.
+    pub fn find(host: &PciHost, vcpus: u16) -> Self {
         let description = irqchip::get().description();
         let index = host.iommu.map.first().and_then(|entry| entry.value.iommu);
         let iommu = index.and_then(|index| description.iommu(index));
@@ -145,8 +126,34 @@ impl GuestSmmu {
         }
     }
 
+    /// Passes the SMMU's interrupts on to the guest, which must be the only one, and starts to
+    /// search for messages.
+    ///
+    /// # Panics
+    /// Panics if an interrupt is already in use.
+    pub fn serve(&self) {
+        for &intid in &self.interrupts {
+            let request = WiredRequest::new(HwIrq::new(intid), Trigger::Edge, "guest's smmu");
+            let handle = irqchip::get().interrupts().request_wired(request, move |_| {
+                if let Some(guest) = guests().first() {
+                    guest.vgic().pulse(Line::Spi(intid));
+                }
+            });
+            // Leak the handle, because the guest keeps the SMMU.
+            core::mem::forget(handle.expect("the SMMU's interrupt could not be requested"));
+        }
+        self.start();
+    }
+
+    /// Requests the next search, if messages wait in memory.
+    pub(crate) fn start(&self) {
+        if self.doorbells.is_some() {
+            poll_after(cpu::ticks_per_millisecond() / SEARCHES);
+        }
+    }
+
     /// Returns the place of the guest's redistributors.
-    pub(crate) fn redistributors(&self) -> RedistributorRegion {
+    pub fn redistributors(&self) -> RedistributorRegion {
         const {
             assert!(gits::TRANSLATER.offset() as u64 % FRAME == gicr::SETLPIR.offset() as u64);
         }

@@ -2,8 +2,8 @@
 //! devices use, which are INTx lines and the machine's UART if a guest owns it.
 
 use crate::irqchip;
-use crate::layout::TIMERS;
 use crate::scheduler::{self, VcpuId};
+use crate::timers::TIMERS;
 use alloc::sync::Arc;
 use gic_arch::IntId;
 use gic_driver::{Interrupt, RawMmio};

@@ -1,16 +1,10 @@
-//! A guest's machine: its memory, its GIC, and its vCPUs that aren't loaded on a CPU.
+//! A guest's machine: its memory, its GIC, its devices, and its vCPUs that aren't loaded on a CPU.
 
 use crate::context::{self, Context, Registers};
-use crate::controller::Controller;
 use crate::exits::Exits;
 use crate::faults::{Faults, Refused};
-use crate::flash::{FLASH, Flash};
 use crate::gic::Gic;
-use crate::guest_smmu::GuestSmmu;
-use crate::layout::{RTC, UART, UART_SPI, Uart};
 use crate::moving;
-use crate::pci::Pci;
-use crate::pl011::Pl011;
 use crate::power::{End, Power, Start};
 use crate::ram::Ram;
 use crate::scheduler::{self, VcpuId};
@@ -21,6 +15,7 @@ use crate::virtual_interface::Hardware;
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::ops::Range;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use doorbell_facts::{Ending, Fact, HypervisorFact};
 use gic_arch::Affinity;
@@ -29,14 +24,14 @@ use image_rt::lock::IrqMutex;
 use image_rt::{cpu, power, println};
 use msi_types::Cpu;
 use spin::Once;
-use vgic::{ListRegisterVcpu, Vgic, VgicConfig};
+use vgic::{AccessWidth, ListRegisterVcpu, Vgic, VgicConfig};
 
 static GUESTS: Once<Box<[Guest]>> = Once::new();
 /// Number of guests that have ended and reported their end.
 static REPORTED: AtomicUsize = AtomicUsize::new(0);
 
 /// Returns the guests, or an empty slice before [`install`].
-pub(crate) fn guests() -> &'static [Guest] {
+pub fn guests() -> &'static [Guest] {
     GUESTS.get().map_or(&[], |guests| guests)
 }
 
@@ -67,20 +62,44 @@ pub(crate) fn end_machine() -> ! {
 
 /// Configuration of a guest's machine.
 #[derive(Debug)]
-pub(crate) struct GuestConfig {
+pub struct GuestConfig {
     /// Index in [`guests`].
-    pub(crate) number: usize,
-    pub(crate) ram: Ram,
-    pub(crate) vcpus: u16,
-    pub(crate) uart: Uart,
-    /// INTx lines that only this guest's functions use.
-    pub(crate) lines: Vec<u32>,
-    /// MSI controller of the guest.
-    pub(crate) controller: Controller,
-    /// The SMMU, if the guest owns it.
-    pub(crate) smmu: Option<Arc<GuestSmmu>>,
-    /// The flash, if the guest starts from it.
-    pub(crate) flash: Option<Flash>,
+    pub number: usize,
+    /// The guest's memory.
+    pub ram: Ram,
+    /// The guest's GIC. [`Guest::new`] sets the number of priority bits, and wakes the
+    /// redistributors, as firmware does.
+    pub gic: VgicConfig,
+    /// INTIDs of the machine's SPIs that only this guest's devices assert. Each is linked to the
+    /// guest's SPI of the same number.
+    pub linked: Vec<u32>,
+}
+
+/// The devices that a board gives to a guest. Addresses are guest physical.
+///
+/// The guest's memory and its GIC are not devices: accesses to them never get here. vCPUs may
+/// access devices at the same time.
+pub trait Devices: Send + Sync {
+    /// Returns the physical page that a guest's access to `page` reaches without a trap. It stays
+    /// mapped until [`Guest::unmap`]. Returns `None` if accesses must trap, or if no device is
+    /// there. The guest must not be able to harm others through the page.
+    fn page(&self, page: u64) -> Option<(u64, Memory)>;
+
+    /// Handles a load. Returns `None` if no device is there.
+    fn read(&self, guest: &Guest, address: u64, width: AccessWidth) -> Option<u64>;
+
+    /// Handles a store, also to pages that are mapped for reads only. Returns `None` if no device
+    /// is there.
+    fn write(&self, guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<()>;
+
+    /// Returns the name of the device at an address, for records.
+    fn name(&self, address: u64) -> Option<&'static str>;
+
+    /// Looks for work, as requested by [`poll_after`](crate::poll_after).
+    fn poll(&self) {}
+
+    /// Stops devices from accessing memory and from signaling interrupts: the guest has ended.
+    fn stop(&self);
 }
 
 /// A vCPU that is not loaded on a CPU.
@@ -91,16 +110,13 @@ pub(crate) struct Vcpu {
 }
 
 /// A guest and its machine.
-pub(crate) struct Guest {
+pub struct Guest {
     pub(crate) number: usize,
     gic: Arc<Gic>,
     pub(crate) power: Power,
     pub(crate) gate: Gate,
-    pub(crate) pci: Option<Pci>,
-    pub(crate) flash: Option<Flash>,
+    pub(crate) devices: Box<dyn Devices>,
     stage2: IrqMutex<TranslationTables>,
-    /// The emulated UART, or `None` if the guest has the machine's UART.
-    pub(crate) uart: Option<Pl011>,
     /// Value of `VTTBR_EL2`.
     pub(crate) vttbr: u64,
     /// vCPUs that are not loaded on a CPU. Boxed, because each load and each unload moves one.
@@ -113,23 +129,21 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// Creates a machine with the PCI functions that `assign` returns.
-    pub(crate) fn new(config: GuestConfig, assign: impl FnOnce(&Arc<Gic>) -> Option<Pci>) -> Self {
-        let GuestConfig { number, ram, vcpus: cpus, uart, controller, smmu, flash, .. } = config;
-        let mut linked = config.lines;
-        linked.extend((uart == Uart::Own).then_some(UART_SPI));
+    /// Creates a machine with the devices that `devices` returns.
+    ///
+    /// # Panics
+    /// Panics if the GIC's configuration is not valid, or if memory is exhausted.
+    pub fn new(config: GuestConfig, devices: impl FnOnce(&Arc<Gic>) -> Box<dyn Devices>) -> Self {
+        let GuestConfig { number, ram, gic: config, linked } = config;
+        let cpus = config.cpus.len();
         let mut stage2 = TranslationTables::new(Stage::Two);
         stage2.map_ram(&ram);
         // The guest has as many priority bits as the machine's list registers.
         let priority_bits = Hardware::here().vtr.pri_bits_minus_one() + 1;
-        let mut config = VgicConfig::new(cpus).with_priority_bits(priority_bits);
-        if let Some(smmu) = &smmu {
-            config = config.with_redistributors(Vec::from([smmu.redistributors()]));
-        }
         // The hypervisor also acts as the guests' firmware: it wakes redistributors as TF-A does.
-        let config = controller.added_to(config.with_awake_redistributors(true));
+        let config = config.with_priority_bits(priority_bits).with_awake_redistributors(true);
         let (gic, vcpus) = Gic::new(number, ram, linked, config);
-        let pci = assign(&gic);
+        let devices = devices(&gic);
         let vcpus = vcpus
             .into_iter()
             .map(|interrupts| Box::new(Vcpu { interrupts, registers: None }))
@@ -137,11 +151,9 @@ impl Guest {
         Self {
             number,
             gic,
-            power: Power::new(cpus.into()),
-            gate: Gate::new(cpus.into()),
-            pci,
-            flash,
-            uart: (uart == Uart::Shared).then(|| Pl011::new(number)),
+            power: Power::new(cpus),
+            gate: Gate::new(cpus),
+            devices,
             vttbr: stage2.root() | u64::from(space(number)) << 48,
             stage2: IrqMutex::new(stage2),
             vcpus: vcpus.collect(),
@@ -153,7 +165,7 @@ impl Guest {
     }
 
     /// Returns the GIC, which is valid until the next move.
-    pub(crate) fn vgic(&self) -> &Vgic {
+    pub fn vgic(&self) -> &Vgic {
         self.gic.current()
     }
 
@@ -163,51 +175,28 @@ impl Guest {
     }
 
     /// Returns the memory.
-    pub(crate) fn ram(&self) -> &Ram {
+    pub fn ram(&self) -> &Ram {
         self.gic.ram()
     }
 
-    /// Maps a page of a device, of flash, or of a function's memory that the guest has placed at
-    /// `page`. Returns `None` if none is there, or if this access must trap.
+    /// Maps the page that a device has at `page`. Returns `None` if there is none, or if this
+    /// access must trap.
     pub(crate) fn map_device_page(&self, page: u64, is_store: bool) -> Option<()> {
         // The lock keeps a page from being mapped after it was unmapped for a change.
         self.stage2.with(|stage2| {
-            let (physical, memory) = self.device_page(page)?;
-            let is_allowed = !is_store || memory == Memory::Device;
+            let (physical, memory) = self.devices.page(page)?;
+            let is_allowed = !is_store || memory.is_writable();
             is_allowed.then(|| stage2.map_page(page, physical, memory))
         })
     }
 
-    fn device_page(&self, page: u64) -> Option<(u64, Memory)> {
-        if FLASH.contains(&page) {
-            return Some((self.flash.as_ref()?.page(page)?, Memory::Rom));
-        }
-        if RTC.contains(&page) {
-            return Some((page, Memory::ReadOnlyDevice));
-        }
-        let pci = self.pci.as_ref();
-        let smmu = pci.and_then(|pci| pci.smmu.as_ref());
-        let is_own = UART.contains(&page) && self.uart.is_none()
-            || smmu.is_some_and(|smmu| smmu.registers.contains(&page));
-        let physical = if is_own { Some(page) } else { pci.and_then(|pci| pci.page(page)) };
-        Some((physical?, Memory::Device))
-    }
-
-    /// Unmaps the flash after a bank has stopped to show its contents. A vCPU of this guest must be
-    /// loaded on the calling CPU.
-    pub(crate) fn unmap_flash(&self) {
+    /// Unmaps the pages of devices in these ranges of guest physical addresses, and in the blocks
+    /// of 2 MiB around them, so that the guest's next accesses find the pages that
+    /// [`Devices::page`] then returns. Must only be called by [`Devices::write`].
+    pub fn unmap(&self, ranges: impl Iterator<Item = Range<u64>>) {
         self.stage2.with(|stage2| {
-            stage2.unmap_pages(&FLASH);
-            context::forget_stage2();
-        });
-    }
-
-    /// Unmaps the memory of all functions after the guest has moved one. A vCPU of this guest must
-    /// be loaded on the calling CPU.
-    pub(crate) fn unmap_devices(&self) {
-        let Some(pci) = &self.pci else { return };
-        self.stage2.with(|stage2| {
-            pci.memory().for_each(|window| stage2.unmap_pages(&window));
+            ranges.for_each(|range| stage2.unmap_pages(&range));
+            // A vCPU of this guest is loaded on this CPU.
             context::forget_stage2();
         });
     }
@@ -263,13 +252,6 @@ impl Guest {
         last.swap(vcpu.get() + 1, Relaxed) == vcpu.get() + 1
     }
 
-    /// Passes a byte of input to the guest's emulated UART, if it has one.
-    pub(crate) fn type_in(&self, byte: u8) {
-        if let Some(uart) = &self.uart {
-            uart.type_in(self.vgic(), byte);
-        }
-    }
-
     /// Prints the guest's new faults.
     pub(crate) fn print_faults(&self) {
         self.faults.print(self.number, self.vgic().events());
@@ -289,8 +271,8 @@ impl Guest {
         self.end.get().copied()
     }
 
-    /// Ends the machine: its vCPUs are no longer run, and its functions stop sending messages. The
-    /// hypervisor ends with the last guest.
+    /// Ends the machine: its vCPUs are no longer run, and its devices stop. The hypervisor ends
+    /// with the last guest.
     pub(crate) fn end_by(&self, end: End) {
         let mut is_first = false;
         self.end.call_once(|| {
@@ -300,7 +282,7 @@ impl Guest {
         if !is_first {
             return;
         }
-        self.pci.iter().for_each(Pci::stop);
+        self.devices.stop();
         (0..self.vcpus.len() as u32).map(Cpu::new).for_each(|cpu| self.kick(cpu));
         let how = match end {
             End::Off => Ending::Off,

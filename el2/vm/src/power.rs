@@ -6,11 +6,11 @@ use msi_types::Cpu;
 
 /// Start state of a vCPU.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Start {
+pub struct Start {
     /// Guest physical address of the first instruction.
-    pub(crate) entry: u64,
+    pub entry: u64,
     /// Value of x0.
-    pub(crate) argument: u64,
+    pub argument: u64,
 }
 
 /// Reason why a machine ended.

@@ -7,7 +7,7 @@
 //! immediately.
 
 use crate::context::Context;
-use crate::controller;
+use crate::gic;
 use crate::guest::Guest;
 use crate::psci::{self, Answer};
 use crate::syndrome::{DeviceAccess, RegisterAccess, Trap};
@@ -23,7 +23,7 @@ pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &InGuest<'_>) -
         Trap::SystemRegister(access) => send(context, vcpu, access).is_some(),
         Trap::Device(access) if context.is_simple() => {
             let vgic = guest.vgic();
-            if !controller::shows_no_state(vgic, access.address) {
+            if !gic::shows_no_state(vgic, access.address) {
                 return false;
             }
             if access.is_write {
@@ -59,7 +59,7 @@ fn read(vgic: &Vgic, context: &mut Context, access: DeviceAccess) -> Option<()> 
 fn write(vgic: &Vgic, context: &mut Context, access: DeviceAccess) -> Option<()> {
     let DeviceAccess { address, width, register, .. } = access;
     let value = context.register(register);
-    let is_message = controller::message_of_vcpu(vgic, address, width, value).is_some();
+    let is_message = gic::message_of_vcpu(vgic, address, width, value).is_some();
     // The guest must repeat an unfinished store.
     if is_message || vgic.write(address, width, value).ok()? == Progress::Done {
         context.skip_word();

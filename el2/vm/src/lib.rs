@@ -1,0 +1,49 @@
+//! Virtual machines at EL2, on `vgic`'s virtual GIC: vCPUs and their scheduler, stage 2, traps,
+//! interrupts, moves, and records of what guests do.
+//!
+//! The library contains no address. A board describes the machine to [`bring_up`], creates the
+//! [guests](Guest) with their [devices](Devices), and passes them to [`run`]. `el2/hypervisor` has
+//! two boards; `docs/guides/el2.md` explains the parts.
+#![no_std]
+
+extern crate alloc;
+
+mod context;
+mod debug;
+mod exits;
+mod faults;
+mod gic;
+mod guest;
+mod hypervisor_timer;
+mod id_registers;
+mod inject;
+mod instruction;
+mod interrupts;
+pub mod irqchip;
+mod linked;
+mod moving;
+mod power;
+mod psci;
+mod quick;
+mod ram;
+mod recorder;
+mod run;
+mod scheduler;
+mod standstill;
+mod syndrome;
+mod tables;
+mod timers;
+mod trace;
+mod traps;
+mod vcpu;
+mod vectors;
+mod virtual_interface;
+
+pub use gic::Gic;
+pub use guest::{Devices, Guest, GuestConfig, guests};
+pub use hypervisor_timer::poll_after;
+pub use power::Start;
+pub use ram::Ram;
+pub use run::{Options, bring_up, run};
+pub use tables::{Memory, Stage, TranslationTables, VTCR, space};
+pub use timers::{PHYSICAL_TIMER, VIRTUAL_TIMER};

@@ -1,0 +1,67 @@
+//! Starts the machine, and then its guests.
+
+use crate::guest::{self, Guest};
+use crate::power::Start;
+use crate::{exits, hypervisor_timer, interrupts, irqchip, moving, scheduler, trace, vcpu};
+use alloc::vec::Vec;
+use gic_firmware::Description;
+use image_rt::power::{self, CpuStack};
+use msi_types::Cpu;
+
+/// What a run records, and how it differs from one that ends with its guests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Options {
+    /// Milliseconds between two moves of the guests. By default, guests are not moved.
+    pub moves: Option<u64>,
+    /// Count exits by reason, and print the counts at the end.
+    pub stats: bool,
+    /// Print each exit when it happens.
+    pub exits: bool,
+    /// Seconds after which the machine ends, with its reports. By default, it ends with its guests.
+    pub limit: Option<u64>,
+    /// Record what happens to interrupts, and print the records at the end.
+    pub trace: bool,
+}
+
+/// Brings up the machine's interrupt controllers, and starts the records. Must be called once, on
+/// the first CPU, before guests are created.
+///
+/// # Panics
+/// Panics if the machine has no GICv3 that the drivers support.
+pub fn bring_up(description: Description, options: &Options) {
+    exits::record(options.stats, options.exits);
+    irqchip::bring_up(description);
+    if options.trace {
+        trace::start(irqchip::get().cpus().count() as u32);
+    }
+    options.limit.into_iter().for_each(hypervisor_timer::set_limit);
+}
+
+/// Runs the guests on all CPUs: the first vCPU of each one starts as stated. Turns the machine off
+/// when the last guest has ended.
+///
+/// # Panics
+/// Panics if firmware cannot turn on a CPU.
+pub fn run(guests: Vec<(Guest, Start)>, options: &Options) -> ! {
+    scheduler::install(guests.iter().map(|(guest, _)| guest.vgic().config().cpus.len()));
+    let (guests, starts): (Vec<_>, Vec<_>) = guests.into_iter().unzip();
+    guest::install(guests);
+    interrupts::serve();
+    (1..irqchip::get().cpus().count() as u32).map(Cpu::new).for_each(turn_on);
+    for (guest, start) in guest::guests().iter().zip(starts) {
+        guest.start(Cpu::new(0), start);
+    }
+    options.moves.into_iter().for_each(moving::start);
+    vcpu::serve()
+}
+
+/// Turns on a CPU of the machine, which then runs vCPUs.
+fn turn_on(cpu: Cpu) {
+    let mpidr = irqchip::get().affinity(cpu).expect("firmware describes this CPU").mpidr();
+    let work = || {
+        interrupts::bring_up_cpu();
+        vcpu::serve()
+    };
+    power::cpu_on(cpu.index(), mpidr, CpuStack::new(), work)
+        .expect("firmware could not turn on a CPU");
+}
