@@ -36,6 +36,23 @@ impl Files<'_> {
         others: usize,
         is_firmware: bool,
     ) -> Result<Vec<OsString>> {
+        let (kernel, initrd) = self.places(memory, others, is_firmware)?;
+        let append = escaped(&self.append.into());
+        let mut arguments =
+            loader(kernel, "kernel", self.kernel, &[OsString::from(",bootargs="), append]);
+        if let Some((address, initrd)) = initrd.zip(self.initrd) {
+            arguments.extend(loader(address, "initrd", initrd, &[]));
+        }
+        Ok(arguments)
+    }
+
+    /// Returns the physical addresses of the kernel and of the initramfs.
+    pub(crate) fn places(
+        &self,
+        memory: u32,
+        others: usize,
+        is_firmware: bool,
+    ) -> Result<(u64, Option<u64>)> {
         let bytes = u64::from(memory) << 20;
         let start = PHYSICAL_RAM + bytes * others as u64;
         let end = start + bytes - DEVICETREE_ROOM;
@@ -48,19 +65,17 @@ impl Files<'_> {
         };
         let kernel = start + span.offset;
         let mut next = kernel.checked_add(span.bytes).context("the kernel is too large")?;
-        let append = escaped(&self.append.into());
-        let mut arguments =
-            loader(kernel, "kernel", self.kernel, &[OsString::from(",bootargs="), append]);
+        let mut place = None;
         if let Some(initrd) = self.initrd {
             let address = next.next_multiple_of(ALIGNMENT);
-            arguments.extend(loader(address, "initrd", initrd, &[]));
+            place = Some(address);
             let bytes = fs::metadata(initrd)
                 .with_context(|| format!("cannot read {}", initrd.display()))?
                 .len();
             next = address + bytes;
         }
         ensure!(next <= end, "the guest's files do not fit into {memory} MiB");
-        Ok(arguments)
+        Ok((kernel, place))
     }
 }
 
@@ -74,7 +89,7 @@ fn loader(address: u64, kind: &str, file: &Path, more: &[OsString]) -> Vec<OsStr
 }
 
 /// Doubles commas, as QEMU requires in option values.
-fn escaped(value: &OsString) -> OsString {
+pub(crate) fn escaped(value: &OsString) -> OsString {
     value.to_string_lossy().replace(',', ",,").into()
 }
 

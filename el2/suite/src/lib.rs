@@ -17,6 +17,7 @@ mod dma;
 mod files;
 mod hermit;
 mod hostile;
+mod imx8mp;
 mod installer;
 pub mod interactive;
 mod kvm;
@@ -58,6 +59,7 @@ pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
         built::cases::<hermit::Case>,
         built::cases::<osdemo::Case>,
         built::cases::<virt::Case>,
+        built::cases::<imx8mp::Case>,
     ];
     let own = [bench::cases, microbench::cases, record::cases, checks::cases, trace::cases];
     let hostile = [hostile::cases, leaks::cases, delay::cases, devices::cases, dma::cases];
@@ -70,13 +72,14 @@ pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
 /// Lists the cases that run Debian's kernels with more traffic and on more machines, the other
 /// kernels on more machines, ArceOS with other drivers, and the test bench on each QEMU.
 pub fn long_cases() -> Vec<Case> {
-    let all: [fn() -> Vec<Case>; 7] = [
+    let all: [fn() -> Vec<Case>; 8] = [
         linux::long_cases,
         direct_lpi::long_cases,
         built::long_cases::<arceos::Case>,
         built::long_cases::<hermit::Case>,
         built::long_cases::<osdemo::Case>,
         built::long_cases::<virt::Case>,
+        built::long_cases::<imx8mp::Case>,
         bench::cases,
     ];
     all.iter().flat_map(|cases| cases()).collect()

@@ -25,13 +25,13 @@ use crate::{built, traffic};
 
 /// Kernel parameters. The log has no timestamps, so its lines are exactly what the guest writes,
 /// and no unsolicited packets arrive.
-const WORDS: &str = "printk.time=0 ipv6.disable=1 suspend.pm_test_delay=1";
+pub(crate) const WORDS: &str = "printk.time=0 ipv6.disable=1 suspend.pm_test_delay=1";
 /// A device with MSI-X, for a guest without an MSI controller.
 const DEVICE: &str = "virtio-rng-pci";
 /// A device with MSI-X whose DMA passes through an SMMU.
 const CONFINED_DEVICE: &str = "virtio-rng-pci,iommu_platform=on,disable-legacy=on";
 /// Text that the guest reads from its UART, which signals it by interrupts.
-const TYPED: &str = "by interrupt";
+pub(crate) const TYPED: &str = "by interrupt";
 
 /// A machine with a single guest.
 #[derive(Clone, Copy)]

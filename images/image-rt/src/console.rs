@@ -104,11 +104,15 @@ pub fn has_silent_input() -> bool {
     is_silent.unwrap_or(false)
 }
 
-/// Makes a PL011 raise its interrupt while input is available.
+/// Makes the UART raise its interrupt while input is available.
 pub fn enable_input_interrupt() {
+    const ENABLED: u32 = 1;
+    const WHEN_RECEIVED: u32 = 1 << 9;
     with(|port| {
-        let Port::Pl011(uart) = port else { return None };
-        uart.set_interrupt_masks(Interrupts::RXI | Interrupts::RTI);
+        match port {
+            Port::Pl011(uart) => uart.set_interrupt_masks(Interrupts::RXI | Interrupts::RTI),
+            Port::Imx => Port::write_imx(0x80, ENABLED | WHEN_RECEIVED),
+        }
         Some(())
     });
 }

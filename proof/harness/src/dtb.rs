@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::apt::{self, Apt, Suite};
+use crate::suite::OrAbsent;
 use crate::workspace::Workspace;
 use crate::{cache, process};
 
@@ -57,6 +58,17 @@ impl Tree {
     pub fn folder(self, workspace: &Workspace) -> PathBuf {
         cache::folder(workspace).join("dtb").join(self.name())
     }
+
+    /// Returns the folder of this tree after fetching what the cache does not have.
+    ///
+    /// # Errors
+    /// Fails with [`Absent`](crate::suite::Absent) if the tree cannot be fetched.
+    pub fn fetched(self, workspace: &Workspace) -> Result<PathBuf> {
+        let mut all = fetch(workspace).into_iter();
+        let (_, result) = all.find(|(tree, _)| *tree == self).context("no such tree")?;
+        result.or_absent(self.name())?;
+        Ok(self.folder(workspace))
+    }
 }
 
 /// Returns every devicetree below `folder`, in alphabetical order, with its relative path without
@@ -104,7 +116,31 @@ impl Tools {
     /// Returns a command for one of the programs, which uses the unpacked libraries and data.
     pub fn command(&self, program: &str) -> Command {
         let path = self.root.join("usr/bin").join(program);
-        self.on_this_machine(&path.to_string_lossy(), &self.root)
+        match self.linker() {
+            Some(linker) => {
+                let mut command = process::command(&linker[0], &self.root);
+                command.args(&linker[1..]).arg(path);
+                command
+            }
+            None => self.on_this_machine(&path.to_string_lossy(), &self.root),
+        }
+    }
+
+    /// Returns the words that start a program by the unpacked dynamic linker, if there is one: the
+    /// programs of a newer release need its C library.
+    pub fn linker(&self) -> Option<[String; 3]> {
+        let inside = |folder: &Path| -> Option<Vec<PathBuf>> {
+            let entries = folder.read_dir().ok()?.filter_map(Result::ok);
+            Some(entries.map(|entry| entry.path()).collect())
+        };
+        let is_linker = |path: &PathBuf| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-linux"))
+        };
+        let folders = inside(&self.root.join("usr/lib"))?;
+        let libraries = folders.into_iter().find(|path| path.join("libc.so.6").exists())?;
+        let linker = inside(&libraries)?.into_iter().find(is_linker)?;
+        let [linker, libraries] = [linker, libraries].map(|path| path.display().to_string());
+        Some([linker, "--library-path".to_owned(), libraries])
     }
 
     /// Returns a command for an installed program, which starts the unpacked programs.

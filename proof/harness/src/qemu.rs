@@ -76,6 +76,20 @@ pub fn fetch(workspace: &Workspace, version: Version) -> Result<Tools> {
     Ok(Tools::at(folder))
 }
 
+/// Unpacks the QEMU of the unstable suite into the cache. It has boards and mends that the others
+/// lack.
+pub fn fetch_unstable(workspace: &Workspace) -> Result<Tools> {
+    let cache = cache::folder(workspace);
+    let folder = cache.join("qemu-unstable");
+    if !cache::is_filled(&folder) {
+        let apt = Apt::update_unstable(&cache.join("apt-unstable"))?;
+        cache::fill(&folder, || {
+            apt.unpack_with_needs(&["qemu-system-arm"], Suite::Unstable, &folder)
+        })?;
+    }
+    Ok(Tools::at(folder))
+}
+
 /// Returns arguments that define the drives `d0` and `d1`, both backed by `disk`.
 pub fn drives(disk: &Path) -> [String; 4] {
     let drive = |id| format!("if=none,id={id},format=raw,readonly=on,file={}", disk.display());

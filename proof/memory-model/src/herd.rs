@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use doorbell_harness::apt::{self, Apt};
+use doorbell_harness::dtb::Tools;
 use doorbell_harness::workspace::Workspace;
 use doorbell_harness::{cache, process};
 
@@ -66,12 +67,10 @@ impl Herd {
     pub fn judge(&self, test: &str, folder: &Path, name: &str) -> Result<Verdict> {
         let file = folder.join(format!("{name}.litmus"));
         fs::write(&file, test)?;
-        let libraries = self.libraries()?;
-        // The suite's own dynamic linker runs herd7 with the suite's own C library.
+        let linker = Tools::at(self.root.clone()).linker().context("libc6 has no linker")?;
         let mut herd = process::command("prlimit", folder);
         herd.arg(format!("--cpu={}", self.limit.as_secs()));
-        herd.arg(linker(&libraries)?).arg("--library-path").arg(&libraries);
-        herd.arg(self.root.join("usr/bin/herd7"));
+        herd.args(linker).arg(self.root.join("usr/bin/herd7"));
         herd.arg("-set-libdir").arg(self.root.join("usr/share/herdtools7/herd"));
         herd.args(["-model", "aarch64.cat"]).args(FASTER).args(SOLVER);
         let output = process::output(herd.arg(&file))?;
@@ -87,19 +86,4 @@ impl Herd {
             _ => bail!("herd7 prints `{line}`"),
         }
     }
-
-    /// Returns the folder of the suite's libraries.
-    fn libraries(&self) -> Result<PathBuf> {
-        let folders = self.root.join("usr/lib").read_dir()?.filter_map(Result::ok);
-        let mut folders = folders.map(|entry| entry.path());
-        folders.find(|path| path.join("libc.so.6").exists()).context("libc6 has no library")
-    }
-}
-
-fn linker(libraries: &Path) -> Result<PathBuf> {
-    let mut files = libraries.read_dir()?.filter_map(Result::ok).map(|entry| entry.path());
-    let is_linker = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-linux"))
-    };
-    files.find(is_linker).context("libc6 has no dynamic linker")
 }

@@ -3,12 +3,10 @@
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
-use doorbell_harness::cache;
-use doorbell_harness::dtb::{self, Tree};
+use anyhow::{Context, Result};
+use doorbell_harness::dtb::Tree;
 use doorbell_harness::image::Image;
 use doorbell_harness::qemu::{PROGRAM, Version};
-use doorbell_harness::suite::OrAbsent;
 use doorbell_harness::workspace::{self, Workspace};
 
 use crate::fetched;
@@ -31,13 +29,6 @@ pub(super) fn with(image: &Image) -> Result<Command> {
 /// # Errors
 /// Fails if the package cannot be fetched, or does not have the board.
 pub fn devicetree(workspace: &Workspace) -> Result<PathBuf> {
-    for (tree, fetched) in dtb::fetch(workspace) {
-        if tree == Tree::Backports {
-            fetched.or_absent("devicetrees of Debian's kernel")?;
-        }
-    }
-    let folder = Tree::Backports.folder(workspace);
-    ensure!(cache::is_filled(&folder), "the devicetrees were not fetched");
-    let board = folder.join("freescale/imx8mp-evk.dtb");
+    let board = Tree::Backports.fetched(workspace)?.join("freescale/imx8mp-evk.dtb");
     board.exists().then_some(board).context("Debian's kernel has no i.MX 8M Plus")
 }

@@ -14,7 +14,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use doorbell_harness::dtb::{self, Tools, Tree};
+use doorbell_harness::dtb::{Tools, Tree};
 use doorbell_harness::initramfs::{self, Content, File};
 use doorbell_harness::qemu::{self, PROGRAM, Version};
 use doorbell_harness::suite::{self, Case, OrAbsent, Shared};
@@ -471,11 +471,7 @@ fn compiler() -> Result<&'static Tools> {
     static TOOLS: Shared<Tools> = Shared::new();
     TOOLS.get(|| {
         let workspace = workspace::this()?;
-        for (tree, fetched) in dtb::fetch(workspace) {
-            if tree == Tree::Qemu {
-                fetched.or_absent("the devicetree compiler")?;
-            }
-        }
+        Tree::Qemu.fetched(workspace)?;
         Ok(Tools::of(workspace))
     })
 }

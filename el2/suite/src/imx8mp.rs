@@ -1,0 +1,121 @@
+//! Runs Debian's kernel as a guest on QEMU's model of the i.MX 8M Plus's evaluation kit, whose
+//! firmware, memory map, console and CPUs differ from those of `virt`. No device of the board sends
+//! messages to a guest.
+//!
+//! QEMU 10.0.2 has the board, but does not connect the GIC's outputs for virtual interrupts to the
+//! CPUs (its `hw/arm/fsl-imx8mp.c`), so that a guest waits forever. QEMU 10.0.3 does.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Result;
+use doorbell_harness::apt::Suite;
+use doorbell_harness::dtb::{Tools, Tree};
+use doorbell_harness::qemu;
+use doorbell_harness::suite::OrAbsent;
+use doorbell_harness::{process, workspace};
+
+use crate::board::MOVES;
+use crate::built::{self, TestCase};
+use crate::controller::Controller;
+use crate::debian::{self, Guest};
+use crate::files::{Files, escaped};
+use crate::linux::{LIMIT_OF_TWO, TYPED, WORDS, listen};
+use crate::report::{Expected, Load};
+
+/// Memory of the machine and of all its guests, in MiB.
+const MACHINE: u32 = 1024;
+const MEMORY: u32 = MACHINE - 256;
+/// The board always has four CPUs, of which QEMU's devicetree describes all.
+const CPUS: u8 = 4;
+
+/// A machine with guests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Case {
+    guests: u8,
+    vcpus: u8,
+}
+
+impl TestCase for Case {
+    const ORDINARY: &'static [Self] = &[Self { guests: 1, vcpus: 4 }];
+    const LONG: &'static [Self] =
+        &[Self { guests: 1, vcpus: 1 }, Self { guests: 1, vcpus: 8 }, Self { guests: 2, vcpus: 2 }];
+
+    fn name(self) -> String {
+        let Self { guests, vcpus } = self;
+        format!("an i.MX 8M Plus: {guests} guests of {vcpus} vCPUs on {CPUS} CPUs, moved")
+    }
+
+    fn limit(self) -> Duration {
+        LIMIT_OF_TWO
+    }
+
+    fn judge(self) -> Result<()> {
+        let guest = debian::guest(Suite::Backports)?;
+        let report = listen(self.command(guest)?, self.limit(), self.guests.into(), |_| ())?;
+        eprintln!("{}: {}", self.name(), report.summary());
+        report.judge(&Expected {
+            cpus: self.vcpus.into(),
+            typed: TYPED,
+            controller: Controller::Its,
+            load: Load::None,
+            has_lines: false,
+            moves: MOVES,
+        })
+    }
+}
+
+impl Case {
+    /// Returns the command that runs the hypervisor with the guests' files, to which the devicetree
+    /// refers as QEMU's guest loader would: the loader itself changes only devicetrees that QEMU
+    /// writes.
+    fn command(self, guest: &Guest) -> Result<Command> {
+        let Self { guests, vcpus } = self;
+        let blob = built::folder()?.join(format!("imx8mp-{guests}-{vcpus}.dtb"));
+        let original = Tree::Backports.fetched(workspace::this()?)?;
+        fs::copy(original.join("freescale/imx8mp-evk.dtb"), &blob)?;
+        let tools = qemu::fetch_unstable(workspace::this()?).or_absent("the newest QEMU")?;
+        let mut qemu = tools.command(qemu::PROGRAM);
+        // The console is the second UART.
+        qemu.args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "null"]);
+        qemu.args(["-serial", "stdio", "-M", "imx8mp-evk", "-smp", &CPUS.to_string()]);
+        qemu.args(["-m", &format!("{MACHINE}M"), "-dtb"]).arg(&blob);
+        qemu.arg("-kernel").arg(&built::hypervisor()?.flat);
+        qemu.args(["-append", &format!("vcpus={vcpus} moves=50")]);
+        // A guest that runs alone has the board's console. Of two, the first ends last.
+        let console = if guests == 1 { "ttymxc0" } else { "ttyAMA0" };
+        for others in 0..guests {
+            let waits = if guests > 1 && others == 0 { " waits" } else { "" };
+            let append = format!("console={console} quiet panic=-1 {WORDS}{waits}");
+            let (kernel, initrd) = (guest.kernel.as_path(), guest.initrd.as_path());
+            let files = Files { kernel, initrd: Some(initrd), append: &append };
+            let (first, second) = files.places(MEMORY / u32::from(guests), others.into(), false)?;
+            for (kind, place) in
+                [("kernel", Some((first, kernel))), ("ramdisk", second.zip(Some(initrd)))]
+            {
+                let Some((address, file)) = place else { continue };
+                let node = format!("/chosen/module@{address:x}");
+                put(&blob, &["-c"], &[&node])?;
+                put(&blob, &["-ts"], &[&node, "compatible", &format!("multiboot,{kind}")])?;
+                put(&blob, &["-ts"], &[&node, "bootargs", &append])?;
+                let bytes = format!("{:x}", fs::metadata(file)?.len());
+                put(&blob, &["-tx"], &[&node, "reg", "0", &format!("{address:x}"), "0", &bytes])?;
+                let file = escaped(&file.into());
+                let file = file.display();
+                qemu.args([
+                    "-device",
+                    &format!("loader,file={file},addr={address:#x},force-raw=on"),
+                ]);
+            }
+        }
+        Ok(qemu)
+    }
+}
+
+/// Changes a devicetree.
+fn put(blob: &Path, options: &[&str], values: &[&str]) -> Result<()> {
+    let mut put = Tools::of(workspace::this()?).command("fdtput");
+    process::must(put.args(options).arg(blob).args(values))
+}
