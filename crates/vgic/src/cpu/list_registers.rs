@@ -21,6 +21,7 @@
 mod fill;
 mod fold;
 mod rank;
+mod refill;
 mod sgi;
 
 use crate::config::SecurityView;

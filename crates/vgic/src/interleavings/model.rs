@@ -130,7 +130,7 @@ impl Machine {
     }
 
     /// Runs commands in the queue slots that follow the setup's commands.
-    fn command(&self, commands: &[Command]) {
+    pub(super) fn command(&self, commands: &[Command]) {
         self.run(4, commands);
     }
 
@@ -403,7 +403,7 @@ fn mapti() -> Command {
     Command::Mapti { device: DEVICE, event: EVENT, intid: LPI, collection }
 }
 
-fn movi(vcpu: u16) -> Command {
+pub(super) fn movi(vcpu: u16) -> Command {
     Command::Movi { device: DEVICE, event: EVENT, collection: CollectionId::new(vcpu) }
 }
 
@@ -411,6 +411,6 @@ fn discard() -> Command {
     Command::Discard { device: DEVICE, event: EVENT }
 }
 
-fn sync(vcpu: u16) -> Command {
+pub(super) fn sync(vcpu: u16) -> Command {
     Command::Sync { target: RdBase::from_processor_number(vcpu) }
 }

@@ -9,5 +9,6 @@ mod messages;
 mod monitor;
 mod race;
 mod reference;
+mod refilled;
 mod registers;
 mod unlisted;

@@ -87,7 +87,7 @@ impl ListRegisterVcpu {
     }
 
     /// Fills the list registers. Returns a summary of the interrupts that didn't fit.
-    fn fill(&mut self) -> Unlisted {
+    pub(super) fn fill(&mut self) -> Unlisted {
         let groups = self.groups();
         if self.list_only(groups) {
             return Unlisted::default();
