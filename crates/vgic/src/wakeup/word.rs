@@ -106,8 +106,8 @@ impl WakeupWord {
         self.word.swap(state::NEEDS_KICK | state::FILLED, SeqCst);
     }
 
-    /// Records that the vCPU [enters](Self::enter) again, with empty list registers. Returns `false`
-    /// if they were recalled since the last entry; the vCPU must then exit.
+    /// Records that the vCPU [enters](Self::enter) again, with empty list registers. Returns
+    /// `false` if they were recalled since the last entry; the vCPU must then exit.
     pub(crate) fn refill(&self) -> bool {
         let mut seen = self.word.load(SeqCst);
         while seen >> state::RECALL_SHIFT == 0 {
