@@ -1,6 +1,7 @@
 //! Property tests for encoding and decoding ITS commands.
 use gic_arch::its::{
     CollectionId, Command, CommandError, CommandErrorReason, MapAction, Opcode, RawCommand, RdBase,
+    VirtualCommand, VpeId,
 };
 use gic_arch::{Affinity, IntId, Lpi};
 use msi_types::{DeviceId, EventId};
@@ -48,6 +49,39 @@ fn commands() -> impl Strategy<Value = Command> {
     )
 }
 
+fn virtual_commands() -> impl Strategy<Value = VirtualCommand> {
+    let ids = (any::<u32>(), any::<u32>(), any::<u16>(), any::<u32>(), any::<u32>());
+    let vmapp = (0u64..1 << 36, 0u64..1 << 36, 0u8..32, any::<bool>());
+    (0..6, ids, vmapp).prop_map(
+        |(which, (device, event, vpe, intid, doorbell), (target, table, id_bits, map))| {
+            let (device, event) = (DeviceId::new(device), EventId::new(event));
+            let vpe = VpeId::new(vpe);
+            match which {
+                0 => VirtualCommand::Vmapp {
+                    vpe,
+                    target: RdBase::from_field(target),
+                    pending_table: table << 16,
+                    id_bits_minus_one: id_bits,
+                    action: if map { MapAction::Map } else { MapAction::Unmap },
+                },
+                1 => {
+                    let doorbell = Some(doorbell).filter(|doorbell| *doorbell != 1023);
+                    VirtualCommand::Vmapti { device, event, vpe, intid, doorbell }
+                }
+                2 => VirtualCommand::Vmovi { device, event, vpe },
+                3 => VirtualCommand::Vsync { vpe },
+                4 => VirtualCommand::Vmovp {
+                    vpe,
+                    target: RdBase::from_field(target),
+                    its_list: !vpe.get(),
+                    sequence: vpe.get().rotate_left(3),
+                },
+                _ => VirtualCommand::Vinvall { vpe },
+            }
+        },
+    )
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
@@ -66,6 +100,12 @@ proptest! {
     #[test]
     fn every_command_survives_the_queue(command in commands()) {
         prop_assert_eq!(Command::decode(command.encode()), Ok(command));
+    }
+
+    #[test]
+    fn every_virtual_command_survives_the_queue(command in virtual_commands()) {
+        prop_assert_eq!(VirtualCommand::decode(command.encode()), Ok(command));
+        prop_assert!(Command::decode(command.encode()).is_err());
     }
 
     #[test]

@@ -79,10 +79,27 @@ pub struct Vpendbaser {
     pub valid: bool,
 }
 
+impl Vpropbaser {
+    /// Returns the value with the table at `address`. Bits 11:0 and 63:52 are dropped.
+    pub const fn with_address(self, address: u64) -> Self {
+        self.with_address_51_12((address >> 12) & 0xff_ffff_ffff)
+    }
+
+    /// Returns the table's address.
+    pub const fn address(self) -> u64 {
+        self.address_51_12() << 12
+    }
+}
+
 impl Vpendbaser {
     /// Returns the value with the table at `address`. Bits 15:0 and 63:52 are dropped.
     pub const fn with_address(self, address: u64) -> Self {
         self.with_address_51_16((address >> 16) & 0xf_ffff_ffff)
+    }
+
+    /// Returns the pending table's address.
+    pub const fn address(self) -> u64 {
+        self.address_51_16() << 16
     }
 }
 

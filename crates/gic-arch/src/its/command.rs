@@ -249,12 +249,12 @@ pub struct UnknownOpcode(pub u8);
 const V: u64 = 1 << 63;
 const ITT_MASK: u64 = 0x000f_ffff_ffff_ff00;
 
-const fn high(word: u64) -> u32 {
+pub(super) const fn high(word: u64) -> u32 {
     (word >> 32) as u32
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "keeps the low half")]
-const fn low(word: u64) -> u32 {
+pub(super) const fn low(word: u64) -> u32 {
     word as u32
 }
 

@@ -34,6 +34,34 @@ impl fmt::Display for CollectionId {
     }
 }
 
+/// A virtual processing element (vPE): a vCPU, as the ITS and its redistributors know it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[repr(transparent)]
+pub struct VpeId(u16);
+
+impl VpeId {
+    /// Creates the vPE with this number.
+    pub const fn new(number: u16) -> Self {
+        Self(number)
+    }
+
+    /// Returns the number.
+    pub const fn get(self) -> u16 {
+        self.0
+    }
+
+    /// Decodes bits 47:32 of a command's word.
+    pub(super) const fn from_word(word: u64) -> Self {
+        let bytes = word.to_le_bytes();
+        Self(u16::from_le_bytes([bytes[4], bytes[5]]))
+    }
+
+    /// Encodes bits 47:32 of a command's word.
+    pub(super) const fn word(self) -> u64 {
+        (self.0 as u64) << 32
+    }
+}
+
 /// A redistributor as encoded in a command, in bits 51:16 of a word. `GITS_TYPER.PTA` determines
 /// whether the field is an address or a processor number.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -2,6 +2,7 @@
 
 use gic_arch::its::{
     CollectionId, Command, CommandError, CommandErrorReason, MapAction, Opcode, RdBase,
+    VirtualCommand, VpeId,
 };
 use msi_types::{DeviceId, EventId};
 
@@ -123,6 +124,39 @@ fn discard() {
         Command::Discard { device: DEVICE, event: EVENT },
         [0x89AB_CDEF_0000_000F, 0x0123_4567, 0, 0],
     );
+}
+
+/// Commands for virtual LPIs, as Linux 7.3 encodes them (`irq-gic-v3-its.c`, `its_build_vmapp_cmd`
+/// and its neighbors).
+#[test]
+fn virtual_commands() {
+    let vpe = VpeId::new(0xCAFE);
+    let vmapp = VirtualCommand::Vmapp {
+        vpe,
+        target: RdBase::from_address(0x000F_EDCB_0000_0000),
+        pending_table: 0x000A_BCDE_F123_0000,
+        id_bits_minus_one: 15,
+        action: MapAction::Map,
+    };
+    let target = RdBase::from_address(0x000F_EDCB_0000_0000);
+    let vmovp = VirtualCommand::Vmovp { vpe, target, its_list: 0x8001, sequence: 0x1234 };
+    let (device, event, intid) = (DEVICE, EVENT, 0x2001);
+    let vmapti = |doorbell| VirtualCommand::Vmapti { device, event, vpe, intid, doorbell };
+    for (command, words) in [
+        (vmapp, [0x29, 0xCAFE_0000_0000, 0x800F_EDCB_0000_0000, 0x000A_BCDE_F123_000F]),
+        (vmapti(None), [0x89AB_CDEF_0000_002A, 0xCAFE_0123_4567, 0x3FF_0000_2001, 0]),
+        (vmapti(Some(0x2345)), [0x89AB_CDEF_0000_002A, 0xCAFE_0123_4567, 0x2345_0000_2001, 0]),
+        (
+            VirtualCommand::Vmovi { device, event, vpe },
+            [0x89AB_CDEF_0000_0021, 0xCAFE_0123_4567, 0, 0],
+        ),
+        (vmovp, [0x1234_0000_0022, 0xCAFE_0000_8001, 0x000F_EDCB_0000_0000, 0]),
+        (VirtualCommand::Vsync { vpe }, [0x25, 0xCAFE_0000_0000, 0, 0]),
+        (VirtualCommand::Vinvall { vpe }, [0x2D, 0xCAFE_0000_0000, 0, 0]),
+    ] {
+        assert_eq!(command.encode(), words, "{command:?}");
+        assert_eq!(VirtualCommand::decode(words), Ok(command));
+    }
 }
 
 /// Error codes that are published in the technical reference manuals of implementations.

@@ -310,7 +310,10 @@ fn residency_registers() {
     assert!(gicr::vlpi::Vpendbaser::from(1 << 60).dirty());
     assert!(gicr::vlpi::Vpropbaser::from(1 << 63).valid());
     let vpendbaser = gicr::vlpi::Vpendbaser::new().with_address(0x1235_0000).with_valid(true);
-    assert_eq!(u64::from(vpendbaser), 0x8000_0000_1235_0000);
+    assert_eq!((vpendbaser.address(), u64::from(vpendbaser)), (0x1235_0000, 0x8000_0000_1235_0000));
+    let vpropbaser = gicr::vlpi::Vpropbaser::new().with_address(0x1234_5000);
+    let vpropbaser = vpropbaser.with_id_bits_minus_one(15);
+    assert_eq!((vpropbaser.address(), u64::from(vpropbaser)), (0x1234_5000, 0x1234_500F));
 }
 
 #[test]
