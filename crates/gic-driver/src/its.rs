@@ -78,6 +78,7 @@ mod config;
 mod debug;
 mod device_table;
 mod devices;
+mod direct;
 mod error;
 mod events;
 mod explain;
@@ -88,11 +89,14 @@ mod mapping;
 mod msi_parent;
 mod routes;
 mod tables;
+mod vpe;
 
 pub use config::{IfEnabled, ItsConfig};
+pub use direct::{DirectEvent, VirtualLpi};
 pub use error::{ItsError, ProbeError};
 pub use mapping::EventRequest;
 pub use msi_parent::{IdMap, IdRange, ItsMsiParent};
+pub use vpe::VpeSet;
 
 use crate::errata::ErratumEntry;
 use crate::gic::GicWithLpis;
@@ -113,6 +117,7 @@ use invalidation::RegisterInvalidation;
 use msi_types::DeviceId;
 use routes::{Collections, EventRoutes};
 use tables::{ItsTable, TableConstraints};
+use vpe::VpeTable;
 
 /// An enabled ITS. The value must be dropped by a task. If no device is attached, dropping the
 /// value disables the ITS and frees its memory. Otherwise, devices may still send messages, so the
@@ -162,6 +167,7 @@ pub struct Its<P: GicPlatform> {
 struct TaskState {
     devices: DeviceTable,
     collection_table: Option<ItsTable>,
+    vpe_table: Option<VpeTable>,
     deferred_unmaps: VecDeque<DeferredUnmap>,
     /// Scratch buffer for the redistributors affected by a batch of commands. The buffer is
     /// allocated in advance, because memory must not be allocated with the queue lock held.
@@ -211,6 +217,9 @@ impl<P: GicPlatform> Its<P> {
             self.queue.restore(&self.frame);
             state.devices.table.restore(&self.frame);
             if let Some(table) = &state.collection_table {
+                table.restore(&self.frame);
+            }
+            if let Some(table) = &state.vpe_table {
                 table.restore(&self.frame);
             }
             self.queue.start(&self.frame);

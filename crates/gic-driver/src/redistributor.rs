@@ -17,6 +17,7 @@ pub use discovery::{
 pub(crate) use invalidation::Invalidation;
 pub(crate) use lpi_tables::is_coherent;
 pub use lpi_tables::{LpiClearing, LpiTables, NegotiatedTables, PendingContents, TableAccess};
+pub(crate) use residency::VpeTables;
 
 use crate::frame::{Fields, Frame};
 use crate::saved::{BlockDefaults, PrivateState};

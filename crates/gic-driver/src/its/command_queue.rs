@@ -212,11 +212,21 @@ impl CommandQueue {
         context: Context,
         commands: &mut dyn Iterator<Item = Command>,
     ) -> Result<(), FailedRun> {
+        self.run_raw(frame, context, &mut commands.map(Command::encode))
+    }
+
+    /// Posts encoded commands like [`run`](Self::run).
+    pub(crate) fn run_raw<P: GicPlatform>(
+        &self,
+        frame: &ControlFrame<P>,
+        context: Context,
+        commands: &mut dyn Iterator<Item = RawCommand>,
+    ) -> Result<(), FailedRun> {
         let mut wait = QueueWait::new(context);
         let mut all = CommandSpan(0..0);
         loop {
             let posted = self
-                .try_post(frame, commands)
+                .try_post_raw(frame, commands)
                 .map_err(|error| FailedRun { error, span: all.clone() })?;
             all.extend(&posted.span);
             let waited = match posted.ended {
@@ -240,6 +250,14 @@ impl CommandQueue {
         &self,
         frame: &ControlFrame<P>,
         commands: &mut dyn Iterator<Item = Command>,
+    ) -> Result<Posted, QueueError> {
+        self.try_post_raw(frame, &mut commands.map(Command::encode))
+    }
+
+    fn try_post_raw<P: GicPlatform>(
+        &self,
+        frame: &ControlFrame<P>,
+        commands: &mut dyn Iterator<Item = RawCommand>,
     ) -> Result<Posted, QueueError> {
         self.ring.with(&*frame.platform, |ring| {
             if ring.state == QueueState::Stopped {
@@ -381,7 +399,7 @@ impl CommandQueue {
                     action: MapAction::Unmap,
                 },
             };
-            self.store(frame, ring.read_slot, harmless);
+            self.store(frame, ring.read_slot, harmless.encode());
             self.publish(frame, ring.read_slot..self.next(ring.read_slot));
         }
         frame
@@ -389,8 +407,8 @@ impl CommandQueue {
             .write(gits::CWRITER, Cwriter::new().with_slot(ring.write_slot).with_retry(true));
     }
 
-    fn store<P: GicPlatform>(&self, frame: &ControlFrame<P>, slot: u16, command: Command) {
-        for (offset, word) in (byte(slot)..).step_by(8).zip(command.encode()) {
+    fn store<P: GicPlatform>(&self, frame: &ControlFrame<P>, slot: u16, command: RawCommand) {
+        for (offset, word) in (byte(slot)..).step_by(8).zip(command) {
             frame.platform.store64(&self.memory, offset, word);
         }
     }

@@ -35,6 +35,7 @@ pub struct ItsConfig {
     pub(crate) targets: Option<Vec<Cpu>>,
     pub(crate) pre_its: Option<PhysicalRegion>,
     pub(crate) if_enabled: IfEnabled,
+    pub(crate) vpes: u16,
 }
 
 /// Behavior of [`Its::new`](super::Its::new) if the ITS is already enabled.
@@ -64,6 +65,7 @@ impl ItsConfig {
             targets: None,
             pre_its: None,
             if_enabled: IfEnabled::Refuse,
+            vpes: 0,
         }
     }
 
@@ -91,6 +93,10 @@ impl ItsConfig {
         with_pre_its: pre_its: Option<PhysicalRegion>,
         /// Sets the choice between an error and a takeover if the ITS is already enabled.
         with_if_enabled: if_enabled: IfEnabled,
+        /// Sets the maximum number of vPEs (GICv4), for hypervisors that
+        /// [inject messages directly](crate::its::VpeSet). Ignored if the ITS does not implement
+        /// GICv4.0.
+        with_vpes: vpes: u16,
     }
 
     /// Returns the size of the command queue in bytes.

@@ -8,6 +8,7 @@ use super::hardware::ControlFrame;
 use super::invalidation::RegisterInvalidation;
 use super::routes::{Collections, EventRoutes};
 use super::tables::{ItsTable, TableRequest};
+use super::vpe::VpeTable;
 use super::{Its, TaskState, config, tables};
 use crate::errata::Erratum;
 use crate::gic::{Gic, GicWithLpis};
@@ -25,6 +26,7 @@ use gic_arch::gits::TableKind;
 struct ItsMemory {
     device_table: ItsTable,
     collection_table: Option<ItsTable>,
+    vpe_table: Option<VpeTable>,
     queue: CommandQueue,
 }
 
@@ -77,13 +79,14 @@ impl<P: GicPlatform> Its<P> {
         }
         frame.quiesce().map_err(|wait| ProbeError::NotQuiescent { base: config.base, wait })?;
         tables::clear_all(&frame.registers);
-        let ItsMemory { device_table, collection_table, queue } =
+        let ItsMemory { device_table, collection_table, vpe_table, queue } =
             provision(&frame, &corrected, config)?;
         queue.start(&frame);
         frame.enable();
         let state = TaskState {
             devices: DeviceTable::new(device_table),
             collection_table,
+            vpe_table,
             deferred_unmaps: VecDeque::new(),
             targets,
             to_clear,
@@ -125,13 +128,17 @@ impl<P: GicPlatform> Drop for Its<P> {
     /// the memory is leaked, because the ITS may still access it.
     fn drop(&mut self) {
         let Self { frame, queue, state, .. } = self;
-        let TaskState { collection_table, devices, deferred_unmaps, .. } = state.get_mut();
+        let TaskState { collection_table, vpe_table, devices, deferred_unmaps, .. } =
+            state.get_mut();
         if !devices.is_empty() || !deferred_unmaps.is_empty() || frame.quiesce().is_err() {
             return;
         }
         queue.release(frame);
         devices.table.release(frame);
         if let Some(table) = collection_table {
+            table.release(frame);
+        }
+        if let Some(table) = vpe_table {
             table.release(frame);
         }
     }
@@ -144,23 +151,24 @@ fn provision<P: GicPlatform>(
     config: &ItsConfig,
 ) -> Result<ItsMemory, ProbeError> {
     let mut device_table = device_table(frame, corrected)?;
-    let collection_table = match collection_table(frame, corrected, config.cpus) {
-        Ok(table) => table,
-        Err(error) => {
-            device_table.release(frame);
-            return Err(error);
-        }
+    let (mut collections, mut vpes) = (None, None);
+    let mut provision_rest = || {
+        collections = collection_table(frame, corrected, config.cpus)?;
+        vpes = VpeTable::provision(frame, corrected, config.vpes)?;
+        let CorrectedConfig { coherence, constraints, .. } = *corrected;
+        CommandQueue::provision(frame, config.queue_bytes, coherence, constraints)
     };
-    match CommandQueue::provision(
-        frame,
-        config.queue_bytes,
-        corrected.coherence,
-        corrected.constraints,
-    ) {
-        Ok(queue) => Ok(ItsMemory { device_table, collection_table, queue }),
+    match provision_rest() {
+        Ok(queue) => {
+            let (collection_table, vpe_table) = (collections, vpes);
+            Ok(ItsMemory { device_table, collection_table, vpe_table, queue })
+        }
         Err(error) => {
             device_table.release(frame);
-            if let Some(mut table) = collection_table {
+            if let Some(mut table) = collections {
+                table.release(frame);
+            }
+            if let Some(mut table) = vpes {
                 table.release(frame);
             }
             Err(error)

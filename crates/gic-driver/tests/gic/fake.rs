@@ -21,13 +21,14 @@
 //!   while LPIs are enabled, if it has the wrong size, or if the register does not exist. Pending
 //!   LPIs are written to the pending table when LPIs are disabled, and read from it when LPIs are
 //!   enabled. A pending table that the driver declared to be zero must be zero. Changes of a vPE's
-//!   residency take effect late.
+//!   residency take effect late, while `Dirty` is 1.
 //! - A CPU interface checks that interrupts are ended in the right order, that deactivations match
 //!   `EOImode`, that read-only registers are not written and write-only ones not read, and that
 //!   `SRE` is set first (in both `SRE` registers at EL2). Fields that are not implemented read as
 //!   zero.
 //! - An ITS executes commands at its own pace, with the contents that they had when they were
-//!   posted. Commands take effect at redistributors only at a SYNC. The ITS checks tables, their
+//!   posted. Commands take effect at redistributors only at a SYNC, and commands for vPEs only at a
+//!   VSYNC. The ITS checks tables, their
 //!   alignment, the order of commands, and that memory is not released while in use.
 //! - The platform panics if the driver waits for hardware or calls a task-only service while
 //!   interrupts are masked, if interrupt states are not restored in reverse order, and if a thread
@@ -45,6 +46,7 @@ mod memory;
 mod power;
 mod redistributor;
 mod registers;
+mod virtual_execution;
 mod vlpi;
 
 pub(crate) use bank::{Bank, InterruptState};

@@ -4,6 +4,7 @@ mod setup;
 
 mod adoption;
 mod collections;
+mod direct;
 mod errata;
 mod events;
 mod explain;

@@ -10,7 +10,7 @@ use super::registers::{BoardBlock, BoardFrame};
 use crate::interleaving;
 use doorbell_test_support::Outside;
 use gic_arch::Affinity;
-use gic_arch::gicr::{FRAME_SIZE, STRIDE_V3, Typer, VLPI_BASE};
+use gic_arch::gicr::{FRAME_SIZE, Propbaser, STRIDE_V3, STRIDE_V4, Typer, VLPI_BASE};
 use gic_arch::its::RdBase;
 use gic_arch::v2m;
 use gic_driver::direct_lpi::{DirectLpi, DirectLpiError};
@@ -87,9 +87,37 @@ impl World {
     /// pending.
     pub(crate) fn message(&mut self, its: usize, device: u32, event: u32) -> Option<(usize, u32)> {
         let (lpi, target) = self.its[its].translate(&mut self.memory, device, event)?;
-        let at = self.redistributors.iter().position(|rd| rd.target == target).unwrap();
-        self.redistributors[at].pending.insert(lpi);
+        let vpes = self.its[its].vpes.iter_mut().map(|vpe| &mut vpe.lpis);
+        let mut all = self.redistributors.iter_mut().chain(vpes).enumerate();
+        let (at, there) = all.find(|(_, rd)| rd.target == target).unwrap();
+        there.pending.insert(lpi);
         Some((at, lpi))
+    }
+
+    /// Carries out the last change of `GICR_VPENDBASER.Valid` once `Dirty` is 0.
+    pub(crate) fn settle_residency(&mut self, cpu: usize) {
+        let FakeRedistributor { vlpi, target: home, .. } = &mut self.redistributors[cpu];
+        let is_resident = vlpi.vpendbaser.valid();
+        if vlpi.stuck || vlpi.lag != 0 || vlpi.is_resident == is_resident {
+            return;
+        }
+        vlpi.is_resident = is_resident;
+        let table = vlpi.vpendbaser.address();
+        let mut vpes = self.its.iter_mut().flat_map(|its| &mut its.vpes);
+        // A previous hypervisor's vPE is unknown.
+        let Some(vpe) = vpes.find(|vpe| vpe.lpis.pendbaser.address() == table) else { return };
+        assert_eq!(vpe.home, *home, "a vPE is resident elsewhere than VMAPP says");
+        if is_resident {
+            vpe.check();
+            let config = Propbaser::new()
+                .with_id_bits_minus_one(vlpi.vpropbaser.id_bits_minus_one())
+                .with_shareability(vlpi.vpropbaser.shareability())
+                .with_address(vlpi.vpropbaser.address());
+            vpe.lpis.reside(&mut self.memory, config);
+        } else {
+            let is_pending = vpe.lpis.leave(&mut self.memory);
+            vlpi.vpendbaser.set_pending_last(is_pending);
+        }
     }
 
     /// Sends a device's message to a redistributor.
@@ -275,6 +303,15 @@ impl Board {
         Self(Arc::new(Machine { world, interfaces, creator, shared }))
     }
 
+    /// Adds VLPI_base frames to the redistributors, with `GICR_TYPER.Dirty`.
+    pub(crate) fn with_vlpi_frames(self) -> Self {
+        for (rd, number) in self.world().redistributors.iter_mut().zip(0..) {
+            rd.base = REDISTRIBUTOR + number * STRIDE_V4;
+            rd.typer = rd.typer.with_vlpis(true).with_dirty(true);
+        }
+        self
+    }
+
     /// Limits the board to 2^`log2` LPIs.
     pub(crate) fn with_lpis(self, log2: u8) -> Self {
         let world = &mut *self.world();
@@ -332,9 +369,11 @@ impl Board {
     pub(crate) fn gic(&self) -> Arc<Gic<Self>> {
         let id_bits = self.world().distributor.typer.id_bits_minus_one() + 1;
         let bases: Vec<u64> = self.world().redistributors.iter().map(|rd| rd.base).collect();
+        let has_vlpis = self.world().redistributors.iter().all(|rd| rd.typer.vlpis());
+        let stride = if has_vlpis { STRIDE_V4 } else { REDISTRIBUTOR_STRIDE };
         let region = |base| {
             let here = bases.iter().filter(|at| (base..base + 0x100_0000).contains(*at));
-            let bytes = here.count() as u64 * REDISTRIBUTOR_STRIDE;
+            let bytes = here.count() as u64 * stride;
             (bytes != 0).then(|| RedistributorRegion::new(PhysicalRegion { base, bytes }))
         };
         let regions = [REDISTRIBUTOR, HIGH_REDISTRIBUTOR].into_iter().filter_map(region).collect();

@@ -13,15 +13,20 @@ pub(crate) enum Effect {
     Clear(u32),
     MoveTo(u32, u64),
     MoveAllTo(u64),
+    /// Writes a translation entry: its address and value.
+    Map(u64, u64),
 }
 
 /// Applies an effect at the redistributor `at`.
 pub(crate) fn apply(
-    redistributors: &mut [FakeRedistributor],
+    redistributors: &mut [&mut FakeRedistributor],
     memory: &mut Memory,
     at: u64,
     effect: Effect,
 ) {
+    if let Effect::Map(entry, value) = effect {
+        return memory.device_write64(entry, value);
+    }
     let here = redistributors.iter_mut().find(|rd| rd.target == at).unwrap();
     let moved: Vec<u32> = match effect {
         Effect::Reload(_) if here.ignores_invalidation => return,
@@ -36,6 +41,7 @@ pub(crate) fn apply(
             return;
         }
         Effect::MoveTo(lpi, _) => here.pending.take(&lpi).into_iter().collect(),
+        Effect::Map(..) => unreachable!("handled above"),
         Effect::MoveAllTo(_) => std::mem::take(&mut here.pending).into_iter().collect(),
     };
     if let Effect::MoveTo(_, to) | Effect::MoveAllTo(to) = effect {

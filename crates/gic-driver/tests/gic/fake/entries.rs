@@ -29,7 +29,10 @@ impl DeviceEntry {
 /// mapped.
 #[bitfield(u64)]
 pub(crate) struct TranslationEntry {
+    /// The collection, or the vPE of a virtual LPI.
     pub(crate) collection: u16,
     pub(crate) intid: u32,
+    #[bits(15)]
     __: u16,
+    pub(crate) is_virtual: bool,
 }

@@ -29,6 +29,7 @@ impl Execution<'_> {
                     intid.checked_sub(8192).is_some_and(|index| index < self.its.hardware.lpis);
                 lpi.then_some(())?;
                 let old = self.memory.device_read64(self.its.table_view(), entry);
+                self.check_discarded(entry);
                 assert_eq!(
                     old, 0,
                     "MAPTI of an event that is already mapped, or a dirty translation table"
@@ -50,6 +51,7 @@ impl Execution<'_> {
             Command::Discard { device, event } => {
                 let (entry, lpi, target) = self.mapped(device.get(), event.get())?;
                 self.memory.device_write64(entry, 0);
+                self.its.discarding.push((target, entry));
                 self.defer(target, Effect::Clear(lpi));
                 Some(())
             }
@@ -129,11 +131,11 @@ impl Execution<'_> {
     }
 
     /// Returns the address of an event's entry, its LPI and its redistributor.
-    fn mapped(&mut self, device: u32, event: u32) -> Option<(u64, u32, u64)> {
+    pub(super) fn mapped(&mut self, device: u32, event: u32) -> Option<(u64, u32, u64)> {
         let place = self.its.event_entry(self.memory, device, event)?;
         let entry = TranslationEntry::from(self.memory.device_read64(self.its.table_view(), place));
         (entry.intid() != 0).then_some(())?;
-        let target = self.its.collection(self.memory, entry.collection())?;
+        let target = self.its.target(self.memory, entry)?;
         Some((place, entry.intid(), target))
     }
 
@@ -143,7 +145,7 @@ impl Execution<'_> {
         Some(())
     }
 
-    fn knows(&self, target: u64) -> bool {
+    pub(super) fn knows(&self, target: u64) -> bool {
         assert!(
             target < self.its.hardware.reach,
             "a command targets a redistributor that hangs the ITS"
@@ -151,19 +153,31 @@ impl Execution<'_> {
         self.redistributors.iter().any(|rd| rd.target == target)
     }
 
-    fn defer(&mut self, target: u64, effect: Effect) {
+    /// Asserts that an event that is about to be mapped has left its last redistributor or vPE.
+    pub(super) fn check_discarded(&self, entry: u64) {
+        let is_left = self.its.discarding.iter().any(|(_, discarded)| *discarded == entry);
+        assert!(!is_left, "an event is mapped before its DISCARD has taken effect");
+    }
+
+    pub(super) fn defer(&mut self, target: u64, effect: Effect) {
         self.its.deferred.push((target, effect));
     }
 
     fn sync(&mut self, target: u64) -> Option<()> {
         self.knows(target).then_some(())?;
-        let (now, later) =
-            std::mem::take(&mut self.its.deferred).into_iter().partition(|(at, _)| *at == target);
-        self.its.deferred = later;
-        let now: Vec<(u64, Effect)> = now;
-        for (at, effect) in now {
-            apply(self.redistributors, self.memory, at, effect);
+        for effect in self.take_deferred(target) {
+            let mut all: Vec<_> = self.redistributors.iter_mut().collect();
+            apply(&mut all, self.memory, target, effect);
         }
         Some(())
+    }
+
+    /// Takes the effects at a redistributor or vPE.
+    pub(super) fn take_deferred(&mut self, target: u64) -> Vec<Effect> {
+        self.its.discarding.retain(|(at, _)| *at != target);
+        let (now, later): (Vec<_>, _) =
+            std::mem::take(&mut self.its.deferred).into_iter().partition(|(at, _)| *at == target);
+        self.its.deferred = later;
+        now.into_iter().map(|(_, effect)| effect).collect()
     }
 }

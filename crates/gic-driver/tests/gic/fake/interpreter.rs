@@ -9,8 +9,9 @@ use super::entries::{DeviceEntry, TranslationEntry};
 use super::execution::Execution;
 use super::memory::{Memory, View};
 use super::redistributor::FakeRedistributor;
+use super::virtual_execution::{FakeVpe, VPE};
 use gic_arch::gits::{Baser, Cbaser, Creadr, Ctlr, Cwriter, PageSize, TableKind, Typer};
-use gic_arch::its::{Command, Level1Entry};
+use gic_arch::its::{Command, Level1Entry, VirtualCommand};
 use gic_arch::{Cacheability, Shareability};
 use gic_driver::Table;
 use std::collections::{BTreeMap, VecDeque};
@@ -41,6 +42,8 @@ pub(crate) struct Hardware {
     pub(crate) left_enabled: bool,
     pub(crate) entry_bytes: u8,
     pub(crate) lpis: u32,
+    /// `true` if VMAPTI is a command error.
+    pub(crate) refuses_vmapti: bool,
 }
 
 impl Default for Hardware {
@@ -65,6 +68,7 @@ impl Default for Hardware {
             left_enabled: false,
             entry_bytes: 8,
             lpis: 8192,
+            refuses_vmapti: false,
         }
     }
 }
@@ -99,6 +103,9 @@ pub(crate) struct Interpreter {
     pub(crate) own_collections: BTreeMap<u16, u64>,
     /// Effects at redistributors that are still waiting for a SYNC.
     pub(crate) deferred: Vec<(u64, Effect)>,
+    /// Translation entries that DISCARD has cleared, and the targets whose SYNC they await.
+    pub(crate) discarding: Vec<(u64, u64)>,
+    pub(crate) vpes: Vec<FakeVpe>,
     pub(crate) traffic: Traffic,
     /// Commands that the interpreter refused.
     pub(crate) refused: Vec<Command>,
@@ -135,6 +142,8 @@ impl Interpreter {
             mapped: BTreeMap::new(),
             own_collections: BTreeMap::new(),
             deferred: Vec::new(),
+            discarding: Vec::new(),
+            vpes: Vec::new(),
             traffic: Traffic::default(),
             refused: Vec::new(),
             hardware,
@@ -163,6 +172,9 @@ impl Interpreter {
                 "the table of device {device:#x} was released while the device is mapped"
             );
         }
+        for vpe in self.vpes.iter().flat_map(FakeVpe::tables) {
+            assert!(!overlaps(vpe, 1), "a table of a mapped vPE was released");
+        }
         for baser in self.tables.iter().filter(|baser| baser.valid()) {
             assert!(
                 !overlaps(baser.address(), baser.bytes()),
@@ -185,7 +197,8 @@ impl Interpreter {
         if value.enabled() {
             assert!(self.queue.valid(), "the ITS is enabled without a command queue");
             assert!(self.tables[0].valid(), "the ITS is enabled without a device table");
-            assert!(!self.tables[1].valid(), "the ITS is enabled with another owner's vPE table");
+            let is_own = self.hardware.typer.virtual_lpis() || !self.tables[1].valid();
+            assert!(is_own, "the ITS is enabled with another owner's vPE table");
         }
         self.control = Ctlr::new().with_enabled(value.enabled());
     }
@@ -360,20 +373,27 @@ impl Interpreter {
             let Some(raw) = self.posted.front() else { return };
             let words: Vec<_> =
                 raw.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect();
-            let command = Command::decode(words.try_into().unwrap())
-                .expect("the driver posts known commands");
+            let words = words.try_into().unwrap();
             for redistributor in redistributors.iter_mut() {
                 redistributor.deliver_early(memory);
             }
-            let done = Execution { its: self, memory, redistributors }.run(command);
+            let command = Command::decode(words);
+            let mut execution = Execution { its: self, memory, redistributors };
+            let done = match command {
+                Ok(command) => execution.run(command),
+                Err(_) => {
+                    let command = VirtualCommand::decode(words);
+                    execution.run_virtual(command.expect("the driver posts known commands"))
+                }
+            };
             if done.is_none() {
-                self.refused.push(command);
+                self.refused.extend(command);
                 if self.hardware.stalls {
                     self.stalled = true;
                     return;
                 }
             }
-            self.traffic.executed.push(command);
+            self.traffic.executed.extend(command);
             self.posted.pop_front();
             self.read = self.next(self.read);
         }
@@ -391,8 +411,14 @@ impl Interpreter {
         }
         let entry = self.event_entry(memory, device, event)?;
         let entry = TranslationEntry::from(memory.device_read64(self.table_view(), entry));
-        let target = self.collection(memory, entry.collection())?;
+        let target = self.target(memory, entry)?;
         (entry.intid() != 0).then_some((entry.intid(), target))
+    }
+
+    /// Returns the redistributor or vPE of an event.
+    pub(crate) fn target(&self, memory: &mut Memory, entry: TranslationEntry) -> Option<u64> {
+        let id = entry.collection();
+        if entry.is_virtual() { Some(VPE | u64::from(id)) } else { self.collection(memory, id) }
     }
 
     /// Returns the address of a table's entry, or `None` if `id` is out of range.

@@ -400,6 +400,21 @@ impl FakeRedistributor {
         }
     }
 
+    /// Makes a vPE resident, with this configuration table.
+    pub(super) fn reside(&mut self, memory: &mut Memory, table: Propbaser) {
+        (self.propbaser, self.enabled) = (table, true);
+        self.load_pending(memory);
+        self.refill_all(memory);
+    }
+
+    /// Makes a vPE leave. Returns `true` if an enabled LPI is pending.
+    pub(super) fn leave(&mut self, memory: &mut Memory) -> bool {
+        let is_pending = self.pending.iter().any(|lpi| self.is_enabled(*lpi));
+        self.store_pending(memory);
+        self.enabled = false;
+        is_pending
+    }
+
     fn load_pending(&mut self, memory: &mut Memory) {
         let (start, bytes) = self.pending_bytes();
         let table = memory.device_read(self.pending_view(), start, bytes);

@@ -47,7 +47,9 @@ impl BoardFrame {
             }
             BoardBlock::Vlpi(cpu) => {
                 assert_eq!(bytes, 8, "the registers of virtual LPIs have 64 bits");
-                world.redistributors[cpu].vlpi.read(offset)
+                let value = world.redistributors[cpu].vlpi.read(offset);
+                world.settle_residency(cpu);
+                value
             }
             BoardBlock::V2m(address) => {
                 let [typer, iidr] = world.v2m[&address];

@@ -11,6 +11,8 @@ pub(crate) struct FakeVlpiFrame {
     pub(crate) lag: u32,
     /// `true` if changes to `Valid` never take effect.
     pub(crate) stuck: bool,
+    /// `true` if a vPE is resident: the last change of `Valid` that took effect.
+    pub(crate) is_resident: bool,
 }
 
 impl FakeVlpiFrame {

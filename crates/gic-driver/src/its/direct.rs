@@ -1,0 +1,184 @@
+//! Direct injection (GICv4.0): events that are mapped to virtual LPIs, so that their messages reach
+//! the guest without its hypervisor.
+//!
+//! An event is handed over with all its commands in one batch: DISCARD and SYNC, so that the
+//! redistributor forgets the physical LPI, and only then VMAPTI and VSYNC. A message that arrives
+//! in between finds no mapping and is lost, and DISCARD removes a physical LPI that no CPU has
+//! acknowledged. Therefore callers either mask the event's source, and let earlier messages be
+//! acknowledged, or [set the event pending](VpeSet::set_pending) afterwards.
+
+use super::error::{ItsError, fault};
+use super::routes::EventRoute;
+use super::vpe::VpeSet;
+use crate::platform::GicPlatform;
+use core::sync::atomic::Ordering::SeqCst;
+use gic_arch::Lpi;
+use gic_arch::its::{Command, VirtualCommand};
+use msi_types::Pending;
+
+/// A virtual LPI of a vPE.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VirtualLpi {
+    /// Index of the vPE in its [set](VpeSet).
+    pub vpe: u16,
+    /// INTID in the guest.
+    pub lpi: Lpi,
+}
+
+/// An event that is mapped to a virtual LPI. Its physical LPI is not [mapped](super::Its::event_of)
+/// until the event is [taken back](VpeSet::take_back), which must happen before its block is
+/// unmapped or its device detached.
+#[must_use]
+#[derive(Debug)]
+#[doc(alias = "its_vlpi_map")]
+pub struct DirectEvent {
+    physical: Lpi,
+    route: EventRoute,
+    to: VirtualLpi,
+}
+
+impl DirectEvent {
+    /// Returns the virtual LPI.
+    pub const fn target(&self) -> VirtualLpi {
+        self.to
+    }
+}
+
+impl<P: GicPlatform> VpeSet<P> {
+    /// Maps the event of a physical LPI to a virtual LPI instead. On return, its messages make the
+    /// virtual LPI pending. Messages may be lost as [above](self).
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
+    ///
+    /// # Errors
+    /// [`ItsError::NotMapped`] if the LPI is not mapped, or if the virtual LPI is out of range.
+    /// [`ItsError::Fault`] if a command fails; the event is then mapped to its physical LPI again,
+    /// unless the ITS doesn't respond.
+    pub fn hand_over(&self, physical: Lpi, to: VirtualLpi) -> Result<DirectEvent, ItsError> {
+        self.check(to.lpi)?;
+        let (its, vpe) = (&self.its, self.id(to.vpe)?);
+        let mut found = None;
+        its.queue.in_order(&its.frame, || {
+            found = its.routes.of(physical).and_then(|route| {
+                let target = its.collections.target(route.collection)?;
+                its.routes.set(physical, None);
+                Some((route, target))
+            });
+        });
+        let (route, target) = found.ok_or(ItsError::NotMapped(physical))?;
+        let (device, event) = (route.device, route.event_id());
+        let intid = to.lpi.get();
+        self.events.fetch_add(1, SeqCst);
+        let handed_over = DirectEvent { physical, route, to };
+        let result = its.run_virtual([
+            Command::Discard { device, event }.encode(),
+            Command::Sync { target }.encode(),
+            VirtualCommand::Vmapti { device, event, vpe, intid, doorbell: None }.encode(),
+            VirtualCommand::Vsync { vpe }.encode(),
+        ]);
+        match result {
+            Ok(()) => Ok(handed_over),
+            Err(error) => {
+                if let Err(second) = self.take_back(handed_over) {
+                    its.note(second);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Maps an event to its physical LPI again, at its previous CPU or, if that is offline, at any
+    /// other. On return, its messages make the physical LPI pending. The virtual LPI is no longer
+    /// pending; messages may be lost as [above](self).
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
+    ///
+    /// # Errors
+    /// [`ItsError::Fault`] if a command fails, or if no CPU is online.
+    #[expect(clippy::needless_pass_by_value, reason = "callers give up the event")]
+    pub fn take_back(&self, event: DirectEvent) -> Result<Lpi, ItsError> {
+        let DirectEvent { physical, route, to } = event;
+        let (its, vpe) = (&self.its, self.id(to.vpe)?);
+        let bound = its.collections.target(route.collection);
+        let other = || its.collections.any_target().and_then(|it| its.collections.of_target(it));
+        let collection = bound.map(|_| route.collection).or_else(other);
+        let found = collection.and_then(|id| Some((id, its.collections.target(id)?)));
+        let (collection, target) =
+            found.ok_or(fault(its.base(), "MAPTI", "no CPU can take the LPI"))?;
+        let (device, event) = (route.device, route.event_id());
+        let intid = physical.get();
+        let route = EventRoute { collection, ..route };
+        its.queue.in_order(&its.frame, || its.routes.set(physical, Some(route)));
+        self.events.fetch_sub(1, SeqCst);
+        its.run_virtual([
+            Command::Discard { device, event }.encode(),
+            VirtualCommand::Vsync { vpe }.encode(),
+            Command::Mapti { device, event, intid, collection }.encode(),
+            Command::Sync { target }.encode(),
+        ])?;
+        Ok(physical)
+    }
+
+    /// Moves an event to another vPE together with its pending state, or remaps it to another
+    /// virtual LPI, which discards its pending state. In the second case, messages may be lost as
+    /// [above](self).
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
+    ///
+    /// # Errors
+    /// [`ItsError::NotMapped`] if the virtual LPI is out of range; [`ItsError::Fault`] if a command
+    /// fails. The event must then be [taken back](Self::take_back).
+    pub fn move_event(&self, moved: &mut DirectEvent, to: VirtualLpi) -> Result<(), ItsError> {
+        self.check(to.lpi)?;
+        let (device, event) = (moved.route.device, moved.route.event_id());
+        let (from, vpe) = (self.id(moved.to.vpe)?, self.id(to.vpe)?);
+        let old_sync = VirtualCommand::Vsync { vpe: from }.encode();
+        let new_sync = VirtualCommand::Vsync { vpe }.encode();
+        let commands = if to.lpi == moved.to.lpi {
+            let vmovi = VirtualCommand::Vmovi { device, event, vpe }.encode();
+            [vmovi, old_sync, Command::Inv { device, event }.encode(), new_sync]
+        } else {
+            let intid = to.lpi.get();
+            let vmapti = VirtualCommand::Vmapti { device, event, vpe, intid, doorbell: None };
+            [Command::Discard { device, event }.encode(), old_sync, vmapti.encode(), new_sync]
+        };
+        self.its.run_virtual(commands)?;
+        moved.to = to;
+        Ok(())
+    }
+
+    /// Makes a virtual LPI pending, as a message from its device would, or clears its pending
+    /// state.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    /// [`ItsError::Fault`] if a command fails.
+    pub fn set_pending(&self, event: &DirectEvent, pending: Pending) -> Result<(), ItsError> {
+        let EventRoute { device, .. } = event.route;
+        let id = event.route.event_id();
+        self.run_on(
+            event,
+            match pending {
+                Pending::Set => Command::Int { device, event: id },
+                Pending::Clear => Command::Clear { device, event: id },
+            },
+        )
+    }
+
+    /// Makes the [configuration](Self::configure) of an event's virtual LPI take effect.
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    /// [`ItsError::Fault`] if a command fails.
+    pub fn invalidate(&self, event: &DirectEvent) -> Result<(), ItsError> {
+        let EventRoute { device, .. } = event.route;
+        self.run_on(event, Command::Inv { device, event: event.route.event_id() })
+    }
+
+    fn run_on(&self, event: &DirectEvent, command: Command) -> Result<(), ItsError> {
+        let vpe = self.id(event.to.vpe)?;
+        self.its.run_virtual([command.encode(), VirtualCommand::Vsync { vpe }.encode()])
+    }
+}

@@ -1,0 +1,324 @@
+//! vPEs (GICv4.0; IHI 0069, "virtual LPIs"): the vPE table, and the vPEs of a virtual machine with
+//! their tables. [`direct`](super::direct) maps events to them.
+//!
+//! Each vPE is mapped to the redistributor of one CPU at a time. While it is
+//! [resident](VpeSet::load) there, the redistributor signals the vPE's virtual LPIs to the guest.
+//! Otherwise, they wait in the vPE's pending table.
+
+use super::config::CorrectedConfig;
+use super::error::{ItsError, ProbeError, fault};
+use super::hardware::{Context, ControlFrame};
+use super::tables::{ItsTable, TableRequest};
+use super::{Its, TaskState};
+use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Table};
+use crate::redistributor::VpeTables;
+use crate::{GicError, Redistributor};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::fmt;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use doorbell_fallible::try_collect;
+use gic_arch::Lpi;
+use gic_arch::gits::TableKind;
+use gic_arch::its::{MapAction, RawCommand, RdBase, VirtualCommand, VpeId};
+use gic_arch::lpi::{
+    CONFIG_TABLE_ALIGNMENT, Config, MIN_ID_BITS, PENDING_TABLE_ALIGNMENT, config_offset,
+    config_table_bytes, pending_table_bytes,
+};
+use msi_types::Cpu;
+
+/// The table in which the ITS keeps its vPEs, and the numbers in use.
+#[derive(Debug)]
+pub(super) struct VpeTable {
+    table: ItsTable,
+    used: Vec<bool>,
+}
+
+impl VpeTable {
+    /// Provides the table of an ITS that implements GICv4.0, for up to `vpes` vPEs. The ITS must be
+    /// disabled. On error, all memory has been freed.
+    pub(super) fn provision<P: GicPlatform>(
+        frame: &ControlFrame<P>,
+        corrected: &CorrectedConfig,
+        vpes: u16,
+    ) -> Result<Option<Self>, ProbeError> {
+        const NAME: &str = "vPE table";
+        let CorrectedConfig { typer, coherence, constraints, memory_type, .. } = *corrected;
+        if vpes == 0 || !typer.virtual_lpis() || typer.vmapp() {
+            return Ok(None);
+        }
+        let no_memory = |_| ProbeError::NoMemory { base: frame.base, table: NAME };
+        let used = try_collect(core::iter::repeat_n(false, vpes.into())).map_err(no_memory)?;
+        let (kind, ids) = (TableKind::VirtualPes, vpes.into());
+        let request = TableRequest { kind, name: NAME, ids, coherence, constraints, memory_type };
+        Ok(ItsTable::provision(frame, request)?.map(|table| Self { table, used }))
+    }
+
+    pub(super) fn release<P: GicPlatform>(&mut self, frame: &ControlFrame<P>) {
+        self.table.release(frame);
+    }
+
+    pub(super) fn restore<P: GicPlatform>(&self, frame: &ControlFrame<P>) {
+        self.table.restore(frame);
+    }
+
+    fn allocate<P: GicPlatform>(&mut self, frame: &ControlFrame<P>) -> Result<VpeId, ItsError> {
+        let free = (0..)
+            .zip(&self.used)
+            .find(|(number, used)| !**used && u64::from(*number) < self.table.ids());
+        let (number, _) = free.ok_or(refused(frame.base, "the vPE table is full"))?;
+        let ensured = self.table.ensure(frame, u32::from(number));
+        ensured.map_err(|error| ItsError::no_table("a second-level vPE table", error))?;
+        self.set(number, true);
+        Ok(VpeId::new(number))
+    }
+
+    fn set(&mut self, number: u16, used: bool) {
+        if let Some(place) = self.used.get_mut(usize::from(number)) {
+            *place = used;
+        }
+    }
+}
+
+/// A vCPU's vPE.
+#[derive(Debug)]
+struct Vpe {
+    id: VpeId,
+    /// CPU to whose redistributor the vPE is mapped.
+    cpu: AtomicU32,
+    pending: Table,
+    /// `GICR_VPENDBASER.IDAI` when the vPE was last put.
+    idai: AtomicBool,
+}
+
+/// The vPEs of a virtual machine, and the configuration of its virtual LPIs. The configuration
+/// table is the hypervisor's, with all virtual LPIs initially disabled.
+///
+/// Dropping the set unmaps its vPEs and frees their tables. If events are still mapped to them, the
+/// tables are leaked instead, because the ITS may still access them.
+#[doc(alias = "its_vm")]
+pub struct VpeSet<P: GicPlatform> {
+    pub(super) its: Arc<Its<P>>,
+    config: Table,
+    id_bits: u8,
+    vpes: Vec<Vpe>,
+    /// Number of events that are mapped to the vPEs.
+    pub(super) events: AtomicU32,
+}
+
+impl<P: GicPlatform> fmt::Debug for VpeSet<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("VpeSet").field("vpes", &self.vpes).finish_non_exhaustive()
+    }
+}
+
+impl<P: GicPlatform> VpeSet<P> {
+    /// Maps a vPE to each of these CPUs, with virtual INTIDs of `id_bits` bits.
+    ///
+    /// Context: task; may sleep.
+    ///
+    /// # Errors
+    /// [`ItsError::Fault`] if the ITS or a CPU's redistributor lacks GICv4.0, if the ITS was created
+    /// [without vPEs](super::ItsConfig::with_vpes) or has none left, or if a command fails;
+    /// [`ItsError::NotReachable`], [`ItsError::NoMemory`]. On error, all memory has been freed
+    /// unless the ITS may still use it.
+    pub fn new(its: Arc<Its<P>>, id_bits: u8, cpus: &[Cpu]) -> Result<Self, ItsError> {
+        let refused = |reason| Err(refused(its.frame.base, reason));
+        if !(MIN_ID_BITS..=its.lpis().id_bits()).contains(&id_bits) {
+            return refused("the ITS does not support the guest's number of INTID bits");
+        }
+        if !its.typer.virtual_lpis() || its.typer.vmapp() {
+            return refused("the ITS does not implement GICv4.0");
+        }
+        if !its.typer.vmovp() {
+            return refused("the ITS must move vPEs together with other ITSes");
+        }
+        let config = its.table(config_table_bytes(id_bits), CONFIG_TABLE_ALIGNMENT)?;
+        let mut set = Self { its, config, id_bits, vpes: Vec::new(), events: AtomicU32::new(0) };
+        set.vpes.try_reserve_exact(cpus.len()).map_err(|_| ItsError::NoMemory("vPEs"))?;
+        for cpu in cpus {
+            set.map_vpe(*cpu)?;
+        }
+        Ok(set)
+    }
+
+    fn map_vpe(&mut self, cpu: Cpu) -> Result<(), ItsError> {
+        let its = self.its.clone();
+        let target = its.collections.of_cpu(cpu)?.1;
+        if !self.redistributor(cpu)?.can_load_vpes() {
+            return Err(refused(its.frame.base, "a redistributor does not implement GICv4.0"));
+        }
+        let pending = its.table(pending_table_bytes(self.id_bits), PENDING_TABLE_ALIGNMENT)?;
+        let allocated = its.with_vpe_table(|table| table.allocate(&its.frame));
+        let id = match allocated {
+            Ok(id) => id,
+            Err(error) => {
+                its.platform().release_table(pending);
+                return Err(error);
+            }
+        };
+        let idai = AtomicBool::new(false);
+        let vpe = Vpe { id, cpu: AtomicU32::new(cpu.get()), pending, idai };
+        let map = vpe.vmapp(target, self.id_bits, MapAction::Map);
+        // From now on, dropping the set unmaps the vPE.
+        self.vpes.push(vpe);
+        let (sync, reload) =
+            (VirtualCommand::Vsync { vpe: id }, VirtualCommand::Vinvall { vpe: id });
+        its.run_virtual([map, sync, reload, sync].map(VirtualCommand::encode))
+    }
+
+    /// Makes a vPE resident at a CPU. Returns when the redistributor has read the vPE's tables, so
+    /// that the guest may be entered. The vPE must not be resident anywhere else, and no other vPE
+    /// may be resident there.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
+    ///
+    /// # Errors
+    /// [`ItsError::NotReachable`] if the CPU is off; [`ItsError::Fault`] if the set has no such
+    /// vPE, if a command fails, or if `GICR_VPENDBASER.Dirty` stays set.
+    pub fn load(&self, vpe: u16, cpu: Cpu) -> Result<(), ItsError> {
+        let vpe = self.vpe(vpe)?;
+        if vpe.cpu.load(SeqCst) != cpu.get() {
+            let (_, target) = self.its.collections.of_cpu(cpu)?;
+            let (its_list, sequence) = (0, 0);
+            let vmovp = VirtualCommand::Vmovp { vpe: vpe.id, target, its_list, sequence };
+            let sync = VirtualCommand::Vsync { vpe: vpe.id };
+            self.its.run_virtual([vmovp, sync].map(VirtualCommand::encode))?;
+            vpe.cpu.store(cpu.get(), SeqCst);
+        }
+        let tables = VpeTables {
+            config: self.config.address,
+            pending: vpe.pending.address,
+            id_bits: self.id_bits,
+            idai: vpe.idai.load(SeqCst),
+        };
+        let loaded = self.redistributor(cpu)?.load_vpe(self.its.platform(), tables);
+        loaded.map_err(|error| self.residency(error))
+    }
+
+    /// Makes a vPE leave its CPU. Returns `true` if a virtual LPI is pending.
+    ///
+    /// Context: task; interrupts may be masked; must not sleep or allocate.
+    ///
+    /// # Errors
+    /// Any error of [`load`](Self::load). After [`ItsError::Fault`], callers must assume that a
+    /// virtual LPI is pending.
+    pub fn put(&self, vpe: u16) -> Result<bool, ItsError> {
+        let vpe = self.vpe(vpe)?;
+        let cpu = Cpu::new(vpe.cpu.load(SeqCst));
+        let put = self.redistributor(cpu)?.put_vpe(self.its.platform());
+        let left = put.map_err(|error| self.residency(error))?;
+        vpe.idai.store(left.idai(), SeqCst);
+        Ok(left.pending_last())
+    }
+
+    /// Stores the configuration of a virtual LPI. Redistributors may keep using the old
+    /// configuration until the event is [invalidated](Self::invalidate).
+    ///
+    /// Context: any.
+    ///
+    /// # Errors
+    /// [`ItsError::NotMapped`] if the table does not cover the LPI.
+    pub fn configure(&self, lpi: Lpi, config: Config) -> Result<(), ItsError> {
+        self.check(lpi)?;
+        let (platform, offset) = (self.its.platform(), config_offset(lpi));
+        platform.store8(&self.config, offset, config.into());
+        platform.publish(&self.config, offset..offset + 1, Coherence::NonCoherent);
+        Ok(())
+    }
+
+    pub(super) fn check(&self, lpi: Lpi) -> Result<(), ItsError> {
+        let is_covered = u64::from(lpi.get()) < 1 << self.id_bits;
+        if is_covered { Ok(()) } else { Err(ItsError::NotMapped(lpi)) }
+    }
+
+    pub(super) fn id(&self, vpe: u16) -> Result<VpeId, ItsError> {
+        Ok(self.vpe(vpe)?.id)
+    }
+
+    fn vpe(&self, vpe: u16) -> Result<&Vpe, ItsError> {
+        let found = self.vpes.get(usize::from(vpe));
+        found.ok_or(refused(self.its.frame.base, "no vPE has this number"))
+    }
+
+    fn redistributor(&self, cpu: Cpu) -> Result<&Redistributor<P::Mmio>, ItsError> {
+        let found = self.its.gic.redistributor_frames(cpu);
+        found.map_err(|_| ItsError::NotReachable(cpu, "it has no redistributor"))
+    }
+
+    fn residency(&self, _: GicError) -> ItsError {
+        fault(self.its.frame.base, "GICR_VPENDBASER", "Dirty stays set")
+    }
+}
+
+impl Vpe {
+    fn vmapp(&self, target: RdBase, id_bits: u8, action: MapAction) -> VirtualCommand {
+        VirtualCommand::Vmapp {
+            vpe: self.id,
+            target,
+            pending_table: self.pending.address,
+            id_bits_minus_one: id_bits - 1,
+            action,
+        }
+    }
+}
+
+impl<P: GicPlatform> Drop for VpeSet<P> {
+    fn drop(&mut self) {
+        if self.events.load(SeqCst) != 0 {
+            return;
+        }
+        let its = &self.its;
+        let mut is_unused = true;
+        for mut vpe in core::mem::take(&mut self.vpes) {
+            // The ITS ignores the target.
+            let unmap = vpe.vmapp(RdBase::from_field(0), self.id_bits, MapAction::Unmap);
+            let sync = VirtualCommand::Vsync { vpe: vpe.id };
+            match its.run_virtual([unmap, sync].map(VirtualCommand::encode)) {
+                Ok(()) => {
+                    its.platform().release_table(vpe.pending.take());
+                    let _ = its.with_vpe_table(|table| {
+                        table.set(vpe.id.get(), false);
+                        Ok(())
+                    });
+                }
+                Err(error) => {
+                    is_unused = false;
+                    its.note(error);
+                }
+            }
+        }
+        if is_unused {
+            its.platform().release_table(self.config.take());
+        }
+    }
+}
+
+impl<P: GicPlatform> Its<P> {
+    fn table(&self, bytes: u64, align: u64) -> Result<Table, ItsError> {
+        let table = self.constraints.allocate(self.platform(), bytes, align, ADDRESS_BITS);
+        table.map_err(|error| ItsError::no_table("a table of virtual LPIs", error))
+    }
+
+    fn with_vpe_table<R>(
+        &self,
+        f: impl FnOnce(&mut VpeTable) -> Result<R, ItsError>,
+    ) -> Result<R, ItsError> {
+        self.state.with(self.platform(), |TaskState { vpe_table, .. }| {
+            f(vpe_table.as_mut().ok_or(refused(self.frame.base, "the ITS has no vPE table"))?)
+        })
+    }
+
+    /// Posts commands as one batch, and waits for them.
+    pub(super) fn run_virtual<const N: usize>(
+        &self,
+        commands: [RawCommand; N],
+    ) -> Result<(), ItsError> {
+        let result = self.queue.run_raw(&self.frame, Context::Any, &mut commands.into_iter());
+        result.map_err(|failed| failed.error.at(self.frame.base))
+    }
+}
+
+const fn refused(base: u64, reason: &'static str) -> ItsError {
+    fault(base, "VMAPP", reason)
+}

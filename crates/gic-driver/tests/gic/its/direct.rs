@@ -1,0 +1,256 @@
+//! Tests for direct injection. The fake carries out commands for vPEs only at a VSYNC, and changes
+//! of residency only once `Dirty` has read as 0.
+
+use super::setup::{Setup, config, lpi};
+use crate::fake::{Board, Hardware};
+use gic_arch::Lpi;
+use gic_arch::gits::Typer;
+use gic_arch::lpi::Config;
+use gic_driver::ItsError;
+use gic_driver::its::{DirectEvent, VirtualLpi, VpeSet};
+use msi_types::{Cpu, HwIrqBlock, Pending};
+
+const CPUS: usize = 4;
+const VPES: u16 = 2;
+const ID_BITS: u8 = 14;
+const ENABLED: Config = Config::new().with_enable(true);
+
+/// A machine with GICv4, and two vPEs on CPUs 1 and 2.
+struct Direct {
+    setup: Setup,
+    vpes: VpeSet<Board>,
+}
+
+fn hardware() -> Hardware {
+    let typer = Hardware::default().typer;
+    Hardware { typer: typer.with_virtual_lpis(true).with_vmovp(true), ..Hardware::default() }
+}
+
+fn setup(hardware: Hardware, vpes: u16) -> Setup {
+    let board = Board::with_its(vec![hardware], 4).with_vlpi_frames();
+    let setup = Setup::on(board, &config(0).with_vpes(vpes));
+    (0..4).for_each(|cpu| setup.bring_up(cpu));
+    setup
+}
+
+fn vpes(setup: &Setup) -> Result<VpeSet<Board>, ItsError> {
+    VpeSet::new(setup.its.clone(), ID_BITS, &[Cpu::new(1), Cpu::new(2)])
+}
+
+fn virtual_lpi(vpe: u16, index: u32) -> VirtualLpi {
+    VirtualLpi { vpe, lpi: Lpi::from_index(index).unwrap() }
+}
+
+impl Direct {
+    /// Creates the machine with resident vPEs and ten enabled virtual LPIs.
+    fn new() -> Self {
+        let direct = Self::with(hardware());
+        (0..VPES).for_each(|vpe| direct.load(vpe));
+        direct
+    }
+
+    fn with(hardware: Hardware) -> Self {
+        let setup = setup(hardware, 8);
+        let vpes = vpes(&setup).unwrap();
+        (0..10).for_each(|index| {
+            vpes.configure(virtual_lpi(0, index).lpi, ENABLED).unwrap();
+        });
+        Self { setup, vpes }
+    }
+
+    /// Loads a vPE at its first CPU.
+    fn load(&self, vpe: u16) {
+        self.vpes.load(vpe, Cpu::new(u32::from(vpe) + 1)).unwrap();
+    }
+
+    /// Maps events 0 to 2 of device 5 to CPU 0.
+    fn map(&self) -> HwIrqBlock {
+        let device = self.setup.attach(5, 3);
+        self.setup.map(&device, 3, 0)
+    }
+
+    fn hand_over(&self, block: &HwIrqBlock, event: u16, to: VirtualLpi) -> DirectEvent {
+        self.vpes.hand_over(lpi(block, event), to).unwrap()
+    }
+
+    fn send(&self, event: u32) -> Option<(usize, u32)> {
+        self.setup.board.world().message(0, 5, event)
+    }
+
+    /// Takes the virtual LPIs that the guest sees.
+    fn take(&self, vpe: usize) -> Vec<u32> {
+        self.setup.board.world().its[0].vpes[vpe].lpis.acknowledge()
+    }
+}
+
+#[test]
+fn messages_of_a_direct_event_reach_its_vpe() {
+    let direct = Direct::new();
+    let block = direct.map();
+    let events = [(0, 1), (1, 0), (2, 1)]
+        .map(|(event, vpe)| direct.hand_over(&block, event, virtual_lpi(vpe, event.into())));
+    for (event, vpe) in [(0, 1), (1, 0), (2, 1)] {
+        let lpi = 8192 + event;
+        assert_eq!(direct.send(event), Some((CPUS + vpe, lpi)));
+        assert_eq!(direct.take(vpe), [lpi]);
+    }
+    assert_eq!(direct.setup.its.event_of(lpi(&block, 0)), None);
+    for event in events {
+        let lpi = direct.vpes.take_back(event).unwrap();
+        assert!(direct.setup.send(lpi).is_some_and(|(cpu, sent)| (cpu, sent) == (0, lpi.get())));
+    }
+    assert_eq!(direct.setup.take(0), [0, 1, 2].map(|event| lpi(&block, event).get()));
+    assert_eq!((direct.take(0), direct.take(1)), (vec![], vec![]));
+}
+
+#[test]
+fn messages_of_a_vpe_that_left_wait() {
+    let direct = Direct::new();
+    let block = direct.map();
+    let _event = direct.hand_over(&block, 0, virtual_lpi(0, 3));
+    direct.send(0);
+    assert!(direct.vpes.put(0).unwrap(), "a virtual LPI is pending");
+    assert_eq!(direct.take(0), [0_u32; 0]);
+    direct.load(0);
+    assert_eq!(direct.take(0), [8195]);
+    assert!(!direct.vpes.put(0).unwrap());
+    direct.send(0);
+    direct.load(0);
+    assert_eq!(direct.take(0), [8195]);
+}
+
+#[test]
+fn a_vpe_becomes_resident_at_any_cpu() {
+    let direct = Direct::new();
+    let block = direct.map();
+    let _event = direct.hand_over(&block, 0, virtual_lpi(0, 3));
+    for cpu in [3, 0, 1] {
+        direct.vpes.put(0).unwrap();
+        direct.send(0);
+        direct.vpes.load(0, Cpu::new(cpu)).unwrap();
+        assert_eq!(direct.take(0), [8195]);
+    }
+}
+
+#[test]
+fn residency_waits_for_earlier_changes() {
+    let direct = Direct::with(hardware());
+    let lag = |lag| direct.setup.board.world().redistributors[1].vlpi.lag = lag;
+    lag(5);
+    direct.load(0);
+    lag(5);
+    direct.vpes.put(0).unwrap();
+}
+
+#[test]
+fn a_redistributor_that_stays_dirty_is_an_error() {
+    let direct = Direct::with(hardware());
+    direct.setup.board.world().redistributors[1].vlpi.stuck = true;
+    assert!(matches!(direct.vpes.load(0, Cpu::new(1)), Err(ItsError::Fault(_))));
+    assert!(matches!(direct.vpes.put(0), Err(ItsError::Fault(_))));
+    assert!(matches!(direct.vpes.load(VPES, Cpu::new(1)), Err(ItsError::Fault(_))));
+}
+
+#[test]
+fn a_configuration_takes_effect_when_invalidated() {
+    let direct = Direct::new();
+    let block = direct.map();
+    let to = virtual_lpi(1, 4);
+    let event = direct.hand_over(&block, 0, to);
+    for (config, taken) in [(Config::new(), vec![]), (ENABLED, vec![to.lpi.get()])] {
+        direct.vpes.configure(to.lpi, config).unwrap();
+        direct.vpes.invalidate(&event).unwrap();
+        direct.send(0);
+        assert_eq!(direct.take(1), taken);
+    }
+}
+
+#[test]
+fn software_changes_the_pending_state() {
+    let direct = Direct::new();
+    let block = direct.map();
+    let event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
+    direct.vpes.set_pending(&event, Pending::Set).unwrap();
+    assert_eq!(direct.take(0), [8192]);
+    direct.send(0);
+    direct.vpes.set_pending(&event, Pending::Clear).unwrap();
+    assert_eq!(direct.take(0), [0_u32; 0]);
+}
+
+#[test]
+fn a_direct_event_moves_with_its_pending_state() {
+    let direct = Direct::new();
+    let block = direct.map();
+    let mut event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
+    direct.send(0);
+    direct.vpes.move_event(&mut event, virtual_lpi(1, 0)).unwrap();
+    assert_eq!(event.target(), virtual_lpi(1, 0));
+    assert_eq!((direct.take(0), direct.take(1)), (vec![], vec![8192]));
+    direct.send(0);
+    assert_eq!((direct.take(0), direct.take(1)), (vec![], vec![8192]));
+}
+
+#[test]
+fn remapping_discards_the_pending_state() {
+    let direct = Direct::new();
+    let block = direct.map();
+    let mut event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
+    direct.send(0);
+    direct.vpes.move_event(&mut event, virtual_lpi(1, 1)).unwrap();
+    assert_eq!((direct.take(0), direct.take(1)), (vec![], vec![]));
+    direct.send(0);
+    assert_eq!(direct.take(1), [8193]);
+}
+
+#[test]
+fn a_refused_hand_over_restores_the_physical_lpi() {
+    let direct = Direct::with(Hardware { refuses_vmapti: true, ..hardware() });
+    let block = direct.map();
+    let result = direct.vpes.hand_over(lpi(&block, 0), virtual_lpi(0, 0));
+    assert!(matches!(result, Err(ItsError::Fault(_))));
+    direct.setup.send(lpi(&block, 0));
+    assert_eq!(direct.setup.take(0), [lpi(&block, 0).get()]);
+}
+
+#[test]
+fn only_mapped_events_and_lpis_in_range_are_handed_over() {
+    let direct = Direct::new();
+    let block = direct.map();
+    let beyond = virtual_lpi(0, (1 << ID_BITS) - 8192);
+    let not_mapped = ItsError::NotMapped(beyond.lpi);
+    assert_eq!(direct.vpes.hand_over(lpi(&block, 0), beyond).unwrap_err(), not_mapped);
+    assert_eq!(direct.vpes.configure(beyond.lpi, ENABLED), Err(not_mapped));
+    let other = Lpi::from_index(100).unwrap();
+    let result = direct.vpes.hand_over(other, virtual_lpi(0, 0));
+    assert_eq!(result.unwrap_err(), ItsError::NotMapped(other));
+    assert!(direct.vpes.hand_over(lpi(&block, 0), virtual_lpi(VPES, 0)).is_err());
+    assert!(direct.setup.send(lpi(&block, 0)).is_some());
+}
+
+#[test]
+fn dropping_a_set_of_vpes_frees_it() {
+    let setup = setup(hardware(), VPES);
+    let before = setup.board.in_memory(|memory| memory.live_regions());
+    for _ in 0..2 {
+        let set = vpes(&setup).unwrap();
+        assert!(vpes(&setup).is_err(), "the table has two entries");
+        drop(set);
+        assert!(setup.board.world().its[0].vpes.is_empty());
+        assert_eq!(setup.board.in_memory(|memory| memory.live_regions()), before);
+    }
+    assert_eq!(setup.its.faults().0, 0);
+}
+
+#[test]
+fn machines_without_gicv4_refuse_vpes() {
+    let lacking = |typer: Typer| Hardware { typer, ..hardware() };
+    let v4 = hardware().typer;
+    assert!(vpes(&setup(lacking(v4.with_virtual_lpis(false)), 8)).is_err());
+    assert!(vpes(&setup(lacking(v4.with_vmapp(true)), 8)).is_err());
+    assert!(vpes(&setup(lacking(v4.with_vmovp(false)), 8)).is_err());
+    assert!(vpes(&setup(hardware(), 0)).is_err());
+    let without_frames = Setup::with_config(hardware(), &config(0).with_vpes(8));
+    assert!(vpes(&without_frames).is_err());
+    let wide = VpeSet::new(setup(hardware(), 8).its, ID_BITS + 1, &[Cpu::new(0)]);
+    assert!(matches!(wide, Err(ItsError::Fault(_))));
+}
