@@ -121,6 +121,7 @@ mod consumer;
 mod control;
 mod device_entries;
 mod device_table;
+mod direct;
 mod entries_by_lpi;
 mod entry;
 mod entry_allocator;

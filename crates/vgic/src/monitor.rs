@@ -2,6 +2,7 @@
 //! log of guest errors.
 
 pub(crate) mod access;
+pub(crate) mod direct;
 pub(crate) mod events;
 pub(crate) mod kicks;
 pub(crate) mod memory;

@@ -19,6 +19,7 @@ use crate::frames::registers::Refusal;
 use crate::frames::v2m::V2m;
 use crate::lpi::LpiCore;
 use crate::monitor::access::AccessWidth;
+use crate::monitor::direct::{DirectInjection, DirectTarget};
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, RegisterFrame};
 use crate::monitor::progress::Progress;
 use crate::sync::lock::Mutex;
@@ -29,7 +30,7 @@ use alloc::boxed::Box;
 use alloc::sync::Arc;
 use doorbell_fallible::OutOfMemory;
 use gic_arch::{gicd, gicr, gits};
-use msi_types::{Cpu, Delivery, DeviceId, Level, Line, LineObserver, SetLine, SignalMsi};
+use msi_types::{Cpu, Delivery, DeviceId, EventId, Level, Line, LineObserver, SetLine, SignalMsi};
 
 /// A virtual GIC, as devices and the bus see it.
 ///
@@ -103,6 +104,30 @@ impl Vgic {
     /// [`ObserverTaken`] if an observer is already registered.
     pub fn observe_lines(&self, observer: Arc<dyn LineObserver>) -> Result<(), ObserverTaken> {
         self.wired.observe(observer).map_err(|_| ObserverTaken)
+    }
+
+    /// Lets hardware inject the messages of an ITS's events (`its` is its index).
+    ///
+    /// # Errors
+    /// [`ObserverTaken`] if the ITS doesn't exist, or if hardware already injects its messages.
+    pub fn inject_directly(
+        &self,
+        its: usize,
+        direct: Arc<dyn DirectInjection>,
+    ) -> Result<(), ObserverTaken> {
+        let set = self.its.get(its).is_some_and(|its| its.inject_directly(direct));
+        if set { Ok(()) } else { Err(ObserverTaken) }
+    }
+
+    /// Looks up an event of an ITS for [direct injection](Self::inject_directly). Returns `None` if
+    /// its messages are dropped.
+    pub fn direct_target(
+        &self,
+        its: usize,
+        device: DeviceId,
+        event: EventId,
+    ) -> Option<DirectTarget> {
+        self.its.get(its)?.direct_target(device, event)
     }
 
     /// Reads `width` at a guest physical address. Refused accesses read as zero and are counted in

@@ -34,6 +34,7 @@
 //! | an exhausted heap | a command that maps, moves or invalidates an event, or maps a device, fails in the same way ([`CommandFault::OutOfMemory`]). A command that affects all mappings stops the queue until a poll can allocate the memory. `GITS_CTLR.Enabled` stays 0 |
 
 mod commands;
+mod direct;
 mod execution;
 mod explanation;
 mod queue;
@@ -56,9 +57,11 @@ use crate::config::ConfigError;
 use crate::frames::registers::{Frame, Refusal};
 use crate::lpi::{DeviceTable, Injection, ItsIndex, LpiCore, NoRoom};
 use crate::monitor::access::AccessWidth;
+use crate::monitor::direct::DirectInjection;
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
 use crate::monitor::progress::Progress;
 use crate::sync::lock::Mutex;
+use crate::sync::set_once::SetOnce;
 use alloc::sync::Arc;
 use core::fmt;
 use doorbell_fallible::{OutOfMemory, try_arc};
@@ -77,6 +80,8 @@ pub(crate) struct Its {
     lpis: Arc<LpiCore>,
     events: Arc<EventLog>,
     state: Mutex<ItsRegisters>,
+    /// Hardware that injects messages directly, if any.
+    direct: SetOnce<Arc<dyn DirectInjection>>,
 }
 
 /// Register values, and the progress of work that register writes have requested.
@@ -133,7 +138,8 @@ impl Its {
                 NoRoom::OutOfMemory => ConfigError::OutOfMemory(OutOfMemory),
             })?;
         let state = Mutex::new(ItsRegisters::new(&config));
-        Ok(Self { config, index, targets, device_table, lpis, events, state })
+        let direct = SetOnce::new();
+        Ok(Self { config, index, targets, device_table, lpis, events, state, direct })
     }
 
     /// Resets the ITS: disables it, removes all mappings and discards its devices' pending state.

@@ -73,6 +73,11 @@ impl Route {
     pub(super) const fn target(self) -> u32 {
         self.target
     }
+
+    /// Returns `true` if the ITS accepts messages.
+    pub(super) const fn is_open(self) -> bool {
+        self.is_open
+    }
 }
 
 /// An entry's next value, for which all memory has been allocated.

@@ -14,7 +14,7 @@ use gic_arch::its::{Command, CommandError, MapAction};
 
 /// Progress of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum CommandProgress {
+pub(super) enum CommandProgress {
     /// The command is complete.
     Done,
     /// The command is complete once its sweep over the mappings has finished.
@@ -124,6 +124,19 @@ impl Its {
                 return Ok(CommandProgress::Waits);
             }
         }
+        match self.direct.get() {
+            None => self.execute(command, state, control),
+            Some(direct) => self.execute_with(&**direct, command, (state, control)),
+        }
+    }
+
+    #[inline]
+    pub(super) fn execute(
+        &self,
+        command: Command,
+        state: &ItsRegisters,
+        control: &mut Control,
+    ) -> Result<CommandProgress, CommandFault> {
         let mut executor = Executor {
             its: self.index,
             config: &self.config,

@@ -1,0 +1,45 @@
+//! Direct injection by hardware, which follows the commands of an ITS.
+
+use super::execution::CommandProgress;
+use super::{Its, ItsRegisters};
+use crate::lpi::Control;
+use crate::monitor::direct::{DirectInjection, DirectTarget};
+use crate::monitor::events::CommandFault;
+use alloc::sync::Arc;
+use gic_arch::its::Command;
+use msi_types::{DeviceId, EventId};
+
+impl Its {
+    /// Sets the implementation. Returns `false` if there already is one.
+    pub(crate) fn inject_directly(&self, direct: Arc<dyn DirectInjection>) -> bool {
+        self.direct.set(direct).is_ok()
+    }
+
+    /// Looks up an event for direct injection.
+    pub(crate) fn direct_target(&self, device: DeviceId, event: EventId) -> Option<DirectTarget> {
+        let (device, event) = (device.get(), event.get());
+        self.lpis.with_kicks_deferred(|control| control.direct_target(self.index, device, event))
+    }
+
+    /// Executes a command that the implementation follows. The function is separate to keep the
+    /// path without an implementation short.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn execute_with(
+        &self,
+        direct: &dyn DirectInjection,
+        command: Command,
+        (state, control): (&ItsRegisters, &mut Control),
+    ) -> Result<CommandProgress, CommandFault> {
+        if direct.before(command) {
+            return Ok(CommandProgress::Done);
+        }
+        let result = self.execute(command, state, control);
+        if result.is_ok() {
+            direct.after(command, &|device, event| {
+                control.direct_target(self.index, device.get(), event.get())
+            });
+        }
+        result
+    }
+}

@@ -1,0 +1,39 @@
+//! The seam to hardware that injects messages directly (GICv4).
+
+use gic_arch::Lpi;
+use gic_arch::its::Command;
+use gic_arch::lpi::Config;
+use msi_types::{Cpu, DeviceId, EventId};
+
+/// Translation of an event to which messages are delivered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct DirectTarget {
+    /// The event's LPI.
+    pub lpi: Lpi,
+    /// vCPU to which the LPI is routed.
+    pub cpu: Cpu,
+    /// The LPI's enable bit and priority.
+    pub config: Config,
+}
+
+/// Looks up an event. Returns `None` if its messages are dropped.
+pub type Translate<'a> = dyn Fn(DeviceId, EventId) -> Option<DirectTarget> + 'a;
+
+/// Delivers the messages of some events by hardware, without the model. Such an event is never
+/// pending in the model, so its implementation must follow the guest's commands.
+///
+/// The implementation must take all events back, and signal their pending state to the model, before
+/// the model is saved or reset and before the guest disables an ITS or a vCPU's LPIs.
+///
+/// Both functions are called on the thread that executes the command, with the model's locks held.
+/// They may signal messages to the model, but must not call it otherwise.
+#[doc(alias = "kvm_vgic_v4_set_forwarding")]
+pub trait DirectInjection: Send + Sync {
+    /// Called before an ITS executes a command. Returns `true` for an INT or CLEAR command of a
+    /// direct event, which the implementation has executed; the model then skips the command.
+    fn before(&self, command: Command) -> bool;
+
+    /// Called after an ITS has executed a command, and before the guest observes this.
+    fn after(&self, command: Command, translate: &Translate<'_>);
+}
