@@ -15,6 +15,9 @@ macro_rules! all {
 ///
 /// # Panics
 /// Panics if a vector register has changed.
+// Don't inline this: the compiler doesn't know how long `.irp` makes the assembly, so branches
+// across it in a large function would be out of range.
+#[inline(never)]
 pub(crate) fn outlast(call: u64, sgi: Sgi, end: u64) {
     let changed: u64;
     // SAFETY: the call has no effect, the SGI is sent through its register, and all changed
