@@ -41,6 +41,7 @@ impl Options {
                 self.trusted_guest = true;
             }
             ("firmware", "") => self.firmware = true,
+            ("direct", "") => self.run.direct = true,
             ("stats", "") => self.run.stats = true,
             ("exits", "") => self.run.exits = true,
             ("trace", "") => self.run.trace = true,

@@ -5,7 +5,7 @@
 use alloc::vec::Vec;
 use core::ops::Range;
 use doorbell_facts::{Access, Fact, HypervisorFact};
-use el2_vm::{Memory, Ram, Stage, TranslationTables, VTCR, irqchip, space};
+use el2_vm::{Memory, Ram, TranslationTables, VTCR, irqchip, space};
 use gic_bringup::MsiController;
 use gic_driver::PhysicalRegion;
 use gic_firmware::{IommuIndex, PciHost};
@@ -147,7 +147,8 @@ pub(crate) fn confine<'a>(guest: usize, ram: &Ram, functions: impl Iterator<Item
 /// Returns a guest's address space for devices. The address space omits other regions that the
 /// guest's vCPUs can access.
 fn translation(guest: usize, ram: &Ram, by_stage_2: bool) -> Translation {
-    let mut tables = TranslationTables::new(if by_stage_2 { Stage::Two } else { Stage::One });
+    let mut tables =
+        if by_stage_2 { TranslationTables::stage_2() } else { TranslationTables::stage_1() };
     tables.map_ram(ram);
     for (_, controller) in irqchip::get().controllers() {
         if let MsiController::Its(its) = controller {

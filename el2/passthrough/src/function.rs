@@ -25,7 +25,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::mem;
 use core::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed, Ordering::SeqCst};
-use el2_vm::{Gic, irqchip};
+use el2_vm::{Gic, direct, irqchip};
 use image_rt::lock::IrqMutex;
 use image_rt::pci::Function;
 use image_rt::println;
@@ -106,21 +106,22 @@ impl Assigned {
         let device = MsiDevice::attach(irqchip::get().interrupts(), config);
         let device = device.expect("the function could not be attached to its MSI parent");
         let vectors = device.allocate(shape, slots..=slots);
-        let handles =
-            vectors.expect("physical vectors could not be allocated").into_iter().map(|vector| {
-                let (messages, slot) = (messages.clone(), vector.slot);
-                let is_told = AtomicBool::new(false);
-                let handler = move |_: &irq_domain::IrqContext<'_>| {
-                    let Err(reason) = messages.signal(slot) else { return };
-                    if !is_told.swap(true, Relaxed) {
-                        let function = function.requester.get();
-                        println!("hypervisor: vector {slot} of function {function:#06x}: {reason}");
-                    }
-                };
-                device
-                    .request(slot, "passthrough", handler)
-                    .expect("the vector was allocated above")
-            });
+        let vectors = vectors.expect("physical vectors could not be allocated");
+        if direct::is_wanted() {
+            messages.inject_directly(place, &store, &vectors);
+        }
+        let handles = vectors.into_iter().map(|vector| {
+            let (messages, slot) = (messages.clone(), vector.slot);
+            let is_told = AtomicBool::new(false);
+            let handler = move |_: &irq_domain::IrqContext<'_>| {
+                let Err(reason) = messages.signal(slot) else { return };
+                if !is_told.swap(true, Relaxed) {
+                    let function = function.requester.get();
+                    println!("hypervisor: vector {slot} of function {function:#06x}: {reason}");
+                }
+            };
+            device.request(slot, "passthrough", handler).expect("the vector was allocated above")
+        });
         let handles = handles.collect();
         let bar_bits = bar_bits(&function);
         let bars = core::array::from_fn(|index| {
@@ -155,6 +156,9 @@ impl Assigned {
 
     /// Makes the function send messages while the guest has enabled them.
     fn pass_enable(&self) {
+        if direct::is_on() {
+            direct::follow_messages(DeviceId::new(self.place.get()));
+        }
         if self.messages.are_enabled() {
             self.pass_addresses();
         }

@@ -2,16 +2,20 @@
 //! function has it, otherwise MSI. The model holds the message that the guest wrote, and sends it
 //! whenever the function's physical message arrives.
 
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use core::fmt::{self, Display, Formatter};
 use core::ops::Range;
+use el2_vm::direct::{self, GuestVector};
+use gic_arch::Lpi;
 use image_rt::pci::Function;
+use irq_domain::MsiVector;
 use irq_domain::pci::MsixCapability;
 use irq_routing::msi::{MsiCapability, MsiLayout};
 use irq_routing::msix::{MsixLayout, MsixTable, Signalled};
 use irq_routing::{Router, Sender};
 use msi_types::pci::{msi, msix};
-use msi_types::{Delivery, DeviceId, MsiMessage};
+use msi_types::{Delivery, DeviceId, MessageStore, MsiMessage, RequesterId};
 use vgic::AccessWidth;
 
 /// Page size of the guest's memory mappings.
@@ -211,11 +215,49 @@ impl Messages {
         places.into_iter().flatten().any(|place| place.shares_page(bar, offset))
     }
 
+    /// Lets the vectors' messages be injected directly. Those of an MSI can't be masked or share a
+    /// message's address, unless it has one vector without a mask.
+    pub(super) fn inject_directly(
+        self: &Arc<Self>,
+        place: RequesterId,
+        store: &Arc<dyn MessageStore>,
+        vectors: &[MsiVector],
+    ) {
+        let is_plain = vectors.len() == 1 && store.fast_mask().is_none();
+        if self.msix().is_none() && !is_plain {
+            return;
+        }
+        for vector in vectors {
+            let Ok(physical) = Lpi::try_from(vector.hwirq.get()) else { continue };
+            let (device, at) = (DeviceId::new(place.get()), (store.clone(), vector.slot));
+            let guest = Box::new(GuestMessage(self.clone(), vector.slot));
+            direct::add(guest, device, at, physical);
+        }
+    }
+
     fn msix(&self) -> Option<&Msix> {
         match self {
             Self::Msi(..) => None,
             Self::Msix(_, msix) => Some(msix),
         }
+    }
+}
+
+/// The message of a vector.
+struct GuestMessage(Arc<Messages>, u16);
+
+impl GuestVector for GuestMessage {
+    fn message(&self) -> Option<MsiMessage> {
+        let Self(messages, vector) = self;
+        let control = messages.msix().map(|msix| msix.table.control());
+        let is_on = control.is_none_or(|control| control.enable() && !control.function_mask());
+        messages.address(*vector).filter(|_| is_on)?;
+        Some(messages.message(*vector))
+    }
+
+    fn signal(&self) {
+        // The model keeps or drops the message as it does without direct injection.
+        let _ = self.0.signal(self.1);
     }
 }
 

@@ -171,11 +171,13 @@ pub(crate) fn message_of_vcpu(
 }
 
 /// Returns `true` if the address is in a GIC register that doesn't show interrupt state: the first
-/// registers of the distributor, or any register of an ITS.
+/// registers of the distributor, or any register of an ITS from `GITS_CBASER` on. A write to an
+/// earlier one may disable the ITS ([`direct`](crate::direct)).
 pub(crate) fn shows_no_state(vgic: &Vgic, address: u64) -> bool {
     const HEAD: u64 = gicd::IGROUPR.offset() as u64;
+    const QUEUE: u64 = gits::CBASER.offset() as u64;
     let is_in = |base: u64, bytes: u64| address.wrapping_sub(base) < bytes;
     let config = vgic.config();
-    is_in(config.distributor, HEAD)
-        || config.its.first().is_some_and(|its| is_in(its.base, gits::SIZE))
+    config.its.first().is_some_and(|its| is_in(its.base + QUEUE, gits::SIZE - QUEUE))
+        || is_in(config.distributor, HEAD)
 }

@@ -9,7 +9,7 @@ use crate::power::{End, Power, Start};
 use crate::ram::Ram;
 use crate::scheduler::{self, VcpuId};
 use crate::standstill::Gate;
-use crate::tables::{Memory, Stage, TranslationTables, space};
+use crate::tables::{Memory, TranslationTables, space};
 use crate::trace;
 use crate::virtual_interface::Hardware;
 use alloc::boxed::Box;
@@ -136,7 +136,7 @@ impl Guest {
     pub fn new(config: GuestConfig, devices: impl FnOnce(&Arc<Gic>) -> Box<dyn Devices>) -> Self {
         let GuestConfig { number, ram, gic: config, linked } = config;
         let cpus = config.cpus.len();
-        let mut stage2 = TranslationTables::new(Stage::Two);
+        let mut stage2 = TranslationTables::stage_2();
         stage2.map_ram(&ram);
         // The guest has as many priority bits as the machine's list registers.
         let priority_bits = Hardware::here().vtr.pri_bits_minus_one() + 1;

@@ -5,8 +5,8 @@ use gic_arch::SgiId;
 use gic_bringup::{Irqchip, Options};
 use gic_driver::cpu_interface::SplitEoi;
 use gic_driver::sysreg::CpuRegisters;
-use gic_driver::{CpuInterface, Gic, GicError, GicPlatform};
-use gic_firmware::Description;
+use gic_driver::{CpuInterface, Gic, GicError, GicPlatform, ItsConfig};
+use gic_firmware::{Controller, Description};
 use image_rt::platform::{Kernel, registers};
 use image_rt::{cpu, println};
 use msi_types::Cpu;
@@ -17,9 +17,11 @@ pub(crate) const KICK: SgiId = SgiId::new(0).expect("16 SGIs exist");
 
 static IRQCHIP: Once<Irqchip<Kernel, SplitEoi>> = Once::new();
 
-/// Brings up the machine's controllers and this CPU's interface.
-pub(crate) fn bring_up(description: Description) {
-    let options = Options::default().with_max_cpus(cpu::MAX_CPUS);
+/// Brings up the machine's controllers and this CPU's interface. Each ITS can have up to `vpes`
+/// vPEs.
+pub(crate) fn bring_up(description: Description, vpes: u16) {
+    let its = |_: &Controller, config: ItsConfig| config.with_vpes(vpes);
+    let options = Options::default().with_max_cpus(cpu::MAX_CPUS).with_its(&its);
     let kernel = || Arc::new(Kernel);
     let irqchip = Irqchip::split(kernel(), kernel(), description, &options);
     IRQCHIP.call_once(|| irqchip.expect("the interrupt controllers could not be brought up"));

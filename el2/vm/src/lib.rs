@@ -10,6 +10,7 @@ extern crate alloc;
 
 mod context;
 mod debug;
+pub mod direct;
 mod exits;
 mod faults;
 mod gic;
@@ -45,5 +46,5 @@ pub use hypervisor_timer::poll_after;
 pub use power::Start;
 pub use ram::Ram;
 pub use run::{Options, bring_up, run};
-pub use tables::{Memory, Stage, TranslationTables, VTCR, space};
+pub use tables::{Memory, TranslationTables, VTCR, space};
 pub use timers::{PHYSICAL_TIMER, VIRTUAL_TIMER};

@@ -2,9 +2,10 @@
 
 use crate::guest::{self, Guest};
 use crate::power::Start;
-use crate::{exits, hypervisor_timer, interrupts, irqchip, moving, scheduler, trace, vcpu};
+use crate::{direct, exits, hypervisor_timer, interrupts, irqchip, moving, scheduler, trace, vcpu};
 use alloc::vec::Vec;
 use gic_firmware::Description;
+use image_rt::cpu::MAX_CPUS;
 use image_rt::power::{self, CpuStack};
 use msi_types::Cpu;
 
@@ -21,6 +22,8 @@ pub struct Options {
     pub limit: Option<u64>,
     /// Record what happens to interrupts, and print the records at the end.
     pub trace: bool,
+    /// Inject devices' messages directly (GICv4), if the machine and the guests allow it.
+    pub direct: bool,
 }
 
 /// Brings up the machine's interrupt controllers, and starts the records. Must be called once, on
@@ -30,7 +33,10 @@ pub struct Options {
 /// Panics if the machine has no GICv3 that the drivers support.
 pub fn bring_up(description: Description, options: &Options) {
     exits::record(options.stats, options.exits);
-    irqchip::bring_up(description);
+    irqchip::bring_up(description, if options.direct { MAX_CPUS as u16 } else { 0 });
+    if options.direct {
+        direct::want();
+    }
     if options.trace {
         trace::start(irqchip::get().cpus().count() as u32);
     }
@@ -47,7 +53,11 @@ pub fn run(guests: Vec<(Guest, Start)>, options: &Options) -> ! {
     let (guests, starts): (Vec<_>, Vec<_>) = guests.into_iter().unzip();
     guest::install(guests);
     interrupts::serve();
-    (1..irqchip::get().cpus().count() as u32).map(Cpu::new).for_each(turn_on);
+    let cpus = irqchip::get().cpus().count() as u32;
+    (1..cpus).map(Cpu::new).for_each(turn_on);
+    if options.direct {
+        direct::start(options, cpus);
+    }
     for (guest, start) in guest::guests().iter().zip(starts) {
         guest.start(Cpu::new(0), start);
     }
@@ -60,6 +70,7 @@ fn turn_on(cpu: Cpu) {
     let mpidr = irqchip::get().affinity(cpu).expect("firmware describes this CPU").mpidr();
     let work = || {
         interrupts::bring_up_cpu();
+        direct::note_cpu();
         vcpu::serve()
     };
     power::cpu_on(cpu.index(), mpidr, CpuStack::new(), work)

@@ -37,10 +37,8 @@ const UNPRIVILEGED_READ_WRITE: u64 = 1 << 6 | 1 << 11 | 1 << 53;
 
 /// Translation stage for which tables are created.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Stage {
-    /// Stage 1, with attributes as defined by `smmu::Context`.
+enum Stage {
     One,
-    /// Stage 2.
     Two,
 }
 
@@ -126,8 +124,17 @@ pub struct TranslationTables {
 }
 
 impl TranslationTables {
-    /// Creates tables that map nothing.
-    pub fn new(stage: Stage) -> Self {
+    /// Creates stage 1 tables that map nothing, with attributes as defined by `smmu::Context`.
+    pub fn stage_1() -> Self {
+        Self::new(Stage::One)
+    }
+
+    /// Creates stage 2 tables that map nothing.
+    pub fn stage_2() -> Self {
+        Self::new(Stage::Two)
+    }
+
+    fn new(stage: Stage) -> Self {
         let root = Box::new(Root([const { Table::new() }; 2]));
         Self { root: Box::leak(root), stage, blocks: Vec::new(), spare: Vec::new() }
     }

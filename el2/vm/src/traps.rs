@@ -1,6 +1,7 @@
 //! Handles trapped guest accesses and instructions.
 
 use crate::context::Context;
+use crate::direct;
 use crate::faults::{Kind, Refused};
 use crate::gic;
 use crate::guest::Guest;
@@ -82,7 +83,8 @@ fn call(guest: &Guest, context: &mut Context) -> Next {
         }
         Answer::Suspend => {
             context.registers[0] = 0;
-            Next::Wait
+            // A virtual LPI does not wake a CPU from WFI at EL2.
+            if direct::is_on() { Next::Resume } else { Next::Wait }
         }
         Answer::Off => Next::Off,
         Answer::End(end) => Next::End(end),
@@ -176,7 +178,12 @@ fn write(guest: &Guest, address: u64, width: AccessWidth, value: u64) -> Option<
     if gic::message_of_vcpu(vgic, address, width, value).is_some() {
         return Some(Progress::Done);
     }
-    if let Ok(progress) = vgic.write(address, width, value) {
+    let written = if direct::is_on() && direct::is_disabling(vgic, address) {
+        direct::around(vgic, || vgic.write(address, width, value))
+    } else {
+        vgic.write(address, width, value)
+    };
+    if let Ok(progress) = written {
         return Some(progress);
     }
     guest.devices.write(guest, address, width, value).map(|()| Progress::Done)

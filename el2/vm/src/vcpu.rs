@@ -9,7 +9,7 @@ use crate::scheduler::{self, Entity, Leave, VcpuId};
 use crate::traps::{self, Next};
 use crate::vectors::{self, Vector};
 use crate::virtual_interface::Hardware;
-use crate::{debug, interrupts, irqchip, moving, quick};
+use crate::{debug, direct, interrupts, irqchip, moving, quick};
 use image_rt::cpu;
 use vgic::{InGuest, ListRegisterVcpu, Sleep, VirtualInterface};
 
@@ -69,7 +69,9 @@ fn run(id: VcpuId, guest: &Guest, entity: &Entity) {
         return;
     };
     load(id, guest, registers);
+    direct::load(id.cpu);
     let stop = run_loaded(guest, entity, interrupts, &mut registers.context);
+    direct::put(id.cpu);
     registers.floats.store();
     registers.el1 = El1::store();
     interrupts::put_timers();

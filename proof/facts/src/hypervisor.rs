@@ -51,6 +51,16 @@ pub enum HypervisorFact {
         /// The reason why the function isn't assigned, as free text.
         reason: Text,
     },
+    /// Devices' messages are injected directly (GICv4).
+    Direct {
+        /// Number of the guest's vPEs.
+        vpes: usize,
+    },
+    /// Devices' messages are not injected directly, although the option is set.
+    NotDirect {
+        /// The reason, as free text.
+        reason: Text,
+    },
     /// A function that is assigned to a guest must not assert its interrupt pin, so the guest sees
     /// none.
     NoIntx {

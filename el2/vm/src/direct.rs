@@ -1,0 +1,418 @@
+//! Direct injection (GICv4.0; option `direct`): the redistributor signals a device's message to the
+//! guest without an exit, because its event is mapped to a virtual LPI of a vPE ([`VpeSet`]).
+//!
+//! It serves one guest with an ITS, whose vCPUs have a CPU each ([`refusal`]). A vCPU's vPE is
+//! resident while the vCPU is loaded. There are no doorbells: a vCPU in WFI stays loaded, and a
+//! vCPU that is off or preempted finds its virtual LPIs when it is loaded again.
+//!
+//! | the guest | effect |
+//! |---|---|
+//! | unmasks a vector (MSI-X), or enables messages (MSI) | its event is handed over, if the guest's ITS translates it; then the function may send |
+//! | masks a vector | the function's vector is masked; the event stays direct |
+//! | MAPTI, MAPI | hands the event over if its vector is unmasked; a direct event is remapped |
+//! | MOVI, MAPC | moves the event with its pending state (VMOVI) |
+//! | INV, INVALL | copies the configuration, and invalidates it (INV) |
+//! | INT, CLEAR | the same command for the direct event, instead of the model |
+//! | DISCARD, MAPD | takes the event back; its messages reach the model as without `direct` |
+//! | MOVALL, MAPC with V = 0, a write to `GITS_CTLR` or `GICR_CTLR` | takes all events back first, makes them pending in the model, and then hands them over again |
+//!
+//! While an event is handed over, its vector is masked. A vector that cannot be masked, or that has
+//! sent messages by way of the hypervisor, is signaled once afterwards, because a message may have
+//! been lost. So no message is lost, but the guest may take a superfluous interrupt.
+//!
+//! Locks: the model's locks are outside of [`VECTORS`]. Code that holds `VECTORS` may only signal
+//! messages to the model.
+
+use crate::guest::{self, Guest};
+use crate::irqchip;
+use crate::run::Options;
+use alloc::boxed::Box;
+use alloc::string::ToString;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
+use doorbell_facts::{Fact, HypervisorFact};
+use gic_arch::its::{Command, MapAction};
+use gic_arch::lpi::Config;
+use gic_arch::{Lpi, gits};
+use gic_bringup::MsiController;
+use gic_driver::ItsError;
+use gic_driver::its::{DirectEvent, VirtualLpi, VpeSet};
+use image_rt::lock::IrqMutex;
+use image_rt::platform::Kernel;
+use image_rt::println;
+use msi_types::{Cpu, DeviceId, EventId, MessageStore, MsiMessage, Pending};
+use spin::Once;
+use vgic::its::ItsConfig;
+use vgic::{DirectInjection, DirectTarget, Translate, Vgic};
+
+static DIRECT: Once<VpeSet<Kernel>> = Once::new();
+/// Vectors of the guest's functions.
+static VECTORS: IrqMutex<Vec<Vector>> = IrqMutex::new(Vec::new());
+/// `true` if the option is set.
+static IS_WANTED: AtomicBool = AtomicBool::new(false);
+/// `true` once the hardware has failed. No event is direct any more.
+static HAS_FAILED: AtomicBool = AtomicBool::new(false);
+/// Number of CPUs that are targets of the ITS, apart from the first.
+static ONLINE: AtomicU32 = AtomicU32::new(0);
+/// Maximum number of attempts to follow an event that the guest moves at the same time.
+const ATTEMPTS: u32 = 8;
+
+/// A function's vector as the guest sees it.
+pub trait GuestVector: Send {
+    /// Returns the message that the guest wrote, if it lets the function send it.
+    fn message(&self) -> Option<MsiMessage>;
+    /// Signals the message to the guest's controller.
+    fn signal(&self);
+}
+
+/// A function's vector.
+struct Vector {
+    guest: Box<dyn GuestVector>,
+    device: DeviceId,
+    store: Arc<dyn MessageStore>,
+    slot: u16,
+    physical: Lpi,
+    /// The guest's event, while the guest lets the function send it or the event is direct.
+    event: Option<EventId>,
+    is_open: bool,
+    /// `true` if messages may be on their way through the hypervisor.
+    has_sent: bool,
+    direct: Option<(DirectEvent, Config)>,
+}
+
+impl Vector {
+    fn mask(&self) {
+        if let Some(mask) = self.store.fast_mask() {
+            mask.mask(self.slot);
+        }
+    }
+
+    /// Unmasks the vector, if the guest does.
+    fn unmask(&mut self) {
+        if let Some(mask) = self.store.fast_mask().filter(|_| self.is_open) {
+            mask.unmask(self.slot);
+        }
+        self.has_sent |= self.is_open && self.direct.is_none();
+    }
+
+    /// Follows the guest's mask. Returns the event of a vector that the guest has just unmasked,
+    /// and that is still masked here. A message to another address than `doorbell` stays with the
+    /// hypervisor.
+    fn follow_mask(&mut self, vpes: &VpeSet<Kernel>, doorbell: u64) -> Option<EventId> {
+        let message = self.guest.message();
+        let was_open = core::mem::replace(&mut self.is_open, message.is_some());
+        let Some(message) = message else {
+            if was_open {
+                self.mask();
+            }
+            return None;
+        };
+        let event = (message.address == doorbell).then_some(EventId::new(message.data));
+        if was_open && self.event == event {
+            return None;
+        }
+        self.mask();
+        self.event = event;
+        if event.is_none() {
+            self.take_back(vpes);
+            self.unmask();
+        }
+        event
+    }
+
+    /// Makes the event's mapping agree with its translation by the guest's ITS.
+    fn apply(&mut self, vpes: &VpeSet<Kernel>, target: Option<DirectTarget>) {
+        let target = target.filter(|_| !HAS_FAILED.load(SeqCst));
+        if let Err(error) = self.try_apply(vpes, target) {
+            println!("hypervisor: direct injection: {error}");
+            self.take_back(vpes);
+            self.unmask();
+        }
+    }
+
+    fn try_apply(
+        &mut self,
+        vpes: &VpeSet<Kernel>,
+        target: Option<DirectTarget>,
+    ) -> Result<(), ItsError> {
+        let Some(DirectTarget { lpi, cpu, config, .. }) = target else {
+            self.take_back(vpes);
+            return Ok(());
+        };
+        let to = VirtualLpi { vpe: cpu.get() as u16, lpi };
+        if let Some((event, current)) = &mut self.direct {
+            if event.target() != to {
+                vpes.move_event(event, to)?;
+            } else if *current == config {
+                return Ok(());
+            }
+            vpes.configure(lpi, config)?;
+            *current = config;
+            return vpes.invalidate(event);
+        }
+        self.mask();
+        vpes.configure(lpi, config)?;
+        let (event, _) = self.direct.insert((vpes.hand_over(self.physical, to)?, config));
+        // The redistributor may have cached the configuration of an earlier owner.
+        vpes.invalidate(event)?;
+        if core::mem::take(&mut self.has_sent) {
+            vpes.set_pending(event, Pending::Set)?;
+        }
+        self.unmask();
+        Ok(())
+    }
+
+    /// Maps the event to its physical LPI again. Returns `true` if it was direct.
+    fn take_back(&mut self, vpes: &VpeSet<Kernel>) -> bool {
+        let Some((event, _)) = self.direct.take() else { return false };
+        self.has_sent |= self.is_open;
+        if let Err(error) = vpes.take_back(event) {
+            println!("hypervisor: direct injection: {error}");
+        }
+        true
+    }
+}
+
+/// Records that the option is set.
+pub(crate) fn want() {
+    IS_WANTED.store(true, SeqCst);
+}
+
+/// Returns `true` if the option is set.
+pub fn is_wanted() -> bool {
+    IS_WANTED.load(SeqCst)
+}
+
+/// Returns `true` if messages are injected directly.
+#[inline]
+pub fn is_on() -> bool {
+    DIRECT.get().is_some()
+}
+
+/// Adds a vector of the guest's device, which has this slot in its message store and is a physical
+/// LPI.
+pub fn add(
+    guest: Box<dyn GuestVector>,
+    device: DeviceId,
+    (store, slot): (Arc<dyn MessageStore>, u16),
+    physical: Lpi,
+) {
+    let (event, direct, has_sent, is_open) = (None, None, false, true);
+    let vector = Vector { guest, device, store, slot, physical, event, is_open, has_sent, direct };
+    VECTORS.with(|vectors| vectors.push(vector));
+}
+
+/// Records that the calling CPU is a target of the ITS.
+pub(crate) fn note_cpu() {
+    ONLINE.fetch_add(1, SeqCst);
+}
+
+/// Returns the reason why these guests cannot have their messages injected directly.
+fn refusal(options: &Options, guests: &[Guest], cpus: u32) -> Option<&'static str> {
+    let vcpus = guests.first().map_or(0, |guest| guest.vgic().config().cpus.len());
+    let reasons = [
+        (guests.len() != 1, "there are several guests"),
+        (vcpus > cpus as usize, "a guest has more vCPUs than the machine has CPUs"),
+        (options.moves.is_some(), "the guests are moved"),
+        (guests.iter().any(|guest| guest.vgic().config().its.is_empty()), "the guest has no ITS"),
+    ];
+    reasons.into_iter().find_map(|(is_true, reason)| is_true.then_some(reason))
+}
+
+/// Starts direct injection for the guest, or prints why it is not possible. Messages then reach the
+/// guest through the hypervisor. Must be called before the guest runs, while the other CPUs start.
+pub(crate) fn start(options: &Options, cpus: u32) {
+    while ONLINE.load(SeqCst) + 1 < cpus {
+        core::hint::spin_loop();
+    }
+    let guests = guest::guests();
+    let refused = |reason: &str| {
+        println!("{}", Fact::from(HypervisorFact::NotDirect { reason: reason.to_string().into() }));
+    };
+    if let Some(reason) = refusal(options, guests, cpus) {
+        return refused(reason);
+    }
+    let its = irqchip::get().controllers().find_map(|(_, driver)| match driver {
+        MsiController::Its(its) => Some(its.clone()),
+        _ => None,
+    });
+    let (Some(its), [guest]) = (its, guests) else { return refused("the machine has no ITS") };
+    let vcpus: Vec<_> = (0..guest.vgic().config().cpus.len() as u32).map(Cpu::new).collect();
+    let id_bits = its.lpis().id_bits();
+    match VpeSet::new(its, id_bits, &vcpus) {
+        Err(error) => refused(&error.to_string()),
+        Ok(vpes) => {
+            DIRECT.call_once(|| vpes);
+            let set = guest.vgic().inject_directly(0, Arc::new(Follower));
+            set.expect("the guest has one ITS");
+            println!("{}", Fact::from(HypervisorFact::Direct { vpes: vcpus.len() }));
+        }
+    }
+}
+
+/// Makes the vPE of a vCPU that is being loaded resident on the calling CPU.
+pub(crate) fn load(vcpu: Cpu) {
+    let Some(vpes) = DIRECT.get() else { return };
+    if let Err(error) = vpes.load(vcpu.get() as u16, irqchip::here()) {
+        fail(vpes, error);
+    }
+}
+
+/// Makes the vPE of a vCPU that is being unloaded leave the calling CPU.
+pub(crate) fn put(vcpu: Cpu) {
+    let Some(vpes) = DIRECT.get() else { return };
+    if let Err(error) = vpes.put(vcpu.get() as u16) {
+        fail(vpes, error);
+    }
+}
+
+fn fail(vpes: &VpeSet<Kernel>, error: ItsError) {
+    println!("hypervisor: direct injection ends: {error}");
+    HAS_FAILED.store(true, SeqCst);
+    take_all_back(vpes);
+}
+
+/// Takes all events back. They become pending in the model, because they may have been pending.
+fn take_all_back(vpes: &VpeSet<Kernel>) {
+    VECTORS.with(|vectors| {
+        for vector in vectors {
+            if vector.take_back(vpes) {
+                vector.guest.signal();
+            }
+        }
+    });
+}
+
+/// Follows the guest's changes of a function's messages. Must be called before the function may
+/// send.
+pub fn follow_messages(device: DeviceId) {
+    let (Some(vpes), [guest]) = (DIRECT.get(), guest::guests()) else { return };
+    let Some(doorbell) = guest.vgic().config().its.first().map(ItsConfig::doorbell) else {
+        return;
+    };
+    let count = VECTORS.with(|vectors| vectors.len());
+    for index in 0..count {
+        let event = VECTORS.with(|vectors| {
+            let vector = vectors.get_mut(index).filter(|vector| vector.device == device);
+            vector.and_then(|vector| vector.follow_mask(vpes, doorbell))
+        });
+        if let Some(event) = event {
+            follow_event(vpes, guest.vgic(), index, (device, event));
+        }
+    }
+}
+
+/// Applies the translation of a vector's event, which another vCPU may change at the same time:
+/// [`Follower`] then applies the new one, perhaps before the old one is applied here.
+fn follow_event(
+    vpes: &VpeSet<Kernel>,
+    vgic: &Vgic,
+    index: usize,
+    (device, event): (DeviceId, EventId),
+) {
+    let apply = |target| {
+        VECTORS.with(|vectors| {
+            if let Some(vector) = vectors.get_mut(index) {
+                vector.apply(vpes, target);
+            }
+        });
+    };
+    let mut target = vgic.direct_target(0, device, event);
+    for _ in 0..ATTEMPTS {
+        apply(target);
+        let now = vgic.direct_target(0, device, event);
+        if now == target {
+            break;
+        }
+        target = now;
+    }
+    if vgic.direct_target(0, device, event) != target {
+        apply(None);
+    }
+    VECTORS.with(|vectors| vectors.get_mut(index).into_iter().for_each(Vector::unmask));
+}
+
+/// Returns `true` if a write to this register of the model may disable an ITS or a vCPU's LPIs.
+/// `GITS_BASER` can only be written while the ITS is disabled.
+pub(crate) fn is_disabling(vgic: &Vgic, address: u64) -> bool {
+    let config = vgic.config();
+    let mut frames = config.redistributors.iter();
+    config.its.iter().any(|its| address == its.base + u64::from(gits::CTLR.offset()))
+        || frames.any(|region| {
+            address >= region.base && (address - region.base).is_multiple_of(region.stride)
+        })
+}
+
+/// Runs a write that [may disable](is_disabling) LPIs, while no event is direct.
+pub(crate) fn around<R>(vgic: &Vgic, write: impl FnOnce() -> R) -> R {
+    let Some(vpes) = DIRECT.get() else { return write() };
+    take_all_back(vpes);
+    let result = write();
+    let events: Vec<_> = VECTORS.with(|vectors| {
+        let open = |vector: &Vector| vector.event.filter(|_| vector.is_open);
+        vectors.iter().map(|vector| open(vector).map(|event| (vector.device, event))).collect()
+    });
+    for (index, event) in events.into_iter().enumerate() {
+        if let Some(event) = event {
+            follow_event(vpes, vgic, index, event);
+        }
+    }
+    result
+}
+
+/// Follows the commands of the guest's ITS.
+struct Follower;
+
+impl DirectInjection for Follower {
+    fn before(&self, command: Command) -> bool {
+        let Some(vpes) = DIRECT.get() else { return false };
+        let pending = match command {
+            Command::Int { .. } => Pending::Set,
+            Command::Clear { .. } => Pending::Clear,
+            Command::Movall { .. } | Command::Mapc { action: MapAction::Unmap, .. } => {
+                take_all_back(vpes);
+                return false;
+            }
+            _ => return false,
+        };
+        set_pending(vpes, command, pending)
+    }
+
+    fn after(&self, command: Command, translate: &Translate<'_>) {
+        let Some(vpes) = DIRECT.get() else { return };
+        if matches!(command, Command::Sync { .. } | Command::Int { .. } | Command::Clear { .. }) {
+            return;
+        }
+        VECTORS.with(|vectors| {
+            for vector in vectors.iter_mut().filter(|vector| is_about(command, vector)) {
+                let target = vector.event.and_then(|event| translate(vector.device, event));
+                vector.apply(vpes, target);
+            }
+        });
+        if matches!(command, Command::Mapti { .. } | Command::Mapi { .. }) {
+            // The model has discarded the pending state, too.
+            set_pending(vpes, command, Pending::Clear);
+        }
+    }
+}
+
+fn is_about(command: Command, vector: &Vector) -> bool {
+    command.device().is_none_or(|device| device == vector.device)
+        && command.event().is_none_or(|event| Some(event) == vector.event)
+        && (vector.is_open || vector.direct.is_some())
+}
+
+/// Changes the pending state of a direct event. Returns `false` if the event is not direct.
+fn set_pending(vpes: &VpeSet<Kernel>, command: Command, pending: Pending) -> bool {
+    VECTORS.with(|vectors| {
+        let mut found = vectors.iter().filter(|vector| is_about(command, vector));
+        let Some((event, _)) = found.find_map(|vector| vector.direct.as_ref()) else {
+            return false;
+        };
+        if let Err(error) = vpes.set_pending(event, pending) {
+            println!("hypervisor: direct injection: {error}");
+        }
+        true
+    })
+}
