@@ -53,6 +53,8 @@ pub(crate) struct Board<'a> {
     pub(crate) firmware: bool,
     /// If `true`, the only guest owns an SMMU in front of its devices. Implies `trusted`.
     pub(crate) guest_smmu: bool,
+    /// If `true`, devices' messages are injected directly, if that is possible.
+    pub(crate) direct: bool,
     /// Interval between moves of the guests, in milliseconds.
     pub(crate) move_every: Option<u32>,
     pub(crate) record: Record,
@@ -87,6 +89,7 @@ impl Board<'static> {
             trusted: false,
             guest_smmu: false,
             firmware: false,
+            direct: false,
             move_every: None,
             record: Record::default(),
             limit: None,
@@ -112,6 +115,7 @@ impl Board<'_> {
             (self.trusted, " trusted-guest"),
             (self.guest_smmu, " guest-smmu"),
             (self.firmware, " firmware"),
+            (self.direct, " direct"),
         ];
         let options: String = words.iter().filter(|it| it.0).map(|it| it.1).collect();
         let moves = self.move_every.map_or(String::new(), |time| format!(" moves={time}"));

@@ -65,6 +65,9 @@ pub struct Wanted {
     /// The guest is trusted: nothing confines the memory accesses of its devices
     #[arg(long)]
     trusted_guest: bool,
+    /// Injects devices' messages directly, which requires --gic-version 4 and a CPU per vCPU
+    #[arg(long)]
+    direct: bool,
     /// Writes what happens to interrupts to a file, in Chrome's trace format
     #[arg(long, value_name = "FILE.json")]
     trace: Option<PathBuf>,
@@ -124,6 +127,7 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
         trusted: wanted.trusted_guest,
         guest_smmu: false,
         firmware: wanted.firmware,
+        direct: wanted.direct,
         record: Record { exits: wanted.exits, stats: wanted.stats, trace: file.is_some() },
         limit: wanted.limit,
     };

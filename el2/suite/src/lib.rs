@@ -12,6 +12,7 @@ mod costs;
 mod debian;
 mod delay;
 mod devices;
+mod direct;
 mod direct_lpi;
 mod dma;
 mod files;
@@ -62,7 +63,8 @@ pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
         built::cases::<imx8mp::Case>,
     ];
     let own = [bench::cases, microbench::cases, record::cases, checks::cases, trace::cases];
-    let hostile = [hostile::cases, leaks::cases, delay::cases, devices::cases, dma::cases];
+    let hostile =
+        [hostile::cases, leaks::cases, delay::cases, devices::cases, dma::cases, direct::cases];
     let all = kernels.into_iter().chain(own).chain(hostile).flat_map(|cases| cases());
     let all = all.chain(direct_lpi::cases(rfc.as_deref()));
     let all = all.chain(virt::compliance_cases(foreign.as_deref()));

@@ -21,7 +21,7 @@ use crate::files::Files;
 use crate::machine::{GICV3, GICV4, MAX, Machine};
 use crate::report::{Expected, GuestReports, Load};
 use crate::traffic::{OWN_READS, Sent};
-use crate::{built, traffic};
+use crate::{built, direct, traffic};
 
 /// Kernel parameters. The log has no timestamps, so its lines are exactly what the guest writes,
 /// and no unsolicited packets arrive.
@@ -52,6 +52,8 @@ pub(crate) struct Case {
     place: Place,
     /// `true` if the guest owns an SMMU in front of its devices.
     behind_smmu: bool,
+    /// `true` if the devices' messages are injected directly.
+    direct: bool,
     /// Parameters of the first module.
     parameters: &'static str,
     /// More words on the kernel's command line.
@@ -111,6 +113,7 @@ impl Case {
             reads,
             place,
             behind_smmu: false,
+            direct: false,
             parameters,
             words,
         }
@@ -152,6 +155,11 @@ impl Case {
     /// Returns the case whose guest owns an SMMU in front of its devices.
     pub(crate) const fn behind_smmu(self) -> Self {
         Self { behind_smmu: true, ..self }
+    }
+
+    /// Returns the case whose devices' messages are injected directly.
+    const fn directly(self) -> Self {
+        Self { direct: true, ..self }
     }
 
     /// Returns the case with the suite's real-time kernel.
@@ -197,6 +205,7 @@ const CASES: &[Case] = &[
     Case::new(Version::Stable, 1, 1, Controller::None, MAX),
     Case::new(Version::Backports, 2, 2, Controller::Its, MAX),
     Case::newest(2, 2),
+    Case::new(Version::Backports, 2, 2, Controller::Its, GICV4).directly(),
 ];
 /// Cases of the long suite: more interrupts, and each kernel on 1, 2 and 8 vCPUs with MBI, and on 1
 /// and 8 with an ITS.
@@ -214,6 +223,11 @@ const LONG_CASES: &[Case] = &[
     Case::newest(1, 1),
     Case::newest(4, 4),
     Case::newest(8, 2),
+    Case::new(Version::Backports, 4, 4, Controller::Its, MAX).of_unstable().directly(),
+    Case::new(Version::Backports, 2, 2, Controller::Its, GICV4)
+        .directly()
+        .reading(FEW_READS)
+        .told(SUSPENDS),
     Case::new(Version::Stable, 4, 2, Controller::Its, GICV3)
         .real_time()
         .reading(FEW_READS)
@@ -265,7 +279,11 @@ impl Case {
         let Self { kernel, vcpus, cpus, controller, machine, place, parameters, words, .. } = self;
         let moved = if self.move_every.is_some() { ", moved" } else { "" };
         let flavor = if self.real_time { "real-time " } else { "" };
-        let how = if self.behind_smmu { ", behind an SMMU" } else { moved };
+        let how = match (self.behind_smmu, self.direct) {
+            (true, _) => ", behind an SMMU",
+            (_, true) => ", injected directly",
+            _ => moved,
+        };
         let more = [parameters, words].map(|it| if it.is_empty() { "" } else { ", " });
         format!(
             "{kernel:?}'s {flavor}kernel on {vcpus} vCPUs of {cpus} CPUs with {controller:?}{how} \
@@ -302,6 +320,7 @@ impl Case {
             devices: &devices,
             trusted: true,
             guest_smmu: self.behind_smmu,
+            direct: self.direct,
             move_every,
             record: Record { stats: has_messages && !self.is_told(WATCHED), ..Record::default() },
             ..Board::plain(version, MEMORY)?
@@ -311,6 +330,9 @@ impl Case {
         let mut qemu = board.command(&[Files { kernel, initrd, append }])?;
         if has_messages {
             traffic::logged(&mut qemu, log);
+        }
+        if self.direct {
+            direct::logged(&mut qemu, log);
         }
         Ok(qemu)
     }
@@ -365,6 +387,9 @@ impl Case {
         let expected = Expected { cpus, typed: TYPED, controller, load, has_lines, moves };
         let report = listen(self.command(guest, log)?, self.limit(), 1, see)?;
         judge(&report, name, &expected)?;
+        if self.direct {
+            direct::judge_linux(log)?;
+        }
         if has_lines { self.judge_own_gic(guest, name, (&expected, &report)) } else { Ok(()) }
     }
 

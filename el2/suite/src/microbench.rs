@@ -14,6 +14,7 @@ use crate::built;
 use crate::controller::Controller;
 use crate::costs::Costs;
 use crate::files::{Files, RAM};
+use crate::machine::GICV4;
 
 /// Operations of the guest, and the maximum number of instructions of each, which is less than on
 /// Linux's KVM. The limits leave some room for the output of other compilers.
@@ -127,7 +128,15 @@ fn by_direct_lpi() -> Result<Command> {
     counted(Board { vcpus: VCPUS, cpus: EACH, controller, ..plain })
 }
 
-fn counted(board: Board<'_>) -> Result<Command> {
+/// Returns a machine with GICv4, on which the device's messages are to be injected directly.
+pub(crate) fn directly(record: Record) -> Result<Board<'static>> {
+    let (plain, machine) = (Board::plain(COUNTING, MEMORY)?, GICV4);
+    Ok(Board { machine, vcpus: VCPUS, cpus: EACH, direct: true, record, ..plain })
+}
+
+/// Returns the command that starts QEMU with the guest and its device, and counts time in
+/// instructions.
+pub(crate) fn counted(board: Board<'_>) -> Result<Command> {
     let devices = [DEVICE.to_owned()];
     let board = Board { devices: &devices, ..board };
     let files = Files { kernel: &guest()?.flat, initrd: None, append: "" };

@@ -1,0 +1,270 @@
+//! Tests direct injection (GICv4): a device's messages reach the guest without an exit. QEMU's log
+//! shows the ITS's commands, and which interrupts the CPU interfaces acknowledged.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use doorbell_facts::{Fact, HypervisorFact, MicrobenchFact};
+use doorbell_harness::process;
+use doorbell_harness::suite::Case;
+
+use crate::board::{Board, COUNTED, LIMIT, Record};
+use crate::controller::Controller;
+use crate::costs::Costs;
+use crate::linux::log_of;
+use crate::machine::{GICV3, GICV4};
+use crate::microbench::SHARED;
+use crate::record::TURNS;
+use crate::{built, hostile, microbench};
+
+/// Operation of the guest: a message of its device.
+const MESSAGE: &str = "msi";
+/// Maximum number of instructions of a message. On Linux's KVM with GICv4, it takes 113.
+const INSTRUCTIONS: u64 = 130;
+/// QEMU's events.
+const EVENTS: [&str; 4] =
+    ["gicv3_its_cmd_*", "gicv3_its_translation_write", "gicv3_icv_iar_read", "gicv3_icc_iar1_read"];
+const FIRST_LPI: u64 = 8192;
+
+/// Lists the cases.
+pub(crate) fn cases() -> Vec<Case> {
+    let of = |name, judge: fn() -> Result<()>| built::case(name, LIMIT, judge);
+    vec![
+        of("a direct message takes at most 130 instructions and no exit", costs),
+        of("a direct message is counted once, and its event is handed over in order", order),
+        of("direct injection is refused with the reason", refusals),
+    ]
+}
+
+/// Checks the cost of a message, and counts the exits between the messages in a second run.
+fn costs() -> Result<()> {
+    let (mut costs, mut exits, mut is_measured) = (Costs::default(), 0, false);
+    let run = |record| microbench::counted(microbench::directly(record)?);
+    process::watch(&mut run(Record::default())?, LIMIT, |line| costs.line(line))?;
+    eprintln!("instructions with direct injection: {costs}");
+    costs.judge_instructions(MESSAGE, INSTRUCTIONS)?;
+    let record = Record { exits: true, ..Record::default() };
+    process::watch(&mut run(record)?, LIMIT, |line| match Fact::parse(line) {
+        Some(Fact::Microbench(MicrobenchFact::Measures { operation })) => {
+            is_measured = operation == MESSAGE;
+        }
+        Some(Fact::Microbench(MicrobenchFact::Cost { .. })) => is_measured = false,
+        Some(Fact::Hypervisor(HypervisorFact::Exit { .. })) => exits += u64::from(is_measured),
+        _ => {}
+    })?;
+    ensure!(exits == 0, "{exits} exits");
+    Ok(())
+}
+
+fn order() -> Result<()> {
+    let log = log_of("direct")?;
+    let mut qemu = microbench::counted(microbench::directly(Record::default())?)?;
+    logged(&mut qemu, &log);
+    let mut vpes = None;
+    process::watch(&mut qemu, LIMIT, |line| {
+        if let Some(Fact::Hypervisor(HypervisorFact::Direct { vpes: found })) = Fact::parse(line) {
+            vpes = Some(found);
+        }
+    })?;
+    let vpes = vpes.context("messages are not injected directly")?;
+    let log = Log::read(&log)?;
+    ensure!(log.count("VMAPP") == vpes, "{} VMAPP of {vpes} vPEs", log.count("VMAPP"));
+    log.judge_order()?;
+    let (sent, taken) = (log.messages, log.taken());
+    ensure!(sent == TURNS, "the device sent {sent} messages, not {TURNS}");
+    ensure!(taken == TURNS, "the guest took {taken} LPIs of {TURNS} messages");
+    log.judge_physical()
+}
+
+/// Checks that the guest's messages arrive through the hypervisor, which says why.
+fn refusals() -> Result<()> {
+    let board = microbench::directly(Record::default())?;
+    let (controller, move_every) = (Controller::DirectLpi, Some(1));
+    for (board, expected) in [
+        (Board { machine: GICV3, ..board }, "the ITS does not implement GICv4.0"),
+        (Board { cpus: SHARED, ..board }, "more vCPUs than the machine has CPUs"),
+        (Board { move_every, ..board }, "the guests are moved"),
+        (Board { controller, ..board }, "the guest has no ITS"),
+    ] {
+        let (reason, costs) = refused(microbench::counted(board)?)?;
+        ensure!(reason.contains(expected), "`{reason}` instead of `{expected}`");
+        let is_direct = costs.judge_instructions(MESSAGE, INSTRUCTIONS).is_ok();
+        ensure!(!is_direct, "the message is direct, although {reason}");
+    }
+    let two = Board { machine: GICV4, direct: true, ..hostile::board()? };
+    let mut qemu = two.command(&[hostile::guest("delay=1")?; 2])?;
+    qemu.args(COUNTED);
+    let (reason, _) = refused(qemu)?;
+    ensure!(reason.contains("several guests"), "`{reason}`");
+    Ok(())
+}
+
+fn refused(mut qemu: Command) -> Result<(String, Costs)> {
+    let (mut costs, mut refused) = (Costs::default(), None);
+    process::watch(&mut qemu, LIMIT, |line| {
+        costs.line(line);
+        if let Some(Fact::Hypervisor(HypervisorFact::NotDirect { reason })) = Fact::parse(line) {
+            refused = Some(reason.into());
+        }
+    })?;
+    Ok((refused.context("the hypervisor did not refuse")?, costs))
+}
+
+/// Makes QEMU log the events.
+pub(crate) fn logged(qemu: &mut Command, log: &Path) {
+    qemu.args(EVENTS.iter().flat_map(|event| ["-trace", event])).arg("-D").arg(log);
+}
+
+/// Checks a Linux guest whose devices' messages were all injected directly, and whose interrupts
+/// moved.
+pub(crate) fn judge_linux(log: &Path) -> Result<()> {
+    let log = Log::read(log)?;
+    log.judge_order()?;
+    let (sent, taken, moves) = (log.messages, log.taken(), log.count("VMOVI"));
+    eprintln!("{taken} virtual LPIs of {sent} messages, {moves} VMOVI");
+    ensure!((1..=sent).contains(&taken), "the guest took {taken} LPIs of {sent} messages");
+    ensure!(moves > 0, "no event moved");
+    log.judge_physical()
+}
+
+/// QEMU's log of a run.
+#[derive(Debug, Default)]
+struct Log {
+    /// Commands of the ITS: the name, and the operands.
+    commands: Vec<(String, Operands)>,
+    messages: u64,
+    /// Number of times that the guests acknowledged an INTID.
+    virtual_lpis: BTreeMap<u64, u64>,
+    physical_lpis: u64,
+}
+
+/// A command's operands, by name.
+type Operands = BTreeMap<String, u64>;
+
+impl Log {
+    fn read(log: &Path) -> Result<Self> {
+        let text = fs::read_to_string(log);
+        Self::parse(&text.with_context(|| format!("cannot read {}", log.display()))?)
+    }
+
+    fn parse(text: &str) -> Result<Self> {
+        let mut log = Self::default();
+        for line in text.lines() {
+            let (event, detail) = line.split_once(' ').unwrap_or((line, ""));
+            let intid = || {
+                let value = detail.rsplit(" value ").next().and_then(number);
+                value.filter(|intid| *intid >= FIRST_LPI)
+            };
+            if let Some(command) = event.strip_prefix("gicv3_its_cmd_") {
+                let words: Vec<_> = detail.split(' ').collect();
+                let named = |pair: &[&str]| Some((pair[0].to_owned(), number(pair[1])?));
+                let operands = words.windows(2).filter_map(named).collect();
+                log.commands.push((command.to_uppercase(), operands));
+            } else if event == "gicv3_its_translation_write" {
+                log.messages += 1;
+            } else if event == "gicv3_icv_iar_read" {
+                intid().into_iter().for_each(|lpi| *log.virtual_lpis.entry(lpi).or_default() += 1);
+            } else if event == "gicv3_icc_iar1_read" {
+                log.physical_lpis += u64::from(intid().is_some());
+            }
+        }
+        ensure!(!log.commands.is_empty(), "QEMU's log has no commands");
+        Ok(log)
+    }
+
+    fn count(&self, name: &str) -> usize {
+        self.commands.iter().filter(|(command, _)| command == name).count()
+    }
+
+    /// Returns the number of direct virtual LPIs that the guest acknowledged.
+    fn taken(&self) -> u64 {
+        let vmapti = self.commands.iter().filter(|(command, _)| command == "VMAPTI");
+        let direct: BTreeSet<_> =
+            vmapti.filter_map(|(_, operands)| operands.get("vINTID")).collect();
+        direct.iter().filter_map(|lpi| self.virtual_lpis.get(lpi)).sum()
+    }
+
+    /// Checks that the hypervisor took no device's message.
+    fn judge_physical(&self) -> Result<()> {
+        let physical = self.physical_lpis;
+        ensure!(physical == 0, "the hypervisor took {physical} LPIs");
+        Ok(())
+    }
+
+    /// Checks that each vPE is mapped and invalidated before it is used, that each event has left
+    /// its LPI before it is handed over, and that each change of a virtual LPI is synchronized.
+    fn judge_order(&self) -> Result<()> {
+        let name = |index: usize| self.commands.get(index).map_or("nothing", |it| &it.0);
+        let event = |index: usize| {
+            let (_, operands) = &self.commands[index];
+            ["DeviceID", "EventID"].map(|operand| operands.get(operand))
+        };
+        ensure!(self.count("VMAPTI") > 0, "no event is handed over");
+        for (index, (command, operands)) in self.commands.iter().enumerate() {
+            match command.as_str() {
+                "VMAPP" if operands.get("V") == Some(&1) => {
+                    let after = [1, 2, 3].map(|more| name(index + more));
+                    ensure!(after == ["VSYNC", "VINVALL", "VSYNC"], "VMAPP, then {after:?}");
+                }
+                "VMAPTI" => {
+                    let (before, after) = ([index - 2, index - 1].map(name), name(index + 1));
+                    let is_left = matches!(before, ["DISCARD", "SYNC" | "VSYNC"]);
+                    ensure!(is_left, "{before:?}, then VMAPTI {operands:x?}");
+                    ensure!(event(index - 2) == event(index), "another event is discarded");
+                    ensure!(after == "VSYNC", "VMAPTI, then {after}");
+                }
+                "VMOVI" | "VMOVP" if name(index + 1) != "VSYNC" => {
+                    bail!("{command}, then {}", name(index + 1));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn number(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HANDED_OVER: &str = "\
+gicv3_its_cmd_vmapp GICv3 ITS: command VMAPP vPEID 0x0 RDbase 0x0 V 1 VPT_addr 0x1 VPT_size 0xf
+gicv3_its_cmd_vsync GICv3 ITS: command VSYNC
+gicv3_its_cmd_vinvall GICv3 ITS: command VINVALL vPEID 0x0
+gicv3_its_cmd_vsync GICv3 ITS: command VSYNC
+gicv3_its_cmd_discard GICv3 ITS: command DISCARD DeviceID 0x10 EventID 0x0
+gicv3_its_cmd_sync GICv3 ITS: command SYNC
+gicv3_its_cmd_vmapti GICv3 ITS: command VMAPI DeviceID 0x10 EventID 0x0 vPEID 0x0 vINTID 0x2000 Dbell_pINTID 0x3ff
+gicv3_its_cmd_vsync GICv3 ITS: command VSYNC
+gicv3_its_translation_write GICv3 ITS TRANSLATER write: offset 0x40 data 0x0 size 4 requester_id 0x10
+gicv3_icv_iar_read GICv3 ICV_IAR1 read cpu 0x0 value 0x2000
+gicv3_icv_iar_read GICv3 ICV_IAR1 read cpu 0x0 value 0x2001
+gicv3_icv_iar_read GICv3 ICV_IAR1 read cpu 0x0 value 0x1b
+gicv3_icc_iar1_read GICv3 ICC_IAR1 read cpu 0x0 value 0x3ff
+";
+
+    #[test]
+    fn a_log_without_a_step_fails() {
+        let log = Log::parse(HANDED_OVER).unwrap();
+        log.judge_order().unwrap();
+        assert_eq!((log.messages, log.taken(), log.physical_lpis), (1, 1, 0));
+        for left_out in [1, 2, 3, 4, 5, 6, 7] {
+            let lines = HANDED_OVER.lines().enumerate();
+            let kept = lines.filter(|(line, _)| *line != left_out).map(|(_, line)| line);
+            let log = Log::parse(&kept.collect::<Vec<_>>().join("\n")).unwrap();
+            assert!(log.judge_order().is_err(), "line {left_out}");
+        }
+        let other = HANDED_OVER.replacen("EventID 0x0", "EventID 0x1", 1);
+        assert!(Log::parse(&other).unwrap().judge_order().is_err());
+    }
+}
