@@ -3,6 +3,7 @@
 extern crate std;
 
 mod devices;
+mod direct;
 mod enabling;
 mod fairness;
 mod invalidation;

@@ -1,0 +1,99 @@
+//! Tests for direct injection by hardware.
+
+use super::rig::*;
+use crate::monitor::direct::{DirectInjection, DirectTarget, Translate};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use gic_arch::Lpi;
+use gic_arch::its::Command;
+use gic_arch::lpi::Config;
+use msi_types::{Cpu, DeviceId, EventId};
+use std::sync::Mutex;
+
+const DEVICE: u32 = 1;
+const EVENT: u32 = 0;
+const LPI: u32 = 8200;
+
+/// Hardware that executes INT and CLEAR itself, and records the event's translation after each
+/// other command.
+#[derive(Default)]
+struct Hardware {
+    executed: Mutex<Vec<Command>>,
+    translations: Mutex<Vec<Option<(u32, u32, Config)>>>,
+}
+
+impl DirectInjection for Hardware {
+    fn before(&self, command: Command) -> bool {
+        let is_own = matches!(command, Command::Int { .. } | Command::Clear { .. });
+        if is_own {
+            self.executed.lock().unwrap().push(command);
+        }
+        is_own
+    }
+
+    fn after(&self, _: Command, translate: &Translate<'_>) {
+        let found = translate(DeviceId::new(DEVICE), EventId::new(EVENT));
+        self.translations.lock().unwrap().push(found.map(parts));
+    }
+}
+
+fn parts(DirectTarget { lpi, cpu, config, .. }: DirectTarget) -> (u32, u32, Config) {
+    (lpi.get(), cpu.get(), config)
+}
+
+fn config(enable: bool) -> Config {
+    Config::new().with_enable(enable).with_priority(gic_arch::Priority::new(0xa0))
+}
+
+/// Returns a running machine with two vCPUs and one mapped event, and its hardware.
+fn rig() -> (Rig, Arc<Hardware>) {
+    let (rig, hardware) = (Rig::running(2), Arc::new(Hardware::default()));
+    rig.run([mapd(DEVICE, 1), mapti(DEVICE, EVENT, LPI, 0)]);
+    assert!(rig.its.inject_directly(hardware.clone()));
+    assert!(!rig.its.inject_directly(hardware.clone()), "the ITS already has hardware");
+    (rig, hardware)
+}
+
+#[test]
+fn hardware_follows_each_command_of_an_event() {
+    let (rig, hardware) = rig();
+    let translation = |command: Command| {
+        rig.run([command]);
+        hardware.translations.lock().unwrap().pop().expect("the command is followed")
+    };
+    let at = |cpu, enabled| Some((LPI, cpu, config(enabled)));
+    assert_eq!(translation(movi(DEVICE, EVENT, 1)), at(1, true));
+    assert_eq!(translation(mapc(1, 0)), at(0, true));
+    rig.configure(LPI, false, 0xa0);
+    assert_eq!(translation(inv(DEVICE, EVENT)), at(0, false));
+    assert_eq!(translation(unmapc(1)), None);
+    assert_eq!(translation(mapc(1, 1)), at(1, false));
+    assert_eq!(translation(discard(DEVICE, EVENT)), None);
+    let remapped = translation(mapti(DEVICE, EVENT, LPI + 1, 0));
+    assert_eq!(remapped, Some((LPI + 1, 0, config(true))));
+    assert_eq!(translation(unmapd(DEVICE)), None);
+}
+
+#[test]
+fn the_model_skips_commands_that_hardware_executes() {
+    let (rig, hardware) = rig();
+    rig.run([int(DEVICE, EVENT), sync(0), clear(DEVICE, EVENT)]);
+    assert_eq!(*hardware.executed.lock().unwrap(), [int(DEVICE, EVENT), clear(DEVICE, EVENT)]);
+    assert!(rig.lpis.pending(Cpu::new(0)).is_empty());
+}
+
+#[test]
+fn events_of_disabled_controllers_have_no_direct_target() {
+    let (rig, _) = rig();
+    let target = || rig.its.direct_target(DeviceId::new(DEVICE), EventId::new(EVENT)).map(parts);
+    let enabled = Some((LPI, 0, config(true)));
+    assert_eq!(target(), enabled);
+    rig.set_enabled(false);
+    assert_eq!(target(), None);
+    rig.set_enabled(true);
+    assert_eq!(target(), enabled);
+    rig.disable_lpis(0);
+    assert_eq!(target(), None);
+    let unmapped = rig.its.direct_target(DeviceId::new(DEVICE), EventId::new(EVENT + 1));
+    assert_eq!(unmapped.map(|target| target.lpi), None::<Lpi>);
+}
