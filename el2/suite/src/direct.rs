@@ -166,7 +166,9 @@ impl Log {
             } else if event == "gicv3_its_translation_write" {
                 log.messages += 1;
             } else if event == "gicv3_icv_iar_read" {
-                intid().into_iter().for_each(|lpi| *log.virtual_lpis.entry(lpi).or_default() += 1);
+                if let Some(lpi) = intid() {
+                    *log.virtual_lpis.entry(lpi).or_default() += 1;
+                }
             } else if event == "gicv3_icc_iar1_read" {
                 log.physical_lpis += u64::from(intid().is_some());
             }
