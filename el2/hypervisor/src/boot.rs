@@ -59,6 +59,7 @@ fn make_guests(around: &Started, options: Options) -> Vec<(Guest, Start)> {
     if let Some(smmu) = &smmu {
         smmu.serve();
     }
+    let first = |files| first(files, options);
     let mut guests = Vec::new();
     // A guest's RAM extends from its kernel to the next one.
     let ends = files.iter().skip(1).map(first).chain([(around.memory.end as u64).min(RAM.end)]);
@@ -98,7 +99,8 @@ fn make_guests(around: &Started, options: Options) -> Vec<(Guest, Start)> {
         println!(
             "hypervisor: a guest of {vcpus} vCPUs with {megabytes} MiB and {count} PCI functions"
         );
-        guests.push((guest, Start { entry: files.kernel.start, argument }));
+        let entry = files.kernel.start.saturating_add(options.entry);
+        guests.push((guest, Start { entry, argument }));
     }
     guests
 }
@@ -111,7 +113,7 @@ fn check(board: &Board, options: Options, files: &[Files], around: &Started) {
     );
     // The image, its heap and the machine's devicetree are below the first kernel.
     assert!(
-        (around.devicetree.as_ptr().addr() as u64) < first(&files[0]),
+        (around.devicetree.as_ptr().addr() as u64) < first(&files[0], options),
         "the devicetree is in RAM of a guest"
     );
     assert!(
@@ -128,8 +130,10 @@ fn check(board: &Board, options: Options, files: &[Files], around: &Started) {
 }
 
 /// Returns the start of the RAM of a guest with these files.
-fn first(files: &Files) -> u64 {
-    files.kernel.start & !(KERNEL_ALIGNMENT - 1)
+fn first(files: &Files, options: Options) -> u64 {
+    let kernel = files.kernel.start;
+    let offset = options.offset.unwrap_or(kernel % KERNEL_ALIGNMENT);
+    kernel.checked_sub(offset).expect("the kernel's offset is too large")
 }
 
 /// Returns the flash of a guest that starts from firmware, and the address of the RAM behind it.

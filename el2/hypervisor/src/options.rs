@@ -14,6 +14,11 @@ pub(crate) struct Options {
     pub(crate) guest_smmu: bool,
     /// The loader's kernels are firmware, which starts from flash.
     pub(crate) firmware: bool,
+    /// Bytes from the start of each guest's RAM to its kernel. By default, the RAM starts at the
+    /// 2 MiB boundary before the kernel.
+    pub(crate) offset: Option<u64>,
+    /// Bytes from each kernel to its first instruction.
+    pub(crate) entry: u64,
     /// Number of vCPUs of each guest. By default, this is the number of CPUs.
     pub(crate) vcpus: Option<u16>,
     /// MSI controller of the guests.
@@ -45,6 +50,8 @@ impl Options {
             ("stats", "") => self.run.stats = true,
             ("exits", "") => self.run.exits = true,
             ("trace", "") => self.run.trace = true,
+            ("offset", number) => self.offset = Some(number.parse().ok()?),
+            ("entry", number) => self.entry = number.parse().ok()?,
             ("vcpus", number) => self.vcpus = Some(number.parse().ok()?),
             ("moves", number) => self.run.moves = Some(number.parse().ok()?),
             ("limit", number) => self.run.limit = Some(number.parse().ok()?),
