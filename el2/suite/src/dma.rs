@@ -1,18 +1,21 @@
-//! Tests that a guest's device can't access memory outside the guest. The machine's RAM is backed
-//! by a file, which the test examines afterwards.
+//! Tests that a guest's device can't access memory outside the guest, and that its messages pass an
+//! SMMU that the guest owns. For the former, the machine's RAM is backed by a file, which the test
+//! examines afterwards.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
 
 use anyhow::{Context, Result, ensure};
-use doorbell_facts::{Access, Ending, Fact, HypervisorFact, StrayDmaFact};
+use doorbell_facts::{Access, Ending, Fact, HypervisorFact, MinimalFact, StrayDmaFact};
 use doorbell_harness::image::Image;
 use doorbell_harness::process;
 use doorbell_harness::qemu::Version;
 use doorbell_harness::suite::{Case, Shared};
+use doorbell_harness::workspace;
 
 use crate::board::{Board, LIMIT};
 use crate::built;
+use crate::controller::Controller;
 use crate::files::{self, Files, MACHINE_BYTES_BELOW, PHYSICAL_RAM, RAM};
 
 /// Guest memory in MiB.
@@ -59,7 +62,31 @@ pub(crate) fn cases() -> Vec<Case> {
             ),
         ]
     };
-    [(Version::Stable, 1), (Version::Backports, 2)].into_iter().flat_map(on).collect()
+    let own = built::case("a message passes a guest's own SMMU", LIMIT, pass_own_smmu);
+    let cases = [(Version::Stable, 1), (Version::Backports, 2)].into_iter().flat_map(on);
+    cases.chain([own]).collect()
+}
+
+/// Runs a guest that owns the SMMU, which must translate its device's message to the guest's
+/// doorbell.
+fn pass_own_smmu() -> Result<()> {
+    let (workspace, ram) = (workspace::this()?, files::ram(true));
+    let guest = Image::build_at(workspace, "minimal", "behind-smmu", ram)?;
+    let board = Board {
+        controller: Controller::DirectLpi,
+        devices: &["edu".to_owned()],
+        trusted: true,
+        guest_smmu: true,
+        ..Board::plain(Version::Stable, MEMORY)?
+    };
+    let files = Files { kernel: &guest.flat, initrd: None, append: "" };
+    let mut facts = Vec::new();
+    process::watch(&mut board.command(&[files])?, LIMIT, |line| facts.extend(Fact::parse(line)))?;
+    let is_received = |fact: &Fact| matches!(fact, Fact::Minimal(MinimalFact::Received { .. }));
+    ensure!(facts.iter().any(is_received), "the guest received no message: {facts:#?}");
+    let off = HypervisorFact::Ended { guest: 0, how: Ending::Off }.into();
+    ensure!(facts.contains(&off), "the machine was not turned off: {facts:#?}");
+    Ok(())
 }
 
 fn case(
