@@ -10,7 +10,7 @@ use doorbell_harness::qemu::{self, Version};
 
 use crate::built;
 use crate::controller::Controller;
-use crate::files::{Files, MACHINE_BYTES_BELOW};
+use crate::files::{Files, MACHINE_BYTES_BELOW, Start};
 use crate::machine::Machine;
 
 /// A run takes 5 to 15 seconds, or longer on a busy machine. A run that exceeds the limit is
@@ -49,8 +49,7 @@ pub(crate) struct Board<'a> {
     /// If `true`, the devices' memory accesses are not confined. Otherwise an SMMU confines the
     /// devices.
     pub(crate) trusted: bool,
-    /// If `true`, the guests' kernels are firmware, which starts from flash.
-    pub(crate) firmware: bool,
+    pub(crate) start: Start,
     /// If `true`, the only guest owns an SMMU in front of its devices. Implies `trusted`.
     pub(crate) guest_smmu: bool,
     /// If `true`, devices' messages are injected directly, if that is possible.
@@ -88,8 +87,8 @@ impl Board<'static> {
             devices: &[],
             trusted: false,
             guest_smmu: false,
-            firmware: false,
             direct: false,
+            start: Start::Kernel,
             move_every: None,
             record: Record::default(),
             limit: None,
@@ -107,14 +106,13 @@ impl Board<'_> {
         qemu.args(["-m", &format!("{memory}M")]);
         qemu.arg("-kernel").arg(&self.image.flat);
         for (others, files) in guests.iter().enumerate() {
-            qemu.args(files.loaders(self.memory, others, self.firmware)?);
+            qemu.args(files.loaders(self.memory, others, self.start)?);
         }
         let confined = !self.devices.is_empty() && !self.trusted;
         qemu.args(if confined || self.guest_smmu { CONFINED } else { &[] });
         let words = [
             (self.trusted, " trusted-guest"),
             (self.guest_smmu, " guest-smmu"),
-            (self.firmware, " firmware"),
             (self.direct, " direct"),
         ];
         let options: String = words.iter().filter(|it| it.0).map(|it| it.1).collect();
@@ -124,9 +122,10 @@ impl Board<'_> {
         let records = [(exits, " exits"), (stats, " stats"), (trace, " trace")];
         let records: String = records.iter().filter(|it| it.0).map(|it| it.1).collect();
         let words = format!(
-            "vcpus={} {}{moves}{limit}{options}{records}",
+            "vcpus={} {}{moves}{limit}{options}{records}{}",
             self.vcpus,
-            self.controller.word()
+            self.controller.word(),
+            self.start.words()
         );
         qemu.args(["-append", &words]);
         for device in self.devices {

@@ -2,9 +2,10 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use doorbell_harness::image::{self, Memory};
 
 /// Amount of machine RAM below the guest's RAM. This RAM belongs to the hypervisor.
 pub(crate) const MACHINE_BYTES_BELOW: u64 = 256 << 20;
@@ -15,6 +16,8 @@ pub(crate) const PHYSICAL_RAM: u64 = RAM + MACHINE_BYTES_BELOW;
 /// Space at the end of the guest's RAM that the hypervisor uses for the devicetree.
 const DEVICETREE_ROOM: u64 = 2 << 20;
 const ALIGNMENT: u64 = 2 << 20;
+/// First bytes of an ELF file.
+const ELF: &[u8] = b"\x7fELF";
 /// Offset of images without a header, or with an old one.
 const OLD_OFFSET: u64 = 0x8_0000;
 
@@ -26,6 +29,29 @@ pub(crate) struct Files<'a> {
     pub(crate) append: &'a str,
 }
 
+/// The places of the guests' kernels, and where they start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// At the offset that the kernel's header states.
+    Kernel,
+    /// From flash. The kernel is firmware.
+    Flash,
+    /// At an offset from the start of RAM. The kernel is a flat file, whose first instruction is at
+    /// `entry`.
+    At { offset: u64, entry: u64 },
+}
+
+impl Start {
+    /// Returns the hypervisor's options.
+    pub(crate) fn words(self) -> String {
+        match self {
+            Self::Kernel => String::new(),
+            Self::Flash => " firmware".into(),
+            Self::At { offset, entry } => format!(" offset={offset} entry={entry}"),
+        }
+    }
+}
+
 impl Files<'_> {
     /// Returns the QEMU arguments that load the files into the memory of a guest with `memory` MiB.
     /// The guest follows `others` guests with the same amount of memory. Firmware is loaded to the
@@ -34,9 +60,9 @@ impl Files<'_> {
         &self,
         memory: u32,
         others: usize,
-        is_firmware: bool,
+        place: Start,
     ) -> Result<Vec<OsString>> {
-        let (kernel, initrd) = self.places(memory, others, is_firmware)?;
+        let (kernel, initrd) = self.places(memory, others, place)?;
         let append = escaped(&self.append.into());
         let mut arguments =
             loader(kernel, "kernel", self.kernel, &[OsString::from(",bootargs="), append]);
@@ -51,31 +77,32 @@ impl Files<'_> {
         &self,
         memory: u32,
         others: usize,
-        is_firmware: bool,
+        place: Start,
     ) -> Result<(u64, Option<u64>)> {
         let bytes = u64::from(memory) << 20;
         let start = PHYSICAL_RAM + bytes * others as u64;
         let end = start + bytes - DEVICETREE_ROOM;
         let file = fs::read(self.kernel)
             .with_context(|| format!("cannot read {}", self.kernel.display()))?;
-        let span = if is_firmware {
-            Span { offset: 0, bytes: file.len() as u64 }
-        } else {
-            Span::of(&file)
+        let bytes_of_file = file.len() as u64;
+        let span = match place {
+            Start::Kernel => Span::of(&file),
+            Start::Flash => Span { offset: 0, bytes: bytes_of_file },
+            Start::At { offset, .. } => Span { offset, bytes: bytes_of_file },
         };
-        let kernel = start + span.offset;
+        let kernel = start.checked_add(span.offset).context("the kernel is too large")?;
         let mut next = kernel.checked_add(span.bytes).context("the kernel is too large")?;
-        let mut place = None;
+        let mut behind = None;
         if let Some(initrd) = self.initrd {
             let address = next.next_multiple_of(ALIGNMENT);
-            place = Some(address);
+            behind = Some(address);
             let bytes = fs::metadata(initrd)
                 .with_context(|| format!("cannot read {}", initrd.display()))?
                 .len();
             next = address + bytes;
         }
         ensure!(next <= end, "the guest's files do not fit into {memory} MiB");
-        Ok((kernel, place))
+        Ok((kernel, behind))
     }
 }
 
@@ -93,22 +120,37 @@ pub(crate) fn escaped(value: &OsString) -> OsString {
     value.to_string_lossy().replace(',', ",,").into()
 }
 
+/// Returns the place of a kernel that is not firmware, and its file. The contents of an ELF file
+/// are written to `flat`, which becomes the kernel.
+pub(crate) fn placed(kernel: PathBuf, flat: PathBuf) -> Result<(Start, PathBuf)> {
+    let unreadable = || format!("cannot read {}", kernel.display());
+    let file = fs::read(&kernel).with_context(unreadable)?;
+    if !file.starts_with(ELF) {
+        return Ok((Start::Kernel, kernel));
+    }
+    let Memory { first, entry, bytes } = image::memory_of(&file).with_context(unreadable)?;
+    let offset = first.checked_sub(RAM).context("the ELF file starts below `virt`'s RAM")?;
+    let entry = entry.checked_sub(first).context("the ELF file's entry is below its segments")?;
+    fs::write(&flat, bytes)?;
+    Ok((Start::At { offset, entry }, flat))
+}
+
 /// Returns the address of the first guest's RAM.
 pub(crate) const fn ram(trusted: bool) -> u64 {
     if trusted { PHYSICAL_RAM } else { RAM }
 }
 
-/// Checks that a kernel is an arm64 `Image`. If the file is of another kind, the error names that
+/// Checks that a kernel is an arm64 `Image` or an ELF file. If the file is of another kind, the error names that
 /// kind.
 pub(crate) fn check_kernel(kernel: &Path) -> Result<()> {
     let file = fs::read(kernel).with_context(|| {
         format!("cannot read {}; `--kernel debian` downloads a kernel", kernel.display())
     })?;
-    if is_image(&file) {
+    if is_image(&file) || file.starts_with(ELF) {
         return Ok(());
     }
     bail!(
-        "{} is {}, not an arm64 `Image` as boot loaders expect. `--kernel debian` downloads one, \
+        "{} is {}, not an arm64 `Image` as boot loaders expect, nor an ELF file. `--kernel debian` downloads one, \
          boot/vmlinuz-* of Debian's linux-image-arm64 is one, and building a kernel creates one in \
          arch/arm64/boot/Image. `--raw` starts a flat program without its header",
         kernel.display(),
@@ -129,7 +171,6 @@ fn kind(file: &[u8]) -> &'static str {
         (0, b"\x1f\x8b", "compressed by gzip (`gunzip` unpacks it)"),
         (0, b"\xfd7zXZ\0", "compressed by xz (`unxz` unpacks it)"),
         (0, b"\x28\xb5\x2f\xfd", "compressed by zstd (`unzstd` unpacks it)"),
-        (0, b"\x7fELF", "an ELF file"),
         (4, b"zimg", "an EFI program with a compressed kernel (zboot)"),
         (0x202, b"HdrS", "a kernel for x86"),
         (0, b"MZ", "an EFI program"),
@@ -202,7 +243,6 @@ mod tests {
             (at(0, b"\x1f\x8b\x08"), "gzip"),
             (at(0, b"\xfd7zXZ\0\0"), "xz"),
             (at(0, b"\x28\xb5\x2f\xfd"), "zstd"),
-            (at(0, b"\x7fELF\x02"), "ELF"),
             (at(0, b"MZ\0\0zimg"), "zboot"),
             (at(0, b"MZ\0\0\0\0\0\0"), "EFI"),
             (x86, "x86"),

@@ -21,7 +21,7 @@ use crate::board::MOVES;
 use crate::built::{self, TestCase};
 use crate::controller::Controller;
 use crate::debian::{self, Guest};
-use crate::files::{Files, escaped};
+use crate::files::{Files, Start, escaped};
 use crate::linux::{LIMIT_OF_TWO, TYPED, WORDS, listen};
 use crate::report::{Expected, Load};
 
@@ -91,7 +91,8 @@ impl Case {
             let append = format!("console={console} quiet panic=-1 {WORDS}{waits}");
             let (kernel, initrd) = (guest.kernel.as_path(), guest.initrd.as_path());
             let files = Files { kernel, initrd: Some(initrd), append: &append };
-            let (first, second) = files.places(MEMORY / u32::from(guests), others.into(), false)?;
+            let (first, second) =
+                files.places(MEMORY / u32::from(guests), others.into(), Start::Kernel)?;
             for (kind, place) in
                 [("kernel", Some((first, kernel))), ("ramdisk", second.zip(Some(initrd)))]
             {

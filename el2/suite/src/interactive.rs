@@ -11,7 +11,7 @@ use doorbell_harness::qemu::Version;
 
 use crate::board::{Board, MEMORY, Record};
 use crate::controller::Controller;
-use crate::files::{self, Files};
+use crate::files::{self, Files, Start};
 use crate::machine::Machine;
 use crate::trace::Trace;
 use crate::{built, debian, kvm};
@@ -22,7 +22,7 @@ const DEBIAN: &str = "debian";
 /// Options of an interactive run.
 #[derive(Debug, clap::Args)]
 pub struct Wanted {
-    /// The guest's kernel: an arm64 Image, or `debian` to download Debian's kernel
+    /// The guest's kernel: an arm64 Image, an ELF file for `virt`, or `debian` to download Debian's kernel
     #[arg(long, required_unless_present = "cost")]
     kernel: Option<PathBuf>,
     /// The kernel is a flat program without an Image header, linked for 0x4008_0000
@@ -112,6 +112,11 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
     let file = wanted.trace.as_deref().map(create).transpose()?;
     let (image, tools) = (built::hypervisor()?, built::tools(wanted.qemu)?);
     let kernel = own.map_or_else(|| debian::kernel(wanted.qemu.suite()), Ok)?;
+    let (start, kernel) = if wanted.firmware {
+        (Start::Flash, kernel)
+    } else {
+        files::placed(kernel, built::folder()?.join("kernel"))?
+    };
     let files = Files { kernel: &kernel, initrd: initrd.as_deref(), append: &wanted.append };
     let guests = vec![files; wanted.guests.into()];
     let board = Board {
@@ -126,8 +131,8 @@ pub fn run(wanted: &Wanted) -> Result<ExitCode> {
         devices: &wanted.device,
         trusted: wanted.trusted_guest,
         guest_smmu: false,
-        firmware: wanted.firmware,
         direct: wanted.direct,
+        start,
         record: Record { exits: wanted.exits, stats: wanted.stats, trace: file.is_some() },
         limit: wanted.limit,
     };

@@ -49,7 +49,8 @@ use doorbell_harness::suite::Case;
 
 /// Lists the ordinary cases: Debian's kernels and firmware, ArceOS, Hermit, osdemo, and guests of
 /// this project that check the hypervisor. Removes `--guests DIR` from the suite's arguments; the
-/// kvm-unit-tests programs and Arm's `Bsa.efi` in that folder are also cases. Also removes `--rfc
+/// kvm-unit-tests programs, Arm's `Bsa.efi` and other programs that files in that folder describe
+/// are also cases. Also removes `--rfc
 /// FILE`, the message with the Direct LPI driver that was posted for review.
 pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
     let foreign = kvm_unit_tests::folder_in(arguments);
@@ -59,8 +60,8 @@ pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
         built::cases::<arceos::Case>,
         built::cases::<hermit::Case>,
         built::cases::<osdemo::Case>,
-        built::cases::<virt::Case>,
         built::cases::<imx8mp::Case>,
+        virt::cases,
     ];
     let own = [bench::cases, microbench::cases, record::cases, checks::cases, trace::cases];
     let hostile =
@@ -68,6 +69,7 @@ pub fn cases(arguments: &mut Vec<OsString>) -> Vec<Case> {
     let all = kernels.into_iter().chain(own).chain(hostile).flat_map(|cases| cases());
     let all = all.chain(direct_lpi::cases(rfc.as_deref()));
     let all = all.chain(virt::compliance_cases(foreign.as_deref()));
+    let all = all.chain(virt::described_cases(foreign.as_deref()));
     all.chain(kvm_unit_tests::cases(foreign.as_deref())).collect()
 }
 
@@ -80,8 +82,8 @@ pub fn long_cases() -> Vec<Case> {
         built::long_cases::<arceos::Case>,
         built::long_cases::<hermit::Case>,
         built::long_cases::<osdemo::Case>,
-        built::long_cases::<virt::Case>,
         built::long_cases::<imx8mp::Case>,
+        virt::long_cases,
         bench::cases,
     ];
     all.iter().flat_map(|cases| cases()).collect()

@@ -190,34 +190,54 @@ pub fn flatten(elf: &Path, flat: &Path) -> Result<()> {
     let file = fs::read(elf).with_context(|| format!("cannot read {}", elf.display()))?;
     // A machine of another run may be reading the image, so the file must not change.
     let new = flat.with_added_extension(std::process::id().to_string());
-    fs::write(&new, memory_of(&file).context("not a 64-bit ELF file")?)?;
+    fs::write(&new, memory_of(&file).context("not a 64-bit ELF file")?.bytes)?;
     fs::rename(new, flat).map_err(Into::into)
 }
 
-fn memory_of(file: &[u8]) -> Result<Vec<u8>> {
+/// An ELF file's loaded segments in their memory layout.
+#[derive(Debug)]
+pub struct Memory {
+    /// The lowest physical address.
+    pub first: u64,
+    /// Physical address of the first instruction.
+    pub entry: u64,
+    /// Contents, from the lowest address.
+    pub bytes: Vec<u8>,
+}
+
+/// Returns the memory contents of a 64-bit ELF file.
+///
+/// # Errors
+/// Fails if `file` is of another kind, is truncated, or loads segments farther apart than 4 GiB.
+pub fn memory_of(file: &[u8]) -> Result<Memory> {
     const LOADED: u64 = 1;
+    const MOST: u64 = 1 << 32;
     let elf = ElfFile::new(file)?;
     let number = |at, bytes| elf.number(at, bytes);
     let (headers, count) = (number(0x20, 8)?, number(0x38, 2)?);
-    let mut segments = Vec::new();
+    let (mut segments, mut entry) = (Vec::new(), number(0x18, 8)?);
+    let start = entry;
     for header in (0..count).map(|index| headers + 56 * index) {
         let (offset, address, size) =
             (number(header + 8, 8)?, number(header + 24, 8)?, number(header + 32, 8)?);
         if number(header, 4)? == LOADED && size > 0 {
             segments.push((address, offset, size));
+            let into = start.wrapping_sub(number(header + 16, 8)?);
+            entry = if into < size { address.wrapping_add(into) } else { entry };
         }
     }
     segments.sort_unstable();
-    let mut memory = Vec::new();
+    let mut bytes = Vec::new();
     let first = segments.first().context("the file has no loaded segments")?.0;
     for (address, offset, size) in segments {
         let start = usize::try_from(offset)?;
-        let bytes =
-            file.get(start..start + usize::try_from(size)?).context("a segment is truncated")?;
-        memory.resize(usize::try_from(address - first)?, 0);
-        memory.extend(bytes);
+        let end = start.checked_add(usize::try_from(size)?);
+        let segment = end.and_then(|end| file.get(start..end)).context("a segment is truncated")?;
+        ensure!(address - first < MOST, "a segment is too far from the first");
+        bytes.resize(usize::try_from(address - first)?, 0);
+        bytes.extend(segment);
     }
-    Ok(memory)
+    Ok(Memory { first, entry, bytes })
 }
 
 #[cfg(test)]
@@ -244,7 +264,16 @@ mod tests {
     #[test]
     fn segments_lie_where_they_are_loaded() {
         let file = elf(&[(0x1004, b"cd"), (0x1000, b"ab")]);
-        assert_eq!(memory_of(&file).unwrap(), b"ab\0\0cd");
+        assert_eq!(memory_of(&file).unwrap().bytes, b"ab\0\0cd");
+    }
+
+    #[test]
+    fn an_entry_is_a_physical_address() {
+        let mut file = elf(&[(0x1000, b"ab"), (0x1004, b"cd")]);
+        file[64 + 56 + 16..][..8].copy_from_slice(&(u64::MAX - 7).to_le_bytes());
+        file[0x18..0x20].copy_from_slice(&(u64::MAX - 6).to_le_bytes());
+        let Memory { first, entry, .. } = memory_of(&file).unwrap();
+        assert_eq!((first, entry), (0x1000, 0x1005));
     }
 
     #[test]

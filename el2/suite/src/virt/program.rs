@@ -1,0 +1,221 @@
+//! Descriptions of programs for `virt`, as the hypervisor's README defines them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::slice;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use doorbell_harness::image::Image;
+use doorbell_harness::suite::{OrAbsent, Shared};
+use doorbell_harness::workspace;
+
+use crate::board::LIMIT;
+use crate::debian;
+
+/// A program for `virt`.
+#[derive(Clone, Debug)]
+pub(super) struct Program {
+    pub(super) name: String,
+    source: Source,
+    pub(super) is_firmware: bool,
+    /// Numbers of vCPUs, and of CPUs that they share.
+    pub(super) machines: Vec<(u8, u8)>,
+    /// Time limit of a run.
+    pub(super) limit: Duration,
+    /// Guest memory in MiB.
+    pub(super) memory: u32,
+    /// Command line.
+    pub(super) append: String,
+    pub(super) devices: Vec<String>,
+    /// Arguments of QEMU that runs the program without the hypervisor.
+    pub(super) own: Vec<String>,
+    /// Contents of the script on the disk, and the disk's other files.
+    pub(super) script: String,
+    pub(super) files: Vec<PathBuf>,
+    /// Keys that are typed from the start, and after the first lines that contain these words.
+    pub(super) keys: String,
+    pub(super) dialog: Vec<(String, String)>,
+    /// Parts of the lines that the program must print.
+    pub(super) lines: Vec<String>,
+    /// Parts of the lines that must be the same on both machines.
+    pub(super) same: Vec<String>,
+    /// `true` if the results of Arm's compliance suite must be the same on both machines.
+    pub(super) has_rules: bool,
+    pub(super) takes: Interrupts,
+}
+
+/// Origin of a program's file.
+#[derive(Clone, Debug)]
+enum Source {
+    None,
+    File(PathBuf),
+    /// A file of a package of Debian's.
+    Debian(String, String),
+    /// `el2/newcomer`, which is a flat program.
+    Newcomer,
+}
+
+/// The interrupts that a program must take.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Interrupts {
+    Any,
+    None,
+    /// At least one timer interrupt.
+    Timer,
+    /// Exactly this number of timer interrupts, and as many SGIs.
+    TimerAndSgis(u64),
+}
+
+impl Program {
+    /// Reads a description. The error names the file and the line.
+    pub(super) fn read(file: &Path) -> Result<Self> {
+        let unreadable = || format!("cannot read {}", file.display());
+        Self::parse(file, &fs::read_to_string(file).with_context(unreadable)?)
+    }
+
+    /// Parses the description in a file.
+    pub(super) fn parse(file: &Path, text: &str) -> Result<Self> {
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let mut program = Self {
+            name: file.file_stem().unwrap_or_default().to_string_lossy().into(),
+            source: Source::None,
+            is_firmware: false,
+            machines: Vec::new(),
+            limit: LIMIT,
+            memory: 256,
+            append: String::new(),
+            devices: Vec::new(),
+            own: Vec::new(),
+            script: String::new(),
+            files: Vec::new(),
+            keys: String::new(),
+            dialog: Vec::new(),
+            lines: Vec::new(),
+            same: Vec::new(),
+            has_rules: false,
+            takes: Interrupts::Any,
+        };
+        for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.starts_with('#')) {
+            let (word, value) = line.split_once(' ').unwrap_or((line, ""));
+            let at = || format!("{}:{number}: `{line}`", file.display());
+            program.set(word, value, folder).with_context(at)?;
+        }
+        let missing = |what| format!("{} states no {what}", file.display());
+        ensure!(!matches!(program.source, Source::None), missing("image"));
+        ensure!(!program.lines.is_empty(), missing("line to expect"));
+        Ok(program)
+    }
+
+    fn set(&mut self, word: &str, value: &str, folder: &Path) -> Result<()> {
+        match word {
+            "" => {}
+            "name" => self.name = value.into(),
+            "image" => self.source = Source::File(existing(folder.join(value))?),
+            "debian" => {
+                let (package, file) = value.split_once(' ').context("not a package and a file")?;
+                self.source = Source::Debian(package.into(), file.into());
+            }
+            "newcomer" => self.source = Source::Newcomer,
+            "firmware" => self.is_firmware = true,
+            "vcpus" => {
+                self.machines = value.split_whitespace().map(machine).collect::<Result<_>>()?;
+            }
+            "limit" => self.limit = Duration::from_secs(parsed(value)?),
+            "memory" => self.memory = parsed(value)?,
+            "append" => self.append = value.into(),
+            "device" => self.devices.push(value.into()),
+            "own" => self.own.extend(value.split_whitespace().map(String::from)),
+            "script" => self.script.extend([value, "\r\n"]),
+            "file" => self.files.push(existing(folder.join(value))?),
+            "wait" => self.dialog.push((value.into(), String::new())),
+            "type" => {
+                let keys = self.dialog.last_mut().map_or(&mut self.keys, |(_, keys)| keys);
+                keys.extend([value, "\r"]);
+            }
+            "expect" => self.lines.push(value.into()),
+            "same" => self.same.push(value.into()),
+            "rules" => self.has_rules = true,
+            "takes" => {
+                self.takes = match value {
+                    "nothing" => Interrupts::None,
+                    "timer" => Interrupts::Timer,
+                    times => Interrupts::TimerAndSgis(parsed(times)?),
+                }
+            }
+            _ => bail!("an unknown word"),
+        }
+        Ok(())
+    }
+
+    /// Fetches the package's file into the cache, or builds the program.
+    pub(super) fn fetch(&self) -> Result<PathBuf> {
+        static NEWCOMER: Shared<Image> = Shared::new();
+        let workspace = workspace::this()?;
+        match &self.source {
+            Source::None => bail!("the program has no image"),
+            Source::File(file) => Ok(file.clone()),
+            Source::Debian(package, file) => {
+                let folder = debian::fetch(workspace, package, package, slice::from_ref(file));
+                Ok(folder.or_absent(package)?.join(file))
+            }
+            Source::Newcomer => {
+                let build = || Image::build(workspace, "newcomer", "newcomer");
+                Ok(NEWCOMER.get(build)?.flat.clone())
+            }
+        }
+    }
+}
+
+fn existing(file: PathBuf) -> Result<PathBuf> {
+    ensure!(file.is_file(), "there is no file {}", file.display());
+    Ok(file)
+}
+
+fn parsed<T: FromStr>(value: &str) -> Result<T> {
+    value.parse().ok().with_context(|| format!("`{value}` is not a number in range"))
+}
+
+/// Parses a number of vCPUs, and of CPUs if they share CPUs: `4` or `8/2`.
+fn machine(word: &str) -> Result<(u8, u8)> {
+    let (vcpus, cpus) = word.split_once('/').unwrap_or((word, word));
+    let (vcpus, cpus) = (parsed(vcpus)?, parsed(cpus)?);
+    ensure!((1..=8).contains(&vcpus) && (1..=vcpus).contains(&cpus), "1 to 8 vCPUs are possible");
+    Ok((vcpus, cpus))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error_of(text: &str) -> String {
+        format!("{:#}", Program::parse(Path::new("dir/os.guest"), text).unwrap_err())
+    }
+
+    #[test]
+    fn errors_name_the_file_and_the_line() {
+        for (text, error) in [
+            ("# An OS\nimages os.elf\n", "dir/os.guest:2: `images os.elf`: an unknown word"),
+            ("image os.elf\n", "dir/os.guest:1: `image os.elf`: there is no file dir/os.elf"),
+            ("vcpus 9\n", "dir/os.guest:1: `vcpus 9`: 1 to 8 vCPUs are possible"),
+            ("\nmemory 1G\n", "dir/os.guest:2: `memory 1G`: `1G` is not a number in range"),
+            ("expect up\n", "dir/os.guest states no image"),
+            ("newcomer\n", "dir/os.guest states no line to expect"),
+        ] {
+            assert_eq!(error_of(text), error);
+        }
+    }
+
+    #[test]
+    fn keys_follow_the_line_that_is_awaited() -> Result<()> {
+        let text = "newcomer\nvcpus 1 8/2\ntype\nwait $\ntype ls\ntype off\nwait bye\nexpect a b\n";
+        let program = Program::parse(Path::new("os.guest"), text)?;
+        assert_eq!(program.machines, [(1, 1), (8, 2)]);
+        assert_eq!(program.keys, "\r");
+        let dialog = [("$", "ls\roff\r"), ("bye", "")];
+        assert_eq!(program.dialog, dialog.map(|(wait, keys)| (wait.into(), keys.into())));
+        assert_eq!(program.lines, ["a b"]);
+        Ok(())
+    }
+}
