@@ -77,9 +77,9 @@ struct Page([u8; 4096]);
 /// Returns the physical address of each page in the flash of a guest that does not start from it,
 /// where a kernel may have an empty translation table at address zero. As on QEMU's `virt` without
 /// an image for its flash, all bytes are zero.
-pub(crate) fn empty_page() -> Option<u64> {
+pub(crate) fn empty_page() -> u64 {
     static EMPTY: Page = Page([0; 4096]);
-    Some(EMPTY.0.as_ptr().addr() as u64)
+    EMPTY.0.as_ptr().addr() as u64
 }
 
 /// The flash of a guest.

@@ -31,7 +31,8 @@ impl Devices for Virt {
     fn page(&self, page: u64) -> Option<(u64, Memory)> {
         let Parts { uart, flash, pci } = &self.0;
         if FLASH.contains(&page) {
-            let shown = flash.as_ref().map_or_else(flash::empty_page, |it| it.page(page));
+            let empty = || Some(flash::empty_page());
+            let shown = flash.as_ref().map_or_else(empty, |it| it.page(page));
             return Some((shown?, Memory::Rom));
         }
         if RTC.contains(&page) {
