@@ -140,8 +140,8 @@ pub(crate) const fn ram(trusted: bool) -> u64 {
     if trusted { PHYSICAL_RAM } else { RAM }
 }
 
-/// Checks that a kernel is an arm64 `Image` or an ELF file. If the file is of another kind, the error names that
-/// kind.
+/// Checks that a kernel is an arm64 `Image` or an ELF file. If the file is of another kind, the
+/// error names that kind.
 pub(crate) fn check_kernel(kernel: &Path) -> Result<()> {
     let file = fs::read(kernel).with_context(|| {
         format!("cannot read {}; `--kernel debian` downloads a kernel", kernel.display())
@@ -150,9 +150,10 @@ pub(crate) fn check_kernel(kernel: &Path) -> Result<()> {
         return Ok(());
     }
     bail!(
-        "{} is {}, not an arm64 `Image` as boot loaders expect, nor an ELF file. `--kernel debian` downloads one, \
-         boot/vmlinuz-* of Debian's linux-image-arm64 is one, and building a kernel creates one in \
-         arch/arm64/boot/Image. `--raw` starts a flat program without its header",
+        "{} is {}, not an arm64 `Image` as boot loaders expect, nor an ELF file. `--kernel debian` \
+         downloads an `Image`, boot/vmlinuz-* of Debian's linux-image-arm64 is one, and building a \
+         kernel creates one in arch/arm64/boot/Image. `--raw` starts a flat program without its \
+         header",
         kernel.display(),
         kind(&file)
     )

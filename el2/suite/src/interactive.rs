@@ -22,7 +22,8 @@ const DEBIAN: &str = "debian";
 /// Options of an interactive run.
 #[derive(Debug, clap::Args)]
 pub struct Wanted {
-    /// The guest's kernel: an arm64 Image, an ELF file for `virt`, or `debian` to download Debian's kernel
+    /// The guest's kernel: an arm64 Image, an ELF file for `virt`, or `debian` to download Debian's
+    /// kernel
     #[arg(long, required_unless_present = "cost")]
     kernel: Option<PathBuf>,
     /// The kernel is a flat program without an Image header, linked for 0x4008_0000
