@@ -90,6 +90,7 @@ mod msi_parent;
 mod routes;
 mod tables;
 mod vpe;
+mod vpe_table;
 
 pub use config::{IfEnabled, ItsConfig};
 pub use direct::{DirectEvent, VirtualLpi};
@@ -117,7 +118,7 @@ use invalidation::RegisterInvalidation;
 use msi_types::DeviceId;
 use routes::{Collections, EventRoutes};
 use tables::{ItsTable, TableConstraints};
-use vpe::VpeTable;
+use vpe_table::VpeTable;
 
 /// An enabled ITS. The value must be dropped by a task. If no device is attached, dropping the
 /// value disables the ITS and frees its memory. Otherwise, devices may still send messages, so the

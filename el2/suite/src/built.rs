@@ -80,3 +80,9 @@ pub(crate) fn folder() -> Result<PathBuf> {
     fs::create_dir_all(&folder)?;
     Ok(folder)
 }
+
+/// Returns the file for QEMU's log of a run with this name.
+pub(crate) fn log_of(name: &str) -> Result<PathBuf> {
+    let name_in_path = name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
+    Ok(folder()?.join(format!("sent-{name_in_path}")))
+}

@@ -14,7 +14,6 @@ use doorbell_harness::suite::Case;
 use crate::board::{Board, COUNTED, LIMIT, Record};
 use crate::controller::Controller;
 use crate::costs::Costs;
-use crate::linux::log_of;
 use crate::machine::{GICV3, GICV4};
 use crate::microbench::SHARED;
 use crate::record::TURNS;
@@ -60,7 +59,7 @@ fn costs() -> Result<()> {
 }
 
 fn order() -> Result<()> {
-    let log = log_of("direct")?;
+    let log = built::log_of("direct")?;
     let mut qemu = microbench::counted(microbench::directly(Record::default())?)?;
     logged(&mut qemu, &log);
     let mut vpes = None;
@@ -246,9 +245,11 @@ gicv3_its_cmd_vinvall GICv3 ITS: command VINVALL vPEID 0x0
 gicv3_its_cmd_vsync GICv3 ITS: command VSYNC
 gicv3_its_cmd_discard GICv3 ITS: command DISCARD DeviceID 0x10 EventID 0x0
 gicv3_its_cmd_sync GICv3 ITS: command SYNC
-gicv3_its_cmd_vmapti GICv3 ITS: command VMAPI DeviceID 0x10 EventID 0x0 vPEID 0x0 vINTID 0x2000 Dbell_pINTID 0x3ff
+gicv3_its_cmd_vmapti GICv3 ITS: command VMAPI DeviceID 0x10 EventID 0x0 \
+ vPEID 0x0 vINTID 0x2000 Dbell_pINTID 0x3ff
 gicv3_its_cmd_vsync GICv3 ITS: command VSYNC
-gicv3_its_translation_write GICv3 ITS TRANSLATER write: offset 0x40 data 0x0 size 4 requester_id 0x10
+gicv3_its_translation_write GICv3 ITS TRANSLATER write: offset 0x40 \
+ data 0x0 size 4 requester_id 0x10
 gicv3_icv_iar_read GICv3 ICV_IAR1 read cpu 0x0 value 0x2000
 gicv3_icv_iar_read GICv3 ICV_IAR1 read cpu 0x0 value 0x2001
 gicv3_icv_iar_read GICv3 ICV_IAR1 read cpu 0x0 value 0x1b

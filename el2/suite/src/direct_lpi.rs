@@ -548,7 +548,7 @@ fn written(name: &str, sources: &[(&str, &str)]) -> Result<PathBuf> {
 
 /// Checks that the hypervisor or the guest prints a line with each of these groups of texts.
 fn says(case: Case, guest: &Guest, name: &str, wanted: &[&[&str]]) -> Result<()> {
-    let mut qemu = case.command(guest, &linux::log_of(name)?)?;
+    let mut qemu = case.command(guest, &built::log_of(name)?)?;
     let monitor = Monitor::offered_by(&mut qemu);
     let (mut named, mut ended, mut said) = (vec![None; wanted.len()], Ok(()), Vec::new());
     let watched = linux::listen(qemu, LIMIT, 1, |line| {

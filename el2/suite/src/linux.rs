@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -359,7 +359,7 @@ impl Case {
     /// Counts the instructions of an interrupt of the disk, from the exception that the hypervisor
     /// takes.
     pub(crate) fn measure(&self, guest: &Guest, name: &str) -> Result<InstructionSplit> {
-        let log = log_of(name)?;
+        let log = built::log_of(name)?;
         let mut qemu = self.told(WATCHED).command(guest, &log)?;
         qemu.args(COUNTED);
         let folder = log.with_extension("cost");
@@ -375,7 +375,7 @@ impl Case {
         see: impl FnMut(&str),
     ) -> Result<()> {
         let Self { vcpus, controller, reads, .. } = *self;
-        let log = &log_of(name)?;
+        let log = &built::log_of(name)?;
         let has_messages = controller != Controller::None;
         // A suspend discards the kernel's own read.
         let discarded = if self.is_told(SUSPENDS) { OWN_READS } else { 0 };
@@ -402,7 +402,7 @@ impl Case {
         (expected, hypervisors): (&Expected<'_>, &GuestReports),
     ) -> Result<()> {
         let name = format!("{name} of QEMU's own GIC");
-        let log = &log_of(&name)?;
+        let log = &built::log_of(&name)?;
         let mut qemu = built::tools(self.version)?.command(qemu::PROGRAM);
         qemu.args(["-M", "virt,gic-version=3", "-cpu", "neoverse-n1"]).args(SURROUNDINGS);
         qemu.args(["-m", &format!("{MEMORY}M"), "-smp", &self.cpus.to_string()]);
@@ -416,12 +416,6 @@ impl Case {
         ensure!(found == own && !own.is_empty(), "PCI's memory: {found:#?}, not {own:#?}");
         report.judge_traffic(expected, [self.reads, 0], (&Sent::read(log)?, None))
     }
-}
-
-/// Returns the file for QEMU's log of a run with this name.
-pub(crate) fn log_of(name: &str) -> Result<PathBuf> {
-    let name_in_path = name.replace(|letter: char| !letter.is_ascii_alphanumeric(), "-");
-    Ok(built::folder()?.join(format!("sent-{name_in_path}")))
 }
 
 /// Runs two guests at the same time, whose Direct LPIs a module drives.

@@ -24,7 +24,8 @@ pub(crate) struct GuestReports {
     moves: u64,
     /// Exits and interrupts by reason. The counts are checked only if there is a single guest.
     counts: BTreeMap<String, u64>,
-    /// `true` if devices' messages are injected directly, so that the hypervisor doesn't count them.
+    /// `true` if devices' messages are injected directly, so that the hypervisor doesn't count
+    /// them.
     is_direct: bool,
     pub(crate) last: String,
 }

@@ -25,7 +25,7 @@
 
 use crate::guest::{self, Guest};
 use crate::irqchip;
-use crate::run::Options;
+use crate::options::Options;
 use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::sync::Arc;

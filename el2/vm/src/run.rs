@@ -1,6 +1,7 @@
 //! Starts the machine, and then its guests.
 
 use crate::guest::{self, Guest};
+use crate::options::Options;
 use crate::power::Start;
 use crate::{direct, exits, hypervisor_timer, interrupts, irqchip, moving, scheduler, trace, vcpu};
 use alloc::vec::Vec;
@@ -8,23 +9,6 @@ use gic_firmware::Description;
 use image_rt::cpu::MAX_CPUS;
 use image_rt::power::{self, CpuStack};
 use msi_types::Cpu;
-
-/// What a run records, and how it differs from one that ends with its guests.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Options {
-    /// Milliseconds between two moves of the guests. By default, guests are not moved.
-    pub moves: Option<u64>,
-    /// Count exits by reason, and print the counts at the end.
-    pub stats: bool,
-    /// Print each exit when it happens.
-    pub exits: bool,
-    /// Seconds after which the machine ends, with its reports. By default, it ends with its guests.
-    pub limit: Option<u64>,
-    /// Record what happens to interrupts, and print the records at the end.
-    pub trace: bool,
-    /// Inject devices' messages directly (GICv4), if the machine and the guests allow it.
-    pub direct: bool,
-}
 
 /// Brings up the machine's interrupt controllers, and starts the records. Must be called once, on
 /// the first CPU, before guests are created.

@@ -8,7 +8,7 @@ use super::hardware::ControlFrame;
 use super::invalidation::RegisterInvalidation;
 use super::routes::{Collections, EventRoutes};
 use super::tables::{ItsTable, TableRequest};
-use super::vpe::VpeTable;
+use super::vpe_table::VpeTable;
 use super::{Its, TaskState, config, tables};
 use crate::errata::Erratum;
 use crate::gic::{Gic, GicWithLpis};

@@ -1,14 +1,13 @@
-//! vPEs (GICv4.0; IHI 0069, "virtual LPIs"): the vPE table, and the vPEs of a virtual machine with
-//! their tables. [`direct`](super::direct) maps events to them.
+//! vPEs (GICv4.0; IHI 0069, "virtual LPIs"): those of a virtual machine, with their tables.
+//! [`direct`](super::direct) maps events to them.
 //!
 //! Each vPE is mapped to the redistributor of one CPU at a time. While it is
 //! [resident](VpeSet::load) there, the redistributor signals the vPE's virtual LPIs to the guest.
 //! Otherwise, they wait in the vPE's pending table.
 
-use super::config::CorrectedConfig;
-use super::error::{ItsError, ProbeError, fault};
-use super::hardware::{Context, ControlFrame};
-use super::tables::{ItsTable, TableRequest};
+use super::error::{ItsError, fault};
+use super::hardware::Context;
+use super::vpe_table::{VpeTable, refused};
 use super::{Its, TaskState};
 use crate::platform::{ADDRESS_BITS, Coherence, GicPlatform, Table};
 use crate::redistributor::VpeTables;
@@ -17,68 +16,13 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering::SeqCst};
-use doorbell_fallible::try_collect;
 use gic_arch::Lpi;
-use gic_arch::gits::TableKind;
 use gic_arch::its::{MapAction, RawCommand, RdBase, VirtualCommand, VpeId};
 use gic_arch::lpi::{
     CONFIG_TABLE_ALIGNMENT, Config, MIN_ID_BITS, PENDING_TABLE_ALIGNMENT, config_offset,
     config_table_bytes, pending_table_bytes,
 };
 use msi_types::Cpu;
-
-/// The table in which the ITS keeps its vPEs, and the numbers in use.
-#[derive(Debug)]
-pub(super) struct VpeTable {
-    table: ItsTable,
-    used: Vec<bool>,
-}
-
-impl VpeTable {
-    /// Provides the table of an ITS that implements GICv4.0, for up to `vpes` vPEs. The ITS must be
-    /// disabled. On error, all memory has been freed.
-    pub(super) fn provision<P: GicPlatform>(
-        frame: &ControlFrame<P>,
-        corrected: &CorrectedConfig,
-        vpes: u16,
-    ) -> Result<Option<Self>, ProbeError> {
-        const NAME: &str = "vPE table";
-        let CorrectedConfig { typer, coherence, constraints, memory_type, .. } = *corrected;
-        if vpes == 0 || !typer.virtual_lpis() || typer.vmapp() {
-            return Ok(None);
-        }
-        let no_memory = |_| ProbeError::NoMemory { base: frame.base, table: NAME };
-        let used = try_collect(core::iter::repeat_n(false, vpes.into())).map_err(no_memory)?;
-        let (kind, ids) = (TableKind::VirtualPes, vpes.into());
-        let request = TableRequest { kind, name: NAME, ids, coherence, constraints, memory_type };
-        Ok(ItsTable::provision(frame, request)?.map(|table| Self { table, used }))
-    }
-
-    pub(super) fn release<P: GicPlatform>(&mut self, frame: &ControlFrame<P>) {
-        self.table.release(frame);
-    }
-
-    pub(super) fn restore<P: GicPlatform>(&self, frame: &ControlFrame<P>) {
-        self.table.restore(frame);
-    }
-
-    fn allocate<P: GicPlatform>(&mut self, frame: &ControlFrame<P>) -> Result<VpeId, ItsError> {
-        let free = (0..)
-            .zip(&self.used)
-            .find(|(number, used)| !**used && u64::from(*number) < self.table.ids());
-        let (number, _) = free.ok_or(refused(frame.base, "the vPE table is full"))?;
-        let ensured = self.table.ensure(frame, u32::from(number));
-        ensured.map_err(|error| ItsError::no_table("a second-level vPE table", error))?;
-        self.set(number, true);
-        Ok(VpeId::new(number))
-    }
-
-    fn set(&mut self, number: u16, used: bool) {
-        if let Some(place) = self.used.get_mut(usize::from(number)) {
-            *place = used;
-        }
-    }
-}
 
 /// A vCPU's vPE.
 #[derive(Debug)]
@@ -117,11 +61,10 @@ impl<P: GicPlatform> VpeSet<P> {
     ///
     /// Context: task; may sleep.
     ///
-    /// # Errors
-    /// [`ItsError::Fault`] if the ITS or a CPU's redistributor lacks GICv4.0, if the ITS was created
-    /// [without vPEs](super::ItsConfig::with_vpes) or has none left, or if a command fails;
-    /// [`ItsError::NotReachable`], [`ItsError::NoMemory`]. On error, all memory has been freed
-    /// unless the ITS may still use it.
+    /// # Errors [`ItsError::Fault`] if the ITS or a CPU's redistributor lacks GICv4.0, if the ITS
+    /// was created [without vPEs](super::ItsConfig::with_vpes) or has none left, or if a command
+    /// fails; [`ItsError::NotReachable`], [`ItsError::NoMemory`]. On error, all memory has been
+    /// freed unless the ITS may still use it.
     pub fn new(its: Arc<Its<P>>, id_bits: u8, cpus: &[Cpu]) -> Result<Self, ItsError> {
         let refused = |reason| Err(refused(its.frame.base, reason));
         if !(MIN_ID_BITS..=its.lpis().id_bits()).contains(&id_bits) {
@@ -317,8 +260,4 @@ impl<P: GicPlatform> Its<P> {
         let result = self.queue.run_raw(&self.frame, Context::Any, &mut commands.into_iter());
         result.map_err(|failed| failed.error.at(self.frame.base))
     }
-}
-
-const fn refused(base: u64, reason: &'static str) -> ItsError {
-    fault(base, "VMAPP", reason)
 }

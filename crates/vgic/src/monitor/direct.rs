@@ -23,8 +23,8 @@ pub type Translate<'a> = dyn Fn(DeviceId, EventId) -> Option<DirectTarget> + 'a;
 /// Delivers the messages of some events by hardware, without the model. Such an event is never
 /// pending in the model, so its implementation must follow the guest's commands.
 ///
-/// The implementation must take all events back, and signal their pending state to the model, before
-/// the model is saved or reset and before the guest disables an ITS or a vCPU's LPIs.
+/// The implementation must take all events back, and signal their pending state to the model,
+/// before the model is saved or reset and before the guest disables an ITS or a vCPU's LPIs.
 ///
 /// Both functions are called on the thread that executes the command, with the model's locks held.
 /// They may signal messages to the model, but must not call it otherwise.

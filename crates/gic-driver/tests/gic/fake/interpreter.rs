@@ -379,12 +379,11 @@ impl Interpreter {
             }
             let command = Command::decode(words);
             let mut execution = Execution { its: self, memory, redistributors };
-            let done = match command {
-                Ok(command) => execution.run(command),
-                Err(_) => {
-                    let command = VirtualCommand::decode(words);
-                    execution.run_virtual(command.expect("the driver posts known commands"))
-                }
+            let done = if let Ok(command) = command {
+                execution.run(command)
+            } else {
+                let command = VirtualCommand::decode(words);
+                execution.run_virtual(command.expect("the driver posts known commands"))
             };
             if done.is_none() {
                 self.refused.extend(command);
