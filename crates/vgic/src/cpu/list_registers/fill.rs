@@ -25,6 +25,15 @@ struct GroupForwarding {
     forwarded: [bool; 2],
 }
 
+/// Kind of guest entry.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// The vCPU is outside of its guest.
+    First,
+    /// The vCPU is in guest mode, with empty list registers, and has declared the entry.
+    Again,
+}
+
 impl ListRegisterVcpu {
     /// Returns `true` if the vCPU has been idle since an entry with empty list registers, and
     /// wasn't kicked. In that case, no interrupt can have arrived.
@@ -37,14 +46,17 @@ impl ListRegisterVcpu {
     /// Declares that the vCPU is entering the guest, then checks for interrupts that arrived since
     /// the last entry.
     #[inline(never)]
-    pub(super) fn leave(&mut self) {
+    pub(super) fn leave(&mut self, entry: Entry) {
         let Self(vcpu) = self;
-        if vcpu.own.wakeup.is_idle() {
-            vcpu.own.wakeup.leave();
+        if entry == Entry::First {
+            if vcpu.own.wakeup.is_idle() {
+                vcpu.own.wakeup.leave();
+            }
+            if self.is_unchanged() {
+                return;
+            }
         }
-        if !self.is_unchanged() {
-            self.prepare();
-        }
+        self.prepare(entry);
     }
 
     /// Returns `true` if nothing has changed since a guest entry with empty list registers. The
@@ -56,10 +68,12 @@ impl ListRegisterVcpu {
 
     /// Does one piece of the work that register accesses deferred, and computes the interface state
     /// to load. If work remains, kicks the vCPU immediately.
-    fn prepare(&mut self) {
-        let vcpu = self.outside();
-        vcpu.own.wakeup.enter();
-        vcpu.gic.go_on();
+    fn prepare(&mut self, entry: Entry) {
+        if entry == Entry::First {
+            let vcpu = self.outside();
+            vcpu.own.wakeup.enter();
+            vcpu.gic.go_on();
+        }
         let left = self.fill();
         if self.lists().made_for != Some(left) {
             self.make_control(left);
@@ -87,7 +101,7 @@ impl ListRegisterVcpu {
     }
 
     /// Fills the list registers. Returns a summary of the interrupts that didn't fit.
-    pub(super) fn fill(&mut self) -> Unlisted {
+    fn fill(&mut self) -> Unlisted {
         let groups = self.groups();
         if self.list_only(groups) {
             return Unlisted::default();

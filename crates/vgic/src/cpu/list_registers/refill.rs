@@ -1,7 +1,7 @@
 //! Fills list registers again while the guest stays in guest mode.
 
 use super::InGuest;
-use crate::cpu::listed::Unlisted;
+use super::fill::Entry;
 use gic_arch::ich::ListRegister;
 
 impl InGuest<'_> {
@@ -17,9 +17,7 @@ impl InGuest<'_> {
     pub fn refill(&mut self, empty: u16) -> bool {
         let Self(vcpu) = self;
         let used = (1_u32 << vcpu.0.list_registers.used) - 1;
-        if u32::from(empty) & used != used
-            || vcpu.0.list_registers.made_for != Some(Unlisted::default())
-        {
+        if u32::from(empty) & used != used {
             return false;
         }
         // From here on, folded interrupts don't need a kick.
@@ -30,7 +28,9 @@ impl InGuest<'_> {
         if !vcpu.0.own.wakeup.refill() || vcpu.0.wakeup.has_work() {
             return false;
         }
-        let fits = vcpu.fill() == Unlisted::default();
+        let made_for = vcpu.0.list_registers.made_for;
+        vcpu.leave(Entry::Again);
+        let fits = vcpu.0.list_registers.made_for == made_for;
         if !fits {
             vcpu.fold_as_filled();
         }
