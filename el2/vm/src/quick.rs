@@ -67,6 +67,9 @@ pub(crate) fn stays(
     if guest.end().is_some() || guest.gate.is_closed() || scheduler::is_wanted() {
         return false;
     }
+    if Hardware::asks_for_maintenance() {
+        return false;
+    }
     !is_kicked
         || recorder.refills(vcpu, |vcpu| {
             let fits = vcpu.refill(Hardware::empty());

@@ -84,6 +84,11 @@ impl Hardware {
         read_register!("S3_4_C12_C11_5") as u16
     }
 
+    /// Returns `true` if the maintenance interrupt is asserted (`ICH_MISR_EL2`).
+    pub(crate) fn asks_for_maintenance() -> bool {
+        read_register!("S3_4_C12_C11_3") != 0
+    }
+
     /// Writes the first `used` list registers, which exist.
     pub(crate) fn refill(interface: &VirtualInterface, used: usize) {
         for (index, register) in interface.list.iter().enumerate().take(used) {

@@ -9,11 +9,12 @@ impl InGuest<'_> {
     /// `ICH_ELRSR_EL2`: bit `n` is set if `ICH_LR<n>_EL2` contains no interrupt, and asks for no
     /// maintenance interrupt.
     ///
-    /// Returns `false` if the vCPU must exit: the guest has not ended the interrupts in its list
-    /// registers, a change of theirs must be folded, work is deferred, or other registers than the
-    /// list registers must change. Otherwise, the caller must write the first
-    /// [`used`](Self::used) list registers of the [interface](Self::interface), and the guest may
-    /// continue. The next interrupt kicks the vCPU again.
+    /// A vCPU whose maintenance interrupt is asserted must exit instead. Returns `false` if the
+    /// vCPU must exit: the guest has not ended the interrupts in its list registers, a change of
+    /// theirs must be folded, work is deferred, or other registers than the list registers must
+    /// change. Otherwise, the caller must write the first [`used`](Self::used) list registers of
+    /// the [interface](Self::interface), and the guest may continue. The next interrupt kicks the
+    /// vCPU again.
     pub fn refill(&mut self, empty: u16) -> bool {
         let Self(vcpu) = self;
         let used = (1_u32 << vcpu.0.list_registers.used) - 1;
