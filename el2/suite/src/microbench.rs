@@ -21,11 +21,11 @@ use crate::machine::GICV4;
 const LIMITS: &[(&str, u64)] = &[
     ("hypercall", 160),
     ("register", 420),
-    ("ipi", 1_200),
-    ("lpi", 2_200),
+    ("ipi", 1_300),
+    ("lpi", 2_300),
     ("invall", 150),
-    ("msi", 1_300),
-    ("timer", 1_600),
+    ("msi", 1_400),
+    ("timer", 1_700),
 ];
 /// Limits for two vCPUs that share a CPU. An SGI between the two vCPUs makes each of them leave the
 /// CPU.
@@ -33,10 +33,10 @@ const SHARED_LIMITS: &[(&str, u64)] = &[
     ("hypercall", 160),
     ("register", 420),
     ("ipi", 6_500),
-    ("lpi", 2_200),
+    ("lpi", 2_300),
     ("invall", 150),
-    ("msi", 1_300),
-    ("timer", 1_600),
+    ("msi", 1_400),
+    ("timer", 1_700),
 ];
 /// Instruction limit of a message that signals a direct LPI.
 const DIRECT_LIMIT: u64 = 1_500;

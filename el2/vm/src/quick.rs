@@ -9,12 +9,8 @@
 use crate::context::Context;
 use crate::gic;
 use crate::guest::Guest;
-use crate::interrupts;
 use crate::psci::{self, Answer};
-use crate::recorder::Recorder;
-use crate::scheduler::{self, Entity};
 use crate::syndrome::{DeviceAccess, RegisterAccess, Trap};
-use crate::virtual_interface::Hardware;
 use image_rt::read_register;
 use vgic::{InGuest, Progress, Vgic};
 
@@ -38,47 +34,6 @@ pub(crate) fn handle(guest: &Guest, context: &mut Context, vcpu: &InGuest<'_>) -
         }
         _ => false,
     }
-}
-
-/// Handles physical interrupts. Returns `false` if the vCPU must leave guest mode.
-#[inline(never)]
-pub(crate) fn interrupt(
-    at: (&Guest, &Entity),
-    vcpu: (&mut InGuest<'_>, &mut usize),
-    recorder: &mut Recorder<'_>,
-) -> bool {
-    interrupts::take();
-    at.0.print_faults();
-    stays(at, vcpu, recorder)
-}
-
-/// Returns `false` if a vCPU that may have been kicked must leave guest mode. If it was kicked,
-/// tries to put pending interrupts into its list registers, of which the first `used` may not be
-/// empty.
-#[inline]
-pub(crate) fn stays(
-    (guest, entity): (&Guest, &Entity),
-    (vcpu, used): (&mut InGuest<'_>, &mut usize),
-    recorder: &mut Recorder<'_>,
-) -> bool {
-    let is_kicked = entity.is_kicked();
-    // The checks below see the reasons of earlier kicks.
-    entity.forget_kicks();
-    if guest.end().is_some() || guest.gate.is_closed() || scheduler::is_wanted() {
-        return false;
-    }
-    if Hardware::asks_for_maintenance() {
-        return false;
-    }
-    !is_kicked
-        || recorder.refills(vcpu, |vcpu| {
-            let fits = vcpu.refill(Hardware::empty());
-            if fits {
-                Hardware::refill(vcpu.interface(), vcpu.used());
-                *used = (*used).max(vcpu.used());
-            }
-            fits
-        })
 }
 
 fn answer(guest: &Guest, context: &mut Context) -> Option<()> {

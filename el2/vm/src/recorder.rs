@@ -82,22 +82,6 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Calls `refill`, and records the interrupts that the guest acknowledged and ended if it has
-    /// replaced the contents of all list registers, whether or not it returns `true`.
-    #[inline]
-    pub(crate) fn refills<'b>(
-        &mut self,
-        vcpu: &mut InGuest<'b>,
-        refill: impl FnOnce(&mut InGuest<'b>) -> bool,
-    ) -> bool {
-        let loaded = self.is_on.then(|| *vcpu.interface());
-        let fits = refill(vcpu);
-        if let Some(loaded) = loaded.filter(|_| fits || vcpu.used() == 0) {
-            self.record_left(&loaded, &VirtualInterface::empty());
-        }
-        fits
-    }
-
     fn begin(&mut self, reason: Reason) {
         self.count(reason, |_| ());
     }

@@ -122,9 +122,9 @@ fn run_loaded(
     while guest.end().is_none() && !scheduler::is_turn_over() {
         guest.gate.enter(cpu);
         entity.forget_kicks();
-        let mut inside = vcpu.enter();
-        let mut used = hardware.load(inside.interface());
-        let exit = run_guest((guest, entity), context, (&mut inside, &mut used), &mut recorder);
+        let inside = vcpu.enter();
+        let used = hardware.load(inside.interface());
+        let exit = run_guest(guest, entity, context, &inside, &mut recorder);
         hardware.store(used, &mut left);
         recorder.left(inside.interface(), &left);
         inside.exit(&left);
@@ -162,23 +162,18 @@ fn run_loaded(
 /// Runs guest code up to an exit that the fast path does not handle. Returns `None` if this CPU's
 /// own work kicked the vCPU.
 fn run_guest(
-    (guest, entity): (&Guest, &Entity),
+    guest: &Guest,
+    entity: &Entity,
     context: &mut Context,
-    (vcpu, used): (&mut InGuest<'_>, &mut usize),
+    vcpu: &InGuest<'_>,
     recorder: &mut Recorder<'_>,
 ) -> Option<Vector> {
-    let at = (guest, entity);
-    while !entity.is_kicked() || quick::stays(at, (vcpu, used), recorder) {
+    while !entity.is_kicked() {
         recorder.enters(vcpu);
         // SAFETY: `load` loaded the EL1 state of the guest, and `serve` installed the vectors.
         let vector = unsafe { vectors::enter(context) };
         recorder.exited(vector, context);
-        let is_done = match vector {
-            Vector::Synchronous => quick::handle(guest, context, vcpu),
-            Vector::Interrupt => quick::interrupt(at, (vcpu, used), recorder),
-            Vector::SystemError => false,
-        };
-        if !is_done {
+        if vector != Vector::Synchronous || !quick::handle(guest, context, vcpu) {
             return Some(vector);
         }
     }

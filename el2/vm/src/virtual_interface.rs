@@ -79,23 +79,6 @@ impl Hardware {
         (0..self.lists).for_each(|index| write_list(index, 0));
     }
 
-    /// Reads `ICH_ELRSR_EL2`, a bitmap of the list registers that are empty.
-    pub(crate) fn empty() -> u16 {
-        read_register!("S3_4_C12_C11_5") as u16
-    }
-
-    /// Returns `true` if the maintenance interrupt is asserted (`ICH_MISR_EL2`).
-    pub(crate) fn asks_for_maintenance() -> bool {
-        read_register!("S3_4_C12_C11_3") != 0
-    }
-
-    /// Writes the first `used` list registers, which exist.
-    pub(crate) fn refill(interface: &VirtualInterface, used: usize) {
-        for (index, register) in interface.list.iter().enumerate().take(used) {
-            write_list(index, (*register).into());
-        }
-    }
-
     /// Loads the interface's content for the guest. Returns the number of list registers in use,
     /// which have the lowest indices; all other list registers are empty.
     pub(crate) fn load(self, interface: &VirtualInterface) -> usize {

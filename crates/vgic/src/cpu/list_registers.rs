@@ -21,10 +21,8 @@
 mod fill;
 mod fold;
 mod rank;
-mod refill;
 mod sgi;
 
-use self::fill::Entry;
 use crate::config::SecurityView;
 use crate::cpu::listed::{ListRegisters, MAX_LIST_REGISTERS, VirtualInterface};
 use crate::cpu::paused::Paused;
@@ -175,7 +173,7 @@ impl ListRegisterVcpu {
     #[inline]
     pub fn enter(&mut self) -> InGuest<'_> {
         if !self.is_left_alone() {
-            self.leave(Entry::First);
+            self.leave();
         }
         self.0.list_registers.is_entered = true;
         InGuest(self)

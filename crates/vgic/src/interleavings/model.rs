@@ -130,7 +130,7 @@ impl Machine {
     }
 
     /// Runs commands in the queue slots that follow the setup's commands.
-    pub(super) fn command(&self, commands: &[Command]) {
+    fn command(&self, commands: &[Command]) {
         self.run(4, commands);
     }
 
@@ -403,7 +403,7 @@ fn mapti() -> Command {
     Command::Mapti { device: DEVICE, event: EVENT, intid: LPI, collection }
 }
 
-pub(super) fn movi(vcpu: u16) -> Command {
+fn movi(vcpu: u16) -> Command {
     Command::Movi { device: DEVICE, event: EVENT, collection: CollectionId::new(vcpu) }
 }
 
@@ -411,6 +411,6 @@ fn discard() -> Command {
     Command::Discard { device: DEVICE, event: EVENT }
 }
 
-pub(super) fn sync(vcpu: u16) -> Command {
+fn sync(vcpu: u16) -> Command {
     Command::Sync { target: RdBase::from_processor_number(vcpu) }
 }

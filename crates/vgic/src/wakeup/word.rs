@@ -106,20 +106,6 @@ impl WakeupWord {
         self.word.swap(state::NEEDS_KICK | state::FILLED, SeqCst);
     }
 
-    /// Records that the vCPU [enters](Self::enter) again, with empty list registers. Returns
-    /// `false` if they were recalled since the last entry; the vCPU must then exit.
-    pub(crate) fn refill(&self) -> bool {
-        let mut seen = self.word.load(SeqCst);
-        while seen >> state::RECALL_SHIFT == 0 {
-            let filled = state::NEEDS_KICK | state::FILLED;
-            match self.word.compare_exchange(seen, filled, SeqCst, SeqCst) {
-                Ok(_) => return true,
-                Err(now) => seen = now,
-            }
-        }
-        false
-    }
-
     /// Records that the vCPU [entered](Self::enter) without taking interrupts: its list registers
     /// cannot be recalled, and it is [idle](Self::is_idle). Returns `false` if the vCPU was kicked
     /// or recalled since it entered.

@@ -9,6 +9,5 @@ mod messages;
 mod monitor;
 mod race;
 mod reference;
-mod refilled;
 mod registers;
 mod unlisted;

@@ -175,20 +175,6 @@ impl Lists {
         self.inside = Some(Hardware::new(*inside.interface(), self.vtr));
     }
 
-    /// Tries to refill the list registers instead of an exit.
-    fn refills(&mut self) -> bool {
-        let Some(hardware) = self.inside.as_mut().filter(|it| !it.asks_for_maintenance()) else {
-            return false;
-        };
-        self.kicked.store(false, SeqCst);
-        let mut inside = self.vcpu.in_guest().unwrap();
-        let fits = inside.refill(hardware.elrsr());
-        if fits {
-            hardware.load_list(inside.interface(), inside.used());
-        }
-        fits
-    }
-
     fn hardware(&mut self) -> &mut Hardware {
         self.inside.as_mut().unwrap()
     }
@@ -202,9 +188,6 @@ impl Lists {
             let asked = self.inside.as_ref().is_none_or(asks);
             if !asked {
                 break;
-            }
-            if kicked && self.refills() {
-                continue;
             }
             self.exit();
             self.enter();

@@ -29,16 +29,6 @@ pub(crate) struct Hardware {
 impl Hardware {
     /// Loads the registers. Panics if their contents violate a rule of the manual.
     pub(crate) fn new(registers: VirtualInterface, vtr: Vtr) -> Self {
-        let mut hardware =
-            Self { registers: VirtualInterface::empty(), vtr, deactivated: Vec::new() };
-        hardware.load_list(&registers, registers.list.len());
-        hardware.registers = registers;
-        hardware
-    }
-
-    /// Loads the first `used` list registers. Panics if their contents violate a rule of the
-    /// manual.
-    pub(crate) fn load_list(&mut self, registers: &VirtualInterface, used: usize) {
         for register in registers.list.iter().filter(|register| register.hw()) {
             assert_ne!(register.state(), PendingActive, "pending and active, although linked");
             let physical = register.physical_intid();
@@ -46,15 +36,7 @@ impl Hardware {
             assert!(has_active_state, "{physical} cannot be deactivated");
             assert!(register.virtual_intid() < 8192, "an LPI cannot be linked");
         }
-        self.registers.list[..used].copy_from_slice(&registers.list[..used]);
-    }
-
-    /// Returns `ICH_ELRSR_EL2`, a bitmap of the list registers that contain no interrupt and don't
-    /// request a maintenance interrupt.
-    pub(crate) fn elrsr(&self) -> u16 {
-        let empty = |it: &ListRegister| it.state() == Invalid && (it.hw() || !it.eoi());
-        let bits = self.list().iter().zip(0..).filter(|(it, _)| empty(it));
-        bits.fold(0, |bits, (_, at)| bits | 1 << at)
+        Self { registers, vtr, deactivated: Vec::new() }
     }
 
     fn list(&self) -> &[ListRegister] {

@@ -25,15 +25,6 @@ struct GroupForwarding {
     forwarded: [bool; 2],
 }
 
-/// Kind of guest entry.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Entry {
-    /// The vCPU is outside of its guest.
-    First,
-    /// The vCPU is in guest mode, with empty list registers, and has declared the entry.
-    Again,
-}
-
 impl ListRegisterVcpu {
     /// Returns `true` if the vCPU has been idle since an entry with empty list registers, and
     /// wasn't kicked. In that case, no interrupt can have arrived.
@@ -46,17 +37,14 @@ impl ListRegisterVcpu {
     /// Declares that the vCPU is entering the guest, then checks for interrupts that arrived since
     /// the last entry.
     #[inline(never)]
-    pub(super) fn leave(&mut self, entry: Entry) {
+    pub(super) fn leave(&mut self) {
         let Self(vcpu) = self;
-        if entry == Entry::First {
-            if vcpu.own.wakeup.is_idle() {
-                vcpu.own.wakeup.leave();
-            }
-            if self.is_unchanged() {
-                return;
-            }
+        if vcpu.own.wakeup.is_idle() {
+            vcpu.own.wakeup.leave();
         }
-        self.prepare(entry);
+        if !self.is_unchanged() {
+            self.prepare();
+        }
     }
 
     /// Returns `true` if nothing has changed since a guest entry with empty list registers. The
@@ -68,12 +56,10 @@ impl ListRegisterVcpu {
 
     /// Does one piece of the work that register accesses deferred, and computes the interface state
     /// to load. If work remains, kicks the vCPU immediately.
-    fn prepare(&mut self, entry: Entry) {
-        if entry == Entry::First {
-            let vcpu = self.outside();
-            vcpu.own.wakeup.enter();
-            vcpu.gic.go_on();
-        }
+    fn prepare(&mut self) {
+        let vcpu = self.outside();
+        vcpu.own.wakeup.enter();
+        vcpu.gic.go_on();
         let left = self.fill();
         if self.lists().made_for != Some(left) {
             self.make_control(left);
