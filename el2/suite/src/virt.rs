@@ -94,7 +94,11 @@ pub(crate) fn described_cases(folder: Option<&Path>) -> Vec<suite::Case> {
     files.retain(|file| file.extension().is_some_and(|it| it == EXTENSION));
     files.sort_unstable();
     let of_file = |file: &PathBuf| {
-        let program = Program::read(file);
+        let program = Program::read(file).and_then(|program| {
+            let path = file.display();
+            ensure!(!program.machines.is_empty(), "{path}: a line `vcpus` states no machine");
+            Ok(program)
+        });
         let machines = program.iter().flat_map(|program| &program.machines);
         let machines: Vec<_> = machines.flat_map(|on| [(*on, false), (*on, true)]).collect();
         listed(file, program, &machines)

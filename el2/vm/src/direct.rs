@@ -126,8 +126,16 @@ impl Vector {
         let target = target.filter(|_| !HAS_FAILED.load(SeqCst));
         if let Err(error) = self.try_apply(vpes, target) {
             println!("hypervisor: direct injection: {error}");
-            self.take_back(vpes);
+            self.give_up(vpes);
             self.unmask();
+        }
+    }
+
+    /// Takes the event back although the guest's ITS still translates it. Signals its message to
+    /// the model, because it may have been pending.
+    fn give_up(&mut self, vpes: &VpeSet<Kernel>) {
+        if self.take_back(vpes) {
+            self.guest.signal();
         }
     }
 
@@ -253,7 +261,7 @@ pub(crate) fn start(options: &Options, cpus: u32) {
 
 /// Makes the vPE of a vCPU that is being loaded resident on the calling CPU.
 pub(crate) fn load(vcpu: Cpu) {
-    let Some(vpes) = DIRECT.get() else { return };
+    let Some(vpes) = DIRECT.get().filter(|_| !HAS_FAILED.load(SeqCst)) else { return };
     if let Err(error) = vpes.load(vcpu.get() as u16, irqchip::here()) {
         fail(vpes, error);
     }
@@ -261,25 +269,24 @@ pub(crate) fn load(vcpu: Cpu) {
 
 /// Makes the vPE of a vCPU that is being unloaded leave the calling CPU.
 pub(crate) fn put(vcpu: Cpu) {
-    let Some(vpes) = DIRECT.get() else { return };
+    let Some(vpes) = DIRECT.get().filter(|_| !HAS_FAILED.load(SeqCst)) else { return };
     if let Err(error) = vpes.put(vcpu.get() as u16) {
         fail(vpes, error);
     }
 }
 
 fn fail(vpes: &VpeSet<Kernel>, error: ItsError) {
-    println!("hypervisor: direct injection ends: {error}");
-    HAS_FAILED.store(true, SeqCst);
-    take_all_back(vpes);
+    if !HAS_FAILED.swap(true, SeqCst) {
+        println!("hypervisor: direct injection ends: {error}");
+        take_all_back(vpes);
+    }
 }
 
 /// Takes all events back. They become pending in the model, because they may have been pending.
 fn take_all_back(vpes: &VpeSet<Kernel>) {
     VECTORS.with(|vectors| {
         for vector in vectors {
-            if vector.take_back(vpes) {
-                vector.guest.signal();
-            }
+            vector.give_up(vpes);
         }
     });
 }
@@ -304,7 +311,8 @@ pub fn follow_messages(device: DeviceId) {
 }
 
 /// Applies the translation of a vector's event, which another vCPU may change at the same time:
-/// [`Follower`] then applies the new one, perhaps before the old one is applied here.
+/// [`Follower`] then applies the new one, perhaps before the old one is applied here. If another
+/// vCPU gives the vector another event, it applies that one.
 fn follow_event(
     vpes: &VpeSet<Kernel>,
     vgic: &Vgic,
@@ -313,7 +321,8 @@ fn follow_event(
 ) {
     let apply = |target| {
         VECTORS.with(|vectors| {
-            if let Some(vector) = vectors.get_mut(index) {
+            let is_its = |vector: &&mut Vector| vector.event == Some(event);
+            if let Some(vector) = vectors.get_mut(index).filter(is_its) {
                 vector.apply(vpes, target);
             }
         });
@@ -328,7 +337,11 @@ fn follow_event(
         target = now;
     }
     if vgic.direct_target(0, device, event) != target {
-        apply(None);
+        VECTORS.with(|vectors| {
+            if let Some(vector) = vectors.get_mut(index) {
+                vector.give_up(vpes);
+            }
+        });
     }
     VECTORS.with(|vectors| vectors.get_mut(index).into_iter().for_each(Vector::unmask));
 }

@@ -61,10 +61,11 @@ impl<P: GicPlatform> VpeSet<P> {
     ///
     /// Context: task; may sleep.
     ///
-    /// # Errors [`ItsError::Fault`] if the ITS or a CPU's redistributor lacks GICv4.0, if the ITS
-    /// was created [without vPEs](super::ItsConfig::with_vpes) or has none left, or if a command
-    /// fails; [`ItsError::NotReachable`], [`ItsError::NoMemory`]. On error, all memory has been
-    /// freed unless the ITS may still use it.
+    /// # Errors
+    /// [`ItsError::Fault`] if the ITS or a CPU's redistributor lacks GICv4.0, if the ITS was
+    /// created [without vPEs](super::ItsConfig::with_vpes) or has none left, or if a command fails;
+    /// [`ItsError::NotReachable`], [`ItsError::NoMemory`]. On error, all memory has been freed
+    /// unless the ITS may still use it.
     pub fn new(its: Arc<Its<P>>, id_bits: u8, cpus: &[Cpu]) -> Result<Self, ItsError> {
         let refused = |reason| Err(refused(its.frame.base, reason));
         if !(MIN_ID_BITS..=its.lpis().id_bits()).contains(&id_bits) {
