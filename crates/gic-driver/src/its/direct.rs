@@ -46,7 +46,9 @@ impl DirectEvent {
 
 impl<P: GicPlatform> VpeSet<P> {
     /// Maps the event of a physical LPI to a virtual LPI instead. On return, its messages make the
-    /// virtual LPI pending. Messages may be lost as [above](self).
+    /// virtual LPI pending. A message that arrives in the meantime is lost. Therefore callers
+    /// either mask the event's source, and let earlier messages be acknowledged, or
+    /// [set the event pending](Self::set_pending) afterwards.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -89,7 +91,7 @@ impl<P: GicPlatform> VpeSet<P> {
 
     /// Maps an event to its physical LPI again, at its previous CPU or, if that is offline, at any
     /// other. On return, its messages make the physical LPI pending. The virtual LPI is no longer
-    /// pending; messages may be lost as [above](self).
+    /// pending; messages may be lost as in [`hand_over`](Self::hand_over).
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
@@ -120,8 +122,8 @@ impl<P: GicPlatform> VpeSet<P> {
     }
 
     /// Moves an event to another vPE together with its pending state, or remaps it to another
-    /// virtual LPI, which discards its pending state. In the second case, messages may be lost as
-    /// [above](self).
+    /// virtual LPI, which discards its pending state. In the second case, messages may be lost as in
+    /// [`hand_over`](Self::hand_over).
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
