@@ -9,7 +9,7 @@
 //! |---|---|
 //! | unmasks a vector (MSI-X), or enables messages (MSI) | its event is handed over, if the guest's ITS translates it; then the function may send |
 //! | masks a vector | the function's vector is masked; the event stays direct |
-//! | MAPTI, MAPI | hands the event over if its vector is unmasked; a direct event is remapped |
+//! | MAPTI, MAPI | hands the event over if it was direct or its vector is unmasked; a direct event whose LPI changes is taken back first |
 //! | MOVI, MAPC | moves the event with its pending state (VMOVI) |
 //! | INV, INVALL | copies the configuration, and invalidates it (INV) |
 //! | INT, CLEAR | the same command for the direct event, instead of the model |
@@ -73,7 +73,7 @@ struct Vector {
     store: Arc<dyn MessageStore>,
     slot: u16,
     physical: Lpi,
-    /// The guest's event, while the guest lets the function send it or the event is direct.
+    /// The guest's event, as of the last time that the guest let the function send it.
     event: Option<EventId>,
     is_open: bool,
     /// `true` if messages may be on their way through the hypervisor.
@@ -149,9 +149,10 @@ impl Vector {
             return Ok(());
         };
         let to = VirtualLpi { vpe: cpu.get() as u16, lpi };
-        if let Some((event, current)) = &mut self.direct {
+        let direct = self.direct.as_mut();
+        if let Some((event, current)) = direct.filter(|(event, _)| event.target().lpi == lpi) {
             if event.target() != to {
-                vpes.move_event(event, to)?;
+                vpes.move_event(event, to.vpe)?;
             } else if *current == config {
                 return Ok(());
             }
@@ -160,6 +161,7 @@ impl Vector {
             return vpes.invalidate(event);
         }
         self.mask();
+        self.take_back(vpes);
         vpes.configure(lpi, config)?;
         let (event, _) = self.direct.insert((vpes.hand_over(self.physical, to)?, config));
         // The redistributor may have cached the configuration of an earlier owner.
@@ -261,21 +263,19 @@ pub(crate) fn start(options: &Options, cpus: u32) {
 
 /// Makes the vPE of a vCPU that is being loaded resident on the calling CPU.
 pub(crate) fn load(vcpu: Cpu) {
-    let Some(vpes) = DIRECT.get().filter(|_| !HAS_FAILED.load(SeqCst)) else { return };
-    if let Err(error) = vpes.load(vcpu.get() as u16, irqchip::here()) {
-        fail(vpes, error);
-    }
+    reside(|vpes| vpes.load(vcpu.get() as u16, irqchip::here()));
 }
 
 /// Makes the vPE of a vCPU that is being unloaded leave the calling CPU.
 pub(crate) fn put(vcpu: Cpu) {
-    let Some(vpes) = DIRECT.get().filter(|_| !HAS_FAILED.load(SeqCst)) else { return };
-    if let Err(error) = vpes.put(vcpu.get() as u16) {
-        fail(vpes, error);
-    }
+    reside(|vpes| vpes.put(vcpu.get() as u16).map(|_| ()));
 }
 
-fn fail(vpes: &VpeSet<Kernel>, error: ItsError) {
+/// Changes a vPE's residency. If this fails, no event is direct any more.
+#[inline]
+fn reside(change: impl FnOnce(&VpeSet<Kernel>) -> Result<(), ItsError>) {
+    let Some(vpes) = DIRECT.get().filter(|_| !HAS_FAILED.load(SeqCst)) else { return };
+    let Err(error) = change(vpes) else { return };
     if !HAS_FAILED.swap(true, SeqCst) {
         println!("hypervisor: direct injection ends: {error}");
         take_all_back(vpes);
@@ -419,8 +419,8 @@ fn is_about(command: Command, vector: &Vector) -> bool {
 /// Changes the pending state of a direct event. Returns `false` if the event is not direct.
 fn set_pending(vpes: &VpeSet<Kernel>, command: Command, pending: Pending) -> bool {
     VECTORS.with(|vectors| {
-        let mut found = vectors.iter().filter(|vector| is_about(command, vector));
-        let Some((event, _)) = found.find_map(|vector| vector.direct.as_ref()) else {
+        let mut concerned = vectors.iter().filter(|vector| is_about(command, vector));
+        let Some((event, _)) = concerned.find_map(|vector| vector.direct.as_ref()) else {
             return false;
         };
         if let Err(error) = vpes.set_pending(event, pending) {

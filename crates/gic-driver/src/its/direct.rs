@@ -121,31 +121,23 @@ impl<P: GicPlatform> VpeSet<P> {
         Ok(physical)
     }
 
-    /// Moves an event to another vPE together with its pending state, or remaps it to another
-    /// virtual LPI, which discards its pending state. In the second case, messages may be lost as in
-    /// [`hand_over`](Self::hand_over).
+    /// Moves an event to another vPE together with its pending state. No message is lost.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///
     /// # Errors
-    /// [`ItsError::NotMapped`] if the virtual LPI is out of range; [`ItsError::Fault`] if a command
-    /// fails. The event must then be [taken back](Self::take_back).
-    pub fn move_event(&self, moved: &mut DirectEvent, to: VirtualLpi) -> Result<(), ItsError> {
-        self.check(to.lpi)?;
+    /// [`ItsError::Fault`] if the set has no such vPE, or if a command fails. After a failed
+    /// command, the event must be [taken back](Self::take_back).
+    pub fn move_event(&self, moved: &mut DirectEvent, to: u16) -> Result<(), ItsError> {
         let (device, event) = (moved.route.device, moved.route.event_id());
-        let (from, vpe) = (self.id(moved.to.vpe)?, self.id(to.vpe)?);
-        let old_sync = VirtualCommand::Vsync { vpe: from }.encode();
-        let new_sync = VirtualCommand::Vsync { vpe }.encode();
-        let commands = if to.lpi == moved.to.lpi {
-            let vmovi = VirtualCommand::Vmovi { device, event, vpe }.encode();
-            [vmovi, old_sync, Command::Inv { device, event }.encode(), new_sync]
-        } else {
-            let intid = to.lpi.get();
-            let vmapti = VirtualCommand::Vmapti { device, event, vpe, intid, doorbell: None };
-            [Command::Discard { device, event }.encode(), old_sync, vmapti.encode(), new_sync]
-        };
-        self.its.run_virtual(commands)?;
-        moved.to = to;
+        let (from, vpe) = (self.id(moved.to.vpe)?, self.id(to)?);
+        self.its.run_virtual([
+            VirtualCommand::Vmovi { device, event, vpe }.encode(),
+            VirtualCommand::Vsync { vpe: from }.encode(),
+            Command::Inv { device, event }.encode(),
+            VirtualCommand::Vsync { vpe }.encode(),
+        ])?;
+        moved.to.vpe = to;
         Ok(())
     }
 

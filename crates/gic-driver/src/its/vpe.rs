@@ -111,9 +111,8 @@ impl<P: GicPlatform> VpeSet<P> {
         its.run_virtual([map, sync, reload, sync].map(VirtualCommand::encode))
     }
 
-    /// Makes a vPE resident at a CPU. Returns when the redistributor has read the vPE's tables, so
-    /// that the guest may be entered. The vPE must not be resident anywhere else, and no other vPE
-    /// may be resident there.
+    /// Makes a vPE resident at a CPU; the guest may then be entered. The vPE must not be resident
+    /// anywhere else, and no other vPE may be resident there.
     ///
     /// Context: task; interrupts may be masked; must not sleep or allocate.
     ///

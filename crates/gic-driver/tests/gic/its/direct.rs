@@ -183,7 +183,7 @@ fn a_direct_event_moves_with_its_pending_state() {
     let block = direct.map();
     let mut event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
     direct.send(0);
-    direct.vpes.move_event(&mut event, virtual_lpi(1, 0)).unwrap();
+    direct.vpes.move_event(&mut event, 1).unwrap();
     assert_eq!(event.target(), virtual_lpi(1, 0));
     assert_eq!((direct.take(0), direct.take(1)), (vec![], vec![8192]));
     direct.send(0);
@@ -191,12 +191,13 @@ fn a_direct_event_moves_with_its_pending_state() {
 }
 
 #[test]
-fn remapping_discards_the_pending_state() {
+fn an_event_that_is_handed_over_again_is_not_pending() {
     let direct = Direct::new();
     let block = direct.map();
-    let mut event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
+    let event = direct.hand_over(&block, 0, virtual_lpi(0, 0));
     direct.send(0);
-    direct.vpes.move_event(&mut event, virtual_lpi(1, 1)).unwrap();
+    direct.vpes.take_back(event).unwrap();
+    let _event = direct.hand_over(&block, 0, virtual_lpi(1, 1));
     assert_eq!((direct.take(0), direct.take(1)), (vec![], vec![]));
     direct.send(0);
     assert_eq!(direct.take(1), [8193]);
@@ -217,12 +218,11 @@ fn only_mapped_events_and_lpis_in_range_are_handed_over() {
     let direct = Direct::new();
     let block = direct.map();
     let beyond = virtual_lpi(0, (1 << ID_BITS) - 8192);
-    let not_mapped = ItsError::NotMapped(beyond.lpi);
-    assert_eq!(direct.vpes.hand_over(lpi(&block, 0), beyond).unwrap_err(), not_mapped);
-    assert_eq!(direct.vpes.configure(beyond.lpi, ENABLED), Err(not_mapped));
     let other = Lpi::from_index(100).unwrap();
-    let result = direct.vpes.hand_over(other, virtual_lpi(0, 0));
-    assert_eq!(result.unwrap_err(), ItsError::NotMapped(other));
+    let refused = |lpi, to| direct.vpes.hand_over(lpi, to).unwrap_err();
+    assert_eq!(refused(lpi(&block, 0), beyond), ItsError::NotMapped(beyond.lpi));
+    assert_eq!(direct.vpes.configure(beyond.lpi, ENABLED), Err(ItsError::NotMapped(beyond.lpi)));
+    assert_eq!(refused(other, virtual_lpi(0, 0)), ItsError::NotMapped(other));
     assert!(direct.vpes.hand_over(lpi(&block, 0), virtual_lpi(VPES, 0)).is_err());
     assert!(direct.setup.send(lpi(&block, 0)).is_some());
 }
