@@ -5,7 +5,7 @@ use crate::controller::Controller;
 /// Options for a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Options {
-    /// What the run records, and how it ends.
+    /// Options for the run itself.
     pub(crate) run: el2_vm::Options,
     /// Guests may have devices whose DMA is not confined; the SMMU is not used.
     pub(crate) trusted_guest: bool,

@@ -1,6 +1,6 @@
 //! Options for a run.
 
-/// What a run records, and how it differs from one that ends with its guests.
+/// Options of a run: the records that it makes, and when it ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Options {
     /// Milliseconds between two moves of the guests. By default, guests are not moved.

@@ -2,6 +2,7 @@
 
 use super::command::{high, low};
 use super::{MapAction, RawCommand, RdBase, UnknownOpcode, VpeId};
+use crate::IntId;
 use msi_types::{DeviceId, EventId};
 
 const VMOVI: u8 = 0x21;
@@ -10,8 +11,8 @@ const VSYNC: u8 = 0x25;
 const VMAPP: u8 = 0x29;
 const VMAPTI: u8 = 0x2a;
 const VINVALL: u8 = 0x2d;
-/// INTID that stands for "no doorbell".
-const NO_DOORBELL: u32 = 1023;
+/// Doorbell INTID of an event without a doorbell.
+const NO_DOORBELL: u32 = IntId::SPURIOUS.get();
 const V: u64 = 1 << 63;
 const TABLE: u64 = 0x000f_ffff_ffff_0000;
 

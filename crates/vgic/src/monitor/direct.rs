@@ -20,14 +20,14 @@ pub struct DirectTarget {
 /// Looks up an event. Returns `None` if its messages are dropped.
 pub type Translate<'a> = dyn Fn(DeviceId, EventId) -> Option<DirectTarget> + 'a;
 
-/// Delivers the messages of some events by hardware, without the model. Such an event is never
-/// pending in the model, so its implementation must follow the guest's commands.
+/// Delivers the messages of some events by hardware. The model does not see them, so the
+/// implementation must follow the guest's commands.
 ///
 /// The implementation must take all events back, and signal their pending state to the model,
 /// before the model is saved or reset and before the guest disables an ITS or a vCPU's LPIs.
 ///
 /// Both functions are called on the thread that executes the command, with the model's locks held.
-/// They may signal messages to the model, but must not call it otherwise.
+/// An implementation may signal messages to the model, but must not call it otherwise.
 #[doc(alias = "kvm_vgic_v4_set_forwarding")]
 pub trait DirectInjection: Send + Sync {
     /// Called before an ITS executes a command. Returns `true` for an INT or CLEAR command of a
