@@ -23,7 +23,7 @@ mod sgi;
 pub(crate) use interrupt::Group;
 pub(crate) use interrupt_table::Bank;
 pub use links::{LinkError, PhysicalInterrupts};
-pub(crate) use listing::{Filled, Forwarding, asks_for_end};
+pub(crate) use listing::{Filled, Forwarding};
 pub(crate) use pes::{Private, PublishedInterface, participation};
 pub(crate) use saved::RestoredInterrupt;
 

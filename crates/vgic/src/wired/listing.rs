@@ -10,9 +10,9 @@ use super::Wired;
 use super::candidates::Look;
 use super::index::WiredIndex;
 use super::interrupt::InterruptWord;
+use gic_arch::IntId;
 use gic_arch::ich::ListRegister;
 use gic_arch::ich::ListRegisterState::{self, Active, Invalid, Pending, PendingActive};
-use gic_arch::{IntId, IntIdClass};
 use msi_types::{Cpu, Level};
 
 const fn is_pending(state: ListRegisterState) -> bool {
@@ -30,10 +30,12 @@ pub(crate) struct Filled {
     /// Physical interrupt that the hardware deactivates when the guest deactivates the virtual
     /// interrupt.
     pub(crate) physical: Option<IntId>,
+    /// The hardware requests a maintenance interrupt when the guest deactivates the interrupt.
+    pub(crate) asks_for_end: bool,
 }
 
-/// Contents for an interrupt that is pending and doesn't hold a physical interrupt.
-const PENDING: Filled = Filled { state: Pending, physical: None };
+/// Contents for an edge-triggered interrupt that is pending and doesn't hold a physical interrupt.
+const PENDING: Filled = Filled { state: Pending, physical: None, asks_for_end: false };
 
 /// State bits that are all clear in the common case, i.e. if an edge-triggered interrupt is
 /// acknowledged and ended without any other change in between.
@@ -54,35 +56,45 @@ pub(crate) enum Forwarding {
 }
 
 impl InterruptWord {
-    /// Returns the state with which to put the interrupt into a list register. A level is sampled
-    /// again when the interrupt is deactivated, so a level-sensitive interrupt is never both
-    /// pending and active in a list register. Nor is an interrupt that holds a physical interrupt,
-    /// because the physical distributor keeps the pending state (IHI 0069, `ICH_LR<n>_EL2`, State).
-    fn list_state(self, forwarding: Forwarding) -> ListRegisterState {
+    /// Returns the contents of a list register of `cpu` for the interrupt. `takes_any` is `false`
+    /// if the vCPU doesn't take 1-of-N interrupts; it only matters if the interrupt is active.
+    #[inline]
+    fn to_list(self, cpu: Cpu, forwarding: Forwarding, takes_any: bool) -> Filled {
         let pending = self.pending() && self.enabled() && forwarding == Forwarding::Enabled;
-        match (pending, self.active()) {
-            (true, false) => Pending,
-            (true, true) if self.edge() && !self.physical_active() => PendingActive,
-            (_, true) => Active,
-            (false, false) => Invalid,
+        if self.active() {
+            return self.active_to_list(pending, cpu, takes_any);
         }
-    }
-
-    /// Returns the contents of a list register for the interrupt.
-    fn to_list(self, forwarding: Forwarding) -> Filled {
         let physical = self.physical().filter(|_| self.physical_active());
-        Filled { state: self.list_state(forwarding), physical }
+        let asks_for_end = physical.is_none() && !self.edge();
+        Filled { state: if pending { Pending } else { Invalid }, physical, asks_for_end }
     }
 
-    /// Returns the word for an interrupt in a list register of `cpu` that is filled with this
-    /// state.
-    fn listed_at(self, cpu: Cpu, filled: ListRegisterState) -> Self {
-        let lends = is_pending(filled) && self.latch();
-        self.let_go()
-            .with_listed(true)
-            .with_taker(cpu)
-            .with_lent(lends)
-            .with_latch(self.latch() && !lends)
+    /// Returns the contents of a list register for an active interrupt.
+    ///
+    /// A level is sampled again when the interrupt is deactivated, so a level-sensitive interrupt
+    /// is never both pending and active in a list register. Nor is an interrupt that holds a
+    /// physical interrupt, because the physical distributor keeps the pending state (IHI 0069,
+    /// `ICH_LR<n>_EL2`, State), or one whose target is now another vCPU. The pending state of these
+    /// interrupts waits in the word, so their deactivation must cause an exit, which `HW` doesn't
+    /// permit.
+    #[cold]
+    #[inline(never)]
+    fn active_to_list(self, pending: bool, cpu: Cpu, takes_any: bool) -> Filled {
+        let stays = self.target() == Some(cpu) && (takes_any || !self.any());
+        if pending && stays && self.edge() && !self.physical_active() {
+            return Filled { state: PendingActive, physical: None, asks_for_end: false };
+        }
+        let waits = self.latch() || self.message();
+        let physical = self.physical().filter(|_| self.physical_active() && !waits);
+        let asks_for_end = physical.is_none() && (waits || !self.edge());
+        Filled { state: Active, physical, asks_for_end }
+    }
+
+    /// Returns the word for an interrupt in a list register of `cpu` with these contents.
+    fn listed_at(self, cpu: Cpu, filled: Filled) -> Self {
+        let lends = is_pending(filled.state) && self.latch();
+        let lent = if filled.physical.is_some() { self.let_go() } else { self };
+        lent.with_listed(true).with_taker(cpu).with_lent(lends).with_latch(self.latch() && !lends)
     }
 
     /// Returns the word after the list register of `cpu`, which was filled as pending, is folded as
@@ -99,7 +111,7 @@ impl InterruptWord {
     /// state. `level` is the level of the physical interrupt, if the guest has not acknowledged it.
     fn folded(
         self,
-        Filled { state: filled, physical }: Filled,
+        Filled { state: filled, physical, .. }: Filled,
         left: ListRegister,
         level: Level,
     ) -> Self {
@@ -167,15 +179,18 @@ impl Wired {
         expected: InterruptWord,
         forwarding: Forwarding,
     ) -> Option<Filled> {
+        // A later change of the participation recalls the list registers.
+        let takes_any = !expected.active() || self.interrupts.pes.takes_any(cpu, expected);
+        let contents = |state: InterruptWord| state.to_list(cpu, forwarding, takes_any);
         let (old, _) = self.interrupts.get(cpu, index)?.try_update(|state| {
             let same = (state.ready_at(cpu) || state.active_at(cpu))
                 && state.priority() == expected.priority()
                 && state.group1() == expected.group1()
                 && state.edge() == expected.edge();
-            let filled = state.list_state(forwarding);
-            (same && filled != Invalid).then(|| state.listed_at(cpu, filled))
+            let filled = contents(state);
+            (same && filled.state != Invalid).then(|| state.listed_at(cpu, filled))
         })?;
-        Some(old.to_list(forwarding))
+        Some(contents(old))
     }
 
     /// Folds a list register of `cpu`. Calls the observer like [`deactivate`](Self::deactivate)
@@ -235,7 +250,8 @@ impl Wired {
             None => self.links.released(|| line, old, new),
         }
         let ended_by_register = is_active(now) && !new.active();
-        if filled.physical.is_none() && (was_ended(filled.state, now) || ended_by_register) {
+        let is_held = filled.physical.is_some() || old.physical_active();
+        if !is_held && (was_ended(filled.state, now) || ended_by_register) {
             self.tell_observer_of(cpu, index.intid(), old);
         }
         self.settle(index, interrupt.state());
@@ -301,10 +317,4 @@ impl Wired {
         }
         self.wakeup.kick(cpu);
     }
-}
-
-/// Returns `true` if a list register for this interrupt must request a maintenance interrupt when
-/// the guest ends it. The interrupt's level is sampled again at that point.
-pub(crate) fn asks_for_end(index: WiredIndex, state: InterruptWord) -> bool {
-    !state.edge() && index.intid().class() != IntIdClass::Sgi
 }

@@ -4,8 +4,9 @@
 use super::entered::Entered;
 use crate::model::virtual_interface::{Hardware, vtr};
 use doorbell_test_support::guest::Machine;
+use gic_arch::gicd::Irouter;
 use gic_arch::icc::{self, Sgi, SysRegEncoding};
-use gic_arch::ich::ListRegisterState::{Invalid, Pending};
+use gic_arch::ich::ListRegisterState::{Active, Invalid, Pending, PendingActive};
 use gic_arch::ich::Vtr;
 use gic_arch::{IntId, gicd, gicr};
 use msi_types::{Cpu, Level, Line, LineObserver, SetLine};
@@ -83,6 +84,59 @@ fn a_high_level_comes_again_after_maintenance() {
     assert_eq!(states(&hardware), [(SPI, Pending)]);
 }
 
+/// Lets the guest of vCPU 0 acknowledge an edge-triggered SPI that may be routed to any PE if `any`
+/// is set, calls `change`, then pulses the line again.
+fn pulsed_while_active(any: bool, change: impl FnOnce(&Machine)) -> (Machine, Entered, Hardware) {
+    let mut machine = Machine::running(VgicConfig::new(2).with_one_of_n(true));
+    machine.enable_spi(SPI);
+    machine.make_edge(SPI);
+    let route = Irouter::to(machine.gic.config().cpus[0].affinity).with_any_participating(any);
+    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), route);
+    machine.gic.pulse(Line::Spi(SPI));
+    let (inside, mut hardware) = enter(lists(&mut machine, 4), 4);
+    assert_eq!(hardware.acknowledge(1), SPI);
+    change(&machine);
+    machine.gic.pulse(Line::Spi(SPI));
+    let (inside, hardware) = again(inside, &hardware, 4);
+    (machine, inside, hardware)
+}
+
+#[test]
+fn an_active_edge_is_pending_at_the_same_vcpu() {
+    for any in [false, true] {
+        let (_machine, _inside, mut hardware) = pulsed_while_active(any, |_| {});
+        assert_eq!(states(&hardware), [(SPI, PendingActive)]);
+
+        hardware.end(1, SPI);
+
+        assert!(!hardware.asks_for_maintenance());
+        assert_eq!(hardware.acknowledge(1), SPI);
+    }
+}
+
+#[test]
+fn an_active_edge_is_pending_at_its_next_vcpu() {
+    let moves = |machine: &Machine| {
+        let to = Irouter::to(machine.gic.config().cpus[1].affinity);
+        machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), to);
+    };
+    let declines = |machine: &Machine| {
+        machine.write_gicr(0, gicr::CTLR, gicr::Ctlr::new().with_dpg1_ns(true));
+    };
+    for (any, change) in [(false, &moves as &dyn Fn(&Machine)), (true, &declines)] {
+        let (mut machine, inside, mut hardware) = pulsed_while_active(any, change);
+        assert_eq!(states(&hardware), [(SPI, Active)]);
+        assert!(!hardware.asks_for_maintenance());
+
+        hardware.end(1, SPI);
+
+        assert!(hardware.asks_for_maintenance(), "the vCPU must exit");
+        let (_inside, hardware) = again(inside, &hardware, 4);
+        assert_eq!(states(&hardware), []);
+        assert_eq!(states(&enter(lists(&mut machine, 4), 4).1), [(SPI, Pending)]);
+    }
+}
+
 #[test]
 fn sixteen_pending_and_more_are_an_overflow() {
     let mut machine = Machine::running(VgicConfig::new(1));
@@ -127,7 +181,7 @@ fn a_register_change_ends_with_the_exit() {
         |machine| machine.write_gicd(gicd::CTLR, gicd::Ctlr::new()),
         |machine| {
             let route = gicd::irouter(IntId::new(SPI)).unwrap();
-            machine.write_gicd(route, gicd::Irouter::to(gic_arch::Affinity::new(9, 9, 9, 9)));
+            machine.write_gicd(route, Irouter::to(gic_arch::Affinity::new(9, 9, 9, 9)));
         },
     ];
     for change in CHANGES {
@@ -246,7 +300,7 @@ fn a_write_is_pending_in_its_own_frame_only() {
     let mut machine = Machine::running(VgicConfig::new(2));
     machine.enable_spi(SPI);
     let target = machine.gic.config().cpus[1].affinity;
-    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), gicd::Irouter::to(target));
+    machine.write_gicd(gicd::irouter(IntId::new(SPI)).unwrap(), Irouter::to(target));
     high(&machine, SPI);
     let vcpu = machine.vcpus.remove(1).with_list_registers(vtr(4, 5)).unwrap();
     let (inside, hardware) = enter(vcpu, 4);

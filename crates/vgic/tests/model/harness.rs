@@ -236,6 +236,14 @@ impl Bench {
                 });
                 let value = u8::from(interrupt % 3 != 0);
                 self.apply(&Op::Field { cpu, interrupt, field: Field::Group, value, wide: false });
+                let value = u8::from(interrupt % 2 != 0);
+                self.apply(&Op::Field {
+                    cpu,
+                    interrupt,
+                    field: Field::Trigger,
+                    value,
+                    wide: false,
+                });
             }
         }
     }
@@ -364,6 +372,16 @@ impl Bench {
                 self.end(cpu, group, intid);
             }
             Op::End { cpu, group, interrupt: index } => self.end(cpu, group, interrupt(index)),
+            Op::Again { cpu, target } => {
+                if let Some(intid) = self.handled[cpu].last().copied()
+                    && SHARED.contains(&intid)
+                {
+                    self.route(intid, target, false);
+                    for high in [false, true, false] {
+                        self.line(cpu, intid, high);
+                    }
+                }
+            }
             Op::Migrate => self.migrate(),
             Op::Deactivate { cpu, interrupt: index } => {
                 self.msr(cpu, icc::DIR.encoding(), interrupt(index).into());

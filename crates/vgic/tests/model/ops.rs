@@ -117,6 +117,11 @@ pub(crate) enum Op {
         cpu: usize,
         interrupt: usize,
     },
+    /// The SPI that `cpu` acknowledged last is routed to `target`, then fires again.
+    Again {
+        cpu: usize,
+        target: usize,
+    },
     /// The machine is saved, and its state is restored into a new machine that replaces it.
     Migrate,
 }
@@ -157,6 +162,7 @@ pub(crate) fn ops() -> impl Strategy<Value = Op> {
         1 => (cpu(), group(), interrupt())
             .prop_map(|(cpu, group, interrupt)| Op::End { cpu, group, interrupt }),
         2 => (cpu(), interrupt()).prop_map(|(cpu, interrupt)| Op::Deactivate { cpu, interrupt }),
+        8 => (cpu(), cpu()).prop_map(|(cpu, target)| Op::Again { cpu, target }),
         1 => Just(Op::Migrate),
     ]
 }

@@ -5,7 +5,7 @@ use super::rank::{Ranked, Seen};
 use crate::cpu::listed::{ListRegisters, Listed, MAX_LIST_REGISTERS, Unlisted};
 use crate::cpu::vcpu::Vcpu;
 use crate::lpi::{PendingLpis, ReadyLpi};
-use crate::wired::{Filled, Forwarding, Group, asks_for_end};
+use crate::wired::{Filled, Forwarding, Group};
 use core::ops::ControlFlow;
 use gic_arch::Priority;
 use gic_arch::ich::{Hcr, ListRegister, ListRegisterState};
@@ -265,7 +265,8 @@ impl ListRegisterVcpu {
     }
 }
 
-fn wired_register(seen: Seen, Filled { state, physical }: Filled) -> ListRegister {
+fn wired_register(seen: Seen, filled: Filled) -> ListRegister {
+    let Filled { state, physical, asks_for_end } = filled;
     let Seen { index, state: word } = seen;
     let register = ListRegister::new()
         .with_virtual_intid(index.intid().get())
@@ -274,7 +275,7 @@ fn wired_register(seen: Seen, Filled { state, physical }: Filled) -> ListRegiste
         .with_state(state);
     match physical.and_then(|physical| u16::try_from(physical.get()).ok()) {
         Some(physical) => register.with_hw(true).with_physical_intid(physical),
-        None => register.with_eoi(asks_for_end(index, word)),
+        None => register.with_eoi(asks_for_end),
     }
 }
 
