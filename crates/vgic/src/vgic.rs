@@ -145,6 +145,7 @@ impl Vgic {
     }
 
     /// Reads like [`read`](Self::read), without its fast path for the distributor.
+    #[inline(never)]
     fn read_any(&self, address: u64, width: AccessWidth) -> Result<u64, NotClaimed> {
         let (frame, offset) = self.frame_at(address).ok_or(NotClaimed(address))?;
         let at = frame.at(address - u64::from(offset));
