@@ -47,7 +47,10 @@ impl Consumer {
     #[inline(never)]
     fn take_entry(&mut self, shared: &Shared, than: Priority) -> Option<Entry> {
         let vcpu = self.vcpu;
-        self.walk(shared, than, &mut Take { shared, vcpu })
+        let bitmap = shared.ready.get(vcpu as usize)?;
+        let (count, turns) = (shared.priorities.levels_before(than), &mut self.turns[0]);
+        let mut take = Take { shared, vcpu };
+        bitmap.first(count, turns, &mut take).or_else(|| bitmap.walk(count, turns, &mut take))
     }
 
     /// Moves LPIs to list registers, highest priority first, until `fill` returns

@@ -333,6 +333,29 @@ impl ReadyBitmap {
         })
     }
 
+    /// Fast path of a [`walk`](Self::walk) that takes one entry: visits the entry that the walk
+    /// would visit first, if the turn of its leaf hasn't ended. After `None`, the walk must search.
+    #[inline]
+    pub(super) fn first<V: Visitor>(
+        &self,
+        count: u32,
+        turns: &mut TurnTable,
+        visitor: &mut V,
+    ) -> Option<V::Output> {
+        let level = lowest(self.mask.bits() & levels_below(count))?;
+        let level = Level::new(level);
+        let Turn { leaf, next, left } = turns.of(level);
+        let word = self.tree(level)?.page(leaf >> FANOUT_BITS)?.leaf(leaf);
+        let next = u32::from(next);
+        let at = lowest(word.load(SeqCst).rotate_right(next)).filter(|_| left != 0)?;
+        let at = (next + at) & BIT_MASK;
+        let ready_bit = ReadyBit { leaf: word, bit: bit(at) };
+        let position = Position::new((leaf << FANOUT_BITS) | at);
+        let Visit::Found(found) = visitor.visit(ready_bit, level, position) else { return None };
+        turns.found(level, leaf, at.to_le_bytes()[0], V::TAKES);
+        Some(found)
+    }
+
     /// Visits the entries whose bits are set until the visitor finds one, highest priority first
     /// and only in the first `count` levels. Only one thread may iterate over a vCPU's bitmap at a
     /// time. Clears the summary bits of empty branches, except for the paths in `turns`.
@@ -342,8 +365,7 @@ impl ReadyBitmap {
         turns: &mut TurnTable,
         visitor: &mut V,
     ) -> Option<V::Output> {
-        let meant = 1u64.checked_shl(count).map_or(u64::MAX, |end| end - 1);
-        let mut levels = self.mask.bits() & meant;
+        let mut levels = self.mask.bits() & levels_below(count);
         while levels != 0 {
             let level = Level::new(levels.trailing_zeros());
             let level_bit = levels & levels.wrapping_neg();
@@ -368,6 +390,18 @@ impl ReadyBitmap {
         }
         None
     }
+}
+
+/// Returns a mask with the bits of the first `count` levels.
+#[inline]
+fn levels_below(count: u32) -> u64 {
+    1u64.checked_shl(count).map_or(u64::MAX, |end| end - 1)
+}
+
+/// Returns the number of the lowest bit that is set.
+#[inline]
+const fn lowest(word: u64) -> Option<u32> {
+    if word == 0 { None } else { Some(word.trailing_zeros()) }
 }
 
 /// Returns a mask for word `group` with the bits for all numbers starting at `first`.
