@@ -70,13 +70,17 @@ pub(crate) struct CpuInterface {
     active: [ActivePriorities; 2],
     /// `ICC_IGRPEN<n>_EL1`.
     enabled: [bool; 2],
+    /// Bits of a priority that determine preemption, by group: computed from the binary points.
+    group_bits: [u8; 2],
+    /// Position of the lowest bit of a group priority.
+    shift: u8,
 }
 
 impl CpuInterface {
     /// Creates an interface in its reset state. With two security states, firmware leaves the guest
     /// only the lower half of the priorities, all of them masked.
     pub(crate) fn new(features: Features) -> Self {
-        Self {
+        let mut interface = Self {
             features,
             mask: match features.security {
                 SecurityView::Single => Priority::HIGHEST,
@@ -88,13 +92,17 @@ impl CpuInterface {
             split_eoi: false,
             active: [ActivePriorities::new(0); 2],
             enabled: [false; 2],
-        }
+            group_bits: [0; 2],
+            shift: 8 - features.preemption_bits(),
+        };
+        interface.regroup();
+        interface
     }
 
     /// Marks the group priority of an acknowledged interrupt as active.
+    #[inline]
     pub(crate) fn activate(&mut self, priority: Priority, group: Group) {
-        let level =
-            self.group_priority(priority, group).get() >> (8 - self.features.preemption_bits());
+        let level = self.group_priority(priority, group).get() >> self.shift;
         self.active[group.index()].insert(level);
     }
 
@@ -133,6 +141,7 @@ impl CpuInterface {
 
     /// Returns the group's priority limit. [`signals`](Self::signals) returns `true` exactly for
     /// interrupts whose priority is higher.
+    #[inline]
     pub(crate) fn limit(&self, group: Group) -> Priority {
         match (self.takes(group), self.running()) {
             (false, _) => Priority::HIGHEST,
@@ -152,11 +161,11 @@ impl CpuInterface {
     }
 
     /// Returns the highest active group priority, or [`Priority::IDLE`].
+    #[inline]
     pub(crate) fn running(&self) -> Priority {
-        let level = self.active[0].first().min(self.active[1].first());
-        match u8::try_from(u32::from(level) << (8 - self.features.preemption_bits())) {
-            Ok(priority) => Priority::new(priority),
-            Err(_) => Priority::IDLE,
+        match self.active[0].first().min(self.active[1].first()) {
+            ActivePriorities::NONE => Priority::IDLE,
+            level => Priority::new(level << self.shift),
         }
     }
 
@@ -171,15 +180,19 @@ impl CpuInterface {
         }
     }
 
-    /// Returns the part of a priority that determines preemption. A binary point of N selects bits
-    /// 7:N+1 for Group 0, and bits 7:N for Group 1 unless Group 0's binary point is used for both.
+    /// Returns the part of a priority that determines preemption.
+    #[inline]
     fn group_priority(&self, priority: Priority, group: Group) -> Priority {
-        let point = match group {
-            Group::One if !self.common_binary_point => self.binary_point[1],
-            Group::Zero | Group::One => self.binary_point[0] + 1,
-        };
-        let [subpriority, _] = ((1u16 << point) - 1).to_le_bytes();
-        Priority::new(priority.get() & !subpriority)
+        Priority::new(priority.get() & self.group_bits[group.index()])
+    }
+
+    /// Computes the bits of the group priorities after a change of a binary point. A binary point
+    /// of N selects bits 7:N+1 for Group 0, and bits 7:N for Group 1 unless Group 0's binary point
+    /// is used for both.
+    fn regroup(&mut self) {
+        let [zero, one] = self.binary_point;
+        let points = [zero + 1, if self.common_binary_point { zero + 1 } else { one }];
+        self.group_bits = points.map(|point| (0xffu16 << point).to_le_bytes()[0]);
     }
 }
 

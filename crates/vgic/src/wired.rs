@@ -489,18 +489,30 @@ impl Wired {
         });
     }
 
-    /// Acknowledges the interrupt at `index` for `cpu`, if it is still ready there with the
-    /// priority and group of `expected`.
-    pub(crate) fn acknowledge(&self, cpu: Cpu, index: WiredIndex, expected: InterruptWord) -> bool {
-        let Some(interrupt) = self.interrupts.get(cpu, index) else { return false };
-        interrupt
-            .try_update(|state| {
-                let same = state.ready_at(cpu)
-                    && state.priority() == expected.priority()
-                    && state.group1() == expected.group1();
-                same.then(|| state.acknowledged().with_taker(cpu))
-            })
-            .is_some()
+    /// Acknowledges the interrupt at `index` for `cpu`, where it was ready in the state `expected`.
+    /// Returns its new state, or `None` if it is in another state by now.
+    #[inline]
+    pub(crate) fn acknowledge(
+        &self,
+        cpu: Cpu,
+        index: WiredIndex,
+        expected: InterruptWord,
+    ) -> Option<InterruptWord> {
+        let acknowledged = expected.acknowledged().with_taker(cpu);
+        let interrupt = self.interrupts.get(cpu, index)?;
+        interrupt.replace(expected, acknowledged).then_some(acknowledged)
+    }
+
+    /// Fast path of [`deactivate`](Self::deactivate): deactivates the interrupt at `index` if its
+    /// state is still `active`. Returns `false` if it is not, or if anything else remains to be
+    /// done.
+    #[inline]
+    pub(crate) fn end_silently(&self, cpu: Cpu, index: WiredIndex, active: InterruptWord) -> bool {
+        active.ends_silently()
+            && self
+                .interrupts
+                .get(cpu, index)
+                .is_some_and(|interrupt| interrupt.replace(active, active.deactivated()))
     }
 
     /// Deactivates an interrupt that the guest has finished, by EOI, DIR or `ICACTIVER`. Calls the

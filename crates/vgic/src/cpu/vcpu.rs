@@ -57,6 +57,8 @@ pub struct Vcpu {
     pub(crate) list_registers: ListRegisters,
     /// Number of interrupts that the guest has acknowledged.
     pub(crate) acknowledged: u64,
+    /// Wired interrupt that the fast path acknowledged last, and its state since.
+    pub(crate) taken: Option<(WiredIndex, InterruptWord)>,
 }
 
 /// References to one vCPU's parts of the shared half, so that we don't have to look them up.
@@ -145,7 +147,17 @@ impl Vcpu {
         lpis: Option<PendingLpis>,
     ) -> Self {
         let (wakeup, list_registers) = (Arc::clone(&gic.wakeup), ListRegisters::none());
-        let vcpu = Self { cpu, gic, wakeup, own, interface, lpis, list_registers, acknowledged: 0 };
+        let vcpu = Self {
+            cpu,
+            gic,
+            wakeup,
+            own,
+            interface,
+            lpis,
+            list_registers,
+            acknowledged: 0,
+            taken: None,
+        };
         vcpu.publish_interface();
         vcpu
     }
@@ -263,12 +275,15 @@ impl Vcpu {
     /// Acknowledges the highest-priority pending interrupt, if it is in `group` and preempts the
     /// running priority.
     pub(crate) fn acknowledge(&mut self, group: Group) -> Option<IntId> {
-        if self.has_nothing() {
-            return None;
-        }
-        match self.acknowledge_lpi(group) {
-            Some(lpi) => Some(lpi.intid()),
-            None => self.acknowledge_any(group),
+        let has_lpi = !self.lpis.as_ref().is_none_or(PendingLpis::is_empty);
+        match (self.own.private.candidates.is_empty(), has_lpi) {
+            (true, false) => None,
+            (true, true) => match self.acknowledge_lpi(group) {
+                Some(lpi) => Some(lpi.intid()),
+                None => self.acknowledge_any(group),
+            },
+            (false, false) => self.acknowledge_wired(group),
+            (false, true) => self.acknowledge_any(group),
         }
     }
 
@@ -276,16 +291,45 @@ impl Vcpu {
     /// [`acknowledge_any`](Self::acknowledge_any) must check all interrupts.
     #[inline]
     fn acknowledge_lpi(&mut self, group: Group) -> Option<Lpi> {
-        let wired = self.gic.wired();
-        let private = &*self.own.private;
-        let is_awake = private.participation.load(SeqCst) & participation::AWAKE != 0;
-        let is_forwarded = is_awake && wired.forwards(group);
-        if group != Group::One || !is_forwarded || !private.candidates.is_empty() {
+        if group != Group::One || !self.distributes(group) {
             return None;
         }
         let ready = self.lpis.as_mut()?.take(self.interface.limit(group))?;
         self.activate(ready.priority, group);
         Some(ready.lpi)
+    }
+
+    /// Acknowledges a wired interrupt, if no LPI needs to be checked.
+    #[inline(never)]
+    fn acknowledge_wired(&mut self, group: Group) -> Option<IntId> {
+        self.acknowledge_only(group).or_else(|| self.acknowledge_any(group))
+    }
+
+    /// Fast path: acknowledges a wired interrupt if no other interrupt needs to be checked. After
+    /// `None`, [`acknowledge_any`](Self::acknowledge_any) must check all interrupts.
+    #[inline]
+    fn acknowledge_only(&mut self, group: Group) -> Option<IntId> {
+        let index = self.own.private.candidates.only()?;
+        let (cpu, wired) = (self.cpu, self.gic.wired());
+        let state = wired.state_to_signal(cpu, index);
+        let is_signalled = state.ready_at(cpu)
+            && Group::of(state) == group
+            && self.distributes(group)
+            && state.priority().is_more_urgent_than(self.interface.limit(group));
+        if !is_signalled {
+            return None;
+        }
+        self.taken = Some((index, wired.acknowledge(cpu, index, state)?));
+        self.activate(state.priority(), group);
+        Some(index.intid())
+    }
+
+    /// Returns `true` if the distributor and the redistributor forward the group to the CPU
+    /// interface. A sleeping redistributor doesn't forward any interrupts.
+    #[inline]
+    fn distributes(&self, group: Group) -> bool {
+        self.own.private.participation.load(SeqCst) & participation::AWAKE != 0
+            && self.gic.wired().forwards(group)
     }
 
     #[inline(never)]
@@ -346,7 +390,7 @@ impl Vcpu {
         };
         let first = first.filter(|found| found.group == group)?;
         let Source::Wired(index, state) = first.source else { return None };
-        Some(self.gic.wired().acknowledge(self.cpu, index, state).then_some(first))
+        Some(self.gic.wired().acknowledge(self.cpu, index, state).map(|_| first))
     }
 
     /// Returns the highest-priority pending interrupt in the enabled groups, if it is in `group`,
@@ -366,7 +410,17 @@ impl Vcpu {
         self.publish_activity();
         // LPIs don't have an active state.
         if !self.interface.splits_eoi() && intid.class() != IntIdClass::Lpi {
-            self.gic.wired().deactivate(self.cpu, intid);
+            self.deactivate_ended(intid);
+        }
+    }
+
+    /// Deactivates a wired interrupt that the guest has ended.
+    #[inline(never)]
+    fn deactivate_ended(&mut self, intid: IntId) {
+        let (cpu, wired) = (self.cpu, self.gic.wired());
+        let taken = self.taken.take().filter(|(index, _)| index.intid() == intid);
+        if !taken.is_some_and(|(index, state)| wired.end_silently(cpu, index, state)) {
+            wired.deactivate(cpu, intid);
         }
     }
 

@@ -60,7 +60,8 @@ impl Machine {
 
     /// Acknowledges the interrupt if it is ready, runs its handler, and ends it.
     fn handle(&self, handler: impl FnOnce()) -> bool {
-        let taken = self.ready().is_some_and(|state| self.wired.acknowledge(CPU, index(), state));
+        let taken =
+            self.ready().is_some_and(|state| self.wired.acknowledge(CPU, index(), state).is_some());
         if taken {
             handler();
             self.wired.deactivate(CPU, index().intid());

@@ -58,6 +58,14 @@ impl Candidates {
         self.summary.bits() == 0
     }
 
+    /// Returns the candidate, if there is only one. Must be called on the vCPU's own thread.
+    #[inline]
+    pub(crate) fn only(&self) -> Option<WiredIndex> {
+        let leaf = only_bit(self.summary.bits())?;
+        let bit = only_bit(self.leaves.get(leaf)?.bits())?;
+        WiredIndex::new(leaf * 64 + bit)
+    }
+
     /// If there is only one candidate, removes it. Callers must check the interrupt afterwards, and
     /// must [`set`](Self::set) its bit again if it is still ready. Must be called on the vCPU's own
     /// thread.

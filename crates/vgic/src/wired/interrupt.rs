@@ -267,6 +267,18 @@ impl InterruptWord {
         if self.listed() { inactive } else { inactive.inactive().let_go() }
     }
 
+    /// Returns `true` for an active edge-triggered interrupt that has not become pending again, and
+    /// whose deactivation only changes its word.
+    pub(crate) const fn ends_silently(self) -> bool {
+        const OTHERS: InterruptWord = InterruptWord::new()
+            .with_latch(true)
+            .with_lent(true)
+            .with_any(true)
+            .with_listed(true)
+            .with_physical_active(true);
+        self.edge() && self.into_bits() & OTHERS.into_bits() == 0
+    }
+
     /// Returns the word with the active state cleared and no taker.
     pub(crate) const fn inactive(self) -> Self {
         self.with_active(false).with_taker_code(0).with_was_acknowledged(false)
@@ -327,6 +339,12 @@ impl Interrupt {
                 Err(seen) => old = seen,
             }
         }
+    }
+
+    /// Replaces the state if it is still `expected`. Returns `true` on success.
+    #[inline]
+    pub(crate) fn replace(&self, expected: InterruptWord, new: InterruptWord) -> bool {
+        self.0.compare_exchange(expected.into_bits(), new.into_bits(), SeqCst, SeqCst).is_ok()
     }
 
     /// Replaces the state like [`update`](Self::update), or returns `None` if `change` does.
