@@ -150,7 +150,6 @@ mod tables;
 mod translator;
 mod view;
 
-use crate::monitor::events::FaultReason;
 use crate::monitor::memory::GuestMemory;
 use crate::monitor::progress::Progress;
 use crate::sync::lock::Mutex;
@@ -171,7 +170,7 @@ pub(crate) use consumer::{ListedLpi, ReadyLpi};
 pub(crate) use control::Control;
 pub(crate) use device_table::DeviceTable;
 pub(crate) use fault_recorder::LpiFaults;
-pub(crate) use injection::Injection;
+pub(crate) use injection::{Injection, Pended, Signaled};
 pub(crate) use its_commands::MappedEvent;
 pub(crate) use mapping::{ItsIndex, MappedDevice, NoRoom};
 pub(crate) use pending_lpis::PendingLpis;
@@ -258,24 +257,6 @@ impl LpiCore {
         device_table: Arc<DeviceTable>,
     ) -> Result<ItsIndex, NoRoom> {
         self.control.lock().add_its(base, device_table)
-    }
-
-    /// Returns the reason why a message for a device's event was dropped. If another thread holds
-    /// the command lock, only determines whether the event is mapped to a mapped collection.
-    ///
-    /// Context: any.
-    pub(crate) fn why_dropped(
-        &self,
-        its: ItsIndex,
-        device_table: &DeviceTable,
-        (device, event): (u32, u32),
-    ) -> FaultReason {
-        let found =
-            self.control.try_lock().and_then(|control| control.why_dropped(its, device, event));
-        found.unwrap_or_else(|| {
-            let is_mapped = self.shared.is_mapped(device_table, device, event);
-            if is_mapped { FaultReason::DisabledMessage } else { FaultReason::UnmappedMessage }
-        })
     }
 
     /// Runs `change` under the command lock without sending kicks, for callers that hold other

@@ -55,7 +55,7 @@ pub(crate) use targets::Targets;
 
 use crate::config::ConfigError;
 use crate::frames::registers::{Frame, Refusal};
-use crate::lpi::{DeviceTable, Injection, ItsIndex, LpiCore, NoRoom};
+use crate::lpi::{DeviceTable, Injection, ItsIndex, LpiCore, NoRoom, Pended, Signaled};
 use crate::monitor::access::AccessWidth;
 use crate::monitor::direct::DirectInjection;
 use crate::monitor::events::{EventLog, FaultDetail, FaultReason, GuestFault, RegisterFrame};
@@ -252,17 +252,32 @@ impl Its {
     #[inline]
     pub(crate) fn translate(&self, device: DeviceId, data: u32) -> Delivery {
         match self.lpis.signal(&self.device_table, device.get(), data) {
+            Signaled::Coalesced => Delivery::Pending,
+            Signaled::Fresh(pended) => self.notify(pended),
+            Signaled::Dropped => self.dropped(device, data),
+            Signaled::Far => self.translate_far(device, data),
+        }
+    }
+
+    #[inline(never)]
+    fn notify(&self, pended: Pended) -> Delivery {
+        self.lpis.notify(pended);
+        Delivery::Pending
+    }
+
+    #[inline(never)]
+    fn translate_far(&self, device: DeviceId, data: u32) -> Delivery {
+        match self.lpis.signal_far(&self.device_table, device.get(), data) {
             Injection::Fresh | Injection::Coalesced => Delivery::Pending,
             Injection::Dropped => self.dropped(device, data),
         }
     }
 
-    /// Records why a message was dropped. Takes the command lock to find the exact reason, but does
-    /// not wait for it.
+    /// Records why a message was dropped. Lock-free.
     #[cold]
     #[inline(never)]
     fn dropped(&self, device: DeviceId, data: u32) -> Delivery {
-        let reason = self.lpis.why_dropped(self.index, &self.device_table, (device.get(), data));
+        let reason = self.lpis.why_dropped(&self.device_table, device.get(), data);
         let detail = FaultDetail::Message { device, event: EventId::new(data) };
         self.fault(gits::TRANSLATER.offset(), reason, detail);
         Delivery::Blocked

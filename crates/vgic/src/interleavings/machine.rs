@@ -3,7 +3,7 @@
 use super::std::vec::Vec;
 use crate::lpi::{
     Control, DeviceTable, Injection, ItsIndex, ListedLpi, LpiConfig, LpiCore, LpiFaults,
-    MappedDevice, MappedEvent, PendingLpis, Priorities, PriorityView,
+    MappedDevice, MappedEvent, PendingLpis, Priorities, PriorityView, Signaled,
 };
 use crate::monitor::events::EventLog;
 use crate::monitor::memory::{GuestMemory, MemoryFault};
@@ -133,7 +133,12 @@ impl Machine {
     }
 
     pub(super) fn send(&self, device: u32, event: u32) -> Injection {
-        self.lpis.signal(&self.devices, device, event)
+        match self.lpis.signal(&self.devices, device, event) {
+            Signaled::Fresh(pended) => self.lpis.notify(pended),
+            Signaled::Coalesced => Injection::Coalesced,
+            Signaled::Dropped => Injection::Dropped,
+            Signaled::Far => self.lpis.signal_far(&self.devices, device, event),
+        }
     }
 
     /// Writes `GICR_SETLPIR`.

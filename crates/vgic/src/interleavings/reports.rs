@@ -9,7 +9,7 @@ use shuttle::thread;
 /// Two threads record one fault each while a third thread reads the log.
 fn two_faults(second: FaultReason) {
     let events = Arc::new(EventLog::of_all_kinds());
-    let faults = [(FaultReason::UnmappedMessage, 7), (second, 8)];
+    let faults = [(FaultReason::UnmappedEvent, 7), (second, 8)];
     let faults = faults.map(|(reason, at)| {
         let frame = RegisterFrame::Its(u64::from(at) << 16);
         GuestFault::new(reason, (frame, at), FaultDetail::Value(at.into()))
@@ -36,5 +36,5 @@ fn faults_read_while_recorded_are_kept() {
 
 #[test]
 fn faults_of_one_kind_are_kept_apart() {
-    explore(|| two_faults(FaultReason::UnmappedMessage));
+    explore(|| two_faults(FaultReason::UnmappedEvent));
 }

@@ -11,6 +11,7 @@
 //! is then flat ([`DeviceTable::get_flat`]), and an entry is never reassigned to another device.
 
 use super::mapping::{MappedDevice, NoRoom};
+use crate::sync::published::Published;
 use crate::sync::{AtomicU64, Ordering};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -39,6 +40,8 @@ pub(crate) struct DeviceTable {
     bits: u32,
     /// Number of nodes between the root and an entry.
     height: u32,
+    /// 1 if the ITS accepts messages, for the reason why a message was dropped.
+    pub(super) accepts: Published,
 }
 
 impl fmt::Debug for DeviceTable {
@@ -141,7 +144,8 @@ impl DeviceTable {
         let complete = (1..=height).map(of_height).sum::<u32>();
         let nodes = try_page_table(NODE_LIMIT.min(complete))?;
         let flat_leaves = if height == 1 { complete } else { 0 };
-        Ok(Self { root: try_box_array(|| AtomicU64::new(0))?, nodes, flat_leaves, bits, height })
+        let (root, accepts) = (try_box_array(|| AtomicU64::new(0))?, Published::new(0));
+        Ok(Self { root, nodes, flat_leaves, bits, height, accepts })
     }
 
     /// Creates the usage record for a tree without devices.

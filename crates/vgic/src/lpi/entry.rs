@@ -5,6 +5,8 @@ use gic_arch::Lpi;
 
 /// Width of an entry's LPI index. INTIDs go up to 8192 + 2^20 − 1.
 pub(super) const LPI_INDEX_BITS: u32 = 20;
+/// LPI index of an entry that no event is mapped to. INTIDs have at most 20 bits, so no LPI has it.
+pub(super) const NO_LPI: u32 = (1 << LPI_INDEX_BITS) - 1;
 /// Width of an entry's generation.
 pub(super) const GENERATION_BITS: u32 = 22;
 /// The last generation. A chunk that has reached the last generation is never allocated again.
@@ -63,9 +65,9 @@ impl Level {
 pub(super) struct Entry(u64);
 
 impl Entry {
-    /// Creates an unmapped entry with this generation.
+    /// Creates an unmapped entry with this generation, for [`NO_LPI`].
     pub(super) const fn unmapped(generation: u32) -> Self {
-        Self(generation as u64 & mask(GENERATION_BITS))
+        Self(generation as u64 & mask(GENERATION_BITS)).with_lpi_index(NO_LPI)
     }
 
     /// Converts from an atomic's value.

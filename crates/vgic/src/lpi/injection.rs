@@ -18,13 +18,13 @@
 //!
 //! Most messages take the fast path: a flat device table and an ITT with at most one node
 //! ([`Shared::find_near`]), and often to an event that is already pending. The fast path is inlined
-//! and uses no stack; slower cases are in separate functions.
+//! and uses no stack; slower cases are in separate functions, which end it.
 
 use super::LpiCore;
 use super::device_table::DeviceTable;
 use super::entry::Entry;
 use super::entry_table::Position;
-use super::itt::EntryRef;
+use super::itt::{EntryRef, Near};
 use super::shared::Shared;
 use crate::sync::Ordering;
 use gic_arch::Lpi;
@@ -41,32 +41,61 @@ pub(crate) enum Injection {
     Dropped,
 }
 
+/// Outcome of a message on the fast path.
+pub(crate) enum Signaled {
+    /// The LPI is pending now. [`LpiCore::notify`] must follow.
+    Fresh(Pended),
+    /// The LPI was already pending.
+    Coalesced,
+    /// No event is mapped, or the LPI must not become pending.
+    Dropped,
+    /// The fast path doesn't cover the message. [`LpiCore::signal_far`] must follow.
+    Far,
+}
+
+/// The entry that a message has made pending, until the entry's vCPU is notified.
+#[must_use]
+pub(crate) struct Pended {
+    written: Entry,
+    position: Position,
+}
+
 impl LpiCore {
-    /// Injects a message from a device behind an ITS. Lock-free.
+    /// Performs steps 1 and 2 of a message from a device behind an ITS, if the fast path covers it.
+    /// Lock-free.
     ///
     /// Context: any.
     #[inline]
-    pub(crate) fn signal(&self, device_table: &DeviceTable, device: u32, event: u32) -> Injection {
+    pub(crate) fn signal(&self, device_table: &DeviceTable, device: u32, event: u32) -> Signaled {
         match self.shared.find_near(device_table, device, event) {
-            Some(found) => self.pend(found),
-            None => self.signal_far(device_table, device, event),
+            Near::Entry(found) => match self.shared.set_pending(found) {
+                Some(seen) if seen.is_pending() => Signaled::Coalesced,
+                Some(seen) => {
+                    let written = seen.with_pending(true);
+                    Signaled::Fresh(Pended { written, position: found.position })
+                }
+                None => Signaled::Dropped,
+            },
+            Near::Nothing => Signaled::Dropped,
+            Near::Far => Signaled::Far,
         }
     }
 
+    /// Injects a message that the fast path doesn't cover.
     #[inline(never)]
-    fn signal_far(&self, device_table: &DeviceTable, device: u32, event: u32) -> Injection {
-        match self.shared.find(device_table, device, event) {
-            Some(found) => self.pend(found),
-            None => Injection::Dropped,
-        }
-    }
-
-    /// Performs steps 2 to 4.
-    #[inline(always)]
-    fn pend(&self, found: EntryRef) -> Injection {
-        match self.shared.set_pending(found) {
-            Some(seen) if seen.is_pending() => Injection::Coalesced,
-            Some(seen) => self.notify(seen.with_pending(true), found.position),
+    pub(crate) fn signal_far(
+        &self,
+        device_table: &DeviceTable,
+        device: u32,
+        event: u32,
+    ) -> Injection {
+        let found = self.shared.find(device_table, device, event);
+        let written = found.and_then(|found| Some((found, self.shared.set_pending(found)?)));
+        match written {
+            Some((_, seen)) if seen.is_pending() => Injection::Coalesced,
+            Some((found, seen)) => {
+                self.notify(Pended { written: seen.with_pending(true), position: found.position })
+            }
             None => Injection::Dropped,
         }
     }
@@ -79,7 +108,8 @@ impl LpiCore {
         match self.shared.set_own_pending(cpu.get(), lpi.index()) {
             Some(seen) if seen.is_pending() => Injection::Coalesced,
             Some(seen) => {
-                self.notify(seen.with_pending(true), self.shared.own_position(lpi.index()))
+                let position = self.shared.own_position(lpi.index());
+                self.notify(Pended { written: seen.with_pending(true), position })
             }
             None => Injection::Dropped,
         }
@@ -87,7 +117,7 @@ impl LpiCore {
 
     /// Performs steps 3 and 4 for an entry written by a message.
     #[inline(never)]
-    fn notify(&self, written: Entry, position: Position) -> Injection {
+    pub(crate) fn notify(&self, Pended { written, position }: Pended) -> Injection {
         if let Some(vcpu) = self.shared.set_ready_bit(written, position) {
             self.kick(vcpu);
         }
@@ -116,8 +146,11 @@ impl Shared {
 
     /// Finds the entry like [`find`](Self::find), but only if the fast path covers it.
     #[inline(always)]
-    fn find_near(&self, device_table: &DeviceTable, device: u32, event: u32) -> Option<EntryRef> {
-        self.nodes.translate_near(device_table.get_flat(device)?, event)
+    fn find_near(&self, device_table: &DeviceTable, device: u32, event: u32) -> Near {
+        match device_table.get_flat(device) {
+            Some(dte) => self.nodes.translate_near(dte, event),
+            None => Near::Far,
+        }
     }
 
     /// Step 2: sets an entry pending. Returns the previous value, or `None` if the entry may not
@@ -162,14 +195,5 @@ impl Shared {
         }
         self.ready.get(target as usize)?.set(written.level(), position);
         Some(target)
-    }
-
-    /// Returns `true` if a device's event is mapped to a mapped collection. If so, messages are
-    /// dropped only while the ITS or the target's LPIs are disabled.
-    pub(super) fn is_mapped(&self, device_table: &DeviceTable, device: u32, event: u32) -> bool {
-        self.find(device_table, device, event).is_some_and(|found| {
-            let entry = self.entries.load(found.position);
-            entry.generation() == found.generation && entry.is_mapped()
-        })
     }
 }

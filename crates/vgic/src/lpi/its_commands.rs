@@ -51,6 +51,7 @@ impl Control {
             && translator.enabled != enabled
         {
             translator.enabled = enabled;
+            translator.publish(false);
             let (resettle, admit) = (Cause::Resettle(its), Cause::Admit(its));
             let (ends, begins) = if enabled { (resettle, admit) } else { (admit, resettle) };
             // The new sweep also visits all entries that the old sweep hasn't visited yet.

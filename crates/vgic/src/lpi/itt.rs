@@ -31,7 +31,8 @@ const VALID: u64 = 1 << 63;
 
 /// A link in a device table entry or a node. A link holds the position of a block's first entry or
 /// the number of the next node, and the generation of that block or node. The link in a device
-/// table entry also holds the number of the device's event bits.
+/// table entry also holds the number of the device's event bits, which is the only valid part
+/// before the device has entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Link(u64);
 
@@ -147,6 +148,16 @@ impl EntryRef {
     }
 }
 
+/// Result of looking up a message's entry on the fast path.
+pub(super) enum Near {
+    /// The event's entry.
+    Entry(EntryRef),
+    /// The event isn't mapped.
+    Nothing,
+    /// The fast path doesn't cover the device or the event.
+    Far,
+}
+
 /// Result of looking up an event in a device's ITT.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Probe {
@@ -223,13 +234,13 @@ impl Nodes {
     /// Translates like [`translate`](Self::translate), but only finds entries with at most one node
     /// above them. All devices with up to 2^11 events qualify.
     #[inline(always)]
-    pub(super) fn translate_near(&self, dte: &AtomicU64, event: u32) -> Option<EntryRef> {
+    pub(super) fn translate_near(&self, dte: &AtomicU64, event: u32) -> Near {
         let root = Link::from_bits(dte.load(Ordering::SeqCst));
         match root.depth() {
-            _ if !root.has(event) => None,
-            0 => Some(root.entry(event)),
-            1 => self.translate_from(dte, root, 1, event),
-            _ => None,
+            _ if !root.has(event) => Near::Nothing,
+            0 => Near::Entry(root.entry(event)),
+            1 => self.translate_from(dte, root, 1, event).map_or(Near::Far, Near::Entry),
+            _ => Near::Far,
         }
     }
 

@@ -40,6 +40,15 @@ impl Control {
         Ok(())
     }
 
+    /// Sets or removes a vCPU's tables, and publishes that messages are accepted or dropped.
+    pub(super) fn set_tables(&mut self, vcpu: u32, tables: Option<LpiTables>) {
+        self.enabled.set(vcpu, tables);
+        if let Some(own) = self.shared.own(vcpu) {
+            let end = |tables: LpiTables| if tables.is_absent() { 1 } else { tables.end() };
+            own.end.set(tables.map_or(0, end).into());
+        }
+    }
+
     /// Finds another vCPU whose LPIs are enabled and whose pending table overlaps this vCPU's
     /// pending table. If two tables overlap, each redistributor may overwrite the other's pending
     /// bits.
@@ -90,7 +99,7 @@ impl Control {
     /// more, and LPIs that were pending are set in the pending table.
     pub(crate) fn disable_lpis(&mut self, vcpu: u32) {
         let Some(tables) = self.enabled.get(vcpu) else { return };
-        self.enabled.set(vcpu, None);
+        self.set_tables(vcpu, None);
         self.sweeps.abandon(Cause::Invalidate(vcpu));
         // Pending table bits that haven't been transferred to an entry yet.
         let pending = if let Some(Sweep::Enable { pending, next, .. }) =
@@ -122,7 +131,7 @@ impl Control {
             for block in shared.own(vcpu).into_iter().flat_map(RedistributorLpis::blocks) {
                 block.indices().for_each(|index| self.reset_entry(Location::Own { vcpu, index }));
             }
-            self.enabled.set(vcpu, None);
+            self.set_tables(vcpu, None);
             for cause in [Cause::Invalidate(vcpu), Cause::Enable(vcpu), Cause::Disable(vcpu)] {
                 self.sweeps.abandon(cause);
             }

@@ -8,6 +8,7 @@
 //! are only freed together with the table.
 
 use super::entry::Entry;
+use crate::sync::published::Published;
 use crate::sync::{AtomicU16, Ordering::SeqCst};
 use alloc::boxed::Box;
 use doorbell_fallible::{OnceBox, OutOfMemory, try_page, try_page_table};
@@ -26,13 +27,17 @@ type LpiPage = [AtomicU16; 1 << PAGE_BITS];
 pub(super) struct RedistributorLpis {
     vcpu: u32,
     pages: Box<[OnceBox<LpiPage>]>,
+    /// First INTID beyond the guest's tables, 1 without a configuration table, or 0 unless LPIs
+    /// are enabled: for the reason why a message was dropped.
+    pub(super) end: Published,
 }
 
 impl RedistributorLpis {
     /// Creates a table for a redistributor with this many LPIs. Pages are allocated by
     /// [`ensure`](Self::ensure).
     pub(super) fn new(vcpu: u32, lpis: u32) -> Result<Self, OutOfMemory> {
-        Ok(Self { vcpu, pages: try_page_table(lpis.div_ceil(1 << PAGE_BITS))? })
+        let pages = try_page_table(lpis.div_ceil(1 << PAGE_BITS))?;
+        Ok(Self { vcpu, pages, end: Published::new(0) })
     }
 
     /// Allocates an LPI's entry, if necessary. Must not be called on the hot path.

@@ -290,7 +290,7 @@ impl Control {
         direct: impl Iterator<Item = EnabledRange>,
     ) -> Result<(), OutOfMemory> {
         self.provide(vcpu, &tables)?;
-        self.enabled.set(vcpu, Some(tables));
+        self.set_tables(vcpu, Some(tables));
         if self.config.direct {
             let mut next = 0;
             let end = tables.end().saturating_sub(Lpi::FIRST.get());
@@ -331,6 +331,7 @@ impl Control {
     pub(crate) fn restore_its_enabled(&mut self, its: ItsIndex, enabled: bool) {
         if let Some(translator) = self.translators.get_mut(its) {
             translator.enabled = enabled;
+            translator.publish(enabled);
         }
     }
 

@@ -1,15 +1,19 @@
 //! The state of LPIs and event mappings, for explanations. Each query reads at most one
 //! configuration byte and two bytes of a pending table.
 
+use super::LpiCore;
 use super::config::Priorities;
 use super::control::Control;
-use super::entry::Level;
+use super::device_table::DeviceTable;
+use super::entry::{Level, NO_LPI};
 use super::entry_table::EntryIndex;
+use super::itt::Link;
 use super::mapping::ItsIndex;
 use super::shared::Location;
 use super::tables::LpiTables;
 use crate::monitor::events::FaultReason;
 use crate::monitor::memory::GuestMemory;
+use crate::sync::Ordering;
 use gic_arch::lpi::Config;
 use gic_arch::{Lpi, Priority};
 use msi_types::{Cpu, DeviceId, EventId};
@@ -83,6 +87,48 @@ impl LpiStatus {
     }
 }
 
+impl LpiCore {
+    /// Returns the reason why a message for a device's event was dropped. If the reason has just
+    /// been removed, returns [`FaultReason::DisabledMessage`]. Takes no lock.
+    ///
+    /// Context: any.
+    pub(crate) fn why_dropped(
+        &self,
+        device_table: &DeviceTable,
+        device: u32,
+        event: u32,
+    ) -> FaultReason {
+        if device_table.accepts.get() == 0 {
+            return FaultReason::ItsDisabled;
+        }
+        let dte = device_table.get_flat(device).or_else(|| device_table.get(device));
+        let link = dte.map_or(Link::NONE, |dte| Link::from_bits(dte.load(Ordering::SeqCst)));
+        let Some(dte) = dte.filter(|_| link != Link::NONE) else {
+            return FaultReason::UnmappedDevice;
+        };
+        if event >> link.event_bits() != 0 {
+            return FaultReason::EventOutOfRange;
+        }
+        let shared = self.shared();
+        let found = shared.nodes.translate(dte, event);
+        let entry = found.map(|found| (shared.entries.load(found.position), found.generation));
+        let Some((entry, _)) = entry.filter(|(entry, generation)| {
+            entry.generation() == *generation && entry.lpi_index() != NO_LPI
+        }) else {
+            return FaultReason::UnmappedEvent;
+        };
+        if !entry.is_mapped() {
+            return FaultReason::UnmappedCollection;
+        }
+        match shared.own(entry.target()).map_or(0, |own| own.end.get()) {
+            0 => FaultReason::LpisDisabled,
+            1 => FaultReason::NoConfigurationTable,
+            end if u64::from(entry.lpi().get()) >= end => FaultReason::LpiOutOfRange,
+            _ => FaultReason::DisabledMessage,
+        }
+    }
+}
+
 impl Control {
     /// Returns the state of a device's event.
     pub(crate) fn event_status(&self, its: ItsIndex, device: u32, event: u32) -> EventStatus {
@@ -129,35 +175,6 @@ impl Control {
             return Err(EventStatus::UnmappedCollection(mapped.collection));
         }
         Ok(Location::Event(mapped.index()))
-    }
-
-    /// Returns the reason why a message was dropped, or `None` if it would not be dropped now. Does
-    /// not read guest memory.
-    pub(super) fn why_dropped(
-        &self,
-        its: ItsIndex,
-        device: u32,
-        event: u32,
-    ) -> Option<FaultReason> {
-        if !self.is_its_enabled(its) || self.is_admitting(its) {
-            return Some(FaultReason::ItsDisabled);
-        }
-        let location = match self.mapped_event(its, device, event) {
-            Ok(location) => location,
-            Err(EventStatus::UnmappedDevice(_)) => return Some(FaultReason::UnmappedDevice),
-            Err(EventStatus::OutOfRange(_)) => return Some(FaultReason::EventOutOfRange),
-            Err(EventStatus::UnmappedCollection(_)) => {
-                return Some(FaultReason::UnmappedCollection);
-            }
-            Err(_) => return Some(FaultReason::UnmappedEvent),
-        };
-        let entry = self.shared.load(location);
-        match self.enabled.get(entry.target()) {
-            None => Some(FaultReason::LpisDisabled),
-            Some(_) if self.is_enabling(entry.target()) => Some(FaultReason::LpisDisabled),
-            Some(tables) if tables.is_absent() => Some(FaultReason::NoConfigurationTable),
-            Some(tables) => (!tables.covers(entry.lpi())).then_some(FaultReason::LpiOutOfRange),
-        }
     }
 
     /// Finds the redistributor at which an LPI can become pending. If several events are mapped to
@@ -211,10 +228,6 @@ impl Control {
             level: entry.level(),
             priorities: self.config.priorities,
         }
-    }
-
-    fn is_its_enabled(&self, its: ItsIndex) -> bool {
-        self.translators.get(its).is_some_and(|translator| translator.enabled)
     }
 
     /// Returns the number of mapped devices of an ITS.

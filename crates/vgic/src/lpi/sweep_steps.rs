@@ -76,6 +76,7 @@ impl Control {
         let result = self.sweep_on(&mut work.sweep, limit);
         if result == Ok(true) {
             self.finish_with(work.sweep);
+            self.publish(cause);
             return result;
         }
         let before = core::mem::replace(&mut work.pause, result.err());
@@ -84,6 +85,17 @@ impl Control {
         }
         self.sweeps.insert(cause, work);
         result
+    }
+
+    /// Publishes that messages are accepted, after a sweep that enables LPIs or an ITS.
+    fn publish(&mut self, done: Cause) {
+        match done {
+            Cause::Enable(vcpu) => self.set_tables(vcpu, self.enabled.get(vcpu)),
+            Cause::Admit(its) => {
+                self.translators.get(its).into_iter().for_each(|its| its.publish(true));
+            }
+            _ => {}
+        }
     }
 
     /// Records that a request made by a register write failed for lack of heap memory.

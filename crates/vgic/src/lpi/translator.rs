@@ -33,6 +33,11 @@ impl Translator {
         })
     }
 
+    /// Publishes whether the ITS accepts messages, for the reason why a message was dropped.
+    pub(super) fn publish(&self, accepts: bool) {
+        self.device_table.accepts.set(accepts.into());
+    }
+
     /// Returns a device's entry in the device table.
     pub(super) fn dte(&self, device: u32) -> Option<&AtomicU64> {
         self.device_table.get(device)
@@ -74,7 +79,9 @@ impl Translator {
         if self.mapped_devices.devices() >= limit {
             return Err(NoRoom::Budget);
         }
-        self.device_table.map(device, mapped, &mut self.mapped_devices)?;
+        let dte = self.device_table.map(device, mapped, &mut self.mapped_devices)?;
+        let link = Link::NONE.of_device(mapped.event_bits.into());
+        dte.store(link.bits(), Ordering::SeqCst);
         Ok(())
     }
 

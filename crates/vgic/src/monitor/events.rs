@@ -121,7 +121,7 @@ mod tests {
     #[test]
     fn a_storm_of_one_kind_hides_no_other() {
         let events = EventLog::of_all_kinds();
-        let storm = FaultReason::UnmappedMessage;
+        let storm = FaultReason::UnmappedEvent;
 
         (0..1000).for_each(|number| events.record(fault(storm, number)));
         events.record(fault(FaultReason::UnalignedQueue, 1000));
@@ -198,11 +198,11 @@ mod tests {
                  redistributor whose LPIs are enabled (of vCPU 0)",
             ),
             (
-                FaultReason::UnmappedMessage,
+                FaultReason::UnmappedEvent,
                 (ITS, gits::TRANSLATER.offset()),
                 message,
-                "its@8080000: GITS_TRANSLATER: message without a mapping \
-                 (DeviceID 0x8, EventID 0x3)",
+                "its@8080000: GITS_TRANSLATER: message for an event that MAPTI or MAPI has not \
+                 mapped (DeviceID 0x8, EventID 0x3)",
             ),
             (
                 FaultReason::NoSuchInterrupt,

@@ -51,10 +51,6 @@ pub enum FaultReason {
     UnalignedQueue,
     /// An ITS command failed.
     ItsCommand,
-    /// A message arrived for an unmapped event, or for an event whose collection is unmapped.
-    /// Recorded if the exact reason is not known, because another thread held the command lock or
-    /// the reason no longer applied.
-    UnmappedMessage,
     /// A message arrived for a mapped event, but the ITS or the redistributor's LPIs were disabled,
     /// or the event's LPI is beyond the redistributor's tables. Recorded if the exact reason is not
     /// known, because another thread held a lock or the reason no longer applied.
@@ -91,8 +87,7 @@ impl FaultReason {
         [Self::UnknownRegister, Self::AccessWidth, Self::AccessDirection, Self::NoSuchInterrupt];
 
     /// Kinds that are recorded for messages that do not make an LPI pending.
-    pub const DROPPED_MESSAGES: [Self; 10] = [
-        Self::UnmappedMessage,
+    pub const DROPPED_MESSAGES: [Self; 9] = [
         Self::DisabledMessage,
         Self::ItsDisabled,
         Self::UnmappedDevice,
@@ -105,7 +100,7 @@ impl FaultReason {
     ];
 
     /// All kinds, in the order of declaration.
-    pub(crate) const ALL: [Self; 28] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::UnknownRegister,
         Self::AccessWidth,
         Self::AccessDirection,
@@ -122,7 +117,6 @@ impl FaultReason {
         Self::UnalignedItsTable,
         Self::UnalignedQueue,
         Self::ItsCommand,
-        Self::UnmappedMessage,
         Self::DisabledMessage,
         Self::ItsDisabled,
         Self::UnmappedDevice,
@@ -169,7 +163,6 @@ impl fmt::Display for FaultReason {
                 "the command queue is not aligned to 64 KiB: bits 15:12 are treated as zero"
             }
             Self::ItsCommand => "ITS command failed",
-            Self::UnmappedMessage => "message without a mapping",
             Self::DisabledMessage => "message while the ITS or the LPI is disabled",
             Self::ItsDisabled => "message while GITS_CTLR.Enabled is 0",
             Self::UnmappedDevice => "message from a device that MAPD has not mapped",
