@@ -125,7 +125,7 @@ fn one_fires_at_a_sleeper(has_fired: bool) {
 #[test]
 fn no_vcpu_sleeps_over_a_wired_interrupt() {
     for has_fired in [false, true] {
-        explore_random(RANDOM, move || one_fires_at_a_sleeper(has_fired));
+        explore_random(4 * RANDOM, move || one_fires_at_a_sleeper(has_fired));
     }
 }
 
