@@ -191,6 +191,58 @@ fn no_vcpu_sleeps_over_a_message() {
     explore_random(EXECUTIONS, a_device_sends_to_a_sleeper);
 }
 
+/// A device numbers its interrupts, and the vCPU sleeps between them. The vCPU must not sleep over
+/// the last one.
+fn a_vcpu_sleeps_between_interrupts(signal: fn(&Machine)) {
+    const LAST: u64 = 3;
+    let (machine, [mut vcpu, _]) = machine();
+    machine.enable_spi();
+    machine.set_bit(gicd::ICFGR.locate(SPI));
+    let (number, is_over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let device = {
+        let (number, is_over) = (number.clone(), is_over.clone());
+        spawn(&machine, move |machine| {
+            for message in 1..=LAST {
+                number.store(message, SeqCst);
+                signal(machine);
+            }
+            is_over.store(true, SeqCst);
+        })
+    };
+    let (mut seen, mut heard) = (0, 0);
+    loop {
+        let taken = vcpu.read_sysreg(icc::IAR1.encoding()).unwrap();
+        if taken != SPURIOUS {
+            seen = number.load(SeqCst);
+            vcpu.write_sysreg(icc::EOIR1.encoding(), taken).unwrap();
+        } else if vcpu.prepare_to_sleep() == Sleep::Ready {
+            let was_kicked = loop {
+                let ended = is_over.load(SeqCst);
+                let kicks = machine.kicks.count(Cpu::new(0));
+                if kicks > heard || ended {
+                    break core::mem::replace(&mut heard, kicks) < kicks;
+                }
+                thread::yield_now();
+            };
+            if !was_kicked {
+                break;
+            }
+            vcpu.returned();
+        }
+    }
+    device.join().unwrap();
+    assert_eq!(seen, LAST, "the vCPU sleeps over an interrupt");
+}
+
+#[test]
+fn no_vcpu_sleeps_over_a_later_interrupt() {
+    explore_random(EXECUTIONS, || a_vcpu_sleeps_between_interrupts(Machine::send));
+    let pulse = |machine: &Machine| {
+        machine.gic.pulse(Line::Spi(SPI.get()));
+    };
+    explore_random(EXECUTIONS, move || a_vcpu_sleeps_between_interrupts(pulse));
+}
+
 /// A device numbers its messages in memory. The handler of the last interrupt must see the last
 /// number.
 fn a_device_sends_numbers() {
