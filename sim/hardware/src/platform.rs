@@ -22,8 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// only the scheduler runs.
 const TURNS: u32 = 100_000;
 
-/// Number of times that a slow handler yields.
-const LINGERING: u32 = 8;
+/// Number of iterations of a slow handler's loop, which takes microseconds.
+const LINGERING: u32 = 32;
 
 thread_local! {
     /// The CPU whose code this thread is running, if any, and the nesting depth of its interrupt
@@ -111,7 +111,7 @@ impl MachinePlatform {
         if let Some(interleave) = self.interleave.get() {
             interleave.at(InterleavePoint::InHandler);
         } else {
-            (0..LINGERING).for_each(|_| std::thread::yield_now());
+            (0..LINGERING).for_each(|_| std::hint::spin_loop());
         }
     }
 

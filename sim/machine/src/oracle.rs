@@ -64,13 +64,15 @@ pub(crate) use pending::Pending;
 pub(crate) use route::{Route, SendOutcome};
 pub(crate) use route_table::RouteTable;
 
-use doorbell_hardware::lock::lock;
+use doorbell_hardware::lock::{ParkedThread, lock};
 use doorbell_hardware::ram::Ram;
 use irq_domain::Dispatched;
 use msi_types::Cpu;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::Duration;
 
 /// Number of messages whose send times are kept. A message's time is no longer needed once half as
 /// many later messages have been sent.
@@ -120,6 +122,8 @@ pub(crate) struct VectorRecord {
     unknowable: AtomicU64,
     /// Number of operations in progress. While it is nonzero, the endpoint may hold messages back.
     operations: Mutex<u32>,
+    /// Thread that waits for the handler.
+    waiting: ParkedThread,
 }
 
 /// One time for each of the last [`WINDOW`] messages.
@@ -203,6 +207,7 @@ impl VectorRecord {
             route: Mutex::new(nowhere),
             unknowable: AtomicU64::new(0),
             operations: Mutex::new(0),
+            waiting: ParkedThread::default(),
         }
     }
 
@@ -291,6 +296,7 @@ impl VectorRecord {
                 self.seen_at.set(handled, now);
             }
             self.seen.store(number, Ordering::Release);
+            self.waiting.unpark();
         }
         seen + 1..number.max(seen) + 1
     }
@@ -313,6 +319,14 @@ impl VectorRecord {
     /// Excuses messages that no handler saw because the device was removed.
     pub(crate) fn abandon(&self) {
         self.seen.fetch_max(self.sent.load(Ordering::Acquire), Ordering::AcqRel);
+        self.waiting.unpark();
+    }
+
+    /// Waits until a handler has seen another message, but at most for `limit`, and not if
+    /// `is_over` returns `true` for the messages seen so far. Must be called by one thread at a
+    /// time.
+    pub(crate) fn wait_unless(&self, is_over: impl FnOnce(&Self) -> bool, limit: Duration) {
+        self.waiting.park_unless(|| is_over(self), || thread::park_timeout(limit));
     }
 
     /// Returns `true` if a handler saw the last message.

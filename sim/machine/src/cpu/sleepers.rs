@@ -1,8 +1,9 @@
 //! Sleep and wake-up. A kick that arrives before the CPU sleeps isn't lost.
 
-use doorbell_hardware::lock::lock;
+use doorbell_hardware::lock::ParkedThread;
 use msi_types::{Cpu, Kick};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::thread;
 
 /// A waker for each CPU.
 #[derive(Debug)]
@@ -13,8 +14,8 @@ pub(crate) struct SleepingCpus {
 #[derive(Debug, Default)]
 struct CpuWaker {
     /// Set if the CPU was kicked and has not yet responded to the kick.
-    called: Mutex<bool>,
-    condvar: Condvar,
+    called: AtomicBool,
+    parked: ParkedThread,
 }
 
 impl SleepingCpus {
@@ -26,23 +27,21 @@ impl SleepingCpus {
     /// response to a kick.
     pub(crate) fn sleep(&self, cpu: Cpu) {
         let Some(waker) = self.wakers.get(cpu.index()) else { return };
-        let mut called = lock(&waker.called);
-        while !*called {
-            called = waker.condvar.wait(called).unwrap_or_else(PoisonError::into_inner);
+        while !self.answer(cpu) {
+            waker.parked.park_unless(|| waker.called.load(SeqCst), thread::park);
         }
-        *called = false;
     }
 
     /// Responds to a kick. Returns `true` if `cpu` was kicked since its last response.
     pub(crate) fn answer(&self, cpu: Cpu) -> bool {
-        self.wakers.get(cpu.index()).is_some_and(|waker| std::mem::take(&mut *lock(&waker.called)))
+        self.wakers.get(cpu.index()).is_some_and(|waker| waker.called.swap(false, SeqCst))
     }
 
     /// Wakes `cpu`, or keeps it from going to sleep.
     pub(crate) fn call(&self, cpu: Cpu) {
         if let Some(waker) = self.wakers.get(cpu.index()) {
-            *lock(&waker.called) = true;
-            waker.condvar.notify_one();
+            waker.called.store(true, SeqCst);
+            waker.parked.unpark();
         }
     }
 }

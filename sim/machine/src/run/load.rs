@@ -5,10 +5,12 @@ use super::{CpuHotplug, DeviceHotplug, Moves, Progress, RunOptions, Suspensions}
 use crate::cpu::Cpus;
 use crate::error::RunError;
 use crate::migration::Migrator;
+use crate::oracle::VectorRecord;
 use crate::rng::Rng;
 use crate::system::{AffinityChange, Device, DeviceVector, Removal, SuspendOutcome, System};
 use doorbell_hardware::lock::lock;
 use msi_types::Cpu;
+use std::hint::spin_loop;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, Scope, ScopedJoinHandle};
@@ -26,9 +28,14 @@ const SETTLE_TURNS: u32 = 2_000;
 /// Maximum time for which a device may be unable to send once an earlier message has failed to
 /// arrive in time. Must be longer than it takes to remove a device and add it again.
 const UNABLE: Duration = Duration::from_secs(2);
-/// Number of times that a device with [`WaitPolicy::Some`] yields before it sends the next message
-/// anyway.
-const SOME_TURNS: u32 = 40;
+/// Number of times that a device with [`WaitPolicy::Some`] checks for a handler run before it sends
+/// the next message anyway.
+const SOME_TURNS: u32 = 20;
+/// Maximum time that a device waits for its handler before it looks whether the run has ended.
+const HANDLER_PAUSE: Duration = Duration::from_millis(1);
+/// Number of times that a device checks for a handler run once a message has failed to arrive in
+/// time.
+const IN_VAIN_TURNS: u32 = 40;
 /// Pauses between affinity changes, between the rarer disturbances, and between suspends.
 const MOVE_PAUSE: Duration = Duration::from_micros(200);
 const RARE_PAUSE: Duration = Duration::from_millis(4);
@@ -58,7 +65,7 @@ enum WaitPolicy {
 
 impl WaitPolicy {
     fn random(rng: &mut Rng) -> Self {
-        match rng.below(4) {
+        match rng.below(3) {
             0 => Self::None,
             1 => Self::Some,
             _ => Self::Endless,
@@ -219,12 +226,13 @@ impl<'a> Load<'a> {
                     one.unable_since = None;
                 } else if self.is_unable(one.unable_since.get_or_insert((Instant::now(), 0))) {
                     one.messages = 0;
-                } else {
+                } else if one.vector.record.may_send() {
                     thread::sleep(Duration::from_micros(100));
+                } else {
+                    one.vector.record.wait_unless(VectorRecord::may_send, HANDLER_PAUSE);
                 }
             }
             left.retain(|one| one.messages != 0);
-            thread::yield_now();
         }
         self.sending.fetch_sub(1, Ordering::SeqCst);
     }
@@ -252,22 +260,23 @@ impl<'a> Load<'a> {
     /// permits. Returns `false` if the message was lost. The device must then not send another
     /// message, because that message would hide the loss.
     fn await_handler(&self, vector: &DeviceVector, wait_policy: WaitPolicy) -> bool {
-        let mut silence = Silence::default();
-        let turns = match wait_policy {
+        let record = &vector.record;
+        match wait_policy {
             WaitPolicy::None => return true,
-            WaitPolicy::Some => SOME_TURNS,
-            WaitPolicy::Endless => u32::MAX,
-        };
-        for turn in 0..turns {
-            if vector.record.is_settled() || self.has_failed() {
+            WaitPolicy::Some => {
+                (0..SOME_TURNS).take_while(|_| !record.is_settled()).for_each(|_| spin_loop());
                 return true;
             }
-            let in_vain = self.hopeless.load(Ordering::Relaxed) && turn > SOME_TURNS;
+            WaitPolicy::Endless => {}
+        }
+        let mut silence = Silence::default();
+        while !record.is_settled() && !self.has_failed() {
+            let in_vain = self.hopeless.load(Ordering::Relaxed) && silence.turns > IN_VAIN_TURNS;
             if in_vain || silence.is_final(|| self.arrivals()) {
                 self.hopeless.store(true, Ordering::Relaxed);
                 return false;
             }
-            thread::yield_now();
+            record.wait_unless(VectorRecord::is_settled, HANDLER_PAUSE);
         }
         true
     }
