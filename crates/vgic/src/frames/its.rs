@@ -181,7 +181,8 @@ impl Its {
 
     /// Records a guest error at a register.
     fn fault(&self, register: u32, reason: FaultReason, detail: FaultDetail) {
-        self.events.record(GuestFault::new(reason, (self.frame(), register), detail));
+        let fault = || GuestFault::new(reason, (self.frame(), register), detail);
+        self.events.record_with(reason, fault);
     }
 
     /// Writes a register as [`begin_write`](Self::begin_write) does, and finishes enabling the ITS.

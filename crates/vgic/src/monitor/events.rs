@@ -48,16 +48,29 @@ impl EventLog {
         Self::new(&FaultReason::ALL).unwrap()
     }
 
-    /// Counts a fault, and stores it unless the queue for faults of its kind is full. A fault that
-    /// is not stored costs one locked operation, so many faults cost the host little. Lock-free.
+    /// Counts a fault, and stores it unless the queue for faults of its kind is full. Lock-free.
     /// Context: any.
     pub(crate) fn record(&self, fault: GuestFault) {
-        let kind = fault.reason as usize;
+        self.record_with(fault.reason, || fault);
+    }
+
+    /// Records a fault of this kind like [`record`](Self::record). A fault that is not stored costs
+    /// one locked operation, and `fault` isn't called, so many faults cost the host little.
+    #[inline]
+    pub(crate) fn record_with(&self, reason: FaultReason, fault: impl FnOnce() -> GuestFault) {
+        let kind = reason as usize;
         if let Some(count) = self.counts.get(kind) {
             count.fetch_add(1, SeqCst);
         }
-        let number = || self.numbered.fetch_add(1, SeqCst);
-        if self.queues.get(kind).is_some_and(|queue| queue.push(number, &fault)) {
+        if let Some(queue) = self.queues.get(kind).filter(|queue| !queue.is_full()) {
+            self.store(queue, &fault());
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn store(&self, queue: &FaultQueue, fault: &GuestFault) {
+        if queue.push(|| self.numbered.fetch_add(1, SeqCst), fault) {
             self.stored.fetch_add(1, SeqCst);
         }
     }

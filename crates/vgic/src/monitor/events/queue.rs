@@ -50,6 +50,13 @@ impl FaultQueue {
         &self.cells[index]
     }
 
+    /// Returns `true` if the queue has no room for another fault. Another thread may change this.
+    #[inline]
+    pub(super) fn is_full(&self) -> bool {
+        let turn = self.pushed.load(SeqCst);
+        self.cell(turn).turn.load(SeqCst) < turn
+    }
+
     /// Appends a fault with the number that `number` returns. Returns `false` if the queue is full.
     pub(super) fn push(&self, number: impl FnOnce() -> u64, fault: &GuestFault) -> bool {
         let mut turn = self.pushed.load(SeqCst);
