@@ -83,7 +83,7 @@ pub(crate) struct InterruptWord {
     #[bits(12)]
     link_code: u16,
     /// The physical interrupt is active on behalf of this interrupt. While this interrupt is in a
-    /// list register, the list register's `HW` bit records that instead.
+    /// list register whose `HW` bit is set, that bit records it instead.
     pub(crate) physical_active: bool,
     /// The interrupt was made active by an acknowledgment, not by a register write.
     pub(crate) was_acknowledged: bool,
