@@ -4,7 +4,7 @@ use crate::cpu_interface::{CpuInterface, Features};
 use crate::frames::its::Its;
 use crate::frames::redistributor::{LpiRegisters, RedistributorRegisters};
 use crate::monitor::view::{
-    CollectionView, CpuView, DeviceView, EventView, InterruptView, ItsView, StateView,
+    CollectionView, CpuView, DeviceView, EventView, InterruptView, ItsView, LpiView, StateView,
 };
 use crate::vgic::Vgic;
 use crate::wired::interrupt::InterruptWord;
@@ -13,8 +13,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::sync::atomic::Ordering::SeqCst;
 use doorbell_fallible::{OutOfMemory, try_push};
-use gic_arch::IntId;
 use gic_arch::its::CollectionId;
+use gic_arch::{IntId, Lpi};
 use msi_types::explain::TargetState;
 use msi_types::{Cpu, DeviceId, EventId, Level, Trigger};
 
@@ -128,6 +128,8 @@ impl Vgic {
             let mut events = Vec::new();
             lpis.view_events(index, device, |event, collection, lpi| {
                 let (event, collection) = (EventId::new(event), CollectionId::new(collection));
+                let direct = Lpi::try_from(lpi.intid.get()).is_ok_and(|lpi| its.is_direct(lpi));
+                let lpi = LpiView { direct, ..lpi };
                 Ok(try_push(&mut events, EventView { event, collection, lpi })?)
             })?;
             let (id, event_bits) = (DeviceId::new(device), mapped.event_bits);

@@ -12,7 +12,8 @@
 //! | MAPTI, MAPI | hands the event over if it was direct or its vector is unmasked; a direct event whose LPI changes is taken back first |
 //! | MOVI, MAPC | moves the event with its pending state (VMOVI) |
 //! | INV, INVALL | copies the configuration, and invalidates it (INV) |
-//! | INT, CLEAR | the same command for the direct event, instead of the model |
+//! | INT | the same command for the direct event, instead of the model |
+//! | CLEAR | the same command for the direct event, and for the model |
 //! | DISCARD, MAPD | takes the event back; its messages reach the model as without `direct` |
 //! | MOVALL, MAPC with V = 0, a write to `GITS_CTLR` or `GICR_CTLR` | takes all events back first, makes them pending in the model, and then hands them over again |
 //!
@@ -53,6 +54,8 @@ static VECTORS: IrqMutex<Vec<Vector>> = IrqMutex::new(Vec::new());
 static IS_WANTED: AtomicBool = AtomicBool::new(false);
 /// `true` once the hardware has failed. No event is direct any more.
 static HAS_FAILED: AtomicBool = AtomicBool::new(false);
+/// Number of register writes during which no event is direct.
+static SUSPENSIONS: AtomicU32 = AtomicU32::new(0);
 /// Number of CPUs that are targets of the ITS, apart from the first.
 static ONLINE: AtomicU32 = AtomicU32::new(0);
 /// Maximum number of attempts to follow an event that the guest moves at the same time.
@@ -123,9 +126,10 @@ impl Vector {
 
     /// Makes the event's mapping agree with its translation by the guest's ITS.
     fn apply(&mut self, vpes: &VpeSet<Kernel>, target: Option<DirectTarget>) {
-        let target = target.filter(|_| !HAS_FAILED.load(SeqCst));
+        let is_on = !HAS_FAILED.load(SeqCst) && SUSPENSIONS.load(SeqCst) == 0;
+        let target = target.filter(|_| is_on);
         if let Err(error) = self.try_apply(vpes, target) {
-            println!("hypervisor: direct injection: {error}");
+            report(&error);
             self.give_up(vpes);
             self.unmask();
         }
@@ -178,9 +182,17 @@ impl Vector {
         let Some((event, _)) = self.direct.take() else { return false };
         self.has_sent |= self.is_open;
         if let Err(error) = vpes.take_back(event) {
-            println!("hypervisor: direct injection: {error}");
+            report(&error);
         }
         true
+    }
+}
+
+/// Prints the first error. The guest may cause as many as it wants.
+fn report(error: &ItsError) {
+    static HAS_PRINTED: AtomicBool = AtomicBool::new(false);
+    if !HAS_PRINTED.swap(true, SeqCst) {
+        println!("hypervisor: direct injection: {error}");
     }
 }
 
@@ -360,8 +372,11 @@ pub(crate) fn is_disabling(vgic: &Vgic, address: u64) -> bool {
 /// Runs a write that [may disable](is_disabling) LPIs, while no event is direct.
 pub(crate) fn around<R>(vgic: &Vgic, write: impl FnOnce() -> R) -> R {
     let Some(vpes) = DIRECT.get() else { return write() };
+    // A command of another vCPU must not hand an event over meanwhile.
+    SUSPENSIONS.fetch_add(1, SeqCst);
     take_all_back(vpes);
     let result = write();
+    SUSPENSIONS.fetch_sub(1, SeqCst);
     let events: Vec<_> = VECTORS.with(|vectors| {
         let open = |vector: &Vector| vector.event.filter(|_| vector.is_open);
         vectors.iter().map(|vector| open(vector).map(|event| (vector.device, event))).collect()
@@ -380,16 +395,22 @@ struct Follower;
 impl DirectInjection for Follower {
     fn before(&self, command: Command) -> bool {
         let Some(vpes) = DIRECT.get() else { return false };
-        let pending = match command {
-            Command::Int { .. } => Pending::Set,
-            Command::Clear { .. } => Pending::Clear,
+        match command {
+            Command::Int { .. } => return set_pending(vpes, command, Pending::Set),
+            Command::Clear { .. } => _ = set_pending(vpes, command, Pending::Clear),
             Command::Movall { .. } | Command::Mapc { action: MapAction::Unmap, .. } => {
                 take_all_back(vpes);
-                return false;
             }
-            _ => return false,
-        };
-        set_pending(vpes, command, pending)
+            _ => {}
+        }
+        false
+    }
+
+    fn is_direct(&self, lpi: Lpi) -> bool {
+        VECTORS.with(|vectors| {
+            let mut direct = vectors.iter().filter_map(|vector| vector.direct.as_ref());
+            direct.any(|(event, _)| event.target().lpi == lpi)
+        })
     }
 
     fn after(&self, command: Command, translate: &Translate<'_>) {
@@ -424,7 +445,7 @@ fn set_pending(vpes: &VpeSet<Kernel>, command: Command, pending: Pending) -> boo
             return false;
         };
         if let Err(error) = vpes.set_pending(event, pending) {
-            println!("hypervisor: direct injection: {error}");
+            report(&error);
         }
         true
     })

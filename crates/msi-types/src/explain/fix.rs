@@ -126,6 +126,9 @@ impl Obstacle {
             Self::NotPending { .. } => {
                 "check that the device has signaled the interrupt since it was last acknowledged"
             }
+            Self::PendingUnknown { .. } => {
+                "run the hypervisor without direct injection to follow the interrupt further"
+            }
             Self::NoEdge { .. } => {
                 "make the interrupt level-sensitive, in GICD_ICFGR<n> and in firmware, or make the \
                  handler lower the line"

@@ -326,6 +326,13 @@ pub enum Obstacle {
         /// The INTID.
         interrupt: HwIrq,
     },
+    /// Hardware delivers the interrupt's messages to the guest directly (GICv4), so nothing here
+    /// shows whether it is pending.
+    #[error("hardware delivers INTID {interrupt} directly, so it may be pending unseen")]
+    PendingUnknown {
+        /// The INTID.
+        interrupt: HwIrq,
+    },
     /// The interrupt is not pending although its line is high, because it is edge-triggered.
     #[error("INTID {interrupt} is edge-triggered, and its line stays high without a new edge")]
     NoEdge {
@@ -515,6 +522,7 @@ impl Obstacle {
             | Self::Disabled { .. }
             | Self::WrongGroup { .. } => Stage::Configuration,
             Self::NotPending { .. }
+            | Self::PendingUnknown { .. }
             | Self::NoEdge { .. }
             | Self::SharedPendingTable { .. }
             | Self::Active { .. } => Stage::Pending,

@@ -79,7 +79,9 @@ impl Vgic {
             self.note_configuration(&status, in_memory, explanation);
         }
         if !status.is_pending {
-            return Err(self.why_not_pending(&status));
+            let is_direct = self.its.iter().any(|its| its.is_direct(status.lpi));
+            let unknown = Obstacle::PendingUnknown { interrupt };
+            return Err(if is_direct { unknown } else { self.why_not_pending(&status) });
         }
         note(explanation, Fact::Pending(interrupt));
         let (priority, is_listed) = (status.priority_in(cached), status.is_listed);

@@ -88,6 +88,7 @@ fn view(entry: Entry) -> LpiView {
         intid: entry.lpi().intid(),
         enabled: entry.is_enabled(),
         pending: entry.is_pending_or_held(),
+        direct: false,
         listed: entry.is_listed(),
         priority: entry.level().configured().get(),
         target: Cpu::new(entry.target()),

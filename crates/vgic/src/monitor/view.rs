@@ -100,6 +100,9 @@ pub struct LpiView {
     pub enabled: bool,
     /// `true` if the LPI is pending, possibly in a list register.
     pub pending: bool,
+    /// `true` if hardware delivers the messages of the LPI's event
+    /// ([`DirectInjection`](crate::DirectInjection)), and may therefore hold it pending.
+    pub direct: bool,
     /// `true` if the LPI is in a list register.
     pub listed: bool,
     /// The priority that the guest configured.

@@ -2,13 +2,15 @@
 
 use super::guest::{CPU, DEVICE, EVENT, Guest, LPI, config, facts, mapc, mapd, mapti};
 use doorbell_test_support::guest::{ITS, QUEUE, RAM};
+use gic_arch::Lpi;
 use gic_arch::gits::{self, Baser, Cbaser, PageSize};
 use gic_arch::its::{Command, MapAction};
 use msi_types::explain::{Fact, Obstacle, TableRegister, TargetState};
 use msi_types::{DeviceId, EventId};
+use std::sync::Arc;
 use vgic::AccessWidth::{Double, Word};
-use vgic::GuestMemory as _;
 use vgic::its::{ErrorPolicy, ItsConfig};
+use vgic::{DirectInjection, GuestMemory as _, Translate};
 
 /// Returns a guest that has enabled LPIs and the ITS, and has executed these commands.
 fn after(commands: impl IntoIterator<Item = Command>) -> Guest {
@@ -69,6 +71,37 @@ fn a_taken_interrupt_is_not_pending() {
     guest.send();
     assert_eq!(guest.machine.acknowledge(0), u64::from(LPI.get()));
     assert_eq!(guest.obstacle(), Some(Obstacle::NotPending { interrupt: LPI }));
+}
+
+/// Hardware that delivers the messages of every event.
+struct Hardware;
+
+impl DirectInjection for Hardware {
+    fn before(&self, _: Command) -> bool {
+        false
+    }
+
+    fn after(&self, _: Command, _: &Translate<'_>) {}
+
+    fn is_direct(&self, lpi: Lpi) -> bool {
+        lpi.get() == LPI.get()
+    }
+}
+
+#[test]
+fn a_direct_event_may_be_pending_unseen() {
+    let guest = Guest::working();
+    let gic = &guest.machine.gic;
+    assert!(gic.inject_directly(0, Arc::new(Hardware)).is_ok());
+    let unknown = Some(Obstacle::PendingUnknown { interrupt: LPI });
+    assert_eq!((guest.obstacle(), guest.obstacle_of(0, LPI.get())), (unknown, unknown));
+    let view = || gic.view().unwrap().its[0].devices[0].events[0].lpi;
+    assert!(view().direct && view().to_string().ends_with(", enabled, pending unknown"));
+
+    guest.send();
+
+    assert_eq!(guest.obstacle(), None);
+    assert!(view().to_string().ends_with(", enabled, pending"));
 }
 
 #[test]

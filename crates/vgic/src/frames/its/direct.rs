@@ -6,6 +6,7 @@ use crate::lpi::Control;
 use crate::monitor::direct::{DirectInjection, DirectTarget};
 use crate::monitor::events::CommandFault;
 use alloc::sync::Arc;
+use gic_arch::Lpi;
 use gic_arch::its::Command;
 use msi_types::{DeviceId, EventId};
 
@@ -13,6 +14,11 @@ impl Its {
     /// Sets the implementation. Returns `false` if there already is one.
     pub(crate) fn inject_directly(&self, direct: Arc<dyn DirectInjection>) -> bool {
         self.direct.set(direct).is_ok()
+    }
+
+    /// Returns `true` if hardware delivers the messages of an event that is mapped to this LPI.
+    pub(crate) fn is_direct(&self, lpi: Lpi) -> bool {
+        self.direct.get().is_some_and(|direct| direct.is_direct(lpi))
     }
 
     /// Looks up an event for direct injection.

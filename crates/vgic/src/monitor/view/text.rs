@@ -81,7 +81,12 @@ impl fmt::Display for InterruptView {
 impl fmt::Display for LpiView {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: CPU {}, priority {:#x}", self.intid, self.target, self.priority)?;
-        let words = [(self.enabled, "enabled"), (self.pending, "pending"), (self.listed, "listed")];
+        let words = [
+            (self.enabled, "enabled"),
+            (self.pending, "pending"),
+            (self.direct && !self.pending, "pending unknown"),
+            (self.listed, "listed"),
+        ];
         write_words(f, &words)
     }
 }

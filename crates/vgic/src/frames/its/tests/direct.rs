@@ -14,7 +14,7 @@ const DEVICE: u32 = 1;
 const EVENT: u32 = 0;
 const LPI: u32 = 8200;
 
-/// Hardware that executes INT and CLEAR itself, and records the event's translation after each
+/// Hardware that executes INT itself, and records the event's translation after each
 /// other command.
 #[derive(Default)]
 struct Hardware {
@@ -24,7 +24,7 @@ struct Hardware {
 
 impl DirectInjection for Hardware {
     fn before(&self, command: Command) -> bool {
-        let is_own = matches!(command, Command::Int { .. } | Command::Clear { .. });
+        let is_own = matches!(command, Command::Int { .. });
         if is_own {
             self.executed.lock().unwrap().push(command);
         }
@@ -34,6 +34,10 @@ impl DirectInjection for Hardware {
     fn after(&self, _: Command, translate: &Translate<'_>) {
         let found = translate(DeviceId::new(DEVICE), EventId::new(EVENT));
         self.translations.lock().unwrap().push(found.map(parts));
+    }
+
+    fn is_direct(&self, lpi: Lpi) -> bool {
+        lpi.get() == LPI
     }
 }
 
@@ -77,9 +81,20 @@ fn hardware_follows_each_command_of_an_event() {
 #[test]
 fn the_model_skips_commands_that_hardware_executes() {
     let (rig, hardware) = rig();
-    rig.run([int(DEVICE, EVENT), sync(0), clear(DEVICE, EVENT)]);
-    assert_eq!(*hardware.executed.lock().unwrap(), [int(DEVICE, EVENT), clear(DEVICE, EVENT)]);
+    rig.run([int(DEVICE, EVENT), sync(0)]);
+    assert_eq!(*hardware.executed.lock().unwrap(), [int(DEVICE, EVENT)]);
     assert!(rig.lpis.pending(Cpu::new(0)).is_empty());
+}
+
+#[test]
+fn clear_also_removes_what_the_model_holds_pending() {
+    let (rig, _) = rig();
+    rig.send(DEVICE, EVENT);
+    assert_eq!(rig.pending(0), [LPI]);
+
+    rig.run([clear(DEVICE, EVENT)]);
+
+    assert!(rig.pending(0).is_empty());
 }
 
 #[test]
