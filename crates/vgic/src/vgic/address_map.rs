@@ -116,6 +116,17 @@ impl AddressMap {
         its: &'a [Arc<Its>],
         address: u64,
     ) -> Option<(FrameAt<'a>, u32)> {
+        first(config, its, address).or_else(|| self.search(config, its, address))
+    }
+
+    /// Finds a frame like [`frame_at`](Self::frame_at), wherever it is.
+    #[inline(never)]
+    fn search<'a>(
+        &self,
+        config: &'a VgicConfig,
+        its: &'a [Arc<Its>],
+        address: u64,
+    ) -> Option<(FrameAt<'a>, u32)> {
         let region = self.region(address)?;
         let offset = address - region.addresses.start;
         let frame = match region.block {
@@ -139,6 +150,25 @@ fn redistributor(config: &VgicConfig, region: usize, offset: u64) -> Option<(Fra
     let is_present = index < config.cpus.len() && u64::from(within) < gicr::STRIDE_V3;
     let frame = if is_present { FrameAt::Redistributor(cpu(index)) } else { FrameAt::Empty };
     Some((frame, within))
+}
+
+/// Returns the frame at an address of the first ITS or of the first region of redistributors, and
+/// the offset within the frame. Most machines have one of each, and their guests access them most.
+#[inline]
+fn first<'a>(config: &VgicConfig, its: &'a [Arc<Its>], address: u64) -> Option<(FrameAt<'a>, u32)> {
+    if let Some((its, configured)) = its.first().zip(config.its.first())
+        && let Some(offset) = address.checked_sub(configured.base)
+        && offset < gits::SIZE
+    {
+        return Some((FrameAt::Its(its), low_offset(offset)));
+    }
+    let region = config.redistributors.first()?;
+    let offset = address.checked_sub(region.base)?;
+    let index = offset.checked_div(region.stride).filter(|index| *index < region.count.into())?;
+    let within = offset - index * region.stride;
+    let index = usize::try_from(index).ok().filter(|index| *index < config.cpus.len())?;
+    let found = || (FrameAt::Redistributor(cpu(index)), low_offset(within));
+    (within < gicr::STRIDE_V3).then(found)
 }
 
 /// Truncates an offset in a frame to 32 bits. A redistributor's stride may be as large as 4 GiB,
