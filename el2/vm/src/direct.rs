@@ -54,7 +54,8 @@ static VECTORS: IrqMutex<Vec<Vector>> = IrqMutex::new(Vec::new());
 static IS_WANTED: AtomicBool = AtomicBool::new(false);
 /// `true` once the hardware has failed. No event is direct any more.
 static HAS_FAILED: AtomicBool = AtomicBool::new(false);
-/// Number of register writes during which no event is direct.
+/// Number of register writes in progress that may disable LPIs. While it is nonzero, no event is
+/// handed over.
 static SUSPENSIONS: AtomicU32 = AtomicU32::new(0);
 /// Number of CPUs that are targets of the ITS, apart from the first.
 static ONLINE: AtomicU32 = AtomicU32::new(0);
@@ -126,10 +127,12 @@ impl Vector {
 
     /// Makes the event's mapping agree with its translation by the guest's ITS.
     fn apply(&mut self, vpes: &VpeSet<Kernel>, target: Option<DirectTarget>) {
-        let is_on = !HAS_FAILED.load(SeqCst) && SUSPENSIONS.load(SeqCst) == 0;
-        let target = target.filter(|_| is_on);
+        let may_hand_over = !HAS_FAILED.load(SeqCst) && SUSPENSIONS.load(SeqCst) == 0;
+        if target.is_some() && !may_hand_over {
+            return self.give_up(vpes);
+        }
         if let Err(error) = self.try_apply(vpes, target) {
-            report(&error);
+            report_first(&error);
             self.give_up(vpes);
             self.unmask();
         }
@@ -182,14 +185,14 @@ impl Vector {
         let Some((event, _)) = self.direct.take() else { return false };
         self.has_sent |= self.is_open;
         if let Err(error) = vpes.take_back(event) {
-            report(&error);
+            report_first(&error);
         }
         true
     }
 }
 
-/// Prints the first error. The guest may cause as many as it wants.
-fn report(error: &ItsError) {
+/// Prints the error, but only the first one, because a guest could otherwise flood the console.
+fn report_first(error: &ItsError) {
     static HAS_PRINTED: AtomicBool = AtomicBool::new(false);
     if !HAS_PRINTED.swap(true, SeqCst) {
         println!("hypervisor: direct injection: {error}");
@@ -445,7 +448,7 @@ fn set_pending(vpes: &VpeSet<Kernel>, command: Command, pending: Pending) -> boo
             return false;
         };
         if let Err(error) = vpes.set_pending(event, pending) {
-            report(&error);
+            report_first(&error);
         }
         true
     })
