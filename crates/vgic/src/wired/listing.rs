@@ -56,13 +56,14 @@ pub(crate) enum Forwarding {
 }
 
 impl InterruptWord {
-    /// Returns the contents of a list register of `cpu` for the interrupt. `takes_any` is `false`
-    /// if the vCPU doesn't take 1-of-N interrupts; it only matters if the interrupt is active.
+    /// Returns the contents of a list register of `cpu` for the interrupt. `participates` is
+    /// `false` if the vCPU doesn't take 1-of-N interrupts; it only matters if the interrupt is
+    /// active.
     #[inline]
-    fn to_list(self, cpu: Cpu, forwarding: Forwarding, takes_any: bool) -> Filled {
+    fn to_list(self, cpu: Cpu, forwarding: Forwarding, participates: bool) -> Filled {
         let pending = self.pending() && self.enabled() && forwarding == Forwarding::Enabled;
         if self.active() {
-            return self.active_to_list(pending, cpu, takes_any);
+            return self.active_to_list(pending, cpu, participates);
         }
         let physical = self.physical().filter(|_| self.physical_active());
         let asks_for_end = physical.is_none() && !self.edge();
@@ -71,16 +72,17 @@ impl InterruptWord {
 
     /// Returns the contents of a list register for an active interrupt.
     ///
-    /// A level is sampled again when the interrupt is deactivated, so a level-sensitive interrupt
-    /// is never both pending and active in a list register. Nor is an interrupt that holds a
-    /// physical interrupt, because the physical distributor keeps the pending state (IHI 0069,
-    /// `ICH_LR<n>_EL2`, State), or one whose target is now another vCPU. The pending state of these
-    /// interrupts waits in the word, so their deactivation must cause an exit, which `HW` doesn't
-    /// permit.
+    /// Only an edge-triggered interrupt may be pending and active in a list register, and in two
+    /// cases, the pending state stays in the word: if the interrupt holds a physical interrupt,
+    /// because the physical distributor then keeps the pending state (IHI 0069, `ICH_LR<n>_EL2`,
+    /// State), and if this vCPU may not take the interrupt again, because its target is another
+    /// vCPU. A latch or message that waits in the word must be signaled after the deactivation, so
+    /// the list register requests a maintenance interrupt, which requires `HW` to be clear. A level
+    /// is sampled again at the deactivation.
     #[cold]
     #[inline(never)]
-    fn active_to_list(self, pending: bool, cpu: Cpu, takes_any: bool) -> Filled {
-        let stays = self.target() == Some(cpu) && (takes_any || !self.any());
+    fn active_to_list(self, pending: bool, cpu: Cpu, participates: bool) -> Filled {
+        let stays = self.target() == Some(cpu) && (participates || !self.any());
         if pending && stays && self.edge() && !self.physical_active() {
             return Filled { state: PendingActive, physical: None, asks_for_end: false };
         }
@@ -93,8 +95,8 @@ impl InterruptWord {
     /// Returns the word for an interrupt in a list register of `cpu` with these contents.
     fn listed_at(self, cpu: Cpu, filled: Filled) -> Self {
         let lends = is_pending(filled.state) && self.latch();
-        let lent = if filled.physical.is_some() { self.let_go() } else { self };
-        lent.with_listed(true).with_taker(cpu).with_lent(lends).with_latch(self.latch() && !lends)
+        let word = if filled.physical.is_some() { self.let_go() } else { self };
+        word.with_listed(true).with_taker(cpu).with_lent(lends).with_latch(self.latch() && !lends)
     }
 
     /// Returns the word after the list register of `cpu`, which was filled as pending, is folded as
@@ -179,9 +181,9 @@ impl Wired {
         expected: InterruptWord,
         forwarding: Forwarding,
     ) -> Option<Filled> {
-        // A later change of the participation recalls the list registers.
-        let takes_any = !expected.active() || self.interrupts.pes.takes_any(cpu, expected);
-        let contents = |state: InterruptWord| state.to_list(cpu, forwarding, takes_any);
+        // If the vCPU's participation changes after this check, the list registers are recalled.
+        let participates = !expected.active() || self.interrupts.pes.participates(cpu, expected);
+        let contents = |state: InterruptWord| state.to_list(cpu, forwarding, participates);
         let (old, _) = self.interrupts.get(cpu, index)?.try_update(|state| {
             let same = (state.ready_at(cpu) || state.active_at(cpu))
                 && state.priority() == expected.priority()
@@ -246,7 +248,13 @@ impl Wired {
         };
         match physical {
             Some(_) if new.physical_active() && new.physical() == physical => {}
-            Some(physical) => self.links.deactivate(line, physical),
+            Some(physical) => {
+                self.links.deactivate(line, physical);
+                // The line may have been linked to another interrupt, which has fired since.
+                if old.physical() != Some(physical) {
+                    self.links.released(|| line, old, new);
+                }
+            }
             None => self.links.released(|| line, old, new),
         }
         let ended_by_register = is_active(now) && !new.active();

@@ -251,7 +251,7 @@ fn an_edge_cleared_by_the_guest_comes_again() {
 }
 
 #[test]
-fn a_linked_one_is_never_pending_and_active() {
+fn a_held_interrupt_is_never_pending_and_active() {
     let mut board = board();
     board.machine.make_edge(SPI);
     board.distributor.active.lock().unwrap().insert(PHYSICAL);
@@ -327,6 +327,23 @@ fn unlinking_a_listed_one_releases_at_the_exit() {
 
     assert!(!board.distributor.is_active());
     assert_eq!(listed(&enter(vcpu).1), [(Pending, None)]);
+}
+
+#[test]
+fn a_guest_that_deactivates_a_relinked_interrupt_deactivates_both() {
+    let mut board = board();
+    board.fire();
+    let vcpu = board.vcpu(4);
+    let (inside, mut hardware) = enter(vcpu);
+    assert_eq!(hardware.acknowledge(1), SPI);
+
+    board.machine.gic.link(Line::Spi(SPI), IntId::new(PHYSICAL + 1)).unwrap();
+    board.distributor.active.lock().unwrap().insert(PHYSICAL + 1);
+    board.machine.gic.set_line(Line::Spi(SPI), Level::High);
+    board.set(gicd::ICACTIVER, SPI);
+    let _vcpu = board.exit(inside, &mut hardware);
+
+    assert!(board.distributor.active.lock().unwrap().is_empty());
 }
 
 #[test]
