@@ -45,9 +45,9 @@ fn many_messages(built: &BuildOptions) -> Report {
         devices: DeviceHotplug::Readded,
         suspensions: Suspensions::None,
     };
-    let options = RunOptions { messages: 300, seed: 1, disturbances };
+    let options = RunOptions { messages: 1_000, seed: 1, disturbances };
     let report = run(build(&harbour(), built).unwrap(), &options, &mut |_| {}).unwrap();
-    assert_delivered(&report, 300);
+    assert_delivered(&report, 1_000);
     let happened = [report.totals.moves, report.totals.replugged, report.totals.readded];
     assert!(happened.iter().all(|count| *count > 10), "{:?}", report.totals);
     report
